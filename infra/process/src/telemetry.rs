@@ -1,0 +1,42 @@
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// How a process speaks. Logs go to standard error; standard output belongs to results.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// A line a person reads.
+    #[default]
+    Text,
+    /// A JSON object a line, for log collectors.
+    Json,
+}
+
+/// Starts the log. `level` is `debug`, `info`, `warn` or `error`; `SPILLWAY_LOG` (tracing's filter syntax) goes before it.
+/// Libraries speak at warn, or one level finer when we are debugged. A second call changes nothing.
+pub fn init(level: &str, form: Form) {
+    let libraries = if level == "debug" || level == "trace" { "info" } else { "warn" };
+    let ours = ["protocol", "process", "plan", "bus", "launchers", "dispatcher", "spool", "runner", "media", "tests"]
+        .map(|room| format!("spillway_{room}={level}"))
+        .join(",");
+    let filter = std::env::var("SPILLWAY_LOG").unwrap_or_else(|_| format!("{libraries},{ours}"));
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let registry = tracing_subscriber::registry().with(filter);
+    let result = match form {
+        Form::Json => registry
+            .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
+            .try_init(),
+        Form::Text => registry
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .with_ansi(std::io::stderr().is_terminal())
+                    .with_target(false)
+                    .with_writer(std::io::stderr),
+            )
+            .try_init(),
+    };
+    // Already started (tests): the first one stays.
+    let _ = result;
+}
