@@ -16,10 +16,7 @@ const DOORS: &[(&str, &[&str])] = &[
         &["spillway-protocol", "spillway-process", "spillway-plan", "spillway-bus", "spillway-launchers"],
     ),
     ("spillway-spool", &["spillway-plan", "spillway-process"]),
-    (
-        "spillway-runner",
-        &["spillway-protocol", "spillway-process", "spillway-plan", "spillway-bus", "spillway-spool"],
-    ),
+    ("spillway-runner", &["spillway-protocol", "spillway-process", "spillway-plan", "spillway-bus", "spillway-spool"]),
     ("spillway-media", &["spillway-plan", "spillway-process", "spillway-spool"]),
     ("spillway-setup", &[]),
 ];
@@ -37,7 +34,15 @@ const BANNED_BELOW: &[(&str, &[&str])] = &[
     ),
     (
         "spillway-runner",
-        &["gstreamer", "str0m", "chromiumoxide", "aws-sdk-ecs", "google-cloud-run", "spillway-launchers", "lambda_runtime"],
+        &[
+            "gstreamer",
+            "str0m",
+            "chromiumoxide",
+            "aws-sdk-ecs",
+            "google-cloud-run",
+            "spillway-launchers",
+            "lambda_runtime",
+        ],
     ),
     ("spillway-media", &["redis", "aws-sdk", "google-cloud", "azure", "spillway-bus", "spillway-storage"]),
     ("spillway-setup", &["gstreamer", "tokio", "reqwest"]),

@@ -74,18 +74,39 @@ pub struct Frame {
 /// What reaches the recording, per track in order of `at`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Timed {
-    Joined { track: Track, at: SessionTime },
+    Joined {
+        track: Track,
+        at: SessionTime,
+    },
     /// The first frame of a video track, and the first after `Absent`, is a key frame.
     Frame(Frame),
     /// Muted: the tile goes, sound is silence, until the next frame.
-    Absent { track: TrackId, at: SessionTime },
-    Left { track: TrackId, at: SessionTime },
+    Absent {
+        track: TrackId,
+        at: SessionTime,
+    },
+    Left {
+        track: TrackId,
+        at: SessionTime,
+    },
     /// Packets that never came, before the next frame of this track.
-    Lost { track: TrackId, at: SessionTime, packets: u64 },
+    Lost {
+        track: TrackId,
+        at: SessionTime,
+        packets: u64,
+    },
     /// Active speakers, loudest first, by identity.
-    Speakers { at: SessionTime, identities: Vec<String> },
+    Speakers {
+        at: SessionTime,
+        identities: Vec<String>,
+    },
     /// A layout asked for while running (our own metadata, `{"layout": …}`).
-    Layout { at: SessionTime, name: String },
+    Layout {
+        at: SessionTime,
+        name: String,
+    },
     /// Everything before this moment, of every track, has been said. Advances by a timer.
-    CompleteTo { at: SessionTime },
+    CompleteTo {
+        at: SessionTime,
+    },
 }
