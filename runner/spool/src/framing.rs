@@ -50,7 +50,7 @@ impl Lines {
     }
 
     /// The next whole word; `None` when more bytes are needed. A malformed line is an error once, then it is gone.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, WordError> {
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<Option<T>, WordError> {
         loop {
             let Some(at) = self.held[self.looked..].iter().position(|byte| *byte == b'\n') else {
                 self.looked = self.held.len();
@@ -94,10 +94,10 @@ pub struct OrderReader {
 
 impl OrderReader {
     /// `None`: the runner is gone; finish local files and leave.
-    pub fn next(&mut self) -> Result<Option<Order>, WordError> {
+    pub fn hear(&mut self) -> Result<Option<Order>, WordError> {
         let mut chunk = [0; 4096];
         loop {
-            if let Some(order) = self.lines.next()? {
+            if let Some(order) = self.lines.take()? {
                 return Ok(Some(order));
             }
             match self.stream.read(&mut chunk) {
@@ -142,10 +142,10 @@ pub struct HappeningReader {
 
 impl HappeningReader {
     /// `None`: the media process has closed its end. Cancel-safe.
-    pub async fn next(&mut self) -> Result<Option<Happening>, WordError> {
+    pub async fn hear(&mut self) -> Result<Option<Happening>, WordError> {
         let mut chunk = [0; 4096];
         loop {
-            if let Some(happening) = self.lines.next()? {
+            if let Some(happening) = self.lines.take()? {
                 return Ok(Some(happening));
             }
             match self.stream.read(&mut chunk).await {
@@ -195,7 +195,7 @@ mod tests {
             let (mut lines, mut heard) = (Lines::default(), vec![]);
             for chunk in bytes.chunks(cut) {
                 lines.put(chunk);
-                while let Some(word) = lines.next::<Happening>().unwrap() {
+                while let Some(word) = lines.take::<Happening>().unwrap() {
                     heard.push(media_ns(&word));
                 }
             }
@@ -212,7 +212,7 @@ mod tests {
             let mut last = None;
             // Every failed line is consumed, so this ends.
             loop {
-                match lines.next::<Happening>() {
+                match lines.take::<Happening>() {
                     Ok(Some(word)) => last = Some(word),
                     Ok(None) => break,
                     Err(WordError::Malformed(_)) => {}
@@ -229,7 +229,7 @@ mod tests {
         let mut refused = false;
         for _ in 0..=LONGEST_LINE / 65536 {
             lines.put(&[b'x'; 65536]);
-            refused |= matches!(lines.next::<Order>(), Err(WordError::TooLong));
+            refused |= matches!(lines.take::<Order>(), Err(WordError::TooLong));
         }
         assert!(refused);
     }
@@ -239,15 +239,15 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let media = std::thread::spawn(move || {
             let (mut orders, happenings) = media_end_of(theirs).unwrap();
-            assert!(matches!(orders.next().unwrap(), Some(Order::Stop)));
+            assert!(matches!(orders.hear().unwrap(), Some(Order::Stop)));
             happenings.say(&alive(1)).unwrap();
             happenings.say(&alive(2)).unwrap();
         });
         let (mut happenings, mut orders) = runner_end(ours).unwrap();
         orders.say(&Order::Stop).await.unwrap();
-        assert_eq!(happenings.next().await.unwrap().as_ref().map(media_ns), Some(1));
-        assert_eq!(happenings.next().await.unwrap().as_ref().map(media_ns), Some(2));
-        assert!(happenings.next().await.unwrap().is_none());
+        assert_eq!(happenings.hear().await.unwrap().as_ref().map(media_ns), Some(1));
+        assert_eq!(happenings.hear().await.unwrap().as_ref().map(media_ns), Some(2));
+        assert!(happenings.hear().await.unwrap().is_none());
         media.join().unwrap();
     }
 
@@ -257,7 +257,7 @@ mod tests {
         let (mut orders, happenings) = media_end_of(theirs).unwrap();
         happenings.say(&alive(1)).unwrap();
         drop(ours);
-        assert!(orders.next().unwrap().is_none());
+        assert!(orders.hear().unwrap().is_none());
         assert!(matches!(happenings.say(&alive(2)), Err(WordError::Pipe(_))));
     }
 }
