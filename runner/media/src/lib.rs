@@ -4,4 +4,6 @@
 //! picture, sound) or `copy` → `pipeline` (encode) → `outlet` (mux into the spool). `recording` leads them;
 //! `quality` watches what was really recorded.
 
+pub mod outlet;
+pub mod pipeline;
 pub mod track;

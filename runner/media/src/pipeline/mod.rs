@@ -1,0 +1,294 @@
+//! From raw or encoded lanes to a file's bytes: `feed` (the ways in), `encode` (what GStreamer makes of them), and the
+//! pipeline itself, whose one watcher turns bus messages into [`PipelineEvent`]s.
+//!
+//! No clock is asked anywhere: lanes carry their PTS, sinks do not wait.
+
+mod encode;
+mod feed;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use gst::element_factory::ElementBuilder;
+use gst::prelude::*;
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+use spillway_plan::{AudioCodec, Container, VideoEncoding};
+
+pub use feed::{Feed, FeedError, Lane};
+
+use crate::outlet::{self, Keeper, Kept, SpoolSink};
+use crate::track::Codec;
+
+/// What goes in and what comes out.
+#[derive(Clone, Debug)]
+pub struct PipelinePlan {
+    pub video: Option<VideoIn>,
+    pub audio: Option<AudioIn>,
+    pub container: Container,
+    /// Fragment length of MP4, milliseconds.
+    pub fragment_ms: u64,
+}
+
+#[derive(Clone, Debug)]
+pub enum VideoIn {
+    /// I420 pictures of exactly this size, one per output time.
+    Raw { encoding: VideoEncoding, colour: Colour },
+    /// Frames as [`crate::track::Frame`] defines them; `size` of the first key frame.
+    Copied { codec: Codec, size: (u32, u32) },
+}
+
+#[derive(Clone, Debug)]
+pub enum AudioIn {
+    /// F32 interleaved stereo at 48 kHz.
+    Raw {
+        codec: AudioCodec,
+        /// Kilobits per second.
+        bitrate: u32,
+        /// Hertz.
+        frequency: u32,
+    },
+    /// Opus goes in untouched; PCMU and PCMA, which no container of ours carries, become Opus.
+    Copied { codec: Codec, channels: u8 },
+}
+
+/// What the pictures' numbers mean. A label only: nothing is converted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Colour {
+    /// What WebRTC sends.
+    #[default]
+    Bt601,
+    Bt709,
+}
+
+/// The ways in; a lane that is not in the plan has none.
+#[derive(Clone, Debug, Default)]
+pub struct Feeds {
+    pub video: Option<Feed>,
+    pub audio: Option<Feed>,
+}
+
+#[derive(Debug)]
+pub enum PipelineEvent {
+    /// Every lane ended and the muxer has written its last byte.
+    Drained,
+    /// Nothing is written any more; what was written stays.
+    Broke(PipelineError),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    #[error("GStreamer has no element {name}")]
+    Missing { name: &'static str },
+    #[error("the pieces of the pipeline do not fit: {words}")]
+    Build { words: String },
+    #[error("{element}: {words}")]
+    Element { element: String, words: String },
+    #[error("write the file")]
+    Write { source: io::Error },
+}
+
+/// How far the file has come; readable from any thread.
+#[derive(Debug, Default)]
+pub struct Progress {
+    video_ns: AtomicU64,
+    audio_ns: AtomicU64,
+    pictures: AtomicU64,
+}
+
+impl Progress {
+    /// Where the file ends by its encoded frames, nanoseconds.
+    pub fn media_ns(&self) -> u64 {
+        self.video_ns.load(Ordering::Relaxed).max(self.audio_ns.load(Ordering::Relaxed))
+    }
+
+    /// The lane that is behind the other; what the muxer has surely seen of both.
+    pub fn complete_ns(&self, video: bool, audio: bool) -> u64 {
+        let of = |lane: &AtomicU64, there| if there { lane.load(Ordering::Relaxed) } else { u64::MAX };
+        match of(&self.video_ns, video).min(of(&self.audio_ns, audio)) {
+            u64::MAX => 0,
+            ns => ns,
+        }
+    }
+
+    pub fn pictures(&self) -> u64 {
+        self.pictures.load(Ordering::Relaxed)
+    }
+}
+
+/// One file being made. Dropping it stops everything at once; the bytes written so far stay written.
+pub struct Pipeline {
+    gst: gst::Pipeline,
+    sink: SpoolSink,
+    kept: Arc<Kept>,
+    progress: Arc<Progress>,
+}
+
+impl Pipeline {
+    /// `tell` is called from GStreamer's threads and must not wait.
+    pub fn start(
+        plan: &PipelinePlan,
+        keeper: Box<dyn Keeper>,
+        tell: impl Fn(PipelineEvent) + Send + Sync + 'static,
+    ) -> Result<(Self, Feeds), PipelineError> {
+        let pipeline = gst::Pipeline::new();
+        let sink = SpoolSink::new(keeper);
+        let kept = sink.kept();
+        let progress = Arc::new(Progress::default());
+        let mux = outlet::muxer(plan.container, plan.fragment_ms)?;
+        pipeline.add_many([&mux, sink.upcast_ref()]).map_err(build)?;
+        mux.link(&sink).map_err(build)?;
+
+        let mut feeds = Feeds::default();
+        if let Some(video) = &plan.video {
+            let (appsrc, chain) = encode::video(video)?;
+            let out = connect(&pipeline, &appsrc, chain, &mux)?;
+            let progress = progress.clone();
+            watch_lane(&out, move |ns| {
+                progress.video_ns.fetch_max(ns, Ordering::Relaxed);
+                progress.pictures.fetch_add(1, Ordering::Relaxed);
+            });
+            feeds.video = Some(Feed::new(Lane::Video, appsrc));
+        }
+        if let Some(audio) = &plan.audio {
+            let (appsrc, chain) = encode::audio(audio)?;
+            let out = connect(&pipeline, &appsrc, chain, &mux)?;
+            let progress = progress.clone();
+            watch_lane(&out, move |ns| {
+                progress.audio_ns.fetch_max(ns, Ordering::Relaxed);
+            });
+            feeds.audio = Some(Feed::new(Lane::Audio, appsrc));
+        }
+
+        let pipeline = Self { gst: pipeline, sink, kept, progress };
+        pipeline.watch_bus(tell)?;
+        pipeline.gst.set_state(gst::State::Playing).map_err(build)?;
+        Ok((pipeline, feeds))
+    }
+
+    pub fn progress(&self) -> Arc<Progress> {
+        self.progress.clone()
+    }
+
+    /// One past the last byte written.
+    pub fn written(&self) -> u64 {
+        self.kept.end()
+    }
+
+    /// Stops and gives the keeper back. After [`PipelineEvent::Drained`] the file is whole; before, it is what a
+    /// `kill -9` would have left.
+    pub fn close(self) -> Option<Box<dyn Keeper>> {
+        self.halt();
+        self.sink.close()
+    }
+
+    fn halt(&self) {
+        // Going down cannot fail for our elements, and there is nobody to tell.
+        let _ = self.gst.set_state(gst::State::Null);
+        if let Some(bus) = self.gst.bus() {
+            bus.unset_sync_handler();
+        }
+    }
+
+    /// The one place where bus messages are read.
+    fn watch_bus(&self, tell: impl Fn(PipelineEvent) + Send + Sync + 'static) -> Result<(), PipelineError> {
+        let bus = self.gst.bus().ok_or_else(|| PipelineError::Build { words: "no bus".into() })?;
+        let weak = self.gst.downgrade();
+        let kept = self.kept.clone();
+        let broken = AtomicBool::new(false);
+        bus.set_sync_handler(move |_, message| {
+            match message.view() {
+                gst::MessageView::Eos(_) => tell(PipelineEvent::Drained),
+                // One fault makes several elements complain; the first one is the reason.
+                gst::MessageView::Error(error) if !broken.swap(true, Ordering::AcqRel) => {
+                    if let Some(pipeline) = weak.upgrade() {
+                        // Feeders that wait in a full lane are let go. Not from here: this is a streaming thread.
+                        pipeline.call_async(|pipeline| {
+                            let _ = pipeline.set_state(gst::State::Null);
+                        });
+                    }
+                    tell(PipelineEvent::Broke(fault(error, &kept)));
+                }
+                _ => {}
+            }
+            gst::BusSyncReply::Drop
+        });
+        Ok(())
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+fn fault(error: &gst::message::Error, kept: &Kept) -> PipelineError {
+    if error.error().matches(gst::ResourceError::Write)
+        && let Some(source) = kept.take_error()
+    {
+        return PipelineError::Write { source };
+    }
+    let element = error.src().map(|source| source.name().to_string()).unwrap_or_default();
+    let words = match error.debug() {
+        Some(debug) => format!("{} ({debug})", error.error()),
+        None => error.error().to_string(),
+    };
+    PipelineError::Element { element, words }
+}
+
+/// Links `appsrc`, the chain and the muxer; gives the pad before the muxer.
+fn connect(
+    pipeline: &gst::Pipeline,
+    appsrc: &gst_app::AppSrc,
+    chain: Vec<gst::Element>,
+    mux: &gst::Element,
+) -> Result<gst::Pad, PipelineError> {
+    pipeline.add(appsrc).map_err(build)?;
+    let mut last: gst::Element = appsrc.clone().upcast();
+    for element in chain {
+        pipeline.add(&element).map_err(build)?;
+        last.link(&element).map_err(build)?;
+        last = element;
+    }
+    last.link(mux).map_err(build)?;
+    last.static_pad("src").ok_or_else(|| PipelineError::Build { words: "a chain without an end".into() })
+}
+
+/// Calls `seen` with the running time at the end of every buffer. Running time, because x264enc moves its time stamps
+/// and its segment by a thousand hours.
+fn watch_lane(pad: &gst::Pad, seen: impl Fn(u64) + Send + Sync + 'static) {
+    let segment = std::sync::Mutex::new(gst::FormattedSegment::<gst::ClockTime>::new());
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        let Ok(mut segment) = segment.lock() else { return gst::PadProbeReturn::Ok };
+        match &info.data {
+            Some(gst::PadProbeData::Event(event)) => {
+                if let gst::EventView::Segment(new) = event.view()
+                    && let Some(new) = new.segment().downcast_ref::<gst::ClockTime>()
+                {
+                    *segment = new.clone();
+                }
+            }
+            Some(gst::PadProbeData::Buffer(buffer)) => {
+                if let Some(at) = segment.to_running_time(buffer.pts()) {
+                    seen((at + buffer.duration().unwrap_or_default()).nseconds());
+                }
+            }
+            _ => {}
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+fn build(error: impl std::fmt::Display) -> PipelineError {
+    PipelineError::Build { words: error.to_string() }
+}
+
+/// An element by its factory's name.
+pub(crate) fn make(
+    name: &'static str,
+    set: impl for<'a> FnOnce(ElementBuilder<'a>) -> ElementBuilder<'a>,
+) -> Result<gst::Element, PipelineError> {
+    set(gst::ElementFactory::make(name)).build().map_err(|_| PipelineError::Missing { name })
+}
