@@ -1,1 +1,9 @@
+//! The stage: real servers, publishers with flashes and beeps, and eyes and ears that judge recordings.
 
+pub mod assets;
+pub mod clip;
+pub mod process;
+pub mod servers;
+pub mod twirp;
+pub mod publisher;
+pub mod analyser;

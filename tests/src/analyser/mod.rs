@@ -1,0 +1,1 @@
+//! Eyes and ears: what a recording shows, held against what was published.

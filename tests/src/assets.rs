@@ -1,0 +1,84 @@
+//! Flash-and-beep clips, made once per machine by `assets/make.sh`.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::clip::Clip;
+
+const SCRIPT: &str = include_str!("../assets/make.sh");
+
+/// What the project keeps on this machine beside the checkout: `SPILLWAY_CACHE`, else `~/.cache/spillway`.
+pub fn cache() -> PathBuf {
+    std::env::var_os("SPILLWAY_CACHE").map(PathBuf::from).unwrap_or_else(|| {
+        Path::new(&std::env::var_os("HOME").unwrap_or_else(|| "/tmp".into())).join(".cache/spillway")
+    })
+}
+
+/// The folder of the clips. Made on first use, by one process at a time; another script makes another folder.
+pub fn folder() -> Result<PathBuf> {
+    static FOLDER: OnceLock<Mutex<Option<PathBuf>>> = OnceLock::new();
+    let mut known = FOLDER.get_or_init(Mutex::default).lock().expect("no panic while the folder is made");
+    if let Some(folder) = &*known {
+        return Ok(folder.clone());
+    }
+    let version = SCRIPT
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let folder = cache().join("assets").join(format!("{version:016x}"));
+    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    let done = folder.join("complete");
+    if !done.exists() {
+        let lock = File::create(folder.join("lock")).context("create the lock of the clips")?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).context("lock the clips")?;
+        if !done.exists() {
+            eprintln!("making test media in {} (about a minute, once)", folder.display());
+            let script = folder.join("make.sh");
+            fs::write(&script, SCRIPT).context("write the script of the clips")?;
+            let made = Command::new("sh").arg(&script).arg(&folder).status().context("start sh")?;
+            ensure!(made.success(), "assets/make.sh failed: {made}");
+            fs::write(&done, b"").context("mark the clips complete")?;
+        }
+    }
+    *known = Some(folder.clone());
+    Ok(folder)
+}
+
+/// A clip by its name in the folder, e.g. `p0-720.h264`; read once per process.
+pub fn clip(name: &str) -> Result<Arc<Clip>> {
+    static READ: OnceLock<Mutex<HashMap<String, Arc<Clip>>>> = OnceLock::new();
+    let folder = folder()?;
+    let mut read = READ.get_or_init(Mutex::default).lock().expect("no panic while a clip is read");
+    if let Some(clip) = read.get(name) {
+        return Ok(clip.clone());
+    }
+    let clip = Arc::new(Clip::open(&folder.join(name))?);
+    read.insert(name.to_owned(), clip.clone());
+    Ok(clip)
+}
+
+/// The people of `make.sh`, as a recording shows them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Person {
+    pub name: &'static str,
+    /// Of the background, in the video's own (limited range) values.
+    pub u: u8,
+    pub v: u8,
+    /// Of the beep, hertz.
+    pub tone: f64,
+}
+
+pub const PEOPLE: [Person; 4] = [
+    Person { name: "p0", u: 111, v: 177, tone: 600.0 },
+    Person { name: "p1", u: 95, v: 87, tone: 900.0 },
+    Person { name: "p2", u: 177, v: 120, tone: 1350.0 },
+    Person { name: "p3", u: 83, v: 142, tone: 2000.0 },
+];
+
+pub fn person(name: &str) -> Person {
+    *PEOPLE.iter().find(|person| person.name == name).expect("one of the people of make.sh")
+}

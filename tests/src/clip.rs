@@ -1,0 +1,290 @@
+//! Pre-encoded media, frame by frame: what a publisher sends and what a recording is held against.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Codec {
+    H264,
+    H265,
+    Vp8,
+    Vp9,
+    Av1,
+    Opus,
+    Pcmu,
+    Pcma,
+}
+
+impl Codec {
+    pub fn is_video(self) -> bool {
+        !matches!(self, Self::Opus | Self::Pcmu | Self::Pcma)
+    }
+
+    /// As LiveKit names it.
+    pub fn mime(self) -> &'static str {
+        match self {
+            Self::H264 => "video/h264",
+            Self::H265 => "video/h265",
+            Self::Vp8 => "video/vp8",
+            Self::Vp9 => "video/vp9",
+            Self::Av1 => "video/av1",
+            Self::Opus => "audio/opus",
+            Self::Pcmu => "audio/pcmu",
+            Self::Pcma => "audio/pcma",
+        }
+    }
+
+    /// RTP clock, hertz.
+    pub fn clock_rate(self) -> u64 {
+        match self {
+            Self::Opus => 48_000,
+            Self::Pcmu | Self::Pcma => 8_000,
+            _ => 90_000,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClipFrame {
+    /// Since the beginning of the clip.
+    pub at: Duration,
+    pub key: bool,
+    pub data: Arc<[u8]>,
+}
+
+/// A clip that is played in a loop.
+#[derive(Clone, Debug)]
+pub struct Clip {
+    pub path: PathBuf,
+    pub codec: Codec,
+    pub size: (u32, u32),
+    pub frames: Vec<ClipFrame>,
+    pub length: Duration,
+}
+
+impl Clip {
+    /// The form is told by the name: `.h264` and `.h265` (Annex B with delimiters, 30 pictures a second), `.ivf`,
+    /// `.opus` (20 ms packets), `.pcmu`, `.pcma`. A number before the ending is the height of a 16:9 picture.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let picture = Duration::from_nanos(1_000_000_000 / 30);
+        let packet = Duration::from_millis(20);
+        let even = |data: Vec<Vec<u8>>, step: Duration, key: &dyn Fn(&[u8]) -> bool| -> Vec<ClipFrame> {
+            let step = step.as_nanos() as u64;
+            // Thirds of a nanosecond would add up: times are computed from the number, not summed.
+            let at = |n: u64| if step == 33_333_333 { n * 1_000_000_000 / 30 } else { n * step };
+            data.into_iter()
+                .zip(0..)
+                .map(|(data, n)| ClipFrame { at: Duration::from_nanos(at(n)), key: key(&data), data: data.into() })
+                .collect()
+        };
+        let (codec, frames) = match name.rsplit('.').next() {
+            Some("h264") => (
+                Codec::H264,
+                even(access_units(&bytes, h264_kind, 9), picture, &|unit| {
+                    nal_units(unit).any(|nal| h264_kind(nal) == 5)
+                }),
+            ),
+            Some("h265") => (
+                Codec::H265,
+                even(access_units(&bytes, h265_kind, 35), picture, &|unit| {
+                    nal_units(unit).any(|nal| (16..=21).contains(&h265_kind(nal)))
+                }),
+            ),
+            Some("ivf") => {
+                let (codec, data) = ivf(&bytes)?;
+                let key: &dyn Fn(&[u8]) -> bool = match codec {
+                    Codec::Vp8 => &|frame| frame.first().is_some_and(|byte| byte & 1 == 0),
+                    // Frame marker 2, profile 0, not "show existing", frame type 0.
+                    Codec::Vp9 => &|frame| {
+                        frame.first().is_some_and(|byte| byte & 0b1100_1100 == 0b1000_0000 && byte & 0b100 == 0)
+                    },
+                    _ => &|unit| obus(unit).any(|(kind, _)| kind == 1),
+                };
+                (codec, even(data, picture, key))
+            }
+            Some("opus") => (Codec::Opus, even(ogg_packets(&bytes)?.split_off(2), packet, &|_| true)),
+            Some("pcmu") => {
+                (Codec::Pcmu, even(bytes.chunks_exact(160).map(<[u8]>::to_vec).collect(), packet, &|_| true))
+            }
+            Some("pcma") => {
+                (Codec::Pcma, even(bytes.chunks_exact(160).map(<[u8]>::to_vec).collect(), packet, &|_| true))
+            }
+            _ => bail!("{}: not a clip this stage can read", path.display()),
+        };
+        ensure!(frames.first().is_some_and(|frame| frame.key), "{}: does not begin with a key frame", path.display());
+        let height: u32 = name.split(['-', '.']).filter_map(|part| part.parse().ok()).next().unwrap_or(0);
+        // The clips last whole seconds; an encoder may add a last half-empty packet.
+        let step = if codec.is_video() { picture } else { packet };
+        let length = Duration::from_secs((frames.len() as f64 * step.as_secs_f64() + 0.5).floor() as u64);
+        let frames: Vec<_> = frames.into_iter().filter(|frame| frame.at < length).collect();
+        Ok(Self { path: path.to_owned(), codec, size: (height * 16 / 9, height), frames, length })
+    }
+
+    pub fn name(&self) -> String {
+        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+}
+
+fn h264_kind(nal: &[u8]) -> u8 {
+    nal.first().map_or(0, |byte| byte & 0x1f)
+}
+
+fn h265_kind(nal: &[u8]) -> u8 {
+    nal.first().map_or(0, |byte| (byte >> 1) & 0x3f)
+}
+
+/// The NAL units of an Annex B stream, without start codes.
+pub fn nal_units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut starts = Vec::new();
+    let mut i = 0;
+    while i + 3 <= stream.len() {
+        if stream[i..i + 3] == [0, 0, 1] {
+            starts.push(i + 3);
+            i += 3;
+        } else {
+            i += 1;
+        }
+    }
+    let ends: Vec<usize> = starts.iter().skip(1).map(|next| next - 3).chain([stream.len()]).collect();
+    starts.into_iter().zip(ends).map(move |(start, end)| {
+        let nal = &stream[start..end];
+        // The zero before a four-byte start code, and trailing zeros, belong to no unit.
+        let zeros = nal.iter().rev().take_while(|byte| **byte == 0).count();
+        &nal[..nal.len() - zeros]
+    })
+}
+
+fn access_units(stream: &[u8], kind: fn(&[u8]) -> u8, delimiter: u8) -> Vec<Vec<u8>> {
+    let mut units: Vec<Vec<u8>> = Vec::new();
+    for nal in nal_units(stream) {
+        if kind(nal) == delimiter || units.is_empty() {
+            units.push(Vec::new());
+        }
+        let unit = units.last_mut().expect("one was pushed above");
+        unit.extend_from_slice(&[0, 0, 0, 1]);
+        unit.extend_from_slice(nal);
+    }
+    units
+}
+
+fn ivf(bytes: &[u8]) -> Result<(Codec, Vec<Vec<u8>>)> {
+    ensure!(bytes.len() >= 32 && &bytes[..4] == b"DKIF", "not an IVF file");
+    let codec = match &bytes[8..12] {
+        b"VP80" => Codec::Vp8,
+        b"VP90" => Codec::Vp9,
+        b"AV01" => Codec::Av1,
+        other => bail!("IVF holds {}", String::from_utf8_lossy(other)),
+    };
+    let mut frames = Vec::new();
+    let mut rest = &bytes[32..];
+    while rest.len() >= 12 {
+        let length = u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+        ensure!(rest.len() >= 12 + length, "IVF ends inside a frame");
+        frames.push(rest[12..12 + length].to_vec());
+        rest = &rest[12 + length..];
+    }
+    Ok((codec, frames))
+}
+
+/// Packets of an Ogg file with one stream, headers included.
+pub fn ogg_packets(bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+    let (mut packets, mut open, mut rest) = (Vec::new(), Vec::new(), bytes);
+    while rest.len() >= 27 {
+        ensure!(&rest[..4] == b"OggS", "not an Ogg page");
+        let segments = rest[26] as usize;
+        ensure!(rest.len() >= 27 + segments, "Ogg ends inside a page's head");
+        let mut at = 27 + segments;
+        for length in &rest[27..27 + segments] {
+            let length = *length as usize;
+            ensure!(rest.len() >= at + length, "Ogg ends inside a page");
+            open.extend_from_slice(&rest[at..at + length]);
+            at += length;
+            if length < 255 {
+                packets.push(std::mem::take(&mut open));
+            }
+        }
+        rest = &rest[at..];
+    }
+    Ok(packets)
+}
+
+/// (type, payload without its size field) of each OBU of a temporal unit; units without a size reach to the end.
+pub fn obus(unit: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = unit;
+    std::iter::from_fn(move || {
+        let (head, mut at) = (*rest.first()?, 1);
+        let (kind, extended, sized) = ((head >> 3) & 15, head & 4 != 0, head & 2 != 0);
+        at += usize::from(extended);
+        let mut length = rest.len().checked_sub(at)?;
+        if sized {
+            let (mut value, mut shift) = (0usize, 0);
+            loop {
+                let byte = *rest.get(at)?;
+                at += 1;
+                value |= usize::from(byte & 0x7f) << shift;
+                shift += 7;
+                if byte & 0x80 == 0 || shift > 28 {
+                    break;
+                }
+            }
+            length = value;
+        }
+        let payload = rest.get(at..at + length)?;
+        rest = &rest[at + length..];
+        Some((kind, payload))
+    })
+}
+
+/// What of a frame must survive a recording: the same bytes whatever container, start codes, delimiters and repeated
+/// parameter sets lie around them.
+pub fn essence(codec: Codec, frame: &[u8]) -> Vec<u8> {
+    let join = |parts: Vec<&[u8]>| parts.concat();
+    match codec {
+        Codec::H264 => join(nal_units(frame).filter(|nal| (1..=5).contains(&h264_kind(nal))).collect()),
+        Codec::H265 => join(nal_units(frame).filter(|nal| h265_kind(nal) < 32).collect()),
+        // Temporal delimiters (2), tile lists (8) and padding (15) are not content.
+        Codec::Av1 => {
+            join(obus(frame).filter(|(kind, _)| !matches!(kind, 2 | 8 | 15)).map(|(_, payload)| payload).collect())
+        }
+        _ => frame.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nal_units_lose_their_start_codes_and_padding_only() {
+        let stream = [0, 0, 0, 1, 9, 16, 0, 0, 1, 0x65, 1, 2, 0, 0, 0, 1, 0x41, 7, 0, 0];
+        let found: Vec<&[u8]> = nal_units(&stream).collect();
+        assert_eq!(found, [&[9u8, 16][..], &[0x65, 1, 2], &[0x41, 7]]);
+    }
+
+    #[test]
+    fn obus_are_the_same_with_and_without_size() {
+        let sized = [0x12, 0, 0x32, 3, 1, 2, 3];
+        let bare = [0x30, 1, 2, 3];
+        assert_eq!(essence(Codec::Av1, &sized), essence(Codec::Av1, &bare));
+    }
+
+    #[test]
+    fn a_packet_may_lie_over_two_ogg_pages() {
+        let page = |segments: &[u8], body: &[u8]| {
+            let mut page = b"OggS".to_vec();
+            page.resize(26, 0);
+            page.push(segments.len() as u8);
+            page.extend_from_slice(segments);
+            page.extend_from_slice(body);
+            page
+        };
+        let file = [page(&[2, 255], &[7; 257]), page(&[1, 3], &[8; 4])].concat();
+        let sizes: Vec<usize> = ogg_packets(&file).unwrap().iter().map(Vec::len).collect();
+        assert_eq!(sizes, [2, 256, 3]);
+    }
+}

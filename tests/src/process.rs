@@ -1,0 +1,161 @@
+//! Child processes that never outlive the stage.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Set in the environment of everything the stage starts, so that what *those* start can be found and ended too.
+const MARK: &str = "SPILLWAY_STAGE";
+
+/// A process of ours: killed when dropped, also when a test panics, and (where `setpriv` is there) when the test itself
+/// is killed.
+pub struct Process {
+    child: Child,
+    name: String,
+    pub log: PathBuf,
+}
+
+impl Process {
+    /// Output goes to `<folder>/<name>.log`.
+    pub fn start(
+        name: &str,
+        program: &Path,
+        folder: &Path,
+        mark: &str,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
+        let log = folder.join(format!("{name}.log"));
+        let out =
+            File::options().create(true).append(true).open(&log).with_context(|| format!("open {}", log.display()))?;
+        let mut command = if Path::new("/usr/bin/setpriv").exists() {
+            let mut command = Command::new("/usr/bin/setpriv");
+            command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command.env(MARK, mark).stdin(Stdio::null()).stdout(out.try_clone().context("share the log")?).stderr(out);
+        prepare(&mut command);
+        let child = command.spawn().with_context(|| format!("start {} ({})", name, program.display()))?;
+        Ok(Self { child, name: name.to_owned(), log })
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(self.child.id() as i32).context("a pid is not zero")?;
+        kill_process(pid, signal).with_context(|| format!("signal {}", self.name))
+    }
+
+    /// The exit status if it is over.
+    pub fn over(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().with_context(|| format!("look at {}", self.name))
+    }
+
+    /// Polls `ready` until it is true; an exit before that, or `patience`, is an error with the end of the log.
+    pub fn wait_until(&mut self, patience: Duration, mut ready: impl FnMut() -> bool) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            if ready() {
+                return Ok(());
+            }
+            if let Some(status) = self.over()? {
+                bail!("{} ended with {status} before it was ready:\n{}", self.name, self.tail());
+            }
+            if begun.elapsed() > patience {
+                bail!("{} was not ready after {patience:?}:\n{}", self.name, self.tail());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Asks it to leave and waits; kills it after `patience`.
+    pub fn stop(&mut self, patience: Duration) -> Result<Option<ExitStatus>> {
+        if self.over()?.is_none() {
+            self.signal(Signal::TERM)?;
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < patience {
+            if let Some(status) = self.over()? {
+                return Ok(Some(status));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.kill()?;
+        Ok(None)
+    }
+
+    pub fn kill(&mut self) -> Result<()> {
+        if self.over()?.is_none() {
+            self.child.kill().with_context(|| format!("kill {}", self.name))?;
+        }
+        self.child.wait().with_context(|| format!("wait for {}", self.name))?;
+        Ok(())
+    }
+
+    pub fn tail(&self) -> String {
+        let text = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&text[text.len().saturating_sub(3000)..]).into_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Nobody is left to tell.
+        let _ = self.kill();
+    }
+}
+
+/// Living processes that carry `mark`, with their command line; a process in its own session keeps it too.
+pub fn marked(mark: &str) -> Vec<(i32, String)> {
+    let wanted = format!("{MARK}={mark}");
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+        })
+        .map(|pid| {
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            (pid, String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned())
+        })
+        // A zombie has no command line and does no harm.
+        .filter(|(_, command)| !command.is_empty())
+        .collect()
+}
+
+/// Kills every process that carries `mark`.
+pub fn kill_marked(mark: &str) {
+    for (pid, _) in marked(mark) {
+        if let Some(pid) = Pid::from_raw(pid) {
+            // It may have ended by itself meanwhile.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// Polls `look` until it gives something, at most `patience`.
+pub async fn eventually<T, F: Future<Output = Result<Option<T>>>>(
+    what: &str,
+    patience: Duration,
+    mut look: impl FnMut() -> F,
+) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look().await? {
+            return Ok(found);
+        }
+        if begun.elapsed() > patience {
+            bail!("{what}: not after {patience:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}

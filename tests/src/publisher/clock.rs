@@ -1,0 +1,57 @@
+use std::time::{Duration, Instant};
+
+/// A participant's clock: ahead of the machine's, and too fast. Everything inside its WebRTC stack lives in its time, so
+/// sender reports carry the error as those of a real machine would.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// Machine time at which the participant's media timeline begins.
+    epoch: Instant,
+    ahead: f64,
+    rate: f64,
+}
+
+impl Clock {
+    pub fn new(epoch: Instant, ahead: f64, ppm: f64) -> Self {
+        Self { epoch, ahead, rate: 1.0 + ppm * 1e-6 }
+    }
+
+    pub fn local(&self, machine: Instant) -> Instant {
+        shift(self.epoch, self.ahead + machine.saturating_duration_since(self.epoch).as_secs_f64() * self.rate)
+    }
+
+    /// Machine time at which the participant's clock shows `local`.
+    pub fn machine(&self, local: Instant) -> Instant {
+        let begun = shift(self.epoch, self.ahead);
+        self.epoch + Duration::from_secs_f64(local.saturating_duration_since(begun).as_secs_f64() / self.rate)
+    }
+
+    /// Local time of a place on the media timeline.
+    pub fn at(&self, position: Duration) -> Instant {
+        shift(self.epoch, self.ahead) + position
+    }
+
+    /// The place on the media timeline that is due now.
+    pub fn position(&self, machine: Instant) -> Duration {
+        machine.saturating_duration_since(self.epoch).mul_f64(self.rate)
+    }
+}
+
+fn shift(from: Instant, seconds: f64) -> Instant {
+    if seconds < 0.0 { from - Duration::from_secs_f64(-seconds) } else { from + Duration::from_secs_f64(seconds) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_and_back_is_the_same_moment() {
+        let epoch = Instant::now();
+        let clock = Clock::new(epoch, 3.0, 200.0);
+        let machine = epoch + Duration::from_secs(100);
+        let back = clock.machine(clock.local(machine));
+        assert!(back.max(machine) - back.min(machine) < Duration::from_micros(1));
+        let ahead = clock.local(machine) - machine;
+        assert!((ahead.as_secs_f64() - 3.02).abs() < 1e-6, "{ahead:?}");
+    }
+}

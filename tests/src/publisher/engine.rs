@@ -1,0 +1,519 @@
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use livekit_protocol as proto;
+use livekit_signaling::{SignalClient, SignalEvent, SignalEvents, SignalOptions};
+use proto::signal_request::Message as Ask;
+use proto::signal_response::Message as Told;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::media::{Direction, MediaKind, MediaTime, Mid, Pt};
+use str0m::net::{Protocol, Receive};
+use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use super::clock::Clock;
+use super::{Command, From, Manners, Sent, epoch};
+use crate::clip::{Clip, ClipFrame, Codec};
+
+const PUBLISHER: i32 = proto::SignalTarget::Publisher as i32;
+
+/// A publication on its way or there.
+struct Track {
+    cid: String,
+    from: From,
+    clip: Arc<Clip>,
+    /// Another clip to go on with at its next key frame.
+    next_clip: Option<Arc<Clip>>,
+    state: State,
+    muted: bool,
+    /// Counted over all loops of the clip.
+    next: u64,
+    /// Until a key frame was sent, others are not.
+    running: bool,
+    reply: Option<oneshot::Sender<Result<String>>>,
+    sid: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// AddTrackRequest is out.
+    Asked,
+    /// The server gave a sid; the m-line has to be offered.
+    Granted,
+    /// In the offer that is out.
+    Offered(Mid),
+    Live(Mid),
+    Ended,
+}
+
+pub struct Engine {
+    clock: Clock,
+    rtc: Rtc,
+    udp: UdpSocket,
+    udp_address: SocketAddr,
+    signal: SignalClient,
+    told: SignalEvents,
+    inbox: mpsc::UnboundedReceiver<Command>,
+    sent: Arc<Mutex<Sent>>,
+    tracks: Vec<Track>,
+    pending: Option<SdpPendingOffer>,
+    /// Something changed since the last offer.
+    offer_due: bool,
+    /// Candidates that came before the first answer.
+    early: Vec<Candidate>,
+    answered: bool,
+    connected: bool,
+    loss: f64,
+    dice: SmallRng,
+    dark: bool,
+    offers: u32,
+}
+
+impl Engine {
+    /// The engine and our participant's sid.
+    pub async fn join(
+        url: &str,
+        token: &str,
+        manners: &Manners,
+        inbox: mpsc::UnboundedReceiver<Command>,
+        sent: Arc<Mutex<Sent>>,
+    ) -> Result<(Self, String)> {
+        let whole_seconds = Duration::from_secs(epoch().0.elapsed().as_secs());
+        let clock = Clock::new(epoch().0 + whole_seconds, manners.clock_ahead, manners.clock_ppm);
+
+        let mut options = SignalOptions::default();
+        options.auto_subscribe = false;
+        options.protocol_version = 16;
+        options.client_capabilities.clear();
+        options.client_protocol = 0;
+        options.region_failover = false;
+        options.sdk_options.sdk = "stage".into();
+        let (signal, joined, told) = SignalClient::connect(url, token, options, None).await.context("signalling")?;
+        let sid = joined.participant.map(|own| own.sid).unwrap_or_default();
+
+        let mut config = RtcConfig::new()
+            .clear_codecs()
+            .enable_opus(true, false)
+            .enable_pcmu(true, false)
+            .enable_pcma(true, false)
+            .enable_vp8(true)
+            .enable_h264(true)
+            .enable_h265(true)
+            .enable_vp9(true)
+            .enable_av1(true);
+        config = config.set_send_buffer_video(2000);
+        let mut rtc = config.build(clock.local(Instant::now()));
+        let udp = UdpSocket::bind("127.0.0.1:0").await.context("bind a UDP socket")?;
+        let udp_address = udp.local_addr().context("our UDP address")?;
+        rtc.add_local_candidate(Candidate::host(udp_address, "udp").context("our candidate")?);
+
+        let mut engine = Self {
+            clock,
+            rtc,
+            udp,
+            udp_address,
+            signal,
+            told,
+            inbox,
+            sent,
+            tracks: Vec::new(),
+            pending: None,
+            offer_due: false,
+            early: Vec::new(),
+            answered: false,
+            connected: false,
+            loss: manners.loss,
+            dice: SmallRng::seed_from_u64(manners.seed),
+            dark: false,
+            offers: 0,
+        };
+        // Without a channel a participant that publishes nothing would never connect and be thrown out.
+        engine.offer(true).await;
+        Ok((engine, sid))
+    }
+
+    /// Until it is told to leave or the server ends it.
+    pub async fn run(mut self, identity: String) {
+        let why = loop {
+            let wake = match self.drain().await {
+                Ok(wake) => wake,
+                Err(error) => break format!("{error:#}"),
+            };
+            let wake = self.next_due().map_or(wake, |due| due.min(wake));
+            if self.offer_due && self.pending.is_none() {
+                self.offer(false).await;
+                continue;
+            }
+            let mut datagram = [0u8; 2000];
+            tokio::select! {
+                received = self.udp.recv_from(&mut datagram) => {
+                    if let Ok((length, source)) = received && let Err(error) = self.receive(source, &datagram[..length]) {
+                        break format!("{error:#}");
+                    }
+                }
+                told = self.told.recv() => match told {
+                    Some(SignalEvent::Message(message)) => {
+                        if let Some(why) = self.hear(*message).await {
+                            break why;
+                        }
+                    }
+                    Some(SignalEvent::Close(why)) => break format!("signal connection closed: {why}"),
+                    None => break "signal connection gone".into(),
+                },
+                command = self.inbox.recv() => match command {
+                    Some(Command::Leave { politely: false }) => break "vanished".into(),
+                    Some(Command::Leave { politely: true }) | None => {
+                        self.signal.send(Ask::Leave(proto::LeaveRequest {
+                            reason: proto::DisconnectReason::ClientInitiated as i32,
+                            ..Default::default()
+                        })).await;
+                        break "left".into();
+                    }
+                    Some(command) => self.obey(command).await,
+                },
+                () = tokio::time::sleep_until(wake.into()) => {
+                    let now = self.clock.local(Instant::now());
+                    if let Err(error) = self.rtc.handle_input(Input::Timeout(now)) {
+                        break format!("webrtc: {error}");
+                    }
+                    if let Err(error) = self.send_due().await {
+                        break format!("{error:#}");
+                    }
+                }
+            }
+        };
+        info!(identity, why, "publisher is over");
+        self.signal.close().await;
+    }
+
+    /// Sends what str0m wants sent; gives the machine time at which it wants to be asked again.
+    async fn drain(&mut self) -> Result<Instant> {
+        loop {
+            match self.rtc.poll_output().context("webrtc")? {
+                Output::Timeout(local) => return Ok(self.clock.machine(local)),
+                Output::Transmit(packet) => {
+                    let bytes: &[u8] = &packet.contents;
+                    let rtp = bytes.len() > 12 && (128..192).contains(&bytes[0]) && !(192..=223).contains(&bytes[1]);
+                    let lost = self.dark || (rtp && self.loss > 0.0 && self.dice.random_bool(self.loss));
+                    {
+                        let mut sent = self.sent.lock().expect("no panic while counting");
+                        sent.packets += u64::from(rtp);
+                        sent.dropped += u64::from(rtp && lost);
+                    }
+                    if !lost {
+                        // A full socket buffer is loss, as on any network.
+                        let _ = self.udp.send_to(bytes, packet.destination).await;
+                    }
+                }
+                Output::Event(Event::Connected) => {
+                    debug!("publisher connected");
+                    self.connected = true;
+                }
+                Output::Event(Event::KeyframeRequest(_)) => {
+                    self.sent.lock().expect("no panic while counting").key_requests += 1;
+                }
+                Output::Event(_) => {}
+            }
+        }
+    }
+
+    fn receive(&mut self, source: SocketAddr, datagram: &[u8]) -> Result<()> {
+        if self.dark {
+            return Ok(());
+        }
+        let now = self.clock.local(Instant::now());
+        // What is not STUN, DTLS or RTP is nobody's business here.
+        let Ok(contents) = datagram.try_into() else { return Ok(()) };
+        let receive = Receive { proto: Protocol::Udp, source, destination: self.udp_address, contents };
+        self.rtc.handle_input(Input::Receive(now, receive)).context("webrtc")
+    }
+
+    async fn obey(&mut self, command: Command) {
+        match command {
+            Command::Publish { clip, from, reply } => {
+                let cid = format!("stage-{}-{}", self.tracks.len(), self.dice.random_range(0..u32::MAX));
+                self.signal.send(Ask::AddTrack(add_track(&cid, &clip, from))).await;
+                let (state, sid) = (State::Asked, String::new());
+                self.tracks.push(Track {
+                    cid,
+                    from,
+                    clip,
+                    next_clip: None,
+                    state,
+                    muted: false,
+                    next: 0,
+                    running: false,
+                    reply: Some(reply),
+                    sid,
+                });
+            }
+            Command::Mute { sid, muted } => {
+                self.signal.send(Ask::Mute(proto::MuteTrackRequest { sid: sid.clone(), muted })).await;
+                for track in self.tracks.iter_mut().filter(|track| track.sid == sid) {
+                    track.muted = muted;
+                    track.running = false;
+                }
+            }
+            Command::Unpublish { sid } => {
+                for track in self.tracks.iter_mut().filter(|track| track.sid == sid) {
+                    if let State::Live(mid) = track.state {
+                        track.state = State::Ended;
+                        let mut change = self.rtc.sdp_api();
+                        change.set_direction(mid, Direction::Inactive);
+                        if let Some((offer, pending)) = change.apply() {
+                            self.offers += 1;
+                            self.pending = Some(pending);
+                            self.signal.send(Ask::Offer(description(offer.to_sdp_string(), self.offers))).await;
+                        }
+                    }
+                }
+            }
+            Command::Switch { sid, clip } => {
+                for track in self.tracks.iter_mut().filter(|track| track.sid == sid) {
+                    track.next_clip = Some(clip.clone());
+                }
+            }
+            Command::Loss(share) => self.loss = share,
+            Command::Blackout(dark) => self.dark = dark,
+            Command::Leave { .. } => unreachable!("the loop leaves by itself"),
+        }
+    }
+
+    /// Why it is over, if it is.
+    async fn hear(&mut self, told: Told) -> Option<String> {
+        match told {
+            Told::TrackPublished(granted) => {
+                let sid = granted.track.map(|track| track.sid).unwrap_or_default();
+                if let Some(track) = self.tracks.iter_mut().find(|track| track.cid == granted.cid) {
+                    track.sid = sid;
+                    track.state = State::Granted;
+                    self.offer_due = true;
+                }
+            }
+            Told::Answer(answer) => {
+                if let Err(error) = self.accept(&answer.sdp) {
+                    return Some(format!("{error:#}"));
+                }
+            }
+            Told::Trickle(trickle) if trickle.target == PUBLISHER => {
+                let init: serde_json::Value = serde_json::from_str(&trickle.candidate_init).unwrap_or_default();
+                let text = init["candidate"].as_str().unwrap_or_default();
+                if let Ok(candidate) = Candidate::from_sdp_string(text)
+                    && candidate.proto() == Protocol::Udp
+                {
+                    if self.answered {
+                        self.rtc.add_remote_candidate(candidate);
+                    } else {
+                        self.early.push(candidate);
+                    }
+                }
+            }
+            Told::Leave(leave) => return Some(format!("asked to leave: {:?}", leave.reason())),
+            Told::RequestResponse(response) if response.reason != 0 => {
+                warn!(reason = response.reason, message = response.message, "the server refuses");
+            }
+            _ => {}
+        }
+        None
+    }
+
+    async fn offer(&mut self, first: bool) {
+        self.offer_due = false;
+        let mut change = self.rtc.sdp_api();
+        if first {
+            change.add_channel("_reliable".into());
+        }
+        for track in self.tracks.iter_mut().filter(|track| track.state == State::Granted) {
+            let kind = if track.clip.codec.is_video() { MediaKind::Video } else { MediaKind::Audio };
+            let stream = if track.from == From::Camera || track.from == From::Microphone { "camera" } else { "screen" };
+            let mid = change.add_media(kind, Direction::SendOnly, Some(stream.into()), Some(track.cid.clone()), None);
+            track.state = State::Offered(mid);
+        }
+        if let Some((offer, pending)) = change.apply() {
+            self.offers += 1;
+            self.pending = Some(pending);
+            self.signal.send(Ask::Offer(description(offer.to_sdp_string(), self.offers))).await;
+        }
+    }
+
+    fn accept(&mut self, sdp: &str) -> Result<()> {
+        let answer = SdpAnswer::from_sdp_string(sdp).context("read the answer")?;
+        let Some(pending) = self.pending.take() else { return Ok(()) };
+        self.rtc.sdp_api().accept_answer(pending, answer).context("accept the answer")?;
+        self.answered = true;
+        for candidate in self.early.drain(..) {
+            self.rtc.add_remote_candidate(candidate);
+        }
+        for track in &mut self.tracks {
+            if let State::Offered(mid) = track.state {
+                track.state = State::Live(mid);
+                if let Some(reply) = track.reply.take() {
+                    // The caller may have given up waiting.
+                    let _ = reply.send(Ok(track.sid.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let live = self.tracks.iter().filter(|track| matches!(track.state, State::Live(_)) && !track.muted);
+        if !self.connected {
+            return None;
+        }
+        live.map(|track| self.clock.machine(self.clock.at(place(&track.clip, track.next)))).min()
+    }
+
+    /// Sends every frame that is due. Frames that are late are sent late, not skipped.
+    async fn send_due(&mut self) -> Result<()> {
+        if !self.connected {
+            return Ok(());
+        }
+        for index in 0..self.tracks.len() {
+            while let Some((mid, codec, at, data)) = self.tracks[index].take_due(self.clock.position(Instant::now())) {
+                let pt = self.payload_type(mid, codec)?;
+                let local = self.clock.at(at);
+                let ticks = (at.as_nanos() * u128::from(codec.clock_rate()) + 500_000_000) / 1_000_000_000;
+                let time = MediaTime::new(ticks as u64, frequency(codec));
+                if let Some(writer) = self.rtc.writer(mid) {
+                    writer.write(pt, local, time, data).context("write a frame")?;
+                    self.sent.lock().expect("no panic while counting").frames += 1;
+                }
+                self.drain().await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn payload_type(&mut self, mid: Mid, codec: Codec) -> Result<Pt> {
+        let writer = self.rtc.writer(mid).context("a live track has a writer")?;
+        let wanted = match codec {
+            Codec::H264 => str0m::format::Codec::H264,
+            Codec::H265 => str0m::format::Codec::H265,
+            Codec::Vp8 => str0m::format::Codec::Vp8,
+            Codec::Vp9 => str0m::format::Codec::Vp9,
+            Codec::Av1 => str0m::format::Codec::Av1,
+            Codec::Opus => str0m::format::Codec::Opus,
+            Codec::Pcmu => str0m::format::Codec::PCMU,
+            Codec::Pcma => str0m::format::Codec::PCMA,
+        };
+        // Several H264 profiles are offered: ours is constrained baseline, in packets of any kind.
+        let mut fitting: Vec<_> = writer.payload_params().filter(|params| params.spec().codec == wanted).collect();
+        fitting.sort_by_key(|params| {
+            let format = params.spec().format;
+            (format.packetization_mode != Some(1), format.profile_level_id != Some(0x42e01f))
+        });
+        fitting.first().map(|params| params.pt()).ok_or_else(|| anyhow!("the server took no {}", codec.mime()))
+    }
+}
+
+impl Track {
+    /// The next frame that is due at `position`: where, what, when.
+    fn take_due(&mut self, position: Duration) -> Option<(Mid, Codec, Duration, Arc<[u8]>)> {
+        let State::Live(mid) = self.state else { return None };
+        if self.muted {
+            return None;
+        }
+        if !self.running {
+            // Publication and the end of a mute begin at a key frame that is not over yet.
+            self.next = upcoming(&self.clip, position, |frame| frame.key);
+            self.running = true;
+        }
+        let at = place(&self.clip, self.next);
+        if at > position {
+            return None;
+        }
+        if let Some(next_clip) = &self.next_clip {
+            let there = upcoming(next_clip, at, |_| true);
+            if frame(next_clip, there).key {
+                self.clip = self.next_clip.take().expect("seen above");
+                self.next = there;
+            }
+        }
+        let at = place(&self.clip, self.next);
+        let data = frame(&self.clip, self.next).data.clone();
+        self.next += 1;
+        Some((mid, self.clip.codec, at, data))
+    }
+}
+
+fn frame(clip: &Clip, number: u64) -> &ClipFrame {
+    &clip.frames[(number % clip.frames.len() as u64) as usize]
+}
+
+/// Where on the timeline a frame lies, loops included.
+fn place(clip: &Clip, number: u64) -> Duration {
+    let rounds = number / clip.frames.len() as u64;
+    clip.length * rounds as u32 + frame(clip, number).at
+}
+
+/// The first frame at or after `position` that `fits`.
+fn upcoming(clip: &Clip, position: Duration, fits: impl Fn(&ClipFrame) -> bool) -> u64 {
+    let rounds = (position.as_nanos() / clip.length.as_nanos()) as u64;
+    let from = rounds * clip.frames.len() as u64;
+    (from..)
+        .find(|number| place(clip, *number) >= position && fits(frame(clip, *number)))
+        .expect("a clip begins with a key frame and never ends")
+}
+
+fn frequency(codec: Codec) -> str0m::media::Frequency {
+    match codec {
+        Codec::Opus => str0m::media::Frequency::FORTY_EIGHT_KHZ,
+        Codec::Pcmu | Codec::Pcma => str0m::media::Frequency::EIGHT_KHZ,
+        _ => str0m::media::Frequency::NINETY_KHZ,
+    }
+}
+
+fn description(sdp: String, id: u32) -> proto::SessionDescription {
+    proto::SessionDescription { r#type: "offer".into(), sdp, id, ..Default::default() }
+}
+
+fn add_track(cid: &str, clip: &Clip, from: From) -> proto::AddTrackRequest {
+    let video = clip.codec.is_video();
+    let layer = proto::VideoLayer {
+        quality: proto::VideoQuality::High as i32,
+        width: clip.size.0,
+        height: clip.size.1,
+        ..Default::default()
+    };
+    let (_, codec) = clip.codec.mime().split_once('/').expect("a mime type has two parts");
+    proto::AddTrackRequest {
+        cid: cid.to_owned(),
+        name: clip.name(),
+        r#type: if video { proto::TrackType::Video } else { proto::TrackType::Audio } as i32,
+        width: clip.size.0,
+        height: clip.size.1,
+        source: from.source() as i32,
+        layers: if video { vec![layer.clone()] } else { Vec::new() },
+        simulcast_codecs: vec![proto::SimulcastCodec {
+            codec: codec.to_owned(),
+            cid: cid.to_owned(),
+            layers: if video { vec![layer] } else { Vec::new() },
+            ..Default::default()
+        }],
+        disable_red: true,
+        audio_features: if video {
+            Vec::new()
+        } else {
+            vec![proto::AudioTrackFeature::TfStereo as i32, proto::AudioTrackFeature::TfNoDtx as i32]
+        },
+        ..Default::default()
+    }
+}
+
+/// Leftover work of a publisher that ended: nobody waits for a publication that never came.
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let waiting: VecDeque<_> = self.tracks.iter_mut().filter_map(|track| track.reply.take()).collect();
+        for reply in waiting {
+            let _ = reply.send(Err(anyhow!("the publisher is over")));
+        }
+    }
+}

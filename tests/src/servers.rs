@@ -1,0 +1,224 @@
+//! Redis, livekit-server and our dispatcher on free loopback ports, with folders of their own.
+
+use std::net::{TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::assets::cache;
+use crate::process::{Process, kill_marked, marked};
+use crate::twirp::{Api, get};
+
+const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// A free port, as the kernel gives it. Somebody else may take it before we do; starting again helps.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0").context("find a free port")?.local_addr()?.port())
+}
+
+fn free_udp_port() -> Result<u16> {
+    Ok(UdpSocket::bind("127.0.0.1:0").context("find a free port")?.local_addr()?.port())
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// livekit-server: named by the environment, or on PATH, or put into the cache by the set-up.
+fn livekit_binary() -> Result<PathBuf> {
+    let named = std::env::var_os("LIVEKIT_SERVER").map(PathBuf::from);
+    let found = named.or_else(|| on_path("livekit-server")).unwrap_or_else(|| cache().join("bin/server"));
+    if !found.is_file() {
+        bail!("no livekit-server at {}: `cargo verify` installs it, or set LIVEKIT_SERVER", found.display());
+    }
+    Ok(found)
+}
+
+/// A binary of this workspace, in the target folder this executable was built into.
+pub fn built(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("where am I")?;
+    let found = own.ancestors().map(|folder| folder.join(name)).find(|file| file.is_file());
+    found.with_context(|| format!("no {name} beside {}: build with --workspace", own.display()))
+}
+
+/// What livekit-server and dispatchers stand on. Dropped: everything that was started below it is dead.
+pub struct Ground {
+    // Dropped in this order.
+    livekit: Option<Process>,
+    redis: Option<Process>,
+    folder: TempDir,
+    mark: String,
+    pub redis_address: String,
+    pub api: Api,
+    livekit_ports: [u16; 3],
+    extra: String,
+}
+
+impl Ground {
+    /// `extra` is appended to livekit-server's YAML.
+    pub async fn start(extra: &str) -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let mark = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = tempfile::Builder::new().prefix("spillway-stage-").tempdir().context("make a folder")?;
+        let livekit_ports = [free_port()?, free_port()?, free_udp_port()?];
+        let mut ground = Self {
+            livekit: None,
+            redis: None,
+            folder,
+            mark,
+            redis_address: format!("127.0.0.1:{}", free_port()?),
+            api: Api {
+                address: format!("127.0.0.1:{}", livekit_ports[0]),
+                key: "stagekey".into(),
+                secret: "stage-secret-stage-secret-stage-secret".into(),
+            },
+            livekit_ports,
+            extra: extra.to_owned(),
+        };
+        ground.start_redis()?;
+        ground.start_livekit().await?;
+        Ok(ground)
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Living processes that something started here has left.
+    pub fn left_behind(&self) -> Vec<(i32, String)> {
+        let own: Vec<i32> =
+            [&self.livekit, &self.redis].into_iter().flatten().map(|process| process.id() as i32).collect();
+        marked(&self.mark).into_iter().filter(|(pid, _)| !own.contains(pid)).collect()
+    }
+
+    pub fn start_redis(&mut self) -> Result<()> {
+        let program = on_path("redis-server").context("no redis-server on PATH")?;
+        let port = self.redis_address.rsplit(':').next().unwrap_or_default().to_owned();
+        let mut redis = Process::start("redis", &program, self.folder.path(), &self.mark, |command| {
+            command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]);
+            command.arg(self.folder.path());
+        })?;
+        let address = self.redis_address.clone();
+        redis.wait_until(START_PATIENCE, || std::net::TcpStream::connect(&address).is_ok())?;
+        self.redis = Some(redis);
+        Ok(())
+    }
+
+    /// Kills it: what Redis held is gone.
+    pub fn kill_redis(&mut self) {
+        self.redis = None;
+    }
+
+    pub async fn start_livekit(&mut self) -> Result<()> {
+        let [port, tcp, udp] = self.livekit_ports;
+        let config = format!(
+            r#"port: {port}
+bind_addresses: ["127.0.0.1"]
+rtc:
+  tcp_port: {tcp}
+  udp_port: {udp}
+  node_ip: 127.0.0.1
+  use_external_ip: false
+  enable_loopback_candidate: true
+  interfaces: {{ includes: [lo] }}
+redis: {{ address: "{redis}" }}
+keys: {{ {key}: {secret} }}
+logging: {{ json: true, level: info }}
+{extra}
+"#,
+            redis = self.redis_address,
+            key = self.api.key,
+            secret = self.api.secret,
+            extra = self.extra,
+        );
+        let path = self.folder.path().join("livekit.yaml");
+        std::fs::write(&path, config).context("write livekit-server's configuration")?;
+        let mut livekit = Process::start("livekit", &livekit_binary()?, self.folder.path(), &self.mark, |command| {
+            command.arg("--config").arg(&path).args(["--node-ip", "127.0.0.1"]);
+        })?;
+        let begun = std::time::Instant::now();
+        loop {
+            if let Ok((200, _)) = get(&self.api.address, "/").await {
+                break;
+            }
+            if let Some(status) = livekit.over()? {
+                bail!("livekit-server ended with {status}:\n{}", livekit.tail());
+            }
+            if begun.elapsed() > START_PATIENCE {
+                bail!("livekit-server is not there after {START_PATIENCE:?}:\n{}", livekit.tail());
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        self.livekit = Some(livekit);
+        Ok(())
+    }
+
+    /// Kills it; rooms and participants are gone with it.
+    pub fn kill_livekit(&mut self) {
+        self.livekit = None;
+    }
+
+    pub fn livekit_log(&self) -> PathBuf {
+        self.folder.path().join("livekit.log")
+    }
+
+    /// Starts a dispatcher of this build. `extra` is appended to its YAML.
+    pub async fn dispatcher(&self, name: &str, extra: &str) -> Result<Dispatcher> {
+        let port = free_port()?;
+        let config = format!(
+            "redis: {{ address: \"{}\" }}\napi_key: {}\napi_secret: {}\nws_url: {}\nhealth_port: {port}\n{extra}\n",
+            self.redis_address,
+            self.api.key,
+            self.api.secret,
+            self.api.ws_url(),
+        );
+        self.dispatcher_with(name, &config, port).await
+    }
+
+    /// Starts a dispatcher with exactly this YAML; waits until it is ready on its health port.
+    pub async fn dispatcher_with(&self, name: &str, config: &str, health_port: u16) -> Result<Dispatcher> {
+        let mut process = self.spawn_dispatcher(name, config)?;
+        let health = format!("127.0.0.1:{health_port}");
+        let begun = std::time::Instant::now();
+        loop {
+            if let Ok((200, _)) = get(&health, "/readyz").await {
+                return Ok(Dispatcher { process, health });
+            }
+            if let Some(status) = process.over()? {
+                bail!("the dispatcher ended with {status}:\n{}", process.tail());
+            }
+            if begun.elapsed() > START_PATIENCE {
+                bail!("the dispatcher is not ready after {START_PATIENCE:?}:\n{}", process.tail());
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+    }
+
+    /// Starts it and does not wait: for a configuration that cannot work.
+    pub fn spawn_dispatcher(&self, name: &str, config: &str) -> Result<Process> {
+        let path = self.folder.path().join(format!("{name}.yaml"));
+        std::fs::write(&path, config).context("write the dispatcher's configuration")?;
+        Process::start(name, &built("spillway-dispatcher")?, self.folder.path(), &self.mark, |command| {
+            command.env("EGRESS_CONFIG_FILE", &path);
+        })
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        kill_marked(&self.mark);
+        if std::thread::panicking() || std::env::var_os("SPILLWAY_KEEP").is_some() {
+            let kept = std::mem::replace(&mut self.folder, TempDir::new().expect("a folder to drop instead")).keep();
+            eprintln!("logs are kept in {}", kept.display());
+        }
+    }
+}
+
+pub struct Dispatcher {
+    pub process: Process,
+    /// Address of its health port.
+    pub health: String,
+}
