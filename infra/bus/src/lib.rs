@@ -1,1 +1,63 @@
+//! Redis as everything that must be shared: psrpc with livekit-server, the registry of egresses, tickets, heartbeats.
+//!
+//! [`Bus`] is the one handle, cheap to clone. It stands on Redis ([`Bus::connect`]) or, for tests, on a [`MemoryBroker`];
+//! both pass the same suite (`tests/suite`).
 
+pub mod config;
+pub mod error;
+pub mod names;
+mod envelope;
+mod wire;
+mod memory;
+mod redis;
+mod selection;
+mod client;
+mod server;
+mod io;
+mod registry;
+mod tickets;
+mod heartbeats;
+
+use std::sync::Arc;
+
+pub use client::{CallOptions, RpcClient};
+pub use config::RedisConfig;
+pub use error::BusError;
+pub use heartbeats::{Beat, Heard, Heartbeats};
+pub use io::IoClient;
+pub use memory::MemoryBroker;
+pub use registry::{Created, Decision, Phase, Record, Registry, Updated};
+pub use server::{Bid, Handler, Incoming, Routing, RpcServer};
+pub use tickets::{ClaimToken, Ticket, TicketKey, Tickets};
+
+use wire::Wire;
+
+/// A connection to everything shared.
+#[derive(Clone)]
+pub struct Bus {
+    wire: Arc<dyn Wire>,
+}
+
+impl Bus {
+    /// Connects and stays connected: what breaks later is mended in the background, and [`Bus::healthy`] says so
+    /// meanwhile. The first PING must be answered.
+    pub async fn connect(config: &RedisConfig) -> Result<Bus, BusError> {
+        Ok(Bus { wire: Arc::new(redis::RedisWire::connect(config).await?) })
+    }
+
+    /// A bus of its own in this process. Several that hear each other: [`MemoryBroker::bus`].
+    pub fn memory() -> Bus {
+        MemoryBroker::new().bus()
+    }
+
+    /// Every subscription stands confirmed on a live connection and the last ping was answered. Bids are made only then.
+    pub fn healthy(&self) -> bool {
+        self.wire.healthy()
+    }
+}
+
+impl std::fmt::Debug for Bus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bus").field("healthy", &self.healthy()).finish_non_exhaustive()
+    }
+}

@@ -1,1 +1,12 @@
+//! The words on the wire. Values only: no sockets, no clock, no chance.
 
+/// LiveKit's public messages, as published.
+pub use livekit_protocol as livekit;
+
+pub mod ids;
+pub mod code;
+pub mod psrpc;
+pub mod rpc;
+
+pub use code::{Code, RpcError};
+pub use ids::EgressId;

@@ -1,0 +1,322 @@
+//! The calling side of psrpc.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use spillway_protocol::psrpc::{ClaimRequest, ClaimResponse, Request, Response};
+use spillway_protocol::{Code, RpcError};
+use tokio::sync::{OnceCell, mpsc};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::debug;
+
+use crate::names::{self, Kind};
+use crate::selection::{Pick, Rules, Selection};
+use crate::wire::{Interest, Wire};
+use crate::{Bus, BusError, envelope};
+
+/// Calls methods of one service. Answers come to channels of its own, subscribed at the first call and kept.
+#[derive(Clone)]
+pub struct RpcClient {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    wire: Arc<dyn Wire>,
+    service: &'static str,
+    client_id: String,
+    waiting: Arc<Waiting>,
+    listening: OnceCell<DropGuard>,
+}
+
+/// How one call is made.
+#[derive(Clone, Copy, Debug)]
+pub struct CallOptions {
+    /// For everything, selection included; the servers are told.
+    pub timeout: Duration,
+    pub routing: CallRouting,
+    rules: Rules,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallRouting {
+    Affinity,
+    Queue,
+}
+
+impl CallOptions {
+    /// psrpc's defaults for a queue method: 3 s, 1 s of selection, the first bid wins.
+    pub fn queue() -> Self {
+        Self {
+            timeout: Duration::from_secs(3),
+            routing: CallRouting::Queue,
+            rules: Rules {
+                window: Some(Duration::from_secs(1)),
+                short_circuit: None,
+                first_wins: true,
+                min_affinity: 0.0,
+                max_affinity: 0.0,
+            },
+        }
+    }
+
+    /// As livekit-server calls StartEgress: 10 s, 1 s of selection, a bid of 1.0 wins at once, a lower one after 500 ms.
+    pub fn start_egress() -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            routing: CallRouting::Affinity,
+            rules: Rules {
+                window: Some(Duration::from_secs(1)),
+                short_circuit: Some(Duration::from_millis(500)),
+                first_wins: false,
+                min_affinity: 0.0,
+                max_affinity: 1.0,
+            },
+        }
+    }
+
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// How long bids are waited for; `None`: as long as the call may take.
+    pub fn selection(mut self, window: Option<Duration>) -> Self {
+        self.rules.window = window;
+        self
+    }
+}
+
+/// Calls in flight, by request id.
+#[derive(Default)]
+struct Waiting {
+    calls: Mutex<HashMap<String, mpsc::Sender<Reply>>>,
+}
+
+enum Reply {
+    Bid(ClaimRequest),
+    Answer(Response),
+}
+
+impl Waiting {
+    fn calls(&self) -> MutexGuard<'_, HashMap<String, mpsc::Sender<Reply>>> {
+        // A map insert or remove does not stop halfway.
+        self.calls.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn give(&self, request_id: &str, reply: Reply) {
+        // Full or gone: that call has long heard enough.
+        if let Some(call) = self.calls().get(request_id) {
+            let _ = call.try_send(reply);
+        }
+    }
+}
+
+/// One call's entry, until it is dropped.
+struct Call {
+    waiting: Arc<Waiting>,
+    request_id: String,
+    replies: mpsc::Receiver<Reply>,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.waiting.calls().remove(&self.request_id);
+    }
+}
+
+impl RpcClient {
+    pub fn new(bus: &Bus, service: &'static str) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                wire: bus.wire.clone(),
+                service,
+                client_id: names::new_id("CLI_"),
+                waiting: Arc::default(),
+                listening: OnceCell::new(),
+            }),
+        }
+    }
+
+    pub fn client_id(&self) -> &str {
+        &self.inner.client_id
+    }
+
+    /// Subscribes where answers come. Done by the first call, unless it has been done before.
+    pub async fn listen(&self) -> Result<(), BusError> {
+        self.inner.listening.get_or_try_init(|| self.inner.listen()).await.map(|_| ())
+    }
+
+    /// One call: every server hears it, one is chosen, its answer is returned.
+    pub async fn call(
+        &self,
+        method: &str,
+        topic: &str,
+        request: Vec<u8>,
+        options: &CallOptions,
+    ) -> Result<Bytes, RpcError> {
+        let give_up = Instant::now() + options.timeout;
+        timeout_at(give_up, self.listen()).await.map_err(|_| timed_out())??;
+        let mut call = self.send(method, topic, request, give_up, Multi::No).await?;
+        if let Some(answer) = self.select(&mut call, method, topic, options, give_up).await? {
+            return read(answer);
+        }
+        loop {
+            match timeout_at(give_up, call.replies.recv()).await {
+                Ok(Some(Reply::Answer(answer))) => return read(answer),
+                Ok(Some(Reply::Bid(_))) => {}
+                Ok(None) | Err(_) => return Err(timed_out()),
+            }
+        }
+    }
+
+    /// Asks all servers and collects what they answer until `patience` is over.
+    pub async fn call_all(
+        &self,
+        method: &str,
+        topic: &str,
+        request: Vec<u8>,
+        patience: Duration,
+    ) -> Result<Vec<Result<Bytes, RpcError>>, RpcError> {
+        let give_up = Instant::now() + patience;
+        timeout_at(give_up, self.listen()).await.map_err(|_| timed_out())??;
+        let mut call = self.send(method, topic, request, give_up, Multi::Yes).await?;
+        let mut answers = Vec::new();
+        while let Ok(Some(reply)) = timeout_at(give_up, call.replies.recv()).await {
+            if let Reply::Answer(answer) = reply {
+                answers.push(read(answer));
+            }
+        }
+        Ok(answers)
+    }
+
+    async fn send(
+        &self,
+        method: &str,
+        topic: &str,
+        raw_request: Vec<u8>,
+        give_up: Instant,
+        multi: Multi,
+    ) -> Result<Call, RpcError> {
+        let inner = &self.inner;
+        let sent_at = unix_ns();
+        let left = i64::try_from((give_up - Instant::now()).as_nanos()).unwrap_or(i64::MAX);
+        let request = Request {
+            request_id: names::new_id("REQ_"),
+            client_id: inner.client_id.clone(),
+            sent_at,
+            expiry: sent_at.saturating_add(left),
+            multi: matches!(multi, Multi::Yes),
+            metadata: HashMap::new(),
+            raw_request,
+        };
+        let (inbox, replies) = mpsc::channel(1000);
+        inner.waiting.calls().insert(request.request_id.clone(), inbox);
+        let call = Call { waiting: inner.waiting.clone(), request_id: request.request_id.clone(), replies };
+        let channel = names::method_channel(inner.service, method, topic, Kind::Request);
+        inner.wire.publish(&channel, envelope::seal(&request)).await?;
+        Ok(call)
+    }
+
+    /// Collects bids and grants the call to one. An answer, when one already ends the call.
+    async fn select(
+        &self,
+        call: &mut Call,
+        method: &str,
+        topic: &str,
+        options: &CallOptions,
+        give_up: Instant,
+    ) -> Result<Option<Response>, RpcError> {
+        let mut selection = Selection::new(options.rules, Instant::now(), give_up);
+        let mut refusal = None;
+        let pick = loop {
+            match timeout_at(selection.until(), call.replies.recv()).await {
+                Ok(Some(Reply::Bid(bid))) => {
+                    if let Some(pick) = selection.on_bid(&bid, Instant::now()) {
+                        break pick;
+                    }
+                }
+                // A server of a queue may announce and answer before we hear the announcement.
+                Ok(Some(Reply::Answer(answer))) if options.routing == CallRouting::Queue => return Ok(Some(answer)),
+                // An error before any grant: nobody could read the request. Kept, in case nobody bids.
+                Ok(Some(Reply::Answer(answer))) if !answer.error.is_empty() => refusal = Some(answer),
+                Ok(Some(Reply::Answer(_))) => debug!(method, "answer without a grant ignored"),
+                Ok(None) | Err(_) => break selection.end(),
+            }
+        };
+        match pick {
+            Pick::Announced => Ok(None),
+            Pick::Grant(server_id) => {
+                let grant = ClaimResponse { request_id: call.request_id.clone(), server_id };
+                let channel = names::method_channel(self.inner.service, method, topic, Kind::Grant);
+                self.inner.wire.publish(&channel, envelope::seal(&grant)).await?;
+                Ok(None)
+            }
+            Pick::Nobody { .. } if refusal.is_some() => Ok(refusal),
+            Pick::Nobody { bids: 0 } => Err(RpcError::new(Code::Unavailable, "no response from servers")),
+            Pick::Nobody { bids } => {
+                Err(RpcError::new(Code::Unavailable, format!("no servers available (received {bids} responses)")))
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Multi {
+    Yes,
+    No,
+}
+
+impl Inner {
+    async fn listen(&self) -> Result<DropGuard, BusError> {
+        let channel = names::claim_channel(self.service, &self.client_id);
+        let mut bids = self.wire.subscribe(Interest::Channel(channel)).await?;
+        let channel = names::response_channel(self.service, &self.client_id);
+        let mut answers = self.wire.subscribe(Interest::Channel(channel)).await?;
+        let stop = CancellationToken::new();
+        let (waiting, stopped) = (self.waiting.clone(), stop.clone());
+        tokio::spawn(async move {
+            loop {
+                // Bids first: an answer that overtakes its own bid would be taken for one without a grant.
+                tokio::select! {
+                    biased;
+                    () = stopped.cancelled() => return,
+                    bid = bids.recv() => match bid {
+                        None => return,
+                        Some(bid) => match envelope::open::<ClaimRequest>(&bid.payload) {
+                            Ok(bid) => waiting.give(&bid.request_id.clone(), Reply::Bid(bid)),
+                            Err(error) => debug!(error = %spillway_process::chain(&error), "bid ignored"),
+                        },
+                    },
+                    answer = answers.recv() => match answer {
+                        None => return,
+                        Some(answer) => match envelope::open::<Response>(&answer.payload) {
+                            Ok(answer) => waiting.give(&answer.request_id.clone(), Reply::Answer(answer)),
+                            Err(error) => debug!(error = %spillway_process::chain(&error), "answer ignored"),
+                        },
+                    },
+                }
+            }
+        });
+        Ok(stop.drop_guard())
+    }
+}
+
+fn read(answer: Response) -> Result<Bytes, RpcError> {
+    if answer.error.is_empty() {
+        Ok(answer.raw_response.into())
+    } else {
+        Err(RpcError::new(Code::parse(&answer.code), answer.error))
+    }
+}
+
+fn timed_out() -> RpcError {
+    RpcError::new(Code::DeadlineExceeded, "request timed out")
+}
+
+/// Nanoseconds since 1970 on this machine's clock, as psrpc stamps its messages.
+pub(crate) fn unix_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

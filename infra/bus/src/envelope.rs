@@ -1,0 +1,92 @@
+//! From the bytes of a PUBLISH to the message inside, and back.
+
+use std::io::Read;
+
+use bytes::Bytes;
+use prost::Message;
+use spillway_protocol::psrpc::{Body, Msg};
+
+/// An answer unpacks to at most this much. A small gzip can grow a thousandfold.
+const LARGEST: u64 = 64 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EnvelopeError {
+    #[error("not a psrpc message")]
+    Envelope(#[source] prost::DecodeError),
+    #[error("holds {found}, not {expected}")]
+    Kind { found: String, expected: &'static str },
+    #[error("compressed in an unknown way ({0})")]
+    Compression(i32),
+    #[error("not gzip")]
+    Gzip(#[source] std::io::Error),
+    #[error("unpacks to more than {LARGEST} bytes")]
+    Large,
+    #[error("not a {kind}")]
+    Body { kind: &'static str, source: prost::DecodeError },
+}
+
+pub(crate) fn seal<B: Body>(body: &B) -> Bytes {
+    Msg::wrap(body).encode_to_vec().into()
+}
+
+pub(crate) fn open<B: Body>(payload: &[u8]) -> Result<B, EnvelopeError> {
+    let msg = Msg::decode(payload).map_err(EnvelopeError::Envelope)?;
+    if msg.body_name() != B::NAME {
+        return Err(EnvelopeError::Kind { found: msg.type_url, expected: B::NAME });
+    }
+    let value = match msg.compression {
+        Msg::PLAIN => msg.value,
+        Msg::GZIP => gunzip(&msg.value)?,
+        other => return Err(EnvelopeError::Compression(other)),
+    };
+    B::decode(value.as_slice()).map_err(|source| EnvelopeError::Body { kind: B::NAME, source })
+}
+
+fn gunzip(packed: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
+    let mut value = Vec::new();
+    let mut unpacked = flate2::read::GzDecoder::new(packed).take(LARGEST + 1);
+    unpacked.read_to_end(&mut value).map_err(EnvelopeError::Gzip)?;
+    if value.len() as u64 > LARGEST {
+        return Err(EnvelopeError::Large);
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use spillway_protocol::psrpc::{ClaimResponse, Request};
+
+    use super::*;
+
+    fn gzip(value: &[u8]) -> Vec<u8> {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packer.write_all(value).unwrap();
+        packer.finish().unwrap()
+    }
+
+    #[test]
+    fn gzip_is_read() {
+        let grant = ClaimResponse { request_id: "REQ_1".into(), server_id: "SRV_1".into() };
+        let plain = Msg::wrap(&grant);
+        let packed = Msg { value: gzip(&plain.value), compression: Msg::GZIP, ..plain };
+        assert_eq!(open::<ClaimResponse>(&packed.encode_to_vec()).unwrap(), grant);
+    }
+
+    #[test]
+    fn a_bomb_is_refused() {
+        let bomb = gzip(&vec![0; LARGEST as usize + 1]);
+        let msg = Msg { value: bomb, compression: Msg::GZIP, ..Msg::wrap(&Request::default()) };
+        assert!(matches!(open::<Request>(&msg.encode_to_vec()), Err(EnvelopeError::Large)));
+    }
+
+    #[test]
+    fn what_does_not_belong_is_named() {
+        let request = Msg::wrap(&Request::default()).encode_to_vec();
+        assert!(matches!(open::<ClaimResponse>(&request), Err(EnvelopeError::Kind { .. })));
+        assert!(matches!(open::<Request>(b"\xff\xff\xff"), Err(EnvelopeError::Envelope(_))));
+        let strange = Msg { compression: 7, ..Msg::wrap(&Request::default()) }.encode_to_vec();
+        assert!(matches!(open::<Request>(&strange), Err(EnvelopeError::Compression(7))));
+    }
+}

@@ -1,0 +1,79 @@
+//! Signs of life of a runner.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use spillway_protocol::EgressId;
+
+use crate::wire::{Guard, Swap, Versioned};
+use crate::{Bus, BusError};
+
+/// What a runner says about itself while it lives.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Beat {
+    /// Which launch speaks. Set by [`Heartbeats::beat`].
+    pub attempt: u32,
+    /// How long the recording is.
+    pub media_ns: u64,
+    /// How far it is behind what happens in the room.
+    pub lag_ms: u64,
+    /// Files being written, and the bytes in each.
+    pub files: BTreeMap<String, u64>,
+    /// Whatever else the runner says.
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, serde_json::Value>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    Yes,
+    /// A later attempt has spoken for this egress: we are not wanted any more.
+    Superseded,
+}
+
+#[derive(Clone)]
+pub struct Heartbeats {
+    bus: Bus,
+}
+
+/// The longest life of a heartbeat; its age is the difference to what Redis has left of it.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    ttl_ms: u64,
+    beat: Beat,
+}
+
+impl Heartbeats {
+    pub fn new(bus: &Bus) -> Self {
+        Self { bus: bus.clone() }
+    }
+
+    /// Lasts for `ttl`, unless the next one comes before.
+    pub async fn beat(&self, id: &EgressId, attempt: u32, beat: &Beat, ttl: Duration) -> Result<Heard, BusError> {
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let kept = Kept { ttl_ms, beat: Beat { attempt, ..beat.clone() } };
+        let value =
+            serde_json::to_vec(&kept).map_err(|source| BusError::Record { egress_id: id.to_string(), source })?;
+        let version = u64::from(attempt);
+        let value = Versioned { version, value: &value, ttl: Some(ttl) };
+        Ok(match self.bus.wire.swap(&key(id), Guard::NotAbove(version), value).await? {
+            Swap::Done => Heard::Yes,
+            Swap::Beaten => Heard::Superseded,
+        })
+    }
+
+    /// The last one and its age, by Redis' clock alone. `None`: never, or longer ago than its time to live.
+    pub async fn last(&self, id: &EgressId) -> Result<Option<(Duration, Beat)>, BusError> {
+        let Some(found) = self.bus.wire.read(&key(id)).await? else { return Ok(None) };
+        let kept: Kept = serde_json::from_slice(&found.value)
+            .map_err(|source| BusError::Record { egress_id: id.to_string(), source })?;
+        let remaining = found.remaining.unwrap_or_default();
+        Ok(Some((Duration::from_millis(kept.ttl_ms).saturating_sub(remaining), kept.beat)))
+    }
+}
+
+fn key(id: &EgressId) -> String {
+    format!("spillway:{{{id}}}:beat")
+}

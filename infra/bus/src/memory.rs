@@ -1,0 +1,221 @@
+//! The bus without Redis, for tests. Its clock is tokio's, so a test with paused time plays hours in milliseconds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::wire::{Delivery, Guard, Interest, Kept, Left, Lock, Routes, Subscription, Swap, Versioned, Wire};
+use crate::{Bus, BusError};
+
+/// What Redis is for the buses connected to it: several [`Bus`] handles of one broker hear each other and share keys.
+#[derive(Clone, Default)]
+pub struct MemoryBroker {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    store: Mutex<Store>,
+    cut: AtomicBool,
+    loses: AtomicU64,
+}
+
+#[derive(Default)]
+struct Store {
+    routes: Routes,
+    kept: HashMap<String, (Entry, Option<Instant>)>,
+    locks: HashMap<String, Instant>,
+    indexes: HashMap<String, BTreeMap<String, i64>>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    version: u64,
+    value: Bytes,
+}
+
+impl MemoryBroker {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn bus(&self) -> Bus {
+        Bus { wire: Arc::new(MemoryWire { shared: self.shared.clone() }) }
+    }
+
+    /// The broker is gone: every command fails and nothing is heard, until [`MemoryBroker::mend`].
+    pub fn cut(&self) {
+        self.shared.cut.store(true, Ordering::Release);
+    }
+
+    pub fn mend(&self) {
+        self.shared.cut.store(false, Ordering::Release);
+    }
+
+    /// The next `count` messages are published and reach nobody.
+    pub fn lose(&self, count: u64) {
+        self.shared.loses.store(count, Ordering::Release);
+    }
+}
+
+struct MemoryWire {
+    shared: Arc<Shared>,
+}
+
+impl Shared {
+    fn store(&self, act: &'static str) -> Result<MutexGuard<'_, Store>, BusError> {
+        if self.cut.load(Ordering::Acquire) {
+            return Err(BusError::Command { act, source: "the broker was cut off".into() });
+        }
+        Ok(self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Store> {
+        // Nothing below can panic halfway through a change.
+        self.store.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Store {
+    fn kept(&mut self, key: &str) -> Option<Kept> {
+        let now = Instant::now();
+        let (kept, until) = self.kept.get(key)?;
+        if until.is_some_and(|until| until <= now) {
+            self.kept.remove(key);
+            return None;
+        }
+        Some(Kept { version: kept.version, value: kept.value.clone(), remaining: until.map(|until| until - now) })
+    }
+}
+
+#[async_trait]
+impl Wire for MemoryWire {
+    async fn publish(&self, channel: &str, payload: Bytes) -> Result<(), BusError> {
+        let mut store = self.shared.store("publish")?;
+        let lost = self.shared.loses.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
+        if lost.is_ok() {
+            return Ok(());
+        }
+        let delivery = Delivery { channel: channel.to_owned(), payload, at: Instant::now() };
+        let heard: Vec<Interest> = store
+            .routes
+            .interests()
+            .filter(|interest| match interest {
+                Interest::Channel(name) => name == channel,
+                Interest::Pattern(pattern) => matches(pattern, channel),
+            })
+            .cloned()
+            .collect();
+        for interest in heard {
+            store.routes.deliver(&interest, &delivery);
+        }
+        Ok(())
+    }
+
+    async fn subscribe(&self, interest: Interest) -> Result<Subscription, BusError> {
+        let (id, inbox) = self.shared.store("subscribe")?.routes.add(interest.clone());
+        let shared = self.shared.clone();
+        Ok(Subscription::new(inbox, move || {
+            let _: Left = shared.lock().routes.remove(&interest, id);
+        }))
+    }
+
+    async fn lock(&self, key: &str, ttl: Duration) -> Result<Lock, BusError> {
+        let mut store = self.shared.store("lock")?;
+        let now = Instant::now();
+        store.locks.retain(|_, until| *until > now);
+        if store.locks.contains_key(key) {
+            return Ok(Lock::Theirs);
+        }
+        store.locks.insert(key.to_owned(), now + ttl);
+        Ok(Lock::Ours)
+    }
+
+    async fn read(&self, key: &str) -> Result<Option<Kept>, BusError> {
+        Ok(self.shared.store("read")?.kept(key))
+    }
+
+    async fn swap(&self, key: &str, guard: Guard, value: Versioned<'_>) -> Result<Swap, BusError> {
+        let mut store = self.shared.store("swap")?;
+        let now = Instant::now();
+        let before = store.kept(key);
+        let version = before.as_ref().map_or(0, |kept| kept.version);
+        let holds = match guard {
+            Guard::Is(expected) => version == expected,
+            Guard::NotAbove(most) => version <= most,
+        };
+        if !holds {
+            return Ok(Swap::Beaten);
+        }
+        let remaining = value.ttl.or(before.and_then(|kept| kept.remaining));
+        let kept = Entry { version: value.version, value: Bytes::copy_from_slice(value.value) };
+        store.kept.insert(key.to_owned(), (kept, remaining.map(|ttl| now + ttl)));
+        Ok(Swap::Done)
+    }
+
+    async fn take(&self, key: &str) -> Result<Option<Kept>, BusError> {
+        let mut store = self.shared.store("take")?;
+        let kept = store.kept(key);
+        store.kept.remove(key);
+        Ok(kept)
+    }
+
+    async fn expire(&self, key: &str, ttl: Duration) -> Result<(), BusError> {
+        let mut store = self.shared.store("expire")?;
+        if let Some((_, until)) = store.kept.get_mut(key) {
+            *until = Some(Instant::now() + ttl);
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, key: &str) -> Result<(), BusError> {
+        self.shared.store("remove")?.kept.remove(key);
+        Ok(())
+    }
+
+    async fn index_add(&self, key: &str, member: &str, score: i64) -> Result<(), BusError> {
+        self.shared.store("index")?.indexes.entry(key.to_owned()).or_default().insert(member.to_owned(), score);
+        Ok(())
+    }
+
+    async fn index_remove(&self, key: &str, member: &str) -> Result<(), BusError> {
+        if let Some(index) = self.shared.store("index")?.indexes.get_mut(key) {
+            index.remove(member);
+        }
+        Ok(())
+    }
+
+    async fn index(&self, key: &str) -> Result<Vec<(String, i64)>, BusError> {
+        let store = self.shared.store("index")?;
+        Ok(store.indexes.get(key).into_iter().flatten().map(|(member, score)| (member.clone(), *score)).collect())
+    }
+
+    fn healthy(&self) -> bool {
+        !self.shared.cut.load(Ordering::Acquire)
+    }
+}
+
+/// Redis' glob, as far as we use it: `*` stands for anything.
+fn matches(pattern: &str, channel: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else { return pattern == channel };
+    let Some(channel) = channel.strip_prefix(head) else { return false };
+    channel.char_indices().map(|(at, _)| at).chain([channel.len()]).any(|at| matches(rest, &channel[at..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_anything() {
+        assert!(matches("EgressHandler|StopEgress|*|REQ", "EgressHandler|StopEgress|EG_1|REQ"));
+        assert!(!matches("EgressHandler|StopEgress|*|REQ", "EgressHandler|StopEgress|EG_1|RCLAIM"));
+        assert!(!matches("EgressHandler|StopEgress|*|REQ", "EgressHandler|StopEgress|REQ"));
+        assert!(matches("*", ""));
+    }
+}

@@ -1,0 +1,249 @@
+//! The truth about every egress, shared by all dispatchers and the runner: one record each, changed by compare-and-set.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+use spillway_protocol::EgressId;
+use tracing::debug;
+
+use crate::client::unix_ns;
+use crate::wire::{Guard, Swap, Versioned, Wire};
+use crate::{Bus, BusError};
+
+/// Where an egress is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Granted; not launched yet.
+    #[default]
+    Accepted,
+    /// A task is being started.
+    Launching,
+    /// The runner owns it.
+    Running,
+    /// The runner closes it.
+    Ending,
+    /// The final state was decided.
+    Over,
+    /// The task is gone without a final state; somebody has to settle it.
+    Lost,
+}
+
+/// What is known about one egress. Fields a newer version wrote are kept by an older one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub egress_id: EgressId,
+    /// Counts the writes. Set by the registry.
+    #[serde(skip)]
+    pub version: u64,
+    #[serde(default)]
+    pub phase: Phase,
+    /// The first launch is attempt 1.
+    #[serde(default)]
+    pub attempt: u32,
+    /// The dispatcher that owns it until `owner_until_ms` (Unix milliseconds).
+    #[serde(default)]
+    pub dispatcher: String,
+    #[serde(default)]
+    pub owner_until_ms: i64,
+    /// The launcher's reference to the task, opaque to everybody else.
+    #[serde(default)]
+    pub task: Option<String>,
+    /// The last EgressInfo, serialised.
+    #[serde(default, with = "base64_text")]
+    pub info: Vec<u8>,
+    /// The ledger behind `info`, as JSON.
+    #[serde(default)]
+    pub ledger: String,
+    #[serde(default)]
+    pub stop_asked: bool,
+    /// Unix milliseconds.
+    #[serde(default)]
+    pub accepted_at: i64,
+    /// Facts of whoever owns the record.
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, serde_json::Value>,
+}
+
+impl Record {
+    pub fn new(egress_id: EgressId, accepted_at: i64) -> Self {
+        Self {
+            egress_id,
+            version: 0,
+            phase: Phase::Accepted,
+            attempt: 0,
+            dispatcher: String::new(),
+            owner_until_ms: 0,
+            task: None,
+            info: Vec::new(),
+            ledger: String::new(),
+            stop_asked: false,
+            accepted_at,
+            extra: BTreeMap::new(),
+        }
+    }
+}
+
+/// Who made the record.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Created {
+    Yes,
+    Exists(Box<Record>),
+}
+
+/// What a look at a record leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Write,
+    Leave,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Updated {
+    /// Written; this is what stands there now.
+    Written(Box<Record>),
+    /// Looked at and left as it is.
+    Left(Box<Record>),
+    /// There is no such record.
+    Missing,
+}
+
+/// Ids of records that are not finished, each with the time it was put there (Unix milliseconds).
+const LIVE: &str = "spillway:live";
+/// A name in the live set without a record: its maker died between the two, or is just doing the second.
+const ORPHANED_AFTER_MS: i64 = 60_000;
+/// Parties to one record are few; this many lost races in a row are a mistake somewhere.
+const TRIES: u32 = 100;
+
+#[derive(Clone)]
+pub struct Registry {
+    bus: Bus,
+}
+
+impl Registry {
+    pub fn new(bus: &Bus) -> Self {
+        Self { bus: bus.clone() }
+    }
+
+    fn wire(&self) -> &dyn Wire {
+        &*self.bus.wire
+    }
+
+    /// Of many makers of one record one gets `Yes`.
+    pub async fn create(&self, record: &Record) -> Result<Created, BusError> {
+        let id = &record.egress_id;
+        // The live set first: a record that no sweep can find must not exist.
+        self.wire().index_add(LIVE, id.as_str(), unix_ms()).await?;
+        for _ in 0..TRIES {
+            let value = encode(record)?;
+            let value = Versioned { version: 1, value: &value, ttl: None };
+            if self.wire().swap(&key(id), Guard::Is(0), value).await? == Swap::Done {
+                return Ok(Created::Yes);
+            }
+            let Some(found) = self.get(id).await? else { continue };
+            // An answer of Redis was lost and the command repeated: it was us.
+            if found.version == 1 && (Record { version: record.version, ..found.clone() }) == *record {
+                return Ok(Created::Yes);
+            }
+            return Ok(Created::Exists(Box::new(found)));
+        }
+        Err(BusError::Contended { egress_id: id.to_string() })
+    }
+
+    pub async fn get(&self, id: &EgressId) -> Result<Option<Record>, BusError> {
+        let Some(kept) = self.wire().read(&key(id)).await? else { return Ok(None) };
+        decode(id, kept.version, &kept.value).map(Some)
+    }
+
+    /// Every record that is not finished, the oldest first.
+    pub async fn list_live(&self) -> Result<Vec<Record>, BusError> {
+        let now = unix_ms();
+        let names = self.wire().index(LIVE).await?;
+        let look = |(name, since): (String, i64)| async move {
+            let record = match EgressId::parse(&name) {
+                Ok(id) => self.get(&id).await?,
+                Err(_) => None,
+            };
+            if record.is_none() && now - since > ORPHANED_AFTER_MS {
+                debug!(egress_id = name, "name without a record removed from the live set");
+                self.wire().index_remove(LIVE, &name).await?;
+            }
+            Ok::<_, BusError>(record)
+        };
+        let found: Vec<Option<Record>> = stream::iter(names).map(look).buffered(16).try_collect().await?;
+        let mut records: Vec<Record> = found.into_iter().flatten().collect();
+        records.sort_by(|a, b| (a.accepted_at, &a.egress_id).cmp(&(b.accepted_at, &b.egress_id)));
+        Ok(records)
+    }
+
+    /// Shows the record to `decide`, which may change it, and writes it if nobody else did meanwhile; else shows the new
+    /// one. `decide` may be called often and must take what it is shown for the only truth.
+    pub async fn update(
+        &self,
+        id: &EgressId,
+        mut decide: impl FnMut(&mut Record) -> Decision,
+    ) -> Result<Updated, BusError> {
+        for _ in 0..TRIES {
+            let Some(mut record) = self.get(id).await? else { return Ok(Updated::Missing) };
+            let before = record.version;
+            if decide(&mut record) == Decision::Leave {
+                return Ok(Updated::Left(Box::new(record)));
+            }
+            record.version = before + 1;
+            let value = encode(&record)?;
+            let value = Versioned { version: record.version, value: &value, ttl: None };
+            if self.wire().swap(&key(id), Guard::Is(before), value).await? == Swap::Done {
+                return Ok(Updated::Written(Box::new(record)));
+            }
+        }
+        Err(BusError::Contended { egress_id: id.to_string() })
+    }
+
+    /// It needs no more care: out of the live set, and forgotten after `ttl`. Until then it still answers repeated
+    /// calls.
+    pub async fn finish(&self, id: &EgressId, ttl: Duration) -> Result<(), BusError> {
+        self.wire().expire(&key(id), ttl).await?;
+        self.wire().index_remove(LIVE, id.as_str()).await
+    }
+
+    /// The record was a mistake (a request that is refused after all).
+    pub async fn forget(&self, id: &EgressId) -> Result<(), BusError> {
+        self.wire().remove(&key(id)).await?;
+        self.wire().index_remove(LIVE, id.as_str()).await
+    }
+}
+
+/// The id stands in braces so that in a Cluster all keys of one egress live together.
+fn key(id: &EgressId) -> String {
+    format!("spillway:{{{id}}}:record")
+}
+
+fn encode(record: &Record) -> Result<Vec<u8>, BusError> {
+    serde_json::to_vec(record).map_err(|source| BusError::Record { egress_id: record.egress_id.to_string(), source })
+}
+
+fn decode(id: &EgressId, version: u64, value: &[u8]) -> Result<Record, BusError> {
+    let record: Record =
+        serde_json::from_slice(value).map_err(|source| BusError::Record { egress_id: id.to_string(), source })?;
+    Ok(Record { version, ..record })
+}
+
+fn unix_ms() -> i64 {
+    unix_ns() / 1_000_000
+}
+
+mod base64_text {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,99 @@
+//! Names of things. An id from the wire goes into Redis keys, file names and labels of clouds, so it is looked at once,
+//! here, and trusted afterwards.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest id we accept. livekit-server makes ids of 15 characters; container platforms allow 63 and more in labels.
+const LONGEST: usize = 64;
+
+/// The id livekit-server gave an egress (`EG_` and 12 characters, but any short plain name is accepted).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EgressId(String);
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    #[error("egress id is empty")]
+    Empty,
+    #[error("egress id is longer than {LONGEST} characters")]
+    Long,
+    #[error("egress id has a character outside A-Z a-z 0-9 _ -")]
+    Character,
+}
+
+impl EgressId {
+    pub fn parse(text: &str) -> Result<Self, IdError> {
+        if text.is_empty() {
+            return Err(IdError::Empty);
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-') {
+            return Err(IdError::Character);
+        }
+        if text.len() > LONGEST {
+            return Err(IdError::Long);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EgressId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl AsRef<str> for EgressId {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for EgressId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        Self::parse(text)
+    }
+}
+
+impl TryFrom<String> for EgressId {
+    type Error = IdError;
+
+    fn try_from(text: String) -> Result<Self, IdError> {
+        Self::parse(&text)
+    }
+}
+
+impl From<EgressId> for String {
+    fn from(id: EgressId) -> Self {
+        id.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_short_plain_names_are_ids() {
+        assert_eq!(EgressId::parse("EG_4VtJq7KmZ2xY").unwrap().as_str(), "EG_4VtJq7KmZ2xY");
+        assert_eq!(EgressId::parse(""), Err(IdError::Empty));
+        for bad in ["a/b", "a|b", "a b", "ä", "..", "{x}", "a\n"] {
+            assert_eq!(EgressId::parse(bad), Err(IdError::Character), "{bad}");
+        }
+        assert_eq!(EgressId::parse(&"x".repeat(65)), Err(IdError::Long));
+        assert!(EgressId::parse(&"x".repeat(64)).is_ok());
+    }
+
+    #[test]
+    fn a_bad_id_does_not_come_in_through_serde() {
+        assert!(serde_json::from_str::<EgressId>("\"EG_1\"").is_ok());
+        assert!(serde_json::from_str::<EgressId>("\"../etc\"").is_err());
+    }
+}
