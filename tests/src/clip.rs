@@ -69,6 +69,20 @@ impl Clip {
     /// The form is told by the name: `.h264` and `.h265` (Annex B with delimiters, 30 pictures a second), `.ivf`,
     /// `.opus` (20 ms packets), `.pcmu`, `.pcma`. A number before the ending is the height of a 16:9 picture.
     pub fn open(path: &Path) -> Result<Self> {
+        let mut clip = Self::read(path)?;
+        ensure!(
+            clip.frames.first().is_some_and(|frame| frame.key),
+            "{}: does not begin with a key frame",
+            path.display()
+        );
+        // A loop is whole seconds long; an encoder may have added a last half-empty packet.
+        clip.length = Duration::from_secs((clip.length.as_secs_f64() + 0.5).floor() as u64);
+        clip.frames.retain(|frame| frame.at < clip.length);
+        Ok(clip)
+    }
+
+    /// Everything the file holds, as a recording's frames are looked at.
+    pub fn read(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let picture = Duration::from_nanos(1_000_000_000 / 30);
@@ -116,12 +130,9 @@ impl Clip {
             }
             _ => bail!("{}: not a clip this stage can read", path.display()),
         };
-        ensure!(frames.first().is_some_and(|frame| frame.key), "{}: does not begin with a key frame", path.display());
         let height: u32 = name.split(['-', '.']).filter_map(|part| part.parse().ok()).next().unwrap_or(0);
-        // The clips last whole seconds; an encoder may add a last half-empty packet.
-        let step = if codec.is_video() { picture } else { packet };
-        let length = Duration::from_secs((frames.len() as f64 * step.as_secs_f64() + 0.5).floor() as u64);
-        let frames: Vec<_> = frames.into_iter().filter(|frame| frame.at < length).collect();
+        let step = if codec.is_video() { 1.0 / 30.0 } else { 0.02 };
+        let length = Duration::from_secs_f64(frames.len() as f64 * step);
         Ok(Self { path: path.to_owned(), codec, size: (height * 16 / 9, height), frames, length })
     }
 

@@ -1,0 +1,280 @@
+//! Every picture of a recording: where each person's tile is, whether it flashes, which picture of the clip it shows.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{probe, stream};
+use crate::assets::{PEOPLE, Person};
+
+/// Pictures are looked at in this width: a tile of a 3×3 grid still shows its bar code.
+const WIDTH: usize = 640;
+
+/// Parts of the picture, in units of a whole: left, top, width, height.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tile {
+    pub x: f64,
+    pub y: f64,
+    pub w: f64,
+    pub h: f64,
+}
+
+/// What one picture shows of one person.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Look {
+    pub tile: Tile,
+    pub flash: bool,
+    /// Number of the clip's picture; `None` when the bar code cannot be read.
+    pub number: Option<u16>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// Seconds in the file.
+    pub at: f64,
+    /// Mean luma, 16 is black.
+    pub luma: f64,
+    /// In the order of [`PEOPLE`]; `None`: not there.
+    pub people: [Option<Look>; PEOPLE.len()],
+}
+
+#[derive(Clone, Debug)]
+pub struct Pictures {
+    pub size: (u32, u32),
+    pub all: Vec<Picture>,
+}
+
+impl Pictures {
+    pub fn of(&self, person: Person) -> impl Iterator<Item = (f64, Option<Look>)> {
+        let index = PEOPLE.iter().position(|other| *other == person).expect("one of the people");
+        self.all.iter().map(move |picture| (picture.at, picture.people[index]))
+    }
+
+    /// When each flash of a person begins, seconds in the file.
+    pub fn flashes(&self, person: Person) -> Vec<f64> {
+        let (mut flashes, mut last) = (Vec::new(), f64::MIN);
+        for (at, look) in self.of(person) {
+            if look.is_some_and(|look| look.flash) {
+                if at - last > 0.2 {
+                    flashes.push(at);
+                }
+                last = at;
+            }
+        }
+        flashes
+    }
+
+    /// Spans in which a person's tile is there, seconds in the file.
+    pub fn spans(&self, person: Person) -> Vec<(f64, f64)> {
+        let mut spans: Vec<(f64, f64)> = Vec::new();
+        let mut there = false;
+        for (at, look) in self.of(person) {
+            match (look, spans.last_mut()) {
+                (Some(_), Some(span)) if there => span.1 = at,
+                (Some(_), _) => spans.push((at, at)),
+                (None, _) => {}
+            }
+            there = look.is_some();
+        }
+        spans
+    }
+
+    pub fn identity(&self, person: Person) -> Identity {
+        let numbers: Vec<(f64, u16)> = self.of(person).filter_map(|(at, look)| Some((at, look?.number?))).collect();
+        Identity::of(&numbers)
+    }
+}
+
+/// Which pictures of a clip a recording shows of somebody.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Identity {
+    /// Pictures with a readable code.
+    pub read: usize,
+    pub different: usize,
+    pub different_per_second: f64,
+    /// Pictures of the clip between first and last that never appear.
+    pub missing: usize,
+    /// Steps back in the clip (its loop is not one).
+    pub backwards: usize,
+    /// Longest time without a new picture, seconds.
+    pub longest_freeze: f64,
+}
+
+impl Identity {
+    /// (time, number) in the file's order. Clips have 600 pictures.
+    pub fn of(numbers: &[(f64, u16)]) -> Self {
+        const LOOP: i32 = 600;
+        let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Self::default() };
+        let mut identity = Self { read: numbers.len(), different: 1, ..Self::default() };
+        let mut changed_at = first.0;
+        for pair in numbers.windows(2) {
+            let step = (i32::from(pair[1].1) - i32::from(pair[0].1)).rem_euclid(LOOP);
+            match step {
+                0 => continue,
+                1..300 => {
+                    identity.different += 1;
+                    identity.missing += step as usize - 1;
+                }
+                _ => identity.backwards += 1,
+            }
+            identity.longest_freeze = identity.longest_freeze.max(pair[1].0 - changed_at);
+            changed_at = pair[1].0;
+        }
+        identity.longest_freeze = identity.longest_freeze.max(last.0 - changed_at);
+        let seconds = last.0 - first.0;
+        if seconds > 0.0 {
+            // Both ends are counted, so it is one less than there are pictures.
+            identity.different_per_second = (identity.different - 1) as f64 / seconds;
+        }
+        identity
+    }
+}
+
+/// Decodes a file and looks at every picture of it.
+pub fn look(file: &Path) -> Result<Pictures> {
+    let probed = probe(file)?;
+    let video = stream(&probed, "video").with_context(|| format!("{} has no video", file.display()))?;
+    let side = |key: &str| video[key].as_u64().unwrap_or(0);
+    let (full_width, full_height) = (side("width"), side("height"));
+    ensure!(full_width > 0 && full_height > 0, "{}: a picture without size", file.display());
+    let height = ((WIDTH as u64 * full_height / full_width) as usize).next_multiple_of(2);
+    let times = times(file)?;
+
+    let mut decoder = Command::new("ffmpeg")
+        .args(["-v", "error", "-nostdin", "-i"])
+        .arg(file)
+        .args(["-map", "0:v:0", "-vsync", "passthrough", "-vf"])
+        .arg(format!("scale={WIDTH}:{height}:flags=area"))
+        .args(["-pix_fmt", "yuv420p", "-f", "rawvideo", "-"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start ffmpeg")?;
+    let mut stdout = decoder.stdout.take().expect("asked for above");
+    let mut canvas = Canvas { bytes: vec![0; WIDTH * height * 3 / 2], height };
+    let mut all = Vec::new();
+    while read_whole(&mut stdout, &mut canvas.bytes)? {
+        // What a decoder gives beyond the packets that were listed lies after the last of them.
+        let at = times.get(all.len()).copied().unwrap_or_else(|| times.last().copied().unwrap_or(0.0));
+        all.push(Picture { at, luma: canvas.luma(), people: PEOPLE.map(|person| canvas.look_for(person)) });
+    }
+    decoder.wait().context("wait for ffmpeg")?;
+    Ok(Pictures { size: (full_width as u32, full_height as u32), all })
+}
+
+fn read_whole(from: &mut impl Read, into: &mut [u8]) -> Result<bool> {
+    let mut filled = 0;
+    while filled < into.len() {
+        let count = from.read(&mut into[filled..]).context("read pictures")?;
+        if count == 0 {
+            return Ok(false);
+        }
+        filled += count;
+    }
+    Ok(true)
+}
+
+/// Presentation times of the video's packets that are shown, ascending.
+fn times(file: &Path) -> Result<Vec<f64>> {
+    let out = Command::new("ffprobe")
+        .args(["-v", "error", "-select_streams", "v:0", "-show_entries", "packet=pts_time,flags", "-of", "csv=p=0"])
+        .arg(file)
+        .output()
+        .context("start ffprobe")?;
+    let text = String::from_utf8_lossy(&out.stdout);
+    let mut times: Vec<f64> = text
+        .lines()
+        .filter_map(|line| line.split_once(','))
+        .filter(|(_, flags)| !flags.contains('D'))
+        .filter_map(|(time, _)| time.parse().ok())
+        .collect();
+    times.sort_by(f64::total_cmp);
+    Ok(times)
+}
+
+/// An I420 picture of [`WIDTH`].
+struct Canvas {
+    bytes: Vec<u8>,
+    height: usize,
+}
+
+impl Canvas {
+    fn luma(&self) -> f64 {
+        let plane = &self.bytes[..WIDTH * self.height];
+        plane.iter().step_by(7).map(|y| f64::from(*y)).sum::<f64>() / (plane.len() / 7) as f64
+    }
+
+    /// Mean luma of a rectangle in pixels.
+    fn brightness(&self, x: f64, y: f64, w: f64, h: f64) -> f64 {
+        let clamp = |value: f64, most: usize| (value.round().max(0.0) as usize).min(most);
+        let (left, right) = (clamp(x, WIDTH - 1), clamp(x + w, WIDTH));
+        let (top, bottom) = (clamp(y, self.height - 1), clamp(y + h, self.height));
+        let (right, bottom) = (right.max(left + 1), bottom.max(top + 1));
+        let rows = (top..bottom).map(|row| &self.bytes[row * WIDTH + left..row * WIDTH + right]);
+        let sum: u64 = rows.flatten().map(|y| u64::from(*y)).sum();
+        sum as f64 / ((right - left) * (bottom - top)) as f64
+    }
+
+    fn look_for(&self, person: Person) -> Option<Look> {
+        const NEAR: i32 = 20;
+        let (width, height) = (WIDTH / 2, self.height / 2);
+        let u = &self.bytes[WIDTH * self.height..][..width * height];
+        let v = &self.bytes[WIDTH * self.height + width * height..][..width * height];
+        let (mut columns, mut rows) = (vec![0u32; width], vec![0u32; height]);
+        for row in 0..height {
+            for column in 0..width {
+                let place = row * width + column;
+                let (du, dv) = (i32::from(u[place]) - i32::from(person.u), i32::from(v[place]) - i32::from(person.v));
+                if du * du + dv * dv < NEAR * NEAR {
+                    columns[column] += 1;
+                    rows[row] += 1;
+                }
+            }
+        }
+        let total: u32 = rows.iter().sum();
+        if (total as usize) < width * height / 500 {
+            return None;
+        }
+        // A column through flash and bar code still has half of its pixels in the person's colour, a row a quarter.
+        let span = |counts: &[u32]| {
+            let enough = counts.iter().max().copied().unwrap_or(0) / 6;
+            let first = counts.iter().position(|count| *count > enough)?;
+            let last = counts.iter().rposition(|count| *count > enough)?;
+            Some((2.0 * first as f64, 2.0 * (last + 1 - first) as f64))
+        };
+        let ((x, w), (y, h)) = (span(&columns)?, span(&rows)?);
+        // The clip is 16:9; a tile of another shape shows its middle.
+        let scale = (w / 16.0).max(h / 9.0);
+        let (full_w, full_h) = (16.0 * scale, 9.0 * scale);
+        let (left, top) = (x + (w - full_w) / 2.0, y + (h - full_h) / 2.0);
+        let flash = self.brightness(left + full_w * 0.3, top + full_h * 0.17, full_w * 0.4, full_h * 0.16) > 180.0;
+        let cell = full_w * 0.75 / 16.0;
+        let bright = |index: usize| {
+            let x = left + full_w / 8.0 + cell * (index as f64 + 0.3);
+            self.brightness(x, top + full_h * 0.655, cell * 0.4, full_h * 0.065) > 126.0
+        };
+        let bits = (2..14).enumerate().map(|(bit, index)| u16::from(bright(index)) << bit).sum::<u16>();
+        let whole = bright(0) && !bright(1) && !bright(15) && bright(14) == (bits.count_ones() % 2 == 1);
+        let (all_w, all_h) = (WIDTH as f64, self.height as f64);
+        Some(Look {
+            tile: Tile { x: x / all_w, y: y / all_h, w: w / all_w, h: h / all_h },
+            flash,
+            number: whole.then_some(bits),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skipped_and_a_repeated_picture_are_told_apart() {
+        let numbers: Vec<(f64, u16)> =
+            [597, 598, 598, 0, 1].iter().enumerate().map(|(i, number)| (i as f64 / 30.0, *number)).collect();
+        let identity = Identity::of(&numbers);
+        assert_eq!((identity.read, identity.different, identity.missing, identity.backwards), (5, 4, 1, 0));
+        assert!((identity.longest_freeze - 2.0 / 30.0).abs() < 1e-9);
+    }
+}
