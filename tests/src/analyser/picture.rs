@@ -222,14 +222,13 @@ impl Canvas {
         let u = &self.bytes[WIDTH * self.height..][..width * height];
         let v = &self.bytes[WIDTH * self.height + width * height..][..width * height];
         let (mut columns, mut rows) = (vec![0u32; width], vec![0u32; height]);
-        for row in 0..height {
-            for column in 0..width {
-                let place = row * width + column;
-                let (du, dv) = (i32::from(u[place]) - i32::from(person.u), i32::from(v[place]) - i32::from(person.v));
-                if du * du + dv * dv < NEAR * NEAR {
-                    columns[column] += 1;
-                    rows[row] += 1;
-                }
+        let chroma = u.chunks_exact(width).zip(v.chunks_exact(width));
+        for ((u, v), row) in chroma.zip(&mut rows) {
+            for ((u, v), column) in u.iter().zip(v).zip(&mut columns) {
+                let (du, dv) = (i32::from(*u) - i32::from(person.u), i32::from(*v) - i32::from(person.v));
+                let near = u32::from(du * du + dv * dv < NEAR * NEAR);
+                *column += near;
+                *row += near;
             }
         }
         let total: u32 = rows.iter().sum();
