@@ -1,0 +1,194 @@
+//! Encoding options and presets, as livekit/egress: 1280×720, 30 fps, 3000 kbps, H264 main, sound 128 kbps at 44100 Hz;
+//! an `advanced` overrides only what it names.
+
+use livekit_protocol as livekit;
+
+use crate::error::PlanError;
+use crate::types::{AudioCodec, H264Profile, VideoEncoding};
+
+// Beyond these a request is a slip of the pen, and its first effect would be a runner out of memory.
+const MOST_PIXELS_A_SIDE: i32 = 4096;
+const MOST_FRAMES_A_SECOND: i32 = 120;
+const MOST_VIDEO_KBPS: i32 = 100_000;
+const MOST_KEY_FRAME_SECONDS: i64 = 600;
+const MOST_MP3_KBPS: i32 = 320;
+const MOST_AUDIO_KBPS: i32 = 510;
+
+/// Preset of livekit/protocol 1.51, newer than the crate's enumeration.
+const PRESET_PASSTHROUGH: i32 = 8;
+
+/// The request's `options`.
+pub enum Asked<'a> {
+    Nothing,
+    Preset(i32),
+    Advanced(&'a livekit::EncodingOptions),
+}
+
+pub struct Encoding {
+    pub video: VideoEncoding,
+    /// Something about the picture was asked for that a copy of the published stream would not give.
+    pub video_asked: bool,
+    /// `None`: left open.
+    pub audio_codec: Option<AudioCodec>,
+    /// Kilobits per second.
+    pub audio_bitrate: u32,
+    pub audio_frequency: u32,
+}
+
+impl Default for Encoding {
+    fn default() -> Self {
+        Self {
+            video: VideoEncoding {
+                width: 1280,
+                height: 720,
+                framerate: 30,
+                bitrate: 3000,
+                profile: H264Profile::Main,
+                key_frame_interval: None,
+            },
+            video_asked: false,
+            audio_codec: None,
+            audio_bitrate: 128,
+            audio_frequency: 44_100,
+        }
+    }
+}
+
+impl Encoding {
+    pub fn read(asked: &Asked) -> Result<Self, PlanError> {
+        match asked {
+            Asked::Nothing => Ok(Self::default()),
+            Asked::Preset(number) => Self::preset(*number),
+            Asked::Advanced(options) => Self::advanced(options),
+        }
+    }
+
+    fn preset(number: i32) -> Result<Self, PlanError> {
+        let (width, height, framerate, bitrate) = match number {
+            0 => (1280, 720, 30, 3000),
+            1 => (1280, 720, 60, 4500),
+            2 => (1920, 1080, 30, 4500),
+            3 => (1920, 1080, 60, 6000),
+            4 => (720, 1280, 30, 3000),
+            5 => (720, 1280, 60, 4500),
+            6 => (1080, 1920, 30, 4500),
+            7 => (1080, 1920, 60, 6000),
+            PRESET_PASSTHROUGH => return Err(PlanError::NotYet("preset PASSTHROUGH is")),
+            _ => return Err(PlanError::Field("preset")),
+        };
+        let mut encoding = Self::default();
+        encoding.video = VideoEncoding { width, height, framerate, bitrate, ..encoding.video };
+        // Many clients send preset 0 because it is the first of the enumeration, not because they want it.
+        encoding.video_asked = number != 0;
+        Ok(encoding)
+    }
+
+    fn advanced(options: &livekit::EncodingOptions) -> Result<Self, PlanError> {
+        let mut encoding = Self::default();
+        let side = |field, value: i32| match positive(value) {
+            Some(value) if value < 16 || value % 2 != 0 => Err(PlanError::Field(field)),
+            Some(value) => at_most(field, value, MOST_PIXELS_A_SIDE).map(Some),
+            None => Ok(None),
+        };
+        let (width, height) = (side("width", options.width)?, side("height", options.height)?);
+        // The depth of the captured screen: only Chromium's picture has one, but a wrong one is wrong everywhere.
+        if !matches!(options.depth, 0 | 8 | 16 | 24) {
+            return Err(PlanError::Field("depth"));
+        }
+        let framerate = bounded("framerate", options.framerate, MOST_FRAMES_A_SECOND)?;
+        let bitrate = bounded("video_bitrate", options.video_bitrate, MOST_VIDEO_KBPS)?;
+        let profile = match livekit::VideoCodec::try_from(options.video_codec) {
+            Ok(livekit::VideoCodec::DefaultVc) => None,
+            Ok(livekit::VideoCodec::H264Baseline) => Some(H264Profile::Baseline),
+            Ok(livekit::VideoCodec::H264Main) => Some(H264Profile::Main),
+            Ok(livekit::VideoCodec::H264High) => Some(H264Profile::High),
+            Ok(livekit::VideoCodec::Vp8) => return Err(PlanError::Encoding { codec: "video/vp8" }),
+            Err(_) => return Err(PlanError::Field("video_codec")),
+        };
+        let key_frame_interval = key_frames(options.key_frame_interval)?;
+        encoding.video_asked = width.is_some()
+            || height.is_some()
+            || framerate.is_some()
+            || bitrate.is_some()
+            || profile.is_some()
+            || key_frame_interval.is_some();
+        let usual = encoding.video;
+        encoding.video = VideoEncoding {
+            width: width.unwrap_or(usual.width),
+            height: height.unwrap_or(usual.height),
+            framerate: framerate.unwrap_or(usual.framerate),
+            bitrate: bitrate.unwrap_or(usual.bitrate),
+            profile: profile.unwrap_or(usual.profile),
+            key_frame_interval,
+        };
+
+        encoding.audio_codec = match livekit::AudioCodec::try_from(options.audio_codec) {
+            Ok(livekit::AudioCodec::DefaultAc) => None,
+            Ok(livekit::AudioCodec::Opus) => Some(AudioCodec::Opus),
+            Ok(livekit::AudioCodec::Aac) => Some(AudioCodec::Aac),
+            Ok(livekit::AudioCodec::AcMp3) => Some(AudioCodec::Mp3),
+            Err(_) => return Err(PlanError::Field("audio_codec")),
+        };
+        if let Some(bitrate) = bounded("audio_bitrate", options.audio_bitrate, MOST_AUDIO_KBPS)? {
+            encoding.audio_bitrate = bitrate;
+        }
+        if let Some(frequency) = positive(options.audio_frequency) {
+            encoding.audio_frequency = frequency.unsigned_abs();
+        }
+        Ok(encoding)
+    }
+
+    /// Rate and frequency as `codec` can have them.
+    pub fn sound(&self, codec: AudioCodec) -> Result<(u32, u32), PlanError> {
+        const AAC: &[u32] =
+            &[8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000];
+        const MP3: &[u32] = &[8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000];
+        let frequency = match codec {
+            AudioCodec::Opus => 48_000,
+            AudioCodec::Aac if AAC.contains(&self.audio_frequency) => self.audio_frequency,
+            AudioCodec::Mp3 if MP3.contains(&self.audio_frequency) => self.audio_frequency,
+            AudioCodec::Aac | AudioCodec::Mp3 => {
+                return Err(PlanError::Impossible {
+                    field: "audio_frequency",
+                    asked: self.audio_frequency.to_string(),
+                    possible: "8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, with AAC up to 96000",
+                });
+            }
+        };
+        if codec == AudioCodec::Mp3 && i64::from(self.audio_bitrate) > i64::from(MOST_MP3_KBPS) {
+            let asked = self.audio_bitrate.into();
+            return Err(PlanError::TooMuch { field: "audio_bitrate", asked, most: MOST_MP3_KBPS.into() });
+        }
+        Ok((self.audio_bitrate, frequency))
+    }
+}
+
+/// Zero and less mean "not said".
+fn positive(value: i32) -> Option<i32> {
+    (value > 0).then_some(value)
+}
+
+fn bounded(field: &'static str, value: i32, most: i32) -> Result<Option<u32>, PlanError> {
+    positive(value).map(|value| at_most(field, value, most)).transpose()
+}
+
+fn at_most(field: &'static str, value: i32, most: i32) -> Result<u32, PlanError> {
+    if value > most {
+        return Err(PlanError::TooMuch { field, asked: value.into(), most: most.into() });
+    }
+    Ok(value.unsigned_abs())
+}
+
+fn key_frames(seconds: f64) -> Result<Option<f64>, PlanError> {
+    if seconds == 0.0 {
+        return Ok(None);
+    }
+    if !seconds.is_finite() || seconds < 0.0 {
+        return Err(PlanError::Field("key_frame_interval"));
+    }
+    if seconds > MOST_KEY_FRAME_SECONDS as f64 {
+        let asked = seconds.min(i64::MAX as f64) as i64;
+        return Err(PlanError::TooMuch { field: "key_frame_interval", asked, most: MOST_KEY_FRAME_SECONDS });
+    }
+    Ok(Some(seconds))
+}

@@ -1,0 +1,331 @@
+//! File names: cleaned when asked for, filled in when the recording knows its tracks.
+//!
+//! The rules are livekit/egress' (variables are plain replacement, `/` in a value makes directories, what is unknown
+//! stays as it is written), with one difference: a `..` that comes out of a *value* leads nowhere.
+
+use chrono::NaiveDateTime;
+
+use crate::types::{Container, EgressPlan, FileOutput, Kind};
+
+/// Longest component a file system takes.
+const LONGEST_COMPONENT: usize = 255;
+/// Longest path asked for or made; below the 4096 of Linux and the 1024 of object stores stay their own limit.
+const LONGEST_PATH: usize = 4000;
+
+/// What the variables stand for. An empty text is not known and its variable stays in the name, as with livekit/egress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameFacts {
+    pub kind: Kind,
+    pub room_name: String,
+    pub room_id: String,
+    pub publisher_identity: String,
+    pub track_id: String,
+    /// `audio` or `video`.
+    pub track_kind: String,
+    /// Lower-case proto name, e.g. `screen_share`.
+    pub track_source: String,
+    pub retry_count: i32,
+}
+
+impl NameFacts {
+    /// What is known before the room is joined.
+    pub fn of(plan: &EgressPlan) -> Self {
+        let (publisher_identity, track_id) = match &plan.source {
+            crate::Source::Participant { identity, .. } => (identity.clone(), String::new()),
+            crate::Source::Track { track_id } => (String::new(), track_id.clone()),
+            crate::Source::Room | crate::Source::Tracks { .. } => Default::default(),
+        };
+        Self {
+            kind: plan.kind,
+            room_name: plan.room_name.clone(),
+            room_id: plan.room_id.clone(),
+            publisher_identity,
+            track_id,
+            track_kind: String::new(),
+            track_source: String::new(),
+            retry_count: plan.retry_count,
+        }
+    }
+
+    /// A variable and its value; `None`: not one of this kind of egress, or not known.
+    fn value(&self, variable: &str, now: NaiveDateTime) -> Option<String> {
+        let known = |text: &String| (!text.is_empty()).then(|| text.clone());
+        let of_track = |text: &String| if self.kind == Kind::Track { known(text) } else { None };
+        match variable {
+            "time" => Some(time(now)),
+            // The wall clock of the host, as livekit/egress: in a container that is UTC.
+            "utc" => Some(now.format("%Y%m%d%H%M%S%3f").to_string()),
+            "room_name" => known(&self.room_name),
+            // The sid may be unknown for an egress that names its room; empty is then the peer's value too.
+            "room_id" if !self.room_name.is_empty() => Some(self.room_id.clone()),
+            "publisher_identity" if self.kind != Kind::RoomComposite => known(&self.publisher_identity),
+            "track_id" => of_track(&self.track_id),
+            "track_type" => of_track(&self.track_kind),
+            "track_source" => of_track(&self.track_source),
+            "retry" if self.retry_count > 0 => Some(self.retry_count.to_string()),
+            _ => None,
+        }
+    }
+
+    fn generated(&self, now: NaiveDateTime) -> String {
+        let identifier = match self.kind {
+            Kind::Track => &self.track_id,
+            Kind::RoomComposite | Kind::Participant | Kind::TrackComposite => &self.room_name,
+        };
+        let identifier = if identifier.is_empty() { "web" } else { identifier };
+        match self.retry_count {
+            1.. => format!("{identifier}-{}-{}", time(now), self.retry_count),
+            _ => format!("{identifier}-{}", time(now)),
+        }
+    }
+}
+
+fn time(now: NaiveDateTime) -> String {
+    now.format("%Y-%m-%dT%H%M%S").to_string()
+}
+
+/// The path as asked, without ways out of the root: `.` and `..` are resolved, a `..` that would lead above is dropped.
+/// A leading `/` stays, and so does a trailing one, which asks for a generated name in that directory.
+pub fn clean(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    for component in path.split('/') {
+        match component {
+            "" | "." => {}
+            ".." => {
+                kept.pop();
+            }
+            name => kept.push(name),
+        }
+    }
+    joined(path.starts_with('/'), &kept, path.ends_with('/') && !kept.is_empty())
+}
+
+/// Whether a path can be one at all; what the disk says of it is seen by whoever opens it.
+pub fn possible(path: &str) -> bool {
+    path.len() <= LONGEST_PATH
+        && !path.contains('\0')
+        && path.split('/').all(|component| component.len() <= LONGEST_COMPONENT)
+}
+
+/// A name of which a second attempt cannot overwrite the first one's file.
+pub fn retry_safe(path: &str) -> bool {
+    path.is_empty() || path.ends_with('/') || path.contains("{retry}")
+}
+
+/// The storage path of a file: variables filled in, a name made up where none was asked for, the right extension. It
+/// begins with `/` only if the asked path does, and none of its components is `.` or `..`.
+///
+/// `now` is the local wall clock, of which `{time}` and `{utc}` are made.
+pub fn resolve(output: &FileOutput, container: Container, facts: &NameFacts, now: NaiveDateTime) -> String {
+    let filled = fill(&output.path, |variable| facts.value(variable, now));
+    let filled = if filled.is_empty() || filled.ends_with('/') { filled + &facts.generated(now) } else { filled };
+    // Whatever a value brought in: no dots that climb, no NUL, nothing longer than a file system takes.
+    let safe: String = filled.chars().map(|c| if c == '\0' { '_' } else { c }).collect();
+    let mut components: Vec<&str> = safe.split('/').filter(|c| !matches!(*c, "" | "." | "..")).collect();
+    let last = components.pop().unwrap_or_default();
+    let file = named(last, container, facts, now);
+    let directories = within(&components, LONGEST_PATH.saturating_sub(file.len() + 1));
+    let mut all: Vec<&str> = directories.iter().map(String::as_str).collect();
+    all.push(&file);
+    joined(output.path.starts_with('/'), &all, false)
+}
+
+/// The file's own name with the extension of what is in it: a known other extension is replaced, anything else stays
+/// part of the name (`a.mov` becomes `a.mov.mp4`).
+fn named(last: &str, container: Container, facts: &NameFacts, now: NaiveDateTime) -> String {
+    const KNOWN: &[&str] = &[".raw", ".ogg", ".mp3", ".ivf", ".mp4", ".ts", ".webm", ".m3u8", ".jpeg"];
+    let extension = container.extension();
+    let stem = last
+        .strip_suffix(extension)
+        .or_else(|| KNOWN.iter().find_map(|known| last.strip_suffix(known)))
+        .unwrap_or(last);
+    let made_up;
+    let stem = if stem.is_empty() {
+        // Only a value can have been empty here; a room's name with `/` in it gives only its last part.
+        made_up = facts.generated(now).replace('/', "-");
+        &made_up
+    } else {
+        stem
+    };
+    format!("{}{extension}", cut(stem, LONGEST_COMPONENT - extension.len()))
+}
+
+/// As many leading directories as fit into `room` bytes, each short enough for a file system.
+fn within(components: &[&str], room: usize) -> Vec<String> {
+    let mut used = 0;
+    let cut_short = components.iter().map(|component| cut(component, LONGEST_COMPONENT).to_owned());
+    cut_short
+        .take_while(|component| {
+            used += component.len() + 1;
+            used <= room
+        })
+        .collect()
+}
+
+fn cut(text: &str, longest: usize) -> &str {
+    if text.len() <= longest {
+        return text;
+    }
+    let end = (0..=longest).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    &text[..end]
+}
+
+/// One pass, so that a value that looks like a variable is not filled in again.
+fn fill(path: &str, value: impl Fn(&str) -> Option<String>) -> String {
+    let mut filled = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(open) = rest.find('{') {
+        filled.push_str(&rest[..open]);
+        let variable = &rest[open + 1..];
+        let found = variable.find('}').and_then(|close| Some((value(&variable[..close])?, close)));
+        match found {
+            Some((value, close)) => {
+                filled.push_str(&value);
+                rest = &variable[close + 1..];
+            }
+            None => {
+                filled.push('{');
+                rest = variable;
+            }
+        }
+    }
+    filled + rest
+}
+
+fn joined(absolute: bool, components: &[&str], directory: bool) -> String {
+    let mut path = String::from(if absolute { "/" } else { "" });
+    path.push_str(&components.join("/"));
+    if directory {
+        path.push('/');
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::NaiveDate;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn now() -> NaiveDateTime {
+        NaiveDate::from_ymd_opt(2022, 10, 4).unwrap().and_hms_milli_opt(1, 13, 6, 78).unwrap()
+    }
+
+    fn facts(kind: Kind) -> NameFacts {
+        NameFacts {
+            kind,
+            room_name: "sales".into(),
+            room_id: "RM_x".into(),
+            publisher_identity: "ann".into(),
+            track_id: "TR_x".into(),
+            track_kind: "video".into(),
+            track_source: "screen_share".into(),
+            retry_count: 0,
+        }
+    }
+
+    fn file(path: &str) -> FileOutput {
+        FileOutput { container: None, path: clean(path), manifest: true }
+    }
+
+    fn name(path: &str, kind: Kind) -> String {
+        resolve(&file(path), Container::Mp4, &facts(kind), now())
+    }
+
+    #[test]
+    fn variables_are_filled_in_where_the_kind_has_them() {
+        assert_eq!(name("r_{room_name}_{time}.mp4", Kind::RoomComposite), "r_sales_2022-10-04T011306.mp4");
+        assert_eq!(name("{room_id}/{utc}", Kind::RoomComposite), "RM_x/20221004011306078.mp4");
+        assert_eq!(name("{publisher_identity}", Kind::Participant), "ann.mp4");
+        assert_eq!(name("{publisher_identity}-{track_id}", Kind::RoomComposite), "{publisher_identity}-{track_id}.mp4");
+        assert_eq!(name("t_{track_id}_{track_type}_{track_source}", Kind::Track), "t_TR_x_video_screen_share.mp4");
+        assert_eq!(name("{nosuch}{retry}{", Kind::Track), "{nosuch}{retry}{.mp4");
+        let again = NameFacts { retry_count: 2, ..facts(Kind::Track) };
+        assert_eq!(resolve(&file("a-{retry}"), Container::Ogg, &again, now()), "a-2.ogg");
+        assert_eq!(resolve(&file(""), Container::Ogg, &again, now()), "TR_x-2022-10-04T011306-2.ogg");
+    }
+
+    #[test]
+    fn no_name_asked_for_means_a_generated_one() {
+        assert_eq!(name("", Kind::Participant), "sales-2022-10-04T011306.mp4");
+        assert_eq!(name("out/", Kind::Track), "out/TR_x-2022-10-04T011306.mp4");
+        assert_eq!(name("/", Kind::Track), "/TR_x-2022-10-04T011306.mp4");
+        let nameless = NameFacts { room_name: String::new(), ..facts(Kind::RoomComposite) };
+        assert_eq!(resolve(&file(""), Container::Mp4, &nameless, now()), "web-2022-10-04T011306.mp4");
+    }
+
+    #[test]
+    fn the_extension_is_that_of_the_container() {
+        for (asked, expected) in [
+            ("a.mp4", "a.mp4"),
+            ("a.mov", "a.mov.mp4"),
+            ("a.webm", "a.mp4"),
+            ("a", "a.mp4"),
+            ("d.ogg/b.ts", "d.ogg/b.mp4"),
+        ] {
+            assert_eq!(name(asked, Kind::Track), expected);
+        }
+    }
+
+    #[test]
+    fn paths_are_cleaned_as_the_peer_does() {
+        for (asked, expected) in [
+            ("../../etc/x", "etc/x"),
+            ("a/./b/../c", "a/c"),
+            ("/a//b/", "/a/b/"),
+            ("..", ""),
+            (".", ""),
+            ("/..", "/"),
+            ("a/..", ""),
+            ("", ""),
+        ] {
+            assert_eq!(clean(asked), expected, "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_value_makes_directories_but_never_climbs() {
+        let climbing = NameFacts { room_name: "../../etc/passwd".into(), ..facts(Kind::RoomComposite) };
+        let name = |path: &str| resolve(&file(path), Container::Mp4, &climbing, now());
+        assert_eq!(name("rec/{room_name}"), "rec/etc/passwd.mp4");
+        assert_eq!(name("{room_name}"), "etc/passwd.mp4");
+        let team = NameFacts { room_name: "team/a".into(), ..facts(Kind::RoomComposite) };
+        assert_eq!(resolve(&file("x/{room_name}"), Container::Mp4, &team, now()), "x/team/a.mp4");
+        // Dots put together from the path and a value.
+        let dot = NameFacts { room_name: ".".into(), ..facts(Kind::RoomComposite) };
+        assert_eq!(resolve(&file("a/.{room_name}/b"), Container::Mp4, &dot, now()), "a/b.mp4");
+        let rooted = NameFacts { room_name: "/etc".into(), ..facts(Kind::RoomComposite) };
+        assert_eq!(resolve(&file("{room_name}/x"), Container::Mp4, &rooted, now()), "etc/x.mp4");
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_escapes(path in ".{0,60}", value in "[./a{}\\PC\u{0}]{0,40}", wild in any::<String>(), retry in -1..3i32) {
+            for kind in [Kind::RoomComposite, Kind::Participant, Kind::TrackComposite, Kind::Track] {
+                let facts = NameFacts {
+                    kind,
+                    room_name: value.clone(),
+                    room_id: wild.clone(),
+                    publisher_identity: value.clone(),
+                    track_id: value.clone(),
+                    track_kind: wild.clone(),
+                    track_source: value.clone(),
+                    retry_count: retry,
+                };
+                let cleaned = clean(&path);
+                prop_assert!(!cleaned.split('/').any(|c| c == ".." || c == "."));
+                prop_assert_eq!(clean(&cleaned), cleaned.clone(), "cleaning is done once");
+                for asked in [cleaned, "{room_name}{track_id}".into(), "a/{room_name}/.{track_source}/".into()] {
+                    let output = FileOutput { container: None, path: asked.clone(), manifest: false };
+                    let name = resolve(&output, Container::Webm, &facts, now());
+                    prop_assert_eq!(name.starts_with('/'), asked.starts_with('/'));
+                    prop_assert!(name.ends_with(".webm") && !name.ends_with("/.webm"));
+                    prop_assert!(name.len() <= 4096 && !name.contains('\0'));
+                    let inner = name.strip_prefix('/').unwrap_or(&name);
+                    prop_assert!(inner.split('/').all(|c| !c.is_empty() && c != "." && c != ".." && c.len() <= 255), "{}", name);
+                }
+            }
+        }
+    }
+}

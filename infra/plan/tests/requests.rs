@@ -1,0 +1,408 @@
+//! Requests as users send them, and what they get: a plan or a refusal in livekit/egress' words.
+
+use livekit_protocol as livekit;
+use proptest::prelude::*;
+use prost::Message;
+use spillway_plan::*;
+use spillway_protocol::code::Code;
+use spillway_protocol::rpc::StartEgressRequest;
+use spillway_protocol::rpc::start_egress_request::Request;
+
+fn start(request: Request) -> StartEgressRequest {
+    StartEgressRequest {
+        egress_id: "EG_x".into(),
+        room_id: "RM_x".into(),
+        request: Some(request),
+        ..StartEgressRequest::default()
+    }
+}
+
+fn file(path: &str, file_type: livekit::EncodedFileType) -> Vec<livekit::EncodedFileOutput> {
+    vec![livekit::EncodedFileOutput { file_type: file_type.into(), filepath: path.into(), ..Default::default() }]
+}
+
+fn composite() -> livekit::RoomCompositeEgressRequest {
+    livekit::RoomCompositeEgressRequest {
+        room_name: "sales".into(),
+        file_outputs: file("", livekit::EncodedFileType::DefaultFiletype),
+        ..Default::default()
+    }
+}
+
+fn tracks() -> livekit::TrackCompositeEgressRequest {
+    livekit::TrackCompositeEgressRequest {
+        room_name: "sales".into(),
+        audio_track_id: "TR_a".into(),
+        video_track_id: "TR_v".into(),
+        file_outputs: file("", livekit::EncodedFileType::DefaultFiletype),
+        ..Default::default()
+    }
+}
+
+fn participant() -> livekit::ParticipantEgressRequest {
+    livekit::ParticipantEgressRequest {
+        room_name: "sales".into(),
+        identity: "ann".into(),
+        file_outputs: file("", livekit::EncodedFileType::DefaultFiletype),
+        ..Default::default()
+    }
+}
+
+fn track(path: &str) -> livekit::TrackEgressRequest {
+    let output = livekit::DirectFileOutput { filepath: path.into(), ..Default::default() };
+    livekit::TrackEgressRequest {
+        room_name: "sales".into(),
+        track_id: "TR_x".into(),
+        output: Some(livekit::track_egress_request::Output::File(output)),
+        ..Default::default()
+    }
+}
+
+fn planned(request: Request) -> EgressPlan {
+    plan(&start(request), &Defaults::default()).expect("a plan")
+}
+
+fn refused(request: Request) -> (Code, String) {
+    let error = plan(&start(request), &Defaults::default()).expect_err("a refusal");
+    (error.code(), error.to_string())
+}
+
+fn missing(field: &str) -> (Code, String) {
+    (Code::InvalidArgument, format!("request has missing or invalid field: {field}"))
+}
+
+fn container(plan: &EgressPlan) -> Option<Container> {
+    let Output::File(file) = &plan.outputs[0];
+    file.container
+}
+
+#[test]
+fn a_room_composite_with_nothing_said_is_the_grid_at_720p30() {
+    let plan = planned(Request::RoomComposite(composite()));
+    assert_eq!((plan.kind, plan.source.clone()), (Kind::RoomComposite, Source::Room));
+    let Some(Picture::Composed { layout, encoding }) = &plan.picture else { panic!("{:?}", plan.picture) };
+    assert_eq!(*layout, LayoutName { shape: LayoutShape::Grid, light: false });
+    assert_eq!((encoding.width, encoding.height, encoding.framerate, encoding.bitrate), (1280, 720, 30, 3000));
+    assert_eq!((encoding.profile, encoding.key_frame_interval), (H264Profile::Main, None));
+    assert_eq!(
+        plan.sound,
+        Some(Sound::Mixed { codec: AudioCodec::Aac, bitrate: 128, frequency: 44_100, mixing: Mixing::Both })
+    );
+    assert_eq!(container(&plan), Some(Container::Mp4));
+    let json = serde_json::to_string(&plan).unwrap();
+    assert_eq!(serde_json::from_str::<EgressPlan>(&json).unwrap(), plan);
+}
+
+#[test]
+fn sound_alone_is_opus_in_ogg_unless_asked_otherwise() {
+    let audio_only = livekit::RoomCompositeEgressRequest { audio_only: true, audio_mixing: 1, ..composite() };
+    let plan = planned(Request::RoomComposite(audio_only.clone()));
+    assert_eq!((plan.picture.clone(), container(&plan)), (None, Some(Container::Ogg)));
+    assert_eq!(
+        plan.sound,
+        Some(Sound::Mixed { codec: AudioCodec::Opus, bitrate: 128, frequency: 48_000, mixing: Mixing::AgentsLeft })
+    );
+    let mp3 = livekit::RoomCompositeEgressRequest {
+        file_outputs: file("a", livekit::EncodedFileType::Mp3),
+        ..audio_only.clone()
+    };
+    assert_eq!(container(&planned(Request::RoomComposite(mp3.clone()))), Some(Container::Mp3));
+    let mp3_with_aac = livekit::RoomCompositeEgressRequest {
+        options: Some(livekit::room_composite_egress_request::Options::Advanced(livekit::EncodingOptions {
+            audio_codec: livekit::AudioCodec::Aac.into(),
+            ..Default::default()
+        })),
+        ..mp3
+    };
+    assert_eq!(
+        refused(Request::RoomComposite(mp3_with_aac)),
+        (Code::InvalidArgument, "format audio/mpeg incompatible with codec audio/aac".into())
+    );
+}
+
+#[test]
+fn one_source_is_copied_unless_its_picture_was_asked_to_be_something() {
+    use livekit::track_composite_egress_request::Options;
+    let picture = |options| {
+        planned(Request::TrackComposite(livekit::TrackCompositeEgressRequest { options, ..tracks() })).picture
+    };
+    let advanced = |options| Some(Options::Advanced(options));
+    assert!(matches!(picture(None), Some(Picture::CopiedIfPossible(_))));
+    assert!(matches!(picture(Some(Options::Preset(0))), Some(Picture::CopiedIfPossible(_))));
+    // Only the sound was asked for.
+    let sound = livekit::EncodingOptions { audio_codec: 1, audio_bitrate: 64, depth: 24, ..Default::default() };
+    assert!(matches!(picture(advanced(sound)), Some(Picture::CopiedIfPossible(_))));
+    assert!(matches!(picture(Some(Options::Preset(2))), Some(Picture::Single(_))));
+    let zero = livekit::EncodingOptions::default();
+    for options in [
+        livekit::EncodingOptions { width: 640, ..zero },
+        livekit::EncodingOptions { height: 360, ..zero },
+        livekit::EncodingOptions { framerate: 15, ..zero },
+        livekit::EncodingOptions { video_bitrate: 500, ..zero },
+        livekit::EncodingOptions { video_codec: livekit::VideoCodec::H264High.into(), ..zero },
+        livekit::EncodingOptions { key_frame_interval: 4.0, ..zero },
+    ] {
+        assert!(matches!(picture(advanced(options)), Some(Picture::Single(_))), "{options:?}");
+    }
+    let Some(Picture::Single(encoding)) = picture(advanced(livekit::EncodingOptions { width: 640, ..zero })) else {
+        panic!()
+    };
+    assert_eq!((encoding.width, encoding.height), (640, 720), "what is not named stays the default");
+
+    let audio_only = livekit::TrackCompositeEgressRequest { video_track_id: String::new(), ..tracks() };
+    let plan = planned(Request::TrackComposite(audio_only));
+    assert_eq!((plan.picture.clone(), container(&plan)), (None, Some(Container::Ogg)));
+    assert_eq!(plan.source, Source::Tracks { audio: Some("TR_a".into()), video: None });
+    // A participant has a picture even while nobody looks into the camera.
+    assert!(planned(Request::Participant(participant())).picture.is_some());
+}
+
+#[test]
+fn a_track_is_copied_and_its_codec_decides_the_container() {
+    let plan = planned(Request::Track(track("a/{track_id}.mp4")));
+    assert_eq!((plan.picture.clone(), plan.sound.clone()), (Some(Picture::Copied), Some(Sound::Copied)));
+    assert_eq!(container(&plan), None);
+    assert_eq!(container(&planned(Request::Track(track("a.ivf")))), Some(Container::Ivf));
+}
+
+#[test]
+fn mistakes_are_answered_in_the_peers_words() {
+    type Composite = livekit::RoomCompositeEgressRequest;
+    type Change = fn(&mut Composite);
+    let advanced = |options| Some(livekit::room_composite_egress_request::Options::Advanced(options));
+    let cases: Vec<(Change, &str)> = vec![
+        (|r| r.file_outputs.clear(), "output"),
+        (|r| (r.audio_only, r.video_only) = (true, true), "audio_only and video_only"),
+        (|r| r.custom_base_url = "ftp://x".into(), "template base url"),
+        (|r| r.custom_base_url = "not a url".into(), "template base url"),
+        (|r| r.file_outputs.push(r.file_outputs[0].clone()), "multiple file outputs"),
+        (|r| r.stream_outputs = vec![Default::default(); 2], "multiple stream outputs"),
+        (|r| r.segment_outputs = vec![Default::default(); 2], "multiple segmented file outputs"),
+        (|r| r.file_outputs[0].file_type = 77, "file_type"),
+        (|r| r.file_outputs[0].filepath = "a\0b".into(), "filepath"),
+        (|r| r.file_outputs[0].filepath = "x".repeat(300), "filepath"),
+        (|r| r.audio_mixing = 9, "audio_mixing"),
+        (|r| r.room_name.clear(), "room_name"),
+    ];
+    for (change, field) in cases {
+        let mut request = composite();
+        change(&mut request);
+        assert_eq!(refused(Request::RoomComposite(request)), missing(field));
+    }
+    let zero = livekit::EncodingOptions::default();
+    for (options, words) in [
+        (livekit::EncodingOptions { width: 15, ..zero }, "width"),
+        (livekit::EncodingOptions { height: 721, ..zero }, "height"),
+        (livekit::EncodingOptions { width: 20_000, ..zero }, "width (20000 asked, at most 4096)"),
+        (livekit::EncodingOptions { depth: 12, ..zero }, "depth"),
+        (livekit::EncodingOptions { framerate: 1000, ..zero }, "framerate (1000 asked, at most 120)"),
+        (
+            livekit::EncodingOptions { video_bitrate: i32::MAX, ..zero },
+            "video_bitrate (2147483647 asked, at most 100000)",
+        ),
+        (livekit::EncodingOptions { audio_bitrate: 600, ..zero }, "audio_bitrate (600 asked, at most 510)"),
+        (livekit::EncodingOptions { video_codec: 99, ..zero }, "video_codec"),
+        (livekit::EncodingOptions { audio_codec: 99, ..zero }, "audio_codec"),
+        (livekit::EncodingOptions { key_frame_interval: -1.0, ..zero }, "key_frame_interval"),
+        (livekit::EncodingOptions { key_frame_interval: f64::NAN, ..zero }, "key_frame_interval"),
+    ] {
+        let request = Composite { options: advanced(options), ..composite() };
+        assert_eq!(refused(Request::RoomComposite(request)), missing(words));
+    }
+    let unset = livekit::EncodingOptions { width: -5, height: 0, framerate: -1, ..zero };
+    planned(Request::RoomComposite(Composite { options: advanced(unset), ..composite() }));
+    let odd = livekit::EncodingOptions { audio_frequency: 12_345, ..zero };
+    let (code, words) = refused(Request::RoomComposite(Composite { options: advanced(odd), ..composite() }));
+    assert!(code == Code::InvalidArgument && words.contains("audio_frequency (12345 asked"), "{words}");
+
+    let nobody = livekit::ParticipantEgressRequest { identity: String::new(), ..participant() };
+    assert_eq!(refused(Request::Participant(nobody)), missing("identity"));
+    let no_track = livekit::TrackEgressRequest { track_id: String::new(), ..track("") };
+    assert_eq!(refused(Request::Track(no_track)), missing("track_id"));
+    let no_output = livekit::TrackEgressRequest { output: None, ..track("") };
+    assert_eq!(refused(Request::Track(no_output)), missing("output"));
+    let no_ids = livekit::TrackCompositeEgressRequest {
+        audio_track_id: String::new(),
+        video_track_id: String::new(),
+        ..tracks()
+    };
+    assert_eq!(refused(Request::TrackComposite(no_ids)), missing("audio_track_id or video_track_id"));
+    let ogg =
+        livekit::ParticipantEgressRequest { file_outputs: file("", livekit::EncodedFileType::Ogg), ..participant() };
+    assert_eq!(
+        refused(Request::Participant(ogg)),
+        (Code::InvalidArgument, "no supported codec is compatible with all outputs".into())
+    );
+    let bad_preset = livekit::ParticipantEgressRequest {
+        options: Some(livekit::participant_egress_request::Options::Preset(99)),
+        ..participant()
+    };
+    assert_eq!(refused(Request::Participant(bad_preset)), missing("preset"));
+
+    let defaults = Defaults::default();
+    assert_eq!(plan(&StartEgressRequest::default(), &defaults), Err(PlanError::Field("egressID")));
+    let empty = StartEgressRequest { egress_id: "EG_x".into(), ..Default::default() };
+    assert_eq!(plan(&empty, &defaults), Err(PlanError::Field("request")));
+}
+
+#[test]
+fn what_the_installation_lacks_is_named() {
+    let request = start(Request::RoomComposite(composite()));
+    let poor = Defaults { mints_tokens: false, knows_server: false, ..Defaults::default() };
+    assert_eq!(plan(&request, &poor), Err(PlanError::Field("token or api key/secret")));
+    let with_token = StartEgressRequest { token: "t".into(), ..request.clone() };
+    assert_eq!(plan(&with_token, &poor), Err(PlanError::Field("ws_url")));
+    let complete = StartEgressRequest { ws_url: "ws://x".into(), ..with_token };
+    assert!(plan(&complete, &poor).is_ok());
+    let no_disk = Defaults { disallow_local_storage: true, ..Defaults::default() };
+    assert_eq!(plan(&request, &no_disk), Err(PlanError::Field("output")));
+    let bucket = Defaults { default_storage: Some("S3"), ..Defaults::default() };
+    assert_eq!(plan(&request, &bucket).expect_err("refused").code(), Code::Unimplemented);
+
+    let again = |path: &str| {
+        let mut request = composite();
+        request.file_outputs[0].filepath = path.into();
+        plan(&StartEgressRequest { retry_count: 1, ..start(Request::RoomComposite(request)) }, &Defaults::default())
+    };
+    assert_eq!(again("a.mp4").expect_err("refused").code(), Code::FailedPrecondition);
+    assert!(again("").is_ok() && again("d/").is_ok() && again("a-{retry}.mp4").is_ok());
+}
+
+#[test]
+fn what_is_not_there_yet_is_refused_by_name() {
+    let s3 = livekit::S3Upload::default();
+    let mut uploaded = composite();
+    uploaded.file_outputs[0].output = Some(livekit::encoded_file_output::Output::S3(s3));
+    let websocket = livekit::TrackEgressRequest {
+        output: Some(livekit::track_egress_request::Output::WebsocketUrl("wss://x".into())),
+        ..track("")
+    };
+    #[expect(deprecated, reason = "old SDKs")]
+    let old_stream = livekit::room_composite_egress_request::Output::Stream(livekit::StreamOutput::default());
+    for (request, name) in [
+        (Request::RoomComposite(uploaded), "S3"),
+        (Request::Track(websocket), "websocket"),
+        (Request::Web(livekit::WebEgressRequest { url: "https://x".into(), ..Default::default() }), "web egress"),
+        (Request::Egress(livekit::StartEgressRequest::default()), "StartEgress"),
+        (Request::Replay(livekit::ExportReplayRequest::default()), "replay"),
+        (
+            Request::RoomComposite(livekit::RoomCompositeEgressRequest {
+                custom_base_url: "https://x".into(),
+                ..composite()
+            }),
+            "custom_base_url",
+        ),
+        (
+            Request::RoomComposite(livekit::RoomCompositeEgressRequest {
+                stream_outputs: vec![livekit::StreamOutput::default()],
+                ..composite()
+            }),
+            "stream outputs",
+        ),
+        (
+            Request::RoomComposite(livekit::RoomCompositeEgressRequest {
+                file_outputs: vec![],
+                output: Some(old_stream),
+                ..composite()
+            }),
+            "stream outputs",
+        ),
+        (
+            Request::RoomComposite(livekit::RoomCompositeEgressRequest {
+                segment_outputs: vec![livekit::SegmentedFileOutput::default()],
+                ..composite()
+            }),
+            "segment outputs",
+        ),
+        (
+            Request::RoomComposite(livekit::RoomCompositeEgressRequest {
+                image_outputs: vec![livekit::ImageOutput::default()],
+                ..composite()
+            }),
+            "image outputs",
+        ),
+        (
+            Request::Participant(livekit::ParticipantEgressRequest {
+                options: Some(livekit::participant_egress_request::Options::Preset(8)),
+                ..participant()
+            }),
+            "PASSTHROUGH",
+        ),
+    ] {
+        let (code, words) = refused(request);
+        assert_eq!(code, Code::Unimplemented, "{words}");
+        assert!(words.contains(name) && words.ends_with("not supported yet"), "{words}");
+    }
+}
+
+#[test]
+fn the_single_output_of_old_sdks_still_counts() {
+    #[expect(deprecated, reason = "old SDKs")]
+    let output = livekit::room_composite_egress_request::Output::File(livekit::EncodedFileOutput {
+        filepath: "old.mp4".into(),
+        ..Default::default()
+    });
+    let old = livekit::RoomCompositeEgressRequest { file_outputs: vec![], output: Some(output), ..composite() };
+    let plan = planned(Request::RoomComposite(old));
+    let Output::File(file) = &plan.outputs[0];
+    assert_eq!((file.path.as_str(), file.manifest), ("old.mp4", true));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_a_plan_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        if let Ok(start) = StartEgressRequest::decode(bytes.as_slice()) {
+            let _ = plan(&start, &Defaults::default());
+        }
+    }
+
+    #[test]
+    fn no_damage_to_a_request_makes_a_plan_panic(
+        which in 0..4u8, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
+    ) {
+        let request = match which {
+            0 => Request::RoomComposite(composite()),
+            1 => Request::Participant(participant()),
+            2 => Request::TrackComposite(tracks()),
+            _ => Request::Track(track("a.ivf")),
+        };
+        let mut bytes = start(request).encode_to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        for damaged in [bytes.as_slice(), &bytes[..cut.index(bytes.len())]] {
+            if let Ok(start) = StartEgressRequest::decode(damaged) {
+                let _ = plan(&start, &Defaults::default());
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_is_planned_can_be_made(
+        width in any::<i32>(), height in any::<i32>(), framerate in any::<i32>(), video_bitrate in any::<i32>(),
+        audio_bitrate in any::<i32>(), audio_frequency in any::<i32>(), key_frame_interval in any::<f64>(),
+        audio_codec in -1..5, video_codec in -1..6, small in any::<bool>(), file_type in -1..5,
+    ) {
+        let shrink = |value: i32| if small { value.rem_euclid(5000) } else { value };
+        let options = livekit::EncodingOptions {
+            width: shrink(width) & !1, height: shrink(height) & !1, framerate: shrink(framerate) % 200,
+            video_bitrate: shrink(video_bitrate), audio_bitrate: shrink(audio_bitrate) % 600,
+            audio_frequency: if small { 48_000 } else { audio_frequency },
+            key_frame_interval: if small { 2.5 } else { key_frame_interval },
+            audio_codec, video_codec, ..Default::default()
+        };
+        let mut request = livekit::RoomCompositeEgressRequest {
+            options: Some(livekit::room_composite_egress_request::Options::Advanced(options)),
+            ..composite()
+        };
+        request.file_outputs[0].file_type = file_type;
+        if let Ok(plan) = plan(&start(Request::RoomComposite(request)), &Defaults::default()) {
+            let Some(Picture::Composed { encoding, .. }) = plan.picture else { panic!() };
+            prop_assert!((16..=4096).contains(&encoding.width) && encoding.width % 2 == 0);
+            prop_assert!((16..=4096).contains(&encoding.height) && encoding.height % 2 == 0);
+            prop_assert!((1..=120).contains(&encoding.framerate) && encoding.bitrate >= 1);
+            prop_assert!(encoding.key_frame_interval.is_none_or(|seconds| seconds.is_finite() && seconds > 0.0));
+            let Some(Sound::Mixed { frequency, bitrate, .. }) = plan.sound else { panic!() };
+            prop_assert!((8000..=96_000).contains(&frequency) && (1..=510).contains(&bitrate));
+        }
+    }
+}
