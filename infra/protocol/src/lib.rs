@@ -5,7 +5,9 @@ pub use livekit_protocol as livekit;
 
 pub mod ids;
 pub mod code;
+pub mod ledger;
 pub mod psrpc;
+pub mod redact;
 pub mod rpc;
 
 pub use code::{Code, RpcError};

@@ -1,0 +1,247 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::rpc::start_egress_request::Request;
+
+fn start() -> StartEgressRequest {
+    StartEgressRequest {
+        egress_id: "EG_x".into(),
+        room_id: "RM_x".into(),
+        request: Some(Request::RoomComposite(livekit::RoomCompositeEgressRequest {
+            room_name: "sales".into(),
+            layout: "speaker".into(),
+            file_outputs: vec![livekit::EncodedFileOutput::default()],
+            ..Default::default()
+        })),
+        ..Default::default()
+    }
+}
+
+fn opened() -> Fact {
+    Fact::FileOpened { index: 0, filename: "a.mp4".into(), location: "/out/a.mp4".into() }
+}
+
+fn stored() -> Fact {
+    Fact::FileStored { index: 0, size: 77, started_at: 1100, ended_at: 3100, location: "/out/a.mp4".into() }
+}
+
+/// Everything that came out, in order.
+fn told(facts: Vec<Fact>) -> (Ledger, Vec<livekit::EgressInfo>) {
+    let mut ledger = Ledger::accept(&start(), 1000);
+    let sent = (1001..).zip(facts).filter_map(|(at, fact)| ledger.on(fact, at)).collect();
+    (ledger, sent)
+}
+
+#[test]
+fn an_ordinary_life() {
+    let ledger = Ledger::accept(&start(), 1000);
+    let info = ledger.info();
+    assert_eq!(
+        (info.status(), info.started_at, info.updated_at, info.ended_at),
+        (EgressStatus::EgressStarting, 1000, 1000, 0)
+    );
+    assert_eq!((info.room_name.as_str(), info.room_id.as_str()), ("sales", "RM_x"));
+    assert_eq!((info.source_type(), info.file_results.len()), (livekit::EgressSourceType::Web, 1));
+
+    let (ledger, sent) = told(vec![
+        Fact::Waiting("waiting for the first track".into()),
+        opened(),
+        Fact::Active { started_at: 1100 },
+        Fact::Ending(EndReason::StopAsked),
+        stored(),
+        Fact::ManifestStored { location: "/out/EG_x.json".into() },
+        Fact::Over(Outcome::Complete),
+    ]);
+    let statuses: Vec<_> = sent.iter().map(|info| info.status()).collect();
+    use EgressStatus::*;
+    assert_eq!(statuses, [EgressStarting, EgressActive, EgressEnding, EgressComplete]);
+    assert_eq!(sent[0].details, "waiting for the first track");
+    assert_eq!(sent[1].details, "");
+    let last = ledger.info();
+    assert_eq!((last.details.as_str(), last.error.as_str(), last.error_code), ("End reason: StopEgress API", "", 0));
+    assert_eq!((last.ended_at, last.manifest_location.as_str()), (1007, "/out/EG_x.json"));
+    let file = &last.file_results[0];
+    assert_eq!(
+        (file.filename.as_str(), file.size, file.duration, file.location.as_str()),
+        ("a.mp4", 77, 2000, "/out/a.mp4")
+    );
+    #[expect(deprecated, reason = "clients of the single-output days still read it")]
+    let Some(livekit::egress_info::Result::File(single)) = &last.result else { panic!() };
+    assert_eq!(single, file);
+}
+
+#[test]
+fn an_end_before_the_beginning_is_aborted() {
+    for (facts, words, details) in [
+        (
+            vec![Fact::Ending(EndReason::StopAsked), Fact::Over(Outcome::stopped_before_start())],
+            "Stop called before pipeline could start",
+            "End reason: StopEgress API",
+        ),
+        (
+            vec![Fact::Waiting("waiting for ann".into()), Fact::Over(Outcome::Complete)],
+            "Start signal not received",
+            "End reason: Source closed; waiting for ann",
+        ),
+        (
+            vec![Fact::Over(Outcome::LimitReached)],
+            "Session limit reached before start signal",
+            "End reason: Session limit reached",
+        ),
+    ] {
+        let (ledger, _) = told(facts);
+        let info = ledger.info();
+        assert_eq!((info.status(), info.error_code), (EgressStatus::EgressAborted, 412));
+        assert_eq!((info.error.as_str(), info.details.as_str()), (words, details));
+        assert_ne!(info.ended_at, 0);
+    }
+}
+
+#[test]
+fn a_limit_ends_when_it_was_reached_not_when_the_file_was_stored() {
+    let (ledger, sent) = told(vec![
+        Fact::Active { started_at: 1000 },
+        Fact::Ending(EndReason::Limit),
+        stored(),
+        Fact::Over(Outcome::Complete),
+    ]);
+    let info = ledger.info();
+    assert_eq!((info.status(), info.error_code, info.ended_at), (EgressStatus::EgressLimitReached, 413, 1002));
+    assert_eq!(
+        (info.error.as_str(), info.details.as_str()),
+        ("Session limit reached", "End reason: Session limit reached")
+    );
+    assert_eq!(sent.len(), 3);
+}
+
+#[test]
+fn a_failure_says_what_where_and_what_is_left() {
+    let (ledger, sent) = told(vec![
+        opened(),
+        Fact::Active { started_at: 1000 },
+        Fact::Noted("reconnected to the room after 5.1 s".into()),
+        Fact::Over(Outcome::Failed { code: Code::Internal, words: "signal: killed".into() }),
+    ]);
+    let info = ledger.info();
+    assert_eq!(
+        (info.status(), info.error.as_str(), info.error_code),
+        (EgressStatus::EgressFailed, "signal: killed", 500)
+    );
+    assert_eq!(
+        info.details,
+        "End reason: Failure; reconnected to the room after 5.1 s; not finished properly: /out/a.mp4"
+    );
+    assert_eq!(info.file_results[0].location, "/out/a.mp4");
+    assert_eq!(sent.len(), 3, "ACTIVE, the note, FAILED");
+    let silent = told(vec![Fact::Over(Outcome::Failed { code: Code::NotFound, words: String::new() })]).0;
+    assert_eq!((silent.info().error.as_str(), silent.info().error_code), ("failed", 404));
+}
+
+#[test]
+fn the_end_asked_for_while_the_first_media_was_on_its_way() {
+    let (_, sent) = told(vec![Fact::Ending(EndReason::StopAsked), Fact::Active { started_at: 1000 }]);
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].status(), EgressStatus::EgressEnding);
+}
+
+#[test]
+fn notes_are_bounded_and_said_once() {
+    let mut ledger = Ledger::accept(&start(), 1000);
+    for n in 0..40 {
+        ledger.on(Fact::Noted(format!("note {}", n / 2)), 1000);
+    }
+    assert!(ledger.info().details.ends_with("note 11; and 16 more"), "{}", ledger.info().details);
+}
+
+#[test]
+fn what_is_unfinished_is_known_to_a_salvage() {
+    let (mut ledger, _) = told(vec![opened()]);
+    assert_eq!(ledger.unfinished().collect::<Vec<_>>(), [(0, "/out/a.mp4")]);
+    ledger.on(stored(), 2000);
+    assert_eq!(ledger.unfinished().count(), 0);
+}
+
+fn fact() -> impl Strategy<Value = Fact> {
+    let words = "[a-c]{0,2}";
+    prop_oneof![
+        words.prop_map(Fact::Waiting),
+        (words, words).prop_map(|(room_id, room_name)| Fact::Joined { room_id, room_name }),
+        (0..3usize, words, words).prop_map(|(index, filename, location)| Fact::FileOpened {
+            index,
+            filename,
+            location
+        }),
+        any::<i64>().prop_map(|started_at| Fact::Active { started_at }),
+        prop_oneof![
+            Just(EndReason::StopAsked),
+            Just(EndReason::Limit),
+            Just(EndReason::SourceClosed),
+            Just(EndReason::Killed)
+        ]
+        .prop_map(Fact::Ending),
+        (any::<usize>(), any::<u64>(), any::<i64>(), any::<i64>(), words).prop_map(
+            |(index, size, started_at, ended_at, location)| Fact::FileStored {
+                index: index % 4,
+                size,
+                started_at,
+                ended_at,
+                location
+            }
+        ),
+        words.prop_map(Fact::Noted),
+        words.prop_map(|location| Fact::ManifestStored { location }),
+        prop_oneof![
+            Just(Outcome::Complete),
+            Just(Outcome::LimitReached),
+            words.prop_map(|words| Outcome::Aborted { words }),
+            words.prop_map(|words| Outcome::Failed { code: Code::Unknown, words }),
+        ]
+        .prop_map(Fact::Over),
+    ]
+}
+
+fn step(status: EgressStatus) -> u8 {
+    match status {
+        EgressStatus::EgressStarting => 0,
+        EgressStatus::EgressActive => 1,
+        EgressStatus::EgressEnding => 2,
+        _ => 3,
+    }
+}
+
+proptest! {
+    #[test]
+    fn there_is_one_end_whatever_the_order_of_facts(
+        facts in proptest::collection::vec((fact(), any::<i64>()), 0..40), hand_over in any::<prop::sample::Index>(),
+    ) {
+        let mut ledger = Ledger::accept(&start(), 1000);
+        let mut sent: Vec<livekit::EgressInfo> = Vec::new();
+        let hand_over = hand_over.index(facts.len() + 1);
+        for (n, (fact, at)) in facts.into_iter().enumerate() {
+            if n == hand_over {
+                // Another process goes on from here.
+                let json = serde_json::to_string(&ledger).unwrap();
+                let other: Ledger = serde_json::from_str(&json).unwrap();
+                prop_assert_eq!(&other, &ledger);
+                ledger = other;
+            }
+            let before = ledger.clone();
+            let out = ledger.on(fact, at);
+            if before.is_over() {
+                prop_assert!(out.is_none());
+                prop_assert_eq!(&before, &ledger);
+            }
+            prop_assert!(step(before.status()) <= step(ledger.status()));
+            prop_assert_eq!(ledger.info().file_results.len(), ledger.files.len());
+            sent.extend(out);
+        }
+        prop_assert!(sent.windows(2).all(|two| two[0].updated_at < two[1].updated_at || two[0].updated_at == i64::MAX));
+        prop_assert!(sent.iter().filter(|info| step(info.status()) == 3).count() <= 1);
+        for info in &sent {
+            let over = step(info.status()) == 3;
+            prop_assert_eq!(over, info.ended_at != 0);
+            prop_assert!(!over || info.ended_at >= info.started_at);
+            prop_assert_eq!(!info.error.is_empty(), over && info.status() != EgressStatus::EgressComplete);
+        }
+    }
+}

@@ -1,0 +1,498 @@
+//! The request as it may be shown: in EgressInfo, and so in ListEgress, webhooks and logs.
+//!
+//! Where livekit/egress has a placeholder for a secret, ours is the same. It leaves some secrets standing (every output
+//! when there are several, proxy passwords, query values of SRT and websocket URLs); here none is. `webhooks` stay
+//! whole: livekit-server reads its extra destinations from this copy, and `signing_key` is the name of a key, no secret.
+
+use livekit_protocol as livekit;
+use livekit_protocol::egress_info::Request as Shown;
+
+use crate::rpc::start_egress_request::Request;
+
+/// The request for [`livekit::EgressInfo`], without its secrets.
+pub fn redacted(request: &Request) -> Shown {
+    match request.clone() {
+        Request::RoomComposite(mut request) => {
+            use livekit::room_composite_egress_request::Output;
+            request.custom_base_url = credentials_in_url(&request.custom_base_url);
+            lists(
+                &mut request.file_outputs,
+                &mut request.stream_outputs,
+                &mut request.segment_outputs,
+                &mut request.image_outputs,
+            );
+            #[expect(deprecated, reason = "old SDKs still fill the single output")]
+            match &mut request.output {
+                Some(Output::File(output)) => file(output),
+                Some(Output::Stream(output)) => stream(output),
+                Some(Output::Segments(output)) => segments(output),
+                None => {}
+            }
+            Shown::RoomComposite(request)
+        }
+        Request::Web(mut request) => {
+            use livekit::web_egress_request::Output;
+            request.url = credentials_in_url(&request.url);
+            lists(
+                &mut request.file_outputs,
+                &mut request.stream_outputs,
+                &mut request.segment_outputs,
+                &mut request.image_outputs,
+            );
+            #[expect(deprecated, reason = "old SDKs still fill the single output")]
+            match &mut request.output {
+                Some(Output::File(output)) => file(output),
+                Some(Output::Stream(output)) => stream(output),
+                Some(Output::Segments(output)) => segments(output),
+                None => {}
+            }
+            Shown::Web(request)
+        }
+        Request::Participant(mut request) => {
+            lists(
+                &mut request.file_outputs,
+                &mut request.stream_outputs,
+                &mut request.segment_outputs,
+                &mut request.image_outputs,
+            );
+            Shown::Participant(request)
+        }
+        Request::TrackComposite(mut request) => {
+            use livekit::track_composite_egress_request::Output;
+            lists(
+                &mut request.file_outputs,
+                &mut request.stream_outputs,
+                &mut request.segment_outputs,
+                &mut request.image_outputs,
+            );
+            #[expect(deprecated, reason = "old SDKs still fill the single output")]
+            match &mut request.output {
+                Some(Output::File(output)) => file(output),
+                Some(Output::Stream(output)) => stream(output),
+                Some(Output::Segments(output)) => segments(output),
+                None => {}
+            }
+            Shown::TrackComposite(request)
+        }
+        Request::Track(mut request) => {
+            use livekit::direct_file_output::Output as Upload;
+            use livekit::track_egress_request::Output;
+            match &mut request.output {
+                Some(Output::WebsocketUrl(url)) => *url = stream_url(url),
+                Some(Output::File(output)) => match &mut output.output {
+                    Some(Upload::S3(upload)) => s3(upload),
+                    Some(Upload::Gcp(upload)) => gcp(upload),
+                    Some(Upload::Azure(upload)) => azure(upload),
+                    Some(Upload::AliOss(upload)) => ali_oss(upload),
+                    None => {}
+                },
+                None => {}
+            }
+            Shown::Track(request)
+        }
+        Request::Egress(mut request) => {
+            use livekit::start_egress_request::Source;
+            match &mut request.source {
+                Some(Source::Template(template)) => {
+                    template.custom_base_url = credentials_in_url(&template.custom_base_url);
+                }
+                Some(Source::Web(web)) => web.url = credentials_in_url(&web.url),
+                Some(Source::Media(_)) | None => {}
+            }
+            request.outputs.iter_mut().for_each(output);
+            storage(request.storage.as_mut());
+            Shown::Egress(request)
+        }
+        Request::Replay(mut request) => {
+            use livekit::export_replay_request::Source;
+            match &mut request.source {
+                Some(Source::Template(template)) => {
+                    template.custom_base_url = credentials_in_url(&template.custom_base_url);
+                }
+                Some(Source::Web(web)) => web.url = credentials_in_url(&web.url),
+                Some(Source::Media(_)) | None => {}
+            }
+            request.outputs.iter_mut().for_each(output);
+            storage(request.storage.as_mut());
+            Shown::Replay(request)
+        }
+    }
+}
+
+/// A stream's address without its key: `rtmp://host/app/{str...key}`, `srt://host?streamid={...}`. Also what stands in
+/// `stream_results`.
+pub fn stream_url(url: &str) -> String {
+    let (url, live) = match url.strip_suffix(" live=1") {
+        Some(url) => (url, " live=1"),
+        None => (url, ""),
+    };
+    let Some((scheme, rest)) = url.split_once("://") else { return "{...}".to_owned() };
+    let rest = credentials_in(rest);
+    let (path, query) = match rest.split_once('?') {
+        Some((path, query)) => (path.to_owned(), Some(query)),
+        None => (rest.clone(), None),
+    };
+    let path = match scheme.to_ascii_lowercase().as_str() {
+        // The key is what follows the scheme: mux://KEY, twitch://KEY.
+        "mux" | "twitch" => key(&path),
+        "rtmp" | "rtmps" => match path.rsplit_once('/') {
+            Some((app, secret)) => format!("{app}/{}", key(secret)),
+            None => path,
+        },
+        _ => path,
+    };
+    match query {
+        Some(query) => format!("{scheme}://{path}?{}{live}", query_values(query)),
+        None => format!("{scheme}://{path}{live}"),
+    }
+}
+
+fn lists(
+    files: &mut [livekit::EncodedFileOutput],
+    streams: &mut [livekit::StreamOutput],
+    segment_lists: &mut [livekit::SegmentedFileOutput],
+    image_lists: &mut [livekit::ImageOutput],
+) {
+    files.iter_mut().for_each(file);
+    streams.iter_mut().for_each(stream);
+    segment_lists.iter_mut().for_each(segments);
+    image_lists.iter_mut().for_each(images);
+}
+
+fn output(output: &mut livekit::Output) {
+    use livekit::output::Config;
+    match &mut output.config {
+        Some(Config::Stream(output)) => stream(output),
+        Some(Config::Segments(output)) => segments(output),
+        Some(Config::Images(output)) => images(output),
+        Some(Config::File(_)) | None => {}
+    }
+    storage(output.storage.as_mut());
+}
+
+fn storage(storage: Option<&mut livekit::StorageConfig>) {
+    use livekit::storage_config::Provider;
+    match storage.and_then(|storage| storage.provider.as_mut()) {
+        Some(Provider::S3(upload)) => s3(upload),
+        Some(Provider::Gcp(upload)) => gcp(upload),
+        Some(Provider::Azure(upload)) => azure(upload),
+        Some(Provider::AliOss(upload)) => ali_oss(upload),
+        None => {}
+    }
+}
+
+fn file(output: &mut livekit::EncodedFileOutput) {
+    use livekit::encoded_file_output::Output;
+    match &mut output.output {
+        Some(Output::S3(upload)) => s3(upload),
+        Some(Output::Gcp(upload)) => gcp(upload),
+        Some(Output::Azure(upload)) => azure(upload),
+        Some(Output::AliOss(upload)) => ali_oss(upload),
+        None => {}
+    }
+}
+
+fn stream(output: &mut livekit::StreamOutput) {
+    for url in &mut output.urls {
+        *url = stream_url(url);
+    }
+}
+
+fn segments(output: &mut livekit::SegmentedFileOutput) {
+    use livekit::segmented_file_output::Output;
+    match &mut output.output {
+        Some(Output::S3(upload)) => s3(upload),
+        Some(Output::Gcp(upload)) => gcp(upload),
+        Some(Output::Azure(upload)) => azure(upload),
+        Some(Output::AliOss(upload)) => ali_oss(upload),
+        None => {}
+    }
+}
+
+fn images(output: &mut livekit::ImageOutput) {
+    use livekit::image_output::Output;
+    match &mut output.output {
+        Some(Output::S3(upload)) => s3(upload),
+        Some(Output::Gcp(upload)) => gcp(upload),
+        Some(Output::Azure(upload)) => azure(upload),
+        Some(Output::AliOss(upload)) => ali_oss(upload),
+        None => {}
+    }
+}
+
+fn s3(upload: &mut livekit::S3Upload) {
+    hide(&mut upload.access_key, "{access_key}");
+    hide(&mut upload.secret, "{secret}");
+    hide(&mut upload.session_token, "{session_token}");
+    hide(&mut upload.assume_role_external_id, "{external_id}");
+    upload.endpoint = credentials_in_url(&upload.endpoint);
+    proxy(upload.proxy.as_mut());
+}
+
+fn gcp(upload: &mut livekit::GcpUpload) {
+    hide(&mut upload.credentials, "{credentials}");
+    proxy(upload.proxy.as_mut());
+}
+
+fn azure(upload: &mut livekit::AzureBlobUpload) {
+    hide(&mut upload.account_name, "{account_name}");
+    hide(&mut upload.account_key, "{account_key}");
+}
+
+fn ali_oss(upload: &mut livekit::AliOssUpload) {
+    hide(&mut upload.access_key, "{access_key}");
+    hide(&mut upload.secret, "{secret}");
+    upload.endpoint = credentials_in_url(&upload.endpoint);
+}
+
+fn proxy(proxy: Option<&mut livekit::ProxyConfig>) {
+    if let Some(proxy) = proxy {
+        proxy.url = credentials_in_url(&proxy.url);
+        hide(&mut proxy.username, "{username}");
+        hide(&mut proxy.password, "{password}");
+    }
+}
+
+/// What is not set is no secret and stays visibly unset.
+fn hide(secret: &mut String, placeholder: &str) {
+    if !secret.is_empty() {
+        *secret = placeholder.to_owned();
+    }
+}
+
+/// `scheme://user:password@host/…` without user and password; anything without them as it is.
+fn credentials_in_url(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => format!("{scheme}://{}", credentials_in(rest)),
+        None => credentials_in(url),
+    }
+}
+
+fn credentials_in(rest: &str) -> String {
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{{...}}@{}", &rest[at + 1..]),
+        None => rest.to_owned(),
+    }
+}
+
+/// Names stay, values go.
+fn query_values(query: &str) -> String {
+    let hidden = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) => format!("{name}={{...}}"),
+        None if pair.is_empty() => String::new(),
+        None => "{...}".to_owned(),
+    });
+    hidden.collect::<Vec<_>>().join("&")
+}
+
+/// Enough of a stream key to recognise it by.
+fn key(secret: &str) -> String {
+    let letters: Vec<char> = secret.chars().collect();
+    let shown = match letters.len() {
+        9.. => 3,
+        6.. => 2,
+        3.. => 1,
+        _ => 0,
+    };
+    let first: String = letters[..shown].iter().collect();
+    let last: String = letters[letters.len() - shown..].iter().collect();
+    format!("{{{first}...{last}}}")
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    const CANARY: &str = "canary-canary-canary";
+
+    fn canary() -> String {
+        CANARY.to_owned()
+    }
+
+    fn proxied() -> Option<livekit::ProxyConfig> {
+        Some(livekit::ProxyConfig {
+            url: format!("http://me:{CANARY}@proxy:3128"),
+            username: canary(),
+            password: canary(),
+        })
+    }
+
+    fn s3_upload() -> livekit::S3Upload {
+        livekit::S3Upload {
+            access_key: canary(),
+            secret: canary(),
+            session_token: canary(),
+            assume_role_external_id: canary(),
+            bucket: "bucket".into(),
+            endpoint: format!("https://{CANARY}@minio"),
+            proxy: proxied(),
+            ..Default::default()
+        }
+    }
+
+    fn streams() -> livekit::StreamOutput {
+        livekit::StreamOutput {
+            protocol: 0,
+            urls: vec![
+                format!("rtmp://host/live/{CANARY}"),
+                format!("rtmps://user:{CANARY}@host/live/{CANARY} live=1"),
+                format!("srt://host:99?streamid={CANARY}&passphrase={CANARY}"),
+                format!("wss://host/audio?token={CANARY}"),
+                format!("mux://{CANARY}"),
+                format!("twitch://{CANARY}"),
+                CANARY.to_owned(),
+            ],
+        }
+    }
+
+    fn all_outputs() -> [livekit::EncodedFileOutput; 4] {
+        use livekit::encoded_file_output::Output;
+        let with = |output| livekit::EncodedFileOutput { output: Some(output), ..Default::default() };
+        [
+            with(Output::S3(s3_upload())),
+            with(Output::Gcp(livekit::GcpUpload { credentials: canary(), bucket: "b".into(), proxy: proxied() })),
+            with(Output::Azure(livekit::AzureBlobUpload {
+                account_name: canary(),
+                account_key: canary(),
+                container_name: "c".into(),
+            })),
+            with(Output::AliOss(livekit::AliOssUpload {
+                access_key: canary(),
+                secret: canary(),
+                endpoint: format!("https://u:{CANARY}@oss"),
+                ..Default::default()
+            })),
+        ]
+    }
+
+    fn segment() -> livekit::SegmentedFileOutput {
+        livekit::SegmentedFileOutput {
+            output: Some(livekit::segmented_file_output::Output::S3(s3_upload())),
+            ..Default::default()
+        }
+    }
+
+    fn image() -> livekit::ImageOutput {
+        livekit::ImageOutput { output: Some(livekit::image_output::Output::S3(s3_upload())), ..Default::default() }
+    }
+
+    fn storage_config() -> Option<livekit::StorageConfig> {
+        Some(livekit::StorageConfig { provider: Some(livekit::storage_config::Provider::S3(s3_upload())) })
+    }
+
+    fn v2_outputs() -> Vec<livekit::Output> {
+        use livekit::output::Config;
+        [Config::Stream(streams()), Config::Segments(segment()), Config::Images(image())]
+            .map(|config| livekit::Output { config: Some(config), storage: storage_config() })
+            .into()
+    }
+
+    #[expect(deprecated, reason = "old SDKs still fill the single output")]
+    fn requests() -> Vec<Request> {
+        let url = || format!("https://user:{CANARY}@page/");
+        let direct =
+            |output| Request::Track(livekit::TrackEgressRequest { output: Some(output), ..Default::default() });
+        vec![
+            Request::RoomComposite(livekit::RoomCompositeEgressRequest {
+                custom_base_url: url(),
+                file_outputs: all_outputs().into(),
+                stream_outputs: vec![streams(), streams()],
+                segment_outputs: vec![segment(), segment()],
+                image_outputs: vec![image(), image()],
+                output: Some(livekit::room_composite_egress_request::Output::Stream(streams())),
+                ..Default::default()
+            }),
+            Request::Web(livekit::WebEgressRequest {
+                url: url(),
+                file_outputs: all_outputs().into(),
+                output: Some(livekit::web_egress_request::Output::Segments(segment())),
+                ..Default::default()
+            }),
+            Request::Participant(livekit::ParticipantEgressRequest {
+                file_outputs: all_outputs().into(),
+                image_outputs: vec![image(), image()],
+                ..Default::default()
+            }),
+            Request::TrackComposite(livekit::TrackCompositeEgressRequest {
+                segment_outputs: vec![segment(), segment()],
+                output: Some(livekit::track_composite_egress_request::Output::File(all_outputs()[0].clone())),
+                ..Default::default()
+            }),
+            direct(livekit::track_egress_request::Output::WebsocketUrl(format!("wss://u:{CANARY}@h/?k={CANARY}"))),
+            direct(livekit::track_egress_request::Output::File(livekit::DirectFileOutput {
+                output: Some(livekit::direct_file_output::Output::S3(s3_upload())),
+                ..Default::default()
+            })),
+            Request::Egress(livekit::StartEgressRequest {
+                source: Some(livekit::start_egress_request::Source::Web(livekit::WebSource {
+                    url: url(),
+                    ..Default::default()
+                })),
+                outputs: v2_outputs(),
+                storage: storage_config(),
+                ..Default::default()
+            }),
+            Request::Replay(livekit::ExportReplayRequest {
+                source: Some(livekit::export_replay_request::Source::Template(livekit::TemplateSource {
+                    custom_base_url: url(),
+                    ..Default::default()
+                })),
+                outputs: v2_outputs(),
+                storage: storage_config(),
+                ..Default::default()
+            }),
+        ]
+    }
+
+    #[test]
+    fn no_secret_of_any_output_is_shown() {
+        for request in requests() {
+            let info = livekit::EgressInfo { request: Some(redacted(&request)), ..Default::default() };
+            let bytes = info.encode_to_vec();
+            let shown = String::from_utf8_lossy(&bytes);
+            assert!(!shown.contains(CANARY), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_stays() {
+        let webhook =
+            livekit::WebhookConfig { url: "https://hook".into(), signing_key: "APIkey".into(), ..Default::default() };
+        let mut upload = livekit::EncodedFileOutput { filepath: "a.mp4".into(), ..Default::default() };
+        upload.output = Some(livekit::encoded_file_output::Output::S3(livekit::S3Upload {
+            secret: canary(),
+            bucket: "bucket".into(),
+            region: "eu-west-1".into(),
+            ..Default::default()
+        }));
+        let request = livekit::ParticipantEgressRequest {
+            identity: "ann".into(),
+            webhooks: vec![webhook],
+            file_outputs: vec![upload],
+            ..Default::default()
+        };
+        let mut expected = request.clone();
+        let Some(livekit::encoded_file_output::Output::S3(s3)) = &mut expected.file_outputs[0].output else { panic!() };
+        s3.secret = "{secret}".into();
+        assert_eq!(redacted(&Request::Participant(request)), Shown::Participant(expected));
+    }
+
+    #[test]
+    fn a_stream_key_is_recognised_but_not_told() {
+        for (url, shown) in [
+            ("rtmp://localhost:1935/live/stream-key", "rtmp://localhost:1935/live/{str...key}"),
+            ("rtmp://h/app/abcdef live=1", "rtmp://h/app/{ab...ef} live=1"),
+            ("rtmp://h/app/abc", "rtmp://h/app/{a...c}"),
+            ("rtmps://h/app/ab", "rtmps://h/app/{...}"),
+            ("mux://abcdefghi", "mux://{abc...ghi}"),
+            ("srt://h:9000?mode=caller&passphrase=x", "srt://h:9000?mode={...}&passphrase={...}"),
+            ("wss://u:p@h/audio", "wss://{...}@h/audio"),
+            ("nothing", "{...}"),
+        ] {
+            assert_eq!(stream_url(url), shown);
+        }
+    }
+}
