@@ -6,4 +6,6 @@
 
 pub mod outlet;
 pub mod pipeline;
+pub mod source;
+pub mod timeline;
 pub mod track;

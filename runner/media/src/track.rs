@@ -1,17 +1,18 @@
 //! Words every room of this crate shares: a track, a moment, and what happens to tracks on the session's timeline.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// One stay of one publication in this recording. A publication that comes back (reconnect, republish) with the same
 /// participant identity and source keeps its id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TrackId(pub u32);
 
 /// Nanoseconds since the first packet of the session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionTime(pub u64);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Codec {
     H264,
     H265,
@@ -30,7 +31,7 @@ impl Codec {
 }
 
 /// LiveKit's TrackSource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Origin {
     Camera,
     Microphone,

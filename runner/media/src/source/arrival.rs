@@ -1,0 +1,73 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::track::{Codec, Origin};
+
+/// What comes from a room, before anything was made of it. A dump is a list of these with their times.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Arrival {
+    /// From now on this RTP stream (SSRC) carries this publication.
+    Opened {
+        stream: u32,
+        publication: Publication,
+    },
+    /// The server took the stream away.
+    Closed {
+        stream: u32,
+    },
+    Packet {
+        stream: u32,
+        seq: u64,
+        rtp: u64,
+        marker: bool,
+        form: Form,
+        #[serde(skip)]
+        payload: Bytes,
+    },
+    /// `rtp` as on the wire; `ntp` is the publisher's clock, nanoseconds since 1970.
+    Report {
+        stream: u32,
+        rtp: u32,
+        ntp: i64,
+    },
+    Muted {
+        sid: String,
+        muted: bool,
+    },
+    /// The publication is gone.
+    Left {
+        sid: String,
+    },
+    /// Our own connection is lost: every stream is over, publications may come back.
+    Interrupted,
+    /// Identities, loudest first.
+    Speakers {
+        identities: Vec<String>,
+    },
+    Layout {
+        name: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publication {
+    pub sid: String,
+    pub identity: String,
+    pub agent: bool,
+    pub origin: Origin,
+    pub size: (u32, u32),
+    pub muted: bool,
+}
+
+/// What the payload type of a packet stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Form {
+    pub codec: Codec,
+    pub clock_rate: u32,
+    pub channels: u8,
+}
+
+/// Monotonic time since the source began: what `Arrival`s are stamped with.
+pub type Since = Duration;

@@ -1,0 +1,494 @@
+//! Arrivals → `Timed`: reorder, assemble, gates, place. Pure: time is an argument, so a dump gives the same stream
+//! as the live room did, as fast as it is read.
+
+mod stream;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use self::stream::{Made, Stream};
+use super::arrival::{Arrival, Publication, Since};
+use super::packet::Packet;
+use super::reorder::Counts;
+use crate::timeline::{LEAST_STEP, Timeline};
+use crate::track::{Codec, Frame, Origin, SessionTime, Timed, Track, TrackId};
+
+/// How often `tick` wants to be called.
+pub const TICK: Duration = Duration::from_millis(20);
+
+/// A muted or departing track is over when it was quiet this long: the last packets travel beside the news.
+const QUIET: Duration = Duration::from_millis(200);
+const QUIET_LIMIT: Duration = Duration::from_millis(1500);
+/// A track whose frames come more often than this is waited for when it pauses; one that seldom speaks is not.
+const REGULAR: u64 = 500_000_000;
+/// Way and assembly of a frame from a track that is not waited for.
+const MARGIN: Duration = Duration::from_millis(150);
+/// Between requests for a key frame of one stream.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// The server begins every subscription with a key frame by itself.
+const ASK_FIRST: Duration = Duration::from_millis(300);
+
+#[derive(Clone, Copy, Debug)]
+pub struct ReceptionOptions {
+    /// How long a hole is waited for, and how long a regular track may be silent before the others go on.
+    pub patience: Duration,
+    /// Frames are held until every stream has a sender report, at most this long: copies then start aligned.
+    pub hold: Duration,
+}
+
+/// Per track since it joined.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TrackStats {
+    pub track: TrackId,
+    pub sid: String,
+    pub codec: Option<Codec>,
+    pub frames: u64,
+    pub bytes: u64,
+    pub packets: u64,
+    pub lost: u64,
+    pub recovered: u64,
+    pub late: u64,
+    /// Frames dropped while waiting for a key frame.
+    pub undecodable: u64,
+    pub keyframes_asked: u64,
+}
+
+pub struct Reception {
+    options: ReceptionOptions,
+    timeline: Timeline,
+    streams: BTreeMap<u32, Stream>,
+    tracks: BTreeMap<TrackId, Known>,
+    ids: HashMap<(String, Origin), Vec<TrackId>>,
+    out: VecDeque<Timed>,
+    keyframes: Vec<u32>,
+    complete: Option<SessionTime>,
+    held_since: Option<Since>,
+    finished: bool,
+}
+
+/// A track as far as it is known.
+struct Known {
+    publication: Publication,
+    joined: Option<Codec>,
+    last: Option<SessionTime>,
+    last_arrival: Since,
+    /// Typical distance of frames, nanoseconds.
+    interval: f64,
+    muted_since: Option<Since>,
+    left_since: Option<Since>,
+    absent: bool,
+    stats: TrackStats,
+    /// Counts of streams that are over.
+    past: Counts,
+}
+
+impl Reception {
+    pub fn new(options: ReceptionOptions) -> Self {
+        Self {
+            options,
+            timeline: Timeline::default(),
+            streams: BTreeMap::new(),
+            tracks: BTreeMap::new(),
+            ids: HashMap::new(),
+            out: VecDeque::new(),
+            keyframes: Vec::new(),
+            complete: None,
+            held_since: None,
+            finished: false,
+        }
+    }
+
+    pub fn take(&mut self) -> Option<Timed> {
+        self.out.pop_front()
+    }
+
+    /// Streams that need a key frame now.
+    pub fn keyframes_wanted(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.keyframes)
+    }
+
+    /// Arrival time of the session's zero.
+    pub fn origin(&self) -> Option<Since> {
+        self.timeline.origin()
+    }
+
+    pub fn is_receiving(&self) -> bool {
+        !self.streams.is_empty()
+    }
+
+    pub fn streams_of(&self, track: TrackId) -> impl Iterator<Item = u32> + '_ {
+        self.streams.iter().filter(move |(_, stream)| stream.track == track).map(|(ssrc, _)| *ssrc)
+    }
+
+    pub fn sid_of(&self, track: TrackId) -> Option<&str> {
+        self.tracks.get(&track).map(|known| known.publication.sid.as_str())
+    }
+
+    /// A publication whose media is over, for the room to know when nothing more comes.
+    pub fn has_left(&self, sid: &str) -> bool {
+        !self.tracks.values().any(|known| known.publication.sid == sid && known.joined.is_some())
+    }
+
+    pub fn on(&mut self, arrival: Arrival, at: Since) {
+        match arrival {
+            Arrival::Opened { stream, publication } => self.open(stream, publication, at),
+            Arrival::Closed { stream } => self.close(stream, at),
+            Arrival::Packet { stream, seq, rtp, marker, form, payload } => {
+                let Some(it) = self.streams.get_mut(&stream) else { return };
+                if !payload.is_empty() {
+                    self.timeline.begin(at);
+                    if it.form != Some(form) {
+                        self.change_form(stream, form, at);
+                    }
+                }
+                let Some(it) = self.streams.get_mut(&stream) else { return };
+                let packet = Packet {
+                    seq,
+                    rtp,
+                    starts: it.starts(&payload),
+                    ends: marker || !form.codec.is_video(),
+                    payload,
+                    at,
+                };
+                it.reorder.put(packet);
+                self.pump(stream, at);
+            }
+            Arrival::Report { stream, rtp, ntp } => self.timeline.report(stream, rtp, ntp, at),
+            Arrival::Muted { sid, muted } => {
+                if let Some(known) = self.tracks.values_mut().find(|known| known.publication.sid == sid) {
+                    known.publication.muted = muted;
+                    known.muted_since = muted.then_some(at);
+                }
+            }
+            Arrival::Left { sid } => {
+                if let Some(known) = self.tracks.values_mut().find(|known| known.publication.sid == sid) {
+                    known.left_since.get_or_insert(at);
+                }
+            }
+            Arrival::Interrupted => {
+                for stream in self.streams.keys().copied().collect::<Vec<_>>() {
+                    self.close(stream, at);
+                }
+            }
+            Arrival::Speakers { identities } => {
+                let at = self.now(at);
+                self.out.push_back(Timed::Speakers { at, identities });
+            }
+            Arrival::Layout { name } => {
+                let at = self.now(at);
+                self.out.push_back(Timed::Layout { at, name });
+            }
+        }
+    }
+
+    /// What only time brings. At least every [`TICK`].
+    pub fn tick(&mut self, at: Since) {
+        for stream in self.streams.keys().copied().collect::<Vec<_>>() {
+            self.pump(stream, at);
+        }
+        for id in self.tracks.keys().copied().collect::<Vec<_>>() {
+            self.settle(id, at);
+        }
+        self.advance(at);
+    }
+
+    /// Nothing more will come: what is whole is placed, and everything is complete.
+    pub fn finish(&mut self, at: Since) {
+        self.finished = true;
+        for stream in self.streams.keys().copied().collect::<Vec<_>>() {
+            self.close(stream, at);
+        }
+        if self.timeline.origin().is_some() {
+            let last = self.tracks.values().filter_map(|known| known.last).max().unwrap_or_default();
+            let at = last.max(self.complete.unwrap_or_default());
+            self.out.push_back(Timed::CompleteTo { at: SessionTime(at.0 + 1) });
+        }
+    }
+
+    pub fn stats(&self) -> Vec<TrackStats> {
+        self.tracks
+            .iter()
+            .map(|(id, known)| {
+                let mut stats = known.stats.clone();
+                let mut add = |counts: Counts| {
+                    stats.packets += counts.packets;
+                    stats.lost += counts.lost;
+                    stats.recovered += counts.recovered;
+                    stats.late += counts.late;
+                };
+                add(known.past);
+                self.streams
+                    .values()
+                    .filter(|stream| stream.track == *id)
+                    .for_each(|stream| add(stream.reorder.counts()));
+                TrackStats { track: *id, sid: known.publication.sid.clone(), codec: known.joined, ..stats }
+            })
+            .collect()
+    }
+
+    /// Session time of this moment, never before what was declared complete.
+    fn now(&self, at: Since) -> SessionTime {
+        self.timeline.session_time(at).max(self.complete.unwrap_or_default())
+    }
+
+    fn open(&mut self, ssrc: u32, publication: Publication, at: Since) {
+        if let Some(stream) = self.streams.get(&ssrc) {
+            if self.tracks.get(&stream.track).is_some_and(|known| known.publication.sid == publication.sid) {
+                return;
+            }
+            self.close(ssrc, at);
+        }
+        let track = self.id_for(&publication, at);
+        let muted_since = publication.muted.then_some(at);
+        if let Some(known) = self.tracks.get_mut(&track) {
+            known.publication = publication;
+            known.muted_since = muted_since;
+            known.left_since = None;
+            known.last_arrival = at;
+        }
+        self.streams.insert(ssrc, Stream::new(track, self.options.patience, at));
+    }
+
+    /// The same participant and source is the same track, unless both live at once.
+    fn id_for(&mut self, publication: &Publication, at: Since) -> TrackId {
+        let next = TrackId(self.tracks.len() as u32 + 1);
+        let ids = self.ids.entry((publication.identity.clone(), publication.origin)).or_default();
+        let known = &self.tracks;
+        let same = ids.iter().find(|id| known.get(id).is_some_and(|it| it.publication.sid == publication.sid));
+        let streams = &self.streams;
+        let free = || ids.iter().find(|id| !streams.values().any(|stream| stream.track == **id));
+        if let Some(id) = same.or_else(free) {
+            return *id;
+        }
+        ids.push(next);
+        let known = Known {
+            publication: publication.clone(),
+            joined: None,
+            last: None,
+            last_arrival: at,
+            interval: 0.0,
+            muted_since: None,
+            left_since: None,
+            absent: false,
+            stats: TrackStats::default(),
+            past: Counts::default(),
+        };
+        self.tracks.insert(next, known);
+        next
+    }
+
+    fn close(&mut self, ssrc: u32, at: Since) {
+        let Some(mut stream) = self.streams.remove(&ssrc) else { return };
+        let track = stream.track;
+        for made in stream.flush() {
+            self.made(ssrc, &mut stream, made, at);
+        }
+        self.release(ssrc, &mut stream, at, true);
+        self.timeline.close(ssrc);
+        let still_sent = self.streams.values().any(|other| other.track == track);
+        let Some(known) = self.tracks.get_mut(&track) else { return };
+        let counts = stream.reorder.counts();
+        known.past.packets += counts.packets;
+        known.past.lost += counts.lost;
+        known.past.recovered += counts.recovered;
+        known.past.late += counts.late;
+        if known.left_since.is_some() {
+            self.leave(track);
+        } else if !still_sent && !self.finished {
+            self.absent(track);
+        }
+    }
+
+    /// The first packet, or another codec in the same stream.
+    fn change_form(&mut self, ssrc: u32, form: super::arrival::Form, at: Since) {
+        let Some(mut stream) = self.streams.remove(&ssrc) else { return };
+        for made in stream.flush() {
+            self.made(ssrc, &mut stream, made, at);
+        }
+        self.release(ssrc, &mut stream, at, true);
+        stream.form = Some(form);
+        stream.needs_key(at);
+        if let Some(known) = self.tracks.get(&stream.track) {
+            let identity = known.publication.identity.clone();
+            self.timeline.open(ssrc, &identity, !form.codec.is_video(), form.clock_rate);
+        }
+        self.streams.insert(ssrc, stream);
+    }
+
+    /// Frames that became whole, in order.
+    fn pump(&mut self, ssrc: u32, at: Since) {
+        let Some(mut stream) = self.streams.remove(&ssrc) else { return };
+        while let Some(made) = stream.next(at) {
+            self.made(ssrc, &mut stream, made, at);
+        }
+        self.release(ssrc, &mut stream, at, false);
+        if let Some(known) = self.tracks.get_mut(&stream.track) {
+            let wait = if stream.had_key { ASK_AGAIN } else { ASK_FIRST };
+            let asked_long_ago = stream.asked.is_none_or(|asked| at.saturating_sub(asked) >= ASK_AGAIN);
+            let waited = stream.key_needed_since.is_some_and(|since| stream.torn || at.saturating_sub(since) >= wait);
+            if waited && asked_long_ago && !known.publication.muted && stream.sends_video() {
+                stream.asked = Some(at);
+                known.stats.keyframes_asked += 1;
+                self.keyframes.push(ssrc);
+            }
+        }
+        self.streams.insert(ssrc, stream);
+    }
+
+    fn made(&mut self, ssrc: u32, stream: &mut Stream, made: Made, at: Since) {
+        match made {
+            Made::Unit(unit) => {
+                self.timeline.arrive(ssrc, unit.rtp, unit.at);
+                self.held_since.get_or_insert(at);
+                stream.held.push_back(unit);
+            }
+            Made::Lost(packets) => {
+                // What was whole before the hole goes first.
+                self.release(ssrc, stream, at, true);
+                let Some(known) = self.tracks.get(&stream.track) else { return };
+                if let (Some(_), Some(last)) = (known.joined, known.last) {
+                    self.out.push_back(Timed::Lost { track: stream.track, at: SessionTime(last.0 + 1), packets });
+                }
+            }
+            Made::Undecodable => {
+                if let Some(known) = self.tracks.get_mut(&stream.track) {
+                    known.stats.undecodable += 1;
+                }
+            }
+        }
+    }
+
+    /// Holds are over: place what waits.
+    fn release(&mut self, ssrc: u32, stream: &mut Stream, at: Since, force: bool) {
+        if stream.held.is_empty() {
+            return;
+        }
+        let open = self.timeline.is_open(ssrc, if force { Duration::MAX } else { at });
+        let held = self.held_since.is_some_and(|since| at.saturating_sub(since) < self.options.hold);
+        let waits_for_reports = held
+            && !force
+            && (!self.timeline.has_report(ssrc)
+                || !self.streams.iter().all(|(other, it)| !it.had_key || self.timeline.has_report(*other)));
+        if !open || waits_for_reports {
+            return;
+        }
+        while let Some(unit) = stream.held.pop_front() {
+            let Some(form) = stream.form else { continue };
+            let Some(known) = self.tracks.get_mut(&stream.track) else { continue };
+            let placed = self.timeline.place(ssrc, unit.rtp, at);
+            // A new stream of the same track (reconnect) goes on after the old one.
+            let place =
+                known.last.map_or(placed, |last| placed.max(SessionTime(last.0 + LEAST_STEP.as_nanos() as u64)));
+            if known.joined != Some(form.codec) {
+                if known.joined.is_some() {
+                    self.out.push_back(Timed::Left { track: stream.track, at: place });
+                }
+                known.joined = Some(form.codec);
+                let publication = &known.publication;
+                let track = Track {
+                    id: stream.track,
+                    sid: publication.sid.clone(),
+                    identity: publication.identity.clone(),
+                    agent: publication.agent,
+                    origin: publication.origin,
+                    codec: form.codec,
+                    clock_rate: form.clock_rate,
+                    channels: form.channels,
+                    published_size: publication.size,
+                };
+                self.out.push_back(Timed::Joined { track, at: place });
+            }
+            if let Some(last) = known.last {
+                let step = (place.0 - last.0) as f64;
+                known.interval =
+                    if known.interval == 0.0 { step } else { known.interval + (step - known.interval) * 0.1 };
+            }
+            known.last = Some(place);
+            known.last_arrival = unit.at;
+            known.absent = false;
+            known.stats.frames += 1;
+            known.stats.bytes += unit.data.len() as u64;
+            self.out.push_back(Timed::Frame(Frame {
+                track: stream.track,
+                at: place,
+                key: unit.key,
+                size: unit.size,
+                data: unit.data,
+            }));
+        }
+    }
+
+    /// Mutes and departures that became true.
+    fn settle(&mut self, id: TrackId, at: Since) {
+        let Some(known) = self.tracks.get(&id) else { return };
+        let over = |since: Since| {
+            at.saturating_sub(known.last_arrival.max(since)) >= QUIET || at.saturating_sub(since) >= QUIET_LIMIT
+        };
+        if known.left_since.is_some_and(over) {
+            for ssrc in self.streams_of(id).collect::<Vec<_>>() {
+                self.close(ssrc, at);
+            }
+            self.leave(id);
+        } else if known.muted_since.is_some_and(over) && !known.absent {
+            self.absent(id);
+        }
+    }
+
+    /// When a track that just stopped is over: one frame after its last.
+    fn end_of(&self, known: &Known) -> Option<SessionTime> {
+        let last = known.last?;
+        Some(SessionTime(last.0 + (known.interval as u64).clamp(LEAST_STEP.as_nanos() as u64, REGULAR)))
+    }
+
+    fn absent(&mut self, id: TrackId) {
+        let Some(known) = self.tracks.get(&id) else { return };
+        let end = self.end_of(known);
+        for stream in self.streams.values_mut().filter(|stream| stream.track == id) {
+            stream.needs_key_after_pause();
+        }
+        let Some(known) = self.tracks.get_mut(&id) else { return };
+        let (false, Some(_), Some(at)) = (known.absent, known.joined, end) else { return };
+        known.absent = true;
+        known.last = Some(at);
+        self.out.push_back(Timed::Absent { track: id, at });
+    }
+
+    fn leave(&mut self, id: TrackId) {
+        let Some(known) = self.tracks.get(&id) else { return };
+        let end = self.end_of(known);
+        let Some(known) = self.tracks.get_mut(&id) else { return };
+        if let (Some(_), Some(at)) = (known.joined.take(), end) {
+            known.absent = true;
+            known.last = Some(at);
+            self.out.push_back(Timed::Left { track: id, at });
+        }
+    }
+
+    /// How far every track is said.
+    fn advance(&mut self, at: Since) {
+        if self.timeline.origin().is_none() {
+            return;
+        }
+        let session = |since: Since| self.timeline.session_time(since);
+        let no_further_than = session(at.saturating_sub(self.options.patience));
+        let mut complete = session(at.saturating_sub(MARGIN));
+        for stream in self.streams.values() {
+            let Some(known) = self.tracks.get(&stream.track) else { continue };
+            if let Some(unit) = stream.held.front() {
+                // Not placed yet, and its place is not far before its arrival.
+                complete = complete.min(session(unit.at.saturating_sub(MARGIN)));
+            }
+            let waited_for = known.joined.is_some() && !known.absent && (known.interval as u64) < REGULAR;
+            if waited_for && let Some(last) = known.last {
+                complete = complete.min(last.max(no_further_than));
+            }
+        }
+        if self.complete.is_none_or(|before| complete > before) {
+            self.complete = Some(complete);
+            self.out.push_back(Timed::CompleteTo { at: complete });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,370 @@
+//! Packets in any order → whole frames in order. Pure: time is an argument.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::packet::Packet;
+
+/// A jump this large is another stretch of the stream, not a hole that retransmission could fill.
+const BEYOND_REPAIR: u64 = 3000;
+/// Packets that may pile up behind one hole; beyond it the hole is given up early, so that memory is bounded.
+const MOST_WAITING: usize = 20_000;
+/// How far before the first packet seen the stream may really have begun.
+const EARLIER_START: u64 = 64;
+
+/// The jitter buffer of one RTP stream.
+///
+/// Without loss it adds no delay: a frame leaves with its last packet. A hole is waited for, then declared lost, and
+/// everything of the frame it tore is dropped with it.
+#[derive(Debug)]
+pub struct Reorder {
+    patience: Duration,
+    waiting: BTreeMap<u64, Packet>,
+    /// First sequence number not yet released or given up.
+    next: Option<u64>,
+    /// Within the frame at the head: everything from `next` up to here is present.
+    seen_to: u64,
+    /// The packet before `next` ended a frame, or nothing was ever released before it.
+    clean: bool,
+    released_any: bool,
+    blocked_since: Option<Duration>,
+    highest: u64,
+    counts: Counts,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub packets: u64,
+    /// Never came.
+    pub lost: u64,
+    /// Came after a later one, by retransmission or by another path.
+    pub recovered: u64,
+    /// Came when it was no longer waited for, or twice.
+    pub late: u64,
+    /// Arrived, but their frame could not be completed.
+    pub torn: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// All packets of one frame, padding taken out.
+    Frame(Vec<Packet>),
+    /// So many packets are given up. What follows is not continuous with what came before.
+    Lost(u64),
+    /// Something is missing; ask again then, or after the next packet.
+    WaitUntil(Duration),
+    Empty,
+}
+
+impl Reorder {
+    pub fn new(patience: Duration) -> Self {
+        Self {
+            patience,
+            waiting: BTreeMap::new(),
+            next: None,
+            seen_to: 0,
+            clean: false,
+            released_any: false,
+            blocked_since: None,
+            highest: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Nothing is being waited for: neither a hole nor the rest of a frame.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub fn put(&mut self, packet: Packet) {
+        let seq = packet.seq;
+        match self.next {
+            None => {
+                self.next = Some(seq);
+                self.seen_to = seq;
+            }
+            Some(next) if seq < next => {
+                let still_beginning = !self.released_any && next - seq <= EARLIER_START;
+                if !still_beginning {
+                    self.counts.late += 1;
+                    return;
+                }
+                self.next = Some(seq);
+                self.seen_to = seq;
+            }
+            Some(_) => {}
+        }
+        if self.waiting.contains_key(&seq) {
+            self.counts.late += 1;
+            return;
+        }
+        self.counts.packets += 1;
+        if seq < self.highest {
+            self.counts.recovered += 1;
+        }
+        self.highest = self.highest.max(seq);
+        self.waiting.insert(seq, packet);
+    }
+
+    /// Call until it says `WaitUntil` or `Empty`.
+    pub fn next(&mut self, now: Duration) -> Next {
+        let Some(mut next) = self.next else { return Next::Empty };
+        // Padding between frames, and the headless rest of a torn frame, go first.
+        while let Some(packet) = self.waiting.get(&next) {
+            let padding = packet.payload.is_empty();
+            let headless = !self.clean && !packet.starts && !padding;
+            if !padding && !headless {
+                break;
+            }
+            // Before the first frame an earlier packet may still come and give this one its head.
+            if headless && !self.released_any && self.patience_left(now).is_some() {
+                break;
+            }
+            if headless {
+                self.counts.torn += 1;
+            }
+            self.waiting.remove(&next);
+            next += 1;
+            self.advance(next);
+        }
+        if self.waiting.is_empty() {
+            self.blocked_since = None;
+            return Next::Empty;
+        }
+        if let Some(end) = self.frame_end(next) {
+            let rest = self.waiting.split_off(&end);
+            let frame = std::mem::replace(&mut self.waiting, rest);
+            self.advance(end);
+            self.clean = true;
+            self.released_any = true;
+            return Next::Frame(frame.into_values().filter(|packet| !packet.payload.is_empty()).collect());
+        }
+        let Some((&beyond, _)) = self.waiting.range(self.seen_to..).next() else {
+            if !self.released_any && self.patience_left(now).is_none() {
+                // A beginning that never got its head.
+                return self.give_up(self.highest + 1);
+            }
+            // Only the rest of the newest frame is missing; nothing says yet that it is lost.
+            return match self.patience_left(now) {
+                Some(until) => Next::WaitUntil(until),
+                None => Next::WaitUntil(now.saturating_add(self.patience)),
+            };
+        };
+        let hopeless = beyond - self.seen_to > BEYOND_REPAIR || self.waiting.len() > MOST_WAITING;
+        match self.patience_left(now) {
+            Some(until) if !hopeless => Next::WaitUntil(until),
+            _ => self.give_up(beyond),
+        }
+    }
+
+    /// No more packets will come: everything whole leaves, everything torn is dropped.
+    pub fn flush(&mut self) -> Vec<Next> {
+        let mut out = Vec::new();
+        while let Some((&last, _)) = self.waiting.last_key_value() {
+            match self.next(Duration::MAX) {
+                Next::WaitUntil(_) | Next::Empty => {
+                    self.counts.torn += self.waiting.len() as u64;
+                    self.waiting.clear();
+                    self.advance(last + 1);
+                }
+                step => out.push(step),
+            }
+        }
+        out
+    }
+
+    /// One past the last packet of the frame that begins at `from`, when all of it is here.
+    fn frame_end(&mut self, from: u64) -> Option<u64> {
+        let head = self.waiting.get(&from)?;
+        if !self.clean && !head.starts {
+            return None;
+        }
+        let rtp = head.rtp;
+        while let Some(packet) = self.waiting.get(&self.seen_to) {
+            let padding = packet.payload.is_empty();
+            if !padding && packet.rtp != rtp {
+                return Some(self.seen_to);
+            }
+            self.seen_to += 1;
+            if !padding && packet.ends {
+                return Some(self.seen_to);
+            }
+        }
+        None
+    }
+
+    fn give_up(&mut self, up_to: u64) -> Next {
+        let rest = self.waiting.split_off(&up_to);
+        let torn = std::mem::replace(&mut self.waiting, rest).len() as u64;
+        self.counts.torn += torn;
+        let from = self.next.unwrap_or(up_to);
+        let lost = (up_to - from).saturating_sub(torn);
+        self.counts.lost += lost;
+        self.clean = false;
+        self.advance(up_to);
+        Next::Lost(lost)
+    }
+
+    fn advance(&mut self, next: u64) {
+        self.next = Some(next);
+        self.seen_to = next;
+        self.blocked_since = None;
+    }
+
+    /// `None`: waited long enough.
+    fn patience_left(&mut self, now: Duration) -> Option<Duration> {
+        let since = *self.blocked_since.get_or_insert(now);
+        let until = since.saturating_add(self.patience);
+        (now < until).then_some(until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(100);
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    /// Frames of `size` packets each; the payload names the packet.
+    fn packet(seq: u64, size: u64, at: Duration) -> Packet {
+        let place = seq % size;
+        Packet {
+            seq,
+            rtp: seq / size * 3000,
+            starts: place == 0,
+            ends: place == size - 1,
+            payload: seq.to_be_bytes().to_vec().into(),
+            at,
+        }
+    }
+
+    fn seqs(next: &Next) -> Vec<u64> {
+        match next {
+            Next::Frame(packets) => packets.iter().map(|packet| packet.seq).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_whole_frame_leaves_at_once() {
+        let mut reorder = Reorder::new(PATIENCE);
+        for seq in 0..3 {
+            reorder.put(packet(seq, 3, ms(0)));
+        }
+        assert_eq!(seqs(&reorder.next(ms(0))), [0, 1, 2]);
+        assert_eq!(reorder.next(ms(0)), Next::Empty);
+    }
+
+    #[test]
+    fn a_gap_is_waited_for_and_then_declared_lost_with_its_frame() {
+        let mut reorder = Reorder::new(PATIENCE);
+        for seq in [0, 1, 2, 4, 5, 6, 7, 8] {
+            reorder.put(packet(seq, 3, ms(0)));
+        }
+        assert_eq!(seqs(&reorder.next(ms(0))), [0, 1, 2]);
+        assert_eq!(reorder.next(ms(10)), Next::WaitUntil(ms(110)));
+        assert_eq!(reorder.next(ms(110)), Next::Lost(1));
+        assert_eq!(seqs(&reorder.next(ms(110))), [6, 7, 8], "packets 4 and 5 are torn");
+        assert_eq!(reorder.counts().torn, 2);
+    }
+
+    #[test]
+    fn a_packet_that_comes_back_in_time_is_not_lost() {
+        let mut reorder = Reorder::new(PATIENCE);
+        for seq in [0, 2, 3] {
+            reorder.put(packet(seq, 2, ms(0)));
+        }
+        assert_eq!(reorder.next(ms(0)), Next::WaitUntil(ms(100)));
+        reorder.put(packet(1, 2, ms(90)));
+        assert_eq!(seqs(&reorder.next(ms(90))), [0, 1]);
+        assert_eq!(seqs(&reorder.next(ms(90))), [2, 3]);
+        assert_eq!((reorder.counts().lost, reorder.counts().recovered), (0, 1));
+    }
+
+    #[test]
+    fn padding_between_and_inside_frames_is_not_a_hole() {
+        let mut reorder = Reorder::new(PATIENCE);
+        for seq in 0..5 {
+            let mut packet = packet(seq, 1, ms(0));
+            packet.rtp = if seq < 2 { 0 } else { 3000 };
+            packet.ends = seq == 4;
+            if seq == 1 || seq == 3 {
+                packet.payload = Default::default();
+            }
+            reorder.put(packet);
+        }
+        assert_eq!(seqs(&reorder.next(ms(0))), [0], "a new RTP time ends a frame whose marker is missing");
+        assert_eq!(seqs(&reorder.next(ms(0))), [2, 4]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_duplication_and_loss_yields_only_whole_frames_in_order(
+            size in 1u64..5,
+            arrivals in prop::collection::vec((0u64..200, 0u64..30, any::<bool>()), 0..400),
+        ) {
+            let mut reorder = Reorder::new(PATIENCE);
+            let mut now = Duration::ZERO;
+            let mut last = None;
+            let mut check = |step: &Next| {
+                if let Next::Frame(packets) = step {
+                    let seqs: Vec<u64> = packets.iter().map(|packet| packet.seq).collect();
+                    assert_eq!(seqs.len() as u64, size);
+                    assert_eq!(seqs[0] % size, 0);
+                    assert!(seqs.windows(2).all(|pair| pair[1] == pair[0] + 1));
+                    assert!(last.is_none_or(|last| last < seqs[0]));
+                    last = seqs.last().copied();
+                }
+            };
+            for (seq, wait, twice) in arrivals {
+                now += ms(wait);
+                reorder.put(packet(1000 + seq, size, now));
+                if twice {
+                    reorder.put(packet(1000 + seq, size, now));
+                }
+                for _ in 0..1000 {
+                    let step = reorder.next(now);
+                    check(&step);
+                    if let Next::WaitUntil(until) = step {
+                        prop_assert!(until > now);
+                    }
+                    if matches!(step, Next::WaitUntil(_) | Next::Empty) {
+                        break;
+                    }
+                }
+            }
+            reorder.flush().iter().for_each(check);
+            prop_assert!(reorder.is_idle());
+        }
+
+        #[test]
+        fn shuffled_within_patience_nothing_is_lost(swaps in prop::collection::vec(0usize..299, 0..200), size in 1u64..4) {
+            let mut order: Vec<u64> = (0..300).collect();
+            for at in swaps {
+                order.swap(at, (at + 7).min(299));
+            }
+            let mut reorder = Reorder::new(Duration::from_secs(10));
+            let mut frames = 0;
+            // A start that is known: the first packet first.
+            reorder.put(packet(0, size, ms(0)));
+            for (n, seq) in order.iter().filter(|seq| **seq > 0).enumerate() {
+                reorder.put(packet(*seq, size, ms(n as u64)));
+                while let Next::Frame(_) = reorder.next(ms(n as u64)) {
+                    frames += 1;
+                }
+            }
+            prop_assert_eq!(frames, 300 / size);
+            prop_assert_eq!(reorder.counts().lost, 0);
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! Who is in the room, what of it is recorded, and when that is over. Pure: messages and time in, changes out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use livekit_protocol::{ParticipantInfo, SpeakerInfo, TrackInfo, TrackSource, TrackType, encryption, participant_info};
+use spillway_plan::Source;
+use spillway_spool::EndReason;
+
+use super::super::arrival::{Publication, Since};
+use crate::track::Origin;
+
+/// After our connection was rebuilt, participants may still be on their way back (the server was restarted).
+const RETURN_PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, PartialEq)]
+pub(super) enum Change {
+    Subscribe(String),
+    Muted { sid: String, muted: bool },
+    Left { sid: String },
+    Speakers(Vec<String>),
+    Layout(String),
+    Waiting(String),
+    Noted(String),
+    Over(EndReason),
+}
+
+pub(super) struct Model {
+    source: Source,
+    want_video: bool,
+    want_audio: bool,
+    own_sid: String,
+    own_metadata: String,
+    people: BTreeMap<String, Person>,
+    /// Sids that are subscribed, with whose and what they are.
+    chosen: BTreeMap<String, (String, Origin)>,
+    /// Named publications that were seen and are gone.
+    ended: BTreeSet<String>,
+    refused: BTreeSet<String>,
+    speakers: BTreeMap<String, f32>,
+    appear_by: Since,
+    appear: Duration,
+    return_by: Option<Since>,
+    other_room: bool,
+    seen: bool,
+    waiting: String,
+}
+
+#[derive(Default)]
+struct Person {
+    identity: String,
+    version: u32,
+    agent: bool,
+    tracks: BTreeMap<String, TrackInfo>,
+}
+
+impl Model {
+    pub(super) fn new(source: Source, want_video: bool, want_audio: bool, appear: Duration) -> Self {
+        Self {
+            source,
+            want_video,
+            want_audio,
+            own_sid: String::new(),
+            own_metadata: String::new(),
+            people: BTreeMap::new(),
+            chosen: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            speakers: BTreeMap::new(),
+            appear_by: Duration::MAX,
+            appear,
+            return_by: None,
+            other_room: false,
+            seen: false,
+            waiting: String::new(),
+        }
+    }
+
+    pub(super) fn joined(&mut self, own: &ParticipantInfo, others: &[ParticipantInfo], now: Since) -> Vec<Change> {
+        self.own_sid = own.sid.clone();
+        self.appear_by = now + self.appear;
+        let mut changes = self.update(others, now);
+        self.wait_words(&mut changes);
+        changes
+    }
+
+    /// A new stay in the room after the connection was lost: everybody has a new sid, nothing is subscribed.
+    pub(super) fn rejoined(
+        &mut self,
+        own: &ParticipantInfo,
+        others: &[ParticipantInfo],
+        other_room: bool,
+        now: Since,
+    ) -> Vec<Change> {
+        self.own_sid = own.sid.clone();
+        self.people.clear();
+        self.speakers.clear();
+        self.return_by = Some(now + RETURN_PATIENCE);
+        self.other_room = other_room;
+        let before = std::mem::take(&mut self.chosen);
+        let mut changes = Vec::new();
+        for person in others {
+            self.learn(person, &mut changes);
+        }
+        // What was recorded goes on, even under a new sid.
+        let back: Vec<(String, (String, Origin))> = before
+            .iter()
+            .filter_map(|(sid, (identity, origin))| {
+                let person = self.people.values().find(|person| person.identity == *identity)?;
+                let same = person.tracks.contains_key(sid).then(|| sid.clone());
+                let sid = same.or_else(|| {
+                    person.tracks.values().find(|track| self::origin(track) == *origin).map(|track| track.sid.clone())
+                })?;
+                Some((sid, (identity.clone(), *origin)))
+            })
+            .collect();
+        let missing: Vec<_> =
+            before.into_iter().filter(|(_, whose)| !back.iter().any(|(_, other)| other == whose)).collect();
+        for (sid, whose) in back {
+            self.chosen.insert(sid.clone(), whose);
+            changes.push(Change::Subscribe(sid));
+        }
+        self.choose(&mut changes);
+        // Kept as chosen until the patience ends, so that they are found again.
+        self.chosen.extend(missing);
+        changes
+    }
+
+    pub(super) fn update(&mut self, infos: &[ParticipantInfo], now: Since) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for info in infos {
+            self.learn(info, &mut changes);
+        }
+        self.adopt_returned(&mut changes);
+        self.choose(&mut changes);
+        self.judge(now, &mut changes);
+        changes
+    }
+
+    pub(super) fn tick(&mut self, now: Since) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if self.return_by.is_some_and(|by| now >= by) {
+            self.return_by = None;
+            let present: BTreeSet<&String> = self.people.values().flat_map(|person| person.tracks.keys()).collect();
+            let gone: Vec<String> = self.chosen.keys().filter(|sid| !present.contains(sid)).cloned().collect();
+            for sid in gone {
+                self.end_track(&sid, &mut changes);
+            }
+            if self.other_room && self.people.is_empty() && self.source == Source::Room {
+                changes.push(closed("the room was closed while the connection to it was lost"));
+            }
+        }
+        self.judge(now, &mut changes);
+        changes
+    }
+
+    pub(super) fn speakers(&mut self, deltas: &[SpeakerInfo]) -> Vec<Change> {
+        for speaker in deltas {
+            if speaker.active {
+                self.speakers.insert(speaker.sid.clone(), speaker.level);
+            } else {
+                self.speakers.remove(&speaker.sid);
+            }
+        }
+        let mut loudest: Vec<(&String, &f32)> = self.speakers.iter().collect();
+        loudest.sort_by(|one, other| other.1.total_cmp(one.1));
+        let identities = loudest.iter().filter_map(|(sid, _)| Some(self.people.get(*sid)?.identity.clone())).collect();
+        vec![Change::Speakers(identities)]
+    }
+
+    /// The server cannot give us this track.
+    pub(super) fn refused(&mut self, sid: &str, why: &str) -> Vec<Change> {
+        match &self.source {
+            Source::Room | Source::Participant { .. } => {
+                vec![Change::Noted(format!("track {sid} cannot be recorded: {why}"))]
+            }
+            Source::Tracks { .. } | Source::Track { .. } => {
+                vec![failed("failed_precondition", format!("track {sid} cannot be recorded: {why}"))]
+            }
+        }
+    }
+
+    pub(super) fn publication(&self, sid: &str) -> Option<Publication> {
+        let (person, track) = self.people.values().find_map(|person| Some((person, person.tracks.get(sid)?)))?;
+        Some(Publication {
+            sid: sid.to_owned(),
+            identity: person.identity.clone(),
+            agent: person.agent,
+            origin: origin(track),
+            size: (track.width, track.height),
+            muted: track.muted,
+        })
+    }
+
+    pub(super) fn subscribed(&self) -> Vec<String> {
+        self.chosen.keys().cloned().collect()
+    }
+
+    fn learn(&mut self, info: &ParticipantInfo, changes: &mut Vec<Change>) {
+        if info.sid == self.own_sid {
+            if info.metadata != self.own_metadata {
+                self.own_metadata = info.metadata.clone();
+                changes.extend(layout(&info.metadata).map(Change::Layout));
+            }
+            return;
+        }
+        if info.state() == participant_info::State::Disconnected {
+            if let Some(person) = self.people.remove(&info.sid) {
+                self.speakers.remove(&info.sid);
+                for sid in person.tracks.keys() {
+                    self.track_gone(sid, changes);
+                }
+            }
+            return;
+        }
+        let person = self.people.entry(info.sid.clone()).or_default();
+        if info.version < person.version {
+            return;
+        }
+        person.version = info.version;
+        person.identity = info.identity.clone();
+        person.agent = info.kind() == participant_info::Kind::Agent;
+        let before = std::mem::take(&mut person.tracks);
+        person.tracks = info.tracks.iter().map(|track| (track.sid.clone(), track.clone())).collect();
+        for track in &info.tracks {
+            if before.get(&track.sid).is_some_and(|old| old.muted != track.muted) {
+                changes.push(Change::Muted { sid: track.sid.clone(), muted: track.muted });
+            }
+        }
+        let gone: Vec<String> =
+            before.into_keys().filter(|sid| !info.tracks.iter().any(|track| track.sid == *sid)).collect();
+        for sid in gone {
+            self.track_gone(&sid, changes);
+        }
+    }
+
+    fn track_gone(&mut self, sid: &str, changes: &mut Vec<Change>) {
+        if self.chosen.contains_key(sid) && self.return_by.is_none() {
+            self.end_track(sid, changes);
+        }
+    }
+
+    fn end_track(&mut self, sid: &str, changes: &mut Vec<Change>) {
+        self.chosen.remove(sid);
+        self.ended.insert(sid.to_owned());
+        changes.push(Change::Left { sid: sid.to_owned() });
+    }
+
+    /// While patience lasts after a rebuilt connection, the same source of the same participant stands in for a lost sid.
+    fn adopt_returned(&mut self, changes: &mut Vec<Change>) {
+        if self.return_by.is_none() {
+            return;
+        }
+        let mut adopted = Vec::new();
+        for (sid, (identity, origin)) in &self.chosen {
+            let there = self.people.values().find(|person| person.identity == *identity);
+            let Some(person) = there.filter(|person| !person.tracks.contains_key(sid)) else { continue };
+            let heir = person
+                .tracks
+                .values()
+                .find(|track| self::origin(track) == *origin && !self.chosen.contains_key(&track.sid));
+            if let Some(heir) = heir {
+                adopted.push((sid.clone(), heir.sid.clone(), (identity.clone(), *origin)));
+            }
+        }
+        for (lost, heir, whose) in adopted {
+            self.chosen.remove(&lost);
+            self.chosen.insert(heir.clone(), whose);
+            changes.push(Change::Subscribe(heir));
+        }
+    }
+
+    fn choose(&mut self, changes: &mut Vec<Change>) {
+        let mut found = Vec::new();
+        for person in self.people.values() {
+            for track in person.tracks.values() {
+                let kind = track.r#type();
+                let wanted = match &self.source {
+                    Source::Room => self.wants(kind),
+                    Source::Participant { identity, screen_share } => {
+                        let ordinary = matches!(origin(track), Origin::Camera | Origin::Microphone);
+                        person.identity == *identity && ordinary != *screen_share && self.wants(kind)
+                    }
+                    Source::Tracks { audio, video } => {
+                        let named = |name: &Option<String>| name.as_ref() == Some(&track.sid);
+                        if named(video) && kind != TrackType::Video || named(audio) && kind != TrackType::Audio {
+                            let (is, not) =
+                                if kind == TrackType::Video { ("video", "audio") } else { ("audio", "video") };
+                            let words = format!("track {} is {is}, but was named as the {not} track", track.sid);
+                            changes.push(failed("invalid_argument", words));
+                            return;
+                        }
+                        named(audio) || named(video)
+                    }
+                    Source::Track { track_id } => track.sid == *track_id,
+                };
+                if !wanted || self.chosen.contains_key(&track.sid) || self.ended.contains(&track.sid) {
+                    continue;
+                }
+                if track.encryption() != encryption::Type::None {
+                    if self.refused.insert(track.sid.clone()) {
+                        changes.push(match &self.source {
+                            Source::Room | Source::Participant { .. } => Change::Noted(format!(
+                                "track {} is end-to-end encrypted and cannot be recorded",
+                                track.sid
+                            )),
+                            _ => failed(
+                                "failed_precondition",
+                                format!("track {} is end-to-end encrypted and cannot be recorded", track.sid),
+                            ),
+                        });
+                    }
+                    continue;
+                }
+                found.push((track.sid.clone(), (person.identity.clone(), origin(track))));
+            }
+        }
+        for (sid, whose) in found {
+            changes.push(Change::Subscribe(sid.clone()));
+            self.chosen.insert(sid, whose);
+        }
+    }
+
+    fn wants(&self, kind: TrackType) -> bool {
+        match kind {
+            TrackType::Video => self.want_video,
+            TrackType::Audio => self.want_audio,
+            TrackType::Data => false,
+        }
+    }
+
+    fn judge(&mut self, now: Since, changes: &mut Vec<Change>) {
+        if changes.iter().any(|change| matches!(change, Change::Over(_))) {
+            return;
+        }
+        match self.source.clone() {
+            Source::Room => {}
+            Source::Participant { identity, .. } => {
+                let here = self.people.values().any(|person| person.identity == identity);
+                if here {
+                    self.seen = true;
+                } else if self.seen && self.return_by.is_none() {
+                    changes.push(closed(&format!("participant {identity} left")));
+                } else if !self.seen && now >= self.appear_by {
+                    changes.push(failed("not_found", format!("participant {identity} not found")));
+                }
+            }
+            Source::Tracks { audio, video } => {
+                self.judge_tracks(audio.into_iter().chain(video).collect(), now, changes)
+            }
+            Source::Track { track_id } => self.judge_tracks(vec![track_id], now, changes),
+        }
+    }
+
+    fn judge_tracks(&mut self, named: Vec<String>, now: Since, changes: &mut Vec<Change>) {
+        let found = self.chosen.len() + self.ended.len();
+        if found >= named.len() {
+            self.seen = true;
+        }
+        if !self.seen && now >= self.appear_by {
+            let missing = named.iter().find(|sid| !self.chosen.contains_key(*sid) && !self.ended.contains(*sid));
+            let missing = missing.map_or("", String::as_str);
+            changes.push(failed("not_found", format!("track {missing} not found")));
+        } else if self.seen && self.chosen.is_empty() {
+            let ended: Vec<&str> = self.ended.iter().map(String::as_str).collect();
+            changes.push(closed(&format!("track {} ended", ended.join(" and "))));
+        }
+    }
+
+    fn wait_words(&mut self, changes: &mut Vec<Change>) {
+        let words = match &self.source {
+            Source::Room if self.chosen.is_empty() => "waiting for the first track of the room".to_owned(),
+            Source::Participant { identity, .. } if !self.seen => format!("waiting for participant {identity}"),
+            Source::Participant { identity, .. } if self.chosen.is_empty() => {
+                format!("waiting for a track of participant {identity}")
+            }
+            Source::Tracks { audio, video } if !self.seen => {
+                let missing: Vec<&str> = audio
+                    .iter()
+                    .chain(video)
+                    .filter(|sid| !self.chosen.contains_key(*sid))
+                    .map(String::as_str)
+                    .collect();
+                format!("waiting for track {}", missing.join(" and "))
+            }
+            Source::Track { track_id } if !self.seen => format!("waiting for track {track_id}"),
+            _ => return,
+        };
+        if words != self.waiting {
+            self.waiting = words.clone();
+            changes.push(Change::Waiting(words));
+        }
+    }
+}
+
+fn origin(track: &TrackInfo) -> Origin {
+    match track.source() {
+        TrackSource::Camera => Origin::Camera,
+        TrackSource::Microphone => Origin::Microphone,
+        TrackSource::ScreenShare => Origin::ScreenShare,
+        TrackSource::ScreenShareAudio => Origin::ScreenShareAudio,
+        TrackSource::Unknown => Origin::Unknown,
+    }
+}
+
+fn closed(words: &str) -> Change {
+    Change::Over(EndReason::SourceClosed { words: words.to_owned() })
+}
+
+fn failed(code: &str, words: String) -> Change {
+    Change::Over(EndReason::Failed { code: code.to_owned(), words })
+}
+
+/// `{"layout": "speaker-dark"}`
+fn layout(metadata: &str) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_str(metadata).ok()?;
+    value["layout"].as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,350 @@
+//! The subscriber's peer connection: offers in, answers out, packets and reports in. No publisher of our own.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use bytes::Bytes;
+use str0m::change::SdpOffer;
+use str0m::media::KeyframeRequestKind;
+use str0m::net::{Protocol, Receive, TcpType};
+use str0m::rtp::Ssrc;
+use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig, RtcError};
+use tracing::{debug, warn};
+
+use super::super::arrival::{Arrival, Form, Publication};
+use super::net::{Net, TcpNews};
+use super::offer::{self, Section};
+
+/// Datagrams read in one go before anything else gets its turn.
+const BATCH: usize = 256;
+/// Timers of the protocol may be this late; waking for each would cost more than all else.
+const SLACK: Duration = Duration::from_millis(5);
+
+pub(super) struct Peer {
+    rtc: Rtc,
+    net: Net,
+    /// By SSRC.
+    streams: HashMap<u32, Carried>,
+    forms: HashMap<(String, u8), Form>,
+    early_candidates: Vec<String>,
+    offered: bool,
+    next_timeout: Instant,
+    arrivals: Vec<(Arrival, Instant)>,
+    connected: bool,
+    buffer: Vec<u8>,
+    lose: Lose,
+}
+
+struct Carried {
+    mid: String,
+    track: String,
+}
+
+/// Packets thrown away on purpose, to see recovery work.
+struct Lose {
+    share: f64,
+    seed: u64,
+}
+
+impl Lose {
+    fn falls(&mut self, datagram: &[u8]) -> bool {
+        if self.share <= 0.0 {
+            return false;
+        }
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        let is_rtp = datagram.len() > 12 && (128..192).contains(&datagram[0]) && !(192..=223).contains(&datagram[1]);
+        is_rtp && (self.seed >> 11) as f64 / ((1u64 << 53) as f64) < self.share
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PeerError {
+    #[error("the server's offer cannot be read")]
+    Offer { source: str0m::error::SdpError },
+    #[error("the server's offer cannot be accepted")]
+    Accept { source: RtcError },
+}
+
+impl Peer {
+    /// `server`: an address of the signalling server, the first guess at where media will come from.
+    pub(super) fn new(server: Option<SocketAddr>, lose: f64) -> Self {
+        let now = Instant::now();
+        // Without RED the server forwards the plain Opus out of it.
+        let rtc = RtcConfig::new().set_rtp_mode(true).enable_opus(true, false).build(now);
+        let mut peer = Self {
+            rtc,
+            net: Net::new(),
+            streams: HashMap::new(),
+            forms: HashMap::new(),
+            early_candidates: Vec::new(),
+            offered: false,
+            next_timeout: now,
+            arrivals: Vec::new(),
+            connected: false,
+            buffer: vec![0; 2048],
+            lose: Lose { share: lose, seed: 88_172_645_463_325_252 },
+        };
+        if let Some(server) = server {
+            peer.listen_towards(server);
+        }
+        peer
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    pub(super) fn lose_share(&self) -> f64 {
+        self.lose.share
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.rtc.is_alive()
+    }
+
+    /// The answer to an offer. `publication` knows what a track's sid stands for.
+    pub(super) fn answer(
+        &mut self,
+        sdp: &str,
+        publication: impl Fn(&str) -> Option<Publication>,
+    ) -> Result<String, PeerError> {
+        let now = Instant::now();
+        let sections = offer::read(sdp);
+        for address in sections.iter().flat_map(Section::addresses).collect::<Vec<_>>() {
+            self.listen_towards(address);
+        }
+        for door in sections.iter().flat_map(Section::tcp_doors).collect::<Vec<_>>() {
+            self.net.dial(door);
+        }
+        self.retire(&sections, now);
+        let offer =
+            SdpOffer::from_sdp_string(&offer::only_sending(sdp)).map_err(|source| PeerError::Offer { source })?;
+        let answer = self.rtc.sdp_api().accept_offer(offer).map_err(|source| PeerError::Accept { source })?;
+        for section in &sections {
+            self.forms
+                .extend(section.forms.iter().map(|(payload_type, form)| ((section.mid.clone(), *payload_type), *form)));
+            for announced in &section.streams {
+                let known = self
+                    .streams
+                    .insert(announced.ssrc, Carried { mid: section.mid.clone(), track: section.track.clone() });
+                if !announced.rtx
+                    && let Some(stream) = self.rtc.direct_api().stream_rx(&Ssrc::from(announced.ssrc))
+                {
+                    // Sound has no retransmission stream, but the server answers NACKs for it all the same.
+                    stream.suppress_nack(false);
+                }
+                if known.is_some_and(|known| known.track == section.track) {
+                    continue;
+                }
+                match publication(&section.track) {
+                    Some(publication) => {
+                        self.arrivals.push((Arrival::Opened { stream: announced.ssrc, publication }, now))
+                    }
+                    None => warn!(track = section.track, "a stream of an unknown track"),
+                }
+            }
+        }
+        if !std::mem::replace(&mut self.offered, true) {
+            for candidate in std::mem::take(&mut self.early_candidates) {
+                self.add_remote(&candidate);
+            }
+        }
+        self.poll();
+        Ok(answer.to_sdp_string())
+    }
+
+    /// Streams that the offer no longer names.
+    fn retire(&mut self, sections: &[Section], now: Instant) {
+        let named: Vec<u32> =
+            sections.iter().flat_map(|section| section.streams.iter().map(|stream| stream.ssrc)).collect();
+        let gone: Vec<u32> = self.streams.keys().copied().filter(|ssrc| !named.contains(ssrc)).collect();
+        for ssrc in gone {
+            self.streams.remove(&ssrc);
+            self.rtc.direct_api().remove_stream_rx(Ssrc::from(ssrc));
+            self.arrivals.push((Arrival::Closed { stream: ssrc }, now));
+        }
+    }
+
+    /// A trickled candidate: `{"candidate": "candidate:…", …}`.
+    pub(super) fn trickle(&mut self, init: &str) {
+        let Ok(init) = serde_json::from_str::<serde_json::Value>(init) else { return };
+        let Some(candidate) = init["candidate"].as_str() else { return };
+        if let Some(address) = offer::address(candidate) {
+            self.listen_towards(address);
+        }
+        let ufrag = init["usernameFragment"].as_str().unwrap_or_default();
+        if let Some(door) = offer::tcp_door(candidate, ufrag) {
+            self.net.dial(door);
+        }
+        if self.offered {
+            self.add_remote(candidate);
+        } else {
+            self.early_candidates.push(candidate.to_owned());
+        }
+    }
+
+    fn add_remote(&mut self, candidate: &str) {
+        match Candidate::from_sdp_string(candidate) {
+            Ok(candidate) => self.rtc.add_remote_candidate(candidate),
+            Err(error) => debug!(%error, candidate, "candidate not understood"),
+        }
+    }
+
+    fn listen_towards(&mut self, remote: SocketAddr) {
+        match self.net.listen_towards(remote) {
+            Ok(Some(local)) => match Candidate::host(local, "udp") {
+                Ok(candidate) => {
+                    self.rtc.add_local_candidate(candidate);
+                }
+                Err(error) => debug!(%error, %local, "no candidate"),
+            },
+            Ok(None) => {}
+            Err(error) => debug!(%error, %remote, "no way there over UDP"),
+        }
+    }
+
+    pub(super) fn ask_keyframe(&mut self, ssrc: u32) {
+        if let Some(stream) = self.rtc.direct_api().stream_rx(&Ssrc::from(ssrc)) {
+            stream.request_keyframe(KeyframeRequestKind::Pli);
+            self.poll();
+        }
+    }
+
+    pub(super) fn take_arrivals(&mut self) -> Vec<(Arrival, Instant)> {
+        std::mem::take(&mut self.arrivals)
+    }
+
+    /// When [`Peer::time`] wants to be called.
+    pub(super) fn wake_at(&self) -> Instant {
+        self.next_timeout.max(Instant::now() + if self.connected { SLACK } else { Duration::from_millis(1) })
+    }
+
+    pub(super) fn time(&mut self) {
+        let now = Instant::now();
+        if now >= self.next_timeout {
+            self.input(Input::Timeout(now));
+        }
+    }
+
+    /// Until something comes from the network; datagrams only when `udp` is asked for.
+    pub(super) async fn wait(&mut self, udp: bool) -> Option<TcpNews> {
+        self.net.wait(udp).await
+    }
+
+    pub(super) fn read(&mut self) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for _ in 0..BATCH {
+            let Some((remote, local, length)) = self.net.read(&mut buffer) else { break };
+            self.receive(Protocol::Udp, remote, local, &buffer[..length]);
+        }
+        self.buffer = buffer;
+    }
+
+    pub(super) fn on_tcp(&mut self, first: TcpNews) {
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            let Some(news) = next.take() else { break };
+            match news {
+                TcpNews::Up { local, outbox } => {
+                    debug!(%local, "media connection over TCP");
+                    self.net.connected(local, outbox);
+                    match Candidate::builder().tcp().host(local).tcptype(TcpType::Active).build() {
+                        Ok(candidate) => {
+                            self.rtc.add_local_candidate(candidate);
+                            self.poll();
+                        }
+                        Err(error) => debug!(%error, %local, "no candidate"),
+                    }
+                }
+                TcpNews::Received { local, remote, data } => self.receive(Protocol::Tcp, remote, local, &data),
+                TcpNews::Down { local } => self.net.disconnected(local),
+            }
+            next = self.net.more_tcp_news();
+        }
+        if let Some(TcpNews::Received { local, remote, data }) = next {
+            self.receive(Protocol::Tcp, remote, local, &data);
+        }
+    }
+
+    fn receive(&mut self, protocol: Protocol, remote: SocketAddr, local: SocketAddr, data: &[u8]) {
+        if self.lose.falls(data) {
+            return;
+        }
+        if let Ok(received) = Receive::new(protocol, remote, local, data) {
+            self.input(Input::Receive(Instant::now(), received));
+        }
+    }
+
+    fn input(&mut self, input: Input<'_>) {
+        if let Err(error) = self.rtc.handle_input(input) {
+            debug!(%error, "input refused");
+        }
+        self.poll();
+    }
+
+    /// After every input, until it only waits.
+    fn poll(&mut self) {
+        loop {
+            match self.rtc.poll_output() {
+                Ok(Output::Timeout(at)) => {
+                    self.next_timeout = at;
+                    return;
+                }
+                Ok(Output::Transmit(it)) => match it.proto {
+                    Protocol::Tcp => self.net.send_tcp(it.source, it.contents.to_vec()),
+                    _ => self.net.send_udp(it.source, it.destination, &it.contents),
+                },
+                Ok(Output::Event(event)) => self.event(event),
+                Err(error) => {
+                    warn!(%error, "peer connection failed");
+                    self.rtc.disconnect();
+                    self.next_timeout = Instant::now() + Duration::from_millis(100);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::RtpPacket(packet) => {
+                let ssrc = *packet.header.ssrc;
+                let Some(carried) = self.streams.get(&ssrc) else { return };
+                let Some(form) = self.forms.get(&(carried.mid.clone(), *packet.header.payload_type)) else { return };
+                let arrival = Arrival::Packet {
+                    stream: ssrc,
+                    seq: *packet.seq_no,
+                    rtp: packet.time.numer(),
+                    marker: packet.header.marker,
+                    form: *form,
+                    payload: Bytes::from_owner(packet.payload),
+                };
+                self.arrivals.push((arrival, packet.timestamp));
+            }
+            Event::SenderFeedback(feedback) => {
+                let mid = feedback.mid.to_string();
+                let stream = self.streams.iter().find(|(_, carried)| carried.mid == mid).map(|(ssrc, _)| *ssrc);
+                let ntp = feedback.sender_info.ntp_time.duration_since(UNIX_EPOCH).ok();
+                if let (Some(stream), Some(ntp)) = (stream, ntp) {
+                    let rtp = feedback.sender_info.rtp_time.numer() as u32;
+                    self.arrivals
+                        .push((Arrival::Report { stream, rtp, ntp: ntp.as_nanos() as i64 }, feedback.received_at));
+                }
+            }
+            Event::Connected => self.connected = true,
+            Event::IceConnectionStateChange(state) => {
+                debug!(?state, "ice");
+                if matches!(state, IceConnectionState::Disconnected) {
+                    self.connected = false;
+                } else if matches!(state, IceConnectionState::Connected | IceConnectionState::Completed) {
+                    self.connected = true;
+                }
+            }
+            Event::Closed => debug!("peer connection closed by the server"),
+            _ => {}
+        }
+    }
+}

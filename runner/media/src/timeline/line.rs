@@ -1,0 +1,76 @@
+//! One stream's sender reports → the publisher's own clock at any RTP time.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Reports whose median is the line. Odd; at one report per 3 s and 200 ppm between the sound card and the publisher's
+/// clock their middle lags by 1.2 ms.
+const REMEMBERED: usize = 5;
+/// A starved publisher sends single reports that are off by its stall: a step is believed when a second one agrees.
+const STEP: i64 = 50_000_000;
+/// No reports come while a track is muted, and what was learned before is stale after it.
+const STALE_AFTER: Duration = Duration::from_millis(7500);
+
+/// The slope is the nominal clock rate: lines fitted over sound reports of a busy publisher ran off by thousands of ppm
+/// (`spec/media-path.md` 1.6), and a real clock's error is below a millisecond over the few seconds between reports.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    /// Publisher's clock minus media time, nanoseconds.
+    offsets: VecDeque<i64>,
+    last_report: Option<Duration>,
+    last_media: Option<i64>,
+    doubted: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// The first report ever of this stream.
+    First,
+    Accepted,
+    Doubted,
+    Repeated,
+}
+
+impl Line {
+    /// `media`: RTP time of the report as nanoseconds since the stream's first frame. `ntp`: the publisher's clock.
+    pub(super) fn report(&mut self, media: i64, ntp: i64, at: Duration) -> Heard {
+        if self.last_media == Some(media) {
+            return Heard::Repeated;
+        }
+        self.last_media = Some(media);
+        let stale = self.last_report.is_some_and(|last| at.saturating_sub(last) > STALE_AFTER);
+        self.last_report = Some(at);
+        let offset = ntp - media;
+        let Some(known) = self.offset() else {
+            self.offsets.push_back(offset);
+            return Heard::First;
+        };
+        if stale {
+            self.offsets.clear();
+        } else if (offset - known).abs() > STEP {
+            if self.doubted.is_none_or(|doubted| (doubted - offset).abs() > STEP) {
+                self.doubted = Some(offset);
+                return Heard::Doubted;
+            }
+            self.offsets.clear();
+        }
+        self.doubted = None;
+        self.offsets.push_back(offset);
+        if self.offsets.len() > REMEMBERED {
+            self.offsets.pop_front();
+        }
+        Heard::Accepted
+    }
+
+    /// Publisher's clock minus media time; `None` before the first report.
+    pub(super) fn offset(&self) -> Option<i64> {
+        let mut sorted: Vec<i64> = self.offsets.iter().copied().collect();
+        sorted.sort_unstable();
+        let middle = sorted.len() / 2;
+        match sorted.len() {
+            0 => None,
+            even if even % 2 == 0 => Some(sorted[middle - 1] + (sorted[middle] - sorted[middle - 1]) / 2),
+            _ => Some(sorted[middle]),
+        }
+    }
+}
