@@ -5,6 +5,7 @@
 //! `quality` watches what was really recorded.
 
 pub mod outlet;
+pub mod scene;
 pub mod pipeline;
 pub mod source;
 pub mod timeline;

@@ -1,0 +1,190 @@
+//! Encoded frames of one track, waiting for the watermark. The only place where lag is kept.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex};
+
+use bytes::Bytes;
+
+use super::spill::{Backlog, Held, Worth};
+use super::{lock, wait};
+use crate::track::{Codec, SessionTime};
+
+/// What happens to a track between its frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The stay begins, or goes on after a reconnect, perhaps in another codec.
+    Begins(Codec),
+    /// Packets that never came.
+    Lost,
+    Absent,
+    Left,
+}
+
+/// What a track's thread is told, in order of time.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    Frame {
+        at: SessionTime,
+        key: bool,
+        data: Bytes,
+    },
+    Turn(SessionTime, Turn),
+    /// Nothing earlier than this will come any more.
+    CompleteTo(SessionTime),
+    Closed,
+}
+
+pub struct Inbox {
+    state: Mutex<State>,
+    news: Condvar,
+    backlog: Arc<Backlog>,
+    video: bool,
+}
+
+struct State {
+    waiting: VecDeque<(SessionTime, Waiting)>,
+    watermark: SessionTime,
+    closed: bool,
+    /// Frames are given up until the next key frame that finds room.
+    giving_up: bool,
+}
+
+enum Waiting {
+    Frame { key: bool, data: Held },
+    Turn(Turn),
+}
+
+impl Inbox {
+    pub fn new(codec: Codec, backlog: Arc<Backlog>) -> Self {
+        let state = State { waiting: VecDeque::new(), watermark: SessionTime(0), closed: false, giving_up: false };
+        Self { state: Mutex::new(state), news: Condvar::new(), backlog, video: codec.is_video() }
+    }
+
+    /// Never blocks for long: at worst one write into the page cache. Sound is never given up.
+    pub fn put_frame(&self, at: SessionTime, key: bool, data: Bytes) {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return;
+        }
+        if state.giving_up {
+            if !(key && self.backlog.has_room()) {
+                self.backlog.count_refused();
+                return;
+            }
+            state.giving_up = false;
+        }
+        let worth = if self.video { Worth::IfRoom } else { Worth::Keep };
+        match self.backlog.keep(data, worth) {
+            Some(data) => state.waiting.push_back((at, Waiting::Frame { key, data })),
+            None => {
+                // A group of pictures with a hole is worth little: the rest of it goes too, and the hole is marked.
+                state.giving_up = true;
+                state.waiting.push_back((at, Waiting::Turn(Turn::Lost)));
+            }
+        }
+    }
+
+    pub fn put_turn(&self, at: SessionTime, turn: Turn) {
+        lock(&self.state).waiting.push_back((at, Waiting::Turn(turn)));
+    }
+
+    /// Everything before `to` has been put.
+    pub fn complete_to(&self, to: SessionTime) {
+        let mut state = lock(&self.state);
+        if to > state.watermark {
+            state.watermark = to;
+            self.news.notify_one();
+        }
+    }
+
+    /// Nothing more comes; what waits is still handed out.
+    pub fn close(&self) {
+        lock(&self.state).closed = true;
+        self.news.notify_one();
+    }
+
+    /// Forgets what waits, for a scene that is given up.
+    pub fn abandon(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        for (_, waiting) in state.waiting.drain(..) {
+            if let Waiting::Frame { data, .. } = waiting {
+                let _ = self.backlog.give_back(data);
+            }
+        }
+        self.news.notify_one();
+    }
+
+    /// Waits for the next thing to do. `announced`: the last `CompleteTo` this thread has passed on.
+    pub fn next(&self, announced: SessionTime) -> Next {
+        let mut state = lock(&self.state);
+        loop {
+            let due = state.waiting.front().is_some_and(|(at, _)| *at < state.watermark || state.closed);
+            if due && let Some((at, waiting)) = state.waiting.pop_front() {
+                drop(state);
+                return match waiting {
+                    Waiting::Turn(turn) => Next::Turn(at, turn),
+                    Waiting::Frame { key, data } => match self.backlog.give_back(data) {
+                        Some(data) => Next::Frame { at, key, data },
+                        None => Next::Turn(at, Turn::Lost),
+                    },
+                };
+            }
+            if state.watermark > announced {
+                return Next::CompleteTo(state.watermark);
+            }
+            if state.closed {
+                return Next::Closed;
+            }
+            state = wait(&self.news, state);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn inbox(bound: u64) -> Inbox {
+        Inbox::new(Codec::Vp8, Arc::new(Backlog::new(bound, None)))
+    }
+
+    fn at(ms: u64) -> SessionTime {
+        SessionTime(ms * MS)
+    }
+
+    fn data(len: usize) -> Bytes {
+        Bytes::from(vec![7; len])
+    }
+
+    #[test]
+    fn a_frame_waits_for_the_watermark_and_the_watermark_is_said_after_it() {
+        let inbox = inbox(1000);
+        inbox.put_frame(at(10), true, data(1));
+        inbox.put_frame(at(20), false, data(1));
+        inbox.complete_to(at(20));
+        assert_eq!(inbox.next(at(0)), Next::Frame { at: at(10), key: true, data: data(1) });
+        assert_eq!(inbox.next(at(0)), Next::CompleteTo(at(20)));
+        inbox.close();
+        assert_eq!(inbox.next(at(20)), Next::Frame { at: at(20), key: false, data: data(1) });
+        assert_eq!(inbox.next(at(20)), Next::Closed);
+    }
+
+    #[test]
+    fn without_room_the_rest_of_the_group_goes_and_the_hole_is_marked() {
+        let inbox = inbox(100);
+        inbox.put_frame(at(0), true, data(100));
+        inbox.put_frame(at(10), false, data(1)); // no room
+        inbox.put_frame(at(20), false, data(1));
+        inbox.complete_to(at(15));
+        assert!(matches!(inbox.next(at(15)), Next::Frame { key: true, .. }));
+        inbox.put_frame(at(30), false, data(1)); // room, but its reference is gone
+        inbox.put_frame(at(40), true, data(2));
+        inbox.close();
+        assert_eq!(inbox.next(at(15)), Next::Turn(at(10), Turn::Lost));
+        assert_eq!(inbox.next(at(15)), Next::Frame { at: at(40), key: true, data: data(2) });
+        assert_eq!(inbox.backlog.stats().refused_frames, 3);
+    }
+}

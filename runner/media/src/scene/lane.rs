@@ -1,0 +1,188 @@
+//! One track's own thread: inbox → decoder → what the mixers take. A decoder that breaks costs its own tile or voice
+//! and nothing else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use bytes::Bytes;
+use spillway_process::chain;
+use tracing::warn;
+
+use super::decode::{DecodeError, Decoder};
+use super::handover::{Pictures, Shown};
+use super::inbox::{Inbox, Next, Turn};
+use super::voice::Voice;
+use crate::track::{Codec, SessionTime, Track};
+
+/// A picture may ask again for a key frame after this much media time.
+const ASK_AGAIN_NS: u64 = 1_000_000_000;
+/// After a broken sound decoder, so that rubbish does not build a decoder per packet.
+const SOUND_REST_NS: u64 = 200_000_000;
+
+/// What a lane may say while it works.
+pub trait LaneEars: Send + Sync {
+    fn wants_key_frame(&self);
+    fn noted(&self, words: String);
+}
+
+/// Frames that a decoder refused, of all lanes.
+#[derive(Debug, Default)]
+pub struct LaneCounts {
+    pub broken_frames: AtomicU64,
+}
+
+pub struct VideoLane {
+    pub track: Track,
+    pub inbox: Arc<Inbox>,
+    pub pictures: Arc<Pictures>,
+    pub ears: Arc<dyn LaneEars>,
+    pub counts: Arc<LaneCounts>,
+}
+
+/// What a lane decodes with. Broken: nothing, until the next key frame.
+struct Bench {
+    decoder: Option<Decoder>,
+    codec: Codec,
+    asked_at: Option<SessionTime>,
+    told: bool,
+}
+
+impl VideoLane {
+    pub fn run(self) {
+        let mut bench = Bench { decoder: None, codec: self.track.codec, asked_at: None, told: false };
+        let mut announced = SessionTime(0);
+        loop {
+            match self.inbox.next(announced) {
+                Next::Frame { at, key, data } => self.decode(&mut bench, at, key, data),
+                Next::Turn(_, Turn::Begins(codec)) => {
+                    if codec != bench.codec {
+                        bench.codec = codec;
+                        bench.decoder = None;
+                    }
+                }
+                Next::Turn(at, Turn::Lost) => self.ask(&mut bench, at),
+                Next::Turn(at, Turn::Absent) => self.pictures.put(Shown::Absent(at)),
+                Next::Turn(at, Turn::Left) => {
+                    // Codecs that still hold a picture have lost it: its track is gone.
+                    self.pictures.put(Shown::Left(at));
+                    break;
+                }
+                Next::CompleteTo(to) => {
+                    announced = to;
+                    self.pictures.complete_to(to);
+                }
+                Next::Closed => break,
+            }
+        }
+        self.pictures.close();
+    }
+
+    fn decode(&self, bench: &mut Bench, at: SessionTime, key: bool, data: Bytes) {
+        if bench.decoder.is_none() {
+            if !key {
+                self.ask(bench, at);
+                return;
+            }
+            let pictures = self.pictures.clone();
+            match Decoder::pictures(bench.codec, move |picture| pictures.put(Shown::Picture(picture))) {
+                Ok(decoder) => bench.decoder = Some(decoder),
+                Err(error) => return self.broke(bench, at, error),
+            }
+        }
+        if let Some(decoder) = &bench.decoder
+            && let Err(error) = decoder.push(at, key, data)
+        {
+            self.broke(bench, at, error);
+        }
+    }
+
+    fn broke(&self, bench: &mut Bench, at: SessionTime, error: DecodeError) {
+        bench.decoder = None;
+        self.counts.broken_frames.fetch_add(1, Relaxed);
+        if !bench.told {
+            bench.told = true;
+            warn!(track = %self.track.sid, error = %chain(&error), "picture cannot be decoded, waiting for a key frame");
+            self.ears.noted(format!("the video of {} could not be decoded for a while", self.track.identity));
+        }
+        self.ask(bench, at);
+    }
+
+    fn ask(&self, bench: &mut Bench, at: SessionTime) {
+        if bench.asked_at.is_none_or(|asked| at.0.saturating_sub(asked.0) >= ASK_AGAIN_NS) {
+            bench.asked_at = Some(at);
+            self.ears.wants_key_frame();
+        }
+    }
+}
+
+pub struct SoundLane {
+    pub track: Track,
+    pub inbox: Arc<Inbox>,
+    pub voice: Arc<Voice>,
+    pub ears: Arc<dyn LaneEars>,
+    pub counts: Arc<LaneCounts>,
+}
+
+impl SoundLane {
+    pub fn run(self) {
+        let mut bench = Bench { decoder: None, codec: self.track.codec, asked_at: None, told: false };
+        let mut announced = SessionTime(0);
+        loop {
+            match self.inbox.next(announced) {
+                Next::Frame { at, data, .. } => self.decode(&mut bench, at, data),
+                Next::Turn(_, Turn::Begins(codec)) => {
+                    if codec != bench.codec {
+                        bench.codec = codec;
+                        bench.decoder = None;
+                    }
+                }
+                Next::Turn(_, Turn::Lost) => self.voice.cut(),
+                // A fresh decoder on return: the old one's state belongs to sound long gone.
+                Next::Turn(_, Turn::Absent) => {
+                    self.voice.cut();
+                    bench.decoder = None;
+                }
+                Next::Turn(_, Turn::Left) | Next::Closed => break,
+                Next::CompleteTo(to) => {
+                    announced = to;
+                    self.voice.complete_to(to);
+                }
+            }
+        }
+        self.voice.close();
+    }
+
+    fn decode(&self, bench: &mut Bench, at: SessionTime, data: Bytes) {
+        // An empty packet means "nothing said"; to a decoder it would mean "lost".
+        if data.is_empty() {
+            return;
+        }
+        if bench.asked_at.is_some_and(|broke| at.0.saturating_sub(broke.0) < SOUND_REST_NS) {
+            return;
+        }
+        if bench.decoder.is_none() {
+            let voice = self.voice.clone();
+            match Decoder::samples(bench.codec, self.track.channels, move |samples| voice.put(samples)) {
+                Ok(decoder) => bench.decoder = Some(decoder),
+                Err(error) => return self.broke(bench, at, error),
+            }
+        }
+        if let Some(decoder) = &bench.decoder
+            && let Err(error) = decoder.push(at, true, data)
+        {
+            self.broke(bench, at, error);
+        }
+    }
+
+    fn broke(&self, bench: &mut Bench, at: SessionTime, error: DecodeError) {
+        bench.decoder = None;
+        bench.asked_at = Some(at);
+        self.counts.broken_frames.fetch_add(1, Relaxed);
+        self.voice.cut();
+        if !bench.told {
+            bench.told = true;
+            warn!(track = %self.track.sid, error = %chain(&error), "sound cannot be decoded");
+            self.ears.noted(format!("the sound of {} could not be decoded for a while", self.track.identity));
+        }
+    }
+}

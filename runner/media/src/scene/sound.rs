@@ -1,0 +1,129 @@
+//! The sound mixer's thread: a block of 20 ms at a time, every sample at its place.
+
+use std::sync::Arc;
+
+use gstreamer as gst;
+use spillway_plan::{AudioCodec, Mixing};
+
+use super::Onward;
+use super::limiter::{Limiter, peak};
+use super::stage::{Entrance, Stage, Until};
+use super::tally::Tally;
+use super::voice::{BLOCK, LOOK_AHEAD, RATE, Side, Voice, sample_at, time_of};
+use crate::track::{Codec, SessionTime, Track};
+
+/// Below −60 dB nobody is heard.
+const HEARD: f32 = 0.001;
+
+#[derive(Clone, Copy, Debug)]
+pub struct SoundOptions {
+    pub mixing: Mixing,
+    /// Samples at 48 kHz by which the output's encoder delays without saying so: see [`encoder_delay`].
+    pub lead: u32,
+}
+
+/// avenc_aac delays by 1024 samples of its own rate and tells nobody. Opus and MP3 carry their delay in the file.
+pub fn encoder_delay(codec: AudioCodec, frequency: u32) -> u32 {
+    match codec {
+        AudioCodec::Aac => (1024 * RATE / u64::from(frequency.max(1))) as u32,
+        AudioCodec::Opus | AudioCodec::Mp3 => 0,
+    }
+}
+
+/// Samples at 48 kHz by which what a publisher's encoder sends is late: libopus' look-ahead.
+pub fn decoder_delay(codec: Codec) -> i64 {
+    if codec == Codec::Opus { 312 } else { 0 }
+}
+
+pub struct SoundMixer {
+    options: SoundOptions,
+    stage: Arc<Stage>,
+    tally: Arc<Tally>,
+    voices: Vec<(Arc<Voice>, Side)>,
+    entered: usize,
+}
+
+impl SoundMixer {
+    pub fn new(options: SoundOptions, stage: Arc<Stage>, tally: Arc<Tally>) -> Self {
+        Self { options, stage, tally, voices: Vec::new(), entered: 0 }
+    }
+
+    /// Until the session's end, or until the feed takes nothing more.
+    pub fn run(mut self, start: Option<SessionTime>, feed: Box<dyn Onward>) {
+        if let Some(start) = start {
+            self.record(start, feed.as_ref());
+        }
+        feed.end();
+        for (voice, _) in &self.voices {
+            voice.abandon();
+        }
+    }
+
+    fn record(&mut self, start: SessionTime, feed: &dyn Onward) {
+        let base = sample_at(start);
+        let lead = i64::from(self.options.lead);
+        let mut limiter = Limiter::default();
+        // Positions in the output, in samples.
+        let mut mixed = 0;
+        let mut given = 0;
+        loop {
+            let at = base + lead + mixed;
+            let total = match self.stage.entrances(time_of(at + BLOCK + LOOK_AHEAD)) {
+                Until::Known((entrances, end)) => {
+                    entrances.into_iter().for_each(|entrance| self.enter(entrance));
+                    end.map(|end| (sample_at(end) - base).max(0))
+                }
+                Until::Over => return,
+            };
+            if total.is_some_and(|total| mixed >= total) {
+                if let Some(block) = limiter.finish() {
+                    let _ = give(feed, block, given, total);
+                }
+                return;
+            }
+            let mut block = vec![0.0; 2 * BLOCK as usize];
+            self.voices.retain(|(voice, side)| voice.mix(at, &mut block, *side));
+            let length = total.map_or(BLOCK, |total| BLOCK.min(total - mixed));
+            let lag = self.stage.lag(time_of(base + mixed));
+            self.tally.on_sound(time_of(base + mixed), time_of(length).0, peak(&block) > HEARD, lag);
+            mixed += BLOCK;
+            if let Some(block) = limiter.push(block) {
+                if !give(feed, block, given, total) {
+                    return;
+                }
+                given += BLOCK;
+            }
+        }
+    }
+
+    fn enter(&mut self, Entrance { track, voice }: Entrance) {
+        let side = self.side(&track);
+        self.entered += 1;
+        self.voices.push((voice, side));
+    }
+
+    fn side(&self, track: &Track) -> Side {
+        match self.options.mixing {
+            Mixing::Both => Side::Both,
+            Mixing::AgentsLeft => [Side::Right, Side::Left][usize::from(track.agent)],
+            Mixing::Alternate => [Side::Left, Side::Right][self.entered % 2],
+        }
+    }
+}
+
+/// False: the feed takes nothing more.
+fn give(feed: &dyn Onward, mut block: Vec<f32>, at: i64, total: Option<i64>) -> bool {
+    if let Some(total) = total {
+        block.truncate(2 * (total - at).max(0) as usize);
+    }
+    if block.is_empty() {
+        return true;
+    }
+    let (from, to) = (time_of(at).0, time_of(at + (block.len() / 2) as i64).0);
+    let bytes: Vec<u8> = block.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    let mut buffer = gst::Buffer::from_mut_slice(bytes);
+    let fresh = buffer.make_mut();
+    fresh.set_pts(gst::ClockTime::from_nseconds(from));
+    fresh.set_duration(gst::ClockTime::from_nseconds(to - from));
+    feed.push(buffer).is_ok()
+}

@@ -1,0 +1,236 @@
+//! What the mixers know in common: how far the session is known, when it started and ends, who comes and which layout.
+//!
+//! The two mixers never wait for one another: each is driven by the watermark and its own tracks alone.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex};
+
+use spillway_plan::LayoutName;
+
+use super::handover::Pictures;
+use super::start::{Prelude, StartRule};
+use super::voice::Voice;
+use super::{lock, wait};
+use crate::track::{SessionTime, Track, TrackId};
+
+/// Something the picture mixer obeys from an exact time on.
+pub enum Cue {
+    Video(Track, Arc<Pictures>),
+    Speakers(Vec<String>),
+    Layout(LayoutName),
+}
+
+/// A voice joins the mix.
+pub struct Entrance {
+    pub track: Track,
+    pub voice: Arc<Voice>,
+}
+
+pub enum Until<T> {
+    Known(T),
+    Over,
+}
+
+pub struct Stage {
+    state: Mutex<State>,
+    news: Condvar,
+    rule: StartRule,
+    wants_picture: bool,
+}
+
+struct State {
+    watermark: SessionTime,
+    end: Option<SessionTime>,
+    given_up: bool,
+    start: Option<SessionTime>,
+    /// Before the start.
+    prelude: Prelude,
+    videos: Vec<Arc<Pictures>>,
+    cues: ByTime<Cue>,
+    entrances: ByTime<Entrance>,
+}
+
+/// Cues of different tracks come in any order as long as the watermark has not passed them.
+struct ByTime<T> {
+    waiting: BTreeMap<(SessionTime, u64), T>,
+    count: u64,
+}
+
+impl<T> Default for ByTime<T> {
+    fn default() -> Self {
+        Self { waiting: BTreeMap::new(), count: 0 }
+    }
+}
+
+impl<T> ByTime<T> {
+    fn put(&mut self, at: SessionTime, cue: T) {
+        self.count += 1;
+        self.waiting.insert((at, self.count), cue);
+    }
+
+    fn take_to(&mut self, at: SessionTime) -> Vec<(SessionTime, T)> {
+        let later = self.waiting.split_off(&(at, u64::MAX));
+        std::mem::replace(&mut self.waiting, later).into_iter().map(|((at, _), cue)| (at, cue)).collect()
+    }
+}
+
+impl Stage {
+    pub fn new(rule: StartRule, wants_picture: bool) -> Self {
+        let state = State {
+            watermark: SessionTime(0),
+            end: None,
+            given_up: false,
+            start: None,
+            prelude: Prelude::default(),
+            videos: Vec::new(),
+            cues: ByTime::default(),
+            entrances: ByTime::default(),
+        };
+        Self { state: Mutex::new(state), news: Condvar::new(), rule, wants_picture }
+    }
+
+    pub fn cue(&self, at: SessionTime, cue: Cue) {
+        let mut state = lock(&self.state);
+        if let Cue::Video(_, pictures) = &cue
+            && state.start.is_none()
+        {
+            state.videos.push(pictures.clone());
+        }
+        state.cues.put(at, cue);
+    }
+
+    pub fn enters(&self, at: SessionTime, entrance: Entrance) {
+        lock(&self.state).entrances.put(at, entrance);
+    }
+
+    /// Facts for the start rule; nobody asks after it.
+    pub fn before_start(&self, note: impl FnOnce(&mut Prelude)) {
+        let mut state = lock(&self.state);
+        if state.start.is_none() {
+            note(&mut state.prelude);
+        }
+    }
+
+    pub fn complete_to(&self, to: SessionTime) {
+        let mut state = lock(&self.state);
+        if to > state.watermark {
+            state.watermark = to;
+            self.news.notify_all();
+        }
+    }
+
+    pub fn end_at(&self, end: SessionTime) {
+        let mut state = lock(&self.state);
+        state.end.get_or_insert(end);
+        state.watermark = state.watermark.max(end);
+        self.news.notify_all();
+    }
+
+    /// Both mixers leave where they stand.
+    pub fn give_up(&self) {
+        lock(&self.state).given_up = true;
+        self.news.notify_all();
+    }
+
+    pub fn started(&self) -> Option<SessionTime> {
+        lock(&self.state).start
+    }
+
+    /// How far the session is known beyond `at`.
+    pub fn lag(&self, at: SessionTime) -> u64 {
+        lock(&self.state).watermark.0.saturating_sub(at.0)
+    }
+
+    /// For the mixer that does not decide. `None`: it ended before it began.
+    pub fn wait_for_start(&self) -> Option<SessionTime> {
+        let mut state = lock(&self.state);
+        while state.start.is_none() && !state.given_up {
+            state = wait(&self.news, state);
+        }
+        state.start.filter(|_| !state.given_up)
+    }
+
+    /// For one mixer, in its own thread: decides when the recording begins. `None`: it ended before it began.
+    pub fn decide_start(&self) -> Option<SessionTime> {
+        let start = self.find_start();
+        let mut state = lock(&self.state);
+        match start {
+            Some(start) => {
+                state.start = Some(start);
+                state.videos = Vec::new();
+                state.prelude = Prelude::default();
+            }
+            None => state.given_up = true,
+        }
+        self.news.notify_all();
+        start
+    }
+
+    fn find_start(&self) -> Option<SessionTime> {
+        loop {
+            let (known_to, end, candidate, videos) = {
+                let state = lock(&self.state);
+                if state.given_up {
+                    return None;
+                }
+                let candidate = state.prelude.candidate(self.rule, self.wants_picture, state.watermark);
+                (state.watermark, state.end, candidate, state.videos.clone())
+            };
+            let horizon = candidate.map_or(known_to, |candidate| candidate.picture_before.min(known_to));
+            let first = videos.iter().filter_map(|pictures| pictures.first_before(horizon)).min();
+            if first.is_some() {
+                return first;
+            }
+            if let Some(candidate) = candidate
+                && (candidate.picture_before <= known_to || end.is_some())
+            {
+                let at = candidate.at;
+                if at <= known_to {
+                    return Some(at).filter(|at| end.is_none_or(|end| *at < end));
+                }
+            }
+            if end.is_some() {
+                return None;
+            }
+            let mut state = lock(&self.state);
+            while state.watermark <= known_to && state.end.is_none() && !state.given_up {
+                state = wait(&self.news, state);
+            }
+        }
+    }
+
+    /// Waits until the picture at `at` can be made as far as the session goes; what happens up to then.
+    pub fn picture_cues(&self, at: SessionTime) -> Until<Vec<(SessionTime, Cue)>> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.given_up || state.end.is_some_and(|end| at >= end) {
+                return Until::Over;
+            }
+            if state.watermark > at {
+                return Until::Known(state.cues.take_to(at));
+            }
+            state = wait(&self.news, state);
+        }
+    }
+
+    /// Waits until every voice that is heard before `to` has entered; who enters, and the end if it is known.
+    pub fn entrances(&self, to: SessionTime) -> Until<(Vec<Entrance>, Option<SessionTime>)> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.given_up {
+                return Until::Over;
+            }
+            if state.watermark > to || state.end.is_some() {
+                let entered = state.entrances.take_to(to).into_iter().map(|(_, entrance)| entrance).collect();
+                return Until::Known((entered, state.end));
+            }
+            state = wait(&self.news, state);
+        }
+    }
+}
+
+impl Stage {
+    pub fn joined(&self, track: TrackId, video: bool, at: SessionTime) {
+        self.before_start(|prelude| prelude.joined(track, video, at));
+    }
+}

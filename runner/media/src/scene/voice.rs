@@ -1,0 +1,299 @@
+//! Decoded sound of one track, at its sample positions on the session's timeline.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex};
+
+use super::decode::Samples;
+use super::{lock, wait};
+use crate::track::SessionTime;
+
+pub const RATE: u64 = 48_000;
+/// Samples that are mixed at a time: 20 ms.
+pub const BLOCK: i64 = 960;
+/// How far beyond a block its track must be known, so that the end of a run can be faded out.
+pub const LOOK_AHEAD: i64 = 960;
+
+/// This near to where the last packet ended it is the same run: the difference is drift, and is stretched away. A lost
+/// packet (20 ms) is not: it leaves its hole.
+const SAME_RUN: i64 = 480;
+/// Drift is followed by at most 5 samples per 20 ms (5 ms per second), which nobody hears.
+const STRETCH_PER_BLOCK: i64 = 5;
+const FADE: usize = 120;
+/// Decoded sound that may wait per track, samples.
+const AHEAD: i64 = 24_000;
+
+/// Where a moment of the session lies, in samples.
+pub fn sample_at(time: SessionTime) -> i64 {
+    ((u128::from(time.0) * u128::from(RATE) + 500_000_000) / 1_000_000_000) as i64
+}
+
+/// The moment of a sample; before the session's start there is none.
+pub fn time_of(sample: i64) -> SessionTime {
+    SessionTime((u128::from(sample.max(0) as u64) * 1_000_000_000 / u128::from(RATE)) as u64)
+}
+
+/// Which channels a track is heard on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Both,
+    Left,
+    Right,
+}
+
+pub struct Voice {
+    state: Mutex<State>,
+    news: Condvar,
+    /// Samples by which the publisher's codec delays, taken out again.
+    delay: i64,
+}
+
+#[derive(Default)]
+struct State {
+    runs: Runs,
+    complete: SessionTime,
+    closed: bool,
+    abandoned: bool,
+    cut: bool,
+}
+
+impl Voice {
+    pub fn new(delay: i64) -> Self {
+        Self { state: Mutex::default(), news: Condvar::new(), delay }
+    }
+
+    /// Blocks while half a second waits.
+    pub fn put(&self, samples: Samples) {
+        let mut state = lock(&self.state);
+        while state.runs.waiting() > AHEAD && !state.abandoned {
+            state = wait(&self.news, state);
+        }
+        if state.abandoned {
+            return;
+        }
+        let cut = std::mem::take(&mut state.cut);
+        state.runs.place(sample_at(samples.at) - self.delay, samples.stereo, cut);
+        self.news.notify_all();
+    }
+
+    /// What comes next does not continue what came last, unless it lies exactly there.
+    pub fn cut(&self) {
+        lock(&self.state).cut = true;
+    }
+
+    pub fn complete_to(&self, to: SessionTime) {
+        let mut state = lock(&self.state);
+        state.complete = state.complete.max(to);
+        self.news.notify_all();
+    }
+
+    pub fn close(&self) {
+        lock(&self.state).closed = true;
+        self.news.notify_all();
+    }
+
+    pub fn abandon(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        state.abandoned = true;
+        self.news.notify_all();
+    }
+
+    /// Adds this track's sound in `[at, at + BLOCK)` to `mix`. False when the track has nothing more to say, ever.
+    pub fn mix(&self, at: i64, mix: &mut [f32], side: Side) -> bool {
+        let known = at + BLOCK + LOOK_AHEAD;
+        let mut state = lock(&self.state);
+        state.runs.forget_before(at);
+        self.news.notify_all();
+        // A packet placed before `known` may still come while the track is not complete up to there.
+        while !state.closed && !state.runs.known_to(known) && sample_at(state.complete) - self.delay <= known {
+            state = wait(&self.news, state);
+        }
+        state.runs.add(at, mix, side);
+        state.runs.forget_before(at + BLOCK);
+        self.news.notify_all();
+        !(state.closed && state.runs.pieces.is_empty())
+    }
+
+    /// Packets stretched, and runs begun.
+    pub fn counts(&self) -> (u64, u64) {
+        let state = lock(&self.state);
+        (state.runs.stretched, state.runs.begun)
+    }
+}
+
+/// Samples of one packet at their place; interleaved stereo.
+#[derive(Clone, Debug, PartialEq)]
+struct Piece {
+    at: i64,
+    pcm: Vec<f32>,
+    /// Does not continue the piece before it.
+    fresh: bool,
+}
+
+impl Piece {
+    fn end(&self) -> i64 {
+        self.at + (self.pcm.len() / 2) as i64
+    }
+}
+
+/// The pure part: where packets go, and what is heard.
+#[derive(Default)]
+struct Runs {
+    pieces: VecDeque<Piece>,
+    /// Where the last packet ended.
+    next: Option<i64>,
+    /// Everything before is mixed and over.
+    heard: i64,
+    stretched: u64,
+    begun: u64,
+}
+
+impl Runs {
+    fn waiting(&self) -> i64 {
+        self.pieces.iter().map(|piece| (piece.pcm.len() / 2) as i64).sum()
+    }
+
+    fn known_to(&self, sample: i64) -> bool {
+        self.pieces.back().is_some_and(|piece| piece.at >= sample)
+    }
+
+    fn forget_before(&mut self, sample: i64) {
+        self.heard = self.heard.max(sample);
+        while self.pieces.front().is_some_and(|piece| piece.end() <= sample) {
+            self.pieces.pop_front();
+        }
+    }
+
+    fn place(&mut self, want: i64, mut pcm: Vec<f32>, cut: bool) {
+        let length = (pcm.len() / 2) as i64;
+        if length == 0 {
+            return;
+        }
+        let tolerance = if cut { STRETCH_PER_BLOCK } else { SAME_RUN };
+        let near = self.next.filter(|next| (want - next).abs() <= tolerance);
+        let (at, fresh) = match near {
+            Some(next) => {
+                let most = (STRETCH_PER_BLOCK * length / BLOCK).max(1);
+                let by = (want - next).clamp(-most, most);
+                if by.abs() > 1 {
+                    pcm = stretched(&pcm, (length + by) as usize);
+                    self.stretched += 1;
+                }
+                (next, false)
+            }
+            None => {
+                self.make_room_from(want);
+                self.begun += 1;
+                (want, true)
+            }
+        };
+        self.next = Some(at + (pcm.len() / 2) as i64);
+        // What comes too late for blocks already mixed: only the rest of it is heard.
+        let late = (self.heard - at).max(0);
+        if late * 2 >= pcm.len() as i64 {
+            return;
+        }
+        pcm.drain(..(late * 2) as usize);
+        let fresh = fresh || late > 0;
+        if fresh {
+            fade(&mut pcm, Fade::In);
+        }
+        self.pieces.push_back(Piece { at: at + late, pcm, fresh });
+    }
+
+    /// A run that begins before the last one ended replaces the rest of it.
+    fn make_room_from(&mut self, want: i64) {
+        while let Some(last) = self.pieces.back_mut() {
+            if last.at >= want {
+                self.pieces.pop_back();
+                continue;
+            }
+            let keep = (want - last.at) as usize * 2;
+            last.pcm.truncate(keep);
+            return;
+        }
+    }
+
+    fn add(&mut self, at: i64, mix: &mut [f32], side: Side) {
+        let end = at + (mix.len() / 2) as i64;
+        for index in 0..self.pieces.len() {
+            // The track is known beyond this block by more than a fade and a run's tolerance: whoever has no successor
+            // now has none.
+            let ends = self.pieces.get(index + 1).is_none_or(|next| next.fresh);
+            let piece = &mut self.pieces[index];
+            if piece.at >= end {
+                break;
+            }
+            if ends && piece.end() <= end + FADE as i64 && piece.end() > at {
+                fade_once(piece);
+            }
+            let (from, to) = (piece.at.max(at), piece.end().min(end));
+            if from >= to {
+                continue;
+            }
+            let source = &piece.pcm[(from - piece.at) as usize * 2..(to - piece.at) as usize * 2];
+            let target = &mut mix[(from - at) as usize * 2..(to - at) as usize * 2];
+            add_on(target, source, side);
+        }
+    }
+}
+
+fn add_on(target: &mut [f32], source: &[f32], side: Side) {
+    match side {
+        Side::Both => {
+            for (target, source) in target.iter_mut().zip(source) {
+                *target += source;
+            }
+        }
+        Side::Left | Side::Right => {
+            let channel = if side == Side::Left { 0 } else { 1 };
+            for (target, source) in target.chunks_exact_mut(2).zip(source.chunks_exact(2)) {
+                target[channel] += (source[0] + source[1]) * 0.5;
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fade {
+    In,
+    Out,
+}
+
+fn fade(pcm: &mut [f32], way: Fade) {
+    let frames = pcm.len() / 2;
+    let length = frames.min(FADE);
+    for step in 0..length {
+        let gain = step as f32 / length as f32;
+        let frame = if way == Fade::In { step } else { frames - 1 - step };
+        pcm[2 * frame] *= gain;
+        pcm[2 * frame + 1] *= gain;
+    }
+}
+
+/// A piece that spans two blocks is seen twice; its last sample is zero once it has been faded.
+fn fade_once(piece: &mut Piece) {
+    if piece.pcm.ends_with(&[0.0, 0.0]) {
+        return;
+    }
+    fade(&mut piece.pcm, Fade::Out);
+}
+
+/// Linear interpolation to another length.
+fn stretched(pcm: &[f32], to: usize) -> Vec<f32> {
+    let frames = pcm.len() / 2;
+    if frames < 2 || to < 2 {
+        return pcm.to_vec();
+    }
+    let step = (frames - 1) as f32 / (to - 1) as f32;
+    let mut out = Vec::with_capacity(to * 2);
+    for index in 0..to {
+        let place = index as f32 * step;
+        let (left, part) = (place as usize, place.fract());
+        let right = (left + 1).min(frames - 1);
+        for channel in 0..2 {
+            out.push(pcm[2 * left + channel] * (1.0 - part) + pcm[2 * right + channel] * part);
+        }
+    }
+    out
+}
