@@ -33,7 +33,8 @@ impl Easel {
     pub fn new(size: Size, light: bool) -> Result<Self, CanvasError> {
         let Size { width, height } = size;
         let impossible = |source| CanvasError::Impossible { width, height, source };
-        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, width, height).build().map_err(impossible)?;
+        let info =
+            gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, width, height).build().map_err(impossible)?;
         let caps = info.to_caps().map_err(impossible)?;
         let pool = gst_video::VideoBufferPool::new();
         let mut config = pool.config();
@@ -131,7 +132,13 @@ pub struct Brush {
 
 impl Brush {
     /// False: the picture cannot be drawn (a format without a way to I420); its place is left as it was.
-    pub fn draw(&mut self, canvas: &mut Canvas<'_>, picture: &Picture, drawn: Drawn, onto: &gst_video::VideoInfo) -> bool {
+    pub fn draw(
+        &mut self,
+        canvas: &mut Canvas<'_>,
+        picture: &Picture,
+        drawn: Drawn,
+        onto: &gst_video::VideoInfo,
+    ) -> bool {
         let Ok(source) = gst_video::VideoFrameRef::from_buffer_ref_readable(&picture.buffer, &picture.info) else {
             return false;
         };

@@ -81,11 +81,7 @@ impl Decoder {
         })
     }
 
-    fn new(
-        codec: Codec,
-        channels: u8,
-        out: impl FnMut(Came<'_>) + Send + 'static,
-    ) -> Result<Self, DecodeError> {
+    fn new(codec: Codec, channels: u8, out: impl FnMut(Came<'_>) + Send + 'static) -> Result<Self, DecodeError> {
         let build = |source| DecodeError::Build { codec, source };
         let bin = gst::Bin::new();
         let trouble = Arc::new(Mutex::new(None));
@@ -102,9 +98,10 @@ impl Decoder {
         let chain = elements(codec)?;
         bin.add_many(&chain).map_err(build)?;
         gst::Element::link_many(&chain).map_err(build)?;
-        let ends = chain.first().zip(chain.last()).and_then(|(first, last)| {
-            Some((first.static_pad("sink")?, last.static_pad("src")?))
-        });
+        let ends = chain
+            .first()
+            .zip(chain.last())
+            .and_then(|(first, last)| Some((first.static_pad("sink")?, last.static_pad("src")?)));
         let (first, last) = ends.ok_or_else(|| build(gst::glib::bool_error!("an element has no static pad")))?;
 
         let entry = gst::Pad::builder(gst::PadDirection::Src).name("entry").build();
@@ -179,6 +176,16 @@ fn exit(out: impl FnMut(Came<'_>) + Send + 'static) -> gst::Pad {
                 allocation.add_allocation_meta::<gst_video::VideoMeta>(None);
                 true
             }
+            // A pad without a template would take nothing but its first size.
+            gst::QueryViewMut::AcceptCaps(accept) => {
+                accept.set_result(true);
+                true
+            }
+            gst::QueryViewMut::Caps(caps) => {
+                let any = caps.filter_owned().unwrap_or_else(gst::Caps::new_any);
+                caps.set_result(&any);
+                true
+            }
             _ => gst::Pad::query_default(pad, parent, query),
         })
         .build()
@@ -211,9 +218,8 @@ fn make(element: &'static str, properties: &[(&str, &str)]) -> Result<gst::Eleme
 }
 
 fn caps(codec: Codec, channels: u8) -> gst::Caps {
-    let annex_b = |name: &str| {
-        gst::Caps::builder(name).field("stream-format", "byte-stream").field("alignment", "au").build()
-    };
+    let annex_b =
+        |name: &str| gst::Caps::builder(name).field("stream-format", "byte-stream").field("alignment", "au").build();
     let law = |name: &str| {
         gst::Caps::builder(name).field("rate", 8000i32).field("channels", i32::from(channels.max(1))).build()
     };
@@ -222,7 +228,9 @@ fn caps(codec: Codec, channels: u8) -> gst::Caps {
         Codec::H265 => annex_b("video/x-h265"),
         Codec::Vp8 => gst::Caps::new_empty_simple("video/x-vp8"),
         Codec::Vp9 => gst::Caps::builder("video/x-vp9").field("alignment", "super-frame").build(),
-        Codec::Av1 => gst::Caps::builder("video/x-av1").field("stream-format", "obu-stream").field("alignment", "tu").build(),
+        Codec::Av1 => {
+            gst::Caps::builder("video/x-av1").field("stream-format", "obu-stream").field("alignment", "tu").build()
+        }
         Codec::Opus => gst::Caps::builder("audio/x-opus")
             .field("channel-mapping-family", 0i32)
             .field("channels", 2i32)

@@ -16,6 +16,9 @@ use crate::track::{Codec, SessionTime, Track};
 
 /// A picture may ask again for a key frame after this much media time.
 const ASK_AGAIN_NS: u64 = 1_000_000_000;
+/// Frames in a row without a picture: a decoder that finds no sense in them mostly says nothing.
+const ASK_AFTER: u32 = 5;
+const REBUILD_AFTER: u32 = 30;
 /// After a broken sound decoder, so that rubbish does not build a decoder per packet.
 const SOUND_REST_NS: u64 = 200_000_000;
 
@@ -45,11 +48,29 @@ struct Bench {
     codec: Codec,
     asked_at: Option<SessionTime>,
     told: bool,
+    /// Pictures that came out, counted where they come.
+    seen: Arc<AtomicU64>,
+    seen_before: u64,
+    unanswered: u32,
+}
+
+impl Bench {
+    fn of(codec: Codec) -> Self {
+        Self { decoder: None, codec, asked_at: None, told: false, seen: Arc::default(), seen_before: 0, unanswered: 0 }
+    }
+
+    /// Frames in a row that gave no picture.
+    fn unanswered(&mut self) -> u32 {
+        let seen = self.seen.load(Relaxed);
+        self.unanswered = if seen == self.seen_before { self.unanswered + 1 } else { 0 };
+        self.seen_before = seen;
+        self.unanswered
+    }
 }
 
 impl VideoLane {
     pub fn run(self) {
-        let mut bench = Bench { decoder: None, codec: self.track.codec, asked_at: None, told: false };
+        let mut bench = Bench::of(self.track.codec);
         let mut announced = SessionTime(0);
         loop {
             match self.inbox.next(announced) {
@@ -83,21 +104,34 @@ impl VideoLane {
                 self.ask(bench, at);
                 return;
             }
-            let pictures = self.pictures.clone();
-            match Decoder::pictures(bench.codec, move |picture| pictures.put(Shown::Picture(picture))) {
+            let (pictures, seen) = (self.pictures.clone(), bench.seen.clone());
+            let decoder = Decoder::pictures(bench.codec, move |picture| {
+                seen.fetch_add(1, Relaxed);
+                pictures.put(Shown::Picture(picture));
+            });
+            match decoder {
                 Ok(decoder) => bench.decoder = Some(decoder),
                 Err(error) => return self.broke(bench, at, error),
             }
         }
-        if let Some(decoder) = &bench.decoder
-            && let Err(error) = decoder.push(at, key, data)
-        {
-            self.broke(bench, at, error);
+        let Some(decoder) = &bench.decoder else { return };
+        if let Err(error) = decoder.push(at, key, data) {
+            return self.broke(bench, at, error);
+        }
+        let unanswered = bench.unanswered();
+        if unanswered >= REBUILD_AFTER {
+            let words = format!("no picture in {unanswered} frames");
+            return self.broke(bench, at, DecodeError::Broken { codec: bench.codec, words });
+        }
+        if unanswered > 0 && unanswered.is_multiple_of(ASK_AFTER) {
+            self.counts.broken_frames.fetch_add(u64::from(ASK_AFTER), Relaxed);
+            self.ask(bench, at);
         }
     }
 
     fn broke(&self, bench: &mut Bench, at: SessionTime, error: DecodeError) {
         bench.decoder = None;
+        bench.unanswered = 0;
         self.counts.broken_frames.fetch_add(1, Relaxed);
         if !bench.told {
             bench.told = true;
@@ -125,7 +159,7 @@ pub struct SoundLane {
 
 impl SoundLane {
     pub fn run(self) {
-        let mut bench = Bench { decoder: None, codec: self.track.codec, asked_at: None, told: false };
+        let mut bench = Bench::of(self.track.codec);
         let mut announced = SessionTime(0);
         loop {
             match self.inbox.next(announced) {

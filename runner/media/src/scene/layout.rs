@@ -165,8 +165,7 @@ fn cells(length: u32, count: u32) -> (u32, u32) {
 
 /// The carousel is a sixth of the width, on the left; its thumbnails are 16:10.
 fn with_stage(canvas: Size, tiles: &[Tile<'_>], stage: usize, speaker: Option<&str>) -> Vec<Placed> {
-    let others: Vec<_> =
-        tiles.iter().enumerate().filter(|(index, _)| *index != stage).map(|(_, tile)| *tile).collect();
+    let others: Vec<_> = tiles.iter().enumerate().filter(|(index, _)| *index != stage).map(|(_, tile)| *tile).collect();
     let gap = gap(canvas.width, 6);
     let side = ((canvas.width - gap) / 6) & !1;
     let mut placed = vec![Placed {

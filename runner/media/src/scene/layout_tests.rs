@@ -60,10 +60,7 @@ fn the_speaker_has_the_stage_and_is_not_repeated() {
     let tiles = cameras(6);
     let placed = rects(SPEAKER, HD, &tiles, Some("c"));
     assert_eq!(placed[0], (2, rect(220, 0, 1060, 720)));
-    assert_eq!(
-        placed[1..],
-        [(0, rect(0, 0, 212, 132)), (1, rect(0, 140, 212, 132)), (3, rect(0, 280, 212, 132))]
-    );
+    assert_eq!(placed[1..], [(0, rect(0, 0, 212, 132)), (1, rect(0, 140, 212, 132)), (3, rect(0, 280, 212, 132))]);
 }
 
 #[test]
@@ -140,7 +137,7 @@ proptest! {
         count in 0usize..30,
         screens in prop::collection::vec(any::<bool>(), 30),
         speaker in prop::option::of(0usize..30),
-        shape in 0..4,
+        shape in 0usize..4,
     ) {
         let mut tiles = cameras(count);
         for (tile, screen) in tiles.iter_mut().zip(&screens) {
@@ -178,7 +175,7 @@ proptest! {
     }
 
     #[test]
-    fn tiles_and_background_together_are_the_canvas(canvas in sizes(16, 4000), count in 0usize..30, shape in 0..3) {
+    fn tiles_and_background_together_are_the_canvas(canvas in sizes(16, 4000), count in 0usize..30, shape in 0usize..3) {
         let placed = place([GRID, SPEAKER, SINGLE_SPEAKER][shape], canvas, &cameras(count), None);
         let covered: Vec<_> = placed.iter().map(|placed| placed.rect).collect();
         let free = background(canvas, &covered);

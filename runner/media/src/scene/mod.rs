@@ -29,7 +29,6 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -96,12 +95,18 @@ pub const HOLD_NS: u64 = 10_000_000_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SceneEvent {
     /// Output time 0 is this moment of the session.
-    Started { at: SessionTime },
+    Started {
+        at: SessionTime,
+    },
     Wish(Wish),
     /// Worth telling the user.
-    Noted { words: String },
+    Noted {
+        words: String,
+    },
     /// No more pictures can be made.
-    Broken { words: String },
+    Broken {
+        words: String,
+    },
     /// Both feeds are ended; everything up to the end was pushed.
     Ended,
 }
@@ -133,7 +138,8 @@ pub struct Scene {
 
 #[derive(Default)]
 struct Tracks {
-    live: HashMap<TrackId, Live>,
+    /// In order of joining; a track that left stays until its lane has finished.
+    live: Vec<Live>,
     /// Said so far.
     watermark: SessionTime,
     /// Nothing is taken any more.
@@ -141,10 +147,22 @@ struct Tracks {
 }
 
 struct Live {
+    track: TrackId,
     inbox: Arc<Inbox>,
     out: Decoded,
     video: bool,
     left: bool,
+}
+
+impl Tracks {
+    fn of(&self, track: TrackId) -> Option<&Live> {
+        self.live.iter().rfind(|live| live.track == track && !live.left)
+    }
+
+    fn forget_finished(&mut self) {
+        // A lane that has ended has let go of its inbox.
+        self.live.retain(|live| !live.left || Arc::strong_count(&live.inbox) > 1);
+    }
 }
 
 enum Decoded {
@@ -172,8 +190,7 @@ impl Scene {
 
         let picture = match picture {
             Some((options_, feed)) => {
-                let mixer =
-                    PictureMixer::new(options_, options.ladder, stage.clone(), tally.clone(), tell.clone())?;
+                let mixer = PictureMixer::new(options_, options.ladder, stage.clone(), tally.clone(), tell.clone())?;
                 Some((mixer, feed))
             }
             None => None,
@@ -232,7 +249,7 @@ impl Scene {
             Timed::Speakers { .. } | Timed::Layout { .. } => {}
             Timed::CompleteTo { at } => {
                 tracks.watermark = tracks.watermark.max(at);
-                for live in tracks.live.values() {
+                for live in &tracks.live {
                     live.inbox.complete_to(at);
                 }
                 self.stage.complete_to(at);
@@ -246,7 +263,7 @@ impl Scene {
         if std::mem::replace(&mut tracks.over, true) {
             return;
         }
-        for live in tracks.live.values() {
+        for live in &tracks.live {
             live.inbox.complete_to(end);
             live.inbox.close();
         }
@@ -286,7 +303,8 @@ impl Scene {
             return;
         }
         self.stage.joined(track.id, video, at);
-        if let Some(live) = tracks.live.get(&track.id).filter(|live| !live.left) {
+        tracks.forget_finished();
+        if let Some(live) = tracks.of(track.id) {
             // Back after a reconnect without having left: the tile keeps its last picture, the codec may be another.
             return live.inbox.put_turn(at, Turn::Begins(track.codec));
         }
@@ -305,18 +323,16 @@ impl Scene {
             let lane = SoundLane { track, inbox: inbox.clone(), voice: voice.clone(), ears, counts };
             (Decoded::Voice(voice), spawn("voice", move || lane.run()))
         };
-        let live = Live { inbox, out, video, left: false };
+        let live = Live { track: id, inbox, out, video, left: false };
         if let Err(error) = thread {
             live.abandon();
             (self.tell)(SceneEvent::Noted { words: format!("a track is not recorded, it got no thread: {error}") });
         }
-        if let Some(before) = tracks.live.insert(id, live) {
-            before.inbox.close();
-        }
+        tracks.live.push(live);
     }
 
     fn frame(&self, tracks: &Tracks, frame: Frame) {
-        let Some(live) = tracks.live.get(&frame.track) else { return };
+        let Some(live) = tracks.of(frame.track) else { return };
         self.stage.before_start(|prelude| prelude.frame(frame.track, live.video, frame.at));
         live.inbox.put_frame(frame.at, frame.key, frame.data);
         if let Some(words) = self.backlog.trouble() {
@@ -325,7 +341,7 @@ impl Scene {
     }
 
     fn turn(&self, tracks: &mut Tracks, track: TrackId, at: SessionTime, turn: Turn) {
-        let Some(live) = tracks.live.get_mut(&track) else { return };
+        let Some(live) = tracks.live.iter_mut().rfind(|live| live.track == track && !live.left) else { return };
         if matches!(turn, Turn::Absent | Turn::Left) {
             self.stage.before_start(|prelude| prelude.gone(track, at));
         }
@@ -349,7 +365,7 @@ impl Drop for Scene {
         self.stage.give_up();
         let mut tracks = lock(&self.tracks);
         tracks.over = true;
-        tracks.live.values().for_each(Live::abandon);
+        tracks.live.iter().for_each(Live::abandon);
     }
 }
 

@@ -215,7 +215,8 @@ impl PictureMixer {
         let drawn: Vec<(usize, TrackId, Drawn)> = placed
             .iter()
             .filter_map(|placed| {
-                let index = self.shots.iter().position(|shot| shot.track.id == placed.track && shot.current.is_some())?;
+                let index =
+                    self.shots.iter().position(|shot| shot.track.id == placed.track && shot.current.is_some())?;
                 let drawn = layout::fit(self.shots[index].size()?, placed.rect, placed.fit)?;
                 Some((index, placed.track, drawn))
             })
@@ -273,9 +274,8 @@ impl PictureMixer {
     fn paint(&mut self, drawn: &[(usize, TrackId, Drawn)], same_places: bool) -> Result<gst::Buffer, CanvasError> {
         let mut buffer = self.easel.canvas()?;
         let last = self.last.as_ref().filter(|_| same_places);
-        let old = last.and_then(|last| {
-            gst_video::VideoFrameRef::from_buffer_ref_readable(&last.canvas, self.easel.info()).ok()
-        });
+        let old = last
+            .and_then(|last| gst_video::VideoFrameRef::from_buffer_ref_readable(&last.canvas, self.easel.info()).ok());
         {
             let mut canvas = self.easel.open(buffer.make_mut())?;
             let covered: Vec<Rect> = drawn.iter().map(|(_, _, drawn)| drawn.dest).collect();

@@ -88,9 +88,10 @@ impl Prelude {
         let mut moment = from;
         // Each stay can push the moment once; one pass per stay is enough whatever their order.
         for _ in 0..=self.stays.len() {
-            let over = self.stays.iter().find(|stay| {
-                stay.video && stay.from <= moment && stay.gone.is_none_or(|gone| gone > moment)
-            });
+            let over = self
+                .stays
+                .iter()
+                .find(|stay| stay.video && stay.from <= moment && stay.gone.is_none_or(|gone| gone > moment));
             match over {
                 None => return Some(moment),
                 // Still there: nothing is known beyond the watermark.

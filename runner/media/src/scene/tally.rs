@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn a_freeze_is_the_time_without_a_different_picture_of_a_camera() {
         let tally = Tally::default();
-        let mut on = |ms: u64, different, moving| tally.on_picture(SessionTime(ms * MS), different, moving);
+        let on = |ms: u64, different, moving| tally.on_picture(SessionTime(ms * MS), different, moving);
         on(0, true, true);
         on(100, false, true);
         on(200, false, true);

@@ -113,12 +113,6 @@ impl Voice {
         self.news.notify_all();
         !(state.closed && state.runs.pieces.is_empty())
     }
-
-    /// Packets stretched, and runs begun.
-    pub fn counts(&self) -> (u64, u64) {
-        let state = lock(&self.state);
-        (state.runs.stretched, state.runs.begun)
-    }
 }
 
 /// Samples of one packet at their place; interleaved stereo.
@@ -144,8 +138,6 @@ struct Runs {
     next: Option<i64>,
     /// Everything before is mixed and over.
     heard: i64,
-    stretched: u64,
-    begun: u64,
 }
 
 impl Runs {
@@ -177,13 +169,11 @@ impl Runs {
                 let by = (want - next).clamp(-most, most);
                 if by.abs() > 1 {
                     pcm = stretched(&pcm, (length + by) as usize);
-                    self.stretched += 1;
                 }
                 (next, false)
             }
             None => {
                 self.make_room_from(want);
-                self.begun += 1;
                 (want, true)
             }
         };
@@ -297,3 +287,7 @@ fn stretched(pcm: &[f32], to: usize) -> Vec<f32> {
     }
     out
 }
+
+#[cfg(test)]
+#[path = "voice_tests.rs"]
+mod tests;

@@ -9,8 +9,14 @@ use crate::track::{SessionTime, TrackId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// The layer nearest to this size, in pixels.
-    Prefer { track: TrackId, width: u32, height: u32 },
-    KeyFrame { track: TrackId },
+    Prefer {
+        track: TrackId,
+        width: u32,
+        height: u32,
+    },
+    KeyFrame {
+        track: TrackId,
+    },
 }
 
 /// A layer switch costs a key frame: a layout that changes twice in a moment asks once.
