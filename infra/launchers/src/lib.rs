@@ -1,1 +1,13 @@
-//! Where a runner is started. Clouds come behind the same trait (a later issue); here: a child process, and paper.
+//! Where a runner is started. `launcher` is the contract; `process` starts a child on this machine; `paper` is a cloud
+//! that exists only on paper (tests, and sizing without money); `conformance` is what every launcher has to pass.
+//! Clouds come behind the same trait.
+
+mod launcher;
+
+pub mod conformance;
+pub mod paper;
+pub mod process;
+
+pub use launcher::{Departure, EndHow, Ended, LaunchError, LaunchOrder, Launcher, Sighting, TaskRef};
+pub use paper::PaperLauncher;
+pub use process::ProcessLauncher;

@@ -1,0 +1,222 @@
+//! A cloud on paper: it takes orders as slowly and as seldom as a real one, and its tasks die when the script says so.
+//! Clones are one cloud seen by several dispatchers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use spillway_protocol::ids::EgressId;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::launcher::{Departure, EndHow, Ended, LaunchError, LaunchOrder, Launcher, Sighting, TaskRef};
+
+const NAME: &str = "paper";
+
+#[derive(Clone, Debug, Default)]
+pub struct PaperOptions {
+    /// How long the platform's API takes to answer.
+    pub latency: Duration,
+    pub quota: Option<Quota>,
+    /// The platform runs no more tasks than this at once.
+    pub most_tasks: Option<usize>,
+}
+
+/// Launches allowed: a full bucket at first, refilled steadily.
+#[derive(Clone, Copy, Debug)]
+pub struct Quota {
+    pub burst: u32,
+    pub per_second: f64,
+}
+
+impl Quota {
+    /// Fargate's RunTask, as its documentation gives it.
+    pub const FARGATE: Self = Self { burst: 100, per_second: 20.0 };
+}
+
+#[derive(Clone)]
+pub struct PaperLauncher {
+    options: PaperOptions,
+    cloud: Arc<Mutex<Cloud>>,
+}
+
+struct Cloud {
+    bucket: Option<Bucket>,
+    tasks: HashMap<(EgressId, u32), Task>,
+    /// Answers for the next launches of an egress, used up from the front.
+    refusals: HashMap<EgressId, Vec<LaunchError>>,
+    starts: Vec<mpsc::UnboundedSender<(LaunchOrder, TaskRef)>>,
+    calls: u64,
+}
+
+struct Task {
+    number: u64,
+    /// When and how it will leave; in the future while it lives.
+    leaves: Option<(Instant, Departure)>,
+}
+
+impl PaperLauncher {
+    pub fn new(options: PaperOptions) -> Self {
+        let bucket = options.quota.map(|quota| Bucket::full(quota, Instant::now()));
+        let cloud = Cloud { bucket, tasks: HashMap::new(), refusals: HashMap::new(), starts: Vec::new(), calls: 0 };
+        Self { options, cloud: Arc::new(Mutex::new(cloud)) }
+    }
+
+    /// Every task that starts from now on; whoever plays the runners listens here.
+    pub fn starts(&self) -> mpsc::UnboundedReceiver<(LaunchOrder, TaskRef)> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.cloud().starts.push(sender);
+        receiver
+    }
+
+    /// The next launches of this egress are refused so, in this order.
+    pub fn refuse(&self, egress_id: &EgressId, refusals: Vec<LaunchError>) {
+        self.cloud().refusals.insert(egress_id.clone(), refusals);
+    }
+
+    /// The task leaves after `after` in this way. False when there is no such living task.
+    pub fn leave(&self, task: &TaskRef, after: Duration, departure: Departure) -> bool {
+        let now = Instant::now();
+        match self.cloud().by_ref(task) {
+            Some(task) if task.is_alive(now) => {
+                task.leaves = Some((now + after, departure));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// How often the platform was asked for a task, refusals included.
+    pub fn calls(&self) -> u64 {
+        self.cloud().calls
+    }
+
+    /// How many tasks were ever started.
+    pub fn started(&self) -> usize {
+        self.cloud().tasks.len()
+    }
+
+    fn cloud(&self) -> MutexGuard<'_, Cloud> {
+        self.cloud.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Cloud {
+    fn by_ref(&mut self, task: &TaskRef) -> Option<&mut Task> {
+        let number: u64 = task.id.parse().ok().filter(|_| task.launcher == NAME)?;
+        self.tasks.values_mut().find(|task| task.number == number)
+    }
+
+    fn take(&mut self, order: &LaunchOrder, most: Option<usize>, now: Instant) -> Result<TaskRef, LaunchError> {
+        let key = (order.egress_id.clone(), order.attempt);
+        if let Some(task) = self.tasks.get(&key) {
+            return Ok(task_ref(task.number));
+        }
+        self.calls += 1;
+        if let Some(refusals) = self.refusals.get_mut(&order.egress_id).filter(|refusals| !refusals.is_empty()) {
+            return Err(refusals.remove(0));
+        }
+        if most.is_some_and(|most| self.tasks.values().filter(|task| task.is_alive(now)).count() >= most) {
+            return Err(LaunchError::Capacity { words: "the paper cloud is full".to_owned() });
+        }
+        if let Some(Err(wait)) = self.bucket.as_mut().map(|bucket| bucket.take(now)) {
+            return Err(LaunchError::Throttled { words: "too many launches".to_owned(), retry_after: Some(wait) });
+        }
+        let number = self.tasks.len() as u64 + 1;
+        self.tasks.insert(key, Task { number, leaves: None });
+        let task = task_ref(number);
+        self.starts.retain(|listener| listener.send((order.clone(), task.clone())).is_ok());
+        Ok(task)
+    }
+}
+
+impl Task {
+    fn is_alive(&self, now: Instant) -> bool {
+        self.leaves.as_ref().is_none_or(|(at, _)| *at > now)
+    }
+}
+
+fn task_ref(number: u64) -> TaskRef {
+    TaskRef { launcher: NAME.to_owned(), id: number.to_string() }
+}
+
+#[async_trait]
+impl Launcher for PaperLauncher {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    async fn launch(&self, order: &LaunchOrder) -> Result<TaskRef, LaunchError> {
+        tokio::time::sleep(self.options.latency).await;
+        self.cloud().take(order, self.options.most_tasks, Instant::now())
+    }
+
+    async fn look(&self, task: &TaskRef) -> Sighting {
+        let now = Instant::now();
+        match self.cloud().by_ref(task) {
+            None => Sighting::Unknown("not a task of this cloud".to_owned()),
+            Some(task) => match &task.leaves {
+                Some((at, departure)) if *at <= now => Sighting::Gone(departure.clone()),
+                _ => Sighting::Alive,
+            },
+        }
+    }
+
+    async fn end(&self, task: &TaskRef, how: EndHow) -> Ended {
+        let now = Instant::now();
+        match self.cloud().by_ref(task) {
+            None => Ended::OutOfReach,
+            Some(task) if !task.is_alive(now) => Ended::AlreadyGone,
+            Some(task) => {
+                let departure = match how {
+                    EndHow::Ask => Departure::Exited(0),
+                    EndHow::Now => Departure::Signalled(9),
+                };
+                task.leaves = Some((now, departure));
+                Ended::Told
+            }
+        }
+    }
+}
+
+struct Bucket {
+    quota: Quota,
+    level: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn full(quota: Quota, now: Instant) -> Self {
+        Self { quota, level: f64::from(quota.burst), at: now }
+    }
+
+    /// Takes one, or says how long until there is one.
+    fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        let refilled = now.saturating_duration_since(self.at).as_secs_f64() * self.quota.per_second;
+        self.level = (self.level + refilled).min(f64::from(self.quota.burst));
+        self.at = now;
+        if self.level >= 1.0 {
+            self.level -= 1.0;
+            return Ok(());
+        }
+        Err(Duration::from_secs_f64((1.0 - self.level) / self.quota.per_second))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_bucket_gives_its_burst_at_once_and_then_its_rate() {
+        let start = Instant::now();
+        let mut bucket = Bucket::full(Quota::FARGATE, start);
+        assert_eq!((0..150).filter(|_| bucket.take(start).is_ok()).count(), 100);
+        let wait = bucket.take(start).unwrap_err();
+        assert_eq!(wait, Duration::from_millis(50));
+        assert!(bucket.take(start + wait).is_ok());
+        let later = start + wait + Duration::from_secs(1);
+        assert_eq!((0..150).filter(|_| bucket.take(later).is_ok()).count(), 20);
+    }
+}

@@ -1,0 +1,277 @@
+//! A runner as a child of the dispatcher, in a session of its own, so that it lives on when the dispatcher does not.
+
+mod seen;
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rustix::process::Signal;
+use spillway_protocol::ids::EgressId;
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, Command};
+use tracing::{debug, info};
+
+use self::seen::Identity;
+use crate::launcher::{
+    ATTEMPT, Departure, EGRESS_ID, EndHow, Ended, LaunchError, LaunchOrder, Launcher, Sighting, TaskRef,
+};
+
+const NAME: &str = "process";
+
+/// What a runner needs from our environment to work at all. Everything else stays here: an API secret given to the
+/// dispatcher by environment is none of the runner's business.
+const PASSED_ON: &[&str] = &[
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "RUST_BACKTRACE",
+    "SPILLWAY_LOG",
+    "SPILLWAY_MEDIA",
+];
+const PASSED_ON_PREFIXES: &[&str] = &["LC_", "XDG_", "GST_"];
+
+/// How long a child may leave its standard input unread; the line fits a pipe's buffer, so only a broken one is slow.
+const HANDOVER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How each of the last tasks left; a task is asked about within seconds of its end.
+const REMEMBERED: usize = 4096;
+
+#[derive(Clone, Debug)]
+pub struct ProcessOptions {
+    pub program: PathBuf,
+    pub args: Vec<OsString>,
+    /// A file for each task, `<egress id>-<attempt>.log`; `None`: our own standard error, handed down as it is.
+    pub log_dir: Option<PathBuf>,
+}
+
+impl ProcessOptions {
+    /// `spillway-runner` beside our own executable.
+    pub fn beside_us() -> io::Result<Self> {
+        let program = std::env::current_exe()?.with_file_name("spillway-runner");
+        Ok(Self { program, args: Vec::new(), log_dir: None })
+    }
+}
+
+pub struct ProcessLauncher {
+    options: ProcessOptions,
+    place: String,
+    known: Arc<Mutex<Known>>,
+    /// Held while a child is started, so that two overlapping launches of one egress cannot both find nothing.
+    starting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Known {
+    tasks: HashMap<(EgressId, u32), Identity>,
+    departures: HashMap<Identity, Departure>,
+    oldest_first: VecDeque<(EgressId, u32)>,
+}
+
+impl Known {
+    fn remember(&mut self, key: (EgressId, u32), identity: Identity) {
+        self.tasks.insert(key.clone(), identity);
+        self.oldest_first.push_back(key);
+        while self.oldest_first.len() > REMEMBERED {
+            let Some(identity) = self.oldest_first.pop_front().and_then(|key| self.tasks.remove(&key)) else {
+                continue;
+            };
+            self.departures.remove(&identity);
+        }
+    }
+}
+
+impl ProcessLauncher {
+    pub fn new(options: ProcessOptions) -> Self {
+        Self { options, place: seen::place(), known: Arc::default(), starting: tokio::sync::Mutex::default() }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        // What is kept is valid after every single statement, so a panic elsewhere spoils nothing.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn task(&self, identity: &Identity) -> TaskRef {
+        TaskRef { launcher: NAME.to_owned(), id: identity.text() }
+    }
+
+    /// Only what was started on this boot, in this pid namespace, by a launcher of this kind.
+    fn ours(&self, task: &TaskRef) -> Option<Identity> {
+        (task.launcher == NAME).then(|| Identity::parse(&task.id)).flatten().filter(|it| it.place == self.place)
+    }
+
+    fn spawn(&self, order: &LaunchOrder) -> Result<Child, LaunchError> {
+        let program = &self.options.program;
+        if !seen::is_executable(program) {
+            let words = format!("{} is not an executable file", program.display());
+            return Err(LaunchError::Misconfigured { words, source: None });
+        }
+        let log = match &self.options.log_dir {
+            None => Stdio::inherit(),
+            Some(dir) => open_log(dir, order).map(Stdio::from).map_err(|source| LaunchError::Misconfigured {
+                words: format!("open a log file in {}", dir.display()),
+                source: Some(source.into()),
+            })?,
+        };
+        // `setsid` (util-linux) becomes the program, with the same pid: std has no safe way to a new session.
+        Command::new("setsid")
+            .arg(program)
+            .args(&self.options.args)
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| is_passed_on(name)))
+            .envs(order.names())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(spawn_error)
+    }
+
+    async fn start(&self, order: &LaunchOrder) -> Result<Identity, LaunchError> {
+        let mut child = self.spawn(order)?;
+        let passing = |words: &str| LaunchError::Passing { words: words.to_owned(), source: None };
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or_else(|| passing("the child has no pid"))?;
+        // Nobody has waited for it yet, so even a dead child is still in /proc.
+        let born = seen::stat(pid).ok_or_else(|| passing("the child is not in /proc"))?.born;
+        let identity = Identity { place: self.place.clone(), pid, born };
+
+        let line = format!("{}\n", order.handover.reveal());
+        let mut stdin = child.stdin.take().ok_or_else(|| passing("the child has no standard input"))?;
+        let handed = tokio::time::timeout(HANDOVER_PATIENCE, stdin.write_all(line.as_bytes())).await;
+        drop(stdin);
+        match handed {
+            Ok(Ok(())) => {}
+            // It died already; `look` will say how.
+            Ok(Err(error)) => debug!(%error, "runner left before it read its orders"),
+            Err(_) => {
+                identity.signal(Signal::KILL);
+                return Err(passing("the runner does not read its standard input"));
+            }
+        }
+        // From here on another dispatcher can find it by what stands in its environment.
+        wait_for_own_session(&identity).await;
+        self.known().remember((order.egress_id.clone(), order.attempt), identity.clone());
+        tokio::spawn(reap(child, identity.clone(), Arc::clone(&self.known)));
+        Ok(identity)
+    }
+}
+
+#[async_trait]
+impl Launcher for ProcessLauncher {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    async fn launch(&self, order: &LaunchOrder) -> Result<TaskRef, LaunchError> {
+        let _one_at_a_time = self.starting.lock().await;
+        let key = (order.egress_id.clone(), order.attempt);
+        if let Some(identity) = self.known().tasks.get(&key) {
+            return Ok(self.task(identity));
+        }
+        // Perhaps an earlier dispatcher on this machine started it and died before it could say so.
+        let wanted = [format!("{EGRESS_ID}={}", order.egress_id), format!("{ATTEMPT}={}", order.attempt)];
+        if let Some(identity) = seen::find(&self.place, &wanted) {
+            info!(egress_id = %order.egress_id, pid = identity.pid, "runner of an earlier dispatcher found");
+            self.known().remember(key, identity.clone());
+            return Ok(self.task(&identity));
+        }
+        let identity = self.start(order).await?;
+        info!(egress_id = %order.egress_id, attempt = order.attempt, pid = identity.pid, "runner started");
+        Ok(self.task(&identity))
+    }
+
+    async fn look(&self, task: &TaskRef) -> Sighting {
+        let Some(identity) = self.ours(task) else {
+            return Sighting::Unknown("the runner is on another machine".to_owned());
+        };
+        if identity.is_alive() {
+            return Sighting::Alive;
+        }
+        // Between its death and our reading of how it died lies a moment; a task that was not our child has no more to say.
+        let departure = self.known().departures.get(&identity).cloned();
+        match departure {
+            Some(departure) => Sighting::Gone(departure),
+            None if seen::stat(identity.pid).is_some_and(|stat| stat.born == identity.born) => Sighting::Alive,
+            None => Sighting::Gone(Departure::Unsaid),
+        }
+    }
+
+    async fn end(&self, task: &TaskRef, how: EndHow) -> Ended {
+        let Some(identity) = self.ours(task) else { return Ended::OutOfReach };
+        let signal = match how {
+            EndHow::Ask => Signal::TERM,
+            EndHow::Now => Signal::KILL,
+        };
+        if identity.signal(signal) { Ended::Told } else { Ended::AlreadyGone }
+    }
+
+    fn is_this_machine(&self) -> bool {
+        true
+    }
+}
+
+/// A millisecond or two. One that died meanwhile is waited for no longer.
+async fn wait_for_own_session(identity: &Identity) {
+    for _ in 0..1000 {
+        match seen::stat(identity.pid) {
+            Some(stat) if stat.session != identity.pid && !stat.is_dead() => {
+                tokio::time::sleep(Duration::from_millis(1)).await
+            }
+            _ => return,
+        }
+    }
+}
+
+async fn reap(mut child: Child, identity: Identity, known: Arc<Mutex<Known>>) {
+    let departure = match child.wait().await {
+        Ok(status) => departure(status),
+        Err(_) => Departure::Unsaid,
+    };
+    debug!(pid = identity.pid, %departure, "runner left");
+    known.lock().unwrap_or_else(PoisonError::into_inner).departures.insert(identity, departure);
+}
+
+fn departure(status: ExitStatus) -> Departure {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => Departure::Signalled(signal),
+        (None, Some(code)) => Departure::Exited(code),
+        (None, None) => Departure::Unsaid,
+    }
+}
+
+fn is_passed_on(name: &OsString) -> bool {
+    name.to_str().is_some_and(|name| {
+        PASSED_ON.contains(&name) || PASSED_ON_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    })
+}
+
+fn open_log(dir: &Path, order: &LaunchOrder) -> io::Result<File> {
+    std::fs::create_dir_all(dir)?;
+    // The id was parsed: letters, digits, `_` and `-` only.
+    let name = format!("{}-{}.log", order.egress_id, order.attempt);
+    OpenOptions::new().create(true).append(true).open(dir.join(name))
+}
+
+fn spawn_error(error: io::Error) -> LaunchError {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => {
+            LaunchError::Capacity { words: format!("this machine takes no more processes: {error}") }
+        }
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => LaunchError::Misconfigured {
+            words: "start setsid (package util-linux)".to_owned(),
+            source: Some(error.into()),
+        },
+        _ => LaunchError::Passing { words: "start the runner's process".to_owned(), source: Some(error.into()) },
+    }
+}
