@@ -1,1 +1,64 @@
-fn main() {}
+//! `spillway-dispatcher`: waits for StartEgress on Redis and starts a runner for each.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use spillway_bus::Bus;
+use spillway_dispatcher::{Config, Dispatcher};
+use spillway_process::stop::{Signal, Signals};
+use spillway_process::telemetry::{self, Form};
+use tracing::{error, info};
+
+#[derive(Parser)]
+#[command(
+    name = "spillway-dispatcher",
+    version,
+    about = "Takes StartEgress from livekit-server and starts a runner for each"
+)]
+struct Arguments {
+    /// YAML file
+    #[arg(long)]
+    config: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Before the log is up there is nowhere else to say it.
+            eprintln!("spillway-dispatcher: {error:#}");
+            error!(error = format!("{error:#}"), "dispatcher ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let path = &arguments.config;
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let config = Config::from_yaml(&text).with_context(|| format!("in {}", path.display()))?;
+    telemetry::init(&config.log_level, if config.log_json { Form::Json } else { Form::Text });
+    let mut signals = Signals::listen().context("listen to signals")?;
+    let bus = Bus::connect(&config.redis).await.context("unable to connect to redis")?;
+    let dispatcher = Dispatcher::start(config, bus).await.context("start")?;
+
+    if signals.next().await == Signal::Term {
+        info!("SIGTERM: recordings go on, a second signal ends them");
+        let again = tokio::select! {
+            _ = dispatcher.drained() => false,
+            _ = signals.next() => true,
+        };
+        if !again {
+            dispatcher.leave().await;
+            return Ok(());
+        }
+    }
+    info!("ending every recording");
+    dispatcher.end_all().await;
+    dispatcher.drained().await;
+    dispatcher.leave().await;
+    Ok(())
+}

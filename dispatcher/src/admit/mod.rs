@@ -1,0 +1,111 @@
+//! A StartEgress and the state of the house → a place, a place in the queue, or a refusal in words. Pure, but for
+//! `destination`, which tries the disk.
+
+pub mod destination;
+mod weight;
+
+use spillway_protocol::code::{Code, RpcError};
+
+pub use weight::weight;
+
+/// How full the house is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Load {
+    /// Weight of what runs or is being started.
+    pub running: f64,
+    pub tasks: usize,
+    pub waiting: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounds {
+    /// Cores this host gives to recordings; `None` where the platform has its own bounds.
+    pub cores: Option<f64>,
+    /// Recordings at once, whatever they weigh.
+    pub tasks: Option<usize>,
+    /// Most that may wait for a place.
+    pub queue: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Admission {
+    Now,
+    /// Accepted, and launched when there is room; the words are for `details`.
+    Queued {
+        words: String,
+    },
+}
+
+/// A request that is too heavy for an empty host is started all the same: the recording lags, it does not lose frames.
+pub fn fits(weight: f64, load: Load, bounds: Bounds) -> bool {
+    load.tasks == 0
+        || (bounds.cores.is_none_or(|cores| load.running + weight <= cores + 1e-9)
+            && bounds.tasks.is_none_or(|tasks| load.tasks < tasks))
+}
+
+pub fn is_full(load: Load, bounds: Bounds) -> bool {
+    load.waiting >= bounds.queue && !fits(0.0, load, bounds)
+}
+
+pub fn admit(weight: f64, load: Load, bounds: Bounds) -> Result<Admission, RpcError> {
+    if load.waiting == 0 && fits(weight, load, bounds) {
+        return Ok(Admission::Now);
+    }
+    let occupied = match (bounds.tasks, bounds.cores) {
+        (Some(tasks), _) if load.tasks >= tasks => format!("{} of {tasks} recordings running", load.tasks),
+        (_, Some(cores)) => format!("{} recordings take {:.1} of {cores:.1} cores", load.tasks, load.running),
+        _ => format!("{} recordings are being started", load.tasks),
+    };
+    if load.waiting >= bounds.queue {
+        let words = format!("no place for another recording: {occupied}, {} waiting", load.waiting);
+        return Err(RpcError::new(Code::ResourceExhausted, words));
+    }
+    Ok(Admission::Queued { words: format!("waiting for a place: {occupied}, {} before this one", load.waiting) })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOST: Bounds = Bounds { cores: Some(2.0), tasks: None, queue: 2 };
+
+    #[test]
+    fn what_fits_goes_at_once_what_does_not_waits_and_then_is_refused_with_the_reason() {
+        let load = |running, tasks, waiting| Load { running, tasks, waiting };
+        assert_eq!(admit(0.7, load(1.3, 2, 0), HOST), Ok(Admission::Now));
+        let Ok(Admission::Queued { words }) = admit(0.8, load(1.3, 2, 0), HOST) else { panic!("queued") };
+        assert_eq!(words, "waiting for a place: 2 recordings take 1.3 of 2.0 cores, 0 before this one");
+        let refusal = admit(0.8, load(1.3, 2, 2), HOST).unwrap_err();
+        assert_eq!(refusal.code, Code::ResourceExhausted);
+        assert_eq!(refusal.message, "no place for another recording: 2 recordings take 1.3 of 2.0 cores, 2 waiting");
+    }
+
+    #[test]
+    fn nobody_overtakes_the_queue() {
+        assert!(matches!(admit(0.1, Load { running: 0.5, tasks: 1, waiting: 1 }, HOST), Ok(Admission::Queued { .. })));
+    }
+
+    #[test]
+    fn an_empty_host_takes_what_is_too_heavy_for_it() {
+        assert_eq!(admit(9.0, Load::default(), HOST), Ok(Admission::Now));
+    }
+
+    proptest! {
+        #[test]
+        fn a_full_house_refuses_and_one_that_is_not_full_does_not(
+            running in 0.0..4.0f64, tasks in 0usize..8, waiting in 0usize..8, most in 1usize..8, weight in 0.01..2.0f64,
+        ) {
+            let bounds = Bounds { cores: Some(2.0), tasks: Some(most), queue: 4 };
+            let load = Load { running, tasks, waiting };
+            let answer = admit(weight, load, bounds);
+            if is_full(load, bounds) {
+                prop_assert!(answer.is_err());
+            }
+            if waiting < bounds.queue {
+                prop_assert!(answer.is_ok());
+            }
+        }
+    }
+}

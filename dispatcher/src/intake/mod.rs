@@ -1,0 +1,210 @@
+//! StartEgress, heard: bid, and once granted a promise or a refusal. The promise is kept in Redis before it is given:
+//! ticket, record, livekit-server's own record (acknowledged), then the answer. Nothing here waits for a launcher.
+
+mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use prost::Message;
+use spillway_bus::{Bid, Created, Handler, Incoming, Phase, Record, Ticket};
+use spillway_plan::EgressPlan;
+use spillway_process::{Secret, chain};
+use spillway_protocol::code::{Code, RpcError};
+use spillway_protocol::ids::EgressId;
+use spillway_protocol::livekit::EgressInfo;
+use spillway_protocol::rpc::{ListActiveEgressResponse, StartEgressRequest};
+use tracing::{Instrument, info, info_span, warn};
+
+use crate::admit::{self, Admission};
+use crate::house::{Dispatch, House};
+use crate::launch;
+use crate::report;
+
+/// Wins only when nobody healthy bids, half a second later; then we can at least say why.
+const TO_REFUSE: f32 = 0.01;
+/// The caller may be gone long before the time he gave us (auto egress has 10 s for everything).
+const LONGEST_ANSWER: Duration = Duration::from_secs(8);
+/// A slow network disk must not cost the bid of the next request.
+const DISK_PATIENCE: Duration = Duration::from_secs(2);
+
+pub struct StartEgress(pub Arc<House>);
+
+#[async_trait]
+impl Handler for StartEgress {
+    async fn bid(&self, incoming: &Incoming) -> Bid {
+        let house = &self.0;
+        if house.is_draining() || !house.bus.healthy() {
+            return Bid::Silent;
+        }
+        let start = match StartEgressRequest::decode(incoming.request.as_ref()) {
+            Ok(start) => start,
+            Err(error) => return Bid::Malformed(error.to_string()),
+        };
+        match EgressId::parse(&start.egress_id) {
+            // It was granted to us before and we have not answered: we are too slow, let somebody else try.
+            Ok(id) if house.is_in_hand(&id) => Bid::Silent,
+            Ok(id) if !house.line().knows(&id) && admit::is_full(house.line().load(), launch::bounds(house)) => {
+                Bid::Now(TO_REFUSE)
+            }
+            _ => Bid::Now(house.config.bid),
+        }
+    }
+
+    async fn answer(&self, incoming: Incoming) -> Result<Vec<u8>, RpcError> {
+        let start = StartEgressRequest::decode(incoming.request.as_ref())
+            .map_err(|error| RpcError::new(Code::MalformedRequest, error.to_string()))?;
+        let id = EgressId::parse(&start.egress_id)
+            .map_err(|error| RpcError::new(Code::InvalidArgument, error.to_string()))?;
+        let span = info_span!("egress", egress_id = %id);
+        let Some(_held) = self.0.take_in_hand(&id) else {
+            return Err(RpcError::new(Code::Unavailable, "this egress is just being started"));
+        };
+        let patience = incoming.time_allowed.mul_f32(0.8).min(LONGEST_ANSWER);
+        let request = Request { house: &self.0, id, bytes: &incoming.request, start, patience };
+        request.answer().instrument(span).await.map(|info| info.encode_to_vec())
+    }
+}
+
+struct Request<'a> {
+    house: &'a Arc<House>,
+    id: EgressId,
+    /// As they came; a re-encoding would not be the same.
+    bytes: &'a [u8],
+    start: StartEgressRequest,
+    patience: Duration,
+}
+
+impl Request<'_> {
+    async fn answer(self) -> Result<EgressInfo, RpcError> {
+        let outcome = match self.house.registry.get(&self.id).await? {
+            Some(record) => self.again(record).await,
+            None => self.first().await,
+        };
+        match &outcome {
+            Ok(_) => {}
+            Err(error) => info!(code = %error.code, reason = %error, "StartEgress refused"),
+        }
+        outcome
+    }
+
+    /// livekit-server repeats a call whose answer was lost or late, with the same egress id.
+    async fn again(&self, record: Record) -> Result<EgressInfo, RpcError> {
+        let info = report::info_of(&record)?;
+        if record.phase != Phase::Over {
+            // Whoever accepted it may have died before livekit-server knew; for an id it knows this does nothing.
+            self.house.io.create_egress(&info, self.patience).await?;
+        }
+        info!(phase = ?record.phase, "StartEgress repeated; answered from the registry");
+        Ok(info)
+    }
+
+    async fn first(self) -> Result<EgressInfo, RpcError> {
+        let house = self.house;
+        let plan = spillway_plan::plan(&self.start, &house.config.defaults)?;
+        self.check_destination(&plan).await?;
+        let weight = admit::weight(&plan);
+        let admission = admit::admit(weight, house.line().load(), launch::bounds(house))?;
+        let words = match &admission {
+            Admission::Now => None,
+            Admission::Queued { words } => Some(words.as_str()),
+        };
+        let (ledger, info) = report::accepted(&self.start, words, house.clock.unix_ns())?;
+
+        let ticket = self.ticket(&plan)?;
+        let claim = house.tickets.put(&ticket, launch::ticket_life(house)).await?;
+        let now_ms = house.clock.unix_ms();
+        let deadline = house.config.queue_deadline;
+        let mut record = Record::new(self.id.clone(), now_ms);
+        record.attempt = 1;
+        record.dispatcher = house.name.to_string();
+        record.info = info.encode_to_vec();
+        record.ledger = ledger;
+        let dispatch = Dispatch {
+            claim: claim.reveal().to_owned(),
+            weight,
+            deadline_ms: now_ms.saturating_add(i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX)),
+            launched_ms: 0,
+        };
+        dispatch.write(&mut record);
+        if let Created::Exists(theirs) = house.registry.create(&record).await? {
+            self.withdraw(&claim).await;
+            return self.again(*theirs).await;
+        }
+        if let Err(error) = house.io.create_egress(&info, self.patience).await {
+            warn!(code = %error.code, %error, "livekit-server did not take the new egress; it is not started");
+            self.withdraw(&claim).await;
+            self.forget().await;
+            return Err(error);
+        }
+        info!(kind = ?plan.kind, room = plan.room_name, queued = words.is_some(), "egress accepted");
+        launch::join(house, &record);
+        Ok(info)
+    }
+
+    async fn check_destination(&self, plan: &EgressPlan) -> Result<(), RpcError> {
+        if !self.house.launcher.is_this_machine() {
+            return Ok(());
+        }
+        let (plan, root) = (plan.clone(), self.house.config.local_root.clone());
+        let check = tokio::task::spawn_blocking(move || admit::destination::check(&plan, root.as_deref()));
+        match tokio::time::timeout(DISK_PATIENCE, check).await {
+            Ok(Ok(checked)) => checked,
+            Ok(Err(_)) => Err(RpcError::new(Code::Internal, "the check of the output path failed")),
+            Err(_) => Err(RpcError::new(Code::Unavailable, "the disk of the output path does not answer")),
+        }
+    }
+
+    fn ticket(&self, plan: &EgressPlan) -> Result<Ticket, RpcError> {
+        let internal = |error: serde_json::Error| RpcError::new(Code::Internal, error.to_string());
+        let config = &self.house.config;
+        let given = |asked: &str, ours: &str| if asked.is_empty() { ours.to_owned() } else { asked.to_owned() };
+        let token = match self.start.token.as_str() {
+            "" => token::mint(plan, config)?,
+            theirs => Secret::new(theirs.to_owned()),
+        };
+        Ok(Ticket {
+            egress_id: self.id.clone(),
+            attempt: 1,
+            request: Secret::new(self.bytes.to_vec()),
+            plan_json: Secret::new(serde_json::to_string(plan).map_err(internal)?),
+            token,
+            ws_url: given(&self.start.ws_url, &config.ws_url),
+            runner: launch::runner_settings(config),
+        })
+    }
+
+    /// What was laid down for an egress that will not be. Both vanish by themselves or by the sweep when this fails.
+    async fn withdraw(&self, claim: &spillway_bus::ClaimToken) {
+        if let Err(error) = self.house.tickets.withdraw(&self.id, claim).await {
+            warn!(error = %chain(&error), "ticket not withdrawn");
+        }
+    }
+
+    async fn forget(&self) {
+        if let Err(error) = self.house.registry.forget(&self.id).await {
+            warn!(error = %chain(&error), "record of a refused egress not removed");
+        }
+    }
+}
+
+/// Everybody answers with what is his, so that nobody is named twice.
+pub struct ListActive(pub Arc<House>);
+
+#[async_trait]
+impl Handler for ListActive {
+    async fn bid(&self, _: &Incoming) -> Bid {
+        Bid::Silent
+    }
+
+    async fn answer(&self, _: Incoming) -> Result<Vec<u8>, RpcError> {
+        let live = self.0.registry.list_live().await?;
+        let egress_ids = live
+            .iter()
+            .filter(|record| record.phase != Phase::Over && self.0.owns(record))
+            .map(|record| record.egress_id.to_string())
+            .collect();
+        Ok(ListActiveEgressResponse { egress_ids }.encode_to_vec())
+    }
+}

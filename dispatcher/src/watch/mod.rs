@@ -1,0 +1,181 @@
+//! Every egress ends in one truth, whoever dies: a sweep over all live records, once a second. It takes over what a dead
+//! dispatcher left, launches what nobody launches, settles what died mute and delivers last words.
+
+mod judge;
+pub mod settle;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use spillway_bus::{Beat, BusError, Decision, Phase, Record, Updated};
+use spillway_launchers::EndHow;
+use spillway_process::chain;
+use spillway_protocol::code::Code;
+use spillway_protocol::ids::EgressId;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{Instrument, debug, info, info_span, warn};
+
+pub use self::judge::Patience;
+use self::judge::{Scene, Verdict, judge};
+use crate::house::{Dispatch, House, task_of};
+use crate::launch;
+
+const SWEEP: Duration = Duration::from_secs(1);
+/// Our own sign of life for the other dispatchers, and how long its absence must last until they take over.
+const OUR_BEAT: Duration = Duration::from_secs(3);
+const TAKE_OVER_AFTER: Duration = Duration::from_secs(2);
+
+pub struct Watch {
+    house: Arc<House>,
+    patience: Patience,
+    /// Since when we have seen no heartbeat of an egress.
+    silent_since: HashMap<EgressId, Instant>,
+    /// Since when we have seen no sign of a dispatcher that owns something.
+    owner_missing_since: HashMap<String, Instant>,
+}
+
+impl Watch {
+    pub fn new(house: Arc<House>) -> Self {
+        let patience = Patience { start: house.config.start_deadline, ..Patience::default() };
+        Self { house, patience, silent_since: HashMap::new(), owner_missing_since: HashMap::new() }
+    }
+
+    pub async fn run(mut self) {
+        let mut ticks = interval(SWEEP);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failing = false;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.house.stop.asked() => return,
+            }
+            match self.sweep().await {
+                Ok(()) if failing => {
+                    failing = false;
+                    info!("registry is back");
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    // Nobody could be heard meanwhile: silence before now proves nothing.
+                    self.forget_silences();
+                    if !failing {
+                        warn!(error = %chain(&error), "registry not reached, sweep put off");
+                    }
+                    failing = true;
+                }
+            }
+        }
+    }
+
+    fn forget_silences(&mut self) {
+        self.silent_since.clear();
+        self.owner_missing_since.clear();
+    }
+
+    async fn sweep(&mut self) -> Result<(), BusError> {
+        self.house.beats.beat(&self.house.name, 1, &Beat::default(), OUR_BEAT).await?;
+        if !self.house.bus.healthy() {
+            self.forget_silences();
+            return Ok(());
+        }
+        let live = self.house.registry.list_live().await?;
+        self.silent_since.retain(|id, _| live.iter().any(|record| record.egress_id == *id));
+        self.owner_missing_since.retain(|owner, _| live.iter().any(|record| record.dispatcher == *owner));
+        let mut owners = HashMap::new();
+        for record in live {
+            let span = info_span!("egress", egress_id = %record.egress_id);
+            self.attend(record, &mut owners).instrument(span).await?;
+        }
+        Ok(())
+    }
+
+    async fn attend(&mut self, record: Record, owners: &mut HashMap<String, bool>) -> Result<(), BusError> {
+        let mine = if self.house.owns(&record) {
+            Some(record)
+        } else if self.is_owner_gone(&record, owners).await? {
+            self.adopt(record).await?
+        } else {
+            None
+        };
+        let Some(record) = mine else { return Ok(()) };
+        let scene = self.look(&record).await?;
+        if record.phase == Phase::Over {
+            self.house.leave_line(&record.egress_id);
+        } else if !scene.in_line && record.phase != Phase::Accepted {
+            self.house.line().occupy(&record.egress_id, Dispatch::of(&record).weight);
+        }
+        match judge(&scene, self.patience) {
+            Verdict::Leave => {}
+            Verdict::Launch => launch::join(&self.house, &record),
+            Verdict::Deliver => settle::deliver(&self.house, &record),
+            Verdict::Settle(words) => {
+                settle::failed(&self.house, &record.egress_id, Code::Internal, words).await;
+                if let Some(task) = task_of(&record) {
+                    self.house.launcher.end(&task, EndHow::Now).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn look(&mut self, record: &Record) -> Result<Scene, BusError> {
+        let id = &record.egress_id;
+        let now = Instant::now();
+        let beat = self.house.beats.last(id).await?.filter(|(_, beat)| beat.attempt == record.attempt);
+        let silent_for = match &beat {
+            Some(_) => {
+                self.silent_since.remove(id);
+                Duration::ZERO
+            }
+            None => now - *self.silent_since.entry(id.clone()).or_insert(now),
+        };
+        let task = match task_of(record) {
+            Some(task) if record.phase != Phase::Over => Some(self.house.launcher.look(&task).await),
+            _ => None,
+        };
+        let launched_ms = Dispatch::of(record).launched_ms;
+        let launched_for = (launched_ms > 0)
+            .then(|| Duration::from_millis(u64::try_from(self.house.clock.unix_ms() - launched_ms).unwrap_or(0)));
+        let in_line = self.house.is_in_hand(id) || self.house.line().is_busy_with(id);
+        Ok(Scene { phase: record.phase, launched_for, in_line, task, beat: beat.map(|(age, _)| age), silent_for })
+    }
+
+    async fn is_owner_gone(&mut self, record: &Record, owners: &mut HashMap<String, bool>) -> Result<bool, BusError> {
+        let owner = record.dispatcher.clone();
+        let seen = match (owners.get(&owner), EgressId::parse(&owner)) {
+            (Some(seen), _) => *seen,
+            (None, Ok(name)) => self.house.beats.last(&name).await?.is_some(),
+            (None, Err(_)) => false,
+        };
+        owners.insert(owner.clone(), seen);
+        if seen {
+            self.owner_missing_since.remove(&owner);
+            return Ok(false);
+        }
+        let now = Instant::now();
+        Ok(now - *self.owner_missing_since.entry(owner).or_insert(now) >= TAKE_OVER_AFTER)
+    }
+
+    /// `None` when somebody else was faster.
+    async fn adopt(&self, record: Record) -> Result<Option<Record>, BusError> {
+        let (house, before) = (&self.house, record.dispatcher);
+        let updated = house
+            .registry
+            .update(&record.egress_id, |record| {
+                if record.dispatcher != before {
+                    return Decision::Leave;
+                }
+                record.dispatcher = house.name.to_string();
+                Decision::Write
+            })
+            .await?;
+        let Updated::Written(record) = updated else { return Ok(None) };
+        info!(from = before, phase = ?record.phase, "taken over from a dispatcher that is gone");
+        if record.phase == Phase::Accepted {
+            debug!("its caller may never have had an answer; livekit-server is told before it is launched");
+            settle::announce(house, &record).await;
+        }
+        Ok(Some(*record))
+    }
+}

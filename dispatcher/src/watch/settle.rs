@@ -1,0 +1,93 @@
+//! The last state of an egress that cannot speak for itself: decided once, by compare-and-set, then delivered until
+//! livekit-server has it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+use spillway_bus::{BusError, Decision, Phase, Record, Updated};
+use spillway_process::chain;
+use spillway_protocol::code::Code;
+use spillway_protocol::ids::EgressId;
+use spillway_protocol::ledger::{Fact, Outcome};
+use tracing::{Instrument, error, info, info_span, warn};
+
+use crate::house::House;
+use crate::report;
+
+/// As long as livekit-server itself remembers an ended egress: so long a stop is answered at once.
+const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// livekit-server may be down for a while; the record waits, and another dispatcher goes on if we are gone.
+const DELIVERY: Duration = Duration::from_secs(600);
+const CREATE: Duration = Duration::from_secs(10);
+
+/// FAILED, unless it has ended otherwise meanwhile.
+pub async fn failed(house: &Arc<House>, id: &EgressId, code: Code, words: String) {
+    info!(egress_id = %id, reason = words, "egress settled as failed");
+    let facts = vec![Fact::Over(Outcome::Failed { code, words })];
+    if let Err(error) = over(house, id, &facts, |_| true).await {
+        // The next sweep comes to the same verdict.
+        warn!(egress_id = %id, error = %chain(&error), "egress not settled");
+    }
+}
+
+/// Ends it with these facts if `may` still holds for what stands in the registry, and sees to the delivery. `None`: it
+/// was over already, or `may` said no.
+pub async fn over(
+    house: &Arc<House>,
+    id: &EgressId,
+    facts: &[Fact],
+    may: impl Fn(&Record) -> bool,
+) -> Result<Option<Box<Record>>, BusError> {
+    let now = house.clock.unix_ns();
+    let updated = house
+        .registry
+        .update(id, |record| {
+            if record.phase == Phase::Over || !may(record) {
+                return Decision::Leave;
+            }
+            let continued = report::continued(record, facts.to_vec(), now);
+            record.ledger = continued.text;
+            record.info = continued.info.encode_to_vec();
+            record.phase = Phase::Over;
+            record.dispatcher = house.name.to_string();
+            Decision::Write
+        })
+        .await?;
+    house.leave_line(id);
+    let Updated::Written(record) = updated else { return Ok(None) };
+    deliver(house, &record);
+    Ok(Some(record))
+}
+
+/// Takes the record's last EgressInfo to livekit-server, in the background, once at a time.
+pub fn deliver(house: &Arc<House>, record: &Record) {
+    let id = record.egress_id.clone();
+    let Some(held) = house.take_for_delivery(&id) else { return };
+    let info = match report::info_of(record) {
+        Ok(info) => info,
+        Err(error) => return error!(egress_id = %id, %error, "record holds no EgressInfo, nothing to deliver"),
+    };
+    let span = info_span!("egress", egress_id = %id);
+    let house = Arc::clone(house);
+    let delivery = async move {
+        let _held = held;
+        match house.io.update_egress(&info, DELIVERY).await {
+            Ok(()) => info!(status = ?info.status(), "last state delivered"),
+            Err(error) => return warn!(code = %error.code, %error, "last state not delivered yet"),
+        }
+        if let Err(error) = house.registry.finish(&id, REMEMBERED).await {
+            warn!(error = %chain(&error), "record not finished; its last state may be delivered twice");
+        }
+    };
+    // Not tracked: leaving does not wait ten minutes for livekit-server, the record tells the next dispatcher.
+    tokio::spawn(delivery.instrument(span));
+}
+
+/// Makes sure livekit-server has a record at all.
+pub async fn announce(house: &House, record: &Record) {
+    let Ok(info) = report::info_of(record) else { return };
+    if let Err(error) = house.io.create_egress(&info, CREATE).await {
+        warn!(code = %error.code, %error, "livekit-server did not take the egress");
+    }
+}
