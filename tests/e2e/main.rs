@@ -1,1 +1,46 @@
-fn main() {}
+//! Whole egresses: livekit-server's own API → our dispatcher → a runner → a file that is looked at and listened to.
+//!
+//! The harness is our own (libtest-mimic), because servers shared by all cases must be ended when the last case is over;
+//! names filter as with any test: `cargo test --workspace --test e2e -- track`.
+//! Cases that need the same room share one run of it (`studio`, `codecs`), so that recordings run side by side.
+
+mod stage;
+mod egress;
+mod tape;
+mod studio;
+mod codecs;
+mod room_composite;
+mod participant;
+mod track_composite;
+mod track;
+mod edges;
+mod mistakes;
+mod faults;
+mod eyes;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // Recordings are real time: cases wait more than they compute, but a machine that is too full proves nothing.
+    arguments.test_threads.get_or_insert(3);
+    let cases: Vec<Vec<Trial>> = vec![
+        eyes::cases(),
+        room_composite::cases(),
+        track::cases(),
+        track_composite::cases(),
+        participant::cases(),
+        mistakes::cases(),
+        edges::cases(),
+        faults::cases(),
+    ];
+    let conclusion = libtest_mimic::run(&arguments, cases.into_iter().flatten().collect());
+    let orphans = stage::close();
+    for (pid, command) in &orphans {
+        eprintln!("left behind by the shared dispatcher: {pid} {command}");
+    }
+    if !orphans.is_empty() && !conclusion.has_failed() {
+        std::process::exit(101);
+    }
+    conclusion.exit();
+}

@@ -197,6 +197,32 @@ logging: {{ json: true, level: info }}
         }
     }
 
+    /// [`dispatcher_with`](Self::dispatcher_with) on a health port of our choice.
+    pub async fn dispatcher_from(&self, name: &str, config: &str) -> Result<Dispatcher> {
+        let port = free_port()?;
+        self.dispatcher_with(name, &format!("{config}health_port: {port}\n"), port).await
+    }
+
+    /// Within `patience`, no process but the servers and those with `except` in their command line is left.
+    pub async fn nothing_runs_but(&self, except: &str, patience: Duration) -> Result<()> {
+        let begun = std::time::Instant::now();
+        loop {
+            let left: Vec<_> =
+                self.left_behind().into_iter().filter(|(_, command)| !command.contains(except)).collect();
+            if left.is_empty() {
+                return Ok(());
+            }
+            if begun.elapsed() > patience {
+                bail!("left behind: {left:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub async fn nothing_runs(&self, patience: Duration) -> Result<()> {
+        self.nothing_runs_but("spillway-dispatcher", patience).await
+    }
+
     /// Starts it and does not wait: for a configuration that cannot work.
     pub fn spawn_dispatcher(&self, name: &str, config: &str) -> Result<Process> {
         let path = self.folder.path().join(format!("{name}.yaml"));

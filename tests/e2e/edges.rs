@@ -1,0 +1,245 @@
+//! The edge rows of the acceptance matrix: comings and goings that other recorders trip over.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Result, ensure};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+use spillway_tests::analyser::sound::Side;
+use spillway_tests::assets::clip;
+use spillway_tests::publisher::{From, Manners, Publisher};
+
+use crate::egress::{Egress, nanos};
+use crate::stage::{Stage, case};
+use crate::studio::person;
+use crate::tape::Tape;
+
+pub fn cases() -> Vec<Trial> {
+    vec![
+        case("edges::participant_no_publish", |stage| async move { participant_no_publish(&stage).await }),
+        case("edges::room_composite_stays_open", |stage| async move { room_composite_stays_open(&stage).await }),
+        case("edges::room_composite_disconnect_duration", |stage| async move { disconnect_duration(&stage).await }),
+        case("edges::room_composite_late_track_duration", |stage| async move { late_track_duration(&stage).await }),
+        case("edges::track_disconnection", |stage| async move { track_disconnection(&stage).await }),
+        case("edges::duplicate_identity", |stage| async move { duplicate_identity(&stage).await }),
+        case("edges::audio_mixing", |stage| async move { audio_mixing(&stage).await }),
+        case("edges::resolution_change", |stage| async move { resolution_change(&stage).await }),
+        case("edges::update_layout", |stage| async move { update_layout(&stage).await }),
+    ]
+}
+
+fn output(stage: &Stage, name: &str, kind: &str) -> Value {
+    json!([{ "filepath": stage.file(name).to_string_lossy(), "file_type": kind }])
+}
+
+async fn seconds(seconds: f64) {
+    // Real time is what is tested here: so long somebody is away.
+    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+}
+
+async fn participant_no_publish(stage: &Stage) -> Result<()> {
+    let room = stage.room("no-publish");
+    let p0 = Publisher::join(stage.api(), &room, "p0", Manners::default()).await?;
+    let request =
+        json!({ "room_name": room, "identity": "p0", "file_outputs": output(stage, "none_{time}.mp4", "MP4") });
+    let egress = Egress::start(stage.api(), "StartParticipantEgress", request).await?;
+    seconds(4.0).await;
+    ensure!(egress.info().await?["status"] == "EGRESS_STARTING", "{}", egress.info().await?);
+    p0.leave().await;
+    let info = egress.over(Duration::from_secs(15)).await?;
+    ensure!(info["status"] == "EGRESS_ABORTED", "{info}");
+    Ok(())
+}
+
+async fn room_composite_stays_open(stage: &Stage) -> Result<()> {
+    let room = stage.room("stays-open");
+    stage.api().create_room(&room, 20).await?;
+    let (p0, ..) = person(stage, &room, "p0", "p0-360.h264").await?;
+    let request =
+        json!({ "room_name": room, "layout": "grid", "file_outputs": output(stage, "r_open_{time}.mp4", "MP4") });
+    let egress = Egress::start(stage.api(), "StartRoomCompositeEgress", request).await?;
+    egress.active().await?;
+    seconds(4.0).await;
+    let gone = SystemTime::now();
+    p0.leave().await;
+    seconds(4.0).await;
+    ensure!(egress.info().await?["status"] == "EGRESS_ACTIVE", "{}", egress.info().await?);
+    let back = SystemTime::now();
+    let (_p0, ..) = person(stage, &room, "p0", "p0-360.h264").await?;
+    seconds(5.0).await;
+    let tape = Tape::open(&egress.complete().await?)?;
+    let (gone, back) = (tape.at(gone), tape.at(back));
+    let wanted = [(0.5, gone - 0.2), (back + 2.0, tape.seconds() - 0.7)];
+    let forbidden = [(gone + 1.0, back - 0.1)];
+    tape.shows("p0", &wanted, &forbidden)?;
+    tape.sounds("p0", Side::Both, &wanted, &forbidden)?;
+    tape.in_sync("p0")?;
+    Ok(())
+}
+
+async fn disconnect_duration(stage: &Stage) -> Result<()> {
+    let room = stage.room("departure");
+    stage.api().create_room(&room, 4).await?;
+    let (p0, ..) = person(stage, &room, "p0", "p0-360.h264").await?;
+    let request =
+        json!({ "room_name": room, "layout": "grid", "file_outputs": output(stage, "r_left_{time}.mp4", "MP4") });
+    let egress = Egress::start(stage.api(), "StartRoomCompositeEgress", request).await?;
+    egress.active().await?;
+    seconds(4.0).await;
+    p0.leave().await;
+    let info = egress.over(Duration::from_secs(30)).await?;
+    ensure!(info["status"] == "EGRESS_COMPLETE", "{info}");
+    ensure!(info["details"].as_str().is_some_and(|text| text.contains("Source closed")), "{}", info["details"]);
+    let lasted = nanos(&info["file_results"][0]["duration"]) as f64 / 1e9;
+    ensure!(lasted >= 4.0 + 4.0 - 2.0, "the file lasts {lasted:.1} s");
+    Tape::open(&info).map(drop)
+}
+
+async fn late_track_duration(stage: &Stage) -> Result<()> {
+    let room = stage.room("late");
+    let sounds = [clip("p0.opus")?, clip("p1.opus")?];
+    let p0 = Publisher::join(stage.api(), &room, "p0", Manners::default()).await?;
+    p0.publish(&sounds[0], From::Microphone).await?;
+    let request =
+        json!({ "room_name": room, "audio_only": true, "file_outputs": output(stage, "r_late_{time}.ogg", "OGG") });
+    let begun = Instant::now();
+    let egress = Egress::start(stage.api(), "StartRoomCompositeEgress", request).await?;
+    egress.active().await?;
+    seconds(5.0).await;
+    let joined = SystemTime::now();
+    let p1 = Publisher::join(stage.api(), &room, "p1", Manners::default()).await?;
+    p1.publish(&sounds[1], From::Microphone).await?;
+    seconds(4.0).await;
+    let info = egress.complete().await?;
+    let tape = Tape::open(&info)?;
+    let lasted = nanos(&info["file_results"][0]["duration"]) as f64 / 1e9;
+    ensure!(lasted <= begun.elapsed().as_secs_f64() + 3.0, "said to last {lasted:.1} s");
+    ensure!(tape.seconds() <= begun.elapsed().as_secs_f64(), "lasts {:.1} s", tape.seconds());
+    tape.sounds("p0", Side::Both, &tape.whole(), &[])?;
+    let joined = tape.at(joined);
+    tape.sounds("p1", Side::Both, &[(joined + 1.5, tape.seconds() - 0.7)], &[(0.0, joined)])
+}
+
+async fn track_disconnection(stage: &Stage) -> Result<()> {
+    let room = stage.room("dark");
+    let (p0, video, audio) = person(stage, &room, "p0", "p0-360.h264").await?;
+    let request = json!({
+        "room_name": room, "video_track_id": video, "audio_track_id": audio,
+        "file_outputs": output(stage, "tc_dark_{time}.mp4", "MP4"),
+    });
+    let egress = Egress::start(stage.api(), "StartTrackCompositeEgress", request).await?;
+    egress.active().await?;
+    seconds(4.5).await;
+    let off = SystemTime::now();
+    p0.blackout(true);
+    seconds(7.0).await;
+    p0.blackout(false);
+    let on = SystemTime::now();
+    seconds(6.0).await;
+    let tape = Tape::open(&egress.complete().await?)?;
+    let (off, on) = (tape.at(off), tape.at(on));
+    // What was sent into the dark may come again by retransmission: only silence right after the loss is not asked for.
+    let wanted = [(0.5, off - 0.2), (on + 3.0, tape.seconds() - 0.7)];
+    tape.sounds("p0", Side::Both, &wanted, &[])?;
+    let flashes = tape.flashes("p0")?;
+    let missing = spillway_tests::analyser::sync::presence(spillway_tests::analyser::sync::Marks {
+        seen: &flashes,
+        wanted: &wanted,
+        forbidden: &[],
+    });
+    ensure!(missing.good(), "{missing}: {flashes:.2?}");
+    tape.in_sync("p0")?;
+    Ok(())
+}
+
+async fn duplicate_identity(stage: &Stage) -> Result<()> {
+    let room = stage.room("twin");
+    let (_p0, ..) = person(stage, &room, "p0", "p0-360.h264").await?;
+    let request =
+        json!({ "room_name": room, "layout": "grid", "file_outputs": output(stage, "r_twin_{time}.mp4", "MP4") });
+    let egress = Egress::start(stage.api(), "StartRoomCompositeEgress", request).await?;
+    egress.active().await?;
+    seconds(4.0).await;
+    let _stranger = Publisher::join(stage.api(), &room, &egress.id, Manners::default()).await?;
+    let info = egress.over(Duration::from_secs(30)).await?;
+    ensure!(info["status"] == "EGRESS_FAILED", "{info}");
+    ensure!(info["error"].as_str().is_some_and(|error| error.contains("identity")), "the reason is not told: {info}");
+    let tape = Tape::open(&info)?;
+    tape.shows("p0", &[(0.5, 3.0)], &[])
+}
+
+async fn audio_mixing(stage: &Stage) -> Result<()> {
+    let room = stage.room("mixing");
+    let mut people = Vec::new();
+    for (who, agent) in [("p0", true), ("p1", false), ("p2", false)] {
+        let sound = clip(&format!("{who}.opus"))?;
+        let person = Publisher::join(stage.api(), &room, who, Manners { agent, ..Manners::default() }).await?;
+        person.publish(&sound, From::Microphone).await?;
+        people.push(person);
+    }
+    let request = json!({
+        "room_name": room, "audio_only": true, "audio_mixing": "DUAL_CHANNEL_AGENT",
+        "file_outputs": output(stage, "r_mixing_{time}.ogg", "OGG"),
+    });
+    let egress = Egress::start(stage.api(), "StartRoomCompositeEgress", request).await?;
+    egress.active().await?;
+    seconds(6.0).await;
+    let tape = Tape::open(&egress.complete().await?)?;
+    tape.sounds("p0", Side::Left, &tape.whole(), &[])?;
+    tape.sounds("p1", Side::Right, &tape.whole(), &[])?;
+    tape.sounds("p2", Side::Right, &tape.whole(), &[])
+}
+
+async fn resolution_change(stage: &Stage) -> Result<()> {
+    let room = stage.room("sizes");
+    let (p0, video, _) = person(stage, &room, "p0", "p0-720.h264").await?;
+    let request = json!({
+        "room_name": room, "identity": "p0", "preset": "H264_720P_30",
+        "file_outputs": output(stage, "p_sizes_{time}.mp4", "MP4"),
+    });
+    let egress = Egress::start(stage.api(), "StartParticipantEgress", request).await?;
+    egress.active().await?;
+    seconds(4.0).await;
+    p0.switch(&video, &clip("p0-180.h264")?);
+    seconds(3.0).await;
+    p0.switch(&video, &clip("p0-720.h264")?);
+    seconds(3.0).await;
+    let tape = Tape::open(&egress.complete().await?)?;
+    tape.is_h264("Main", 1280, 720)?;
+    tape.shows("p0", &tape.whole(), &[])?;
+    tape.moves("p0", 29.0)?;
+    tape.in_sync("p0")?;
+    Ok(())
+}
+
+/// A running recording changes its layout: two equal tiles become a large and a small one.
+async fn update_layout(stage: &Stage) -> Result<()> {
+    let room = stage.room("layout");
+    let (_p0, ..) = person(stage, &room, "p0", "p0-360.h264").await?;
+    let (_p1, ..) = person(stage, &room, "p1", "p1-360.h264").await?;
+    let request =
+        json!({ "room_name": room, "layout": "grid", "file_outputs": output(stage, "r_layout_{time}.mp4", "MP4") });
+    let egress = Egress::start(stage.api(), "StartRoomCompositeEgress", request).await?;
+    egress.active().await?;
+    seconds(4.0).await;
+    let changed = SystemTime::now();
+    stage.api().egress("UpdateLayout", json!({ "egress_id": egress.id, "layout": "speaker" })).await?;
+    seconds(4.0).await;
+    let tape = Tape::open(&egress.complete().await?)?;
+    let changed = tape.at(changed);
+    let pictures = tape.pictures.as_ref().expect("a room composite has pictures");
+    let width = |who: &str, from: f64, to: f64| {
+        let widths: Vec<f64> = pictures
+            .of(spillway_tests::assets::person(who))
+            .filter(|(at, _)| (from..to).contains(at))
+            .filter_map(|(_, look)| Some(look?.tile.w))
+            .collect();
+        spillway_tests::analyser::median(&widths)
+    };
+    let before = [width("p0", 0.5, changed), width("p1", 0.5, changed)];
+    let after = [width("p0", changed + 1.5, tape.seconds()), width("p1", changed + 1.5, tape.seconds())];
+    println!("{} tile widths {before:.2?}, then {after:.2?}", tape.name());
+    ensure!((before[0] - before[1]).abs() < 0.02, "a grid of two is not even: {before:.2?}");
+    ensure!((after[0] - after[1]).abs() > 0.2, "speaker and audience are alike: {after:.2?}");
+    Ok(())
+}

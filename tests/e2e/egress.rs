@@ -1,0 +1,107 @@
+//! One egress as its caller sees it.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use spillway_tests::process::eventually;
+use spillway_tests::twirp::Api;
+
+pub struct Egress {
+    api: Api,
+    pub id: String,
+    asked: Instant,
+    /// How long the Start call took.
+    pub answered_in: Duration,
+}
+
+/// No status is left after one of these.
+const TERMINAL: [&str; 4] = ["EGRESS_COMPLETE", "EGRESS_FAILED", "EGRESS_ABORTED", "EGRESS_LIMIT_REACHED"];
+
+impl Egress {
+    /// Start must answer STARTING, with an id, the room and no error.
+    pub async fn start(api: &Api, method: &str, request: Value) -> Result<Self> {
+        let asked = Instant::now();
+        let info = api.egress(method, request.clone()).await?;
+        let answered_in = asked.elapsed();
+        ensure!(info["status"] == "EGRESS_STARTING", "{method} answered {info}");
+        ensure!(info["error"] == "", "{method} answered with an error: {info}");
+        ensure!(info["room_name"] == request["room_name"], "{method} answered for another room: {info}");
+        let id = info["egress_id"].as_str().unwrap_or_default().to_owned();
+        ensure!(id.starts_with("EG_"), "{method} answered without an id: {info}");
+        Ok(Self { api: api.clone(), id, asked, answered_in })
+    }
+
+    pub async fn info(&self) -> Result<Value> {
+        let info = self.api.egress_info(&self.id).await?;
+        let failed = info["status"] == "EGRESS_FAILED";
+        let said = info["error"].as_str().is_some_and(|error| !error.is_empty());
+        let limited = info["status"] == "EGRESS_LIMIT_REACHED" || info["status"] == "EGRESS_ABORTED";
+        ensure!(failed == said || limited, "FAILED and an error belong together: {info}");
+        Ok(info)
+    }
+
+    /// Waits for ACTIVE; how long it took since the Start call.
+    pub async fn active(&self) -> Result<Duration> {
+        eventually(&format!("{} is ACTIVE", self.id), Duration::from_secs(30), || async {
+            let info = self.info().await?;
+            match info["status"].as_str().unwrap_or_default() {
+                "EGRESS_ACTIVE" => Ok(Some(self.asked.elapsed())),
+                "EGRESS_STARTING" => Ok(None),
+                _ => bail!("instead of ACTIVE: {info}"),
+            }
+        })
+        .await
+    }
+
+    /// Stop must answer ENDING (or the end) for the same egress; gives the final info and how long it took.
+    pub async fn stop(&self) -> Result<(Value, Duration)> {
+        let begun = Instant::now();
+        let info = self.api.egress("StopEgress", serde_json::json!({ "egress_id": self.id })).await?;
+        ensure!(info["egress_id"] == self.id.as_str(), "StopEgress answered for another egress: {info}");
+        let status = info["status"].as_str().unwrap_or_default();
+        ensure!(status == "EGRESS_ENDING" || TERMINAL.contains(&status), "StopEgress answered {info}");
+        let info = self.over(Duration::from_secs(30)).await?;
+        Ok((info, begun.elapsed()))
+    }
+
+    pub async fn over(&self, patience: Duration) -> Result<Value> {
+        eventually(&format!("{} is over", self.id), patience, || async {
+            let info = self.info().await?;
+            let over = info["status"].as_str().is_some_and(|status| TERMINAL.contains(&status));
+            if over {
+                ensure!(nanos(&info["ended_at"]) > 0, "a terminal state without its time: {info}");
+            }
+            Ok(over.then_some(info))
+        })
+        .await
+    }
+
+    /// [`stop`](Self::stop), and it must be COMPLETE.
+    pub async fn complete(&self) -> Result<Value> {
+        let (info, _) = self.stop().await?;
+        ensure!(info["status"] == "EGRESS_COMPLETE", "not COMPLETE: {info}");
+        Ok(info)
+    }
+}
+
+/// A protojson int64.
+pub fn nanos(value: &Value) -> i64 {
+    value.as_str().and_then(|text| text.parse().ok()).or_else(|| value.as_i64()).unwrap_or(0)
+}
+
+/// The one file of a finished egress, with the facts EgressInfo must give about it.
+pub fn file_of(info: &Value) -> Result<PathBuf> {
+    let files = info["file_results"].as_array().context("no file_results")?;
+    ensure!(files.len() == 1, "one file was asked for: {info}");
+    let file = &files[0];
+    let location = file["location"].as_str().unwrap_or_default();
+    let path =
+        PathBuf::from(if location.is_empty() { file["filename"].as_str().unwrap_or_default() } else { location });
+    let length = std::fs::metadata(&path).with_context(|| format!("no file at {}: {info}", path.display()))?.len();
+    ensure!(nanos(&file["size"]) as u64 == length, "{} has {length} bytes, said was {file}", path.display());
+    ensure!(nanos(&file["duration"]) > 0, "no duration: {file}");
+    ensure!(!path.to_string_lossy().contains('{'), "a variable was not filled: {}", path.display());
+    Ok(path)
+}

@@ -1,0 +1,198 @@
+//! Processes that die in the middle. Each case has servers of its own.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use spillway_tests::analyser::{duration, probe};
+use spillway_tests::assets::clip;
+use spillway_tests::publisher::{From, Manners, Publisher};
+use spillway_tests::servers::Ground;
+
+use crate::egress::{Egress, nanos};
+use crate::stage::{alone, block_on};
+
+pub fn cases() -> Vec<Trial> {
+    vec![
+        alone("faults::kill_of_the_media_process", || block_on(kill("spillway-media", Duration::from_secs(1)))),
+        alone("faults::kill_of_the_runner", || block_on(kill("spillway-runner", Duration::from_secs(15)))),
+        alone("faults::kill_of_the_dispatcher", || block_on(kill_of_the_dispatcher())),
+        alone("faults::redis_restarts", || block_on(redis_restarts())),
+        alone("faults::livekit_restarts", || block_on(livekit_restarts())),
+        alone("faults::a_frozen_runner_loses_no_frame", || block_on(frozen())),
+    ]
+}
+
+struct Scene {
+    ground: Ground,
+    dispatcher: spillway_tests::servers::Dispatcher,
+    _people: Vec<Publisher>,
+    egresses: Vec<(Egress, PathBuf)>,
+}
+
+/// One recording of each container, running for `seconds`.
+async fn recording(seconds: f64) -> Result<Scene> {
+    let ground = Ground::start("").await?;
+    let dispatcher = ground.dispatcher("dispatcher", "").await?;
+    let (h264, vp8, opus) = (clip("p0-360.h264")?, clip("p1-360.vp8.ivf")?, clip("p0.opus")?);
+    let p0 = Publisher::join(&ground.api, "fault", "p0", Manners::default()).await?;
+    let p1 = Publisher::join(&ground.api, "fault", "p1", Manners::default()).await?;
+    let (picture, sound) = (p0.publish(&h264, From::Camera).await?, p0.publish(&opus, From::Microphone).await?);
+    let other = p1.publish(&vp8, From::Camera).await?;
+    let file = |name: &str| ground.folder().join("files").join(name);
+    let mut egresses = Vec::new();
+    for (method, name, mut request) in [
+        ("StartRoomCompositeEgress", "room.mp4", json!({ "layout": "grid" })),
+        ("StartTrackEgress", "track.mp4", json!({ "track_id": picture })),
+        ("StartTrackEgress", "track.webm", json!({ "track_id": other })),
+        ("StartTrackEgress", "track.ogg", json!({ "track_id": sound })),
+        ("StartRoomCompositeEgress", "room.mp3", json!({ "audio_only": true })),
+    ] {
+        let path = file(name);
+        request["room_name"] = json!("fault");
+        if method == "StartTrackEgress" {
+            request["file"] = json!({ "filepath": path.to_string_lossy() });
+        } else {
+            let kind = if name.ends_with("mp3") { "MP3" } else { "MP4" };
+            request["file_outputs"] = json!([{ "filepath": path.to_string_lossy(), "file_type": kind }]);
+        }
+        egresses.push((Egress::start(&ground.api, method, request).await?, path));
+    }
+    for (egress, _) in &egresses {
+        egress.active().await?;
+    }
+    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+    Ok(Scene { ground, dispatcher, _people: vec![p0, p1], egresses })
+}
+
+impl Scene {
+    /// Every process of this name.
+    fn pids(&self, name: &str) -> Vec<i32> {
+        self.ground
+            .left_behind()
+            .into_iter()
+            .filter(|(_, command)| command.contains(name))
+            .map(|(pid, _)| pid)
+            .collect()
+    }
+}
+
+fn signal(pid: i32, signal: Signal) -> Result<()> {
+    kill_process(Pid::from_raw(pid).context("a pid is not zero")?, signal).context("signal a process")
+}
+
+fn unix_now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// All recordings are killed at one random moment: files are playable, at most 2 s are lost, one terminal state in time.
+async fn kill(name: &str, patience: Duration) -> Result<()> {
+    let extra = rand::random_range(0.0..1.5);
+    println!("{name} is killed {extra:.3} s after the fourth second");
+    let scene = recording(4.0 + extra).await?;
+    let pids = scene.pids(name);
+    ensure!(
+        pids.len() >= scene.egresses.len(),
+        "{} processes called {name}: {:?}",
+        pids.len(),
+        scene.ground.left_behind()
+    );
+    let (killed, killed_at) = (Instant::now(), unix_now());
+    for pid in pids {
+        signal(pid, Signal::KILL)?;
+    }
+    for (egress, path) in &scene.egresses {
+        // The state is polled over HTTP, one after the other: a little more than the promise.
+        let info = egress.over(patience + Duration::from_secs(2)).await?;
+        let took = killed.elapsed();
+        ensure!(info["status"] == "EGRESS_FAILED", "{info}");
+        let probed = probe(path)?;
+        let begun = nanos(&info["started_at"]) as f64 / 1e9;
+        let has = duration(&probed);
+        println!(
+            "{} {has:.2} s kept of at most {:.2}, terminal after {took:.2?}: {}",
+            path.display(),
+            killed_at - begun,
+            info["error"]
+        );
+        ensure!(has >= 4.0 - 2.0, "{} has {has:.2} s", path.display());
+    }
+    scene.ground.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await
+}
+
+/// Recordings go on without their dispatcher; a new one takes them over, stops and lists them.
+async fn kill_of_the_dispatcher() -> Result<()> {
+    let mut scene = recording(1.0).await?;
+    scene.dispatcher.process.kill()?;
+    let (first, path) = &scene.egresses[1];
+    let info = first.complete().await?;
+    println!("{} stopped without a dispatcher: {}", path.display(), info["status"]);
+    let _second = scene.ground.dispatcher("second", "").await?;
+    for (egress, path) in scene.egresses.iter().filter(|(egress, _)| egress.id != first.id) {
+        let info = egress.complete().await.with_context(|| format!("{}", path.display()))?;
+        ensure!(duration(&probe(path)?) > 1.0, "{info}");
+    }
+    scene.ground.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await
+}
+
+/// Redis forgets everything; recordings go on and end in their files.
+async fn redis_restarts() -> Result<()> {
+    let mut scene = recording(1.0).await?;
+    scene.ground.kill_redis();
+    scene.ground.start_redis()?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let room = scene.ground.api.delete_room("fault").await;
+    println!("DeleteRoom after the restart: {room:?}");
+    for (egress, path) in &scene.egresses {
+        let stopped = scene.ground.api.egress("StopEgress", json!({ "egress_id": egress.id })).await;
+        println!("{}: {:?}", path.display(), stopped.map(|info| info["status"].clone()));
+    }
+    spillway_tests::process::eventually("recordings are over", Duration::from_secs(40), || async {
+        Ok(scene.pids("spillway-runner").is_empty().then_some(()))
+    })
+    .await?;
+    for (_, path) in &scene.egresses {
+        ensure!(duration(&probe(path)?) > 1.0, "{} is too short", path.display());
+    }
+    Ok(())
+}
+
+/// The server dies and comes back without the room: recordings end in their files, nothing hangs.
+async fn livekit_restarts() -> Result<()> {
+    let mut scene = recording(2.0).await?;
+    scene.ground.kill_livekit();
+    scene.ground.start_livekit().await?;
+    for (egress, path) in &scene.egresses {
+        let info = match egress.over(Duration::from_secs(3)).await {
+            Ok(info) => info,
+            Err(_) => egress.stop().await?.0,
+        };
+        println!("{} {} {} {}", path.display(), info["status"], info["error"], info["details"]);
+        ensure!(duration(&probe(path)?) > 1.5, "{} is too short", path.display());
+    }
+    scene.ground.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await
+}
+
+/// 5 s of SIGSTOP for the whole task of a composite: it lags and loses nothing.
+async fn frozen() -> Result<()> {
+    let scene = recording(2.0).await?;
+    let stopped: Vec<i32> = [scene.pids("spillway-media"), scene.pids("spillway-runner")].concat();
+    for pid in &stopped {
+        signal(*pid, Signal::STOP)?;
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for pid in &stopped {
+        signal(*pid, Signal::CONT)?;
+    }
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let (egress, _) = &scene.egresses[0];
+    let tape = crate::tape::Tape::open(&egress.complete().await?)?;
+    let identity = tape.pictures.as_ref().context("a picture")?.identity(spillway_tests::assets::person("p0"));
+    println!("{identity:?}");
+    ensure!(identity.missing == 0 && identity.backwards == 0, "{identity:?}");
+    tape.shows("p0", &tape.whole(), &[])?;
+    tape.in_sync("p0").map(drop)
+}

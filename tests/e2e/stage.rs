@@ -1,0 +1,115 @@
+//! What all cases share: one runtime, one livekit-server, one dispatcher. Started by the first case that needs it.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use libtest_mimic::{Failed, Trial};
+use spillway_tests::publisher::epoch;
+use spillway_tests::servers::{Dispatcher, Ground};
+use spillway_tests::twirp::Api;
+use tokio::runtime::Runtime;
+
+pub struct Stage {
+    dispatcher: Mutex<Option<Dispatcher>>,
+    ground: Ground,
+}
+
+static STAGE: Mutex<Option<Arc<Stage>>> = Mutex::new(None);
+
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        epoch();
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime starts")
+    })
+}
+
+/// The shared servers. A start that failed is tried again by the next case.
+pub fn stage() -> Result<Arc<Stage>> {
+    let mut shared = STAGE.lock().map_err(|_| anyhow!("the stage broke while it was set up"))?;
+    if let Some(stage) = &*shared {
+        return Ok(stage.clone());
+    }
+    // On a thread that lives as long as the runtime: servers die with the thread that started them.
+    let started = runtime().spawn(async {
+        let ground = Ground::start("").await?;
+        let dispatcher = ground.dispatcher("dispatcher", "").await?;
+        Ok::<_, anyhow::Error>(Stage { dispatcher: Mutex::new(Some(dispatcher)), ground })
+    });
+    let (sender, receiver) = std::sync::mpsc::channel();
+    runtime().spawn(async move {
+        // The receiver waits just below.
+        let _ = sender.send(started.await);
+    });
+    let started = receiver.recv().context("the stage's start vanished")?.context("the stage's start panicked")??;
+    let stage = Arc::new(started);
+    *shared = Some(stage.clone());
+    Ok(stage)
+}
+
+impl Stage {
+    pub fn api(&self) -> &Api {
+        &self.ground.api
+    }
+
+    /// A room name nobody else uses.
+    pub fn room(&self, kind: &str) -> String {
+        static COUNT: AtomicU32 = AtomicU32::new(1);
+        format!("{kind}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A path below the stage's folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.ground.folder().join("files").join(name)
+    }
+}
+
+/// Ends everything; gives what an idle dispatcher left behind.
+pub fn close() -> Vec<(i32, String)> {
+    let Ok(mut shared) = STAGE.lock() else { return Vec::new() };
+    let Some(stage) = shared.take() else { return Vec::new() };
+    if let Ok(mut dispatcher) = stage.dispatcher.lock()
+        && let Some(mut dispatcher) = dispatcher.take()
+        && let Err(error) = dispatcher.process.stop(Duration::from_secs(10))
+    {
+        eprintln!("{error:#}");
+    }
+    stage.ground.left_behind()
+}
+
+/// A named case on the shared stage.
+pub fn case<F>(name: &str, body: impl FnOnce(Arc<Stage>) -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = Result<()>> + Send,
+{
+    alone(name, move || {
+        let stage = stage()?;
+        runtime().block_on(body(stage))
+    })
+}
+
+/// A named case that brings its own servers, or needs none.
+pub fn alone(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::test(name.to_owned(), move || body().map_err(|error| Failed::from(format!("{error:#}"))))
+}
+
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    runtime().block_on(future)
+}
+
+/// Something several cases need, made by the first of them.
+pub struct Shared<T>(OnceLock<Result<Arc<T>, String>>);
+
+impl<T> Shared<T> {
+    pub const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    pub fn get(&self, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        let made = self.0.get_or_init(|| make().map(Arc::new).map_err(|error| format!("{error:#}")));
+        made.clone().map_err(|error| anyhow!(error))
+    }
+}

@@ -1,0 +1,135 @@
+//! One room with three people (H264 and Opus, p0 in 720p), recorded in every way at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use serde_json::{Value, json};
+use spillway_tests::assets::clip;
+use spillway_tests::publisher::{From, Manners, Publisher};
+
+use crate::egress::Egress;
+use crate::stage::{Shared, Stage, block_on, stage};
+use crate::tape::Tape;
+
+const SECONDS: u64 = 11;
+
+pub struct Studio {
+    tapes: BTreeMap<&'static str, Result<Arc<Tape>, String>>,
+    pub room: String,
+    pub video: String,
+}
+
+impl Studio {
+    pub fn tape(&self, name: &str) -> Result<Arc<Tape>> {
+        self.tapes.get(name).context("not recorded")?.clone().map_err(|error| anyhow!(error))
+    }
+}
+
+/// The recorded room; the first who asks waits for it.
+pub fn studio() -> Result<Arc<Studio>> {
+    static STUDIO: Shared<Studio> = Shared::new();
+    STUDIO.get(|| block_on(record(stage()?)))
+}
+
+/// Joins with camera and microphone; gives the two publications' sids.
+pub async fn person(stage: &Stage, room: &str, who: &str, video: &str) -> Result<(Publisher, String, String)> {
+    let (picture, sound) = (clip(video)?, clip(&format!("{who}.opus"))?);
+    let publisher = Publisher::join(stage.api(), room, who, Manners::default()).await?;
+    let video = publisher.publish(&picture, From::Camera).await?;
+    let audio = publisher.publish(&sound, From::Microphone).await?;
+    Ok((publisher, video, audio))
+}
+
+async fn record(stage: Arc<Stage>) -> Result<Studio> {
+    let room = stage.room("studio");
+    let api = stage.api();
+    let (_p0, video, audio) = person(&stage, &room, "p0", "p0-720.h264").await?;
+    let (_p1, ..) = person(&stage, &room, "p1", "p1-360.h264").await?;
+    let (_p2, ..) = person(&stage, &room, "p2", "p2-360.h264").await?;
+
+    let path = |name: &str| stage.file(name).to_string_lossy().into_owned();
+    let file = |name: &str, kind: &str| json!([{ "filepath": path(name), "file_type": kind }]);
+    let asked: Vec<(&'static str, &str, Value)> = vec![
+        (
+            "speaker",
+            "StartRoomCompositeEgress",
+            json!({
+                "layout": "speaker", "file_outputs": file("r_{room_name}_{time}.mp4", "MP4"),
+            }),
+        ),
+        (
+            "ogg",
+            "StartRoomCompositeEgress",
+            json!({
+                "audio_only": true, "file_outputs": file("r_audio_{time}.ogg", "OGG"), "advanced": { "audio_codec": "OPUS" },
+            }),
+        ),
+        (
+            "mp3",
+            "StartRoomCompositeEgress",
+            json!({
+                "audio_only": true, "file_outputs": file("r_audio_{time}.mp3", "MP3"),
+            }),
+        ),
+        (
+            "participant",
+            "StartParticipantEgress",
+            json!({
+                "identity": "p1", "file_outputs": file("p_{publisher_identity}_{time}.mp4", "MP4"),
+            }),
+        ),
+        (
+            "track_composite",
+            "StartTrackCompositeEgress",
+            json!({
+                "video_track_id": video, "audio_track_id": audio, "file_outputs": file("tc_{publisher_identity}_{time}.mp4", "MP4"),
+            }),
+        ),
+        (
+            "video_only",
+            "StartTrackCompositeEgress",
+            json!({
+                "video_track_id": video, "file_outputs": file("tc_video_{time}.mp4", "MP4"),
+            }),
+        ),
+        (
+            "track_h264",
+            "StartTrackEgress",
+            json!({ "track_id": video, "file": { "filepath": path("t_{track_id}_{time}.mp4") } }),
+        ),
+        (
+            "track_opus",
+            "StartTrackEgress",
+            json!({ "track_id": audio, "file": { "filepath": path("t_{track_source}_{time}.ogg") } }),
+        ),
+    ];
+    let mut started = Vec::new();
+    for (name, method, mut request) in asked {
+        request["room_name"] = json!(room);
+        started.push((name, Egress::start(api, method, request).await));
+    }
+    let mut active = Vec::new();
+    for (name, egress) in started {
+        let egress = match egress {
+            Ok(egress) => egress.active().await.map(|took| (egress, took)),
+            Err(error) => Err(error),
+        };
+        if let Ok((egress, took)) = &egress {
+            println!("{name}: Start answered in {:?}, ACTIVE after {took:.2?}", egress.answered_in);
+        }
+        active.push((name, egress));
+    }
+    // The recording itself is real time.
+    tokio::time::sleep(Duration::from_secs(SECONDS)).await;
+    let mut tapes = BTreeMap::new();
+    for (name, egress) in active {
+        let tape = match egress {
+            Ok((egress, _)) => egress.complete().await.and_then(|info| Tape::open(&info)),
+            Err(error) => Err(error),
+        };
+        tapes.insert(name, tape.map(Arc::new).map_err(|error| format!("{error:#}")));
+    }
+    Ok(Studio { tapes, room, video })
+}
