@@ -17,6 +17,7 @@ mod io;
 mod registry;
 mod tickets;
 mod heartbeats;
+pub mod raw;
 
 use std::sync::Arc;
 

@@ -1,29 +1,173 @@
+//! The wire on real Redis: one multiplexed connection for commands (in a Cluster one per server), one for
+//! subscriptions, both mended in the background.
+
+mod tls;
+mod dial;
+mod node;
+mod commands;
+mod listener;
+
+use std::sync::Arc;
 use std::time::Duration;
 
+use ::redis::Cmd;
 use async_trait::async_trait;
 use bytes::Bytes;
+use rand::RngExt;
 
 use crate::wire::{Guard, Interest, Kept, Lock, Subscription, Swap, Versioned, Wire};
 use crate::{BusError, RedisConfig};
-pub(crate) enum RedisWire {}
+
+use commands::Commands;
+use dial::{Dialler, Target};
+use listener::Listener;
+
+pub(crate) struct RedisWire {
+    commands: Commands,
+    listener: Listener,
+}
+
 impl RedisWire {
-    pub async fn connect(_: &RedisConfig) -> Result<RedisWire, BusError> {
-        Err(BusError::Settings("this build has no redis yet".into()))
+    pub async fn connect(config: &RedisConfig) -> Result<RedisWire, BusError> {
+        let dialler = Arc::new(Dialler::new(config)?);
+        let commands = Commands::connect(config, dialler.clone()).await?;
+        let target = Target::of(config)?;
+        let mut listener = Listener::connect(dialler.clone(), target.clone()).await;
+        // Of several addresses one may be dead; commands found another, so will we.
+        for _ in 1..config.cluster_addresses.len() {
+            if listener.is_ok() {
+                break;
+            }
+            listener = Listener::connect(dialler.clone(), target.clone()).await;
+        }
+        Ok(Self { commands, listener: listener? })
     }
 }
+
+/// A kept value is a hash of `v`, its version, and `d`, the bytes. KEYS[1]; guard, its number, version, bytes, ttl in ms.
+const SWAP: &str = "
+local have = tonumber(redis.call('HGET', KEYS[1], 'v') or '0')
+local number = tonumber(ARGV[2])
+if ARGV[1] == 'is' and have ~= number then return 0 end
+if ARGV[1] == 'not above' and have > number then return 0 end
+redis.call('HSET', KEYS[1], 'v', ARGV[3], 'd', ARGV[4])
+if ARGV[5] ~= '' then redis.call('PEXPIRE', KEYS[1], ARGV[5]) end
+return 1";
+
+const READ: &str = "
+local kept = redis.call('HMGET', KEYS[1], 'v', 'd')
+if not kept[2] then return {} end
+return {kept[1], kept[2], redis.call('PTTL', KEYS[1])}";
+
+const TAKE: &str = "
+local kept = redis.call('HMGET', KEYS[1], 'v', 'd')
+if not kept[2] then return {} end
+local left = redis.call('PTTL', KEYS[1])
+redis.call('DEL', KEYS[1])
+return {kept[1], kept[2], left}";
+
+fn script(text: &str, key: &str) -> Cmd {
+    let mut cmd = ::redis::cmd("EVAL");
+    cmd.arg(text).arg(1).arg(key);
+    cmd
+}
+
+/// Redis counts in whole milliseconds and refuses to expire a key in none.
+fn ms(ttl: Duration) -> u64 {
+    u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, i64::MAX as u64 / 2)
+}
+
+impl RedisWire {
+    async fn kept(&self, act: &'static str, text: &str, key: &str) -> Result<Option<Kept>, BusError> {
+        let found: Vec<::redis::Value> = self.commands.run(act, Some(key), script(text, key)).await?;
+        let [version, value, left] = match <[::redis::Value; 3]>::try_from(found) {
+            Ok(found) => found,
+            Err(_) => return Ok(None),
+        };
+        let odd = |error: ::redis::ParsingError| BusError::Command { act, source: error.into() };
+        let left: i64 = ::redis::from_redis_value(left).map_err(odd)?;
+        Ok(Some(Kept {
+            version: ::redis::from_redis_value(version).map_err(odd)?,
+            value: ::redis::from_redis_value::<Vec<u8>>(value).map_err(odd)?.into(),
+            // Negative: it never expires.
+            remaining: u64::try_from(left).ok().map(Duration::from_millis),
+        }))
+    }
+}
+
 #[async_trait]
-#[rustfmt::skip]
 impl Wire for RedisWire {
-    async fn publish(&self, _: &str, _: Bytes) -> Result<(), BusError> { match *self {} }
-    async fn subscribe(&self, _: Interest) -> Result<Subscription, BusError> { match *self {} }
-    async fn lock(&self, _: &str, _: Duration) -> Result<Lock, BusError> { match *self {} }
-    async fn read(&self, _: &str) -> Result<Option<Kept>, BusError> { match *self {} }
-    async fn swap(&self, _: &str, _: Guard, _: Versioned<'_>) -> Result<Swap, BusError> { match *self {} }
-    async fn take(&self, _: &str) -> Result<Option<Kept>, BusError> { match *self {} }
-    async fn expire(&self, _: &str, _: Duration) -> Result<(), BusError> { match *self {} }
-    async fn remove(&self, _: &str) -> Result<(), BusError> { match *self {} }
-    async fn index_add(&self, _: &str, _: &str, _: i64) -> Result<(), BusError> { match *self {} }
-    async fn index_remove(&self, _: &str, _: &str) -> Result<(), BusError> { match *self {} }
-    async fn index(&self, _: &str) -> Result<Vec<(String, i64)>, BusError> { match *self {} }
-    fn healthy(&self) -> bool { match *self {} }
+    async fn publish(&self, channel: &str, payload: Bytes) -> Result<(), BusError> {
+        let mut cmd = ::redis::cmd("PUBLISH");
+        cmd.arg(channel).arg(&*payload);
+        self.commands.run("publish", None, cmd).await
+    }
+
+    async fn subscribe(&self, interest: Interest) -> Result<Subscription, BusError> {
+        self.listener.subscribe(interest).await
+    }
+
+    async fn lock(&self, key: &str, ttl: Duration) -> Result<Lock, BusError> {
+        let mut cmd = ::redis::cmd("SET");
+        // The value is psrpc's: a random number nobody reads.
+        cmd.arg(key).arg(rand::rng().random_range(0..i64::MAX)).arg("EX").arg(ttl.as_secs().max(1)).arg("NX");
+        let set: Option<String> = self.commands.run("lock", Some(key), cmd).await?;
+        Ok(if set.is_some() { Lock::Ours } else { Lock::Theirs })
+    }
+
+    async fn read(&self, key: &str) -> Result<Option<Kept>, BusError> {
+        self.kept("read", READ, key).await
+    }
+
+    async fn swap(&self, key: &str, guard: Guard, value: Versioned<'_>) -> Result<Swap, BusError> {
+        let (guard, number) = match guard {
+            Guard::Is(number) => ("is", number),
+            Guard::NotAbove(number) => ("not above", number),
+        };
+        let ttl = value.ttl.map(|ttl| ms(ttl).to_string()).unwrap_or_default();
+        let mut cmd = script(SWAP, key);
+        cmd.arg(guard).arg(number).arg(value.version).arg(value.value).arg(ttl);
+        let done: bool = self.commands.run("write", Some(key), cmd).await?;
+        Ok(if done { Swap::Done } else { Swap::Beaten })
+    }
+
+    async fn take(&self, key: &str) -> Result<Option<Kept>, BusError> {
+        self.kept("take", TAKE, key).await
+    }
+
+    async fn expire(&self, key: &str, ttl: Duration) -> Result<(), BusError> {
+        let mut cmd = ::redis::cmd("PEXPIRE");
+        cmd.arg(key).arg(ms(ttl));
+        self.commands.run("expire", Some(key), cmd).await
+    }
+
+    async fn remove(&self, key: &str) -> Result<(), BusError> {
+        let mut cmd = ::redis::cmd("DEL");
+        cmd.arg(key);
+        self.commands.run("remove", Some(key), cmd).await
+    }
+
+    async fn index_add(&self, key: &str, member: &str, score: i64) -> Result<(), BusError> {
+        let mut cmd = ::redis::cmd("ZADD");
+        cmd.arg(key).arg(score).arg(member);
+        self.commands.run("index", Some(key), cmd).await
+    }
+
+    async fn index_remove(&self, key: &str, member: &str) -> Result<(), BusError> {
+        let mut cmd = ::redis::cmd("ZREM");
+        cmd.arg(key).arg(member);
+        self.commands.run("index", Some(key), cmd).await
+    }
+
+    async fn index(&self, key: &str) -> Result<Vec<(String, i64)>, BusError> {
+        let mut cmd = ::redis::cmd("ZRANGE");
+        cmd.arg(key).arg(0).arg(-1).arg("WITHSCORES");
+        let found: Vec<(String, f64)> = self.commands.run("index", Some(key), cmd).await?;
+        // Unix milliseconds are far below 2^53.
+        Ok(found.into_iter().map(|(member, score)| (member, score as i64)).collect())
+    }
+
+    fn healthy(&self) -> bool {
+        self.commands.is_up() && self.listener.is_up()
+    }
 }

@@ -1,0 +1,171 @@
+//! Commands to one server, or to the right one of a Cluster.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
+
+use super::dial::{SharedDialler, Target};
+use super::node::{Answer, Asking, Node};
+use crate::config::Place;
+use crate::{BusError, RedisConfig};
+
+pub(super) enum Commands {
+    /// A single server, or the master the Sentinels name.
+    One(Node),
+    Cluster(Cluster),
+}
+
+impl Commands {
+    pub async fn connect(config: &RedisConfig, dialler: SharedDialler) -> Result<Self, BusError> {
+        let Some(Place::Cluster { addresses }) = config.place() else {
+            return Ok(Self::One(Node::connect(dialler, Target::of(config)?).await?));
+        };
+        let redirects = if config.max_redirects == 0 { 2 } else { config.max_redirects };
+        Ok(Self::Cluster(Cluster::connect(dialler, addresses.to_vec(), redirects).await?))
+    }
+
+    /// `key` says where a Cluster keeps what the command is about; without one, any server will do.
+    pub async fn run<T: FromRedisValue>(&self, act: &'static str, key: Option<&str>, cmd: Cmd) -> Result<T, BusError> {
+        let answer = match self {
+            Self::One(node) => match node.run(act, &cmd, Asking::No).await? {
+                Answer::Done(value) => value,
+                Answer::Refused { error, .. } => return Err(BusError::Command { act, source: error.into() }),
+            },
+            Self::Cluster(cluster) => cluster.run(act, key, &cmd).await?,
+        };
+        redis::from_redis_value(answer).map_err(|error| BusError::Command { act, source: error.into() })
+    }
+
+    pub fn is_up(&self) -> bool {
+        match self {
+            Self::One(node) => node.is_up(),
+            Self::Cluster(cluster) => cluster.home.is_up(),
+        }
+    }
+}
+
+/// Learns from "moved" who keeps which slot, and asks there the next time. Every command of ours has one key.
+pub(super) struct Cluster {
+    dialler: SharedDialler,
+    /// Whichever of the configured servers answers.
+    home: Node,
+    redirects: u32,
+    learned: Mutex<Learned>,
+}
+
+#[derive(Default)]
+struct Learned {
+    nodes: HashMap<String, Arc<Node>>,
+    slots: HashMap<u16, String>,
+}
+
+impl Cluster {
+    async fn connect(dialler: SharedDialler, addresses: Vec<String>, redirects: u32) -> Result<Self, BusError> {
+        let target = Target::AnyOf(addresses.clone());
+        let mut outcome = Node::connect(dialler.clone(), target.clone()).await;
+        for _ in 1..addresses.len() {
+            if outcome.is_ok() {
+                break;
+            }
+            outcome = Node::connect(dialler.clone(), target.clone()).await;
+        }
+        Ok(Self { dialler, home: outcome?, redirects, learned: Mutex::default() })
+    }
+
+    fn learned(&self) -> MutexGuard<'_, Learned> {
+        self.learned.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    async fn run(&self, act: &'static str, key: Option<&str>, cmd: &Cmd) -> Result<Value, BusError> {
+        let mut at = key.map(slot_of).and_then(|slot| self.learned().slots.get(&slot).cloned());
+        let mut asking = Asking::No;
+        let mut left = self.redirects;
+        loop {
+            let answer = match &at {
+                Some(address) => self.node(address).run(act, cmd, asking).await,
+                None => self.home.run(act, cmd, asking).await,
+            };
+            let (address, error) = match answer {
+                Ok(Answer::Done(value)) => return Ok(value),
+                Ok(Answer::Refused { address, error }) => (address, error),
+                // The server that kept this slot is gone; the others know who has it now.
+                Err(_) if at.is_some() && left > 0 => {
+                    left -= 1;
+                    self.forget(&at.take().unwrap_or_default());
+                    asking = Asking::No;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let Some((hint, slot, to)) = redirection(&error, &address).filter(|_| left > 0) else {
+                return Err(BusError::Command { act, source: error.into() });
+            };
+            left -= 1;
+            asking = hint;
+            if hint == Asking::No {
+                self.learned().slots.insert(slot, to.clone());
+            }
+            at = Some(to);
+        }
+    }
+
+    fn node(&self, address: &str) -> Arc<Node> {
+        let mut learned = self.learned();
+        let node = learned.nodes.entry(address.to_owned());
+        let start = || Arc::new(Node::start(self.dialler.clone(), Target::Address(address.to_owned()), None));
+        node.or_insert_with(start).clone()
+    }
+
+    fn forget(&self, address: &str) {
+        let mut learned = self.learned();
+        learned.nodes.remove(address);
+        learned.slots.retain(|_, at| at != address);
+    }
+}
+
+/// "Moved" is for good, "ask" for this one command.
+fn redirection(error: &RedisError, asked: &str) -> Option<(Asking, u16, String)> {
+    let hint = match error.kind() {
+        ErrorKind::Server(ServerErrorKind::Moved) => Asking::No,
+        ErrorKind::Server(ServerErrorKind::Ask) => Asking::Yes,
+        _ => return None,
+    };
+    let (address, slot) = error.redirect_node()?;
+    // A server that does not know its own name leaves the host out and means the one we asked.
+    let address = match address.strip_prefix(':') {
+        Some(port) => format!("{}:{port}", asked.rsplit_once(':')?.0),
+        None => address.to_owned(),
+    };
+    Some((hint, slot, address))
+}
+
+/// CRC16 (XMODEM) of the key, or of what stands in its first braces, modulo 16384.
+fn slot_of(key: &str) -> u16 {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
+    let hashed = tag.filter(|tag| !tag.is_empty()).unwrap_or(key);
+    let crc = hashed.bytes().fold(0u16, |crc, byte| {
+        (0..8).fold(
+            crc ^ (u16::from(byte) << 8),
+            |crc, _| {
+                if crc & 0x8000 != 0 { (crc << 1) ^ 0x1021 } else { crc << 1 }
+            },
+        )
+    });
+    crc % 16384
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_redis_own() {
+        // From `CLUSTER KEYSLOT`.
+        assert_eq!(slot_of("123456789"), 0x31c3);
+        assert_eq!(slot_of("foo"), 12182);
+        assert_eq!(slot_of("spillway:{foo}:record"), 12182);
+        assert_eq!(slot_of("{}foo"), slot_of("{}foo"));
+        assert_ne!(slot_of("{}foo"), slot_of(""));
+    }
+}

@@ -1,0 +1,204 @@
+//! From an address in the settings to a connection that answers.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use redis::aio::{MultiplexedConnection, PubSub};
+use redis::{AsyncConnectionConfig, FromRedisValue, ProtocolVersion, RedisConnectionInfo};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::tls::TlsDialler;
+use crate::config::Place;
+use crate::error::Cause;
+use crate::{BusError, RedisConfig};
+
+/// Where one connection goes.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    Address(String),
+    /// Whoever the Sentinels say is the master now.
+    Master {
+        sentinels: Vec<String>,
+        name: String,
+    },
+    /// Any of these; they know the same.
+    AnyOf(Vec<String>),
+}
+
+impl Target {
+    pub fn of(config: &RedisConfig) -> Result<Self, BusError> {
+        match config.place() {
+            Some(Place::Single { address }) => Ok(Self::Address(address.to_owned())),
+            Some(Place::Cluster { addresses }) => Ok(Self::AnyOf(addresses.to_vec())),
+            Some(Place::Sentinel { master: "", .. }) => {
+                Err(BusError::Settings("sentinel_addresses without sentinel_master_name".into()))
+            }
+            Some(Place::Sentinel { addresses, master }) => {
+                Ok(Self::Master { sentinels: addresses.to_vec(), name: master.to_owned() })
+            }
+            None => Err(BusError::Settings("none of address, sentinel_addresses, cluster_addresses is given".into())),
+        }
+    }
+}
+
+pub(super) struct Dialler {
+    tls: Option<TlsDialler>,
+    login: RedisConnectionInfo,
+    sentinel_login: RedisConnectionInfo,
+    /// For the connection itself.
+    dial: Duration,
+    /// For an answer.
+    pub answer: Duration,
+    /// Where the last round through a list of addresses began, so that one dead address does not always cost its time.
+    round: AtomicUsize,
+}
+
+impl Dialler {
+    pub fn new(config: &RedisConfig) -> Result<Self, BusError> {
+        let or = |given: u64, ours: u64| Duration::from_millis(if given == 0 { ours } else { given });
+        let cluster = matches!(config.place(), Some(Place::Cluster { .. }));
+        Ok(Self {
+            tls: if config.tls_enabled() { Some(TlsDialler::new(&config.tls)?) } else { None },
+            // A Cluster has one database.
+            login: login(&config.username, config.password.reveal()).set_db(if cluster { 0 } else { config.db }),
+            sentinel_login: login(&config.sentinel_username, config.sentinel_password.reveal()),
+            dial: or(config.dial_timeout, 5000),
+            answer: or(config.read_timeout.max(config.write_timeout), 3000),
+            round: AtomicUsize::new(0),
+        })
+    }
+
+    /// A connection for commands that has answered a PING, and its address.
+    pub async fn commands(&self, target: &Target) -> Result<(String, MultiplexedConnection), BusError> {
+        let address = self.locate(target).await?;
+        let connection = self.open(&address, &self.login).await?;
+        // Right after a failover a Sentinel may still name the old master.
+        if matches!(target, Target::Master { .. }) {
+            let role: Vec<redis::Value> = ask(self.answer, &address, &connection, redis::cmd("ROLE")).await?;
+            let role = role.into_iter().next().and_then(|role| String::from_redis_value(role).ok());
+            if role.as_deref() != Some("master") {
+                return Err(connect(&address, format!("the sentinels name it, but its role is {role:?}")));
+            }
+        }
+        Ok((address, connection))
+    }
+
+    /// A connection for subscriptions.
+    pub async fn pubsub(&self, target: &Target) -> Result<PubSub, BusError> {
+        let address = self.locate(target).await?;
+        let stream = self.stream(&address).await?;
+        within(self.answer, &address, async { PubSub::new(&self.login, stream).await.map_err(Cause::from) }).await
+    }
+
+    async fn locate(&self, target: &Target) -> Result<String, BusError> {
+        match target {
+            Target::Address(address) => Ok(address.clone()),
+            Target::AnyOf(addresses) => {
+                let start = self.round.fetch_add(1, Ordering::Relaxed);
+                Ok(addresses[start % addresses.len()].clone())
+            }
+            Target::Master { sentinels, name } => {
+                let start = self.round.fetch_add(1, Ordering::Relaxed);
+                let mut last = None;
+                for at in 0..sentinels.len() {
+                    match self.master(&sentinels[(start + at) % sentinels.len()], name).await {
+                        Ok(address) => return Ok(address),
+                        Err(error) => last = Some(error),
+                    }
+                }
+                Err(last.unwrap_or_else(|| BusError::Settings("no sentinel addresses".into())))
+            }
+        }
+    }
+
+    async fn master(&self, sentinel: &str, name: &str) -> Result<String, BusError> {
+        let connection = self.open(sentinel, &self.sentinel_login).await?;
+        let mut question = redis::cmd("SENTINEL");
+        question.arg("get-master-addr-by-name").arg(name);
+        let master: Option<(String, String)> = ask(self.answer, sentinel, &connection, question).await?;
+        match master {
+            Some((host, port)) if host.contains(':') => Ok(format!("[{host}]:{port}")),
+            Some((host, port)) => Ok(format!("{host}:{port}")),
+            None => Err(connect(sentinel, format!("this sentinel knows no master {name:?}"))),
+        }
+    }
+
+    async fn open(&self, address: &str, login: &RedisConnectionInfo) -> Result<MultiplexedConnection, BusError> {
+        let stream = self.stream(address).await?;
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.answer));
+        let connection = within(self.answer, address, async {
+            let (connection, driver) = MultiplexedConnection::new_with_config(login, stream, config).await?;
+            // Ends by itself when the connection, or every handle to it, is gone.
+            tokio::spawn(driver);
+            Ok(connection)
+        })
+        .await?;
+        // A server that still loads its data takes connections and refuses everything.
+        let _: String = ask(self.answer, address, &connection, redis::cmd("PING")).await?;
+        Ok(connection)
+    }
+
+    async fn stream(&self, address: &str) -> Result<Box<dyn Stream>, BusError> {
+        let dialled = timeout(self.dial, async {
+            let tcp = TcpStream::connect(address).await?;
+            tcp.set_nodelay(true)?;
+            Ok::<Box<dyn Stream>, io::Error>(match &self.tls {
+                None => Box::new(tcp),
+                Some(tls) => Box::new(tls.wrap(address, tcp).await?),
+            })
+        });
+        match dialled.await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(BusError::Connect { address: address.to_owned(), source: error.into() }),
+            Err(_) => Err(connect(address, format!("no connection within {:?}", self.dial))),
+        }
+    }
+}
+
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+pub(super) type SharedDialler = Arc<Dialler>;
+
+fn login(username: &str, password: &str) -> RedisConnectionInfo {
+    let mut login = RedisConnectionInfo::default()
+        .set_protocol(ProtocolVersion::RESP2)
+        .set_lib_name("spillway", env!("CARGO_PKG_VERSION"));
+    if !username.is_empty() {
+        login = login.set_username(username);
+    }
+    if !password.is_empty() {
+        login = login.set_password(password);
+    }
+    login
+}
+
+async fn ask<T: FromRedisValue>(
+    patience: Duration,
+    address: &str,
+    connection: &MultiplexedConnection,
+    question: redis::Cmd,
+) -> Result<T, BusError> {
+    let mut connection = connection.clone();
+    within(patience, address, async { question.query_async(&mut connection).await.map_err(Cause::from) }).await
+}
+
+async fn within<T>(
+    patience: Duration,
+    address: &str,
+    work: impl Future<Output = Result<T, Cause>>,
+) -> Result<T, BusError> {
+    match timeout(patience, work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(source)) => Err(BusError::Connect { address: address.to_owned(), source }),
+        Err(_) => Err(connect(address, format!("no answer within {patience:?}"))),
+    }
+}
+
+fn connect(address: &str, why: String) -> BusError {
+    BusError::Connect { address: address.to_owned(), source: why.into() }
+}

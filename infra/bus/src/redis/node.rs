@@ -1,0 +1,201 @@
+//! One connection for commands, shared by all and kept alive.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use spillway_process::chain;
+use spillway_process::retry::Schedule;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{info, warn};
+
+use super::dial::{SharedDialler, Target};
+use crate::BusError;
+
+/// How often a quiet connection is asked whether it is still there, and how long its answer may take.
+pub(super) const PING_EVERY: Duration = Duration::from_secs(5);
+pub(super) const PING_WITHIN: Duration = Duration::from_secs(5);
+
+/// Waits between attempts to connect. The first is short: a restart of Redis takes less than a second.
+pub(super) fn reconnecting() -> Schedule {
+    Schedule::new(Duration::from_millis(50), Duration::from_secs(2))
+}
+
+pub(super) struct Node {
+    live: watch::Receiver<Option<Live>>,
+    broken: watch::Sender<u64>,
+    patience: Duration,
+    _keeper: DropGuard,
+}
+
+#[derive(Clone)]
+struct Live {
+    /// Counts the connections of this node.
+    generation: u64,
+    address: String,
+    connection: MultiplexedConnection,
+}
+
+/// What a server said.
+pub(super) enum Answer {
+    Done(Value),
+    Refused { address: String, error: RedisError },
+}
+
+/// Whether a Cluster's server is to answer for a slot that is just being moved to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asking {
+    Yes,
+    No,
+}
+
+impl Node {
+    /// The first connection must come about.
+    pub async fn connect(dialler: SharedDialler, target: Target) -> Result<Self, BusError> {
+        let first = dialler.commands(&target).await?;
+        Ok(Self::start(dialler, target, Some(first)))
+    }
+
+    /// Connects when it can.
+    pub fn start(dialler: SharedDialler, target: Target, first: Option<(String, MultiplexedConnection)>) -> Self {
+        let first = first.map(|(address, connection)| Live { generation: 1, address, connection });
+        let (live, watched) = watch::channel(first);
+        let (broken, reports) = watch::channel(0);
+        let stop = CancellationToken::new();
+        let patience = dialler.answer;
+        let keeper = Keeper { dialler, target, live, reports };
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = keeper.run() => {}
+                () = stopped.cancelled() => {}
+            }
+        });
+        Self { live: watched, broken, patience, _keeper: stop.drop_guard() }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.live.borrow().is_some()
+    }
+
+    /// The connection, waited for a little while it is being made.
+    async fn live(&self, act: &'static str) -> Result<Live, BusError> {
+        let mut watched = self.live.clone();
+        let found = timeout(self.patience, watched.wait_for(Option::is_some)).await;
+        match found {
+            Ok(Ok(live)) => live.clone().ok_or(BusError::Closed),
+            Ok(Err(_)) => Err(BusError::Closed),
+            Err(_) => Err(BusError::Command { act, source: "not connected".into() }),
+        }
+    }
+
+    /// Runs once, and once more on a new connection when the old one turns out to be gone: every command of ours may be
+    /// repeated (a double message is known by its id, a double write loses its compare-and-set).
+    pub async fn run(&self, act: &'static str, cmd: &Cmd, asking: Asking) -> Result<Answer, BusError> {
+        let mut again = true;
+        loop {
+            let live = self.live(act).await?;
+            let mut connection = live.connection.clone();
+            let answer = match asking {
+                Asking::No => cmd.query_async(&mut connection).await,
+                Asking::Yes => {
+                    let mut both = redis::pipe();
+                    both.cmd("ASKING").ignore().add_command(cmd.clone());
+                    both.query_async(&mut connection).await.map(|(answer,): (Value,)| answer)
+                }
+            };
+            match answer {
+                Ok(done) => return Ok(Answer::Done(done)),
+                Err(error) if is_gone(&error) => {
+                    self.report(&live);
+                    if !again {
+                        return Err(BusError::Command { act, source: error.into() });
+                    }
+                    again = false;
+                }
+                Err(error) if error.is_timeout() => return Err(BusError::Silent { act }),
+                Err(error) => return Ok(Answer::Refused { address: live.address, error }),
+            }
+        }
+    }
+
+    fn report(&self, live: &Live) {
+        self.broken.send_if_modified(|broken| {
+            let newer = *broken < live.generation;
+            *broken = live.generation.max(*broken);
+            newer
+        });
+    }
+}
+
+/// This connection will not get better. A former master says READONLY.
+fn is_gone(error: &RedisError) -> bool {
+    let turned = matches!(
+        error.kind(),
+        ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown | ServerErrorKind::BusyLoading)
+    );
+    turned || (error.is_unrecoverable_error() && !error.is_timeout())
+}
+
+struct Keeper {
+    dialler: SharedDialler,
+    target: Target,
+    live: watch::Sender<Option<Live>>,
+    reports: watch::Receiver<u64>,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let mut generation = 1;
+        let mut waits = reconnecting();
+        let mut down = false;
+        loop {
+            let standing = self.live.borrow().clone();
+            match standing {
+                Some(live) => {
+                    self.watch(live).await;
+                    self.live.send_replace(None);
+                }
+                None => match self.dialler.commands(&self.target).await {
+                    Ok((address, connection)) => {
+                        if std::mem::take(&mut down) {
+                            info!(address, "redis is back for commands");
+                        }
+                        generation += 1;
+                        waits = reconnecting();
+                        self.live.send_replace(Some(Live { generation, address, connection }));
+                    }
+                    Err(error) => {
+                        if !std::mem::replace(&mut down, true) {
+                            warn!(error = %chain(&error), "redis is away for commands");
+                        }
+                        tokio::time::sleep(waits.wait()).await;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Returns when the connection is no good.
+    async fn watch(&mut self, live: Live) {
+        loop {
+            let report = async {
+                // The sender lives in the node, which ends us when it goes.
+                let _ = self.reports.wait_for(|broken| *broken >= live.generation).await;
+            };
+            if timeout(PING_EVERY, report).await.is_ok() {
+                return;
+            }
+            let mut connection = live.connection.clone();
+            let ping = redis::cmd("PING");
+            match timeout(PING_WITHIN, ping.query_async::<String>(&mut connection)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) if error.is_timeout() => return,
+                Ok(Err(error)) if !is_gone(&error) => {}
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What a bus stands on.
+
+use std::future::Future;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use spillway_bus::{Bus, MemoryBroker, RedisConfig};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+pub trait Ground {
+    /// Another bus on the same ground.
+    fn bus(&self) -> impl Future<Output = Bus>;
+}
+
+pub struct MemoryGround(MemoryBroker);
+
+impl MemoryGround {
+    pub fn start() -> Self {
+        Self(MemoryBroker::new())
+    }
+}
+
+impl Ground for MemoryGround {
+    async fn bus(&self) -> Bus {
+        self.0.bus()
+    }
+}
+
+pub struct RedisGround(pub RedisServer);
+
+impl RedisGround {
+    pub async fn start() -> Self {
+        Self(RedisServer::start(&[]).await)
+    }
+}
+
+impl Ground for RedisGround {
+    async fn bus(&self) -> Bus {
+        Bus::connect(&self.0.config()).await.unwrap()
+    }
+}
+
+/// A redis-server of our own on a free loopback port. It dies with the value.
+pub struct RedisServer {
+    pub port: u16,
+    pub home: TempDir,
+    args: Vec<String>,
+    child: Option<Child>,
+}
+
+impl RedisServer {
+    /// Returns when it answers.
+    pub async fn start(args: &[&str]) -> Self {
+        let server = Self::spawn(args);
+        eventually("redis answers", async || server.client().await.is_some()).await;
+        server
+    }
+
+    pub fn spawn(args: &[&str]) -> Self {
+        let mut server = Self {
+            port: free_port(),
+            home: tempfile::tempdir().unwrap(),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            child: None,
+        };
+        server.launch();
+        server
+    }
+
+    /// As it was, on the same port, with nothing in it.
+    pub fn launch(&mut self) {
+        let port = self.port.to_string();
+        let child = Command::new("redis-server")
+            .args(&self.args)
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no"])
+            .args(if self.args.iter().any(|arg| arg == "--tls-port") { ["--port", "0"] } else { ["--port", &port] })
+            .args(["--dir", self.home.path().to_str().unwrap()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        self.child = Some(child);
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    #[expect(dead_code, reason = "the next tests signal it")]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn config(&self) -> RedisConfig {
+        RedisConfig { address: self.address(), ..RedisConfig::default() }
+    }
+
+    /// A connection beside the bus, to look at what is really there.
+    pub async fn client(&self) -> Option<redis::aio::MultiplexedConnection> {
+        let client = redis::Client::open(format!("redis://{}", self.address())).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+        redis::cmd("PING").query_async::<String>(&mut connection).await.ok()?;
+        Some(connection)
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Looks until it is so. Twenty seconds are for an overloaded machine.
+pub async fn eventually(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(20);
+    while !so().await {
+        assert!(Instant::now() < give_up, "not within 20 s: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,53 @@
+//! One suite, two grounds: what the bus promises holds in memory and on real Redis. Then what only Redis can do.
+
+mod ground;
+mod clerk;
+mod suite;
+
+use ground::{MemoryGround, RedisGround};
+
+/// Every promise as a test of its own, on each ground.
+macro_rules! on_both {
+    ($($module:ident :: $promise:ident,)*) => {
+        mod in_memory {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::suite::$module::$promise(&super::MemoryGround::start()).await;
+            })*
+        }
+        mod on_redis {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::suite::$module::$promise(&super::RedisGround::start().await).await;
+            })*
+        }
+    };
+}
+
+on_both! {
+    calls::a_call_is_bid_for_granted_and_answered,
+    calls::a_bid_of_one_wins_at_once_and_a_higher_one_over_a_lower,
+    calls::who_bids_nothing_is_never_granted,
+    calls::a_call_of_a_queue_is_bid_for_once,
+    calls::who_declines_leaves_the_call_to_others,
+    calls::who_waits_leaves_the_call_to_the_faster,
+    calls::all_answer_a_multi_call,
+    calls::a_pattern_serves_every_topic,
+    calls::every_error_code_travels,
+    calls::a_handler_that_panics_is_an_error_and_not_a_silence,
+    calls::after_leaving_no_bid_is_made_and_the_call_in_hand_is_answered,
+    strange::a_malformed_message_is_logged_once_and_the_next_call_is_served,
+    strange::what_newer_senders_add_changes_nothing,
+    strange::a_request_nobody_can_read_is_refused_without_a_bid,
+    strange::time_allowed_counts_from_receipt,
+    strange::a_reader_that_never_reads_holds_up_nobody,
+    strange::an_announcement_needs_no_grant,
+    io::a_call_nobody_hears_is_made_again,
+    io::patience_ends_and_a_refusal_is_final,
+    keys::of_many_makers_one_makes_the_record,
+    keys::racing_updates_all_count,
+    keys::a_finished_record_is_not_live_and_goes_away,
+    keys::fields_of_a_newer_version_stay,
+    keys::a_ticket_is_taken_once,
+    keys::a_heartbeat_fades_and_an_older_attempt_is_not_heard,
+}

@@ -1,0 +1,174 @@
+use std::sync::Mutex;
+use std::time::Duration;
+
+use spillway_bus::{Bid, CallOptions, Routing, RpcClient, RpcServer};
+use spillway_protocol::{Code, RpcError};
+use tokio::time::Instant;
+
+use crate::clerk::{Clerk, Says};
+use crate::ground::{Ground, eventually};
+
+const MS: Duration = Duration::from_millis(1);
+const INTERNAL: &str = "EgressInternal";
+const HANDLER: &str = "EgressHandler";
+
+pub async fn a_call_is_bid_for_granted_and_answered(ground: &impl Ground) {
+    let (here, there) = (ground.bus().await, ground.bus().await);
+    let (server, clerk) = (RpcServer::new(&here, HANDLER), Clerk::saying("done"));
+    server.serve("StopEgress", "EG_1", Routing::Queue, clerk.clone()).await.unwrap();
+    let client = RpcClient::new(&there, HANDLER);
+    let answer = client.call("StopEgress", "EG_1", b"please".to_vec(), &CallOptions::queue()).await.unwrap();
+    assert_eq!(&answer[..], b"done");
+    let heard = clerk.heard();
+    assert_eq!(heard.len(), 1);
+    assert_eq!((heard[0].method.as_str(), heard[0].topic.as_str()), ("StopEgress", "EG_1"));
+    assert_eq!(&heard[0].request[..], b"please");
+    assert_eq!(heard[0].client_id, client.client_id());
+    assert!(heard[0].time_allowed > 2900 * MS && heard[0].time_allowed <= 3000 * MS, "{heard:?}");
+    assert!(server.serve("StopEgress", "EG_1", Routing::Queue, clerk).await.is_err(), "served twice");
+}
+
+pub async fn a_bid_of_one_wins_at_once_and_a_higher_one_over_a_lower(ground: &impl Ground) {
+    let bus = ground.bus().await;
+    let client = RpcClient::new(&ground.bus().await, INTERNAL);
+    let servers = [RpcServer::new(&bus, INTERNAL), RpcServer::new(&bus, INTERNAL), RpcServer::new(&bus, INTERNAL)];
+    for (server, affinity, words) in [(&servers[0], 0.5, "half"), (&servers[1], 0.7, "more")] {
+        let clerk = Clerk::bidding(Bid::Now(affinity), words);
+        server.serve("StartEgress", "", Routing::Affinity, clerk).await.unwrap();
+    }
+    let began = Instant::now();
+    let answer = client.call("StartEgress", "", vec![], &CallOptions::start_egress()).await.unwrap();
+    assert_eq!(&answer[..], b"more");
+    assert!(began.elapsed() >= 500 * MS, "a lower bid waits for half a second of competition");
+    servers[2].serve("StartEgress", "", Routing::Affinity, Clerk::saying("all")).await.unwrap();
+    let answer = client.call("StartEgress", "", vec![], &CallOptions::start_egress()).await.unwrap();
+    assert_eq!(&answer[..], b"all");
+}
+
+pub async fn who_bids_nothing_is_never_granted(ground: &impl Ground) {
+    let bus = ground.bus().await;
+    let client = RpcClient::new(&bus, INTERNAL);
+    let options = CallOptions::start_egress().selection(Some(200 * MS));
+    let nobody = client.call("StartEgress", "", vec![], &options).await.unwrap_err();
+    assert_eq!(nobody, RpcError::new(Code::Unavailable, "no response from servers"));
+    let server = RpcServer::new(&bus, INTERNAL);
+    let clerk = Clerk::bidding(Bid::Now(0.0), "never");
+    server.serve("StartEgress", "", Routing::Affinity, clerk.clone()).await.unwrap();
+    let nothing = client.call("StartEgress", "", vec![], &options).await.unwrap_err();
+    assert_eq!(nothing, RpcError::new(Code::Unavailable, "no servers available (received 1 responses)"));
+    assert!(clerk.heard().is_empty());
+}
+
+pub async fn a_call_of_a_queue_is_bid_for_once(ground: &impl Ground) {
+    let (one, two) = (ground.bus().await, ground.bus().await);
+    let (first, second) = (RpcServer::new(&one, HANDLER), RpcServer::new(&two, HANDLER));
+    for server in [&first, &second] {
+        server.serve("StopEgress", "EG_1", Routing::Queue, Clerk::saying("done")).await.unwrap();
+    }
+    let client = RpcClient::new(&one, HANDLER);
+    client.listen().await.unwrap();
+    let mut bids = two.tap(&format!("{HANDLER}|{}|CLAIM", client.client_id())).await.unwrap();
+    for _ in 0..10 {
+        client.call("StopEgress", "EG_1", vec![], &CallOptions::queue()).await.unwrap();
+    }
+    // A marker of ours behind whatever was said before it.
+    two.publish(&format!("{HANDLER}|{}|CLAIM", client.client_id()), "end".into()).await.unwrap();
+    let mut heard = 0;
+    while bids.next().await.unwrap().payload != "end" {
+        heard += 1;
+    }
+    assert_eq!(heard, 10);
+}
+
+pub async fn who_declines_leaves_the_call_to_others(ground: &impl Ground) {
+    let bus = ground.bus().await;
+    let (declines, bids) = (RpcServer::new(&bus, HANDLER), RpcServer::new(&bus, HANDLER));
+    declines.serve("StopEgress", "EG_1", Routing::Queue, Clerk::bidding(Bid::Silent, "no")).await.unwrap();
+    let clerk = Clerk::bidding(Bid::After(20 * MS, 1.0), "yes");
+    bids.serve("StopEgress", "EG_1", Routing::Queue, clerk).await.unwrap();
+    let client = RpcClient::new(&bus, HANDLER);
+    for _ in 0..3 {
+        let answer = client.call("StopEgress", "EG_1", vec![], &CallOptions::queue()).await.unwrap();
+        assert_eq!(&answer[..], b"yes", "a decliner must not take the lock");
+    }
+}
+
+pub async fn who_waits_leaves_the_call_to_the_faster(ground: &impl Ground) {
+    let bus = ground.bus().await;
+    let (fallback, runner) = (RpcServer::new(&bus, HANDLER), RpcServer::new(&bus, HANDLER));
+    let patient = Clerk::bidding(Bid::After(300 * MS, 1.0), "fallback");
+    fallback.serve_pattern("StopEgress", Routing::Queue, patient).await.unwrap();
+    runner.serve("StopEgress", "EG_1", Routing::Queue, Clerk::saying("runner")).await.unwrap();
+    let client = RpcClient::new(&bus, HANDLER);
+    let options = CallOptions::queue();
+    assert_eq!(&client.call("StopEgress", "EG_1", vec![], &options).await.unwrap()[..], b"runner");
+    runner.close().await;
+    assert_eq!(&client.call("StopEgress", "EG_1", vec![], &options).await.unwrap()[..], b"fallback");
+}
+
+pub async fn all_answer_a_multi_call(ground: &impl Ground) {
+    let bus = ground.bus().await;
+    let (one, two) = (RpcServer::new(&bus, INTERNAL), RpcServer::new(&bus, INTERNAL));
+    one.serve("ListActiveEgress", "", Routing::Multi, Clerk::saying("one")).await.unwrap();
+    two.serve("ListActiveEgress", "", Routing::Multi, Clerk::saying("two")).await.unwrap();
+    let client = RpcClient::new(&ground.bus().await, INTERNAL);
+    let answers = client.call_all("ListActiveEgress", "", vec![], 1000 * MS).await.unwrap();
+    let mut words: Vec<_> = answers.into_iter().map(|answer| answer.unwrap()).collect();
+    words.sort();
+    assert_eq!(words, ["one", "two"]);
+}
+
+pub async fn a_pattern_serves_every_topic(ground: &impl Ground) {
+    let bus = ground.bus().await;
+    let (server, clerk) = (RpcServer::new(&bus, HANDLER), Clerk::saying("here"));
+    server.serve_pattern("UpdateStream", Routing::Queue, clerk.clone()).await.unwrap();
+    let client = RpcClient::new(&ground.bus().await, HANDLER);
+    for topic in ["EG_1", "EG_never-seen.before"] {
+        client.call("UpdateStream", topic, vec![], &CallOptions::queue()).await.unwrap();
+    }
+    let topics: Vec<_> = clerk.heard().into_iter().map(|incoming| incoming.topic).collect();
+    assert_eq!(topics, ["EG_1", "EG_never-seen.before"]);
+    server.unsubscribe_pattern("UpdateStream").await;
+    let options = CallOptions::queue().selection(Some(200 * MS));
+    assert!(client.call("UpdateStream", "EG_1", vec![], &options).await.is_err());
+}
+
+pub async fn every_error_code_travels(ground: &impl Ground) {
+    let bus = ground.bus().await;
+    let refusal = Mutex::new(RpcError::new(Code::Unknown, ""));
+    let (server, clerk) = (RpcServer::new(&bus, INTERNAL), Clerk::new(Bid::Now(1.0), Says::Refusal(refusal)));
+    server.serve("StartEgress", "", Routing::Affinity, clerk.clone()).await.unwrap();
+    let client = RpcClient::new(&ground.bus().await, INTERNAL);
+    for code in Code::all() {
+        let said = RpcError::new(code, format!("because of {code}"));
+        clerk.refuse(said.clone());
+        assert_eq!(client.call("StartEgress", "", vec![], &CallOptions::start_egress()).await, Err(said));
+    }
+}
+
+pub async fn a_handler_that_panics_is_an_error_and_not_a_silence(ground: &impl Ground) {
+    let bus = ground.bus().await;
+    let server = RpcServer::new(&bus, INTERNAL);
+    server.serve("StartEgress", "", Routing::Affinity, Clerk::new(Bid::Now(1.0), Says::Panic)).await.unwrap();
+    let client = RpcClient::new(&bus, INTERNAL);
+    for _ in 0..2 {
+        let error = client.call("StartEgress", "", vec![], &CallOptions::start_egress()).await.unwrap_err();
+        assert_eq!(error.code, Code::Internal);
+    }
+}
+
+pub async fn after_leaving_no_bid_is_made_and_the_call_in_hand_is_answered(ground: &impl Ground) {
+    let bus = ground.bus().await;
+    let (server, clerk) = (RpcServer::new(&bus, HANDLER), Clerk::new(Bid::Now(1.0), Says::WhenLet("late")));
+    server.serve("StopEgress", "EG_1", Routing::Queue, clerk.clone()).await.unwrap();
+    let client = RpcClient::new(&ground.bus().await, HANDLER);
+    let caller = client.clone();
+    let call = tokio::spawn(async move { caller.call("StopEgress", "EG_1", vec![], &CallOptions::queue()).await });
+    eventually("the call is in hand", async || clerk.heard().len() == 1).await;
+    server.unsubscribe("StopEgress", "EG_1").await;
+    let options = CallOptions::queue().selection(Some(200 * MS));
+    eventually("no more bids", async || client.call("StopEgress", "EG_1", vec![], &options).await.is_err()).await;
+    clerk.gate.notify_one();
+    assert_eq!(&call.await.unwrap().unwrap()[..], b"late");
+    server.close().await;
+}

@@ -1,0 +1,153 @@
+use std::time::Duration;
+
+use spillway_bus::{
+    Beat, ClaimToken, Created, Decision, Heard, Heartbeats, Phase, Record, Registry, Ticket, TicketKey, Tickets,
+    Updated,
+};
+use spillway_process::Secret;
+use spillway_protocol::EgressId;
+
+use crate::ground::{Ground, eventually};
+
+pub fn id(text: &str) -> EgressId {
+    EgressId::parse(text).unwrap()
+}
+
+pub async fn of_many_makers_one_makes_the_record(ground: &impl Ground) {
+    let mut makers = Vec::new();
+    for at in 0..8 {
+        let registry = Registry::new(&ground.bus().await);
+        let record = Record { dispatcher: format!("D{at}"), info: vec![0xff, at], ..Record::new(id("EG_1"), 7) };
+        makers.push(tokio::spawn(async move { (registry.create(&record).await.unwrap(), record.dispatcher) }));
+    }
+    let mut made = Vec::new();
+    let mut seen = Vec::new();
+    for maker in makers {
+        match maker.await.unwrap() {
+            (Created::Yes, name) => made.push(name),
+            (Created::Exists(record), _) => seen.push(record),
+        }
+    }
+    assert_eq!((made.len(), seen.len()), (1, 7));
+    assert!(seen.iter().all(|record| record.dispatcher == made[0] && record.version == 1 && record.info.len() == 2));
+}
+
+pub async fn racing_updates_all_count(ground: &impl Ground) {
+    let registry = Registry::new(&ground.bus().await);
+    registry.create(&Record::new(id("EG_1"), 7)).await.unwrap();
+    let mut racers = Vec::new();
+    for _ in 0..4 {
+        let registry = Registry::new(&ground.bus().await);
+        racers.push(tokio::spawn(async move {
+            for _ in 0..10 {
+                let add = |record: &mut Record| {
+                    record.attempt += 1;
+                    Decision::Write
+                };
+                assert!(matches!(registry.update(&id("EG_1"), add).await.unwrap(), Updated::Written(_)));
+            }
+        }));
+    }
+    for racer in racers {
+        racer.await.unwrap();
+    }
+    let record = registry.get(&id("EG_1")).await.unwrap().unwrap();
+    assert_eq!((record.attempt, record.version), (40, 41));
+    // Of two who want the same change of phase, one makes it.
+    let run = |record: &mut Record| match record.phase {
+        Phase::Accepted => {
+            record.phase = Phase::Running;
+            Decision::Write
+        }
+        _ => Decision::Leave,
+    };
+    assert!(matches!(registry.update(&id("EG_1"), run).await.unwrap(), Updated::Written(_)));
+    assert!(matches!(registry.update(&id("EG_1"), run).await.unwrap(), Updated::Left(_)));
+    assert_eq!(registry.update(&id("EG_none"), run).await.unwrap(), Updated::Missing);
+}
+
+pub async fn a_finished_record_is_not_live_and_goes_away(ground: &impl Ground) {
+    let registry = Registry::new(&ground.bus().await);
+    for (name, accepted_at) in [("EG_b", 2), ("EG_a", 1), ("EG_c", 3)] {
+        registry.create(&Record::new(id(name), accepted_at)).await.unwrap();
+    }
+    let live = async || -> Vec<String> {
+        registry.list_live().await.unwrap().into_iter().map(|record| record.egress_id.to_string()).collect()
+    };
+    assert_eq!(live().await, ["EG_a", "EG_b", "EG_c"]);
+    registry.finish(&id("EG_a"), Duration::from_secs(60)).await.unwrap();
+    registry.forget(&id("EG_c")).await.unwrap();
+    assert_eq!(live().await, ["EG_b"]);
+    assert!(registry.get(&id("EG_a")).await.unwrap().is_some(), "it still answers");
+    assert!(registry.get(&id("EG_c")).await.unwrap().is_none());
+    registry.finish(&id("EG_a"), Duration::from_millis(1)).await.unwrap();
+    eventually("the record is gone", async || registry.get(&id("EG_a")).await.unwrap().is_none()).await;
+}
+
+pub async fn fields_of_a_newer_version_stay(ground: &impl Ground) {
+    let registry = Registry::new(&ground.bus().await);
+    let mut record = Record { stop_asked: true, ledger: "{}".into(), ..Record::new(id("EG_1"), 7) };
+    record.extra.insert("novelty".into(), serde_json::json!({"deep": [1, 2]}));
+    registry.create(&record).await.unwrap();
+    registry.update(&id("EG_1"), |_| Decision::Write).await.unwrap();
+    let found = registry.get(&id("EG_1")).await.unwrap().unwrap();
+    assert_eq!(found, Record { version: 2, ..record });
+}
+
+pub fn ticket(canary: &str) -> Ticket {
+    Ticket {
+        egress_id: id("EG_1"),
+        attempt: 3,
+        request: Secret::new(canary.as_bytes().to_vec()),
+        plan_json: Secret::new(format!("{{\"secret\": \"{canary}\"}}")),
+        token: Secret::new(canary.to_owned()),
+        ws_url: "ws://127.0.0.1:7880".into(),
+        runner: serde_json::json!({"nested": canary}),
+    }
+}
+
+pub async fn a_ticket_is_taken_once(ground: &impl Ground) {
+    let key = TicketKey::random();
+    let tickets = Tickets::new(&ground.bus().await, key.clone());
+    let patience = Duration::from_secs(60);
+    let token = tickets.put(&ticket("canary"), patience).await.unwrap();
+    assert_eq!(tickets.take(&id("EG_1"), &ClaimToken::from_text("guess")).await.unwrap(), None);
+    assert_eq!(tickets.take(&id("EG_2"), &token).await.unwrap(), None);
+    let mut takers = Vec::new();
+    for _ in 0..8 {
+        let tickets = Tickets::new(&ground.bus().await, TicketKey::from_text(&key.reveal()).unwrap());
+        let token = ClaimToken::from_text(token.reveal());
+        takers.push(tokio::spawn(async move { tickets.take(&id("EG_1"), &token).await.unwrap() }));
+    }
+    let mut taken = Vec::new();
+    for taker in takers {
+        taken.extend(taker.await.unwrap());
+    }
+    assert_eq!(taken, [ticket("canary")]);
+    // Another key opens nothing, and says so.
+    let token = tickets.put(&ticket("canary"), patience).await.unwrap();
+    let other = Tickets::new(&ground.bus().await, TicketKey::random());
+    let error = other.take(&id("EG_1"), &token).await.unwrap_err().to_string();
+    assert!(error.contains("key"), "{error}");
+    // Neither withdrawn nor too old is it there.
+    let token = tickets.put(&ticket("canary"), patience).await.unwrap();
+    tickets.withdraw(&id("EG_1"), &token).await.unwrap();
+    assert_eq!(tickets.take(&id("EG_1"), &token).await.unwrap(), None);
+    assert!(!format!("{token:?} {:?}", ticket("canary").token).contains("canary"));
+}
+
+pub async fn a_heartbeat_fades_and_an_older_attempt_is_not_heard(ground: &impl Ground) {
+    let beats = Heartbeats::new(&ground.bus().await);
+    let id = id("EG_1");
+    assert!(beats.last(&id).await.unwrap().is_none());
+    let beat = Beat { media_ns: 5, lag_ms: 6, files: [("a.mp4".to_owned(), 7)].into(), ..Beat::default() };
+    let long = Duration::from_secs(60);
+    assert_eq!(beats.beat(&id, 2, &beat, long).await.unwrap(), Heard::Yes);
+    assert_eq!(beats.beat(&id, 2, &beat, long).await.unwrap(), Heard::Yes);
+    assert_eq!(beats.beat(&id, 1, &beat, long).await.unwrap(), Heard::Superseded);
+    let (age, last) = beats.last(&id).await.unwrap().unwrap();
+    assert!(age < Duration::from_secs(30));
+    assert_eq!(last, Beat { attempt: 2, ..beat.clone() });
+    assert_eq!(beats.beat(&id, 3, &beat, Duration::from_millis(100)).await.unwrap(), Heard::Yes);
+    eventually("the heartbeat fades", async || beats.last(&id).await.unwrap().is_none()).await;
+}

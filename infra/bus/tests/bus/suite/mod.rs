@@ -1,0 +1,6 @@
+//! What every bus promises. Each promise is a function that takes a ground.
+
+pub mod calls;
+pub mod strange;
+pub mod io;
+pub mod keys;
