@@ -35,11 +35,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use gstreamer as gst;
+use spillway_plan::LayoutName;
+use spillway_process::chain;
 
 pub use canvas::CanvasError;
 pub use ladder::LadderBounds;
 pub use layout::{Arrangement, Size};
-pub use picture::{PictureOptions, layout_named};
+pub use picture::PictureOptions;
 pub use sound::{SoundOptions, encoder_delay};
 pub use spill::BacklogStats;
 pub use start::StartRule;
@@ -245,7 +247,10 @@ impl Scene {
             Timed::Left { track, at } => self.turn(&mut tracks, track, at, Turn::Left),
             Timed::Lost { track, at, .. } => self.turn(&mut tracks, track, at, Turn::Lost),
             Timed::Speakers { at, identities } if self.wants_picture => self.stage.cue(at, Cue::Speakers(identities)),
-            Timed::Layout { at, name } if self.wants_picture => self.stage.cue(at, Cue::Layout(layout_named(&name))),
+            Timed::Layout { at, name } if self.wants_picture => match LayoutName::parse(&name) {
+                Ok(layout) => self.stage.cue(at, Cue::Layout(layout)),
+                Err(error) => self.note(format!("the layout stays as it is: {}", chain(&error))),
+            },
             Timed::Speakers { .. } | Timed::Layout { .. } => {}
             Timed::CompleteTo { at } => {
                 tracks.watermark = tracks.watermark.max(at);
@@ -302,7 +307,7 @@ impl Scene {
         if !(if video { self.wants_picture } else { self.wants_sound }) {
             return;
         }
-        self.stage.joined(track.id, video, at);
+        self.stage.before_start(|prelude| prelude.joined(track.id, video, at));
         tracks.forget_finished();
         if let Some(live) = tracks.of(track.id) {
             // Back after a reconnect without having left: the tile keeps its last picture, the codec may be another.
@@ -326,7 +331,7 @@ impl Scene {
         let live = Live { track: id, inbox, out, video, left: false };
         if let Err(error) = thread {
             live.abandon();
-            (self.tell)(SceneEvent::Noted { words: format!("a track is not recorded, it got no thread: {error}") });
+            self.note(format!("a track is not recorded, it got no thread: {error}"));
         }
         tracks.live.push(live);
     }
@@ -336,8 +341,12 @@ impl Scene {
         self.stage.before_start(|prelude| prelude.frame(frame.track, live.video, frame.at));
         live.inbox.put_frame(frame.at, frame.key, frame.data);
         if let Some(words) = self.backlog.trouble() {
-            (self.tell)(SceneEvent::Noted { words });
+            self.note(words);
         }
+    }
+
+    fn note(&self, words: String) {
+        (self.tell)(SceneEvent::Noted { words });
     }
 
     fn turn(&self, tracks: &mut Tracks, track: TrackId, at: SessionTime, turn: Turn) {

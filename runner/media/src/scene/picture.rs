@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
-use spillway_plan::LayoutName;
 
 use super::canvas::{Brush, CanvasError, Easel, output_time};
 use super::decode::Picture;
@@ -298,17 +297,4 @@ impl PictureMixer {
         }
         Ok(buffer)
     }
-}
-
-/// The layout's name as the request or the metadata says it: anything else is a grid, as in the template.
-pub fn layout_named(name: &str) -> LayoutName {
-    use spillway_plan::LayoutShape::{Grid, SingleSpeaker, Speaker};
-    let shape = if name.starts_with("single-speaker") {
-        SingleSpeaker
-    } else if name.starts_with("speaker") {
-        Speaker
-    } else {
-        Grid
-    };
-    LayoutName { shape, light: name.ends_with("-light") }
 }

@@ -11,7 +11,7 @@ use super::handover::Pictures;
 use super::start::{Prelude, StartRule};
 use super::voice::Voice;
 use super::{lock, wait};
-use crate::track::{SessionTime, Track, TrackId};
+use crate::track::{SessionTime, Track};
 
 /// Something the picture mixer obeys from an exact time on.
 pub enum Cue {
@@ -177,7 +177,9 @@ impl Stage {
                 (state.watermark, state.end, candidate, state.videos.clone())
             };
             let horizon = candidate.map_or(known_to, |candidate| candidate.picture_before.min(known_to));
-            let first = videos.iter().filter_map(|pictures| pictures.first_before(horizon)).min();
+            // A picture is only looked for where one could change the answer.
+            let decided = matches!(self.rule, StartRule::At(_));
+            let first = videos.iter().filter(|_| !decided).filter_map(|pictures| pictures.first_before(horizon)).min();
             if first.is_some() {
                 return first;
             }
@@ -226,11 +228,5 @@ impl Stage {
             }
             state = wait(&self.news, state);
         }
-    }
-}
-
-impl Stage {
-    pub fn joined(&self, track: TrackId, video: bool, at: SessionTime) {
-        self.before_start(|prelude| prelude.joined(track, video, at));
     }
 }

@@ -18,6 +18,8 @@ pub enum StartRule {
     Composite,
     /// One source: its first medium.
     FirstMedium,
+    /// This moment, decided elsewhere (by a copied track beside the scene).
+    At(SessionTime),
 }
 
 /// A start that needs no picture, and until when a picture would be better.
@@ -67,6 +69,9 @@ impl Prelude {
 
     /// Where the recording would begin without a picture, as far as the session is known.
     pub fn candidate(&self, rule: StartRule, wants_picture: bool, known_to: SessionTime) -> Option<Candidate> {
+        if let StartRule::At(at) = rule {
+            return Some(Candidate { at, picture_before: at });
+        }
         let first_join = self.stays.iter().map(|stay| stay.from).min()?;
         let by_patience = after(first_join, PATIENCE);
         let begin = self.first_sound.map_or(by_patience, |sound| sound.min(by_patience));
@@ -75,7 +80,7 @@ impl Prelude {
         }
         let picture_before = match (rule, self.first_sound) {
             (_, None) => by_patience,
-            (StartRule::FirstMedium, Some(sound)) => after(sound, NEAR).min(by_patience.max(sound)),
+            (StartRule::FirstMedium | StartRule::At(_), Some(sound)) => after(sound, NEAR).min(by_patience.max(sound)),
             (StartRule::Composite, Some(sound)) => {
                 self.first_without_video(after(sound, NO_VIDEO), known_to)?.min(by_patience.max(sound))
             }
@@ -163,6 +168,12 @@ mod tests {
         let mut prelude = Prelude::default();
         prelude.joined(CAMERA, true, at(1000));
         assert_eq!(candidate(&prelude, StartRule::Composite), Candidate { at: at(6000), picture_before: at(6000) });
+    }
+
+    #[test]
+    fn a_start_decided_elsewhere_is_obeyed_even_in_an_empty_room() {
+        let rule = StartRule::At(at(700));
+        assert_eq!(candidate(&Prelude::default(), rule), Candidate { at: at(700), picture_before: at(700) });
     }
 
     #[test]

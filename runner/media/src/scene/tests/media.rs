@@ -35,6 +35,19 @@ fn encoded(caps: &str, chain: &str, raw: impl Iterator<Item = Vec<u8>>) -> Vec<(
         appsrc.push_buffer(buffer).unwrap();
     }
     appsrc.end_of_stream().unwrap();
+    collected(&pipeline, &appsink)
+}
+
+/// What a pipeline text with an appsink called `out` gives.
+pub fn drained(text: &str) -> Vec<(bool, Bytes)> {
+    gst::init().unwrap();
+    let pipeline = gst::parse::launch(text).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let appsink = pipeline.by_name("out").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    collected(&pipeline, &appsink)
+}
+
+fn collected(pipeline: &gst::Pipeline, appsink: &gst_app::AppSink) -> Vec<(bool, Bytes)> {
     let mut out = Vec::new();
     while let Ok(sample) = appsink.pull_sample() {
         let buffer = sample.buffer_owned().unwrap();

@@ -1,6 +1,7 @@
 //! The whole scene, from encoded frames to raw pictures and samples.
 
 mod media;
+mod cost;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::mpsc;
@@ -258,6 +259,26 @@ fn the_same_session_gives_the_same_recording_however_it_arrives() {
     assert_eq!(usual.hash(), slow.hash());
     assert_eq!(slow.stats.backlog.memory + slow.stats.backlog.spilled, 0);
     assert_eq!(slow.stats.backlog.refused_frames, 0);
+}
+
+#[test]
+fn fed_at_the_live_edge_it_is_the_same_recording() {
+    let (script, end) = busy_room(4);
+    let at_once = make(options(tiles(LayoutShape::Grid)), script.clone().ticking(ms(20), end), end);
+    let run = Run::new(options(tiles(LayoutShape::Grid)), Duration::ZERO, usize::MAX);
+    for timed in script.ticking(ms(10), end) {
+        let edge = if let Timed::CompleteTo { at } = timed { at.0 } else { 0 };
+        run.scene.take(timed);
+        let began = std::time::Instant::now();
+        // The next tick comes when everything that can be made is made: sound wants to know 40 ms more.
+        let behind = |stats: SceneStats| stats.picture_ns + 34 * MS < edge || stats.sound_ns + 60 * MS < edge;
+        while behind(run.scene.stats()) {
+            assert!(began.elapsed() < PATIENCE, "{edge}: {:?}", run.scene.stats());
+            std::thread::yield_now();
+        }
+    }
+    run.scene.end_at(end);
+    assert_eq!(at_once.hash(), run.finish().hash());
 }
 
 #[test]
