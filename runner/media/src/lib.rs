@@ -4,9 +4,12 @@
 //! picture, sound) or `copy` → `pipeline` (encode) → `outlet` (mux into the spool). `recording` leads them;
 //! `quality` watches what was really recorded.
 
-pub mod outlet;
-pub mod scene;
-pub mod pipeline;
+pub mod track;
 pub mod source;
 pub mod timeline;
-pub mod track;
+pub mod scene;
+pub mod copy;
+pub mod pipeline;
+pub mod outlet;
+pub mod quality;
+pub mod recording;

@@ -2,25 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+mod common;
+
 use std::path::Path;
 use std::process::Command;
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
+use common::{complaints, drained, start};
 use gstreamer as gst;
-use spillway_media::outlet::Keeper;
-use spillway_media::pipeline::{AudioIn, Colour, Feeds, Pipeline, PipelineEvent, PipelinePlan, VideoIn};
+use spillway_media::pipeline::{AudioIn, Colour, Feed, Feeds, PipelinePlan, VideoIn};
 use spillway_plan::{AudioCodec, Container, H264Profile, VideoEncoding};
-
-struct Disk(File);
-
-impl Keeper for Disk {
-    fn write_at(&mut self, at: u64, bytes: &[u8]) -> std::io::Result<()> {
-        self.0.write_all_at(bytes, at)
-    }
-}
 
 fn encoding() -> VideoEncoding {
     VideoEncoding {
@@ -33,20 +23,15 @@ fn encoding() -> VideoEncoding {
     }
 }
 
-fn start(plan: &PipelinePlan, path: &Path) -> (Pipeline, Feeds, Receiver<PipelineEvent>) {
-    gst::init().unwrap();
-    let (tell, told) = channel();
-    let tell = std::sync::Mutex::new(tell);
-    let keeper = Box::new(Disk(File::create(path).unwrap()));
-    let (pipeline, feeds) = Pipeline::start(plan, keeper, move |event| {
-        let _ = tell.lock().unwrap().send(event);
-    })
-    .unwrap();
-    (pipeline, feeds, told)
-}
-
 /// Seconds of pictures in which every picture differs, and of a tone.
 fn feed_raw(feeds: &Feeds, seconds: u32) {
+    feed_some(feeds, seconds, 0.3);
+    feeds.video.iter().for_each(Feed::end);
+    feeds.audio.iter().for_each(Feed::end);
+}
+
+/// The same without an end.
+fn feed_some(feeds: &Feeds, seconds: u32, loud: f32) {
     let video = feeds.video.clone();
     let audio = feeds.audio.clone();
     std::thread::scope(|threads| {
@@ -63,7 +48,6 @@ fn feed_raw(feeds: &Feeds, seconds: u32) {
                     b.set_duration(gst::ClockTime::from_nseconds(1_000_000_000 / 30));
                     video.push(buffer).unwrap();
                 }
-                video.end();
             });
         }
         if let Some(audio) = audio {
@@ -71,7 +55,7 @@ fn feed_raw(feeds: &Feeds, seconds: u32) {
                 for n in 0..u64::from(seconds) * 50 {
                     let samples = (0..960).flat_map(|i| {
                         let t = (n * 960 + i) as f32 / 48_000.0;
-                        let s = (t * 440.0 * std::f32::consts::TAU).sin() * 0.3;
+                        let s = (t * 440.0 * std::f32::consts::TAU).sin() * loud;
                         [s, s]
                     });
                     let data: Vec<u8> = samples.flat_map(f32::to_le_bytes).collect();
@@ -81,17 +65,9 @@ fn feed_raw(feeds: &Feeds, seconds: u32) {
                     b.set_duration(gst::ClockTime::from_mseconds(20));
                     audio.push(buffer).unwrap();
                 }
-                audio.end();
             });
         }
     });
-}
-
-fn drained(told: &Receiver<PipelineEvent>) {
-    match told.recv_timeout(Duration::from_secs(60)).unwrap() {
-        PipelineEvent::Drained => {}
-        PipelineEvent::Broke(error) => panic!("{error}"),
-    }
 }
 
 fn raw(container: Container, video: bool, codec: AudioCodec) -> PipelinePlan {
@@ -101,12 +77,6 @@ fn raw(container: Container, video: bool, codec: AudioCodec) -> PipelinePlan {
         container,
         fragment_ms: 1000,
     }
-}
-
-/// What ffmpeg complains about when it decodes the whole file.
-fn complaints(path: &Path) -> String {
-    let out = Command::new("ffmpeg").args(["-v", "error", "-i"]).arg(path).args(["-f", "null", "-"]).output().unwrap();
-    String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
 fn seconds(path: &Path) -> f64 {
@@ -135,10 +105,44 @@ fn a_clean_end_leaves_a_whole_file_of_every_container() {
         let (pipeline, feeds, told) = start(&raw(container, video, codec), &path);
         feed_raw(&feeds, 3);
         drained(&told);
-        assert_eq!(pipeline.written(), std::fs::metadata(&path).unwrap().len());
+        assert_eq!(pipeline.written().end(), std::fs::metadata(&path).unwrap().len());
         drop(pipeline);
         assert_eq!(complaints(&path), "", "{name}");
         let end = seconds(&path);
         assert!((2.9..3.1).contains(&end), "{name} ends at {end}");
+    }
+}
+
+#[test]
+fn a_file_cut_anywhere_plays_without_a_complaint() {
+    let dir = tempfile::tempdir().unwrap();
+    for (container, video, codec, name) in
+        [(Container::Mp4, true, AudioCodec::Aac, "a.mp4"), (Container::Mp4, false, AudioCodec::Aac, "c.mp4")]
+    {
+        for loud in [0.3] {
+            let path = dir.path().join(name);
+            let (pipeline, feeds, told) = start(&raw(container, video, codec), &path);
+            // Not ended: what stands in the file is what a kill leaves.
+            feed_some(&feeds, 8, loud);
+            let progress = pipeline.progress();
+            common::until("most of it is muxed", || progress.complete_ns(video, true) > 7_000_000_000);
+            drop(pipeline);
+            drop(told);
+            let bytes = std::fs::read(&path).unwrap();
+            let whole = seconds(&path);
+            assert!(whole > 5.5, "{name}: {whole}");
+            for n in 1..12 {
+                let length = bytes.len() * (n * 83 % 100) / 100;
+                let cut = dir.path().join("cut.mp4");
+                std::fs::write(&cut, &bytes[..length]).unwrap();
+                let told = complaints(&cut);
+                let kept = seconds(&cut);
+                let expected = whole * length as f64 / bytes.len() as f64 - 2.0;
+                if expected > 0.0 {
+                    assert_eq!(told, "", "{name} cut at {length} of {}", bytes.len());
+                    assert!(kept >= expected, "{name} cut at {length}: {kept} of {expected}");
+                }
+            }
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! Encoded streams become the bytes of a file.
 
+mod ivf;
 mod sink;
 
 use gstreamer as gst;
 use spillway_plan::Container;
 
-pub use sink::{Keeper, Kept, SpoolSink};
+pub use ivf::Ivf;
+pub use sink::{SpoolSink, Written};
 
 use crate::pipeline::{PipelineError, make};
 
@@ -22,6 +24,7 @@ pub(crate) fn muxer(container: Container, fragment_ms: u64) -> Result<gst::Eleme
         Container::Webm => make("webmmux", |m| m),
         Container::Ogg => make("oggmux", |m| m),
         Container::Mp3 => make("xingmux", |m| m),
-        Container::Ivf => make("avmux_ivf", |m| m),
+        // Written without a pipeline, see [`Ivf`].
+        Container::Ivf => Err(PipelineError::Build { words: "IVF needs no pipeline".into() }),
     }
 }

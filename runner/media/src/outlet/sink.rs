@@ -1,8 +1,7 @@
-//! The end of every pipeline: an element that gives muxed bytes, with their position, to whatever keeps them.
+//! The end of every pipeline: an element that writes muxed bytes at their positions into the spool.
 
-use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use gst::glib;
 use gst::subclass::prelude::*;
@@ -10,69 +9,71 @@ use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use gstreamer as gst;
 use gstreamer_base as gst_base;
-
-/// Keeps muxed bytes. Muxers come back to places they wrote before (`spec/storage.md` 4).
-pub trait Keeper: Send {
-    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
-}
+use spillway_spool::{SpoolError, SpoolFile};
 
 glib::wrapper! {
     pub struct SpoolSink(ObjectSubclass<imp::SpoolSink>) @extends gst_base::BaseSink, gst::Element, gst::Object;
 }
 
 impl SpoolSink {
-    pub fn new(keeper: Box<dyn Keeper>) -> Self {
+    pub fn new(file: SpoolFile) -> Self {
         let sink: Self = glib::Object::builder().property("name", "spool").build();
         sink.set_sync(false);
         sink.set_async(false);
-        sink.imp().open(keeper);
+        sink.imp().open(file);
         sink
     }
 
-    /// How the keeping stands; readable from any thread, also after the pipeline is gone.
-    pub fn kept(&self) -> Arc<Kept> {
-        self.imp().kept()
+    /// How the writing stands; readable from any thread, also after the pipeline is gone.
+    pub fn written(&self) -> Arc<Written> {
+        self.imp().written()
     }
 
-    /// Takes the keeper out: nothing is written after this.
-    pub fn close(&self) -> Option<Box<dyn Keeper>> {
-        self.imp().close()
+    /// Closes the file: nothing is written after this.
+    pub fn close(&self) {
+        self.imp().close();
     }
 }
 
 /// What the sink has done so far.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct Written {
     end: AtomicU64,
-    error: std::sync::Mutex<Option<io::Error>>,
+    sealed_to: AtomicU64,
+    error: Mutex<Option<SpoolError>>,
 }
 
-impl Kept {
-    /// One past the last byte ever written.
+impl Written {
+    /// One past the last byte.
     pub fn end(&self) -> u64 {
         self.end.load(Ordering::Acquire)
     }
 
+    /// Bytes before this one are final but for the head.
+    pub fn sealed_to(&self) -> u64 {
+        self.sealed_to.load(Ordering::Acquire)
+    }
+
     /// Why writing stopped, once.
-    pub fn take_error(&self) -> Option<io::Error> {
+    pub fn take_error(&self) -> Option<SpoolError> {
         self.error.lock().ok()?.take()
     }
 }
 
 mod imp {
-    use std::sync::{LazyLock, Mutex, MutexGuard};
+    use std::sync::{LazyLock, MutexGuard};
 
     use super::*;
 
     #[derive(Default)]
     pub struct SpoolSink {
         state: Mutex<State>,
-        kept: Arc<Kept>,
+        written: Arc<Written>,
     }
 
     #[derive(Default)]
     struct State {
-        keeper: Option<Box<dyn Keeper>>,
+        file: Option<SpoolFile>,
         position: u64,
     }
 
@@ -84,16 +85,16 @@ mod imp {
     }
 
     impl SpoolSink {
-        pub fn open(&self, keeper: Box<dyn Keeper>) {
-            *self.state() = State { keeper: Some(keeper), position: 0 };
+        pub fn open(&self, file: SpoolFile) {
+            *self.state() = State { file: Some(file), position: 0 };
         }
 
-        pub fn close(&self) -> Option<Box<dyn Keeper>> {
-            self.state().keeper.take()
+        pub fn close(&self) {
+            self.state().file = None;
         }
 
-        pub fn kept(&self) -> Arc<Kept> {
-            self.kept.clone()
+        pub fn written(&self) -> Arc<Written> {
+            self.written.clone()
         }
 
         fn state(&self) -> MutexGuard<'_, State> {
@@ -101,14 +102,22 @@ mod imp {
             self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
         }
 
-        fn write(&self, buffer: &gst::BufferRef) -> io::Result<()> {
-            let map = buffer.map_readable().map_err(io::Error::other)?;
+        fn write(&self, buffer: &gst::BufferRef) -> Result<(), gst::FlowError> {
+            let map = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
             let mut state = self.state();
             let at = state.position;
-            let keeper = state.keeper.as_mut().ok_or_else(|| io::Error::other("the file is closed"))?;
-            keeper.write_at(at, &map)?;
+            let file = state.file.as_mut().ok_or(gst::FlowError::Flushing)?;
+            if let Err(error) = file.write_at(at, &map) {
+                if let Ok(mut slot) = self.written.error.lock() {
+                    slot.get_or_insert(error);
+                }
+                drop(state);
+                gst::element_imp_error!(self, gst::ResourceError::Write, ["the spool takes no more"]);
+                return Err(gst::FlowError::Error);
+            }
+            self.written.sealed_to.store(file.sealed_to(), Ordering::Release);
+            self.written.end.store(file.end(), Ordering::Release);
             state.position = at + map.len() as u64;
-            self.kept.end.fetch_max(state.position, Ordering::AcqRel);
             Ok(())
         }
     }
@@ -165,13 +174,7 @@ mod imp {
         }
 
         fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
-            self.write(buffer).map(|()| gst::FlowSuccess::Ok).map_err(|error| {
-                gst::element_imp_error!(self, gst::ResourceError::Write, ["{error}"]);
-                if let Ok(mut slot) = self.kept.error.lock() {
-                    slot.get_or_insert(error);
-                }
-                gst::FlowError::Error
-            })
+            self.write(buffer).map(|()| gst::FlowSuccess::Ok)
         }
     }
 }

@@ -170,9 +170,15 @@ fn video_caps(codec: Codec, size: (u32, u32)) -> Result<gst::Caps, PipelineError
         }
     };
     Ok(match codec {
-        // Their parsers read the size themselves, again at every change.
-        Codec::H264 | Codec::H265 | Codec::Av1 => caps.build(),
-        _ => caps.field("width", whole(size.0)).field("height", whole(size.1)).build(),
+        // Their parsers read the size themselves.
+        Codec::H264 | Codec::H265 => caps.build(),
+        Codec::Av1 => caps.field("framerate", gst::Fraction::new(0, 1)).build(),
+        _ => caps
+            .field("width", whole(size.0))
+            .field("height", whole(size.1))
+            // Variable; webmmux insists on being told.
+            .field("framerate", gst::Fraction::new(0, 1))
+            .build(),
     })
 }
 

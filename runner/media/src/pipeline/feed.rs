@@ -1,7 +1,6 @@
 use std::fmt;
 
 use gstreamer as gst;
-use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
 /// Which of the two streams of a file.
@@ -43,13 +42,6 @@ impl Feed {
     /// a raw lane is full.
     pub fn push(&self, buffer: gst::Buffer) -> Result<(), FeedError> {
         self.appsrc.push_buffer(buffer).map(|_| ()).map_err(|_| FeedError(self.lane))
-    }
-
-    /// Nothing comes before `until`: the muxer need not wait for this lane.
-    pub fn nothing_until(&self, from: gst::ClockTime, until: gst::ClockTime) {
-        if until > from {
-            self.appsrc.send_event(gst::event::Gap::builder(from).duration(until - from).build());
-        }
     }
 
     /// Nothing comes any more.

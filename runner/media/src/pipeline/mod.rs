@@ -3,10 +3,10 @@
 //!
 //! No clock is asked anywhere: lanes carry their PTS, sinks do not wait.
 
+mod black;
 mod encode;
 mod feed;
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -15,10 +15,12 @@ use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 use spillway_plan::{AudioCodec, Container, VideoEncoding};
+use spillway_spool::{SpoolError, SpoolFile};
 
+pub use black::black;
 pub use feed::{Feed, FeedError, Lane};
 
-use crate::outlet::{self, Keeper, Kept, SpoolSink};
+use crate::outlet::{self, SpoolSink, Written};
 use crate::track::Codec;
 
 /// What goes in and what comes out.
@@ -71,6 +73,8 @@ pub struct Feeds {
 
 #[derive(Debug)]
 pub enum PipelineEvent {
+    /// The first encoded frame is on its way into the file.
+    Flowing,
     /// Every lane ended and the muxer has written its last byte.
     Drained,
     /// Nothing is written any more; what was written stays.
@@ -85,8 +89,8 @@ pub enum PipelineError {
     Build { words: String },
     #[error("{element}: {words}")]
     Element { element: String, words: String },
-    #[error("write the file")]
-    Write { source: io::Error },
+    #[error("keep the recording")]
+    Write { source: SpoolError },
 }
 
 /// How far the file has come; readable from any thread.
@@ -95,7 +99,10 @@ pub struct Progress {
     video_ns: AtomicU64,
     audio_ns: AtomicU64,
     pictures: AtomicU64,
+    flowing: AtomicBool,
 }
+
+type Tell = Arc<dyn Fn(PipelineEvent) + Send + Sync>;
 
 impl Progress {
     /// Where the file ends by its encoded frames, nanoseconds.
@@ -115,13 +122,19 @@ impl Progress {
     pub fn pictures(&self) -> u64 {
         self.pictures.load(Ordering::Relaxed)
     }
+
+    fn flow(&self, tell: &Tell) {
+        if !self.flowing.swap(true, Ordering::Relaxed) {
+            tell(PipelineEvent::Flowing);
+        }
+    }
 }
 
-/// One file being made. Dropping it stops everything at once; the bytes written so far stay written.
+/// One file being made. Dropping it stops everything at once and closes the file; the bytes written so far stay written.
 pub struct Pipeline {
     gst: gst::Pipeline,
     sink: SpoolSink,
-    kept: Arc<Kept>,
+    written: Arc<Written>,
     progress: Arc<Progress>,
 }
 
@@ -129,12 +142,13 @@ impl Pipeline {
     /// `tell` is called from GStreamer's threads and must not wait.
     pub fn start(
         plan: &PipelinePlan,
-        keeper: Box<dyn Keeper>,
+        file: SpoolFile,
         tell: impl Fn(PipelineEvent) + Send + Sync + 'static,
     ) -> Result<(Self, Feeds), PipelineError> {
+        let tell: Tell = Arc::new(tell);
         let pipeline = gst::Pipeline::new();
-        let sink = SpoolSink::new(keeper);
-        let kept = sink.kept();
+        let sink = SpoolSink::new(file);
+        let written = sink.written();
         let progress = Arc::new(Progress::default());
         let mux = outlet::muxer(plan.container, plan.fragment_ms)?;
         pipeline.add_many([&mux, sink.upcast_ref()]).map_err(build)?;
@@ -144,24 +158,33 @@ impl Pipeline {
         if let Some(video) = &plan.video {
             let (appsrc, chain) = encode::video(video)?;
             let out = connect(&pipeline, &appsrc, chain, &mux)?;
-            let progress = progress.clone();
+            if let Some(pad) = out.peer() {
+                keep_first_caps(&pad);
+                if plan.container == Container::Mp4 {
+                    // RTP's clock: times lose nothing.
+                    pad.set_property("trak-timescale", 90_000u32);
+                }
+            }
+            let (progress, tell) = (progress.clone(), tell.clone());
             watch_lane(&out, move |ns| {
                 progress.video_ns.fetch_max(ns, Ordering::Relaxed);
                 progress.pictures.fetch_add(1, Ordering::Relaxed);
+                progress.flow(&tell);
             });
             feeds.video = Some(Feed::new(Lane::Video, appsrc));
         }
         if let Some(audio) = &plan.audio {
             let (appsrc, chain) = encode::audio(audio)?;
             let out = connect(&pipeline, &appsrc, chain, &mux)?;
-            let progress = progress.clone();
+            let (progress, tell) = (progress.clone(), tell.clone());
             watch_lane(&out, move |ns| {
                 progress.audio_ns.fetch_max(ns, Ordering::Relaxed);
+                progress.flow(&tell);
             });
             feeds.audio = Some(Feed::new(Lane::Audio, appsrc));
         }
 
-        let pipeline = Self { gst: pipeline, sink, kept, progress };
+        let pipeline = Self { gst: pipeline, sink, written, progress };
         pipeline.watch_bus(tell)?;
         pipeline.gst.set_state(gst::State::Playing).map_err(build)?;
         Ok((pipeline, feeds))
@@ -171,31 +194,26 @@ impl Pipeline {
         self.progress.clone()
     }
 
-    /// One past the last byte written.
-    pub fn written(&self) -> u64 {
-        self.kept.end()
+    pub fn written(&self) -> Arc<Written> {
+        self.written.clone()
     }
 
-    /// Stops and gives the keeper back. After [`PipelineEvent::Drained`] the file is whole; before, it is what a
-    /// `kill -9` would have left.
-    pub fn close(self) -> Option<Box<dyn Keeper>> {
-        self.halt();
-        self.sink.close()
-    }
-
+    /// Stops and closes the file. After [`PipelineEvent::Drained`] it is whole; before, it is what a `kill -9` would
+    /// have left.
     fn halt(&self) {
         // Going down cannot fail for our elements, and there is nobody to tell.
         let _ = self.gst.set_state(gst::State::Null);
         if let Some(bus) = self.gst.bus() {
             bus.unset_sync_handler();
         }
+        self.sink.close();
     }
 
     /// The one place where bus messages are read.
-    fn watch_bus(&self, tell: impl Fn(PipelineEvent) + Send + Sync + 'static) -> Result<(), PipelineError> {
+    fn watch_bus(&self, tell: Tell) -> Result<(), PipelineError> {
         let bus = self.gst.bus().ok_or_else(|| PipelineError::Build { words: "no bus".into() })?;
         let weak = self.gst.downgrade();
-        let kept = self.kept.clone();
+        let written = self.written.clone();
         let broken = AtomicBool::new(false);
         bus.set_sync_handler(move |_, message| {
             match message.view() {
@@ -208,7 +226,7 @@ impl Pipeline {
                             let _ = pipeline.set_state(gst::State::Null);
                         });
                     }
-                    tell(PipelineEvent::Broke(fault(error, &kept)));
+                    tell(PipelineEvent::Broke(fault(error, &written)));
                 }
                 _ => {}
             }
@@ -224,9 +242,9 @@ impl Drop for Pipeline {
     }
 }
 
-fn fault(error: &gst::message::Error, kept: &Kept) -> PipelineError {
+fn fault(error: &gst::message::Error, written: &Written) -> PipelineError {
     if error.error().matches(gst::ResourceError::Write)
-        && let Some(source) = kept.take_error()
+        && let Some(source) = written.take_error()
     {
         return PipelineError::Write { source };
     }
@@ -254,6 +272,22 @@ fn connect(
     }
     last.link(mux).map_err(build)?;
     last.static_pad("src").ok_or_else(|| PipelineError::Build { words: "a chain without an end".into() })
+}
+
+/// A picture that changes its size brings new caps, of which mp4mux would make a second sample entry that a file killed
+/// before its end does not have. Key frames carry their parameter sets in the stream, so the first label will do.
+fn keep_first_caps(pad: &gst::Pad) {
+    let seen = AtomicBool::new(false);
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| match &info.data {
+        Some(gst::PadProbeData::Event(event))
+            if event.type_() == gst::EventType::Caps && seen.swap(true, Ordering::Relaxed) =>
+        {
+            // Taken rather than dropped: the event was released twice otherwise (GStreamer 1.22).
+            info.data = None;
+            gst::PadProbeReturn::Handled
+        }
+        _ => gst::PadProbeReturn::Ok,
+    });
 }
 
 /// Calls `seen` with the running time at the end of every buffer. Running time, because x264enc moves its time stamps

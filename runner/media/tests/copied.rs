@@ -1,0 +1,133 @@
+//! Copied tracks: every frame that goes in comes out of the file, unchanged and at its time.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{complaints, drained, encoded, packets, start};
+use spillway_media::copy::{Copied, Copy, Way, container};
+use spillway_media::outlet::Ivf;
+use spillway_media::pipeline::{AudioIn, PipelinePlan, VideoIn, black};
+use spillway_media::track::{Codec, Frame, SessionTime};
+use spillway_plan::Container;
+use spillway_spool::SpoolFile;
+
+/// Records `frames` of one track.
+fn record(frames: &[Frame], codec: Codec, container: Container, path: &std::path::Path) {
+    let size = frames[0].size.unwrap_or_default();
+    let plan = PipelinePlan {
+        video: codec.is_video().then_some(VideoIn::Copied { codec, size }),
+        audio: (!codec.is_video()).then_some(AudioIn::Copied { codec, channels: 2 }),
+        container,
+        fragment_ms: 1000,
+    };
+    let (pipeline, feeds, told) = start(&plan, path);
+    let feed = feeds.video.or(feeds.audio).unwrap();
+    let mut copy = Copy::new(Way::Feed(feed), codec.is_video(), frames[0].at);
+    for frame in frames {
+        if copy.frame(frame).is_err() {
+            break;
+        }
+    }
+    copy.end().unwrap();
+    drained(&told);
+    drop(pipeline);
+}
+
+#[test]
+fn every_codec_goes_into_its_container_frame_by_frame() {
+    let dir = tempfile::tempdir().unwrap();
+    for codec in [Codec::H264, Codec::H265, Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::Opus, Codec::Pcmu, Codec::Pcma] {
+        let Some(frames) = encoded(codec, (320, 180), 90) else {
+            eprintln!("no encoder for {codec:?} here");
+            continue;
+        };
+        let path = dir.path().join(format!("{codec:?}"));
+        record(&frames, codec, container(codec), &path);
+        assert_eq!(complaints(&path), "", "{codec:?}");
+        let packets = packets(&path);
+        if !matches!(codec, Codec::Pcmu | Codec::Pcma) {
+            assert_eq!(packets.len(), frames.len(), "{codec:?}");
+        }
+        let first = packets[0].0;
+        for (packet, frame) in packets.iter().zip(&frames) {
+            let wanted = (frame.at.0 - frames[0].at.0) as f64 / 1e9;
+            assert!((packet.0 - first - wanted).abs() < 0.0012, "{codec:?}: {} {wanted}", packet.0 - first);
+        }
+    }
+}
+
+#[test]
+fn ivf_carries_the_three_free_codecs() {
+    let dir = tempfile::tempdir().unwrap();
+    for codec in [Codec::Vp8, Codec::Vp9, Codec::Av1] {
+        let Some(frames) = encoded(codec, (320, 180), 60) else { continue };
+        let path = dir.path().join(format!("{codec:?}.ivf"));
+        let file = SpoolFile::create(&path, Container::Ivf).unwrap();
+        let ivf = Ivf::open(file, codec, frames[0].size.unwrap()).unwrap();
+        let mut copy = Copy::new(Way::Ivf(Box::new(ivf)), true, frames[0].at);
+        for frame in &frames {
+            copy.frame(frame).unwrap();
+        }
+        copy.end().unwrap();
+        assert_eq!(complaints(&path), "", "{codec:?}");
+        assert_eq!(packets(&path).len(), frames.len());
+    }
+}
+
+#[test]
+fn a_mute_is_a_long_frame_and_a_new_size_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    for codec in [Codec::H264, Codec::Vp8] {
+        let mut frames = encoded(codec, (320, 180), 60).unwrap();
+        let mut more = encoded(codec, (640, 360), 60).unwrap();
+        let shift = frames.last().unwrap().at.0 + 5_000_000_000;
+        more.iter_mut().for_each(|frame| frame.at = SessionTime(frame.at.0 + shift));
+        frames.append(&mut more);
+        let path = dir.path().join(format!("{codec:?}"));
+        record(&frames, codec, container(codec), &path);
+        assert_eq!(complaints(&path), "", "{codec:?}");
+        let packets = packets(&path);
+        assert_eq!(packets.len(), 120);
+        let hole = packets[60].0 - packets[59].0;
+        assert!((hole - 5.0).abs() < 0.002, "{codec:?} {hole}");
+    }
+}
+
+#[test]
+fn a_muted_picture_is_black_and_does_not_hold_up_the_sound() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.mp4");
+    let video = encoded(Codec::H264, (320, 180), 60).unwrap();
+    let audio = encoded(Codec::Opus, (0, 0), 500).unwrap();
+    let plan = PipelinePlan {
+        video: Some(VideoIn::Copied { codec: Codec::H264, size: (320, 180) }),
+        audio: Some(AudioIn::Copied { codec: Codec::Opus, channels: 2 }),
+        container: Container::Mp4,
+        fragment_ms: 500,
+    };
+    let (pipeline, feeds, told) = start(&plan, &path);
+    let origin = SessionTime(0);
+    let mut picture = Copy::new(Way::Feed(feeds.video.unwrap()), true, origin);
+    picture.fill_with(black((320, 180)).unwrap());
+    let mut sound = Copy::new(Way::Feed(feeds.audio.unwrap()), false, origin);
+    for frame in &video {
+        picture.frame(frame).unwrap();
+    }
+    picture.absent(SessionTime(2_000_000_000)).unwrap();
+    for frame in &audio {
+        sound.frame(frame).unwrap();
+        picture.complete_to(frame.at).unwrap();
+    }
+    // It goes on where it is.
+    let mut later = video[0].clone();
+    later.at = SessionTime(audio.last().unwrap().at.0);
+    assert_eq!(picture.frame(&later).unwrap(), Copied::Written);
+    picture.end().unwrap();
+    sound.end().unwrap();
+    drained(&told);
+    drop(pipeline);
+    assert_eq!(complaints(&path), "");
+    // 2.0, 3.0 … 9.0
+    assert_eq!(packets(&path).len(), 60 + 8 + 1 + 500);
+}
