@@ -7,8 +7,9 @@ mod black;
 mod encode;
 mod feed;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use gst::element_factory::ElementBuilder;
 use gst::prelude::*;
@@ -100,6 +101,8 @@ pub struct Progress {
     audio_ns: AtomicU64,
     pictures: AtomicU64,
     flowing: AtomicBool,
+    over: Mutex<bool>,
+    over_now: Condvar,
 }
 
 type Tell = Arc<dyn Fn(PipelineEvent) + Send + Sync>;
@@ -121,6 +124,11 @@ impl Progress {
 
     pub fn pictures(&self) -> u64 {
         self.pictures.load(Ordering::Relaxed)
+    }
+
+    fn finish(&self) {
+        *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.over_now.notify_all();
     }
 
     fn flow(&self, tell: &Tell) {
@@ -198,6 +206,13 @@ impl Pipeline {
         self.written.clone()
     }
 
+    /// Waits for the end of the file, drained or broken; false when it did not come.
+    pub fn wait_drained(&self, patience: Duration) -> bool {
+        let over = self.progress.over.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.progress.over_now.wait_timeout_while(over, patience, |over| !*over);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
     /// Stops and closes the file. After [`PipelineEvent::Drained`] it is whole; before, it is what a `kill -9` would
     /// have left.
     fn halt(&self) {
@@ -213,11 +228,14 @@ impl Pipeline {
     fn watch_bus(&self, tell: Tell) -> Result<(), PipelineError> {
         let bus = self.gst.bus().ok_or_else(|| PipelineError::Build { words: "no bus".into() })?;
         let weak = self.gst.downgrade();
-        let written = self.written.clone();
+        let (written, progress) = (self.written.clone(), self.progress.clone());
         let broken = AtomicBool::new(false);
         bus.set_sync_handler(move |_, message| {
             match message.view() {
-                gst::MessageView::Eos(_) => tell(PipelineEvent::Drained),
+                gst::MessageView::Eos(_) => {
+                    progress.finish();
+                    tell(PipelineEvent::Drained);
+                }
                 // One fault makes several elements complain; the first one is the reason.
                 gst::MessageView::Error(error) if !broken.swap(true, Ordering::AcqRel) => {
                     if let Some(pipeline) = weak.upgrade() {
@@ -226,6 +244,7 @@ impl Pipeline {
                             let _ = pipeline.set_state(gst::State::Null);
                         });
                     }
+                    progress.finish();
                     tell(PipelineEvent::Broke(fault(error, &written)));
                 }
                 _ => {}
@@ -293,7 +312,7 @@ fn keep_first_caps(pad: &gst::Pad) {
 /// Calls `seen` with the running time at the end of every buffer. Running time, because x264enc moves its time stamps
 /// and its segment by a thousand hours.
 fn watch_lane(pad: &gst::Pad, seen: impl Fn(u64) + Send + Sync + 'static) {
-    let segment = std::sync::Mutex::new(gst::FormattedSegment::<gst::ClockTime>::new());
+    let segment = Mutex::new(gst::FormattedSegment::<gst::ClockTime>::new());
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         let Ok(mut segment) = segment.lock() else { return gst::PadProbeReturn::Ok };
         match &info.data {

@@ -1,0 +1,223 @@
+//! What was really recorded, counted where it goes by, and when that is called degraded.
+
+use std::collections::HashMap;
+
+use spillway_spool::Quality;
+
+use crate::track::{SessionTime, Timed, TrackId};
+
+/// Thresholds of the words in `degraded`.
+const LOSS: f64 = 0.01;
+const GAP_MS: u64 = 1000;
+const FREEZE_MS: u64 = 2000;
+const LAG_MS: u64 = 10_000;
+const SKIPPED: f64 = 0.01;
+const AV_MS: f64 = 100.0;
+
+/// A source that should have sent and did not for this long has a gap.
+const GAP_NS: u64 = 1_000_000_000;
+/// Opus' silence sends a packet each 400 ms; what is longer is silence without any.
+const SILENCE_NS: u64 = 500_000_000;
+
+/// What a scene knows of itself, in our units.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Made {
+    pub pictures: u64,
+    pub different_pictures: u64,
+    pub pictures_skipped: u64,
+    pub longest_freeze_ms: u64,
+    pub silence_ms: u64,
+    pub longest_lag_ms: u64,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    video: bool,
+    here: bool,
+    last: Option<SessionTime>,
+    frames: u64,
+    longest_ns: u64,
+    gaps: u32,
+    gaps_ns: u64,
+    silence_ns: u64,
+}
+
+/// Sees all that is recorded go by.
+#[derive(Debug, Default)]
+pub struct Meter {
+    lanes: HashMap<TrackId, Lane>,
+    packets: HashMap<TrackId, (u64, u64)>,
+    longest_lag_ms: u64,
+}
+
+impl Meter {
+    pub fn take(&mut self, timed: &Timed) {
+        match timed {
+            Timed::Joined { track, .. } => {
+                let lane = self.lanes.entry(track.id).or_default();
+                lane.video = track.codec.is_video();
+                lane.here = true;
+            }
+            Timed::Frame(frame) => {
+                let Some(lane) = self.lanes.get_mut(&frame.track) else { return };
+                if let Some(last) = lane.last {
+                    let distance = frame.at.0.saturating_sub(last.0);
+                    if !lane.video && distance > SILENCE_NS {
+                        lane.silence_ns += distance;
+                    }
+                    if lane.here {
+                        lane.longest_ns = lane.longest_ns.max(distance);
+                        if lane.video && distance > GAP_NS {
+                            lane.gaps += 1;
+                            lane.gaps_ns += distance;
+                        }
+                    }
+                }
+                lane.here = true;
+                lane.frames += 1;
+                lane.last = Some(frame.at);
+            }
+            Timed::Absent { track, .. } | Timed::Left { track, .. } => {
+                if let Some(lane) = self.lanes.get_mut(track) {
+                    lane.here = false;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The newest count of a track.
+    pub fn packets(&mut self, track: TrackId, packets: u64, lost: u64) {
+        self.packets.insert(track, (packets, lost));
+    }
+
+    pub fn lag(&mut self, ms: u64) {
+        self.longest_lag_ms = self.longest_lag_ms.max(ms);
+    }
+
+    /// `copied`: the track whose pictures went into the file untouched; `made`: what the scene made.
+    pub fn quality(&self, media_ms: u64, copied: Option<TrackId>, made: Option<Made>) -> Quality {
+        let mut quality = Quality {
+            media_ms,
+            packets: self.packets.values().map(|(packets, _)| packets).sum(),
+            packets_lost: self.packets.values().map(|(_, lost)| lost).sum(),
+            longest_lag_ms: self.longest_lag_ms,
+            gaps: self.lanes.values().map(|lane| lane.gaps).sum(),
+            gaps_ms: self.lanes.values().map(|lane| lane.gaps_ns).sum::<u64>() / 1_000_000,
+            ..Quality::default()
+        };
+        if let Some(made) = made {
+            quality.pictures = made.pictures;
+            quality.different_pictures = made.different_pictures;
+            quality.pictures_skipped = made.pictures_skipped;
+            quality.longest_freeze_ms = made.longest_freeze_ms;
+            quality.silence_ms = made.silence_ms;
+            quality.longest_lag_ms = quality.longest_lag_ms.max(made.longest_lag_ms);
+        }
+        if let Some(lane) = copied.and_then(|track| self.lanes.get(&track)) {
+            if lane.video {
+                quality.pictures = lane.frames;
+                quality.different_pictures = lane.frames;
+                quality.longest_freeze_ms = lane.longest_ns / 1_000_000;
+            } else {
+                quality.silence_ms = lane.silence_ns / 1_000_000;
+            }
+        }
+        if media_ms > 0 {
+            quality.different_per_second = quality.different_pictures as f64 * 1000.0 / media_ms as f64;
+        }
+        quality.degraded = degraded(&quality);
+        quality
+    }
+}
+
+/// Why a recording is not what it should be, in words.
+pub fn degraded(quality: &Quality) -> Vec<String> {
+    let mut words = vec![];
+    let lost = quality.packets_lost as f64 / (quality.packets + quality.packets_lost).max(1) as f64;
+    if lost > LOSS {
+        words.push(format!("{:.1} % of the packets never arrived", lost * 100.0));
+    }
+    if quality.gaps_ms > GAP_MS {
+        words.push(format!(
+            "a picture was missing {} times, {:.1} s in all",
+            quality.gaps,
+            quality.gaps_ms as f64 / 1000.0
+        ));
+    } else if quality.longest_freeze_ms > FREEZE_MS {
+        words.push(format!("the picture stood still for {:.1} s", quality.longest_freeze_ms as f64 / 1000.0));
+    }
+    if quality.pictures_skipped as f64 > quality.pictures as f64 * SKIPPED {
+        words.push(format!(
+            "{} pictures were skipped because the machine could not keep up",
+            quality.pictures_skipped
+        ));
+    }
+    if quality.longest_lag_ms > LAG_MS {
+        words.push(format!(
+            "the machine could not keep up: the recording was up to {:.1} s late",
+            quality.longest_lag_ms as f64 / 1000.0
+        ));
+    }
+    if let Some(offset) = quality.av_offset_ms.filter(|offset| offset.abs() > AV_MS) {
+        words.push(format!("picture and sound are {offset:.0} ms apart"));
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::track::{Codec, Frame, Origin, Track};
+    use bytes::Bytes;
+
+    fn video(ms: u64) -> Timed {
+        Timed::Frame(Frame {
+            track: TrackId(1),
+            at: SessionTime(ms * 1_000_000),
+            key: false,
+            size: None,
+            data: Bytes::new(),
+        })
+    }
+
+    fn meter() -> Meter {
+        let mut meter = Meter::default();
+        let track = Track {
+            id: TrackId(1),
+            sid: "TR_1".into(),
+            identity: "alice".into(),
+            agent: false,
+            origin: Origin::Camera,
+            codec: Codec::H264,
+            clock_rate: 90_000,
+            channels: 0,
+            published_size: (0, 0),
+        };
+        meter.take(&Timed::Joined { track, at: SessionTime(0) });
+        meter
+    }
+
+    #[test]
+    fn a_mute_is_no_gap_and_a_stall_is() {
+        let mut meter = meter();
+        meter.take(&video(0));
+        meter.take(&Timed::Absent { track: TrackId(1), at: SessionTime(33_000_000) });
+        meter.take(&video(5000));
+        assert_eq!(meter.quality(5000, Some(TrackId(1)), None).degraded, Vec::<String>::new());
+        meter.take(&video(8000));
+        let quality = meter.quality(8000, Some(TrackId(1)), None);
+        assert_eq!((quality.gaps, quality.gaps_ms, quality.pictures), (1, 3000, 3));
+        assert_eq!(quality.degraded, ["a picture was missing 1 times, 3.0 s in all"]);
+    }
+
+    #[test]
+    fn a_recording_without_a_fault_has_no_words() {
+        let mut meter = meter();
+        (0..300).for_each(|n| meter.take(&video(n * 33)));
+        meter.packets(TrackId(1), 1000, 5);
+        let quality = meter.quality(9900, Some(TrackId(1)), None);
+        assert!(quality.degraded.is_empty());
+        assert!((quality.different_per_second - 30.3).abs() < 0.1);
+    }
+}

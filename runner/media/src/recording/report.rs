@@ -1,0 +1,60 @@
+//! What the runner hears, no more often than it wants to.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use spillway_spool::{EndReason, Happening, HappeningWriter};
+use tracing::debug;
+
+const ALIVE_EVERY: Duration = Duration::from_millis(900);
+const WROTE_EVERY: Duration = Duration::from_millis(250);
+
+pub struct Report {
+    say: HappeningWriter,
+    alive_at: Option<Instant>,
+    wrote_at: Option<Instant>,
+    wrote_end: u64,
+}
+
+impl Report {
+    pub fn new(say: HappeningWriter) -> Self {
+        Self { say, alive_at: None, wrote_at: None, wrote_end: 0 }
+    }
+
+    pub fn say(&mut self, happening: Happening) {
+        // A runner that is gone is noticed where orders are read.
+        if let Err(error) = self.say.say(&happening) {
+            debug!(error = %spillway_process::chain(&error), "nobody hears");
+        }
+    }
+
+    pub fn alive(&mut self, media_ns: u64, lag_ms: u64, backlog_bytes: u64) {
+        if due(&mut self.alive_at, ALIVE_EVERY) {
+            self.say(Happening::Alive { media_ns, lag_ms, backlog_bytes });
+        }
+    }
+
+    pub fn wrote(&mut self, file: u32, end: u64, sealed_to: u64, media_ns: u64) {
+        if end != self.wrote_end && due(&mut self.wrote_at, WROTE_EVERY) {
+            self.wrote_end = end;
+            self.say(Happening::Wrote { file, end, sealed_to, media_ns });
+        }
+    }
+
+    pub fn ended(&mut self, why: EndReason) {
+        self.say(Happening::Ended { why });
+    }
+}
+
+fn due(last: &mut Option<Instant>, every: Duration) -> bool {
+    let now = Instant::now();
+    // A tick that comes a little early counts.
+    let due = last.is_none_or(|last| now + Duration::from_millis(10) >= last + every);
+    if due {
+        *last = Some(now);
+    }
+    due
+}
+
+pub fn unix_ns(at: SystemTime) -> i64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
