@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use spillway_process::telemetry::{self, Form};
 use spillway_process::chain;
+use spillway_process::telemetry::{self, Form};
 use tracing::error;
 
 /// Its standard input is the runner's socket pair; a person has nothing to say to it.

@@ -148,10 +148,7 @@ pub fn degraded(quality: &Quality) -> Vec<String> {
         words.push(format!("the picture stood still for {:.1} s", quality.longest_freeze_ms as f64 / 1000.0));
     }
     if quality.pictures_skipped as f64 > quality.pictures as f64 * SKIPPED {
-        words.push(format!(
-            "{} pictures were skipped because the machine could not keep up",
-            quality.pictures_skipped
-        ));
+        words.push(format!("{} pictures were skipped because the machine could not keep up", quality.pictures_skipped));
     }
     if quality.longest_lag_ms > LAG_MS {
         words.push(format!(

@@ -132,19 +132,18 @@ fn source_name(origin: Origin) -> &'static str {
 
 /// The container of a recording that is not a single copied track.
 pub fn container(plan: &EgressPlan) -> Container {
-    plan.outputs
-        .first()
-        .and_then(|Output::File(file)| file.container)
-        .unwrap_or(if plan.picture.is_some() { Container::Mp4 } else { Container::Ogg })
+    plan.outputs.first().and_then(|Output::File(file)| file.container).unwrap_or(if plan.picture.is_some() {
+        Container::Mp4
+    } else {
+        Container::Ogg
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use spillway_plan::{
-        AudioCodec, FileOutput, H264Profile, Kind, Limits, Mixing, Sound, Source, VideoEncoding,
-    };
+    use spillway_plan::{AudioCodec, FileOutput, H264Profile, Kind, Limits, Mixing, Sound, Source, VideoEncoding};
 
     fn plan(kind: Kind, picture: Picture, container: Option<Container>) -> EgressPlan {
         EgressPlan {

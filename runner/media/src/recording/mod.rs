@@ -16,7 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use gstreamer as gst;
 use spillway_process::{Secret, chain};
-use spillway_spool::{EndReason, Happening, HappeningWriter, Order, OrderReader, StartOrder};
+use spillway_spool::framing::{HappeningWriter, OrderReader};
+use spillway_spool::{EndReason, Happening, Order, StartOrder};
 use tracing::{debug, error, info, warn};
 
 use crate::pipeline::{PipelineError, PipelineEvent};
@@ -184,9 +185,7 @@ impl Recording {
         std::thread::spawn(move || {
             let mut origin_told = false;
             while let Some(delivery) = room.recv() {
-                if !origin_told
-                    && let Some((_, wall)) = room.origin()
-                {
+                if !origin_told && let Some((_, wall)) = room.origin() {
                     origin_told = true;
                     let _ = tell.send(Input::Origin(wall));
                 }
@@ -305,10 +304,10 @@ impl Recording {
     fn next_file(&mut self, joined: Timed) -> Onwards {
         let words = "the published codec changed; the recording goes on in another file".to_owned();
         self.report.say(Happening::Noted { words });
-        if let Some(part) = &mut self.part {
-            if let Err(error) = part.end() {
-                return self.broke(error);
-            }
+        if let Some(part) = &mut self.part
+            && let Err(error) = part.end()
+        {
+            return self.broke(error);
         }
         self.known = Known::default();
         self.known.take(&joined);

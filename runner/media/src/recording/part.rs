@@ -188,15 +188,15 @@ impl Part {
                 if self.next.as_ref().is_some_and(|next| next.id == frame.track) && frame.key {
                     self.follow();
                 }
-                if let Some(copied) = self.copied.as_mut().filter(|copied| copied.id == frame.track) {
-                    if let Copied::Resized { from, to } = copied.copy.frame(frame)? {
-                        copied.size = to;
-                        copied.blackened = false;
-                        turn = Turn::Noted(format!(
-                            "the published picture changed from {}×{} to {}×{}; it is copied as it comes",
-                            from.0, from.1, to.0, to.1
-                        ));
-                    }
+                if let Some(copied) = self.copied.as_mut().filter(|copied| copied.id == frame.track)
+                    && let Copied::Resized { from, to } = copied.copy.frame(frame)?
+                {
+                    copied.size = to;
+                    copied.blackened = false;
+                    turn = Turn::Noted(format!(
+                        "the published picture changed from {}×{} to {}×{}; it is copied as it comes",
+                        from.0, from.1, to.0, to.1
+                    ));
                 }
             }
             Timed::Absent { track, at } | Timed::Left { track, at } => {

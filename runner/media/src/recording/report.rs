@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use spillway_spool::{EndReason, Happening, HappeningWriter};
+use spillway_spool::framing::HappeningWriter;
+use spillway_spool::{EndReason, Happening};
 use tracing::debug;
 
 const ALIVE_EVERY: Duration = Duration::from_millis(900);

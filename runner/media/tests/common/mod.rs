@@ -39,7 +39,12 @@ pub fn drained(told: &Receiver<PipelineEvent>) {
 
 /// What ffmpeg complains about when it decodes the whole file.
 pub fn complaints(path: &Path) -> String {
-    let out = Command::new("ffmpeg").args(["-v", "error", "-i"]).arg(path).args(["-fps_mode", "passthrough", "-enc_time_base", "-1", "-f", "null", "-"]).output().unwrap();
+    let out = Command::new("ffmpeg")
+        .args(["-v", "error", "-i"])
+        .arg(path)
+        .args(["-fps_mode", "passthrough", "-enc_time_base", "-1", "-f", "null", "-"])
+        .output()
+        .unwrap();
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
