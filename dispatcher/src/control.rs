@@ -66,7 +66,7 @@ impl Handler for Control {
             .map_err(|error| RpcError::new(Code::InvalidArgument, error.to_string()))?;
         let span = info_span!("egress", egress_id = %id);
         let info = match self.what {
-            What::Stop => self.stop(&id).instrument(span).await?,
+            What::Stop => self.house.unless_abandoned(self.stop(&id).instrument(span)).await?,
             What::UpdateStream => return Err(self.update_stream(&id).await),
             What::Other => {
                 return Err(RpcError::new(Code::Unimplemented, format!("{} is not supported", incoming.method)));

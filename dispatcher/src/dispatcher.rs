@@ -74,7 +74,7 @@ impl Dispatcher {
 
         if let Some(at) = house.config.health {
             let listener = health::listen(at).await.map_err(|source| DispatcherError::Health { at, source })?;
-            house.stop.spawn(health::serve(listener, Arc::clone(&house)));
+            house.spawn(health::serve(listener, Arc::clone(&house)));
         }
         house.io.listen().await?;
         let control = RpcServer::new(&bus, service::EGRESS_HANDLER);
@@ -87,8 +87,8 @@ impl Dispatcher {
             let handler = Arc::new(Control { house: Arc::clone(&house), what });
             control.serve_pattern(method, Routing::Queue, handler).await?;
         }
-        house.stop.spawn(launch::run(Arc::clone(&house)));
-        house.stop.spawn(Watch::new(Arc::clone(&house)).run());
+        house.spawn(launch::run(Arc::clone(&house)));
+        house.spawn(Watch::new(Arc::clone(&house)).run());
 
         let starts = RpcServer::new(&bus, service::EGRESS_INTERNAL);
         let list = Arc::new(ListActive(Arc::clone(&house)));
@@ -166,8 +166,7 @@ impl Dispatcher {
 
     /// As if the process were gone: nothing is finished, nothing is said. For tests of what others do then.
     pub async fn vanish(self) {
-        self.house.drain();
-        self.house.stop.ask();
+        self.house.abandon();
         self.starts.unsubscribe(service::START_EGRESS, "").await;
         for method in [service::STOP_EGRESS, service::UPDATE_STREAM, service::UPDATE_EGRESS] {
             self.control.unsubscribe_pattern(method).await;

@@ -10,6 +10,7 @@ use spillway_launchers::{Launcher, TaskRef};
 use spillway_process::{Secret, Stop};
 use spillway_protocol::ids::EgressId;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -37,6 +38,8 @@ pub struct House {
     /// Whose last word is on its way.
     delivering: Mutex<HashSet<EgressId>>,
     draining: AtomicBool,
+    /// The process is to be thought gone: nothing more is done or said. Only tests do that to a house.
+    abandoned: CancellationToken,
 }
 
 /// The dispatcher's own facts in a record, under the name `dispatch`.
@@ -100,7 +103,38 @@ impl House {
             in_hand: Mutex::default(),
             delivering: Mutex::default(),
             draining: AtomicBool::new(false),
+            abandoned: CancellationToken::new(),
         }
+    }
+
+    /// A task of this house; leaving waits for it.
+    pub fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let abandoned = self.abandoned.clone();
+        self.stop.spawn(async move {
+            abandoned.run_until_cancelled(task).await;
+        });
+    }
+
+    /// As [`House::spawn`], but leaving does not wait.
+    pub fn spawn_untracked(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let abandoned = self.abandoned.clone();
+        tokio::spawn(async move {
+            abandoned.run_until_cancelled(task).await;
+        });
+    }
+
+    /// What a call in hand waits for; never, once the house is abandoned.
+    pub async fn unless_abandoned<T>(&self, work: impl Future<Output = T>) -> T {
+        match self.abandoned.run_until_cancelled(work).await {
+            Some(done) => done,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub fn abandon(&self) {
+        self.drain();
+        self.abandoned.cancel();
+        self.stop.ask();
     }
 
     pub fn line(&self) -> MutexGuard<'_, Line> {

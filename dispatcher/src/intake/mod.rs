@@ -63,7 +63,7 @@ impl Handler for StartEgress {
         };
         let patience = incoming.time_allowed.mul_f32(0.8).min(LONGEST_ANSWER);
         let request = Request { house: &self.0, id, bytes: &incoming.request, start, patience };
-        request.answer().instrument(span).await.map(|info| info.encode_to_vec())
+        self.0.unless_abandoned(request.answer().instrument(span)).await.map(|info| info.encode_to_vec())
     }
 }
 

@@ -64,11 +64,13 @@ impl Line {
         self.waiting.is_empty() && self.calling.is_empty()
     }
 
-    /// False when it waits or runs already.
+    /// False when it waits already, or is just being launched.
     pub fn join(&mut self, waiting: Waiting) -> bool {
-        if self.knows(&waiting.egress_id) {
+        if self.is_busy_with(&waiting.egress_id) {
             return false;
         }
+        // Its task was never heard of: the place is to be earned again.
+        self.places.remove(&waiting.egress_id);
         self.turns += 1;
         self.waiting.insert(self.turns, waiting);
         true
@@ -86,6 +88,11 @@ impl Line {
     /// A task that runs without having been launched here (adopted) takes its place.
     pub fn occupy(&mut self, egress_id: &EgressId, weight: f64) {
         self.places.entry(egress_id.clone()).or_insert(weight);
+    }
+
+    /// Who has a place and is not just being launched.
+    pub fn seated(&self) -> Vec<EgressId> {
+        self.places.keys().filter(|id| !self.calling.contains(*id)).cloned().collect()
     }
 
     /// The egress is over, or was never to be: its place is free, its turn is gone.

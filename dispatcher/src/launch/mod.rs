@@ -80,11 +80,11 @@ pub async fn run(house: Arc<House>) {
             Step::Launch(turn, waiting) => {
                 let span = info_span!("egress", egress_id = %waiting.egress_id);
                 let launch = Launch { house: Arc::clone(&house), turn, waiting };
-                house.stop.spawn(launch.run().instrument(span));
+                house.spawn(launch.run().instrument(span));
             }
             Step::GiveUp(waiting) => {
                 let house = Arc::clone(&house);
-                house.clone().stop.spawn(async move { give_up(&house, &waiting).await });
+                house.clone().spawn(async move { give_up(&house, &waiting).await });
             }
             Step::Rest(until) => {
                 let rest = async {

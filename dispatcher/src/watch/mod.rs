@@ -79,7 +79,12 @@ impl Watch {
             self.forget_silences();
             return Ok(());
         }
+        let seated = self.house.line().seated();
         let live = self.house.registry.list_live().await?;
+        // Their runners have finished them; they had been in the list since they were accepted.
+        for id in seated.iter().filter(|id| !live.iter().any(|record| record.egress_id == **id)) {
+            self.house.leave_line(id);
+        }
         self.silent_since.retain(|id, _| live.iter().any(|record| record.egress_id == *id));
         self.owner_missing_since.retain(|owner, _| live.iter().any(|record| record.dispatcher == *owner));
         let mut owners = HashMap::new();
@@ -102,7 +107,7 @@ impl Watch {
         let scene = self.look(&record).await?;
         if record.phase == Phase::Over {
             self.house.leave_line(&record.egress_id);
-        } else if !scene.in_line && record.phase != Phase::Accepted {
+        } else if scene.task.is_some() {
             self.house.line().occupy(&record.egress_id, Dispatch::of(&record).weight);
         }
         match judge(&scene, self.patience) {

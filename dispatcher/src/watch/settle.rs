@@ -69,6 +69,7 @@ pub fn deliver(house: &Arc<House>, record: &Record) {
         Err(error) => return error!(egress_id = %id, %error, "record holds no EgressInfo, nothing to deliver"),
     };
     let span = info_span!("egress", egress_id = %id);
+    let home = Arc::clone(house);
     let house = Arc::clone(house);
     let delivery = async move {
         let _held = held;
@@ -81,7 +82,7 @@ pub fn deliver(house: &Arc<House>, record: &Record) {
         }
     };
     // Not tracked: leaving does not wait ten minutes for livekit-server, the record tells the next dispatcher.
-    tokio::spawn(delivery.instrument(span));
+    home.spawn_untracked(delivery.instrument(span));
 }
 
 /// Makes sure livekit-server has a record at all.

@@ -1,0 +1,352 @@
+//! Whole lives of egresses in virtual time: dispatchers, a cloud on paper, runners that die when it hurts.
+
+mod stage;
+
+use std::time::Duration;
+
+use spillway_dispatcher::Config;
+use spillway_launchers::LaunchError;
+use spillway_launchers::paper::{PaperOptions, Quota};
+use spillway_protocol::code::Code;
+use spillway_protocol::ids::EgressId;
+use spillway_protocol::livekit::EgressStatus;
+use spillway_protocol::rpc::service;
+use stage::{Play, Stage, config, until};
+use tokio::time::{Instant, sleep};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn slow() -> PaperOptions {
+    PaperOptions { latency: Duration::from_millis(800), ..PaperOptions::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_hundred_starts_in_two_seconds_within_fargates_quota() {
+    let stage = Stage::set(PaperOptions { quota: Some(Quota::FARGATE), ..slow() }).await;
+    let _dispatcher = stage.dispatcher().await;
+    let begun = Instant::now();
+    let calls = (0..200u32).map(|n| {
+        let livekit = &stage.livekit;
+        async move {
+            sleep(Duration::from_millis(10) * n).await;
+            let asked = Instant::now();
+            let info = livekit.start_composite(&format!("EG_{n}")).await.unwrap();
+            assert_eq!(info.status(), EgressStatus::EgressStarting);
+            asked.elapsed()
+        }
+    });
+    let waits = futures_util::future::join_all(calls).await;
+    assert!(waits.iter().all(|wait| *wait < Duration::from_millis(100)), "{:?}", waits.iter().max());
+
+    let all = |status| (0..200).all(|n| stage.livekit.status(&format!("EG_{n}")) == Some(status));
+    until("all are active", || all(EgressStatus::EgressActive)).await;
+    // 100 at once, 20/s: the last leaves the bucket after 5 s.
+    assert!(begun.elapsed() < 9 * SECOND, "{:?}", begun.elapsed());
+    assert_eq!(stage.cloud.started(), 200);
+    assert!(stage.cloud.calls() < 600, "asked {} times for 200 tasks", stage.cloud.calls());
+
+    let stops = (0..200).map(|n| {
+        let livekit = &stage.livekit;
+        async move { livekit.stop(&format!("EG_{n}")).await.unwrap() }
+    });
+    let stopped = futures_util::future::join_all(stops).await;
+    assert!(stopped.iter().all(|info| info.status() == EgressStatus::EgressEnding));
+    until("all are complete", || all(EgressStatus::EgressComplete)).await;
+    stage.livekit.assert_each_ended_once();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_start_gets_the_same_answer_and_no_second_task() {
+    let stage = Stage::set(slow()).await;
+    let (_a, _b) = (stage.dispatcher().await, stage.dispatcher().await);
+    let first = stage.livekit.start_composite("EG_again").await.unwrap();
+    for _ in 0..3 {
+        let again = stage.livekit.start_composite("EG_again").await.unwrap();
+        assert_eq!((&again.egress_id, again.started_at), (&first.egress_id, first.started_at));
+        sleep(Duration::from_millis(700)).await;
+    }
+    let (one, two) = tokio::join!(stage.livekit.start_composite("EG_twin"), stage.livekit.start_composite("EG_twin"));
+    assert_eq!(one.unwrap().egress_id, two.unwrap().egress_id);
+    until("both record", || {
+        ["EG_again", "EG_twin"].iter().all(|id| stage.livekit.status(id) == Some(EgressStatus::EgressActive))
+    })
+    .await;
+    assert_eq!(stage.cloud.started(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mistake_in_the_request_is_refused_at_once_and_leaves_nothing() {
+    let stage = Stage::set(slow()).await;
+    let _dispatcher = stage.dispatcher().await;
+    let begun = Instant::now();
+    let error = stage.livekit.start(Default::default()).await.unwrap_err();
+    assert_eq!((error.code, error.message.as_str()), (Code::InvalidArgument, "egress id is empty"));
+    let nothing =
+        spillway_protocol::rpc::StartEgressRequest { egress_id: "EG_nothing".to_owned(), ..Default::default() };
+    let error = stage.livekit.start(nothing).await.unwrap_err();
+    assert_eq!(error.message, "request has missing or invalid field: request");
+    assert!(begun.elapsed() < SECOND);
+    assert!(stage.livekit.book().infos.is_empty());
+    assert_eq!(stage.cloud.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_is_answered_at_once_in_every_phase() {
+    let stage = Stage::set(slow()).await;
+    let _dispatcher = stage.dispatcher_with(Config { most_recordings: Some(2), ..config() }).await;
+    let timed = async |id: &str| {
+        let begun = Instant::now();
+        let answer = stage.livekit.stop(id).await;
+        (answer, begun.elapsed())
+    };
+
+    // Launching: its launch call is in the air.
+    stage.livekit.start_composite("EG_launching").await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    let (answer, took) = timed("EG_launching").await;
+    let info = answer.unwrap();
+    assert_eq!((info.status(), info.error_code), (EgressStatus::EgressAborted, 412));
+    assert_eq!(info.error, "Stop called before pipeline could start");
+    assert_eq!(info.details, "End reason: StopEgress API");
+    assert!(took < Duration::from_millis(50), "{took:?}");
+    sleep(3 * SECOND).await;
+
+    // Accepted: two run, the third waits.
+    for id in ["EG_one", "EG_two", "EG_waits"] {
+        stage.livekit.start_composite(id).await.unwrap();
+    }
+    sleep(3 * SECOND).await;
+    let waits = stage.livekit.shows("EG_waits").unwrap();
+    assert_eq!(waits.details, "waiting for a place: 2 of 2 recordings running, 0 before this one");
+    let (answer, took) = timed("EG_waits").await;
+    assert_eq!(answer.unwrap().status(), EgressStatus::EgressAborted);
+    assert!(took < Duration::from_millis(50), "{took:?}");
+    let error = stage.livekit.call_handler(service::UPDATE_STREAM, "EG_waits").await.unwrap_err();
+    assert_eq!(error.code, Code::FailedPrecondition);
+
+    // Running: the runner answers.
+    let (answer, took) = timed("EG_one").await;
+    assert_eq!(answer.unwrap().status(), EgressStatus::EgressEnding);
+    assert!(took < Duration::from_millis(50), "{took:?}");
+    until("complete", || stage.livekit.status("EG_one") == Some(EgressStatus::EgressComplete)).await;
+
+    // Over.
+    sleep(SECOND * 7).await;
+    let (answer, took) = timed("EG_one").await;
+    let error = answer.unwrap_err();
+    assert_eq!(error.code, Code::FailedPrecondition);
+    assert_eq!(error.message, "egress with status EGRESS_COMPLETE cannot be stopped");
+    assert!(took < Duration::from_millis(50), "{took:?}");
+
+    // Nobody's.
+    let error = timed("EG_unknown").await.0.unwrap_err();
+    assert_eq!(error.message, "no response from servers");
+    stage.livekit.stop("EG_two").await.unwrap();
+    until("two is over", || stage.livekit.book().ends.len() == 4).await;
+    stage.livekit.assert_each_ended_once();
+    assert_eq!(stage.cloud.started(), 3, "who was stopped while waiting never started");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_at_any_moment_of_a_start_leads_to_one_end() {
+    let stage = Stage::set(slow()).await;
+    let (_a, _b) = (stage.dispatcher().await, stage.dispatcher().await);
+    let lives = (0..150u32).map(|n| {
+        let livekit = &stage.livekit;
+        async move {
+            let id = format!("EG_race{n}");
+            livekit.start_composite(&id).await.unwrap();
+            sleep(Duration::from_millis(10) * n).await;
+            let answer = livekit.stop(&id).await.unwrap();
+            assert!(
+                matches!(answer.status(), EgressStatus::EgressAborted | EgressStatus::EgressEnding),
+                "{id}: {:?}",
+                answer.status()
+            );
+        }
+    });
+    futures_util::future::join_all(lives).await;
+    until("all are over", || stage.livekit.book().ends.len() == 150).await;
+    sleep(30 * SECOND).await;
+    stage.livekit.assert_each_ended_once();
+    let book = stage.livekit.book();
+    let ended = |status| book.infos.values().filter(|info| info.status() == status).count();
+    assert!(ended(EgressStatus::EgressAborted) > 0 && ended(EgressStatus::EgressComplete) > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_may_die_at_any_step_and_is_settled_once_within_fifteen_seconds() {
+    let stage = Stage::set(slow()).await;
+    let (_a, _b) = (stage.dispatcher().await, stage.dispatcher().await);
+    let deaths = [
+        (
+            Play::DiesBeforeItsTicket,
+            EgressStatus::EgressFailed,
+            "the runner left before it started recording: signal 9",
+        ),
+        (Play::DiesWithItsTicket, EgressStatus::EgressFailed, "the runner left before it started recording: signal 9"),
+        (Play::DiesRecording, EgressStatus::EgressFailed, "the runner died: signal 9"),
+        (Play::DiesEnding, EgressStatus::EgressFailed, "the runner died: signal 9"),
+        (Play::DiesBeforeItsLastWord, EgressStatus::EgressComplete, ""),
+    ];
+    for (play, status, words) in deaths {
+        let id = format!("EG_{play:?}");
+        stage.runners.play(&id, play);
+        stage.livekit.start_composite(&id).await.unwrap();
+        if matches!(play, Play::DiesEnding | Play::DiesBeforeItsLastWord) {
+            until("it records", || stage.livekit.status(&id) == Some(EgressStatus::EgressActive)).await;
+            stage.livekit.stop(&id).await.unwrap();
+        }
+        let begun = Instant::now();
+        until("it is over", || stage.livekit.status(&id) == Some(status)).await;
+        assert!(begun.elapsed() < 15 * SECOND, "{play:?} took {:?}", begun.elapsed());
+        let info = stage.livekit.shows(&id).unwrap();
+        assert!(info.error.starts_with(words), "{play:?}: {}", info.error);
+    }
+    sleep(60 * SECOND).await;
+    stage.livekit.assert_each_ended_once();
+    assert_eq!(stage.cloud.started(), deaths.len(), "nothing was started twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_never_starts_and_one_that_falls_silent_are_ended() {
+    let stage = Stage::set(slow()).await;
+    let _dispatcher = stage.dispatcher().await;
+    stage.runners.play("EG_sleeps", Play::Sleeps);
+    stage.runners.play("EG_silent", Play::FallsSilent);
+    for id in ["EG_sleeps", "EG_silent"] {
+        stage.livekit.start_composite(id).await.unwrap();
+    }
+    until("both are over", || stage.livekit.book().ends.len() == 2).await;
+    let error = |id| stage.livekit.shows(id).unwrap().error;
+    assert_eq!(error("EG_sleeps"), "the runner did not start within 60 s");
+    assert!(error("EG_silent").contains("stopped answering for 60 s"), "{}", error("EG_silent"));
+    sleep(5 * SECOND).await;
+    stage.livekit.assert_each_ended_once();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dispatcher_may_die_at_any_moment_and_another_finishes() {
+    for after_ms in (0..=3000).step_by(100) {
+        let stage = Stage::set(slow()).await;
+        let a = stage.dispatcher_with(Config { bid: 1.0, ..config() }).await;
+        // The second one wins only when the first does not bid.
+        let _b = stage.dispatcher_with(Config { bid: 0.5, ..config() }).await;
+        let start = async {
+            sleep(SECOND).await;
+            stage.livekit.start_composite("EG_orphan").await
+        };
+        let death = async {
+            // At 1000 the call is on its way.
+            sleep(Duration::from_millis(after_ms)).await;
+            a.vanish().await;
+        };
+        let (answer, ()) = tokio::join!(start, death);
+        assert_eq!(answer.unwrap().egress_id, "EG_orphan", "death at {after_ms} ms");
+        let records = format!("it records after a death at {after_ms} ms");
+        until(&records, || stage.livekit.status("EG_orphan") == Some(EgressStatus::EgressActive)).await;
+        stage.livekit.stop("EG_orphan").await.unwrap();
+        until("it is complete", || stage.livekit.status("EG_orphan") == Some(EgressStatus::EgressComplete)).await;
+        sleep(20 * SECOND).await;
+        stage.livekit.assert_each_ended_once();
+        assert_eq!(stage.cloud.started(), 1, "death at {after_ms} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_dispatcher_and_runner_die_together_another_dispatcher_settles_within_fifteen_seconds() {
+    let stage = Stage::set(slow()).await;
+    let a = stage.dispatcher().await;
+    stage.runners.play("EG_both", Play::DiesRecording);
+    stage.livekit.start_composite("EG_both").await.unwrap();
+    let _b = stage.dispatcher().await;
+    until("it records", || stage.livekit.status("EG_both") == Some(EgressStatus::EgressActive)).await;
+    sleep(2 * SECOND).await;
+    a.vanish().await;
+    let begun = Instant::now();
+    until("it is settled", || stage.livekit.status("EG_both") == Some(EgressStatus::EgressFailed)).await;
+    assert!(begun.elapsed() < 15 * SECOND, "{:?}", begun.elapsed());
+    stage.livekit.assert_each_ended_once();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_house_queues_then_refuses_with_the_reason_and_gives_up_in_words() {
+    let stage = Stage::set(slow()).await;
+    let bounds = Config { most_recordings: Some(1), queue: 1, queue_deadline: 20 * SECOND, ..config() };
+    let _dispatcher = stage.dispatcher_with(bounds).await;
+    stage.livekit.start_composite("EG_first").await.unwrap();
+    stage.livekit.start_composite("EG_second").await.unwrap();
+    let error = stage.livekit.start_composite("EG_third").await.unwrap_err();
+    assert_eq!(error.code, Code::ResourceExhausted);
+    assert_eq!(error.message, "no place for another recording: 1 of 1 recordings running, 1 waiting");
+    assert_eq!(stage.livekit.status("EG_third"), None);
+
+    stage.livekit.stop("EG_first").await.unwrap();
+    until("the second has the place", || stage.livekit.status("EG_second") == Some(EgressStatus::EgressActive)).await;
+    stage.livekit.start_composite("EG_fourth").await.unwrap();
+    until("the fourth is given up", || stage.livekit.status("EG_fourth") == Some(EgressStatus::EgressFailed)).await;
+    let given_up = stage.livekit.shows("EG_fourth").unwrap();
+    assert_eq!(given_up.error, "no place became free within 20 s");
+    assert_eq!(given_up.error_code, 429);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_launcher_says_is_minded() {
+    let stage = Stage::set(slow()).await;
+    let _dispatcher = stage.dispatcher().await;
+    let passing = || LaunchError::Passing { words: "hiccup".to_owned(), source: None };
+    let full = || LaunchError::Capacity { words: "zone is full".to_owned() };
+    let patience = || LaunchError::Throttled { words: "slower".to_owned(), retry_after: Some(3 * SECOND) };
+    stage.cloud.refuse(&EgressId::parse("EG_later").unwrap(), vec![passing(), full(), patience()]);
+    let broken = LaunchError::Misconfigured { words: "no such cluster".to_owned(), source: None };
+    stage.cloud.refuse(&EgressId::parse("EG_never").unwrap(), vec![broken]);
+    for id in ["EG_later", "EG_never"] {
+        stage.livekit.start_composite(id).await.unwrap();
+    }
+    until("it is refused", || stage.livekit.status("EG_never") == Some(EgressStatus::EgressFailed)).await;
+    assert_eq!(stage.livekit.shows("EG_never").unwrap().error, "launcher misconfigured: no such cluster");
+    let begun = Instant::now();
+    until("it records", || stage.livekit.status("EG_later") == Some(EgressStatus::EgressActive)).await;
+    assert!(begun.elapsed() > 3 * SECOND, "patience was asked for: {:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn redis_may_be_away_for_a_while() {
+    let stage = Stage::set(slow()).await;
+    let _dispatcher = stage.dispatcher().await;
+    stage.livekit.start_composite("EG_outage").await.unwrap();
+    until("it records", || stage.livekit.status("EG_outage") == Some(EgressStatus::EgressActive)).await;
+    stage.broker.cut();
+    sleep(30 * SECOND).await;
+    stage.broker.mend();
+    sleep(30 * SECOND).await;
+    assert_eq!(stage.livekit.status("EG_outage"), Some(EgressStatus::EgressActive));
+    stage.livekit.stop("EG_outage").await.unwrap();
+    until("it is complete", || stage.livekit.status("EG_outage") == Some(EgressStatus::EgressComplete)).await;
+    stage.livekit.assert_each_ended_once();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_takes_no_more_finishes_what_waits_and_leaves_recordings_alone() {
+    let stage = Stage::set(slow()).await;
+    let a = stage.dispatcher().await;
+    stage.livekit.start_composite("EG_old").await.unwrap();
+    assert!(a.drained().await);
+    assert!(a.leave().await);
+    assert_eq!(stage.cloud.started(), 1, "what was accepted was launched");
+    let begun = Instant::now();
+    let b = stage.dispatcher().await;
+    stage.livekit.start_composite("EG_new").await.unwrap();
+    assert!(begun.elapsed() < SECOND);
+    until("both record", || {
+        ["EG_old", "EG_new"].iter().all(|id| stage.livekit.status(id) == Some(EgressStatus::EgressActive))
+    })
+    .await;
+    sleep(10 * SECOND).await;
+    for id in ["EG_old", "EG_new"] {
+        stage.livekit.stop(id).await.unwrap();
+    }
+    until("both are complete", || stage.livekit.book().ends.len() == 2).await;
+    stage.livekit.assert_each_ended_once();
+    drop(b);
+}

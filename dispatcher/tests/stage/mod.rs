@@ -1,0 +1,72 @@
+//! A small world in memory: livekit-server's side of psrpc, a cloud on paper, and runners that behave as they are told.
+
+mod livekit;
+mod runner;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spillway_bus::{Bus, MemoryBroker};
+use spillway_dispatcher::{Clock, Config, Dispatcher};
+use spillway_launchers::PaperLauncher;
+use spillway_launchers::paper::PaperOptions;
+use spillway_process::Secret;
+
+pub use livekit::LiveKit;
+pub use runner::{Play, Runners};
+
+/// 2026-01-01, so that times in failures are easy to read.
+const NEW_YEAR: i64 = 1_767_225_600_000_000_000;
+
+pub struct Stage {
+    pub broker: MemoryBroker,
+    pub cloud: PaperLauncher,
+    pub livekit: LiveKit,
+    pub runners: Arc<Runners>,
+    pub clock: Clock,
+}
+
+impl Stage {
+    pub async fn set(options: PaperOptions) -> Self {
+        let broker = MemoryBroker::new();
+        let cloud = PaperLauncher::new(options);
+        let clock = Clock::from(NEW_YEAR);
+        let livekit = LiveKit::open(&broker.bus()).await;
+        let runners = Runners::start(&broker.bus(), &cloud, clock);
+        Self { broker, cloud, livekit, runners, clock }
+    }
+
+    pub fn bus(&self) -> Bus {
+        self.broker.bus()
+    }
+
+    pub async fn dispatcher(&self) -> Dispatcher {
+        self.dispatcher_with(config()).await
+    }
+
+    pub async fn dispatcher_with(&self, config: Config) -> Dispatcher {
+        Dispatcher::with(config, self.bus(), Arc::new(self.cloud.clone()), self.clock).await.unwrap()
+    }
+}
+
+pub fn config() -> Config {
+    Config {
+        api_key: "key".to_owned(),
+        api_secret: Secret::new("secret-secret-secret-secret-secret".to_owned()),
+        ws_url: "ws://127.0.0.1:7880".to_owned(),
+        ticket_key: Some(Secret::new("11".repeat(32))),
+        launcher: spillway_dispatcher::config::LauncherConfig::Paper { latency: Duration::ZERO, quota: None },
+        ..Config::default()
+    }
+}
+
+/// Polls until it holds; a bound in virtual time.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..60_000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never: {what}");
+}

@@ -1,0 +1,232 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use prost::Message;
+use spillway_bus::{
+    Beat, Bid, Bus, ClaimToken, Decision, Handler, Heartbeats, Incoming, IoClient, Phase, Registry, Routing, RpcServer,
+    TicketKey, Tickets, Updated,
+};
+use spillway_dispatcher::Clock;
+use spillway_launchers::{Departure, LaunchOrder, Launcher, PaperLauncher, Sighting, TaskRef};
+use spillway_protocol::code::{Code, RpcError};
+use spillway_protocol::ids::EgressId;
+use spillway_protocol::ledger::{EndReason, Fact, Ledger, Outcome};
+use spillway_protocol::livekit::EgressInfo;
+use spillway_protocol::rpc::service;
+use tokio::sync::watch;
+
+/// What becomes of a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Play {
+    /// Records until it is stopped.
+    #[default]
+    Records,
+    /// Never takes its ticket, never leaves.
+    Sleeps,
+    DiesBeforeItsTicket,
+    DiesWithItsTicket,
+    DiesRecording,
+    /// Between the first and the last word of its end.
+    DiesEnding,
+    /// The record says how it ended, livekit-server does not know yet.
+    DiesBeforeItsLastWord,
+    /// Stays, and is never heard again.
+    FallsSilent,
+}
+
+pub struct Runners {
+    bus: Bus,
+    cloud: PaperLauncher,
+    clock: Clock,
+    plays: Mutex<HashMap<String, Play>>,
+    /// Time from the start of a task to its first act.
+    pub boot: Mutex<Duration>,
+}
+
+impl Runners {
+    pub fn start(bus: &Bus, cloud: &PaperLauncher, clock: Clock) -> Arc<Self> {
+        let runners = Arc::new(Self {
+            bus: bus.clone(),
+            cloud: cloud.clone(),
+            clock,
+            plays: Mutex::default(),
+            boot: Mutex::new(Duration::from_millis(300)),
+        });
+        let mut starts = cloud.starts();
+        let stage = Arc::clone(&runners);
+        tokio::spawn(async move {
+            while let Some((order, task)) = starts.recv().await {
+                tokio::spawn(Arc::clone(&stage).run(order, task));
+            }
+        });
+        runners
+    }
+
+    pub fn play(&self, id: &str, play: Play) {
+        self.plays.lock().unwrap().insert(id.to_owned(), play);
+    }
+
+    async fn run(self: Arc<Self>, order: LaunchOrder, task: TaskRef) {
+        let play = self.plays.lock().unwrap().get(order.egress_id.as_str()).copied().unwrap_or_default();
+        let server = RpcServer::new(&self.bus, service::EGRESS_HANDLER);
+        let part = Part { stage: &self, server: &server, id: order.egress_id.clone(), attempt: order.attempt, play };
+        let departure = tokio::select! {
+            departure = part.act(&order) => departure,
+            () = self.ended(&task) => Departure::Exited(0),
+        };
+        server.unsubscribe(service::STOP_EGRESS, order.egress_id.as_str()).await;
+        self.cloud.leave(&task, Duration::ZERO, departure);
+    }
+
+    /// Somebody ended the task.
+    async fn ended(&self, task: &TaskRef) {
+        while self.cloud.look(task).await == Sighting::Alive {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+struct Part<'a> {
+    stage: &'a Runners,
+    server: &'a RpcServer,
+    id: EgressId,
+    attempt: u32,
+    play: Play,
+}
+
+const KILLED: Departure = Departure::Signalled(9);
+const LEFT: Departure = Departure::Exited(0);
+
+impl Part<'_> {
+    async fn act(&self, order: &LaunchOrder) -> Departure {
+        let boot = *self.stage.boot.lock().unwrap();
+        tokio::time::sleep(boot).await;
+        match self.play {
+            Play::Sleeps => std::future::pending().await,
+            Play::DiesBeforeItsTicket => return KILLED,
+            _ => {}
+        }
+        let key = TicketKey::from_text(&"11".repeat(32)).unwrap();
+        let tickets = Tickets::new(&self.stage.bus, key);
+        let claim = ClaimToken::from_text(&order.claim);
+        let Some(ticket) = tickets.take(&self.id, &claim).await.unwrap() else { return LEFT };
+        assert_eq!((&ticket.egress_id, ticket.attempt), (&self.id, self.attempt));
+        if self.play == Play::DiesWithItsTicket {
+            return KILLED;
+        }
+
+        let (stop, stopped) = watch::channel(false);
+        let desk = Arc::new(StopDesk { registry: Registry::new(&self.stage.bus), id: self.id.clone(), stop });
+        self.server.serve(service::STOP_EGRESS, self.id.as_str(), Routing::Queue, desk).await.unwrap();
+        self.beat().await;
+        if !self.enter(Phase::Launching, Phase::Running, vec![]).await {
+            return LEFT;
+        }
+        let began = self.stage.clock.unix_ns();
+        self.enter(Phase::Running, Phase::Running, vec![Fact::Active { started_at: began }]).await;
+        self.tell().await;
+        match self.play {
+            Play::DiesRecording => {
+                tokio::time::sleep(Duration::from_millis(2300)).await;
+                return KILLED;
+            }
+            Play::FallsSilent => std::future::pending().await,
+            _ => {}
+        }
+        if !self.record(stopped).await {
+            return LEFT;
+        }
+        if self.play == Play::DiesEnding {
+            return KILLED;
+        }
+        let over = vec![Fact::Over(Outcome::Complete)];
+        if !self.enter(Phase::Ending, Phase::Over, over).await {
+            return LEFT;
+        }
+        if self.play == Play::DiesBeforeItsLastWord {
+            return KILLED;
+        }
+        self.tell().await;
+        Registry::new(&self.stage.bus).finish(&self.id, Duration::from_secs(86_400)).await.unwrap();
+        LEFT
+    }
+
+    /// Until a stop; false when the egress was settled by somebody else.
+    async fn record(&self, mut stopped: watch::Receiver<bool>) -> bool {
+        loop {
+            let _ = tokio::time::timeout(Duration::from_secs(1), stopped.wait_for(|stopped| *stopped)).await;
+            self.beat().await;
+            let record = match Registry::new(&self.stage.bus).get(&self.id).await {
+                Ok(record) => record.unwrap(),
+                Err(_) => continue,
+            };
+            if record.phase == Phase::Over || record.attempt != self.attempt {
+                return false;
+            }
+            if *stopped.borrow() || record.stop_asked {
+                let facts = vec![Fact::Ending(EndReason::StopAsked)];
+                let ending = self.enter(Phase::Running, Phase::Ending, facts).await;
+                if ending {
+                    self.tell().await;
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                return ending;
+            }
+        }
+    }
+
+    async fn beat(&self) {
+        let beats = Heartbeats::new(&self.stage.bus);
+        let _ = beats.beat(&self.id, self.attempt, &Beat::default(), Duration::from_secs(6)).await;
+    }
+
+    async fn enter(&self, from: Phase, to: Phase, facts: Vec<Fact>) -> bool {
+        let at = self.stage.clock.unix_ns();
+        let updated = Registry::new(&self.stage.bus)
+            .update(&self.id, |record| {
+                if record.phase != from || record.attempt != self.attempt {
+                    return Decision::Leave;
+                }
+                let mut ledger: Ledger = serde_json::from_str(&record.ledger).unwrap();
+                for fact in facts.clone() {
+                    ledger.on(fact, at);
+                }
+                record.info = ledger.info().encode_to_vec();
+                record.ledger = serde_json::to_string(&ledger).unwrap();
+                record.phase = to;
+                Decision::Write
+            })
+            .await
+            .unwrap();
+        matches!(updated, Updated::Written(_))
+    }
+
+    async fn tell(&self) {
+        let record = Registry::new(&self.stage.bus).get(&self.id).await.unwrap().unwrap();
+        let info = EgressInfo::decode(record.info.as_slice()).unwrap();
+        IoClient::new(&self.stage.bus).update_egress(&info, Duration::from_secs(30)).await.unwrap();
+    }
+}
+
+struct StopDesk {
+    registry: Registry,
+    id: EgressId,
+    stop: watch::Sender<bool>,
+}
+
+#[async_trait]
+impl Handler for StopDesk {
+    async fn bid(&self, _: &Incoming) -> Bid {
+        Bid::Now(1.0)
+    }
+
+    async fn answer(&self, _: Incoming) -> Result<Vec<u8>, RpcError> {
+        let record = self.registry.get(&self.id).await?.ok_or_else(|| RpcError::new(Code::NotFound, "no record"))?;
+        self.stop.send_replace(true);
+        let mut ledger: Ledger = serde_json::from_str(&record.ledger).unwrap();
+        ledger.on(Fact::Ending(EndReason::StopAsked), ledger.info().updated_at);
+        Ok(ledger.info().encode_to_vec())
+    }
+}
