@@ -1,5 +1,7 @@
 //! Whole lives of egresses in virtual time: dispatchers, a cloud on paper, runners that die when it hurts.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in the stage too")]
+
 mod stage;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Both launchers pass the one suite; `process` with a small program that plays runner.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in its helpers too")]
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
