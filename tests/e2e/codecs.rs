@@ -9,8 +9,8 @@ use serde_json::json;
 use spillway_tests::assets::clip;
 use spillway_tests::publisher::{From, Manners, Publisher};
 
-use crate::egress::Egress;
 use crate::stage::{Shared, Stage, block_on, stage};
+use spillway_tests::egress::Egress;
 
 const SECONDS: u64 = 8;
 

@@ -9,10 +9,10 @@ use spillway_tests::analyser::sound::Side;
 use spillway_tests::assets::clip;
 use spillway_tests::publisher::{From, Manners, Publisher};
 
-use crate::egress::{Egress, nanos};
 use crate::stage::{Stage, case};
 use crate::studio::person;
 use crate::tape::Tape;
+use spillway_tests::egress::{Egress, nanos};
 
 pub fn cases() -> Vec<Trial> {
     vec![

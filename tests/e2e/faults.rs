@@ -12,8 +12,8 @@ use spillway_tests::assets::clip;
 use spillway_tests::publisher::{From, Manners, Publisher};
 use spillway_tests::servers::Ground;
 
-use crate::egress::{Egress, nanos};
 use crate::stage::{alone, block_on};
+use spillway_tests::egress::{Egress, nanos};
 
 pub fn cases() -> Vec<Trial> {
     vec![

@@ -5,7 +5,6 @@
 //! Cases that need the same room share one run of it (`studio`, `codecs`), so that recordings run side by side.
 
 mod stage;
-mod egress;
 mod tape;
 mod studio;
 mod codecs;

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use spillway_tests::servers::Ground;
 use spillway_tests::twirp::Refused;
 
-use crate::egress::Egress;
 use crate::stage::{Stage, alone, block_on, case};
 use crate::studio::person;
+use spillway_tests::egress::Egress;
 
 pub fn cases() -> Vec<Trial> {
     let mut cases = vec![

@@ -8,10 +8,10 @@ use spillway_tests::analyser::sound::Side;
 use spillway_tests::assets::clip;
 use spillway_tests::publisher::{From, Manners, Publisher};
 
-use crate::egress::Egress;
 use crate::stage::{Stage, alone, case};
 use crate::studio::studio;
 use crate::tape::Tape;
+use spillway_tests::egress::Egress;
 
 pub fn cases() -> Vec<Trial> {
     vec![

@@ -7,10 +7,10 @@ use serde_json::json;
 use spillway_tests::assets::clip;
 use spillway_tests::publisher::{From, Manners, Publisher};
 
-use crate::egress::Egress;
 use crate::stage::{Stage, alone, case};
 use crate::studio::studio;
 use crate::tape::Tape;
+use spillway_tests::egress::Egress;
 
 pub fn cases() -> Vec<Trial> {
     vec![

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use spillway_tests::assets::clip;
 use spillway_tests::publisher::{From, Manners, Publisher};
 
-use crate::egress::Egress;
 use crate::stage::{Shared, Stage, block_on, stage};
 use crate::tape::Tape;
+use spillway_tests::egress::Egress;
 
 const SECONDS: u64 = 11;
 

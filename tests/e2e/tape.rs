@@ -11,7 +11,7 @@ use spillway_tests::analyser::sync::{Marks, Offset, offset, presence};
 use spillway_tests::analyser::{duration, probe, stream};
 use spillway_tests::assets::person;
 
-use crate::egress::{file_of, nanos};
+use spillway_tests::egress::{file_of, nanos};
 
 pub struct Tape {
     pub info: Value,

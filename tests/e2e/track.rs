@@ -6,10 +6,10 @@ use spillway_tests::analyser::{probe, stream};
 use spillway_tests::assets::clip;
 
 use crate::codecs::codecs;
-use crate::egress::file_of;
 use crate::stage::alone;
 use crate::studio::studio;
 use crate::tape::Tape;
+use spillway_tests::egress::file_of;
 
 pub fn cases() -> Vec<Trial> {
     let mut cases = vec![

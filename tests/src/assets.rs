@@ -12,11 +12,13 @@ use crate::clip::Clip;
 
 const SCRIPT: &str = include_str!("../assets/make.sh");
 
-/// What the project keeps on this machine beside the checkout: `SPILLWAY_CACHE`, else `~/.cache/spillway`.
+/// What the project keeps on this machine beside the checkout, as the set-up has it.
 pub fn cache() -> PathBuf {
-    std::env::var_os("SPILLWAY_CACHE").map(PathBuf::from).unwrap_or_else(|| {
-        Path::new(&std::env::var_os("HOME").unwrap_or_else(|| "/tmp".into())).join(".cache/spillway")
-    })
+    if let Some(folder) = std::env::var_os("SPILLWAY_CACHE") {
+        return folder.into();
+    }
+    let home = std::env::var_os("HOME").unwrap_or_else(|| "/tmp".into());
+    std::env::var_os("XDG_CACHE_HOME").map_or_else(|| Path::new(&home).join(".cache"), PathBuf::from).join("spillway")
 }
 
 /// The folder of the clips. Made on first use, by one process at a time; another script makes another folder.

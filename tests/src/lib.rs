@@ -6,4 +6,5 @@ pub mod process;
 pub mod servers;
 pub mod twirp;
 pub mod publisher;
+pub mod egress;
 pub mod analyser;

@@ -30,7 +30,10 @@ fn on_path(name: &str) -> Option<PathBuf> {
 /// livekit-server: named by the environment, or on PATH, or put into the cache by the set-up.
 fn livekit_binary() -> Result<PathBuf> {
     let named = std::env::var_os("LIVEKIT_SERVER").map(PathBuf::from);
-    let found = named.or_else(|| on_path("livekit-server")).unwrap_or_else(|| cache().join("bin/server"));
+    let cached = ["livekit-server", "server"].map(|name| cache().join("bin").join(name));
+    let found =
+        named.or_else(|| on_path("livekit-server")).or_else(|| cached.iter().find(|file| file.is_file()).cloned());
+    let found = found.unwrap_or_else(|| cached[0].clone());
     if !found.is_file() {
         bail!("no livekit-server at {}: `cargo verify` installs it, or set LIVEKIT_SERVER", found.display());
     }
@@ -165,11 +168,12 @@ logging: {{ json: true, level: info }}
         self.folder.path().join("livekit.log")
     }
 
-    /// Starts a dispatcher of this build. `extra` is appended to its YAML.
+    /// Starts a dispatcher of this build. `extra` is appended to its YAML. It believes in a hundred cores, so that many
+    /// short recordings share this machine.
     pub async fn dispatcher(&self, name: &str, extra: &str) -> Result<Dispatcher> {
         let port = free_port()?;
         let config = format!(
-            "redis: {{ address: \"{}\" }}\napi_key: {}\napi_secret: {}\nws_url: {}\nhealth_port: {port}\n{extra}\n",
+            "redis: {{ address: \"{}\" }}\napi_key: {}\napi_secret: {}\nws_url: {}\nhealth: \"127.0.0.1:{port}\"\ncores: 100\n{extra}\n",
             self.redis_address,
             self.api.key,
             self.api.secret,
@@ -200,7 +204,7 @@ logging: {{ json: true, level: info }}
     /// [`dispatcher_with`](Self::dispatcher_with) on a health port of our choice.
     pub async fn dispatcher_from(&self, name: &str, config: &str) -> Result<Dispatcher> {
         let port = free_port()?;
-        self.dispatcher_with(name, &format!("{config}health_port: {port}\n"), port).await
+        self.dispatcher_with(name, &format!("{config}health: \"127.0.0.1:{port}\"\n"), port).await
     }
 
     /// Within `patience`, no process but the servers and those with `except` in their command line is left.

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::process::eventually;
+use crate::twirp::Api;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use spillway_tests::process::eventually;
-use spillway_tests::twirp::Api;
 
 pub struct Egress {
     api: Api,
