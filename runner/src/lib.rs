@@ -1,1 +1,14 @@
+//! One egress, then exit. The route: what is asked (`ticket`, or `oneshot` without a dispatcher), who may interrupt it
+//! (`control`), its life (`session`, which starts the media process and obeys the pure machine), what its files mean
+//! (`sink`), and what the outside hears of it (`report`).
 
+pub mod config;
+pub mod ticket;
+pub mod oneshot;
+pub mod control;
+pub mod session;
+pub mod sink;
+pub mod report;
+pub mod life;
+pub mod route;
+mod clock;

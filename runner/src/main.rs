@@ -1,1 +1,110 @@
-fn main() {}
+use std::io::{Write, stdin, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use spillway_plan::Limits;
+use spillway_process::{Secret, telemetry};
+use spillway_protocol::livekit::EgressStatus;
+use spillway_runner::config::Settings;
+use spillway_runner::oneshot::{self, Access};
+use spillway_runner::route;
+use spillway_runner::session::media;
+use spillway_runner::ticket::{self, Names};
+use tracing::error;
+
+/// Records one egress of a LiveKit room, then exits.
+///
+/// A dispatcher starts it without arguments. By hand: `spillway-runner --request FILE` records what FILE asks for, shows
+/// progress on standard error and prints an EgressInfo as JSON on standard output. Ctrl-C finishes the file.
+#[derive(Debug, Parser)]
+#[command(name = "spillway-runner", version)]
+struct Arguments {
+    /// JSON or YAML with one of room_composite, participant, track_composite, track; "-" reads standard input.
+    #[arg(long, value_name = "FILE")]
+    request: Option<PathBuf>,
+    /// livekit-server, e.g. ws://localhost:7880.
+    #[arg(long, env = "LIVEKIT_URL", value_name = "URL")]
+    ws_url: Option<String>,
+    /// Its secret is read from LIVEKIT_API_SECRET; a ready room token from LIVEKIT_TOKEN goes before both.
+    #[arg(long, env = "LIVEKIT_API_KEY", value_name = "KEY")]
+    api_key: Option<String>,
+    /// Relative file names lie below it instead of the working directory.
+    #[arg(long, value_name = "FOLDER")]
+    local_root: Option<PathBuf>,
+    /// Ends the recording after so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    max_duration: Option<u64>,
+    /// Gives up when nothing could be recorded for so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    start_timeout: Option<u64>,
+    /// The media program; without it, `spillway-media` beside this one.
+    #[arg(long, env = media::PROGRAM_VARIABLE, value_name = "PROGRAM")]
+    media: Option<PathBuf>,
+    /// debug, info, warn or error.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log_level: String,
+    /// One JSON object a line instead of text.
+    #[arg(long)]
+    log_json: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // What we hold is not for other processes of this user, our own child included.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    let outcome = match &arguments.request {
+        Some(_) => alone(arguments),
+        None => serve(),
+    };
+    outcome.unwrap_or_else(|failed| {
+        telemetry::init("info", telemetry::Form::Text);
+        error!("{failed:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    // The recording is made elsewhere: here are only words.
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("start the runtime")
+}
+
+fn form(json: bool) -> telemetry::Form {
+    if json { telemetry::Form::Json } else { telemetry::Form::Text }
+}
+
+fn serve() -> anyhow::Result<ExitCode> {
+    let names = Names::from_env(|name| std::env::var(name).ok())?;
+    let (handover, key) = ticket::handover(stdin().lock())?;
+    let level = if handover.log.level.is_empty() { "info" } else { &handover.log.level };
+    telemetry::init(level, form(handover.log.json));
+    runtime()?.block_on(route::serve(names, &handover.redis, key))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn alone(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    telemetry::init(&arguments.log_level, form(arguments.log_json));
+    let secret = |name| std::env::var(name).ok().filter(|value| !value.is_empty()).map(Secret::new);
+    let access = Access {
+        ws_url: arguments.ws_url,
+        api_key: arguments.api_key,
+        api_secret: secret("LIVEKIT_API_SECRET"),
+        token: secret("LIVEKIT_TOKEN"),
+    };
+    let limits = Limits { max_duration_ns: arguments.max_duration.map(|s| s * 1_000_000_000), ..Limits::default() };
+    let settings = Settings {
+        local_root: arguments.local_root,
+        start_timeout_ms: arguments.start_timeout.map_or(0, |s| s * 1000),
+        ..Settings::default()
+    };
+    let file = arguments.request.context("no request")?;
+    let shot = oneshot::prepare(oneshot::read(&file)?, &access, limits)?;
+    let program = arguments.media.map_or_else(media::program, Ok)?;
+    let info = runtime()?.block_on(route::alone(shot, &settings, program))?;
+    let mut line = serde_json::to_string_pretty(&info).context("write the EgressInfo")?;
+    line.push('\n');
+    stdout().write_all(line.as_bytes()).context("write the EgressInfo")?;
+    let recorded = matches!(info.status(), EgressStatus::EgressComplete | EgressStatus::EgressLimitReached);
+    Ok(if recorded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

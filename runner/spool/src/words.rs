@@ -26,7 +26,7 @@ pub struct StartOrder {
 }
 
 /// Knobs of the media process; the defaults are those of the configuration reference.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MediaSettings {
     /// How long a hole in a track's RTP is waited for, milliseconds.

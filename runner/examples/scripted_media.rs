@@ -1,0 +1,96 @@
+//! Stands in for `spillway-media` in the runner's tests: speaks the same words over the same socket pair and writes real
+//! files, but what it does is a script, and the script is the room's name: words joined by `-`.
+//!
+//! `wait` never starts · `record` records until stopped · `die` aborts while recording · `exit3` leaves with a code ·
+//! `mute` stops talking · `deaf` ignores the stop · `full`, `evicted`, `refused`, `closed` end that way · `degraded`,
+//! `environment`, `nonsense` say so.
+
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use spillway_plan::Container;
+use spillway_spool::framing::media_end;
+use spillway_spool::{EndReason, Happening, Order, Quality, SpoolFile, TrackFacts};
+
+/// How often the script records a little.
+const STEP: Duration = Duration::from_millis(20);
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let (mut reader, writer) = media_end()?;
+    let (send, orders) = mpsc::channel();
+    std::thread::spawn(move || {
+        while let Ok(Some(order)) = reader.hear() {
+            let _ = send.send(order);
+        }
+    });
+    let Ok(Order::Start(start)) = orders.recv() else { return Ok(()) };
+    let script = start.plan.room_name.clone();
+    let does = |word: &str| script.split('-').any(|part| part == word);
+    let say = |happening: Happening| writer.say(&happening);
+    let alive = |media_ns| Happening::Alive { media_ns, lag_ms: 0, backlog_bytes: 0 };
+
+    say(alive(0))?;
+    if does("environment") {
+        let mut names: Vec<String> = std::env::vars().map(|(name, _)| name).collect();
+        names.sort();
+        let score = std::fs::read_to_string("/proc/self/oom_score_adj")?;
+        say(Happening::Noted { words: format!("environment {} oom {}", names.join(" "), score.trim()) })?;
+    }
+    if does("nonsense") {
+        use std::io::Write;
+        use std::os::fd::AsFd;
+        let mut raw = std::os::unix::net::UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+        raw.write_all(b"{\"happening\":\"of a newer version\"}\n")?;
+    }
+    if does("refused") {
+        let why = EndReason::Failed { code: "unauthenticated".into(), words: "server refuses the token".into() };
+        return Ok(say(Happening::Ended { why })?);
+    }
+    let room_id = if does("other") { "RM_other" } else { "RM_scripted" };
+    say(Happening::Joined { room_id: room_id.into(), room_name: script.clone() })?;
+    if does("wait") {
+        say(Happening::Waiting { what: "waiting for the first track".into() })?;
+        loop {
+            match orders.recv_timeout(Duration::from_millis(200)) {
+                Ok(Order::Stop) if does("deaf") => {}
+                Ok(Order::Stop) => return Ok(say(Happening::Ended { why: EndReason::Stopped })?),
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => say(alive(0))?,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+    }
+
+    let facts = TrackFacts { publisher_identity: "ann".into(), track_id: "TR_1".into(), ..TrackFacts::default() };
+    say(Happening::Opening { file: 0, container: Container::Ogg, facts })?;
+    let Ok(Order::WriteTo { file: 0, path }) = orders.recv() else { return Ok(()) };
+    let mut file = SpoolFile::create(&path, Container::Ogg)?;
+    let started_at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as i64;
+    say(Happening::Started { at: started_at })?;
+    let began = Instant::now();
+    let why = loop {
+        file.append(&[b'x'; 100])?;
+        let media_ns = began.elapsed().as_nanos() as u64;
+        if !does("mute") {
+            say(Happening::Wrote { file: 0, end: file.end(), sealed_to: file.sealed_to(), media_ns })?;
+            say(alive(media_ns))?;
+        }
+        let old_enough = began.elapsed() > Duration::from_millis(300);
+        match orders.recv_timeout(STEP) {
+            Ok(Order::Stop) if !does("deaf") => break EndReason::Stopped,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            _ if !old_enough => {}
+            _ if does("die") => std::process::abort(),
+            _ if does("exit3") => std::process::exit(3),
+            _ if does("full") => break EndReason::Full { words: "no space left on the disk".into() },
+            _ if does("evicted") => break EndReason::Evicted,
+            _ if does("closed") => break EndReason::SourceClosed { words: "the room was closed".into() },
+            _ => {}
+        }
+    };
+    let degraded = if does("degraded") { vec!["frozen for 3.0 s".to_owned()] } else { vec![] };
+    let ended_at = started_at + began.elapsed().as_nanos() as i64;
+    let quality = Quality { media_ms: began.elapsed().as_millis() as u64, degraded, ..Quality::default() };
+    say(Happening::Closed { file: 0, bytes: file.end(), started_at, ended_at, quality })?;
+    Ok(say(Happening::Ended { why })?)
+}

@@ -1,0 +1,94 @@
+//! What a runner is told besides the request: by the dispatcher (one line on standard input, settings in the ticket) or
+//! by whoever started it with `--request`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use spillway_bus::RedisConfig;
+use spillway_plan::Limits;
+use spillway_process::Secret;
+use spillway_spool::MediaSettings;
+
+use crate::session::machine::Rules;
+
+/// The line the launcher writes: the key to the ticket and the way to Redis. Names travel in the environment, secrets
+/// here, so that they are in no process list.
+#[derive(Debug, Deserialize)]
+pub struct Handover {
+    /// Text of the ticket key.
+    pub ticket_key: Secret,
+    pub redis: RedisConfig,
+    #[serde(default)]
+    pub log: LogSettings,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct LogSettings {
+    pub level: String,
+    pub json: bool,
+}
+
+/// The runner's part of a dispatcher's configuration; it travels in the ticket. What is unknown is ignored, so that a
+/// newer dispatcher may start an older runner.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// Relative file names lie below it; `None`: below the working directory.
+    pub local_root: Option<PathBuf>,
+    /// The media program; `None`: as the environment says, else beside our own executable.
+    pub media_program: Option<PathBuf>,
+    pub media: MediaSettings,
+    /// Silence of the media process that counts as its death.
+    pub hang_after_ms: u64,
+    /// How long an egress may wait for its first media; 0: until the room ends.
+    pub start_timeout_ms: u64,
+    /// How long the media process may stand still while it finishes its files.
+    pub drain_patience_ms: u64,
+    /// How long the last report is offered to livekit-server; after that a dispatcher delivers it.
+    pub report_patience_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            local_root: None,
+            media_program: None,
+            media: MediaSettings::default(),
+            hang_after_ms: 10_000,
+            start_timeout_ms: 0,
+            drain_patience_ms: 30_000,
+            report_patience_ms: 30_000,
+        }
+    }
+}
+
+impl Settings {
+    pub fn rules(&self, limits: &Limits) -> Rules {
+        Rules {
+            max_duration: limits.max_duration_ns.map(Duration::from_nanos),
+            max_file_bytes: limits.max_file_bytes,
+            start_timeout: (self.start_timeout_ms > 0).then(|| Duration::from_millis(self.start_timeout_ms)),
+            hang_after: Duration::from_millis(self.hang_after_ms),
+            drain_patience: Duration::from_millis(self.drain_patience_ms),
+        }
+    }
+
+    /// Absolute.
+    pub fn root(&self) -> std::io::Result<PathBuf> {
+        let here = std::env::current_dir()?;
+        Ok(self.local_root.as_ref().map_or(here.clone(), |root| here.join(root)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_without_settings_means_the_defaults() {
+        assert_eq!(serde_json::from_str::<Settings>(r#"{"of_a_newer_version": 1}"#).unwrap(), Settings::default());
+        assert_eq!(Settings::default().rules(&Limits::default()).start_timeout, None);
+    }
+}

@@ -1,0 +1,80 @@
+//! StopEgress and UpdateStream for our egress, from the moment it is ours until its end is acknowledged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use prost::Message;
+use spillway_bus::{Bid, Bus, BusError, Handler, Incoming, Routing, RpcServer};
+use spillway_protocol::rpc::service;
+use spillway_protocol::{Code, EgressId, RpcError};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tracing::info;
+
+use crate::report::{Report, Stage};
+use crate::session::machine::{Asker, Event};
+
+/// A stop is answered with the state it led to; when that takes longer than this, with the state as it is.
+const STOP_SEEN: Duration = Duration::from_secs(1);
+
+pub struct Control {
+    server: RpcServer,
+}
+
+impl Control {
+    /// Calls are heard when it returns.
+    pub async fn open(
+        bus: &Bus,
+        egress_id: &EgressId,
+        inbox: mpsc::Sender<Event>,
+        reports: watch::Receiver<Report>,
+    ) -> Result<Self, BusError> {
+        let server = RpcServer::new(bus, service::EGRESS_HANDLER);
+        let stop = Arc::new(StopEgress { inbox, reports });
+        server.serve(service::STOP_EGRESS, egress_id.as_str(), Routing::Queue, stop).await?;
+        server.serve(service::UPDATE_STREAM, egress_id.as_str(), Routing::Queue, Arc::new(UpdateStream)).await?;
+        Ok(Self { server })
+    }
+
+    /// Calls in hand are answered first.
+    pub async fn close(self) {
+        self.server.close().await;
+    }
+}
+
+struct StopEgress {
+    inbox: mpsc::Sender<Event>,
+    reports: watch::Receiver<Report>,
+}
+
+#[async_trait]
+impl Handler for StopEgress {
+    async fn bid(&self, _: &Incoming) -> Bid {
+        Bid::Now(1.0)
+    }
+
+    /// Idempotent: the first one acts, every one is answered with the state.
+    async fn answer(&self, _: Incoming) -> Result<Vec<u8>, RpcError> {
+        info!("stop asked");
+        // A session that is over takes no events, and its state says so.
+        let _ = self.inbox.send(Event::StopAsked(Asker::Api)).await;
+        let mut reports = self.reports.clone();
+        let _ = timeout(STOP_SEEN, reports.wait_for(|report| report.stage() != Stage::Going)).await;
+        let info = reports.borrow().info.encode_to_vec();
+        Ok(info)
+    }
+}
+
+struct UpdateStream;
+
+#[async_trait]
+impl Handler for UpdateStream {
+    async fn bid(&self, _: &Incoming) -> Bid {
+        Bid::Now(1.0)
+    }
+
+    async fn answer(&self, _: Incoming) -> Result<Vec<u8>, RpcError> {
+        Err(RpcError::new(Code::Unimplemented, "UpdateStream: stream outputs not supported yet"))
+    }
+}

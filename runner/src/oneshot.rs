@@ -1,0 +1,220 @@
+//! `--request FILE`: one recording without Redis and without a dispatcher.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use livekit_token::{AccessToken, AccessTokenError, VideoGrants};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use spillway_plan::{Defaults, EgressPlan, Limits, PlanError};
+use spillway_process::Secret;
+use spillway_protocol::rpc::StartEgressRequest;
+use spillway_protocol::rpc::start_egress_request::Request;
+
+/// Longer than any recording, and the token is only good for its room.
+const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+const ID_CHARACTERS: &[u8] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+
+#[derive(Debug, thiserror::Error)]
+pub enum OneShotError {
+    #[error("read {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{} is neither JSON nor YAML", path.display())]
+    Syntax { path: PathBuf, source: serde_yaml_ng::Error },
+    #[error("the request must be an object with one of: {KINDS}")]
+    NoKind,
+    #[error("\"{0}\" is not known; a request has one of {KINDS}, and beside it egress_id, room_id, token, ws_url")]
+    Unknown(String),
+    #[error("\"{0}\" must be a text")]
+    NotText(&'static str),
+    #[error("\"{kind}\" is not a request of that kind")]
+    Request { kind: &'static str, source: serde_json::Error },
+    #[error("no server: name it with --ws-url, LIVEKIT_URL or \"ws_url\"")]
+    NoServer,
+    #[error(
+        "no way in: LIVEKIT_API_KEY and LIVEKIT_API_SECRET, or a room token in LIVEKIT_TOKEN or \"token\", are needed"
+    )]
+    NoKeys,
+    #[error("make a room token")]
+    Token(#[source] AccessTokenError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+const KINDS: &str = "room_composite, participant, track_composite, track";
+
+/// What the command line and the environment say.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    pub ws_url: Option<String>,
+    pub api_key: Option<String>,
+    pub api_secret: Option<Secret>,
+    pub token: Option<Secret>,
+}
+
+/// A request, read and planned, and the way into its room.
+#[derive(Clone, Debug)]
+pub struct OneShot {
+    pub start: StartEgressRequest,
+    pub plan: EgressPlan,
+    pub ws_url: String,
+    pub token: Secret,
+}
+
+/// JSON is YAML, so one reader does for both.
+pub fn read(path: &Path) -> Result<Value, OneShotError> {
+    let text =
+        if path == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
+    let text = text.map_err(|source| OneShotError::Read { path: path.to_owned(), source })?;
+    serde_yaml_ng::from_str(&text).map_err(|source| OneShotError::Syntax { path: path.to_owned(), source })
+}
+
+pub fn prepare(request: Value, access: &Access, limits: Limits) -> Result<OneShot, OneShotError> {
+    let mut start = start_request(request)?;
+    if start.egress_id.is_empty() {
+        start.egress_id = new_id();
+    }
+    if start.ws_url.is_empty() {
+        start.ws_url = access.ws_url.clone().ok_or(OneShotError::NoServer)?;
+    }
+    if start.token.is_empty()
+        && let Some(token) = &access.token
+    {
+        start.token = token.reveal().clone();
+    }
+    let keys = access.api_key.as_deref().zip(access.api_secret.as_ref());
+    let defaults = Defaults { mints_tokens: keys.is_some(), limits, ..Defaults::default() };
+    if start.token.is_empty() && keys.is_none() {
+        return Err(OneShotError::NoKeys);
+    }
+    let plan = spillway_plan::plan(&start, &defaults)?;
+    if let (true, Some((key, secret))) = (start.token.is_empty(), keys) {
+        start.token = room_token(key, secret, &plan).map_err(OneShotError::Token)?;
+    }
+    Ok(OneShot { ws_url: start.ws_url.clone(), token: Secret::new(std::mem::take(&mut start.token)), plan, start })
+}
+
+/// As livekit/egress joins: hidden, as a recorder, under the egress id (UpdateLayout finds it by that).
+fn room_token(key: &str, secret: &Secret, plan: &EgressPlan) -> Result<String, AccessTokenError> {
+    AccessToken::with_api_key(key, secret.reveal())
+        .with_identity(&plan.egress_id)
+        .with_kind("egress")
+        .with_ttl(TOKEN_LIFE)
+        .with_grants(VideoGrants {
+            room_join: true,
+            room: plan.room_name.clone(),
+            can_publish: Some(false),
+            can_subscribe: Some(true),
+            can_publish_data: Some(false),
+            hidden: true,
+            recorder: true,
+            ..VideoGrants::default()
+        })
+        .to_jwt()
+}
+
+fn start_request(request: Value) -> Result<StartEgressRequest, OneShotError> {
+    let Value::Object(fields) = request else {
+        return Err(OneShotError::NoKind);
+    };
+    let mut start = StartEgressRequest::default();
+    for (name, value) in fields {
+        match name.as_str() {
+            "egress_id" | "egressId" => start.egress_id = text("egress_id", value)?,
+            "room_id" | "roomId" => start.room_id = text("room_id", value)?,
+            "room_name" | "roomName" => start.room_name = text("room_name", value)?,
+            "token" => start.token = text("token", value)?,
+            "ws_url" | "wsUrl" => start.ws_url = text("ws_url", value)?,
+            "room_composite" | "roomComposite" => {
+                start.request = Some(Request::RoomComposite(message("room_composite", value)?))
+            }
+            "participant" => start.request = Some(Request::Participant(message("participant", value)?)),
+            "track_composite" | "trackComposite" => {
+                start.request = Some(Request::TrackComposite(message("track_composite", value)?));
+            }
+            "track" => start.request = Some(Request::Track(message("track", value)?)),
+            "web" => start.request = Some(Request::Web(message("web", value)?)),
+            "egress" => start.request = Some(Request::Egress(message("egress", value)?)),
+            _ => return Err(OneShotError::Unknown(name)),
+        }
+    }
+    // Track requests name no room: it must be known to make a token.
+    if start.request.is_some() { Ok(start) } else { Err(OneShotError::NoKind) }
+}
+
+fn text(name: &'static str, value: Value) -> Result<String, OneShotError> {
+    match value {
+        Value::String(text) => Ok(text),
+        _ => Err(OneShotError::NotText(name)),
+    }
+}
+
+fn message<T: DeserializeOwned>(kind: &'static str, value: Value) -> Result<T, OneShotError> {
+    // An empty YAML mapping reads as null.
+    let value = if value.is_null() { Value::Object(Map::new()) } else { value };
+    serde_json::from_value(value).map_err(|source| OneShotError::Request { kind, source })
+}
+
+fn new_id() -> String {
+    use rand::RngExt;
+    let mut random = rand::rng();
+    let tail = (0..12).map(|_| char::from(ID_CHARACTERS[random.random_range(0..ID_CHARACTERS.len())]));
+    "EG_".chars().chain(tail).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use spillway_plan::{Kind, Source};
+
+    fn access() -> Access {
+        Access {
+            ws_url: Some("ws://127.0.0.1:7880".to_owned()),
+            api_key: Some("devkey".to_owned()),
+            api_secret: Some(Secret::new("a-secret-that-is-long-enough-for-hmac".to_owned())),
+            token: None,
+        }
+    }
+
+    fn yaml(text: &str) -> Value {
+        serde_yaml_ng::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn json_and_yaml_with_either_spelling_are_the_same_request() {
+        let requests = [
+            json!({"track": {"roomName": "r", "trackId": "TR_1", "file": {"filepath": "a.mp4"}}}),
+            json!({"track": {"room_name": "r", "track_id": "TR_1", "file": {"filepath": "a.mp4"}}}),
+            yaml("track:\n  room_name: r\n  track_id: TR_1\n  file:\n    filepath: a.mp4\n"),
+        ];
+        for request in requests {
+            let shot = prepare(request, &access(), Limits::default()).unwrap();
+            assert_eq!(shot.plan.kind, Kind::Track);
+            assert_eq!(shot.plan.source, Source::Track { track_id: "TR_1".to_owned() });
+            assert!(shot.plan.egress_id.starts_with("EG_") && shot.plan.egress_id.len() == 15);
+        }
+    }
+
+    #[test]
+    fn the_token_opens_that_room_only_and_publishes_nothing() {
+        let request =
+            json!({"room_composite": {"room_name": "r", "file_outputs": [{"filepath": "a.mp4"}]}, "egress_id": "EG_x"});
+        let shot = prepare(request, &access(), Limits::default()).unwrap();
+        let claims = livekit_token::Claims::from_unverified(shot.token.reveal()).unwrap();
+        assert_eq!((claims.sub.as_str(), claims.kind.as_str(), claims.video.room.as_str()), ("EG_x", "egress", "r"));
+        assert!(claims.video.hidden && claims.video.recorder && !claims.video.can_publish());
+        assert!(!format!("{shot:?}").contains(shot.token.reveal()));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let track = || json!({"track": {"room_name": "r", "track_id": "TR_1", "file": {"filepath": "a.mp4"}}});
+        let words = |request, access: &Access| prepare(request, access, Limits::default()).unwrap_err().to_string();
+        assert!(words(track(), &Access { ws_url: None, ..access() }).contains("--ws-url"));
+        assert!(words(track(), &Access { api_secret: None, ..access() }).contains("LIVEKIT_API_SECRET"));
+        assert!(words(json!({"trak": {}}), &access()).starts_with("\"trak\" is not known"));
+        assert!(words(json!(3), &access()).contains("room_composite"));
+        assert!(words(json!({"track": {"nosuch": 1}}), &access()).contains("track"));
+    }
+}

@@ -1,0 +1,208 @@
+//! The two ways through the runner: for a dispatcher, and alone.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use spillway_bus::{Bus, Heartbeats, IoClient, RedisConfig, Registry, Ticket, TicketKey, Tickets};
+use spillway_plan::EgressPlan;
+use spillway_process::retry::Schedule;
+use spillway_process::stop::{Signal, Signals};
+use spillway_protocol::Code;
+use spillway_protocol::ledger::{Fact, Ledger, Outcome};
+use spillway_protocol::livekit::EgressInfo;
+use tokio::sync::mpsc;
+use tracing::{Instrument, info, info_span, warn};
+
+use crate::clock;
+use crate::config::Settings;
+use crate::control::Control;
+use crate::life::Life;
+use crate::oneshot::OneShot;
+use crate::report::{Delivered, Desk, Reporter};
+use crate::session::machine::{Asker, Event};
+use crate::session::{Ended, Job, drive, media};
+use crate::ticket::{self, Names};
+
+/// Stops and news for the session; a handful at most.
+const INBOX: usize = 16;
+const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How it went for whoever started us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Recorded or failed, and said so.
+    Served(Delivered),
+    /// Taken by somebody else, stopped or settled before it was ours.
+    NotOurs,
+}
+
+/// One egress of a dispatcher.
+pub async fn serve(names: Names, redis: &RedisConfig, key: TicketKey) -> anyhow::Result<Done> {
+    let span = info_span!("egress", egress_id = %names.egress_id);
+    async {
+        let bus = connect(redis).await.context("connect to redis")?;
+        let Some(ticket) = ticket::take(&Tickets::new(&bus, key), &names).await.context("take the ticket")? else {
+            info!("no ticket for us");
+            return Ok(Done::NotOurs);
+        };
+        serve_ticket(&bus, names, ticket).await
+    }
+    .instrument(span)
+    .await
+}
+
+async fn connect(redis: &RedisConfig) -> Result<Bus, spillway_bus::BusError> {
+    let give_up = tokio::time::Instant::now() + CONNECT_PATIENCE;
+    let mut waits = Schedule::new(Duration::from_millis(100), Duration::from_secs(2));
+    loop {
+        match Bus::connect(redis).await {
+            Ok(bus) => return Ok(bus),
+            Err(error) if tokio::time::Instant::now() >= give_up => return Err(error),
+            Err(error) => {
+                warn!(error = %spillway_process::chain(&error), "redis does not answer, trying again");
+                tokio::time::sleep(waits.wait()).await;
+            }
+        }
+    }
+}
+
+/// The order of `spec/psrpc.md` 5.3: reachable first, then the owner, only then the room.
+pub async fn serve_ticket(bus: &Bus, names: Names, ticket: Ticket) -> anyhow::Result<Done> {
+    let signals = Signals::listen().context("listen for signals")?;
+    let registry = Registry::new(bus);
+    let Some(before) = registry.get(&names.egress_id).await.context("read the record")? else {
+        info!("no record of this egress");
+        return Ok(Done::NotOurs);
+    };
+    let ledger: Ledger = serde_json::from_str(&before.ledger).context("read the ledger in the record")?;
+    let reporter = Reporter::new(ledger, Duration::from_secs(60));
+    let (inbox, events) = mpsc::channel(INBOX);
+    let control = Control::open(bus, &names.egress_id, inbox.clone(), reporter.reports())
+        .await
+        .context("subscribe to our topic")?;
+    let io = IoClient::new(bus);
+    io.listen().await.context("subscribe to answers")?;
+    let life = Life {
+        heartbeats: Heartbeats::new(bus),
+        registry: registry.clone(),
+        egress_id: names.egress_id.clone(),
+        attempt: names.attempt,
+    };
+    life.beat(&reporter.beat()).await.context("first sign of life")?;
+    let Some(record) = ticket::own(&registry, &names).await.context("become the owner")? else {
+        info!("egress was stopped or replaced before we were there");
+        control.close().await;
+        return Ok(Done::NotOurs);
+    };
+
+    let settings = settings_of(&ticket);
+    let desk = Desk {
+        registry,
+        io,
+        egress_id: names.egress_id.clone(),
+        attempt: names.attempt,
+        record,
+        patience: Duration::from_millis(settings.report_patience_ms),
+        inbox: inbox.clone(),
+    };
+    // Subscribed before anything can be told.
+    let reports = reporter.reports();
+    let session = async {
+        match job_of(&ticket, &settings) {
+            Ok(job) => drive(job, &reporter, events).await,
+            Err(error) => {
+                reporter.tell(Fact::Over(Outcome::Failed { code: Code::Internal, words: format!("{error:#}") }));
+                Ended::Told
+            }
+        }
+    };
+    let recorded = async {
+        tokio::pin!(session);
+        let reporting = desk.run(reports);
+        tokio::pin!(reporting);
+        tokio::select! {
+            ended = &mut session => match ended {
+                Ended::Told => reporting.await,
+                Ended::Disowned => Delivered::NotOurs,
+            },
+            // The media process may need a moment longer to leave.
+            delivered = &mut reporting => {
+                session.await;
+                delivered
+            }
+        }
+    };
+    let delivered = tokio::select! {
+        delivered = recorded => delivered,
+        () = life.run(&reporter, inbox.clone()) => Delivered::Left,
+        () = obey_signals(signals, inbox) => Delivered::Left,
+    };
+    control.close().await;
+    info!(?delivered, "done");
+    Ok(Done::Served(delivered))
+}
+
+/// What a dispatcher of another version sends is no reason to lose a recording.
+fn settings_of(ticket: &Ticket) -> Settings {
+    if ticket.runner.is_null() {
+        return Settings::default();
+    }
+    serde_json::from_value(ticket.runner.clone()).unwrap_or_else(|error| {
+        warn!(%error, "runner settings in the ticket not understood, defaults taken");
+        Settings::default()
+    })
+}
+
+fn job_of(ticket: &Ticket, settings: &Settings) -> anyhow::Result<Job> {
+    let plan: EgressPlan = serde_json::from_str(ticket.plan_json.reveal()).context("read the plan in the ticket")?;
+    Ok(Job {
+        ws_url: ticket.ws_url.clone(),
+        token: ticket.token.clone(),
+        media: settings.media.clone(),
+        program: settings.media_program.clone().map_or_else(media::program, Ok)?,
+        root: settings.root().context("find the working directory")?,
+        rules: settings.rules(&plan.limits),
+        plan,
+    })
+}
+
+async fn obey_signals(mut signals: Signals, inbox: mpsc::Sender<Event>) {
+    loop {
+        let signal = signals.next().await;
+        info!(
+            signal = match signal {
+                Signal::Term => "SIGTERM",
+                Signal::Int => "SIGINT",
+            },
+            "asked to finish"
+        );
+        let _ = inbox.send(Event::StopAsked(Asker::Signal)).await;
+    }
+}
+
+/// One recording without a dispatcher; what became of it.
+pub async fn alone(shot: OneShot, settings: &Settings, program: PathBuf) -> anyhow::Result<EgressInfo> {
+    let signals = Signals::listen().context("listen for signals")?;
+    let span = info_span!("egress", egress_id = %shot.plan.egress_id, room = %shot.plan.room_name);
+    let reporter = Reporter::new(Ledger::accept(&shot.start, clock::unix_ns()), Duration::from_secs(5));
+    let (inbox, events) = mpsc::channel(INBOX);
+    let job = Job {
+        rules: settings.rules(&shot.plan.limits),
+        root: settings.root().context("find the working directory")?,
+        media: settings.media.clone(),
+        plan: shot.plan,
+        ws_url: shot.ws_url,
+        token: shot.token,
+        program,
+    };
+    async {
+        tokio::select! {
+            _ = drive(job, &reporter, events) => {}
+            () = obey_signals(signals, inbox) => {}
+        }
+    }
+    .instrument(span)
+    .await;
+    Ok(reporter.info())
+}

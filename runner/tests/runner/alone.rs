@@ -1,0 +1,269 @@
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::{scripted_media, until};
+
+struct Run {
+    folder: tempfile::TempDir,
+    child: Child,
+}
+
+/// What it said in the end.
+struct Told {
+    info: Value,
+    code: Option<i32>,
+    log: String,
+}
+
+fn start(script: &str, filepath: &str, arguments: &[&str]) -> Run {
+    let folder = tempfile::tempdir().unwrap();
+    let request = folder.path().join("request.json");
+    let body = json!({"track": {"room_name": script, "track_id": "TR_1", "file": {"filepath": filepath}}, "egress_id": "EG_1"});
+    std::fs::write(&request, body.to_string()).unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_spillway-runner"))
+        .arg("--request")
+        .arg(&request)
+        .args(["--ws-url", "ws://127.0.0.1:1", "--local-root", "out"])
+        .args(arguments)
+        .env("LIVEKIT_API_KEY", "devkey")
+        .env("LIVEKIT_API_SECRET", "canary-secret-canary-secret-canary")
+        .env("SPILLWAY_MEDIA", scripted_media())
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    Run { folder, child }
+}
+
+impl Run {
+    fn out(&self) -> PathBuf {
+        self.folder.path().join("out")
+    }
+
+    fn signal(&self, pid: u32, signal: Signal) {
+        kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+    }
+
+    /// The media process, once it exists.
+    fn media(&self) -> u32 {
+        let children = format!("/proc/{0}/task/{0}/children", self.child.id());
+        until("a media process", || {
+            // Threads of the runner start it too: look at all of them.
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).ok()?;
+            let lists = tasks.flatten().map(|task| task.path().join("children")).chain([PathBuf::from(&children)]);
+            lists
+                .flat_map(|list| std::fs::read_to_string(list))
+                .find_map(|pids| pids.split_whitespace().next()?.parse().ok())
+        })
+    }
+
+    fn recorded(&self, file: &Path) {
+        until("bytes in the file", || std::fs::metadata(file).ok().filter(|metadata| metadata.len() > 500));
+    }
+
+    fn told(self) -> (Told, tempfile::TempDir) {
+        let Output { status, stdout, stderr } = self.child.wait_with_output().unwrap();
+        let log = String::from_utf8_lossy(&stderr).into_owned();
+        let info = serde_json::from_slice(&stdout).unwrap_or_else(|error| panic!("{error}: {log}"));
+        assert!(!log.contains("canary"), "{log}");
+        (Told { info, code: status.code(), log }, self.folder)
+    }
+}
+
+fn ns(value: &Value) -> i64 {
+    value.as_str().unwrap_or_default().parse().unwrap_or_default()
+}
+
+#[test]
+fn a_recording_ends_at_its_limit_and_everything_about_it_is_told() {
+    let run = start("record", "a/{publisher_identity}-{track_id}.ogg", &["--max-duration", "1"]);
+    let file = run.out().join("a/ann-TR_1.ogg");
+    let (told, _folder) = run.told();
+    assert_eq!(told.info["status"], "EGRESS_LIMIT_REACHED", "{}", told.log);
+    assert_eq!(told.code, Some(0));
+    assert_eq!(told.info["error"], "Session limit reached");
+    let result = &told.info["fileResults"][0];
+    assert_eq!(result["filename"], "a/ann-TR_1.ogg");
+    assert_eq!(result["location"], file.display().to_string());
+    assert_eq!(ns(&result["size"]) as u64, std::fs::metadata(&file).unwrap().len());
+    assert!((500_000_000..1_500_000_000).contains(&ns(&result["duration"])), "{result}");
+    assert_eq!(told.info["file"], *result, "the deprecated single result");
+    let manifest = std::fs::read_to_string(file.with_file_name("EG_1.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["files"][0]["location"], result["location"]);
+    assert_eq!(manifest["publisher_identity"], "ann");
+    assert!(manifest["quality"]["media_ms"].as_u64().unwrap() > 500);
+    assert!(told.log.contains("egress_id=EG_1"), "{}", told.log);
+}
+
+#[test]
+fn sigterm_finishes_the_file() {
+    let run = start("record-nonsense", "a.ogg", &[]);
+    run.recorded(&run.out().join("a.ogg"));
+    run.signal(run.child.id(), Signal::TERM);
+    let (told, _folder) = run.told();
+    assert_eq!(told.info["status"], "EGRESS_COMPLETE", "{}", told.log);
+    assert_eq!(told.info["details"], "End reason: Process killed");
+    assert_eq!(told.code, Some(0));
+}
+
+#[test]
+fn a_killed_media_process_is_told_at_once_and_its_file_stays() {
+    for (signal, words) in [
+        (Signal::KILL, "media process was killed by signal 9 (SIGKILL)"),
+        (Signal::ILL, "media process was killed by signal 4 (SIGILL)"),
+    ] {
+        let run = start("record", "a.ogg", &[]);
+        let file = run.out().join("a.ogg");
+        run.recorded(&file);
+        run.signal(run.media(), signal);
+        let killed = Instant::now();
+        let (told, _folder) = run.told();
+        assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
+        assert_eq!(told.info["status"], "EGRESS_FAILED");
+        assert_eq!(told.info["error"], words);
+        assert_eq!(told.info["errorCode"], 500);
+        assert_eq!(told.code, Some(1));
+        let result = &told.info["fileResults"][0];
+        assert_eq!(ns(&result["size"]) as u64, std::fs::metadata(&file).unwrap().len());
+        assert!(ns(&result["duration"]) > 10_000_000, "{result}");
+        assert!(!file.with_file_name("EG_1.json").exists(), "no manifest of a failure");
+    }
+}
+
+#[test]
+fn a_crash_and_a_strange_exit_have_words() {
+    for (script, words) in [
+        ("record-die", "media process was killed by signal 6 (SIGABRT)"),
+        ("record-exit3", "media process ended with exit code 3"),
+    ] {
+        let (told, _folder) = start(script, "a.ogg", &[]).told();
+        assert_eq!(told.info["error"], words);
+        assert_eq!(told.info["status"], "EGRESS_FAILED");
+    }
+}
+
+#[test]
+fn a_stop_before_the_first_media_leaves_nothing_behind() {
+    for script in ["wait", "wait-deaf"] {
+        let run = start(script, "a.ogg", &[]);
+        run.media();
+        let pid = run.media();
+        run.signal(run.child.id(), Signal::TERM);
+        let out = run.out();
+        let (told, _folder) = run.told();
+        assert_eq!(told.info["status"], "EGRESS_ABORTED", "{}", told.log);
+        assert_eq!((told.info["errorCode"].as_i64(), told.code), (Some(412), Some(1)));
+        assert!(!out.join("a.ogg").exists());
+        assert!(!Path::new(&format!("/proc/{pid}")).exists(), "no orphan");
+    }
+}
+
+#[test]
+fn nobody_publishing_ends_at_the_start_timeout() {
+    let (told, _folder) = start("wait", "a.ogg", &["--start-timeout", "1"]).told();
+    assert_eq!(told.info["status"], "EGRESS_ABORTED");
+    assert!(told.info["details"].as_str().unwrap().contains("waiting for the first track"), "{}", told.info);
+}
+
+#[test]
+fn ends_are_told_as_they_are() {
+    for (script, status, code, error) in [
+        ("record-full", "EGRESS_FAILED", 429, "no space left on the disk"),
+        ("refused", "EGRESS_FAILED", 401, "server refuses the token"),
+        ("record-evicted", "EGRESS_FAILED", 409, "another participant joined"),
+        ("record-closed", "EGRESS_COMPLETE", 0, ""),
+    ] {
+        let (told, _folder) = start(script, "a.ogg", &[]).told();
+        assert_eq!(told.info["status"], status, "{script}");
+        assert_eq!(told.info["errorCode"].as_i64().unwrap_or_default(), code, "{script}");
+        assert!(told.info["error"].as_str().unwrap_or_default().contains(error), "{}", told.info);
+        let recorded = script.starts_with("record");
+        assert_eq!(ns(&told.info["fileResults"][0]["size"]) > 0, recorded, "{}", told.info);
+    }
+}
+
+#[test]
+fn a_degraded_recording_is_complete_and_says_so() {
+    let (told, _folder) = start("record-closed-degraded", "a.ogg", &[]).told();
+    assert_eq!(told.info["status"], "EGRESS_COMPLETE");
+    let details = told.info["details"].as_str().unwrap();
+    assert!(details.starts_with("End reason: Source closed") && details.contains("frozen for 3.0 s"), "{details}");
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_one_clear_error() {
+    let (told, _folder) = start("record", "/proc/nowhere/a.ogg", &[]).told();
+    assert_eq!(told.info["status"], "EGRESS_FAILED");
+    assert_eq!(told.info["errorCode"], 400);
+    assert!(
+        told.info["error"].as_str().unwrap().starts_with("cannot create the folder /proc/nowhere"),
+        "{}",
+        told.info
+    );
+}
+
+#[test]
+fn an_older_recording_of_that_name_survives_an_aborted_one() {
+    let run = start("wait", "a.ogg", &[]);
+    std::fs::create_dir_all(run.out()).unwrap();
+    std::fs::write(run.out().join("a.ogg"), "older").unwrap();
+    run.media();
+    run.signal(run.child.id(), Signal::TERM);
+    let out = run.out();
+    let (told, _folder) = run.told();
+    assert_eq!(told.info["status"], "EGRESS_ABORTED");
+    assert_eq!(std::fs::read(out.join("a.ogg")).unwrap(), b"older");
+}
+
+#[test]
+fn the_media_process_gets_no_secret_and_dies_first_of_hunger() {
+    let (told, _folder) = start("record-closed-environment", "a.ogg", &[]).told();
+    let details = told.info["details"].as_str().unwrap();
+    assert!(details.contains("environment") && details.contains("PATH"), "{details}");
+    assert!(!details.contains("LIVEKIT") && !details.contains("SPILLWAY_MEDIA"), "{details}");
+    assert!(details.contains("oom 800;"), "{details}");
+}
+
+#[test]
+fn a_killed_runner_leaves_no_media_process() {
+    let mut run = start("record", "a.ogg", &[]);
+    run.recorded(&run.out().join("a.ogg"));
+    let media = run.media();
+    run.signal(run.child.id(), Signal::KILL);
+    run.child.wait().unwrap();
+    until("the media process leaves", || {
+        let stat = std::fs::read_to_string(format!("/proc/{media}/stat"));
+        stat.map_or(true, |stat| stat.contains(") Z ")).then_some(())
+    });
+}
+
+#[test]
+fn a_wrong_request_is_refused_with_its_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    for (request, words) in [
+        (r#"{"trak": {}}"#, "\"trak\" is not known"),
+        (r#"{"track": {"room_name": "r", "file": {"filepath": "a"}}}"#, "track_id"),
+        ("{]", "neither JSON nor YAML"),
+        (r#"{"web": {"url": "http://x"}}"#, "not supported yet"),
+    ] {
+        let file = folder.path().join("r.json");
+        std::fs::write(&file, request).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_spillway-runner"))
+            .arg("--request")
+            .arg(&file)
+            .args(["--ws-url", "ws://127.0.0.1:1", "--api-key", "k"])
+            .env("LIVEKIT_API_SECRET", "s".repeat(32))
+            .env("SPILLWAY_MEDIA", scripted_media())
+            .output()
+            .unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{log}");
+        assert!(log.contains(words) && !log.contains("panicked"), "{log}");
+    }
+}

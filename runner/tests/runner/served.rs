@@ -1,0 +1,347 @@
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use prost::Message;
+use serde_json::json;
+use spillway_bus::{
+    Bid, Bus, CallOptions, Created, Decision, Handler, Heartbeats, Incoming, Phase, Record, Registry, Routing,
+    RpcClient, RpcServer, Ticket, TicketKey, Tickets,
+};
+use spillway_plan::Defaults;
+use spillway_process::Secret;
+use spillway_protocol::ledger::Ledger;
+use spillway_protocol::livekit::{
+    EgressInfo, EgressStatus, StopEgressRequest, TrackEgressRequest, track_egress_request,
+};
+use spillway_protocol::rpc::{StartEgressRequest, service, start_egress_request::Request};
+use spillway_protocol::{Code, EgressId, RpcError, livekit};
+use spillway_runner::report::Delivered;
+use spillway_runner::route::{Done, serve_ticket};
+use spillway_runner::ticket::{self, Names};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::scripted_media;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Dispatcher and livekit-server around one runner, on a bus in memory.
+struct Stage {
+    bus: Bus,
+    folder: tempfile::TempDir,
+    id: EgressId,
+    tickets: Tickets,
+    heard: Heard,
+    /// livekit-server; `None` while it is away.
+    server: Option<RpcServer>,
+}
+
+/// Every UpdateEgress, in the order of arrival.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<EgressInfo>>>);
+
+#[async_trait]
+impl Handler for Heard {
+    async fn bid(&self, _: &Incoming) -> Bid {
+        Bid::Now(1.0)
+    }
+
+    async fn answer(&self, incoming: Incoming) -> Result<Vec<u8>, RpcError> {
+        let info =
+            EgressInfo::decode(incoming.request).map_err(|e| RpcError::new(Code::MalformedRequest, e.to_string()))?;
+        self.0.lock().unwrap().push(info);
+        Ok(vec![])
+    }
+}
+
+fn start_request(script: &str) -> StartEgressRequest {
+    let file = livekit::DirectFileOutput { filepath: "a.ogg".into(), ..Default::default() };
+    StartEgressRequest {
+        egress_id: "EG_1".into(),
+        room_id: "RM_scripted".into(),
+        token: "room-token".into(),
+        ws_url: "ws://127.0.0.1:1".into(),
+        request: Some(Request::Track(TrackEgressRequest {
+            room_name: script.into(),
+            track_id: "TR_1".into(),
+            output: Some(track_egress_request::Output::File(file)),
+            ..Default::default()
+        })),
+        ..Default::default()
+    }
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let bus = Bus::memory();
+        let tickets = Tickets::new(&bus, TicketKey::random());
+        let id = EgressId::parse("EG_1").unwrap();
+        let mut stage =
+            Self { bus, folder: tempfile::tempdir().unwrap(), id, tickets, heard: Heard::default(), server: None };
+        stage.livekit_is_there().await;
+        stage
+    }
+
+    async fn livekit_is_there(&mut self) {
+        let server = RpcServer::new(&self.bus, service::IO_INFO);
+        server.serve(service::UPDATE_EGRESS, "", Routing::Queue, Arc::new(self.heard.clone())).await.unwrap();
+        self.server = Some(server);
+    }
+
+    fn registry(&self) -> Registry {
+        Registry::new(&self.bus)
+    }
+
+    /// What a dispatcher does up to the launch.
+    async fn launch(&self, script: &str) -> (Names, Option<Ticket>) {
+        let start = start_request(script);
+        let plan = spillway_plan::plan(&start, &Defaults::default()).unwrap();
+        let ledger = Ledger::accept(&start, 1);
+        let record = Record {
+            phase: Phase::Launching,
+            attempt: 1,
+            info: ledger.info().encode_to_vec(),
+            ledger: serde_json::to_string(&ledger).unwrap(),
+            ..Record::new(self.id.clone(), 1)
+        };
+        assert_eq!(self.registry().create(&record).await.unwrap(), Created::Yes);
+        let ticket = Ticket {
+            egress_id: self.id.clone(),
+            attempt: 1,
+            request: Secret::new(start.encode_to_vec()),
+            plan_json: Secret::new(serde_json::to_string(&plan).unwrap()),
+            token: Secret::new(start.token.clone()),
+            ws_url: start.ws_url.clone(),
+            runner: json!({
+                "local_root": self.folder.path(),
+                "media_program": scripted_media(),
+                "hang_after_ms": 800,
+                "drain_patience_ms": 500,
+                "report_patience_ms": 1500,
+            }),
+        };
+        let claim = self.tickets.put(&ticket, Duration::from_secs(60)).await.unwrap();
+        let names = Names { egress_id: self.id.clone(), attempt: 1, claim };
+        let ticket = ticket::take(&self.tickets, &names).await.unwrap();
+        (names, ticket)
+    }
+
+    async fn run(&self, script: &str) -> JoinHandle<Done> {
+        let (names, ticket) = self.launch(script).await;
+        let bus = self.bus.clone();
+        tokio::spawn(async move { serve_ticket(&bus, names, ticket.unwrap()).await.unwrap() })
+    }
+
+    async fn call(&self, method: &'static str) -> Result<EgressInfo, RpcError> {
+        let client = RpcClient::new(&self.bus, service::EGRESS_HANDLER);
+        let request = StopEgressRequest { egress_id: self.id.to_string() }.encode_to_vec();
+        let answer = client.call(method, self.id.as_str(), request, &CallOptions::queue().timeout(PATIENCE)).await?;
+        Ok(EgressInfo::decode(answer).unwrap())
+    }
+
+    fn statuses(&self) -> Vec<EgressStatus> {
+        self.heard.0.lock().unwrap().iter().map(EgressInfo::status).collect()
+    }
+
+    async fn record(&self) -> Record {
+        self.registry().get(&self.id).await.unwrap().unwrap()
+    }
+
+    /// Waits for a state that livekit-server has heard of.
+    async fn heard(&self, status: EgressStatus) {
+        let wait = async {
+            while !self.statuses().contains(&status) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{status:?} not in {:?}", self.statuses()));
+    }
+
+    async fn settled_by_somebody_else(&self) {
+        self.registry()
+            .update(&self.id, |record| {
+                record.phase = Phase::Over;
+                Decision::Write
+            })
+            .await
+            .unwrap();
+    }
+}
+
+async fn done(run: JoinHandle<Done>) -> Done {
+    timeout(PATIENCE, run).await.expect("the runner ends").expect("it does not panic")
+}
+
+use EgressStatus::{EgressAborted, EgressActive, EgressComplete, EgressEnding, EgressFailed};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_from_launch_to_acknowledged_end() {
+    let stage = Stage::new().await;
+    let run = stage.run("record").await;
+    stage.heard(EgressActive).await;
+    let record = stage.record().await;
+    assert_eq!(record.phase, Phase::Running);
+    let (_, beat) = Heartbeats::new(&stage.bus).last(&stage.id).await.unwrap().unwrap();
+    assert_eq!(beat.attempt, 1);
+
+    let asked = Instant::now();
+    let first = stage.call(service::STOP_EGRESS).await.unwrap();
+    assert!(matches!(first.status(), EgressEnding | EgressComplete), "{:?}", first.status());
+    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
+    assert!(asked.elapsed() < Duration::from_millis(1500), "{:?}", asked.elapsed());
+
+    let statuses = stage.statuses();
+    assert!(statuses.is_sorted_by_key(|status| *status as i32), "{statuses:?}");
+    assert_eq!(statuses.last(), Some(&EgressComplete));
+    let last = stage.heard.0.lock().unwrap().last().unwrap().clone();
+    assert_eq!(last.details, "End reason: StopEgress API");
+    assert!(last.file_results[0].size > 0 && last.ended_at > 0);
+    let record = stage.record().await;
+    assert_eq!((record.phase, EgressInfo::decode(record.info.as_slice()).unwrap()), (Phase::Over, last));
+    assert!(stage.registry().list_live().await.unwrap().is_empty(), "finished");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stop_is_idempotent_and_other_methods_say_what_is_missing() {
+    let stage = Stage::new().await;
+    let run = stage.run("record-deaf").await;
+    stage.heard(EgressActive).await;
+    let error = stage.call(service::UPDATE_STREAM).await.unwrap_err();
+    assert_eq!(error.code, Code::Unimplemented);
+    assert!(error.message.contains("not supported yet"));
+    for _ in 0..3 {
+        assert_eq!(stage.call(service::STOP_EGRESS).await.unwrap().status(), EgressEnding);
+    }
+    // The media process ignores the stop and keeps recording: patience is for standing still only.
+    stage.settled_by_somebody_else().await;
+    assert_eq!(done(run).await, Done::Served(Delivered::NotOurs));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_while_waiting_aborts_at_once() {
+    let stage = Stage::new().await;
+    let run = stage.run("wait").await;
+    let wait = async {
+        while stage.record().await.phase != Phase::Running {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, wait).await.unwrap();
+    let info = stage.call(service::STOP_EGRESS).await.unwrap();
+    assert_eq!((info.status(), info.error_code), (EgressAborted, 412));
+    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
+    assert_eq!(stage.statuses().last(), Some(&EgressAborted));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_answered_by_a_dispatcher_reaches_the_session() {
+    let stage = Stage::new().await;
+    let run = stage.run("record").await;
+    stage.heard(EgressActive).await;
+    stage
+        .registry()
+        .update(&stage.id, |record| {
+            record.stop_asked = true;
+            Decision::Write
+        })
+        .await
+        .unwrap();
+    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
+    assert_eq!(stage.statuses().last(), Some(&EgressComplete));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hanging_media_process_is_dead_and_its_file_kept() {
+    let stage = Stage::new().await;
+    let run = stage.run("record-mute").await;
+    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
+    let last = stage.heard.0.lock().unwrap().last().unwrap().clone();
+    assert_eq!((last.status(), last.error_code), (EgressFailed, 500));
+    assert!(last.error.contains("said nothing"), "{}", last.error);
+    assert!(last.file_results[0].size > 0);
+    assert!(stage.folder.path().join("a.ogg").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_was_stopped_or_replaced_before_the_start_says_nothing() {
+    for spoil in [
+        |record: &mut Record| record.phase = Phase::Over,
+        |record: &mut Record| record.stop_asked = true,
+        |record: &mut Record| record.attempt = 2,
+    ] {
+        let stage = Stage::new().await;
+        let (names, ticket) = stage.launch("record").await;
+        stage
+            .registry()
+            .update(&stage.id, |record| {
+                spoil(record);
+                Decision::Write
+            })
+            .await
+            .unwrap();
+        assert_eq!(serve_ticket(&stage.bus, names, ticket.unwrap()).await.unwrap(), Done::NotOurs);
+        assert_eq!(stage.statuses(), []);
+        assert!(std::fs::read_dir(stage.folder.path()).unwrap().next().is_none(), "nothing was begun");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_is_taken_once() {
+    let stage = Stage::new().await;
+    let (names, ticket) = stage.launch("record").await;
+    assert!(ticket.is_some());
+    assert!(ticket::take(&stage.tickets, &names).await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settled_egress_is_left_without_a_word() {
+    let stage = Stage::new().await;
+    let run = stage.run("record").await;
+    stage.heard(EgressActive).await;
+    stage.settled_by_somebody_else().await;
+    assert_eq!(done(run).await, Done::Served(Delivered::NotOurs));
+    assert_eq!(stage.statuses(), [EgressActive]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_livekit_server_the_end_is_left_for_a_dispatcher() {
+    let mut stage = Stage::new().await;
+    if let Some(server) = stage.server.take() {
+        server.close().await;
+    }
+    let run = stage.run("record-closed").await;
+    assert_eq!(done(run).await, Done::Served(Delivered::Left));
+    let record = stage.record().await;
+    assert_eq!(record.phase, Phase::Over);
+    assert_eq!(EgressInfo::decode(record.info.as_slice()).unwrap().status(), EgressComplete);
+    assert_eq!(stage.registry().list_live().await.unwrap().len(), 1, "still to be delivered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_record_is_written_again() {
+    let stage = Stage::new().await;
+    let run = stage.run("record").await;
+    stage.heard(EgressActive).await;
+    stage.registry().forget(&stage.id).await.unwrap();
+    let wait = async {
+        while stage.registry().get(&stage.id).await.unwrap().is_none() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, wait).await.unwrap();
+    assert_eq!(stage.record().await.phase, Phase::Running);
+    stage.call(service::STOP_EGRESS).await.unwrap();
+    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
+    assert_eq!(stage.statuses().last(), Some(&EgressComplete));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_room_of_the_same_name_is_not_recorded() {
+    let stage = Stage::new().await;
+    let run = stage.run("record-other").await;
+    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
+    let last = stage.heard.0.lock().unwrap().last().unwrap().clone();
+    assert_eq!(last.status(), EgressAborted);
+    assert!(last.details.contains("the room had ended"), "{}", last.details);
+}
