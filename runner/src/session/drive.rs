@@ -175,8 +175,7 @@ impl Driver<'_> {
         let place = Place::of(&self.job.plan, output, container, facts, clock::local(), &self.job.root);
         let prepared = place.clone();
         // A network disk may take its time; control must not wait for it.
-        let new =
-            spawn_blocking(move || prepared.prepare()).await.unwrap_or_else(|_| Err(PlaceError::NotAsked(file)))?;
+        let new = spawn_blocking(move || prepared.prepare()).await.unwrap_or(Err(PlaceError::NotAsked(file)))?;
         info!(file = %place.location.display(), "file opened");
         let path = place.location.clone();
         self.files.opened(file, place, facts.clone(), new);

@@ -56,9 +56,7 @@ impl Run {
             // Threads of the runner start it too: look at all of them.
             let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).ok()?;
             let lists = tasks.flatten().map(|task| task.path().join("children")).chain([PathBuf::from(&children)]);
-            lists
-                .flat_map(|list| std::fs::read_to_string(list))
-                .find_map(|pids| pids.split_whitespace().next()?.parse().ok())
+            lists.flat_map(std::fs::read_to_string).find_map(|pids| pids.split_whitespace().next()?.parse().ok())
         })
     }
 

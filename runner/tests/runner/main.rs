@@ -1,6 +1,8 @@
 //! The runner as others see it: `alone` starts the program with `--request`, `served` plays dispatcher and
 //! livekit-server on a bus in memory. The media process is `examples/scripted_media.rs`.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod alone;
 mod served;
 
