@@ -5,7 +5,7 @@ use spillway_bus::{BusError, Created, Decision, IoClient, Phase, Record, Registr
 use spillway_process::chain;
 use spillway_protocol::EgressId;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::{Report, Stage};
@@ -50,7 +50,13 @@ enum Pen {
 impl Desk {
     /// Ends with the last report.
     pub async fn run(self, mut reports: watch::Receiver<Report>) -> Delivered {
+        // What the dispatcher has said is known.
+        let mut behind = false;
         loop {
+            if !behind && reports.changed().await.is_err() {
+                // The session left without a last report: it was disowned.
+                return Delivered::NotOurs;
+            }
             let report = reports.borrow_and_update().clone();
             if report.stage() == Stage::Over {
                 return self.deliver_last(&report).await;
@@ -60,16 +66,12 @@ impl Desk {
                 let _ = self.inbox.send(Event::Disowned).await;
                 return Delivered::NotOurs;
             }
+            behind = false;
             if let Err(error) = self.io.update_egress(&report.info, ONE_UPDATE).await {
-                warn!(code = %error.code, error = %error, "update not delivered, the next one will try again");
-                tokio::select! {
-                    () = sleep(Duration::from_secs(1)) => continue,
-                    changed = reports.changed() => if changed.is_ok() { continue },
-                }
-            }
-            if reports.changed().await.is_err() {
-                // The session left without a last report: it was disowned.
-                return Delivered::NotOurs;
+                warn!(code = %error.code, error = %error, "update not delivered, the newest will be tried again");
+                behind = true;
+                // A newer one need not wait.
+                let _ = timeout(Duration::from_secs(1), reports.changed()).await;
             }
         }
     }
