@@ -3,9 +3,11 @@
 
 pub mod arrival;
 pub mod assemble;
+pub mod dump;
 mod packet;
 mod reception;
 mod reorder;
+pub mod replay;
 pub mod room;
 
 pub use packet::Packet;

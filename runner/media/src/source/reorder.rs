@@ -9,8 +9,9 @@ use super::packet::Packet;
 const BEYOND_REPAIR: u64 = 3000;
 /// Packets that may pile up behind one hole; beyond it the hole is given up early, so that memory is bounded.
 const MOST_WAITING: usize = 20_000;
-/// How far before the first packet seen the stream may really have begun.
+/// How far before the first packet seen the stream may really have begun, and for how long it is looked out for.
 const EARLIER_START: u64 = 64;
+const EARLIER_WAIT: Duration = Duration::from_millis(100);
 
 /// The jitter buffer of one RTP stream.
 ///
@@ -27,6 +28,7 @@ pub struct Reorder {
     /// The packet before `next` ended a frame, or nothing was ever released before it.
     clean: bool,
     released_any: bool,
+    began: Option<Duration>,
     blocked_since: Option<Duration>,
     highest: u64,
     counts: Counts,
@@ -65,6 +67,7 @@ impl Reorder {
             seen_to: 0,
             clean: false,
             released_any: false,
+            began: None,
             blocked_since: None,
             highest: 0,
             counts: Counts::default(),
@@ -82,6 +85,7 @@ impl Reorder {
 
     pub fn put(&mut self, packet: Packet) {
         let seq = packet.seq;
+        self.began.get_or_insert(packet.at);
         match self.next {
             None => {
                 self.next = Some(seq);
@@ -120,9 +124,8 @@ impl Reorder {
             if !padding && !headless {
                 break;
             }
-            // Before the first frame an earlier packet may still come and give this one its head.
-            if headless && !self.released_any && self.patience_left(now).is_some() {
-                break;
+            if headless && let Some(until) = self.earlier_until(now) {
+                return Next::WaitUntil(until);
             }
             if headless {
                 self.counts.torn += 1;
@@ -144,10 +147,6 @@ impl Reorder {
             return Next::Frame(frame.into_values().filter(|packet| !packet.payload.is_empty()).collect());
         }
         let Some((&beyond, _)) = self.waiting.range(self.seen_to..).next() else {
-            if !self.released_any && self.patience_left(now).is_none() {
-                // A beginning that never got its head.
-                return self.give_up(self.highest + 1);
-            }
             // Only the rest of the newest frame is missing; nothing says yet that it is lost.
             return match self.patience_left(now) {
                 Some(until) => Next::WaitUntil(until),
@@ -195,6 +194,12 @@ impl Reorder {
             }
         }
         None
+    }
+
+    /// Before the first frame an earlier packet may still come and give the head of the line its beginning.
+    fn earlier_until(&self, now: Duration) -> Option<Duration> {
+        let until = self.began?.saturating_add(EARLIER_WAIT.min(self.patience));
+        (!self.released_any && now < until).then_some(until)
     }
 
     fn give_up(&mut self, up_to: u64) -> Next {
@@ -289,6 +294,17 @@ mod tests {
         assert_eq!(seqs(&reorder.next(ms(90))), [0, 1]);
         assert_eq!(seqs(&reorder.next(ms(90))), [2, 3]);
         assert_eq!((reorder.counts().lost, reorder.counts().recovered), (0, 1));
+    }
+
+    #[test]
+    fn a_stream_that_begins_in_the_middle_of_a_frame_begins_with_the_next() {
+        let mut reorder = Reorder::new(Duration::from_secs(2));
+        for seq in 1..9 {
+            reorder.put(packet(seq, 3, ms(0)));
+        }
+        assert_eq!(reorder.next(ms(0)), Next::WaitUntil(ms(100)));
+        assert_eq!(seqs(&reorder.next(ms(100))), [3, 4, 5]);
+        assert_eq!((reorder.counts().torn, reorder.counts().lost), (2, 0));
     }
 
     #[test]

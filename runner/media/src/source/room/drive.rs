@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,6 +25,7 @@ use super::net::TcpNews;
 use super::peer::Peer;
 use super::{Command, Delivery, JoinOptions, SharedOrigin};
 use crate::source::arrival::Arrival;
+use crate::source::dump::{Dump, Record, What};
 use crate::source::reception::{Reception, ReceptionOptions, TICK};
 
 /// After a batch of datagrams the next is not read before this: a frame's packets come together.
@@ -87,6 +89,7 @@ pub(super) async fn run(
         next_stats: now + STATS_EVERY,
         read_after: now,
         over: None,
+        dump: options.dump.as_deref().and_then(open_dump),
     };
     drive.run().await;
 }
@@ -98,6 +101,10 @@ async fn leave_asked(commands: &mut mpsc::UnboundedReceiver<Command>) {
             return;
         }
     }
+}
+
+fn open_dump(path: &Path) -> Option<Dump> {
+    Dump::create(path).inspect_err(|error| warn!(%error, path = %path.display(), "arrivals are not kept")).ok()
 }
 
 async fn server_address(ws_url: &str) -> Option<SocketAddr> {
@@ -146,6 +153,7 @@ struct Drive {
     read_after: Instant,
     /// The end is decided; what is still on its way may come until then.
     over: Option<(Instant, EndReason)>,
+    dump: Option<Dump>,
 }
 
 impl Drive {
@@ -215,6 +223,7 @@ impl Drive {
             return;
         }
         let since = self.since(now);
+        self.keep(since, What::Tick);
         self.reception.tick(since);
         self.next_tick = now + if self.reception.is_receiving() { TICK } else { IDLE_TICK };
         let changes = self.model.tick(since);
@@ -448,7 +457,18 @@ impl Drive {
     }
 
     fn receive(&mut self, arrival: Arrival, at: Duration) {
+        if self.dump.is_some() {
+            self.keep(at, What::Arrived(arrival.clone()));
+        }
         self.reception.on(arrival, at);
+    }
+
+    fn keep(&mut self, at: Duration, what: What) {
+        let Some(dump) = &mut self.dump else { return };
+        if let Err(error) = dump.keep(&Record::new(at, what)) {
+            warn!(%error, "arrivals are no longer kept");
+            self.dump = None;
+        }
     }
 
     /// Arrivals to the reception, what it made to the listener.
@@ -501,11 +521,15 @@ impl Drive {
         self.peer.read();
         self.deliver().await;
         let now = self.since(Instant::now());
+        self.keep(now, What::Finish);
         self.reception.finish(now);
         self.hand_out();
         self.say_stats();
         let why = self.over.take().map_or(EndReason::Stopped, |(_, why)| why);
         self.say(Delivery::Ended(why));
+        if let Some(Err(error)) = self.dump.take().map(Dump::finish) {
+            warn!(%error, "arrivals are not all kept");
+        }
         // The listener has its end; the server learns ours.
         drop(self.outbox);
         if tokio::time::timeout(Duration::from_secs(2), link::leave(&self.link.client)).await.is_err() {

@@ -73,7 +73,12 @@ impl Peer {
     pub(super) fn new(server: Option<SocketAddr>, lose: f64) -> Self {
         let now = Instant::now();
         // Without RED the server forwards the plain Opus out of it.
-        let rtc = RtcConfig::new().set_rtp_mode(true).enable_opus(true, false).build(now);
+        let rtc = RtcConfig::new()
+            .set_rtp_mode(true)
+            .enable_opus(true, false)
+            .enable_pcmu(true, false)
+            .enable_pcma(true, false)
+            .build(now);
         let mut peer = Self {
             rtc,
             net: Net::new(),

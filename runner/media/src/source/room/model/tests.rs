@@ -1,1 +1,157 @@
+use super::*;
 
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn track(sid: &str, kind: TrackType, source: TrackSource) -> TrackInfo {
+    TrackInfo { sid: sid.to_owned(), r#type: kind as i32, source: source as i32, ..TrackInfo::default() }
+}
+
+fn camera(sid: &str) -> TrackInfo {
+    track(sid, TrackType::Video, TrackSource::Camera)
+}
+
+fn microphone(sid: &str) -> TrackInfo {
+    track(sid, TrackType::Audio, TrackSource::Microphone)
+}
+
+fn person(sid: &str, version: u32, tracks: &[TrackInfo]) -> ParticipantInfo {
+    ParticipantInfo {
+        sid: sid.to_owned(),
+        identity: sid.trim_start_matches("PA_").to_owned(),
+        version,
+        state: participant_info::State::Active as i32,
+        tracks: tracks.to_vec(),
+        ..ParticipantInfo::default()
+    }
+}
+
+fn gone(sid: &str) -> ParticipantInfo {
+    ParticipantInfo { state: participant_info::State::Disconnected as i32, ..person(sid, 99, &[]) }
+}
+
+fn me() -> ParticipantInfo {
+    ParticipantInfo { sid: "PA_me".to_owned(), ..ParticipantInfo::default() }
+}
+
+fn model(source: Source) -> Model {
+    Model::new(source, true, true, Duration::from_secs(30))
+}
+
+fn subscribed(changes: &[Change]) -> Vec<&str> {
+    changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::Subscribe(sid) => Some(sid.as_str()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn over(changes: &[Change]) -> Option<&EndReason> {
+    changes.iter().find_map(|change| match change {
+        Change::Over(why) => Some(why),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_room_takes_every_track_also_late_ones_and_never_ends_by_itself() {
+    let mut model = model(Source::Room);
+    let changes = model.joined(&me(), &[person("PA_a", 1, &[camera("TR_1")])], ms(0));
+    assert_eq!(subscribed(&changes), ["TR_1"]);
+    let changes = model.update(&[person("PA_a", 2, &[camera("TR_1"), microphone("TR_2")])], ms(100));
+    assert_eq!(subscribed(&changes), ["TR_2"]);
+    let changes = model.update(&[gone("PA_a")], ms(200));
+    assert!(changes.contains(&Change::Left { sid: "TR_1".to_owned() }));
+    assert_eq!(over(&changes), None);
+}
+
+#[test]
+fn a_participants_camera_and_microphone_or_its_screen_share() {
+    let screen = track("TR_s", TrackType::Video, TrackSource::ScreenShare);
+    let tracks = [camera("TR_1"), microphone("TR_2"), screen];
+    for (screen_share, expected) in [(false, vec!["TR_1", "TR_2"]), (true, vec!["TR_s"])] {
+        let mut model = model(Source::Participant { identity: "a".to_owned(), screen_share });
+        let changes = model.joined(&me(), &[person("PA_a", 1, &tracks), person("PA_b", 1, &[camera("TR_9")])], ms(0));
+        assert_eq!(subscribed(&changes), expected);
+        assert_eq!(over(&model.update(&[person("PA_a", 2, &[])], ms(10))), None, "unpublishing does not end it");
+        let changes = model.update(&[gone("PA_a")], ms(20));
+        assert!(matches!(over(&changes), Some(EndReason::SourceClosed { words }) if words == "participant a left"));
+    }
+}
+
+#[test]
+fn what_does_not_appear_is_not_found_by_its_name() {
+    let mut track = model(Source::Track { track_id: "TR_x".to_owned() });
+    let changes = track.joined(&me(), &[], ms(0));
+    assert_eq!(changes, [Change::Waiting("waiting for track TR_x".to_owned())]);
+    assert_eq!(over(&track.tick(ms(29_999))), None);
+    let failed = |words: &str| EndReason::Failed { code: "not_found".to_owned(), words: words.to_owned() };
+    assert_eq!(over(&track.tick(ms(30_000))), Some(&failed("track TR_x not found")));
+    let mut participant = model(Source::Participant { identity: "x".to_owned(), screen_share: false });
+    participant.joined(&me(), &[], ms(0));
+    assert_eq!(over(&participant.tick(ms(30_000))), Some(&failed("participant x not found")));
+}
+
+#[test]
+fn a_microphone_named_as_the_video_track_is_refused() {
+    let mut model = model(Source::Tracks { audio: None, video: Some("TR_2".to_owned()) });
+    let changes = model.joined(&me(), &[person("PA_a", 1, &[microphone("TR_2")])], ms(0));
+    let words = "track TR_2 is audio, but was named as the video track".to_owned();
+    assert_eq!(over(&changes), Some(&EndReason::Failed { code: "invalid_argument".to_owned(), words }));
+}
+
+#[test]
+fn two_named_tracks_end_with_the_last_of_them() {
+    let mut model = model(Source::Tracks { audio: Some("TR_2".to_owned()), video: Some("TR_1".to_owned()) });
+    model.joined(&me(), &[person("PA_a", 1, &[camera("TR_1"), microphone("TR_2")])], ms(0));
+    assert_eq!(over(&model.update(&[person("PA_a", 2, &[microphone("TR_2")])], ms(10))), None);
+    let changes = model.update(&[person("PA_a", 3, &[])], ms(20));
+    assert!(matches!(over(&changes), Some(EndReason::SourceClosed { words }) if words == "track TR_1 and TR_2 ended"));
+}
+
+#[test]
+fn older_news_of_a_participant_change_nothing() {
+    let mut model = model(Source::Room);
+    model.joined(&me(), &[person("PA_a", 5, &[camera("TR_1")])], ms(0));
+    assert_eq!(model.update(&[person("PA_a", 4, &[])], ms(10)), []);
+}
+
+#[test]
+fn after_a_rejoin_the_same_source_under_a_new_sid_goes_on() {
+    let mut model = model(Source::Track { track_id: "TR_1".to_owned() });
+    model.joined(&me(), &[person("PA_a", 1, &[camera("TR_1")])], ms(0));
+    let changes = model.rejoined(&me(), &[], true, ms(5000));
+    assert_eq!((subscribed(&changes), over(&changes)), (vec![], None), "the server was restarted and is still empty");
+    let changes = model.update(&[person("PA_a2", 1, &[])], ms(9000));
+    assert_eq!(over(&changes), None);
+    let returned = ParticipantInfo { identity: "a".to_owned(), ..person("PA_a2", 2, &[camera("TR_7")]) };
+    let changes = model.update(&[returned], ms(9500));
+    assert_eq!((subscribed(&changes), over(&changes)), (vec!["TR_7"], None));
+    assert_eq!(over(&model.tick(ms(60_000))), None);
+}
+
+#[test]
+fn who_does_not_come_back_after_a_rejoin_ends_the_recording() {
+    let mut model = model(Source::Participant { identity: "a".to_owned(), screen_share: false });
+    model.joined(&me(), &[person("PA_a", 1, &[camera("TR_1")])], ms(0));
+    model.rejoined(&me(), &[], true, ms(5000));
+    assert_eq!(over(&model.tick(ms(34_999))), None);
+    assert!(matches!(over(&model.tick(ms(35_000))), Some(EndReason::SourceClosed { .. })));
+}
+
+#[test]
+fn our_own_metadata_is_a_layout_and_speakers_are_loudest_first() {
+    let mut model = model(Source::Room);
+    model.joined(&me(), &[person("PA_a", 1, &[]), person("PA_b", 1, &[])], ms(0));
+    let own = ParticipantInfo { metadata: r#"{"layout":"speaker-light"}"#.to_owned(), ..me() };
+    assert_eq!(model.update(std::slice::from_ref(&own), ms(1)), [Change::Layout("speaker-light".to_owned())]);
+    assert_eq!(model.update(&[own], ms(2)), []);
+    let speaker = |sid: &str, level, active| SpeakerInfo { sid: sid.to_owned(), level, active };
+    model.speakers(&[speaker("PA_a", 0.2, true)]);
+    let loud = model.speakers(&[speaker("PA_b", 0.7, true)]);
+    assert_eq!(loud, [Change::Speakers(vec!["b".to_owned(), "a".to_owned()])]);
+    assert_eq!(model.speakers(&[speaker("PA_b", 0.0, false)]), [Change::Speakers(vec!["a".to_owned()])]);
+}
