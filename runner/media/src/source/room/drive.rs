@@ -28,8 +28,9 @@ use crate::source::arrival::Arrival;
 use crate::source::dump::{Dump, Record, What};
 use crate::source::reception::{Reception, ReceptionOptions, TICK};
 
-/// After a batch of datagrams the next is not read before this: a frame's packets come together.
-const READ_EVERY: Duration = Duration::from_millis(5);
+/// After a batch of datagrams neither sockets nor timers are looked at before this: a frame's packets come together,
+/// and a hundred wake-ups a second cost a third of what each packet's own would.
+const READ_EVERY: Duration = Duration::from_millis(10);
 /// Packets sent before the news of an end may still be on their way.
 const LAST_PACKETS: Duration = Duration::from_millis(300);
 const STATS_EVERY: Duration = Duration::from_secs(2);
@@ -168,10 +169,7 @@ impl Drive {
                 break;
             }
             let reading = now >= self.read_after;
-            let mut wake = self.peer.wake_at().min(self.next_tick);
-            if !reading {
-                wake = wake.min(self.read_after);
-            }
+            let wake = self.peer.wake_at().min(self.next_tick).max(self.read_after);
             tokio::select! {
                 biased;
                 command = self.commands.recv() => self.command(command).await,
