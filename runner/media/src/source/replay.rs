@@ -57,3 +57,6 @@ impl Replay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
