@@ -42,6 +42,10 @@ pub enum Arrival {
     },
     /// Our own connection is lost: every stream is over, publications may come back.
     Interrupted,
+    /// Our connection does not work (or works again): who is silent now may be gone for longer.
+    Trouble {
+        on: bool,
+    },
     /// Identities, loudest first.
     Speakers {
         identities: Vec<String>,

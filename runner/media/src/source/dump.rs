@@ -86,7 +86,7 @@ impl Reader {
     }
 
     /// `None` at the end, also in the middle of a record whose writer died.
-    pub fn next(&mut self) -> io::Result<Option<Record>> {
+    pub fn record(&mut self) -> io::Result<Option<Record>> {
         let mut lengths = [[0u8; 4]; 2];
         for length in &mut lengths {
             match self.file.read_exact(length) {

@@ -35,7 +35,7 @@ impl Replay {
             if self.over {
                 return None;
             }
-            match self.reader.next() {
+            match self.reader.record() {
                 Ok(Some(record)) => {
                     let at = record.at();
                     match record.what {

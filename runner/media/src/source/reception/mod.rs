@@ -64,6 +64,7 @@ pub struct Reception {
     complete: Option<SessionTime>,
     held_since: Option<Since>,
     finished: bool,
+    trouble: bool,
 }
 
 /// A track as far as it is known.
@@ -95,6 +96,7 @@ impl Reception {
             complete: None,
             held_since: None,
             finished: false,
+            trouble: false,
         }
     }
 
@@ -170,6 +172,7 @@ impl Reception {
                     self.close(stream, at);
                 }
             }
+            Arrival::Trouble { on } => self.trouble = on,
             Arrival::Speakers { identities } => {
                 let at = self.now(at);
                 self.out.push_back(Timed::Speakers { at, identities });
@@ -429,15 +432,24 @@ impl Reception {
                 self.close(ssrc, at);
             }
             self.leave(id);
-        } else if known.muted_since.is_some_and(over) && !known.absent {
+        } else if !known.absent && (known.muted_since.is_some_and(over) || self.is_cut_off(known, at)) {
             self.absent(id);
         }
     }
 
-    /// When a track that just stopped is over: one frame after its last.
+    /// While our own connection is in trouble, a regular track that is silent is not there.
+    fn is_cut_off(&self, known: &Known, at: Since) -> bool {
+        self.trouble
+            && (known.interval as u64) < REGULAR
+            && at.saturating_sub(known.last_arrival) >= self.options.patience
+    }
+
+    /// When a track that just stopped is over: one frame after its last, but nothing complete is touched.
     fn end_of(&self, known: &Known) -> Option<SessionTime> {
         let last = known.last?;
-        Some(SessionTime(last.0 + (known.interval as u64).clamp(LEAST_STEP.as_nanos() as u64, REGULAR)))
+        let complete = self.complete.unwrap_or_default();
+        let end = last.0 + (known.interval as u64).clamp(LEAST_STEP.as_nanos() as u64, REGULAR);
+        Some(complete.max(SessionTime(end)))
     }
 
     fn absent(&mut self, id: TrackId) {

@@ -40,7 +40,7 @@ fn picture(n: u64, half: u64) -> Arrival {
     let number = (n as u32).to_be_bytes();
     let mut payload = vec![if half == 0 { 0x10 } else { 0x00 }];
     if half == 0 {
-        payload.push(if n % 10 == 0 { 0x10 } else { 0x11 });
+        payload.push(if n.is_multiple_of(10) { 0x10 } else { 0x11 });
         payload.extend_from_slice(&[0x02, 0x00, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01]);
     }
     payload.extend_from_slice(&number);
@@ -200,6 +200,30 @@ fn after_a_reconnect_the_same_source_keeps_its_track_and_its_time_goes_on() {
 }
 
 #[test]
+fn while_the_connection_is_in_trouble_a_silent_track_becomes_absent_before_the_others_go_on() {
+    let mut reception = opened();
+    play(&mut reception, 0, 25, |_, _| false);
+    reception.on(Arrival::Trouble { on: true }, ms(1000));
+    for n in 50..150 {
+        reception.tick(ms(n * 20));
+    }
+    let mut complete = SessionTime(0);
+    let mut absent = 0;
+    for timed in taken(&mut reception) {
+        match timed {
+            Timed::CompleteTo { at } => complete = at,
+            Timed::Absent { at, .. } => {
+                assert!(at >= complete, "{at:?} was said to be complete to {complete:?}");
+                absent += 1;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(absent, 2);
+    assert!(complete.0 > ms(2700).as_nanos() as u64);
+}
+
+#[test]
 fn held_copies_wait_for_reports_but_not_for_ever() {
     let mut reception = Reception::new(ReceptionOptions { hold: ms(1000), ..options() });
     reception.on(Arrival::Opened { stream: VIDEO, publication: publication("TR_v", Origin::Camera) }, ms(0));
@@ -247,7 +271,7 @@ proptest! {
                     prop_assert_eq!(frame.data.len(), 18, "whole");
                     let number = number(&frame);
                     prop_assert!(frame.key || (!needs_key && Some(number) == number_before.map(|before: u32| before + 1)));
-                    prop_assert_eq!(frame.key, number % 10 == 0);
+                    prop_assert_eq!(frame.key, number.is_multiple_of(10));
                     (last, number_before, needs_key) = (Some(frame.at), Some(number), false);
                 }
                 Timed::Lost { .. } | Timed::Absent { .. } => needs_key = true,

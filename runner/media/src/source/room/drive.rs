@@ -81,6 +81,7 @@ pub(super) async fn run(
         back,
         link_up: true,
         lost_since: None,
+        trouble: false,
         media_lost_since: None,
         room_id: options.room_id.clone(),
         last_offer: None,
@@ -144,6 +145,8 @@ struct Drive {
     /// Signalling works; while it does not, `back` will say how it ended.
     link_up: bool,
     lost_since: Option<Instant>,
+    /// Signalling or media does not work, as the reception knows it.
+    trouble: bool,
     media_lost_since: Option<Instant>,
     room_id: String,
     last_offer: Option<SessionDescription>,
@@ -221,6 +224,10 @@ impl Drive {
             return;
         }
         let since = self.since(now);
+        let trouble = !self.link_up || !self.peer.is_connected();
+        if std::mem::replace(&mut self.trouble, trouble) != trouble {
+            self.receive(Arrival::Trouble { on: trouble }, since);
+        }
         self.keep(since, What::Tick);
         self.reception.tick(since);
         self.next_tick = now + if self.reception.is_receiving() { TICK } else { IDLE_TICK };

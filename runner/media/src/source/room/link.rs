@@ -84,19 +84,20 @@ pub(super) async fn join(door: &Door) -> Result<Joined, LinkError> {
 
 async fn enter(door: &Door) -> Result<Joined, LinkError> {
     let connected = SignalClient::connect(&door.ws_url, door.token.reveal(), options(), None).await;
-    let (client, response, events) = connected.map_err(judge)?;
+    let (client, response, events) = connected.map_err(|error| judge(error, &door.token))?;
     Ok(Joined { client: Arc::new(client), response, events })
 }
 
 /// Whether the server answered for good, or may answer otherwise later.
-fn judge(error: SignalError) -> LinkError {
+fn judge(error: SignalError, token: &Secret) -> LinkError {
     let status = match &error {
         SignalError::Client(status, _) | SignalError::Handshake { status } => Some(status.as_u16()),
         _ => None,
     };
     let said = match &error {
-        SignalError::Client(_, body) => body.trim().to_owned(),
-        other => other.to_string(),
+        // The server repeats a token that it cannot verify.
+        SignalError::Client(_, body) => body.trim().replace(token.reveal().as_str(), "(the token)"),
+        other => other.to_string().replace(token.reveal().as_str(), "(the token)"),
     };
     let refused = |code, words: &str| LinkError::Refused { code, words: format!("{words}: {said}") };
     match (status, &error) {
@@ -133,7 +134,7 @@ async fn try_back(client: &SignalClient, door: &Door, mut full: bool) -> Back {
                     let asked_to_leave = matches!(error, SignalError::LeaveRequest { .. });
                     full = asked_to_leave || attempt + 1 >= RESUMES;
                     info!(error = %chain(&error), attempt, "resume failed");
-                    last = judge(error);
+                    last = judge(error, &door.token);
                 }
             }
             continue;
