@@ -1,8 +1,7 @@
 //! Encoded frames that go into the file as they came: only their times are ours.
 //!
 //! A later change of the picture's size needs nothing: H264, H265 and AV1 key frames bring their parameter sets in the
-//! stream, VP8 and VP9 say their size in every key frame, and the muxer keeps the label of the first one
-//! (`pipeline::encode`). A change of the codec cannot go into the same lane; `recording` opens another file for it.
+//! stream, VP8 and VP9 say their size in every key frame, and the muxer keeps the label of the first one. A change of the codec cannot go into the same lane; `recording` opens another file for it.
 
 use bytes::Bytes;
 use gstreamer as gst;
@@ -13,7 +12,7 @@ use crate::outlet::Ivf;
 use crate::pipeline::{Feed, FeedError};
 use crate::track::{Codec, Frame, SessionTime};
 
-/// Distance of the black frames of a mute: how far the sound of a killed recording may be behind then.
+/// Distance of the black frames of a mute: players that seek find one soon.
 const BLACK_EVERY_NS: u64 = 1_000_000_000;
 
 /// Frames of one lane never stand closer than this: equal times are refused by players.
@@ -31,7 +30,7 @@ pub fn container(codec: Codec) -> Container {
 /// Whether `codec` can be copied into `container`.
 pub fn fits(codec: Codec, container: Container) -> bool {
     match container {
-        Container::Mp4 => matches!(codec, Codec::H264 | Codec::H265 | Codec::Av1 | Codec::Opus),
+        Container::Mp4 => matches!(codec, Codec::H264 | Codec::H265 | Codec::Opus),
         Container::Webm => matches!(codec, Codec::Vp8 | Codec::Vp9 | Codec::Av1 | Codec::Opus),
         Container::Ivf => codec.is_video(),
         Container::Ogg => !codec.is_video(),
@@ -105,8 +104,8 @@ impl Copy {
         })
     }
 
-    /// A muted picture is black, as in a composed recording, and mp4mux waits for a lane that has nothing: it would hold
-    /// back the sound until the picture returns. Only where every return begins with a key frame.
+    /// A muted picture is black, as in a composed recording. Every return begins with a key frame, so that a stranger's
+    /// picture before it does no harm.
     pub fn fill_with(&mut self, black: Bytes) {
         self.black = Some(black);
     }

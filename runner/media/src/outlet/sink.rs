@@ -54,6 +54,11 @@ impl Written {
         self.sealed_to.load(Ordering::Acquire)
     }
 
+    pub(crate) fn stands(&self, file: &SpoolFile) {
+        self.sealed_to.store(file.sealed_to(), Ordering::Release);
+        self.end.store(file.end(), Ordering::Release);
+    }
+
     /// Why writing stopped, once.
     pub fn take_error(&self) -> Option<SpoolError> {
         self.error.lock().ok()?.take()
@@ -115,8 +120,7 @@ mod imp {
                 gst::element_imp_error!(self, gst::ResourceError::Write, ["the spool takes no more"]);
                 return Err(gst::FlowError::Error);
             }
-            self.written.sealed_to.store(file.sealed_to(), Ordering::Release);
-            self.written.end.store(file.end(), Ordering::Release);
+            self.written.stands(file);
             state.position = at + map.len() as u64;
             Ok(())
         }

@@ -114,14 +114,12 @@ fn h264(encoding: &VideoEncoding) -> Result<Vec<gst::Element>, PipelineError> {
         H264Profile::Main => "main",
         H264Profile::High => "high",
     };
-    let caps = gst::Caps::builder("video/x-h264").field("profile", profile).build();
-    Ok(vec![
-        encoder,
-        filter(&caps)?,
-        make("h264parse", |p| p)?,
-        filter(&gst::Caps::builder("video/x-h264").field("stream-format", "avc").field("alignment", "au").build())?,
-        queue()?,
-    ])
+    let caps = gst::Caps::builder("video/x-h264")
+        .field("profile", profile)
+        .field("stream-format", "byte-stream")
+        .field("alignment", "au")
+        .build();
+    Ok(vec![encoder, filter(&caps)?])
 }
 
 fn sound(codec: AudioCodec, bitrate: u32, frequency: u32) -> Result<Vec<gst::Element>, PipelineError> {

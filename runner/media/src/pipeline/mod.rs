@@ -6,6 +6,7 @@
 mod black;
 mod encode;
 mod feed;
+mod fragmented;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -20,8 +21,9 @@ use spillway_spool::{SpoolError, SpoolFile};
 
 pub use black::black;
 pub use feed::{Feed, FeedError, Lane};
+use fragmented::Fragmented;
 
-use crate::outlet::{self, SpoolSink, Written};
+use crate::outlet::{self, Mp4Lane, SpoolSink, Written};
 use crate::track::Codec;
 
 /// What goes in and what comes out.
@@ -141,9 +143,14 @@ impl Progress {
 /// One file being made. Dropping it stops everything at once and closes the file; the bytes written so far stay written.
 pub struct Pipeline {
     gst: gst::Pipeline,
-    sink: SpoolSink,
-    written: Arc<Written>,
+    end: End,
     progress: Arc<Progress>,
+}
+
+/// What writes the file.
+enum End {
+    Sink(SpoolSink),
+    Fragmented(Arc<Fragmented>),
 }
 
 impl Pipeline {
@@ -154,45 +161,14 @@ impl Pipeline {
         tell: impl Fn(PipelineEvent) + Send + Sync + 'static,
     ) -> Result<(Self, Feeds), PipelineError> {
         let tell: Tell = Arc::new(tell);
-        let pipeline = gst::Pipeline::new();
-        let sink = SpoolSink::new(file);
-        let written = sink.written();
         let progress = Arc::new(Progress::default());
-        let mux = outlet::muxer(plan.container, plan.fragment_ms)?;
-        pipeline.add_many([&mux, sink.upcast_ref()]).map_err(build)?;
-        mux.link(&sink).map_err(build)?;
-
-        let mut feeds = Feeds::default();
-        if let Some(video) = &plan.video {
-            let (appsrc, chain) = encode::video(video)?;
-            let out = connect(&pipeline, &appsrc, chain, &mux)?;
-            if let Some(pad) = out.peer() {
-                keep_first_caps(&pad);
-                if plan.container == Container::Mp4 {
-                    // RTP's clock: times lose nothing.
-                    pad.set_property("trak-timescale", 90_000u32);
-                }
-            }
-            let (progress, tell) = (progress.clone(), tell.clone());
-            watch_lane(&out, move |ns| {
-                progress.video_ns.fetch_max(ns, Ordering::Relaxed);
-                progress.pictures.fetch_add(1, Ordering::Relaxed);
-                progress.flow(&tell);
-            });
-            feeds.video = Some(Feed::new(Lane::Video, appsrc));
-        }
-        if let Some(audio) = &plan.audio {
-            let (appsrc, chain) = encode::audio(audio)?;
-            let out = connect(&pipeline, &appsrc, chain, &mux)?;
-            let (progress, tell) = (progress.clone(), tell.clone());
-            watch_lane(&out, move |ns| {
-                progress.audio_ns.fetch_max(ns, Ordering::Relaxed);
-                progress.flow(&tell);
-            });
-            feeds.audio = Some(Feed::new(Lane::Audio, appsrc));
-        }
-
-        let pipeline = Self { gst: pipeline, sink, written, progress };
+        let pipeline = gst::Pipeline::new();
+        let (end, feeds) = if plan.container == Container::Mp4 {
+            fragmented(plan, &pipeline, file, &progress, &tell)?
+        } else {
+            muxed(plan, &pipeline, file, &progress, &tell)?
+        };
+        let pipeline = Self { gst: pipeline, end, progress };
         pipeline.watch_bus(tell)?;
         pipeline.gst.set_state(gst::State::Playing).map_err(build)?;
         Ok((pipeline, feeds))
@@ -203,7 +179,10 @@ impl Pipeline {
     }
 
     pub fn written(&self) -> Arc<Written> {
-        self.written.clone()
+        match &self.end {
+            End::Sink(sink) => sink.written(),
+            End::Fragmented(out) => out.written(),
+        }
     }
 
     /// Waits for the end of the file, drained or broken; false when it did not come.
@@ -221,18 +200,23 @@ impl Pipeline {
         if let Some(bus) = self.gst.bus() {
             bus.unset_sync_handler();
         }
-        self.sink.close();
+        match &self.end {
+            End::Sink(sink) => sink.close(),
+            End::Fragmented(out) => out.close(),
+        }
     }
 
     /// The one place where bus messages are read.
     fn watch_bus(&self, tell: Tell) -> Result<(), PipelineError> {
         let bus = self.gst.bus().ok_or_else(|| PipelineError::Build { words: "no bus".into() })?;
         let weak = self.gst.downgrade();
-        let (written, progress) = (self.written.clone(), self.progress.clone());
+        let (written, progress) = (self.written(), self.progress.clone());
+        let muxed = matches!(self.end, End::Sink(_));
         let broken = AtomicBool::new(false);
         bus.set_sync_handler(move |_, message| {
             match message.view() {
-                gst::MessageView::Eos(_) => {
+                // The end of the encoders is not yet the end of an MP4, which says it itself.
+                gst::MessageView::Eos(_) if muxed => {
                     progress.finish();
                     tell(PipelineEvent::Drained);
                 }
@@ -275,12 +259,103 @@ fn fault(error: &gst::message::Error, written: &Written) -> PipelineError {
     PipelineError::Element { element, words }
 }
 
-/// Links `appsrc`, the chain and the muxer; gives the pad before the muxer.
+/// Lanes that meet in a muxer of GStreamer's.
+fn muxed(
+    plan: &PipelinePlan,
+    pipeline: &gst::Pipeline,
+    file: SpoolFile,
+    progress: &Arc<Progress>,
+    tell: &Tell,
+) -> Result<(End, Feeds), PipelineError> {
+    let sink = SpoolSink::new(file);
+    let mux = outlet::muxer(plan.container)?;
+    pipeline.add_many([&mux, sink.upcast_ref()]).map_err(build)?;
+    mux.link(&sink).map_err(build)?;
+    let mut feeds = Feeds::default();
+    if let Some(video) = &plan.video {
+        let (appsrc, chain) = encode::video(video)?;
+        let out = connect(pipeline, &appsrc, chain, &mux)?;
+        if let Some(pad) = out.peer() {
+            keep_first_caps(&pad);
+        }
+        let (progress, tell) = (progress.clone(), tell.clone());
+        watch_lane(&out, move |ns| {
+            progress.video_ns.fetch_max(ns, Ordering::Relaxed);
+            progress.pictures.fetch_add(1, Ordering::Relaxed);
+            progress.flow(&tell);
+        });
+        feeds.video = Some(Feed::new(Lane::Video, appsrc));
+    }
+    if let Some(audio) = &plan.audio {
+        let (appsrc, chain) = encode::audio(audio)?;
+        let out = connect(pipeline, &appsrc, chain, &mux)?;
+        let (progress, tell) = (progress.clone(), tell.clone());
+        watch_lane(&out, move |ns| {
+            progress.audio_ns.fetch_max(ns, Ordering::Relaxed);
+            progress.flow(&tell);
+        });
+        feeds.audio = Some(Feed::new(Lane::Audio, appsrc));
+    }
+    Ok((End::Sink(sink), feeds))
+}
+
+/// Lanes that meet in our own MP4: encoded ones at the end of their encoder, copied ones directly.
+fn fragmented(
+    plan: &PipelinePlan,
+    pipeline: &gst::Pipeline,
+    file: SpoolFile,
+    progress: &Arc<Progress>,
+    tell: &Tell,
+) -> Result<(End, Feeds), PipelineError> {
+    let mut lanes = vec![];
+    match &plan.video {
+        Some(VideoIn::Raw { encoding, .. }) => {
+            let size = (encoding.width, encoding.height);
+            lanes.push((Lane::Video, Mp4Lane::Picture { codec: Codec::H264, size }));
+        }
+        Some(VideoIn::Copied { codec, size }) => {
+            lanes.push((Lane::Video, Mp4Lane::Picture { codec: *codec, size: *size }));
+        }
+        None => {}
+    }
+    match &plan.audio {
+        Some(AudioIn::Raw { codec: AudioCodec::Aac, frequency, .. }) => {
+            lanes.push((Lane::Audio, Mp4Lane::Aac { rate: *frequency }));
+        }
+        Some(AudioIn::Raw { codec: AudioCodec::Mp3, .. }) => return Err(build("MP3 does not go into an MP4")),
+        Some(_) => lanes.push((Lane::Audio, Mp4Lane::Opus)),
+        None => {}
+    }
+    let out = Fragmented::new(file, &lanes, plan.fragment_ms, progress.clone(), tell.clone());
+    let mut feeds = Feeds::default();
+    for (index, (lane, _)) in lanes.into_iter().enumerate() {
+        let encoded = match lane {
+            Lane::Video => plan.video.as_ref().filter(|video| matches!(video, VideoIn::Raw { .. })).map(encode::video),
+            Lane::Audio => plan.audio.as_ref().filter(|audio| matches!(audio, AudioIn::Raw { .. })).map(encode::audio),
+        };
+        let feed = match encoded.transpose()? {
+            Some((appsrc, chain)) => {
+                let sink = out.sink(lane, index, &gst::Caps::new_any());
+                pipeline.add(&sink).map_err(build)?;
+                connect(pipeline, &appsrc, chain, &sink)?;
+                Feed::new(lane, appsrc)
+            }
+            None => Feed::straight(lane, index, out.clone()),
+        };
+        match lane {
+            Lane::Video => feeds.video = Some(feed),
+            Lane::Audio => feeds.audio = Some(feed),
+        }
+    }
+    Ok((End::Fragmented(out), feeds))
+}
+
+/// Links `appsrc`, the chain and what follows; gives the pad before that.
 fn connect(
     pipeline: &gst::Pipeline,
     appsrc: &gst_app::AppSrc,
     chain: Vec<gst::Element>,
-    mux: &gst::Element,
+    next: &gst::Element,
 ) -> Result<gst::Pad, PipelineError> {
     pipeline.add(appsrc).map_err(build)?;
     let mut last: gst::Element = appsrc.clone().upcast();
@@ -289,12 +364,12 @@ fn connect(
         last.link(&element).map_err(build)?;
         last = element;
     }
-    last.link(mux).map_err(build)?;
+    last.link(next).map_err(build)?;
     last.static_pad("src").ok_or_else(|| PipelineError::Build { words: "a chain without an end".into() })
 }
 
-/// A picture that changes its size brings new caps, of which mp4mux would make a second sample entry that a file killed
-/// before its end does not have. Key frames carry their parameter sets in the stream, so the first label will do.
+/// A picture that changes its size may bring new caps, which muxers refuse. Key frames say their size themselves, so the
+/// first label will do.
 fn keep_first_caps(pad: &gst::Pad) {
     let seen = AtomicBool::new(false);
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| match &info.data {

@@ -1,0 +1,133 @@
+//! Lanes of an MP4: encoded frames go straight into our own muxer, from whichever thread has them.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use gst::prelude::*;
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+use spillway_spool::{SpoolError, SpoolFile};
+
+use super::{Lane, PipelineError, PipelineEvent, Progress, Tell};
+use crate::outlet::{Mp4, Mp4Lane, Written};
+
+/// The file and who still writes into it.
+pub(super) struct Fragmented {
+    state: Mutex<State>,
+    written: Arc<Written>,
+    progress: Arc<Progress>,
+    tell: Tell,
+}
+
+struct State {
+    /// `None`: over.
+    mp4: Option<Mp4>,
+    open: Vec<Lane>,
+}
+
+impl Fragmented {
+    pub fn new(
+        file: SpoolFile,
+        lanes: &[(Lane, Mp4Lane)],
+        fragment_ms: u64,
+        progress: Arc<Progress>,
+        tell: Tell,
+    ) -> Arc<Self> {
+        let kinds: Vec<Mp4Lane> = lanes.iter().map(|(_, kind)| *kind).collect();
+        let mp4 = Mp4::open(file, &kinds, fragment_ms.max(100) * 1_000_000);
+        let open = lanes.iter().map(|(lane, _)| *lane).collect();
+        let state = Mutex::new(State { mp4: Some(mp4), open });
+        Arc::new(Self { state, written: Arc::default(), progress, tell })
+    }
+
+    pub fn written(&self) -> Arc<Written> {
+        self.written.clone()
+    }
+
+    /// Index of a lane in the file: the order of `lanes` at the beginning.
+    pub fn push(&self, lane: Lane, index: usize, buffer: &gst::BufferRef, at_ns: u64) -> Result<(), gst::FlowError> {
+        let map = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
+        let key = lane == Lane::Audio || !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mp4 = state.mp4.as_mut().ok_or(gst::FlowError::Flushing)?;
+        let pushed = mp4.push(index, at_ns, key, &map);
+        self.written.stands(mp4.file());
+        if let Err(error) = pushed {
+            state.mp4 = None;
+            drop(state);
+            self.broke(error);
+            return Err(gst::FlowError::Error);
+        }
+        drop(state);
+        let end = at_ns + buffer.duration().map_or(0, gst::ClockTime::nseconds);
+        match lane {
+            Lane::Video => {
+                self.progress.video_ns.fetch_max(end, Ordering::Relaxed);
+                self.progress.pictures.fetch_add(1, Ordering::Relaxed);
+            }
+            Lane::Audio => {
+                self.progress.audio_ns.fetch_max(end, Ordering::Relaxed);
+            }
+        }
+        self.progress.flow(&self.tell);
+        Ok(())
+    }
+
+    /// The last lane that ends makes the file whole.
+    pub fn end(&self, lane: Lane) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = state.open.len();
+        state.open.retain(|open| *open != lane);
+        if state.open.len() == before || !state.open.is_empty() {
+            return;
+        }
+        let Some(mut mp4) = state.mp4.take() else { return };
+        drop(state);
+        let finished = mp4.finish();
+        self.written.stands(mp4.file());
+        match finished {
+            Ok(()) => {
+                self.progress.finish();
+                (self.tell)(PipelineEvent::Drained);
+            }
+            Err(error) => self.broke(error),
+        }
+    }
+
+    /// Nothing more is written.
+    pub fn close(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).mp4 = None;
+    }
+
+    fn broke(&self, source: SpoolError) {
+        self.progress.finish();
+        (self.tell)(PipelineEvent::Broke(PipelineError::Write { source }));
+    }
+
+    /// The end of an encoder's chain.
+    pub fn sink(self: &Arc<Self>, lane: Lane, index: usize, caps: &gst::Caps) -> gst::Element {
+        let (frames, ends) = (Arc::downgrade(self), Arc::downgrade(self));
+        let callbacks = gst_app::AppSinkCallbacks::builder()
+            .new_sample(move |sink| {
+                let out = frames.upgrade().ok_or(gst::FlowError::Flushing)?;
+                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                let (Some(buffer), Some(segment)) = (sample.buffer(), sample.segment()) else {
+                    return Ok(gst::FlowSuccess::Ok);
+                };
+                // Running time: x264enc moves its time stamps and its segment by a thousand hours.
+                let segment = segment.downcast_ref::<gst::ClockTime>();
+                let at = segment.and_then(|segment| segment.to_running_time(buffer.pts()));
+                let Some(at) = at else { return Ok(gst::FlowSuccess::Ok) };
+                out.push(lane, index, buffer, at.nseconds()).map(|()| gst::FlowSuccess::Ok)
+            })
+            .eos(move |_| {
+                if let Some(out) = ends.upgrade() {
+                    out.end(lane);
+                }
+            })
+            .build();
+        let sink = gst_app::AppSink::builder().caps(caps).sync(false).callbacks(callbacks).build();
+        sink.set_property("async", false);
+        sink.upcast()
+    }
+}
