@@ -95,7 +95,6 @@ impl VideoLane {
                 Next::Closed => break,
             }
         }
-        self.pictures.close();
     }
 
     fn decode(&self, bench: &mut Bench, at: SessionTime, key: bool, data: Bytes) {
@@ -149,6 +148,13 @@ impl VideoLane {
     }
 }
 
+/// However a lane ends, a panic included: nobody waits for it any longer.
+impl Drop for VideoLane {
+    fn drop(&mut self) {
+        self.pictures.close();
+    }
+}
+
 pub struct SoundLane {
     pub track: Track,
     pub inbox: Arc<Inbox>,
@@ -183,7 +189,6 @@ impl SoundLane {
                 }
             }
         }
-        self.voice.close();
     }
 
     fn decode(&self, bench: &mut Bench, at: SessionTime, data: Bytes) {
@@ -218,5 +223,11 @@ impl SoundLane {
             warn!(track = %self.track.sid, error = %chain(&error), "sound cannot be decoded");
             self.ears.noted(format!("the sound of {} could not be decoded for a while", self.track.identity));
         }
+    }
+}
+
+impl Drop for SoundLane {
+    fn drop(&mut self) {
+        self.voice.close();
     }
 }

@@ -178,17 +178,15 @@ impl Runs {
             }
         };
         self.next = Some(at + (pcm.len() / 2) as i64);
-        // What comes too late for blocks already mixed: only the rest of it is heard.
-        let late = (self.heard - at).max(0);
-        if late * 2 >= pcm.len() as i64 {
-            return;
-        }
-        pcm.drain(..(late * 2) as usize);
-        let fresh = fresh || late > 0;
         if fresh {
             fade(&mut pcm, Fade::In);
         }
-        self.pieces.push_back(Piece { at: at + late, pcm, fresh });
+        let piece = Piece { at, pcm, fresh };
+        // What comes too late for blocks already mixed: only the rest of it is heard. It is kept whole, so that a
+        // recording which starts amid a packet sounds the same whether the packet or the start was known first.
+        if piece.end() > self.heard {
+            self.pieces.push_back(piece);
+        }
     }
 
     /// A run that begins before the last one ended replaces the rest of it.

@@ -62,7 +62,9 @@ fn what_comes_too_late_is_heard_from_now_on_only() {
     let mut runs = Runs::default();
     runs.forget_before(500);
     runs.place(0, packet(0.5), false);
-    assert_eq!(runs.pieces[0].at, 500);
+    let mut mix = vec![0.0; 200];
+    runs.add(500, &mut mix, Side::Both);
+    assert!(mix.iter().all(|sample| *sample == 0.5), "amid the packet, without a fade");
     runs.forget_before(5000);
     runs.place(1000, packet(0.5), false);
     assert!(runs.pieces.is_empty());

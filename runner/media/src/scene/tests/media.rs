@@ -63,6 +63,7 @@ fn collected(pipeline: &gst::Pipeline, appsink: &gst_app::AppSink) -> Vec<(bool,
 
 /// A picture of one luma; white while it flashes: the first 50 ms of each second.
 fn flat(width: usize, height: usize, luma: u8, chroma: [u8; 2]) -> Vec<u8> {
+    assert!(width.is_multiple_of(8) && height.is_multiple_of(2), "no padding, as GStreamer lays out I420");
     let mut data = vec![luma; width * height];
     for value in chroma {
         data.extend(std::iter::repeat_n(value, width * height / 4));

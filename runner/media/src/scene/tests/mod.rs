@@ -2,6 +2,7 @@
 
 mod media;
 mod cost;
+mod chance;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::mpsc;
@@ -181,9 +182,9 @@ fn one_participant_is_recorded_to_the_picture_and_to_the_sample() {
     assert_eq!(made.left().len(), 3 * 48_000);
     let beeps = onsets(&made.left());
     assert_eq!(beeps.len(), 3, "{beeps:?}");
-    // The first beep has no silence before it, and the codec rings a little before a beep.
-    for (n, beep) in beeps.iter().enumerate().skip(1) {
-        assert!(beep.abs_diff(n * 48_000) < 240, "{beeps:?}");
+    // A codec may ring a little before a beep; half a millisecond is nothing.
+    for (n, beep) in beeps.iter().enumerate() {
+        assert!(beep.abs_diff(n * 48_000) < 24, "{beeps:?}");
     }
     assert!(made.pictures.ended && made.sound.ended);
     assert_eq!(made.stats.different_pictures, 90);
