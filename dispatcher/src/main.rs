@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use spillway_bus::Bus;
-use spillway_dispatcher::{Config, Dispatcher};
+use spillway_dispatcher::{Config, Dispatcher, config};
 use spillway_process::stop::{Signal, Signals};
 use spillway_process::telemetry::{self, Form};
 use tracing::{error, info};
@@ -19,8 +19,14 @@ use tracing::{error, info};
 )]
 struct Arguments {
     /// YAML file
+    #[arg(long, env = "EGRESS_CONFIG_FILE")]
+    config: Option<PathBuf>,
+    /// YAML text; goes before the file
+    #[arg(long, env = "EGRESS_CONFIG_BODY", hide_env_values = true)]
+    config_body: Option<String>,
+    /// Print what holds, with secrets hidden, and what was said in vain; start nothing
     #[arg(long)]
-    config: PathBuf,
+    check_config: bool,
 }
 
 #[tokio::main]
@@ -37,9 +43,14 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let path = &arguments.config;
-    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    let config = Config::from_yaml(&text).with_context(|| format!("in {}", path.display()))?;
+    let Arguments { config, config_body, check_config } = arguments;
+    let text = config::text_of(config_body, config)?;
+    let file = config::read(&text, &|name| std::env::var(name).ok())?;
+    let config = Config::from_file(&file)?;
+    if check_config {
+        print!("{}", config::check::report(&config, &file).context("print the configuration")?);
+        return Ok(());
+    }
     telemetry::init(&config.log_level, if config.log_json { Form::Json } else { Form::Text });
     let mut signals = Signals::listen().context("listen to signals")?;
     let bus = Bus::connect(&config.redis).await.context("unable to connect to redis")?;

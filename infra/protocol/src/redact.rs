@@ -14,7 +14,7 @@ pub fn redacted(request: &Request) -> Shown {
     match request.clone() {
         Request::RoomComposite(mut request) => {
             use livekit::room_composite_egress_request::Output;
-            request.custom_base_url = credentials_in_url(&request.custom_base_url);
+            request.custom_base_url = without_credentials(&request.custom_base_url);
             lists(
                 &mut request.file_outputs,
                 &mut request.stream_outputs,
@@ -32,7 +32,7 @@ pub fn redacted(request: &Request) -> Shown {
         }
         Request::Web(mut request) => {
             use livekit::web_egress_request::Output;
-            request.url = credentials_in_url(&request.url);
+            request.url = without_credentials(&request.url);
             lists(
                 &mut request.file_outputs,
                 &mut request.stream_outputs,
@@ -94,9 +94,9 @@ pub fn redacted(request: &Request) -> Shown {
             use livekit::start_egress_request::Source;
             match &mut request.source {
                 Some(Source::Template(template)) => {
-                    template.custom_base_url = credentials_in_url(&template.custom_base_url);
+                    template.custom_base_url = without_credentials(&template.custom_base_url);
                 }
-                Some(Source::Web(web)) => web.url = credentials_in_url(&web.url),
+                Some(Source::Web(web)) => web.url = without_credentials(&web.url),
                 Some(Source::Media(_)) | None => {}
             }
             request.outputs.iter_mut().for_each(output);
@@ -107,9 +107,9 @@ pub fn redacted(request: &Request) -> Shown {
             use livekit::export_replay_request::Source;
             match &mut request.source {
                 Some(Source::Template(template)) => {
-                    template.custom_base_url = credentials_in_url(&template.custom_base_url);
+                    template.custom_base_url = without_credentials(&template.custom_base_url);
                 }
-                Some(Source::Web(web)) => web.url = credentials_in_url(&web.url),
+                Some(Source::Web(web)) => web.url = without_credentials(&web.url),
                 Some(Source::Media(_)) | None => {}
             }
             request.outputs.iter_mut().for_each(output);
@@ -225,7 +225,7 @@ fn s3(upload: &mut livekit::S3Upload) {
     hide(&mut upload.secret, "{secret}");
     hide(&mut upload.session_token, "{session_token}");
     hide(&mut upload.assume_role_external_id, "{external_id}");
-    upload.endpoint = credentials_in_url(&upload.endpoint);
+    upload.endpoint = without_credentials(&upload.endpoint);
     proxy(upload.proxy.as_mut());
 }
 
@@ -242,12 +242,12 @@ fn azure(upload: &mut livekit::AzureBlobUpload) {
 fn ali_oss(upload: &mut livekit::AliOssUpload) {
     hide(&mut upload.access_key, "{access_key}");
     hide(&mut upload.secret, "{secret}");
-    upload.endpoint = credentials_in_url(&upload.endpoint);
+    upload.endpoint = without_credentials(&upload.endpoint);
 }
 
 fn proxy(proxy: Option<&mut livekit::ProxyConfig>) {
     if let Some(proxy) = proxy {
-        proxy.url = credentials_in_url(&proxy.url);
+        proxy.url = without_credentials(&proxy.url);
         hide(&mut proxy.username, "{username}");
         hide(&mut proxy.password, "{password}");
     }
@@ -261,7 +261,7 @@ fn hide(secret: &mut String, placeholder: &str) {
 }
 
 /// `scheme://user:password@host/…` without user and password; anything without them as it is.
-fn credentials_in_url(url: &str) -> String {
+pub fn without_credentials(url: &str) -> String {
     match url.split_once("://") {
         Some((scheme, rest)) => format!("{scheme}://{}", credentials_in(rest)),
         None => credentials_in(url),

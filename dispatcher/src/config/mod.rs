@@ -1,14 +1,27 @@
-//! What an operator decides. Plain values; `from_yaml` is the smallest reader of them.
+//! What an operator decides: read from YAML and environment, checked, and explained.
+//!
+//! `keys` is every key there is; `section` makes the reader and the reference of them; `settle` makes the values the
+//! dispatcher works with; `complaint` says what is wrong; `check` prints what came of it.
+
+pub mod check;
+pub mod complaint;
+pub mod duration;
+pub mod keys;
+pub mod section;
+mod settle;
+pub mod values;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
 use spillway_bus::RedisConfig;
 use spillway_launchers::paper::Quota;
 use spillway_plan::Defaults;
 use spillway_process::Secret;
+
+use complaint::Complaint;
+use keys::File;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -87,59 +100,48 @@ impl Default for Config {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("read the configuration")]
-    Yaml(#[source] serde_yaml_ng::Error),
-    #[error("launcher is \"{0}\", possible are process and paper")]
-    Launcher(String),
+    #[error("missing config: name a file with --config or EGRESS_CONFIG_FILE, or give the text in EGRESS_CONFIG_BODY")]
+    Missing,
+    #[error("read {}", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("could not parse config")]
+    Yaml(#[source] Complaint),
+    #[error("`{key}`: {words}")]
+    Value { key: &'static str, words: String },
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Yaml {
-    redis: RedisConfig,
-    api_key: String,
-    api_secret: Secret,
-    ws_url: String,
-    #[serde(default)]
-    launcher: Option<String>,
-    #[serde(default)]
-    runner_program: Option<PathBuf>,
-    #[serde(default)]
-    runner_log_dir: Option<PathBuf>,
-    #[serde(default)]
-    cores: Option<f64>,
-    #[serde(default)]
-    most_recordings: Option<usize>,
-    #[serde(default)]
-    health: Option<SocketAddr>,
-    #[serde(default)]
-    local_root: Option<PathBuf>,
-    #[serde(default)]
-    log_level: Option<String>,
+/// The process' environment, or a test's.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The text of the configuration: the body if there is one, else the file.
+pub fn text_of(body: Option<String>, file: Option<PathBuf>) -> Result<String, ConfigError> {
+    match (body.filter(|body| !body.is_empty()), file) {
+        (Some(body), _) => Ok(body),
+        (None, Some(path)) if !path.as_os_str().is_empty() => {
+            std::fs::read_to_string(&path).map_err(|source| ConfigError::File { path, source })
+        }
+        (None, _) => Err(ConfigError::Missing),
+    }
+}
+
+/// The file with what the environment fills in where it says nothing.
+pub fn read(text: &str, env: Environment) -> Result<File, ConfigError> {
+    // An empty text is a file in which nothing is said.
+    let file: Option<File> = serde_yaml_ng::from_str(text).map_err(|error| ConfigError::Yaml(error.into()))?;
+    settle::with_environment(file.unwrap_or_default(), env)
 }
 
 impl Config {
+    pub fn from_file(file: &File) -> Result<Self, ConfigError> {
+        settle::settle(file)
+    }
+
+    /// Without the environment.
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
-        let yaml: Yaml = serde_yaml_ng::from_str(text).map_err(ConfigError::Yaml)?;
-        let launcher = match yaml.launcher.as_deref() {
-            None | Some("process") => {
-                LauncherConfig::Process { program: yaml.runner_program, log_dir: yaml.runner_log_dir }
-            }
-            Some("paper") => LauncherConfig::Paper { latency: Duration::from_millis(500), quota: Some(Quota::FARGATE) },
-            Some(other) => return Err(ConfigError::Launcher(other.to_owned())),
-        };
-        Ok(Self {
-            redis: yaml.redis,
-            api_key: yaml.api_key,
-            api_secret: yaml.api_secret,
-            ws_url: yaml.ws_url,
-            launcher,
-            cores: yaml.cores,
-            most_recordings: yaml.most_recordings,
-            health: yaml.health,
-            local_root: yaml.local_root,
-            log_level: yaml.log_level.unwrap_or_else(|| "info".to_owned()),
-            ..Self::default()
-        })
+        Self::from_file(&read(text, &|_| None)?)
     }
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

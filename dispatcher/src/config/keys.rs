@@ -1,0 +1,305 @@
+//! Every key of the file: ours, today's of livekit/egress, and those of its first version.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use spillway_bus::RedisConfig;
+use spillway_process::Secret;
+
+use super::duration::GoDuration;
+use super::section::{Effect, Explained, Row, below, section};
+use super::values::{Cores, LauncherName, Level, ServerUrl, Wish};
+
+section!(File {
+    Used "" redis: RedisConfig,
+    Used "LiveKit API key; makes room tokens for requests without one. Env `LIVEKIT_API_KEY`" api_key: String,
+    Used "and its secret. Env `LIVEKIT_API_SECRET`" api_secret: Secret,
+    Used "livekit-server as the runner reaches it, `ws://` or `wss://`. Env `LIVEKIT_WS_URL`" ws_url: ServerUrl,
+    Used "" logging: Logging,
+    Used "old name of `logging.level`" log_level: Level,
+    Used "port of `/healthz` and `/readyz` on every address; 0: not served" health_port: u16,
+    Used "the same with an address, e.g. `127.0.0.1:7981`" health: SocketAddr,
+    Used "`process`: a child of the dispatcher for each recording; `paper`: simulated, records nothing" launcher: LauncherName,
+    Used "`spillway-runner` to start; without it the one beside the dispatcher" runner_program: PathBuf,
+    Used "where each runner's log goes; without it into the dispatcher's own" runner_log_dir: PathBuf,
+    Used "where relative file names begin; without it the working directory" local_root: PathBuf,
+    Used "2022's name of `local_root`" local_directory: PathBuf,
+    Used "cores given to recordings; without it all of this host. Env `LIVEKIT_CPU_REQUEST`" cores: Cores,
+    Used "recordings at once, whatever their weight; without it no bound" most_recordings: u64,
+    Used "accepted requests that may wait for a place" queue: u64,
+    Used "how long each of them may wait" queue_deadline: GoDuration,
+    Used "from launch to a runner that has taken over; after that it is launched again or given up" start_deadline: GoDuration,
+    Used "how long a SIGTERM waits for what is in hand; recordings go on by themselves" drain: GoDuration,
+    Used "how much we want a request, above 0 to 1; below 1 lets other egress services on the same Redis win" bid: Wish,
+    Used "32 bytes in base64 or hex that encrypt tickets in Redis; without it derived from `api_secret`" ticket_key: Secret,
+    Used "" runner: Runner,
+    Used "" session_limits: SessionLimits,
+    Used "a file without an upload is refused" disallow_local_storage: bool,
+    Used "" latency: Latency,
+    NotYet "default storage of every output; while it cannot be used, files that would go there are refused" storage: Storage,
+    NotYet "storage when the first one fails" backup: Storage,
+    NotYet "2022's place of `storage.s3`" s3: S3,
+    NotYet "2022's place of `storage.azure`" azure: Azure,
+    NotYet "2022's place of `storage.gcp`" gcp: Gcp,
+    NotYet "old place of `storage.alioss`" alioss: AliOss,
+    NotYet "old form of `backup`: a directory" backup_storage: PathBuf,
+    NotYet "for requests with a role and no key" s3_assume_role_key: Secret,
+    NotYet "" s3_assume_role_secret: Secret,
+    NotYet "for requests without a role" s3_assume_role_arn: String,
+    NotYet "" s3_assume_role_external_id: Secret,
+    NotYet "page of room composites with a template" template_base: String,
+    NotYet "port of the built-in template" template_port: u16,
+    NotYet "Chromium accepts insecure content" insecure: bool,
+    NotYet "Chromium's own sandbox" enable_chrome_sandbox: bool,
+    NotYet "flags for Chromium" chrome_flags: serde_json::Value,
+    NotYet "minutes of segments and images that may wait for a storage" max_upload_queue: i64,
+    NotYet "port of the metrics" prometheus_port: u16,
+    NotYet "port of profiles and graphs" debug_handler_port: u16,
+    NotYet "threads of x264" video_encoder_threads: u32,
+    NotYet "debug files and where they go" debug: Debug,
+    Without "livekit-server addresses no cluster" cluster_id: String,
+    Without "calls to livekit-server are repeated until the end is delivered" io_create_timeout: GoDuration,
+    Without "likewise" io_update_timeout: GoDuration,
+    Without "likewise" io_selection_timeout: GoDuration,
+    Without "each egress has its own queue" io_workers: i64,
+    Without "weights come from the plan of each request" cpu_cost: CpuCost,
+    Without "one timeline serves every request" latency_overrides: BTreeMap<String, Latency>,
+    Without "sender reports always count" enable_one_shot_sender_report_sync: bool,
+    Without "likewise" enable_sync_engine: bool,
+    Without "drift is always corrected" audio_tempo_controller: TempoController,
+    Without "no PulseAudio" pulse_sink_reap_grace_sec: i64,
+    Without "faults are injected by tests" test_overrides: TestOverrides,
+    Without "2022's; uploads are not there yet" aws_log_level: Level,
+});
+
+section!(Logging {
+    Used "`debug`, `info`, `warn`, `error`" level: Level,
+    Used "a JSON object per line" json: bool,
+    Without "every line is written" sample: bool,
+    Without "" sample_initial: i64,
+    Without "" sample_interval: i64,
+    Without "" item_sample_seconds: i64,
+    Without "" item_sample_initial: i64,
+    Without "" item_sample_interval: i64,
+    Without "" component_levels: serde_json::Value,
+});
+
+section!(Runner {
+    Used "how long a recording may wait for its first media; 0: until the room ends" start_timeout: GoDuration,
+    Used "silence of the media process that counts as its death" hang_after: GoDuration,
+    Used "how long the media process may stand still while it finishes its files" drain_patience: GoDuration,
+    Used "how long the runner offers its last report to livekit-server; after that the dispatcher does" report_patience: GoDuration,
+    Used "how long a hole in a track's RTP is waited for; also `latency.jitter_buffer_latency`" reorder: GoDuration,
+    Used "how long a named participant or track may take to appear" appear: GoDuration,
+    Used "bytes of encoded media that may wait for a busy CPU in memory before they go to `spill_dir`" backlog_bytes: u64,
+    Used "where the backlog goes beyond that; without it the directory of the file" spill_dir: PathBuf,
+    Used "fragments of a recording: what a `kill -9` may cost" fragment: GoDuration,
+});
+
+section!(SessionLimits {
+    Used "longest recording to a file; 0: no limit" file_output_max_duration: GoDuration,
+    Used "largest file in bytes; 0: no limit" file_output_max_size: u64,
+    NotYet "" stream_output_max_duration: GoDuration,
+    NotYet "" segment_output_max_duration: GoDuration,
+    NotYet "" image_output_max_duration: GoDuration,
+});
+
+section!(Latency {
+    Used "livekit/egress' name of `runner.reorder`" jitter_buffer_latency: GoDuration,
+    Without "mixing is by time, not by delay" audio_mixer_latency: GoDuration,
+    Without "likewise" pipeline_latency: GoDuration,
+    Without "a late packet is lost when its place is written" old_packet_threshold: GoDuration,
+    Without "" rtpmaxallowedtsdiff: GoDuration,
+    Without "" rtp_max_allowed_ts_diff: GoDuration,
+    Without "" rtpmaxdriftadjustment: GoDuration,
+    Without "" rtp_max_drift_adjustment: GoDuration,
+    Without "" rtpdriftadjustmentwindowpercent: f64,
+    Without "" rtp_drift_adjustment_window_percent: f64,
+});
+
+section!(Storage {
+    NotYet "before every name" prefix: String,
+    NotYet "locations are links that work for 7 days" generate_presigned_url: bool,
+    NotYet "" s3: S3,
+    NotYet "" gcp: Gcp,
+    NotYet "" azure: Azure,
+    NotYet "" alioss: AliOss,
+});
+
+section!(S3 {
+    NotYet "Env `AWS_ACCESS_KEY_ID`" access_key: Secret,
+    NotYet "Env `AWS_SECRET_ACCESS_KEY`" secret: Secret,
+    NotYet "Env `AWS_SESSION_TOKEN`" session_token: Secret,
+    NotYet "" assume_role_arn: String,
+    NotYet "" assume_role_external_id: Secret,
+    NotYet "Env `AWS_REGION`, `AWS_DEFAULT_REGION`" region: String,
+    NotYet "" endpoint: String,
+    NotYet "" bucket: String,
+    NotYet "" force_path_style: bool,
+    NotYet "" proxy_config: Proxy,
+    NotYet "old form of `proxy_config.url`" proxy: String,
+    NotYet "" max_retries: i64,
+    NotYet "" max_retry_delay: GoDuration,
+    NotYet "" min_retry_delay: GoDuration,
+    NotYet "" metadata: BTreeMap<String, String>,
+    NotYet "" tagging: String,
+    NotYet "" content_disposition: String,
+    Without "" aws_log_level: Level,
+});
+
+section!(Gcp {
+    NotYet "a service account's JSON; without it env `GOOGLE_APPLICATION_CREDENTIALS` names the file" credentials_json: Secret,
+    NotYet "" bucket: String,
+    NotYet "" proxy_config: Proxy,
+});
+
+section!(Azure {
+    NotYet "Env `AZURE_STORAGE_ACCOUNT`" account_name: String,
+    NotYet "Env `AZURE_STORAGE_KEY`" account_key: Secret,
+    NotYet "" container_name: String,
+});
+
+section!(AliOss {
+    NotYet "" access_key: Secret,
+    NotYet "" secret: Secret,
+    NotYet "" region: String,
+    NotYet "" endpoint: String,
+    NotYet "" bucket: String,
+});
+
+section!(Proxy {
+    NotYet "" url: String,
+    NotYet "" username: Secret,
+    NotYet "" password: Secret,
+});
+
+section!(Debug {
+    NotYet "" enable_profiling: bool,
+    NotYet "" enable_track_logging: bool,
+    NotYet "" enable_stream_logging: bool,
+    NotYet "" enable_chrome_logging: bool,
+    NotYet "" prefix: String,
+    NotYet "" path_prefix: String,
+    NotYet "" generate_presigned_url: bool,
+    NotYet "" s3: S3,
+    NotYet "" azure: Azure,
+    NotYet "" gcp: Gcp,
+    NotYet "" alioss: AliOss,
+});
+
+section!(CpuCost {
+    Without "" max_cpu_utilization: f64,
+    Without "" max_memory: f64,
+    Without "" memory_cost: f64,
+    Without "" memory_source: String,
+    Without "" memory_kill_grace_sec: i64,
+    Without "" cpu_kill_grace_sec: i64,
+    Without "" max_pulse_clients: i64,
+    Without "" room_composite_cpu_cost: f64,
+    Without "" audio_room_composite_cpu_cost: f64,
+    Without "" sdk_audio_room_composite_cpu_cost: f64,
+    Without "" sdk_audio_room_composite_memory_cost: f64,
+    Without "" web_cpu_cost: f64,
+    Without "" audio_web_cpu_cost: f64,
+    Without "" participant_cpu_cost: f64,
+    Without "" track_composite_cpu_cost: f64,
+    Without "" track_cpu_cost: f64,
+});
+
+section!(TempoController {
+    Without "" enabled: bool,
+    Without "" adjustment_rate: f64,
+});
+
+section!(TestOverrides {
+    Without "" failure_injection_room: String,
+    Without "" disconnect_injection_room: String,
+});
+
+/// The bus' own section, whose keys are livekit-server's.
+const REDIS: &[(&str, &str, bool, &str)] = &[
+    ("address", "text", false, "host:port; the same Redis and `db` as livekit-server"),
+    ("username", "text", false, ""),
+    ("password", "text", true, ""),
+    ("db", "number", false, ""),
+    ("use_tls", "true/false", false, "old spelling of `tls.enabled`"),
+    ("tls.enabled", "true/false", false, ""),
+    ("tls.insecure", "true/false", false, "takes any certificate"),
+    ("tls.server_name", "text", false, "name the certificate must carry, when it is not the host"),
+    ("tls.ca_cert_file", "path", false, "PEM; without it the system's authorities"),
+    ("tls.client_cert_file", "path", false, ""),
+    ("tls.client_key_file", "path", false, ""),
+    ("sentinel_master_name", "text", false, ""),
+    ("sentinel_username", "text", false, ""),
+    ("sentinel_password", "text", true, ""),
+    ("sentinel_addresses", "list", false, "goes before cluster and address"),
+    ("cluster_addresses", "list", false, "goes before `address`"),
+    ("max_redirects", "number", false, "0: 2"),
+    ("dial_timeout", "number", false, "milliseconds; 0: 5000"),
+    ("read_timeout", "number", false, "milliseconds; 0: 3000"),
+    ("write_timeout", "number", false, "milliseconds; 0: 3000"),
+];
+
+const REDIS_WITHOUT: &[(&str, &str)] = &[("pool_timeout", "duration"), ("pool_size", "number")];
+
+impl Explained for RedisConfig {
+    fn rows(row: Row, out: &mut Vec<Row>) {
+        for (key, kind, secret, words) in REDIS {
+            out.push(Row { kind, secret: *secret, ..below(&row, key, Effect::Used, words) });
+        }
+        for (key, kind) in REDIS_WITHOUT {
+            out.push(Row { kind, ..below(&row, key, Effect::Without, "there is no pool") });
+        }
+    }
+}
+
+impl Explained for BTreeMap<String, Latency> {
+    fn rows(row: Row, out: &mut Vec<Row>) {
+        out.push(Row { kind: "map", ..row });
+    }
+}
+
+/// Every key, in the order of this file.
+pub fn rows() -> Vec<Row> {
+    let root = Row { key: String::new(), kind: "", secret: false, effect: Effect::Used, words: String::new() };
+    let mut out = Vec::new();
+    File::rows(root, &mut out);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_buss_keys_are_all_explained() {
+        fn paths(prefix: &str, value: &serde_json::Value, out: &mut Vec<String>) {
+            match value {
+                serde_json::Value::Object(map) => {
+                    for (key, value) in map {
+                        paths(&format!("{prefix}.{key}"), value, out);
+                    }
+                }
+                _ => out.push(prefix.to_owned()),
+            }
+        }
+        let mut real = Vec::new();
+        paths("redis", &serde_json::to_value(RedisConfig::default()).unwrap(), &mut real);
+        let mut told: Vec<String> =
+            rows().into_iter().map(|row| row.key).filter(|key| key.starts_with("redis.")).collect();
+        real.sort();
+        told.sort();
+        assert_eq!(real, told);
+    }
+
+    #[test]
+    fn what_sounds_like_a_secret_is_one() {
+        for row in rows() {
+            let last = row.key.rsplit('.').next().unwrap_or_default();
+            let sounds = ["secret", "password", "access_key", "account_key", "token", "ticket_key", "credentials"];
+            let is_path = row.kind == "path";
+            assert!(row.secret || is_path || !sounds.iter().any(|word| last.contains(word)), "{}", row.key);
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! From what was said to what holds: environment, old names, defaults, and what contradicts itself.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use spillway_bus::TicketKey;
+use spillway_launchers::paper::Quota;
+use spillway_plan::{Defaults, Limits};
+use spillway_process::Secret;
+
+use super::duration::GoDuration;
+use super::keys::{AliOss, Azure, File, Gcp, Logging, Runner, S3, SessionLimits, Storage};
+use super::values::{Cores, LauncherName, Level, ServerUrl, Wish};
+use super::{Config, ConfigError, Environment, LauncherConfig};
+
+/// Everything the first README promised, and what LiveKit's services read besides. A value in the file wins.
+pub fn with_environment(mut file: File, env: Environment) -> Result<File, ConfigError> {
+    let env = |name: &str| env(name).filter(|value| !value.is_empty());
+    let wrong = |key, words: String| ConfigError::Value { key, words };
+    if file.api_key.as_ref().is_none_or(String::is_empty) {
+        file.api_key = env("LIVEKIT_API_KEY").or(file.api_key);
+    }
+    if is_unset(file.api_secret.as_ref()) {
+        file.api_secret = env("LIVEKIT_API_SECRET").map(Secret::new).or(file.api_secret);
+    }
+    if file.ws_url.as_ref().is_none_or(|url| url.as_str().is_empty())
+        && let Some(url) = env("LIVEKIT_WS_URL")
+    {
+        file.ws_url = Some(ServerUrl::try_from(url).map_err(|words| wrong("LIVEKIT_WS_URL", words))?);
+    }
+    if file.cores.is_none()
+        && let Some(cores) = env("LIVEKIT_CPU_REQUEST")
+    {
+        let cores: f64 =
+            cores.parse().map_err(|_| wrong("LIVEKIT_CPU_REQUEST", format!("\"{cores}\" is no number of cores")))?;
+        // Zero and less mean "not said" to LiveKit.
+        file.cores = Cores::try_from(cores).ok();
+    }
+    let storages = [file.storage.as_mut(), file.backup.as_mut()];
+    for storage in storages.into_iter().flatten() {
+        s3_environment(storage.s3.as_mut(), env);
+        azure_environment(storage.azure.as_mut(), env);
+        gcp_environment(storage.gcp.as_mut(), env)?;
+    }
+    s3_environment(file.s3.as_mut(), env);
+    azure_environment(file.azure.as_mut(), env);
+    gcp_environment(file.gcp.as_mut(), env)?;
+    Ok(file)
+}
+
+fn s3_environment(s3: Option<&mut S3>, env: impl Fn(&str) -> Option<String>) {
+    let Some(s3) = s3 else { return };
+    // Key and secret belong together: one of each would be neither.
+    if is_unset(s3.access_key.as_ref()) && is_unset(s3.secret.as_ref()) {
+        s3.access_key = env("AWS_ACCESS_KEY_ID").map(Secret::new);
+        s3.secret = env("AWS_SECRET_ACCESS_KEY").map(Secret::new);
+        if is_unset(s3.session_token.as_ref()) {
+            s3.session_token = env("AWS_SESSION_TOKEN").map(Secret::new);
+        }
+    }
+    if s3.region.as_ref().is_none_or(String::is_empty) {
+        s3.region = env("AWS_REGION").or_else(|| env("AWS_DEFAULT_REGION"));
+    }
+}
+
+fn azure_environment(azure: Option<&mut Azure>, env: impl Fn(&str) -> Option<String>) {
+    let Some(azure) = azure else { return };
+    if azure.account_name.as_ref().is_none_or(String::is_empty) {
+        azure.account_name = env("AZURE_STORAGE_ACCOUNT");
+    }
+    if is_unset(azure.account_key.as_ref()) {
+        azure.account_key = env("AZURE_STORAGE_KEY").map(Secret::new);
+    }
+}
+
+fn gcp_environment(gcp: Option<&mut Gcp>, env: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+    let Some(gcp) = gcp else { return Ok(()) };
+    if is_unset(gcp.credentials_json.as_ref())
+        && let Some(path) = env("GOOGLE_APPLICATION_CREDENTIALS")
+    {
+        let path = std::path::PathBuf::from(path);
+        let json = std::fs::read_to_string(&path).map_err(|source| ConfigError::File { path, source })?;
+        gcp.credentials_json = Some(Secret::new(json));
+    }
+    Ok(())
+}
+
+fn is_unset(secret: Option<&Secret>) -> bool {
+    secret.is_none_or(|secret| secret.reveal().is_empty())
+}
+
+pub fn settle(file: &File) -> Result<Config, ConfigError> {
+    let usual = Config::default();
+    let redis = file.redis.clone().unwrap_or_default();
+    if !redis.is_configured() {
+        let words = "redis is not configured: set redis.address (or sentinel_addresses, cluster_addresses)".to_owned();
+        return Err(ConfigError::Value { key: "redis", words });
+    }
+    let api_key = file.api_key.clone().unwrap_or_default();
+    let api_secret = file.api_secret.clone().unwrap_or_default();
+    if api_key.is_empty() != api_secret.reveal().is_empty() {
+        let key = if api_key.is_empty() { "api_key" } else { "api_secret" };
+        return Err(ConfigError::Value {
+            key,
+            words: "key and secret belong together, this one is missing".to_owned(),
+        });
+    }
+    let ticket_key = file.ticket_key.clone().filter(|key| !key.reveal().is_empty());
+    match &ticket_key {
+        Some(text) => {
+            TicketKey::from_text(text.reveal())
+                .map_err(|error| ConfigError::Value { key: "ticket_key", words: error.to_string() })?;
+        }
+        // Derived from nothing it would be known to everybody.
+        None if api_secret.reveal().is_empty() => {
+            let words = "needed where there is no api_secret to derive it from".to_owned();
+            return Err(ConfigError::Value { key: "ticket_key", words });
+        }
+        None => {}
+    }
+    let ws_url = file.ws_url.as_ref().map(|url| url.as_str().to_owned()).unwrap_or_default();
+    let logging = file.logging.clone().unwrap_or_default();
+    let level = logging.level.or(file.log_level);
+    Ok(Config {
+        defaults: Defaults {
+            mints_tokens: !api_key.is_empty(),
+            knows_server: !ws_url.is_empty(),
+            disallow_local_storage: file.disallow_local_storage.unwrap_or_default(),
+            default_storage: default_storage(file)?,
+            limits: limits(file),
+        },
+        redis,
+        api_key,
+        api_secret,
+        ws_url,
+        ticket_key,
+        launcher: match file.launcher {
+            None | Some(LauncherName::Process) => {
+                LauncherConfig::Process { program: file.runner_program.clone(), log_dir: file.runner_log_dir.clone() }
+            }
+            Some(LauncherName::Paper) => {
+                LauncherConfig::Paper { latency: std::time::Duration::from_millis(500), quota: Some(Quota::FARGATE) }
+            }
+        },
+        bid: file.bid.map_or(usual.bid, |bid| bid.0),
+        cores: file.cores.map(|cores| cores.0),
+        most_recordings: file.most_recordings.map(size),
+        queue: file.queue.map_or(usual.queue, size),
+        queue_deadline: file.queue_deadline.map_or(usual.queue_deadline, |duration| duration.0),
+        start_deadline: file.start_deadline.map_or(usual.start_deadline, |duration| duration.0),
+        health: health(file)?,
+        drain: file.drain.map_or(usual.drain, |duration| duration.0),
+        local_root: file.local_root.clone().or_else(|| file.local_directory.clone()),
+        runner: runner(file),
+        log_level: level.map_or(usual.log_level, |level| level.as_str().to_owned()),
+        log_json: logging.json.unwrap_or_default(),
+    })
+}
+
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn health(file: &File) -> Result<Option<SocketAddr>, ConfigError> {
+    match (file.health, file.health_port.filter(|port| *port != 0)) {
+        (Some(_), Some(_)) => {
+            Err(ConfigError::Value { key: "health", words: "stands beside health_port, keep one of them".to_owned() })
+        }
+        (Some(address), None) => Ok(Some(address)),
+        (None, Some(port)) => Ok(Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))),
+        (None, None) => Ok(None),
+    }
+}
+
+fn limits(file: &File) -> Limits {
+    let SessionLimits { file_output_max_duration, file_output_max_size, .. } =
+        file.session_limits.clone().unwrap_or_default();
+    let nanos = |duration: GoDuration| u64::try_from(duration.0.as_nanos()).unwrap_or(u64::MAX);
+    Limits {
+        max_duration_ns: file_output_max_duration.map(nanos).filter(|nanos| *nanos > 0),
+        max_file_bytes: file_output_max_size.filter(|bytes| *bytes > 0),
+    }
+}
+
+/// The name of the provider, in livekit/egress' order of choice.
+fn default_storage(file: &File) -> Result<Option<&'static str>, ConfigError> {
+    let Storage { s3, gcp, azure, alioss, .. } = file.storage.clone().unwrap_or_default();
+    let both = [
+        ("s3", s3.is_some() && file.s3.is_some()),
+        ("gcp", gcp.is_some() && file.gcp.is_some()),
+        ("azure", azure.is_some() && file.azure.is_some()),
+        ("alioss", alioss.is_some() && file.alioss.is_some()),
+    ];
+    if let Some((key, _)) = both.into_iter().find(|(_, both)| *both) {
+        return Err(ConfigError::Value { key, words: format!("stands beside storage.{key}, keep one of them") });
+    }
+    // Empty sections are templates nobody filled in.
+    let s3 = s3.or_else(|| file.s3.clone()).is_some_and(|s3| s3 != S3::default());
+    let gcp = gcp.or_else(|| file.gcp.clone()).is_some_and(|gcp| gcp != Gcp::default());
+    let azure = azure.or_else(|| file.azure.clone()).is_some_and(|azure| azure != Azure::default());
+    let alioss = alioss.or_else(|| file.alioss.clone()).is_some_and(|alioss| alioss != AliOss::default());
+    let providers = [("S3", s3), ("GCP", gcp), ("Azure", azure), ("AliOSS", alioss)];
+    Ok(providers.into_iter().find_map(|(name, there)| there.then_some(name)))
+}
+
+/// The settings in the words of the runner, which fills in its own defaults.
+fn runner(file: &File) -> serde_json::Value {
+    let Runner {
+        start_timeout,
+        hang_after,
+        drain_patience,
+        report_patience,
+        reorder,
+        appear,
+        backlog_bytes,
+        spill_dir,
+        fragment,
+    } = file.runner.clone().unwrap_or_default();
+    let reorder = reorder.or(file.latency.as_ref().and_then(|latency| latency.jitter_buffer_latency));
+    let mut media = serde_json::Map::new();
+    let mut all = serde_json::Map::new();
+    let put = |map: &mut serde_json::Map<String, serde_json::Value>, key: &str, value: Option<serde_json::Value>| {
+        if let Some(value) = value {
+            map.insert(key.to_owned(), value);
+        }
+    };
+    let millis = |duration: Option<GoDuration>| duration.map(|duration| duration.millis().into());
+    put(&mut media, "reorder_ms", millis(reorder));
+    put(&mut media, "appear_ms", millis(appear));
+    put(&mut media, "backlog_bytes", backlog_bytes.map(Into::into));
+    put(&mut media, "spill_dir", spill_dir.map(|path| path.to_string_lossy().into_owned().into()));
+    put(&mut media, "fragment_ms", millis(fragment));
+    put(&mut all, "start_timeout_ms", millis(start_timeout));
+    put(&mut all, "hang_after_ms", millis(hang_after));
+    put(&mut all, "drain_patience_ms", millis(drain_patience));
+    put(&mut all, "report_patience_ms", millis(report_patience));
+    if !media.is_empty() {
+        all.insert("media".to_owned(), media.into());
+    }
+    all.into()
+}
+
+/// What holds, in the words of the file; the runner's part is the runner's own where nothing is said.
+pub fn effective(config: &Config, file: &File) -> File {
+    let (program, log_dir, launcher) = match &config.launcher {
+        LauncherConfig::Process { program, log_dir } => (program.clone(), log_dir.clone(), LauncherName::Process),
+        LauncherConfig::Paper { .. } => (None, None, LauncherName::Paper),
+    };
+    let level = [Level::Debug, Level::Info, Level::Warn, Level::Error];
+    let level = level.into_iter().find(|level| level.as_str() == config.log_level).unwrap_or(Level::Info);
+    let limits = &config.defaults.limits;
+    File {
+        redis: Some(config.redis.clone()),
+        api_key: Some(config.api_key.clone()),
+        api_secret: Some(config.api_secret.clone()),
+        ws_url: ServerUrl::try_from(config.ws_url.clone()).ok(),
+        logging: Some(Logging { level: Some(level), json: Some(config.log_json), ..Logging::default() }),
+        health: config.health,
+        launcher: Some(launcher),
+        runner_program: program,
+        runner_log_dir: log_dir,
+        local_root: config.local_root.clone(),
+        cores: config.cores.and_then(|cores| Cores::try_from(cores).ok()),
+        most_recordings: config.most_recordings.map(|most| most as u64),
+        queue: Some(config.queue as u64),
+        queue_deadline: Some(GoDuration(config.queue_deadline)),
+        start_deadline: Some(GoDuration(config.start_deadline)),
+        drain: Some(GoDuration(config.drain)),
+        bid: Some(Wish(config.bid)),
+        ticket_key: config.ticket_key.clone(),
+        runner: Some(runner_defaults(file)),
+        session_limits: Some(SessionLimits {
+            file_output_max_duration: Some(
+                limits
+                    .max_duration_ns
+                    .map_or_else(GoDuration::default, |nanos| GoDuration(std::time::Duration::from_nanos(nanos))),
+            ),
+            file_output_max_size: Some(limits.max_file_bytes.unwrap_or_default()),
+            ..SessionLimits::default()
+        }),
+        disallow_local_storage: Some(config.defaults.disallow_local_storage),
+        ..File::default()
+    }
+}
+
+/// The runner's own defaults where nothing is said; a test holds them to the runner's.
+fn runner_defaults(file: &File) -> Runner {
+    let said = file.runner.clone().unwrap_or_default();
+    let jitter = file.latency.as_ref().and_then(|latency| latency.jitter_buffer_latency);
+    let or = |said: Option<GoDuration>, millis| said.or(Some(GoDuration::from_millis(millis)));
+    Runner {
+        start_timeout: or(said.start_timeout, 0),
+        hang_after: or(said.hang_after, 10_000),
+        drain_patience: or(said.drain_patience, 30_000),
+        report_patience: or(said.report_patience, 30_000),
+        reorder: or(said.reorder.or(jitter), 2000),
+        appear: or(said.appear, 30_000),
+        backlog_bytes: said.backlog_bytes.or(Some(256 << 20)),
+        spill_dir: said.spill_dir,
+        fragment: or(said.fragment, 1000),
+    }
+}

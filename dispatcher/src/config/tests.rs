@@ -1,0 +1,254 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+const LEAST: &str =
+    "redis:\n  address: localhost:6379\napi_key: key\napi_secret: canary\nws_url: ws://localhost:7880\n";
+
+fn complaint(text: &str) -> String {
+    match read(text, &|_| None).and_then(|file| Config::from_file(&file)) {
+        Err(ConfigError::Yaml(complaint)) => complaint.to_string(),
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("accepted: {text}"),
+    }
+}
+
+#[test]
+fn three_lines_are_enough() {
+    let config = Config::from_yaml(LEAST).unwrap();
+    assert_eq!((config.redis.address.as_str(), config.ws_url.as_str()), ("localhost:6379", "ws://localhost:7880"));
+    assert!(config.defaults.mints_tokens && config.defaults.knows_server);
+    assert_eq!((config.health, config.queue), (None, 200));
+    assert!(!format!("{config:?}").contains("canary"));
+}
+
+#[test]
+fn what_is_wrong_is_told_with_key_line_and_the_name_that_was_meant() {
+    for (text, words) in [
+        ("redis: {address: a:1}\napi_kye: x\n", "line 2: `api_kye` is not a key, did you mean `api_key`?"),
+        ("redis:\n  adress: a:1\n", "line 2: `redis.adress` is not a key, did you mean `address`?"),
+        ("redis: {address: a:1}\nlevel: debug\n", "line 2: `level` is not a key, did you mean `logging.level`?"),
+        (
+            "logging:\n  level: loud\n",
+            "line 2: `logging.level` cannot be \"loud\", possible are debug, info, warn, error",
+        ),
+        ("\nlauncher: ecs\n", "line 2: `launcher` cannot be \"ecs\", possible are process, paper"),
+        ("queue: 3\nbid: 0\n", "line 2: `bid` is wrong: 0 is not above 0 and at most 1"),
+        ("queue: 3\ndrain: 30\n", "line 2: `drain` is wrong: 30 has no unit, write it like 30s or 30ms"),
+        (
+            "session_limits:\n  file_output_max_duration: long\n",
+            "line 2: `session_limits.file_output_max_duration` is wrong: \"long\" is no duration",
+        ),
+        ("ws_url: localhost\n", "line 1: `ws_url` is wrong: not a URL like wss://"),
+        ("health_port: many\n", "line 1: `health_port` is wrong: invalid type"),
+        ("storage:\n  s3:\n    bukcet: b\n", "line 3: `storage.s3.bukcet` is not a key, did you mean `bucket`?"),
+        ("redis: [\n", "line "),
+        ("zzzzzzzzzz: 1\n", "line 1: `zzzzzzzzzz` is not a key"),
+        ("api_key: a\napi_key: b\n", "duplicate"),
+    ] {
+        let said = complaint(text);
+        assert!(said.contains(words), "{text}\n{said}");
+    }
+    assert!(!complaint("zzzzzzzzzz: 1\n").contains("did you mean"));
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    for (more, words) in [
+        ("health_port: 1\nhealth: 127.0.0.1:2\n", "`health`: stands beside health_port"),
+        ("s3: {bucket: a}\nstorage: {s3: {bucket: b}}\n", "`s3`: stands beside storage.s3"),
+        ("ticket_key: short\n", "`ticket_key`: "),
+    ] {
+        let said = complaint(&format!("{LEAST}{more}"));
+        assert!(said.contains(words), "{said}");
+    }
+    assert!(complaint("api_key: x\n").contains("redis is not configured"));
+    assert!(complaint("redis: {address: a:1}\napi_key: x\n").contains("`api_secret`: key and secret belong together"));
+    assert!(complaint("redis: {address: a:1}\n").contains("`ticket_key`: needed"));
+}
+
+#[test]
+fn a_file_of_2022_is_still_understood() {
+    let config = Config::from_yaml(
+        "log_level: debug\napi_key: k\napi_secret: s\nws_url: wss://x\nhealth_port: 9090\nprometheus_port: 9091\n\
+         template_base: https://x\ninsecure: true\nredis:\n  address: r:6379\n  username: u\n  password: p\n  db: 2\n\
+         s3:\n  access_key: a\n  secret: b\n  region: c\n  bucket: d\ncpu_cost:\n  room_composite_cpu_cost: 3\n",
+    )
+    .unwrap();
+    assert_eq!((config.log_level.as_str(), config.redis.db), ("debug", 2));
+    assert_eq!(config.health, Some("0.0.0.0:9090".parse().unwrap()));
+    assert_eq!(config.defaults.default_storage, Some("S3"));
+}
+
+#[test]
+fn a_file_of_today_is_understood() {
+    let config = Config::from_yaml(&format!(
+        "{LEAST}logging: {{level: warn, json: true, sample: true}}\nlog_level: debug\ncluster_id: x\nenable_sync_engine: true\n\
+         storage:\n  prefix: p\n  s3:\n    # nothing yet\nbackup:\nsession_limits:\n  file_output_max_duration: 90m\n  \
+         file_output_max_size: 300000\nlatency:\n  jitter_buffer_latency: 1s\nlatency_overrides:\n  web: {{pipeline_latency: 3s}}\n\
+         chrome_flags: {{mute-audio: true}}\ndisallow_local_storage: false\nio_workers: 5\n"
+    ))
+    .unwrap();
+    assert_eq!((config.log_level.as_str(), config.log_json), ("warn", true));
+    assert_eq!(config.defaults.limits.max_duration_ns, Some(5_400_000_000_000));
+    assert_eq!(config.defaults.limits.max_file_bytes, Some(300_000));
+    assert_eq!(config.runner, serde_json::json!({ "media": { "reorder_ms": 1000 } }));
+    assert_eq!(config.defaults.default_storage, None, "an empty section is no storage");
+}
+
+#[test]
+fn the_environment_fills_in_what_the_file_leaves_open() {
+    let all = [
+        ("LIVEKIT_API_KEY", "env-key"),
+        ("LIVEKIT_API_SECRET", "env-secret"),
+        ("LIVEKIT_WS_URL", "wss://env"),
+        ("LIVEKIT_CPU_REQUEST", "2.5"),
+        ("AWS_ACCESS_KEY_ID", "aws-id"),
+        ("AWS_SECRET_ACCESS_KEY", "aws-secret"),
+        ("AWS_DEFAULT_REGION", "eu-west-1"),
+        ("AZURE_STORAGE_ACCOUNT", "account"),
+        ("AZURE_STORAGE_KEY", "azure-key"),
+    ];
+    let all: BTreeMap<_, _> = all.into_iter().collect();
+    let env = |name: &str| all.get(name).map(|value| (*value).to_owned());
+    let file =
+        read("redis: {address: a:1}\napi_key: file-key\ns3: {bucket: b}\nazure: {container_name: c}\n", &env).unwrap();
+    let config = Config::from_file(&file).unwrap();
+    assert_eq!((config.api_key.as_str(), config.ws_url.as_str()), ("file-key", "wss://env"));
+    assert_eq!((config.api_secret.reveal().as_str(), config.cores), ("env-secret", Some(2.5)));
+    let s3 = file.s3.unwrap();
+    assert_eq!((s3.access_key.unwrap().reveal().as_str(), s3.region.as_deref()), ("aws-id", Some("eu-west-1")));
+    let azure = file.azure.unwrap();
+    assert_eq!(
+        (azure.account_name.as_deref(), azure.account_key.unwrap().reveal().as_str()),
+        (Some("account"), "azure-key")
+    );
+}
+
+#[test]
+fn the_credentials_of_google_are_read_from_the_file_they_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("key.json");
+    std::fs::write(&path, "{}").unwrap();
+    let env = |name: &str| (name == "GOOGLE_APPLICATION_CREDENTIALS").then(|| path.display().to_string());
+    let file = read("gcp: {bucket: b}", &env).unwrap();
+    assert_eq!(file.gcp.unwrap().credentials_json.unwrap().reveal(), "{}");
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(read("gcp: {bucket: b}", &env), Err(ConfigError::File { .. })));
+    assert!(read("redis: {}", &env).is_ok(), "no section, no question");
+}
+
+#[test]
+fn the_text_is_the_body_or_the_file() {
+    assert!(matches!(text_of(None, None), Err(ConfigError::Missing)));
+    assert!(matches!(text_of(Some(String::new()), Some(PathBuf::new())), Err(ConfigError::Missing)));
+    assert_eq!(text_of(Some("a".into()), Some("/nowhere".into())).unwrap(), "a");
+    assert!(matches!(text_of(None, Some("/nowhere".into())), Err(ConfigError::File { .. })));
+}
+
+/// A file in which every key has a value; texts are the canary.
+fn full() -> File {
+    let mut root = serde_yaml_ng::Mapping::new();
+    for row in keys::rows() {
+        let value = match row.kind {
+            "text" => "canary".into(),
+            "path" => "/p".into(),
+            "true/false" => true.into(),
+            "number" => 1.into(),
+            "duration" => "1s".into(),
+            "address" => "127.0.0.1:1".into(),
+            "URL" => "wss://me:canary@host".into(),
+            "word" if row.key == "launcher" => "process".into(),
+            "word" => "info".into(),
+            "list" => serde_yaml_ng::Value::Sequence(vec!["a".into()]),
+            "map" => serde_yaml_ng::Value::Mapping(serde_yaml_ng::Mapping::new()),
+            kind => panic!("{kind} of {}", row.key),
+        };
+        let mut at = &mut root;
+        let mut names: Vec<&str> = row.key.split('.').collect();
+        let last = names.pop().unwrap();
+        for name in names {
+            let inner = at.entry(name.into()).or_insert_with(|| serde_yaml_ng::Value::Mapping(Default::default()));
+            at = inner.as_mapping_mut().unwrap();
+        }
+        at.insert(last.into(), value);
+    }
+    let text = serde_yaml_ng::to_string(&root).unwrap();
+    read(&text, &|_| None).unwrap_or_else(|error| panic!("{error:?}\n{text}"))
+}
+
+#[test]
+fn every_key_of_the_reference_can_be_read_and_no_secret_is_printed() {
+    let mut file = full();
+    // Where the reference calls a text no secret, it may be printed.
+    let not_secret = keys::rows().into_iter().filter(|row| row.kind == "text" && !row.secret).count();
+    (file.health_port, file.s3, file.azure, file.gcp, file.alioss) = (None, None, None, None, None);
+    file.ticket_key = Some(Secret::new("00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff".to_owned()));
+    let config = Config::from_file(&file).unwrap();
+    let report = check::report(&config, &file).unwrap();
+    assert!(!report.contains("me:canary") && !report.contains("00112233"), "{report}");
+    for line in report.lines().filter(|line| line.contains("canary")) {
+        let key = line.split(':').next().unwrap_or_default().trim();
+        assert!(
+            ["address", "username", "api_key", "server_name", "sentinel_master_name", "sentinel_username"]
+                .contains(&key),
+            "{line}"
+        );
+    }
+    assert!(not_secret > 6 && report.contains("storage.s3.bucket") && report.contains("[secret]"), "{report}");
+}
+
+#[test]
+fn a_check_says_what_holds_and_what_was_said_in_vain() {
+    let file =
+        read(&format!("{LEAST}s3: {{bucket: b, secret: canary}}\ncluster_id: x\nqueue: 7\n"), &|_| None).unwrap();
+    let report = check::report(&Config::from_file(&file).unwrap(), &file).unwrap();
+    for words in [
+        "queue: 7",
+        "api_secret: '[secret]'",
+        "address: localhost:6379",
+        "not used yet",
+        "s3.bucket",
+        "without effect here",
+        "cluster_id (livekit-server addresses no cluster)",
+        "would be S3",
+    ] {
+        assert!(report.contains(words), "{words}\n{report}");
+    }
+    assert!(!report.contains("canary") && !report.contains("pool_size"));
+    // What it prints is itself a configuration.
+    let again = read(&report, &|_| None).unwrap();
+    assert_eq!(again.queue, Some(7));
+}
+
+/// Regenerate with `SPILLWAY_WRITE_REFERENCE=1 cargo test --workspace the_readme_carries`.
+#[test]
+fn the_readme_carries_the_reference() {
+    const BEGIN: &str = "<!-- config:begin -->\n";
+    const END: &str = "<!-- config:end -->";
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    let begin = readme.find(BEGIN).expect("the mark is there") + BEGIN.len();
+    let end = begin + readme[begin..].find(END).expect("the end mark is there");
+    let expected = check::reference();
+    if std::env::var_os("SPILLWAY_WRITE_REFERENCE").is_some() {
+        std::fs::write(path, format!("{}{expected}{}", &readme[..begin], &readme[end..])).unwrap();
+        return;
+    }
+    assert!(readme[begin..end] == expected, "README.md differs from the types; see the comment of this test");
+}
+
+#[test]
+fn settings_mean_the_same_to_the_runner() {
+    let said = "runner: {start_timeout: 1ms, hang_after: 2ms, drain_patience: 3ms, report_patience: 4ms, reorder: 5ms, appear: 6ms, \
+                backlog_bytes: 7, spill_dir: /s, fragment: 8ms}\n";
+    let file = read(&format!("{LEAST}{said}"), &|_| None).unwrap();
+    let json = Config::from_file(&file).unwrap().runner;
+    let media = &json["media"];
+    let read: spillway_spool::MediaSettings = serde_json::from_value(media.clone()).unwrap();
+    assert_eq!((read.reorder_ms, read.appear_ms, read.backlog_bytes, read.fragment_ms), (5, 6, 7, 8));
+    assert_eq!(read.spill_dir, Some(PathBuf::from("/s")));
+    let rest =
+        ["start_timeout_ms", "hang_after_ms", "drain_patience_ms", "report_patience_ms"].map(|key| json[key].clone());
+    assert_eq!(rest, [1, 2, 3, 4].map(serde_json::Value::from));
+}
