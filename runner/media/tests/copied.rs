@@ -4,6 +4,10 @@
 
 mod common;
 
+use gst::prelude::*;
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+
 use common::{complaints, drained, encoded, packets, start};
 use spillway_media::copy::{Copied, Copy, Way, container};
 use spillway_media::outlet::Ivf;
@@ -54,6 +58,57 @@ fn every_codec_goes_into_its_container_frame_by_frame() {
             let wanted = (frame.at.0 - frames[0].at.0) as f64 / 1e9;
             assert!((packet.0 - first - wanted).abs() < 0.0012, "{codec:?}: {} {wanted}", packet.0 - first);
         }
+    }
+}
+
+/// Presentation and decoding time, duration, flags of every packet.
+fn timing(path: &std::path::Path) -> Vec<(Vec<f64>, String)> {
+    let out = std::process::Command::new("ffprobe")
+        .args(["-v", "error", "-show_entries", "packet=pts_time,dts_time,duration_time,flags", "-of", "csv=p=0"])
+        .arg(path)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let fields = |line: &str| {
+        let numbers = line.split(',').filter_map(|field| field.parse().ok()).collect();
+        (numbers, line.split(',').next_back().unwrap_or_default().to_owned())
+    };
+    text.lines().map(fields).collect()
+}
+
+#[test]
+fn a_clean_file_is_what_a_plain_muxer_makes() {
+    let dir = tempfile::tempdir().unwrap();
+    let frames = encoded(Codec::H264, (320, 180), 120).unwrap();
+    let (ours, plain) = (dir.path().join("ours.mp4"), dir.path().join("plain.mp4"));
+    record(&frames, Codec::H264, Container::Mp4, &ours);
+
+    let pipeline = gst::parse::launch(&format!(
+        "appsrc name=in format=time caps=video/x-h264,stream-format=byte-stream,alignment=au ! h264parse \
+         ! video/x-h264,stream-format=avc ! mp4mux ! filesink location={}",
+        plain.display()
+    ));
+    let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
+    let input: gst_app::AppSrc = pipeline.by_name("in").unwrap().downcast().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    for frame in &frames {
+        let mut buffer = gst::Buffer::from_slice(frame.data.clone());
+        let writable = buffer.get_mut().unwrap();
+        writable.set_pts(gst::ClockTime::from_nseconds(frame.at.0));
+        writable.set_dts(gst::ClockTime::from_nseconds(frame.at.0));
+        input.push_buffer(buffer).unwrap();
+    }
+    input.end_of_stream().unwrap();
+    let bus = pipeline.bus().unwrap();
+    bus.timed_pop_filtered(gst::ClockTime::from_seconds(20), &[gst::MessageType::Eos]).unwrap();
+    pipeline.set_state(gst::State::Null).unwrap();
+
+    let (ours, plain) = (timing(&ours), timing(&plain));
+    assert_eq!(ours.len(), plain.len());
+    for (ours, plain) in ours.iter().zip(&plain) {
+        assert_eq!(ours.1, plain.1);
+        assert_eq!(ours.0.len(), plain.0.len());
+        assert!(ours.0.iter().zip(&plain.0).all(|(a, b)| (a - b).abs() < 0.0002), "{ours:?} {plain:?}");
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Ivf {
 impl Ivf {
     /// `size` is that of the first key frame.
     pub fn open(mut file: SpoolFile, codec: Codec, size: (u32, u32)) -> Result<Self, SpoolError> {
-        file.append(&header(codec, size, 0))?;
+        file.append(&header(codec, size))?;
         Ok(Self { file, codec, frames: 0, media_ns: 0 })
     }
 
@@ -43,9 +43,11 @@ impl Ivf {
         Ok(())
     }
 
-    /// Fills in the number of frames.
+    /// Fills in the length. libvpx counts frames here and looks at it nowhere; ffmpeg reads it as a duration.
     pub fn finish(&mut self) -> Result<(), SpoolError> {
-        self.file.rewrite(24, &self.frames.to_le_bytes()).map(|_| ())
+        let frame = self.media_ns / u64::from(self.frames.max(2) - 1);
+        let length = u32::try_from(ticks(self.media_ns + frame)).unwrap_or(u32::MAX);
+        self.file.rewrite(24, &length.to_le_bytes()).map(|_| ())
     }
 
     pub fn file(&self) -> &SpoolFile {
@@ -66,7 +68,7 @@ fn ticks(ns: u64) -> u64 {
     ((u128::from(ns) * u128::from(TICKS) + 500_000_000) / 1_000_000_000) as u64
 }
 
-fn header(codec: Codec, (width, height): (u32, u32), frames: u32) -> [u8; 32] {
+fn header(codec: Codec, (width, height): (u32, u32)) -> [u8; 32] {
     let name = match codec {
         Codec::Vp9 => b"VP90",
         Codec::Av1 => b"AV01",
@@ -82,7 +84,6 @@ fn header(codec: Codec, (width, height): (u32, u32), frames: u32) -> [u8; 32] {
     header[14..16].copy_from_slice(&(height as u16).to_le_bytes());
     header[16..20].copy_from_slice(&(TICKS as u32).to_le_bytes());
     header[20..24].copy_from_slice(&1u32.to_le_bytes());
-    header[24..28].copy_from_slice(&frames.to_le_bytes());
     header
 }
 
@@ -104,6 +105,6 @@ mod tests {
         assert_eq!(bytes.len(), 32 + 2 * (12 + 5));
         assert_eq!(&bytes[44..49], &bytes[61..66]);
         assert_eq!(u64::from_le_bytes(bytes[53..61].try_into().unwrap()), 90_000);
-        assert_eq!(bytes[24], 2);
+        assert_eq!(u32::from_le_bytes(bytes[24..28].try_into().unwrap()), 2 * 90_000);
     }
 }

@@ -25,7 +25,7 @@ use crate::track::{Codec, SessionTime, Timed, Track, TrackId};
 pub enum PartError {
     #[error("open the file")]
     Open(#[from] SpoolError),
-    #[error("build the pipeline")]
+    #[error(transparent)]
     Pipeline(#[from] PipelineError),
     #[error("start the scene")]
     Scene(#[from] SceneError),
