@@ -15,6 +15,7 @@ mod track;
 mod edges;
 mod mistakes;
 mod faults;
+mod foreign;
 mod eyes;
 
 use libtest_mimic::{Arguments, Trial};
@@ -31,6 +32,7 @@ fn main() {
         participant::cases(),
         mistakes::cases(),
         edges::cases(),
+        foreign::cases(),
         faults::cases(),
     ];
     let conclusion = libtest_mimic::run(&arguments, cases.into_iter().flatten().collect());

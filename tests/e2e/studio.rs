@@ -123,12 +123,18 @@ async fn record(stage: Arc<Stage>) -> Result<Studio> {
     }
     // The recording itself is real time.
     tokio::time::sleep(Duration::from_secs(SECONDS)).await;
-    let mut tapes = BTreeMap::new();
+    // All are stopped before the first is decoded: that takes longer than stopping.
+    let mut stopped = Vec::new();
     for (name, egress) in active {
-        let tape = match egress {
-            Ok((egress, _)) => egress.complete().await.and_then(|info| Tape::open(&info)),
+        let info = match egress {
+            Ok((egress, _)) => egress.complete().await,
             Err(error) => Err(error),
         };
+        stopped.push((name, info));
+    }
+    let mut tapes = BTreeMap::new();
+    for (name, info) in stopped {
+        let tape = info.and_then(|info| Tape::open(&info));
         tapes.insert(name, tape.map(Arc::new).map_err(|error| format!("{error:#}")));
     }
     Ok(Studio { tapes, room, video })

@@ -6,5 +6,6 @@ pub mod process;
 pub mod servers;
 pub mod twirp;
 pub mod publisher;
+pub mod foreign;
 pub mod egress;
 pub mod analyser;

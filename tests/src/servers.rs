@@ -232,7 +232,7 @@ logging: {{ json: true, level: info }}
         let path = self.folder.path().join(format!("{name}.yaml"));
         std::fs::write(&path, config).context("write the dispatcher's configuration")?;
         Process::start(name, &built("spillway-dispatcher")?, self.folder.path(), &self.mark, |command| {
-            command.env("EGRESS_CONFIG_FILE", &path);
+            command.arg("--config").arg(&path);
         })
     }
 }

@@ -145,7 +145,7 @@ pub fn look(file: &Path) -> Result<Pictures> {
     let mut decoder = Command::new("ffmpeg")
         .args(["-v", "error", "-nostdin", "-i"])
         .arg(file)
-        .args(["-map", "0:v:0", "-vsync", "passthrough", "-vf"])
+        .args(["-map", "0:v:0", "-vsync", "passthrough", "-enc_time_base", "-1", "-vf"])
         .arg(format!("scale={WIDTH}:{height}:flags=area"))
         .args(["-pix_fmt", "yuv420p", "-f", "rawvideo", "-"])
         .stdout(Stdio::piped())

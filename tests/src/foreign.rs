@@ -1,0 +1,123 @@
+//! Publishers that are not ours, so that we never test only against ourselves: libwebrtc (the PyPI wheel `livekit`) and a
+//! headless Chromium with livekit-client. Both draw and sound what the clips show.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use livekit_token::VideoGrants;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::assets::cache;
+use crate::process::{Process, eventually, kill_marked};
+use crate::twirp::Api;
+
+const SCRIPT: &str = include_str!("../assets/publish.py");
+const PAGE: &str = include_str!("../assets/publish.html");
+
+pub struct Foreign {
+    pub identity: String,
+    /// Publications.
+    pub video: String,
+    pub audio: String,
+    process: Process,
+    mark: String,
+    _folder: TempDir,
+}
+
+/// A browser is many processes.
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        kill_marked(&self.mark);
+    }
+}
+
+fn mark() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("foreign-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+impl Foreign {
+    /// `codec` as LiveKit names it: `vp8`, `h264`, `vp9`.
+    pub async fn wheel(api: &Api, room: &str, who: &str, codec: &str) -> Result<Self> {
+        let named = std::env::var_os("SPILLWAY_PUBLISHER_PYTHON").map(PathBuf::from);
+        let python = named.unwrap_or_else(|| cache().join("venv-publisher/bin/python"));
+        if !python.is_file() {
+            bail!("no python with the wheel `livekit` at {}: `cargo verify` installs it", python.display());
+        }
+        let folder = tempfile::tempdir().context("make a folder")?;
+        let script = folder.path().join("publish.py");
+        std::fs::write(&script, SCRIPT).context("write the script")?;
+        let token = token(api, room, who)?;
+        let mark = mark();
+        let process = Process::start("wheel", &python, folder.path(), &mark, |command| {
+            command.arg(&script).args([&api.ws_url(), &token, who, "600", codec]);
+        })?;
+        Self { identity: who.into(), video: String::new(), audio: String::new(), process, mark, _folder: folder }
+            .published(api, room)
+            .await
+    }
+
+    pub async fn browser(api: &Api, room: &str, who: &str, codec: &str) -> Result<Self> {
+        let named = std::env::var_os("SPILLWAY_PUBLISHER_NPM").map(PathBuf::from);
+        let npm = named.unwrap_or_else(|| cache().join("npm"));
+        let client = npm.join("node_modules/livekit-client/dist/livekit-client.umd.js");
+        if !client.is_file() {
+            bail!("no livekit-client at {}: `cargo verify` installs it", client.display());
+        }
+        let folder = tempfile::tempdir().context("make a folder")?;
+        let page = PAGE
+            .replace("@CLIENT@", &format!("file://{}", client.display()))
+            .replace("@URL@", &api.ws_url())
+            .replace("@TOKEN@", &token(api, room, who)?)
+            .replace("@PERSON@", who)
+            .replace("@CODEC@", codec);
+        let path = folder.path().join("publish.html");
+        std::fs::write(&path, page).context("write the page")?;
+        let mark = mark();
+        let process = Process::start("chromium", Path::new("/usr/bin/chromium"), folder.path(), &mark, |command| {
+            command
+                .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--mute-audio", "--no-first-run"])
+                .args(["--autoplay-policy=no-user-gesture-required", "--enable-logging=stderr"])
+                // A page in the background is slowed down; nobody looks at this one.
+                .args(["--disable-background-timer-throttling", "--disable-renderer-backgrounding"])
+                .arg("--disable-features=WebRtcHideLocalIpsWithMdns")
+                .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
+                .arg(format!("file://{}", path.display()));
+        })?;
+        Self { identity: who.into(), video: String::new(), audio: String::new(), process, mark, _folder: folder }
+            .published(api, room)
+            .await
+    }
+
+    /// Waits until the server lists both publications.
+    async fn published(mut self, api: &Api, room: &str) -> Result<Self> {
+        let found = eventually(&format!("{} publishes", self.identity), Duration::from_secs(30), || async {
+            // There is no room before the first has joined.
+            let Ok(list) = api.rooms("ListParticipants", json!({ "room": room })).await else { return Ok(None) };
+            let people = list["participants"].as_array().cloned().unwrap_or_default();
+            let Some(own) = people.into_iter().find(|person| person["identity"] == self.identity.as_str()) else {
+                return Ok(None);
+            };
+            let sid = |kind: &str| {
+                let tracks = own["tracks"].as_array()?;
+                Some(tracks.iter().find(|track| track["type"] == kind)?["sid"].as_str()?.to_owned())
+            };
+            Ok(sid("VIDEO").zip(sid("AUDIO")))
+        })
+        .await;
+        match found {
+            Ok((video, audio)) => {
+                (self.video, self.audio) = (video, audio);
+                Ok(self)
+            }
+            Err(error) => Err(error.context(self.process.tail())),
+        }
+    }
+}
+
+fn token(api: &Api, room: &str, who: &str) -> Result<String> {
+    api.token(who, None, VideoGrants { room_join: true, room: room.to_owned(), ..Default::default() })
+}
