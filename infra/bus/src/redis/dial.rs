@@ -10,6 +10,7 @@ use redis::{AsyncConnectionConfig, FromRedisValue, ProtocolVersion, RedisConnect
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::tls::TlsDialler;
 use crate::config::Place;
@@ -72,19 +73,19 @@ impl Dialler {
         })
     }
 
-    /// A connection for commands that has answered a PING, and its address.
-    pub async fn commands(&self, target: &Target) -> Result<(String, MultiplexedConnection), BusError> {
+    /// A connection for commands that has answered a PING.
+    pub async fn commands(&self, target: &Target) -> Result<Line, BusError> {
         let address = self.locate(target).await?;
-        let connection = self.open(&address, &self.login).await?;
+        let line = self.open(&address, &self.login).await?;
         // Right after a failover a Sentinel may still name the old master.
         if matches!(target, Target::Master { .. }) {
-            let role: Vec<redis::Value> = ask(self.answer, &address, &connection, redis::cmd("ROLE")).await?;
+            let role: Vec<redis::Value> = ask(self.answer, &line, redis::cmd("ROLE")).await?;
             let role = role.into_iter().next().and_then(|role| String::from_redis_value(role).ok());
             if role.as_deref() != Some("master") {
                 return Err(connect(&address, format!("the sentinels name it, but its role is {role:?}")));
             }
         }
-        Ok((address, connection))
+        Ok(line)
     }
 
     /// A connection for subscriptions.
@@ -116,10 +117,10 @@ impl Dialler {
     }
 
     async fn master(&self, sentinel: &str, name: &str) -> Result<String, BusError> {
-        let connection = self.open(sentinel, &self.sentinel_login).await?;
+        let line = self.open(sentinel, &self.sentinel_login).await?;
         let mut question = redis::cmd("SENTINEL");
         question.arg("get-master-addr-by-name").arg(name);
-        let master: Option<(String, String)> = ask(self.answer, sentinel, &connection, question).await?;
+        let master: Option<(String, String)> = ask(self.answer, &line, question).await?;
         match master {
             Some((host, port)) if host.contains(':') => Ok(format!("[{host}]:{port}")),
             Some((host, port)) => Ok(format!("{host}:{port}")),
@@ -127,19 +128,25 @@ impl Dialler {
         }
     }
 
-    async fn open(&self, address: &str, login: &RedisConnectionInfo) -> Result<MultiplexedConnection, BusError> {
+    async fn open(&self, address: &str, login: &RedisConnectionInfo) -> Result<Line, BusError> {
         let stream = self.stream(address).await?;
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.answer));
+        let closed = CancellationToken::new();
+        let closing = closed.clone().drop_guard();
         let connection = within(self.answer, address, async {
             let (connection, driver) = MultiplexedConnection::new_with_config(login, stream, config).await?;
             // Ends by itself when the connection, or every handle to it, is gone.
-            tokio::spawn(driver);
+            tokio::spawn(async move {
+                let _closing = closing;
+                driver.await;
+            });
             Ok(connection)
         })
         .await?;
+        let line = Line { address: address.to_owned(), connection, closed };
         // A server that still loads its data takes connections and refuses everything.
-        let _: String = ask(self.answer, address, &connection, redis::cmd("PING")).await?;
-        Ok(connection)
+        let _: String = ask(self.answer, &line, redis::cmd("PING")).await?;
+        Ok(line)
     }
 
     async fn stream(&self, address: &str) -> Result<Box<dyn Stream>, BusError> {
@@ -157,6 +164,14 @@ impl Dialler {
             Err(_) => Err(connect(address, format!("no connection within {:?}", self.dial))),
         }
     }
+}
+
+/// A connection for commands.
+pub(super) struct Line {
+    pub address: String,
+    pub connection: MultiplexedConnection,
+    /// Cancelled when the socket is closed.
+    pub closed: CancellationToken,
 }
 
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -177,14 +192,9 @@ fn login(username: &str, password: &str) -> RedisConnectionInfo {
     login
 }
 
-async fn ask<T: FromRedisValue>(
-    patience: Duration,
-    address: &str,
-    connection: &MultiplexedConnection,
-    question: redis::Cmd,
-) -> Result<T, BusError> {
-    let mut connection = connection.clone();
-    within(patience, address, async { question.query_async(&mut connection).await.map_err(Cause::from) }).await
+async fn ask<T: FromRedisValue>(patience: Duration, line: &Line, question: redis::Cmd) -> Result<T, BusError> {
+    let mut connection = line.connection.clone();
+    within(patience, &line.address, async { question.query_async(&mut connection).await.map_err(Cause::from) }).await
 }
 
 async fn within<T>(

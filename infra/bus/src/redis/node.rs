@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
-use super::dial::{SharedDialler, Target};
+use super::dial::{Line, SharedDialler, Target};
 use crate::BusError;
 
 /// How often a quiet connection is asked whether it is still there, and how long its answer may take.
@@ -36,6 +36,8 @@ struct Live {
     generation: u64,
     address: String,
     connection: MultiplexedConnection,
+    /// Cancelled when the socket is closed.
+    closed: CancellationToken,
 }
 
 /// What a server said.
@@ -51,6 +53,12 @@ pub(super) enum Asking {
     No,
 }
 
+impl Live {
+    fn new(generation: u64, line: Line) -> Self {
+        Self { generation, address: line.address, connection: line.connection, closed: line.closed }
+    }
+}
+
 impl Node {
     /// The first connection must come about.
     pub async fn connect(dialler: SharedDialler, target: Target) -> Result<Self, BusError> {
@@ -59,8 +67,8 @@ impl Node {
     }
 
     /// Connects when it can.
-    pub fn start(dialler: SharedDialler, target: Target, first: Option<(String, MultiplexedConnection)>) -> Self {
-        let first = first.map(|(address, connection)| Live { generation: 1, address, connection });
+    pub fn start(dialler: SharedDialler, target: Target, first: Option<Line>) -> Self {
+        let first = first.map(|line| Live::new(1, line));
         let (live, watched) = watch::channel(first);
         let (broken, reports) = watch::channel(0);
         let stop = CancellationToken::new();
@@ -77,13 +85,15 @@ impl Node {
     }
 
     pub fn is_up(&self) -> bool {
-        self.live.borrow().is_some()
+        self.live.borrow().as_ref().is_some_and(|live| live.generation > *self.broken.borrow())
     }
 
     /// The connection, waited for a little while it is being made.
     async fn live(&self, act: &'static str) -> Result<Live, BusError> {
         let mut watched = self.live.clone();
-        let found = timeout(self.patience, watched.wait_for(Option::is_some)).await;
+        // One that was reported is not to be had again, even before the keeper has read the report.
+        let fit = |live: &Option<Live>| live.as_ref().is_some_and(|live| live.generation > *self.broken.borrow());
+        let found = timeout(self.patience, watched.wait_for(fit)).await;
         match found {
             Ok(Ok(live)) => live.clone().ok_or(BusError::Closed),
             Ok(Err(_)) => Err(BusError::Closed),
@@ -159,13 +169,13 @@ impl Keeper {
                     self.live.send_replace(None);
                 }
                 None => match self.dialler.commands(&self.target).await {
-                    Ok((address, connection)) => {
+                    Ok(line) => {
                         if std::mem::take(&mut down) {
-                            info!(address, "redis is back for commands");
+                            info!(address = line.address, "redis is back for commands");
                         }
                         generation += 1;
                         waits = reconnecting();
-                        self.live.send_replace(Some(Live { generation, address, connection }));
+                        self.live.send_replace(Some(Live::new(generation, line)));
                     }
                     Err(error) => {
                         if !std::mem::replace(&mut down, true) {
@@ -181,12 +191,11 @@ impl Keeper {
     /// Returns when the connection is no good.
     async fn watch(&mut self, live: Live) {
         loop {
-            let report = async {
+            tokio::select! {
+                () = live.closed.cancelled() => return,
                 // The sender lives in the node, which ends us when it goes.
-                let _ = self.reports.wait_for(|broken| *broken >= live.generation).await;
-            };
-            if timeout(PING_EVERY, report).await.is_ok() {
-                return;
+                _ = self.reports.wait_for(|broken| *broken >= live.generation) => return,
+                () = tokio::time::sleep(PING_EVERY) => {}
             }
             let mut connection = live.connection.clone();
             let ping = redis::cmd("PING");

@@ -2,9 +2,11 @@
 
 use std::future::Future;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use spillway_bus::{Bus, MemoryBroker, RedisConfig};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -53,29 +55,28 @@ pub struct RedisServer {
 impl RedisServer {
     /// Returns when it answers.
     pub async fn start(args: &[&str]) -> Self {
-        let server = Self::spawn(args);
+        let server = Self::spawn(|port, _| {
+            let port = ["--port".to_owned(), port.to_string()];
+            port.into_iter().chain(args.iter().map(|arg| (*arg).to_owned())).collect()
+        });
         eventually("redis answers", async || server.client().await.is_some()).await;
         server
     }
 
-    pub fn spawn(args: &[&str]) -> Self {
-        let mut server = Self {
-            port: free_port(),
-            home: tempfile::tempdir().unwrap(),
-            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-            child: None,
-        };
+    /// With arguments made of its port and its folder.
+    pub fn spawn(args: impl FnOnce(u16, &Path) -> Vec<String>) -> Self {
+        let (port, home) = (free_port(), tempfile::tempdir().unwrap());
+        let args = args(port, home.path());
+        let mut server = Self { port, home, args, child: None };
         server.launch();
         server
     }
 
-    /// As it was, on the same port, with nothing in it.
+    /// Again, on the same port, with nothing in it.
     pub fn launch(&mut self) {
-        let port = self.port.to_string();
         let child = Command::new("redis-server")
             .args(&self.args)
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no"])
-            .args(if self.args.iter().any(|arg| arg == "--tls-port") { ["--port", "0"] } else { ["--port", &port] })
             .args(["--dir", self.home.path().to_str().unwrap()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -92,15 +93,17 @@ impl RedisServer {
         }
     }
 
-    #[expect(dead_code, reason = "the next tests signal it")]
-    pub fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
+    /// Stops the process in its tracks, or lets it go on: its sockets stay open and nothing answers.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(self.child.as_ref().unwrap());
+        kill_process(pid, signal).unwrap();
     }
 
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// As a caller writes it down.
     pub fn config(&self) -> RedisConfig {
         RedisConfig { address: self.address(), ..RedisConfig::default() }
     }
@@ -124,11 +127,11 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Looks until it is so. Twenty seconds are for an overloaded machine.
+/// Looks until it is so. Half a minute is for an overloaded machine.
 pub async fn eventually(what: &str, mut so: impl AsyncFnMut() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(20);
+    let give_up = Instant::now() + Duration::from_secs(30);
     while !so().await {
-        assert!(Instant::now() < give_up, "not within 20 s: {what}");
+        assert!(Instant::now() < give_up, "not within 30 s: {what}");
         sleep(Duration::from_millis(10)).await;
     }
 }

@@ -3,6 +3,9 @@
 mod ground;
 mod clerk;
 mod suite;
+mod golden;
+mod faults;
+mod places;
 
 use ground::{MemoryGround, RedisGround};
 
