@@ -1,4 +1,5 @@
 //! One StartEgress, CreateEgress, StopEgress and ListActiveEgress, byte for byte, as another protobuf library wrote them.
+#![allow(clippy::unwrap_used, reason = "a test's helpers are tests")]
 
 use std::collections::BTreeMap;
 

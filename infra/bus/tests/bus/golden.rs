@@ -60,7 +60,8 @@ fn is(value: &Value, expected: impl ToString) -> bool {
     match value {
         Value::Null => expected.is_empty() || expected == "0" || expected == "false",
         Value::String(text) => *text == expected,
-        other => other.to_string() == expected,
+        Value::Bool(yes) => yes.to_string() == expected,
+        other => panic!("{other} is new in the capture"),
     }
 }
 

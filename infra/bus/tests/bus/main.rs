@@ -1,4 +1,5 @@
 //! One suite, two grounds: what the bus promises holds in memory and on real Redis. Then what only Redis can do.
+#![allow(clippy::unwrap_used, reason = "a test's helpers are tests")]
 
 mod ground;
 mod clerk;
