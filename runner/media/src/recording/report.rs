@@ -6,7 +6,7 @@ use spillway_spool::framing::HappeningWriter;
 use spillway_spool::{EndReason, Happening};
 use tracing::debug;
 
-const ALIVE_EVERY: Duration = Duration::from_millis(900);
+const ALIVE_EVERY: Duration = Duration::from_millis(700);
 const WROTE_EVERY: Duration = Duration::from_millis(250);
 
 pub struct Report {
