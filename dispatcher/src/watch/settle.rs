@@ -19,16 +19,30 @@ use crate::report;
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 /// livekit-server may be down for a while; the record waits, and another dispatcher goes on if we are gone.
 const DELIVERY: Duration = Duration::from_secs(600);
+/// A file's size is not worth more than this to a settlement.
+const DISK_PATIENCE: Duration = Duration::from_secs(1);
 const CREATE: Duration = Duration::from_secs(10);
 
 /// FAILED, unless it has ended otherwise meanwhile.
 pub async fn failed(house: &Arc<House>, id: &EgressId, code: Code, words: String) {
     info!(egress_id = %id, reason = words, "egress settled as failed");
-    let facts = vec![Fact::Over(Outcome::Failed { code, words })];
+    let mut facts = left_behind(house, id).await;
+    facts.push(Fact::Over(Outcome::Failed { code, words }));
     if let Err(error) = over(house, id, &facts, |_| true).await {
         // The next sweep comes to the same verdict.
         warn!(egress_id = %id, error = %chain(&error), "egress not settled");
     }
+}
+
+/// What a dead runner of this machine had written is where it was written; the result says how much that is.
+async fn left_behind(house: &House, id: &EgressId) -> Vec<Fact> {
+    if !house.launcher.is_this_machine() {
+        return Vec::new();
+    }
+    let Ok(Some(record)) = house.registry.get(id).await else { return Vec::new() };
+    let Some(ledger) = report::ledger_of(&record) else { return Vec::new() };
+    let look = tokio::task::spawn_blocking(move || report::unfinished_files(&ledger));
+    tokio::time::timeout(DISK_PATIENCE, look).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 /// Ends it with these facts if `may` still holds for what stands in the registry, and sees to the delivery. `None`: it
