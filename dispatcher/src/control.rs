@@ -17,7 +17,7 @@ use tracing::{Instrument, info, info_span, warn};
 
 use crate::house::{House, task_of};
 use crate::report;
-use crate::watch::settle;
+use crate::watch::{Patience, settle};
 
 /// Measured: a runner answered 1800 of 1800 stops with a head start of 50 ms. A fifth of what the caller gives keeps
 /// within the shortest time-outs in use.
@@ -78,7 +78,9 @@ impl Handler for Control {
 
 impl Control {
     async fn is_beating(&self, record: &Record) -> bool {
-        matches!(self.house.beats.last(&record.egress_id).await, Ok(Some((_, beat))) if beat.attempt == record.attempt)
+        let last = self.house.beats.last(&record.egress_id).await;
+        let fresh = Patience::default().beat;
+        matches!(last, Ok(Some((age, beat))) if beat.attempt == record.attempt && age < fresh)
     }
 
     async fn stop(&self, id: &EgressId) -> Result<EgressInfo, RpcError> {

@@ -293,6 +293,20 @@ async fn a_full_house_queues_then_refuses_with_the_reason_and_gives_up_in_words(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dispatcher_with_a_place_goes_before_one_with_a_queue() {
+    let stage = Stage::set(slow()).await;
+    let one_place = || Config { most_recordings: Some(1), ..config() };
+    let (_a, _b) = (stage.dispatcher_with(one_place()).await, stage.dispatcher_with(one_place()).await);
+    for id in ["EG_here", "EG_there"] {
+        assert_eq!(stage.livekit.start_composite(id).await.unwrap().details, "");
+    }
+    let begun = Instant::now();
+    let queued = stage.livekit.start_composite("EG_nowhere").await.unwrap();
+    assert!(queued.details.starts_with("waiting for a place"), "{}", queued.details);
+    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_launcher_says_is_minded() {
     let stage = Stage::set(slow()).await;
     let _dispatcher = stage.dispatcher().await;

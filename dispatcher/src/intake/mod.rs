@@ -24,6 +24,8 @@ use crate::report;
 
 /// Wins only when nobody healthy bids, half a second later; then we can at least say why.
 const TO_REFUSE: f32 = 0.01;
+/// Where a request would have to wait for a place, a dispatcher that has one may be faster.
+const HEAD_START: Duration = Duration::from_millis(50);
 /// The caller may be gone long before the time he gave us (auto egress has 10 s for everything).
 const LONGEST_ANSWER: Duration = Duration::from_secs(8);
 /// A slow network disk must not cost the bid of the next request.
@@ -45,8 +47,15 @@ impl Handler for StartEgress {
         match EgressId::parse(&start.egress_id) {
             // It was granted to us before and we have not answered: we are too slow, let somebody else try.
             Ok(id) if house.is_in_hand(&id) => Bid::Silent,
-            Ok(id) if !house.line().knows(&id) && admit::is_full(house.line().load(), launch::bounds(house)) => {
-                Bid::Now(TO_REFUSE)
+            Ok(id) if !house.line().knows(&id) => {
+                let (load, bounds) = (house.line().load(), launch::bounds(house));
+                if admit::is_full(load, bounds) {
+                    Bid::Now(TO_REFUSE)
+                } else if admit::fits(0.0, load, bounds) {
+                    Bid::Now(house.config.bid)
+                } else {
+                    Bid::After(HEAD_START, house.config.bid)
+                }
             }
             _ => Bid::Now(house.config.bid),
         }
