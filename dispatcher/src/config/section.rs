@@ -78,7 +78,6 @@ macro_rules! section {
         #[serde(deny_unknown_fields, default)]
         pub struct $name {
             $(
-                #[doc = $words]
                 #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "crate::config::section::said")]
                 pub $key: Option<$type>,
             )*
