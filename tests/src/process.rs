@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Set in the environment of everything the stage starts, so that what *those* start can be found and ended too.
-const MARK: &str = "SPILLWAY_STAGE";
+/// Set in the environment of everything the stage starts, so that what *those* start can be found and ended too. The
+/// launcher and the runner hand on few variables; those that begin with XDG_ are among them.
+const MARK: &str = "XDG_SPILLWAY_STAGE";
 
 /// A process of ours: killed when dropped, also when a test panics, and (where `setpriv` is there) when the test itself
 /// is killed.
