@@ -83,6 +83,11 @@ impl Reorder {
         self.waiting.is_empty()
     }
 
+    /// Since when the oldest hole is there.
+    pub fn blocked_since(&self) -> Option<Duration> {
+        self.blocked_since
+    }
+
     pub fn put(&mut self, packet: Packet) {
         let seq = packet.seq;
         self.began.get_or_insert(packet.at);
@@ -153,6 +158,9 @@ impl Reorder {
                 None => Next::WaitUntil(now.saturating_add(self.patience)),
             };
         };
+        // Counted from when it could first be known, not from when it became the oldest: many holes do not add up.
+        let since = self.waiting.get(&beyond).map_or(now, |packet| packet.at.min(now));
+        self.blocked_since = Some(self.blocked_since.map_or(since, |before| before.min(since)));
         let hopeless = beyond - self.seen_to > BEYOND_REPAIR || self.waiting.len() > MOST_WAITING;
         match self.patience_left(now) {
             Some(until) if !hopeless => Next::WaitUntil(until),
@@ -277,10 +285,27 @@ mod tests {
             reorder.put(packet(seq, 3, ms(0)));
         }
         assert_eq!(seqs(&reorder.next(ms(0))), [0, 1, 2]);
-        assert_eq!(reorder.next(ms(10)), Next::WaitUntil(ms(110)));
-        assert_eq!(reorder.next(ms(110)), Next::Lost(1));
-        assert_eq!(seqs(&reorder.next(ms(110))), [6, 7, 8], "packets 4 and 5 are torn");
+        assert_eq!(reorder.next(ms(10)), Next::WaitUntil(ms(100)), "counted from its discovery");
+        assert_eq!(reorder.next(ms(100)), Next::Lost(1));
+        assert_eq!(seqs(&reorder.next(ms(100))), [6, 7, 8], "packets 4 and 5 are torn");
         assert_eq!(reorder.counts().torn, 2);
+    }
+
+    #[test]
+    fn many_holes_are_waited_for_together() {
+        let mut reorder = Reorder::new(PATIENCE);
+        for n in 0..50 {
+            reorder.put(packet(n * 2, 1, ms(n * 10)));
+        }
+        let (mut frames, mut lost) = (0, 0);
+        loop {
+            match reorder.next(ms(500)) {
+                Next::Frame(_) => frames += 1,
+                Next::Lost(packets) => lost += packets,
+                Next::WaitUntil(_) | Next::Empty => break,
+            }
+        }
+        assert_eq!((frames, lost), (41, 40), "all that is older than the patience");
     }
 
     #[test]

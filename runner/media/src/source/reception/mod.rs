@@ -25,6 +25,9 @@ const REGULAR: u64 = 500_000_000;
 const MARGIN: Duration = Duration::from_millis(150);
 /// Between requests for a key frame of one stream.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// A hole that old is not filled any more: the server answers three requests for a packet, 100 ms apart. Not earlier,
+/// because after a request for a key frame it retransmits nothing until it has one.
+const BEYOND_HOPE: Duration = Duration::from_secs(1);
 /// The server begins every subscription with a key frame by itself.
 const ASK_FIRST: Duration = Duration::from_millis(300);
 
@@ -326,9 +329,13 @@ impl Reception {
         }
         self.release(ssrc, &mut stream, at, false);
         if let Some(known) = self.tracks.get_mut(&stream.track) {
+            let age = |since: Since| at.saturating_sub(since);
             let wait = if stream.had_key { ASK_AGAIN } else { ASK_FIRST };
-            let asked_long_ago = stream.asked.is_none_or(|asked| at.saturating_sub(asked) >= ASK_AGAIN);
-            let waited = stream.key_needed_since.is_some_and(|since| stream.torn || at.saturating_sub(since) >= wait);
+            let asked_long_ago = stream.asked.is_none_or(|asked| age(asked) >= ASK_AGAIN);
+            let waited = match stream.reorder.blocked_since() {
+                Some(hole) => age(hole) >= BEYOND_HOPE,
+                None => stream.key_needed_since.is_some_and(|since| stream.torn || age(since) >= wait),
+            };
             if waited && asked_long_ago && !known.publication.muted && stream.sends_video() {
                 stream.asked = Some(at);
                 known.stats.keyframes_asked += 1;

@@ -9,6 +9,7 @@ mod model;
 mod net;
 mod offer;
 mod peer;
+mod weir;
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};

@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use super::super::arrival::{Arrival, Form, Publication};
 use super::net::{Net, TcpNews};
 use super::offer::{self, Section};
+use super::weir::Weir;
 
 /// Datagrams read in one go before anything else gets its turn.
 const BATCH: usize = 256;
@@ -39,6 +40,18 @@ pub(super) struct Peer {
     connected: bool,
     buffer: Vec<u8>,
     lose: Lose,
+    weir: Weir<Held>,
+    /// When the datagram in hand came.
+    came: Option<Instant>,
+}
+
+/// A datagram that waits for an older one.
+struct Held {
+    protocol: Protocol,
+    remote: SocketAddr,
+    local: SocketAddr,
+    data: Vec<u8>,
+    came: Instant,
 }
 
 struct Carried {
@@ -60,9 +73,15 @@ impl Lose {
         self.seed ^= self.seed << 13;
         self.seed ^= self.seed >> 7;
         self.seed ^= self.seed << 17;
-        let is_rtp = datagram.len() > 12 && (128..192).contains(&datagram[0]) && !(192..=223).contains(&datagram[1]);
-        is_rtp && (self.seed >> 11) as f64 / ((1u64 << 53) as f64) < self.share
+        rtp_of(datagram).is_some() && (self.seed >> 11) as f64 / ((1u64 << 53) as f64) < self.share
     }
+}
+
+/// SSRC and sequence number: SRTP leaves the header in the clear.
+fn rtp_of(datagram: &[u8]) -> Option<(u32, u16)> {
+    let is_rtp = datagram.len() > 12 && (128..192).contains(&datagram[0]) && !(192..=223).contains(&datagram[1]);
+    let ssrc = is_rtp.then(|| u32::from_be_bytes([datagram[8], datagram[9], datagram[10], datagram[11]]))?;
+    Some((ssrc, u16::from_be_bytes([datagram[2], datagram[3]])))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +117,8 @@ impl Peer {
             connected: false,
             buffer: vec![0; 2048],
             lose: Lose { share: lose, seed: 88_172_645_463_325_252 },
+            weir: Weir::new(),
+            came: None,
         };
         if let Some(server) = server {
             peer.listen_towards(server);
@@ -175,6 +196,7 @@ impl Peer {
         let gone: Vec<u32> = self.streams.keys().copied().filter(|ssrc| !named.contains(ssrc)).collect();
         for ssrc in gone {
             self.streams.remove(&ssrc);
+            self.weir.close(ssrc);
             self.rtc.direct_api().remove_stream_rx(Ssrc::from(ssrc));
             self.arrivals.push((Arrival::Closed { stream: ssrc }, now));
         }
@@ -239,6 +261,9 @@ impl Peer {
         if now >= self.next_timeout {
             self.input(Input::Timeout(now));
         }
+        if self.weir.is_holding() {
+            self.let_go(now);
+        }
     }
 
     /// Until something comes from the network; datagrams only when `udp` is asked for.
@@ -285,8 +310,32 @@ impl Peer {
         if self.lose.falls(data) {
             return;
         }
+        let now = Instant::now();
+        if let Some((ssrc, seq)) = rtp_of(data)
+            // Retransmissions have streams of their own, which nothing is said about.
+            && self.streams.contains_key(&ssrc)
+        {
+            let held = || Held { protocol, remote, local, data: data.to_vec(), came: now };
+            if !self.weir.put(ssrc, seq, held, now) {
+                self.let_go(now);
+                return;
+            }
+        }
+        self.handle(protocol, remote, local, data, now);
+        self.let_go(now);
+    }
+
+    fn let_go(&mut self, now: Instant) {
+        while let Some(held) = self.weir.take(now) {
+            self.handle(held.protocol, held.remote, held.local, &held.data, held.came);
+        }
+    }
+
+    fn handle(&mut self, protocol: Protocol, remote: SocketAddr, local: SocketAddr, data: &[u8], came: Instant) {
         if let Ok(received) = Receive::new(protocol, remote, local, data) {
+            self.came = Some(came);
             self.input(Input::Receive(Instant::now(), received));
+            self.came = None;
         }
     }
 
@@ -334,7 +383,8 @@ impl Peer {
                     form: *form,
                     payload: Bytes::from_owner(packet.payload),
                 };
-                self.arrivals.push((arrival, packet.timestamp));
+                self.weir.arrived(ssrc, packet.header.sequence_number);
+                self.arrivals.push((arrival, self.came.unwrap_or(packet.timestamp)));
             }
             Event::SenderFeedback(feedback) => {
                 let mid = feedback.mid.to_string();
