@@ -1,4 +1,5 @@
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -14,6 +15,24 @@ pub enum Form {
     Json,
 }
 
+const FILTER_VARIABLE: &str = "SPILLWAY_LOG";
+const FORM_VARIABLE: &str = "SPILLWAY_LOG_FORM";
+
+/// How this process speaks, for those it starts.
+static SPOKEN: OnceLock<(String, Form)> = OnceLock::new();
+
+/// Environment that makes a child speak as we do.
+pub fn handed_down() -> Vec<(&'static str, String)> {
+    let Some((filter, form)) = SPOKEN.get() else { return Vec::new() };
+    let form = if *form == Form::Json { "json" } else { "text" };
+    vec![(FILTER_VARIABLE, filter.clone()), (FORM_VARIABLE, form.to_owned())]
+}
+
+/// The form a parent has handed down; text without one.
+pub fn inherited_form() -> Form {
+    if std::env::var(FORM_VARIABLE).is_ok_and(|form| form == "json") { Form::Json } else { Form::Text }
+}
+
 /// Starts the log. `level` is `debug`, `info`, `warn` or `error`; `SPILLWAY_LOG` (tracing's filter syntax) goes before it.
 /// Libraries speak at warn, or one level finer when we are debugged. A second call changes nothing.
 pub fn init(level: &str, form: Form) {
@@ -21,18 +40,26 @@ pub fn init(level: &str, form: Form) {
     let ours = ["protocol", "process", "plan", "bus", "launchers", "dispatcher", "spool", "runner", "media", "tests"]
         .map(|room| format!("spillway_{room}={level}"))
         .join(",");
-    let filter = std::env::var("SPILLWAY_LOG").unwrap_or_else(|_| format!("{libraries},{ours}"));
+    let filter = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| format!("{libraries},{ours}"));
+    let _ = SPOKEN.set((filter.clone(), form));
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);
     let result = match form {
         Form::Json => registry
-            .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .json()
+                    .flatten_event(true)
+                    .log_internal_errors(false)
+                    .with_writer(std::io::stderr),
+            )
             .try_init(),
         Form::Text => registry
             .with(
                 tracing_subscriber::fmt::layer()
                     .with_ansi(std::io::stderr().is_terminal())
                     .with_target(false)
+                    .log_internal_errors(false)
                     .with_writer(std::io::stderr),
             )
             .try_init(),

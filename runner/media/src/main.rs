@@ -3,13 +3,12 @@
 use std::process::ExitCode;
 
 use spillway_process::chain;
-use spillway_process::telemetry::{self, Form};
+use spillway_process::telemetry;
 use tracing::error;
 
 /// Its standard input is the runner's socket pair; a person has nothing to say to it.
 fn main() -> ExitCode {
-    let form = if std::env::args().any(|argument| argument == "--log-json") { Form::Json } else { Form::Text };
-    telemetry::init("info", form);
+    telemetry::init("info", telemetry::inherited_form());
     match spillway_spool::framing::media_end() {
         Ok((orders, say)) => {
             spillway_media::recording::run(orders, say);

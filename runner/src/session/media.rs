@@ -21,8 +21,7 @@ pub const PROGRAM_VARIABLE: &str = "SPILLWAY_MEDIA";
 const PROGRAM: &str = "spillway-media";
 
 /// What a child may inherit: nothing that is secret.
-const HARMLESS: &[&str] =
-    &["PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "RUST_BACKTRACE", "SPILLWAY_LOG"];
+const HARMLESS: &[&str] = &["PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "RUST_BACKTRACE"];
 const HARMLESS_PREFIXES: &[&str] = &["LC_", "XDG_", "GST_"];
 
 /// Out of memory, this process goes first: its recording survives it.
@@ -71,6 +70,7 @@ impl MediaProcess {
         let child = Command::new(program)
             .env_clear()
             .envs(harmless)
+            .envs(spillway_process::telemetry::handed_down())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())

@@ -76,6 +76,8 @@ pub fn run(mut orders: OrderReader, say: HappeningWriter) {
     });
     let mut report = Report::new(say);
     let Some(start) = first_order(&inbox, &mut report) else { return };
+    let span = tracing::info_span!("recording", egress_id = %start.plan.egress_id);
+    let _recording = span.enter();
     let recording = Recording {
         start,
         report,

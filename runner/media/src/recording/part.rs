@@ -1,6 +1,6 @@
 //! One file being made: what came is copied into it, composed into it, or both.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -67,6 +67,7 @@ pub struct Part {
     written: Arc<Written>,
     meter: Meter,
     events: Sender<Input>,
+    spill_dir: Option<PathBuf>,
 }
 
 struct CopiedTrack {
@@ -108,6 +109,7 @@ impl Part {
             written: Arc::default(),
             meter: Meter::default(),
             events: events.clone(),
+            spill_dir: settings.spill_dir.clone().or_else(|| path.parent().map(Path::to_owned)),
         };
         if let (Container::Ivf, Choice::Track { track, first, .. }) = (container, &choice) {
             let ivf = Ivf::open(file, track.codec, first.size)?;
@@ -169,7 +171,7 @@ impl Part {
             start,
             ladder: LadderBounds::FILE,
             backlog_bytes: settings.backlog_bytes,
-            spill_dir: settings.spill_dir.clone(),
+            spill_dir: self.spill_dir.clone(),
         };
         let (number, events) = (self.number, self.events.clone());
         self.scene = Some(Scene::start(options, video.map(onward), audio.map(onward), move |event| {

@@ -60,26 +60,31 @@ impl Inbox {
         Self { state: Mutex::new(state), news: Condvar::new(), backlog, video: codec.is_video() }
     }
 
-    /// Never blocks for long: at worst one write into the page cache. Sound is never given up.
-    pub fn put_frame(&self, at: SessionTime, key: bool, data: Bytes) {
+    /// Never blocks for long: at worst one write into the page cache. Sound is never given up. False: this and the rest
+    /// of its group have no place.
+    pub fn put_frame(&self, at: SessionTime, key: bool, data: Bytes) -> bool {
         let mut state = lock(&self.state);
         if state.closed {
-            return;
+            return true;
         }
         if state.giving_up {
             if !(key && self.backlog.has_room()) {
                 self.backlog.count_refused();
-                return;
+                return false;
             }
             state.giving_up = false;
         }
         let worth = if self.video { Worth::IfRoom } else { Worth::Keep };
         match self.backlog.keep(data, worth) {
-            Some(data) => state.waiting.push_back((at, Waiting::Frame { key, data })),
+            Some(data) => {
+                state.waiting.push_back((at, Waiting::Frame { key, data }));
+                true
+            }
             None => {
                 // A group of pictures with a hole is worth little: the rest of it goes too, and the hole is marked.
                 state.giving_up = true;
                 state.waiting.push_back((at, Waiting::Turn(Turn::Lost)));
+                false
             }
         }
     }
@@ -175,9 +180,9 @@ mod tests {
     #[test]
     fn without_room_the_rest_of_the_group_goes_and_the_hole_is_marked() {
         let inbox = inbox(100);
-        inbox.put_frame(at(0), true, data(100));
-        inbox.put_frame(at(10), false, data(1)); // no room
-        inbox.put_frame(at(20), false, data(1));
+        assert!(inbox.put_frame(at(0), true, data(100)));
+        assert!(!inbox.put_frame(at(10), false, data(1)), "no room");
+        assert!(!inbox.put_frame(at(20), false, data(1)));
         inbox.complete_to(at(15));
         assert!(matches!(inbox.next(at(15)), Next::Frame { key: true, .. }));
         inbox.put_frame(at(30), false, data(1)); // room, but its reference is gone

@@ -150,15 +150,22 @@ struct Tracks {
 
 struct Live {
     track: TrackId,
+    identity: String,
     inbox: Arc<Inbox>,
     out: Decoded,
     video: bool,
     left: bool,
+    /// The user knows that pictures of it are missing.
+    told_full: bool,
 }
 
 impl Tracks {
     fn of(&self, track: TrackId) -> Option<&Live> {
         self.live.iter().rfind(|live| live.track == track && !live.left)
+    }
+
+    fn of_mut(&mut self, track: TrackId) -> Option<&mut Live> {
+        self.live.iter_mut().rfind(|live| live.track == track && !live.left)
     }
 
     fn forget_finished(&mut self) {
@@ -242,7 +249,7 @@ impl Scene {
         }
         match timed {
             Timed::Joined { track, at } => self.join(&mut tracks, track, at),
-            Timed::Frame(frame) => self.frame(&tracks, frame),
+            Timed::Frame(frame) => self.frame(&mut tracks, frame),
             Timed::Absent { track, at } => self.turn(&mut tracks, track, at, Turn::Absent),
             Timed::Left { track, at } => self.turn(&mut tracks, track, at, Turn::Left),
             Timed::Lost { track, at, .. } => self.turn(&mut tracks, track, at, Turn::Lost),
@@ -316,7 +323,7 @@ impl Scene {
         let inbox = Arc::new(Inbox::new(track.codec, self.backlog.clone()));
         inbox.complete_to(tracks.watermark);
         let ears = Arc::new(Ears { track: track.id, tell: self.tell.clone() });
-        let (counts, id) = (self.counts.clone(), track.id);
+        let (counts, id, identity) = (self.counts.clone(), track.id, track.identity.clone());
         let (out, thread) = if video {
             let pictures = Arc::new(Pictures::default());
             self.stage.cue(at, Cue::Video(track.clone(), pictures.clone()));
@@ -328,7 +335,7 @@ impl Scene {
             let lane = SoundLane { track, inbox: inbox.clone(), voice: voice.clone(), ears, counts };
             (Decoded::Voice(voice), spawn("voice", move || lane.run()))
         };
-        let live = Live { track: id, inbox, out, video, left: false };
+        let live = Live { track: id, identity, inbox, out, video, left: false, told_full: false };
         if let Err(error) = thread {
             live.abandon();
             self.note(format!("a track is not recorded, it got no thread: {error}"));
@@ -336,10 +343,16 @@ impl Scene {
         tracks.live.push(live);
     }
 
-    fn frame(&self, tracks: &Tracks, frame: Frame) {
-        let Some(live) = tracks.of(frame.track) else { return };
+    fn frame(&self, tracks: &mut Tracks, frame: Frame) {
+        let Some(live) = tracks.of_mut(frame.track) else { return };
         self.stage.before_start(|prelude| prelude.frame(frame.track, live.video, frame.at));
-        live.inbox.put_frame(frame.at, frame.key, frame.data);
+        let kept = live.inbox.put_frame(frame.at, frame.key, frame.data);
+        if !kept && !std::mem::replace(&mut live.told_full, true) {
+            self.note(format!(
+                "the machine could not keep up and there was no more room to wait: pictures of {} are missing",
+                live.identity
+            ));
+        }
         if let Some(words) = self.backlog.trouble() {
             self.note(words);
         }
@@ -350,7 +363,7 @@ impl Scene {
     }
 
     fn turn(&self, tracks: &mut Tracks, track: TrackId, at: SessionTime, turn: Turn) {
-        let Some(live) = tracks.live.iter_mut().rfind(|live| live.track == track && !live.left) else { return };
+        let Some(live) = tracks.of_mut(track) else { return };
         if matches!(turn, Turn::Absent | Turn::Left) {
             self.stage.before_start(|prelude| prelude.gone(track, at));
         }
@@ -394,7 +407,9 @@ impl LaneEars for Ears {
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    Builder::new().name(name.to_owned()).spawn(work)
+    // What a thread says belongs to the recording that started it.
+    let span = tracing::Span::current();
+    Builder::new().name(name.to_owned()).spawn(move || span.in_scope(work))
 }
 
 /// What a panicked thread held is still whole enough: every change under these locks is one step.

@@ -1,6 +1,9 @@
 //! The picture mixer's thread: one picture per output time, made once every track is known up to it.
+//!
+//! Everything that happens is shown at the output time nearest to it: a picture is at most half an interval early or
+//! late, where waiting for the next output time would make all of them late by half an interval on average.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use gstreamer as gst;
@@ -36,6 +39,8 @@ struct Shot {
     track: Track,
     pictures: Arc<Pictures>,
     current: Option<Picture>,
+    /// Taken and not shown yet.
+    due: VecDeque<Picture>,
     /// Order of first joining: the layouts' stable order.
     order: usize,
     /// Counts up whenever any track begins to be seen.
@@ -116,12 +121,17 @@ impl PictureMixer {
     fn record(&mut self, start: SessionTime, feed: &dyn Onward) {
         for n in 0.. {
             let offset = output_time(n, self.options.framerate);
+            let next = output_time(n + 1, self.options.framerate);
             let at = SessionTime(start.0 + offset);
-            match self.stage.picture_cues(at) {
-                Until::Known(cues) => cues.into_iter().for_each(|(when, cue)| self.follow(when, cue)),
+            let half = SessionTime(start.0 + (offset + next) / 2);
+            let known = match self.stage.picture_cues(at, half) {
+                Until::Known((cues, known)) => {
+                    cues.into_iter().for_each(|(when, cue)| self.follow(when, cue));
+                    known
+                }
                 Until::Over => return,
-            }
-            self.advance(at);
+            };
+            self.advance(at, known, (next - offset) * 3 / 4);
             let lag = self.stage.lag(at);
             let rung = self.ladder.on(lag);
             self.tally.on_picture_time(at, lag);
@@ -129,7 +139,6 @@ impl PictureMixer {
                 self.tally.on_skipped();
                 continue;
             }
-            let next = output_time(n + 1, self.options.framerate);
             let picture = match self.compose(at, rung) {
                 Ok(mut picture) => {
                     // Just made or a copy that shares memory: its times are ours to write.
@@ -158,6 +167,7 @@ impl PictureMixer {
                     track,
                     pictures,
                     current: None,
+                    due: VecDeque::new(),
                     order,
                     came: 0,
                     changed: false,
@@ -177,29 +187,34 @@ impl PictureMixer {
         }
     }
 
-    /// Every track up to `at`: the newest picture counts, an absence empties the tile, nothing goes back in time.
-    fn advance(&mut self, at: SessionTime) {
+    /// Every track up to `known`: an absence empties the tile, nothing goes back in time.
+    fn advance(&mut self, at: SessionTime, known: SessionTime, near: u64) {
         for shot in &mut self.shots {
-            let Shot { pictures, current, came, changed, left, .. } = shot;
-            let counter = &mut self.came;
-            pictures.take_to(at, |shown| match shown {
+            let Shot { pictures, current, due, left, .. } = shot;
+            pictures.take_to(known, |shown| match shown {
                 Shown::Picture(picture) => {
-                    if current.as_ref().is_some_and(|shown| shown.at > picture.at) {
-                        return;
+                    if due.back().or(current.as_ref()).is_none_or(|last| last.at <= picture.at) {
+                        due.push_back(picture);
                     }
-                    if current.is_none() {
-                        *counter += 1;
-                        *came = *counter;
-                    }
-                    *current = Some(picture);
-                    *changed = true;
                 }
-                Shown::Absent(_) => *current = None,
+                Shown::Absent(_) => {
+                    due.clear();
+                    *current = None;
+                }
                 Shown::Left(_) => {
+                    due.clear();
                     *current = None;
                     *left = true;
                 }
             });
+            if let Some(picture) = next_due(due, at, near, |picture| picture.at) {
+                if current.is_none() {
+                    self.came += 1;
+                    shot.came = self.came;
+                }
+                *current = Some(picture);
+                shot.changed = true;
+            }
             let old = current.as_ref().is_some_and(|shown| at.0.saturating_sub(shown.at.0) > self.options.hold_ns);
             if old && !shot.is_screen() {
                 shot.current = None;
@@ -296,5 +311,70 @@ impl PictureMixer {
             }
         }
         Ok(buffer)
+    }
+}
+
+/// Which of the pictures that fall on one output time is shown; those after it wait for the next.
+///
+/// A camera of our own rate whose pictures come about half way between two output times falls now on the one, now on
+/// the other. It would be seen twice and not at all in turn; like this it is seen up to `near` late, and whole. A camera
+/// that is faster than the output loses pictures anyway: of its pictures the nearest.
+fn next_due<T>(due: &mut VecDeque<T>, at: SessionTime, near: u64, time: impl Fn(&T) -> SessionTime) -> Option<T> {
+    while let (Some(first), Some(second)) = (due.front().map(&time), due.get(1).map(&time)) {
+        let whole = at.0.saturating_sub(first.0) <= near && second.0 - first.0 >= near;
+        if whole || first.0.abs_diff(at.0) <= second.0.abs_diff(at.0) {
+            break;
+        }
+        due.pop_front();
+    }
+    due.pop_front()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which pictures of a camera are shown at the output times of 30 a second, by the mixer's rule.
+    fn shown(pictures: &[u64]) -> Vec<Option<u64>> {
+        let (mut due, mut coming) = (VecDeque::new(), pictures.iter().copied().peekable());
+        let mut current = None;
+        let ticks = (0..).map(|n| (output_time(n, 30), output_time(n + 1, 30)));
+        let mut out = Vec::new();
+        for (at, next) in ticks.take_while(|(at, _)| *at <= pictures[pictures.len() - 1]) {
+            while let Some(picture) = coming.next_if(|picture| *picture <= (at + next) / 2) {
+                due.push_back(picture);
+            }
+            let next = next_due(&mut due, SessionTime(at), (next - at) * 3 / 4, |picture| SessionTime(*picture));
+            current = next.or(current);
+            out.push(current);
+        }
+        out
+    }
+
+    #[test]
+    fn a_camera_between_two_output_times_is_seen_whole() {
+        // Half an interval off, and up to 3 ms early or late: nearest alone would lose a picture every few.
+        let jitter = [0i64, 3, -3, 1, -2, 2, -1, 3, 3, -3];
+        let pictures: Vec<u64> = (0..300)
+            .map(|n| (output_time(n, 30) as i64 + 16_666_667 + jitter[n as usize % 10] * 1_000_000) as u64)
+            .collect();
+        let shown = shown(&pictures);
+        let mut different: Vec<u64> = shown.iter().flatten().copied().collect();
+        different.dedup();
+        assert_eq!(different, pictures[..different.len()], "none is left out");
+        assert!(different.len() >= 298);
+        let late = shown.iter().zip(0..).filter_map(|(shown, n)| Some(output_time(n, 30) as i64 - (*shown)? as i64));
+        assert!(late.clone().all(|late| late.abs() <= 25_000_000), "{:?}", late.max());
+    }
+
+    #[test]
+    fn a_faster_camera_is_thinned_evenly() {
+        let pictures: Vec<u64> = (0..120).map(|n| output_time(n, 60)).collect();
+        let steps: Vec<u64> = shown(&pictures)
+            .windows(2)
+            .filter_map(|pair| Some(pair[1]? - pair[0]?))
+            .map(|step| step / 1_000_000)
+            .collect();
+        assert!(steps.iter().all(|step| (33..=34).contains(step)), "{steps:?}");
     }
 }

@@ -201,15 +201,19 @@ impl Stage {
         }
     }
 
-    /// Waits until the picture at `at` can be made as far as the session goes; what happens up to then.
-    pub fn picture_cues(&self, at: SessionTime) -> Until<Vec<(SessionTime, Cue)>> {
+    /// Waits until the picture at `at` can be made as far as the session goes: what happens up to `half`, and up to
+    /// when that is. It is earlier where the session ends before.
+    pub fn picture_cues(&self, at: SessionTime, half: SessionTime) -> Until<(Vec<(SessionTime, Cue)>, SessionTime)> {
         let mut state = lock(&self.state);
         loop {
             if state.given_up || state.end.is_some_and(|end| at >= end) {
                 return Until::Over;
             }
-            if state.watermark > at {
-                return Until::Known(state.cues.take_to(at));
+            // What is said of the end itself and beyond was said by chance.
+            let last = state.end.map(|end| SessionTime(end.0 - 1));
+            if state.watermark > half || last.is_some() {
+                let known = last.map_or(half, |last| last.min(half));
+                return Until::Known((state.cues.take_to(known), known));
             }
             state = wait(&self.news, state);
         }

@@ -242,6 +242,32 @@ fn a_room_shows_who_is_there_from_the_exact_picture_on() {
 }
 
 #[test]
+fn a_picture_is_shown_at_the_output_time_nearest_to_it() {
+    let by = |offset: u64| -> Vec<(u64, bool, Bytes)> {
+        let clip = video(Codec::H264, (160, 90), 30, 3, 60);
+        clip.into_iter().map(|(at, key, data)| (at + offset * MS, key, data)).collect()
+    };
+    // The output begins with ann's first picture: hers are exact. bob's come 10 ms after hers, eve's 20 ms after them.
+    let script = ["ann", "bob", "eve"].iter().zip([0, 10, 20]).zip(1..).fold(
+        Script::default(),
+        |script, ((identity, offset), id)| {
+            script.joins(ms(0), track(id, Codec::H264, identity, Origin::Camera)).sends(
+                id,
+                &by(offset),
+                ms(0),
+                ms(3000),
+            )
+        },
+    );
+    let made = make(options(tiles(LayoutShape::Grid)), script.ticking(ms(20), ms(3000)), ms(3000));
+    assert_eq!(made.start(), ms(0));
+    let flashes = |x, y| (20..89usize).filter(|n| near(made.luma(*n, x, y), WHITE)).collect::<Vec<_>>();
+    assert_eq!(flashes(80, 45), [30, 31, 60, 61]);
+    assert_eq!(flashes(240, 45), [30, 31, 60, 61]);
+    assert_eq!(flashes(80, 135), [31, 32, 61, 62]);
+}
+
+#[test]
 fn the_same_session_gives_the_same_recording_however_it_arrives() {
     let (script, end) = busy_room(4);
     let arrangement = options(tiles(LayoutShape::Speaker));
@@ -271,8 +297,9 @@ fn fed_at_the_live_edge_it_is_the_same_recording() {
         let edge = if let Timed::CompleteTo { at } = timed { at.0 } else { 0 };
         run.scene.take(timed);
         let began = std::time::Instant::now();
-        // The next tick comes when everything that can be made is made: sound wants to know 40 ms more.
-        let behind = |stats: SceneStats| stats.picture_ns + 34 * MS < edge || stats.sound_ns + 60 * MS < edge;
+        // The next tick comes when everything that can be made is made: a picture wants to know half an interval more,
+        // sound 40 ms.
+        let behind = |stats: SceneStats| stats.picture_ns + 51 * MS < edge || stats.sound_ns + 60 * MS < edge;
         while behind(run.scene.stats()) {
             assert!(began.elapsed() < PATIENCE, "{edge}: {:?}", run.scene.stats());
             std::thread::yield_now();

@@ -20,6 +20,7 @@ use spillway_plan::Source;
 use spillway_process::Secret;
 use spillway_spool::EndReason;
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::TrackStats;
 use crate::track::{Timed, TrackId};
@@ -129,9 +130,11 @@ impl Room {
         let origin = SharedOrigin::default();
         let shared = origin.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        // What it says belongs to the recording that joins.
+        let span = tracing::Span::current();
         std::thread::Builder::new()
             .name("room".to_owned())
-            .spawn(move || runtime.block_on(drive::run(options, inbox, outbox, shared)))?;
+            .spawn(move || runtime.block_on(drive::run(options, inbox, outbox, shared).instrument(span)))?;
         Ok(Self { handle: RoomHandle { commands }, deliveries, origin })
     }
 
