@@ -42,25 +42,25 @@ video() {
 h264() { video "$1" "$2" "$3" "$4" "$5" h264 -c:v libx264 -preset veryfast -tune zerolatency -profile:v baseline -bf 0 \
   -g $(($5 / 2)) -keyint_min $(($5 / 2)) -sc_threshold 0 -threads 1 -b:v "$6" -maxrate "$6" -bufsize "$6" -bsf:v h264_metadata=aud=insert; }
 
-# audio NAME PARTICIPANT AHEAD FORMAT ENCODER...: AHEAD seconds early, which the encoder's delay takes back.
+# audio NAME PARTICIPANT FORMAT ENCODER... Nothing is advanced for an encoder's delay: what publishers send decodes late
+# by libopus' 312 samples too, and whoever records has to know it.
 audio() {
-  name=$1 who=$2 ahead=$3 format=$4
-  shift 4
+  name=$1 who=$2 format=$3
+  shift 3
   [ -s "$out/$name" ] && return
-  ffmpeg -v error -nostdin -y -f lavfi -i "aevalsrc='0.15*sin(2*PI*$(tone "$who")*mod(t+$ahead,1))*lt(mod(t+$ahead,1),0.04)+0.02*sin(2*PI*$(faint "$who")*t)':s=48000:d=$seconds" \
+  ffmpeg -v error -nostdin -y -f lavfi -i "aevalsrc='0.15*sin(2*PI*$(tone "$who")*mod(t,1))*lt(mod(t,1),0.04)+0.02*sin(2*PI*$(faint "$who")*t)':s=48000:d=$seconds" \
     "$@" -f "$format" "$out/.part-$name"
   keep "$name"
 }
 
 for who in p0 p1 p2 p3; do
-  # libopus hands out everything 312 samples late.
-  audio "$who.opus" "$who" 0.0065 ogg -c:a libopus -b:a 48k -ac 2 -frame_duration 20 -application audio
+  audio "$who.opus" "$who" ogg -c:a libopus -b:a 48k -ac 2 -frame_duration 20 -application audio
   h264 "$who-360.h264" "$who" 640 360 30 500k
   h264 "$who-720.h264" "$who" 1280 720 30 1500k
 done
 h264 p0-180.h264 p0 320 180 30 200k
-audio p0.pcmu p0 0 mulaw -ar 8000 -ac 1
-audio p0.pcma p0 0 alaw -ar 8000 -ac 1
+audio p0.pcmu p0 mulaw -ar 8000 -ac 1
+audio p0.pcma p0 alaw -ar 8000 -ac 1
 for who in p0 p1; do
   video "$who-360.vp8.ivf" "$who" 640 360 30 ivf -c:v libvpx -deadline realtime -cpu-used 8 -lag-in-frames 0 -error-resilient 1 -auto-alt-ref 0 -g 15 -b:v 500k
 done
