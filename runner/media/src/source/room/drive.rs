@@ -192,7 +192,7 @@ impl Drive {
             Some(news) => self.peer.on_tcp(news),
             None => self.peer.read(),
         }
-        if self.peer.is_connected() {
+        if self.peer.is_secured() {
             self.read_after = Instant::now() + READ_EVERY;
         }
     }
@@ -326,6 +326,7 @@ impl Drive {
     }
 
     async fn offer(&mut self, offer: SessionDescription) {
+        debug!(id = offer.id, "offer");
         let answer = self.peer.answer(&offer.sdp, |sid| self.model.publication(sid));
         match answer {
             Ok(sdp) => {

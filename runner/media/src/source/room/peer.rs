@@ -27,6 +27,11 @@ const SLACK: Duration = Duration::from_millis(5);
 /// (`pkg/sfu/sequencer.go`), so half of what was lost stayed lost. Without, the requests are 105 ms apart.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// The first check is often there before our answer, which the server needs to understand it. Half a second is all that
+/// a recording has to begin, so it is repeated soon; in sum the checks last as long as str0m's own (19 s).
+const STUN_AGAIN: Duration = Duration::from_millis(40);
+const STUN_TRIES: usize = 12;
+
 pub(super) struct Peer {
     rtc: Rtc,
     net: Net,
@@ -38,6 +43,8 @@ pub(super) struct Peer {
     next_timeout: Instant,
     arrivals: Vec<(Arrival, Instant)>,
     connected: bool,
+    /// The handshake is over: from now on datagrams may be read in batches.
+    secured: bool,
     buffer: Vec<u8>,
     lose: Lose,
     weir: Weir<Held>,
@@ -97,7 +104,10 @@ impl Peer {
     pub(super) fn new(server: Option<SocketAddr>, lose: f64) -> Self {
         let now = Instant::now();
         // Without RED the server forwards the plain Opus out of it.
-        let rtc = RtcConfig::new()
+        let mut config = RtcConfig::new();
+        config.set_initial_stun_rto(STUN_AGAIN);
+        config.set_max_stun_retransmits(STUN_TRIES);
+        let rtc = config
             .set_rtp_mode(true)
             .enable_opus(true, false)
             .enable_pcmu(true, false)
@@ -115,6 +125,7 @@ impl Peer {
             next_timeout: now,
             arrivals: Vec::new(),
             connected: false,
+            secured: false,
             buffer: vec![0; 2048],
             lose: Lose { share: lose, seed: 88_172_645_463_325_252 },
             weir: Weir::new(),
@@ -128,6 +139,10 @@ impl Peer {
 
     pub(super) fn is_connected(&self) -> bool {
         self.connected
+    }
+
+    pub(super) fn is_secured(&self) -> bool {
+        self.secured
     }
 
     pub(super) fn lose_share(&self) -> f64 {
@@ -253,7 +268,7 @@ impl Peer {
 
     /// When [`Peer::time`] wants to be called.
     pub(super) fn wake_at(&self) -> Instant {
-        self.next_timeout.max(Instant::now() + if self.connected { SLACK } else { Duration::from_millis(1) })
+        self.next_timeout.max(Instant::now() + if self.secured { SLACK } else { Duration::from_millis(1) })
     }
 
     pub(super) fn time(&mut self) {
@@ -396,7 +411,11 @@ impl Peer {
                         .push((Arrival::Report { stream, rtp, ntp: ntp.as_nanos() as i64 }, feedback.received_at));
                 }
             }
-            Event::Connected => self.connected = true,
+            Event::Connected => {
+                debug!("media connection secured");
+                self.connected = true;
+                self.secured = true;
+            }
             Event::IceConnectionStateChange(state) => {
                 debug!(?state, "ice");
                 if matches!(state, IceConnectionState::Disconnected) {
