@@ -47,6 +47,8 @@ struct Lane {
 pub struct Meter {
     lanes: HashMap<TrackId, Lane>,
     packets: HashMap<TrackId, (u64, u64)>,
+    /// Samples, milliseconds.
+    av_offsets: HashMap<TrackId, Vec<f64>>,
     longest_lag_ms: u64,
 }
 
@@ -91,6 +93,11 @@ impl Meter {
         self.packets.insert(track, (packets, lost));
     }
 
+    /// How much later than its sound a picture is placed now.
+    pub fn av_offset(&mut self, picture: TrackId, ms: Option<f64>) {
+        self.av_offsets.entry(picture).or_default().extend(ms);
+    }
+
     pub fn lag(&mut self, ms: u64) {
         self.longest_lag_ms = self.longest_lag_ms.max(ms);
     }
@@ -104,6 +111,7 @@ impl Meter {
             longest_lag_ms: self.longest_lag_ms,
             gaps: self.lanes.values().map(|lane| lane.gaps).sum(),
             gaps_ms: self.lanes.values().map(|lane| lane.gaps_ns).sum::<u64>() / 1_000_000,
+            av_offset_ms: self.av_offsets.values().filter_map(|offsets| median(offsets)).max_by(further),
             ..Quality::default()
         };
         if let Some(made) = made {
@@ -129,6 +137,16 @@ impl Meter {
         quality.degraded = degraded(&quality);
         quality
     }
+}
+
+fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}
+
+fn further(a: &f64, b: &f64) -> std::cmp::Ordering {
+    a.abs().total_cmp(&b.abs())
 }
 
 /// Why a recording is not what it should be, in words.
@@ -193,6 +211,23 @@ mod tests {
         };
         meter.take(&Timed::Joined { track, at: SessionTime(0) });
         meter
+    }
+
+    #[test]
+    fn the_offset_of_the_worst_participant_counts_and_a_rough_start_does_not() {
+        let mut meter = meter();
+        assert_eq!(meter.quality(1000, None, None).av_offset_ms, None);
+        for ms in [180.0, 9.0, 10.0] {
+            meter.av_offset(TrackId(1), Some(ms));
+        }
+        meter.av_offset(TrackId(2), Some(-120.0));
+        meter.av_offset(TrackId(3), None);
+        let quality = meter.quality(1000, None, None);
+        assert_eq!(quality.av_offset_ms, Some(-120.0));
+        assert_eq!(quality.degraded, ["picture and sound are -120 ms apart"]);
+        meter.av_offset(TrackId(2), Some(1.0));
+        meter.av_offset(TrackId(2), Some(2.0));
+        assert_eq!(meter.quality(1000, None, None).av_offset_ms, Some(10.0));
     }
 
     #[test]

@@ -235,6 +235,7 @@ impl Recording {
     fn stats(&mut self, stats: &TrackStats) {
         if let Some(part) = &mut self.part {
             part.packets(stats.track, stats.packets, stats.lost);
+            part.av_offset(stats.track, stats.av_offset_ms);
         }
     }
 

@@ -273,6 +273,10 @@ impl Part {
         self.meter.packets(track, packets, lost);
     }
 
+    pub fn av_offset(&mut self, picture: TrackId, ms: Option<f64>) {
+        self.meter.av_offset(picture, ms);
+    }
+
     pub fn origin(&self) -> Option<SessionTime> {
         self.origin
     }

@@ -141,6 +141,13 @@ impl Timeline {
         self.streams.get(&stream).is_some_and(|it| it.line.offset().is_some())
     }
 
+    /// How much later than its publisher's clock says a stream is placed, nanoseconds; only differences of streams of
+    /// one participant mean something.
+    pub fn lateness(&self, stream: u32) -> Option<f64> {
+        let it = self.streams.get(&stream)?;
+        Some(it.applied? - it.line.offset()? as f64)
+    }
+
     /// A sender report: RTP time as on the wire, the publisher's clock in nanoseconds since 1970.
     pub fn report(&mut self, stream: u32, rtp: u32, ntp: i64, at: Duration) {
         let Some(it) = self.streams.get_mut(&stream) else { return };

@@ -1,11 +1,13 @@
 //! Arrivals → `Timed`: reorder, assemble, gates, place. Pure: time is an argument, so a dump gives the same stream
 //! as the live room did, as fast as it is read.
 
+mod stats;
 mod stream;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
+pub use self::stats::TrackStats;
 use self::stream::{Made, Stream};
 use super::arrival::{Arrival, Publication, Since};
 use super::packet::Packet;
@@ -37,23 +39,6 @@ pub struct ReceptionOptions {
     pub patience: Duration,
     /// Frames are held until every stream has a sender report, at most this long: copies then start aligned.
     pub hold: Duration,
-}
-
-/// Per track since it joined.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct TrackStats {
-    pub track: TrackId,
-    pub sid: String,
-    pub codec: Option<Codec>,
-    pub frames: u64,
-    pub bytes: u64,
-    pub packets: u64,
-    pub lost: u64,
-    pub recovered: u64,
-    pub late: u64,
-    /// Frames dropped while waiting for a key frame.
-    pub undecodable: u64,
-    pub keyframes_asked: u64,
 }
 
 pub struct Reception {
@@ -209,27 +194,6 @@ impl Reception {
             let at = last.max(self.complete.unwrap_or_default());
             self.out.push_back(Timed::CompleteTo { at: SessionTime(at.0 + 1) });
         }
-    }
-
-    pub fn stats(&self) -> Vec<TrackStats> {
-        self.tracks
-            .iter()
-            .map(|(id, known)| {
-                let mut stats = known.stats.clone();
-                let mut add = |counts: Counts| {
-                    stats.packets += counts.packets;
-                    stats.lost += counts.lost;
-                    stats.recovered += counts.recovered;
-                    stats.late += counts.late;
-                };
-                add(known.past);
-                self.streams
-                    .values()
-                    .filter(|stream| stream.track == *id)
-                    .for_each(|stream| add(stream.reorder.counts()));
-                TrackStats { track: *id, sid: known.publication.sid.clone(), codec: known.joined, ..stats }
-            })
-            .collect()
     }
 
     /// Session time of this moment, never before what was declared complete.

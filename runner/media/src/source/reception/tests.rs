@@ -284,3 +284,40 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_key_frame_is_asked_for_when_a_hole_is_beyond_hope_and_not_before() {
+    let mut reception = Reception::new(ReceptionOptions { patience: ms(2000), ..options() });
+    reception.on(Arrival::Opened { stream: VIDEO, publication: publication("TR_v", Origin::Camera) }, ms(0));
+    let mut asked = None;
+    for n in 0..60 {
+        let at = ms(n * 40);
+        for half in 0..2 {
+            if (n, half) != (5, 1) {
+                reception.on(picture(n, half), at);
+            }
+        }
+        reception.tick(at);
+        if !reception.keyframes_wanted().is_empty() {
+            asked.get_or_insert(at);
+        }
+    }
+    assert_eq!(asked, Some(ms(5 * 40) + BEYOND_HOPE));
+}
+
+#[test]
+fn what_is_between_picture_and_sound_is_known_by_their_reports() {
+    let mut reception = opened();
+    let offset = |reception: &Reception| reception.stats()[0].av_offset_ms;
+    play(&mut reception, 0, 25, |_, _| false);
+    assert_eq!(offset(&reception), None);
+    // At one second of media the picture shows what was to be heard 60 ms before.
+    let ntp = 1_700_000_000_000_000_000;
+    reception.on(Arrival::Report { stream: VIDEO, rtp: 90_000, ntp: ntp - 60_000_000 }, ms(1000));
+    reception.on(Arrival::Report { stream: SOUND, rtp: 48_000, ntp }, ms(1000));
+    let before = offset(&reception);
+    assert!(before.is_some_and(|before| (40.0..80.0).contains(&before)), "{before:?}");
+    play(&mut reception, 25, 75, |_, _| false);
+    let after = offset(&reception);
+    assert!(after.is_some_and(|after| after.abs() < 1.0), "{after:?}");
+}
