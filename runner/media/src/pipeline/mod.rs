@@ -115,6 +115,11 @@ impl Progress {
         self.video_ns.load(Ordering::Relaxed).max(self.audio_ns.load(Ordering::Relaxed))
     }
 
+    /// Grows whenever either lane does: a picture far behind its sound is still work.
+    pub fn worked(&self) -> u64 {
+        self.video_ns.load(Ordering::Relaxed).saturating_add(self.audio_ns.load(Ordering::Relaxed))
+    }
+
     /// The lane that is behind the other; what the muxer has surely seen of both.
     pub fn complete_ns(&self, video: bool, audio: bool) -> u64 {
         let of = |lane: &AtomicU64, there| if there { lane.load(Ordering::Relaxed) } else { u64::MAX };

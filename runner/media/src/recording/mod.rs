@@ -137,7 +137,7 @@ struct Recording {
 
 struct Draining {
     why: EndReason,
-    media_ns: u64,
+    worked: u64,
     give_up_at: Instant,
 }
 
@@ -353,7 +353,7 @@ impl Recording {
         if let Err(error) = part.end() {
             return self.broke(error);
         }
-        self.draining = Some(Draining { why, media_ns: part.media_ns(), give_up_at: Instant::now() + self.patience() });
+        self.draining = Some(Draining { why, worked: part.worked(), give_up_at: Instant::now() + self.patience() });
         GO_ON
     }
 
@@ -429,11 +429,12 @@ impl Recording {
     }
 
     fn tick(&mut self, now: Instant) -> Onwards {
-        let (mut media_ns, mut lag_ms, mut backlog) = (0, 0, 0);
+        let (mut media_ns, mut lag_ms, mut backlog, mut worked) = (0, 0, 0, 0);
         if let Some(part) = &mut self.part {
             media_ns = part.media_ns();
             lag_ms = part.lag_ms();
             backlog = part.backlog_bytes();
+            worked = part.worked();
             let (end, sealed_to) = part.bytes();
             self.report.wrote(part.number, end, sealed_to, media_ns);
         }
@@ -443,8 +444,8 @@ impl Recording {
             let _ = self.flowing();
         }
         if let Some(draining) = &mut self.draining {
-            if draining.media_ns != media_ns {
-                draining.media_ns = media_ns;
+            if draining.worked != worked {
+                draining.worked = worked;
                 draining.give_up_at = now + if self.orphan { ORPHAN_PATIENCE } else { DRAIN_PATIENCE };
             } else if now >= draining.give_up_at {
                 warn!("the file did not finish draining");

@@ -296,6 +296,14 @@ impl Part {
         }
     }
 
+    /// Grows while anything is written.
+    pub fn worked(&self) -> u64 {
+        match self.copied.as_ref().and_then(|copied| copied.copy.ivf()) {
+            Some(ivf) => ivf.media_ns(),
+            None => self.progress.worked(),
+        }
+    }
+
     /// Between what is known of the session and what is encoded.
     pub fn lag_ms(&mut self) -> u64 {
         let Some(scene) = &self.scene else { return 0 };

@@ -8,14 +8,19 @@ const RISE: f64 = 0.1;
 /// A rise that is no noise: this long, and twice what is usual.
 const SPIKE: f64 = 10e6;
 const SPIKE_LASTS: Duration = Duration::from_secs(10);
-/// Beyond it the publisher's clock was set: it is followed at once.
+/// Beyond it the publisher's clock was set, or we were stopped and read late.
 const CLOCK_SET: f64 = 1e9;
+/// What was read late was all read at once; a clock that was set stays so.
+const SET_LASTS: Duration = Duration::from_secs(1);
+const SET_ALIKE: f64 = 100e6;
 
 #[derive(Debug, Default)]
 pub(super) struct Delay {
     nanoseconds: Option<f64>,
     usual_change: f64,
     spike: Option<(Duration, u32, f64)>,
+    /// A clock that seems to have been set back.
+    set: Option<(Duration, f64)>,
 }
 
 impl Delay {
@@ -30,7 +35,22 @@ impl Delay {
             return;
         };
         let change = sample - known;
-        if change.abs() > CLOCK_SET {
+        if change > CLOCK_SET {
+            // A process that was stopped for seconds finds the reports of those seconds waiting, all with its own late
+            // time of arrival. Believed, they would drag every picture of this publisher behind its sound.
+            match self.set {
+                Some((since, level)) if (sample - level).abs() < SET_ALIKE => {
+                    if at.saturating_sub(since) >= SET_LASTS {
+                        *self = Self { nanoseconds: Some(sample), ..Self::default() };
+                    }
+                }
+                _ => self.set = Some((at, sample)),
+            }
+            return;
+        }
+        self.set = None;
+        if change < -CLOCK_SET {
+            // Nothing arrives before it was sent: only a clock does that.
             *self = Self { nanoseconds: Some(sample), ..Self::default() };
             return;
         }
@@ -47,5 +67,33 @@ impl Delay {
         if reports >= 2 && at.saturating_sub(since) >= SPIKE_LASTS {
             *self = Self { nanoseconds: Some(level), ..Self::default() };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    /// Reports `(sent by the publisher's clock, read by ours)`, seconds; what the delay is after them.
+    fn after(reports: &[(i64, i64)]) -> i64 {
+        let mut delay = Delay::default();
+        for (sent, read) in reports {
+            delay.sample(sent * SECOND, Duration::from_secs(*read as u64));
+        }
+        delay.nanoseconds().unwrap() / SECOND
+    }
+
+    #[test]
+    fn reports_that_waited_while_we_were_stopped_are_not_believed() {
+        // Sound's and picture's reports of 15 and 18 s are read at 20 s.
+        assert_eq!(after(&[(10, 10), (10, 10), (15, 20), (15, 20), (18, 20), (18, 20), (21, 21), (24, 24)]), 0);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_followed() {
+        assert_eq!(after(&[(1000, 10), (1003, 13), (6, 16), (9, 19), (12, 22)]), 10, "back");
+        assert_eq!(after(&[(10, 10), (13, 13), (1016, 16)]), -1000, "ahead");
     }
 }

@@ -32,6 +32,11 @@ const JUMP: i64 = 5_000_000_000;
 /// Per frame, how much of an earlier and of a later arrival is believed while there are no reports.
 const EARLIER: f64 = 0.05;
 const LATER: f64 = 0.005;
+/// One frame's lateness counts no more than this: a process that was stopped reads seconds of frames at once, and each
+/// would say that the way has become longer by seconds.
+const LATENESS: f64 = 100e6;
+/// And a stream has jumped back only when it goes on like that.
+const JUMP_LASTS: Duration = Duration::from_millis(500);
 
 /// Frames of one stream never come closer than this; muxers need rising times.
 pub const LEAST_STEP: Duration = Duration::from_millis(1);
@@ -65,6 +70,8 @@ struct Stream {
     anchor: bool,
     /// Arrival minus media time, smoothed.
     wall: Option<f64>,
+    /// Frames have come as if the stream had jumped back since then.
+    late_since: Option<Duration>,
     /// What is applied: session arrival minus media time.
     applied: Option<f64>,
     last_media: i64,
@@ -86,6 +93,7 @@ impl Timeline {
             line: Line::default(),
             anchor: false,
             wall: None,
+            late_since: None,
             applied: None,
             last_media: 0,
             last: None,
@@ -248,10 +256,17 @@ impl Stream {
     fn follow_arrival(&mut self, media: i64, at: Duration) {
         let Some(wall) = self.wall else { return };
         let off = at.as_nanos() as f64 - media as f64 - wall;
+        if off > JUMP as f64 {
+            let since = *self.late_since.get_or_insert(at);
+            if at.saturating_sub(since) < JUMP_LASTS {
+                return;
+            }
+        }
+        self.late_since = None;
         self.wall = Some(if off.abs() > JUMP as f64 {
             wall + off
         } else {
-            wall + off * if off < 0.0 { EARLIER } else { LATER }
+            wall + if off < 0.0 { off * EARLIER } else { off.min(LATENESS) * LATER }
         });
     }
 }

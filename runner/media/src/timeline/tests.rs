@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -41,6 +42,11 @@ struct Heard2 {
 
 /// Runs publishers for `seconds` and returns where their frames were placed.
 fn run(publishers: &mut [Publisher], seconds: i64, loss: f64) -> Vec<Heard2> {
+    run_stopped(publishers, seconds, loss, 0..0)
+}
+
+/// The same when our process stands still meanwhile: what came is read at the end of it.
+fn run_stopped(publishers: &mut [Publisher], seconds: i64, loss: f64, stopped: Range<i64>) -> Vec<Heard2> {
     #[derive(Debug)]
     enum What {
         Frame { captured: i64, rtp: u64 },
@@ -83,6 +89,9 @@ fn run(publishers: &mut [Publisher], seconds: i64, loss: f64) -> Vec<Heard2> {
                 sent += 3 * SECOND;
             }
         }
+    }
+    for event in events.iter_mut().filter(|event| stopped.contains(&event.0)) {
+        event.0 = stopped.end;
     }
     events.sort_by_key(|event| event.0);
     let mut timeline = Timeline::default();
@@ -203,6 +212,21 @@ fn a_single_wild_report_moves_nothing() {
     assert_eq!(line.offset(), Some(77));
     line.report(5 * SECOND, 6 * SECOND, Duration::from_secs(5));
     assert_eq!(line.offset(), Some(SECOND), "the second one agrees");
+}
+
+#[test]
+fn a_process_that_was_stopped_goes_on_where_the_session_is() {
+    for seconds in [2, 5, 10] {
+        let mut publishers = [publisher("alice", 0, 0.0, 1), publisher("bob", 3600 * SECOND, 0.0, 3)];
+        let heard = run_stopped(&mut publishers, 40, 0.0, 12 * SECOND..(12 + seconds) * SECOND);
+        for heard in &heard {
+            for list in [&heard.video, &heard.audio] {
+                let places = list.iter().filter(|frame| frame.0 > 8 * SECOND).map(|frame| frame.1 - frame.0);
+                let (first, last) = (places.clone().min().unwrap(), places.max().unwrap());
+                assert!(last - first < 30_000_000, "{seconds} s: {first} to {last}");
+            }
+        }
+    }
 }
 
 proptest! {
