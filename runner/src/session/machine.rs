@@ -221,11 +221,10 @@ impl Session {
             return self
                 .fail(Code::Internal, format!("media process said nothing for {} s and was ended", silent.as_secs()));
         }
-        if self.rules.max_duration.is_some_and(|most| age >= most) {
-            // Only the first time has an effect.
-            return self.stop(Why::Limit, now);
-        }
         match self.phase {
+            Phase::Joining | Phase::Recording if self.rules.max_duration.is_some_and(|most| age >= most) => {
+                self.stop(Why::Limit, now)
+            }
             Phase::Joining if self.rules.start_timeout.is_some_and(|most| age >= most) => self.finish(
                 vec![Effect::OrderStop, ending(Why::Limit)],
                 Outcome::Aborted { words: format!("Start signal not received within {} s", age.as_secs()) },

@@ -223,7 +223,10 @@ impl Drive {
         if now < self.next_tick {
             return;
         }
-        let since = self.since(now);
+        // A process that was stopped has seconds of datagrams to read before it may say what is complete.
+        self.peer.read();
+        self.deliver().await;
+        let since = self.since(self.peer.caught_up());
         let trouble = !self.link_up || !self.peer.is_connected();
         if std::mem::replace(&mut self.trouble, trouble) != trouble {
             self.receive(Arrival::Trouble { on: trouble }, since);
@@ -524,8 +527,14 @@ impl Drive {
     }
 
     async fn finish(mut self) {
-        self.peer.read();
-        self.deliver().await;
+        let asked = Instant::now();
+        loop {
+            self.peer.read();
+            self.deliver().await;
+            if self.peer.caught_up() >= asked {
+                break;
+            }
+        }
         let now = self.since(Instant::now());
         self.keep(now, What::Finish);
         self.reception.finish(now);

@@ -2,12 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
+use nix::sys::time::TimeSpec;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -17,6 +20,8 @@ use super::offer::TcpDoor;
 
 /// A key frame of many tracks at once must fit while we are starved of CPU.
 const RECEIVE_BUFFER: usize = 4 << 20;
+/// No datagram of use lies longer in a socket of that size.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const DIAL_PATIENCE: Duration = Duration::from_secs(5);
 /// Frames that may wait for a slow TCP connection; it carries only STUN and RTCP from us.
 const TCP_OUTBOX: usize = 256;
@@ -32,6 +37,14 @@ pub(super) struct Net {
 struct Udp {
     socket: UdpSocket,
     local: SocketAddr,
+}
+
+pub(super) struct Datagram {
+    pub remote: SocketAddr,
+    pub local: SocketAddr,
+    pub length: usize,
+    /// When the kernel took it from the network.
+    pub at: Instant,
 }
 
 pub(super) enum TcpNews {
@@ -59,6 +72,10 @@ impl Net {
         let socket = std::net::UdpSocket::bind((ip, 0))?;
         if let Err(error) = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER) {
             warn!(%error, "receive buffer stays small");
+        }
+        // When a datagram came, not when a starved process got round to reading it.
+        if let Err(error) = setsockopt(&socket, sockopt::ReceiveTimestampns, &true) {
+            warn!(%error, "arrival times are those of reading");
         }
         socket.set_nonblocking(true)?;
         let local = socket.local_addr()?;
@@ -120,17 +137,42 @@ impl Net {
         }
     }
 
-    /// One waiting datagram: (remote, local, length).
-    pub(super) fn read(&self, buffer: &mut [u8]) -> Option<(SocketAddr, SocketAddr, usize)> {
+    /// One waiting datagram.
+    pub(super) fn read(&self, buffer: &mut [u8]) -> Option<Datagram> {
         self.udp.iter().find_map(|udp| {
-            let (length, remote) = udp.socket.try_recv_from(buffer).ok()?;
-            Some((remote, udp.local, length))
+            let receive = || receive(udp, buffer);
+            udp.socket.try_io(Interest::READABLE, receive).ok()
         })
     }
 
     pub(super) fn more_tcp_news(&mut self) -> Option<TcpNews> {
         self.news.try_recv().ok()
     }
+}
+
+fn receive(udp: &Udp, buffer: &mut [u8]) -> io::Result<Datagram> {
+    let mut stamps = nix::cmsg_space!(TimeSpec);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_DONTWAIT;
+    let message = recvmsg::<SockaddrStorage>(udp.socket.as_raw_fd(), &mut parts, Some(&mut stamps), flags)?;
+    let now = Instant::now();
+    let stamp = message.cmsgs()?.find_map(|part| match part {
+        ControlMessageOwned::ScmTimestampns(stamp) => Some(Duration::from(stamp)),
+        _ => None,
+    });
+    let remote = message.address.and_then(|address| {
+        let v4 = address.as_sockaddr_in().map(|address| SocketAddr::from((address.ip(), address.port())));
+        v4.or_else(|| address.as_sockaddr_in6().map(|address| SocketAddr::from((address.ip(), address.port()))))
+    });
+    let remote = remote.ok_or_else(|| io::Error::other("a datagram from nowhere"))?;
+    Ok(Datagram { remote, local: udp.local, length: message.bytes, at: now - waited(stamp) })
+}
+
+/// How long a datagram lay in the kernel; nothing when its stamp makes no sense because the clock was set meanwhile.
+fn waited(stamp: Option<Duration>) -> Duration {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let waited = stamp.and_then(|stamp| unix.checked_sub(stamp)).unwrap_or_default();
+    if waited > LONGEST_WAIT { Duration::ZERO } else { waited }
 }
 
 /// RFC 4571: every packet behind its length.

@@ -42,6 +42,7 @@ pub(super) struct Peer {
     offered: bool,
     next_timeout: Instant,
     arrivals: Vec<(Arrival, Instant)>,
+    caught_up: Instant,
     connected: bool,
     /// The handshake is over: from now on datagrams may be read in batches.
     secured: bool,
@@ -124,6 +125,7 @@ impl Peer {
             offered: false,
             next_timeout: now,
             arrivals: Vec::new(),
+            caught_up: now,
             connected: false,
             secured: false,
             buffer: vec![0; 2048],
@@ -286,13 +288,25 @@ impl Peer {
         self.net.wait(udp).await
     }
 
+    /// A batch of what waits in the sockets.
     pub(super) fn read(&mut self) {
         let mut buffer = std::mem::take(&mut self.buffer);
         for _ in 0..BATCH {
-            let Some((remote, local, length)) = self.net.read(&mut buffer) else { break };
-            self.receive(Protocol::Udp, remote, local, &buffer[..length]);
+            let now = Instant::now();
+            let Some(datagram) = self.net.read(&mut buffer) else {
+                self.caught_up = now;
+                break;
+            };
+            self.caught_up = datagram.at;
+            let data = &buffer[..datagram.length];
+            self.receive(Protocol::Udp, datagram.remote, datagram.local, data, datagram.at);
         }
         self.buffer = buffer;
+    }
+
+    /// Everything that came before this moment has been read.
+    pub(super) fn caught_up(&self) -> Instant {
+        self.caught_up
     }
 
     pub(super) fn on_tcp(&mut self, first: TcpNews) {
@@ -311,17 +325,19 @@ impl Peer {
                         Err(error) => debug!(%error, %local, "no candidate"),
                     }
                 }
-                TcpNews::Received { local, remote, data } => self.receive(Protocol::Tcp, remote, local, &data),
+                TcpNews::Received { local, remote, data } => {
+                    self.receive(Protocol::Tcp, remote, local, &data, Instant::now());
+                }
                 TcpNews::Down { local } => self.net.disconnected(local),
             }
             next = self.net.more_tcp_news();
         }
         if let Some(TcpNews::Received { local, remote, data }) = next {
-            self.receive(Protocol::Tcp, remote, local, &data);
+            self.receive(Protocol::Tcp, remote, local, &data, Instant::now());
         }
     }
 
-    fn receive(&mut self, protocol: Protocol, remote: SocketAddr, local: SocketAddr, data: &[u8]) {
+    fn receive(&mut self, protocol: Protocol, remote: SocketAddr, local: SocketAddr, data: &[u8], at: Instant) {
         if self.lose.falls(data) {
             return;
         }
@@ -330,13 +346,13 @@ impl Peer {
             // Retransmissions have streams of their own, which nothing is said about.
             && self.streams.contains_key(&ssrc)
         {
-            let held = || Held { protocol, remote, local, data: data.to_vec(), came: now };
+            let held = || Held { protocol, remote, local, data: data.to_vec(), came: at };
             if !self.weir.put(ssrc, seq, held, now) {
                 self.let_go(now);
                 return;
             }
         }
-        self.handle(protocol, remote, local, data, now);
+        self.handle(protocol, remote, local, data, at);
         self.let_go(now);
     }
 
@@ -407,8 +423,10 @@ impl Peer {
                 let ntp = feedback.sender_info.ntp_time.duration_since(UNIX_EPOCH).ok();
                 if let (Some(stream), Some(ntp)) = (stream, ntp) {
                     let rtp = feedback.sender_info.rtp_time.numer() as u32;
-                    self.arrivals
-                        .push((Arrival::Report { stream, rtp, ntp: ntp.as_nanos() as i64 }, feedback.received_at));
+                    self.arrivals.push((
+                        Arrival::Report { stream, rtp, ntp: ntp.as_nanos() as i64 },
+                        self.came.unwrap_or(feedback.received_at),
+                    ));
                 }
             }
             Event::Connected => {
