@@ -2,8 +2,8 @@
 # Flash-and-beep media: make.sh FOLDER. Needs ffmpeg; about a minute. Files that exist are kept.
 #
 # A participant is a colour and a tone. At every whole second of the clip: a white bar for 50 ms and a beep for 40 ms over
-# a faint tone of its own, which keeps Opus out of DTX. A bar code under the flash carries the picture's number, so that a
-# recording can be held against the clip picture by picture. Clips are 20 s long and made to be looped.
+# a faint tone of its own, which keeps Opus out of DTX, and a little noise, so that no two packets are equal. A bar code
+# under the flash carries the picture's number, so that a recording can be held against the clip picture by picture. Clips are 20 s long and made to be looped.
 #
 # Geometry in parts of the picture: flash x 1/8..7/8, y 1/8..3/8; bar code x 1/8..7/8, y 5/8..6/8, 16 cells: white, black,
 # 12 bits of the picture's number (least first), even parity of the bits, black.
@@ -48,7 +48,7 @@ audio() {
   name=$1 who=$2 format=$3
   shift 3
   [ -s "$out/$name" ] && return
-  ffmpeg -v error -nostdin -y -f lavfi -i "aevalsrc='0.15*sin(2*PI*$(tone "$who")*mod(t,1))*lt(mod(t,1),0.04)+0.02*sin(2*PI*$(faint "$who")*t)':s=48000:d=$seconds" \
+  ffmpeg -v error -nostdin -y -f lavfi -i "aevalsrc='0.15*sin(2*PI*$(tone "$who")*mod(t,1))*lt(mod(t,1),0.04)+0.02*sin(2*PI*$(faint "$who")*t)+0.004*(random(0)-0.5)':s=48000:d=$seconds" \
     "$@" -f "$format" "$out/.part-$name"
   keep "$name"
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use spillway_tests::analyser::{duration, probe};
+use spillway_tests::analyser::{duration, played, probe};
 use spillway_tests::assets::clip;
 use spillway_tests::publisher::{From, Manners, Publisher};
 use spillway_tests::servers::Ground;
@@ -45,7 +45,8 @@ async fn recording(seconds: f64) -> Result<Scene> {
     let file = |name: &str| ground.folder().join("files").join(name);
     let mut egresses = Vec::new();
     for (method, name, mut request) in [
-        ("StartRoomCompositeEgress", "room.mp4", json!({ "layout": "grid" })),
+        // The stage of this layout shows the whole bar code.
+        ("StartRoomCompositeEgress", "room.mp4", json!({ "layout": "speaker" })),
         ("StartTrackEgress", "track.mp4", json!({ "track_id": picture })),
         ("StartTrackEgress", "track.webm", json!({ "track_id": other })),
         ("StartTrackEgress", "track.ogg", json!({ "track_id": sound })),
@@ -109,9 +110,8 @@ async fn kill(name: &str, patience: Duration) -> Result<()> {
         let info = egress.over(patience + Duration::from_secs(2)).await?;
         let took = killed.elapsed();
         ensure!(info["status"] == "EGRESS_FAILED", "{info}");
-        let probed = probe(path)?;
         let begun = nanos(&info["started_at"]) as f64 / 1e9;
-        let has = duration(&probed);
+        let has = played(path)?;
         println!(
             "{} {has:.2} s kept of at most {:.2}, terminal after {took:.2?}: {}",
             path.display(),
@@ -192,7 +192,7 @@ async fn frozen() -> Result<()> {
     let tape = crate::tape::Tape::open(&egress.complete().await?)?;
     let identity = tape.pictures.as_ref().context("a picture")?.identity(spillway_tests::assets::person("p0"));
     println!("{identity:?}");
-    ensure!(identity.missing == 0 && identity.backwards == 0, "{identity:?}");
+    ensure!(identity.read > 200 && identity.missing == 0 && identity.backwards == 0, "{identity:?}");
     tape.shows("p0", &tape.whole(), &[])?;
     tape.in_sync("p0").map(drop)
 }

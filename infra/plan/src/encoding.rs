@@ -78,8 +78,8 @@ impl Encoding {
         };
         let mut encoding = Self::default();
         encoding.video = VideoEncoding { width, height, framerate, bitrate, ..encoding.video };
-        // Many clients send preset 0 because it is the first of the enumeration, not because they want it.
-        encoding.video_asked = number != 0;
+        // A preset on the wire was asked for, the first of the enumeration too: the oneof says when it is there.
+        encoding.video_asked = true;
         Ok(encoding)
     }
 

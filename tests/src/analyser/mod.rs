@@ -36,6 +36,18 @@ pub fn duration(probe: &Value) -> f64 {
     probe["format"]["duration"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0.0)
 }
 
+/// Seconds from the beginning to the last packet, by reading all of them: a file whose writer was killed may not say.
+pub fn played(file: &Path) -> Result<f64> {
+    let out = Command::new("ffprobe")
+        .args(["-v", "error", "-show_entries", "packet=pts_time", "-of", "csv=p=0"])
+        .arg(file)
+        .output()
+        .context("start ffprobe")?;
+    ensure!(out.status.success(), "ffprobe {}: {}", file.display(), String::from_utf8_lossy(&out.stderr));
+    let times = String::from_utf8_lossy(&out.stdout);
+    Ok(times.lines().filter_map(|line| line.trim_end_matches(',').parse::<f64>().ok()).fold(0.0, f64::max))
+}
+
 /// Middle value; 0 of nothing.
 pub fn median(values: &[f64]) -> f64 {
     percentile(values, 0.5)
