@@ -23,7 +23,7 @@ use libtest_mimic::{Arguments, Trial};
 fn main() {
     let mut arguments = Arguments::from_args();
     // Recordings are real time: cases wait more than they compute, but a machine that is too full proves nothing.
-    arguments.test_threads.get_or_insert(3);
+    arguments.test_threads.get_or_insert(2);
     let cases: Vec<Vec<Trial>> = vec![
         eyes::cases(),
         room_composite::cases(),
