@@ -125,6 +125,8 @@ impl Room {
         // Two TLS providers are linked (livekit-signaling brings the second): one must be chosen. An error means that
         // somebody chose already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        // The first random number of a process takes 30 ms (AWS-LC gathers entropy): meanwhile we sign in.
+        std::thread::spawn(peer::warm_up);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (outbox, deliveries) = channel();
         let origin = SharedOrigin::default();

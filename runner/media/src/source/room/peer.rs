@@ -100,6 +100,11 @@ pub(super) enum PeerError {
     Accept { source: RtcError },
 }
 
+/// Makes and drops what a peer connection needs of cryptography: the first time in a process is slow.
+pub(super) fn warm_up() {
+    drop(RtcConfig::new().build(Instant::now()));
+}
+
 impl Peer {
     /// `server`: an address of the signalling server, the first guess at where media will come from.
     pub(super) fn new(server: Option<SocketAddr>, lose: f64) -> Self {
