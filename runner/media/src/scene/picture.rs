@@ -23,6 +23,8 @@ use crate::track::{Origin, SessionTime, Track, TrackId};
 
 /// A picture older than this is not fresh: with several videos of one participant another one is shown.
 const FRESH_NS: u64 = 2_000_000_000;
+/// After so many late pictures it is no jitter: one is left out, and the track is in step with its sound again.
+const LATE_FOR: u32 = 60;
 
 #[derive(Clone, Debug)]
 pub struct PictureOptions {
@@ -41,6 +43,8 @@ struct Shot {
     current: Option<Picture>,
     /// Taken and not shown yet.
     due: VecDeque<Picture>,
+    /// Pictures in a row that were shown later than half an interval.
+    late: u32,
     /// Order of first joining: the layouts' stable order.
     order: usize,
     /// Counts up whenever any track begins to be seen.
@@ -131,7 +135,7 @@ impl PictureMixer {
                 }
                 Until::Over => return,
             };
-            self.advance(at, known, (next - offset) * 3 / 4);
+            self.advance(at, known, next - offset);
             let lag = self.stage.lag(at);
             let rung = self.ladder.on(lag);
             self.tally.on_picture_time(at, lag);
@@ -168,6 +172,7 @@ impl PictureMixer {
                     pictures,
                     current: None,
                     due: VecDeque::new(),
+                    late: 0,
                     order,
                     came: 0,
                     changed: false,
@@ -188,9 +193,9 @@ impl PictureMixer {
     }
 
     /// Every track up to `known`: an absence empties the tile, nothing goes back in time.
-    fn advance(&mut self, at: SessionTime, known: SessionTime, near: u64) {
+    fn advance(&mut self, at: SessionTime, known: SessionTime, interval: u64) {
         for shot in &mut self.shots {
-            let Shot { pictures, current, due, left, .. } = shot;
+            let Shot { pictures, current, due, left, late, .. } = shot;
             pictures.take_to(known, |shown| match shown {
                 Shown::Picture(picture) => {
                     if due.back().or(current.as_ref()).is_none_or(|last| last.at <= picture.at) {
@@ -207,7 +212,9 @@ impl PictureMixer {
                     *left = true;
                 }
             });
+            let near = if *late < LATE_FOR { interval * 3 / 4 } else { interval / 2 };
             if let Some(picture) = next_due(due, at, near, |picture| picture.at) {
+                *late = if at.0.saturating_sub(picture.at.0) > interval / 2 { *late + 1 } else { 0 };
                 if current.is_none() {
                     self.came += 1;
                     shot.came = self.came;
