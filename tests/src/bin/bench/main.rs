@@ -2,6 +2,7 @@
 
 mod cost;
 mod api;
+mod kills;
 
 use std::path::PathBuf;
 
@@ -18,7 +19,7 @@ struct Args {
     /// Runs of each kind
     #[arg(long, default_value_t = 1)]
     runs: usize,
-    /// Only kinds whose name contains this; `api` is the latency of StartEgress
+    /// Only kinds whose name contains this; `api` is the latency of StartEgress, `kills` what a kill -9 costs
     #[arg(long, default_value = "")]
     only: String,
     /// Also write everything here
@@ -32,7 +33,8 @@ async fn main() -> Result<()> {
     let costs = cost::measure(&args.only, args.seconds, args.runs).await?;
     let api =
         if "api".contains(args.only.as_str()) || args.only.is_empty() { Some(api::measure().await?) } else { None };
-    let all = json!({ "costs": costs, "api": api });
+    let kills = if "kills".contains(args.only.as_str()) { kills::measure().await? } else { Vec::new() };
+    let all = json!({ "costs": costs, "api": api, "kills": kills });
     match &args.json {
         Some(path) => std::fs::write(path, all.to_string()).with_context(|| format!("write {}", path.display()))?,
         None => println!("{all}"),
