@@ -15,6 +15,9 @@ use crate::track::{Codec, SessionTime, Track};
 /// Below −60 dB nobody is heard.
 const HEARD: f32 = 0.001;
 
+/// Samples handed on at once: waking the encoder costs more than what it then does with 20 ms.
+const PARCEL: i64 = 5 * BLOCK;
+
 #[derive(Clone, Copy, Debug)]
 pub struct SoundOptions {
     pub mixing: Mixing,
@@ -66,6 +69,7 @@ impl SoundMixer {
         // Positions in the output, in samples.
         let mut mixed = 0;
         let mut given = 0;
+        let mut parcel = Vec::new();
         loop {
             let at = base + lead + mixed;
             let total = match self.stage.entrances(time_of(at + BLOCK + LOOK_AHEAD)) {
@@ -76,9 +80,8 @@ impl SoundMixer {
                 Until::Over => return,
             };
             if total.is_some_and(|total| mixed >= total) {
-                if let Some(block) = limiter.finish() {
-                    let _ = give(feed, block, given, total);
-                }
+                parcel.extend(limiter.finish().unwrap_or_default());
+                let _ = give(feed, parcel, given, total);
                 return;
             }
             let mut block = vec![0.0; 2 * BLOCK as usize];
@@ -87,11 +90,13 @@ impl SoundMixer {
             let lag = self.stage.lag(time_of(base + mixed));
             self.tally.on_sound(time_of(base + mixed), time_of(length).0, peak(&block) > HEARD, lag);
             mixed += BLOCK;
-            if let Some(block) = limiter.push(block) {
-                if !give(feed, block, given, total) {
+            parcel.extend(limiter.push(block).unwrap_or_default());
+            if parcel.len() as i64 >= 2 * PARCEL {
+                let length = parcel.len() as i64 / 2;
+                if !give(feed, std::mem::take(&mut parcel), given, total) {
                     return;
                 }
-                given += BLOCK;
+                given += length;
             }
         }
     }
