@@ -69,7 +69,7 @@ async def main():
     url, token, who, seconds, codec = sys.argv[1:6]
     room = rtc.Room()
     await room.connect(url, token, rtc.RoomOptions(auto_subscribe=False))
-    picture, sound = rtc.VideoSource(WIDTH, HEIGHT), rtc.AudioSource(RATE, 1, queue_size_ms=50)
+    picture, sound = rtc.VideoSource(WIDTH, HEIGHT), rtc.AudioSource(RATE, 1, queue_size_ms=0)
     options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_CAMERA, simulcast=False,
                                       video_codec=getattr(rtc.VideoCodec, codec.upper()))
     await room.local_participant.publish_track(rtc.LocalVideoTrack.create_video_track("camera", picture), options)

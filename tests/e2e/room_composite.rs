@@ -25,10 +25,9 @@ pub fn cases() -> Vec<Trial> {
             for who in ["p0", "p1", "p2"] {
                 tape.shows(who, &tape.whole(), &[])?;
                 tape.sounds(who, Side::Both, &tape.whole(), &[])?;
-                tape.in_sync(who)?;
                 tape.moves(who, 29.0)?;
             }
-            Ok(())
+            tape.all_in_sync(&["p0", "p1", "p2"])
         }),
         alone("room_composite::audio_only", || {
             let tape = studio()?.tape("ogg")?;
@@ -89,8 +88,8 @@ async fn two_clocks(stage: &Stage) -> Result<()> {
     let tape = Tape::open(&egress.complete().await?)?;
     for who in ["p0", "p1"] {
         tape.shows(who, &tape.whole(), &[])?;
-        tape.in_sync(who)?;
     }
+    tape.all_in_sync(&["p0", "p1"])?;
     let (first, second) = (tape.flashes("p0")?, tape.flashes("p1")?);
     let apart = spillway_tests::analyser::sync::offset(&first, &second);
     println!("{} p0 - p1: {apart}", tape.name());

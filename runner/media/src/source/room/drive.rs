@@ -30,7 +30,7 @@ use crate::source::reception::{Reception, ReceptionOptions, TICK};
 
 /// After a batch of datagrams neither sockets nor timers are looked at before this: a frame's packets come together,
 /// and a hundred wake-ups a second cost a third of what each packet's own would.
-const READ_EVERY: Duration = Duration::from_millis(10);
+const READ_EVERY: Duration = TICK;
 /// Packets sent before the news of an end may still be on their way.
 const LAST_PACKETS: Duration = Duration::from_millis(300);
 const STATS_EVERY: Duration = Duration::from_secs(2);
@@ -225,6 +225,9 @@ impl Drive {
         }
         // A process that was stopped has seconds of datagrams to read before it may say what is complete.
         self.peer.read();
+        if self.peer.is_connected() {
+            self.read_after = now + READ_EVERY;
+        }
         self.deliver().await;
         let since = self.since(self.peer.caught_up());
         let trouble = !self.link_up || !self.peer.is_connected();
