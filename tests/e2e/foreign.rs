@@ -100,8 +100,8 @@ fn shows_and_sounds(tape: &Tape, who: &str) -> Result<()> {
     is_there(who, "beeps", tape, &beeps)?;
     let offset = offset(&flashes, &beeps);
     println!("{} {who} picture - sound {offset}", tape.name());
-    // Their own way from canvas and sound card to RTP is in it: libwebrtc's wheel alone has sound about 100 ms late.
-    ensure!(offset.median_ms.abs() <= 150.0, "{who} in {}: {offset}", tape.name());
+    // Their own way from canvas and sound card to RTP is in it.
+    ensure!(offset.median_ms.abs() <= 100.0, "{who} in {}: {offset}", tape.name());
     Ok(())
 }
 
