@@ -6,7 +6,8 @@ use spillway_bus::{Bus, BusError, Phase, Routing, RpcServer, TicketKey, Tickets}
 use spillway_launchers::paper::PaperOptions;
 use spillway_launchers::process::ProcessOptions;
 use spillway_launchers::{EndHow, Launcher, PaperLauncher, ProcessLauncher};
-use spillway_process::{Secret, chain};
+use spillway_process::chain;
+use spillway_protocol::Secret;
 use spillway_protocol::ids::{EgressId, IdError};
 use spillway_protocol::rpc::service;
 use tracing::{info, warn};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use spillway_bus::RedisConfig;
 use spillway_plan::Limits;
-use spillway_process::Secret;
+use spillway_protocol::Secret;
 use spillway_spool::MediaSettings;
 
 use crate::session::machine::Rules;

@@ -7,7 +7,7 @@ use livekit_token::{AccessToken, AccessTokenError, VideoGrants};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use spillway_plan::{Defaults, EgressPlan, Limits, PlanError};
-use spillway_process::Secret;
+use spillway_protocol::Secret;
 use spillway_protocol::rpc::StartEgressRequest;
 use spillway_protocol::rpc::start_egress_request::Request;
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use spillway_bus::RedisConfig;
-use spillway_process::Secret;
+use spillway_protocol::Secret;
 
 use super::duration::GoDuration;
 use super::section::{Effect, Explained, Row, below, section};

@@ -18,7 +18,7 @@ use std::time::Duration;
 use spillway_bus::RedisConfig;
 use spillway_launchers::paper::Quota;
 use spillway_plan::Defaults;
-use spillway_process::Secret;
+use spillway_protocol::Secret;
 
 use complaint::Complaint;
 use keys::File;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
-use spillway_process::Secret;
+use spillway_protocol::Secret;
 
 use super::duration::GoDuration;
 use super::values::{Cores, LauncherName, Level, ServerUrl, Wish};

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use spillway_bus::TicketKey;
 use spillway_launchers::paper::Quota;
 use spillway_plan::{Defaults, Limits};
-use spillway_process::Secret;
+use spillway_protocol::Secret;
 
 use super::duration::GoDuration;
 use super::keys::{AliOss, Azure, File, Gcp, Logging, Runner, S3, SessionLimits, Storage};

@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use livekit_token::{AccessToken, VideoGrants};
 use spillway_plan::EgressPlan;
-use spillway_process::{Secret, chain};
+use spillway_process::chain;
+use spillway_protocol::Secret;
 use spillway_protocol::code::{Code, RpcError};
 
 use crate::config::Config;

@@ -10,7 +10,7 @@ use spillway_bus::{Bus, MemoryBroker};
 use spillway_dispatcher::{Clock, Config, Dispatcher};
 use spillway_launchers::PaperLauncher;
 use spillway_launchers::paper::PaperOptions;
-use spillway_process::Secret;
+use spillway_protocol::Secret;
 
 pub use livekit::LiveKit;
 pub use runner::{Play, Runners};

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use spillway_process::Secret;
+use spillway_protocol::Secret;
 
 /// The `redis:` section, with livekit-server's own keys, so that the same lines serve both. `db` must be the same too:
 /// channels are global to a Redis server, queue locks are not.

@@ -10,8 +10,8 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use spillway_process::Secret;
 use spillway_protocol::EgressId;
+use spillway_protocol::Secret;
 
 use crate::wire::{Guard, Swap, Versioned};
 use crate::{Bus, BusError};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use spillway_process::Secret;
+use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
 
 use crate::launcher::{Departure, EndHow, Ended, LaunchOrder, Launcher, Sighting, TaskRef};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use spillway_process::Secret;
+use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
 
 /// A place that can run `spillway-runner`, one task for each egress and attempt.

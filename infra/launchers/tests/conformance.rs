@@ -14,7 +14,7 @@ use spillway_launchers::process::ProcessOptions;
 use spillway_launchers::{
     Departure, EndHow, Ended, LaunchError, LaunchOrder, Launcher, PaperLauncher, ProcessLauncher, Sighting, TaskRef,
 };
-use spillway_process::Secret;
+use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
 
 struct OnPaper(PaperLauncher);

@@ -16,4 +16,5 @@ mod types;
 pub use container::PublishedCodec;
 pub use error::PlanError;
 pub use request::{Defaults, plan};
+pub use spillway_protocol::Secret;
 pub use types::*;

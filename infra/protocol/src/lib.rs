@@ -1,4 +1,4 @@
-//! The words on the wire. Values only: no sockets, no clock, no chance.
+//! The words on the wire, and values that never print (`secret`). Values only: no sockets, no clock, no chance.
 
 /// LiveKit's public messages, as published.
 pub use livekit_protocol as livekit;
@@ -9,6 +9,8 @@ pub mod ledger;
 pub mod psrpc;
 pub mod redact;
 pub mod rpc;
+pub mod secret;
 
 pub use code::{Code, RpcError};
 pub use ids::EgressId;
+pub use secret::Secret;

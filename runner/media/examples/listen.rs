@@ -11,8 +11,8 @@ use anyhow::Result;
 use clap::Parser;
 use spillway_media::source::room::{Delivery, JoinOptions, Room};
 use spillway_media::track::{Timed, Track, TrackId};
+use spillway_plan::Secret;
 use spillway_plan::Source;
-use spillway_process::Secret;
 use spillway_process::telemetry::{self, Form};
 
 #[derive(Parser)]

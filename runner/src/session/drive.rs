@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use spillway_plan::{Container, EgressPlan, Output};
-use spillway_process::Secret;
 use spillway_protocol::Code;
+use spillway_protocol::Secret;
 use spillway_protocol::ledger::{EndReason as Why, Fact, Outcome};
 use spillway_spool::{EndReason, Happening, MediaSettings, Order, StartOrder, TrackFacts};
 use tokio::sync::mpsc;

@@ -9,7 +9,7 @@ use spillway_bus::{
     RpcClient, RpcServer, Ticket, TicketKey, Tickets,
 };
 use spillway_plan::Defaults;
-use spillway_process::Secret;
+use spillway_protocol::Secret;
 use spillway_protocol::ledger::Ledger;
 use spillway_protocol::livekit::{
     EgressInfo, EgressStatus, StopEgressRequest, TrackEgressRequest, track_egress_request,

@@ -6,8 +6,9 @@ use rustix::process::Signal;
 use spillway_bus::{
     Bus, BusError, CallOptions, Record, RedisConfig, Registry, Routing, RpcClient, RpcServer, TicketKey, Tickets,
 };
-use spillway_process::{Secret, chain};
+use spillway_process::chain;
 use spillway_protocol::Code;
+use spillway_protocol::Secret;
 
 use crate::clerk::Clerk;
 use crate::ground::{RedisServer, eventually};

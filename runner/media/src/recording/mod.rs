@@ -15,7 +15,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use gstreamer as gst;
-use spillway_process::{Secret, chain};
+use spillway_plan::Secret;
+use spillway_process::chain;
 use spillway_spool::framing::{HappeningWriter, OrderReader};
 use spillway_spool::{EndReason, Happening, Order, StartOrder};
 use tracing::{debug, error, info, warn};

@@ -4,8 +4,8 @@ use spillway_bus::{
     Beat, ClaimToken, Created, Decision, Heard, Heartbeats, Phase, Record, Registry, Ticket, TicketKey, Tickets,
     Updated,
 };
-use spillway_process::Secret;
 use spillway_protocol::EgressId;
+use spillway_protocol::Secret;
 
 use crate::ground::{Ground, eventually};
 

@@ -16,8 +16,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+use spillway_plan::Secret;
 use spillway_plan::Source;
-use spillway_process::Secret;
 use spillway_spool::EndReason;
 use tokio::sync::mpsc;
 use tracing::Instrument;
