@@ -402,6 +402,21 @@ struct Asked {
     source_type: livekit::EgressSourceType,
 }
 
+/// How many files and how many other outputs a request of the first API asks for: the same fields in each message, of
+/// different types. The deprecated single file counts only where no list of files is given.
+macro_rules! outputs {
+    ($message:ident, $request:ident) => {{
+        let lists = [$request.stream_outputs.len(), $request.segment_outputs.len(), $request.image_outputs.len()];
+        let listed: usize = lists.into_iter().sum();
+        let files = $request.file_outputs.len();
+        match $request.output {
+            Some(livekit::$message::Output::File(_)) => (files.max(1), listed),
+            Some(_) => (files, listed + 1),
+            None => (files, listed),
+        }
+    }};
+}
+
 impl Asked {
     #[expect(deprecated, reason = "old SDKs still fill the single output")]
     fn of(request: &Shown) -> Self {
@@ -413,32 +428,17 @@ impl Asked {
         };
         match request {
             Shown::RoomComposite(request) => {
-                use livekit::room_composite_egress_request::Output;
-                let single = matches!(request.output, Some(Output::File(_)));
-                let other = request.output.is_some() && !single;
+                let (files, others) = outputs!(room_composite_egress_request, request);
                 Self {
                     room_name: request.room_name.clone(),
-                    files: at_least_one_if(single, request.file_outputs.len()),
-                    others: request.stream_outputs.len()
-                        + request.segment_outputs.len()
-                        + request.image_outputs.len()
-                        + usize::from(other),
+                    files,
+                    others,
                     source_type: page(request.audio_only, &request.layout, &request.custom_base_url),
                 }
             }
             Shown::Web(request) => {
-                use livekit::web_egress_request::Output;
-                let single = matches!(request.output, Some(Output::File(_)));
-                let other = request.output.is_some() && !single;
-                Self {
-                    room_name: String::new(),
-                    files: at_least_one_if(single, request.file_outputs.len()),
-                    others: request.stream_outputs.len()
-                        + request.segment_outputs.len()
-                        + request.image_outputs.len()
-                        + usize::from(other),
-                    source_type: Web,
-                }
+                let (files, others) = outputs!(web_egress_request, request);
+                Self { room_name: String::new(), files, others, source_type: Web }
             }
             Shown::Participant(request) => Self {
                 room_name: request.room_name.clone(),
@@ -447,18 +447,8 @@ impl Asked {
                 source_type: Sdk,
             },
             Shown::TrackComposite(request) => {
-                use livekit::track_composite_egress_request::Output;
-                let single = matches!(request.output, Some(Output::File(_)));
-                let other = request.output.is_some() && !single;
-                Self {
-                    room_name: request.room_name.clone(),
-                    files: at_least_one_if(single, request.file_outputs.len()),
-                    others: request.stream_outputs.len()
-                        + request.segment_outputs.len()
-                        + request.image_outputs.len()
-                        + usize::from(other),
-                    source_type: Sdk,
-                }
+                let (files, others) = outputs!(track_composite_egress_request, request);
+                Self { room_name: request.room_name.clone(), files, others, source_type: Sdk }
             }
             Shown::Track(request) => {
                 use livekit::track_egress_request::Output;
@@ -490,10 +480,6 @@ impl Asked {
         let files = outputs.iter().filter(file).count();
         Self { files, others: outputs.len() - files, ..Self::default() }
     }
-}
-
-fn at_least_one_if(single: bool, listed: usize) -> usize {
-    if single { listed.max(1) } else { listed }
 }
 
 /// EgressInfo as what it is on the wire, in base64: its fields outlive any JSON form of them.

@@ -9,111 +9,94 @@ use livekit_protocol::egress_info::Request as Shown;
 
 use crate::rpc::start_egress_request::Request;
 
+/// The protocol declares the same four providers, and the same few outputs, once in each message: equal in name, not in
+/// type. So these are macros.
+macro_rules! upload {
+    ($($path:ident)::+, $provider:expr) => {
+        match $provider {
+            Some(livekit::$($path)::+::S3(upload)) => s3(upload),
+            Some(livekit::$($path)::+::Gcp(upload)) => gcp(upload),
+            Some(livekit::$($path)::+::Azure(upload)) => azure(upload),
+            Some(livekit::$($path)::+::AliOss(upload)) => ali_oss(upload),
+            None => {}
+        }
+    };
+}
+
+macro_rules! lists {
+    ($request:ident) => {
+        $request.file_outputs.iter_mut().for_each(file);
+        $request.stream_outputs.iter_mut().for_each(stream);
+        $request.segment_outputs.iter_mut().for_each(segments);
+        $request.image_outputs.iter_mut().for_each(images);
+    };
+}
+
+macro_rules! single {
+    ($message:ident, $request:ident) => {
+        #[expect(deprecated, reason = "old SDKs still fill the single output")]
+        match &mut $request.output {
+            Some(livekit::$message::Output::File(output)) => file(output),
+            Some(livekit::$message::Output::Stream(output)) => stream(output),
+            Some(livekit::$message::Output::Segments(output)) => segments(output),
+            None => {}
+        }
+    };
+}
+
+macro_rules! second_api {
+    ($message:ident, $request:ident) => {
+        match &mut $request.source {
+            Some(livekit::$message::Source::Template(template)) => {
+                template.custom_base_url = without_credentials(&template.custom_base_url);
+            }
+            Some(livekit::$message::Source::Web(web)) => web.url = without_credentials(&web.url),
+            Some(livekit::$message::Source::Media(_)) | None => {}
+        }
+        $request.outputs.iter_mut().for_each(output);
+        storage($request.storage.as_mut());
+    };
+}
+
 /// The request for [`livekit::EgressInfo`], without its secrets.
 pub fn redacted(request: &Request) -> Shown {
     match request.clone() {
         Request::RoomComposite(mut request) => {
-            use livekit::room_composite_egress_request::Output;
             request.custom_base_url = without_credentials(&request.custom_base_url);
-            lists(
-                &mut request.file_outputs,
-                &mut request.stream_outputs,
-                &mut request.segment_outputs,
-                &mut request.image_outputs,
-            );
-            #[expect(deprecated, reason = "old SDKs still fill the single output")]
-            match &mut request.output {
-                Some(Output::File(output)) => file(output),
-                Some(Output::Stream(output)) => stream(output),
-                Some(Output::Segments(output)) => segments(output),
-                None => {}
-            }
+            lists!(request);
+            single!(room_composite_egress_request, request);
             Shown::RoomComposite(request)
         }
         Request::Web(mut request) => {
-            use livekit::web_egress_request::Output;
             request.url = without_credentials(&request.url);
-            lists(
-                &mut request.file_outputs,
-                &mut request.stream_outputs,
-                &mut request.segment_outputs,
-                &mut request.image_outputs,
-            );
-            #[expect(deprecated, reason = "old SDKs still fill the single output")]
-            match &mut request.output {
-                Some(Output::File(output)) => file(output),
-                Some(Output::Stream(output)) => stream(output),
-                Some(Output::Segments(output)) => segments(output),
-                None => {}
-            }
+            lists!(request);
+            single!(web_egress_request, request);
             Shown::Web(request)
         }
         Request::Participant(mut request) => {
-            lists(
-                &mut request.file_outputs,
-                &mut request.stream_outputs,
-                &mut request.segment_outputs,
-                &mut request.image_outputs,
-            );
+            lists!(request);
             Shown::Participant(request)
         }
         Request::TrackComposite(mut request) => {
-            use livekit::track_composite_egress_request::Output;
-            lists(
-                &mut request.file_outputs,
-                &mut request.stream_outputs,
-                &mut request.segment_outputs,
-                &mut request.image_outputs,
-            );
-            #[expect(deprecated, reason = "old SDKs still fill the single output")]
-            match &mut request.output {
-                Some(Output::File(output)) => file(output),
-                Some(Output::Stream(output)) => stream(output),
-                Some(Output::Segments(output)) => segments(output),
-                None => {}
-            }
+            lists!(request);
+            single!(track_composite_egress_request, request);
             Shown::TrackComposite(request)
         }
         Request::Track(mut request) => {
-            use livekit::direct_file_output::Output as Upload;
             use livekit::track_egress_request::Output;
             match &mut request.output {
                 Some(Output::WebsocketUrl(url)) => *url = stream_url(url),
-                Some(Output::File(output)) => match &mut output.output {
-                    Some(Upload::S3(upload)) => s3(upload),
-                    Some(Upload::Gcp(upload)) => gcp(upload),
-                    Some(Upload::Azure(upload)) => azure(upload),
-                    Some(Upload::AliOss(upload)) => ali_oss(upload),
-                    None => {}
-                },
+                Some(Output::File(output)) => upload!(direct_file_output::Output, &mut output.output),
                 None => {}
             }
             Shown::Track(request)
         }
         Request::Egress(mut request) => {
-            use livekit::start_egress_request::Source;
-            match &mut request.source {
-                Some(Source::Template(template)) => {
-                    template.custom_base_url = without_credentials(&template.custom_base_url);
-                }
-                Some(Source::Web(web)) => web.url = without_credentials(&web.url),
-                Some(Source::Media(_)) | None => {}
-            }
-            request.outputs.iter_mut().for_each(output);
-            storage(request.storage.as_mut());
+            second_api!(start_egress_request, request);
             Shown::Egress(request)
         }
         Request::Replay(mut request) => {
-            use livekit::export_replay_request::Source;
-            match &mut request.source {
-                Some(Source::Template(template)) => {
-                    template.custom_base_url = without_credentials(&template.custom_base_url);
-                }
-                Some(Source::Web(web)) => web.url = without_credentials(&web.url),
-                Some(Source::Media(_)) | None => {}
-            }
-            request.outputs.iter_mut().for_each(output);
-            storage(request.storage.as_mut());
+            second_api!(export_replay_request, request);
             Shown::Replay(request)
         }
     }
@@ -147,18 +130,6 @@ pub fn stream_url(url: &str) -> String {
     }
 }
 
-fn lists(
-    files: &mut [livekit::EncodedFileOutput],
-    streams: &mut [livekit::StreamOutput],
-    segment_lists: &mut [livekit::SegmentedFileOutput],
-    image_lists: &mut [livekit::ImageOutput],
-) {
-    files.iter_mut().for_each(file);
-    streams.iter_mut().for_each(stream);
-    segment_lists.iter_mut().for_each(segments);
-    image_lists.iter_mut().for_each(images);
-}
-
 fn output(output: &mut livekit::Output) {
     use livekit::output::Config;
     match &mut output.config {
@@ -171,25 +142,13 @@ fn output(output: &mut livekit::Output) {
 }
 
 fn storage(storage: Option<&mut livekit::StorageConfig>) {
-    use livekit::storage_config::Provider;
-    match storage.and_then(|storage| storage.provider.as_mut()) {
-        Some(Provider::S3(upload)) => s3(upload),
-        Some(Provider::Gcp(upload)) => gcp(upload),
-        Some(Provider::Azure(upload)) => azure(upload),
-        Some(Provider::AliOss(upload)) => ali_oss(upload),
-        None => {}
+    if let Some(storage) = storage {
+        upload!(storage_config::Provider, &mut storage.provider);
     }
 }
 
 fn file(output: &mut livekit::EncodedFileOutput) {
-    use livekit::encoded_file_output::Output;
-    match &mut output.output {
-        Some(Output::S3(upload)) => s3(upload),
-        Some(Output::Gcp(upload)) => gcp(upload),
-        Some(Output::Azure(upload)) => azure(upload),
-        Some(Output::AliOss(upload)) => ali_oss(upload),
-        None => {}
-    }
+    upload!(encoded_file_output::Output, &mut output.output);
 }
 
 fn stream(output: &mut livekit::StreamOutput) {
@@ -199,25 +158,11 @@ fn stream(output: &mut livekit::StreamOutput) {
 }
 
 fn segments(output: &mut livekit::SegmentedFileOutput) {
-    use livekit::segmented_file_output::Output;
-    match &mut output.output {
-        Some(Output::S3(upload)) => s3(upload),
-        Some(Output::Gcp(upload)) => gcp(upload),
-        Some(Output::Azure(upload)) => azure(upload),
-        Some(Output::AliOss(upload)) => ali_oss(upload),
-        None => {}
-    }
+    upload!(segmented_file_output::Output, &mut output.output);
 }
 
 fn images(output: &mut livekit::ImageOutput) {
-    use livekit::image_output::Output;
-    match &mut output.output {
-        Some(Output::S3(upload)) => s3(upload),
-        Some(Output::Gcp(upload)) => gcp(upload),
-        Some(Output::Azure(upload)) => azure(upload),
-        Some(Output::AliOss(upload)) => ali_oss(upload),
-        None => {}
-    }
+    upload!(image_output::Output, &mut output.output);
 }
 
 fn s3(upload: &mut livekit::S3Upload) {

@@ -1,5 +1,5 @@
 use super::bits::{Bits, unescaped};
-use super::{START_CODE, Torn};
+use super::{START_CODE, Torn, aggregated};
 
 const SLICE: u8 = 1;
 const IDR: u8 = 5;
@@ -47,15 +47,7 @@ pub(super) fn join<'a>(payloads: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u
             return Err(Torn);
         }
         match header & 31 {
-            STAP_A => {
-                let mut rest = &payload[1..];
-                while !rest.is_empty() {
-                    let length =
-                        usize::from(u16::from_be_bytes([*rest.first().ok_or(Torn)?, *rest.get(1).ok_or(Torn)?]));
-                    put(rest.get(2..2 + length).ok_or(Torn)?, &mut facts, out)?;
-                    rest = &rest[2 + length..];
-                }
-            }
+            STAP_A => aggregated(&payload[1..], |nal| put(nal, &mut facts, out))?,
             FU_A => {
                 let fu = *payload.get(1).ok_or(Torn)?;
                 let (begin, end) = (fu & 0x80 != 0, fu & 0x40 != 0);

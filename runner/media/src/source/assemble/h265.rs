@@ -1,5 +1,5 @@
 use super::bits::{Bits, unescaped};
-use super::{START_CODE, Torn};
+use super::{START_CODE, Torn, aggregated};
 
 const SPS: u8 = 33;
 const AGGREGATION: u8 = 48;
@@ -40,15 +40,7 @@ pub(super) fn join<'a>(payloads: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u
             return Err(Torn);
         }
         match kind(header) {
-            AGGREGATION => {
-                let mut rest = &payload[2..];
-                while !rest.is_empty() {
-                    let length =
-                        usize::from(u16::from_be_bytes([*rest.first().ok_or(Torn)?, *rest.get(1).ok_or(Torn)?]));
-                    put(rest.get(2..2 + length).ok_or(Torn)?, &mut facts, out)?;
-                    rest = &rest[2 + length..];
-                }
-            }
+            AGGREGATION => aggregated(&payload[2..], |nal| put(nal, &mut facts, out))?,
             FRAGMENT => {
                 let fu = *payload.get(2).ok_or(Torn)?;
                 let (begin, end) = (fu & 0x80 != 0, fu & 0x40 != 0);

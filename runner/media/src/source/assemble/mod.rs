@@ -86,6 +86,18 @@ pub fn assemble(codec: Codec, packets: &[Packet]) -> Result<Unit, Torn> {
     Ok(Unit { data: data.into(), look })
 }
 
+/// The NAL units of an aggregation packet behind its header: each with its length in two bytes (RFC 6184 5.7.1, RFC
+/// 7798 4.4.2).
+fn aggregated(mut rest: &[u8], mut put: impl FnMut(&[u8]) -> Result<(), Torn>) -> Result<(), Torn> {
+    while !rest.is_empty() {
+        let (length, units) = rest.split_first_chunk().ok_or(Torn)?;
+        let (unit, behind) = units.split_at_checked(u16::from_be_bytes(*length).into()).ok_or(Torn)?;
+        put(unit)?;
+        rest = behind;
+    }
+    Ok(())
+}
+
 fn nal_look(facts: &h264::Facts) -> Look {
     match facts {
         it if !it.picture => Look::Prefix,
