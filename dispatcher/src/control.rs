@@ -84,7 +84,8 @@ impl Control {
     }
 
     async fn stop(&self, id: &EgressId) -> Result<EgressInfo, RpcError> {
-        let before_it_ran = |record: &Record| matches!(record.phase, Phase::Accepted | Phase::Launching);
+        let before_it_ran =
+            |record: &Record| matches!(record.phase, Phase::Accepted | Phase::Launching) && record.lost.is_empty();
         let facts = vec![Fact::Ending(EndReason::StopAsked), Fact::Over(Outcome::stopped_before_start())];
         if let Some(record) = settle::over(&self.house, id, &facts, before_it_ran).await? {
             info!("stopped before it started");
@@ -98,6 +99,10 @@ impl Control {
         if record.phase == Phase::Over {
             return Err(too_late(&info, "stopped"));
         }
+        if !record.lost.is_empty() {
+            // What it recorded is just being saved: it ends by itself.
+            return Ok(info);
+        }
         info!("stop left for the runner");
         // What the runner will say as soon as it has seen the wish.
         Ok(report::continued(&record, vec![Fact::Ending(EndReason::StopAsked)], self.house.clock.unix_ns()).info)
@@ -106,7 +111,7 @@ impl Control {
     /// The runner reads its record with each heartbeat.
     async fn leave_wish(&self, id: &EgressId) -> Result<Option<Record>, BusError> {
         let updated = self.house.registry.update(id, |record| {
-            if record.stop_asked || record.phase == Phase::Over {
+            if record.stop_asked || record.phase == Phase::Over || !record.lost.is_empty() {
                 return Decision::Leave;
             }
             record.stop_asked = true;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use spillway_launchers::Errand;
 use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
 
@@ -15,6 +16,7 @@ const MOST_IN_FLIGHT: usize = 32;
 pub struct Waiting {
     pub egress_id: EgressId,
     pub attempt: u32,
+    pub errand: Errand,
     pub claim: String,
     pub weight: f64,
     /// Not launched by then: given up.
@@ -23,11 +25,15 @@ pub struct Waiting {
     pub words: String,
 }
 
+/// Turns of recordings begin here; before them go those who only save what is recorded.
+const FIRST_TURN: u64 = 1 << 32;
+
 /// First come, first served; one who is put back keeps his turn.
 #[derive(Debug)]
 pub struct Line {
     bounds: Bounds,
     turns: u64,
+    salvage_turns: u64,
     waiting: BTreeMap<u64, Waiting>,
     places: HashMap<EgressId, f64>,
     /// Their launch call is in the air.
@@ -48,7 +54,8 @@ impl Line {
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            turns: 0,
+            turns: FIRST_TURN,
+            salvage_turns: 0,
             waiting: BTreeMap::new(),
             places: HashMap::new(),
             calling: HashSet::new(),
@@ -71,8 +78,12 @@ impl Line {
         }
         // Its task was never heard of: the place is to be earned again.
         self.places.remove(&waiting.egress_id);
-        self.turns += 1;
-        self.waiting.insert(self.turns, waiting);
+        let turns = match waiting.errand {
+            Errand::Record => &mut self.turns,
+            Errand::Salvage => &mut self.salvage_turns,
+        };
+        *turns += 1;
+        self.waiting.insert(*turns, waiting);
         true
     }
 
@@ -129,7 +140,9 @@ impl Line {
         let load = self.load();
         match self.waiting.first_entry() {
             Some(first)
-                if self.calling.len() < MOST_IN_FLIGHT && admit::fits(first.get().weight, load, self.bounds) =>
+                if self.calling.len() < MOST_IN_FLIGHT
+                    && (first.get().errand == Errand::Salvage
+                        || admit::fits(first.get().weight, load, self.bounds)) =>
             {
                 let (turn, waiting) = first.remove_entry();
                 self.places.insert(waiting.egress_id.clone(), waiting.weight);
@@ -154,6 +167,7 @@ mod tests {
         Waiting {
             egress_id: EgressId::parse(name).unwrap(),
             attempt: 1,
+            errand: Errand::Record,
             claim: String::new(),
             weight: 1.0,
             deadline: now + 10 * SECOND,
@@ -181,6 +195,19 @@ mod tests {
         assert!(matches!(line.next(now), Step::Rest(Some(until)) if until == now + 10 * SECOND));
         line.leave(&first.egress_id);
         assert_eq!(launched(&mut line, now).unwrap().1.egress_id.as_str(), "EG_b");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_salvage_goes_first_and_needs_no_place() {
+        let now = Instant::now();
+        let mut line = Line::new(Bounds { cores: Some(1.0), tasks: Some(1), queue: 9 });
+        line.join(waiting("EG_a", now));
+        let (_, first) = launched(&mut line, now).unwrap();
+        line.landed(&first.egress_id);
+        line.join(waiting("EG_b", now));
+        line.join(Waiting { errand: Errand::Salvage, ..waiting("EG_c", now) });
+        assert_eq!(launched(&mut line, now).unwrap().1.egress_id.as_str(), "EG_c");
+        assert!(launched(&mut line, now).is_none(), "the house is full");
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_bus::{ClaimToken, Decision, Phase, Record, Updated};
-use spillway_launchers::{EndHow, LaunchError, LaunchOrder, TaskRef};
+use spillway_launchers::{EndHow, Errand, LaunchError, LaunchOrder, TaskRef};
 use spillway_process::chain;
 use spillway_protocol::code::Code;
 use spillway_protocol::ids::EgressId;
@@ -62,6 +62,7 @@ pub fn join(house: &House, record: &Record) {
     let waiting = Waiting {
         egress_id: record.egress_id.clone(),
         attempt: record.attempt,
+        errand: if record.lost.is_empty() { Errand::Record } else { Errand::Salvage },
         claim: dispatch.claim,
         weight: dispatch.weight,
         deadline: Instant::now() + Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)),
@@ -197,6 +198,7 @@ impl Launch {
         LaunchOrder {
             egress_id: self.waiting.egress_id.clone(),
             attempt: self.waiting.attempt,
+            errand: self.waiting.errand,
             claim: self.waiting.claim.clone(),
             handover: self.house.handover.clone(),
             labels,

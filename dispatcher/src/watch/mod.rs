@@ -2,6 +2,7 @@
 //! dispatcher left, launches what nobody launches, settles what died mute and delivers last words.
 
 mod judge;
+mod salvage;
 pub mod settle;
 
 use std::collections::HashMap;
@@ -115,7 +116,9 @@ impl Watch {
             Verdict::Launch => launch::join(&self.house, &record),
             Verdict::Deliver => settle::deliver(&self.house, &record),
             Verdict::Settle(words) => {
-                settle::failed(&self.house, &record.egress_id, Code::Internal, words).await;
+                if !salvage::begin(&self.house, &record, &words).await? {
+                    settle::failed(&self.house, &record.egress_id, Code::Internal, words).await;
+                }
                 if let Some(task) = task_of(&record) {
                     self.house.launcher.end(&task, EndHow::Now).await;
                 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use spillway_bus::{BusError, Decision, Phase, Record, Updated};
+use spillway_bus::{BusError, ClaimToken, Decision, Phase, Record, Updated};
 use spillway_process::chain;
 use spillway_protocol::code::Code;
 use spillway_protocol::ids::EgressId;
 use spillway_protocol::ledger::{Fact, Outcome};
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::{Instrument, debug, error, info, info_span, warn};
 
-use crate::house::House;
+use crate::house::{Dispatch, House};
 use crate::report;
 
 /// As long as livekit-server itself remembers an ended egress: so long a stop is answered at once.
@@ -25,8 +25,18 @@ const CREATE: Duration = Duration::from_secs(10);
 
 /// FAILED, unless it has ended otherwise meanwhile.
 pub async fn failed(house: &Arc<House>, id: &EgressId, code: Code, words: String) {
+    let record = house.registry.get(id).await.ok().flatten();
+    let words = match &record {
+        Some(record) if !record.lost.is_empty() => {
+            format!("{}; its uploads could not be completed: {words}", record.lost)
+        }
+        _ => words,
+    };
     info!(egress_id = %id, reason = words, "egress settled as failed");
-    let mut facts = left_behind(house, id).await;
+    let mut facts = match record {
+        Some(record) => left_behind(house, &record).await,
+        None => Vec::new(),
+    };
     facts.push(Fact::Over(Outcome::Failed { code, words }));
     if let Err(error) = over(house, id, &facts, |_| true).await {
         // The next sweep comes to the same verdict.
@@ -35,12 +45,11 @@ pub async fn failed(house: &Arc<House>, id: &EgressId, code: Code, words: String
 }
 
 /// What a dead runner of this machine had written is where it was written; the result says how much that is.
-async fn left_behind(house: &House, id: &EgressId) -> Vec<Fact> {
+async fn left_behind(house: &House, record: &Record) -> Vec<Fact> {
     if !house.launcher.is_this_machine() {
         return Vec::new();
     }
-    let Ok(Some(record)) = house.registry.get(id).await else { return Vec::new() };
-    let Some(ledger) = report::ledger_of(&record) else { return Vec::new() };
+    let Some(ledger) = report::ledger_of(record) else { return Vec::new() };
     let look = tokio::task::spawn_blocking(move || report::unfinished_files(&ledger));
     tokio::time::timeout(DISK_PATIENCE, look).await.ok().and_then(Result::ok).unwrap_or_default()
 }
@@ -70,8 +79,19 @@ pub async fn over(
         .await?;
     house.leave_line(id);
     let Updated::Written(record) = updated else { return Ok(None) };
+    house.spawn(take_away_tickets(Arc::clone(house), record.clone()));
     deliver(house, &record);
     Ok(Some(record))
+}
+
+/// Nobody will launch for it any more. Tickets are encrypted, and their time runs out if this does not get through.
+async fn take_away_tickets(house: Arc<House>, record: Box<Record>) {
+    let launch = if record.lost.is_empty() { String::new() } else { Dispatch::of(&record).claim };
+    for claim in [record.spare, launch].iter().filter(|claim| !claim.is_empty()) {
+        if let Err(error) = house.tickets.withdraw(&record.egress_id, &ClaimToken::from_text(claim)).await {
+            debug!(egress_id = %record.egress_id, error = %chain(&error), "ticket not withdrawn");
+        }
+    }
 }
 
 /// Takes the record's last EgressInfo to livekit-server, in the background, once at a time.

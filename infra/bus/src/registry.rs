@@ -59,6 +59,13 @@ pub struct Record {
     pub ledger: String,
     #[serde(default)]
     pub stop_asked: bool,
+    /// Claim of a second ticket, for a salvage run should the task die with its uploads; whoever ends the egress takes
+    /// it away. Empty: there is nothing to salvage but what lies on a disk.
+    #[serde(default)]
+    pub spare: String,
+    /// Why the recording task is gone. Not empty: this attempt is its salvage run, and the egress ends with these words.
+    #[serde(default)]
+    pub lost: String,
     /// Unix milliseconds.
     #[serde(default)]
     pub accepted_at: i64,
@@ -80,6 +87,8 @@ impl Record {
             info: Vec::new(),
             ledger: String::new(),
             stop_asked: false,
+            spare: String::new(),
+            lost: String::new(),
             accepted_at,
             extra: BTreeMap::new(),
         }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
 
-use crate::launcher::{Departure, EndHow, Ended, LaunchOrder, Launcher, Sighting, TaskRef};
+use crate::launcher::{Departure, EndHow, Ended, Errand, LaunchOrder, Launcher, Sighting, TaskRef};
 
 /// A launcher under test, with runners that stay until they are told to leave and leave with status 0 when asked.
 #[async_trait]
@@ -42,6 +42,7 @@ fn order(name: &str, attempt: u32) -> LaunchOrder {
     LaunchOrder {
         egress_id: EgressId::parse(&format!("EG_{name}")).expect("a name of ours"),
         attempt,
+        errand: Errand::Record,
         claim: "claim".to_owned(),
         handover: Secret::new(r#"{"ticket_key":"canary"}"#.to_owned()),
         labels: BTreeMap::new(),

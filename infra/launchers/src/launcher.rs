@@ -43,6 +43,7 @@ pub struct LaunchOrder {
     pub egress_id: EgressId,
     /// The first is 1.
     pub attempt: u32,
+    pub errand: Errand,
     /// Opens the ticket once; worth nothing without the ticket key.
     pub claim: String,
     /// One line of JSON with what must not be seen in the environment (`process`: the child's standard input).
@@ -51,7 +52,24 @@ pub struct LaunchOrder {
     pub labels: BTreeMap<String, String>,
 }
 
+/// What the runner is started for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Errand {
+    #[default]
+    Record,
+    /// To finish the uploads of a task that died.
+    Salvage,
+}
+
 impl LaunchOrder {
+    /// The runner's command line behind its name.
+    pub fn arguments(&self) -> &'static [&'static str] {
+        match self.errand {
+            Errand::Record => &[],
+            Errand::Salvage => &["--salvage"],
+        }
+    }
+
     /// What the runner finds in its environment.
     pub fn names(&self) -> [(&'static str, String); 3] {
         [(EGRESS_ID, self.egress_id.to_string()), (ATTEMPT, self.attempt.to_string()), (CLAIM, self.claim.clone())]

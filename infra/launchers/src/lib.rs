@@ -8,6 +8,6 @@ pub mod conformance;
 pub mod paper;
 pub mod process;
 
-pub use launcher::{Departure, EndHow, Ended, LaunchError, LaunchOrder, Launcher, Sighting, TaskRef};
+pub use launcher::{Departure, EndHow, Ended, Errand, LaunchError, LaunchOrder, Launcher, Sighting, TaskRef};
 pub use paper::PaperLauncher;
 pub use process::ProcessLauncher;

@@ -12,7 +12,8 @@ use spillway_launchers::conformance::{self, Subject};
 use spillway_launchers::paper::PaperOptions;
 use spillway_launchers::process::ProcessOptions;
 use spillway_launchers::{
-    Departure, EndHow, Ended, LaunchError, LaunchOrder, Launcher, PaperLauncher, ProcessLauncher, Sighting, TaskRef,
+    Departure, EndHow, Ended, Errand, LaunchError, LaunchOrder, Launcher, PaperLauncher, ProcessLauncher, Sighting,
+    TaskRef,
 };
 use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
@@ -87,6 +88,7 @@ fn order(name: &str) -> LaunchOrder {
     LaunchOrder {
         egress_id: EgressId::parse(name).unwrap(),
         attempt: 1,
+        errand: Errand::Record,
         claim: "claim-1".to_owned(),
         handover: Secret::new(r#"{"ticket_key":"canary"}"#.to_owned()),
         labels: Default::default(),

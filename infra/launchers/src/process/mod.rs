@@ -128,6 +128,7 @@ impl ProcessLauncher {
         Command::new("setsid")
             .arg(program)
             .args(&self.options.args)
+            .args(order.arguments())
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| is_passed_on(name)))
             .envs(order.names())
