@@ -7,5 +7,6 @@ pub mod servers;
 pub mod twirp;
 pub mod publisher;
 pub mod foreign;
+pub mod each;
 pub mod egress;
 pub mod analyser;

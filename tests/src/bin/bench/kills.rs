@@ -6,9 +6,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde_json::json;
 use spillway_tests::analyser::{percentile, played};
-use spillway_tests::assets::clip;
+use spillway_tests::each::Room;
 use spillway_tests::egress::{Egress, nanos};
-use spillway_tests::publisher::{From, Manners, Publisher};
 use spillway_tests::servers::Ground;
 
 /// Rounds of five recordings each: twenty moments for each of the two processes.
@@ -49,37 +48,14 @@ pub async fn measure() -> Result<Vec<Kills>> {
 async fn of(killed: &'static str) -> Result<Kills> {
     let ground = Ground::start("").await?;
     let _dispatcher = ground.dispatcher("dispatcher", "").await?;
-    let p0 = Publisher::join(&ground.api, "kills", "p0", Manners::default()).await?;
-    let p1 = Publisher::join(&ground.api, "kills", "p1", Manners::default()).await?;
-    let picture = p0.publish(&clip("p0-360.h264")?, From::Camera).await?;
-    let sound = p0.publish(&clip("p0.opus")?, From::Microphone).await?;
-    let other = p1.publish(&clip("p1-360.vp8.ivf")?, From::Camera).await?;
+    let room = Room::open(&ground.api, "kills").await?;
     let (mut lost, mut terminal, mut playable) = (Vec::new(), Vec::new(), 0);
     for round in 0..ROUNDS {
         let folder = ground.folder().join(round.to_string());
-        let path = |name: &str| folder.join(name);
-        let file = |name: &str| json!({ "filepath": path(name).to_string_lossy() });
-        let composite =
-            |name: &str, kind: &str| json!([{ "filepath": path(name).to_string_lossy(), "file_type": kind }]);
-        let mut running: Vec<(Egress, PathBuf)> = Vec::new();
-        for (method, name, mut request) in [
-            ("StartRoomCompositeEgress", "room.mp4", json!({ "file_outputs": composite("room.mp4", "MP4") })),
-            ("StartTrackEgress", "track.mp4", json!({ "track_id": picture, "file": file("track.mp4") })),
-            ("StartTrackEgress", "track.webm", json!({ "track_id": other, "file": file("track.webm") })),
-            ("StartTrackEgress", "track.ogg", json!({ "track_id": sound, "file": file("track.ogg") })),
-            (
-                "StartRoomCompositeEgress",
-                "room.mp3",
-                json!({ "audio_only": true, "file_outputs": composite("room.mp3", "MP3") }),
-            ),
-        ] {
-            request["room_name"] = json!("kills");
-            running.push((Egress::start(&ground.api, method, request).await?, path(name)));
-        }
-        for (egress, _) in &running {
-            egress.active().await?;
-        }
-        let deaths = running.iter().map(|(egress, path)| death(&ground, killed, egress, path));
+        let output = |name: &str| json!({ "filepath": folder.join(name).to_string_lossy() });
+        let running = room.record(&ground.api, output).await?;
+        let paths = running.iter().map(|(egress, name)| (egress, folder.join(name)));
+        let deaths = paths.map(|(egress, path)| death(&ground, killed, egress, path));
         for one in futures_util::future::join_all(deaths).await {
             let one = one?;
             playable += usize::from(one.plays);
@@ -104,7 +80,7 @@ struct Death {
     terminal: f64,
 }
 
-async fn death(ground: &Ground, killed: &str, egress: &Egress, path: &std::path::Path) -> Result<Death> {
+async fn death(ground: &Ground, killed: &str, egress: &Egress, path: PathBuf) -> Result<Death> {
     tokio::time::sleep(Duration::from_secs_f64(rand::random_range(2.0..8.0))).await;
     let pid = pid_of(ground, killed, &egress.id)?;
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?.as_secs_f64();
@@ -116,11 +92,11 @@ async fn death(ground: &Ground, killed: &str, egress: &Egress, path: &std::path:
     let started = nanos(&info["file_results"][0]["started_at"]) as f64 / 1e9;
     let plays = std::process::Command::new("ffmpeg")
         .args(["-v", "error", "-xerror", "-nostdin", "-i"])
-        .arg(path)
+        .arg(&path)
         .args(["-f", "null", "-"])
         .output()
         .is_ok_and(|out| out.status.success());
-    let end = played(path).unwrap_or(0.0);
+    let end = played(&path).unwrap_or(0.0);
     let lost = unix - started - end;
     if !plays || lost > 2.0 {
         println!("  {}: plays {plays}, {end:.2} s of {:.2}: {}", path.display(), unix - started, info["error"]);
