@@ -9,11 +9,19 @@ const DOORS: &[(&str, &[&str])] = &[
     ("spillway-protocol", &[]),
     ("spillway-process", &[]),
     ("spillway-plan", &["spillway-protocol"]),
+    ("spillway-cost", &["spillway-plan"]),
     ("spillway-bus", &["spillway-protocol", "spillway-process"]),
     ("spillway-launchers", &["spillway-protocol", "spillway-process"]),
     (
         "spillway-dispatcher",
-        &["spillway-protocol", "spillway-process", "spillway-plan", "spillway-bus", "spillway-launchers"],
+        &[
+            "spillway-protocol",
+            "spillway-process",
+            "spillway-plan",
+            "spillway-cost",
+            "spillway-bus",
+            "spillway-launchers",
+        ],
     ),
     ("spillway-spool", &["spillway-plan", "spillway-process"]),
     ("spillway-runner", &["spillway-protocol", "spillway-process", "spillway-plan", "spillway-bus", "spillway-spool"]),
@@ -28,6 +36,7 @@ const STAGE: &str = "spillway-tests";
 const BANNED_BELOW: &[(&str, &[&str])] = &[
     ("spillway-protocol", &["tokio", "redis", "reqwest"]),
     ("spillway-plan", &["tokio", "redis", "reqwest"]),
+    ("spillway-cost", &["tokio", "redis", "reqwest"]),
     (
         "spillway-dispatcher",
         &["gstreamer", "str0m", "livekit-ffi", "libwebrtc", "webrtc-sys", "chromiumoxide", "spillway-storage"],

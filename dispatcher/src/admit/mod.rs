@@ -2,11 +2,8 @@
 //! `destination`, which tries the disk.
 
 pub mod destination;
-mod weight;
 
 use spillway_protocol::code::{Code, RpcError};
-
-pub use weight::weight;
 
 /// How full the house is.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

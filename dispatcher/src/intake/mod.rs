@@ -114,7 +114,7 @@ impl Request<'_> {
         let house = self.house;
         let plan = spillway_plan::plan(&self.start, &house.config.defaults)?;
         self.check_destination(&plan).await?;
-        let weight = admit::weight(&plan);
+        let weight = spillway_cost::load(&plan).cores;
         let admission = admit::admit(weight, house.line().load(), launch::bounds(house))?;
         let words = match &admission {
             Admission::Now => None,

@@ -3,6 +3,7 @@
 mod cost;
 mod api;
 mod kills;
+mod starts;
 
 use std::path::PathBuf;
 
@@ -19,7 +20,8 @@ struct Args {
     /// Runs of each kind
     #[arg(long, default_value_t = 1)]
     runs: usize,
-    /// Only kinds whose name contains this; `api` is the latency of StartEgress, `kills` what a kill -9 costs
+    /// Only kinds whose name contains this; `api` is the latency of StartEgress, `kills` what a kill -9
+    /// costs, `starts` how soon recordings begin and end
     #[arg(long, default_value = "")]
     only: String,
     /// Also write everything here
@@ -34,7 +36,8 @@ async fn main() -> Result<()> {
     let api =
         if "api".contains(args.only.as_str()) || args.only.is_empty() { Some(api::measure().await?) } else { None };
     let kills = if "kills".contains(args.only.as_str()) { kills::measure().await? } else { Vec::new() };
-    let all = json!({ "costs": costs, "api": api, "kills": kills });
+    let starts = if "starts".contains(args.only.as_str()) { starts::measure().await? } else { Vec::new() };
+    let all = json!({ "costs": costs, "api": api, "kills": kills, "starts": starts });
     match &args.json {
         Some(path) => std::fs::write(path, all.to_string()).with_context(|| format!("write {}", path.display()))?,
         None => println!("{all}"),

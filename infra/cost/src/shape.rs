@@ -1,0 +1,179 @@
+use serde::{Deserialize, Serialize};
+use spillway_plan::EgressPlan;
+
+use crate::load::load;
+
+/// A recording that fell behind must catch up.
+const HEADROOM: f64 = 1.3;
+
+/// A machine as it is ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Shape {
+    /// Thousandths of a vCPU.
+    pub cpu_milli: u32,
+    pub memory_mib: u32,
+    /// Ephemeral disk; 0 where the file system is memory.
+    pub disk_gib: u32,
+}
+
+/// Who sells the machine; each has sizes of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Platform {
+    Fargate,
+    CloudRun,
+    Aci,
+    /// Containers and processes on machines of one's own: any size.
+    Host,
+}
+
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{platform:?} has no machine of {:.2} vCPU and {memory_mib} MiB; its largest is {largest:?}", *cpu_milli as f64 / 1000.0)]
+pub struct TooLarge {
+    pub platform: Platform,
+    pub cpu_milli: u32,
+    pub memory_mib: u32,
+    pub largest: Shape,
+}
+
+/// (vCPU/1000, smallest and largest memory in MiB, step in MiB): `Task.memory` in the API reference of ECS.
+const FARGATE: &[(u32, u32, u32, u32)] = &[
+    (256, 512, 2048, 512),
+    (512, 1024, 4096, 1024),
+    (1024, 2048, 8192, 1024),
+    (2048, 4096, 16384, 1024),
+    (4096, 8192, 30720, 1024),
+    (8192, 16384, 61440, 4096),
+];
+/// Included in every Fargate task.
+const FARGATE_DISK: u32 = 20;
+/// (vCPU/1000, smallest, largest memory in MiB): limits of Cloud Run jobs, which take whole vCPUs.
+const CLOUD_RUN: &[(u32, u32, u32)] =
+    &[(1000, 512, 4096), (2000, 512, 8192), (4000, 2048, 16384), (6000, 4096, 24576), (8000, 4096, 32768)];
+/// Its file system is memory: what an outage of the storage may pile up there.
+const CLOUD_RUN_SPOOL_MIB: u32 = 256;
+/// Azure Container Instances: halves of a vCPU and of a GB; what a region surely has.
+const ACI_STEP_MILLI: u32 = 500;
+const ACI_STEP_MIB: u32 = 512;
+const ACI_LARGEST: Shape = Shape { cpu_milli: 4000, memory_mib: 16384, disk_gib: 50 };
+
+/// The smallest machine of `platform` on which the plan has room.
+pub fn shape(plan: &EgressPlan, platform: Platform) -> Result<Shape, TooLarge> {
+    let load = load(plan);
+    let cpu_milli = (load.cores * HEADROOM * 1000.0).ceil() as u32;
+    fit(cpu_milli, load.memory_mib.ceil() as u32, platform)
+}
+
+fn fit(cpu_milli: u32, memory_mib: u32, platform: Platform) -> Result<Shape, TooLarge> {
+    let too_large = |largest| TooLarge { platform, cpu_milli, memory_mib, largest };
+    match platform {
+        Platform::Fargate => FARGATE
+            .iter()
+            // Names of sizes are 1024ths of a vCPU, and so are the sizes.
+            .find(|(cpu, _, most, _)| u64::from(*cpu) * 1000 / 1024 >= u64::from(cpu_milli) && *most >= memory_mib)
+            .map(|(cpu, least, _, step)| Shape {
+                cpu_milli: cpu * 1000 / 1024,
+                memory_mib: memory_mib.max(*least).next_multiple_of(*step),
+                disk_gib: FARGATE_DISK,
+            })
+            .ok_or_else(|| too_large(Shape { cpu_milli: 8000, memory_mib: 61440, disk_gib: FARGATE_DISK })),
+        Platform::CloudRun => {
+            let memory = memory_mib + CLOUD_RUN_SPOOL_MIB;
+            CLOUD_RUN
+                .iter()
+                .find(|(cpu, _, most)| *cpu >= cpu_milli && *most >= memory)
+                .map(|(cpu, least, _)| Shape {
+                    cpu_milli: *cpu,
+                    memory_mib: memory.max(*least).next_multiple_of(512),
+                    disk_gib: 0,
+                })
+                .ok_or_else(|| too_large(Shape { cpu_milli: 8000, memory_mib: 32768, disk_gib: 0 }))
+        }
+        Platform::Aci => {
+            let shape = Shape {
+                cpu_milli: cpu_milli.max(1).next_multiple_of(ACI_STEP_MILLI),
+                memory_mib: memory_mib.next_multiple_of(ACI_STEP_MIB),
+                disk_gib: ACI_LARGEST.disk_gib,
+            };
+            let fits = shape.cpu_milli <= ACI_LARGEST.cpu_milli && shape.memory_mib <= ACI_LARGEST.memory_mib;
+            if fits { Ok(shape) } else { Err(too_large(ACI_LARGEST)) }
+        }
+        Platform::Host => Ok(Shape { cpu_milli, memory_mib, disk_gib: 0 }),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+    use spillway_plan::*;
+
+    use super::*;
+
+    pub(crate) fn plan(picture: Option<Picture>, sound: Option<Sound>) -> EgressPlan {
+        EgressPlan {
+            egress_id: "EG_1".to_owned(),
+            room_name: "room".to_owned(),
+            room_id: String::new(),
+            kind: Kind::RoomComposite,
+            source: Source::Room,
+            picture,
+            sound,
+            outputs: vec![],
+            limits: Limits::default(),
+            retry_count: 0,
+        }
+    }
+
+    pub(crate) fn track() -> EgressPlan {
+        plan(Some(Picture::Copied), Some(Sound::Copied))
+    }
+
+    pub(crate) fn composed(width: u32, height: u32, framerate: u32, bitrate: u32) -> EgressPlan {
+        let encoding =
+            VideoEncoding { width, height, framerate, bitrate, profile: H264Profile::Main, key_frame_interval: None };
+        let layout = LayoutName { shape: LayoutShape::Grid, light: false };
+        let sound = Sound::Mixed { codec: AudioCodec::Aac, bitrate: 128, frequency: 44100, mixing: Mixing::Both };
+        plan(Some(Picture::Composed { layout, encoding }), Some(sound))
+    }
+
+    #[test]
+    fn a_track_takes_the_smallest_machine_everywhere() {
+        let of = |platform| shape(&track(), platform).unwrap();
+        assert_eq!(of(Platform::Fargate), Shape { cpu_milli: 250, memory_mib: 512, disk_gib: 20 });
+        assert_eq!(of(Platform::CloudRun), Shape { cpu_milli: 1000, memory_mib: 512, disk_gib: 0 });
+        assert_eq!(of(Platform::Aci), Shape { cpu_milli: 500, memory_mib: 512, disk_gib: 50 });
+    }
+
+    #[test]
+    fn a_composite_takes_a_quarter_or_half_of_the_four_cores_the_peer_asks_for() {
+        let hd = shape(&composed(1280, 720, 30, 3000), Platform::Fargate).unwrap();
+        assert_eq!((hd.cpu_milli, hd.memory_mib), (1000, 2048));
+        let full = shape(&composed(1920, 1080, 30, 4500), Platform::Fargate).unwrap();
+        assert_eq!((full.cpu_milli, full.memory_mib), (2000, 4096));
+        assert_eq!(shape(&composed(1280, 720, 30, 3000), Platform::CloudRun).unwrap().cpu_milli, 1000);
+    }
+
+    #[test]
+    fn what_nobody_sells_is_refused_with_the_largest_there_is() {
+        let error = shape(&composed(7680, 4320, 60, 80_000), Platform::Aci).unwrap_err();
+        assert!(error.to_string().contains("largest"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_machine_is_never_smaller_than_asked_and_always_legal(cpu in 1u32..8000, memory in 1u32..30_000) {
+            for platform in [Platform::Fargate, Platform::CloudRun, Platform::Aci, Platform::Host] {
+                let Ok(shape) = fit(cpu, memory, platform) else { continue };
+                prop_assert!(shape.cpu_milli >= cpu && shape.memory_mib >= memory, "{platform:?} {shape:?}");
+                if platform == Platform::Fargate {
+                    let legal = FARGATE.iter().any(|(size, least, most, step)| {
+                        size * 1000 / 1024 == shape.cpu_milli
+                            && (*least..=*most).contains(&shape.memory_mib)
+                            && shape.memory_mib % step == 0
+                    });
+                    prop_assert!(legal, "{shape:?}");
+                }
+            }
+        }
+    }
+}
