@@ -11,6 +11,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("spillway-plan", &["spillway-protocol"]),
     ("spillway-cost", &["spillway-plan"]),
     ("spillway-bus", &["spillway-protocol", "spillway-process"]),
+    ("spillway-storage", &["spillway-plan", "spillway-process"]),
     ("spillway-launchers", &["spillway-protocol", "spillway-process"]),
     (
         "spillway-dispatcher",
@@ -24,7 +25,17 @@ const DOORS: &[(&str, &[&str])] = &[
         ],
     ),
     ("spillway-spool", &["spillway-plan", "spillway-process"]),
-    ("spillway-runner", &["spillway-protocol", "spillway-process", "spillway-plan", "spillway-bus", "spillway-spool"]),
+    (
+        "spillway-runner",
+        &[
+            "spillway-protocol",
+            "spillway-process",
+            "spillway-plan",
+            "spillway-bus",
+            "spillway-storage",
+            "spillway-spool",
+        ],
+    ),
     ("spillway-media", &["spillway-plan", "spillway-process", "spillway-spool"]),
     ("spillway-setup", &[]),
 ];
@@ -41,6 +52,7 @@ const BANNED_BELOW: &[(&str, &[&str])] = &[
         "spillway-dispatcher",
         &["gstreamer", "str0m", "livekit-ffi", "libwebrtc", "webrtc-sys", "chromiumoxide", "spillway-storage"],
     ),
+    ("spillway-storage", &["gstreamer", "redis", "aws-sdk-ecs", "google-cloud-run", "spillway-launchers"]),
     (
         "spillway-runner",
         &[

@@ -16,6 +16,9 @@ pub enum PlanError {
     #[error("output configuration does not support retry")]
     NotRetrySafe,
 
+    #[error("S3 upload using AssumeRole is disabled for this account")]
+    AssumeRoleDisabled,
+
     /// The field is there and well formed, but asks for more than anybody can want.
     #[error("request has missing or invalid field: {field} ({asked} asked, at most {most})")]
     TooMuch { field: &'static str, asked: i64, most: i64 },
@@ -31,6 +34,7 @@ impl PlanError {
         match self {
             Self::NotRetrySafe => Code::FailedPrecondition,
             Self::NotYet(_) => Code::Unimplemented,
+            Self::AssumeRoleDisabled => Code::PermissionDenied,
             Self::Field(_)
             | Self::NoCommonCodec
             | Self::NoFileType

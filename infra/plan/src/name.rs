@@ -226,7 +226,7 @@ mod tests {
     }
 
     fn file(path: &str) -> FileOutput {
-        FileOutput { container: None, path: clean(path), manifest: true }
+        FileOutput { container: None, path: clean(path), manifest: true, stored: false }
     }
 
     fn name(path: &str, kind: Kind) -> String {
@@ -317,7 +317,7 @@ mod tests {
                 prop_assert!(!cleaned.split('/').any(|c| c == ".." || c == "."));
                 prop_assert_eq!(clean(&cleaned), cleaned.clone(), "cleaning is done once");
                 for asked in [cleaned, "{room_name}{track_id}".into(), "a/{room_name}/.{track_source}/".into()] {
-                    let output = FileOutput { container: None, path: asked.clone(), manifest: false };
+                    let output = FileOutput { container: None, path: asked.clone(), manifest: false, stored: false };
                     let name = resolve(&output, Container::Webm, &facts, now());
                     prop_assert_eq!(name.starts_with('/'), asked.starts_with('/'));
                     prop_assert!(name.ends_with(".webm") && !name.ends_with("/.webm"));

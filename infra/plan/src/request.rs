@@ -11,6 +11,7 @@ use crate::encoding::{Asked, Encoding};
 use crate::error::PlanError;
 use crate::name;
 use crate::types::*;
+use crate::uploads::Upload;
 
 /// What the installation says about every request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,10 +71,21 @@ pub fn plan(start: &StartEgressRequest, defaults: &Defaults) -> Result<EgressPla
         source: asked.source,
         picture,
         sound,
-        outputs: vec![Output::File(FileOutput { container, path: name::clean(file.path), manifest: file.manifest })],
+        outputs: vec![Output::File(FileOutput {
+            container,
+            path: name::clean(file.path),
+            manifest: file.manifest,
+            stored: false,
+        })],
         limits: defaults.limits.clone(),
         retry_count: start.retry_count,
     })
+}
+
+/// The upload that each output of the plan brings, in its order.
+pub(crate) fn uploads(start: &StartEgressRequest) -> Result<Vec<Option<Upload<'_>>>, PlanError> {
+    let asked = read(start.request.as_ref().ok_or(PlanError::Field("request"))?)?;
+    Ok(asked.outputs.files.iter().map(|file| file.upload).collect())
 }
 
 /// A request of any kind, under one set of names.
@@ -94,7 +106,7 @@ struct File<'a> {
     path: &'a str,
     container: Option<Container>,
     manifest: bool,
-    upload: Option<&'static str>,
+    upload: Option<Upload<'a>>,
 }
 
 /// How many of each kind of output there are; only files can be served yet.
@@ -235,7 +247,6 @@ fn track_composite(request: &livekit::TrackCompositeEgressRequest) -> Result<Wan
 }
 
 fn track(request: &livekit::TrackEgressRequest) -> Result<Wanted<'_>, PlanError> {
-    use livekit::direct_file_output::Output as Upload;
     use livekit::track_egress_request::Output;
     if request.track_id.is_empty() {
         return Err(PlanError::Field("track_id"));
@@ -247,12 +258,7 @@ fn track(request: &livekit::TrackEgressRequest) -> Result<Wanted<'_>, PlanError>
             // The promise of the first README: whoever names an IVF gets one, where the codec allows it.
             container: file.filepath.ends_with(".ivf").then_some(Container::Ivf),
             manifest: !file.disable_manifest,
-            upload: file.output.as_ref().map(|upload| match upload {
-                Upload::S3(_) => "upload to S3 is",
-                Upload::Gcp(_) => "upload to GCP is",
-                Upload::Azure(_) => "upload to Azure is",
-                Upload::AliOss(_) => "upload to AliOSS is",
-            }),
+            upload: file.output.as_ref().map(Upload::from),
         }),
         Some(Output::WebsocketUrl(_)) => outputs.websocket = true,
         None => {}
@@ -319,7 +325,12 @@ impl<'a> Outputs<'a> {
         }
         let file = *self.files.first().ok_or(PlanError::Field("output"))?;
         if let Some(upload) = file.upload {
-            return Err(PlanError::NotYet(upload));
+            return Err(PlanError::NotYet(match upload {
+                Upload::S3(_) => "upload to S3 is",
+                Upload::Gcp(_) => "upload to GCP is",
+                Upload::Azure(_) => "upload to Azure is",
+                Upload::AliOss(_) => "upload to AliOSS is",
+            }));
         }
         if defaults.default_storage.is_none() && defaults.disallow_local_storage {
             return Err(PlanError::Field("output"));
@@ -344,7 +355,6 @@ impl<'a> Outputs<'a> {
 }
 
 fn encoded_file(file: &livekit::EncodedFileOutput) -> Result<File<'_>, PlanError> {
-    use livekit::encoded_file_output::Output as Upload;
     Ok(File {
         path: &file.filepath,
         container: match livekit::EncodedFileType::try_from(file.file_type) {
@@ -355,12 +365,7 @@ fn encoded_file(file: &livekit::EncodedFileOutput) -> Result<File<'_>, PlanError
             Err(_) => return Err(PlanError::Field("file_type")),
         },
         manifest: !file.disable_manifest,
-        upload: file.output.as_ref().map(|upload| match upload {
-            Upload::S3(_) => "upload to S3 is",
-            Upload::Gcp(_) => "upload to GCP is",
-            Upload::Azure(_) => "upload to Azure is",
-            Upload::AliOss(_) => "upload to AliOSS is",
-        }),
+        upload: file.output.as_ref().map(Upload::from),
     })
 }
 

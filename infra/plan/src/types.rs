@@ -141,6 +141,9 @@ pub struct FileOutput {
     /// The path as asked, cleaned, variables not yet filled; empty or ending in `/` means a generated name.
     pub path: String,
     pub manifest: bool,
+    /// It ends in a store, not on this machine's disk. Where and how is in `Destinations`, which has the secrets.
+    #[serde(default)]
+    pub stored: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -37,9 +37,21 @@ pub fn inherited_form() -> Form {
 /// Libraries speak at warn, or one level finer when we are debugged. A second call changes nothing.
 pub fn init(level: &str, form: Form) {
     let libraries = if level == "debug" || level == "trace" { "info" } else { "warn" };
-    let ours = ["protocol", "process", "plan", "bus", "launchers", "dispatcher", "spool", "runner", "media", "tests"]
-        .map(|room| format!("spillway_{room}={level}"))
-        .join(",");
+    let ours = [
+        "protocol",
+        "process",
+        "plan",
+        "bus",
+        "storage",
+        "launchers",
+        "dispatcher",
+        "spool",
+        "runner",
+        "media",
+        "tests",
+    ]
+    .map(|room| format!("spillway_{room}={level}"))
+    .join(",");
     let filter = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| format!("{libraries},{ours}"));
     let _ = SPOKEN.set((filter.clone(), form));
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));

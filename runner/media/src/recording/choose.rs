@@ -154,7 +154,7 @@ mod tests {
             source: Source::Room,
             picture: Some(picture),
             sound: Some(Sound::Mixed { codec: AudioCodec::Aac, bitrate: 128, frequency: 44_100, mixing: Mixing::Both }),
-            outputs: vec![Output::File(FileOutput { container, path: String::new(), manifest: false })],
+            outputs: vec![Output::File(FileOutput { container, path: String::new(), manifest: false, stored: false })],
             limits: Limits::default(),
             retry_count: 0,
         }

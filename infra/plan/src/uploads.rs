@@ -1,0 +1,332 @@
+//! Where the outputs of a request go, and every mistake in it that can be known before anything is sent there.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use livekit_protocol as livekit;
+use spillway_protocol::Secret;
+use spillway_protocol::rpc::StartEgressRequest;
+use url::Url;
+
+use crate::destination::*;
+use crate::error::PlanError;
+use crate::request;
+
+/// An upload as a request names it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Upload<'a> {
+    S3(&'a livekit::S3Upload),
+    Gcp(&'a livekit::GcpUpload),
+    Azure(&'a livekit::AzureBlobUpload),
+    AliOss(&'a livekit::AliOssUpload),
+}
+
+impl<'a> From<&'a livekit::encoded_file_output::Output> for Upload<'a> {
+    fn from(output: &'a livekit::encoded_file_output::Output) -> Self {
+        use livekit::encoded_file_output::Output;
+        match output {
+            Output::S3(upload) => Self::S3(upload),
+            Output::Gcp(upload) => Self::Gcp(upload),
+            Output::Azure(upload) => Self::Azure(upload),
+            Output::AliOss(upload) => Self::AliOss(upload),
+        }
+    }
+}
+
+impl<'a> From<&'a livekit::direct_file_output::Output> for Upload<'a> {
+    fn from(output: &'a livekit::direct_file_output::Output) -> Self {
+        use livekit::direct_file_output::Output;
+        match output {
+            Output::S3(upload) => Self::S3(upload),
+            Output::Gcp(upload) => Self::Gcp(upload),
+            Output::Azure(upload) => Self::Azure(upload),
+            Output::AliOss(upload) => Self::AliOss(upload),
+        }
+    }
+}
+
+/// One entry per output of the plan of the same request, in its order. An output's own upload goes before the
+/// installation's storage, that before this machine's disk.
+pub fn destinations(start: &StartEgressRequest, config: &StorageConfig) -> Result<Vec<Destinations>, PlanError> {
+    let uploads = request::uploads(start)?;
+    uploads.into_iter().map(|upload| destination(upload, config)).collect()
+}
+
+pub(crate) fn destination(upload: Option<Upload>, config: &StorageConfig) -> Result<Destinations, PlanError> {
+    let provider = match upload {
+        Some(upload) => Some(asked(upload, config)?),
+        None => config.primary.clone(),
+    };
+    let Some(provider) = provider else {
+        if config.disallow_local {
+            return Err(PlanError::Field("output"));
+        }
+        // What is written in place has no second place to go to.
+        return Ok(Destinations { primary: Destination::Disk, backup: None });
+    };
+    check(&provider)?;
+    let primary = Store { provider, prefix: config.prefix.clone(), presign: config.presign };
+    Ok(Destinations {
+        primary: Destination::Store(Box::new(primary)),
+        backup: config.backup.clone().map(|store| Destination::Store(Box::new(store))),
+    })
+}
+
+fn asked(upload: Upload, config: &StorageConfig) -> Result<Provider, PlanError> {
+    let secret = |text: &String| Secret::new(text.clone());
+    Ok(match upload {
+        Upload::S3(asked) => Provider::S3(Box::new(s3(asked, config)?)),
+        Upload::Gcp(asked) => Provider::Gcs(Gcs {
+            credentials: secret(&asked.credentials),
+            bucket: asked.bucket.clone(),
+            proxy: proxy(asked.proxy.as_ref()),
+            endpoint: String::new(),
+        }),
+        Upload::Azure(asked) => Provider::Azure(Azure {
+            account: asked.account_name.clone(),
+            key: secret(&asked.account_key),
+            container: asked.container_name.clone(),
+            endpoint: String::new(),
+        }),
+        Upload::AliOss(asked) => Provider::AliOss(AliOss {
+            access_key: secret(&asked.access_key),
+            secret: secret(&asked.secret),
+            region: asked.region.clone(),
+            endpoint: asked.endpoint.clone(),
+            bucket: asked.bucket.clone(),
+        }),
+    })
+}
+
+fn s3(asked: &livekit::S3Upload, config: &StorageConfig) -> Result<S3, PlanError> {
+    let secret = |text: &String| Secret::new(text.clone());
+    let own_role =
+        AssumeRole { arn: asked.assume_role_arn.clone(), external_id: secret(&asked.assume_role_external_id) };
+    let assume_role = if own_role.arn.is_empty() { config.assume_role.clone() } else { Some(own_role) };
+    let (mut access_key, mut key_secret) = (secret(&asked.access_key), secret(&asked.secret));
+    if assume_role.is_some() && access_key.reveal().is_empty() {
+        // Never with our own identity: whoever may ask could take any role that trusts us.
+        if config.assume_role_key.reveal().is_empty() {
+            return Err(PlanError::AssumeRoleDisabled);
+        }
+        (access_key, key_secret) = (config.assume_role_key.clone(), config.assume_role_secret.clone());
+    }
+    Ok(S3 {
+        access_key,
+        secret: key_secret,
+        session_token: secret(&asked.session_token),
+        assume_role,
+        region: asked.region.clone(),
+        endpoint: asked.endpoint.clone(),
+        bucket: asked.bucket.clone(),
+        force_path_style: asked.force_path_style,
+        metadata: asked.metadata.clone().into_iter().collect(),
+        tagging: asked.tagging.clone(),
+        content_disposition: asked.content_disposition.clone(),
+        proxy: proxy(asked.proxy.as_ref()),
+    })
+}
+
+/// A proxy without a URL is a form nobody filled in.
+fn proxy(asked: Option<&livekit::ProxyConfig>) -> Option<Proxy> {
+    let asked = asked.filter(|proxy| !proxy.url.is_empty())?;
+    Some(Proxy {
+        url: Secret::new(asked.url.clone()),
+        username: Secret::new(asked.username.clone()),
+        password: Secret::new(asked.password.clone()),
+    })
+}
+
+/// What is missing or malformed in `provider`, by its name in the request.
+pub fn check(provider: &Provider) -> Result<(), PlanError> {
+    let need = |there: bool, field| if there { Ok(()) } else { Err(PlanError::Field(field)) };
+    match provider {
+        Provider::S3(s3) => {
+            need(!s3.bucket.is_empty(), "s3 bucket")?;
+            need(s3.endpoint.is_empty() || is_endpoint(&s3.endpoint), "s3 endpoint")?;
+            need(is_tagging(&s3.tagging), "s3 tagging")?;
+            need(s3.metadata.iter().all(|(name, value)| is_token(name) && is_header(value)), "s3 metadata")?;
+            need(is_header(&s3.content_disposition), "s3 content_disposition")?;
+            need(is_header(&s3.region), "s3 region")?;
+            need(s3.proxy.as_ref().is_none_or(is_proxy), "s3 proxy url")
+        }
+        Provider::Gcs(gcs) => {
+            need(!gcs.bucket.is_empty(), "gcp bucket")?;
+            need(is_google_credentials(gcs.credentials.reveal()), "gcp credentials")?;
+            need(gcs.endpoint.is_empty() || is_endpoint(&gcs.endpoint), "gcp endpoint")?;
+            need(gcs.proxy.as_ref().is_none_or(is_proxy), "gcp proxy url")
+        }
+        Provider::Azure(azure) => {
+            // It becomes part of a host name.
+            let is_name = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric());
+            need(is_name(&azure.account), "azure account_name")?;
+            need(!azure.container.is_empty(), "azure container_name")?;
+            need(STANDARD.decode(azure.key.reveal()).is_ok(), "azure account_key")?;
+            need(azure.endpoint.is_empty() || is_endpoint(&azure.endpoint), "azure endpoint")
+        }
+        Provider::AliOss(oss) => {
+            need(!oss.access_key.reveal().is_empty(), "alioss access_key")?;
+            need(!oss.secret.reveal().is_empty(), "alioss secret")?;
+            need(!oss.bucket.is_empty(), "alioss bucket")?;
+            need(is_endpoint(&oss.endpoint), "alioss endpoint")
+        }
+        Provider::Local(local) => need(!local.root.as_os_str().is_empty(), "backup_storage"),
+    }
+}
+
+/// A URL, or a host with or without a port.
+fn is_endpoint(text: &str) -> bool {
+    let with_scheme = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+    Url::parse(&with_scheme).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+fn is_proxy(proxy: &Proxy) -> bool {
+    Url::parse(proxy.url.reveal()).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+/// A query string of at most ten tags: what does not look like one is refused by S3 only when the object is made.
+fn is_tagging(text: &str) -> bool {
+    let is_pair = |pair: &str| {
+        pair.split_once('=').is_some_and(|(name, value)| !name.is_empty() && !value.contains('='))
+            && pair.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    text.is_empty() || (text.split('&').count() <= 10 && text.split('&').all(is_pair))
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+/// Fits into a header: anything else would be an error of our HTTP library in the middle of a recording.
+fn is_header(text: &str) -> bool {
+    text.chars().all(|c| !c.is_control() || c == '\t')
+}
+
+/// Empty is the process' own identity.
+fn is_google_credentials(text: &str) -> bool {
+    if text.is_empty() {
+        return true;
+    }
+    let Ok(serde_json::Value::Object(json)) = serde_json::from_str(text) else { return false };
+    let has = |name: &str| json.get(name).and_then(serde_json::Value::as_str).is_some_and(|text| !text.is_empty());
+    // Other kinds (external_account …) are Google's library to judge.
+    has("type") && (json["type"] != "service_account" || (has("client_email") && has("private_key")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(result: Result<Destinations, PlanError>) -> &'static str {
+        match result {
+            Err(PlanError::Field(field)) => field,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn store(result: Result<Destinations, PlanError>) -> Store {
+        match result.expect("a destination").primary {
+            Destination::Store(store) => *store,
+            Destination::Disk => panic!("disk"),
+        }
+    }
+
+    fn s3_upload() -> livekit::S3Upload {
+        livekit::S3Upload { bucket: "b".into(), ..Default::default() }
+    }
+
+    #[test]
+    fn what_can_be_known_to_be_wrong_is_named() {
+        let none = StorageConfig::default();
+        let s3 = |change: fn(&mut livekit::S3Upload)| {
+            let mut upload = s3_upload();
+            change(&mut upload);
+            field(destination(Some(Upload::S3(&upload)), &none))
+        };
+        assert_eq!(s3(|s3| s3.bucket.clear()), "s3 bucket");
+        assert_eq!(s3(|s3| s3.endpoint = "ftp://x".into()), "s3 endpoint");
+        assert_eq!(s3(|s3| s3.tagging = "a=1&b".into()), "s3 tagging");
+        assert_eq!(s3(|s3| s3.tagging = "a=1=2".into()), "s3 tagging");
+        assert_eq!(s3(|s3| drop(s3.metadata.insert("a b".into(), String::new()))), "s3 metadata");
+        assert_eq!(s3(|s3| s3.content_disposition = "inline\nX-Evil: 1".into()), "s3 content_disposition");
+        assert_eq!(
+            s3(|s3| s3.proxy = Some(livekit::ProxyConfig { url: "proxy".into(), ..Default::default() })),
+            "s3 proxy url"
+        );
+
+        let gcp = |credentials: &str, bucket: &str| {
+            let upload =
+                livekit::GcpUpload { credentials: credentials.into(), bucket: bucket.into(), ..Default::default() };
+            destination(Some(Upload::Gcp(&upload)), &none)
+        };
+        assert_eq!(field(gcp("", "")), "gcp bucket");
+        assert_eq!(field(gcp("{", "b")), "gcp credentials");
+        assert_eq!(field(gcp(r#"{"type":"service_account"}"#, "b")), "gcp credentials");
+        assert!(gcp("", "b").is_ok() && gcp(r#"{"type":"external_account"}"#, "b").is_ok());
+
+        let azure = |account: &str, key: &str, container: &str| {
+            let upload = livekit::AzureBlobUpload {
+                account_name: account.into(),
+                account_key: key.into(),
+                container_name: container.into(),
+            };
+            destination(Some(Upload::Azure(&upload)), &none)
+        };
+        assert_eq!(field(azure("", "a2V5", "c")), "azure account_name");
+        assert_eq!(field(azure("evil.example/", "a2V5", "c")), "azure account_name");
+        assert_eq!(field(azure("a", "not base64!", "c")), "azure account_key");
+        assert_eq!(field(azure("a", "a2V5", "")), "azure container_name");
+        assert!(azure("a", "", "c").is_ok());
+
+        let oss = livekit::AliOssUpload { access_key: "k".into(), secret: "s".into(), ..Default::default() };
+        assert_eq!(field(destination(Some(Upload::AliOss(&oss)), &none)), "alioss bucket");
+        let oss = livekit::AliOssUpload { bucket: "b".into(), ..oss };
+        assert_eq!(field(destination(Some(Upload::AliOss(&oss)), &none)), "alioss endpoint");
+    }
+
+    #[test]
+    fn a_role_without_a_key_needs_the_installations() {
+        let mut upload = s3_upload();
+        upload.assume_role_arn = "arn:aws:iam::1:role/theirs".into();
+        let mut config = StorageConfig::default();
+        assert_eq!(destination(Some(Upload::S3(&upload)), &config), Err(PlanError::AssumeRoleDisabled));
+        config.assume_role_key = Secret::new("ours".into());
+        config.assume_role = Some(AssumeRole { arn: "arn:ours".into(), external_id: Secret::default() });
+        let made = |upload: &livekit::S3Upload, config: &StorageConfig| {
+            let Provider::S3(s3) = store(destination(Some(Upload::S3(upload)), config)).provider else { panic!() };
+            (s3.access_key.reveal().clone(), s3.assume_role.map(|role| role.arn))
+        };
+        assert_eq!(made(&upload, &config), ("ours".into(), Some("arn:aws:iam::1:role/theirs".into())));
+        upload.access_key = "theirs".into();
+        assert_eq!(made(&upload, &config).0, "theirs");
+        upload.assume_role_arn.clear();
+        assert_eq!(made(&upload, &config), ("theirs".into(), Some("arn:ours".into())));
+    }
+
+    #[test]
+    fn an_upload_of_its_own_goes_before_the_installations_and_keeps_its_prefix() {
+        let azure = Azure { account: "a".into(), container: "c".into(), ..Azure::default() };
+        let config = StorageConfig {
+            primary: Some(Provider::Azure(azure)),
+            prefix: "tenant".into(),
+            presign: true,
+            backup: Some(Store {
+                provider: Provider::Local(Local { root: "/backup".into() }),
+                prefix: String::new(),
+                presign: false,
+            }),
+            disallow_local: true,
+            ..StorageConfig::default()
+        };
+        let own = store(destination(Some(Upload::S3(&s3_upload())), &config));
+        assert_eq!((own.provider.name(), own.prefix.as_str(), own.presign), ("S3", "tenant", true));
+        let theirs = destination(None, &config).unwrap();
+        assert!(theirs.backup.is_some());
+        assert_eq!(store(Ok(theirs)).provider.name(), "Azure");
+
+        let bare = StorageConfig { primary: None, ..config };
+        assert_eq!(field(destination(None, &bare)), "output");
+        let bare = StorageConfig { disallow_local: false, ..bare };
+        let disk = Destinations { primary: Destination::Disk, backup: None };
+        assert_eq!(destination(None, &bare), Ok(disk));
+    }
+}

@@ -1,0 +1,59 @@
+//! Checksums as the stores write them.
+
+use std::fmt::Write;
+
+use md5::{Digest, Md5};
+
+pub fn md5(bytes: &[u8]) -> [u8; 16] {
+    Md5::digest(bytes).into()
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
+    if !text.len().is_multiple_of(2) {
+        return None;
+    }
+    text.as_bytes().chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
+}
+
+/// The ETag that S3 gives an object made of parts with these ETags, where those are MD5: the MD5 of the MD5s.
+pub fn etag_of_parts<'a>(etags: impl Iterator<Item = &'a str>) -> Option<String> {
+    let (mut digest, mut count) = (Md5::new(), 0);
+    for etag in etags {
+        digest.update(unhex(etag).filter(|bytes| bytes.len() == 16)?);
+        count += 1;
+    }
+    Some(format!("{}-{count}", hex(&digest.finalize())))
+}
+
+pub fn unquoted(etag: &str) -> String {
+    etag.trim_matches('"').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_there_and_back() {
+        assert_eq!(hex(&md5(b"")), "d41d8cd98f00b204e9800998ecf8427e");
+        assert_eq!(unhex("d41d8cd98f00b204e9800998ecf8427e"), Some(md5(b"").to_vec()));
+        assert_eq!((unhex("0g"), unhex("123"), unhex("ü")), (None, None, None));
+    }
+
+    #[test]
+    fn the_tag_of_parts_is_s3s_own() {
+        let (a, b) = (hex(&md5(b"a")), hex(&md5(b"b")));
+        let both = [md5(b"a"), md5(b"b")].concat();
+        let expected = format!("{}-2", hex(&md5(&both)));
+        assert_eq!(etag_of_parts([a.as_str(), b.as_str()].into_iter()), Some(expected));
+        assert_eq!(etag_of_parts(["opaque"].into_iter()), None);
+    }
+}

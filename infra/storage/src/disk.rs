@@ -1,0 +1,329 @@
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use md5::{Digest, Md5};
+use url::Url;
+
+use crate::checksum::{etag_of_parts, hex, md5};
+use crate::error::{Kind, StorageError};
+use crate::storage::*;
+
+const NAME: &str = "Local";
+/// Below the root, so that parts and object share a file system. The dot keeps it out of most listings.
+const UPLOADS: &str = ".spillway-uploads";
+/// How much is copied at once when parts become a file.
+const BLOCK: usize = 1 << 20;
+
+/// Objects as files below a directory; the parts of unfinished uploads lie beside them. A file is there whole or not at all.
+#[derive(Clone, Debug)]
+pub struct DiskStorage {
+    root: PathBuf,
+}
+
+impl DiskStorage {
+    pub fn new(root: impl AsRef<Path>) -> Self {
+        Self { root: std::path::absolute(&root).unwrap_or_else(|_| root.as_ref().to_owned()) }
+    }
+
+    /// Unfinished uploads that lie here.
+    pub fn open_uploads(&self) -> usize {
+        fs::read_dir(self.root.join(UPLOADS)).map_or(0, |entries| entries.count())
+    }
+
+    /// Names lead nowhere but below the root.
+    fn path(&self, name: &str, doing: &'static str) -> Result<PathBuf, StorageError> {
+        let mut path = self.root.clone();
+        for component in Path::new(name).components() {
+            match component {
+                Component::Normal(part) if part != UPLOADS => path.push(part),
+                Component::RootDir | Component::CurDir => {}
+                _ => return Err(StorageError::new(Kind::Invalid, NAME, doing, format!("impossible name {name:?}"))),
+            }
+        }
+        if path == self.root {
+            return Err(StorageError::new(Kind::Invalid, NAME, doing, "empty name"));
+        }
+        Ok(path)
+    }
+
+    fn folder(&self, upload: &Upload, doing: &'static str) -> Result<PathBuf, StorageError> {
+        let is_ours = upload.id.len() == 32 && upload.id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let folder = self.root.join(UPLOADS).join(&upload.id);
+        if is_ours && folder.is_dir() {
+            return Ok(folder);
+        }
+        Err(StorageError::new(Kind::Gone, NAME, doing, "no such upload"))
+    }
+
+    /// Disks block: not on a thread that serves others.
+    async fn work<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Self) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let own = self.clone();
+        tokio::task::spawn_blocking(move || work(&own))
+            .await
+            .unwrap_or_else(|panic| Err(StorageError::new(Kind::Other, NAME, doing, panic.to_string())))
+    }
+}
+
+fn refused(doing: &'static str) -> impl Fn(io::Error) -> StorageError {
+    move |source| {
+        let kind = match source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Kind::Denied,
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => Kind::NotFound,
+            io::ErrorKind::InvalidFilename => Kind::Invalid,
+            // It may be emptied, or come back (a share).
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::StaleNetworkFileHandle
+            | io::ErrorKind::Interrupted => Kind::Busy,
+            _ => Kind::Other,
+        };
+        StorageError::new(kind, NAME, doing, source.to_string()).because(source)
+    }
+}
+
+/// Written beside its place under a name of its own, then moved there.
+fn place(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder)?;
+    let beside = folder.join(format!(".{}.tmp", random_id()));
+    let written = (|| {
+        let mut file = File::create_new(&beside)?;
+        write(&mut file)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
+
+/// Copies at most `most` bytes; their MD5.
+fn copied(from: &mut impl Read, most: u64, to: &mut impl Write) -> io::Result<String> {
+    let (mut digest, mut block, mut left) = (Md5::new(), vec![0; BLOCK], most);
+    while left > 0 {
+        let room = BLOCK.min(usize::try_from(left).unwrap_or(BLOCK));
+        let read = from.read(&mut block[..room])?;
+        if read == 0 {
+            break;
+        }
+        digest.update(&block[..read]);
+        to.write_all(&block[..read])?;
+        left -= read as u64;
+    }
+    Ok(hex(&digest.finalize()))
+}
+
+fn random_id() -> String {
+    hex(&rand::random::<[u8; 16]>())
+}
+
+/// Number, generation and checksum are in the name: what is listed after a crash is what was written.
+fn part_name(number: u32, generation: u32, tag: &PartTag) -> String {
+    format!("{number:05}-{generation:06}-{}", tag.etag)
+}
+
+fn parse_part(name: &str, bytes: u64) -> Option<Part> {
+    let mut fields = name.split('-');
+    let (number, generation, etag) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?, fields.next()?);
+    (etag.len() == 32).then(|| Part { number, generation, tag: PartTag { bytes, etag: etag.to_owned(), crc32c: None } })
+}
+
+impl DiskStorage {
+    /// The latest of each number.
+    fn parts(&self, folder: &Path) -> io::Result<Vec<(Part, PathBuf)>> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if let Some(part) = parse_part(&entry.file_name().to_string_lossy(), entry.metadata()?.len()) {
+                all.push((part, entry.path()));
+            }
+        }
+        all.sort_by_key(|(part, _)| (part.number, std::cmp::Reverse(part.generation)));
+        all.dedup_by_key(|(part, _)| part.number);
+        Ok(all)
+    }
+
+    fn finish(&self, upload: &Upload, wanted: &[Part]) -> Result<Stored, StorageError> {
+        let doing = "complete";
+        let path = self.path(&upload.key, doing)?;
+        let bytes = wanted.iter().map(|part| part.tag.bytes).sum();
+        let etag = etag_of_parts(wanted.iter().map(|part| part.tag.etag.as_str()))
+            .ok_or_else(|| StorageError::new(Kind::Invalid, NAME, doing, "tags are not ours"))?;
+        let stored = Stored { bytes, etag, location: path.display().to_string() };
+        let folder = self.folder(upload, doing)?;
+        let there = self.parts(&folder).map_err(refused(doing))?;
+        let mut sources = Vec::new();
+        for (index, part) in wanted.iter().enumerate() {
+            let same = |(other, _): &&(Part, PathBuf)| {
+                other.number == part.number && other.tag.etag == part.tag.etag && other.tag.bytes == part.tag.bytes
+            };
+            match there.iter().find(same) {
+                Some((_, source)) if part.number as usize == index + 1 => sources.push((source, part)),
+                _ => {
+                    return Err(StorageError::new(Kind::Invalid, NAME, doing, format!("no such part {}", part.number)));
+                }
+            }
+        }
+        if sources.is_empty() {
+            return Err(StorageError::new(Kind::Invalid, NAME, doing, "no parts"));
+        }
+        let mut damaged = None;
+        place(&path, |file| {
+            for (source, part) in sources {
+                if copied(&mut File::open(source)?, u64::MAX, file)? != part.tag.etag {
+                    damaged = Some(part.number);
+                    return Err(io::Error::from(io::ErrorKind::InvalidData));
+                }
+            }
+            Ok(())
+        })
+        .map_err(|error| match damaged {
+            Some(number) => StorageError::new(
+                Kind::Invalid,
+                NAME,
+                doing,
+                format!("checksum mismatch: part {number} was damaged here"),
+            ),
+            None => refused(doing)(error),
+        })?;
+        // The object is there; parts that cannot be removed cost room only.
+        let _ = fs::remove_dir_all(folder);
+        Ok(stored)
+    }
+
+    /// The object is made of exactly these parts: our own answer to a completion that was asked for twice.
+    fn is_made_of(&self, upload: &Upload, wanted: &[Part]) -> Option<Stored> {
+        let path = self.path(&upload.key, "complete").ok()?;
+        let bytes: u64 = wanted.iter().map(|part| part.tag.bytes).sum();
+        let mut content =
+            File::open(&path).ok().filter(|file| file.metadata().is_ok_and(|meta| meta.len() == bytes))?;
+        for part in wanted {
+            if copied(&mut content, part.tag.bytes, &mut io::sink()).ok()? != part.tag.etag {
+                return None;
+            }
+        }
+        let etag = etag_of_parts(wanted.iter().map(|part| part.tag.etag.as_str()))?;
+        Some(Stored { bytes, etag, location: path.display().to_string() })
+    }
+}
+
+#[async_trait]
+impl Storage for DiskStorage {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn location(&self, name: &str) -> String {
+        self.path(name, "location").unwrap_or_else(|_| self.root.join(name)).display().to_string()
+    }
+
+    fn rules(&self) -> PartRules {
+        PartRules { smallest: 1, largest: 1 << 30, most: 99_999, uniform: false }
+    }
+
+    async fn put(&self, name: &str, bytes: Bytes, _: &Meta) -> Result<Stored, StorageError> {
+        let path = self.path(name, "put")?;
+        self.work("put", move |_| {
+            place(&path, |file| file.write_all(&bytes)).map_err(refused("put"))?;
+            let location = path.display().to_string();
+            Ok(Stored { bytes: bytes.len() as u64, etag: hex(&md5(&bytes)), location })
+        })
+        .await
+    }
+
+    async fn begin(&self, name: &str, _: &Meta) -> Result<Upload, StorageError> {
+        let path = self.path(name, "begin")?;
+        let upload = Upload { id: random_id(), key: name.to_owned(), replaces: None };
+        let id = upload.id.clone();
+        self.work("begin", move |own| {
+            // Both, so that a folder we may not write to is known now.
+            let folder = path.parent().unwrap_or(&own.root).to_owned();
+            fs::create_dir_all(folder).map_err(refused("begin"))?;
+            fs::create_dir_all(own.root.join(UPLOADS).join(id)).map_err(refused("begin"))
+        })
+        .await?;
+        Ok(upload)
+    }
+
+    async fn put_part(
+        &self,
+        upload: &Upload,
+        number: u32,
+        generation: u32,
+        bytes: Bytes,
+    ) -> Result<PartTag, StorageError> {
+        let doing = "put part";
+        let folder = self.folder(upload, doing)?;
+        self.work(doing, move |_| {
+            let tag = PartTag { bytes: bytes.len() as u64, etag: hex(&md5(&bytes)), crc32c: None };
+            let path = folder.join(part_name(number, generation, &tag));
+            let beside = folder.join(format!(".{}.tmp", random_id()));
+            let written = fs::write(&beside, &bytes).and_then(|()| fs::rename(&beside, &path));
+            written.map_err(|error| match error.kind() {
+                // The folder went under our hands: aborted or completed.
+                io::ErrorKind::NotFound => StorageError::new(Kind::Gone, NAME, doing, "no such upload"),
+                _ => refused(doing)(error),
+            })?;
+            // What this one replaces is room wasted.
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let other = parse_part(&entry.file_name().to_string_lossy(), 0);
+                let replaced = other.is_some_and(|other| other.number == number && other.generation <= generation);
+                if replaced && entry.path() != path {
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+            Ok(tag)
+        })
+        .await
+    }
+
+    async fn complete(&self, upload: &Upload, parts: &[Part], _: &Meta) -> Result<Stored, StorageError> {
+        let (upload, parts) = (upload.clone(), parts.to_vec());
+        self.work("complete", move |own| match own.finish(&upload, &parts) {
+            Err(error) if error.kind == Kind::Gone => own.is_made_of(&upload, &parts).ok_or(error),
+            done => done,
+        })
+        .await
+    }
+
+    async fn abort(&self, upload: &Upload) -> Result<(), StorageError> {
+        let Ok(folder) = self.folder(upload, "abort") else { return Ok(()) };
+        self.work("abort", move |_| fs::remove_dir_all(folder).map_err(refused("abort"))).await
+    }
+
+    async fn list_parts(&self, upload: &Upload) -> Result<Option<Vec<Part>>, StorageError> {
+        let folder = self.folder(upload, "list parts")?;
+        self.work("list parts", move |own| {
+            let parts = own.parts(&folder).map_err(refused("list parts"))?;
+            Ok(Some(parts.into_iter().map(|(part, _)| part).collect()))
+        })
+        .await
+    }
+
+    async fn look(&self, name: &str) -> Result<Option<Object>, StorageError> {
+        let path = self.path(name, "look")?;
+        self.work("look", move |_| match fs::metadata(&path) {
+            Ok(meta) => Ok(Some(Object { bytes: meta.len(), etag: String::new() })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(refused("look")(error)),
+        })
+        .await
+    }
+
+    async fn presign(&self, name: &str, _: Duration) -> Result<String, StorageError> {
+        let path = self.path(name, "presign")?;
+        Url::from_file_path(&path)
+            .map(String::from)
+            .map_err(|()| StorageError::new(Kind::Invalid, NAME, "presign", "no absolute path"))
+    }
+}
