@@ -181,6 +181,7 @@ impl Request<'_> {
             plan_json: Secret::new(serde_json::to_string(plan).map_err(internal)?),
             token,
             ws_url: given(&self.start.ws_url, &config.ws_url),
+            destinations: None,
             runner: launch::runner_settings(config),
         })
     }

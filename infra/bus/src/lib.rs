@@ -17,6 +17,7 @@ mod io;
 mod registry;
 mod tickets;
 mod heartbeats;
+mod uploads;
 pub mod raw;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub use memory::MemoryBroker;
 pub use registry::{Created, Decision, Phase, Record, Registry, Updated};
 pub use server::{Bid, Handler, Incoming, Routing, RpcServer};
 pub use tickets::{ClaimToken, Ticket, TicketKey, Tickets};
+pub use uploads::UploadStates;
 
 use wire::Wire;
 

@@ -28,6 +28,9 @@ pub struct Ticket {
     /// Room token.
     pub token: Secret,
     pub ws_url: String,
+    /// Where each output of the plan goes, with its credentials, as JSON; absent: to the runner's disk.
+    #[serde(default)]
+    pub destinations: Option<Secret>,
     /// Settings of the runner.
     pub runner: serde_json::Value,
 }

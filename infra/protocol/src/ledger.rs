@@ -59,6 +59,8 @@ pub enum Fact {
     ManifestStored {
         location: String,
     },
+    /// The first choice of storage failed, the second took over.
+    BackupUsed,
     Over(Outcome),
 }
 
@@ -242,6 +244,7 @@ impl Ledger {
                 fill(&mut self.info.manifest_location, location);
                 false
             }
+            Fact::BackupUsed => !std::mem::replace(&mut self.info.backup_storage_used, true),
             Fact::Over(outcome) => {
                 self.finish(outcome, at);
                 true

@@ -2,13 +2,15 @@
 //!
 //! `words` is what they say to each other, `framing` how it travels over their one socket pair (JSON, a line each):
 //! orders go down to the media process, happenings come up. `file` is what the media process writes and `seal` says
-//! what of it is final.
+//! what of it is final; `shelf` is the same file as the runner reads it.
 
 mod words;
 pub mod framing;
 mod file;
 mod seal;
+mod shelf;
 
 pub use file::*;
 pub use seal::*;
+pub use shelf::Shelf;
 pub use words::*;

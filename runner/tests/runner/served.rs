@@ -113,6 +113,7 @@ impl Stage {
             plan_json: Secret::new(serde_json::to_string(&plan).unwrap()),
             token: Secret::new(start.token.clone()),
             ws_url: start.ws_url.clone(),
+            destinations: None,
             runner: json!({
                 "local_root": self.folder.path(),
                 "media_program": scripted_media(),

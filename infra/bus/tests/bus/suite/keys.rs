@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use spillway_bus::{
     Beat, ClaimToken, Created, Decision, Heard, Heartbeats, Phase, Record, Registry, Ticket, TicketKey, Tickets,
-    Updated,
+    Updated, UploadStates,
 };
 use spillway_protocol::EgressId;
 use spillway_protocol::Secret;
@@ -102,6 +102,7 @@ pub fn ticket(canary: &str) -> Ticket {
         plan_json: Secret::new(format!("{{\"secret\": \"{canary}\"}}")),
         token: Secret::new(canary.to_owned()),
         ws_url: "ws://127.0.0.1:7880".into(),
+        destinations: Some(Secret::new(canary.to_owned())),
         runner: serde_json::json!({"nested": canary}),
     }
 }
@@ -150,4 +151,17 @@ pub async fn a_heartbeat_fades_and_an_older_attempt_is_not_heard(ground: &impl G
     assert_eq!(last, Beat { attempt: 2, ..beat.clone() });
     assert_eq!(beats.beat(&id, 3, &beat, Duration::from_millis(100)).await.unwrap(), Heard::Yes);
     eventually("the heartbeat fades", async || beats.last(&id).await.unwrap().is_none()).await;
+}
+
+pub async fn the_state_of_uploads_is_the_latest_attempts_until_it_is_removed(ground: &impl Ground) {
+    let states = UploadStates::new(&ground.bus().await);
+    assert_eq!(states.get(&id("EG_1")).await.unwrap(), None);
+    assert_eq!(states.put(&id("EG_1"), 1, b"first").await.unwrap(), Heard::Yes);
+    assert_eq!(states.put(&id("EG_1"), 1, b"second").await.unwrap(), Heard::Yes);
+    assert_eq!(states.put(&id("EG_1"), 2, b"salvaged").await.unwrap(), Heard::Yes);
+    assert_eq!(states.put(&id("EG_1"), 1, b"zombie").await.unwrap(), Heard::Superseded);
+    let other = UploadStates::new(&ground.bus().await);
+    assert_eq!(other.get(&id("EG_1")).await.unwrap(), Some((2, b"salvaged".as_slice().into())));
+    other.remove(&id("EG_1")).await.unwrap();
+    assert_eq!(states.get(&id("EG_1")).await.unwrap(), None);
 }

@@ -1,0 +1,48 @@
+//! How far the uploads of an egress are, so that another process can complete them. Nothing secret is in it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use spillway_protocol::EgressId;
+
+use crate::wire::{Guard, Swap, Versioned};
+use crate::{Bus, BusError, Heard};
+
+/// Stores keep the parts of an unfinished upload for about as long.
+const LASTS: Duration = Duration::from_secs(7 * 24 * 3600);
+
+#[derive(Clone)]
+pub struct UploadStates {
+    bus: Bus,
+}
+
+impl UploadStates {
+    pub fn new(bus: &Bus) -> Self {
+        Self { bus: bus.clone() }
+    }
+
+    /// Replaces what was there, unless a later attempt has written it.
+    pub async fn put(&self, id: &EgressId, attempt: u32, state: &[u8]) -> Result<Heard, BusError> {
+        let version = u64::from(attempt);
+        let value = Versioned { version, value: state, ttl: Some(LASTS) };
+        Ok(match self.bus.wire.swap(&key(id), Guard::NotAbove(version), value).await? {
+            Swap::Done => Heard::Yes,
+            Swap::Beaten => Heard::Superseded,
+        })
+    }
+
+    /// The last one, and whose it is.
+    pub async fn get(&self, id: &EgressId) -> Result<Option<(u32, Bytes)>, BusError> {
+        let found = self.bus.wire.read(&key(id)).await?;
+        Ok(found.map(|kept| (u32::try_from(kept.version).unwrap_or(u32::MAX), kept.value)))
+    }
+
+    /// Nothing is left to complete.
+    pub async fn remove(&self, id: &EgressId) -> Result<(), BusError> {
+        self.bus.wire.remove(&key(id)).await
+    }
+}
+
+fn key(id: &EgressId) -> String {
+    format!("spillway:{{{id}}}:upload")
+}
