@@ -6,10 +6,13 @@ use std::path::{Component, Path, PathBuf};
 use spillway_plan::{EgressPlan, Output};
 use spillway_protocol::code::{Code, RpcError};
 
-/// Tries every local output of the plan. Touches the disk: call it where blocking is allowed.
+/// Tries every output of the plan that stays on this machine. Touches the disk: call it where blocking is allowed.
 pub fn check(plan: &EgressPlan, root: Option<&Path>) -> Result<(), RpcError> {
     for output in &plan.outputs {
         let Output::File(file) = output;
+        if file.stored {
+            continue;
+        }
         can_write(&file.path, root).map_err(|(at, error)| {
             let words = format!(
                 "request has missing or invalid field: filepath ({}: cannot write in {}: {error})",

@@ -14,7 +14,9 @@ pub fn report(config: &Config, file: &File) -> Result<String, serde_yaml_ng::Err
     let rows = keys::rows();
     let mut holds = shown(&settle::effective(config, file), &rows)?;
     // A dozen empty keys of Redis would hide the two that matter.
-    prune(&mut holds, "redis");
+    for section in ["redis", "storage", "backup", "s3", "gcp", "azure", "alioss"] {
+        prune(&mut holds, section);
+    }
     let mut text = format!("# what holds (secrets hidden)\n{}", serde_yaml_ng::to_string(&holds)?);
 
     let mut said = shown(file, &rows)?;
@@ -33,12 +35,6 @@ pub fn report(config: &Config, file: &File) -> Result<String, serde_yaml_ng::Err
     };
     list("not used yet, the feature comes with a later version:", set(Effect::NotYet));
     list("without effect here:", set(Effect::Without));
-    if let Some(provider) = config.defaults.default_storage {
-        let _ = writeln!(
-            text,
-            "\n# until uploads are there, requests for files are refused: their place would be {provider}"
-        );
-    }
     if config.api_key.is_empty() || config.ws_url.is_empty() {
         let _ =
             writeln!(text, "\n# without api_key, api_secret and ws_url each request must bring a token and a ws_url;");

@@ -37,17 +37,17 @@ section!(File {
     Used "" session_limits: SessionLimits,
     Used "a file without an upload is refused" disallow_local_storage: bool,
     Used "" latency: Latency,
-    NotYet "default storage of every output; while it cannot be used, files that would go there are refused" storage: Storage,
-    NotYet "storage when the first one fails" backup: Storage,
-    NotYet "2022's place of `storage.s3`" s3: S3,
-    NotYet "2022's place of `storage.azure`" azure: Azure,
-    NotYet "2022's place of `storage.gcp`" gcp: Gcp,
-    NotYet "old place of `storage.alioss`" alioss: AliOss,
-    NotYet "old form of `backup`: a directory" backup_storage: PathBuf,
-    NotYet "for requests with a role and no key" s3_assume_role_key: Secret,
-    NotYet "" s3_assume_role_secret: Secret,
-    NotYet "for requests without a role" s3_assume_role_arn: String,
-    NotYet "" s3_assume_role_external_id: Secret,
+    Used "" storage: Storage,
+    Used "" backup: Storage,
+    Used "2022's place of `storage.s3`" s3: S3,
+    Used "2022's place of `storage.azure`" azure: Azure,
+    Used "2022's place of `storage.gcp`" gcp: Gcp,
+    Used "old place of `storage.alioss`" alioss: AliOss,
+    Used "old form of `backup`: a directory of the runner's machine" backup_storage: PathBuf,
+    Used "key that takes the role of requests with a role and no key" s3_assume_role_key: Secret,
+    Used "" s3_assume_role_secret: Secret,
+    Used "role for requests without one" s3_assume_role_arn: String,
+    Used "" s3_assume_role_external_id: Secret,
     NotYet "page of room composites with a template" template_base: String,
     NotYet "port of the built-in template" template_port: u16,
     NotYet "Chromium accepts insecure content" insecure: bool,
@@ -70,7 +70,7 @@ section!(File {
     Without "drift is always corrected" audio_tempo_controller: TempoController,
     Without "no PulseAudio" pulse_sink_reap_grace_sec: i64,
     Without "faults are injected by tests" test_overrides: TestOverrides,
-    Without "2022's; uploads are not there yet" aws_log_level: Level,
+    Without "2022's; the log has one level" aws_log_level: Level,
 });
 
 section!(Logging {
@@ -119,59 +119,61 @@ section!(Latency {
 });
 
 section!(Storage {
-    NotYet "before every name" prefix: String,
-    NotYet "locations are links that work for 7 days" generate_presigned_url: bool,
-    NotYet "" s3: S3,
-    NotYet "" gcp: Gcp,
-    NotYet "" azure: Azure,
-    NotYet "" alioss: AliOss,
+    Used "before every name, of uploads that requests bring too" prefix: String,
+    Used "locations are links that work for 7 days" generate_presigned_url: bool,
+    Used "" s3: S3,
+    Used "" gcp: Gcp,
+    Used "" azure: Azure,
+    Used "" alioss: AliOss,
 });
 
 section!(S3 {
-    NotYet "Env `AWS_ACCESS_KEY_ID`" access_key: Secret,
-    NotYet "Env `AWS_SECRET_ACCESS_KEY`" secret: Secret,
-    NotYet "Env `AWS_SESSION_TOKEN`" session_token: Secret,
-    NotYet "" assume_role_arn: String,
-    NotYet "" assume_role_external_id: Secret,
-    NotYet "Env `AWS_REGION`, `AWS_DEFAULT_REGION`" region: String,
-    NotYet "" endpoint: String,
-    NotYet "" bucket: String,
-    NotYet "" force_path_style: bool,
-    NotYet "" proxy_config: Proxy,
-    NotYet "old form of `proxy_config.url`" proxy: String,
-    NotYet "" max_retries: i64,
-    NotYet "" max_retry_delay: GoDuration,
-    NotYet "" min_retry_delay: GoDuration,
-    NotYet "" metadata: BTreeMap<String, String>,
-    NotYet "" tagging: String,
-    NotYet "" content_disposition: String,
+    Used "without key and secret the runner's own identity. Env `AWS_ACCESS_KEY_ID`" access_key: Secret,
+    Used "Env `AWS_SECRET_ACCESS_KEY`" secret: Secret,
+    Used "Env `AWS_SESSION_TOKEN`" session_token: Secret,
+    Used "" assume_role_arn: String,
+    Used "" assume_role_external_id: Secret,
+    Used "without it `us-east-1`. Env `AWS_REGION`, `AWS_DEFAULT_REGION`" region: String,
+    Used "" endpoint: String,
+    Used "" bucket: String,
+    Used "" force_path_style: bool,
+    Used "" proxy_config: Proxy,
+    Used "old form of `proxy_config.url`" proxy: String,
+    Without "an upload is repeated until it succeeds" max_retries: i64,
+    Without "" max_retry_delay: GoDuration,
+    Without "" min_retry_delay: GoDuration,
+    Used "" metadata: BTreeMap<String, String>,
+    Used "`a=1&b=2`" tagging: String,
+    Used "without it `inline`" content_disposition: String,
     Without "" aws_log_level: Level,
 });
 
 section!(Gcp {
-    NotYet "a service account's JSON; without it env `GOOGLE_APPLICATION_CREDENTIALS` names the file" credentials_json: Secret,
-    NotYet "" bucket: String,
-    NotYet "" proxy_config: Proxy,
+    Used "a service account's JSON; without it env `GOOGLE_APPLICATION_CREDENTIALS` names the file" credentials_json: Secret,
+    Used "" bucket: String,
+    Used "" proxy_config: Proxy,
+    Used "without it Google's" endpoint: String,
 });
 
 section!(Azure {
-    NotYet "Env `AZURE_STORAGE_ACCOUNT`" account_name: String,
-    NotYet "Env `AZURE_STORAGE_KEY`" account_key: Secret,
-    NotYet "" container_name: String,
+    Used "Env `AZURE_STORAGE_ACCOUNT`" account_name: String,
+    Used "without it the runner's managed identity. Env `AZURE_STORAGE_KEY`" account_key: Secret,
+    Used "" container_name: String,
+    Used "without it `https://{account_name}.blob.core.windows.net`" endpoint: String,
 });
 
 section!(AliOss {
-    NotYet "" access_key: Secret,
-    NotYet "" secret: Secret,
-    NotYet "" region: String,
-    NotYet "" endpoint: String,
-    NotYet "" bucket: String,
+    Used "" access_key: Secret,
+    Used "" secret: Secret,
+    Used "" region: String,
+    Used "" endpoint: String,
+    Used "" bucket: String,
 });
 
 section!(Proxy {
-    NotYet "" url: String,
-    NotYet "" username: Secret,
-    NotYet "" password: Secret,
+    Used "" url: String,
+    Used "" username: Secret,
+    Used "" password: Secret,
 });
 
 section!(Debug {

@@ -1,7 +1,7 @@
 //! What an operator decides: read from YAML and environment, checked, and explained.
 //!
 //! `keys` is every key there is; `section` makes the reader and the reference of them; `settle` makes the values the
-//! dispatcher works with; `complaint` says what is wrong; `check` prints what came of it.
+//! dispatcher works with, `stores` those about storage; `complaint` says what is wrong; `check` prints what came of it.
 
 pub mod check;
 pub mod complaint;
@@ -9,6 +9,7 @@ pub mod duration;
 pub mod keys;
 pub mod section;
 mod settle;
+mod stores;
 pub mod values;
 
 use std::net::SocketAddr;

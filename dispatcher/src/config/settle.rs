@@ -8,9 +8,9 @@ use spillway_plan::{Defaults, Limits};
 use spillway_protocol::Secret;
 
 use super::duration::GoDuration;
-use super::keys::{AliOss, Azure, File, Gcp, Logging, Runner, S3, SessionLimits, Storage};
+use super::keys::{Azure, File, Gcp, Logging, Runner, S3, SessionLimits};
 use super::values::{Cores, LauncherName, Level, ServerUrl, Wish};
-use super::{Config, ConfigError, Environment, LauncherConfig};
+use super::{Config, ConfigError, Environment, LauncherConfig, stores};
 
 /// Everything the first README promised, and what LiveKit's services read besides. A value in the file wins.
 pub fn with_environment(mut file: File, env: Environment) -> Result<File, ConfigError> {
@@ -124,8 +124,7 @@ pub fn settle(file: &File) -> Result<Config, ConfigError> {
         defaults: Defaults {
             mints_tokens: !api_key.is_empty(),
             knows_server: !ws_url.is_empty(),
-            disallow_local_storage: file.disallow_local_storage.unwrap_or_default(),
-            default_storage: default_storage(file)?,
+            storage: stores::settle(file)?,
             limits: limits(file),
         },
         redis,
@@ -179,27 +178,6 @@ fn limits(file: &File) -> Limits {
         max_duration_ns: file_output_max_duration.map(nanos).filter(|nanos| *nanos > 0),
         max_file_bytes: file_output_max_size.filter(|bytes| *bytes > 0),
     }
-}
-
-/// The name of the provider, in livekit/egress' order of choice.
-fn default_storage(file: &File) -> Result<Option<&'static str>, ConfigError> {
-    let Storage { s3, gcp, azure, alioss, .. } = file.storage.clone().unwrap_or_default();
-    let both = [
-        ("s3", s3.is_some() && file.s3.is_some()),
-        ("gcp", gcp.is_some() && file.gcp.is_some()),
-        ("azure", azure.is_some() && file.azure.is_some()),
-        ("alioss", alioss.is_some() && file.alioss.is_some()),
-    ];
-    if let Some((key, _)) = both.into_iter().find(|(_, both)| *both) {
-        return Err(ConfigError::Value { key, words: format!("stands beside storage.{key}, keep one of them") });
-    }
-    // Empty sections are templates nobody filled in.
-    let s3 = s3.or_else(|| file.s3.clone()).is_some_and(|s3| s3 != S3::default());
-    let gcp = gcp.or_else(|| file.gcp.clone()).is_some_and(|gcp| gcp != Gcp::default());
-    let azure = azure.or_else(|| file.azure.clone()).is_some_and(|azure| azure != Azure::default());
-    let alioss = alioss.or_else(|| file.alioss.clone()).is_some_and(|alioss| alioss != AliOss::default());
-    let providers = [("S3", s3), ("GCP", gcp), ("Azure", azure), ("AliOSS", alioss)];
-    Ok(providers.into_iter().find_map(|(name, there)| there.then_some(name)))
 }
 
 /// The settings in the words of the runner, which fills in its own defaults.
@@ -277,7 +255,18 @@ pub fn effective(config: &Config, file: &File) -> File {
             file_output_max_size: Some(limits.max_file_bytes.unwrap_or_default()),
             ..SessionLimits::default()
         }),
-        disallow_local_storage: Some(config.defaults.disallow_local_storage),
+        disallow_local_storage: Some(config.defaults.storage.disallow_local),
+        storage: file.storage.clone(),
+        backup: file.backup.clone(),
+        s3: file.s3.clone(),
+        gcp: file.gcp.clone(),
+        azure: file.azure.clone(),
+        alioss: file.alioss.clone(),
+        backup_storage: file.backup_storage.clone(),
+        s3_assume_role_key: file.s3_assume_role_key.clone(),
+        s3_assume_role_secret: file.s3_assume_role_secret.clone(),
+        s3_assume_role_arn: file.s3_assume_role_arn.clone(),
+        s3_assume_role_external_id: file.s3_assume_role_external_id.clone(),
         ..File::default()
     }
 }

@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use spillway_plan::Provider;
+
 use super::*;
 
 const LEAST: &str =
@@ -77,7 +79,9 @@ fn a_file_of_2022_is_still_understood() {
     .unwrap();
     assert_eq!((config.log_level.as_str(), config.redis.db), ("debug", 2));
     assert_eq!(config.health, Some("0.0.0.0:9090".parse().unwrap()));
-    assert_eq!(config.defaults.default_storage, Some("S3"));
+    let storage = config.defaults.storage;
+    let Some(Provider::S3(s3)) = storage.primary else { panic!("no S3: {storage:?}") };
+    assert_eq!((s3.access_key.reveal().as_str(), s3.region.as_str(), s3.bucket.as_str()), ("a", "c", "d"));
 }
 
 #[test]
@@ -93,7 +97,30 @@ fn a_file_of_today_is_understood() {
     assert_eq!(config.defaults.limits.max_duration_ns, Some(5_400_000_000_000));
     assert_eq!(config.defaults.limits.max_file_bytes, Some(300_000));
     assert_eq!(config.runner, serde_json::json!({ "media": { "reorder_ms": 1000 } }));
-    assert_eq!(config.defaults.default_storage, None, "an empty section is no storage");
+    assert_eq!(config.defaults.storage.primary, None, "an empty section is no storage");
+    assert_eq!(config.defaults.storage.prefix, "p");
+}
+
+#[test]
+fn every_store_is_read_with_its_backup_and_a_wrong_one_is_refused_by_name() {
+    let of = |text: &str| Config::from_yaml(&format!("{LEAST}{text}")).map(|config| config.defaults.storage);
+    let storage = of("storage:\n  prefix: p\n  generate_presigned_url: true\n  gcp: {bucket: g}\n\
+                      backup:\n  prefix: q\n  azure: {account_name: acc, account_key: a2V5, container_name: c}\n")
+    .unwrap();
+    assert!(matches!(&storage.primary, Some(Provider::Gcs(gcs)) if gcs.bucket == "g"));
+    assert!(storage.presign && storage.prefix == "p");
+    let backup = storage.backup.unwrap();
+    assert!(matches!(&backup.provider, Provider::Azure(azure) if azure.container == "c") && backup.prefix == "q");
+    let old = of("s3: {bucket: b, proxy: \"http://p:3128\", assume_role_arn: r}\nbackup_storage: /mnt/b\n").unwrap();
+    let Some(Provider::S3(s3)) = &old.primary else { panic!("no S3: {old:?}") };
+    assert_eq!(s3.proxy.as_ref().unwrap().url.reveal(), "http://p:3128");
+    assert_eq!(s3.assume_role.as_ref().unwrap().arn, "r");
+    assert!(matches!(old.backup.unwrap().provider, Provider::Local(_)));
+    let words = |text| of(text).unwrap_err().to_string();
+    assert!(words("s3: {region: x}\n").contains("s3 bucket"));
+    assert!(words("azure: {account_name: a, account_key: \"?\", container_name: c}\n").contains("account_key"));
+    assert!(words("s3: {bucket: b}\nstorage: {s3: {bucket: c}}\n").contains("storage.s3"));
+    assert!(words("backup: {s3: {bucket: b}}\nbackup_storage: /x\n").contains("backup"));
 }
 
 #[test]
@@ -151,6 +178,8 @@ fn full() -> File {
     let mut root = serde_yaml_ng::Mapping::new();
     for row in keys::rows() {
         let value = match row.kind {
+            "text" if row.key.ends_with(".tagging") => "a=canary".into(),
+            "text" if row.key.ends_with(".proxy") || row.key.ends_with(".url") => "http://me:canary@host".into(),
             "text" => "canary".into(),
             "path" => "/p".into(),
             "true/false" => true.into(),
@@ -181,37 +210,38 @@ fn full() -> File {
 fn every_key_of_the_reference_can_be_read_and_no_secret_is_printed() {
     let mut file = full();
     // Where the reference calls a text no secret, it may be printed.
-    let not_secret = keys::rows().into_iter().filter(|row| row.kind == "text" && !row.secret).count();
+    let not_secret = keys::rows().into_iter().filter(|row| row.kind == "text" && !row.secret).map(|row| row.key);
+    let not_secret: Vec<String> = not_secret.map(|key| key.rsplit('.').next().unwrap_or_default().to_owned()).collect();
     (file.health_port, file.s3, file.azure, file.gcp, file.alioss) = (None, None, None, None, None);
+    file.backup_storage = None;
     file.ticket_key = Some(Secret::new("00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff".to_owned()));
     let config = Config::from_file(&file).unwrap();
     let report = check::report(&config, &file).unwrap();
     assert!(!report.contains("me:canary") && !report.contains("00112233"), "{report}");
     for line in report.lines().filter(|line| line.contains("canary")) {
         let key = line.split(':').next().unwrap_or_default().trim();
-        assert!(
-            ["address", "username", "api_key", "server_name", "sentinel_master_name", "sentinel_username"]
-                .contains(&key),
-            "{line}"
-        );
+        assert!(not_secret.iter().any(|name| name == key), "{line}");
     }
-    assert!(not_secret > 6 && report.contains("storage.s3.bucket") && report.contains("[secret]"), "{report}");
+    assert!(not_secret.len() > 6 && report.contains("bucket: canary") && report.contains("[secret]"), "{report}");
 }
 
 #[test]
 fn a_check_says_what_holds_and_what_was_said_in_vain() {
     let file =
-        read(&format!("{LEAST}s3: {{bucket: b, secret: canary}}\ncluster_id: x\nqueue: 7\n"), &|_| None).unwrap();
+        read(&format!("{LEAST}s3: {{bucket: b, secret: canary}}\ninsecure: true\ncluster_id: x\nqueue: 7\n"), &|_| {
+            None
+        })
+        .unwrap();
     let report = check::report(&Config::from_file(&file).unwrap(), &file).unwrap();
     for words in [
         "queue: 7",
         "api_secret: '[secret]'",
         "address: localhost:6379",
+        "bucket: b",
+        "secret: '[secret]'",
         "not used yet",
-        "s3.bucket",
         "without effect here",
         "cluster_id (livekit-server addresses no cluster)",
-        "would be S3",
     ] {
         assert!(report.contains(words), "{words}\n{report}");
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use prost::Message;
-use spillway_bus::{Bid, Created, Handler, Incoming, Phase, Record, Ticket};
-use spillway_plan::EgressPlan;
+use spillway_bus::{Bid, ClaimToken, Created, Handler, Incoming, Phase, Record, Ticket};
+use spillway_plan::{Destination, Destinations, EgressPlan};
 use spillway_process::chain;
 use spillway_protocol::Secret;
 use spillway_protocol::code::{Code, RpcError};
@@ -31,6 +31,8 @@ const HEAD_START: Duration = Duration::from_millis(50);
 const LONGEST_ANSWER: Duration = Duration::from_secs(8);
 /// A slow network disk must not cost the bid of the next request.
 const DISK_PATIENCE: Duration = Duration::from_secs(2);
+/// The ticket of a salvage run lives as long as what would be salvaged: unfinished uploads are kept for a week at most.
+const SPARE_TICKET: Duration = Duration::from_secs(7 * 24 * 3600);
 
 pub struct StartEgress(pub Arc<House>);
 
@@ -113,6 +115,11 @@ impl Request<'_> {
     async fn first(self) -> Result<EgressInfo, RpcError> {
         let house = self.house;
         let plan = spillway_plan::plan(&self.start, &house.config.defaults)?;
+        let destinations = spillway_plan::destinations(&self.start, &house.config.defaults.storage)?;
+        let stored = destinations.iter().any(|it| it.primary != Destination::Disk);
+        if stored {
+            return Err(RpcError::new(Code::Unimplemented, "uploads are not there yet"));
+        }
         self.check_destination(&plan).await?;
         let weight = spillway_cost::load(&plan).cores;
         let admission = admit::admit(weight, house.line().load(), launch::bounds(house))?;
@@ -122,12 +129,16 @@ impl Request<'_> {
         };
         let (ledger, info) = report::accepted(&self.start, words, house.clock.unix_ns())?;
 
-        let ticket = self.ticket(&plan)?;
+        let ticket = self.ticket(&plan, if stored { &destinations } else { &[] })?;
         let claim = house.tickets.put(&ticket, launch::ticket_life(house)).await?;
         let now_ms = house.clock.unix_ms();
         let deadline = house.config.queue_deadline;
         let mut record = Record::new(self.id.clone(), now_ms);
         record.attempt = 1;
+        if stored {
+            let spare = Ticket { attempt: 2, ..ticket };
+            record.spare = house.tickets.put(&spare, SPARE_TICKET).await?.reveal().to_owned();
+        }
         record.dispatcher = house.name.to_string();
         record.info = info.encode_to_vec();
         record.ledger = ledger;
@@ -139,12 +150,12 @@ impl Request<'_> {
         };
         dispatch.write(&mut record);
         if let Created::Exists(theirs) = house.registry.create(&record).await? {
-            self.withdraw(&claim).await;
+            self.withdraw(&[claim.reveal(), &record.spare]).await;
             return self.again(*theirs).await;
         }
         if let Err(error) = house.io.create_egress(&info, self.patience).await {
             warn!(code = %error.code, %error, "livekit-server did not take the new egress; it is not started");
-            self.withdraw(&claim).await;
+            self.withdraw(&[claim.reveal(), &record.spare]).await;
             self.forget().await;
             return Err(error);
         }
@@ -166,7 +177,7 @@ impl Request<'_> {
         }
     }
 
-    fn ticket(&self, plan: &EgressPlan) -> Result<Ticket, RpcError> {
+    fn ticket(&self, plan: &EgressPlan, destinations: &[Destinations]) -> Result<Ticket, RpcError> {
         let internal = |error: serde_json::Error| RpcError::new(Code::Internal, error.to_string());
         let config = &self.house.config;
         let given = |asked: &str, ours: &str| if asked.is_empty() { ours.to_owned() } else { asked.to_owned() };
@@ -181,15 +192,20 @@ impl Request<'_> {
             plan_json: Secret::new(serde_json::to_string(plan).map_err(internal)?),
             token,
             ws_url: given(&self.start.ws_url, &config.ws_url),
-            destinations: None,
+            destinations: match destinations {
+                [] => None,
+                some => Some(Secret::new(serde_json::to_string(some).map_err(internal)?)),
+            },
             runner: launch::runner_settings(config),
         })
     }
 
     /// What was laid down for an egress that will not be. Both vanish by themselves or by the sweep when this fails.
-    async fn withdraw(&self, claim: &spillway_bus::ClaimToken) {
-        if let Err(error) = self.house.tickets.withdraw(&self.id, claim).await {
-            warn!(error = %chain(&error), "ticket not withdrawn");
+    async fn withdraw(&self, claims: &[&str]) {
+        for claim in claims.iter().filter(|claim| !claim.is_empty()) {
+            if let Err(error) = self.house.tickets.withdraw(&self.id, &ClaimToken::from_text(claim)).await {
+                warn!(error = %chain(&error), "ticket not withdrawn");
+            }
         }
     }
 

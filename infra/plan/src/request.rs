@@ -7,11 +7,12 @@ use spillway_protocol::rpc::start_egress_request::Request;
 use url::Url;
 
 use crate::container;
+use crate::destination::StorageConfig;
 use crate::encoding::{Asked, Encoding};
 use crate::error::PlanError;
 use crate::name;
 use crate::types::*;
-use crate::uploads::Upload;
+use crate::uploads::{self, Upload};
 
 /// What the installation says about every request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,22 +21,13 @@ pub struct Defaults {
     pub mints_tokens: bool,
     /// livekit-server's URL is known, so that the request need not bring it.
     pub knows_server: bool,
-    /// A file without an upload of its own is an error, not a file on this machine.
-    pub disallow_local_storage: bool,
-    /// The provider of the configured default storage (`S3` …), which this version cannot fill.
-    pub default_storage: Option<&'static str>,
+    pub storage: StorageConfig,
     pub limits: Limits,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self {
-            mints_tokens: true,
-            knows_server: true,
-            disallow_local_storage: false,
-            default_storage: None,
-            limits: Limits::default(),
-        }
+        Self { mints_tokens: true, knows_server: true, storage: StorageConfig::default(), limits: Limits::default() }
     }
 }
 
@@ -75,7 +67,7 @@ pub fn plan(start: &StartEgressRequest, defaults: &Defaults) -> Result<EgressPla
             container,
             path: name::clean(file.path),
             manifest: file.manifest,
-            stored: false,
+            stored: file.upload.is_some() || defaults.storage.primary.is_some(),
         })],
         limits: defaults.limits.clone(),
         retry_count: start.retry_count,
@@ -324,26 +316,7 @@ impl<'a> Outputs<'a> {
             }
         }
         let file = *self.files.first().ok_or(PlanError::Field("output"))?;
-        if let Some(upload) = file.upload {
-            return Err(PlanError::NotYet(match upload {
-                Upload::S3(_) => "upload to S3 is",
-                Upload::Gcp(_) => "upload to GCP is",
-                Upload::Azure(_) => "upload to Azure is",
-                Upload::AliOss(_) => "upload to AliOSS is",
-            }));
-        }
-        if defaults.default_storage.is_none() && defaults.disallow_local_storage {
-            return Err(PlanError::Field("output"));
-        }
-        // Anything else would leave the recording on a machine where nobody looks for it.
-        if let Some(upload) = defaults.default_storage {
-            return Err(PlanError::NotYet(match upload {
-                "S3" => "upload to S3 (the configured storage) is",
-                "GCP" => "upload to GCP (the configured storage) is",
-                "Azure" => "upload to Azure (the configured storage) is",
-                _ => "the configured storage is",
-            }));
-        }
+        uploads::destination(file.upload, &defaults.storage)?;
         if !name::possible(file.path) {
             return Err(PlanError::Field("filepath"));
         }

@@ -255,10 +255,9 @@ fn what_the_installation_lacks_is_named() {
     assert_eq!(plan(&with_token, &poor), Err(PlanError::Field("ws_url")));
     let complete = StartEgressRequest { ws_url: "ws://x".into(), ..with_token };
     assert!(plan(&complete, &poor).is_ok());
-    let no_disk = Defaults { disallow_local_storage: true, ..Defaults::default() };
+    let no_disk = StorageConfig { disallow_local: true, ..StorageConfig::default() };
+    let no_disk = Defaults { storage: no_disk, ..Defaults::default() };
     assert_eq!(plan(&request, &no_disk), Err(PlanError::Field("output")));
-    let bucket = Defaults { default_storage: Some("S3"), ..Defaults::default() };
-    assert_eq!(plan(&request, &bucket).expect_err("refused").code(), Code::Unimplemented);
 
     let again = |path: &str| {
         let mut request = composite();
@@ -270,10 +269,29 @@ fn what_the_installation_lacks_is_named() {
 }
 
 #[test]
+fn the_plan_knows_whether_a_file_stays_on_this_machine() {
+    let stored = |request: livekit::RoomCompositeEgressRequest, defaults: &Defaults| {
+        plan(&start(Request::RoomComposite(request)), defaults).map(|plan| match &plan.outputs[0] {
+            Output::File(file) => file.stored,
+        })
+    };
+    let uploaded = |bucket: &str| {
+        let mut request = composite();
+        let s3 = livekit::S3Upload { bucket: bucket.into(), ..Default::default() };
+        request.file_outputs[0].output = Some(livekit::encoded_file_output::Output::S3(s3));
+        request
+    };
+    let usual = Defaults::default();
+    assert_eq!(stored(composite(), &usual), Ok(false));
+    assert_eq!(stored(uploaded("b"), &usual), Ok(true));
+    assert_eq!(stored(uploaded(""), &usual), Err(PlanError::Field("s3 bucket")));
+    let primary = Some(Provider::Local(spillway_plan::destination::Local { root: "/mnt/share".into() }));
+    let shared = Defaults { storage: StorageConfig { primary, ..StorageConfig::default() }, ..Defaults::default() };
+    assert_eq!(stored(composite(), &shared), Ok(true));
+}
+
+#[test]
 fn what_is_not_there_yet_is_refused_by_name() {
-    let s3 = livekit::S3Upload::default();
-    let mut uploaded = composite();
-    uploaded.file_outputs[0].output = Some(livekit::encoded_file_output::Output::S3(s3));
     let websocket = livekit::TrackEgressRequest {
         output: Some(livekit::track_egress_request::Output::WebsocketUrl("wss://x".into())),
         ..track("")
@@ -281,7 +299,6 @@ fn what_is_not_there_yet_is_refused_by_name() {
     #[expect(deprecated, reason = "old SDKs")]
     let old_stream = livekit::room_composite_egress_request::Output::Stream(livekit::StreamOutput::default());
     for (request, name) in [
-        (Request::RoomComposite(uploaded), "S3"),
         (Request::Track(websocket), "websocket"),
         (Request::Web(livekit::WebEgressRequest { url: "https://x".into(), ..Default::default() }), "web egress"),
         (Request::Egress(livekit::StartEgressRequest::default()), "StartEgress"),
