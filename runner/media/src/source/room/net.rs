@@ -137,11 +137,17 @@ impl Net {
         }
     }
 
-    /// One waiting datagram.
+    /// One waiting datagram; `None` only when the kernel has none.
+    ///
+    /// tokio remembers that a socket was empty until the kernel tells it otherwise. A process that was stopped wakes with
+    /// that memory and seconds of datagrams: asked through tokio, all that came meanwhile would be declared complete unread.
     pub(super) fn read(&self, buffer: &mut [u8]) -> Option<Datagram> {
-        self.udp.iter().find_map(|udp| {
-            let receive = || receive(udp, buffer);
-            udp.socket.try_io(Interest::READABLE, receive).ok()
+        self.udp.iter().find_map(|udp| match receive(udp, buffer) {
+            // So that it is waited for.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                udp.socket.try_io(Interest::READABLE, || receive(udp, buffer)).ok()
+            }
+            received => received.ok(),
         })
     }
 
@@ -212,5 +218,26 @@ async fn read_tcp(
         if news.send(TcpNews::Received { local, remote, data }).is_err() {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_came_while_we_were_stopped_is_seen_before_the_reactor_says_so() {
+        let mut net = Net::new();
+        let local = net.listen_towards("127.0.0.1:9".parse().unwrap()).unwrap().unwrap();
+        let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut buffer = [0; 100];
+        assert!(net.read(&mut buffer).is_none());
+        // Until here the reactor has its turn, from here on it has none.
+        server.send_to(b"one", local).unwrap();
+        net.wait(true).await;
+        assert_eq!(net.read(&mut buffer).map(|datagram| datagram.length), Some(3));
+        assert!(net.read(&mut buffer).is_none());
+        server.send_to(b"three", local).unwrap();
+        assert_eq!(net.read(&mut buffer).map(|datagram| datagram.length), Some(5));
     }
 }
