@@ -96,6 +96,8 @@ pub struct Identity {
     pub different_per_second: f64,
     /// Pictures of the clip between first and last that never appear.
     pub missing: usize,
+    /// When the first picture after some missing ones is shown, and how many they are.
+    pub skips: Vec<(f64, usize)>,
     /// Steps back in the clip (its loop is not one).
     pub backwards: usize,
     /// Longest time without a new picture, seconds.
@@ -116,6 +118,9 @@ impl Identity {
                 1..300 => {
                     identity.different += 1;
                     identity.missing += step as usize - 1;
+                    if step > 1 {
+                        identity.skips.push((pair[1].0, step as usize - 1));
+                    }
                 }
                 _ => identity.backwards += 1,
             }

@@ -9,6 +9,7 @@ use gstreamer_video::prelude::*;
 
 use super::decode::Picture;
 use super::layout::{Drawn, Rect, Size};
+use crate::track::SessionTime;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CanvasError {
@@ -202,4 +203,10 @@ fn scaler(info: &gst_video::VideoInfo, drawn: Drawn, onto: &gst_video::VideoInfo
 /// PTS and duration of picture `n`: whole nanoseconds, so that pictures neither overlap nor leave a hole.
 pub fn output_time(n: u64, framerate: u32) -> u64 {
     (u128::from(n) * u128::from(TOP) / u128::from(framerate.max(1))) as u64
+}
+
+/// Pictures are shown at these times of the session.
+pub fn output_time_near(at: SessionTime, framerate: u32) -> SessionTime {
+    let n = (u128::from(at.0) * u128::from(framerate) + u128::from(TOP / 2)) / u128::from(TOP);
+    SessionTime(output_time(n as u64, framerate))
 }

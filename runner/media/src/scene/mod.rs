@@ -6,7 +6,8 @@
 //!
 //! No clock is asked anywhere. A picture is made once every track is known up to its time; being late means lag, held
 //! as encoded frames, and what is recorded does not depend on how busy the machine was. `stage` holds what both mixers
-//! know; `start`, `layout`, `focus`, `ladder`, `limiter` and `wish` are pure.
+//! know; `phase` (when each picture is shown, and where its person's sound goes with it), `start`, `layout`, `focus`,
+//! `ladder`, `limiter` and `wish` are pure.
 
 mod spill;
 mod inbox;
@@ -14,6 +15,7 @@ mod decode;
 mod lane;
 mod handover;
 mod voice;
+mod phase;
 mod start;
 mod stage;
 mod layout;
@@ -49,10 +51,12 @@ pub use tally::SceneStats;
 pub use wish::Wish;
 
 use crate::pipeline::{Feed, FeedError};
-use crate::track::{Frame, SessionTime, Timed, Track, TrackId};
+use crate::track::{Frame, Origin, SessionTime, Timed, Track, TrackId};
+use canvas::output_time_near;
 use handover::Pictures;
 use inbox::{Inbox, Turn};
 use lane::{LaneCounts, LaneEars, SoundLane, VideoLane};
+use phase::{FURTHEST, Follow, Step};
 use picture::PictureMixer;
 use sound::{SoundMixer, decoder_delay};
 use spill::Backlog;
@@ -132,7 +136,8 @@ pub struct Scene {
     tally: Arc<Tally>,
     counts: Arc<LaneCounts>,
     tell: Tell,
-    wants_picture: bool,
+    /// Pictures a second, if any are made.
+    framerate: Option<u32>,
     wants_sound: bool,
     tracks: Mutex<Tracks>,
     leader: Mutex<Option<JoinHandle<()>>>,
@@ -153,15 +158,32 @@ struct Live {
     identity: String,
     inbox: Arc<Inbox>,
     out: Decoded,
-    video: bool,
+    pace: Pace,
+    /// A screen's sound goes along with the screen, a microphone with the camera.
+    screen: bool,
     left: bool,
     /// The user knows that pictures of it are missing.
     told_full: bool,
 }
 
 impl Tracks {
-    fn of(&self, track: TrackId) -> Option<&Live> {
-        self.live.iter().rfind(|live| live.track == track && !live.left)
+    /// Where a frame of this track goes.
+    fn pace(&mut self, track: TrackId, at: SessionTime) -> SessionTime {
+        let Some(index) = self.live.iter().rposition(|live| live.track == track && !live.left) else { return at };
+        let late = self.late_beside(&self.live[index]);
+        match &mut self.live[index].pace {
+            Pace::Pictures(step) => step.show(at),
+            Pace::Sound(follow) => follow.hear(at, late),
+        }
+    }
+
+    /// How late the pictures are shown that the sound of `live` belongs to.
+    fn late_beside(&self, live: &Live) -> Option<i64> {
+        let same = |other: &&Live| !other.left && other.identity == live.identity && other.screen == live.screen;
+        self.live.iter().filter(same).find_map(|other| match &other.pace {
+            Pace::Pictures(step) => step.late(),
+            Pace::Sound(_) => None,
+        })
     }
 
     fn of_mut(&mut self, track: TrackId) -> Option<&mut Live> {
@@ -179,6 +201,25 @@ enum Decoded {
     Voice(Arc<Voice>),
 }
 
+enum Pace {
+    Pictures(Step),
+    Sound(Follow),
+}
+
+impl Live {
+    fn is_video(&self) -> bool {
+        matches!(self.pace, Pace::Pictures(_))
+    }
+
+    /// Where a moment of this track goes.
+    fn moved(&self, at: SessionTime) -> SessionTime {
+        match &self.pace {
+            Pace::Pictures(step) => step.moved(at),
+            Pace::Sound(follow) => follow.moved(at),
+        }
+    }
+}
+
 impl Scene {
     /// A feed for each of what `options` make.
     pub fn start(
@@ -192,8 +233,9 @@ impl Scene {
         if picture.is_none() && sound.is_none() {
             return Err(SceneError::Nothing);
         }
-        let (wants_picture, wants_sound) = (picture.is_some(), sound.is_some());
-        let stage = Arc::new(Stage::new(options.start, wants_picture));
+        let framerate = picture.as_ref().map(|(options, _)| options.framerate);
+        let wants_sound = sound.is_some();
+        let stage = Arc::new(Stage::new(options.start, framerate));
         let tally = Arc::new(Tally::default());
         let tell: Tell = Arc::new(tell);
 
@@ -234,7 +276,7 @@ impl Scene {
             tally,
             counts: Arc::default(),
             tell,
-            wants_picture,
+            framerate,
             wants_sound,
             tracks: Mutex::default(),
             leader: Mutex::new(Some(leader)),
@@ -253,13 +295,17 @@ impl Scene {
             Timed::Absent { track, at } => self.turn(&mut tracks, track, at, Turn::Absent),
             Timed::Left { track, at } => self.turn(&mut tracks, track, at, Turn::Left),
             Timed::Lost { track, at, .. } => self.turn(&mut tracks, track, at, Turn::Lost),
-            Timed::Speakers { at, identities } if self.wants_picture => self.stage.cue(at, Cue::Speakers(identities)),
-            Timed::Layout { at, name } if self.wants_picture => match LayoutName::parse(&name) {
+            Timed::Speakers { at, identities } if self.framerate.is_some() => {
+                self.stage.cue(at, Cue::Speakers(identities))
+            }
+            Timed::Layout { at, name } if self.framerate.is_some() => match LayoutName::parse(&name) {
                 Ok(layout) => self.stage.cue(at, Cue::Layout(layout)),
                 Err(error) => self.note(format!("the layout stays as it is: {}", chain(&error))),
             },
             Timed::Speakers { .. } | Timed::Layout { .. } => {}
             Timed::CompleteTo { at } => {
+                // What is still to come may be moved ahead by this much.
+                let at = SessionTime(at.0.saturating_sub(FURTHEST as u64));
                 tracks.watermark = tracks.watermark.max(at);
                 for live in &tracks.live {
                     live.inbox.complete_to(at);
@@ -300,7 +346,7 @@ impl Scene {
         };
         stats.started = started;
         stats.picture_ns = made(picture_at);
-        let positions = [(self.wants_picture, picture_at), (self.wants_sound, sound_at)];
+        let positions = [(self.framerate.is_some(), picture_at), (self.wants_sound, sound_at)];
         let behind = positions.iter().filter(|(wanted, _)| *wanted).filter_map(|(_, at)| at.or(started)).min();
         stats.lag_ns = behind.map_or(0, |at| self.stage.lag(at));
         stats.longest_lag_ns = stats.longest_lag_ns.max(stats.lag_ns);
@@ -311,19 +357,27 @@ impl Scene {
 
     fn join(&self, tracks: &mut Tracks, track: Track, at: SessionTime) {
         let video = track.codec.is_video();
-        if !(if video { self.wants_picture } else { self.wants_sound }) {
-            return;
-        }
-        self.stage.before_start(|prelude| prelude.joined(track.id, video, at));
+        let pace = match self.framerate {
+            Some(framerate) if video => Pace::Pictures(Step::new(framerate)),
+            None if video => return,
+            _ if self.wants_sound => Pace::Sound(Follow::default()),
+            _ => return,
+        };
         tracks.forget_finished();
-        if let Some(live) = tracks.of(track.id) {
+        if let Some(live) = tracks.of_mut(track.id) {
             // Back after a reconnect without having left: the tile keeps its last picture, the codec may be another.
+            let at = live.moved(at);
+            self.stage.before_start(|prelude| prelude.joined(track.id, video, at));
             return live.inbox.put_turn(at, Turn::Begins(track.codec));
         }
+        // Its first picture may be shown a little ahead of its time, and joins with its track.
+        let at = self.framerate.filter(|_| video).map_or(at, |framerate| output_time_near(at, framerate));
+        self.stage.before_start(|prelude| prelude.joined(track.id, video, at));
         let inbox = Arc::new(Inbox::new(track.codec, self.backlog.clone()));
         inbox.complete_to(tracks.watermark);
         let ears = Arc::new(Ears { track: track.id, tell: self.tell.clone() });
         let (counts, id, identity) = (self.counts.clone(), track.id, track.identity.clone());
+        let screen = matches!(track.origin, Origin::ScreenShare | Origin::ScreenShareAudio);
         let (out, thread) = if video {
             let pictures = Arc::new(Pictures::default());
             self.stage.cue(at, Cue::Video(track.clone(), pictures.clone()));
@@ -335,7 +389,7 @@ impl Scene {
             let lane = SoundLane { track, inbox: inbox.clone(), voice: voice.clone(), ears, counts };
             (Decoded::Voice(voice), spawn("voice", move || lane.run()))
         };
-        let live = Live { track: id, identity, inbox, out, video, left: false, told_full: false };
+        let live = Live { track: id, identity, inbox, out, pace, screen, left: false, told_full: false };
         if let Err(error) = thread {
             live.abandon();
             self.note(format!("a track is not recorded, it got no thread: {error}"));
@@ -344,9 +398,10 @@ impl Scene {
     }
 
     fn frame(&self, tracks: &mut Tracks, frame: Frame) {
+        let at = tracks.pace(frame.track, frame.at);
         let Some(live) = tracks.of_mut(frame.track) else { return };
-        self.stage.before_start(|prelude| prelude.frame(frame.track, live.video, frame.at));
-        let kept = live.inbox.put_frame(frame.at, frame.key, frame.data);
+        self.stage.before_start(|prelude| prelude.frame(frame.track, live.is_video(), at));
+        let kept = live.inbox.put_frame(at, frame.key, frame.data);
         if !kept && !std::mem::replace(&mut live.told_full, true) {
             self.note(format!(
                 "the machine could not keep up and there was no more room to wait: pictures of {} are missing",
@@ -364,6 +419,7 @@ impl Scene {
 
     fn turn(&self, tracks: &mut Tracks, track: TrackId, at: SessionTime, turn: Turn) {
         let Some(live) = tracks.of_mut(track) else { return };
+        let at = live.moved(at);
         if matches!(turn, Turn::Absent | Turn::Left) {
             self.stage.before_start(|prelude| prelude.gone(track, at));
         }

@@ -1,7 +1,7 @@
 //! The picture mixer's thread: one picture per output time, made once every track is known up to it.
 //!
-//! Everything that happens is shown at the output time nearest to it: a picture is at most half an interval early or
-//! late, where waiting for the next output time would make all of them late by half an interval on average.
+//! Everything that happens is shown at the output time nearest to it. Pictures come with the output time they belong
+//! to (`phase`); those of a camera that is faster than the output come with their own.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -23,8 +23,6 @@ use crate::track::{Origin, SessionTime, Track, TrackId};
 
 /// A picture older than this is not fresh: with several videos of one participant another one is shown.
 const FRESH_NS: u64 = 2_000_000_000;
-/// After so many late pictures it is no jitter: one is left out, and the track is in step with its sound again.
-const LATE_FOR: u32 = 60;
 
 #[derive(Clone, Debug)]
 pub struct PictureOptions {
@@ -43,8 +41,6 @@ struct Shot {
     current: Option<Picture>,
     /// Taken and not shown yet.
     due: VecDeque<Picture>,
-    /// Pictures in a row that were shown later than half an interval.
-    late: u32,
     /// Order of first joining: the layouts' stable order.
     order: usize,
     /// Counts up whenever any track begins to be seen.
@@ -135,7 +131,7 @@ impl PictureMixer {
                 }
                 Until::Over => return,
             };
-            self.advance(at, known, next - offset);
+            self.advance(at, known);
             let lag = self.stage.lag(at);
             let rung = self.ladder.on(lag);
             self.tally.on_picture_time(at, lag);
@@ -172,7 +168,6 @@ impl PictureMixer {
                     pictures,
                     current: None,
                     due: VecDeque::new(),
-                    late: 0,
                     order,
                     came: 0,
                     changed: false,
@@ -193,9 +188,9 @@ impl PictureMixer {
     }
 
     /// Every track up to `known`: an absence empties the tile, nothing goes back in time.
-    fn advance(&mut self, at: SessionTime, known: SessionTime, interval: u64) {
+    fn advance(&mut self, at: SessionTime, known: SessionTime) {
         for shot in &mut self.shots {
-            let Shot { pictures, current, due, left, late, .. } = shot;
+            let Shot { pictures, current, due, left, .. } = shot;
             pictures.take_to(known, |shown| match shown {
                 Shown::Picture(picture) => {
                     if due.back().or(current.as_ref()).is_none_or(|last| last.at <= picture.at) {
@@ -212,9 +207,7 @@ impl PictureMixer {
                     *left = true;
                 }
             });
-            let near = if *late < LATE_FOR { interval * 3 / 4 } else { interval / 2 };
-            if let Some(picture) = next_due(due, at, near, |picture| picture.at) {
-                *late = if at.0.saturating_sub(picture.at.0) > interval / 2 { *late + 1 } else { 0 };
+            if let Some(picture) = next_due(due, at, |picture| picture.at) {
                 if current.is_none() {
                     self.came += 1;
                     shot.came = self.came;
@@ -321,17 +314,11 @@ impl PictureMixer {
     }
 }
 
-/// Which of the pictures that fall on one output time is shown; those after it wait for the next.
-///
-/// A camera of our own rate whose pictures come about half way between two output times falls now on the one, now on
-/// the other. It would be seen twice and not at all in turn; like this it is seen up to `near` late, and whole. A camera
-/// that is faster than the output loses pictures anyway: of its pictures the nearest.
-fn next_due<T>(due: &mut VecDeque<T>, at: SessionTime, near: u64, time: impl Fn(&T) -> SessionTime) -> Option<T> {
-    while let (Some(first), Some(second)) = (due.front().map(&time), due.get(1).map(&time)) {
-        let whole = at.0.saturating_sub(first.0) <= near && second.0 - first.0 >= near;
-        if whole || first.0.abs_diff(at.0) <= second.0.abs_diff(at.0) {
-            break;
-        }
+/// Which of the pictures that fall on one output time is shown: the nearest. Those after it wait for the next.
+fn next_due<T>(due: &mut VecDeque<T>, at: SessionTime, time: impl Fn(&T) -> SessionTime) -> Option<T> {
+    while let (Some(first), Some(second)) = (due.front().map(&time), due.get(1).map(&time))
+        && second.0.abs_diff(at.0) < first.0.abs_diff(at.0)
+    {
         due.pop_front();
     }
     due.pop_front()
@@ -341,47 +328,18 @@ fn next_due<T>(due: &mut VecDeque<T>, at: SessionTime, near: u64, time: impl Fn(
 mod tests {
     use super::*;
 
-    /// Which pictures of a camera are shown at the output times of 30 a second, by the mixer's rule.
-    fn shown(pictures: &[u64]) -> Vec<Option<u64>> {
-        let (mut due, mut coming) = (VecDeque::new(), pictures.iter().copied().peekable());
-        let mut current = None;
-        let ticks = (0..).map(|n| (output_time(n, 30), output_time(n + 1, 30)));
-        let mut out = Vec::new();
-        for (at, next) in ticks.take_while(|(at, _)| *at <= pictures[pictures.len() - 1]) {
-            while let Some(picture) = coming.next_if(|picture| *picture <= (at + next) / 2) {
-                due.push_back(picture);
-            }
-            let next = next_due(&mut due, SessionTime(at), (next - at) * 3 / 4, |picture| SessionTime(*picture));
-            current = next.or(current);
-            out.push(current);
-        }
-        out
-    }
-
-    #[test]
-    fn a_camera_between_two_output_times_is_seen_whole() {
-        // Half an interval off, and up to 3 ms early or late: nearest alone would lose a picture every few.
-        let jitter = [0i64, 3, -3, 1, -2, 2, -1, 3, 3, -3];
-        let pictures: Vec<u64> = (0..300)
-            .map(|n| (output_time(n, 30) as i64 + 16_666_667 + jitter[n as usize % 10] * 1_000_000) as u64)
-            .collect();
-        let shown = shown(&pictures);
-        let mut different: Vec<u64> = shown.iter().flatten().copied().collect();
-        different.dedup();
-        assert_eq!(different, pictures[..different.len()], "none is left out");
-        assert!(different.len() >= 298);
-        let late = shown.iter().zip(0..).filter_map(|(shown, n)| Some(output_time(n, 30) as i64 - (*shown)? as i64));
-        assert!(late.clone().all(|late| late.abs() <= 25_000_000), "{:?}", late.max());
-    }
-
     #[test]
     fn a_faster_camera_is_thinned_evenly() {
         let pictures: Vec<u64> = (0..120).map(|n| output_time(n, 60)).collect();
-        let steps: Vec<u64> = shown(&pictures)
-            .windows(2)
-            .filter_map(|pair| Some(pair[1]? - pair[0]?))
-            .map(|step| step / 1_000_000)
-            .collect();
+        let (mut due, mut coming) = (VecDeque::new(), pictures.iter().copied().peekable());
+        let mut shown = Vec::new();
+        for n in 0..58 {
+            let (at, next) = (output_time(n, 30), output_time(n + 1, 30));
+            due.extend(std::iter::from_fn(|| coming.next_if(|picture| *picture <= (at + next) / 2)));
+            shown.extend(next_due(&mut due, SessionTime(at), |picture| SessionTime(*picture)));
+        }
+        let steps: Vec<u64> = shown.windows(2).map(|pair| (pair[1] - pair[0]) / 1_000_000).collect();
+        assert_eq!(steps.len(), 57);
         assert!(steps.iter().all(|step| (33..=34).contains(step)), "{steps:?}");
     }
 }

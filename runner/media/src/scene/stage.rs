@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use spillway_plan::LayoutName;
 
+use super::canvas::output_time_near;
 use super::handover::Pictures;
 use super::start::{Prelude, StartRule};
 use super::voice::Voice;
@@ -35,7 +36,8 @@ pub struct Stage {
     state: Mutex<State>,
     news: Condvar,
     rule: StartRule,
-    wants_picture: bool,
+    /// Pictures a second, if any are made.
+    framerate: Option<u32>,
 }
 
 struct State {
@@ -75,7 +77,7 @@ impl<T> ByTime<T> {
 }
 
 impl Stage {
-    pub fn new(rule: StartRule, wants_picture: bool) -> Self {
+    pub fn new(rule: StartRule, framerate: Option<u32>) -> Self {
         let state = State {
             watermark: SessionTime(0),
             end: None,
@@ -86,7 +88,7 @@ impl Stage {
             cues: ByTime::default(),
             entrances: ByTime::default(),
         };
-        Self { state: Mutex::new(state), news: Condvar::new(), rule, wants_picture }
+        Self { state: Mutex::new(state), news: Condvar::new(), rule, framerate }
     }
 
     pub fn cue(&self, at: SessionTime, cue: Cue) {
@@ -173,7 +175,7 @@ impl Stage {
                 if state.given_up {
                     return None;
                 }
-                let candidate = state.prelude.candidate(self.rule, self.wants_picture, state.watermark);
+                let candidate = state.prelude.candidate(self.rule, self.framerate.is_some(), state.watermark);
                 (state.watermark, state.end, candidate, state.videos.clone())
             };
             let horizon = candidate.map_or(known_to, |candidate| candidate.picture_before.min(known_to));
@@ -186,7 +188,8 @@ impl Stage {
             if let Some(candidate) = candidate
                 && (candidate.picture_before <= known_to || end.is_some())
             {
-                let at = candidate.at;
+                // Pictures stand at the output times of the session, so that each has its own wherever it begins.
+                let at = self.framerate.map_or(candidate.at, |framerate| output_time_near(candidate.at, framerate));
                 if at <= known_to {
                     return Some(at).filter(|at| end.is_none_or(|end| *at < end));
                 }

@@ -5,8 +5,9 @@
 //! participant's clock is laid onto the session by the delay of its reports, so that publishers whose clocks disagree
 //! still stand where they were heard.
 //!
-//! Ears notice steps, eyes do not: sound only ever slews, and the first report of a sound stream moves the participant's
-//! clock to where the sound already is; the picture follows quickly.
+//! Ears notice steps, eyes hardly: sound only ever slews, and the first report of a sound stream moves the participant's
+//! clock to where the sound already is; the picture follows faster. Not so fast that a composite would have to show a
+//! picture twice or leave one out, though, unless it is far off.
 
 mod delay;
 mod gate;
@@ -22,7 +23,12 @@ use crate::track::SessionTime;
 
 /// Correction per second of media. The mixer stretches sound by this much unheard.
 const SLEW_SOUND: f64 = 0.005;
-const SLEW_PICTURE: f64 = 0.2;
+/// Less than 1 ms between two pictures of 30 a second, so that whoever composes them can follow.
+const SLEW_PICTURE: f64 = 0.02;
+/// Lips this far from their sound are worth a picture.
+const FAR: f64 = 40e6;
+const SLEW_FAR: f64 = 0.2;
+const NEAR: f64 = 5e6;
 /// Nothing to protect from a step after a pause this long.
 const PAUSE: i64 = 500_000_000;
 /// Reports that lead this far from arrival are wrong.
@@ -74,6 +80,8 @@ struct Stream {
     late_since: Option<Duration>,
     /// What is applied: session arrival minus media time.
     applied: Option<f64>,
+    /// It was far off, and is not near yet.
+    hurries: bool,
     last_media: i64,
     /// One time per RTP time.
     last: Option<(u64, u64)>,
@@ -95,6 +103,7 @@ impl Timeline {
             wall: None,
             late_since: None,
             applied: None,
+            hurries: false,
             last_media: 0,
             last: None,
         };
@@ -206,8 +215,7 @@ impl Timeline {
         let elapsed = media - it.last_media;
         let applied = match it.applied {
             Some(applied) if (0..PAUSE).contains(&elapsed) => {
-                let slew = if it.sound { SLEW_SOUND } else { SLEW_PICTURE };
-                let most = elapsed as f64 * slew;
+                let most = elapsed as f64 * it.slew((goal - applied).abs());
                 applied + (goal - applied).clamp(-most, most)
             }
             _ => goal,
@@ -251,6 +259,15 @@ impl Stream {
         };
         let distance = i64::from(rtp.wrapping_sub(near as u32) as i32);
         near.checked_add_signed(distance)
+    }
+
+    /// Correction per nanosecond of a stream that is so far from where it belongs.
+    fn slew(&mut self, off: f64) -> f64 {
+        if self.sound {
+            return SLEW_SOUND;
+        }
+        self.hurries = off > FAR || (self.hurries && off > NEAR);
+        if self.hurries { SLEW_FAR } else { SLEW_PICTURE }
     }
 
     fn follow_arrival(&mut self, media: i64, at: Duration) {

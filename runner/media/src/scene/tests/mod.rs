@@ -298,8 +298,10 @@ fn fed_at_the_live_edge_it_is_the_same_recording() {
         run.scene.take(timed);
         let began = std::time::Instant::now();
         // The next tick comes when everything that can be made is made: a picture wants to know half an interval more,
-        // sound 40 ms.
-        let behind = |stats: SceneStats| stats.picture_ns + 51 * MS < edge || stats.sound_ns + 60 * MS < edge;
+        // sound 40 ms, and both that nothing is moved ahead that far.
+        let ahead = FURTHEST as u64;
+        let behind =
+            |stats: SceneStats| stats.picture_ns + 51 * MS + ahead < edge || stats.sound_ns + 60 * MS + ahead < edge;
         while behind(run.scene.stats()) {
             assert!(began.elapsed() < PATIENCE, "{edge}: {:?}", run.scene.stats());
             std::thread::yield_now();
