@@ -11,6 +11,7 @@ use spillway_protocol::Secret;
 use spillway_spool::MediaSettings;
 
 use crate::session::machine::Rules;
+use crate::upload::UploadSettings;
 
 /// The line the launcher writes: the key to the ticket and the way to Redis. Names travel in the environment, secrets
 /// here, so that they are in no process list.
@@ -48,6 +49,8 @@ pub struct Settings {
     pub drain_patience_ms: u64,
     /// How long the last report is offered to livekit-server; after that a dispatcher delivers it.
     pub report_patience_ms: u64,
+    /// Of outputs that end in a store.
+    pub upload: UploadSettings,
 }
 
 impl Default for Settings {
@@ -60,6 +63,7 @@ impl Default for Settings {
             start_timeout_ms: 0,
             drain_patience_ms: 30_000,
             report_patience_ms: 30_000,
+            upload: UploadSettings::default(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One egress, then exit. The route: what is asked (`ticket`, or `oneshot` without a dispatcher), who may interrupt it
 //! (`control`), its life (`session`, which starts the media process and obeys the pure machine), what its files mean
-//! (`sink`), and what the outside hears of it (`report`).
+//! (`sink`), how they get into their stores (`upload`; of a dead run: `salvage`), and what the outside hears of it (`report`).
 
 pub mod config;
 pub mod ticket;
@@ -8,6 +8,8 @@ pub mod oneshot;
 pub mod control;
 pub mod session;
 pub mod sink;
+pub mod upload;
+pub mod salvage;
 pub mod report;
 pub mod life;
 pub mod route;

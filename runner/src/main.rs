@@ -1,6 +1,7 @@
 use std::io::{Write, stdin, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
@@ -10,9 +11,10 @@ use spillway_protocol::Secret;
 use spillway_protocol::livekit::EgressStatus;
 use spillway_runner::config::Settings;
 use spillway_runner::oneshot::{self, Access};
-use spillway_runner::route;
+use spillway_runner::route::{self, Errand};
 use spillway_runner::session::media;
 use spillway_runner::ticket::{self, Names};
+use spillway_runner::upload::stores;
 use tracing::error;
 
 /// Records one egress of a LiveKit room, then exits.
@@ -25,6 +27,9 @@ struct Arguments {
     /// JSON or YAML with one of room_composite, participant, track_composite, track; "-" reads standard input.
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
+    /// Finishes the uploads of a recording whose task died; started by a dispatcher.
+    #[arg(long, conflicts_with = "request")]
+    salvage: bool,
     /// livekit-server, e.g. ws://localhost:7880.
     #[arg(long, env = "LIVEKIT_URL", value_name = "URL")]
     ws_url: Option<String>,
@@ -57,7 +62,7 @@ fn main() -> ExitCode {
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let outcome = match &arguments.request {
         Some(_) => alone(arguments),
-        None => serve(),
+        None => serve(if arguments.salvage { Errand::Salvage } else { Errand::Record }),
     };
     outcome.unwrap_or_else(|failed| {
         telemetry::init("info", telemetry::Form::Text);
@@ -75,12 +80,12 @@ fn form(json: bool) -> telemetry::Form {
     if json { telemetry::Form::Json } else { telemetry::Form::Text }
 }
 
-fn serve() -> anyhow::Result<ExitCode> {
+fn serve(errand: Errand) -> anyhow::Result<ExitCode> {
     let names = Names::from_env(|name| std::env::var(name).ok())?;
     let (handover, key) = ticket::handover(stdin().lock())?;
     let level = if handover.log.level.is_empty() { "info" } else { &handover.log.level };
     telemetry::init(level, form(handover.log.json));
-    runtime()?.block_on(route::serve(names, &handover.redis, key))?;
+    runtime()?.block_on(route::serve(names, &handover.redis, key, errand))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -102,7 +107,7 @@ fn alone(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let file = arguments.request.context("no request")?;
     let shot = oneshot::prepare(oneshot::read(&file)?, &access, limits)?;
     let program = arguments.media.map_or_else(media::program, Ok)?;
-    let info = runtime()?.block_on(route::alone(shot, &settings, program))?;
+    let info = runtime()?.block_on(route::alone(shot, &settings, program, Arc::new(stores::Real::default())))?;
     let mut line = serde_json::to_string_pretty(&info).context("write the EgressInfo")?;
     line.push('\n');
     stdout().write_all(line.as_bytes()).context("write the EgressInfo")?;

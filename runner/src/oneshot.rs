@@ -6,7 +6,7 @@ use std::time::Duration;
 use livekit_token::{AccessToken, AccessTokenError, VideoGrants};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use spillway_plan::{Defaults, EgressPlan, Limits, PlanError};
+use spillway_plan::{Defaults, Destinations, EgressPlan, Limits, PlanError, StorageConfig};
 use spillway_protocol::Secret;
 use spillway_protocol::rpc::StartEgressRequest;
 use spillway_protocol::rpc::start_egress_request::Request;
@@ -57,6 +57,8 @@ pub struct Access {
 pub struct OneShot {
     pub start: StartEgressRequest,
     pub plan: EgressPlan,
+    /// By output.
+    pub destinations: Vec<Destinations>,
     pub ws_url: String,
     pub token: Secret,
 }
@@ -88,10 +90,17 @@ pub fn prepare(request: Value, access: &Access, limits: Limits) -> Result<OneSho
         return Err(OneShotError::NoKeys);
     }
     let plan = spillway_plan::plan(&start, &defaults)?;
+    let destinations = spillway_plan::destinations(&start, &StorageConfig::default())?;
     if let (true, Some((key, secret))) = (start.token.is_empty(), keys) {
         start.token = room_token(key, secret, &plan).map_err(OneShotError::Token)?;
     }
-    Ok(OneShot { ws_url: start.ws_url.clone(), token: Secret::new(std::mem::take(&mut start.token)), plan, start })
+    Ok(OneShot {
+        ws_url: start.ws_url.clone(),
+        token: Secret::new(std::mem::take(&mut start.token)),
+        plan,
+        destinations,
+        start,
+    })
 }
 
 /// As livekit/egress joins: hidden, as a recorder, under the egress id (UpdateLayout finds it by that).

@@ -1,17 +1,21 @@
 //! The two ways through the runner: for a dispatcher, and alone.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use spillway_bus::{Bus, Heartbeats, IoClient, RedisConfig, Registry, Ticket, TicketKey, Tickets};
-use spillway_plan::EgressPlan;
+use spillway_bus::{
+    Bus, ClaimToken, Heartbeats, IoClient, RedisConfig, Registry, Ticket, TicketKey, Tickets, UploadStates,
+};
+use spillway_plan::{Destinations, EgressPlan};
 use spillway_process::retry::Schedule;
 use spillway_process::stop::{Signal, Signals};
 use spillway_protocol::Code;
 use spillway_protocol::ledger::{Fact, Ledger, Outcome};
 use spillway_protocol::livekit::EgressInfo;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tracing::{Instrument, info, info_span, warn};
 
 use crate::clock;
@@ -20,13 +24,18 @@ use crate::control::Control;
 use crate::life::Life;
 use crate::oneshot::OneShot;
 use crate::report::{Delivered, Desk, Reporter};
+use crate::salvage::{Salvage, salvage};
 use crate::session::machine::{Asker, Event};
-use crate::session::{Ended, Job, drive, media};
+use crate::session::{self, Ended, Job, drive, media};
 use crate::ticket::{self, Names};
+use crate::upload::Storing;
+use crate::upload::checkpoint::{Keeper, Saved};
+use crate::upload::stores::{self, Stores};
 
 /// Stops and news for the session; a handful at most.
 const INBOX: usize = 16;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
+const TIDY_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How it went for whoever started us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,16 +46,25 @@ pub enum Done {
     NotOurs,
 }
 
+/// What a dispatcher has started us for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errand {
+    Record,
+    /// To finish the uploads of a task that died.
+    Salvage,
+}
+
 /// One egress of a dispatcher.
-pub async fn serve(names: Names, redis: &RedisConfig, key: TicketKey) -> anyhow::Result<Done> {
+pub async fn serve(names: Names, redis: &RedisConfig, key: TicketKey, errand: Errand) -> anyhow::Result<Done> {
     let span = info_span!("egress", egress_id = %names.egress_id);
     async {
         let bus = connect(redis).await.context("connect to redis")?;
-        let Some(ticket) = ticket::take(&Tickets::new(&bus, key), &names).await.context("take the ticket")? else {
+        let tickets = Tickets::new(&bus, key);
+        let Some(ticket) = ticket::take(&tickets, &names, errand).await.context("take the ticket")? else {
             info!("no ticket for us");
             return Ok(Done::NotOurs);
         };
-        serve_ticket(&bus, names, ticket).await
+        serve_ticket(&bus, &tickets, names, ticket, errand, Arc::new(stores::Real::default())).await
     }
     .instrument(span)
     .await
@@ -68,7 +86,14 @@ async fn connect(redis: &RedisConfig) -> Result<Bus, spillway_bus::BusError> {
 }
 
 /// The order of `spec/psrpc.md` 5.3: reachable first, then the owner, only then the room.
-pub async fn serve_ticket(bus: &Bus, names: Names, ticket: Ticket) -> anyhow::Result<Done> {
+pub async fn serve_ticket(
+    bus: &Bus,
+    tickets: &Tickets,
+    names: Names,
+    ticket: Ticket,
+    errand: Errand,
+    stores: Arc<dyn Stores>,
+) -> anyhow::Result<Done> {
     let signals = Signals::listen().context("listen for signals")?;
     let registry = Registry::new(bus);
     let Some(before) = registry.get(&names.egress_id).await.context("read the record")? else {
@@ -97,6 +122,9 @@ pub async fn serve_ticket(bus: &Bus, names: Names, ticket: Ticket) -> anyhow::Re
     };
 
     let settings = settings_of(&ticket);
+    let states = UploadStates::new(bus);
+    let (keeper, keeping) = Keeper::on(states.clone(), names.egress_id.clone(), names.attempt);
+    let (spare, lost) = (record.spare.clone(), record.lost.clone());
     let desk = Desk {
         registry,
         io,
@@ -108,13 +136,24 @@ pub async fn serve_ticket(bus: &Bus, names: Names, ticket: Ticket) -> anyhow::Re
     };
     // Subscribed before anything can be told.
     let reports = reporter.reports();
+    let news = inbox.clone();
     let session = async {
-        match job_of(&ticket, &settings) {
-            Ok(job) => drive(job, &reporter, events).await,
-            Err(error) => {
-                reporter.tell(Fact::Over(Outcome::Failed { code: Code::Internal, words: format!("{error:#}") }));
-                Ended::Told
-            }
+        let destinations = match destinations_of(&ticket) {
+            Ok(destinations) => destinations,
+            Err(error) => return fail(&reporter, &error),
+        };
+        if errand == Errand::Salvage {
+            let saved = take_over(&states, &names).await;
+            let job = Salvage { saved, destinations, stores, settings: settings.upload.clone(), lost };
+            return tokio::select! {
+                () = salvage(job, &reporter) => Ended::Told,
+                () = session::disowned(events) => Ended::Disowned,
+            };
+        }
+        let storing = Storing { destinations, stores, keeper, settings: settings.upload.clone() };
+        match job_of(&ticket, &settings, storing) {
+            Ok(job) => drive(job, &reporter, events, news).await,
+            Err(error) => fail(&reporter, &error),
         }
     };
     let recorded = async {
@@ -137,10 +176,56 @@ pub async fn serve_ticket(bus: &Bus, names: Names, ticket: Ticket) -> anyhow::Re
         delivered = recorded => delivered,
         () = life.run(&reporter, inbox.clone()) => Delivered::Left,
         () = obey_signals(signals, inbox) => Delivered::Left,
+        () = beside(keeping) => Delivered::Left,
     };
+    if delivered != Delivered::NotOurs {
+        tidy(&states, tickets, &names, &spare).await;
+    }
     control.close().await;
     info!(?delivered, "done");
     Ok(Done::Served(delivered))
+}
+
+/// Until it is dropped, even when its own work is over.
+async fn beside(work: impl Future<Output = ()>) {
+    work.await;
+    std::future::pending().await
+}
+
+fn fail(reporter: &Reporter, error: &anyhow::Error) -> Ended {
+    reporter.tell(Fact::Over(Outcome::Failed { code: Code::Internal, words: format!("{error:#}") }));
+    Ended::Told
+}
+
+/// What the dead run has kept; from here on it can keep nothing more.
+async fn take_over(states: &UploadStates, names: &Names) -> Option<Saved> {
+    let found = ticket::patiently(|| states.get(&names.egress_id)).await;
+    let (_, text) = found
+        .inspect_err(|error| warn!(error = %spillway_process::chain(error), "state of the uploads not read"))
+        .ok()??;
+    if let Err(error) = ticket::patiently(|| states.put(&names.egress_id, names.attempt, &text)).await {
+        warn!(error = %spillway_process::chain(&error), "state of the uploads not taken over");
+    }
+    serde_json::from_slice(&text).inspect_err(|error| warn!(%error, "state of the uploads not understood")).ok()
+}
+
+/// The egress is over and said to be: nothing is left for others. All of it goes by itself in time.
+async fn tidy(states: &UploadStates, tickets: &Tickets, names: &Names, spare: &str) {
+    let removed = timeout(TIDY_PATIENCE, async {
+        states.close(&names.egress_id, names.attempt).await?;
+        if !spare.is_empty() {
+            tickets.withdraw(&names.egress_id, &ClaimToken::from_text(spare)).await?;
+        }
+        Ok::<_, spillway_bus::BusError>(())
+    });
+    if let Ok(Err(error)) = removed.await {
+        warn!(error = %spillway_process::chain(&error), "state of the uploads not removed");
+    }
+}
+
+fn destinations_of(ticket: &Ticket) -> anyhow::Result<Vec<Destinations>> {
+    let Some(text) = &ticket.destinations else { return Ok(vec![]) };
+    serde_json::from_str(text.reveal()).context("read the destinations in the ticket")
 }
 
 /// What a dispatcher of another version sends is no reason to lose a recording.
@@ -154,7 +239,7 @@ fn settings_of(ticket: &Ticket) -> Settings {
     })
 }
 
-fn job_of(ticket: &Ticket, settings: &Settings) -> anyhow::Result<Job> {
+fn job_of(ticket: &Ticket, settings: &Settings, storing: Storing) -> anyhow::Result<Job> {
     let plan: EgressPlan = serde_json::from_str(ticket.plan_json.reveal()).context("read the plan in the ticket")?;
     Ok(Job {
         ws_url: ticket.ws_url.clone(),
@@ -163,6 +248,7 @@ fn job_of(ticket: &Ticket, settings: &Settings) -> anyhow::Result<Job> {
         program: settings.media_program.clone().map_or_else(media::program, Ok)?,
         root: settings.root().context("find the working directory")?,
         rules: settings.rules(&plan.limits),
+        storing,
         plan,
     })
 }
@@ -182,7 +268,12 @@ async fn obey_signals(mut signals: Signals, inbox: mpsc::Sender<Event>) {
 }
 
 /// One recording without a dispatcher; what became of it.
-pub async fn alone(shot: OneShot, settings: &Settings, program: PathBuf) -> anyhow::Result<EgressInfo> {
+pub async fn alone(
+    shot: OneShot,
+    settings: &Settings,
+    program: PathBuf,
+    stores: Arc<dyn Stores>,
+) -> anyhow::Result<EgressInfo> {
     let signals = Signals::listen().context("listen for signals")?;
     let span = info_span!("egress", egress_id = %shot.plan.egress_id, room = %shot.plan.room_name);
     let reporter = Reporter::new(Ledger::accept(&shot.start, clock::unix_ns()), Duration::from_secs(5));
@@ -195,10 +286,17 @@ pub async fn alone(shot: OneShot, settings: &Settings, program: PathBuf) -> anyh
         ws_url: shot.ws_url,
         token: shot.token,
         program,
+        storing: Storing {
+            destinations: shot.destinations,
+            stores,
+            keeper: Keeper::nowhere(),
+            settings: settings.upload.clone(),
+        },
     };
+    let news = inbox.clone();
     async {
         tokio::select! {
-            _ = drive(job, &reporter, events) => {}
+            _ = drive(job, &reporter, events, news) => {}
             () = obey_signals(signals, inbox) => {}
         }
     }

@@ -7,6 +7,7 @@ use spillway_bus::{BusError, ClaimToken, Decision, Phase, Record, Registry, Tick
 use spillway_protocol::EgressId;
 
 use crate::config::Handover;
+use crate::route::Errand;
 
 /// The handover holds a key and how to reach Redis; certificates may be part of that.
 const LONGEST_HANDOVER: u64 = 1 << 20;
@@ -58,9 +59,10 @@ pub fn handover(input: impl BufRead) -> Result<(Handover, TicketKey), TicketErro
 }
 
 /// The ticket, once. `None`: somebody else has it, or it is too old.
-pub async fn take(tickets: &Tickets, names: &Names) -> Result<Option<Ticket>, BusError> {
+pub async fn take(tickets: &Tickets, names: &Names, errand: Errand) -> Result<Option<Ticket>, BusError> {
     let ticket = patiently(|| tickets.take(&names.egress_id, &names.claim)).await?;
-    Ok(ticket.filter(|ticket| ticket.attempt == names.attempt))
+    // A spare ticket was laid down before it was known which attempt would need it.
+    Ok(ticket.filter(|ticket| errand == Errand::Salvage || ticket.attempt == names.attempt))
 }
 
 /// From here on stops are ours. `None`: it was stopped, replaced or settled meanwhile; then nothing may be said about it.
@@ -83,7 +85,7 @@ pub async fn own(registry: &Registry, names: &Names) -> Result<Option<Record>, B
 }
 
 /// Redis may be restarting while we start.
-async fn patiently<T, F>(mut act: impl FnMut() -> F) -> Result<T, BusError>
+pub(crate) async fn patiently<T, F>(mut act: impl FnMut() -> F) -> Result<T, BusError>
 where
     F: Future<Output = Result<T, BusError>>,
 {

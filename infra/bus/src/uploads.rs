@@ -11,6 +11,8 @@ use crate::{Bus, BusError, Heard};
 /// Stores keep the parts of an unfinished upload for about as long.
 const LASTS: Duration = Duration::from_secs(7 * 24 * 3600);
 
+const REMEMBERED: Duration = Duration::from_secs(3600);
+
 #[derive(Clone)]
 pub struct UploadStates {
     bus: Bus,
@@ -33,13 +35,16 @@ impl UploadStates {
 
     /// The last one, and whose it is.
     pub async fn get(&self, id: &EgressId) -> Result<Option<(u32, Bytes)>, BusError> {
-        let found = self.bus.wire.read(&key(id)).await?;
+        let found = self.bus.wire.read(&key(id)).await?.filter(|kept| !kept.value.is_empty());
         Ok(found.map(|kept| (u32::try_from(kept.version).unwrap_or(u32::MAX), kept.value)))
     }
 
-    /// Nothing is left to complete.
-    pub async fn remove(&self, id: &EgressId) -> Result<(), BusError> {
-        self.bus.wire.remove(&key(id)).await
+    /// Nothing is left to complete. Its place stays taken for a while, so that an earlier attempt that was only away
+    /// cannot fill it again.
+    pub async fn close(&self, id: &EgressId, attempt: u32) -> Result<(), BusError> {
+        let version = u64::from(attempt);
+        let value = Versioned { version, value: b"", ttl: Some(REMEMBERED) };
+        self.bus.wire.swap(&key(id), Guard::NotAbove(version), value).await.map(|_| ())
     }
 }
 

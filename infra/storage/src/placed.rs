@@ -77,6 +77,10 @@ impl Storage for Placed {
         self.inner.put_part(upload, number, generation, bytes).await
     }
 
+    fn foresee(&self, number: u32, generation: u32, bytes: &Bytes) -> Option<PartTag> {
+        self.inner.foresee(number, generation, bytes)
+    }
+
     async fn complete(&self, upload: &Upload, parts: &[Part], meta: &Meta) -> Result<Stored, StorageError> {
         let stored = self.inner.complete(upload, parts, meta).await?;
         Ok(self.located(&upload.key, stored).await)

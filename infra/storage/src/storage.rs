@@ -41,6 +41,11 @@ pub trait Storage: Send + Sync + fmt::Debug {
         bytes: Bytes,
     ) -> Result<PartTag, StorageError>;
 
+    /// What `put_part` answers if the bytes arrive, where that can be known before. A salvage run may have to guess it.
+    fn foresee(&self, _number: u32, _generation: u32, _bytes: &Bytes) -> Option<PartTag> {
+        None
+    }
+
     /// Makes the object of `parts`: numbers ascending from 1 without a gap, none of them empty. The object is then known
     /// to be as long as the parts. Repeated after its answer was lost it succeeds again, if the object is made of these parts.
     async fn complete(&self, upload: &Upload, parts: &[Part], meta: &Meta) -> Result<Stored, StorageError>;

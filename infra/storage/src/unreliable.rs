@@ -166,6 +166,10 @@ impl Storage for Unreliable {
         self.call("put part", self.inner.put_part(upload, number, generation, bytes)).await
     }
 
+    fn foresee(&self, number: u32, generation: u32, bytes: &Bytes) -> Option<PartTag> {
+        self.inner.foresee(number, generation, bytes)
+    }
+
     async fn complete(&self, upload: &Upload, parts: &[Part], meta: &Meta) -> Result<Stored, StorageError> {
         self.call("complete", self.inner.complete(upload, parts, meta)).await
     }

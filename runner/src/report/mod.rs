@@ -17,6 +17,7 @@ pub use desk::{Delivered, Desk};
 
 use crate::clock;
 use crate::sink::Files;
+use crate::upload::Progress;
 
 /// The egress as it should be known outside.
 #[derive(Clone, Debug)]
@@ -50,10 +51,10 @@ pub struct Reporter {
     ledger: Mutex<Ledger>,
     reports: watch::Sender<Report>,
     beat: watch::Sender<Beat>,
-    progress: Mutex<Progress>,
+    progress: Mutex<Said>,
 }
 
-struct Progress {
+struct Said {
     every: Duration,
     said_at: Instant,
 }
@@ -66,7 +67,7 @@ impl Reporter {
             ledger: Mutex::new(ledger),
             reports: watch::Sender::new(report),
             beat: watch::Sender::new(Beat::default()),
-            progress: Mutex::new(Progress { every, said_at: Instant::now() }),
+            progress: Mutex::new(Said { every, said_at: Instant::now() }),
         }
     }
 
@@ -78,15 +79,28 @@ impl Reporter {
         }
     }
 
-    pub fn progress(&self, media_ns: u64, lag_ms: u64, files: &Files) {
-        let files: BTreeMap<String, u64> =
-            files.sizes().map(|(place, bytes)| (place.location.display().to_string(), bytes)).collect();
+    pub fn progress(&self, media_ns: u64, lag_ms: u64, files: &Files, uploads: Vec<(String, Progress)>) {
+        let files: BTreeMap<String, u64> = files.sizes().map(|(place, bytes)| (place.shown.clone(), bytes)).collect();
         let bytes: u64 = files.values().sum();
-        self.beat.send_replace(Beat { media_ns, lag_ms, files, ..Beat::default() });
+        let mut extra = BTreeMap::new();
+        let stored: u64 = uploads.iter().map(|(_, upload)| upload.stored).sum();
+        let behind_ms = uploads.iter().map(|(_, upload)| upload.behind_ms).max();
+        if let Some(behind_ms) = behind_ms {
+            extra.insert("stored_bytes".to_owned(), stored.into());
+            extra.insert("upload_behind_ms".to_owned(), behind_ms.into());
+        }
+        if let Some((_, upload)) = uploads.iter().find(|(_, upload)| !upload.trouble.is_empty()) {
+            extra.insert("upload_trouble".to_owned(), upload.trouble.clone().into());
+        }
+        self.beat.send_replace(Beat { media_ns, lag_ms, files, extra, ..Beat::default() });
         let mut progress = lock(&self.progress);
         if media_ns > 0 && progress.said_at.elapsed() >= progress.every {
             progress.said_at = Instant::now();
-            info!(seconds = media_ns / 1_000_000_000, lag_ms, bytes, "recording");
+            let seconds = media_ns / 1_000_000_000;
+            match behind_ms {
+                Some(behind_ms) => info!(seconds, lag_ms, bytes, stored, behind_ms, "recording"),
+                None => info!(seconds, lag_ms, bytes, "recording"),
+            }
         }
     }
 

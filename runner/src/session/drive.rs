@@ -1,4 +1,4 @@
-//! Obeys the machine: starts the media process, carries words and facts, settles what is on the disk.
+//! Obeys the machine: starts the media process, carries words and facts, settles what is on the disk and in the stores.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -10,17 +10,22 @@ use spillway_protocol::ledger::{EndReason as Why, Fact, Outcome};
 use spillway_spool::{EndReason, Happening, MediaSettings, Order, StartOrder, TrackFacts};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::machine::{Effect, Event, Rules, Session};
 use super::media::{MediaProcess, Next};
+use super::settle::{Settled, settle_files};
 use crate::clock;
 use crate::report::Reporter;
-use crate::sink::{self, Files, Place, PlaceError};
+use crate::sink::{Files, Place, PlaceError};
+use crate::upload::{Storing, Uploads};
 
 const TICK: Duration = Duration::from_millis(250);
 /// A media process that has said its last word, or was told to stop, leaves by itself within this.
 const LEAVING: Duration = Duration::from_secs(2);
+/// A stop waits no longer for a trial of the stores.
+const TRIAL: Duration = Duration::from_secs(1);
 
 /// Everything one recording needs.
 #[derive(Clone, Debug)]
@@ -33,6 +38,7 @@ pub struct Job {
     /// Absolute; relative names lie below it.
     pub root: PathBuf,
     pub rules: Rules,
+    pub storing: Storing,
 }
 
 /// How it went.
@@ -44,8 +50,14 @@ pub enum Ended {
     Disowned,
 }
 
-/// Records until the end. `inbox` brings what others want: stops, and the news that the egress is not ours any more.
-pub async fn drive(job: Job, reporter: &Reporter, mut inbox: mpsc::Receiver<Event>) -> Ended {
+/// Records until the end. `inbox` brings what others want: stops, and the news that the egress is not ours any more;
+/// `news` is its other end.
+pub async fn drive(
+    job: Job,
+    reporter: &Reporter,
+    mut inbox: mpsc::Receiver<Event>,
+    news: mpsc::Sender<Event>,
+) -> Ended {
     let mut media = match MediaProcess::start(&job.program) {
         Ok(media) => media,
         Err(error) => {
@@ -55,23 +67,20 @@ pub async fn drive(job: Job, reporter: &Reporter, mut inbox: mpsc::Receiver<Even
             return Ended::Told;
         }
     };
-    let start = StartOrder {
-        plan: job.plan.clone(),
-        ws_url: job.ws_url.clone(),
-        token: job.token.reveal().clone(),
-        settings: job.media.clone(),
-    };
-    media.order(&Order::Start(Box::new(start))).await;
-
+    let (plan, storing) = (job.plan.clone(), job.storing.clone());
+    // The media process gets ready meanwhile, but joins no room before it is known that we may write.
+    let mut opening = std::pin::pin!(Uploads::open(&plan, storing, clock::local(), news));
     let mut driver = Driver {
         session: Session::new(job.rules.clone(), Instant::now()),
         job,
         reporter,
         files: Files::default(),
+        uploads: None,
         last_word: false,
     };
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut refused = false;
     let outcome = loop {
         let event = tokio::select! {
             biased;
@@ -80,7 +89,17 @@ pub async fn drive(job: Job, reporter: &Reporter, mut inbox: mpsc::Receiver<Even
                 Next::Said(happening) => Event::Said(happening),
                 Next::Gone(words) => Event::Gone(words),
             },
-            _ = ticks.tick() => Event::Tick,
+            opened = &mut opening, if driver.uploads.is_none() => match opened {
+                Ok(uploads) => {
+                    driver.begin(uploads, &mut media).await;
+                    continue;
+                }
+                Err(words) => {
+                    refused = true;
+                    Event::NoPlace(words)
+                }
+            },
+            _ = ticks.tick(), if driver.uploads.is_some() => Event::Tick,
         };
         match driver.on(event, &mut media).await {
             Onward::Go => {}
@@ -88,7 +107,11 @@ pub async fn drive(job: Job, reporter: &Reporter, mut inbox: mpsc::Receiver<Even
             Onward::Leave => break None,
         }
     };
-    driver.settle(outcome, media).await
+    if outcome.is_some() && driver.uploads.is_none() && !refused {
+        // What the trial has begun is to be taken back.
+        driver.uploads = timeout(TRIAL, opening).await.ok().and_then(Result::ok);
+    }
+    driver.settle(outcome, media, inbox).await
 }
 
 enum Onward {
@@ -102,15 +125,33 @@ struct Driver<'a> {
     job: Job,
     reporter: &'a Reporter,
     files: Files,
+    /// `None`: the stores are still being tried.
+    uploads: Option<Uploads>,
     /// The media process has said `Ended`: its files are closed.
     last_word: bool,
 }
 
 impl Driver<'_> {
+    async fn begin(&mut self, uploads: Uploads, media: &mut MediaProcess) {
+        self.uploads = Some(uploads);
+        // Its patience with the media process begins now.
+        self.session = Session::new(self.job.rules.clone(), Instant::now());
+        let start = StartOrder {
+            plan: self.job.plan.clone(),
+            ws_url: self.job.ws_url.clone(),
+            token: self.job.token.reveal().clone(),
+            settings: self.job.media.clone(),
+        };
+        media.order(&Order::Start(Box::new(start))).await;
+    }
+
     async fn on(&mut self, event: Event, media: &mut MediaProcess) -> Onward {
         let event = match event {
             Event::Said(happening) => {
                 self.files.hear(&happening);
+                if let Some(uploads) = &mut self.uploads {
+                    uploads.heard(&happening);
+                }
                 match self.heard(&happening, media).await {
                     Ok(None) => Event::Said(happening),
                     Ok(Some(instead)) => instead,
@@ -149,7 +190,8 @@ impl Driver<'_> {
                 self.reporter.tell(Fact::Joined { room_id: room_id.clone(), room_name: room_name.clone() });
             }
             Happening::Alive { media_ns, lag_ms, .. } => {
-                self.reporter.progress(*media_ns, *lag_ms, &self.files);
+                let uploads = self.uploads.iter().flat_map(Uploads::progress).collect();
+                self.reporter.progress(*media_ns, *lag_ms, &self.files, uploads);
             }
             Happening::Closed { quality, .. } => {
                 for words in &quality.degraded {
@@ -168,15 +210,29 @@ impl Driver<'_> {
     }
 
     async fn place(&mut self, file: u32, container: Container, facts: &TrackFacts) -> Result<PathBuf, PlaceError> {
-        let output = match self.job.plan.outputs.get(file as usize) {
-            Some(Output::File(output)) => output,
+        let plan = &self.job.plan;
+        let Some(Output::File(output)) = plan.outputs.get(file as usize) else {
+            return Err(PlaceError::NotAsked(file));
+        };
+        let spooled = match &mut self.uploads {
+            Some(uploads) => uploads.opening(plan, file, container, facts, clock::local()).await,
             None => return Err(PlaceError::NotAsked(file)),
         };
-        let place = Place::of(&self.job.plan, output, container, facts, clock::local(), &self.job.root);
-        let prepared = place.clone();
-        // A network disk may take its time; control must not wait for it.
-        let new = spawn_blocking(move || prepared.prepare()).await.unwrap_or(Err(PlaceError::NotAsked(file)))?;
-        info!(file = %place.location.display(), "file opened");
+        let (place, new) = match spooled {
+            Some(place) => (place?, true),
+            None => {
+                let place = Place::of(plan, output, container, facts, clock::local(), &self.job.root);
+                let prepared = place.clone();
+                // A network disk may take its time; control must not wait for it.
+                let new =
+                    spawn_blocking(move || prepared.prepare()).await.unwrap_or(Err(PlaceError::NotAsked(file)))?;
+                info!(file = %place.location.display(), "file opened");
+                if let Some(uploads) = &self.uploads {
+                    uploads.opened_on_disk(file, container, &place);
+                }
+                (place, new)
+            }
+        };
         let path = place.location.clone();
         self.files.opened(file, place, facts.clone(), new);
         if self.files.started() {
@@ -187,9 +243,12 @@ impl Driver<'_> {
 
     /// Files are named from the first media on: an aborted egress has none.
     fn tell_opened(&self) {
-        for (index, recorded) in self.files.all().enumerate() {
-            let Place { filename, location } = recorded.place.clone();
-            self.reporter.tell(Fact::FileOpened { index, filename, location: location.display().to_string() });
+        for (index, (file, recorded)) in self.files.numbered().enumerate() {
+            let Place { filename, shown, .. } = recorded.place.clone();
+            // In a store nobody finds it before it is there.
+            let stored = self.uploads.as_ref().is_some_and(|uploads| uploads.is_stored(file));
+            let location = if stored { String::new() } else { shown };
+            self.reporter.tell(Fact::FileOpened { index, filename, location });
         }
     }
 
@@ -200,17 +259,28 @@ impl Driver<'_> {
         self.reporter.tell(fact);
     }
 
-    async fn settle(mut self, outcome: Option<Outcome>, mut media: MediaProcess) -> Ended {
+    async fn settle(
+        mut self,
+        outcome: Option<Outcome>,
+        mut media: MediaProcess,
+        inbox: mpsc::Receiver<Event>,
+    ) -> Ended {
         // Whoever has not said its last word may still be writing.
         let written_to = !self.last_word && !matches!(outcome, Some(Outcome::Aborted { .. }));
         if written_to {
             media.end(Duration::ZERO, Duration::from_millis(300)).await;
         }
         let ended = match outcome {
+            // What was begun is for whoever has it now.
             None => Ended::Disowned,
             Some(outcome) => {
-                self.tell_results(outcome).await;
-                Ended::Told
+                let settling = Settled { plan: &self.job.plan, root: &self.job.root, reporter: self.reporter };
+                let files = std::mem::take(&mut self.files);
+                let uploads = self.uploads.take();
+                tokio::select! {
+                    () = settle_files(settling, files, uploads, outcome) => Ended::Told,
+                    () = disowned(inbox) => Ended::Disowned,
+                }
             }
         };
         if !written_to {
@@ -218,47 +288,15 @@ impl Driver<'_> {
         }
         ended
     }
+}
 
-    async fn tell_results(&mut self, outcome: Outcome) {
-        let mut files = std::mem::take(&mut self.files);
-        let (plan, root) = (self.job.plan.clone(), self.job.root.clone());
-        let wanted = matches!(outcome, Outcome::Complete | Outcome::LimitReached);
-        let settled = spawn_blocking(move || {
-            let results = files.settle();
-            let manifest = if wanted { sink::write_manifest(&plan, &files, &results, &root) } else { Ok(None) };
-            (files, results, manifest)
-        });
-        let (files, results, manifest) = match settled.await {
-            Ok(settled) => settled,
-            Err(error) => {
-                warn!(%error, "files not settled");
-                (Files::default(), vec![], Ok(None))
-            }
-        };
-        for file in results {
-            info!(
-                file = file.location,
-                bytes = file.bytes,
-                seconds = (file.ended_at - file.started_at) / 1_000_000_000,
-                "file kept"
-            );
-            self.reporter.tell(Fact::FileStored {
-                index: file.index,
-                size: file.bytes,
-                started_at: file.started_at,
-                ended_at: file.ended_at,
-                location: file.location,
-            });
+/// Uploading the last of it may take long; whoever speaks to us meanwhile is heard.
+pub async fn disowned(mut inbox: mpsc::Receiver<Event>) {
+    loop {
+        match inbox.recv().await {
+            Some(Event::Disowned) => return,
+            Some(_) => {}
+            None => std::future::pending().await,
         }
-        match manifest {
-            Ok(Some(location)) => self.reporter.tell(Fact::ManifestStored { location }),
-            Ok(None) => {}
-            // The recording itself is whole.
-            Err(error) => warn!(%error, "manifest not written"),
-        }
-        for words in files.degraded() {
-            self.reporter.tell(Fact::Noted(words));
-        }
-        self.reporter.tell(Fact::Over(outcome));
     }
 }

@@ -42,6 +42,8 @@ pub enum Event {
     OtherRoom,
     /// A file cannot be written where the request wants it.
     NoPlace(String),
+    /// What waits to be uploaded has no room any more.
+    Full(String),
     /// Somebody else writes about this egress now.
     Disowned,
     Tick,
@@ -79,11 +81,13 @@ pub struct Session {
     since: Instant,
     heard_at: Instant,
     ticked_at: Instant,
+    /// Why a recording that ends well has failed all the same.
+    full: Option<String>,
 }
 
 impl Session {
     pub fn new(rules: Rules, now: Instant) -> Self {
-        Self { rules, phase: Phase::Joining, since: now, heard_at: now, ticked_at: now }
+        Self { rules, phase: Phase::Joining, since: now, heard_at: now, ticked_at: now, full: None }
     }
 
     pub fn is_over(&self) -> bool {
@@ -103,6 +107,11 @@ impl Session {
             Event::StopAsked(Asker::Signal) => self.stop(Why::Killed, now),
             Event::Gone(words) => self.fail(Code::Internal, words),
             Event::NoPlace(words) => self.fail(Code::InvalidArgument, words),
+            Event::Full(words) if self.phase == Phase::Recording => {
+                self.full = Some(words);
+                self.stop(Why::Failure, now)
+            }
+            Event::Full(_) => vec![],
             Event::OtherRoom if self.phase == Phase::Joining => {
                 let mut effects = vec![Effect::Tell(Fact::Noted(OTHER_ROOM.to_owned()))];
                 effects.extend(self.stop(Why::SourceClosed, now));
@@ -242,6 +251,10 @@ impl Session {
 
     fn finish(&mut self, mut effects: Vec<Effect>, outcome: Outcome) -> Vec<Effect> {
         self.phase = Phase::Over;
+        let outcome = match (self.full.take(), outcome) {
+            (Some(words), Outcome::Complete) => Outcome::Failed { code: Code::ResourceExhausted, words },
+            (_, outcome) => outcome,
+        };
         effects.push(Effect::Finish(outcome));
         effects
     }
@@ -314,6 +327,17 @@ mod tests {
         assert_eq!(session.on(Event::StopAsked(Asker::Api), now), []);
         assert_eq!(session.on(ended(EndReason::Stopped), now), [Effect::Finish(Outcome::Complete)]);
         assert_eq!(session.on(Event::Gone("late".to_owned()), now), []);
+    }
+
+    #[test]
+    fn a_full_spool_ends_the_recording_cleanly_with_its_reason() {
+        let now = Instant::now();
+        let mut session = recording(now);
+        let effects = session.on(Event::Full("no room".to_owned()), now);
+        assert_eq!(effects, [Effect::OrderStop, Effect::Tell(Fact::Ending(Why::Failure))]);
+        assert_eq!(session.on(Event::Full("no room".to_owned()), now), []);
+        let failed = Outcome::Failed { code: Code::ResourceExhausted, words: "no room".to_owned() };
+        assert_eq!(session.on(ended(EndReason::Stopped), now), [Effect::Finish(failed)]);
     }
 
     #[test]

@@ -3,5 +3,6 @@
 pub mod machine;
 pub mod media;
 mod drive;
+mod settle;
 
-pub use drive::{Ended, Job, drive};
+pub use drive::{Ended, Job, disowned, drive};

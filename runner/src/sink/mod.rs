@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use chrono::NaiveDateTime;
@@ -25,8 +26,10 @@ pub enum PlaceError {
 pub struct Place {
     /// As users see it: variables filled in, relative if they asked for a relative one.
     pub filename: String,
-    /// Absolute.
+    /// Absolute: where it is written.
     pub location: PathBuf,
+    /// Where people find it in the end.
+    pub shown: String,
 }
 
 impl Place {
@@ -51,7 +54,8 @@ impl Place {
             }
         }
         let filename = name::resolve(output, container, &facts, now);
-        Self { location: root.join(&filename), filename }
+        let location = root.join(&filename);
+        Self { shown: location.display().to_string(), location, filename }
     }
 
     /// Makes the folders and the file. A file that was there keeps its bytes until the first new ones come. True: it
@@ -68,6 +72,17 @@ impl Place {
             }
             Err(error) => Err(refused(error)),
         }
+    }
+
+    /// For the spool: an empty file that only this user can read.
+    pub fn prepare_private(&self) -> Result<(), PlaceError> {
+        if let Some(folder) = self.location.parent() {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(|source| PlaceError::Folder { path: folder.to_owned(), source })?;
+        }
+        let refused = |source| PlaceError::File { path: self.location.clone(), source };
+        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&self.location);
+        file.map(|_| ()).map_err(refused)
     }
 }
 
@@ -87,6 +102,8 @@ pub struct Recorded {
 /// What users are told about a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileResult {
+    /// Number of the output.
+    pub file: u32,
     pub index: usize,
     pub filename: String,
     pub location: String,
@@ -142,6 +159,11 @@ impl Files {
         self.files.iter().map(|(_, recorded)| recorded)
     }
 
+    /// With the number of the output.
+    pub fn numbered(&self) -> impl Iterator<Item = (u32, &Recorded)> {
+        self.files.iter().map(|(file, recorded)| (*file, recorded))
+    }
+
     /// Number, place and size so far of each, for heartbeats.
     pub fn sizes(&self) -> impl Iterator<Item = (&Place, u64)> {
         self.all().map(|recorded| (&recorded.place, recorded.bytes))
@@ -155,7 +177,7 @@ impl Files {
             let useless = started_at.is_none() && recorded.closed.is_none() && recorded.new;
             !(useless && fs::remove_file(&recorded.place.location).is_ok())
         });
-        let result = |(index, (_, recorded)): (usize, &(u32, Recorded))| {
+        let result = |(index, (file, recorded)): (usize, &(u32, Recorded))| {
             let (started_at, ended_at) = match recorded.closed {
                 Some(times) => times,
                 None => {
@@ -165,9 +187,10 @@ impl Files {
             };
             let on_disk = fs::metadata(&recorded.place.location).map(|metadata| metadata.len());
             Some(FileResult {
+                file: *file,
                 index,
                 filename: recorded.place.filename.clone(),
-                location: recorded.place.location.display().to_string(),
+                location: recorded.place.shown.clone(),
                 bytes: on_disk.unwrap_or(recorded.bytes),
                 started_at,
                 ended_at,
@@ -185,14 +208,14 @@ impl Files {
     }
 }
 
-/// Writes the manifest beside the files that want one; answers where it lies (the first, if there are several).
-pub fn write_manifest(
+/// What is written down beside the files, if somebody wants it: name and content.
+pub fn manifest(
     plan: &EgressPlan,
     files: &Files,
     results: &[FileResult],
-    root: &Path,
-) -> io::Result<Option<String>> {
-    let wanted = plan.outputs.iter().any(|Output::File(file)| file.manifest);
+    wanted_anyway: bool,
+) -> io::Result<Option<(String, String)>> {
+    let wanted = wanted_anyway || plan.outputs.iter().any(|Output::File(file)| file.manifest);
     let (true, Some(first)) = (wanted, results.first()) else {
         return Ok(None);
     };
@@ -216,10 +239,15 @@ pub fn write_manifest(
             .collect(),
         quality: serde_json::to_value(recorded.and_then(|recorded| recorded.quality.as_ref()))?,
     };
-    let path = root.join(manifest::path(&first.filename, &plan.egress_id));
+    Ok(Some((manifest::path(&first.filename, &plan.egress_id), manifest.to_json()?)))
+}
+
+/// On this machine's disk, beside the files; answers where it lies.
+pub fn write_manifest(root: &Path, name: &str, content: &str) -> io::Result<String> {
+    let path = root.join(name);
     // A reader never sees half of it.
     let unfinished = path.with_extension("json.part");
-    File::create(&unfinished)?.write_all(manifest.to_json()?.as_bytes())?;
+    File::create(&unfinished)?.write_all(content.as_bytes())?;
     fs::rename(&unfinished, &path)?;
-    Ok(Some(path.display().to_string()))
+    Ok(path.display().to_string())
 }

@@ -5,6 +5,7 @@
 
 mod alone;
 mod served;
+mod stored;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

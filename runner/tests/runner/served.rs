@@ -5,10 +5,10 @@ use async_trait::async_trait;
 use prost::Message;
 use serde_json::json;
 use spillway_bus::{
-    Bid, Bus, CallOptions, Created, Decision, Handler, Heartbeats, Incoming, Phase, Record, Registry, Routing,
-    RpcClient, RpcServer, Ticket, TicketKey, Tickets,
+    Bid, Bus, CallOptions, ClaimToken, Created, Decision, Handler, Heartbeats, Incoming, Phase, Record, Registry,
+    Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets,
 };
-use spillway_plan::Defaults;
+use spillway_plan::{Defaults, Destinations, Output};
 use spillway_protocol::Secret;
 use spillway_protocol::ledger::Ledger;
 use spillway_protocol::livekit::{
@@ -17,8 +17,9 @@ use spillway_protocol::livekit::{
 use spillway_protocol::rpc::{StartEgressRequest, service, start_egress_request::Request};
 use spillway_protocol::{Code, EgressId, RpcError, livekit};
 use spillway_runner::report::Delivered;
-use spillway_runner::route::{Done, serve_ticket};
+use spillway_runner::route::{Done, Errand, serve_ticket};
 use spillway_runner::ticket::{self, Names};
+use spillway_runner::upload::stores::{self, Stores};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -27,19 +28,23 @@ use crate::scripted_media;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Dispatcher and livekit-server around one runner, on a bus in memory.
-struct Stage {
-    bus: Bus,
-    folder: tempfile::TempDir,
-    id: EgressId,
+pub struct Stage {
+    pub bus: Bus,
+    pub folder: tempfile::TempDir,
+    pub id: EgressId,
     tickets: Tickets,
-    heard: Heard,
+    pub heard: Heard,
     /// livekit-server; `None` while it is away.
     server: Option<RpcServer>,
+    pub stores: Arc<dyn Stores>,
+    /// Where the file goes; `None`: to the disk.
+    pub destinations: Option<Destinations>,
+    pub upload: serde_json::Value,
 }
 
 /// Every UpdateEgress, in the order of arrival.
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<EgressInfo>>>);
+pub struct Heard(Arc<Mutex<Vec<EgressInfo>>>);
 
 #[async_trait]
 impl Handler for Heard {
@@ -73,12 +78,21 @@ fn start_request(script: &str) -> StartEgressRequest {
 }
 
 impl Stage {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let bus = Bus::memory();
         let tickets = Tickets::new(&bus, TicketKey::random());
         let id = EgressId::parse("EG_1").unwrap();
-        let mut stage =
-            Self { bus, folder: tempfile::tempdir().unwrap(), id, tickets, heard: Heard::default(), server: None };
+        let mut stage = Self {
+            bus,
+            folder: tempfile::tempdir().unwrap(),
+            id,
+            tickets,
+            heard: Heard::default(),
+            server: None,
+            stores: Arc::new(stores::Real::default()),
+            destinations: None,
+            upload: json!({}),
+        };
         stage.livekit_is_there().await;
         stage
     }
@@ -89,14 +103,13 @@ impl Stage {
         self.server = Some(server);
     }
 
-    fn registry(&self) -> Registry {
+    pub fn registry(&self) -> Registry {
         Registry::new(&self.bus)
     }
 
     /// What a dispatcher does up to the launch.
     async fn launch(&self, script: &str) -> (Names, Option<Ticket>) {
         let start = start_request(script);
-        let plan = spillway_plan::plan(&start, &Defaults::default()).unwrap();
         let ledger = Ledger::accept(&start, 1);
         let record = Record {
             phase: Phase::Launching,
@@ -106,51 +119,83 @@ impl Stage {
             ..Record::new(self.id.clone(), 1)
         };
         assert_eq!(self.registry().create(&record).await.unwrap(), Created::Yes);
-        let ticket = Ticket {
+        let claim = self.tickets.put(&self.ticket(script), Duration::from_secs(60)).await.unwrap();
+        let names = Names { egress_id: self.id.clone(), attempt: 1, claim };
+        let ticket = ticket::take(&self.tickets, &names, Errand::Record).await.unwrap();
+        (names, ticket)
+    }
+
+    fn ticket(&self, script: &str) -> Ticket {
+        let start = start_request(script);
+        let mut plan = spillway_plan::plan(&start, &Defaults::default()).unwrap();
+        let Output::File(file) = &mut plan.outputs[0];
+        file.stored = self.destinations.is_some();
+        let destinations = self.destinations.as_ref().map(|one| serde_json::to_string(&[one]).unwrap());
+        Ticket {
             egress_id: self.id.clone(),
             attempt: 1,
             request: Secret::new(start.encode_to_vec()),
             plan_json: Secret::new(serde_json::to_string(&plan).unwrap()),
             token: Secret::new(start.token.clone()),
             ws_url: start.ws_url.clone(),
-            destinations: None,
+            destinations: destinations.map(Secret::new),
             runner: json!({
                 "local_root": self.folder.path(),
                 "media_program": scripted_media(),
                 "hang_after_ms": 800,
                 "drain_patience_ms": 500,
                 "report_patience_ms": 1500,
+                "upload": self.upload,
             }),
-        };
-        let claim = self.tickets.put(&ticket, Duration::from_secs(60)).await.unwrap();
-        let names = Names { egress_id: self.id.clone(), attempt: 1, claim };
-        let ticket = ticket::take(&self.tickets, &names).await.unwrap();
-        (names, ticket)
+        }
     }
 
-    async fn run(&self, script: &str) -> JoinHandle<Done> {
+    pub async fn run(&self, script: &str) -> JoinHandle<Done> {
         let (names, ticket) = self.launch(script).await;
-        let bus = self.bus.clone();
-        tokio::spawn(async move { serve_ticket(&bus, names, ticket.unwrap()).await.unwrap() })
+        self.serve(names, ticket.unwrap(), Errand::Record)
     }
 
-    async fn call(&self, method: &'static str) -> Result<EgressInfo, RpcError> {
+    fn serve(&self, names: Names, ticket: Ticket, errand: Errand) -> JoinHandle<Done> {
+        let (bus, tickets, stores) = (self.bus.clone(), self.tickets.clone(), self.stores.clone());
+        tokio::spawn(async move { serve_ticket(&bus, &tickets, names, ticket, errand, stores).await.unwrap() })
+    }
+
+    /// What a dispatcher does when the task is gone.
+    pub async fn salvage(&self, script: &str) -> JoinHandle<Done> {
+        self.registry()
+            .update(&self.id, |record| {
+                record.attempt += 1;
+                record.phase = Phase::Launching;
+                record.lost = "runner was lost".into();
+                Decision::Write
+            })
+            .await
+            .unwrap();
+        let names = Names { egress_id: self.id.clone(), attempt: 2, claim: ClaimToken::from_text("spare") };
+        self.serve(names, self.ticket(script), Errand::Salvage)
+    }
+
+    pub fn last(&self) -> EgressInfo {
+        self.heard.0.lock().unwrap().last().unwrap().clone()
+    }
+
+    pub async fn call(&self, method: &'static str) -> Result<EgressInfo, RpcError> {
         let client = RpcClient::new(&self.bus, service::EGRESS_HANDLER);
         let request = StopEgressRequest { egress_id: self.id.to_string() }.encode_to_vec();
         let answer = client.call(method, self.id.as_str(), request, &CallOptions::queue().timeout(PATIENCE)).await?;
         Ok(EgressInfo::decode(answer).unwrap())
     }
 
-    fn statuses(&self) -> Vec<EgressStatus> {
+    pub fn statuses(&self) -> Vec<EgressStatus> {
         self.heard.0.lock().unwrap().iter().map(EgressInfo::status).collect()
     }
 
-    async fn record(&self) -> Record {
+    pub async fn record(&self) -> Record {
         self.registry().get(&self.id).await.unwrap().unwrap()
     }
 
     /// Waits for a state that livekit-server has heard of.
-    async fn heard(&self, status: EgressStatus) {
+    pub async fn heard(&self, status: EgressStatus) {
         let wait = async {
             while !self.statuses().contains(&status) {
                 sleep(Duration::from_millis(5)).await;
@@ -170,7 +215,7 @@ impl Stage {
     }
 }
 
-async fn done(run: JoinHandle<Done>) -> Done {
+pub async fn done(run: JoinHandle<Done>) -> Done {
     timeout(PATIENCE, run).await.expect("the runner ends").expect("it does not panic")
 }
 
@@ -281,7 +326,7 @@ async fn whoever_was_stopped_or_replaced_before_the_start_says_nothing() {
             })
             .await
             .unwrap();
-        assert_eq!(serve_ticket(&stage.bus, names, ticket.unwrap()).await.unwrap(), Done::NotOurs);
+        assert_eq!(done(stage.serve(names, ticket.unwrap(), Errand::Record)).await, Done::NotOurs);
         assert_eq!(stage.statuses(), []);
         assert!(std::fs::read_dir(stage.folder.path()).unwrap().next().is_none(), "nothing was begun");
     }
@@ -292,7 +337,7 @@ async fn a_ticket_is_taken_once() {
     let stage = Stage::new().await;
     let (names, ticket) = stage.launch("record").await;
     assert!(ticket.is_some());
-    assert!(ticket::take(&stage.tickets, &names).await.unwrap().is_none());
+    assert!(ticket::take(&stage.tickets, &names, Errand::Record).await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]

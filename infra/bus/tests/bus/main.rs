@@ -54,5 +54,5 @@ on_both! {
     keys::fields_of_a_newer_version_stay,
     keys::a_ticket_is_taken_once,
     keys::a_heartbeat_fades_and_an_older_attempt_is_not_heard,
-    keys::the_state_of_uploads_is_the_latest_attempts_until_it_is_removed,
+    keys::the_state_of_uploads_is_the_latest_attempts_until_it_is_closed,
 }

@@ -16,7 +16,8 @@ use crate::pipeline::{PipelineError, make};
 /// GStreamer's muxer of a container, in the form that survives a `kill -9` (`spec/storage.md` 4).
 pub(crate) fn muxer(container: Container) -> Result<gst::Element, PipelineError> {
     match container {
-        Container::Webm => make("webmmux", |m| m),
+        // What a cluster holds is lost with the task: a picture without key frames would keep it open for a minute.
+        Container::Webm => make("webmmux", |m| m.property("max-cluster-duration", 1_000_000_000i64)),
         Container::Ogg => make("oggmux", |m| m),
         Container::Mp3 => make("xingmux", |m| m),
         // Written without GStreamer, see [`Mp4`] and [`Ivf`].

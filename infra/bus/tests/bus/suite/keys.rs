@@ -153,7 +153,7 @@ pub async fn a_heartbeat_fades_and_an_older_attempt_is_not_heard(ground: &impl G
     eventually("the heartbeat fades", async || beats.last(&id).await.unwrap().is_none()).await;
 }
 
-pub async fn the_state_of_uploads_is_the_latest_attempts_until_it_is_removed(ground: &impl Ground) {
+pub async fn the_state_of_uploads_is_the_latest_attempts_until_it_is_closed(ground: &impl Ground) {
     let states = UploadStates::new(&ground.bus().await);
     assert_eq!(states.get(&id("EG_1")).await.unwrap(), None);
     assert_eq!(states.put(&id("EG_1"), 1, b"first").await.unwrap(), Heard::Yes);
@@ -162,6 +162,8 @@ pub async fn the_state_of_uploads_is_the_latest_attempts_until_it_is_removed(gro
     assert_eq!(states.put(&id("EG_1"), 1, b"zombie").await.unwrap(), Heard::Superseded);
     let other = UploadStates::new(&ground.bus().await);
     assert_eq!(other.get(&id("EG_1")).await.unwrap(), Some((2, b"salvaged".as_slice().into())));
-    other.remove(&id("EG_1")).await.unwrap();
+    other.close(&id("EG_1"), 2).await.unwrap();
+    assert_eq!(states.get(&id("EG_1")).await.unwrap(), None);
+    assert_eq!(states.put(&id("EG_1"), 1, b"zombie").await.unwrap(), Heard::Superseded);
     assert_eq!(states.get(&id("EG_1")).await.unwrap(), None);
 }

@@ -1,0 +1,361 @@
+//! A dead run's uploads → stored: `spillway-runner --salvage`. The state its runner kept on the bus says which parts its
+//! stores have; what still lies in a spool of this machine is sent first. Files on a disk are where they are.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use spillway_plan::{Container, Destination, Destinations};
+use spillway_process::chain;
+use spillway_process::retry::Schedule;
+use spillway_protocol::Code;
+use spillway_protocol::ledger::{EndReason, Fact, Outcome};
+use spillway_spool::Shelf;
+use spillway_storage::{Kind, Meta, Part, Storage, StorageError, Stored, Upload};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{debug, info, warn};
+
+use crate::report::Reporter;
+use crate::upload::checkpoint::{Saved, SavedFile, SavedUpload, host};
+use crate::upload::machine::{Machine, PartState};
+use crate::upload::stores::Stores;
+use crate::upload::{UploadSettings, remove_spooled};
+
+/// What became of a file.
+struct Rescued {
+    location: String,
+    bytes: u64,
+    used_backup: bool,
+}
+
+/// Everything a salvage needs.
+#[derive(Clone, Debug)]
+pub struct Salvage {
+    /// `None`: the dead run had kept nothing.
+    pub saved: Option<Saved>,
+    pub destinations: Vec<Destinations>,
+    pub stores: Arc<dyn Stores>,
+    pub settings: UploadSettings,
+    /// Why the recording task is gone.
+    pub lost: String,
+}
+
+/// Tells every file that could be saved, and that the egress failed.
+pub async fn salvage(job: Salvage, reporter: &Reporter) {
+    reporter.tell(Fact::Ending(EndReason::Failure));
+    let give_up = Instant::now() + Duration::from_millis(job.settings.max_outage_ms);
+    let mut words = job.lost.clone();
+    let saved = job.saved.clone().unwrap_or_default();
+    for (index, file) in saved.files.iter().enumerate() {
+        let here = saved.host == host();
+        match rescue(&job, file, here, give_up).await {
+            Ok(Some(rescued)) => {
+                info!(file = file.filename, bytes = rescued.bytes, "file saved");
+                let started_at = file.started_at.unwrap_or_default();
+                let ended_at = started_at.saturating_add_unsigned(file.media_ns(rescued.bytes));
+                if rescued.used_backup {
+                    reporter.tell(Fact::BackupUsed);
+                }
+                reporter.tell(Fact::FileOpened {
+                    index,
+                    filename: file.filename.clone(),
+                    location: rescued.location.clone(),
+                });
+                reporter.tell(Fact::FileStored {
+                    index,
+                    size: rescued.bytes,
+                    started_at,
+                    ended_at,
+                    location: rescued.location,
+                });
+            }
+            Ok(None) => info!(file = file.filename, "nothing of it was recorded"),
+            Err(why) => {
+                warn!(file = file.filename, error = why, "file not saved");
+                words = format!("{words}; {why}");
+            }
+        }
+    }
+    reporter.tell(Fact::Over(Outcome::Failed { code: Code::Internal, words }));
+}
+
+/// `Ok(None)`: there is nothing, and nothing is left behind. Else why it is not saved, in words.
+async fn rescue(job: &Salvage, file: &SavedFile, here: bool, give_up: Instant) -> Result<Option<Rescued>, String> {
+    let shelf = if here { shelf(&file.path).await } else { None };
+    let destinations = job.destinations.get(file.file as usize);
+    let Some(Destinations { primary: primary @ Destination::Store(_), backup }) = destinations else {
+        return Ok(shelf.map(|(shelf, bytes)| Rescued {
+            location: shelf.path().display().to_string(),
+            bytes,
+            used_backup: false,
+        }));
+    };
+    let on_backup = file.upload.as_ref().is_some_and(|upload| upload.backup);
+    let destination = backup.as_ref().filter(|_| on_backup).unwrap_or(primary);
+    let store = job.stores.open(destination).await.map_err(|error| error.to_string())?;
+    let saver = Saver { store, meta: Meta::of(file.container.mime()), settings: &job.settings, give_up };
+    let stored = match &file.upload {
+        Some(upload) => saver.save(file, upload, shelf).await,
+        None => saver.begin_again(file, shelf).await,
+    };
+    if on_backup && let Some(upload) = &file.upload {
+        let primary = job.stores.open(primary).await.map_err(|error| error.to_string())?;
+        for left in &upload.left {
+            abort(&*primary, left).await;
+        }
+    }
+    let stored = stored?;
+    if here {
+        let path = file.path.clone();
+        if let Ok(Err(error)) = spawn_blocking(move || remove_spooled(&path)).await {
+            warn!(%error, path = %file.path.display(), "spool not removed");
+        }
+    }
+    Ok(stored.map(|stored| Rescued { location: stored.location, bytes: stored.bytes, used_backup: on_backup }))
+}
+
+/// A file of this machine that has bytes, and how many.
+async fn shelf(path: &Path) -> Option<(Arc<Shelf>, u64)> {
+    let path = path.to_owned();
+    let look = spawn_blocking(move || {
+        let shelf = Shelf::open(&path).ok()?;
+        let bytes = shelf.end().ok().filter(|bytes| *bytes > 0)?;
+        Some((Arc::new(shelf), bytes))
+    });
+    look.await.ok().flatten()
+}
+
+struct Saver<'a> {
+    store: Arc<dyn Storage>,
+    meta: Meta,
+    settings: &'a UploadSettings,
+    give_up: Instant,
+}
+
+impl Saver<'_> {
+    async fn save(
+        &self,
+        file: &SavedFile,
+        saved: &SavedUpload,
+        shelf: Option<(Arc<Shelf>, u64)>,
+    ) -> Result<Option<Stored>, String> {
+        if file.started_at.is_none() {
+            abort(&*self.store, &saved.upload).await;
+            return Ok(None);
+        }
+        let mut sent = None;
+        if let Some((shelf, bytes)) = shelf
+            && let Some(machine) = self.resumed(saved, &shelf, bytes).await
+        {
+            sent = self.send_rest(&saved.upload, machine, &shelf).await;
+        }
+        let listed = self.listed(saved).await;
+        let lists = sent.into_iter().chain(listed).chain(candidates(&saved.parts));
+        let mut refused = None;
+        for parts in lists {
+            match self.patiently(|| self.store.complete(&saved.upload, &parts, &self.meta)).await {
+                Ok(stored) => return Ok(Some(stored)),
+                Err(error) if error.kind == Kind::Invalid => {
+                    debug!(%error, parts = parts.len(), "not these parts");
+                    refused = Some(error.to_string());
+                }
+                Err(error) if error.kind == Kind::Gone => return self.made_by_another(file, saved, &error).await,
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        abort(&*self.store, &saved.upload).await;
+        refused.map_or(Ok(None), Err)
+    }
+
+    /// The dead run may have got as far as the end without being able to say so.
+    async fn made_by_another(
+        &self,
+        file: &SavedFile,
+        saved: &SavedUpload,
+        gone: &StorageError,
+    ) -> Result<Option<Stored>, String> {
+        let found = self.patiently(|| self.store.look(&file.filename)).await;
+        let whole: u64 = saved.parts.iter().filter_map(|part| part.acked.as_ref()).map(|part| part.tag.bytes).sum();
+        match found {
+            Ok(Some(object)) if saved.completing && object.bytes == whole => {
+                let location = self.store.location(&file.filename);
+                Ok(Some(Stored { bytes: object.bytes, etag: object.etag, location }))
+            }
+            Ok(_) => Err(gone.to_string()),
+            Err(error) => Err(format!("{gone}; {error}")),
+        }
+    }
+
+    /// Its upload had not begun, because the store was away or the recording was young.
+    async fn begin_again(&self, file: &SavedFile, shelf: Option<(Arc<Shelf>, u64)>) -> Result<Option<Stored>, String> {
+        let Some((shelf, bytes)) = shelf.filter(|_| file.started_at.is_some()) else { return Ok(None) };
+        let begin = self.patiently(|| self.store.begin(&file.filename, &self.meta)).await;
+        let upload = begin.map_err(|error| error.to_string())?;
+        let machine = self.machine(file.container, &[], bytes);
+        let Some(parts) = self.send_rest(&upload, machine, &shelf).await else {
+            abort(&*self.store, &upload).await;
+            return Err(format!("{} upload failed: the spool could not be sent", self.store.name()));
+        };
+        let stored = self.patiently(|| self.store.complete(&upload, &parts, &self.meta)).await;
+        if stored.is_err() {
+            abort(&*self.store, &upload).await;
+        }
+        stored.map(Some).map_err(|error| error.to_string())
+    }
+
+    fn machine(&self, container: Container, parts: &[PartState], bytes: u64) -> Machine {
+        let head = spillway_spool::SealTracker::new(container).head();
+        let rules = self.store.rules();
+        let cutting = crate::upload::plan::Cutting::of(&rules, &self.settings.parts, head, None);
+        self.closed(Machine::resume(cutting, rules, self.settings.knobs(), parts), bytes)
+    }
+
+    /// Whether the head was rewritten is not known; it is sent again.
+    fn closed(&self, mut machine: Machine, bytes: u64) -> Machine {
+        machine.close(bytes, true, Instant::now().into_std());
+        machine
+    }
+
+    /// `None`: a part that is not known to be stored is not in the spool either.
+    async fn resumed(&self, saved: &SavedUpload, shelf: &Arc<Shelf>, bytes: u64) -> Option<Machine> {
+        let (shelf, mut parts) = (shelf.clone(), saved.parts.clone());
+        let look = spawn_blocking(move || {
+            for (index, part) in parts.iter_mut().enumerate() {
+                let end = part.end.unwrap_or(bytes);
+                if part.start < end && shelf.is_whole(part.start..end).ok()? {
+                    continue;
+                }
+                let newest = part.pending.drain(..).rev().find_map(|pending| {
+                    let tag = pending.tag?;
+                    Some(Part { number: index as u32 + 1, generation: pending.generation, tag })
+                });
+                part.acked = part.acked.take().or(newest);
+                let known = part.acked.as_ref().map(|known| part.start + known.tag.bytes);
+                if part.start < end && known != Some(end) {
+                    return None;
+                }
+            }
+            Some(parts)
+        });
+        let parts = look.await.ok().flatten()?;
+        let machine = Machine::resume(saved.cutting.clone(), self.store.rules(), self.settings.knobs(), &parts);
+        Some(self.closed(machine, bytes))
+    }
+
+    /// All parts, if the rest of them could be sent.
+    async fn send_rest(&self, upload: &Upload, mut machine: Machine, shelf: &Arc<Shelf>) -> Option<Vec<Part>> {
+        while let Some(put) = machine.next(Instant::now().into_std()) {
+            let (reader, range) = (shelf.clone(), put.range.clone());
+            let bytes = spawn_blocking(move || reader.read(range)).await.ok()?.ok()?;
+            let (number, generation) = (put.number, put.generation);
+            let send = || self.store.put_part(upload, number, generation, bytes.clone());
+            match self.patiently(send).await {
+                Ok(tag) => machine.acked(number, generation, tag),
+                Err(error) => {
+                    warn!(%error, cause = %chain(&error), "rest of the spool not sent");
+                    return None;
+                }
+            }
+        }
+        machine.finished()
+    }
+
+    /// What the store itself says it has, where we may ask.
+    async fn listed(&self, saved: &SavedUpload) -> Option<Vec<Part>> {
+        let listed = match self.store.list_parts(&saved.upload).await {
+            Ok(listed) => listed?,
+            Err(error) => {
+                debug!(%error, "parts not listed");
+                return None;
+            }
+        };
+        let mut parts: Vec<Part> = vec![];
+        for (index, state) in saved.parts.iter().enumerate() {
+            let number = index as u32 + 1;
+            let newest = listed.iter().filter(|part| part.number == number).max_by_key(|part| part.generation);
+            let Some(part) = newest else { break };
+            parts.push(part.clone());
+            if state.end != Some(state.start + part.tag.bytes) {
+                break;
+            }
+        }
+        (!parts.is_empty()).then_some(parts)
+    }
+
+    async fn patiently<T, F>(&self, act: impl Fn() -> F) -> Result<T, StorageError>
+    where
+        F: Future<Output = Result<T, StorageError>>,
+    {
+        let mut waits = Schedule::new(
+            Duration::from_millis(self.settings.first_wait_ms),
+            Duration::from_millis(self.settings.longest_wait_ms),
+        );
+        loop {
+            let error = match timeout_at(self.give_up, act()).await {
+                Ok(Err(error)) if error.is_passing() => error,
+                Ok(result) => return result,
+                Err(_) => StorageError::new(Kind::Busy, self.store.name(), "salvage", "no answer"),
+            };
+            let wait = waits.wait();
+            if Instant::now() + wait >= self.give_up {
+                return Err(error);
+            }
+            debug!(%error, "tried again");
+            sleep(wait).await;
+        }
+    }
+}
+
+async fn abort(store: &dyn Storage, upload: &Upload) {
+    if let Err(error) = store.abort(upload).await {
+        warn!(%error, "unfinished upload stays in the store");
+    }
+}
+
+/// Part lists a store may be asked to complete, the one that loses least first. Which one is right depends on sendings
+/// whose answer the dead process did not write down: of a part the newest bytes may have arrived, or the older ones may
+/// still be there, or none.
+pub fn candidates(parts: &[PartState]) -> Vec<Vec<Part>> {
+    /// A few more than four sendings at once can be the reason for.
+    const MOST: usize = 40;
+    let mut lists: Vec<Vec<Part>> = vec![vec![]];
+    let mut ready: Vec<Vec<Part>> = vec![];
+    for (index, state) in parts.iter().enumerate() {
+        let number = index as u32 + 1;
+        let pending = state
+            .pending
+            .iter()
+            .rev()
+            .filter_map(|pending| Some(Part { number, generation: pending.generation, tag: pending.tag.clone()? }));
+        let known: Vec<Part> = pending.chain(state.acked.clone()).collect();
+        let is_whole = |part: &Part| state.end == Some(state.start + part.tag.bytes);
+        // Everything so far could be all there is, if this part's fate is open.
+        if state.acked.is_none() || !state.pending.is_empty() {
+            ready.extend(lists.iter().cloned());
+        }
+        let mut longer = vec![];
+        for list in lists.drain(..) {
+            for part in &known {
+                let mut list = list.clone();
+                list.push(part.clone());
+                // Behind a shorter part nothing can stand.
+                if is_whole(part) { longer.push(list) } else { ready.push(list) }
+            }
+        }
+        lists = longer;
+        if lists.is_empty() {
+            break;
+        }
+        lists.truncate(MOST);
+    }
+    ready.extend(lists);
+    ready.retain(|list| !list.is_empty());
+    let bytes = |list: &Vec<Part>| list.iter().map(|part| part.tag.bytes).sum::<u64>();
+    // Of equally long ones the newest bytes are likelier to be there.
+    let newest = |list: &Vec<Part>| list.iter().map(|part| u64::from(part.generation)).sum::<u64>();
+    ready.sort_by_key(|list| std::cmp::Reverse((bytes(list), newest(list))));
+    ready.dedup();
+    ready.truncate(MOST);
+    ready
+}

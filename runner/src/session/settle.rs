@@ -1,0 +1,165 @@
+//! After the last word of the media process: files are finished where they lie, or in their stores; then it is told.
+
+use std::path::Path;
+
+use futures_util::future::join_all;
+use spillway_plan::EgressPlan;
+use spillway_protocol::Code;
+use spillway_protocol::ledger::{Fact, Outcome};
+use tokio::task::spawn_blocking;
+use tracing::{info, warn};
+
+use crate::report::Reporter;
+use crate::sink::{self, FileResult, Files};
+use crate::upload::{Failure, Kept, Uploads};
+
+pub struct Settled<'a> {
+    pub plan: &'a EgressPlan,
+    pub root: &'a Path,
+    pub reporter: &'a Reporter,
+}
+
+/// Tells every file, then the end. Dropped halfway it has said nothing final, and uploads stay as they are.
+pub async fn settle_files(settled: Settled<'_>, mut files: Files, uploads: Option<Uploads>, outcome: Outcome) {
+    let looked = spawn_blocking(move || {
+        let results = files.settle();
+        (files, results)
+    });
+    let (files, mut results) = looked.await.unwrap_or_else(|error| {
+        warn!(%error, "files not settled");
+        (Files::default(), vec![])
+    });
+    let mut outcome = outcome;
+    let mut used_backup = false;
+    let mut uploads = uploads;
+    if let Some(uploads) = &mut uploads {
+        if results.is_empty() {
+            uploads.abandon().await;
+        } else {
+            let stored = store(uploads, &mut results).await;
+            used_backup = stored.used_backup;
+            if stored.gone {
+                // Whoever has our uploads tells what became of them.
+                info!("uploads were taken over, nothing is said about them");
+            }
+            outcome = stored.changed(outcome, settled.reporter);
+        }
+    }
+    if used_backup {
+        settled.reporter.tell(Fact::BackupUsed);
+    }
+    for file in &results {
+        info!(
+            file = file.filename,
+            bytes = file.bytes,
+            seconds = (file.ended_at - file.started_at) / 1_000_000_000,
+            "file kept"
+        );
+        settled.reporter.tell(Fact::FileStored {
+            index: file.index,
+            size: file.bytes,
+            started_at: file.started_at,
+            ended_at: file.ended_at,
+            location: file.location.clone(),
+        });
+    }
+    if matches!(outcome, Outcome::Complete | Outcome::LimitReached) {
+        match manifest(&settled, &files, &results, uploads.as_ref(), used_backup).await {
+            Ok(Some(location)) => settled.reporter.tell(Fact::ManifestStored { location }),
+            Ok(None) => {}
+            // The recording itself is whole.
+            Err(words) => warn!(error = words, "manifest not written"),
+        }
+    }
+    for words in files.degraded() {
+        settled.reporter.tell(Fact::Noted(words));
+    }
+    settled.reporter.tell(Fact::Over(outcome));
+}
+
+#[derive(Default)]
+struct Stored {
+    used_backup: bool,
+    gone: bool,
+    failures: Vec<String>,
+    spooled: Vec<String>,
+}
+
+/// Finishes the uploads; what could not be stored is no result.
+async fn store(uploads: &Uploads, results: &mut Vec<FileResult>) -> Stored {
+    let finishing = results.iter().map(|result| uploads.finish(result.file));
+    let finished: Vec<Option<Result<Kept, Failure>>> = join_all(finishing).await;
+    let mut stored = Stored::default();
+    let mut kept_results = Vec::new();
+    for (mut result, finished) in std::mem::take(results).into_iter().zip(finished) {
+        let kept = match finished {
+            None => {
+                kept_results.push(result);
+                continue;
+            }
+            Some(Ok(kept)) => Some(kept),
+            Some(Err(failure)) => {
+                if let Some(path) = uploads.spooled(result.file) {
+                    stored.spooled.push(path.display().to_string());
+                }
+                stored.gone |= failure.gone;
+                stored.failures.push(failure.words);
+                failure.kept.map(|(kept, media_ns)| {
+                    result.ended_at = result.started_at.saturating_add_unsigned(media_ns);
+                    kept
+                })
+            }
+        };
+        if let Some(kept) = kept {
+            stored.used_backup |= kept.used_backup;
+            (result.location, result.bytes) = (kept.location, kept.bytes);
+            kept_results.push(result);
+        }
+    }
+    *results = kept_results;
+    stored
+}
+
+impl Stored {
+    /// A recording that is not where it was asked to be has failed, unless it had failed before.
+    fn changed(&self, outcome: Outcome, reporter: &Reporter) -> Outcome {
+        for path in &self.spooled {
+            reporter.tell(Fact::Noted(format!("what is not stored lies on the recorder's disk: {path}")));
+        }
+        let Some(words) = self.failures.first() else { return outcome };
+        match outcome {
+            Outcome::Complete | Outcome::LimitReached => {
+                Outcome::Failed { code: Code::InvalidArgument, words: words.clone() }
+            }
+            other => {
+                reporter.tell(Fact::Noted(words.clone()));
+                other
+            }
+        }
+    }
+}
+
+async fn manifest(
+    settled: &Settled<'_>,
+    files: &Files,
+    results: &[FileResult],
+    uploads: Option<&Uploads>,
+    used_backup: bool,
+) -> Result<Option<String>, String> {
+    let first = results.first().map(|result| result.file);
+    let has_backup = first.zip(uploads).is_some_and(|(file, uploads)| uploads.has_backup(file));
+    let manifest = sink::manifest(settled.plan, files, results, used_backup || has_backup);
+    let Some((name, content)) = manifest.map_err(|error| error.to_string())? else { return Ok(None) };
+    if let Some((file, uploads)) = first.zip(uploads)
+        && let Some(put) = uploads.put_beside(file, used_backup, &name, content.clone().into()).await
+    {
+        return put.map(Some);
+    }
+    let root = settled.root.to_owned();
+    let written = spawn_blocking(move || sink::write_manifest(&root, &name, &content)).await;
+    match written {
+        Ok(Ok(location)) => Ok(Some(location)),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,268 @@
+//! What another process needs to complete our uploads should this one die: kept on the bus, without a secret.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use spillway_bus::{Heard, UploadStates};
+use spillway_plan::Container;
+use spillway_process::chain;
+use spillway_protocol::EgressId;
+use spillway_storage::Upload;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use super::machine::PartState;
+use super::plan::Cutting;
+
+const ONE_WRITE: Duration = Duration::from_secs(3);
+const AFTER_TROUBLE: Duration = Duration::from_millis(500);
+
+/// The files of an egress.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Saved {
+    /// The machine whose disk the paths are of.
+    #[serde(default)]
+    pub host: String,
+    #[serde(default)]
+    pub files: Vec<SavedFile>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedFile {
+    /// Number of the output.
+    pub file: u32,
+    pub filename: String,
+    pub container: Container,
+    /// Unix nanoseconds of the first recorded instant; `None`: nothing was recorded yet.
+    #[serde(default)]
+    pub started_at: Option<i64>,
+    /// (bytes, nanoseconds of media in them), ascending.
+    #[serde(default)]
+    pub media: Vec<(u64, u64)>,
+    /// While it is written: the file itself, or what waits for its upload.
+    pub path: PathBuf,
+    /// `None`: it stays on the disk.
+    #[serde(default)]
+    pub upload: Option<SavedUpload>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedUpload {
+    /// The second of the file's destinations.
+    #[serde(default)]
+    pub backup: bool,
+    pub upload: Upload,
+    /// Everything was there and the store was asked to make the object of it.
+    #[serde(default)]
+    pub completing: bool,
+    pub cutting: Cutting,
+    pub parts: Vec<PartState>,
+    /// Uploads that were begun elsewhere and are to be aborted: at the primary store.
+    #[serde(default)]
+    pub left: Vec<Upload>,
+}
+
+impl SavedFile {
+    /// How much media is in the first `bytes`, nanoseconds.
+    pub fn media_ns(&self, bytes: u64) -> u64 {
+        media_at(&self.media, bytes)
+    }
+}
+
+/// Between samples media grows evenly; beyond the last nothing is known.
+pub fn media_at(samples: &[(u64, u64)], bytes: u64) -> u64 {
+    let after = samples.partition_point(|(at, _)| *at < bytes);
+    let before = after.checked_sub(1).map_or((0, 0), |index| samples[index]);
+    match samples.get(after) {
+        None => before.1,
+        Some(next) if next.0 == before.0 => next.1,
+        Some(next) => {
+            let share = (bytes - before.0) as f64 / (next.0 - before.0) as f64;
+            before.1 + (next.1.saturating_sub(before.1) as f64 * share) as u64
+        }
+    }
+}
+
+/// Writes the newest state in the background. Cheap to clone; trouble with Redis holds up nobody for long.
+#[derive(Clone, Debug)]
+pub struct Keeper {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    saved: Mutex<Saved>,
+    /// Rises with every change.
+    version: watch::Sender<u64>,
+    written: watch::Sender<u64>,
+    superseded: watch::Sender<bool>,
+    keeps: bool,
+}
+
+impl Keeper {
+    /// For a recording without a dispatcher: nobody would come to salvage it.
+    pub fn nowhere() -> Self {
+        Self::new(false)
+    }
+
+    fn new(keeps: bool) -> Self {
+        let saved = Saved { host: host(), files: vec![] };
+        Self {
+            shared: Arc::new(Shared {
+                saved: Mutex::new(saved),
+                version: watch::Sender::new(0),
+                written: watch::Sender::new(0),
+                superseded: watch::Sender::new(false),
+                keeps,
+            }),
+        }
+    }
+
+    /// The second is to be run beside everything else, until it is dropped.
+    pub fn on(states: UploadStates, egress_id: EgressId, attempt: u32) -> (Self, impl Future<Output = ()>) {
+        let keeper = Self::new(true);
+        let shared = keeper.shared.clone();
+        (keeper, keep(shared, states, egress_id, attempt))
+    }
+
+    fn saved(&self) -> MutexGuard<'_, Saved> {
+        self.shared.saved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn snapshot(&self) -> Saved {
+        self.saved().clone()
+    }
+
+    pub fn opened(&self, file: SavedFile) {
+        self.change(|saved| {
+            saved.files.retain(|known| known.file != file.file);
+            saved.files.push(file);
+        });
+    }
+
+    pub fn update(&self, file: u32, change: impl FnOnce(&mut SavedFile)) {
+        self.change(|saved| {
+            if let Some(known) = saved.files.iter_mut().find(|known| known.file == file) {
+                change(known);
+            }
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Saved)) {
+        if self.shared.keeps {
+            change(&mut self.saved());
+            self.shared.version.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// What was changed before now is written; or `patience` is over.
+    pub async fn settle(&self, patience: Duration) {
+        if self.shared.keeps {
+            let wanted = *self.shared.version.borrow();
+            let mut written = self.shared.written.subscribe();
+            let _ = timeout(patience, written.wait_for(|written| *written >= wanted)).await;
+        }
+    }
+
+    /// A later attempt has taken the uploads over.
+    pub fn is_superseded(&self) -> bool {
+        *self.shared.superseded.borrow()
+    }
+
+    pub async fn superseded(&self) {
+        let mut superseded = self.shared.superseded.subscribe();
+        if superseded.wait_for(|superseded| *superseded).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn keep(shared: Arc<Shared>, states: UploadStates, egress_id: EgressId, attempt: u32) {
+    let mut versions = shared.version.subscribe();
+    let mut trouble = false;
+    loop {
+        let version = *versions.borrow_and_update();
+        if version > *shared.written.borrow() {
+            let text = {
+                let saved = shared.saved.lock().unwrap_or_else(PoisonError::into_inner);
+                serde_json::to_vec(&*saved)
+            };
+            let Ok(text) = text else { return };
+            let words = match timeout(ONE_WRITE, states.put(&egress_id, attempt, &text)).await {
+                Ok(Ok(Heard::Yes)) => {
+                    shared.written.send_replace(version);
+                    trouble = false;
+                    continue;
+                }
+                Ok(Ok(Heard::Superseded)) => {
+                    debug!("uploads are somebody else's now");
+                    shared.superseded.send_replace(true);
+                    return;
+                }
+                Ok(Err(error)) => chain(&error).to_string(),
+                Err(_) => "no answer".to_owned(),
+            };
+            if !trouble {
+                warn!(error = words, "state of the uploads not written, they go on");
+            }
+            trouble = true;
+            sleep(AFTER_TROUBLE).await;
+        } else if versions.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Names this machine, as far as anything does: files of another are not looked for here.
+pub fn host() -> String {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
+    format!("{}/{}", read("hostname").trim(), read("random/boot_id").trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spillway_bus::Bus;
+
+    fn file(number: u32) -> SavedFile {
+        SavedFile {
+            file: number,
+            filename: "a.mp4".into(),
+            container: Container::Mp4,
+            started_at: Some(1),
+            media: vec![(100, 1000), (200, 3000)],
+            path: "/tmp/a.mp4".into(),
+            upload: None,
+        }
+    }
+
+    #[test]
+    fn media_grows_evenly_between_samples() {
+        let at = |bytes| file(0).media_ns(bytes);
+        assert_eq!((at(0), at(50), at(100), at(150), at(200), at(999)), (0, 500, 1000, 2000, 3000, 3000));
+        assert_eq!(media_at(&[], 7), 0);
+    }
+
+    #[tokio::test]
+    async fn the_newest_state_is_kept_until_a_later_attempt_takes_over() {
+        let bus = Bus::memory();
+        let (id, states) = (EgressId::parse("EG_1").unwrap(), UploadStates::new(&bus));
+        let (keeper, keeping) = Keeper::on(states.clone(), id.clone(), 1);
+        let keeping = tokio::spawn(keeping);
+        keeper.opened(file(0));
+        keeper.update(0, |file| file.media.push((300, 4000)));
+        keeper.settle(Duration::from_secs(5)).await;
+        let (attempt, text) = states.get(&id).await.unwrap().unwrap();
+        let saved: Saved = serde_json::from_slice(&text).unwrap();
+        assert_eq!((attempt, saved.files[0].media.len(), saved.host), (1, 3, host()));
+
+        states.put(&id, 2, b"{}").await.unwrap();
+        keeper.update(0, |file| file.media.clear());
+        timeout(Duration::from_secs(5), keeper.superseded()).await.unwrap();
+        keeping.await.unwrap();
+        assert_eq!(states.get(&id).await.unwrap().unwrap().1.as_ref(), b"{}");
+    }
+}

@@ -1,0 +1,522 @@
+//! Spool ranges → stored, while they are still being written. `plan` says where a file is cut into parts and `machine`
+//! what is sent when; `task` obeys them for one file; `checkpoint` is what another process needs to go on.
+
+mod settings;
+pub mod plan;
+pub mod machine;
+pub mod checkpoint;
+pub mod stores;
+mod task;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::NaiveDateTime;
+use spillway_plan::{Container, Destination, Destinations, EgressPlan, FileOutput, Output, Picture, Sound};
+use spillway_process::chain;
+use spillway_process::retry::Schedule;
+use spillway_spool::{Happening, SealTracker, Shelf, TrackFacts};
+use spillway_storage::{Meta, Storage, StorageError};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::{Instrument, Span, info, warn};
+
+pub use settings::UploadSettings;
+
+use crate::session::machine::Event;
+use crate::sink::{Place, PlaceError};
+use checkpoint::{Keeper, SavedFile, SavedUpload};
+use stores::Stores;
+use task::{Ask, Target, Uploader, Written};
+
+/// For an abort of what was begun and is not wanted.
+const ABORT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long Redis may keep us waiting.
+const STATE_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the file of a dead task is, is known this well.
+const NOTED_EVERY_NS: u64 = 500_000_000;
+const MANIFEST_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Everything uploads need besides the plan.
+#[derive(Clone, Debug)]
+pub struct Storing {
+    /// By output; missing ones are on this machine's disk.
+    pub destinations: Vec<Destinations>,
+    pub stores: Arc<dyn Stores>,
+    pub keeper: Keeper,
+    pub settings: UploadSettings,
+}
+
+/// An object that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub location: String,
+    pub bytes: u64,
+    pub used_backup: bool,
+}
+
+/// Why a file is not where it was asked to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub words: String,
+    /// The beginning of it is, and so many nanoseconds of media are in that.
+    pub kept: Option<(Kept, u64)>,
+    /// Somebody else has completed or aborted the upload: nothing is to be said about it.
+    pub gone: bool,
+}
+
+impl Failure {
+    fn nothing() -> Self {
+        Self { words: "nothing was recorded".to_owned(), kept: None, gone: false }
+    }
+}
+
+/// How far one upload is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that survive the death of this machine.
+    pub stored: u64,
+    /// How much media behind what is in the file.
+    pub behind_ms: u64,
+    /// What the store says while it fails.
+    pub trouble: String,
+}
+
+/// The outputs of one egress that end in a store.
+pub struct Uploads {
+    storing: Storing,
+    outputs: Vec<Option<Waiting>>,
+    running: Vec<Running>,
+    session: mpsc::Sender<Event>,
+    /// When files on the disk were last noted, nanoseconds of media.
+    noted_ns: Option<u64>,
+}
+
+/// Checked and not yet opened.
+struct Waiting {
+    target: Target,
+    backup: Option<Arc<dyn Storage>>,
+    /// Why the target is the backup store already.
+    primary_words: String,
+    /// Known before the tracks are, and begun.
+    name: Option<String>,
+}
+
+struct Running {
+    file: u32,
+    filename: String,
+    primary: Arc<dyn Storage>,
+    backup: Option<Arc<dyn Storage>>,
+    path: PathBuf,
+    written: watch::Sender<Written>,
+    progress: watch::Receiver<Progress>,
+    asks: mpsc::Sender<Ask>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Uploads {
+    /// Opens the stores and tries them, before anything is recorded. Trouble that may pass is no reason not to record.
+    pub async fn open(
+        plan: &EgressPlan,
+        storing: Storing,
+        now: NaiveDateTime,
+        session: mpsc::Sender<Event>,
+    ) -> Result<Self, String> {
+        let mut outputs = Vec::new();
+        for (index, Output::File(output)) in plan.outputs.iter().enumerate() {
+            outputs.push(match storing.destinations.get(index) {
+                Some(Destinations { primary: Destination::Disk, .. }) | None => None,
+                Some(destinations) => {
+                    let waiting = Waiting::open(plan, output, destinations, &storing, now).await?;
+                    waiting.keep(u32::try_from(index).unwrap_or(u32::MAX), plan, output, &storing);
+                    Some(waiting)
+                }
+            });
+        }
+        // Should we die while we wait for media, somebody has to know what to abort.
+        storing.keeper.settle(STATE_PATIENCE).await;
+        Ok(Self { storing, outputs, running: vec![], session, noted_ns: None })
+    }
+
+    pub fn is_stored(&self, file: u32) -> bool {
+        self.outputs.get(file as usize).is_some_and(Option::is_some) || self.running(file).is_some()
+    }
+
+    fn running(&self, file: u32) -> Option<&Running> {
+        self.running.iter().find(|running| running.file == file)
+    }
+
+    /// A file begins: answers where it lies in the spool. Its upload has begun when the first bytes are there.
+    pub async fn opening(
+        &mut self,
+        plan: &EgressPlan,
+        file: u32,
+        container: Container,
+        track: &TrackFacts,
+        now: NaiveDateTime,
+    ) -> Option<Result<Place, PlaceError>> {
+        let waiting = self.outputs.get_mut(file as usize)?.take()?;
+        let Some(Output::File(output)) = plan.outputs.get(file as usize) else {
+            return Some(Err(PlaceError::NotAsked(file)));
+        };
+        let asked = Place::of(plan, output, container, track, now, Path::new("/"));
+        let filename = waiting.name.clone().unwrap_or(asked.filename);
+        let location = waiting.target.store.location(&filename);
+        let path = spool_path(&self.storing.settings, plan, file, container);
+        let place = Place { filename, location: path, shown: location };
+        let prepared = place.clone();
+        let shelved = tokio::task::spawn_blocking(move || {
+            // Nobody but us: it is a recording of people.
+            prepared.prepare_private()?;
+            Shelf::open(&prepared.location)
+                .map(|shelf| {
+                    let free = free_bytes(&prepared.location);
+                    (shelf, free)
+                })
+                .map_err(|source| PlaceError::File { path: prepared.location.clone(), source })
+        });
+        let (shelf, free) = match shelved.await.unwrap_or(Err(PlaceError::NotAsked(file))) {
+            Ok(shelved) => shelved,
+            Err(error) => return Some(Err(error)),
+        };
+        info!(file = place.shown, spool = %place.location.display(), "upload while recording");
+        let settings = self.storing.settings.clone();
+        let spool_cap = settings.spool_cap_bytes.min(free / 5 * 4);
+        let (written, hears) = watch::channel(Written::default());
+        let (tells, progress) = watch::channel(Progress::default());
+        let (asks, asked) = mpsc::channel(2);
+        self.storing.keeper.opened(SavedFile {
+            file,
+            filename: place.filename.clone(),
+            container,
+            started_at: None,
+            media: vec![],
+            path: place.location.clone(),
+            upload: None,
+        });
+        let running = Uploader {
+            file,
+            name: place.filename.clone(),
+            meta: Meta::of(container.mime()),
+            head: SealTracker::new(container).head(),
+            bits_per_second: expected_bits(plan),
+            target: waiting.target.clone(),
+            backup: waiting.backup.clone(),
+            primary_words: waiting.primary_words,
+            shelf: Arc::new(shelf),
+            spool_cap,
+            settings,
+            keeper: self.storing.keeper.clone(),
+            written: hears,
+            asks: asked,
+            progress: tells,
+            session: self.session.clone(),
+        };
+        self.running.push(Running {
+            file,
+            filename: place.filename.clone(),
+            primary: waiting.target.store,
+            backup: waiting.backup,
+            path: place.location.clone(),
+            written,
+            progress,
+            asks,
+            task: tokio::spawn(running.run().instrument(Span::current())),
+        });
+        Some(Ok(place))
+    }
+
+    /// A file that stays on the disk is known to a salvage too.
+    pub fn opened_on_disk(&self, file: u32, container: Container, place: &Place) {
+        self.storing.keeper.opened(SavedFile {
+            file,
+            filename: place.filename.clone(),
+            container,
+            started_at: None,
+            media: vec![],
+            path: place.location.clone(),
+            upload: None,
+        });
+    }
+
+    /// Never waits.
+    pub fn heard(&mut self, happening: &Happening) {
+        match happening {
+            Happening::Started { at } => {
+                for file in 0..u32::try_from(self.outputs.len()).unwrap_or(0) {
+                    self.storing.keeper.update(file, |saved| saved.started_at = saved.started_at.or(Some(*at)));
+                }
+            }
+            Happening::Wrote { file, end, sealed_to, media_ns } => match self.running(*file) {
+                Some(running) => {
+                    running.written.send_replace(Written { sealed_to: *sealed_to, media_ns: *media_ns });
+                }
+                None if self.noted_ns.is_none_or(|noted| *media_ns >= noted + NOTED_EVERY_NS) => {
+                    self.noted_ns = Some(*media_ns);
+                    self.storing.keeper.update(*file, |saved| saved.media = vec![(*end, *media_ns)]);
+                }
+                None => {}
+            },
+            _ => {}
+        }
+    }
+
+    /// Of each file in a store: where it will be, and how far it is.
+    pub fn progress(&self) -> impl Iterator<Item = (String, Progress)> {
+        self.running
+            .iter()
+            .map(|running| (running.primary.location(&running.filename), running.progress.borrow().clone()))
+    }
+
+    /// The file is as it will be, whoever ended it: stores all that was written. Bounded by the settings' patience.
+    pub async fn finish(&self, file: u32) -> Option<Result<Kept, Failure>> {
+        let running = self.running(file)?;
+        let (done, result) = oneshot::channel();
+        let lost = || Failure { words: "upload was lost".to_owned(), kept: None, gone: true };
+        if running.asks.send(Ask::Finish(done)).await.is_err() {
+            return Some(Err(lost()));
+        }
+        let result = result.await.unwrap_or_else(|_| Err(lost()));
+        if result.is_ok() {
+            self.clear(running).await;
+        }
+        Some(result)
+    }
+
+    /// Where a file that could not be stored still lies.
+    pub fn spooled(&self, file: u32) -> Option<&Path> {
+        self.running(file).map(|running| running.path.as_path())
+    }
+
+    async fn clear(&self, running: &Running) {
+        let path = running.path.clone();
+        let removed = tokio::task::spawn_blocking(move || remove_spooled(&path)).await;
+        if let Ok(Err(error)) = removed {
+            warn!(%error, path = %running.path.display(), "spool not removed");
+        }
+    }
+
+    /// Nothing was recorded: nothing stays anywhere.
+    pub async fn abandon(&mut self) {
+        for waiting in self.outputs.iter_mut().filter_map(Option::take) {
+            if let Some(upload) = &waiting.target.upload {
+                abort(&*waiting.target.store, upload).await;
+            }
+        }
+        for running in &self.running {
+            let (done, dropped) = oneshot::channel();
+            if running.asks.send(Ask::Drop(done)).await.is_ok() {
+                let _ = timeout(ABORT_PATIENCE, dropped).await;
+            }
+            self.clear(running).await;
+        }
+    }
+
+    pub fn has_backup(&self, file: u32) -> bool {
+        self.running(file).is_some_and(|running| running.backup.is_some())
+    }
+
+    /// A small object beside a file.
+    pub async fn put_beside(
+        &self,
+        file: u32,
+        backup: bool,
+        name: &str,
+        bytes: Bytes,
+    ) -> Option<Result<String, String>> {
+        let running = self.running(file)?;
+        let store = running.backup.as_ref().filter(|_| backup).unwrap_or(&running.primary);
+        let settings = &self.storing.settings;
+        let mut waits = Schedule::new(Duration::from_millis(settings.first_wait_ms.min(1000)), Duration::from_secs(5));
+        let give_up = Instant::now() + MANIFEST_PATIENCE.min(Duration::from_millis(settings.max_outage_ms));
+        let meta = Meta::of("application/json");
+        loop {
+            let words = match timeout_at(give_up, store.put(name, bytes.clone(), &meta)).await {
+                Ok(Ok(stored)) => return Some(Ok(stored.location)),
+                Ok(Err(error)) if !error.is_passing() => return Some(Err(error.to_string())),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer".to_owned(),
+            };
+            let wait = waits.wait();
+            if Instant::now() + wait >= give_up {
+                return Some(Err(words));
+            }
+            sleep(wait).await;
+        }
+    }
+}
+
+impl Waiting {
+    async fn open(
+        plan: &EgressPlan,
+        output: &FileOutput,
+        destinations: &Destinations,
+        storing: &Storing,
+        now: NaiveDateTime,
+    ) -> Result<Self, String> {
+        let backup = match &destinations.backup {
+            Some(destination @ Destination::Store(_)) => {
+                Some(storing.stores.open(destination).await.map_err(|error| error.to_string())?)
+            }
+            _ => None,
+        };
+        let name = known_name(plan, output, now);
+        let checked = match storing.stores.open(&destinations.primary).await {
+            Ok(store) => check(store, plan, output, name.as_deref(), storing, now).await,
+            Err(error) => Err(error),
+        };
+        let primary_words = match checked {
+            Ok(target) => return Ok(Self { target, backup, primary_words: String::new(), name }),
+            Err(error) => {
+                warn!(%error, cause = %chain(&error), "store refuses");
+                error.to_string()
+            }
+        };
+        let Some(backup) = backup else { return Err(primary_words) };
+        let target = check(backup, plan, output, name.as_deref(), storing, now)
+            .await
+            .map_err(|error| format!("primary: {primary_words}\nbackup: {error}"))?;
+        Ok(Self { target, backup: None, primary_words, name })
+    }
+}
+
+impl Waiting {
+    fn keep(&self, file: u32, plan: &EgressPlan, output: &FileOutput, storing: &Storing) {
+        let (Some(name), Some(upload), Some(container)) = (&self.name, &self.target.upload, output.container) else {
+            return;
+        };
+        let rules = self.target.store.rules();
+        storing.keeper.opened(SavedFile {
+            file,
+            filename: name.clone(),
+            container,
+            started_at: None,
+            media: vec![],
+            path: spool_path(&storing.settings, plan, file, container),
+            upload: Some(SavedUpload {
+                backup: !self.primary_words.is_empty(),
+                upload: upload.clone(),
+                completing: false,
+                cutting: plan::Cutting::of(&rules, &storing.settings.parts, 0, None),
+                parts: vec![],
+                left: vec![],
+            }),
+        });
+    }
+}
+
+fn spool_path(settings: &UploadSettings, plan: &EgressPlan, file: u32, container: Container) -> PathBuf {
+    settings.spool().join(&plan.egress_id).join(format!("{file}{}", container.extension()))
+}
+
+/// Proves that we may write. A name that is known already is begun, and so is its upload.
+async fn check(
+    store: Arc<dyn Storage>,
+    plan: &EgressPlan,
+    output: &FileOutput,
+    name: Option<&str>,
+    storing: &Storing,
+    now: NaiveDateTime,
+) -> Result<Target, StorageError> {
+    if !storing.settings.write_check {
+        return Ok(Target { store, upload: None });
+    }
+    let container = output.container.unwrap_or(Container::Mp4);
+    let probe = || {
+        let guess = Place::of(plan, output, container, &TrackFacts::default(), now, Path::new("/")).filename;
+        spillway_plan::manifest::path(&guess, &plan.egress_id)
+    };
+    let meta = Meta::of(container.mime());
+    let begin = async {
+        match name {
+            Some(name) => Ok(Some(store.begin(name, &meta).await?)),
+            None => {
+                let upload = store.begin(&probe(), &meta).await?;
+                abort(&*store, &upload).await;
+                Ok(None)
+            }
+        }
+    };
+    match timeout(Duration::from_millis(storing.settings.write_check_ms), begin).await {
+        Ok(Ok(upload)) => Ok(Target { store, upload }),
+        Ok(Err(error)) if !StorageError::is_passing(&error) => Err(error),
+        Ok(Err(error)) => {
+            warn!(%error, "store does not answer yet, the recording begins without it");
+            Ok(Target { store, upload: None })
+        }
+        Err(_) => {
+            warn!(store = store.name(), "store does not answer yet, the recording begins without it");
+            Ok(Target { store, upload: None })
+        }
+    }
+}
+
+/// The object's name, if no fact that is still to come is part of it.
+fn known_name(plan: &EgressPlan, output: &FileOutput, now: NaiveDateTime) -> Option<String> {
+    let container = output.container?;
+    let with = |mark: &str| {
+        let mut plan = plan.clone();
+        if plan.room_id.is_empty() {
+            plan.room_id = mark.to_owned();
+        }
+        let track = TrackFacts {
+            publisher_identity: mark.to_owned(),
+            track_id: mark.to_owned(),
+            track_kind: mark.to_owned(),
+            track_source: mark.to_owned(),
+            ..TrackFacts::default()
+        };
+        Place::of(&plan, output, container, &track, now, Path::new("/")).filename
+    };
+    let name = with("a");
+    (name == with("b")).then_some(name)
+}
+
+/// Bits per second to be expected, where they were asked for.
+fn expected_bits(plan: &EgressPlan) -> Option<u64> {
+    let sound = match &plan.sound {
+        Some(Sound::Mixed { bitrate, .. }) => u64::from(*bitrate),
+        Some(Sound::Copied) => 128,
+        None => 0,
+    };
+    let picture = match &plan.picture {
+        None => 0,
+        Some(Picture::Single(encoding) | Picture::Composed { encoding, .. }) => u64::from(encoding.bitrate),
+        Some(Picture::Copied | Picture::CopiedIfPossible(_)) => return None,
+    };
+    Some((sound + picture) * 1000)
+}
+
+async fn abort(store: &dyn Storage, upload: &spillway_storage::Upload) {
+    match timeout(ABORT_PATIENCE, store.abort(upload)).await {
+        Ok(Ok(())) => {}
+        // A right that many keys lack; the bucket's life cycle does it.
+        Ok(Err(error)) => warn!(%error, "unfinished upload stays in the store"),
+        Err(_) => warn!(store = store.name(), "unfinished upload stays in the store: no answer"),
+    }
+}
+
+/// A file of the spool, and its folder if it was the last there.
+pub fn remove_spooled(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    if let Some(folder) = path.parent() {
+        let _ = std::fs::remove_dir(folder);
+    }
+    Ok(())
+}
+
+fn free_bytes(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}

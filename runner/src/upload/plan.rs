@@ -1,0 +1,117 @@
+//! Where a file is cut into parts, by what its store allows.
+
+use serde::{Deserialize, Serialize};
+use spillway_storage::PartRules;
+
+/// Sizes of parts in bytes. The defaults are those of `spec/storage.md` 9: small ones first, because what is not in a
+/// whole part is sent again and again; larger ones later, so that ten thousand are enough for days.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PartSizes {
+    /// Of the first `many_small`.
+    pub small: u64,
+    pub many_small: u32,
+    /// Up to part number `many_middle`.
+    pub middle: u64,
+    pub many_middle: u32,
+    /// Of all others.
+    pub large: u64,
+}
+
+impl Default for PartSizes {
+    fn default() -> Self {
+        Self { small: 5 << 20, many_small: 1000, middle: 8 << 20, many_middle: 4000, large: 32 << 20 }
+    }
+}
+
+/// Above it a recording of a day would need more than ten thousand small parts.
+const SLOW_BITS_PER_SECOND: u64 = 4_800_000;
+
+/// How long the parts of one upload are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cutting {
+    Steps(PartSizes),
+    /// All but the last.
+    Uniform(u64),
+    /// A part ends wherever it is cut: the store takes parts of any size. The first holds only what is rewritten at
+    /// the end.
+    Flowing {
+        first: u64,
+        most: u64,
+    },
+}
+
+impl Cutting {
+    /// `head`: bytes at the start that are written once more at the end. `bits_per_second`: what is expected, if known.
+    pub fn of(rules: &PartRules, sizes: &PartSizes, head: u64, bits_per_second: Option<u64>) -> Self {
+        let fit = |bytes: u64| bytes.clamp(rules.smallest.max(head).max(1), rules.largest.max(1));
+        if rules.append_small() {
+            let most = fit(sizes.middle);
+            return Self::Flowing { first: if head == 0 { most } else { head }, most };
+        }
+        if rules.uniform {
+            let slow = bits_per_second.is_some_and(|bits| bits <= SLOW_BITS_PER_SECOND);
+            return Self::Uniform(fit(if slow { sizes.small } else { sizes.middle }));
+        }
+        Self::Steps(PartSizes {
+            small: fit(sizes.small),
+            middle: fit(sizes.middle),
+            large: fit(sizes.large),
+            ..sizes.clone()
+        })
+    }
+
+    /// The most bytes part `number` (from 1) has; all of them unless it is the last, or flows.
+    pub fn size(&self, number: u32) -> u64 {
+        match self {
+            Self::Steps(sizes) if number <= sizes.many_small => sizes.small,
+            Self::Steps(sizes) if number <= sizes.many_middle => sizes.middle,
+            Self::Steps(sizes) => sizes.large,
+            Self::Uniform(size) => *size,
+            Self::Flowing { first, .. } if number == 1 => *first,
+            Self::Flowing { most, .. } => *most,
+        }
+    }
+
+    /// Parts may be cut short wherever it suits; but for the first, whose length is that of the head.
+    pub fn flows(&self, number: u32) -> bool {
+        matches!(self, Self::Flowing { first, most } if number > 1 || first == most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s3() -> PartRules {
+        PartRules { smallest: 5 << 20, largest: 5 << 30, most: 10_000, uniform: false }
+    }
+
+    #[test]
+    fn ten_thousand_parts_are_enough_for_two_hundred_gigabytes_and_the_first_ones_are_small() {
+        let cutting = Cutting::of(&s3(), &PartSizes::default(), 48, None);
+        let all: u64 = (1..=10_000).map(|number| cutting.size(number)).sum();
+        assert!(all > 210 << 30, "{all}");
+        assert_eq!(cutting.size(1), 5 << 20);
+        assert_eq!((cutting.size(1000), cutting.size(1001)), (5 << 20, 8 << 20));
+    }
+
+    #[test]
+    fn equal_parts_are_small_only_where_a_day_fits() {
+        let rules = PartRules { uniform: true, ..s3() };
+        let size = |bits| Cutting::of(&rules, &PartSizes::default(), 48, bits).size(7);
+        assert_eq!((size(Some(3_000_000)), size(Some(6_000_000)), size(None)), (5 << 20, 8 << 20, 8 << 20));
+        assert!(size(Some(SLOW_BITS_PER_SECOND)) * 10_000 * 8 / SLOW_BITS_PER_SECOND > 24 * 3600 - 4000);
+    }
+
+    #[test]
+    fn where_parts_may_have_any_size_the_first_is_what_is_rewritten() {
+        let rules = PartRules { smallest: 1, most: 50_000, ..s3() };
+        let cutting = Cutting::of(&rules, &PartSizes::default(), 48, None);
+        assert_eq!((cutting.size(1), cutting.size(2)), (48, 8 << 20));
+        assert!(!cutting.flows(1) && cutting.flows(2));
+        let cutting = Cutting::of(&rules, &PartSizes::default(), 0, None);
+        assert!(cutting.flows(1), "nothing is rewritten in an OGG");
+    }
+}

@@ -1,0 +1,447 @@
+//! Recordings that end in a store, which is a bucket in memory: uploaded while they are made, through bad weather, and by
+//! a salvage run when the runner died.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use serde_json::json;
+use spillway_bus::{Heartbeats, UploadStates};
+use spillway_plan::destination::S3;
+use spillway_plan::{Destination, Destinations, Provider, Store};
+use spillway_protocol::livekit::EgressStatus::{EgressActive, EgressComplete, EgressFailed};
+use spillway_protocol::rpc::service;
+use spillway_runner::report::Delivered;
+use spillway_runner::route::Done;
+use spillway_runner::upload::stores::Stores;
+use spillway_storage::unreliable::Weather;
+use spillway_storage::{Kind, PartRules, RamStorage, Storage, StorageError, Unreliable};
+use tokio::time::{sleep, timeout};
+
+use crate::served::{Stage, done};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Two buckets and the weather over each.
+#[derive(Clone, Debug)]
+struct Buckets {
+    primary: RamStorage,
+    backup: RamStorage,
+    over_primary: Unreliable,
+    over_backup: Unreliable,
+}
+
+impl Buckets {
+    fn new(rules: PartRules) -> Self {
+        let (primary, backup) = (RamStorage::with_rules(rules), RamStorage::with_rules(rules));
+        let over_primary = Unreliable::new(Arc::new(primary.clone()));
+        let over_backup = Unreliable::new(Arc::new(backup.clone()));
+        Self { primary, backup, over_primary, over_backup }
+    }
+
+    fn open_uploads(&self) -> usize {
+        self.primary.open_uploads() + self.backup.open_uploads()
+    }
+}
+
+#[async_trait]
+impl Stores for Buckets {
+    async fn open(&self, destination: &Destination) -> Result<Arc<dyn Storage>, StorageError> {
+        let Destination::Store(store) = destination else { panic!("a disk is not opened") };
+        let Provider::S3(s3) = &store.provider else { panic!("not asked for") };
+        let store = if s3.bucket == "primary" { &self.over_primary } else { &self.over_backup };
+        Ok(Arc::new(store.clone()))
+    }
+}
+
+fn bucket(name: &str) -> Destination {
+    let provider = Provider::S3(Box::new(S3 { bucket: name.into(), ..S3::default() }));
+    Destination::Store(Box::new(Store { provider, prefix: String::new(), presign: false }))
+}
+
+fn s3() -> PartRules {
+    PartRules { smallest: 64 << 10, largest: 1 << 30, most: 10_000, uniform: false }
+}
+
+async fn stage(rules: PartRules, backup: bool) -> (Stage, Buckets) {
+    let buckets = Buckets::new(rules);
+    let mut stage = Stage::new().await;
+    stage.stores = Arc::new(buckets.clone());
+    stage.destinations = Some(Destinations { primary: bucket("primary"), backup: backup.then(|| bucket("backup")) });
+    stage.upload = json!({
+        "checkpoint_ms": 200,
+        "parts": {"small": 128 << 10, "many_small": 20, "middle": 512 << 10, "many_middle": 60, "large": 2 << 20},
+        "first_wait_ms": 20,
+        "longest_wait_ms": 100,
+        "max_outage_ms": 1500,
+        "backup_after_ms": 600,
+        "write_check_ms": 500,
+        "spool_dir": stage.folder.path().join("spool"),
+    });
+    (stage, buckets)
+}
+
+impl Stage {
+    fn spooled(&self) -> Vec<PathBuf> {
+        let files =
+            |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        files(self.folder.path().join("spool")).flat_map(files).collect()
+    }
+}
+
+/// The container decides the extension.
+fn name(script: &str) -> &'static str {
+    if script.contains("mp4") { "a.mp4" } else { "a.ogg" }
+}
+
+fn media(at: u64) -> u8 {
+    (at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
+}
+
+/// Whether it is a recording from its first byte on; for an MP4, whether it is a finished one too.
+fn plays(object: &[u8], mp4: bool) -> bool {
+    if !mp4 {
+        for (at, byte) in object.iter().enumerate() {
+            assert_eq!(*byte, media(at as u64), "byte {at}");
+        }
+        return true;
+    }
+    let finished = object.ends_with(&[b'M'; 199]);
+    assert!(object[..32] == [b'f'; 32] && object[48..300] == [b'f'; 252]);
+    let head = &object[32..48];
+    if finished {
+        assert!(head.starts_with(b"\0\0\0\x08free"), "the last head");
+    } else {
+        assert_eq!(head, [b'f'; 16], "a head that points to what is not there");
+    }
+    let mut at = 300;
+    let end = object.len() - if finished { 199 } else { 0 };
+    while at + 16 <= end {
+        assert_eq!((&object[at + 4..at + 8], &object[at + 12..at + 16]), (&b"free"[..], &b"mdat"[..]), "at {at}");
+        let size = u32::from_be_bytes(object[at + 8..at + 12].try_into().unwrap()) as usize;
+        // Torn, or open: the rest is not looked at by players.
+        let to = if size == 0 { end } else { (at + 8 + size).min(end) };
+        for (index, byte) in object[at + 16..to].iter().enumerate() {
+            assert_eq!(*byte, media((at + 16 + index) as u64));
+        }
+        at = to;
+    }
+    finished
+}
+
+async fn until(what: &str, mut look: impl FnMut() -> bool) {
+    let wait = async {
+        while !look() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_is_in_the_bucket_while_it_is_made_and_complete_when_it_is_stopped() {
+    for (rules, script) in [
+        (s3(), "record-mp4-fast"),
+        (s3(), "record-fast"),
+        (s3(), "record-mp4"),
+        (PartRules { uniform: true, ..s3() }, "record-mp4-fast"),
+        (PartRules { smallest: 1, ..s3() }, "record-mp4-fast"),
+    ] {
+        let (stage, buckets) = stage(rules, false).await;
+        let run = stage.run(script).await;
+        stage.heard(EgressActive).await;
+        until("parts in the bucket", || buckets.primary.counts().puts >= 4).await;
+        let (_, beat) = Heartbeats::new(&stage.bus).last(&stage.id).await.unwrap().unwrap();
+        assert_eq!(beat.attempt, 1);
+        assert!(UploadStates::new(&stage.bus).get(&stage.id).await.unwrap().is_some());
+        assert_eq!(stage.spooled().len(), 1);
+        let asked = Instant::now();
+        stage.call(service::STOP_EGRESS).await.unwrap();
+        assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
+        assert!(asked.elapsed() < Duration::from_millis(1500), "{script}: {:?}", asked.elapsed());
+
+        let last = stage.last();
+        assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""), "{script} {rules:?}");
+        let object = buckets.primary.object(name(script)).unwrap_or_else(|| panic!("{:?}", buckets.primary.keys()));
+        assert!(plays(&object, script.contains("mp4")));
+        let file = &last.file_results[0];
+        assert_eq!((file.size as usize, file.location.clone()), (object.len(), format!("ram://{}", name(script))));
+        assert_eq!((file.filename.as_str(), file.duration > 0), (name(script), true));
+        assert_eq!(last.manifest_location, "ram://EG_1.json");
+        let manifest = buckets.primary.object("EG_1.json").unwrap();
+        assert!(String::from_utf8_lossy(&manifest).contains(&format!("ram://{}", name(script))));
+        assert_eq!(buckets.open_uploads(), 0);
+        assert!(stage.spooled().is_empty(), "the spool is given back");
+        assert!(UploadStates::new(&stage.bus).get(&stage.id).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_media_process_costs_nothing_that_was_written() {
+    let (stage, buckets) = stage(s3(), false).await;
+    let run = stage.run("record-mp4-fast-die").await;
+    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
+    let last = stage.last();
+    assert_eq!(last.status(), EgressFailed);
+    assert!(last.error.contains("SIGABRT"), "{}", last.error);
+    let object = buckets.primary.object("a.mp4").unwrap();
+    assert!(!plays(&object, true), "its head is that of a recording that goes on");
+    assert!(object.len() > 2_000_000, "everything counts: {}", object.len());
+    assert_eq!(last.file_results[0].size as usize, object.len());
+    assert!(last.file_results[0].duration > 200_000_000);
+    assert!(last.manifest_location.is_empty());
+    assert_eq!(buckets.open_uploads(), 0);
+    assert!(stage.spooled().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_fails_before_anybody_joins_and_a_stop_leaves_nothing() {
+    let (stage, buckets) = stage(s3(), false).await;
+    buckets.over_primary.set_weather(Weather::Refusing(Kind::Denied));
+    let begun = Instant::now();
+    let run = stage.run("record").await;
+    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    let last = stage.last();
+    assert_eq!((last.status(), last.error_code), (EgressFailed, 400));
+    assert!(
+        last.error.starts_with("RAM upload failed: ") && last.error.contains("refused by the test"),
+        "{}",
+        last.error
+    );
+    assert!(last.room_name == "record" && !stage.statuses().contains(&EgressActive), "nobody joined");
+
+    let (stage, buckets) = self::stage(s3(), false).await;
+    let run = stage.run("wait").await;
+    until("the upload begun", || buckets.open_uploads() == 1 || buckets.primary.counts().aborted == 1).await;
+    stage.call(service::STOP_EGRESS).await.unwrap();
+    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
+    assert_eq!((buckets.open_uploads(), buckets.primary.keys().len()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_during_and_at_the_end_costs_nothing_and_holds_up_nobody() {
+    for weather in [Weather::Down, Weather::Stalling(Duration::from_millis(300))] {
+        let (stage, buckets) = stage(s3(), false).await;
+        let run = stage.run("record-mp4-fast").await;
+        until("parts in the bucket", || buckets.primary.counts().puts >= 2).await;
+        buckets.over_primary.set_weather(weather);
+        let spooled = stage.spooled().remove(0);
+        let bytes = || std::fs::metadata(&spooled).map_or(0, |metadata| metadata.len());
+        let before = bytes();
+        until("the recording goes on", || bytes() > before + 4_000_000).await;
+        let beats = Heartbeats::new(&stage.bus);
+        let seen = timeout(PATIENCE, async {
+            while !beats.last(&stage.id).await.unwrap().unwrap().1.extra.contains_key("upload_trouble") {
+                sleep(Duration::from_millis(50)).await;
+            }
+        });
+        seen.await.unwrap();
+        let asked = Instant::now();
+        stage.call(service::STOP_EGRESS).await.unwrap();
+        assert!(asked.elapsed() < Duration::from_millis(1300), "control answers: {:?}", asked.elapsed());
+        sleep(Duration::from_millis(700)).await;
+        buckets.over_primary.set_weather(Weather::Fine);
+        assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
+        let last = stage.last();
+        assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""));
+        assert!(plays(&buckets.primary.object("a.mp4").unwrap(), true));
+        assert_eq!(buckets.open_uploads(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_without_end_fails_with_the_stores_words_and_the_spool_stays() {
+    let (stage, buckets) = stage(s3(), false).await;
+    let run = stage.run("record-fast").await;
+    until("parts in the bucket", || buckets.primary.counts().puts >= 2).await;
+    buckets.over_primary.set_weather(Weather::Down);
+    stage.call(service::STOP_EGRESS).await.unwrap();
+    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
+    let last = stage.last();
+    assert_eq!((last.status(), last.error_code), (EgressFailed, 400));
+    assert!(last.error.starts_with("RAM upload failed: ") && last.error.contains("503"), "{}", last.error);
+    assert_eq!(stage.spooled().len(), 1);
+    assert!(last.details.contains("what is not stored lies on the recorder's disk"), "{}", last.details);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_backup_takes_over_from_a_store_that_fails() {
+    // From the first second, in the middle, and while only time is lost.
+    for (early, weather) in
+        [(true, Weather::Refusing(Kind::NotFound)), (false, Weather::Refusing(Kind::Expired)), (false, Weather::Down)]
+    {
+        let (stage, buckets) = stage(s3(), true).await;
+        if early {
+            buckets.over_primary.set_weather(weather);
+        }
+        let run = stage.run("record-mp4-fast").await;
+        stage.heard(EgressActive).await;
+        if !early {
+            until("parts in the bucket", || buckets.primary.counts().puts >= 2).await;
+            buckets.over_primary.set_weather(weather);
+        }
+        until("parts in the other bucket", || buckets.backup.counts().puts >= 2).await;
+        stage.call(service::STOP_EGRESS).await.unwrap();
+        assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
+        let last = stage.last();
+        assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""), "{weather:?}");
+        assert!(last.backup_storage_used);
+        assert!(plays(&buckets.backup.object("a.mp4").unwrap(), true));
+        assert!(buckets.backup.object("EG_1.json").is_some(), "the manifest is beside it");
+        assert!(buckets.primary.keys().is_empty());
+        assert_eq!(buckets.backup.open_uploads(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_stores_that_fail_both_say_why() {
+    let (stage, buckets) = stage(s3(), true).await;
+    let run = stage.run("record-fast").await;
+    until("parts in the bucket", || buckets.primary.counts().puts >= 2).await;
+    buckets.over_primary.set_weather(Weather::Refusing(Kind::Expired));
+    buckets.over_backup.set_weather(Weather::Refusing(Kind::Denied));
+    stage.call(service::STOP_EGRESS).await.unwrap();
+    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
+    let last = stage.last();
+    assert_eq!((last.status(), last.error_code), (EgressFailed, 400));
+    let words: Vec<&str> = last.error.split('\n').collect();
+    assert!(words.len() == 2 && words[0].starts_with("primary: RAM upload failed"), "{}", last.error);
+    assert!(words[1].starts_with("backup: RAM upload failed"), "{}", last.error);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_spool_ends_the_recording_and_what_was_recorded_is_stored() {
+    let (mut stage, buckets) = stage(s3(), false).await;
+    stage.upload["spool_cap_bytes"] = json!(5_000_000);
+    let run = stage.run("record-mp4-fast").await;
+    until("parts in the bucket", || buckets.primary.counts().puts >= 2).await;
+    buckets.over_primary.set_weather(Weather::Down);
+    stage.heard(spillway_protocol::livekit::EgressStatus::EgressEnding).await;
+    buckets.over_primary.set_weather(Weather::Fine);
+    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
+    let last = stage.last();
+    assert_eq!((last.status(), last.error_code), (EgressFailed, 429));
+    assert!(last.error.contains("the spool holds no more") && last.error.contains("503"), "{}", last.error);
+    let object = buckets.primary.object("a.mp4").unwrap();
+    assert!(plays(&object, true));
+    assert_eq!(last.file_results[0].size as usize, object.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_spool_gives_back_what_is_stored() {
+    let (stage, buckets) = stage(s3(), false).await;
+    let run = stage.run("record-fast").await;
+    stage.heard(EgressActive).await;
+    let spooled = stage.spooled().remove(0);
+    until("twelve megabytes", || std::fs::metadata(&spooled).is_ok_and(|file| file.len() > 12_000_000)).await;
+    use std::os::unix::fs::MetadataExt;
+    let used = std::fs::metadata(&spooled).unwrap().blocks() * 512;
+    assert!(used < 8_000_000, "{used} bytes lie there");
+    stage.call(service::STOP_EGRESS).await.unwrap();
+    done(run).await;
+    assert!(plays(&buckets.primary.object("a.ogg").unwrap(), false));
+}
+
+/// The whole task dies in the middle of it; with its disk, unless `same_disk`.
+async fn killed(rules: PartRules, script: &str, millis: u64, same_disk: bool) {
+    let (stage, buckets) = stage(rules, false).await;
+    let run = stage.run(script).await;
+    stage.heard(EgressActive).await;
+    sleep(Duration::from_millis(millis)).await;
+    run.abort();
+    let _ = run.await;
+    let spooled = stage.spooled();
+    let written = spooled.first().and_then(|path| std::fs::metadata(path).ok()).map_or(0, |file| file.len());
+    if !same_disk {
+        std::fs::remove_dir_all(stage.folder.path().join("spool")).unwrap();
+    }
+    let told = Instant::now();
+    let salvage = stage.salvage(script).await;
+    assert_eq!(done(salvage).await, Done::Served(Delivered::Acknowledged));
+    assert!(told.elapsed() < Duration::from_secs(2), "{:?}", told.elapsed());
+    let last = stage.last();
+    assert_eq!(last.status(), EgressFailed);
+    assert!(last.error.starts_with("runner was lost"), "{}", last.error);
+    assert_eq!(stage.statuses().iter().filter(|status| **status == EgressFailed).count(), 1);
+    let object = buckets.primary.object(name(script)).unwrap_or_else(|| panic!("{script} {millis}: {}", last.error));
+    assert!(!plays(&object, script.contains("mp4")) || !script.contains("mp4"));
+    let file = &last.file_results[0];
+    assert_eq!((file.size as usize, file.location.clone()), (object.len(), format!("ram://{}", name(script))));
+    assert!(file.duration > 0 && file.filename == name(script), "{file:?}");
+    if same_disk {
+        assert_eq!(object.len() as u64, written, "everything was on the disk");
+    } else {
+        // Ten megabytes a second, a checkpoint every 0.2 s: what was not sent within two seconds.
+        assert!(written.saturating_sub(object.len() as u64) < 20_000_000, "{} of {written}", object.len());
+    }
+    assert_eq!(buckets.open_uploads(), 0, "nothing dangles");
+    assert!(stage.spooled().is_empty());
+    assert!(UploadStates::new(&stage.bus).get(&stage.id).await.unwrap().is_none());
+    assert!(stage.registry().list_live().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_tasks_uploads_are_completed_by_another() {
+    for (at, rules) in
+        [s3(), PartRules { uniform: true, ..s3() }, PartRules { smallest: 1, ..s3() }].into_iter().enumerate()
+    {
+        for (turn, script) in ["record-mp4-fast", "record-fast", "record-mp4"].into_iter().enumerate() {
+            killed(rules, script, 400 + 170 * (3 * at + turn) as u64, (at + turn) % 2 == 0).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zombie_writes_nothing_and_says_nothing() {
+    let (stage, buckets) = stage(s3(), false).await;
+    let zombie = stage.run("record-mp4-fast").await;
+    until("parts in the bucket", || buckets.primary.counts().puts >= 5).await;
+    // It was only away for a while, and goes on as soon as somebody else has settled it.
+    let salvage = stage.salvage("record-mp4-fast").await;
+    assert_eq!(done(salvage).await, Done::Served(Delivered::Acknowledged));
+    let (object, counts) = (buckets.primary.object("a.mp4").unwrap(), buckets.primary.counts());
+    assert_eq!(done(zombie).await, Done::Served(Delivered::NotOurs));
+    plays(&object, true);
+    assert_eq!(buckets.primary.object("a.mp4").unwrap(), object);
+    assert_eq!(buckets.primary.keys(), ["a.mp4"]);
+    assert_eq!((buckets.primary.counts().puts, buckets.primary.counts().completed), (counts.puts, 1));
+    assert_eq!(buckets.open_uploads(), 0);
+    let ended = stage.statuses().iter().filter(|status| **status as i32 >= EgressComplete as i32).count();
+    assert_eq!(ended, 1, "{:?}", stage.statuses());
+    assert!(UploadStates::new(&stage.bus).get(&stage.id).await.unwrap().is_none(), "it keeps nothing either");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_died_before_its_first_media_leaves_nothing() {
+    let (stage, buckets) = stage(s3(), false).await;
+    let run = stage.run("wait").await;
+    until("the upload begun", || buckets.primary.counts().begun == 1).await;
+    sleep(Duration::from_millis(100)).await;
+    run.abort();
+    let _ = run.await;
+    let salvage = stage.salvage("wait").await;
+    assert_eq!(done(salvage).await, Done::Served(Delivered::Acknowledged));
+    assert_eq!(stage.last().status(), EgressFailed);
+    assert_eq!((buckets.open_uploads(), buckets.primary.keys().len()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_tasks_file_on_the_disk_is_told_with_its_real_size() {
+    let stage = Stage::new().await;
+    let run = stage.run("record-mp4-fast").await;
+    stage.heard(EgressActive).await;
+    sleep(Duration::from_millis(1200)).await;
+    run.abort();
+    let _ = run.await;
+    let file = stage.folder.path().join("a.mp4");
+    let salvage = stage.salvage("record-mp4-fast").await;
+    assert_eq!(done(salvage).await, Done::Served(Delivered::Acknowledged));
+    let last = stage.last();
+    assert_eq!(last.status(), EgressFailed);
+    let result = &last.file_results[0];
+    assert_eq!(result.size as u64, std::fs::metadata(&file).unwrap().len());
+    assert_eq!(result.location, file.display().to_string());
+    assert!(result.duration > 400_000_000, "{result:?}");
+}
