@@ -1,6 +1,7 @@
 //! Checksums as the stores write them.
 
 use std::fmt::Write;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use md5::{Digest, Md5};
 
@@ -37,9 +38,43 @@ pub fn unquoted(etag: &str) -> String {
     etag.trim_matches('"').to_owned()
 }
 
+/// Whether the store's ETags are MD5s. They are not under KMS encryption, and nobody says so beforehand: the first tag
+/// tells. Where they are, they are a second checksum of each part and the only one of the whole.
+#[derive(Debug, Default)]
+pub struct Etags(AtomicU8);
+
+impl Etags {
+    const MD5: u8 = 1;
+    const OPAQUE: u8 = 2;
+
+    /// Words, if this cannot be the tag of these bytes.
+    pub fn check(&self, found: &str, bytes: &[u8]) -> Result<(), String> {
+        let sent = hex(&md5(bytes));
+        let says = if found == sent { Self::MD5 } else { Self::OPAQUE };
+        match self.0.compare_exchange(0, says, Ordering::Relaxed, Ordering::Relaxed) {
+            Err(Self::MD5) if found != sent => Err(format!("checksum mismatch: sent MD5 {sent}, stored {found}")),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn are_md5(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != Self::OPAQUE
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_tag_tells_whether_tags_are_checksums() {
+        let (right, wrong) = (hex(&md5(b"a")), hex(&md5(b"b")));
+        let md5s = Etags::default();
+        assert!(md5s.check(&right, b"a").is_ok() && md5s.are_md5());
+        assert!(md5s.check(&wrong, b"a").is_err_and(|words| words.contains("checksum mismatch")));
+        let opaque = Etags::default();
+        assert!(opaque.check(&wrong, b"a").is_ok() && opaque.check(&right, b"c").is_ok() && !opaque.are_md5());
+    }
 
     #[test]
     fn hex_there_and_back() {

@@ -28,6 +28,16 @@ pub trait Subject: Send + Sync {
 }
 
 pub async fn all(subject: &dyn Subject) {
+    but_afterlife(subject).await;
+    an_aborted_upload_leaves_nothing(subject).await;
+    a_zombie_writes_nothing_after_the_end(subject).await;
+    a_zombie_writes_nothing_after_an_abort(subject).await;
+    an_end_that_is_asked_for_twice_is_one_end(subject).await;
+    a_stale_part_is_refused(subject).await;
+}
+
+/// For a stand-in that does not tell an upload that is over from one that is somebody else's, and reads no tags (s3s-fs).
+pub async fn but_afterlife(subject: &dyn Subject) {
     a_small_object_is_stored_and_replaced(subject).await;
     names_of_any_kind_are_kept(subject).await;
     parts_in_any_order_make_the_object(subject).await;
@@ -35,11 +45,6 @@ pub async fn all(subject: &dyn Subject) {
     one_small_part_is_enough(subject).await;
     another_process_goes_on(subject).await;
     nothing_is_seen_before_the_end(subject).await;
-    an_aborted_upload_leaves_nothing(subject).await;
-    a_zombie_writes_nothing_after_the_end(subject).await;
-    a_zombie_writes_nothing_after_an_abort(subject).await;
-    an_end_that_is_asked_for_twice_is_one_end(subject).await;
-    a_stale_part_is_refused(subject).await;
     two_uploads_of_one_name_do_not_mix(subject).await;
     parts_at_once_are_all_kept(subject).await;
     a_store_that_cannot_be_used_says_why(subject).await;
@@ -266,9 +271,17 @@ async fn a_stale_part_is_refused(subject: &dyn Subject) {
     let upload = begin(&*storage, name).await;
     let stale = send(&*storage, &upload, 1, 0, &content(1, 1000)).await;
     let fresh = send(&*storage, &upload, 1, 1, &content(2, 2000)).await;
-    let refused = storage.complete(&upload, &[stale], &meta()).await.expect_err("refused");
-    assert_eq!(refused.kind, Kind::Invalid, "{refused}");
-    assert_eq!(storage.complete(&upload, &[fresh], &meta()).await.expect("still open").bytes, 2000);
+    match storage.complete(&upload, &[stale], &meta()).await {
+        Err(refused) => {
+            assert_eq!(refused.kind, Kind::Invalid, "{refused}");
+            assert_eq!(storage.complete(&upload, &[fresh], &meta()).await.expect("still open").bytes, 2000);
+        }
+        // Or it is kept beside the newer one (Azure), and the object is what was asked for.
+        Ok(stored) => {
+            assert_eq!(stored.bytes, 1000);
+            assert!(subject.read(name).await.is_some_and(|read| read == content(1, 1000)));
+        }
+    }
 }
 
 async fn two_uploads_of_one_name_do_not_mix(subject: &dyn Subject) {

@@ -52,6 +52,7 @@ impl StorageError {
         matches!(self.kind, Kind::Busy | Kind::Mismatch)
     }
 
+    #[cfg(not(all(feature = "s3", feature = "azure", feature = "gcs")))]
     pub(crate) fn not_built(provider: &'static str, feature: &str) -> Self {
         let words = format!("this build has no {provider} (cargo feature `{feature}` of spillway-storage)");
         Self::new(Kind::NotBuilt, provider, "open", words)

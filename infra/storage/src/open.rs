@@ -17,12 +17,23 @@ pub struct Options {
     pub first_wait: Duration,
     pub longest_wait: Duration,
     pub connect_timeout: Duration,
-    /// Without a byte of an answer, or of a request taken, for so long, a try is given up.
+    /// How long a try without bytes may take; with bytes it is what they need at `slowest` more.
     pub stall_timeout: Duration,
-    /// One try as a whole.
-    pub attempt_timeout: Duration,
+    /// Bytes per second below which a link counts as broken.
+    pub slowest: u64,
+    /// A store may need long to make one object of ten thousand parts.
+    pub complete_timeout: Duration,
     /// How a role session is called in the provider's own records.
     pub session_name: String,
+    /// Where roles are assumed; `None`: AWS' own place for the region.
+    pub sts_endpoint: Option<String>,
+}
+
+impl Options {
+    /// How long one try to send so many bytes may take.
+    pub fn patience(&self, bytes: u64) -> Duration {
+        self.stall_timeout + Duration::from_secs(bytes / self.slowest.max(1))
+    }
 }
 
 impl Default for Options {
@@ -33,8 +44,10 @@ impl Default for Options {
             longest_wait: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(20),
-            attempt_timeout: Duration::from_secs(120),
+            slowest: 128 << 10,
+            complete_timeout: Duration::from_secs(120),
             session_name: "spillway".to_owned(),
+            sts_endpoint: None,
         }
     }
 }
@@ -46,9 +59,21 @@ pub async fn open(destination: &Destination, options: &Options) -> Result<Arc<dy
         return Err(StorageError::new(Kind::Invalid, "Local", "open", words));
     };
     let inner: Arc<dyn Storage> = match &store.provider {
+        #[cfg(feature = "s3")]
+        Provider::S3(s3) => Arc::new(crate::s3::S3Storage::open(s3, options).await?),
+        #[cfg(feature = "s3")]
+        Provider::AliOss(oss) => Arc::new(crate::s3::S3Storage::open_oss(oss, options).await?),
+        #[cfg(not(feature = "s3"))]
         Provider::S3(_) => return Err(StorageError::not_built("S3", "s3")),
+        #[cfg(not(feature = "s3"))]
         Provider::AliOss(_) => return Err(StorageError::not_built("AliOSS", "s3")),
+        #[cfg(feature = "gcs")]
+        Provider::Gcs(gcs) => Arc::new(crate::gcs::GcsStorage::open(gcs, options).await?),
+        #[cfg(not(feature = "gcs"))]
         Provider::Gcs(_) => return Err(StorageError::not_built("GCP", "gcs")),
+        #[cfg(feature = "azure")]
+        Provider::Azure(azure) => Arc::new(crate::azure::AzureStorage::open(azure, options)?),
+        #[cfg(not(feature = "azure"))]
         Provider::Azure(_) => return Err(StorageError::not_built("Azure", "azure")),
         Provider::Local(local) => Arc::new(DiskStorage::new(&local.root)),
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use spillway_plan::destination::{AliOss, Local, S3};
+use spillway_plan::destination::Local;
 use spillway_plan::{Destination, Provider, Store};
 use spillway_storage::conformance::{self, Subject};
 use spillway_storage::{DiskStorage, Kind, Meta, Options, RamStorage, Storage, open};
@@ -57,7 +57,7 @@ impl Subject for Disk {
 
     async fn broken(&self) -> Vec<(Arc<dyn Storage>, Kind)> {
         let file = self.0.path().join("a-file");
-        std::fs::write(&file, b"").unwrap();
+        std::fs::write(&file, b"").expect("a file");
         vec![(Arc::new(DiskStorage::new(file)), Kind::NotFound)]
     }
 }
@@ -134,6 +134,7 @@ async fn a_folder_that_may_not_be_written_to_is_denied() {
 #[cfg(not(feature = "s3"))]
 #[tokio::test]
 async fn what_was_left_out_of_the_build_names_its_feature() {
+    use spillway_plan::destination::{AliOss, S3};
     for provider in [Provider::S3(Box::new(S3::default())), Provider::AliOss(AliOss::default())] {
         let error = open(&store(provider, "", false), &Options::default()).await.unwrap_err();
         assert_eq!(error.kind, Kind::NotBuilt);

@@ -1,0 +1,304 @@
+//! Google Cloud Storage. Parts go over the XML API, which Google's crate does not speak: its own uploads are one stream
+//! that no other process can go on with. Whole objects go through the crate, unless a proxy is asked for, which it cannot use.
+//!
+//! `identity` is credentials, `xml` the requests and answers; the calls are here.
+
+mod identity;
+mod xml;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use google_cloud_gax::retry_policy::NeverRetry;
+use google_cloud_storage::builder::storage::SignedUrlBuilder;
+use google_cloud_storage::client::Storage as Client;
+use reqwest::{Method, StatusCode};
+use spillway_plan::destination::Gcs;
+
+use crate::attempts::tried;
+use crate::checksum::{Etags, etag_of_parts, hex, md5};
+use crate::error::{Kind, StorageError};
+use crate::escape::escaped;
+use crate::open::Options;
+use crate::storage::*;
+use identity::Identity;
+use xml::{Answer, Ask, Wire};
+
+const NAME: &str = "GCP";
+const PAGE: usize = 1000;
+
+pub struct GcsStorage {
+    bucket: String,
+    /// Google's crate; `None`: a proxy is in the way.
+    whole: Option<Client>,
+    wire: Wire,
+    identity: Identity,
+    etags: Etags,
+    options: Options,
+}
+
+impl std::fmt::Debug for GcsStorage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GCP({})", self.bucket)
+    }
+}
+
+impl GcsStorage {
+    pub async fn open(gcs: &Gcs, options: &Options) -> Result<Self, StorageError> {
+        let identity = Identity::of(gcs)?;
+        let whole = match gcs.proxy {
+            Some(_) => None,
+            None => {
+                let mut client =
+                    Client::builder().with_credentials(identity.credentials.clone()).with_retry_policy(NeverRetry);
+                if !gcs.endpoint.is_empty() {
+                    client = client.with_endpoint(&gcs.endpoint);
+                }
+                let failed = |error| StorageError::new(Kind::Other, NAME, "open", "no client").because(error);
+                Some(client.build().await.map_err(failed)?)
+            }
+        };
+        Ok(Self {
+            bucket: gcs.bucket.clone(),
+            whole,
+            wire: Wire::new(gcs, &identity, options)?,
+            identity,
+            etags: Etags::default(),
+            options: options.clone(),
+        })
+    }
+
+    async fn call(&self, doing: &'static str, patience: Duration, ask: Ask<'_>) -> Result<Answer, StorageError> {
+        tried(NAME, doing, &self.options, patience, || self.wire.send(doing, &ask)).await
+    }
+
+    async fn found(&self, key: &str, doing: &'static str) -> Result<Option<Answer>, StorageError> {
+        match self.call(doing, self.options.patience(0), Ask::new(Method::HEAD, key)).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The object is as long as the parts, and its checksum, where it is told, is theirs.
+    fn is_made_of(&self, answer: &Answer, parts: &[Part]) -> bool {
+        let bytes: u64 = parts.iter().map(|part| part.tag.bytes).sum();
+        let crc = whole_crc(parts);
+        let same_crc = match (answer.crc32c(), crc) {
+            (Some(found), Some(sent)) => Some(found == sent),
+            _ => None,
+        };
+        let same_etag = || etag_of_parts(parts.iter().map(|part| part.tag.etag.as_str())) == Some(answer.etag());
+        answer.length() == Some(bytes) && same_crc.unwrap_or_else(same_etag)
+    }
+
+    async fn put_whole(&self, client: &Client, name: &str, bytes: Bytes, meta: &Meta) -> Result<(), StorageError> {
+        let doing = "put";
+        let bucket = format!("projects/_/buckets/{}", self.bucket);
+        let crc = crc32c::crc32c(&bytes);
+        let patience = self.options.patience(bytes.len() as u64);
+        let object = tried(NAME, doing, &self.options, patience, || async {
+            let call = client
+                .write_object(&bucket, name, bytes.clone())
+                .set_content_type(&meta.content_type)
+                .set_content_disposition("inline")
+                .with_known_crc32c(crc);
+            call.send_buffered().await.map_err(|error| xml::refused(doing, error))
+        })
+        .await?;
+        match object.checksums.and_then(|checksums| checksums.crc32c) {
+            Some(found) if found != crc => {
+                let words = format!("checksum mismatch: sent CRC32C {crc:08x}, stored {found:08x}");
+                Err(StorageError::new(Kind::Mismatch, NAME, doing, words))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// CRC32C of the object, from those of its parts.
+fn whole_crc(parts: &[Part]) -> Option<u32> {
+    parts.iter().try_fold(0, |whole, part| {
+        Some(crc32c::crc32c_combine(whole, part.tag.crc32c?, usize::try_from(part.tag.bytes).ok()?))
+    })
+}
+
+fn headers_of(bytes: &[u8]) -> Vec<(&'static str, String)> {
+    vec![("content-md5", xml::base64(&md5(bytes))), ("x-goog-hash", xml::crc_header(crc32c::crc32c(bytes)))]
+}
+
+#[async_trait]
+impl Storage for GcsStorage {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn location(&self, name: &str) -> String {
+        format!("https://{}.storage.googleapis.com/{}", self.bucket, escaped(name))
+    }
+
+    fn rules(&self) -> PartRules {
+        PartRules { smallest: 5 << 20, largest: 5 << 30, most: 10_000, uniform: false }
+    }
+
+    async fn put(&self, name: &str, bytes: Bytes, meta: &Meta) -> Result<Stored, StorageError> {
+        let length = bytes.len() as u64;
+        let etag = hex(&md5(&bytes));
+        match &self.whole {
+            Some(client) => self.put_whole(client, name, bytes, meta).await?,
+            None => {
+                let mut headers = headers_of(&bytes);
+                headers.push(("content-type", meta.content_type.clone()));
+                headers.push(("content-disposition", "inline".to_owned()));
+                self.call(
+                    "put",
+                    self.options.patience(length),
+                    Ask { headers: &headers, body: bytes, ..Ask::new(Method::PUT, name) },
+                )
+                .await?;
+            }
+        }
+        Ok(Stored { bytes: length, etag, location: self.location(name) })
+    }
+
+    async fn begin(&self, name: &str, meta: &Meta) -> Result<Upload, StorageError> {
+        let headers = [("content-type", meta.content_type.clone()), ("content-disposition", "inline".to_owned())];
+        let patience = self.options.patience(0);
+        let answer = self
+            .call(
+                "begin",
+                patience,
+                Ask { query: &[("uploads", "")], headers: &headers, ..Ask::new(Method::POST, name) },
+            )
+            .await?;
+        Ok(Upload { id: answer.upload_id()?, key: name.to_owned(), replaces: None })
+    }
+
+    async fn put_part(&self, upload: &Upload, number: u32, _: u32, bytes: Bytes) -> Result<PartTag, StorageError> {
+        let doing = "put part";
+        let length = bytes.len() as u64;
+        let crc32c = crc32c::crc32c(&bytes);
+        let headers = headers_of(&bytes);
+        let text = number.to_string();
+        let query = [("partNumber", text.as_str()), ("uploadId", upload.id.as_str())];
+        let patience = self.options.patience(length);
+        let answer = self
+            .call(
+                doing,
+                patience,
+                Ask { query: &query, headers: &headers, body: bytes.clone(), ..Ask::new(Method::PUT, &upload.key) },
+            )
+            .await?;
+        if let Some(found) = answer.crc32c().filter(|found| *found != crc32c) {
+            let words = format!("checksum mismatch: sent CRC32C {crc32c:08x}, stored {found:08x}");
+            return Err(StorageError::new(Kind::Mismatch, NAME, doing, words));
+        }
+        let etag = answer.etag();
+        let mismatch = |words| StorageError::new(Kind::Mismatch, NAME, doing, words);
+        self.etags.check(&etag, &bytes).map_err(mismatch)?;
+        Ok(PartTag { bytes: length, etag, crc32c: Some(crc32c) })
+    }
+
+    async fn complete(&self, upload: &Upload, parts: &[Part], _: &Meta) -> Result<Stored, StorageError> {
+        let doing = "complete";
+        let bytes = parts.iter().map(|part| part.tag.bytes).sum();
+        let location = self.location(&upload.key);
+        let body = Bytes::from(xml::completion(parts));
+        let query = [("uploadId", upload.id.as_str())];
+        let patience = self.options.complete_timeout;
+        let gone = match self
+            .call(doing, patience, Ask { query: &query, body, ..Ask::new(Method::POST, &upload.key) })
+            .await
+        {
+            Ok(_) => None,
+            Err(error) if error.kind == Kind::Gone => Some(error),
+            Err(error) => return Err(error),
+        };
+        // Also after success: some stores answer the repetition of somebody else's completion with what is there.
+        match (self.found(&upload.key, doing).await, gone) {
+            (Ok(Some(answer)), _) if self.is_made_of(&answer, parts) => {
+                Ok(Stored { bytes, etag: answer.etag(), location })
+            }
+            (_, Some(gone)) => Err(gone),
+            (Ok(Some(_)), None) => {
+                let words = "the object under this name is made of other parts";
+                Err(StorageError::new(Kind::Gone, NAME, doing, words))
+            }
+            // Who may write need not be allowed to look.
+            (Ok(None) | Err(_), None) => Ok(Stored { bytes, etag: String::new(), location }),
+        }
+    }
+
+    async fn abort(&self, upload: &Upload) -> Result<(), StorageError> {
+        let query = [("uploadId", upload.id.as_str())];
+        let patience = self.options.patience(0);
+        match self.call("abort", patience, Ask { query: &query, ..Ask::new(Method::DELETE, &upload.key) }).await {
+            Err(error) if !matches!(error.kind, Kind::Gone | Kind::NotFound) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn list_parts(&self, upload: &Upload) -> Result<Option<Vec<Part>>, StorageError> {
+        let (mut parts, mut after) = (Vec::new(), String::from("0"));
+        loop {
+            let most = PAGE.to_string();
+            let query = [
+                ("uploadId", upload.id.as_str()),
+                ("max-parts", most.as_str()),
+                ("part-number-marker", after.as_str()),
+            ];
+            let patience = self.options.patience(0);
+            let answer =
+                self.call("list parts", patience, Ask { query: &query, ..Ask::new(Method::GET, &upload.key) }).await;
+            let page = match answer {
+                Ok(answer) => answer.parts()?,
+                Err(error) if error.kind == Kind::Denied => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            parts.extend(page.parts);
+            match page.next.filter(|next| *next != after) {
+                Some(next) => after = next,
+                None => break,
+            }
+        }
+        parts.sort_by_key(|part: &Part| part.number);
+        Ok(Some(parts))
+    }
+
+    async fn look(&self, name: &str) -> Result<Option<Object>, StorageError> {
+        let answer = self.found(name, "look").await?;
+        Ok(answer.map(|answer| Object { bytes: answer.length().unwrap_or_default(), etag: answer.etag() }))
+    }
+
+    async fn presign(&self, name: &str, life: Duration) -> Result<String, StorageError> {
+        let failed = |words: String| StorageError::new(Kind::Invalid, NAME, "presign", words);
+        let signer = self.identity.signer().map_err(failed)?;
+        let link = SignedUrlBuilder::for_object(format!("projects/_/buckets/{}", self.bucket), name)
+            .with_method(http::Method::GET)
+            .with_expiration(life);
+        link.sign_with(&signer).await.map_err(|error| failed(error.to_string()))
+    }
+}
+
+/// Nothing there under this name, or the bucket itself is not.
+fn is_missing(status: StatusCode) -> bool {
+    status == StatusCode::NOT_FOUND
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_of_the_whole_comes_from_those_of_the_parts() {
+        let pieces: [&[u8]; 3] = [b"one", b"two, longer", b"3"];
+        let part = |(index, bytes): (usize, &&[u8])| Part {
+            number: index as u32 + 1,
+            generation: 0,
+            tag: PartTag { bytes: bytes.len() as u64, etag: String::new(), crc32c: Some(crc32c::crc32c(bytes)) },
+        };
+        let parts: Vec<_> = pieces.iter().enumerate().map(part).collect();
+        assert_eq!(whole_crc(&parts), Some(crc32c::crc32c(&pieces.concat())));
+    }
+}

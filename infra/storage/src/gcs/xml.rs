@@ -1,0 +1,290 @@
+//! The XML API's requests and answers; they are S3's with few differences.
+
+use std::fmt::Write;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use google_cloud_auth::credentials::{CacheableResource, Credentials};
+use http::{Extensions, HeaderMap};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::{Method, Proxy, StatusCode};
+use serde::Deserialize;
+use spillway_plan::destination::Gcs;
+use spillway_process::chain;
+
+use super::identity::Identity;
+use super::{NAME, is_missing};
+use crate::checksum::unquoted;
+use crate::error::{Kind, StorageError};
+use crate::open::Options;
+use crate::proxy;
+use crate::storage::{Part, PartTag};
+
+const HOST: &str = "https://storage.googleapis.com";
+/// All but what RFC 3986 reserves nothing of, and the slashes of the key.
+const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+
+pub struct Wire {
+    client: reqwest::Client,
+    credentials: Credentials,
+    /// The bucket's, without a slash at its end.
+    url: String,
+}
+
+pub struct Ask<'a> {
+    pub method: Method,
+    pub key: &'a str,
+    pub query: &'a [(&'a str, &'a str)],
+    pub headers: &'a [(&'static str, String)],
+    pub body: Bytes,
+}
+
+impl<'a> Ask<'a> {
+    /// About the object and nothing else.
+    pub fn new(method: Method, key: &'a str) -> Self {
+        Self { method, key, query: &[], headers: &[], body: Bytes::new() }
+    }
+}
+
+pub struct Answer {
+    headers: HeaderMap,
+    body: Bytes,
+    doing: &'static str,
+}
+
+pub struct Page {
+    pub parts: Vec<Part>,
+    pub next: Option<String>,
+}
+
+impl Wire {
+    pub fn new(gcs: &Gcs, identity: &Identity, options: &Options) -> Result<Self, StorageError> {
+        let failed = |words: &str| StorageError::new(Kind::Invalid, NAME, "open", words);
+        let mut client = reqwest::Client::builder()
+            .connect_timeout(options.connect_timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy();
+        if let Some(asked) = &gcs.proxy {
+            let url = proxy::url(asked).ok_or_else(|| failed("the proxy's URL is none"))?;
+            client = client.proxy(Proxy::all(url).map_err(|_| failed("the proxy's URL is none"))?);
+        }
+        let endpoint = if gcs.endpoint.is_empty() { HOST } else { gcs.endpoint.trim_end_matches('/') };
+        Ok(Self {
+            client: client.build().map_err(|error| failed("no HTTP client").because(error))?,
+            credentials: identity.credentials.clone(),
+            url: format!("{endpoint}/{}", utf8_percent_encode(&gcs.bucket, KEY)),
+        })
+    }
+
+    /// One try.
+    pub async fn send(&self, doing: &'static str, ask: &Ask<'_>) -> Result<Answer, StorageError> {
+        let identity = match self.credentials.headers(Extensions::new()).await {
+            Ok(CacheableResource::New { data, .. }) => data,
+            // Only where one was told of before, which is never.
+            Ok(CacheableResource::NotModified) => HeaderMap::new(),
+            Err(error) => {
+                let kind = if error.is_transient() { Kind::Busy } else { Kind::Denied };
+                let words = chain(&error).to_string();
+                return Err(StorageError::new(kind, NAME, doing, words).because(error));
+            }
+        };
+        let mut url = format!("{}/{}", self.url, utf8_percent_encode(ask.key, KEY));
+        for (index, (name, value)) in ask.query.iter().enumerate() {
+            let sign = if index == 0 { '?' } else { '&' };
+            let equals = if value.is_empty() { "" } else { "=" };
+            let _ = write!(url, "{sign}{name}{equals}{}", utf8_percent_encode(value, NON_ALPHANUMERIC));
+        }
+        let is_head = ask.method == Method::HEAD;
+        let mut request = self.client.request(ask.method.clone(), url).headers(identity);
+        request = request.header("content-length", ask.body.len());
+        for (name, value) in ask.headers.iter().filter(|(_, value)| !value.is_empty()) {
+            request = request.header(*name, value);
+        }
+        // Reset, refused, no such host, cut off: all of it may pass.
+        let lost = |error: reqwest::Error| {
+            let words = chain(&error.without_url()).to_string();
+            StorageError::new(Kind::Busy, NAME, doing, words)
+        };
+        let answer = request.body(ask.body.clone()).send().await.map_err(lost)?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let body = answer.bytes().await.map_err(lost)?;
+        if status.is_success() {
+            return Ok(Answer { headers, body, doing });
+        }
+        Err(failed(doing, status, if is_head { b"" } else { &body }))
+    }
+}
+
+fn failed(doing: &'static str, status: StatusCode, body: &[u8]) -> StorageError {
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "PascalCase", default)]
+    struct Refusal {
+        code: String,
+        message: String,
+    }
+    let text = String::from_utf8_lossy(body);
+    let Refusal { code, message } = quick_xml::de::from_str(&text).unwrap_or_default();
+    let kind = match code.as_str() {
+        "NoSuchUpload" => Kind::Gone,
+        "NoSuchBucket" => Kind::NotFound,
+        "BadDigest" | "InvalidDigest" => Kind::Mismatch,
+        "ExpiredToken" => Kind::Expired,
+        _ => kind_of(status),
+    };
+    let words = match (code.as_str(), message.as_str()) {
+        ("", "") => format!("status {}", status.as_u16()),
+        (code, message) => format!("{code}: {message} ({})", status.as_u16()),
+    };
+    StorageError::new(kind, NAME, doing, words)
+}
+
+fn kind_of(status: StatusCode) -> Kind {
+    match status.as_u16() {
+        401 | 403 => Kind::Denied,
+        _ if is_missing(status) => Kind::NotFound,
+        408 | 409 | 429 | 500..=599 => Kind::Busy,
+        300..=499 => Kind::Invalid,
+        _ => Kind::Other,
+    }
+}
+
+/// What Google's own crate says.
+pub fn refused(doing: &'static str, error: google_cloud_storage::Error) -> StorageError {
+    let status = error.http_status_code().and_then(|status| StatusCode::from_u16(status).ok());
+    let kind = match status {
+        Some(status) => kind_of(status),
+        None if error.is_authentication() => Kind::Denied,
+        None if error.is_timeout() || error.is_io() || error.is_connect() || error.is_transport() => Kind::Busy,
+        None => Kind::Other,
+    };
+    let words = match error.status() {
+        Some(said) => format!("{} ({})", said.message, status.map_or(0, |status| status.as_u16())),
+        None => chain(&error).to_string(),
+    };
+    StorageError::new(kind, NAME, doing, words).because(error)
+}
+
+pub fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+pub fn crc_header(crc: u32) -> String {
+    format!("crc32c={}", base64(&crc.to_be_bytes()))
+}
+
+/// The list of parts that becomes the object.
+pub fn completion(parts: &[Part]) -> String {
+    let mut text = String::from("<CompleteMultipartUpload>");
+    for part in parts {
+        let etag = quick_xml::escape::escape(&part.tag.etag);
+        let _ = write!(text, "<Part><PartNumber>{}</PartNumber><ETag>\"{etag}\"</ETag></Part>", part.number);
+    }
+    text + "</CompleteMultipartUpload>"
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    pub fn etag(&self) -> String {
+        unquoted(self.header("etag").unwrap_or_default())
+    }
+
+    /// Of the object, on the answer to HEAD.
+    pub fn length(&self) -> Option<u64> {
+        self.header("x-goog-stored-content-length").or_else(|| self.header("content-length"))?.parse().ok()
+    }
+
+    pub fn crc32c(&self) -> Option<u32> {
+        let hashes = self.headers.get_all("x-goog-hash").iter().filter_map(|value| value.to_str().ok());
+        let crc = hashes.flat_map(|value| value.split(',')).find_map(|hash| hash.trim().strip_prefix("crc32c="))?;
+        Some(u32::from_be_bytes(STANDARD.decode(crc).ok()?.try_into().ok()?))
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, StorageError> {
+        let text = String::from_utf8_lossy(&self.body);
+        quick_xml::de::from_str(&text)
+            .map_err(|error| StorageError::new(Kind::Other, NAME, self.doing, "unreadable answer").because(error))
+    }
+
+    pub fn upload_id(&self) -> Result<String, StorageError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Begun {
+            upload_id: String,
+        }
+        Ok(self.read::<Begun>()?.upload_id)
+    }
+
+    pub fn parts(&self) -> Result<Page, StorageError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Listed {
+            #[serde(default)]
+            is_truncated: bool,
+            next_part_number_marker: Option<String>,
+            #[serde(default)]
+            part: Vec<ListedPart>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct ListedPart {
+            part_number: u32,
+            #[serde(rename = "ETag", default)]
+            etag: String,
+            size: u64,
+        }
+        let listed: Listed = self.read()?;
+        let part = |part: ListedPart| Part {
+            number: part.part_number,
+            generation: 0,
+            tag: PartTag { bytes: part.size, etag: unquoted(&part.etag), crc32c: None },
+        };
+        Ok(Page {
+            parts: listed.part.into_iter().map(part).collect(),
+            next: listed.next_part_number_marker.filter(|_| listed.is_truncated),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_in_googles_words() {
+        let body = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Access denied.</Message>\
+                     <Details>x</Details></Error>";
+        let error = failed("begin", StatusCode::FORBIDDEN, body);
+        assert_eq!(error.to_string(), "GCP upload failed: begin: AccessDenied: Access denied. (403)");
+        assert_eq!(error.kind, Kind::Denied);
+        let gone = b"<Error><Code>NoSuchUpload</Code><Message>m</Message></Error>";
+        assert_eq!(failed("put part", StatusCode::NOT_FOUND, gone).kind, Kind::Gone);
+        assert_eq!(failed("put", StatusCode::SERVICE_UNAVAILABLE, b"<html>").kind, Kind::Busy);
+        assert_eq!(failed("look", StatusCode::NOT_FOUND, b"").kind, Kind::NotFound);
+    }
+
+    #[test]
+    fn lists_are_read() {
+        let body = b"<ListPartsResult><IsTruncated>true</IsTruncated><NextPartNumberMarker>2</NextPartNumberMarker>\
+            <Part><PartNumber>1</PartNumber><ETag>\"a\"</ETag><Size>5</Size></Part>\
+            <Part><PartNumber>2</PartNumber><ETag>&quot;b&quot;</ETag><Size>6</Size></Part></ListPartsResult>";
+        let answer = Answer { headers: HeaderMap::new(), body: Bytes::from_static(body), doing: "list parts" };
+        let page = answer.parts().unwrap();
+        assert_eq!(page.next.as_deref(), Some("2"));
+        let seen: Vec<_> =
+            page.parts.iter().map(|part| (part.number, part.tag.etag.as_str(), part.tag.bytes)).collect();
+        assert_eq!(seen, [(1, "a", 5), (2, "b", 6)]);
+        let text = completion(&page.parts[..1]);
+        assert!(text.contains("<Part><PartNumber>1</PartNumber><ETag>\"a\"</ETag></Part>"), "{text}");
+    }
+
+    #[test]
+    fn the_checksum_is_found_among_the_hashes() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-goog-hash", "md5=abc,crc32c=AAAAAQ==".parse().unwrap());
+        assert_eq!(Answer { headers, body: Bytes::new(), doing: "look" }.crc32c(), Some(1));
+    }
+}

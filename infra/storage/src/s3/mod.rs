@@ -1,0 +1,340 @@
+//! S3 and what speaks like it: AWS, MinIO, R2, OCI …, Alibaba's OSS.
+//!
+//! `connect` makes the client, `words` understands its errors, `place` writes locations; the calls are here.
+
+mod connect;
+mod place;
+mod words;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::presigning::PresigningConfig;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use spillway_plan::destination::{AliOss, S3};
+
+use crate::checksum::{Etags, etag_of_parts, md5, unquoted};
+use crate::error::{Kind, StorageError};
+use crate::open::Options;
+use crate::storage::*;
+use place::Place;
+use words::failed;
+
+/// Most parts in one answer of the store.
+const PAGE: i32 = 1000;
+
+pub struct S3Storage {
+    client: Client,
+    provider: &'static str,
+    bucket: String,
+    place: Place,
+    /// AWS itself. Others get `Content-MD5`, which all of them know, instead of CRC32C.
+    crc32c: bool,
+    /// Cloudflare's R2 wants parts of one size.
+    uniform: bool,
+    metadata: std::collections::HashMap<String, String>,
+    tagging: Option<String>,
+    disposition: String,
+    etags: Etags,
+    options: Options,
+}
+
+impl std::fmt::Debug for S3Storage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}({})", self.provider, self.bucket)
+    }
+}
+
+impl S3Storage {
+    pub async fn open(s3: &S3, options: &Options) -> Result<Self, StorageError> {
+        Self::connect("S3", s3, options).await
+    }
+
+    /// OSS speaks S3's language, but only with the bucket in the host name.
+    pub async fn open_oss(oss: &AliOss, options: &Options) -> Result<Self, StorageError> {
+        let s3 = S3 {
+            access_key: oss.access_key.clone(),
+            secret: oss.secret.clone(),
+            region: if oss.region.is_empty() { place::region_of_oss(&oss.endpoint) } else { oss.region.clone() },
+            endpoint: oss.endpoint.clone(),
+            bucket: oss.bucket.clone(),
+            ..S3::default()
+        };
+        Self::connect("AliOSS", &s3, options).await
+    }
+
+    async fn connect(provider: &'static str, s3: &S3, options: &Options) -> Result<Self, StorageError> {
+        let place = Place::of(s3);
+        Ok(Self {
+            client: connect::client(provider, s3, options).await?,
+            provider,
+            bucket: s3.bucket.clone(),
+            crc32c: s3.endpoint.is_empty(),
+            uniform: place.host().ends_with(".r2.cloudflarestorage.com"),
+            place,
+            metadata: s3.metadata.clone().into_iter().collect(),
+            tagging: Some(s3.tagging.clone()).filter(|tagging| !tagging.is_empty()),
+            disposition: if s3.content_disposition.is_empty() {
+                "inline".into()
+            } else {
+                s3.content_disposition.clone()
+            },
+            etags: Etags::default(),
+            options: options.clone(),
+        })
+    }
+
+    fn error(&self, kind: Kind, doing: &'static str, words: impl Into<String>) -> StorageError {
+        StorageError::new(kind, self.provider, doing, words)
+    }
+
+    /// For one call: how long a try may take.
+    fn patience(&self, patience: Duration) -> aws_sdk_s3::config::Builder {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(self.options.connect_timeout)
+            .operation_attempt_timeout(patience)
+            .build();
+        aws_sdk_s3::config::Builder::new().timeout_config(timeouts)
+    }
+
+    fn checked_etag(&self, doing: &'static str, etag: Option<&str>, bytes: &[u8]) -> Result<String, StorageError> {
+        let found = unquoted(etag.unwrap_or_default());
+        self.etags.check(&found, bytes).map_err(|words| self.error(Kind::Mismatch, doing, words))?;
+        Ok(found)
+    }
+
+    /// As `checked_etag`, for CRC32C where the store answers with one.
+    fn checked_crc(&self, doing: &'static str, stored: Option<&str>, sent: u32) -> Result<(), StorageError> {
+        let sent = STANDARD.encode(sent.to_be_bytes());
+        match stored {
+            Some(stored) if stored != sent => {
+                let words = format!("checksum mismatch: sent CRC32C {sent}, stored {stored}");
+                Err(self.error(Kind::Mismatch, doing, words))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Who cannot look trusts the store's word.
+    async fn looked(&self, key: &str) -> Option<Object> {
+        self.look(key).await.ok().flatten()
+    }
+
+    /// The object that is there is made of exactly these parts.
+    async fn is_made_of(&self, upload: &Upload, parts: &[Part]) -> Option<Stored> {
+        let object = self.looked(&upload.key).await?;
+        let bytes: u64 = parts.iter().map(|part| part.tag.bytes).sum();
+        let expected = etag_of_parts(parts.iter().map(|part| part.tag.etag.as_str()));
+        let same = match expected.filter(|_| self.etags.are_md5()) {
+            Some(etag) => object.etag == etag,
+            // Under KMS tags cannot be foretold; the number of parts still stands at their end.
+            None => object.bytes == bytes && object.etag.ends_with(&format!("-{}", parts.len())),
+        };
+        same.then(|| Stored { bytes: object.bytes, etag: object.etag, location: self.location(&upload.key) })
+    }
+}
+
+#[async_trait]
+impl Storage for S3Storage {
+    fn name(&self) -> &'static str {
+        self.provider
+    }
+
+    fn location(&self, name: &str) -> String {
+        self.place.of_key(name)
+    }
+
+    fn rules(&self) -> PartRules {
+        PartRules { smallest: 5 << 20, largest: 5 << 30, most: 10_000, uniform: self.uniform }
+    }
+
+    async fn put(&self, name: &str, bytes: Bytes, meta: &Meta) -> Result<Stored, StorageError> {
+        let doing = "put";
+        let mut call = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(name)
+            .content_type(&meta.content_type)
+            .content_disposition(&self.disposition)
+            .set_metadata(Some(self.metadata.clone()).filter(|metadata| !metadata.is_empty()))
+            .set_tagging(self.tagging.clone())
+            .body(ByteStream::from(bytes.clone()));
+        call = if self.crc32c {
+            call.checksum_algorithm(ChecksumAlgorithm::Crc32C)
+        } else {
+            call.content_md5(STANDARD.encode(md5(&bytes)))
+        };
+        let patience = self.options.patience(bytes.len() as u64);
+        let answer = call.customize().config_override(self.patience(patience)).send().await;
+        let answer = answer.map_err(|error| failed(self.provider, doing, error))?;
+        let etag = self.checked_etag(doing, answer.e_tag(), &bytes)?;
+        self.checked_crc(doing, answer.checksum_crc32_c(), crc32c::crc32c(&bytes))?;
+        Ok(Stored { bytes: bytes.len() as u64, etag, location: self.location(name) })
+    }
+
+    async fn begin(&self, name: &str, meta: &Meta) -> Result<Upload, StorageError> {
+        let call = self
+            .client
+            .create_multipart_upload()
+            .bucket(&self.bucket)
+            .key(name)
+            .content_type(&meta.content_type)
+            .content_disposition(&self.disposition)
+            .set_metadata(Some(self.metadata.clone()).filter(|metadata| !metadata.is_empty()))
+            .set_tagging(self.tagging.clone())
+            // Without it AWS refuses the checksums of the parts.
+            .set_checksum_algorithm(self.crc32c.then_some(ChecksumAlgorithm::Crc32C));
+        let answer = call.customize().config_override(self.patience(self.options.patience(0))).send().await;
+        let answer = answer.map_err(|error| failed(self.provider, "begin", error))?;
+        let id = answer.upload_id().ok_or_else(|| self.error(Kind::Other, "begin", "the answer has no upload id"))?;
+        Ok(Upload { id: id.to_owned(), key: name.to_owned(), replaces: None })
+    }
+
+    async fn put_part(&self, upload: &Upload, number: u32, _: u32, bytes: Bytes) -> Result<PartTag, StorageError> {
+        let doing = "put part";
+        let mut call = self
+            .client
+            .upload_part()
+            .bucket(&self.bucket)
+            .key(&upload.key)
+            .upload_id(&upload.id)
+            .part_number(number.try_into().unwrap_or(i32::MAX))
+            .body(ByteStream::from(bytes.clone()));
+        call = if self.crc32c {
+            call.checksum_algorithm(ChecksumAlgorithm::Crc32C)
+        } else {
+            call.content_md5(STANDARD.encode(md5(&bytes)))
+        };
+        let patience = self.options.patience(bytes.len() as u64);
+        let answer = call.customize().config_override(self.patience(patience)).send().await;
+        let answer = answer.map_err(|error| failed(self.provider, doing, error))?;
+        let crc32c = crc32c::crc32c(&bytes);
+        self.checked_crc(doing, answer.checksum_crc32_c(), crc32c)?;
+        let etag = self.checked_etag(doing, answer.e_tag(), &bytes)?;
+        Ok(PartTag { bytes: bytes.len() as u64, etag, crc32c: Some(crc32c) })
+    }
+
+    async fn complete(&self, upload: &Upload, parts: &[Part], _: &Meta) -> Result<Stored, StorageError> {
+        let doing = "complete";
+        let bytes: u64 = parts.iter().map(|part| part.tag.bytes).sum();
+        let completed = parts.iter().map(|part| {
+            let crc32c = part.tag.crc32c.filter(|_| self.crc32c);
+            CompletedPart::builder()
+                .part_number(part.number.try_into().unwrap_or(i32::MAX))
+                .e_tag(&part.tag.etag)
+                .set_checksum_crc32_c(crc32c.map(|crc32c| STANDARD.encode(crc32c.to_be_bytes())))
+                .build()
+        });
+        let completed = CompletedMultipartUpload::builder().set_parts(Some(completed.collect())).build();
+        let call = self
+            .client
+            .complete_multipart_upload()
+            .bucket(&self.bucket)
+            .key(&upload.key)
+            .upload_id(&upload.id)
+            .multipart_upload(completed)
+            // AWS refuses an object of another length.
+            .set_mpu_object_size(self.crc32c.then_some(i64::try_from(bytes).unwrap_or(i64::MAX)));
+        let answer = call.customize().config_override(self.patience(self.options.complete_timeout)).send().await;
+        let expected = etag_of_parts(parts.iter().map(|part| part.tag.etag.as_str()));
+        let location = self.location(&upload.key);
+        let answer = match answer.map_err(|error| failed(self.provider, doing, error)) {
+            Ok(answer) => answer,
+            Err(error) if error.kind == Kind::Gone => {
+                return self.is_made_of(upload, parts).await.ok_or(error);
+            }
+            Err(error) => return Err(error),
+        };
+        let etag = unquoted(answer.e_tag().unwrap_or_default());
+        if expected.as_ref() == Some(&etag) || self.crc32c {
+            return Ok(Stored { bytes, etag, location });
+        }
+        // Some stores answer the repetition of somebody else's completion with what is there.
+        match self.looked(&upload.key).await {
+            Some(object) if object.bytes != bytes => {
+                let words = format!("{bytes} bytes in {} parts were sent, {} are stored", parts.len(), object.bytes);
+                Err(self.error(Kind::Gone, doing, words))
+            }
+            Some(object) if expected.is_some() && self.etags.are_md5() && object.etag.contains('-') => {
+                let words = format!("the object under this name has the tag {}, ours has another", object.etag);
+                Err(self.error(Kind::Gone, doing, words))
+            }
+            _ => Ok(Stored { bytes, etag, location }),
+        }
+    }
+
+    async fn abort(&self, upload: &Upload) -> Result<(), StorageError> {
+        let call = self.client.abort_multipart_upload().bucket(&self.bucket).key(&upload.key).upload_id(&upload.id);
+        let answer = call.customize().config_override(self.patience(self.options.patience(0))).send().await;
+        match answer.map_err(|error| failed(self.provider, "abort", error)) {
+            Err(error) if error.kind != Kind::Gone => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn list_parts(&self, upload: &Upload) -> Result<Option<Vec<Part>>, StorageError> {
+        let mut parts = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let call = self
+                .client
+                .list_parts()
+                .bucket(&self.bucket)
+                .key(&upload.key)
+                .upload_id(&upload.id)
+                .max_parts(PAGE)
+                .set_part_number_marker(after.clone());
+            let answer = call.customize().config_override(self.patience(self.options.patience(0))).send().await;
+            let answer = match answer.map_err(|error| failed(self.provider, "list parts", error)) {
+                Ok(answer) => answer,
+                // Whoever may write need not be allowed to list.
+                Err(error) if error.kind == Kind::Denied => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            for part in answer.parts() {
+                let crc32c = part.checksum_crc32_c().and_then(|text| STANDARD.decode(text).ok());
+                let tag = PartTag {
+                    bytes: part.size().and_then(|size| size.try_into().ok()).unwrap_or_default(),
+                    etag: unquoted(part.e_tag().unwrap_or_default()),
+                    crc32c: crc32c.and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes),
+                };
+                let number = part.part_number().and_then(|number| number.try_into().ok()).unwrap_or_default();
+                parts.push(Part { number, generation: 0, tag });
+            }
+            let next = answer.next_part_number_marker().map(str::to_owned);
+            if answer.is_truncated() != Some(true) || next.is_none() || next == after {
+                break;
+            }
+            after = next;
+        }
+        parts.sort_by_key(|part| part.number);
+        Ok(Some(parts))
+    }
+
+    async fn look(&self, name: &str) -> Result<Option<Object>, StorageError> {
+        let call = self.client.head_object().bucket(&self.bucket).key(name);
+        let answer = call.customize().config_override(self.patience(self.options.patience(0))).send().await;
+        match answer.map_err(|error| failed(self.provider, "look", error)) {
+            Ok(answer) => Ok(Some(Object {
+                bytes: answer.content_length().and_then(|length| length.try_into().ok()).unwrap_or_default(),
+                etag: unquoted(answer.e_tag().unwrap_or_default()),
+            })),
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn presign(&self, name: &str, life: Duration) -> Result<String, StorageError> {
+        let config = PresigningConfig::expires_in(life)
+            .map_err(|error| self.error(Kind::Invalid, "presign", error.to_string()).because(error))?;
+        let request = self.client.get_object().bucket(&self.bucket).key(name).presigned(config).await;
+        Ok(request.map_err(|error| failed(self.provider, "presign", error))?.uri().to_owned())
+    }
+}
