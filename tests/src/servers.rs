@@ -1,5 +1,9 @@
 //! Redis, livekit-server and our dispatcher on free loopback ports, with folders of their own.
 
+pub mod chaos;
+pub mod emulators;
+pub mod proxy;
+
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

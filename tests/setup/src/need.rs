@@ -52,7 +52,10 @@ pub fn install(purpose: Purpose) -> Result<Ready> {
     let livekit_server = tools::livekit_server(&cache)?;
     let (python, browser) = match purpose {
         Purpose::Demo => (None, None),
-        Purpose::Test => (Some(tools::python_publisher(&cache)?), Some(tools::browser_publisher(&cache)?)),
+        Purpose::Test => {
+            tools::emulators(&cache)?;
+            (Some(tools::python_publisher(&cache)?), Some(tools::browser_publisher(&cache)?))
+        }
     };
     Ok(Ready { cache, livekit_server, python, browser })
 }

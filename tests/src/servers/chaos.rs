@@ -1,0 +1,211 @@
+//! A way to a store on which things go wrong on purpose: overload, stalls, resets, answers cut off, bytes changed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::proxy::read_head;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// 503 with S3's words.
+    Overload,
+    /// 429.
+    TooMany,
+    /// 500 without any.
+    Broken,
+    /// The connection is reset when half of the request is there.
+    Reset,
+    /// The request is taken, no answer comes.
+    Stall,
+    /// The store did it; half of its answer arrives.
+    Truncated,
+    /// The store did it; no byte of its answer arrives.
+    Lost,
+    /// A byte of the body is changed on the way.
+    Damaged,
+}
+
+pub const ALL: [Fault; 8] = [
+    Fault::Overload,
+    Fault::TooMany,
+    Fault::Broken,
+    Fault::Reset,
+    Fault::Stall,
+    Fault::Truncated,
+    Fault::Lost,
+    Fault::Damaged,
+];
+
+/// Longer than any patience of a test.
+const STALL: Duration = Duration::from_secs(60);
+
+/// Ends when dropped.
+pub struct Chaos {
+    pub address: SocketAddr,
+    fate: Arc<Mutex<Fate>>,
+    task: JoinHandle<()>,
+}
+
+struct Fate {
+    rng: StdRng,
+    /// Of a request that no script says anything about.
+    probability: f64,
+    script: VecDeque<Option<Fault>>,
+    struck: BTreeMap<Fault, u64>,
+}
+
+impl Fate {
+    fn next(&mut self) -> Option<Fault> {
+        let fault = match self.script.pop_front() {
+            Some(fault) => fault,
+            None => {
+                let fault = ALL[self.rng.random_range(0..ALL.len())];
+                self.rng.random_bool(self.probability).then_some(fault)
+            }
+        };
+        if let Some(fault) = fault {
+            *self.struck.entry(fault).or_default() += 1;
+        }
+        fault
+    }
+}
+
+impl Chaos {
+    /// In front of the server at `to` (`host:port`). Without a script nothing goes wrong until `set_probability`.
+    pub async fn start(to: &str, seed: u64) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("bind the way")?;
+        let address = listener.local_addr()?;
+        let fate = Fate {
+            rng: StdRng::seed_from_u64(seed),
+            probability: 0.0,
+            script: VecDeque::new(),
+            struck: BTreeMap::new(),
+        };
+        let fate = Arc::new(Mutex::new(fate));
+        let (shared, to) = (fate.clone(), to.to_owned());
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (fate, to) = (shared.clone(), to.clone());
+                // A client that hangs up is no event here.
+                tokio::spawn(async move { serve(client, &to, &fate).await });
+            }
+        });
+        Ok(Self { address, fate, task })
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn set_probability(&self, probability: f64) {
+        self.fate().probability = probability;
+    }
+
+    /// The next requests fare so.
+    pub fn script(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
+        self.fate().script.extend(faults);
+    }
+
+    /// Forgets the rest of the script.
+    pub fn clear(&self) {
+        self.fate().script.clear();
+    }
+
+    pub fn struck(&self) -> BTreeMap<Fault, u64> {
+        self.fate().struck.clone()
+    }
+
+    fn fate(&self) -> std::sync::MutexGuard<'_, Fate> {
+        self.fate.lock().expect("nobody panics while holding it")
+    }
+}
+
+impl Drop for Chaos {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// One request per connection: the answer says `Connection: close`.
+async fn serve(mut client: TcpStream, to: &str, fate: &Mutex<Fate>) -> Result<()> {
+    let (head, mut body) = read_head(&mut client).await?;
+    let fault = fate.lock().expect("nobody panics while holding it").next();
+    let header = |name: &str| {
+        head.split("\r\n").find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+        })
+    };
+    let length: usize = header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    if header("expect").is_some() {
+        client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+    }
+    let wanted = if fault == Some(Fault::Reset) { length / 2 } else { length };
+    while body.len() < wanted {
+        if client.read_buf(&mut body).await? == 0 {
+            return Ok(());
+        }
+    }
+    match fault {
+        Some(Fault::Overload) => {
+            let words = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
+            return refuse(&mut client, "503 Slow Down", words).await;
+        }
+        Some(Fault::TooMany) => return refuse(&mut client, "429 Too Many Requests", "").await,
+        Some(Fault::Broken) => return refuse(&mut client, "500 Internal Server Error", "<html>oops</html>").await,
+        Some(Fault::Reset) => return reset(client),
+        Some(Fault::Stall) => {
+            tokio::time::sleep(STALL).await;
+            return Ok(());
+        }
+        Some(Fault::Damaged) if !body.is_empty() => {
+            let middle = body.len() / 2;
+            body[middle] ^= 1;
+        }
+        _ => {}
+    }
+    let answer = forwarded(to, &head, &body).await?;
+    match fault {
+        Some(Fault::Lost) => reset(client),
+        Some(Fault::Truncated) => {
+            client.write_all(&answer[..answer.len() / 2]).await?;
+            reset(client)
+        }
+        _ => Ok(client.write_all(&answer).await?),
+    }
+}
+
+async fn forwarded(to: &str, head: &str, body: &[u8]) -> Result<Vec<u8>> {
+    let mut server = TcpStream::connect(to).await?;
+    let kept = head.split("\r\n").filter(|line| {
+        let name = line.split(':').next().unwrap_or_default();
+        !name.eq_ignore_ascii_case("connection") && !name.eq_ignore_ascii_case("expect")
+    });
+    let head = kept.fold(String::new(), |head, line| head + line + "\r\n");
+    server.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes()).await?;
+    server.write_all(body).await?;
+    let mut answer = Vec::new();
+    server.read_to_end(&mut answer).await?;
+    Ok(answer)
+}
+
+async fn refuse(client: &mut TcpStream, status: &str, body: &str) -> Result<()> {
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    client.write_all(format!("{head}{body}").as_bytes()).await?;
+    Ok(())
+}
+
+/// Without the farewell of TCP: what the peer has not read is lost.
+fn reset(client: TcpStream) -> Result<()> {
+    client.set_zero_linger()?;
+    Ok(())
+}
