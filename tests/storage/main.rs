@@ -4,3 +4,4 @@ mod azure;
 mod faults;
 mod gcs;
 mod s3;
+mod secrets;

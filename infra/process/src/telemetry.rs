@@ -33,6 +33,35 @@ pub fn inherited_form() -> Form {
     if std::env::var(FORM_VARIABLE).is_ok_and(|form| form == "json") { Form::Json } else { Form::Text }
 }
 
+/// Libraries that write down whole requests, with the credentials in their headers: they only warn, whatever is asked for.
+const TELLTALES: &[&str] = &[
+    "aws_config",
+    "aws_credential_types",
+    "aws_runtime",
+    "aws_sdk_s3",
+    "aws_sdk_sts",
+    "aws_sigv4",
+    "aws_smithy_http_client",
+    "aws_smithy_runtime",
+    "aws_smithy_runtime_api",
+    "azure_core",
+    "azure_identity",
+    "azure_storage_blob",
+    "google_cloud_auth",
+    "google_cloud_storage",
+    "h2",
+    "hyper",
+    "hyper_util",
+    "reqwest",
+    "typespec_client_core",
+];
+
+/// What is said of what a filter asks for; `None`: it is none.
+pub fn filter(asked: &str) -> Option<EnvFilter> {
+    let quiet = TELLTALES.iter().fold(asked.to_owned(), |filter, library| format!("{filter},{library}=warn"));
+    EnvFilter::try_new(quiet).ok()
+}
+
 /// Starts the log. `level` is `debug`, `info`, `warn` or `error`; `SPILLWAY_LOG` (tracing's filter syntax) goes before it.
 /// Libraries speak at warn, or one level finer when we are debugged. A second call changes nothing.
 pub fn init(level: &str, form: Form) {
@@ -54,7 +83,7 @@ pub fn init(level: &str, form: Form) {
     .join(",");
     let filter = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| format!("{libraries},{ours}"));
     let _ = SPOKEN.set((filter.clone(), form));
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = self::filter(&filter).or_else(|| self::filter("info")).unwrap_or_default();
     let registry = tracing_subscriber::registry().with(filter);
     let result = match form {
         Form::Json => registry
