@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -68,14 +69,18 @@ fn main() -> Result<()> {
         (None, None) => Source::Room,
     };
     let began = Instant::now();
-    let room = Room::join(JoinOptions {
+    let options = JoinOptions {
         lose: args.lose,
         dump: args.dump.clone(),
         hold: Duration::from_secs_f64(args.hold),
         ..JoinOptions::new(&args.url, Secret::new(args.token.clone()), choose)
-    })?;
+    };
+    let (outbox, inbox) = channel();
+    let room =
+        Room::join(options, move |deliveries| deliveries.into_iter().all(|delivery| outbox.send(delivery).is_ok()))?;
     let mut tracks: BTreeMap<TrackId, Seen> = BTreeMap::new();
     let mut longest_wait = Duration::ZERO;
+    let mut zero: Option<Instant> = None;
     let mut leaving = false;
     let stop_at = began + Duration::from_secs_f64(args.seconds);
     loop {
@@ -83,10 +88,14 @@ fn main() -> Result<()> {
             leaving = true;
             room.leave();
         }
-        let Ok(delivery) = room.recv_timeout(Duration::from_millis(100)) else { break };
-        let Some(delivery) = delivery else { continue };
+        let delivery = match inbox.recv_timeout(Duration::from_millis(100)) {
+            Ok(delivery) => delivery,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
         let at = began.elapsed().as_secs_f64();
         match delivery {
+            Delivery::Origin { at, .. } => zero = Some(at),
             Delivery::Timed(Timed::Frame(frame)) => {
                 let seen = tracks.entry(frame.track).or_default();
                 if args.frames {
@@ -109,7 +118,7 @@ fn main() -> Result<()> {
                 if let Some(out) = &mut seen.out {
                     out.write_all(&frame.data)?;
                 }
-                if let Some((zero, _)) = room.origin() {
+                if let Some(zero) = zero {
                     longest_wait = longest_wait.max(zero.elapsed().saturating_sub(Duration::from_nanos(frame.at.0)));
                 }
             }

@@ -24,7 +24,7 @@ use tracing::{debug, error, info, warn};
 use crate::pipeline::{PipelineError, PipelineEvent};
 use crate::scene::{SceneEvent, Wish};
 use crate::source::TrackStats;
-use crate::source::room::{Delivery, JoinOptions, Room, RoomHandle};
+use crate::source::room::{Delivery, JoinOptions, Room};
 use crate::track::Timed;
 use choose::{Choice, Known};
 use part::{Part, PartError, Turn};
@@ -45,9 +45,7 @@ const HOLD: Duration = Duration::ZERO;
 pub(crate) enum Input {
     Order(Order),
     RunnerGone,
-    Delivery(Delivery),
-    /// Wall clock of session time 0.
-    Origin(SystemTime),
+    Room(Vec<Delivery>),
     RoomGone,
     Pipeline(u32, PipelineEvent),
     Scene(u32, SceneEvent),
@@ -119,7 +117,7 @@ struct Recording {
     report: Report,
     tell: Sender<Input>,
     gstreamer: Option<JoinHandle<Result<(), gst::glib::Error>>>,
-    room: Option<RoomHandle>,
+    room: Option<Room>,
     origin: Option<SystemTime>,
     known: Known,
     /// What came while there was no file to take it.
@@ -140,6 +138,15 @@ struct Draining {
     why: EndReason,
     worked: u64,
     give_up_at: Instant,
+}
+
+/// The room's way to us. However the room ends, a panic included, we hear that it is gone.
+struct Mouth(Sender<Input>);
+
+impl Drop for Mouth {
+    fn drop(&mut self) {
+        let _ = self.0.send(Input::RoomGone);
+    }
 }
 
 /// Whether the recording goes on.
@@ -179,25 +186,11 @@ impl Recording {
         options.reorder = Duration::from_millis(self.start.settings.reorder_ms);
         options.appear = Duration::from_millis(self.start.settings.appear_ms);
         options.hold = HOLD;
-        let room = match Room::join(options) {
-            Ok(room) => room,
+        let mouth = Mouth(self.tell.clone());
+        match Room::join(options, move |deliveries| mouth.0.send(Input::Room(deliveries)).is_ok()) {
+            Ok(room) => self.room = Some(room),
             Err(error) => return failed("internal", format!("start the room's thread: {error}")),
-        };
-        self.room = Some(room.handle());
-        let tell = self.tell.clone();
-        std::thread::spawn(move || {
-            let mut origin_told = false;
-            while let Some(delivery) = room.recv() {
-                if !origin_told && let Some((_, wall)) = room.origin() {
-                    origin_told = true;
-                    let _ = tell.send(Input::Origin(wall));
-                }
-                if tell.send(Input::Delivery(delivery)).is_err() {
-                    return;
-                }
-            }
-            let _ = tell.send(Input::RoomGone);
-        });
+        }
         GO_ON
     }
 
@@ -210,11 +203,7 @@ impl Recording {
                 self.orphan = true;
                 self.stop()
             }
-            Input::Origin(wall) => {
-                self.origin = Some(wall);
-                GO_ON
-            }
-            Input::Delivery(delivery) => self.delivered(delivery),
+            Input::Room(deliveries) => deliveries.into_iter().try_for_each(|delivery| self.delivered(delivery)),
             Input::RoomGone => self.room_over(EndReason::SourceClosed { words: "the room is over".into() }),
             Input::Pipeline(part, event) => self.on_pipeline(part, event),
             Input::Scene(part, event) => self.on_scene(part, event),
@@ -223,6 +212,7 @@ impl Recording {
 
     fn delivered(&mut self, delivery: Delivery) -> Onwards {
         match delivery {
+            Delivery::Origin { wall, .. } => self.origin = Some(wall),
             Delivery::Timed(timed) => return self.timed(timed),
             Delivery::Joined { room_id, room_name } => self.report.say(Happening::Joined { room_id, room_name }),
             Delivery::Waiting(what) => self.report.say(Happening::Waiting { what }),

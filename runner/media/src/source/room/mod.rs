@@ -12,8 +12,6 @@ mod peer;
 mod weir;
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use spillway_plan::Secret;
@@ -66,6 +64,11 @@ impl JoinOptions {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Delivery {
+    /// When session time 0 was. Before the first [`Delivery::Timed`] and never again.
+    Origin {
+        at: Instant,
+        wall: SystemTime,
+    },
     Timed(Timed),
     /// Again after a rejoin.
     Joined {
@@ -88,13 +91,36 @@ enum Command {
     Leave,
 }
 
-/// What can be asked of the room from any thread.
-#[derive(Clone)]
-pub struct RoomHandle {
+/// Hears everything in order, all that is known at a time, from the room's own thread: it must not wait. False: nobody
+/// listens any more. It is dropped after [`Delivery::Ended`].
+pub type Listener = dyn FnMut(Vec<Delivery>) -> bool + Send;
+
+/// What can be asked of the room from any thread. Dropping it leaves.
+pub struct Room {
     commands: mpsc::UnboundedSender<Command>,
 }
 
-impl RoomHandle {
+impl Room {
+    /// Returns at once; whatever goes wrong is the reason in [`Delivery::Ended`].
+    pub fn join(
+        options: JoinOptions,
+        hear: impl FnMut(Vec<Delivery>) -> bool + Send + 'static,
+    ) -> std::io::Result<Self> {
+        // Two TLS providers are linked (livekit-signaling brings the second): one must be chosen. An error means that
+        // somebody chose already.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        // The first random number of a process takes 30 ms (AWS-LC gathers entropy): meanwhile we sign in.
+        std::thread::spawn(peer::warm_up);
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        // What it says belongs to the recording that joins.
+        let span = tracing::Span::current();
+        std::thread::Builder::new()
+            .name("room".to_owned())
+            .spawn(move || runtime.block_on(drive::run(options, inbox, Box::new(hear)).instrument(span)))?;
+        Ok(Self { commands })
+    }
+
     /// Asked of the publisher at most twice a second per track.
     pub fn ask_keyframe(&self, track: TrackId) {
         let _ = self.commands.send(Command::Keyframe(track));
@@ -111,87 +137,8 @@ impl RoomHandle {
     }
 }
 
-pub struct Room {
-    handle: RoomHandle,
-    deliveries: Receiver<Delivery>,
-    origin: SharedOrigin,
-}
-
-type SharedOrigin = Arc<Mutex<Option<(Instant, SystemTime)>>>;
-
-impl Room {
-    /// Returns at once; whatever goes wrong is the reason in [`Delivery::Ended`].
-    pub fn join(options: JoinOptions) -> std::io::Result<Self> {
-        // Two TLS providers are linked (livekit-signaling brings the second): one must be chosen. An error means that
-        // somebody chose already.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        // The first random number of a process takes 30 ms (AWS-LC gathers entropy): meanwhile we sign in.
-        std::thread::spawn(peer::warm_up);
-        let (commands, inbox) = mpsc::unbounded_channel();
-        let (outbox, deliveries) = channel();
-        let origin = SharedOrigin::default();
-        let shared = origin.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        // What it says belongs to the recording that joins.
-        let span = tracing::Span::current();
-        std::thread::Builder::new()
-            .name("room".to_owned())
-            .spawn(move || runtime.block_on(drive::run(options, inbox, outbox, shared).instrument(span)))?;
-        Ok(Self { handle: RoomHandle { commands }, deliveries, origin })
-    }
-
-    /// Waits for the next delivery; `None` after `Ended`.
-    pub fn recv(&self) -> Option<Delivery> {
-        self.deliveries.recv().ok()
-    }
-
-    /// `Ok(None)`: nothing came in time.
-    pub fn recv_timeout(&self, patience: Duration) -> Result<Option<Delivery>, Closed> {
-        match self.deliveries.recv_timeout(patience) {
-            Ok(delivery) => Ok(Some(delivery)),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(Closed),
-        }
-    }
-
-    /// `Ok(None)`: nothing is waiting.
-    pub fn try_recv(&self) -> Result<Option<Delivery>, Closed> {
-        match self.deliveries.try_recv() {
-            Ok(delivery) => Ok(Some(delivery)),
-            Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(Closed),
-        }
-    }
-
-    pub fn handle(&self) -> RoomHandle {
-        self.handle.clone()
-    }
-
-    pub fn ask_keyframe(&self, track: TrackId) {
-        self.handle.ask_keyframe(track);
-    }
-
-    pub fn prefer(&self, track: TrackId, width: u32, height: u32) {
-        self.handle.prefer(track, width, height);
-    }
-
-    pub fn leave(&self) {
-        self.handle.leave();
-    }
-
-    /// When session time 0 was, once the first packet has come.
-    pub fn origin(&self) -> Option<(Instant, SystemTime)> {
-        *self.origin.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
 impl Drop for Room {
     fn drop(&mut self) {
-        self.handle.leave();
+        self.leave();
     }
 }
-
-/// The room is over and everything was received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the room is over")]
-pub struct Closed;

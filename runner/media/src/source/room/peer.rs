@@ -13,14 +13,13 @@ use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig,
 use tracing::{debug, warn};
 
 use super::super::arrival::{Arrival, Form, Publication};
-use super::net::{Net, TcpNews};
+use super::net::{Bag, Net, TcpNews};
 use super::offer::{self, Section};
 use super::weir::Weir;
 
-/// Datagrams read in one go before anything else gets its turn.
+/// Calls for datagrams, or packets over TCP, before anything else gets its turn.
+const BAGS: usize = 4;
 const BATCH: usize = 256;
-/// Timers of the protocol may be this late; waking for each would cost more than all else.
-const SLACK: Duration = Duration::from_millis(5);
 
 /// We send no receiver reports: the server's answer to them would tell str0m the round trip, and on a short way it then
 /// spends its five requests for a lost packet within 50 ms. livekit-server ignores requests within 100 ms of the packet
@@ -44,9 +43,9 @@ pub(super) struct Peer {
     arrivals: Vec<(Arrival, Instant)>,
     caught_up: Instant,
     connected: bool,
-    /// The handshake is over: from now on datagrams may be read in batches.
+    /// The handshake is over: datagrams are read when somebody looks.
     secured: bool,
-    buffer: Vec<u8>,
+    bag: Bag,
     lose: Lose,
     weir: Weir<Held>,
     /// When the datagram in hand came.
@@ -133,7 +132,7 @@ impl Peer {
             caught_up: now,
             connected: false,
             secured: false,
-            buffer: vec![0; 2048],
+            bag: Bag::default(),
             lose: Lose { share: lose, seed: 88_172_645_463_325_252 },
             weir: Weir::new(),
             came: None,
@@ -275,7 +274,7 @@ impl Peer {
 
     /// When [`Peer::time`] wants to be called.
     pub(super) fn wake_at(&self) -> Instant {
-        self.next_timeout.max(Instant::now() + if self.secured { SLACK } else { Duration::from_millis(1) })
+        self.next_timeout
     }
 
     pub(super) fn time(&mut self) {
@@ -288,25 +287,30 @@ impl Peer {
         }
     }
 
-    /// Until something comes from the network; datagrams only when `udp` is asked for.
-    pub(super) async fn wait(&mut self, udp: bool) -> Option<TcpNews> {
-        self.net.wait(udp).await
+    /// Until something comes from the network; datagrams only during the handshake, which must be quick.
+    pub(super) async fn wait(&mut self) -> Option<TcpNews> {
+        self.net.wait().await
     }
 
-    /// A batch of what waits in the sockets.
-    pub(super) fn read(&mut self) {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        for _ in 0..BATCH {
+    /// What waits in the sockets, and the timers. False: there is more.
+    pub(super) fn read(&mut self) -> bool {
+        self.input(Input::Timeout(Instant::now()));
+        let mut bag = std::mem::take(&mut self.bag);
+        let mut left = None;
+        for _ in 0..BAGS {
             let now = Instant::now();
-            let Some(datagram) = self.net.read(&mut buffer) else {
-                self.caught_up = now;
+            left = self.net.fill(&mut bag);
+            self.caught_up = left.unwrap_or(now);
+            for (datagram, data) in bag.iter() {
+                self.receive(Protocol::Udp, datagram.remote, datagram.local, data, datagram.at);
+            }
+            if left.is_none() {
                 break;
-            };
-            self.caught_up = datagram.at;
-            let data = &buffer[..datagram.length];
-            self.receive(Protocol::Udp, datagram.remote, datagram.local, data, datagram.at);
+            }
         }
-        self.buffer = buffer;
+        self.bag = bag;
+        self.time();
+        left.is_none()
     }
 
     /// Everything that came before this moment has been read.
@@ -370,7 +374,9 @@ impl Peer {
     fn handle(&mut self, protocol: Protocol, remote: SocketAddr, local: SocketAddr, data: &[u8], came: Instant) {
         if let Ok(received) = Receive::new(protocol, remote, local, data) {
             self.came = Some(came);
-            self.input(Input::Receive(Instant::now(), received));
+            // What is behind its clock costs str0m no look at its timers.
+            let at = if rtp_of(data).is_some() { came } else { Instant::now() };
+            self.input(Input::Receive(at, received));
             self.came = None;
         }
     }
@@ -438,6 +444,7 @@ impl Peer {
                 debug!("media connection secured");
                 self.connected = true;
                 self.secured = true;
+                self.net.calm();
             }
             Event::IceConnectionStateChange(state) => {
                 debug!(?state, "ice");

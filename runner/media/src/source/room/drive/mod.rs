@@ -1,19 +1,14 @@
-//! The room's loop: what comes from the server, the sockets, the clock and our own people, each to its place.
+//! The room's loop: what comes from the server (`signals`), the sockets, the clock and our own people, each to its place.
+
+mod signals;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime};
 
 use livekit_protocol::signal_request::Message as Request;
-use livekit_protocol::signal_response::Message as Response;
-use livekit_protocol::{
-    DisconnectReason, LeaveRequest, SessionDescription, SyncState, UpdateSubscription, UpdateTrackSettings,
-    leave_request,
-};
-use livekit_signaling::SignalEvent;
-use spillway_process::chain;
+use livekit_protocol::{SessionDescription, UpdateSubscription, UpdateTrackSettings};
 use spillway_spool::EndReason;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
@@ -23,44 +18,41 @@ use super::link::{self, Back, Door, Joined, LinkError};
 use super::model::{Change, Model};
 use super::net::TcpNews;
 use super::peer::Peer;
-use super::{Command, Delivery, JoinOptions, SharedOrigin};
+use super::{Command, Delivery, JoinOptions, Listener};
 use crate::source::arrival::Arrival;
 use crate::source::dump::{Dump, Record, What};
-use crate::source::reception::{Reception, ReceptionOptions, TICK};
+use crate::source::reception::{Reception, ReceptionOptions};
 
-/// After a batch of datagrams neither sockets nor timers are looked at before this: a frame's packets come together,
-/// and a hundred wake-ups a second cost a third of what each packet's own would.
-const READ_EVERY: Duration = TICK;
+/// Sockets and timers are looked at this often, and nothing else wakes us: waking costs more than a packet does. When a
+/// packet came the kernel knows, and requests for a lost one are 105 ms apart anyway.
+const TICK: Duration = Duration::from_millis(40);
 /// Packets sent before the news of an end may still be on their way.
 const LAST_PACKETS: Duration = Duration::from_millis(300);
 const STATS_EVERY: Duration = Duration::from_secs(2);
 /// Without streams nothing is urgent.
 const IDLE_TICK: Duration = Duration::from_millis(200);
+/// During the handshake timers are obeyed, but a machine that cannot keep up with them is not asked to.
+const LEAST_WAIT: Duration = Duration::from_millis(1);
 /// The server throttles too; this keeps us from asking for nothing.
 const KEYFRAME_EVERY: Duration = Duration::from_millis(500);
 /// A media connection that is gone is built anew when the server has not asked for it by then.
 const MEDIA_PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) async fn run(
-    options: JoinOptions,
-    commands: mpsc::UnboundedReceiver<Command>,
-    outbox: Sender<Delivery>,
-    origin: SharedOrigin,
-) {
+pub(super) async fn run(options: JoinOptions, commands: mpsc::UnboundedReceiver<Command>, mut hear: Box<Listener>) {
     let door = Door { ws_url: options.ws_url.clone(), token: options.token.clone() };
     let server = server_address(&options.ws_url).await;
     let mut commands = commands;
     let joined = tokio::select! {
         joined = link::join(&door) => joined,
         () = leave_asked(&mut commands) => {
-            let _ = outbox.send(Delivery::Ended(EndReason::Stopped));
+            hear(vec![Delivery::Ended(EndReason::Stopped)]);
             return;
         }
     };
     let joined = match joined {
         Ok(joined) => joined,
         Err(error) => {
-            let _ = outbox.send(Delivery::Ended(failed(error)));
+            hear(vec![Delivery::Ended(failed(error))]);
             return;
         }
     };
@@ -75,8 +67,9 @@ pub(super) async fn run(
         door,
         link: joined,
         commands,
-        outbox,
-        origin,
+        hear,
+        deliveries: Vec::new(),
+        origin_told: false,
         back_in,
         back,
         link_up: true,
@@ -87,9 +80,9 @@ pub(super) async fn run(
         last_offer: None,
         last_answer: None,
         asked: HashMap::new(),
-        next_tick: now,
+        ticked: now,
+        unread: false,
         next_stats: now + STATS_EVERY,
-        read_after: now,
         over: None,
         dump: options.dump.as_deref().and_then(open_dump),
     };
@@ -138,8 +131,10 @@ struct Drive {
     door: Door,
     link: Joined,
     commands: mpsc::UnboundedReceiver<Command>,
-    outbox: Sender<Delivery>,
-    origin: SharedOrigin,
+    hear: Box<Listener>,
+    /// What it hears next.
+    deliveries: Vec<Delivery>,
+    origin_told: bool,
     back_in: mpsc::UnboundedSender<Back>,
     back: mpsc::UnboundedReceiver<Back>,
     /// Signalling works; while it does not, `back` will say how it ended.
@@ -152,9 +147,11 @@ struct Drive {
     last_offer: Option<SessionDescription>,
     last_answer: Option<SessionDescription>,
     asked: HashMap<u32, Instant>,
-    next_tick: Instant,
+    /// When everything was last looked after.
+    ticked: Instant,
+    /// The sockets have more than was read: it is read as soon as all others had their turn.
+    unread: bool,
     next_stats: Instant,
-    read_after: Instant,
     /// The end is decided; what is still on its way may come until then.
     over: Option<(Instant, EndReason)>,
     dump: Option<Dump>,
@@ -164,37 +161,57 @@ impl Drive {
     async fn run(mut self) {
         self.greet().await;
         loop {
-            self.deliver().await;
+            self.deliver();
             let now = Instant::now();
             if let Some((at, _)) = &self.over
                 && now >= *at
             {
                 break;
             }
-            let reading = now >= self.read_after;
-            let wake = self.peer.wake_at().min(self.next_tick).max(self.read_after);
+            let wake = self.wake_at(now);
             tokio::select! {
                 biased;
                 command = self.commands.recv() => self.command(command).await,
                 event = self.link.events.recv(), if self.link_up => self.signal(event).await,
                 back = self.back.recv(), if !self.link_up => self.came_back(back).await,
-                news = self.peer.wait(reading) => self.network(news),
+                news = self.peer.wait() => self.network(news),
                 () = sleep_until(wake.into()) => {}
             }
-            self.peer.time();
+            if !self.peer.is_secured() {
+                self.peer.time();
+            }
             self.tick().await;
         }
         self.finish().await;
     }
 
+    fn wake_at(&self, now: Instant) -> Instant {
+        let mut at = self.tick_at();
+        if !self.peer.is_secured() {
+            at = at.min(self.peer.wake_at().max(now + LEAST_WAIT));
+        }
+        match &self.over {
+            Some((over, _)) => at.min(*over),
+            None => at,
+        }
+    }
+
+    fn tick_at(&self) -> Instant {
+        if self.unread {
+            return self.ticked;
+        }
+        self.ticked + if self.reception.is_receiving() { TICK } else { IDLE_TICK }
+    }
+
     fn network(&mut self, news: Option<TcpNews>) {
         match news {
             Some(news) => self.peer.on_tcp(news),
-            None => self.peer.read(),
+            None => self.read(),
         }
-        if self.peer.is_secured() {
-            self.read_after = Instant::now() + READ_EVERY;
-        }
+    }
+
+    fn read(&mut self) {
+        self.unread = !self.peer.read();
     }
 
     fn since(&self, at: Instant) -> Duration {
@@ -220,15 +237,13 @@ impl Drive {
 
     async fn tick(&mut self) {
         let now = Instant::now();
-        if now < self.next_tick {
+        if now < self.tick_at() {
             return;
         }
+        self.ticked = now;
         // A process that was stopped has seconds of datagrams to read before it may say what is complete.
-        self.peer.read();
-        if self.peer.is_connected() {
-            self.read_after = now + READ_EVERY;
-        }
-        self.deliver().await;
+        self.read();
+        self.receive_all();
         let since = self.since(self.peer.caught_up());
         let trouble = !self.link_up || !self.peer.is_connected();
         if std::mem::replace(&mut self.trouble, trouble) != trouble {
@@ -236,7 +251,6 @@ impl Drive {
         }
         self.keep(since, What::Tick);
         self.reception.tick(since);
-        self.next_tick = now + if self.reception.is_receiving() { TICK } else { IDLE_TICK };
         let changes = self.model.tick(since);
         self.obey(changes).await;
         if now >= self.next_stats {
@@ -290,162 +304,6 @@ impl Drive {
         self.peer.ask_keyframe(ssrc);
     }
 
-    async fn signal(&mut self, event: Option<SignalEvent>) {
-        match event {
-            Some(SignalEvent::Message(message)) => self.message(*message).await,
-            Some(SignalEvent::Close(why)) => self.lost(&why, false),
-            None => self.lost("signalling ended", true),
-        }
-    }
-
-    async fn message(&mut self, message: Response) {
-        match message {
-            Response::Offer(offer) => self.offer(offer).await,
-            Response::Trickle(trickle) => self.peer.trickle(&trickle.candidate_init),
-            Response::Update(update) => {
-                let now = self.since(Instant::now());
-                let changes = self.model.update(&update.participants, now);
-                self.obey(changes).await;
-            }
-            Response::SpeakersChanged(changed) => {
-                let changes = self.model.speakers(&changed.speakers);
-                self.obey(changes).await;
-            }
-            Response::RoomUpdate(update) => {
-                if let Some(room) = update.room.filter(|room| self.room_id.is_empty() && !room.sid.is_empty()) {
-                    self.room_id = room.sid.clone();
-                    self.say(Delivery::Joined { room_id: room.sid, room_name: room.name });
-                }
-            }
-            Response::SubscriptionResponse(response) if response.err != 0 => {
-                let why = response.err().as_str_name().to_lowercase();
-                let changes = self.model.refused(&response.track_sid, &why);
-                self.obey(changes).await;
-            }
-            Response::SubscriptionPermissionUpdate(update) if !update.allowed => {
-                let changes = self.model.refused(&update.track_sid, "its publisher does not permit it");
-                self.obey(changes).await;
-            }
-            Response::Leave(leave) => self.told_to_leave(&leave),
-            _ => {}
-        }
-    }
-
-    async fn offer(&mut self, offer: SessionDescription) {
-        debug!(id = offer.id, "offer");
-        let answer = self.peer.answer(&offer.sdp, |sid| self.model.publication(sid));
-        match answer {
-            Ok(sdp) => {
-                let answer = SessionDescription {
-                    r#type: "answer".to_owned(),
-                    sdp,
-                    id: offer.id,
-                    ..SessionDescription::default()
-                };
-                self.last_answer = Some(answer.clone());
-                self.last_offer = Some(offer);
-                self.link.client.send(Request::Answer(answer)).await;
-            }
-            Err(error) => {
-                warn!(error = %chain(&error), "offer not accepted");
-                self.lost("the media connection cannot be negotiated", true);
-            }
-        }
-    }
-
-    fn told_to_leave(&mut self, leave: &LeaveRequest) {
-        let reason = leave.reason();
-        info!(?reason, action = ?leave.action(), "told to leave");
-        match leave.action() {
-            leave_request::Action::Resume => self.lost("the server asked for it", false),
-            leave_request::Action::Reconnect => self.lost("the server asked for it", true),
-            leave_request::Action::Disconnect => {
-                let why = match reason {
-                    DisconnectReason::DuplicateIdentity => EndReason::Evicted,
-                    DisconnectReason::ServerShutdown => return self.lost("the server shuts down", true),
-                    DisconnectReason::JoinFailure | DisconnectReason::StateMismatch | DisconnectReason::SignalClose => {
-                        let words = format!("livekit-server ended our stay: {}", reason.as_str_name().to_lowercase());
-                        EndReason::Failed { code: "unavailable".to_owned(), words }
-                    }
-                    DisconnectReason::RoomDeleted => {
-                        EndReason::SourceClosed { words: "the room was deleted".to_owned() }
-                    }
-                    DisconnectReason::RoomClosed => EndReason::SourceClosed { words: "the room was closed".to_owned() },
-                    DisconnectReason::ParticipantRemoved => {
-                        EndReason::SourceClosed { words: "removed from the room".to_owned() }
-                    }
-                    other => EndReason::SourceClosed {
-                        words: format!("the room ended: {}", other.as_str_name().to_lowercase()),
-                    },
-                };
-                self.end(why, LAST_PACKETS);
-            }
-        }
-    }
-
-    /// Signalling is gone; get back in the background. Media may go on meanwhile.
-    fn lost(&mut self, why: &str, full: bool) {
-        if !self.link_up || self.over.is_some() {
-            return;
-        }
-        info!(why, full, "connection to the room lost");
-        self.link_up = false;
-        self.lost_since = Some(Instant::now());
-        link::get_back(self.link.client.clone(), self.door.clone(), full, self.back_in.clone());
-    }
-
-    async fn came_back(&mut self, back: Option<Back>) {
-        let away = self.lost_since.take().map_or(0.0, |since| since.elapsed().as_secs_f64());
-        match back {
-            Some(Back::Resumed) => {
-                self.link_up = true;
-                let subscription = UpdateSubscription {
-                    track_sids: self.model.subscribed(),
-                    subscribe: true,
-                    ..UpdateSubscription::default()
-                };
-                let state = SyncState {
-                    answer: self.last_answer.clone(),
-                    offer: self.last_offer.clone(),
-                    subscription: Some(subscription),
-                    ..SyncState::default()
-                };
-                self.link.client.send(Request::SyncState(state)).await;
-                // At once: until then the crate holds its own pings back, and the new link would die of it.
-                self.link.client.set_reconnected().await;
-                self.say(Delivery::Noted(format!("connection to the room resumed after {away:.1} s")));
-            }
-            Some(Back::Rejoined(joined)) => {
-                self.link_up = true;
-                self.link = *joined;
-                let now = self.since(Instant::now());
-                self.receive(Arrival::Interrupted, now);
-                self.peer = Peer::new(self.server, self.peer.lose_share());
-                self.last_offer = None;
-                self.last_answer = None;
-                let response = &self.link.response;
-                let room = response.room.clone().unwrap_or_default();
-                let own = response.participant.clone().unwrap_or_default();
-                let others = response.other_participants.clone();
-                let other_room = !room.sid.is_empty() && room.sid != self.room_id;
-                self.room_id = room.sid.clone();
-                self.say(Delivery::Joined { room_id: room.sid, room_name: room.name });
-                self.say(Delivery::Noted(format!("reconnected to the room after {away:.1} s")));
-                let changes = self.model.rejoined(&own, &others, other_room, now);
-                self.obey(changes).await;
-            }
-            Some(Back::Lost(error)) => {
-                let (code, words) = match failed(error) {
-                    EndReason::Failed { code, words } => (code, words),
-                    other => ("unavailable".to_owned(), format!("{other:?}")),
-                };
-                let words = format!("connection to the room was lost and did not come back in {away:.0} s: {words}");
-                self.end(EndReason::Failed { code, words }, Duration::ZERO);
-            }
-            None => {}
-        }
-    }
-
     async fn obey(&mut self, changes: Vec<Change>) {
         let now = self.since(Instant::now());
         let mut subscribe = Vec::new();
@@ -483,8 +341,8 @@ impl Drive {
         }
     }
 
-    /// Arrivals to the reception, what it made to the listener.
-    async fn deliver(&mut self) {
+    /// Arrivals to the reception.
+    fn receive_all(&mut self) {
         for (arrival, at) in self.peer.take_arrivals() {
             let at = self.since(at);
             self.receive(arrival, at);
@@ -492,26 +350,32 @@ impl Drive {
         for ssrc in self.reception.keyframes_wanted() {
             self.ask_keyframe(ssrc);
         }
+    }
+
+    /// Everything that is known to the listener, in one go: waking it costs more than what it then does with a frame.
+    fn deliver(&mut self) {
+        self.receive_all();
         self.hand_out();
+        if !self.deliveries.is_empty() && !(self.hear)(std::mem::take(&mut self.deliveries)) {
+            self.end(EndReason::Stopped, Duration::ZERO);
+        }
     }
 
     fn hand_out(&mut self) {
+        if !self.origin_told
+            && let Some(zero) = self.reception.origin()
+        {
+            self.origin_told = true;
+            let at = self.began + zero;
+            self.say(Delivery::Origin { at, wall: SystemTime::now() - at.elapsed() });
+        }
         while let Some(timed) = self.reception.take() {
             self.say(Delivery::Timed(timed));
-        }
-        if let Some(zero) = self.reception.origin() {
-            let mut origin = self.origin.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if origin.is_none() {
-                let at = self.began + zero;
-                *origin = Some((at, SystemTime::now() - at.elapsed()));
-            }
         }
     }
 
     fn say(&mut self, delivery: Delivery) {
-        if self.outbox.send(delivery).is_err() {
-            self.end(EndReason::Stopped, Duration::ZERO);
-        }
+        self.deliveries.push(delivery);
     }
 
     fn say_stats(&mut self) {
@@ -531,12 +395,9 @@ impl Drive {
 
     async fn finish(mut self) {
         let asked = Instant::now();
-        loop {
-            self.peer.read();
-            self.deliver().await;
-            if self.peer.caught_up() >= asked {
-                break;
-            }
+        while self.peer.caught_up() < asked {
+            self.read();
+            self.deliver();
         }
         let now = self.since(Instant::now());
         self.keep(now, What::Finish);
@@ -545,11 +406,12 @@ impl Drive {
         self.say_stats();
         let why = self.over.take().map_or(EndReason::Stopped, |(_, why)| why);
         self.say(Delivery::Ended(why));
+        self.deliver();
         if let Some(Err(error)) = self.dump.take().map(Dump::finish) {
             warn!(%error, "arrivals are not all kept");
         }
         // The listener has its end; the server learns ours.
-        drop(self.outbox);
+        drop(self.hear);
         if tokio::time::timeout(Duration::from_secs(2), link::leave(&self.link.client)).await.is_err() {
             debug!("leave not sent in time");
         }

@@ -1,0 +1,177 @@
+//! What the server says, and getting back when it says nothing any more.
+
+use std::time::{Duration, Instant};
+
+use livekit_protocol::signal_request::Message as Request;
+use livekit_protocol::signal_response::Message as Response;
+use livekit_protocol::{
+    DisconnectReason, LeaveRequest, SessionDescription, SyncState, UpdateSubscription, leave_request,
+};
+use livekit_signaling::SignalEvent;
+use spillway_process::chain;
+use spillway_spool::EndReason;
+use tracing::{debug, info, warn};
+
+use super::{Drive, LAST_PACKETS, failed};
+use crate::source::arrival::Arrival;
+use crate::source::room::Delivery;
+use crate::source::room::link::{self, Back};
+use crate::source::room::peer::Peer;
+
+impl Drive {
+    pub(super) async fn signal(&mut self, event: Option<SignalEvent>) {
+        match event {
+            Some(SignalEvent::Message(message)) => self.message(*message).await,
+            Some(SignalEvent::Close(why)) => self.lost(&why, false),
+            None => self.lost("signalling ended", true),
+        }
+    }
+
+    async fn message(&mut self, message: Response) {
+        match message {
+            Response::Offer(offer) => self.offer(offer).await,
+            Response::Trickle(trickle) => self.peer.trickle(&trickle.candidate_init),
+            Response::Update(update) => {
+                let now = self.since(Instant::now());
+                let changes = self.model.update(&update.participants, now);
+                self.obey(changes).await;
+            }
+            Response::SpeakersChanged(changed) => {
+                let changes = self.model.speakers(&changed.speakers);
+                self.obey(changes).await;
+            }
+            Response::RoomUpdate(update) => {
+                if let Some(room) = update.room.filter(|room| self.room_id.is_empty() && !room.sid.is_empty()) {
+                    self.room_id = room.sid.clone();
+                    self.say(Delivery::Joined { room_id: room.sid, room_name: room.name });
+                }
+            }
+            Response::SubscriptionResponse(response) if response.err != 0 => {
+                let why = response.err().as_str_name().to_lowercase();
+                let changes = self.model.refused(&response.track_sid, &why);
+                self.obey(changes).await;
+            }
+            Response::SubscriptionPermissionUpdate(update) if !update.allowed => {
+                let changes = self.model.refused(&update.track_sid, "its publisher does not permit it");
+                self.obey(changes).await;
+            }
+            Response::Leave(leave) => self.told_to_leave(&leave),
+            _ => {}
+        }
+    }
+
+    async fn offer(&mut self, offer: SessionDescription) {
+        debug!(id = offer.id, "offer");
+        let answer = self.peer.answer(&offer.sdp, |sid| self.model.publication(sid));
+        match answer {
+            Ok(sdp) => {
+                let answer = SessionDescription {
+                    r#type: "answer".to_owned(),
+                    sdp,
+                    id: offer.id,
+                    ..SessionDescription::default()
+                };
+                self.last_answer = Some(answer.clone());
+                self.last_offer = Some(offer);
+                self.link.client.send(Request::Answer(answer)).await;
+            }
+            Err(error) => {
+                warn!(error = %chain(&error), "offer not accepted");
+                self.lost("the media connection cannot be negotiated", true);
+            }
+        }
+    }
+
+    fn told_to_leave(&mut self, leave: &LeaveRequest) {
+        let reason = leave.reason();
+        info!(?reason, action = ?leave.action(), "told to leave");
+        match leave.action() {
+            leave_request::Action::Resume => self.lost("the server asked for it", false),
+            leave_request::Action::Reconnect => self.lost("the server asked for it", true),
+            leave_request::Action::Disconnect => {
+                let why = match reason {
+                    DisconnectReason::DuplicateIdentity => EndReason::Evicted,
+                    DisconnectReason::ServerShutdown => return self.lost("the server shuts down", true),
+                    DisconnectReason::JoinFailure | DisconnectReason::StateMismatch | DisconnectReason::SignalClose => {
+                        let words = format!("livekit-server ended our stay: {}", reason.as_str_name().to_lowercase());
+                        EndReason::Failed { code: "unavailable".to_owned(), words }
+                    }
+                    DisconnectReason::RoomDeleted => {
+                        EndReason::SourceClosed { words: "the room was deleted".to_owned() }
+                    }
+                    DisconnectReason::RoomClosed => EndReason::SourceClosed { words: "the room was closed".to_owned() },
+                    DisconnectReason::ParticipantRemoved => {
+                        EndReason::SourceClosed { words: "removed from the room".to_owned() }
+                    }
+                    other => EndReason::SourceClosed {
+                        words: format!("the room ended: {}", other.as_str_name().to_lowercase()),
+                    },
+                };
+                self.end(why, LAST_PACKETS);
+            }
+        }
+    }
+
+    /// Signalling is gone; get back in the background. Media may go on meanwhile.
+    pub(super) fn lost(&mut self, why: &str, full: bool) {
+        if !self.link_up || self.over.is_some() {
+            return;
+        }
+        info!(why, full, "connection to the room lost");
+        self.link_up = false;
+        self.lost_since = Some(Instant::now());
+        link::get_back(self.link.client.clone(), self.door.clone(), full, self.back_in.clone());
+    }
+
+    pub(super) async fn came_back(&mut self, back: Option<Back>) {
+        let away = self.lost_since.take().map_or(0.0, |since| since.elapsed().as_secs_f64());
+        match back {
+            Some(Back::Resumed) => {
+                self.link_up = true;
+                let subscription = UpdateSubscription {
+                    track_sids: self.model.subscribed(),
+                    subscribe: true,
+                    ..UpdateSubscription::default()
+                };
+                let state = SyncState {
+                    answer: self.last_answer.clone(),
+                    offer: self.last_offer.clone(),
+                    subscription: Some(subscription),
+                    ..SyncState::default()
+                };
+                self.link.client.send(Request::SyncState(state)).await;
+                // At once: until then the crate holds its own pings back, and the new link would die of it.
+                self.link.client.set_reconnected().await;
+                self.say(Delivery::Noted(format!("connection to the room resumed after {away:.1} s")));
+            }
+            Some(Back::Rejoined(joined)) => {
+                self.link_up = true;
+                self.link = *joined;
+                let now = self.since(Instant::now());
+                self.receive(Arrival::Interrupted, now);
+                self.peer = Peer::new(self.server, self.peer.lose_share());
+                self.last_offer = None;
+                self.last_answer = None;
+                let response = &self.link.response;
+                let room = response.room.clone().unwrap_or_default();
+                let own = response.participant.clone().unwrap_or_default();
+                let others = response.other_participants.clone();
+                let other_room = !room.sid.is_empty() && room.sid != self.room_id;
+                self.room_id = room.sid.clone();
+                self.say(Delivery::Joined { room_id: room.sid, room_name: room.name });
+                self.say(Delivery::Noted(format!("reconnected to the room after {away:.1} s")));
+                let changes = self.model.rejoined(&own, &others, other_room, now);
+                self.obey(changes).await;
+            }
+            Some(Back::Lost(error)) => {
+                let (code, words) = match failed(error) {
+                    EndReason::Failed { code, words } => (code, words),
+                    other => ("unavailable".to_owned(), format!("{other:?}")),
+                };
+                let words = format!("connection to the room was lost and did not come back in {away:.0} s: {words}");
+                self.end(EndReason::Failed { code, words }, Duration::ZERO);
+            }
+            None => {}
+        }
+    }
+}
