@@ -277,8 +277,12 @@ fn muxed(
     pipeline.add_many([&mux, sink.upcast_ref()]).map_err(build)?;
     mux.link(&sink).map_err(build)?;
     let mut feeds = Feeds::default();
+    let two = plan.video.is_some() && plan.audio.is_some();
     if let Some(video) = &plan.video {
-        let (appsrc, chain) = encode::video(video)?;
+        let (appsrc, mut chain) = encode::video(video)?;
+        if two {
+            chain.push(encode::queue()?);
+        }
         let out = connect(pipeline, &appsrc, chain, &mux)?;
         if let Some(pad) = out.peer() {
             keep_first_caps(&pad);
@@ -292,7 +296,10 @@ fn muxed(
         feeds.video = Some(Feed::new(Lane::Video, appsrc));
     }
     if let Some(audio) = &plan.audio {
-        let (appsrc, chain) = encode::audio(audio)?;
+        let (appsrc, mut chain) = encode::audio(audio)?;
+        if two {
+            chain.push(encode::queue()?);
+        }
         let out = connect(pipeline, &appsrc, chain, &mux)?;
         let (progress, tell) = (progress.clone(), tell.clone());
         watch_lane(&out, move |ns| {

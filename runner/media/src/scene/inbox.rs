@@ -9,6 +9,9 @@ use super::spill::{Backlog, Held, Worth};
 use super::{lock, wait};
 use crate::track::{Codec, SessionTime};
 
+/// Sound is decoded in parcels of this length: waking its thread costs more than a packet does.
+const SOUND_STEP_NS: u64 = 100_000_000;
+
 /// What happens to a track between its frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -93,10 +96,11 @@ impl Inbox {
         lock(&self.state).waiting.push_back((at, Waiting::Turn(turn)));
     }
 
-    /// Everything before `to` has been put.
+    /// Everything before `to` has been put. Sound is let go on when enough of it is there.
     pub fn complete_to(&self, to: SessionTime) {
         let mut state = lock(&self.state);
-        if to > state.watermark {
+        let step = if self.video { 1 } else { SOUND_STEP_NS };
+        if to.0 >= state.watermark.0.saturating_add(step) {
             state.watermark = to;
             self.news.notify_one();
         }
@@ -175,6 +179,27 @@ mod tests {
         inbox.close();
         assert_eq!(inbox.next(at(20)), Next::Frame { at: at(20), key: false, data: data(1) });
         assert_eq!(inbox.next(at(20)), Next::Closed);
+    }
+
+    #[test]
+    fn sound_is_let_go_on_a_parcel_at_a_time_and_all_of_it_at_the_end() {
+        let inbox = Inbox::new(Codec::Opus, Arc::new(Backlog::new(1000, None)));
+        for n in 0..8 {
+            inbox.put_frame(at(20 * n), true, data(1));
+        }
+        inbox.complete_to(at(100));
+        inbox.complete_to(at(160));
+        let mut frames = 0;
+        let announced = loop {
+            match inbox.next(at(0)) {
+                Next::Frame { .. } => frames += 1,
+                other => break other,
+            }
+        };
+        assert_eq!((frames, announced), (5, Next::CompleteTo(at(100))));
+        inbox.close();
+        assert!((0..3).all(|_| matches!(inbox.next(at(100)), Next::Frame { .. })));
+        assert_eq!(inbox.next(at(100)), Next::Closed);
     }
 
     #[test]

@@ -15,8 +15,8 @@ use crate::track::{Codec, SessionTime, Track};
 /// Below −60 dB nobody is heard.
 const HEARD: f32 = 0.001;
 
-/// Samples handed on at once: waking the encoder costs more than what it then does with 20 ms.
-const PARCEL: i64 = 5 * BLOCK;
+/// Samples made and handed on at once: waking a thread costs more than what it then does with 20 ms.
+pub const PARCEL: i64 = 5 * BLOCK;
 
 #[derive(Clone, Copy, Debug)]
 pub struct SoundOptions {
@@ -72,32 +72,35 @@ impl SoundMixer {
         let mut parcel = Vec::new();
         loop {
             let at = base + lead + mixed;
-            let total = match self.stage.entrances(time_of(at + BLOCK + LOOK_AHEAD)) {
+            let total = match self.stage.entrances(time_of(at + PARCEL + LOOK_AHEAD)) {
                 Until::Known((entrances, end)) => {
                     entrances.into_iter().for_each(|entrance| self.enter(entrance));
                     end.map(|end| (sample_at(end) - base).max(0))
                 }
                 Until::Over => return,
             };
-            if total.is_some_and(|total| mixed >= total) {
+            for (voice, _) in &self.voices {
+                voice.wait_for(at, at + PARCEL);
+            }
+            let until = total.map_or(mixed + PARCEL, |total| total.min(mixed + PARCEL));
+            while mixed < until {
+                let mut block = vec![0.0; 2 * BLOCK as usize];
+                self.voices.retain(|(voice, side)| voice.mix(base + lead + mixed, &mut block, *side));
+                let lag = self.stage.lag(time_of(base + mixed));
+                let length = time_of(BLOCK.min(until - mixed)).0;
+                self.tally.on_sound(time_of(base + mixed), length, peak(&block) > HEARD, lag);
+                mixed += BLOCK;
+                parcel.extend(limiter.push(block).unwrap_or_default());
+            }
+            let over = total.is_some_and(|total| mixed >= total);
+            if over {
                 parcel.extend(limiter.finish().unwrap_or_default());
-                let _ = give(feed, parcel, given, total);
+            }
+            let length = parcel.len() as i64 / 2;
+            if !give(feed, std::mem::take(&mut parcel), given, total) || over {
                 return;
             }
-            let mut block = vec![0.0; 2 * BLOCK as usize];
-            self.voices.retain(|(voice, side)| voice.mix(at, &mut block, *side));
-            let length = total.map_or(BLOCK, |total| BLOCK.min(total - mixed));
-            let lag = self.stage.lag(time_of(base + mixed));
-            self.tally.on_sound(time_of(base + mixed), time_of(length).0, peak(&block) > HEARD, lag);
-            mixed += BLOCK;
-            parcel.extend(limiter.push(block).unwrap_or_default());
-            if parcel.len() as i64 >= 2 * PARCEL {
-                let length = parcel.len() as i64 / 2;
-                if !give(feed, std::mem::take(&mut parcel), given, total) {
-                    return;
-                }
-                given += length;
-            }
+            given += length;
         }
     }
 

@@ -32,9 +32,15 @@ pub enum Until<T> {
     Over,
 }
 
+/// No watermark is beyond.
+const NEVER: SessionTime = SessionTime(u64::MAX);
+
 pub struct Stage {
     state: Mutex<State>,
+    /// For whoever waits for pictures or the start.
     news: Condvar,
+    /// For the sound mixer.
+    heard: Condvar,
     rule: StartRule,
     /// Pictures a second, if any are made.
     framerate: Option<u32>,
@@ -42,6 +48,9 @@ pub struct Stage {
 
 struct State {
     watermark: SessionTime,
+    /// Up to here the watermark wakes nobody who waits for `news`, or for `heard`.
+    seen_to: SessionTime,
+    heard_to: SessionTime,
     end: Option<SessionTime>,
     given_up: bool,
     start: Option<SessionTime>,
@@ -80,6 +89,8 @@ impl Stage {
     pub fn new(rule: StartRule, framerate: Option<u32>) -> Self {
         let state = State {
             watermark: SessionTime(0),
+            seen_to: NEVER,
+            heard_to: NEVER,
             end: None,
             given_up: false,
             start: None,
@@ -88,7 +99,7 @@ impl Stage {
             cues: ByTime::default(),
             entrances: ByTime::default(),
         };
-        Self { state: Mutex::new(state), news: Condvar::new(), rule, framerate }
+        Self { state: Mutex::new(state), news: Condvar::new(), heard: Condvar::new(), rule, framerate }
     }
 
     pub fn cue(&self, at: SessionTime, cue: Cue) {
@@ -115,23 +126,33 @@ impl Stage {
 
     pub fn complete_to(&self, to: SessionTime) {
         let mut state = lock(&self.state);
-        if to > state.watermark {
-            state.watermark = to;
+        state.watermark = state.watermark.max(to);
+        if state.watermark > state.seen_to {
+            state.seen_to = NEVER;
             self.news.notify_all();
         }
+        if state.watermark > state.heard_to {
+            state.heard_to = NEVER;
+            self.heard.notify_all();
+        }
+    }
+
+    fn wake_all(&self) {
+        self.news.notify_all();
+        self.heard.notify_all();
     }
 
     pub fn end_at(&self, end: SessionTime) {
         let mut state = lock(&self.state);
         state.end.get_or_insert(end);
         state.watermark = state.watermark.max(end);
-        self.news.notify_all();
+        self.wake_all();
     }
 
     /// Both mixers leave where they stand.
     pub fn give_up(&self) {
         lock(&self.state).given_up = true;
-        self.news.notify_all();
+        self.wake_all();
     }
 
     pub fn started(&self) -> Option<SessionTime> {
@@ -164,7 +185,7 @@ impl Stage {
             }
             None => state.given_up = true,
         }
-        self.news.notify_all();
+        self.wake_all();
         start
     }
 
@@ -199,6 +220,7 @@ impl Stage {
             }
             let mut state = lock(&self.state);
             while state.watermark <= known_to && state.end.is_none() && !state.given_up {
+                state.seen_to = known_to;
                 state = wait(&self.news, state);
             }
         }
@@ -218,6 +240,7 @@ impl Stage {
                 let known = last.map_or(half, |last| last.min(half));
                 return Until::Known((state.cues.take_to(known), known));
             }
+            state.seen_to = half;
             state = wait(&self.news, state);
         }
     }
@@ -233,7 +256,8 @@ impl Stage {
                 let entered = state.entrances.take_to(to).into_iter().map(|(_, entrance)| entrance).collect();
                 return Until::Known((entered, state.end));
             }
-            state = wait(&self.news, state);
+            state.heard_to = to;
+            state = wait(&self.heard, state);
         }
     }
 }

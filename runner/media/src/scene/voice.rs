@@ -1,7 +1,7 @@
 //! Decoded sound of one track, at its sample positions on the session's timeline.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use super::decode::Samples;
 use super::{lock, wait};
@@ -54,6 +54,10 @@ struct State {
     closed: bool,
     abandoned: bool,
     cut: bool,
+    /// The mixer waits until the track is known up to this sample.
+    wanted: Option<i64>,
+    /// The lane waits for room.
+    full: bool,
 }
 
 impl Voice {
@@ -65,14 +69,16 @@ impl Voice {
     pub fn put(&self, samples: Samples) {
         let mut state = lock(&self.state);
         while state.runs.waiting() > AHEAD && !state.abandoned {
+            state.full = true;
             state = wait(&self.news, state);
         }
+        state.full = false;
         if state.abandoned {
             return;
         }
         let cut = std::mem::take(&mut state.cut);
         state.runs.place(sample_at(samples.at) - self.delay, samples.stereo, cut);
-        self.news.notify_all();
+        self.tell(&state);
     }
 
     /// What comes next does not continue what came last, unless it lies exactly there.
@@ -83,7 +89,7 @@ impl Voice {
     pub fn complete_to(&self, to: SessionTime) {
         let mut state = lock(&self.state);
         state.complete = state.complete.max(to);
-        self.news.notify_all();
+        self.tell(&state);
     }
 
     pub fn close(&self) {
@@ -98,19 +104,46 @@ impl Voice {
         self.news.notify_all();
     }
 
-    /// Adds this track's sound in `[at, at + BLOCK)` to `mix`. False when the track has nothing more to say, ever.
-    pub fn mix(&self, at: i64, mix: &mut [f32], side: Side) -> bool {
-        let known = at + BLOCK + LOOK_AHEAD;
+    /// Nobody is woken for less than what it waits for.
+    fn tell(&self, state: &State) {
+        if state.wanted.is_some_and(|known| self.is_known(state, known)) {
+            self.news.notify_all();
+        }
+    }
+
+    /// A packet placed before `known` may still come while the track is not complete up to there.
+    fn is_known(&self, state: &State, known: i64) -> bool {
+        state.closed || state.runs.known_to(known) || sample_at(state.complete) - self.delay > known
+    }
+
+    /// Waits until what is heard in `[at, end)` can be mixed.
+    pub fn wait_for(&self, at: i64, end: i64) {
+        drop(self.known(at, end));
+    }
+
+    fn known(&self, at: i64, end: i64) -> MutexGuard<'_, State> {
         let mut state = lock(&self.state);
-        state.runs.forget_before(at);
-        self.news.notify_all();
-        // A packet placed before `known` may still come while the track is not complete up to there.
-        while !state.closed && !state.runs.known_to(known) && sample_at(state.complete) - self.delay <= known {
+        self.forget_before(&mut state, at);
+        while !self.is_known(&state, end + LOOK_AHEAD) {
+            state.wanted = Some(end + LOOK_AHEAD);
             state = wait(&self.news, state);
         }
+        state.wanted = None;
+        state
+    }
+
+    fn forget_before(&self, state: &mut State, sample: i64) {
+        state.runs.forget_before(sample);
+        if state.full && state.runs.waiting() <= AHEAD {
+            self.news.notify_all();
+        }
+    }
+
+    /// Adds this track's sound in `[at, at + BLOCK)` to `mix`. False when the track has nothing more to say, ever.
+    pub fn mix(&self, at: i64, mix: &mut [f32], side: Side) -> bool {
+        let mut state = self.known(at, at + BLOCK);
         state.runs.add(at, mix, side);
-        state.runs.forget_before(at + BLOCK);
-        self.news.notify_all();
+        self.forget_before(&mut state, at + BLOCK);
         !(state.closed && state.runs.pieces.is_empty())
     }
 }

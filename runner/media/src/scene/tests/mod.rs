@@ -297,11 +297,12 @@ fn fed_at_the_live_edge_it_is_the_same_recording() {
         let edge = if let Timed::CompleteTo { at } = timed { at.0 } else { 0 };
         run.scene.take(timed);
         let began = std::time::Instant::now();
-        // The next tick comes when everything that can be made is made: a picture wants to know half an interval more,
-        // sound 40 ms, and both that nothing is moved ahead that far.
+        // The next tick comes when everything that can be made is made: a picture wants to know half an interval more;
+        // sound is let into its decoder 100 ms at a time, mixed 100 ms at a time, and wants to know 20 ms more. Both want
+        // to know that nothing is moved ahead that far.
         let ahead = FURTHEST as u64;
         let behind =
-            |stats: SceneStats| stats.picture_ns + 51 * MS + ahead < edge || stats.sound_ns + 60 * MS + ahead < edge;
+            |stats: SceneStats| stats.picture_ns + 51 * MS + ahead < edge || stats.sound_ns + 240 * MS + ahead < edge;
         while behind(run.scene.stats()) {
             assert!(began.elapsed() < PATIENCE, "{edge}: {:?}", run.scene.stats());
             std::thread::yield_now();
