@@ -1,5 +1,6 @@
 //! `--request FILE`: one recording without Redis and without a dispatcher.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ pub struct Access {
 }
 
 /// A request, read and planned, and the way into its room.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct OneShot {
     pub start: StartEgressRequest,
     pub plan: EgressPlan,
@@ -61,6 +62,13 @@ pub struct OneShot {
     pub destinations: Vec<Destinations>,
     pub ws_url: String,
     pub token: Secret,
+}
+
+impl fmt::Debug for OneShot {
+    /// The request holds the secrets of its stores in the clear.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OneShot").field("plan", &self.plan).field("ws_url", &self.ws_url).finish_non_exhaustive()
+    }
 }
 
 /// JSON is YAML, so one reader does for both.

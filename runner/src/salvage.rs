@@ -317,21 +317,25 @@ async fn abort(store: &dyn Storage, upload: &Upload) {
 /// whose answer the dead process did not write down: of a part the newest bytes may have arrived, or the older ones may
 /// still be there, or none.
 pub fn candidates(parts: &[PartState]) -> Vec<Vec<Part>> {
-    /// A few more than four sendings at once can be the reason for.
-    const MOST: usize = 40;
+    /// A few more than four sendings at once can be the reason for; a refusal costs one small request.
+    const MOST: usize = 300;
     let mut lists: Vec<Vec<Part>> = vec![vec![]];
     let mut ready: Vec<Vec<Part>> = vec![];
     for (index, state) in parts.iter().enumerate() {
         let number = index as u32 + 1;
-        let pending = state
+        // A sending of the bytes that were acknowledged changes nothing, whenever it arrives.
+        let acked = state.acked.as_ref().map(|part| &part.tag);
+        let known: Vec<Part> = state
             .pending
             .iter()
             .rev()
-            .filter_map(|pending| Some(Part { number, generation: pending.generation, tag: pending.tag.clone()? }));
-        let known: Vec<Part> = pending.chain(state.acked.clone()).collect();
+            .filter(|pending| pending.tag.as_ref() != acked)
+            .filter_map(|pending| Some(Part { number, generation: pending.generation, tag: pending.tag.clone()? }))
+            .chain(state.acked.clone())
+            .collect();
         let is_whole = |part: &Part| state.end == Some(state.start + part.tag.bytes);
         // Everything so far could be all there is, if this part's fate is open.
-        if state.acked.is_none() || !state.pending.is_empty() {
+        if state.acked.is_none() || known.len() > 1 {
             ready.extend(lists.iter().cloned());
         }
         let mut longer = vec![];

@@ -377,6 +377,8 @@ fn what_is_sent_twice_and_what_can_be_lost_are_both_bounded() {
             [(64_000, f64::MAX), (1_000_000, 3.0), (3_000_000, 1.2), (6_000_000, 1.2), (20_000_000, 1.02)]
         {
             let (lost, amplified, puts) = steady(bits, 20, rules);
+            // For the closing note, with --nocapture.
+            println!("{bits} bit/s, {rules:?}: x{amplified:.2} sent, {puts} PUTs/h, {lost:.1?} nowhere else at most");
             assert!(lost <= Duration::from_millis(11_800), "{bits} {rules:?}: {lost:?}");
             assert!(amplified <= most, "{bits} {rules:?}: {amplified}");
             let hourly = 3600 / 9 + 3600 * bits / 8 / (5 << 20);

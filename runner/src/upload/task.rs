@@ -162,7 +162,9 @@ impl Uploader {
         self.save(&work);
         loop {
             self.fly(&mut work);
-            let wake = work.trouble.until.unwrap_or_else(|| Instant::now() + TICK).min(Instant::now() + TICK);
+            let now = Instant::now();
+            // A wait that is over wakes nobody again while its request is on the way.
+            let wake = work.trouble.until.filter(|until| *until > now).unwrap_or(now + TICK).min(now + TICK);
             let onward = tokio::select! {
                 biased;
                 ask = self.asks.recv() => match ask {
@@ -598,3 +600,7 @@ async fn abort(store: &dyn Storage, upload: &Upload) {
         Err(_) => warn!(store = store.name(), "unfinished upload stays in the store: no answer"),
     }
 }
+
+#[cfg(test)]
+#[path = "task_tests.rs"]
+mod tests;

@@ -9,11 +9,14 @@ use async_trait::async_trait;
 use serde_json::json;
 use spillway_bus::{Heartbeats, UploadStates};
 use spillway_plan::destination::S3;
-use spillway_plan::{Destination, Destinations, Provider, Store};
-use spillway_protocol::livekit::EgressStatus::{EgressActive, EgressComplete, EgressFailed};
+use spillway_plan::{Destination, Destinations, Limits, Provider, Secret, Store};
+use spillway_protocol::livekit::EgressStatus::{EgressActive, EgressComplete, EgressFailed, EgressLimitReached};
 use spillway_protocol::rpc::service;
+use spillway_runner::config::Settings;
+use spillway_runner::oneshot::{self, Access};
 use spillway_runner::report::Delivered;
-use spillway_runner::route::Done;
+use spillway_runner::route::{self, Done};
+use spillway_runner::upload::UploadSettings;
 use spillway_runner::upload::stores::Stores;
 use spillway_storage::unreliable::Weather;
 use spillway_storage::{Kind, PartRules, RamStorage, Storage, StorageError, Unreliable};
@@ -384,6 +387,17 @@ async fn killed(rules: PartRules, script: &str, millis: u64, same_disk: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_tasks_uploads_are_completed_by_another() {
+    // More moments than a test can afford, by seed.
+    if let Some(kills) = std::env::var("SPILLWAY_KILLS").ok().and_then(|text| text.parse::<u64>().ok()) {
+        for seed in 0..kills {
+            let dice = (seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
+            let smallest = if dice % 3 == 0 { 1 } else { 64 << 10 };
+            let rules = PartRules { smallest, uniform: dice % 3 == 1, ..s3() };
+            let script = ["record-mp4-fast", "record-fast", "record-mp4"][(dice / 3 % 3) as usize];
+            killed(rules, script, 150 + dice / 9 % 1500, dice / 9 % 2 == 0).await;
+        }
+        return;
+    }
     for (at, rules) in
         [s3(), PartRules { uniform: true, ..s3() }, PartRules { smallest: 1, ..s3() }].into_iter().enumerate()
     {
@@ -444,4 +458,31 @@ async fn a_dead_tasks_file_on_the_disk_is_told_with_its_real_size() {
     assert_eq!(result.size as u64, std::fs::metadata(&file).unwrap().len());
     assert_eq!(result.location, file.display().to_string());
     assert!(result.duration > 400_000_000, "{result:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_by_hand_goes_to_its_store_too() {
+    let buckets = Buckets::new(s3());
+    let folder = tempfile::tempdir().unwrap();
+    let upload = json!({"bucket": "primary", "region": "r", "access_key": "k", "secret": "canary"});
+    let request = json!({"track": {"room_name": "record-mp4-fast", "track_id": "TR_1",
+        "file": {"filepath": "b/{track_id}", "s3": upload}}, "egress_id": "EG_1"});
+    let access = Access {
+        ws_url: Some("ws://127.0.0.1:1".into()),
+        token: Some(Secret::new("room-token".into())),
+        ..Access::default()
+    };
+    let limits = Limits { max_duration_ns: Some(1_000_000_000), ..Limits::default() };
+    let shot = oneshot::prepare(request, &access, limits).unwrap();
+    assert!(!format!("{shot:?}").contains("canary"));
+    let spool_dir = Some(folder.path().join("spool"));
+    let upload = UploadSettings { spool_dir, checkpoint_ms: 200, ..UploadSettings::default() };
+    let settings = Settings { local_root: Some(folder.path().into()), upload, ..Settings::default() };
+    let info = route::alone(shot, &settings, crate::scripted_media(), Arc::new(buckets.clone())).await.unwrap();
+    assert_eq!(info.status(), EgressLimitReached, "{}", info.error);
+    let object = buckets.primary.object("b/TR_1.mp4").unwrap();
+    assert!(plays(&object, true));
+    assert_eq!(info.file_results[0].location, "ram://b/TR_1.mp4");
+    assert_eq!(info.manifest_location, "ram://b/EG_1.json");
+    assert_eq!(buckets.open_uploads(), 0);
 }
