@@ -211,6 +211,50 @@ async fn a_runner_may_die_at_any_step_and_is_settled_once_within_fifteen_seconds
 }
 
 #[tokio::test(start_paused = true)]
+async fn uploads_of_a_dead_task_are_salvaged_by_the_next_attempt_and_end_once() {
+    let stage = Stage::set(slow()).await;
+    let (_a, _b) = (stage.dispatcher().await, stage.dispatcher().await);
+    for play in [Play::DiesRecording, Play::DiesEnding, Play::FallsSilent] {
+        let id = format!("EG_{play:?}");
+        stage.runners.play(&id, play);
+        stage.livekit.start_stored(&id).await.unwrap();
+        if play == Play::DiesEnding {
+            until("it records", || stage.livekit.status(&id) == Some(EgressStatus::EgressActive)).await;
+            stage.livekit.stop(&id).await.unwrap();
+        }
+        until("it is over", || stage.livekit.status(&id) == Some(EgressStatus::EgressFailed)).await;
+        let info = stage.livekit.shows(&id).unwrap();
+        assert!(info.error.starts_with("the runner "), "{}", info.error);
+        assert_eq!((info.file_results[0].size, info.file_results[0].location.len()), (1234, id.len() + 14));
+    }
+    assert_eq!(stage.cloud.started(), 6);
+
+    // A stop while it is saved is answered with the truth; a salvage that dies too is told as such, once.
+    stage.runners.play("EG_twice", Play::DiesRecording);
+    stage.runners.play_salvage("EG_twice", Play::DiesRecording);
+    stage.livekit.start_stored("EG_twice").await.unwrap();
+    until("a salvage was started", || stage.cloud.started() == 8).await;
+    let told = stage.livekit.stop("EG_twice").await.unwrap();
+    assert_eq!(told.status(), EgressStatus::EgressActive);
+    until("it is over", || stage.livekit.status("EG_twice") == Some(EgressStatus::EgressFailed)).await;
+    let words = stage.livekit.shows("EG_twice").unwrap().error;
+    assert!(words.starts_with("the runner died: signal 9") && words.contains("could not be completed"), "{words}");
+
+    // Nothing is salvaged that was recorded to its end, and what cannot start is not tried for ever.
+    stage.livekit.start_stored("EG_whole").await.unwrap();
+    until("it records", || stage.livekit.status("EG_whole") == Some(EgressStatus::EgressActive)).await;
+    stage.livekit.stop("EG_whole").await.unwrap();
+    until("it is complete", || stage.livekit.status("EG_whole") == Some(EgressStatus::EgressComplete)).await;
+    stage.runners.play("EG_never", Play::DiesRecording);
+    stage.runners.play_salvage("EG_never", Play::Sleeps);
+    stage.livekit.start_stored("EG_never").await.unwrap();
+    until("it is given up", || stage.livekit.status("EG_never") == Some(EgressStatus::EgressFailed)).await;
+    sleep(60 * SECOND).await;
+    stage.livekit.assert_each_ended_once();
+    assert_eq!(stage.cloud.started(), 11);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_runner_that_never_starts_and_one_that_falls_silent_are_ended() {
     let stage = Stage::set(slow()).await;
     let _dispatcher = stage.dispatcher().await;

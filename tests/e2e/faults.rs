@@ -8,8 +8,8 @@ use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use spillway_tests::analyser::{duration, played, probe};
-use spillway_tests::assets::{clip, person};
-use spillway_tests::publisher::{From, Manners, Publisher};
+use spillway_tests::assets::person;
+use spillway_tests::each::Room;
 use spillway_tests::servers::Ground;
 
 use crate::stage::{alone, block_on};
@@ -31,7 +31,7 @@ pub fn cases() -> Vec<Trial> {
 struct Scene {
     ground: Ground,
     dispatcher: spillway_tests::servers::Dispatcher,
-    _people: Vec<Publisher>,
+    _room: Room,
     egresses: Vec<(Egress, PathBuf)>,
 }
 
@@ -39,36 +39,12 @@ struct Scene {
 async fn recording(seconds: f64) -> Result<Scene> {
     let ground = Ground::start("").await?;
     let dispatcher = ground.dispatcher("dispatcher", "").await?;
-    let (h264, vp8, opus) = (clip("p0-360.h264")?, clip("p1-360.vp8.ivf")?, clip("p0.opus")?);
-    let p0 = Publisher::join(&ground.api, "fault", "p0", Manners::default()).await?;
-    let p1 = Publisher::join(&ground.api, "fault", "p1", Manners::default()).await?;
-    let (picture, sound) = (p0.publish(&h264, From::Camera).await?, p0.publish(&opus, From::Microphone).await?);
-    let other = p1.publish(&vp8, From::Camera).await?;
+    let room = Room::open(&ground.api, "fault").await?;
     let file = |name: &str| ground.folder().join("files").join(name);
-    let mut egresses = Vec::new();
-    for (method, name, mut request) in [
-        // The stage of this layout shows the whole bar code.
-        ("StartRoomCompositeEgress", "room.mp4", json!({ "layout": "speaker" })),
-        ("StartTrackEgress", "track.mp4", json!({ "track_id": picture })),
-        ("StartTrackEgress", "track.webm", json!({ "track_id": other })),
-        ("StartTrackEgress", "track.ogg", json!({ "track_id": sound })),
-        ("StartRoomCompositeEgress", "room.mp3", json!({ "audio_only": true })),
-    ] {
-        let path = file(name);
-        request["room_name"] = json!("fault");
-        if method == "StartTrackEgress" {
-            request["file"] = json!({ "filepath": path.to_string_lossy() });
-        } else {
-            let kind = if name.ends_with("mp3") { "MP3" } else { "MP4" };
-            request["file_outputs"] = json!([{ "filepath": path.to_string_lossy(), "file_type": kind }]);
-        }
-        egresses.push((Egress::start(&ground.api, method, request).await?, path));
-    }
-    for (egress, _) in &egresses {
-        egress.active().await?;
-    }
+    let running = room.record(&ground.api, |name| json!({ "filepath": file(name).to_string_lossy() })).await?;
+    let egresses = running.into_iter().map(|(egress, name)| (egress, file(name))).collect();
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-    Ok(Scene { ground, dispatcher, _people: vec![p0, p1], egresses })
+    Ok(Scene { ground, dispatcher, _room: room, egresses })
 }
 
 impl Scene {

@@ -15,6 +15,7 @@ mod track;
 mod edges;
 mod mistakes;
 mod faults;
+mod uploads;
 mod foreign;
 mod eyes;
 
@@ -34,6 +35,7 @@ fn main() {
         edges::cases(),
         foreign::cases(),
         faults::cases(),
+        uploads::cases(),
     ];
     let conclusion = libtest_mimic::run(&arguments, cases.into_iter().flatten().collect());
     let orphans = stage::close();

@@ -27,6 +27,11 @@ impl Room {
         Ok(Self { name: name.to_owned(), _people: [p0, p1], picture, sound, other })
     }
 
+    /// A StartTrackEgress of the first camera.
+    pub fn track_request(&self, output: impl Fn(&str) -> Value) -> Value {
+        json!({ "room_name": self.name, "track_id": self.picture, "file": output("track.mp4") })
+    }
+
     /// One running egress of each container, with the name of its file. `output` makes the file output from such a name:
     /// `filepath`, and where to upload it.
     pub async fn record(&self, api: &Api, output: impl Fn(&str) -> Value) -> Result<Vec<(Egress, &'static str)>> {

@@ -1,5 +1,6 @@
 //! Redis, livekit-server and our dispatcher on free loopback ports, with folders of their own.
 
+pub mod bucket;
 pub mod chaos;
 pub mod emulators;
 pub mod proxy;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use crate::assets::cache;
@@ -117,6 +118,19 @@ impl Ground {
     /// Kills it: what Redis held is gone.
     pub fn kill_redis(&mut self) {
         self.redis = None;
+    }
+
+    /// Everything Redis holds, as it lies on its disk, uncompressed.
+    pub fn redis_dump(&self) -> Result<Vec<u8>> {
+        use std::io::{BufRead, BufReader, Write};
+        let mut redis = std::net::TcpStream::connect(&self.redis_address).context("reach Redis")?;
+        redis.write_all(b"CONFIG SET rdbcompression no\r\nSAVE\r\n").context("ask Redis")?;
+        let mut answers = BufReader::new(redis).lines();
+        for _ in 0..2 {
+            let answer = answers.next().context("Redis left")?.context("hear Redis")?;
+            ensure!(answer == "+OK", "Redis answered {answer}");
+        }
+        std::fs::read(self.folder.path().join("dump.rdb")).context("read what Redis saved")
     }
 
     pub async fn start_livekit(&mut self) -> Result<()> {

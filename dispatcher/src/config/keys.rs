@@ -95,6 +95,12 @@ section!(Runner {
     Used "bytes of encoded media that may wait for a busy CPU in memory before they go to `spill_dir`" backlog_bytes: u64,
     Used "where the backlog goes beyond that; without it the directory of the file" spill_dir: PathBuf,
     Used "fragments of a recording: what a `kill -9` may cost" fragment: GoDuration,
+    Used "media that is not in the store yet is at most about so old: what the loss of the whole task may cost" checkpoint: GoDuration,
+    Used "where files lie while they are uploaded; without it the system's folder for temporary files" spool_dir: PathBuf,
+    Used "bytes of one recording that may wait there; then it ends with the reason" spool_bytes: u64,
+    Used "how long a store may fail after the end of a recording; while it goes on, as long as the spool has room" outage: GoDuration,
+    Used "how long the first store may fail before the backup takes over" backup_after: GoDuration,
+    Used "stores are tried before the room is joined, so that a wrong bucket fails at once" write_check: bool,
 });
 
 section!(SessionLimits {

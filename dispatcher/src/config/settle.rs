@@ -1,6 +1,7 @@
 //! From what was said to what holds: environment, old names, defaults, and what contradicts itself.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use spillway_bus::TicketKey;
 use spillway_launchers::paper::Quota;
@@ -192,6 +193,12 @@ fn runner(file: &File) -> serde_json::Value {
         backlog_bytes,
         spill_dir,
         fragment,
+        checkpoint,
+        spool_dir,
+        spool_bytes,
+        outage,
+        backup_after,
+        write_check,
     } = file.runner.clone().unwrap_or_default();
     let reorder = reorder.or(file.latency.as_ref().and_then(|latency| latency.jitter_buffer_latency));
     let mut media = serde_json::Map::new();
@@ -205,14 +212,24 @@ fn runner(file: &File) -> serde_json::Value {
     put(&mut media, "reorder_ms", millis(reorder));
     put(&mut media, "appear_ms", millis(appear));
     put(&mut media, "backlog_bytes", backlog_bytes.map(Into::into));
-    put(&mut media, "spill_dir", spill_dir.map(|path| path.to_string_lossy().into_owned().into()));
+    let text = |path: Option<PathBuf>| path.map(|path| path.to_string_lossy().into_owned().into());
+    put(&mut media, "spill_dir", text(spill_dir));
     put(&mut media, "fragment_ms", millis(fragment));
     put(&mut all, "start_timeout_ms", millis(start_timeout));
     put(&mut all, "hang_after_ms", millis(hang_after));
     put(&mut all, "drain_patience_ms", millis(drain_patience));
     put(&mut all, "report_patience_ms", millis(report_patience));
-    if !media.is_empty() {
-        all.insert("media".to_owned(), media.into());
+    let mut upload = serde_json::Map::new();
+    put(&mut upload, "checkpoint_ms", millis(checkpoint));
+    put(&mut upload, "spool_dir", text(spool_dir));
+    put(&mut upload, "spool_cap_bytes", spool_bytes.map(Into::into));
+    put(&mut upload, "max_outage_ms", millis(outage));
+    put(&mut upload, "backup_after_ms", millis(backup_after));
+    put(&mut upload, "write_check", write_check.map(Into::into));
+    for (name, part) in [("media", media), ("upload", upload)] {
+        if !part.is_empty() {
+            all.insert(name.to_owned(), part.into());
+        }
     }
     all.into()
 }
@@ -286,5 +303,11 @@ fn runner_defaults(file: &File) -> Runner {
         backlog_bytes: said.backlog_bytes.or(Some(256 << 20)),
         spill_dir: said.spill_dir,
         fragment: or(said.fragment, 1000),
+        checkpoint: or(said.checkpoint, 10_000),
+        spool_dir: said.spool_dir,
+        spool_bytes: said.spool_bytes.or(Some(2 << 30)),
+        outage: or(said.outage, 15 * 60_000),
+        backup_after: or(said.backup_after, 60_000),
+        write_check: said.write_check.or(Some(true)),
     }
 }

@@ -271,13 +271,19 @@ fn the_readme_carries_the_reference() {
 #[test]
 fn settings_mean_the_same_to_the_runner() {
     let said = "runner: {start_timeout: 1ms, hang_after: 2ms, drain_patience: 3ms, report_patience: 4ms, reorder: 5ms, appear: 6ms, \
-                backlog_bytes: 7, spill_dir: /s, fragment: 8ms}\n";
+                backlog_bytes: 7, spill_dir: /s, fragment: 8ms, checkpoint: 9ms, spool_dir: /t, spool_bytes: 10, outage: 11ms, \
+                backup_after: 12ms, write_check: false}\n";
     let file = read(&format!("{LEAST}{said}"), &|_| None).unwrap();
     let json = Config::from_file(&file).unwrap().runner;
     let media = &json["media"];
     let read: spillway_spool::MediaSettings = serde_json::from_value(media.clone()).unwrap();
     assert_eq!((read.reorder_ms, read.appear_ms, read.backlog_bytes, read.fragment_ms), (5, 6, 7, 8));
     assert_eq!(read.spill_dir, Some(PathBuf::from("/s")));
+    let upload = serde_json::json!({
+        "checkpoint_ms": 9, "spool_dir": "/t", "spool_cap_bytes": 10, "max_outage_ms": 11, "backup_after_ms": 12,
+        "write_check": false,
+    });
+    assert_eq!(json["upload"], upload);
     let rest =
         ["start_timeout_ms", "hang_after_ms", "drain_patience_ms", "report_patience_ms"].map(|key| json[key].clone());
     assert_eq!(rest, [1, 2, 3, 4].map(serde_json::Value::from));

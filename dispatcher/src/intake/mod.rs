@@ -117,9 +117,6 @@ impl Request<'_> {
         let plan = spillway_plan::plan(&self.start, &house.config.defaults)?;
         let destinations = spillway_plan::destinations(&self.start, &house.config.defaults.storage)?;
         let stored = destinations.iter().any(|it| it.primary != Destination::Disk);
-        if stored {
-            return Err(RpcError::new(Code::Unimplemented, "uploads are not there yet"));
-        }
         self.check_destination(&plan).await?;
         let weight = spillway_cost::load(&plan).cores;
         let admission = admit::admit(weight, house.line().load(), launch::bounds(house))?;

@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use prost::Message;
 use spillway_bus::{Bid, Bus, CallOptions, Handler, Incoming, Routing, RpcClient, RpcServer};
 use spillway_protocol::code::{Code, RpcError};
+use spillway_protocol::livekit::encoded_file_output::Output as Upload;
 use spillway_protocol::livekit::{
-    EgressInfo, EgressStatus, EncodedFileOutput, RoomCompositeEgressRequest, StopEgressRequest,
+    EgressInfo, EgressStatus, EncodedFileOutput, RoomCompositeEgressRequest, S3Upload, StopEgressRequest,
 };
 use spillway_protocol::rpc::{StartEgressRequest, service, start_egress_request::Request};
 
@@ -108,7 +109,16 @@ impl LiveKit {
     }
 
     pub async fn start_composite(&self, id: &str) -> Result<EgressInfo, RpcError> {
-        let file = EncodedFileOutput { filepath: format!("{id}.mp4"), ..Default::default() };
+        self.start_with(id, None).await
+    }
+
+    /// As [`start_composite`](Self::start_composite), into a bucket.
+    pub async fn start_stored(&self, id: &str) -> Result<EgressInfo, RpcError> {
+        self.start_with(id, Some(Upload::S3(S3Upload { bucket: "b".to_owned(), ..Default::default() }))).await
+    }
+
+    async fn start_with(&self, id: &str, output: Option<Upload>) -> Result<EgressInfo, RpcError> {
+        let file = EncodedFileOutput { filepath: format!("{id}.mp4"), output, ..Default::default() };
         self.start(StartEgressRequest {
             egress_id: id.to_owned(),
             room_id: "RM_stage".to_owned(),

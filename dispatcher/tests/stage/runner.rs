@@ -9,7 +9,7 @@ use spillway_bus::{
     TicketKey, Tickets, Updated,
 };
 use spillway_dispatcher::Clock;
-use spillway_launchers::{Departure, LaunchOrder, Launcher, PaperLauncher, Sighting, TaskRef};
+use spillway_launchers::{Departure, Errand, LaunchOrder, Launcher, PaperLauncher, Sighting, TaskRef};
 use spillway_protocol::code::{Code, RpcError};
 use spillway_protocol::ids::EgressId;
 use spillway_protocol::ledger::{EndReason, Fact, Ledger, Outcome};
@@ -41,6 +41,8 @@ pub struct Runners {
     cloud: PaperLauncher,
     clock: Clock,
     plays: Mutex<HashMap<String, Play>>,
+    /// Of salvage runs.
+    salvage_plays: Mutex<HashMap<String, Play>>,
     /// Time from the start of a task to its first act.
     pub boot: Mutex<Duration>,
 }
@@ -52,6 +54,7 @@ impl Runners {
             cloud: cloud.clone(),
             clock,
             plays: Mutex::default(),
+            salvage_plays: Mutex::default(),
             boot: Mutex::new(Duration::from_millis(300)),
         });
         let mut starts = cloud.starts();
@@ -68,8 +71,16 @@ impl Runners {
         self.plays.lock().unwrap().insert(id.to_owned(), play);
     }
 
+    pub fn play_salvage(&self, id: &str, play: Play) {
+        self.salvage_plays.lock().unwrap().insert(id.to_owned(), play);
+    }
+
     async fn run(self: Arc<Self>, order: LaunchOrder, task: TaskRef) {
-        let play = self.plays.lock().unwrap().get(order.egress_id.as_str()).copied().unwrap_or_default();
+        let plays = match order.errand {
+            Errand::Record => &self.plays,
+            Errand::Salvage => &self.salvage_plays,
+        };
+        let play = plays.lock().unwrap().get(order.egress_id.as_str()).copied().unwrap_or_default();
         let server = RpcServer::new(&self.bus, service::EGRESS_HANDLER);
         let part = Part { stage: &self, server: &server, id: order.egress_id.clone(), attempt: order.attempt, play };
         let departure = tokio::select! {
@@ -117,6 +128,10 @@ impl Part<'_> {
             return KILLED;
         }
 
+        if order.errand == Errand::Salvage {
+            assert!(ticket.destinations.is_some(), "a salvage has to know where to write");
+            return self.salvage().await;
+        }
         let (stop, stopped) = watch::channel(false);
         let desk = Arc::new(StopDesk { registry: Registry::new(&self.stage.bus), id: self.id.clone(), stop });
         self.server.serve(service::STOP_EGRESS, self.id.as_str(), Routing::Queue, desk).await.unwrap();
@@ -150,6 +165,41 @@ impl Part<'_> {
         }
         self.tell().await;
         Registry::new(&self.stage.bus).finish(&self.id, Duration::from_secs(86_400)).await.unwrap();
+        LEFT
+    }
+
+    async fn salvage(&self) -> Departure {
+        self.beat().await;
+        if !self.enter(Phase::Launching, Phase::Running, vec![]).await {
+            return LEFT;
+        }
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        if self.play == Play::DiesRecording {
+            return KILLED;
+        }
+        let registry = Registry::new(&self.stage.bus);
+        let words = registry.get(&self.id).await.unwrap().unwrap().lost;
+        assert!(!words.is_empty(), "a salvage has to know what happened");
+        let at = self.stage.clock.unix_ns();
+        let stored = Fact::FileStored {
+            index: 0,
+            size: 1234,
+            started_at: at - 1,
+            ended_at: at,
+            location: format!("https://b/{}.mp4", self.id),
+        };
+        if !self
+            .enter(
+                Phase::Running,
+                Phase::Over,
+                vec![stored, Fact::Over(Outcome::Failed { code: Code::Internal, words })],
+            )
+            .await
+        {
+            return LEFT;
+        }
+        self.tell().await;
+        registry.finish(&self.id, Duration::from_secs(86_400)).await.unwrap();
         LEFT
     }
 

@@ -1,0 +1,250 @@
+//! Recordings that end in a store. Each case has servers of its own.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use spillway_tests::analyser::played;
+use spillway_tests::each::Room;
+use spillway_tests::egress::{Egress, nanos};
+use spillway_tests::servers::bucket::{Bucket, CANARY};
+use spillway_tests::servers::{Dispatcher, Ground};
+
+use crate::stage::{alone, block_on};
+
+pub fn cases() -> Vec<Trial> {
+    vec![
+        alone("uploads::s3_of_the_request_gets_every_container", || {
+            block_on(async { every_container(Bucket::s3().await?).await })
+        }),
+        alone("uploads::azure_of_the_configuration_gets_every_container", || {
+            block_on(async { every_container(Bucket::azure().await?).await })
+        }),
+        alone("uploads::google_of_the_configuration_gets_every_container", || {
+            block_on(async { every_container(Bucket::google().await?).await })
+        }),
+        alone("uploads::kill_of_the_media_process", || {
+            block_on(async { killed("spillway-media", Bucket::s3().await?).await })
+        }),
+        alone("uploads::kill_of_the_task_with_its_disk_on_s3", || {
+            block_on(async { killed("spillway-runner", Bucket::s3().await?).await })
+        }),
+        alone("uploads::kill_of_the_task_with_its_disk_on_azure", || {
+            block_on(async { killed("spillway-runner", Bucket::azure().await?).await })
+        }),
+        alone("uploads::a_wrong_bucket_fails_in_the_first_second", || block_on(wrong_bucket())),
+        alone("uploads::credentials_are_nowhere_to_be_seen", || block_on(secrets())),
+    ]
+}
+
+/// What the loss of a whole task may cost in these cases: checkpoint, fragment and 2 s for the request.
+const CHECKPOINT: u64 = 2;
+const LOST_WITH_THE_TASK: f64 = CHECKPOINT as f64 + 1.0 + 2.0;
+
+struct Scene {
+    ground: Ground,
+    _dispatcher: Dispatcher,
+    bucket: Bucket,
+    _room: Room,
+    egresses: Vec<(Egress, &'static str)>,
+    recording_since: Instant,
+}
+
+impl Scene {
+    /// One recording of each container on its way into `bucket`.
+    async fn recording(bucket: Bucket, level: &str) -> Result<Self> {
+        let ground = Ground::start("").await?;
+        let spool = ground.folder().join("spool");
+        let more = format!(
+            "runner: {{ checkpoint: {CHECKPOINT}s, spool_dir: {} }}\nlogging: {{ level: {level} }}\n{}",
+            spool.display(),
+            bucket.configuration()
+        );
+        let _dispatcher = ground.dispatcher("dispatcher", &more).await?;
+        let room = Room::open(&ground.api, "stored").await?;
+        let output = |name: &str| {
+            let mut output = json!({ "filepath": format!("calls/{name}") });
+            if let Some((provider, upload)) = bucket.upload() {
+                output[provider] = upload;
+            }
+            output
+        };
+        let egresses = room.record(&ground.api, output).await?;
+        Ok(Self { ground, _dispatcher, bucket, _room: room, egresses, recording_since: Instant::now() })
+    }
+
+    fn spool(&self) -> PathBuf {
+        self.ground.folder().join("spool")
+    }
+
+    fn pids(&self, name: &str) -> Vec<Pid> {
+        let all = self.ground.left_behind().into_iter().filter(|(_, command)| command.contains(name));
+        all.filter_map(|(pid, _)| Pid::from_raw(pid)).collect()
+    }
+
+    fn signal(&self, name: &str, signal: Signal) -> Result<()> {
+        let pids = self.pids(name);
+        ensure!(pids.len() == self.egresses.len(), "{} processes called {name}", pids.len());
+        pids.into_iter().try_for_each(|pid| kill_process(pid, signal).context("signal a process"))
+    }
+
+    /// The object of this result, as a file that was looked at: how much of it plays.
+    async fn fetched(&self, info: &Value, name: &str) -> Result<f64> {
+        let file = &info["file_results"][0];
+        let key = format!("calls/{name}");
+        ensure!(file["filename"] == key.as_str(), "{file}");
+        let location = file["location"].as_str().unwrap_or_default();
+        let expected = self.bucket.store().await?.location(&key);
+        ensure!(location == expected, "{location} is not {expected}");
+        let bytes = self.bucket.read(&key).await?.with_context(|| format!("no object {key}: {info}"))?;
+        ensure!(nanos(&file["size"]) as usize == bytes.len(), "{key} has {} bytes, said was {file}", bytes.len());
+        let path = self.ground.folder().join(name);
+        std::fs::write(&path, &bytes).context("write what was fetched")?;
+        plays(&path)?;
+        let seconds = played(&path)?;
+        let said = nanos(&file["duration"]) as f64 / 1e9;
+        ensure!((said - seconds).abs() < 1.5, "{key} plays {seconds:.2} s, said was {said:.2} s");
+        Ok(seconds)
+    }
+
+    /// Nothing unfinished in the bucket, nothing in the spool, nobody left.
+    async fn tidy(&self) -> Result<()> {
+        self.ground.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await?;
+        let unfinished = self.bucket.unfinished().await?;
+        ensure!(unfinished.is_empty(), "unfinished uploads: {unfinished:?}");
+        let spooled = std::fs::read_dir(self.spool()).map_or(0, Iterator::count);
+        ensure!(spooled == 0, "{spooled} folders left in the spool");
+        Ok(())
+    }
+}
+
+/// Every packet decodes.
+fn plays(path: &Path) -> Result<()> {
+    let out = std::process::Command::new("ffmpeg")
+        .args(["-v", "error", "-xerror", "-nostdin", "-i"])
+        .arg(path)
+        .args(["-f", "null", "-"])
+        .output()
+        .context("run ffmpeg")?;
+    ensure!(out.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&out.stderr));
+    Ok(())
+}
+
+async fn every_container(bucket: Bucket) -> Result<()> {
+    let scene = Scene::recording(bucket, "info").await?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for (egress, name) in &scene.egresses {
+        let (info, took) = egress.stop().await?;
+        ensure!(info["status"] == "EGRESS_COMPLETE" && info["backup_storage_used"] == false, "{info}");
+        let seconds = scene.fetched(&info, name).await?;
+        println!("{name}: {seconds:.2} s in the store, COMPLETE {took:.2?} after the stop");
+        ensure!(seconds > 4.0, "{name} has {seconds:.2} s");
+        let manifest = info["manifest_location"].as_str().unwrap_or_default();
+        let key = format!("calls/{}.json", egress.id);
+        ensure!(manifest == scene.bucket.store().await?.location(&key), "{manifest}");
+        let manifest = scene.bucket.read(&key).await?.context("no manifest")?;
+        let manifest: Value = serde_json::from_slice(&manifest).context("read the manifest")?;
+        ensure!(manifest["egress_id"] == egress.id.as_str(), "{manifest}");
+    }
+    scene.tidy().await
+}
+
+async fn killed(name: &str, bucket: Bucket) -> Result<()> {
+    let whole_task = name == "spillway-runner";
+    let scene = Scene::recording(bucket, "info").await?;
+    tokio::time::sleep(Duration::from_secs_f64(rand::random_range(5.0..7.0))).await;
+    if whole_task {
+        // Its media processes see their pipe close; they must not find time to write on.
+        scene.signal("spillway-media", Signal::STOP)?;
+    }
+    scene.signal(name, Signal::KILL)?;
+    let (killed, recorded) = (Instant::now(), scene.recording_since.elapsed().as_secs_f64());
+    if whole_task {
+        // Those that were not stopped in time are gone already.
+        for pid in scene.pids("spillway-media") {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        std::fs::remove_dir_all(scene.spool()).context("remove the task's disk")?;
+    }
+    let (patience, most_lost) = if whole_task { (15.0, LOST_WITH_THE_TASK) } else { (2.0, 2.0) };
+    for (egress, name) in &scene.egresses {
+        let info = egress.over(Duration::from_secs(30)).await?;
+        let took = killed.elapsed().as_secs_f64();
+        ensure!(info["status"] == "EGRESS_FAILED", "{info}");
+        let seconds = scene.fetched(&info, name).await?;
+        println!("{name}: {seconds:.2} of {recorded:.2} s kept, terminal after {took:.2} s: {}", info["error"]);
+        ensure!(recorded - seconds < most_lost, "{name}: {:.2} s lost", recorded - seconds);
+        ensure!(took < patience + 2.0, "{name}: terminal after {took:.1} s");
+    }
+    scene.tidy().await
+}
+
+async fn wrong_bucket() -> Result<()> {
+    let bucket = Bucket::s3().await?;
+    let ground = Ground::start("").await?;
+    let _dispatcher = ground.dispatcher("dispatcher", "").await?;
+    let room = Room::open(&ground.api, "stored").await?;
+    let asked = Instant::now();
+    let request = room.track_request(|name| {
+        let (provider, mut upload) = bucket.upload().unwrap_or_default();
+        upload["bucket"] = json!("no-such-bucket");
+        json!({ "filepath": name, provider: upload })
+    });
+    let egress = Egress::start(&ground.api, "StartTrackEgress", request).await?;
+    let info = egress.over(Duration::from_secs(10)).await?;
+    let took = asked.elapsed();
+    println!("{} after {took:.2?}: {}", info["status"], info["error"]);
+    let words = info["error"].as_str().unwrap_or_default();
+    ensure!(info["status"] == "EGRESS_FAILED" && words.contains("S3 upload failed"), "{info}");
+    ensure!(words.contains("NoSuchBucket") || words.contains("bucket does not exist"), "{words}");
+    ensure!(took < Duration::from_secs(3), "it took {took:?}");
+    ground.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await
+}
+
+/// The credentials of the request contain a canary; it sings nowhere.
+async fn secrets() -> Result<()> {
+    let scene = Scene::recording(Bucket::s3().await?, "debug").await?;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let holds = |bytes: &[u8]| bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes());
+    for (pid, command) in scene.ground.left_behind() {
+        for file in ["cmdline", "environ"] {
+            let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            ensure!(!holds(&bytes), "{file} of {command}");
+        }
+    }
+    ensure!(!holds(&scene.ground.redis_dump()?), "Redis holds it in plain");
+    for entry in walk(&scene.spool())? {
+        ensure!(!holds(&std::fs::read(&entry)?), "{}", entry.display());
+    }
+    for (egress, name) in &scene.egresses {
+        let (info, _) = egress.stop().await?;
+        ensure!(info["status"] == "EGRESS_COMPLETE", "{name}: {info}");
+        ensure!(!holds(info.to_string().as_bytes()), "EgressInfo: {info}");
+    }
+    let mut looked = 0;
+    for entry in walk(scene.ground.folder())? {
+        if entry.extension().is_some_and(|extension| extension == "log") {
+            let livekits_own = entry.file_name().is_some_and(|name| name == "livekit.log");
+            let bytes = std::fs::read(&entry)?;
+            looked += usize::from(!bytes.is_empty());
+            ensure!(livekits_own || !holds(&bytes), "{}", entry.display());
+        }
+    }
+    ensure!(looked > 1, "no log was looked at");
+    scene.tidy().await
+}
+
+fn walk(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let path = entry?.path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    Ok(files)
+}

@@ -1,0 +1,198 @@
+//! A bucket for recordings in one of the stand-ins, and a look into it past everything that is tested.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+use spillway_plan::destination::{Azure, Gcs, S3};
+use spillway_plan::{Destination, Provider, Secret, Store};
+use spillway_storage::{Options, Storage, open};
+
+use super::emulators::{AZURE_ACCOUNT, AZURE_KEY, Emulator};
+use super::proxy::AuthProxy;
+
+/// In every credential of [`Bucket::s3`], which moto takes whatever they are.
+pub const CANARY: &str = "canaryOfTheStage";
+
+const NAME: &str = "recordings";
+const PROXY_USER: &str = "me";
+const PROXY_PASSWORD: &str = "a b:c@d/%41";
+/// Everything on Azurite's one account until 2099, signed with the key that everybody knows.
+const SAS: &str = "sv=2022-11-02&ss=b&srt=sco&sp=rwdlac&se=2099-01-01T00%3A00%3A00Z&\
+                   sig=7UONs%2FYaET%2FoSyuKlfGYYrSHwkJMD5C6lbWQsyp6QTU%3D";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    S3,
+    Azure,
+    Google,
+}
+
+pub struct Bucket {
+    kind: Kind,
+    emulator: Emulator,
+    http: Client,
+    /// Google's, and the way on which whole objects go through the XML API too: moto has no other.
+    google: Option<(String, AuthProxy)>,
+}
+
+impl Bucket {
+    /// moto; its credentials come with each request.
+    pub async fn s3() -> Result<Self> {
+        Self::new(Kind::S3, Emulator::moto()?, None).await
+    }
+
+    /// Azurite; it is in the dispatcher's configuration, as requests cannot name another endpoint than Azure's.
+    pub async fn azure() -> Result<Self> {
+        Self::new(Kind::Azure, Emulator::azurite()?, None).await
+    }
+
+    /// Google's XML API, for which moto stands in; in the configuration likewise.
+    pub async fn google() -> Result<Self> {
+        let proxy = AuthProxy::start(PROXY_USER, PROXY_PASSWORD).await?;
+        Self::new(Kind::Google, Emulator::moto()?, Some((account()?, proxy))).await
+    }
+
+    async fn new(kind: Kind, emulator: Emulator, google: Option<(String, AuthProxy)>) -> Result<Self> {
+        let bucket = Self { kind, emulator, http: Client::new(), google };
+        let query = if kind == Kind::Azure { "restype=container&" } else { "" };
+        let made = bucket.asked(Method::PUT, "", query).await?;
+        ensure!(made.status().is_success(), "no bucket: {}", made.status());
+        Ok(bucket)
+    }
+
+    fn endpoint(&self) -> String {
+        match self.kind {
+            Kind::Azure => format!("{}/{AZURE_ACCOUNT}", self.emulator.url()),
+            Kind::S3 | Kind::Google => self.emulator.url(),
+        }
+    }
+
+    fn url(&self, key: &str) -> String {
+        let slash = if key.is_empty() { "" } else { "/" };
+        format!("{}/{NAME}{slash}{key}", self.endpoint())
+    }
+
+    /// What a request says: the field of its output, and the upload.
+    pub fn upload(&self) -> Option<(&'static str, Value)> {
+        (self.kind == Kind::S3).then(|| {
+            let upload = json!({
+                "access_key": format!("{CANARY}-key"),
+                "secret": format!("{CANARY}-secret"),
+                "session_token": format!("{CANARY}-token"),
+                "region": "us-east-1",
+                "endpoint": self.endpoint(),
+                "bucket": NAME,
+                "force_path_style": true,
+                "metadata": { "team": "stage" },
+                "tagging": "a=1",
+            });
+            ("s3", upload)
+        })
+    }
+
+    /// What the dispatcher's YAML says.
+    pub fn configuration(&self) -> String {
+        let endpoint = self.endpoint();
+        match self.kind {
+            Kind::S3 => String::new(),
+            Kind::Azure => format!(
+                "storage: {{ azure: {{ account_name: {AZURE_ACCOUNT}, account_key: \"{AZURE_KEY}\", container_name: {NAME}, endpoint: \"{endpoint}\" }} }}\n"
+            ),
+            Kind::Google => self.google.as_ref().map_or_else(String::new, |(credentials, proxy)| {
+                let (credentials, proxy) = (json!(credentials), proxy.url());
+                format!(
+                    "storage: {{ gcp: {{ credentials_json: {credentials}, bucket: {NAME}, endpoint: \"{endpoint}\", \
+                     proxy_config: {{ url: \"{proxy}\", username: {PROXY_USER}, password: \"{PROXY_PASSWORD}\" }} }} }}\n"
+                )
+            }),
+        }
+    }
+
+    /// The store as a runner opens it.
+    pub async fn store(&self) -> Result<Arc<dyn Storage>> {
+        let provider = match self.kind {
+            Kind::S3 => Provider::S3(Box::new(S3 {
+                access_key: Secret::new("key".to_owned()),
+                secret: Secret::new("secret".to_owned()),
+                endpoint: self.endpoint(),
+                bucket: NAME.to_owned(),
+                force_path_style: true,
+                ..S3::default()
+            })),
+            Kind::Azure => Provider::Azure(Azure {
+                account: AZURE_ACCOUNT.to_owned(),
+                key: Secret::new(AZURE_KEY.to_owned()),
+                container: NAME.to_owned(),
+                endpoint: self.endpoint(),
+            }),
+            Kind::Google => Provider::Gcs(Gcs {
+                credentials: Secret::new(self.google.as_ref().map_or_else(String::new, |(text, _)| text.clone())),
+                bucket: NAME.to_owned(),
+                proxy: None,
+                endpoint: self.endpoint(),
+            }),
+        };
+        let store = Store { provider, prefix: String::new(), presign: false };
+        open(&Destination::Store(Box::new(store)), &Options::default()).await.context("open the store")
+    }
+
+    async fn asked(&self, method: Method, key: &str, query: &str) -> Result<reqwest::Response> {
+        let signed = if self.kind == Kind::Azure { SAS } else { "" };
+        let mark = if query.is_empty() && signed.is_empty() { "" } else { "?" };
+        let request = self.http.request(method, format!("{}{mark}{query}{signed}", self.url(key)));
+        let request = request.timeout(Duration::from_secs(20)).header("x-ms-version", "2022-11-02").body("");
+        // Any signature opens moto's doors.
+        let request = if self.kind == Kind::Azure { request } else { request.header("authorization", "Bearer stage") };
+        request.send().await.context("ask the store")
+    }
+
+    /// The object, if there is one.
+    pub async fn read(&self, key: &str) -> Result<Option<Bytes>> {
+        let answer = self.asked(Method::GET, key, "").await?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        Ok(Some(answer.error_for_status().context("read an object")?.bytes().await.context("read an object")?))
+    }
+
+    /// Names with parts and no object.
+    pub async fn unfinished(&self) -> Result<Vec<String>> {
+        if self.kind != Kind::Azure {
+            let text = self.asked(Method::GET, "", "uploads").await?.text().await?;
+            return Ok(between(&text, "<Key>", "</Key>"));
+        }
+        let mut names = Vec::new();
+        for include in ["uncommittedblobs", "metadata"] {
+            let query = format!("restype=container&comp=list&include={include}&");
+            names.push(between(&self.asked(Method::GET, "", &query).await?.text().await?, "<Name>", "</Name>"));
+        }
+        let [all, whole] = <[Vec<String>; 2]>::try_from(names).unwrap_or_default();
+        Ok(all.into_iter().filter(|name| !whole.contains(name)).collect())
+    }
+}
+
+fn between(text: &str, open: &str, close: &str) -> Vec<String> {
+    text.split(open).skip(1).filter_map(|rest| rest.split(close).next()).map(str::to_owned).collect()
+}
+
+/// A service account that signs its own tokens, as real ones do; here nobody looks at the signature.
+fn account() -> Result<String> {
+    let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)?;
+    let key =
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(key.serialize_der()));
+    let account = json!({
+        "type": "service_account",
+        "project_id": "stage",
+        "private_key_id": "1",
+        "private_key": key,
+        "client_email": "recorder@stage.iam.gserviceaccount.com",
+        "token_uri": "https://oauth2.googleapis.com/token",
+    });
+    Ok(account.to_string())
+}
