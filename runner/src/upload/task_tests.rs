@@ -227,7 +227,11 @@ async fn ten_minutes_of_outage_while_recording_cost_nothing() {
         assert!(took < Duration::from_secs(10), "{took:?}");
         lab.nothing_is_lost();
         let spooled = lab.spooled.load(Ordering::Relaxed);
-        assert!(spooled < (10 * 60 + 30) * 250_000 + (12 << 20), "only the outage waits on the disk: {spooled}");
+        // A request that stalled last may hold things up as long again as it stalls, and the next try waits up to 30 s.
+        assert!(
+            spooled < (10 * 60 + 30 + 90 + 30) * 250_000 + (12 << 20),
+            "only the outage waits on the disk: {spooled}"
+        );
         assert!(lab.heaviest() <= 56 << 20, "{}", lab.heaviest());
     }
 }
