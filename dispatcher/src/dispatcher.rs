@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use spillway_bus::{Bus, BusError, Phase, Routing, RpcServer, TicketKey, Tickets};
 use spillway_launchers::paper::PaperOptions;
 use spillway_launchers::process::ProcessOptions;
-use spillway_launchers::{EndHow, Launcher, PaperLauncher, ProcessLauncher};
+use spillway_launchers::{EndHow, Launcher, PaperLauncher, ProcessLauncher, Sighting};
 use spillway_process::chain;
 use spillway_protocol::Secret;
 use spillway_protocol::ids::{EgressId, IdError};
@@ -48,12 +48,15 @@ impl Dispatcher {
         let launcher: Arc<dyn Launcher> = match &config.launcher {
             LauncherConfig::Process { program, log_dir } => {
                 let beside_us = ProcessOptions::beside_us().map_err(DispatcherError::Runner)?;
-                let program = program.clone().unwrap_or(beside_us.program);
-                Arc::new(ProcessLauncher::new(ProcessOptions { program, args: Vec::new(), log_dir: log_dir.clone() }))
+                let program = program.clone().unwrap_or_else(|| beside_us.program.clone());
+                let options = ProcessOptions { program, log_dir: log_dir.clone(), ..beside_us };
+                Arc::new(ProcessLauncher::new(options))
             }
-            LauncherConfig::Paper { latency, quota } => {
-                Arc::new(PaperLauncher::new(PaperOptions { latency: *latency, quota: *quota, most_tasks: None }))
-            }
+            LauncherConfig::Paper { latency, quota } => Arc::new(PaperLauncher::new(PaperOptions {
+                latency: *latency,
+                quota: *quota,
+                ..PaperOptions::default()
+            })),
         };
         Self::with(config, bus, launcher, Clock::Wall).await
     }
@@ -155,7 +158,7 @@ impl Dispatcher {
         info!(runners = told.len(), "runners told to finish");
         let gone = tokio::time::timeout(house.config.drain, async {
             for task in &told {
-                while house.launcher.look(task).await == spillway_launchers::Sighting::Alive {
+                while matches!(house.launcher.look(task).await, Sighting::Alive | Sighting::Starting(_)) {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }

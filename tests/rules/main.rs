@@ -12,7 +12,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("spillway-cost", &["spillway-plan"]),
     ("spillway-bus", &["spillway-protocol", "spillway-process"]),
     ("spillway-storage", &["spillway-plan", "spillway-process"]),
-    ("spillway-launchers", &["spillway-protocol", "spillway-process"]),
+    ("spillway-launchers", &["spillway-protocol", "spillway-process", "spillway-cost"]),
     (
         "spillway-dispatcher",
         &[

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_bus::{ClaimToken, Decision, Phase, Record, Updated};
+use spillway_cost::Shape;
 use spillway_launchers::{EndHow, Errand, LaunchError, LaunchOrder, TaskRef};
 use spillway_process::chain;
 use spillway_protocol::code::Code;
@@ -175,7 +176,7 @@ impl Launch {
                 debug!(words, ?retry_after, "launcher asks for patience");
                 self.again_after(retry_after.unwrap_or(NO_ROOM_PAUSE), words);
             }
-            Err(LaunchError::Capacity { words }) => {
+            Err(LaunchError::Capacity { words } | LaunchError::Quota { words }) => {
                 debug!(words, "launcher has no room");
                 self.again_after(NO_ROOM_PAUSE, words);
             }
@@ -202,6 +203,9 @@ impl Launch {
             claim: self.waiting.claim.clone(),
             handover: self.house.handover.clone(),
             labels,
+            // Of a machine of one's own only this is taken into account.
+            shape: Shape { cpu_milli: (self.waiting.weight * 1000.0).ceil() as u32, memory_mib: 0, disk_gib: 0 },
+            longest: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use spillway_bus::Phase;
-use spillway_launchers::{Departure, Sighting};
+use spillway_launchers::{Departed, Sighting};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
@@ -70,11 +70,10 @@ pub fn judge(scene: &Scene, patience: Patience) -> Verdict {
         Phase::Launching => starting(scene, beating, patience),
         Phase::Running | Phase::Ending | Phase::Lost if beating => Verdict::Leave,
         Phase::Running | Phase::Ending | Phase::Lost => match &scene.task {
-            Some(Sighting::Gone(departure)) => Verdict::Settle(died(departure)),
-            Some(Sighting::Alive) if scene.silent_for >= patience.hung => Verdict::Settle(format!(
-                "the runner stopped answering for {} s and was ended",
-                scene.silent_for.as_secs()
-            )),
+            Some(Sighting::Gone(departed)) => Verdict::Settle(died(departed)),
+            Some(Sighting::Alive | Sighting::Starting(_)) if scene.silent_for >= patience.hung => Verdict::Settle(
+                format!("the runner stopped answering for {} s and was ended", scene.silent_for.as_secs()),
+            ),
             Some(Sighting::Unknown(why)) if scene.silent_for >= patience.unseen => {
                 Verdict::Settle(format!("the runner has been silent for {} s ({why})", scene.silent_for.as_secs()))
             }
@@ -91,8 +90,8 @@ fn starting(scene: &Scene, beating: bool, patience: Patience) -> Verdict {
     match &scene.task {
         // A second task lost the race for the ticket and left; the one that beats won it.
         Some(Sighting::Gone(_)) if beating => Verdict::Leave,
-        Some(Sighting::Gone(departure)) => {
-            Verdict::Settle(format!("the runner left before it started recording: {departure}"))
+        Some(Sighting::Gone(departed)) => {
+            Verdict::Settle(format!("the runner left before it started recording: {departed}"))
         }
         _ if scene.in_line => Verdict::Leave,
         _ if waited >= patience.start => {
@@ -103,12 +102,14 @@ fn starting(scene: &Scene, beating: bool, patience: Patience) -> Verdict {
     }
 }
 
-fn died(departure: &Departure) -> String {
-    format!("the runner died: {departure}")
+fn died(departed: &Departed) -> String {
+    format!("the runner died: {departed}")
 }
 
 #[cfg(test)]
 mod tests {
+    use spillway_launchers::Departure;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -131,7 +132,7 @@ mod tests {
     #[test]
     fn a_recording_that_beats_is_left_alone_whatever_the_launcher_says() {
         for phase in [Phase::Running, Phase::Ending] {
-            for task in [None, Some(Sighting::Gone(Departure::Unsaid)), Some(Sighting::Unknown("far".into()))] {
+            for task in [None, Some(Sighting::Gone(Departure::Unsaid.into())), Some(Sighting::Unknown("far".into()))] {
                 assert_eq!(verdict(Scene { task, ..scene(phase) }), Verdict::Leave);
             }
         }
@@ -139,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_dead_runner_is_settled_with_how_it_died_as_soon_as_its_last_beat_is_old() {
-        let task = Some(Sighting::Gone(Departure::Signalled(9)));
+        let task = Some(Sighting::Gone(Departure::Signalled(9).into()));
         let dead = Scene { task, beat: Some(3 * SECOND), ..scene(Phase::Running) };
         let words = "the runner died: signal 9 (killed; often: out of memory)".to_owned();
         assert_eq!(verdict(dead.clone()), Verdict::Settle(words.clone()));
@@ -168,7 +169,7 @@ mod tests {
         assert_eq!(verdict(starting.clone()), Verdict::Leave);
         let late = Scene { launched_for: Some(60 * SECOND), ..starting.clone() };
         assert_eq!(verdict(late), Verdict::Settle("the runner did not start within 60 s".into()));
-        let left = Scene { task: Some(Sighting::Gone(Departure::Exited(101))), ..starting.clone() };
+        let left = Scene { task: Some(Sighting::Gone(Departure::Exited(101).into())), ..starting.clone() };
         assert_eq!(
             verdict(left),
             Verdict::Settle("the runner left before it started recording: exit status 101".into())

@@ -93,7 +93,7 @@ impl Runners {
 
     /// Somebody ended the task.
     async fn ended(&self, task: &TaskRef) {
-        while self.cloud.look(task).await == Sighting::Alive {
+        while matches!(self.cloud.look(task).await, Sighting::Alive | Sighting::Starting(_)) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

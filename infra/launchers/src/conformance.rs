@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use spillway_cost::{Platform, Shape};
 use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
 
-use crate::launcher::{Departure, EndHow, Ended, Errand, LaunchOrder, Launcher, Sighting, TaskRef};
+use crate::departure::{Departed, Departure};
+use crate::launcher::{EndHow, Ended, Errand, LaunchOrder, Launcher, Sighting, TaskRef};
 
-/// A launcher under test, with runners that stay until they are told to leave and leave with status 0 when asked.
+/// A launcher under test, with runners that stay until they are told to leave and leave with status 0 when asked. The
+/// place holds no other tasks.
 #[async_trait]
 pub trait Subject: Send + Sync {
     fn launcher(&self) -> Arc<dyn Launcher>;
@@ -36,28 +39,56 @@ pub async fn all(subject: &dyn Subject) {
     how_a_task_died_is_known(subject).await;
     a_stranger_is_never_called_gone(subject).await;
     a_restarted_dispatcher_finds_its_tasks(subject).await;
+    what_runs_is_listed_and_what_is_gone_is_not(subject).await;
+    a_bill_is_told_from_its_beginning_to_its_end(subject).await;
 }
 
-fn order(name: &str, attempt: u32) -> LaunchOrder {
+/// The smallest machine that `platform` sells.
+pub fn smallest(platform: Platform) -> Shape {
+    match platform {
+        Platform::Fargate => Shape { cpu_milli: 250, memory_mib: 512, disk_gib: 20 },
+        Platform::CloudRun => Shape { cpu_milli: 1000, memory_mib: 512, disk_gib: 0 },
+        Platform::Aci => Shape { cpu_milli: 500, memory_mib: 512, disk_gib: 50 },
+        Platform::Host => Shape { cpu_milli: 500, memory_mib: 256, disk_gib: 0 },
+    }
+}
+
+pub fn order(platform: Platform, name: &str, attempt: u32) -> LaunchOrder {
     LaunchOrder {
         egress_id: EgressId::parse(&format!("EG_{name}")).expect("a name of ours"),
         attempt,
         errand: Errand::Record,
         claim: "claim".to_owned(),
         handover: Secret::new(r#"{"ticket_key":"canary"}"#.to_owned()),
-        labels: BTreeMap::new(),
+        labels: BTreeMap::from([("room".to_owned(), "Ünsere Küche / 1 <&>".to_owned())]),
+        shape: smallest(platform),
+        longest: None,
     }
 }
 
-async fn launch(launcher: &dyn Launcher, order: &LaunchOrder) -> TaskRef {
-    launcher.launch(order).await.expect("the subject has room")
+async fn launch(launcher: &dyn Launcher, name: &str, attempt: u32) -> TaskRef {
+    launcher.launch(&order(launcher.platform(), name, attempt)).await.expect("the subject has room")
 }
 
-async fn departure(launcher: &dyn Launcher, task: &TaskRef) -> Departure {
+/// A task that only starts is not there yet, and never gone.
+pub async fn alive(launcher: &dyn Launcher, task: &TaskRef) {
+    let alive = async {
+        loop {
+            match launcher.look(task).await {
+                Sighting::Alive => return,
+                Sighting::Starting(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                other => panic!("{task} was to run and is {other:?}"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, alive).await.expect("the task starts in time");
+}
+
+pub async fn departed(launcher: &dyn Launcher, task: &TaskRef) -> Departed {
     let gone = async {
         loop {
-            if let Sighting::Gone(departure) = launcher.look(task).await {
-                return departure;
+            if let Sighting::Gone(departed) = launcher.look(task).await {
+                return departed;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -67,70 +98,74 @@ async fn departure(launcher: &dyn Launcher, task: &TaskRef) -> Departure {
 
 async fn a_launched_task_is_seen_alive(subject: &dyn Subject) {
     let launcher = subject.launcher();
-    let task = launch(&*launcher, &order("alive", 1)).await;
-    assert_eq!(launcher.look(&task).await, Sighting::Alive);
+    let task = launch(&*launcher, "alive", 1).await;
+    alive(&*launcher, &task).await;
+    assert_eq!(launcher.look_at(&[task.clone(), task.clone()]).await, [Sighting::Alive, Sighting::Alive]);
     launcher.end(&task, EndHow::Now).await;
 }
 
 async fn launching_again_starts_nothing(subject: &dyn Subject) {
     let launcher = subject.launcher();
-    let first = launch(&*launcher, &order("twice", 1)).await;
-    let again = launch(&*launcher, &order("twice", 1)).await;
+    let first = launch(&*launcher, "twice", 1).await;
+    let again = launch(&*launcher, "twice", 1).await;
     assert_eq!(first, again);
     launcher.end(&first, EndHow::Now).await;
 }
 
 async fn overlapping_launches_start_one_task(subject: &dyn Subject) {
     let launcher = subject.launcher();
-    let order = order("overlap", 1);
-    let (a, b, c) = tokio::join!(launch(&*launcher, &order), launch(&*launcher, &order), launch(&*launcher, &order));
+    let one = || launch(&*launcher, "overlap", 1);
+    let (a, b, c) = tokio::join!(one(), one(), one());
     assert!(a == b && b == c, "{a} {b} {c}");
     launcher.end(&a, EndHow::Now).await;
 }
 
 async fn an_attempt_that_died_is_not_started_again(subject: &dyn Subject) {
     let launcher = subject.launcher();
-    let task = launch(&*launcher, &order("dead", 1)).await;
+    let task = launch(&*launcher, "dead", 1).await;
+    alive(&*launcher, &task).await;
     subject.strike(&task).await;
-    departure(&*launcher, &task).await;
-    assert_eq!(launch(&*launcher, &order("dead", 1)).await, task);
+    departed(&*launcher, &task).await;
+    assert_eq!(launch(&*launcher, "dead", 1).await, task);
     assert!(matches!(launcher.look(&task).await, Sighting::Gone(_)));
 }
 
 async fn another_attempt_is_another_task(subject: &dyn Subject) {
     let launcher = subject.launcher();
-    let first = launch(&*launcher, &order("attempts", 1)).await;
-    let second = launch(&*launcher, &order("attempts", 2)).await;
+    let first = launch(&*launcher, "attempts", 1).await;
+    let second = launch(&*launcher, "attempts", 2).await;
     assert_ne!(first, second);
     launcher.end(&first, EndHow::Now).await;
-    departure(&*launcher, &first).await;
-    assert_eq!(launcher.look(&second).await, Sighting::Alive);
+    departed(&*launcher, &first).await;
+    alive(&*launcher, &second).await;
     launcher.end(&second, EndHow::Now).await;
 }
 
 async fn a_task_that_is_asked_leaves_by_itself(subject: &dyn Subject) {
     let launcher = subject.launcher();
-    let task = launch(&*launcher, &order("asked", 1)).await;
+    let task = launch(&*launcher, "asked", 1).await;
+    alive(&*launcher, &task).await;
     assert_eq!(launcher.end(&task, EndHow::Ask).await, Ended::Told);
-    let how = departure(&*launcher, &task).await;
-    // A runner that was asked before it could listen dies of the signal.
-    assert!(matches!(how, Departure::Exited(0) | Departure::Signalled(15)), "{how}");
+    let how = departed(&*launcher, &task).await.how;
+    // A runner that was asked before it could listen dies of the signal; some platforms remember best who stopped it.
+    assert!(matches!(how, Departure::Exited(0) | Departure::Signalled(15) | Departure::EndedByUs(_)), "{how}");
 }
 
 async fn ending_is_idempotent(subject: &dyn Subject) {
     let launcher = subject.launcher();
-    let task = launch(&*launcher, &order("ended", 1)).await;
+    let task = launch(&*launcher, "ended", 1).await;
     assert_eq!(launcher.end(&task, EndHow::Now).await, Ended::Told);
-    departure(&*launcher, &task).await;
+    departed(&*launcher, &task).await;
     assert_eq!(launcher.end(&task, EndHow::Now).await, Ended::AlreadyGone);
     assert_eq!(launcher.end(&task, EndHow::Ask).await, Ended::AlreadyGone);
 }
 
 async fn how_a_task_died_is_known(subject: &dyn Subject) {
     let launcher = subject.launcher();
-    let task = launch(&*launcher, &order("struck", 1)).await;
+    let task = launch(&*launcher, "struck", 1).await;
+    alive(&*launcher, &task).await;
     subject.strike(&task).await;
-    assert_eq!(departure(&*launcher, &task).await, Departure::Signalled(9));
+    assert_eq!(departed(&*launcher, &task).await.how, Departure::Signalled(9));
 }
 
 async fn a_stranger_is_never_called_gone(subject: &dyn Subject) {
@@ -144,13 +179,55 @@ async fn a_stranger_is_never_called_gone(subject: &dyn Subject) {
 }
 
 async fn a_restarted_dispatcher_finds_its_tasks(subject: &dyn Subject) {
-    let task = launch(&*subject.launcher(), &order("adopted", 1)).await;
+    let task = launch(&*subject.launcher(), "adopted", 1).await;
     // As it lies in the registry.
     let kept: TaskRef =
         serde_json::to_string(&task).and_then(|text| serde_json::from_str(&text)).expect("a task is plain JSON");
     let restarted = subject.restarted();
-    assert_eq!(restarted.look(&kept).await, Sighting::Alive);
-    assert_eq!(launch(&*restarted, &order("adopted", 1)).await, task);
+    alive(&*restarted, &kept).await;
+    assert_eq!(launch(&*restarted, "adopted", 1).await, task);
     assert_eq!(restarted.end(&kept, EndHow::Now).await, Ended::Told);
-    departure(&*restarted, &kept).await;
+    departed(&*restarted, &kept).await;
+}
+
+async fn what_runs_is_listed_and_what_is_gone_is_not(subject: &dyn Subject) {
+    let launcher = subject.launcher();
+    let (stays, leaves) = (launch(&*launcher, "stays", 3).await, launch(&*launcher, "leaves", 1).await);
+    alive(&*launcher, &stays).await;
+    alive(&*launcher, &leaves).await;
+    launcher.end(&leaves, EndHow::Now).await;
+    departed(&*launcher, &leaves).await;
+
+    let listed = launcher.tasks().await.expect("the platform answers");
+    let ours: Vec<_> = listed.iter().filter(|owned| owned.task == stays).collect();
+    let [ours] = ours[..] else { panic!("{stays} is not listed once: {listed:?}") };
+    assert_eq!((ours.egress_id.as_str(), ours.attempt), ("EG_stays", 3));
+    assert!(listed.iter().all(|owned| owned.task != leaves), "{leaves} is gone and listed: {listed:?}");
+    launcher.end(&stays, EndHow::Now).await;
+    departed(&*launcher, &stays).await;
+}
+
+/// Where the platform bills at all.
+async fn a_bill_is_told_from_its_beginning_to_its_end(subject: &dyn Subject) {
+    let launcher = subject.launcher();
+    if launcher.platform() == Platform::Host {
+        return;
+    }
+    let task = launch(&*launcher, "billed", 1).await;
+    alive(&*launcher, &task).await;
+    launcher.end(&task, EndHow::Now).await;
+    // How it left is known before the bill is closed.
+    let billed = async {
+        loop {
+            let departed = departed(&*launcher, &task).await;
+            if let Some(billed) = departed.billed {
+                return (departed, billed);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let (departed, billed) = tokio::time::timeout(PATIENCE, billed).await.expect("the platform closes the bill");
+    assert!(billed.from > 1_600_000_000_000 && billed.from <= billed.to, "{billed:?}");
+    let machine = departed.machine.expect("the platform says what it ran on");
+    assert_eq!(machine.shape, smallest(launcher.platform()));
 }

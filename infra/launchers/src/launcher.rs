@@ -5,32 +5,64 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use spillway_cost::{Platform, Shape};
 use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
+
+use crate::departure::Departed;
 
 /// A place that can run `spillway-runner`, one task for each egress and attempt.
 ///
 /// The contract, which [`crate::conformance`] checks:
 /// * **Launching is idempotent by egress id and attempt.** Asked again, a launcher answers the task it has, dead or
-///   alive, and starts no second one; also when the two calls overlap. After a restart of the dispatcher this holds as
+///   alive, and starts no second one; also when the two calls overlap. How is the launcher's business (a client token, a
+///   name, a look at what runs before anything is asked for twice). So [`LaunchError::Passing`] means "ask again": the
+///   order may have been taken, and the next call finds what there is. After a restart of the dispatcher this holds as
 ///   far as the platform can be asked; where it cannot, the one-time claim in the ticket keeps a second task harmless.
 /// * **`launch` returns when the platform has taken the order**, not when the runner works. It may be slow (a cloud's
 ///   API), never endless, and dropping its future may leave a task behind, which the next call finds.
 /// * **`look` tells the truth or says that it cannot.** `Gone` is final: that task will never write again. What this
 ///   launcher cannot see (another machine, the platform's API down) is `Unknown`, never `Gone`.
-/// * **`end` is idempotent** and does not wait for the task to be gone; `look` will tell.
+/// * **`end` is idempotent** and does not wait for the task to be gone; `look` will tell. A task that has not started yet
+///   is ended too. How long a task has to finish is [`Launcher::grace`]; `Now` shortens it only where the platform can.
+/// * **`tasks` names what still runs or starts**, of this stack and nobody else's; what is gone is not in it.
 /// * **Only names travel in the open** (environment, labels): egress id, attempt, claim. Secrets go through
 ///   `LaunchOrder::handover` on a way only the task can read.
 #[async_trait]
 pub trait Launcher: Send + Sync + 'static {
-    /// What configuration and `TaskRef`s call it.
-    fn name(&self) -> &'static str;
+    /// What configuration and `TaskRef`s call it; of two launchers of one kind (spot, another region) each has its own.
+    fn name(&self) -> &str;
 
     async fn launch(&self, order: &LaunchOrder) -> Result<TaskRef, LaunchError>;
 
     async fn look(&self, task: &TaskRef) -> Sighting;
 
+    /// In their order. Where the platform answers for many at once, this asks once for many.
+    async fn look_at(&self, tasks: &[TaskRef]) -> Vec<Sighting> {
+        let mut seen = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            seen.push(self.look(task).await);
+        }
+        seen
+    }
+
     async fn end(&self, task: &TaskRef, how: EndHow) -> Ended;
+
+    /// Every task of this stack that the platform still runs or starts, for those who look for orphans.
+    async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError>;
+
+    /// Whose machines, sizes and prices.
+    fn platform(&self) -> Platform;
+
+    /// Launches that the platform surely takes, with a margin below its limits; `None`: as many as come.
+    fn quota(&self) -> Option<Quota> {
+        None
+    }
+
+    /// From the platform's first sign to its kill, when it stops a task; `None`: as long as the task takes.
+    fn grace(&self) -> Option<Duration> {
+        None
+    }
 
     /// True for a place whose runners share this process's machine, files and memory.
     fn is_this_machine(&self) -> bool {
@@ -48,8 +80,25 @@ pub struct LaunchOrder {
     pub claim: String,
     /// One line of JSON with what must not be seen in the environment (`process`: the child's standard input).
     pub handover: Secret<String>,
-    /// For the bill and for people who look at the platform's console.
+    /// For the bill and for people who look at the platform's console: egress_id, room, type, tenant, stack, attempt. As
+    /// they are; each launcher makes of them what its platform allows.
     pub labels: BTreeMap<String, String>,
+    /// The machine the platform is asked for, one that it sells.
+    pub shape: Shape,
+    /// The platform ends the task after this, where it can; the recording's own limit and the time to finish it are in it.
+    pub longest: Option<Duration>,
+}
+
+/// Launches allowed: a full bucket at first, refilled steadily.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quota {
+    pub burst: u32,
+    pub per_second: f64,
+}
+
+impl Quota {
+    /// Fargate's RunTask, as its documentation gives it.
+    pub const FARGATE: Self = Self { burst: 100, per_second: 20.0 };
 }
 
 /// What the runner is started for.
@@ -79,6 +128,8 @@ impl LaunchOrder {
 pub(crate) const EGRESS_ID: &str = "SPILLWAY_EGRESS_ID";
 pub(crate) const ATTEMPT: &str = "SPILLWAY_ATTEMPT";
 pub(crate) const CLAIM: &str = "SPILLWAY_CLAIM";
+/// Whose task it is, where several installations share a platform.
+pub(crate) const STACK: &str = "SPILLWAY_STACK";
 
 /// A task as its launcher knows it again, also after a restart. Opaque to everybody else.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -93,61 +144,62 @@ impl fmt::Display for TaskRef {
     }
 }
 
+/// A task that the platform runs for this stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedTask {
+    pub egress_id: EgressId,
+    pub attempt: u32,
+    pub task: TaskRef,
+    /// Unix milliseconds; when it was asked for, where that is all that is known.
+    pub started_ms: Option<i64>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sighting {
+    /// Taken, and not running yet: the platform's words for what it is doing ("pulling the image").
+    Starting(String),
     Alive,
-    Gone(Departure),
+    Gone(Departed),
     /// Not to be seen from here, and why.
     Unknown(String),
-}
-
-/// How a task left, as far as the platform says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Departure {
-    Exited(i32),
-    Signalled(i32),
-    /// The platform's own words ("OutOfMemoryError", "Spot interruption").
-    Said(String),
-    /// Gone, and nobody kept the reason.
-    Unsaid,
-}
-
-impl fmt::Display for Departure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exited(code) => write!(f, "exit status {code}"),
-            Self::Signalled(6) => f.write_str("signal 6 (aborted)"),
-            Self::Signalled(9) => f.write_str("signal 9 (killed; often: out of memory)"),
-            Self::Signalled(11) => f.write_str("signal 11 (segmentation fault)"),
-            Self::Signalled(15) => f.write_str("signal 15 (terminated)"),
-            Self::Signalled(number) => write!(f, "signal {number}"),
-            Self::Said(words) => f.write_str(words),
-            Self::Unsaid => f.write_str("no exit status known"),
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndHow {
     /// Finish the recording, report, leave.
     Ask,
-    /// At once; the registry already says what became of the egress.
+    /// As fast as the platform can; the registry already says what became of the egress.
     Now,
+}
+
+impl EndHow {
+    /// What stands in the platform's records as the reason.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Ask => "asked to finish",
+            Self::Now => "egress is over",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     Told,
     AlreadyGone,
-    /// Not ours to end from here.
+    /// Not ours to end from here, or the platform did not listen; whoever still wants it asks again.
     OutOfReach,
 }
 
-/// Why no task was started. Each kind asks for another answer: wait for room, wait as told, tell the operator, try again.
+/// Why no task was started. Each kind asks for another answer: go elsewhere or wait for room, wait until something of ours
+/// has ended, wait as told, tell the operator, ask again.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
+    /// The platform has no such machine free here and now; elsewhere it may.
     #[error("no capacity: {words}")]
     Capacity { words: String },
+    /// All that the account may run at once is running: it passes when something ends, and not by asking again soon.
+    #[error("quota of the account reached: {words}")]
+    Quota { words: String },
     #[error("launch quota used up: {words}")]
     Throttled { words: String, retry_after: Option<Duration> },
     #[error("launcher misconfigured: {words}")]
@@ -156,6 +208,7 @@ pub enum LaunchError {
         #[source]
         source: Option<Box<dyn Error + Send + Sync>>,
     },
+    /// Nothing is known or it may pass: ask again with the same order; what the platform has taken is found then.
     #[error("launch failed: {words}")]
     Passing {
         words: String,

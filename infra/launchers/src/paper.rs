@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use spillway_cost::Platform;
 use spillway_protocol::ids::EgressId;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::launcher::{Departure, EndHow, Ended, LaunchError, LaunchOrder, Launcher, Sighting, TaskRef};
+use crate::departure::{Departed, Departure};
+pub use crate::launcher::Quota;
+use crate::launcher::{EndHow, Ended, LaunchError, LaunchOrder, Launcher, OwnedTask, Sighting, TaskRef};
 
 const NAME: &str = "paper";
 
@@ -18,21 +21,11 @@ const NAME: &str = "paper";
 pub struct PaperOptions {
     /// How long the platform's API takes to answer.
     pub latency: Duration,
+    /// How long a task that was taken is only being started; whoever plays its runner waits until it is seen alive.
+    pub provisioning: Duration,
     pub quota: Option<Quota>,
     /// The platform runs no more tasks than this at once.
     pub most_tasks: Option<usize>,
-}
-
-/// Launches allowed: a full bucket at first, refilled steadily.
-#[derive(Clone, Copy, Debug)]
-pub struct Quota {
-    pub burst: u32,
-    pub per_second: f64,
-}
-
-impl Quota {
-    /// Fargate's RunTask, as its documentation gives it.
-    pub const FARGATE: Self = Self { burst: 100, per_second: 20.0 };
 }
 
 #[derive(Clone)]
@@ -52,8 +45,9 @@ struct Cloud {
 
 struct Task {
     number: u64,
+    runs_at: Instant,
     /// When and how it will leave; in the future while it lives.
-    leaves: Option<(Instant, Departure)>,
+    leaves: Option<(Instant, Departed)>,
 }
 
 impl PaperLauncher {
@@ -76,11 +70,11 @@ impl PaperLauncher {
     }
 
     /// The task leaves after `after` in this way. False when there is no such living task.
-    pub fn leave(&self, task: &TaskRef, after: Duration, departure: Departure) -> bool {
+    pub fn leave(&self, task: &TaskRef, after: Duration, departed: impl Into<Departed>) -> bool {
         let now = Instant::now();
         match self.cloud().by_ref(task) {
             Some(task) if task.is_alive(now) => {
-                task.leaves = Some((now + after, departure));
+                task.leaves = Some((now + after, departed.into()));
                 true
             }
             _ => false,
@@ -108,7 +102,8 @@ impl Cloud {
         self.tasks.values_mut().find(|task| task.number == number)
     }
 
-    fn take(&mut self, order: &LaunchOrder, most: Option<usize>, now: Instant) -> Result<TaskRef, LaunchError> {
+    fn take(&mut self, order: &LaunchOrder, options: &PaperOptions, now: Instant) -> Result<TaskRef, LaunchError> {
+        let most = options.most_tasks;
         let key = (order.egress_id.clone(), order.attempt);
         if let Some(task) = self.tasks.get(&key) {
             return Ok(task_ref(task.number));
@@ -124,7 +119,7 @@ impl Cloud {
             return Err(LaunchError::Throttled { words: "too many launches".to_owned(), retry_after: Some(wait) });
         }
         let number = self.tasks.len() as u64 + 1;
-        self.tasks.insert(key, Task { number, leaves: None });
+        self.tasks.insert(key, Task { number, runs_at: now + options.provisioning, leaves: None });
         let task = task_ref(number);
         self.starts.retain(|listener| listener.send((order.clone(), task.clone())).is_ok());
         Ok(task)
@@ -143,13 +138,13 @@ fn task_ref(number: u64) -> TaskRef {
 
 #[async_trait]
 impl Launcher for PaperLauncher {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         NAME
     }
 
     async fn launch(&self, order: &LaunchOrder) -> Result<TaskRef, LaunchError> {
         tokio::time::sleep(self.options.latency).await;
-        self.cloud().take(order, self.options.most_tasks, Instant::now())
+        self.cloud().take(order, &self.options, Instant::now())
     }
 
     async fn look(&self, task: &TaskRef) -> Sighting {
@@ -157,7 +152,8 @@ impl Launcher for PaperLauncher {
         match self.cloud().by_ref(task) {
             None => Sighting::Unknown("not a task of this cloud".to_owned()),
             Some(task) => match &task.leaves {
-                Some((at, departure)) if *at <= now => Sighting::Gone(departure.clone()),
+                Some((at, departed)) if *at <= now => Sighting::Gone(departed.clone()),
+                _ if task.runs_at > now => Sighting::Starting("on its way on paper".to_owned()),
                 _ => Sighting::Alive,
             },
         }
@@ -173,10 +169,31 @@ impl Launcher for PaperLauncher {
                     EndHow::Ask => Departure::Exited(0),
                     EndHow::Now => Departure::Signalled(9),
                 };
-                task.leaves = Some((now, departure));
+                task.leaves = Some((now, departure.into()));
                 Ended::Told
             }
         }
+    }
+
+    async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {
+        let now = Instant::now();
+        let cloud = self.cloud();
+        let living = cloud.tasks.iter().filter(|(_, task)| task.is_alive(now));
+        let owned = living.map(|((egress_id, attempt), task)| OwnedTask {
+            egress_id: egress_id.clone(),
+            attempt: *attempt,
+            task: task_ref(task.number),
+            started_ms: None,
+        });
+        Ok(owned.collect())
+    }
+
+    fn platform(&self) -> Platform {
+        Platform::Host
+    }
+
+    fn quota(&self) -> Option<Quota> {
+        self.options.quota
     }
 }
 

@@ -8,15 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use spillway_cost::Platform;
 use spillway_launchers::conformance::{self, Subject};
 use spillway_launchers::paper::PaperOptions;
 use spillway_launchers::process::ProcessOptions;
 use spillway_launchers::{
-    Departure, EndHow, Ended, Errand, LaunchError, LaunchOrder, Launcher, PaperLauncher, ProcessLauncher, Sighting,
-    TaskRef,
+    Departure, EndHow, Ended, LaunchError, LaunchOrder, Launcher, PaperLauncher, ProcessLauncher, Sighting, TaskRef,
 };
-use spillway_protocol::Secret;
-use spillway_protocol::ids::EgressId;
 
 struct OnPaper(PaperLauncher);
 
@@ -37,7 +35,11 @@ impl Subject for OnPaper {
 
 #[tokio::test(start_paused = true)]
 async fn paper_conforms() {
-    let options = PaperOptions { latency: Duration::from_millis(800), ..PaperOptions::default() };
+    let options = PaperOptions {
+        latency: Duration::from_millis(800),
+        provisioning: Duration::from_secs(3),
+        ..PaperOptions::default()
+    };
     conformance::all(&OnPaper(PaperLauncher::new(options))).await;
 }
 
@@ -81,17 +83,18 @@ fn program(dir: &Path, text: &str) -> PathBuf {
 }
 
 fn options(dir: &Path) -> ProcessOptions {
-    ProcessOptions { program: program(dir, PLAYS_RUNNER), args: Vec::new(), log_dir: Some(dir.join("logs")) }
+    ProcessOptions {
+        program: program(dir, PLAYS_RUNNER),
+        args: Vec::new(),
+        log_dir: Some(dir.join("logs")),
+        stack: format!("test-{}", dir.display()),
+    }
 }
 
 fn order(name: &str) -> LaunchOrder {
     LaunchOrder {
-        egress_id: EgressId::parse(name).unwrap(),
-        attempt: 1,
-        errand: Errand::Record,
         claim: "claim-1".to_owned(),
-        handover: Secret::new(r#"{"ticket_key":"canary"}"#.to_owned()),
-        labels: Default::default(),
+        ..conformance::order(Platform::Host, name.strip_prefix("EG_").unwrap(), 1)
     }
 }
 
@@ -138,13 +141,28 @@ async fn a_child_gets_names_in_the_open_and_secrets_by_pipe() {
 }
 
 #[tokio::test]
+async fn runners_of_another_stack_are_not_ours() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (ours, theirs) = (options(dir.path()), options(other.path()));
+    let launcher = ProcessLauncher::new(ours.clone());
+    let task = launcher.launch(&order("EG_stack")).await.unwrap();
+    for (options, sees) in
+        [(ours.clone(), true), (theirs, false), (ProcessOptions { stack: String::new(), ..ours }, false)]
+    {
+        let listed = ProcessLauncher::new(options).tasks().await.unwrap();
+        assert_eq!(listed.iter().any(|owned| owned.task == task), sees, "{listed:?}");
+    }
+    launcher.end(&task, EndHow::Now).await;
+}
+
+#[tokio::test]
 async fn a_recycled_pid_is_not_ours() {
     let dir = tempfile::tempdir().unwrap();
     let launcher = ProcessLauncher::new(options(dir.path()));
     let task = launcher.launch(&order("EG_recycled")).await.unwrap();
     let (rest, born) = task.id.rsplit_once('/').unwrap();
     let earlier = TaskRef { id: format!("{rest}/{}", born.parse::<u64>().unwrap() - 1), ..task.clone() };
-    assert_eq!(launcher.look(&earlier).await, Sighting::Gone(Departure::Unsaid));
+    assert_eq!(launcher.look(&earlier).await, Sighting::Gone(Departure::Unsaid.into()));
     assert_eq!(launcher.end(&earlier, EndHow::Now).await, Ended::AlreadyGone);
     assert_eq!(launcher.look(&task).await, Sighting::Alive);
     let elsewhere = TaskRef {
@@ -158,7 +176,7 @@ async fn a_recycled_pid_is_not_ours() {
 #[tokio::test]
 async fn a_program_that_is_not_there_is_said_before_anything_starts() {
     let dir = tempfile::tempdir().unwrap();
-    let options = ProcessOptions { program: dir.path().join("nothing"), args: Vec::new(), log_dir: None };
+    let options = ProcessOptions { program: dir.path().join("nothing"), ..options(dir.path()) };
     let error = ProcessLauncher::new(options).launch(&order("EG_nothing")).await.unwrap_err();
     assert!(
         matches!(&error, LaunchError::Misconfigured { words, .. } if words.contains("nothing is not an executable")),

@@ -14,14 +14,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rustix::process::Signal;
+use spillway_cost::Platform;
 use spillway_protocol::ids::EgressId;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tracing::{debug, info};
 
 use self::seen::Identity;
+use crate::departure::Departure;
 use crate::launcher::{
-    ATTEMPT, Departure, EGRESS_ID, EndHow, Ended, LaunchError, LaunchOrder, Launcher, Sighting, TaskRef,
+    ATTEMPT, EGRESS_ID, EndHow, Ended, LaunchError, LaunchOrder, Launcher, OwnedTask, STACK, Sighting, TaskRef,
 };
 
 const NAME: &str = "process";
@@ -54,13 +56,16 @@ pub struct ProcessOptions {
     pub args: Vec<OsString>,
     /// A file for each task, `<egress id>-<attempt>.log`; `None`: our own standard error, handed down as it is.
     pub log_dir: Option<PathBuf>,
+    /// Tells our runners from those of other installations on this machine. Empty: only those this launcher has started or
+    /// found itself are ours.
+    pub stack: String,
 }
 
 impl ProcessOptions {
     /// `spillway-runner` beside our own executable.
     pub fn beside_us() -> io::Result<Self> {
         let program = std::env::current_exe()?.with_file_name("spillway-runner");
-        Ok(Self { program, args: Vec::new(), log_dir: None })
+        Ok(Self { program, args: Vec::new(), log_dir: None, stack: String::new() })
     }
 }
 
@@ -132,6 +137,7 @@ impl ProcessLauncher {
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| is_passed_on(name)))
             .envs(order.names())
+            .env(STACK, &self.options.stack)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)
@@ -170,7 +176,7 @@ impl ProcessLauncher {
 
 #[async_trait]
 impl Launcher for ProcessLauncher {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         NAME
     }
 
@@ -181,8 +187,8 @@ impl Launcher for ProcessLauncher {
             return Ok(self.task(identity));
         }
         // Perhaps an earlier dispatcher on this machine started it and died before it could say so.
-        let wanted = [format!("{EGRESS_ID}={}", order.egress_id), format!("{ATTEMPT}={}", order.attempt)];
-        if let Some(identity) = seen::find(&self.place, &wanted) {
+        let found = seen::leaders(&self.place).find(|(_, environment)| names_in(environment).as_ref() == Some(&key));
+        if let Some((identity, _)) = found {
             info!(egress_id = %order.egress_id, pid = identity.pid, "runner of an earlier dispatcher found");
             self.known().remember(key, identity.clone());
             return Ok(self.task(&identity));
@@ -202,9 +208,9 @@ impl Launcher for ProcessLauncher {
         // Between its death and our reading of how it died lies a moment; a task that was not our child has no more to say.
         let departure = self.known().departures.get(&identity).cloned();
         match departure {
-            Some(departure) => Sighting::Gone(departure),
+            Some(departure) => Sighting::Gone(departure.into()),
             None if seen::stat(identity.pid).is_some_and(|stat| stat.born == identity.born) => Sighting::Alive,
-            None => Sighting::Gone(Departure::Unsaid),
+            None => Sighting::Gone(Departure::Unsaid.into()),
         }
     }
 
@@ -217,9 +223,36 @@ impl Launcher for ProcessLauncher {
         if identity.signal(signal) { Ended::Told } else { Ended::AlreadyGone }
     }
 
+    async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {
+        let known: HashMap<_, _> =
+            self.known().tasks.iter().map(|(key, identity)| (identity.clone(), key.clone())).collect();
+        let stack = &self.options.stack;
+        let owned = seen::leaders(&self.place).filter_map(|(identity, environment)| {
+            let ours = !stack.is_empty() && value_in(&environment, STACK) == Some(stack);
+            let (egress_id, attempt) = if ours { names_in(&environment)? } else { known.get(&identity)?.clone() };
+            Some(OwnedTask { egress_id, attempt, task: self.task(&identity), started_ms: None })
+        });
+        Ok(owned.collect())
+    }
+
+    fn platform(&self) -> Platform {
+        Platform::Host
+    }
+
     fn is_this_machine(&self) -> bool {
         true
     }
+}
+
+/// Which egress and attempt a runner was started for, by its environment (`NAME=value`, ended by zeros).
+fn names_in(environment: &[u8]) -> Option<(EgressId, u32)> {
+    let egress_id = EgressId::parse(value_in(environment, EGRESS_ID)?).ok()?;
+    Some((egress_id, value_in(environment, ATTEMPT)?.parse().ok()?))
+}
+
+fn value_in<'a>(environment: &'a [u8], name: &str) -> Option<&'a str> {
+    let value = |entry: &'a [u8]| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=");
+    std::str::from_utf8(environment.split(|byte| *byte == 0).find_map(value)?).ok()
 }
 
 /// A millisecond or two. One that died meanwhile is waited for no longer.

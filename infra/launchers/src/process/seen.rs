@@ -73,14 +73,14 @@ fn parse_stat(line: &str) -> Option<Stat> {
     })
 }
 
-/// A living session leader whose environment holds all of these, as `NAME=value`.
-pub(super) fn find(place: &str, wanted: &[String]) -> Option<Identity> {
-    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+/// Living session leaders that we may look into, each with its environment.
+pub(super) fn leaders(place: &str) -> impl Iterator<Item = (Identity, Vec<u8>)> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(move |entry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         let stat = stat(pid).filter(|stat| stat.session == pid && !stat.is_dead())?;
         let environment = std::fs::read(entry.path().join("environ")).ok()?;
-        let holds = |name: &String| environment.split(|byte| *byte == 0).any(|entry| entry == name.as_bytes());
-        wanted.iter().all(holds).then(|| Identity { place: place.to_owned(), pid, born: stat.born })
+        Some((Identity { place: place.to_owned(), pid, born: stat.born }, environment))
     })
 }
 

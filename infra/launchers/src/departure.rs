@@ -1,0 +1,139 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use spillway_cost::{Capacity, Shape};
+
+/// How a task left, in one vocabulary for all platforms. Its words go into EgressInfo.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Departure {
+    Exited(i32),
+    Signalled(i32),
+    OutOfMemory {
+        limit_mib: Option<u32>,
+    },
+    /// Spot capacity, which others pay more for.
+    CapacityReclaimed,
+    /// The platform's words. It never ran.
+    ImageNotPulled(String),
+    /// The platform's words. It never ran.
+    NeverStarted(String),
+    /// The machine under it failed or was taken out of service.
+    HostRetired(String),
+    /// By this stack, with this reason.
+    EndedByUs(String),
+    /// In the platform's own words, where none of the others fits.
+    Said(String),
+    /// Gone, and nobody kept the reason.
+    Unsaid,
+}
+
+impl Departure {
+    /// A container's exit status as a shell gives it: 128 and more are signals.
+    pub fn of_status(status: i32) -> Self {
+        match status {
+            129..=159 => Self::Signalled(status - 128),
+            _ => Self::Exited(status),
+        }
+    }
+
+    /// The program never ran, so nothing of the egress can have been touched.
+    pub fn never_ran(&self) -> bool {
+        matches!(self, Self::ImageNotPulled(_) | Self::NeverStarted(_))
+    }
+}
+
+impl fmt::Display for Departure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exit status {code}"),
+            Self::Signalled(6) => f.write_str("signal 6 (aborted)"),
+            Self::Signalled(9) => f.write_str("signal 9 (killed; often: out of memory)"),
+            Self::Signalled(11) => f.write_str("signal 11 (segmentation fault)"),
+            Self::Signalled(15) => f.write_str("signal 15 (terminated)"),
+            Self::Signalled(number) => write!(f, "signal {number}"),
+            Self::OutOfMemory { limit_mib: Some(limit) } => write!(f, "out of memory at {limit} MiB"),
+            Self::OutOfMemory { limit_mib: None } => f.write_str("out of memory"),
+            Self::CapacityReclaimed => f.write_str("spot capacity reclaimed"),
+            Self::ImageNotPulled(words) => said(f, "image could not be pulled", words),
+            Self::NeverStarted(words) => said(f, "could not be started", words),
+            Self::HostRetired(words) => said(f, "its host was retired", words),
+            Self::EndedByUs(words) => said(f, "ended by us", words),
+            Self::Said(words) => f.write_str(words),
+            Self::Unsaid => f.write_str("no exit status known"),
+        }
+    }
+}
+
+fn said(f: &mut fmt::Formatter<'_>, what: &str, words: &str) -> fmt::Result {
+    if words.is_empty() { f.write_str(what) } else { write!(f, "{what}: {words}") }
+}
+
+/// A departure with what the platform says for the bill.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departed {
+    pub how: Departure,
+    /// `None` where the platform bills nothing, or while it still counts: then a later look knows.
+    #[serde(default)]
+    pub billed: Option<Billed>,
+    #[serde(default)]
+    pub machine: Option<Machine>,
+}
+
+/// From when to when the platform bills the task, Unix milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Billed {
+    pub from: i64,
+    pub to: i64,
+}
+
+/// What the task really ran on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    pub shape: Shape,
+    pub capacity: Capacity,
+}
+
+impl From<Departure> for Departed {
+    fn from(how: Departure) -> Self {
+        Self { how, billed: None, machine: None }
+    }
+}
+
+impl fmt::Display for Departed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.how.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_departure_is_told_in_words_a_person_understands() {
+        let words = |how: Departure| how.to_string();
+        assert_eq!(words(Departure::OutOfMemory { limit_mib: Some(2048) }), "out of memory at 2048 MiB");
+        assert_eq!(words(Departure::CapacityReclaimed), "spot capacity reclaimed");
+        assert_eq!(words(Departure::ImageNotPulled("no such tag".into())), "image could not be pulled: no such tag");
+        assert_eq!(words(Departure::HostRetired(String::new())), "its host was retired");
+        assert_eq!(words(Departure::of_status(137)), "signal 9 (killed; often: out of memory)");
+        assert_eq!(Departure::of_status(101), Departure::Exited(101));
+        assert_eq!(Departure::of_status(255), Departure::Exited(255));
+    }
+
+    #[test]
+    fn what_lies_in_the_registry_is_read_back() {
+        let departed = Departed {
+            how: Departure::OutOfMemory { limit_mib: None },
+            billed: Some(Billed { from: 1, to: 2 }),
+            machine: Some(Machine {
+                shape: Shape { cpu_milli: 250, memory_mib: 512, disk_gib: 20 },
+                capacity: Capacity::Spot,
+            }),
+        };
+        let text = serde_json::to_string(&departed).unwrap();
+        assert_eq!(serde_json::from_str::<Departed>(&text).unwrap(), departed);
+        assert_eq!(serde_json::from_str::<Departed>(r#"{"how":"unsaid"}"#).unwrap(), Departed::from(Departure::Unsaid));
+    }
+}
