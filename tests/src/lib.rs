@@ -10,3 +10,4 @@ pub mod foreign;
 pub mod each;
 pub mod egress;
 pub mod analyser;
+pub mod grants;

@@ -64,5 +64,8 @@ fn equip<'a>(command: &'a mut Command, ready: &Ready) -> &'a mut Command {
     if let Some(browser) = &ready.browser {
         command.env("SPILLWAY_PUBLISHER_NPM", browser);
     }
+    if let Some(terraform) = &ready.terraform {
+        command.env("TERRAFORM", terraform);
+    }
     command
 }

@@ -6,6 +6,7 @@ mod debian;
 mod job;
 mod need;
 mod step;
+mod terraform;
 mod tools;
 
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ usage: cargo demo             record a room composite and a track from a real li
 
 environment: SPILLWAY_CACHE   where tools, media and builds are kept (default ~/.cache/spillway)
              LIVEKIT_SERVER   a livekit-server binary to use instead of building one
+             TERRAFORM        a terraform binary (1.11 or later) to use instead of building one
              CARGO_TARGET_DIR where cargo builds (default: in the cache)";
 
 fn main() -> ExitCode {

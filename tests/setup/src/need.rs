@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::cache::Cache;
-use crate::{debian, tools};
+use crate::{debian, terraform, tools};
 
 /// What the workspace links, and what the linker and native build scripts want.
 const BUILD: &[&str] =
@@ -35,6 +35,7 @@ pub struct Ready {
     pub livekit_server: PathBuf,
     pub python: Option<PathBuf>,
     pub browser: Option<PathBuf>,
+    pub terraform: Option<PathBuf>,
 }
 
 /// Installs what is missing for the purpose; seconds when nothing is.
@@ -50,12 +51,12 @@ pub fn install(purpose: Purpose) -> Result<Ready> {
     }
     debian::install(&packages, &logs)?;
     let livekit_server = tools::livekit_server(&cache)?;
-    let (python, browser) = match purpose {
-        Purpose::Demo => (None, None),
-        Purpose::Test => {
-            tools::emulators(&cache)?;
-            (Some(tools::python_publisher(&cache)?), Some(tools::browser_publisher(&cache)?))
-        }
-    };
-    Ok(Ready { cache, livekit_server, python, browser })
+    let mut ready = Ready { cache, livekit_server, python: None, browser: None, terraform: None };
+    if purpose == Purpose::Test {
+        tools::emulators(&ready.cache)?;
+        ready.python = Some(tools::python_publisher(&ready.cache)?);
+        ready.browser = Some(tools::browser_publisher(&ready.cache)?);
+        ready.terraform = Some(terraform::install(&ready.cache)?);
+    }
+    Ok(ready)
 }

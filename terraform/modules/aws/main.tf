@@ -1,0 +1,61 @@
+# One installation in one region: dispatchers on Fargate, runners as single tasks, Redis, a bucket, and what watches them.
+# network -> redis, storage, secrets -> iam -> cluster, dispatcher, runner -> events, settle -> watch, budget.
+
+data "aws_caller_identity" "this" {}
+data "aws_partition" "this" {}
+data "aws_region" "this" {}
+
+locals {
+  account   = data.aws_caller_identity.this.account_id
+  partition = data.aws_partition.this.partition
+  region    = data.aws_region.this.region
+  prefix    = module.common.prefix
+  tags      = module.common.tags
+
+  dispatcher_image = var.images.dispatcher != null ? var.images.dispatcher : "${aws_ecr_repository.this[0].repository_url}:dispatcher"
+  runner_image     = var.images.runner != null ? var.images.runner : "${aws_ecr_repository.this[0].repository_url}:runner"
+  has_settle       = var.images.settle != null
+
+  # What the dispatcher's configuration calls a target: a cluster, the definition to run there, and where.
+  targets = [
+    for capacity in var.runner.capacity : {
+      name     = "aws/${local.region}/${capacity}"
+      launcher = "ecs"
+      ecs = {
+        region           = local.region
+        cluster          = aws_ecs_cluster.this.arn
+        task_definition  = aws_ecs_task_definition.runner.family
+        container        = "runner"
+        capacity         = capacity
+        subnets          = local.runner_subnets
+        security_groups  = [aws_security_group.runner.id]
+        assign_public_ip = var.network.public_ip
+      }
+    }
+  ]
+}
+
+module "common" {
+  source = "../common"
+
+  name        = var.name
+  environment = var.environment
+  unique      = data.aws_caller_identity.this.account_id
+  tags        = var.tags
+  livekit_url = var.livekit_url
+  limits      = var.limits
+  log_level   = var.log_level
+  settings    = var.settings
+  targets     = local.targets
+
+  redis = {
+    address  = local.redis_address
+    db       = var.redis.db
+    username = var.redis.username
+    tls      = var.redis.tls
+  }
+  storage = {
+    prefix = var.storage.prefix == "" ? null : var.storage.prefix
+    s3     = { bucket = local.bucket, region = local.region }
+  }
+}

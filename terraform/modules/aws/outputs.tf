@@ -1,0 +1,80 @@
+output "dispatcher_env" {
+  description = "Everything the dispatcher finds in its environment: plain values, and where secrets come from as `secret:` with an ARN."
+  value       = merge(module.common.environment, { for name, arn in local.dispatcher_secrets : name => "secret:${arn}" })
+}
+
+output "runner_env" {
+  description = "The same for runners, beside what each launch adds."
+  value       = merge(local.runner_environment, { for name, arn in local.runner_secrets : name => "secret:${arn}" })
+}
+
+output "dispatcher_config" {
+  description = "The dispatcher's configuration, without secrets."
+  value       = module.common.config
+}
+
+output "cluster" {
+  description = "ARN of the ECS cluster."
+  value       = aws_ecs_cluster.this.arn
+}
+
+output "runner_task_definition" {
+  description = "Family of the runners' task definition."
+  value       = aws_ecs_task_definition.runner.family
+}
+
+output "runner_identity" {
+  description = "ARN of the role that runners have."
+  value       = aws_iam_role.runner.arn
+}
+
+output "bucket" {
+  description = "Bucket of the recordings."
+  value       = local.bucket
+}
+
+output "redis_endpoint" {
+  description = "host:port of Redis: give it to livekit-server too."
+  value       = local.redis_address
+}
+
+output "secrets" {
+  description = "Secrets by short name: their ARNs."
+  value       = local.secret_arns
+}
+
+output "repository" {
+  description = "Where images go when none are named; tags dispatcher, runner and settle."
+  value       = one(aws_ecr_repository.this[*].repository_url)
+}
+
+output "log_groups" {
+  description = "Log groups by part."
+  value = merge(
+    { dispatcher = aws_cloudwatch_log_group.dispatcher.name, runner = aws_cloudwatch_log_group.runner.name },
+    local.has_settle ? { settle = aws_cloudwatch_log_group.settle[0].name } : {},
+  )
+}
+
+output "log_urls" {
+  description = "The same in the console."
+  value = {
+    for part, group in { dispatcher = aws_cloudwatch_log_group.dispatcher.name, runner = aws_cloudwatch_log_group.runner.name } :
+    part => "https://${local.region}.console.aws.amazon.com/cloudwatch/home?region=${local.region}#logsV2:log-groups/log-group/${replace(group, "/", "$252F")}"
+  }
+}
+
+output "dashboard_url" {
+  description = "The dashboard in the console."
+  value       = var.dashboard ? "https://${local.region}.console.aws.amazon.com/cloudwatch/home?region=${local.region}#dashboards/dashboard/${local.prefix}" : null
+}
+
+output "cost_tags" {
+  description = "Tags by which the vendor's own bill can be split."
+  value       = local.cost_tags
+}
+
+output "policies" {
+  description = "Rendered IAM policies by part, as JSON."
+  value       = local.policies
+}

@@ -1,0 +1,33 @@
+locals {
+  own_registry = var.images.dispatcher == null || var.images.runner == null
+}
+
+# One repository, two tags; digests of what ran are in the tasks themselves.
+resource "aws_ecr_repository" "this" {
+  count                = local.own_registry ? 1 : 0
+  name                 = local.prefix
+  image_tag_mutability = "MUTABLE"
+  tags                 = local.tags
+
+  image_scanning_configuration {
+    scan_on_push = true
+  }
+
+  encryption_configuration {
+    encryption_type = var.kms_key_arn == null ? "AES256" : "KMS"
+    kms_key         = var.kms_key_arn
+  }
+}
+
+resource "aws_ecr_lifecycle_policy" "this" {
+  count      = local.own_registry ? 1 : 0
+  repository = aws_ecr_repository.this[0].name
+  policy = jsonencode({
+    rules = [{
+      rulePriority = 1
+      description  = "images that lost their tag a week ago"
+      selection    = { tagStatus = "untagged", countType = "sinceImagePushed", countUnit = "days", countNumber = 7 }
+      action       = { type = "expire" }
+    }]
+  })
+}

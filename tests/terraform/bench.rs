@@ -1,0 +1,205 @@
+//! A copy of the tree, with providers that know only their schemas: terraform writes beside what it reads.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, bail, ensure};
+use spillway_tests::assets::cache;
+use tempfile::TempDir;
+
+use crate::{Finding, failed, tree};
+
+/// Package, provider, and the provider's version that the package describes.
+const PROVIDERS: &[(&str, &str, &str)] = &[
+    ("cdktf-provider-aws-21.22.1.tgz", "aws", "6.25.0"),
+    ("cdktf-provider-google-16.12.1.tgz", "google", "6.50.0"),
+    ("cdktf-provider-azurerm-14.23.1.tgz", "azurerm", "4.55.0"),
+];
+
+const SCHEMA: &str = include_str!("standin/schema.py");
+const PROVIDER: &str = include_str!("standin/provider.py");
+
+pub struct Place {
+    pub name: String,
+    /// Below `terraform/`.
+    pub path: PathBuf,
+    pub has_tests: bool,
+}
+
+/// Every module and every root.
+pub fn places() -> Result<Vec<Place>> {
+    let mut places = vec![];
+    for (above, prefix) in [("modules", "modules::"), (".", "roots::")] {
+        for entry in std::fs::read_dir(tree().join(above)).context("read the tree")? {
+            let entry = entry?;
+            if entry.path().join("versions.tf").is_file() {
+                let path = Path::new(above).join(entry.file_name());
+                let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+                places.push(Place { name, path, has_tests: entry.path().join("tests").is_dir() });
+            }
+        }
+    }
+    ensure!(places.len() >= 2, "no modules below {}", tree().display());
+    places.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(places)
+}
+
+pub fn format() -> Finding {
+    let mut command = terraform();
+    command.args(["fmt", "-check", "-diff", "-recursive"]).arg(tree());
+    run(&mut command).map(drop).map_err(|error| failed(&error))
+}
+
+pub fn validate(place: &Path) -> Finding {
+    in_bench(place, |folder| {
+        run(with(folder)?.args(["validate", "-no-color"]))?;
+        Ok(())
+    })
+}
+
+pub fn test(place: &Path) -> Finding {
+    in_bench(place, |folder| {
+        let said = run(with(folder)?.args(["test", "-no-color"]))?;
+        // A folder of tests in which nothing is tested would succeed too.
+        let passed =
+            said.lines().find_map(|line| line.strip_prefix("Success! ")?.split(' ').next()?.parse::<u32>().ok());
+        ensure!(passed.is_some_and(|passed| passed > 0), "nothing was tested: {said}");
+        Ok(())
+    })
+}
+
+fn in_bench(place: &Path, work: impl FnOnce(&Path) -> Result<()>) -> Finding {
+    let inner = || {
+        let folder = bench()?.path().join("terraform").join(place);
+        if !folder.join(".terraform.lock.hcl").exists() && !folder.join(".terraform").exists() {
+            run(with(&folder)?.args(["init", "-backend=false", "-input=false", "-no-color"]))?;
+        }
+        work(&folder)
+    };
+    inner().map_err(|error| failed(&error))
+}
+
+fn terraform() -> Command {
+    let program = std::env::var_os("TERRAFORM").map(PathBuf::from).unwrap_or_else(|| {
+        let ours = cache().join("bin/terraform");
+        if ours.is_file() { ours } else { PathBuf::from("terraform") }
+    });
+    let mut command = Command::new(program);
+    command.env("CHECKPOINT_DISABLE", "1").env("TF_IN_AUTOMATION", "1").env("TF_INPUT", "0");
+    command
+}
+
+fn with(folder: &Path) -> Result<Command> {
+    let mut command = terraform();
+    command.current_dir(folder).env("TF_CLI_CONFIG_FILE", bench()?.path().join("terraform.rc"));
+    Ok(command)
+}
+
+/// What it said. Otherwise all of it is the error.
+pub fn run(command: &mut Command) -> Result<String> {
+    let out = command.output().with_context(|| format!("start {}", command.get_program().display()))?;
+    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    if !out.status.success() {
+        let arguments: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
+        bail!("{} {} ({}):\n{said}", command.get_program().display(), arguments.join(" "), out.status);
+    }
+    Ok(said)
+}
+
+pub fn installed(name: &str) -> Result<PathBuf> {
+    let path = cache().join(name);
+    ensure!(path.exists(), "no {}: `cargo verify` installs it", path.display());
+    Ok(path)
+}
+
+fn bench() -> Result<&'static TempDir> {
+    static BENCH: OnceLock<TempDir> = OnceLock::new();
+    if let Some(bench) = BENCH.get() {
+        return Ok(bench);
+    }
+    let bench = set_up()?;
+    Ok(BENCH.get_or_init(|| bench))
+}
+
+fn set_up() -> Result<TempDir> {
+    let bench = tempfile::Builder::new().prefix("spillway-terraform-").tempdir().context("make a folder")?;
+    copy(&tree(), &bench.path().join("terraform"))?;
+    let python = installed("venv-terraform/bin/python")?;
+    for (name, text) in [("schema.py", SCHEMA), ("provider.py", PROVIDER)] {
+        std::fs::write(bench.path().join(name), text).with_context(|| format!("write {name}"))?;
+    }
+    let mirror = bench.path().join("mirror");
+    let used = used(&tree())?;
+    for (package, provider, version) in PROVIDERS {
+        let types: Vec<&String> = used.iter().filter(|name| name.contains(&format!("/{provider}_"))).collect();
+        let schema = bench.path().join(format!("{provider}.json"));
+        let mut command = Command::new(&python);
+        command.arg(bench.path().join("schema.py")).arg(installed("npm-terraform")?.join(package)).arg(&schema);
+        run(command.args(&types))?;
+        let folder = mirror.join(format!("registry.terraform.io/hashicorp/{provider}/{version}/{}", platform()));
+        std::fs::create_dir_all(&folder).context("make the mirror")?;
+        let script = format!(
+            "#!/bin/sh\nexec '{}' '{}' '{}'\n",
+            python.display(),
+            bench.path().join("provider.py").display(),
+            schema.display()
+        );
+        executable(&folder.join(format!("terraform-provider-{provider}_v{version}")), &script)?;
+    }
+    let settings =
+        format!("provider_installation {{\n  filesystem_mirror {{\n    path = \"{}\"\n  }}\n}}\n", mirror.display());
+    std::fs::write(bench.path().join("terraform.rc"), settings).context("write terraform's settings")?;
+    Ok(bench)
+}
+
+fn platform() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "linux_arm64" } else { "linux_amd64" }
+}
+
+fn executable(path: &Path, script: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, script).with_context(|| format!("write {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).context("make it executable")
+}
+
+/// `resource/aws_sqs_queue`, `data/aws_region`: what the code names at the beginning of a line, as fmt has it.
+fn used(folder: &Path) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for file in files(folder)? {
+        if file.extension().is_none_or(|kind| kind != "tf") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        for line in text.lines() {
+            let mut words = line.split('"');
+            if let (Some(kind @ ("resource " | "data ")), Some(name)) = (words.next(), words.next()) {
+                found.insert(format!("{}/{name}", kind.trim()));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Without what somebody's own terraform left there.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = vec![];
+    for entry in std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".terraform")) {
+            continue;
+        }
+        if path.is_dir() { found.extend(files(&path)?) } else { found.push(path) }
+    }
+    Ok(found)
+}
+
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    for file in files(from)? {
+        let target = to.join(file.strip_prefix(from).context("a file below its folder")?);
+        std::fs::create_dir_all(target.parent().context("a file in a folder")?).context("create a folder")?;
+        std::fs::copy(&file, &target).with_context(|| format!("copy {}", file.display()))?;
+    }
+    Ok(())
+}

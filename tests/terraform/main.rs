@@ -1,0 +1,43 @@
+//! The Terraform code, offline: terraform itself over stand-in providers (`standin/`), checkov, and our own rules.
+//!
+//! Cases run one after the other: each is a process that takes a core. `SPILLWAY_WRITE_REFERENCE=1` writes the tables of
+//! the modules' README files instead of comparing them.
+
+mod bench;
+mod checkov;
+mod policies;
+mod sizes;
+mod tables;
+
+use std::path::PathBuf;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// A case says what it found wrong; `Debug` of an error chain is for people.
+type Finding = Result<(), Failed>;
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let mut trials = vec![Trial::test("format", bench::format)];
+    for place in bench::places().expect("the tree has a folder terraform") {
+        let (name, path) = (place.name.clone(), place.path.clone());
+        trials.push(Trial::test(format!("{name}::is_valid"), move || bench::validate(&path)));
+        if place.has_tests {
+            trials.push(Trial::test(format!("{name}::tests"), move || bench::test(&place.path)));
+        }
+    }
+    trials.extend(policies::cases());
+    trials.extend(sizes::cases());
+    trials.push(Trial::test("checkov::finds_what_we_gave_reasons_for", checkov::findings));
+    trials.push(Trial::test("tables::are_those_of_the_variables", tables::compare));
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn tree() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../terraform")
+}
+
+fn failed(error: &anyhow::Error) -> Failed {
+    format!("{error:#}").into()
+}
