@@ -131,6 +131,7 @@ fn set_up() -> Result<TempDir> {
         std::fs::write(bench.path().join(name), text).with_context(|| format!("write {name}"))?;
     }
     let mirror = bench.path().join("mirror");
+    let vendor = mirror.join(home(bench.path())?).join("hashicorp");
     let used = used(&tree())?;
     for (package, provider, version) in PROVIDERS {
         let types: Vec<&String> = used.iter().filter(|name| name.contains(&format!("/{provider}_"))).collect();
@@ -138,7 +139,7 @@ fn set_up() -> Result<TempDir> {
         let mut command = Command::new(&python);
         command.arg(bench.path().join("schema.py")).arg(installed("npm-terraform")?.join(package)).arg(&schema);
         run(command.args(&types))?;
-        let folder = mirror.join(format!("registry.terraform.io/hashicorp/{provider}/{version}/{}", platform()));
+        let folder = vendor.join(provider).join(version).join(platform());
         std::fs::create_dir_all(&folder).context("make the mirror")?;
         let script = format!(
             "#!/bin/sh\nexec '{}' '{}' '{}'\n",
@@ -152,6 +153,17 @@ fn set_up() -> Result<TempDir> {
         format!("provider_installation {{\n  filesystem_mirror {{\n    path = \"{}\"\n  }}\n}}\n", mirror.display());
     std::fs::write(bench.path().join("terraform.rc"), settings).context("write terraform's settings")?;
     Ok(bench)
+}
+
+/// The host that terraform puts before `hashicorp/aws`, in its own words.
+fn home(bench: &Path) -> Result<String> {
+    let folder = bench.join("home");
+    std::fs::create_dir(&folder).context("make a folder")?;
+    let asking = "terraform {\n  required_providers {\n    aws = { source = \"hashicorp/aws\" }\n  }\n}\n";
+    std::fs::write(folder.join("main.tf"), asking).context("write a question")?;
+    let said = run(terraform().arg("providers").current_dir(&folder))?;
+    let address = said.split("provider[").nth(1).and_then(|rest| rest.split("/hashicorp/aws").next());
+    Ok(address.with_context(|| format!("no provider in: {said}"))?.to_owned())
 }
 
 fn platform() -> &'static str {
