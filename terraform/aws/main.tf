@@ -25,7 +25,9 @@ module "spillway" {
   runner             = var.runner
   secrets            = var.secrets
   secrets_version    = var.secrets_version
+  existing_secrets   = var.existing_secrets
   budget             = var.budget
   alarms             = var.alarms
+  log_level          = var.log_level
   log_retention_days = var.log_retention_days
 }

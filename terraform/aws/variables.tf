@@ -218,6 +218,11 @@ variable "secrets" {
   nullable    = false
   ephemeral   = true
   sensitive   = true
+
+  validation {
+    condition     = var.secrets_version == 0 || length(setsubtract(["livekit-api-key", "livekit-api-secret", "ticket-key"], concat(keys(var.existing_secrets), keys(var.secrets)))) == 0
+    error_message = "secrets: livekit-api-key, livekit-api-secret and ticket-key are needed, unless they are among existing_secrets."
+  }
 }
 
 variable "secrets_version" {
@@ -229,6 +234,21 @@ variable "secrets_version" {
   validation {
     condition     = var.secrets_version >= 0 && floor(var.secrets_version) == var.secrets_version
     error_message = "secrets_version: 0, 1, 2 and so on."
+  }
+}
+
+variable "existing_secrets" {
+  description = "Secrets that exist already: short name to ARN. They are read, not made."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition = alltrue([
+      for name, arn in var.existing_secrets :
+      contains(["livekit-api-key", "livekit-api-secret", "ticket-key", "redis-password"], name) && startswith(arn, "arn:")
+    ])
+    error_message = "existing_secrets: ARNs of livekit-api-key, livekit-api-secret, ticket-key, redis-password."
   }
 }
 
@@ -255,6 +275,18 @@ variable "alarms" {
   })
   default  = {}
   nullable = false
+}
+
+variable "log_level" {
+  description = "Of dispatcher and runners: debug, info, warn or error."
+  type        = string
+  default     = "info"
+  nullable    = false
+
+  validation {
+    condition     = contains(["debug", "info", "warn", "error"], var.log_level)
+    error_message = "log_level: debug, info, warn or error."
+  }
 }
 
 variable "log_retention_days" {

@@ -3,12 +3,31 @@
 use std::collections::BTreeSet;
 
 use libtest_mimic::{Failed, Trial};
-use spillway_tests::grants::AwsPolicy;
+use spillway_tests::grants::{self, AwsPolicy};
 
 use crate::{Finding, failed};
 
 pub fn cases() -> Vec<Trial> {
-    vec![Trial::test("policies::aws_names_every_action", aws)]
+    vec![
+        Trial::test("policies::aws_names_every_action", aws),
+        Trial::test("policies::google_names_every_permission", google),
+        Trial::test("policies::azure_names_every_action", azure),
+    ]
+}
+
+fn google() -> Finding {
+    for name in ["dispatcher", "runner"] {
+        named(name, &grants::google(name).map_err(|error| failed(&error))?)?;
+    }
+    Ok(())
+}
+
+fn azure() -> Finding {
+    for name in ["dispatcher", "attach", "runner"] {
+        let (actions, data_actions) = grants::azure(name).map_err(|error| failed(&error))?;
+        named(name, &actions.union(&data_actions).cloned().collect())?;
+    }
+    Ok(())
 }
 
 fn aws() -> Finding {

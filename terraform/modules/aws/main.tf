@@ -21,12 +21,15 @@ locals {
     for capacity in var.runner.capacity : {
       name     = "aws/${local.region}/${capacity}"
       launcher = "ecs"
-      ecs = {
+      capacity = capacity
+      region   = local.region
+      arch     = lower(var.architecture)
+      nat      = !var.network.public_ip
+      options = {
         region           = local.region
         cluster          = aws_ecs_cluster.this.arn
         task_definition  = aws_ecs_task_definition.runner.family
         container        = "runner"
-        capacity         = capacity
         subnets          = local.runner_subnets
         security_groups  = [aws_security_group.runner.id]
         assign_public_ip = var.network.public_ip

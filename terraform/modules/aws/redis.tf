@@ -47,6 +47,20 @@ resource "aws_elasticache_subnet_group" "this" {
   tags       = local.tags
 }
 
+# Tickets and the registry are not a cache: nothing is thrown out to make room.
+resource "aws_elasticache_parameter_group" "this" {
+  count       = var.redis.create ? 1 : 0
+  name        = local.prefix
+  family      = "valkey8"
+  description = "Spillway ${local.prefix}"
+  tags        = local.tags
+
+  parameter {
+    name  = "maxmemory-policy"
+    value = "noeviction"
+  }
+}
+
 resource "aws_elasticache_replication_group" "this" {
   count                      = var.redis.create ? 1 : 0
   replication_group_id       = local.prefix
@@ -57,6 +71,7 @@ resource "aws_elasticache_replication_group" "this" {
   num_cache_clusters         = 1 + var.redis.replicas
   automatic_failover_enabled = var.redis.replicas > 0
   multi_az_enabled           = var.redis.replicas > 0
+  parameter_group_name       = aws_elasticache_parameter_group.this[0].name
   subnet_group_name          = aws_elasticache_subnet_group.this[0].name
   security_group_ids         = [aws_security_group.redis[0].id]
   port                       = 6379

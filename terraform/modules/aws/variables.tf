@@ -231,6 +231,11 @@ variable "secrets" {
   nullable    = false
   ephemeral   = true
   sensitive   = true
+
+  validation {
+    condition     = var.secrets_version == 0 || length(setsubtract(["livekit-api-key", "livekit-api-secret", "ticket-key"], concat(keys(var.existing_secrets), keys(var.secrets)))) == 0
+    error_message = "secrets: livekit-api-key, livekit-api-secret and ticket-key are needed, unless they are among existing_secrets."
+  }
 }
 
 variable "secrets_version" {

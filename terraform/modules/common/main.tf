@@ -41,6 +41,7 @@ locals {
   said = {
     redis                  = local.redis
     ws_url                 = var.livekit_url
+    stack                  = local.prefix
     logging                = { level = var.log_level, json = true }
     health_port            = var.health_port
     most_recordings        = var.limits.most_recordings

@@ -3,6 +3,11 @@ output "prefix" {
   value       = local.prefix
 }
 
+output "short" {
+  description = "The same for names that must be short: at most 20 characters."
+  value       = length(local.prefix) <= 20 ? local.prefix : "${trimsuffix(substr(local.prefix, 0, 14), "-")}-${substr(sha256(local.prefix), 0, 5)}"
+}
+
 output "bucket" {
   description = "A bucket's name that nobody else has."
   value       = "${local.prefix}-recordings-${local.hash}"
@@ -14,7 +19,7 @@ output "account" {
 }
 
 output "vault" {
-  description = "The same for a key vault: at most 24 letters, digits and hyphens."
+  description = "The same for a key vault or a Redis: at most 24 letters, digits and hyphens."
   value       = "${trimsuffix(substr(local.prefix, 0, 15), "-")}-${local.hash}"
 }
 

@@ -141,7 +141,7 @@ run "the_dispatcher_finds_its_whole_configuration" {
     error_message = "limits, prefix, Redis and further settings are passed on"
   }
   assert {
-    condition     = [for target in output.dispatcher_config.targets : target.name] == ["aws/eu-central-1/spot", "aws/eu-central-1/on-demand"] && output.dispatcher_config.targets[0].ecs.task_definition == "spillway-dev-runner"
+    condition     = [for target in output.dispatcher_config.targets : target.name] == ["aws/eu-central-1/spot", "aws/eu-central-1/on-demand"] && output.dispatcher_config.targets[0].options.task_definition == "spillway-dev-runner"
     error_message = "targets stand in the order of the capacity"
   }
   assert {
@@ -212,7 +212,7 @@ run "an_existing_network_redis_and_bucket" {
     error_message = "dispatchers stand in the named subnets"
   }
   assert {
-    condition     = output.dispatcher_config.targets[0].ecs.subnets == tolist(["subnet-3"]) && output.dispatcher_config.targets[0].ecs.assign_public_ip == false
+    condition     = output.dispatcher_config.targets[0].options.subnets == tolist(["subnet-3"]) && output.dispatcher_config.targets[0].options.assign_public_ip == false
     error_message = "runners in theirs"
   }
   assert {

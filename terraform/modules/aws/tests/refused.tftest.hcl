@@ -94,3 +94,12 @@ run "a_store_without_a_name" {
   variables { storage = { create = false } }
   expect_failures = [var.storage]
 }
+
+run "a_secret_left_out" {
+  command = plan
+  variables {
+    secrets         = { livekit-api-key = "k" }
+    secrets_version = 1
+  }
+  expect_failures = [var.secrets]
+}

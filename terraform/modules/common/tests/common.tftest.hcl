@@ -18,8 +18,8 @@ run "names_fit_where_they_go" {
     error_message = "name, then environment"
   }
   assert {
-    condition     = can(regex("^[a-z0-9]{3,24}$", output.account)) && can(regex("^[a-zA-Z][a-zA-Z0-9-]{1,22}[a-zA-Z0-9]$", output.vault)) && can(regex("^[a-z0-9-]{3,63}$", output.bucket))
-    error_message = "storage account, vault and bucket have legal names, whatever the length"
+    condition     = can(regex("^[a-z0-9]{3,24}$", output.account)) && can(regex("^[a-zA-Z][a-zA-Z0-9-]{1,22}[a-zA-Z0-9]$", output.vault)) && can(regex("^[a-z0-9-]{3,63}$", output.bucket)) && can(regex("^[a-z][a-z0-9-]{1,18}[a-z0-9]$", output.short))
+    error_message = "storage account, vault, bucket and service accounts have legal names, whatever the length"
   }
 }
 

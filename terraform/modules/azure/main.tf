@@ -1,0 +1,90 @@
+# One installation in one region: dispatchers as a container app that never sleeps, runners as container groups, Redis, a
+# storage account. network -> redis, storage, secrets -> iam -> dispatcher -> watch, budget.
+
+data "azurerm_client_config" "this" {}
+
+locals {
+  prefix = module.common.prefix
+  tags   = module.common.tags
+
+  own_registry     = var.images.dispatcher == null || var.images.runner == null
+  registry         = local.own_registry ? azurerm_container_registry.this[0].login_server : var.images.registry
+  dispatcher_image = var.images.dispatcher != null ? var.images.dispatcher : "${local.registry}/dispatcher:latest"
+  runner_image     = var.images.runner != null ? var.images.runner : "${local.registry}/runner:latest"
+
+  # A runner's secrets come with its launch, in values that the platform never shows again.
+  runner_environment = {
+    AZURE_CLIENT_ID   = azurerm_user_assigned_identity.runner.client_id
+    SPILLWAY_LOG_FORM = "json"
+  }
+
+  targets = [{
+    name     = "azure/${var.location}"
+    launcher = "aci"
+    capacity = "on-demand"
+    region   = var.location
+    arch     = "x86_64"
+    nat      = true
+    options = merge(
+      {
+        subscription   = var.subscription_id
+        resource_group = azurerm_resource_group.runners.name
+        location       = var.location
+        image          = local.runner_image
+        identities     = [azurerm_user_assigned_identity.runner.id]
+        subnet         = local.runner_subnet
+        environment    = local.runner_environment
+        client_id      = azurerm_user_assigned_identity.dispatcher.client_id
+      },
+      local.registry == null ? {} : { registry = local.registry },
+    )
+  }]
+}
+
+module "common" {
+  source = "../common"
+
+  name        = var.name
+  environment = var.environment
+  unique      = var.subscription_id
+  tags        = var.tags
+  livekit_url = var.livekit_url
+  limits      = var.limits
+  log_level   = var.log_level
+  settings    = var.settings
+  targets     = local.targets
+
+  redis = {
+    address  = local.redis_address
+    db       = var.redis.db
+    username = var.redis.username
+    tls      = var.redis.tls
+  }
+  storage = {
+    prefix = var.storage.prefix == "" ? null : var.storage.prefix
+    azure  = { account_name = local.storage_account, container_name = var.storage.container }
+  }
+}
+
+resource "azurerm_resource_group" "this" {
+  name     = local.prefix
+  location = var.location
+  tags     = local.tags
+}
+
+# Of their own, so that who may remove runners can remove nothing else.
+resource "azurerm_resource_group" "runners" {
+  name     = "${local.prefix}-runners"
+  location = var.location
+  tags     = local.tags
+}
+
+resource "azurerm_container_registry" "this" {
+  count               = local.own_registry ? 1 : 0
+  name                = module.common.account
+  resource_group_name = azurerm_resource_group.this.name
+  location            = var.location
+  sku                 = "Basic"
+  admin_enabled       = false
+  tags                = local.tags
+}

@@ -1,0 +1,91 @@
+# Wrong values are refused before anything is asked of the vendor.
+
+mock_provider "azurerm" {}
+
+variables {
+  location        = "westeurope"
+  subscription_id = "11111111-2222-3333-4444-555555555555"
+  livekit_url     = "wss://livekit.example.org"
+  secrets         = { livekit-api-key = "k", livekit-api-secret = "s", ticket-key = "t" }
+  secrets_version = 1
+}
+
+run "a_location_with_spaces" {
+  command = plan
+  variables {
+    location = "West Europe"
+  }
+  expect_failures = [var.location]
+}
+
+run "a_subscription_by_its_name" {
+  command = plan
+  variables {
+    subscription_id = "mine"
+  }
+  expect_failures = [var.subscription_id]
+}
+
+run "a_network_both_made_and_existing" {
+  command = plan
+  variables {
+    network = { runner_subnet_id = "/subnets/runners" }
+  }
+  expect_failures = [var.network]
+}
+
+run "a_redis_of_ours_without_its_key" {
+  command = plan
+  variables {
+    redis = { password = false }
+  }
+  expect_failures = [var.redis]
+}
+
+run "a_container_without_its_id" {
+  command = plan
+  variables {
+    storage = { create = false, account = "mine" }
+  }
+  expect_failures = [var.storage]
+}
+
+run "a_dispatcher_between_two_sizes" {
+  command = plan
+  variables {
+    dispatcher = { cpu = 0.3 }
+  }
+  expect_failures = [var.dispatcher]
+}
+
+run "a_budget_from_the_middle_of_a_month" {
+  command = plan
+  variables {
+    budget = { monthly_usd = 100, start = "2027-01-15T00:00:00Z", emails = ["ops@example.org"] }
+  }
+  expect_failures = [var.budget]
+}
+
+run "secrets_without_a_value" {
+  command = plan
+  variables {
+    secrets_version = 0
+  }
+  expect_failures = [var.secrets_version]
+}
+
+run "a_secret_by_another_vendors_name" {
+  command = plan
+  variables {
+    existing_secrets = { ticket-key = "arn:aws:secretsmanager:x" }
+  }
+  expect_failures = [var.existing_secrets]
+}
+
+run "a_tag_that_azure_refuses" {
+  command = plan
+  variables {
+    tags = { "a/b" = "c" }
+  }
+  expect_failures = [var.tags]
+}

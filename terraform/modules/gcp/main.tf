@@ -1,0 +1,84 @@
+# One installation in one region: dispatchers as a service that never sleeps, runners as executions of jobs, Redis, a bucket.
+# network -> redis, storage, secrets -> iam -> runner, dispatcher -> events -> watch, budget.
+
+data "google_project" "this" {
+  project_id = var.project_id
+}
+
+locals {
+  prefix = module.common.prefix
+  labels = module.common.labels
+  apis = [
+    "artifactregistry", "billingbudgets", "cloudresourcemanager", "compute", "iam", "logging", "monitoring", "pubsub", "redis", "run",
+    "secretmanager", "storage",
+  ]
+
+  own_registry     = var.images.dispatcher == null || var.images.runner == null
+  registry         = "${var.region}-docker.pkg.dev/${var.project_id}/${local.prefix}"
+  dispatcher_image = coalesce(var.images.dispatcher, "${local.registry}/dispatcher:latest")
+  runner_image     = coalesce(var.images.runner, "${local.registry}/runner:latest")
+
+  targets = [{
+    name     = "gcp/${var.region}"
+    launcher = "cloud-run"
+    capacity = "on-demand"
+    region   = var.region
+    arch     = "x86_64"
+    nat      = var.network.egress == "ALL_TRAFFIC"
+    options = {
+      project   = var.project_id
+      location  = var.region
+      container = "runner"
+      jobs = [
+        for cpu, size in module.common.size_classes :
+        { name = "${local.prefix}-runner-${cpu}", cpu_milli = size.cpu * 1000, memory_mib = size.memory_mib, disk_gib = 0 }
+      ]
+    }
+  }]
+}
+
+module "common" {
+  source = "../common"
+
+  name         = var.name
+  environment  = var.environment
+  unique       = var.project_id
+  tags         = var.labels
+  livekit_url  = var.livekit_url
+  limits       = var.limits
+  log_level    = var.log_level
+  settings     = var.settings
+  targets      = local.targets
+  size_classes = var.size_classes
+
+  redis = {
+    address      = local.redis_address
+    db           = var.redis.db
+    username     = var.redis.username
+    tls          = var.redis.tls
+    ca_cert_file = var.redis.create && var.redis.tls ? "/etc/spillway/redis-ca.pem" : null
+  }
+  storage = {
+    prefix = var.storage.prefix == "" ? null : var.storage.prefix
+    gcp    = { bucket = local.bucket }
+  }
+}
+
+resource "google_project_service" "this" {
+  for_each           = var.enable_apis ? toset(local.apis) : toset([])
+  project            = var.project_id
+  service            = "${each.key}.googleapis.com"
+  disable_on_destroy = false
+}
+
+resource "google_artifact_registry_repository" "this" {
+  count         = local.own_registry ? 1 : 0
+  project       = var.project_id
+  location      = var.region
+  repository_id = local.prefix
+  description   = "Images of dispatcher and runner"
+  format        = "DOCKER"
+  labels        = local.labels
+
+  depends_on = [google_project_service.this]
+}

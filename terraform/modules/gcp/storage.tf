@@ -1,0 +1,51 @@
+locals {
+  bucket = var.storage.create ? google_storage_bucket.this[0].name : var.storage.bucket
+}
+
+resource "google_storage_bucket" "this" {
+  count                       = var.storage.create ? 1 : 0
+  project                     = var.project_id
+  name                        = coalesce(var.storage.bucket, module.common.bucket)
+  location                    = upper(var.region)
+  uniform_bucket_level_access = true
+  public_access_prevention    = "enforced"
+  force_destroy               = var.storage.force_destroy
+  labels                      = local.labels
+
+  versioning {
+    enabled = var.storage.versioning
+  }
+
+  # A run that died is salvaged within minutes; two days later its parts are only cost.
+  lifecycle_rule {
+    action {
+      type = "AbortIncompleteMultipartUpload"
+    }
+    condition {
+      age = 2
+    }
+  }
+
+  dynamic "lifecycle_rule" {
+    for_each = var.storage.expire_days > 0 ? [var.storage.expire_days] : []
+
+    content {
+      action {
+        type = "Delete"
+      }
+      condition {
+        age = lifecycle_rule.value
+      }
+    }
+  }
+
+  dynamic "encryption" {
+    for_each = var.storage.kms_key == null ? [] : [var.storage.kms_key]
+
+    content {
+      default_kms_key_name = encryption.value
+    }
+  }
+
+  depends_on = [google_project_service.this]
+}
