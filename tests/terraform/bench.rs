@@ -70,6 +70,17 @@ pub fn test(place: &Path) -> Finding {
     })
 }
 
+/// What a module without a provider answers to these variables.
+pub fn outputs(place: &str, variables: &serde_json::Value) -> Result<serde_json::Value> {
+    let copied = tempfile::tempdir().context("make a folder")?;
+    copy(&tree().join(place), copied.path())?;
+    std::fs::write(copied.path().join("terraform.tfvars.json"), variables.to_string()).context("write variables")?;
+    run(with(copied.path())?.args(["init", "-input=false", "-no-color"]))?;
+    run(with(copied.path())?.args(["apply", "-auto-approve", "-input=false", "-no-color"]))?;
+    let said = run(with(copied.path())?.args(["output", "-json"]))?;
+    serde_json::from_str(&said).context("read the outputs")
+}
+
 fn in_bench(place: &Path, work: impl FnOnce(&Path) -> Result<()>) -> Finding {
     let inner = || {
         let folder = bench()?.path().join("terraform").join(place);

@@ -5,6 +5,7 @@
 
 mod bench;
 mod checkov;
+mod config;
 mod policies;
 mod sizes;
 mod tables;
@@ -27,6 +28,7 @@ fn main() {
             trials.push(Trial::test(format!("{name}::tests"), move || bench::test(&place.path)));
         }
     }
+    trials.push(Trial::test("config::is_one_that_the_dispatcher_reads", config::read));
     trials.extend(policies::cases());
     trials.extend(sizes::cases());
     trials.push(Trial::test("checkov::finds_what_we_gave_reasons_for", checkov::findings));

@@ -32,7 +32,7 @@ section!(File {
     Used "from launch to a runner that has taken over; after that it is launched again or given up" start_deadline: GoDuration,
     Used "how long a SIGTERM waits for what is in hand; recordings go on by themselves" drain: GoDuration,
     Used "how much we want a request, above 0 to 1; below 1 lets other egress services on the same Redis win" bid: Wish,
-    Used "32 bytes in base64 or hex that encrypt tickets in Redis; without it derived from `api_secret`" ticket_key: Secret,
+    Used "32 bytes in base64 or hex that encrypt tickets in Redis; without it derived from `api_secret`. Env `SPILLWAY_TICKET_KEY`" ticket_key: Secret,
     Used "" runner: Runner,
     Used "" session_limits: SessionLimits,
     Used "a file without an upload is refused" disallow_local_storage: bool,
@@ -229,7 +229,7 @@ section!(TestOverrides {
 const REDIS: &[(&str, &str, bool, &str)] = &[
     ("address", "text", false, "host:port; the same Redis and `db` as livekit-server"),
     ("username", "text", false, ""),
-    ("password", "text", true, ""),
+    ("password", "text", true, "Env `SPILLWAY_REDIS_PASSWORD`"),
     ("db", "number", false, ""),
     ("use_tls", "true/false", false, "old spelling of `tls.enabled`"),
     ("tls.enabled", "true/false", false, ""),

@@ -23,6 +23,16 @@ pub fn with_environment(mut file: File, env: Environment) -> Result<File, Config
     if is_unset(file.api_secret.as_ref()) {
         file.api_secret = env("LIVEKIT_API_SECRET").map(Secret::new).or(file.api_secret);
     }
+    // These two as the runner finds them in a container: a secret store fills variables, not places in a text.
+    if is_unset(file.ticket_key.as_ref()) {
+        file.ticket_key = env("SPILLWAY_TICKET_KEY").map(Secret::new).or(file.ticket_key);
+    }
+    if let Some(redis) = &mut file.redis
+        && is_unset(Some(&redis.password))
+        && let Some(password) = env("SPILLWAY_REDIS_PASSWORD")
+    {
+        redis.password = Secret::new(password);
+    }
     if file.ws_url.as_ref().is_none_or(|url| url.as_str().is_empty())
         && let Some(url) = env("LIVEKIT_WS_URL")
     {

@@ -135,14 +135,20 @@ fn the_environment_fills_in_what_the_file_leaves_open() {
         ("AWS_DEFAULT_REGION", "eu-west-1"),
         ("AZURE_STORAGE_ACCOUNT", "account"),
         ("AZURE_STORAGE_KEY", "azure-key"),
+        ("SPILLWAY_TICKET_KEY", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="),
+        ("SPILLWAY_REDIS_PASSWORD", "env-password"),
     ];
     let all: BTreeMap<_, _> = all.into_iter().collect();
     let env = |name: &str| all.get(name).map(|value| (*value).to_owned());
+    let password = |text| read(text, &env).unwrap().redis.unwrap().password.reveal().clone();
+    assert_eq!(password("redis: {address: a:1}\n"), "env-password");
+    assert_eq!(password("redis: {address: a:1, password: file}\n"), "file");
     let file =
         read("redis: {address: a:1}\napi_key: file-key\ns3: {bucket: b}\nazure: {container_name: c}\n", &env).unwrap();
     let config = Config::from_file(&file).unwrap();
     assert_eq!((config.api_key.as_str(), config.ws_url.as_str()), ("file-key", "wss://env"));
     assert_eq!((config.api_secret.reveal().as_str(), config.cores), ("env-secret", Some(2.5)));
+    assert_eq!(file.ticket_key.unwrap().reveal(), "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=");
     let s3 = file.s3.unwrap();
     assert_eq!((s3.access_key.unwrap().reveal().as_str(), s3.region.as_deref()), ("aws-id", Some("eu-west-1")));
     let azure = file.azure.unwrap();

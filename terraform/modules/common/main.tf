@@ -41,7 +41,6 @@ locals {
   said = {
     redis                  = local.redis
     ws_url                 = var.livekit_url
-    stack                  = local.prefix
     logging                = { level = var.log_level, json = true }
     health_port            = var.health_port
     most_recordings        = var.limits.most_recordings
@@ -54,7 +53,9 @@ locals {
       file_output_max_size     = var.limits.max_file_bytes
     }
     storage = { for key, value in var.storage : key => value if value != null }
+    # Whose tasks are ours is asked where runners are started, and nowhere else.
     targets = length(var.targets) == 0 ? null : var.targets
+    stack   = length(var.targets) == 0 ? null : local.prefix
   }
 
   # Only what is said; a key without a value would be an error to the dispatcher.
