@@ -1,7 +1,8 @@
-//! One egress, then exit. The route: what is asked (`ticket`, or `oneshot` without a dispatcher), who may interrupt it
+//! One egress, then exit. The route: what is asked (`ticket`, in a container after `container`, or `oneshot` without a dispatcher), who may interrupt it
 //! (`control`), its life (`session`, which starts the media process and obeys the pure machine), what its files mean
 //! (`sink`), how they get into their stores (`upload`; of a dead run: `salvage`), and what the outside hears of it (`report`).
 
+pub mod container;
 pub mod config;
 pub mod ticket;
 pub mod oneshot;

@@ -10,6 +10,7 @@ use spillway_process::telemetry;
 use spillway_protocol::Secret;
 use spillway_protocol::livekit::EgressStatus;
 use spillway_runner::config::Settings;
+use spillway_runner::container;
 use spillway_runner::oneshot::{self, Access};
 use spillway_runner::route::{self, Errand};
 use spillway_runner::session::media;
@@ -28,7 +29,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
     /// Finishes the uploads of a recording whose task died; started by a dispatcher.
-    #[arg(long, conflicts_with = "request")]
+    #[arg(long, conflicts_with = "request", env = "SPILLWAY_SALVAGE")]
     salvage: bool,
     /// livekit-server, e.g. ws://localhost:7880.
     #[arg(long, env = "LIVEKIT_URL", value_name = "URL")]
@@ -62,7 +63,9 @@ fn main() -> ExitCode {
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let outcome = match &arguments.request {
         Some(_) => alone(arguments),
-        None => serve(if arguments.salvage { Errand::Salvage } else { Errand::Record }),
+        None => container::take_secrets_out()
+            .map_err(anyhow::Error::from)
+            .and_then(|()| serve(if arguments.salvage { Errand::Salvage } else { Errand::Record })),
     };
     outcome.unwrap_or_else(|failed| {
         telemetry::init("info", telemetry::Form::Text);

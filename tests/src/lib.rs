@@ -4,6 +4,7 @@ pub mod assets;
 pub mod clip;
 pub mod process;
 pub mod servers;
+pub mod clouds;
 pub mod twirp;
 pub mod publisher;
 pub mod foreign;

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// Set in the environment of everything the stage starts, so that what *those* start can be found and ended too. The
 /// launcher and the runner hand on few variables; those that begin with XDG_ are among them.
-const MARK: &str = "XDG_SPILLWAY_STAGE";
+pub const MARK: &str = "XDG_SPILLWAY_STAGE";
 
 /// A process of ours: killed when dropped, also when a test panics, and (where `setpriv` is there) when the test itself
 /// is killed.
@@ -115,7 +115,12 @@ impl Drop for Process {
 
 /// Living processes that carry `mark`, with their command line; a process in its own session keeps it too.
 pub fn marked(mark: &str) -> Vec<(i32, String)> {
-    let wanted = format!("{MARK}={mark}");
+    marked_as(MARK, mark)
+}
+
+/// Living processes with this variable in their environment.
+pub fn marked_as(name: &str, value: &str) -> Vec<(i32, String)> {
+    let wanted = format!("{name}={value}");
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     entries
         .flatten()

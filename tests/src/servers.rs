@@ -95,6 +95,11 @@ impl Ground {
         self.folder.path()
     }
 
+    /// What everything started here carries.
+    pub fn mark(&self) -> &str {
+        &self.mark
+    }
+
     /// Living processes that something started here has left.
     pub fn left_behind(&self) -> Vec<(i32, String)> {
         let own: Vec<i32> =

@@ -123,11 +123,23 @@ impl LaunchOrder {
     pub fn names(&self) -> [(&'static str, String); 3] {
         [(EGRESS_ID, self.egress_id.to_string()), (ATTEMPT, self.attempt.to_string()), (CLAIM, self.claim.clone())]
     }
+
+    /// The whole environment of a launch on a platform that leaves the image's command line alone.
+    pub fn environment(&self, stack: &str) -> Vec<(&'static str, String)> {
+        let mut all = self.names().to_vec();
+        all.push((STACK, stack.to_owned()));
+        if self.errand == Errand::Salvage {
+            all.push((SALVAGE, "1".to_owned()));
+        }
+        all
+    }
 }
 
 pub(crate) const EGRESS_ID: &str = "SPILLWAY_EGRESS_ID";
 pub(crate) const ATTEMPT: &str = "SPILLWAY_ATTEMPT";
 pub(crate) const CLAIM: &str = "SPILLWAY_CLAIM";
+/// Instead of an argument.
+pub(crate) const SALVAGE: &str = "SPILLWAY_SALVAGE";
 /// Whose task it is, where several installations share a platform.
 pub(crate) const STACK: &str = "SPILLWAY_STACK";
 

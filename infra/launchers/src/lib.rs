@@ -1,15 +1,35 @@
 //! Where a runner is started. `launcher` is the contract; `process` starts a child on this machine; `paper` is a cloud
 //! that exists only on paper (tests, and sizing without money); `conformance` is what every launcher has to pass.
-//! Clouds come behind the same trait.
+//!
+//! Places that run containers: `ecs`, `cloud_run`, `aci`, `docker`, each a feature. What a container needs beside the names
+//! in its launch comes from the platform's secret store, under the names that the runner's `container` room documents.
+//! `open` makes a launcher of what a configuration says.
 
 mod departure;
 mod launcher;
+#[allow(dead_code, reason = "without a cloud there is nobody to label")]
+mod labels;
+
+#[cfg(any(feature = "cloud-run", feature = "aci"))]
+mod memory;
+#[cfg(any(feature = "cloud-run", feature = "aci"))]
+mod rest;
 
 pub mod conformance;
+#[cfg(feature = "aci")]
+pub mod aci;
+#[cfg(feature = "cloud-run")]
+pub mod cloud_run;
+#[cfg(feature = "docker")]
+pub mod docker;
+#[cfg(feature = "ecs")]
+pub mod ecs;
 pub mod paper;
 pub mod process;
+mod open;
 
 pub use departure::{Billed, Departed, Departure, Machine};
 pub use launcher::{EndHow, Ended, Errand, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, Sighting, TaskRef};
+pub use open::{KINDS, Opening, check, open};
 pub use paper::PaperLauncher;
 pub use process::ProcessLauncher;

@@ -1,0 +1,379 @@
+//! A container group for each egress: five calls of Azure's resource manager. The group's name is made of egress and
+//! attempt, so that the platform itself knows it again.
+//!
+//! There is no secret store behind a group's environment, so the runner's handover goes into a `secureValue`, which the
+//! platform never shows again. Its stop is a kill.
+
+mod words;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use azure_core::credentials::TokenCredential;
+use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use spillway_cost::Platform;
+use spillway_process::chain;
+use spillway_protocol::Secret;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use self::words::text;
+use crate::departure::Departure;
+use crate::labels;
+use crate::launcher::{CLAIM, EndHow, Ended, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, Sighting, TaskRef};
+use crate::memory::Memory;
+use crate::rest::{Answer, Identity, Rest, Token, bearer};
+
+const NAME: &str = "aci";
+const ENDPOINT: &str = "https://management.azure.com";
+const SCOPE: &str = "https://management.azure.com/.default";
+const VERSION: &str = "api-version=2023-05-01";
+/// 300 creations an hour, 100 in five minutes.
+const QUOTA: Quota = Quota { burst: 80, per_second: 0.08 };
+/// What the runner reads instead of its standard input.
+const HANDOVER: &str = "SPILLWAY_HANDOVER";
+/// Beyond it a group that is over is deleted: a hundred are allowed, dead ones included.
+const KEPT_MS: i64 = 10 * 60 * 1000;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AciOptions {
+    #[serde(skip)]
+    pub name: String,
+    #[serde(skip)]
+    pub stack: String,
+    pub subscription: String,
+    pub resource_group: String,
+    pub location: String,
+    pub image: String,
+    /// Of the registry the image is pulled from with the first of `identities`; `None`: anybody may pull it.
+    pub registry: Option<String>,
+    /// Resource ids of user-assigned identities of the runner.
+    pub identities: Vec<String>,
+    /// Resource id; `None`: the platform's own way to the internet.
+    pub subnet: Option<String>,
+    /// In the open, beside the names of the launch.
+    pub environment: BTreeMap<String, String>,
+    /// Instead of Azure's.
+    pub endpoint: Option<String>,
+    /// Client id of the identity that asks; `None`: the machine's own.
+    pub client_id: Option<String>,
+    /// Instead of an identity.
+    pub token: Option<Secret>,
+}
+
+impl Default for AciOptions {
+    fn default() -> Self {
+        Self {
+            name: NAME.to_owned(),
+            stack: "spillway".to_owned(),
+            subscription: String::new(),
+            resource_group: String::new(),
+            location: String::new(),
+            image: String::new(),
+            registry: None,
+            identities: Vec::new(),
+            subnet: None,
+            environment: BTreeMap::new(),
+            endpoint: None,
+            client_id: None,
+            token: None,
+        }
+    }
+}
+
+pub struct AciLauncher {
+    options: AciOptions,
+    rest: Rest,
+    memory: Memory,
+}
+
+struct Azure(Arc<dyn TokenCredential>);
+
+#[async_trait]
+impl Identity for Azure {
+    async fn headers(&self) -> Result<HeaderMap, LaunchError> {
+        let token = self.0.get_token(&[SCOPE], None).await.map_err(|error| LaunchError::Passing {
+            words: "no token for Azure".to_owned(),
+            source: Some(error.into()),
+        })?;
+        bearer(token.token.secret())
+    }
+}
+
+impl AciLauncher {
+    pub fn new(options: AciOptions) -> Result<Self, LaunchError> {
+        let identity: Box<dyn Identity> = match &options.token {
+            Some(token) => Box::new(Token(token.clone())),
+            None => {
+                let id = options.client_id.clone().map(UserAssignedId::ClientId);
+                let chosen = ManagedIdentityCredentialOptions { user_assigned_id: id, ..Default::default() };
+                let credential = ManagedIdentityCredential::new(Some(chosen));
+                Box::new(Azure(credential.map_err(|error| LaunchError::Misconfigured {
+                    words: "find an identity for Azure".to_owned(),
+                    source: Some(error.into()),
+                })?))
+            }
+        };
+        let rest = Rest::new("Azure", options.endpoint.as_deref().unwrap_or(ENDPOINT), identity)?;
+        Ok(Self { options, rest, memory: Memory::default() })
+    }
+
+    fn groups(&self) -> String {
+        let AciOptions { subscription, resource_group, .. } = &self.options;
+        format!(
+            "subscriptions/{subscription}/resourceGroups/{resource_group}/providers/Microsoft.ContainerInstance/containerGroups"
+        )
+    }
+
+    fn path(&self, group: &str) -> String {
+        format!("{}/{group}?{VERSION}", self.groups())
+    }
+
+    fn task(&self, group: &str) -> TaskRef {
+        TaskRef { launcher: self.options.name.clone(), id: format!("/{}/{group}", self.groups()) }
+    }
+
+    /// The name of a group of ours.
+    fn ours<'a>(&self, task: &'a TaskRef) -> Option<&'a str> {
+        let name = task.id.strip_prefix(&format!("/{}/", self.groups()))?;
+        (task.launcher == self.options.name && name.starts_with("eg-") && !name.contains('/')).then_some(name)
+    }
+
+    async fn get(&self, group: &str) -> Result<Answer, LaunchError> {
+        self.rest.ask(Method::GET, &self.path(group), None).await
+    }
+
+    fn request(&self, order: &LaunchOrder) -> Value {
+        let options = &self.options;
+        let open = |(name, value): (&str, &str)| json!({"name": name, "value": value});
+        let secret = |name: &str, value: &str| json!({"name": name, "secureValue": value});
+        let mut environment: Vec<Value> =
+            options.environment.iter().map(|(name, value)| open((name.as_str(), value.as_str()))).collect();
+        for (name, value) in order.environment(&options.stack) {
+            environment.push(if name == CLAIM { secret(name, &value) } else { open((name, value.as_str())) });
+        }
+        environment.push(secret(HANDOVER, order.handover.reveal()));
+        let cpu = f64::from(order.shape.cpu_milli) / 1000.0;
+        let memory = f64::from(order.shape.memory_mib) / 1024.0;
+        let tags: BTreeMap<String, String> = labels::of(order, &options.stack)
+            .into_iter()
+            .map(|(name, value)| (labels::azure_name(&name), labels::azure_value(&value)))
+            .collect();
+        let mut group = json!({
+            "location": options.location,
+            "tags": tags,
+            "properties": {
+                "osType": "Linux", "sku": "Standard", "restartPolicy": "Never",
+                "containers": [{"name": "runner", "properties": {
+                    "image": options.image,
+                    "environmentVariables": environment,
+                    "resources": {"requests": {"cpu": cpu, "memoryInGB": memory}},
+                }}],
+            },
+        });
+        if !options.identities.is_empty() {
+            let all: BTreeMap<&String, Value> = options.identities.iter().map(|id| (id, json!({}))).collect();
+            group["identity"] = json!({"type": "UserAssigned", "userAssignedIdentities": all});
+        }
+        if let Some(registry) = &options.registry {
+            let identity = options.identities.first();
+            group["properties"]["imageRegistryCredentials"] = json!([{"server": registry, "identity": identity}]);
+        }
+        if let Some(subnet) = &options.subnet {
+            group["properties"]["subnetIds"] = json!([{"id": subnet}]);
+        }
+        group
+    }
+
+    async fn seen(&self, group: &str) -> Result<Sighting, LaunchError> {
+        let answer = self.get(group).await?;
+        if answer.status == 404 {
+            return Ok(match self.memory.ended(group) {
+                Some(reason) => Sighting::Gone(Departure::EndedByUs(reason).into()),
+                None if self.memory.is_forgotten(group, Instant::now()) => Sighting::Gone(Departure::Unsaid.into()),
+                None => Sighting::Unknown("Azure does not know the container group (yet)".to_owned()),
+            });
+        }
+        if !answer.is_fine() {
+            return Ok(Sighting::Unknown(answer.words()));
+        }
+        if let Some(departure) = words::given_up(&answer.body) {
+            // It may start later, on a machine that nobody waits for any more.
+            let deleted = self.rest.ask(Method::DELETE, &self.path(group), None).await?;
+            if deleted.is_fine() || deleted.status == 404 {
+                return Ok(Sighting::Gone(departure.into()));
+            }
+        }
+        Ok(words::sighting(&answer.body, self.memory.ended(group)))
+    }
+
+    /// Stopped where it runs, deleted where it only starts: a start cannot be stopped.
+    async fn take_away(&self, group: &str, seen: &Sighting) -> Result<Answer, LaunchError> {
+        if let Sighting::Alive = seen {
+            let path = format!("{}/{group}/stop?{VERSION}", self.groups());
+            let answer = self.rest.ask(Method::POST, &path, None).await?;
+            if answer.is_fine() || answer.status == 404 {
+                return Ok(answer);
+            }
+        }
+        self.rest.ask(Method::DELETE, &self.path(group), None).await
+    }
+}
+
+/// One to sixty-three small letters, digits and hyphens. Ids that differ only in what is lost here differ in the number.
+fn group_name(order: &LaunchOrder) -> String {
+    let id = order.egress_id.as_str();
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let readable: String = id.chars().take(30).map(plain).collect();
+    let number = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        // FNV-1a.
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("eg-{readable}-{number:016x}-a{}", order.attempt)
+}
+
+#[async_trait]
+impl Launcher for AciLauncher {
+    fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    async fn launch(&self, order: &LaunchOrder) -> Result<TaskRef, LaunchError> {
+        let key = (order.egress_id.clone(), order.attempt);
+        let turn = self.memory.turn(&key);
+        let _turn = turn.lock().await;
+        let group = group_name(order);
+        if self.memory.task(&key).is_some() {
+            return Ok(self.task(&group));
+        }
+        // A second PUT might start a group again that is over.
+        let there = self.get(&group).await?;
+        if there.is_fine() {
+            debug!(egress_id = %order.egress_id, group, "container group of an earlier call found");
+            self.memory.found(&key, &group);
+            return Ok(self.task(&group));
+        }
+        if there.status != 404 || text(&there.body["error"]["code"]) == "ResourceGroupNotFound" {
+            return Err(words::refused(&there));
+        }
+        let answer = self.rest.ask(Method::PUT, &self.path(&group), Some(&self.request(order))).await?;
+        if !answer.is_fine() {
+            return Err(words::refused(&answer));
+        }
+        self.memory.found(&key, &group);
+        Ok(self.task(&group))
+    }
+
+    async fn look(&self, task: &TaskRef) -> Sighting {
+        let Some(group) = self.ours(task) else {
+            return Sighting::Unknown("not a container group of ours".to_owned());
+        };
+        self.seen(group).await.unwrap_or_else(|error| Sighting::Unknown(self.rest.silence(&error)))
+    }
+
+    async fn end(&self, task: &TaskRef, how: EndHow) -> Ended {
+        let Some(group) = self.ours(task) else { return Ended::OutOfReach };
+        let seen = self.look(task).await;
+        if let Sighting::Gone(_) = seen {
+            return Ended::AlreadyGone;
+        }
+        self.memory.end(group, how.words());
+        match self.take_away(group, &seen).await {
+            Ok(answer) if answer.is_fine() => Ended::Told,
+            Ok(answer) if answer.status == 404 => Ended::AlreadyGone,
+            Ok(answer) => {
+                warn!(%task, error = answer.words(), "container group not stopped");
+                Ended::OutOfReach
+            }
+            Err(error) => {
+                warn!(%task, error = %chain(&error), "container group not stopped");
+                Ended::OutOfReach
+            }
+        }
+    }
+
+    /// Those that are over for a while are deleted on this occasion.
+    async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {
+        let mut owned = Vec::new();
+        let mut path = format!("{}?{VERSION}", self.groups());
+        loop {
+            let listed = self.rest.ask(Method::GET, &path, None).await?;
+            if !listed.is_fine() {
+                return Err(words::refused(&listed));
+            }
+            for group in listed.body["value"].as_array().into_iter().flatten() {
+                let label = |name: &str| group["tags"][name].as_str();
+                let stack = labels::azure_value(&self.options.stack);
+                let Some((egress_id, attempt)) = labels::read(&stack, label) else { continue };
+                let name = text(&group["name"]);
+                // The list does not say how they are.
+                let shown = self.get(name).await?;
+                if !shown.is_fine() {
+                    continue;
+                }
+                match words::sighting(&shown.body, self.memory.ended(name)) {
+                    Sighting::Gone(departed) => {
+                        let over_for = departed.billed.map(|billed| chrono::Utc::now().timestamp_millis() - billed.to);
+                        if over_for.is_some_and(|over_for| over_for > KEPT_MS) {
+                            self.rest.ask(Method::DELETE, &self.path(name), None).await?;
+                        }
+                    }
+                    _ => owned.push(OwnedTask {
+                        egress_id,
+                        attempt,
+                        task: self.task(name),
+                        started_ms: started(&shown.body),
+                    }),
+                }
+            }
+            // A whole address of Azure's; only what is behind our own counts.
+            match text(&listed.body["nextLink"]).split_once("/subscriptions/") {
+                Some((_, rest)) => path = format!("subscriptions/{rest}"),
+                None => return Ok(owned),
+            }
+        }
+    }
+
+    fn platform(&self) -> Platform {
+        Platform::Aci
+    }
+
+    fn quota(&self) -> Option<Quota> {
+        Some(QUOTA)
+    }
+
+    fn grace(&self) -> Option<Duration> {
+        Some(Duration::ZERO)
+    }
+}
+
+fn started(group: &Value) -> Option<i64> {
+    let view = &group["properties"]["containers"][0]["properties"]["instanceView"];
+    words::milliseconds(&view["currentState"]["startTime"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance;
+
+    #[test]
+    fn a_name_is_lawful_and_nobody_elses() {
+        let name = |id: &str, attempt| group_name(&conformance::order(Platform::Aci, id, attempt));
+        let one = name("aBcDeFgHiJkL", 1);
+        assert!(one.starts_with("eg-eg-abcdefghijkl-") && one.ends_with("-a1"), "{one}");
+        assert_ne!(one, name("abcdefghijkl", 1), "ids are told apart by their case");
+        assert_ne!(one, name("aBcDeFgHiJkL", 2));
+        let longest = name(&"x".repeat(61), 9_999);
+        assert!(
+            longest.len() <= 63 && longest.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        );
+    }
+}

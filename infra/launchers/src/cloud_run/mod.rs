@@ -1,0 +1,380 @@
+//! An execution of a job for each egress. A run cannot change a job's size, so there is a job for each (Terraform makes
+//! them), and the smallest that is large enough is taken.
+//!
+//! jobs:run knows no token, so the launcher sees to it that nothing is started twice: it looks for an execution with this
+//! egress and attempt in its environment before it asks, asks once, and when the answer got lost it does not ask again
+//! until the platform's list would surely show what was started.
+
+mod words;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use google_cloud_auth::credentials::{Builder, CacheableResource, Credentials};
+use http::Extensions;
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use spillway_cost::{Platform, Shape};
+use spillway_process::chain;
+use spillway_protocol::Secret;
+use spillway_protocol::ids::EgressId;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use self::words::{duration, milliseconds, text, variable};
+use crate::departure::Departure;
+use crate::launcher::{
+    ATTEMPT, EGRESS_ID, EndHow, Ended, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, STACK, Sighting, TaskRef,
+};
+use crate::memory::{Key, Memory};
+use crate::rest::{Identity, Rest, Token};
+
+const NAME: &str = "cloud-run";
+const ENDPOINT: &str = "https://run.googleapis.com";
+const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
+/// 180 runs a minute and region.
+const QUOTA: Quota = Quota { burst: 30, per_second: 2.0 };
+/// From SIGTERM to SIGKILL, when an execution is cancelled or has run too long.
+const GRACE: Duration = Duration::from_secs(10);
+/// Clocks of the platform's machines differ.
+const SKEW_MS: i64 = 60_000;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CloudRunOptions {
+    #[serde(skip)]
+    pub name: String,
+    #[serde(skip)]
+    pub stack: String,
+    pub project: String,
+    pub location: String,
+    pub jobs: Vec<Job>,
+    /// The runner's container in them.
+    pub container: String,
+    /// After an answer that got lost: so long until the list surely shows what was started.
+    #[serde(skip)]
+    pub settle: Duration,
+    /// Instead of Google's.
+    pub endpoint: Option<String>,
+    /// Instead of the process' own identity.
+    pub token: Option<Secret>,
+}
+
+/// A job as Terraform made it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    pub name: String,
+    pub cpu_milli: u32,
+    pub memory_mib: u32,
+    /// Its file system is memory.
+    #[serde(default)]
+    pub disk_gib: u32,
+}
+
+impl Default for CloudRunOptions {
+    fn default() -> Self {
+        Self {
+            name: NAME.to_owned(),
+            stack: "spillway".to_owned(),
+            project: String::new(),
+            location: String::new(),
+            jobs: Vec::new(),
+            container: "runner".to_owned(),
+            settle: Duration::from_secs(15),
+            endpoint: None,
+            token: None,
+        }
+    }
+}
+
+pub struct CloudRunLauncher {
+    options: CloudRunOptions,
+    rest: Rest,
+    memory: Memory,
+}
+
+struct Google(Credentials);
+
+#[async_trait]
+impl Identity for Google {
+    async fn headers(&self) -> Result<HeaderMap, LaunchError> {
+        match self.0.headers(Extensions::new()).await {
+            Ok(CacheableResource::New { data, .. }) => Ok(data),
+            // Only where one was told of before, which is never.
+            Ok(CacheableResource::NotModified) => Ok(HeaderMap::new()),
+            Err(error) => {
+                let words = "no token for Cloud Run".to_owned();
+                Err(if error.is_transient() {
+                    LaunchError::Passing { words, source: Some(error.into()) }
+                } else {
+                    LaunchError::Misconfigured { words, source: Some(error.into()) }
+                })
+            }
+        }
+    }
+}
+
+impl CloudRunLauncher {
+    pub fn new(options: CloudRunOptions) -> Result<Self, LaunchError> {
+        let identity: Box<dyn Identity> = match &options.token {
+            Some(token) => Box::new(Token(token.clone())),
+            None => {
+                // Google's signer takes the process' provider, and finds two of them linked and none chosen.
+                let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+                let credentials = Builder::default().with_scopes([SCOPE]).build();
+                Box::new(Google(credentials.map_err(|error| LaunchError::Misconfigured {
+                    words: "find an identity for Cloud Run".to_owned(),
+                    source: Some(error.into()),
+                })?))
+            }
+        };
+        let rest = Rest::new("Cloud Run", options.endpoint.as_deref().unwrap_or(ENDPOINT), identity)?;
+        Ok(Self { options, rest, memory: Memory::default() })
+    }
+
+    /// `projects/…/jobs/<job>`
+    fn path(&self, job: &str) -> String {
+        format!("projects/{}/locations/{}/jobs/{job}", self.options.project, self.options.location)
+    }
+
+    fn task(&self, execution: &str) -> TaskRef {
+        TaskRef { launcher: self.options.name.clone(), id: execution.to_owned() }
+    }
+
+    /// An execution of one of our jobs.
+    fn is_ours(&self, task: &TaskRef) -> bool {
+        let of = |job: &String| {
+            let rest = task.id.strip_prefix(&format!("{}/executions/", self.path(job)));
+            rest.is_some_and(|id| !id.is_empty() && !id.contains('/'))
+        };
+        task.launcher == self.options.name && self.options.jobs.iter().any(|job| of(&job.name))
+    }
+
+    /// The smallest that is large enough.
+    fn job(&self, shape: Shape) -> Result<&str, LaunchError> {
+        let enough = |job: &&Job| job.cpu_milli >= shape.cpu_milli && job.memory_mib >= shape.memory_mib;
+        let fitting = self.options.jobs.iter().filter(enough);
+        let smallest = fitting.min_by_key(|job| (job.cpu_milli, job.memory_mib));
+        smallest.map(|job| job.name.as_str()).ok_or_else(|| LaunchError::Misconfigured {
+            words: format!("no job has {} vCPU/1000 and {} MiB", shape.cpu_milli, shape.memory_mib),
+            source: None,
+        })
+    }
+
+    /// Executions of a job, newest first, page by page until `see` has seen enough.
+    async fn executions(&self, job: &str, mut see: impl FnMut(&Value) -> bool) -> Result<(), LaunchError> {
+        let mut page = String::new();
+        loop {
+            let path = format!("v2/{}/executions?pageSize=100&pageToken={page}", self.path(job));
+            let answer = self.rest.ask(Method::GET, &path, None).await?;
+            if !answer.is_fine() {
+                return Err(words::refused(&answer));
+            }
+            for execution in answer.body["executions"].as_array().into_iter().flatten() {
+                if see(execution) {
+                    return Ok(());
+                }
+            }
+            page = text(&answer.body["nextPageToken"]).to_owned();
+            if page.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The execution that was started for this. `since`: an order was sent then; without one only the newest are looked
+    /// through, for what a dispatcher that died has started.
+    async fn find(&self, job: &str, key: &Key, since_ms: Option<i64>) -> Result<Option<String>, LaunchError> {
+        let (egress_id, attempt) = (key.0.as_str(), key.1.to_string());
+        let mut found = None;
+        let mut seen = 0;
+        self.executions(job, |execution| {
+            seen += 1;
+            let ours = variable(execution, EGRESS_ID) == Some(egress_id)
+                && variable(execution, ATTEMPT) == Some(&attempt)
+                && variable(execution, STACK) == Some(&self.options.stack);
+            if ours {
+                found = execution["name"].as_str().map(str::to_owned);
+            }
+            let old = match since_ms {
+                Some(since) => milliseconds(&execution["createTime"]).is_some_and(|at| at < since - SKEW_MS),
+                None => seen >= 100,
+            };
+            ours || old
+        })
+        .await?;
+        Ok(found)
+    }
+
+    fn request(&self, order: &LaunchOrder) -> Value {
+        let env: Vec<Value> = order
+            .environment(&self.options.stack)
+            .into_iter()
+            .map(|(name, value)| json!({"name": name, "value": value}))
+            .collect();
+        let mut overrides = json!({
+            "taskCount": 1,
+            "containerOverrides": [{ "name": self.options.container, "env": env }],
+        });
+        if let Some(longest) = order.longest {
+            overrides["timeout"] = duration(longest).into();
+        }
+        json!({ "overrides": overrides })
+    }
+
+    async fn seen(&self, task: &TaskRef) -> Result<Sighting, LaunchError> {
+        let answer = self.rest.ask(Method::GET, &format!("v2/{}", task.id), None).await?;
+        if answer.status == 404 {
+            return Ok(if self.memory.is_forgotten(&task.id, Instant::now()) {
+                Sighting::Gone(Departure::Unsaid.into())
+            } else {
+                Sighting::Unknown("Cloud Run does not know the execution (yet)".to_owned())
+            });
+        }
+        if !answer.is_fine() {
+            return Ok(Sighting::Unknown(answer.words()));
+        }
+        let execution = answer.body;
+        let mut one = Value::Null;
+        if words::needs_task(&execution) {
+            let answer = self.rest.ask(Method::GET, &format!("v2/{}/tasks", task.id), None).await?;
+            if !answer.is_fine() {
+                return Ok(Sighting::Unknown(answer.words()));
+            }
+            one = answer.body["tasks"][0].clone();
+        }
+        Ok(words::sighting(&execution, &one, self.memory.ended(&task.id)))
+    }
+}
+
+#[async_trait]
+impl Launcher for CloudRunLauncher {
+    fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    async fn launch(&self, order: &LaunchOrder) -> Result<TaskRef, LaunchError> {
+        let key = (order.egress_id.clone(), order.attempt);
+        let turn = self.memory.turn(&key);
+        let _turn = turn.lock().await;
+        if let Some(execution) = self.memory.task(&key) {
+            return Ok(self.task(&execution));
+        }
+        let job = self.job(order.shape)?;
+        let sent = self.memory.sent_at(&key);
+        let since_ms = sent.map(|at| unix_ms() - i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX));
+        if let Some(execution) = self.find(job, &key, since_ms).await? {
+            debug!(egress_id = %order.egress_id, execution, "execution of an earlier call found");
+            self.memory.found(&key, &execution);
+            return Ok(self.task(&execution));
+        }
+        if sent.is_some_and(|at| at.elapsed() < self.options.settle) {
+            let words = "whether an earlier call has started it is not known yet".to_owned();
+            return Err(LaunchError::Passing { words, source: None });
+        }
+        // From here on our future may be dropped at any point.
+        self.memory.sent(&key, Instant::now());
+        let path = format!("v2/{}:run", self.path(job));
+        let answer = self.rest.ask(Method::POST, &path, Some(&self.request(order))).await?;
+        if !answer.is_fine() {
+            let refusal = words::refused(&answer);
+            if !answer.is_doubtful() || matches!(refusal, LaunchError::Capacity { .. }) {
+                // It surely started nothing: the next call need not wait.
+                self.memory.sent(&key, long_ago(self.options.settle));
+            }
+            return Err(refusal);
+        }
+        match answer.body["metadata"]["name"].as_str() {
+            Some(execution) => {
+                self.memory.found(&key, execution);
+                Ok(self.task(execution))
+            }
+            None => {
+                Err(LaunchError::Passing { words: "Cloud Run does not name the execution".to_owned(), source: None })
+            }
+        }
+    }
+
+    async fn look(&self, task: &TaskRef) -> Sighting {
+        if !self.is_ours(task) {
+            return Sighting::Unknown("not an execution of our jobs".to_owned());
+        }
+        self.seen(task).await.unwrap_or_else(|error| Sighting::Unknown(self.rest.silence(&error)))
+    }
+
+    /// Cloud Run knows one way: SIGTERM, and SIGKILL ten seconds later.
+    async fn end(&self, task: &TaskRef, how: EndHow) -> Ended {
+        if !self.is_ours(task) {
+            return Ended::OutOfReach;
+        }
+        if let Sighting::Gone(_) = self.look(task).await {
+            return Ended::AlreadyGone;
+        }
+        self.memory.end(&task.id, how.words());
+        match self.rest.ask(Method::POST, &format!("v2/{}:cancel", task.id), Some(&json!({}))).await {
+            Ok(answer) if answer.is_fine() => Ended::Told,
+            Ok(answer) if answer.status == 404 => Ended::AlreadyGone,
+            Ok(answer) => {
+                warn!(%task, error = answer.words(), "execution not cancelled");
+                Ended::OutOfReach
+            }
+            Err(error) => {
+                warn!(%task, error = %chain(&error), "execution not cancelled");
+                Ended::OutOfReach
+            }
+        }
+    }
+
+    async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {
+        let mut owned = Vec::new();
+        for job in &self.options.jobs {
+            self.executions(&job.name, |execution| {
+                owned.extend(self.owned(execution));
+                false
+            })
+            .await?;
+        }
+        Ok(owned)
+    }
+
+    fn platform(&self) -> Platform {
+        Platform::CloudRun
+    }
+
+    fn quota(&self) -> Option<Quota> {
+        Some(QUOTA)
+    }
+
+    fn grace(&self) -> Option<Duration> {
+        Some(GRACE)
+    }
+}
+
+impl CloudRunLauncher {
+    fn owned(&self, execution: &Value) -> Option<OwnedTask> {
+        let running = milliseconds(&execution["completionTime"]).is_none();
+        if !running || variable(execution, STACK) != Some(&self.options.stack) {
+            return None;
+        }
+        Some(OwnedTask {
+            egress_id: EgressId::parse(variable(execution, EGRESS_ID)?).ok()?,
+            attempt: variable(execution, ATTEMPT)?.parse().ok()?,
+            task: self.task(execution["name"].as_str()?),
+            started_ms: milliseconds(&execution["createTime"]),
+        })
+    }
+}
+
+fn unix_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Further back than `settle`, and never before time began.
+fn long_ago(settle: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_sub(settle + Duration::from_secs(1)).unwrap_or(now)
+}

@@ -1,0 +1,391 @@
+//! A container on a machine with Docker, over its socket. The container's name is made of egress and attempt; the
+//! handover goes through the container's standard input, so that nobody reads it in the container's configuration.
+//!
+//! It is attached before it is started: what is written waits until the program reads. A dispatcher that dies between
+//! the two leaves a container that was made and never started, which the next launch starts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::errors::Error;
+use bollard::models::{ContainerCreateBody, ContainerState, ContainerStateStatusEnum, HostConfig};
+use bollard::query_parameters::{
+    AttachContainerOptions, CreateContainerOptions, CreateImageOptions, InspectContainerOptions, KillContainerOptions,
+    ListContainersOptions, RemoveContainerOptions, StartContainerOptions,
+};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use futures_util::TryStreamExt;
+use serde::Deserialize;
+use spillway_cost::Platform;
+use spillway_process::chain;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::OnceCell;
+use tracing::{debug, warn};
+
+use crate::departure::{Departed, Departure};
+use crate::labels;
+use crate::launcher::{EndHow, Ended, LaunchError, LaunchOrder, Launcher, OwnedTask, Sighting, TaskRef};
+
+const NAME: &str = "docker";
+const ANSWER_S: u64 = 30;
+const HANDOVER_PATIENCE: Duration = Duration::from_secs(10);
+/// Containers that are over longer than this are removed when tasks are listed.
+const KEPT_MS: i64 = 10 * 60 * 1000;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DockerOptions {
+    #[serde(skip)]
+    pub name: String,
+    #[serde(skip)]
+    pub stack: String,
+    pub socket: String,
+    pub image: String,
+    /// `host` lets UDP through as it comes.
+    pub network: Option<String>,
+    /// As for `docker run -v`.
+    pub volumes: Vec<String>,
+    /// In the open, beside the names of the launch.
+    pub environment: BTreeMap<String, String>,
+    /// Nothing can be written but /tmp and the volumes.
+    pub read_only: bool,
+    pub user: Option<String>,
+}
+
+impl Default for DockerOptions {
+    fn default() -> Self {
+        Self {
+            name: NAME.to_owned(),
+            stack: "spillway".to_owned(),
+            socket: "/var/run/docker.sock".to_owned(),
+            image: String::new(),
+            network: None,
+            volumes: Vec::new(),
+            environment: BTreeMap::new(),
+            read_only: true,
+            user: None,
+        }
+    }
+}
+
+pub struct DockerLauncher {
+    options: DockerOptions,
+    /// Spoken with in a version that it understands.
+    docker: OnceCell<Docker>,
+    /// The daemon's id: containers of another one cannot be seen from here.
+    daemon: OnceCell<String>,
+    /// Held while a container is made and started, so that a second launch finds it started.
+    starting: tokio::sync::Mutex<()>,
+}
+
+impl DockerLauncher {
+    pub fn new(options: DockerOptions) -> Self {
+        Self { options, docker: OnceCell::new(), daemon: OnceCell::new(), starting: tokio::sync::Mutex::default() }
+    }
+
+    async fn docker(&self) -> Result<&Docker, Error> {
+        let connect = || async {
+            Docker::connect_with_unix(&self.options.socket, ANSWER_S, API_DEFAULT_VERSION)?.negotiate_version().await
+        };
+        self.docker.get_or_try_init(connect).await
+    }
+
+    async fn daemon(&self) -> Result<&str, Error> {
+        let asked = self
+            .daemon
+            .get_or_try_init(|| async { Ok::<_, Error>(self.docker().await?.info().await?.id.unwrap_or_default()) });
+        asked.await.map(String::as_str)
+    }
+
+    async fn task(&self, container: &str) -> Result<TaskRef, Error> {
+        Ok(TaskRef { launcher: self.options.name.clone(), id: format!("{}/{container}", self.daemon().await?) })
+    }
+
+    /// The id of a container of this daemon; `None`: not ours. An error: the daemon does not answer.
+    async fn ours<'a>(&self, task: &'a TaskRef) -> Result<Option<&'a str>, Error> {
+        let Some((daemon, container)) = task.id.rsplit_once('/').filter(|_| task.launcher == self.options.name) else {
+            return Ok(None);
+        };
+        Ok((daemon == self.daemon().await?).then_some(container))
+    }
+
+    fn body(&self, order: &LaunchOrder) -> ContainerCreateBody {
+        let options = &self.options;
+        let open = options.environment.iter().map(|(name, value)| format!("{name}={value}"));
+        let names = order.environment(&options.stack).into_iter().map(|(name, value)| format!("{name}={value}"));
+        let labels: HashMap<String, String> = labels::of(order, &options.stack).into_iter().collect();
+        let host = HostConfig {
+            memory: Some(i64::from(order.shape.memory_mib) << 20),
+            // Without it the kernel would swap before it kills.
+            memory_swap: Some(i64::from(order.shape.memory_mib) << 20),
+            nano_cpus: Some(i64::from(order.shape.cpu_milli) * 1_000_000),
+            init: Some(true),
+            network_mode: options.network.clone(),
+            binds: Some(options.volumes.clone()),
+            readonly_rootfs: Some(options.read_only),
+            tmpfs: (options.read_only).then(|| HashMap::from([("/tmp".to_owned(), "exec".to_owned())])),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            ..HostConfig::default()
+        };
+        ContainerCreateBody {
+            image: Some(options.image.clone()),
+            env: Some(open.chain(names).collect()),
+            labels: Some(labels),
+            user: options.user.clone(),
+            attach_stdin: Some(true),
+            open_stdin: Some(true),
+            // Closed for the program too when we let go of it.
+            stdin_once: Some(true),
+            host_config: Some(host),
+            ..ContainerCreateBody::default()
+        }
+    }
+
+    async fn pull(&self) -> Result<(), LaunchError> {
+        let asked =
+            CreateImageOptions { from_image: Some(self.options.image.clone()), ..CreateImageOptions::default() };
+        let docker = self.docker().await.map_err(refusal)?;
+        let pulled = docker.create_image(Some(asked), None, None).try_collect::<Vec<_>>().await;
+        pulled.map(|_| ()).map_err(|error| LaunchError::Misconfigured {
+            words: format!("the image {} could not be pulled", self.options.image),
+            source: Some(error.into()),
+        })
+    }
+
+    /// Its id, made now or before.
+    async fn create(&self, order: &LaunchOrder) -> Result<String, LaunchError> {
+        let name = format!("spillway-{}-{}", order.egress_id, order.attempt);
+        let docker = self.docker().await.map_err(refusal)?;
+        let mut pulled = false;
+        loop {
+            let named = CreateContainerOptions { name: Some(name.clone()), ..CreateContainerOptions::default() };
+            match docker.create_container(Some(named), self.body(order)).await {
+                Ok(made) => return Ok(made.id),
+                Err(error) => match status(&error) {
+                    Some(409) => {
+                        let there = docker.inspect_container(&name, None::<InspectContainerOptions>).await;
+                        let there = there.map_err(refusal)?;
+                        debug!(egress_id = %order.egress_id, name, "container of an earlier call found");
+                        return Ok(there.id.unwrap_or(name));
+                    }
+                    Some(404) if !pulled => {
+                        self.pull().await?;
+                        pulled = true;
+                    }
+                    _ => return Err(refusal(error)),
+                },
+            }
+        }
+    }
+
+    /// Does nothing to one that was started before.
+    async fn start(&self, container: &str, order: &LaunchOrder) -> Result<(), LaunchError> {
+        let docker = self.docker().await.map_err(refusal)?;
+        let there = docker.inspect_container(container, None::<InspectContainerOptions>).await.map_err(refusal)?;
+        if there.state.and_then(|state| state.status) != Some(ContainerStateStatusEnum::CREATED) {
+            return Ok(());
+        }
+        let stdin = AttachContainerOptions { stdin: true, stream: true, ..AttachContainerOptions::default() };
+        let mut attached = docker.attach_container(container, Some(stdin)).await.map_err(refusal)?;
+        docker.start_container(container, None::<StartContainerOptions>).await.map_err(refusal)?;
+        let line = format!("{}\n", order.handover.reveal());
+        let write = async {
+            attached.input.write_all(line.as_bytes()).await?;
+            attached.input.shutdown().await
+        };
+        match tokio::time::timeout(HANDOVER_PATIENCE, write).await {
+            Ok(Ok(())) => {}
+            // It died already; `look` will say how.
+            Ok(Err(error)) => debug!(%error, "runner left before it read its orders"),
+            Err(_) => {
+                let kill = KillContainerOptions { signal: "KILL".to_owned() };
+                docker.kill_container(container, Some(kill)).await.map_err(refusal)?;
+                let words = "the runner does not read its standard input".to_owned();
+                return Err(LaunchError::Passing { words, source: None });
+            }
+        }
+        Ok(())
+    }
+
+    async fn seen(&self, container: &str) -> Result<Sighting, Error> {
+        match self.docker().await?.inspect_container(container, None::<InspectContainerOptions>).await {
+            Ok(there) => {
+                let limit = there.host_config.and_then(|host| host.memory).filter(|bytes| *bytes > 0);
+                let limit_mib = limit.and_then(|bytes| u32::try_from(bytes >> 20).ok());
+                Ok(sighting(&there.state.unwrap_or_default(), limit_mib))
+            }
+            // Somebody has removed it.
+            Err(error) if status(&error) == Some(404) => Ok(Sighting::Gone(Departure::Unsaid.into())),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn sighting(state: &ContainerState, limit_mib: Option<u32>) -> Sighting {
+    match state.status {
+        Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD) => {
+            Sighting::Gone(departed(state, limit_mib))
+        }
+        // An error beside it: the program could not be started, and the container stays as it was made.
+        Some(ContainerStateStatusEnum::CREATED) => match state.error.as_deref() {
+            Some(error) if !error.is_empty() => Sighting::Gone(Departure::NeverStarted(error.to_owned()).into()),
+            _ => Sighting::Starting("the container is made".to_owned()),
+        },
+        _ => Sighting::Alive,
+    }
+}
+
+fn departed(state: &ContainerState, limit_mib: Option<u32>) -> Departed {
+    let status = state.exit_code.and_then(|status| i32::try_from(status).ok());
+    let how = match (status, state.error.as_deref()) {
+        _ if state.oom_killed == Some(true) => Departure::OutOfMemory { limit_mib },
+        (_, Some(error)) if !error.is_empty() => Departure::NeverStarted(error.to_owned()),
+        (Some(status), _) => Departure::of_status(status),
+        (None, _) => Departure::Unsaid,
+    };
+    how.into()
+}
+
+fn status(error: &Error) -> Option<u16> {
+    match error {
+        Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
+}
+
+fn refusal(error: Error) -> LaunchError {
+    let words = match &error {
+        Error::DockerResponseServerError { message, .. } => message.clone(),
+        _ => "Docker did not answer".to_owned(),
+    };
+    match status(&error) {
+        Some(400..=499) => LaunchError::Misconfigured { words, source: Some(error.into()) },
+        _ => LaunchError::Passing { words, source: Some(error.into()) },
+    }
+}
+
+#[async_trait]
+impl Launcher for DockerLauncher {
+    fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    async fn launch(&self, order: &LaunchOrder) -> Result<TaskRef, LaunchError> {
+        let _one_at_a_time = self.starting.lock().await;
+        let container = self.create(order).await?;
+        self.start(&container, order).await?;
+        self.task(&container).await.map_err(refusal)
+    }
+
+    async fn look(&self, task: &TaskRef) -> Sighting {
+        let container = match self.ours(task).await {
+            Ok(Some(container)) => container,
+            Ok(None) => return Sighting::Unknown("not a container of this Docker".to_owned()),
+            Err(error) => return Sighting::Unknown(format!("Docker did not answer: {}", chain(&error))),
+        };
+        let seen = self.seen(container).await;
+        seen.unwrap_or_else(|error| Sighting::Unknown(format!("Docker did not answer: {}", chain(&error))))
+    }
+
+    /// Signals, not `docker stop`: that would wait, and kill after a time.
+    async fn end(&self, task: &TaskRef, how: EndHow) -> Ended {
+        let Ok(Some(container)) = self.ours(task).await else { return Ended::OutOfReach };
+        let Ok(docker) = self.docker().await else { return Ended::OutOfReach };
+        match self.seen(container).await {
+            Ok(Sighting::Gone(_)) => return Ended::AlreadyGone,
+            Ok(Sighting::Starting(_)) => {
+                // Never started: there is nothing to signal.
+                let force = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
+                let removed = docker.remove_container(container, Some(force)).await;
+                return if removed.is_ok() { Ended::Told } else { Ended::OutOfReach };
+            }
+            Ok(_) => {}
+            Err(_) => return Ended::OutOfReach,
+        }
+        let signal = match how {
+            EndHow::Ask => "TERM",
+            EndHow::Now => "KILL",
+        };
+        match docker.kill_container(container, Some(KillContainerOptions { signal: signal.to_owned() })).await {
+            Ok(()) => Ended::Told,
+            Err(error) if matches!(status(&error), Some(404 | 409)) => Ended::AlreadyGone,
+            Err(error) => {
+                warn!(%task, error = %chain(&error), "container not signalled");
+                Ended::OutOfReach
+            }
+        }
+    }
+
+    /// Those that are over for a while are removed on this occasion.
+    async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {
+        let filters = HashMap::from([("label".to_owned(), vec![format!("stack={}", self.options.stack)])]);
+        let asked = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
+        let mut owned = Vec::new();
+        let docker = self.docker().await.map_err(refusal)?;
+        for container in docker.list_containers(Some(asked)).await.map_err(refusal)? {
+            let labels = container.labels.unwrap_or_default();
+            let label = |name: &str| labels.get(name).map(String::as_str);
+            let (Some(id), Some((egress_id, attempt))) = (container.id, labels::read(&self.options.stack, label))
+            else {
+                continue;
+            };
+            let started_ms = container.created.map(|seconds| seconds * 1000);
+            match self.seen(&id).await.map_err(refusal)? {
+                Sighting::Gone(_) => {
+                    let old = started_ms.is_some_and(|at| unix_ms() - at > KEPT_MS);
+                    if old && let Err(error) = docker.remove_container(&id, None::<RemoveContainerOptions>).await {
+                        debug!(error = %chain(&error), "container that is over not removed");
+                    }
+                }
+                _ => owned.push(OwnedTask {
+                    egress_id,
+                    attempt,
+                    task: self.task(&id).await.map_err(refusal)?,
+                    started_ms,
+                }),
+            }
+        }
+        Ok(owned)
+    }
+
+    fn platform(&self) -> Platform {
+        Platform::Host
+    }
+}
+
+fn unix_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_is_starting_alive_or_gone() {
+        let state = |status, exit_code, oom, error: &str| {
+            let error = (!error.is_empty()).then(|| error.to_owned());
+            let state = ContainerState {
+                status: Some(status),
+                exit_code: Some(exit_code),
+                oom_killed: Some(oom),
+                error,
+                ..ContainerState::default()
+            };
+            sighting(&state, Some(256))
+        };
+        use ContainerStateStatusEnum::{CREATED, DEAD, EXITED, PAUSED, RUNNING};
+        let gone = |how: Departure| Sighting::Gone(how.into());
+        assert_eq!(state(RUNNING, 0, false, ""), Sighting::Alive);
+        assert_eq!(state(PAUSED, 0, false, ""), Sighting::Alive);
+        assert!(matches!(state(CREATED, 0, false, ""), Sighting::Starting(_)));
+        assert_eq!(state(CREATED, 127, false, "no such file"), gone(Departure::NeverStarted("no such file".into())));
+        assert_eq!(state(EXITED, 0, false, ""), gone(Departure::Exited(0)));
+        assert_eq!(state(EXITED, 137, false, ""), gone(Departure::Signalled(9)));
+        assert_eq!(state(EXITED, 137, true, ""), gone(Departure::OutOfMemory { limit_mib: Some(256) }));
+        assert_eq!(state(DEAD, 1, false, ""), gone(Departure::Exited(1)));
+    }
+}

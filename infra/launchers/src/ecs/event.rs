@@ -1,0 +1,207 @@
+//! "ECS Task State Change", as EventBridge delivers it: at least once and in any order.
+
+use serde::Deserialize;
+use spillway_protocol::ids::EgressId;
+
+use super::NAME;
+use super::words::{self, Shown};
+use crate::launcher::{ATTEMPT, EGRESS_ID, OwnedTask, STACK, Sighting, TaskRef};
+
+/// What an event says about a task of ours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Deliveries of one event share it.
+    pub id: String,
+    pub task: OwnedTask,
+    pub stack: String,
+    /// Grows with each change of the task: a smaller one than seen before is old news.
+    pub version: i64,
+    pub sighting: Sighting,
+    /// The platform has announced that it will take the task away, while it still runs.
+    pub warned: bool,
+}
+
+/// `None` for another event, or one of a task that is not ours.
+pub fn read(event: &serde_json::Value) -> Option<Event> {
+    let envelope = Envelope::deserialize(event).ok().filter(|it| it.detail_type == "ECS Task State Change")?;
+    let detail = envelope.detail;
+    let variable = |name: &str| {
+        let all = detail.overrides.container_overrides.iter().flat_map(|container| &container.environment);
+        all.rev().find(|variable| variable.name == name).map(|variable| variable.value.as_str())
+    };
+    let egress_id = EgressId::parse(variable(EGRESS_ID)?).ok()?;
+    let attempt = variable(ATTEMPT)?.parse().ok()?;
+    let stack = variable(STACK).unwrap_or_default().to_owned();
+    let container = detail.containers.first().cloned().unwrap_or_default();
+    let shown = Shown {
+        last_status: detail.last_status,
+        stop_code: detail.stop_code,
+        stopped_reason: detail.stopped_reason,
+        capacity_provider: detail.capacity_provider_name,
+        cpu: detail.cpu,
+        memory: detail.memory,
+        disk_gib: detail.ephemeral_storage.map(|disk| disk.size_in_gib),
+        exit_code: container.exit_code,
+        container_reason: container.reason,
+        container_status: container.last_status,
+        pull_started: milliseconds(&detail.pull_started_at),
+        stopped: milliseconds(&detail.stopped_at),
+    };
+    let sighting = words::sighting(&shown);
+    Some(Event {
+        id: envelope.id,
+        stack,
+        version: detail.version,
+        warned: sighting == Sighting::Alive && detail.desired_status == "STOPPED",
+        sighting,
+        task: OwnedTask {
+            egress_id,
+            attempt,
+            task: TaskRef { launcher: NAME.to_owned(), id: detail.task_arn },
+            started_ms: milliseconds(&detail.created_at),
+        },
+    })
+}
+
+fn milliseconds(text: &str) -> Option<i64> {
+    use aws_smithy_types::date_time::{DateTime, Format};
+    DateTime::from_str(text, Format::DateTime).ok()?.to_millis().ok()
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    #[serde(default)]
+    id: String,
+    #[serde(rename = "detail-type")]
+    detail_type: String,
+    detail: Detail,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Detail {
+    task_arn: String,
+    #[serde(default)]
+    last_status: String,
+    #[serde(default)]
+    desired_status: String,
+    #[serde(default)]
+    stop_code: String,
+    #[serde(default)]
+    stopped_reason: String,
+    #[serde(default)]
+    capacity_provider_name: String,
+    #[serde(default)]
+    cpu: String,
+    #[serde(default)]
+    memory: String,
+    #[serde(default)]
+    ephemeral_storage: Option<Disk>,
+    #[serde(default)]
+    version: i64,
+    #[serde(default)]
+    created_at: String,
+    #[serde(default)]
+    pull_started_at: String,
+    #[serde(default)]
+    stopped_at: String,
+    #[serde(default)]
+    overrides: Overrides,
+    #[serde(default)]
+    containers: Vec<Container>,
+}
+
+#[derive(Deserialize)]
+struct Disk {
+    #[serde(rename = "sizeInGiB")]
+    size_in_gib: u32,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Overrides {
+    #[serde(default)]
+    container_overrides: Vec<ContainerOverride>,
+}
+
+#[derive(Deserialize)]
+struct ContainerOverride {
+    #[serde(default)]
+    environment: Vec<Variable>,
+}
+
+#[derive(Deserialize)]
+struct Variable {
+    name: String,
+    #[serde(default)]
+    value: String,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Container {
+    last_status: String,
+    exit_code: Option<i32>,
+    reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::departure::Departure;
+
+    fn event() -> serde_json::Value {
+        json!({
+            "version": "0", "id": "e1", "detail-type": "ECS Task State Change", "source": "aws.ecs",
+            "account": "111122223333", "time": "2026-11-22T10:00:00Z", "region": "us-east-1",
+            "resources": ["arn:aws:ecs:us-east-1:111122223333:task/egress/1dc5"],
+            "detail": {
+                "taskArn": "arn:aws:ecs:us-east-1:111122223333:task/egress/1dc5", "version": 5, "group": "egress",
+                "lastStatus": "STOPPED", "desiredStatus": "STOPPED", "stopCode": "SpotInterruption",
+                "stoppedReason": "Your Spot Task was interrupted.", "capacityProviderName": "FARGATE_SPOT",
+                "cpu": "256", "memory": "512", "ephemeralStorage": {"sizeInGiB": 20},
+                "createdAt": "2026-11-22T10:00:00.5Z", "pullStartedAt": "2026-11-22T10:00:17Z",
+                "stoppedAt": "2026-11-22T10:05:17.123Z",
+                "overrides": {"containerOverrides": [{"name": "runner", "environment": [
+                    {"name": "SPILLWAY_EGRESS_ID", "value": "EG_1"}, {"name": "SPILLWAY_ATTEMPT", "value": "2"},
+                    {"name": "SPILLWAY_STACK", "value": "prod"}]}]},
+                "containers": [{"name": "runner", "lastStatus": "STOPPED", "exitCode": 137}]
+            }
+        })
+    }
+
+    #[test]
+    fn an_event_names_the_egress_and_how_its_task_left() {
+        let read = read(&event()).unwrap();
+        assert_eq!((read.task.egress_id.as_str(), read.task.attempt, read.stack.as_str()), ("EG_1", 2, "prod"));
+        let Sighting::Gone(departed) = read.sighting else { panic!("stopped is gone") };
+        assert_eq!(departed.how, Departure::CapacityReclaimed);
+        let billed = departed.billed.unwrap();
+        assert_eq!(billed.to - billed.from, 300_123);
+    }
+
+    #[test]
+    fn a_warning_is_no_end_and_a_stranger_is_nobody() {
+        let mut warning = event();
+        warning["detail"]["lastStatus"] = "RUNNING".into();
+        warning["detail"]["stopCode"] = "TerminationNotice".into();
+        let read_warning = read(&warning).unwrap();
+        assert!(read_warning.warned);
+        assert_eq!(read_warning.sighting, Sighting::Alive);
+
+        let mut stranger = event();
+        stranger["detail"]["overrides"] = json!({"containerOverrides": []});
+        assert_eq!(read(&stranger), None);
+        assert_eq!(read(&json!({"detail-type": "other", "detail": {}})), None);
+
+        // A container that never came to be is not in the list.
+        let mut unborn = event();
+        unborn["detail"]["containers"] = json!([]);
+        unborn["detail"]["stopCode"] = "TaskFailedToStart".into();
+        unborn["detail"]["stoppedReason"] = "CannotPullContainerError: no such tag".into();
+        let Sighting::Gone(departed) = read(&unborn).unwrap().sighting else { panic!("stopped is gone") };
+        assert_eq!(departed.how, Departure::ImageNotPulled("no such tag".into()));
+    }
+}

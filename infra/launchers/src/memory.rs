@@ -1,0 +1,117 @@
+//! What a launcher remembers of its tasks while it lives; everything in here can be asked of the platform again.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use spillway_protocol::ids::EgressId;
+use tokio::time::Instant;
+
+const MOST: usize = 8192;
+/// A platform answers an order before its list knows the task.
+const UNKNOWN_AT_FIRST: Duration = Duration::from_secs(60);
+
+pub(crate) type Key = (EgressId, u32);
+
+/// The newest entries of a map.
+#[derive(Debug)]
+pub(crate) struct Recent<K, V> {
+    entries: HashMap<K, V>,
+    oldest_first: VecDeque<K>,
+}
+
+impl<K, V> Default for Recent<K, V> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), oldest_first: VecDeque::new() }
+    }
+}
+
+impl<K: Clone + Eq + Hash, V> Recent<K, V> {
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.entries.get(key)
+    }
+
+    pub fn put(&mut self, key: K, value: V) {
+        if self.entries.insert(key.clone(), value).is_none() {
+            self.oldest_first.push_back(key);
+        }
+        while self.oldest_first.len() > MOST {
+            if let Some(oldest) = self.oldest_first.pop_front() {
+                self.entries.remove(&oldest);
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Memory {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// The platform's name of the task, once it was told.
+    tasks: Recent<Key, String>,
+    /// An order was sent and no answer came, since then.
+    sent: Recent<Key, Instant>,
+    /// Ended by us, with this reason.
+    ended: Recent<String, String>,
+    /// The platform did not know it when asked, since then.
+    unknown: Recent<String, Instant>,
+    /// One launch of a key at a time.
+    turns: HashMap<Key, Arc<tokio::sync::Mutex<()>>>,
+}
+
+impl Memory {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Every change is one statement, so a panic elsewhere leaves nothing half done.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn turn(&self, key: &Key) -> Arc<tokio::sync::Mutex<()>> {
+        let mut inner = self.inner();
+        inner.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(inner.turns.entry(key.clone()).or_default())
+    }
+
+    pub fn task(&self, key: &Key) -> Option<String> {
+        self.inner().tasks.get(key).cloned()
+    }
+
+    pub fn found(&self, key: &Key, task: &str) {
+        self.inner().tasks.put(key.clone(), task.to_owned());
+    }
+
+    pub fn sent_at(&self, key: &Key) -> Option<Instant> {
+        self.inner().sent.get(key).copied()
+    }
+
+    pub fn sent(&self, key: &Key, at: Instant) {
+        self.inner().sent.put(key.clone(), at);
+    }
+
+    pub fn ended(&self, task: &str) -> Option<String> {
+        self.inner().ended.get(&task.to_owned()).cloned()
+    }
+
+    /// The first reason stays.
+    pub fn end(&self, task: &str, reason: &str) {
+        let mut inner = self.inner();
+        if inner.ended.get(&task.to_owned()).is_none() {
+            inner.ended.put(task.to_owned(), reason.to_owned());
+        }
+    }
+
+    /// The platform does not know this task: true when that has lasted long enough to mean that it is gone.
+    pub fn is_forgotten(&self, task: &str, now: Instant) -> bool {
+        let mut inner = self.inner();
+        match inner.unknown.get(&task.to_owned()) {
+            Some(since) => now.duration_since(*since) >= UNKNOWN_AT_FIRST,
+            None => {
+                inner.unknown.put(task.to_owned(), now);
+                false
+            }
+        }
+    }
+}

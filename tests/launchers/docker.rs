@@ -1,0 +1,134 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use spillway_cost::{Platform, Shape};
+use spillway_launchers::conformance::{self, Subject, alive, departed, order};
+use spillway_launchers::docker::{DockerLauncher, DockerOptions};
+use spillway_launchers::{Departure, EndHow, LaunchError, LaunchOrder, Launcher, TaskRef};
+use spillway_tests::clouds::dockerd::Dockerd;
+use spillway_tests::process::eventually;
+
+use crate::faults;
+
+/// Says what it was given, then stays until it is told to leave.
+const PLAYS_RUNNER: &str = r#"#!/bin/sh
+trap 'kill "$nap"; exit 0' TERM
+read -r line
+echo "stdin:$line"
+/usr/bin/env
+echo x >/written 2>/dev/null && echo "root is writable"
+/usr/bin/sleep 300 & nap=$!
+wait "$nap"
+"#;
+
+/// Takes more memory than any container here has.
+const EATS_MEMORY: &str = r#"#!/bin/sh
+text=xxxxxxxxxxxxxxxx
+while :; do text="$text$text"; done
+"#;
+
+struct OnDocker {
+    dockerd: Dockerd,
+    options: DockerOptions,
+    launcher: Arc<DockerLauncher>,
+}
+
+impl OnDocker {
+    /// `None` where there is no daemon; said, because then nothing is tested.
+    fn start() -> Option<Self> {
+        let Some(dockerd) = Dockerd::start().unwrap() else {
+            eprintln!("no dockerd on this machine (package docker.io): the docker launcher is not tested");
+            return None;
+        };
+        let programs = ["/bin/sh", "/usr/bin/env", "/usr/bin/sleep"];
+        dockerd.image("plays-runner", &programs, &[("/runner", PLAYS_RUNNER)], "/runner").unwrap();
+        let options = DockerOptions {
+            stack: "test stack".to_owned(),
+            socket: dockerd.socket().to_str().unwrap().to_owned(),
+            image: "plays-runner".to_owned(),
+            network: Some("host".to_owned()),
+            environment: BTreeMap::from([("SPILLWAY_LOG_FORM".to_owned(), "json".to_owned())]),
+            ..DockerOptions::default()
+        };
+        let launcher = Arc::new(DockerLauncher::new(options.clone()));
+        Some(Self { dockerd, options, launcher })
+    }
+
+    fn said(&self, arguments: &[&str]) -> String {
+        let out = self.dockerd.docker().args(arguments).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+}
+
+#[async_trait]
+impl Subject for OnDocker {
+    fn launcher(&self) -> Arc<dyn Launcher> {
+        self.launcher.clone()
+    }
+
+    fn restarted(&self) -> Arc<dyn Launcher> {
+        Arc::new(DockerLauncher::new(self.options.clone()))
+    }
+
+    async fn strike(&self, task: &TaskRef) {
+        self.said(&["kill", "--signal", "KILL", task.id.rsplit('/').next().unwrap()]);
+    }
+}
+
+/// One daemon for all: it takes seconds to start.
+#[tokio::test]
+async fn docker_conforms_and_keeps_its_promises() {
+    let Some(subject) = OnDocker::start() else { return };
+    faults::in_time(conformance::all(&subject)).await;
+    secrets_go_by_standard_input(&subject).await;
+    a_container_that_was_only_made_is_started(&subject).await;
+    memory_images_and_programs_have_their_words(&subject).await;
+}
+
+async fn secrets_go_by_standard_input(subject: &OnDocker) {
+    let task = subject.launcher.launch(&order(Platform::Host, "given", 2)).await.unwrap();
+    let container = task.id.rsplit('/').next().unwrap().to_owned();
+    let look = || async {
+        let said = subject.said(&["logs", &container]);
+        Ok(said.contains("SPILLWAY_CLAIM").then_some(said))
+    };
+    let said = eventually("the container says what it was given", Duration::from_secs(20), look).await.unwrap();
+    for line in [r#"stdin:{"ticket_key":"canary"}"#, "SPILLWAY_ATTEMPT=2", "SPILLWAY_LOG_FORM=json"] {
+        assert!(said.lines().any(|given| given == line), "{line} in {said}");
+    }
+    assert!(!said.contains("root is writable"), "{said}");
+    let shown = subject.said(&["inspect", &container]);
+    assert!(shown.contains("SPILLWAY_CLAIM") && !shown.contains("canary"), "{shown}");
+    subject.launcher.end(&task, EndHow::Now).await;
+    departed(&*subject.launcher, &task).await;
+}
+
+/// As a dispatcher leaves it that dies between the two steps.
+async fn a_container_that_was_only_made_is_started(subject: &OnDocker) {
+    let made = subject.said(&["create", "-i", "--name", "spillway-EG_made-1", "plays-runner"]);
+    let task = subject.launcher.launch(&order(Platform::Host, "made", 1)).await.unwrap();
+    assert!(task.id.ends_with(made.trim()), "{task} {made}");
+    alive(&*subject.launcher, &task).await;
+    subject.launcher.end(&task, EndHow::Now).await;
+}
+
+async fn memory_images_and_programs_have_their_words(subject: &OnDocker) {
+    let with = |image: &str| DockerLauncher::new(DockerOptions { image: image.to_owned(), ..subject.options.clone() });
+    let nowhere = with("registry.invalid/nothing:1");
+    let error = nowhere.launch(&order(Platform::Host, "nowhere", 1)).await.unwrap_err();
+    assert!(
+        matches!(&error, LaunchError::Misconfigured { words, .. } if words.contains("could not be pulled")),
+        "{error:?}"
+    );
+
+    subject.dockerd.image("eater", &["/bin/sh"], &[("/eater", EATS_MEMORY)], "/eater").unwrap();
+    let small = LaunchOrder {
+        shape: Shape { cpu_milli: 500, memory_mib: 32, disk_gib: 0 },
+        ..order(Platform::Host, "memory", 1)
+    };
+    let eater = with("eater");
+    let task = eater.launch(&small).await.unwrap();
+    assert_eq!(departed(&eater, &task).await.how, Departure::OutOfMemory { limit_mib: Some(32) });
+}

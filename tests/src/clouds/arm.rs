@@ -1,0 +1,426 @@
+//! Azure's resource manager with Container Instances: groups put, got, listed, stopped and deleted.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Result;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::Place;
+use super::fault::{Bucket, Fault, Faults};
+use super::guest::{Exit, Guest};
+use super::web::{Asked, Reply, Web};
+
+pub const SUBSCRIPTION: &str = "00000000-1111-2222-3333-444444444444";
+pub const RESOURCE_GROUP: &str = "egress";
+const VERSION: &str = "api-version=2023-05-01";
+const MOST_GROUPS: usize = 100;
+
+pub struct Arm {
+    // Dropped first: nothing comes in any more.
+    pub web: Web,
+    cloud: Arc<Cloud>,
+}
+
+struct Cloud {
+    place: Place,
+    faults: Faults,
+    state: Mutex<State>,
+}
+
+struct State {
+    bucket: Bucket,
+    groups: BTreeMap<String, Group>,
+    /// Egress of every group that was ever made.
+    made: Vec<String>,
+}
+
+struct Group {
+    /// As it was put.
+    put: Value,
+    events: Vec<Value>,
+    started: Option<DateTime<Utc>>,
+    finished: Option<DateTime<Utc>>,
+    guest: Option<Guest>,
+    exit: Option<Exit>,
+    /// It was stopped or deleted.
+    stop: watch::Sender<bool>,
+    oom: bool,
+    /// Provisioning was given up.
+    failed: bool,
+}
+
+impl Arm {
+    pub async fn start(place: Place) -> Result<Self> {
+        let state = State { bucket: Bucket::new(100, 300.0 / 3600.0), groups: BTreeMap::new(), made: Vec::new() };
+        let cloud = Arc::new(Cloud { place, faults: Faults::default(), state: Mutex::new(state) });
+        let serving = Arc::clone(&cloud);
+        let web = Web::start(move |asked| {
+            let cloud = Arc::clone(&serving);
+            async move { cloud.answer(&asked) }
+        });
+        Ok(Self { web: web.await?, cloud })
+    }
+
+    pub fn faults(&self) -> &Faults {
+        &self.cloud.faults
+    }
+
+    /// Something in the machine kills it with signal 9. `id` is the resource's.
+    pub fn strike(&self, id: &str) {
+        self.cloud.guest(id).inspect(Guest::kill);
+    }
+
+    pub fn out_of_memory(&self, id: &str) {
+        if let Some(group) = self.cloud.state().groups.get_mut(name_of(id)) {
+            group.oom = true;
+        }
+        self.strike(id);
+    }
+
+    /// How many groups were ever made for this egress.
+    pub fn made(&self, egress_id: &str) -> usize {
+        self.cloud.state().made.iter().filter(|made| *made == egress_id).count()
+    }
+
+    /// As GET shows it.
+    pub fn show(&self, id: &str) -> Value {
+        let state = self.cloud.state();
+        state.groups.get(name_of(id)).map_or(Value::Null, |group| shown(name_of(id), group, true))
+    }
+}
+
+fn name_of(id: &str) -> &str {
+    id.rsplit('/').next().unwrap_or_default()
+}
+
+impl Cloud {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn guest(&self, id: &str) -> Option<Guest> {
+        self.state().groups.get(name_of(id))?.guest.clone()
+    }
+
+    fn change(&self, name: &str, change: impl FnOnce(&mut Group)) {
+        if let Some(group) = self.state().groups.get_mut(name) {
+            change(group);
+        }
+    }
+
+    fn answer(self: &Arc<Self>, asked: &Asked) -> Reply {
+        if !asked.header("authorization").starts_with("Bearer ") {
+            return refused(
+                401,
+                "AuthenticationFailed",
+                "Authentication failed. The 'Authorization' header is missing.",
+            );
+        }
+        if asked.query != VERSION {
+            return refused(
+                400,
+                "MissingApiVersionParameter",
+                "The api-version query parameter (?api-version=) is required.",
+            );
+        }
+        let root = format!(
+            "/subscriptions/{SUBSCRIPTION}/resourceGroups/{RESOURCE_GROUP}/providers/Microsoft.ContainerInstance/containerGroups"
+        );
+        let Some(rest) = asked.path.strip_prefix(&root) else {
+            return refused(404, "ResourceGroupNotFound", "Resource group could not be found.");
+        };
+        let rest = rest.trim_start_matches('/');
+        let (name, verb) = rest.split_once('/').unwrap_or((rest, ""));
+        let (operation, action) = match (asked.method.as_str(), verb) {
+            ("GET", "") if name.is_empty() => ("list", "read"),
+            ("GET", "") => ("get", "read"),
+            ("PUT", "") => ("put", "write"),
+            ("DELETE", "") => ("delete", "delete"),
+            ("POST", "stop") => ("stop", "stop/action"),
+            _ => return refused(405, "HttpMethodNotAllowed", "not this way"),
+        };
+        let action = format!("Microsoft.ContainerInstance/containerGroups/{action}");
+        if !self.place.policy.allows(&action, &asked.path, &[]) {
+            let words = format!(
+                "The client does not have authorization to perform action '{action}' over scope '{}'.",
+                asked.path
+            );
+            return refused(403, "AuthorizationFailed", &words);
+        }
+        let fault = self.faults.next(operation);
+        match fault {
+            Some(Fault::Throttled) => {
+                return refused(429, "TooManyRequests", "The request is being throttled.").with("retry-after", "2");
+            }
+            Some(Fault::NoCapacity) => {
+                let words = "The requested resource with '0.5' CPU and '0.5' GB memory is not available in the location \
+                             'westeurope' at this moment. Please retry with a different resource request or in another location.";
+                return refused(409, "ServiceUnavailable", words);
+            }
+            Some(Fault::QuotaReached) => {
+                return refused(
+                    409,
+                    "ContainerGroupQuotaReached",
+                    "Resource type 'Microsoft.ContainerInstance/containerGroups' container group quota 'StandardCores' exceeded.",
+                );
+            }
+            Some(Fault::Broken) => return refused(500, "InternalServerError", "Encountered internal server error."),
+            Some(Fault::Lost) => return Reply::HangUp,
+            _ => {}
+        }
+        let reply = match operation {
+            "list" => self.list(),
+            "get" => self.get(name),
+            "put" => self.put(name, asked.json()),
+            "delete" => self.delete(name),
+            _ => self.stop(name),
+        };
+        match fault {
+            Some(Fault::BrokenAfter) => refused(500, "InternalServerError", "Encountered internal server error."),
+            Some(Fault::LostAfter) => Reply::HangUp,
+            // A second one under the same name there cannot be.
+            _ => reply,
+        }
+    }
+
+    fn list(&self) -> Reply {
+        let state = self.state();
+        let all: Vec<Value> = state.groups.iter().map(|(name, group)| shown(name, group, false)).collect();
+        Reply::json(200, json!({"value": all}))
+    }
+
+    fn get(&self, name: &str) -> Reply {
+        let state = self.state();
+        state.groups.get(name).map_or_else(|| missing(name), |group| Reply::json(200, shown(name, group, true)))
+    }
+
+    fn put(self: &Arc<Self>, name: &str, body: Value) -> Reply {
+        if let Err(words) = lawful(name, &body) {
+            return refused(400, "InvalidRequestContent", &words);
+        }
+        let mut state = self.state();
+        if let Some(group) = state.groups.get(name) {
+            if group.put == body {
+                return Reply::json(200, shown(name, group, true));
+            }
+            return refused(400, "InvalidContainerGroupUpdate", "The updates on container group are invalid.");
+        }
+        if let Err(wait) = state.bucket.take() {
+            return refused(429, "TooManyRequests", "The request is being throttled.")
+                .with("retry-after", wait.as_secs().max(1).to_string());
+        }
+        if state.groups.len() >= MOST_GROUPS {
+            return refused(409, "ContainerGroupQuotaReached", "container group quota 'ContainerGroups' exceeded");
+        }
+        state.made.push(body["tags"]["egress_id"].as_str().unwrap_or_default().to_owned());
+        let stop = watch::Sender::new(false);
+        let listening = stop.subscribe();
+        let group = Group {
+            put: body,
+            events: Vec::new(),
+            started: None,
+            finished: None,
+            guest: None,
+            exit: None,
+            stop,
+            oom: false,
+            failed: false,
+        };
+        let reply = Reply::json(201, shown(name, &group, true));
+        state.groups.insert(name.to_owned(), group);
+        let (cloud, of) = (Arc::clone(self), name.to_owned());
+        tokio::spawn(async move { cloud.live(&of, listening).await });
+        reply
+    }
+
+    async fn live(self: Arc<Self>, name: &str, mut stop: watch::Receiver<bool>) {
+        let starting = async {
+            tokio::time::sleep(self.place.provisioning).await;
+            self.change(name, |group| group.events.push(event("Pulling", "Normal", "pulling image \"runner\"")));
+            tokio::time::sleep(self.place.pulling).await;
+        };
+        tokio::select! {
+            () = starting => {}
+            () = stopped(&mut stop) => return,
+        }
+        let mut environment = BTreeMap::new();
+        self.change(name, |group| {
+            let variables = &group.put["properties"]["containers"][0]["properties"]["environmentVariables"];
+            for variable in variables.as_array().into_iter().flatten() {
+                let value = variable["secureValue"].as_str().or(variable["value"].as_str()).unwrap_or_default();
+                environment.insert(variable["name"].as_str().unwrap_or_default().to_owned(), value.to_owned());
+            }
+        });
+        let guest = match Guest::start(&self.place, &format!("aci-{name}"), &environment, &[]) {
+            Ok(guest) => guest,
+            Err(error) => {
+                self.change(name, |group| {
+                    group.failed = true;
+                    group.events.push(event("Failed", "Warning", &format!("Failed to pull image \"runner\": {error}")));
+                });
+                return;
+            }
+        };
+        self.change(name, |group| {
+            group.guest = Some(guest.clone());
+            group.started = Some(Utc::now());
+            group.events.push(event("Started", "Normal", "Started container"));
+        });
+        let exit = tokio::select! {
+            exit = guest.exit() => exit,
+            // The vendor's grace, which is none.
+            () = stopped(&mut stop) => guest.stop(self.place.grace).await,
+        };
+        self.change(name, |group| {
+            group.exit = Some(exit);
+            group.finished = Some(Utc::now());
+        });
+    }
+
+    fn stop(&self, name: &str) -> Reply {
+        let state = self.state();
+        let Some(group) = state.groups.get(name) else { return missing(name) };
+        if group.guest.is_none() {
+            return refused(
+                409,
+                "ContainerGroupTransitioning",
+                "The container group is still transitioning, please retry later.",
+            );
+        }
+        group.stop.send_replace(true);
+        Reply::json(204, Value::Null)
+    }
+
+    fn delete(&self, name: &str) -> Reply {
+        match self.state().groups.remove(name) {
+            None => Reply::json(204, Value::Null),
+            Some(group) => {
+                group.stop.send_replace(true);
+                Reply::json(200, shown(name, &group, true))
+            }
+        }
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // Whoever could stop it is gone: it is stopped too.
+    let _ = stop.wait_for(|stopped| *stopped).await;
+}
+
+fn shown(name: &str, group: &Group, view: bool) -> Value {
+    let mut shown = group.put.clone();
+    shown["name"] = name.into();
+    shown["type"] = "Microsoft.ContainerInstance/containerGroups".into();
+    shown["id"] = format!(
+        "/subscriptions/{SUBSCRIPTION}/resourceGroups/{RESOURCE_GROUP}/providers/Microsoft.ContainerInstance/containerGroups/{name}"
+    )
+    .into();
+    let properties = &mut shown["properties"];
+    let provisioning = match group {
+        Group { failed: true, .. } => "Failed",
+        Group { started: Some(_), .. } => "Succeeded",
+        _ => "Creating",
+    };
+    properties["provisioningState"] = provisioning.into();
+    let container = &mut properties["containers"][0]["properties"];
+    // What is secure is written and not shown.
+    for variable in container["environmentVariables"].as_array_mut().into_iter().flatten() {
+        if let Some(variable) = variable.as_object_mut() {
+            variable.remove("secureValue");
+        }
+    }
+    if !view {
+        return shown;
+    }
+    let stopped = *group.stop.borrow();
+    let (state, current) = match (&group.exit, group.started) {
+        (Some(exit), started) => {
+            let detail = match exit {
+                _ if group.oom => "OOMKilled",
+                Exit::Status(0) => "Completed",
+                _ => "Error",
+            };
+            let state = match exit {
+                _ if stopped => "Stopped",
+                Exit::Status(0) => "Succeeded",
+                _ => "Failed",
+            };
+            let times = (started.map(iso), group.finished.map(iso));
+            (
+                state,
+                json!({"state": "Terminated", "exitCode": exit.code(), "startTime": times.0, "finishTime": times.1, "detailStatus": detail}),
+            )
+        }
+        (None, Some(started)) => {
+            ("Running", json!({"state": "Running", "startTime": iso(started), "detailStatus": ""}))
+        }
+        (None, None) => ("Pending", json!({"state": "Waiting", "detailStatus": ""})),
+    };
+    container["instanceView"] = json!({"restartCount": 0, "currentState": current, "events": group.events});
+    properties["instanceView"] = json!({"state": state, "events": []});
+    shown
+}
+
+fn event(name: &str, kind: &str, message: &str) -> Value {
+    let at = iso(Utc::now());
+    json!({"name": name, "type": kind, "count": 1, "firstTimestamp": at, "lastTimestamp": at, "message": message})
+}
+
+fn iso(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+fn lawful(name: &str, body: &Value) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty() || name.len() > 63 || !name.chars().all(plain) {
+        return Err(format!("The container group name '{name}' is invalid."));
+    }
+    let properties = &body["properties"];
+    let container = &properties["containers"][0]["properties"];
+    let requests = &container["resources"]["requests"];
+    let within = |value: &Value, most: f64| value.as_f64().is_some_and(|value| value > 0.0 && value <= most);
+    if !within(&requests["cpu"], 31.0) || !within(&requests["memoryInGB"], 240.0) {
+        return Err("The resource requests are invalid.".into());
+    }
+    if body["location"].as_str().unwrap_or_default().is_empty()
+        || container["image"].as_str().unwrap_or_default().is_empty()
+    {
+        return Err("location and image are required".into());
+    }
+    if properties["restartPolicy"] != "Never" {
+        return Err("a recording must not be started again by the platform".into());
+    }
+    for variable in container["environmentVariables"].as_array().into_iter().flatten() {
+        let name = variable["name"].as_str().unwrap_or_default();
+        let fine = (1..=63).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if !fine || variable["value"].is_null() == variable["secureValue"].is_null() {
+            return Err(format!("The environment variable '{name}' is invalid."));
+        }
+    }
+    let tags = body["tags"].as_object().cloned().unwrap_or_default();
+    for (tag, value) in &tags {
+        let value = value.as_str().unwrap_or_default();
+        if tags.len() > 50
+            || tag.len() > 512
+            || value.chars().count() > 256
+            || tag.contains(['<', '>', '%', '&', '\\', '?', '/'])
+        {
+            return Err(format!("The tag '{tag}' is invalid."));
+        }
+    }
+    Ok(())
+}
+
+fn missing(name: &str) -> Reply {
+    let words = format!(
+        "The Resource 'Microsoft.ContainerInstance/containerGroups/{name}' under resource group '{RESOURCE_GROUP}' was not found."
+    );
+    refused(404, "ResourceNotFound", &words)
+}
+
+fn refused(status: u16, code: &str, message: &str) -> Reply {
+    Reply::json(status, json!({"error": {"code": code, "message": message}}))
+}

@@ -1,0 +1,97 @@
+//! A Docker daemon of our own: its own socket, data and processes, without a network to the outside.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::process::Process;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Dockerd {
+    // Dropped in this order.
+    process: Process,
+    folder: TempDir,
+}
+
+impl Dockerd {
+    /// `None` where there is no daemon or we may not start one.
+    pub fn start() -> Result<Option<Self>> {
+        let program = Path::new("/usr/sbin/dockerd");
+        if !program.is_file() || !rustix::process::geteuid().is_root() {
+            return Ok(None);
+        }
+        let folder = tempfile::Builder::new().prefix("spillway-dockerd-").tempdir().context("make a folder")?;
+        let at = |name: &str| folder.path().join(name);
+        let mut process = Process::start("dockerd", program, folder.path(), "dockerd", |command| {
+            command.arg("--host").arg(format!("unix://{}", at("docker.sock").display()));
+            command.arg("--data-root").arg(at("data")).arg("--exec-root").arg(at("exec"));
+            command.arg("--pidfile").arg(at("docker.pid"));
+            command.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--log-level=warn"]);
+        })?;
+        let socket = at("docker.sock");
+        process.wait_until(PATIENCE, || std::os::unix::net::UnixStream::connect(&socket).is_ok())?;
+        Ok(Some(Self { process, folder }))
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("docker.sock")
+    }
+
+    /// An image with these programs of this machine and what they are linked with, started with `command`.
+    pub fn image(&self, name: &str, programs: &[&str], files: &[(&str, &str)], command: &str) -> Result<()> {
+        let root = self.folder.path().join("root");
+        for program in programs {
+            copy(Path::new(program), &root)?;
+            let linked = Command::new("ldd").arg(program).output().context("ask what a program is linked with")?;
+            let linked = String::from_utf8_lossy(&linked.stdout).into_owned();
+            for library in linked.split_whitespace().filter(|word| word.starts_with('/')) {
+                copy(Path::new(library), &root)?;
+            }
+        }
+        for (path, text) in files {
+            let file = root.join(path.trim_start_matches('/'));
+            std::fs::create_dir_all(file.parent().context("a file lies in a folder")?)?;
+            std::fs::write(&file, text)?;
+            let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&file, executable)?;
+        }
+        let mut tar = Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).stdout(Stdio::piped()).spawn()?;
+        let packed = tar.stdout.take().context("tar has an output")?;
+        let imported = self
+            .docker()
+            .args(["import", "--change", &format!("CMD [\"{command}\"]"), "-", name])
+            .stdin(packed)
+            .output()?;
+        ensure!(tar.wait()?.success() && imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+        std::fs::remove_dir_all(&root).context("remove what the image was made of")
+    }
+
+    /// The client, speaking with this daemon.
+    pub fn docker(&self) -> Command {
+        let mut docker = Command::new("docker");
+        docker.arg("--host").arg(format!("unix://{}", self.socket().display()));
+        docker
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        let all = self.docker().args(["ps", "-aq"]).output();
+        let all = all.map(|all| String::from_utf8_lossy(&all.stdout).into_owned()).unwrap_or_default();
+        if !all.trim().is_empty() {
+            let _ = self.docker().args(["rm", "-f"]).args(all.split_whitespace()).output();
+        }
+        // It ends its containerd, which a kill would leave behind.
+        let _ = self.process.stop(Duration::from_secs(10));
+    }
+}
+
+fn copy(file: &Path, root: &Path) -> Result<()> {
+    let to = root.join(file.strip_prefix("/").unwrap_or(file));
+    std::fs::create_dir_all(to.parent().context("a file lies in a folder")?)?;
+    std::fs::copy(file, &to).map(|_| ()).with_context(|| format!("copy {}", file.display()))
+}

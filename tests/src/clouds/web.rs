@@ -1,0 +1,138 @@
+//! The smallest HTTP server that a cloud's SDK takes for a cloud.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub method: String,
+    /// Percent-decoding is left to who needs it.
+    pub path: String,
+    pub query: String,
+    headers: hyper::HeaderMap,
+    pub body: Bytes,
+}
+
+impl Asked {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// Null when it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub enum Reply {
+    Json {
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: Value,
+    },
+    /// The connection ends instead.
+    HangUp,
+}
+
+impl Reply {
+    pub fn json(status: u16, body: Value) -> Self {
+        Self::Json { status, headers: Vec::new(), body }
+    }
+
+    pub fn with(self, name: &'static str, value: impl Into<String>) -> Self {
+        match self {
+            Self::Json { status, mut headers, body } => {
+                headers.push((name, value.into()));
+                Self::Json { status, headers, body }
+            }
+            Self::HangUp => self,
+        }
+    }
+}
+
+/// Ends when dropped.
+pub struct Web {
+    pub address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Web {
+    pub async fn start<F, A>(answer: F) -> Result<Self>
+    where
+        F: Fn(Asked) -> A + Send + Sync + 'static,
+        A: Future<Output = Reply> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("bind a cloud")?;
+        let address = listener.local_addr()?;
+        let answer = Arc::new(answer);
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let answer = Arc::clone(&answer);
+                let service = service_fn(move |request| {
+                    let answer = Arc::clone(&answer);
+                    async move { serve(&*answer, request).await }
+                });
+                // A client that hangs up is no event here.
+                tokio::spawn(async move {
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+        Ok(Self { address, task })
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+impl Drop for Web {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve<F, A>(answer: &F, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>>
+where
+    F: Fn(Asked) -> A,
+    A: Future<Output = Reply>,
+{
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    let asked = Asked {
+        method: head.method.to_string(),
+        path: head.uri.path().to_owned(),
+        query: head.uri.query().unwrap_or_default().to_owned(),
+        headers: head.headers,
+        body,
+    };
+    let Reply::Json { status, headers, body } = answer(asked).await else {
+        return Err(io::Error::other("hung up, as told"));
+    };
+    let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let json = ("content-type", "application/json".to_owned());
+    for (name, value) in std::iter::once(json).chain(headers) {
+        if let Ok(value) = value.parse() {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    Ok::<_, Infallible>(response).map_err(|never| match never {})
+}
