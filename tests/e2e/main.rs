@@ -16,6 +16,7 @@ mod edges;
 mod mistakes;
 mod faults;
 mod uploads;
+mod clouds;
 mod foreign;
 mod eyes;
 
@@ -36,6 +37,7 @@ fn main() {
         foreign::cases(),
         faults::cases(),
         uploads::cases(),
+        clouds::cases(),
     ];
     let conclusion = libtest_mimic::run(&arguments, cases.into_iter().flatten().collect());
     let orphans = stage::close();

@@ -114,7 +114,7 @@ async fn a_size_has_its_job_and_a_run_its_names_and_its_longest_time() {
     let given = given(folder.path(), "EG_given").await;
     for line in [
         "SPILLWAY_ATTEMPT=2",
-        "SPILLWAY_SALVAGE=1",
+        "SPILLWAY_SALVAGE=true",
         "SPILLWAY_TICKET_KEY=from-the-secret-store",
         "CLOUD_RUN_TASK_INDEX=0",
     ] {

@@ -114,7 +114,7 @@ async fn a_runner_on_ecs_gets_names_from_the_call_and_secrets_from_the_definitio
         "SPILLWAY_ATTEMPT=2",
         "SPILLWAY_CLAIM=claim",
         "SPILLWAY_STACK=test/stack",
-        "SPILLWAY_SALVAGE=1",
+        "SPILLWAY_SALVAGE=true",
         "SPILLWAY_TICKET_KEY=from-the-secret-store",
     ] {
         assert!(given.lines().any(|given| given == line), "{line} in {given}");

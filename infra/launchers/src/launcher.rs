@@ -129,7 +129,7 @@ impl LaunchOrder {
         let mut all = self.names().to_vec();
         all.push((STACK, stack.to_owned()));
         if self.errand == Errand::Salvage {
-            all.push((SALVAGE, "1".to_owned()));
+            all.push((SALVAGE, "true".to_owned()));
         }
         all
     }

@@ -24,6 +24,9 @@ const SHOW: &[&str] = &["ffmpeg", "fonts-dejavu-core", "python3", "python3-venv"
 /// Foreign publishers of the tests.
 const FOREIGN: &[&str] = &["chromium"];
 
+/// A daemon for the docker launcher's tests, which start one of their own.
+const CONTAINERS: &[&str] = &["docker.io"];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     Demo,
@@ -45,6 +48,7 @@ pub fn install(purpose: Purpose) -> Result<Ready> {
     let mut packages: Vec<&str> = [BUILD, RUN, SHOW].concat();
     if purpose == Purpose::Test {
         packages.extend(FOREIGN);
+        packages.extend(CONTAINERS);
         if debian::which("npm").is_none() {
             packages.push("npm");
         }
