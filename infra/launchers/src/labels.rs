@@ -1,8 +1,6 @@
 //! Labels as each platform allows them. Pure; the same label always becomes the same text, because a launch that is asked
 //! again must not differ by a letter.
 
-use std::collections::BTreeMap;
-
 /// Values of AWS tags: letters, digits, spaces and `+ - = . _ : / @`; others become `_`.
 #[cfg(any(feature = "ecs", test))]
 pub(crate) fn aws(text: &str) -> String {
@@ -34,7 +32,7 @@ pub(crate) fn azure_value(text: &str) -> String {
 
 /// What every task carries, whatever the order says: whose it is and for what. These names the launchers read again.
 #[cfg(any(feature = "ecs", feature = "aci", feature = "docker"))]
-pub(crate) fn of(order: &crate::LaunchOrder, stack: &str) -> BTreeMap<String, String> {
+pub(crate) fn of(order: &crate::LaunchOrder, stack: &str) -> std::collections::BTreeMap<String, String> {
     let mut labels = order.labels.clone();
     labels.insert("egress_id".to_owned(), order.egress_id.to_string());
     labels.insert("attempt".to_owned(), order.attempt.to_string());
