@@ -73,7 +73,9 @@ fn big(storage: &dyn Storage) -> u64 {
 }
 
 async fn send(storage: &dyn Storage, upload: &Upload, number: u32, generation: u32, bytes: &Bytes) -> Part {
+    let foreseen = storage.foresee(number, generation, bytes);
     let tag = storage.put_part(upload, number, generation, bytes.clone()).await.expect("the part is taken");
+    assert!(foreseen.as_ref().is_none_or(|foreseen| *foreseen == tag), "foreseen was {foreseen:?}, it is {tag:?}");
     assert_eq!(tag.bytes, bytes.len() as u64, "part {number}");
     Part { number, generation, tag }
 }

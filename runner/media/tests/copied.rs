@@ -61,54 +61,91 @@ fn every_codec_goes_into_its_container_frame_by_frame() {
     }
 }
 
-/// Presentation and decoding time, duration, flags of every packet.
-fn timing(path: &std::path::Path) -> Vec<(Vec<f64>, String)> {
+/// Presentation and decoding time, duration, flags and contents of every packet of one stream.
+fn described(path: &std::path::Path, stream: &str) -> Vec<(Vec<f64>, String)> {
+    let entries = "packet=pts_time,dts_time,duration_time,flags,data_hash";
     let out = std::process::Command::new("ffprobe")
-        .args(["-v", "error", "-show_entries", "packet=pts_time,dts_time,duration_time,flags", "-of", "csv=p=0"])
+        .args(["-v", "error", "-select_streams", stream, "-show_data_hash", "md5"])
+        .args(["-show_entries", entries, "-of", "csv=p=0"])
         .arg(path)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let fields = |line: &str| {
-        let numbers = line.split(',').filter_map(|field| field.parse().ok()).collect();
-        (numbers, line.split(',').next_back().unwrap_or_default().to_owned())
+        let (numbers, words): (Vec<&str>, Vec<&str>) = line.split(',').partition(|field| field.parse::<f64>().is_ok());
+        (numbers.into_iter().map(|number| number.parse().unwrap()).collect(), words.join(","))
     };
     text.lines().map(fields).collect()
 }
 
-#[test]
-fn a_clean_file_is_what_a_plain_muxer_makes() {
-    let dir = tempfile::tempdir().unwrap();
-    let frames = encoded(Codec::H264, (320, 180), 120).unwrap();
-    let (ours, plain) = (dir.path().join("ours.mp4"), dir.path().join("plain.mp4"));
-    record(&frames, Codec::H264, Container::Mp4, &ours);
-
+/// GStreamer's own chain for the same frames.
+fn plainly(video: &[Frame], audio: &[Frame], path: &std::path::Path) {
     let pipeline = gst::parse::launch(&format!(
-        "appsrc name=in format=time caps=video/x-h264,stream-format=byte-stream,alignment=au ! h264parse \
-         ! video/x-h264,stream-format=avc ! mp4mux ! filesink location={}",
-        plain.display()
+        "appsrc name=video format=time caps=video/x-h264,stream-format=byte-stream,alignment=au ! h264parse \
+         ! video/x-h264,stream-format=avc ! queue max-size-time=0 max-size-bytes=0 max-size-buffers=0 ! mp4mux name=mux ! filesink location={} \
+         appsrc name=audio format=time caps=audio/x-opus,rate=48000,channels=2,channel-mapping-family=0 ! opusparse \
+         ! queue max-size-time=0 max-size-bytes=0 max-size-buffers=0 ! mux.",
+        path.display()
     ));
     let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
-    let input: gst_app::AppSrc = pipeline.by_name("in").unwrap().downcast().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
-    for frame in &frames {
-        let mut buffer = gst::Buffer::from_slice(frame.data.clone());
-        let writable = buffer.get_mut().unwrap();
-        writable.set_pts(gst::ClockTime::from_nseconds(frame.at.0));
-        writable.set_dts(gst::ClockTime::from_nseconds(frame.at.0));
-        input.push_buffer(buffer).unwrap();
+    for (name, frames) in [("video", video), ("audio", audio)] {
+        let input: gst_app::AppSrc = pipeline.by_name(name).unwrap().downcast().unwrap();
+        input.set_max_bytes(0);
+        for frame in frames {
+            let mut buffer = gst::Buffer::from_slice(frame.data.clone());
+            let writable = buffer.get_mut().unwrap();
+            writable.set_pts(gst::ClockTime::from_nseconds(frame.at.0));
+            writable.set_dts(gst::ClockTime::from_nseconds(frame.at.0));
+            input.push_buffer(buffer).unwrap();
+        }
+        input.end_of_stream().unwrap();
     }
-    input.end_of_stream().unwrap();
     let bus = pipeline.bus().unwrap();
-    bus.timed_pop_filtered(gst::ClockTime::from_seconds(20), &[gst::MessageType::Eos]).unwrap();
+    let types = [gst::MessageType::Eos, gst::MessageType::Error];
+    let message = bus.timed_pop_filtered(gst::ClockTime::from_seconds(20), &types).unwrap();
+    assert!(matches!(message.view(), gst::MessageView::Eos(_)), "{message:?}");
     pipeline.set_state(gst::State::Null).unwrap();
+}
 
-    let (ours, plain) = (timing(&ours), timing(&plain));
-    assert_eq!(ours.len(), plain.len());
-    for (ours, plain) in ours.iter().zip(&plain) {
-        assert_eq!(ours.1, plain.1);
-        assert_eq!(ours.0.len(), plain.0.len());
-        assert!(ours.0.iter().zip(&plain.0).all(|(a, b)| (a - b).abs() < 0.0002), "{ours:?} {plain:?}");
+#[test]
+fn a_clean_file_is_packet_by_packet_what_a_plain_muxer_makes() {
+    let dir = tempfile::tempdir().unwrap();
+    let video = encoded(Codec::H264, (320, 180), 120).unwrap();
+    let audio = encoded(Codec::Opus, (0, 0), 200).unwrap();
+    let (ours, plain) = (dir.path().join("ours.mp4"), dir.path().join("plain.mp4"));
+    let plan = PipelinePlan {
+        video: Some(VideoIn::Copied { codec: Codec::H264, size: (320, 180) }),
+        audio: Some(AudioIn::Copied { codec: Codec::Opus, channels: 2 }),
+        container: Container::Mp4,
+        fragment_ms: 1000,
+    };
+    let (pipeline, feeds, told) = start(&plan, &ours);
+    let mut picture = Copy::new(Way::Feed(feeds.video.unwrap()), true, SessionTime(0));
+    let mut sound = Copy::new(Way::Feed(feeds.audio.unwrap()), false, SessionTime(0));
+    // As they happen: neither is far ahead.
+    let mut heard = audio.iter().peekable();
+    for frame in &video {
+        while let Some(frame) = heard.next_if(|heard| heard.at <= frame.at) {
+            sound.frame(frame).unwrap();
+        }
+        picture.frame(frame).unwrap();
+    }
+    heard.try_for_each(|frame| sound.frame(frame).map(|_| ())).unwrap();
+    picture.end().unwrap();
+    sound.end().unwrap();
+    drained(&told);
+    drop(pipeline);
+    plainly(&video, &audio, &plain);
+
+    for (stream, count) in [("v", video.len()), ("a", audio.len())] {
+        let (ours, plain) = (described(&ours, stream), described(&plain, stream));
+        assert_eq!((ours.len(), plain.len()), (count, count), "{stream}");
+        for (ours, plain) in ours.iter().zip(&plain) {
+            assert_eq!(ours.1, plain.1, "{stream}: flags or contents");
+            assert_eq!(ours.0.len(), plain.0.len());
+            assert!(ours.0.iter().zip(&plain.0).all(|(a, b)| (a - b).abs() < 0.0002), "{ours:?} {plain:?}");
+        }
     }
 }
 

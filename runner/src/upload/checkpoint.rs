@@ -72,12 +72,13 @@ impl SavedFile {
     }
 }
 
-/// Between samples media grows evenly; beyond the last nothing is known.
+/// Between samples media grows evenly, and beyond the last as it did until then.
 pub fn media_at(samples: &[(u64, u64)], bytes: u64) -> u64 {
     let after = samples.partition_point(|(at, _)| *at < bytes);
     let before = after.checked_sub(1).map_or((0, 0), |index| samples[index]);
     match samples.get(after) {
-        None => before.1,
+        None if before.0 == 0 => before.1,
+        None => (bytes as f64 * (before.1 as f64 / before.0 as f64)) as u64,
         Some(next) if next.0 == before.0 => next.1,
         Some(next) => {
             let share = (bytes - before.0) as f64 / (next.0 - before.0) as f64;
@@ -242,7 +243,8 @@ mod tests {
     #[test]
     fn media_grows_evenly_between_samples() {
         let at = |bytes| file(0).media_ns(bytes);
-        assert_eq!((at(0), at(50), at(100), at(150), at(200), at(999)), (0, 500, 1000, 2000, 3000, 3000));
+        assert_eq!((at(0), at(50), at(100), at(150), at(200)), (0, 500, 1000, 2000, 3000));
+        assert_eq!(at(220), 3300, "what nobody wrote down any more went on as before");
         assert_eq!(media_at(&[], 7), 0);
     }
 

@@ -15,6 +15,8 @@ use super::plan::Cutting;
 
 /// A part that closes by itself this much after a checkpoint is due makes it needless.
 const STRETCH: f64 = 1.15;
+/// Below it a file may hold no media.
+const FIRST_BYTES: u64 = 32 << 10;
 /// Over which the speed of the recording is measured.
 const PACE_WINDOW: Duration = Duration::from_secs(30);
 const PACE_LEAST: Duration = Duration::from_secs(2);
@@ -304,8 +306,8 @@ impl Machine {
         if age >= every * STRETCH {
             return true;
         }
-        // A recording is in the store from its first seconds.
-        if index == 0 && piece.sends == 0 || flows && piece.start == self.cutting.size(1) {
+        // A recording is in the store from its first seconds; a container's head alone is none yet.
+        if piece.taken_to() < FIRST_BYTES {
             return age >= every / 5.0;
         }
         let number = index as u32 + 1;

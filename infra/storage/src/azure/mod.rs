@@ -58,6 +58,11 @@ struct Block {
     bytes: u64,
 }
 
+/// Blocks are named by us: what a block is known by is told by its bytes alone.
+fn tag(bytes: &Bytes) -> PartTag {
+    PartTag { bytes: bytes.len() as u64, etag: hex(&md5(bytes)), crc32c: None }
+}
+
 /// Of one length for all uploads there are: Azure wants that of all blocks of a blob.
 fn block_id(upload: &str, number: u32, generation: u32) -> String {
     format!("{upload}-{number:05}-{generation:06}")
@@ -306,9 +311,13 @@ impl Storage for AzureStorage {
         if self.is_overtaken(upload, doing).await? {
             return Err(self.error(Kind::Gone, doing, "another blob was committed under this name"));
         }
-        let tag = PartTag { bytes: bytes.len() as u64, etag: hex(&md5(&bytes)), crc32c: None };
+        let tag = tag(&bytes);
         self.stage(upload, number, generation, bytes, doing).await?;
         Ok(tag)
+    }
+
+    fn foresee(&self, _: u32, _: u32, bytes: &Bytes) -> Option<PartTag> {
+        Some(tag(bytes))
     }
 
     async fn complete(&self, upload: &Upload, parts: &[Part], meta: &Meta) -> Result<Stored, StorageError> {

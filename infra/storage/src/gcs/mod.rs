@@ -200,6 +200,11 @@ impl Storage for GcsStorage {
         Ok(PartTag { bytes: length, etag, crc32c: Some(crc32c) })
     }
 
+    fn foresee(&self, _: u32, _: u32, bytes: &Bytes) -> Option<PartTag> {
+        let etag = self.etags.foresee(bytes)?;
+        Some(PartTag { bytes: bytes.len() as u64, etag, crc32c: Some(crc32c::crc32c(bytes)) })
+    }
+
     async fn complete(&self, upload: &Upload, parts: &[Part], _: &Meta) -> Result<Stored, StorageError> {
         let doing = "complete";
         let bytes = parts.iter().map(|part| part.tag.bytes).sum();

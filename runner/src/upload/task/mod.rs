@@ -1,6 +1,8 @@
 //! One file on its way into its store, as a task: reads the spool, sends parts, keeps the state, gives stored ranges
 //! back to the disk; waits out trouble, changes to the backup store, and in the end makes the object.
 
+mod trouble;
+
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
@@ -8,39 +10,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use spillway_process::retry::Schedule;
 use spillway_storage::{Kind, Meta, PartTag, Storage, StorageError, Stored, Upload};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::checkpoint::{Keeper, SavedUpload, media_at};
-use super::machine::{Machine, Put};
-use super::plan::Cutting;
-use super::settings::UploadSettings;
-use super::{Failure, Kept, Progress, STATE_PATIENCE};
 use crate::session::machine::Event;
+use crate::upload::checkpoint::{Keeper, SavedUpload, media_at};
+use crate::upload::machine::{Machine, Put};
+use crate::upload::plan::Cutting;
+use crate::upload::settings::UploadSettings;
+use crate::upload::{Failure, Kept, Progress, STATE_PATIENCE};
 use spillway_spool::Shelf;
+use trouble::Trouble;
 
 const TICK: Duration = Duration::from_millis(250);
-/// For the last acts after giving up.
-const LAST_ACTS: Duration = Duration::from_secs(10);
-/// A refusal counts when it was heard so often in a row: keys and policies need a moment to be known everywhere.
-const REFUSALS: u32 = 2;
 /// Samples of media over bytes that are kept; enough for any outage, thinned beyond.
 const MOST_SAMPLES: usize = 512;
 const SAVED_SAMPLES: usize = 16;
+/// While nothing is stored: how far the recording is, for whoever finds the spool.
+const SAVED_AT_LEAST: Duration = Duration::from_secs(5);
 
 /// How far the file is, as the media process said last.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Written {
+pub(in crate::upload) struct Written {
     pub sealed_to: u64,
     pub media_ns: u64,
 }
 
 #[derive(Debug)]
-pub(super) enum Ask {
+pub(in crate::upload) enum Ask {
     /// The file is as it will be: store all of it.
     Finish(oneshot::Sender<Result<Kept, Failure>>),
     /// Nothing of it is wanted.
@@ -49,12 +49,12 @@ pub(super) enum Ask {
 
 /// A store and the upload that may have been begun there already.
 #[derive(Clone, Debug)]
-pub(super) struct Target {
+pub(in crate::upload) struct Target {
     pub store: Arc<dyn Storage>,
     pub upload: Option<Upload>,
 }
 
-pub(super) struct Uploader {
+pub(in crate::upload) struct Uploader {
     pub file: u32,
     /// The object's name.
     pub name: String,
@@ -83,26 +83,6 @@ enum Landed {
     Completed(Result<Stored, StorageError>),
 }
 
-/// Why nothing is sent just now.
-struct Trouble {
-    waits: Schedule,
-    /// Nothing before then.
-    until: Option<Instant>,
-    since: Option<Instant>,
-    refusals: u32,
-    words: String,
-}
-
-impl Trouble {
-    fn new(settings: &UploadSettings) -> Self {
-        let waits = Schedule::new(
-            Duration::from_millis(settings.first_wait_ms),
-            Duration::from_millis(settings.longest_wait_ms),
-        );
-        Self { waits, until: None, since: None, refusals: 0, words: String::new() }
-    }
-}
-
 /// The running state, apart from what it was made with.
 struct Work {
     machine: Machine,
@@ -121,6 +101,7 @@ struct Work {
     /// The head as it was last read for sending.
     head: Option<Bytes>,
     samples: VecDeque<(u64, u64)>,
+    saved_at: Instant,
     closed_at: Option<Instant>,
     finish: Option<oneshot::Sender<Result<Kept, Failure>>>,
 }
@@ -156,10 +137,11 @@ impl Uploader {
             told_full: false,
             head: None,
             samples: VecDeque::new(),
+            saved_at: Instant::now(),
             closed_at: None,
             finish: None,
         };
-        self.save(&work);
+        self.save(&mut work);
         loop {
             self.fly(&mut work);
             let now = Instant::now();
@@ -189,6 +171,9 @@ impl Uploader {
                 }
                 () = sleep_until(wake) => {
                     self.wrote(&mut work);
+                    if work.saved_at.elapsed() >= SAVED_AT_LEAST {
+                        self.save(&mut work);
+                    }
                     self.patience(&mut work).await
                 }
                 () = self.keeper.superseded() => return,
@@ -419,144 +404,14 @@ impl Uploader {
         }
     }
 
-    /// Trouble begins or goes on.
-    async fn failed(&mut self, work: &mut Work, error: StorageError) -> Onward {
-        if error.kind == Kind::Gone {
-            warn!(%error, "upload is gone: somebody else has completed or aborted it");
-            let words = error.to_string();
-            self.answer(work, Err(Failure { words, kept: None, gone: true }));
-            return Onward::Over;
-        }
-        let now = Instant::now();
-        let trouble = &mut work.trouble;
-        trouble.refusals = if error.is_passing() { 0 } else { trouble.refusals + 1 };
-        if trouble.since.is_none() {
-            warn!(%error, cause = %spillway_process::chain(&error), "store fails, the recording waits in the spool");
-        }
-        trouble.since.get_or_insert(now);
-        let changed = trouble.words != error.to_string();
-        if changed {
-            debug!(%error, "store fails");
-        }
-        trouble.words = error.to_string();
-        trouble.until = Some(now + trouble.waits.wait());
-        let refused = trouble.refusals >= REFUSALS;
-        // While the recording goes on, there is time for keys to be mended; only a backup is not made to wait.
-        if refused && (self.can_change(work) || work.closed_at.is_some()) {
-            return self.next_store(work, error.kind).await;
-        }
-        self.patience(work).await
-    }
-
-    async fn patience(&mut self, work: &mut Work) -> Onward {
-        let Some(since) = work.trouble.since else { return Onward::Go };
-        let limit = if self.can_change(work) {
-            since + Duration::from_millis(self.settings.backup_after_ms)
-        } else if let Some(closed_at) = work.closed_at {
-            since.max(closed_at) + Duration::from_millis(self.settings.max_outage_ms)
-        } else {
-            return Onward::Go;
-        };
-        if Instant::now() < limit {
-            return Onward::Go;
-        }
-        self.next_store(work, Kind::Busy).await
-    }
-
-    fn can_change(&self, work: &Work) -> bool {
-        self.backup.is_some() && !work.on_backup && !work.punched
-    }
-
-    async fn next_store(&mut self, work: &mut Work, kind: Kind) -> Onward {
-        let words = std::mem::take(&mut work.trouble.words);
-        let Some(backup) = self.backup.clone().filter(|_| self.can_change(work)) else {
-            return self.give_up(work, kind, words).await;
-        };
-        warn!(error = words, backup = backup.name(), "primary store given up, backup takes over");
-        work.flights.shutdown().await;
-        work.left.extend(self.target.upload.take());
-        let left = std::mem::replace(&mut self.target, Target { store: backup, upload: None });
-        self.backup = Some(left.store);
-        work.on_backup = true;
-        work.primary_words = words;
-        work.trouble = Trouble::new(&self.settings);
-        (work.beginning, work.completing) = (false, false);
-        work.head = None;
-        let closed = work.machine.is_closed();
-        work.machine = self.machine();
-        self.wrote(work);
-        if closed {
-            match self.shelf.end() {
-                Ok(end) => work.machine.close(end, false, Instant::now().into_std()),
-                Err(error) => {
-                    return self.give_up(work, Kind::Other, format!("Local upload failed: {error}")).await;
-                }
-            }
-        }
-        self.save(work);
-        Onward::Go
-    }
-
-    /// No store takes all of it. What one has is made an object if it can be; else nothing is left behind there.
-    async fn give_up(&mut self, work: &mut Work, kind: Kind, words: String) -> Onward {
-        warn!(error = words, ?kind, spool = %self.shelf.path().display(), "upload given up");
-        work.flights.shutdown().await;
-        let words = if work.on_backup { format!("primary: {}\nbackup: {words}", work.primary_words) } else { words };
-        let kept = timeout(LAST_ACTS, self.keep_what_is_there(work)).await.ok().flatten();
-        if kept.is_none() {
-            self.abandon(work).await;
-        } else {
-            self.abort_left(work).await;
-        }
-        self.answer(work, Err(Failure { words, kept, gone: false }));
-        Onward::Over
-    }
-
-    async fn keep_what_is_there(&self, work: &Work) -> Option<(Kept, u64)> {
-        let upload = self.target.upload.as_ref()?;
-        let lists = crate::salvage::candidates(&work.machine.state());
-        for parts in lists {
-            match self.target.store.complete(upload, &parts, &self.meta).await {
-                Ok(stored) => {
-                    let bytes = stored.bytes;
-                    let samples: Vec<(u64, u64)> = work.samples.iter().copied().collect();
-                    let media_ns = media_at(&samples, bytes);
-                    return Some((Kept { location: stored.location, bytes, used_backup: work.on_backup }, media_ns));
-                }
-                Err(error) if error.kind == Kind::Invalid => debug!(%error, "not these parts"),
-                Err(error) => {
-                    debug!(%error, "what is there cannot be completed either");
-                    return None;
-                }
-            }
-        }
-        None
-    }
-
-    /// Leaves nothing in any store.
-    async fn abandon(&mut self, work: &mut Work) {
-        work.flights.shutdown().await;
-        if let Some(upload) = self.target.upload.take() {
-            abort(&*self.target.store, &upload).await;
-        }
-        self.abort_left(work).await;
-    }
-
-    async fn abort_left(&self, work: &mut Work) {
-        // After the change the two have swapped places.
-        let Some(primary) = self.backup.as_ref().filter(|_| work.on_backup) else { return };
-        for upload in work.left.drain(..) {
-            abort(&**primary, &upload).await;
-        }
-    }
-
     fn answer(&self, work: &mut Work, result: Result<Kept, Failure>) {
         if let Some(done) = work.finish.take() {
             let _ = done.send(result);
         }
     }
 
-    fn save(&self, work: &Work) {
+    fn save(&self, work: &mut Work) {
+        work.saved_at = Instant::now();
         let Some(upload) = &self.target.upload else { return };
         let saved = SavedUpload {
             backup: work.on_backup,
@@ -593,14 +448,5 @@ impl Uploader {
     }
 }
 
-async fn abort(store: &dyn Storage, upload: &Upload) {
-    match timeout(LAST_ACTS, store.abort(upload)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!(%error, "unfinished upload stays in the store"),
-        Err(_) => warn!(store = store.name(), "unfinished upload stays in the store: no answer"),
-    }
-}
-
 #[cfg(test)]
-#[path = "task_tests.rs"]
 mod tests;
