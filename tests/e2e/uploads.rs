@@ -8,9 +8,10 @@ use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use spillway_tests::analyser::played;
+use spillway_tests::browser::watch;
 use spillway_tests::each::Room;
 use spillway_tests::egress::{Egress, nanos};
-use spillway_tests::servers::bucket::{Bucket, CANARY};
+use spillway_tests::servers::bucket::Bucket;
 use spillway_tests::servers::{Dispatcher, Ground};
 
 use crate::stage::{alone, block_on};
@@ -36,7 +37,21 @@ pub fn cases() -> Vec<Trial> {
             block_on(async { killed("spillway-runner", Bucket::azure().await?).await })
         }),
         alone("uploads::a_wrong_bucket_fails_in_the_first_second", || block_on(wrong_bucket())),
-        alone("uploads::credentials_are_nowhere_to_be_seen", || block_on(secrets())),
+        alone("uploads::credentials_of_s3_are_nowhere_to_be_seen", || {
+            block_on(async { secrets(Bucket::s3().await?).await })
+        }),
+        alone("uploads::credentials_of_azure_are_nowhere_to_be_seen", || {
+            block_on(async { secrets(Bucket::azure().await?).await })
+        }),
+        alone("uploads::credentials_of_google_are_nowhere_to_be_seen", || {
+            block_on(async { secrets(Bucket::google().await?).await })
+        }),
+        alone("uploads::a_zombie_writes_nothing_and_reports_nothing", || {
+            block_on(async {
+                let buckets = (Bucket::s3().await?, Bucket::azure().await?, Bucket::google().await?);
+                tokio::try_join!(zombie(buckets.0), zombie(buckets.1), zombie(buckets.2)).map(|_| ())
+            })
+        }),
     ]
 }
 
@@ -46,7 +61,9 @@ const LOST_WITH_THE_TASK: f64 = CHECKPOINT as f64 + 1.0 + 2.0;
 
 struct Scene {
     ground: Ground,
-    _dispatcher: Dispatcher,
+    dispatcher: Dispatcher,
+    /// Of the dispatcher's YAML.
+    more: String,
     bucket: Bucket,
     _room: Room,
     egresses: Vec<(Egress, &'static str)>,
@@ -55,15 +72,18 @@ struct Scene {
 
 impl Scene {
     /// One recording of each container on its way into `bucket`.
-    async fn recording(bucket: Bucket, level: &str) -> Result<Self> {
-        let ground = Ground::start("").await?;
+    async fn recording(bucket: Bucket) -> Result<Self> {
+        Self::recording_on(Ground::start("").await?, bucket).await
+    }
+
+    async fn recording_on(ground: Ground, bucket: Bucket) -> Result<Self> {
         let spool = ground.folder().join("spool");
         let more = format!(
-            "runner: {{ checkpoint: {CHECKPOINT}s, spool_dir: {} }}\nlogging: {{ level: {level} }}\n{}",
+            "runner: {{ checkpoint: {CHECKPOINT}s, spool_dir: {} }}\n{}",
             spool.display(),
             bucket.configuration()
         );
-        let _dispatcher = ground.dispatcher("dispatcher", &more).await?;
+        let dispatcher = ground.dispatcher("dispatcher", &more).await?;
         let room = Room::open(&ground.api, "stored").await?;
         let output = |name: &str| {
             let mut output = json!({ "filepath": format!("calls/{name}") });
@@ -73,7 +93,7 @@ impl Scene {
             output
         };
         let egresses = room.record(&ground.api, output).await?;
-        Ok(Self { ground, _dispatcher, bucket, _room: room, egresses, recording_since: Instant::now() })
+        Ok(Self { ground, dispatcher, more, bucket, _room: room, egresses, recording_since: Instant::now() })
     }
 
     fn spool(&self) -> PathBuf {
@@ -110,6 +130,16 @@ impl Scene {
         Ok(seconds)
     }
 
+    /// What was fetched plays there from the beginning and from anywhere else.
+    async fn play_in_a_browser(&self) -> Result<()> {
+        let files: Vec<PathBuf> = self.egresses.iter().map(|(_, name)| self.ground.folder().join(name)).collect();
+        let seen = watch(&files.iter().map(PathBuf::as_path).collect::<Vec<_>>()).await?;
+        for (file, watched) in files.iter().zip(seen) {
+            watched.is_fine().with_context(|| format!("{} in Chromium", file.display()))?;
+        }
+        Ok(())
+    }
+
     /// Nothing unfinished in the bucket, nothing in the spool, nobody left.
     async fn tidy(&self) -> Result<()> {
         self.ground.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await?;
@@ -134,7 +164,7 @@ fn plays(path: &Path) -> Result<()> {
 }
 
 async fn every_container(bucket: Bucket) -> Result<()> {
-    let scene = Scene::recording(bucket, "info").await?;
+    let scene = Scene::recording(bucket).await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     for (egress, name) in &scene.egresses {
         let (info, took) = egress.stop().await?;
@@ -149,12 +179,13 @@ async fn every_container(bucket: Bucket) -> Result<()> {
         let manifest: Value = serde_json::from_slice(&manifest).context("read the manifest")?;
         ensure!(manifest["egress_id"] == egress.id.as_str(), "{manifest}");
     }
+    scene.play_in_a_browser().await?;
     scene.tidy().await
 }
 
 async fn killed(name: &str, bucket: Bucket) -> Result<()> {
     let whole_task = name == "spillway-runner";
-    let scene = Scene::recording(bucket, "info").await?;
+    let scene = Scene::recording(bucket).await?;
     tokio::time::sleep(Duration::from_secs_f64(rand::random_range(5.0..7.0))).await;
     if whole_task {
         // Its media processes see their pipe close; they must not find time to write on.
@@ -179,6 +210,7 @@ async fn killed(name: &str, bucket: Bucket) -> Result<()> {
         ensure!(recorded - seconds < most_lost, "{name}: {:.2} s lost", recorded - seconds);
         ensure!(took < patience + 2.0, "{name}: terminal after {took:.1} s");
     }
+    scene.play_in_a_browser().await?;
     scene.tidy().await
 }
 
@@ -204,37 +236,84 @@ async fn wrong_bucket() -> Result<()> {
     ground.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await
 }
 
-/// The credentials of the request contain a canary; it sings nowhere.
-async fn secrets() -> Result<()> {
-    let scene = Scene::recording(Bucket::s3().await?, "debug").await?;
+/// Credentials are looked for wherever anybody could read: they are nowhere.
+async fn secrets(bucket: Bucket) -> Result<()> {
+    let mut ground = Ground::start("").await?;
+    ground.set("SPILLWAY_LOG", "trace");
+    let mut secrets = bucket.secrets();
+    secrets.push(ground.api.secret.clone());
+    let found = |bytes: &[u8]| {
+        let holds = |secret: &&String| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+        secrets.iter().position(|secret| holds(&secret)).map(|index| format!("secret {index} of {}", secrets.len()))
+    };
+    let nothing_in = |what: &str, bytes: &[u8]| match found(bytes) {
+        Some(secret) => Err(anyhow::anyhow!("{secret} stands in {what}")),
+        None => Ok(()),
+    };
+    let scene = Scene::recording_on(ground, bucket).await?;
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let holds = |bytes: &[u8]| bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes());
     for (pid, command) in scene.ground.left_behind() {
         for file in ["cmdline", "environ"] {
             let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            ensure!(!holds(&bytes), "{file} of {command}");
+            nothing_in(&format!("{file} of {command}"), &bytes)?;
         }
     }
-    ensure!(!holds(&scene.ground.redis_dump()?), "Redis holds it in plain");
+    nothing_in("Redis", &scene.ground.redis_dump()?)?;
     for entry in walk(&scene.spool())? {
-        ensure!(!holds(&std::fs::read(&entry)?), "{}", entry.display());
+        nothing_in(&entry.display().to_string(), &std::fs::read(&entry)?)?;
     }
     for (egress, name) in &scene.egresses {
         let (info, _) = egress.stop().await?;
         ensure!(info["status"] == "EGRESS_COMPLETE", "{name}: {info}");
-        ensure!(!holds(info.to_string().as_bytes()), "EgressInfo: {info}");
+        nothing_in("EgressInfo", info.to_string().as_bytes())?;
     }
+    // They can be found: the dispatcher was told by its configuration, or by the request.
+    let told = std::fs::read(scene.ground.folder().join("dispatcher.yaml"))?;
+    ensure!(found(&told).is_some() || scene.bucket.upload().is_some(), "nothing was looked for");
     let mut looked = 0;
     for entry in walk(scene.ground.folder())? {
         if entry.extension().is_some_and(|extension| extension == "log") {
             let livekits_own = entry.file_name().is_some_and(|name| name == "livekit.log");
             let bytes = std::fs::read(&entry)?;
             looked += usize::from(!bytes.is_empty());
-            ensure!(livekits_own || !holds(&bytes), "{}", entry.display());
+            if !livekits_own {
+                nothing_in(&entry.display().to_string(), &bytes)?;
+            }
         }
     }
     ensure!(looked > 1, "no log was looked at");
     scene.tidy().await
+}
+
+/// A task that was only away: another has been sent after it and has completed its upload; then it comes back.
+async fn zombie(bucket: Bucket) -> Result<()> {
+    let mut scene = Scene::recording(bucket).await?;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    scene.signal("spillway-runner", Signal::STOP)?;
+    scene.signal("spillway-media", Signal::STOP)?;
+    // To a dispatcher on another machine a task that is stopped and one whose machine is gone look alike.
+    scene.dispatcher.process.kill()?;
+    let _elsewhere = scene.ground.dispatcher_elsewhere("elsewhere", &scene.more).await?;
+    let mut settled = Vec::new();
+    for (egress, name) in &scene.egresses {
+        let info = egress.over(Duration::from_secs(60)).await?;
+        ensure!(info["status"] == "EGRESS_FAILED", "{info}");
+        let seconds = scene.fetched(&info, name).await?;
+        ensure!(seconds > 6.0 - LOST_WITH_THE_TASK, "{name}: {seconds:.2} s");
+        settled.push((info, scene.bucket.read(&format!("calls/{name}")).await?));
+    }
+    scene.signal("spillway-media", Signal::CONT)?;
+    scene.signal("spillway-runner", Signal::CONT)?;
+    scene.ground.nothing_runs_but("spillway-dispatcher", Duration::from_secs(20)).await?;
+    for ((egress, name), (info, object)) in scene.egresses.iter().zip(settled) {
+        let after = egress.info().await?;
+        ensure!(after == info, "{name}: the zombie reported {after} after {info}");
+        let untouched = scene.bucket.read(&format!("calls/{name}")).await? == object;
+        ensure!(untouched, "{name}: the zombie wrote into the object");
+    }
+    let unfinished = scene.bucket.unfinished().await?;
+    ensure!(unfinished.is_empty(), "unfinished uploads: {unfinished:?}");
+    Ok(())
 }
 
 fn walk(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -2,7 +2,6 @@
 //! headless Chromium with livekit-client. Both draw and sound what the clips show.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +10,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::assets::cache;
-use crate::process::{Process, eventually, kill_marked};
+use crate::browser::HEADLESS;
+use crate::process::{Process, eventually, kill_marked, new_mark};
 use crate::twirp::Api;
 
 const SCRIPT: &str = include_str!("../assets/publish.py");
@@ -34,11 +34,6 @@ impl Drop for Foreign {
     }
 }
 
-fn mark() -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("foreign-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
-}
-
 impl Foreign {
     /// `codec` as LiveKit names it: `vp8`, `h264`, `vp9`.
     pub async fn wheel(api: &Api, room: &str, who: &str, codec: &str) -> Result<Self> {
@@ -51,7 +46,7 @@ impl Foreign {
         let script = folder.path().join("publish.py");
         std::fs::write(&script, SCRIPT).context("write the script")?;
         let token = token(api, room, who)?;
-        let mark = mark();
+        let mark = new_mark("foreign");
         let process = Process::start("wheel", &python, folder.path(), &mark, |command| {
             command.arg(&script).args([&api.ws_url(), &token, who, "600", codec]);
         })?;
@@ -76,11 +71,10 @@ impl Foreign {
             .replace("@CODEC@", codec);
         let path = folder.path().join("publish.html");
         std::fs::write(&path, page).context("write the page")?;
-        let mark = mark();
+        let mark = new_mark("foreign");
         let process = Process::start("chromium", Path::new("/usr/bin/chromium"), folder.path(), &mark, |command| {
             command
-                .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--mute-audio", "--no-first-run"])
-                .args(["--autoplay-policy=no-user-gesture-required", "--enable-logging=stderr"])
+                .args(HEADLESS)
                 // A page in the background is slowed down; nobody looks at this one.
                 .args(["--disable-background-timer-throttling", "--disable-renderer-backgrounding"])
                 .arg("--disable-features=WebRtcHideLocalIpsWithMdns")

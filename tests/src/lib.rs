@@ -12,3 +12,4 @@ pub mod each;
 pub mod egress;
 pub mod analyser;
 pub mod grants;
+pub mod browser;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -11,6 +12,12 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Set in the environment of everything the stage starts, so that what *those* start can be found and ended too. The
 /// launcher and the runner hand on few variables; those that begin with XDG_ are among them.
 pub const MARK: &str = "XDG_SPILLWAY_STAGE";
+
+/// A mark that nobody else has.
+pub fn new_mark(what: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{what}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
 
 /// A process of ours: killed when dropped, also when a test panics, and (where `setpriv` is there) when the test itself
 /// is killed.

@@ -5,16 +5,16 @@ pub mod chaos;
 pub mod emulators;
 pub mod proxy;
 
+use std::ffi::OsString;
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use crate::assets::cache;
-use crate::process::{Process, kill_marked, marked};
+use crate::process::{Process, kill_marked, marked, new_mark};
 use crate::twirp::{Api, get};
 
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -63,13 +63,13 @@ pub struct Ground {
     pub api: Api,
     livekit_ports: [u16; 3],
     extra: String,
+    environment: Vec<(&'static str, OsString)>,
 }
 
 impl Ground {
     /// `extra` is appended to livekit-server's YAML.
     pub async fn start(extra: &str) -> Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let mark = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mark = new_mark("ground");
         let folder = tempfile::Builder::new().prefix("spillway-stage-").tempdir().context("make a folder")?;
         let livekit_ports = [free_port()?, free_port()?, free_udp_port()?];
         let mut ground = Self {
@@ -85,10 +85,16 @@ impl Ground {
             },
             livekit_ports,
             extra: extra.to_owned(),
+            environment: vec![],
         };
         ground.start_redis()?;
         ground.start_livekit().await?;
         Ok(ground)
+    }
+
+    /// For dispatchers started from now on, and of what they hand on for their runners.
+    pub fn set(&mut self, name: &'static str, value: impl Into<OsString>) {
+        self.environment.push((name, value.into()));
     }
 
     pub fn folder(&self) -> &Path {
@@ -195,19 +201,42 @@ logging: {{ json: true, level: info }}
     /// short recordings share this machine.
     pub async fn dispatcher(&self, name: &str, extra: &str) -> Result<Dispatcher> {
         let port = free_port()?;
-        let config = format!(
+        self.dispatcher_with(name, &self.dispatcher_config(port, extra), port).await
+    }
+
+    /// The same on another machine, as far as processes can tell: it sees none of ours, but disk and network are shared.
+    pub async fn dispatcher_elsewhere(&self, name: &str, extra: &str) -> Result<Dispatcher> {
+        let port = free_port()?;
+        let path = self.write_config(name, &self.dispatcher_config(port, extra))?;
+        let program = built("spillway-dispatcher")?;
+        let process = Process::start(name, Path::new("/usr/bin/unshare"), self.folder.path(), &self.mark, |command| {
+            if !rustix::process::geteuid().is_root() {
+                command.arg("--map-root-user");
+            }
+            let named = "echo elsewhere >/proc/sys/kernel/hostname; exec \"$0\" \"$@\"";
+            command.args(["--pid", "--fork", "--mount-proc", "--kill-child", "--uts", "sh", "-c", named]);
+            command.arg(program).arg("--config").arg(&path);
+        })?;
+        self.ready(process, port).await
+    }
+
+    fn dispatcher_config(&self, port: u16, extra: &str) -> String {
+        format!(
             "redis: {{ address: \"{}\" }}\napi_key: {}\napi_secret: {}\nws_url: {}\nhealth: \"127.0.0.1:{port}\"\ncores: 100\n{extra}\n",
             self.redis_address,
             self.api.key,
             self.api.secret,
             self.api.ws_url(),
-        );
-        self.dispatcher_with(name, &config, port).await
+        )
     }
 
     /// Starts a dispatcher with exactly this YAML; waits until it is ready on its health port.
     pub async fn dispatcher_with(&self, name: &str, config: &str, health_port: u16) -> Result<Dispatcher> {
-        let mut process = self.spawn_dispatcher(name, config)?;
+        let process = self.spawn_dispatcher(name, config)?;
+        self.ready(process, health_port).await
+    }
+
+    async fn ready(&self, mut process: Process, health_port: u16) -> Result<Dispatcher> {
         let health = format!("127.0.0.1:{health_port}");
         let begun = std::time::Instant::now();
         loop {
@@ -250,12 +279,17 @@ logging: {{ json: true, level: info }}
         self.nothing_runs_but("spillway-dispatcher", patience).await
     }
 
-    /// Starts it and does not wait: for a configuration that cannot work.
-    pub fn spawn_dispatcher(&self, name: &str, config: &str) -> Result<Process> {
+    fn write_config(&self, name: &str, config: &str) -> Result<PathBuf> {
         let path = self.folder.path().join(format!("{name}.yaml"));
         std::fs::write(&path, config).context("write the dispatcher's configuration")?;
+        Ok(path)
+    }
+
+    /// Starts it and does not wait: for a configuration that cannot work.
+    pub fn spawn_dispatcher(&self, name: &str, config: &str) -> Result<Process> {
+        let path = self.write_config(name, config)?;
         Process::start(name, &built("spillway-dispatcher")?, self.folder.path(), &self.mark, |command| {
-            command.arg("--config").arg(&path);
+            command.arg("--config").arg(&path).envs(self.environment.iter().cloned());
         })
     }
 }

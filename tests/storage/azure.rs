@@ -8,13 +8,10 @@ use spillway_plan::destination::Azure;
 use spillway_plan::{Destination, Provider, Secret, Store};
 use spillway_storage::conformance::{self, Subject};
 use spillway_storage::{Kind, Meta, Options, Part, Storage, open};
+use spillway_tests::servers::bucket::SAS;
 use spillway_tests::servers::emulators::{AZURE_ACCOUNT, AZURE_KEY, Emulator};
 
 const CONTAINER: &str = "recordings";
-/// Everything on Azurite's one account until 2099, signed with the key that everybody knows: so that the tests see blobs
-/// without going through what they test.
-pub const SAS: &str = "sv=2022-11-02&ss=b&srt=sco&sp=rwdlac&se=2099-01-01T00%3A00%3A00Z&\
-                   sig=7UONs%2FYaET%2FoSyuKlfGYYrSHwkJMD5C6lbWQsyp6QTU%3D";
 
 struct Azurite {
     emulator: Emulator,

@@ -9,10 +9,9 @@ use reqwest::Client;
 use spillway_plan::destination::{Azure, Gcs, S3};
 use spillway_plan::{Destination, Provider, Secret, Store};
 use spillway_storage::{Kind, Meta, Options, Part, Storage, StorageError, open};
+use spillway_tests::servers::bucket::SAS;
 use spillway_tests::servers::chaos::{ALL, Chaos, Fault};
 use spillway_tests::servers::emulators::{AZURE_ACCOUNT, AZURE_KEY, Emulator, KEY, SECRET};
-
-use crate::azure::SAS;
 
 const BUCKET: &str = "recordings";
 const SEED: u64 = 20_261_122;

@@ -2,14 +2,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use reqwest::{Client, Method};
 use spillway_plan::destination::{Gcs, Proxy};
 use spillway_plan::{Destination, Provider, Secret, Store};
 use spillway_storage::conformance::{self, Subject};
 use spillway_storage::{Kind, Meta, Options, Storage, open};
+use spillway_tests::servers::bucket;
 use spillway_tests::servers::emulators::Emulator;
 use spillway_tests::servers::proxy::AuthProxy;
 
@@ -20,20 +19,8 @@ fn secret(text: &str) -> Secret {
     Secret::new(text.to_owned())
 }
 
-/// A service account that signs its own tokens, as real ones do; here nobody looks at the signature.
 pub fn account() -> Secret {
-    let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).expect("a key");
-    let key =
-        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(key.serialize_der()));
-    let json = serde_json::json!({
-        "type": "service_account",
-        "project_id": "stage",
-        "private_key_id": "1",
-        "private_key": key,
-        "client_email": "recorder@stage.iam.gserviceaccount.com",
-        "token_uri": "https://oauth2.googleapis.com/token",
-    });
-    Secret::new(json.to_string())
+    Secret::new(bucket::account().expect("a key"))
 }
 
 async fn storage(gcs: Gcs) -> Arc<dyn Storage> {

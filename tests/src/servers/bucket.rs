@@ -13,6 +13,7 @@ use spillway_plan::destination::{Azure, Gcs, S3};
 use spillway_plan::{Destination, Provider, Secret, Store};
 use spillway_storage::{Options, Storage, open};
 
+use super::chaos::Chaos;
 use super::emulators::{AZURE_ACCOUNT, AZURE_KEY, Emulator};
 use super::proxy::AuthProxy;
 
@@ -23,7 +24,7 @@ const NAME: &str = "recordings";
 const PROXY_USER: &str = "me";
 const PROXY_PASSWORD: &str = "a b:c@d/%41";
 /// Everything on Azurite's one account until 2099, signed with the key that everybody knows.
-const SAS: &str = "sv=2022-11-02&ss=b&srt=sco&sp=rwdlac&se=2099-01-01T00%3A00%3A00Z&\
+pub const SAS: &str = "sv=2022-11-02&ss=b&srt=sco&sp=rwdlac&se=2099-01-01T00%3A00%3A00Z&\
                    sig=7UONs%2FYaET%2FoSyuKlfGYYrSHwkJMD5C6lbWQsyp6QTU%3D";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,7 @@ pub struct Bucket {
     kind: Kind,
     emulator: Emulator,
     http: Client,
+    way: Option<String>,
     /// Google's, and the way on which whole objects go through the XML API too: moto has no other.
     google: Option<(String, AuthProxy)>,
 }
@@ -59,11 +61,21 @@ impl Bucket {
     }
 
     async fn new(kind: Kind, emulator: Emulator, google: Option<(String, AuthProxy)>) -> Result<Self> {
-        let bucket = Self { kind, emulator, http: Client::new(), google };
+        let bucket = Self { kind, emulator, http: Client::new(), way: None, google };
         let query = if kind == Kind::Azure { "restype=container&" } else { "" };
         let made = bucket.asked(Method::PUT, "", query).await?;
         ensure!(made.status().is_success(), "no bucket: {}", made.status());
         Ok(bucket)
+    }
+
+    /// From now on recordings go to it on this way, which leads to [`Bucket::address`].
+    pub fn reached_through(&mut self, way: &Chaos) {
+        self.way = Some(way.url());
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> String {
+        self.emulator.url().trim_start_matches("http://").to_owned()
     }
 
     fn endpoint(&self) -> String {
@@ -73,6 +85,11 @@ impl Bucket {
         }
     }
 
+    fn told_endpoint(&self) -> String {
+        let endpoint = self.endpoint();
+        self.way.as_ref().map_or_else(|| endpoint.clone(), |way| endpoint.replace(&self.emulator.url(), way))
+    }
+
     fn url(&self, key: &str) -> String {
         let slash = if key.is_empty() { "" } else { "/" };
         format!("{}/{NAME}{slash}{key}", self.endpoint())
@@ -80,13 +97,14 @@ impl Bucket {
 
     /// What a request says: the field of its output, and the upload.
     pub fn upload(&self) -> Option<(&'static str, Value)> {
+        let endpoint = self.told_endpoint();
         (self.kind == Kind::S3).then(|| {
             let upload = json!({
                 "access_key": format!("{CANARY}-key"),
                 "secret": format!("{CANARY}-secret"),
                 "session_token": format!("{CANARY}-token"),
                 "region": "us-east-1",
-                "endpoint": self.endpoint(),
+                "endpoint": endpoint,
                 "bucket": NAME,
                 "force_path_style": true,
                 "metadata": { "team": "stage" },
@@ -96,9 +114,25 @@ impl Bucket {
         })
     }
 
+    /// What must be found nowhere but in the dispatcher's configuration: pieces of every credential, as they are and as
+    /// they travel.
+    pub fn secrets(&self) -> Vec<String> {
+        match &self.google {
+            None if self.kind == Kind::Azure => vec![AZURE_KEY.to_owned(), AZURE_KEY[10..50].to_owned()],
+            None => vec![CANARY.to_owned()],
+            Some((account, _)) => {
+                // Somewhere in the middle of the private key, whose beginning every key shares.
+                let key = account.split_once("BEGIN PRIVATE KEY-----").map_or("", |(_, key)| key);
+                let sent = STANDARD.encode(format!("{PROXY_USER}:{PROXY_PASSWORD}"));
+                let escaped: String = url::form_urlencoded::byte_serialize(PROXY_PASSWORD.as_bytes()).collect();
+                vec![key[200..240].to_owned(), PROXY_PASSWORD.to_owned(), sent, escaped]
+            }
+        }
+    }
+
     /// What the dispatcher's YAML says.
     pub fn configuration(&self) -> String {
-        let endpoint = self.endpoint();
+        let endpoint = self.told_endpoint();
         match self.kind {
             Kind::S3 => String::new(),
             Kind::Azure => format!(
@@ -182,7 +216,7 @@ fn between(text: &str, open: &str, close: &str) -> Vec<String> {
 }
 
 /// A service account that signs its own tokens, as real ones do; here nobody looks at the signature.
-fn account() -> Result<String> {
+pub fn account() -> Result<String> {
     let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)?;
     let key =
         format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(key.serialize_der()));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rand::rngs::StdRng;
@@ -61,6 +61,17 @@ struct Fate {
     probability: f64,
     script: VecDeque<Option<Fault>>,
     struck: BTreeMap<Fault, u64>,
+    tallies: BTreeMap<String, Tally>,
+}
+
+/// Requests of one method that came in whole.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub requests: u64,
+    /// Of their bodies.
+    pub bytes: u64,
+    /// Longest that the store took for the answer to one of them.
+    pub slowest: Duration,
 }
 
 impl Fate {
@@ -89,6 +100,7 @@ impl Chaos {
             probability: 0.0,
             script: VecDeque::new(),
             struck: BTreeMap::new(),
+            tallies: BTreeMap::new(),
         };
         let fate = Arc::new(Mutex::new(fate));
         let (shared, to) = (fate.clone(), to.to_owned());
@@ -124,6 +136,15 @@ impl Chaos {
         self.fate().struck.clone()
     }
 
+    pub fn tally(&self, method: &str) -> Tally {
+        self.fate().tallies.get(method).copied().unwrap_or_default()
+    }
+
+    /// Counts from here on.
+    pub fn count_again(&self) {
+        self.fate().tallies.clear();
+    }
+
     fn fate(&self) -> std::sync::MutexGuard<'_, Fate> {
         self.fate.lock().expect("nobody panics while holding it")
     }
@@ -155,6 +176,12 @@ async fn serve(mut client: TcpStream, to: &str, fate: &Mutex<Fate>) -> Result<()
             return Ok(());
         }
     }
+    let method = head.split(' ').next().unwrap_or_default();
+    {
+        let mut fate = fate.lock().expect("nobody panics while holding it");
+        let tally = fate.tallies.entry(method.to_owned()).or_default();
+        (tally.requests, tally.bytes) = (tally.requests + 1, tally.bytes + body.len() as u64);
+    }
     match fault {
         Some(Fault::Overload) => {
             let words = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
@@ -173,7 +200,11 @@ async fn serve(mut client: TcpStream, to: &str, fate: &Mutex<Fate>) -> Result<()
         }
         _ => {}
     }
+    let asked = Instant::now();
     let answer = forwarded(to, &head, &body).await?;
+    if let Some(tally) = fate.lock().expect("nobody panics while holding it").tallies.get_mut(method) {
+        tally.slowest = tally.slowest.max(asked.elapsed());
+    }
     match fault {
         Some(Fault::Lost) => reset(client),
         Some(Fault::Truncated) => {

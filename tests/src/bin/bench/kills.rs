@@ -1,111 +1,223 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use futures_util::future::join_all;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde_json::json;
 use spillway_tests::analyser::{percentile, played};
+use spillway_tests::browser::watch;
 use spillway_tests::each::Room;
 use spillway_tests::egress::{Egress, nanos};
 use spillway_tests::servers::Ground;
 
-/// Rounds of five recordings each: twenty moments for each of the two processes.
-const ROUNDS: usize = 4;
+use crate::stores::Place;
+
+/// Seconds between two uploads of the unfinished tail.
+const CHECKPOINT: u64 = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Victim {
+    Media,
+    /// Both processes and the spool. A file on this disk stays: it is where it was asked for.
+    Task,
+}
 
 #[derive(Debug, Serialize)]
 pub struct Kills {
-    pub killed: &'static str,
-    pub recordings: usize,
-    pub playable: usize,
+    store: &'static str,
+    killed: Victim,
+    recordings: usize,
+    playable: usize,
+    /// In Chromium, with jumps; of those that it was shown.
+    browsed: usize,
+    shown: usize,
     /// Seconds between the kill and the last packet that plays.
-    pub lost_p50_s: f64,
-    pub lost_max_s: f64,
+    lost_p50_s: f64,
+    lost_max_s: f64,
     /// Seconds from the kill to the terminal state in ListEgress.
-    pub terminal_p50_s: f64,
-    pub terminal_max_s: f64,
+    terminal_p50_s: f64,
+    terminal_max_s: f64,
 }
 
-/// `kill -9` of each process at twenty random moments, over all containers.
-pub async fn measure() -> Result<Vec<Kills>> {
+/// `kill -9` at seeded moments over all containers and stores: in each round five recordings for each store, of which
+/// one half loses its media process, the other its whole task with its disk.
+pub async fn measure(rounds: usize, seed: u64, only: &str) -> Result<Vec<Kills>> {
     let mut all = Vec::new();
-    for killed in ["spillway-media", "spillway-runner"] {
-        let kills = of(killed).await?;
-        println!(
-            "kill -9 of {killed}: {} of {} playable, lost p50 {:.2} s, max {:.2} s; terminal p50 {:.2} s, max {:.2} s",
-            kills.playable,
-            kills.recordings,
-            kills.lost_p50_s,
-            kills.lost_max_s,
-            kills.terminal_p50_s,
-            kills.terminal_max_s
-        );
-        all.push(kills);
+    let mut rng = StdRng::seed_from_u64(seed);
+    for place in Place::all().await?.into_iter().filter(|place| only.is_empty() || place.name() == only) {
+        let deaths = of(&place, rounds, &mut rng).await?;
+        for killed in [Victim::Media, Victim::Task] {
+            let kills = summary(place.name(), killed, &deaths);
+            println!(
+                "{:>6}, kill -9 of {killed:?}: {} of {} playable ({} of {} in Chromium), lost p50 {:.2} s, max {:.2} s; terminal p50 {:.2} s, max {:.2} s",
+                kills.store,
+                kills.playable,
+                kills.recordings,
+                kills.browsed,
+                kills.shown,
+                kills.lost_p50_s,
+                kills.lost_max_s,
+                kills.terminal_p50_s,
+                kills.terminal_max_s
+            );
+            all.push(kills);
+        }
     }
     Ok(all)
 }
 
-async fn of(killed: &'static str) -> Result<Kills> {
-    let ground = Ground::start("").await?;
-    let _dispatcher = ground.dispatcher("dispatcher", "").await?;
-    let room = Room::open(&ground.api, "kills").await?;
-    let (mut lost, mut terminal, mut playable) = (Vec::new(), Vec::new(), 0);
-    for round in 0..ROUNDS {
-        let folder = ground.folder().join(round.to_string());
-        let output = |name: &str| json!({ "filepath": folder.join(name).to_string_lossy() });
-        let running = room.record(&ground.api, output).await?;
-        let paths = running.iter().map(|(egress, name)| (egress, folder.join(name)));
-        let deaths = paths.map(|(egress, path)| death(&ground, killed, egress, path));
-        for one in futures_util::future::join_all(deaths).await {
-            let one = one?;
-            playable += usize::from(one.plays);
-            lost.push(one.lost);
-            terminal.push(one.terminal);
-        }
-    }
-    Ok(Kills {
+fn summary(store: &'static str, killed: Victim, deaths: &[Death]) -> Kills {
+    let mine: Vec<&Death> = deaths.iter().filter(|death| death.killed == killed).collect();
+    let lost: Vec<f64> = mine.iter().map(|death| death.lost).collect();
+    let terminal: Vec<f64> = mine.iter().map(|death| death.terminal).collect();
+    Kills {
+        store,
         killed,
-        recordings: lost.len(),
-        playable,
+        recordings: mine.len(),
+        playable: mine.iter().filter(|death| death.plays).count(),
+        browsed: mine.iter().filter(|death| death.browsed == Some(true)).count(),
+        shown: mine.iter().filter(|death| death.browsed.is_some()).count(),
         lost_p50_s: percentile(&lost, 0.5),
         lost_max_s: percentile(&lost, 1.0),
         terminal_p50_s: percentile(&terminal, 0.5),
         terminal_max_s: percentile(&terminal, 1.0),
-    })
+    }
 }
 
+async fn of(place: &Place, rounds: usize, rng: &mut StdRng) -> Result<Vec<Death>> {
+    let ground = Ground::start("").await?;
+    let spool = ground.folder().join("spool");
+    let more =
+        format!("runner: {{ checkpoint: {CHECKPOINT}s, spool_dir: {} }}\n{}", spool.display(), place.configuration());
+    let _dispatcher = ground.dispatcher("dispatcher", &more).await?;
+    let room = Room::open(&ground.api, "kills").await?;
+    let mut all = Vec::new();
+    for round in 0..rounds {
+        let folder = ground.folder().join(format!("round{round}"));
+        let running = room.record(&ground.api, |name| place.output(&folder, name)).await?;
+        let deaths = running.iter().enumerate().map(|(index, (egress, name))| {
+            let killed = if (index + round) % 2 == 0 { Victim::Media } else { Victim::Task };
+            let moment = Duration::from_secs_f64(rng.random_range(2.0..9.0));
+            death(&ground, place, killed, egress, folder.join(name), moment)
+        });
+        let mut deaths: Vec<Death> = join_all(deaths).await.into_iter().collect::<Result<_>>()?;
+        browse(&mut deaths).await?;
+        for death in &deaths {
+            if !death.plays || death.browsed == Some(false) || death.lost > 2.0 {
+                println!(
+                    "  {} ({:?} at {:.2?}): wrong {:?}, in Chromium {:?}, lost {:.2} s: {}",
+                    death.path.display(),
+                    death.killed,
+                    death.moment,
+                    death.wrong,
+                    death.browsed,
+                    death.lost,
+                    death.words
+                );
+            }
+        }
+        all.extend(deaths);
+        std::fs::remove_dir_all(&folder).context("forget a round")?;
+    }
+    let unfinished = place.unfinished().await?;
+    ensure!(unfinished.is_empty(), "left in the bucket: {unfinished:?}");
+    Ok(all)
+}
+
+#[derive(Debug)]
 struct Death {
+    path: PathBuf,
+    killed: Victim,
+    moment: Duration,
     plays: bool,
+    wrong: Option<String>,
+    browsed: Option<bool>,
     lost: f64,
     terminal: f64,
+    words: String,
 }
 
-async fn death(ground: &Ground, killed: &str, egress: &Egress, path: PathBuf) -> Result<Death> {
-    tokio::time::sleep(Duration::from_secs_f64(rand::random_range(2.0..8.0))).await;
-    let pid = pid_of(ground, killed, &egress.id)?;
+async fn death(
+    ground: &Ground,
+    place: &Place,
+    killed: Victim,
+    egress: &Egress,
+    path: PathBuf,
+    moment: Duration,
+) -> Result<Death> {
+    tokio::time::sleep(moment).await;
+    let (runner, media) = pids_of(ground, &egress.id)?;
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?.as_secs_f64();
     let begun = Instant::now();
-    kill_process(pid, Signal::KILL).context("kill")?;
-    let info = egress.over(Duration::from_secs(30)).await?;
+    match killed {
+        Victim::Media => kill_process(media, Signal::KILL).context("kill the media process")?,
+        Victim::Task => {
+            // A machine that is taken away takes everything at once.
+            let _ = kill_process(media, Signal::STOP);
+            kill_process(runner, Signal::KILL).context("kill the runner")?;
+            let _ = kill_process(media, Signal::KILL);
+            let disk = ground.folder().join("spool").join(&egress.id);
+            if disk.exists() {
+                std::fs::remove_dir_all(&disk).context("take the disk away")?;
+            }
+        }
+    }
+    let info = egress.over(Duration::from_secs(40)).await?;
     let terminal = begun.elapsed().as_secs_f64();
     ensure!(info["status"] == "EGRESS_FAILED", "not FAILED after a kill: {info}");
-    let started = nanos(&info["file_results"][0]["started_at"]) as f64 / 1e9;
-    let plays = std::process::Command::new("ffmpeg")
-        .args(["-v", "error", "-xerror", "-nostdin", "-i"])
-        .arg(&path)
-        .args(["-f", "null", "-"])
-        .output()
-        .is_ok_and(|out| out.status.success());
-    let end = played(&path).unwrap_or(0.0);
-    let lost = unix - started - end;
-    if !plays || lost > 2.0 {
-        println!("  {}: plays {plays}, {end:.2} s of {:.2}: {}", path.display(), unix - started, info["error"]);
+    let file = &info["file_results"][0];
+    let started = nanos(&file["started_at"]) as f64 / 1e9;
+    let words = info["error"].to_string();
+    let there = place.fetch(&path, file).await.with_context(|| format!("{killed:?} at {moment:?}: {info}"));
+    let (wrong, end) = match there {
+        Ok(()) => (complaint(&path), played(&path).unwrap_or(0.0)),
+        Err(error) => (Some(format!("{error:#}")), 0.0),
+    };
+    let wrong = wrong.or_else(|| (end == 0.0).then(|| "it is empty".to_owned()));
+    if let (Some(wrong), Some(kept)) = (&wrong, std::env::var_os("SPILLWAY_KEEP")) {
+        println!("  {} is kept: {wrong}", path.display());
+        let _ = std::fs::copy(&path, Path::new(&kept).join(format!("{}-{}", egress.id, place.name())));
     }
-    Ok(Death { plays: plays && end > 0.0, lost, terminal })
+    let lost = unix - started - end;
+    Ok(Death { path, killed, moment, plays: wrong.is_none(), wrong, browsed: None, lost, terminal, words })
 }
 
-/// The runner that was started for this egress, or its media process.
-fn pid_of(ground: &Ground, name: &str, egress: &str) -> Result<Pid> {
+/// What is wrong with it; nothing when every packet decodes.
+fn complaint(path: &Path) -> Option<String> {
+    let ffmpeg = std::process::Command::new("ffmpeg")
+        .args(["-v", "error", "-xerror", "-nostdin", "-i"])
+        .arg(path)
+        // As it is: made even, pictures whose times were not would collide.
+        .args(["-fps_mode", "passthrough", "-enc_time_base", "-1", "-f", "null", "-"])
+        .output();
+    match ffmpeg {
+        Ok(out) if out.status.success() && out.stderr.is_empty() => None,
+        Ok(out) => Some(String::from_utf8_lossy(&out.stderr).lines().next().unwrap_or_default().to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+async fn browse(deaths: &mut [Death]) -> Result<()> {
+    let playable: Vec<usize> = (0..deaths.len()).filter(|index| deaths[*index].plays).collect();
+    let files: Vec<&Path> = playable.iter().map(|index| deaths[*index].path.as_path()).collect();
+    let seen = watch(&files).await?;
+    for (index, watched) in playable.into_iter().zip(seen) {
+        let fine = watched.is_fine();
+        if let Err(error) = &fine {
+            println!("  {} in Chromium: {error:#}: {}", deaths[index].path.display(), json!(watched.length));
+        }
+        deaths[index].browsed = Some(fine.is_ok());
+    }
+    Ok(())
+}
+
+/// The runner that was started for this egress, and its media process.
+pub fn pids_of(ground: &Ground, egress: &str) -> Result<(Pid, Pid)> {
     let mine = format!("SPILLWAY_EGRESS_ID={egress}");
     let processes = ground.left_behind();
     let runner = processes.iter().find(|(pid, _)| {
@@ -113,12 +225,9 @@ fn pid_of(ground: &Ground, name: &str, egress: &str) -> Result<Pid> {
         environment.split(|byte| *byte == 0).any(|variable| variable == mine.as_bytes())
     });
     let (runner, _) = runner.with_context(|| format!("no runner of {egress}"))?;
-    if name == "spillway-runner" {
-        return Pid::from_raw(*runner).context("a pid is not zero");
-    }
-    let child = processes.iter().find(|(pid, command)| command.contains(name) && parent_of(*pid) == Some(*runner));
+    let child = processes.iter().find(|(pid, _)| parent_of(*pid) == Some(*runner));
     let (child, _) = child.with_context(|| format!("no media process of {egress}"))?;
-    Pid::from_raw(*child).context("a pid is not zero")
+    Ok((Pid::from_raw(*runner).context("a pid is not zero")?, Pid::from_raw(*child).context("a pid is not zero")?))
 }
 
 fn parent_of(pid: i32) -> Option<i32> {

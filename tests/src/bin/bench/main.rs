@@ -3,7 +3,10 @@
 mod cost;
 mod api;
 mod kills;
+mod lengths;
 mod starts;
+mod stores;
+mod weights;
 
 use std::path::PathBuf;
 
@@ -21,9 +24,19 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     runs: usize,
     /// Only kinds whose name contains this; `api` is the latency of StartEgress, `kills` what a kill -9
-    /// costs, `starts` how soon recordings begin and end
+    /// costs on each store, `starts` how soon recordings begin and end, `lengths` the stop of recordings of up
+    /// to an hour, `weights` what uploads send and hold (four recordings of --seconds, at least 120)
     #[arg(long, default_value = "")]
     only: String,
+    /// Rounds of `kills`: five recordings on each of four stores
+    #[arg(long, default_value_t = 2)]
+    rounds: usize,
+    /// Only this store in `kills`: disk, S3, Azure or Google
+    #[arg(long, default_value = "")]
+    store: String,
+    /// Of the moments of `kills`
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Also write everything here
     #[arg(long)]
     json: Option<PathBuf>,
@@ -32,12 +45,16 @@ struct Args {
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
+    let wants = |name: &str| name.contains(args.only.as_str());
     let costs = cost::measure(&args.only, args.seconds, args.runs).await?;
-    let api =
-        if "api".contains(args.only.as_str()) || args.only.is_empty() { Some(api::measure().await?) } else { None };
-    let kills = if "kills".contains(args.only.as_str()) { kills::measure().await? } else { Vec::new() };
-    let starts = if "starts".contains(args.only.as_str()) { starts::measure().await? } else { Vec::new() };
-    let all = json!({ "costs": costs, "api": api, "kills": kills, "starts": starts });
+    let api = if wants("api") { Some(api::measure().await?) } else { None };
+    let kills = if wants("kills") { kills::measure(args.rounds, args.seed, &args.store).await? } else { vec![] };
+    let starts = if wants("starts") { starts::measure().await? } else { vec![] };
+    let lengths = if wants("lengths") { lengths::measure().await? } else { vec![] };
+    let weights = if wants("weights") { weights::measure(args.seconds.max(120.0)).await? } else { vec![] };
+    let all = json!({
+        "costs": costs, "api": api, "kills": kills, "starts": starts, "lengths": lengths, "weights": weights,
+    });
     match &args.json {
         Some(path) => std::fs::write(path, all.to_string()).with_context(|| format!("write {}", path.display()))?,
         None => println!("{all}"),

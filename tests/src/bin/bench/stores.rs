@@ -1,0 +1,87 @@
+//! Where measured recordings go.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use spillway_tests::egress::nanos;
+use spillway_tests::servers::bucket::Bucket;
+use spillway_tests::servers::chaos::Chaos;
+
+pub enum Place {
+    Disk,
+    Bucket(&'static str, Box<Bucket>),
+}
+
+impl Place {
+    pub async fn all() -> Result<Vec<Self>> {
+        Ok(vec![
+            Self::Disk,
+            Self::Bucket("S3", Box::new(Bucket::s3().await?)),
+            Self::Bucket("Azure", Box::new(Bucket::azure().await?)),
+            Self::Bucket("Google", Box::new(Bucket::google().await?)),
+        ])
+    }
+
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Bucket(name, _) => name,
+        }
+    }
+
+    /// A way to the store on which nothing happens but counting.
+    pub async fn through_a_counter(&mut self) -> Result<Option<Chaos>> {
+        let Self::Bucket(_, bucket) = self else { return Ok(None) };
+        let way = Chaos::start(&bucket.address(), 0).await?;
+        bucket.reached_through(&way);
+        Ok(Some(way))
+    }
+
+    /// For the dispatcher's YAML.
+    pub fn configuration(&self) -> String {
+        match self {
+            Self::Disk => String::new(),
+            Self::Bucket(_, bucket) => bucket.configuration(),
+        }
+    }
+
+    /// A file output that ends as `folder/name`: there, or under the same key.
+    pub fn output(&self, folder: &Path, name: &str) -> Value {
+        let path = folder.join(name);
+        match self {
+            Self::Disk => json!({ "filepath": path.to_string_lossy() }),
+            Self::Bucket(_, bucket) => {
+                let mut output = json!({ "filepath": key(&path) });
+                if let Some((provider, upload)) = bucket.upload() {
+                    output[provider] = upload;
+                }
+                output
+            }
+        }
+    }
+
+    /// Puts what an output became at `path`. An error when it is not there, or not as long as `file` (of EgressInfo) says.
+    pub async fn fetch(&self, path: &Path, file: &Value) -> Result<()> {
+        if let Self::Bucket(_, bucket) = self {
+            let bytes = bucket.read(&key(path)).await?.context("no object")?;
+            std::fs::create_dir_all(path.parent().unwrap_or(path)).context("make a folder")?;
+            std::fs::write(path, &bytes).context("write what was fetched")?;
+        }
+        let length = std::fs::metadata(path).with_context(|| format!("no file at {}", path.display()))?.len();
+        ensure!(nanos(&file["size"]) as u64 == length, "{} has {length} bytes, said was {file}", path.display());
+        Ok(())
+    }
+
+    pub async fn unfinished(&self) -> Result<Vec<String>> {
+        match self {
+            Self::Disk => Ok(vec![]),
+            Self::Bucket(_, bucket) => bucket.unfinished().await,
+        }
+    }
+}
+
+/// The path of a file on this disk as the name of an object.
+fn key(path: &Path) -> String {
+    path.to_string_lossy().trim_start_matches('/').to_owned()
+}

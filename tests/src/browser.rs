@@ -1,0 +1,112 @@
+//! A headless Chromium of the stage, which plays recordings as a person would.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::process::{Process, eventually, kill_marked, new_mark};
+
+const PAGE: &str = include_str!("../assets/play.html");
+
+/// What every headless page of ours is started with.
+pub const HEADLESS: [&str; 7] = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--mute-audio",
+    "--no-first-run",
+    "--autoplay-policy=no-user-gesture-required",
+    "--enable-logging=stderr",
+];
+
+/// What became of one file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct Watched {
+    /// As the player says, seconds.
+    pub length: f64,
+    pub jumps: Vec<Jump>,
+    /// Where it was after it had been played for a while from the beginning, seconds.
+    pub played: f64,
+    pub pictures: u64,
+    pub corrupted: u64,
+    /// 0 without a picture.
+    pub width: u32,
+    /// Not empty: it does not play, and why.
+    pub error: String,
+}
+
+impl Default for Watched {
+    fn default() -> Self {
+        Self {
+            length: 0.0,
+            jumps: vec![],
+            played: 0.0,
+            pictures: 0,
+            corrupted: 0,
+            width: 0,
+            error: "not played".to_owned(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Jump {
+    /// Asked for, and where the player went, seconds.
+    pub to: f64,
+    pub at: f64,
+    /// `HTMLMediaElement.readyState`: from 2 on there is something to see.
+    pub ready: u32,
+}
+
+impl Watched {
+    /// It plays, and every place of it can be gone to.
+    pub fn is_fine(&self) -> Result<()> {
+        ensure!(self.error.is_empty(), "{}", self.error);
+        ensure!(self.length.is_finite() && self.length > 0.0, "its length is {}", self.length);
+        for jump in &self.jumps {
+            ensure!((jump.at - jump.to).abs() < 0.5 && jump.ready >= 2, "sent to {:.2} it is at {jump:?}", jump.to);
+        }
+        ensure!(self.jumps.len() == 4, "jumped {} times", self.jumps.len());
+        ensure!(self.played > 0.0, "it stands still");
+        ensure!(self.corrupted == 0, "{} pictures are corrupted", self.corrupted);
+        ensure!(self.width == 0 || self.pictures > 0, "no picture was shown");
+        Ok(())
+    }
+}
+
+/// Plays these files one after the other.
+pub async fn watch(files: &[&Path]) -> Result<Vec<Watched>> {
+    let folder = tempfile::tempdir().context("make a folder")?;
+    let full = |file: &&Path| file.canonicalize().with_context(|| format!("find {}", file.display()));
+    let files: Vec<PathBuf> = files.iter().map(full).collect::<Result<_>>()?;
+    let addresses: Vec<String> = files.iter().map(|file| format!("file://{}", file.display())).collect();
+    let path = folder.path().join("play.html");
+    std::fs::write(&path, PAGE.replace("@FILES@", &json!(addresses).to_string())).context("write the page")?;
+    let mark = new_mark("browser");
+    let process = Process::start("chromium", Path::new("/usr/bin/chromium"), folder.path(), &mark, |command| {
+        command
+            .args(HEADLESS)
+            .arg("--allow-file-access-from-files")
+            .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
+            .arg(format!("file://{}", path.display()));
+    })?;
+    let patience = Duration::from_secs(30 + 15 * files.len() as u64);
+    let seen = eventually("the browser has seen everything", patience, || async {
+        let log = std::fs::read(&process.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log).into_owned();
+        let told = log.split_once("SEEN ").and_then(|(_, rest)| rest.split_once(" END"));
+        Ok(told.map(|(told, _)| told.to_owned()))
+    });
+    let seen = seen.await;
+    kill_marked(&mark);
+    let seen = seen.with_context(|| process.tail())?;
+    let seen: Vec<Watched> = serde_json::from_slice(&STANDARD.decode(seen)?).context("understand the page")?;
+    ensure!(seen.len() == files.len(), "{} of {} files were looked at", seen.len(), files.len());
+    Ok(seen)
+}
