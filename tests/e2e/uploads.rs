@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -201,9 +202,11 @@ async fn killed(name: &str, bucket: Bucket) -> Result<()> {
         std::fs::remove_dir_all(scene.spool()).context("remove the task's disk")?;
     }
     let (patience, most_lost) = if whole_task { (15.0, LOST_WITH_THE_TASK) } else { (2.0, 2.0) };
-    for (egress, name) in &scene.egresses {
+    let ends = scene.egresses.iter().map(|(egress, name)| async move {
         let info = egress.over(Duration::from_secs(30)).await?;
-        let took = killed.elapsed().as_secs_f64();
+        anyhow::Ok((name, info, killed.elapsed().as_secs_f64()))
+    });
+    for (name, info, took) in try_join_all(ends).await? {
         ensure!(info["status"] == "EGRESS_FAILED", "{info}");
         let seconds = scene.fetched(&info, name).await?;
         println!("{name}: {seconds:.2} of {recorded:.2} s kept, terminal after {took:.2} s: {}", info["error"]);
