@@ -6,10 +6,11 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 use spillway_tests::assets::cache;
 use tempfile::TempDir;
 
-use crate::{Finding, failed, tree};
+use crate::{Finding, failed, targets, tree};
 
 /// Package, provider, and the provider's version that the package describes.
 const PROVIDERS: &[(&str, &str, &str)] = &[
@@ -59,19 +60,44 @@ pub fn validate(place: &Path) -> Finding {
     })
 }
 
+/// Its own tests, and what its outputs were in each of them: the launchers must understand the targets.
 pub fn test(place: &Path) -> Finding {
     in_bench(place, |folder| {
-        let said = run(with(folder)?.args(["test", "-no-color"]))?;
+        let mut command = with(folder)?;
+        let out = command.args(["test", "-json", "-verbose"]).output().context("start terraform")?;
+        let events = String::from_utf8_lossy(&out.stdout);
+        let events = events.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned()));
+        let events: Vec<Value> = events.collect::<Result<_>>()?;
+        let said = |event: &Value| event["@message"].as_str().unwrap_or_default().to_owned();
+        let summary = events.iter().find(|event| event["type"] == "test_summary");
+        let passed = summary.and_then(|event| event["test_summary"]["passed"].as_u64()).unwrap_or_default();
         // A folder of tests in which nothing is tested would succeed too.
-        let passed =
-            said.lines().find_map(|line| line.strip_prefix("Success! ")?.split(' ').next()?.parse::<u32>().ok());
-        ensure!(passed.is_some_and(|passed| passed > 0), "nothing was tested: {said}");
+        if !out.status.success() || passed == 0 {
+            let wrong = |event: &&Value| event["@level"] != "info" || event["test_run"]["status"] == "fail";
+            let mut words: Vec<String> = events.iter().filter(wrong).map(describe).collect();
+            words.extend(summary.map(said));
+            bail!("{}\n{}", words.join("\n"), String::from_utf8_lossy(&out.stderr));
+        }
+        for event in events.iter().filter(|event| event["type"] == "test_state") {
+            let test = event["@testrun"].as_str().unwrap_or_default();
+            targets::understand(&event["test_state"]["outputs"]).with_context(|| format!("in {test}"))?;
+        }
         Ok(())
     })
 }
 
+fn describe(event: &Value) -> String {
+    let words = |key: &str| event["diagnostic"][key].as_str().unwrap_or_default().to_owned();
+    let place = event["diagnostic"]["range"]["filename"].as_str().unwrap_or_default();
+    let line = &event["diagnostic"]["range"]["start"]["line"];
+    match event["type"].as_str() {
+        Some("diagnostic") => format!("    {place}:{line}: {} {}", words("summary"), words("detail")),
+        _ => event["@message"].as_str().unwrap_or_default().to_owned(),
+    }
+}
+
 /// What a module without a provider answers to these variables.
-pub fn outputs(place: &str, variables: &serde_json::Value) -> Result<serde_json::Value> {
+pub fn outputs(place: &str, variables: &Value) -> Result<Value> {
     let copied = tempfile::tempdir().context("make a folder")?;
     copy(&tree().join(place), copied.path())?;
     std::fs::write(copied.path().join("terraform.tfvars.json"), variables.to_string()).context("write variables")?;

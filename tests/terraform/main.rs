@@ -9,6 +9,7 @@ mod config;
 mod policies;
 mod sizes;
 mod tables;
+mod targets;
 
 use std::path::PathBuf;
 

@@ -33,6 +33,7 @@ locals {
         subnets          = local.runner_subnets
         security_groups  = [aws_security_group.runner.id]
         assign_public_ip = var.network.public_ip
+        stop_seconds     = var.runner.stop_seconds
       }
     }
   ]
