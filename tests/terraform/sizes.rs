@@ -24,6 +24,8 @@ struct Memory {
     #[serde(default)]
     step: u32,
     #[serde(default)]
+    except: Vec<u32>,
+    #[serde(default)]
     default: u32,
 }
 
@@ -58,6 +60,7 @@ fn fargate(sizes: &Sizes) -> Result<()> {
         let (_, memory) = size.with_context(|| format!("no such cpu: {shape:?}"))?;
         ensure!((memory.least..=memory.most).contains(&shape.memory_mib), "no such memory: {shape:?}");
         ensure!(shape.memory_mib.is_multiple_of(memory.step), "between two sizes: {shape:?}");
+        ensure!(!memory.except.contains(&shape.memory_mib), "not sold: {shape:?}");
         Ok(())
     })
 }

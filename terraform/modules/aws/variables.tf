@@ -182,7 +182,8 @@ variable "dispatcher" {
     condition = try(
       var.dispatcher.memory >= module.common.sizes.fargate[tostring(var.dispatcher.cpu)].least &&
       var.dispatcher.memory <= module.common.sizes.fargate[tostring(var.dispatcher.cpu)].most &&
-      var.dispatcher.memory % module.common.sizes.fargate[tostring(var.dispatcher.cpu)].step == 0, false
+      var.dispatcher.memory % module.common.sizes.fargate[tostring(var.dispatcher.cpu)].step == 0 &&
+      !contains(try(module.common.sizes.fargate[tostring(var.dispatcher.cpu)].except, []), var.dispatcher.memory), false
     )
     error_message = "dispatcher: Fargate has no task of that cpu and memory."
   }
@@ -211,7 +212,8 @@ variable "runner" {
     condition = try(
       var.runner.memory >= module.common.sizes.fargate[tostring(var.runner.cpu)].least &&
       var.runner.memory <= module.common.sizes.fargate[tostring(var.runner.cpu)].most &&
-      var.runner.memory % module.common.sizes.fargate[tostring(var.runner.cpu)].step == 0, false
+      var.runner.memory % module.common.sizes.fargate[tostring(var.runner.cpu)].step == 0 &&
+      !contains(try(module.common.sizes.fargate[tostring(var.runner.cpu)].except, []), var.runner.memory), false
     )
     error_message = "runner: Fargate has no task of that cpu and memory."
   }

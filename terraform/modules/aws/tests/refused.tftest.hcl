@@ -53,6 +53,12 @@ run "a_dispatcher_that_fargate_does_not_sell" {
   expect_failures = [var.dispatcher]
 }
 
+run "a_memory_between_two_that_fargate_sells" {
+  command = plan
+  variables { dispatcher = { cpu = 256, memory = 1536 } }
+  expect_failures = [var.dispatcher]
+}
+
 run "a_stop_longer_than_fargate_waits" {
   command = plan
   variables { runner = { stop_seconds = 300 } }
