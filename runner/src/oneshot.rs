@@ -5,12 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use livekit_token::{AccessToken, AccessTokenError, VideoGrants};
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
-use spillway_plan::{Defaults, Destinations, EgressPlan, Limits, PlanError, StorageConfig};
+use serde_json::Value;
+use spillway_plan::{Defaults, Destinations, EgressPlan, Limits, PlanError, ReadError, StorageConfig, start_request};
 use spillway_protocol::Secret;
 use spillway_protocol::rpc::StartEgressRequest;
-use spillway_protocol::rpc::start_egress_request::Request;
 
 /// Longer than any recording, and the token is only good for its room.
 const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -22,14 +20,8 @@ pub enum OneShotError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{} is neither JSON nor YAML", path.display())]
     Syntax { path: PathBuf, source: serde_yaml_ng::Error },
-    #[error("the request must be an object with one of: {KINDS}")]
-    NoKind,
-    #[error("\"{0}\" is not known; a request has one of {KINDS}, and beside it egress_id, room_id, token, ws_url")]
-    Unknown(String),
-    #[error("\"{0}\" must be a text")]
-    NotText(&'static str),
-    #[error("\"{kind}\" is not a request of that kind")]
-    Request { kind: &'static str, source: serde_json::Error },
+    #[error(transparent)]
+    Request(#[from] ReadError),
     #[error("no server: name it with --ws-url, LIVEKIT_URL or \"ws_url\"")]
     NoServer,
     #[error(
@@ -41,8 +33,6 @@ pub enum OneShotError {
     #[error(transparent)]
     Plan(#[from] PlanError),
 }
-
-const KINDS: &str = "room_composite, participant, track_composite, track";
 
 /// What the command line and the environment say.
 #[derive(Clone, Debug, Default)]
@@ -130,48 +120,6 @@ fn room_token(key: &str, secret: &Secret, plan: &EgressPlan) -> Result<String, A
         .to_jwt()
 }
 
-fn start_request(request: Value) -> Result<StartEgressRequest, OneShotError> {
-    let Value::Object(fields) = request else {
-        return Err(OneShotError::NoKind);
-    };
-    let mut start = StartEgressRequest::default();
-    for (name, value) in fields {
-        match name.as_str() {
-            "egress_id" | "egressId" => start.egress_id = text("egress_id", value)?,
-            "room_id" | "roomId" => start.room_id = text("room_id", value)?,
-            "room_name" | "roomName" => start.room_name = text("room_name", value)?,
-            "token" => start.token = text("token", value)?,
-            "ws_url" | "wsUrl" => start.ws_url = text("ws_url", value)?,
-            "room_composite" | "roomComposite" => {
-                start.request = Some(Request::RoomComposite(message("room_composite", value)?))
-            }
-            "participant" => start.request = Some(Request::Participant(message("participant", value)?)),
-            "track_composite" | "trackComposite" => {
-                start.request = Some(Request::TrackComposite(message("track_composite", value)?));
-            }
-            "track" => start.request = Some(Request::Track(message("track", value)?)),
-            "web" => start.request = Some(Request::Web(message("web", value)?)),
-            "egress" => start.request = Some(Request::Egress(message("egress", value)?)),
-            _ => return Err(OneShotError::Unknown(name)),
-        }
-    }
-    // Track requests name no room: it must be known to make a token.
-    if start.request.is_some() { Ok(start) } else { Err(OneShotError::NoKind) }
-}
-
-fn text(name: &'static str, value: Value) -> Result<String, OneShotError> {
-    match value {
-        Value::String(text) => Ok(text),
-        _ => Err(OneShotError::NotText(name)),
-    }
-}
-
-fn message<T: DeserializeOwned>(kind: &'static str, value: Value) -> Result<T, OneShotError> {
-    // An empty YAML mapping reads as null.
-    let value = if value.is_null() { Value::Object(Map::new()) } else { value };
-    serde_json::from_value(value).map_err(|source| OneShotError::Request { kind, source })
-}
-
 fn new_id() -> String {
     use rand::RngExt;
     let mut random = rand::rng();
@@ -231,7 +179,5 @@ mod tests {
         assert!(words(track(), &Access { ws_url: None, ..access() }).contains("--ws-url"));
         assert!(words(track(), &Access { api_secret: None, ..access() }).contains("LIVEKIT_API_SECRET"));
         assert!(words(json!({"trak": {}}), &access()).starts_with("\"trak\" is not known"));
-        assert!(words(json!(3), &access()).contains("room_composite"));
-        assert!(words(json!({"track": {"nosuch": 1}}), &access()).contains("track"));
     }
 }

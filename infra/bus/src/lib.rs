@@ -1,4 +1,5 @@
-//! Redis as everything that must be shared: psrpc with livekit-server, the registry of egresses, tickets, heartbeats.
+//! Redis as everything that must be shared: psrpc with livekit-server, the registry of egresses, tickets, heartbeats,
+//! open tasks with their caps and the ledger, leases.
 //!
 //! [`Bus`] is the one handle, cheap to clone. It stands on Redis ([`Bus::connect`]) or, for tests, on a [`MemoryBroker`];
 //! both pass the same suite (`tests/suite`).
@@ -8,6 +9,7 @@ pub mod error;
 pub mod names;
 mod envelope;
 mod wire;
+mod desk;
 mod memory;
 mod redis;
 mod selection;
@@ -18,6 +20,8 @@ mod registry;
 mod tickets;
 mod heartbeats;
 mod uploads;
+mod leases;
+mod tasks;
 pub mod raw;
 
 use std::sync::Arc;
@@ -27,9 +31,11 @@ pub use config::RedisConfig;
 pub use error::BusError;
 pub use heartbeats::{Beat, Heard, Heartbeats};
 pub use io::IoClient;
+pub use leases::Leases;
 pub use memory::MemoryBroker;
 pub use registry::{Created, Decision, Phase, Record, Registry, Updated};
 pub use server::{Bid, Handler, Incoming, Routing, RpcServer};
+pub use tasks::{Caps, Full, Line as LedgerLine, OpenTask, Opening, Pace, Seated, TaskKey, Tasks};
 pub use tickets::{ClaimToken, Ticket, TicketKey, Tickets};
 pub use uploads::UploadStates;
 

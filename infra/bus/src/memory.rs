@@ -9,7 +9,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::wire::{Delivery, Guard, Interest, Kept, Left, Lock, Routes, Subscription, Swap, Versioned, Wire};
+use crate::client::unix_ns;
+use crate::desk::Desk;
+use crate::tasks::{Pace, Seated};
+use crate::wire::{
+    Ask, Delivery, Ending, Guard, Interest, Kept, Left, Lock, Routes, Subscription, Swap, Versioned, Wire,
+};
 use crate::{Bus, BusError};
 
 /// What Redis is for the buses connected to it: several [`Bus`] handles of one broker hear each other and share keys.
@@ -31,6 +36,14 @@ struct Store {
     kept: HashMap<String, (Entry, Option<Instant>)>,
     locks: HashMap<String, Instant>,
     indexes: HashMap<String, BTreeMap<String, i64>>,
+    leases: HashMap<String, Lease>,
+    desk: Desk,
+}
+
+struct Lease {
+    holder: String,
+    until: Instant,
+    number: u64,
 }
 
 #[derive(Clone)]
@@ -193,6 +206,50 @@ impl Wire for MemoryWire {
     async fn index(&self, key: &str) -> Result<Vec<(String, i64)>, BusError> {
         let store = self.shared.store("index")?;
         Ok(store.indexes.get(key).into_iter().flatten().map(|(member, score)| (member.clone(), *score)).collect())
+    }
+
+    async fn lease(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>, BusError> {
+        let mut store = self.shared.store("lease")?;
+        let now = Instant::now();
+        let lease =
+            store.leases.entry(key.to_owned()).or_insert(Lease { holder: String::new(), until: now, number: 0 });
+        if lease.until <= now {
+            *lease = Lease { holder: holder.to_owned(), until: now, number: lease.number + 1 };
+        }
+        if lease.holder != holder {
+            return Ok(None);
+        }
+        lease.until = now + ttl;
+        Ok(Some(lease.number))
+    }
+
+    async fn fence(&self, key: &str) -> Result<u64, BusError> {
+        Ok(self.shared.store("fence")?.leases.get(key).map_or(0, |lease| lease.number))
+    }
+
+    async fn open(&self, ask: &Ask<'_>) -> Result<Seated, BusError> {
+        Ok(self.shared.store("open a task")?.desk.open(ask, Instant::now()))
+    }
+
+    async fn pace(&self, target: &str, pace: Pace, complaint: Option<Duration>) -> Result<(), BusError> {
+        self.shared.store("pace")?.desk.pace(target, pace, complaint, Instant::now());
+        Ok(())
+    }
+
+    async fn close(&self, ending: &Ending<'_>) -> Result<bool, BusError> {
+        Ok(self.shared.store("close a task")?.desk.close(ending, unix_ns() / 1_000_000))
+    }
+
+    async fn opened(&self) -> Result<Vec<(String, String)>, BusError> {
+        Ok(self.shared.store("list tasks")?.desk.opened())
+    }
+
+    async fn spent(&self, field: &str) -> Result<f64, BusError> {
+        Ok(self.shared.store("read what was spent")?.desk.spent(field))
+    }
+
+    async fn lines(&self, from: &str, until_ms: i64, most: usize) -> Result<Vec<(String, String)>, BusError> {
+        Ok(self.shared.store("read the ledger")?.desk.lines(from, until_ms, most))
     }
 
     fn healthy(&self) -> bool {

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use spillway_protocol::EgressId;
 use spillway_protocol::Secret;
 
-use crate::wire::{Guard, Swap, Versioned};
+use crate::wire::{Guard, Kept, Swap, Versioned};
 use crate::{Bus, BusError};
 
 /// Everything about one launch.
@@ -127,6 +127,23 @@ impl Tickets {
     /// Picks it up: it is gone afterwards. `None` when the token is wrong, the ticket taken or its time over.
     pub async fn take(&self, id: &EgressId, token: &ClaimToken) -> Result<Option<Ticket>, BusError> {
         let Some(kept) = self.bus.wire.take(&key(id, token)).await? else { return Ok(None) };
+        self.opened(id, &kept).map(Some)
+    }
+
+    /// Another one like it, for another attempt; the first stays until it is withdrawn. `None` as for [`Tickets::take`].
+    pub async fn copy(
+        &self,
+        id: &EgressId,
+        token: &ClaimToken,
+        attempt: u32,
+        ttl: Duration,
+    ) -> Result<Option<ClaimToken>, BusError> {
+        let Some(kept) = self.bus.wire.read(&key(id, token)).await? else { return Ok(None) };
+        let ticket = Ticket { attempt, ..self.opened(id, &kept)? };
+        self.put(&ticket, ttl).await.map(Some)
+    }
+
+    fn opened(&self, id: &EgressId, kept: &Kept) -> Result<Ticket, BusError> {
         let bad = |why| BusError::Ticket { egress_id: id.to_string(), why };
         let attempt = u32::try_from(kept.version).map_err(|_| bad("its attempt is no number of ours"))?;
         let (nonce, sealed) = kept.value.split_first_chunk::<NONCE>().ok_or_else(|| bad("it is cut off"))?;
@@ -134,7 +151,7 @@ impl Tickets {
             .cipher()
             .decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad: &bound_to(id, attempt) })
             .map_err(|_| bad("the key is another one, or it was tampered with"))?;
-        serde_json::from_slice(&plain).map(Some).map_err(|_| bad("its content is from another version"))
+        serde_json::from_slice(&plain).map_err(|_| bad("its content is from another version"))
     }
 
     /// Nobody will take it (the launch failed).

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::BusError;
+use crate::tasks::{Caps, Line, Pace, Seated};
 
 #[async_trait]
 pub(crate) trait Wire: Send + Sync + 'static {
@@ -39,7 +40,41 @@ pub(crate) trait Wire: Send + Sync + 'static {
     async fn index_remove(&self, key: &str, member: &str) -> Result<(), BusError>;
     async fn index(&self, key: &str) -> Result<Vec<(String, i64)>, BusError>;
 
+    /// The holder's number if it has or gets the lease.
+    async fn lease(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>, BusError>;
+    /// The last number given; 0 before the first.
+    async fn fence(&self, key: &str) -> Result<u64, BusError>;
+
+    async fn open(&self, ask: &Ask<'_>) -> Result<Seated, BusError>;
+    /// With a complaint slower, without one a little faster.
+    async fn pace(&self, target: &str, pace: Pace, complaint: Option<Duration>) -> Result<(), BusError>;
+    async fn close(&self, ending: &Ending<'_>) -> Result<bool, BusError>;
+    async fn opened(&self) -> Result<Vec<(String, String)>, BusError>;
+    async fn spent(&self, field: &str) -> Result<f64, BusError>;
+    /// Of the ledger. `from`: Unix milliseconds, or `(` and the id of the line before.
+    async fn lines(&self, from: &str, until_ms: i64, most: usize) -> Result<Vec<(String, String)>, BusError>;
+
     fn healthy(&self) -> bool;
+}
+
+/// A task that is to be opened, if caps and pace allow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask<'a> {
+    pub task: &'a str,
+    /// One line each.
+    pub tenant: &'a str,
+    pub target: &'a str,
+    pub facts: &'a str,
+    pub caps: Caps,
+    pub pace: Option<Pace>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ending<'a> {
+    pub task: &'a str,
+    pub line: Option<Line<'a>>,
+    /// Lines the ledger keeps, about.
+    pub keep: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -5,6 +5,7 @@ mod tls;
 mod dial;
 mod node;
 mod commands;
+mod desk;
 mod listener;
 
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rand::RngExt;
 
-use crate::wire::{Guard, Interest, Kept, Lock, Subscription, Swap, Versioned, Wire};
+use crate::tasks::{Pace, Seated};
+use crate::wire::{Ask, Ending, Guard, Interest, Kept, Lock, Subscription, Swap, Versioned, Wire};
 use crate::{BusError, RedisConfig};
 
 use commands::Commands;
@@ -65,6 +67,20 @@ if not kept[2] then return {} end
 local left = redis.call('PTTL', KEYS[1])
 redis.call('DEL', KEYS[1])
 return {kept[1], kept[2], left}";
+
+/// KEYS[1]; holder, ttl in ms. A hash of the last number `n` and its holder `h`, until `u`: the number outlives the lease.
+const LEASE: &str = "
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local kept = redis.call('HMGET', KEYS[1], 'n', 'h', 'u')
+local number = tonumber(kept[1] or '0')
+if tonumber(kept[3] or '0') <= now then
+  number = number + 1
+elseif kept[2] ~= ARGV[1] then
+  return 0
+end
+redis.call('HSET', KEYS[1], 'n', number, 'h', ARGV[1], 'u', now + tonumber(ARGV[2]))
+return number";
 
 fn script(text: &str, key: &str) -> Cmd {
     let mut cmd = ::redis::cmd("EVAL");
@@ -165,6 +181,44 @@ impl Wire for RedisWire {
         let found: Vec<(String, f64)> = self.commands.run("index", Some(key), cmd).await?;
         // Unix milliseconds are far below 2^53.
         Ok(found.into_iter().map(|(member, score)| (member, score as i64)).collect())
+    }
+
+    async fn lease(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>, BusError> {
+        let mut cmd = script(LEASE, key);
+        cmd.arg(holder).arg(ms(ttl));
+        let number: u64 = self.commands.run("lease", Some(key), cmd).await?;
+        Ok(Some(number).filter(|number| *number > 0))
+    }
+
+    async fn fence(&self, key: &str) -> Result<u64, BusError> {
+        let mut cmd = ::redis::cmd("HGET");
+        cmd.arg(key).arg("n");
+        let number: Option<u64> = self.commands.run("fence", Some(key), cmd).await?;
+        Ok(number.unwrap_or_default())
+    }
+
+    async fn open(&self, ask: &Ask<'_>) -> Result<Seated, BusError> {
+        self.open_task(ask).await
+    }
+
+    async fn pace(&self, target: &str, pace: Pace, complaint: Option<Duration>) -> Result<(), BusError> {
+        self.set_pace(target, pace, complaint).await
+    }
+
+    async fn close(&self, ending: &Ending<'_>) -> Result<bool, BusError> {
+        self.close_task(ending).await
+    }
+
+    async fn opened(&self) -> Result<Vec<(String, String)>, BusError> {
+        self.opened_tasks().await
+    }
+
+    async fn spent(&self, field: &str) -> Result<f64, BusError> {
+        self.spent_in(field).await
+    }
+
+    async fn lines(&self, from: &str, until_ms: i64, most: usize) -> Result<Vec<(String, String)>, BusError> {
+        self.ledger_lines(from, until_ms, most).await
     }
 
     fn healthy(&self) -> bool {

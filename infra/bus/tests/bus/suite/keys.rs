@@ -137,6 +137,17 @@ pub async fn a_ticket_is_taken_once(ground: &impl Ground) {
     assert!(!format!("{token:?} {:?}", ticket("canary").token).contains("canary"));
 }
 
+pub async fn a_ticket_is_copied_for_another_attempt(ground: &impl Ground) {
+    let tickets = Tickets::new(&ground.bus().await, TicketKey::random());
+    let patience = Duration::from_secs(60);
+    let first = tickets.put(&ticket("canary"), patience).await.unwrap();
+    let copy = tickets.copy(&id("EG_1"), &first, 4, patience).await.unwrap().unwrap();
+    let taken = tickets.take(&id("EG_1"), &copy).await.unwrap().unwrap();
+    assert_eq!(taken, Ticket { attempt: 4, ..ticket("canary") });
+    assert_eq!(tickets.take(&id("EG_1"), &first).await.unwrap(), Some(ticket("canary")));
+    assert_eq!(tickets.copy(&id("EG_1"), &first, 5, patience).await.unwrap(), None, "what was taken is not copied");
+}
+
 pub async fn a_heartbeat_fades_and_an_older_attempt_is_not_heard(ground: &impl Ground) {
     let beats = Heartbeats::new(&ground.bus().await);
     let id = id("EG_1");

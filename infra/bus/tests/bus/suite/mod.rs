@@ -4,3 +4,4 @@ pub mod calls;
 pub mod strange;
 pub mod io;
 pub mod keys;
+pub mod tasks;

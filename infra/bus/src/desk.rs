@@ -1,0 +1,134 @@
+//! What the scripts of `redis/desk` do, for the bus in memory. Pure: time is an argument.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::tasks::{Full, Pace, Seated};
+use crate::wire::{Ask, Ending};
+
+/// After a complaint of the platform the pace is halved, down to this.
+pub(crate) const SLOWEST: f64 = 1.0 / 16.0;
+/// Each launch that goes well adds so much of the full pace.
+pub(crate) const RECOVERY: f64 = 0.05;
+
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    tasks: BTreeMap<String, String>,
+    counts: HashMap<String, u64>,
+    buckets: HashMap<String, Bucket>,
+    spent: HashMap<String, f64>,
+    lines: Vec<(i64, String)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    /// When the bucket would be full again if nobody launched.
+    full_at: Instant,
+    factor: f64,
+    closed_until: Instant,
+}
+
+impl Desk {
+    fn count(&self, name: &str) -> u64 {
+        self.counts.get(name).copied().unwrap_or_default()
+    }
+
+    pub fn open(&mut self, ask: &Ask<'_>, now: Instant) -> Seated {
+        if self.tasks.contains_key(ask.task) {
+            return Seated::Yes { wait: Duration::ZERO, slowed: false };
+        }
+        let names = names(ask.tenant, ask.target);
+        let caps = [ask.caps.all, ask.caps.tenant, ask.caps.target];
+        for ((name, cap), full) in names.iter().zip(caps).zip([Full::All, Full::Tenant, Full::Target]) {
+            if cap.is_some_and(|cap| self.count(name) >= cap) {
+                return Seated::No(full);
+            }
+        }
+        let mut answer = Seated::Yes { wait: Duration::ZERO, slowed: false };
+        if let Some(pace) = ask.pace {
+            let bucket = self.buckets.entry(ask.target.to_owned()).or_insert(Bucket {
+                full_at: now,
+                factor: 1.0,
+                closed_until: now,
+            });
+            let start = bucket.full_at.max(now);
+            let turn = start.checked_sub(tolerance(pace)).unwrap_or(now).max(bucket.closed_until);
+            let wait = turn.saturating_duration_since(now);
+            if wait > pace.most_wait {
+                return Seated::Later(wait);
+            }
+            bucket.full_at = start + Duration::from_secs_f64(1.0 / (pace.per_second * bucket.factor));
+            answer = Seated::Yes { wait, slowed: bucket.factor < 1.0 };
+        }
+        self.tasks.insert(ask.task.to_owned(), format!("{}\n{}\n{}", ask.tenant, ask.target, ask.facts));
+        for name in names {
+            *self.counts.entry(name).or_default() += 1;
+        }
+        answer
+    }
+
+    pub fn pace(&mut self, target: &str, pace: Pace, complaint: Option<Duration>, now: Instant) {
+        let Some(bucket) = self.buckets.get_mut(target) else { return };
+        match complaint {
+            Some(retry_after) => {
+                bucket.factor = (bucket.factor / 2.0).max(SLOWEST);
+                bucket.closed_until = bucket.closed_until.max(now + retry_after);
+                // Empty, with one turn when patience is over.
+                bucket.full_at = bucket.full_at.max(bucket.closed_until + tolerance(pace));
+            }
+            None => bucket.factor = (bucket.factor + RECOVERY).min(1.0),
+        }
+    }
+
+    pub fn close(&mut self, ending: &Ending<'_>, now_ms: i64) -> bool {
+        let Some(kept) = self.tasks.remove(ending.task) else { return false };
+        let mut parts = kept.splitn(3, '\n');
+        let (tenant, target) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        for name in names(tenant, target) {
+            if let Some(count) = self.counts.get_mut(&name) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        if let Some(line) = ending.line {
+            *self.spent.entry(format!("{} {}", line.month, line.tenant)).or_default() += line.amount;
+            self.lines.push((now_ms, line.text.to_owned()));
+            let surplus = self.lines.len().saturating_sub(usize::try_from(ending.keep).unwrap_or(usize::MAX));
+            self.lines.drain(..surplus);
+        }
+        true
+    }
+
+    pub fn opened(&self) -> Vec<(String, String)> {
+        self.tasks.iter().map(|(task, kept)| (task.clone(), kept.clone())).collect()
+    }
+
+    pub fn spent(&self, field: &str) -> f64 {
+        self.spent.get(field).copied().unwrap_or_default()
+    }
+
+    /// An id is the line's time and its place in the list.
+    pub fn lines(&self, from: &str, until_ms: i64, most: usize) -> Vec<(String, String)> {
+        let (after, from) = match from.strip_prefix('(') {
+            Some(id) => (true, id),
+            None => (false, from),
+        };
+        let mut parts = from.splitn(2, '-').map(|part| part.parse::<i64>().unwrap_or_default());
+        let start = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let ids = self.lines.iter().zip(0i64..).map(|((at, text), place)| ((*at, place), text));
+        ids.filter(|(id, _)| id.0 <= until_ms && if after { *id > start } else { *id >= start })
+            .take(most)
+            .map(|((at, place), text)| (format!("{at}-{place}"), text.clone()))
+            .collect()
+    }
+}
+
+fn names(tenant: &str, target: &str) -> [String; 3] {
+    ["n".to_owned(), format!("n:t:{tenant}"), format!("n:g:{target}")]
+}
+
+/// How far the bucket may be from full while it still gives at once.
+pub(crate) fn tolerance(pace: Pace) -> Duration {
+    Duration::from_secs_f64(f64::from(pace.burst.saturating_sub(1)) / pace.per_second)
+}

@@ -1,0 +1,165 @@
+//! Open tasks, their pace and the ledger: each step one script, so that it holds among any number of dispatchers and is
+//! done wholly or not at all. `crate::desk` says the same in Rust.
+
+use redis::{Cmd, FromRedisValue, Value};
+
+use super::RedisWire;
+use crate::BusError;
+use crate::desk::{RECOVERY, SLOWEST, tolerance};
+use crate::tasks::{Full, Pace, Seated};
+use crate::wire::{Ask, Ending};
+use std::time::Duration;
+
+/// What stands in braces decides the slot in a Cluster; it is the ledger's own name, so that all three live together.
+const OPEN: &str = "{spillway:ledger}:open";
+const SPENT: &str = "{spillway:ledger}:spent";
+const LEDGER: &str = "spillway:ledger";
+
+/// Fields: `t:` open tasks, `n` counts, `b:` buckets as "when full, factor, closed until". Task, tenant, target, facts,
+/// three caps, tolerance in ms, launches per ms, longest wait in ms.
+const OPEN_TASK: &str = "
+local key, task = KEYS[1], 't:' .. ARGV[1]
+if redis.call('HEXISTS', key, task) == 1 then return {'yes', '0', '1'} end
+local names = {'n', 'n:t:' .. ARGV[2], 'n:g:' .. ARGV[3]}
+local words = {'all', 'tenant', 'target'}
+for i = 1, 3 do
+  local cap = ARGV[4 + i]
+  if cap ~= '' and tonumber(redis.call('HGET', key, names[i]) or '0') >= tonumber(cap) then return {words[i], '0', '1'} end
+end
+local wait, factor = 0, 1
+if ARGV[9] ~= '' then
+  local time = redis.call('TIME')
+  local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  local full, closed = now, now
+  local kept = redis.call('HGET', key, 'b:' .. ARGV[3])
+  if kept then
+    local a, b, c = string.match(kept, '^(%S+) (%S+) (%S+)$')
+    full, factor, closed = math.max(tonumber(a), now), tonumber(b), tonumber(c)
+  end
+  wait = math.max(full - tonumber(ARGV[8]) - now, closed - now, 0)
+  if wait > tonumber(ARGV[10]) then return {'later', string.format('%.0f', wait), '1'} end
+  full = full + 1 / (tonumber(ARGV[9]) * factor)
+  redis.call('HSET', key, 'b:' .. ARGV[3], string.format('%.3f %.6f %.0f', full, factor, closed))
+end
+redis.call('HSET', key, task, ARGV[2] .. '\\n' .. ARGV[3] .. '\\n' .. ARGV[4])
+for i = 1, 3 do redis.call('HINCRBY', key, names[i], 1) end
+return {'yes', string.format('%.0f', wait), tostring(factor)}";
+
+/// Target, tolerance in ms, patience asked for in ms or nothing, slowest factor, recovery.
+const PACE: &str = "
+local key, field = KEYS[1], 'b:' .. ARGV[1]
+local kept = redis.call('HGET', key, field)
+if not kept then return 0 end
+local a, b, c = string.match(kept, '^(%S+) (%S+) (%S+)$')
+local full, factor, closed = tonumber(a), tonumber(b), tonumber(c)
+if ARGV[3] == '' then
+  factor = math.min(1, factor + tonumber(ARGV[5]))
+else
+  local time = redis.call('TIME')
+  local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  factor = math.max(factor / 2, tonumber(ARGV[4]))
+  closed = math.max(closed, now + tonumber(ARGV[3]))
+  full = math.max(full, closed + tonumber(ARGV[2]))
+end
+redis.call('HSET', key, field, string.format('%.3f %.6f %.0f', full, factor, closed))
+return 1";
+
+/// Keys: open, spent, ledger. Task; then, if there is one, the line, how many to keep, month and tenant, amount.
+const CLOSE: &str = "
+local kept = redis.call('HGET', KEYS[1], 't:' .. ARGV[1])
+if not kept then return 0 end
+redis.call('HDEL', KEYS[1], 't:' .. ARGV[1])
+local tenant, target = string.match(kept, '^([^\\n]*)\\n([^\\n]*)\\n')
+for _, name in ipairs({'n', 'n:t:' .. tenant, 'n:g:' .. target}) do
+  if redis.call('HINCRBY', KEYS[1], name, -1) <= 0 then redis.call('HDEL', KEYS[1], name) end
+end
+if ARGV[2] ~= '' then
+  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], '*', 'l', ARGV[2])
+  redis.call('HINCRBYFLOAT', KEYS[2], ARGV[4], ARGV[5])
+end
+return 1";
+
+fn script(text: &str, keys: &[&str]) -> Cmd {
+    let mut cmd = redis::cmd("EVAL");
+    cmd.arg(text).arg(keys.len()).arg(keys);
+    cmd
+}
+
+fn number<T: ToString>(number: Option<T>) -> String {
+    number.map(|number| number.to_string()).unwrap_or_default()
+}
+
+impl RedisWire {
+    pub(super) async fn open_task(&self, ask: &Ask<'_>) -> Result<Seated, BusError> {
+        let mut cmd = script(OPEN_TASK, &[OPEN]);
+        cmd.arg(ask.task).arg(ask.tenant).arg(ask.target).arg(ask.facts);
+        cmd.arg(number(ask.caps.all)).arg(number(ask.caps.tenant)).arg(number(ask.caps.target));
+        cmd.arg(number(ask.pace.map(|pace| tolerance(pace).as_millis())));
+        cmd.arg(number(ask.pace.map(|pace| pace.per_second / 1000.0)));
+        cmd.arg(number(ask.pace.map(|pace| pace.most_wait.as_millis())));
+        let (word, wait, factor): (String, u64, f64) = self.commands.run("open a task", Some(OPEN), cmd).await?;
+        let wait = Duration::from_millis(wait);
+        Ok(match word.as_str() {
+            "yes" => Seated::Yes { wait, slowed: factor < 1.0 },
+            "all" => Seated::No(Full::All),
+            "tenant" => Seated::No(Full::Tenant),
+            "target" => Seated::No(Full::Target),
+            _ => Seated::Later(wait),
+        })
+    }
+
+    pub(super) async fn set_pace(&self, target: &str, pace: Pace, complaint: Option<Duration>) -> Result<(), BusError> {
+        let mut cmd = script(PACE, &[OPEN]);
+        cmd.arg(target).arg(number(Some(tolerance(pace).as_millis()))).arg(number(complaint.map(|it| it.as_millis())));
+        cmd.arg(SLOWEST).arg(RECOVERY);
+        self.commands.run("pace", Some(OPEN), cmd).await
+    }
+
+    pub(super) async fn close_task(&self, ending: &Ending<'_>) -> Result<bool, BusError> {
+        let mut cmd = script(CLOSE, &[OPEN, SPENT, LEDGER]);
+        cmd.arg(ending.task);
+        match ending.line {
+            Some(line) => cmd
+                .arg(line.text)
+                .arg(ending.keep)
+                .arg(format!("{} {}", line.month, line.tenant))
+                .arg(format!("{:.9}", line.amount)),
+            None => cmd.arg("").arg("").arg("").arg(""),
+        };
+        self.commands.run("close a task", Some(OPEN), cmd).await
+    }
+
+    pub(super) async fn opened_tasks(&self) -> Result<Vec<(String, String)>, BusError> {
+        let mut cmd = redis::cmd("HGETALL");
+        cmd.arg(OPEN);
+        let all: Vec<(String, String)> = self.commands.run("list tasks", Some(OPEN), cmd).await?;
+        let task = |(field, kept): (String, String)| Some((field.strip_prefix("t:")?.to_owned(), kept));
+        Ok(all.into_iter().filter_map(task).collect())
+    }
+
+    pub(super) async fn spent_in(&self, field: &str) -> Result<f64, BusError> {
+        let mut cmd = redis::cmd("HGET");
+        cmd.arg(SPENT).arg(field);
+        let spent: Option<f64> = self.commands.run("read what was spent", Some(SPENT), cmd).await?;
+        Ok(spent.unwrap_or_default())
+    }
+
+    pub(super) async fn ledger_lines(
+        &self,
+        from: &str,
+        until_ms: i64,
+        most: usize,
+    ) -> Result<Vec<(String, String)>, BusError> {
+        const ACT: &str = "read the ledger";
+        let mut cmd = redis::cmd("XRANGE");
+        cmd.arg(LEDGER).arg(from).arg(until_ms).arg("COUNT").arg(most);
+        let found: Vec<(String, Value)> = self.commands.run(ACT, Some(LEDGER), cmd).await?;
+        let line = |(id, fields): (String, Value)| {
+            let fields = Vec::<(String, String)>::from_redis_value(fields)?;
+            Ok(fields.into_iter().find(|(name, _)| name == "l").map(|(_, text)| (id, text)))
+        };
+        let lines: Result<Vec<_>, redis::ParsingError> = found.into_iter().map(line).collect();
+        let lines = lines.map_err(|error| BusError::Command { act: ACT, source: error.into() })?;
+        Ok(lines.into_iter().flatten().collect())
+    }
+}

@@ -1,0 +1,92 @@
+//! A request as a person writes it down: LiveKit's protojson in JSON or YAML, with a little beside it.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use spillway_protocol::rpc::StartEgressRequest;
+use spillway_protocol::rpc::start_egress_request::Request;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("the request must be an object with one of: {KINDS}")]
+    NoKind,
+    #[error("\"{0}\" is not known; a request has one of {KINDS}, and beside it egress_id, room_id, token, ws_url")]
+    Unknown(String),
+    #[error("\"{0}\" must be a text")]
+    NotText(&'static str),
+    #[error("\"{kind}\" is not a request of that kind")]
+    Request { kind: &'static str, source: serde_json::Error },
+}
+
+const KINDS: &str = "room_composite, participant, track_composite, track";
+
+/// Both of protojson's spellings of every name are taken.
+pub fn start_request(request: Value) -> Result<StartEgressRequest, ReadError> {
+    let Value::Object(fields) = request else {
+        return Err(ReadError::NoKind);
+    };
+    let mut start = StartEgressRequest::default();
+    for (name, value) in fields {
+        match name.as_str() {
+            "egress_id" | "egressId" => start.egress_id = text("egress_id", value)?,
+            "room_id" | "roomId" => start.room_id = text("room_id", value)?,
+            "room_name" | "roomName" => start.room_name = text("room_name", value)?,
+            "token" => start.token = text("token", value)?,
+            "ws_url" | "wsUrl" => start.ws_url = text("ws_url", value)?,
+            "room_composite" | "roomComposite" => {
+                start.request = Some(Request::RoomComposite(message("room_composite", value)?))
+            }
+            "participant" => start.request = Some(Request::Participant(message("participant", value)?)),
+            "track_composite" | "trackComposite" => {
+                start.request = Some(Request::TrackComposite(message("track_composite", value)?));
+            }
+            "track" => start.request = Some(Request::Track(message("track", value)?)),
+            "web" => start.request = Some(Request::Web(message("web", value)?)),
+            "egress" => start.request = Some(Request::Egress(message("egress", value)?)),
+            _ => return Err(ReadError::Unknown(name)),
+        }
+    }
+    // Track requests name no room: it must be known to make a token.
+    if start.request.is_some() { Ok(start) } else { Err(ReadError::NoKind) }
+}
+
+fn text(name: &'static str, value: Value) -> Result<String, ReadError> {
+    match value {
+        Value::String(text) => Ok(text),
+        _ => Err(ReadError::NotText(name)),
+    }
+}
+
+fn message<T: DeserializeOwned>(kind: &'static str, value: Value) -> Result<T, ReadError> {
+    // An empty YAML mapping reads as null.
+    let value = if value.is_null() { Value::Object(Map::new()) } else { value };
+    serde_json::from_value(value).map_err(|source| ReadError::Request { kind, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn either_spelling_is_the_same_request() {
+        let track = |request: Value| match start_request(request).unwrap() {
+            StartEgressRequest { request: Some(Request::Track(track)), room_id, .. } => (track.track_id, room_id),
+            other => panic!("{other:?}"),
+        };
+        let snake = json!({"room_id": "RM_1", "track": {"room_name": "r", "track_id": "TR_1"}});
+        let camel = json!({"roomId": "RM_1", "track": {"roomName": "r", "trackId": "TR_1"}});
+        assert_eq!(track(snake), ("TR_1".to_owned(), "RM_1".to_owned()));
+        assert_eq!(track(camel), ("TR_1".to_owned(), "RM_1".to_owned()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let words = |request| start_request(request).unwrap_err().to_string();
+        assert!(words(json!({"trak": {}})).starts_with("\"trak\" is not known"));
+        assert!(words(json!(3)).contains("room_composite"));
+        assert!(words(json!({"egress_id": "EG_1"})).contains("room_composite"));
+        assert!(words(json!({"token": 1, "track": {}})).contains("\"token\" must be a text"));
+        assert!(words(json!({"track": {"nosuch": 1}})).contains("track"));
+    }
+}
