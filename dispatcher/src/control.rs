@@ -15,7 +15,7 @@ use spillway_protocol::ledger::{EndReason, Fact, Outcome};
 use spillway_protocol::livekit::EgressInfo;
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::house::{House, task_of};
+use crate::house::House;
 use crate::report;
 use crate::watch::{Patience, settle};
 
@@ -89,9 +89,7 @@ impl Control {
         let facts = vec![Fact::Ending(EndReason::StopAsked), Fact::Over(Outcome::stopped_before_start())];
         if let Some(record) = settle::over(&self.house, id, &facts, before_it_ran).await? {
             info!("stopped before it started");
-            if let Some(task) = task_of(&record) {
-                self.house.launcher.end(&task, EndHow::Now).await;
-            }
+            self.house.targets.end(&record, EndHow::Now).await;
             return report::info_of(&record);
         }
         let record = self.leave_wish(id).await?.ok_or_else(unknown)?;

@@ -12,13 +12,17 @@ use spillway_protocol::ids::{EgressId, IdError};
 use spillway_protocol::rpc::service;
 use tracing::{info, warn};
 
+use crate::account;
+use crate::account::orphans::{self, Finding};
 use crate::clock::Clock;
+use crate::config::targets::TargetConfig;
 use crate::config::{Config, LauncherConfig};
 use crate::control::{Control, What};
 use crate::health;
-use crate::house::{House, Tools, task_of};
+use crate::house::{House, Lines, Tools};
 use crate::intake::{ListActive, StartEgress};
 use crate::launch::{self, Line};
+use crate::targets::{Target, Targets};
 use crate::watch::Watch;
 
 #[derive(Debug, thiserror::Error)]
@@ -43,45 +47,48 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// With the launcher the configuration names.
+    /// With the targets the configuration names; each finished task is a line on standard output.
     pub async fn start(config: Config, bus: Bus) -> Result<Self, DispatcherError> {
-        let launcher: Arc<dyn Launcher> = match &config.launcher {
-            LauncherConfig::Process { program, log_dir } => {
-                let beside_us = ProcessOptions::beside_us().map_err(DispatcherError::Runner)?;
-                let program = program.clone().unwrap_or_else(|| beside_us.program.clone());
-                let options = ProcessOptions { program, log_dir: log_dir.clone(), ..beside_us };
-                Arc::new(ProcessLauncher::new(options))
-            }
-            LauncherConfig::Paper { latency, quota } => Arc::new(PaperLauncher::new(PaperOptions {
-                latency: *latency,
-                quota: *quota,
-                ..PaperOptions::default()
-            })),
-        };
-        Self::with(config, bus, launcher, Clock::Wall).await
+        let launchers = config.targets.iter().map(|target| launcher(target, &config)).collect::<Result<_, _>>()?;
+        let lines: Lines = Box::new(|line| println!("{line}"));
+        Self::open(config, bus, launchers, Clock::Wall, Some(lines)).await
     }
 
-    /// Hears, bids and sweeps when it returns.
+    /// With one launcher, for the first target.
     pub async fn with(
         config: Config,
         bus: Bus,
         launcher: Arc<dyn Launcher>,
         clock: Clock,
     ) -> Result<Self, DispatcherError> {
-        let name = EgressId::parse(&format!("dispatcher-{:016x}", rand::random::<u64>()))?;
-        let key = ticket_key(&config)?;
-        let handover = handover(&config, &key)?;
-        let line = Line::new(launch::bounds_of(&config));
-        let tickets = Tickets::new(&bus, key);
-        let house =
-            Arc::new(House::new(name, Tools { config, clock, bus: bus.clone(), tickets, launcher, handover, line }));
+        Self::open(config, bus, vec![launcher], clock, None).await
+    }
 
-        if let Some(at) = house.config.health {
+    /// With a launcher for each target, in their order.
+    pub async fn on(
+        config: Config,
+        bus: Bus,
+        launchers: Vec<Arc<dyn Launcher>>,
+        clock: Clock,
+    ) -> Result<Self, DispatcherError> {
+        Self::open(config, bus, launchers, clock, None).await
+    }
+
+    async fn open(
+        config: Config,
+        bus: Bus,
+        launchers: Vec<Arc<dyn Launcher>>,
+        clock: Clock,
+        lines: Option<Lines>,
+    ) -> Result<Self, DispatcherError> {
+        let house = house(config, bus, launchers, clock, lines)?;
+        let config = house.config();
+        for at in [config.health, config.metrics].into_iter().flatten() {
             let listener = health::listen(at).await.map_err(|source| DispatcherError::Health { at, source })?;
             house.spawn(health::serve(listener, Arc::clone(&house)));
         }
         house.io.listen().await?;
-        let control = RpcServer::new(&bus, service::EGRESS_HANDLER);
+        let control = RpcServer::new(&house.bus, service::EGRESS_HANDLER);
         let methods = [
             (service::STOP_EGRESS, What::Stop),
             (service::UPDATE_STREAM, What::UpdateStream),
@@ -93,13 +100,15 @@ impl Dispatcher {
         }
         house.spawn(launch::run(Arc::clone(&house)));
         house.spawn(Watch::new(Arc::clone(&house)).run());
+        house.spawn(account::run(Arc::clone(&house)));
 
-        let starts = RpcServer::new(&bus, service::EGRESS_INTERNAL);
+        let starts = RpcServer::new(&house.bus, service::EGRESS_INTERNAL);
         let list = Arc::new(ListActive(Arc::clone(&house)));
         starts.serve(service::LIST_ACTIVE_EGRESS, "", Routing::Multi, list).await?;
         let start = Arc::new(StartEgress(Arc::clone(&house)));
         starts.serve(service::START_EGRESS, "", Routing::Affinity, start).await?;
-        info!(name = %house.name, launcher = house.launcher.name(), "dispatcher is ready");
+        let targets: Vec<&str> = house.targets.all().iter().map(|target| target.name()).collect();
+        info!(name = %house.name, ?targets, "dispatcher is ready");
         Ok(Self { house, starts, control })
     }
 
@@ -107,7 +116,7 @@ impl Dispatcher {
     /// patience; other dispatchers take that over. Runners go on by themselves.
     pub async fn drained(&self) -> bool {
         self.take_no_more().await;
-        let patience = self.house.config.drain;
+        let patience = self.house.config().drain;
         let emptied = tokio::time::timeout(patience, async {
             while !self.house.hands_are_empty() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -150,15 +159,15 @@ impl Dispatcher {
         };
         let mut told = Vec::new();
         for record in live.iter().filter(|record| record.phase != Phase::Over && house.owns(record)) {
-            if let Some(task) = task_of(record) {
-                house.launcher.end(&task, EndHow::Ask).await;
-                told.push(task);
+            if record.task.is_some() {
+                house.targets.end(record, EndHow::Ask).await;
+                told.push(record);
             }
         }
         info!(runners = told.len(), "runners told to finish");
-        let gone = tokio::time::timeout(house.config.drain, async {
-            for task in &told {
-                while matches!(house.launcher.look(task).await, Sighting::Alive | Sighting::Starting(_)) {
+        let gone = tokio::time::timeout(house.config().drain, async {
+            for record in &told {
+                while matches!(house.targets.look(record).await, Some(Sighting::Alive | Sighting::Starting(_))) {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -166,6 +175,38 @@ impl Dispatcher {
         if gone.await.is_err() {
             warn!("some runners are still finishing; they go on by themselves");
         }
+    }
+
+    /// What can change while we run does: queue, deadlines, caps, tenants, prices, storage, settings of runners. The rest
+    /// is named in the log and waits for a restart.
+    pub fn reload(&self, new: Config) {
+        let old = self.house.config();
+        let fixed = [
+            ("redis", format!("{:?}", old.redis) != format!("{:?}", new.redis)),
+            ("targets", format!("{:?}", old.targets) != format!("{:?}", new.targets)),
+            ("health, prometheus_port", (old.health, old.metrics) != (new.health, new.metrics)),
+            ("ticket_key", old.ticket_key.as_ref().map(Secret::reveal) != new.ticket_key.as_ref().map(Secret::reveal)),
+            ("logging", (&old.log_level, old.log_json) != (&new.log_level, new.log_json)),
+            ("stack", old.stack != new.stack),
+        ];
+        for (what, _) in fixed.iter().filter(|(_, differs)| *differs) {
+            warn!(what, "changed in the configuration; a restart is needed for it");
+        }
+        let new = Config {
+            redis: old.redis.clone(),
+            targets: old.targets.clone(),
+            health: old.health,
+            metrics: old.metrics,
+            ticket_key: old.ticket_key.clone(),
+            log_level: old.log_level.clone(),
+            log_json: old.log_json,
+            stack: old.stack.clone(),
+            ..new
+        };
+        self.house.line().set_bounds(launch::bounds_of(&new));
+        self.house.set_config(new);
+        self.house.moved.notify_one();
+        info!("configuration read again");
     }
 
     /// As if the process were gone: nothing is finished, nothing is said. For tests of what others do then.
@@ -176,6 +217,49 @@ impl Dispatcher {
             self.control.unsubscribe_pattern(method).await;
         }
     }
+}
+
+fn launcher(target: &TargetConfig, config: &Config) -> Result<Arc<dyn Launcher>, DispatcherError> {
+    Ok(match &target.launcher {
+        LauncherConfig::Process { program, log_dir } => {
+            let beside_us = ProcessOptions::beside_us().map_err(DispatcherError::Runner)?;
+            let program = program.clone().unwrap_or_else(|| beside_us.program.clone());
+            let options =
+                ProcessOptions { program, log_dir: log_dir.clone(), stack: config.stack.clone(), ..beside_us };
+            Arc::new(ProcessLauncher::new(options))
+        }
+        LauncherConfig::Paper { latency, quota } => {
+            Arc::new(PaperLauncher::new(PaperOptions { latency: *latency, quota: *quota, ..PaperOptions::default() }))
+        }
+    })
+}
+
+fn house(
+    config: Config,
+    bus: Bus,
+    launchers: Vec<Arc<dyn Launcher>>,
+    clock: Clock,
+    lines: Option<Lines>,
+) -> Result<Arc<House>, DispatcherError> {
+    let name = EgressId::parse(&format!("dispatcher-{:016x}", rand::random::<u64>()))?;
+    let key = ticket_key(&config)?;
+    let handover = handover(&config, &key)?;
+    let line = Line::new(launch::bounds_of(&config));
+    let tickets = Tickets::new(&bus, key);
+    let targets = config.targets.iter().cloned().zip(launchers).map(|(config, launcher)| Target::new(config, launcher));
+    let targets = Targets::new(targets.collect());
+    Ok(Arc::new(House::new(name, Tools { config, clock, bus, tickets, targets, handover, line, lines })))
+}
+
+/// One look for what was lost, as `--sweep` does it; without `dry_run` tasks nobody wants are ended.
+pub async fn sweep(config: Config, bus: Bus, dry_run: bool) -> Result<Vec<Finding>, DispatcherError> {
+    let launchers = config.targets.iter().map(|target| launcher(target, &config)).collect::<Result<_, _>>()?;
+    let house = house(config, bus, launchers, Clock::Wall, None)?;
+    let findings = orphans::report(&house).await?;
+    if !dry_run {
+        orphans::end(&house, &findings).await;
+    }
+    Ok(findings)
 }
 
 /// All dispatchers share the API secret, so they share what is derived from it.

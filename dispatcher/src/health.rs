@@ -1,5 +1,5 @@
-//! `/healthz`: the process works. `/readyz`: it takes new work. hyper, because it is the HTTP of everything else in the
-//! tree already; a web framework would bring a router for two paths.
+//! `/healthz`: the process works. `/readyz`: it takes new work. `/metrics`: what is counted. hyper, because it is the HTTP of everything else in the
+//! tree already; a web framework would bring a router for three paths.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -54,13 +55,16 @@ async fn attend(stream: tokio::net::TcpStream, house: Arc<House>) {
 
 fn answer(path: &str, house: &House) -> Response<Full<Bytes>> {
     let (status, words) = match path {
-        "/healthz" => (StatusCode::OK, "ok\n"),
-        "/readyz" if house.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        "/readyz" if !house.bus.healthy() => (StatusCode::SERVICE_UNAVAILABLE, "redis does not answer\n"),
-        "/readyz" => (StatusCode::OK, "ready\n"),
-        _ => (StatusCode::NOT_FOUND, "/healthz or /readyz\n"),
+        "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
+        "/readyz" if house.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
+        "/readyz" if !house.bus.healthy() => (StatusCode::SERVICE_UNAVAILABLE, "redis does not answer\n".to_owned()),
+        "/readyz" => (StatusCode::OK, "ready\n".to_owned()),
+        "/metrics" => (StatusCode::OK, house.meter.text()),
+        _ => (StatusCode::NOT_FOUND, "/healthz, /readyz or /metrics\n".to_owned()),
     };
-    let mut response = Response::new(Full::new(Bytes::from_static(words.as_bytes())));
+    let mut response = Response::new(Full::new(Bytes::from(words)));
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
     *response.status_mut() = status;
     response
 }

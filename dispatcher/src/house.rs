@@ -1,12 +1,13 @@
 //! What all rooms share.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
-use spillway_bus::{Bus, Heartbeats, IoClient, Record, Registry, Tickets};
-use spillway_launchers::{Launcher, TaskRef};
+use spillway_bus::{Bus, Heartbeats, IoClient, Leases, Record, Registry, TaskKey, Tasks, Tickets};
+use spillway_cost::{Load, Shape};
+use spillway_launchers::TaskRef;
 use spillway_process::Stop;
 use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
@@ -16,18 +17,23 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::launch::Line;
+use crate::meter::Meter;
+use crate::targets::Targets;
 
 pub struct House {
     /// This dispatcher among others; new at each start.
     pub name: EgressId,
-    pub config: Config,
+    config: RwLock<Arc<Config>>,
     pub clock: Clock,
     pub bus: Bus,
     pub registry: Registry,
     pub tickets: Tickets,
     pub beats: Heartbeats,
     pub io: IoClient,
-    pub launcher: Arc<dyn Launcher>,
+    pub tasks: Tasks,
+    pub leases: Leases,
+    pub targets: Targets,
+    pub meter: Meter,
     /// One line of JSON for the runner's standard input.
     pub handover: Secret,
     pub stop: Stop,
@@ -39,6 +45,10 @@ pub struct House {
     /// Whose last word is on its way.
     delivering: Mutex<HashSet<EgressId>>,
     draining: AtomicBool,
+    /// Launches that records stood at when they were last all looked at.
+    live: RwLock<Arc<HashSet<TaskKey>>>,
+    /// Where lines of the ledger are said beside Redis.
+    lines: Option<Lines>,
     /// The process is to be thought gone: nothing more is done or said. Only tests do that to a house.
     abandoned: CancellationToken,
 }
@@ -54,6 +64,28 @@ pub struct Dispatch {
     pub deadline_ms: i64,
     /// Unix milliseconds; 0 before.
     pub launched_ms: i64,
+    pub room: String,
+    pub kind: String,
+    pub tenant: String,
+    /// The tenant's turns in proportion to others.
+    pub share: f64,
+    pub load: Load,
+    /// The machine at each target that can take it.
+    pub shapes: BTreeMap<String, Shape>,
+    /// The platform may end the task after so many seconds.
+    pub longest_s: Option<u64>,
+    /// Where the launch of this attempt was last asked for.
+    pub target: String,
+    /// That launch may have happened: nobody else is asked before it is known.
+    pub asked: bool,
+    /// The next launch needs a new attempt number.
+    pub fresh: bool,
+    /// Targets that surely did not launch it; the others go first.
+    pub tried: BTreeSet<String>,
+    /// Tasks that were launched and never recorded anything.
+    pub lost_starts: u32,
+    /// Tasks of earlier attempts, for the bill.
+    pub earlier: BTreeMap<u32, TaskRef>,
 }
 
 const DISPATCH: &str = "dispatch";
@@ -75,15 +107,23 @@ pub fn task_of(record: &Record) -> Option<TaskRef> {
     record.task.as_deref().and_then(|text| serde_json::from_str(text).ok())
 }
 
+/// The launch a record stands at.
+pub fn key_of(record: &Record) -> TaskKey {
+    TaskKey { egress_id: record.egress_id.clone(), attempt: record.attempt }
+}
+
 pub struct Tools {
     pub config: Config,
     pub clock: Clock,
     pub bus: Bus,
     pub tickets: Tickets,
-    pub launcher: Arc<dyn Launcher>,
+    pub targets: Targets,
     pub handover: Secret,
     pub line: Line,
+    pub lines: Option<Lines>,
 }
+
+pub type Lines = Box<dyn Fn(&str) + Send + Sync>;
 
 impl House {
     pub fn new(name: EgressId, tools: Tools) -> Self {
@@ -92,11 +132,14 @@ impl House {
             registry: Registry::new(&tools.bus),
             beats: Heartbeats::new(&tools.bus),
             io: IoClient::new(&tools.bus),
-            config: tools.config,
+            tasks: Tasks::new(&tools.bus),
+            leases: Leases::new(&tools.bus),
+            meter: Meter::default(),
+            config: RwLock::new(Arc::new(tools.config)),
             clock: tools.clock,
             bus: tools.bus,
             tickets: tools.tickets,
-            launcher: tools.launcher,
+            targets: tools.targets,
             handover: tools.handover,
             stop: Stop::new(),
             line: Mutex::new(tools.line),
@@ -104,8 +147,19 @@ impl House {
             in_hand: Mutex::default(),
             delivering: Mutex::default(),
             draining: AtomicBool::new(false),
+            live: RwLock::default(),
+            lines: tools.lines,
             abandoned: CancellationToken::new(),
         }
+    }
+
+    /// What holds now; it may change while we run.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn set_config(&self, config: Config) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
 
     /// A task of this house; leaving waits for it.
@@ -158,6 +212,20 @@ impl House {
 
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    pub fn set_live(&self, live: HashSet<TaskKey>) {
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+    }
+
+    pub fn is_live(&self, task: &TaskKey) -> bool {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).contains(task)
+    }
+
+    pub fn say_line(&self, line: &str) {
+        if let Some(say) = &self.lines {
+            say(line);
+        }
     }
 
     pub fn take_in_hand(self: &Arc<Self>, egress_id: &EgressId) -> Option<Held> {

@@ -1,14 +1,19 @@
 //! `spillway-dispatcher`: waits for StartEgress on Redis and starts a runner for each.
 
+mod command;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use command::Command;
 use spillway_bus::Bus;
+use spillway_dispatcher::config::keys::File;
 use spillway_dispatcher::{Config, Dispatcher, config};
 use spillway_process::stop::{Signal, Signals};
 use spillway_process::telemetry::{self, Form};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 #[derive(Parser)]
@@ -27,6 +32,14 @@ struct Arguments {
     /// Print what holds, with secrets hidden, and what was said in vain; start nothing
     #[arg(long)]
     check_config: bool,
+    /// Look once for tasks without an egress and egresses without a task, print them, end the tasks, and leave
+    #[arg(long)]
+    sweep: bool,
+    /// With --sweep: end nothing
+    #[arg(long, requires = "sweep")]
+    dry_run: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
 }
 
 #[tokio::main]
@@ -43,10 +56,22 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { config, config_body, check_config } = arguments;
-    let text = config::text_of(config_body, config)?;
-    let file = config::read(&text, &|name| std::env::var(name).ok())?;
-    let config = Config::from_file(&file)?;
+    let Arguments { config, config_body, check_config, sweep, dry_run, command } = arguments;
+    let source = || config::text_of(config_body.clone(), config.clone());
+    if let Some(command) = command {
+        return command.run(source()).await;
+    }
+    let (file, config) = read(&source()?)?;
+    if sweep {
+        telemetry::init("warn", Form::Text);
+        let bus = Bus::connect(&config.redis).await.context("unable to connect to redis")?;
+        let findings = spillway_dispatcher::sweep(config, bus, dry_run).await.context("sweep")?;
+        for finding in &findings {
+            println!("{finding}");
+        }
+        println!("{} found{}", findings.len(), if dry_run { ", nothing was changed" } else { "" });
+        return Ok(());
+    }
     if check_config {
         print!("{}", config::check::report(&config, &file).context("print the configuration")?);
         return Ok(());
@@ -56,7 +81,19 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let bus = Bus::connect(&config.redis).await.context("unable to connect to redis")?;
     let dispatcher = Dispatcher::start(config, bus).await.context("start")?;
 
-    if signals.next().await == Signal::Term {
+    let mut hang_up = signal(SignalKind::hangup()).context("listen to SIGHUP")?;
+    let asked = loop {
+        tokio::select! {
+            asked = signals.next() => break asked,
+            _ = hang_up.recv() => {
+                match source().map_err(anyhow::Error::from).and_then(|text| read(&text)) {
+                    Ok((_, config)) => dispatcher.reload(config),
+                    Err(error) => error!(error = format!("{error:#}"), "configuration not read again; the old one holds"),
+                }
+            }
+        }
+    };
+    if asked == Signal::Term {
         info!("SIGTERM: recordings go on, a second signal ends them");
         let again = tokio::select! {
             _ = dispatcher.drained() => false,
@@ -72,4 +109,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     dispatcher.drained().await;
     dispatcher.leave().await;
     Ok(())
+}
+
+fn read(text: &str) -> anyhow::Result<(File, Config)> {
+    let file = config::read(text, &|name| std::env::var(name).ok())?;
+    let config = Config::from_file(&file)?;
+    Ok((file, config))
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in the stage too")]
 
 mod stage;
+#[path = "sim/figures.rs"]
+mod figures;
 
 use std::time::Duration;
 

@@ -60,6 +60,27 @@ pub fn admit(weight: f64, load: Load, bounds: Bounds) -> Result<Admission, RpcEr
     Ok(Admission::Queued { words: format!("waiting for a place: {occupied}, {} before this one", load.waiting) })
 }
 
+/// No tenant fills the line alone.
+pub fn tenant(tenant: &str, waiting: usize, most: Option<usize>) -> Result<(), RpcError> {
+    match most {
+        Some(most) if waiting >= most => {
+            let words = format!("tenant {tenant} has {waiting} recordings waiting, of at most {most}");
+            Err(RpcError::new(Code::ResourceExhausted, words))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What runs is not counted yet, so a budget ends with what was running when it was used up.
+pub fn budget(tenant: &str, month: &str, spent: f64, budget: f64) -> Result<(), RpcError> {
+    if spent < budget {
+        return Ok(());
+    }
+    let whose = if tenant.is_empty() { String::new() } else { format!(" of tenant {tenant}") };
+    let words = format!("budget{whose} for {month} is used up: {spent:.2} of {budget:.2} dollars");
+    Err(RpcError::new(Code::ResourceExhausted, words))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

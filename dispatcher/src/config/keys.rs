@@ -9,7 +9,9 @@ use spillway_protocol::Secret;
 
 use super::duration::GoDuration;
 use super::section::{Effect, Explained, Row, below, section};
-use super::values::{Cores, LauncherName, Level, ServerUrl, Wish};
+use super::values::{
+    CapacityName, Cores, KindName, LauncherName, Level, OutputName, OverBudgetName, ServerUrl, TenantByName, Wish,
+};
 
 section!(File {
     Used "" redis: RedisConfig,
@@ -21,12 +23,18 @@ section!(File {
     Used "port of `/healthz` and `/readyz` on every address; 0: not served" health_port: u16,
     Used "the same with an address, e.g. `127.0.0.1:7981`" health: SocketAddr,
     Used "`process`: a child of the dispatcher for each recording; `paper`: simulated, records nothing" launcher: LauncherName,
+    Used "where recordings may run, the first that can take one does; instead of `launcher`" targets: Vec<Target>,
+    Used "whose recordings they are: caps, turns and budgets" tenants: Tenants,
+    Used "tasks at once, of all dispatchers and targets" most_tasks: u64,
+    Used "tells our tasks from those of other installations in the same place" stack: String,
+    Used "a task that belongs to no egress is ended when it is older than this" orphan_grace: GoDuration,
+    Used "price list instead of the built-in one; `spillway-dispatcher price --list` prints that" prices: PathBuf,
     Used "`spillway-runner` to start; without it the one beside the dispatcher" runner_program: PathBuf,
     Used "where each runner's log goes; without it into the dispatcher's own" runner_log_dir: PathBuf,
     Used "where relative file names begin; without it the working directory" local_root: PathBuf,
     Used "2022's name of `local_root`" local_directory: PathBuf,
     Used "cores given to recordings; without it all of this host. Env `LIVEKIT_CPU_REQUEST`" cores: Cores,
-    Used "recordings at once, whatever their weight; without it no bound" most_recordings: u64,
+    Used "recordings of this dispatcher at once, whatever their weight; without it no bound" most_recordings: u64,
     Used "accepted requests that may wait for a place" queue: u64,
     Used "how long each of them may wait" queue_deadline: GoDuration,
     Used "from launch to a runner that has taken over; after that it is launched again or given up" start_deadline: GoDuration,
@@ -54,7 +62,7 @@ section!(File {
     NotYet "Chromium's own sandbox" enable_chrome_sandbox: bool,
     NotYet "flags for Chromium" chrome_flags: serde_json::Value,
     NotYet "minutes of segments and images that may wait for a storage" max_upload_queue: i64,
-    NotYet "port of the metrics" prometheus_port: u16,
+    Used "port of `/metrics` on every address; it is also served beside `/healthz`" prometheus_port: u16,
     NotYet "port of profiles and graphs" debug_handler_port: u16,
     NotYet "threads of x264" video_encoder_threads: u32,
     NotYet "debug files and where they go" debug: Debug,
@@ -71,6 +79,41 @@ section!(File {
     Without "no PulseAudio" pulse_sink_reap_grace_sec: i64,
     Without "faults are injected by tests" test_overrides: TestOverrides,
     Without "2022's; the log has one level" aws_log_level: Level,
+});
+
+section!(Target {
+    Used "what logs, metrics, bills and `spillway-dispatcher target` call it" name: String,
+    Used "as `launcher`" launcher: LauncherName,
+    Used "the launcher's own keys. `process`: runner_program, runner_log_dir; `paper`: latency, burst, per_second" options: serde_json::Value,
+    Used "`on-demand`, or `spot`: cheaper, and may be reclaimed" capacity: CapacityName,
+    Used "tasks there at once, of all dispatchers" most_tasks: u64,
+    Used "with `burst`; without them a little below what the platform takes. Slower by itself when the platform complains" launches_per_second: f64,
+    Used "launches at once after a pause" burst: u32,
+    Used "`room_composite`, `participant`, `track_composite`, `track`; without it all" kinds: Vec<KindName>,
+    Used "`upload` and `disk`; without it both" outputs: Vec<OutputName>,
+    Used "for the price; without it the platform's first in the list" region: String,
+    Used "`x86_64` or `arm64`, likewise" arch: String,
+    Used "media go through a NAT gateway; for the price" nat: bool,
+    Used "instead of the installation's" start_deadline: GoDuration,
+});
+
+section!(Tenants {
+    Used "`none`: there is one tenant; `room_prefix`: what stands before the `separator` in the room's name" by: TenantByName,
+    Used "without it `/`" separator: String,
+    Used "turns in the line, in proportion to other tenants" weight: f64,
+    Used "tasks of each tenant at once, of all dispatchers" most_recordings: u64,
+    Used "accepted requests of each tenant that may wait at one dispatcher" most_waiting: u64,
+    Used "dollars of finished tasks of each tenant in a calendar month (UTC)" month_budget: f64,
+    Used "`refuse` new requests beyond the budget, or `warn` in the log" over_budget: OverBudgetName,
+    Used "the same keys from `weight` on, by tenant" named: BTreeMap<String, Tenant>,
+});
+
+section!(Tenant {
+    Used "" weight: f64,
+    Used "" most_recordings: u64,
+    Used "" most_waiting: u64,
+    Used "" month_budget: f64,
+    Used "" over_budget: OverBudgetName,
 });
 
 section!(Logging {
@@ -259,6 +302,18 @@ impl Explained for RedisConfig {
         for (key, kind) in REDIS_WITHOUT {
             out.push(Row { kind, ..below(&row, key, Effect::Without, "there is no pool") });
         }
+    }
+}
+
+impl Explained for Vec<Target> {
+    fn rows(row: Row, out: &mut Vec<Row>) {
+        Target::rows(Row { key: format!("{}[]", row.key), ..row.clone() }, out);
+    }
+}
+
+impl Explained for BTreeMap<String, Tenant> {
+    fn rows(row: Row, out: &mut Vec<Row>) {
+        out.push(Row { kind: "map", ..row });
     }
 }
 

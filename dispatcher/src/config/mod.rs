@@ -1,7 +1,8 @@
 //! What an operator decides: read from YAML and environment, checked, and explained.
 //!
 //! `keys` is every key there is; `section` makes the reader and the reference of them; `settle` makes the values the
-//! dispatcher works with, `stores` those about storage; `complaint` says what is wrong; `check` prints what came of it.
+//! dispatcher works with, `stores` those about storage, `targets` those about where
+//! recordings run; `complaint` says what is wrong; `check` prints what came of it.
 
 pub mod check;
 pub mod complaint;
@@ -10,19 +11,23 @@ pub mod keys;
 pub mod section;
 mod settle;
 mod stores;
+pub mod targets;
 pub mod values;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_bus::RedisConfig;
-use spillway_launchers::paper::Quota;
+use spillway_cost::PriceList;
+use spillway_launchers::Quota;
 use spillway_plan::Defaults;
 use spillway_protocol::Secret;
 
 use complaint::Complaint;
 use keys::File;
+use targets::{TargetConfig, Tenants};
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -35,12 +40,23 @@ pub struct Config {
     pub ticket_key: Option<Secret>,
     /// What the plan of every request takes from the installation.
     pub defaults: Defaults,
-    pub launcher: LauncherConfig,
+    /// Never empty; the first that can take a recording does.
+    pub targets: Vec<TargetConfig>,
+    pub tenants: Tenants,
+    /// Tasks at once, of all dispatchers and targets.
+    pub most_tasks: Option<u64>,
+    /// Tells our tasks from those of other installations in the same place.
+    pub stack: String,
+    /// A task that belongs to no egress is ended when it is older than this.
+    pub orphan_grace: Duration,
+    pub prices: Arc<PriceList>,
+    /// `/metrics` on a port of its own.
+    pub metrics: Option<SocketAddr>,
     /// How much we want a StartEgress when we can serve it. 1.0 is granted at once.
     pub bid: f32,
     /// Cores this host gives to recordings; `None`: all it has (process), no bound (elsewhere).
     pub cores: Option<f64>,
-    /// Recordings at once.
+    /// Recordings of this dispatcher at once.
     pub most_recordings: Option<usize>,
     /// Accepted requests that may wait for a place, and how long each.
     pub queue: usize,
@@ -82,7 +98,13 @@ impl Default for Config {
             ws_url: String::new(),
             ticket_key: None,
             defaults: Defaults::default(),
-            launcher: LauncherConfig::Process { program: None, log_dir: None },
+            targets: vec![TargetConfig::of("process", LauncherConfig::Process { program: None, log_dir: None })],
+            tenants: Tenants::default(),
+            most_tasks: None,
+            stack: String::new(),
+            orphan_grace: Duration::from_secs(120),
+            prices: Arc::new(PriceList { version: String::new(), currency: "USD".to_owned(), rates: Vec::new() }),
+            metrics: None,
             bid: 1.0,
             cores: None,
             most_recordings: None,

@@ -8,7 +8,9 @@ use serde::{Deserialize, Deserializer};
 use spillway_protocol::Secret;
 
 use super::duration::GoDuration;
-use super::values::{Cores, LauncherName, Level, ServerUrl, Wish};
+use super::values::{
+    CapacityName, Cores, KindName, LauncherName, Level, OutputName, OverBudgetName, ServerUrl, TenantByName, Wish,
+};
 
 /// What becomes of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +51,8 @@ macro_rules! leaf {
 leaf! {
     String => "text", PathBuf => "path", bool => "true/false", u16 => "number", u32 => "number", u64 => "number",
     i64 => "number", f64 => "number", Wish => "number", Cores => "number", ServerUrl => "URL", Level => "word",
-    LauncherName => "word", GoDuration => "duration", Vec<String> => "list",
+    LauncherName => "word", CapacityName => "word", OverBudgetName => "word", TenantByName => "word",
+    Vec<KindName> => "list", Vec<OutputName> => "list", GoDuration => "duration", Vec<String> => "list",
     std::net::SocketAddr => "address", BTreeMap<String, String> => "map", serde_json::Value => "map",
 }
 

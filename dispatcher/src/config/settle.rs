@@ -2,16 +2,18 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use spillway_bus::TicketKey;
-use spillway_launchers::paper::Quota;
+use spillway_cost::{PriceError, PriceList};
 use spillway_plan::{Defaults, Limits};
+use spillway_process::chain;
 use spillway_protocol::Secret;
 
 use super::duration::GoDuration;
 use super::keys::{Azure, File, Gcp, Logging, Runner, S3, SessionLimits};
 use super::values::{Cores, LauncherName, Level, ServerUrl, Wish};
-use super::{Config, ConfigError, Environment, LauncherConfig, stores};
+use super::{Config, ConfigError, Environment, LauncherConfig, stores, targets};
 
 /// Everything the first README promised, and what LiveKit's services read besides. A value in the file wins.
 pub fn with_environment(mut file: File, env: Environment) -> Result<File, ConfigError> {
@@ -143,14 +145,13 @@ pub fn settle(file: &File) -> Result<Config, ConfigError> {
         api_secret,
         ws_url,
         ticket_key,
-        launcher: match file.launcher {
-            None | Some(LauncherName::Process) => {
-                LauncherConfig::Process { program: file.runner_program.clone(), log_dir: file.runner_log_dir.clone() }
-            }
-            Some(LauncherName::Paper) => {
-                LauncherConfig::Paper { latency: std::time::Duration::from_millis(500), quota: Some(Quota::FARGATE) }
-            }
-        },
+        targets: targets::settle(file)?,
+        tenants: targets::tenants(file)?,
+        most_tasks: file.most_tasks,
+        stack: file.stack.clone().unwrap_or_default(),
+        orphan_grace: file.orphan_grace.map_or(usual.orphan_grace, |duration| duration.0),
+        prices: prices(file)?,
+        metrics: file.prometheus_port.filter(|port| *port != 0).map(everywhere),
         bid: file.bid.map_or(usual.bid, |bid| bid.0),
         cores: file.cores.map(|cores| cores.0),
         most_recordings: file.most_recordings.map(size),
@@ -176,9 +177,26 @@ fn health(file: &File) -> Result<Option<SocketAddr>, ConfigError> {
             Err(ConfigError::Value { key: "health", words: "stands beside health_port, keep one of them".to_owned() })
         }
         (Some(address), None) => Ok(Some(address)),
-        (None, Some(port)) => Ok(Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))),
+        (None, Some(port)) => Ok(Some(everywhere(port))),
         (None, None) => Ok(None),
     }
+}
+
+fn everywhere(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
+}
+
+fn prices(file: &File) -> Result<Arc<PriceList>, ConfigError> {
+    let wrong = |error: PriceError| ConfigError::Value { key: "prices", words: chain(&error).to_string() };
+    let list = match &file.prices {
+        None => PriceList::built_in().map_err(wrong)?,
+        Some(path) => {
+            let read = std::fs::read_to_string(path);
+            let text = read.map_err(|source| ConfigError::File { path: path.clone(), source })?;
+            PriceList::parse(&text).map_err(wrong)?
+        }
+    };
+    Ok(Arc::new(list))
 }
 
 fn limits(file: &File) -> Limits {
@@ -246,9 +264,14 @@ fn runner(file: &File) -> serde_json::Value {
 
 /// What holds, in the words of the file; the runner's part is the runner's own where nothing is said.
 pub fn effective(config: &Config, file: &File) -> File {
-    let (program, log_dir, launcher) = match &config.launcher {
-        LauncherConfig::Process { program, log_dir } => (program.clone(), log_dir.clone(), LauncherName::Process),
-        LauncherConfig::Paper { .. } => (None, None, LauncherName::Paper),
+    let (program, log_dir, launcher) = match config.targets.first().map(|target| &target.launcher) {
+        // What each target says stands there.
+        _ if file.targets.is_some() => (file.runner_program.clone(), file.runner_log_dir.clone(), None),
+        Some(LauncherConfig::Process { program, log_dir }) => {
+            (program.clone(), log_dir.clone(), Some(LauncherName::Process))
+        }
+        Some(LauncherConfig::Paper { .. }) => (None, None, Some(LauncherName::Paper)),
+        None => (None, None, None),
     };
     let level = [Level::Debug, Level::Info, Level::Warn, Level::Error];
     let level = level.into_iter().find(|level| level.as_str() == config.log_level).unwrap_or(Level::Info);
@@ -260,7 +283,14 @@ pub fn effective(config: &Config, file: &File) -> File {
         ws_url: ServerUrl::try_from(config.ws_url.clone()).ok(),
         logging: Some(Logging { level: Some(level), json: Some(config.log_json), ..Logging::default() }),
         health: config.health,
-        launcher: Some(launcher),
+        launcher,
+        targets: file.targets.clone(),
+        tenants: file.tenants.clone(),
+        most_tasks: config.most_tasks,
+        stack: Some(config.stack.clone()),
+        orphan_grace: Some(GoDuration(config.orphan_grace)),
+        prices: file.prices.clone(),
+        prometheus_port: config.metrics.map(|at| at.port()),
         runner_program: program,
         runner_log_dir: log_dir,
         local_root: config.local_root.clone(),

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use spillway_plan::Kind;
 use url::Url;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +13,54 @@ use url::Url;
 pub enum LauncherName {
     Process,
     Paper,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CapacityName {
+    OnDemand,
+    Spot,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputName {
+    Upload,
+    Disk,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TenantByName {
+    None,
+    RoomPrefix,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverBudgetName {
+    Refuse,
+    Warn,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KindName {
+    RoomComposite,
+    Participant,
+    TrackComposite,
+    Track,
+}
+
+impl KindName {
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::RoomComposite => Kind::RoomComposite,
+            Self::Participant => Kind::Participant,
+            Self::TrackComposite => Kind::TrackComposite,
+            Self::Track => Kind::Track,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,12 +3,14 @@
 
 mod token;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use prost::Message;
 use spillway_bus::{Bid, ClaimToken, Created, Handler, Incoming, Phase, Record, Ticket};
+use spillway_cost::Shape;
 use spillway_plan::{Destination, Destinations, EgressPlan};
 use spillway_process::chain;
 use spillway_protocol::Secret;
@@ -16,9 +18,13 @@ use spillway_protocol::code::{Code, RpcError};
 use spillway_protocol::ids::EgressId;
 use spillway_protocol::livekit::EgressInfo;
 use spillway_protocol::rpc::{ListActiveEgressResponse, StartEgressRequest};
+use tokio::time::Instant;
 use tracing::{Instrument, info, info_span, warn};
 
+use crate::account::entry;
 use crate::admit::{self, Admission};
+use crate::config::Config;
+use crate::config::targets::OverBudget;
 use crate::house::{Dispatch, House};
 use crate::launch;
 use crate::report;
@@ -33,6 +39,9 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(8);
 const DISK_PATIENCE: Duration = Duration::from_secs(2);
 /// The ticket of a salvage run lives as long as what would be salvaged: unfinished uploads are kept for a week at most.
 const SPARE_TICKET: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A recording that used its whole time must still be finished and uploaded before the platform ends its task.
+const FINISHING_S: u64 = 20 * 60;
 
 pub struct StartEgress(pub Arc<House>);
 
@@ -51,16 +60,16 @@ impl Handler for StartEgress {
             // It was granted to us before and we have not answered: we are too slow, let somebody else try.
             Ok(id) if house.is_in_hand(&id) => Bid::Silent,
             Ok(id) if !house.line().knows(&id) => {
-                let (load, bounds) = (house.line().load(), launch::bounds(house));
+                let (load, bounds) = house.line().standing();
                 if admit::is_full(load, bounds) {
                     Bid::Now(TO_REFUSE)
                 } else if admit::fits(0.0, load, bounds) {
-                    Bid::Now(house.config.bid)
+                    Bid::Now(house.config().bid)
                 } else {
-                    Bid::After(HEAD_START, house.config.bid)
+                    Bid::After(HEAD_START, house.config().bid)
                 }
             }
-            _ => Bid::Now(house.config.bid),
+            _ => Bid::Now(house.config().bid),
         }
     }
 
@@ -96,7 +105,11 @@ impl Request<'_> {
         };
         match &outcome {
             Ok(_) => {}
-            Err(error) => info!(code = %error.code, reason = %error, "StartEgress refused"),
+            Err(error) => {
+                let reason = error.code.to_string();
+                self.house.meter.count("spillway_refusals_total", &[("reason", &reason)], 1.0);
+                info!(code = %error.code, reason = %error, "StartEgress refused");
+            }
         }
         outcome
     }
@@ -112,14 +125,24 @@ impl Request<'_> {
         Ok(info)
     }
 
-    async fn first(self) -> Result<EgressInfo, RpcError> {
+    async fn first(&self) -> Result<EgressInfo, RpcError> {
         let house = self.house;
-        let plan = spillway_plan::plan(&self.start, &house.config.defaults)?;
-        let destinations = spillway_plan::destinations(&self.start, &house.config.defaults.storage)?;
+        let config = house.config();
+        let plan = spillway_plan::plan(&self.start, &config.defaults)?;
+        let destinations = spillway_plan::destinations(&self.start, &config.defaults.storage)?;
         let stored = destinations.iter().any(|it| it.primary != Destination::Disk);
         self.check_destination(&plan).await?;
-        let weight = spillway_cost::load(&plan).cores;
-        let admission = admit::admit(weight, house.line().load(), launch::bounds(house))?;
+        let tenant = config.tenants.of(&plan.room_name);
+        let load = spillway_cost::load(&plan);
+        let shapes = house.targets.shapes(plan.kind, &load).map_err(|words| {
+            RpcError::new(Code::ResourceExhausted, format!("no target takes this request: {words}"))
+        })?;
+        self.check_target(&shapes, &config)?;
+        self.check_budget(&tenant, &config).await?;
+        let weight = load.cores;
+        let (standing, bounds) = house.line().standing();
+        admit::tenant(&tenant, house.line().waiting_of(&tenant), config.tenants.rules(&tenant).most_waiting)?;
+        let admission = admit::admit(weight, standing, bounds)?;
         let words = match &admission {
             Admission::Now => None,
             Admission::Queued { words } => Some(words.as_str()),
@@ -127,9 +150,9 @@ impl Request<'_> {
         let (ledger, info) = report::accepted(&self.start, words, house.clock.unix_ns())?;
 
         let ticket = self.ticket(&plan, if stored { &destinations } else { &[] })?;
-        let claim = house.tickets.put(&ticket, launch::ticket_life(house)).await?;
+        let claim = house.tickets.put(&ticket, launch::ticket_life(&config)).await?;
         let now_ms = house.clock.unix_ms();
-        let deadline = house.config.queue_deadline;
+        let deadline = config.queue_deadline;
         let mut record = Record::new(self.id.clone(), now_ms);
         record.attempt = 1;
         if stored {
@@ -144,6 +167,14 @@ impl Request<'_> {
             weight,
             deadline_ms: now_ms.saturating_add(i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX)),
             launched_ms: 0,
+            room: plan.room_name.clone(),
+            kind: plan.kind.name().to_owned(),
+            share: config.tenants.rules(&tenant).weight,
+            tenant,
+            load,
+            shapes,
+            longest_s: plan.limits.max_duration_ns.map(|ns| ns / 1_000_000_000 + FINISHING_S),
+            ..Dispatch::default()
         };
         dispatch.write(&mut record);
         if let Created::Exists(theirs) = house.registry.create(&record).await? {
@@ -161,11 +192,35 @@ impl Request<'_> {
         Ok(info)
     }
 
-    async fn check_destination(&self, plan: &EgressPlan) -> Result<(), RpcError> {
-        if !self.house.launcher.is_this_machine() {
+    /// Where none of them would be asked before the request's time is over, it is better to say so now.
+    fn check_target(&self, shapes: &BTreeMap<String, Shape>, config: &Config) -> Result<(), RpcError> {
+        let now = Instant::now();
+        let choice = self.house.targets.choose(shapes, &BTreeSet::new(), now);
+        if !choice.open.is_empty() {
             return Ok(());
         }
-        let (plan, root) = (plan.clone(), self.house.config.local_root.clone());
+        let words = match choice.closed {
+            None => "every target that could take it is being drained".to_owned(),
+            Some((Some(until), words)) if until > now + config.queue_deadline => words,
+            // It will be asked in time, or an operator may let it go on.
+            Some(_) => return Ok(()),
+        };
+        Err(RpcError::new(Code::ResourceExhausted, format!("no target takes launches: {words}")))
+    }
+
+    async fn check_budget(&self, tenant: &str, config: &Config) -> Result<(), RpcError> {
+        let rules = config.tenants.rules(tenant);
+        let (Some(budget), OverBudget::Refuse) = (rules.month_budget, rules.over_budget) else { return Ok(()) };
+        let month = entry::month(self.house.clock.unix_ms());
+        let spent = self.house.tasks.spent(&month, tenant).await?;
+        admit::budget(tenant, &month, spent, budget)
+    }
+
+    async fn check_destination(&self, plan: &EgressPlan) -> Result<(), RpcError> {
+        if !self.house.targets.all_are_here() {
+            return Ok(());
+        }
+        let (plan, root) = (plan.clone(), self.house.config().local_root.clone());
         let check = tokio::task::spawn_blocking(move || admit::destination::check(&plan, root.as_deref()));
         match tokio::time::timeout(DISK_PATIENCE, check).await {
             Ok(Ok(checked)) => checked,
@@ -176,7 +231,7 @@ impl Request<'_> {
 
     fn ticket(&self, plan: &EgressPlan, destinations: &[Destinations]) -> Result<Ticket, RpcError> {
         let internal = |error: serde_json::Error| RpcError::new(Code::Internal, error.to_string());
-        let config = &self.house.config;
+        let config = &*self.house.config();
         let given = |asked: &str, ours: &str| if asked.is_empty() { ours.to_owned() } else { asked.to_owned() };
         let token = match self.start.token.as_str() {
             "" => token::mint(plan, config)?,

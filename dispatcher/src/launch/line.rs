@@ -1,6 +1,7 @@
 //! Who waits for a place, and who goes next. Pure: time comes in as an argument.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_launchers::Errand;
@@ -8,44 +9,71 @@ use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
 
 use crate::admit::{self, Bounds, Load};
+use crate::house::Dispatch;
 
-/// Launch calls in the air at once; a platform's API is slow, but not to be flooded.
-const MOST_IN_FLIGHT: usize = 32;
+/// Launches in hand at once: waiting for their turn at a target or for a platform's API, which is slow, but not to be
+/// flooded.
+const MOST_IN_FLIGHT: usize = 64;
 
 #[derive(Clone, Debug)]
 pub struct Waiting {
     pub egress_id: EgressId,
     pub attempt: u32,
     pub errand: Errand,
-    pub claim: String,
     pub weight: f64,
+    pub tenant: Arc<str>,
+    /// What the record says about its launch.
+    pub dispatch: Dispatch,
+    pub since: Instant,
     /// Not launched by then: given up.
     pub deadline: Instant,
-    /// Why it waits, when the launcher said so.
+    /// Not before then, while others may go.
+    pub not_before: Option<Instant>,
+    /// Why it waits, when a launcher said so.
     pub words: String,
 }
 
 /// Turns of recordings begin here; before them go those who only save what is recorded.
 const FIRST_TURN: u64 = 1 << 32;
 
-/// First come, first served; one who is put back keeps his turn.
+/// Tenants take turns, in proportion to their weights; those of one tenant go in the order they came. One who is put back
+/// keeps his turn.
 #[derive(Debug)]
 pub struct Line {
     bounds: Bounds,
     turns: u64,
     salvage_turns: u64,
     waiting: BTreeMap<u64, Waiting>,
+    tenants: HashMap<Arc<str>, Share>,
+    /// What the last one to go had used; nobody who comes later may have used less, or he would be owed the past.
+    level: f64,
     places: HashMap<EgressId, f64>,
-    /// Their launch call is in the air.
+    /// Their launch is in hand.
     calling: HashSet<EgressId>,
-    /// The launcher asked for patience until then.
+    /// Nobody goes before then.
     not_before: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    /// Launches, each divided by the tenant's weight.
+    used: f64,
+    /// All places of this tenant are taken: nobody of his before then.
+    not_before: Option<Instant>,
+}
+
+/// Whom the one who is put back holds up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    Everybody,
+    Tenant,
+    Himself,
 }
 
 #[derive(Debug)]
 pub enum Step {
-    Launch(u64, Waiting),
-    GiveUp(Waiting),
+    Launch(u64, Box<Waiting>),
+    GiveUp(Box<Waiting>),
     /// Nothing to do before then, or before somebody comes or leaves.
     Rest(Option<Instant>),
 }
@@ -57,14 +85,29 @@ impl Line {
             turns: FIRST_TURN,
             salvage_turns: 0,
             waiting: BTreeMap::new(),
+            tenants: HashMap::new(),
+            level: 0.0,
             places: HashMap::new(),
             calling: HashSet::new(),
             not_before: None,
         }
     }
 
+    pub fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+    }
+
+    /// What there is, and what there may be.
+    pub fn standing(&self) -> (Load, Bounds) {
+        (self.load(), self.bounds)
+    }
+
     pub fn load(&self) -> Load {
         Load { running: self.places.values().sum(), tasks: self.places.len(), waiting: self.waiting.len() }
+    }
+
+    pub fn waiting_of(&self, tenant: &str) -> usize {
+        self.waiting.values().filter(|waiting| &*waiting.tenant == tenant).count()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -83,6 +126,8 @@ impl Line {
             Errand::Salvage => &mut self.salvage_turns,
         };
         *turns += 1;
+        let share = self.tenants.entry(Arc::clone(&waiting.tenant)).or_default();
+        share.used = share.used.max(self.level);
         self.waiting.insert(*turns, waiting);
         true
     }
@@ -91,7 +136,7 @@ impl Line {
         self.places.contains_key(egress_id) || self.waiting.values().any(|waiting| waiting.egress_id == *egress_id)
     }
 
-    /// It waits here, or its launch call is in the air.
+    /// It waits here, or its launch is in hand.
     pub fn is_busy_with(&self, egress_id: &EgressId) -> bool {
         self.calling.contains(egress_id) || self.waiting.values().any(|waiting| waiting.egress_id == *egress_id)
     }
@@ -110,47 +155,106 @@ impl Line {
     pub fn leave(&mut self, egress_id: &EgressId) {
         self.places.remove(egress_id);
         self.waiting.retain(|_, waiting| waiting.egress_id != *egress_id);
+        // The place may be what some tenant waits for.
+        self.tenants.values_mut().for_each(|share| share.not_before = None);
+        self.forget_tenants();
     }
 
-    /// The call is back and the task, if any, keeps its place.
+    /// The launch is no longer in hand; the task, if any, keeps its place.
     pub fn landed(&mut self, egress_id: &EgressId) {
         self.calling.remove(egress_id);
     }
 
-    /// The launcher wants patience: back into the line, at the old turn, and nobody else before then.
-    pub fn put_back(&mut self, turn: u64, waiting: Waiting, not_before: Instant) {
+    /// Back into the line, at the old turn.
+    pub fn put_back(&mut self, turn: u64, waiting: Waiting, until: Instant, holds: Holds) {
         self.landed(&waiting.egress_id);
         self.places.remove(&waiting.egress_id);
+        let share = self.tenants.entry(Arc::clone(&waiting.tenant)).or_default();
+        if waiting.errand == Errand::Record {
+            share.used -= 1.0 / waiting.weight_of_tenant();
+        }
+        let later = |earlier: Option<Instant>| Some(earlier.map_or(until, |earlier| earlier.max(until)));
+        let mut waiting = waiting;
+        match holds {
+            Holds::Everybody => self.not_before = later(self.not_before),
+            Holds::Tenant => share.not_before = later(share.not_before),
+            Holds::Himself => waiting.not_before = Some(until),
+        }
         self.waiting.insert(turn, waiting);
-        self.not_before = Some(self.not_before.map_or(not_before, |earlier| earlier.max(not_before)));
     }
 
     pub fn next(&mut self, now: Instant) -> Step {
         if let Some(turn) = self.waiting.iter().find(|(_, waiting)| waiting.deadline <= now).map(|(turn, _)| *turn)
             && let Some(waiting) = self.waiting.remove(&turn)
         {
-            return Step::GiveUp(waiting);
+            self.forget_tenants();
+            return Step::GiveUp(Box::new(waiting));
         }
-        let first_deadline = self.waiting.values().map(|waiting| waiting.deadline).min();
+        let mut until = self.waiting.values().map(|waiting| waiting.deadline).min();
+        let mut sooner = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
         if let Some(not_before) = self.not_before.filter(|not_before| *not_before > now) {
-            let until = first_deadline.map_or(not_before, |deadline| deadline.min(not_before));
-            return Step::Rest(Some(until));
+            sooner(not_before);
+            return Step::Rest(until);
         }
         self.not_before = None;
-        let load = self.load();
-        match self.waiting.first_entry() {
-            Some(first)
-                if self.calling.len() < MOST_IN_FLIGHT
-                    && (first.get().errand == Errand::Salvage
-                        || admit::fits(first.get().weight, load, self.bounds)) =>
-            {
-                let (turn, waiting) = first.remove_entry();
-                self.places.insert(waiting.egress_id.clone(), waiting.weight);
-                self.calling.insert(waiting.egress_id.clone());
-                Step::Launch(turn, waiting)
-            }
-            _ => Step::Rest(first_deadline),
+        if self.calling.len() >= MOST_IN_FLIGHT {
+            return Step::Rest(until);
         }
+        let (load, bounds) = (self.load(), self.bounds);
+        let mut seen: HashSet<&str> = HashSet::new();
+        let mut best: Option<(f64, u64)> = None;
+        for (turn, waiting) in &self.waiting {
+            if let Some(not_before) = waiting.not_before.filter(|not_before| *not_before > now) {
+                sooner(not_before);
+                continue;
+            }
+            if waiting.errand == Errand::Salvage {
+                best = Some((f64::NEG_INFINITY, *turn));
+                break;
+            }
+            // Of each tenant the first that may go.
+            if !seen.insert(&waiting.tenant) {
+                continue;
+            }
+            let share = self.tenants.get(&waiting.tenant).copied().unwrap_or_default();
+            if let Some(not_before) = share.not_before.filter(|not_before| *not_before > now) {
+                sooner(not_before);
+                continue;
+            }
+            if best.is_none_or(|(used, _)| share.used < used) {
+                best = Some((share.used, *turn));
+            }
+        }
+        // Who is next waits for a place that is large enough; nobody overtakes him into a smaller one.
+        let goes = best.map(|(_, turn)| turn).filter(|turn| {
+            self.waiting
+                .get(turn)
+                .is_some_and(|next| next.errand == Errand::Salvage || admit::fits(next.weight, load, bounds))
+        });
+        let Some((turn, waiting)) = goes.and_then(|turn| Some((turn, self.waiting.remove(&turn)?))) else {
+            return Step::Rest(until);
+        };
+        if waiting.errand == Errand::Record {
+            let share = self.tenants.entry(Arc::clone(&waiting.tenant)).or_default();
+            self.level = self.level.max(share.used);
+            share.used += 1.0 / waiting.weight_of_tenant();
+        }
+        self.places.insert(waiting.egress_id.clone(), waiting.weight);
+        self.calling.insert(waiting.egress_id.clone());
+        Step::Launch(turn, Box::new(waiting))
+    }
+
+    /// Of who does not wait nothing need be remembered once the others have caught up.
+    fn forget_tenants(&mut self) {
+        let waiting: HashSet<Arc<str>> = self.waiting.values().map(|waiting| Arc::clone(&waiting.tenant)).collect();
+        let level = self.level;
+        self.tenants.retain(|tenant, share| waiting.contains(tenant) || share.used > level);
+    }
+}
+
+impl Waiting {
+    fn weight_of_tenant(&self) -> f64 {
+        if self.dispatch.share > 0.0 { self.dispatch.share } else { 1.0 }
     }
 }
 
@@ -163,23 +267,38 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn waiting(name: &str, now: Instant) -> Waiting {
+    fn of(tenant: &str, share: f64, name: &str, now: Instant) -> Waiting {
         Waiting {
             egress_id: EgressId::parse(name).unwrap(),
             attempt: 1,
             errand: Errand::Record,
-            claim: String::new(),
             weight: 1.0,
+            tenant: tenant.into(),
+            dispatch: Dispatch { share, ..Dispatch::default() },
+            since: now,
             deadline: now + 10 * SECOND,
+            not_before: None,
             words: String::new(),
         }
     }
 
+    fn waiting(name: &str, now: Instant) -> Waiting {
+        of("", 1.0, name, now)
+    }
+
     fn launched(line: &mut Line, now: Instant) -> Option<(u64, Waiting)> {
         match line.next(now) {
-            Step::Launch(turn, waiting) => Some((turn, waiting)),
+            Step::Launch(turn, waiting) => Some((turn, *waiting)),
             _ => None,
         }
+    }
+
+    fn order(line: &mut Line, now: Instant) -> Vec<String> {
+        std::iter::from_fn(|| launched(line, now)).map(|(_, it)| it.egress_id.to_string()).collect()
+    }
+
+    fn unbounded() -> Line {
+        Line::new(Bounds { cores: None, tasks: None, queue: 9 })
     }
 
     #[tokio::test(start_paused = true)]
@@ -211,30 +330,69 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn patience_asked_by_the_launcher_holds_everybody_and_keeps_the_order() {
+    async fn patience_holds_whom_it_is_asked_of_and_keeps_the_order() {
         let now = Instant::now();
-        let mut line = Line::new(Bounds { cores: None, tasks: None, queue: 9 });
+        let mut line = unbounded();
         for name in ["EG_a", "EG_b", "EG_c"] {
             line.join(waiting(name, now));
         }
         let (a_turn, a) = launched(&mut line, now).unwrap();
         let (b_turn, b) = launched(&mut line, now).unwrap();
-        line.put_back(b_turn, b, now + 2 * SECOND);
-        line.put_back(a_turn, a, now + SECOND);
+        line.put_back(b_turn, b, now + 2 * SECOND, Holds::Everybody);
+        line.put_back(a_turn, a, now + SECOND, Holds::Everybody);
         assert!(matches!(line.next(now + SECOND), Step::Rest(Some(until)) if until == now + 2 * SECOND));
         let later = now + 2 * SECOND;
-        let order: Vec<String> =
-            std::iter::from_fn(|| launched(&mut line, later)).map(|(_, it)| it.egress_id.to_string()).collect();
-        assert_eq!(order, ["EG_a", "EG_b", "EG_c"]);
+        let (a_turn, a) = launched(&mut line, later).unwrap();
+        assert_eq!(a.egress_id.as_str(), "EG_a");
+        line.put_back(a_turn, a, later + SECOND, Holds::Himself);
+        assert_eq!(order(&mut line, later), ["EG_b", "EG_c"]);
+        assert_eq!(order(&mut line, later + SECOND), ["EG_a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tenants_take_turns_by_weight_and_none_is_owed_the_past() {
+        let now = Instant::now();
+        let mut line = unbounded();
+        for n in 0..8 {
+            line.join(of("many", 1.0, &format!("EG_m{n}"), now));
+        }
+        assert_eq!(launched(&mut line, now).unwrap().1.egress_id.as_str(), "EG_m0");
+        assert_eq!(launched(&mut line, now).unwrap().1.egress_id.as_str(), "EG_m1");
+        for n in 0..2 {
+            line.join(of("few", 1.0, &format!("EG_f{n}"), now));
+        }
+        for n in 0..4 {
+            line.join(of("heavy", 2.0, &format!("EG_h{n}"), now));
+        }
+        let went = order(&mut line, now);
+        let before = |name: &str| went.iter().position(|it| it == name).unwrap();
+        assert!(before("EG_f1") <= 6, "{went:?}");
+        assert!(before("EG_h3") <= 9 && before("EG_h1") < before("EG_f1"), "{went:?}");
+        assert!(before("EG_m3") < before("EG_m4") && went.len() == 12, "{went:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tenant_whose_places_are_taken_holds_up_nobody_else() {
+        let now = Instant::now();
+        let mut line = unbounded();
+        for name in ["EG_a", "EG_b"] {
+            line.join(of("full", 1.0, name, now));
+        }
+        line.join(of("free", 1.0, "EG_c", now));
+        let (turn, a) = launched(&mut line, now).unwrap();
+        line.put_back(turn, a, now + SECOND, Holds::Tenant);
+        assert_eq!(order(&mut line, now), ["EG_c"]);
+        line.leave(&EgressId::parse("EG_elsewhere").unwrap());
+        assert_eq!(order(&mut line, now), ["EG_a", "EG_b"], "a place became free");
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_too_long_is_given_up_even_while_everybody_waits() {
         let now = Instant::now();
-        let mut line = Line::new(Bounds { cores: None, tasks: None, queue: 9 });
+        let mut line = unbounded();
         line.join(waiting("EG_a", now));
         let (turn, a) = launched(&mut line, now).unwrap();
-        line.put_back(turn, a, now + 60 * SECOND);
+        line.put_back(turn, a, now + 60 * SECOND, Holds::Everybody);
         assert!(matches!(line.next(now), Step::Rest(Some(until)) if until == now + 10 * SECOND));
         assert!(matches!(line.next(now + 10 * SECOND), Step::GiveUp(_)));
         assert!(line.is_empty());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use spillway_bus::Phase;
-use spillway_launchers::{Departed, Sighting};
+use spillway_launchers::{Departed, Departure, Sighting};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
@@ -15,6 +15,8 @@ pub struct Patience {
     pub unseen: Duration,
     /// Silence of a task that is there: stopped, starved or hung.
     pub hung: Duration,
+    /// From a stop to a runner that has begun to obey.
+    pub stop: Duration,
 }
 
 impl Default for Patience {
@@ -24,6 +26,7 @@ impl Default for Patience {
             beat: Duration::from_millis(2500),
             unseen: Duration::from_secs(12),
             hung: Duration::from_secs(60),
+            stop: Duration::from_secs(60),
         }
     }
 }
@@ -34,6 +37,15 @@ pub struct Scene {
     pub phase: Phase,
     /// Since its launch was begun; `None` before.
     pub launched_for: Option<Duration>,
+    /// Of the target it was launched at, where that is not the installation's.
+    pub start_deadline: Option<Duration>,
+    /// Another target could be asked.
+    pub has_another: bool,
+    /// Tasks before this one that never recorded.
+    pub lost_starts: u32,
+    /// It saves what another task recorded.
+    pub salvage: bool,
+    pub stop_ignored_for: Duration,
     /// It waits for a place here, or its launch call is in the air.
     pub in_line: bool,
     /// What the launcher says; `None` without a task.
@@ -51,9 +63,23 @@ pub enum Verdict {
     Launch,
     /// Over, and the one who ended it can no longer say so.
     Deliver,
-    /// FAILED, with these words; whatever is left of the task is ended.
-    Settle(String),
+    /// It was stopped and goes on: the platform is to end its task in good order.
+    Remind,
+    /// Nothing was recorded: another task may.
+    Again(String),
+    /// FAILED, or ABORTED, with these words; whatever is left of the task is ended.
+    Settle {
+        words: String,
+        aborted: bool,
+    },
 }
+
+fn failed(words: String) -> Verdict {
+    Verdict::Settle { words, aborted: false }
+}
+
+/// A task that never ran is replaced so often; what stands in its way is seldom gone the third time.
+const MOST_LOST_STARTS: u32 = 2;
 
 pub fn judge(scene: &Scene, patience: Patience) -> Verdict {
     let beating = scene.beat.is_some_and(|age| age < patience.beat);
@@ -68,17 +94,18 @@ pub fn judge(scene: &Scene, patience: Patience) -> Verdict {
         Phase::Accepted if scene.in_line => Verdict::Leave,
         Phase::Accepted => Verdict::Launch,
         Phase::Launching => starting(scene, beating, patience),
+        Phase::Running if beating && scene.stop_ignored_for >= patience.stop => Verdict::Remind,
         Phase::Running | Phase::Ending | Phase::Lost if beating => Verdict::Leave,
         Phase::Running | Phase::Ending | Phase::Lost => match &scene.task {
-            Some(Sighting::Gone(departed)) => Verdict::Settle(died(departed)),
-            Some(Sighting::Alive | Sighting::Starting(_)) if scene.silent_for >= patience.hung => Verdict::Settle(
-                format!("the runner stopped answering for {} s and was ended", scene.silent_for.as_secs()),
-            ),
+            Some(Sighting::Gone(departed)) => died(departed),
+            Some(Sighting::Alive | Sighting::Starting(_)) if scene.silent_for >= patience.hung => {
+                failed(format!("the runner stopped answering for {} s and was ended", scene.silent_for.as_secs()))
+            }
             Some(Sighting::Unknown(why)) if scene.silent_for >= patience.unseen => {
-                Verdict::Settle(format!("the runner has been silent for {} s ({why})", scene.silent_for.as_secs()))
+                failed(format!("the runner has been silent for {} s ({why})", scene.silent_for.as_secs()))
             }
             None if scene.silent_for >= patience.unseen => {
-                Verdict::Settle(format!("the runner has been silent for {} s", scene.silent_for.as_secs()))
+                failed(format!("the runner has been silent for {} s", scene.silent_for.as_secs()))
             }
             _ => Verdict::Leave,
         },
@@ -87,29 +114,46 @@ pub fn judge(scene: &Scene, patience: Patience) -> Verdict {
 
 fn starting(scene: &Scene, beating: bool, patience: Patience) -> Verdict {
     let waited = scene.launched_for.unwrap_or_default();
+    let deadline = scene.start_deadline.unwrap_or(patience.start);
+    let may_again = scene.lost_starts < MOST_LOST_STARTS && !scene.salvage;
     match &scene.task {
         // A second task lost the race for the ticket and left; the one that beats won it.
         Some(Sighting::Gone(_)) if beating => Verdict::Leave,
         Some(Sighting::Gone(departed)) => {
-            Verdict::Settle(format!("the runner left before it started recording: {departed}"))
+            let words = format!("the runner left before it started recording: {departed}");
+            // Spot capacity may be gone for good, and a machine may have been bad; a program that fails will fail again.
+            let blameless = departed.how.never_ran()
+                || matches!(departed.how, Departure::CapacityReclaimed | Departure::HostRetired(_));
+            if blameless && may_again { Verdict::Again(words) } else { failed(words) }
         }
         _ if scene.in_line => Verdict::Leave,
-        _ if waited >= patience.start => {
-            Verdict::Settle(format!("the runner did not start within {} s", patience.start.as_secs()))
+        task if waited >= deadline => {
+            let words = match task {
+                Some(Sighting::Starting(what)) => {
+                    format!("the runner did not start within {} s ({what})", deadline.as_secs())
+                }
+                _ => format!("the runner did not start within {} s", deadline.as_secs()),
+            };
+            // One whose launch nobody could confirm may still come: it is not replaced.
+            if task.is_some() && may_again && scene.has_another { Verdict::Again(words) } else { failed(words) }
         }
         None => Verdict::Launch,
         Some(_) => Verdict::Leave,
     }
 }
 
-fn died(departed: &Departed) -> String {
-    format!("the runner died: {departed}")
+fn died(departed: &Departed) -> Verdict {
+    match departed.how {
+        Departure::CapacityReclaimed => {
+            Verdict::Settle { words: format!("runner interrupted: {departed}"), aborted: true }
+        }
+        Departure::HostRetired(_) => Verdict::Settle { words: format!("the runner died: {departed}"), aborted: true },
+        _ => failed(format!("the runner died: {departed}")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use spillway_launchers::Departure;
-
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -118,6 +162,11 @@ mod tests {
         Scene {
             phase,
             launched_for: Some(SECOND),
+            start_deadline: None,
+            has_another: false,
+            lost_starts: 0,
+            salvage: false,
+            stop_ignored_for: Duration::ZERO,
             in_line: false,
             task: Some(Sighting::Alive),
             beat: Some(SECOND),
@@ -143,15 +192,17 @@ mod tests {
         let task = Some(Sighting::Gone(Departure::Signalled(9).into()));
         let dead = Scene { task, beat: Some(3 * SECOND), ..scene(Phase::Running) };
         let words = "the runner died: signal 9 (killed; often: out of memory)".to_owned();
-        assert_eq!(verdict(dead.clone()), Verdict::Settle(words.clone()));
-        assert_eq!(verdict(Scene { beat: None, ..dead }), Verdict::Settle(words));
+        assert_eq!(verdict(dead.clone()), failed(words.clone()));
+        assert_eq!(verdict(Scene { beat: None, ..dead }), failed(words));
     }
 
     #[test]
     fn a_stopped_or_starved_runner_has_a_minute() {
         let silent = |for_s| Scene { beat: None, silent_for: for_s * SECOND, ..scene(Phase::Running) };
         assert_eq!(verdict(silent(10)), Verdict::Leave);
-        assert!(matches!(verdict(silent(60)), Verdict::Settle(words) if words.contains("stopped answering for 60 s")));
+        assert!(
+            matches!(verdict(silent(60)), Verdict::Settle { words, .. } if words.contains("stopped answering for 60 s"))
+        );
     }
 
     #[test]
@@ -160,7 +211,7 @@ mod tests {
         let silent =
             |for_s| Scene { beat: None, task: task.clone(), silent_for: for_s * SECOND, ..scene(Phase::Running) };
         assert_eq!(verdict(silent(11)), Verdict::Leave);
-        assert!(matches!(verdict(silent(12)), Verdict::Settle(_)));
+        assert!(matches!(verdict(silent(12)), Verdict::Settle { .. }));
     }
 
     #[test]
@@ -168,12 +219,9 @@ mod tests {
         let starting = Scene { beat: None, ..scene(Phase::Launching) };
         assert_eq!(verdict(starting.clone()), Verdict::Leave);
         let late = Scene { launched_for: Some(60 * SECOND), ..starting.clone() };
-        assert_eq!(verdict(late), Verdict::Settle("the runner did not start within 60 s".into()));
+        assert_eq!(verdict(late), failed("the runner did not start within 60 s".into()));
         let left = Scene { task: Some(Sighting::Gone(Departure::Exited(101).into())), ..starting.clone() };
-        assert_eq!(
-            verdict(left),
-            Verdict::Settle("the runner left before it started recording: exit status 101".into())
-        );
+        assert_eq!(verdict(left), failed("the runner left before it started recording: exit status 101".into()));
         assert_eq!(verdict(Scene { task: None, ..starting.clone() }), Verdict::Launch);
         assert_eq!(verdict(Scene { task: None, in_line: true, ..starting }), Verdict::Leave);
     }
@@ -182,5 +230,51 @@ mod tests {
     fn the_last_word_is_delivered_for_whoever_can_no_longer_speak() {
         assert_eq!(verdict(scene(Phase::Over)), Verdict::Leave);
         assert_eq!(verdict(Scene { beat: None, ..scene(Phase::Over) }), Verdict::Deliver);
+    }
+
+    #[test]
+    fn what_never_recorded_is_replaced_twice_and_what_fails_by_itself_is_not() {
+        let starting = Scene { beat: None, ..scene(Phase::Launching) };
+        let left = |how: Departure| Scene { task: Some(Sighting::Gone(how.into())), ..starting.clone() };
+        for how in [
+            Departure::ImageNotPulled("timeout".into()),
+            Departure::NeverStarted("no address".into()),
+            Departure::CapacityReclaimed,
+        ] {
+            assert!(matches!(verdict(left(how.clone())), Verdict::Again(_)), "{how}");
+            let tried = Scene { lost_starts: 2, ..left(how.clone()) };
+            assert!(matches!(verdict(tried), Verdict::Settle { aborted: false, .. }), "{how}");
+            let salvage = Scene { salvage: true, ..left(how.clone()) };
+            assert!(matches!(verdict(salvage), Verdict::Settle { .. }), "{how}");
+        }
+        assert!(matches!(verdict(left(Departure::Exited(1))), Verdict::Settle { .. }));
+
+        let stuck = Scene {
+            launched_for: Some(60 * SECOND),
+            has_another: true,
+            task: Some(Sighting::Starting("pulling the image".into())),
+            ..starting
+        };
+        let words = "the runner did not start within 60 s (pulling the image)".to_owned();
+        assert_eq!(verdict(stuck.clone()), Verdict::Again(words.clone()));
+        assert_eq!(verdict(Scene { has_another: false, ..stuck.clone() }), failed(words));
+        assert_eq!(verdict(Scene { start_deadline: Some(90 * SECOND), ..stuck.clone() }), Verdict::Leave);
+        assert!(matches!(verdict(Scene { task: None, ..stuck }), Verdict::Settle { .. }), "it may still come");
+    }
+
+    #[test]
+    fn reclaimed_capacity_is_nobodys_failure() {
+        let task = Some(Sighting::Gone(Departure::CapacityReclaimed.into()));
+        let words = "runner interrupted: spot capacity reclaimed".to_owned();
+        let gone = Scene { task, beat: None, ..scene(Phase::Running) };
+        assert_eq!(verdict(gone), Verdict::Settle { words, aborted: true });
+    }
+
+    #[test]
+    fn a_runner_that_goes_on_after_a_stop_is_ended_by_its_platform() {
+        let stopped = |for_s| Scene { stop_ignored_for: for_s * SECOND, ..scene(Phase::Running) };
+        assert_eq!(verdict(stopped(59)), Verdict::Leave);
+        assert_eq!(verdict(stopped(60)), Verdict::Remind);
+        assert_eq!(verdict(Scene { phase: Phase::Ending, ..stopped(90) }), Verdict::Leave, "uploads take their time");
     }
 }

@@ -2,6 +2,7 @@
 //! dispatcher left, launches what nobody launches, settles what died mute and delivers last words.
 
 mod judge;
+mod relaunch;
 mod salvage;
 pub mod settle;
 
@@ -9,8 +10,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_bus::{Beat, BusError, Decision, Phase, Record, Updated};
-use spillway_launchers::EndHow;
+use spillway_bus::{Beat, BusError, Decision, Phase, Record, Switches, Updated};
+use spillway_launchers::{EndHow, Sighting};
 use spillway_process::chain;
 use spillway_protocol::code::Code;
 use spillway_protocol::ids::EgressId;
@@ -19,13 +20,22 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 pub use self::judge::Patience;
 use self::judge::{Scene, Verdict, judge};
-use crate::house::{Dispatch, House, task_of};
+use crate::house::{Dispatch, House, key_of};
 use crate::launch;
+use crate::targets::SWITCHES;
 
 const SWEEP: Duration = Duration::from_secs(1);
 /// Our own sign of life for the other dispatchers, and how long its absence must last until they take over.
 const OUR_BEAT: Duration = Duration::from_secs(3);
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(2);
+
+/// How long a platform's word about a task is good.
+const ASK_AGAIN: Duration = Duration::from_secs(3);
+
+/// Its task is wanted; what it costs is not yet known.
+fn is_at_work(record: &Record) -> bool {
+    record.phase != Phase::Over && !Dispatch::of(record).earlier.contains_key(&record.attempt)
+}
 
 pub struct Watch {
     house: Arc<House>,
@@ -34,12 +44,25 @@ pub struct Watch {
     silent_since: HashMap<EgressId, Instant>,
     /// Since when we have seen no sign of a dispatcher that owns something.
     owner_missing_since: HashMap<String, Instant>,
+    /// Since when we have seen a stop that its runner has not begun to obey.
+    stop_seen: HashMap<EgressId, Instant>,
+    sightings: HashMap<EgressId, (Instant, String, Sighting)>,
+    switches: Switches,
 }
 
 impl Watch {
     pub fn new(house: Arc<House>) -> Self {
-        let patience = Patience { start: house.config.start_deadline, ..Patience::default() };
-        Self { house, patience, silent_since: HashMap::new(), owner_missing_since: HashMap::new() }
+        let patience = Patience { start: house.config().start_deadline, ..Patience::default() };
+        let switches = Switches::new(&house.bus, SWITCHES);
+        Self {
+            house,
+            patience,
+            silent_since: HashMap::new(),
+            owner_missing_since: HashMap::new(),
+            stop_seen: HashMap::new(),
+            sightings: HashMap::new(),
+            switches,
+        }
     }
 
     pub async fn run(mut self) {
@@ -80,12 +103,18 @@ impl Watch {
             self.forget_silences();
             return Ok(());
         }
+        self.house.targets.listen_to(&self.switches.all().await?);
+        self.patience.start = self.house.config().start_deadline;
         let seated = self.house.line().seated();
         let live = self.house.registry.list_live().await?;
         // Their runners have finished them; they had been in the list since they were accepted.
         for id in seated.iter().filter(|id| !live.iter().any(|record| record.egress_id == **id)) {
             self.house.leave_line(id);
         }
+        self.house.set_live(live.iter().filter(|record| is_at_work(record)).map(key_of).collect());
+        self.measure(&live);
+        self.stop_seen.retain(|id, _| live.iter().any(|record| record.egress_id == *id));
+        self.sightings.retain(|id, _| live.iter().any(|record| record.egress_id == *id));
         self.silent_since.retain(|id, _| live.iter().any(|record| record.egress_id == *id));
         self.owner_missing_since.retain(|owner, _| live.iter().any(|record| record.dispatcher == *owner));
         let mut owners = HashMap::new();
@@ -94,6 +123,18 @@ impl Watch {
             self.attend(record, &mut owners).instrument(span).await?;
         }
         Ok(())
+    }
+
+    fn measure(&self, live: &[Record]) {
+        let (house, meter) = (&self.house, &self.house.meter);
+        let mine = live.iter().filter(|record| house.owns(record) && record.phase != Phase::Over).count();
+        meter.set("spillway_running", &[], mine as f64);
+        meter.set("spillway_queue_length", &[], house.line().load().waiting as f64);
+        let now = Instant::now();
+        for target in house.targets.all() {
+            let open = house.targets.word(target.name()).is_none() && target.breaker().open(now).is_none();
+            meter.set("spillway_target_open", &[("target", target.name())], f64::from(u8::from(open)));
+        }
     }
 
     async fn attend(&mut self, record: Record, owners: &mut HashMap<String, bool>) -> Result<(), BusError> {
@@ -108,20 +149,34 @@ impl Watch {
         let scene = self.look(&record).await?;
         if record.phase == Phase::Over {
             self.house.leave_line(&record.egress_id);
-        } else if scene.task.is_some() {
+        } else if record.task.is_some() {
             self.house.line().occupy(&record.egress_id, Dispatch::of(&record).weight);
         }
         match judge(&scene, self.patience) {
             Verdict::Leave => {}
             Verdict::Launch => launch::join(&self.house, &record),
             Verdict::Deliver => settle::deliver(&self.house, &record),
-            Verdict::Settle(words) => {
+            Verdict::Remind => {
+                info!("stopped through Redis and still recording; the platform is asked to end its task");
+                self.stop_seen.remove(&record.egress_id);
+                self.house.targets.end(&record, EndHow::Ask).await;
+            }
+            Verdict::Again(words) => {
+                if relaunch::begin(&self.house, &record, &words).await? {
+                    self.house.targets.end(&record, EndHow::Now).await;
+                }
+            }
+            Verdict::Settle { words, aborted } => {
+                let reason = if aborted { "reclaimed" } else { "died" };
+                self.house.meter.count("spillway_failures_total", &[("reason", reason)], 1.0);
                 if !salvage::begin(&self.house, &record, &words).await? {
-                    settle::failed(&self.house, &record.egress_id, Code::Internal, words).await;
+                    if aborted {
+                        settle::aborted(&self.house, &record.egress_id, words).await;
+                    } else {
+                        settle::failed(&self.house, &record.egress_id, Code::Internal, words).await;
+                    }
                 }
-                if let Some(task) = task_of(&record) {
-                    self.house.launcher.end(&task, EndHow::Now).await;
-                }
+                self.house.targets.end(&record, EndHow::Now).await;
             }
         }
         Ok(())
@@ -138,15 +193,52 @@ impl Watch {
             }
             None => now - *self.silent_since.entry(id.clone()).or_insert(now),
         };
-        let task = match task_of(record) {
-            Some(task) if record.phase != Phase::Over => Some(self.house.launcher.look(&task).await),
-            _ => None,
+        let stop_ignored_for = match (record.stop_asked, record.phase) {
+            (true, Phase::Running) => now - *self.stop_seen.entry(id.clone()).or_insert(now),
+            _ => Duration::ZERO,
         };
-        let launched_ms = Dispatch::of(record).launched_ms;
-        let launched_for = (launched_ms > 0)
-            .then(|| Duration::from_millis(u64::try_from(self.house.clock.unix_ms() - launched_ms).unwrap_or(0)));
+        let beating = beat.as_ref().is_some_and(|(age, _)| *age < self.patience.beat);
+        let task = match (record.phase, &record.task) {
+            (Phase::Over, _) | (_, None) => None,
+            // It says itself that it is alive, and no platform would be believed against that.
+            (Phase::Running | Phase::Ending | Phase::Lost, _) if beating => Some(Sighting::Alive),
+            _ => self.sighting(record).await,
+        };
+        let dispatch = Dispatch::of(record);
+        let launched_for = (dispatch.launched_ms > 0).then(|| {
+            Duration::from_millis(u64::try_from(self.house.clock.unix_ms() - dispatch.launched_ms).unwrap_or(0))
+        });
+        let own_start = self.house.targets.named(&dispatch.target).and_then(|target| target.config.start_deadline);
         let in_line = self.house.is_in_hand(id) || self.house.line().is_busy_with(id);
-        Ok(Scene { phase: record.phase, launched_for, in_line, task, beat: beat.map(|(age, _)| age), silent_for })
+        Ok(Scene {
+            phase: record.phase,
+            launched_for,
+            start_deadline: own_start,
+            has_another: relaunch::has_another(&self.house, &dispatch),
+            lost_starts: dispatch.lost_starts,
+            salvage: !record.lost.is_empty(),
+            stop_ignored_for,
+            in_line,
+            task,
+            beat: beat.map(|(age, _)| age),
+            silent_for,
+        })
+    }
+
+    /// A platform far away is not asked every second about the same task.
+    async fn sighting(&mut self, record: &Record) -> Option<Sighting> {
+        let now = Instant::now();
+        if let Some((at, task, seen)) = self.sightings.get(&record.egress_id)
+            && now - *at < ASK_AGAIN
+            && record.task.as_ref() == Some(task)
+        {
+            return Some(seen.clone());
+        }
+        let seen = self.house.targets.look(record).await?;
+        if let (Some(task), false) = (&record.task, self.house.targets.is_here(record)) {
+            self.sightings.insert(record.egress_id.clone(), (now, task.clone(), seen.clone()));
+        }
+        Some(seen)
     }
 
     async fn is_owner_gone(&mut self, record: &Record, owners: &mut HashMap<String, bool>) -> Result<bool, BusError> {

@@ -1,19 +1,20 @@
 //! A task that died with its disk leaves uploads that are not complete. Another task of the same image finishes them:
 //! the dispatcher has no right to write where users store their recordings.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use spillway_bus::{BusError, Decision, Phase, Record, Updated};
 use tracing::info;
 
-use crate::house::{Dispatch, House};
+use crate::house::{Dispatch, House, task_of};
 use crate::launch;
 
 /// Puts the salvage run of `seen` into the line, with the next attempt, so that a runner which was only away finds
 /// itself replaced. False: there is nothing to salvage, or somebody else has changed the record.
 pub async fn begin(house: &Arc<House>, seen: &Record, words: &str) -> Result<bool, BusError> {
     let now_ms = house.clock.unix_ms();
-    let patience = i64::try_from(house.config.queue_deadline.as_millis()).unwrap_or(i64::MAX);
+    let patience = i64::try_from(house.config().queue_deadline.as_millis()).unwrap_or(i64::MAX);
     let updated = house
         .registry
         .update(&seen.egress_id, |record| {
@@ -21,12 +22,18 @@ pub async fn begin(house: &Arc<House>, seen: &Record, words: &str) -> Result<boo
             if record.attempt != seen.attempt || !died || record.spare.is_empty() {
                 return Decision::Leave;
             }
-            let dispatch = Dispatch {
+            let mut dispatch = Dispatch {
                 claim: std::mem::take(&mut record.spare),
                 weight: 0.0,
                 deadline_ms: now_ms.saturating_add(patience),
                 launched_ms: 0,
+                target: String::new(),
+                asked: false,
+                fresh: false,
+                tried: BTreeSet::new(),
+                ..Dispatch::of(record)
             };
+            dispatch.earlier.extend(task_of(record).map(|task| (record.attempt, task)));
             dispatch.write(record);
             record.attempt += 1;
             record.phase = Phase::Accepted;

@@ -25,6 +25,15 @@ const CREATE: Duration = Duration::from_secs(10);
 
 /// FAILED, unless it has ended otherwise meanwhile.
 pub async fn failed(house: &Arc<House>, id: &EgressId, code: Code, words: String) {
+    ended(house, id, words, |words| Outcome::Failed { code, words }).await;
+}
+
+/// ABORTED: it was nobody's fault here.
+pub async fn aborted(house: &Arc<House>, id: &EgressId, words: String) {
+    ended(house, id, words, |words| Outcome::Aborted { words }).await;
+}
+
+async fn ended(house: &Arc<House>, id: &EgressId, words: String, outcome: impl FnOnce(String) -> Outcome) {
     let record = house.registry.get(id).await.ok().flatten();
     let words = match &record {
         Some(record) if !record.lost.is_empty() => {
@@ -32,12 +41,12 @@ pub async fn failed(house: &Arc<House>, id: &EgressId, code: Code, words: String
         }
         _ => words,
     };
-    info!(egress_id = %id, reason = words, "egress settled as failed");
+    info!(egress_id = %id, reason = words, "egress settled");
     let mut facts = match record {
         Some(record) => left_behind(house, &record).await,
         None => Vec::new(),
     };
-    facts.push(Fact::Over(Outcome::Failed { code, words }));
+    facts.push(Fact::Over(outcome(words)));
     if let Err(error) = over(house, id, &facts, |_| true).await {
         // The next sweep comes to the same verdict.
         warn!(egress_id = %id, error = %chain(&error), "egress not settled");
@@ -46,7 +55,7 @@ pub async fn failed(house: &Arc<House>, id: &EgressId, code: Code, words: String
 
 /// What a dead runner of this machine had written is where it was written; the result says how much that is.
 async fn left_behind(house: &House, record: &Record) -> Vec<Fact> {
-    if !house.launcher.is_this_machine() {
+    if !house.targets.is_here(record) {
         return Vec::new();
     }
     let Some(ledger) = report::ledger_of(record) else { return Vec::new() };

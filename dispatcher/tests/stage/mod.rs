@@ -2,18 +2,23 @@
 
 mod livekit;
 mod runner;
+mod weather;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_bus::{Bus, MemoryBroker};
+use spillway_cost::PriceList;
+use spillway_dispatcher::config::LauncherConfig;
+use spillway_dispatcher::config::targets::TargetConfig;
 use spillway_dispatcher::{Clock, Config, Dispatcher};
 use spillway_launchers::PaperLauncher;
 use spillway_launchers::paper::PaperOptions;
 use spillway_protocol::Secret;
 
-pub use livekit::LiveKit;
+pub use livekit::{LiveKit, is_over};
 pub use runner::{Play, Runners};
+pub use weather::{Odds, Weather};
 
 /// 2026-01-01, so that times in failures are easy to read.
 const NEW_YEAR: i64 = 1_767_225_600_000_000_000;
@@ -55,9 +60,14 @@ pub fn config() -> Config {
         api_secret: Secret::new("secret-secret-secret-secret-secret".to_owned()),
         ws_url: "ws://127.0.0.1:7880".to_owned(),
         ticket_key: Some(Secret::new("11".repeat(32))),
-        launcher: spillway_dispatcher::config::LauncherConfig::Paper { latency: Duration::ZERO, quota: None },
+        targets: vec![target("paper")],
+        prices: Arc::new(PriceList::built_in().unwrap()),
         ..Config::default()
     }
+}
+
+pub fn target(name: &str) -> TargetConfig {
+    TargetConfig::of(name, LauncherConfig::Paper { latency: Duration::ZERO, quota: None })
 }
 
 /// Polls until it holds; a bound in virtual time.

@@ -1,12 +1,12 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use prost::Message;
 use spillway_bus::{
-    Beat, Bid, Bus, ClaimToken, Decision, Handler, Heartbeats, Incoming, IoClient, Phase, Registry, Routing, RpcServer,
-    TicketKey, Tickets, Updated,
+    Beat, Bid, Bus, ClaimToken, Decision, Handler, Heartbeats, Incoming, IoClient, Phase, Record, Registry, Routing,
+    RpcServer, TicketKey, Tickets, Updated,
 };
 use spillway_dispatcher::Clock;
 use spillway_launchers::{Departure, Errand, LaunchOrder, Launcher, PaperLauncher, Sighting, TaskRef};
@@ -16,6 +16,7 @@ use spillway_protocol::ledger::{EndReason, Fact, Ledger, Outcome};
 use spillway_protocol::livekit::EgressInfo;
 use spillway_protocol::rpc::service;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// What becomes of a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +35,10 @@ pub enum Play {
     DiesBeforeItsLastWord,
     /// Stays, and is never heard again.
     FallsSilent,
+    /// The platform takes its machine away while it records.
+    Reclaimed,
+    /// The platform never gets as far as running it.
+    NeverStarts,
 }
 
 pub struct Runners {
@@ -45,6 +50,11 @@ pub struct Runners {
     salvage_plays: Mutex<HashMap<String, Play>>,
     /// Time from the start of a task to its first act.
     pub boot: Mutex<Duration>,
+    /// The platform starts these twice.
+    twice: Mutex<HashSet<String>>,
+    /// How often each egress was recorded by whom.
+    recordings: Mutex<HashMap<String, Vec<u32>>>,
+    born: Mutex<HashMap<String, Instant>>,
 }
 
 impl Runners {
@@ -56,12 +66,19 @@ impl Runners {
             plays: Mutex::default(),
             salvage_plays: Mutex::default(),
             boot: Mutex::new(Duration::from_millis(300)),
+            twice: Mutex::default(),
+            recordings: Mutex::default(),
+            born: Mutex::default(),
         });
         let mut starts = cloud.starts();
         let stage = Arc::clone(&runners);
         tokio::spawn(async move {
             while let Some((order, task)) = starts.recv().await {
-                tokio::spawn(Arc::clone(&stage).run(order, task));
+                stage.born.lock().unwrap().entry(order.egress_id.to_string()).or_insert_with(Instant::now);
+                if stage.twice.lock().unwrap().contains(order.egress_id.as_str()) {
+                    tokio::spawn(Arc::clone(&stage).run(order.clone(), task.clone(), Twin::Second));
+                }
+                tokio::spawn(Arc::clone(&stage).run(order, task, Twin::First));
             }
         });
         runners
@@ -75,7 +92,21 @@ impl Runners {
         self.salvage_plays.lock().unwrap().insert(id.to_owned(), play);
     }
 
-    async fn run(self: Arc<Self>, order: LaunchOrder, task: TaskRef) {
+    pub fn start_twice(&self, id: &str) {
+        self.twice.lock().unwrap().insert(id.to_owned());
+    }
+
+    /// When its first task was started.
+    pub fn born(&self, id: &str) -> Option<Instant> {
+        self.born.lock().unwrap().get(id).copied()
+    }
+
+    /// Attempts that recorded this egress.
+    pub fn recordings(&self, id: &str) -> Vec<u32> {
+        self.recordings.lock().unwrap().get(id).cloned().unwrap_or_default()
+    }
+
+    async fn run(self: Arc<Self>, order: LaunchOrder, task: TaskRef, twin: Twin) {
         let plays = match order.errand {
             Errand::Record => &self.plays,
             Errand::Salvage => &self.salvage_plays,
@@ -88,13 +119,32 @@ impl Runners {
             () = self.ended(&task) => Departure::Exited(0),
         };
         server.unsubscribe(service::STOP_EGRESS, order.egress_id.as_str()).await;
-        self.cloud.leave(&task, Duration::ZERO, departure);
+        // Of two the platform knows as one, the first that leaves with nothing done is not the end of the task.
+        if twin == Twin::First || departure != LEFT {
+            self.cloud.leave(&task, Duration::ZERO, departure);
+        }
     }
 
     /// Somebody ended the task.
     async fn ended(&self, task: &TaskRef) {
         while matches!(self.cloud.look(task).await, Sighting::Alive | Sighting::Starting(_)) {
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Twin {
+    First,
+    Second,
+}
+
+/// Redis may be away for a while.
+async fn patiently<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(mut ask: impl FnMut() -> F) -> T {
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
         }
     }
 }
@@ -117,13 +167,16 @@ impl Part<'_> {
         match self.play {
             Play::Sleeps => std::future::pending().await,
             Play::DiesBeforeItsTicket => return KILLED,
+            Play::NeverStarts => return Departure::NeverStarted("no address left".to_owned()),
             _ => {}
         }
         let key = TicketKey::from_text(&"11".repeat(32)).unwrap();
         let tickets = Tickets::new(&self.stage.bus, key);
         let claim = ClaimToken::from_text(&order.claim);
-        let Some(ticket) = tickets.take(&self.id, &claim).await.unwrap() else { return LEFT };
-        assert_eq!((&ticket.egress_id, ticket.attempt), (&self.id, self.attempt));
+        let Some(ticket) = patiently(|| tickets.take(&self.id, &claim)).await else { return LEFT };
+        assert_eq!(ticket.egress_id, self.id);
+        // A spare ticket was laid down before it was known which attempt would need it.
+        assert!(ticket.attempt == self.attempt || order.errand == Errand::Salvage);
         if self.play == Play::DiesWithItsTicket {
             return KILLED;
         }
@@ -134,11 +187,13 @@ impl Part<'_> {
         }
         let (stop, stopped) = watch::channel(false);
         let desk = Arc::new(StopDesk { registry: Registry::new(&self.stage.bus), id: self.id.clone(), stop });
-        self.server.serve(service::STOP_EGRESS, self.id.as_str(), Routing::Queue, desk).await.unwrap();
+        patiently(|| self.server.serve(service::STOP_EGRESS, self.id.as_str(), Routing::Queue, Arc::clone(&desk)))
+            .await;
         self.beat().await;
         if !self.enter(Phase::Launching, Phase::Running, vec![]).await {
             return LEFT;
         }
+        self.stage.recordings.lock().unwrap().entry(self.id.to_string()).or_default().push(self.attempt);
         let began = self.stage.clock.unix_ns();
         self.enter(Phase::Running, Phase::Running, vec![Fact::Active { started_at: began }]).await;
         self.tell().await;
@@ -146,6 +201,10 @@ impl Part<'_> {
             Play::DiesRecording => {
                 tokio::time::sleep(Duration::from_millis(2300)).await;
                 return KILLED;
+            }
+            Play::Reclaimed => {
+                tokio::time::sleep(Duration::from_millis(2300)).await;
+                return Departure::CapacityReclaimed;
             }
             Play::FallsSilent => std::future::pending().await,
             _ => {}
@@ -164,7 +223,8 @@ impl Part<'_> {
             return KILLED;
         }
         self.tell().await;
-        Registry::new(&self.stage.bus).finish(&self.id, Duration::from_secs(86_400)).await.unwrap();
+        let registry = Registry::new(&self.stage.bus);
+        patiently(|| registry.finish(&self.id, Duration::from_secs(86_400))).await;
         LEFT
     }
 
@@ -178,7 +238,7 @@ impl Part<'_> {
             return KILLED;
         }
         let registry = Registry::new(&self.stage.bus);
-        let words = registry.get(&self.id).await.unwrap().unwrap().lost;
+        let words = patiently(|| registry.get(&self.id)).await.unwrap().lost;
         assert!(!words.is_empty(), "a salvage has to know what happened");
         let at = self.stage.clock.unix_ns();
         let stored = Fact::FileStored {
@@ -199,7 +259,7 @@ impl Part<'_> {
             return LEFT;
         }
         self.tell().await;
-        registry.finish(&self.id, Duration::from_secs(86_400)).await.unwrap();
+        patiently(|| registry.finish(&self.id, Duration::from_secs(86_400))).await;
         LEFT
     }
 
@@ -234,27 +294,27 @@ impl Part<'_> {
 
     async fn enter(&self, from: Phase, to: Phase, facts: Vec<Fact>) -> bool {
         let at = self.stage.clock.unix_ns();
-        let updated = Registry::new(&self.stage.bus)
-            .update(&self.id, |record| {
-                if record.phase != from || record.attempt != self.attempt {
-                    return Decision::Leave;
-                }
-                let mut ledger: Ledger = serde_json::from_str(&record.ledger).unwrap();
-                for fact in facts.clone() {
-                    ledger.on(fact, at);
-                }
-                record.info = ledger.info().encode_to_vec();
-                record.ledger = serde_json::to_string(&ledger).unwrap();
-                record.phase = to;
-                Decision::Write
-            })
-            .await
-            .unwrap();
+        let registry = Registry::new(&self.stage.bus);
+        let decide = |record: &mut Record| {
+            if record.phase != from || record.attempt != self.attempt {
+                return Decision::Leave;
+            }
+            let mut ledger: Ledger = serde_json::from_str(&record.ledger).unwrap();
+            for fact in facts.clone() {
+                ledger.on(fact, at);
+            }
+            record.info = ledger.info().encode_to_vec();
+            record.ledger = serde_json::to_string(&ledger).unwrap();
+            record.phase = to;
+            Decision::Write
+        };
+        let updated = patiently(|| registry.update(&self.id, decide)).await;
         matches!(updated, Updated::Written(_))
     }
 
     async fn tell(&self) {
-        let record = Registry::new(&self.stage.bus).get(&self.id).await.unwrap().unwrap();
+        let registry = Registry::new(&self.stage.bus);
+        let record = patiently(|| registry.get(&self.id)).await.unwrap();
         let info = EgressInfo::decode(record.info.as_slice()).unwrap();
         IoClient::new(&self.stage.bus).update_egress(&info, Duration::from_secs(30)).await.unwrap();
     }

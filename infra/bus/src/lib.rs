@@ -21,6 +21,7 @@ mod tickets;
 mod heartbeats;
 mod uploads;
 mod leases;
+mod switches;
 mod tasks;
 pub mod raw;
 
@@ -35,6 +36,7 @@ pub use leases::Leases;
 pub use memory::MemoryBroker;
 pub use registry::{Created, Decision, Phase, Record, Registry, Updated};
 pub use server::{Bid, Handler, Incoming, Routing, RpcServer};
+pub use switches::Switches;
 pub use tasks::{Caps, Full, Line as LedgerLine, OpenTask, Opening, Pace, Seated, TaskKey, Tasks};
 pub use tickets::{ClaimToken, Ticket, TicketKey, Tickets};
 pub use uploads::UploadStates;

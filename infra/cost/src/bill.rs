@@ -1,7 +1,6 @@
 use serde::{Deserialize, Serialize};
-use spillway_plan::EgressPlan;
 
-use crate::load::load;
+use crate::load::Load;
 use crate::price::Rate;
 use crate::shape::Shape;
 
@@ -64,16 +63,23 @@ pub fn bill(rate: &Rate, shape: Shape, usage: &Usage) -> Bill {
 }
 
 /// What a recording of `seconds` will probably use.
-pub fn expected(plan: &EgressPlan, seconds: f64, rate: &Rate, behind_nat: bool, uploaded: bool) -> Usage {
-    let load = load(plan);
-    let files = plan.outputs.len() as f64;
-    let parts = (seconds * load.written / PART).max(seconds / CHECKPOINT_S);
+pub fn expected(load: &Load, seconds: f64, rate: &Rate, behind_nat: bool) -> Usage {
+    let written = seconds * load.written;
     Usage {
         billed_s: rate.start_s + seconds + rate.end_s,
-        nat_bytes: if behind_nat { seconds * (load.received + load.written) } else { 0.0 },
+        nat_bytes: if behind_nat { seconds * load.received + written } else { 0.0 },
         address: !behind_nat,
-        puts: if uploaded { files * (parts + PUTS_PER_FILE) } else { 0.0 },
+        puts: puts(load, seconds, written),
         launches: 1,
+    }
+}
+
+/// Writing requests for `written` bytes that took `seconds` to come.
+pub fn puts(load: &Load, seconds: f64, written: f64) -> f64 {
+    if load.stored {
+        f64::from(load.files) * ((written / PART).max(seconds / CHECKPOINT_S) + PUTS_PER_FILE)
+    } else {
+        0.0
     }
 }
 
@@ -88,6 +94,10 @@ mod tests {
     fn rate(platform: Platform) -> Rate {
         let list = PriceList::built_in().unwrap();
         list.rate(platform, "", "x86_64", Capacity::OnDemand).unwrap().0.clone()
+    }
+
+    fn stored(plan: &spillway_plan::EgressPlan) -> Load {
+        Load { files: 1, stored: true, ..crate::load(plan) }
     }
 
     /// The table of `cloud-launch.md` 9.3, per hour of recording.
@@ -116,13 +126,13 @@ mod tests {
     fn a_track_for_an_hour_is_a_few_cents_and_nat_is_seen() {
         let rate = rate(Platform::Fargate);
         let machine = shape(&track(), Platform::Fargate).unwrap();
-        let open = bill(&rate, machine, &expected(&track(), 3600.0, &rate, false, true));
-        let hidden = bill(&rate, machine, &expected(&track(), 3600.0, &rate, true, true));
+        let open = bill(&rate, machine, &expected(&stored(&track()), 3600.0, &rate, false));
+        let hidden = bill(&rate, machine, &expected(&stored(&track()), 3600.0, &rate, true));
         assert!((0.01..0.03).contains(&open.total), "{open:?}");
         assert!(hidden.nat > hidden.compute, "{hidden:?}");
         let composite = composed(1280, 720, 30, 3000);
         let machine = shape(&composite, Platform::Fargate).unwrap();
-        let bill = bill(&rate, machine, &expected(&composite, 3600.0, &rate, false, true));
+        let bill = bill(&rate, machine, &expected(&stored(&composite), 3600.0, &rate, false));
         assert!((0.04..0.06).contains(&bill.total), "{bill:?}");
     }
 

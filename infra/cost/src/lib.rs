@@ -9,7 +9,7 @@ mod shape;
 mod price;
 mod bill;
 
-pub use bill::{Bill, Usage, bill, expected};
+pub use bill::{Bill, Usage, bill, expected, puts};
 pub use load::{Load, load};
 pub use price::{Capacity, PriceError, PriceList, Rate};
-pub use shape::{Platform, Shape, TooLarge, shape};
+pub use shape::{Platform, Shape, TooLarge, shape, shape_for};

@@ -1,4 +1,5 @@
-use spillway_plan::{AudioCodec, EgressPlan, Picture, Sound, VideoEncoding};
+use serde::{Deserialize, Serialize};
+use spillway_plan::{AudioCodec, EgressPlan, Output, Picture, Sound, VideoEncoding};
 
 /// Cores of a composition, measured with one to four tiles: 0.36 to 0.57 at 1280×720 and 30/s, 0.83 at 1920×1080. A part
 /// belongs to the tiles, a part to the pixels of the canvas; the rest is for slower cores than the measured ones.
@@ -20,8 +21,9 @@ const BACKLOG_MIB: f64 = 256.0;
 const PUBLISHED: f64 = 2_000_000.0;
 const PUBLISHED_SOUND: f64 = 48_000.0;
 
-/// What a plan is likely to keep busy. Coarse on purpose: a busy CPU makes a recording lag, not lose frames.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What a plan is likely to keep busy, and all that its price depends on. Coarse on purpose: a busy CPU makes a recording
+/// lag, not lose frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Load {
     pub cores: f64,
     pub memory_mib: f64,
@@ -29,6 +31,9 @@ pub struct Load {
     pub written: f64,
     /// Bytes per second from livekit-server.
     pub received: f64,
+    pub files: u32,
+    /// The files go to a store.
+    pub stored: bool,
 }
 
 pub fn load(plan: &EgressPlan) -> Load {
@@ -54,6 +59,8 @@ pub fn load(plan: &EgressPlan) -> Load {
         memory_mib: BASE_MIB + backlog + MIB_PER_MEGAPIXEL * pixels / 1e6,
         written: (video_bits + audio_bits) / 8.0,
         received: received / 8.0,
+        files: u32::try_from(plan.outputs.len()).unwrap_or(u32::MAX),
+        stored: plan.outputs.iter().any(|Output::File(file)| file.stored),
     }
 }
 

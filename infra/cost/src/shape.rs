@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use spillway_plan::EgressPlan;
 
-use crate::load::load;
+use crate::load::{Load, load};
 
 /// A recording that fell behind must catch up.
 const HEADROOM: f64 = 1.3;
@@ -59,7 +59,11 @@ const ACI_LARGEST: Shape = Shape { cpu_milli: 4000, memory_mib: 16384, disk_gib:
 
 /// The smallest machine of `platform` on which the plan has room.
 pub fn shape(plan: &EgressPlan, platform: Platform) -> Result<Shape, TooLarge> {
-    let load = load(plan);
+    shape_for(&load(plan), platform)
+}
+
+/// As [`shape`], where only the load is known.
+pub fn shape_for(load: &Load, platform: Platform) -> Result<Shape, TooLarge> {
     let cpu_milli = (load.cores * HEADROOM * 1000.0).ceil() as u32;
     fit(cpu_milli, load.memory_mib.ceil() as u32, platform)
 }

@@ -30,6 +30,17 @@ pub enum Kind {
     Track,
 }
 
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RoomComposite => "room_composite",
+            Self::Participant => "participant",
+            Self::TrackComposite => "track_composite",
+            Self::Track => "track",
+        }
+    }
+}
+
 /// Which tracks of the room are recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -59,5 +59,6 @@ on_both! {
     tasks::caps_hold_whoever_asks_and_a_closed_task_makes_room,
     tasks::launches_keep_their_pace_and_slow_down_when_told,
     tasks::a_task_is_closed_once_and_its_line_is_kept,
+    tasks::an_operators_word_is_read_by_all,
     tasks::a_lease_has_one_holder_and_a_number_that_grows,
 }

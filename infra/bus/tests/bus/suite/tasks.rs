@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use spillway_bus::{Caps, Full, Leases, LedgerLine, Opening, Pace, Seated, TaskKey, Tasks};
+use spillway_bus::{Caps, Full, Leases, LedgerLine, Opening, Pace, Seated, Switches, TaskKey, Tasks};
 
 use super::keys::id;
 use crate::ground::{Ground, eventually};
@@ -128,4 +128,14 @@ pub async fn a_lease_has_one_holder_and_a_number_that_grows(ground: &impl Ground
     assert_eq!(hold("a", long).await, None);
     assert!(leases.is_current("sweep", second).await.unwrap() && !leases.is_current("sweep", first).await.unwrap());
     assert!(leases.hold("another", "a", long).await.unwrap().is_some());
+}
+
+pub async fn an_operators_word_is_read_by_all(ground: &impl Ground) {
+    let one = Switches::new(&ground.bus().await, "targets");
+    assert!(one.all().await.unwrap().is_empty());
+    one.set("near", Some("paused")).await.unwrap();
+    let other = Switches::new(&ground.bus().await, "targets");
+    other.set("far", Some("draining")).await.unwrap();
+    other.set("near", None).await.unwrap();
+    assert_eq!(one.all().await.unwrap(), [("far".to_owned(), "draining".to_owned())].into());
 }

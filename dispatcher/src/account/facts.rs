@@ -1,0 +1,78 @@
+use serde::{Deserialize, Serialize};
+use spillway_cost::{Bill, Capacity, Load, Platform, PriceList, Rate, Shape, bill, expected};
+use spillway_launchers::Errand;
+
+use crate::config::targets::TargetConfig;
+use crate::house::House;
+use crate::launch::Waiting;
+use crate::targets::Target;
+
+/// What is known about a task when it is opened; enough for its bill, whoever writes that.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    pub room: String,
+    pub kind: String,
+    pub salvage: bool,
+    pub platform: Platform,
+    pub region: String,
+    pub arch: String,
+    pub capacity: Capacity,
+    pub nat: bool,
+    pub shape: Shape,
+    pub load: Load,
+    /// Unix milliseconds.
+    pub opened_ms: i64,
+}
+
+impl Facts {
+    pub fn of(house: &House, waiting: &Waiting, target: &Target) -> Self {
+        let dispatch = &waiting.dispatch;
+        let TargetConfig { region, arch, capacity, nat, .. } = target.config.clone();
+        Self {
+            room: dispatch.room.clone(),
+            kind: dispatch.kind.clone(),
+            salvage: waiting.errand == Errand::Salvage,
+            platform: target.launcher.platform(),
+            region,
+            arch,
+            capacity,
+            nat,
+            shape: dispatch.shapes.get(target.name()).copied().unwrap_or(Shape {
+                cpu_milli: 0,
+                memory_mib: 0,
+                disk_gib: 0,
+            }),
+            load: dispatch.load,
+            opened_ms: house.clock.unix_ms(),
+        }
+    }
+
+    pub fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    pub fn rate<'a>(&self, prices: &'a PriceList) -> Option<&'a Rate> {
+        rate(prices, self.platform, &self.region, &self.arch, self.capacity).map(|(rate, _)| rate)
+    }
+}
+
+/// The rate, and whether it is of that very region. A platform without spot prices has none to offer.
+pub fn rate<'a>(
+    prices: &'a PriceList,
+    platform: Platform,
+    region: &str,
+    arch: &str,
+    capacity: Capacity,
+) -> Option<(&'a Rate, bool)> {
+    let arch = if arch.is_empty() { "x86_64" } else { arch };
+    let on_demand = || prices.rate(platform, region, arch, Capacity::OnDemand);
+    prices
+        .rate(platform, region, arch, capacity)
+        .or_else(on_demand)
+        .map(|(rate, exact)| (rate, exact || region.is_empty()))
+}
+
+/// What a recording of `seconds` will cost there.
+pub fn estimate(rate: &Rate, shape: Shape, load: &Load, seconds: f64, nat: bool) -> Bill {
+    bill(rate, shape, &expected(load, seconds, rate, nat))
+}

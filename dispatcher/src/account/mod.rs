@@ -1,0 +1,74 @@
+//! What every task cost, and whether somebody still wants it. One dispatcher at a time keeps the accounts: it closes the
+//! tasks that are gone, with a line in the ledger, and looks for tasks that belong to no egress.
+//!
+//! `facts` is what is written down when a task is opened, `entry` the arithmetic, `close` the closing, `orphans` the look
+//! for what was lost; `statement` prints bills, `quote` says beforehand.
+
+pub mod facts;
+pub mod entry;
+mod close;
+pub mod orphans;
+pub mod statement;
+pub mod quote;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spillway_process::chain;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use self::close::Closing;
+use self::orphans::Orphans;
+use crate::house::House;
+
+const ROUND: Duration = Duration::from_secs(2);
+const LOOK_FOR_ORPHANS: Duration = Duration::from_secs(30);
+const LEASE: &str = "accounts";
+const LEASE_LASTS: Duration = Duration::from_secs(15);
+
+/// Until the house stops.
+pub async fn run(house: Arc<House>) {
+    let mut ticks = interval(ROUND);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut closing = Closing::new(Arc::clone(&house));
+    let mut orphans = Orphans::new(Arc::clone(&house));
+    let mut look_at = Instant::now() + LOOK_FOR_ORPHANS;
+    let mut failing = false;
+    let mut number = None;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = house.stop.asked() => return,
+        }
+        let round = async {
+            let held = house.leases.hold(LEASE, house.name.as_str(), LEASE_LASTS).await?;
+            if held.is_some() && held != number {
+                info!(number = held, "keeps the accounts");
+            }
+            number = held;
+            if held.is_some() {
+                closing.round().await?;
+            }
+            if Instant::now() >= look_at {
+                look_at = Instant::now() + LOOK_FOR_ORPHANS;
+                orphans.round(held).await?;
+            }
+            Ok::<_, spillway_bus::BusError>(())
+        };
+        match round.await {
+            Ok(()) => failing = false,
+            Err(error) => {
+                if !failing {
+                    warn!(error = %chain(&error), "accounts not kept, the registry is not reachable");
+                }
+                failing = true;
+            }
+        }
+    }
+}
+
+/// Whether this number is still the one that keeps the accounts.
+async fn is_current(house: &House, number: u64) -> bool {
+    matches!(house.leases.is_current(LEASE, number).await, Ok(true))
+}

@@ -1,0 +1,139 @@
+//! What `spillway-dispatcher` does besides serving: bills, prices, and words to its targets.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use clap::{Subcommand, ValueEnum};
+use spillway_bus::{Bus, Switches, Tasks};
+use spillway_cost::PriceList;
+use spillway_dispatcher::Config;
+use spillway_dispatcher::account::quote;
+use spillway_dispatcher::account::statement::{self, By};
+use spillway_dispatcher::config::ConfigError;
+use spillway_dispatcher::targets::{SWITCHES, Word};
+use spillway_plan::Defaults;
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Print what finished tasks cost
+    Bill {
+        /// 2026-11, 2026-11-22, 7d, 12h or Unix seconds
+        #[arg(long, default_value = "30d")]
+        since: String,
+        /// Likewise; without it now
+        #[arg(long)]
+        until: Option<String>,
+        #[arg(long, value_enum, default_value = "room")]
+        by: By,
+        #[arg(long)]
+        csv: bool,
+    },
+    /// Print what a recording would cost on each configured target, or on everything in the price list
+    Price {
+        /// A request as `spillway-runner --request` takes it, JSON or YAML; - for standard input
+        #[arg(long, required_unless_present = "list")]
+        request: Option<PathBuf>,
+        #[arg(long, default_value = "60")]
+        minutes: f64,
+        /// Print the price list instead, as a start for one of your own
+        #[arg(long)]
+        list: bool,
+    },
+    /// Tell every dispatcher to leave a target alone for a while
+    Target {
+        #[arg(value_enum)]
+        what: What,
+        /// Its name in the configuration
+        name: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    /// Launch nothing there; requests that could go nowhere else wait
+    Pause,
+    /// Launch there again
+    Resume,
+    /// Launch nothing there, as if it were not configured; what runs there goes on
+    Drain,
+}
+
+impl Command {
+    pub async fn run(self, text: Result<String, ConfigError>) -> anyhow::Result<()> {
+        match self {
+            Self::Bill { since, until, by, csv } => bill(&since, until.as_deref(), by, csv, &config(text)?).await,
+            Self::Price { request, minutes, list } => price(request, minutes, list, text),
+            Self::Target { what, name } => target(what, &name, &config(text)?).await,
+        }
+    }
+}
+
+fn config(text: Result<String, ConfigError>) -> anyhow::Result<Config> {
+    Ok(super::read(&text?)?.1)
+}
+
+async fn connect(config: &Config) -> anyhow::Result<Bus> {
+    Bus::connect(&config.redis).await.context("unable to connect to redis")
+}
+
+async fn bill(since: &str, until: Option<&str>, by: By, csv: bool, config: &Config) -> anyhow::Result<()> {
+    let now_ms = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
+    let moment = |text: &str| statement::moment(text, now_ms).map_err(anyhow::Error::msg);
+    let (since, until) = (moment(since)?, until.map_or(Ok(now_ms), moment)?);
+    let entries =
+        statement::read(&Tasks::new(&connect(config).await?), since, until).await.context("read the ledger")?;
+    let rows = statement::add_up(&entries, by);
+    print!("{}", if csv { statement::csv(&rows, by) } else { statement::table(&rows, by) });
+    Ok(())
+}
+
+fn price(request: Option<PathBuf>, minutes: f64, list: bool, text: Result<String, ConfigError>) -> anyhow::Result<()> {
+    // Without a configuration everything in the list is shown; one that is there must be right.
+    let config = match text {
+        Err(ConfigError::Missing) => None,
+        text => Some(config(text)?),
+    };
+    let built_in = PriceList::built_in()?;
+    let prices = config.as_ref().map_or(&built_in, |config| &config.prices);
+    if list {
+        println!("{}", serde_json::to_string_pretty(prices)?);
+        return Ok(());
+    }
+    let path = request.context("no request")?;
+    let text = if path.as_os_str() == "-" {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(&path)
+    };
+    let text = text.with_context(|| format!("read {}", path.display()))?;
+    let value =
+        serde_yaml_ng::from_str(&text).with_context(|| format!("{} is neither JSON nor YAML", path.display()))?;
+    let mut start = spillway_plan::start_request(value)?;
+    if start.egress_id.is_empty() {
+        "EG_price".clone_into(&mut start.egress_id);
+    }
+    // Nothing is started, so keys and servers need not be known.
+    let defaults = config.as_ref().map(|config| config.defaults.clone()).unwrap_or_default();
+    let defaults = Defaults { mints_tokens: true, knows_server: true, ..defaults };
+    let load = spillway_cost::load(&spillway_plan::plan(&start, &defaults)?);
+    let quotes = quote::quotes(&load, minutes * 60.0, config.as_ref(), prices);
+    print!("{}", quote::table(&quotes, prices, minutes));
+    Ok(())
+}
+
+async fn target(what: What, name: &str, config: &Config) -> anyhow::Result<()> {
+    if !config.targets.iter().any(|target| target.name == name) {
+        let names: Vec<&str> = config.targets.iter().map(|target| target.name.as_str()).collect();
+        bail!("there is no target {name}; there are {}", names.join(", "));
+    }
+    let word = match what {
+        What::Pause => Some(Word::Paused),
+        What::Drain => Some(Word::Draining),
+        What::Resume => None,
+    };
+    let switches = Switches::new(&connect(config).await?, SWITCHES);
+    switches.set(name, word.map(Word::text)).await.context("tell the dispatchers")?;
+    println!("{name}: {}", word.map_or("taken again", Word::text));
+    Ok(())
+}

@@ -1,0 +1,315 @@
+//! One launch: a place, the record, the launcher, and what its answer leads to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use spillway_bus::{BusError, ClaimToken, Decision, Phase, TaskKey, Updated};
+use spillway_cost::Shape;
+use spillway_launchers::{EndHow, LaunchError, LaunchOrder, TaskRef};
+use spillway_process::chain;
+use spillway_protocol::code::Code;
+use spillway_protocol::ids::EgressId;
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use super::breaker::Went;
+use super::line::{Holds, NO_ROOM_PAUSE, Waiting};
+use super::place::{self, Place};
+use super::{ticket_life, withdraw};
+use crate::house::{Dispatch, House, task_of};
+use crate::targets::Target;
+use crate::watch::settle;
+
+/// A launcher's API that does not answer at all; the order may have been taken all the same, so it is asked again.
+const LONGEST_LAUNCH: Duration = Duration::from_secs(30);
+/// What the launcher said may pass: how long until it is asked again.
+const PASSING_PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) struct Launch {
+    pub house: Arc<House>,
+    pub turn: u64,
+    pub waiting: Waiting,
+}
+
+impl Launch {
+    pub async fn run(mut self) {
+        match place::find(&self.house, &mut self.waiting).await {
+            Ok(Place::At { target, wait, slowed }) => {
+                tokio::time::sleep(wait).await;
+                self.at(target, slowed).await;
+            }
+            Ok(Place::None { pause, holds, words }) => self.again_after(pause, holds, words),
+            Ok(Place::Lost(name)) => {
+                self.give_up(format!("its launch was asked of {name}, which is no longer configured")).await;
+            }
+            Err(error) => {
+                warn!(error = %chain(&error), "registry not reached, launch put off");
+                self.again_after(PASSING_PAUSE, Holds::Himself, "the registry is not reachable".to_owned());
+            }
+        }
+    }
+
+    async fn at(mut self, target: Arc<Target>, slowed: bool) {
+        // The platform may have a task already; what it says now is only about this call.
+        let before = self.waiting.dispatch.asked;
+        match self.begin(&target).await {
+            Ok(true) => {
+                if before && let Err(error) = place::keep_open(&self.house, &self.waiting, &target).await {
+                    debug!(error = %chain(&error), "task asked for again not noted as open");
+                }
+                self.ask(&target, slowed, before).await;
+            }
+            Ok(false) => {
+                // Stopped, settled or taken over meanwhile.
+                if !before {
+                    self.drop_task(place::attempt(&self.waiting, &target)).await;
+                }
+                self.house.line().landed(&self.waiting.egress_id);
+                self.house.leave_line(&self.waiting.egress_id);
+            }
+            Err(error) => {
+                warn!(error = %chain(&error), "registry not reached, launch put off");
+                self.again_after(PASSING_PAUSE, Holds::Himself, "the registry is not reachable".to_owned());
+            }
+        }
+    }
+
+    /// The record says Launching, where, and with which attempt, before anything can be running.
+    async fn begin(&mut self, target: &Target) -> Result<bool, BusError> {
+        let (house, id) = (&self.house, &self.waiting.egress_id);
+        let (now_ms, before) = (house.clock.unix_ms(), self.waiting.attempt);
+        let attempt = place::attempt(&self.waiting, target);
+        let fresh = place::is_fresh(&self.waiting, target);
+        let old_claim = ClaimToken::from_text(&self.waiting.dispatch.claim);
+        let mut claim = self.waiting.dispatch.claim.clone();
+        if fresh {
+            // The one before stays until the record says that nobody may use it: whoever dies in between leaves two
+            // tickets, of which the record knows one.
+            match house.tickets.copy(id, &old_claim, attempt, ticket_life(&house.config())).await? {
+                Some(copy) => claim = copy.reveal().to_owned(),
+                None => return Ok(false),
+            }
+        }
+        let tried = &self.waiting.dispatch.tried;
+        let updated = house
+            .registry
+            .update(id, |record| {
+                let starting = matches!(record.phase, Phase::Accepted | Phase::Launching);
+                if !house.owns(record) || !starting || record.attempt != before {
+                    return Decision::Leave;
+                }
+                record.phase = Phase::Launching;
+                record.attempt = attempt;
+                let mut dispatch = Dispatch::of(record);
+                if let (true, Some(task)) = (fresh, task_of(record)) {
+                    dispatch.earlier.insert(before, task);
+                    record.task = None;
+                }
+                dispatch.launched_ms = now_ms;
+                dispatch.claim.clone_from(&claim);
+                dispatch.tried.clone_from(tried);
+                target.name().clone_into(&mut dispatch.target);
+                dispatch.asked = true;
+                dispatch.fresh = false;
+                dispatch.write(record);
+                Decision::Write
+            })
+            .await?;
+        let Updated::Written(record) = updated else {
+            if fresh {
+                house.tickets.withdraw(id, &ClaimToken::from_text(&claim)).await?;
+            }
+            return Ok(false);
+        };
+        if fresh && let Err(error) = house.tickets.withdraw(id, &old_claim).await {
+            debug!(error = %chain(&error), "ticket of the attempt before not withdrawn; the record has no use for it");
+        }
+        self.waiting.attempt = attempt;
+        self.waiting.dispatch = Dispatch::of(&record);
+        Ok(true)
+    }
+
+    async fn ask(mut self, target: &Arc<Target>, slowed: bool, asked_before: bool) {
+        let order = self.order(target);
+        house_waited(&self.house, &self.waiting);
+        target.asked();
+        let answer = tokio::time::timeout(LONGEST_LAUNCH, target.launcher.launch(&order)).await;
+        let answer = answer.unwrap_or_else(|_| {
+            Err(LaunchError::Passing { words: "the launcher does not answer".to_owned(), source: None })
+        });
+        let outcome = match &answer {
+            Ok(_) => "launched",
+            Err(LaunchError::Capacity { .. }) => "no_capacity",
+            Err(LaunchError::Quota { .. }) => "quota",
+            Err(LaunchError::Throttled { .. }) => "throttled",
+            Err(LaunchError::Misconfigured { .. }) => "misconfigured",
+            Err(LaunchError::Passing { .. }) => "unknown",
+        };
+        self.house.meter.count("spillway_launches_total", &[("target", target.name()), ("outcome", outcome)], 1.0);
+        match answer {
+            Ok(task) => {
+                target.went(Went::Well);
+                if let (true, Some(pace)) = (slowed, target.pace) {
+                    let _ = self.house.tasks.speed_up(target.name(), pace).await;
+                }
+                self.launched(target, task).await;
+            }
+            Err(LaunchError::Throttled { words, retry_after }) => {
+                debug!(words, ?retry_after, "launcher asks for patience");
+                let pause = retry_after.unwrap_or(NO_ROOM_PAUSE);
+                if !asked_before {
+                    self.not_launched().await;
+                }
+                match target.pace {
+                    // A single complaint among many launches that went well is chance.
+                    Some(_) if !target.complained() => self.again_after(pause, Holds::Himself, words),
+                    Some(pace) => {
+                        let _ = self.house.tasks.slow_down(target.name(), pace, pause).await;
+                        self.again_after(pause, Holds::Himself, words);
+                    }
+                    None => self.again_after(pause, Holds::Everybody, words),
+                }
+            }
+            // From here on nothing was launched: a launcher that had a task of this attempt would have answered it.
+            Err(LaunchError::Capacity { words } | LaunchError::Quota { words }) => {
+                debug!(words, target = target.name(), "launcher has no room");
+                target.went(Went::NoCapacity(words.clone()));
+                self.elsewhere(target, words).await;
+            }
+            Err(error @ LaunchError::Misconfigured { .. }) => {
+                error!(error = %chain(&error), target = target.name(), "launch impossible");
+                let words = chain(&error).to_string();
+                target.went(Went::Impossible(words.clone()));
+                if self.has_another(target) {
+                    self.elsewhere(target, words).await;
+                } else {
+                    self.not_launched().await;
+                    self.fail(words).await;
+                }
+            }
+            Err(error @ LaunchError::Passing { .. }) => {
+                warn!(error = %chain(&error), target = target.name(), "launch failed, asking again");
+                target.went(Went::Failed(error.to_string()));
+                self.again_after(PASSING_PAUSE, Holds::Himself, error.to_string());
+            }
+        }
+    }
+
+    /// The launch surely did not happen: its place is free, and nobody need be asked about it.
+    async fn not_launched(&mut self) {
+        self.waiting.dispatch.asked = false;
+        self.drop_task(self.waiting.attempt).await;
+    }
+
+    async fn drop_task(&self, attempt: u32) {
+        let key = TaskKey { egress_id: self.waiting.egress_id.clone(), attempt };
+        if let Err(error) = self.house.tasks.drop(&key).await {
+            debug!(error = %chain(&error), "task that never was not dropped; the next look at all tasks does");
+        }
+    }
+
+    /// With a new attempt number, for the next target or, where all were tried, after a while for all of them again.
+    async fn elsewhere(mut self, target: &Target, words: String) {
+        self.not_launched().await;
+        self.waiting.dispatch.fresh = true;
+        self.waiting.dispatch.tried.insert(target.name().to_owned());
+        let pause = if self.has_another(target) { Duration::ZERO } else { NO_ROOM_PAUSE };
+        self.again_after(pause, Holds::Himself, format!("{}: {words}", target.name()));
+    }
+
+    fn has_another(&self, target: &Target) -> bool {
+        let Dispatch { shapes, tried, .. } = &self.waiting.dispatch;
+        let choice = self.house.targets.choose(shapes, tried, Instant::now());
+        choice.open.iter().any(|other| other.name() != target.name())
+    }
+
+    fn order(&self, target: &Target) -> LaunchOrder {
+        let Waiting { egress_id, attempt, errand, weight, dispatch, .. } = &self.waiting;
+        let labels = [
+            ("egress_id", egress_id.to_string()),
+            ("room", dispatch.room.clone()),
+            ("type", dispatch.kind.clone()),
+            ("tenant", dispatch.tenant.clone()),
+            ("stack", self.house.config().stack.clone()),
+            ("attempt", attempt.to_string()),
+        ];
+        let labels: BTreeMap<String, String> = labels
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect();
+        // A record of an older version names no machine; only one's own machines were used then.
+        let ours = Shape { cpu_milli: (weight * 1000.0).ceil() as u32, memory_mib: 0, disk_gib: 0 };
+        LaunchOrder {
+            egress_id: egress_id.clone(),
+            attempt: *attempt,
+            errand: *errand,
+            claim: dispatch.claim.clone(),
+            handover: self.house.handover.clone(),
+            labels,
+            shape: dispatch.shapes.get(target.name()).copied().unwrap_or(ours),
+            longest: dispatch.longest_s.map(Duration::from_secs),
+        }
+    }
+
+    async fn launched(self, target: &Target, task: TaskRef) {
+        self.house.line().landed(&self.waiting.egress_id);
+        self.house.moved.notify_one();
+        info!(%task, target = target.name(), attempt = self.waiting.attempt, "launched");
+        let (house, id) = (&self.house, &self.waiting.egress_id);
+        match note_task(house, id, self.waiting.attempt, &task).await {
+            Ok(true) => {}
+            Ok(false) => {
+                debug!(%task, "over before its task was noted");
+                // A runner that beats ended it itself and is about to leave.
+                if !matches!(house.beats.last(id).await, Ok(Some(_))) {
+                    target.launcher.end(&task, EndHow::Now).await;
+                }
+                house.leave_line(id);
+            }
+            // The sweep asks the launcher again, which knows the task by egress id and attempt.
+            Err(error) => warn!(error = %chain(&error), "task not noted in the registry"),
+        }
+    }
+
+    async fn give_up(self, words: String) {
+        self.fail(words).await;
+    }
+
+    async fn fail(self, words: String) {
+        self.house.line().landed(&self.waiting.egress_id);
+        withdraw(&self.house, &self.waiting).await;
+        settle::failed(&self.house, &self.waiting.egress_id, Code::Internal, words).await;
+    }
+
+    fn again_after(self, pause: Duration, holds: Holds, words: String) {
+        let Self { house, turn, waiting } = self;
+        house.line().put_back(turn, Waiting { words, ..waiting }, Instant::now() + pause, holds);
+        house.moved.notify_one();
+    }
+}
+
+fn house_waited(house: &House, waiting: &Waiting) {
+    house.meter.observe("spillway_queue_wait_seconds", &[], waiting.since.elapsed().as_secs_f64());
+}
+
+/// False when the egress is over already and nobody wants the task.
+async fn note_task(house: &House, id: &EgressId, attempt: u32, task: &TaskRef) -> Result<bool, BusError> {
+    let text = serde_json::to_string(task).ok();
+    let updated = house
+        .registry
+        .update(id, |record| {
+            if record.attempt != attempt || record.phase == Phase::Over || task_of(record).as_ref() == Some(task) {
+                return Decision::Leave;
+            }
+            record.task.clone_from(&text);
+            Decision::Write
+        })
+        .await?;
+    Ok(match updated {
+        Updated::Written(_) => true,
+        Updated::Left(record) => record.attempt == attempt && record.phase != Phase::Over,
+        Updated::Missing => false,
+    })
+}

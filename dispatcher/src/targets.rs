@@ -1,0 +1,299 @@
+//! The places where recordings may run, in order, and which of them are worth asking now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use spillway_bus::{Pace, Record};
+use spillway_cost::{Load, Shape, shape_for};
+use spillway_launchers::{EndHow, Launcher, Quota, Sighting};
+use spillway_plan::Kind;
+use tokio::time::Instant;
+
+use crate::config::targets::TargetConfig;
+use crate::house::{Dispatch, task_of};
+use crate::launch::breaker::{Breaker, Went};
+
+/// A turn further away than this is left to others; the next target may have one.
+const LONGEST_TURN: Duration = Duration::from_secs(2);
+
+pub struct Target {
+    pub config: TargetConfig,
+    pub launcher: Arc<dyn Launcher>,
+    pub pace: Option<Pace>,
+    breaker: Mutex<Breaker>,
+    recent: Mutex<Recent>,
+}
+
+impl Target {
+    pub fn new(config: TargetConfig, launcher: Arc<dyn Launcher>) -> Self {
+        let quota = config.launches.or_else(|| launcher.quota());
+        let pace = quota.map(|Quota { burst, per_second }| Pace { burst, per_second, most_wait: LONGEST_TURN });
+        Self { config, launcher, pace, breaker: Mutex::default(), recent: Mutex::default() }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// The platform was asked for a launch.
+    pub fn asked(&self) {
+        let mut recent = locked(&self.recent);
+        recent.asked += 1;
+        // What was long ago counts half.
+        if recent.asked >= 64 {
+            *recent = Recent { asked: recent.asked / 2, complaints: recent.complaints / 2 };
+        }
+    }
+
+    /// The platform complained about our pace: true when that is more than chance.
+    pub fn complained(&self) -> bool {
+        let mut recent = locked(&self.recent);
+        recent.complaints += 1;
+        let too_fast = recent.complaints >= 2 && recent.complaints * 10 > recent.asked;
+        if too_fast {
+            *recent = Recent::default();
+        }
+        too_fast
+    }
+
+    pub fn went(&self, went: Went) {
+        self.breaker().on(went, Instant::now());
+    }
+
+    pub fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        locked(&self.breaker)
+    }
+
+    /// Why a request of this kind can never run here.
+    fn refuses(&self, kind: Kind, load: &Load) -> Option<String> {
+        let TargetConfig { kinds, takes_uploads, takes_local_files, .. } = &self.config;
+        if !kinds.is_empty() && !kinds.contains(&kind) {
+            return Some(format!("takes no {}", kind.name()));
+        }
+        match (load.stored, takes_uploads, takes_local_files) {
+            (true, false, _) => Some("takes no uploads".to_owned()),
+            (false, _, false) => Some("takes no files without an upload".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Recent {
+    asked: u32,
+    complaints: u32,
+}
+
+/// What an operator has said about a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// Nothing is launched there; who has nowhere else to go waits.
+    Paused,
+    /// Nothing is launched there, as if it were not configured; what runs there goes on.
+    Draining,
+}
+
+impl Word {
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "paused" => Some(Self::Paused),
+            "draining" => Some(Self::Draining),
+            _ => None,
+        }
+    }
+
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// Under this name the operator's words lie on the bus.
+pub const SWITCHES: &str = "targets";
+
+#[derive(Default)]
+pub struct Targets {
+    list: Vec<Arc<Target>>,
+    words: Mutex<BTreeMap<String, Word>>,
+}
+
+/// Which targets to ask, in order, and what is known about the others.
+pub struct Choice {
+    pub open: Vec<Arc<Target>>,
+    /// The first of the others to open again, if that is known, and why it is closed.
+    pub closed: Option<(Option<Instant>, String)>,
+}
+
+impl Targets {
+    pub fn new(list: Vec<Target>) -> Self {
+        Self { list: list.into_iter().map(Arc::new).collect(), words: Mutex::default() }
+    }
+
+    pub fn all(&self) -> &[Arc<Target>] {
+        &self.list
+    }
+
+    pub fn named(&self, name: &str) -> Option<&Arc<Target>> {
+        self.list.iter().find(|target| target.name() == name)
+    }
+
+    pub fn listen_to(&self, words: &BTreeMap<String, String>) {
+        *locked(&self.words) =
+            words.iter().filter_map(|(name, word)| Some((name.clone(), Word::parse(word)?))).collect();
+    }
+
+    pub fn word(&self, name: &str) -> Option<Word> {
+        locked(&self.words).get(name).copied()
+    }
+
+    /// The machine each target would give, or what each says against it.
+    pub fn shapes(&self, kind: Kind, load: &Load) -> Result<BTreeMap<String, Shape>, String> {
+        let mut shapes = BTreeMap::new();
+        let mut against = Vec::new();
+        for target in &self.list {
+            let refusal = target.refuses(kind, load).or_else(|| match shape_for(load, target.launcher.platform()) {
+                Ok(shape) => {
+                    shapes.insert(target.name().to_owned(), shape);
+                    None
+                }
+                Err(error) => Some(error.to_string()),
+            });
+            against.extend(refusal.map(|words| format!("{} {words}", target.name())));
+        }
+        if shapes.is_empty() { Err(against.join("; ")) } else { Ok(shapes) }
+    }
+
+    /// Of those that have a machine for it.
+    pub fn choose(&self, shapes: &BTreeMap<String, Shape>, tried: &BTreeSet<String>, now: Instant) -> Choice {
+        let mut choice = Choice { open: Vec::new(), closed: None };
+        let mut close = |until: Option<Instant>, words: String| {
+            let sooner = match &choice.closed {
+                None => true,
+                Some((before, _)) => until.is_some_and(|until| before.is_none_or(|before| until < before)),
+            };
+            if sooner {
+                choice.closed = Some((until, words));
+            }
+        };
+        for target in self.list.iter().filter(|target| shapes.contains_key(target.name())) {
+            match (self.word(target.name()), target.breaker().open(now)) {
+                (Some(Word::Draining), _) => {}
+                (Some(Word::Paused), _) => close(None, format!("{} is paused", target.name())),
+                (None, Some(open)) => close(Some(open.until), format!("{}: {}", target.name(), open.words)),
+                (None, None) if tried.contains(target.name()) => {}
+                (None, None) => choice.open.push(Arc::clone(target)),
+            }
+        }
+        choice
+    }
+
+    /// Where the task of this record is, if it is anywhere.
+    pub fn of(&self, record: &Record) -> Option<&Arc<Target>> {
+        let launcher = task_of(record).map(|task| task.launcher);
+        let by_launcher = || self.list.iter().find(|target| Some(target.launcher.name()) == launcher.as_deref());
+        self.named(&Dispatch::of(record).target).or_else(by_launcher)
+    }
+
+    /// `None` when the record names no task.
+    pub async fn look(&self, record: &Record) -> Option<Sighting> {
+        let task = task_of(record)?;
+        Some(match self.of(record) {
+            Some(target) => target.launcher.look(&task).await,
+            None => Sighting::Unknown(format!("{} is not configured here", task.launcher)),
+        })
+    }
+
+    pub async fn end(&self, record: &Record, how: EndHow) {
+        if let (Some(task), Some(target)) = (task_of(record), self.of(record)) {
+            target.launcher.end(&task, how).await;
+        }
+    }
+
+    /// Its files, if it wrote any, are on this machine's disk.
+    pub fn is_here(&self, record: &Record) -> bool {
+        match self.of(record) {
+            Some(target) => target.launcher.is_this_machine(),
+            None => self.all_are_here(),
+        }
+    }
+
+    pub fn all_are_here(&self) -> bool {
+        self.list.iter().all(|target| target.launcher.is_this_machine())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change is one statement, so a panic elsewhere leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use spillway_launchers::PaperLauncher;
+    use spillway_launchers::paper::PaperOptions;
+
+    use super::*;
+    use crate::config::LauncherConfig;
+
+    fn target(name: &str) -> Target {
+        let launcher = LauncherConfig::Paper { latency: Duration::ZERO, quota: None };
+        Target::new(TargetConfig::of(name, launcher), Arc::new(PaperLauncher::new(PaperOptions::default())))
+    }
+
+    #[tokio::test]
+    async fn a_complaint_now_and_then_is_chance_and_several_of_few_are_not() {
+        let target = target("near");
+        for _ in 0..300 {
+            target.asked();
+        }
+        assert!(!target.complained() && !target.complained());
+        let fresh = self::target("far");
+        for _ in 0..5 {
+            fresh.asked();
+        }
+        assert!(!fresh.complained() && fresh.complained());
+        assert!(!fresh.complained(), "it has been slowed down for that");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn targets_are_asked_in_order_but_for_those_that_are_closed() {
+        let mut picky = target("picky");
+        picky.config.kinds = vec![Kind::Track];
+        picky.config.takes_local_files = false;
+        let targets = Targets::new(vec![picky, target("near"), target("far")]);
+        let load = Load { cores: 1.0, memory_mib: 512.0, files: 1, ..Load::default() };
+        let stored = Load { stored: true, ..load };
+        let names = |shapes: &BTreeMap<String, Shape>| shapes.keys().cloned().collect::<Vec<_>>().join(" ");
+        assert_eq!(names(&targets.shapes(Kind::Track, &stored).unwrap()), "far near picky");
+        assert_eq!(names(&targets.shapes(Kind::Track, &load).unwrap()), "far near");
+        let shapes = targets.shapes(Kind::RoomComposite, &stored).unwrap();
+        assert_eq!(names(&shapes), "far near");
+
+        let now = Instant::now();
+        let open = |tried: &[&str], now| {
+            let tried = tried.iter().map(|name| (*name).to_owned()).collect();
+            let choice = targets.choose(&shapes, &tried, now);
+            let names: Vec<String> = choice.open.iter().map(|target| target.name().to_owned()).collect();
+            (names.join(" "), choice.closed.map(|(_, words)| words).unwrap_or_default())
+        };
+        assert_eq!(open(&[], now), ("near far".to_owned(), String::new()));
+        assert_eq!(open(&["near"], now).0, "far");
+        for _ in 0..3 {
+            targets.named("near").unwrap().went(Went::NoCapacity("full".to_owned()));
+        }
+        assert_eq!(open(&[], now), ("far".to_owned(), "near: full".to_owned()));
+        targets.listen_to(&[("far".to_owned(), "paused".to_owned())].into());
+        assert_eq!(open(&[], now), (String::new(), "near: full".to_owned()));
+        assert_eq!(open(&[], now + Duration::from_secs(11)).0, "near");
+        targets
+            .listen_to(&[("near".to_owned(), "draining".to_owned()), ("far".to_owned(), "draining".to_owned())].into());
+        assert_eq!(open(&[], now), (String::new(), String::new()));
+        let mut only = self::target("only");
+        only.config.takes_uploads = false;
+        let words = Targets::new(vec![only]).shapes(Kind::Track, &stored).unwrap_err();
+        assert_eq!(words, "only takes no uploads");
+    }
+}

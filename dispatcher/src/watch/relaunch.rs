@@ -1,0 +1,50 @@
+//! A task that never recorded anything is replaced: by another attempt, at another target if there is one.
+
+use std::sync::Arc;
+
+use spillway_bus::{BusError, Decision, Phase, Record, Updated};
+use tokio::time::Instant;
+use tracing::info;
+
+use crate::house::{Dispatch, House, task_of};
+use crate::launch;
+
+/// Another target than the one it was launched at could be asked.
+pub fn has_another(house: &House, dispatch: &Dispatch) -> bool {
+    let choice = house.targets.choose(&dispatch.shapes, &dispatch.tried, Instant::now());
+    choice.open.iter().any(|target| target.name() != dispatch.target)
+}
+
+/// Back into the line. The ticket of the attempt before goes with the next launch; a runner that comes late finds that
+/// the record has moved on. False: it has started after all, or somebody else has changed the record.
+pub async fn begin(house: &Arc<House>, seen: &Record, words: &str) -> Result<bool, BusError> {
+    let now_ms = house.clock.unix_ms();
+    let patience = i64::try_from(house.config().queue_deadline.as_millis()).unwrap_or(i64::MAX);
+    let updated = house
+        .registry
+        .update(&seen.egress_id, |record| {
+            if record.attempt != seen.attempt || record.phase != Phase::Launching || record.task != seen.task {
+                return Decision::Leave;
+            }
+            let mut dispatch = Dispatch::of(record);
+            dispatch.deadline_ms = now_ms.saturating_add(patience);
+            dispatch.launched_ms = 0;
+            dispatch.asked = false;
+            dispatch.fresh = true;
+            dispatch.lost_starts += 1;
+            dispatch.tried.insert(dispatch.target.clone());
+            dispatch.earlier.extend(task_of(record).map(|task| (record.attempt, task)));
+            dispatch.write(record);
+            record.task = None;
+            record.phase = Phase::Accepted;
+            record.dispatcher = house.name.to_string();
+            Decision::Write
+        })
+        .await?;
+    let Updated::Written(record) = updated else { return Ok(false) };
+    info!(reason = words, attempt = record.attempt, "its task never recorded; another is launched");
+    house.meter.count("spillway_relaunches_total", &[], 1.0);
+    house.leave_line(&record.egress_id);
+    launch::join(house, &record);
+    Ok(true)
+}
