@@ -17,6 +17,7 @@ mod mistakes;
 mod faults;
 mod uploads;
 mod clouds;
+mod image;
 mod foreign;
 mod eyes;
 
@@ -38,6 +39,7 @@ fn main() {
         faults::cases(),
         uploads::cases(),
         clouds::cases(),
+        image::cases(),
     ];
     let conclusion = libtest_mimic::run(&arguments, cases.into_iter().flatten().collect());
     let orphans = stage::close();

@@ -32,26 +32,34 @@ impl Room {
         json!({ "room_name": self.name, "track_id": self.picture, "file": output("track.mp4") })
     }
 
-    /// One running egress of each container, with the name of its file. `output` makes the file output from such a name:
-    /// `filepath`, and where to upload it.
-    pub async fn record(&self, api: &Api, output: impl Fn(&str) -> Value) -> Result<Vec<(Egress, &'static str)>> {
-        let mut running = Vec::new();
-        for (method, name, mut request) in [
+    /// A request of each container with the name of its file and the call it belongs to. `output` makes the file output
+    /// from such a name: `filepath`, and where to upload it.
+    pub fn requests(&self, output: impl Fn(&str) -> Value) -> Vec<(&'static str, &'static str, Value)> {
+        let mut requests = vec![
             // The stage of this layout shows the whole bar code.
             ("StartRoomCompositeEgress", "room.mp4", json!({ "layout": "speaker" })),
             ("StartTrackEgress", "track.mp4", json!({ "track_id": self.picture })),
             ("StartTrackEgress", "track.webm", json!({ "track_id": self.other })),
             ("StartTrackEgress", "track.ogg", json!({ "track_id": self.sound })),
             ("StartRoomCompositeEgress", "room.mp3", json!({ "audio_only": true })),
-        ] {
+        ];
+        for (method, name, request) in &mut requests {
             request["room_name"] = json!(self.name);
             let mut output = output(name);
-            if method == "StartTrackEgress" {
+            if *method == "StartTrackEgress" {
                 request["file"] = output;
             } else {
                 output["file_type"] = json!(if name.ends_with("mp3") { "MP3" } else { "MP4" });
                 request["file_outputs"] = json!([output]);
             }
+        }
+        requests
+    }
+
+    /// One running egress of each container, with the name of its file.
+    pub async fn record(&self, api: &Api, output: impl Fn(&str) -> Value) -> Result<Vec<(Egress, &'static str)>> {
+        let mut running = Vec::new();
+        for (method, name, request) in self.requests(output) {
             running.push((Egress::start(api, method, request).await?, name));
         }
         for (egress, _) in &running {

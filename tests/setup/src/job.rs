@@ -3,6 +3,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use crate::cache::Cache;
 use crate::need::{self, Purpose, Ready};
 use crate::step;
 
@@ -11,7 +12,7 @@ pub fn demo(arguments: &[String]) -> Result<()> {
     let ready = need::install(Purpose::Demo)?;
     step::run(
         "build Spillway (minutes the first time)",
-        cargo(&ready).args(["build", "--workspace"]),
+        cargo(&ready.cache).args(["build", "--workspace"]),
         &ready.cache.at("logs"),
     )?;
     let program = ready.cache.target().join("debug/spillway-demo");
@@ -21,15 +22,15 @@ pub fn demo(arguments: &[String]) -> Result<()> {
 /// Everything that CI checks, in the order of what fails fastest.
 pub fn verify(arguments: &[String]) -> Result<()> {
     let ready = need::install(Purpose::Test)?;
-    step::show("format", cargo(&ready).args(["fmt", "--all", "--check"]))?;
-    step::show("rules", cargo(&ready).args(["test", "--quiet", "--workspace", "--test", "rules"]))?;
+    step::show("format", cargo(&ready.cache).args(["fmt", "--all", "--check"]))?;
+    step::show("rules", cargo(&ready.cache).args(["test", "--quiet", "--workspace", "--test", "rules"]))?;
     step::show(
         "clippy",
-        cargo(&ready).args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        cargo(&ready.cache).args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     )?;
     // The end-to-end tests start the programs that this builds.
-    step::show("build", cargo(&ready).args(["build", "--quiet", "--workspace", "--all-targets"]))?;
-    step::show("tests", equip(cargo(&ready).args(["test", "--workspace"]).args(arguments), &ready))
+    step::show("build", cargo(&ready.cache).args(["build", "--quiet", "--workspace", "--all-targets"]))?;
+    step::show("tests", equip(cargo(&ready.cache).args(["test", "--workspace"]).args(arguments), &ready))
 }
 
 /// Figures, never a verdict.
@@ -38,16 +39,16 @@ pub fn bench(arguments: &[String]) -> Result<()> {
     let build = ["build", "--workspace", "--release"];
     step::run(
         "build Spillway for release (minutes the first time)",
-        cargo(&ready).args(build),
+        cargo(&ready.cache).args(build),
         &ready.cache.at("logs"),
     )?;
     let program = ready.cache.target().join("release/spillway-bench");
     step::show("bench", equip(Command::new(program).args(arguments), &ready))
 }
 
-fn cargo(ready: &Ready) -> Command {
+pub fn cargo(cache: &Cache) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from));
-    cargo.env("CARGO_TARGET_DIR", ready.cache.target());
+    cargo.env("CARGO_TARGET_DIR", cache.target());
     // Set by the cargo that started us; a nested one must find its own.
     for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION", "CARGO_CRATE_NAME", "CARGO_BIN_NAME"] {
         cargo.env_remove(name);

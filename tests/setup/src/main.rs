@@ -1,8 +1,9 @@
-//! `cargo demo`, `cargo verify`, `cargo bench-egress`: what a fresh Debian machine lacks is installed and said, then the
-//! job runs. Builds without GStreamer, because it is what brings GStreamer.
+//! `cargo demo`, `cargo verify`, `cargo bench-egress`, `cargo images`: what a fresh Debian machine lacks is installed and said,
+//! then the job runs. Builds without GStreamer, because it is what brings GStreamer.
 
 mod cache;
 mod debian;
+mod images;
 mod job;
 mod need;
 mod step;
@@ -15,6 +16,7 @@ const HELP: &str = "\
 usage: cargo demo             record a room composite and a track from a real livekit-server
        cargo verify           every check and test
        cargo bench-egress     figures as a table and JSON (release build)
+       cargo images [--dev]   container images of runner and dispatcher, with their sizes and contents
        cargo run -p spillway-setup -- install     only install what these need
 
 environment: SPILLWAY_CACHE   where tools, media and builds are kept (default ~/.cache/spillway)
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         "demo" => job::demo(&rest),
         "verify" => job::verify(&rest),
         "bench" => job::bench(&rest),
+        "images" => images::images(&rest),
         "install" => need::install(need::Purpose::Test).map(|_| ()),
         _ => {
             eprintln!("{HELP}");

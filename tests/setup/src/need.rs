@@ -6,7 +6,7 @@ use crate::cache::Cache;
 use crate::{debian, terraform, tools};
 
 /// What the workspace links, and what the linker and native build scripts want.
-const BUILD: &[&str] =
+pub const BUILD: &[&str] =
     &["build-essential", "cmake", "libgstreamer-plugins-base1.0-dev", "libgstreamer1.0-dev", "pkg-config"];
 
 /// What a recording runs on.
@@ -25,7 +25,7 @@ const SHOW: &[&str] = &["ffmpeg", "fonts-dejavu-core", "python3", "python3-venv"
 const FOREIGN: &[&str] = &["chromium"];
 
 /// A daemon for the docker launcher's tests, which start one of their own.
-const CONTAINERS: &[&str] = &["docker.io"];
+pub const CONTAINERS: &[&str] = &["docker.io"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {

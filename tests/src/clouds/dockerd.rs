@@ -70,6 +70,13 @@ impl Dockerd {
         std::fs::remove_dir_all(&root).context("remove what the image was made of")
     }
 
+    /// An image as `docker save` wrote it.
+    pub fn load(&self, archive: &Path) -> Result<()> {
+        let out = self.docker().arg("load").arg("--input").arg(archive).output().context("start docker load")?;
+        ensure!(out.status.success(), "docker load: {}", String::from_utf8_lossy(&out.stderr));
+        Ok(())
+    }
+
     /// The client, speaking with this daemon.
     pub fn docker(&self) -> Command {
         let mut docker = Command::new("docker");

@@ -1,0 +1,166 @@
+//! The runner's image as `cargo images` leaves it, started as a launcher would: an ordinary user, a root that cannot be
+//! written, no capability. Every kind of output is recorded in it.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+use spillway_tests::analyser::{played, probe, stream};
+use spillway_tests::assets::cache;
+use spillway_tests::clouds::dockerd::Dockerd;
+use spillway_tests::each::Room;
+use spillway_tests::egress::nanos;
+use spillway_tests::process::eventually;
+use spillway_tests::servers::Ground;
+use spillway_tests::servers::bucket::Bucket;
+
+use crate::stage::{alone, block_on};
+
+pub fn cases() -> Vec<Trial> {
+    vec![alone("image::every_container_is_recorded_inside", || block_on(every_container()))]
+}
+
+const IMAGE: &str = "spillway-runner";
+const SECONDS: u64 = 8;
+const USER: &str = "10001";
+
+async fn every_container() -> Result<()> {
+    let archive = cache().join("images").join(format!("{IMAGE}.tar.gz"));
+    if !archive.is_file() {
+        eprintln!("no image on this machine (`cargo images` makes one): nothing is recorded inside it");
+        return Ok(());
+    }
+    let Some(dockerd) = Dockerd::start()? else {
+        eprintln!("no dockerd on this machine, or not root: nothing is recorded inside the image");
+        return Ok(());
+    };
+    dockerd.load(&archive)?;
+    let ground = Ground::start("").await?;
+    let bucket = Bucket::s3().await?;
+    let room = Room::open(&ground.api, "image").await?;
+    let requests = room.requests(|name| {
+        let (provider, upload) = bucket.upload().unwrap_or_default();
+        json!({ "filepath": format!("calls/{name}"), provider: upload })
+    });
+    let mut containers = Vec::new();
+    for (method, name, request) in requests {
+        containers.push(Container::run(&dockerd, &ground, method, name, &request)?);
+    }
+    for container in &containers {
+        container.is_alone(&dockerd).await?;
+    }
+    // The one without an end of its own is told to stop, as `docker stop` does, when the others are over.
+    for container in containers.iter_mut().filter(|container| container.bounded) {
+        container.over().await?;
+    }
+    for container in containers.iter_mut().filter(|container| !container.bounded) {
+        dockerd.docker().args(["kill", "--signal", "TERM", container.name]).output().context("start docker kill")?;
+        container.over().await?;
+    }
+    for container in &containers {
+        let info = container.info()?;
+        let expected = if container.bounded { "EGRESS_LIMIT_REACHED" } else { "EGRESS_COMPLETE" };
+        ensure!(info["status"] == expected, "{}: {info}", container.name);
+        let bytes = bucket.read(&format!("calls/{}", container.name)).await?;
+        let path = ground.folder().join(container.name);
+        std::fs::write(&path, bytes.with_context(|| format!("nothing stored: {info}"))?).context("write an object")?;
+        let seconds = played(&path)?;
+        let first = nanos(&info["file_results"][0]["started_at"]) as f64 / 1e9 - container.started_at;
+        println!("{}: {seconds:.2} s play; docker run → first frame {first:.2} s", container.name);
+        ensure!(seconds > SECONDS as f64 - 2.0, "{}: {seconds} s", container.name);
+        let probe = probe(&path)?;
+        let kinds = (stream(&probe, "video").is_some(), stream(&probe, "audio").is_some());
+        let expected = match container.name {
+            "room.mp4" => (true, true),
+            "track.mp4" | "track.webm" => (true, false),
+            _ => (false, true),
+        };
+        ensure!(kinds == expected, "{}: {probe}", container.name);
+        let written = dockerd.docker().args(["diff", container.name]).output().context("start docker diff")?;
+        ensure!(written.stdout.is_empty(), "{}: {}", container.name, String::from_utf8_lossy(&written.stdout));
+    }
+    Ok(())
+}
+
+/// One recording in a container of its own, by `docker run`.
+struct Container {
+    name: &'static str,
+    client: Child,
+    said: PathBuf,
+    log: PathBuf,
+    bounded: bool,
+    /// Seconds since 1970.
+    started_at: f64,
+}
+
+impl Container {
+    fn run(dockerd: &Dockerd, ground: &Ground, method: &str, name: &'static str, request: &Value) -> Result<Self> {
+        let kind = if method == "StartTrackEgress" { "track" } else { "room_composite" };
+        let bounded = name != "track.mp4";
+        let (said, log) =
+            (ground.folder().join(format!("{name}.json")), ground.folder().join(format!("{name}.container.log")));
+        let mut run = dockerd.docker();
+        run.args(["run", "--interactive", "--name", name, "--network", "host", "--read-only", "--tmpfs", "/tmp:exec"]);
+        run.args(["--cap-drop", "ALL", "--security-opt", "no-new-privileges"]);
+        for (variable, value) in [
+            ("LIVEKIT_URL", ground.api.ws_url()),
+            ("LIVEKIT_API_KEY", ground.api.key.clone()),
+            ("LIVEKIT_API_SECRET", ground.api.secret.clone()),
+        ] {
+            run.args(["--env", variable]).env(variable, value);
+        }
+        run.args([IMAGE, "--request", "-"]);
+        if bounded {
+            run.args(["--max-duration", &SECONDS.to_string()]);
+        }
+        run.stdin(Stdio::piped()).stdout(File::create(&said)?).stderr(File::create(&log)?);
+        let started_at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+        let mut client = run.spawn().context("start docker run")?;
+        let mut input = client.stdin.take().context("docker run has an input")?;
+        input.write_all(json!({ kind: request }).to_string().as_bytes()).context("hand the request over")?;
+        Ok(Self { name, client, said, log, bounded, started_at })
+    }
+
+    /// Runner and media, both an ordinary user's, and nobody else: no init, no zombie.
+    async fn is_alone(&self, dockerd: &Dockerd) -> Result<()> {
+        let top = || async {
+            let out = dockerd.docker().args(["top", self.name, "-o", "pid,uid,args"]).output()?;
+            let text = String::from_utf8_lossy(&out.stdout).into_owned();
+            Ok(text.contains("spillway-media").then_some(text))
+        };
+        let top = eventually("the media process runs", Duration::from_secs(30), top)
+            .await
+            .with_context(|| format!("{}: {}", self.name, self.logged()))?;
+        let processes: Vec<Vec<&str>> = top.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+        ensure!(processes.len() == 2, "{top}");
+        ensure!(processes.iter().all(|process| process.get(1) == Some(&USER)), "{top}");
+        Ok(())
+    }
+
+    async fn over(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.client.try_wait().context("watch docker run")? {
+                break status;
+            }
+            ensure!(begun.elapsed() < Duration::from_secs(60), "{} does not end: {}", self.name, self.logged());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        ensure!(status.success(), "{}: {status}: {}", self.name, self.logged());
+        Ok(())
+    }
+
+    fn info(&self) -> Result<Value> {
+        let said = std::fs::read_to_string(&self.said).context("read what the runner said")?;
+        serde_json::from_str(&said).with_context(|| format!("no EgressInfo: {said}"))
+    }
+
+    fn logged(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}

@@ -1,0 +1,120 @@
+//! The machine's Docker; where none runs, a daemon of our own for as long as we need one.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cache::Cache;
+use crate::step;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const BASE: &str = "debian:trixie-slim";
+const SUITE: &str = "trixie";
+
+pub struct Docker {
+    /// Of our own daemon.
+    host: Option<String>,
+    daemon: Option<Child>,
+}
+
+impl Docker {
+    pub fn reach(cache: &Cache) -> Result<Self> {
+        let there = Self { host: None, daemon: None };
+        if there.answers() {
+            return Ok(there);
+        }
+        let folder = cache.at("docker");
+        std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let at = |name: &str| folder.join(name);
+        let log = File::create(cache.at("logs").join("dockerd.log")).context("create the daemon's log")?;
+        let host = format!("unix://{}", at("docker.sock").display());
+        let mut daemon = Command::new("/usr/sbin/dockerd");
+        daemon.args(["--host", &host, "--bridge=none", "--iptables=false", "--ip6tables=false", "--log-level=warn"]);
+        // What it made is there for the next time.
+        daemon.arg("--data-root").arg(at("data")).arg("--exec-root").arg(at("exec"));
+        daemon.arg("--pidfile").arg(at("docker.pid"));
+        daemon.stdin(Stdio::null()).stdout(log.try_clone().context("share the log")?).stderr(log);
+        let daemon = daemon.spawn().context("no Docker answers, and none of our own can be started")?;
+        let mut own = Self { host: Some(host), daemon: Some(daemon) };
+        let begun = Instant::now();
+        while !own.answers() {
+            let over = own.daemon.as_mut().map(Child::try_wait).transpose().context("watch dockerd")?.flatten();
+            if over.is_some() || begun.elapsed() > PATIENCE {
+                bail!(
+                    "no Docker answers, and one of our own does not start (it must be root's): see {}",
+                    cache.at("logs").join("dockerd.log").display()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(own)
+    }
+
+    pub fn command(&self) -> Command {
+        let mut docker = Command::new("docker");
+        if let Some(host) = &self.host {
+            docker.args(["--host", host]);
+        }
+        docker
+    }
+
+    fn answers(&self) -> bool {
+        // A context of the user's own would win over the socket.
+        self.command()
+            .args(["version", "--format", "{{.Server.Version}}"])
+            .output()
+            .is_ok_and(|out| out.status.success())
+    }
+
+    pub fn said(&self, arguments: &[&str]) -> Result<String> {
+        let out = self.command().args(arguments).output().context("start docker")?;
+        ensure!(
+            out.status.success(),
+            "docker {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&out.stderr).trim()
+        );
+        Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
+    }
+
+    /// Debian as its registry has it; where no registry can be reached, made of Debian's packages under the same name.
+    pub fn base(&self, cache: &Cache) -> Result<()> {
+        if self.said(&["image", "inspect", BASE]).is_ok() || self.said(&["pull", "--quiet", BASE]).is_ok() {
+            return Ok(());
+        }
+        let root = cache.at("docker").join(SUITE);
+        if root.exists() {
+            std::fs::remove_dir_all(&root).context("remove what an earlier attempt left")?;
+        }
+        let mut make = Command::new("debootstrap");
+        make.args(["--variant=minbase", SUITE]).arg(&root);
+        step::run(&format!("make {BASE}, which no registry gives (2 minutes, once)"), &mut make, &cache.at("logs"))?;
+        self.import(&root)?;
+        std::fs::remove_dir_all(&root).context("remove what the base image was made of")
+    }
+
+    fn import(&self, root: &Path) -> Result<()> {
+        let mut tar = Command::new("tar");
+        tar.arg("-C").arg(root).args(["--exclude=./var/cache/apt/archives/*", "--exclude=./dev/*", "-c", "."]);
+        let mut tar = tar.stdout(Stdio::piped()).spawn().context("start tar")?;
+        let packed = tar.stdout.take().context("tar has an output")?;
+        let out = self.command().args(["import", "-", BASE]).stdin(packed).output().context("start docker import")?;
+        ensure!(tar.wait()?.success() && out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        Ok(())
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        let Some(daemon) = &mut self.daemon else { return };
+        // Asked, it ends its containerd, which a kill would leave behind.
+        let asked = Command::new("kill").arg(daemon.id().to_string()).status();
+        if !asked.is_ok_and(|status| status.success()) {
+            let _ = daemon.kill();
+        }
+        let _ = daemon.wait();
+    }
+}

@@ -1,0 +1,123 @@
+//! `cargo images`: the images of runner and dispatcher, made of what cargo builds on this machine.
+
+mod docker;
+mod plate;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cache::Cache;
+use crate::debian;
+use crate::job::cargo;
+use crate::need;
+use crate::step;
+use docker::Docker;
+
+struct Image {
+    name: &'static str,
+    dockerfile: &'static str,
+    programs: &'static [&'static str],
+    /// Source that names GStreamer elements.
+    elements_of: Option<&'static str>,
+}
+
+const IMAGES: &[Image] = &[
+    Image {
+        name: "spillway-runner",
+        dockerfile: "Dockerfile.runner",
+        programs: &["spillway-runner", "spillway-media"],
+        elements_of: Some("runner/media/src"),
+    },
+    Image {
+        name: "spillway-dispatcher",
+        dockerfile: "dispatcher/Dockerfile",
+        programs: &["spillway-dispatcher"],
+        elements_of: None,
+    },
+];
+
+pub fn images(arguments: &[String]) -> Result<()> {
+    let dev = match arguments {
+        [] => false,
+        [one] if one == "--dev" => true,
+        _ => bail!("usage: cargo images [--dev]"),
+    };
+    let cache = Cache::open()?;
+    let logs = cache.at("logs");
+    debian::install(&[need::BUILD, need::CONTAINERS, &["debootstrap"]].concat(), &logs)?;
+
+    let mut build = cargo(&cache);
+    build.arg("build");
+    if !dev {
+        build.arg("--release");
+    }
+    for program in IMAGES.iter().flat_map(|image| image.programs) {
+        build.args(["--package", program]);
+    }
+    let root = checkout()?;
+    step::run("build the programs (minutes the first time)", build.current_dir(&root), &logs)?;
+    let built = cache.target().join(if dev { "debug" } else { "release" });
+
+    let docker = Docker::reach(&cache)?;
+    docker.base(&cache)?;
+    let out = cache.at("images");
+    std::fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;
+    let mut lines = Vec::new();
+    for image in IMAGES {
+        let plate = out.join(format!("{}.plate", image.name));
+        plate::lay(&plate, image, &root, &built, &cache)?;
+        let mut build = docker.command();
+        // The host's network: a daemon of our own has no other, and packages come by it.
+        build.args(["build", "--network", "host", "--file"]).arg(root.join(image.dockerfile));
+        build.args(["--tag", image.name]).arg(&plate);
+        // The builder of old daemons can do all we ask, and is there without a plugin.
+        build.env("DOCKER_BUILDKIT", "0");
+        step::run(&format!("make the image {}", image.name), &mut build, &logs)?;
+        std::fs::remove_dir_all(&plate).context("remove what the image was made of")?;
+        lines.push(stored(&docker, image.name, &out)?);
+    }
+    println!("{}", lines.join("\n"));
+    Ok(())
+}
+
+/// The image as a file beside its list of contents, and how large it is.
+fn stored(docker: &Docker, image: &str, out: &Path) -> Result<String> {
+    let archive = out.join(format!("{image}.tar.gz"));
+    let mut save =
+        docker.command().args(["save", image]).stdout(Stdio::piped()).spawn().context("start docker save")?;
+    let saved = save.stdout.take().context("docker save has an output")?;
+    let file = File::create(&archive).with_context(|| format!("create {}", archive.display()))?;
+    let packed = Command::new("gzip").arg("-6").stdin(saved).stdout(file).status().context("start gzip")?;
+    ensure!(save.wait()?.success() && packed.success(), "the image {image} could not be saved");
+
+    let container = docker.said(&["create", image])?;
+    let contents = out.join(format!("{image}.cdx.json"));
+    let copied = docker
+        .command()
+        .args(["cp", &format!("{container}:/usr/share/spillway/sbom.cdx.json")])
+        .arg(&contents)
+        .output()
+        .context("start docker cp")?;
+    docker.said(&["rm", &container])?;
+    ensure!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+
+    let bytes: u64 = docker.said(&["image", "inspect", "--format", "{{.Size}}", image])?.parse().context("a size")?;
+    let compressed = std::fs::metadata(&archive).context("look at the archive")?.len();
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    Ok(format!(
+        "{image}: {:.1} MB, {:.1} MB compressed: {}; contents: {}",
+        megabytes(bytes),
+        megabytes(compressed),
+        archive.display(),
+        contents.display()
+    ))
+}
+
+/// Where the Dockerfiles are: this program's own folder is two below.
+fn checkout() -> Result<PathBuf> {
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").context("run it as `cargo images`")?;
+    Ok(Path::new(&own).ancestors().nth(2).context("the checkout")?.to_owned())
+}
