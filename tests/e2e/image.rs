@@ -70,8 +70,9 @@ async fn every_container() -> Result<()> {
         let path = ground.folder().join(container.name);
         std::fs::write(&path, bytes.with_context(|| format!("nothing stored: {info}"))?).context("write an object")?;
         let seconds = played(&path)?;
-        let first = nanos(&info["file_results"][0]["started_at"]) as f64 / 1e9 - container.started_at;
+        let first = nanos(&info["fileResults"][0]["startedAt"]) as f64 / 1e9 - container.started_at;
         println!("{}: {seconds:.2} s play; docker run → first frame {first:.2} s", container.name);
+        ensure!((0.0..30.0).contains(&first), "{}: {info}", container.name);
         ensure!(seconds > SECONDS as f64 - 2.0, "{}: {seconds} s", container.name);
         let probe = probe(&path)?;
         let kinds = (stream(&probe, "video").is_some(), stream(&probe, "audio").is_some());

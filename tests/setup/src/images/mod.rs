@@ -86,8 +86,13 @@ pub fn images(arguments: &[String]) -> Result<()> {
 /// The image as a file beside its list of contents, and how large it is.
 fn stored(docker: &Docker, image: &str, out: &Path) -> Result<String> {
     let archive = out.join(format!("{image}.tar.gz"));
-    let mut save =
-        docker.command().args(["save", image]).stdout(Stdio::piped()).spawn().context("start docker save")?;
+    let mut save = docker
+        .command()
+        .arg("save")
+        .arg(format!("{image}:latest"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start docker save")?;
     let saved = save.stdout.take().context("docker save has an output")?;
     let file = File::create(&archive).with_context(|| format!("create {}", archive.display()))?;
     let packed = Command::new("gzip").arg("-6").stdin(saved).stdout(file).status().context("start gzip")?;
