@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use spillway_bus::{Bus, BusError, Phase, Routing, RpcServer, TicketKey, Tickets};
 use spillway_launchers::paper::PaperOptions;
 use spillway_launchers::process::ProcessOptions;
-use spillway_launchers::{EndHow, Launcher, PaperLauncher, ProcessLauncher, Sighting};
+use spillway_launchers::{EndHow, LaunchError, Launcher, PaperLauncher, ProcessLauncher, Sighting};
 use spillway_process::chain;
 use spillway_protocol::Secret;
 use spillway_protocol::ids::{EgressId, IdError};
@@ -33,6 +33,8 @@ pub enum DispatcherError {
     Name(#[from] IdError),
     #[error("find spillway-runner")]
     Runner(#[source] std::io::Error),
+    #[error("open target {target}")]
+    Launcher { target: String, source: LaunchError },
     #[error("serve health at {at}")]
     Health { at: std::net::SocketAddr, source: std::io::Error },
     #[error("prepare the runner's orders")]
@@ -49,7 +51,7 @@ pub struct Dispatcher {
 impl Dispatcher {
     /// With the targets the configuration names; each finished task is a line on standard output.
     pub async fn start(config: Config, bus: Bus) -> Result<Self, DispatcherError> {
-        let launchers = config.targets.iter().map(|target| launcher(target, &config)).collect::<Result<_, _>>()?;
+        let launchers = launchers(&config).await?;
         let lines: Lines = Box::new(|line| println!("{line}"));
         Self::open(config, bus, launchers, Clock::Wall, Some(lines)).await
     }
@@ -219,7 +221,15 @@ impl Dispatcher {
     }
 }
 
-fn launcher(target: &TargetConfig, config: &Config) -> Result<Arc<dyn Launcher>, DispatcherError> {
+async fn launchers(config: &Config) -> Result<Vec<Arc<dyn Launcher>>, DispatcherError> {
+    let mut launchers = Vec::new();
+    for target in &config.targets {
+        launchers.push(launcher(target, config).await?);
+    }
+    Ok(launchers)
+}
+
+async fn launcher(target: &TargetConfig, config: &Config) -> Result<Arc<dyn Launcher>, DispatcherError> {
     Ok(match &target.launcher {
         LauncherConfig::Process { program, log_dir } => {
             let beside_us = ProcessOptions::beside_us().map_err(DispatcherError::Runner)?;
@@ -230,6 +240,10 @@ fn launcher(target: &TargetConfig, config: &Config) -> Result<Arc<dyn Launcher>,
         }
         LauncherConfig::Paper { latency, quota } => {
             Arc::new(PaperLauncher::new(PaperOptions { latency: *latency, quota: *quota, ..PaperOptions::default() }))
+        }
+        LauncherConfig::Container(opening) => {
+            let target = target.name.clone();
+            spillway_launchers::open(opening).await.map_err(|source| DispatcherError::Launcher { target, source })?
         }
     })
 }
@@ -253,7 +267,7 @@ fn house(
 
 /// One look for what was lost, as `--sweep` does it; without `dry_run` tasks nobody wants are ended.
 pub async fn sweep(config: Config, bus: Bus, dry_run: bool) -> Result<Vec<Finding>, DispatcherError> {
-    let launchers = config.targets.iter().map(|target| launcher(target, &config)).collect::<Result<_, _>>()?;
+    let launchers = launchers(&config).await?;
     let house = house(config, bus, launchers, Clock::Wall, None)?;
     let findings = orphans::report(&house).await?;
     if !dry_run {

@@ -7,20 +7,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use async_trait::async_trait;
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use spillway_bus::Bus;
-use spillway_cost::{Capacity, Platform};
+use spillway_cost::Capacity;
 use spillway_dispatcher::{Clock, Config, Dispatcher};
 use spillway_launchers::aci::{AciLauncher, AciOptions};
 use spillway_launchers::cloud_run::{CloudRunLauncher, CloudRunOptions, Job};
 use spillway_launchers::conformance::smallest;
 use spillway_launchers::ecs::{EcsLauncher, EcsOptions};
-use spillway_launchers::{
-    Departed, EndHow, Ended, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, Sighting, TaskRef,
-};
+use spillway_launchers::{Departed, EndHow, Launcher, OwnedTask, Sighting, TaskRef};
 use spillway_protocol::Secret;
 use spillway_tests::analyser::played;
 use spillway_tests::clouds::Place;
@@ -72,6 +69,8 @@ const LOST_WITH_THE_TASK: f64 = CHECKPOINT + 1.0 + 2.0;
 /// One cloud with its launcher.
 struct Provider {
     launcher: Arc<dyn Launcher>,
+    /// What a configuration would say; the way to it and its keys are ours.
+    target: Value,
     held: Held,
 }
 
@@ -96,7 +95,9 @@ impl Provider {
                     keys: Some(("AKIDSTAGE".to_owned(), Secret::new("stage-secret".to_owned()))),
                     ..EcsOptions::default()
                 });
-                Self { launcher: Arc::new(launcher.await), held: Held::Ecs(cloud) }
+                let target = json!({ "name": "cloud", "launcher": "ecs", "capacity": "spot", "options": {
+                    "region": ecs::REGION, "cluster": "egress", "task_definition": "egress", "subnets": ["subnet-1"] } });
+                Self { launcher: Arc::new(launcher.await), target, held: Held::Ecs(cloud) }
             }
             Cloud::Run => {
                 let cloud = CloudRun::start(place, [("egress-1".to_owned(), ("1", "512Mi"))].into()).await?;
@@ -108,7 +109,10 @@ impl Provider {
                     token,
                     ..CloudRunOptions::default()
                 });
-                Self { launcher: Arc::new(launcher?), held: Held::CloudRun(cloud) }
+                let jobs = json!([{ "name": "egress-1", "cpu_milli": 1000, "memory_mib": 512, "disk_gib": 0 }]);
+                let target = json!({ "name": "cloud", "launcher": "cloud-run", "options": {
+                    "project": "p-1", "location": "europe-west1", "jobs": jobs } });
+                Self { launcher: Arc::new(launcher?), target, held: Held::CloudRun(cloud) }
             }
             Cloud::Aci => {
                 // No secret store: what the definition says comes with the call.
@@ -122,7 +126,10 @@ impl Provider {
                     token,
                     ..AciOptions::default()
                 });
-                Self { launcher: Arc::new(launcher?), held: Held::Aci(cloud) }
+                let target = json!({ "name": "cloud", "launcher": "aci", "options": {
+                    "subscription": arm::SUBSCRIPTION, "resource_group": arm::RESOURCE_GROUP,
+                    "location": "westeurope", "image": "example.azurecr.io/spillway-runner:1" } });
+                Self { launcher: Arc::new(launcher?), target, held: Held::Aci(cloud) }
             }
         })
     }
@@ -146,42 +153,6 @@ impl Provider {
             }
             Held::Aci(cloud) => cloud.strike(&task.id),
         }
-    }
-}
-
-/// Today's dispatcher asks for cores and leaves the rest of the machine to its platform.
-struct Fitted(Arc<dyn Launcher>);
-
-#[async_trait]
-impl Launcher for Fitted {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    async fn launch(&self, order: &LaunchOrder) -> Result<TaskRef, LaunchError> {
-        let fits = order.shape.memory_mib > 0;
-        let shape = if fits { order.shape } else { smallest(self.0.platform()) };
-        self.0.launch(&LaunchOrder { shape, ..order.clone() }).await
-    }
-
-    async fn look(&self, task: &TaskRef) -> Sighting {
-        self.0.look(task).await
-    }
-
-    async fn end(&self, task: &TaskRef, how: EndHow) -> Ended {
-        self.0.end(task, how).await
-    }
-
-    async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {
-        self.0.tasks().await
-    }
-
-    fn platform(&self) -> Platform {
-        self.0.platform()
-    }
-
-    fn quota(&self) -> Option<Quota> {
-        self.0.quota()
     }
 }
 
@@ -211,14 +182,15 @@ impl Scene {
         let provider = Provider::start(cloud, place).await?;
         let config = Config::from_yaml(&format!(
             "redis: {{ address: \"{}\" }}\napi_key: {}\napi_secret: {}\nws_url: {}\ncores: 100\nticket_key: \"{KEY}\"\n\
-             runner: {{ checkpoint: {CHECKPOINT}s }}\n",
+             runner: {{ checkpoint: {CHECKPOINT}s }}\ntargets: [{}]\n",
             ground.redis_address,
             ground.api.key,
             ground.api.secret,
             ground.api.ws_url(),
+            provider.target,
         ))?;
         let bus = Bus::connect(&config.redis).await.context("reach Redis")?;
-        let launcher = Arc::new(Fitted(provider.launcher.clone()));
+        let launcher = provider.launcher.clone();
         let dispatcher = Dispatcher::with(config, bus, launcher, Clock::Wall).await.context("start a dispatcher")?;
         let room = Room::open(&ground.api, "cloud").await?;
         Ok(Self { provider, dispatcher, bucket, room, ground })

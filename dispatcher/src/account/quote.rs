@@ -42,6 +42,12 @@ fn on_target(load: &Load, seconds: f64, target: &TargetConfig, prices: &PriceLis
 
 pub fn platform(launcher: &LauncherConfig) -> Platform {
     match launcher {
+        LauncherConfig::Container(opening) => match opening.launcher.as_str() {
+            "ecs" => Platform::Fargate,
+            "cloud-run" => Platform::CloudRun,
+            "aci" => Platform::Aci,
+            _ => Platform::Host,
+        },
         LauncherConfig::Process { .. } | LauncherConfig::Paper { .. } => Platform::Host,
     }
 }

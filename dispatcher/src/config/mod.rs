@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use spillway_bus::RedisConfig;
 use spillway_cost::PriceList;
-use spillway_launchers::Quota;
+use spillway_launchers::{Opening, Quota};
 use spillway_plan::Defaults;
 use spillway_protocol::Secret;
 
@@ -87,6 +87,8 @@ pub enum LauncherConfig {
         latency: Duration,
         quota: Option<Quota>,
     },
+    /// A container on a platform: one of [`spillway_launchers::KINDS`].
+    Container(Opening),
 }
 
 impl Default for Config {

@@ -271,7 +271,7 @@ pub fn effective(config: &Config, file: &File) -> File {
             (program.clone(), log_dir.clone(), Some(LauncherName::Process))
         }
         Some(LauncherConfig::Paper { .. }) => (None, None, Some(LauncherName::Paper)),
-        None => (None, None, None),
+        None | Some(LauncherConfig::Container(_)) => (None, None, None),
     };
     let level = [Level::Debug, Level::Info, Level::Warn, Level::Error];
     let level = level.into_iter().find(|level| level.as_str() == config.log_level).unwrap_or(Level::Info);

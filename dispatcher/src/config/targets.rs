@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use spillway_cost::Capacity;
-use spillway_launchers::Quota;
+use spillway_launchers::{Opening, Quota};
 use spillway_plan::Kind;
 
 use super::duration::GoDuration;
@@ -122,6 +122,10 @@ pub fn settle(file: &File) -> Result<Vec<TargetConfig>, ConfigError> {
                 ("process", process(file.runner_program.clone(), file.runner_log_dir.clone()))
             }
             Some(LauncherName::Paper) => ("paper", paper(PaperKeys::default())),
+            Some(LauncherName::Ecs | LauncherName::CloudRun | LauncherName::Aci | LauncherName::Docker) => {
+                let words = "has to be told where its tasks run: name it in `targets`, with `options`".to_owned();
+                return Err(ConfigError::Value { key: "launcher", words });
+            }
         };
         return Ok(vec![TargetConfig::of(name, launcher)]);
     };
@@ -159,7 +163,13 @@ fn target(said: &keys::Target, file: &File) -> Result<TargetConfig, ConfigError>
             )
         }
         Some(LauncherName::Paper) => paper(options_of(&name, options)?),
+        Some(LauncherName::Ecs) => container("ecs", said, options, file)?,
+        Some(LauncherName::CloudRun) => container("cloud-run", said, options, file)?,
+        Some(LauncherName::Aci) => container("aci", said, options, file)?,
+        Some(LauncherName::Docker) => container("docker", said, options, file)?,
     };
+    // What is written into a container is gone with it.
+    let keeps_files = !matches!(launcher, LauncherConfig::Container(_));
     let usual = TargetConfig::of(&name, launcher);
     let launches = match (said.burst, said.launches_per_second) {
         (None, None) => None,
@@ -172,23 +182,43 @@ fn target(said: &keys::Target, file: &File) -> Result<TargetConfig, ConfigError>
         }
     };
     let outputs = said.outputs.clone().unwrap_or_default();
-    let takes = |output| outputs.is_empty() || outputs.contains(&output);
     Ok(TargetConfig {
-        capacity: match said.capacity {
-            Some(CapacityName::Spot) => Capacity::Spot,
-            _ => Capacity::OnDemand,
-        },
+        capacity: capacity(said),
         most_tasks: said.most_tasks,
         launches,
         kinds: said.kinds.iter().flatten().map(|kind| kind.kind()).collect(),
-        takes_uploads: takes(OutputName::Upload),
-        takes_local_files: takes(OutputName::Disk),
+        takes_uploads: outputs.is_empty() || outputs.contains(&OutputName::Upload),
+        takes_local_files: outputs.is_empty() && keeps_files || outputs.contains(&OutputName::Disk),
         region: said.region.clone().unwrap_or_default(),
         arch: said.arch.clone().unwrap_or_default(),
         nat: said.nat.unwrap_or_default(),
         start_deadline: said.start_deadline.map(|duration| duration.0),
         ..usual
     })
+}
+
+fn capacity(said: &keys::Target) -> Capacity {
+    match said.capacity {
+        Some(CapacityName::Spot) => Capacity::Spot,
+        _ => Capacity::OnDemand,
+    }
+}
+
+fn container(
+    kind: &str,
+    said: &keys::Target,
+    options: serde_json::Value,
+    file: &File,
+) -> Result<LauncherConfig, ConfigError> {
+    let opening = Opening {
+        launcher: kind.to_owned(),
+        name: said.name.clone().unwrap_or_default(),
+        stack: file.stack.clone().unwrap_or_default(),
+        capacity: capacity(said),
+        options,
+    };
+    spillway_launchers::check(&opening).map_err(|error| wrong(error.to_string()))?;
+    Ok(LauncherConfig::Container(opening))
 }
 
 #[derive(Default, serde::Deserialize)]
@@ -303,6 +333,20 @@ mod tests {
     }
 
     #[test]
+    fn containers_run_where_their_options_say_and_keep_no_files() {
+        let ecs = "options: {region: r, cluster: c, task_definition: t, subnets: [s]}";
+        let config = config(&format!(
+            "stack: prod\ntargets:\n- {{name: spot, launcher: ecs, capacity: spot, {ecs}}}\n\
+             - {{name: box, launcher: docker, options: {{image: \"runner:1\"}}, outputs: [upload, disk]}}\n"
+        ));
+        let [spot, docker] = &config.unwrap().targets[..] else { panic!("two") };
+        let LauncherConfig::Container(opening) = &spot.launcher else { panic!("{:?}", spot.launcher) };
+        assert_eq!((opening.launcher.as_str(), opening.name.as_str()), ("ecs", "spot"));
+        assert_eq!((opening.stack.as_str(), opening.capacity), ("prod", Capacity::Spot));
+        assert!(spot.takes_uploads && !spot.takes_local_files && docker.takes_local_files);
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused_with_the_target() {
         for (text, words) in [
             ("launcher: paper\ntargets: [{name: a, launcher: paper}]\n", "`launcher`: stands beside targets"),
@@ -311,6 +355,8 @@ mod tests {
             ("targets: [{name: a}]\n", "a: `launcher` is missing"),
             ("targets: [{name: a, launcher: paper, options: {burts: 1}}]\n", "a: options: unknown field `burts`"),
             ("targets: [{name: a, launcher: paper, launches_per_second: 0}]\n", "launches_per_second must be"),
+            ("launcher: ecs\n", "`launcher`: has to be told where its tasks run"),
+            ("targets: [{name: a, launcher: aci, options: {subscription: s}}]\n", "`resource_group` is missing"),
             ("tenants: {weight: 0}\n", "a weight must be more than 0"),
         ] {
             let said = config(text).unwrap_err();

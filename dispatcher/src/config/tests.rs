@@ -34,7 +34,10 @@ fn what_is_wrong_is_told_with_key_line_and_the_name_that_was_meant() {
             "logging:\n  level: loud\n",
             "line 2: `logging.level` cannot be \"loud\", possible are debug, info, warn, error",
         ),
-        ("\nlauncher: ecs\n", "line 2: `launcher` cannot be \"ecs\", possible are process, paper"),
+        (
+            "\nlauncher: lambda\n",
+            "line 2: `launcher` cannot be \"lambda\", possible are process, paper, ecs, cloud-run, aci, docker",
+        ),
         ("queue: 3\nbid: 0\n", "line 2: `bid` is wrong: 0 is not above 0 and at most 1"),
         ("queue: 3\ndrain: 30\n", "line 2: `drain` is wrong: 30 has no unit, write it like 30s or 30ms"),
         (

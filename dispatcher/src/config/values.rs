@@ -9,10 +9,14 @@ use spillway_plan::Kind;
 use url::Url;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum LauncherName {
     Process,
     Paper,
+    Ecs,
+    CloudRun,
+    Aci,
+    Docker,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -45,6 +45,8 @@ const FARGATE: &[(u32, u32, u32, u32)] = &[
     (4096, 8192, 30720, 1024),
     (8192, 16384, 61440, 4096),
 ];
+/// Between those of the smallest.
+const NOT_SOLD: u32 = 1536;
 /// Included in every Fargate task.
 const FARGATE_DISK: u32 = 20;
 /// (vCPU/1000, smallest, largest memory in MiB): limits of Cloud Run jobs, which take whole vCPUs.
@@ -77,7 +79,10 @@ fn fit(cpu_milli: u32, memory_mib: u32, platform: Platform) -> Result<Shape, Too
             .find(|(cpu, _, most, _)| u64::from(*cpu) * 1000 / 1024 >= u64::from(cpu_milli) && *most >= memory_mib)
             .map(|(cpu, least, _, step)| Shape {
                 cpu_milli: cpu * 1000 / 1024,
-                memory_mib: memory_mib.max(*least).next_multiple_of(*step),
+                memory_mib: match memory_mib.max(*least).next_multiple_of(*step) {
+                    NOT_SOLD if *cpu == 256 => 2048,
+                    memory => memory,
+                },
                 disk_gib: FARGATE_DISK,
             })
             .ok_or_else(|| too_large(Shape { cpu_milli: 8000, memory_mib: 61440, disk_gib: FARGATE_DISK })),
@@ -174,6 +179,7 @@ pub(crate) mod tests {
                         size * 1000 / 1024 == shape.cpu_milli
                             && (*least..=*most).contains(&shape.memory_mib)
                             && shape.memory_mib % step == 0
+                            && (*size, shape.memory_mib) != (256, NOT_SOLD)
                     });
                     prop_assert!(legal, "{shape:?}");
                 }
