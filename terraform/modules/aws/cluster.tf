@@ -41,10 +41,11 @@ resource "aws_ecs_task_definition" "runner" {
     readonlyRootFilesystem = true
     user                   = "10001:10001"
     stopTimeout            = var.runner.stop_seconds
-    linuxParameters        = { initProcessEnabled = true, capabilities = { drop = ["ALL"] } }
-    mountPoints            = [{ sourceVolume = "spool", containerPath = "/tmp", readOnly = false }]
-    environment            = [for name, value in local.runner_environment : { name = name, value = value }]
-    secrets                = [for name, arn in local.runner_secrets : { name = name, valueFrom = arn }]
+    # No init: as the first process it would keep the secrets in an environment that the media process could read.
+    linuxParameters = { initProcessEnabled = false, capabilities = { drop = ["ALL"] } }
+    mountPoints     = [{ sourceVolume = "spool", containerPath = "/tmp", readOnly = false }]
+    environment     = [for name, value in local.runner_environment : { name = name, value = value }]
+    secrets         = [for name, arn in local.runner_secrets : { name = name, valueFrom = arn }]
     logConfiguration = {
       logDriver = "awslogs"
       options = {

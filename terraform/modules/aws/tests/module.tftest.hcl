@@ -94,10 +94,10 @@ run "a_runner_is_a_task_that_can_only_write_its_spool" {
     condition = alltrue([
       for container in jsondecode(aws_ecs_task_definition.runner.container_definitions) :
       container.readonlyRootFilesystem && container.user == "10001:10001" && container.stopTimeout == 90 &&
-      container.linuxParameters.initProcessEnabled && container.linuxParameters.capabilities.drop == ["ALL"] &&
+      !container.linuxParameters.initProcessEnabled && container.linuxParameters.capabilities.drop == ["ALL"] &&
       [for mount in container.mountPoints : mount.containerPath] == ["/tmp"]
     ])
-    error_message = "read-only root, an ordinary user without capabilities, an init, 90 s to stop"
+    error_message = "read-only root, an ordinary user without capabilities, no init, 90 s to stop"
   }
   assert {
     condition = alltrue([
