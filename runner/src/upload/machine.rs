@@ -21,7 +21,7 @@ const FIRST_BYTES: u64 = 32 << 10;
 const PACE_WINDOW: Duration = Duration::from_secs(30);
 const PACE_LEAST: Duration = Duration::from_secs(2);
 /// Of one part; older ones have arrived by now or never will.
-const MOST_LOST: usize = 3;
+const MOST_LOST: usize = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Knobs {
@@ -142,13 +142,25 @@ pub struct Machine {
     first_open: usize,
     sealed_to: u64,
     closed: bool,
+    /// Sendings whose answer was lost, each of which may come in late, once.
+    strays: usize,
     pace: VecDeque<(Instant, u64)>,
 }
 
 impl Machine {
     pub fn new(cutting: Cutting, rules: PartRules, knobs: Knobs) -> Self {
         let pieces = vec![Piece::new(0)];
-        Self { cutting, rules, knobs, pieces, first_open: 0, sealed_to: 0, closed: false, pace: VecDeque::new() }
+        Self {
+            cutting,
+            rules,
+            knobs,
+            pieces,
+            first_open: 0,
+            sealed_to: 0,
+            closed: false,
+            strays: 0,
+            pace: VecDeque::new(),
+        }
     }
 
     /// Goes on where another process stopped. What had no answer is sent again.
@@ -164,6 +176,7 @@ impl Machine {
                 ..Piece::new(state.start)
             }
         };
+        machine.strays = parts.iter().map(|part| part.pending.len()).sum();
         if !parts.is_empty() {
             machine.pieces = parts.iter().map(piece).collect();
             machine.sealed_to = machine.pieces.iter().map(Piece::taken_to).max().unwrap_or(0);
@@ -356,6 +369,7 @@ impl Machine {
             }
         }
         piece.waiting_since = sending.waited_since;
+        self.strays += usize::from(may_arrive);
     }
 
     fn sent(&mut self, number: u32, generation: u32) -> Option<&mut Piece> {
@@ -373,13 +387,14 @@ impl Machine {
         self.sealed_to == 0
     }
 
-    /// The store does not have what it acknowledged: what may have been overwritten by a late arrival is sent again.
-    /// False: there is no such part.
+    /// The store does not have what it acknowledged: what may have been overwritten by a late arrival is sent again, as
+    /// often as one may come. False: there is no such part.
     pub fn doubt(&mut self) -> bool {
+        let Some(left) = self.strays.checked_sub(1) else { return false };
+        self.strays = left;
         let mut any = false;
         for piece in self.pieces.iter_mut().filter(|piece| !piece.lost.is_empty() && !piece.punched) {
             piece.acked = None;
-            piece.lost.clear();
             any = true;
         }
         self.first_open = 0;

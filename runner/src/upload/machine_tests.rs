@@ -341,6 +341,18 @@ proptest! {
     }
 }
 
+/// Several answers of a part were lost, and its bytes came in long after it was doubted once.
+#[test]
+fn late_arrivals_are_doubted_as_often_as_they_may_come() {
+    for (which, rules, fragments, seed) in [
+        (3, 1, 29, 10_059_694_666_958_885_884),
+        (2, 1, 24, 2_029_961_395_602_519_557),
+        (2, 0, 29, 13_900_982_207_712_766_177),
+    ] {
+        run(CONTAINERS[which], rules, fragments, seed, true);
+    }
+}
+
 /// `bits` per second for `minutes`, parts as on S3; how long media was nowhere else, at most, and bytes sent over stored.
 fn steady(bits: u64, minutes: u64, rules: PartRules) -> (Duration, f64, u64) {
     let sizes = PartSizes::default();
