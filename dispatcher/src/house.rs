@@ -192,6 +192,12 @@ impl House {
         self.stop.ask();
     }
 
+    /// Unix milliseconds until which one who joins the line now may wait in it.
+    pub fn deadline_ms(&self) -> i64 {
+        let patience = i64::try_from(self.config().queue_deadline.as_millis()).unwrap_or(i64::MAX);
+        self.clock.unix_ms().saturating_add(patience)
+    }
+
     pub fn line(&self) -> MutexGuard<'_, Line> {
         locked(&self.line)
     }

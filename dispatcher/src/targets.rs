@@ -190,6 +190,12 @@ impl Targets {
         choice
     }
 
+    /// Another than this one could be asked.
+    pub fn has_another(&self, shapes: &BTreeMap<String, Shape>, tried: &BTreeSet<String>, than: &str) -> bool {
+        let choice = self.choose(shapes, tried, Instant::now());
+        choice.open.iter().any(|target| target.name() != than)
+    }
+
     /// Where the task of this record is, if it is anywhere.
     pub fn of(&self, record: &Record) -> Option<&Arc<Target>> {
         let launcher = task_of(record).map(|task| task.launcher);

@@ -179,5 +179,7 @@ mod tests {
         assert!(words(track(), &Access { ws_url: None, ..access() }).contains("--ws-url"));
         assert!(words(track(), &Access { api_secret: None, ..access() }).contains("LIVEKIT_API_SECRET"));
         assert!(words(json!({"trak": {}}), &access()).starts_with("\"trak\" is not known"));
+        assert!(words(json!(3), &access()).contains("room_composite"));
+        assert!(words(json!({"track": {"nosuch": 1}}), &access()).contains("track"));
     }
 }

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use spillway_bus::RedisConfig;
+use spillway_plan::Kind;
 use spillway_protocol::Secret;
 
 use super::duration::GoDuration;
 use super::section::{Effect, Explained, Row, below, section};
 use super::values::{
-    CapacityName, Cores, KindName, LauncherName, Level, OutputName, OverBudgetName, ServerUrl, TenantByName, Wish,
+    CapacityName, Cores, LauncherName, Level, OutputName, OverBudgetName, ServerUrl, TenantByName, Wish,
 };
 
 section!(File {
@@ -89,7 +90,7 @@ section!(Target {
     Used "tasks there at once, of all dispatchers" most_tasks: u64,
     Used "with `burst`; without them a little below what the platform takes. Slower by itself when the platform complains" launches_per_second: f64,
     Used "launches at once after a pause" burst: u32,
-    Used "`room_composite`, `participant`, `track_composite`, `track`; without it all" kinds: Vec<KindName>,
+    Used "`room_composite`, `participant`, `track_composite`, `track`; without it all" kinds: Vec<Kind>,
     Used "`upload` and `disk`; without it both, in containers only `upload`" outputs: Vec<OutputName>,
     Used "for the price; without it the platform's first in the list" region: String,
     Used "`x86_64` or `arm64`, likewise" arch: String,

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use spillway_plan::Kind;
 use spillway_protocol::Secret;
 
 use super::duration::GoDuration;
 use super::values::{
-    CapacityName, Cores, KindName, LauncherName, Level, OutputName, OverBudgetName, ServerUrl, TenantByName, Wish,
+    CapacityName, Cores, LauncherName, Level, OutputName, OverBudgetName, ServerUrl, TenantByName, Wish,
 };
 
 /// What becomes of a key.
@@ -52,7 +53,7 @@ leaf! {
     String => "text", PathBuf => "path", bool => "true/false", u16 => "number", u32 => "number", u64 => "number",
     i64 => "number", f64 => "number", Wish => "number", Cores => "number", ServerUrl => "URL", Level => "word",
     LauncherName => "word", CapacityName => "word", OverBudgetName => "word", TenantByName => "word",
-    Vec<KindName> => "list", Vec<OutputName> => "list", GoDuration => "duration", Vec<String> => "list",
+    Vec<Kind> => "list", Vec<OutputName> => "list", GoDuration => "duration", Vec<String> => "list",
     std::net::SocketAddr => "address", BTreeMap<String, String> => "map", serde_json::Value => "map",
 }
 

@@ -186,7 +186,7 @@ fn target(said: &keys::Target, file: &File) -> Result<TargetConfig, ConfigError>
         capacity: capacity(said),
         most_tasks: said.most_tasks,
         launches,
-        kinds: said.kinds.iter().flatten().map(|kind| kind.kind()).collect(),
+        kinds: said.kinds.clone().unwrap_or_default(),
         takes_uploads: outputs.is_empty() || outputs.contains(&OutputName::Upload),
         takes_local_files: outputs.is_empty() && keeps_files || outputs.contains(&OutputName::Disk),
         region: said.region.clone().unwrap_or_default(),

@@ -5,7 +5,6 @@ use std::fmt;
 
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use spillway_plan::Kind;
 use url::Url;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,26 +44,6 @@ pub enum TenantByName {
 pub enum OverBudgetName {
     Refuse,
     Warn,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KindName {
-    RoomComposite,
-    Participant,
-    TrackComposite,
-    Track,
-}
-
-impl KindName {
-    pub fn kind(self) -> Kind {
-        match self {
-            Self::RoomComposite => Kind::RoomComposite,
-            Self::Participant => Kind::Participant,
-            Self::TrackComposite => Kind::TrackComposite,
-            Self::Track => Kind::Track,
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -220,8 +220,7 @@ impl Launch {
 
     fn has_another(&self, target: &Target) -> bool {
         let Dispatch { shapes, tried, .. } = &self.waiting.dispatch;
-        let choice = self.house.targets.choose(shapes, tried, Instant::now());
-        choice.open.iter().any(|other| other.name() != target.name())
+        self.house.targets.has_another(shapes, tried, target.name())
     }
 
     fn order(&self, target: &Target) -> LaunchOrder {

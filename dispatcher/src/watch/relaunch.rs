@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use spillway_bus::{BusError, Decision, Phase, Record, Updated};
-use tokio::time::Instant;
 use tracing::info;
 
 use crate::house::{Dispatch, House, task_of};
@@ -11,15 +10,13 @@ use crate::launch;
 
 /// Another target than the one it was launched at could be asked.
 pub fn has_another(house: &House, dispatch: &Dispatch) -> bool {
-    let choice = house.targets.choose(&dispatch.shapes, &dispatch.tried, Instant::now());
-    choice.open.iter().any(|target| target.name() != dispatch.target)
+    house.targets.has_another(&dispatch.shapes, &dispatch.tried, &dispatch.target)
 }
 
 /// Back into the line. The ticket of the attempt before goes with the next launch; a runner that comes late finds that
 /// the record has moved on. False: it has started after all, or somebody else has changed the record.
 pub async fn begin(house: &Arc<House>, seen: &Record, words: &str) -> Result<bool, BusError> {
-    let now_ms = house.clock.unix_ms();
-    let patience = i64::try_from(house.config().queue_deadline.as_millis()).unwrap_or(i64::MAX);
+    let deadline_ms = house.deadline_ms();
     let updated = house
         .registry
         .update(&seen.egress_id, |record| {
@@ -27,7 +24,7 @@ pub async fn begin(house: &Arc<House>, seen: &Record, words: &str) -> Result<boo
                 return Decision::Leave;
             }
             let mut dispatch = Dispatch::of(record);
-            dispatch.deadline_ms = now_ms.saturating_add(patience);
+            dispatch.deadline_ms = deadline_ms;
             dispatch.launched_ms = 0;
             dispatch.asked = false;
             dispatch.fresh = true;

@@ -13,8 +13,7 @@ use crate::launch;
 /// Puts the salvage run of `seen` into the line, with the next attempt, so that a runner which was only away finds
 /// itself replaced. False: there is nothing to salvage, or somebody else has changed the record.
 pub async fn begin(house: &Arc<House>, seen: &Record, words: &str) -> Result<bool, BusError> {
-    let now_ms = house.clock.unix_ms();
-    let patience = i64::try_from(house.config().queue_deadline.as_millis()).unwrap_or(i64::MAX);
+    let deadline_ms = house.deadline_ms();
     let updated = house
         .registry
         .update(&seen.egress_id, |record| {
@@ -25,7 +24,7 @@ pub async fn begin(house: &Arc<House>, seen: &Record, words: &str) -> Result<boo
             let mut dispatch = Dispatch {
                 claim: std::mem::take(&mut record.spare),
                 weight: 0.0,
-                deadline_ms: now_ms.saturating_add(patience),
+                deadline_ms,
                 launched_ms: 0,
                 target: String::new(),
                 asked: false,

@@ -38,15 +38,15 @@ pub struct TooLarge {
 
 /// (vCPU/1000, smallest and largest memory in MiB, step in MiB): `Task.memory` in the API reference of ECS.
 const FARGATE: &[(u32, u32, u32, u32)] = &[
-    (256, 512, 2048, 512),
+    // 1536 MiB are not sold with it.
+    (256, 512, 1024, 512),
+    (256, 2048, 2048, 512),
     (512, 1024, 4096, 1024),
     (1024, 2048, 8192, 1024),
     (2048, 4096, 16384, 1024),
     (4096, 8192, 30720, 1024),
     (8192, 16384, 61440, 4096),
 ];
-/// Between those of the smallest.
-const NOT_SOLD: u32 = 1536;
 /// Included in every Fargate task.
 const FARGATE_DISK: u32 = 20;
 /// (vCPU/1000, smallest, largest memory in MiB): limits of Cloud Run jobs, which take whole vCPUs.
@@ -79,10 +79,7 @@ fn fit(cpu_milli: u32, memory_mib: u32, platform: Platform) -> Result<Shape, Too
             .find(|(cpu, _, most, _)| u64::from(*cpu) * 1000 / 1024 >= u64::from(cpu_milli) && *most >= memory_mib)
             .map(|(cpu, least, _, step)| Shape {
                 cpu_milli: cpu * 1000 / 1024,
-                memory_mib: match memory_mib.max(*least).next_multiple_of(*step) {
-                    NOT_SOLD if *cpu == 256 => 2048,
-                    memory => memory,
-                },
+                memory_mib: memory_mib.max(*least).next_multiple_of(*step),
                 disk_gib: FARGATE_DISK,
             })
             .ok_or_else(|| too_large(Shape { cpu_milli: 8000, memory_mib: 61440, disk_gib: FARGATE_DISK })),
@@ -179,7 +176,7 @@ pub(crate) mod tests {
                         size * 1000 / 1024 == shape.cpu_milli
                             && (*least..=*most).contains(&shape.memory_mib)
                             && shape.memory_mib % step == 0
-                            && (*size, shape.memory_mib) != (256, NOT_SOLD)
+                            && (*size, shape.memory_mib) != (256, 1536)
                     });
                     prop_assert!(legal, "{shape:?}");
                 }

@@ -1,6 +1,7 @@
 //! What Google's and Azure's control planes have in common: JSON over HTTP with a bearer token, and answers that may get
 //! lost after the deed.
 
+use std::error::Error;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,8 +10,9 @@ use reqwest::{Client, Method};
 use serde_json::Value;
 use spillway_process::chain;
 use spillway_protocol::Secret;
+use tracing::warn;
 
-use crate::launcher::LaunchError;
+use crate::launcher::{Ended, LaunchError, TaskRef};
 
 const CONNECT: Duration = Duration::from_secs(3);
 const ANSWER: Duration = Duration::from_secs(20);
@@ -36,6 +38,22 @@ pub(crate) fn bearer(token: &str) -> Result<HeaderMap, LaunchError> {
         .map_err(|_| LaunchError::Misconfigured { words: "the token is no header".to_owned(), source: None })?;
     value.set_sensitive(true);
     Ok(HeaderMap::from_iter([(AUTHORIZATION, value)]))
+}
+
+/// What became of asking for the end of a task.
+pub(crate) fn ended(task: &TaskRef, asked: Result<Answer, impl Error + 'static>) -> Ended {
+    match asked {
+        Ok(answer) if answer.is_fine() => Ended::Told,
+        Ok(answer) if answer.status == 404 => Ended::AlreadyGone,
+        Ok(answer) => {
+            warn!(%task, error = answer.words(), "task not ended");
+            Ended::OutOfReach
+        }
+        Err(error) => {
+            warn!(%task, error = %chain(&error), "task not ended");
+            Ended::OutOfReach
+        }
+    }
 }
 
 pub(crate) struct Rest {

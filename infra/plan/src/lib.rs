@@ -2,8 +2,8 @@
 //!
 //! `request` reads a StartEgress and refuses what can be known to be wrong; `encoding`, `layout`, `container` and `name`
 //! hold the rules it applies; the result is an [`EgressPlan`], which travels in the ticket to the runner and its media
-//! process. `read` takes the same request from a file. `uploads` reads out of the same request where the outputs go; that has secrets and never is part of the plan
-//! ([`Destinations`]). `manifest` writes down what became of it.
+//! process. `read` takes the same request from a file. `uploads` reads out of the same request where the outputs go; that
+//! has secrets and never is part of the plan ([`Destinations`]). `manifest` writes down what became of it.
 
 mod container;
 pub mod destination;

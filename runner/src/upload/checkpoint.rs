@@ -245,6 +245,7 @@ mod tests {
         let at = |bytes| file(0).media_ns(bytes);
         assert_eq!((at(0), at(50), at(100), at(150), at(200)), (0, 500, 1000, 2000, 3000));
         assert_eq!(at(220), 3300, "what nobody wrote down any more went on as before");
+        assert_eq!(at(999), 14985);
         assert_eq!(media_at(&[], 7), 0);
     }
 

@@ -18,17 +18,16 @@ use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spillway_cost::Platform;
-use spillway_process::chain;
 use spillway_protocol::Secret;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use self::words::text;
 use crate::departure::Departure;
 use crate::labels;
 use crate::launcher::{CLAIM, EndHow, Ended, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, Sighting, TaskRef};
 use crate::memory::Memory;
-use crate::rest::{Answer, Identity, Rest, Token, bearer};
+use crate::rest::{self, Answer, Identity, Rest, Token, bearer};
 
 const NAME: &str = "aci";
 const ENDPOINT: &str = "https://management.azure.com";
@@ -285,18 +284,7 @@ impl Launcher for AciLauncher {
             return Ended::AlreadyGone;
         }
         self.memory.end(group, how.words());
-        match self.take_away(group, &seen).await {
-            Ok(answer) if answer.is_fine() => Ended::Told,
-            Ok(answer) if answer.status == 404 => Ended::AlreadyGone,
-            Ok(answer) => {
-                warn!(%task, error = answer.words(), "container group not stopped");
-                Ended::OutOfReach
-            }
-            Err(error) => {
-                warn!(%task, error = %chain(&error), "container group not stopped");
-                Ended::OutOfReach
-            }
-        }
+        rest::ended(task, self.take_away(group, &seen).await)
     }
 
     /// Those that are over for a while are deleted on this occasion.

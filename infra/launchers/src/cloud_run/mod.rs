@@ -17,11 +17,10 @@ use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spillway_cost::{Platform, Shape};
-use spillway_process::chain;
 use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use self::words::{duration, milliseconds, text, variable};
 use crate::departure::Departure;
@@ -29,7 +28,7 @@ use crate::launcher::{
     ATTEMPT, EGRESS_ID, EndHow, Ended, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, STACK, Sighting, TaskRef,
 };
 use crate::memory::{Key, Memory};
-use crate::rest::{Identity, Rest, Token};
+use crate::rest::{self, Identity, Rest, Token};
 
 const NAME: &str = "cloud-run";
 const ENDPOINT: &str = "https://run.googleapis.com";
@@ -314,18 +313,7 @@ impl Launcher for CloudRunLauncher {
             return Ended::AlreadyGone;
         }
         self.memory.end(&task.id, how.words());
-        match self.rest.ask(Method::POST, &format!("v2/{}:cancel", task.id), Some(&json!({}))).await {
-            Ok(answer) if answer.is_fine() => Ended::Told,
-            Ok(answer) if answer.status == 404 => Ended::AlreadyGone,
-            Ok(answer) => {
-                warn!(%task, error = answer.words(), "execution not cancelled");
-                Ended::OutOfReach
-            }
-            Err(error) => {
-                warn!(%task, error = %chain(&error), "execution not cancelled");
-                Ended::OutOfReach
-            }
-        }
+        rest::ended(task, self.rest.ask(Method::POST, &format!("v2/{}:cancel", task.id), Some(&json!({}))).await)
     }
 
     async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {
