@@ -83,7 +83,7 @@ impl Dispatcher {
         clock: Clock,
         lines: Option<Lines>,
     ) -> Result<Self, DispatcherError> {
-        let house = house(config, bus, launchers, clock, lines)?;
+        let house = house("dispatcher", config, bus, launchers, clock, lines)?;
         let config = house.config();
         for at in [config.health, config.metrics].into_iter().flatten() {
             let listener = health::listen(at).await.map_err(|source| DispatcherError::Health { at, source })?;
@@ -221,7 +221,7 @@ impl Dispatcher {
     }
 }
 
-async fn launchers(config: &Config) -> Result<Vec<Arc<dyn Launcher>>, DispatcherError> {
+pub(crate) async fn launchers(config: &Config) -> Result<Vec<Arc<dyn Launcher>>, DispatcherError> {
     let mut launchers = Vec::new();
     for target in &config.targets {
         launchers.push(launcher(target, config).await?);
@@ -248,14 +248,15 @@ async fn launcher(target: &TargetConfig, config: &Config) -> Result<Arc<dyn Laun
     })
 }
 
-fn house(
+pub(crate) fn house(
+    kind: &str,
     config: Config,
     bus: Bus,
     launchers: Vec<Arc<dyn Launcher>>,
     clock: Clock,
     lines: Option<Lines>,
 ) -> Result<Arc<House>, DispatcherError> {
-    let name = EgressId::parse(&format!("dispatcher-{:016x}", rand::random::<u64>()))?;
+    let name = EgressId::parse(&format!("{kind}-{:016x}", rand::random::<u64>()))?;
     let key = ticket_key(&config)?;
     let handover = handover(&config, &key)?;
     let line = Line::new(launch::bounds_of(&config));
@@ -268,7 +269,7 @@ fn house(
 /// One look for what was lost, as `--sweep` does it; without `dry_run` tasks nobody wants are ended.
 pub async fn sweep(config: Config, bus: Bus, dry_run: bool) -> Result<Vec<Finding>, DispatcherError> {
     let launchers = launchers(&config).await?;
-    let house = house(config, bus, launchers, Clock::Wall, None)?;
+    let house = house("sweep", config, bus, launchers, Clock::Wall, None)?;
     let findings = orphans::report(&house).await?;
     if !dry_run {
         orphans::end(&house, &findings).await;

@@ -2,7 +2,7 @@
 //! `watch` sees to it that it ends in one truth, `report` tells livekit-server.
 //!
 //! Beside the route: `config`, the `house` all rooms stand in, the `targets` it may ask, `account` (what it cost), `control` (stop and update, where no runner listens),
-//! `health`.
+//! `health`; `settler`, which is all of this that a Lambda needs.
 
 pub mod config;
 mod house;
@@ -17,8 +17,10 @@ mod control;
 mod health;
 mod meter;
 mod dispatcher;
+mod settler;
 mod clock;
 
 pub use clock::Clock;
 pub use config::Config;
 pub use dispatcher::{Dispatcher, DispatcherError, sweep};
+pub use settler::Settler;

@@ -5,6 +5,8 @@
 mod stage;
 #[path = "sim/figures.rs"]
 mod figures;
+#[path = "sim/news.rs"]
+mod news;
 
 use std::time::Duration;
 

@@ -17,6 +17,7 @@ mod mistakes;
 mod faults;
 mod uploads;
 mod clouds;
+mod lambda;
 mod image;
 mod foreign;
 mod eyes;
@@ -39,6 +40,7 @@ fn main() {
         faults::cases(),
         uploads::cases(),
         clouds::cases(),
+        lambda::cases(),
         image::cases(),
     ];
     let conclusion = libtest_mimic::run(&arguments, cases.into_iter().flatten().collect());

@@ -52,11 +52,8 @@ impl Closing {
         };
         let record = self.house.registry.get(&open.task.egress_id).await?;
         let current = record.as_ref().filter(|record| record.attempt == open.task.attempt);
-        // It is just being launched, or runs: our view was old.
-        if let Some(record) = current
-            && record.phase != Phase::Over
-            && !Dispatch::of(record).earlier.contains_key(&open.task.attempt)
-        {
+        // Our view was old.
+        if current.is_some_and(|record| wants(record, open.task.attempt)) {
             return Ok(());
         }
         // Opened for an attempt that the record does not stand at yet.
@@ -70,11 +67,10 @@ impl Closing {
         let task = record.as_ref().and_then(|record| reference(record, open.task.attempt));
         let end = match (self.departure(&open, task.as_ref(), current).await?, &task) {
             (Seen::Gone(departed), _) => {
-                let waits = departed.billed.is_none() && !departed.how.never_ran() && facts.platform != Platform::Host;
-                if waits && done_for < BILL_PATIENCE {
+                if lacks_its_bill(&facts, &departed) && done_for < BILL_PATIENCE {
                     return Ok(());
                 }
-                self.end(&facts, current, Some(&departed))
+                end_of(&self.house, &facts, current, Some(&departed))
             }
             (Seen::There, Some(task)) => {
                 if done_for >= LINGERS
@@ -87,9 +83,10 @@ impl Closing {
             }
             // Nobody has seen it, or can: what is left is our own clock.
             (_, _) if done_for < BILL_PATIENCE / 4 => return Ok(()),
-            (_, _) => self.end(&facts, current, None),
+            (_, _) => end_of(&self.house, &facts, current, None),
         };
-        self.write(&open, &facts, &end).await
+        self.done_since.remove(&open.task);
+        write(&self.house, &open, &facts, &end).await
     }
 
     async fn departure(
@@ -115,67 +112,88 @@ impl Closing {
         let fresh = Patience::default().beat;
         Ok(matches!(last, Some((age, beat)) if beat.attempt == record.attempt && age < fresh))
     }
+}
 
-    fn end(&self, facts: &Facts, record: Option<&Record>, departed: Option<&Departed>) -> End {
-        let info = record.and_then(|record| report::info_of(record).ok()).unwrap_or_default();
-        let ended_ms = info.ended_at / 1_000_000;
-        let now_ms = self.house.clock.unix_ms();
-        let own = (facts.opened_ms, if ended_ms > 0 { ended_ms } else { now_ms });
-        let billed = departed.and_then(|departed| departed.billed);
-        let (from_ms, to_ms) = billed.map_or(own, |billed| (billed.from, billed.to));
-        // A salvage run's record tells of the run before it.
-        let recorded = if facts.salvage { (0, 0.0) } else { recorded(&info) };
-        End {
-            from_ms,
-            to_ms: to_ms.max(from_ms),
-            by_vendor: billed.is_some(),
-            never_ran: match departed {
-                Some(departed) => departed.how.never_ran(),
-                None => info.started_at == 0,
-            },
-            machine: departed.and_then(|departed| departed.machine),
-            bytes: recorded.0,
-            recorded_s: recorded.1,
-            outcome: match (record.is_some(), departed) {
-                (true, _) if info.error.is_empty() => info.status().as_str_name().to_lowercase(),
-                (true, _) => info.error.clone(),
-                (false, Some(departed)) => departed.to_string(),
-                (false, None) => "replaced".to_owned(),
-            },
+/// The line of a task whose end somebody has told, unless its egress still wants it or the line is there.
+pub async fn gone(house: &House, key: &TaskKey, departed: &Departed) -> Result<(), BusError> {
+    let Some(open) = house.tasks.list().await?.into_iter().find(|open| open.task == *key) else { return Ok(()) };
+    let Ok(facts) = serde_json::from_str::<Facts>(&open.facts) else { return Ok(()) };
+    let record = house.registry.get(&key.egress_id).await?;
+    let current = record.as_ref().filter(|record| record.attempt == key.attempt);
+    if current.is_some_and(|record| wants(record, key.attempt)) || lacks_its_bill(&facts, departed) {
+        return Ok(());
+    }
+    write(house, &open, &facts, &end_of(house, &facts, current, Some(departed))).await
+}
+
+/// The platform will name the window it bills, and has not yet.
+fn lacks_its_bill(facts: &Facts, departed: &Departed) -> bool {
+    departed.billed.is_none() && !departed.how.never_ran() && facts.platform != Platform::Host
+}
+
+/// It is just being launched, or runs.
+fn wants(record: &Record, attempt: u32) -> bool {
+    record.phase != Phase::Over && !Dispatch::of(record).earlier.contains_key(&attempt)
+}
+
+fn end_of(house: &House, facts: &Facts, record: Option<&Record>, departed: Option<&Departed>) -> End {
+    let info = record.and_then(|record| report::info_of(record).ok()).unwrap_or_default();
+    let ended_ms = info.ended_at / 1_000_000;
+    let now_ms = house.clock.unix_ms();
+    let own = (facts.opened_ms, if ended_ms > 0 { ended_ms } else { now_ms });
+    let billed = departed.and_then(|departed| departed.billed);
+    let (from_ms, to_ms) = billed.map_or(own, |billed| (billed.from, billed.to));
+    // A salvage run's record tells of the run before it.
+    let recorded = if facts.salvage { (0, 0.0) } else { recorded(&info) };
+    End {
+        from_ms,
+        to_ms: to_ms.max(from_ms),
+        by_vendor: billed.is_some(),
+        never_ran: match departed {
+            Some(departed) => departed.how.never_ran(),
+            None => info.started_at == 0,
+        },
+        machine: departed.and_then(|departed| departed.machine),
+        bytes: recorded.0,
+        recorded_s: recorded.1,
+        outcome: match (record.is_some(), departed) {
+            (true, _) if info.error.is_empty() => info.status().as_str_name().to_lowercase(),
+            (true, _) => info.error.clone(),
+            (false, Some(departed)) => departed.to_string(),
+            (false, None) => "replaced".to_owned(),
+        },
+    }
+}
+
+async fn write(house: &House, open: &OpenTask, facts: &Facts, end: &End) -> Result<(), BusError> {
+    let config = house.config();
+    let entry = entry(&open.task, &open.tenant, &open.target, facts, end, &config.prices);
+    let text = serde_json::to_string(&entry).unwrap_or_default();
+    let month = month(house.clock.unix_ms());
+    let line = LedgerLine { text: &text, month: &month, tenant: &open.tenant, amount: entry.amount };
+    if !house.tasks.close(&open.task, line).await? {
+        return Ok(());
+    }
+    house.say_line(&text);
+    measure(house, &entry);
+    let rules = config.tenants.rules(&open.tenant);
+    if let Some(budget) = rules.month_budget {
+        let spent = house.tasks.spent(&month, &open.tenant).await?;
+        let tenant = [("tenant", open.tenant.as_str())];
+        house.meter.set("spillway_budget_dollars", &tenant, budget);
+        house.meter.set("spillway_spent_this_month_dollars", &tenant, spent);
+        if spent >= budget && spent - entry.amount < budget {
+            let refuses = rules.over_budget == OverBudget::Refuse;
+            tracing::warn!(tenant = open.tenant, spent, budget, refuses, "budget of the month is used up");
         }
     }
+    Ok(())
+}
 
-    async fn write(&mut self, open: &OpenTask, facts: &Facts, end: &End) -> Result<(), BusError> {
-        let (house, config) = (&self.house, self.house.config());
-        let entry = entry(&open.task, &open.tenant, &open.target, facts, end, &config.prices);
-        let text = serde_json::to_string(&entry).unwrap_or_default();
-        let month = month(house.clock.unix_ms());
-        let line = LedgerLine { text: &text, month: &month, tenant: &open.tenant, amount: entry.amount };
-        self.done_since.remove(&open.task);
-        if !house.tasks.close(&open.task, line).await? {
-            return Ok(());
-        }
-        house.say_line(&text);
-        self.measure(&entry);
-        let rules = config.tenants.rules(&open.tenant);
-        if let Some(budget) = rules.month_budget {
-            let spent = house.tasks.spent(&month, &open.tenant).await?;
-            let tenant = [("tenant", open.tenant.as_str())];
-            house.meter.set("spillway_budget_dollars", &tenant, budget);
-            house.meter.set("spillway_spent_this_month_dollars", &tenant, spent);
-            if spent >= budget && spent - entry.amount < budget {
-                let refuses = rules.over_budget == OverBudget::Refuse;
-                tracing::warn!(tenant = open.tenant, spent, budget, refuses, "budget of the month is used up");
-            }
-        }
-        Ok(())
-    }
-
-    fn measure(&self, entry: &Entry) {
-        let labels = [("type", entry.kind.as_str()), ("target", entry.target.as_str())];
-        self.house.meter.observe("spillway_cost_dollars", &labels, entry.amount);
-        self.house.meter.count("spillway_billed_seconds_total", &labels, entry.seconds);
-    }
+fn measure(house: &House, entry: &Entry) {
+    let labels = [("type", entry.kind.as_str()), ("target", entry.target.as_str())];
+    house.meter.observe("spillway_cost_dollars", &labels, entry.amount);
+    house.meter.count("spillway_billed_seconds_total", &labels, entry.seconds);
 }
 
 enum Seen {

@@ -19,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use self::close::Closing;
+pub use self::close::gone;
 use self::orphans::Orphans;
 use crate::house::House;
 

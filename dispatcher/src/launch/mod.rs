@@ -8,16 +8,17 @@ mod steps;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_bus::{ClaimToken, Record};
+use spillway_bus::{ClaimToken, Phase, Record};
 use spillway_launchers::Errand;
 use spillway_process::chain;
 use spillway_protocol::code::Code;
 use tokio::time::Instant;
-use tracing::{Instrument, debug, info_span};
+use tracing::{Instrument, debug, info_span, warn};
 
 use self::line::Step;
 pub use self::line::{Line, Waiting};
 use self::steps::Launch;
+pub(crate) use self::steps::note_task;
 use crate::admit::Bounds;
 use crate::config::{Config, LauncherConfig};
 use crate::house::{Dispatch, House};
@@ -110,7 +111,17 @@ async fn give_up(house: &Arc<House>, waiting: &Waiting) {
     };
     withdraw(house, waiting).await;
     house.meter.count("spillway_given_up_total", &[], 1.0);
-    settle::failed(house, &waiting.egress_id, Code::ResourceExhausted, words).await;
+    fail(house, waiting, Code::ResourceExhausted, words).await;
+}
+
+/// Unless it has started after all, or somebody else has moved it on.
+async fn fail(house: &Arc<House>, waiting: &Waiting, code: Code, words: String) {
+    let attempt = waiting.attempt;
+    let may = |record: &Record| record.attempt == attempt && matches!(record.phase, Phase::Accepted | Phase::Launching);
+    if let Err(error) = settle::failed(house, &waiting.egress_id, code, words, may).await {
+        // Whoever finds it in the registry comes to a verdict of his own.
+        warn!(error = %chain(&error), "egress not settled");
+    }
 }
 
 async fn withdraw(house: &House, waiting: &Waiting) {

@@ -19,7 +19,6 @@ use super::place::{self, Place};
 use super::{ticket_life, withdraw};
 use crate::house::{Dispatch, House, task_of};
 use crate::targets::Target;
-use crate::watch::settle;
 
 /// A launcher's API that does not answer at all; the order may have been taken all the same, so it is asked again.
 const LONGEST_LAUNCH: Duration = Duration::from_secs(30);
@@ -279,7 +278,7 @@ impl Launch {
     async fn fail(self, words: String) {
         self.house.line().landed(&self.waiting.egress_id);
         withdraw(&self.house, &self.waiting).await;
-        settle::failed(&self.house, &self.waiting.egress_id, Code::Internal, words).await;
+        super::fail(&self.house, &self.waiting, Code::Internal, words).await;
     }
 
     fn again_after(self, pause: Duration, holds: Holds, words: String) {
@@ -294,7 +293,7 @@ fn house_waited(house: &House, waiting: &Waiting) {
 }
 
 /// False when the egress is over already and nobody wants the task.
-async fn note_task(house: &House, id: &EgressId, attempt: u32, task: &TaskRef) -> Result<bool, BusError> {
+pub(crate) async fn note_task(house: &House, id: &EgressId, attempt: u32, task: &TaskRef) -> Result<bool, BusError> {
     let text = serde_json::to_string(task).ok();
     let updated = house
         .registry

@@ -1,7 +1,9 @@
 //! Every egress ends in one truth, whoever dies: a sweep over all live records, once a second. It takes over what a dead
 //! dispatcher left, launches what nobody launches, settles what died mute and delivers last words.
 
+mod act;
 mod judge;
+pub mod news;
 mod relaunch;
 mod salvage;
 pub mod settle;
@@ -10,23 +12,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_bus::{Beat, BusError, Decision, Phase, Record, Switches, Updated};
-use spillway_launchers::{EndHow, Sighting};
+use spillway_bus::{Beat, BusError, Phase, Record, Switches};
+use spillway_launchers::Sighting;
 use spillway_process::chain;
-use spillway_protocol::code::Code;
 use spillway_protocol::ids::EgressId;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{Instrument, info, info_span, warn};
 
+use self::act::{Done, act};
 pub use self::judge::Patience;
-use self::judge::{Scene, Verdict, judge};
+use self::judge::{Scene, judge};
 use crate::house::{Dispatch, House, key_of};
-use crate::launch;
 use crate::targets::SWITCHES;
 
 const SWEEP: Duration = Duration::from_secs(1);
 /// Our own sign of life for the other dispatchers, and how long its absence must last until they take over.
-const OUR_BEAT: Duration = Duration::from_secs(3);
+pub(crate) const OUR_BEAT: Duration = Duration::from_secs(3);
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(2);
 
 /// How long a platform's word about a task is good.
@@ -138,46 +139,29 @@ impl Watch {
     }
 
     async fn attend(&mut self, record: Record, owners: &mut HashMap<String, bool>) -> Result<(), BusError> {
+        let id = record.egress_id.clone();
         let mine = if self.house.owns(&record) {
             Some(record)
         } else if self.is_owner_gone(&record, owners).await? {
-            self.adopt(record).await?
+            act::adopt(&self.house, record).await?
         } else {
             None
         };
-        let Some(record) = mine else { return Ok(()) };
+        let Some(record) = mine else {
+            // Moved on by one who heard of its end before us: its place here is free.
+            if !self.house.line().is_busy_with(&id) {
+                self.house.leave_line(&id);
+            }
+            return Ok(());
+        };
         let scene = self.look(&record).await?;
         if record.phase == Phase::Over {
             self.house.leave_line(&record.egress_id);
         } else if record.task.is_some() {
             self.house.line().occupy(&record.egress_id, Dispatch::of(&record).weight);
         }
-        match judge(&scene, self.patience) {
-            Verdict::Leave => {}
-            Verdict::Launch => launch::join(&self.house, &record),
-            Verdict::Deliver => settle::deliver(&self.house, &record),
-            Verdict::Remind => {
-                info!("stopped through Redis and still recording; the platform is asked to end its task");
-                self.stop_seen.remove(&record.egress_id);
-                self.house.targets.end(&record, EndHow::Ask).await;
-            }
-            Verdict::Again(words) => {
-                if relaunch::begin(&self.house, &record, &words).await? {
-                    self.house.targets.end(&record, EndHow::Now).await;
-                }
-            }
-            Verdict::Settle { words, aborted } => {
-                let reason = if aborted { "reclaimed" } else { "died" };
-                self.house.meter.count("spillway_failures_total", &[("reason", reason)], 1.0);
-                if !salvage::begin(&self.house, &record, &words).await? {
-                    if aborted {
-                        settle::aborted(&self.house, &record.egress_id, words).await;
-                    } else {
-                        settle::failed(&self.house, &record.egress_id, Code::Internal, words).await;
-                    }
-                }
-                self.house.targets.end(&record, EndHow::Now).await;
-            }
+        if act(&self.house, &record, judge(&scene, self.patience)).await? == Done::Reminded {
+            self.stop_seen.remove(&record.egress_id);
         }
         Ok(())
     }
@@ -255,27 +239,5 @@ impl Watch {
         }
         let now = Instant::now();
         Ok(now - *self.owner_missing_since.entry(owner).or_insert(now) >= TAKE_OVER_AFTER)
-    }
-
-    /// `None` when somebody else was faster.
-    async fn adopt(&self, record: Record) -> Result<Option<Record>, BusError> {
-        let (house, before) = (&self.house, record.dispatcher);
-        let updated = house
-            .registry
-            .update(&record.egress_id, |record| {
-                if record.dispatcher != before {
-                    return Decision::Leave;
-                }
-                record.dispatcher = house.name.to_string();
-                Decision::Write
-            })
-            .await?;
-        let Updated::Written(record) = updated else { return Ok(None) };
-        info!(from = before, phase = ?record.phase, "taken over from a dispatcher that is gone");
-        if record.phase == Phase::Accepted {
-            debug!("its caller may never have had an answer; livekit-server is told before it is launched");
-            settle::announce(house, &record).await;
-        }
-        Ok(Some(*record))
     }
 }

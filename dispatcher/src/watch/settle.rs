@@ -23,34 +23,53 @@ const DELIVERY: Duration = Duration::from_secs(600);
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
 const CREATE: Duration = Duration::from_secs(10);
 
-/// FAILED, unless it has ended otherwise meanwhile.
-pub async fn failed(house: &Arc<House>, id: &EgressId, code: Code, words: String) {
-    ended(house, id, words, |words| Outcome::Failed { code, words }).await;
+/// FAILED, if `may` still holds for what stands in the registry. False: it did not.
+pub async fn failed(
+    house: &Arc<House>,
+    id: &EgressId,
+    code: Code,
+    words: String,
+    may: impl Fn(&Record) -> bool,
+) -> Result<bool, BusError> {
+    ended(house, id, words, |words| Outcome::Failed { code, words }, may).await
 }
 
 /// ABORTED: it was nobody's fault here.
-pub async fn aborted(house: &Arc<House>, id: &EgressId, words: String) {
-    ended(house, id, words, |words| Outcome::Aborted { words }).await;
+pub async fn aborted(
+    house: &Arc<House>,
+    id: &EgressId,
+    words: String,
+    may: impl Fn(&Record) -> bool,
+) -> Result<bool, BusError> {
+    ended(house, id, words, |words| Outcome::Aborted { words }, may).await
 }
 
-async fn ended(house: &Arc<House>, id: &EgressId, words: String, outcome: impl FnOnce(String) -> Outcome) {
-    let record = house.registry.get(id).await.ok().flatten();
-    let words = match &record {
-        Some(record) if !record.lost.is_empty() => {
-            format!("{}; its uploads could not be completed: {words}", record.lost)
-        }
-        _ => words,
+/// A judgement is about what was seen: another attempt or another phase is judged anew.
+pub fn stands_as(seen: &Record) -> impl Fn(&Record) -> bool + use<> {
+    let (attempt, phase) = (seen.attempt, seen.phase);
+    move |record| record.attempt == attempt && record.phase == phase
+}
+
+async fn ended(
+    house: &Arc<House>,
+    id: &EgressId,
+    words: String,
+    outcome: impl FnOnce(String) -> Outcome,
+    may: impl Fn(&Record) -> bool,
+) -> Result<bool, BusError> {
+    let Some(record) = house.registry.get(id).await? else { return Ok(false) };
+    let words = if record.lost.is_empty() {
+        words
+    } else {
+        format!("{}; its uploads could not be completed: {words}", record.lost)
     };
-    info!(egress_id = %id, reason = words, "egress settled");
-    let mut facts = match record {
-        Some(record) => left_behind(house, &record).await,
-        None => Vec::new(),
-    };
-    facts.push(Fact::Over(outcome(words)));
-    if let Err(error) = over(house, id, &facts, |_| true).await {
-        // The next sweep comes to the same verdict.
-        warn!(egress_id = %id, error = %chain(&error), "egress not settled");
+    let mut facts = left_behind(house, &record).await;
+    facts.push(Fact::Over(outcome(words.clone())));
+    let settled = over(house, id, &facts, may).await?.is_some();
+    if settled {
+        info!(egress_id = %id, reason = words, "egress settled");
     }
+    Ok(settled)
 }
 
 /// What a dead runner of this machine had written is where it was written; the result says how much that is.

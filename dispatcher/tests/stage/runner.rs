@@ -15,7 +15,7 @@ use spillway_protocol::ids::EgressId;
 use spillway_protocol::ledger::{EndReason, Fact, Ledger, Outcome};
 use spillway_protocol::livekit::EgressInfo;
 use spillway_protocol::rpc::service;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// What becomes of a task.
@@ -55,6 +55,8 @@ pub struct Runners {
     /// How often each egress was recorded by whom.
     recordings: Mutex<HashMap<String, Vec<u32>>>,
     born: Mutex<HashMap<String, Instant>>,
+    /// Who hears of tasks that are gone.
+    listeners: Mutex<Vec<mpsc::UnboundedSender<(LaunchOrder, TaskRef)>>>,
 }
 
 impl Runners {
@@ -69,6 +71,7 @@ impl Runners {
             twice: Mutex::default(),
             recordings: Mutex::default(),
             born: Mutex::default(),
+            listeners: Mutex::default(),
         });
         let mut starts = cloud.starts();
         let stage = Arc::clone(&runners);
@@ -106,6 +109,13 @@ impl Runners {
         self.recordings.lock().unwrap().get(id).cloned().unwrap_or_default()
     }
 
+    /// Every task that is gone from now on.
+    pub fn departures(&self) -> mpsc::UnboundedReceiver<(LaunchOrder, TaskRef)> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.listeners.lock().unwrap().push(sender);
+        receiver
+    }
+
     async fn run(self: Arc<Self>, order: LaunchOrder, task: TaskRef, twin: Twin) {
         let plays = match order.errand {
             Errand::Record => &self.plays,
@@ -122,6 +132,7 @@ impl Runners {
         // Of two the platform knows as one, the first that leaves with nothing done is not the end of the task.
         if twin == Twin::First || departure != LEFT {
             self.cloud.leave(&task, Duration::ZERO, departure);
+            self.listeners.lock().unwrap().retain(|to| to.send((order.clone(), task.clone())).is_ok());
         }
     }
 

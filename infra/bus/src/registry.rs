@@ -187,6 +187,11 @@ impl Registry {
         Ok(records)
     }
 
+    /// Whether it still needs care: false for one that is finished.
+    pub async fn is_live(&self, id: &EgressId) -> Result<bool, BusError> {
+        Ok(self.wire().index(LIVE).await?.iter().any(|(name, _)| name == id.as_str()))
+    }
+
     /// Shows the record to `decide`, which may change it, and writes it if nobody else did meanwhile; else shows the new
     /// one. `decide` may be called often and must take what it is shown for the only truth.
     pub async fn update(

@@ -40,6 +40,7 @@ const TELLTALES: &[&str] = &[
     "aws_runtime",
     "aws_sdk_ecs",
     "aws_sdk_s3",
+    "aws_sdk_secretsmanager",
     "aws_sdk_sts",
     "aws_sigv4",
     "aws_smithy_http_client",
@@ -54,6 +55,8 @@ const TELLTALES: &[&str] = &[
     "h2",
     "hyper",
     "hyper_util",
+    "lambda_runtime",
+    "lambda_runtime_api_client",
     "reqwest",
     "typespec_client_core",
 ];

@@ -20,8 +20,9 @@ resource "aws_ecs_task_definition" "dispatcher" {
     readonlyRootFilesystem = true
     user                   = "10001:10001"
     # It finishes the launches in hand; recordings go on without it.
-    stopTimeout     = 60
-    linuxParameters = { initProcessEnabled = true, capabilities = { drop = ["ALL"] } }
+    stopTimeout = 60
+    # No init: it would keep the secrets in its environment, and a dispatcher here starts no program that leaves children.
+    linuxParameters = { initProcessEnabled = false, capabilities = { drop = ["ALL"] } }
     environment     = [for name, value in module.common.environment : { name = name, value = value }]
     secrets         = [for name, arn in local.dispatcher_secrets : { name = name, valueFrom = arn }]
     logConfiguration = {

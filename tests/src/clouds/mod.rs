@@ -7,6 +7,7 @@ pub mod dockerd;
 pub mod ecs;
 pub mod fault;
 pub mod guest;
+pub mod lambda;
 pub mod policy;
 pub mod run;
 pub mod web;

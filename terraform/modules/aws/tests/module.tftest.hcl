@@ -101,6 +101,13 @@ run "a_runner_is_a_task_that_can_only_write_its_spool" {
   }
   assert {
     condition = alltrue([
+      for container in jsondecode(aws_ecs_task_definition.dispatcher.container_definitions) :
+      !container.linuxParameters.initProcessEnabled && container.linuxParameters.capabilities.drop == ["ALL"]
+    ])
+    error_message = "no init that keeps the dispatcher's secrets, no capabilities"
+  }
+  assert {
+    condition = alltrue([
       for container in jsondecode(aws_ecs_task_definition.runner.container_definitions) :
       [for secret in container.secrets : secret.name] == ["SPILLWAY_TICKET_KEY"]
     ])

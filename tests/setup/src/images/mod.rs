@@ -1,4 +1,4 @@
-//! `cargo images`: the images of runner and dispatcher, made of what cargo builds on this machine.
+//! `cargo images`: the images of runner, dispatcher and Lambda, made of what cargo builds on this machine.
 
 mod docker;
 mod plate;
@@ -19,6 +19,9 @@ use docker::Docker;
 struct Image {
     name: &'static str,
     dockerfile: &'static str,
+    /// Of the Dockerfile's last stages.
+    target: &'static str,
+    packages: &'static [&'static str],
     programs: &'static [&'static str],
     /// Source that names GStreamer elements.
     elements_of: Option<&'static str>,
@@ -28,13 +31,25 @@ const IMAGES: &[Image] = &[
     Image {
         name: "spillway-runner",
         dockerfile: "Dockerfile.runner",
+        target: "native",
+        packages: &["spillway-runner", "spillway-media"],
         programs: &["spillway-runner", "spillway-media"],
         elements_of: Some("runner/media/src"),
     },
     Image {
         name: "spillway-dispatcher",
         dockerfile: "dispatcher/Dockerfile",
+        target: "dispatcher",
+        packages: &["spillway-dispatcher"],
         programs: &["spillway-dispatcher"],
+        elements_of: None,
+    },
+    Image {
+        name: "spillway-settle",
+        dockerfile: "dispatcher/Dockerfile",
+        target: "settle",
+        packages: &["spillway-dispatcher"],
+        programs: &["spillway-lambda"],
         elements_of: None,
     },
 ];
@@ -54,8 +69,8 @@ pub fn images(arguments: &[String]) -> Result<()> {
     if !dev {
         build.arg("--release");
     }
-    for program in IMAGES.iter().flat_map(|image| image.programs) {
-        build.args(["--package", program]);
+    for package in IMAGES.iter().flat_map(|image| image.packages) {
+        build.args(["--package", package]);
     }
     let root = checkout()?;
     step::run("build the programs (minutes the first time)", build.current_dir(&root), &logs)?;
@@ -72,7 +87,7 @@ pub fn images(arguments: &[String]) -> Result<()> {
         let mut build = docker.command();
         // The host's network: a daemon of our own has no other, and packages come by it.
         build.args(["build", "--network", "host", "--file"]).arg(root.join(image.dockerfile));
-        build.args(["--tag", image.name]).arg(&plate);
+        build.args(["--target", image.target, "--tag", image.name]).arg(&plate);
         // The builder of old daemons can do all we ask, and is there without a plugin.
         build.env("DOCKER_BUILDKIT", "0");
         step::run(&format!("make the image {}", image.name), &mut build, &logs)?;

@@ -36,8 +36,8 @@ pub fn lay(plate: &Path, image: &Image, root: &Path, built: &Path, cache: &Cache
     }
     let mut tree = cargo(cache);
     tree.args(["tree", "--locked", "--edges", "normal", "--prefix", "none", "--no-dedupe", "--format", "{p}|{l}"]);
-    for program in image.programs {
-        tree.args(["--package", program]);
+    for package in image.packages {
+        tree.args(["--package", package]);
     }
     let out = tree.current_dir(root).output().context("ask cargo what the programs are made of")?;
     ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));

@@ -1,0 +1,179 @@
+//! `spillway-lambda`: a function that AWS starts for "ECS Task State Change" and that settles the egress whose task is
+//! gone, also when no dispatcher lives. It is configured as a dispatcher is; secrets are named by `SPILLWAY_SECRETS`
+//! (JSON: variable to ARN), because Lambda has no references to them.
+//!
+//! Nothing but the configuration outlives an invocation: between two of them the process is frozen, and connections that
+//! slept for an hour are connections to nobody.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use aws_config::BehaviorVersion;
+use aws_sdk_secretsmanager::Client;
+use aws_smithy_http_client::{Builder, tls};
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use serde_json::{Value, json};
+use spillway_bus::Bus;
+use spillway_dispatcher::watch::news::News;
+use spillway_dispatcher::{Config, Settler, config};
+use spillway_launchers::Sighting;
+use spillway_launchers::ecs::event;
+use spillway_process::chain;
+use spillway_process::telemetry::{self, Form};
+use spillway_protocol::Secret;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tracing::{debug, error, info};
+
+const SECRETS: &str = "SPILLWAY_SECRETS";
+/// The function's own keys, which are no keys of a bucket.
+const OWN_KEYS: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+/// Before AWS ends us: so that the answer, and with it the reason, gets out.
+const MARGIN: Duration = Duration::from_secs(2);
+
+#[tokio::main]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    telemetry::init(&level(), Form::Json);
+    let function = Arc::new(Function::default());
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| {
+        let function = Arc::clone(&function);
+        async move { function.answer(event).await }
+    }))
+    .await
+}
+
+/// Of the configuration, before anything is asked of anybody.
+fn level() -> String {
+    let file = text().ok().and_then(|text| config::read(&text, &|_| None).ok()).unwrap_or_default();
+    let said = file.logging.and_then(|logging| logging.level).or(file.log_level);
+    said.map_or("info", |level| level.as_str()).to_owned()
+}
+
+fn text() -> anyhow::Result<String> {
+    let file = std::env::var_os("EGRESS_CONFIG_FILE").map(PathBuf::from);
+    Ok(config::text_of(std::env::var("EGRESS_CONFIG_BODY").ok(), file)?)
+}
+
+#[derive(Default)]
+struct Function {
+    /// What worked last time. Secrets are changed now and then: after a failure they are read again.
+    config: Mutex<Option<Config>>,
+}
+
+impl Function {
+    async fn answer(&self, event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let left = Duration::from_millis(event.context.deadline).saturating_sub(now).saturating_sub(MARGIN);
+        let by = Instant::now() + left;
+        let done = tokio::time::timeout_at(by, self.hear_all(&event.payload, by)).await;
+        match done.map_err(|_| anyhow::anyhow!("not done in the time of one invocation")).flatten() {
+            Ok(said) => Ok(json!({ "heard": said })),
+            Err(error) => {
+                *self.config.lock().await = None;
+                let words = format!("{error:#}");
+                error!(error = words, "event not settled; it comes again");
+                Err(Diagnostic { error_type: "NotSettled".to_owned(), error_message: words })
+            }
+        }
+    }
+
+    /// One event, or a batch of them from a queue: all are heard, and the batch comes again if one could not be settled.
+    async fn hear_all(&self, payload: &Value, by: Instant) -> anyhow::Result<Vec<String>> {
+        let mut said = Vec::new();
+        let mut failed = None;
+        for event in events(payload) {
+            match self.hear(&event, by).await {
+                Ok(words) => said.push(words),
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(said), Err)
+    }
+
+    async fn hear(&self, event: &Value, by: Instant) -> anyhow::Result<String> {
+        let Some(read) = event::read(event) else {
+            debug!("no event about a task of ours");
+            return Ok("not ours".to_owned());
+        };
+        let Sighting::Gone(departed) = read.sighting else {
+            // The runner has its SIGTERM and finishes; there is nothing to settle before it is gone.
+            info!(egress_id = %read.task.egress_id, task = read.task.task.id, warned = read.warned, "its task still runs");
+            return Ok("not over".to_owned());
+        };
+        let config = self.config().await?;
+        if read.stack != config.stack {
+            return Ok("not ours".to_owned());
+        }
+        let bus = Bus::connect(&config.redis).await.context("unable to connect to redis")?;
+        let settler = Settler::open(config, bus).await.context("open the targets")?;
+        let task = read.task;
+        let news = News { egress_id: task.egress_id, attempt: task.attempt, task: task.task.id, departed };
+        let heard = settler.hear(&news).await;
+        let finished = settler.finish(by).await;
+        let heard = heard.with_context(|| format!("settle {}", news.egress_id))?;
+        if !finished {
+            bail!("{}: {heard:?}, and not finished in the time of one invocation", news.egress_id);
+        }
+        Ok(format!("{heard:?}"))
+    }
+
+    async fn config(&self) -> anyhow::Result<Config> {
+        let mut kept = self.config.lock().await;
+        if let Some(config) = &*kept {
+            return Ok(config.clone());
+        }
+        let secrets = secrets().await?;
+        let file = config::read(&text()?, &|name| match secrets.get(name) {
+            Some(secret) => Some(secret.reveal().clone()),
+            None if OWN_KEYS.contains(&name) => None,
+            None => std::env::var(name).ok(),
+        })?;
+        let config = Config::from_file(&file)?;
+        *kept = Some(config.clone());
+        Ok(config)
+    }
+}
+
+/// EventBridge gives the event itself, a queue gives it as the text of a message.
+fn events(payload: &Value) -> Vec<Value> {
+    match payload["Records"].as_array() {
+        None => vec![payload.clone()],
+        Some(records) => {
+            let text = |record: &Value| serde_json::from_str(record["body"].as_str()?).ok();
+            records.iter().filter_map(text).collect()
+        }
+    }
+}
+
+/// What the environment names, read from Secrets Manager.
+async fn secrets() -> anyhow::Result<BTreeMap<String, Secret>> {
+    let Ok(named) = std::env::var(SECRETS) else { return Ok(BTreeMap::new()) };
+    let named: BTreeMap<String, String> = serde_json::from_str(&named).with_context(|| format!("read {SECRETS}"))?;
+    let http =
+        Builder::new().tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc)).build_https();
+    let client = Client::new(&aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await);
+    let mut secrets = BTreeMap::new();
+    for (variable, arn) in named {
+        let answer = client.get_secret_value().secret_id(&arn).send().await;
+        let answer = answer.map_err(|error| anyhow::anyhow!("read secret {arn} ({variable}): {}", chain(&error)))?;
+        let value = answer.secret_string.with_context(|| format!("secret {arn} ({variable}) holds no text"))?;
+        secrets.insert(variable, Secret::new(value));
+    }
+    Ok(secrets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_comes_alone_or_in_a_batch() {
+        let event = json!({ "detail-type": "ECS Task State Change" });
+        assert_eq!(events(&event), std::slice::from_ref(&event));
+        let batch = json!({ "Records": [{ "body": event.to_string() }, { "body": "no json" }, {}] });
+        assert_eq!(events(&batch), [event]);
+    }
+}

@@ -1,0 +1,365 @@
+//! Lambda: the runtime API that a function asks for its next event, instances that come and are frozen in between, two
+//! more tries for an event that failed; EventBridge's rule before it, and Secrets Manager beside it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc};
+
+use super::Place;
+use super::ecs::{ACCOUNT, REGION};
+use super::fault::{Fault, Faults};
+use super::guest::Guest;
+use super::policy::Policy;
+use super::web::{Asked, Reply, Web};
+
+/// `reserved_concurrent_executions`.
+const MOST_INSTANCES: usize = 5;
+/// The first, and two more.
+const TRIES: u32 = 3;
+const API: &str = "/2018-06-01/runtime/";
+
+/// How the event bus treats what it delivers.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery {
+    /// Of each event.
+    pub copies: usize,
+    /// Each copy comes at some moment in this time, so in any order.
+    pub within: Duration,
+    /// Also what the rules would not let through.
+    pub everything: bool,
+    pub seed: u64,
+}
+
+impl Delivery {
+    pub const PROMPT: Self = Self { copies: 1, within: Duration::ZERO, everything: false, seed: 0 };
+}
+
+/// One event that needs no more tries.
+#[derive(Clone, Debug)]
+pub struct Done {
+    pub event: Value,
+    pub tries: u32,
+    /// What the function said, or why it failed at last.
+    pub result: Result<Value, Value>,
+}
+
+pub struct Lambda {
+    service: Arc<Service>,
+}
+
+struct Service {
+    /// `environment` is the function's; `grace` the time of one invocation.
+    place: Place,
+    /// Until the next try; AWS waits one minute, then two.
+    retry: Duration,
+    state: Mutex<State>,
+    came: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Invocation>,
+    waiting: usize,
+    instances: BTreeMap<u64, Instance>,
+    begun: u64,
+    /// After how long the instance that takes the next events is killed.
+    strikes: VecDeque<Duration>,
+    failures: Vec<Value>,
+    done: Vec<Done>,
+}
+
+#[derive(Clone)]
+struct Invocation {
+    id: String,
+    event: Value,
+    tries: u32,
+}
+
+struct Instance {
+    // Until its program is gone.
+    _web: Web,
+}
+
+#[derive(Default)]
+struct Seat {
+    guest: OnceLock<Guest>,
+    doing: Mutex<Option<Invocation>>,
+}
+
+impl Lambda {
+    pub fn new(place: Place, retry: Duration) -> Self {
+        let service = Service { place, retry, state: Mutex::default(), came: Notify::new() };
+        Self { service: Arc::new(service) }
+    }
+
+    /// Everything the two rules of the Terraform module let through goes to the function.
+    pub fn listen_to(&self, mut events: mpsc::UnboundedReceiver<Value>, delivery: Delivery) {
+        let service = Arc::clone(&self.service);
+        let mut rng = StdRng::seed_from_u64(delivery.seed);
+        tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                let detail = &event["detail"];
+                let ruled = detail["lastStatus"] == "STOPPED" || detail["stopCode"] == "TerminationNotice";
+                if !ruled && !delivery.everything {
+                    continue;
+                }
+                for _ in 0..delivery.copies {
+                    let (service, event) = (Arc::clone(&service), event.clone());
+                    let after = delivery.within.mul_f64(rng.random_range(0.0..=1.0));
+                    tokio::spawn(async move {
+                        tokio::time::sleep(after).await;
+                        service.invoke(event);
+                    });
+                }
+            }
+        });
+    }
+
+    /// Asynchronously, as an event bus does.
+    pub fn invoke(&self, event: Value) {
+        self.service.invoke(event);
+    }
+
+    /// The instances that take the next events are killed so long after they have taken them.
+    pub fn strike(&self, after: impl IntoIterator<Item = Duration>) {
+        self.service.state().strikes.extend(after);
+    }
+
+    /// What came to an end, well or in the dead-letter queue.
+    pub fn done(&self) -> Vec<Done> {
+        self.service.state().done.clone()
+    }
+
+    /// Every failed try.
+    pub fn failures(&self) -> Vec<Value> {
+        self.service.state().failures.clone()
+    }
+
+    /// Nothing waits or is being worked at.
+    pub fn is_idle(&self) -> bool {
+        let state = self.service.state();
+        state.queue.is_empty() && state.waiting == state.instances.len()
+    }
+}
+
+impl Service {
+    fn state(&self) -> MutexGuard<'_, State> {
+        locked(&self.state)
+    }
+
+    fn invoke(self: &Arc<Self>, event: Value) {
+        self.push(Invocation { id: format!("{:032x}", rand::random::<u128>()), event, tries: 0 });
+    }
+
+    fn push(self: &Arc<Self>, invocation: Invocation) {
+        let mut state = self.state();
+        state.queue.push_back(invocation);
+        let wanted = state.queue.len() > state.waiting && state.instances.len() < MOST_INSTANCES;
+        drop(state);
+        self.came.notify_one();
+        if wanted {
+            let service = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Err(error) = service.begin().await {
+                    service.state().failures.push(json!({ "start": format!("{error:#}") }));
+                }
+            });
+        }
+    }
+
+    /// A new instance: the function's program, with its own way to the runtime API.
+    async fn begin(self: &Arc<Self>) -> Result<()> {
+        let seat = Arc::new(Seat::default());
+        let (service, at) = (Arc::downgrade(self), Arc::clone(&seat));
+        let web = Web::start(move |asked| {
+            let (service, seat) = (service.clone(), Arc::clone(&at));
+            async move { answer(service, seat, asked).await }
+        })
+        .await?;
+        let given = BTreeMap::from([
+            ("AWS_LAMBDA_RUNTIME_API".to_owned(), web.address.to_string()),
+            ("AWS_LAMBDA_FUNCTION_NAME".to_owned(), "settle".to_owned()),
+            ("AWS_LAMBDA_FUNCTION_VERSION".to_owned(), "$LATEST".to_owned()),
+            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE".to_owned(), "256".to_owned()),
+            ("AWS_REGION".to_owned(), REGION.to_owned()),
+            ("AWS_ACCESS_KEY_ID".to_owned(), "ASIASETTLE".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY".to_owned(), "settle-secret".to_owned()),
+            ("AWS_SESSION_TOKEN".to_owned(), "settle-session".to_owned()),
+        ]);
+        let number = {
+            let mut state = self.state();
+            state.begun += 1;
+            let number = state.begun;
+            state.instances.insert(number, Instance { _web: web });
+            number
+        };
+        let guest = Guest::start(&self.place, &format!("lambda-{number}"), &given, &[])?;
+        let _ = seat.guest.set(guest.clone());
+        let service = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let exit = guest.exit().await;
+            let Some(service) = service.upgrade() else { return };
+            service.state().instances.remove(&number);
+            let doing = locked(&seat.doing).take();
+            if let Some(invocation) = doing {
+                let words = format!("RequestId: {} Error: Runtime exited: {exit:?}", invocation.id);
+                service.failed(invocation, json!({ "errorType": "Runtime.ExitError", "errorMessage": words }));
+            }
+        });
+        Ok(())
+    }
+
+    fn failed(self: &Arc<Self>, invocation: Invocation, why: Value) {
+        let tries = invocation.tries + 1;
+        let mut state = self.state();
+        state.failures.push(why.clone());
+        if tries >= TRIES {
+            state.done.push(Done { event: invocation.event, tries, result: Err(why) });
+            return;
+        }
+        drop(state);
+        let service = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(service.retry).await;
+            service.push(Invocation { tries, ..invocation });
+        });
+    }
+
+    /// The next event for this instance, which is frozen until there is one.
+    async fn next(self: &Arc<Self>, seat: &Arc<Seat>) -> Reply {
+        self.state().waiting += 1;
+        let invocation = loop {
+            let came = self.came.notified();
+            let next = {
+                let mut state = self.state();
+                let next = state.queue.pop_front();
+                state.waiting -= usize::from(next.is_some());
+                if !state.queue.is_empty() {
+                    self.came.notify_one();
+                }
+                next
+            };
+            match next {
+                Some(invocation) => break invocation,
+                None => {
+                    seat.signal(Signal::STOP);
+                    came.await;
+                    seat.signal(Signal::CONT);
+                }
+            }
+        };
+        *locked(&seat.doing) = Some(invocation.clone());
+        let patience = self.place.grace;
+        let strike = self.state().strikes.pop_front();
+        let (watched, id) = (Arc::clone(seat), invocation.id.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(strike.unwrap_or(patience)).await;
+            let still = locked(&watched.doing).as_ref().is_some_and(|doing| doing.id == id);
+            if let (true, Some(guest)) = (still, watched.guest.get()) {
+                guest.kill();
+            }
+        });
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Reply::json(200, invocation.event)
+            .with("lambda-runtime-aws-request-id", invocation.id)
+            .with("lambda-runtime-deadline-ms", (now + patience).as_millis().to_string())
+            .with("lambda-runtime-invoked-function-arn", format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:settle"))
+            .with("lambda-runtime-trace-id", "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Sampled=0")
+    }
+}
+
+impl Seat {
+    fn signal(&self, signal: Signal) {
+        if let Some(guest) = self.guest.get() {
+            guest.signal(signal);
+        }
+    }
+
+    fn take(&self, id: &str) -> Option<Invocation> {
+        locked(&self.doing).take_if(|doing| doing.id == id)
+    }
+}
+
+async fn answer(service: Weak<Service>, seat: Arc<Seat>, asked: Asked) -> Reply {
+    let Some(service) = service.upgrade() else { return Reply::HangUp };
+    let path = asked.path.strip_prefix(API).unwrap_or_default();
+    let accepted = Reply::json(202, json!({ "status": "OK" }));
+    let unknown = || Reply::json(400, json!({ "errorType": "InvalidRequestID", "errorMessage": "Invalid request ID" }));
+    match (asked.method.as_str(), path.split('/').collect::<Vec<_>>().as_slice()) {
+        ("GET", ["invocation", "next"]) => service.next(&seat).await,
+        ("POST", ["invocation", id, "response"]) => {
+            let Some(invocation) = seat.take(id) else { return unknown() };
+            let (event, tries) = (invocation.event, invocation.tries + 1);
+            service.state().done.push(Done { event, tries, result: Ok(asked.json()) });
+            accepted
+        }
+        ("POST", ["invocation", id, "error"]) => {
+            let Some(invocation) = seat.take(id) else { return unknown() };
+            service.failed(invocation, asked.json());
+            accepted
+        }
+        ("POST", ["init", "error"]) => {
+            service.state().failures.push(asked.json());
+            accepted
+        }
+        _ => Reply::json(404, json!({ "errorType": "NotFound" })),
+    }
+}
+
+/// Secrets Manager, as far as it is read.
+pub struct Vault {
+    pub web: Web,
+    faults: Arc<Faults>,
+}
+
+impl Vault {
+    /// ARN to value; `policy` is what the reader may do.
+    pub async fn start(secrets: BTreeMap<String, String>, policy: Policy) -> Result<Self> {
+        let faults = Arc::new(Faults::default());
+        let script = Arc::clone(&faults);
+        let web = Web::start(move |asked| {
+            let reply = read(&secrets, &policy, &script, &asked);
+            async move { reply }
+        });
+        Ok(Self { web: web.await?, faults })
+    }
+
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+}
+
+fn read(secrets: &BTreeMap<String, String>, policy: &Policy, faults: &Faults, asked: &Asked) -> Reply {
+    let refused = |status, kind: &str, words: &str| Reply::json(status, json!({ "__type": kind, "message": words }));
+    let scope = format!("/{REGION}/secretsmanager/aws4_request");
+    if asked.header("x-amz-target") != "secretsmanager.GetSecretValue"
+        || !asked.header("authorization").contains(&scope)
+    {
+        return refused(400, "InvalidRequestException", "only GetSecretValue, and signed");
+    }
+    let arn = asked.json()["SecretId"].as_str().unwrap_or_default().to_owned();
+    if !policy.allows("secretsmanager:GetSecretValue", &arn, &[]) {
+        return refused(400, "AccessDeniedException", "not authorized to perform: secretsmanager:GetSecretValue");
+    }
+    match faults.next("GetSecretValue") {
+        Some(Fault::Throttled) => return refused(400, "ThrottlingException", "Rate exceeded"),
+        Some(Fault::Lost | Fault::LostAfter) => return Reply::HangUp,
+        Some(_) => return refused(500, "InternalServiceError", "An error occurred on the server side."),
+        None => {}
+    }
+    match secrets.get(&arn) {
+        Some(value) => Reply::json(200, json!({ "ARN": arn, "Name": arn, "SecretString": value })),
+        None => refused(400, "ResourceNotFoundException", "Secrets Manager can't find the specified secret."),
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
