@@ -1,21 +1,24 @@
-//! `/healthz`: the process works. `/readyz`: it takes new work. `/metrics`: what is counted. hyper, because it is the HTTP of everything else in the
-//! tree already; a web framework would bring a router for three paths.
+//! `/healthz`: the process works. `/readyz`: it takes new work. `/metrics`: what is counted. `/events/cloudrun`: see `push`. hyper, because it is the
+//! HTTP of everything else in the tree already; a web framework would bring a router for four paths.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tracing::{debug, info, warn};
 
 use crate::house::House;
+use crate::push::{self, Guard};
+
+const PUSHED: &str = "/events/cloudrun";
 
 pub async fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(at).await
@@ -26,13 +29,14 @@ pub async fn serve(listener: TcpListener, house: Arc<House>) {
     if let Ok(at) = listener.local_addr() {
         info!(%at, "health is served");
     }
+    let guard = Arc::new(house.config().push.clone().map(Guard::new));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = house.stop.asked() => return,
         };
         match accepted {
-            Ok((stream, _)) => drop(tokio::spawn(attend(stream, Arc::clone(&house)))),
+            Ok((stream, _)) => drop(tokio::spawn(attend(stream, Arc::clone(&house), Arc::clone(&guard)))),
             Err(error) => {
                 warn!(%error, "health: no connection taken");
                 tokio::time::sleep(std::time::Duration::from_millis(200)).await;
@@ -41,10 +45,17 @@ pub async fn serve(listener: TcpListener, house: Arc<House>) {
     }
 }
 
-async fn attend(stream: tokio::net::TcpStream, house: Arc<House>) {
+async fn attend(stream: tokio::net::TcpStream, house: Arc<House>, guard: Arc<Option<Guard>>) {
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = answer(request.uri().path(), &house);
-        async move { Ok::<_, Infallible>(answer) }
+        let (house, guard) = (Arc::clone(&house), Arc::clone(&guard));
+        async move {
+            let pushed = request.method() == Method::POST && request.uri().path() == PUSHED;
+            Ok::<_, Infallible>(if pushed {
+                said(push(request, &house, guard.as_ref().as_ref()).await, String::new())
+            } else {
+                answer(request.uri().path(), &house)
+            })
+        }
     });
     // With a timer, hyper drops who does not finish his request's head within 30 s.
     let served = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
@@ -60,8 +71,21 @@ fn answer(path: &str, house: &House) -> Response<Full<Bytes>> {
         "/readyz" if !house.bus.healthy() => (StatusCode::SERVICE_UNAVAILABLE, "redis does not answer\n".to_owned()),
         "/readyz" => (StatusCode::OK, "ready\n".to_owned()),
         "/metrics" => (StatusCode::OK, house.meter.text()),
+        PUSHED => (StatusCode::METHOD_NOT_ALLOWED, "events are posted\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, "/healthz, /readyz or /metrics\n".to_owned()),
     };
+    said(status, words)
+}
+
+/// Settling may take as long as a runner's last beat takes to go cold: Pub/Sub waits, and comes again.
+async fn push(request: Request<Incoming>, house: &Arc<House>, guard: Option<&Guard>) -> StatusCode {
+    let (head, body) = request.into_parts();
+    let Ok(body) = Limited::new(body, push::LONGEST).collect().await else { return StatusCode::PAYLOAD_TOO_LARGE };
+    let bearer = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    house.unless_abandoned(push::receive(house, guard, bearer, &body.to_bytes())).await
+}
+
+fn said(status: StatusCode, words: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(words)));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);

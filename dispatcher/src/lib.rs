@@ -2,7 +2,7 @@
 //! `watch` sees to it that it ends in one truth, `report` tells livekit-server.
 //!
 //! Beside the route: `config`, the `house` all rooms stand in, the `targets` it may ask, `account` (what it cost), `control` (stop and update, where no runner listens),
-//! `health`; `settler`, which is all of this that a Lambda needs.
+//! `health` and what is pushed to its port (`push`); `settler`, which is all of this that a Lambda needs.
 
 pub mod config;
 mod house;
@@ -15,6 +15,7 @@ pub mod report;
 pub mod account;
 mod control;
 mod health;
+mod push;
 mod meter;
 mod dispatcher;
 mod settler;

@@ -18,6 +18,7 @@ mod faults;
 mod uploads;
 mod clouds;
 mod lambda;
+mod pushed;
 mod image;
 mod foreign;
 mod eyes;
@@ -41,6 +42,7 @@ fn main() {
         uploads::cases(),
         clouds::cases(),
         lambda::cases(),
+        pushed::cases(),
         image::cases(),
     ];
     let conclusion = libtest_mimic::run(&arguments, cases.into_iter().flatten().collect());

@@ -23,6 +23,7 @@ section!(File {
     Used "old name of `logging.level`" log_level: Level,
     Used "port of `/healthz` and `/readyz` on every address; 0: not served" health_port: u16,
     Used "the same with an address, e.g. `127.0.0.1:7981`" health: SocketAddr,
+    Used "" push: Push,
     Used "`process`: a child of the dispatcher for each recording; `paper`: simulated, records nothing; `ecs`, `cloud-run`, `aci` and `docker` need `targets`" launcher: LauncherName,
     Used "where recordings may run, the first that can take one does; instead of `launcher`" targets: Vec<Target>,
     Used "whose recordings they are: caps, turns and budgets" tenants: Tenants,
@@ -80,6 +81,12 @@ section!(File {
     Without "no PulseAudio" pulse_sink_reap_grace_sec: i64,
     Without "faults are injected by tests" test_overrides: TestOverrides,
     Without "2022's; the log has one level" aws_log_level: Level,
+});
+
+section!(Push {
+    Used "audience of the tokens that come with events at `/events/cloudrun`; without it none is asked for: on Cloud Run, IAM has checked them, and an event only says where to look" audience: String,
+    Used "email of the service account that pushes them" service_account: String,
+    Used "where the keys of these tokens are published; without it Google's" keys: String,
 });
 
 section!(Target {

@@ -29,6 +29,8 @@ use complaint::Complaint;
 use keys::File;
 use targets::{TargetConfig, Tenants};
 
+use crate::push::Trust;
+
 #[derive(Clone, Debug)]
 pub struct Config {
     pub redis: RedisConfig,
@@ -65,6 +67,8 @@ pub struct Config {
     pub start_deadline: Duration,
     /// `/healthz` and `/readyz`; `None`: not served.
     pub health: Option<SocketAddr>,
+    /// Whose pushed events are taken on that port; `None`: anybody's, as the hints they are.
+    pub push: Option<Trust>,
     /// How long a drain waits for what is in hand.
     pub drain: Duration,
     /// Where relative file paths begin; `None`: our working directory.
@@ -114,6 +118,7 @@ impl Default for Config {
             queue_deadline: Duration::from_secs(60),
             start_deadline: Duration::from_secs(60),
             health: None,
+            push: None,
             drain: Duration::from_secs(30),
             local_root: None,
             runner: serde_json::json!({}),

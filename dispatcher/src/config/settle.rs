@@ -11,9 +11,10 @@ use spillway_process::chain;
 use spillway_protocol::Secret;
 
 use super::duration::GoDuration;
-use super::keys::{Azure, File, Gcp, Logging, Runner, S3, SessionLimits};
+use super::keys::{Azure, File, Gcp, Logging, Push, Runner, S3, SessionLimits};
 use super::values::{Cores, LauncherName, Level, ServerUrl, Wish};
 use super::{Config, ConfigError, Environment, LauncherConfig, stores, targets};
+use crate::push::Trust;
 
 /// Everything the first README promised, and what LiveKit's services read besides. A value in the file wins.
 pub fn with_environment(mut file: File, env: Environment) -> Result<File, ConfigError> {
@@ -159,6 +160,7 @@ pub fn settle(file: &File) -> Result<Config, ConfigError> {
         queue_deadline: file.queue_deadline.map_or(usual.queue_deadline, |duration| duration.0),
         start_deadline: file.start_deadline.map_or(usual.start_deadline, |duration| duration.0),
         health: health(file)?,
+        push: push(file)?,
         drain: file.drain.map_or(usual.drain, |duration| duration.0),
         local_root: file.local_root.clone().or_else(|| file.local_directory.clone()),
         runner: runner(file),
@@ -179,6 +181,24 @@ fn health(file: &File) -> Result<Option<SocketAddr>, ConfigError> {
         (Some(address), None) => Ok(Some(address)),
         (None, Some(port)) => Ok(Some(everywhere(port))),
         (None, None) => Ok(None),
+    }
+}
+
+const GOOGLES_KEYS: &str = "https://www.googleapis.com/oauth2/v3/certs";
+
+fn push(file: &File) -> Result<Option<Trust>, ConfigError> {
+    let Push { audience, service_account, keys } = file.push.clone().unwrap_or_default();
+    let said = |text: Option<String>| text.filter(|text| !text.is_empty());
+    match (said(audience), said(service_account)) {
+        (None, None) => Ok(None),
+        (Some(audience), Some(account)) => {
+            let keys = said(keys).unwrap_or_else(|| GOOGLES_KEYS.to_owned());
+            Ok(Some(Trust { audience, account, keys }))
+        }
+        _ => {
+            let words = "audience and service_account belong together, one is missing".to_owned();
+            Err(ConfigError::Value { key: "push", words })
+        }
     }
 }
 
@@ -283,6 +303,11 @@ pub fn effective(config: &Config, file: &File) -> File {
         ws_url: ServerUrl::try_from(config.ws_url.clone()).ok(),
         logging: Some(Logging { level: Some(level), json: Some(config.log_json), ..Logging::default() }),
         health: config.health,
+        push: config.push.clone().map(|Trust { audience, account, keys }| Push {
+            audience: Some(audience),
+            service_account: Some(account),
+            keys: Some(keys),
+        }),
         launcher,
         targets: file.targets.clone(),
         tenants: file.tenants.clone(),

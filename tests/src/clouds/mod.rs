@@ -9,6 +9,7 @@ pub mod fault;
 pub mod guest;
 pub mod lambda;
 pub mod policy;
+pub mod pubsub;
 pub mod run;
 pub mod web;
 

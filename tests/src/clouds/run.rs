@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::Place;
 use super::fault::{Bucket, Fault, Faults};
@@ -34,6 +34,8 @@ struct State {
     bucket: Bucket,
     /// In the order they were made.
     executions: Vec<Execution>,
+    /// Who hears of ends.
+    listeners: Vec<mpsc::UnboundedSender<Value>>,
 }
 
 struct Execution {
@@ -67,7 +69,7 @@ enum End {
 
 impl CloudRun {
     pub async fn start(place: Place, jobs: Jobs) -> Result<Self> {
-        let state = State { bucket: Bucket::new(180, 3.0), executions: Vec::new() };
+        let state = State { bucket: Bucket::new(180, 3.0), executions: Vec::new(), listeners: Vec::new() };
         let cloud = Arc::new(Cloud { place, jobs, faults: Faults::default(), state: Mutex::new(state) });
         let serving = Arc::clone(&cloud);
         let web = Web::start(move |asked| {
@@ -96,6 +98,18 @@ impl CloudRun {
         let state = self.cloud.state();
         let of = |it: &&Execution| it.env.get("SPILLWAY_EGRESS_ID").is_some_and(|id| id == egress_id);
         state.executions.iter().filter(of).map(|it| it.name.clone()).collect()
+    }
+
+    /// The log's entry for the end of every execution from now on.
+    pub fn entries(&self) -> mpsc::UnboundedReceiver<Value> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.cloud.state().listeners.push(sender);
+        receiver
+    }
+
+    /// The entry that an execution's end has, or will have.
+    pub fn entry(&self, name: &str) -> Value {
+        entry(name)
     }
 
     pub fn show(&self, name: &str) -> Value {
@@ -275,6 +289,7 @@ impl Cloud {
             execution.completed = Some(Utc::now());
             execution.end = Some(end);
         });
+        self.state().listeners.retain(|listener| listener.send(entry(name)).is_ok());
     }
 
     async fn watch(&self, guest: &Guest, timeout: Duration, stop: &mut watch::Receiver<Option<Stop>>) -> End {
@@ -374,6 +389,23 @@ impl Cloud {
         }
         shown
     }
+}
+
+/// As Cloud Logging writes it down: the execution without its job and region.
+fn entry(execution: &str) -> Value {
+    let part = |at: usize| execution.split('/').nth(at).unwrap_or_default();
+    let (project, location, job, name) = (part(1), part(3), part(5), part(7));
+    json!({
+        "insertId": "1a2b3c", "logName": format!("projects/{project}/logs/cloudaudit.googleapis.com%2Fsystem_event"),
+        "severity": "ERROR", "timestamp": iso(Utc::now()),
+        "resource": {"type": "cloud_run_job", "labels": {"job_name": job, "location": location, "project_id": project}},
+        "protoPayload": {
+            "@type": "type.googleapis.com/google.cloud.audit.AuditLog", "serviceName": "run.googleapis.com",
+            "methodName": "/Jobs.RunJob", "resourceName": format!("namespaces/{project}/executions/{name}"),
+            "status": {"code": 10, "message": format!("Execution {name} has failed to complete.")},
+            "response": {"metadata": {"name": name}, "status": {"failedCount": 1}},
+        },
+    })
 }
 
 fn missing(path: &str) -> Reply {

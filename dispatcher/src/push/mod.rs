@@ -1,0 +1,149 @@
+//! `POST /events/cloudrun`: the end of an execution of Cloud Run, as Cloud Logging writes it down and Pub/Sub pushes it.
+//!
+//! A push is a hint and no more: it names an execution, and what became of that is asked of the platform. So whoever may
+//! reach the port can make us look at a task of ours, never settle one. On Cloud Run, IAM refuses a stranger's token
+//! before it comes here (and takes the signature off those it lets through); elsewhere `push` names whose tokens are
+//! taken, and `token` checks them.
+
+mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hyper::StatusCode;
+use serde::Deserialize;
+use spillway_bus::{BusError, Record};
+use spillway_launchers::{Sighting, TaskRef};
+use spillway_process::chain;
+use tracing::{debug, warn};
+
+pub use self::token::{Guard, Trust};
+use crate::house::{Dispatch, House, task_of};
+use crate::watch::news::{self, News};
+
+/// Of a whole push; entries of executions have some ten thousand.
+pub const LONGEST: usize = 1 << 20;
+/// The entry may be faster than the platform's own answer.
+const LOOKS: u32 = 5;
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+#[derive(Deserialize)]
+struct Push {
+    message: Message,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    #[serde(default)]
+    data: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LogEntry {
+    proto_payload: Payload,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Payload {
+    #[serde(default)]
+    method_name: String,
+    #[serde(default)]
+    resource_name: String,
+}
+
+/// The execution's own name; `None`: some other message, which is not worth coming again.
+fn execution_of(body: &[u8]) -> Option<String> {
+    let push: Push = serde_json::from_slice(body).ok()?;
+    let entry: LogEntry = serde_json::from_slice(&STANDARD.decode(push.message.data).ok()?).ok()?;
+    let payload = entry.proto_payload;
+    // namespaces/<project>/executions/<name>, or as the newer API writes it
+    let name = payload.resource_name.rsplit_once("/executions/").map(|(_, name)| name.to_owned());
+    name.filter(|name| payload.method_name == "/Jobs.RunJob" && !name.is_empty() && !name.contains('/'))
+}
+
+/// What Pub/Sub is told: anything but 2xx brings the message again.
+pub async fn receive(house: &Arc<House>, guard: Option<&Guard>, bearer: Option<&str>, body: &[u8]) -> StatusCode {
+    if let Some(guard) = guard
+        && let Err(refusal) = guard.check(bearer.unwrap_or_default(), house.clock.unix_ms() / 1000).await
+    {
+        warn!(%refusal, "push refused");
+        return if refusal.is_ours() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNAUTHORIZED };
+    }
+    let Some(execution) = execution_of(body) else {
+        debug!("a push that names no execution");
+        return StatusCode::NO_CONTENT;
+    };
+    match hear(house, &execution).await {
+        Ok(true) => StatusCode::NO_CONTENT,
+        Ok(false) => StatusCode::SERVICE_UNAVAILABLE,
+        Err(error) => {
+            warn!(execution, error = %chain(&error), "event not settled; it comes again");
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+    }
+}
+
+/// False: it is to come again.
+async fn hear(house: &Arc<House>, execution: &str) -> Result<bool, BusError> {
+    for record in house.registry.list_live().await? {
+        let Some((attempt, task)) = task_named(&record, execution) else { continue };
+        let Some(target) = house.targets.all().iter().find(|target| target.launcher.name() == task.launcher) else {
+            return Ok(true);
+        };
+        for look in 1..=LOOKS {
+            match target.launcher.look(&task).await {
+                Sighting::Gone(departed) => {
+                    let news = News { egress_id: record.egress_id.clone(), attempt, task: task.id, departed };
+                    news::hear(house, &news).await?;
+                    return Ok(true);
+                }
+                // It will end, and then this comes again.
+                _ if look == LOOKS => return Ok(false),
+                _ => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
+    debug!(execution, "an execution that nobody waits for");
+    Ok(true)
+}
+
+fn task_named(record: &Record, execution: &str) -> Option<(u32, TaskRef)> {
+    let is_it = |task: &TaskRef| task.id.rsplit_once("/executions/").is_some_and(|(_, name)| name == execution);
+    let current = task_of(record).map(|task| (record.attempt, task));
+    let earlier = Dispatch::of(record).earlier;
+    current.into_iter().chain(earlier).find(|(_, task)| is_it(task))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pushed(entry: &serde_json::Value) -> Vec<u8> {
+        let message = json!({ "messageId": "1", "publishTime": "2026-11-22T10:00:00Z", "data": STANDARD.encode(entry.to_string()) });
+        json!({ "message": message, "subscription": "projects/p/subscriptions/ended" }).to_string().into_bytes()
+    }
+
+    #[test]
+    fn an_entry_names_its_execution_and_anything_else_names_none() {
+        let entry = |method: &str, resource: &str| {
+            pushed(
+                &json!({ "protoPayload": { "methodName": method, "resourceName": resource, "status": { "code": 10 } } }),
+            )
+        };
+        let named = |body: &[u8]| execution_of(body);
+        assert_eq!(named(&entry("/Jobs.RunJob", "namespaces/p/executions/egress-1-x7k2p")).unwrap(), "egress-1-x7k2p");
+        let long = "projects/p/locations/l/jobs/egress-1/executions/egress-1-x7k2p";
+        assert_eq!(named(&entry("/Jobs.RunJob", long)).unwrap(), "egress-1-x7k2p");
+        assert_eq!(named(&entry("/Services.ReplaceService", long)), None);
+        assert_eq!(named(&entry("/Jobs.RunJob", "namespaces/p/jobs/egress-1")), None);
+        assert_eq!(named(&pushed(&json!({}))), None);
+        assert_eq!(named(b"{}"), None);
+        assert_eq!(named(b"\xff"), None);
+    }
+}

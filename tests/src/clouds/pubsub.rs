@@ -1,0 +1,127 @@
+//! The way from the end of an execution to a dispatcher: Cloud Logging's entry, the sink's filter, and Pub/Sub, which
+//! pushes with a token of a service account until somebody says yes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::web::{Reply, Web};
+
+const KEY_ID: &str = "google-of-the-stage";
+/// `minimum_backoff` of the Terraform module.
+const AGAIN: Duration = Duration::from_secs(1);
+const MOST_DELIVERIES: usize = 20;
+
+/// Google as an issuer of identities: its keys, and tokens signed with them.
+pub struct Issuer {
+    web: Web,
+    pair: KeyPair,
+}
+
+impl Issuer {
+    pub async fn start() -> Result<Self> {
+        let pair = KeyPair::generate(KeySize::Rsa2048).context("make a key")?;
+        // An RSAPublicKey in DER: two integers behind their heads, the first with a zero before it.
+        let der = pair.public_key().as_ref().to_vec();
+        let (n, e) = (URL_SAFE_NO_PAD.encode(&der[9..265]), URL_SAFE_NO_PAD.encode(&der[267..]));
+        let key = json!({ "kty": "RSA", "alg": "RS256", "use": "sig", "kid": KEY_ID, "n": n, "e": e });
+        let web = Web::start(move |_| {
+            let keys = json!({ "keys": [key] });
+            async { Reply::json(200, keys) }
+        });
+        Ok(Self { web: web.await?, pair })
+    }
+
+    /// Where its keys are published.
+    pub fn keys(&self) -> String {
+        format!("{}/oauth2/v3/certs", self.web.url())
+    }
+
+    pub fn token(&self, audience: &str, email: &str) -> Result<String> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let claims = json!({ "iss": "https://accounts.google.com", "aud": audience, "azp": "1", "sub": "1", "email": email,
+            "email_verified": true, "iat": now, "exp": now + 3600 });
+        let header = json!({ "alg": "RS256", "kid": KEY_ID, "typ": "JWT" });
+        let text = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+        let mut signature = vec![0; self.pair.public_modulus_len()];
+        self.pair
+            .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature)
+            .ok()
+            .context("sign a token")?;
+        Ok(format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+}
+
+/// How a push goes.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    pub copies: usize,
+    pub late: Duration,
+    /// `None`: without a token.
+    pub token: Option<String>,
+}
+
+/// One subscription with a push endpoint.
+pub struct Subscription {
+    endpoint: String,
+    client: reqwest::Client,
+    /// What each push was answered.
+    answers: Arc<Mutex<Vec<u16>>>,
+}
+
+impl Subscription {
+    pub fn new(endpoint: String) -> Self {
+        Self { endpoint, client: reqwest::Client::new(), answers: Arc::default() }
+    }
+
+    pub fn answers(&self) -> Vec<u16> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Every entry from now on; each copy until it is taken.
+    pub fn deliver(&self, mut entries: mpsc::UnboundedReceiver<Value>, manner: Manner) {
+        let (client, endpoint, answers) = (self.client.clone(), self.endpoint.clone(), Arc::clone(&self.answers));
+        tokio::spawn(async move {
+            while let Some(entry) = entries.recv().await {
+                for _ in 0..manner.copies {
+                    let (client, endpoint) = (client.clone(), endpoint.clone());
+                    let (answers, manner, entry) = (Arc::clone(&answers), manner.clone(), entry.clone());
+                    tokio::spawn(async move {
+                        tokio::time::sleep(manner.late).await;
+                        for _ in 0..MOST_DELIVERIES {
+                            let status = push(&client, &endpoint, &entry, manner.token.as_deref()).await.unwrap_or(0);
+                            answers.lock().unwrap_or_else(PoisonError::into_inner).push(status);
+                            if (200..300).contains(&status) {
+                                return;
+                            }
+                            tokio::time::sleep(AGAIN).await;
+                        }
+                    });
+                }
+            }
+        });
+    }
+
+    pub async fn push(&self, entry: &Value, token: Option<&str>) -> Result<u16> {
+        push(&self.client, &self.endpoint, entry, token).await
+    }
+}
+
+async fn push(client: &reqwest::Client, endpoint: &str, entry: &Value, token: Option<&str>) -> Result<u16> {
+    let message = json!({ "data": STANDARD.encode(entry.to_string()), "messageId": "1",
+        "publishTime": "2026-11-22T10:00:00.123Z", "attributes": { "logging.googleapis.com/timestamp": "2026-11-22T10:00:00Z" } });
+    let body = json!({ "message": message, "subscription": "projects/p-1/subscriptions/ended", "deliveryAttempt": 1 });
+    let mut request = client.post(endpoint).header("content-type", "application/json").body(body.to_string());
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    Ok(request.send().await.context("push")?.status().as_u16())
+}
