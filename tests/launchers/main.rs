@@ -8,4 +8,5 @@ mod cloud_run;
 mod docker;
 mod ecs;
 mod faults;
+mod identity;
 mod stage;

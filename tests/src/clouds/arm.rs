@@ -119,6 +119,9 @@ impl Cloud {
                 "Authentication failed. The 'Authorization' header is missing.",
             );
         }
+        if self.place.issued.as_ref().is_some_and(|issued| !issued.let_in(asked.header("authorization"))) {
+            return refused(401, "ExpiredAuthenticationToken", "The access token expiry is in the past.");
+        }
         if asked.query != VERSION {
             return refused(
                 400,

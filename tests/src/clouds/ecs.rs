@@ -148,6 +148,14 @@ impl Cloud {
         if asked.path != "/" || asked.method != "POST" || !signed {
             return refused(400, "MissingAuthenticationTokenException", "Missing Authentication Token");
         }
+        if let Some(issued) = &self.place.issued {
+            let key = asked.header("authorization").split_once("Credential=").map_or("", |(_, rest)| rest);
+            let key = key.split('/').next().unwrap_or_default();
+            if !issued.holds(key) || asked.header("x-amz-security-token") != format!("session-of-{key}") {
+                let words = "The security token included in the request is invalid.";
+                return refused(400, "UnrecognizedClientException", words);
+            }
+        }
         let body = asked.json();
         if let Err(reply) = self.permitted(operation, &body) {
             return reply;

@@ -8,6 +8,7 @@ pub mod ecs;
 pub mod fault;
 pub mod guest;
 pub mod lambda;
+pub mod metadata;
 pub mod policy;
 pub mod pubsub;
 pub mod run;
@@ -35,6 +36,8 @@ pub struct Place {
     /// From SIGTERM to SIGKILL.
     pub grace: Duration,
     pub policy: policy::Policy,
+    /// Whom it lets in; `None`: anybody who says who he is.
+    pub issued: Option<metadata::Issued>,
 }
 
 impl Place {
@@ -49,6 +52,7 @@ impl Place {
             pulling: Duration::from_millis(40),
             grace: Duration::from_secs(2),
             policy: policy::Policy::everything(),
+            issued: None,
         }
     }
 }

@@ -137,6 +137,9 @@ impl Cloud {
         if !asked.header("authorization").starts_with("Bearer ") {
             return refused(401, "UNAUTHENTICATED", "Request is missing required authentication credential.");
         }
+        if self.place.issued.as_ref().is_some_and(|issued| !issued.let_in(asked.header("authorization"))) {
+            return refused(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.");
+        }
         let Some(path) = asked.path.strip_prefix("/v2/") else { return refused(404, "NOT_FOUND", "no such method") };
         let (path, verb) = path.split_once(':').unwrap_or((path, ""));
         let (operation, permissions): (&str, &[&str]) = match (asked.method.as_str(), verb) {
