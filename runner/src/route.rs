@@ -14,6 +14,7 @@ use spillway_process::stop::{Signal, Signals};
 use spillway_protocol::Code;
 use spillway_protocol::ledger::{Fact, Ledger, Outcome};
 use spillway_protocol::livekit::EgressInfo;
+use spillway_spool::moves::{Move, Moves};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{Instrument, info, info_span, warn};
@@ -95,6 +96,7 @@ pub async fn serve_ticket(
     stores: Arc<dyn Stores>,
 ) -> anyhow::Result<Done> {
     let signals = Signals::listen().context("listen for signals")?;
+    let moves = Moves::listen().context("listen for signals")?;
     let registry = Registry::new(bus);
     let Some(before) = registry.get(&names.egress_id).await.context("read the record")? else {
         info!("no record of this egress");
@@ -177,6 +179,7 @@ pub async fn serve_ticket(
         () = life.run(&reporter, inbox.clone()) => Delivered::Left,
         () = obey_signals(signals, inbox) => Delivered::Left,
         () = beside(keeping) => Delivered::Left,
+        () = go_along(moves) => Delivered::Left,
     };
     if delivered != Delivered::NotOurs {
         tidy(&states, tickets, &names, &spare).await;
@@ -267,6 +270,17 @@ async fn obey_signals(mut signals: Signals, inbox: mpsc::Sender<Event>) {
     }
 }
 
+/// To another machine and on. Redis and the storages mend their connections by themselves when a call is not answered;
+/// the media process sees to the room.
+async fn go_along(mut moves: Moves) {
+    loop {
+        match moves.next().await {
+            Move::Ahead => info!("the platform will move this task to another machine; it goes on"),
+            Move::Over => info!("moved to another machine"),
+        }
+    }
+}
+
 /// One recording without a dispatcher; what became of it.
 pub async fn alone(
     shot: OneShot,
@@ -275,6 +289,7 @@ pub async fn alone(
     stores: Arc<dyn Stores>,
 ) -> anyhow::Result<EgressInfo> {
     let signals = Signals::listen().context("listen for signals")?;
+    let moves = Moves::listen().context("listen for signals")?;
     let span = info_span!("egress", egress_id = %shot.plan.egress_id, room = %shot.plan.room_name);
     let reporter = Reporter::new(Ledger::accept(&shot.start, clock::unix_ns()), Duration::from_secs(5));
     let (inbox, events) = mpsc::channel(INBOX);
@@ -298,6 +313,7 @@ pub async fn alone(
         tokio::select! {
             _ = drive(job, &reporter, events, news) => {}
             () = obey_signals(signals, inbox) => {}
+            () = go_along(moves) => {}
         }
     }
     .instrument(span)

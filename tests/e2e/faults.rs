@@ -24,6 +24,7 @@ pub fn cases() -> Vec<Trial> {
         alone("faults::redis_restarts", || block_on(redis_restarts())),
         alone("faults::livekit_restarts", || block_on(livekit_restarts())),
         alone("faults::a_frozen_runner_loses_no_frame", || block_on(frozen())),
+        alone("faults::a_task_that_is_moved_to_another_machine_goes_on", || block_on(moved())),
         alone("faults::a_starved_runner_loses_no_frame", || block_on(starved())),
     ]
 }
@@ -187,6 +188,26 @@ async fn frozen() -> Result<()> {
         signal(*pid, Signal::CONT)?;
     }
     tokio::time::sleep(Duration::from_secs(4)).await;
+    scene.lost_nothing(300).await.map(drop)
+}
+
+/// As Cloud Run moves a task: SIGTSTP, which stops nobody, and SIGCONT. The connections live on here, so nothing may be
+/// lost.
+async fn moved() -> Result<()> {
+    let scene = recording(2.0).await?;
+    let pids: Vec<i32> = [scene.pids("spillway-media"), scene.pids("spillway-runner")].concat();
+    ensure!(pids.len() >= 2, "{} processes", pids.len());
+    pids.iter().try_for_each(|pid| signal(*pid, Signal::TSTP))?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for pid in &pids {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("a process is gone")?;
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        ensure!(state != Some('T'), "{pid} was stopped");
+    }
+    pids.iter().try_for_each(|pid| signal(*pid, Signal::CONT))?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let details = scene.egresses[0].0.info().await?["details"].as_str().unwrap_or_default().to_owned();
+    ensure!(details.contains("moved to another machine"), "{details}");
     scene.lost_nothing(300).await.map(drop)
 }
 

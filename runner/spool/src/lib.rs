@@ -2,9 +2,10 @@
 //!
 //! `words` is what they say to each other, `framing` how it travels over their one socket pair (JSON, a line each):
 //! orders go down to the media process, happenings come up. `file` is what the media process writes and `seal` says
-//! what of it is final; `shelf` is the same file as the runner reads it.
+//! what of it is final; `shelf` is the same file as the runner reads it. `moves` is what both hear of a platform that moves them.
 
 mod words;
+pub mod moves;
 pub mod framing;
 mod file;
 mod seal;

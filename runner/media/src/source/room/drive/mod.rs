@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::{SessionDescription, UpdateSubscription, UpdateTrackSettings};
 use spillway_spool::EndReason;
+use spillway_spool::moves::{Move, Moves};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
@@ -39,6 +40,7 @@ const KEYFRAME_EVERY: Duration = Duration::from_millis(500);
 const MEDIA_PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(options: JoinOptions, commands: mpsc::UnboundedReceiver<Command>, mut hear: Box<Listener>) {
+    let moves = Moves::listen().inspect_err(|error| warn!(%error, "a move to another machine will stop us")).ok();
     let door = Door { ws_url: options.ws_url.clone(), token: options.token.clone() };
     let server = server_address(&options.ws_url).await;
     let mut commands = commands;
@@ -84,9 +86,17 @@ pub(super) async fn run(options: JoinOptions, commands: mpsc::UnboundedReceiver<
         unread: false,
         next_stats: now + STATS_EVERY,
         over: None,
+        moves,
         dump: options.dump.as_deref().and_then(open_dump),
     };
     drive.run().await;
+}
+
+async fn next_move(moves: &mut Option<Moves>) -> Move {
+    match moves {
+        Some(moves) => moves.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Resolves when we are asked to leave, or nobody can ask any more.
@@ -154,6 +164,8 @@ struct Drive {
     next_stats: Instant,
     /// The end is decided; what is still on its way may come until then.
     over: Option<(Instant, EndReason)>,
+    /// The platform takes us elsewhere.
+    moves: Option<Moves>,
     dump: Option<Dump>,
 }
 
@@ -175,6 +187,7 @@ impl Drive {
                 event = self.link.events.recv(), if self.link_up => self.signal(event).await,
                 back = self.back.recv(), if !self.link_up => self.came_back(back).await,
                 news = self.peer.wait() => self.network(news),
+                moved = next_move(&mut self.moves) => self.moved(moved),
                 () = sleep_until(wake.into()) => {}
             }
             if !self.peer.is_secured() {
@@ -183,6 +196,18 @@ impl Drive {
             self.tick().await;
         }
         self.finish().await;
+    }
+
+    /// A connection that has died of it is found out as any other: by unanswered pings, or by the server. A resume of one
+    /// that lives on would cost its media for seconds.
+    fn moved(&mut self, moved: Move) {
+        match moved {
+            Move::Ahead => info!("the platform will move us to another machine; the recording goes on"),
+            Move::Over => {
+                info!("moved to another machine");
+                self.say(Delivery::Noted("moved to another machine by the platform".to_owned()));
+            }
+        }
     }
 
     fn wake_at(&self, now: Instant) -> Instant {
