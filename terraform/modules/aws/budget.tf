@@ -1,5 +1,5 @@
 locals {
-  cost_tags = ["stack", "tenant", "room", "egress_type", "egress_id"]
+  cost_tags = ["stack", "tenant", "room", "type", "egress_id"]
 }
 
 # Counts what carries our stack tag, which takes a day to appear after the tag was activated.

@@ -307,7 +307,7 @@ variable "container_insights" {
 }
 
 variable "activate_cost_tags" {
-  description = "Activate stack, tenant, room, egress_type and egress_id as cost allocation tags: only in the account that pays, and a day after the tags were first used."
+  description = "Activate stack, tenant, room, type and egress_id as cost allocation tags: only in the account that pays, and a day after the tags were first used."
   type        = bool
   default     = false
   nullable    = false

@@ -60,7 +60,7 @@ output "dashboard_url" {
 
 output "cost_tags" {
   description = "Tags by which the vendor's own bill can be split."
-  value       = ["stack", "tenant", "room", "egress_type", "egress_id"]
+  value       = ["stack", "tenant", "room", "type", "egress_id"]
 }
 
 output "policies" {

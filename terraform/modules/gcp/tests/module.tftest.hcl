@@ -98,7 +98,7 @@ run "two_dispatchers_that_never_sleep" {
 run "least_privilege" {
   assert {
     condition = sort(google_project_iam_custom_role.this["dispatcher"].permissions) == sort([
-      "run.executions.cancel", "run.executions.get", "run.executions.list", "run.jobs.run", "run.jobs.runWithOverrides",
+      "run.executions.cancel", "run.executions.get", "run.executions.list", "run.jobs.run", "run.jobs.runWithOverrides", "run.tasks.list",
     ])
     error_message = "a dispatcher runs, watches, cancels, and nothing else"
   }
