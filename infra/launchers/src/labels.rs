@@ -1,16 +1,25 @@
 //! Labels as each platform allows them. Pure; the same label always becomes the same text, because a launch that is asked
 //! again must not differ by a letter.
 
-/// Values of AWS tags: letters, digits, spaces and `+ - = . _ : / @`; others become `_`.
-#[cfg(any(feature = "ecs", test))]
+/// Values of AWS tags: letters, digits, spaces and `+ - = . _ : / @`; others become `_`. A vowel sign is no letter there
+/// (it is to Rust), and `aws:` at the beginning is Amazon's own.
+#[cfg(feature = "ecs")]
 pub(crate) fn aws(text: &str) -> String {
-    let allowed = |c: char| c.is_alphanumeric() || c == ' ' || "+-=._:/@".contains(c);
-    text.chars().map(|c| if allowed(c) { c } else { '_' }).take(256).collect()
+    use icu_properties::CodePointMapData;
+    use icu_properties::props::{GeneralCategory, GeneralCategoryGroup};
+    let categories = CodePointMapData::<GeneralCategory>::new();
+    let spoken = GeneralCategoryGroup::Letter.union(GeneralCategoryGroup::Number);
+    let allowed = |c: char| c == ' ' || "+-=._:/@".contains(c) || spoken.contains(categories.get(c));
+    let mut label: String = text.chars().map(|c| if allowed(c) { c } else { '_' }).take(256).collect();
+    if label.get(..4).is_some_and(|begin| begin.eq_ignore_ascii_case("aws:")) {
+        label.replace_range(3..4, "_");
+    }
+    label
 }
 
 /// Names and values of Google's labels: small letters, digits, `-` and `_`, sixty-three of them. What is left out of a
 /// long text or changed in it does not come back.
-#[cfg(any(feature = "docker", feature = "cloud-run", test))]
+#[cfg(any(feature = "cloud-run", test))]
 pub(crate) fn google(text: &str) -> String {
     let small = |c: char| match c.to_ascii_lowercase() {
         c @ ('a'..='z' | '0'..='9' | '-' | '_') => c,
@@ -57,10 +66,17 @@ pub(crate) fn read<'a>(
 mod tests {
     use super::*;
 
+    #[cfg(feature = "ecs")]
+    #[test]
+    fn aws_takes_letters_of_every_script_and_nothing_of_its_own() {
+        assert_eq!(aws("Küche / 1 <&>"), "Küche / 1 ___");
+        assert_eq!(aws("हिन्दी ½ 🎬"), "ह_न_द_ ½ _");
+        assert_eq!((aws("aws:room").as_str(), aws("AWS:").as_str(), aws("aws").as_str()), ("aws_room", "AWS_", "aws"));
+        assert_eq!(aws(&"x".repeat(300)).len(), 256);
+    }
+
     #[test]
     fn a_label_becomes_what_each_platform_allows() {
-        assert_eq!(aws("Küche / 1 <&>"), "Küche / 1 ___");
-        assert_eq!(aws(&"x".repeat(300)).len(), 256);
         assert_eq!(google("Room A/b"), "room_a_b");
         assert_eq!(google(&"x".repeat(300)).len(), 63);
         assert_eq!(azure_name("a/b?c"), "a_b_c");

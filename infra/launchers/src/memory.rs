@@ -32,6 +32,12 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
         self.entries.get(key)
     }
 
+    pub fn forget(&mut self, key: &K) {
+        if self.entries.remove(key).is_some() {
+            self.oldest_first.retain(|other| other != key);
+        }
+    }
+
     pub fn put(&mut self, key: K, value: V) {
         if self.entries.insert(key.clone(), value).is_none() {
             self.oldest_first.push_back(key);
@@ -103,6 +109,11 @@ impl Memory {
         }
     }
 
+    /// The platform knows this task: what it did not know before was too young, or a slip.
+    pub fn seen(&self, task: &str) {
+        self.inner().unknown.forget(&task.to_owned());
+    }
+
     /// The platform does not know this task: true when that has lasted long enough to mean that it is gone.
     pub fn is_forgotten(&self, task: &str, now: Instant) -> bool {
         let mut inner = self.inner();
@@ -113,5 +124,21 @@ impl Memory {
                 false
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_unknown_for_long_is_forgotten_and_a_slip_long_after_the_birth_is_none() {
+        let (memory, begun) = (Memory::default(), Instant::now());
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        assert!(!memory.is_forgotten("young", at(0)));
+        memory.seen("young");
+        assert!(!memory.is_forgotten("young", at(600)), "known in between");
+        assert!(!memory.is_forgotten("young", at(659)));
+        assert!(memory.is_forgotten("young", at(660)));
     }
 }

@@ -106,6 +106,12 @@ impl Rest {
 
     /// An error is no answer: the deed may be done.
     pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, LaunchError> {
+        let answer = self.ask_once(method.clone(), path, body).await?;
+        // A token that has just run out, here or by the platform's clock: nothing was done, and there may be a new one.
+        if answer.status == 401 { self.ask_once(method, path, body).await } else { Ok(answer) }
+    }
+
+    async fn ask_once(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, LaunchError> {
         let mut request = self.client.request(method, format!("{}/{path}", self.base));
         request = request.headers(self.identity.headers().await?);
         request = match body {

@@ -203,6 +203,7 @@ impl AciLauncher {
         if !answer.is_fine() {
             return Ok(Sighting::Unknown(answer.words()));
         }
+        self.memory.seen(group);
         if let Some(departure) = words::given_up(&answer.body) {
             // It may start later, on a machine that nobody waits for any more.
             let deleted = self.rest.ask(Method::DELETE, &self.path(group), None).await?;

@@ -24,6 +24,7 @@ use tracing::debug;
 
 use self::words::{duration, milliseconds, text, variable};
 use crate::departure::Departure;
+use crate::labels;
 use crate::launcher::{
     ATTEMPT, EGRESS_ID, EndHow, Ended, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, STACK, Sighting, TaskRef,
 };
@@ -37,6 +38,8 @@ const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 const QUOTA: Quota = Quota { burst: 30, per_second: 2.0 };
 /// From SIGTERM to SIGKILL, when an execution is cancelled or has run too long.
 const GRACE: Duration = Duration::from_secs(10);
+/// Labels that the console shows in the environment of an execution.
+const SHOWN: [&str; 3] = ["room", "type", "tenant"];
 /// Clocks of the platform's machines differ.
 const SKEW_MS: i64 = 60_000;
 
@@ -209,11 +212,18 @@ impl CloudRunLauncher {
     }
 
     fn request(&self, order: &LaunchOrder) -> Value {
-        let env: Vec<Value> = order
+        let mut env: Vec<Value> = order
             .environment(&self.options.stack)
             .into_iter()
             .map(|(name, value)| json!({"name": name, "value": value}))
             .collect();
+        // A run takes no labels; whoever looks at the console reads these.
+        for label in SHOWN {
+            if let Some(value) = order.labels.get(label) {
+                let name = format!("SPILLWAY_{}", label.to_ascii_uppercase());
+                env.push(json!({"name": name, "value": labels::google(value)}));
+            }
+        }
         let mut overrides = json!({
             "taskCount": 1,
             "containerOverrides": [{ "name": self.options.container, "env": env }],
@@ -236,6 +246,7 @@ impl CloudRunLauncher {
         if !answer.is_fine() {
             return Ok(Sighting::Unknown(answer.words()));
         }
+        self.memory.seen(&task.id);
         let execution = answer.body;
         let mut one = Value::Null;
         if words::needs_task(&execution) {
@@ -313,7 +324,12 @@ impl Launcher for CloudRunLauncher {
             return Ended::AlreadyGone;
         }
         self.memory.end(&task.id, how.words());
-        rest::ended(task, self.rest.ask(Method::POST, &format!("v2/{}:cancel", task.id), Some(&json!({}))).await)
+        let asked = self.rest.ask(Method::POST, &format!("v2/{}:cancel", task.id), Some(&json!({}))).await;
+        match rest::ended(task, asked) {
+            // Whom Cloud Run does not know yet may still start.
+            Ended::AlreadyGone if !self.memory.is_forgotten(&task.id, Instant::now()) => Ended::OutOfReach,
+            ended => ended,
+        }
     }
 
     async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {

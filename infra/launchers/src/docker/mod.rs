@@ -1,8 +1,8 @@
 //! A container on a machine with Docker, over its socket. The container's name is made of egress and attempt; the
 //! handover goes through the container's standard input, so that nobody reads it in the container's configuration.
 //!
-//! It is attached before it is started: what is written waits until the program reads. A dispatcher that dies between
-//! the two leaves a container that was made and never started, which the next launch starts.
+//! It is attached before it is started: what is written waits until the program reads. Who lets go of it before that
+//! closes its standard input for ever, so a container that was made and never started is replaced by the next launch.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -29,6 +29,8 @@ use crate::launcher::{EndHow, Ended, LaunchError, LaunchOrder, Launcher, OwnedTa
 
 const NAME: &str = "docker";
 const ANSWER_S: u64 = 30;
+/// What a container does that was made and never started.
+const MADE: &str = "the container is made";
 const HANDOVER_PATIENCE: Duration = Duration::from_secs(10);
 /// Containers that are over longer than this are removed when tasks are listed.
 const KEPT_MS: i64 = 10 * 60 * 1000;
@@ -73,10 +75,16 @@ pub struct DockerLauncher {
     options: DockerOptions,
     /// Spoken with in a version that it understands.
     docker: OnceCell<Docker>,
-    /// The daemon's id: containers of another one cannot be seen from here.
-    daemon: OnceCell<String>,
+    daemon: OnceCell<Daemon>,
     /// Held while a container is made and started, so that a second launch finds it started.
     starting: tokio::sync::Mutex<()>,
+}
+
+struct Daemon {
+    /// Containers of another one cannot be seen from here.
+    id: String,
+    /// Of its machine; it refuses who asks for more.
+    cores: Option<u32>,
 }
 
 impl DockerLauncher {
@@ -91,15 +99,17 @@ impl DockerLauncher {
         self.docker.get_or_try_init(connect).await
     }
 
-    async fn daemon(&self) -> Result<&str, Error> {
-        let asked = self
-            .daemon
-            .get_or_try_init(|| async { Ok::<_, Error>(self.docker().await?.info().await?.id.unwrap_or_default()) });
-        asked.await.map(String::as_str)
+    async fn daemon(&self) -> Result<&Daemon, Error> {
+        let ask = || async {
+            let info = self.docker().await?.info().await?;
+            let cores = info.ncpu.and_then(|cores| u32::try_from(cores).ok()).filter(|cores| *cores > 0);
+            Ok(Daemon { id: info.id.unwrap_or_default(), cores })
+        };
+        self.daemon.get_or_try_init(ask).await
     }
 
     async fn task(&self, container: &str) -> Result<TaskRef, Error> {
-        Ok(TaskRef { launcher: self.options.name.clone(), id: format!("{}/{container}", self.daemon().await?) })
+        Ok(TaskRef { launcher: self.options.name.clone(), id: format!("{}/{container}", self.daemon().await?.id) })
     }
 
     /// The id of a container of this daemon; `None`: not ours. An error: the daemon does not answer.
@@ -107,10 +117,10 @@ impl DockerLauncher {
         let Some((daemon, container)) = task.id.rsplit_once('/').filter(|_| task.launcher == self.options.name) else {
             return Ok(None);
         };
-        Ok((daemon == self.daemon().await?).then_some(container))
+        Ok((daemon == self.daemon().await?.id).then_some(container))
     }
 
-    fn body(&self, order: &LaunchOrder) -> ContainerCreateBody {
+    fn body(&self, order: &LaunchOrder, cores: Option<u32>) -> ContainerCreateBody {
         let options = &self.options;
         let open = options.environment.iter().map(|(name, value)| format!("{name}={value}"));
         let names = order.environment(&options.stack).into_iter().map(|(name, value)| format!("{name}={value}"));
@@ -119,7 +129,7 @@ impl DockerLauncher {
             memory: Some(i64::from(order.shape.memory_mib) << 20),
             // Without it the kernel would swap before it kills.
             memory_swap: Some(i64::from(order.shape.memory_mib) << 20),
-            nano_cpus: Some(i64::from(order.shape.cpu_milli) * 1_000_000),
+            nano_cpus: Some(i64::from(given(order, cores)) * 1_000_000),
             init: Some(true),
             network_mode: options.network.clone(),
             binds: Some(options.volumes.clone()),
@@ -158,18 +168,24 @@ impl DockerLauncher {
     async fn create(&self, order: &LaunchOrder) -> Result<String, LaunchError> {
         let name = format!("spillway-{}-{}", order.egress_id, order.attempt);
         let docker = self.docker().await.map_err(refusal)?;
-        let mut pulled = false;
+        let body = self.body(order, self.daemon().await.map_err(refusal)?.cores);
+        let (mut pulled, mut replaced) = (false, false);
         loop {
             let named = CreateContainerOptions { name: Some(name.clone()), ..CreateContainerOptions::default() };
-            match docker.create_container(Some(named), self.body(order)).await {
+            match docker.create_container(Some(named), body.clone()).await {
                 Ok(made) => return Ok(made.id),
                 Err(error) => match status(&error) {
-                    Some(409) => {
-                        let there = docker.inspect_container(&name, None::<InspectContainerOptions>).await;
-                        let there = there.map_err(refusal)?;
-                        debug!(egress_id = %order.egress_id, name, "container of an earlier call found");
-                        return Ok(there.id.unwrap_or(name));
-                    }
+                    Some(409) => match self.made_before(&name).await? {
+                        Some(id) => {
+                            debug!(egress_id = %order.egress_id, name, "container of an earlier call found");
+                            return Ok(id);
+                        }
+                        None if replaced => {
+                            let words = format!("somebody else makes {name} at the same time");
+                            return Err(LaunchError::Passing { words, source: None });
+                        }
+                        None => replaced = true,
+                    },
                     Some(404) if !pulled => {
                         self.pull().await?;
                         pulled = true;
@@ -180,16 +196,35 @@ impl DockerLauncher {
         }
     }
 
+    /// The id of the container of this name, if it was ever started; otherwise it is removed.
+    async fn made_before(&self, name: &str) -> Result<Option<String>, LaunchError> {
+        let docker = self.docker().await.map_err(refusal)?;
+        let there = docker.inspect_container(name, None::<InspectContainerOptions>).await.map_err(refusal_of_one)?;
+        let state = there.state.unwrap_or_default();
+        if sighting(&state, None) != Sighting::Starting(MADE.to_owned()) {
+            return Ok(Some(there.id.unwrap_or_else(|| name.to_owned())));
+        }
+        match docker.remove_container(name, None::<RemoveContainerOptions>).await {
+            Err(error) if status(&error) != Some(404) => Err(refusal_of_one(error)),
+            _ => Ok(None),
+        }
+    }
+
     /// Does nothing to one that was started before.
     async fn start(&self, container: &str, order: &LaunchOrder) -> Result<(), LaunchError> {
         let docker = self.docker().await.map_err(refusal)?;
-        let there = docker.inspect_container(container, None::<InspectContainerOptions>).await.map_err(refusal)?;
+        let there = docker.inspect_container(container, None::<InspectContainerOptions>).await;
+        let there = there.map_err(refusal_of_one)?;
         if there.state.and_then(|state| state.status) != Some(ContainerStateStatusEnum::CREATED) {
             return Ok(());
         }
         let stdin = AttachContainerOptions { stdin: true, stream: true, ..AttachContainerOptions::default() };
-        let mut attached = docker.attach_container(container, Some(stdin)).await.map_err(refusal)?;
-        docker.start_container(container, None::<StartContainerOptions>).await.map_err(refusal)?;
+        let mut attached = docker.attach_container(container, Some(stdin)).await.map_err(refusal_of_one)?;
+        if let Err(error) = docker.start_container(container, None::<StartContainerOptions>).await
+            && !self.runs(container).await
+        {
+            return Err(refusal_of_one(error));
+        }
         let line = format!("{}\n", order.handover.reveal());
         let write = async {
             attached.input.write_all(line.as_bytes()).await?;
@@ -209,6 +244,11 @@ impl DockerLauncher {
         Ok(())
     }
 
+    /// After an answer that said otherwise or got lost: a container that was started all the same waits for its orders.
+    async fn runs(&self, container: &str) -> bool {
+        matches!(self.seen(container).await, Ok(Sighting::Alive))
+    }
+
     async fn seen(&self, container: &str) -> Result<Sighting, Error> {
         match self.docker().await?.inspect_container(container, None::<InspectContainerOptions>).await {
             Ok(there) => {
@@ -223,6 +263,16 @@ impl DockerLauncher {
     }
 }
 
+/// Thousandths of a core: what the order says, and no more than there are. A recording that wants more falls behind, and
+/// no dispatcher has another machine here.
+fn given(order: &LaunchOrder, cores: Option<u32>) -> u32 {
+    let (wanted, most) = (order.shape.cpu_milli, cores.map_or(u32::MAX, |cores| cores.saturating_mul(1000)));
+    if wanted > most {
+        warn!(egress_id = %order.egress_id, wanted, most, "container gets all cores of the machine, which are fewer than it needs");
+    }
+    wanted.min(most)
+}
+
 fn sighting(state: &ContainerState, limit_mib: Option<u32>) -> Sighting {
     match state.status {
         Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD) => {
@@ -231,7 +281,7 @@ fn sighting(state: &ContainerState, limit_mib: Option<u32>) -> Sighting {
         // An error beside it: the program could not be started, and the container stays as it was made.
         Some(ContainerStateStatusEnum::CREATED) => match state.error.as_deref() {
             Some(error) if !error.is_empty() => Sighting::Gone(Departure::NeverStarted(error.to_owned()).into()),
-            _ => Sighting::Starting("the container is made".to_owned()),
+            _ => Sighting::Starting(MADE.to_owned()),
         },
         _ => Sighting::Alive,
     }
@@ -255,12 +305,22 @@ fn status(error: &Error) -> Option<u16> {
     }
 }
 
+/// Of a container that there was a moment ago: somebody removes it, and whoever asks again makes another.
+fn refusal_of_one(error: Error) -> LaunchError {
+    match status(&error) {
+        Some(404) => LaunchError::Passing { words: "the container is gone".to_owned(), source: Some(error.into()) },
+        _ => refusal(error),
+    }
+}
+
 fn refusal(error: Error) -> LaunchError {
     let words = match &error {
         Error::DockerResponseServerError { message, .. } => message.clone(),
         _ => "Docker did not answer".to_owned(),
     };
     match status(&error) {
+        // In the middle of something else; later it is not.
+        Some(409) => LaunchError::Passing { words, source: Some(error.into()) },
         Some(400..=499) => LaunchError::Misconfigured { words, source: Some(error.into()) },
         _ => LaunchError::Passing { words, source: Some(error.into()) },
     }

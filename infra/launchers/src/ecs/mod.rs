@@ -217,6 +217,8 @@ impl EcsLauncher {
             Some((task.task_arn()?.to_owned(), words::sighting(&shown(task, &self.options.container))))
         });
         let mut seen: HashMap<_, _> = seen.collect();
+        // Not to be known later on is news again.
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).retain(|arn, _| !seen.contains_key(arn));
         let now = Instant::now();
         for failure in answer.failures() {
             let Some(arn) = failure.arn() else { continue };
@@ -341,7 +343,13 @@ impl Launcher for EcsLauncher {
                 Some("STOPPED" | "DEPROVISIONING") => Ended::AlreadyGone,
                 _ => Ended::Told,
             },
-            Err(error) if error.message().is_some_and(|words| words.contains("not found")) => Ended::AlreadyGone,
+            Err(error) if error.message().is_some_and(|words| words.contains("not found")) => {
+                // Whom ECS does not know yet may still start.
+                match self.unknown(&task.id, Instant::now()) {
+                    Sighting::Gone(_) => Ended::AlreadyGone,
+                    _ => Ended::OutOfReach,
+                }
+            }
             Err(error) => {
                 warn!(%task, error = %chain(&error), "task not stopped");
                 Ended::OutOfReach

@@ -165,7 +165,10 @@ pub(super) fn refused(
         _ if is_limit(&said) => LaunchError::Quota { words },
         _ if said.contains("capacity is unavailable") => LaunchError::Capacity { words },
         // A clock that is wrong and a token that has run out are put right without us.
-        "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => {
+        "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" | "RequestTimeTooSkewed" => {
+            LaunchError::Passing { words, source: Some(source) }
+        }
+        "InvalidSignatureException" if said.starts_with("signature expired") || said.contains("not yet current") => {
             LaunchError::Passing { words, source: Some(source) }
         }
         _ if (400..500).contains(&status) && status != 408 && status != 429 => {
@@ -298,6 +301,9 @@ mod tests {
             ("InvalidParameterException", "", 400, "misconfigured"),
             ("ClusterNotFoundException", "", 400, "misconfigured"),
             ("ExpiredTokenException", "", 400, "passing"),
+            ("InvalidSignatureException", "Signature expired: 20261122T100000Z is now earlier than …", 400, "passing"),
+            ("InvalidSignatureException", "Signature not yet current: 20261122T110000Z is still later", 400, "passing"),
+            ("InvalidSignatureException", "The request signature we calculated does not match", 400, "misconfigured"),
             ("ServerException", "", 500, "passing"),
             ("", "", 503, "passing"),
         ];
