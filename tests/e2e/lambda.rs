@@ -10,12 +10,12 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use spillway_bus::{Bus, RedisConfig, Tasks};
 use spillway_tests::analyser::played;
-use spillway_tests::clouds::Place;
 use spillway_tests::clouds::ecs::{ACCOUNT, Ecs, REGION};
 use spillway_tests::clouds::fault::Fault;
 use spillway_tests::clouds::lambda::{Delivery, Lambda, Vault};
 use spillway_tests::clouds::policy::Policy;
 use spillway_tests::clouds::web::{Reply, Web};
+use spillway_tests::clouds::{Place, Vendor};
 use spillway_tests::each::Room;
 use spillway_tests::egress::{Egress, nanos};
 use spillway_tests::grants;
@@ -112,7 +112,7 @@ impl Scene {
             ]),
             mark: ground.mark().to_owned(),
             grace: Duration::from_secs(10),
-            policy: grants::aws_dispatcher(&cluster, &definition)?,
+            policy: Some(grants::aws_dispatcher(&cluster, &definition)?),
             ..Place::new(built("spillway-runner")?, tasks)
         };
         let cloud = Ecs::start(place, "egress").await?;

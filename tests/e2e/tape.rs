@@ -29,7 +29,11 @@ pub type Span = (f64, f64);
 impl Tape {
     /// Decodes the one file of a finished egress.
     pub fn open(info: &Value) -> Result<Self> {
-        let path = file_of(info)?;
+        Self::fetched(info, file_of(info)?)
+    }
+
+    /// The same, fetched from where it was stored.
+    pub fn fetched(info: &Value, path: PathBuf) -> Result<Self> {
         let probed = probe(&path)?;
         let said = nanos(&info["file_results"][0]["duration"]) as f64 / 1e9;
         let has = duration(&probed);

@@ -1,105 +1,80 @@
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use spillway_cost::Platform;
 use spillway_launchers::aci::{AciLauncher, AciOptions};
-use spillway_launchers::conformance::{self, Subject, alive, departed, order};
-use spillway_launchers::{Departure, EndHow, Ended, LaunchError, Launcher, Sighting, TaskRef};
+use spillway_launchers::conformance::{self, alive, departed, order};
+use spillway_launchers::{Departure, EndHow, Ended, LaunchError, Launcher, Sighting};
 use spillway_protocol::Secret;
-use spillway_tests::clouds::Place;
-use spillway_tests::clouds::arm::{Arm, RESOURCE_GROUP, SUBSCRIPTION};
+use spillway_tests::clouds::arm::{Arm, Group, IDENTITY, RESOURCE_GROUP, SUBNET, SUBSCRIPTION};
 use spillway_tests::clouds::fault::Fault;
 use spillway_tests::clouds::policy::Policy;
+use spillway_tests::clouds::{Place, Vendor};
 
-use crate::faults::{self, Faulty};
-use crate::stage::{Swept, given, place};
+use crate::faults;
+use crate::stage::{On, given, place, slow_of_mind};
 
-struct OnAci {
-    cloud: Arm,
-    launcher: Arc<AciLauncher>,
-    again: Arc<AciLauncher>,
-    _swept: Swept,
-}
-
-impl OnAci {
-    /// Its stop is a kill.
-    async fn start(place: Place) -> Self {
-        let swept = Swept(place.mark.clone());
-        let cloud = Arm::start(Place { environment: BTreeMap::new(), ..place }).await.unwrap();
-        let options = AciOptions {
-            stack: "test stack".to_owned(),
-            subscription: SUBSCRIPTION.to_owned(),
-            resource_group: RESOURCE_GROUP.to_owned(),
-            location: "westeurope".to_owned(),
-            image: "example.azurecr.io/spillway-runner:1".to_owned(),
-            registry: Some("example.azurecr.io".to_owned()),
-            identities: vec!["/subscriptions/s/identity".to_owned()],
-            environment: BTreeMap::from([("SPILLWAY_LOG_FORM".to_owned(), "json".to_owned())]),
-            endpoint: Some(cloud.web.url()),
-            token: Some(Secret::new("stage-token".to_owned())),
-            ..AciOptions::default()
-        };
-        let launcher = Arc::new(AciLauncher::new(options.clone()).unwrap());
-        let again = Arc::new(AciLauncher::new(options).unwrap());
-        Self { cloud, launcher, again, _swept: swept }
-    }
-
-    async fn in_folder(folder: &Path) -> Self {
-        Self::start(Place { grace: Duration::ZERO, ..place(folder) }).await
-    }
-}
-
-#[async_trait]
-impl Subject for OnAci {
-    fn launcher(&self) -> Arc<dyn Launcher> {
-        self.launcher.clone()
-    }
-
-    fn restarted(&self) -> Arc<dyn Launcher> {
-        self.again.clone()
-    }
-
-    async fn strike(&self, task: &TaskRef) {
-        self.cloud.strike(&task.id);
-    }
-}
-
-#[async_trait]
-impl Faulty for OnAci {
-    fn script_launches(&self, faults: &[Option<Fault>]) {
-        self.cloud.faults().script("put", faults.iter().copied());
-    }
-
-    fn script_looks(&self, faults: &[Option<Fault>]) {
-        self.cloud.faults().script("get", faults.iter().copied());
-    }
-
-    fn made(&self, egress_id: &str) -> usize {
-        self.cloud.made(egress_id)
-    }
+/// Its stop is a kill.
+async fn on_aci(place: Place) -> On<Group, AciLauncher> {
+    let mark = place.mark.clone();
+    let cloud = Arm::start(Place { environment: BTreeMap::new(), grace: Duration::ZERO, ..place }).await.unwrap();
+    let options = AciOptions {
+        stack: "test stack".to_owned(),
+        subscription: SUBSCRIPTION.to_owned(),
+        resource_group: RESOURCE_GROUP.to_owned(),
+        location: "westeurope".to_owned(),
+        image: "example.azurecr.io/spillway-runner:1".to_owned(),
+        registry: Some("example.azurecr.io".to_owned()),
+        identities: vec![IDENTITY.to_owned()],
+        subnet: Some(SUBNET.to_owned()),
+        environment: BTreeMap::from([("SPILLWAY_LOG_FORM".to_owned(), "json".to_owned())]),
+        endpoint: Some(cloud.web.url()),
+        token: Some(Secret::new("stage-token".to_owned())),
+        ..AciOptions::default()
+    };
+    let launchers = [options.clone(), options].map(|options| AciLauncher::new(options).unwrap());
+    On::new(mark, cloud, launchers)
 }
 
 #[tokio::test]
 async fn aci_conforms() {
     let folder = tempfile::tempdir().unwrap();
-    let subject = OnAci::in_folder(folder.path()).await;
+    let subject = on_aci(place(folder.path())).await;
     faults::in_time(conformance::all(&subject)).await;
 }
 
 #[tokio::test]
 async fn aci_survives_its_faults() {
     let folder = tempfile::tempdir().unwrap();
-    let subject = OnAci::in_folder(folder.path()).await;
+    let subject = on_aci(place(folder.path())).await;
     faults::in_time(faults::all(&subject)).await;
+}
+
+#[tokio::test]
+async fn aci_learns_late() {
+    let folder = tempfile::tempdir().unwrap();
+    let subject = on_aci(slow_of_mind(folder.path())).await;
+    faults::in_time(faults::of_a_platform_that_learns_late(&subject)).await;
+}
+
+#[tokio::test]
+async fn groups_are_listed_by_pages_and_a_pause_is_as_long_as_azure_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let stage = on_aci(Place { provisioning: Duration::from_secs(600), ..place(folder.path()) }).await;
+    for n in 0..45 {
+        stage.launcher.launch(&order(Platform::Aci, &format!("many{n}"), 1)).await.unwrap();
+    }
+    assert_eq!(stage.launcher.tasks().await.unwrap().len(), 45);
+    stage.cloud.script("put", &[Some(Fault::Throttled)]);
+    let error = stage.launcher.launch(&order(Platform::Aci, "throttled", 1)).await.unwrap_err();
+    let LaunchError::Throttled { retry_after, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(*retry_after, Some(Duration::from_secs(2)));
 }
 
 #[tokio::test]
 async fn secrets_are_written_to_aci_and_never_shown() {
     let folder = tempfile::tempdir().unwrap();
-    let stage = OnAci::in_folder(folder.path()).await;
+    let stage = on_aci(place(folder.path())).await;
     let task = stage.launcher.launch(&order(Platform::Aci, "given", 2)).await.unwrap();
     alive(&*stage.launcher, &task).await;
     let shown = stage.cloud.show(&task.id);
@@ -119,7 +94,7 @@ async fn secrets_are_written_to_aci_and_never_shown() {
 #[tokio::test]
 async fn memory_has_its_words_and_a_kill_is_ours() {
     let folder = tempfile::tempdir().unwrap();
-    let stage = OnAci::in_folder(folder.path()).await;
+    let stage = on_aci(place(folder.path())).await;
     let task = stage.launcher.launch(&order(Platform::Aci, "memory", 1)).await.unwrap();
     alive(&*stage.launcher, &task).await;
     stage.cloud.out_of_memory(&task.id);
@@ -138,7 +113,7 @@ async fn memory_has_its_words_and_a_kill_is_ours() {
 #[tokio::test]
 async fn a_group_that_only_starts_is_deleted_and_so_is_one_that_cannot() {
     let folder = tempfile::tempdir().unwrap();
-    let stage = OnAci::start(Place { provisioning: Duration::from_secs(60), ..place(folder.path()) }).await;
+    let stage = on_aci(Place { provisioning: Duration::from_secs(60), ..place(folder.path()) }).await;
     let task = stage.launcher.launch(&order(Platform::Aci, "early", 1)).await.unwrap();
     assert!(matches!(stage.launcher.look(&task).await, Sighting::Starting(_)));
     assert_eq!(stage.launcher.end(&task, EndHow::Now).await, Ended::Told);
@@ -147,7 +122,7 @@ async fn a_group_that_only_starts_is_deleted_and_so_is_one_that_cannot() {
     assert_eq!(stage.cloud.show(&task.id), serde_json::Value::Null);
 
     let folder = tempfile::tempdir().unwrap();
-    let stage = OnAci::start(Place { program: folder.path().join("nothing"), ..place(folder.path()) }).await;
+    let stage = on_aci(Place { program: folder.path().join("nothing"), ..place(folder.path()) }).await;
     let task = stage.launcher.launch(&order(Platform::Aci, "empty", 1)).await.unwrap();
     let how = departed(&*stage.launcher, &task).await.how;
     assert!(matches!(&how, Departure::ImageNotPulled(words) if words.starts_with("Failed to pull image")), "{how}");
@@ -160,8 +135,29 @@ async fn a_group_that_only_starts_is_deleted_and_so_is_one_that_cannot() {
 async fn what_the_role_does_not_allow_is_a_mistake_to_be_told() {
     let folder = tempfile::tempdir().unwrap();
     let policy = Policy::actions(["Microsoft.ContainerInstance/containerGroups/read"]);
-    let stage = OnAci::start(Place { policy, ..place(folder.path()) }).await;
+    let stage = on_aci(Place { policy: Some(policy), ..place(folder.path()) }).await;
     let error = stage.launcher.launch(&order(Platform::Aci, "denied", 1)).await.unwrap_err();
     let LaunchError::Misconfigured { words, .. } = &error else { panic!("{error:?}") };
     assert!(words.contains("containerGroups/write"), "{words}");
+}
+
+/// Terraform's role: the runners' own identity, and nobody else's.
+#[tokio::test]
+async fn a_group_gets_no_identity_but_the_runners() {
+    let folder = tempfile::tempdir().unwrap();
+    let cloud = Arm::start(place(folder.path())).await.unwrap();
+    let options = AciOptions {
+        subscription: SUBSCRIPTION.to_owned(),
+        resource_group: RESOURCE_GROUP.to_owned(),
+        location: "westeurope".to_owned(),
+        image: "runner:1".to_owned(),
+        identities: vec![IDENTITY.replace("/runner", "/owner")],
+        endpoint: Some(cloud.web.url()),
+        token: Some(Secret::new("stage-token".to_owned())),
+        ..AciOptions::default()
+    };
+    let launcher = AciLauncher::new(options).unwrap();
+    let error = launcher.launch(&order(Platform::Aci, "owner", 1)).await.unwrap_err().to_string();
+    assert!(error.contains("userAssignedIdentities/assign/action") && error.contains("/owner"), "{error}");
+    assert_eq!(cloud.made("EG_owner"), 0);
 }

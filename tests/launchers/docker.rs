@@ -8,9 +8,11 @@ use spillway_launchers::conformance::{self, Subject, alive, departed, order};
 use spillway_launchers::docker::{DockerLauncher, DockerOptions};
 use spillway_launchers::{Departure, EndHow, LaunchError, LaunchOrder, Launcher, TaskRef};
 use spillway_tests::clouds::dockerd::Dockerd;
+use spillway_tests::clouds::fault::Fault;
+use spillway_tests::clouds::way::Way;
 use spillway_tests::process::eventually;
 
-use crate::faults;
+use crate::faults::{self, Faulty};
 
 /// Says what it was given, then stays until it is told to leave.
 const PLAYS_RUNNER: &str = r#"#!/bin/sh
@@ -30,6 +32,7 @@ while :; do text="$text$text"; done
 "#;
 
 struct OnDocker {
+    way: Way,
     dockerd: Dockerd,
     options: DockerOptions,
     launcher: Arc<DockerLauncher>,
@@ -44,16 +47,17 @@ impl OnDocker {
         };
         let programs = ["/bin/sh", "/usr/bin/env", "/usr/bin/sleep"];
         dockerd.image("plays-runner", &programs, &[("/runner", PLAYS_RUNNER)], "/runner").unwrap();
+        let way = Way::start(&dockerd.socket()).unwrap();
         let options = DockerOptions {
             stack: "test stack".to_owned(),
-            socket: dockerd.socket().to_str().unwrap().to_owned(),
+            socket: way.socket.to_str().unwrap().to_owned(),
             image: "plays-runner".to_owned(),
             network: Some("host".to_owned()),
             environment: BTreeMap::from([("SPILLWAY_LOG_FORM".to_owned(), "json".to_owned())]),
             ..DockerOptions::default()
         };
         let launcher = Arc::new(DockerLauncher::new(options.clone()));
-        Some(Self { dockerd, options, launcher })
+        Some(Self { way, dockerd, options, launcher })
     }
 
     fn said(&self, arguments: &[&str]) -> String {
@@ -77,13 +81,40 @@ impl Subject for OnDocker {
     }
 }
 
+impl Faulty for OnDocker {
+    fn script_launches(&self, faults: &[Option<Fault>]) {
+        self.way.faults().script("create", faults.iter().copied());
+    }
+
+    fn script_looks(&self, faults: &[Option<Fault>]) {
+        self.way.faults().script("inspect", faults.iter().copied());
+    }
+
+    fn made(&self, egress_id: &str) -> usize {
+        self.said(&["ps", "-aq", "--filter", &format!("label=egress_id={egress_id}")]).lines().count()
+    }
+
+    fn called(&self, fault: Fault) -> Option<&'static str> {
+        match fault {
+            Fault::Broken | Fault::Lost => Some("passing"),
+            // Of a name that nobody has.
+            Fault::Busy => Some("passing"),
+            // A machine of one's own throttles nobody.
+            _ => None,
+        }
+    }
+}
+
 /// One daemon for all: it takes seconds to start.
 #[tokio::test]
 async fn docker_conforms_and_keeps_its_promises() {
     let Some(subject) = OnDocker::start() else { return };
     faults::in_time(conformance::all(&subject)).await;
+    faults::in_time(faults::all(&subject)).await;
     secrets_go_by_standard_input(&subject).await;
-    a_container_that_was_only_made_is_started(&subject).await;
+    a_start_that_was_not_heard_of_has_its_orders(&subject).await;
+    more_cores_than_there_are_is_all_of_them(&subject).await;
+    a_container_that_was_only_made_is_replaced(&subject).await;
     memory_images_and_programs_have_their_words(&subject).await;
 }
 
@@ -105,13 +136,54 @@ async fn secrets_go_by_standard_input(subject: &OnDocker) {
     departed(&*subject.launcher, &task).await;
 }
 
-/// As a dispatcher leaves it that dies between the two steps.
-async fn a_container_that_was_only_made_is_started(subject: &OnDocker) {
+/// It runs, whatever the daemon said or did not say: then it waits for what is written to it.
+async fn a_start_that_was_not_heard_of_has_its_orders(subject: &OnDocker) {
+    for fault in [Fault::BrokenAfter, Fault::LostAfter, Fault::Late, Fault::Broken, Fault::Lost] {
+        let name = format!("start-{fault:?}");
+        subject.way.faults().script("start", [Some(fault)]);
+        let (task, said) = faults::insistently(&*subject.launcher, &name).await;
+        assert_eq!(said.concat(), if fault.before() { "passing" } else { "" }, "{name}");
+        alive(&*subject.launcher, &task).await;
+        has_its_orders(subject, &task).await;
+        subject.launcher.end(&task, EndHow::Now).await;
+        departed(&*subject.launcher, &task).await;
+    }
+}
+
+async fn more_cores_than_there_are_is_all_of_them(subject: &OnDocker) {
+    let larger = LaunchOrder {
+        shape: Shape { cpu_milli: 1_000_000, memory_mib: 256, disk_gib: 0 },
+        ..order(Platform::Host, "cores", 1)
+    };
+    let task = subject.launcher.launch(&larger).await.unwrap();
+    alive(&*subject.launcher, &task).await;
+    let container = task.id.rsplit('/').next().unwrap();
+    let given = subject.said(&["inspect", "--format", "{{.HostConfig.NanoCpus}}", container]);
+    let cores = subject.said(&["info", "--format", "{{.NCPU}}"]);
+    assert_eq!(given.trim(), format!("{}000000000", cores.trim()));
+    subject.launcher.end(&task, EndHow::Now).await;
+    departed(&*subject.launcher, &task).await;
+}
+
+/// As a dispatcher leaves it that dies between the two steps: its standard input may be closed for ever.
+async fn a_container_that_was_only_made_is_replaced(subject: &OnDocker) {
     let made = subject.said(&["create", "-i", "--name", "spillway-EG_made-1", "plays-runner"]);
     let task = subject.launcher.launch(&order(Platform::Host, "made", 1)).await.unwrap();
-    assert!(task.id.ends_with(made.trim()), "{task} {made}");
+    assert!(!task.id.ends_with(made.trim()), "{task} {made}");
+    assert_eq!(subject.said(&["ps", "-aq", "--filter", "name=spillway-EG_made-1"]).lines().count(), 1);
     alive(&*subject.launcher, &task).await;
+    has_its_orders(subject, &task).await;
     subject.launcher.end(&task, EndHow::Now).await;
+}
+
+async fn has_its_orders(subject: &OnDocker, task: &TaskRef) {
+    let container = task.id.rsplit('/').next().unwrap();
+    let look = || async {
+        let said = subject.said(&["logs", container]);
+        Ok(said.contains("SPILLWAY_CLAIM").then_some(said))
+    };
+    let said = eventually("the container says what it was given", Duration::from_secs(20), look).await.unwrap();
+    assert!(said.contains(r#"stdin:{"ticket_key":"canary"}"#), "{task}: {said}");
 }
 
 async fn memory_images_and_programs_have_their_words(subject: &OnDocker) {

@@ -1,105 +1,118 @@
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use spillway_cost::{Capacity, Platform};
-use spillway_launchers::conformance::{self, Subject, alive, departed, order};
+use spillway_launchers::conformance::{self, alive, departed, order};
 use spillway_launchers::ecs::{EcsLauncher, EcsOptions, event};
-use spillway_launchers::{Departure, EndHow, Ended, Errand, LaunchError, LaunchOrder, Launcher, Sighting, TaskRef};
+use spillway_launchers::{Departure, EndHow, Ended, Errand, LaunchError, LaunchOrder, Launcher, Sighting};
 use spillway_protocol::Secret;
 use spillway_tests::clouds::Place;
-use spillway_tests::clouds::ecs::{Ecs, REGION};
-use spillway_tests::clouds::fault::Fault;
+use spillway_tests::clouds::ecs::{Ecs, REGION, Region};
 use spillway_tests::clouds::policy::Policy;
+use spillway_tests::process::eventually;
 
-use crate::faults::{self, Faulty};
-use crate::stage::{Swept, given, place};
+use crate::faults;
+use crate::stage::{On, given, place, slow_of_mind};
 
-struct OnEcs {
-    cloud: Ecs,
-    options: EcsOptions,
-    launcher: Arc<EcsLauncher>,
-    again: Arc<EcsLauncher>,
-    _swept: Swept,
-}
-
-async fn options(cloud: &Ecs) -> EcsOptions {
+fn options(endpoint: String) -> EcsOptions {
     EcsOptions {
         stack: "test/stack".to_owned(),
         region: REGION.to_owned(),
         cluster: "egress".to_owned(),
         subnets: vec!["subnet-1".to_owned(), "subnet-2".to_owned()],
         security_groups: vec!["sg-1".to_owned()],
-        endpoint: Some(cloud.web.url()),
+        endpoint: Some(endpoint),
         keys: Some(("AKIDSTAGE".to_owned(), Secret::new("stage-secret".to_owned()))),
         ..EcsOptions::default()
     }
 }
 
-impl OnEcs {
-    async fn start(place: Place, change: impl FnOnce(EcsOptions) -> EcsOptions) -> Self {
-        let swept = Swept(place.mark.clone());
-        let cloud = Ecs::start(place, "egress").await.unwrap();
-        let options = change(options(&cloud).await);
-        let launcher = Arc::new(EcsLauncher::new(options.clone()).await);
-        let again = Arc::new(EcsLauncher::new(options.clone()).await);
-        Self { cloud, options, launcher, again, _swept: swept }
-    }
-
-    async fn in_folder(folder: &Path) -> Self {
-        Self::start(place(folder), |options| options).await
-    }
+async fn on_ecs(place: Place, change: impl FnOnce(EcsOptions) -> EcsOptions) -> On<Region, EcsLauncher> {
+    let mark = place.mark.clone();
+    let cloud = Ecs::start(place, "egress").await.unwrap();
+    let options = change(options(cloud.web.url()));
+    let launchers = [EcsLauncher::new(options.clone()).await, EcsLauncher::new(options).await];
+    On::new(mark, cloud, launchers)
 }
 
-#[async_trait]
-impl Subject for OnEcs {
-    fn launcher(&self) -> Arc<dyn Launcher> {
-        self.launcher.clone()
-    }
-
-    fn restarted(&self) -> Arc<dyn Launcher> {
-        self.again.clone()
-    }
-
-    async fn strike(&self, task: &TaskRef) {
-        self.cloud.strike(&task.id);
-    }
-}
-
-#[async_trait]
-impl Faulty for OnEcs {
-    fn script_launches(&self, faults: &[Option<Fault>]) {
-        self.cloud.faults().script("RunTask", faults.iter().copied());
-    }
-
-    fn script_looks(&self, faults: &[Option<Fault>]) {
-        self.cloud.faults().script("DescribeTasks", faults.iter().copied());
-    }
-
-    fn made(&self, egress_id: &str) -> usize {
-        self.cloud.tasks_of(egress_id).len()
-    }
+async fn in_folder(folder: &Path) -> On<Region, EcsLauncher> {
+    on_ecs(place(folder), |options| options).await
 }
 
 #[tokio::test]
 async fn ecs_conforms() {
     let folder = tempfile::tempdir().unwrap();
-    let subject = OnEcs::in_folder(folder.path()).await;
+    let subject = in_folder(folder.path()).await;
     faults::in_time(conformance::all(&subject)).await;
 }
 
 #[tokio::test]
 async fn ecs_survives_its_faults() {
     let folder = tempfile::tempdir().unwrap();
-    let subject = OnEcs::in_folder(folder.path()).await;
+    let subject = in_folder(folder.path()).await;
     faults::in_time(faults::all(&subject)).await;
+}
+
+#[tokio::test]
+async fn ecs_learns_late() {
+    let folder = tempfile::tempdir().unwrap();
+    let subject = on_ecs(slow_of_mind(folder.path()), |options| options).await;
+    faults::in_time(faults::of_a_platform_that_learns_late(&subject)).await;
+}
+
+/// A stopped task is known for an hour; then nobody says any more how it left, and nobody says that it lives.
+#[tokio::test]
+async fn a_task_of_long_ago_is_not_called_alive() {
+    let folder = tempfile::tempdir().unwrap();
+    let stage = on_ecs(Place { kept: Duration::from_millis(200), ..place(folder.path()) }, |options| options).await;
+    let task = stage.launcher.launch(&order(Platform::Fargate, "past", 1)).await.unwrap();
+    alive(&*stage.launcher, &task).await;
+    stage.launcher.end(&task, EndHow::Now).await;
+    let forgotten = || async {
+        let seen = stage.again.look(&task).await;
+        Ok(matches!(seen, Sighting::Unknown(_)).then_some(()))
+    };
+    eventually("ECS forgets the task", Duration::from_secs(20), forgotten).await.unwrap();
+    assert!(stage.launcher.tasks().await.unwrap().is_empty());
+}
+
+/// As EventBridge delivers them: late, twice, in any order. The number in each tells old news.
+#[tokio::test]
+async fn events_in_any_order_end_with_the_same_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let stage = in_folder(folder.path()).await;
+    let mut coming = stage.cloud.events();
+    let task = stage.launcher.launch(&order(Platform::Fargate, "shuffled", 1)).await.unwrap();
+    alive(&*stage.launcher, &task).await;
+    stage.cloud.retire(&task.id);
+    let mut events = Vec::new();
+    let ended = |event: &event::Event| matches!(&event.sighting, Sighting::Gone(gone) if gone.billed.is_some());
+    while !events.last().is_some_and(ended) {
+        let next = tokio::time::timeout(Duration::from_secs(10), coming.recv()).await;
+        events.push(event::read(&next.expect("events come").unwrap()).expect("an event of ours"));
+    }
+    let last = events.last().unwrap().sighting.clone();
+    let (seed, mut rng) = (20_261_122, StdRng::seed_from_u64(20_261_122));
+    for round in 0..50 {
+        let mut delivered = [events.clone(), events.clone()].concat();
+        delivered.shuffle(&mut rng);
+        let mut known: Option<event::Event> = None;
+        for event in delivered {
+            if known.as_ref().is_none_or(|known| event.version > known.version) {
+                known = Some(event);
+            }
+        }
+        assert_eq!(known.unwrap().sighting, last, "seed {seed}, round {round}");
+    }
 }
 
 #[tokio::test]
 async fn a_runner_on_ecs_gets_names_from_the_call_and_secrets_from_the_definition() {
     let folder = tempfile::tempdir().unwrap();
-    let stage = OnEcs::in_folder(folder.path()).await;
+    let stage = in_folder(folder.path()).await;
     let salvage = LaunchOrder { errand: Errand::Salvage, ..order(Platform::Fargate, "given", 2) };
     let task = stage.launcher.launch(&salvage).await.unwrap();
     alive(&*stage.launcher, &task).await;
@@ -125,7 +138,7 @@ async fn a_runner_on_ecs_gets_names_from_the_call_and_secrets_from_the_definitio
 async fn spot_memory_and_hosts_have_their_words_and_events_say_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let spot = |options| EcsOptions { name: "aws/spot".to_owned(), capacity: Capacity::Spot, ..options };
-    let stage = OnEcs::start(place(folder.path()), spot).await;
+    let stage = on_ecs(place(folder.path()), spot).await;
     let mut events = stage.cloud.events();
     type Act = fn(&Ecs, &str);
     let table: [(&str, Act, Departure); 3] = [
@@ -169,7 +182,7 @@ async fn spot_memory_and_hosts_have_their_words_and_events_say_the_same() {
 async fn a_task_that_is_ended_while_it_starts_never_runs() {
     let folder = tempfile::tempdir().unwrap();
     let slow = Place { provisioning: Duration::from_secs(60), ..place(folder.path()) };
-    let stage = OnEcs::start(slow, |options| options).await;
+    let stage = on_ecs(slow, |options| options).await;
     let task = stage.launcher.launch(&order(Platform::Fargate, "early", 1)).await.unwrap();
     assert!(matches!(stage.launcher.look(&task).await, Sighting::Starting(_)));
     assert_eq!(stage.launcher.end(&task, EndHow::Now).await, Ended::Told);
@@ -182,7 +195,7 @@ async fn a_task_that_is_ended_while_it_starts_never_runs() {
 async fn an_image_without_a_program_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let empty = Place { program: folder.path().join("nothing"), ..place(folder.path()) };
-    let stage = OnEcs::start(empty, |options| options).await;
+    let stage = on_ecs(empty, |options| options).await;
     let task = stage.launcher.launch(&order(Platform::Fargate, "empty", 1)).await.unwrap();
     let how = departed(&*stage.launcher, &task).await.how;
     assert!(how.never_ran() && how.to_string().starts_with("could not be started: CannotStartContainerError"), "{how}");
@@ -191,18 +204,33 @@ async fn an_image_without_a_program_says_so() {
 #[tokio::test]
 async fn what_the_policy_does_not_allow_is_a_mistake_to_be_told() {
     let folder = tempfile::tempdir().unwrap();
-    let place = Place { policy: Policy::actions(["ecs:RunTask", "ecs:DescribeTasks"]), ..place(folder.path()) };
-    let stage = OnEcs::start(place, |options| options).await;
+    let place = Place {
+        policy: Some(Policy::actions(["ecs:RunTask", "ecs:DescribeTasks", "iam:PassRole"])),
+        ..place(folder.path())
+    };
+    let stage = on_ecs(place, |options| options).await;
     let error = stage.launcher.launch(&order(Platform::Fargate, "denied", 1)).await.unwrap_err();
     let LaunchError::Misconfigured { words, .. } = &error else { panic!("{error:?}") };
     assert!(words.contains("is not authorized to perform: ecs:TagResource"), "{words}");
+}
+
+/// Terraform's policy: this definition in this cluster, with these roles.
+#[tokio::test]
+async fn another_definition_is_not_run_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = |options| EcsOptions { task_definition: "payroll:3".to_owned(), ..options };
+    let stage = on_ecs(place(folder.path()), other).await;
+    let error = stage.launcher.launch(&order(Platform::Fargate, "payroll", 1)).await.unwrap_err();
+    let LaunchError::Misconfigured { words, .. } = &error else { panic!("{error:?}") };
+    assert!(words.contains("ecs:RunTask") && words.contains("task-definition/payroll:3"), "{words}");
+    assert!(stage.cloud.tasks_of("EG_payroll").is_empty());
 }
 
 #[tokio::test]
 async fn many_tasks_are_seen_at_once_and_listed_by_pages() {
     let folder = tempfile::tempdir().unwrap();
     let slow = Place { provisioning: Duration::from_secs(600), ..place(folder.path()) };
-    let stage = OnEcs::start(slow, |options| options).await;
+    let stage = on_ecs(slow, |options| options).await;
     let mut tasks = Vec::new();
     for n in 0..130 {
         let order = order(Platform::Fargate, &format!("many{n}"), 1);
@@ -218,6 +246,7 @@ async fn many_tasks_are_seen_at_once_and_listed_by_pages() {
     assert_eq!(seen.len(), 130);
     assert!(seen.iter().all(|seen| matches!(seen, Sighting::Starting(_))));
     assert_eq!(stage.launcher.tasks().await.unwrap().len(), 130);
-    let other = EcsLauncher::new(EcsOptions { stack: "another".to_owned(), ..stage.options.clone() }).await;
+    let other = EcsOptions { stack: "another".to_owned(), ..options(stage.cloud.web.url()) };
+    let other = EcsLauncher::new(other).await;
     assert_eq!(other.tasks().await.unwrap().len(), 0, "tasks of another stack are not ours");
 }

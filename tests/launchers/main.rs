@@ -9,4 +9,5 @@ mod docker;
 mod ecs;
 mod faults;
 mod identity;
+mod moto;
 mod stage;

@@ -1,11 +1,71 @@
-//! A program that plays runner, and the places it is started in.
+//! A program that plays runner, the places it is started in, and what tests do to those.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_tests::clouds::Place;
+use async_trait::async_trait;
+use spillway_launchers::conformance::Subject;
+use spillway_launchers::{Launcher, TaskRef};
+use spillway_tests::clouds::fault::Fault;
+use spillway_tests::clouds::{Fake, Place, Vendor};
 use spillway_tests::process::eventually;
+
+use crate::faults::Faulty;
+
+/// One launcher, the same for a dispatcher that was started again, and their platform.
+pub struct On<C, L> {
+    pub cloud: Fake<C>,
+    pub launcher: Arc<L>,
+    pub again: Arc<L>,
+    _swept: Swept,
+}
+
+impl<C, L> On<C, L> {
+    pub fn new(mark: String, cloud: Fake<C>, [launcher, again]: [L; 2]) -> Self {
+        Self { cloud, launcher: Arc::new(launcher), again: Arc::new(again), _swept: Swept(mark) }
+    }
+}
+
+#[async_trait]
+impl<C: Send + Sync, L: Launcher> Subject for On<C, L>
+where
+    Fake<C>: Vendor,
+{
+    fn launcher(&self) -> Arc<dyn Launcher> {
+        self.launcher.clone()
+    }
+
+    fn restarted(&self) -> Arc<dyn Launcher> {
+        self.again.clone()
+    }
+
+    async fn strike(&self, task: &TaskRef) {
+        self.cloud.strike(&task.id);
+    }
+}
+
+impl<C: Send + Sync, L: Launcher> Faulty for On<C, L>
+where
+    Fake<C>: Vendor,
+{
+    fn script_launches(&self, faults: &[Option<Fault>]) {
+        self.cloud.script(Fake::<C>::LAUNCH, faults);
+    }
+
+    fn script_looks(&self, faults: &[Option<Fault>]) {
+        self.cloud.script(Fake::<C>::LOOK, faults);
+    }
+
+    fn made(&self, egress_id: &str) -> usize {
+        self.cloud.made(egress_id)
+    }
+
+    fn called(&self, fault: Fault) -> Option<&'static str> {
+        Fake::<C>::called(fault)
+    }
+}
 
 /// Writes what it was given beside its log, then stays until it is told to leave.
 const PLAYS_RUNNER: &str = r#"#!/bin/sh
@@ -24,6 +84,11 @@ pub fn place(folder: &Path) -> Place {
         grace: Duration::from_secs(2),
         ..Place::new(program(folder), folder.to_owned())
     }
+}
+
+/// What it knows of a task comes late.
+pub fn slow_of_mind(folder: &Path) -> Place {
+    Place { unseen: Duration::from_millis(400), ..place(folder) }
 }
 
 fn program(folder: &Path) -> PathBuf {
@@ -45,7 +110,7 @@ pub async fn given(folder: &Path, egress_id: &str) -> String {
 }
 
 /// Everything that was started there.
-pub struct Swept(pub String);
+struct Swept(String);
 
 impl Drop for Swept {
     fn drop(&mut self) {

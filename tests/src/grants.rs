@@ -20,6 +20,9 @@ pub fn aws(name: &str, values: &[(&str, &str)]) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("{} is no policy", path.display()))
 }
 
+pub const RUNNER_ROLE: &str = "arn:aws:iam::111122223333:role/runner";
+pub const RUNNER_EXECUTION_ROLE: &str = "arn:aws:iam::111122223333:role/runner-execution";
+
 /// What a dispatcher may do on AWS: `cluster` is an ARN, `definition` a task definition's ARN without its revision.
 pub fn aws_dispatcher(cluster: &str, definition: &str) -> Result<Policy> {
     let task = format!("{}/*", cluster.replacen(":cluster/", ":task/", 1));
@@ -27,10 +30,28 @@ pub fn aws_dispatcher(cluster: &str, definition: &str) -> Result<Policy> {
         ("cluster_arn", cluster),
         ("task_arn", task.as_str()),
         ("runner_definition_arn", definition),
-        ("runner_role_arn", "arn:aws:iam::000000000000:role/runner"),
-        ("runner_execution_role_arn", "arn:aws:iam::000000000000:role/runner-execution"),
+        ("runner_role_arn", RUNNER_ROLE),
+        ("runner_execution_role_arn", RUNNER_EXECUTION_ROLE),
     ];
     Policy::iam(&aws("dispatcher", &values)?.to_string())
+}
+
+/// What a runner may do with S3: below this prefix of this bucket.
+pub fn aws_runner(bucket: &str, prefix: &str) -> Result<Policy> {
+    let arn = format!("arn:aws:s3:::{bucket}");
+    Policy::iam(&aws("runner", &[("bucket_arn", &arn), ("key_prefix", prefix)])?.to_string())
+}
+
+/// Google's role for `dispatcher` or `runner`, given on these resources.
+pub fn google_on(name: &str, resources: impl IntoIterator<Item = String>) -> Result<Policy> {
+    let permissions = google(name)?;
+    Ok(Policy::on(permissions.iter().map(String::as_str), resources))
+}
+
+/// Azure's role for `dispatcher`, `attach` or `runner`, given on these resources.
+pub fn azure_on(name: &str, resources: impl IntoIterator<Item = String>) -> Result<Policy> {
+    let actions = azure(name)?;
+    Ok(Policy::on(actions.iter().map(String::as_str), resources))
 }
 
 /// Permissions of the custom role that Google's module gives to `dispatcher` or `runner`.

@@ -3,6 +3,7 @@
 pub mod bucket;
 pub mod chaos;
 pub mod emulators;
+pub mod gate;
 pub mod proxy;
 
 use std::ffi::OsString;

@@ -2,44 +2,55 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use anyhow::Result;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::Place;
-use super::fault::{Bucket, Fault, Faults};
+use super::door::{Call, Cloud, Desk, Fake};
+use super::fault::{Bucket, Fault};
 use super::guest::{Exit, Guest};
-use super::web::{Asked, Reply, Web};
+use super::policy::Need;
+use super::web::{Asked, Reply};
+use super::{Place, Vendor};
+use crate::grants;
 
 pub const SUBSCRIPTION: &str = "00000000-1111-2222-3333-444444444444";
 pub const RESOURCE_GROUP: &str = "egress";
+/// The runners' own, and where they stand.
+pub const IDENTITY: &str = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/egress/providers/\
+                            Microsoft.ManagedIdentity/userAssignedIdentities/runner";
+pub const SUBNET: &str = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/net/providers/\
+                          Microsoft.Network/virtualNetworks/net/subnets/runners";
 const VERSION: &str = "api-version=2023-05-01";
+const GROUPS_OF: &str = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/egress/providers/\
+                         Microsoft.ContainerInstance/containerGroups";
 const MOST_GROUPS: usize = 100;
 
-pub struct Arm {
-    // Dropped first: nothing comes in any more.
-    pub web: Web,
-    cloud: Arc<Cloud>,
-}
+/// Of one answer to a list, so that there are pages.
+const PAGE: usize = 20;
 
-struct Cloud {
-    place: Place,
-    faults: Faults,
+pub type Arm = Fake<Group>;
+
+/// One resource group.
+pub struct Group {
+    desk: Desk,
     state: Mutex<State>,
 }
 
 struct State {
     bucket: Bucket,
-    groups: BTreeMap<String, Group>,
+    groups: BTreeMap<String, ContainerGroup>,
     /// Egress of every group that was ever made.
     made: Vec<String>,
 }
 
-struct Group {
+struct ContainerGroup {
     /// As it was put.
     put: Value,
+    made: Instant,
     events: Vec<Value>,
     started: Option<DateTime<Utc>>,
     finished: Option<DateTime<Utc>>,
@@ -55,22 +66,11 @@ struct Group {
 impl Arm {
     pub async fn start(place: Place) -> Result<Self> {
         let state = State { bucket: Bucket::new(100, 300.0 / 3600.0), groups: BTreeMap::new(), made: Vec::new() };
-        let cloud = Arc::new(Cloud { place, faults: Faults::default(), state: Mutex::new(state) });
-        let serving = Arc::clone(&cloud);
-        let web = Web::start(move |asked| {
-            let cloud = Arc::clone(&serving);
-            async move { cloud.answer(&asked) }
-        });
-        Ok(Self { web: web.await?, cloud })
-    }
-
-    pub fn faults(&self) -> &Faults {
-        &self.cloud.faults
-    }
-
-    /// Something in the machine kills it with signal 9. `id` is the resource's.
-    pub fn strike(&self, id: &str) {
-        self.cloud.guest(id).inspect(Guest::kill);
+        let rendered = || {
+            let groups = grants::azure_on("dispatcher", [format!("{GROUPS_OF}/*"), GROUPS_OF.to_owned()])?;
+            Ok(groups.and(grants::azure_on("attach", [IDENTITY.to_owned(), SUBNET.to_owned()])?))
+        };
+        Self::open(Group { desk: Desk::new(place, rendered)?, state: Mutex::new(state) }).await
     }
 
     pub fn out_of_memory(&self, id: &str) {
@@ -80,9 +80,11 @@ impl Arm {
         self.strike(id);
     }
 
-    /// How many groups were ever made for this egress.
-    pub fn made(&self, egress_id: &str) -> usize {
-        self.cloud.state().made.iter().filter(|made| *made == egress_id).count()
+    /// Groups of this egress that are there, dead or alive.
+    pub fn groups_of(&self, egress_id: &str) -> Vec<String> {
+        let state = self.cloud.state();
+        let of = state.groups.iter().filter(|(_, group)| group.put["tags"]["egress_id"] == egress_id);
+        of.map(|(name, _)| format!("{GROUPS_OF}/{name}")).collect()
     }
 
     /// As GET shows it.
@@ -96,44 +98,42 @@ fn name_of(id: &str) -> &str {
     id.rsplit('/').next().unwrap_or_default()
 }
 
-impl Cloud {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Vendor for Arm {
+    const LAUNCH: &str = "put";
+    const LOOK: &str = "get";
+
+    fn strike(&self, task: &str) {
+        self.cloud.guest(task).inspect(Guest::kill);
     }
 
-    fn guest(&self, id: &str) -> Option<Guest> {
-        self.state().groups.get(name_of(id))?.guest.clone()
+    fn made(&self, egress_id: &str) -> usize {
+        self.cloud.state().made.iter().filter(|made| *made == egress_id).count()
     }
 
-    fn change(&self, name: &str, change: impl FnOnce(&mut Group)) {
-        if let Some(group) = self.state().groups.get_mut(name) {
-            change(group);
-        }
+    fn script(&self, operation: &str, faults: &[Option<Fault>]) {
+        self.faults().script(operation, faults.iter().copied());
+    }
+}
+
+impl Cloud for Group {
+    fn desk(&self) -> &Desk {
+        &self.desk
     }
 
-    fn answer(self: &Arc<Self>, asked: &Asked) -> Reply {
+    fn read(&self, asked: &Asked) -> Result<Call, Reply> {
         if !asked.header("authorization").starts_with("Bearer ") {
-            return refused(
-                401,
-                "AuthenticationFailed",
-                "Authentication failed. The 'Authorization' header is missing.",
-            );
+            let words = "Authentication failed. The 'Authorization' header is missing.";
+            return Err(refused(401, "AuthenticationFailed", words));
         }
-        if self.place.issued.as_ref().is_some_and(|issued| !issued.let_in(asked.header("authorization"))) {
-            return refused(401, "ExpiredAuthenticationToken", "The access token expiry is in the past.");
+        if self.desk.place.issued.as_ref().is_some_and(|issued| !issued.let_in(asked.header("authorization"))) {
+            return Err(refused(401, "ExpiredAuthenticationToken", "The access token expiry is in the past."));
         }
-        if asked.query != VERSION {
-            return refused(
-                400,
-                "MissingApiVersionParameter",
-                "The api-version query parameter (?api-version=) is required.",
-            );
+        if !asked.query.split('&').any(|pair| pair == VERSION) {
+            let words = "The api-version query parameter (?api-version=) is required.";
+            return Err(refused(400, "MissingApiVersionParameter", words));
         }
-        let root = format!(
-            "/subscriptions/{SUBSCRIPTION}/resourceGroups/{RESOURCE_GROUP}/providers/Microsoft.ContainerInstance/containerGroups"
-        );
-        let Some(rest) = asked.path.strip_prefix(&root) else {
-            return refused(404, "ResourceGroupNotFound", "Resource group could not be found.");
+        let Some(rest) = asked.path.strip_prefix(GROUPS_OF) else {
+            return Err(refused(404, "ResourceGroupNotFound", "Resource group could not be found."));
         };
         let rest = rest.trim_start_matches('/');
         let (name, verb) = rest.split_once('/').unwrap_or((rest, ""));
@@ -143,61 +143,98 @@ impl Cloud {
             ("PUT", "") => ("put", "write"),
             ("DELETE", "") => ("delete", "delete"),
             ("POST", "stop") => ("stop", "stop/action"),
-            _ => return refused(405, "HttpMethodNotAllowed", "not this way"),
+            _ => return Err(refused(405, "HttpMethodNotAllowed", "not this way")),
         };
-        let action = format!("Microsoft.ContainerInstance/containerGroups/{action}");
-        if !self.place.policy.allows(&action, &asked.path, &[]) {
-            let words = format!(
-                "The client does not have authorization to perform action '{action}' over scope '{}'.",
-                asked.path
-            );
-            return refused(403, "AuthorizationFailed", &words);
+        let mut needs = vec![Need::new(format!("Microsoft.ContainerInstance/containerGroups/{action}"), &asked.path)];
+        if operation == "put" {
+            needs.extend(attached(&asked.json()));
         }
-        let fault = self.faults.next(operation);
-        match fault {
-            Some(Fault::Throttled) => {
-                return refused(429, "TooManyRequests", "The request is being throttled.").with("retry-after", "2");
+        Ok(Call { operation, subject: name.to_owned(), needs })
+    }
+
+    fn denied(&self, Need { action, resource, .. }: &Need) -> Reply {
+        let words =
+            format!("The client does not have authorization to perform action '{action}' over scope '{resource}'.");
+        refused(403, "AuthorizationFailed", &words)
+    }
+
+    fn fails(&self, fault: Fault) -> Option<Reply> {
+        Some(match fault {
+            Fault::Throttled => {
+                refused(429, "TooManyRequests", "The request is being throttled.").with("retry-after", "2")
             }
-            Some(Fault::NoCapacity) => {
+            Fault::NoCapacity => {
                 let words = "The requested resource with '0.5' CPU and '0.5' GB memory is not available in the location \
                              'westeurope' at this moment. Please retry with a different resource request or in another location.";
-                return refused(409, "ServiceUnavailable", words);
+                refused(409, "ServiceUnavailable", words)
             }
-            Some(Fault::QuotaReached) => {
-                return refused(
-                    409,
-                    "ContainerGroupQuotaReached",
-                    "Resource type 'Microsoft.ContainerInstance/containerGroups' container group quota 'StandardCores' exceeded.",
-                );
+            Fault::QuotaReached => {
+                let words = "Resource type 'Microsoft.ContainerInstance/containerGroups' container group quota 'StandardCores' exceeded.";
+                refused(409, "ContainerGroupQuotaReached", words)
             }
-            Some(Fault::Broken) => return refused(500, "InternalServerError", "Encountered internal server error."),
-            Some(Fault::Lost) => return Reply::HangUp,
-            _ => {}
-        }
-        let reply = match operation {
-            "list" => self.list(),
-            "get" => self.get(name),
-            "put" => self.put(name, asked.json()),
-            "delete" => self.delete(name),
-            _ => self.stop(name),
-        };
-        match fault {
-            Some(Fault::BrokenAfter) => refused(500, "InternalServerError", "Encountered internal server error."),
-            Some(Fault::LostAfter) => Reply::HangUp,
+            Fault::Busy => refused(
+                409,
+                "AnotherOperationInProgress",
+                "Another operation on this or dependent resource is in progress.",
+            ),
+            Fault::Expired | Fault::Skewed => refused(
+                401,
+                "ExpiredAuthenticationToken",
+                "The access token expiry UTC time is earlier than current UTC time.",
+            ),
+            _ => refused(500, "InternalServerError", "Encountered internal server error."),
+        })
+    }
+
+    fn obey(self: &Arc<Self>, Call { operation, subject, .. }: &Call, asked: &Asked, _: Option<Fault>) -> Reply {
+        match *operation {
+            "list" => self.list(&asked.query),
+            "get" => self.get(subject),
             // A second one under the same name there cannot be.
-            _ => reply,
+            "put" => self.put(subject, asked.json()),
+            "delete" => self.delete(subject),
+            _ => self.stop(subject),
+        }
+    }
+}
+
+impl Group {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn guest(&self, id: &str) -> Option<Guest> {
+        self.state().groups.get(name_of(id))?.guest.clone()
+    }
+
+    fn change(&self, name: &str, change: impl FnOnce(&mut ContainerGroup)) {
+        if let Some(group) = self.state().groups.get_mut(name) {
+            change(group);
         }
     }
 
-    fn list(&self) -> Reply {
+    /// To every call but the one that made it.
+    fn knows(&self, group: &ContainerGroup) -> bool {
+        group.made.elapsed() >= self.desk.place.unseen
+    }
+
+    fn list(&self, query: &str) -> Reply {
+        let from = query.split('&').find_map(|pair| pair.strip_prefix("$skiptoken=")).unwrap_or_default();
         let state = self.state();
-        let all: Vec<Value> = state.groups.iter().map(|(name, group)| shown(name, group, false)).collect();
-        Reply::json(200, json!({"value": all}))
+        let mut rest = state.groups.iter().filter(|(name, group)| name.as_str() > from && self.knows(group));
+        let page: Vec<_> = rest.by_ref().take(PAGE).collect();
+        let all: Vec<Value> = page.iter().map(|(name, group)| shown(name, group, false)).collect();
+        let mut answer = json!({"value": all});
+        if let (Some((last, _)), true) = (page.last(), rest.next().is_some()) {
+            answer["nextLink"] = format!("https://management.azure.com{GROUPS_OF}?{VERSION}&$skiptoken={last}").into();
+        }
+        Reply::json(200, answer)
     }
 
     fn get(&self, name: &str) -> Reply {
         let state = self.state();
-        state.groups.get(name).map_or_else(|| missing(name), |group| Reply::json(200, shown(name, group, true)))
+        let found = state.groups.get(name).filter(|group| self.knows(group));
+        found.map_or_else(|| missing(name), |group| Reply::json(200, shown(name, group, true)))
     }
 
     fn put(self: &Arc<Self>, name: &str, body: Value) -> Reply {
@@ -221,8 +258,9 @@ impl Cloud {
         state.made.push(body["tags"]["egress_id"].as_str().unwrap_or_default().to_owned());
         let stop = watch::Sender::new(false);
         let listening = stop.subscribe();
-        let group = Group {
+        let group = ContainerGroup {
             put: body,
+            made: Instant::now(),
             events: Vec::new(),
             started: None,
             finished: None,
@@ -241,9 +279,9 @@ impl Cloud {
 
     async fn live(self: Arc<Self>, name: &str, mut stop: watch::Receiver<bool>) {
         let starting = async {
-            tokio::time::sleep(self.place.provisioning).await;
+            tokio::time::sleep(self.desk.place.provisioning).await;
             self.change(name, |group| group.events.push(event("Pulling", "Normal", "pulling image \"runner\"")));
-            tokio::time::sleep(self.place.pulling).await;
+            tokio::time::sleep(self.desk.place.pulling).await;
         };
         tokio::select! {
             () = starting => {}
@@ -257,7 +295,7 @@ impl Cloud {
                 environment.insert(variable["name"].as_str().unwrap_or_default().to_owned(), value.to_owned());
             }
         });
-        let guest = match Guest::start(&self.place, &format!("aci-{name}"), &environment, &[]) {
+        let guest = match Guest::start(&self.desk.place, &format!("aci-{name}"), &environment, &[]) {
             Ok(guest) => guest,
             Err(error) => {
                 self.change(name, |group| {
@@ -275,7 +313,7 @@ impl Cloud {
         let exit = tokio::select! {
             exit = guest.exit() => exit,
             // The vendor's grace, which is none.
-            () = stopped(&mut stop) => guest.stop(self.place.grace).await,
+            () = stopped(&mut stop) => guest.stop(self.desk.place.grace).await,
         };
         self.change(name, |group| {
             group.exit = Some(exit);
@@ -308,23 +346,31 @@ impl Cloud {
     }
 }
 
+/// What a group is given that is not its own.
+fn attached(group: &Value) -> Vec<Need> {
+    let identities = group["identity"]["userAssignedIdentities"].as_object().into_iter().flatten();
+    let subnets = group["properties"]["subnetIds"].as_array().into_iter().flatten();
+    let assign = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action";
+    let join = "Microsoft.Network/virtualNetworks/subnets/join/action";
+    let subnet = |subnet: &Value| subnet["id"].as_str().unwrap_or_default().to_owned();
+    let identities = identities.map(|(id, _)| Need::new(assign, id));
+    identities.chain(subnets.map(|it| Need::new(join, subnet(it)))).collect()
+}
+
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // Whoever could stop it is gone: it is stopped too.
     let _ = stop.wait_for(|stopped| *stopped).await;
 }
 
-fn shown(name: &str, group: &Group, view: bool) -> Value {
+fn shown(name: &str, group: &ContainerGroup, view: bool) -> Value {
     let mut shown = group.put.clone();
     shown["name"] = name.into();
     shown["type"] = "Microsoft.ContainerInstance/containerGroups".into();
-    shown["id"] = format!(
-        "/subscriptions/{SUBSCRIPTION}/resourceGroups/{RESOURCE_GROUP}/providers/Microsoft.ContainerInstance/containerGroups/{name}"
-    )
-    .into();
+    shown["id"] = format!("{GROUPS_OF}/{name}").into();
     let properties = &mut shown["properties"];
     let provisioning = match group {
-        Group { failed: true, .. } => "Failed",
-        Group { started: Some(_), .. } => "Succeeded",
+        ContainerGroup { failed: true, .. } => "Failed",
+        ContainerGroup { started: Some(_), .. } => "Succeeded",
         _ => "Creating",
     };
     properties["provisioningState"] = provisioning.into();

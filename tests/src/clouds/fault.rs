@@ -25,9 +25,17 @@ pub enum Fault {
     LostAfter,
     /// It was done twice, as clouds do now and then.
     Doubled,
+    /// It was done, and the answer takes its time.
+    Late,
+    /// The caller's token has just run out.
+    Expired,
+    /// The caller's clock is wrong.
+    Skewed,
+    /// Something else is being done to the same thing.
+    Busy,
 }
 
-pub const ALL: [Fault; 8] = [
+pub const ALL: [Fault; 12] = [
     Fault::Throttled,
     Fault::NoCapacity,
     Fault::QuotaReached,
@@ -36,11 +44,15 @@ pub const ALL: [Fault; 8] = [
     Fault::Lost,
     Fault::LostAfter,
     Fault::Doubled,
+    Fault::Late,
+    Fault::Expired,
+    Fault::Skewed,
+    Fault::Busy,
 ];
 
 impl Fault {
     pub fn before(self) -> bool {
-        !matches!(self, Self::BrokenAfter | Self::LostAfter | Self::Doubled)
+        !matches!(self, Self::BrokenAfter | Self::LostAfter | Self::Doubled | Self::Late)
     }
 }
 

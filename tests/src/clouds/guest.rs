@@ -55,12 +55,16 @@ impl Guest {
         let log = place.folder.join(format!("{name}.log"));
         let log =
             File::options().create(true).append(true).open(&log).with_context(|| format!("open {}", log.display()))?;
+        // A disk of its own: what lies there is gone with it.
+        let disk = place.folder.join(format!("{name}.disk"));
+        std::fs::create_dir_all(&disk).with_context(|| format!("make {}", disk.display()))?;
         let mut child = Command::new(&place.program)
             .args(&place.arguments)
             .args(arguments)
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("HOME", &place.folder)
+            .env("TMPDIR", &disk)
             .env(MARK, &place.mark)
             .env(GUEST, name)
             .envs(&place.environment)
@@ -79,6 +83,9 @@ impl Guest {
             let status = child.wait().await.map(Exit::of).unwrap_or(Exit::Status(-1));
             for (pid, _) in marked_as(GUEST, &guest) {
                 kill(pid, Signal::KILL);
+            }
+            if let Err(error) = std::fs::remove_dir_all(&disk) {
+                tracing::warn!(%error, disk = %disk.display(), "disk of a task not removed");
             }
             sender.send_replace(Some(status));
         });

@@ -1,9 +1,10 @@
 //! Clouds on this machine: small HTTP servers with the wire shapes that the vendors publish, which start the real runner
 //! with exactly the environment that the call and the task's definition give, and kill it as the vendor would. They
-//! refuse what a policy does not allow, and they fail when they are told to.
+//! refuse what the policies that Terraform renders do not allow, and they fail when they are told to.
 
 pub mod arm;
 pub mod dockerd;
+mod door;
 pub mod ecs;
 pub mod fault;
 pub mod guest;
@@ -12,7 +13,10 @@ pub mod metadata;
 pub mod policy;
 pub mod pubsub;
 pub mod run;
+pub mod way;
 pub mod web;
+
+pub use door::Fake;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,7 +39,12 @@ pub struct Place {
     pub pulling: Duration,
     /// From SIGTERM to SIGKILL.
     pub grace: Duration,
-    pub policy: policy::Policy,
+    /// A new task is not known to looks and lists for so long.
+    pub unseen: Duration,
+    /// A task that is over is known for so long.
+    pub kept: Duration,
+    /// What the caller may do; `None`: what Terraform gives to a dispatcher.
+    pub policy: Option<policy::Policy>,
     /// Whom it lets in; `None`: anybody who says who he is.
     pub issued: Option<metadata::Issued>,
 }
@@ -51,8 +60,40 @@ impl Place {
             provisioning: Duration::from_millis(40),
             pulling: Duration::from_millis(40),
             grace: Duration::from_secs(2),
-            policy: policy::Policy::everything(),
+            unseen: Duration::ZERO,
+            kept: Duration::from_secs(3600),
+            policy: None,
             issued: None,
         }
     }
+}
+
+/// What a test of any launcher does to its platform.
+pub trait Vendor: Send + Sync {
+    /// The calls that launch and that look, as [`Vendor::script`] names them.
+    const LAUNCH: &str;
+    const LOOK: &str;
+
+    /// Something in the machine kills this task with signal 9.
+    fn strike(&self, task: &str);
+
+    /// How many tasks there ever were for this egress.
+    fn made(&self, egress_id: &str) -> usize;
+
+    /// What a launcher makes of a fault of its launch call: the kind of its error; empty: it helps itself. `None`: there
+    /// is no such fault here.
+    fn called(fault: fault::Fault) -> Option<&'static str> {
+        use fault::Fault::{Expired, NoCapacity, QuotaReached, Skewed, Throttled};
+        Some(match fault {
+            Throttled => "throttled",
+            NoCapacity => "capacity",
+            QuotaReached => "quota",
+            // It asks once more, with another token.
+            Expired | Skewed => "",
+            _ => "passing",
+        })
+    }
+
+    /// The next calls of this operation fare so.
+    fn script(&self, operation: &str, faults: &[Option<fault::Fault>]);
 }

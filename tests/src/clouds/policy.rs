@@ -6,6 +6,26 @@ use serde_json::Value;
 #[derive(Clone, Debug)]
 pub struct Policy(Vec<Statement>);
 
+/// One permission that a call takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    pub action: String,
+    pub resource: String,
+    /// What the conditions of a policy may ask about.
+    pub context: Vec<(&'static str, String)>,
+}
+
+impl Need {
+    pub fn new(action: impl Into<String>, resource: impl Into<String>) -> Self {
+        Self { action: action.into(), resource: resource.into(), context: Vec::new() }
+    }
+
+    pub fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
+        self.context.push((key, value.into()));
+        self
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Statement {
     allows: bool,
@@ -22,8 +42,30 @@ impl Policy {
 
     /// These on everything.
     pub fn actions<'a>(actions: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::on(actions, ["*"])
+    }
+
+    /// These on what looks like one of `resources`.
+    pub fn on<'a>(
+        actions: impl IntoIterator<Item = &'a str>,
+        resources: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
         let actions = actions.into_iter().map(str::to_owned).collect();
-        Self(vec![Statement { allows: true, actions, resources: vec!["*".to_owned()], conditions: vec![] }])
+        let resources = resources.into_iter().map(Into::into).collect();
+        Self(vec![Statement { allows: true, actions, resources, conditions: vec![] }])
+    }
+
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// The first of what is needed that it does not allow.
+    pub fn lacks<'a>(&self, needed: &'a [Need]) -> Option<&'a Need> {
+        needed.iter().find(|need| {
+            let context: Vec<(&str, &str)> = need.context.iter().map(|(key, value)| (*key, value.as_str())).collect();
+            !self.allows(&need.action, &need.resource, &context)
+        })
     }
 
     pub fn iam(json: &str) -> Result<Self> {

@@ -9,24 +9,23 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-use super::Place;
-use super::fault::{Bucket, Fault, Faults};
+use super::door::{Call, Cloud, Desk, Fake};
+use super::fault::{Bucket, Fault};
 use super::guest::{Exit, Guest};
-use super::web::{Asked, Reply, Web};
+use super::policy::Need;
+use super::web::{Asked, Reply};
+use super::{Place, Vendor};
+use crate::grants;
 
 /// Jobs by name: vCPU and memory as their template says.
 pub type Jobs = BTreeMap<String, (&'static str, &'static str)>;
 
-pub struct CloudRun {
-    // Dropped first: nothing comes in any more.
-    pub web: Web,
-    cloud: Arc<Cloud>,
-}
+pub type CloudRun = Fake<Location>;
 
-struct Cloud {
-    place: Place,
+/// The jobs of a project in one place.
+pub struct Location {
+    desk: Desk,
     jobs: Jobs,
-    faults: Faults,
     state: Mutex<State>,
 }
 
@@ -70,22 +69,13 @@ enum End {
 impl CloudRun {
     pub async fn start(place: Place, jobs: Jobs) -> Result<Self> {
         let state = State { bucket: Bucket::new(180, 3.0), executions: Vec::new(), listeners: Vec::new() };
-        let cloud = Arc::new(Cloud { place, jobs, faults: Faults::default(), state: Mutex::new(state) });
-        let serving = Arc::clone(&cloud);
-        let web = Web::start(move |asked| {
-            let cloud = Arc::clone(&serving);
-            async move { cloud.answer(&asked) }
-        });
-        Ok(Self { web: web.await?, cloud })
-    }
-
-    pub fn faults(&self) -> &Faults {
-        &self.cloud.faults
-    }
-
-    /// Something in the machine kills it with signal 9.
-    pub fn strike(&self, name: &str) {
-        self.cloud.guest(name).inspect(Guest::kill);
+        // Given on each job, and so on what it runs.
+        let on = |job: &String| {
+            let job = format!("projects/*/locations/*/jobs/{job}");
+            [format!("{job}/*"), job]
+        };
+        let desk = Desk::new(place, || grants::google_on("dispatcher", jobs.keys().flat_map(on)))?;
+        Self::open(Location { desk, jobs, state: Mutex::new(state) }).await
     }
 
     pub fn out_of_memory(&self, name: &str) {
@@ -118,7 +108,86 @@ impl CloudRun {
     }
 }
 
-impl Cloud {
+impl Vendor for CloudRun {
+    const LAUNCH: &str = "run";
+    const LOOK: &str = "get";
+
+    fn strike(&self, task: &str) {
+        self.cloud.guest(task).inspect(Guest::kill);
+    }
+
+    fn made(&self, egress_id: &str) -> usize {
+        self.executions_of(egress_id).len()
+    }
+
+    fn script(&self, operation: &str, faults: &[Option<Fault>]) {
+        self.faults().script(operation, faults.iter().copied());
+    }
+}
+
+impl Cloud for Location {
+    fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    fn read(&self, asked: &Asked) -> Result<Call, Reply> {
+        if !asked.header("authorization").starts_with("Bearer ") {
+            let words = "Request is missing required authentication credential.";
+            return Err(refused(401, "UNAUTHENTICATED", words));
+        }
+        if self.desk.place.issued.as_ref().is_some_and(|issued| !issued.let_in(asked.header("authorization"))) {
+            return Err(refused(401, "UNAUTHENTICATED", "Request had invalid authentication credentials."));
+        }
+        let nowhere = || refused(404, "NOT_FOUND", "no such method");
+        let path = asked.path.strip_prefix("/v2/").ok_or_else(nowhere)?;
+        let (path, verb) = path.split_once(':').unwrap_or((path, ""));
+        let (operation, permissions): (&str, &[&str]) = match (asked.method.as_str(), verb) {
+            ("POST", "run") => ("run", &["run.jobs.run", "run.jobs.runWithOverrides"]),
+            ("POST", "cancel") => ("cancel", &["run.executions.cancel"]),
+            ("GET", "") if path.ends_with("/executions") => ("list", &["run.executions.list"]),
+            ("GET", "") if path.ends_with("/tasks") => ("tasks", &["run.tasks.list"]),
+            ("GET", "") => ("get", &["run.executions.get"]),
+            _ => return Err(nowhere()),
+        };
+        let needs = permissions.iter().map(|permission| Need::new(*permission, path)).collect();
+        Ok(Call { operation, subject: path.to_owned(), needs })
+    }
+
+    fn denied(&self, Need { action, resource, .. }: &Need) -> Reply {
+        let words = format!("Permission '{action}' denied on resource '{resource}' (or resource may not exist).");
+        refused(403, "PERMISSION_DENIED", &words)
+    }
+
+    fn fails(&self, fault: Fault) -> Option<Reply> {
+        Some(match fault {
+            Fault::Throttled => refused(429, "RESOURCE_EXHAUSTED", "Quota exceeded for quota metric 'Job runs'")
+                .with("retry-after", "2"),
+            Fault::QuotaReached => {
+                refused(429, "RESOURCE_EXHAUSTED", "The number of instances of running executions is exhausted")
+            }
+            Fault::NoCapacity => refused(503, "UNAVAILABLE", "There is no capacity in this region right now."),
+            Fault::Busy => {
+                refused(409, "ABORTED", "Conflict for resource: version was specified but current is another.")
+            }
+            Fault::Expired | Fault::Skewed => {
+                refused(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
+            }
+            _ => refused(503, "UNAVAILABLE", "The service is currently unavailable."),
+        })
+    }
+
+    fn obey(self: &Arc<Self>, Call { operation, subject, .. }: &Call, asked: &Asked, fault: Option<Fault>) -> Reply {
+        match *operation {
+            "run" => self.run(subject, &asked.json(), fault == Some(Fault::Doubled)),
+            "cancel" => self.cancel(subject),
+            "list" => self.list(subject.trim_end_matches("/executions"), &asked.query),
+            "tasks" => self.tasks(subject.trim_end_matches("/tasks")),
+            _ => self.get(subject),
+        }
+    }
+}
+
+impl Location {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -133,62 +202,10 @@ impl Cloud {
         self.state().executions.iter().find(|it| it.name == name)?.guest.clone()
     }
 
-    fn answer(self: &Arc<Self>, asked: &Asked) -> Reply {
-        if !asked.header("authorization").starts_with("Bearer ") {
-            return refused(401, "UNAUTHENTICATED", "Request is missing required authentication credential.");
-        }
-        if self.place.issued.as_ref().is_some_and(|issued| !issued.let_in(asked.header("authorization"))) {
-            return refused(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.");
-        }
-        let Some(path) = asked.path.strip_prefix("/v2/") else { return refused(404, "NOT_FOUND", "no such method") };
-        let (path, verb) = path.split_once(':').unwrap_or((path, ""));
-        let (operation, permissions): (&str, &[&str]) = match (asked.method.as_str(), verb) {
-            ("POST", "run") => ("run", &["run.jobs.run", "run.jobs.runWithOverrides"]),
-            ("POST", "cancel") => ("cancel", &["run.executions.cancel"]),
-            ("GET", "") if path.ends_with("/executions") => ("list", &["run.executions.list"]),
-            ("GET", "") if path.ends_with("/tasks") => ("tasks", &["run.tasks.list"]),
-            ("GET", "") => ("get", &["run.executions.get"]),
-            _ => return refused(404, "NOT_FOUND", "no such method"),
-        };
-        for permission in permissions {
-            if !self.place.policy.allows(permission, path, &[]) {
-                let words =
-                    format!("Permission '{permission}' denied on resource '{path}' (or resource may not exist).");
-                return refused(403, "PERMISSION_DENIED", &words);
-            }
-        }
-        let fault = self.faults.next(operation);
-        match fault {
-            Some(Fault::Throttled) => {
-                return refused(429, "RESOURCE_EXHAUSTED", "Quota exceeded for quota metric 'Job runs'")
-                    .with("retry-after", "1");
-            }
-            Some(Fault::QuotaReached) => {
-                return refused(
-                    429,
-                    "RESOURCE_EXHAUSTED",
-                    "The number of instances of running executions is exhausted",
-                );
-            }
-            Some(Fault::NoCapacity) => {
-                return refused(503, "UNAVAILABLE", "There is no capacity in this region right now.");
-            }
-            Some(Fault::Broken) => return refused(503, "UNAVAILABLE", "The service is currently unavailable."),
-            Some(Fault::Lost) => return Reply::HangUp,
-            _ => {}
-        }
-        let reply = match operation {
-            "run" => self.run(path, &asked.json(), fault == Some(Fault::Doubled)),
-            "cancel" => self.cancel(path),
-            "list" => self.list(path.trim_end_matches("/executions"), &asked.query),
-            "tasks" => self.tasks(path.trim_end_matches("/tasks")),
-            _ => self.get(path),
-        };
-        match fault {
-            Some(Fault::BrokenAfter) => refused(503, "UNAVAILABLE", "The service is currently unavailable."),
-            Some(Fault::LostAfter) => Reply::HangUp,
-            _ => reply,
-        }
+    /// To every call but the one that made it.
+    fn knows(&self, execution: &Execution) -> bool {
+        let age = (Utc::now() - execution.created).to_std().unwrap_or_default();
+        age >= self.desk.place.unseen
     }
 
     fn run(self: &Arc<Self>, path: &str, body: &Value, twice: bool) -> Reply {
@@ -233,7 +250,7 @@ impl Cloud {
         let id = format!("{job}-{:05x}", rand::random::<u64>() & 0xf_ffff_ffff);
         let name = format!("{path}/executions/{id}");
         let stop = watch::Sender::new(None);
-        let mut all = self.place.environment.clone();
+        let mut all = self.desk.place.environment.clone();
         all.extend(env.clone());
         for (variable, value) in [
             ("CLOUD_RUN_JOB", job),
@@ -271,13 +288,13 @@ impl Cloud {
         mut stop: watch::Receiver<Option<Stop>>,
     ) {
         let early = tokio::select! {
-            () = tokio::time::sleep(self.place.provisioning + self.place.pulling) => false,
+            () = tokio::time::sleep(self.desk.place.provisioning + self.desk.place.pulling) => false,
             _ = stop.wait_for(Option::is_some) => true,
         };
         let end = if early {
             End::Cancelled
         } else {
-            match Guest::start(&self.place, &format!("run-{id}"), &env, &[]) {
+            match Guest::start(&self.desk.place, &format!("run-{id}"), &env, &[]) {
                 Err(error) => End::NeverRan(error.to_string()),
                 Ok(guest) => {
                     self.change(name, |execution| {
@@ -301,7 +318,7 @@ impl Cloud {
             why = stop.wait_for(Option::is_some) => why.ok().and_then(|why| *why).unwrap_or(Stop::Cancelled),
             () = tokio::time::sleep(timeout) => Stop::TimedOut,
         };
-        guest.stop(self.place.grace).await;
+        guest.stop(self.desk.place.grace).await;
         match why {
             Stop::Cancelled => End::Cancelled,
             Stop::TimedOut => End::TimedOut,
@@ -310,7 +327,8 @@ impl Cloud {
 
     fn cancel(&self, path: &str) -> Reply {
         let state = self.state();
-        let Some(execution) = state.executions.iter().find(|it| it.name == path) else { return missing(path) };
+        let known = state.executions.iter().find(|it| it.name == path && self.knows(it));
+        let Some(execution) = known else { return missing(path) };
         if execution.completed.is_some() {
             return refused(400, "FAILED_PRECONDITION", "Execution is already completed.");
         }
@@ -320,7 +338,7 @@ impl Cloud {
 
     fn get(&self, path: &str) -> Reply {
         let state = self.state();
-        let found = state.executions.iter().find(|it| it.name == path);
+        let found = state.executions.iter().find(|it| it.name == path && self.knows(it));
         found.map_or_else(|| missing(path), |it| Reply::json(200, self.shown(it)))
     }
 
@@ -349,8 +367,8 @@ impl Cloud {
         let size: usize = asked("pageSize").and_then(|size| size.parse().ok()).unwrap_or(100).min(100);
         let from: usize = asked("pageToken").and_then(|from| from.parse().ok()).unwrap_or(0);
         let state = self.state();
-        let of_job: Vec<_> =
-            state.executions.iter().rev().filter(|it| it.name.starts_with(&format!("{job}/executions/"))).collect();
+        let ours = |it: &&Execution| it.name.starts_with(&format!("{job}/executions/")) && self.knows(it);
+        let of_job: Vec<_> = state.executions.iter().rev().filter(ours).collect();
         let page: Vec<Value> = of_job.iter().skip(from).take(size).map(|it| self.shown(it)).collect();
         let next = if from + size < of_job.len() { (from + size).to_string() } else { String::new() };
         Reply::json(200, json!({"executions": page, "nextPageToken": next}))

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -46,7 +47,12 @@ pub enum Reply {
     },
     /// The connection ends instead.
     HangUp,
+    /// This, after a while.
+    Late(Box<Reply>),
 }
+
+/// Longer than anything here takes, and shorter than anybody's patience.
+const LATE: Duration = Duration::from_millis(1500);
 
 impl Reply {
     pub fn json(status: u16, body: Value) -> Self {
@@ -59,7 +65,7 @@ impl Reply {
                 headers.push((name, value.into()));
                 Self::Json { status, headers, body }
             }
-            Self::HangUp => self,
+            Self::HangUp | Self::Late(_) => self,
         }
     }
 }
@@ -122,7 +128,12 @@ where
         headers: head.headers,
         body,
     };
-    let Reply::Json { status, headers, body } = answer(asked).await else {
+    let mut reply = answer(asked).await;
+    while let Reply::Late(later) = reply {
+        tokio::time::sleep(LATE).await;
+        reply = *later;
+    }
+    let Reply::Json { status, headers, body } = reply else {
         return Err(io::Error::other("hung up, as told"));
     };
     let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };

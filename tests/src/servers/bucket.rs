@@ -15,12 +15,14 @@ use spillway_storage::{Options, Storage, open};
 
 use super::chaos::Chaos;
 use super::emulators::{AZURE_ACCOUNT, AZURE_KEY, Emulator};
+use super::gate::{Gate, Tongue};
 use super::proxy::AuthProxy;
+use crate::clouds::policy::Policy;
 
 /// In every credential of [`Bucket::s3`], which moto takes whatever they are.
 pub const CANARY: &str = "canaryOfTheStage";
 
-const NAME: &str = "recordings";
+pub const NAME: &str = "recordings";
 const PROXY_USER: &str = "me";
 const PROXY_PASSWORD: &str = "a b:c@d/%41";
 /// Everything on Azurite's one account until 2099, signed with the key that everybody knows.
@@ -71,6 +73,26 @@ impl Bucket {
     /// From now on recordings go to it on this way, which leads to [`Bucket::address`].
     pub fn reached_through(&mut self, way: &Chaos) {
         self.way = Some(way.url());
+    }
+
+    /// Likewise, and only what `policy` allows comes through, whatever the credentials would open.
+    pub async fn guarded_by(&mut self, policy: Policy) -> Result<Gate> {
+        let tongue = match self.kind {
+            Kind::S3 => Tongue::S3,
+            Kind::Google => Tongue::Google,
+            Kind::Azure => Tongue::Azure,
+        };
+        let gate = Gate::start(&self.address(), tongue, policy).await?;
+        self.way = Some(gate.url());
+        Ok(gate)
+    }
+
+    /// What its objects are called in a policy: everything below `prefix`.
+    pub fn objects(&self, prefix: &str) -> String {
+        match self.kind {
+            Kind::Azure => format!("{AZURE_ACCOUNT}/{NAME}/{prefix}*"),
+            Kind::S3 | Kind::Google => format!("{NAME}/{prefix}*"),
+        }
     }
 
     /// Host and port.

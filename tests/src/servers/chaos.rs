@@ -215,7 +215,7 @@ async fn serve(mut client: TcpStream, to: &str, fate: &Mutex<Fate>) -> Result<()
     }
 }
 
-async fn forwarded(to: &str, head: &str, body: &[u8]) -> Result<Vec<u8>> {
+pub(super) async fn forwarded(to: &str, head: &str, body: &[u8]) -> Result<Vec<u8>> {
     let mut server = TcpStream::connect(to).await?;
     let kept = head.split("\r\n").filter(|line| {
         let name = line.split(':').next().unwrap_or_default();

@@ -1,36 +1,39 @@
 //! ECS with Fargate: RunTask, DescribeTasks, ListTasks, StopTask, and the events of EventBridge.
 
+mod wire;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-use super::Place;
-use super::fault::{Bucket, Fault, Faults};
+use self::wire::{event, is_cluster, lawful, now, refused, shown, text, texts};
+use super::door::{Call, Cloud, Desk, Fake};
+use super::fault::{Bucket, Fault};
 use super::guest::{Exit, Guest};
-use super::web::{Asked, Reply, Web};
+use super::policy::Need;
+use super::web::{Asked, Reply};
+use super::{Place, Vendor};
+use crate::grants;
 
 pub const REGION: &str = "eu-central-1";
 pub const ACCOUNT: &str = "111122223333";
+/// The task definition that Terraform registers.
+const FAMILY: &str = "spillway-runner";
+const OPERATIONS: [&str; 4] = ["RunTask", "DescribeTasks", "ListTasks", "StopTask"];
 const TARGET: &str = "AmazonEC2ContainerServiceV20141113.";
-/// Of the overrides of one RunTask, JSON punctuation included.
-const LONGEST_OVERRIDES: usize = 8192;
 /// From the end of the containers until their network is gone.
 const DEPROVISIONING: Duration = Duration::from_millis(60);
 
-pub struct Ecs {
-    // Dropped first: nothing comes in any more.
-    pub web: Web,
-    cloud: Arc<Cloud>,
-}
+pub type Ecs = Fake<Region>;
 
-struct Cloud {
-    place: Place,
+/// One cluster of it.
+pub struct Region {
+    desk: Desk,
     cluster: String,
-    faults: Faults,
     state: Mutex<State>,
 }
 
@@ -64,17 +67,9 @@ impl Ecs {
             runs: 0,
         };
         let cluster = format!("arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{cluster}");
-        let cloud = Arc::new(Cloud { place, cluster, faults: Faults::default(), state: Mutex::new(state) });
-        let serving = Arc::clone(&cloud);
-        let web = Web::start(move |asked| {
-            let cloud = Arc::clone(&serving);
-            async move { cloud.answer(&asked) }
-        });
-        Ok(Self { web: web.await?, cloud })
-    }
-
-    pub fn faults(&self) -> &Faults {
-        &self.cloud.faults
+        let definition = format!("arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/{FAMILY}");
+        let desk = Desk::new(place, || grants::aws_dispatcher(&cluster, &definition))?;
+        Self::open(Region { desk, cluster, state: Mutex::new(state) }).await
     }
 
     /// Every change of a task from now on, as the event bus delivers it.
@@ -82,11 +77,6 @@ impl Ecs {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.cloud.state().events.push(sender);
         receiver
-    }
-
-    /// Something in the machine kills it with signal 9.
-    pub fn strike(&self, arn: &str) {
-        self.cloud.guest(arn).inspect(Guest::kill);
     }
 
     /// The kernel kills it because memory ran out.
@@ -123,13 +113,106 @@ impl Ecs {
         of.map(|(arn, _)| arn.clone()).collect()
     }
 
-    /// As DescribeTasks shows it.
+    /// As DescribeTasks shows it, with its tags.
     pub fn show(&self, arn: &str) -> Value {
-        self.cloud.state().tasks.get(arn).map_or(Value::Null, |task| shown(task, false))
+        self.cloud.state().tasks.get(arn).map_or(Value::Null, |task| shown(task, true))
     }
 }
 
-impl Cloud {
+impl Vendor for Ecs {
+    const LAUNCH: &str = "RunTask";
+    const LOOK: &str = "DescribeTasks";
+
+    fn strike(&self, task: &str) {
+        self.cloud.guest(task).inspect(Guest::kill);
+    }
+
+    fn made(&self, egress_id: &str) -> usize {
+        self.tasks_of(egress_id).len()
+    }
+
+    fn called(fault: Fault) -> Option<&'static str> {
+        match fault {
+            Fault::Throttled => Some("throttled"),
+            Fault::NoCapacity => Some("capacity"),
+            Fault::QuotaReached => Some("quota"),
+            Fault::Busy => None,
+            _ => Some("passing"),
+        }
+    }
+
+    fn script(&self, operation: &str, faults: &[Option<Fault>]) {
+        self.faults().script(operation, faults.iter().copied());
+    }
+}
+
+impl Cloud for Region {
+    fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    fn read(&self, asked: &Asked) -> Result<Call, Reply> {
+        let scope = format!("/{REGION}/ecs/aws4_request");
+        let signed =
+            asked.header("authorization").split_once("Credential=").is_some_and(|(_, rest)| rest.contains(&scope));
+        if asked.path != "/" || asked.method != "POST" || !signed {
+            return Err(refused(400, "MissingAuthenticationTokenException", "Missing Authentication Token"));
+        }
+        if let Some(issued) = &self.desk.place.issued {
+            let key = asked.header("authorization").split_once("Credential=").map_or("", |(_, rest)| rest);
+            let key = key.split('/').next().unwrap_or_default();
+            if !issued.holds(key) || asked.header("x-amz-security-token") != format!("session-of-{key}") {
+                let words = "The security token included in the request is invalid.";
+                return Err(refused(400, "UnrecognizedClientException", words));
+            }
+        }
+        let named = asked.header("x-amz-target").strip_prefix(TARGET).unwrap_or_default();
+        let Some(operation) = OPERATIONS.into_iter().find(|operation| *operation == named) else {
+            return Err(refused(400, "UnknownOperationException", named));
+        };
+        let body = asked.json();
+        if !is_cluster(&self.cluster, text(&body["cluster"])) {
+            return Err(refused(400, "ClusterNotFoundException", "Cluster not found."));
+        }
+        Ok(Call { operation, subject: String::new(), needs: self.needed(operation, &body) })
+    }
+
+    fn denied(&self, Need { action, resource, .. }: &Need) -> Reply {
+        let words = format!(
+            "User: arn:aws:sts::{ACCOUNT}:assumed-role/dispatcher/task is not authorized to perform: {action} on \
+             resource: {resource} because no identity-based policy allows the {action} action"
+        );
+        refused(400, "AccessDeniedException", &words)
+    }
+
+    fn fails(&self, fault: Fault) -> Option<Reply> {
+        Some(match fault {
+            Fault::Throttled => refused(400, "ThrottlingException", "Rate exceeded"),
+            Fault::Broken => refused(500, "ServerException", "Service Unavailable. Please try again later."),
+            Fault::Expired => {
+                refused(400, "ExpiredTokenException", "The security token included in the request is expired")
+            }
+            Fault::Skewed => {
+                let words = "Signature expired: 20261122T100000Z is now earlier than 20261122T100500Z (20261122T101000Z - 5 min.)";
+                refused(400, "InvalidSignatureException", words)
+            }
+            // An answer that is otherwise fine says so.
+            _ => return None,
+        })
+    }
+
+    fn obey(self: &Arc<Self>, call: &Call, asked: &Asked, fault: Option<Fault>) -> Reply {
+        let body = asked.json();
+        match call.operation {
+            "RunTask" => self.run_task(&body, fault),
+            "DescribeTasks" => self.describe(&body),
+            "ListTasks" => self.list(&body),
+            _ => self.stop_task(&body),
+        }
+    }
+}
+
+impl Region {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,82 +221,31 @@ impl Cloud {
         self.state().tasks.get(arn)?.guest.clone()
     }
 
-    fn answer(self: &Arc<Self>, asked: &Asked) -> Reply {
-        let Some(operation) = asked.header("x-amz-target").strip_prefix(TARGET) else {
-            return refused(400, "UnknownOperationException", "");
+    fn needed(&self, operation: &str, body: &Value) -> Vec<Need> {
+        let here = |action: &str, resource: String| {
+            Need::new(format!("ecs:{action}"), resource).with("ecs:cluster", &self.cluster)
         };
-        let scope = format!("/{REGION}/ecs/aws4_request");
-        let signed =
-            asked.header("authorization").split_once("Credential=").is_some_and(|(_, rest)| rest.contains(&scope));
-        if asked.path != "/" || asked.method != "POST" || !signed {
-            return refused(400, "MissingAuthenticationTokenException", "Missing Authentication Token");
-        }
-        if let Some(issued) = &self.place.issued {
-            let key = asked.header("authorization").split_once("Credential=").map_or("", |(_, rest)| rest);
-            let key = key.split('/').next().unwrap_or_default();
-            if !issued.holds(key) || asked.header("x-amz-security-token") != format!("session-of-{key}") {
-                let words = "The security token included in the request is invalid.";
-                return refused(400, "UnrecognizedClientException", words);
-            }
-        }
-        let body = asked.json();
-        if let Err(reply) = self.permitted(operation, &body) {
-            return reply;
-        }
-        let fault = self.faults.next(operation);
-        match fault {
-            Some(Fault::Throttled) => return refused(400, "ThrottlingException", "Rate exceeded"),
-            Some(Fault::Broken) => {
-                return refused(500, "ServerException", "Service Unavailable. Please try again later.");
-            }
-            Some(Fault::Lost) => return Reply::HangUp,
-            _ => {}
-        }
-        let reply = match operation {
-            "RunTask" => self.run_task(&body, fault),
-            "DescribeTasks" => self.describe(&body),
-            "ListTasks" => self.list(&body),
-            "StopTask" => self.stop_task(&body),
-            _ => refused(400, "UnknownOperationException", operation),
-        };
-        match fault {
-            Some(Fault::BrokenAfter) => refused(500, "ServerException", "Service Unavailable. Please try again later."),
-            Some(Fault::LostAfter) => Reply::HangUp,
-            _ => reply,
-        }
-    }
-
-    fn permitted(&self, operation: &str, body: &Value) -> Result<(), Reply> {
-        if !is_cluster(&self.cluster, text(&body["cluster"])) {
-            return Err(refused(400, "ClusterNotFoundException", "Cluster not found."));
-        }
-        let context = [
-            ("ecs:cluster", self.cluster.as_str()),
-            ("ecs:CreateAction", "RunTask"),
-            ("iam:PassedToService", "ecs-tasks.amazonaws.com"),
-        ];
-        let mut needed = vec![];
         match operation {
             "RunTask" => {
-                needed.push(("ecs:RunTask", self.definition(text(&body["taskDefinition"]))));
-                if body["tags"].as_array().is_some_and(|tags| !tags.is_empty()) {
-                    needed.push(("ecs:TagResource", self.task_arn("any")));
+                let mut needed = vec![here(operation, self.definition(text(&body["taskDefinition"])))];
+                // Of the definition, unless the call names others.
+                let overrides = &body["overrides"];
+                for (named, usual) in
+                    [("taskRoleArn", grants::RUNNER_ROLE), ("executionRoleArn", grants::RUNNER_EXECUTION_ROLE)]
+                {
+                    let role = overrides[named].as_str().unwrap_or(usual);
+                    needed.push(Need::new("iam:PassRole", role).with("iam:PassedToService", "ecs-tasks.amazonaws.com"));
                 }
+                if body["tags"].as_array().is_some_and(|tags| !tags.is_empty()) {
+                    let tagged = Need::new("ecs:TagResource", self.task_arn("any"));
+                    needed.push(tagged.with("ecs:CreateAction", "RunTask"));
+                }
+                needed
             }
-            "DescribeTasks" => needed.extend(texts(&body["tasks"]).into_iter().map(|arn| ("ecs:DescribeTasks", arn))),
-            "StopTask" => needed.push(("ecs:StopTask", text(&body["task"]).to_owned())),
-            _ => needed.push(("ecs:ListTasks", "*".to_owned())),
+            "DescribeTasks" => texts(&body["tasks"]).into_iter().map(|arn| here(operation, arn)).collect(),
+            "StopTask" => vec![here(operation, text(&body["task"]).to_owned())],
+            other => vec![here(other, "*".to_owned())],
         }
-        for (action, resource) in needed {
-            if !self.place.policy.allows(action, &resource, &context) {
-                let words = format!(
-                    "User: arn:aws:sts::{ACCOUNT}:assumed-role/dispatcher/task is not authorized to perform: {action} on \
-                     resource: {resource} because no identity-based policy allows the {action} action"
-                );
-                return Err(refused(400, "AccessDeniedException", &words));
-            }
-        }
-        Ok(())
     }
 
     fn definition(&self, named: &str) -> String {
@@ -307,7 +339,7 @@ impl Cloud {
         if !stopped_early {
             let given = self.environment(arn);
             let name = format!("ecs-{}", arn.rsplit('/').next().unwrap_or_default());
-            match Guest::start(&self.place, &name, &given, &[]) {
+            match Guest::start(&self.desk.place, &name, &given, &[]) {
                 Ok(guest) => {
                     self.change(arn, |task| {
                         task.guest = Some(guest.clone());
@@ -317,7 +349,7 @@ impl Cloud {
                     });
                     exit = Some(tokio::select! {
                         exit = guest.exit() => exit,
-                        () = self.stopping(&mut stop) => guest.stop(self.place.grace).await,
+                        () = self.stopping(&mut stop) => guest.stop(self.desk.place.grace).await,
                     });
                 }
                 Err(error) => {
@@ -330,12 +362,12 @@ impl Cloud {
     }
 
     async fn begin(&self, arn: &str) {
-        tokio::time::sleep(self.place.provisioning).await;
+        tokio::time::sleep(self.desk.place.provisioning).await;
         self.change(arn, |task| {
             task.shown["lastStatus"] = "PENDING".into();
             task.times.insert("pullStartedAt", now());
         });
-        tokio::time::sleep(self.place.pulling).await;
+        tokio::time::sleep(self.desk.place.pulling).await;
         self.change(arn, |task| {
             task.times.insert("pullStoppedAt", now());
         });
@@ -374,6 +406,15 @@ impl Cloud {
         });
     }
 
+    /// To every call but the one that made it: not at once, and not for ever.
+    fn knows(&self, task: &Task) -> bool {
+        let Place { unseen, kept, .. } = &self.desk.place;
+        let at = |name: &str| task.times.get(name).copied();
+        let now = now();
+        at("createdAt").is_some_and(|at| now - at >= unseen.as_secs_f64())
+            && at("stoppedAt").is_none_or(|at| now - at < kept.as_secs_f64())
+    }
+
     fn environment(&self, arn: &str) -> BTreeMap<String, String> {
         let state = self.state();
         let Some(task) = state.tasks.get(arn) else { return BTreeMap::new() };
@@ -407,7 +448,7 @@ impl Cloud {
 
     fn stop_task(&self, body: &Value) -> Reply {
         let arn = text(&body["task"]);
-        if !self.state().tasks.contains_key(arn) {
+        if !self.state().tasks.get(arn).is_some_and(|task| self.knows(task)) {
             return refused(400, "InvalidParameterException", "The referenced task was not found.");
         }
         self.stop(arn, "UserInitiated", text(&body["reason"]));
@@ -421,7 +462,8 @@ impl Cloud {
         }
         let tags = texts(&body["include"]).iter().any(|it| it == "TAGS");
         let state = self.state();
-        let (known, unknown): (Vec<_>, Vec<_>) = asked.iter().partition(|arn| state.tasks.contains_key(*arn));
+        let known = |arn: &&String| state.tasks.get(*arn).is_some_and(|task| self.knows(task));
+        let (known, unknown): (Vec<_>, Vec<_>) = asked.iter().partition(known);
         let tasks: Vec<Value> = known.iter().filter_map(|arn| Some(shown(state.tasks.get(*arn)?, tags))).collect();
         let failures: Vec<Value> = unknown.iter().map(|arn| json!({"arn": arn, "reason": "MISSING"})).collect();
         Reply::json(200, json!({"tasks": tasks, "failures": failures}))
@@ -433,6 +475,7 @@ impl Cloud {
         let state = self.state();
         let matching = state.tasks.iter().filter(|(arn, task)| {
             arn.as_str() > from
+                && self.knows(task)
                 && task.shown["desiredStatus"] == wanted
                 && (body["startedBy"].is_null() || task.shown["startedBy"] == body["startedBy"])
         });
@@ -457,120 +500,4 @@ fn stop_with(state: &mut State, arn: &str, code: &str, words: &str) -> bool {
         first
     });
     true
-}
-
-fn shown(task: &Task, tags: bool) -> Value {
-    let mut shown = task.shown.clone();
-    for (name, at) in &task.times {
-        shown[*name] = json!(at);
-    }
-    if !tags && let Some(shown) = shown.as_object_mut() {
-        shown.remove("tags");
-    }
-    shown
-}
-
-fn event(task: &Task, cluster: &str) -> Value {
-    let mut detail = task.shown.clone();
-    if let Some(detail) = detail.as_object_mut() {
-        detail.remove("tags");
-    }
-    for (name, at) in &task.times {
-        detail[*name] = iso(*at).into();
-    }
-    detail["updatedAt"] = iso(now()).into();
-    detail["clusterArn"] = cluster.into();
-    json!({
-        "version": "0", "id": format!("{:032x}", rand::random::<u128>()), "detail-type": "ECS Task State Change",
-        "source": "aws.ecs", "account": ACCOUNT, "time": iso(now()), "region": REGION, "resources": [detail["taskArn"]],
-        "detail": detail,
-    })
-}
-
-fn iso(at: f64) -> String {
-    let at = chrono::DateTime::from_timestamp_millis((at * 1000.0) as i64).unwrap_or_default();
-    at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
-}
-
-pub(super) fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_millis() as f64 / 1000.0)
-}
-
-fn refused(status: u16, kind: &str, message: &str) -> Reply {
-    Reply::json(status, json!({"__type": kind, "message": message})).with("x-amzn-errortype", kind)
-}
-
-fn is_cluster(arn: &str, named: &str) -> bool {
-    named == arn || arn.rsplit('/').next() == Some(named)
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-fn texts(value: &Value) -> Vec<String> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-/// (cpu, least and most memory, step), as the crate's documentation of `Task.memory` gives them.
-const SIZES: &[(u64, u64, u64, u64)] = &[
-    (256, 512, 2048, 512),
-    (512, 1024, 4096, 1024),
-    (1024, 2048, 8192, 1024),
-    (2048, 4096, 16384, 1024),
-    (4096, 8192, 30720, 1024),
-    (8192, 16384, 61440, 4096),
-    (16384, 32768, 122_880, 8192),
-];
-
-fn lawful(body: &Value) -> Result<(), String> {
-    let overrides = &body["overrides"];
-    if overrides.to_string().chars().count() > LONGEST_OVERRIDES {
-        return Err("Container Overrides length must be at most 8192".into());
-    }
-    let number = |value: &Value| text(value).parse::<u64>().unwrap_or(0);
-    let (cpu, memory) = (number(&overrides["cpu"]), number(&overrides["memory"]));
-    let sold = SIZES.iter().any(|(size, least, most, step)| {
-        // 256 also comes with 1024, which is a multiple of its step.
-        *size == cpu && (*least..=*most).contains(&memory) && memory.is_multiple_of(*step)
-    });
-    if !sold {
-        return Err("No Fargate configuration exists for given values.".into());
-    }
-    if let Some(disk) = overrides["ephemeralStorage"]["sizeInGiB"].as_u64()
-        && !(21..=200).contains(&disk)
-    {
-        return Err("EphemeralStorage size must be between 21 and 200".into());
-    }
-    if overrides["containerOverrides"][0]["name"] != "runner" {
-        return Err("Override for container that is not in the TaskDefinition.".into());
-    }
-    if body["launchType"].is_null() == body["capacityProviderStrategy"].is_null() {
-        return Err("Specifying both a launch type and capacity provider strategy is not supported.".into());
-    }
-    if texts(&body["networkConfiguration"]["awsvpcConfiguration"]["subnets"]).is_empty() {
-        return Err("Network Configuration must be provided when networkMode 'awsvpc' is specified.".into());
-    }
-    if body["count"].as_u64().is_some_and(|count| count > 10) {
-        return Err("count must be at most 10".into());
-    }
-    let started_by = text(&body["startedBy"]);
-    if started_by.len() > 128 || !started_by.chars().all(|c| c.is_ascii_alphanumeric() || "-/_".contains(c)) {
-        return Err("startedBy is not valid".into());
-    }
-    let token = text(&body["clientToken"]);
-    if token.is_empty() || token.len() > 64 || !token.bytes().all(|byte| (33..=126).contains(&byte)) {
-        return Err("clientToken is not valid".into());
-    }
-    let tags = body["tags"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let fine = |c: char| c.is_alphanumeric() || c == ' ' || "+-=._:/@".contains(c);
-    for tag in tags {
-        let (key, value) = (text(&tag["key"]), text(&tag["value"]));
-        let lengths = (1..=128).contains(&key.chars().count()) && value.chars().count() <= 256;
-        if !lengths || !key.chars().all(fine) || !value.chars().all(fine) || key.starts_with("aws:") || tags.len() > 50
-        {
-            return Err(format!("Tag {key} is not valid"));
-        }
-    }
-    Ok(())
 }

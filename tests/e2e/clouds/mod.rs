@@ -1,0 +1,183 @@
+//! StartEgress through livekit-server, a dispatcher whose target is a cloud, and that cloud on this machine: it starts the
+//! real runner with what the call and the definition give, refuses what Terraform's policies do not allow, and kills it
+//! as the vendor would. Clouds are recorded on side by side.
+
+mod books;
+mod provider;
+mod scene;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
+use libtest_mimic::Trial;
+use rustix::process::{Pid, Signal, kill_process};
+use spillway_tests::analyser::sound::Side;
+use spillway_tests::analyser::{played, stream};
+use spillway_tests::egress::nanos;
+
+use self::books::Known;
+use self::provider::Cloud;
+use self::scene::{CHECKPOINT, ROOM, Recording, STACK, Scene, TENANT, unix_s};
+use crate::stage::{alone, block_on};
+use crate::tape::Tape;
+
+pub fn cases() -> Vec<Trial> {
+    let case = |name: &str, clouds: &'static [Cloud], end: End| {
+        alone(&format!("clouds::{name}"), move || block_on(side_by_side(clouds, end)))
+    };
+    vec![
+        case("ecs_and_cloud_run_record_a_room_and_a_track", &[Cloud::Ecs, Cloud::Run], End::Asked),
+        case("aci_and_docker_record_a_room_and_a_track", &[Cloud::Aci, Cloud::Docker], End::Asked),
+        case("machines_are_taken_away_while_they_record", &[Cloud::Ecs, Cloud::Run, Cloud::Aci], End::Taken),
+        alone("clouds::what_a_runner_may_not_write_is_refused_and_named", || {
+            block_on(async {
+                let denied = [Cloud::Ecs, Cloud::Aci]
+                    .map(|cloud| async move { denied(cloud).await.with_context(|| format!("{cloud:?}")) });
+                try_join_all(denied).await.map(|_| ())
+            })
+        }),
+    ]
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// By its caller.
+    Asked,
+    /// The vendor takes the machine away, with the grace it gives.
+    Taken,
+}
+
+const SECONDS: Duration = Duration::from_secs(8);
+/// What a machine that is killed may cost: the time since the last checkpoint, a fragment, and the request on its way.
+const LOST_WITH_THE_TASK: f64 = CHECKPOINT + 5.0;
+/// What a machine that is told to leave may: what was on its way to the muxer.
+const LOST_WHEN_TOLD: f64 = 1.5;
+
+async fn side_by_side(clouds: &[Cloud], end: End) -> Result<()> {
+    let one = |cloud: Cloud| async move {
+        let recorded = recorded(cloud, end).await;
+        recorded.with_context(|| format!("{cloud:?}"))
+    };
+    try_join_all(clouds.iter().copied().map(one)).await.map(|_| ())
+}
+
+async fn recorded(cloud: Cloud, end: End) -> Result<()> {
+    let Some(scene) = Scene::start(cloud).await? else { return Ok(()) };
+    let recordings = scene.recording().await?;
+    scene.hidden(&recordings)?;
+    // The recording itself is real time.
+    tokio::time::sleep(SECONDS).await;
+    let ended_at = unix_s();
+    if end == End::Taken {
+        for recording in &recordings {
+            scene.provider.take(&recording.task).await?;
+        }
+        if cloud == Cloud::Aci {
+            // As a kill of a container is: nobody in it lives on for a moment.
+            for (pid, _) in scene.runners() {
+                if let Some(pid) = Pid::from_raw(pid) {
+                    let _ = kill_process(pid, Signal::KILL);
+                }
+            }
+        }
+    }
+    let finals = recordings.iter().map(|recording| async move {
+        match end {
+            End::Asked => recording.egress.complete().await,
+            End::Taken => recording.egress.over(Duration::from_secs(60)).await,
+        }
+    });
+    let infos = try_join_all(finals).await?;
+    for (recording, info) in recordings.iter().zip(&infos) {
+        let tape = scene.tape(recording, info).await?;
+        looks_whole(&tape, recording.kind)?;
+        let kept = played(&tape.path)?;
+        let begun = nanos(&info["file_results"][0]["started_at"]) as f64 / 1e9;
+        let lost = ended_at - (begun + kept);
+        let shown = scene.provider.shown(&recording.task)?;
+        labelled(cloud, recording, &scene.provider.labels(&shown))?;
+        println!(
+            "{cloud:?} {end:?} {}: {} {}; {kept:.2} s play, {lost:.2} s lost",
+            recording.kind, info["status"], info["error"]
+        );
+        let bound = if end == End::Taken && cloud == Cloud::Aci { LOST_WITH_THE_TASK } else { LOST_WHEN_TOLD };
+        ensure!(lost < bound, "{}: {lost:.2} s lost", recording.kind);
+        // Who was killed has told nobody how it ended.
+        let complete = info["status"] == "EGRESS_COMPLETE";
+        ensure!(complete == (end == End::Asked || cloud != Cloud::Aci), "{}: {info}", recording.kind);
+        let line = scene.line(&recording.egress.id).await?;
+        // The window is closed by now.
+        let shown = scene.provider.shown(&recording.task)?;
+        let bytes = std::fs::metadata(&tape.path).context("measure the object")?.len();
+        let known = Known {
+            cloud,
+            room: ROOM,
+            tenant: TENANT,
+            kind: recording.kind,
+            info,
+            stored: complete.then_some((bytes, kept)),
+            billed: scene.provider.billed(&shown)?,
+        };
+        let amount = books::audit(&line, &known).with_context(|| format!("{}: {line}", recording.kind))?;
+        println!("{cloud:?} {}: {} s billed, {amount:.6} dollars", recording.kind, line["seconds"]);
+    }
+    scene.leave().await
+}
+
+/// Beside the prefix that Terraform gives to runners.
+async fn denied(cloud: Cloud) -> Result<()> {
+    let Some(scene) = Scene::start(cloud).await? else { return Ok(()) };
+    let egress = scene.track_into("elsewhere/track.mp4").await?;
+    let info = egress.over(Duration::from_secs(60)).await?;
+    let error = info["error"].as_str().unwrap_or_default();
+    println!("{cloud:?}: {error}");
+    let refused = scene.provider.gate.refused();
+    ensure!(!refused.is_empty() && refused.iter().all(|it| it.contains("/elsewhere/")), "refused were {refused:?}");
+    ensure!(info["status"] == "EGRESS_FAILED" && error.contains("/elsewhere/"), "{info}");
+    let code = if cloud == Cloud::Aci { "AuthorizationPermissionMismatch" } else { "AccessDenied" };
+    ensure!(error.contains(code) || error.contains("not authorized"), "{error}");
+    Ok(())
+}
+
+fn looks_whole(tape: &Tape, kind: &str) -> Result<()> {
+    ensure!(stream(&tape.probed, "video").is_some(), "no picture: {}", tape.probed);
+    tape.shows("p0", &tape.whole(), &[])?;
+    if kind == "room_composite" {
+        let video = tape.video()?;
+        ensure!(video["width"] == 640 && video["height"] == 360, "{video}");
+        tape.shows("p1", &tape.whole(), &[])?;
+        tape.sounds("p0", Side::Both, &tape.whole(), &[])?;
+        tape.in_sync("p0")?;
+    }
+    Ok(())
+}
+
+/// What each console makes of names that no console takes.
+fn labelled(cloud: Cloud, recording: &Recording, labels: &BTreeMap<String, String>) -> Result<()> {
+    let (room, tenant) = match cloud {
+        // No signs but a few, no vowel signs.
+        Cloud::Ecs => {
+            ("ACME Corp./Küche _ Söhne __1_ _ ह_न_द_: what was said in every Quarterly Review of the Year 2026", TENANT)
+        }
+        // Small, and sixty-three characters.
+        Cloud::Run => ("acme_corp__k_che___s_hne___1____________what_was_said_in_every_", "acme_corp_"),
+        Cloud::Aci | Cloud::Docker => (ROOM, TENANT),
+    };
+    let expected = [
+        ("egress_id", recording.egress.id.as_str()),
+        ("room", room),
+        ("type", recording.kind),
+        ("tenant", tenant),
+        ("stack", STACK),
+        ("attempt", "1"),
+    ];
+    let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let found: BTreeMap<_, _> =
+        labels.iter().filter(|(name, _)| expected.iter().any(|(wanted, _)| wanted == *name)).collect();
+    let expected = BTreeMap::from(expected);
+    let expected: BTreeMap<_, _> = expected.iter().collect();
+    ensure!(found == expected, "{} is labelled {labels:?}, not {expected:?}", recording.kind);
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! Each cloud on this machine, with a store of its own vendor: what a dispatcher is told about it, and what its console
+//! shows.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use chrono::DateTime;
+use serde_json::{Value, json};
+use spillway_tests::assets::cache;
+use spillway_tests::clouds::arm::{self, Arm};
+use spillway_tests::clouds::dockerd::Dockerd;
+use spillway_tests::clouds::ecs::{self, Ecs};
+use spillway_tests::clouds::run::CloudRun;
+use spillway_tests::clouds::{Place, Vendor};
+use spillway_tests::grants;
+use spillway_tests::servers::bucket::{self, Bucket};
+use spillway_tests::servers::gate::Gate;
+use spillway_tests::servers::{Ground, built};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cloud {
+    Ecs,
+    Run,
+    Aci,
+    Docker,
+}
+
+/// Of the ticket, which every runner has to have and nobody may see.
+pub const KEY: &str = "7373737373737373737373737373737373737373737373737373737373737373";
+/// Runners may write below it.
+pub const PREFIX: &str = "calls/";
+const IMAGE: &str = "spillway-runner";
+
+pub struct Provider {
+    pub cloud: Cloud,
+    /// Of the dispatcher's `targets`.
+    pub target: Value,
+    pub bucket: Bucket,
+    /// On the way to the bucket.
+    pub gate: Gate,
+    held: Held,
+}
+
+enum Held {
+    Ecs(Ecs),
+    Run(CloudRun),
+    Aci(Arm),
+    Docker(Dockerd),
+}
+
+impl Provider {
+    /// `None` where this machine cannot hold it; said, because then nothing is tested.
+    pub async fn start(cloud: Cloud, ground: &mut Ground) -> Result<Option<Self>> {
+        let Some((held, target)) = held(cloud, ground).await? else { return Ok(None) };
+        let mut bucket = match cloud {
+            Cloud::Ecs | Cloud::Docker => Bucket::s3().await?,
+            Cloud::Run => Bucket::google().await?,
+            Cloud::Aci => Bucket::azure().await?,
+        };
+        let objects = [bucket.objects(PREFIX)];
+        let policy = match cloud {
+            Cloud::Ecs | Cloud::Docker => grants::aws_runner(bucket::NAME, PREFIX)?,
+            Cloud::Run => grants::google_on("runner", objects)?,
+            Cloud::Aci => grants::azure_on("runner", objects)?,
+        };
+        let gate = bucket.guarded_by(policy).await?;
+        Ok(Some(Self { cloud, target, bucket, gate, held }))
+    }
+
+    /// Every task of this egress that the platform still shows.
+    pub fn tasks_of(&self, egress_id: &str) -> Result<Vec<String>> {
+        Ok(match &self.held {
+            Held::Ecs(cloud) => cloud.tasks_of(egress_id),
+            Held::Run(cloud) => cloud.executions_of(egress_id),
+            Held::Aci(cloud) => cloud.groups_of(egress_id),
+            Held::Docker(dockerd) => {
+                let labelled = format!("label=egress_id={egress_id}");
+                let said = said(dockerd, &["ps", "-aq", "--no-trunc", "--filter", &labelled])?;
+                said.split_whitespace().map(str::to_owned).collect()
+            }
+        })
+    }
+
+    /// As its console shows it.
+    pub fn shown(&self, task: &str) -> Result<Value> {
+        Ok(match &self.held {
+            Held::Ecs(cloud) => cloud.show(task),
+            Held::Run(cloud) => cloud.show(task),
+            Held::Aci(cloud) => cloud.show(task),
+            Held::Docker(dockerd) => {
+                let said = said(dockerd, &["inspect", task])?;
+                serde_json::from_str::<Value>(&said).context("read docker inspect")?[0].clone()
+            }
+        })
+    }
+
+    /// Tags, labels, or what stands where there are neither.
+    pub fn labels(&self, shown: &Value) -> BTreeMap<String, String> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let map = |value: &Value| {
+            let all = value.as_object().into_iter().flatten();
+            all.map(|(name, value)| (name.clone(), text(value))).collect::<BTreeMap<_, _>>()
+        };
+        let pairs = |value: &Value, name: &str| {
+            let all = value.as_array().into_iter().flatten();
+            all.map(|pair| (text(&pair[name]), text(&pair["value"]))).collect::<BTreeMap<_, _>>()
+        };
+        match self.cloud {
+            Cloud::Ecs => pairs(&shown["tags"], "key"),
+            Cloud::Aci => map(&shown["tags"]),
+            Cloud::Docker => map(&shown["Config"]["Labels"]),
+            Cloud::Run => {
+                let all = pairs(&shown["template"]["containers"][0]["env"], "name");
+                let ours = all.into_iter().filter_map(|(name, value)| {
+                    let label = name.strip_prefix("SPILLWAY_")?.to_lowercase();
+                    (label != "claim").then_some((label, value))
+                });
+                ours.collect()
+            }
+        }
+    }
+
+    /// What the vendor bills, from and to, Unix milliseconds; `None` where nobody bills.
+    pub fn billed(&self, shown: &Value) -> Result<Option<(i64, i64)>> {
+        let text = |value: &Value| -> Result<i64> {
+            let text = value.as_str().with_context(|| format!("no time in {shown}"))?;
+            Ok(DateTime::parse_from_rfc3339(text)?.timestamp_millis())
+        };
+        let seconds = |value: &Value| -> Result<i64> {
+            Ok((value.as_f64().with_context(|| format!("no time in {shown}"))? * 1000.0).round() as i64)
+        };
+        Ok(Some(match self.cloud {
+            Cloud::Ecs => (seconds(&shown["pullStartedAt"])?, seconds(&shown["stoppedAt"])?),
+            Cloud::Run => (text(&shown["startTime"])?, text(&shown["completionTime"])?),
+            Cloud::Aci => {
+                let view = &shown["properties"]["containers"][0]["properties"]["instanceView"];
+                let mut events = view["events"].as_array().into_iter().flatten();
+                let pulling = events.find(|event| event["name"] == "Pulling").unwrap_or(&Value::Null);
+                (text(&pulling["firstTimestamp"])?, text(&view["currentState"]["finishTime"])?)
+            }
+            Cloud::Docker => return Ok(None),
+        }))
+    }
+
+    /// The vendor takes the machine away, with the grace it gives.
+    pub async fn take(&self, task: &str) -> Result<()> {
+        match &self.held {
+            Held::Ecs(cloud) => cloud.reclaim(task),
+            // Somebody at the console.
+            Held::Run(cloud) => {
+                let url = format!("{}/v2/{task}:cancel", cloud.web.url());
+                let asked = reqwest::Client::new().post(url).header("authorization", "Bearer stage-token").body("{}");
+                let status = asked.send().await.context("cancel an execution")?.status();
+                ensure!(status.is_success(), "cancel: {status}");
+            }
+            Held::Aci(cloud) => cloud.strike(task),
+            Held::Docker(dockerd) => {
+                said(dockerd, &["kill", "--signal", "KILL", task])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn held(cloud: Cloud, ground: &mut Ground) -> Result<Option<(Held, Value)>> {
+    let tasks = ground.folder().join("tasks");
+    std::fs::create_dir_all(&tasks).context("make a folder for tasks")?;
+    let redis = json!({ "address": ground.redis_address }).to_string();
+    let place = Place {
+        environment: BTreeMap::from([
+            ("SPILLWAY_TICKET_KEY".to_owned(), KEY.to_owned()),
+            ("SPILLWAY_REDIS".to_owned(), redis),
+        ]),
+        mark: ground.mark().to_owned(),
+        ..Place::new(built("spillway-runner")?, tasks)
+    };
+    let token = "stage-token";
+    Ok(Some(match cloud {
+        Cloud::Ecs => {
+            let cloud = Ecs::start(Place { grace: Duration::from_secs(120), ..place }, "egress").await?;
+            // Where a task's own role would be.
+            for (name, value) in [("AWS_ACCESS_KEY_ID", "AKIDSTAGE"), ("AWS_SECRET_ACCESS_KEY", "stage-secret")] {
+                ground.set(name, value);
+            }
+            let target = json!({ "name": "aws/spot", "launcher": "ecs", "capacity": "spot", "region": "us-east-1",
+                "options": { "region": ecs::REGION, "cluster": "egress", "task_definition": "spillway-runner",
+                    "subnets": ["subnet-1"], "endpoint": cloud.web.url() } });
+            (Held::Ecs(cloud), target)
+        }
+        Cloud::Run => {
+            let jobs = [("egress-s".to_owned(), ("1", "512Mi")), ("egress-m".to_owned(), ("1", "1Gi"))];
+            let cloud = CloudRun::start(Place { grace: Duration::from_secs(10), ..place }, jobs.into()).await?;
+            let jobs = json!([
+                { "name": "egress-m", "cpu_milli": 1000, "memory_mib": 1024, "disk_gib": 0 },
+                { "name": "egress-s", "cpu_milli": 1000, "memory_mib": 512, "disk_gib": 0 },
+            ]);
+            let target = json!({ "name": "gcp", "launcher": "cloud-run", "region": "us-central1", "options": {
+                "project": "p-1", "location": "europe-west1", "jobs": jobs, "endpoint": cloud.web.url(), "token": token } });
+            (Held::Run(cloud), target)
+        }
+        Cloud::Aci => {
+            // No secret store: what the definition says comes with the call.
+            let cloud = Arm::start(Place { environment: BTreeMap::new(), grace: Duration::ZERO, ..place }).await?;
+            let target = json!({ "name": "azure", "launcher": "aci", "region": "eastus", "options": {
+                "subscription": arm::SUBSCRIPTION, "resource_group": arm::RESOURCE_GROUP, "location": "eastus",
+                "image": "example.azurecr.io/spillway-runner:1", "identities": [arm::IDENTITY], "subnet": arm::SUBNET,
+                "endpoint": cloud.web.url(), "token": token } });
+            (Held::Aci(cloud), target)
+        }
+        Cloud::Docker => {
+            let archive = cache().join("images").join(format!("{IMAGE}.tar.gz"));
+            let dockerd = if archive.is_file() { Dockerd::start()? } else { None };
+            let Some(dockerd) = dockerd else {
+                eprintln!(
+                    "no runner image (`cargo images` makes one) or no dockerd here: nothing is recorded by docker"
+                );
+                return Ok(None);
+            };
+            dockerd.load(&archive)?;
+            let target = json!({ "name": "docker", "launcher": "docker", "options": {
+                "image": IMAGE, "network": "host", "socket": dockerd.socket() } });
+            (Held::Docker(dockerd), target)
+        }
+    }))
+}
+
+fn said(dockerd: &Dockerd, arguments: &[&str]) -> Result<String> {
+    let out = dockerd.docker().args(arguments).output().context("start docker")?;
+    ensure!(out.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}

@@ -1,0 +1,227 @@
+//! A store's own door: what the runner's policy does not allow is refused before the emulator hears of it, and named.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::chaos::forwarded;
+use super::proxy::read_head;
+use crate::clouds::policy::{Need, Policy};
+
+/// Whose requests come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tongue {
+    S3,
+    /// Google's XML API.
+    Google,
+    Azure,
+}
+
+/// Ends when dropped.
+pub struct Gate {
+    pub address: SocketAddr,
+    seen: Arc<Mutex<Seen>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    used: BTreeSet<String>,
+    refused: Vec<String>,
+}
+
+impl Gate {
+    /// In front of the store at `to` (`host:port`).
+    pub async fn start(to: &str, tongue: Tongue, policy: Policy) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("bind the gate")?;
+        let address = listener.local_addr()?;
+        let seen = Arc::<Mutex<Seen>>::default();
+        let (shared, to, policy) = (seen.clone(), to.to_owned(), Arc::new(policy));
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (seen, to, policy) = (shared.clone(), to.clone(), policy.clone());
+                // A client that hangs up is no event here.
+                tokio::spawn(async move { serve(client, &to, tongue, &policy, &seen).await });
+            }
+        });
+        Ok(Self { address, seen, task })
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Every permission that was made use of.
+    pub fn used(&self) -> BTreeSet<String> {
+        locked(&self.seen).used.clone()
+    }
+
+    /// What was asked for and not allowed, with the resource.
+    pub fn refused(&self) -> Vec<String> {
+        locked(&self.seen).refused.clone()
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn locked(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One request per connection: the answer says `Connection: close`.
+async fn serve(mut client: TcpStream, to: &str, tongue: Tongue, policy: &Policy, seen: &Mutex<Seen>) -> Result<()> {
+    let (head, mut body) = read_head(&mut client).await?;
+    let header = |name: &str| {
+        head.split("\r\n").find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    };
+    if header("expect").is_some() {
+        client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+    }
+    let length: usize = header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    while body.len() < length {
+        if client.read_buf(&mut body).await? == 0 {
+            return Ok(());
+        }
+    }
+    let mut line = head.split(' ');
+    let (method, target) = (line.next().unwrap_or_default(), line.next().unwrap_or_default());
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let tagged = header("x-amz-tagging").is_some();
+    let needed = needed(tongue, method, path, query, tagged);
+    let answer = match policy.lacks(&needed) {
+        None => {
+            locked(seen).used.extend(needed.into_iter().map(|need| need.action));
+            forwarded(to, &head, &body).await?
+        }
+        Some(Need { action, resource, .. }) => {
+            locked(seen).refused.push(format!("{action} on {resource}"));
+            let code = if tongue == Tongue::Azure { "AuthorizationPermissionMismatch" } else { "AccessDenied" };
+            let words = format!(
+                "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>not authorized to perform: {action} on \
+                 resource: {resource}</Message></Error>"
+            );
+            let head = format!(
+                "HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\nx-ms-error-code: {code}\r\n\
+                 Content-Length: {}\r\nConnection: close\r\n\r\n",
+                words.len()
+            );
+            let words = if method == "HEAD" { "" } else { &words };
+            format!("{head}{words}").into_bytes()
+        }
+    };
+    Ok(client.write_all(&answer).await?)
+}
+
+/// Permissions of one request, as each vendor's documentation of its calls lists them.
+fn needed(tongue: Tongue, method: &str, path: &str, query: &str, tagged: bool) -> Vec<Need> {
+    let asks = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+    let path = path.trim_start_matches('/');
+    let all = |actions: &[&str], resource: &str| actions.iter().map(|action| Need::new(*action, resource)).collect();
+    match tongue {
+        Tongue::S3 => {
+            let is_object = path.split_once('/').is_some_and(|(_, key)| !key.is_empty());
+            let resource = format!("arn:aws:s3:::{}", path.trim_end_matches('/'));
+            let action = match (method, is_object) {
+                ("GET", true) if asks("uploadId") => "s3:ListMultipartUploadParts",
+                ("GET", true) if asks("tagging") => "s3:GetObjectTagging",
+                ("GET" | "HEAD", true) => "s3:GetObject",
+                ("DELETE", true) if asks("uploadId") => "s3:AbortMultipartUpload",
+                ("DELETE", true) => "s3:DeleteObject",
+                ("PUT", true) if asks("tagging") => "s3:PutObjectTagging",
+                ("PUT" | "POST", true) => "s3:PutObject",
+                ("GET", false) if asks("location") => "s3:GetBucketLocation",
+                ("GET", false) if asks("uploads") => "s3:ListBucketMultipartUploads",
+                ("GET" | "HEAD", false) => "s3:ListBucket",
+                ("PUT", false) => "s3:CreateBucket",
+                _ => "s3:DeleteObject",
+            };
+            let mut needed: Vec<Need> = all(&[action], &resource);
+            if tagged && action == "s3:PutObject" {
+                needed.push(Need::new("s3:PutObjectTagging", &resource));
+            }
+            needed
+        }
+        Tongue::Google => {
+            let is_object = path.split_once('/').is_some_and(|(_, key)| !key.is_empty());
+            match (method, is_object) {
+                ("GET", true) if asks("uploadId") => all(&["storage.multipartUploads.listParts"], path),
+                ("GET" | "HEAD", true) => all(&["storage.objects.get"], path),
+                ("DELETE", true) if asks("uploadId") => all(&["storage.multipartUploads.abort"], path),
+                ("DELETE", true) => all(&["storage.objects.delete"], path),
+                ("POST", true) if asks("uploads") => all(&["storage.multipartUploads.create"], path),
+                ("PUT", true) if asks("uploadId") => all(&["storage.multipartUploads.create"], path),
+                // A name that exists is replaced, which counts as deleting it.
+                ("POST", true) => {
+                    all(&["storage.multipartUploads.create", "storage.objects.create", "storage.objects.delete"], path)
+                }
+                ("PUT", true) => all(&["storage.objects.create", "storage.objects.delete"], path),
+                ("GET", false) if asks("uploads") => all(&["storage.multipartUploads.list"], path),
+                ("GET", false) => all(&["storage.objects.list"], path),
+                _ => all(&["storage.buckets.get"], path),
+            }
+        }
+        Tongue::Azure => {
+            // After the account: container, name.
+            let is_blob = path.split('/').nth(2).is_some_and(|name| !name.is_empty());
+            let on = |kind: &str| format!("Microsoft.Storage/storageAccounts/blobServices/{kind}");
+            let action = match (method, is_blob) {
+                ("GET" | "HEAD", true) => on("containers/blobs/read"),
+                ("DELETE", true) => on("containers/blobs/delete"),
+                (_, true) => on("containers/blobs/write"),
+                // A list shows blobs.
+                ("GET", false) if asks("comp") => on("containers/blobs/read"),
+                ("GET" | "HEAD", false) => on("containers/read"),
+                _ => on("containers/write"),
+            };
+            vec![Need::new(action, path)]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grants;
+
+    fn asked(tongue: Tongue, method: &str, target: &str) -> Vec<String> {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        needed(tongue, method, path, query, true).into_iter().map(|need| need.action).collect()
+    }
+
+    #[test]
+    fn a_request_takes_the_permissions_of_its_kind() {
+        assert_eq!(asked(Tongue::S3, "PUT", "/b/k?partNumber=1&uploadId=x"), ["s3:PutObject", "s3:PutObjectTagging"]);
+        assert_eq!(asked(Tongue::S3, "DELETE", "/b/k?uploadId=x"), ["s3:AbortMultipartUpload"]);
+        assert_eq!(asked(Tongue::S3, "DELETE", "/b/k"), ["s3:DeleteObject"]);
+        assert_eq!(asked(Tongue::S3, "GET", "/b/?list-type=2"), ["s3:ListBucket"]);
+        assert_eq!(asked(Tongue::Google, "POST", "/b/k?uploads"), ["storage.multipartUploads.create"]);
+        let write = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/write";
+        assert_eq!(asked(Tongue::Azure, "PUT", "/account/c/k?comp=block"), [write]);
+    }
+
+    #[test]
+    fn a_runner_writes_below_its_prefix_of_its_bucket_only() {
+        let policy = grants::aws_runner("recordings", "calls/").unwrap();
+        let lacks = |method: &str, path: &str| policy.lacks(&needed(Tongue::S3, method, path, "", false)).cloned();
+        assert_eq!(lacks("PUT", "/recordings/calls/a.mp4"), None);
+        let other = lacks("PUT", "/recordings/secrets/a.mp4").unwrap();
+        assert_eq!(
+            (other.action.as_str(), other.resource.as_str()),
+            ("s3:PutObject", "arn:aws:s3:::recordings/secrets/a.mp4")
+        );
+        assert!(lacks("PUT", "/elsewhere/calls/a.mp4").is_some());
+        assert_eq!(lacks("DELETE", "/recordings/calls/a.mp4").unwrap().action, "s3:DeleteObject");
+    }
+}
