@@ -19,6 +19,7 @@ mod uploads;
 mod clouds;
 mod lambda;
 mod pushed;
+mod fleet;
 mod image;
 mod foreign;
 mod eyes;
@@ -43,6 +44,7 @@ fn main() {
         clouds::cases(),
         lambda::cases(),
         pushed::cases(),
+        fleet::cases(),
         image::cases(),
     ];
     let conclusion = libtest_mimic::run(&arguments, cases.into_iter().flatten().collect());

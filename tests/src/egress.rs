@@ -55,13 +55,19 @@ impl Egress {
         .await
     }
 
-    /// Stop must answer ENDING (or the end) for the same egress; gives the final info and how long it took.
-    pub async fn stop(&self) -> Result<(Value, Duration)> {
-        let begun = Instant::now();
+    /// Stop must answer ENDING (or the end) for the same egress.
+    pub async fn ask_to_stop(&self) -> Result<()> {
         let info = self.api.egress("StopEgress", serde_json::json!({ "egress_id": self.id })).await?;
         ensure!(info["egress_id"] == self.id.as_str(), "StopEgress answered for another egress: {info}");
         let status = info["status"].as_str().unwrap_or_default();
         ensure!(status == "EGRESS_ENDING" || TERMINAL.contains(&status), "StopEgress answered {info}");
+        Ok(())
+    }
+
+    /// As [`ask_to_stop`](Self::ask_to_stop); gives the final info and how long it took.
+    pub async fn stop(&self) -> Result<(Value, Duration)> {
+        let begun = Instant::now();
+        self.ask_to_stop().await?;
         let info = self.over(Duration::from_secs(30)).await?;
         Ok((info, begun.elapsed()))
     }
@@ -69,7 +75,7 @@ impl Egress {
     pub async fn over(&self, patience: Duration) -> Result<Value> {
         eventually(&format!("{} is over", self.id), patience, || async {
             let info = self.info().await?;
-            let over = info["status"].as_str().is_some_and(|status| TERMINAL.contains(&status));
+            let over = is_over(&info);
             if over {
                 ensure!(nanos(&info["ended_at"]) > 0, "a terminal state without its time: {info}");
             }
@@ -84,6 +90,10 @@ impl Egress {
         ensure!(info["status"] == "EGRESS_COMPLETE", "not COMPLETE: {info}");
         Ok(info)
     }
+}
+
+pub fn is_over(info: &Value) -> bool {
+    info["status"].as_str().is_some_and(|status| TERMINAL.contains(&status))
 }
 
 /// A protojson int64.

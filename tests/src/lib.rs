@@ -10,6 +10,7 @@ pub mod publisher;
 pub mod foreign;
 pub mod each;
 pub mod egress;
+pub mod fleet;
 pub mod analyser;
 pub mod grants;
 pub mod browser;

@@ -127,6 +127,10 @@ impl Ground {
         Ok(())
     }
 
+    pub fn redis_pid(&self) -> Option<u32> {
+        self.redis.as_ref().map(Process::id)
+    }
+
     /// Kills it: what Redis held is gone.
     pub fn kill_redis(&mut self) {
         self.redis = None;

@@ -1,6 +1,8 @@
 //! `spillway-bench`: what recordings cost and how soon they are there. Figures, never a verdict.
 
 mod cost;
+mod dispatcher;
+mod fleet;
 mod api;
 mod kills;
 mod lengths;
@@ -25,16 +27,22 @@ struct Args {
     runs: usize,
     /// Only kinds whose name contains this; `api` is the latency of StartEgress, `kills` what a kill -9
     /// costs on each store, `starts` how soon recordings begin and end, `lengths` the stop of recordings of up
-    /// to an hour, `weights` what uploads send and hold (four recordings of --seconds, at least 120)
+    /// to an hour, `dispatcher` what a dispatcher needs idle and with a thousand recordings, `fleet` two hundred starts in 2 s on a Fargate of this machine, `weights` what uploads send and hold (four recordings of --seconds, at least 120)
     #[arg(long, default_value = "")]
     only: String,
+    /// StartEgress calls of `fleet`
+    #[arg(long, default_value_t = 200)]
+    fleet: usize,
+    /// Recordings that `dispatcher` watches
+    #[arg(long, default_value_t = 1000)]
+    live: usize,
     /// Rounds of `kills`: five recordings on each of four stores
     #[arg(long, default_value_t = 2)]
     rounds: usize,
     /// Only this store in `kills`: disk, S3, Azure or Google
     #[arg(long, default_value = "")]
     store: String,
-    /// Of the moments of `kills`
+    /// Of the moments of `kills` and the moods of `fleet`
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Also write everything here
@@ -52,7 +60,11 @@ async fn main() -> Result<()> {
     let starts = if wants("starts") { starts::measure().await? } else { vec![] };
     let lengths = if wants("lengths") { lengths::measure().await? } else { vec![] };
     let weights = if wants("weights") { weights::measure(args.seconds.max(120.0)).await? } else { vec![] };
+    let fleet = if wants("fleet") { Some(fleet::measure(args.fleet, args.seed).await?) } else { None };
+    let dispatcher = if wants("dispatcher") { Some(dispatcher::measure(args.live).await?) } else { None };
     let all = json!({
+        "dispatcher": dispatcher,
+        "fleet": fleet,
         "costs": costs, "api": api, "kills": kills, "starts": starts, "lengths": lengths, "weights": weights,
     });
     match &args.json {

@@ -45,6 +45,8 @@ struct State {
     events: Vec<mpsc::UnboundedSender<Value>>,
     /// RunTask calls that were let in.
     runs: u64,
+    /// Calls of any kind.
+    asked: u64,
 }
 
 struct Task {
@@ -65,11 +67,17 @@ impl Ecs {
             tokens: HashMap::new(),
             events: Vec::new(),
             runs: 0,
+            asked: 0,
         };
         let cluster = format!("arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{cluster}");
         let definition = format!("arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/{FAMILY}");
         let desk = Desk::new(place, || grants::aws_dispatcher(&cluster, &definition))?;
         Self::open(Region { desk, cluster, state: Mutex::new(state) }).await
+    }
+
+    /// Another quota of RunTask than Fargate's usual one; full.
+    pub fn limit(&self, burst: u32, per_second: f64) {
+        self.cloud.state().bucket = Bucket::new(burst, per_second);
     }
 
     /// Every change of a task from now on, as the event bus delivers it.
@@ -104,6 +112,11 @@ impl Ecs {
     /// Programs that were started, all in all.
     pub fn started(&self) -> usize {
         self.cloud.state().tasks.values().filter(|task| task.times.contains_key("startedAt")).count()
+    }
+
+    /// Calls of any kind, all in all.
+    pub fn asked(&self) -> u64 {
+        self.cloud.state().asked
     }
 
     /// Tasks that were made for this egress.
@@ -152,6 +165,7 @@ impl Cloud for Region {
     }
 
     fn read(&self, asked: &Asked) -> Result<Call, Reply> {
+        self.state().asked += 1;
         let scope = format!("/{REGION}/ecs/aws4_request");
         let signed =
             asked.header("authorization").split_once("Credential=").is_some_and(|(_, rest)| rest.contains(&scope));
