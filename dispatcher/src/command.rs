@@ -89,6 +89,9 @@ async fn bill(since: &str, until: Option<&str>, by: By, csv: bool, config: &Conf
 }
 
 fn price(request: Option<PathBuf>, minutes: f64, list: bool, text: Result<String, ConfigError>) -> anyhow::Result<()> {
+    if !minutes.is_finite() || minutes <= 0.0 {
+        bail!("--minutes must be more than 0");
+    }
     // Without a configuration everything in the list is shown; one that is there must be right.
     let config = match text {
         Err(ConfigError::Missing) => None,

@@ -10,7 +10,7 @@ use spillway_process::chain;
 use spillway_protocol::Secret;
 use spillway_protocol::ids::{EgressId, IdError};
 use spillway_protocol::rpc::service;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::account;
 use crate::account::orphans::{self, Finding};
@@ -109,7 +109,8 @@ impl Dispatcher {
         starts.serve(service::LIST_ACTIVE_EGRESS, "", Routing::Multi, list).await?;
         let start = Arc::new(StartEgress(Arc::clone(&house)));
         starts.serve(service::START_EGRESS, "", Routing::Affinity, start).await?;
-        let targets: Vec<&str> = house.targets.all().iter().map(|target| target.name()).collect();
+        let all = house.targets.all();
+        let targets: Vec<&str> = all.iter().map(|target| target.name()).collect();
         info!(name = %house.name, ?targets, "dispatcher is ready");
         Ok(Self { house, starts, control })
     }
@@ -179,13 +180,12 @@ impl Dispatcher {
         }
     }
 
-    /// What can change while we run does: queue, deadlines, caps, tenants, prices, storage, settings of runners. The rest
-    /// is named in the log and waits for a restart.
-    pub fn reload(&self, new: Config) {
+    /// What can change while we run does: targets, queue, deadlines, caps, tenants, prices, storage, settings of runners.
+    /// The rest is named in the log and waits for a restart.
+    pub async fn reload(&self, new: Config) {
         let old = self.house.config();
         let fixed = [
             ("redis", format!("{:?}", old.redis) != format!("{:?}", new.redis)),
-            ("targets", format!("{:?}", old.targets) != format!("{:?}", new.targets)),
             ("health, prometheus_port", (old.health, old.metrics) != (new.health, new.metrics)),
             ("push", old.push != new.push),
             ("ticket_key", old.ticket_key.as_ref().map(Secret::reveal) != new.ticket_key.as_ref().map(Secret::reveal)),
@@ -195,9 +195,19 @@ impl Dispatcher {
         for (what, _) in fixed.iter().filter(|(_, differs)| *differs) {
             warn!(what, "changed in the configuration; a restart is needed for it");
         }
+        let targets = match self.targets(&old, &new).await {
+            Ok(targets) => {
+                self.house.targets.replace(targets);
+                new.targets.clone()
+            }
+            Err(error) => {
+                error!(error = %chain(&error), "targets not changed");
+                old.targets.clone()
+            }
+        };
         let new = Config {
             redis: old.redis.clone(),
-            targets: old.targets.clone(),
+            targets,
             health: old.health,
             push: old.push.clone(),
             metrics: old.metrics,
@@ -211,6 +221,23 @@ impl Dispatcher {
         self.house.set_config(new);
         self.house.moved.notify_one();
         info!("configuration read again");
+    }
+
+    /// Those that have not changed keep what is known of them.
+    async fn targets(&self, old: &Config, new: &Config) -> Result<Vec<Arc<Target>>, DispatcherError> {
+        let new = Config { stack: old.stack.clone(), ..new.clone() };
+        let mut targets = Vec::new();
+        for config in &new.targets {
+            let same = old.targets.iter().any(|before| format!("{before:?}") == format!("{config:?}"));
+            match self.house.targets.named(&config.name).filter(|_| same) {
+                Some(target) => targets.push(target),
+                None => {
+                    info!(target = config.name, "target is new, or has changed");
+                    targets.push(Arc::new(Target::new(config.clone(), launcher(config, &new).await?)));
+                }
+            }
+        }
+        Ok(targets)
     }
 
     /// As if the process were gone: nothing is finished, nothing is said. For tests of what others do then.

@@ -14,6 +14,7 @@ use spillway_protocol::ids::EgressId;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::account::habit::Habits;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::launch::Line;
@@ -47,6 +48,8 @@ pub struct House {
     draining: AtomicBool,
     /// Launches that records stood at when they were last all looked at.
     live: RwLock<Arc<HashSet<TaskKey>>>,
+    /// What tasks are billed beside their recordings.
+    habits: Mutex<Habits>,
     /// Where lines of the ledger are said beside Redis.
     lines: Option<Lines>,
     /// The process is to be thought gone: nothing more is done or said. Only tests do that to a house.
@@ -148,6 +151,7 @@ impl House {
             delivering: Mutex::default(),
             draining: AtomicBool::new(false),
             live: RwLock::default(),
+            habits: Mutex::default(),
             lines: tools.lines,
             abandoned: CancellationToken::new(),
         }
@@ -226,6 +230,10 @@ impl House {
 
     pub fn is_live(&self, task: &TaskKey) -> bool {
         self.live.read().unwrap_or_else(PoisonError::into_inner).contains(task)
+    }
+
+    pub fn habits(&self) -> MutexGuard<'_, Habits> {
+        locked(&self.habits)
     }
 
     pub fn say_line(&self, line: &str) {

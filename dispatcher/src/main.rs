@@ -87,7 +87,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             asked = signals.next() => break asked,
             _ = hang_up.recv() => {
                 match source().map_err(anyhow::Error::from).and_then(|text| read(&text)) {
-                    Ok((_, config)) => dispatcher.reload(config),
+                    Ok((_, config)) => dispatcher.reload(config).await,
                     Err(error) => error!(error = format!("{error:#}"), "configuration not read again; the old one holds"),
                 }
             }

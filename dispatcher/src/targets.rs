@@ -114,9 +114,12 @@ impl Word {
 /// Under this name the operator's words lie on the bus.
 pub const SWITCHES: &str = "targets";
 
+/// They may change while we run.
 #[derive(Default)]
 pub struct Targets {
-    list: Vec<Arc<Target>>,
+    list: Mutex<Arc<[Arc<Target>]>>,
+    /// No longer configured; what runs there is watched and billed to its end.
+    retired: Mutex<Vec<Arc<Target>>>,
     words: Mutex<BTreeMap<String, Word>>,
 }
 
@@ -129,15 +132,34 @@ pub struct Choice {
 
 impl Targets {
     pub fn new(list: Vec<Target>) -> Self {
-        Self { list: list.into_iter().map(Arc::new).collect(), words: Mutex::default() }
+        let list: Vec<Arc<Target>> = list.into_iter().map(Arc::new).collect();
+        Self { list: Mutex::new(list.into()), ..Self::default() }
     }
 
-    pub fn all(&self) -> &[Arc<Target>] {
-        &self.list
+    /// From now on these, in this order. Those that are not among them are asked for nothing new.
+    pub fn replace(&self, new: Vec<Arc<Target>>) {
+        let mut retired = locked(&self.retired);
+        let before = std::mem::replace(&mut *locked(&self.list), new.iter().map(Arc::clone).collect());
+        retired.extend(before.iter().cloned());
+        retired.retain(|old| new.iter().all(|new| new.name() != old.name()));
     }
 
-    pub fn named(&self, name: &str) -> Option<&Arc<Target>> {
-        self.list.iter().find(|target| target.name() == name)
+    /// Where something may be launched.
+    pub fn all(&self) -> Arc<[Arc<Target>]> {
+        Arc::clone(&locked(&self.list))
+    }
+
+    pub fn retired(&self) -> Vec<Arc<Target>> {
+        locked(&self.retired).clone()
+    }
+
+    /// Wherever something may be running.
+    pub fn known(&self) -> Vec<Arc<Target>> {
+        self.all().iter().cloned().chain(self.retired()).collect()
+    }
+
+    pub fn named(&self, name: &str) -> Option<Arc<Target>> {
+        self.known().into_iter().find(|target| target.name() == name)
     }
 
     pub fn listen_to(&self, words: &BTreeMap<String, String>) {
@@ -153,7 +175,7 @@ impl Targets {
     pub fn shapes(&self, kind: Kind, load: &Load) -> Result<BTreeMap<String, Shape>, String> {
         let mut shapes = BTreeMap::new();
         let mut against = Vec::new();
-        for target in &self.list {
+        for target in self.all().iter() {
             let refusal = target.refuses(kind, load).or_else(|| match shape_for(load, target.launcher.platform()) {
                 Ok(shape) => {
                     shapes.insert(target.name().to_owned(), shape);
@@ -178,7 +200,7 @@ impl Targets {
                 choice.closed = Some((until, words));
             }
         };
-        for target in self.list.iter().filter(|target| shapes.contains_key(target.name())) {
+        for target in self.all().iter().filter(|target| shapes.contains_key(target.name())) {
             match (self.word(target.name()), target.breaker().open(now)) {
                 (Some(Word::Draining), _) => {}
                 (Some(Word::Paused), _) => close(None, format!("{} is paused", target.name())),
@@ -197,9 +219,10 @@ impl Targets {
     }
 
     /// Where the task of this record is, if it is anywhere.
-    pub fn of(&self, record: &Record) -> Option<&Arc<Target>> {
+    pub fn of(&self, record: &Record) -> Option<Arc<Target>> {
         let launcher = task_of(record).map(|task| task.launcher);
-        let by_launcher = || self.list.iter().find(|target| Some(target.launcher.name()) == launcher.as_deref());
+        let by_launcher =
+            || self.known().into_iter().find(|target| Some(target.launcher.name()) == launcher.as_deref());
         self.named(&Dispatch::of(record).target).or_else(by_launcher)
     }
 
@@ -227,7 +250,7 @@ impl Targets {
     }
 
     pub fn all_are_here(&self) -> bool {
-        self.list.iter().all(|target| target.launcher.is_this_machine())
+        self.all().iter().all(|target| target.launcher.is_this_machine())
     }
 }
 
@@ -247,6 +270,21 @@ mod tests {
     fn target(name: &str) -> Target {
         let launcher = LauncherConfig::Paper { latency: Duration::ZERO, quota: None };
         Target::new(TargetConfig::of(name, launcher), Arc::new(PaperLauncher::new(PaperOptions::default())))
+    }
+
+    #[test]
+    fn a_target_that_is_taken_away_is_asked_for_nothing_new_and_still_known() {
+        let targets = Targets::new(vec![target("near"), target("far")]);
+        let names = |all: &[Arc<Target>]| all.iter().map(|it| it.name().to_owned()).collect::<Vec<_>>().join(" ");
+        let far = targets.named("far").unwrap();
+        targets.replace(vec![Arc::new(target("new")), Arc::clone(&far)]);
+        assert_eq!((names(&targets.all()), names(&targets.retired())), ("new far".to_owned(), "near".to_owned()));
+        assert!(targets.named("near").is_some() && Arc::ptr_eq(&far, &targets.named("far").unwrap()));
+        let load = Load { cores: 1.0, memory_mib: 512.0, files: 1, ..Load::default() };
+        let shapes = targets.shapes(Kind::Track, &load).unwrap();
+        assert_eq!(shapes.keys().cloned().collect::<Vec<_>>(), ["far", "new"]);
+        targets.replace(vec![Arc::new(target("near"))]);
+        assert_eq!((names(&targets.all()), names(&targets.retired())), ("near".to_owned(), "new far".to_owned()));
     }
 
     #[tokio::test]

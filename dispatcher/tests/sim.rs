@@ -7,6 +7,8 @@ mod stage;
 mod figures;
 #[path = "sim/news.rs"]
 mod news;
+#[path = "sim/storm.rs"]
+mod storm;
 
 use std::time::Duration;
 

@@ -167,13 +167,15 @@ fn end_of(house: &House, facts: &Facts, record: Option<&Record>, departed: Optio
 
 async fn write(house: &House, open: &OpenTask, facts: &Facts, end: &End) -> Result<(), BusError> {
     let config = house.config();
-    let entry = entry(&open.task, &open.tenant, &open.target, facts, end, &config.prices);
+    let extra_s = house.habits().extra_s(&open.target);
+    let entry = entry(&open.task, (&open.tenant, &open.target), facts, end, &config.prices, extra_s);
     let text = serde_json::to_string(&entry).unwrap_or_default();
     let month = month(house.clock.unix_ms());
     let line = LedgerLine { text: &text, month: &month, tenant: &open.tenant, amount: entry.amount };
     if !house.tasks.close(&open.task, line).await? {
         return Ok(());
     }
+    house.habits().learn(&entry);
     house.say_line(&text);
     measure(house, &entry);
     let rules = config.tenants.rules(&open.tenant);

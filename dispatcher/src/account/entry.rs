@@ -58,13 +58,24 @@ pub struct Entry {
     pub parts: Bill,
     /// What was to be expected of a recording of this length.
     pub estimate: f64,
+    /// What an hour of it was expected to cost when it was launched.
+    #[serde(default)]
+    pub estimate_hour: f64,
     pub currency: String,
     /// Empty: there is no price for this machine.
     pub price_version: String,
     pub outcome: String,
 }
 
-pub fn entry(task: &TaskKey, tenant: &str, target: &str, facts: &Facts, end: &End, prices: &PriceList) -> Entry {
+/// `extra_s`: seconds usually billed at this target beside the recording, where that is known.
+pub fn entry(
+    task: &TaskKey,
+    (tenant, target): (&str, &str),
+    facts: &Facts,
+    end: &End,
+    prices: &PriceList,
+    extra_s: Option<f64>,
+) -> Entry {
     let mut facts = facts.clone();
     if let Some(machine) = end.machine {
         facts.shape = machine.shape;
@@ -78,7 +89,7 @@ pub fn entry(task: &TaskKey, tenant: &str, target: &str, facts: &Facts, end: &En
     let parts = rate.map(|rate| bill(rate, facts.shape, &usage)).unwrap_or_default();
     let estimate = rate
         .filter(|_| !end.never_ran && !facts.salvage)
-        .map(|rate| estimate(rate, facts.shape, &facts.load, end.recorded_s, facts.nat).total);
+        .map(|rate| estimate(rate, facts.shape, &facts.load, end.recorded_s, facts.nat, extra_s).total);
     Entry {
         egress_id: task.egress_id.to_string(),
         attempt: task.attempt,
@@ -102,6 +113,7 @@ pub fn entry(task: &TaskKey, tenant: &str, target: &str, facts: &Facts, end: &En
         amount: parts.total,
         parts,
         estimate: estimate.unwrap_or_default(),
+        estimate_hour: facts.hour,
         currency: prices.currency.clone(),
         price_version: rate.map(|_| prices.version.clone()).unwrap_or_default(),
         outcome: end.outcome.clone(),
@@ -146,7 +158,7 @@ pub fn days_of(year: i64, month: i64, day: i64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use spillway_cost::{Load, Shape};
     use spillway_protocol::ids::EgressId;
@@ -166,12 +178,17 @@ mod tests {
             shape: Shape { cpu_milli: 2000, memory_mib: 4096, disk_gib: 20 },
             load: Load { written: 400_000.0, received: 250_000.0, files: 1, stored: true, ..Load::default() },
             opened_ms: 0,
+            hour: 0.1,
         }
+    }
+
+    pub fn some() -> Entry {
+        of(&facts(), &End::default())
     }
 
     fn of(facts: &Facts, end: &End) -> Entry {
         let task = TaskKey { egress_id: EgressId::parse("EG_1").unwrap(), attempt: 2 };
-        entry(&task, "acme", "near", facts, end, &PriceList::built_in().unwrap())
+        entry(&task, ("acme", "near"), facts, end, &PriceList::built_in().unwrap(), None)
     }
 
     #[test]

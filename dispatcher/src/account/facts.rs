@@ -1,5 +1,5 @@
 use serde::{Deserialize, Serialize};
-use spillway_cost::{Bill, Capacity, Load, Platform, PriceList, Rate, Shape, bill, expected};
+use spillway_cost::{Bill, Capacity, Load, Platform, PriceList, Rate, Shape, Usage, bill, expected};
 use spillway_launchers::Errand;
 
 use crate::config::targets::TargetConfig;
@@ -22,13 +22,16 @@ pub struct Facts {
     pub load: Load,
     /// Unix milliseconds.
     pub opened_ms: i64,
+    /// What an hour of it was expected to cost when it was opened, in dollars; 0 without a price.
+    #[serde(default)]
+    pub hour: f64,
 }
 
 impl Facts {
     pub fn of(house: &House, waiting: &Waiting, target: &Target) -> Self {
         let dispatch = &waiting.dispatch;
         let TargetConfig { region, arch, capacity, nat, .. } = target.config.clone();
-        Self {
+        let mut facts = Self {
             room: dispatch.room.clone(),
             kind: dispatch.kind.clone(),
             salvage: waiting.errand == Errand::Salvage,
@@ -44,7 +47,12 @@ impl Facts {
             }),
             load: dispatch.load,
             opened_ms: house.clock.unix_ms(),
-        }
+            hour: 0.0,
+        };
+        let (config, extra_s) = (house.config(), house.habits().extra_s(target.name()));
+        let hour = |rate| estimate(rate, facts.shape, &facts.load, 3600.0, facts.nat, extra_s).total;
+        facts.hour = facts.rate(&config.prices).map(hour).unwrap_or_default();
+        facts
     }
 
     pub fn text(&self) -> String {
@@ -72,7 +80,10 @@ pub fn rate<'a>(
         .map(|(rate, exact)| (rate, exact || region.is_empty()))
 }
 
-/// What a recording of `seconds` will cost there.
-pub fn estimate(rate: &Rate, shape: Shape, load: &Load, seconds: f64, nat: bool) -> Bill {
-    bill(rate, shape, &expected(load, seconds, rate, nat))
+/// What a recording of `seconds` will cost there. `extra_s`: what is billed beside it, where more is known than the list's
+/// guess.
+pub fn estimate(rate: &Rate, shape: Shape, load: &Load, seconds: f64, nat: bool, extra_s: Option<f64>) -> Bill {
+    let expected = expected(load, seconds, rate, nat);
+    let billed_s = extra_s.map_or(expected.billed_s, |extra_s| seconds + extra_s);
+    bill(rate, shape, &Usage { billed_s, ..expected })
 }

@@ -7,6 +7,7 @@
 pub mod facts;
 pub mod entry;
 mod close;
+pub mod habit;
 pub mod orphans;
 pub mod statement;
 pub mod quote;
@@ -28,6 +29,9 @@ const LOOK_FOR_ORPHANS: Duration = Duration::from_secs(30);
 const LEASE: &str = "accounts";
 const LEASE_LASTS: Duration = Duration::from_secs(15);
 
+const LOOK_BACK_MS: i64 = 24 * 3_600_000;
+const MOST_REMEMBERED: usize = 1000;
+
 /// Until the house stops.
 pub async fn run(house: Arc<House>) {
     let mut ticks = interval(ROUND);
@@ -46,6 +50,7 @@ pub async fn run(house: Arc<House>) {
             let held = house.leases.hold(LEASE, house.name.as_str(), LEASE_LASTS).await?;
             if held.is_some() && held != number {
                 info!(number = held, "keeps the accounts");
+                remember(&house).await?;
             }
             number = held;
             if held.is_some() {
@@ -67,6 +72,16 @@ pub async fn run(house: Arc<House>) {
             }
         }
     }
+}
+
+/// What is usual, from the last lines of the one who kept them before.
+async fn remember(house: &House) -> Result<(), spillway_bus::BusError> {
+    let now_ms = house.clock.unix_ms();
+    let lines = house.tasks.lines(now_ms - LOOK_BACK_MS, i64::MAX / 2, None, MOST_REMEMBERED).await?;
+    let entries = lines.iter().filter_map(|(_, text)| serde_json::from_str(text).ok());
+    let mut habits = house.habits();
+    entries.for_each(|entry| habits.learn(&entry));
+    Ok(())
 }
 
 /// Whether this number is still the one that keeps the accounts.

@@ -1,7 +1,7 @@
 //! Tasks that belong to no egress, and egresses whose task is nowhere. The watch settles the second kind by itself; here
 //! they are only named for people.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +64,7 @@ impl Orphans {
 
     /// With the lease's number for platforms that everybody sees; a machine of one's own is seen by its dispatcher alone.
     pub async fn round(&mut self, lease: Option<u64>) -> Result<(), BusError> {
-        let targets: Vec<Arc<Target>> = self.house.targets.all().to_vec();
+        let targets = self.house.targets.known();
         let mut seen = HashSet::new();
         for target in targets {
             if lease.is_none() && !target.launcher.is_this_machine() {
@@ -98,10 +98,11 @@ impl Orphans {
         let grace = self.house.config().orphan_grace;
         let now = Instant::now();
         let mut findings = Vec::new();
-        for task in tasks {
+        let ids: Vec<EgressId> = tasks.iter().map(|task| task.egress_id.clone()).collect();
+        let records = self.house.registry.get_all(&ids).await?;
+        for (task, record) in tasks.into_iter().zip(records) {
             seen.insert(task.task.clone());
             let first_seen = *self.first_seen.entry(task.task.clone()).or_insert(now);
-            let record = self.house.registry.get(&task.egress_id).await?;
             let Some(why) = is_orphan(&task, record.as_ref()) else { continue };
             let since_ms = task.started_ms.map_or(0, |started| self.house.clock.unix_ms() - started);
             let age = (now - first_seen).max(Duration::from_millis(u64::try_from(since_ms).unwrap_or(0)));
@@ -123,7 +124,7 @@ impl Orphans {
 pub async fn report(house: &Arc<House>) -> Result<Vec<Finding>, BusError> {
     let mut orphans = Orphans::new(Arc::clone(house));
     let mut findings = Vec::new();
-    for target in house.targets.all().to_vec() {
+    for target in house.targets.known() {
         findings.extend(orphans.look(&target, &mut HashSet::new()).await?);
     }
     for record in house.registry.list_live().await? {
@@ -137,18 +138,16 @@ pub async fn report(house: &Arc<House>) -> Result<Vec<Finding>, BusError> {
             Some(Sighting::Gone(departed)) => format!("its task is gone: {departed}"),
             Some(_) => continue,
         };
-        findings.push(Finding::Egress { egress_id: record.egress_id, phase: record.phase, why });
+        findings.push(Finding::Egress { egress_id: record.egress_id.clone(), phase: record.phase, why });
     }
     Ok(findings)
 }
 
 /// Ends what [`report`] found to be old enough.
 pub async fn end(house: &House, findings: &[Finding]) {
-    let by_name: BTreeMap<&str, &Arc<Target>> =
-        house.targets.all().iter().map(|target| (target.name(), target)).collect();
     for finding in findings {
         if let Finding::Task { target, task, old_enough: true, .. } = finding
-            && let Some(target) = by_name.get(target.as_str())
+            && let Some(target) = house.targets.named(target)
         {
             target.launcher.end(&task.task, EndHow::Now).await;
         }

@@ -73,7 +73,7 @@ fn one(
         arch: rate.arch.clone(),
         capacity: rate.capacity,
         shape,
-        amount: estimate(rate, shape, load, seconds, nat).total,
+        amount: estimate(rate, shape, load, seconds, nat, None).total,
         elsewhere: !exact,
     })
 }

@@ -117,12 +117,15 @@ fn field(text: &str) -> String {
 /// `2026-11`, `2026-11-22`, `7d`, `12h` before now, or Unix seconds; the start of what it names, in milliseconds.
 pub fn moment(text: &str, now_ms: i64) -> Result<i64, String> {
     let wrong = || format!("\"{text}\" is no time: write 2026-11, 2026-11-22, 7d, 12h or Unix seconds");
-    let number = |text: &str| text.parse::<i64>().map_err(|_| wrong());
+    // What is further away than the calendar of any ledger is a slip of the hand.
+    let number =
+        |text: &str| text.parse::<i64>().ok().filter(|number| (0..100_000_000_000).contains(number)).ok_or_else(wrong);
+    let before = |count: i64, unit_ms: i64| now_ms.checked_sub(count.checked_mul(unit_ms)?);
     if let Some(days) = text.strip_suffix('d') {
-        return Ok(now_ms - number(days)? * 86_400_000);
+        return before(number(days)?, 86_400_000).ok_or_else(wrong);
     }
     if let Some(hours) = text.strip_suffix('h') {
-        return Ok(now_ms - number(hours)? * 3_600_000);
+        return before(number(hours)?, 3_600_000).ok_or_else(wrong);
     }
     let parts: Vec<&str> = text.split('-').collect();
     match parts.as_slice() {
@@ -130,7 +133,7 @@ pub fn moment(text: &str, now_ms: i64) -> Result<i64, String> {
         [year, month] | [year, month, _] if text.len() >= 7 => {
             let (year, month) = (number(year)?, number(month)?);
             let day = parts.get(2).map_or(Ok(1), |day| number(day))?;
-            if (1..=12).contains(&month) && (1..=31).contains(&day) {
+            if (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day) {
                 Ok(days_of(year, month, day) * 86_400_000)
             } else {
                 Err(wrong())
@@ -152,7 +155,17 @@ mod tests {
         assert_eq!(moment("7d", now), Ok(now - 7 * 86_400_000));
         assert_eq!(moment("12h", now), Ok(now - 12 * 3_600_000));
         assert_eq!(moment("1763856000", now), Ok(now));
-        for text in ["", "yesterday", "2026-13", "2026-11-32", "2026-11-22-1"] {
+        for text in [
+            "",
+            "yesterday",
+            "-7d",
+            "99999999999999999d",
+            "9999999999999999999",
+            "99999999999-11",
+            "2026-13",
+            "2026-11-32",
+            "2026-11-22-1",
+        ] {
             assert!(moment(text, now).is_err(), "{text}");
         }
     }

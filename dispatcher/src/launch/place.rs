@@ -39,7 +39,6 @@ pub(super) async fn find(house: &House, waiting: &mut Waiting) -> Result<Place, 
         let Some(target) = house.targets.named(&dispatch.target) else {
             return Ok(Place::Lost(dispatch.target.clone()));
         };
-        let target = Arc::clone(target);
         return Ok(Place::At { target, wait: Duration::ZERO, slowed: false });
     }
     let mut choice = house.targets.choose(&dispatch.shapes, &dispatch.tried, now);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_bus::{BusError, ClaimToken, Decision, Phase, TaskKey, Updated};
+use spillway_bus::{BusError, ClaimToken, Decision, Phase, Record, TaskKey, Updated};
 use spillway_cost::Shape;
 use spillway_launchers::{EndHow, LaunchError, LaunchOrder, TaskRef};
 use spillway_process::chain;
@@ -50,20 +50,21 @@ impl Launch {
     }
 
     async fn at(mut self, target: Arc<Target>, slowed: bool) {
-        // The platform may have a task already; what it says now is only about this call.
-        let before = self.waiting.dispatch.asked;
         match self.begin(&target).await {
-            Ok(true) => {
-                if before && let Err(error) = place::keep_open(&self.house, &self.waiting, &target).await {
-                    debug!(error = %chain(&error), "task asked for again not noted as open");
+            // Another dispatcher that took our place for its own may have closed it before the record said whose it is.
+            Ok(Some(before)) => match place::keep_open(&self.house, &self.waiting, &target).await {
+                Ok(()) => self.ask(&target, slowed, before).await,
+                Err(error) => {
+                    warn!(error = %chain(&error), "task not noted as open, launch put off");
+                    self.again_after(PASSING_PAUSE, Holds::Himself, "the registry is not reachable".to_owned());
                 }
-                self.ask(&target, slowed, before).await;
-            }
-            Ok(false) => {
+            },
+            Ok(None) => {
                 // Stopped, settled or taken over meanwhile.
-                if !before {
-                    self.drop_task(place::attempt(&self.waiting, &target)).await;
-                }
+                self.drop_task(place::attempt(&self.waiting, &target), |record, attempt| {
+                    record.attempt < attempt || (record.attempt == attempt && !Dispatch::of(record).asked)
+                })
+                .await;
                 self.house.line().landed(&self.waiting.egress_id);
                 self.house.leave_line(&self.waiting.egress_id);
             }
@@ -74,8 +75,10 @@ impl Launch {
         }
     }
 
-    /// The record says Launching, where, and with which attempt, before anything can be running.
-    async fn begin(&mut self, target: &Target) -> Result<bool, BusError> {
+    /// The record says Launching, where, and with which attempt, before anything can be running. Tells whether the
+    /// platform may have a task of this attempt already, as the record has it: what it answers now is then only about
+    /// this call. `None`: nothing is to be launched.
+    async fn begin(&mut self, target: &Target) -> Result<Option<bool>, BusError> {
         let (house, id) = (&self.house, &self.waiting.egress_id);
         let (now_ms, before) = (house.clock.unix_ms(), self.waiting.attempt);
         let attempt = place::attempt(&self.waiting, target);
@@ -87,10 +90,11 @@ impl Launch {
             // tickets, of which the record knows one.
             match house.tickets.copy(id, &old_claim, attempt, ticket_life(&house.config())).await? {
                 Some(copy) => claim = copy.reveal().to_owned(),
-                None => return Ok(false),
+                None => return Ok(None),
             }
         }
-        let tried = &self.waiting.dispatch.tried;
+        let mut asked_before = false;
+        let Dispatch { tried, asked: may_run, launched_ms: last_ms, .. } = &self.waiting.dispatch;
         let updated = house
             .registry
             .update(id, |record| {
@@ -98,9 +102,17 @@ impl Launch {
                 if !house.owns(record) || !starting || record.attempt != before {
                     return Decision::Leave;
                 }
+                let mut dispatch = Dispatch::of(record);
+                // Our view was old: its launch has been asked for, and answered.
+                let launched = dispatch.asked && !dispatch.fresh && record.task.is_some();
+                if launched && record.phase == Phase::Launching && !fresh {
+                    return Decision::Leave;
+                }
+                // It was us who asked last, and the answer was no.
+                let refused = !may_run && *last_ms > 0 && *last_ms == dispatch.launched_ms;
+                asked_before = dispatch.asked && !fresh && !refused;
                 record.phase = Phase::Launching;
                 record.attempt = attempt;
-                let mut dispatch = Dispatch::of(record);
                 if let (true, Some(task)) = (fresh, task_of(record)) {
                     dispatch.earlier.insert(before, task);
                     record.task = None;
@@ -119,14 +131,14 @@ impl Launch {
             if fresh {
                 house.tickets.withdraw(id, &ClaimToken::from_text(&claim)).await?;
             }
-            return Ok(false);
+            return Ok(None);
         };
         if fresh && let Err(error) = house.tickets.withdraw(id, &old_claim).await {
             debug!(error = %chain(&error), "ticket of the attempt before not withdrawn; the record has no use for it");
         }
         self.waiting.attempt = attempt;
         self.waiting.dispatch = Dispatch::of(&record);
-        Ok(true)
+        Ok(Some(asked_before))
     }
 
     async fn ask(mut self, target: &Arc<Target>, slowed: bool, asked_before: bool) {
@@ -198,12 +210,20 @@ impl Launch {
     /// The launch surely did not happen: its place is free, and nobody need be asked about it.
     async fn not_launched(&mut self) {
         self.waiting.dispatch.asked = false;
-        self.drop_task(self.waiting.attempt).await;
+        let house = Arc::clone(&self.house);
+        self.drop_task(self.waiting.attempt, |record, _| house.owns(record)).await;
     }
 
-    async fn drop_task(&self, attempt: u32) {
-        let key = TaskKey { egress_id: self.waiting.egress_id.clone(), attempt };
-        if let Err(error) = self.house.tasks.drop(&key).await {
+    /// Where that is sure; kept open for nothing, a task is closed by the accounts.
+    async fn drop_task(&self, attempt: u32, is_ours: impl Fn(&Record, u32) -> bool) {
+        let (house, id) = (&self.house, &self.waiting.egress_id);
+        match house.registry.get(id).await {
+            Ok(Some(record)) if !is_ours(&record, attempt) => return,
+            Ok(_) => {}
+            Err(error) => return debug!(error = %chain(&error), "task that never was not dropped, it may be another's"),
+        }
+        let key = TaskKey { egress_id: id.clone(), attempt };
+        if let Err(error) = house.tasks.drop(&key).await {
             debug!(error = %chain(&error), "task that never was not dropped; the next look at all tasks does");
         }
     }

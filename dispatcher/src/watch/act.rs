@@ -6,7 +6,7 @@ use spillway_bus::{BusError, Decision, Phase, Record, Updated};
 use spillway_launchers::EndHow;
 use spillway_protocol::code::Code;
 use spillway_protocol::ids::EgressId;
-use tracing::{debug, info};
+use tracing::info;
 
 use super::judge::Verdict;
 use super::{relaunch, salvage, settle};
@@ -30,6 +30,11 @@ pub(super) enum Done {
 pub(super) async fn act(house: &Arc<House>, record: &Record, verdict: Verdict) -> Result<Done, BusError> {
     Ok(match verdict {
         Verdict::Leave => Done::Nothing,
+        // Its caller may never have had an answer: livekit-server is told before it is launched.
+        Verdict::Launch if record.phase == Phase::Accepted => {
+            settle::announce(house, record.clone());
+            Done::Joined
+        }
         Verdict::Launch => {
             launch::join(house, record);
             Done::Joined
@@ -101,9 +106,5 @@ pub(super) async fn adopt(house: &Arc<House>, record: Record) -> Result<Option<R
         .await?;
     let Updated::Written(record) = updated else { return Ok(None) };
     info!(from = before, phase = ?record.phase, "taken over from a dispatcher that is gone");
-    if record.phase == Phase::Accepted {
-        debug!("its caller may never have had an answer; livekit-server is told before it is launched");
-        settle::announce(house, &record).await;
-    }
     Ok(Some(*record))
 }

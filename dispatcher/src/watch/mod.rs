@@ -3,16 +3,17 @@
 
 mod act;
 mod judge;
+mod lookout;
 pub mod news;
 mod relaunch;
 mod salvage;
 pub mod settle;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_bus::{Beat, BusError, Phase, Record, Switches};
+use spillway_bus::{Beat, BusError, Phase, Record, Roll, Switches};
 use spillway_launchers::Sighting;
 use spillway_process::chain;
 use spillway_protocol::ids::EgressId;
@@ -22,6 +23,7 @@ use tracing::{Instrument, info, info_span, warn};
 use self::act::{Done, act};
 pub use self::judge::Patience;
 use self::judge::{Scene, judge};
+use self::lookout::Lookout;
 use crate::house::{Dispatch, House, key_of};
 use crate::targets::SWITCHES;
 
@@ -29,14 +31,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// Our own sign of life for the other dispatchers, and how long its absence must last until they take over.
 pub(crate) const OUR_BEAT: Duration = Duration::from_secs(3);
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(2);
-
-/// How long a platform's word about a task is good.
-const ASK_AGAIN: Duration = Duration::from_secs(3);
-
-/// Its task is wanted; what it costs is not yet known.
-fn is_at_work(record: &Record) -> bool {
-    record.phase != Phase::Over && !Dispatch::of(record).earlier.contains_key(&record.attempt)
-}
 
 pub struct Watch {
     house: Arc<House>,
@@ -47,22 +41,30 @@ pub struct Watch {
     owner_missing_since: HashMap<String, Instant>,
     /// Since when we have seen a stop that its runner has not begun to obey.
     stop_seen: HashMap<EgressId, Instant>,
-    sightings: HashMap<EgressId, (Instant, String, Sighting)>,
+    lookout: Lookout,
     switches: Switches,
+    roll: Roll,
+    /// What each record of the roll says about its launch; it is the same as long as the record is.
+    read: HashMap<EgressId, (Arc<Record>, Arc<Dispatch>)>,
 }
+
+/// Age of the last heartbeat, and what it said.
+type Heard = Option<(Duration, Beat)>;
 
 impl Watch {
     pub fn new(house: Arc<House>) -> Self {
         let patience = Patience { start: house.config().start_deadline, ..Patience::default() };
         let switches = Switches::new(&house.bus, SWITCHES);
         Self {
+            lookout: Lookout::new(Arc::clone(&house)),
             house,
             patience,
             silent_since: HashMap::new(),
             owner_missing_since: HashMap::new(),
             stop_seen: HashMap::new(),
-            sightings: HashMap::new(),
             switches,
+            roll: Roll::default(),
+            read: HashMap::new(),
         }
     }
 
@@ -107,58 +109,100 @@ impl Watch {
         self.house.targets.listen_to(&self.switches.all().await?);
         self.patience.start = self.house.config().start_deadline;
         let seated = self.house.line().seated();
-        let live = self.house.registry.list_live().await?;
+        let live = self.house.registry.list_live_again(&mut self.roll).await?;
+        self.forget_all_but(&live);
         // Their runners have finished them; they had been in the list since they were accepted.
-        for id in seated.iter().filter(|id| !live.iter().any(|record| record.egress_id == **id)) {
+        for id in seated.iter().filter(|id| !self.read.contains_key(*id)) {
             self.house.leave_line(id);
         }
-        self.house.set_live(live.iter().filter(|record| is_at_work(record)).map(key_of).collect());
         self.measure(&live);
-        self.stop_seen.retain(|id, _| live.iter().any(|record| record.egress_id == *id));
-        self.sightings.retain(|id, _| live.iter().any(|record| record.egress_id == *id));
-        self.silent_since.retain(|id, _| live.iter().any(|record| record.egress_id == *id));
-        self.owner_missing_since.retain(|owner, _| live.iter().any(|record| record.dispatcher == *owner));
+        let mine: Vec<EgressId> =
+            live.iter().filter(|record| self.house.owns(record)).map(|record| record.egress_id.clone()).collect();
+        let beats = self.house.beats.last_of(&mine).await?;
+        let mut beats: HashMap<EgressId, Heard> = mine.into_iter().zip(beats).collect();
         let mut owners = HashMap::new();
         for record in live {
+            let heard = beats.remove(&record.egress_id);
             let span = info_span!("egress", egress_id = %record.egress_id);
-            self.attend(record, &mut owners).instrument(span).await?;
+            self.attend(record, heard, &mut owners).instrument(span).await?;
         }
+        self.lookout.ask();
         Ok(())
     }
 
-    fn measure(&self, live: &[Record]) {
+    /// What is remembered is remembered of these; what they say about their launches is read where it is new.
+    fn forget_all_but(&mut self, live: &[Arc<Record>]) {
+        let mut read = HashMap::with_capacity(live.len());
+        for record in live {
+            let before = self.read.remove(&record.egress_id).filter(|(before, _)| Arc::ptr_eq(before, record));
+            let now = before.unwrap_or_else(|| (Arc::clone(record), Arc::new(Dispatch::of(record))));
+            read.insert(record.egress_id.clone(), now);
+        }
+        self.read = read;
+        // Its task is wanted; what it costs is not yet known.
+        let at_work = self.read.values().filter(|(record, dispatch)| {
+            record.phase != Phase::Over && !dispatch.earlier.contains_key(&record.attempt)
+        });
+        self.house.set_live(at_work.map(|(record, _)| key_of(record)).collect());
+        let ids: HashSet<&EgressId> = live.iter().map(|record| &record.egress_id).collect();
+        let owners: HashSet<&str> = live.iter().map(|record| record.dispatcher.as_str()).collect();
+        self.stop_seen.retain(|id, _| ids.contains(id));
+        self.silent_since.retain(|id, _| ids.contains(id));
+        self.owner_missing_since.retain(|owner, _| owners.contains(owner.as_str()));
+        self.lookout.forget_all_but(&ids);
+    }
+
+    fn measure(&self, live: &[Arc<Record>]) {
         let (house, meter) = (&self.house, &self.house.meter);
         let mine = live.iter().filter(|record| house.owns(record) && record.phase != Phase::Over).count();
         meter.set("spillway_running", &[], mine as f64);
         meter.set("spillway_queue_length", &[], house.line().load().waiting as f64);
         let now = Instant::now();
-        for target in house.targets.all() {
+        for target in house.targets.retired() {
+            meter.set("spillway_target_open", &[("target", target.name())], 0.0);
+        }
+        for target in house.targets.all().iter() {
             let open = house.targets.word(target.name()).is_none() && target.breaker().open(now).is_none();
             meter.set("spillway_target_open", &[("target", target.name())], f64::from(u8::from(open)));
         }
     }
 
-    async fn attend(&mut self, record: Record, owners: &mut HashMap<String, bool>) -> Result<(), BusError> {
+    /// `heard` where the record is ours.
+    async fn attend(
+        &mut self,
+        record: Arc<Record>,
+        heard: Option<Heard>,
+        owners: &mut HashMap<String, bool>,
+    ) -> Result<(), BusError> {
         let id = record.egress_id.clone();
-        let mine = if self.house.owns(&record) {
-            Some(record)
-        } else if self.is_owner_gone(&record, owners).await? {
-            act::adopt(&self.house, record).await?
-        } else {
-            None
+        let mine = match heard {
+            Some(heard) => Some((record, heard)),
+            None if self.is_owner_gone(&record, owners).await? => {
+                let heard = self.house.beats.last(&record.egress_id).await?;
+                act::adopt(&self.house, record.as_ref().clone()).await?.map(|record| (Arc::new(record), heard))
+            }
+            None => None,
         };
-        let Some(record) = mine else {
+        let Some((record, heard)) = mine else {
             // Moved on by one who heard of its end before us: its place here is free.
-            if !self.house.line().is_busy_with(&id) {
+            let is_seated = {
+                let line = self.house.line();
+                line.knows(&id) && !line.is_busy_with(&id)
+            };
+            if is_seated {
                 self.house.leave_line(&id);
             }
             return Ok(());
         };
-        let scene = self.look(&record).await?;
+        let dispatch = match self.read.get(&record.egress_id) {
+            Some((read, dispatch)) if Arc::ptr_eq(read, &record) => Arc::clone(dispatch),
+            _ => Arc::new(Dispatch::of(&record)),
+        };
+        let scene = self.look(&record, &dispatch, heard).await;
         if record.phase == Phase::Over {
             self.house.leave_line(&record.egress_id);
         } else if record.task.is_some() {
-            self.house.line().occupy(&record.egress_id, Dispatch::of(&record).weight);
+            self.house.line().occupy(&record.egress_id, dispatch.weight);
         }
         if act(&self.house, &record, judge(&scene, self.patience)).await? == Done::Reminded {
             self.stop_seen.remove(&record.egress_id);
@@ -166,10 +210,10 @@ impl Watch {
         Ok(())
     }
 
-    async fn look(&mut self, record: &Record) -> Result<Scene, BusError> {
+    async fn look(&mut self, record: &Record, dispatch: &Dispatch, heard: Heard) -> Scene {
         let id = &record.egress_id;
         let now = Instant::now();
-        let beat = self.house.beats.last(id).await?.filter(|(_, beat)| beat.attempt == record.attempt);
+        let beat = heard.filter(|(_, beat)| beat.attempt == record.attempt);
         let silent_for = match &beat {
             Some(_) => {
                 self.silent_since.remove(id);
@@ -186,19 +230,18 @@ impl Watch {
             (Phase::Over, _) | (_, None) => None,
             // It says itself that it is alive, and no platform would be believed against that.
             (Phase::Running | Phase::Ending | Phase::Lost, _) if beating => Some(Sighting::Alive),
-            _ => self.sighting(record).await,
+            _ => self.lookout.about(record).await,
         };
-        let dispatch = Dispatch::of(record);
         let launched_for = (dispatch.launched_ms > 0).then(|| {
             Duration::from_millis(u64::try_from(self.house.clock.unix_ms() - dispatch.launched_ms).unwrap_or(0))
         });
         let own_start = self.house.targets.named(&dispatch.target).and_then(|target| target.config.start_deadline);
         let in_line = self.house.is_in_hand(id) || self.house.line().is_busy_with(id);
-        Ok(Scene {
+        Scene {
             phase: record.phase,
             launched_for,
             start_deadline: own_start,
-            has_another: relaunch::has_another(&self.house, &dispatch),
+            has_another: record.phase == Phase::Launching && relaunch::has_another(&self.house, dispatch),
             lost_starts: dispatch.lost_starts,
             salvage: !record.lost.is_empty(),
             stop_ignored_for,
@@ -206,23 +249,7 @@ impl Watch {
             task,
             beat: beat.map(|(age, _)| age),
             silent_for,
-        })
-    }
-
-    /// A platform far away is not asked every second about the same task.
-    async fn sighting(&mut self, record: &Record) -> Option<Sighting> {
-        let now = Instant::now();
-        if let Some((at, task, seen)) = self.sightings.get(&record.egress_id)
-            && now - *at < ASK_AGAIN
-            && record.task.as_ref() == Some(task)
-        {
-            return Some(seen.clone());
         }
-        let seen = self.house.targets.look(record).await?;
-        if let (Some(task), false) = (&record.task, self.house.targets.is_here(record)) {
-            self.sightings.insert(record.egress_id.clone(), (now, task.clone(), seen.clone()));
-        }
-        Some(seen)
     }
 
     async fn is_owner_gone(&mut self, record: &Record, owners: &mut HashMap<String, bool>) -> Result<bool, BusError> {

@@ -13,6 +13,7 @@ use spillway_protocol::ledger::{Fact, Outcome};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::house::{Dispatch, House};
+use crate::launch;
 use crate::report;
 
 /// As long as livekit-server itself remembers an ended egress: so long a stop is answered at once.
@@ -135,6 +136,10 @@ pub fn deliver(house: &Arc<House>, record: &Record) {
     let house = Arc::clone(house);
     let delivery = async move {
         let _held = held;
+        // Whoever accepted it may have died before livekit-server knew; for an id it knows this does nothing.
+        if let Err(error) = house.io.create_egress(&info, DELIVERY).await {
+            return warn!(code = %error.code, %error, "last state not delivered yet");
+        }
         match house.io.update_egress(&info, DELIVERY).await {
             Ok(()) => info!(status = ?info.status(), "last state delivered"),
             Err(error) => return warn!(code = %error.code, %error, "last state not delivered yet"),
@@ -147,10 +152,23 @@ pub fn deliver(house: &Arc<House>, record: &Record) {
     home.spawn_untracked(delivery.instrument(span));
 }
 
-/// Makes sure livekit-server has a record at all.
-pub async fn announce(house: &House, record: &Record) {
-    let Ok(info) = report::info_of(record) else { return };
-    if let Err(error) = house.io.create_egress(&info, CREATE).await {
-        warn!(code = %error.code, %error, "livekit-server did not take the egress");
-    }
+/// Makes sure, in the background, that livekit-server has a record at all; then it is launched.
+pub fn announce(house: &Arc<House>, record: Record) {
+    let Some(held) = house.take_in_hand(&record.egress_id) else { return };
+    let span = info_span!("egress", egress_id = %record.egress_id);
+    let home = Arc::clone(house);
+    let house = Arc::clone(house);
+    let announcement = async move {
+        let _held = held;
+        let info = match report::info_of(&record) {
+            Ok(info) => info,
+            Err(error) => return error!(%error, "record holds no EgressInfo, not launched"),
+        };
+        match house.io.create_egress(&info, CREATE).await {
+            Ok(()) => launch::join(&house, &record),
+            // The next sweep finds it again.
+            Err(error) => warn!(code = %error.code, %error, "livekit-server did not take the egress, launch put off"),
+        }
+    };
+    home.spawn(announcement.instrument(span));
 }

@@ -7,7 +7,7 @@ mod weather;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_bus::{Bus, MemoryBroker};
+use spillway_bus::{Bus, MemoryBroker, Trouble, Way};
 use spillway_cost::PriceList;
 use spillway_dispatcher::config::LauncherConfig;
 use spillway_dispatcher::config::targets::TargetConfig;
@@ -33,11 +33,16 @@ pub struct Stage {
 
 impl Stage {
     pub async fn set(options: PaperOptions) -> Self {
+        Self::set_with(options, &Way::new(Trouble::default())).await
+    }
+
+    /// With a way to Redis for the runners.
+    pub async fn set_with(options: PaperOptions, way: &Way) -> Self {
         let broker = MemoryBroker::new();
         let cloud = PaperLauncher::new(options);
         let clock = Clock::from(NEW_YEAR);
         let livekit = LiveKit::open(&broker.bus()).await;
-        let runners = Runners::start(&broker.bus(), &cloud, clock);
+        let runners = Runners::start(&way.to(&broker.bus()), &cloud, clock);
         Self { broker, cloud, livekit, runners, clock }
     }
 

@@ -35,6 +35,10 @@ pub enum Play {
     DiesBeforeItsLastWord,
     /// Stays, and is never heard again.
     FallsSilent,
+    /// Stopped in the middle of its recording for a while, and goes on as if nothing had been.
+    Freezes(Duration),
+    /// The same, after it has said that it ends.
+    FreezesEnding(Duration),
     /// The platform takes its machine away while it records.
     Reclaimed,
     /// The platform never gets as far as running it.
@@ -57,6 +61,9 @@ pub struct Runners {
     born: Mutex<HashMap<String, Instant>>,
     /// Who hears of tasks that are gone.
     listeners: Mutex<Vec<mpsc::UnboundedSender<(LaunchOrder, TaskRef)>>>,
+    started: Mutex<Vec<(String, u32)>>,
+    /// What must never happen; a panic in a runner would end nothing but the runner.
+    wrongs: Mutex<Vec<String>>,
 }
 
 impl Runners {
@@ -72,11 +79,14 @@ impl Runners {
             recordings: Mutex::default(),
             born: Mutex::default(),
             listeners: Mutex::default(),
+            started: Mutex::default(),
+            wrongs: Mutex::default(),
         });
         let mut starts = cloud.starts();
         let stage = Arc::clone(&runners);
         tokio::spawn(async move {
             while let Some((order, task)) = starts.recv().await {
+                stage.started.lock().unwrap().push((order.egress_id.to_string(), order.attempt));
                 stage.born.lock().unwrap().entry(order.egress_id.to_string()).or_insert_with(Instant::now);
                 if stage.twice.lock().unwrap().contains(order.egress_id.as_str()) {
                     tokio::spawn(Arc::clone(&stage).run(order.clone(), task.clone(), Twin::Second));
@@ -116,6 +126,21 @@ impl Runners {
         receiver
     }
 
+    /// Egress and attempt of every task.
+    pub fn started(&self) -> Vec<(String, u32)> {
+        self.started.lock().unwrap().clone()
+    }
+
+    pub fn wrongs(&self) -> Vec<String> {
+        self.wrongs.lock().unwrap().clone()
+    }
+
+    fn must(&self, holds: bool, words: impl FnOnce() -> String) {
+        if !holds {
+            self.wrongs.lock().unwrap().push(words());
+        }
+    }
+
     async fn run(self: Arc<Self>, order: LaunchOrder, task: TaskRef, twin: Twin) {
         let plays = match order.errand {
             Errand::Record => &self.plays,
@@ -139,7 +164,7 @@ impl Runners {
     /// Somebody ended the task.
     async fn ended(&self, task: &TaskRef) {
         while matches!(self.cloud.look(task).await, Sighting::Alive | Sighting::Starting(_)) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(250)).await;
         }
     }
 }
@@ -185,15 +210,18 @@ impl Part<'_> {
         let tickets = Tickets::new(&self.stage.bus, key);
         let claim = ClaimToken::from_text(&order.claim);
         let Some(ticket) = patiently(|| tickets.take(&self.id, &claim)).await else { return LEFT };
-        assert_eq!(ticket.egress_id, self.id);
         // A spare ticket was laid down before it was known which attempt would need it.
-        assert!(ticket.attempt == self.attempt || order.errand == Errand::Salvage);
+        let fits = ticket.attempt == self.attempt || order.errand == Errand::Salvage;
+        self.stage.must(ticket.egress_id == self.id && fits, || {
+            format!("{}/{} has the ticket of {}/{}", self.id, self.attempt, ticket.egress_id, ticket.attempt)
+        });
         if self.play == Play::DiesWithItsTicket {
             return KILLED;
         }
 
         if order.errand == Errand::Salvage {
-            assert!(ticket.destinations.is_some(), "a salvage has to know where to write");
+            self.stage
+                .must(ticket.destinations.is_some(), || format!("{}: a salvage knows not where to write", self.id));
             return self.salvage().await;
         }
         let (stop, stopped) = watch::channel(false);
@@ -218,10 +246,23 @@ impl Part<'_> {
                 return Departure::CapacityReclaimed;
             }
             Play::FallsSilent => std::future::pending().await,
+            Play::Freezes(time) => {
+                tokio::time::sleep(Duration::from_millis(1700)).await;
+                self.server.unsubscribe(service::STOP_EGRESS, self.id.as_str()).await;
+                tokio::time::sleep(time).await;
+                let desk = Arc::clone(&desk);
+                patiently(|| {
+                    self.server.serve(service::STOP_EGRESS, self.id.as_str(), Routing::Queue, Arc::clone(&desk))
+                })
+                .await;
+            }
             _ => {}
         }
         if !self.record(stopped).await {
             return LEFT;
+        }
+        if let Play::FreezesEnding(time) = self.play {
+            tokio::time::sleep(time).await;
         }
         if self.play == Play::DiesEnding {
             return KILLED;
@@ -250,7 +291,7 @@ impl Part<'_> {
         }
         let registry = Registry::new(&self.stage.bus);
         let words = patiently(|| registry.get(&self.id)).await.unwrap().lost;
-        assert!(!words.is_empty(), "a salvage has to know what happened");
+        self.stage.must(!words.is_empty(), || format!("{}: a salvage knows not what happened", self.id));
         let at = self.stage.clock.unix_ns();
         let stored = Fact::FileStored {
             index: 0,
@@ -327,7 +368,8 @@ impl Part<'_> {
         let registry = Registry::new(&self.stage.bus);
         let record = patiently(|| registry.get(&self.id)).await.unwrap();
         let info = EgressInfo::decode(record.info.as_slice()).unwrap();
-        IoClient::new(&self.stage.bus).update_egress(&info, Duration::from_secs(30)).await.unwrap();
+        let io = IoClient::new(&self.stage.bus);
+        patiently(|| io.update_egress(&info, Duration::from_secs(30))).await;
     }
 }
 

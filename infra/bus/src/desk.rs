@@ -13,6 +13,9 @@ pub(crate) const SLOWEST: f64 = 1.0 / 16.0;
 /// Each launch that goes well adds so much of the full pace.
 pub(crate) const RECOVERY: f64 = 0.05;
 
+/// A task that has its line is not opened again: whoever tries comes late.
+pub(crate) const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+
 #[derive(Debug, Default)]
 pub(crate) struct Desk {
     tasks: BTreeMap<String, String>,
@@ -20,6 +23,8 @@ pub(crate) struct Desk {
     buckets: HashMap<String, Bucket>,
     spent: HashMap<String, f64>,
     lines: Vec<(i64, String)>,
+    /// Unix milliseconds.
+    closed: HashMap<String, i64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +41,7 @@ impl Desk {
     }
 
     pub fn open(&mut self, ask: &Ask<'_>, now: Instant) -> Seated {
-        if self.tasks.contains_key(ask.task) {
+        if self.tasks.contains_key(ask.task) || self.closed.contains_key(ask.task) {
             return Seated::Yes { wait: Duration::ZERO, slowed: false };
         }
         let names = names(ask.tenant, ask.target);
@@ -96,6 +101,9 @@ impl Desk {
             self.lines.push((now_ms, line.text.to_owned()));
             let surplus = self.lines.len().saturating_sub(usize::try_from(ending.keep).unwrap_or(usize::MAX));
             self.lines.drain(..surplus);
+            let oldest = now_ms.saturating_sub(i64::try_from(REMEMBERED.as_millis()).unwrap_or(i64::MAX));
+            self.closed.retain(|_, at| *at > oldest);
+            self.closed.insert(ending.task.to_owned(), now_ms);
         }
         true
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use spillway_protocol::EgressId;
 
-use crate::wire::{Guard, Swap, Versioned};
+use crate::wire::{Guard, Kept as Found, Swap, Versioned};
 use crate::{Bus, BusError};
 
 /// What a runner says about itself while it lives.
@@ -66,12 +66,24 @@ impl Heartbeats {
 
     /// The last one and its age, by Redis' clock alone. `None`: never, or longer ago than its time to live.
     pub async fn last(&self, id: &EgressId) -> Result<Option<(Duration, Beat)>, BusError> {
-        let Some(found) = self.bus.wire.read(&key(id)).await? else { return Ok(None) };
-        let kept: Kept = serde_json::from_slice(&found.value)
-            .map_err(|source| BusError::Record { egress_id: id.to_string(), source })?;
-        let remaining = found.remaining.unwrap_or_default();
-        Ok(Some((Duration::from_millis(kept.ttl_ms).saturating_sub(remaining), kept.beat)))
+        let found = self.bus.wire.read(&key(id)).await?;
+        found.map(|found| aged(id, &found)).transpose()
     }
+
+    /// As [`Heartbeats::last`] for each of many, in their order.
+    pub async fn last_of(&self, ids: &[EgressId]) -> Result<Vec<Option<(Duration, Beat)>>, BusError> {
+        let keys: Vec<String> = ids.iter().map(key).collect();
+        let found = self.bus.wire.read_all(&keys).await?;
+        let aged = |(id, found): (&EgressId, Option<Found>)| found.map(|found| aged(id, &found)).transpose();
+        ids.iter().zip(found).map(aged).collect()
+    }
+}
+
+fn aged(id: &EgressId, found: &Found) -> Result<(Duration, Beat), BusError> {
+    let kept: Kept = serde_json::from_slice(&found.value)
+        .map_err(|source| BusError::Record { egress_id: id.to_string(), source })?;
+    let remaining = found.remaining.unwrap_or_default();
+    Ok((Duration::from_millis(kept.ttl_ms).saturating_sub(remaining), kept.beat))
 }
 
 fn key(id: &EgressId) -> String {

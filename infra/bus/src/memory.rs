@@ -153,6 +153,16 @@ impl Wire for MemoryWire {
         Ok(self.shared.store("read")?.kept(key))
     }
 
+    async fn read_all(&self, keys: &[String]) -> Result<Vec<Option<Kept>>, BusError> {
+        let mut store = self.shared.store("read")?;
+        Ok(keys.iter().map(|key| store.kept(key)).collect())
+    }
+
+    async fn versions(&self, keys: &[String]) -> Result<Vec<u64>, BusError> {
+        let mut store = self.shared.store("read")?;
+        Ok(keys.iter().map(|key| store.kept(key).map_or(0, |kept| kept.version)).collect())
+    }
+
     async fn swap(&self, key: &str, guard: Guard, value: Versioned<'_>) -> Result<Swap, BusError> {
         let mut store = self.shared.store("swap")?;
         let now = Instant::now();

@@ -1,15 +1,16 @@
 //! The truth about every egress, shared by all dispatchers and the runner: one record each, changed by compare-and-set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
+use spillway_process::chain;
 use spillway_protocol::EgressId;
-use tracing::debug;
+use tracing::{debug, error};
 
 use crate::client::unix_ns;
-use crate::wire::{Guard, Swap, Versioned, Wire};
+use crate::wire::{Guard, Kept, Swap, Versioned, Wire};
 use crate::{Bus, BusError};
 
 /// Where an egress is in its life.
@@ -126,6 +127,16 @@ const ORPHANED_AFTER_MS: i64 = 60_000;
 /// Parties to one record are few; this many lost races in a row are a mistake somewhere.
 const TRIES: u32 = 100;
 
+/// What one who lists the live records again and again has seen of them.
+#[derive(Default)]
+pub struct Roll {
+    /// With the time at which the name was put into the live set: a record that was forgotten and made anew counts its
+    /// writes from the beginning.
+    seen: HashMap<EgressId, (i64, Arc<Record>)>,
+    /// Said once.
+    unreadable: HashSet<(EgressId, u64)>,
+}
+
 #[derive(Clone)]
 pub struct Registry {
     bus: Bus,
@@ -167,22 +178,51 @@ impl Registry {
     }
 
     /// Every record that is not finished, the oldest first.
-    pub async fn list_live(&self) -> Result<Vec<Record>, BusError> {
+    pub async fn list_live(&self) -> Result<Vec<Arc<Record>>, BusError> {
+        self.list_live_again(&mut Roll::default()).await
+    }
+
+    /// As [`Registry::list_live`], for one who lists often: what has not changed since `roll` saw it is not read again.
+    pub async fn list_live_again(&self, roll: &mut Roll) -> Result<Vec<Arc<Record>>, BusError> {
         let now = unix_ms();
-        let names = self.wire().index(LIVE).await?;
-        let look = |(name, since): (String, i64)| async move {
-            let record = match EgressId::parse(&name) {
-                Ok(id) => self.get(&id).await?,
-                Err(_) => None,
-            };
-            if record.is_none() && now - since > ORPHANED_AFTER_MS {
-                debug!(egress_id = name, "name without a record removed from the live set");
-                self.wire().index_remove(LIVE, &name).await?;
+        let mut names = Vec::new();
+        for (name, since) in self.wire().index(LIVE).await? {
+            match EgressId::parse(&name) {
+                Ok(id) => names.push((id, since)),
+                Err(_) => self.wire().index_remove(LIVE, &name).await?,
             }
-            Ok::<_, BusError>(record)
-        };
-        let found: Vec<Option<Record>> = stream::iter(names).map(look).buffered(16).try_collect().await?;
-        let mut records: Vec<Record> = found.into_iter().flatten().collect();
+        }
+        let keys: Vec<String> = names.iter().map(|(id, _)| key(id)).collect();
+        let versions = self.wire().versions(&keys).await?;
+        let mut seen = std::mem::take(&mut roll.seen);
+        let (mut changed, mut wanted) = (Vec::new(), Vec::new());
+        for (((id, since), key), version) in names.into_iter().zip(keys).zip(versions) {
+            match seen.remove(&id).filter(|(then, record)| *then == since && record.version == version) {
+                Some(same) => drop(roll.seen.insert(id, same)),
+                None if version > 0 => {
+                    changed.push((id, since));
+                    wanted.push(key);
+                }
+                None if now - since > ORPHANED_AFTER_MS => {
+                    debug!(egress_id = %id, "name without a record removed from the live set");
+                    self.wire().index_remove(LIVE, id.as_str()).await?;
+                }
+                None => {}
+            }
+        }
+        let found = if wanted.is_empty() { Vec::new() } else { self.wire().read_all(&wanted).await? };
+        for ((id, since), kept) in changed.into_iter().zip(found) {
+            let Some(kept) = kept else { continue };
+            match decode(&id, kept.version, &kept.value) {
+                Ok(record) => drop(roll.seen.insert(id, (since, Arc::new(record)))),
+                // One that cannot be read must not hide all others.
+                Err(error) if roll.unreadable.insert((id, kept.version)) => {
+                    error!(error = %chain(&error), "record left alone");
+                }
+                Err(_) => {}
+            }
+        }
+        let mut records: Vec<Arc<Record>> = roll.seen.values().map(|(_, record)| Arc::clone(record)).collect();
         records.sort_by(|a, b| (a.accepted_at, &a.egress_id).cmp(&(b.accepted_at, &b.egress_id)));
         Ok(records)
     }
@@ -190,6 +230,15 @@ impl Registry {
     /// Whether it still needs care: false for one that is finished.
     pub async fn is_live(&self, id: &EgressId) -> Result<bool, BusError> {
         Ok(self.wire().index(LIVE).await?.iter().any(|(name, _)| name == id.as_str()))
+    }
+
+    /// Many at once, in their order.
+    pub async fn get_all(&self, ids: &[EgressId]) -> Result<Vec<Option<Record>>, BusError> {
+        let keys: Vec<String> = ids.iter().map(key).collect();
+        let found = self.wire().read_all(&keys).await?.into_iter();
+        let record =
+            |(id, kept): (&EgressId, Option<Kept>)| kept.map(|kept| decode(id, kept.version, &kept.value)).transpose();
+        ids.iter().zip(found).map(record).collect()
     }
 
     /// Shows the record to `decide`, which may change it, and writes it if nobody else did meanwhile; else shows the new

@@ -110,7 +110,8 @@ impl Tasks {
         &*self.bus.wire
     }
 
-    /// A task that is open already is answered as open, whatever the caps say by now.
+    /// A task that is open already is answered as open, whatever the caps say by now; so is one that was closed with a
+    /// line, and that one stays closed.
     pub async fn open(&self, opening: Opening<'_>) -> Result<Seated, BusError> {
         let Opening { task, tenant, target, facts, caps, pace } = opening;
         let task = task.text();

@@ -25,6 +25,12 @@ pub(crate) trait Wire: Send + Sync + 'static {
 
     async fn read(&self, key: &str) -> Result<Option<Kept>, BusError>;
 
+    /// As many reads, in their order, in as few round trips as there are servers.
+    async fn read_all(&self, keys: &[String]) -> Result<Vec<Option<Kept>>, BusError>;
+
+    /// Versions alone, 0 for what is not there: what has not changed need not be read again.
+    async fn versions(&self, keys: &[String]) -> Result<Vec<u64>, BusError>;
+
     /// Writes when the guard holds, in one step. Without a `ttl` the key keeps the one it has.
     async fn swap(&self, key: &str, guard: Guard, value: Versioned<'_>) -> Result<Swap, BusError>;
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use spillway_cost::{Platform, Shape};
 use spillway_protocol::Secret;
@@ -37,13 +38,20 @@ pub trait Launcher: Send + Sync + 'static {
 
     async fn look(&self, task: &TaskRef) -> Sighting;
 
-    /// In their order. Where the platform answers for many at once, this asks once for many.
+    /// In their order. Where the platform answers for many at once, this asks once for many; elsewhere for a few side by
+    /// side.
     async fn look_at(&self, tasks: &[TaskRef]) -> Vec<Sighting> {
         let mut seen = Vec::with_capacity(tasks.len());
-        for task in tasks {
-            seen.push(self.look(task).await);
+        for some in tasks.chunks(LOOKS_AT_ONCE) {
+            seen.extend(join_all(some.iter().map(|task| self.look(task))).await);
         }
         seen
+    }
+
+    /// So many tasks may be looked at every few seconds by each of several dispatchers without coming near the platform's
+    /// quota for reads.
+    fn most_looks(&self) -> usize {
+        usize::MAX
     }
 
     async fn end(&self, task: &TaskRef, how: EndHow) -> Ended;
@@ -69,6 +77,8 @@ pub trait Launcher: Send + Sync + 'static {
         false
     }
 }
+
+const LOOKS_AT_ONCE: usize = 8;
 
 #[derive(Clone, Debug)]
 pub struct LaunchOrder {

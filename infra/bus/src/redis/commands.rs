@@ -3,12 +3,18 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use futures_util::future::try_join_all;
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 
 use super::dial::{SharedDialler, Target};
 use super::node::{Answer, Asking, Node};
 use crate::config::Place;
 use crate::{BusError, RedisConfig};
+
+/// Commands in one pipeline: enough to be cheap, few enough for others to get a word in.
+const AT_ONCE: usize = 500;
+/// Single commands on their way to a Cluster at once.
+const IN_FLIGHT: usize = 64;
 
 pub(super) enum Commands {
     /// A single server, or the master the Sentinels name.
@@ -35,6 +41,39 @@ impl Commands {
             Self::Cluster(cluster) => cluster.run(act, key, &cmd).await?,
         };
         redis::from_redis_value(answer).map_err(|error| BusError::Command { act, source: error.into() })
+    }
+
+    /// Reads of many keys, in their order. One server is asked for hundreds at once; in a Cluster each finds its own.
+    pub async fn run_all(&self, act: &'static str, asked: Vec<(String, Cmd)>) -> Result<Vec<Value>, BusError> {
+        let mut answers = Vec::with_capacity(asked.len());
+        match self {
+            Self::One(node) => {
+                for some in asked.chunks(AT_ONCE) {
+                    let mut pipe = redis::pipe();
+                    for (_, cmd) in some {
+                        pipe.add_command(cmd.clone());
+                    }
+                    match node.run_all(act, &pipe).await? {
+                        Answer::Done(Value::Array(some)) => answers.extend(some),
+                        Answer::Done(other) => answers.push(other),
+                        Answer::Refused { error, .. } => return Err(BusError::Command { act, source: error.into() }),
+                    }
+                }
+            }
+            Self::Cluster(cluster) => {
+                for some in asked.chunks(IN_FLIGHT) {
+                    let mut each = Vec::with_capacity(some.len());
+                    for (key, cmd) in some {
+                        each.push(cluster.run(act, Some(key), cmd));
+                    }
+                    answers.extend(try_join_all(each).await?);
+                }
+            }
+        }
+        if answers.len() != asked.len() {
+            return Err(BusError::Command { act, source: "redis left questions unanswered".into() });
+        }
+        Ok(answers)
     }
 
     pub fn is_up(&self) -> bool {

@@ -5,7 +5,7 @@ use redis::{Cmd, FromRedisValue, Value};
 
 use super::RedisWire;
 use crate::BusError;
-use crate::desk::{RECOVERY, SLOWEST, tolerance};
+use crate::desk::{RECOVERY, REMEMBERED, SLOWEST, tolerance};
 use crate::tasks::{Full, Pace, Seated};
 use crate::wire::{Ask, Ending};
 use std::time::Duration;
@@ -14,12 +14,14 @@ use std::time::Duration;
 const OPEN: &str = "{spillway:ledger}:open";
 const SPENT: &str = "{spillway:ledger}:spent";
 const LEDGER: &str = "spillway:ledger";
+/// Tasks that have their line, each with the time of it (Unix milliseconds).
+const CLOSED: &str = "{spillway:ledger}:closed";
 
-/// Fields: `t:` open tasks, `n` counts, `b:` buckets as "when full, factor, closed until". Task, tenant, target, facts,
-/// three caps, tolerance in ms, launches per ms, longest wait in ms.
+/// Keys: open, closed. Fields: `t:` open tasks, `n` counts, `b:` buckets as "when full, factor, closed until". Task,
+/// tenant, target, facts, three caps, tolerance in ms, launches per ms, longest wait in ms.
 const OPEN_TASK: &str = "
 local key, task = KEYS[1], 't:' .. ARGV[1]
-if redis.call('HEXISTS', key, task) == 1 then return {'yes', '0', '1'} end
+if redis.call('HEXISTS', key, task) == 1 or redis.call('ZSCORE', KEYS[2], ARGV[1]) then return {'yes', '0', '1'} end
 local names = {'n', 'n:t:' .. ARGV[2], 'n:g:' .. ARGV[3]}
 local words = {'all', 'tenant', 'target'}
 for i = 1, 3 do
@@ -64,7 +66,8 @@ end
 redis.call('HSET', key, field, string.format('%.3f %.6f %.0f', full, factor, closed))
 return 1";
 
-/// Keys: open, spent, ledger. Task; then, if there is one, the line, how many to keep, month and tenant, amount.
+/// Keys: open, spent, ledger, closed. Task; then, if there is one, the line, how many to keep, month and tenant, amount,
+/// and how long it is remembered that the task is closed, in ms.
 const CLOSE: &str = "
 local kept = redis.call('HGET', KEYS[1], 't:' .. ARGV[1])
 if not kept then return 0 end
@@ -76,6 +79,10 @@ end
 if ARGV[2] ~= '' then
   redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], '*', 'l', ARGV[2])
   redis.call('HINCRBYFLOAT', KEYS[2], ARGV[4], ARGV[5])
+  local time = redis.call('TIME')
+  local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  redis.call('ZADD', KEYS[4], now, ARGV[1])
+  redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now - tonumber(ARGV[6]))
 end
 return 1";
 
@@ -91,7 +98,7 @@ fn number<T: ToString>(number: Option<T>) -> String {
 
 impl RedisWire {
     pub(super) async fn open_task(&self, ask: &Ask<'_>) -> Result<Seated, BusError> {
-        let mut cmd = script(OPEN_TASK, &[OPEN]);
+        let mut cmd = script(OPEN_TASK, &[OPEN, CLOSED]);
         cmd.arg(ask.task).arg(ask.tenant).arg(ask.target).arg(ask.facts);
         cmd.arg(number(ask.caps.all)).arg(number(ask.caps.tenant)).arg(number(ask.caps.target));
         cmd.arg(number(ask.pace.map(|pace| tolerance(pace).as_millis())));
@@ -116,15 +123,16 @@ impl RedisWire {
     }
 
     pub(super) async fn close_task(&self, ending: &Ending<'_>) -> Result<bool, BusError> {
-        let mut cmd = script(CLOSE, &[OPEN, SPENT, LEDGER]);
+        let mut cmd = script(CLOSE, &[OPEN, SPENT, LEDGER, CLOSED]);
         cmd.arg(ending.task);
         match ending.line {
             Some(line) => cmd
                 .arg(line.text)
                 .arg(ending.keep)
                 .arg(format!("{} {}", line.month, line.tenant))
-                .arg(format!("{:.9}", line.amount)),
-            None => cmd.arg("").arg("").arg("").arg(""),
+                .arg(format!("{:.9}", line.amount))
+                .arg(REMEMBERED.as_millis() as u64),
+            None => cmd.arg("").arg("").arg("").arg("").arg(""),
         };
         self.commands.run("close a task", Some(OPEN), cmd).await
     }

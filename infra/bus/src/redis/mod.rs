@@ -46,6 +46,9 @@ impl RedisWire {
     }
 }
 
+/// What PTTL says of a key that does not exist.
+const NOT_THERE: i64 = -2;
+
 /// A kept value is a hash of `v`, its version, and `d`, the bytes. KEYS[1]; guard, its number, version, bytes, ttl in ms.
 const SWAP: &str = "
 local have = tonumber(redis.call('HGET', KEYS[1], 'v') or '0')
@@ -133,6 +136,45 @@ impl Wire for RedisWire {
 
     async fn read(&self, key: &str) -> Result<Option<Kept>, BusError> {
         self.kept("read", READ, key).await
+    }
+
+    async fn read_all(&self, keys: &[String]) -> Result<Vec<Option<Kept>>, BusError> {
+        let mut asked = Vec::with_capacity(2 * keys.len());
+        for key in keys {
+            let mut cmd = ::redis::cmd("HMGET");
+            cmd.arg(key).arg("v").arg("d");
+            let mut left = ::redis::cmd("PTTL");
+            left.arg(key);
+            asked.extend([(key.clone(), cmd), (key.clone(), left)]);
+        }
+        let answers = self.commands.run_all("read", asked).await?;
+        let odd = |error: ::redis::ParsingError| BusError::Command { act: "read", source: error.into() };
+        let pairs = answers.chunks_exact(2).map(|pair| {
+            let (version, value): (Option<u64>, Option<Vec<u8>>) =
+                ::redis::from_redis_value(pair[0].clone()).map_err(odd)?;
+            let left: i64 = ::redis::from_redis_value(pair[1].clone()).map_err(odd)?;
+            // It may have gone between the two.
+            let there = version.zip(value).filter(|_| left != NOT_THERE);
+            Ok(there.map(|(version, value)| Kept {
+                version,
+                value: value.into(),
+                remaining: u64::try_from(left).ok().map(Duration::from_millis),
+            }))
+        });
+        pairs.collect()
+    }
+
+    async fn versions(&self, keys: &[String]) -> Result<Vec<u64>, BusError> {
+        let mut asked = Vec::with_capacity(keys.len());
+        for key in keys {
+            let mut cmd = ::redis::cmd("HGET");
+            cmd.arg(key).arg("v");
+            asked.push((key.clone(), cmd));
+        }
+        let answers = self.commands.run_all("read", asked).await?;
+        let odd = |error: ::redis::ParsingError| BusError::Command { act: "read", source: error.into() };
+        let version = |answer| Ok(::redis::from_redis_value::<Option<u64>>(answer).map_err(odd)?.unwrap_or_default());
+        answers.into_iter().map(version).collect()
     }
 
     async fn swap(&self, key: &str, guard: Guard, value: Versioned<'_>) -> Result<Swap, BusError> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
 use spillway_process::chain;
 use spillway_process::retry::Schedule;
 use tokio::sync::watch;
@@ -51,6 +51,12 @@ pub(super) enum Answer {
 pub(super) enum Asking {
     Yes,
     No,
+}
+
+#[derive(Clone, Copy)]
+enum Question<'a> {
+    One(&'a Cmd, Asking),
+    Many(&'a Pipeline),
 }
 
 impl Live {
@@ -104,17 +110,27 @@ impl Node {
     /// Runs once, and once more on a new connection when the old one turns out to be gone: every command of ours may be
     /// repeated (a double message is known by its id, a double write loses its compare-and-set).
     pub async fn run(&self, act: &'static str, cmd: &Cmd, asking: Asking) -> Result<Answer, BusError> {
+        self.ask(act, Question::One(cmd, asking)).await
+    }
+
+    /// All of them in one round trip; the answers are in an array.
+    pub async fn run_all(&self, act: &'static str, pipe: &Pipeline) -> Result<Answer, BusError> {
+        self.ask(act, Question::Many(pipe)).await
+    }
+
+    async fn ask(&self, act: &'static str, question: Question<'_>) -> Result<Answer, BusError> {
         let mut again = true;
         loop {
             let live = self.live(act).await?;
             let mut connection = live.connection.clone();
-            let answer = match asking {
-                Asking::No => cmd.query_async(&mut connection).await,
-                Asking::Yes => {
+            let answer = match question {
+                Question::One(cmd, Asking::No) => cmd.query_async(&mut connection).await,
+                Question::One(cmd, Asking::Yes) => {
                     let mut both = redis::pipe();
                     both.cmd("ASKING").ignore().add_command(cmd.clone());
                     both.query_async(&mut connection).await.map(|(answer,): (Value,)| answer)
                 }
+                Question::Many(pipe) => pipe.query_async(&mut connection).await,
             };
             match answer {
                 Ok(done) => return Ok(Answer::Done(done)),

@@ -330,6 +330,11 @@ impl Launcher for AciLauncher {
         }
     }
 
+    /// The resource manager refills 25 reads a second for the whole subscription; each is for one group.
+    fn most_looks(&self) -> usize {
+        15
+    }
+
     fn platform(&self) -> Platform {
         Platform::Aci
     }

@@ -344,6 +344,11 @@ impl Launcher for CloudRunLauncher {
         Ok(owned)
     }
 
+    /// Reads: 3000 a minute for the whole project, each for one execution.
+    fn most_looks(&self) -> usize {
+        30
+    }
+
     fn platform(&self) -> Platform {
         Platform::CloudRun
     }

@@ -51,6 +51,15 @@ pub async fn caps_hold_whoever_asks_and_a_closed_task_makes_room(ground: &impl G
     assert!(tasks.drop(&first.task).await.unwrap());
     assert!(!tasks.drop(&first.task).await.unwrap());
     assert_eq!(ask("EG_e", "blue\nsky", "near").await, AT_ONCE);
+
+    // One with a line is over, whoever comes late; one that was only dropped may be opened again.
+    let line = LedgerLine { text: "{}", month: "2026-11", tenant: "red", amount: 0.5 };
+    assert!(tasks.close(&task("EG_b", 1), line).await.unwrap());
+    assert_eq!(ask("EG_b", "red", "far").await, AT_ONCE);
+    assert!(!tasks.close(&task("EG_b", 1), line).await.unwrap());
+    assert!(tasks.drop(&task("EG_e", 1)).await.unwrap());
+    assert_eq!(ask("EG_e", "blue\nsky", "near").await, AT_ONCE);
+    assert_eq!(tasks.list().await.unwrap().len(), 5);
 }
 
 pub async fn launches_keep_their_pace_and_slow_down_when_told(ground: &impl Ground) {

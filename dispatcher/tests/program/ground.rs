@@ -1,0 +1,171 @@
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use spillway_bus::{Bus, RedisConfig};
+use tempfile::TempDir;
+
+#[path = "../stage/livekit.rs"]
+#[allow(dead_code, reason = "the other stage uses the rest")]
+mod livekit;
+
+pub use livekit::LiveKit;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A Redis of our own and a folder; both go with it.
+pub struct Ground {
+    server: Child,
+    pub redis: String,
+    folder: TempDir,
+}
+
+#[derive(Debug)]
+pub struct Ran {
+    pub ok: bool,
+    pub out: String,
+    pub error: String,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn program(config: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spillway-dispatcher"));
+    command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+    if !config.is_empty() {
+        command.env("EGRESS_CONFIG_BODY", config);
+    }
+    command
+}
+
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds().await {
+        assert!(begun.elapsed() < PATIENCE, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+impl Ground {
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let server = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
+            .arg(folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let ground = Self { server, redis: format!("127.0.0.1:{port}"), folder };
+        eventually("redis answers", async || TcpStream::connect(&ground.redis).is_ok()).await;
+        ground
+    }
+
+    pub async fn bus(&self) -> Bus {
+        let config = RedisConfig { address: self.redis.clone(), ..RedisConfig::default() };
+        Bus::connect(&config).await.unwrap()
+    }
+
+    pub async fn livekit(&self) -> LiveKit {
+        LiveKit::open(&self.bus().await).await
+    }
+
+    /// YAML with what every dispatcher needs.
+    pub fn config(&self, more: &str) -> String {
+        format!(
+            "redis: {{ address: \"{}\" }}\napi_key: key\napi_secret: secret-secret-secret-secret-secret\n\
+             ws_url: ws://127.0.0.1:1\n{more}",
+            self.redis
+        )
+    }
+
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    pub fn run(&self, config: &str, arguments: &[&str]) -> Ran {
+        self.run_with(config, arguments, b"")
+    }
+
+    pub fn run_with(&self, config: &str, arguments: &[&str], input: &[u8]) -> Ran {
+        let pipe = Stdio::piped;
+        let mut child = program(config).args(arguments).stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().unwrap();
+        // One that has not read it all may be gone.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Ran { ok: output.status.success(), out: text(output.stdout), error: text(output.stderr) }
+    }
+
+    pub async fn dispatcher(&self, config: &str) -> Running {
+        let health = format!("127.0.0.1:{}", free_port());
+        let path = self.folder.path().join("dispatcher.yaml");
+        let mut running = Running { child: None, path: path.clone(), health };
+        running.write(config);
+        let child = program("").arg("--config").arg(&path).stderr(Stdio::inherit()).stdout(Stdio::null()).spawn();
+        running.child = Some(child.unwrap());
+        eventually("it is ready", async || running.get("/readyz").is_some_and(|text| text.contains("ready"))).await;
+        running
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+/// A dispatcher that serves.
+pub struct Running {
+    child: Option<Child>,
+    path: PathBuf,
+    health: String,
+}
+
+impl Running {
+    fn write(&self, config: &str) {
+        std::fs::write(&self.path, format!("{config}health: \"{}\"\n", self.health)).unwrap();
+    }
+
+    fn get(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(&self.health).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        Some(text)
+    }
+
+    pub async fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.get("/metrics")?;
+        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+    }
+
+    /// Another configuration, and SIGHUP.
+    pub fn reload(&self, config: &str) {
+        self.write(config);
+        let pid = Pid::from_raw(self.child.as_ref().unwrap().id() as i32).unwrap();
+        kill_process(pid, Signal::HUP).unwrap();
+    }
+
+    pub fn is_alive(&mut self) -> bool {
+        self.child.as_mut().unwrap().try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

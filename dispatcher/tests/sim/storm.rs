@@ -1,0 +1,306 @@
+//! Figure 4: many short worlds in which everything goes wrong, each by its seed, in virtual time.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use spillway_bus::{Tasks, Trouble, Way};
+use spillway_dispatcher::account::statement;
+use spillway_dispatcher::config::targets::{Tenant, TenantBy, Tenants};
+use spillway_dispatcher::{Config, Dispatcher};
+use spillway_launchers::Launcher;
+use spillway_launchers::paper::PaperOptions;
+use spillway_protocol::code::Code;
+use tokio::time::{Instant, sleep};
+
+use crate::figures::targets;
+use crate::stage::{Odds, Play, Stage, Weather, is_over};
+
+const SECOND: Duration = Duration::from_secs(1);
+const EGRESSES: usize = 8;
+/// Of virtual time; after it nothing new goes wrong.
+const STORM: Duration = Duration::from_secs(50);
+
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+/// `SPILLWAY_SIM_SEEDS=1000` for the figure, `SPILLWAY_SIM_SEED=17` for one world.
+#[test]
+fn whatever_happens_each_egress_is_recorded_once_at_most_and_ends_once_and_no_task_is_left() {
+    let only = from_environment("SPILLWAY_SIM_SEED");
+    let (first, end) = only.map_or((0, from_environment("SPILLWAY_SIM_SEEDS").unwrap_or(40)), |seed| (seed, seed + 1));
+    let next = AtomicU64::new(first);
+    let (tally, failures) = (Mutex::new(Tally::default()), Mutex::new(Vec::new()));
+    let play = || {
+        while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < end) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+            let world = AssertUnwindSafe(|| runtime.unwrap().block_on(run(seed)));
+            match catch_unwind(world) {
+                Ok(one) => tally.lock().unwrap().add(&one),
+                Err(panic) => failures.lock().unwrap().push(format!("seed {seed}: {}", words_of(&*panic))),
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(play);
+        }
+    });
+    let (tally, failures) = (tally.into_inner().unwrap(), failures.into_inner().unwrap());
+    println!("{tally:?}");
+    assert!(failures.is_empty(), "{} worlds went wrong:\n{}", failures.len(), failures.join("\n"));
+    // A storm in which nothing happens shows nothing.
+    let Tally { recorded, replaced, deaths, frozen, away, salvaged, .. } = tally;
+    assert!([recorded, replaced, deaths, frozen, away, salvaged].iter().all(|n| *n > 0) || only.is_some(), "{tally:?}");
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    worlds: u32,
+    /// That livekit-server was told of.
+    egresses: u32,
+    recorded: u32,
+    /// Recorded by another task than the first.
+    replaced: u32,
+    salvaged: u32,
+    tasks: u32,
+    /// Dispatchers killed at a moment, and between two given commands to Redis.
+    deaths: u32,
+    frozen: u32,
+    /// Times Redis was away, for all or for one dispatcher.
+    away: u32,
+    told_again: u32,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.worlds += other.worlds;
+        self.egresses += other.egresses;
+        self.recorded += other.recorded;
+        self.replaced += other.replaced;
+        self.salvaged += other.salvaged;
+        self.tasks += other.tasks;
+        self.deaths += other.deaths;
+        self.frozen += other.frozen;
+        self.away += other.away;
+        self.told_again += other.told_again;
+    }
+}
+
+fn play(dice: &mut StdRng) -> Play {
+    let some_time = Duration::from_millis(dice.random_range(3_000..100_000));
+    let plays = [
+        Play::Records,
+        Play::Records,
+        Play::Records,
+        Play::DiesBeforeItsTicket,
+        Play::DiesWithItsTicket,
+        Play::DiesRecording,
+        Play::DiesEnding,
+        Play::DiesBeforeItsLastWord,
+        Play::FallsSilent,
+        Play::Freezes(some_time),
+        Play::FreezesEnding(some_time),
+        Play::Sleeps,
+        Play::Reclaimed,
+        Play::NeverStarts,
+    ];
+    *plays.choose(dice).unwrap()
+}
+
+/// What every dispatcher of one world is made with.
+struct Crew<'a> {
+    stage: &'a Stage,
+    config: Config,
+    launchers: Vec<Arc<dyn Launcher>>,
+    tally: Mutex<Tally>,
+}
+
+impl Crew<'_> {
+    async fn open(&self, way: &Way) -> Dispatcher {
+        loop {
+            let bus = way.to(&self.stage.bus());
+            let opened = Dispatcher::on(self.config.clone(), bus, self.launchers.clone(), self.stage.clock).await;
+            match opened {
+                Ok(dispatcher) => return dispatcher,
+                // Redis is away: whoever keeps it running starts it again.
+                Err(_) => sleep(SECOND / 2).await,
+            }
+        }
+    }
+
+    /// One place for a dispatcher: a new one follows each that dies, until the storm is over.
+    async fn place(&self, mut dice: StdRng, until: Instant) -> Dispatcher {
+        while Instant::now() < until {
+            let trouble = Trouble {
+                seed: dice.random(),
+                slow: Duration::from_millis(dice.random_range(0..40)),
+                answer_lost: 0.01,
+                freezes_at: dice.random_bool(0.6).then(|| dice.random_range(0..1200)),
+            };
+            let way = Way::new(trouble);
+            let dispatcher = tokio::select! {
+                dispatcher = self.open(&way) => dispatcher,
+                () = way.frozen() => {
+                    self.tally.lock().unwrap().frozen += 1;
+                    continue;
+                }
+            };
+            let life = Duration::from_millis(dice.random_range(1_000..40_000));
+            let away = dice.random_bool(0.3).then(|| Duration::from_millis(dice.random_range(500..20_000)));
+            let death = async {
+                sleep(life).await;
+                if let Some(time) = away {
+                    self.tally.lock().unwrap().away += 1;
+                    way.cut();
+                    sleep(time).await;
+                    way.mend();
+                    sleep(3 * SECOND).await;
+                }
+            };
+            tokio::select! {
+                () = death => self.tally.lock().unwrap().deaths += 1,
+                () = way.frozen() => self.tally.lock().unwrap().frozen += 1,
+            }
+            dispatcher.vanish().await;
+            sleep(Duration::from_millis(dice.random_range(0..4_000))).await;
+        }
+        self.open(&Way::new(Trouble::default())).await
+    }
+}
+
+async fn run(seed: u64) -> Tally {
+    if std::env::var_os("SPILLWAY_LOG").is_some() {
+        spillway_process::telemetry::init("debug", spillway_process::telemetry::Form::Text);
+    }
+    let mut dice = StdRng::seed_from_u64(seed);
+    let latency = Duration::from_millis(dice.random_range(0..1500));
+    let slow = Duration::from_millis(dice.random_range(0..40));
+    let runners_way = Way::new(Trouble { seed, slow, answer_lost: 0.005, freezes_at: None });
+    let stage = Stage::set_with(PaperOptions { latency, ..PaperOptions::default() }, &runners_way).await;
+    let odds = Odds {
+        throttled: 0.1,
+        no_capacity: 0.1,
+        fails: 0.05,
+        answer_lost: 0.1,
+        hangs: 0.03,
+        misconfigured: 0.02,
+        tells_late: Duration::from_millis(dice.random_range(0..8000)),
+    };
+    let names = ["near/spot", "near", "far"];
+    let launchers: Vec<Arc<dyn Launcher>> = names
+        .iter()
+        .zip(0u64..)
+        .map(|(name, n)| Arc::new(Weather::new(name, &stage.cloud, odds, seed * 7 + n)) as Arc<dyn Launcher>)
+        .collect();
+    let mut config = targets(&names);
+    config.most_tasks = Some(6);
+    config.targets[0].most_tasks = Some(3);
+    config.orphan_grace = 20 * SECOND;
+    let usual = Tenant { most_recordings: Some(4), ..Tenant::default() };
+    config.tenants = Tenants { by: TenantBy::RoomPrefix("/".to_owned()), usual, ..Tenants::default() };
+
+    let ids: Vec<String> = (0..EGRESSES).map(|n| format!("EG_s{seed}n{n}")).collect();
+    for id in &ids {
+        stage.runners.play(id, play(&mut dice));
+        if dice.random_bool(0.2) {
+            stage.runners.play_salvage(id, Play::DiesRecording);
+        }
+        if dice.random_bool(0.15) {
+            stage.runners.start_twice(id);
+        }
+    }
+    let lives = ids.iter().map(|id| {
+        let (start, stop) = (dice.random_range(0..6000), dice.random_range(0..40_000));
+        let stored = dice.random_bool(0.4);
+        let livekit = &stage.livekit;
+        async move {
+            sleep(Duration::from_millis(start)).await;
+            let _ = if stored { livekit.start_stored(id).await } else { livekit.start_composite(id).await };
+            sleep(Duration::from_millis(stop)).await;
+            // A runner that is silent, or a Redis that is away, may cost the answer, not the wish; people ask again.
+            for _ in 0..20 {
+                match livekit.stop(id).await {
+                    Ok(_) => break,
+                    Err(error) if error.code == Code::FailedPrecondition => break,
+                    Err(_) => sleep(3 * SECOND).await,
+                }
+            }
+        }
+    });
+    let lives = futures_util::future::join_all(lives);
+    let crew = Crew { stage: &stage, config, launchers, tally: Mutex::default() };
+    let outages: Vec<(u64, u64)> =
+        (0..2).map(|_| (dice.random_range(500..15_000), dice.random_range(300..8_000))).collect();
+    let outages = async {
+        for (after, time) in outages {
+            sleep(Duration::from_millis(after)).await;
+            crew.tally.lock().unwrap().away += 1;
+            stage.broker.cut();
+            sleep(Duration::from_millis(time)).await;
+            stage.broker.mend();
+        }
+    };
+    let until = Instant::now() + STORM;
+    let places = [dice.random(), dice.random()].map(|seed| crew.place(StdRng::seed_from_u64(seed), until));
+    let (_, (), _dispatchers) = tokio::join!(lives, outages, futures_util::future::join_all(places));
+    runners_way.calm();
+
+    let is_done = || {
+        let book = stage.livekit.book();
+        book.infos.values().all(is_over) && book.infos.keys().all(|id| book.ends.contains_key(id))
+    };
+    let begun = Instant::now();
+    while !is_done() {
+        assert!(begun.elapsed() < 400 * SECOND, "not every egress ended: {:?}", stage.livekit.book().infos);
+        sleep(SECOND / 4).await;
+    }
+    // Late events, orphans, and a runner that was only away.
+    sleep(240 * SECOND).await;
+    let mut tally = *crew.tally.lock().unwrap();
+    count(&ids, &stage, &mut tally);
+    let left = stage.cloud.tasks().await.unwrap();
+    assert!(left.is_empty(), "tasks left: {left:?}");
+    let tasks = Tasks::new(&stage.bus());
+    let open = tasks.list().await.unwrap();
+    assert!(open.is_empty(), "accounts left open: {open:?}");
+    // Each task that was started has exactly one line.
+    let entries = statement::read(&tasks, 0, i64::MAX / 2).await.unwrap();
+    let mut keys: Vec<(&str, u32)> = entries.iter().map(|it| (it.egress_id.as_str(), it.attempt)).collect();
+    keys.sort_unstable();
+    let lines = keys.len();
+    keys.dedup();
+    assert_eq!(keys.len(), lines, "a task was billed twice");
+    let started = stage.runners.started();
+    let unbilled: Vec<_> = started.iter().filter(|(id, attempt)| !keys.contains(&(id.as_str(), *attempt))).collect();
+    assert!(unbilled.is_empty(), "never billed: {unbilled:?}");
+    tally.tasks = stage.cloud.started() as u32;
+    tally.worlds = 1;
+    tally
+}
+
+fn count(ids: &[String], stage: &Stage, tally: &mut Tally) {
+    let book = stage.livekit.book();
+    let wrongs = stage.runners.wrongs();
+    assert!(book.wrongs.is_empty() && wrongs.is_empty(), "{:?} {wrongs:?}", book.wrongs);
+    for id in ids {
+        let recordings = stage.runners.recordings(id);
+        assert!(recordings.len() <= 1, "{id} was recorded by attempts {recordings:?}");
+        tally.recorded += recordings.len() as u32;
+        tally.replaced += u32::from(recordings.iter().any(|attempt| *attempt > 1));
+    }
+    tally.salvaged +=
+        book.infos.values().filter(|info| info.file_results.iter().any(|file| file.size > 0)).count() as u32;
+    tally.told_again += book.ends.values().filter(|times| **times > 1).count() as u32;
+    tally.egresses += book.infos.len() as u32;
+}
