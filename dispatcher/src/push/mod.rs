@@ -91,7 +91,8 @@ pub async fn receive(house: &Arc<House>, guard: Option<&Guard>, bearer: Option<&
 async fn hear(house: &Arc<House>, execution: &str) -> Result<bool, BusError> {
     for record in house.registry.list_live().await? {
         let Some((attempt, task)) = task_named(&record, execution) else { continue };
-        let Some(target) = house.targets.all().iter().find(|target| target.launcher.name() == task.launcher) else {
+        let targets = house.targets.known();
+        let Some(target) = targets.iter().find(|target| target.launcher.name() == task.launcher) else {
             return Ok(true);
         };
         for look in 1..=LOOKS {
