@@ -113,7 +113,7 @@ impl Fleet {
         let target = json!({
             "name": "cloud", "launcher": "ecs", "outputs": ["upload", "disk"],
             "burst": scene.burst * 9 / 10, "launches_per_second": scene.per_second * 0.9,
-            "options": { "region": ecs::REGION, "cluster": "egress", "task_definition": "egress",
+            "options": { "region": ecs::REGION, "cluster": "egress", "task_definition": ecs::FAMILY,
                 "subnets": ["subnet-1"], "endpoint": cloud.web.url() },
         });
         let config = format!(
@@ -159,11 +159,12 @@ impl Fleet {
 
     async fn look(&self) -> Result<()> {
         loop {
-            let answer = self.ground.api.egress("ListEgress", json!({})).await?;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            // livekit-server's Redis pool is short of processors while hundreds of runners start; whoever waits has a bound.
+            let Ok(answer) = self.ground.api.egress("ListEgress", json!({})).await else { continue };
             let items = answer["items"].as_array().cloned().unwrap_or_default();
             let board = items.into_iter().filter_map(|info| Some((info["egress_id"].as_str()?.to_owned(), info)));
             self.board.send_replace(board.collect());
-            tokio::time::sleep(Duration::from_millis(400)).await;
         }
     }
 

@@ -50,7 +50,7 @@ pub async fn measure(live: usize) -> Result<Watching> {
     cloud.limit(2000, 1000.0);
     let target = json!({
         "name": "cloud", "launcher": "ecs", "burst": 2000, "launches_per_second": 1000, "start_deadline": "10m",
-        "options": { "region": ecs::REGION, "cluster": "egress", "task_definition": "egress",
+        "options": { "region": ecs::REGION, "cluster": "egress", "task_definition": ecs::FAMILY,
             "subnets": ["subnet-1"], "endpoint": cloud.web.url() },
     });
     let storage = "storage: { s3: { bucket: b, region: r, access_key: k, secret: s } }";

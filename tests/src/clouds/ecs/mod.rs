@@ -22,7 +22,7 @@ use crate::grants;
 pub const REGION: &str = "eu-central-1";
 pub const ACCOUNT: &str = "111122223333";
 /// The task definition that Terraform registers.
-const FAMILY: &str = "spillway-runner";
+pub const FAMILY: &str = "spillway-runner";
 const OPERATIONS: [&str; 4] = ["RunTask", "DescribeTasks", "ListTasks", "StopTask"];
 const TARGET: &str = "AmazonEC2ContainerServiceV20141113.";
 /// From the end of the containers until their network is gone.
