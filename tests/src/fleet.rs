@@ -2,12 +2,13 @@
 //! egress.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::analyser::percentile;
 use crate::assets::clip;
@@ -37,6 +38,8 @@ pub struct Scene {
     /// Until the image is asked for, and how long it takes to come.
     pub provisioning: Duration,
     pub pulling: Duration,
+    /// Images that come at once: as many runners as this machine can start in that time.
+    pub pulls: usize,
     /// Each recording, at least.
     pub records: Duration,
 }
@@ -101,6 +104,7 @@ impl Fleet {
             grace: Duration::from_secs(10),
             provisioning: scene.provisioning,
             pulling: scene.pulling,
+            pulls: Some(Arc::new(Semaphore::new(scene.pulls))),
             ..Place::new(built("spillway-runner")?, tasks)
         };
         let cloud = Ecs::start(place, "egress").await?;
@@ -111,7 +115,7 @@ impl Fleet {
 
         // A tenth below the platform's own, as the launcher's own guess is below Fargate's.
         let target = json!({
-            "name": "cloud", "launcher": "ecs", "outputs": ["upload", "disk"],
+            "name": "cloud", "launcher": "ecs", "outputs": ["upload", "disk"], "start_deadline": "10m",
             "burst": scene.burst * 9 / 10, "launches_per_second": scene.per_second * 0.9,
             "options": { "region": ecs::REGION, "cluster": "egress", "task_definition": ecs::FAMILY,
                 "subnets": ["subnet-1"], "endpoint": cloud.web.url() },
@@ -287,7 +291,7 @@ async fn one(fleet: &Fleet, n: usize) -> Result<Fate> {
             _ => return Err(error),
         },
     };
-    let info = fleet.shown(&egress.id, Duration::from_secs(180), |info| info["status"] != "EGRESS_STARTING").await?;
+    let info = fleet.shown(&egress.id, Duration::from_secs(300), |info| info["status"] != "EGRESS_STARTING").await?;
     match info["status"].as_str() {
         Some("EGRESS_ACTIVE") => {
             let active_s = begun.elapsed().as_secs_f64();

@@ -20,7 +20,10 @@ pub use door::Fake;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 /// What all of them are told.
 #[derive(Clone, Debug)]
@@ -37,6 +40,8 @@ pub struct Place {
     /// Until the image is asked for.
     pub provisioning: Duration,
     pub pulling: Duration,
+    /// So many images come at once, where this machine could not start more programs; `None`: as many as there are.
+    pub pulls: Option<Arc<Semaphore>>,
     /// From SIGTERM to SIGKILL.
     pub grace: Duration,
     /// A new task is not known to looks and lists for so long.
@@ -59,6 +64,7 @@ impl Place {
             mark: format!("clouds-{}", std::process::id()),
             provisioning: Duration::from_millis(40),
             pulling: Duration::from_millis(40),
+            pulls: None,
             grace: Duration::from_secs(2),
             unseen: Duration::ZERO,
             kept: Duration::from_secs(3600),

@@ -15,6 +15,7 @@ pub async fn measure(egresses: usize, seed: u64) -> Result<Story> {
         seed,
         provisioning: Duration::from_millis(1500),
         pulling: Duration::from_millis(1500),
+        pulls: 6,
         records: Duration::from_secs(5),
     };
     let story = play(&scene).await?;

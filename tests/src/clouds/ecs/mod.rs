@@ -381,6 +381,10 @@ impl Region {
             task.shown["lastStatus"] = "PENDING".into();
             task.times.insert("pullStartedAt", now());
         });
+        let _pull = match &self.desk.place.pulls {
+            Some(pulls) => pulls.acquire().await.ok(),
+            None => None,
+        };
         tokio::time::sleep(self.desk.place.pulling).await;
         self.change(arn, |task| {
             task.times.insert("pullStoppedAt", now());
