@@ -7,9 +7,11 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use spillway_tests::analyser::sync::{Marks, presence};
 use spillway_tests::analyser::{duration, played, probe};
 use spillway_tests::assets::person;
 use spillway_tests::each::Room;
+use spillway_tests::foreign::Foreign;
 use spillway_tests::servers::Ground;
 
 use crate::stage::{alone, block_on};
@@ -25,6 +27,7 @@ pub fn cases() -> Vec<Trial> {
         alone("faults::livekit_restarts", || block_on(livekit_restarts())),
         alone("faults::a_frozen_runner_loses_no_frame", || block_on(frozen())),
         alone("faults::a_task_that_is_moved_to_another_machine_goes_on", || block_on(moved())),
+        alone("faults::a_frozen_runner_loses_nothing_over_tcp", || block_on(frozen_over_tcp())),
         alone("faults::a_starved_runner_loses_no_frame", || block_on(starved())),
     ]
 }
@@ -32,7 +35,7 @@ pub fn cases() -> Vec<Trial> {
 struct Scene {
     ground: Ground,
     dispatcher: spillway_tests::servers::Dispatcher,
-    _room: Room,
+    _room: Option<Room>,
     egresses: Vec<(Egress, PathBuf)>,
 }
 
@@ -45,7 +48,7 @@ async fn recording(seconds: f64) -> Result<Scene> {
     let running = room.record(&ground.api, |name| json!({ "filepath": file(name).to_string_lossy() })).await?;
     let egresses = running.into_iter().map(|(egress, name)| (egress, file(name))).collect();
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-    Ok(Scene { ground, dispatcher, _room: room, egresses })
+    Ok(Scene { ground, dispatcher, _room: Some(room), egresses })
 }
 
 impl Scene {
@@ -68,6 +71,14 @@ impl Scene {
             ensure!(quality["silence_ms"].as_u64().is_some_and(|silence| silence < 500), "{quality}");
         }
         Ok(tape)
+    }
+
+    /// All processes of every task stand still.
+    async fn freeze(&self, time: Duration) -> Result<()> {
+        let pids: Vec<i32> = [self.pids("spillway-media"), self.pids("spillway-runner")].concat();
+        pids.iter().try_for_each(|pid| signal(*pid, Signal::STOP))?;
+        tokio::time::sleep(time).await;
+        pids.iter().try_for_each(|pid| signal(*pid, Signal::CONT))
     }
 
     /// Every process of this name.
@@ -179,14 +190,7 @@ async fn livekit_restarts() -> Result<()> {
 /// 5 s of SIGSTOP for the whole task of a composite: it lags and loses nothing.
 async fn frozen() -> Result<()> {
     let scene = recording(2.0).await?;
-    let stopped: Vec<i32> = [scene.pids("spillway-media"), scene.pids("spillway-runner")].concat();
-    for pid in &stopped {
-        signal(*pid, Signal::STOP)?;
-    }
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    for pid in &stopped {
-        signal(*pid, Signal::CONT)?;
-    }
+    scene.freeze(Duration::from_secs(5)).await?;
     tokio::time::sleep(Duration::from_secs(4)).await;
     scene.lost_nothing(300).await.map(drop)
 }
@@ -209,6 +213,38 @@ async fn moved() -> Result<()> {
     let details = scene.egresses[0].0.info().await?["details"].as_str().unwrap_or_default().to_owned();
     ensure!(details.contains("moved to another machine"), "{details}");
     scene.lost_nothing(300).await.map(drop)
+}
+
+/// Where only TCP leads to the server, what it sent meanwhile waits in the connection. The publisher is a stranger: ours
+/// speaks UDP only.
+async fn frozen_over_tcp() -> Result<()> {
+    let ground = Ground::start("  force_tcp: true").await?;
+    let dispatcher = ground.dispatcher("dispatcher", "").await?;
+    let stranger = Foreign::wheel(&ground.api, "tcp", "p2", "h264").await?;
+    let file = |name: &str| json!({ "filepath": ground.folder().join("files").join(name).to_string_lossy() });
+    let composed = json!({
+        "room_name": "tcp", "layout": "grid", "advanced": { "width": 640, "height": 360 },
+        "file_outputs": [file("room.mp4")],
+    });
+    let track = json!({ "room_name": "tcp", "track_id": stranger.video, "file": file("track.mp4") });
+    let room = Egress::start(&ground.api, "StartRoomCompositeEgress", composed).await?;
+    let track = Egress::start(&ground.api, "StartTrackEgress", track).await?;
+    for egress in [&room, &track] {
+        egress.active().await?;
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let scene = Scene { ground, dispatcher, _room: None, egresses: vec![] };
+    scene.freeze(Duration::from_secs(5)).await?;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    for egress in [&room, &track] {
+        let tape = Tape::open(&egress.complete().await?)?;
+        let quality = &tape.has_manifest()?["quality"];
+        let flashes = tape.flashes("p2")?;
+        let presence = presence(Marks { seen: &flashes, wanted: &[(1.0, tape.seconds() - 1.0)], forbidden: &[] });
+        println!("{} {presence} {quality}", tape.name());
+        ensure!(presence.good_but(0), "{}: {presence}, at {flashes:.2?}: {quality}", tape.name());
+    }
+    Ok(())
 }
 
 /// A competing load leaves each process of the task a seventh of a processor for 10 s, in slices as a scheduler's: the

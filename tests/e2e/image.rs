@@ -1,6 +1,7 @@
-//! The runner's image as `cargo images` leaves it, started as a launcher would: an ordinary user, a root that cannot be
-//! written, no capability. Every kind of output is recorded in it.
+//! The runner's image as `cargo images` and `cargo verify` make it, started as a launcher would: an ordinary user, a root
+//! that cannot be written, no capability. Every kind of output of every codec is recorded in it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,30 +12,31 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use spillway_tests::analyser::{played, probe, stream};
-use spillway_tests::assets::cache;
+use spillway_tests::assets::{clip, runner_image};
 use spillway_tests::clouds::dockerd::Dockerd;
 use spillway_tests::each::Room;
 use spillway_tests::egress::nanos;
 use spillway_tests::process::eventually;
+use spillway_tests::publisher::{From, Manners, Publisher};
 use spillway_tests::servers::Ground;
 use spillway_tests::servers::bucket::Bucket;
+use spillway_tests::twirp::Api;
 
 use crate::stage::{alone, block_on};
 
 pub fn cases() -> Vec<Trial> {
-    vec![alone("image::every_container_is_recorded_inside", || block_on(every_container()))]
+    vec![alone("image::every_output_is_recorded_inside", || block_on(every_output()))]
 }
 
 const IMAGE: &str = "spillway-runner";
 const SECONDS: u64 = 8;
 const USER: &str = "10001";
 
-async fn every_container() -> Result<()> {
-    let archive = cache().join("images").join(format!("{IMAGE}.tar.gz"));
-    if !archive.is_file() {
-        eprintln!("no image on this machine (`cargo images` makes one): nothing is recorded inside it");
+async fn every_output() -> Result<()> {
+    let Some(archive) = runner_image() else {
+        eprintln!("no image was made on this machine: nothing is recorded inside it");
         return Ok(());
-    }
+    };
     let Some(dockerd) = Dockerd::start()? else {
         eprintln!("no dockerd on this machine, or not root: nothing is recorded inside the image");
         return Ok(());
@@ -42,17 +44,86 @@ async fn every_container() -> Result<()> {
     dockerd.load(&archive)?;
     let ground = Ground::start("").await?;
     let bucket = Bucket::s3().await?;
-    let room = Room::open(&ground.api, "image").await?;
-    let requests = room.requests(|name| {
+    let output = |name: &str| {
         let (provider, upload) = bucket.upload().unwrap_or_default();
         json!({ "filepath": format!("calls/{name}"), provider: upload })
-    });
+    };
+    let room = Room::open(&ground.api, "image").await?;
+    run_all(&dockerd, &ground, &bucket, room.requests(output)).await?;
+    drop(room);
+    let people = People::join(&ground.api).await?;
+    run_all(&dockerd, &ground, &bucket, people.requests(output)).await
+}
+
+/// What `Room` leaves out: a person for each of the other codecs.
+struct People {
+    tracks: BTreeMap<&'static str, String>,
+    _people: Vec<Publisher>,
+}
+
+impl People {
+    const ROOM: &'static str = "codecs-of-the-image";
+
+    async fn join(api: &Api) -> Result<Self> {
+        let (mut tracks, mut people) = (BTreeMap::new(), Vec::new());
+        for (name, picture) in
+            [("vp8", "p1-360.vp8.ivf"), ("vp9", "p0-180.vp9.ivf"), ("av1", "p0-180.av1.ivf"), ("h265", "p0-180.h265")]
+        {
+            let person = Publisher::join(api, Self::ROOM, name, Manners::default()).await?;
+            tracks.insert(name, person.publish(&clip(picture)?, From::Camera).await?);
+            people.push(person);
+        }
+        for (name, sound) in [("opus", "p0.opus"), ("pcmu", "p0.pcmu"), ("pcma", "p0.pcma")] {
+            let person = Publisher::join(api, Self::ROOM, name, Manners::default()).await?;
+            tracks.insert(name, person.publish(&clip(sound)?, From::Microphone).await?);
+            people.push(person);
+        }
+        Ok(Self { tracks, _people: people })
+    }
+
+    fn requests(&self, output: impl Fn(&str) -> Value) -> Vec<(&'static str, &'static str, Value)> {
+        let track = |codec: &str, name| {
+            let request = json!({ "room_name": Self::ROOM, "track_id": self.tracks[codec], "file": output(name) });
+            ("StartTrackEgress", name, request)
+        };
+        let encoded = |video: &str, audio: &str, name| {
+            let (video, audio) = (&self.tracks[video], &self.tracks[audio]);
+            let request = json!({ "video_track_id": video, "audio_track_id": audio, "file_outputs": [output(name)] });
+            ("StartTrackCompositeEgress", name, request)
+        };
+        let mut requests = vec![
+            track("vp8", "vp8.ivf"),
+            track("vp9", "vp9.webm"),
+            track("av1", "av1.webm"),
+            track("h265", "h265.mp4"),
+            track("pcmu", "pcmu.ogg"),
+            track("pcma", "pcma.ogg"),
+            encoded("vp8", "opus", "vp8-opus.mp4"),
+            encoded("vp9", "pcmu", "vp9-pcmu.mp4"),
+            encoded("av1", "pcma", "av1-pcma.mp4"),
+            encoded("h265", "opus", "h265-opus.mp4"),
+        ];
+        let person = json!({ "identity": "vp8", "file_outputs": [output("person.mp4")] });
+        requests.push(("StartParticipantEgress", "person.mp4", person));
+        for (_, _, request) in &mut requests {
+            request["room_name"] = json!(Self::ROOM);
+        }
+        requests
+    }
+}
+
+async fn run_all(
+    dockerd: &Dockerd,
+    ground: &Ground,
+    bucket: &Bucket,
+    requests: Vec<(&'static str, &'static str, Value)>,
+) -> Result<()> {
     let mut containers = Vec::new();
     for (method, name, request) in requests {
-        containers.push(Container::run(&dockerd, &ground, method, name, &request)?);
+        containers.push(Container::run(dockerd, ground, method, name, &request)?);
     }
     for container in &containers {
-        container.is_alone(&dockerd).await?;
+        container.is_alone(dockerd).await?;
     }
     // The one without an end of its own is told to stop, as `docker stop` does, when the others are over.
     for container in containers.iter_mut().filter(|container| container.bounded) {
@@ -78,7 +149,9 @@ async fn every_container() -> Result<()> {
         let kinds = (stream(&probe, "video").is_some(), stream(&probe, "audio").is_some());
         let expected = match container.name {
             "room.mp4" => (true, true),
-            "track.mp4" | "track.webm" => (true, false),
+            "track.mp4" | "h265.mp4" | "person.mp4" => (true, false),
+            name if name.ends_with(".ivf") || name.ends_with(".webm") => (true, false),
+            name if name.ends_with(".mp4") => (true, true),
             _ => (false, true),
         };
         ensure!(kinds == expected, "{}: {probe}", container.name);
@@ -101,7 +174,12 @@ struct Container {
 
 impl Container {
     fn run(dockerd: &Dockerd, ground: &Ground, method: &str, name: &'static str, request: &Value) -> Result<Self> {
-        let kind = if method == "StartTrackEgress" { "track" } else { "room_composite" };
+        let kind = match method {
+            "StartTrackEgress" => "track",
+            "StartTrackCompositeEgress" => "track_composite",
+            "StartParticipantEgress" => "participant",
+            _ => "room_composite",
+        };
         let bounded = name != "track.mp4";
         let (said, log) =
             (ground.folder().join(format!("{name}.json")), ground.folder().join(format!("{name}.container.log")));

@@ -21,6 +21,12 @@ pub fn cache() -> PathBuf {
     std::env::var_os("XDG_CACHE_HOME").map_or_else(|| Path::new(&home).join(".cache"), PathBuf::from).join("spillway")
 }
 
+/// The runner's image, as `docker save` wrote it: the one that `cargo verify` made of these sources, or another to look at.
+pub fn runner_image() -> Option<PathBuf> {
+    let named = std::env::var_os("SPILLWAY_RUNNER_IMAGE").map(PathBuf::from);
+    Some(named.unwrap_or_else(|| cache().join("images/dev/spillway-runner.tar"))).filter(|archive| archive.is_file())
+}
+
 /// The folder of the clips. Made on first use, by one process at a time; another script makes another folder.
 pub fn folder() -> Result<PathBuf> {
     static FOLDER: OnceLock<Mutex<Option<PathBuf>>> = OnceLock::new();

@@ -68,7 +68,7 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// `extra` is appended to livekit-server's YAML.
+    /// `extra` is appended to livekit-server's YAML, whose last section is `rtc`: indented lines belong to that.
     pub async fn start(extra: &str) -> Result<Self> {
         let mark = new_mark("ground");
         let folder = tempfile::Builder::new().prefix("spillway-stage-").tempdir().context("make a folder")?;
@@ -154,6 +154,9 @@ impl Ground {
         let config = format!(
             r#"port: {port}
 bind_addresses: ["127.0.0.1"]
+redis: {{ address: "{redis}" }}
+keys: {{ {key}: {secret} }}
+logging: {{ json: true, level: info }}
 rtc:
   tcp_port: {tcp}
   udp_port: {udp}
@@ -161,9 +164,6 @@ rtc:
   use_external_ip: false
   enable_loopback_candidate: true
   interfaces: {{ includes: [lo] }}
-redis: {{ address: "{redis}" }}
-keys: {{ {key}: {secret} }}
-logging: {{ json: true, level: info }}
 {extra}
 "#,
             redis = self.redis_address,

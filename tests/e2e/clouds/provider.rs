@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use chrono::DateTime;
 use serde_json::{Value, json};
-use spillway_tests::assets::cache;
+use spillway_tests::assets::runner_image;
 use spillway_tests::clouds::arm::{self, Arm};
 use spillway_tests::clouds::dockerd::Dockerd;
 use spillway_tests::clouds::ecs::{self, Ecs};
@@ -209,12 +209,12 @@ async fn held(cloud: Cloud, ground: &mut Ground) -> Result<Option<(Held, Value)>
             (Held::Aci(cloud), target)
         }
         Cloud::Docker => {
-            let archive = cache().join("images").join(format!("{IMAGE}.tar.gz"));
-            let dockerd = if archive.is_file() { Dockerd::start()? } else { None };
-            let Some(dockerd) = dockerd else {
-                eprintln!(
-                    "no runner image (`cargo images` makes one) or no dockerd here: nothing is recorded by docker"
-                );
+            let Some(archive) = runner_image() else {
+                eprintln!("no image was made on this machine: nothing is recorded by docker");
+                return Ok(None);
+            };
+            let Some(dockerd) = Dockerd::start()? else {
+                eprintln!("no dockerd on this machine, or not root: nothing is recorded by docker");
                 return Ok(None);
             };
             dockerd.load(&archive)?;

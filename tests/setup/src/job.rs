@@ -4,6 +4,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::cache::Cache;
+use crate::images;
 use crate::need::{self, Purpose, Ready};
 use crate::step;
 
@@ -30,6 +31,9 @@ pub fn verify(arguments: &[String]) -> Result<()> {
     )?;
     // The end-to-end tests start the programs that this builds.
     step::show("build", cargo(&ready.cache).args(["build", "--quiet", "--workspace", "--all-targets"]))?;
+    if images::for_tests(&ready.cache)?.is_none() {
+        eprintln!("no Docker answers and only root may start one: nothing is recorded inside the image");
+    }
     step::show("tests", equip(cargo(&ready.cache).args(["test", "--workspace"]).args(arguments), &ready))
 }
 

@@ -24,8 +24,8 @@ const SHOW: &[&str] = &["ffmpeg", "fonts-dejavu-core", "python3", "python3-venv"
 /// Foreign publishers of the tests.
 const FOREIGN: &[&str] = &["chromium"];
 
-/// A daemon for the docker launcher's tests, which start one of their own.
-pub const CONTAINERS: &[&str] = &["docker.io"];
+/// A daemon for the docker launcher's tests and for making images, and what their base is made with.
+pub const CONTAINERS: &[&str] = &["docker.io", "debootstrap"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {

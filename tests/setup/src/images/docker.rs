@@ -1,6 +1,8 @@
 //! The machine's Docker; where none runs, a daemon of our own for as long as we need one.
 
+use std::fmt::Write;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -21,9 +23,19 @@ pub struct Docker {
 }
 
 impl Docker {
-    pub fn reach(cache: &Cache) -> Result<Self> {
+    /// `None` where none runs and none of our own can be started, which only root may.
+    pub fn reach_if_allowed(cache: &Cache) -> Result<Option<Self>> {
+        let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+        if root || Self::there().is_some() { Self::reach(cache).map(Some) } else { Ok(None) }
+    }
+
+    fn there() -> Option<Self> {
         let there = Self { host: None, daemon: None };
-        if there.answers() {
+        there.answers().then_some(there)
+    }
+
+    pub fn reach(cache: &Cache) -> Result<Self> {
+        if let Some(there) = Self::there() {
             return Ok(there);
         }
         let folder = cache.at("docker");
@@ -92,6 +104,9 @@ impl Docker {
         let mut make = Command::new("debootstrap");
         make.args(["--variant=minbase", SUITE]).arg(&root);
         step::run(&format!("make {BASE}, which no registry gives (2 minutes, once)"), &mut make, &cache.at("logs"))?;
+        let sources = root.join("etc/apt/sources.list");
+        let main = std::fs::read_to_string(&sources).context("read where the packages come from")?;
+        std::fs::write(&sources, with_updates(&main)).context("write where the updates come from")?;
         self.import(&root)?;
         std::fs::remove_dir_all(&root).context("remove what the base image was made of")
     }
@@ -107,6 +122,19 @@ impl Docker {
     }
 }
 
+/// Debian's own image has the updates too; `debootstrap` names the release alone.
+fn with_updates(main: &str) -> String {
+    let mut sources = String::new();
+    for line in main.lines() {
+        let _ = writeln!(sources, "{line}");
+        if let Some((mirror, parts)) = line.split_once(&format!("/debian {SUITE} ")) {
+            let _ = writeln!(sources, "{mirror}/debian {SUITE}-updates {parts}");
+            let _ = writeln!(sources, "{mirror}/debian-security {SUITE}-security {parts}");
+        }
+    }
+    sources
+}
+
 impl Drop for Docker {
     fn drop(&mut self) {
         let Some(daemon) = &mut self.daemon else { return };
@@ -116,5 +144,20 @@ impl Drop for Docker {
             let _ = daemon.kill();
         }
         let _ = daemon.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn updates_come_from_where_the_release_came_from() {
+        let both = with_updates("# made\ndeb http://mirror/debian trixie main\n");
+        assert_eq!(
+            both,
+            "# made\ndeb http://mirror/debian trixie main\ndeb http://mirror/debian trixie-updates main\n\
+             deb http://mirror/debian-security trixie-security main\n"
+        );
     }
 }

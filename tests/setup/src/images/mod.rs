@@ -62,45 +62,80 @@ pub fn images(arguments: &[String]) -> Result<()> {
     };
     let cache = Cache::open()?;
     let logs = cache.at("logs");
-    debian::install(&[need::BUILD, need::CONTAINERS, &["debootstrap"]].concat(), &logs)?;
+    debian::install(&[need::BUILD, need::CONTAINERS].concat(), &logs)?;
 
-    let mut build = cargo(&cache);
-    build.arg("build");
-    if !dev {
-        build.arg("--release");
-    }
-    for package in IMAGES.iter().flat_map(|image| image.packages) {
-        build.args(["--package", package]);
-    }
     let root = checkout()?;
+    let mut build = cargo(&cache);
+    if dev {
+        // As the tests build them: with fewer packages at once they would be other programs.
+        build.args(["build", "--workspace", "--all-targets"]);
+    } else {
+        build.args(["build", "--release"]);
+        for package in IMAGES.iter().flat_map(|image| image.packages) {
+            build.args(["--package", package]);
+        }
+    }
     step::run("build the programs (minutes the first time)", build.current_dir(&root), &logs)?;
-    let built = cache.target().join(if dev { "debug" } else { "release" });
-
+    if dev {
+        let archive = for_tests(&cache)?.context("no Docker answers, and only root may start one")?;
+        println!("spillway-runner: {}", archive.display());
+        return Ok(());
+    }
+    let built = cache.target().join("release");
     let docker = Docker::reach(&cache)?;
     docker.base(&cache)?;
     let out = cache.at("images");
-    std::fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;
     let mut lines = Vec::new();
     for image in IMAGES {
-        let plate = out.join(format!("{}.plate", image.name));
-        plate::lay(&plate, image, &root, &built, &cache)?;
-        let mut build = docker.command();
-        // The host's network: a daemon of our own has no other, and packages come by it.
-        build.args(["build", "--network", "host", "--file"]).arg(root.join(image.dockerfile));
-        build.args(["--target", image.target, "--tag", image.name]).arg(&plate);
-        // The builder of old daemons can do all we ask, and is there without a plugin.
-        build.env("DOCKER_BUILDKIT", "0");
-        step::run(&format!("make the image {}", image.name), &mut build, &logs)?;
-        std::fs::remove_dir_all(&plate).context("remove what the image was made of")?;
+        make(&docker, image, &root, &built, &out, &cache)?;
         lines.push(stored(&docker, image.name, &out)?);
     }
     println!("{}", lines.join("\n"));
     Ok(())
 }
 
+/// The runner's image out of what was just built for the tests, saved where they look. `None`: nobody may start a daemon
+/// here.
+pub fn for_tests(cache: &Cache) -> Result<Option<PathBuf>> {
+    let Some(docker) = Docker::reach_if_allowed(cache)? else { return Ok(None) };
+    docker.base(cache)?;
+    let (image, out) = (&IMAGES[0], cache.at("images").join("dev"));
+    make(&docker, image, &checkout()?, &cache.target().join("debug"), &out, cache)?;
+    let archive = out.join(format!("{}.tar", image.name));
+    // Whoever loads it meanwhile has the one before.
+    let growing = archive.with_extension("growing");
+    docker.said(&["save", "--output", &growing.to_string_lossy(), &format!("{}:latest", image.name)])?;
+    std::fs::rename(&growing, &archive).context("put the archive in its place")?;
+    Ok(Some(archive))
+}
+
+fn make(docker: &Docker, image: &Image, root: &Path, built: &Path, out: &Path, cache: &Cache) -> Result<()> {
+    std::fs::create_dir_all(out).with_context(|| format!("create {}", out.display()))?;
+    let plate = out.join(format!("{}.plate", image.name));
+    plate::lay(&plate, image, root, built, cache)?;
+    // Packages are fetched once: what has a name is not cleared away below.
+    let tools = format!("{}-tools", image.name);
+    for (target, tag) in [("tools", tools.as_str()), (image.target, image.name)] {
+        let mut build = docker.command();
+        // The host's network: a daemon of our own has no other, and packages come by it.
+        build.args(["build", "--network", "host", "--target", target, "--tag", tag, "--file"]);
+        build.arg(root.join(image.dockerfile)).arg(&plate);
+        // The builder of old daemons can do all we ask, and is there without a plugin.
+        build.env("DOCKER_BUILDKIT", "0");
+        step::run(&format!("make the image {tag}"), &mut build, &cache.at("logs"))?;
+    }
+    std::fs::remove_dir_all(&plate).context("remove what the image was made of")?;
+    // Ours that lost their name, and the stage it was gathered in.
+    docker
+        .said(&["image", "prune", "--force", "--filter", "label=org.opencontainers.image.vendor=spillway"])
+        .map(|_| ())
+}
+
 /// The image as a file beside its list of contents, and how large it is.
 fn stored(docker: &Docker, image: &str, out: &Path) -> Result<String> {
     let archive = out.join(format!("{image}.tar.gz"));
+    // Whoever loads it meanwhile has the one before.
+    let growing = archive.with_extension("growing");
     let mut save = docker
         .command()
         .arg("save")
@@ -109,9 +144,10 @@ fn stored(docker: &Docker, image: &str, out: &Path) -> Result<String> {
         .spawn()
         .context("start docker save")?;
     let saved = save.stdout.take().context("docker save has an output")?;
-    let file = File::create(&archive).with_context(|| format!("create {}", archive.display()))?;
+    let file = File::create(&growing).with_context(|| format!("create {}", growing.display()))?;
     let packed = Command::new("gzip").arg("-6").stdin(saved).stdout(file).status().context("start gzip")?;
     ensure!(save.wait()?.success() && packed.success(), "the image {image} could not be saved");
+    std::fs::rename(&growing, &archive).context("put the archive in its place")?;
 
     let container = docker.said(&["create", image])?;
     let contents = out.join(format!("{image}.cdx.json"));

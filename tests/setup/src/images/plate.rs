@@ -19,9 +19,9 @@ pub fn lay(plate: &Path, image: &Image, root: &Path, built: &Path, cache: &Cache
     std::fs::create_dir_all(plate.join("bin")).context("make a plate")?;
     std::fs::copy(root.join("infra/images/gather"), plate.join("gather")).context("lay the script")?;
     for program in image.programs {
-        // Names of functions stay, for the words of a panic.
+        // A panic says where without them.
         let mut strip = Command::new("strip");
-        strip.arg("--strip-debug").arg("-o").arg(plate.join("bin").join(program)).arg(built.join(program));
+        strip.arg("-o").arg(plate.join("bin").join(program)).arg(built.join(program));
         let out = strip.output().with_context(|| format!("start {}", step::spelled(&strip)))?;
         ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     }
