@@ -1,5 +1,6 @@
-//! `/healthz`: the process works. `/readyz`: it takes new work. `/metrics`: what is counted. `/events/cloudrun`: see `push`. hyper, because it is the
-//! HTTP of everything else in the tree already; a web framework would bring a router for four paths.
+//! `/healthz`: the process works. `/readyz`: it takes new work. `/metrics`: what is counted. `/events/cloudrun`: see
+//! `push`. hyper, because it is the HTTP of everything else in the tree already; a web framework would bring a router for
+//! four paths.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

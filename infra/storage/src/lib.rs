@@ -1,8 +1,8 @@
 //! Where recordings end: S3, Azure, GCS, a directory, RAM, behind one trait.
 //!
 //! `storage` is the trait and its values, `error` what can go wrong; `open` makes a [`Storage`] out of a destination of
-//! the plan; `s3`, `azure` and `gcs` are the clouds; `ram` and `disk` are the small backends; `unreliable` fails on purpose; `conformance` is what
-//! every backend has to pass.
+//! the plan; `s3`, `azure` and `gcs` are the clouds; `ram` and `disk` are the small backends; `unreliable` fails on
+//! purpose; `conformance` is what every backend has to pass.
 
 pub mod storage;
 pub mod error;

@@ -16,7 +16,7 @@ const HELP: &str = "\
 usage: cargo demo             record a room composite and a track from a real livekit-server
        cargo verify           every check and test
        cargo bench-egress     figures as a table and JSON (release build)
-       cargo images [--dev]   container images of runner and dispatcher, with their sizes and contents; --dev: the one
+       cargo images [--dev]   container images of runner, dispatcher and Lambda, with their sizes and contents; --dev: the one
                               that the tests record in
        cargo run -p spillway-setup -- install     only install what these need
 
