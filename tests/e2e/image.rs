@@ -149,7 +149,7 @@ async fn run_all(
         let kinds = (stream(&probe, "video").is_some(), stream(&probe, "audio").is_some());
         let expected = match container.name {
             "room.mp4" => (true, true),
-            "track.mp4" | "h265.mp4" | "person.mp4" => (true, false),
+            "track.mp4" | "h265.mp4" => (true, false),
             name if name.ends_with(".ivf") || name.ends_with(".webm") => (true, false),
             name if name.ends_with(".mp4") => (true, true),
             _ => (false, true),
