@@ -14,9 +14,9 @@ pub fn cases() -> Vec<Trial> {
 
 async fn rush() -> Result<()> {
     let scene = Scene {
-        egresses: 12,
+        egresses: 8,
         within: Duration::from_millis(200),
-        burst: 5,
+        burst: 4,
         per_second: 2.0,
         throttled: 0.1,
         no_capacity: 0.1,
@@ -28,10 +28,10 @@ async fn rush() -> Result<()> {
     };
     let story = play(&scene).await?;
     println!("{story:?}");
-    ensure!(story.recorded == 12 && story.doubles == 0 && story.failed.is_empty(), "{story:?}");
-    // Four at once and two a second: the last has waited for more than three seconds.
-    ensure!((2.0..25.0).contains(&story.wait_p99_s), "{story:?}");
+    ensure!(story.recorded == 8 && story.doubles == 0 && story.failed.is_empty(), "{story:?}");
+    // Four at once and two a second: the last has waited.
+    ensure!(story.wait_p99_s >= 1.0, "{story:?}");
     ensure!(story.throttled + story.no_capacity > 0, "nothing went wrong, so nothing was shown: {story:?}");
-    ensure!(story.launch_calls >= 12.0, "the dispatchers counted otherwise: {story:?}");
+    ensure!(story.launch_calls >= 8.0, "the dispatchers counted otherwise: {story:?}");
     Ok(())
 }

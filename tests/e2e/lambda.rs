@@ -203,7 +203,7 @@ impl Scene {
 
     /// Every event has been dealt with, and nothing more comes of it.
     async fn quiet(&self) -> Result<()> {
-        eventually("the function has nothing more to do", Duration::from_secs(40), || async {
+        eventually("the function has nothing more to do", Duration::from_secs(120), || async {
             Ok(self.lambda.is_idle().then_some(()))
         })
         .await?;
