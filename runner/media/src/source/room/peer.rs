@@ -48,6 +48,7 @@ pub(super) struct Peer {
     bag: Bag,
     lose: Lose,
     weir: Weir<Held>,
+    over_tcp: bool,
     /// When the datagram in hand came.
     came: Option<Instant>,
 }
@@ -135,6 +136,7 @@ impl Peer {
             bag: Bag::default(),
             lose: Lose { share: lose, seed: 88_172_645_463_325_252 },
             weir: Weir::new(),
+            over_tcp: false,
             came: None,
         };
         if let Some(server) = server {
@@ -149,6 +151,11 @@ impl Peer {
 
     pub(super) fn is_secured(&self) -> bool {
         self.secured
+    }
+
+    /// The last that came from the network came over TCP.
+    pub(super) fn is_over_tcp(&self) -> bool {
+        self.over_tcp
     }
 
     pub(super) fn lose_share(&self) -> f64 {
@@ -351,6 +358,7 @@ impl Peer {
             return;
         }
         let now = Instant::now();
+        self.over_tcp = protocol == Protocol::Tcp;
         if let Some((ssrc, seq)) = rtp_of(data)
             // Retransmissions have streams of their own, which nothing is said about.
             && self.streams.contains_key(&ssrc)

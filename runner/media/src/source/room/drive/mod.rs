@@ -38,6 +38,9 @@ const LEAST_WAIT: Duration = Duration::from_millis(1);
 const KEYFRAME_EVERY: Duration = Duration::from_millis(500);
 /// A media connection that is gone is built anew when the server has not asked for it by then.
 const MEDIA_PATIENCE: Duration = Duration::from_secs(30);
+/// A tick that late: we were stopped. What was sent meanwhile over TCP then comes as fast as the way allows.
+const STOPPED: Duration = Duration::from_millis(200);
+const RESUMING: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(options: JoinOptions, commands: mpsc::UnboundedReceiver<Command>, mut hear: Box<Listener>) {
     let moves = Moves::listen().inspect_err(|error| warn!(%error, "a move to another machine will stop us")).ok();
@@ -84,6 +87,7 @@ pub(super) async fn run(options: JoinOptions, commands: mpsc::UnboundedReceiver<
         asked: HashMap::new(),
         ticked: now,
         unread: false,
+        resuming: None,
         next_stats: now + STATS_EVERY,
         over: None,
         moves,
@@ -161,6 +165,8 @@ struct Drive {
     ticked: Instant,
     /// The sockets have more than was read: it is read as soon as all others had their turn.
     unread: bool,
+    /// Until the first moment nothing after the second one is complete.
+    resuming: Option<(Instant, Instant)>,
     next_stats: Instant,
     /// The end is decided; what is still on its way may come until then.
     over: Option<(Instant, EndReason)>,
@@ -262,14 +268,16 @@ impl Drive {
 
     async fn tick(&mut self) {
         let now = Instant::now();
-        if now < self.tick_at() {
+        let due = self.tick_at();
+        if now < due {
             return;
         }
         self.ticked = now;
         // A process that was stopped has seconds of datagrams to read before it may say what is complete.
         self.read();
         self.receive_all();
-        let since = self.since(self.peer.caught_up());
+        let complete = self.caught_up(now, due);
+        let since = self.since(complete);
         let trouble = !self.link_up || !self.peer.is_connected();
         if std::mem::replace(&mut self.trouble, trouble) != trouble {
             self.receive(Arrival::Trouble { on: trouble }, since);
@@ -283,6 +291,22 @@ impl Drive {
             self.say_stats();
         }
         self.watch_media(now);
+    }
+
+    /// Up to when everything has been read. A datagram that waited says when it came, and an empty socket is empty; what
+    /// waits in a TCP connection is known to its two ends only.
+    fn caught_up(&mut self, now: Instant, due: Instant) -> Instant {
+        if self.resuming.is_none() && now.saturating_duration_since(due) > STOPPED && self.peer.is_over_tcp() {
+            self.resuming = Some((now + RESUMING, due));
+        }
+        let read = self.peer.caught_up();
+        match self.resuming {
+            Some((until, stopped)) if now < until => read.min(stopped),
+            _ => {
+                self.resuming = None;
+                read
+            }
+        }
     }
 
     /// The server notices a dead media connection before us and asks for a resume. This is for when it does not.
