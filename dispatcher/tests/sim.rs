@@ -376,6 +376,21 @@ async fn what_a_launcher_says_is_minded() {
     assert!(begun.elapsed() > 3 * SECOND, "patience was asked for: {:?}", begun.elapsed());
 }
 
+/// The others of the same target are asked at once, under numbers of their own.
+#[tokio::test(start_paused = true)]
+async fn one_full_place_of_a_target_costs_no_time() {
+    let stage = Stage::set(PaperOptions::default()).await;
+    let _dispatcher = stage.dispatcher().await;
+    let here = || LaunchError::PlaceFull { words: "zone a is full".to_owned() };
+    // More than it takes to close a target that has no room at all.
+    stage.cloud.refuse(&EgressId::parse("EG_zones").unwrap(), (0..5).map(|_| here()).collect());
+    let begun = Instant::now();
+    stage.livekit.start_composite("EG_zones").await.unwrap();
+    until("it records", || stage.livekit.status("EG_zones") == Some(EgressStatus::EgressActive)).await;
+    assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+    assert_eq!(stage.runners.recordings("EG_zones"), [6]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn redis_may_be_away_for_a_while() {
     let stage = Stage::set(slow()).await;

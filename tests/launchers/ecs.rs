@@ -178,6 +178,39 @@ async fn spot_memory_and_hosts_have_their_words_and_events_say_the_same() {
     }
 }
 
+/// Two of three zones have nothing free: hardly anybody is sent there, and who is goes on to the next with a new attempt.
+#[tokio::test]
+async fn tasks_go_where_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let slow = Place { provisioning: Duration::from_secs(600), ..place(folder.path()) };
+    let three = |options| EcsOptions { subnets: ["a", "b", "c"].map(str::to_owned).to_vec(), ..options };
+    let stage = on_ecs(slow, three).await;
+    stage.cloud.fill(&["a", "b"]);
+    let mut full = 0;
+    for n in 0..30 {
+        let mut attempt = 1;
+        let task = loop {
+            match stage.launcher.launch(&order(Platform::Fargate, &format!("n{n}"), attempt)).await {
+                Ok(task) => break task,
+                Err(LaunchError::PlaceFull { words }) => {
+                    assert!(words.contains("Capacity is unavailable"), "{words}");
+                    (full, attempt) = (full + 1, attempt + 1);
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        };
+        let shown = stage.cloud.show(&task.id);
+        assert_eq!(shown["attachments"][0]["details"][0]["value"], "c");
+    }
+    // Once for all three, and once for each that is full.
+    assert!((1..=3).contains(&full), "{full} launches found nothing");
+
+    stage.cloud.fill(&["a", "b", "c"]);
+    let error = stage.launcher.launch(&order(Platform::Fargate, "late", 1)).await.unwrap_err();
+    assert!(matches!(error, LaunchError::Capacity { .. }), "nowhere else: {error:?}");
+    assert_eq!(stage.cloud.runs(), 30 + full + 1);
+}
+
 #[tokio::test]
 async fn a_task_that_is_ended_while_it_starts_never_runs() {
     let folder = tempfile::tempdir().unwrap();

@@ -24,7 +24,7 @@ pub trait Faulty: Subject {
 
 fn kind(error: &LaunchError) -> &'static str {
     match error {
-        LaunchError::Capacity { .. } => "capacity",
+        LaunchError::Capacity { .. } | LaunchError::PlaceFull { .. } => "capacity",
         LaunchError::Quota { .. } => "quota",
         LaunchError::Throttled { .. } => "throttled",
         LaunchError::Misconfigured { .. } => "misconfigured",

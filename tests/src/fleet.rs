@@ -189,7 +189,7 @@ enum Fate {
     Refused(String),
     /// Over before it recorded: what ListEgress says.
     Ended(Value),
-    Recording(Box<Life>),
+    Recorded(Box<Life>),
 }
 
 struct Life {
@@ -197,6 +197,8 @@ struct Life {
     /// Unix seconds.
     asked: f64,
     active_s: f64,
+    /// What ListEgress says after the end.
+    info: Value,
 }
 
 pub async fn play(scene: &Scene) -> Result<Story> {
@@ -216,27 +218,25 @@ impl Fleet {
             let (fleet, at) = (&fleet, begun + gap * u32::try_from(n).unwrap_or_default());
             async move {
                 tokio::time::sleep_until(at).await;
-                one(fleet, n).await
+                one(fleet, n, scene.records).await
             }
         });
         let fates = futures_util::future::join_all(calls).await;
-        let longest = Duration::from_secs(120);
         let (mut refused, mut failed, mut lives, mut answers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for fate in fates {
             match fate? {
                 Fate::Refused(words) => refused.push(words),
                 Fate::Ended(info) if info["error_code"] == 429 => refused.push(info["error"].to_string()),
                 Fate::Ended(info) => failed.push(info.to_string()),
-                Fate::Recording(life) => {
+                Fate::Recorded(life) => {
                     answers.push(life.egress.answered_in.as_secs_f64() * 1000.0);
                     lives.push(life);
                 }
             }
         }
-        tokio::time::sleep(scene.records).await;
         let (mut waits, mut actives, mut doubles, mut recorded_s, mut recorded) = (vec![], vec![], 0, 0.0, 0);
-        for ended in futures_util::future::join_all(lives.iter().map(|life| life.ended(self, longest))).await {
-            let info = ended?;
+        for life in &lives {
+            let info = &life.info;
             let files = info["file_results"].as_array().map(Vec::as_slice).unwrap_or_default();
             let seconds = files.iter().map(|file| nanos(&file["duration"]) as f64 / 1e9).sum::<f64>();
             if info["status"] == "EGRESS_COMPLETE" && seconds > 0.0 {
@@ -281,7 +281,7 @@ impl Fleet {
     }
 }
 
-async fn one(fleet: &Fleet, n: usize) -> Result<Fate> {
+async fn one(fleet: &Fleet, n: usize, records: Duration) -> Result<Fate> {
     let asked = unix_s();
     let begun = Instant::now();
     let egress = match Egress::start(&fleet.ground.api, "StartTrackEgress", fleet.request(n)).await {
@@ -295,16 +295,14 @@ async fn one(fleet: &Fleet, n: usize) -> Result<Fate> {
     match info["status"].as_str() {
         Some("EGRESS_ACTIVE") => {
             let active_s = begun.elapsed().as_secs_f64();
-            Ok(Fate::Recording(Box::new(Life { egress, asked, active_s })))
+            tokio::time::sleep(records).await;
+            // One that ended by itself meanwhile cannot be stopped; what it became is told below.
+            let stopped = egress.ask_to_stop().await;
+            let info = fleet.shown(&egress.id, Duration::from_secs(120), is_over).await;
+            let info = info.with_context(|| format!("stopped: {stopped:?}"))?;
+            Ok(Fate::Recorded(Box::new(Life { egress, asked, active_s, info })))
         }
         Some(_) if info["error"].as_str().is_some_and(|error| !error.is_empty()) => Ok(Fate::Ended(info)),
         _ => bail!("it ended without a reason: {info}"),
-    }
-}
-
-impl Life {
-    async fn ended(&self, fleet: &Fleet, patience: Duration) -> Result<Value> {
-        self.egress.ask_to_stop().await?;
-        fleet.shown(&self.egress.id, patience, is_over).await
     }
 }

@@ -4,10 +4,10 @@ pub mod bucket;
 pub mod chaos;
 pub mod emulators;
 pub mod gate;
+mod ports;
 pub mod proxy;
 
 use std::ffi::OsString;
-use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,16 +18,9 @@ use crate::assets::cache;
 use crate::process::{Process, kill_marked, marked, new_mark};
 use crate::twirp::{Api, get};
 
+use ports::free_port;
+
 const START_PATIENCE: Duration = Duration::from_secs(20);
-
-/// A free port, as the kernel gives it. Somebody else may take it before we do; starting again helps.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0").context("find a free port")?.local_addr()?.port())
-}
-
-fn free_udp_port() -> Result<u16> {
-    Ok(UdpSocket::bind("127.0.0.1:0").context("find a free port")?.local_addr()?.port())
-}
 
 fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|file| file.is_file())
@@ -72,7 +65,7 @@ impl Ground {
     pub async fn start(extra: &str) -> Result<Self> {
         let mark = new_mark("ground");
         let folder = tempfile::Builder::new().prefix("spillway-stage-").tempdir().context("make a folder")?;
-        let livekit_ports = [free_port()?, free_port()?, free_udp_port()?];
+        let livekit_ports = [free_port()?, free_port()?, free_port()?];
         let mut ground = Self {
             livekit: None,
             redis: None,

@@ -1,7 +1,8 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use spillway_bus::{BusError, LedgerLine, OpenTask, Phase, Record, TaskKey};
 use spillway_cost::Platform;
 use spillway_launchers::{Departed, EndHow, Sighting, TaskRef};
@@ -14,6 +15,7 @@ use super::facts::Facts;
 use crate::config::targets::OverBudget;
 use crate::house::{Dispatch, House, task_of};
 use crate::report;
+use crate::targets::Target;
 use crate::watch::Patience;
 
 /// A platform may know its own window only a while after the task is gone.
@@ -21,89 +23,119 @@ const BILL_PATIENCE: Duration = Duration::from_secs(60);
 /// A task whose egress is over and that is still there after this is ended.
 const LINGERS: Duration = Duration::from_secs(90);
 
+/// Until one that still is there is told again.
+const TOLD_AGAIN: Duration = Duration::from_secs(30);
+/// Launchers end their calls themselves, sooner.
+const LONGEST_LOOK: Duration = Duration::from_secs(60);
+
 pub(super) struct Closing {
     house: Arc<House>,
     /// Since when a task's egress is done with it.
     done_since: HashMap<TaskKey, Instant>,
+    told: HashMap<TaskKey, Instant>,
+}
+
+/// A task that nobody needs any more.
+struct Case {
+    open: OpenTask,
+    facts: Facts,
+    /// As long as it stands at this attempt.
+    current: Option<Record>,
+    /// Where the record knows it, and its target is known here.
+    task: Option<(TaskRef, Arc<Target>)>,
+    done_for: Duration,
 }
 
 impl Closing {
     pub fn new(house: Arc<House>) -> Self {
-        Self { house, done_since: HashMap::new() }
+        Self { house, done_since: HashMap::new(), told: HashMap::new() }
     }
 
     pub async fn round(&mut self) -> Result<(), BusError> {
         let open = self.house.tasks.list().await?;
         self.done_since.retain(|key, _| open.iter().any(|task| task.task == *key));
+        self.told.retain(|key, _| open.iter().any(|task| task.task == *key));
         self.house.meter.gauges("spillway_tasks_open", "target", open.iter().map(|task| task.target.as_str()));
+        let mut cases = Vec::new();
         for task in open {
             if !self.house.is_live(&task.task) {
-                self.attend(task).await?;
+                cases.extend(self.case(task).await?);
             }
+        }
+        let sightings = looked_at(&cases).await;
+        for (case, sighting) in cases.into_iter().zip(sightings) {
+            self.attend(case, sighting).await?;
         }
         Ok(())
     }
 
-    async fn attend(&mut self, open: OpenTask) -> Result<(), BusError> {
+    async fn case(&mut self, open: OpenTask) -> Result<Option<Case>, BusError> {
         let Ok(facts) = serde_json::from_str::<Facts>(&open.facts) else {
             debug!(egress_id = %open.task.egress_id, "facts of another version; the task is closed without a bill");
             self.house.tasks.drop(&open.task).await?;
-            return Ok(());
+            return Ok(None);
         };
         let record = self.house.registry.get(&open.task.egress_id).await?;
-        let current = record.as_ref().filter(|record| record.attempt == open.task.attempt);
-        // Our view was old.
-        if current.is_some_and(|record| wants(record, open.task.attempt)) {
-            return Ok(());
-        }
         // Opened for an attempt that the record does not stand at yet.
         if record.as_ref().is_some_and(|record| record.attempt < open.task.attempt && record.phase != Phase::Over)
             && self.house.clock.unix_ms() - facts.opened_ms < 60_000
         {
-            return Ok(());
+            return Ok(None);
+        }
+        let task = record.as_ref().and_then(|record| reference(record, open.task.attempt));
+        let task = task.and_then(|task| Some((task, self.house.targets.named(&open.target)?)));
+        let current = record.filter(|record| record.attempt == open.task.attempt);
+        // Our view was old.
+        if current.as_ref().is_some_and(|record| wants(record, open.task.attempt)) {
+            return Ok(None);
         }
         let now = Instant::now();
         let done_for = now - *self.done_since.entry(open.task.clone()).or_insert(now);
-        let task = record.as_ref().and_then(|record| reference(record, open.task.attempt));
-        let end = match (self.departure(&open, task.as_ref(), current).await?, &task) {
-            (Seen::Gone(departed), _) => {
+        Ok(Some(Case { open, facts, current, task, done_for }))
+    }
+
+    async fn attend(&mut self, case: Case, sighting: Option<Sighting>) -> Result<(), BusError> {
+        let Case { open, facts, current, task, done_for } = case;
+        let end = match self.departure(sighting, current.as_ref()).await? {
+            Seen::Gone(departed) => {
                 if lacks_its_bill(&facts, &departed) && done_for < BILL_PATIENCE {
                     return Ok(());
                 }
-                end_of(&self.house, &facts, current, Some(&departed))
+                end_of(&self.house, &facts, current.as_ref(), Some(&departed))
             }
-            (Seen::There, Some(task)) => {
-                if done_for >= LINGERS
-                    && let Some(target) = self.house.targets.named(&open.target)
-                {
-                    info!(egress_id = %open.task.egress_id, %task, "its egress is over for long, task ended");
-                    target.launcher.end(task, EndHow::Now).await;
+            Seen::There => {
+                if let (true, Some((task, target))) = (done_for >= LINGERS, task) {
+                    self.send_away(open, task, target);
                 }
                 return Ok(());
             }
             // Nobody has seen it, or can: what is left is our own clock.
-            (_, _) if done_for < BILL_PATIENCE / 4 => return Ok(()),
-            (_, _) => end_of(&self.house, &facts, current, None),
+            Seen::Nowhere if done_for < BILL_PATIENCE / 4 => return Ok(()),
+            Seen::Nowhere => end_of(&self.house, &facts, current.as_ref(), None),
         };
         self.done_since.remove(&open.task);
         write(&self.house, &open, &facts, &end).await
     }
 
-    async fn departure(
-        &self,
-        open: &OpenTask,
-        task: Option<&TaskRef>,
-        record: Option<&Record>,
-    ) -> Result<Seen, BusError> {
-        let Some(task) = task else { return Ok(Seen::Nowhere) };
-        let Some(target) = self.house.targets.named(&open.target) else { return Ok(Seen::Nowhere) };
-        Ok(match target.launcher.look(task).await {
-            Sighting::Gone(departed) => Seen::Gone(departed),
-            Sighting::Alive | Sighting::Starting(_) => Seen::There,
-            Sighting::Unknown(_) => match record {
-                Some(record) if self.beats(record).await? => Seen::There,
-                _ => Seen::Nowhere,
-            },
+    fn send_away(&mut self, open: OpenTask, task: TaskRef, target: Arc<Target>) {
+        let now = Instant::now();
+        if self.told.get(&open.task).is_some_and(|at| now - *at < TOLD_AGAIN) {
+            return;
+        }
+        info!(egress_id = %open.task.egress_id, %task, "its egress is over for long, task ended");
+        self.told.insert(open.task, now);
+        // A platform that is slow to answer holds up nobody.
+        self.house.spawn(async move {
+            target.launcher.end(&task, EndHow::Now).await;
+        });
+    }
+
+    async fn departure(&self, sighting: Option<Sighting>, record: Option<&Record>) -> Result<Seen, BusError> {
+        Ok(match (sighting, record) {
+            (Some(Sighting::Gone(departed)), _) => Seen::Gone(departed),
+            (Some(Sighting::Alive | Sighting::Starting(_)), _) => Seen::There,
+            (Some(Sighting::Unknown(_)), Some(record)) if self.beats(record).await? => Seen::There,
+            (Some(Sighting::Unknown(_)) | None, _) => Seen::Nowhere,
         })
     }
 
@@ -112,6 +144,33 @@ impl Closing {
         let fresh = Patience::default().beat;
         Ok(matches!(last, Some((age, beat)) if beat.attempt == record.attempt && age < fresh))
     }
+}
+
+/// What platforms say about each, many at once; `None` where there is nobody to ask.
+async fn looked_at(cases: &[Case]) -> Vec<Option<Sighting>> {
+    let mut by_target: BTreeMap<&str, (&Target, Vec<usize>)> = BTreeMap::new();
+    for (nth, case) in cases.iter().enumerate() {
+        if let Some((_, target)) = &case.task {
+            by_target.entry(target.name()).or_insert((target, Vec::new())).1.push(nth);
+        }
+    }
+    let looks = by_target.into_values().map(|(target, nths)| async move {
+        let mut seen = Vec::new();
+        for some in nths.chunks(target.launcher.most_looks()) {
+            let tasks = some.iter().filter_map(|nth| cases[*nth].task.as_ref());
+            let tasks: Vec<TaskRef> = tasks.map(|(task, _)| task.clone()).collect();
+            let looked = tokio::time::timeout(LONGEST_LOOK, target.launcher.look_at(&tasks)).await;
+            let silent =
+                |_| tasks.iter().map(|_| Sighting::Unknown("the platform does not answer".to_owned())).collect();
+            seen.extend(some.iter().copied().zip(looked.unwrap_or_else(silent)));
+        }
+        seen
+    });
+    let mut sightings: Vec<Option<Sighting>> = cases.iter().map(|_| None).collect();
+    for (nth, sighting) in join_all(looks).await.into_iter().flatten() {
+        sightings[nth] = Some(sighting);
+    }
+    sightings
 }
 
 /// The line of a task whose end somebody has told, unless its egress still wants it or the line is there.
@@ -143,8 +202,8 @@ fn end_of(house: &House, facts: &Facts, record: Option<&Record>, departed: Optio
     let own = (facts.opened_ms, if ended_ms > 0 { ended_ms } else { now_ms });
     let billed = departed.and_then(|departed| departed.billed);
     let (from_ms, to_ms) = billed.map_or(own, |billed| (billed.from, billed.to));
-    // A salvage run's record tells of the run before it.
-    let recorded = if facts.salvage { (0, 0.0) } else { recorded(&info) };
+    // What a salvage run has saved stands in its line: that of the run before it was written before anybody knew.
+    let recorded = recorded(&info);
     End {
         from_ms,
         to_ms: to_ms.max(from_ms),

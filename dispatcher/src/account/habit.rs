@@ -1,5 +1,5 @@
 //! What a target's tasks are usually billed beside their recordings: image pull, start, farewell. The price list has a guess
-//! for each platform; the ledger knows better, as soon as a few tasks are in it. Pure.
+//! for each platform; the ledger knows better, from the first task in it. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,8 +7,6 @@ use super::entry::Entry;
 
 /// Enough to not be moved by one slow pull, few enough to follow a new image.
 const REMEMBERED: usize = 31;
-/// Fewer prove nothing.
-const LEAST: usize = 3;
 
 #[derive(Debug, Default)]
 pub struct Habits {
@@ -31,11 +29,11 @@ impl Habits {
         }
     }
 
-    /// Seconds billed beside the recording; `None` while too little is known.
+    /// Seconds billed beside the recording; `None` while nothing is known.
     pub fn extra_s(&self, target: &str) -> Option<f64> {
         let mut known: Vec<f64> = self.extra_s.get(target)?.iter().copied().collect();
         known.sort_by(f64::total_cmp);
-        (known.len() >= LEAST).then(|| known[known.len() / 2])
+        known.get(known.len() / 2).copied()
     }
 }
 
@@ -57,11 +55,11 @@ mod tests {
     #[test]
     fn what_is_usual_is_the_middle_of_what_was_seen_there_lately() {
         let mut habits = Habits::default();
-        for window_s in [104, 500] {
+        habits.learn(&entry("near", 104, "egress_complete"));
+        assert_eq!(habits.extra_s("near"), Some(4.0), "one here says more than a guess for everybody");
+        for window_s in [500, 106] {
             habits.learn(&entry("near", window_s, "egress_complete"));
         }
-        assert_eq!(habits.extra_s("near"), None, "two prove nothing");
-        habits.learn(&entry("near", 106, "egress_complete"));
         habits.learn(&entry("near", 9000, "the runner died"));
         assert_eq!((habits.extra_s("near"), habits.extra_s("far")), (Some(6.0), None));
         for _ in 0..REMEMBERED {

@@ -62,7 +62,10 @@ impl Launch {
             Ok(None) => {
                 // Stopped, settled or taken over meanwhile.
                 self.drop_task(place::attempt(&self.waiting, &target), |record, attempt| {
-                    record.attempt < attempt || (record.attempt == attempt && !Dispatch::of(record).asked)
+                    let dispatch = Dispatch::of(record);
+                    // Where the next is to be a fresh one, this number may have had a task, which somebody bills.
+                    let unused = !dispatch.asked && !dispatch.fresh;
+                    record.attempt < attempt || (record.attempt == attempt && unused)
                 })
                 .await;
                 self.house.line().landed(&self.waiting.egress_id);
@@ -151,7 +154,7 @@ impl Launch {
         });
         let outcome = match &answer {
             Ok(_) => "launched",
-            Err(LaunchError::Capacity { .. }) => "no_capacity",
+            Err(LaunchError::Capacity { .. } | LaunchError::PlaceFull { .. }) => "no_capacity",
             Err(LaunchError::Quota { .. }) => "quota",
             Err(LaunchError::Throttled { .. }) => "throttled",
             Err(LaunchError::Misconfigured { .. }) => "misconfigured",
@@ -183,6 +186,12 @@ impl Launch {
                 }
             }
             // From here on nothing was launched: a launcher that had a task of this attempt would have answered it.
+            Err(LaunchError::PlaceFull { words }) => {
+                debug!(words, target = target.name(), "launcher has no room at one place");
+                self.not_launched().await;
+                self.waiting.dispatch.fresh = true;
+                self.again_after(Duration::ZERO, Holds::Himself, words);
+            }
             Err(LaunchError::Capacity { words } | LaunchError::Quota { words }) => {
                 debug!(words, target = target.name(), "launcher has no room");
                 target.went(Went::NoCapacity(words.clone()));

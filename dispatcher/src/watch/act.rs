@@ -6,7 +6,7 @@ use spillway_bus::{BusError, Decision, Phase, Record, Updated};
 use spillway_launchers::EndHow;
 use spillway_protocol::code::Code;
 use spillway_protocol::ids::EgressId;
-use tracing::info;
+use tracing::{Instrument, info};
 
 use super::judge::Verdict;
 use super::{relaunch, salvage, settle};
@@ -45,14 +45,14 @@ pub(super) async fn act(house: &Arc<House>, record: &Record, verdict: Verdict) -
         }
         Verdict::Remind => {
             info!("stopped through Redis and still recording; the platform is asked to end its task");
-            house.targets.end(record, EndHow::Ask).await;
+            end(house, record, EndHow::Ask);
             Done::Reminded
         }
         Verdict::Again(words) => {
             if !relaunch::begin(house, record, &words).await? {
                 return Ok(Done::Beaten);
             }
-            house.targets.end(record, EndHow::Now).await;
+            end(house, record, EndHow::Now);
             Done::Again
         }
         Verdict::Settle { words, aborted } => {
@@ -65,10 +65,16 @@ pub(super) async fn act(house: &Arc<House>, record: &Record, verdict: Verdict) -
             };
             let reason = if aborted { "reclaimed" } else { "died" };
             house.meter.count("spillway_failures_total", &[("reason", reason)], 1.0);
-            house.targets.end(record, EndHow::Now).await;
+            end(house, record, EndHow::Now);
             done
         }
     })
+}
+
+/// A platform that is slow to answer holds up nobody.
+fn end(house: &Arc<House>, record: &Record, how: EndHow) {
+    let (home, record) = (Arc::clone(house), record.clone());
+    house.spawn(async move { home.targets.end(&record, how).await }.in_current_span());
 }
 
 async fn settled(house: &Arc<House>, record: &Record, words: String, aborted: bool) -> Result<bool, BusError> {

@@ -219,6 +219,9 @@ pub enum LaunchError {
     /// The platform has no such machine free here and now; elsewhere it may.
     #[error("no capacity: {words}")]
     Capacity { words: String },
+    /// It had none where it looked, and has other places that were not asked: the next attempt, at once.
+    #[error("no capacity at one place: {words}")]
+    PlaceFull { words: String },
     /// All that the account may run at once is running: it passes when something ends, and not by asking again soon.
     #[error("quota of the account reached: {words}")]
     Quota { words: String },

@@ -2,8 +2,6 @@
 //! real runner with what the call and the definition give, refuses what Terraform's policies do not allow, and kills it
 //! as the vendor would. Clouds are recorded on side by side.
 
-mod books;
-mod provider;
 mod scene;
 
 use std::collections::BTreeMap;
@@ -15,10 +13,10 @@ use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use spillway_tests::analyser::sound::Side;
 use spillway_tests::analyser::{played, stream};
+use spillway_tests::clouds::books::{self, Known};
+use spillway_tests::clouds::provider::Cloud;
 use spillway_tests::egress::nanos;
 
-use self::books::Known;
-use self::provider::Cloud;
 use self::scene::{CHECKPOINT, ROOM, Recording, STACK, Scene, TENANT, unix_s};
 use crate::stage::{alone, block_on};
 use crate::tape::Tape;
@@ -107,7 +105,7 @@ async fn recorded(cloud: Cloud, end: End) -> Result<()> {
         // Who was killed has told nobody how it ended.
         let complete = info["status"] == "EGRESS_COMPLETE";
         ensure!(complete == (end == End::Asked || cloud != Cloud::Aci), "{}: {info}", recording.kind);
-        let line = scene.line(&recording.egress.id).await?;
+        let line = scene.line(&recording.egress.id, false).await?;
         // The window is closed by now.
         let shown = scene.provider.shown(&recording.task)?;
         let bytes = std::fs::metadata(&tape.path).context("measure the object")?.len();
@@ -122,6 +120,13 @@ async fn recorded(cloud: Cloud, end: End) -> Result<()> {
         };
         let amount = books::audit(&line, &known).with_context(|| format!("{}: {line}", recording.kind))?;
         println!("{cloud:?} {}: {} s billed, {amount:.6} dollars", recording.kind, line["seconds"]);
+        if !complete {
+            // What was saved stands where it is known.
+            let saved = scene.line(&recording.egress.id, true).await?;
+            let (got, seconds) = (saved["bytes"].as_u64(), saved["recorded_s"].as_f64().unwrap_or_default());
+            ensure!(got == Some(bytes) && (seconds - kept).abs() < 4.0, "{bytes} bytes, {kept} s: {saved}");
+            ensure!(saved["amount"].as_f64().is_some_and(|amount| amount > 0.0), "{saved}");
+        }
     }
     scene.leave().await
 }

@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
+use spillway_tests::clouds::provider::{Cloud, KEY, PREFIX, Pace, Provider};
 use spillway_tests::each::Room;
 use spillway_tests::egress::{Egress, nanos};
 use spillway_tests::process::eventually;
 use spillway_tests::servers::{Dispatcher, Ground};
 
-use super::provider::{Cloud, KEY, PREFIX, Provider};
 use crate::tape::Tape;
 
 /// Somebody's, before the slash; and nothing that every console would take as it is.
@@ -39,7 +39,7 @@ impl Scene {
     /// `None` where this machine cannot hold such a cloud.
     pub async fn start(cloud: Cloud) -> Result<Option<Self>> {
         let mut ground = Ground::start("").await?;
-        let Some(provider) = Provider::start(cloud, &mut ground).await? else { return Ok(None) };
+        let Some(provider) = Provider::start(cloud, &mut ground, Pace::AT_ONCE).await? else { return Ok(None) };
         let more = format!(
             "stack: {STACK}\nticket_key: \"{KEY}\"\nrunner: {{ checkpoint: {CHECKPOINT}s }}\n\
              tenants: {{ by: room_prefix }}\ntargets: [{}]\n{}",
@@ -103,15 +103,17 @@ impl Scene {
         Tape::fetched(info, path)
     }
 
-    /// The ledger's line about the task that recorded, from the dispatcher's standard output.
-    pub async fn line(&self, egress_id: &str) -> Result<Value> {
+    /// The ledger's line about the task that recorded, or that saved the recording, from the dispatcher's standard output.
+    pub async fn line(&self, egress_id: &str, saved: bool) -> Result<Value> {
         let look = || async {
             let said =
                 std::fs::read_to_string(&self.dispatcher.process.log).context("read what the dispatcher said")?;
             let mut lines = said.lines().filter(|line| line.starts_with("{\"egress_id\""));
             Ok(lines.find_map(|line| {
                 let line: Value = serde_json::from_str(line).ok()?;
-                (line["egress_id"] == egress_id && line["attempt"] == 1 && line["salvage"] == false).then_some(line)
+                let attempt = if saved { 2 } else { 1 };
+                (line["egress_id"] == egress_id && line["attempt"] == attempt && line["salvage"] == saved)
+                    .then_some(line)
             }))
         };
         eventually("the bill is written", Duration::from_secs(45), look).await

@@ -279,9 +279,9 @@ impl Group {
 
     async fn live(self: Arc<Self>, name: &str, mut stop: watch::Receiver<bool>) {
         let starting = async {
-            tokio::time::sleep(self.desk.place.provisioning).await;
+            tokio::time::sleep(self.desk.place.takes(self.desk.place.provisioning)).await;
             self.change(name, |group| group.events.push(event("Pulling", "Normal", "pulling image \"runner\"")));
-            tokio::time::sleep(self.desk.place.pulling).await;
+            tokio::time::sleep(self.desk.place.takes(self.desk.place.pulling)).await;
         };
         tokio::select! {
             () = starting => {}

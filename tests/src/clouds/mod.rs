@@ -3,6 +3,7 @@
 //! refuse what the policies that Terraform renders do not allow, and they fail when they are told to.
 
 pub mod arm;
+pub mod books;
 pub mod dockerd;
 mod door;
 pub mod ecs;
@@ -11,6 +12,7 @@ pub mod guest;
 pub mod lambda;
 pub mod metadata;
 pub mod policy;
+pub mod provider;
 pub mod pubsub;
 pub mod run;
 pub mod way;
@@ -40,6 +42,8 @@ pub struct Place {
     /// Until the image is asked for.
     pub provisioning: Duration,
     pub pulling: Duration,
+    /// Both are longer or shorter by up to this share, each time anew.
+    pub varies: f64,
     /// So many images come at once, where this machine could not start more programs; `None`: as many as there are.
     pub pulls: Option<Arc<Semaphore>>,
     /// From SIGTERM to SIGKILL.
@@ -64,6 +68,7 @@ impl Place {
             mark: format!("clouds-{}", std::process::id()),
             provisioning: Duration::from_millis(40),
             pulling: Duration::from_millis(40),
+            varies: 0.0,
             pulls: None,
             grace: Duration::from_secs(2),
             unseen: Duration::ZERO,
@@ -71,6 +76,11 @@ impl Place {
             policy: None,
             issued: None,
         }
+    }
+
+    /// What this takes today.
+    fn takes(&self, usual: Duration) -> Duration {
+        usual.mul_f64(1.0 + self.varies * rand::random_range(-1.0..=1.0))
     }
 }
 

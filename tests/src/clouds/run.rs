@@ -288,7 +288,7 @@ impl Location {
         mut stop: watch::Receiver<Option<Stop>>,
     ) {
         let early = tokio::select! {
-            () = tokio::time::sleep(self.desk.place.provisioning + self.desk.place.pulling) => false,
+            () = tokio::time::sleep(self.desk.place.takes(self.desk.place.provisioning + self.desk.place.pulling)) => false,
             _ = stop.wait_for(Option::is_some) => true,
         };
         let end = if early {

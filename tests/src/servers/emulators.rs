@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use super::free_port;
+use super::ports::free_port;
 use crate::assets::cache;
 use crate::process::Process;
 

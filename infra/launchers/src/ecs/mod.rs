@@ -5,10 +5,11 @@
 //! ARM64 is a task definition of its own, spot a capacity provider: each is a launcher of its own, named by its options.
 
 pub mod event;
+mod subnets;
 mod words;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,6 +34,7 @@ use spillway_protocol::Secret;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use self::subnets::Subnets;
 use self::words::{OURS, Shown};
 use crate::departure::Departure;
 use crate::labels;
@@ -103,6 +105,7 @@ pub struct EcsLauncher {
     client: Client,
     /// Tasks that ECS did not know when it was asked, since then.
     unknown: Mutex<HashMap<String, Instant>>,
+    subnets: Mutex<Subnets>,
 }
 
 impl EcsLauncher {
@@ -132,7 +135,8 @@ impl EcsLauncher {
         if let Some(endpoint) = &options.endpoint {
             config = config.endpoint_url(endpoint);
         }
-        Self { client: Client::from_conf(config.build()), options, unknown: Mutex::default() }
+        let subnets = Mutex::new(Subnets::new(options.subnets.clone()));
+        Self { client: Client::from_conf(config.build()), options, unknown: Mutex::default(), subnets }
     }
 
     fn task(&self, arn: &str) -> TaskRef {
@@ -147,8 +151,8 @@ impl EcsLauncher {
             && place.and_then(|rest| rest.split_once('/')).is_some_and(|(of, id)| of == cluster && !id.is_empty())
     }
 
-    /// The same order always becomes the same request, or ECS takes it for another under the same token.
-    fn request(&self, order: &LaunchOrder) -> Result<RunTaskFluentBuilder, LaunchError> {
+    /// The same order may become another request, with other subnets: under the same token ECS then names the task it has.
+    fn request(&self, order: &LaunchOrder, subnets: &[String]) -> Result<RunTaskFluentBuilder, LaunchError> {
         let options = &self.options;
         let bad = |error: aws_sdk_ecs::error::BuildError| LaunchError::Misconfigured {
             words: "make the request to ECS".to_owned(),
@@ -167,7 +171,7 @@ impl EcsLauncher {
             .build();
         let public = if options.assign_public_ip { AssignPublicIp::Enabled } else { AssignPublicIp::Disabled };
         let network = AwsVpcConfiguration::builder()
-            .set_subnets(Some(options.subnets.clone()))
+            .set_subnets(Some(subnets.to_vec()))
             .set_security_groups(Some(options.security_groups.clone()))
             .assign_public_ip(public)
             .build()
@@ -194,6 +198,20 @@ impl EcsLauncher {
                 request.capacity_provider_strategy(spot.map_err(bad)?)
             }
         })
+    }
+
+    fn subnets(&self) -> MutexGuard<'_, Subnets> {
+        self.subnets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where one zone is full, another may have room.
+    fn elsewhere(&self, refused: LaunchError, subnets: &[String]) -> LaunchError {
+        match refused {
+            LaunchError::Capacity { words } if self.subnets().were_full(subnets, Instant::now()) => {
+                LaunchError::PlaceFull { words: format!("{words} ({})", subnets.join(", ")) }
+            }
+            other => other,
+        }
     }
 
     /// What is known of a task that ECS does not know: young ones are not known yet, old ones no more.
@@ -287,7 +305,8 @@ impl Launcher for EcsLauncher {
     }
 
     async fn launch(&self, order: &LaunchOrder) -> Result<TaskRef, LaunchError> {
-        let answer = match self.request(order)?.send().await {
+        let subnets = self.subnets().pick(Instant::now());
+        let answer = match self.request(order, &subnets)?.send().await {
             Ok(answer) => answer,
             Err(error) => {
                 // The token is bound to a task whose request looked otherwise; it is our task.
@@ -297,16 +316,17 @@ impl Launcher for EcsLauncher {
                     debug!(egress_id = %order.egress_id, arn, "task of an earlier call found");
                     return Ok(self.task(arn));
                 }
-                return Err(refusal(error));
+                return Err(self.elsewhere(refusal(error), &subnets));
             }
         };
         if let Some(arn) = answer.tasks().first().and_then(|task| task.task_arn()) {
             return Ok(self.task(arn));
         }
-        Err(match answer.failures().first() {
+        let refused = match answer.failures().first() {
             Some(failure) => words::failure(failure.reason().unwrap_or_default(), failure.detail().unwrap_or_default()),
             None => LaunchError::Passing { words: "ECS started nothing and says nothing".to_owned(), source: None },
-        })
+        };
+        Err(self.elsewhere(refused, &subnets))
     }
 
     async fn look(&self, task: &TaskRef) -> Sighting {

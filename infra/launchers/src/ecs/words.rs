@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn a_refusal_says_what_to_do_about_it() {
         let kind = |error: &LaunchError| match error {
-            LaunchError::Capacity { .. } => "capacity",
+            LaunchError::Capacity { .. } | LaunchError::PlaceFull { .. } => "capacity",
             LaunchError::Quota { .. } => "quota",
             LaunchError::Throttled { .. } => "throttled",
             LaunchError::Misconfigured { .. } => "misconfigured",

@@ -2,6 +2,7 @@
 
 mod cost;
 mod dispatcher;
+mod estimates;
 mod fleet;
 mod api;
 mod kills;
@@ -27,12 +28,17 @@ struct Args {
     runs: usize,
     /// Only kinds whose name contains this; `api` is the latency of StartEgress, `kills` what a kill -9
     /// costs on each store, `starts` how soon recordings begin and end, `lengths` the stop of recordings of up
-    /// to an hour, `dispatcher` what a dispatcher needs idle and with a thousand recordings, `fleet` two hundred starts in 2 s on a Fargate of this machine, `weights` what uploads send and hold (four recordings of --seconds, at least 120)
+    /// to an hour, `dispatcher` what a dispatcher needs idle and with a thousand recordings, `fleet` two hundred starts in 2 s on a Fargate of this machine, `estimates` fifty recordings on three clouds and their bills, `weights` what uploads send and hold (four recordings of --seconds, at least 120)
     #[arg(long, default_value = "")]
     only: String,
     /// StartEgress calls of `fleet`
     #[arg(long, default_value_t = 200)]
     fleet: usize,
+    /// Recordings of `estimates`, of a minute and up to --longest seconds
+    #[arg(long, default_value_t = 50)]
+    estimates: usize,
+    #[arg(long, default_value_t = 300.0)]
+    longest: f64,
     /// Recordings that `dispatcher` watches
     #[arg(long, default_value_t = 1000)]
     live: usize,
@@ -62,7 +68,10 @@ async fn main() -> Result<()> {
     let weights = if wants("weights") { weights::measure(args.seconds.max(120.0)).await? } else { vec![] };
     let fleet = if wants("fleet") { Some(fleet::measure(args.fleet, args.seed).await?) } else { None };
     let dispatcher = if wants("dispatcher") { Some(dispatcher::measure(args.live).await?) } else { None };
+    let estimates =
+        if wants("estimates") { estimates::measure(args.estimates, args.longest, args.seed).await? } else { vec![] };
     let all = json!({
+        "estimates": estimates,
         "dispatcher": dispatcher,
         "fleet": fleet,
         "costs": costs, "api": api, "kills": kills, "starts": starts, "lengths": lengths, "weights": weights,

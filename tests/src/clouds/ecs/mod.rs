@@ -2,7 +2,7 @@
 
 mod wire;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-use self::wire::{event, is_cluster, lawful, now, refused, shown, text, texts};
+use self::wire::{event, is_cluster, lawful, no_capacity, now, placed, refused, shown, text, texts};
 use super::door::{Call, Cloud, Desk, Fake};
 use super::fault::{Bucket, Fault};
 use super::guest::{Exit, Guest};
@@ -43,6 +43,8 @@ struct State {
     /// Token to the request it came with and the task.
     tokens: HashMap<String, (String, String)>,
     events: Vec<mpsc::UnboundedSender<Value>>,
+    /// Subnets whose zone has nothing free.
+    full: HashSet<String>,
     /// RunTask calls that were let in.
     runs: u64,
     /// Calls of any kind.
@@ -66,6 +68,7 @@ impl Ecs {
             tasks: BTreeMap::new(),
             tokens: HashMap::new(),
             events: Vec::new(),
+            full: HashSet::new(),
             runs: 0,
             asked: 0,
         };
@@ -78,6 +81,16 @@ impl Ecs {
     /// Another quota of RunTask than Fargate's usual one; full.
     pub fn limit(&self, burst: u32, per_second: f64) {
         self.cloud.state().bucket = Bucket::new(burst, per_second);
+    }
+
+    /// Zones of these subnets have nothing free from now on, those of all others have.
+    pub fn fill(&self, subnets: &[&str]) {
+        self.cloud.state().full = subnets.iter().map(|it| (*it).to_owned()).collect();
+    }
+
+    /// RunTask calls, all in all.
+    pub fn runs(&self) -> u64 {
+        self.cloud.state().runs
     }
 
     /// Every change of a task from now on, as the event bus delivers it.
@@ -298,28 +311,26 @@ impl Region {
             return Reply::json(200, json!({"tasks": [task], "failures": []}));
         }
         state.runs += 1;
+        let subnet = placed(body);
         match fault {
-            Some(Fault::NoCapacity) => {
-                let reason =
-                    "Capacity is unavailable at this time. Please try again later or in a different availability zone";
-                return Reply::json(200, json!({"tasks": [], "failures": [{"reason": reason}]}));
-            }
+            Some(Fault::NoCapacity) => return no_capacity(),
+            None if state.full.contains(&subnet) => return no_capacity(),
             Some(Fault::QuotaReached) => {
                 let reason = "You've reached the limit on the number of vCPUs you can run concurrently";
                 return Reply::json(200, json!({"tasks": [], "failures": [{"reason": reason}]}));
             }
             _ => {}
         }
-        let arn = self.make(&mut state, body);
+        let arn = self.make(&mut state, body, &subnet);
         if fault == Some(Fault::Doubled) {
-            self.make(&mut state, body);
+            self.make(&mut state, body, &subnet);
         }
         state.tokens.insert(token, (request, arn.clone()));
         let task = state.tasks.get(&arn).map(|task| shown(task, true));
         Reply::json(200, json!({"tasks": [task], "failures": []}))
     }
 
-    fn make(self: &Arc<Self>, state: &mut State, body: &Value) -> String {
+    fn make(self: &Arc<Self>, state: &mut State, body: &Value, subnet: &str) -> String {
         let arn = self.task_arn(&format!("{:032x}", rand::random::<u128>()));
         let spot = body["capacityProviderStrategy"][0]["capacityProvider"].as_str();
         let overrides = &body["overrides"];
@@ -330,6 +341,8 @@ impl Region {
             "lastStatus": "PROVISIONING", "desiredStatus": "RUNNING", "availabilityZone": format!("{REGION}a"), "version": 1,
             "ephemeralStorage": {"sizeInGiB": overrides["ephemeralStorage"]["sizeInGiB"].as_u64().unwrap_or(20)},
             "containers": [{"name": "runner", "lastStatus": "PENDING", "taskArn": arn}],
+            "attachments": [{"type": "ElasticNetworkInterface", "status": "PRECREATED",
+                "details": [{"name": "subnetId", "value": subnet}]}],
         });
         if let Some(provider) = spot {
             task["capacityProviderName"] = provider.into();
@@ -376,7 +389,7 @@ impl Region {
     }
 
     async fn begin(&self, arn: &str) {
-        tokio::time::sleep(self.desk.place.provisioning).await;
+        tokio::time::sleep(self.desk.place.takes(self.desk.place.provisioning)).await;
         self.change(arn, |task| {
             task.shown["lastStatus"] = "PENDING".into();
             task.times.insert("pullStartedAt", now());
@@ -385,7 +398,7 @@ impl Region {
             Some(pulls) => pulls.acquire().await.ok(),
             None => None,
         };
-        tokio::time::sleep(self.desk.place.pulling).await;
+        tokio::time::sleep(self.desk.place.takes(self.desk.place.pulling)).await;
         self.change(arn, |task| {
             task.times.insert("pullStoppedAt", now());
         });

@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use icu_properties::CodePointMapData;
 use icu_properties::props::{GeneralCategory, GeneralCategoryGroup};
+use rand::seq::IndexedRandom;
 use serde_json::{Value, json};
 
 use super::{ACCOUNT, REGION, Task};
@@ -21,6 +22,17 @@ pub(super) fn shown(task: &Task, tags: bool) -> Value {
         shown.remove("tags");
     }
     shown
+}
+
+/// Fargate takes any of the subnets that were named.
+pub(super) fn placed(body: &Value) -> String {
+    let named = texts(&body["networkConfiguration"]["awsvpcConfiguration"]["subnets"]);
+    named.choose(&mut rand::rng()).cloned().unwrap_or_default()
+}
+
+pub(super) fn no_capacity() -> Reply {
+    let reason = "Capacity is unavailable at this time. Please try again later or in a different availability zone";
+    Reply::json(200, json!({"tasks": [], "failures": [{"reason": reason}]}))
 }
 
 pub(super) fn event(task: &Task, cluster: &str) -> Value {

@@ -4,19 +4,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::assets::runner_image;
+use crate::clouds::arm::{self, Arm};
+use crate::clouds::dockerd::Dockerd;
+use crate::clouds::ecs::{self, Ecs};
+use crate::clouds::run::CloudRun;
+use crate::clouds::{Place, Vendor};
+use crate::grants;
+use crate::servers::bucket::{self, Bucket};
+use crate::servers::gate::Gate;
+use crate::servers::{Ground, built};
 use anyhow::{Context, Result, ensure};
 use chrono::DateTime;
 use serde_json::{Value, json};
-use spillway_tests::assets::runner_image;
-use spillway_tests::clouds::arm::{self, Arm};
-use spillway_tests::clouds::dockerd::Dockerd;
-use spillway_tests::clouds::ecs::{self, Ecs};
-use spillway_tests::clouds::run::CloudRun;
-use spillway_tests::clouds::{Place, Vendor};
-use spillway_tests::grants;
-use spillway_tests::servers::bucket::{self, Bucket};
-use spillway_tests::servers::gate::Gate;
-use spillway_tests::servers::{Ground, built};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cloud {
@@ -24,6 +24,20 @@ pub enum Cloud {
     Run,
     Aci,
     Docker,
+}
+
+/// How long a machine takes to be there.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    pub provisioning: Duration,
+    pub pulling: Duration,
+    pub varies: f64,
+}
+
+impl Pace {
+    /// As soon as it is asked for.
+    pub const AT_ONCE: Self =
+        Self { provisioning: Duration::from_millis(40), pulling: Duration::from_millis(40), varies: 0.0 };
 }
 
 /// Of the ticket, which every runner has to have and nobody may see.
@@ -51,8 +65,8 @@ enum Held {
 
 impl Provider {
     /// `None` where this machine cannot hold it; said, because then nothing is tested.
-    pub async fn start(cloud: Cloud, ground: &mut Ground) -> Result<Option<Self>> {
-        let Some((held, target)) = held(cloud, ground).await? else { return Ok(None) };
+    pub async fn start(cloud: Cloud, ground: &mut Ground, pace: Pace) -> Result<Option<Self>> {
+        let Some((held, target)) = held(cloud, ground, pace).await? else { return Ok(None) };
         let mut bucket = match cloud {
             Cloud::Ecs | Cloud::Docker => Bucket::s3().await?,
             Cloud::Run => Bucket::google().await?,
@@ -163,7 +177,7 @@ impl Provider {
     }
 }
 
-async fn held(cloud: Cloud, ground: &mut Ground) -> Result<Option<(Held, Value)>> {
+async fn held(cloud: Cloud, ground: &mut Ground, pace: Pace) -> Result<Option<(Held, Value)>> {
     let tasks = ground.folder().join("tasks");
     std::fs::create_dir_all(&tasks).context("make a folder for tasks")?;
     let redis = json!({ "address": ground.redis_address }).to_string();
@@ -173,6 +187,9 @@ async fn held(cloud: Cloud, ground: &mut Ground) -> Result<Option<(Held, Value)>
             ("SPILLWAY_REDIS".to_owned(), redis),
         ]),
         mark: ground.mark().to_owned(),
+        provisioning: pace.provisioning,
+        pulling: pace.pulling,
+        varies: pace.varies,
         ..Place::new(built("spillway-runner")?, tasks)
     };
     let token = "stage-token";

@@ -1,8 +1,8 @@
 //! What a recording costs, reckoned once more from what the vendors publish.
 
+use crate::egress::nanos;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use spillway_tests::egress::nanos;
 
 use super::provider::Cloud;
 
