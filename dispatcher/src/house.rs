@@ -87,6 +87,8 @@ pub struct Dispatch {
     pub tried: BTreeSet<String>,
     /// Tasks that were launched and never recorded anything.
     pub lost_starts: u32,
+    /// Tasks that were to save what others had recorded.
+    pub salvages: u32,
     /// Tasks of earlier attempts, for the bill.
     pub earlier: BTreeMap<u32, TaskRef>,
 }

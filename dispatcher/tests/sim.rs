@@ -235,15 +235,25 @@ async fn uploads_of_a_dead_task_are_salvaged_by_the_next_attempt_and_end_once() 
     }
     assert_eq!(stage.cloud.started(), 6);
 
-    // A stop while it is saved is answered with the truth; a salvage that dies too is told as such, once.
+    // A stop while it is saved is answered with the truth; whoever dies at it is followed by another, and when the third
+    // has died it is told as such, once.
     stage.runners.play("EG_twice", Play::DiesRecording);
-    stage.runners.play_salvage("EG_twice", Play::DiesRecording);
+    stage.runners.play_salvages("EG_twice", &[Play::DiesRecording, Play::DiesWithItsTicket]);
     stage.livekit.start_stored("EG_twice").await.unwrap();
     until("a salvage was started", || stage.cloud.started() == 8).await;
     let told = stage.livekit.stop("EG_twice").await.unwrap();
     assert_eq!(told.status(), EgressStatus::EgressActive);
     until("it is over", || stage.livekit.status("EG_twice") == Some(EgressStatus::EgressFailed)).await;
-    let words = stage.livekit.shows("EG_twice").unwrap().error;
+    let info = stage.livekit.shows("EG_twice").unwrap();
+    assert!(info.error.starts_with("the runner died: signal 9"), "{}", info.error);
+    assert_eq!((info.file_results[0].size, stage.cloud.started()), (1234, 10));
+
+    stage.runners.play("EG_vain", Play::DiesRecording);
+    stage.runners.play_salvages("EG_vain", &[Play::DiesRecording; 3]);
+    stage.livekit.start_stored("EG_vain").await.unwrap();
+    until("it is over", || stage.livekit.status("EG_vain") == Some(EgressStatus::EgressFailed)).await;
+    assert_eq!(stage.cloud.started(), 14);
+    let words = stage.livekit.shows("EG_vain").unwrap().error;
     assert!(words.starts_with("the runner died: signal 9") && words.contains("could not be completed"), "{words}");
 
     // Nothing is salvaged that was recorded to its end, and what cannot start is not tried for ever.
@@ -252,12 +262,12 @@ async fn uploads_of_a_dead_task_are_salvaged_by_the_next_attempt_and_end_once() 
     stage.livekit.stop("EG_whole").await.unwrap();
     until("it is complete", || stage.livekit.status("EG_whole") == Some(EgressStatus::EgressComplete)).await;
     stage.runners.play("EG_never", Play::DiesRecording);
-    stage.runners.play_salvage("EG_never", Play::Sleeps);
+    stage.runners.play_salvages("EG_never", &[Play::Sleeps; 3]);
     stage.livekit.start_stored("EG_never").await.unwrap();
     until("it is given up", || stage.livekit.status("EG_never") == Some(EgressStatus::EgressFailed)).await;
     sleep(60 * SECOND).await;
     stage.livekit.assert_each_ended_once();
-    assert_eq!(stage.cloud.started(), 11);
+    assert_eq!(stage.cloud.started(), 19);
 }
 
 #[tokio::test(start_paused = true)]

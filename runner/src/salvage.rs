@@ -151,16 +151,18 @@ impl Saver<'_> {
             sent = self.send_rest(&saved.upload, machine, &shelf).await;
         }
         let listed = self.listed(saved).await;
-        let lists = sent.into_iter().chain(listed).chain(candidates(&saved.parts));
+        let lists: Vec<_> = sent.into_iter().chain(listed).chain(candidates(&saved.parts)).collect();
         let mut refused = None;
-        for parts in lists {
-            match self.patiently(|| self.store.complete(&saved.upload, &parts, &self.meta)).await {
+        for parts in &lists {
+            match self.patiently(|| self.store.complete(&saved.upload, parts, &self.meta)).await {
                 Ok(stored) => return Ok(Some(stored)),
                 Err(error) if error.kind == Kind::Invalid => {
                     debug!(%error, parts = parts.len(), "not these parts");
                     refused = Some(error.to_string());
                 }
-                Err(error) if error.kind == Kind::Gone => return self.made_by_another(file, saved, &error).await,
+                Err(error) if error.kind == Kind::Gone => {
+                    return self.made_by_another(file, saved, &lists, &error).await;
+                }
                 Err(error) => return Err(error.to_string()),
             }
         }
@@ -168,17 +170,21 @@ impl Saver<'_> {
         refused.map_or(Ok(None), Err)
     }
 
-    /// The dead run may have got as far as the end without being able to say so.
+    /// The dead run, or one that was to save what it had recorded, may have got as far as the end without being able to
+    /// say so.
     async fn made_by_another(
         &self,
         file: &SavedFile,
         saved: &SavedUpload,
+        lists: &[Vec<Part>],
         gone: &StorageError,
     ) -> Result<Option<Stored>, String> {
         let found = self.patiently(|| self.store.look(&file.filename)).await;
         let whole: u64 = saved.parts.iter().filter_map(|part| part.acked.as_ref()).map(|part| part.tag.bytes).sum();
+        let bytes_of = |list: &Vec<Part>| list.iter().map(|part| part.tag.bytes).sum::<u64>();
+        let fits = |bytes| (saved.completing && bytes == whole) || lists.iter().any(|list| bytes_of(list) == bytes);
         match found {
-            Ok(Some(object)) if saved.completing && object.bytes == whole => {
+            Ok(Some(object)) if fits(object.bytes) => {
                 let location = self.store.location(&file.filename);
                 Ok(Some(Stored { bytes: object.bytes, etag: object.etag, location }))
             }

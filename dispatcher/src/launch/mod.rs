@@ -27,6 +27,10 @@ use crate::watch::settle;
 /// A ticket outlives the longest way to its runner by this.
 const TICKET_MARGIN: Duration = Duration::from_secs(60);
 
+/// A place for one who saves what is recorded: no cloud is full, nor a mistake in its settings unseen, for much longer.
+/// Until then its egress is not over.
+pub(crate) const SAVED_WITHIN: Duration = Duration::from_secs(3600);
+
 pub fn bounds_of(config: &Config) -> Bounds {
     let host =
         || std::thread::available_parallelism().map_or(1.0, |cores| f64::from(u32::try_from(cores.get()).unwrap_or(1)));
@@ -39,6 +43,11 @@ pub fn bounds_of(config: &Config) -> Bounds {
 pub fn ticket_life(config: &Config) -> Duration {
     let slowest = config.targets.iter().filter_map(|target| target.start_deadline).max().unwrap_or_default();
     config.queue_deadline + config.start_deadline.max(slowest) + TICKET_MARGIN
+}
+
+/// Of a run that saves what another had recorded: it waits for its place as long as that is worth something.
+pub fn salvage_ticket_life(config: &Config) -> Duration {
+    ticket_life(config) + SAVED_WITHIN
 }
 
 /// The runner's settings, as the ticket carries them.
@@ -104,7 +113,10 @@ pub async fn run(house: Arc<House>) {
 }
 
 async fn give_up(house: &Arc<House>, waiting: &Waiting) {
-    let waited = house.config().queue_deadline.as_secs();
+    let waited = match waiting.errand {
+        Errand::Record => house.config().queue_deadline.as_secs(),
+        Errand::Salvage => SAVED_WITHIN.as_secs(),
+    };
     let words = match waiting.words.as_str() {
         "" => format!("no place became free within {waited} s"),
         why => format!("not started within {waited} s: {why}"),

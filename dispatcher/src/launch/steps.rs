@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use spillway_bus::{BusError, ClaimToken, Decision, Phase, Record, TaskKey, Updated};
 use spillway_cost::Shape;
-use spillway_launchers::{EndHow, LaunchError, LaunchOrder, TaskRef};
+use spillway_launchers::{EndHow, Errand, LaunchError, LaunchOrder, TaskRef};
 use spillway_process::chain;
 use spillway_protocol::code::Code;
 use spillway_protocol::ids::EgressId;
@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 use super::breaker::Went;
 use super::line::{Holds, NO_ROOM_PAUSE, Waiting};
 use super::place::{self, Place};
-use super::{ticket_life, withdraw};
+use super::{salvage_ticket_life, ticket_life, withdraw};
 use crate::house::{Dispatch, House, task_of};
 use crate::targets::Target;
 
@@ -25,10 +25,24 @@ const LONGEST_LAUNCH: Duration = Duration::from_secs(30);
 /// What the launcher said may pass: how long until it is asked again.
 const PASSING_PAUSE: Duration = Duration::from_secs(1);
 
+/// What only a person can put right.
+const IMPOSSIBLE_PAUSE: Duration = Duration::from_secs(10);
+
 pub(super) struct Launch {
     pub house: Arc<House>,
     pub turn: u64,
     pub waiting: Waiting,
+}
+
+enum Begun {
+    /// `asked_before`: the platform may have a task of this attempt already, as the record has it; what it answers now is
+    /// then only about this call.
+    Launching {
+        asked_before: bool,
+    },
+    /// Nothing is to be launched.
+    NotWanted,
+    NoTicket,
 }
 
 impl Launch {
@@ -52,14 +66,20 @@ impl Launch {
     async fn at(mut self, target: Arc<Target>, slowed: bool) {
         match self.begin(&target).await {
             // Another dispatcher that took our place for its own may have closed it before the record said whose it is.
-            Ok(Some(before)) => match place::keep_open(&self.house, &self.waiting, &target).await {
-                Ok(()) => self.ask(&target, slowed, before).await,
-                Err(error) => {
-                    warn!(error = %chain(&error), "task not noted as open, launch put off");
-                    self.again_after(PASSING_PAUSE, Holds::Himself, "the registry is not reachable".to_owned());
+            Ok(Begun::Launching { asked_before }) => {
+                match place::keep_open(&self.house, &self.waiting, &target).await {
+                    Ok(()) => self.ask(&target, slowed, asked_before).await,
+                    Err(error) => {
+                        warn!(error = %chain(&error), "task not noted as open, launch put off");
+                        self.again_after(PASSING_PAUSE, Holds::Himself, "the registry is not reachable".to_owned());
+                    }
                 }
-            },
-            Ok(None) => {
+            }
+            Ok(Begun::NoTicket) => {
+                self.not_launched().await;
+                self.fail("its ticket was taken by a task that never recorded".to_owned()).await;
+            }
+            Ok(Begun::NotWanted) => {
                 // Stopped, settled or taken over meanwhile.
                 self.drop_task(place::attempt(&self.waiting, &target), |record, attempt| {
                     let dispatch = Dispatch::of(record);
@@ -78,10 +98,8 @@ impl Launch {
         }
     }
 
-    /// The record says Launching, where, and with which attempt, before anything can be running. Tells whether the
-    /// platform may have a task of this attempt already, as the record has it: what it answers now is then only about
-    /// this call. `None`: nothing is to be launched.
-    async fn begin(&mut self, target: &Target) -> Result<Option<bool>, BusError> {
+    /// The record says Launching, where, and with which attempt, before anything can be running.
+    async fn begin(&mut self, target: &Target) -> Result<Begun, BusError> {
         let (house, id) = (&self.house, &self.waiting.egress_id);
         let (now_ms, before) = (house.clock.unix_ms(), self.waiting.attempt);
         let attempt = place::attempt(&self.waiting, target);
@@ -89,11 +107,18 @@ impl Launch {
         let old_claim = ClaimToken::from_text(&self.waiting.dispatch.claim);
         let mut claim = self.waiting.dispatch.claim.clone();
         if fresh {
+            let life = match self.waiting.errand {
+                Errand::Record => ticket_life(&house.config()),
+                Errand::Salvage => salvage_ticket_life(&house.config()),
+            };
             // The one before stays until the record says that nobody may use it: whoever dies in between leaves two
             // tickets, of which the record knows one.
-            match house.tickets.copy(id, &old_claim, attempt, ticket_life(&house.config())).await? {
+            match house.tickets.copy(id, &old_claim, attempt, life).await? {
                 Some(copy) => claim = copy.reveal().to_owned(),
-                None => return Ok(None),
+                None => match self.spare(attempt, life).await? {
+                    Ok(copy) => claim = copy.reveal().to_owned(),
+                    Err(why) => return Ok(why),
+                },
             }
         }
         let mut asked_before = false;
@@ -134,14 +159,32 @@ impl Launch {
             if fresh {
                 house.tickets.withdraw(id, &ClaimToken::from_text(&claim)).await?;
             }
-            return Ok(None);
+            return Ok(Begun::NotWanted);
         };
         if fresh && let Err(error) = house.tickets.withdraw(id, &old_claim).await {
             debug!(error = %chain(&error), "ticket of the attempt before not withdrawn; the record has no use for it");
         }
         self.waiting.attempt = attempt;
         self.waiting.dispatch = Dispatch::of(&record);
-        Ok(Some(asked_before))
+        Ok(Begun::Launching { asked_before })
+    }
+
+    /// Somebody has the ticket, and nothing else is known of him: a second start of the same task, which died. Where
+    /// there is a spare one, it serves.
+    async fn spare(&self, attempt: u32, life: Duration) -> Result<Result<ClaimToken, Begun>, BusError> {
+        let (house, id) = (&self.house, &self.waiting.egress_id);
+        let Some(record) = house.registry.get(id).await? else { return Ok(Err(Begun::NotWanted)) };
+        let starting = matches!(record.phase, Phase::Accepted | Phase::Launching);
+        let is_same =
+            record.attempt == self.waiting.attempt && Dispatch::of(&record).claim == self.waiting.dispatch.claim;
+        if !house.owns(&record) || !starting || !is_same {
+            return Ok(Err(Begun::NotWanted));
+        }
+        let copy = match record.spare.as_str() {
+            "" => None,
+            spare => house.tickets.copy(id, &ClaimToken::from_text(spare), attempt, life).await?,
+        };
+        Ok(copy.ok_or(Begun::NoTicket))
     }
 
     async fn ask(mut self, target: &Arc<Target>, slowed: bool, asked_before: bool) {
@@ -203,6 +246,11 @@ impl Launch {
                 target.went(Went::Impossible(words.clone()));
                 if self.has_another(target) {
                     self.elsewhere(target, words).await;
+                } else if self.waiting.errand == Errand::Salvage {
+                    // Somebody may put it right while what is recorded can still be saved.
+                    self.not_launched().await;
+                    self.waiting.dispatch.fresh = true;
+                    self.again_after(IMPOSSIBLE_PAUSE, Holds::Himself, words);
                 } else {
                     self.not_launched().await;
                     self.fail(words).await;

@@ -43,8 +43,6 @@ pub struct Scene {
     pub has_another: bool,
     /// Tasks before this one that never recorded.
     pub lost_starts: u32,
-    /// It saves what another task recorded.
-    pub salvage: bool,
     pub stop_ignored_for: Duration,
     /// It waits for a place here, or its launch call is in the air.
     pub in_line: bool,
@@ -115,7 +113,7 @@ pub fn judge(scene: &Scene, patience: Patience) -> Verdict {
 fn starting(scene: &Scene, beating: bool, patience: Patience) -> Verdict {
     let waited = scene.launched_for.unwrap_or_default();
     let deadline = scene.start_deadline.unwrap_or(patience.start);
-    let may_again = scene.lost_starts < MOST_LOST_STARTS && !scene.salvage;
+    let may_again = scene.lost_starts < MOST_LOST_STARTS;
     match &scene.task {
         // A second task lost the race for the ticket and left; the one that beats won it.
         Some(Sighting::Gone(_)) if beating => Verdict::Leave,
@@ -165,7 +163,6 @@ mod tests {
             start_deadline: None,
             has_another: false,
             lost_starts: 0,
-            salvage: false,
             stop_ignored_for: Duration::ZERO,
             in_line: false,
             task: Some(Sighting::Alive),
@@ -244,8 +241,6 @@ mod tests {
             assert!(matches!(verdict(left(how.clone())), Verdict::Again(_)), "{how}");
             let tried = Scene { lost_starts: 2, ..left(how.clone()) };
             assert!(matches!(verdict(tried), Verdict::Settle { aborted: false, .. }), "{how}");
-            let salvage = Scene { salvage: true, ..left(how.clone()) };
-            assert!(matches!(verdict(salvage), Verdict::Settle { .. }), "{how}");
         }
         assert!(matches!(verdict(left(Departure::Exited(1))), Verdict::Settle { .. }));
 

@@ -243,7 +243,6 @@ impl Watch {
             start_deadline: own_start,
             has_another: record.phase == Phase::Launching && relaunch::has_another(&self.house, dispatch),
             lost_starts: dispatch.lost_starts,
-            salvage: !record.lost.is_empty(),
             stop_ignored_for,
             in_line,
             task,

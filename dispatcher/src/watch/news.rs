@@ -103,7 +103,6 @@ async fn step(house: &Arc<House>, news: &News) -> Result<Step, BusError> {
         start_deadline: None,
         has_another: relaunch::has_another(house, &dispatch),
         lost_starts: dispatch.lost_starts,
-        salvage: !record.lost.is_empty(),
         stop_ignored_for: Duration::ZERO,
         in_line: house.line().is_busy_with(&record.egress_id),
         task: Some(Sighting::Gone(news.departed.clone())),

@@ -24,7 +24,8 @@ pub async fn begin(house: &Arc<House>, seen: &Record, words: &str) -> Result<boo
                 return Decision::Leave;
             }
             let mut dispatch = Dispatch::of(record);
-            dispatch.deadline_ms = deadline_ms;
+            // One who saves what is recorded has more time than that already.
+            dispatch.deadline_ms = dispatch.deadline_ms.max(deadline_ms);
             dispatch.launched_ms = 0;
             dispatch.asked = false;
             dispatch.fresh = true;

@@ -16,6 +16,7 @@ use spillway_dispatcher::{Config, Dispatcher};
 use spillway_launchers::Launcher;
 use spillway_launchers::paper::PaperOptions;
 use spillway_protocol::code::Code;
+use spillway_protocol::livekit::EgressStatus;
 use tokio::time::{Instant, sleep};
 
 use crate::figures::targets;
@@ -213,20 +214,21 @@ async fn run(seed: u64) -> Tally {
     let ids: Vec<String> = (0..EGRESSES).map(|n| format!("EG_s{seed}n{n}")).collect();
     for id in &ids {
         stage.runners.play(id, play(&mut dice));
-        if dice.random_bool(0.2) {
-            stage.runners.play_salvage(id, Play::DiesRecording);
-        }
+        let salvages = [Play::DiesRecording, Play::DiesWithItsTicket, Play::DiesBeforeItsTicket, Play::NeverStarts];
+        let dying: Vec<Play> =
+            (0..dice.random_range(0..5)).filter_map(|_| salvages.choose(&mut dice).copied()).collect();
+        stage.runners.play_salvages(id, &dying);
         if dice.random_bool(0.15) {
             stage.runners.start_twice(id);
         }
     }
-    let lives = ids.iter().map(|id| {
+    let stored: Vec<bool> = ids.iter().map(|_| dice.random_bool(0.4)).collect();
+    let lives = ids.iter().zip(&stored).map(|(id, stored)| {
         let (start, stop) = (dice.random_range(0..6000), dice.random_range(0..40_000));
-        let stored = dice.random_bool(0.4);
         let livekit = &stage.livekit;
         async move {
             sleep(Duration::from_millis(start)).await;
-            let _ = if stored { livekit.start_stored(id).await } else { livekit.start_composite(id).await };
+            let _ = if *stored { livekit.start_stored(id).await } else { livekit.start_composite(id).await };
             sleep(Duration::from_millis(stop)).await;
             // A runner that is silent, or a Redis that is away, may cost the answer, not the wish; people ask again.
             for _ in 0..20 {
@@ -269,6 +271,19 @@ async fn run(seed: u64) -> Tally {
     sleep(240 * SECOND).await;
     let mut tally = *crew.tally.lock().unwrap();
     count(&ids, &stage, &mut tally);
+    for (id, _) in ids.iter().zip(&stored).filter(|(_, stored)| **stored) {
+        let book = stage.livekit.book();
+        let Some(info) = book.infos.get(id).filter(|info| info.status() != EgressStatus::EgressComplete) else {
+            continue;
+        };
+        let saved = info.file_results.iter().any(|file| file.size > 0);
+        let tried = stage.runners.salvages(id);
+        assert!(
+            saved || stage.runners.recordings(id).is_empty() || tried >= 3,
+            "{id} was recorded into a store, and nobody saved it: {tried} tried, {}",
+            info.error
+        );
+    }
     let left = stage.cloud.tasks().await.unwrap();
     assert!(left.is_empty(), "tasks left: {left:?}");
     let tasks = Tasks::new(&stage.bus());

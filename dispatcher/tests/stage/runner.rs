@@ -51,7 +51,8 @@ pub struct Runners {
     clock: Clock,
     plays: Mutex<HashMap<String, Play>>,
     /// Of salvage runs.
-    salvage_plays: Mutex<HashMap<String, Play>>,
+    salvage_plays: Mutex<HashMap<String, Vec<Play>>>,
+    salvages: Mutex<HashMap<String, usize>>,
     /// Time from the start of a task to its first act.
     pub boot: Mutex<Duration>,
     /// The platform starts these twice.
@@ -74,6 +75,7 @@ impl Runners {
             clock,
             plays: Mutex::default(),
             salvage_plays: Mutex::default(),
+            salvages: Mutex::default(),
             boot: Mutex::new(Duration::from_millis(300)),
             twice: Mutex::default(),
             recordings: Mutex::default(),
@@ -101,8 +103,14 @@ impl Runners {
         self.plays.lock().unwrap().insert(id.to_owned(), play);
     }
 
-    pub fn play_salvage(&self, id: &str, play: Play) {
-        self.salvage_plays.lock().unwrap().insert(id.to_owned(), play);
+    /// One after the other; those that come later do what they should.
+    pub fn play_salvages(&self, id: &str, plays: &[Play]) {
+        self.salvage_plays.lock().unwrap().insert(id.to_owned(), plays.to_vec());
+    }
+
+    /// Programs that were to save what another had recorded.
+    pub fn salvages(&self, id: &str) -> usize {
+        self.salvages.lock().unwrap().get(id).copied().unwrap_or_default()
     }
 
     pub fn start_twice(&self, id: &str) {
@@ -142,11 +150,16 @@ impl Runners {
     }
 
     async fn run(self: Arc<Self>, order: LaunchOrder, task: TaskRef, twin: Twin) {
-        let plays = match order.errand {
-            Errand::Record => &self.plays,
-            Errand::Salvage => &self.salvage_plays,
+        let id = order.egress_id.as_str();
+        let play = match order.errand {
+            Errand::Record => self.plays.lock().unwrap().get(id).copied(),
+            Errand::Salvage => {
+                *self.salvages.lock().unwrap().entry(id.to_owned()).or_default() += 1;
+                let mut plays = self.salvage_plays.lock().unwrap();
+                plays.get_mut(id).filter(|left| !left.is_empty()).map(|left| left.remove(0))
+            }
         };
-        let play = plays.lock().unwrap().get(order.egress_id.as_str()).copied().unwrap_or_default();
+        let play = play.unwrap_or_default();
         let server = RpcServer::new(&self.bus, service::EGRESS_HANDLER);
         let part = Part { stage: &self, server: &server, id: order.egress_id.clone(), attempt: order.attempt, play };
         let departure = tokio::select! {

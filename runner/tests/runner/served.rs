@@ -171,7 +171,8 @@ impl Stage {
             })
             .await
             .unwrap();
-        let names = Names { egress_id: self.id.clone(), attempt: 2, claim: ClaimToken::from_text("spare") };
+        let attempt = self.record().await.attempt;
+        let names = Names { egress_id: self.id.clone(), attempt, claim: ClaimToken::from_text("spare") };
         self.serve(names, self.ticket(script), Errand::Salvage)
     }
 

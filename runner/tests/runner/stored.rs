@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde_json::json;
-use spillway_bus::{Heartbeats, UploadStates};
+use spillway_bus::{Heartbeats, Phase, UploadStates};
 use spillway_plan::destination::S3;
 use spillway_plan::{Destination, Destinations, Limits, Provider, Secret, Store};
 use spillway_protocol::livekit::EgressStatus::{EgressActive, EgressComplete, EgressFailed, EgressLimitReached};
@@ -405,6 +405,39 @@ async fn a_dead_tasks_uploads_are_completed_by_another() {
             killed(rules, script, 400 + 170 * (3 * at + turn) as u64, (at + turn) % 2 == 0).await;
         }
     }
+}
+
+/// At any moment of its work, also between the store's last answer and the word about it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_dies_while_it_saves_is_followed_by_another() {
+    let mut interrupted = 0;
+    for micros in (0..14u64).map(|nth| 400 * nth * nth) {
+        let (stage, buckets) = stage(s3(), false).await;
+        let run = stage.run("record-mp4-fast").await;
+        until("parts in the bucket", || buckets.primary.counts().puts >= 3).await;
+        run.abort();
+        let _ = run.await;
+        std::fs::remove_dir_all(stage.folder.path().join("spool")).unwrap();
+        let first = stage.salvage("record-mp4-fast").await;
+        sleep(Duration::from_micros(micros)).await;
+        first.abort();
+        if let Ok(served) = first.await {
+            assert_eq!(served, Done::Served(Delivered::Acknowledged));
+            continue;
+        }
+        if stage.record().await.phase == Phase::Over {
+            continue;
+        }
+        interrupted += 1;
+        let second = stage.salvage("record-mp4-fast").await;
+        assert_eq!(done(second).await, Done::Served(Delivered::Acknowledged));
+        let last = stage.last();
+        let object = buckets.primary.object("a.mp4").unwrap_or_else(|| panic!("{micros} µs: {}", last.error));
+        assert_eq!(last.error, "runner was lost", "{micros} µs");
+        assert_eq!((last.file_results[0].size as usize, buckets.open_uploads()), (object.len(), 0), "{micros} µs");
+        assert_eq!(buckets.primary.counts().completed, 1);
+    }
+    assert!(interrupted > 3, "{interrupted} were interrupted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
