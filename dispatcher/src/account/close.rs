@@ -272,11 +272,13 @@ fn reference(record: &Record, attempt: u32) -> Option<TaskRef> {
 /// Bytes and seconds.
 fn recorded(info: &EgressInfo) -> (u64, f64) {
     let bytes = info.file_results.iter().map(|file| u64::try_from(file.size).unwrap_or(0)).sum();
-    // The egress itself begins with the request; what is recorded begins later.
+    // An egress begins with its request, and may end long after its files.
+    let longest = info.file_results.iter().map(|file| file.duration).max().unwrap_or(0);
     let began = info.file_results.iter().map(|file| file.started_at).filter(|at| *at > 0).min();
-    let seconds = match (began.unwrap_or(info.started_at), info.ended_at) {
-        (began, ended) if began > 0 && ended > began => (ended - began) as f64 / 1e9,
-        _ => 0.0,
+    let lasted = match (longest, began.unwrap_or(info.started_at), info.ended_at) {
+        (longest, _, _) if longest > 0 => longest,
+        (_, began, ended) if began > 0 && ended > began => ended - began,
+        _ => 0,
     };
-    (bytes, seconds)
+    (bytes, lasted as f64 / 1e9)
 }

@@ -36,6 +36,8 @@ pub enum Weather {
     Down,
     /// Every call hangs for so long, then fails.
     Stalling(Duration),
+    /// Every call takes so long until it is there, and its answer so long to come back.
+    Far(Duration),
     /// Every call is refused with this kind: keys revoked, credentials expired, bucket removed.
     Refusing(Kind),
 }
@@ -128,6 +130,12 @@ impl Unreliable {
             Weather::Stalling(stall) => {
                 tokio::time::sleep(stall).await;
                 error(Kind::Busy, "timed out")
+            }
+            Weather::Far(way) => {
+                tokio::time::sleep(way).await;
+                let done = call.await;
+                tokio::time::sleep(way).await;
+                done
             }
             Weather::Refusing(kind) => error(kind, "refused by the test"),
         }

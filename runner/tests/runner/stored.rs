@@ -411,15 +411,17 @@ async fn a_dead_tasks_uploads_are_completed_by_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_dies_while_it_saves_is_followed_by_another() {
     let mut interrupted = 0;
-    for micros in (0..14u64).map(|nth| 400 * nth * nth) {
+    let mut stored_before = 0;
+    for millis in (0..100).step_by(7) {
         let (stage, buckets) = stage(s3(), false).await;
         let run = stage.run("record-mp4-fast").await;
         until("parts in the bucket", || buckets.primary.counts().puts >= 3).await;
         run.abort();
         let _ = run.await;
         std::fs::remove_dir_all(stage.folder.path().join("spool")).unwrap();
+        buckets.over_primary.set_weather(Weather::Far(Duration::from_millis(20)));
         let first = stage.salvage("record-mp4-fast").await;
-        sleep(Duration::from_micros(micros)).await;
+        sleep(Duration::from_millis(millis)).await;
         first.abort();
         if let Ok(served) = first.await {
             assert_eq!(served, Done::Served(Delivered::Acknowledged));
@@ -429,15 +431,19 @@ async fn who_dies_while_it_saves_is_followed_by_another() {
             continue;
         }
         interrupted += 1;
+        stored_before += buckets.primary.counts().completed;
         let second = stage.salvage("record-mp4-fast").await;
         assert_eq!(done(second).await, Done::Served(Delivered::Acknowledged));
         let last = stage.last();
-        let object = buckets.primary.object("a.mp4").unwrap_or_else(|| panic!("{micros} µs: {}", last.error));
-        assert_eq!(last.error, "runner was lost", "{micros} µs");
-        assert_eq!((last.file_results[0].size as usize, buckets.open_uploads()), (object.len(), 0), "{micros} µs");
+        let object = buckets.primary.object("a.mp4").unwrap_or_else(|| panic!("{millis} ms: {}", last.error));
+        assert_eq!(last.error, "runner was lost", "{millis} ms");
+        assert_eq!((last.file_results[0].size as usize, buckets.open_uploads()), (object.len(), 0), "{millis} ms");
         assert_eq!(buckets.primary.counts().completed, 1);
     }
-    assert!(interrupted > 3, "{interrupted} were interrupted");
+    assert!(
+        interrupted > 3 && stored_before > 0,
+        "{interrupted} were interrupted, {stored_before} after the store's last deed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@
 
 mod scene;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -29,6 +29,13 @@ pub fn cases() -> Vec<Trial> {
         case("ecs_and_cloud_run_record_a_room_and_a_track", &[Cloud::Ecs, Cloud::Run], End::Asked),
         case("aci_and_docker_record_a_room_and_a_track", &[Cloud::Aci, Cloud::Docker], End::Asked),
         case("machines_are_taken_away_while_they_record", &[Cloud::Ecs, Cloud::Run, Cloud::Aci], End::Taken),
+        alone("clouds::who_saves_what_was_recorded_dies_too", || {
+            block_on(async {
+                let died = [Cloud::Ecs, Cloud::Aci]
+                    .map(|cloud| async move { died_saving(cloud).await.with_context(|| format!("{cloud:?}")) });
+                try_join_all(died).await.map(|_| ())
+            })
+        }),
         alone("clouds::what_a_runner_may_not_write_is_refused_and_named", || {
             block_on(async {
                 let denied = [Cloud::Ecs, Cloud::Aci]
@@ -74,11 +81,7 @@ async fn recorded(cloud: Cloud, end: End) -> Result<()> {
         }
         if cloud == Cloud::Aci {
             // As a kill of a container is: nobody in it lives on for a moment.
-            for (pid, _) in scene.runners() {
-                if let Some(pid) = Pid::from_raw(pid) {
-                    let _ = kill_process(pid, Signal::KILL);
-                }
-            }
+            scene.runners().iter().for_each(kill);
         }
     }
     let finals = recordings.iter().map(|recording| async move {
@@ -129,6 +132,54 @@ async fn recorded(cloud: Cloud, end: End) -> Result<()> {
         }
     }
     scene.leave().await
+}
+
+fn kill((pid, _): &(i32, String)) {
+    if let Some(pid) = Pid::from_raw(*pid) {
+        // It may be gone meanwhile.
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// The machines are gone with their disks, and those that were to complete the uploads follow them as soon as they run.
+async fn died_saving(cloud: Cloud) -> Result<()> {
+    let Some(scene) = Scene::start(cloud).await? else { return Ok(()) };
+    let recordings = scene.recording().await?;
+    tokio::time::sleep(SECONDS).await;
+    let ended_at = unix_s();
+    let known = scene.runners();
+    known.iter().for_each(kill);
+    let mut saving = BTreeSet::new();
+    let all_died = || {
+        for runner in scene.runners().into_iter().filter(|runner| !known.contains(runner)) {
+            kill(&runner);
+            saving.insert(runner.0);
+        }
+        saving.len() >= recordings.len()
+    };
+    poll(all_died, Duration::from_secs(30)).await.context("nobody came to save them")?;
+    for recording in &recordings {
+        let info = recording.egress.over(Duration::from_secs(60)).await?;
+        let tasks = scene.provider.tasks_of(&recording.egress.id)?.len();
+        let tape = scene.tape(recording, &info).await?;
+        let begun = nanos(&info["file_results"][0]["started_at"]) as f64 / 1e9;
+        let lost = ended_at - (begun + played(&tape.path)?);
+        println!("{cloud:?} {}: {tasks} tasks, {lost:.2} s lost, {}", recording.kind, info["error"]);
+        ensure!(tasks >= 3, "nobody died while saving");
+        ensure!(lost < LOST_WITH_THE_TASK, "{}: {lost:.2} s lost", recording.kind);
+        let error = info["error"].as_str().unwrap_or_default();
+        ensure!(error.starts_with("the runner died") && !error.contains("could not be completed"), "{info}");
+    }
+    scene.leave().await
+}
+
+async fn poll(mut holds: impl FnMut() -> bool, patience: Duration) -> Result<()> {
+    let begun = std::time::Instant::now();
+    while !holds() {
+        ensure!(begun.elapsed() < patience, "not after {patience:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Ok(())
 }
 
 /// Beside the prefix that Terraform gives to runners.
