@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use spillway_tests::analyser::sound::Side;
 use spillway_tests::analyser::{played, stream};
 use spillway_tests::clouds::books::{self, Known};
+use spillway_tests::clouds::metadata::Metadata;
 use spillway_tests::clouds::provider::Cloud;
 use spillway_tests::egress::nanos;
 
@@ -36,6 +37,13 @@ pub fn cases() -> Vec<Trial> {
                 try_join_all(died).await.map(|_| ())
             })
         }),
+        alone("clouds::runners_are_who_their_machine_says", || {
+            block_on(async {
+                let known = [Cloud::Ecs, Cloud::Run, Cloud::Aci]
+                    .map(|cloud| async move { by_role(cloud).await.with_context(|| format!("{cloud:?}")) });
+                try_join_all(known).await.map(|_| ())
+            })
+        }),
         alone("clouds::what_a_runner_may_not_write_is_refused_and_named", || {
             block_on(async {
                 let denied = [Cloud::Ecs, Cloud::Aci]
@@ -55,6 +63,8 @@ enum End {
 }
 
 const SECONDS: Duration = Duration::from_secs(8);
+/// Of a machine's own keys and tokens; the libraries ask anew when they are nearly over, and stores refuse what is over.
+const GIVEN_FOR: Duration = Duration::from_secs(10);
 /// What a machine that is killed may cost: the time since the last checkpoint, a fragment, and the request on its way.
 const LOST_WITH_THE_TASK: f64 = CHECKPOINT + 5.0;
 /// What a machine that is told to leave may: what was on its way to the muxer.
@@ -180,6 +190,23 @@ async fn poll(mut holds: impl FnMut() -> bool, patience: Duration) -> Result<()>
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     Ok(())
+}
+
+/// No key anywhere, as Terraform sets it up; what the machine is given holds for a moment, and is asked for anew.
+async fn by_role(cloud: Cloud) -> Result<()> {
+    let metadata = Metadata::start(GIVEN_FOR).await?;
+    let Some(scene) = Scene::start_as(cloud, Some(&metadata)).await? else { return Ok(()) };
+    let recordings = scene.recording().await?;
+    // Before the clip begins anew: its first beep is a faint one.
+    tokio::time::sleep(GIVEN_FOR + SECONDS / 4).await;
+    for recording in &recordings {
+        let info = recording.egress.complete().await?;
+        looks_whole(&scene.tape(recording, &info).await?, recording.kind)?;
+    }
+    let given = metadata.issued.count();
+    println!("{cloud:?}: {given} times somebody was told who it is");
+    ensure!(given >= 2 * recordings.len(), "{given} times");
+    scene.leave().await
 }
 
 /// Beside the prefix that Terraform gives to runners.

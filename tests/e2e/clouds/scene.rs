@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
+use spillway_tests::clouds::metadata::Metadata;
 use spillway_tests::clouds::provider::{Cloud, KEY, PREFIX, Pace, Provider};
 use spillway_tests::each::Room;
 use spillway_tests::egress::{Egress, nanos};
@@ -38,8 +39,15 @@ pub struct Recording {
 impl Scene {
     /// `None` where this machine cannot hold such a cloud.
     pub async fn start(cloud: Cloud) -> Result<Option<Self>> {
+        Self::start_as(cloud, None).await
+    }
+
+    /// With `identity`, runners are told no credentials, and are who their machine says they are.
+    pub async fn start_as(cloud: Cloud, identity: Option<&Metadata>) -> Result<Option<Self>> {
         let mut ground = Ground::start("").await?;
-        let Some(provider) = Provider::start(cloud, &mut ground, Pace::AT_ONCE).await? else { return Ok(None) };
+        let Some(provider) = Provider::start_as(cloud, &mut ground, Pace::AT_ONCE, identity).await? else {
+            return Ok(None);
+        };
         let more = format!(
             "stack: {STACK}\nticket_key: \"{KEY}\"\nrunner: {{ checkpoint: {CHECKPOINT}s }}\n\
              tenants: {{ by: room_prefix }}\ntargets: [{}]\n{}",

@@ -45,12 +45,13 @@ impl Exit {
 #[derive(Clone, Debug)]
 pub struct Guest {
     pid: i32,
+    /// Of all that it starts, on this whole machine.
     name: String,
     exit: watch::Receiver<Option<Exit>>,
 }
 
 impl Guest {
-    /// `given` goes before what the definition says. `name` is unique among all that run on this machine.
+    /// `given` goes before what the definition says. `name` is unique in the place's folder.
     pub fn start(place: &Place, name: &str, given: &BTreeMap<String, String>, arguments: &[String]) -> Result<Self> {
         let log = place.folder.join(format!("{name}.log"));
         let log =
@@ -58,6 +59,8 @@ impl Guest {
         // A disk of its own: what lies there is gone with it.
         let disk = place.folder.join(format!("{name}.disk"));
         std::fs::create_dir_all(&disk).with_context(|| format!("make {}", disk.display()))?;
+        // Other stages on this machine may have one of this name.
+        let guest = format!("{name}-{:016x}", rand::random::<u64>());
         let mut child = Command::new(&place.program)
             .args(&place.arguments)
             .args(arguments)
@@ -66,7 +69,7 @@ impl Guest {
             .env("HOME", &place.folder)
             .env("TMPDIR", &disk)
             .env(MARK, &place.mark)
-            .env(GUEST, name)
+            .env(GUEST, &guest)
             .envs(&place.environment)
             .envs(given)
             .current_dir(&place.folder)
@@ -78,10 +81,10 @@ impl Guest {
             .with_context(|| format!("start {}", place.program.display()))?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).context("a child has a pid")?;
         let (sender, exit) = watch::channel(None);
-        let guest = name.to_owned();
+        let marked = guest.clone();
         tokio::spawn(async move {
             let status = child.wait().await.map(Exit::of).unwrap_or(Exit::Status(-1));
-            for (pid, _) in marked_as(GUEST, &guest) {
+            for (pid, _) in marked_as(GUEST, &marked) {
                 kill(pid, Signal::KILL);
             }
             if let Err(error) = std::fs::remove_dir_all(&disk) {
@@ -89,7 +92,7 @@ impl Guest {
             }
             sender.send_replace(Some(status));
         });
-        Ok(Self { pid, name: name.to_owned(), exit })
+        Ok(Self { pid, name: guest, exit })
     }
 
     pub fn over(&self) -> Option<Exit> {

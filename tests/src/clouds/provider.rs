@@ -2,17 +2,19 @@
 //! shows.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::assets::runner_image;
 use crate::clouds::arm::{self, Arm};
 use crate::clouds::dockerd::Dockerd;
 use crate::clouds::ecs::{self, Ecs};
+use crate::clouds::metadata::{APP_HEADER, ECS_TOKEN, Metadata};
 use crate::clouds::run::CloudRun;
 use crate::clouds::{Place, Vendor};
 use crate::grants;
 use crate::servers::bucket::{self, Bucket};
-use crate::servers::gate::Gate;
+use crate::servers::gate::{self, Gate, Known};
 use crate::servers::{Ground, built};
 use anyhow::{Context, Result, ensure};
 use chrono::DateTime;
@@ -66,7 +68,22 @@ enum Held {
 impl Provider {
     /// `None` where this machine cannot hold it; said, because then nothing is tested.
     pub async fn start(cloud: Cloud, ground: &mut Ground, pace: Pace) -> Result<Option<Self>> {
-        let Some((held, target)) = held(cloud, ground, pace).await? else { return Ok(None) };
+        Self::start_as(cloud, ground, pace, None).await
+    }
+
+    /// With `identity`, runners are who their machine says they are, and are told no credentials.
+    pub async fn start_as(
+        cloud: Cloud,
+        ground: &mut Ground,
+        pace: Pace,
+        identity: Option<&Metadata>,
+    ) -> Result<Option<Self>> {
+        let ca = ground.folder().join("ca.pem");
+        // Azure's library sends no token in the clear.
+        let tls = identity.filter(|_| cloud == Cloud::Aci).map(|_| gate::certificate(&ca)).transpose()?;
+        let known = identity.map(|identity| Known { issued: identity.issued.clone(), tls });
+        let asks = identity.map(|identity| asks(cloud, identity, &ca)).unwrap_or_default();
+        let Some((held, target)) = held(cloud, ground, pace, asks).await? else { return Ok(None) };
         let mut bucket = match cloud {
             Cloud::Ecs | Cloud::Docker => Bucket::s3().await?,
             Cloud::Run => Bucket::google().await?,
@@ -78,7 +95,7 @@ impl Provider {
             Cloud::Run => grants::google_on("runner", objects)?,
             Cloud::Aci => grants::azure_on("runner", objects)?,
         };
-        let gate = bucket.guarded_by(policy).await?;
+        let gate = bucket.guarded_by(policy, known).await?;
         Ok(Some(Self { cloud, target, bucket, gate, held }))
     }
 
@@ -177,15 +194,39 @@ impl Provider {
     }
 }
 
-async fn held(cloud: Cloud, ground: &mut Ground, pace: Pace) -> Result<Option<(Held, Value)>> {
+const ROLE_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
+const ROLE_TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
+
+/// What the platform adds to the environment, so that a program can ask who it is.
+fn asks(cloud: Cloud, identity: &Metadata, ca: &Path) -> BTreeMap<String, String> {
+    let named = |name: &str, value: String| (name.to_owned(), value);
+    let all = match cloud {
+        Cloud::Ecs => {
+            vec![named(ROLE_URI, format!("{}/role", identity.web.url())), named(ROLE_TOKEN, ECS_TOKEN.to_owned())]
+        }
+        Cloud::Run => vec![named("GCE_METADATA_HOST", identity.web.address.to_string())],
+        Cloud::Aci => vec![
+            named("IDENTITY_ENDPOINT", format!("{}/msi/token", identity.web.url())),
+            named("IDENTITY_HEADER", APP_HEADER.to_owned()),
+            named("SSL_CERT_FILE", ca.display().to_string()),
+        ],
+        Cloud::Docker => vec![],
+    };
+    all.into_iter().collect()
+}
+
+async fn held(
+    cloud: Cloud,
+    ground: &mut Ground,
+    pace: Pace,
+    asks: BTreeMap<String, String>,
+) -> Result<Option<(Held, Value)>> {
     let tasks = ground.folder().join("tasks");
     std::fs::create_dir_all(&tasks).context("make a folder for tasks")?;
     let redis = json!({ "address": ground.redis_address }).to_string();
+    let secrets = [("SPILLWAY_TICKET_KEY".to_owned(), KEY.to_owned()), ("SPILLWAY_REDIS".to_owned(), redis)];
     let place = Place {
-        environment: BTreeMap::from([
-            ("SPILLWAY_TICKET_KEY".to_owned(), KEY.to_owned()),
-            ("SPILLWAY_REDIS".to_owned(), redis),
-        ]),
+        environment: asks.clone().into_iter().chain(secrets).collect(),
         mark: ground.mark().to_owned(),
         provisioning: pace.provisioning,
         pulling: pace.pulling,
@@ -196,9 +237,13 @@ async fn held(cloud: Cloud, ground: &mut Ground, pace: Pace) -> Result<Option<(H
     Ok(Some(match cloud {
         Cloud::Ecs => {
             let cloud = Ecs::start(Place { grace: Duration::from_secs(120), ..place }, "egress").await?;
-            // Where a task's own role would be.
-            for (name, value) in [("AWS_ACCESS_KEY_ID", "AKIDSTAGE"), ("AWS_SECRET_ACCESS_KEY", "stage-secret")] {
-                ground.set(name, value);
+            // Where a task's own role would be, unless it is there.
+            let usual = [("AWS_ACCESS_KEY_ID", "AKIDSTAGE"), ("AWS_SECRET_ACCESS_KEY", "stage-secret")];
+            for (name, value) in usual.iter().filter(|_| asks.is_empty()) {
+                ground.set(name, *value);
+            }
+            for name in [ROLE_URI, ROLE_TOKEN] {
+                asks.get(name).into_iter().for_each(|value| ground.set(name, value));
             }
             let target = json!({ "name": "aws/spot", "launcher": "ecs", "capacity": "spot", "region": "us-east-1",
                 "options": { "region": ecs::REGION, "cluster": "egress", "task_definition": "spillway-runner",
@@ -218,7 +263,7 @@ async fn held(cloud: Cloud, ground: &mut Ground, pace: Pace) -> Result<Option<(H
         }
         Cloud::Aci => {
             // No secret store: what the definition says comes with the call.
-            let cloud = Arm::start(Place { environment: BTreeMap::new(), grace: Duration::ZERO, ..place }).await?;
+            let cloud = Arm::start(Place { environment: asks, grace: Duration::ZERO, ..place }).await?;
             let target = json!({ "name": "azure", "launcher": "aci", "region": "eastus", "options": {
                 "subscription": arm::SUBSCRIPTION, "resource_group": arm::RESOURCE_GROUP, "location": "eastus",
                 "image": "example.azurecr.io/spillway-runner:1", "identities": [arm::IDENTITY], "subnet": arm::SUBNET,

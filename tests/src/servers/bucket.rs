@@ -15,7 +15,7 @@ use spillway_storage::{Options, Storage, open};
 
 use super::chaos::Chaos;
 use super::emulators::{AZURE_ACCOUNT, AZURE_KEY, Emulator};
-use super::gate::{Gate, Tongue};
+use super::gate::{Gate, Known, Tongue};
 use super::proxy::AuthProxy;
 use crate::clouds::policy::Policy;
 
@@ -43,6 +43,8 @@ pub struct Bucket {
     way: Option<String>,
     /// Google's, and the way on which whole objects go through the XML API too: moto has no other.
     google: Option<(String, AuthProxy)>,
+    /// No credentials are told: whoever writes is who its machine says.
+    nameless: bool,
 }
 
 impl Bucket {
@@ -63,7 +65,7 @@ impl Bucket {
     }
 
     async fn new(kind: Kind, emulator: Emulator, google: Option<(String, AuthProxy)>) -> Result<Self> {
-        let bucket = Self { kind, emulator, http: Client::new(), way: None, google };
+        let bucket = Self { kind, emulator, http: Client::new(), way: None, google, nameless: false };
         let query = if kind == Kind::Azure { "restype=container&" } else { "" };
         let made = bucket.asked(Method::PUT, "", query).await?;
         ensure!(made.status().is_success(), "no bucket: {}", made.status());
@@ -76,13 +78,15 @@ impl Bucket {
     }
 
     /// Likewise, and only what `policy` allows comes through, whatever the credentials would open.
-    pub async fn guarded_by(&mut self, policy: Policy) -> Result<Gate> {
+    /// With `known`, the credentials are those that a machine is given, and nobody is told any.
+    pub async fn guarded_by(&mut self, policy: Policy, known: Option<Known>) -> Result<Gate> {
+        self.nameless = known.is_some();
         let tongue = match self.kind {
             Kind::S3 => Tongue::S3,
             Kind::Google => Tongue::Google,
             Kind::Azure => Tongue::Azure,
         };
-        let gate = Gate::start(&self.address(), tongue, policy).await?;
+        let gate = Gate::start(&self.address(), tongue, policy, known).await?;
         self.way = Some(gate.url());
         Ok(gate)
     }
@@ -120,7 +124,7 @@ impl Bucket {
     /// What a request says: the field of its output, and the upload.
     pub fn upload(&self) -> Option<(&'static str, Value)> {
         let endpoint = self.told_endpoint();
-        (self.kind == Kind::S3).then(|| {
+        (self.kind == Kind::S3 && !self.nameless).then(|| {
             let upload = json!({
                 "access_key": format!("{CANARY}-key"),
                 "secret": format!("{CANARY}-secret"),
@@ -156,14 +160,22 @@ impl Bucket {
     pub fn configuration(&self) -> String {
         let endpoint = self.told_endpoint();
         match self.kind {
+            Kind::S3 if self.nameless => format!(
+                "storage: {{ s3: {{ region: us-east-1, bucket: {NAME}, endpoint: \"{endpoint}\", force_path_style: true }} }}\n"
+            ),
             Kind::S3 => String::new(),
+            Kind::Azure if self.nameless => format!(
+                "storage: {{ azure: {{ account_name: {AZURE_ACCOUNT}, container_name: {NAME}, endpoint: \"{endpoint}\" }} }}\n"
+            ),
             Kind::Azure => format!(
                 "storage: {{ azure: {{ account_name: {AZURE_ACCOUNT}, account_key: \"{AZURE_KEY}\", container_name: {NAME}, endpoint: \"{endpoint}\" }} }}\n"
             ),
             Kind::Google => self.google.as_ref().map_or_else(String::new, |(credentials, proxy)| {
                 let (credentials, proxy) = (json!(credentials), proxy.url());
+                let credentials =
+                    if self.nameless { String::new() } else { format!("credentials_json: {credentials}, ") };
                 format!(
-                    "storage: {{ gcp: {{ credentials_json: {credentials}, bucket: {NAME}, endpoint: \"{endpoint}\", \
+                    "storage: {{ gcp: {{ {credentials}bucket: {NAME}, endpoint: \"{endpoint}\", \
                      proxy_config: {{ url: \"{proxy}\", username: {PROXY_USER}, password: \"{PROXY_PASSWORD}\" }} }} }}\n"
                 )
             }),

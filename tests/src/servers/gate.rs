@@ -2,15 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
+use super::bucket::SAS;
 use super::chaos::forwarded;
 use super::proxy::read_head;
+use crate::clouds::metadata::Issued;
 use crate::clouds::policy::{Need, Policy};
 
 /// Whose requests come.
@@ -25,6 +34,7 @@ pub enum Tongue {
 /// Ends when dropped.
 pub struct Gate {
     pub address: SocketAddr,
+    is_tls: bool,
     seen: Arc<Mutex<Seen>>,
     task: JoinHandle<()>,
 }
@@ -36,24 +46,32 @@ struct Seen {
 }
 
 impl Gate {
-    /// In front of the store at `to` (`host:port`).
-    pub async fn start(to: &str, tongue: Tongue, policy: Policy) -> Result<Self> {
+    /// In front of the store at `to` (`host:port`). With `known`, only they come through.
+    pub async fn start(to: &str, tongue: Tongue, policy: Policy, known: Option<Known>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("bind the gate")?;
         let address = listener.local_addr()?;
         let seen = Arc::<Mutex<Seen>>::default();
-        let (shared, to, policy) = (seen.clone(), to.to_owned(), Arc::new(policy));
+        let (issued, tls) = known.map_or((None, None), |known| (Some(known.issued), known.tls));
+        let is_tls = tls.is_some();
+        let door = Arc::new(Door { to: to.to_owned(), tongue, policy, issued, seen: seen.clone() });
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (seen, to, policy) = (shared.clone(), to.clone(), policy.clone());
+                let door = door.clone();
                 // A client that hangs up is no event here.
-                tokio::spawn(async move { serve(client, &to, tongue, &policy, &seen).await });
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    match tls {
+                        Some(tls) => door.serve(tls.accept(client).await?).await,
+                        None => door.serve(client).await,
+                    }
+                });
             }
         });
-        Ok(Self { address, seen, task })
+        Ok(Self { address, is_tls, seen, task })
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", if self.is_tls { "https" } else { "http" }, self.address)
     }
 
     /// Every permission that was made use of.
@@ -77,51 +95,119 @@ fn locked(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One request per connection: the answer says `Connection: close`.
-async fn serve(mut client: TcpStream, to: &str, tongue: Tongue, policy: &Policy, seen: &Mutex<Seen>) -> Result<()> {
-    let (head, mut body) = read_head(&mut client).await?;
-    let header = |name: &str| {
-        head.split("\r\n").find_map(|line| {
-            let (found, value) = line.split_once(':')?;
-            found.eq_ignore_ascii_case(name).then(|| value.trim())
-        })
-    };
-    if header("expect").is_some() {
-        client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
-    }
-    let length: usize = header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-    while body.len() < length {
-        if client.read_buf(&mut body).await? == 0 {
-            return Ok(());
+/// Who is let in: whoever shows what was given out there, and still holds.
+#[derive(Clone)]
+pub struct Known {
+    pub issued: Issued,
+    /// Where a client sends its token to nobody in the clear.
+    pub tls: Option<TlsAcceptor>,
+}
+
+/// A certificate for loopback, in a file that programs can be told to trust (`SSL_CERT_FILE`).
+pub fn certificate(file: &Path) -> Result<TlsAcceptor> {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).context("make a certificate")?;
+    let text = STANDARD.encode(made.cert.der());
+    let lines: Vec<String> =
+        text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+    let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));
+    std::fs::write(file, pem).context("write a certificate")?;
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+struct Door {
+    to: String,
+    tongue: Tongue,
+    policy: Policy,
+    issued: Option<Issued>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// Code and words.
+type Refusal = (&'static str, String);
+
+impl Door {
+    /// One request per connection: the answer says `Connection: close`.
+    async fn serve(&self, mut client: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {
+        let (head, mut body) = read_head(&mut client).await?;
+        let header = |name: &str| {
+            head.split("\r\n").find_map(|line| {
+                let (found, value) = line.split_once(':')?;
+                found.eq_ignore_ascii_case(name).then(|| value.trim())
+            })
+        };
+        if header("expect").is_some() {
+            client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         }
-    }
-    let mut line = head.split(' ');
-    let (method, target) = (line.next().unwrap_or_default(), line.next().unwrap_or_default());
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let tagged = header("x-amz-tagging").is_some();
-    let needed = needed(tongue, method, path, query, tagged);
-    let answer = match policy.lacks(&needed) {
-        None => {
-            locked(seen).used.extend(needed.into_iter().map(|need| need.action));
-            forwarded(to, &head, &body).await?
+        let length: usize = header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        while body.len() < length {
+            if client.read_buf(&mut body).await? == 0 {
+                return Ok(());
+            }
         }
-        Some(Need { action, resource, .. }) => {
-            locked(seen).refused.push(format!("{action} on {resource}"));
-            let code = if tongue == Tongue::Azure { "AuthorizationPermissionMismatch" } else { "AccessDenied" };
-            let words = format!(
-                "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>not authorized to perform: {action} on \
-                 resource: {resource}</Message></Error>"
-            );
-            let head = format!(
-                "HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\nx-ms-error-code: {code}\r\n\
+        let mut line = head.split(' ');
+        let (method, target) = (line.next().unwrap_or_default(), line.next().unwrap_or_default());
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let tagged = header("x-amz-tagging").is_some();
+        let authorization = header("authorization").unwrap_or_default();
+        let answer = match self.refusal(authorization, needed(self.tongue, method, path, query, tagged)) {
+            None => forwarded(&self.to, &self.readdressed(&head), &body).await?,
+            Some((code, words)) => {
+                let words =
+                    format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{words}</Message></Error>");
+                let head = format!(
+                    "HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\nx-ms-error-code: {code}\r\n\
                  Content-Length: {}\r\nConnection: close\r\n\r\n",
-                words.len()
-            );
-            let words = if method == "HEAD" { "" } else { &words };
-            format!("{head}{words}").into_bytes()
+                    words.len()
+                );
+                let words = if method == "HEAD" { "" } else { &words };
+                format!("{head}{words}").into_bytes()
+            }
+        };
+        Ok(client.write_all(&answer).await?)
+    }
+
+    /// Azurite knows no tokens of a machine: who was let in here has a signature there.
+    fn readdressed(&self, head: &str) -> String {
+        if self.issued.is_none() || self.tongue != Tongue::Azure {
+            return head.to_owned();
         }
-    };
-    Ok(client.write_all(&answer).await?)
+        let (line, rest) = head.split_once("\r\n").unwrap_or((head, ""));
+        let signed = line.rsplit_once(' ').map_or_else(String::new, |(target, version)| {
+            let mark = if target.contains('?') { '&' } else { '?' };
+            format!("{target}{mark}{SAS} {version}")
+        });
+        let is_token =
+            |line: &&str| line.split(':').next().is_some_and(|name| name.eq_ignore_ascii_case("authorization"));
+        let kept: Vec<&str> = rest.split("\r\n").filter(|line| !is_token(line)).collect();
+        format!("{signed}\r\n{}", kept.join("\r\n"))
+    }
+
+    fn refusal(&self, authorization: &str, needed: Vec<Need>) -> Option<Refusal> {
+        if let Some(issued) = &self.issued {
+            let key = authorization.split_once("Credential=").and_then(|(_, rest)| rest.split('/').next());
+            if !issued.let_in(authorization) && !key.is_some_and(|key| issued.holds(key)) {
+                locked(&self.seen).refused.push(format!("let in with {}", key.unwrap_or("no key")));
+                return Some(("InvalidAccessKeyId", format!("nobody was given {}", key.unwrap_or("what came"))));
+            }
+        }
+        match self.policy.lacks(&needed) {
+            None => {
+                locked(&self.seen).used.extend(needed.into_iter().map(|need| need.action));
+                None
+            }
+            Some(Need { action, resource, .. }) => {
+                locked(&self.seen).refused.push(format!("{action} on {resource}"));
+                let code =
+                    if self.tongue == Tongue::Azure { "AuthorizationPermissionMismatch" } else { "AccessDenied" };
+                Some((code, format!("not authorized to perform: {action} on resource: {resource}")))
+            }
+        }
+    }
 }
 
 /// Permissions of one request, as each vendor's documentation of its calls lists them.
