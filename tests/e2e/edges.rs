@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use spillway_tests::analyser::sound::Side;
 use spillway_tests::assets::clip;
-use spillway_tests::publisher::{From, Manners, Publisher};
+use spillway_tests::publisher::{From, Manners, Publisher, RtpInPause};
 
 use crate::stage::{Stage, case};
 use crate::studio::person;
@@ -24,6 +24,7 @@ pub fn cases() -> Vec<Trial> {
         case("edges::duplicate_identity", |stage| async move { duplicate_identity(&stage).await }),
         case("edges::audio_mixing", |stage| async move { audio_mixing(&stage).await }),
         case("edges::resolution_change", |stage| async move { resolution_change(&stage).await }),
+        case("edges::rtp_that_stands_still", |stage| async move { rtp_that_stands_still(&stage).await }),
         case("edges::update_layout", |stage| async move { update_layout(&stage).await }),
     ]
 }
@@ -241,5 +242,89 @@ async fn update_layout(stage: &Stage) -> Result<()> {
     println!("{} tile widths {before:.2?}, then {after:.2?}", tape.name());
     ensure!((before[0] - before[1]).abs() < 0.02, "a grid of two is not even: {before:.2?}");
     ensure!((after[0] - after[1]).abs() > 0.2, "speaker and audience are alike: {after:.2?}");
+    Ok(())
+}
+
+/// p0 captures nothing for a while and does not say so; its RTP time stands still. Everything after it is in its place:
+/// in a composite, in copies, and picture beside sound.
+async fn rtp_that_stands_still(stage: &Stage) -> Result<()> {
+    let room = stage.room("still");
+    let (p0, video, audio) = person(stage, &room, "p0", "p0-360.h264").await?;
+    let (_p1, ..) = person(stage, &room, "p1", "p1-360.h264").await?;
+    let requests = [
+        (
+            "StartRoomCompositeEgress",
+            json!({ "room_name": room, "layout": "grid", "file_outputs": output(stage, "r_still_{time}.mp4", "MP4") }),
+        ),
+        (
+            "StartTrackCompositeEgress",
+            json!({
+                "room_name": room, "video_track_id": video, "audio_track_id": audio,
+                "file_outputs": output(stage, "tc_still_{time}.mp4", "MP4"),
+            }),
+        ),
+        (
+            "StartTrackEgress",
+            json!({
+                "room_name": room, "track_id": audio,
+                "file": { "filepath": stage.file("t_still_{time}.ogg").to_string_lossy() },
+            }),
+        ),
+    ];
+    let mut egresses = Vec::new();
+    for (method, request) in requests {
+        egresses.push(Egress::start(stage.api(), method, request).await?);
+    }
+    for egress in &egresses {
+        egress.active().await?;
+    }
+    let mut pauses = Vec::new();
+    // Sound as of a microphone that was exchanged, a picture as of a bot, and both.
+    for (quiet, length) in [(vec![&audio], 3.0), (vec![&video], 1.0), (vec![&audio, &video], 1.0)] {
+        seconds(4.0).await;
+        let from = SystemTime::now();
+        quiet.iter().for_each(|sid| p0.pause(sid, RtpInPause::StandsStill));
+        seconds(length).await;
+        quiet.iter().for_each(|sid| p0.resume(sid));
+        pauses.push((from, SystemTime::now(), quiet.contains(&&audio), quiet.contains(&&video)));
+    }
+    seconds(5.0).await;
+    let mut infos = Vec::new();
+    for egress in &egresses {
+        infos.push(egress.complete().await?);
+    }
+    for info in &infos {
+        let tape = Tape::open(info)?;
+        // A picture comes back with its next key frame, at most 1 s later.
+        let during = |sound: bool| -> Vec<(f64, f64)> {
+            let of = pauses.iter().filter(|(.., heard, seen)| if sound { *heard } else { *seen });
+            let back = if sound { 0.0 } else { 1.0 };
+            of.map(|(from, to, ..)| (tape.at(*from) - 0.1, tape.at(*to) + back)).collect()
+        };
+        let beeps: Vec<f64> = tape.beeps("p0")?.iter().map(|beep| beep.at).collect();
+        in_place(&tape, "beeps", &beeps, &during(true))?;
+        if tape.pictures.is_some() {
+            in_place(&tape, "flashes", &tape.flashes("p0")?, &during(false))?;
+            tape.in_sync("p0")?;
+        }
+    }
+    Ok(())
+}
+
+/// A mark at every whole second since the first one, except in the pauses, and each within 100 ms.
+fn in_place(tape: &Tape, what: &str, marks: &[f64], pauses: &[(f64, f64)]) -> Result<()> {
+    let first = *marks.first().context("nothing at all")?;
+    let last = tape.seconds() - 0.7;
+    let wanted: Vec<f64> = (0..)
+        .map(|n| first + f64::from(n))
+        .take_while(|at| *at < last)
+        .filter(|at| !pauses.iter().any(|(from, to)| (*from..*to).contains(at)))
+        .collect();
+    let near = |at: f64| marks.iter().map(|mark| mark - at).min_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or(9.9);
+    let off: Vec<f64> = wanted.iter().map(|at| near(*at)).collect();
+    let present = off.iter().filter(|off| off.abs() <= 0.1).count();
+    let worst = off.iter().fold(0.0f64, |worst, off| worst.max(off.abs()));
+    println!("{} p0 {what}: {present} of {} in their place, worst {:.0} ms", tape.name(), wanted.len(), worst * 1000.0);
+    ensure!(present == wanted.len(), "{what} of {}: wanted {wanted:.2?}, found {marks:.2?}", tape.name());
     Ok(())
 }

@@ -13,6 +13,7 @@ const FREEZE_MS: u64 = 2000;
 const LAG_MS: u64 = 10_000;
 const SKIPPED: f64 = 0.01;
 const AV_MS: f64 = 100.0;
+const LATE_SOUND_MS: u64 = 100;
 
 /// A source that should have sent and did not for this long has a gap.
 const GAP_NS: u64 = 1_000_000_000;
@@ -180,6 +181,15 @@ pub fn degraded(quality: &Quality) -> Vec<String> {
     words
 }
 
+/// Sound that arrived when its time was already mixed, by participant, milliseconds.
+pub fn add_late_sound(quality: &mut Quality, late: &[(String, u64)]) {
+    quality.late_sound_ms = late.iter().map(|(_, ms)| ms).sum();
+    for (identity, ms) in late.iter().filter(|(_, ms)| *ms >= LATE_SOUND_MS) {
+        let seconds = *ms as f64 / 1000.0;
+        quality.degraded.push(format!("{seconds:.1} s of the sound of {identity} came too late and are missing"));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,5 +261,13 @@ mod tests {
         let quality = meter.quality(9900, Some(TrackId(1)), None);
         assert!(quality.degraded.is_empty());
         assert!((quality.different_per_second - 30.3).abs() < 0.1);
+    }
+
+    #[test]
+    fn sound_that_came_too_late_is_said_by_participant() {
+        let mut quality = Quality::default();
+        add_late_sound(&mut quality, &[("alice".into(), 20), ("bob".into(), 2460)]);
+        assert_eq!(quality.late_sound_ms, 2480);
+        assert_eq!(quality.degraded, ["2.5 s of the sound of bob came too late and are missing"]);
     }
 }

@@ -120,6 +120,8 @@ pub struct Quality {
     pub packets_lost: u64,
     /// Picture minus sound, estimated from sender reports; positive: picture late. `None` without both.
     pub av_offset_ms: Option<f64>,
+    /// Sound that arrived when its time was already mixed, of all participants.
+    pub late_sound_ms: u64,
     /// Largest distance between the live edge and what was encoded.
     pub longest_lag_ms: u64,
     /// Pictures skipped because the machine could not keep up.

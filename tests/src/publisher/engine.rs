@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use super::clock::Clock;
-use super::{Command, From, Manners, Sent, epoch};
+use super::{Command, From, Manners, RtpInPause, Sent, epoch};
 use crate::clip::{Clip, ClipFrame, Codec};
 
 const PUBLISHER: i32 = proto::SignalTarget::Publisher as i32;
@@ -33,6 +33,12 @@ struct Track {
     next_clip: Option<Arc<Clip>>,
     state: State,
     muted: bool,
+    paused: Option<RtpInPause>,
+    /// How far RTP time is behind the clip's, and where the frame after the last one would be in RTP time.
+    behind: Duration,
+    expected: Duration,
+    /// The next frame goes on in RTP time where the last one ended.
+    stood_still: bool,
     /// Counted over all loops of the clip.
     next: u64,
     /// Until a key frame was sent, others are not.
@@ -250,6 +256,10 @@ impl Engine {
                     next_clip: None,
                     state,
                     muted: false,
+                    paused: None,
+                    behind: Duration::ZERO,
+                    expected: Duration::ZERO,
+                    stood_still: false,
                     next: 0,
                     running: false,
                     reply: Some(reply),
@@ -280,6 +290,13 @@ impl Engine {
             Command::Switch { sid, clip } => {
                 for track in self.tracks.iter_mut().filter(|track| track.sid == sid) {
                     track.next_clip = Some(clip.clone());
+                }
+            }
+            Command::Pause { sid, rtp } => {
+                for track in self.tracks.iter_mut().filter(|track| track.sid == sid) {
+                    track.stood_still |= rtp == Some(RtpInPause::StandsStill);
+                    track.paused = rtp;
+                    track.running = false;
                 }
             }
             Command::Loss(share) => self.loss = share,
@@ -366,7 +383,7 @@ impl Engine {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        let live = self.tracks.iter().filter(|track| matches!(track.state, State::Live(_)) && !track.muted);
+        let live = self.tracks.iter().filter(|track| matches!(track.state, State::Live(_)) && !track.is_quiet());
         if !self.connected {
             return None;
         }
@@ -382,7 +399,9 @@ impl Engine {
             while let Some((mid, codec, at, data)) = self.tracks[index].take_due(self.clock.position(Instant::now())) {
                 let pt = self.payload_type(mid, codec)?;
                 let local = self.clock.at(at);
-                let ticks = (at.as_nanos() * u128::from(codec.clock_rate()) + 500_000_000) / 1_000_000_000;
+                let ticks = ((at - self.tracks[index].behind).as_nanos() * u128::from(codec.clock_rate())
+                    + 500_000_000)
+                    / 1_000_000_000;
                 let time = MediaTime::new(ticks as u64, frequency(codec));
                 if let Some(writer) = self.rtc.writer(mid) {
                     writer.write(pt, local, time, data).context("write a frame")?;
@@ -412,10 +431,14 @@ impl Engine {
 }
 
 impl Track {
+    fn is_quiet(&self) -> bool {
+        self.muted || self.paused.is_some()
+    }
+
     /// The next frame that is due at `position`: where, what, when.
     fn take_due(&mut self, position: Duration) -> Option<(Mid, Codec, Duration, Arc<[u8]>)> {
         let State::Live(mid) = self.state else { return None };
-        if self.muted {
+        if self.is_quiet() {
             return None;
         }
         if !self.running {
@@ -437,6 +460,10 @@ impl Track {
         let at = place(&self.clip, self.next);
         let data = frame(&self.clip, self.next).data.clone();
         self.next += 1;
+        if std::mem::take(&mut self.stood_still) {
+            self.behind = at.saturating_sub(self.expected);
+        }
+        self.expected = place(&self.clip, self.next).saturating_sub(self.behind);
         Some((mid, self.clip.codec, at, data))
     }
 }

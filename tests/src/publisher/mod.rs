@@ -60,6 +60,15 @@ impl From {
     }
 }
 
+/// What RTP time does while nothing is captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RtpInPause {
+    /// It counts what is sent, as libwebrtc's sound and every bot that gives only durations do.
+    StandsStill,
+    /// It is taken from a clock.
+    GoesOn,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
     pub frames: u64,
@@ -86,6 +95,11 @@ enum Command {
     Switch {
         sid: String,
         clip: Arc<Clip>,
+    },
+    /// `None`: goes on.
+    Pause {
+        sid: String,
+        rtp: Option<RtpInPause>,
     },
     Loss(f64),
     Blackout(bool),
@@ -149,6 +163,15 @@ impl Publisher {
     /// Goes on with another clip of the same codec at its next key frame, e.g. another resolution.
     pub fn switch(&self, sid: &str, clip: &Arc<Clip>) {
         self.say(Command::Switch { sid: sid.to_owned(), clip: clip.clone() });
+    }
+
+    /// Captures nothing of this publication, unmuted and unsaid, until [`Self::resume`].
+    pub fn pause(&self, sid: &str, rtp: RtpInPause) {
+        self.say(Command::Pause { sid: sid.to_owned(), rtp: Some(rtp) });
+    }
+
+    pub fn resume(&self, sid: &str) {
+        self.say(Command::Pause { sid: sid.to_owned(), rtp: None });
     }
 
     pub fn lose(&self, share: f64) {

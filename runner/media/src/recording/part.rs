@@ -14,7 +14,7 @@ use crate::outlet::{Ivf, Written};
 use crate::pipeline::{
     AudioIn, Colour, Feed, Pipeline, PipelineError, PipelineEvent, PipelinePlan, Progress, VideoIn, black,
 };
-use crate::quality::{Made, Meter};
+use crate::quality::{Made, Meter, add_late_sound};
 use crate::scene::{
     Arrangement, HOLD_NS, LadderBounds, Onward, PictureOptions, Scene, SceneError, SceneOptions, Size, SoundOptions,
     StartRule, encoder_delay,
@@ -332,7 +332,12 @@ impl Part {
                 longest_lag_ms: stats.longest_lag_ns / 1_000_000,
             }
         });
-        self.meter.quality(self.media_ns() / 1_000_000, self.copied.as_ref().map(|copied| copied.id), made)
+        let copied = self.copied.as_ref().map(|copied| copied.id);
+        let mut quality = self.meter.quality(self.media_ns() / 1_000_000, copied, made);
+        if let Some(scene) = &self.scene {
+            add_late_sound(&mut quality, &scene.late_sound_ms());
+        }
+        quality
     }
 
     fn tell(&self, event: PipelineEvent) {

@@ -31,8 +31,10 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
@@ -147,6 +149,8 @@ pub struct Scene {
 struct Tracks {
     /// In order of joining; a track that left stays until its lane has finished.
     live: Vec<Live>,
+    /// By participant: samples of sound that came when their time was already mixed.
+    late_samples: BTreeMap<String, Arc<AtomicU64>>,
     /// Said so far.
     watermark: SessionTime,
     /// Nothing is taken any more.
@@ -351,8 +355,15 @@ impl Scene {
         stats.lag_ns = behind.map_or(0, |at| self.stage.lag(at));
         stats.longest_lag_ns = stats.longest_lag_ns.max(stats.lag_ns);
         stats.backlog = self.backlog.stats();
-        stats.broken_frames = self.counts.broken_frames.load(std::sync::atomic::Ordering::Relaxed);
+        stats.broken_frames = self.counts.broken_frames.load(Relaxed);
         stats
+    }
+
+    /// By participant: milliseconds of sound that arrived too late to be mixed, where any did.
+    pub fn late_sound_ms(&self) -> Vec<(String, u64)> {
+        let tracks = lock(&self.tracks);
+        let ms = tracks.late_samples.iter().map(|(who, samples)| (who, samples.load(Relaxed) * 1000 / voice::RATE));
+        ms.filter(|(_, ms)| *ms > 0).map(|(who, ms)| (who.clone(), ms)).collect()
     }
 
     fn join(&self, tracks: &mut Tracks, track: Track, at: SessionTime) {
@@ -384,7 +395,8 @@ impl Scene {
             let lane = VideoLane { track, inbox: inbox.clone(), pictures: pictures.clone(), ears, counts };
             (Decoded::Pictures(pictures), spawn("video", move || lane.run()))
         } else {
-            let voice = Arc::new(Voice::new(decoder_delay(track.codec)));
+            let dropped = tracks.late_samples.entry(identity.clone()).or_default().clone();
+            let voice = Arc::new(Voice::new(decoder_delay(track.codec), dropped));
             self.stage.enters(at, Entrance { track: track.clone(), voice: voice.clone() });
             let lane = SoundLane { track, inbox: inbox.clone(), voice: voice.clone(), ears, counts };
             (Decoded::Voice(voice), spawn("voice", move || lane.run()))

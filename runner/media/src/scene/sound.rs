@@ -74,7 +74,7 @@ impl SoundMixer {
             let at = base + lead + mixed;
             let total = match self.stage.entrances(time_of(at + PARCEL + LOOK_AHEAD)) {
                 Until::Known((entrances, end)) => {
-                    entrances.into_iter().for_each(|entrance| self.enter(entrance));
+                    entrances.into_iter().for_each(|entrance| self.enter(entrance, base + lead));
                     end.map(|end| (sample_at(end) - base).max(0))
                 }
                 Until::Over => return,
@@ -104,7 +104,8 @@ impl SoundMixer {
         }
     }
 
-    fn enter(&mut self, Entrance { track, voice }: Entrance) {
+    fn enter(&mut self, Entrance { track, voice }: Entrance, begin: i64) {
+        voice.begins(begin);
         let side = self.side(&track);
         self.entered += 1;
         self.voices.push((voice, side));

@@ -1,7 +1,8 @@
 //! Decoded sound of one track, at its sample positions on the session's timeline.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::decode::Samples;
 use super::{lock, wait};
@@ -45,6 +46,8 @@ pub struct Voice {
     news: Condvar,
     /// Samples by which the publisher's codec delays, taken out again.
     delay: i64,
+    /// Samples that came when their time was already mixed.
+    dropped: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -61,8 +64,14 @@ struct State {
 }
 
 impl Voice {
-    pub fn new(delay: i64) -> Self {
-        Self { state: Mutex::default(), news: Condvar::new(), delay }
+    /// `dropped` counts the samples that come too late, together with those of other tracks that it is given to.
+    pub fn new(delay: i64, dropped: Arc<AtomicU64>) -> Self {
+        Self { state: Mutex::default(), news: Condvar::new(), delay, dropped }
+    }
+
+    /// The recording begins at this sample; what is placed before it is not missing.
+    pub fn begins(&self, sample: i64) {
+        lock(&self.state).runs.begin = sample;
     }
 
     /// Blocks while half a second waits.
@@ -78,6 +87,7 @@ impl Voice {
         }
         let cut = std::mem::take(&mut state.cut);
         state.runs.place(sample_at(samples.at) - self.delay, samples.stereo, cut);
+        self.count_dropped(&mut state);
         self.tell(&state);
     }
 
@@ -134,9 +144,14 @@ impl Voice {
 
     fn forget_before(&self, state: &mut State, sample: i64) {
         state.runs.forget_before(sample);
+        self.count_dropped(state);
         if state.full && state.runs.waiting() <= AHEAD {
             self.news.notify_all();
         }
+    }
+
+    fn count_dropped(&self, state: &mut State) {
+        self.dropped.fetch_add(std::mem::take(&mut state.runs.dropped) as u64, Relaxed);
     }
 
     /// Adds this track's sound in `[at, at + BLOCK)` to `mix`. False when the track has nothing more to say, ever.
@@ -171,6 +186,12 @@ struct Runs {
     next: Option<i64>,
     /// Everything before is mixed and over.
     heard: i64,
+    /// Nothing before this was ever to be mixed.
+    begin: i64,
+    /// The mixer has looked at this track.
+    mixing: bool,
+    /// Samples that were to be mixed, and came too late or were replaced by what came after them, since last asked.
+    dropped: i64,
 }
 
 impl Runs {
@@ -183,6 +204,11 @@ impl Runs {
     }
 
     fn forget_before(&mut self, sample: i64) {
+        if !std::mem::replace(&mut self.mixing, true) {
+            // Nothing of this track was mixed yet: what lies before came too late, if it is not from before the beginning.
+            let late = self.pieces.iter().map(|piece| piece.end().min(sample) - piece.at.max(self.begin));
+            self.dropped += late.map(|samples| samples.max(0)).sum::<i64>();
+        }
         self.heard = self.heard.max(sample);
         while self.pieces.front().is_some_and(|piece| piece.end() <= sample) {
             self.pieces.pop_front();
@@ -215,6 +241,7 @@ impl Runs {
             fade(&mut pcm, Fade::In);
         }
         let piece = Piece { at, pcm, fresh };
+        self.dropped += (piece.end().min(self.heard) - piece.at.max(self.begin)).max(0);
         // What comes too late for blocks already mixed: only the rest of it is heard. It is kept whole, so that a
         // recording which starts amid a packet sounds the same whether the packet or the start was known first.
         if piece.end() > self.heard {
@@ -225,6 +252,7 @@ impl Runs {
     /// A run that begins before the last one ended replaces the rest of it.
     fn make_room_from(&mut self, want: i64) {
         while let Some(last) = self.pieces.back_mut() {
+            self.dropped += (last.end() - want.max(last.at)).max(0);
             if last.at >= want {
                 self.pieces.pop_back();
                 continue;

@@ -68,6 +68,23 @@ fn what_comes_too_late_is_heard_from_now_on_only() {
     runs.forget_before(5000);
     runs.place(1000, packet(0.5), false);
     assert!(runs.pieces.is_empty());
+    // The second packet went on where the first one ended, 40 samples early, and was stretched towards its own time.
+    assert_eq!(runs.dropped, 500 + BLOCK + STRETCH_PER_BLOCK, "what is missing is counted");
+}
+
+#[test]
+fn what_lies_before_the_beginning_is_not_missing_and_what_came_before_its_track_was_mixed_may_be() {
+    let mut runs = Runs { begin: 2000, ..Runs::default() };
+    for n in 0..10 {
+        runs.place(n * BLOCK, packet(0.5), false);
+    }
+    runs.forget_before(4800);
+    assert_eq!(runs.dropped, 2800);
+    let mut runs = Runs { begin: 4800, ..Runs::default() };
+    runs.place(0, packet(0.5), false);
+    runs.forget_before(4800);
+    runs.place(BLOCK, packet(0.5), false);
+    assert_eq!(runs.dropped, 0);
 }
 
 #[test]

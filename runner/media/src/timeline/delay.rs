@@ -13,6 +13,8 @@ const CLOCK_SET: f64 = 1e9;
 /// What was read late was all read at once; a clock that was set stays so.
 const SET_LASTS: Duration = Duration::from_secs(1);
 const SET_ALIKE: f64 = 100e6;
+/// Jitter of one report.
+const ALIKE: f64 = 50e6;
 
 #[derive(Debug, Default)]
 pub(super) struct Delay {
@@ -26,6 +28,25 @@ pub(super) struct Delay {
 impl Delay {
     pub(super) fn nanoseconds(&self) -> Option<i64> {
         self.nanoseconds.map(|it| it as i64)
+    }
+
+    /// This report took as long as those before.
+    pub(super) fn is_near(&self, ntp: i64, at: Duration) -> bool {
+        self.change(ntp, at).is_some_and(|change| change.abs() < ALIKE)
+    }
+
+    /// This report seems to have come as much faster as the publisher's clock went ahead.
+    pub(super) fn fell_by(&self, by: i64, ntp: i64, at: Duration) -> bool {
+        self.change(ntp, at).is_some_and(|change| (change + by as f64).abs() < ALIKE.min(by.abs() as f64 / 2.0))
+    }
+
+    pub(super) fn shift(&mut self, by: i64) {
+        self.nanoseconds = self.nanoseconds.map(|known| known + by as f64);
+        (self.spike, self.set) = (None, None);
+    }
+
+    fn change(&self, ntp: i64, at: Duration) -> Option<f64> {
+        Some(at.as_nanos() as f64 - ntp as f64 - self.nanoseconds?)
     }
 
     pub(super) fn sample(&mut self, ntp: i64, at: Duration) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// clock their middle lags by 1.2 ms.
 const REMEMBERED: usize = 5;
 /// A starved publisher sends single reports that are off by its stall: a step is believed when a second one agrees.
-const STEP: i64 = 50_000_000;
+pub(super) const STEP: i64 = 50_000_000;
 /// No reports come while a track is muted, and what was learned before is stale after it.
 const STALE_AFTER: Duration = Duration::from_millis(7500);
 
@@ -27,6 +27,8 @@ pub(super) enum Heard {
     /// The first report ever of this stream.
     First,
     Accepted,
+    /// The clock is elsewhere by so much, and two reports say so.
+    Stepped(i64),
     Doubted,
     Repeated,
 }
@@ -45,13 +47,12 @@ impl Line {
             self.offsets.push_back(offset);
             return Heard::First;
         };
-        if stale {
-            self.offsets.clear();
-        } else if (offset - known).abs() > STEP {
-            if self.doubted.is_none_or(|doubted| (doubted - offset).abs() > STEP) {
-                self.doubted = Some(offset);
-                return Heard::Doubted;
-            }
+        let far = (offset - known).abs() > STEP;
+        if far && !stale && self.doubted.is_none_or(|doubted| (doubted - offset).abs() > STEP) {
+            self.doubted = Some(offset);
+            return Heard::Doubted;
+        }
+        if far || stale {
             self.offsets.clear();
         }
         self.doubted = None;
@@ -59,7 +60,20 @@ impl Line {
         if self.offsets.len() > REMEMBERED {
             self.offsets.pop_front();
         }
-        Heard::Accepted
+        if far { Heard::Stepped(offset - known) } else { Heard::Accepted }
+    }
+
+    /// Media time, or the publisher's clock, has moved against the other by so much.
+    pub(super) fn shift(&mut self, by: i64) {
+        self.offsets.iter_mut().for_each(|offset| *offset += by);
+        self.doubted = None;
+    }
+
+    /// What was known before is over.
+    pub(super) fn restart(&mut self, offset: i64) {
+        self.offsets.clear();
+        self.offsets.push_back(offset);
+        self.doubted = None;
     }
 
     /// Publisher's clock minus media time; `None` before the first report.

@@ -5,44 +5,27 @@
 //! participant's clock is laid onto the session by the delay of its reports, so that publishers whose clocks disagree
 //! still stand where they were heard.
 //!
-//! Ears notice steps, eyes hardly: sound only ever slews, and the first report of a sound stream moves the participant's
-//! clock to where the sound already is; the picture follows faster. Not so fast that a composite would have to show a
-//! picture twice or leave one out, though, unless it is far off.
+//! Three witnesses place a packet: its RTP time, the sender reports, its arrival. Where one of them disagrees with the
+//! other two it is wrong: RTP time that stood still (`standstill`: the stream steps to its arrival), a publisher's clock
+//! that was set (nothing moves), a queue on the way (nothing moves either, up to what a recording waits).
+//!
+//! Ears notice steps, eyes hardly: what is less than 100 ms off slews, and the first report of a sound stream moves the
+//! participant's clock to where the sound already is; the picture follows faster. Not so fast that a composite would have
+//! to show a picture twice or leave one out, though, unless it is far off.
 
 mod delay;
 mod gate;
 mod line;
+mod standstill;
+mod stream;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use self::delay::Delay;
-use self::gate::Gate;
-use self::line::{Heard, Line};
+use self::line::Heard;
+use self::stream::{BELIEVABLE, SLEW_SOUND, Stream};
 use crate::track::SessionTime;
-
-/// Correction per second of media. The mixer stretches sound by this much unheard.
-const SLEW_SOUND: f64 = 0.005;
-/// Less than 1 ms between two pictures of 30 a second, so that whoever composes them can follow.
-const SLEW_PICTURE: f64 = 0.02;
-/// Lips this far from their sound are worth a picture.
-const FAR: f64 = 40e6;
-const SLEW_FAR: f64 = 0.2;
-const NEAR: f64 = 5e6;
-/// Nothing to protect from a step after a pause this long.
-const PAUSE: i64 = 500_000_000;
-/// Reports that lead this far from arrival are wrong.
-const BELIEVABLE: i64 = 500_000_000;
-/// Arrival this far from what was expected: the stream jumped.
-const JUMP: i64 = 5_000_000_000;
-/// Per frame, how much of an earlier and of a later arrival is believed while there are no reports.
-const EARLIER: f64 = 0.05;
-const LATER: f64 = 0.005;
-/// One frame's lateness counts no more than this: a process that was stopped reads seconds of frames at once, and each
-/// would say that the way has become longer by seconds.
-const LATENESS: f64 = 100e6;
-/// And a stream has jumped back only when it goes on like that.
-const JUMP_LASTS: Duration = Duration::from_millis(500);
 
 /// Frames of one stream never come closer than this; muxers need rising times.
 pub const LEAST_STEP: Duration = Duration::from_millis(1);
@@ -65,49 +48,12 @@ struct Person {
     anchors: u32,
 }
 
-#[derive(Debug)]
-struct Stream {
-    identity: String,
-    sound: bool,
-    rate: u64,
-    first_rtp: Option<u64>,
-    gate: Gate,
-    line: Line,
-    anchor: bool,
-    /// Arrival minus media time, smoothed.
-    wall: Option<f64>,
-    /// Frames have come as if the stream had jumped back since then.
-    late_since: Option<Duration>,
-    /// What is applied: session arrival minus media time.
-    applied: Option<f64>,
-    /// It was far off, and is not near yet.
-    hurries: bool,
-    last_media: i64,
-    /// One time per RTP time.
-    last: Option<(u64, u64)>,
-}
-
 impl Timeline {
     /// A new RTP stream (a new SSRC) of this participant.
     pub fn open(&mut self, stream: u32, identity: &str, sound: bool, rate: u32) {
         self.close(stream);
         self.people.entry(identity.to_owned()).or_default();
-        let it = Stream {
-            identity: identity.to_owned(),
-            sound,
-            rate: u64::from(rate.max(1)),
-            first_rtp: None,
-            gate: Gate::default(),
-            line: Line::default(),
-            anchor: false,
-            wall: None,
-            late_since: None,
-            applied: None,
-            hurries: false,
-            last_media: 0,
-            last: None,
-        };
-        self.streams.insert(stream, it);
+        self.streams.insert(stream, Stream::new(identity, sound, rate));
     }
 
     pub fn close(&mut self, stream: u32) {
@@ -133,24 +79,26 @@ impl Timeline {
         SessionTime(self.origin.map_or(0, |origin| at.saturating_sub(origin).as_nanos() as u64))
     }
 
-    /// A frame arrived, before it is placed. Feeds the start gate and the arrival clock.
-    pub fn arrive(&mut self, stream: u32, rtp: u64, at: Duration) {
+    /// A frame arrived, before it is placed. Feeds the start gate and the arrival clock. True: frames of this stream that
+    /// are held from before are to be placed now, because media time stood still between them and this one.
+    #[must_use]
+    pub fn arrive(&mut self, stream: u32, rtp: u64, at: Duration) -> bool {
         self.begin(at);
-        let Some(it) = self.streams.get_mut(&stream) else { return };
+        let Some(it) = self.streams.get_mut(&stream) else { return false };
         let media = it.media(rtp);
-        if it.wall.is_none() {
-            it.gate.frame(media, at);
-        }
-        it.follow_arrival(media, at);
+        it.arrive(media, at)
     }
 
     /// May frames of this stream be placed? Before that they are held.
     pub fn is_open(&mut self, stream: u32, now: Duration) -> bool {
-        let Some(it) = self.streams.get_mut(&stream) else { return true };
-        if it.wall.is_none() && it.gate.is_open(now) {
-            it.wall = it.gate.best.map(|best| best as f64);
+        self.streams.get_mut(&stream).is_none_or(|it| it.is_open(now))
+    }
+
+    /// What was placed lately is of no use any more: from the next frame on the stream stands where it arrives.
+    pub fn catch_up(&mut self, stream: u32) {
+        if let Some(it) = self.streams.get_mut(&stream) {
+            it.catch_up();
         }
-        it.wall.is_some()
     }
 
     /// Every stream has a line: sound and picture can start aligned.
@@ -171,9 +119,20 @@ impl Timeline {
         let Some(person) = self.people.get_mut(&it.identity) else { return };
         let Some(rtp) = it.unwrap(rtp) else { return };
         let media = it.media(rtp);
-        let heard = it.line.report(media, ntp, at);
-        if matches!(heard, Heard::Doubted | Heard::Repeated) {
+        let raw = ntp - media;
+        let supported = it.supports(raw, person.shift) && person.delay.is_near(ntp, at);
+        if !supported && it.is_outdated(raw, at.as_nanos() as i64 - ntp, at) {
             return;
+        }
+        let mut heard = it.line.report(media, ntp, at);
+        if heard == Heard::Doubted && supported {
+            it.line.restart(raw);
+            heard = Heard::Accepted;
+        }
+        match heard {
+            Heard::Doubted | Heard::Repeated => return,
+            Heard::Stepped(by) if person.delay.fell_by(by, ntp, at) => return self.clock_set(stream, by),
+            Heard::First | Heard::Accepted | Heard::Stepped(_) => {}
         }
         person.delay.sample(ntp, at);
         let Some(offset) = it.line.offset() else { return };
@@ -205,28 +164,27 @@ impl Timeline {
             return SessionTime(time);
         }
         let media = it.media(rtp);
-        let wall = it.wall.unwrap_or(at.as_nanos() as f64 - media as f64);
-        let goal = self.people.get_mut(&it.identity).and_then(|person| {
+        let by_report = self.people.get_mut(&it.identity).and_then(|person| {
             let shift = person.glide(at)?;
-            let by_report = it.line.offset()? as f64 + shift;
-            ((by_report - wall).abs() < BELIEVABLE as f64).then_some(by_report)
+            Some(it.line.offset()? as f64 + shift)
         });
-        let goal = goal.unwrap_or(wall);
-        let elapsed = media - it.last_media;
-        let applied = match it.applied {
-            Some(applied) if (0..PAUSE).contains(&elapsed) => {
-                let most = elapsed as f64 * it.slew((goal - applied).abs());
-                applied + (goal - applied).clamp(-most, most)
-            }
-            _ => goal,
-        };
-        it.applied = Some(applied);
-        it.last_media = media;
-        let wanted = (media as f64 + applied - origin).max(0.0) as u64;
+        let wanted = (it.place(media, by_report, at) - origin).max(0.0) as u64;
         let least = it.last.map_or(0, |(_, time)| time + LEAST_STEP.as_nanos() as u64);
         let time = wanted.max(least);
         it.last = Some((rtp, time));
         SessionTime(time)
+    }
+
+    /// The publisher's clock was set by so much, as this stream's reports and their delay say: its media stays in place.
+    fn clock_set(&mut self, stream: u32, by: i64) {
+        let Some(identity) = self.streams.get(&stream).map(|it| it.identity.clone()) else { return };
+        if let Some(person) = self.people.get_mut(&identity) {
+            person.shift = person.shift.map(|shift| shift - by as f64);
+            person.delay.shift(-by);
+        }
+        // Reports of the participant's other streams will say the same, up to 3 s later.
+        let others = self.streams.iter_mut().filter(|(ssrc, it)| **ssrc != stream && it.identity == identity);
+        others.for_each(|(_, it)| it.line.shift(by));
     }
 }
 
@@ -240,51 +198,6 @@ impl Person {
         let shift = shift + (target - shift).clamp(-most, most);
         self.shift = Some(shift);
         Some(shift)
-    }
-}
-
-impl Stream {
-    /// Nanoseconds of media since the stream's first frame; negative for what lies before it.
-    fn media(&mut self, rtp: u64) -> i64 {
-        let first = *self.first_rtp.get_or_insert(rtp);
-        let ticks = i128::from(rtp) - i128::from(first);
-        (ticks * 1_000_000_000 / i128::from(self.rate)) as i64
-    }
-
-    /// The report's 32 bits near the last frame; `None` before the first frame.
-    fn unwrap(&self, rtp: u32) -> Option<u64> {
-        let near = match self.last {
-            Some((rtp, _)) => rtp,
-            None => self.first_rtp?,
-        };
-        let distance = i64::from(rtp.wrapping_sub(near as u32) as i32);
-        near.checked_add_signed(distance)
-    }
-
-    /// Correction per nanosecond of a stream that is so far from where it belongs.
-    fn slew(&mut self, off: f64) -> f64 {
-        if self.sound {
-            return SLEW_SOUND;
-        }
-        self.hurries = off > FAR || (self.hurries && off > NEAR);
-        if self.hurries { SLEW_FAR } else { SLEW_PICTURE }
-    }
-
-    fn follow_arrival(&mut self, media: i64, at: Duration) {
-        let Some(wall) = self.wall else { return };
-        let off = at.as_nanos() as f64 - media as f64 - wall;
-        if off > JUMP as f64 {
-            let since = *self.late_since.get_or_insert(at);
-            if at.saturating_sub(since) < JUMP_LASTS {
-                return;
-            }
-        }
-        self.late_since = None;
-        self.wall = Some(if off.abs() > JUMP as f64 {
-            wall + off
-        } else {
-            wall + if off < 0.0 { off * EARLIER } else { off.min(LATENESS) * LATER }
-        });
     }
 }
 

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::line::Line;
 use super::*;
 
 const SECOND: i64 = 1_000_000_000;
@@ -112,14 +113,20 @@ fn run_stopped(publishers: &mut [Publisher], seconds: i64, loss: f64, stopped: R
                     continue;
                 }
                 highest[stream as usize] = rtp;
-                timeline.arrive(stream, rtp, at);
-                held[stream as usize].push((captured, rtp));
-                if timeline.is_open(stream, at) {
-                    for (captured, rtp) in held[stream as usize].drain(..) {
+                let before = timeline.arrive(stream, rtp, at);
+                let mut placed = |timeline: &mut Timeline, held: &mut Vec<(i64, u64)>| {
+                    for (captured, rtp) in held.drain(..) {
                         let time = timeline.place(stream, rtp, at).0 as i64;
                         let list = if stream % 2 == 0 { &mut out[place].video } else { &mut out[place].audio };
                         list.push((captured, time));
                     }
+                };
+                if before {
+                    placed(&mut timeline, &mut held[stream as usize]);
+                }
+                held[stream as usize].push((captured, rtp));
+                if timeline.is_open(stream, at) {
+                    placed(&mut timeline, &mut held[stream as usize]);
                 }
             }
         }
@@ -178,7 +185,7 @@ fn a_burst_of_old_packets_does_not_set_the_clock() {
     for n in 0..100u64 {
         // The first 20 packets come at once, 400 ms late; the rest as they are made.
         let at = Duration::from_millis(if n < 20 { 400 } else { n * 20 });
-        timeline.arrive(1, n * 960, at);
+        assert!(!timeline.arrive(1, n * 960, at));
         held.push((n, n * 960));
         if timeline.is_open(1, at) {
             placed.extend(held.drain(..).map(|(n, rtp)| (n, timeline.place(1, rtp, at).0)));
@@ -195,7 +202,7 @@ fn a_burst_of_old_packets_does_not_set_the_clock() {
 fn one_rtp_time_has_one_place() {
     let mut timeline = Timeline::default();
     timeline.open(1, "alice", false, 90_000);
-    timeline.arrive(1, 0, Duration::ZERO);
+    assert!(!timeline.arrive(1, 0, Duration::ZERO));
     assert!(timeline.is_open(1, Duration::from_secs(1)));
     let first = timeline.place(1, 9000, Duration::from_millis(100));
     timeline.report(1, 9000, 5 * SECOND, Duration::from_millis(110));

@@ -3,6 +3,7 @@
 mod media;
 mod cost;
 mod chance;
+mod late;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::mpsc;

@@ -23,6 +23,10 @@ const QUIET: Duration = Duration::from_millis(200);
 const QUIET_LIMIT: Duration = Duration::from_millis(1500);
 /// A track whose frames come more often than this is waited for when it pauses; one that seldom speaks is not.
 const REGULAR: u64 = 500_000_000;
+/// A track of which nothing came for so long is silent, not late.
+const TALKS: Duration = Duration::from_millis(500);
+/// Frames may come behind the watermark for so long (a burst after a stall); then they are placed where they arrive.
+const BEHIND: Duration = Duration::from_millis(500);
 /// Way and assembly of a frame from a track that is not waited for.
 const MARGIN: Duration = Duration::from_millis(150);
 /// Between requests for a key frame of one stream.
@@ -37,6 +41,8 @@ const ASK_FIRST: Duration = Duration::from_millis(300);
 pub struct ReceptionOptions {
     /// How long a hole is waited for, and how long a regular track may be silent before the others go on.
     pub patience: Duration,
+    /// How far a track that keeps coming may be late before the others go on. A file waits longer than a live output.
+    pub late: Duration,
     /// Frames are held until every stream has a sender report, at most this long: copies then start aligned.
     pub hold: Duration,
 }
@@ -61,6 +67,10 @@ struct Known {
     joined: Option<Codec>,
     last: Option<SessionTime>,
     last_arrival: Since,
+    /// Arrival of its newest whole frame, placed or not.
+    came: Since,
+    /// Its frames are placed behind the watermark since then.
+    behind_since: Option<Since>,
     /// Typical distance of frames, nanoseconds.
     interval: f64,
     muted_since: Option<Since>,
@@ -236,6 +246,8 @@ impl Reception {
             joined: None,
             last: None,
             last_arrival: at,
+            came: at,
+            behind_since: None,
             interval: 0.0,
             muted_since: None,
             left_since: None,
@@ -312,8 +324,13 @@ impl Reception {
     fn made(&mut self, ssrc: u32, stream: &mut Stream, made: Made, at: Since) {
         match made {
             Made::Unit(unit) => {
-                self.timeline.arrive(ssrc, unit.rtp, unit.at);
+                if self.timeline.arrive(ssrc, unit.rtp, unit.at) {
+                    self.release(ssrc, stream, at, true);
+                }
                 self.held_since.get_or_insert(at);
+                if let Some(known) = self.tracks.get_mut(&stream.track) {
+                    known.came = known.came.max(unit.at);
+                }
                 stream.held.push_back(unit);
             }
             Made::Lost(packets) => {
@@ -379,6 +396,12 @@ impl Reception {
             }
             known.last = Some(place);
             known.last_arrival = unit.at;
+            if self.complete.is_none_or(|complete| place >= complete) {
+                known.behind_since = None;
+            } else if unit.at.saturating_sub(*known.behind_since.get_or_insert(unit.at)) >= BEHIND {
+                known.behind_since = None;
+                self.timeline.catch_up(ssrc);
+            }
             known.absent = false;
             known.stats.frames += 1;
             known.stats.bytes += unit.data.len() as u64;
@@ -453,7 +476,8 @@ impl Reception {
             return;
         }
         let session = |since: Since| self.timeline.session_time(since);
-        let no_further_than = session(at.saturating_sub(self.options.patience));
+        let (silent, late) =
+            (session(at.saturating_sub(self.options.patience)), session(at.saturating_sub(self.options.late)));
         let mut complete = session(at.saturating_sub(MARGIN));
         for stream in self.streams.values() {
             let Some(known) = self.tracks.get(&stream.track) else { continue };
@@ -463,7 +487,8 @@ impl Reception {
             }
             let waited_for = known.joined.is_some() && !known.absent && (known.interval as u64) < REGULAR;
             if waited_for && let Some(last) = known.last {
-                complete = complete.min(last.max(no_further_than));
+                let talks = at.saturating_sub(known.came) < TALKS;
+                complete = complete.min(last.max(if talks { late.min(silent) } else { silent }));
             }
         }
         if self.complete.is_none_or(|before| complete > before) {
@@ -475,3 +500,5 @@ impl Reception {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod standstill_tests;

@@ -10,7 +10,7 @@ const VP8: Form = Form { codec: Codec::Vp8, clock_rate: 90_000, channels: 0 };
 const OPUS: Form = Form { codec: Codec::Opus, clock_rate: 48_000, channels: 2 };
 
 fn options() -> ReceptionOptions {
-    ReceptionOptions { patience: ms(500), hold: Duration::ZERO }
+    ReceptionOptions { patience: ms(500), late: ms(500), hold: Duration::ZERO }
 }
 
 fn ms(n: u64) -> Duration {

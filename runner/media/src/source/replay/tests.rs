@@ -8,7 +8,8 @@ use super::super::reception::{Reception, ReceptionOptions};
 use super::*;
 use crate::track::{Codec, Origin, Timed};
 
-const OPTIONS: ReceptionOptions = ReceptionOptions { patience: Duration::from_millis(500), hold: Duration::ZERO };
+const OPTIONS: ReceptionOptions =
+    ReceptionOptions { patience: Duration::from_millis(500), late: Duration::from_millis(500), hold: Duration::ZERO };
 
 /// A minute of sound with holes, a report every three seconds, a mute and a departure.
 fn a_minute() -> Vec<Record> {

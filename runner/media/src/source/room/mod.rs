@@ -34,6 +34,8 @@ pub struct JoinOptions {
     pub want_audio: bool,
     /// How long a hole in a track's RTP is waited for.
     pub reorder: Duration,
+    /// How far a track that keeps coming may be late before the others go on without it.
+    pub late: Duration,
     /// How long a named participant or track may take to appear.
     pub appear: Duration,
     /// Hold the first frames until every track has a sender report, at most this long: copies then start in sync.
@@ -54,6 +56,8 @@ impl JoinOptions {
             want_video: true,
             want_audio: true,
             reorder: Duration::from_secs(2),
+            // A full uplink queues for 2 to 5 s; waiting costs a file memory only.
+            late: Duration::from_secs(10),
             appear: Duration::from_secs(30),
             hold: Duration::ZERO,
             dump: None,

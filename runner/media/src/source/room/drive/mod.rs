@@ -65,7 +65,11 @@ pub(super) async fn run(options: JoinOptions, commands: mpsc::UnboundedReceiver<
     let now = Instant::now();
     let drive = Drive {
         model: Model::new(options.choose.clone(), options.want_video, options.want_audio, options.appear),
-        reception: Reception::new(ReceptionOptions { patience: options.reorder, hold: options.hold }),
+        reception: Reception::new(ReceptionOptions {
+            patience: options.reorder,
+            late: options.late,
+            hold: options.hold,
+        }),
         peer: Peer::new(server, options.lose),
         server,
         began: now,
