@@ -91,8 +91,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let container = if does("mp4") { Container::Mp4 } else { Container::Ogg };
     let bytes = if does("fast") { 200_000 } else { 100 };
     say(Happening::Opening { file: 0, container, facts })?;
-    let Ok(Order::WriteTo { file: 0, path }) = orders.recv() else { return Ok(()) };
-    let mut file = SpoolFile::create(&path, container)?;
+    let Ok(Order::WriteTo { file: 0, path, id }) = orders.recv() else { return Ok(()) };
+    let mut file = SpoolFile::claimed(&path, id, container)?;
     let started_at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as i64;
     say(Happening::Started { at: started_at })?;
     let began = Instant::now();

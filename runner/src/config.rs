@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use spillway_bus::RedisConfig;
 use spillway_plan::Limits;
+use spillway_process::LocalRoot;
 use spillway_protocol::Secret;
 use spillway_spool::MediaSettings;
 
@@ -36,7 +37,8 @@ pub struct LogSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
-    /// Relative file names lie below it; `None`: below the working directory.
+    /// All files of this machine lie below it, whatever their names say; `None`: relative names lie below the working
+    /// directory and absolute ones are obeyed.
     pub local_root: Option<PathBuf>,
     /// The media program; `None`: as the environment says, else beside our own executable.
     pub media_program: Option<PathBuf>,
@@ -79,10 +81,16 @@ impl Settings {
         }
     }
 
-    /// Absolute.
-    pub fn root(&self) -> std::io::Result<PathBuf> {
+    /// Where files of this machine lie.
+    ///
+    /// # Errors
+    /// There is no working directory any more.
+    pub fn root(&self) -> std::io::Result<LocalRoot> {
         let here = std::env::current_dir()?;
-        Ok(self.local_root.as_ref().map_or(here.clone(), |root| here.join(root)))
+        Ok(match &self.local_root {
+            Some(root) => LocalRoot::confined(here.join(root)),
+            None => LocalRoot::starting_at(here),
+        })
     }
 }
 

@@ -2,6 +2,7 @@ use std::io::{Write, stdin, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
@@ -17,6 +18,9 @@ use spillway_runner::session::media;
 use spillway_runner::ticket::{self, Names};
 use spillway_runner::upload::stores;
 use tracing::error;
+
+/// For calls that block when everything is said: a removal on a slow disk, not one on a disk that hangs.
+const LEAVING: Duration = Duration::from_secs(2);
 
 /// Records one egress of a LiveKit room, then exits.
 ///
@@ -37,7 +41,8 @@ struct Arguments {
     /// Its secret is read from LIVEKIT_API_SECRET; a ready room token from LIVEKIT_TOKEN goes before both.
     #[arg(long, env = "LIVEKIT_API_KEY", value_name = "KEY")]
     api_key: Option<String>,
-    /// Relative file names lie below it instead of the working directory.
+    /// All files lie below it, whatever their names say. Without it relative names lie below the working directory and
+    /// absolute ones are obeyed.
     #[arg(long, value_name = "FOLDER")]
     local_root: Option<PathBuf>,
     /// Ends the recording after so many seconds.
@@ -74,9 +79,17 @@ fn main() -> ExitCode {
     })
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+/// Runs `work` to its end. A call to a disk that hangs does not keep the process beyond that.
+fn run<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     // The recording is made elsewhere: here are only words.
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("start the runtime")
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(LEAVING);
+    done
 }
 
 fn form(json: bool) -> telemetry::Form {
@@ -88,7 +101,7 @@ fn serve(errand: Errand) -> anyhow::Result<ExitCode> {
     let (handover, key) = ticket::handover(stdin().lock())?;
     let level = if handover.log.level.is_empty() { "info" } else { &handover.log.level };
     telemetry::init(level, form(handover.log.json));
-    runtime()?.block_on(route::serve(names, &handover.redis, key, errand))?;
+    run(route::serve(names, &handover.redis, key, errand))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -110,7 +123,7 @@ fn alone(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let file = arguments.request.context("no request")?;
     let shot = oneshot::prepare(oneshot::read(&file)?, &access, limits)?;
     let program = arguments.media.map_or_else(media::program, Ok)?;
-    let info = runtime()?.block_on(route::alone(shot, &settings, program, Arc::new(stores::Real::default())))?;
+    let info = run(route::alone(shot, &settings, program, Arc::new(stores::Real::default())))?;
     let mut line = serde_json::to_string_pretty(&info).context("write the EgressInfo")?;
     line.push('\n');
     stdout().write_all(line.as_bytes()).context("write the EgressInfo")?;

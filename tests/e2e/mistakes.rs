@@ -41,6 +41,13 @@ pub fn cases() -> Vec<Trial> {
             "",
             "/proc",
         ),
+        (
+            "credentials_that_read_files",
+            json!({ "file_outputs": [{ "filepath": "x.mp4", "file_type": "MP4", "gcp": { "bucket": "b", "credentials":
+                "{\"type\":\"external_account\",\"credential_source\":{\"file\":\"/proc/self/fd/0\"}}" } }] }),
+            "invalid_argument",
+            "gcp credentials",
+        ),
         ("audio_and_video_only", json!({ "audio_only": true, "video_only": true }), "invalid_argument", "only"),
         (
             "a_stream_is_for_later",

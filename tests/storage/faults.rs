@@ -89,8 +89,8 @@ async fn gcs(seed: u64) -> Way {
         Provider::Gcs(Gcs {
             credentials: crate::gcs::account(),
             bucket: BUCKET.into(),
-            proxy: None,
             endpoint: url.to_owned(),
+            ..Gcs::default()
         })
     })
     .await

@@ -1,13 +1,14 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::{Client, Method};
-use spillway_plan::destination::{Gcs, Proxy};
+use spillway_plan::destination::{CredentialOrigin, Gcs, Proxy};
 use spillway_plan::{Destination, Provider, Secret, Store};
 use spillway_storage::conformance::{self, Subject};
-use spillway_storage::{Kind, Meta, Options, Storage, open};
+use spillway_storage::{Kind, Meta, Options, Storage, StorageError, open};
 use spillway_tests::servers::bucket;
 use spillway_tests::servers::emulators::Emulator;
 use spillway_tests::servers::proxy::AuthProxy;
@@ -59,6 +60,7 @@ impl Xml {
             bucket: BUCKET.into(),
             proxy: Some(proxy),
             endpoint: self.moto.url(),
+            ..Gcs::default()
         }
     }
 
@@ -117,8 +119,12 @@ async fn the_xml_api_conforms_and_the_proxy_is_the_only_way() {
 #[tokio::test]
 async fn whole_objects_go_through_googles_own_crate() {
     let emulator = Emulator::google().expect("the emulator starts");
-    let gcs =
-        |bucket: &str| Gcs { credentials: account(), bucket: bucket.into(), proxy: None, endpoint: emulator.url() };
+    let gcs = |bucket: &str| Gcs {
+        credentials: account(),
+        bucket: bucket.into(),
+        endpoint: emulator.url(),
+        ..Gcs::default()
+    };
     let store = storage(gcs(BUCKET)).await;
     for text in ["first", "second, and longer"] {
         let stored = store.put("dir/my file.json", Bytes::from(text), &Meta::of("application/json")).await.unwrap();
@@ -141,6 +147,130 @@ async fn a_link_is_signed_without_asking_anybody() {
     let link = storage(gcs).await.presign("my file.mp4", Duration::from_secs(600)).await.unwrap();
     assert!(link.starts_with("https://storage.googleapis.com/recordings/my%20file.mp4?"), "{link}");
     assert!(link.contains("X-Goog-Expires=600") && link.contains("X-Goog-Signature="), "{link}");
+}
+
+/// Answers every connection with what looks like a token, and counts them.
+async fn listener() -> (String, Arc<AtomicUsize>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            let mut buffer = [0; 4096];
+            let _ = stream.read(&mut buffer).await;
+            let body = format!("{{\"{CANARY}\":\"{CANARY}\"}}");
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+            let _ = stream.write_all((head + &body).as_bytes()).await;
+        }
+    });
+    (url, asked)
+}
+
+/// Everything a user, an operator or a log is told of what a store did with these credentials.
+async fn told(credentials: serde_json::Value, origin: CredentialOrigin) -> Vec<StorageError> {
+    let gcs = Gcs {
+        credentials: secret(&credentials.to_string()),
+        origin,
+        bucket: BUCKET.into(),
+        endpoint: "http://127.0.0.1:9".into(),
+        ..Gcs::default()
+    };
+    let store = Store { provider: Provider::Gcs(gcs), prefix: String::new(), presign: true };
+    let options = Options { attempts: 1, stall_timeout: Duration::from_secs(5), ..Options::default() };
+    let store = match open(&Destination::Store(Box::new(store)), &options).await {
+        Ok(store) => store,
+        Err(error) => return vec![error],
+    };
+    let meta = Meta::of("video/mp4");
+    let (put, begun) = (store.put("x", Bytes::from_static(b"x"), &meta).await, store.begin("y", &meta).await);
+    let link = store.presign("x", Duration::from_secs(60)).await;
+    [put.err(), begun.err(), link.err()].into_iter().flatten().collect()
+}
+
+/// The kinds that make Google's library read a file or ask a URL, each naming a canary.
+fn instructions(file: &std::path::Path, url: &str) -> Vec<serde_json::Value> {
+    use serde_json::json;
+    let external = |source: serde_json::Value| {
+        json!({ "type": "external_account", "audience": "a", "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "token_url": url, "credential_source": source })
+    };
+    let format = json!({ "type": "json", "subject_token_field_name": "nope" });
+    let user = json!({ "type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "r",
+        "token_uri": url });
+    vec![
+        external(json!({ "file": file, "format": format })),
+        external(json!({ "file": file })),
+        external(json!({ "url": url, "headers": { "Metadata-Flavor": "Google" }, "format": format })),
+        external(json!({ "executable": { "command": format!("cat {}", file.display()) } })),
+        user.clone(),
+        json!({ "type": "impersonated_service_account", "source_credentials": user,
+            "service_account_impersonation_url": format!("{url}/v1/projects/-/serviceAccounts/x:generateAccessToken") }),
+    ]
+}
+
+fn assert_silent(errors: &[StorageError], what: &serde_json::Value) {
+    for error in errors {
+        let all = format!("{error} {error:?} {}", spillway_process::chain(error));
+        assert!(!all.contains(CANARY), "{what}: {all}");
+    }
+}
+
+const CANARY: &str = "canary0canary0canary";
+
+/// A ticket of an older dispatcher says nothing of its credentials' origin: that counts as a request.
+#[tokio::test]
+async fn a_request_makes_googles_library_read_no_file_and_ask_no_url() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("secret.json");
+    std::fs::write(&file, format!("{{\"{CANARY}\":\"{CANARY}\"}}")).expect("a file");
+    let (url, asked) = listener().await;
+    for credentials in instructions(&file, &url) {
+        let errors = told(credentials.clone(), CredentialOrigin::default()).await;
+        let kind = credentials["type"].as_str().expect("a type");
+        assert_eq!(errors.len(), 1, "not even opened: {errors:?}");
+        assert_eq!(errors[0].kind, Kind::Denied);
+        assert!(errors[0].words.contains("only the installation's configuration") && errors[0].words.contains(kind));
+        assert_silent(&errors, &credentials);
+    }
+    // What a service account brings beside its key is not used either.
+    let mut account: serde_json::Value = serde_json::from_str(account().reveal()).expect("an account");
+    for field in ["token_uri", "auth_uri", "auth_provider_x509_cert_url", "client_x509_cert_url"] {
+        account[field] = url.clone().into();
+    }
+    account["universe_domain"] = url.trim_start_matches("http://").into();
+    account["credential_source"] = serde_json::json!({ "file": file });
+    let errors = told(account.clone(), CredentialOrigin::Request).await;
+    assert!(
+        errors.iter().all(|error| error.kind == Kind::Busy),
+        "its own store is asked, and is not there: {errors:?}"
+    );
+    assert_silent(&errors, &account);
+    account["private_key"] = CANARY.into();
+    let errors = told(account.clone(), CredentialOrigin::Request).await;
+    assert!(errors.iter().any(|error| error.kind == Kind::Denied), "{errors:?}");
+    assert_silent(&errors, &account);
+    assert_eq!(asked.load(Ordering::SeqCst), 0, "no connection was made");
+}
+
+/// The installation's own credentials may, and still nothing of what was read is repeated.
+#[tokio::test]
+async fn what_googles_library_has_read_is_not_repeated() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("secret.json");
+    std::fs::write(&file, format!("{{\"{CANARY}\":\"{CANARY}\"}}")).expect("a file");
+    let (url, asked) = listener().await;
+    for credentials in instructions(&file, &url) {
+        let errors = told(credentials.clone(), CredentialOrigin::Configuration).await;
+        assert!(!errors.is_empty());
+        assert_silent(&errors, &credentials);
+        let kind = credentials["type"].as_str().expect("a type");
+        assert!(errors.iter().any(|error| error.words.contains(kind)), "{errors:?}");
+    }
+    assert!(asked.load(Ordering::SeqCst) > 0, "they were obeyed");
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! Can this machine write where the request wants its file? Asked before the 200, not after an hour of recording.
 
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, Mode, mkdirat, unlinkat};
 use spillway_plan::{EgressPlan, Output};
+use spillway_process::LocalRoot;
 use spillway_protocol::code::{Code, RpcError};
 
 /// Tries every output of the plan that stays on this machine. Touches the disk: call it where blocking is allowed.
@@ -26,29 +28,24 @@ pub fn check(plan: &EgressPlan, root: Option<&Path>) -> Result<(), RpcError> {
 }
 
 /// The folder that is already there on the way to the file has to take a new entry; the rest of the way will be made by
-/// the runner. A variable in the path is only known later, so the way is followed as far as it is known.
+/// the runner. A variable in the path is only known later, so the way is followed as far as it is known, and with a
+/// configured root never out of it.
 fn can_write(path: &str, root: Option<&Path>) -> Result<(), (PathBuf, io::Error)> {
-    let known = path.split('{').next().unwrap_or_default();
-    let path = match root {
-        Some(root) => root.join(known),
-        None => PathBuf::from(known),
+    let absolute = |path: &Path| std::path::absolute(path).map_err(|error| (path.to_owned(), error));
+    let root = match root {
+        Some(root) => LocalRoot::confined(absolute(root)?),
+        None => LocalRoot::starting_at(absolute(Path::new("."))?),
     };
+    let known = path.split('{').next().unwrap_or_default();
+    let place = root.locate(known);
     // Of `dir/na{time}` only `dir` is a folder; of `dir/name.mp4` as well.
-    let folder = if known.is_empty() || known.ends_with('/') { path.as_path() } else { path.parent().unwrap_or(&path) };
-    let folder = nearest_existing(folder);
+    let is_folder = known.is_empty() || known.ends_with('/') || place == root.path();
+    let folder = if is_folder { place.as_path() } else { place.parent().unwrap_or(&place) };
+    let (at, opened) = root.nearest_folder(folder)?;
     // Asking for permission is not enough: to root everything seems allowed, in /proc and on a full or read-only disk too.
-    let probe = folder.join(format!(".spillway-probe-{}-{:08x}", std::process::id(), rand::random::<u32>()));
-    let tried = std::fs::create_dir(&probe).and_then(|()| std::fs::remove_dir(&probe));
-    tried.map_err(|error| (folder.to_path_buf(), error))
-}
-
-fn nearest_existing(folder: &Path) -> &Path {
-    let here = Path::new(".");
-    folder
-        .ancestors()
-        .map(|ancestor| if ancestor.as_os_str().is_empty() { here } else { ancestor })
-        .find(|ancestor| ancestor.exists())
-        .unwrap_or(if matches!(folder.components().next(), Some(Component::RootDir)) { Path::new("/") } else { here })
+    let probe = format!(".spillway-probe-{}-{:08x}", std::process::id(), rand::random::<u32>());
+    let tried = mkdirat(&opened, &probe, Mode::RWXU).and_then(|()| unlinkat(&opened, &probe, AtFlags::REMOVEDIR));
+    tried.map_err(|error| (at, error.into()))
 }
 
 #[cfg(test)]
@@ -73,5 +70,29 @@ mod tests {
         std::fs::write(dir.path().join("file"), "").unwrap();
         let (at, _) = can_write("file/x.mp4", Some(dir.path())).unwrap_err();
         assert_eq!(at, dir.path().join("file"), "a file is no folder");
+    }
+
+    /// What is tried here is what the runner will do: no folder outside of the root is touched, not even for a moment.
+    #[test]
+    fn nothing_is_tried_outside_of_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let (jail, outside) = (dir.path().join("jail"), dir.path().join("outside"));
+        std::fs::create_dir_all(&outside).unwrap();
+        std::fs::create_dir_all(&jail).unwrap();
+        std::os::unix::fs::symlink("../outside", jail.join("link")).unwrap();
+        // A folder whose entries changed has another time of change.
+        let changed = || std::fs::metadata(&outside).unwrap().modified().unwrap();
+        let before = changed();
+        let (at, error) = can_write("link/x.mp4", Some(&jail)).unwrap_err();
+        assert_eq!((at, error.kind()), (jail.join("link"), io::ErrorKind::PermissionDenied));
+        // An absolute name lies below the root: /proc would refuse, jail/proc does not.
+        can_write("/proc/x.mp4", Some(&jail)).unwrap();
+        can_write(outside.join("x.mp4").to_str().unwrap(), Some(&jail)).unwrap();
+        can_write("../outside/x.mp4", Some(&jail)).unwrap();
+        can_write(jail.join("x.mp4").to_str().unwrap(), Some(&jail)).unwrap();
+        assert_eq!(changed(), before);
+        let later = dir.path().join("later");
+        can_write("a/x.mp4", Some(&later)).unwrap();
+        assert_eq!(std::fs::read_dir(&later).unwrap().count(), 0, "the root itself is made, nothing else stays");
     }
 }

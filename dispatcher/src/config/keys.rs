@@ -33,7 +33,7 @@ section!(File {
     Used "price list instead of the built-in one; `spillway-dispatcher price --list` prints that" prices: PathBuf,
     Used "`spillway-runner` to start; without it the one beside the dispatcher" runner_program: PathBuf,
     Used "where each runner's log goes; without it into the dispatcher's own" runner_log_dir: PathBuf,
-    Used "where relative file names begin; without it the working directory" local_root: PathBuf,
+    Used "files of this machine lie below it, whatever their names say (`/a.mp4` too, unless it begins with it); without it names begin in the working directory and absolute ones are obeyed" local_root: PathBuf,
     Used "2022's name of `local_root`" local_directory: PathBuf,
     Used "cores given to recordings; without it all of this host. Env `LIVEKIT_CPU_REQUEST`" cores: Cores,
     Used "recordings of this dispatcher at once, whatever their weight; without it no bound" most_recordings: u64,
@@ -206,7 +206,7 @@ section!(S3 {
 });
 
 section!(Gcp {
-    Used "a service account's JSON; without it env `GOOGLE_APPLICATION_CREDENTIALS` names the file" credentials_json: Secret,
+    Used "JSON of a service account or of another of Google's kinds; without it env `GOOGLE_APPLICATION_CREDENTIALS` names the file" credentials_json: Secret,
     Used "" bucket: String,
     Used "" proxy_config: Proxy,
     Used "without it Google's" endpoint: String,

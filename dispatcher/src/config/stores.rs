@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use spillway_plan::destination::{AliOss, AssumeRole, Azure, Gcs, Local, Provider, Proxy, S3, StorageConfig, Store};
+use spillway_plan::destination::{
+    AliOss, AssumeRole, Azure, CredentialOrigin, Gcs, Local, Provider, Proxy, S3, StorageConfig, Store,
+};
 use spillway_plan::uploads::check;
 use spillway_protocol::Secret;
 
@@ -98,6 +100,7 @@ fn gcp(said: &keys::Gcp) -> Provider {
     let said = said.clone();
     Provider::Gcs(Gcs {
         credentials: said.credentials_json.unwrap_or_default(),
+        origin: CredentialOrigin::Configuration,
         bucket: said.bucket.unwrap_or_default(),
         proxy: proxy(said.proxy_config, None),
         endpoint: said.endpoint.unwrap_or_default(),

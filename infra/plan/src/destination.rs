@@ -105,8 +105,11 @@ pub struct AssumeRole {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Gcs {
-    /// JSON of a service account or an external account; empty: application default credentials.
+    /// JSON of a service account, or of another of Google's kinds where `origin` allows it; empty: application default
+    /// credentials.
     pub credentials: Secret,
+    /// Who wrote `credentials`. A ticket of a dispatcher that does not know this field says nothing: then it was a request.
+    pub origin: CredentialOrigin,
     pub bucket: String,
     pub proxy: Option<Proxy>,
     /// Empty: Google's. For emulators and private endpoints.
@@ -148,6 +151,19 @@ pub struct Proxy {
     pub password: Secret,
 }
 
+/// Who wrote a credential. Several kinds of Google's credentials are instructions (read this file, ask this URL), which
+/// only the operator of the machine may give; it travels with the credential so that the runner can refuse too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialOrigin {
+    /// The configuration or the environment of the installation.
+    Configuration,
+    /// A request, and everything that is not known to be otherwise.
+    #[default]
+    #[serde(other)]
+    Request,
+}
+
 /// What the installation says about storage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -181,6 +197,15 @@ mod tests {
         assert_eq!(key("p", "a"), "p/a");
         assert_eq!(key("p/q/", "/a"), "p/q/a");
         assert_eq!(key("/", "a"), "a");
+    }
+
+    #[test]
+    fn a_credential_of_which_nothing_is_said_came_with_a_request() {
+        let origin = |text: &str| serde_json::from_str::<Gcs>(text).unwrap().origin;
+        assert_eq!(origin(r#"{"bucket":"b"}"#), CredentialOrigin::Request, "an older dispatcher's ticket");
+        assert_eq!(origin(r#"{"origin":"of a newer version"}"#), CredentialOrigin::Request);
+        let ours = Gcs { origin: CredentialOrigin::Configuration, ..Gcs::default() };
+        assert_eq!(origin(&serde_json::to_string(&ours).unwrap()), CredentialOrigin::Configuration);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! livekit/egress.
 
 use livekit_protocol as livekit;
+use spillway_protocol::EgressId;
 use spillway_protocol::rpc::StartEgressRequest;
 use spillway_protocol::rpc::start_egress_request::Request;
 use url::Url;
@@ -33,7 +34,8 @@ impl Default for Defaults {
 
 /// What will be made of `start`, or why nothing will.
 pub fn plan(start: &StartEgressRequest, defaults: &Defaults) -> Result<EgressPlan, PlanError> {
-    if start.egress_id.is_empty() {
+    // It is part of file names (spool, manifest): no `/` and no `..` in it, also where no livekit-server has made it.
+    if EgressId::parse(&start.egress_id).is_err() {
         return Err(PlanError::Field("egressID"));
     }
     let asked = read(start.request.as_ref().ok_or(PlanError::Field("request"))?)?;

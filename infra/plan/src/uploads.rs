@@ -77,6 +77,7 @@ fn asked(upload: Upload, config: &StorageConfig) -> Result<Provider, PlanError> 
         Upload::S3(asked) => Provider::S3(Box::new(s3(asked, config)?)),
         Upload::Gcp(asked) => Provider::Gcs(Gcs {
             credentials: secret(&asked.credentials),
+            origin: CredentialOrigin::Request,
             bucket: asked.bucket.clone(),
             proxy: proxy(asked.proxy.as_ref()),
             endpoint: String::new(),
@@ -146,12 +147,12 @@ pub fn check(provider: &Provider) -> Result<(), PlanError> {
             need(is_tagging(&s3.tagging), "s3 tagging")?;
             need(s3.metadata.iter().all(|(name, value)| is_token(name) && is_header(value)), "s3 metadata")?;
             need(is_header(&s3.content_disposition), "s3 content_disposition")?;
-            need(is_header(&s3.region), "s3 region")?;
+            need(is_region(&s3.region), "s3 region")?;
             need(s3.proxy.as_ref().is_none_or(is_proxy), "s3 proxy url")
         }
         Provider::Gcs(gcs) => {
             need(!gcs.bucket.is_empty(), "gcp bucket")?;
-            need(is_google_credentials(gcs.credentials.reveal()), "gcp credentials")?;
+            google_credentials(gcs)?;
             need(gcs.endpoint.is_empty() || is_endpoint(&gcs.endpoint), "gcp endpoint")?;
             need(gcs.proxy.as_ref().is_none_or(is_proxy), "gcp proxy url")
         }
@@ -201,15 +202,37 @@ fn is_header(text: &str) -> bool {
     text.chars().all(|c| !c.is_control() || c == '\t')
 }
 
+/// AWS' libraries paste it into the name of the host that assumes a role: with a `/`, `#` or `.` in it that would be a
+/// host of the request's choice, and what is signed there may be the installation's key.
+fn is_region(text: &str) -> bool {
+    text.len() <= 63 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
+/// Kinds of Google's credentials. All but the first make Google's library read a file or call a URL that they name.
+const GOOGLE_KINDS: [&str; 4] =
+    ["service_account", "external_account", "impersonated_service_account", "authorized_user"];
+
 /// Empty is the process' own identity.
-fn is_google_credentials(text: &str) -> bool {
+fn google_credentials(gcs: &Gcs) -> Result<(), PlanError> {
+    const FIELD: &str = "gcp credentials";
+    let text = gcs.credentials.reveal();
     if text.is_empty() {
-        return true;
+        return Ok(());
     }
-    let Ok(serde_json::Value::Object(json)) = serde_json::from_str(text) else { return false };
-    let has = |name: &str| json.get(name).and_then(serde_json::Value::as_str).is_some_and(|text| !text.is_empty());
-    // Other kinds (external_account …) are Google's library to judge.
-    has("type") && (json["type"] != "service_account" || (has("client_email") && has("private_key")))
+    let Ok(serde_json::Value::Object(json)) = serde_json::from_str(text) else { return Err(PlanError::Field(FIELD)) };
+    let field = |name: &str| json.get(name).and_then(serde_json::Value::as_str).filter(|text| !text.is_empty());
+    let kind = GOOGLE_KINDS.into_iter().find(|kind| field("type") == Some(kind));
+    match (kind, gcs.origin) {
+        (Some("service_account"), _) if field("client_email").is_some() && field("private_key").is_some() => Ok(()),
+        (Some("service_account"), _) | (None, CredentialOrigin::Configuration) => Err(PlanError::Field(FIELD)),
+        (Some(_), CredentialOrigin::Configuration) => Ok(()),
+        (asked, CredentialOrigin::Request) => Err(PlanError::Impossible {
+            field: FIELD,
+            // Never the request's own text: it may be a secret in the wrong place.
+            asked: format!("type {}", asked.unwrap_or("unknown")),
+            possible: "service_account",
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -244,6 +267,10 @@ mod tests {
         };
         assert_eq!(s3(|s3| s3.bucket.clear()), "s3 bucket");
         assert_eq!(s3(|s3| s3.endpoint = "ftp://x".into()), "s3 endpoint");
+        for region in ["evil.example/#", "evil.example", "u@evil", "x?y", "x:1"] {
+            let upload = livekit::S3Upload { region: region.into(), ..s3_upload() };
+            assert_eq!(field(destination(Some(Upload::S3(&upload)), &none)), "s3 region", "{region}");
+        }
         assert_eq!(s3(|s3| s3.tagging = "a=1&b".into()), "s3 tagging");
         assert_eq!(s3(|s3| s3.tagging = "a=1=2".into()), "s3 tagging");
         assert_eq!(s3(|s3| drop(s3.metadata.insert("a b".into(), String::new()))), "s3 metadata");
@@ -261,7 +288,7 @@ mod tests {
         assert_eq!(field(gcp("", "")), "gcp bucket");
         assert_eq!(field(gcp("{", "b")), "gcp credentials");
         assert_eq!(field(gcp(r#"{"type":"service_account"}"#, "b")), "gcp credentials");
-        assert!(gcp("", "b").is_ok() && gcp(r#"{"type":"external_account"}"#, "b").is_ok());
+        assert!(gcp("", "b").is_ok());
 
         let azure = |account: &str, key: &str, container: &str| {
             let upload = livekit::AzureBlobUpload {
@@ -281,6 +308,58 @@ mod tests {
         assert_eq!(field(destination(Some(Upload::AliOss(&oss)), &none)), "alioss bucket");
         let oss = livekit::AliOssUpload { bucket: "b".into(), ..oss };
         assert_eq!(field(destination(Some(Upload::AliOss(&oss)), &none)), "alioss endpoint");
+    }
+
+    /// Everything but a service account is an instruction to Google's library: read this file, ask this URL.
+    #[test]
+    fn a_request_brings_a_service_account_or_nothing() {
+        let asked = |credentials: &str| {
+            let upload =
+                livekit::GcpUpload { credentials: credentials.into(), bucket: "b".into(), ..Default::default() };
+            destination(Some(Upload::Gcp(&upload)), &StorageConfig::default())
+        };
+        for (kind, shown) in [
+            ("external_account", "external_account"),
+            ("impersonated_service_account", "impersonated_service_account"),
+            ("authorized_user", "authorized_user"),
+            ("external_account_authorized_user", "unknown"),
+            ("gdch_service_account", "unknown"),
+            ("Service_Account", "unknown"),
+            ("canary", "unknown"),
+        ] {
+            // With a service account's fields beside it too.
+            let json = format!(r#"{{"type":"{kind}","client_email":"a@b","private_key":"k"}}"#);
+            let error = asked(&json).expect_err(kind);
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "request has missing or invalid field: gcp credentials (type {shown} asked, possible are \
+                     service_account)"
+                )
+            );
+            assert_eq!(error.code(), spillway_protocol::Code::InvalidArgument);
+        }
+        assert!(asked(r#"{"client_email":"a@b","private_key":"k"}"#).is_err(), "without a type");
+        assert!(asked(r#"{"type":"service_account","client_email":"a@b","private_key":"k"}"#).is_ok());
+        let same_twice = r#"{"type":"service_account","type":"external_account","client_email":"a","private_key":"k"}"#;
+        assert!(asked(same_twice).is_err(), "the last one counts, here and in Google's library");
+    }
+
+    #[test]
+    fn the_installation_may_bring_what_google_knows() {
+        let ours = |credentials: &str| {
+            check(&Provider::Gcs(Gcs {
+                credentials: Secret::new(credentials.into()),
+                origin: CredentialOrigin::Configuration,
+                bucket: "b".into(),
+                ..Gcs::default()
+            }))
+        };
+        for kind in ["external_account", "impersonated_service_account", "authorized_user"] {
+            assert_eq!(ours(&format!(r#"{{"type":"{kind}"}}"#)), Ok(()), "{kind}");
+        }
+        assert_eq!(ours(r#"{"type":"service_account"}"#), Err(PlanError::Field("gcp credentials")));
+        assert_eq!(ours(r#"{"type":"canary"}"#), Err(PlanError::Field("gcp credentials")));
     }
 
     #[test]

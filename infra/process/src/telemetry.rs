@@ -33,11 +33,13 @@ pub fn inherited_form() -> Form {
     if std::env::var(FORM_VARIABLE).is_ok_and(|form| form == "json") { Form::Json } else { Form::Text }
 }
 
+/// Libraries that get credentials: they say nothing at all. Their warnings quote what they have read (a profile, the
+/// answer of a metadata service or of a URL); why there are no credentials is said by the error of the call that needed them.
+const CREDENTIAL_LIBRARIES: &[&str] =
+    &["aws_config", "aws_credential_types", "aws_runtime", "azure_identity", "google_cloud_auth"];
+
 /// Libraries that write down whole requests, with the credentials in their headers: they only warn, whatever is asked for.
 const TELLTALES: &[&str] = &[
-    "aws_config",
-    "aws_credential_types",
-    "aws_runtime",
     "aws_sdk_ecs",
     "aws_sdk_s3",
     "aws_sdk_secretsmanager",
@@ -47,10 +49,8 @@ const TELLTALES: &[&str] = &[
     "aws_smithy_runtime",
     "aws_smithy_runtime_api",
     "azure_core",
-    "azure_identity",
     "azure_storage_blob",
     "bollard",
-    "google_cloud_auth",
     "google_cloud_storage",
     "h2",
     "hyper",
@@ -64,6 +64,7 @@ const TELLTALES: &[&str] = &[
 /// What is said of what a filter asks for; `None`: it is none.
 pub fn filter(asked: &str) -> Option<EnvFilter> {
     let quiet = TELLTALES.iter().fold(asked.to_owned(), |filter, library| format!("{filter},{library}=warn"));
+    let quiet = CREDENTIAL_LIBRARIES.iter().fold(quiet, |filter, library| format!("{filter},{library}=off"));
     EnvFilter::try_new(quiet).ok()
 }
 

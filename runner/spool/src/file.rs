@@ -1,13 +1,17 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use spillway_plan::Container;
 
-use crate::SealTracker;
+use crate::{FileId, SealTracker};
+
+/// A name is never followed to where it leads, and opening a pipe waits for no reader.
+pub(crate) const NO_SURPRISES: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
 
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
@@ -37,16 +41,44 @@ pub struct SpoolFile {
 }
 
 impl SpoolFile {
-    /// An existing file of that name is overwritten, as livekit/egress does.
-    pub fn create(path: &Path, container: Container) -> Result<Self, SpoolError> {
+    /// The empty file `path`, made where it is not there; with `id`, that file and no other, and it is not made.
+    ///
+    /// # Errors
+    /// What lies there is no regular file, has bytes already (they are never cut off), or is not the one that was meant;
+    /// else the operating system's. A retry helps only after [`SpoolError::is_full`].
+    pub fn claimed(path: &Path, id: Option<FileId>, container: Container) -> Result<Self, SpoolError> {
+        let failed = |source| SpoolError::Create { path: path.to_owned(), source };
+        let refused = |reason: &str| failed(io::Error::new(io::ErrorKind::AlreadyExists, reason));
         let file = File::options()
             .read(true)
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create(id.is_none())
+            .custom_flags(NO_SURPRISES)
             .open(path)
-            .map_err(|source| SpoolError::Create { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), file, seal: SealTracker::new(container) })
+            .map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(refused("not a regular file"));
+        }
+        if id.is_some_and(|id| id != FileId::of(&metadata)) {
+            return Err(refused("another file has taken its place"));
+        }
+        if metadata.len() > 0 {
+            return Err(refused("there is a file of that name"));
+        }
+        Ok(Self::over(file, path, container))
+    }
+
+    /// A new file, or an empty one that is there.
+    ///
+    /// # Errors
+    /// As [`SpoolFile::claimed`].
+    pub fn create(path: &Path, container: Container) -> Result<Self, SpoolError> {
+        Self::claimed(path, None, container)
+    }
+
+    fn over(file: File, path: &Path, container: Container) -> Self {
+        Self { path: path.to_owned(), file, seal: SealTracker::new(container) }
     }
 
     /// Behind everything written so far.
@@ -94,7 +126,6 @@ mod tests {
     fn bytes_are_in_the_file_as_soon_as_they_are_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.ogg");
-        std::fs::write(&path, "an older and longer recording").unwrap();
         let mut file = SpoolFile::create(&path, Container::Ogg).unwrap();
         file.append(b"hello ").unwrap();
         file.append(b"World").unwrap();
@@ -104,8 +135,36 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_there_is_never_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("older"), "an older recording").unwrap();
+        std::fs::write(path("empty"), "").unwrap();
+        std::os::unix::fs::symlink("older", path("link")).unwrap();
+        std::os::unix::fs::symlink("empty", path("link-to-empty")).unwrap();
+        std::os::unix::fs::symlink("nothing", path("dangling")).unwrap();
+        let fifo = std::process::Command::new("mkfifo").arg(path("fifo")).status().unwrap();
+        assert!(fifo.success());
+        for name in ["older", "link", "link-to-empty", "dangling", "fifo"] {
+            assert!(SpoolFile::create(&path(name), Container::Ogg).is_err(), "{name}");
+        }
+        let error = SpoolFile::create(Path::new("/dev/null"), Container::Ogg).unwrap_err();
+        assert!(matches!(&error, SpoolError::Create { source, .. } if source.to_string() == "not a regular file"));
+        assert_eq!(std::fs::read(path("older")).unwrap(), b"an older recording");
+        assert!(!path("nothing").exists());
+
+        let id = FileId::of(&std::fs::metadata(path("empty")).unwrap());
+        assert!(SpoolFile::claimed(&path("new"), Some(id), Container::Ogg).is_err(), "not made");
+        std::fs::write(path("other"), "").unwrap();
+        assert!(SpoolFile::claimed(&path("other"), Some(id), Container::Ogg).is_err(), "another file");
+        SpoolFile::claimed(&path("empty"), Some(id), Container::Ogg).unwrap().append(b"ours").unwrap();
+        assert_eq!(std::fs::read(path("empty")).unwrap(), b"ours");
+    }
+
+    #[test]
     fn a_full_disk_is_a_value() {
-        let mut file = SpoolFile::create(Path::new("/dev/full"), Container::Mp4).unwrap();
+        let path = Path::new("/dev/full");
+        let mut file = SpoolFile::over(File::options().write(true).open(path).unwrap(), path, Container::Mp4);
         let error = file.append(&[0; 100]).unwrap_err();
         assert!(error.is_full(), "{error}");
         assert_eq!(file.end(), 0);

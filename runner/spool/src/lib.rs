@@ -8,10 +8,12 @@ mod words;
 pub mod moves;
 pub mod framing;
 mod file;
+mod file_id;
 mod seal;
 mod shelf;
 
 pub use file::*;
+pub use file_id::FileId;
 pub use seal::*;
 pub use shelf::Shelf;
 pub use words::*;

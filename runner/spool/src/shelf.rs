@@ -1,12 +1,14 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
+
+use crate::file::NO_SURPRISES;
 
 /// Holes are made of whole blocks; what is punched beside them stays.
 const BLOCK: u64 = 4096;
@@ -21,8 +23,13 @@ pub struct Shelf {
 }
 
 impl Shelf {
+    /// # Errors
+    /// The operating system's, and whatever is not a regular file under this very name.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::options().read(true).write(true).open(path)?;
+        let file = File::options().read(true).write(true).custom_flags(NO_SURPRISES).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
         Ok(Self { path: path.to_owned(), file, punches: true.into() })
     }
 

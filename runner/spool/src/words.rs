@@ -3,6 +3,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use spillway_plan::{Container, EgressPlan};
 
+use crate::FileId;
+
 /// Runner → media.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
@@ -10,7 +12,13 @@ pub enum Order {
     /// The first order, once.
     Start(Box<StartOrder>),
     /// The answer to [`Happening::Opening`]: where the bytes of this file go.
-    WriteTo { file: u32, path: PathBuf },
+    WriteTo {
+        file: u32,
+        path: PathBuf,
+        /// The empty file that the runner has made there; without it the media process makes the file.
+        #[serde(default)]
+        id: Option<FileId>,
+    },
     /// Drain what is recorded, close the files, say [`Happening::Ended`], exit.
     Stop,
 }

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use spillway_plan::{Container, EgressPlan, Output};
+use spillway_process::LocalRoot;
 use spillway_protocol::Code;
 use spillway_protocol::Secret;
 use spillway_protocol::ledger::{EndReason as Why, Fact, Outcome};
-use spillway_spool::{EndReason, Happening, MediaSettings, Order, StartOrder, TrackFacts};
+use spillway_spool::{EndReason, FileId, Happening, MediaSettings, Order, StartOrder, TrackFacts};
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -18,6 +19,7 @@ use super::media::{MediaProcess, Next};
 use super::settle::{Settled, settle_files};
 use crate::clock;
 use crate::report::Reporter;
+use crate::sink::claim::{self, Claim};
 use crate::sink::{Files, Place, PlaceError};
 use crate::upload::{Storing, Uploads};
 
@@ -26,6 +28,8 @@ const TICK: Duration = Duration::from_millis(250);
 const LEAVING: Duration = Duration::from_secs(2);
 /// A stop waits no longer for a trial of the stores.
 const TRIAL: Duration = Duration::from_secs(1);
+/// For folders and a file to be made. A network disk that wakes up takes seconds; one that hangs is no place to record to.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Everything one recording needs.
 #[derive(Clone, Debug)]
@@ -35,8 +39,8 @@ pub struct Job {
     pub token: Secret,
     pub media: MediaSettings,
     pub program: PathBuf,
-    /// Absolute; relative names lie below it.
-    pub root: PathBuf,
+    /// Where files lie that stay on this machine.
+    pub root: LocalRoot,
     pub rules: Rules,
     pub storing: Storing,
 }
@@ -76,6 +80,7 @@ pub async fn drive(
         reporter,
         files: Files::default(),
         uploads: None,
+        placing: JoinSet::new(),
         last_word: false,
     };
     let mut ticks = tokio::time::interval(TICK);
@@ -99,6 +104,12 @@ pub async fn drive(
                     Event::NoPlace(words)
                 }
             },
+            Some(placed) = driver.placing.join_next(), if !driver.placing.is_empty() => {
+                match driver.placed(placed, &mut media).await {
+                    Ok(()) => continue,
+                    Err(error) => Event::NoPlace(error.to_string()),
+                }
+            }
             _ = ticks.tick(), if driver.uploads.is_some() => Event::Tick,
         };
         match driver.on(event, &mut media).await {
@@ -127,8 +138,18 @@ struct Driver<'a> {
     files: Files,
     /// `None`: the stores are still being tried.
     uploads: Option<Uploads>,
+    /// Files that are being made on this machine's disk, beside everything else: a disk may hang.
+    placing: JoinSet<Placed>,
     /// The media process has said `Ended`: its files are closed.
     last_word: bool,
+}
+
+/// What became of a file that the media process asked for.
+struct Placed {
+    file: u32,
+    container: Container,
+    facts: TrackFacts,
+    made: Result<(Place, Claim), PlaceError>,
 }
 
 impl Driver<'_> {
@@ -176,8 +197,7 @@ impl Driver<'_> {
     async fn heard(&mut self, happening: &Happening, media: &mut MediaProcess) -> Result<Option<Event>, PlaceError> {
         match happening {
             Happening::Opening { file, container, facts } => {
-                let path = self.place(*file, *container, facts).await?;
-                media.order(&Order::WriteTo { file: *file, path }).await;
+                self.open(*file, *container, facts, media).await?;
             }
             Happening::Joined { room_id, room_name } => {
                 info!(room = %room_name, room_id, "joined the room");
@@ -209,36 +229,59 @@ impl Driver<'_> {
         Ok(None)
     }
 
-    async fn place(&mut self, file: u32, container: Container, facts: &TrackFacts) -> Result<PathBuf, PlaceError> {
+    /// Answers the media process at once for a file of the spool, and through [`Driver::placed`] for one that stays here.
+    async fn open(
+        &mut self,
+        file: u32,
+        container: Container,
+        facts: &TrackFacts,
+        media: &mut MediaProcess,
+    ) -> Result<(), PlaceError> {
         let plan = &self.job.plan;
-        let Some(Output::File(output)) = plan.outputs.get(file as usize) else {
+        let (Some(Output::File(output)), Some(uploads)) = (plan.outputs.get(file as usize), &mut self.uploads) else {
             return Err(PlaceError::NotAsked(file));
         };
-        let spooled = match &mut self.uploads {
-            Some(uploads) => uploads.opening(plan, file, container, facts, clock::local()).await,
-            None => return Err(PlaceError::NotAsked(file)),
-        };
-        let (place, new) = match spooled {
-            Some(place) => (place?, true),
-            None => {
-                let place = Place::of(plan, output, container, facts, clock::local(), &self.job.root);
-                let prepared = place.clone();
-                // A network disk may take its time; control must not wait for it.
-                let new =
-                    spawn_blocking(move || prepared.prepare()).await.unwrap_or(Err(PlaceError::NotAsked(file)))?;
-                info!(file = %place.location.display(), "file opened");
-                if let Some(uploads) = &self.uploads {
-                    uploads.opened_on_disk(file, container, &place);
-                }
-                (place, new)
-            }
-        };
-        let path = place.location.clone();
-        self.files.opened(file, place, facts.clone(), new);
+        let wanted = Place::of(plan, output, container, facts, clock::local(), self.job.root.path());
+        let spooled = timeout(PLACE_TIMEOUT, uploads.opening(plan, file, container, facts, clock::local()));
+        let path = self.job.root.locate(&wanted.filename);
+        let slow = |_| PlaceError::Slow { path: path.clone(), seconds: PLACE_TIMEOUT.as_secs() };
+        if let Some(place) = spooled.await.map_err(slow)? {
+            self.write_to(file, place?, facts.clone(), None, media).await;
+            return Ok(());
+        }
+        let (root, facts) = (self.job.root.clone(), facts.clone());
+        self.placing.spawn(async move {
+            let made = claim::within(PLACE_TIMEOUT, path, move || claim::claim(wanted, &root)).await;
+            Placed { file, container, facts, made }
+        });
+        Ok(())
+    }
+
+    async fn placed(&mut self, placed: Result<Placed, JoinError>, media: &mut MediaProcess) -> Result<(), PlaceError> {
+        let Ok(Placed { file, container, facts, made }) = placed else { return Ok(()) };
+        let (place, claim) = made?;
+        info!(file = %place.location.display(), "file opened");
+        if let Some(uploads) = &self.uploads {
+            uploads.opened_on_disk(file, container, &place);
+        }
+        self.write_to(file, place, facts, Some(claim), media).await;
+        Ok(())
+    }
+
+    async fn write_to(
+        &mut self,
+        file: u32,
+        place: Place,
+        facts: TrackFacts,
+        claim: Option<Claim>,
+        media: &mut MediaProcess,
+    ) {
+        let (path, id): (PathBuf, Option<FileId>) = (place.location.clone(), claim.as_ref().map(Claim::id));
+        self.files.opened(file, place, facts, claim);
         if self.files.started() {
             self.tell_opened();
         }
-        Ok(path)
+        media.order(&Order::WriteTo { file, path, id }).await;
     }
 
     /// Files are named from the first media on: an aborted egress has none.
@@ -274,7 +317,7 @@ impl Driver<'_> {
             // What was begun is for whoever has it now.
             None => Ended::Disowned,
             Some(outcome) => {
-                let settling = Settled { plan: &self.job.plan, root: &self.job.root, reporter: self.reporter };
+                let settling = Settled { plan: &self.job.plan, reporter: self.reporter };
                 let files = std::mem::take(&mut self.files);
                 let uploads = self.uploads.take();
                 tokio::select! {

@@ -1,7 +1,5 @@
 //! After the last word of the media process: files are finished where they lie, or in their stores; then it is told.
 
-use std::path::Path;
-
 use futures_util::future::join_all;
 use spillway_plan::EgressPlan;
 use spillway_protocol::Code;
@@ -15,7 +13,6 @@ use crate::upload::{Failure, Kept, Uploads};
 
 pub struct Settled<'a> {
     pub plan: &'a EgressPlan,
-    pub root: &'a Path,
     pub reporter: &'a Reporter,
 }
 
@@ -155,8 +152,9 @@ async fn manifest(
     {
         return put.map(Some);
     }
-    let root = settled.root.to_owned();
-    let written = spawn_blocking(move || sink::write_manifest(&root, &name, &content)).await;
+    let Some(first) = first else { return Ok(None) };
+    let (files, egress_id) = (files.clone(), settled.plan.egress_id.clone());
+    let written = spawn_blocking(move || sink::write_manifest(&files, first, &egress_id, &content)).await;
     match written {
         Ok(Ok(location)) => Ok(Some(location)),
         Ok(Err(error)) => Err(error.to_string()),

@@ -1,15 +1,21 @@
-//! What the media process' files mean: where they lie, under which name, what is known of them in the end.
+//! What the media process' files mean: where they lie, under which name, what is known of them in the end. `claim` makes
+//! those that stay on this machine's disk.
+
+pub mod claim;
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chrono::NaiveDateTime;
 use spillway_plan::manifest::{self, Manifest, ManifestFile};
 use spillway_plan::name::{self, NameFacts};
 use spillway_plan::{Container, EgressPlan, FileOutput, Output};
 use spillway_spool::{Happening, Quality, TrackFacts};
+
+use claim::Claim;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
@@ -19,9 +25,15 @@ pub enum PlaceError {
     Folder { path: PathBuf, source: io::Error },
     #[error("cannot write {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error("cannot write {}: there is no recording to a place that is {what}", path.display())]
+    Special { path: PathBuf, what: &'static str },
+    #[error("cannot write {}: {names} files of that name are there", path.display())]
+    Taken { path: PathBuf, names: u32 },
+    #[error("the disk of {} did not answer within {seconds} s", path.display())]
+    Slow { path: PathBuf, seconds: u64 },
 }
 
-/// A path nobody is using yet, or an older recording that will be overwritten.
+/// Where a file goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// As users see it: variables filled in, relative if they asked for a relative one.
@@ -33,7 +45,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// Where `output` goes. `root` is absolute; a relative name lies below it, an absolute one is obeyed as it is.
+    /// Where `output` is asked to go. `root` is absolute; a relative name lies below it, an absolute one is obeyed as it
+    /// is. On this machine's disk `claim` has the last word.
     pub fn of(
         plan: &EgressPlan,
         output: &FileOutput,
@@ -58,30 +71,22 @@ impl Place {
         Self { shown: location.display().to_string(), location, filename }
     }
 
-    /// Makes the folders and the file. A file that was there keeps its bytes until the first new ones come. True: it
-    /// was not there before.
-    pub fn prepare(&self) -> Result<bool, PlaceError> {
-        if let Some(folder) = self.location.parent() {
-            fs::create_dir_all(folder).map_err(|source| PlaceError::Folder { path: folder.to_owned(), source })?;
-        }
-        let refused = |source| PlaceError::File { path: self.location.clone(), source };
-        match File::create_new(&self.location) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                File::options().write(true).open(&self.location).map(|_| false).map_err(refused)
-            }
-            Err(error) => Err(refused(error)),
-        }
-    }
-
-    /// For the spool: an empty file that only this user can read.
+    /// For the spool: an empty file that only this user can read. What an earlier attempt of this egress has left there
+    /// is taken away, not written over: its media process may not be dead yet.
+    ///
+    /// # Errors
+    /// The operating system's.
     pub fn prepare_private(&self) -> Result<(), PlaceError> {
         if let Some(folder) = self.location.parent() {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
             made.map_err(|source| PlaceError::Folder { path: folder.to_owned(), source })?;
         }
         let refused = |source| PlaceError::File { path: self.location.clone(), source };
-        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&self.location);
+        match fs::remove_file(&self.location) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(error)),
+            _ => {}
+        }
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&self.location);
         file.map(|_| ()).map_err(refused)
     }
 }
@@ -91,8 +96,8 @@ impl Place {
 pub struct Recorded {
     pub place: Place,
     pub track: TrackFacts,
-    /// Nobody's older recording lay there.
-    new: bool,
+    /// `None`: it lies in the spool, for a store.
+    claim: Option<Arc<Claim>>,
     bytes: u64,
     media_ns: u64,
     closed: Option<(i64, i64)>,
@@ -122,8 +127,12 @@ pub struct Files {
 }
 
 impl Files {
-    pub fn opened(&mut self, file: u32, place: Place, track: TrackFacts, new: bool) {
-        let recorded = Recorded { place, track, new, bytes: 0, media_ns: 0, closed: None, quality: None };
+    pub fn opened(&mut self, file: u32, place: Place, track: TrackFacts, claim: Option<Claim>) {
+        let claim = claim.map(|mut claim| {
+            claim.keep();
+            Arc::new(claim)
+        });
+        let recorded = Recorded { place, track, claim, bytes: 0, media_ns: 0, closed: None, quality: None };
         self.files.push((file, recorded));
     }
 
@@ -170,12 +179,16 @@ impl Files {
     }
 
     /// The last truth about every file, once the media process is gone or has ended. Its word counts for a file it has
-    /// closed, the disk for the others. When nothing was recorded, a file that replaced nothing is taken away.
+    /// closed, the disk for the others. When nothing was recorded, the empty file is taken away.
     pub fn settle(&mut self) -> Vec<FileResult> {
         let started_at = self.started_at;
         self.files.retain(|(_, recorded)| {
-            let useless = started_at.is_none() && recorded.closed.is_none() && recorded.new;
-            !(useless && fs::remove_file(&recorded.place.location).is_ok())
+            let useless = started_at.is_none() && recorded.closed.is_none();
+            let remove = || match &recorded.claim {
+                Some(claim) => claim.remove(),
+                None => fs::remove_file(&recorded.place.location),
+            };
+            !(useless && remove().is_ok())
         });
         let result = |(index, (file, recorded)): (usize, &(u32, Recorded))| {
             let (started_at, ended_at) = match recorded.closed {
@@ -185,7 +198,10 @@ impl Files {
                     (started_at, started_at.saturating_add_unsigned(recorded.media_ns))
                 }
             };
-            let on_disk = fs::metadata(&recorded.place.location).map(|metadata| metadata.len());
+            let on_disk = match &recorded.claim {
+                Some(claim) => claim.bytes(),
+                None => fs::metadata(&recorded.place.location).map(|metadata| metadata.len()),
+            };
             Some(FileResult {
                 file: *file,
                 index,
@@ -242,12 +258,20 @@ pub fn manifest(
     Ok(Some((manifest::path(&first.filename, &plan.egress_id), manifest.to_json()?)))
 }
 
-/// On this machine's disk, beside the files; answers where it lies.
-pub fn write_manifest(root: &Path, name: &str, content: &str) -> io::Result<String> {
-    let path = root.join(name);
-    // A reader never sees half of it.
-    let unfinished = path.with_extension("json.part");
-    File::create(&unfinished)?.write_all(content.as_bytes())?;
-    fs::rename(&unfinished, &path)?;
-    Ok(path.display().to_string())
+/// On this machine's disk, beside the first file of `results`; answers where it lies.
+///
+/// # Errors
+/// The operating system's.
+pub fn write_manifest(files: &Files, first: u32, egress_id: &str, content: &str) -> io::Result<String> {
+    let recorded = files.numbered().find(|(file, _)| *file == first).map(|(_, recorded)| recorded);
+    let (Some(recorded), Some(claim)) = (recorded, recorded.and_then(|recorded| recorded.claim.as_ref())) else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
+    // An earlier attempt of this egress may have written one.
+    let is_ours = |content: &[u8]| {
+        let json: Option<serde_json::Value> = serde_json::from_slice(content).ok();
+        json.is_some_and(|json| json["egress_id"] == egress_id)
+    };
+    let name = claim.write_beside(&manifest::path("", egress_id), content.as_bytes(), is_ours)?;
+    Ok(recorded.place.location.with_file_name(name).display().to_string())
 }

@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -7,27 +8,32 @@ use serde_json::{Value, json};
 
 use crate::{scripted_media, until};
 
-struct Run {
-    folder: tempfile::TempDir,
-    child: Child,
+pub struct Run {
+    pub folder: Arc<tempfile::TempDir>,
+    pub child: Child,
 }
 
 /// What it said in the end.
-struct Told {
-    info: Value,
-    code: Option<i32>,
-    log: String,
+pub struct Told {
+    pub info: Value,
+    pub code: Option<i32>,
+    pub log: String,
 }
 
+/// Below the folder `out`.
 fn start(script: &str, filepath: &str, arguments: &[&str]) -> Run {
-    let folder = tempfile::tempdir().unwrap();
-    let request = folder.path().join("request.json");
-    let body = json!({"track": {"room_name": script, "track_id": "TR_1", "file": {"filepath": filepath}}, "egress_id": "EG_1"});
+    let arguments: Vec<&str> = ["--local-root", "out"].iter().chain(arguments).copied().collect();
+    start_in(Arc::new(tempfile::tempdir().unwrap()), "EG_1", script, json!({ "filepath": filepath }), &arguments)
+}
+
+pub fn start_in(folder: Arc<tempfile::TempDir>, id: &str, script: &str, file: Value, arguments: &[&str]) -> Run {
+    let request = folder.path().join(format!("{id}.request.json"));
+    let body = json!({"track": {"room_name": script, "track_id": "TR_1", "file": file}, "egress_id": id});
     std::fs::write(&request, body.to_string()).unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_spillway-runner"))
         .arg("--request")
         .arg(&request)
-        .args(["--ws-url", "ws://127.0.0.1:1", "--local-root", "out"])
+        .args(["--ws-url", "ws://127.0.0.1:1"])
         .args(arguments)
         .env("LIVEKIT_API_KEY", "devkey")
         .env("LIVEKIT_API_SECRET", "canary-secret-canary-secret-canary")
@@ -41,11 +47,11 @@ fn start(script: &str, filepath: &str, arguments: &[&str]) -> Run {
 }
 
 impl Run {
-    fn out(&self) -> PathBuf {
+    pub fn out(&self) -> PathBuf {
         self.folder.path().join("out")
     }
 
-    fn signal(&self, pid: u32, signal: Signal) {
+    pub fn signal(&self, pid: u32, signal: Signal) {
         kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
     }
 
@@ -60,11 +66,11 @@ impl Run {
         })
     }
 
-    fn recorded(&self, file: &Path) {
+    pub fn recorded(&self, file: &Path) {
         until("bytes in the file", || std::fs::metadata(file).ok().filter(|metadata| metadata.len() > 500));
     }
 
-    fn told(self) -> (Told, tempfile::TempDir) {
+    pub fn told(self) -> (Told, Arc<tempfile::TempDir>) {
         let Output { status, stdout, stderr } = self.child.wait_with_output().unwrap();
         let log = String::from_utf8_lossy(&stderr).into_owned();
         let info = serde_json::from_slice(&stdout).unwrap_or_else(|error| panic!("{error}: {log}"));
@@ -196,7 +202,9 @@ fn a_degraded_recording_is_complete_and_says_so() {
 
 #[test]
 fn a_place_that_cannot_be_written_is_one_clear_error() {
-    let (told, _folder) = start("record", "/proc/nowhere/a.ogg", &[]).told();
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let run = start_in(folder, "EG_1", "record", json!({ "filepath": "/proc/nowhere/a.ogg" }), &[]);
+    let (told, _folder) = run.told();
     assert_eq!(told.info["status"], "EGRESS_FAILED");
     assert_eq!(told.info["errorCode"], 400);
     assert!(

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod alone;
+mod hostile;
+mod places;
 mod served;
 mod stored;
 

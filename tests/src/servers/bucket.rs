@@ -202,8 +202,8 @@ impl Bucket {
             Kind::Google => Provider::Gcs(Gcs {
                 credentials: Secret::new(self.google.as_ref().map_or_else(String::new, |(text, _)| text.clone())),
                 bucket: NAME.to_owned(),
-                proxy: None,
                 endpoint: self.endpoint(),
+                ..Gcs::default()
             }),
         };
         let store = Store { provider, prefix: String::new(), presign: false };

@@ -98,10 +98,12 @@ struct Azure(Arc<dyn TokenCredential>);
 #[async_trait]
 impl Identity for Azure {
     async fn headers(&self) -> Result<HeaderMap, LaunchError> {
-        let token = self.0.get_token(&[SCOPE], None).await.map_err(|error| LaunchError::Passing {
-            words: "no token for Azure".to_owned(),
-            source: Some(error.into()),
-        })?;
+        // Its own text quotes what the metadata service has answered.
+        let token = self
+            .0
+            .get_token(&[SCOPE], None)
+            .await
+            .map_err(|_| LaunchError::Passing { words: "no token for Azure".to_owned(), source: None })?;
         bearer(token.token.secret())
     }
 }
@@ -114,9 +116,9 @@ impl AciLauncher {
                 let id = options.client_id.clone().map(UserAssignedId::ClientId);
                 let chosen = ManagedIdentityCredentialOptions { user_assigned_id: id, ..Default::default() };
                 let credential = ManagedIdentityCredential::new(Some(chosen));
-                Box::new(Azure(credential.map_err(|error| LaunchError::Misconfigured {
+                Box::new(Azure(credential.map_err(|_| LaunchError::Misconfigured {
                     words: "find an identity for Azure".to_owned(),
-                    source: Some(error.into()),
+                    source: None,
                 })?))
             }
         };

@@ -107,12 +107,13 @@ impl Identity for Google {
             Ok(CacheableResource::New { data, .. }) => Ok(data),
             // Only where one was told of before, which is never.
             Ok(CacheableResource::NotModified) => Ok(HeaderMap::new()),
+            // Its own text quotes what the library has read: a file, the answer of a URL.
             Err(error) => {
                 let words = "no token for Cloud Run".to_owned();
                 Err(if error.is_transient() {
-                    LaunchError::Passing { words, source: Some(error.into()) }
+                    LaunchError::Passing { words, source: None }
                 } else {
-                    LaunchError::Misconfigured { words, source: Some(error.into()) }
+                    LaunchError::Misconfigured { words, source: None }
                 })
             }
         }
@@ -127,9 +128,9 @@ impl CloudRunLauncher {
                 // Google's signer takes the process' provider, and finds two of them linked and none chosen.
                 let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
                 let credentials = Builder::default().with_scopes([SCOPE]).build();
-                Box::new(Google(credentials.map_err(|error| LaunchError::Misconfigured {
+                Box::new(Google(credentials.map_err(|_| LaunchError::Misconfigured {
                     words: "find an identity for Cloud Run".to_owned(),
-                    source: Some(error.into()),
+                    source: None,
                 })?))
             }
         };

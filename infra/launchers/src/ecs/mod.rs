@@ -287,10 +287,8 @@ where
         // Nobody to be: that does not pass by itself.
         let words = chain(&error).to_string();
         if words.contains("credentials") {
-            return LaunchError::Misconfigured {
-                words: "no credentials for ECS".to_owned(),
-                source: Some(error.into()),
-            };
+            // Without its source: that quotes profiles and metadata services.
+            return LaunchError::Misconfigured { words: "no credentials for ECS".to_owned(), source: None };
         }
         return LaunchError::Passing { words: "ECS did not answer".to_owned(), source: Some(error.into()) };
     };

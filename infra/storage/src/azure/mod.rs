@@ -89,9 +89,8 @@ impl AzureStorage {
             Some(_) => None,
             None => {
                 let identity = ManagedIdentityCredential::new(None);
-                Some(identity.map_err(|error| {
+                Some(identity.map_err(|_| {
                     StorageError::new(Kind::Denied, NAME, "open", "no account key and no managed identity")
-                        .because(error)
                 })?)
             }
         };

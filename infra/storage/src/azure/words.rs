@@ -28,7 +28,10 @@ pub fn failed(doing: &'static str, error: azure_core::Error) -> StorageError {
             (if damaged { Kind::Mismatch } else { kind_of(code, status) }, words)
         }
         ErrorKind::Connection | ErrorKind::Io => (Kind::Busy, error.to_string()),
-        ErrorKind::Credential => (Kind::Denied, error.to_string()),
+        // Without its source: that quotes what a metadata service or a file said.
+        ErrorKind::Credential => {
+            return StorageError::new(Kind::Denied, "Azure", doing, "this machine's identity gave no access token");
+        }
         _ => (Kind::Other, error.to_string()),
     };
     StorageError::new(kind, "Azure", doing, words).because(error)
@@ -58,6 +61,13 @@ fn message_of(body: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_source_of_tokens_says_is_not_repeated() {
+        let told = failed("put", azure_core::Error::with_message(ErrorKind::Credential, "canary"));
+        assert_eq!(told.to_string(), "Azure upload failed: put: this machine's identity gave no access token");
+        assert!(told.kind == Kind::Denied && !format!("{told:?}").contains("canary"));
+    }
 
     #[test]
     fn a_refusal_is_sorted_by_whose_turn_it_is() {

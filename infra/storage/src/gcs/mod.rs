@@ -51,7 +51,7 @@ impl GcsStorage {
             Some(_) => None,
             None => {
                 let mut client =
-                    Client::builder().with_credentials(identity.credentials.clone()).with_retry_policy(NeverRetry);
+                    Client::builder().with_credentials(identity.credentials().clone()).with_retry_policy(NeverRetry);
                 if !gcs.endpoint.is_empty() {
                     client = client.with_endpoint(&gcs.endpoint);
                 }
@@ -104,7 +104,7 @@ impl GcsStorage {
                 .set_content_type(&meta.content_type)
                 .set_content_disposition("inline")
                 .with_known_crc32c(crc);
-            call.send_buffered().await.map_err(|error| xml::refused(doing, error))
+            call.send_buffered().await.map_err(|error| xml::refused(doing, &self.identity, error))
         })
         .await?;
         match object.checksums.and_then(|checksums| checksums.crc32c) {
@@ -282,7 +282,7 @@ impl Storage for GcsStorage {
         let link = SignedUrlBuilder::for_object(format!("projects/_/buckets/{}", self.bucket), name)
             .with_method(http::Method::GET)
             .with_expiration(life);
-        link.sign_with(&signer).await.map_err(|error| failed(error.to_string()))
+        link.sign_with(&signer).await.map_err(|_| failed("the link could not be signed".to_owned()))
     }
 }
 

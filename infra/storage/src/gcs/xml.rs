@@ -5,8 +5,7 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use google_cloud_auth::credentials::{CacheableResource, Credentials};
-use http::{Extensions, HeaderMap};
+use http::HeaderMap;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, Proxy, StatusCode};
 use serde::Deserialize;
@@ -27,7 +26,7 @@ const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').
 
 pub struct Wire {
     client: reqwest::Client,
-    credentials: Credentials,
+    identity: Identity,
     /// The bucket's, without a slash at its end.
     url: String,
 }
@@ -72,23 +71,14 @@ impl Wire {
         let endpoint = if gcs.endpoint.is_empty() { HOST } else { gcs.endpoint.trim_end_matches('/') };
         Ok(Self {
             client: client.build().map_err(|error| failed("no HTTP client").because(error))?,
-            credentials: identity.credentials.clone(),
+            identity: identity.clone(),
             url: format!("{endpoint}/{}", utf8_percent_encode(&gcs.bucket, KEY)),
         })
     }
 
     /// One try.
     pub async fn send(&self, doing: &'static str, ask: &Ask<'_>) -> Result<Answer, StorageError> {
-        let identity = match self.credentials.headers(Extensions::new()).await {
-            Ok(CacheableResource::New { data, .. }) => data,
-            // Only where one was told of before, which is never.
-            Ok(CacheableResource::NotModified) => HeaderMap::new(),
-            Err(error) => {
-                let kind = if error.is_transient() { Kind::Busy } else { Kind::Denied };
-                let words = chain(&error).to_string();
-                return Err(StorageError::new(kind, NAME, doing, words).because(error));
-            }
-        };
+        let identity = self.identity.headers(doing).await?;
         let mut url = format!("{}/{}", self.url, utf8_percent_encode(ask.key, KEY));
         for (index, (name, value)) in ask.query.iter().enumerate() {
             let sign = if index == 0 { '?' } else { '&' };
@@ -149,12 +139,14 @@ fn kind_of(status: StatusCode) -> Kind {
     }
 }
 
-/// What Google's own crate says.
-pub fn refused(doing: &'static str, error: google_cloud_storage::Error) -> StorageError {
+/// What Google's own crate says, but for what it says of credentials.
+pub fn refused(doing: &'static str, identity: &Identity, error: google_cloud_storage::Error) -> StorageError {
+    if error.is_authentication() {
+        return identity.no_token(doing);
+    }
     let status = error.http_status_code().and_then(|status| StatusCode::from_u16(status).ok());
     let kind = match status {
         Some(status) => kind_of(status),
-        None if error.is_authentication() => Kind::Denied,
         None if error.is_timeout() || error.is_io() || error.is_connect() || error.is_transport() => Kind::Busy,
         None => Kind::Other,
     };

@@ -12,7 +12,6 @@ use aws_sdk_s3::config::{
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::{Builder, Connector, tls};
 use spillway_plan::destination::S3;
-use spillway_process::chain;
 use tracing::debug;
 
 use crate::error::{Kind, StorageError};
@@ -70,7 +69,8 @@ pub async fn client(provider: &'static str, s3: &S3, options: &Options) -> Resul
                 .map_or(client, |found| build(Region::new(if found == "EU" { "eu-west-1" } else { found }.to_owned()))))
         }
         Err(error) => {
-            debug!(error = %chain(&error), "the bucket's region is not known, us-east-1 is tried");
+            let error = super::words::failed(provider, "look", error);
+            debug!(%error, "the bucket's region is not known, us-east-1 is tried");
             Ok(client)
         }
     }

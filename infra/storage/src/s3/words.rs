@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
@@ -22,6 +23,10 @@ where
             (None, None) => format!("status {status}"),
         };
         return StorageError::new(kind, provider, doing, words).because(error);
+    }
+    if let Some(reason) = credentials_reason(&error) {
+        // Without its source: that quotes configuration files and metadata services.
+        return StorageError::new(kind_of_chain(&error), provider, doing, reason);
     }
     let words = innermost(&error);
     let kind = match &error {
@@ -66,6 +71,27 @@ pub fn kind_of(code: Option<&str>, status: u16) -> Kind {
     }
 }
 
+/// What AWS' services call a refusal of credentials; the rest of what they and the library say is not repeated.
+const CREDENTIAL_CODES: [&str; 4] = ["ExpiredToken", "AccessDenied", "InvalidClientTokenId", "SignatureDoesNotMatch"];
+
+/// `None`: it is not about credentials. Else why there are none, in our own terms and with AWS' code where it is known.
+fn credentials_reason(error: &(dyn Error + 'static)) -> Option<String> {
+    let (mut chain, mut next) = (Vec::new(), Some(error));
+    while let Some(error) = next {
+        chain.push(error);
+        next = error.source();
+    }
+    let about = chain.iter().find_map(|error| error.downcast_ref::<CredentialsError>())?;
+    let reason = match about {
+        CredentialsError::CredentialsNotLoaded(_) => "no credentials were given and this machine has none",
+        CredentialsError::ProviderTimedOut(_) => "the source of the credentials does not answer",
+        CredentialsError::InvalidConfiguration(_) => "this machine's configuration of credentials cannot be used",
+        _ => "no credentials were to be had",
+    };
+    let code = CREDENTIAL_CODES.into_iter().find(|code| chain.iter().any(|error| error.to_string().contains(code)));
+    Some(code.map_or_else(|| reason.to_owned(), |code| format!("{reason}: {code}")))
+}
+
 /// No answer: the way, or credentials that could not be had.
 fn kind_of_chain(error: &(dyn Error + 'static)) -> Kind {
     let mut cause = Some(error);
@@ -108,6 +134,29 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_source_of_credentials_says_is_not_repeated() {
+        let quoting = || Box::<dyn Error + Send + Sync>::from("canary: unhandled error (AccessDenied)");
+        for (error, reason) in [
+            (CredentialsError::not_loaded(quoting()), "no credentials were given and this machine has none"),
+            (CredentialsError::provider_error(quoting()), "no credentials were to be had"),
+            (CredentialsError::unhandled(quoting()), "no credentials were to be had"),
+            (
+                CredentialsError::invalid_configuration(quoting()),
+                "this machine's configuration of credentials cannot be used",
+            ),
+        ] {
+            let error = SdkError::<aws_sdk_s3::operation::put_object::PutObjectError, HttpResponse>::dispatch_failure(
+                aws_smithy_runtime_api::client::result::ConnectorError::user(error.into()),
+            );
+            let told = failed("S3", "put", error);
+            assert_eq!(told.to_string(), format!("S3 upload failed: put: {reason}: AccessDenied"));
+            assert!(!spillway_process::chain(&told).to_string().contains("canary"));
+            assert!(!format!("{told:?}").contains("canary"));
+            assert_eq!(told.kind, Kind::Denied);
+        }
+    }
 
     #[test]
     fn a_refusal_is_sorted_by_whose_turn_it_is() {

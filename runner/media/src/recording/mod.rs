@@ -18,7 +18,7 @@ use gstreamer as gst;
 use spillway_plan::Secret;
 use spillway_process::chain;
 use spillway_spool::framing::{HappeningWriter, OrderReader};
-use spillway_spool::{EndReason, Happening, Order, StartOrder};
+use spillway_spool::{EndReason, FileId, Happening, Order, StartOrder};
 use tracing::{debug, error, info, warn};
 
 use crate::pipeline::{PipelineError, PipelineEvent};
@@ -197,7 +197,7 @@ impl Recording {
     fn on(&mut self, input: Input) -> Onwards {
         match input {
             Input::Order(Order::Start(_)) => GO_ON,
-            Input::Order(Order::WriteTo { file, path }) => self.write_to(file, &path),
+            Input::Order(Order::WriteTo { file, path, id }) => self.write_to(file, (&path, id)),
             Input::Order(Order::Stop) => self.stop(),
             Input::RunnerGone => {
                 self.orphan = true;
@@ -267,7 +267,7 @@ impl Recording {
         GO_ON
     }
 
-    fn write_to(&mut self, file: u32, path: &std::path::Path) -> Onwards {
+    fn write_to(&mut self, file: u32, place: (&std::path::Path, Option<FileId>)) -> Onwards {
         if file != self.parts {
             return GO_ON;
         }
@@ -279,7 +279,7 @@ impl Recording {
                 Err(_) => return failed("internal", "start GStreamer: it panicked".into()),
             }
         }
-        let opened = Part::open(file, choice, &self.start.plan, &self.start.settings, path, &self.tell);
+        let opened = Part::open(file, choice, &self.start.plan, &self.start.settings, place, &self.tell);
         match opened {
             Ok(part) => self.part = Some(part),
             Err(error) => return self.broke(error),

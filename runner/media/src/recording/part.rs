@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use spillway_plan::{AudioCodec, Container, EgressPlan, Mixing, Picture, Sound, VideoEncoding};
-use spillway_spool::{MediaSettings, Quality, SpoolError, SpoolFile};
+use spillway_spool::{FileId, MediaSettings, Quality, SpoolError, SpoolFile};
 
 use super::Input;
 use super::choose::{Choice, First, container};
@@ -85,7 +85,7 @@ impl Part {
         choice: Choice,
         plan: &EgressPlan,
         settings: &MediaSettings,
-        path: &Path,
+        (path, id): (&Path, Option<FileId>),
         events: &Sender<Input>,
     ) -> Result<Self, PartError> {
         let (container, lanes) = match &choice {
@@ -96,7 +96,7 @@ impl Part {
             }
             Choice::Composed => (container(plan), (picture_lane(plan), sound_lane(plan))),
         };
-        let file = SpoolFile::create(path, container)?;
+        let file = SpoolFile::claimed(path, id, container)?;
         let mut part = Self {
             number,
             origin: None,
