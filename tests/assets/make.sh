@@ -38,9 +38,10 @@ video() {
     -map '[v]' "$@" -f "$format" "$out/.part-$name"
   keep "$name"
 }
-# A key frame each half second: what a recorder waits for when it joins.
+# h264 NAME PARTICIPANT WIDTH HEIGHT FPS BITRATE [KEYS]: pictures from one key frame to the next, otherwise half a second:
+# so long does a recorder wait for one when it joins.
 h264() { video "$1" "$2" "$3" "$4" "$5" h264 -c:v libx264 -preset veryfast -tune zerolatency -profile:v baseline -bf 0 \
-  -g $(($5 / 2)) -keyint_min $(($5 / 2)) -sc_threshold 0 -threads 1 -b:v "$6" -maxrate "$6" -bufsize "$6" -bsf:v h264_metadata=aud=insert; }
+  -g "${7:-$(($5 / 2))}" -keyint_min "${7:-$(($5 / 2))}" -sc_threshold 0 -threads 1 -b:v "$6" -maxrate "$6" -bufsize "$6" -bsf:v h264_metadata=aud=insert; }
 
 # audio NAME PARTICIPANT FORMAT ENCODER... Nothing is advanced for an encoder's delay: what publishers send decodes late
 # by libopus' 312 samples too, and whoever records has to know it.
@@ -59,6 +60,9 @@ for who in p0 p1 p2 p3; do
   h264 "$who-720.h264" "$who" 1280 720 30 1500k
 done
 h264 p0-180.h264 p0 320 180 30 200k
+# A camera held upright, and one that sends a key frame each 3 s.
+h264 p0-360x640.h264 p0 360 640 30 500k
+h264 p0-360-sparse.h264 p0 640 360 30 500k 90
 audio p0.pcmu p0 mulaw -ar 8000 -ac 1
 audio p0.pcma p0 alaw -ar 8000 -ac 1
 for who in p0 p1; do

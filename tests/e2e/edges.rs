@@ -25,6 +25,8 @@ pub fn cases() -> Vec<Trial> {
         case("edges::audio_mixing", |stage| async move { audio_mixing(&stage).await }),
         case("edges::resolution_change", |stage| async move { resolution_change(&stage).await }),
         case("edges::rtp_that_stands_still", |stage| async move { rtp_that_stands_still(&stage).await }),
+        case("edges::upright_camera", |stage| async move { upright_camera(&stage).await }),
+        case("edges::first_picture", |stage| async move { first_picture(&stage).await }),
         case("edges::update_layout", |stage| async move { update_layout(&stage).await }),
     ]
 }
@@ -210,6 +212,75 @@ async fn resolution_change(stage: &Stage) -> Result<()> {
     tape.shows("p0", &tape.whole(), &[])?;
     tape.moves("p0", 29.0)?;
     tape.in_sync("p0")?;
+    Ok(())
+}
+
+/// A telephone is held upright and then turned: its whole picture is to be seen.
+async fn upright_camera(stage: &Stage) -> Result<()> {
+    let room = stage.room("upright");
+    let (p0, video, _) = person(stage, &room, "p0", "p0-360x640.h264").await?;
+    let request =
+        json!({ "room_name": room, "layout": "grid", "file_outputs": output(stage, "r_upright_{time}.mp4", "MP4") });
+    let egress = Egress::start(stage.api(), "StartRoomCompositeEgress", request).await?;
+    egress.active().await?;
+    seconds(4.0).await;
+    let turned = SystemTime::now();
+    p0.switch(&video, &clip("p0-360.h264")?);
+    seconds(4.0).await;
+    let tape = Tape::open(&egress.complete().await?)?;
+    let turned = tape.at(turned);
+    let tile = |from: f64, to: f64| {
+        let pictures = tape.pictures.iter().flat_map(|all| all.of(spillway_tests::assets::person("p0")));
+        let tiles: Vec<_> =
+            pictures.filter(|(at, _)| (from..to).contains(at)).filter_map(|(_, look)| Some(look?.tile)).collect();
+        let median = |of: fn(&spillway_tests::analyser::picture::Tile) -> f64| {
+            spillway_tests::analyser::median(&tiles.iter().map(of).collect::<Vec<_>>())
+        };
+        (median(|tile| tile.w), median(|tile| tile.h))
+    };
+    let (upright, lying) = (tile(0.5, turned), tile(turned + 1.5, tape.seconds()));
+    println!("{} upright {upright:.2?}, lying {lying:.2?}", tape.name());
+    // 9:16 of the height of a 16:9 picture.
+    ensure!((upright.0 - 0.316).abs() < 0.03 && upright.1 > 0.97, "an upright camera takes {upright:.2?}");
+    ensure!(lying.0 > 0.97 && lying.1 > 0.97, "a lying camera takes {lying:.2?}");
+    Ok(())
+}
+
+/// A publisher with a key frame each 3 s that answers no request for one: every file begins with a picture, and with the
+/// sound of the same moment.
+async fn first_picture(stage: &Stage) -> Result<()> {
+    let room = stage.room("first-picture");
+    let (_p0, ..) = person(stage, &room, "p0", "p0-360-sparse.h264").await?;
+    // Its first packet is a key frame: before the recordings begin it has sent one.
+    seconds(3.0).await;
+    let small = json!({ "width": 640, "height": 360, "framerate": 30, "video_bitrate": 800 });
+    let kinds = [
+        ("r", "StartRoomCompositeEgress", json!({ "layout": "grid", "advanced": small })),
+        ("p", "StartParticipantEgress", json!({ "identity": "p0" })),
+        ("pp", "StartParticipantEgress", json!({ "identity": "p0", "advanced": small })),
+    ];
+    let mut running = Vec::new();
+    for (kind, method, mut request) in kinds {
+        request["room_name"] = json!(room);
+        request["file_outputs"] = output(stage, &format!("first_{kind}_{{time}}.mp4"), "MP4");
+        running.push(Egress::start(stage.api(), method, request).await?);
+        // A third of the distance of key frames: at least one of the three waits for longer than a second.
+        seconds(1.0).await;
+    }
+    seconds(9.0).await;
+    for egress in running {
+        let tape = Tape::open(&egress.complete().await?)?;
+        let first = tape.pictures.as_ref().and_then(|all| all.all.first().cloned());
+        let first = first.ok_or_else(|| anyhow::anyhow!("{} has no picture", tape.name()))?;
+        let begins = |stream: &Value| stream["start_time"].as_str().and_then(|text| text.parse::<f64>().ok());
+        let (picture, sound) = (begins(tape.video()?), begins(tape.audio()?));
+        println!("{}: luma {:.0} first, picture from {picture:?}, sound from {sound:?}", tape.name(), first.luma);
+        ensure!(first.people[0].is_some(), "{} begins without p0: {first:?}", tape.name());
+        for begins in [picture, sound] {
+            ensure!(begins.is_some_and(|at| at < 0.1), "{}: a stream begins at {begins:?}", tape.name());
+        }
+        tape.in_sync("p0")?;
+    }
     Ok(())
 }
 

@@ -67,7 +67,8 @@ pub struct Clip {
 
 impl Clip {
     /// The form is told by the name: `.h264` and `.h265` (Annex B with delimiters, 30 pictures a second), `.ivf`,
-    /// `.opus` (20 ms packets), `.pcmu`, `.pcma`. A number before the ending is the height of a 16:9 picture.
+    /// `.opus` (20 ms packets), `.pcmu`, `.pcma`. A number before the ending is the height of a 16:9 picture; pictures
+    /// of another shape say both (`360x640`).
     pub fn open(path: &Path) -> Result<Self> {
         let mut clip = Self::read(path)?;
         ensure!(
@@ -130,14 +131,22 @@ impl Clip {
             }
             _ => bail!("{}: not a clip this stage can read", path.display()),
         };
-        let height: u32 = name.split(['-', '.']).filter_map(|part| part.parse().ok()).next().unwrap_or(0);
+        let size = name.split(['-', '.']).find_map(size).unwrap_or_default();
         let step = if codec.is_video() { 1.0 / 30.0 } else { 0.02 };
         let length = Duration::from_secs_f64(frames.len() as f64 * step);
-        Ok(Self { path: path.to_owned(), codec, size: (height * 16 / 9, height), frames, length })
+        Ok(Self { path: path.to_owned(), codec, size, frames, length })
     }
 
     pub fn name(&self) -> String {
         self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+}
+
+/// Of a picture, from a part of a clip's name.
+fn size(part: &str) -> Option<(u32, u32)> {
+    match part.split_once('x') {
+        Some((width, height)) => Some((width.parse().ok()?, height.parse().ok()?)),
+        None => part.parse().ok().map(|height: u32| (height * 16 / 9, height)),
     }
 }
 

@@ -5,6 +5,7 @@
 //! `quality` watches what was really recorded.
 
 pub mod track;
+pub mod cadence;
 pub mod source;
 pub mod timeline;
 pub mod scene;

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use spillway_spool::Quality;
 
-use crate::track::{SessionTime, Timed, TrackId};
+use crate::cadence::{Cadence, Gaps, is_gap};
+use crate::track::{Origin, SessionTime, Timed, TrackId};
 
 /// Thresholds of the words in `degraded`.
 const LOSS: f64 = 0.01;
@@ -15,8 +16,6 @@ const SKIPPED: f64 = 0.01;
 const AV_MS: f64 = 100.0;
 const LATE_SOUND_MS: u64 = 100;
 
-/// A source that should have sent and did not for this long has a gap.
-const GAP_NS: u64 = 1_000_000_000;
 /// Opus' silence sends a packet each 400 ms; what is longer is silence without any.
 const SILENCE_NS: u64 = 500_000_000;
 
@@ -34,13 +33,36 @@ pub struct Made {
 #[derive(Debug, Default)]
 struct Lane {
     video: bool,
+    /// Browsers send a still screen once a second (Chromium) or not at all (Firefox, Safari): no distance is a gap.
+    screen: bool,
+    /// Published and not muted: a frame is to be expected.
     here: bool,
     last: Option<SessionTime>,
     frames: u64,
-    longest_ns: u64,
-    gaps: u32,
-    gaps_ns: u64,
+    cadence: Cadence,
     silence_ns: u64,
+}
+
+impl Lane {
+    /// A frame was to be expected between the last one and `at`.
+    fn expected_to(&mut self, at: SessionTime) {
+        if let Some(distance_ns) = self.overdue(at) {
+            self.cadence.distance(distance_ns);
+        }
+    }
+
+    /// The publisher went or muted at `at`. Usually one frame after its last; when its packets had stopped before the
+    /// server knew why, the picture stood still meanwhile.
+    fn stalled_before(&mut self, at: SessionTime) {
+        if self.overdue(at).is_some_and(|distance_ns| is_gap(distance_ns, self.cadence.usual())) {
+            self.expected_to(at);
+        }
+    }
+
+    fn overdue(&self, at: SessionTime) -> Option<u64> {
+        let last = self.last.filter(|_| self.here && self.video && !self.screen)?;
+        Some(at.0.saturating_sub(last.0))
+    }
 }
 
 /// Sees all that is recorded go by.
@@ -51,6 +73,8 @@ pub struct Meter {
     /// Samples, milliseconds.
     av_offsets: HashMap<TrackId, Vec<f64>>,
     longest_lag_ms: u64,
+    /// Everything before has been seen.
+    known_to: SessionTime,
 }
 
 impl Meter {
@@ -59,32 +83,42 @@ impl Meter {
             Timed::Joined { track, .. } => {
                 let lane = self.lanes.entry(track.id).or_default();
                 lane.video = track.codec.is_video();
+                lane.screen = track.origin == Origin::ScreenShare;
                 lane.here = true;
             }
             Timed::Frame(frame) => {
+                self.known_to = self.known_to.max(frame.at);
                 let Some(lane) = self.lanes.get_mut(&frame.track) else { return };
-                if let Some(last) = lane.last {
-                    let distance = frame.at.0.saturating_sub(last.0);
-                    if !lane.video && distance > SILENCE_NS {
-                        lane.silence_ns += distance;
-                    }
-                    if lane.here {
-                        lane.longest_ns = lane.longest_ns.max(distance);
-                        if lane.video && distance > GAP_NS {
-                            lane.gaps += 1;
-                            lane.gaps_ns += distance;
-                        }
-                    }
+                if !lane.video
+                    && let Some(last) = lane.last
+                    && frame.at.0.saturating_sub(last.0) > SILENCE_NS
+                {
+                    lane.silence_ns += frame.at.0.saturating_sub(last.0);
                 }
+                lane.expected_to(frame.at);
                 lane.here = true;
                 lane.frames += 1;
                 lane.last = Some(frame.at);
             }
-            Timed::Absent { track, .. } | Timed::Left { track, .. } => {
+            // Without a mute the publisher is there, and what is missing is missing.
+            Timed::Absent { muted: false, .. } => {}
+            Timed::Absent { track, at, muted: true } => {
                 if let Some(lane) = self.lanes.get_mut(track) {
+                    lane.stalled_before(*at);
                     lane.here = false;
                 }
             }
+            Timed::Left { track, at } => {
+                if let Some(lane) = self.lanes.get_mut(track) {
+                    lane.stalled_before(*at);
+                    lane.here = false;
+                    if lane.video {
+                        // Who comes back was not there in between.
+                        lane.last = None;
+                    }
+                }
+            }
+            Timed::CompleteTo { at } => self.known_to = self.known_to.max(*at),
             _ => {}
         }
     }
@@ -105,13 +139,15 @@ impl Meter {
 
     /// `copied`: the track whose pictures went into the file untouched; `made`: what the scene made.
     pub fn quality(&self, media_ms: u64, copied: Option<TrackId>, made: Option<Made>) -> Quality {
+        let gaps = |lane: &Lane| lane.cadence.gaps(lane.overdue(self.known_to));
+        let all: Vec<Gaps> = self.lanes.values().map(gaps).collect();
         let mut quality = Quality {
             media_ms,
             packets: self.packets.values().map(|(packets, _)| packets).sum(),
             packets_lost: self.packets.values().map(|(_, lost)| lost).sum(),
             longest_lag_ms: self.longest_lag_ms,
-            gaps: self.lanes.values().map(|lane| lane.gaps).sum(),
-            gaps_ms: self.lanes.values().map(|lane| lane.gaps_ns).sum::<u64>() / 1_000_000,
+            gaps: all.iter().map(|gaps| gaps.count).sum(),
+            gaps_ms: all.iter().map(|gaps| gaps.total_ns).sum::<u64>() / 1_000_000,
             av_offset_ms: self.av_offsets.values().filter_map(|offsets| median(offsets)).max_by(further),
             ..Quality::default()
         };
@@ -127,7 +163,7 @@ impl Meter {
             if lane.video {
                 quality.pictures = lane.frames;
                 quality.different_pictures = lane.frames;
-                quality.longest_freeze_ms = lane.longest_ns / 1_000_000;
+                quality.longest_freeze_ms = gaps(lane).longest_ns / 1_000_000;
             } else {
                 quality.silence_ms = lane.silence_ns / 1_000_000;
             }
@@ -208,19 +244,105 @@ mod tests {
 
     fn meter() -> Meter {
         let mut meter = Meter::default();
+        joins(&mut meter, Origin::Camera, 0);
+        meter
+    }
+
+    fn joins(meter: &mut Meter, origin: Origin, ms: u64) {
         let track = Track {
             id: TrackId(1),
             sid: "TR_1".into(),
             identity: "alice".into(),
             agent: false,
-            origin: Origin::Camera,
+            origin,
             codec: Codec::H264,
             clock_rate: 90_000,
             channels: 0,
             published_size: (0, 0),
         };
-        meter.take(&Timed::Joined { track, at: SessionTime(0) });
-        meter
+        meter.take(&Timed::Joined { track, at: SessionTime(ms * 1_000_000) });
+    }
+
+    fn leaves(meter: &mut Meter, ms: u64) {
+        meter.take(&Timed::Left { track: TrackId(1), at: SessionTime(ms * 1_000_000) });
+    }
+
+    fn absent(meter: &mut Meter, ms: u64, muted: bool) {
+        meter.take(&Timed::Absent { track: TrackId(1), at: SessionTime(ms * 1_000_000), muted });
+    }
+
+    fn complete_to(meter: &mut Meter, ms: u64) {
+        meter.take(&Timed::CompleteTo { at: SessionTime(ms * 1_000_000) });
+    }
+
+    /// Gaps, their length in milliseconds, and the words.
+    fn fault(meter: &Meter) -> (u32, u64, Vec<String>) {
+        let quality = meter.quality(60_000, Some(TrackId(1)), None);
+        (quality.gaps, quality.gaps_ms, quality.degraded)
+    }
+
+    const CLEAN: (u32, u64, Vec<String>) = (0, 0, vec![]);
+
+    #[test]
+    fn a_still_screen_is_no_fault() {
+        let mut meter = Meter::default();
+        joins(&mut meter, Origin::ScreenShare, 0);
+        // Chromium repeats it each second, half of the time a little later; Firefox and Safari send nothing.
+        (0..1800).for_each(|n| meter.take(&video(n * 1005)));
+        assert_eq!(fault(&meter), CLEAN);
+        meter.take(&video(3_600_000));
+        complete_to(&mut meter, 7_200_000);
+        assert_eq!(fault(&meter), CLEAN);
+    }
+
+    #[test]
+    fn a_slow_camera_is_no_fault_and_a_stall_of_it_is() {
+        let mut meter = meter();
+        (0..100).for_each(|n| meter.take(&video(n * 2000)));
+        complete_to(&mut meter, 99 * 2000 + 2500);
+        assert_eq!(fault(&meter), CLEAN);
+        meter.take(&video(99 * 2000 + 8000));
+        assert_eq!(fault(&meter), (1, 8000, vec!["a picture was missing 1 times, 8.0 s in all".to_owned()]));
+    }
+
+    #[test]
+    fn who_was_not_there_is_not_missing() {
+        let mut meter = meter();
+        (0..90).for_each(|n| meter.take(&video(n * 33)));
+        leaves(&mut meter, 90 * 33);
+        complete_to(&mut meter, 5000);
+        assert_eq!(fault(&meter), CLEAN);
+        joins(&mut meter, Origin::Camera, 6000);
+        (0..90).for_each(|n| meter.take(&video(6000 + n * 33)));
+        assert_eq!(fault(&meter), CLEAN);
+    }
+
+    #[test]
+    fn a_hole_without_a_leave_is_missing() {
+        let paused = || {
+            let mut meter = meter();
+            (0..90).for_each(|n| meter.take(&video(n * 33)));
+            meter
+        };
+        // Packets stop (a lost connection, a killed browser) and come again.
+        let mut back = paused();
+        absent(&mut back, 90 * 33, false);
+        (0..9).for_each(|n| back.take(&video(6000 + n * 33)));
+        assert_eq!(fault(&back).0, 1);
+        assert_eq!(fault(&back).1, 6000 - 89 * 33);
+        // The server notices only after 5 s that the publisher is gone; from then on nothing is missing.
+        let mut gone = paused();
+        leaves(&mut gone, 89 * 33 + 5000);
+        complete_to(&mut gone, 60_000);
+        assert_eq!((fault(&gone).0, fault(&gone).1), (1, 5000));
+        // It stops and nothing is ever said of it: the file ends with a standing picture.
+        let mut end = paused();
+        complete_to(&mut end, 89 * 33 + 20_000);
+        assert_eq!((fault(&end).0, fault(&end).1), (1, 20_000));
+        let mut muted = paused();
+        absent(&mut muted, 90 * 33, true);
+        complete_to(&mut muted, 60_000);
+        assert_eq!(fault(&muted), CLEAN);
     }
 
     #[test]
@@ -244,7 +366,7 @@ mod tests {
     fn a_mute_is_no_gap_and_a_stall_is() {
         let mut meter = meter();
         meter.take(&video(0));
-        meter.take(&Timed::Absent { track: TrackId(1), at: SessionTime(33_000_000) });
+        meter.take(&Timed::Absent { track: TrackId(1), at: SessionTime(33_000_000), muted: true });
         meter.take(&video(5000));
         assert_eq!(meter.quality(5000, Some(TrackId(1)), None).degraded, Vec::<String>::new());
         meter.take(&video(8000));

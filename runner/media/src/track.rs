@@ -75,16 +75,31 @@ pub struct Frame {
 /// What reaches the recording, per track in order of `at`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Timed {
+    /// A publication is subscribed, or its mute changed. Said from the subscription on, long before `Joined`, which comes
+    /// with the first frame.
+    Published {
+        sid: String,
+        video: bool,
+        muted: bool,
+        at: SessionTime,
+    },
+    /// Nothing (more) comes of it: it ended, or the server does not give it.
+    Unpublished {
+        sid: String,
+        at: SessionTime,
+    },
     Joined {
         track: Track,
         at: SessionTime,
     },
     /// The first frame of a video track, and the first after `Absent`, is a key frame.
     Frame(Frame),
-    /// Muted: the tile goes, sound is silence, until the next frame.
+    /// The tile goes, sound is silence, until the next frame.
     Absent {
         track: TrackId,
         at: SessionTime,
+        /// By its publisher. Otherwise its packets stopped: our connection is lost, or the server took the stream away.
+        muted: bool,
     },
     Left {
         track: TrackId,

@@ -1,4 +1,7 @@
-//! What is made of what came first: copied, or composed. Pure.
+//! What is made of what came first: copied, or composed, and where a copy begins. Pure.
+//!
+//! A copied picture begins its file, as a composed one does (`scene::StartRule`): sound before its first key frame is
+//! not recorded.
 
 use std::collections::HashMap;
 
@@ -6,11 +9,8 @@ use spillway_plan::{Container, EgressPlan, Output, Picture};
 use spillway_spool::TrackFacts;
 
 use crate::copy;
+use crate::scene::{Prelude, StartRule};
 use crate::track::{Codec, Frame, Origin, SessionTime, Timed, Track, TrackId};
-
-/// Sound waits this long for a picture that might be copied; after that the recording is composed, black until a
-/// picture comes. Nothing is lost by waiting: what came is held.
-const PICTURE_NEAR_NS: u64 = 1_000_000_000;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Choice {
@@ -34,29 +34,29 @@ pub struct First {
 #[derive(Debug, Default)]
 pub struct Known {
     tracks: HashMap<TrackId, Track>,
-    first_sound: Option<SessionTime>,
     first_picture: Option<(TrackId, SessionTime, (u32, u32))>,
     anything: Option<Frame>,
+    /// Until when a picture is worth waiting for.
+    prelude: Prelude,
     known_to: SessionTime,
 }
 
 impl Known {
     pub fn take(&mut self, timed: &Timed) {
         match timed {
-            Timed::Joined { track, .. } => {
+            Timed::Published { sid, video, muted, at } => self.prelude.published(sid, *video, *muted, *at),
+            Timed::Unpublished { sid, at } => self.prelude.unpublished(sid, *at),
+            Timed::Joined { track, at } => {
                 self.tracks.insert(track.id, track.clone());
+                self.prelude.joined(track.id, &track.sid, track.codec.is_video(), *at);
             }
+            Timed::Absent { track, at, .. } | Timed::Left { track, at } => self.prelude.gone(*track, *at),
             Timed::Frame(frame) => {
-                self.known_to = self.known_to.max(frame.at);
                 let Some(track) = self.tracks.get(&frame.track) else { return };
-                if !track.codec.is_video() {
-                    self.first_sound.get_or_insert(frame.at);
-                } else if let Some(size) = frame.size
-                    && frame.key
-                {
+                self.prelude.frame(frame.track, track.codec.is_video(), frame.at);
+                if track.codec.is_video() {
+                    let Some(size) = frame.size.filter(|_| frame.key) else { return };
                     self.first_picture.get_or_insert((frame.track, frame.at, size));
-                } else {
-                    return;
                 }
                 self.anything.get_or_insert_with(|| frame.clone());
             }
@@ -80,17 +80,18 @@ impl Known {
                 let first = First { at: first.at, size: first.size.unwrap_or_default() };
                 Some(Choice::Track { track, first, container })
             }
-            Some(Picture::CopiedIfPossible(_)) => match (self.first_picture, self.first_sound) {
-                (Some((id, at, size)), sound) => {
+            Some(Picture::CopiedIfPossible(_)) => match self.first_picture {
+                Some((id, at, size)) => {
                     let track = self.tracks.get(&id)?;
                     if track.codec != Codec::H264 {
                         return Some(Choice::Composed);
                     }
-                    let at = sound.filter(|_| plan.sound.is_some()).map_or(at, |sound| sound.min(at));
                     Some(Choice::CopiedPicture { track: track.clone(), first: First { at, size } })
                 }
-                (None, Some(sound)) if self.known_to.0 >= sound.0 + PICTURE_NEAR_NS => Some(Choice::Composed),
-                (None, _) => None,
+                None => {
+                    let candidate = self.prelude.candidate(StartRule::FirstMedium, true, self.known_to)?;
+                    (candidate.picture_before <= self.known_to).then_some(Choice::Composed)
+                }
             },
             Some(Picture::Single(_) | Picture::Composed { .. }) | None => Some(Choice::Composed),
         }
@@ -202,21 +203,53 @@ mod tests {
         known
     }
 
+    fn complete_to(ms: u64) -> Timed {
+        Timed::CompleteTo { at: SessionTime(ms * 1_000_000) }
+    }
+
+    fn published(muted: bool) -> Timed {
+        Timed::Published { sid: "TR_2".into(), video: true, muted, at: SessionTime(0) }
+    }
+
+    fn copied_from(known: &Known) -> First {
+        match known.choose(&plan(Kind::Participant, if_possible(), Some(Container::Mp4))) {
+            Some(Choice::CopiedPicture { first, .. }) => first,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn sound_waits_for_a_picture_to_copy_but_not_for_long() {
         let plan = plan(Kind::Participant, if_possible(), Some(Container::Mp4));
-        let mut known = known(&[joined(1, Codec::Opus), frame(1, 100, None), frame(1, 900, None)]);
+        let mut known = known(&[joined(1, Codec::Opus), frame(1, 100, None), complete_to(900)]);
         assert_eq!(known.choose(&plan), None);
         known.take(&joined(2, Codec::H264));
         known.take(&frame(2, 950, Some((1280, 720))));
-        match known.choose(&plan) {
-            Some(Choice::CopiedPicture { first, .. }) => {
-                assert_eq!(first, First { at: SessionTime(100_000_000), size: (1280, 720) });
-            }
-            other => panic!("{other:?}"),
-        }
-        let late = self::known(&[joined(1, Codec::Opus), frame(1, 100, None), frame(1, 1100, None)]);
+        let first = First { at: SessionTime(950_000_000), size: (1280, 720) };
+        assert_eq!(copied_from(&known), first, "no sound without a picture before it");
+        let late = self::known(&[joined(1, Codec::Opus), frame(1, 100, None), complete_to(1100)]);
         assert_eq!(late.choose(&plan), Some(Choice::Composed));
+    }
+
+    #[test]
+    fn the_first_key_frame_of_a_published_picture_is_waited_for_and_begins_the_file() {
+        let plan = plan(Kind::Participant, if_possible(), Some(Container::Mp4));
+        // A key frame each 3 s, and requests for one are not answered.
+        let sound = [published(false), joined(1, Codec::Opus), frame(1, 20, None), complete_to(2900)];
+        let mut known = known(&sound);
+        assert_eq!(known.choose(&plan), None);
+        known.take(&joined(2, Codec::H264));
+        known.take(&frame(2, 2950, Some((640, 360))));
+        assert_eq!(copied_from(&known), First { at: SessionTime(2_950_000_000), size: (640, 360) });
+
+        let mut never = self::known(&sound);
+        never.take(&complete_to(4990));
+        assert_eq!(never.choose(&plan), None);
+        never.take(&complete_to(5000));
+        assert_eq!(never.choose(&plan), Some(Choice::Composed));
+
+        let muted = self::known(&[published(true), joined(1, Codec::Opus), frame(1, 20, None), complete_to(1030)]);
+        assert_eq!(muted.choose(&plan), Some(Choice::Composed), "a muted camera is not waited for");
     }
 
     #[test]

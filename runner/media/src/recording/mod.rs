@@ -231,11 +231,11 @@ impl Recording {
     }
 
     fn timed(&mut self, timed: Timed) -> Onwards {
-        self.known.take(&timed);
         if self.draining.is_some() {
             return GO_ON;
         }
         let Some(part) = &mut self.part else {
+            self.known.take(&timed);
             self.held.push(timed);
             return self.choose();
         };

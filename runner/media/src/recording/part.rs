@@ -201,7 +201,7 @@ impl Part {
                     ));
                 }
             }
-            Timed::Absent { track, at } | Timed::Left { track, at } => {
+            Timed::Absent { track, at, .. } | Timed::Left { track, at } => {
                 if let Some(copied) = self.copied.as_mut().filter(|copied| copied.id == *track) {
                     copied.absent(*at)?;
                 }

@@ -61,6 +61,8 @@ pub struct Tile<'a> {
     pub track: TrackId,
     pub identity: &'a str,
     pub screen: bool,
+    /// Of its newest decoded picture, pixels. Not as published: some clients publish an upright camera as a lying one.
+    pub size: Size,
     /// Its place in the order of comings: the newest track, or the one unmuted last, has the greatest.
     pub came: u64,
     /// Its last picture is not old.
@@ -81,7 +83,7 @@ pub fn place(arrangement: Arrangement, canvas: Size, tiles: &[Tile<'_>], speaker
         Arrangement::Tiles(LayoutName { shape, .. }) => shape,
     };
     let Some(stage) = on_stage(tiles, speaker) else { return Vec::new() };
-    let alone = |tile: &Tile<'_>| Placed { track: tile.track, rect: Rect::whole(canvas), fit: fit_of(tile) };
+    let alone = |tile: &Tile<'_>| placed(tile, Rect::whole(canvas));
     match shape {
         LayoutShape::SingleSpeaker => vec![alone(&tiles[stage])],
         _ if tiles.len() == 1 => vec![alone(&tiles[0])],
@@ -98,8 +100,19 @@ fn single(canvas: Size, tiles: &[Tile<'_>]) -> Option<Placed> {
     Some(Placed { track: chosen.track, rect: Rect::whole(canvas), fit: Fit::Contain })
 }
 
-fn fit_of(tile: &Tile<'_>) -> Fit {
-    if tile.screen { Fit::Contain } else { Fit::Cover }
+fn placed(tile: &Tile<'_>, rect: Rect) -> Placed {
+    Placed { track: tile.track, rect, fit: fit_of(tile, rect) }
+}
+
+/// A camera covers its tile unless the two stand across each other: an upright picture (720x1280) that covers a lying
+/// tile of 16:9 is seen to 32 %. LiveKit's stylesheet (components-js, `_participant-media.scss`) contains what is not
+/// wider than high, and so a square picture too. It always covers with a lying picture; here that is done up to a tile
+/// of 3:4, which shows half of it (two people side by side), and in a higher one the picture is seen whole.
+fn fit_of(tile: &Tile<'_>, rect: Rect) -> Fit {
+    let Size { width, height } = tile.size;
+    let across_lying = rect.width > rect.height && height >= width;
+    let across_upright = rect.height * 3 > rect.width * 4 && width >= height;
+    if tile.screen || across_lying || across_upright { Fit::Contain } else { Fit::Cover }
 }
 
 /// A screen share before the speaker, the speaker before whoever came first.
@@ -121,10 +134,9 @@ fn grid(canvas: Size, tiles: &[Tile<'_>], speaker: Option<&str>) -> Vec<Placed> 
     shown
         .iter()
         .zip(0u32..)
-        .map(|(tile, index)| Placed {
-            track: tile.track,
-            rect: Rect { x: left + index % columns * step_x, y: top + index / columns * step_y, width, height },
-            fit: fit_of(tile),
+        .map(|(tile, index)| {
+            let (x, y) = (left + index % columns * step_x, top + index / columns * step_y);
+            placed(tile, Rect { x, y, width, height })
         })
         .collect()
 }
@@ -168,15 +180,11 @@ fn with_stage(canvas: Size, tiles: &[Tile<'_>], stage: usize, speaker: Option<&s
     let others: Vec<_> = tiles.iter().enumerate().filter(|(index, _)| *index != stage).map(|(_, tile)| *tile).collect();
     let gap = gap(canvas.width, 6);
     let side = ((canvas.width - gap) / 6) & !1;
-    let mut placed = vec![Placed {
-        track: tiles[stage].track,
-        rect: Rect { x: side + gap, y: 0, width: canvas.width - side - gap, height: canvas.height },
-        fit: fit_of(&tiles[stage]),
-    }];
     if side < SMALLEST {
-        placed[0].rect = Rect::whole(canvas);
-        return placed;
+        return vec![placed(&tiles[stage], Rect::whole(canvas))];
     }
+    let beside = Rect { x: side + gap, y: 0, width: canvas.width - side - gap, height: canvas.height };
+    let mut all = vec![placed(&tiles[stage], beside)];
     let wanted = visible(&others, MOST_IN_CAROUSEL, speaker);
     let height = |count: u32| {
         let most = (canvas.height.saturating_sub(gap * (count - 1)) / count) & !1;
@@ -187,9 +195,9 @@ fn with_stage(canvas: Size, tiles: &[Tile<'_>], stage: usize, speaker: Option<&s
     for (tile, index) in wanted.iter().zip(0..count) {
         let height = height(count);
         let rect = Rect { x: 0, y: index * (height + gap), width: side, height };
-        placed.push(Placed { track: tile.track, rect, fit: fit_of(tile) });
+        all.push(placed(tile, rect));
     }
-    placed
+    all
 }
 
 /// The first `most` in stable order; a speaker who is not among them takes the last place.

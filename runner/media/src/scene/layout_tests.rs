@@ -14,7 +14,32 @@ const NAMES: [&str; 30] = [
 
 fn cameras(count: usize) -> Vec<Tile<'static>> {
     (0..count)
-        .map(|n| Tile { track: TrackId(n as u32), identity: NAMES[n], screen: false, came: n as u64, fresh: true })
+        .map(|n| Tile {
+            track: TrackId(n as u32),
+            identity: NAMES[n],
+            screen: false,
+            size: HD,
+            came: n as u64,
+            fresh: true,
+        })
+        .collect()
+}
+
+fn sized(width: u32, height: u32, count: usize) -> Vec<Tile<'static>> {
+    let size = Size { width, height };
+    cameras(count).into_iter().map(|tile| Tile { size, ..tile }).collect()
+}
+
+/// How much of each camera's picture is to be seen, percent.
+fn seen(arrangement: Arrangement, canvas: Size, tiles: &[Tile<'_>]) -> Vec<u64> {
+    let area = |rect: Rect| u64::from(rect.width) * u64::from(rect.height);
+    place(arrangement, canvas, tiles, None)
+        .into_iter()
+        .map(|placed| {
+            let size = tiles.iter().find(|tile| tile.track == placed.track).unwrap().size;
+            let drawn = fit(size, placed.rect, placed.fit).unwrap();
+            area(drawn.crop) * 100 / (u64::from(size.width) * u64::from(size.height))
+        })
         .collect()
 }
 
@@ -105,11 +130,71 @@ fn a_source_a_hair_too_large_is_cut_not_scaled() {
 }
 
 #[test]
-fn a_portrait_source_is_letterboxed_when_contained_and_cut_when_it_covers() {
+fn a_contained_picture_is_letterboxed_and_a_covering_one_is_cut() {
     let portrait = Size { width: 720, height: 1280 };
     let whole = rect(0, 0, 1280, 720);
     assert_eq!(fit(portrait, whole, Fit::Contain).unwrap().dest, rect(438, 0, 404, 720));
     assert_eq!(fit(portrait, whole, Fit::Cover).unwrap().crop, rect(0, 438, 720, 404));
+}
+
+#[test]
+fn an_upright_camera_is_seen_whole_in_every_layout() {
+    for (width, height) in [(720, 1280), (480, 640), (360, 640), (1080, 1920)] {
+        for arrangement in [GRID, SPEAKER, SINGLE_SPEAKER, Arrangement::Single] {
+            assert_eq!(seen(arrangement, HD, &sized(width, height, 1)), [100], "{arrangement:?}");
+        }
+        assert_eq!(seen(GRID, HD, &sized(width, height, 3)), [100; 3]);
+        assert_eq!(seen(SPEAKER, HD, &sized(width, height, 2)), [100; 2], "the strip too");
+        assert_eq!(seen(SPEAKER, HD, &sized(width, height, 3)), [100; 3]);
+        assert_eq!(seen(SINGLE_SPEAKER, HD, &sized(width, height, 3)), [100]);
+    }
+}
+
+#[test]
+fn a_camera_that_lies_or_stands_as_its_tile_does_covers_it() {
+    for (arrangement, count) in [(GRID, 1), (GRID, 3), (SPEAKER, 3), (SINGLE_SPEAKER, 3)] {
+        let lying = place(arrangement, HD, &sized(640, 480, count), None);
+        assert!(lying.iter().all(|placed| placed.fit == Fit::Cover), "{lying:?}");
+        let turned = Size { width: 720, height: 1280 };
+        let standing = place(arrangement, turned, &sized(480, 640, count), None);
+        let upright = |placed: &&Placed| placed.rect.height > placed.rect.width;
+        assert!(standing.iter().filter(upright).all(|placed| placed.fit == Fit::Cover), "{standing:?}");
+    }
+    // Two people stand in tiles of 636x720.
+    let two = place(GRID, HD, &sized(720, 1280, 2), None);
+    assert!(two.iter().all(|placed| placed.fit == Fit::Cover), "{two:?}");
+}
+
+#[test]
+fn two_lying_cameras_side_by_side_fill_their_tiles_as_in_the_template() {
+    assert!(place(GRID, HD, &cameras(2), None).iter().all(|placed| placed.fit == Fit::Cover));
+    let turned = Size { width: 720, height: 1280 };
+    assert_eq!(seen(GRID, turned, &cameras(1)), [100], "but a canvas of 9:16 would show a third of one");
+    assert_eq!(seen(GRID, turned, &cameras(3)), [100; 3]);
+}
+
+#[test]
+fn a_square_camera_covers_only_what_is_about_square() {
+    assert_eq!(seen(GRID, HD, &sized(480, 480, 1)), [100]);
+    assert_eq!(seen(SPEAKER, HD, &sized(480, 480, 3)), [100; 3]);
+    assert_eq!(seen(GRID, Size { width: 720, height: 1280 }, &sized(480, 480, 1)), [100]);
+    let square = Size { width: 720, height: 720 };
+    assert_eq!(place(GRID, square, &sized(480, 480, 1), None)[0].fit, Fit::Cover);
+    assert!(seen(GRID, HD, &sized(480, 480, 2)).iter().all(|seen| *seen >= 85));
+}
+
+#[test]
+fn each_tile_is_fitted_by_its_own_picture() {
+    let mut tiles = cameras(4);
+    tiles[1].size = Size { width: 720, height: 1280 };
+    tiles[3].screen = true;
+    tiles[3].size = Size { width: 1920, height: 1080 };
+    let fits = |arrangement| -> Vec<(u32, Fit)> {
+        place(arrangement, HD, &tiles, None).into_iter().map(|placed| (placed.track.0, placed.fit)).collect()
+    };
+    let expected = [(3, Fit::Contain), (0, Fit::Cover), (1, Fit::Contain), (2, Fit::Cover)];
+    assert_eq!(fits(GRID), expected);
+    assert_eq!(fits(SPEAKER), expected);
 }
 
 fn even(rect: Rect) -> bool {
@@ -152,6 +237,28 @@ proptest! {
                 prop_assert!(!overlap(one.rect, other.rect), "{:?} and {:?}", one, other);
                 prop_assert_ne!(one.track, other.track);
             }
+        }
+    }
+
+    #[test]
+    fn no_layout_shows_less_than_two_fifths_of_a_camera(
+        canvas in sizes(200, 2000),
+        count in 1usize..26,
+        source in (9u32..=16, 9u32..=16),
+        shape in 0usize..4,
+    ) {
+        let tiles = sized(source.0 * 60, source.1 * 60, count);
+        let arrangement = [GRID, SPEAKER, SINGLE_SPEAKER, Arrangement::Single][shape];
+        for placed in place(arrangement, canvas, &tiles, None) {
+            // Of a lying picture in a strip of 3:1, or in a few pixels, no rule shows much.
+            let (long, short) = (placed.rect.width.max(placed.rect.height), placed.rect.width.min(placed.rect.height));
+            if long > short * 2 || short < 64 {
+                continue;
+            }
+            let drawn = fit(tiles[0].size, placed.rect, placed.fit).unwrap();
+            let area = |w: u32, h: u32| f64::from(w) * f64::from(h);
+            let seen = area(drawn.crop.width, drawn.crop.height) / area(tiles[0].size.width, tiles[0].size.height);
+            prop_assert!(seen >= 0.4, "{seen:.2} of {:?} in {:?}", tiles[0].size, placed);
         }
     }
 

@@ -48,7 +48,7 @@ pub use layout::{Arrangement, Size};
 pub use picture::PictureOptions;
 pub use sound::{SoundOptions, encoder_delay};
 pub use spill::BacklogStats;
-pub use start::StartRule;
+pub use start::{Candidate, Prelude, StartRule};
 pub use tally::SceneStats;
 pub use wish::Wish;
 
@@ -294,9 +294,13 @@ impl Scene {
             return;
         }
         match timed {
+            Timed::Published { sid, video, muted, at } => {
+                self.stage.before_start(|prelude| prelude.published(&sid, video, muted, at));
+            }
+            Timed::Unpublished { sid, at } => self.stage.before_start(|prelude| prelude.unpublished(&sid, at)),
             Timed::Joined { track, at } => self.join(&mut tracks, track, at),
             Timed::Frame(frame) => self.frame(&mut tracks, frame),
-            Timed::Absent { track, at } => self.turn(&mut tracks, track, at, Turn::Absent),
+            Timed::Absent { track, at, .. } => self.turn(&mut tracks, track, at, Turn::Absent),
             Timed::Left { track, at } => self.turn(&mut tracks, track, at, Turn::Left),
             Timed::Lost { track, at, .. } => self.turn(&mut tracks, track, at, Turn::Lost),
             Timed::Speakers { at, identities } if self.framerate.is_some() => {
@@ -378,12 +382,12 @@ impl Scene {
         if let Some(live) = tracks.of_mut(track.id) {
             // Back after a reconnect without having left: the tile keeps its last picture, the codec may be another.
             let at = live.moved(at);
-            self.stage.before_start(|prelude| prelude.joined(track.id, video, at));
+            self.stage.before_start(|prelude| prelude.joined(track.id, &track.sid, video, at));
             return live.inbox.put_turn(at, Turn::Begins(track.codec));
         }
         // Its first picture may be shown a little ahead of its time, and joins with its track.
         let at = self.framerate.filter(|_| video).map_or(at, |framerate| output_time_near(at, framerate));
-        self.stage.before_start(|prelude| prelude.joined(track.id, video, at));
+        self.stage.before_start(|prelude| prelude.joined(track.id, &track.sid, video, at));
         let inbox = Arc::new(Inbox::new(track.codec, self.backlog.clone()));
         inbox.complete_to(tracks.watermark);
         let ears = Arc::new(Ears { track: track.id, tell: self.tell.clone() });

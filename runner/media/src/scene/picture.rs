@@ -19,6 +19,7 @@ use super::stage::{Cue, Stage, Until};
 use super::tally::Tally;
 use super::wish::Wishes;
 use super::{Onward, SceneEvent};
+use crate::cadence::Cadence;
 use crate::track::{Origin, SessionTime, Track, TrackId};
 
 /// A picture older than this is not fresh: with several videos of one participant another one is shown.
@@ -41,6 +42,7 @@ struct Shot {
     current: Option<Picture>,
     /// Taken and not shown yet.
     due: VecDeque<Picture>,
+    cadence: Cadence,
     /// Order of first joining: the layouts' stable order.
     order: usize,
     /// Counts up whenever any track begins to be seen.
@@ -168,6 +170,7 @@ impl PictureMixer {
                     pictures,
                     current: None,
                     due: VecDeque::new(),
+                    cadence: Cadence::default(),
                     order,
                     came: 0,
                     changed: false,
@@ -190,13 +193,15 @@ impl PictureMixer {
     /// Every track up to `known`: an absence empties the tile, nothing goes back in time.
     fn advance(&mut self, at: SessionTime, known: SessionTime) {
         for shot in &mut self.shots {
-            let Shot { pictures, current, due, left, .. } = shot;
+            let Shot { pictures, current, due, cadence, left, .. } = shot;
             pictures.take_to(known, |shown| match shown {
-                Shown::Picture(picture) => {
-                    if due.back().or(current.as_ref()).is_none_or(|last| last.at <= picture.at) {
+                Shown::Picture(picture) => match due.back().or(current.as_ref()).map(|last| last.at) {
+                    Some(last) if last > picture.at => {}
+                    last => {
+                        last.into_iter().for_each(|last| cadence.distance(picture.at.0 - last.0));
                         due.push_back(picture);
                     }
-                }
+                },
                 Shown::Absent(_) => {
                     due.clear();
                     *current = None;
@@ -240,8 +245,11 @@ impl PictureMixer {
             last.light == light && last.drawn.iter().copied().eq(drawn.iter().map(|(_, track, drawn)| (*track, *drawn)))
         });
         let any_changed = drawn.iter().any(|(index, ..)| self.shots[*index].changed);
-        let moving = drawn.iter().any(|(index, ..)| !self.shots[*index].is_screen());
-        self.tally.on_picture(at, any_changed || !same_places, moving);
+        let mut cameras =
+            drawn.iter().map(|(index, ..)| &self.shots[*index]).filter(|shot| !shot.is_screen()).peekable();
+        let moving = cameras.peek().is_some();
+        let usual_ns = cameras.filter_map(|shot| shot.cadence.usual()).min();
+        self.tally.on_picture(at, any_changed || !same_places, moving, usual_ns);
         let canvas = match &self.last {
             // Nothing to paint: the same memory again, under another time.
             Some(last) if same_places && !any_changed => return Ok(last.canvas.copy()),
@@ -267,6 +275,7 @@ impl PictureMixer {
                     track: shot.track.id,
                     identity: &shot.track.identity,
                     screen: shot.is_screen(),
+                    size: shot.size()?,
                     came: shot.came,
                     fresh: at.0.saturating_sub(picture.at.0) <= FRESH_NS,
                 })

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use super::lock;
 use super::spill::BacklogStats;
+use crate::cadence::{GAP_NS, is_gap};
 use crate::track::SessionTime;
 
 /// Times in nanoseconds of media.
@@ -21,7 +22,7 @@ pub struct SceneStats {
     /// Pictures that differ from the one before: a source showed a new one, or the layout changed.
     pub different_pictures: u64,
     pub pictures_skipped: u64,
-    /// Longest time without a different picture while a camera was to be seen.
+    /// Longest time without a different picture while a camera was to be seen, unless that is its pace.
     pub longest_freeze_ns: u64,
     /// Sound made in which nobody was heard.
     pub silence_ns: u64,
@@ -50,12 +51,17 @@ impl Tally {
         state.stats.longest_lag_ns = state.stats.longest_lag_ns.max(lag_ns);
     }
 
-    pub fn on_picture(&self, at: SessionTime, different: bool, moving: bool) {
+    /// `usual_ns`: the usual distance of the pictures of the fastest camera that is to be seen; `None` as long as each
+    /// of them has shown one picture only.
+    pub fn on_picture(&self, at: SessionTime, different: bool, moving: bool, usual_ns: Option<u64>) {
         let mut state = lock(&self.state);
         state.stats.pictures += 1;
         state.stats.different_pictures += u64::from(different);
         if let Some(since) = state.still_since {
-            state.stats.longest_freeze_ns = state.stats.longest_freeze_ns.max(at.0.saturating_sub(since.0));
+            let still_ns = at.0.saturating_sub(since.0);
+            if still_ns <= GAP_NS || usual_ns.is_some_and(|usual| is_gap(still_ns, Some(usual))) {
+                state.stats.longest_freeze_ns = state.stats.longest_freeze_ns.max(still_ns);
+            }
         }
         if !moving {
             state.still_since = None;
@@ -94,7 +100,7 @@ mod tests {
     #[test]
     fn a_freeze_is_the_time_without_a_different_picture_of_a_camera() {
         let tally = Tally::default();
-        let on = |ms: u64, different, moving| tally.on_picture(SessionTime(ms * MS), different, moving);
+        let on = |ms: u64, different, moving| tally.on_picture(SessionTime(ms * MS), different, moving, Some(33 * MS));
         on(0, true, true);
         on(100, false, true);
         on(200, false, true);
@@ -106,5 +112,20 @@ mod tests {
         let (stats, ..) = tally.read();
         assert_eq!((stats.pictures, stats.different_pictures), (8, 5));
         assert_eq!(stats.longest_freeze_ns, 300 * MS);
+    }
+
+    #[test]
+    fn the_pace_of_a_slow_camera_is_no_freeze() {
+        let freeze = |usual_ns: Option<u64>| {
+            let tally = Tally::default();
+            for n in 0..=7000 / 33 {
+                tally.on_picture(SessionTime(n * 33 * MS), n == 0, true, usual_ns);
+            }
+            tally.read().0.longest_freeze_ns / MS
+        };
+        assert!(freeze(Some(33 * MS)) > 6900);
+        assert!(freeze(Some(2000 * MS)) > 6900, "late for itself");
+        assert!(freeze(Some(3000 * MS)) <= 1000);
+        assert!(freeze(None) <= 1000, "one picture has no pace yet");
     }
 }

@@ -32,9 +32,19 @@ pub enum Arrival {
         rtp: u32,
         ntp: i64,
     },
+    /// It is subscribed, under this sid; streams come later. Known long before its first packet.
+    Published {
+        sid: String,
+        video: bool,
+        muted: bool,
+    },
     Muted {
         sid: String,
         muted: bool,
+    },
+    /// The server does not give us this publication.
+    Refused {
+        sid: String,
     },
     /// The publication is gone.
     Left {

@@ -160,6 +160,12 @@ impl Script {
         self
     }
 
+    /// A camera or a microphone of which nothing was received yet.
+    pub fn publishes(self, at: SessionTime, track: &Track, muted: bool) -> Self {
+        let (sid, video) = (track.sid.clone(), track.codec.is_video());
+        self.say(at, Timed::Published { sid, video, muted, at })
+    }
+
     pub fn joins(self, at: SessionTime, track: Track) -> Self {
         self.say(at, Timed::Joined { track, at })
     }
@@ -169,7 +175,7 @@ impl Script {
     }
 
     pub fn mutes(self, at: SessionTime, id: u32) -> Self {
-        self.say(at, Timed::Absent { track: TrackId(id), at })
+        self.say(at, Timed::Absent { track: TrackId(id), at, muted: true })
     }
 
     pub fn layout(self, at: SessionTime, name: &str) -> Self {

@@ -447,6 +447,101 @@ fn a_room_without_a_picture_starts_with_its_sound_and_waits_for_a_live_camera() 
 }
 
 #[test]
+fn the_first_picture_of_a_file_is_a_real_one_when_a_video_is_published() {
+    let speaks = sound(Codec::Opus, 4);
+    let (microphone, camera) =
+        (track(2, Codec::Opus, "ann", Origin::Microphone), track(1, Codec::H264, "ann", Origin::Camera));
+    let clip = video(Codec::H264, (320, 180), 30, 4, 60);
+    // The microphone is heard at once, the camera's next key frame is three seconds away.
+    let script = |muted| {
+        Script::default()
+            .publishes(ms(0), &camera, muted)
+            .joins(ms(0), microphone.clone())
+            .sends(2, &speaks, ms(0), ms(4000))
+            .joins(ms(3000), camera.clone())
+            .sends(1, &clip, ms(3000), ms(4000))
+            .ticking(ms(20), ms(4000))
+    };
+    for (arrangement, start) in
+        [(tiles(LayoutShape::Grid), StartRule::Composite), (Arrangement::Single, StartRule::FirstMedium)]
+    {
+        let with = |muted| make(SceneOptions { start, ..options(arrangement) }, script(muted), ms(4000));
+        let made = with(false);
+        assert_eq!(made.start(), ms(3000), "{start:?}");
+        assert_eq!((made.pictures.buffers.len(), made.left().len()), (30, 48_000));
+        assert!(near(made.middle()[0], WHITE), "{:?}", made.middle());
+        assert!(onsets(&made.left())[0] < 24, "the sound of the same moment");
+        let made = with(true);
+        assert_eq!((made.start(), made.middle()[0]), (ms(0), 16), "a muted camera is not waited for");
+    }
+}
+
+#[test]
+fn a_published_video_that_never_comes_does_not_keep_a_recording_from_its_start() {
+    let speaks = sound(Codec::Opus, 7);
+    let script = Script::default()
+        .publishes(ms(0), &track(1, Codec::H264, "ann", Origin::Camera), false)
+        .joins(ms(0), track(2, Codec::Opus, "ann", Origin::Microphone))
+        .sends(2, &speaks, ms(0), ms(7000))
+        .ticking(ms(20), ms(7000));
+    let run = Run::new(options(tiles(LayoutShape::Grid)), Duration::ZERO, usize::MAX);
+    script.into_iter().for_each(|timed| run.scene.take(timed));
+    let started = run.events.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(started, SceneEvent::Started { at: ms(0) }, "before its end is told, and no sound is lost");
+    run.scene.end_at(ms(7000));
+    assert_eq!(run.finish().left().len(), 7 * 48_000);
+}
+
+#[test]
+fn an_upright_camera_is_seen_whole_also_when_it_is_turned_while_recording() {
+    let (lying, upright) = (video(Codec::Vp8, (320, 180), 30, 2, 60), video(Codec::Vp8, (96, 160), 30, 2, 100));
+    for (arrangement, shape) in [
+        (tiles(LayoutShape::Grid), "grid"),
+        (tiles(LayoutShape::Speaker), "speaker"),
+        (tiles(LayoutShape::SingleSpeaker), "single-speaker"),
+    ] {
+        let script = Script::default()
+            .joins(ms(0), track(1, Codec::Vp8, "ann", Origin::Camera))
+            .sends(1, &lying, ms(0), ms(1000))
+            .sends(1, &upright, ms(1000), ms(2000));
+        let made = make(options(arrangement), script.ticking(ms(20), ms(2000)), ms(2000));
+        // Lying: to both edges. Upright: 108 of 320 columns in the middle, and all lines.
+        assert!([10, 160, 310].iter().all(|x| near(made.luma(20, *x, 90), 60)), "{shape}");
+        for (x, wanted) in [(10, 16), (100, 16), (112, 100), (160, 100), (208, 100), (220, 16), (310, 16)] {
+            for y in [2, 90, 177] {
+                let luma = made.luma(50, x, y);
+                assert!(near(luma, wanted), "{shape} at {x},{y}: {luma}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_camera_with_a_picture_in_three_seconds_does_not_freeze_and_a_stalled_one_does() {
+    let clip = video(Codec::Vp8, (320, 180), 30, 20, 60);
+    // Key frames stand at whole seconds.
+    let freeze = |seconds: &[u64]| {
+        let frames: Vec<_> = clip
+            .iter()
+            .filter(|(at, ..)| seconds.contains(&(at / 1_000_000_000)) && at.is_multiple_of(1_000_000_000))
+            .cloned()
+            .collect();
+        let script = Script::default().joins(ms(0), track(1, Codec::Vp8, "ann", Origin::Camera)).sends(
+            1,
+            &frames,
+            ms(0),
+            ms(20_000),
+        );
+        let options = options(tiles(LayoutShape::Grid));
+        let picture = options.picture.clone().map(|picture| PictureOptions { hold_ns: HOLD_NS, ..picture });
+        let made = make(SceneOptions { picture, ..options }, script.ticking(ms(100), ms(20_000)), ms(20_000));
+        made.stats.longest_freeze_ns / MS
+    };
+    assert!(freeze(&[0, 3, 6, 9, 12, 15, 18]) <= 1000);
+    assert!((8900..9100).contains(&freeze(&[0, 1, 2, 3, 4, 13, 14, 15, 16, 17, 18, 19])));
+}
+
+#[test]
 fn agents_are_heard_left_and_everybody_else_right() {
     let speaks = sound(Codec::Opus, 2);
     let agent = Track { agent: true, ..track(2, Codec::Opus, "bot", Origin::Microphone) };

@@ -52,6 +52,8 @@ pub struct Reception {
     timeline: Timeline,
     streams: BTreeMap<u32, Stream>,
     tracks: BTreeMap<TrackId, Known>,
+    /// Subscriptions: whether it is a video, and whether it is muted.
+    published: BTreeMap<String, (bool, bool)>,
     ids: HashMap<(String, Origin), Vec<TrackId>>,
     out: VecDeque<Timed>,
     keyframes: Vec<u32>,
@@ -88,6 +90,7 @@ impl Reception {
             timeline: Timeline::default(),
             streams: BTreeMap::new(),
             tracks: BTreeMap::new(),
+            published: BTreeMap::new(),
             ids: HashMap::new(),
             out: VecDeque::new(),
             keyframes: Vec::new(),
@@ -134,10 +137,11 @@ impl Reception {
             Arrival::Opened { stream, publication } => self.open(stream, publication, at),
             Arrival::Closed { stream } => self.close(stream, at),
             Arrival::Packet { stream, seq, rtp, marker, form, payload } => {
-                let Some(it) = self.streams.get_mut(&stream) else { return };
+                let Some(it) = self.streams.get(&stream) else { return };
+                let other_form = it.form != Some(form);
                 if !payload.is_empty() {
-                    self.timeline.begin(at);
-                    if it.form != Some(form) {
+                    self.begin(at);
+                    if other_form {
                         self.change_form(stream, form, at);
                     }
                 }
@@ -154,17 +158,23 @@ impl Reception {
                 self.pump(stream, at);
             }
             Arrival::Report { stream, rtp, ntp } => self.timeline.report(stream, rtp, ntp, at),
+            Arrival::Published { sid, video, muted } => self.publish(sid, video, muted, at),
             Arrival::Muted { sid, muted } => {
+                if let Some(video) = self.published.get(&sid).map(|(video, _)| *video) {
+                    self.publish(sid.clone(), video, muted, at);
+                }
                 if let Some(known) = self.tracks.values_mut().find(|known| known.publication.sid == sid) {
                     known.publication.muted = muted;
                     known.muted_since = muted.then_some(at);
                 }
             }
             Arrival::Left { sid } => {
+                self.unpublish(&sid, at);
                 if let Some(known) = self.tracks.values_mut().find(|known| known.publication.sid == sid) {
                     known.left_since.get_or_insert(at);
                 }
             }
+            Arrival::Refused { sid } => self.unpublish(&sid, at),
             Arrival::Interrupted => {
                 for stream in self.streams.keys().copied().collect::<Vec<_>>() {
                     self.close(stream, at);
@@ -209,6 +219,36 @@ impl Reception {
     /// Session time of this moment, never before what was declared complete.
     fn now(&self, at: Since) -> SessionTime {
         self.timeline.session_time(at).max(self.complete.unwrap_or_default())
+    }
+
+    /// The session's zero, if this is the first packet: now what was published before has a time.
+    fn begin(&mut self, at: Since) {
+        if self.timeline.origin().is_some() {
+            return;
+        }
+        self.timeline.begin(at);
+        let zero = SessionTime(0);
+        let published = self.published.iter();
+        self.out.extend(published.map(|(sid, (video, muted))| Timed::Published {
+            sid: sid.clone(),
+            video: *video,
+            muted: *muted,
+            at: zero,
+        }));
+    }
+
+    fn publish(&mut self, sid: String, video: bool, muted: bool, at: Since) {
+        self.published.insert(sid.clone(), (video, muted));
+        if self.timeline.origin().is_some() {
+            let at = self.now(at);
+            self.out.push_back(Timed::Published { sid, video, muted, at });
+        }
+    }
+
+    fn unpublish(&mut self, sid: &str, at: Since) {
+        if self.published.remove(sid).is_some() && self.timeline.origin().is_some() {
+            self.out.push_back(Timed::Unpublished { sid: sid.to_owned(), at: self.now(at) });
+        }
     }
 
     fn open(&mut self, ssrc: u32, publication: Publication, at: Since) {
@@ -277,7 +317,8 @@ impl Reception {
         if known.left_since.is_some() {
             self.leave(track);
         } else if !still_sent && !self.finished {
-            self.absent(track);
+            let muted = known.publication.muted;
+            self.absent(track, muted);
         }
     }
 
@@ -427,7 +468,8 @@ impl Reception {
             }
             self.leave(id);
         } else if !known.absent && (known.muted_since.is_some_and(over) || self.is_cut_off(known, at)) {
-            self.absent(id);
+            let muted = known.publication.muted;
+            self.absent(id, muted);
         }
     }
 
@@ -446,7 +488,7 @@ impl Reception {
         Some(complete.max(SessionTime(end)))
     }
 
-    fn absent(&mut self, id: TrackId) {
+    fn absent(&mut self, id: TrackId, muted: bool) {
         let Some(known) = self.tracks.get(&id) else { return };
         let end = self.end_of(known);
         for stream in self.streams.values_mut().filter(|stream| stream.track == id) {
@@ -456,7 +498,7 @@ impl Reception {
         let (false, Some(_), Some(at)) = (known.absent, known.joined, end) else { return };
         known.absent = true;
         known.last = Some(at);
-        self.out.push_back(Timed::Absent { track: id, at });
+        self.out.push_back(Timed::Absent { track: id, at, muted });
     }
 
     fn leave(&mut self, id: TrackId) {

@@ -138,6 +138,37 @@ fn while_a_hole_is_waited_for_the_watermark_waits_too() {
 }
 
 #[test]
+fn subscriptions_are_said_before_their_first_frame() {
+    let mut reception = Reception::new(options());
+    let published = |sid: &str, video, muted| Arrival::Published { sid: sid.to_owned(), video, muted };
+    reception.on(published("TR_v", true, true), ms(0));
+    reception.on(published("TR_a", false, false), ms(0));
+    reception.on(Arrival::Muted { sid: "TR_v".to_owned(), muted: false }, ms(50));
+    reception.on(published("TR_w", true, false), ms(60));
+    reception.on(Arrival::Refused { sid: "TR_w".to_owned() }, ms(70));
+    reception.tick(ms(80));
+    assert_eq!(taken(&mut reception), [], "session time begins with the first packet");
+
+    reception.on(Arrival::Opened { stream: SOUND, publication: publication("TR_a", Origin::Microphone) }, ms(90));
+    (0..30).for_each(|n| {
+        reception.on(sound(n), ms(100 + 20 * n));
+        reception.tick(ms(100 + 20 * n));
+    });
+    let told = |sid: &str, video, muted, at: u64| {
+        let at = SessionTime(ms(at).as_nanos() as u64);
+        Timed::Published { sid: sid.to_owned(), video, muted, at }
+    };
+    let timed = taken(&mut reception);
+    assert_eq!(timed[..2], [told("TR_a", false, false, 0), told("TR_v", true, false, 0)]);
+    assert!(!timed[2..].iter().any(|timed| matches!(timed, Timed::Published { .. })));
+
+    reception.on(Arrival::Muted { sid: "TR_v".to_owned(), muted: true }, ms(1100));
+    reception.on(Arrival::Left { sid: "TR_v".to_owned() }, ms(1200));
+    let over = Timed::Unpublished { sid: "TR_v".to_owned(), at: SessionTime(ms(1100).as_nanos() as u64) };
+    assert_eq!(taken(&mut reception), [told("TR_v", true, true, 1000), over]);
+}
+
+#[test]
 fn blank_frames_never_come_out_and_a_real_key_frame_ends_them() {
     let mut reception = opened();
     play(&mut reception, 0, 10, |_, _| false);
@@ -161,7 +192,7 @@ fn a_muted_track_is_absent_until_it_speaks_again() {
     }
     let timed = taken(&mut reception);
     let absent = timed.iter().find_map(|timed| match timed {
-        Timed::Absent { track: TrackId(1), at } => Some(*at),
+        Timed::Absent { track: TrackId(1), at, muted: true } => Some(*at),
         _ => None,
     });
     assert!(
@@ -180,7 +211,7 @@ fn after_a_reconnect_the_same_source_keeps_its_track_and_its_time_goes_on() {
     play(&mut reception, 0, 25, |_, _| false);
     reception.on(Arrival::Interrupted, ms(1100));
     let before = taken(&mut reception);
-    assert!(before.iter().any(|timed| matches!(timed, Timed::Absent { track: TrackId(1), .. })));
+    assert!(before.iter().any(|timed| matches!(timed, Timed::Absent { track: TrackId(1), muted: false, .. })));
     reception.on(Arrival::Opened { stream: 99, publication: publication("TR_new", Origin::Camera) }, ms(6000));
     for n in 0..50 {
         let at = ms(6000 + n * 40);
@@ -212,7 +243,8 @@ fn while_the_connection_is_in_trouble_a_silent_track_becomes_absent_before_the_o
     for timed in taken(&mut reception) {
         match timed {
             Timed::CompleteTo { at } => complete = at,
-            Timed::Absent { at, .. } => {
+            Timed::Absent { at, muted, .. } => {
+                assert!(!muted, "it is our connection");
                 assert!(at >= complete, "{at:?} was said to be complete to {complete:?}");
                 absent += 1;
             }

@@ -7,7 +7,7 @@ use livekit_protocol::{ParticipantInfo, SpeakerInfo, TrackInfo, TrackSource, Tra
 use spillway_plan::Source;
 use spillway_spool::EndReason;
 
-use super::super::arrival::{Publication, Since};
+use super::super::arrival::{Arrival, Publication, Since};
 use crate::track::Origin;
 
 /// After our connection was rebuilt, participants may still be on their way back (the server was restarted).
@@ -180,8 +180,19 @@ impl Model {
         }
     }
 
+    /// What the reception is told of a publication when it is subscribed.
+    pub(super) fn published(&self, sid: &str) -> Option<Arrival> {
+        let (_, track) = self.find(sid)?;
+        let video = track.r#type() == TrackType::Video;
+        Some(Arrival::Published { sid: sid.to_owned(), video, muted: track.muted })
+    }
+
+    fn find(&self, sid: &str) -> Option<(&Person, &TrackInfo)> {
+        self.people.values().find_map(|person| Some((person, person.tracks.get(sid)?)))
+    }
+
     pub(super) fn publication(&self, sid: &str) -> Option<Publication> {
-        let (person, track) = self.people.values().find_map(|person| Some((person, person.tracks.get(sid)?)))?;
+        let (person, track) = self.find(sid)?;
         Some(Publication {
             sid: sid.to_owned(),
             identity: person.identity.clone(),

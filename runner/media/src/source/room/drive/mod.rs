@@ -362,7 +362,12 @@ impl Drive {
         let mut subscribe = Vec::new();
         for change in changes {
             match change {
-                Change::Subscribe(sid) => subscribe.push(sid),
+                Change::Subscribe(sid) => {
+                    if let Some(published) = self.model.published(&sid) {
+                        self.receive(published, now);
+                    }
+                    subscribe.push(sid);
+                }
                 Change::Muted { sid, muted } => self.receive(Arrival::Muted { sid, muted }, now),
                 Change::Left { sid } => self.receive(Arrival::Left { sid }, now),
                 Change::Speakers(identities) => self.receive(Arrival::Speakers { identities }, now),

@@ -48,16 +48,20 @@ impl Drive {
             }
             Response::SubscriptionResponse(response) if response.err != 0 => {
                 let why = response.err().as_str_name().to_lowercase();
-                let changes = self.model.refused(&response.track_sid, &why);
-                self.obey(changes).await;
+                self.refused(response.track_sid, &why).await;
             }
             Response::SubscriptionPermissionUpdate(update) if !update.allowed => {
-                let changes = self.model.refused(&update.track_sid, "its publisher does not permit it");
-                self.obey(changes).await;
+                self.refused(update.track_sid, "its publisher does not permit it").await;
             }
             Response::Leave(leave) => self.told_to_leave(&leave),
             _ => {}
         }
+    }
+
+    async fn refused(&mut self, sid: String, why: &str) {
+        let changes = self.model.refused(&sid, why);
+        self.receive(Arrival::Refused { sid }, self.since(Instant::now()));
+        self.obey(changes).await;
     }
 
     async fn offer(&mut self, offer: SessionDescription) {
