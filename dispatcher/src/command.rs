@@ -1,7 +1,6 @@
 //! What `spillway-dispatcher` does besides serving: bills, prices, and words to its targets.
 
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
@@ -78,11 +77,11 @@ async fn connect(config: &Config) -> anyhow::Result<Bus> {
 }
 
 async fn bill(since: &str, until: Option<&str>, by: By, csv: bool, config: &Config) -> anyhow::Result<()> {
-    let now_ms = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
+    let bus = connect(config).await?;
+    let now_ms = bus.clock().unix_ms();
     let moment = |text: &str| statement::moment(text, now_ms).map_err(anyhow::Error::msg);
     let (since, until) = (moment(since)?, until.map_or(Ok(now_ms), moment)?);
-    let entries =
-        statement::read(&Tasks::new(&connect(config).await?), since, until).await.context("read the ledger")?;
+    let entries = statement::read(&Tasks::new(&bus), since, until).await.context("read the ledger")?;
     let rows = statement::add_up(&entries, by);
     print!("{}", if csv { statement::csv(&rows, by) } else { statement::table(&rows, by) });
     Ok(())

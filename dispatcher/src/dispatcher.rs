@@ -6,7 +6,7 @@ use spillway_bus::{Bus, BusError, Phase, Routing, RpcServer, TicketKey, Tickets}
 use spillway_launchers::paper::PaperOptions;
 use spillway_launchers::process::ProcessOptions;
 use spillway_launchers::{EndHow, LaunchError, Launcher, PaperLauncher, ProcessLauncher, Sighting};
-use spillway_process::chain;
+use spillway_process::{Clock, chain};
 use spillway_protocol::Secret;
 use spillway_protocol::ids::{EgressId, IdError};
 use spillway_protocol::rpc::service;
@@ -14,7 +14,6 @@ use tracing::{error, info, warn};
 
 use crate::account;
 use crate::account::orphans::{self, Finding};
-use crate::clock::Clock;
 use crate::config::targets::TargetConfig;
 use crate::config::{Config, LauncherConfig};
 use crate::control::{Control, What};
@@ -51,9 +50,10 @@ pub struct Dispatcher {
 impl Dispatcher {
     /// With the targets the configuration names; each finished task is a line on standard output.
     pub async fn start(config: Config, bus: Bus) -> Result<Self, DispatcherError> {
-        let launchers = launchers(&config).await?;
+        let clock = bus.clock().clone();
+        let launchers = launchers(&config, &clock).await?;
         let lines: Lines = Box::new(|line| println!("{line}"));
-        Self::open(config, bus, launchers, Clock::Wall, Some(lines)).await
+        Self::open(config, bus, launchers, clock, Some(lines)).await
     }
 
     /// With one launcher, for the first target.
@@ -84,6 +84,7 @@ impl Dispatcher {
         lines: Option<Lines>,
     ) -> Result<Self, DispatcherError> {
         let house = house("dispatcher", config, bus, launchers, clock, lines)?;
+        house.learn_installation().await?;
         let config = house.config();
         for at in [config.health, config.metrics].into_iter().flatten() {
             let listener = health::listen(at).await.map_err(|source| DispatcherError::Health { at, source })?;
@@ -233,7 +234,8 @@ impl Dispatcher {
                 Some(target) => targets.push(target),
                 None => {
                     info!(target = config.name, "target is new, or has changed");
-                    targets.push(Arc::new(Target::new(config.clone(), launcher(config, &new).await?)));
+                    targets
+                        .push(Arc::new(Target::new(config.clone(), launcher(config, &new, &self.house.clock).await?)));
                 }
             }
         }
@@ -250,15 +252,15 @@ impl Dispatcher {
     }
 }
 
-pub(crate) async fn launchers(config: &Config) -> Result<Vec<Arc<dyn Launcher>>, DispatcherError> {
+pub(crate) async fn launchers(config: &Config, clock: &Clock) -> Result<Vec<Arc<dyn Launcher>>, DispatcherError> {
     let mut launchers = Vec::new();
     for target in &config.targets {
-        launchers.push(launcher(target, config).await?);
+        launchers.push(launcher(target, config, clock).await?);
     }
     Ok(launchers)
 }
 
-async fn launcher(target: &TargetConfig, config: &Config) -> Result<Arc<dyn Launcher>, DispatcherError> {
+async fn launcher(target: &TargetConfig, config: &Config, clock: &Clock) -> Result<Arc<dyn Launcher>, DispatcherError> {
     Ok(match &target.launcher {
         LauncherConfig::Process { program, log_dir } => {
             let beside_us = ProcessOptions::beside_us().map_err(DispatcherError::Runner)?;
@@ -272,7 +274,9 @@ async fn launcher(target: &TargetConfig, config: &Config) -> Result<Arc<dyn Laun
         }
         LauncherConfig::Container(opening) => {
             let target = target.name.clone();
-            spillway_launchers::open(opening).await.map_err(|source| DispatcherError::Launcher { target, source })?
+            spillway_launchers::open(opening, clock)
+                .await
+                .map_err(|source| DispatcherError::Launcher { target, source })?
         }
     })
 }
@@ -295,13 +299,31 @@ pub(crate) fn house(
     Ok(Arc::new(House::new(name, Tools { config, clock, bus, tickets, targets, handover, line, lines })))
 }
 
-/// One look for what was lost, as `--sweep` does it; without `dry_run` tasks nobody wants are ended.
+/// A look for what was lost, as `--sweep` does it: for the whole grace, where there is something to wait for. Without
+/// `dry_run` orphans are ended.
+///
+/// # Errors
+/// When a target cannot be opened or Redis does not answer; nothing was ended then, and a repeat is right.
 pub async fn sweep(config: Config, bus: Bus, dry_run: bool) -> Result<Vec<Finding>, DispatcherError> {
-    let launchers = launchers(&config).await?;
-    let house = house("sweep", config, bus, launchers, Clock::Wall, None)?;
-    let findings = orphans::report(&house).await?;
+    let launchers = launchers(&config, bus.clock()).await?;
+    sweep_on(config, bus, launchers, dry_run).await
+}
+
+/// As [`sweep`], with a launcher for each target, in their order.
+///
+/// # Errors
+/// As [`sweep`].
+pub async fn sweep_on(
+    config: Config,
+    bus: Bus,
+    launchers: Vec<Arc<dyn Launcher>>,
+    dry_run: bool,
+) -> Result<Vec<Finding>, DispatcherError> {
+    let clock = bus.clock().clone();
+    let house = house("sweep", config, bus, launchers, clock, None)?;
+    let findings = orphans::sweep(&house).await?;
     if !dry_run {
-        orphans::end(&house, &findings).await;
+        orphans::end(&house, &findings).await?;
     }
     Ok(findings)
 }

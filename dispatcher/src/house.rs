@@ -5,17 +5,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
-use spillway_bus::{Bus, Heartbeats, IoClient, Leases, Record, Registry, TaskKey, Tasks, Tickets};
+use spillway_bus::{
+    Bus, BusError, Heartbeats, Installation, IoClient, Leases, Record, Registry, TaskKey, Tasks, Tickets,
+};
 use spillway_cost::{Load, Shape};
 use spillway_launchers::TaskRef;
-use spillway_process::Stop;
+use spillway_process::{Clock, Stop};
 use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::account::habit::Habits;
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::launch::Line;
 use crate::meter::Meter;
@@ -48,6 +50,8 @@ pub struct House {
     draining: AtomicBool,
     /// Launches that records stood at when they were last all looked at.
     live: RwLock<Arc<HashSet<TaskKey>>>,
+    /// The id of the installation, as it was last read; stands in every order.
+    installation: RwLock<String>,
     /// What tasks are billed beside their recordings.
     habits: Mutex<Habits>,
     /// Where lines of the ledger are said beside Redis.
@@ -153,6 +157,7 @@ impl House {
             delivering: Mutex::default(),
             draining: AtomicBool::new(false),
             live: RwLock::default(),
+            installation: RwLock::default(),
             habits: Mutex::default(),
             lines: tools.lines,
             abandoned: CancellationToken::new(),
@@ -232,6 +237,25 @@ impl House {
 
     pub fn is_live(&self, task: &TaskKey) -> bool {
         self.live.read().unwrap_or_else(PoisonError::into_inner).contains(task)
+    }
+
+    /// Reads the installation's id, and makes one where there is none: in a new Redis, and in one that has lost everything.
+    pub async fn learn_installation(&self) -> Result<(), BusError> {
+        let id = Installation::new(&self.bus).get_or_make().await?;
+        let before =
+            std::mem::replace(&mut *self.installation.write().unwrap_or_else(PoisonError::into_inner), id.clone());
+        if !before.is_empty() && before != id {
+            warn!(
+                before,
+                id, "redis has lost the installation's id: tasks of the old one are only reported from now on"
+            );
+        }
+        Ok(())
+    }
+
+    /// Empty before it was read for the first time.
+    pub fn installation(&self) -> String {
+        self.installation.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn habits(&self) -> MutexGuard<'_, Habits> {

@@ -20,9 +20,8 @@ mod push;
 mod meter;
 mod dispatcher;
 mod settler;
-mod clock;
 
-pub use clock::Clock;
 pub use config::Config;
-pub use dispatcher::{Dispatcher, DispatcherError, sweep};
+pub use dispatcher::{Dispatcher, DispatcherError, sweep, sweep_on};
 pub use settler::Settler;
+pub use spillway_process::Clock;

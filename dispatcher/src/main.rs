@@ -32,7 +32,8 @@ struct Arguments {
     /// Print what holds, with secrets hidden, and what was said in vain; start nothing
     #[arg(long)]
     check_config: bool,
-    /// Look once for tasks without an egress and egresses without a task, print them, end the tasks, and leave
+    /// Look for tasks without an egress and egresses without a task, for orphan_grace where there are any; print what
+    /// becomes of each and why, end the orphans, and leave
     #[arg(long)]
     sweep: bool,
     /// With --sweep: end nothing

@@ -15,6 +15,12 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("spillway_failures_total", "counter", "Recordings settled by the dispatcher by reason"),
     ("spillway_relaunches_total", "counter", "Tasks that never recorded and were replaced"),
     ("spillway_orphans_total", "counter", "Tasks without an egress that were ended"),
+    (
+        "spillway_orphan_rounds_stopped_total",
+        "counter",
+        "Looks in which most tasks seemed to belong to no egress, so that none was ended",
+    ),
+    ("spillway_tasks_foreign", "gauge", "Tasks of this stack's name that another installation has started, by target"),
     ("spillway_tasks_open", "gauge", "Tasks of all dispatchers by target, at the one that keeps the accounts"),
     ("spillway_target_open", "gauge", "1: the target is asked; 0: it is paused, draining or failing"),
     ("spillway_cost_dollars", "histogram", "Amount of each finished task"),

@@ -1,10 +1,8 @@
 //! Facts → EgressInfo, through the one ledger that travels in the record.
 
-use std::time::UNIX_EPOCH;
-
 use prost::Message;
 use spillway_bus::Record;
-use spillway_process::chain;
+use spillway_process::{Clock, chain};
 use spillway_protocol::code::{Code, RpcError};
 use spillway_protocol::ledger::{Fact, Ledger};
 use spillway_protocol::livekit::EgressInfo;
@@ -36,17 +34,17 @@ pub fn ledger_of(record: &Record) -> Option<Ledger> {
 }
 
 /// Files on this machine that were begun and never closed, as results. Looks at the disk.
-pub fn unfinished_files(ledger: &Ledger) -> Vec<Fact> {
+pub fn unfinished_files(ledger: &Ledger, clock: &Clock) -> Vec<Fact> {
     let results = &ledger.info().file_results;
     let facts = ledger.unfinished().filter_map(|(index, location)| {
         let found = std::fs::metadata(location).ok().filter(|found| found.is_file() && found.len() > 0)?;
-        let written = found.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+        let written = found.modified().ok()?;
         let started_at = results.get(index).map_or(0, |file| file.started_at);
         let stored = Fact::FileStored {
             index,
             size: found.len(),
             started_at,
-            ended_at: i64::try_from(written.as_nanos()).unwrap_or(started_at),
+            ended_at: clock.unix_ns_of_host(written),
             location: location.to_owned(),
         };
         Some([stored, Fact::Noted(format!("not finished properly: {location}"))])
@@ -90,7 +88,7 @@ mod tests {
         };
         ledger.on(file(0, &location), 2);
         ledger.on(file(1, "/nowhere/b.mp4"), 2);
-        for fact in unfinished_files(&ledger) {
+        for fact in unfinished_files(&ledger, &Clock::host()) {
             ledger.on(fact, 3);
         }
         let result = &ledger.info().file_results[0];

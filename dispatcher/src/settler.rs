@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use spillway_bus::{Beat, Bus, BusError, Switches};
 use spillway_launchers::Launcher;
+use spillway_process::Clock;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::dispatcher::{DispatcherError, house, launchers};
 use crate::house::{House, Lines};
@@ -28,9 +28,10 @@ pub struct Settler {
 impl Settler {
     /// With the targets the configuration names; each finished task is a line on standard output.
     pub async fn open(config: Config, bus: Bus) -> Result<Self, DispatcherError> {
-        let launchers = launchers(&config).await?;
+        let clock = bus.clock().clone();
+        let launchers = launchers(&config, &clock).await?;
         let lines: Lines = Box::new(|line| println!("{line}"));
-        Self::with(config, bus, launchers, Clock::Wall, Some(lines)).await
+        Self::with(config, bus, launchers, clock, Some(lines)).await
     }
 
     /// With a launcher for each target, in their order.
@@ -51,6 +52,7 @@ impl Settler {
         lines: Option<Lines>,
     ) -> Result<Self, DispatcherError> {
         let house = house("settler", config, bus, launchers, clock, lines)?;
+        house.learn_installation().await?;
         house.io.listen().await?;
         // While it beats no dispatcher takes over what it has in hand.
         beat(&house).await?;

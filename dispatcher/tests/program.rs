@@ -84,7 +84,8 @@ async fn bills_are_added_up_as_asked_and_mistakes_are_named() {
     assert!(!gone.ok && gone.error.contains("unable to connect to redis"), "{gone:?}");
 }
 
-const EVERYWHERE: &str = r#"targets:
+const EVERYWHERE: &str = r#"stack: prod
+targets:
 - { name: aws/spot, launcher: ecs, capacity: spot, region: us-east-1, options: { region: us-east-1, cluster: c, task_definition: t, subnets: [s] } }
 - { name: aws, launcher: ecs, region: us-east-1, options: { region: us-east-1, cluster: c, task_definition: t, subnets: [s] } }
 - name: gcp

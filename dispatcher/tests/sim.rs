@@ -7,6 +7,8 @@ mod stage;
 mod figures;
 #[path = "sim/news.rs"]
 mod news;
+#[path = "sim/orphans.rs"]
+mod orphans;
 #[path = "sim/storm.rs"]
 mod storm;
 

@@ -93,7 +93,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     say(Happening::Opening { file: 0, container, facts })?;
     let Ok(Order::WriteTo { file: 0, path, id }) = orders.recv() else { return Ok(()) };
     let mut file = SpoolFile::claimed(&path, id, container)?;
-    let started_at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as i64;
+    let started_at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as i64 + start.clock_ahead_ns;
     say(Happening::Started { at: started_at })?;
     let began = Instant::now();
     let why = loop {

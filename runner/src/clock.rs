@@ -1,13 +1,8 @@
-//! The two wall clocks: what machines compare and what people put into file names.
+//! What people put into file names: the time of day where this runner is.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use chrono::{DateTime, Local, NaiveDateTime};
+use spillway_process::Clock;
 
-use chrono::NaiveDateTime;
-
-pub fn unix_ns() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
-}
-
-pub fn local() -> NaiveDateTime {
-    chrono::Local::now().naive_local()
+pub fn local(clock: &Clock) -> NaiveDateTime {
+    DateTime::from_timestamp_nanos(clock.unix_ns()).with_timezone(&Local).naive_local()
 }

@@ -9,6 +9,7 @@ use spillway_bus::{
     Bus, ClaimToken, Heartbeats, IoClient, RedisConfig, Registry, Ticket, TicketKey, Tickets, UploadStates,
 };
 use spillway_plan::{Destinations, EgressPlan};
+use spillway_process::Clock;
 use spillway_process::retry::Schedule;
 use spillway_process::stop::{Signal, Signals};
 use spillway_protocol::Code;
@@ -19,7 +20,6 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::clock;
 use crate::config::Settings;
 use crate::control::Control;
 use crate::life::Life;
@@ -103,7 +103,7 @@ pub async fn serve_ticket(
         return Ok(Done::NotOurs);
     };
     let ledger: Ledger = serde_json::from_str(&before.ledger).context("read the ledger in the record")?;
-    let reporter = Reporter::new(ledger, Duration::from_secs(60));
+    let reporter = Reporter::new(ledger, Duration::from_secs(60), bus.clock().clone());
     let (inbox, events) = mpsc::channel(INBOX);
     let control = Control::open(bus, &names.egress_id, inbox.clone(), reporter.reports())
         .await
@@ -153,7 +153,7 @@ pub async fn serve_ticket(
             };
         }
         let storing = Storing { destinations, stores, keeper, settings: settings.upload.clone() };
-        match job_of(&ticket, &settings, storing) {
+        match job_of(&ticket, &settings, storing, bus.clock()) {
             Ok(job) => drive(job, &reporter, events, news).await,
             Err(error) => fail(&reporter, &error),
         }
@@ -242,7 +242,7 @@ fn settings_of(ticket: &Ticket) -> Settings {
     })
 }
 
-fn job_of(ticket: &Ticket, settings: &Settings, storing: Storing) -> anyhow::Result<Job> {
+fn job_of(ticket: &Ticket, settings: &Settings, storing: Storing, clock: &Clock) -> anyhow::Result<Job> {
     let plan: EgressPlan = serde_json::from_str(ticket.plan_json.reveal()).context("read the plan in the ticket")?;
     Ok(Job {
         ws_url: ticket.ws_url.clone(),
@@ -253,6 +253,7 @@ fn job_of(ticket: &Ticket, settings: &Settings, storing: Storing) -> anyhow::Res
         rules: settings.rules(&plan.limits),
         storing,
         plan,
+        clock: clock.clone(),
     })
 }
 
@@ -281,7 +282,7 @@ async fn go_along(mut moves: Moves) {
     }
 }
 
-/// One recording without a dispatcher; what became of it.
+/// One recording without a dispatcher; what became of it. Without Redis the host's clock is the one that counts.
 pub async fn alone(
     shot: OneShot,
     settings: &Settings,
@@ -291,7 +292,9 @@ pub async fn alone(
     let signals = Signals::listen().context("listen for signals")?;
     let moves = Moves::listen().context("listen for signals")?;
     let span = info_span!("egress", egress_id = %shot.plan.egress_id, room = %shot.plan.room_name);
-    let reporter = Reporter::new(Ledger::accept(&shot.start, clock::unix_ns()), Duration::from_secs(5));
+    let clock = Clock::host();
+    let ledger = Ledger::accept(&shot.start, clock.unix_ns());
+    let reporter = Reporter::new(ledger, Duration::from_secs(5), clock.clone());
     let (inbox, events) = mpsc::channel(INBOX);
     let job = Job {
         rules: settings.rules(&shot.plan.limits),
@@ -301,6 +304,7 @@ pub async fn alone(
         ws_url: shot.ws_url,
         token: shot.token,
         program,
+        clock,
         storing: Storing {
             destinations: shot.destinations,
             stores,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use spillway_cost::Capacity;
 use spillway_launchers::{Opening, open};
+use spillway_process::Clock;
 use spillway_tests::clouds::Place;
 use spillway_tests::clouds::arm::{self, Arm};
 use spillway_tests::clouds::ecs::{Ecs, REGION};
@@ -33,7 +34,7 @@ async fn a_launcher_lists_its_tasks_for_a_while() {
         capacity: Capacity::OnDemand,
         options: said["options"].clone(),
     };
-    let launcher = open(&opening).await.unwrap();
+    let launcher = open(&opening, &Clock::host()).await.unwrap();
     let mut pace = tokio::time::interval(EVERY);
     for _ in 0..CALLS {
         pace.tick().await;

@@ -121,7 +121,7 @@ impl Fleet {
                 "subnets": ["subnet-1"], "endpoint": cloud.web.url() },
         });
         let config = format!(
-            "redis: {{ address: \"{}\" }}\napi_key: {}\napi_secret: {}\nws_url: {}\ncores: 1000\nticket_key: \"{KEY}\"\n\
+            "redis: {{ address: \"{}\" }}\napi_key: {}\napi_secret: {}\nws_url: {}\ncores: 1000\nstack: stage\nticket_key: \"{KEY}\"\n\
              targets: [{target}]\n",
             ground.redis_address,
             ground.api.key,

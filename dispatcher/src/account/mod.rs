@@ -58,6 +58,8 @@ pub async fn run(house: Arc<House>) {
             }
             if Instant::now() >= look_at {
                 look_at = Instant::now() + LOOK_FOR_ORPHANS;
+                // For what is launched from now on, by whichever dispatcher.
+                house.learn_installation().await?;
                 orphans.round(held).await?;
             }
             Ok::<_, spillway_bus::BusError>(())

@@ -47,9 +47,9 @@ pub struct Config {
     pub tenants: Tenants,
     /// Tasks at once, of all dispatchers and targets.
     pub most_tasks: Option<u64>,
-    /// Tells our tasks from those of other installations in the same place.
+    /// Tells our tasks from those of other installations in the same place; never empty where one runs in containers.
     pub stack: String,
-    /// A task that belongs to no egress is ended when it is older than this.
+    /// A task that was seen without an egress and without a heartbeat for so long is ended.
     pub orphan_grace: Duration,
     pub prices: Arc<PriceList>,
     /// `/metrics` on a port of its own.

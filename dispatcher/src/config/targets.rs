@@ -153,6 +153,13 @@ fn target(said: &keys::Target, file: &File) -> Result<TargetConfig, ConfigError>
         return Err(wrong(format!("\"{name}\" is no name for one: letters, digits and - _ . / make one")));
     }
     let options = said.options.clone().unwrap_or_default();
+    if said.launcher.is_some_and(is_shared) && file.stack.as_ref().is_none_or(|stack| stack.trim().is_empty()) {
+        let words = format!(
+            "needed for target {name}: write a name of this installation, as `stack: production`; two installations on one \
+             platform need two names"
+        );
+        return Err(ConfigError::Value { key: "stack", words });
+    }
     let launcher = match said.launcher {
         None => return Err(wrong(format!("{name}: `launcher` is missing"))),
         Some(LauncherName::Process) => {
@@ -195,6 +202,14 @@ fn target(said: &keys::Target, file: &File) -> Result<TargetConfig, ConfigError>
         start_deadline: said.start_deadline.map(|duration| duration.0),
         ..usual
     })
+}
+
+/// Other installations may run tasks in the same place, and are seen there.
+fn is_shared(launcher: LauncherName) -> bool {
+    match launcher {
+        LauncherName::Process | LauncherName::Paper => false,
+        LauncherName::Ecs | LauncherName::CloudRun | LauncherName::Aci | LauncherName::Docker => true,
+    }
 }
 
 fn capacity(said: &keys::Target) -> Capacity {
@@ -356,7 +371,17 @@ mod tests {
             ("targets: [{name: a, launcher: paper, options: {burts: 1}}]\n", "a: options: unknown field `burts`"),
             ("targets: [{name: a, launcher: paper, launches_per_second: 0}]\n", "launches_per_second must be"),
             ("launcher: ecs\n", "`launcher`: has to be told where its tasks run"),
-            ("targets: [{name: a, launcher: aci, options: {subscription: s}}]\n", "`resource_group` is missing"),
+            (
+                "stack: prod\ntargets: [{name: a, launcher: aci, options: {subscription: s}}]\n",
+                "`resource_group` is missing",
+            ),
+            (
+                "targets: [{name: a, launcher: docker, options: {image: i}}]\n",
+                "`stack`: needed for target a: write a name of this installation, as `stack: production`",
+            ),
+            ("stack: ' '\ntargets: [{name: a, launcher: ecs}]\n", "`stack`: needed for target a"),
+            ("stack: ''\ntargets: [{name: a, launcher: cloud-run}]\n", "`stack`: needed for target a"),
+            ("targets: [{name: b, launcher: process}, {name: a, launcher: aci}]\n", "`stack`: needed for target a"),
             ("tenants: {weight: 0}\n", "a weight must be more than 0"),
         ] {
             let said = config(text).unwrap_err();

@@ -320,6 +320,7 @@ impl Launch {
             egress_id: egress_id.clone(),
             attempt: *attempt,
             errand: *errand,
+            installation: self.house.installation(),
             claim: dispatch.claim.clone(),
             handover: self.house.handover.clone(),
             labels,

@@ -145,6 +145,7 @@ fn died(departed: &Departed) -> Verdict {
         Departure::CapacityReclaimed => {
             Verdict::Settle { words: format!("runner interrupted: {departed}"), aborted: true }
         }
+        Departure::EndedByUs(_) => failed(format!("the runner was {departed}")),
         Departure::HostRetired(_) => Verdict::Settle { words: format!("the runner died: {departed}"), aborted: true },
         _ => failed(format!("the runner died: {departed}")),
     }
@@ -191,6 +192,13 @@ mod tests {
         let words = "the runner died: signal 9 (killed; often: out of memory)".to_owned();
         assert_eq!(verdict(dead.clone()), failed(words.clone()));
         assert_eq!(verdict(Scene { beat: None, ..dead }), failed(words));
+    }
+
+    #[test]
+    fn one_that_we_ended_is_told_so_and_not_as_out_of_memory() {
+        let task = Some(Sighting::Gone(Departure::EndedByUs("egress is over".into()).into()));
+        let ended = Scene { task, beat: None, ..scene(Phase::Running) };
+        assert_eq!(verdict(ended), failed("the runner was ended by us: egress is over".into()));
     }
 
     #[test]

@@ -79,7 +79,8 @@ async fn left_behind(house: &House, record: &Record) -> Vec<Fact> {
         return Vec::new();
     }
     let Some(ledger) = report::ledger_of(record) else { return Vec::new() };
-    let look = tokio::task::spawn_blocking(move || report::unfinished_files(&ledger));
+    let clock = house.clock.clone();
+    let look = tokio::task::spawn_blocking(move || report::unfinished_files(&ledger, &clock));
     tokio::time::timeout(DISK_PATIENCE, look).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 

@@ -37,7 +37,9 @@ async fn two_hundred_starts_in_two_seconds_are_all_recorded_within_six_seconds_o
         let mut dispatchers = Vec::new();
         for _ in 0..2 {
             dispatchers.push(
-                Dispatcher::on(config.clone(), stage.bus(), vec![Arc::clone(&weather)], stage.clock).await.unwrap(),
+                Dispatcher::on(config.clone(), stage.bus(), vec![Arc::clone(&weather)], stage.clock.clone())
+                    .await
+                    .unwrap(),
             );
         }
         let starts = (0..200u32).map(|n| {
@@ -75,11 +77,11 @@ async fn estimates_are_within_two_percent_of_the_bill() {
     let provisioning = 40 * SECOND;
     let stage = Stage::set(PaperOptions { provisioning, ..PaperOptions::default() }).await;
     *stage.runners.boot.lock().unwrap() = provisioning;
-    let clock = stage.clock;
+    let clock = stage.clock.clone();
     let weather =
         Weather::new("near", &stage.cloud, Odds::default(), 1).selling(Platform::Fargate, move || clock.unix_ms());
     let launchers: Vec<Arc<dyn Launcher>> = vec![Arc::new(weather)];
-    let _dispatcher = Dispatcher::on(targets(&["near"]), stage.bus(), launchers, stage.clock).await.unwrap();
+    let _dispatcher = Dispatcher::on(targets(&["near"]), stage.bus(), launchers, stage.clock.clone()).await.unwrap();
     let mut dice = StdRng::seed_from_u64(9);
     let lives = (0..50).map(|n| {
         let (id, minutes) = (format!("EG_{n}"), dice.random_range(10..180));

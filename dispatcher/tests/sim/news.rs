@@ -23,20 +23,21 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Each end is told `copies` times, each so late; an invocation that fails comes again.
 fn function(stage: &Stage, copies: usize, late: Duration, seed: u64) {
     let mut departures = stage.runners.departures();
-    let (cloud, bus, clock) = (stage.cloud.clone(), stage.broker.clone(), stage.clock);
+    let (cloud, bus, clock) = (stage.cloud.clone(), stage.broker.clone(), stage.clock.clone());
     let mut rng = StdRng::seed_from_u64(seed);
     tokio::spawn(async move {
         while let Some((order, task)) = departures.recv().await {
             for _ in 0..copies {
                 let late = late.mul_f64(rng.random_range(0.0..=1.0));
                 let (cloud, bus, order, task) = (cloud.clone(), bus.bus(), order.clone(), task.clone());
+                let clock = clock.clone();
                 tokio::spawn(async move {
                     sleep(late).await;
                     let Sighting::Gone(departed) = cloud.look(&task).await else { return };
                     let news = News { egress_id: order.egress_id, attempt: order.attempt, task: task.id, departed };
                     for _ in 0..3 {
                         let launcher: Arc<dyn Launcher> = Arc::new(cloud.clone());
-                        let settler = Settler::on(config(), bus.clone(), vec![launcher], clock).await.unwrap();
+                        let settler = Settler::on(config(), bus.clone(), vec![launcher], clock.clone()).await.unwrap();
                         let heard = settler.hear(&news).await;
                         let finished = settler.finish(Instant::now() + 20 * SECOND).await;
                         if heard.is_ok() && finished {

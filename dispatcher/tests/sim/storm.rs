@@ -131,7 +131,8 @@ impl Crew<'_> {
     async fn open(&self, way: &Way) -> Dispatcher {
         loop {
             let bus = way.to(&self.stage.bus());
-            let opened = Dispatcher::on(self.config.clone(), bus, self.launchers.clone(), self.stage.clock).await;
+            let opened =
+                Dispatcher::on(self.config.clone(), bus, self.launchers.clone(), self.stage.clock.clone()).await;
             match opened {
                 Ok(dispatcher) => return dispatcher,
                 // Redis is away: whoever keeps it running starts it again.

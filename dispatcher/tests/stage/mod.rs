@@ -40,9 +40,9 @@ impl Stage {
     pub async fn set_with(options: PaperOptions, way: &Way) -> Self {
         let broker = MemoryBroker::new();
         let cloud = PaperLauncher::new(options);
-        let clock = Clock::from(NEW_YEAR);
+        let clock = Clock::starting_at(NEW_YEAR);
         let livekit = LiveKit::open(&broker.bus()).await;
-        let runners = Runners::start(&way.to(&broker.bus()), &cloud, clock);
+        let runners = Runners::start(&way.to(&broker.bus()), &cloud, clock.clone());
         Self { broker, cloud, livekit, runners, clock }
     }
 
@@ -55,7 +55,7 @@ impl Stage {
     }
 
     pub async fn dispatcher_with(&self, config: Config) -> Dispatcher {
-        Dispatcher::with(config, self.bus(), Arc::new(self.cloud.clone()), self.clock).await.unwrap()
+        Dispatcher::with(config, self.bus(), Arc::new(self.cloud.clone()), self.clock.clone()).await.unwrap()
     }
 }
 

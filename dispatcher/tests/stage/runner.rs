@@ -330,13 +330,21 @@ impl Part<'_> {
 
     /// Until a stop; false when the egress was settled by somebody else.
     async fn record(&self, mut stopped: watch::Receiver<bool>) -> bool {
+        let mut known = None;
         loop {
             let _ = tokio::time::timeout(Duration::from_secs(1), stopped.wait_for(|stopped| *stopped)).await;
             self.beat().await;
-            let record = match Registry::new(&self.stage.bus).get(&self.id).await {
-                Ok(record) => record.unwrap(),
-                Err(_) => continue,
+            let registry = Registry::new(&self.stage.bus);
+            let record = match (registry.get(&self.id).await, &known) {
+                (Ok(Some(record)), _) => record,
+                // Redis has lost everything: as our runner does, it is written again.
+                (Ok(None), Some(known)) => {
+                    let _ = registry.create(known).await;
+                    continue;
+                }
+                (Ok(None), None) | (Err(_), _) => continue,
             };
+            known = Some(record.clone());
             if record.phase == Phase::Over || record.attempt != self.attempt {
                 return false;
             }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use spillway_protocol::psrpc::{ClaimRequest, ClaimResponse, Request, Response};
@@ -200,7 +200,7 @@ impl RpcClient {
         multi: Multi,
     ) -> Result<Call, RpcError> {
         let inner = &self.inner;
-        let sent_at = unix_ns();
+        let sent_at = inner.wire.clock().unix_ns();
         let left = i64::try_from((give_up - Instant::now()).as_nanos()).unwrap_or(i64::MAX);
         let request = Request {
             request_id: names::new_id("REQ_"),
@@ -313,10 +313,4 @@ fn read(answer: Response) -> Result<Bytes, RpcError> {
 
 fn timed_out() -> RpcError {
     RpcError::new(Code::DeadlineExceeded, "request timed out")
-}
-
-/// Nanoseconds since 1970 on this machine's clock, as psrpc stamps its messages.
-pub(crate) fn unix_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -22,6 +22,7 @@ mod tickets;
 mod heartbeats;
 mod uploads;
 mod leases;
+mod installation;
 mod switches;
 mod tasks;
 pub mod raw;
@@ -32,6 +33,7 @@ pub use client::{CallOptions, RpcClient};
 pub use config::RedisConfig;
 pub use error::BusError;
 pub use heartbeats::{Beat, Heard, Heartbeats};
+pub use installation::Installation;
 pub use io::IoClient;
 pub use leases::Leases;
 pub use memory::MemoryBroker;
@@ -43,6 +45,7 @@ pub use tickets::{ClaimToken, Ticket, TicketKey, Tickets};
 pub use trouble::{Trouble, Way};
 pub use uploads::UploadStates;
 
+use spillway_process::Clock;
 use wire::Wire;
 
 /// A connection to everything shared.
@@ -55,12 +58,22 @@ impl Bus {
     /// Connects and stays connected: what breaks later is mended in the background, and [`Bus::healthy`] says so
     /// meanwhile. The first PING must be answered.
     pub async fn connect(config: &RedisConfig) -> Result<Bus, BusError> {
-        Ok(Bus { wire: Arc::new(redis::RedisWire::connect(config).await?) })
+        Self::connect_with(config, Clock::host()).await
+    }
+
+    /// As [`Bus::connect`], for a host whose clock is `clock`: it is put right by Redis' time and stays so.
+    pub async fn connect_with(config: &RedisConfig, clock: Clock) -> Result<Bus, BusError> {
+        Ok(Bus { wire: Arc::new(redis::RedisWire::connect(config, clock).await?) })
     }
 
     /// A bus of its own in this process. Several that hear each other: [`MemoryBroker::bus`].
     pub fn memory() -> Bus {
         MemoryBroker::new().bus()
+    }
+
+    /// Redis' time, which all processes of an installation share: for everything that is stamped, sent or billed.
+    pub fn clock(&self) -> &Clock {
+        self.wire.clock()
     }
 
     /// Every subscription stands confirmed on a live connection and the last ping was answered. Bids are made only then.

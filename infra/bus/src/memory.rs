@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use spillway_process::Clock;
+use spillway_process::clock::Measurement;
 use tokio::time::Instant;
 
-use crate::client::unix_ns;
 use crate::desk::Desk;
 use crate::tasks::{Pace, Seated};
 use crate::wire::{
@@ -26,6 +27,8 @@ pub struct MemoryBroker {
 #[derive(Default)]
 struct Shared {
     store: Mutex<Store>,
+    /// What Redis answers to `TIME`.
+    clock: Clock,
     cut: AtomicBool,
     loses: AtomicU64,
 }
@@ -57,8 +60,32 @@ impl MemoryBroker {
         Self::default()
     }
 
+    /// With another time than this process' host.
+    pub fn at(clock: Clock) -> Self {
+        Self { shared: Arc::new(Shared { clock, ..Shared::default() }) }
+    }
+
     pub fn bus(&self) -> Bus {
-        Bus { wire: Arc::new(MemoryWire { shared: self.shared.clone() }) }
+        self.bus_on(self.shared.clock.clone())
+    }
+
+    /// For a process whose host has this clock; as on Redis it is put right by what the broker says.
+    pub fn bus_on(&self, clock: Clock) -> Bus {
+        let now = Instant::now();
+        clock.measured(&Measurement { asked: now, answered: now, reference_ns: self.shared.clock.unix_ns() });
+        Bus { wire: Arc::new(MemoryWire { shared: self.shared.clone(), clock }) }
+    }
+
+    /// The broker's own time, which all who are connected agree on.
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    /// Everything it kept is lost, as by FLUSHALL; subscriptions stay.
+    pub fn flush(&self) {
+        let mut store = self.shared.lock();
+        let routes = std::mem::take(&mut store.routes);
+        *store = Store { routes, ..Store::default() };
     }
 
     /// The broker is gone: every command fails and nothing is heard, until [`MemoryBroker::mend`].
@@ -78,6 +105,7 @@ impl MemoryBroker {
 
 struct MemoryWire {
     shared: Arc<Shared>,
+    clock: Clock,
 }
 
 impl Shared {
@@ -247,7 +275,7 @@ impl Wire for MemoryWire {
     }
 
     async fn close(&self, ending: &Ending<'_>) -> Result<bool, BusError> {
-        Ok(self.shared.store("close a task")?.desk.close(ending, unix_ns() / 1_000_000))
+        Ok(self.shared.store("close a task")?.desk.close(ending, self.shared.clock.unix_ms()))
     }
 
     async fn opened(&self) -> Result<Vec<(String, String)>, BusError> {
@@ -260,6 +288,10 @@ impl Wire for MemoryWire {
 
     async fn lines(&self, from: &str, until_ms: i64, most: usize) -> Result<Vec<(String, String)>, BusError> {
         Ok(self.shared.store("read the ledger")?.desk.lines(from, until_ms, most))
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     fn healthy(&self) -> bool {

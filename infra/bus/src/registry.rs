@@ -9,7 +9,6 @@ use spillway_process::chain;
 use spillway_protocol::EgressId;
 use tracing::{debug, error};
 
-use crate::client::unix_ns;
 use crate::wire::{Guard, Kept, Swap, Versioned, Wire};
 use crate::{Bus, BusError};
 
@@ -151,11 +150,15 @@ impl Registry {
         &*self.bus.wire
     }
 
+    fn unix_ms(&self) -> i64 {
+        self.bus.clock().unix_ms()
+    }
+
     /// Of many makers of one record one gets `Yes`.
     pub async fn create(&self, record: &Record) -> Result<Created, BusError> {
         let id = &record.egress_id;
         // The live set first: a record that no sweep can find must not exist.
-        self.wire().index_add(LIVE, id.as_str(), unix_ms()).await?;
+        self.wire().index_add(LIVE, id.as_str(), self.unix_ms()).await?;
         for _ in 0..TRIES {
             let value = encode(record)?;
             let value = Versioned { version: 1, value: &value, ttl: None };
@@ -184,7 +187,7 @@ impl Registry {
 
     /// As [`Registry::list_live`], for one who lists often: what has not changed since `roll` saw it is not read again.
     pub async fn list_live_again(&self, roll: &mut Roll) -> Result<Vec<Arc<Record>>, BusError> {
-        let now = unix_ms();
+        let now = self.unix_ms();
         let mut names = Vec::new();
         for (name, since) in self.wire().index(LIVE).await? {
             match EgressId::parse(&name) {
@@ -291,10 +294,6 @@ fn decode(id: &EgressId, version: u64, value: &[u8]) -> Result<Record, BusError>
     let record: Record =
         serde_json::from_slice(value).map_err(|source| BusError::Record { egress_id: id.to_string(), source })?;
     Ok(Record { version, ..record })
-}
-
-fn unix_ms() -> i64 {
-    unix_ns() / 1_000_000
 }
 
 mod base64_text {

@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, warn};
 
-use crate::client::unix_ns;
 use crate::names::{self, Kind};
 use crate::wire::{Delivery, Interest, Lock, Subscription, Wire};
 use crate::{Bus, BusError, envelope};
@@ -328,7 +327,7 @@ impl<H: Handler> Counter<H> {
         };
         // A call without any time left was meant for nobody.
         let time_allowed = u64::try_from(request.expiry.checked_sub(request.sent_at)?).ok().filter(|left| *left > 0)?;
-        let apart = unix_ns().saturating_sub(request.sent_at);
+        let apart = self.wire.clock().unix_ns().saturating_sub(request.sent_at);
         if apart.abs() > SKEW && first(&self.said.skew) {
             warn!(
                 method = self.method,
@@ -456,8 +455,8 @@ impl<H: Handler> Counter<H> {
     }
 
     async fn respond(&self, client_id: &str, request_id: String, outcome: Result<Vec<u8>, RpcError>) {
-        let mut response =
-            Response { request_id, server_id: self.server_id.clone(), sent_at: unix_ns(), ..Response::default() };
+        let sent_at = self.wire.clock().unix_ns();
+        let mut response = Response { request_id, server_id: self.server_id.clone(), sent_at, ..Response::default() };
         match outcome {
             Ok(raw_response) => response.raw_response = raw_response,
             Err(RpcError { code, message }) => {

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use spillway_process::Clock;
 use tokio_util::sync::CancellationToken;
 
 use crate::tasks::{Pace, Seated};
@@ -229,6 +230,10 @@ impl Wire for Troubled {
 
     async fn lines(&self, from: &str, until_ms: i64, most: usize) -> Result<Vec<(String, String)>, BusError> {
         self.way.pass("read the ledger", self.wire.lines(from, until_ms, most)).await
+    }
+
+    fn clock(&self) -> &Clock {
+        self.wire.clock()
     }
 
     fn healthy(&self) -> bool {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use spillway_process::Clock;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::warn;
@@ -59,6 +60,9 @@ pub(crate) trait Wire: Send + Sync + 'static {
     async fn spent(&self, field: &str) -> Result<f64, BusError>;
     /// Of the ledger. `from`: Unix milliseconds, or `(` and the id of the line before.
     async fn lines(&self, from: &str, until_ms: i64, most: usize) -> Result<Vec<(String, String)>, BusError>;
+
+    /// The server's time, as well as it can be known here; it stamps what is sent.
+    fn clock(&self) -> &Clock;
 
     fn healthy(&self) -> bool;
 }

@@ -25,6 +25,9 @@ pub trait Subject: Send + Sync {
     async fn strike(&self, task: &TaskRef);
 }
 
+/// As the registry makes one.
+pub const INSTALLATION: &str = "0fk3x9qz7m1bw8ty";
+
 /// How long a state may take to be seen.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -40,6 +43,7 @@ pub async fn all(subject: &dyn Subject) {
     a_stranger_is_never_called_gone(subject).await;
     a_restarted_dispatcher_finds_its_tasks(subject).await;
     what_runs_is_listed_and_what_is_gone_is_not(subject).await;
+    every_task_says_whose_order_it_was(subject).await;
     a_bill_is_told_from_its_beginning_to_its_end(subject).await;
 }
 
@@ -58,6 +62,7 @@ pub fn order(platform: Platform, name: &str, attempt: u32) -> LaunchOrder {
         egress_id: EgressId::parse(&format!("EG_{name}")).expect("a name of ours"),
         attempt,
         errand: Errand::Record,
+        installation: INSTALLATION.to_owned(),
         claim: "claim".to_owned(),
         handover: Secret::new(r#"{"ticket_key":"canary"}"#.to_owned()),
         labels: BTreeMap::from([("room".to_owned(), "Ünsere Küche / 1 <&>".to_owned())]),
@@ -151,11 +156,14 @@ async fn a_task_that_is_asked_leaves_by_itself(subject: &dyn Subject) {
     assert!(matches!(how, Departure::Exited(0) | Departure::Signalled(15) | Departure::EndedByUs(_)), "{how}");
 }
 
+/// What we ended ourselves is never told as if something else had killed it (out of memory, an operator).
 async fn ending_is_idempotent(subject: &dyn Subject) {
     let launcher = subject.launcher();
     let task = launch(&*launcher, "ended", 1).await;
+    alive(&*launcher, &task).await;
     assert_eq!(launcher.end(&task, EndHow::Now).await, Ended::Told);
-    departed(&*launcher, &task).await;
+    let how = departed(&*launcher, &task).await.how;
+    assert_eq!(how, Departure::EndedByUs(EndHow::Now.words().to_owned()));
     assert_eq!(launcher.end(&task, EndHow::Now).await, Ended::AlreadyGone);
     assert_eq!(launcher.end(&task, EndHow::Ask).await, Ended::AlreadyGone);
 }
@@ -205,6 +213,29 @@ async fn what_runs_is_listed_and_what_is_gone_is_not(subject: &dyn Subject) {
     assert!(listed.iter().all(|owned| owned.task != leaves), "{leaves} is gone and listed: {listed:?}");
     launcher.end(&stays, EndHow::Now).await;
     departed(&*launcher, &stays).await;
+}
+
+/// Letter by letter, also to a dispatcher that was started anew, and whatever other installations have started there.
+async fn every_task_says_whose_order_it_was(subject: &dyn Subject) {
+    let launcher = subject.launcher();
+    let ours = launch(&*launcher, "ours", 1).await;
+    let another =
+        LaunchOrder { installation: "zz00zz00zz00zz00".to_owned(), ..order(launcher.platform(), "theirs", 1) };
+    let theirs = launcher.launch(&another).await.expect("the subject has room");
+    alive(&*launcher, &ours).await;
+    alive(&*launcher, &theirs).await;
+    for seen_by in [subject.launcher(), subject.restarted()] {
+        let listed = seen_by.tasks().await.expect("the platform answers");
+        let of = |task: &TaskRef| {
+            let owned = listed.iter().find(|owned| owned.task == *task);
+            owned.map(|owned| owned.installation.clone()).unwrap_or_else(|| panic!("{task} is not listed: {listed:?}"))
+        };
+        assert_eq!((of(&ours), of(&theirs)), (INSTALLATION.to_owned(), another.installation.clone()));
+    }
+    for task in [ours, theirs] {
+        launcher.end(&task, EndHow::Now).await;
+        departed(&*launcher, &task).await;
+    }
 }
 
 /// Where the platform bills at all.

@@ -100,6 +100,17 @@ impl From<Departure> for Departed {
     }
 }
 
+impl Departed {
+    /// A signal that we have sent ourselves is told as that. What the platform knows better (out of memory, a program that
+    /// left by itself) stays.
+    pub(crate) fn ended_by(self, reason: Option<String>) -> Self {
+        match (&self.how, reason) {
+            (Departure::Signalled(9 | 15), Some(reason)) => Self { how: Departure::EndedByUs(reason), ..self },
+            _ => self,
+        }
+    }
+}
+
 impl fmt::Display for Departed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.how.fmt(f)

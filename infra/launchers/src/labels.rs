@@ -39,6 +39,10 @@ pub(crate) fn azure_value(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '_' } else { c }).take(256).collect()
 }
 
+/// Which Redis knows the task. Its values are small letters and digits, so that no platform changes them.
+#[cfg(any(feature = "ecs", feature = "aci", feature = "docker"))]
+const INSTALLATION: &str = "installation";
+
 /// What every task carries, whatever the order says: whose it is and for what. These names the launchers read again.
 #[cfg(any(feature = "ecs", feature = "aci", feature = "docker"))]
 pub(crate) fn of(order: &crate::LaunchOrder, stack: &str) -> std::collections::BTreeMap<String, String> {
@@ -46,20 +50,22 @@ pub(crate) fn of(order: &crate::LaunchOrder, stack: &str) -> std::collections::B
     labels.insert("egress_id".to_owned(), order.egress_id.to_string());
     labels.insert("attempt".to_owned(), order.attempt.to_string());
     labels.insert("stack".to_owned(), stack.to_owned());
+    labels.insert(INSTALLATION.to_owned(), order.installation.clone());
     labels
 }
 
-/// The egress and attempt of a task of ours, by its labels.
+/// Egress, attempt and installation of a task of this stack, by its labels.
 #[cfg(any(feature = "ecs", feature = "aci", feature = "docker"))]
 pub(crate) fn read<'a>(
     stack: &str,
     label: impl Fn(&str) -> Option<&'a str>,
-) -> Option<(spillway_protocol::ids::EgressId, u32)> {
+) -> Option<(spillway_protocol::ids::EgressId, u32, String)> {
     if label("stack") != Some(stack) {
         return None;
     }
     let egress_id = spillway_protocol::ids::EgressId::parse(label("egress_id")?).ok()?;
-    Some((egress_id, label("attempt")?.parse().ok()?))
+    let installation = label(INSTALLATION).unwrap_or_default().to_owned();
+    Some((egress_id, label("attempt")?.parse().ok()?, installation))
 }
 
 #[cfg(test)]
@@ -81,5 +87,32 @@ mod tests {
         assert_eq!(google(&"x".repeat(300)).len(), 63);
         assert_eq!(azure_name("a/b?c"), "a_b_c");
         assert_eq!(azure_value("a/b\n"), "a/b_");
+    }
+
+    /// As `spillway_bus::Installation` makes it.
+    #[test]
+    fn no_platform_changes_the_id_of_an_installation() {
+        let id = "0fk3x9qz7m1bw8ty";
+        assert_eq!(
+            (google(id).as_str(), azure_value(id).as_str(), azure_name("installation").as_str()),
+            (id, id, "installation")
+        );
+        #[cfg(feature = "ecs")]
+        assert_eq!((aws(id).as_str(), aws("installation").as_str()), (id, "installation"));
+    }
+
+    #[cfg(any(feature = "ecs", feature = "aci", feature = "docker"))]
+    #[test]
+    fn a_task_says_its_installation_and_one_of_an_older_dispatcher_says_none() {
+        let order = crate::conformance::order(spillway_cost::Platform::Fargate, "x", 2);
+        let mut all = of(&order, "prod");
+        let read_back = |all: &std::collections::BTreeMap<String, String>| {
+            read("prod", |name| all.get(name).map(String::as_str))
+                .map(|(_, attempt, installation)| (attempt, installation))
+        };
+        assert_eq!(read_back(&all), Some((2, order.installation.clone())));
+        all.remove("installation");
+        assert_eq!(read_back(&all), Some((2, String::new())));
+        assert!(read("other", |name| all.get(name).map(String::as_str)).is_none());
     }
 }

@@ -26,7 +26,8 @@ use crate::departure::Departed;
 ///   launcher cannot see (another machine, the platform's API down) is `Unknown`, never `Gone`.
 /// * **`end` is idempotent** and does not wait for the task to be gone; `look` will tell. A task that has not started yet
 ///   is ended too. How long a task has to finish is [`Launcher::grace`]; `Now` shortens it only where the platform can.
-/// * **`tasks` names what still runs or starts**, of this stack and nobody else's; what is gone is not in it.
+/// * **`tasks` names what still runs or starts**, of this stack and no other; what is gone is not in it. Each says the
+///   installation of its order, as it was written. A stack's name may be taken twice; an installation's id is not.
 /// * **Only names travel in the open** (environment, labels): egress id, attempt, claim. Secrets go through
 ///   `LaunchOrder::handover` on a way only the task can read.
 #[async_trait]
@@ -86,6 +87,8 @@ pub struct LaunchOrder {
     /// The first is 1.
     pub attempt: u32,
     pub errand: Errand,
+    /// Whose Redis the order comes from: stands in the task, so that no other installation takes it for its own.
+    pub installation: String,
     /// Opens the ticket once; worth nothing without the ticket key.
     pub claim: String,
     /// One line of JSON with what must not be seen in the environment (`process`: the child's standard input).
@@ -138,6 +141,7 @@ impl LaunchOrder {
     pub fn environment(&self, stack: &str) -> Vec<(&'static str, String)> {
         let mut all = self.names().to_vec();
         all.push((STACK, stack.to_owned()));
+        all.push((INSTALLATION, self.installation.clone()));
         if self.errand == Errand::Salvage {
             all.push((SALVAGE, "true".to_owned()));
         }
@@ -152,6 +156,8 @@ pub(crate) const CLAIM: &str = "SPILLWAY_CLAIM";
 pub(crate) const SALVAGE: &str = "SPILLWAY_SALVAGE";
 /// Whose task it is, where several installations share a platform.
 pub(crate) const STACK: &str = "SPILLWAY_STACK";
+/// Which Redis knows it, where several share a stack's name.
+pub(crate) const INSTALLATION: &str = "SPILLWAY_INSTALLATION";
 
 /// A task as its launcher knows it again, also after a restart. Opaque to everybody else.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -172,6 +178,8 @@ pub struct OwnedTask {
     pub egress_id: EgressId,
     pub attempt: u32,
     pub task: TaskRef,
+    /// The installation whose order it was; empty where the task does not say (an older dispatcher started it).
+    pub installation: String,
     /// Unix milliseconds; when it was asked for, where that is all that is known.
     pub started_ms: Option<i64>,
 }

@@ -10,8 +10,8 @@ mod launcher;
 #[allow(dead_code, reason = "without a cloud there is nobody to label")]
 mod labels;
 
-#[cfg(any(feature = "cloud-run", feature = "aci"))]
-#[cfg_attr(not(feature = "cloud-run"), allow(dead_code, reason = "names make lost answers harmless on ACI"))]
+#[cfg(any(feature = "cloud-run", feature = "aci", feature = "docker"))]
+#[cfg_attr(not(feature = "cloud-run"), allow(dead_code, reason = "names make lost answers harmless elsewhere"))]
 mod memory;
 #[cfg(any(feature = "cloud-run", feature = "aci"))]
 #[cfg_attr(not(feature = "cloud-run"), allow(dead_code, reason = "names make lost answers harmless on ACI"))]

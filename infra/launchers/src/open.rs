@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use spillway_cost::Capacity;
+use spillway_process::Clock;
 
 use crate::launcher::{LaunchError, Launcher};
 
@@ -39,14 +40,15 @@ pub fn check(opening: &Opening) -> Result<(), LaunchError> {
     }
 }
 
-pub async fn open(opening: &Opening) -> Result<Arc<dyn Launcher>, LaunchError> {
+/// `clock`: for comparisons with what platforms stamp.
+pub async fn open(opening: &Opening, clock: &Clock) -> Result<Arc<dyn Launcher>, LaunchError> {
     match opening.launcher.as_str() {
         #[cfg(feature = "ecs")]
         "ecs" => Ok(Arc::new(crate::ecs::EcsLauncher::new(ecs(opening)?).await)),
         #[cfg(feature = "cloud-run")]
-        "cloud-run" => Ok(Arc::new(crate::cloud_run::CloudRunLauncher::new(cloud_run(opening)?)?)),
+        "cloud-run" => Ok(Arc::new(crate::cloud_run::CloudRunLauncher::new(cloud_run(opening)?.on(clock))?)),
         #[cfg(feature = "aci")]
-        "aci" => Ok(Arc::new(crate::aci::AciLauncher::new(aci(opening)?)?)),
+        "aci" => Ok(Arc::new(crate::aci::AciLauncher::new(aci(opening)?.on(clock))?)),
         #[cfg(feature = "docker")]
         "docker" => Ok(Arc::new(crate::docker::DockerLauncher::new(docker(opening)?))),
         other => Err(not_here(other)),
@@ -68,6 +70,10 @@ fn wrong(opening: &Opening, words: &str) -> LaunchError {
 
 #[allow(dead_code, reason = "without a cloud there is nothing to read")]
 fn read<T: DeserializeOwned + Default>(opening: &Opening, needed: &[&str]) -> Result<T, LaunchError> {
+    // Its tasks would be those of every other installation that says none.
+    if opening.stack.trim().is_empty() {
+        return Err(wrong(opening, "a `stack` is needed, which tells its tasks from those of other installations"));
+    }
     let missing = |key: &&&str| match &opening.options[**key] {
         Value::Null => true,
         Value::String(text) => text.is_empty(),
@@ -171,6 +177,8 @@ mod tests {
         assert_eq!(complaint(&opening("cloud-run", run.clone())), "none");
         let spot = Opening { capacity: Capacity::Spot, ..opening("cloud-run", run) };
         assert!(complaint(&spot).contains("there is no spot capacity"));
+        let nameless = Opening { stack: " ".to_owned(), ..opening("docker", json!({"image": "runner:1"})) };
+        assert!(complaint(&nameless).contains("a `stack` is needed"));
         assert!(complaint(&opening("aci", json!({"subscription": "s"}))).contains("`resource_group` is missing"));
         assert_eq!(complaint(&opening("docker", json!({"image": "runner:1"}))), "none");
     }

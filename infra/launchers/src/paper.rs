@@ -45,6 +45,7 @@ struct Cloud {
 
 struct Task {
     number: u64,
+    installation: String,
     runs_at: Instant,
     /// When and how it will leave; in the future while it lives.
     leaves: Option<(Instant, Departed)>,
@@ -119,7 +120,15 @@ impl Cloud {
             return Err(LaunchError::Throttled { words: "too many launches".to_owned(), retry_after: Some(wait) });
         }
         let number = self.tasks.len() as u64 + 1;
-        self.tasks.insert(key, Task { number, runs_at: now + options.provisioning, leaves: None });
+        self.tasks.insert(
+            key,
+            Task {
+                number,
+                installation: order.installation.clone(),
+                runs_at: now + options.provisioning,
+                leaves: None,
+            },
+        );
         let task = task_ref(number);
         self.starts.retain(|listener| listener.send((order.clone(), task.clone())).is_ok());
         Ok(task)
@@ -167,7 +176,7 @@ impl Launcher for PaperLauncher {
             Some(task) => {
                 let departure = match how {
                     EndHow::Ask => Departure::Exited(0),
-                    EndHow::Now => Departure::Signalled(9),
+                    EndHow::Now => Departure::EndedByUs(how.words().to_owned()),
                 };
                 task.leaves = Some((now, departure.into()));
                 Ended::Told
@@ -183,6 +192,7 @@ impl Launcher for PaperLauncher {
             egress_id: egress_id.clone(),
             attempt: *attempt,
             task: task_ref(task.number),
+            installation: task.installation.clone(),
             started_ms: None,
         });
         Ok(owned.collect())

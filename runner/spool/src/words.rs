@@ -31,6 +31,10 @@ pub struct StartOrder {
     /// Bounded by the job's limits; the only secret the media process holds.
     pub token: String,
     pub settings: MediaSettings,
+    /// By how much the time that the installation agrees on is ahead of this host's wall clock, nanoseconds. The media
+    /// process adds it once, at the beginning, and goes on by the monotonic clock.
+    #[serde(default)]
+    pub clock_ahead_ns: i64,
 }
 
 /// Knobs of the media process; the defaults are those of the configuration reference.

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use spillway_bus::Beat;
+use spillway_process::Clock;
 use spillway_protocol::ledger::{Fact, Ledger};
 use spillway_protocol::livekit::{EgressInfo, EgressStatus};
 use tokio::sync::watch;
@@ -15,7 +16,6 @@ use tracing::info;
 
 pub use desk::{Delivered, Desk};
 
-use crate::clock;
 use crate::sink::Files;
 use crate::upload::Progress;
 
@@ -48,6 +48,7 @@ impl Report {
 }
 
 pub struct Reporter {
+    clock: Clock,
     ledger: Mutex<Ledger>,
     reports: watch::Sender<Report>,
     beat: watch::Sender<Beat>,
@@ -60,10 +61,11 @@ struct Said {
 }
 
 impl Reporter {
-    /// Goes on with `ledger`. How far the recording is goes to the log once in `every`.
-    pub fn new(ledger: Ledger, every: Duration) -> Self {
+    /// Goes on with `ledger`; `clock` stamps what is told. How far the recording is goes to the log once in `every`.
+    pub fn new(ledger: Ledger, every: Duration, clock: Clock) -> Self {
         let report = Report { info: ledger.info().clone(), ledger: ledger.clone() };
         Self {
+            clock,
             ledger: Mutex::new(ledger),
             reports: watch::Sender::new(report),
             beat: watch::Sender::new(Beat::default()),
@@ -73,7 +75,7 @@ impl Reporter {
 
     pub fn tell(&self, fact: Fact) {
         let mut ledger = lock(&self.ledger);
-        if let Some(info) = ledger.on(fact, clock::unix_ns()) {
+        if let Some(info) = ledger.on(fact, self.clock.unix_ns()) {
             info!(status = info.status().as_str_name(), details = info.details, error = info.error, "status");
             self.reports.send_replace(Report { info, ledger: ledger.clone() });
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use spillway_plan::{Container, EgressPlan, Output};
-use spillway_process::LocalRoot;
+use spillway_process::{Clock, LocalRoot};
 use spillway_protocol::Code;
 use spillway_protocol::Secret;
 use spillway_protocol::ledger::{EndReason as Why, Fact, Outcome};
@@ -43,6 +43,8 @@ pub struct Job {
     pub root: LocalRoot,
     pub rules: Rules,
     pub storing: Storing,
+    /// For what is stamped, here and in the media process.
+    pub clock: Clock,
 }
 
 /// How it went.
@@ -71,9 +73,9 @@ pub async fn drive(
             return Ended::Told;
         }
     };
-    let (plan, storing) = (job.plan.clone(), job.storing.clone());
+    let (plan, storing, begun) = (job.plan.clone(), job.storing.clone(), clock::local(&job.clock));
     // The media process gets ready meanwhile, but joins no room before it is known that we may write.
-    let mut opening = std::pin::pin!(Uploads::open(&plan, storing, clock::local(), news));
+    let mut opening = std::pin::pin!(Uploads::open(&plan, storing, begun, news));
     let mut driver = Driver {
         session: Session::new(job.rules.clone(), Instant::now()),
         job,
@@ -162,6 +164,7 @@ impl Driver<'_> {
             ws_url: self.job.ws_url.clone(),
             token: self.job.token.reveal().clone(),
             settings: self.job.media.clone(),
+            clock_ahead_ns: self.job.clock.ahead_of_host_ns(),
         };
         media.order(&Order::Start(Box::new(start))).await;
     }
@@ -241,8 +244,8 @@ impl Driver<'_> {
         let (Some(Output::File(output)), Some(uploads)) = (plan.outputs.get(file as usize), &mut self.uploads) else {
             return Err(PlaceError::NotAsked(file));
         };
-        let wanted = Place::of(plan, output, container, facts, clock::local(), self.job.root.path());
-        let spooled = timeout(PLACE_TIMEOUT, uploads.opening(plan, file, container, facts, clock::local()));
+        let wanted = Place::of(plan, output, container, facts, clock::local(&self.job.clock), self.job.root.path());
+        let spooled = timeout(PLACE_TIMEOUT, uploads.opening(plan, file, container, facts, clock::local(&self.job.clock)));
         let path = self.job.root.locate(&wanted.filename);
         let slow = |_| PlaceError::Slow { path: path.clone(), seconds: PLACE_TIMEOUT.as_secs() };
         if let Some(place) = spooled.await.map_err(slow)? {

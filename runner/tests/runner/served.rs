@@ -5,10 +5,11 @@ use async_trait::async_trait;
 use prost::Message;
 use serde_json::json;
 use spillway_bus::{
-    Bid, Bus, CallOptions, ClaimToken, Created, Decision, Handler, Heartbeats, Incoming, Phase, Record, Registry,
-    Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets,
+    Bid, Bus, CallOptions, ClaimToken, Created, Decision, Handler, Heartbeats, Incoming, MemoryBroker, Phase, Record,
+    Registry, Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets,
 };
 use spillway_plan::{Defaults, Destinations, Output};
+use spillway_process::Clock;
 use spillway_protocol::Secret;
 use spillway_protocol::ledger::Ledger;
 use spillway_protocol::livekit::{
@@ -30,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Dispatcher and livekit-server around one runner, on a bus in memory.
 pub struct Stage {
     pub bus: Bus,
+    /// The runner's own, of a host whose clock may be wrong.
+    runners_bus: Bus,
     pub folder: tempfile::TempDir,
     pub id: EgressId,
     tickets: Tickets,
@@ -44,12 +47,14 @@ pub struct Stage {
 
 /// Every UpdateEgress, in the order of arrival.
 #[derive(Clone, Default)]
-pub struct Heard(Arc<Mutex<Vec<EgressInfo>>>);
+pub struct Heard(Arc<Mutex<Vec<EgressInfo>>>, Clock);
 
 #[async_trait]
 impl Handler for Heard {
-    async fn bid(&self, _: &Incoming) -> Bid {
-        Bid::Now(1.0)
+    /// As livekit-server: what has expired by its own clock is not heard.
+    async fn bid(&self, incoming: &Incoming) -> Bid {
+        let expiry = incoming.sent_at.saturating_add(i64::try_from(incoming.time_allowed.as_nanos()).unwrap());
+        if expiry < self.1.unix_ns() { Bid::Silent } else { Bid::Now(1.0) }
     }
 
     async fn answer(&self, incoming: Incoming) -> Result<Vec<u8>, RpcError> {
@@ -79,15 +84,21 @@ fn start_request(script: &str) -> StartEgressRequest {
 
 impl Stage {
     pub async fn new() -> Self {
-        let bus = Bus::memory();
+        Self::beside(&MemoryBroker::new(), Clock::host()).await
+    }
+
+    /// With a Redis of this time, and a runner on a host with that clock.
+    async fn beside(broker: &MemoryBroker, runners: Clock) -> Self {
+        let bus = broker.bus();
         let tickets = Tickets::new(&bus, TicketKey::random());
         let id = EgressId::parse("EG_1").unwrap();
         let mut stage = Self {
+            runners_bus: broker.bus_on(runners),
             bus,
             folder: tempfile::tempdir().unwrap(),
             id,
             tickets,
-            heard: Heard::default(),
+            heard: Heard(Arc::default(), broker.clock().clone()),
             server: None,
             stores: Arc::new(stores::Real::default()),
             destinations: None,
@@ -156,7 +167,7 @@ impl Stage {
     }
 
     fn serve(&self, names: Names, ticket: Ticket, errand: Errand) -> JoinHandle<Done> {
-        let (bus, tickets, stores) = (self.bus.clone(), self.tickets.clone(), self.stores.clone());
+        let (bus, tickets, stores) = (self.runners_bus.clone(), self.tickets.clone(), self.stores.clone());
         tokio::spawn(async move { serve_ticket(&bus, &tickets, names, ticket, errand, stores).await.unwrap() })
     }
 
@@ -247,6 +258,41 @@ async fn a_life_from_launch_to_acknowledged_end() {
     let record = stage.record().await;
     assert_eq!((record.phase, EgressInfo::decode(record.info.as_slice()).unwrap()), (Phase::Over, last));
     assert!(stage.registry().list_live().await.unwrap().is_empty(), "finished");
+}
+
+/// Redis' time is the one that counts, also for what the media process stamps: the host's wall clock, which that reads, is
+/// behind or ahead of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_clock_is_wrong_tells_everything_in_time_and_at_redis_time() {
+    const SECOND: i64 = 1_000_000_000;
+    for wrong_s in [-3, -600, 600] {
+        let broker = MemoryBroker::at(Clock::host_ahead_by(-wrong_s * SECOND));
+        let stage = Stage::beside(&broker, Clock::host()).await;
+        let before = broker.clock().unix_ns();
+        let run = stage.run("record").await;
+        stage.heard(EgressActive).await;
+        let active = broker.clock().unix_ns();
+        sleep(Duration::from_millis(300)).await;
+        stage.call(service::STOP_EGRESS).await.unwrap();
+        assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged), "{wrong_s} s");
+        let after = broker.clock().unix_ns();
+        let last = stage.last();
+        let file = &last.file_results[0];
+        // A millisecond for the way from one process to the other.
+        let within = |at: i64, from: i64, to: i64| (from - SECOND / 1000..=to + SECOND / 1000).contains(&at);
+        assert!(within(last.started_at, before, active), "{wrong_s} s: {} {before} {active}", last.started_at);
+        assert!(
+            within(last.updated_at, active, after) && within(last.ended_at, active, after),
+            "{wrong_s} s: {last:?}"
+        );
+        assert!(
+            within(file.started_at, before, active) && within(file.ended_at, active, after),
+            "{wrong_s} s: {file:?}"
+        );
+        assert!(last.ended_at - last.started_at >= 300_000_000 - SECOND / 1000, "{wrong_s} s: {last:?}");
+        let statuses = stage.statuses();
+        assert!(statuses.contains(&EgressActive) && statuses.last() == Some(&EgressComplete), "{statuses:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,7 +50,7 @@ impl Scene {
         };
         let more = format!(
             "stack: {STACK}\nticket_key: \"{KEY}\"\nrunner: {{ checkpoint: {CHECKPOINT}s }}\n\
-             tenants: {{ by: room_prefix }}\ntargets: [{}]\n{}",
+             tenants: {{ by: room_prefix }}\nstack: stage\ntargets: [{}]\n{}",
             provider.target,
             provider.bucket.configuration()
         );

@@ -7,6 +7,7 @@ mod node;
 mod commands;
 mod desk;
 mod listener;
+mod time;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use ::redis::Cmd;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rand::RngExt;
+use spillway_process::Clock;
 
 use crate::tasks::{Pace, Seated};
 use crate::wire::{Ask, Ending, Guard, Interest, Kept, Lock, Subscription, Swap, Versioned, Wire};
@@ -23,16 +25,18 @@ use crate::{BusError, RedisConfig};
 use commands::Commands;
 use dial::{Dialler, Target};
 use listener::Listener;
+use time::RedisTime;
 
 pub(crate) struct RedisWire {
-    commands: Commands,
+    commands: Arc<Commands>,
     listener: Listener,
+    time: RedisTime,
 }
 
 impl RedisWire {
-    pub async fn connect(config: &RedisConfig) -> Result<RedisWire, BusError> {
+    pub async fn connect(config: &RedisConfig, clock: Clock) -> Result<RedisWire, BusError> {
         let dialler = Arc::new(Dialler::new(config)?);
-        let commands = Commands::connect(config, dialler.clone()).await?;
+        let commands = Arc::new(Commands::connect(config, dialler.clone()).await?);
         let target = Target::of(config)?;
         let mut listener = Listener::connect(dialler.clone(), target.clone()).await;
         // Of several addresses one may be dead; commands found another, so will we.
@@ -42,7 +46,8 @@ impl RedisWire {
             }
             listener = Listener::connect(dialler.clone(), target.clone()).await;
         }
-        Ok(Self { commands, listener: listener? })
+        let time = RedisTime::follow(clock, &commands).await?;
+        Ok(Self { commands, listener: listener?, time })
     }
 }
 
@@ -261,6 +266,10 @@ impl Wire for RedisWire {
 
     async fn lines(&self, from: &str, until_ms: i64, most: usize) -> Result<Vec<(String, String)>, BusError> {
         self.ledger_lines(from, until_ms, most).await
+    }
+
+    fn clock(&self) -> &Clock {
+        self.time.clock()
     }
 
     fn healthy(&self) -> bool {

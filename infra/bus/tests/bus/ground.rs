@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use spillway_bus::{Bus, MemoryBroker, RedisConfig};
+use spillway_process::Clock;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 pub trait Ground {
     /// Another bus on the same ground.
     fn bus(&self) -> impl Future<Output = Bus>;
+
+    /// One of a host with this clock.
+    fn bus_on(&self, clock: Clock) -> impl Future<Output = Bus>;
 }
 
 pub struct MemoryGround(MemoryBroker);
@@ -28,6 +32,10 @@ impl Ground for MemoryGround {
     async fn bus(&self) -> Bus {
         self.0.bus()
     }
+
+    async fn bus_on(&self, clock: Clock) -> Bus {
+        self.0.bus_on(clock)
+    }
 }
 
 pub struct RedisGround(pub RedisServer);
@@ -41,6 +49,10 @@ impl RedisGround {
 impl Ground for RedisGround {
     async fn bus(&self) -> Bus {
         Bus::connect(&self.0.config()).await.unwrap()
+    }
+
+    async fn bus_on(&self, clock: Clock) -> Bus {
+        Bus::connect_with(&self.0.config(), clock).await.unwrap()
     }
 }
 

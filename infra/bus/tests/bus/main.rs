@@ -61,4 +61,6 @@ on_both! {
     tasks::a_task_is_closed_once_and_its_line_is_kept,
     tasks::an_operators_word_is_read_by_all,
     tasks::a_lease_has_one_holder_and_a_number_that_grows,
+    time::a_host_whose_clock_is_wrong_sends_and_stamps_by_redis_time,
+    time::an_installation_has_one_id_for_all_its_makers,
 }

@@ -18,6 +18,7 @@ use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spillway_cost::Platform;
+use spillway_process::Clock;
 use spillway_protocol::Secret;
 use tokio::time::Instant;
 use tracing::debug;
@@ -65,6 +66,9 @@ pub struct AciOptions {
     pub client_id: Option<String>,
     /// Instead of an identity.
     pub token: Option<Secret>,
+    /// What the platform's stamps are compared with.
+    #[serde(skip)]
+    pub clock: Clock,
 }
 
 impl Default for AciOptions {
@@ -83,7 +87,14 @@ impl Default for AciOptions {
             endpoint: None,
             client_id: None,
             token: None,
+            clock: Clock::host(),
         }
+    }
+}
+
+impl AciOptions {
+    pub(crate) fn on(self, clock: &Clock) -> Self {
+        Self { clock: clock.clone(), ..self }
     }
 }
 
@@ -302,7 +313,7 @@ impl Launcher for AciLauncher {
             for group in listed.body["value"].as_array().into_iter().flatten() {
                 let label = |name: &str| group["tags"][name].as_str();
                 let stack = labels::azure_value(&self.options.stack);
-                let Some((egress_id, attempt)) = labels::read(&stack, label) else { continue };
+                let Some((egress_id, attempt, installation)) = labels::read(&stack, label) else { continue };
                 let name = text(&group["name"]);
                 // The list does not say how they are.
                 let shown = self.get(name).await?;
@@ -311,7 +322,7 @@ impl Launcher for AciLauncher {
                 }
                 match words::sighting(&shown.body, self.memory.ended(name)) {
                     Sighting::Gone(departed) => {
-                        let over_for = departed.billed.map(|billed| chrono::Utc::now().timestamp_millis() - billed.to);
+                        let over_for = departed.billed.map(|billed| self.options.clock.unix_ms() - billed.to);
                         if over_for.is_some_and(|over_for| over_for > KEPT_MS) {
                             self.rest.ask(Method::DELETE, &self.path(name), None).await?;
                         }
@@ -320,6 +331,7 @@ impl Launcher for AciLauncher {
                         egress_id,
                         attempt,
                         task: self.task(name),
+                        installation,
                         started_ms: started(&shown.body),
                     }),
                 }

@@ -17,6 +17,7 @@ use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spillway_cost::{Platform, Shape};
+use spillway_process::Clock;
 use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
@@ -26,7 +27,8 @@ use self::words::{duration, milliseconds, text, variable};
 use crate::departure::Departure;
 use crate::labels;
 use crate::launcher::{
-    ATTEMPT, EGRESS_ID, EndHow, Ended, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, STACK, Sighting, TaskRef,
+    ATTEMPT, EGRESS_ID, EndHow, Ended, INSTALLATION, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, STACK,
+    Sighting, TaskRef,
 };
 use crate::memory::{Key, Memory};
 use crate::rest::{self, Identity, Rest, Token};
@@ -62,6 +64,9 @@ pub struct CloudRunOptions {
     pub endpoint: Option<String>,
     /// Instead of the process' own identity.
     pub token: Option<Secret>,
+    /// What the platform's stamps are compared with.
+    #[serde(skip)]
+    pub clock: Clock,
 }
 
 /// A job as Terraform made it.
@@ -88,7 +93,14 @@ impl Default for CloudRunOptions {
             settle: Duration::from_secs(15),
             endpoint: None,
             token: None,
+            clock: Clock::host(),
         }
+    }
+}
+
+impl CloudRunOptions {
+    pub(crate) fn on(self, clock: &Clock) -> Self {
+        Self { clock: clock.clone(), ..self }
     }
 }
 
@@ -276,7 +288,7 @@ impl Launcher for CloudRunLauncher {
         }
         let job = self.job(order.shape)?;
         let sent = self.memory.sent_at(&key);
-        let since_ms = sent.map(|at| unix_ms() - i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX));
+        let since_ms = sent.map(|at| self.options.clock.unix_ns_at(at) / 1_000_000);
         if let Some(execution) = self.find(job, &key, since_ms).await? {
             debug!(egress_id = %order.egress_id, execution, "execution of an earlier call found");
             self.memory.found(&key, &execution);
@@ -373,14 +385,10 @@ impl CloudRunLauncher {
             egress_id: EgressId::parse(variable(execution, EGRESS_ID)?).ok()?,
             attempt: variable(execution, ATTEMPT)?.parse().ok()?,
             task: self.task(execution["name"].as_str()?),
+            installation: variable(execution, INSTALLATION).unwrap_or_default().to_owned(),
             started_ms: milliseconds(&execution["createTime"]),
         })
     }
-}
-
-fn unix_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Further back than `settle`, and never before time began.

@@ -26,6 +26,7 @@ use tracing::{debug, warn};
 use crate::departure::{Departed, Departure};
 use crate::labels;
 use crate::launcher::{EndHow, Ended, LaunchError, LaunchOrder, Launcher, OwnedTask, Sighting, TaskRef};
+use crate::memory::Memory;
 
 const NAME: &str = "docker";
 const ANSWER_S: u64 = 30;
@@ -76,6 +77,7 @@ pub struct DockerLauncher {
     /// Spoken with in a version that it understands.
     docker: OnceCell<Docker>,
     daemon: OnceCell<Daemon>,
+    memory: Memory,
     /// Held while a container is made and started, so that a second launch finds it started.
     starting: tokio::sync::Mutex<()>,
 }
@@ -89,7 +91,13 @@ struct Daemon {
 
 impl DockerLauncher {
     pub fn new(options: DockerOptions) -> Self {
-        Self { options, docker: OnceCell::new(), daemon: OnceCell::new(), starting: tokio::sync::Mutex::default() }
+        Self {
+            options,
+            docker: OnceCell::new(),
+            daemon: OnceCell::new(),
+            memory: Memory::default(),
+            starting: tokio::sync::Mutex::default(),
+        }
     }
 
     async fn docker(&self) -> Result<&Docker, Error> {
@@ -345,8 +353,11 @@ impl Launcher for DockerLauncher {
             Ok(None) => return Sighting::Unknown("not a container of this Docker".to_owned()),
             Err(error) => return Sighting::Unknown(format!("Docker did not answer: {}", chain(&error))),
         };
-        let seen = self.seen(container).await;
-        seen.unwrap_or_else(|error| Sighting::Unknown(format!("Docker did not answer: {}", chain(&error))))
+        match self.seen(container).await {
+            Ok(Sighting::Gone(departed)) => Sighting::Gone(departed.ended_by(self.memory.ended(container))),
+            Ok(seen) => seen,
+            Err(error) => Sighting::Unknown(format!("Docker did not answer: {}", chain(&error))),
+        }
     }
 
     /// Signals, not `docker stop`: that would wait, and kill after a time.
@@ -369,7 +380,10 @@ impl Launcher for DockerLauncher {
             EndHow::Now => "KILL",
         };
         match docker.kill_container(container, Some(KillContainerOptions { signal: signal.to_owned() })).await {
-            Ok(()) => Ended::Told,
+            Ok(()) => {
+                self.memory.end(container, how.words());
+                Ended::Told
+            }
             Err(error) if matches!(status(&error), Some(404 | 409)) => Ended::AlreadyGone,
             Err(error) => {
                 warn!(%task, error = %chain(&error), "container not signalled");
@@ -387,7 +401,8 @@ impl Launcher for DockerLauncher {
         for container in docker.list_containers(Some(asked)).await.map_err(refusal)? {
             let labels = container.labels.unwrap_or_default();
             let label = |name: &str| labels.get(name).map(String::as_str);
-            let (Some(id), Some((egress_id, attempt))) = (container.id, labels::read(&self.options.stack, label))
+            let (Some(id), Some((egress_id, attempt, installation))) =
+                (container.id, labels::read(&self.options.stack, label))
             else {
                 continue;
             };
@@ -403,6 +418,7 @@ impl Launcher for DockerLauncher {
                     egress_id,
                     attempt,
                     task: self.task(&id).await.map_err(refusal)?,
+                    installation,
                     started_ms,
                 }),
             }
@@ -415,6 +431,7 @@ impl Launcher for DockerLauncher {
     }
 }
 
+/// The daemon stamps its containers with the clock of the machine its socket lies on: ours.
 fn unix_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

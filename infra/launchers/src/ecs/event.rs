@@ -5,7 +5,7 @@ use spillway_protocol::ids::EgressId;
 
 use super::NAME;
 use super::words::{self, Shown};
-use crate::launcher::{ATTEMPT, EGRESS_ID, OwnedTask, STACK, Sighting, TaskRef};
+use crate::launcher::{ATTEMPT, EGRESS_ID, INSTALLATION, OwnedTask, STACK, Sighting, TaskRef};
 
 /// What an event says about a task of ours.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,7 @@ pub fn read(event: &serde_json::Value) -> Option<Event> {
     let egress_id = EgressId::parse(variable(EGRESS_ID)?).ok()?;
     let attempt = variable(ATTEMPT)?.parse().ok()?;
     let stack = variable(STACK).unwrap_or_default().to_owned();
+    let installation = variable(INSTALLATION).unwrap_or_default().to_owned();
     let container = detail.containers.first().cloned().unwrap_or_default();
     let shown = Shown {
         last_status: detail.last_status,
@@ -58,6 +59,7 @@ pub fn read(event: &serde_json::Value) -> Option<Event> {
             egress_id,
             attempt,
             task: TaskRef { launcher: NAME.to_owned(), id: detail.task_arn },
+            installation,
             started_ms: milliseconds(&detail.created_at),
         },
     })

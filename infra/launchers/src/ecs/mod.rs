@@ -419,12 +419,13 @@ impl EcsLauncher {
     fn owned(&self, task: &Task) -> Option<OwnedTask> {
         let label = |name: &str| task.tags().iter().find(|tag| tag.key() == Some(name)).and_then(|tag| tag.value());
         let stack = labels::aws(&self.options.stack);
-        let (egress_id, attempt) = labels::read(&stack, label)?;
+        let (egress_id, attempt, installation) = labels::read(&stack, label)?;
         let gone = matches!(words::sighting(&shown(task, &self.options.container)), Sighting::Gone(_));
         (!gone).then_some(OwnedTask {
             egress_id,
             attempt,
             task: self.task(task.task_arn()?),
+            installation,
             started_ms: task.created_at().and_then(|at| at.to_millis().ok()),
         })
     }

@@ -21,9 +21,10 @@ use tokio::process::{Child, Command};
 use tracing::{debug, info};
 
 use self::seen::Identity;
-use crate::departure::Departure;
+use crate::departure::{Departed, Departure};
 use crate::launcher::{
-    ATTEMPT, EGRESS_ID, EndHow, Ended, LaunchError, LaunchOrder, Launcher, OwnedTask, STACK, Sighting, TaskRef,
+    ATTEMPT, EGRESS_ID, EndHow, Ended, INSTALLATION, LaunchError, LaunchOrder, Launcher, OwnedTask, STACK, Sighting,
+    TaskRef,
 };
 
 const NAME: &str = "process";
@@ -81,6 +82,8 @@ pub struct ProcessLauncher {
 struct Known {
     tasks: HashMap<(EgressId, u32), Identity>,
     departures: HashMap<Identity, Departure>,
+    /// Signalled by us, with this reason.
+    ended: HashMap<Identity, String>,
     oldest_first: VecDeque<(EgressId, u32)>,
 }
 
@@ -93,6 +96,7 @@ impl Known {
                 continue;
             };
             self.departures.remove(&identity);
+            self.ended.remove(&identity);
         }
     }
 }
@@ -138,6 +142,7 @@ impl ProcessLauncher {
             .envs(std::env::vars_os().filter(|(name, _)| is_passed_on(name)))
             .envs(order.names())
             .env(STACK, &self.options.stack)
+            .env(INSTALLATION, &order.installation)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)
@@ -206,11 +211,15 @@ impl Launcher for ProcessLauncher {
             return Sighting::Alive;
         }
         // Between its death and our reading of how it died lies a moment; a task that was not our child has no more to say.
-        let departure = self.known().departures.get(&identity).cloned();
+        let (departure, ended) = {
+            let known = self.known();
+            (known.departures.get(&identity).cloned(), known.ended.get(&identity).cloned())
+        };
         match departure {
-            Some(departure) => Sighting::Gone(departure.into()),
+            Some(departure) => Sighting::Gone(Departed::from(departure).ended_by(ended)),
             None if seen::stat(identity.pid).is_some_and(|stat| stat.born == identity.born) => Sighting::Alive,
-            None => Sighting::Gone(Departure::Unsaid.into()),
+            // Not our child: all that is known of its end is that we wanted it.
+            None => Sighting::Gone(ended.map_or(Departure::Unsaid, Departure::EndedByUs).into()),
         }
     }
 
@@ -220,7 +229,18 @@ impl Launcher for ProcessLauncher {
             EndHow::Ask => Signal::TERM,
             EndHow::Now => Signal::KILL,
         };
-        if identity.signal(signal) { Ended::Told } else { Ended::AlreadyGone }
+        // Written down first: it may be gone before this call is over.
+        let known_before = self.known().ended.contains_key(&identity);
+        if !known_before {
+            self.known().ended.insert(identity.clone(), how.words().to_owned());
+        }
+        if identity.signal(signal) {
+            return Ended::Told;
+        }
+        if !known_before {
+            self.known().ended.remove(&identity);
+        }
+        Ended::AlreadyGone
     }
 
     async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {
@@ -230,7 +250,8 @@ impl Launcher for ProcessLauncher {
         let owned = seen::leaders(&self.place).filter_map(|(identity, environment)| {
             let ours = !stack.is_empty() && value_in(&environment, STACK) == Some(stack);
             let (egress_id, attempt) = if ours { names_in(&environment)? } else { known.get(&identity)?.clone() };
-            Some(OwnedTask { egress_id, attempt, task: self.task(&identity), started_ms: None })
+            let installation = value_in(&environment, INSTALLATION).unwrap_or_default().to_owned();
+            Some(OwnedTask { egress_id, attempt, task: self.task(&identity), installation, started_ms: None })
         });
         Ok(owned.collect())
     }

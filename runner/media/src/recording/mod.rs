@@ -12,11 +12,11 @@ mod report;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use spillway_plan::Secret;
-use spillway_process::chain;
+use spillway_process::{Clock, chain};
 use spillway_spool::framing::{HappeningWriter, OrderReader};
 use spillway_spool::{EndReason, FileId, Happening, Order, StartOrder};
 use tracing::{debug, error, info, warn};
@@ -78,6 +78,7 @@ pub fn run(mut orders: OrderReader, say: HappeningWriter) {
     let span = tracing::info_span!("recording", egress_id = %start.plan.egress_id);
     let _recording = span.enter();
     let recording = Recording {
+        clock: Clock::host_ahead_by(start.clock_ahead_ns),
         start,
         report,
         tell,
@@ -114,11 +115,14 @@ fn first_order(inbox: &Receiver<Input>, report: &mut Report) -> Option<StartOrde
 
 struct Recording {
     start: StartOrder,
+    /// The installation's time, as the runner has told it; no step of the host's wall clock moves it.
+    clock: Clock,
     report: Report,
     tell: Sender<Input>,
     gstreamer: Option<JoinHandle<Result<(), gst::glib::Error>>>,
     room: Option<Room>,
-    origin: Option<SystemTime>,
+    /// Unix nanoseconds of session time 0.
+    origin: Option<i64>,
     known: Known,
     /// What came while there was no file to take it.
     held: Vec<Timed>,
@@ -212,7 +216,7 @@ impl Recording {
 
     fn delivered(&mut self, delivery: Delivery) -> Onwards {
         match delivery {
-            Delivery::Origin { wall, .. } => self.origin = Some(wall),
+            Delivery::Origin { at } => self.origin = Some(self.clock.unix_ns_at(at.into())),
             Delivery::Timed(timed) => return self.timed(timed),
             Delivery::Joined { room_id, room_name } => self.report.say(Happening::Joined { room_id, room_name }),
             Delivery::Waiting(what) => self.report.say(Happening::Waiting { what }),
@@ -370,10 +374,10 @@ impl Recording {
     fn flowing(&mut self) -> Onwards {
         let Some(part) = &self.part else { return GO_ON };
         if !self.started
-            && let (Some(wall), Some(origin)) = (self.origin, part.origin())
+            && let (Some(zero), Some(origin)) = (self.origin, part.origin())
         {
             self.started = true;
-            self.report.say(Happening::Started { at: report::unix_ns(wall) + origin.0 as i64 });
+            self.report.say(Happening::Started { at: zero + origin.0 as i64 });
         }
         GO_ON
     }
@@ -458,8 +462,8 @@ impl Recording {
         part.close();
         let (bytes, sealed_to) = part.bytes();
         self.report.wrote(part.number, bytes, sealed_to, media_ns);
-        let zero = self.origin.unwrap_or_else(SystemTime::now);
-        let started_at = report::unix_ns(zero) + part.origin().map_or(0, |at| at.0 as i64);
+        let zero = self.origin.unwrap_or_else(|| self.clock.unix_ns());
+        let started_at = zero + part.origin().map_or(0, |at| at.0 as i64);
         self.report.say(Happening::Closed {
             file: part.number,
             bytes,

@@ -1,6 +1,6 @@
 //! What the runner hears, no more often than it wants to.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use spillway_spool::framing::HappeningWriter;
 use spillway_spool::{EndReason, Happening};
@@ -54,8 +54,4 @@ fn due(last: &mut Option<Instant>, every: Duration) -> bool {
         *last = Some(now);
     }
     due
-}
-
-pub fn unix_ns(at: SystemTime) -> i64 {
-    at.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }

@@ -55,7 +55,7 @@ pub async fn measure(live: usize) -> Result<Watching> {
     });
     let storage = "storage: { s3: { bucket: b, region: r, access_key: k, secret: s } }";
     let config = format!(
-        "redis: {{ address: \"{}\" }}\napi_key: {}\napi_secret: {}\nws_url: {}\ncores: 100000\nqueue: 2000\n\
+        "redis: {{ address: \"{}\" }}\napi_key: {}\napi_secret: {}\nws_url: {}\ncores: 100000\nqueue: 2000\nstack: stage\n\
          ticket_key: \"{KEY}\"\n{storage}\ntargets: [{target}]\n",
         ground.redis_address,
         ground.api.key,

@@ -63,7 +63,7 @@ async fn on(cloud: Cloud, runs: usize, longest_s: f64, seed: u64) -> Result<Vec<
     let mut ground = Ground::start("").await?;
     let provider = Provider::start(cloud, &mut ground, PACE).await?.context("this machine cannot hold it")?;
     let more = format!(
-        "ticket_key: \"{KEY}\"\ntenants: {{ by: room_prefix }}\ntargets: [{}]\n{}",
+        "ticket_key: \"{KEY}\"\ntenants: {{ by: room_prefix }}\nstack: stage\ntargets: [{}]\n{}",
         provider.target,
         provider.bucket.configuration()
     );

@@ -3,5 +3,6 @@
 pub mod calls;
 pub mod strange;
 pub mod io;
+pub mod time;
 pub mod keys;
 pub mod tasks;

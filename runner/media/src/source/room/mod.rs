@@ -12,7 +12,7 @@ mod peer;
 mod weir;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use spillway_plan::Secret;
 use spillway_plan::Source;
@@ -71,7 +71,6 @@ pub enum Delivery {
     /// When session time 0 was. Before the first [`Delivery::Timed`] and never again.
     Origin {
         at: Instant,
-        wall: SystemTime,
     },
     Timed(Timed),
     /// Again after a rejoin.

@@ -5,7 +5,7 @@ mod signals;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::{SessionDescription, UpdateSubscription, UpdateTrackSettings};
@@ -425,7 +425,7 @@ impl Drive {
         {
             self.origin_told = true;
             let at = self.began + zero;
-            self.say(Delivery::Origin { at, wall: SystemTime::now() - at.elapsed() });
+            self.say(Delivery::Origin { at });
         }
         while let Some(timed) = self.reception.take() {
             self.say(Delivery::Timed(timed));

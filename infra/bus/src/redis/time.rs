@@ -1,0 +1,106 @@
+//! A clock that follows Redis' `TIME`: measured when the bus connects and every few seconds after, in a task of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::ParsingError;
+use spillway_process::clock::{Correction, Measurement};
+use spillway_process::{Clock, chain};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{debug, info, warn};
+
+use super::commands::Commands;
+use crate::BusError;
+
+/// Crystals drift by some ten microseconds a second; what this finds is a machine that was suspended, or another Redis
+/// after a failover.
+const EVERY: Duration = Duration::from_secs(15);
+/// Questions at the beginning; the quickest answer says most.
+const AT_FIRST: usize = 3;
+/// A host's clock that is further off is named in the log, nanoseconds.
+const WORTH_SAYING_NS: i64 = 1_000_000_000;
+
+pub(super) struct RedisTime {
+    clock: Clock,
+    _stop: DropGuard,
+}
+
+impl RedisTime {
+    /// Right when it returns.
+    pub async fn follow(clock: Clock, commands: &Arc<Commands>) -> Result<Self, BusError> {
+        let mut best = measure(commands).await?;
+        for _ in 1..AT_FIRST {
+            let next = measure(commands).await?;
+            if next.round_trip() < best.round_trip() {
+                best = next;
+            }
+        }
+        let corrected = clock.measured(&best);
+        if let Some(difference) = difference(corrected.behind_ns).filter(|_| corrected.how == Correction::First) {
+            warn!(
+                seconds = corrected.behind_ns as f64 / 1e9,
+                "this host's clock is {difference} Redis' clock; using Redis' time"
+            );
+        }
+        let stop = CancellationToken::new();
+        let (followed, commands, stopped) = (clock.clone(), Arc::clone(commands), stop.clone());
+        tokio::spawn(async move { stopped.run_until_cancelled(keep_on(followed, commands)).await });
+        Ok(Self { clock, _stop: stop.drop_guard() })
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+}
+
+async fn keep_on(clock: Clock, commands: Arc<Commands>) {
+    loop {
+        tokio::time::sleep(EVERY).await;
+        match measure(&commands).await {
+            Ok(measurement) => {
+                let corrected = clock.measured(&measurement);
+                if let Some(difference) = difference(corrected.behind_ns) {
+                    info!(how = ?corrected.how, "our time was {difference} Redis' clock and is put right");
+                }
+            }
+            // The connection is mended elsewhere; the monotonic clock runs on.
+            Err(error) => debug!(error = %chain(&error), "redis' time not asked"),
+        }
+    }
+}
+
+async fn measure(commands: &Commands) -> Result<Measurement, BusError> {
+    let asked = Instant::now();
+    let answer: Vec<redis::Value> = commands.run("time", None, redis::cmd("TIME")).await?;
+    let answered = Instant::now();
+    let odd = |error: ParsingError| BusError::Command { act: "time", source: error.into() };
+    let mut numbers = answer.into_iter().map(redis::from_redis_value::<i64>);
+    // Seconds, and microseconds of the second that runs.
+    let mut next = || numbers.next().transpose().map_err(odd).map(Option::unwrap_or_default);
+    let (seconds, micros) = (next()?, next()?);
+    Ok(Measurement {
+        asked,
+        answered,
+        reference_ns: seconds.saturating_mul(1_000_000_000).saturating_add(micros * 1000),
+    })
+}
+
+/// `None`: too little to speak of.
+fn difference(behind_ns: i64) -> Option<String> {
+    let seconds = behind_ns.saturating_abs() as f64 / 1e9;
+    let side = if behind_ns < 0 { "ahead of" } else { "behind" };
+    (behind_ns.saturating_abs() >= WORTH_SAYING_NS).then(|| format!("{seconds:.1} s {side}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_worth_saying_has_a_side() {
+        assert_eq!(difference(3_049_000_000).as_deref(), Some("3.0 s behind"));
+        assert_eq!(difference(-600_000_000_000).as_deref(), Some("600.0 s ahead of"));
+        assert_eq!(difference(999_999_999), None);
+    }
+}

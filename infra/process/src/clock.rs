@@ -1,0 +1,283 @@
+//! What time it is: one answer for all processes of an installation, whatever their hosts' clocks say. Time stamps, the
+//! envelopes of psrpc and bills come from here.
+//!
+//! A [`Clock`] is the host's monotonic clock plus an offset. It begins with the time of the host's wall clock; the bus
+//! measures the offset to the common reference (Redis' `TIME`) when it connects and again every few seconds
+//! ([`Clock::measured`]), and every handle of the clock follows. The wall clock is read once, at the beginning: a step of it
+//! (NTP, an operator) moves no time stamp. The time never runs backward.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+/// A correction is spread over time: the clock runs between half and one and a half times as fast until it is made.
+const SLEW: i64 = 2;
+/// A clock that turns out to be so far behind, nanoseconds, steps ahead at once: its machine was suspended or moved.
+const STEP_NS: i64 = 1_000_000_000;
+
+/// Cheap to clone; clones are one clock. Runs with tokio's clock, so that a test with paused time sees both agree.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    at: Instant,
+    /// Unix nanoseconds at `at`.
+    unix_ns: i64,
+    /// What `at` did not have yet of the last corrections, nanoseconds.
+    pending_ns: i64,
+    is_measured: bool,
+}
+
+/// One question to the reference and its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Measurement {
+    pub asked: Instant,
+    pub answered: Instant,
+    /// Unix nanoseconds on the reference's clock, somewhere between the two.
+    pub reference_ns: i64,
+}
+
+impl Measurement {
+    pub fn round_trip(&self) -> Duration {
+        self.answered.saturating_duration_since(self.asked)
+    }
+
+    /// The answer was given in the middle of the round trip, give or take half of it.
+    fn uncertainty_ns(&self) -> i64 {
+        nanos(self.round_trip()) / 2
+    }
+}
+
+/// What a measurement led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Corrected {
+    /// By how much the clock was behind the reference, nanoseconds; negative: ahead.
+    pub behind_ns: i64,
+    pub how: Correction,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Correction {
+    /// Until now the host's own time was all there was.
+    First,
+    /// The difference is within what the round trip leaves open.
+    Nothing,
+    /// It will be made up for little by little.
+    Slewed,
+    /// It was far behind and is right at once.
+    Stepped,
+}
+
+impl Clock {
+    /// The host's wall clock as it stands now.
+    pub fn host() -> Self {
+        Self::starting_at(unix_ns_of(SystemTime::now()))
+    }
+
+    /// Now it is `unix_ns`.
+    pub fn starting_at(unix_ns: i64) -> Self {
+        let state = State { at: Instant::now(), unix_ns, pending_ns: 0, is_measured: false };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The host's wall clock as it stands now, set by so many nanoseconds.
+    pub fn host_ahead_by(nanoseconds: i64) -> Self {
+        Self::starting_at(unix_ns_of(SystemTime::now()).saturating_add(nanoseconds))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is one assignment of a whole state.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn unix_ns(&self) -> i64 {
+        let state = self.state();
+        state.read(Instant::now())
+    }
+
+    pub fn unix_ms(&self) -> i64 {
+        self.unix_ns() / 1_000_000
+    }
+
+    /// What this clock says of a moment near now.
+    pub fn unix_ns_at(&self, at: Instant) -> i64 {
+        let (now, unix_ns) = {
+            let state = self.state();
+            let now = Instant::now();
+            (now, state.read(now))
+        };
+        let (past, future) = (now.saturating_duration_since(at), at.saturating_duration_since(now));
+        unix_ns.saturating_sub(nanos(past)).saturating_add(nanos(future))
+    }
+
+    /// What this clock says of a moment that the host's wall clock has stamped (a file's last change); wrong by the step
+    /// when that clock was set since.
+    pub fn unix_ns_of_host(&self, stamp: SystemTime) -> i64 {
+        unix_ns_of(stamp).saturating_add(self.ahead_of_host_ns())
+    }
+
+    /// By how much this clock is ahead of the host's wall clock, nanoseconds.
+    pub fn ahead_of_host_ns(&self) -> i64 {
+        self.unix_ns().saturating_sub(unix_ns_of(SystemTime::now()))
+    }
+
+    /// Takes the reference's time over. The first measurement is believed; later ones correct the clock by what is surely
+    /// wrong, without jumps, unless it is far behind.
+    pub fn measured(&self, measurement: &Measurement) -> Corrected {
+        self.state().measured(measurement)
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::host()
+    }
+}
+
+impl State {
+    fn read(&self, now: Instant) -> i64 {
+        let elapsed = nanos(now.saturating_duration_since(self.at));
+        self.unix_ns.saturating_add(elapsed).saturating_add(self.applied(elapsed))
+    }
+
+    fn applied(&self, elapsed: i64) -> i64 {
+        let most = elapsed / SLEW;
+        self.pending_ns.clamp(-most, most)
+    }
+
+    fn measured(&mut self, measurement: &Measurement) -> Corrected {
+        let now = measurement.answered.max(self.at);
+        let elapsed = nanos(now - self.at);
+        let (unix_ns, pending_ns) = (self.read(now), self.pending_ns - self.applied(elapsed));
+        let open = measurement.uncertainty_ns();
+        let since = nanos(now - measurement.answered);
+        let reference = measurement.reference_ns.saturating_add(open).saturating_add(since);
+        let behind_ns = reference.saturating_sub(unix_ns).saturating_sub(pending_ns);
+        let (unix_ns, pending_ns, how) = if !self.is_measured {
+            (reference, 0, Correction::First)
+        } else if behind_ns.saturating_abs() <= open {
+            (unix_ns, pending_ns, Correction::Nothing)
+        } else {
+            let surely = behind_ns - open * behind_ns.signum();
+            let pending_ns = pending_ns.saturating_add(surely);
+            if pending_ns >= STEP_NS {
+                (unix_ns.saturating_add(pending_ns), 0, Correction::Stepped)
+            } else {
+                (unix_ns, pending_ns, Correction::Slewed)
+            }
+        };
+        *self = Self { at: now, unix_ns, pending_ns, is_measured: true };
+        Corrected { behind_ns, how }
+    }
+}
+
+fn nanos(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn unix_ns_of(at: SystemTime) -> i64 {
+    match at.duration_since(UNIX_EPOCH) {
+        Ok(since) => nanos(since),
+        Err(before) => -nanos(before.duration()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const MS: i64 = 1_000_000;
+    const SECOND: i64 = 1_000 * MS;
+    /// 2026-01-01.
+    const NEW_YEAR: i64 = 1_767_225_600 * SECOND;
+
+    /// Asks a right reference over a way that takes `there` and `back`, milliseconds.
+    async fn ask(clock: &Clock, right: &Clock, there: u64, back: u64) -> Corrected {
+        let asked = Instant::now();
+        advance(Duration::from_millis(there)).await;
+        let reference_ns = right.unix_ns();
+        advance(Duration::from_millis(back)).await;
+        clock.measured(&Measurement { asked, answered: Instant::now(), reference_ns })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_is_wrong_by_seconds_or_minutes_is_right_after_the_first_answer() {
+        for wrong_s in [-600, -20, -3, -1, 0, 3, 600] {
+            let right = Clock::starting_at(NEW_YEAR);
+            let clock = Clock::starting_at(NEW_YEAR + wrong_s * SECOND);
+            let corrected = ask(&clock, &right, 2, 2).await;
+            assert_eq!(corrected, Corrected { behind_ns: -wrong_s * SECOND, how: Correction::First });
+            assert_eq!(clock.unix_ns(), right.unix_ns(), "{wrong_s} s");
+            advance(Duration::from_secs(3600)).await;
+            assert_eq!(clock.clone().unix_ms(), right.unix_ms(), "it runs on, in every handle");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_uneven_way_moves_the_clock_no_more_than_half_of_its_length() {
+        let (right, clock) = (Clock::starting_at(NEW_YEAR), Clock::starting_at(NEW_YEAR - 20 * SECOND));
+        ask(&clock, &right, 40, 0).await;
+        assert_eq!(right.unix_ns() - clock.unix_ns(), -20 * MS);
+        // A better answer takes back what it can be sure of; one that is no better changes nothing.
+        assert_eq!(ask(&clock, &right, 60, 0).await.how, Correction::Nothing);
+        let corrected = ask(&clock, &right, 1, 1).await;
+        assert_eq!((corrected.behind_ns, corrected.how), (-20 * MS, Correction::Slewed));
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(right.unix_ns() - clock.unix_ns(), -MS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_correction_is_spread_and_the_time_never_runs_backward() {
+        let (right, clock) = (Clock::starting_at(NEW_YEAR), Clock::starting_at(NEW_YEAR));
+        ask(&clock, &right, 0, 0).await;
+        // A reference on another machine: 400 ms behind, then 400 ms ahead.
+        for off in [-400 * MS, 400 * MS] {
+            let reference = Clock::starting_at(clock.unix_ns() + off);
+            assert_eq!(ask(&clock, &reference, 0, 0).await, Corrected { behind_ns: off, how: Correction::Slewed });
+            let (mut before, mut rates) = (clock.unix_ns(), Vec::new());
+            for _ in 0..100 {
+                advance(Duration::from_millis(10)).await;
+                let now = clock.unix_ns();
+                rates.push((now - before) / MS);
+                before = now;
+            }
+            let expected = if off < 0 { 5 } else { 15 };
+            assert!(rates[..80].iter().all(|rate| *rate == expected), "{rates:?}");
+            assert!(rates[80..].iter().all(|rate| *rate == 10), "{rates:?}");
+            assert_eq!(clock.unix_ns(), reference.unix_ns());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_slept_steps_ahead_and_one_far_ahead_waits() {
+        let (right, clock) = (Clock::starting_at(NEW_YEAR), Clock::starting_at(NEW_YEAR));
+        ask(&clock, &right, 0, 0).await;
+        let later = Clock::starting_at(clock.unix_ns() + 90 * SECOND);
+        assert_eq!(ask(&clock, &later, 1, 1).await.how, Correction::Stepped);
+        assert!((later.unix_ns() - clock.unix_ns()).abs() <= MS);
+        let earlier = Clock::starting_at(clock.unix_ns() - 90 * SECOND);
+        let before = clock.unix_ns();
+        assert_eq!(ask(&clock, &earlier, 0, 0).await.how, Correction::Slewed);
+        assert_eq!(clock.unix_ns(), before);
+        advance(Duration::from_secs(180)).await;
+        assert_eq!(clock.unix_ns(), earlier.unix_ns());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn moments_that_others_have_stamped_are_told_on_this_clock() {
+        let clock = Clock::host_ahead_by(-3 * SECOND);
+        let stamp = SystemTime::now() - Duration::from_secs(10);
+        let told = clock.unix_ns_of_host(stamp);
+        assert!((unix_ns_of(stamp) - 3 * SECOND - told).abs() < SECOND, "{told}");
+        let (began, unix_ns) = (Instant::now(), clock.unix_ns());
+        advance(Duration::from_secs(100)).await;
+        assert_eq!(clock.unix_ns_at(began), unix_ns);
+        assert_eq!(clock.unix_ns_at(Instant::now() + Duration::from_secs(1)), unix_ns + 101 * SECOND);
+    }
+}
