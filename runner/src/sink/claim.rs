@@ -55,6 +55,10 @@ pub fn claim(wanted: Place, root: &LocalRoot) -> Result<(Place, Claim), PlaceErr
     else {
         return Err(refused(io::ErrorKind::InvalidFilename.into()));
     };
+    if location == root.path() {
+        // No name at all: what is made beside the root is not below it.
+        return Err(refused(io::ErrorKind::InvalidFilename.into()));
+    }
     let folder =
         root.make_folder(folder_path).map_err(|source| PlaceError::Folder { path: folder_path.to_owned(), source })?;
     for number in 1..=MAX_NAMES {
