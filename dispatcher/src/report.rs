@@ -1,7 +1,10 @@
 //! Facts → EgressInfo, through the one ledger that travels in the record.
 
+use std::path::Path;
+
 use prost::Message;
 use spillway_bus::Record;
+use spillway_plan::manifest::Manifest;
 use spillway_process::{Clock, chain};
 use spillway_protocol::code::{Code, RpcError};
 use spillway_protocol::ledger::{Fact, Ledger};
@@ -33,23 +36,45 @@ pub fn ledger_of(record: &Record) -> Option<Ledger> {
         .ok()
 }
 
-/// Files on this machine that were begun and never closed, as results. Looks at the disk.
-pub fn unfinished_files(ledger: &Ledger, clock: &Clock) -> Vec<Fact> {
+/// What a runner left on this machine's disk.
+#[derive(Debug, Default)]
+pub struct Left {
+    pub facts: Vec<Fact>,
+    /// All of it is complete.
+    pub finished: bool,
+}
+
+/// Files on this machine that were begun and never told as closed, as results. Looks at the disk. A manifest is written
+/// last, and only beside a recording that ended well: with one, the runner had finished and only not said so. `clock`: the
+/// file's times are the host's.
+pub fn left_behind(ledger: &Ledger, clock: &Clock) -> Left {
     let results = &ledger.info().file_results;
-    let facts = ledger.unfinished().filter_map(|(index, location)| {
-        let found = std::fs::metadata(location).ok().filter(|found| found.is_file() && found.len() > 0)?;
-        let written = found.modified().ok()?;
-        let started_at = results.get(index).map_or(0, |file| file.started_at);
-        let stored = Fact::FileStored {
-            index,
-            size: found.len(),
-            started_at,
-            ended_at: clock.unix_ns_of_host(written),
-            location: location.to_owned(),
+    let (mut facts, mut finished) = (vec![], true);
+    for (index, location) in ledger.unfinished() {
+        let manifest = manifest_beside(location, &ledger.info().egress_id);
+        finished &= manifest.is_some();
+        let found = std::fs::metadata(location).ok().filter(|found| found.is_file() && found.len() > 0);
+        let Some(found) = found else {
+            finished = false;
+            continue;
         };
-        Some([stored, Fact::Noted(format!("not finished properly: {location}"))])
-    });
-    facts.flatten().collect()
+        let began = results.get(index).map_or(0, |file| file.started_at);
+        let Ok(written) = found.modified() else { continue };
+        let (started_at, ended_at) = match &manifest {
+            Some(manifest) => (manifest.started_at, manifest.ended_at),
+            None => (began, clock.unix_ns_of_host(written)),
+        };
+        facts.push(Fact::FileStored { index, size: found.len(), started_at, ended_at, location: location.to_owned() });
+        if manifest.is_none() {
+            facts.push(Fact::Noted(format!("not finished properly: {location}")));
+        }
+    }
+    Left { finished: finished && !facts.is_empty(), facts }
+}
+
+fn manifest_beside(location: &str, egress_id: &str) -> Option<Manifest> {
+    let path = Path::new(location).with_file_name(format!("{egress_id}.json"));
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
 /// The ledger of this record, with more facts.
@@ -88,12 +113,43 @@ mod tests {
         };
         ledger.on(file(0, &location), 2);
         ledger.on(file(1, "/nowhere/b.mp4"), 2);
-        for fact in unfinished_files(&ledger, &Clock::host()) {
+        let left = left_behind(&ledger, &Clock::host());
+        assert!(!left.finished);
+        for fact in left.facts {
             ledger.on(fact, 3);
         }
         let result = &ledger.info().file_results[0];
         assert_eq!((result.size, result.location.as_str()), (1234, location.as_str()));
         assert!(ledger.info().details.contains("not finished properly"));
         assert_eq!(ledger.info().file_results[1].size, 0);
+    }
+
+    /// The runner had no way to Redis when it was done: what it left beside the file says that it was.
+    #[test]
+    fn a_file_with_its_manifest_is_complete_and_as_long_as_the_manifest_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let location = dir.path().join("a.mp4").display().to_string();
+        std::fs::write(&location, [0; 1234]).unwrap();
+        let start = StartEgressRequest { egress_id: "EG_done".to_owned(), ..Default::default() };
+        let mut ledger = Ledger::accept(&start, 1);
+        ledger.on(Fact::FileOpened { index: 0, filename: "a.mp4".to_owned(), location: location.clone() }, 2);
+        ledger.on(Fact::Active { started_at: 5 }, 3);
+        let another = Manifest { started_at: 1, ..Manifest::default() }.to_json().unwrap();
+        std::fs::write(dir.path().join("EG_other.json"), another).unwrap();
+        assert!(!left_behind(&ledger).finished, "the manifest of another egress says nothing");
+        let manifest = Manifest { started_at: 1_000, ended_at: 61_000, ..Manifest::default() }.to_json().unwrap();
+        std::fs::write(dir.path().join("EG_done.json"), manifest).unwrap();
+        let left = left_behind(&ledger);
+        assert!(left.finished);
+        for fact in left.facts.into_iter().chain([Fact::Over(spillway_protocol::ledger::Outcome::Complete)]) {
+            ledger.on(fact, 9);
+        }
+        let info = ledger.info();
+        assert_eq!(
+            (info.status(), info.error.as_str()),
+            (spillway_protocol::livekit::EgressStatus::EgressComplete, "")
+        );
+        assert_eq!((info.file_results[0].size, info.file_results[0].duration), (1234, 60_000));
+        assert!(!info.details.contains("not finished"), "{}", info.details);
     }
 }

@@ -14,6 +14,7 @@ mod storm;
 
 use std::time::Duration;
 
+use spillway_bus::{Registry, Trouble, Way};
 use spillway_dispatcher::Config;
 use spillway_launchers::LaunchError;
 use spillway_launchers::paper::{PaperOptions, Quota};
@@ -275,7 +276,7 @@ async fn uploads_of_a_dead_task_are_salvaged_by_the_next_attempt_and_end_once() 
 #[tokio::test(start_paused = true)]
 async fn a_runner_that_never_starts_and_one_that_falls_silent_are_ended() {
     let stage = Stage::set(slow()).await;
-    let _dispatcher = stage.dispatcher().await;
+    let _dispatcher = stage.dispatcher_with(Config { heartbeat_timeout: 60 * SECOND, ..config() }).await;
     stage.runners.play("EG_sleeps", Play::Sleeps);
     stage.runners.play("EG_silent", Play::FallsSilent);
     for id in ["EG_sleeps", "EG_silent"] {
@@ -416,6 +417,74 @@ async fn redis_may_be_away_for_a_while() {
     assert_eq!(stage.livekit.status("EG_outage"), Some(EgressStatus::EgressActive));
     stage.livekit.stop("EG_outage").await.unwrap();
     until("it is complete", || stage.livekit.status("EG_outage") == Some(EgressStatus::EgressComplete)).await;
+    stage.livekit.assert_each_ended_once();
+}
+
+/// Redis is away for minutes just when recordings end: for everybody, and for the runners alone.
+#[tokio::test(start_paused = true)]
+async fn a_recording_that_ends_while_redis_is_away_is_complete_afterwards() {
+    for (everybody, minutes) in [(true, 2), (true, 10), (true, 14), (false, 1), (false, 4)] {
+        let way = Way::new(Trouble::default());
+        let stage = Stage::set_with(slow(), &way).await;
+        let _dispatchers = (stage.dispatcher().await, stage.dispatcher().await);
+        let ids: Vec<String> = (0..6).map(|n| format!("EG_away{n}")).collect();
+        for (id, n) in ids.iter().zip(0u64..) {
+            // From well before to well after the moment Redis goes.
+            stage.runners.play(id, Play::Ends(Duration::from_millis(8_000 + 700 * n)));
+            if n % 2 == 0 {
+                stage.livekit.start_stored(id).await.unwrap();
+            } else {
+                stage.livekit.start_composite(id).await.unwrap();
+            }
+        }
+        until("all record", || ids.iter().all(|id| stage.livekit.status(id) == Some(EgressStatus::EgressActive))).await;
+        sleep(9 * SECOND).await;
+        if everybody {
+            stage.broker.cut()
+        } else {
+            way.cut()
+        }
+        sleep(minutes * 60 * SECOND).await;
+        stage.broker.mend();
+        way.mend();
+        until("all are over", || stage.livekit.book().ends.len() == ids.len()).await;
+        for id in &ids {
+            let info = stage.livekit.shows(id).unwrap();
+            assert_eq!((info.status(), info.error.as_str()), (EgressStatus::EgressComplete, ""), "{id}, {minutes} min");
+            assert_eq!(stage.runners.salvages(id), 0, "{id}");
+        }
+        sleep(60 * SECOND).await;
+        stage.livekit.assert_each_ended_once();
+        assert_eq!(stage.cloud.started(), ids.len(), "nothing was launched twice");
+    }
+}
+
+/// A failover to a replica that has not heard of the end: the record says again that it records, and its runner has left.
+#[tokio::test(start_paused = true)]
+async fn a_record_that_loses_its_end_is_not_told_as_another_end() {
+    let stage = Stage::set(slow()).await;
+    let _dispatcher = stage.dispatcher().await;
+    let registry = Registry::new(&stage.bus());
+    for (name, stored) in [("EG_local", false), ("EG_stored", true)] {
+        let id = EgressId::parse(name).unwrap();
+        if stored {
+            stage.livekit.start_stored(name).await.unwrap();
+        } else {
+            stage.livekit.start_composite(name).await.unwrap();
+        }
+        until("it records", || stage.livekit.status(name) == Some(EgressStatus::EgressActive)).await;
+        sleep(2 * SECOND).await;
+        let before = registry.get(&id).await.unwrap().unwrap();
+        stage.livekit.stop(name).await.unwrap();
+        until("it is complete", || stage.livekit.status(name) == Some(EgressStatus::EgressComplete)).await;
+        sleep(5 * SECOND).await;
+        registry.forget(&id).await.unwrap();
+        registry.create(&before).await.unwrap();
+        sleep(30 * SECOND).await;
+        assert_eq!(stage.livekit.status(name), Some(EgressStatus::EgressComplete));
+        assert!(registry.list_live().await.unwrap().is_empty(), "{name} is settled");
+        assert_eq!(stage.runners.salvages(name), 0, "{name}");
+    }
     stage.livekit.assert_each_ended_once();
 }
 

@@ -3,7 +3,8 @@
 //!
 //! `wait` never starts · `record` records until stopped · `die` aborts while recording · `exit3` leaves with a code ·
 //! `mute` stops talking · `deaf` ignores the stop · `full`, `evicted`, `refused`, `closed` end that way · `degraded`,
-//! `environment`, `nonsense` say so. `mp4` writes as the muxer of MP4 does; `fast` writes ten megabytes a second.
+//! `environment`, `nonsense` say so. `mp4` writes as the muxer of MP4 does, and with `boxes`
+//! what can be read as one; `fast` writes ten megabytes a second.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -24,6 +25,25 @@ fn mdat(size: u32) -> [u8; 16] {
     let mut head = *b"\0\0\0\x08free\0\0\0\0mdat";
     head[8..12].copy_from_slice(&size.to_be_bytes());
     head
+}
+
+fn boxed(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
+    [&(content.len() as u32 + 8).to_be_bytes(), &name[..], content].concat()
+}
+
+/// A fragment that says where its data lies, behind everything that describes.
+fn fragment(file: &mut SpoolFile, bytes: u64) -> Result<(), SpoolError> {
+    if file.end() == 0 {
+        let parts = [boxed(b"ftyp", &[b'f'; 24]), boxed(b"free", &[0; 8]), boxed(b"moov", &[b'm'; 200])];
+        file.append(&parts.concat())?;
+    }
+    file.append(&mdat(0))?;
+    let at = file.end();
+    let tfhd = boxed(b"tfhd", &[&[0, 0, 0, 1, 0, 0, 0, 1][..], &at.to_be_bytes()].concat());
+    let moof = boxed(b"moof", &boxed(b"traf", &tfhd));
+    let data = (at..at + bytes).map(media).chain(moof).collect::<Vec<u8>>();
+    file.append(&data)?;
+    file.rewrite(at - 16, &mdat(bytes as u32 + 8)).map(|_| ())
 }
 
 fn step(file: &mut SpoolFile, container: Container, bytes: u64) -> Result<(), SpoolError> {
@@ -97,7 +117,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     say(Happening::Started { at: started_at })?;
     let began = Instant::now();
     let why = loop {
-        step(&mut file, container, bytes)?;
+        if does("boxes") {
+            fragment(&mut file, bytes)?;
+        } else {
+            step(&mut file, container, bytes)?;
+        }
         let media_ns = began.elapsed().as_nanos() as u64;
         if !does("mute") {
             say(Happening::Wrote { file: 0, end: file.end(), sealed_to: file.sealed_to(), media_ns })?;
@@ -117,7 +141,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     if container == Container::Mp4 {
-        file.append(&[b'M'; 199])?;
+        let index = if does("boxes") { boxed(b"moov", &[b'M'; 191]) } else { vec![b'M'; 199] };
+        file.append(&index)?;
         file.rewrite(32, &mdat(1234))?;
     }
     let degraded = if does("degraded") { vec!["frozen for 3.0 s".to_owned()] } else { vec![] };

@@ -49,7 +49,10 @@ pub struct Settings {
     pub start_timeout_ms: u64,
     /// How long the media process may stand still while it finishes its files.
     pub drain_patience_ms: u64,
-    /// How long the last report is offered to livekit-server; after that a dispatcher delivers it.
+    /// How long the last report waits for Redis. Without it a finished recording counts as a dead one, so this outlasts a
+    /// long outage; it costs what an idle machine costs.
+    pub last_report_timeout_ms: u64,
+    /// How long the last report is offered to livekit-server once Redis has it; after that a dispatcher delivers it.
     pub report_patience_ms: u64,
     /// Of outputs that end in a store.
     pub upload: UploadSettings,
@@ -64,6 +67,7 @@ impl Default for Settings {
             hang_after_ms: 10_000,
             start_timeout_ms: 0,
             drain_patience_ms: 30_000,
+            last_report_timeout_ms: 15 * 60_000,
             report_patience_ms: 30_000,
             upload: UploadSettings::default(),
         }

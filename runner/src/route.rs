@@ -133,6 +133,7 @@ pub async fn serve_ticket(
         egress_id: names.egress_id.clone(),
         attempt: names.attempt,
         record,
+        redis_timeout: Duration::from_millis(settings.last_report_timeout_ms),
         patience: Duration::from_millis(settings.report_patience_ms),
         inbox: inbox.clone(),
     };
@@ -146,7 +147,8 @@ pub async fn serve_ticket(
         };
         if errand == Errand::Salvage {
             let saved = take_over(&states, &names).await;
-            let job = Salvage { saved, destinations, stores, settings: settings.upload.clone(), lost };
+            let egress_id = names.egress_id.clone();
+            let job = Salvage { egress_id, saved, destinations, stores, settings: settings.upload.clone(), lost };
             return tokio::select! {
                 () = salvage(job, &reporter) => Ended::Told,
                 () = session::disowned(events) => Ended::Disowned,
@@ -181,7 +183,7 @@ pub async fn serve_ticket(
         () = beside(keeping) => Delivered::Left,
         () = go_along(moves) => Delivered::Left,
     };
-    if delivered != Delivered::NotOurs {
+    if matches!(delivered, Delivered::Acknowledged | Delivered::Left) {
         tidy(&states, tickets, &names, &spare).await;
     }
     control.close().await;

@@ -1,19 +1,24 @@
 //! A dead run's uploads → stored: `spillway-runner --salvage`. The state its runner kept on the bus says which parts its
 //! stores have; what still lies in a spool of this machine is sent first. Files on a disk are where they are.
 
+use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use spillway_plan::manifest::{self, Manifest};
 use spillway_plan::{Container, Destination, Destinations};
 use spillway_process::chain;
 use spillway_process::retry::Schedule;
-use spillway_protocol::Code;
 use spillway_protocol::ledger::{EndReason, Fact, Outcome};
-use spillway_spool::Shelf;
+use spillway_protocol::{Code, EgressId};
+use spillway_spool::restart::{Origin, RestartPoints};
+use spillway_spool::{SealTracker, Shelf};
 use spillway_storage::{Kind, Meta, Part, Storage, StorageError, Stored, Upload};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::report::Reporter;
@@ -22,16 +27,46 @@ use crate::upload::machine::{Machine, PartState};
 use crate::upload::stores::Stores;
 use crate::upload::{UploadSettings, remove_spooled};
 
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What became of a file.
 struct Rescued {
+    filename: String,
     location: String,
     bytes: u64,
     used_backup: bool,
+    /// Unix nanoseconds, as the manifest has them: the run had finished the recording, and could not say so.
+    finished: Option<Times>,
+}
+
+/// Of a recording that was finished. `None`: there is a manifest and these keys may not read it.
+type Times = Option<(i64, i64)>;
+
+/// What still lies in a spool of this machine.
+#[derive(Clone)]
+struct Spooled {
+    shelf: Arc<Shelf>,
+    origin: Origin,
+    /// Where an MP4 names places in itself.
+    places: Vec<u64>,
+    /// Of the object.
+    bytes: u64,
+}
+
+impl Spooled {
+    fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        self.origin.read(&self.shelf, range, &self.places)
+    }
+
+    fn is_whole(&self, range: Range<u64>) -> io::Result<bool> {
+        self.shelf.is_whole(self.origin.in_file(range.start)..self.origin.in_file(range.end))
+    }
 }
 
 /// Everything a salvage needs.
 #[derive(Clone, Debug)]
 pub struct Salvage {
+    pub egress_id: EgressId,
     /// `None`: the dead run had kept nothing.
     pub saved: Option<Saved>,
     pub destinations: Vec<Destinations>,
@@ -41,25 +76,32 @@ pub struct Salvage {
     pub lost: String,
 }
 
-/// Tells every file that could be saved, and that the egress failed.
+/// Tells every file that could be saved, and that the egress failed; or that it is complete, if the dead run had got that
+/// far and only could not say so.
 pub async fn salvage(job: Salvage, reporter: &Reporter) {
-    reporter.tell(Fact::Ending(EndReason::Failure));
     let give_up = Instant::now() + Duration::from_millis(job.settings.max_outage_ms);
     let mut words = job.lost.clone();
     let saved = job.saved.clone().unwrap_or_default();
+    let mut finished = !saved.files.is_empty();
     for (index, file) in saved.files.iter().enumerate() {
         let here = saved.host == host();
         match rescue(&job, file, here, give_up).await {
             Ok(Some(rescued)) => {
                 info!(file = file.filename, bytes = rescued.bytes, "file saved");
                 let started_at = file.started_at.unwrap_or_default();
-                let ended_at = started_at.saturating_add_unsigned(file.media_ns(rescued.bytes));
+                let estimated = (started_at, started_at.saturating_add_unsigned(file.media_ns(rescued.bytes)));
+                let (started_at, ended_at) = rescued.finished.flatten().unwrap_or(estimated);
+                if rescued.finished == Some(None) {
+                    let words = format!("{} is complete; how long it is was estimated", rescued.filename);
+                    reporter.tell(Fact::Noted(words));
+                }
+                finished &= rescued.finished.is_some();
                 if rescued.used_backup {
                     reporter.tell(Fact::BackupUsed);
                 }
                 reporter.tell(Fact::FileOpened {
                     index,
-                    filename: file.filename.clone(),
+                    filename: rescued.filename,
                     location: rescued.location.clone(),
                 });
                 reporter.tell(Fact::FileStored {
@@ -70,27 +112,44 @@ pub async fn salvage(job: Salvage, reporter: &Reporter) {
                     location: rescued.location,
                 });
             }
-            Ok(None) => info!(file = file.filename, "nothing of it was recorded"),
+            Ok(None) => {
+                finished = false;
+                info!(file = file.filename, "nothing of it was recorded");
+            }
             Err(why) => {
+                finished = false;
                 warn!(file = file.filename, error = why, "file not saved");
                 words = format!("{words}; {why}");
             }
         }
     }
+    if finished {
+        info!("the recording was finished; only its last report was missing");
+        return reporter.tell(Fact::Over(Outcome::Complete));
+    }
+    reporter.tell(Fact::Ending(EndReason::Failure));
     reporter.tell(Fact::Over(Outcome::Failed { code: Code::Internal, words }));
 }
 
 /// `Ok(None)`: there is nothing, and nothing is left behind. Else why it is not saved, in words.
 async fn rescue(job: &Salvage, file: &SavedFile, here: bool, give_up: Instant) -> Result<Option<Rescued>, String> {
-    let shelf = if here { shelf(&file.path).await } else { None };
+    let shelf = if here { spooled(file).await } else { None };
     let destinations = job.destinations.get(file.file as usize);
     let Some(Destinations { primary: primary @ Destination::Store(_), backup }) = destinations else {
-        return Ok(shelf.map(|(shelf, bytes)| Rescued {
-            location: shelf.path().display().to_string(),
-            bytes,
+        return Ok(shelf.map(|spooled| Rescued {
+            filename: file.filename.clone(),
+            location: spooled.shelf.path().display().to_string(),
+            bytes: spooled.bytes,
             used_backup: false,
+            finished: manifest_beside(spooled.shelf.path(), &job.egress_id),
         }));
     };
+    if let Some(finished) = finished(job, file, primary, backup.as_ref()).await {
+        if here {
+            clear(&file.path).await;
+        }
+        return Ok(Some(finished));
+    }
     let on_backup = file.upload.as_ref().is_some_and(|upload| upload.backup);
     let destination = backup.as_ref().filter(|_| on_backup).unwrap_or(primary);
     let store = job.stores.open(destination).await.map_err(|error| error.to_string())?;
@@ -107,23 +166,83 @@ async fn rescue(job: &Salvage, file: &SavedFile, here: bool, give_up: Instant) -
     }
     let stored = stored?;
     if here {
-        let path = file.path.clone();
-        if let Ok(Err(error)) = spawn_blocking(move || remove_spooled(&path)).await {
-            warn!(%error, path = %file.path.display(), "spool not removed");
-        }
+        clear(&file.path).await;
     }
-    Ok(stored.map(|stored| Rescued { location: stored.location, bytes: stored.bytes, used_backup: on_backup }))
+    Ok(stored.map(|stored| Rescued {
+        filename: file.filename.clone(),
+        location: stored.location,
+        bytes: stored.bytes,
+        used_backup: on_backup,
+        finished: None,
+    }))
 }
 
-/// A file of this machine that has bytes, and how many.
-async fn shelf(path: &Path) -> Option<(Arc<Shelf>, u64)> {
-    let path = path.to_owned();
+async fn clear(path: &Path) {
+    let spooled = path.to_owned();
+    if let Ok(Err(error)) = spawn_blocking(move || remove_spooled(&spooled)).await {
+        warn!(%error, path = %path.display(), "spool not removed");
+    }
+}
+
+/// A file of this machine that has bytes.
+async fn spooled(file: &SavedFile) -> Option<Spooled> {
+    let (path, container, origin, kept_from) = (file.path.clone(), file.container, file.origin.clone(), file.kept_from);
     let look = spawn_blocking(move || {
         let shelf = Shelf::open(&path).ok()?;
-        let bytes = shelf.end().ok().filter(|bytes| *bytes > 0)?;
-        Some((Arc::new(shelf), bytes))
+        let end = shelf.end().ok().filter(|bytes| *bytes > 0)?;
+        if origin.is_whole() {
+            return Some(Spooled { shelf: Arc::new(shelf), origin, places: vec![], bytes: end });
+        }
+        let from = origin.from.max(kept_from);
+        let mut points = RestartPoints::resume(container, &Origin { head: origin.head.clone(), from });
+        points.advance(&shelf, end).ok()?;
+        let bytes = origin.in_object(points.walked_to());
+        Some(Spooled { shelf: Arc::new(shelf), places: points.places_in(from..end), origin, bytes })
     });
     look.await.ok().flatten()
+}
+
+/// The manifest is written last, and only of a recording that ended well: where one is, the run had finished its work
+/// before it died or left. A right to look is enough; the times in it need one to read.
+async fn finished(
+    job: &Salvage,
+    file: &SavedFile,
+    primary: &Destination,
+    backup: Option<&Destination>,
+) -> Option<Rescued> {
+    let name = manifest::path(&file.filename, job.egress_id.as_str());
+    let destinations = [(Some(primary), false), (backup, true)];
+    for (destination, used_backup) in destinations.into_iter().filter_map(|(to, is)| Some((to?, is))) {
+        let Ok(store) = job.stores.open(destination).await else { continue };
+        match timeout(LOOK_TIMEOUT, store.look(&name)).await {
+            Ok(Ok(Some(_))) => {}
+            Ok(Ok(None)) | Err(_) => continue,
+            Ok(Err(error)) => {
+                debug!(%error, "no manifest seen");
+                continue;
+            }
+        }
+        let read = timeout(LOOK_TIMEOUT, store.read_small(&name)).await;
+        let read: Option<Manifest> = match read {
+            Ok(Ok(Some(bytes))) => serde_json::from_slice(&bytes).ok(),
+            _ => None,
+        };
+        // The object's name is the newest one, of which our checkpoint need not know.
+        let named = read.as_ref().and_then(|read| read.files.get(file.file as usize));
+        let filename = named.map_or(&file.filename, |named| &named.filename).clone();
+        let Ok(Ok(Some(object))) = timeout(LOOK_TIMEOUT, store.look(&filename)).await else { continue };
+        let location = named.map_or_else(|| store.location(&filename), |named| named.location.clone());
+        let times = read.map(|read| (read.started_at, read.ended_at));
+        return Some(Rescued { filename, location, bytes: object.bytes, used_backup, finished: Some(times) });
+    }
+    None
+}
+
+/// The same for a file on this machine's disk.
+fn manifest_beside(file: &Path, egress_id: &EgressId) -> Option<Times> {
+    let read = std::fs::read(file.with_file_name(format!("{egress_id}.json"))).ok()?;
+    let manifest: Manifest = serde_json::from_slice(&read).ok()?;
+    Some(Some((manifest.started_at, manifest.ended_at)))
 }
 
 struct Saver<'a> {
@@ -138,17 +257,17 @@ impl Saver<'_> {
         &self,
         file: &SavedFile,
         saved: &SavedUpload,
-        shelf: Option<(Arc<Shelf>, u64)>,
+        spooled: Option<Spooled>,
     ) -> Result<Option<Stored>, String> {
         if file.started_at.is_none() {
             abort(&*self.store, &saved.upload).await;
             return Ok(None);
         }
         let mut sent = None;
-        if let Some((shelf, bytes)) = shelf
-            && let Some(machine) = self.resumed(saved, &shelf, bytes).await
+        if let Some(spooled) = spooled
+            && let Some(machine) = self.resumed(saved, &spooled).await
         {
-            sent = self.send_rest(&saved.upload, machine, &shelf).await;
+            sent = self.send_rest(&saved.upload, machine, &spooled).await;
         }
         let listed = self.listed(saved).await;
         let lists: Vec<_> = sent.into_iter().chain(listed).chain(candidates(&saved.parts)).collect();
@@ -194,12 +313,12 @@ impl Saver<'_> {
     }
 
     /// Its upload had not begun, because the store was away or the recording was young.
-    async fn begin_again(&self, file: &SavedFile, shelf: Option<(Arc<Shelf>, u64)>) -> Result<Option<Stored>, String> {
-        let Some((shelf, bytes)) = shelf.filter(|_| file.started_at.is_some()) else { return Ok(None) };
+    async fn begin_again(&self, file: &SavedFile, spooled: Option<Spooled>) -> Result<Option<Stored>, String> {
+        let Some(spooled) = spooled.filter(|_| file.started_at.is_some()) else { return Ok(None) };
         let begin = self.patiently(|| self.store.begin(&file.filename, &self.meta)).await;
         let upload = begin.map_err(|error| error.to_string())?;
-        let machine = self.machine(file.container, &[], bytes);
-        let Some(parts) = self.send_rest(&upload, machine, &shelf).await else {
+        let machine = self.machine(file.container, &[], &spooled);
+        let Some(parts) = self.send_rest(&upload, machine, &spooled).await else {
             abort(&*self.store, &upload).await;
             return Err(format!("{} upload failed: the spool could not be sent", self.store.name()));
         };
@@ -210,22 +329,22 @@ impl Saver<'_> {
         stored.map(Some).map_err(|error| error.to_string())
     }
 
-    fn machine(&self, container: Container, parts: &[PartState], bytes: u64) -> Machine {
-        let head = spillway_spool::SealTracker::new(container).head();
+    fn machine(&self, container: Container, parts: &[PartState], spooled: &Spooled) -> Machine {
+        let head = if spooled.origin.is_whole() { SealTracker::new(container).head() } else { 0 };
         let rules = self.store.rules();
         let cutting = crate::upload::plan::Cutting::of(&rules, &self.settings.parts, head, None);
-        self.closed(Machine::resume(cutting, rules, self.settings.knobs(), parts), bytes)
+        self.closed(Machine::resume(cutting, rules, self.settings.knobs(), parts), spooled)
     }
 
-    /// Whether the head was rewritten is not known; it is sent again.
-    fn closed(&self, mut machine: Machine, bytes: u64) -> Machine {
-        machine.close(bytes, true, Instant::now().into_std());
+    /// Whether the head was rewritten is not known; it is sent again. An object with a head of its own keeps it.
+    fn closed(&self, mut machine: Machine, spooled: &Spooled) -> Machine {
+        machine.close(spooled.bytes, spooled.origin.is_whole(), Instant::now().into_std());
         machine
     }
 
     /// `None`: a part that is not known to be stored is not in the spool either.
-    async fn resumed(&self, saved: &SavedUpload, shelf: &Arc<Shelf>, bytes: u64) -> Option<Machine> {
-        let (shelf, mut parts) = (shelf.clone(), saved.parts.clone());
+    async fn resumed(&self, saved: &SavedUpload, spooled: &Spooled) -> Option<Machine> {
+        let (shelf, mut parts, bytes) = (spooled.clone(), saved.parts.clone(), spooled.bytes);
         let look = spawn_blocking(move || {
             for (index, part) in parts.iter_mut().enumerate() {
                 let end = part.end.unwrap_or(bytes);
@@ -246,13 +365,13 @@ impl Saver<'_> {
         });
         let parts = look.await.ok().flatten()?;
         let machine = Machine::resume(saved.cutting.clone(), self.store.rules(), self.settings.knobs(), &parts);
-        Some(self.closed(machine, bytes))
+        Some(self.closed(machine, spooled))
     }
 
     /// All parts, if the rest of them could be sent.
-    async fn send_rest(&self, upload: &Upload, mut machine: Machine, shelf: &Arc<Shelf>) -> Option<Vec<Part>> {
+    async fn send_rest(&self, upload: &Upload, mut machine: Machine, spooled: &Spooled) -> Option<Vec<Part>> {
         while let Some(put) = machine.next(Instant::now().into_std()) {
-            let (reader, range) = (shelf.clone(), put.range.clone());
+            let (reader, range) = (spooled.clone(), put.range.clone());
             let bytes = spawn_blocking(move || reader.read(range)).await.ok()?.ok()?;
             let (number, generation) = (put.number, put.generation);
             let send = || self.store.put_part(upload, number, generation, bytes.clone());

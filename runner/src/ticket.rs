@@ -3,7 +3,9 @@
 use std::io::BufRead;
 use std::time::Duration;
 
-use spillway_bus::{BusError, ClaimToken, Decision, Phase, Record, Registry, Ticket, TicketKey, Tickets, Updated};
+use spillway_bus::{
+    BusError, ClaimToken, Decision, Phase, Record, Registry, Taker, Ticket, TicketKey, Tickets, Updated,
+};
 use spillway_protocol::EgressId;
 
 use crate::config::Handover;
@@ -58,9 +60,11 @@ pub fn handover(input: impl BufRead) -> Result<(Handover, TicketKey), TicketErro
     Ok((handover, key))
 }
 
-/// The ticket, once. `None`: somebody else has it, or it is too old.
+/// The ticket, once, even if Redis does not get its answer through at the first try. `None`: another has it, or it is too
+/// old.
 pub async fn take(tickets: &Tickets, names: &Names, errand: Errand) -> Result<Option<Ticket>, BusError> {
-    let ticket = patiently(|| tickets.take(&names.egress_id, &names.claim)).await?;
+    let taker = Taker::random();
+    let ticket = patiently(|| tickets.take(&names.egress_id, &names.claim, &taker)).await?;
     // A spare ticket was laid down before it was known which attempt would need it.
     Ok(ticket.filter(|ticket| errand == Errand::Salvage || ticket.attempt == names.attempt))
 }

@@ -65,6 +65,8 @@ pub struct Config {
     pub queue_deadline: Duration,
     /// From launch to a runner that has taken over.
     pub start_deadline: Duration,
+    /// Silence of a task that its platform says is running. Minutes: its way to Redis alone may be away.
+    pub heartbeat_timeout: Duration,
     /// `/healthz` and `/readyz`; `None`: not served.
     pub health: Option<SocketAddr>,
     /// Whose pushed events are taken on that port; `None`: anybody's, as the hints they are.
@@ -117,6 +119,7 @@ impl Default for Config {
             queue: 200,
             queue_deadline: Duration::from_secs(60),
             start_deadline: Duration::from_secs(60),
+            heartbeat_timeout: Duration::from_secs(5 * 60),
             health: None,
             push: None,
             drain: Duration::from_secs(30),

@@ -159,6 +159,7 @@ pub fn settle(file: &File) -> Result<Config, ConfigError> {
         queue: file.queue.map_or(usual.queue, size),
         queue_deadline: file.queue_deadline.map_or(usual.queue_deadline, |duration| duration.0),
         start_deadline: file.start_deadline.map_or(usual.start_deadline, |duration| duration.0),
+        heartbeat_timeout: file.heartbeat_timeout.map_or(usual.heartbeat_timeout, |duration| duration.0),
         health: health(file)?,
         push: push(file)?,
         drain: file.drain.map_or(usual.drain, |duration| duration.0),
@@ -235,6 +236,7 @@ fn runner(file: &File) -> serde_json::Value {
         start_timeout,
         hang_after,
         drain_patience,
+        last_report_timeout,
         report_patience,
         reorder,
         appear,
@@ -266,6 +268,7 @@ fn runner(file: &File) -> serde_json::Value {
     put(&mut all, "start_timeout_ms", millis(start_timeout));
     put(&mut all, "hang_after_ms", millis(hang_after));
     put(&mut all, "drain_patience_ms", millis(drain_patience));
+    put(&mut all, "last_report_timeout_ms", millis(last_report_timeout));
     put(&mut all, "report_patience_ms", millis(report_patience));
     let mut upload = serde_json::Map::new();
     put(&mut upload, "checkpoint_ms", millis(checkpoint));
@@ -324,6 +327,7 @@ pub fn effective(config: &Config, file: &File) -> File {
         queue: Some(config.queue as u64),
         queue_deadline: Some(GoDuration(config.queue_deadline)),
         start_deadline: Some(GoDuration(config.start_deadline)),
+        heartbeat_timeout: Some(GoDuration(config.heartbeat_timeout)),
         drain: Some(GoDuration(config.drain)),
         bid: Some(Wish(config.bid)),
         ticket_key: config.ticket_key.clone(),
@@ -362,6 +366,7 @@ fn runner_defaults(file: &File) -> Runner {
         start_timeout: or(said.start_timeout, 0),
         hang_after: or(said.hang_after, 10_000),
         drain_patience: or(said.drain_patience, 30_000),
+        last_report_timeout: or(said.last_report_timeout, 15 * 60_000),
         report_patience: or(said.report_patience, 30_000),
         reorder: or(said.reorder.or(jitter), 2000),
         appear: or(said.appear, 30_000),

@@ -291,7 +291,7 @@ fn the_readme_carries_the_reference() {
 
 #[test]
 fn settings_mean_the_same_to_the_runner() {
-    let said = "runner: {start_timeout: 1ms, hang_after: 2ms, drain_patience: 3ms, report_patience: 4ms, reorder: 5ms, appear: 6ms, \
+    let said = "runner: {start_timeout: 1ms, hang_after: 2ms, drain_patience: 3ms, report_patience: 4ms, last_report_timeout: 13ms, reorder: 5ms, appear: 6ms, \
                 backlog_bytes: 7, spill_dir: /s, fragment: 8ms, checkpoint: 9ms, spool_dir: /t, spool_bytes: 10, outage: 11ms, \
                 backup_after: 12ms, write_check: false}\n";
     let file = read(&format!("{LEAST}{said}"), &|_| None).unwrap();
@@ -305,7 +305,8 @@ fn settings_mean_the_same_to_the_runner() {
         "write_check": false,
     });
     assert_eq!(json["upload"], upload);
-    let rest =
-        ["start_timeout_ms", "hang_after_ms", "drain_patience_ms", "report_patience_ms"].map(|key| json[key].clone());
-    assert_eq!(rest, [1, 2, 3, 4].map(serde_json::Value::from));
+    let keys =
+        ["start_timeout_ms", "hang_after_ms", "drain_patience_ms", "report_patience_ms", "last_report_timeout_ms"];
+    let rest = keys.map(|key| json[key].clone());
+    assert_eq!(rest, [1, 2, 3, 4, 13].map(serde_json::Value::from));
 }

@@ -40,8 +40,9 @@ const DISK_PATIENCE: Duration = Duration::from_secs(2);
 /// The ticket of a salvage run lives as long as what would be salvaged: unfinished uploads are kept for a week at most.
 const SPARE_TICKET: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A recording that used its whole time must still be finished and uploaded before the platform ends its task.
-const FINISHING_S: u64 = 20 * 60;
+/// A recording that used its whole time must still be finished, uploaded and reported before the platform ends its task:
+/// a store may be away for 15 minutes of that (`outage`) and Redis for as long (`last_report_timeout`).
+const FINISHING_S: u64 = 35 * 60;
 
 pub struct StartEgress(pub Arc<House>);
 

@@ -6,7 +6,7 @@ use spillway_bus::{BusError, Decision, Phase, Record, Updated};
 use spillway_launchers::EndHow;
 use spillway_protocol::code::Code;
 use spillway_protocol::ids::EgressId;
-use tracing::{Instrument, info};
+use tracing::{Instrument, debug, info};
 
 use super::judge::Verdict;
 use super::{relaunch, salvage, settle};
@@ -55,20 +55,28 @@ pub(super) async fn act(house: &Arc<House>, record: &Record, verdict: Verdict) -
             end(house, record, EndHow::Now);
             Done::Again
         }
-        Verdict::Settle { words, aborted } => {
-            let done = if salvage::begin(house, record, &words).await? {
-                Done::Salvage
-            } else if settled(house, record, words, aborted).await? {
-                Done::Settled
-            } else {
-                return Ok(Done::Beaten);
-            };
-            let reason = if aborted { "reclaimed" } else { "died" };
-            house.meter.count("spillway_failures_total", &[("reason", reason)], 1.0);
-            end(house, record, EndHow::Now);
-            done
+        Verdict::Ask(words) if settle::as_livekit_knows_it(house, record).await? => {
+            debug!(words, "its end was told before");
+            Done::Settled
         }
+        Verdict::Ask(words) => finish(house, record, words, false).await?,
+        Verdict::Settle { words, aborted } => finish(house, record, words, aborted).await?,
     })
+}
+
+/// By another task if there is something to save, else at once.
+async fn finish(house: &Arc<House>, record: &Record, words: String, aborted: bool) -> Result<Done, BusError> {
+    let done = if salvage::begin(house, record, &words).await? {
+        Done::Salvage
+    } else if settled(house, record, words, aborted).await? {
+        Done::Settled
+    } else {
+        return Ok(Done::Beaten);
+    };
+    let reason = if aborted { "reclaimed" } else { "died" };
+    house.meter.count("spillway_failures_total", &[("reason", reason)], 1.0);
+    end(house, record, EndHow::Now);
+    Ok(done)
 }
 
 /// A platform that is slow to answer holds up nobody.

@@ -13,7 +13,7 @@ pub struct Patience {
     pub beat: Duration,
     /// Silence of a task that cannot be seen from here.
     pub unseen: Duration,
-    /// Silence of a task that is there: stopped, starved or hung.
+    /// Silence of a task that is there: stopped, starved, hung, or cut off from Redis alone.
     pub hung: Duration,
     /// From a stop to a runner that has begun to obey.
     pub stop: Duration,
@@ -25,7 +25,7 @@ impl Default for Patience {
             start: Duration::from_secs(60),
             beat: Duration::from_millis(2500),
             unseen: Duration::from_secs(12),
-            hung: Duration::from_secs(60),
+            hung: Duration::from_secs(5 * 60),
             stop: Duration::from_secs(60),
         }
     }
@@ -65,6 +65,9 @@ pub enum Verdict {
     Remind,
     /// Nothing was recorded: another task may.
     Again(String),
+    /// The task left with exit status 0, which a runner does when its work is done, and the record says that it records:
+    /// the last report may have been lost. Whatever can be asked is asked before it is settled with these words.
+    Ask(String),
     /// FAILED, or ABORTED, with these words; whatever is left of the task is ended.
     Settle {
         words: String,
@@ -147,6 +150,7 @@ fn died(departed: &Departed) -> Verdict {
         }
         Departure::EndedByUs(_) => failed(format!("the runner was {departed}")),
         Departure::HostRetired(_) => Verdict::Settle { words: format!("the runner died: {departed}"), aborted: true },
+        Departure::Exited(0) => Verdict::Ask(format!("the runner died: {departed}")),
         _ => failed(format!("the runner died: {departed}")),
     }
 }
@@ -202,11 +206,21 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_or_starved_runner_has_a_minute() {
+    fn a_runner_that_left_in_good_order_is_asked_about() {
+        let task = Some(Sighting::Gone(Departure::Exited(0).into()));
+        let left = Scene { task, beat: Some(3 * SECOND), ..scene(Phase::Running) };
+        let words = "the runner died: exit status 0".to_owned();
+        assert_eq!(verdict(left.clone()), Verdict::Ask(words.clone()));
+        assert_eq!(verdict(Scene { phase: Phase::Ending, beat: None, ..left.clone() }), Verdict::Ask(words));
+        assert_eq!(verdict(Scene { beat: Some(SECOND), ..left }), Verdict::Leave, "its last words may be on the way");
+    }
+
+    #[test]
+    fn a_runner_that_is_stopped_starved_or_cut_off_has_five_minutes() {
         let silent = |for_s| Scene { beat: None, silent_for: for_s * SECOND, ..scene(Phase::Running) };
-        assert_eq!(verdict(silent(10)), Verdict::Leave);
+        assert_eq!(verdict(silent(299)), Verdict::Leave);
         assert!(
-            matches!(verdict(silent(60)), Verdict::Settle { words, .. } if words.contains("stopped answering for 60 s"))
+            matches!(verdict(silent(300)), Verdict::Settle { words, .. } if words.contains("stopped answering for 300 s"))
         );
     }
 

@@ -48,12 +48,17 @@ pub struct Watch {
     read: HashMap<EgressId, (Arc<Record>, Arc<Dispatch>)>,
 }
 
+fn patience_of(house: &House) -> Patience {
+    let config = house.config();
+    Patience { start: config.start_deadline, hung: config.heartbeat_timeout, ..Patience::default() }
+}
+
 /// Age of the last heartbeat, and what it said.
 type Heard = Option<(Duration, Beat)>;
 
 impl Watch {
     pub fn new(house: Arc<House>) -> Self {
-        let patience = Patience { start: house.config().start_deadline, ..Patience::default() };
+        let patience = patience_of(&house);
         let switches = Switches::new(&house.bus, SWITCHES);
         Self {
             lookout: Lookout::new(Arc::clone(&house)),
@@ -107,7 +112,7 @@ impl Watch {
             return Ok(());
         }
         self.house.targets.listen_to(&self.switches.all().await?);
-        self.patience.start = self.house.config().start_deadline;
+        self.patience = patience_of(&self.house);
         let seated = self.house.line().seated();
         let live = self.house.registry.list_live_again(&mut self.roll).await?;
         self.forget_all_but(&live);

@@ -10,11 +10,12 @@ use spillway_process::chain;
 use spillway_protocol::code::Code;
 use spillway_protocol::ids::EgressId;
 use spillway_protocol::ledger::{Fact, Outcome};
+use spillway_protocol::livekit::{EgressInfo, EgressStatus};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::house::{Dispatch, House};
 use crate::launch;
-use crate::report;
+use crate::report::{self, Left};
 
 /// As long as livekit-server itself remembers an ended egress: so long a stop is answered at once.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
@@ -22,6 +23,8 @@ const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 const DELIVERY: Duration = Duration::from_secs(600);
 /// A file's size is not worth more than this to a settlement.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
+/// For an answer about what livekit-server knows; its nodes answer from their Redis.
+const KNOWN: Duration = Duration::from_secs(3);
 const CREATE: Duration = Duration::from_secs(10);
 
 /// FAILED, if `may` still holds for what stands in the registry. False: it did not.
@@ -51,6 +54,43 @@ pub fn stands_as(seen: &Record) -> impl Fn(&Record) -> bool + use<> {
     move |record| record.attempt == attempt && record.phase == phase
 }
 
+/// livekit-server has heard the end of an egress whose record says that it goes on: Redis has lost the last write, as a
+/// failover to a replica may. It is not told another end. False: it knows of none.
+pub async fn as_livekit_knows_it(house: &Arc<House>, record: &Record) -> Result<bool, BusError> {
+    let id = &record.egress_id;
+    let known = match house.io.get_egress(id, KNOWN).await {
+        Ok(Some(known)) if is_over(&known) => known,
+        Ok(_) => return Ok(false),
+        Err(error) => {
+            debug!(code = %error.code, %error, "livekit-server does not say what it knows");
+            return Ok(false);
+        }
+    };
+    let may = stands_as(record);
+    let updated = house
+        .registry
+        .update(id, |record| {
+            if !may(record) {
+                return Decision::Leave;
+            }
+            record.info = known.encode_to_vec();
+            record.phase = Phase::Over;
+            record.dispatcher = house.name.to_string();
+            Decision::Write
+        })
+        .await?;
+    let Updated::Written(record) = updated else { return Ok(false) };
+    info!(status = ?known.status(), "the record had lost its end, livekit-server knows it");
+    house.leave_line(id);
+    house.spawn(take_away_tickets(Arc::clone(house), record));
+    house.registry.finish(id, REMEMBERED).await?;
+    Ok(true)
+}
+
+fn is_over(info: &EgressInfo) -> bool {
+    !matches!(info.status(), EgressStatus::EgressStarting | EgressStatus::EgressActive | EgressStatus::EgressEnding)
+}
+
 async fn ended(
     house: &Arc<House>,
     id: &EgressId,
@@ -64,23 +104,25 @@ async fn ended(
     } else {
         format!("{}; its uploads could not be completed: {words}", record.lost)
     };
-    let mut facts = left_behind(house, &record).await;
-    facts.push(Fact::Over(outcome(words.clone())));
+    let Left { mut facts, finished } = left_behind(house, &record).await;
+    let outcome = if finished { Outcome::Complete } else { outcome(words.clone()) };
+    facts.push(Fact::Over(outcome));
     let settled = over(house, id, &facts, may).await?.is_some();
     if settled {
-        info!(egress_id = %id, reason = words, "egress settled");
+        info!(egress_id = %id, reason = words, finished, "egress settled");
     }
     Ok(settled)
 }
 
-/// What a dead runner of this machine had written is where it was written; the result says how much that is.
-async fn left_behind(house: &House, record: &Record) -> Vec<Fact> {
+/// What a dead runner of this machine had written is where it was written; the result says how much that is, and whether
+/// the runner had finished it before it died or left: with Redis away it may have had no way to say so.
+async fn left_behind(house: &House, record: &Record) -> Left {
     if !house.targets.is_here(record) {
-        return Vec::new();
+        return Left::default();
     }
-    let Some(ledger) = report::ledger_of(record) else { return Vec::new() };
+    let Some(ledger) = report::ledger_of(record) else { return Left::default() };
     let clock = house.clock.clone();
-    let look = tokio::task::spawn_blocking(move || report::unfinished_files(&ledger, &clock));
+    let look = tokio::task::spawn_blocking(move || report::left_behind(&ledger, &clock));
     tokio::time::timeout(DISK_PATIENCE, look).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 

@@ -57,8 +57,11 @@ fn whatever_happens_each_egress_is_recorded_once_at_most_and_ends_once_and_no_ta
     println!("{tally:?}");
     assert!(failures.is_empty(), "{} worlds went wrong:\n{}", failures.len(), failures.join("\n"));
     // A storm in which nothing happens shows nothing.
-    let Tally { recorded, replaced, deaths, frozen, away, salvaged, .. } = tally;
-    assert!([recorded, replaced, deaths, frozen, away, salvaged].iter().all(|n| *n > 0) || only.is_some(), "{tally:?}");
+    let Tally { recorded, replaced, deaths, frozen, away, cut_off, salvaged, .. } = tally;
+    assert!(
+        [recorded, replaced, deaths, frozen, away, cut_off, salvaged].iter().all(|n| *n > 0) || only.is_some(),
+        "{tally:?}"
+    );
 }
 
 fn words_of(panic: &(dyn Any + Send)) -> &str {
@@ -80,6 +83,8 @@ struct Tally {
     frozen: u32,
     /// Times Redis was away, for all or for one dispatcher.
     away: u32,
+    /// Times the runners were cut off from Redis, and no dispatcher was.
+    cut_off: u32,
     told_again: u32,
 }
 
@@ -94,6 +99,7 @@ impl Tally {
         self.deaths += other.deaths;
         self.frozen += other.frozen;
         self.away += other.away;
+        self.cut_off += other.cut_off;
         self.told_again += other.told_again;
     }
 }
@@ -112,6 +118,7 @@ fn play(dice: &mut StdRng) -> Play {
         Play::FallsSilent,
         Play::Freezes(some_time),
         Play::FreezesEnding(some_time),
+        Play::Ends(some_time),
         Play::Sleeps,
         Play::Reclaimed,
         Play::NeverStarts,
@@ -209,6 +216,7 @@ async fn run(seed: u64) -> Tally {
     config.most_tasks = Some(6);
     config.targets[0].most_tasks = Some(3);
     config.orphan_grace = 20 * SECOND;
+    config.heartbeat_timeout = 150 * SECOND;
     let usual = Tenant { most_recordings: Some(4), ..Tenant::default() };
     config.tenants = Tenants { by: TenantBy::RoomPrefix("/".to_owned()), usual, ..Tenants::default() };
 
@@ -254,9 +262,19 @@ async fn run(seed: u64) -> Tally {
             stage.broker.mend();
         }
     };
+    // The runners' own way, for minutes, wherever in their lives they are.
+    let cut = dice.random_bool(0.4).then(|| (dice.random_range(3_000..40_000), dice.random_range(5_000..200_000)));
+    let cut = async {
+        let Some((after, time)) = cut else { return };
+        sleep(Duration::from_millis(after)).await;
+        crew.tally.lock().unwrap().cut_off += 1;
+        runners_way.cut();
+        sleep(Duration::from_millis(time)).await;
+        runners_way.mend();
+    };
     let until = Instant::now() + STORM;
     let places = [dice.random(), dice.random()].map(|seed| crew.place(StdRng::seed_from_u64(seed), until));
-    let (_, (), _dispatchers) = tokio::join!(lives, outages, futures_util::future::join_all(places));
+    let (_, (), (), _dispatchers) = tokio::join!(lives, outages, cut, futures_util::future::join_all(places));
     runners_way.calm();
 
     let is_done = || {

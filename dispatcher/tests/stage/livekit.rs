@@ -10,7 +10,7 @@ use spillway_protocol::livekit::encoded_file_output::Output as Upload;
 use spillway_protocol::livekit::{
     EgressInfo, EgressStatus, EncodedFileOutput, RoomCompositeEgressRequest, S3Upload, StopEgressRequest,
 };
-use spillway_protocol::rpc::{StartEgressRequest, service, start_egress_request::Request};
+use spillway_protocol::rpc::{GetEgressRequest, StartEgressRequest, service, start_egress_request::Request};
 
 /// livekit-server as an egress service sees it: it starts and stops, and keeps what it is told.
 pub struct LiveKit {
@@ -33,6 +33,7 @@ pub struct Book {
 enum Io {
     Create,
     Update,
+    Get,
 }
 
 struct Desk {
@@ -47,10 +48,16 @@ impl Handler for Desk {
     }
 
     async fn answer(&self, incoming: Incoming) -> Result<Vec<u8>, RpcError> {
+        if let Io::Get = self.io {
+            let asked = GetEgressRequest::decode(incoming.request.as_ref()).unwrap().egress_id;
+            let found = self.book.lock().unwrap().infos.get(&asked).map(EgressInfo::encode_to_vec);
+            return found.ok_or_else(|| RpcError::new(Code::NotFound, "egress not found"));
+        }
         let info = EgressInfo::decode(incoming.request.as_ref()).unwrap();
         let id = info.egress_id.clone();
         let mut book = self.book.lock().unwrap();
         match self.io {
+            Io::Get => {}
             Io::Create => {
                 *book.created.entry(id.clone()).or_default() += 1;
                 book.infos.entry(id).or_insert(info);
@@ -83,7 +90,9 @@ impl LiveKit {
     pub async fn open(bus: &Bus) -> Self {
         let book = Arc::<Mutex<Book>>::default();
         let io = RpcServer::new(bus, service::IO_INFO);
-        for (method, kind) in [(service::CREATE_EGRESS, Io::Create), (service::UPDATE_EGRESS, Io::Update)] {
+        for (method, kind) in
+            [(service::CREATE_EGRESS, Io::Create), (service::UPDATE_EGRESS, Io::Update), (service::GET_EGRESS, Io::Get)]
+        {
             let desk = Arc::new(Desk { book: Arc::clone(&book), io: kind });
             io.serve(method, "", Routing::Queue, desk).await.unwrap();
         }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use prost::Message;
 use spillway_bus::{
     Beat, Bid, Bus, ClaimToken, Decision, Handler, Heartbeats, Incoming, IoClient, Phase, Record, Registry, Routing,
-    RpcServer, TicketKey, Tickets, Updated,
+    RpcServer, Taker, TicketKey, Tickets, Updated,
 };
 use spillway_dispatcher::Clock;
 use spillway_launchers::{Departure, Errand, LaunchOrder, Launcher, PaperLauncher, Sighting, TaskRef};
@@ -39,6 +39,8 @@ pub enum Play {
     Freezes(Duration),
     /// The same, after it has said that it ends.
     FreezesEnding(Duration),
+    /// Its source ends after so long, and the recording with it.
+    Ends(Duration),
     /// The platform takes its machine away while it records.
     Reclaimed,
     /// The platform never gets as far as running it.
@@ -188,6 +190,9 @@ enum Twin {
     Second,
 }
 
+/// The runner's default (`last_report_timeout_ms`).
+const LAST_REPORT: Duration = Duration::from_secs(15 * 60);
+
 /// Redis may be away for a while.
 async fn patiently<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(mut ask: impl FnMut() -> F) -> T {
     loop {
@@ -222,7 +227,8 @@ impl Part<'_> {
         let key = TicketKey::from_text(&"11".repeat(32)).unwrap();
         let tickets = Tickets::new(&self.stage.bus, key);
         let claim = ClaimToken::from_text(&order.claim);
-        let Some(ticket) = patiently(|| tickets.take(&self.id, &claim)).await else { return LEFT };
+        let taker = Taker::random();
+        let Some(ticket) = patiently(|| tickets.take(&self.id, &claim, &taker)).await else { return LEFT };
         // A spare ticket was laid down before it was known which attempt would need it.
         let fits = ticket.attempt == self.attempt || order.errand == Errand::Salvage;
         self.stage.must(ticket.egress_id == self.id && fits, || {
@@ -281,7 +287,9 @@ impl Part<'_> {
             return KILLED;
         }
         let over = vec![Fact::Over(Outcome::Complete)];
-        if !self.enter(Phase::Ending, Phase::Over, over).await {
+        // It waits for Redis as long as a real one, then leaves as if all were well.
+        let entered = tokio::time::timeout(LAST_REPORT, self.enter(Phase::Ending, Phase::Over, over)).await;
+        if !entered.unwrap_or(false) {
             return LEFT;
         }
         if self.play == Play::DiesBeforeItsLastWord {
@@ -331,7 +339,15 @@ impl Part<'_> {
     /// Until a stop; false when the egress was settled by somebody else.
     async fn record(&self, mut stopped: watch::Receiver<bool>) -> bool {
         let mut known = None;
+        let ends = match self.play {
+            Play::Ends(after) => Some(Instant::now() + after),
+            _ => None,
+        };
         loop {
+            if ends.is_some_and(|ends| Instant::now() >= ends) {
+                let facts = vec![Fact::Ending(EndReason::SourceClosed)];
+                return self.enter(Phase::Running, Phase::Ending, facts).await;
+            }
             let _ = tokio::time::timeout(Duration::from_secs(1), stopped.wait_for(|stopped| *stopped)).await;
             self.beat().await;
             let registry = Registry::new(&self.stage.bus);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use prost::Message;
 use spillway_process::retry::Schedule;
 use spillway_protocol::livekit::EgressInfo;
-use spillway_protocol::rpc::{UpdateMetricsRequest, service};
-use spillway_protocol::{Code, RpcError};
+use spillway_protocol::rpc::{GetEgressRequest, UpdateMetricsRequest, service};
+use spillway_protocol::{Code, EgressId, RpcError};
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
@@ -47,6 +47,22 @@ impl IoClient {
     /// Overwrites the record.
     pub async fn update_egress(&self, info: &EgressInfo, give_up: Duration) -> Result<(), RpcError> {
         self.repeat(service::UPDATE_EGRESS, info.encode_to_vec(), UPDATE, give_up).await
+    }
+
+    /// What livekit-server has of this egress; `None`: nothing. Asked once, for at most `within`.
+    ///
+    /// # Errors
+    /// No livekit-server answered, or its own Redis failed it: a retry is right. An answer that cannot be read stays one.
+    pub async fn get_egress(&self, id: &EgressId, within: Duration) -> Result<Option<EgressInfo>, RpcError> {
+        let request = GetEgressRequest { egress_id: id.to_string() }.encode_to_vec();
+        let options = CallOptions::queue().timeout(within).selection(Some(SELECTION.min(within)));
+        match self.client.call(service::GET_EGRESS, "", request, &options).await {
+            Ok(answer) => EgressInfo::decode(answer)
+                .map(Some)
+                .map_err(|error| RpcError::new(Code::MalformedResult, error.to_string())),
+            Err(error) if error.code == Code::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub async fn update_metrics(&self, metrics: &UpdateMetricsRequest, give_up: Duration) -> Result<(), RpcError> {

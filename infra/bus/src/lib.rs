@@ -41,7 +41,7 @@ pub use registry::{Created, Decision, Phase, Record, Registry, Roll, Updated};
 pub use server::{Bid, Handler, Incoming, Routing, RpcServer};
 pub use switches::Switches;
 pub use tasks::{Caps, Full, Line as LedgerLine, OpenTask, Opening, Pace, Seated, TaskKey, Tasks};
-pub use tickets::{ClaimToken, Ticket, TicketKey, Tickets};
+pub use tickets::{ClaimToken, Taker, Ticket, TicketKey, Tickets};
 pub use trouble::{Trouble, Way};
 pub use uploads::UploadStates;
 

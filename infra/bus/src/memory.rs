@@ -53,6 +53,8 @@ struct Lease {
 struct Entry {
     version: u64,
     value: Bytes,
+    /// It is there for this taker alone.
+    taker: Option<String>,
 }
 
 impl MemoryBroker {
@@ -123,6 +125,7 @@ impl Shared {
 }
 
 impl Store {
+    /// Whatever is under the key, taken or not.
     fn kept(&mut self, key: &str) -> Option<Kept> {
         let now = Instant::now();
         let (kept, until) = self.kept.get(key)?;
@@ -131,6 +134,12 @@ impl Store {
             return None;
         }
         Some(Kept { version: kept.version, value: kept.value.clone(), remaining: until.map(|until| until - now) })
+    }
+
+    /// What a reader finds.
+    fn read(&mut self, key: &str) -> Option<Kept> {
+        let found = self.kept(key);
+        found.filter(|_| self.kept.get(key).is_some_and(|(entry, _)| entry.taker.is_none()))
     }
 }
 
@@ -178,7 +187,7 @@ impl Wire for MemoryWire {
     }
 
     async fn read(&self, key: &str) -> Result<Option<Kept>, BusError> {
-        Ok(self.shared.store("read")?.kept(key))
+        Ok(self.shared.store("read")?.read(key))
     }
 
     async fn read_all(&self, keys: &[String]) -> Result<Vec<Option<Kept>>, BusError> {
@@ -204,16 +213,22 @@ impl Wire for MemoryWire {
             return Ok(Swap::Beaten);
         }
         let remaining = value.ttl.or(before.and_then(|kept| kept.remaining));
-        let kept = Entry { version: value.version, value: Bytes::copy_from_slice(value.value) };
+        let kept = Entry { version: value.version, value: Bytes::copy_from_slice(value.value), taker: None };
         store.kept.insert(key.to_owned(), (kept, remaining.map(|ttl| now + ttl)));
         Ok(Swap::Done)
     }
 
-    async fn take(&self, key: &str) -> Result<Option<Kept>, BusError> {
+    async fn take(&self, key: &str, taker: &str, repeatable: Duration) -> Result<Option<Kept>, BusError> {
         let mut store = self.shared.store("take")?;
-        let kept = store.kept(key);
-        store.kept.remove(key);
-        Ok(kept)
+        let Some(kept) = store.kept(key) else { return Ok(None) };
+        let Some((entry, until)) = store.kept.get_mut(key) else { return Ok(None) };
+        match &entry.taker {
+            Some(first) => return Ok((first == taker).then_some(kept)),
+            None => entry.taker = Some(taker.to_owned()),
+        }
+        let repeatable = Instant::now() + repeatable;
+        *until = Some(until.map_or(repeatable, |until| until.min(repeatable)));
+        Ok(Some(kept))
     }
 
     async fn expire(&self, key: &str, ttl: Duration) -> Result<(), BusError> {

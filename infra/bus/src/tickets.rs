@@ -1,4 +1,4 @@
-//! What a runner needs to begin, secrets included. It lies in Redis encrypted, and can be taken once.
+//! What a runner needs to begin, secrets included. It lies in Redis encrypted, and can be taken by one.
 
 use std::fmt;
 use std::time::Duration;
@@ -59,6 +59,21 @@ impl fmt::Debug for ClaimToken {
         f.write_str("[secret]")
     }
 }
+
+/// Names one taker of a ticket, and only for as long as it tries: whatever asks with the same name is the same attempt
+/// to take it. A value of chance, so that it tells nothing.
+#[derive(Clone, Debug)]
+pub struct Taker(String);
+
+impl Taker {
+    pub fn random() -> Self {
+        Self(URL_SAFE_NO_PAD.encode(random::<16>()))
+    }
+}
+
+/// How long the first taker of a ticket may ask for it again. A runner tries five times with 3.4 s of pauses, and each
+/// try takes at most 12 s: two connections, 3 s to wait for one and 3 s for its answer.
+const REPEATABLE: Duration = Duration::from_secs(120);
 
 /// 32 bytes that dispatchers and runners share, and Redis does not know.
 #[derive(Clone)]
@@ -124,9 +139,14 @@ impl Tickets {
         }
     }
 
-    /// Picks it up: it is gone afterwards. `None` when the token is wrong, the ticket taken or its time over.
-    pub async fn take(&self, id: &EgressId, token: &ClaimToken) -> Result<Option<Ticket>, BusError> {
-        let Some(kept) = self.bus.wire.take(&key(id, token)).await? else { return Ok(None) };
+    /// Picks it up: for all others it is gone afterwards. `None` when the token is wrong, the ticket taken by another or its
+    /// time over. An answer can be lost on its way: the same `taker` may ask again, for two minutes, and gets the same.
+    ///
+    /// # Errors
+    /// Redis was not reached or did not answer: a retry with the same `taker` is right. [`BusError::Ticket`]: what lies
+    /// there cannot be opened, now or later.
+    pub async fn take(&self, id: &EgressId, token: &ClaimToken, taker: &Taker) -> Result<Option<Ticket>, BusError> {
+        let Some(kept) = self.bus.wire.take(&key(id, token), &taker.0, REPEATABLE).await? else { return Ok(None) };
         self.opened(id, &kept).map(Some)
     }
 

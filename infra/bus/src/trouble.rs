@@ -176,8 +176,8 @@ impl Wire for Troubled {
         self.way.pass("write", self.wire.swap(key, guard, value)).await
     }
 
-    async fn take(&self, key: &str) -> Result<Option<Kept>, BusError> {
-        self.way.pass("take", self.wire.take(key)).await
+    async fn take(&self, key: &str, taker: &str, repeatable: Duration) -> Result<Option<Kept>, BusError> {
+        self.way.pass("take", self.wire.take(key, taker, repeatable)).await
     }
 
     async fn expire(&self, key: &str, ttl: Duration) -> Result<(), BusError> {

@@ -35,8 +35,9 @@ pub(crate) trait Wire: Send + Sync + 'static {
     /// Writes when the guard holds, in one step. Without a `ttl` the key keeps the one it has.
     async fn swap(&self, key: &str, guard: Guard, value: Versioned<'_>) -> Result<Swap, BusError>;
 
-    /// Reads and deletes in one step: of many takers one gets it.
-    async fn take(&self, key: &str) -> Result<Option<Kept>, BusError>;
+    /// Of many takers one gets it, and from then on the key reads as absent. Repeated by the same taker it answers the
+    /// same for `repeatable`, in case the first answer was lost; then the key is gone.
+    async fn take(&self, key: &str, taker: &str, repeatable: Duration) -> Result<Option<Kept>, BusError>;
 
     async fn expire(&self, key: &str, ttl: Duration) -> Result<(), BusError>;
 

@@ -1,9 +1,10 @@
 //! `<egress_id>.json` beside the file: what was recorded, where it lies, and how good it is.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Fields and names are livekit/egress'; `quality` is ours. What is empty is left out.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Manifest {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub egress_id: String,
@@ -35,7 +36,8 @@ pub struct Manifest {
     pub quality: serde_json::Value,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ManifestFile {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub filename: String,

@@ -95,7 +95,10 @@ async fn a_small_object_is_stored_and_replaced(subject: &dyn Subject) {
         assert_eq!(subject.read(name).await.as_deref(), Some(text.as_bytes()));
         let object = storage.look(name).await.expect("the store answers").expect("it is there");
         assert_eq!(object.bytes, text.len() as u64);
+        let read = storage.read_small(name).await.expect("the store answers");
+        assert_eq!(read.as_deref(), Some(text.as_bytes()));
     }
+    assert_eq!(storage.read_small("small/nothing").await.expect("the store answers"), None);
     if let Some(kept) = subject.content_type(name).await {
         assert_eq!(kept, TYPE);
     }

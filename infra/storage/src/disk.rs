@@ -324,6 +324,16 @@ impl Storage for DiskStorage {
         .await
     }
 
+    async fn read_small(&self, name: &str) -> Result<Option<Bytes>, StorageError> {
+        let path = self.path(name, "read")?;
+        self.work("read", move |_| match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(refused("read")(error)),
+        })
+        .await
+    }
+
     async fn presign(&self, name: &str, _: Duration) -> Result<String, StorageError> {
         let path = self.path(name, "presign")?;
         Url::from_file_path(&path)

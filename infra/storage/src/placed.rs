@@ -98,6 +98,10 @@ impl Storage for Placed {
         self.inner.look(&self.key(name)).await
     }
 
+    async fn read_small(&self, name: &str) -> Result<Option<Bytes>, StorageError> {
+        self.inner.read_small(&self.key(name)).await
+    }
+
     async fn presign(&self, name: &str, life: Duration) -> Result<String, StorageError> {
         self.inner.presign(&self.key(name), life).await
     }

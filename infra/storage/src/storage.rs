@@ -58,6 +58,14 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     async fn look(&self, name: &str) -> Result<Option<Object>, StorageError>;
 
+    /// All of an object of a few kilobytes. `None`: it is not there, or this store cannot tell.
+    ///
+    /// # Errors
+    /// As for `look`; [`Kind::Denied`](crate::Kind::Denied) where keys may write and not read.
+    async fn read_small(&self, _name: &str) -> Result<Option<Bytes>, StorageError> {
+        Ok(None)
+    }
+
     /// A link that reads the object without credentials.
     async fn presign(&self, name: &str, life: Duration) -> Result<String, StorageError>;
 }

@@ -194,6 +194,10 @@ impl Storage for Unreliable {
         self.call("look", self.inner.look(name)).await
     }
 
+    async fn read_small(&self, name: &str) -> Result<Option<Bytes>, StorageError> {
+        self.call("read", self.inner.read_small(name)).await
+    }
+
     async fn presign(&self, name: &str, life: Duration) -> Result<String, StorageError> {
         self.call("presign", self.inner.presign(name, life)).await
     }

@@ -8,13 +8,14 @@ use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 
-use common::{complaints, drained, encoded, packets, start};
+use common::{complaints, drained, encoded, packets, plays_from_the_middle, start};
 use spillway_media::copy::{Copied, Copy, Way, container};
 use spillway_media::outlet::Ivf;
 use spillway_media::pipeline::{AudioIn, PipelinePlan, VideoIn, black};
 use spillway_media::track::{Codec, Frame, SessionTime};
 use spillway_plan::Container;
-use spillway_spool::SpoolFile;
+use spillway_spool::restart::RestartPoints;
+use spillway_spool::{Shelf, SpoolFile};
 
 /// Records `frames` of one track.
 fn record(frames: &[Frame], codec: Codec, container: Container, path: &std::path::Path) {
@@ -164,6 +165,47 @@ fn ivf_carries_the_three_free_codecs() {
         copy.end().unwrap();
         assert_eq!(complaints(&path), "", "{codec:?}");
         assert_eq!(packets(&path).len(), frames.len());
+    }
+}
+
+/// As `what_is_left_of_a_recording_plays_by_itself` of the mixed ones.
+#[test]
+fn what_is_left_of_a_copied_track_plays_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    for codec in [Codec::Vp8, Codec::Vp9, Codec::H264] {
+        let frames = encoded(codec, (320, 180), 300).unwrap();
+        let container = container(codec);
+        let path = dir.path().join(format!("{codec:?}.{}", container.extension().trim_start_matches('.')));
+        let plan = PipelinePlan {
+            video: Some(VideoIn::Copied { codec, size: frames[0].size.unwrap() }),
+            audio: None,
+            container,
+            fragment_ms: 1000,
+        };
+        let (pipeline, feeds, told) = start(&plan, &path);
+        let mut copy = Copy::new(Way::Feed(feeds.video.unwrap()), true, frames[0].at);
+        let (mut points, shelf) = (RestartPoints::new(container), Shelf::open(&path).unwrap());
+        let (first, second) = frames.split_at(150);
+        first.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::Written));
+        common::until("some of it is walked", || {
+            points.advance(&shelf, pipeline.written().sealed_to()).unwrap();
+            points.walked_to() > 10_000
+        });
+        second.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::Written));
+        copy.end().unwrap();
+        drained(&told);
+        drop(pipeline);
+        plays_from_the_middle(&path, points, 0);
+    }
+    for codec in [Codec::Vp8, Codec::Vp9, Codec::Av1] {
+        let Some(frames) = encoded(codec, (320, 180), 300) else { continue };
+        let path = dir.path().join(format!("{codec:?}.ivf"));
+        let file = SpoolFile::create(&path, Container::Ivf).unwrap();
+        let ivf = Ivf::open(file, codec, frames[0].size.unwrap()).unwrap();
+        let mut copy = Copy::new(Way::Ivf(Box::new(ivf)), true, frames[0].at);
+        frames.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::Written));
+        copy.end().unwrap();
+        plays_from_the_middle(&path, RestartPoints::new(Container::Ivf), 0);
     }
 }
 

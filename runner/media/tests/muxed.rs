@@ -7,11 +7,13 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{complaints, drained, start};
+use common::{complaints, drained, plays_from_the_middle, start};
 use gstreamer as gst;
 use spillway_media::pipeline::{AudioIn, Colour, Feed, Feeds, PipelinePlan, VideoIn};
 use spillway_media::scene::encoder_delay;
 use spillway_plan::{AudioCodec, Container, H264Profile, VideoEncoding};
+use spillway_spool::Shelf;
+use spillway_spool::restart::RestartPoints;
 
 fn encoding() -> VideoEncoding {
     VideoEncoding {
@@ -111,6 +113,37 @@ fn a_clean_end_leaves_a_whole_file_of_every_container() {
         assert_eq!(complaints(&path), "", "{name}");
         let end = seconds(&path);
         assert!((2.9..3.1).contains(&end), "{name} ends at {end}");
+    }
+}
+
+/// An upload may be aborted by others in the middle of a recording; what goes on in another object has to play.
+#[test]
+fn what_is_left_of_a_recording_plays_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    for (container, video, codec, name, forgiven) in [
+        (Container::Mp4, true, AudioCodec::Aac, "a.mp4", 0),
+        (Container::Mp4, true, AudioCodec::Opus, "b.mp4", 0),
+        (Container::Mp4, false, AudioCodec::Aac, "c.mp4", 0),
+        (Container::Ogg, false, AudioCodec::Opus, "d.ogg", 0),
+        // The first frame may need bits of the one before it.
+        (Container::Mp3, false, AudioCodec::Mp3, "e.mp3", 2),
+    ] {
+        let path = dir.path().join(name);
+        let (pipeline, feeds, told) = start(&raw(container, video, codec), &path);
+        let mut points = RestartPoints::new(container);
+        let shelf = Shelf::open(&path).unwrap();
+        std::thread::scope(|threads| {
+            threads.spawn(|| feed_some(&feeds, 8, 0.3));
+            common::until("half of it is walked", || {
+                points.advance(&shelf, pipeline.written().sealed_to()).unwrap();
+                points.walked_to() > 20_000
+            });
+        });
+        feeds.video.iter().for_each(Feed::end);
+        feeds.audio.iter().for_each(Feed::end);
+        drained(&told);
+        drop(pipeline);
+        plays_from_the_middle(&path, points, forgiven);
     }
 }
 

@@ -13,6 +13,8 @@ use crate::session::machine::Event;
 
 /// How long an update that is not the last may keep a newer one waiting.
 const ONE_UPDATE: Duration = Duration::from_secs(3);
+/// Between two tries of the last report.
+const AFTER_TROUBLE: Duration = Duration::from_millis(500);
 /// How long a finished record still answers repeated calls.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 
@@ -22,6 +24,8 @@ pub enum Delivered {
     Acknowledged,
     /// livekit-server could not be reached: a dispatcher finds it in the registry.
     Left,
+    /// Redis could not be reached: its record says that this egress goes on, and what is kept for a salvage stays there.
+    Unwritten,
     /// Somebody else has settled this egress; nothing was said.
     NotOurs,
 }
@@ -34,7 +38,9 @@ pub struct Desk {
     pub attempt: u32,
     /// The record as we took it over, in case Redis forgets it.
     pub record: Record,
-    /// How long the last report is offered.
+    /// How long the last report waits for Redis.
+    pub redis_timeout: Duration,
+    /// How long it is then offered to livekit-server.
     pub patience: Duration,
     pub inbox: mpsc::Sender<Event>,
 }
@@ -77,17 +83,29 @@ impl Desk {
     }
 
     async fn deliver_last(&self, report: &Report) -> Delivered {
-        let give_up = Instant::now() + self.patience;
+        let give_up = Instant::now() + self.redis_timeout;
+        let mut waited = false;
         loop {
-            match self.write(report).await {
-                Pen::Ours => break,
-                Pen::Theirs => return Delivered::NotOurs,
-                Pen::Unknown if Instant::now() >= give_up => break,
-                Pen::Unknown => sleep(Duration::from_millis(500)).await,
+            let why = match self.try_write(report).await {
+                Ok(Pen::Ours) => break,
+                Ok(Pen::Theirs) => return Delivered::NotOurs,
+                Ok(Pen::Unknown) => "another has just written the record".to_owned(),
+                Err(error) => chain(&error).to_string(),
+            };
+            if Instant::now() >= give_up {
+                warn!(error = why, "the last report is given up");
+                return Delivered::Unwritten;
             }
+            if !std::mem::replace(&mut waited, true) {
+                let seconds = self.redis_timeout.as_secs();
+                warn!(error = why, seconds, "the last report waits for redis; nothing else is left to do");
+            }
+            sleep(AFTER_TROUBLE).await;
         }
-        let left = give_up.saturating_duration_since(Instant::now()).max(ONE_UPDATE);
-        if let Err(error) = self.io.update_egress(&report.info, left).await {
+        if waited {
+            info!("the last report is in redis");
+        }
+        if let Err(error) = self.io.update_egress(&report.info, self.patience.max(ONE_UPDATE)).await {
             warn!(code = %error.code, error = %error, "last update not delivered, left for a dispatcher");
             return Delivered::Left;
         }

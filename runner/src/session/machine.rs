@@ -42,8 +42,10 @@ pub enum Event {
     OtherRoom,
     /// A file cannot be written where the request wants it.
     NoPlace(String),
-    /// What waits to be uploaded has no room any more.
+    /// What waits to be uploaded has no room any more, or no object to go to.
     Full(String),
+    /// Worth telling the user.
+    Noted(String),
     /// Somebody else writes about this egress now.
     Disowned,
     Tick,
@@ -107,6 +109,7 @@ impl Session {
             Event::StopAsked(Asker::Signal) => self.stop(Why::Killed, now),
             Event::Gone(words) => self.fail(Code::Internal, words),
             Event::NoPlace(words) => self.fail(Code::InvalidArgument, words),
+            Event::Noted(words) => vec![Effect::Tell(Fact::Noted(words))],
             Event::Full(words) if self.phase == Phase::Recording => {
                 self.full = Some(words);
                 self.stop(Why::Failure, now)
@@ -446,6 +449,7 @@ mod tests {
             text().prop_map(Event::Gone),
             Just(Event::OtherRoom),
             text().prop_map(Event::NoPlace),
+            text().prop_map(Event::Noted),
             Just(Event::Disowned),
             Just(Event::Tick),
             Just(Event::Tick),

@@ -33,7 +33,10 @@ pub async fn settle_files(settled: Settled<'_>, mut files: Files, uploads: Optio
         if results.is_empty() {
             uploads.abandon().await;
         } else {
-            let stored = store(uploads, &mut results).await;
+            let stored = store(uploads, &mut results, settled.reporter).await;
+            for words in files.numbered().flat_map(|(file, _)| uploads.notes(file)) {
+                settled.reporter.tell(Fact::Noted(words));
+            }
             used_backup = stored.used_backup;
             if stored.gone {
                 // Whoever has our uploads tells what became of them.
@@ -83,7 +86,7 @@ struct Stored {
 }
 
 /// Finishes the uploads; what could not be stored is no result.
-async fn store(uploads: &Uploads, results: &mut Vec<FileResult>) -> Stored {
+async fn store(uploads: &Uploads, results: &mut Vec<FileResult>, reporter: &Reporter) -> Stored {
     let finishing = results.iter().map(|result| uploads.finish(result.file));
     let finished: Vec<Option<Result<Kept, Failure>>> = join_all(finishing).await;
     let mut stored = Stored::default();
@@ -102,12 +105,18 @@ async fn store(uploads: &Uploads, results: &mut Vec<FileResult>) -> Stored {
                 stored.gone |= failure.gone;
                 stored.failures.push(failure.words);
                 failure.kept.map(|(kept, media_ns)| {
-                    result.ended_at = result.started_at.saturating_add_unsigned(media_ns);
+                    result.ended_at = result.started_at.saturating_add_unsigned(kept.skipped_ns + media_ns);
                     kept
                 })
             }
         };
         if let Some(kept) = kept {
+            if kept.filename != result.filename {
+                let (index, filename) = (result.index, kept.filename.clone());
+                reporter.tell(Fact::FileOpened { index, filename, location: String::new() });
+            }
+            result.filename = kept.filename;
+            result.started_at = result.started_at.saturating_add_unsigned(kept.skipped_ns);
             stored.used_backup |= kept.used_backup;
             (result.location, result.bytes) = (kept.location, kept.bytes);
             kept_results.push(result);

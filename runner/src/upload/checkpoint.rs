@@ -9,6 +9,7 @@ use spillway_bus::{Heard, UploadStates};
 use spillway_plan::Container;
 use spillway_process::chain;
 use spillway_protocol::EgressId;
+use spillway_spool::restart::Origin;
 use spillway_storage::Upload;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -47,6 +48,12 @@ pub struct SavedFile {
     /// `None`: it stays on the disk.
     #[serde(default)]
     pub upload: Option<SavedUpload>,
+    /// What of the file the object is made of; its parts and samples count the object's bytes.
+    #[serde(default)]
+    pub origin: Origin,
+    /// Bytes of the file from here on were never given back to the disk: a restart point.
+    #[serde(default)]
+    pub kept_from: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -237,6 +244,8 @@ mod tests {
             media: vec![(100, 1000), (200, 3000)],
             path: "/tmp/a.mp4".into(),
             upload: None,
+            origin: Origin::default(),
+            kept_from: 0,
         }
     }
 

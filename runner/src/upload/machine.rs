@@ -383,6 +383,11 @@ impl Machine {
         whole.then(|| self.pieces.iter().filter_map(|piece| Some(piece.acked.as_ref()?.part.clone())).collect())
     }
 
+    /// Bytes of the object as far as they are known.
+    pub fn total(&self) -> u64 {
+        self.sealed_to
+    }
+
     pub fn is_empty(&self) -> bool {
         self.sealed_to == 0
     }

@@ -17,6 +17,7 @@ use chrono::NaiveDateTime;
 use spillway_plan::{Container, Destination, Destinations, EgressPlan, FileOutput, Output, Picture, Sound};
 use spillway_process::chain;
 use spillway_process::retry::Schedule;
+use spillway_spool::restart::{Origin, RestartPoints};
 use spillway_spool::{Happening, SealTracker, Shelf, TrackFacts};
 use spillway_storage::{Meta, Storage, StorageError};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -53,9 +54,13 @@ pub struct Storing {
 /// An object that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
+    /// Not always the one that was asked for.
+    pub filename: String,
     pub location: String,
     pub bytes: u64,
     pub used_backup: bool,
+    /// Media of the recording before the object's beginning, nanoseconds.
+    pub skipped_ns: u64,
 }
 
 /// Why a file is not where it was asked to be.
@@ -83,6 +88,10 @@ pub struct Progress {
     pub behind_ms: u64,
     /// What the store says while it fails.
     pub trouble: String,
+    /// The object's name; it changes when another has to be begun.
+    pub name: String,
+    /// For the user: what became of the upload.
+    pub notes: Vec<String>,
 }
 
 /// The outputs of one egress that end in a store.
@@ -202,10 +211,15 @@ impl Uploads {
             media: vec![],
             path: place.location.clone(),
             upload: None,
+            origin: Origin::default(),
+            kept_from: 0,
         });
         let running = Uploader {
             file,
+            asked_name: place.filename.clone(),
             name: place.filename.clone(),
+            origin: Origin::default(),
+            points: RestartPoints::new(container),
             meta: Meta::of(container.mime()),
             head: SealTracker::new(container).head(),
             bits_per_second: expected_bits(plan),
@@ -245,6 +259,8 @@ impl Uploads {
             media: vec![],
             path: place.location.clone(),
             upload: None,
+            origin: Origin::default(),
+            kept_from: 0,
         });
     }
 
@@ -272,9 +288,16 @@ impl Uploads {
 
     /// Of each file in a store: where it will be, and how far it is.
     pub fn progress(&self) -> impl Iterator<Item = (String, Progress)> {
-        self.running
-            .iter()
-            .map(|running| (running.primary.location(&running.filename), running.progress.borrow().clone()))
+        self.running.iter().map(|running| {
+            let progress = running.progress.borrow().clone();
+            let name = if progress.name.is_empty() { &running.filename } else { &progress.name };
+            (running.primary.location(name), progress)
+        })
+    }
+
+    /// What the user should know of a file's upload.
+    pub fn notes(&self, file: u32) -> Vec<String> {
+        self.running(file).map(|running| running.progress.borrow().notes.clone()).unwrap_or_default()
     }
 
     /// The file is as it will be, whoever ended it: stores all that was written. Bounded by the settings' patience.
@@ -410,6 +433,8 @@ impl Waiting {
                 parts: vec![],
                 left: vec![],
             }),
+            origin: Origin::default(),
+            kept_from: 0,
         });
     }
 }

@@ -5,19 +5,19 @@ use async_trait::async_trait;
 use prost::Message;
 use serde_json::json;
 use spillway_bus::{
-    Bid, Bus, CallOptions, ClaimToken, Created, Decision, Handler, Heartbeats, Incoming, MemoryBroker, Phase, Record,
-    Registry, Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets,
+    Bid, Bus, CallOptions, ClaimToken, Created, Decision, Handler, Heartbeats, Incoming, IoClient, MemoryBroker, Phase,
+    Record, Registry, Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets, Trouble, Way,
 };
 use spillway_plan::{Defaults, Destinations, Output};
 use spillway_process::Clock;
 use spillway_protocol::Secret;
-use spillway_protocol::ledger::Ledger;
+use spillway_protocol::ledger::{Fact, Ledger, Outcome};
 use spillway_protocol::livekit::{
     EgressInfo, EgressStatus, StopEgressRequest, TrackEgressRequest, track_egress_request,
 };
 use spillway_protocol::rpc::{StartEgressRequest, service, start_egress_request::Request};
 use spillway_protocol::{Code, EgressId, RpcError, livekit};
-use spillway_runner::report::Delivered;
+use spillway_runner::report::{Delivered, Desk, Reporter};
 use spillway_runner::route::{Done, Errand, serve_ticket};
 use spillway_runner::ticket::{self, Names};
 use spillway_runner::upload::stores::{self, Stores};
@@ -30,11 +30,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Dispatcher and livekit-server around one runner, on a bus in memory.
 pub struct Stage {
+    pub broker: MemoryBroker,
     pub bus: Bus,
     /// The runner's own, of a host whose clock may be wrong.
     runners_bus: Bus,
     pub folder: tempfile::TempDir,
     pub id: EgressId,
+    key: TicketKey,
     tickets: Tickets,
     pub heard: Heard,
     /// livekit-server; `None` while it is away.
@@ -43,11 +45,19 @@ pub struct Stage {
     /// Where the file goes; `None`: to the disk.
     pub destinations: Option<Destinations>,
     pub upload: serde_json::Value,
+    /// How long the last report waits for Redis.
+    pub last_report_timeout_ms: u64,
 }
 
 /// Every UpdateEgress, in the order of arrival.
 #[derive(Clone, Default)]
 pub struct Heard(Arc<Mutex<Vec<EgressInfo>>>, Clock);
+
+impl Heard {
+    pub fn all(&self) -> Vec<EgressInfo> {
+        self.0.lock().unwrap().clone()
+    }
+}
 
 #[async_trait]
 impl Handler for Heard {
@@ -84,25 +94,30 @@ fn start_request(script: &str) -> StartEgressRequest {
 
 impl Stage {
     pub async fn new() -> Self {
-        Self::beside(&MemoryBroker::new(), Clock::host()).await
+        Self::beside(MemoryBroker::new(), Clock::host()).await
     }
 
     /// With a Redis of this time, and a runner on a host with that clock.
-    async fn beside(broker: &MemoryBroker, runners: Clock) -> Self {
+    async fn beside(broker: MemoryBroker, runners: Clock) -> Self {
         let bus = broker.bus();
-        let tickets = Tickets::new(&bus, TicketKey::random());
+        let key = TicketKey::random();
+        let tickets = Tickets::new(&bus, key.clone());
         let id = EgressId::parse("EG_1").unwrap();
+        let heard = Heard(Arc::default(), broker.clock().clone());
         let mut stage = Self {
             runners_bus: broker.bus_on(runners),
+            broker,
             bus,
             folder: tempfile::tempdir().unwrap(),
             id,
+            key,
             tickets,
-            heard: Heard(Arc::default(), broker.clock().clone()),
+            heard,
             server: None,
             stores: Arc::new(stores::Real::default()),
             destinations: None,
             upload: json!({}),
+            last_report_timeout_ms: 15 * 60_000,
         };
         stage.livekit_is_there().await;
         stage
@@ -156,6 +171,7 @@ impl Stage {
                 "hang_after_ms": 800,
                 "drain_patience_ms": 500,
                 "report_patience_ms": 1500,
+                "last_report_timeout_ms": self.last_report_timeout_ms,
                 "upload": self.upload,
             }),
         }
@@ -267,7 +283,7 @@ async fn a_host_whose_clock_is_wrong_tells_everything_in_time_and_at_redis_time(
     const SECOND: i64 = 1_000_000_000;
     for wrong_s in [-3, -600, 600] {
         let broker = MemoryBroker::at(Clock::host_ahead_by(-wrong_s * SECOND));
-        let stage = Stage::beside(&broker, Clock::host()).await;
+        let stage = Stage::beside(broker.clone(), Clock::host()).await;
         let before = broker.clock().unix_ns();
         let run = stage.run("record").await;
         stage.heard(EgressActive).await;
@@ -437,4 +453,84 @@ async fn another_room_of_the_same_name_is_not_recorded() {
     let last = stage.heard.0.lock().unwrap().last().unwrap().clone();
     assert_eq!(last.status(), EgressAborted);
     assert!(last.details.contains("the room had ended"), "{}", last.details);
+}
+
+/// The file is whole; only Redis was away when that was to be said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_that_ends_without_redis_waits_and_is_complete_once() {
+    let stage = Stage::new().await;
+    let run = stage.run("record-closed").await;
+    stage.heard(EgressActive).await;
+    stage.broker.cut();
+    // Longer than the last report is offered to livekit-server.
+    sleep(Duration::from_secs(3)).await;
+    assert!(!run.is_finished(), "nobody else knows how it ended");
+    stage.broker.mend();
+    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
+    assert_eq!(stage.statuses().iter().filter(|status| **status as i32 >= EgressComplete as i32).count(), 1);
+    let last = stage.last();
+    assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""));
+    assert_eq!(stage.record().await.phase, Phase::Over);
+    assert!(stage.registry().list_live().await.unwrap().is_empty());
+}
+
+/// The same for as long as the default allows, in virtual time.
+#[tokio::test(start_paused = true)]
+async fn a_last_report_waits_ten_minutes_for_redis_and_not_for_ever() {
+    for (away, delivered) in [(10, Delivered::Acknowledged), (14, Delivered::Acknowledged), (20, Delivered::Unwritten)]
+    {
+        let stage = Stage::new().await;
+        stage.launch("record").await;
+        let registry = stage.registry();
+        let run = |record: &mut Record| {
+            record.phase = Phase::Running;
+            Decision::Write
+        };
+        registry.update(&stage.id, run).await.unwrap();
+        let ledger: Ledger = serde_json::from_str(&stage.record().await.ledger).unwrap();
+        let reporter = Reporter::new(ledger, Duration::from_secs(60));
+        let (inbox, _events) = tokio::sync::mpsc::channel(4);
+        let io = IoClient::new(&stage.bus);
+        io.listen().await.unwrap();
+        let settings = spillway_runner::config::Settings::default();
+        let desk = Desk {
+            registry,
+            io,
+            egress_id: stage.id.clone(),
+            attempt: 1,
+            record: stage.record().await,
+            redis_timeout: Duration::from_millis(settings.last_report_timeout_ms),
+            patience: Duration::from_millis(settings.report_patience_ms),
+            inbox,
+        };
+        let reports = reporter.reports();
+        reporter.tell(Fact::Active { started_at: 5 });
+        let reporting = tokio::spawn(desk.run(reports));
+        stage.heard(EgressActive).await;
+        stage.broker.cut();
+        reporter.tell(Fact::Over(Outcome::Complete));
+        sleep(Duration::from_secs(away * 60)).await;
+        stage.broker.mend();
+        assert_eq!(reporting.await.unwrap(), delivered, "{away} min");
+        let over = stage.record().await.phase == Phase::Over;
+        assert_eq!(over, delivered == Delivered::Acknowledged, "{away} min");
+        let told = stage.statuses().iter().filter(|status| **status == EgressComplete).count();
+        assert_eq!(told, usize::from(over), "{away} min");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ticket_is_taken_although_the_answer_was_lost() {
+    let stage = Stage::new().await;
+    let claim = stage.tickets.put(&stage.ticket("record"), Duration::from_secs(60)).await.unwrap();
+    let names = Names { egress_id: stage.id.clone(), attempt: 1, claim };
+    let way = Way::new(Trouble { answer_lost: 1.0, ..Trouble::default() });
+    let tickets = Tickets::new(&way.to(&stage.bus), stage.key.clone());
+    let calm = async {
+        sleep(Duration::from_millis(350)).await;
+        way.calm();
+    };
+    let (taken, ()) = tokio::join!(ticket::take(&tickets, &names, Errand::Record), calm);
+    assert_eq!(taken.unwrap().map(|ticket| ticket.attempt), Some(1), "two answers were lost");
+    assert!(ticket::take(&stage.tickets, &names, Errand::Record).await.unwrap().is_none(), "it is taken for others");
 }

@@ -525,3 +525,115 @@ async fn a_recording_by_hand_goes_to_its_store_too() {
     assert_eq!(info.manifest_location, "ram://b/EG_1.json");
     assert_eq!(buckets.open_uploads(), 0);
 }
+
+/// The object is one that was begun in the middle: whole fragments, each with the place of its own data.
+fn plays_from_the_middle(object: &[u8]) {
+    assert!(object[4..8] == *b"ftyp" && object[36..40] == *b"moov");
+    let mut at = 240;
+    while at < object.len() {
+        assert_eq!((&object[at + 4..at + 8], &object[at + 12..at + 16]), (&b"free"[..], &b"mdat"[..]), "at {at}");
+        let moof = at + 8 + u32::from_be_bytes(object[at + 8..at + 12].try_into().unwrap()) as usize;
+        assert_eq!(&object[moof + 4..moof + 8], b"moof", "at {at}");
+        let place = u64::from_be_bytes(object[moof + 32..moof + 40].try_into().unwrap());
+        assert_eq!(place, at as u64 + 16);
+        at = moof + 40;
+    }
+    assert_eq!(at, object.len());
+}
+
+const BOXES: &str = "record-mp4-boxes-fast";
+
+/// Until so much is stored that the spool has given its beginning back, then a life-cycle rule takes the upload.
+async fn swept(stage: &Stage, buckets: &Buckets) {
+    until("a megabyte is stored", || buckets.primary.counts().bytes > 3_000_000).await;
+    buckets.primary.sweep();
+    until("another is begun", || buckets.primary.counts().begun == 2).await;
+    let puts = buckets.primary.counts().puts;
+    until("the recording goes on there", || buckets.primary.counts().puts > puts + 4).await;
+    let said = stage.heard.all().iter().any(|info| info.status() == EgressActive && info.details.contains("a-2.mp4"));
+    assert!(said, "the user knows while it goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_others_aborted_goes_on_in_another_object_and_the_result_says_so() {
+    let (stage, buckets) = stage(s3(), false).await;
+    let run = stage.run(BOXES).await;
+    swept(&stage, &buckets).await;
+    stage.call(service::STOP_EGRESS).await.unwrap();
+    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
+    let last = stage.last();
+    assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""));
+    assert!(last.details.contains("NoSuchUpload") && last.details.contains("are lost"), "{}", last.details);
+    assert_eq!(buckets.primary.keys(), ["EG_1.json", "a-2.mp4"]);
+    let object = buckets.primary.object("a-2.mp4").unwrap();
+    plays_from_the_middle(&object);
+    let file = &last.file_results[0];
+    assert_eq!((file.filename.as_str(), file.location.as_str()), ("a-2.mp4", "ram://a-2.mp4"));
+    assert_eq!(file.size as usize, object.len());
+    // Two hundred kilobytes in each step of at least twenty milliseconds.
+    assert!(file.duration as u128 >= object.len() as u128 / 200_040 * 15_000_000, "{file:?}");
+    assert!(file.started_at > last.started_at, "its own beginning");
+    let manifest = buckets.primary.object("EG_1.json").unwrap();
+    assert!(String::from_utf8_lossy(&manifest).contains("ram://a-2.mp4"));
+    assert!(buckets.open_uploads() == 0 && stage.spooled().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_dies_after_its_upload_was_taken_is_salvaged_like_any_other() {
+    for same_disk in [true, false] {
+        let (stage, buckets) = stage(s3(), false).await;
+        let run = stage.run(BOXES).await;
+        swept(&stage, &buckets).await;
+        run.abort();
+        let _ = run.await;
+        if !same_disk {
+            std::fs::remove_dir_all(stage.folder.path().join("spool")).unwrap();
+        }
+        assert_eq!(done(stage.salvage(BOXES).await).await, Done::Served(Delivered::Acknowledged));
+        let last = stage.last();
+        assert!(last.error.starts_with("runner was lost"), "{}", last.error);
+        let object = buckets.primary.object("a-2.mp4").unwrap_or_else(|| panic!("{}", last.error));
+        if same_disk {
+            plays_from_the_middle(&object);
+        }
+        let file = &last.file_results[0];
+        assert_eq!((file.filename.as_str(), file.size as usize), ("a-2.mp4", object.len()));
+        assert!(buckets.open_uploads() == 0 && stage.spooled().is_empty());
+    }
+}
+
+/// Redis was away until the runner gave up: what it had stored says that it had finished.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_that_was_finished_and_never_reported_is_complete() {
+    for backup in [false, true] {
+        let (mut stage, buckets) = stage(s3(), backup).await;
+        stage.last_report_timeout_ms = 200;
+        if backup {
+            buckets.over_primary.set_weather(Weather::Refusing(Kind::NotFound));
+        }
+        let run = stage.run("record-mp4-fast-closed").await;
+        stage.heard(EgressActive).await;
+        stage.broker.cut();
+        assert_eq!(done(run).await, Done::Served(Delivered::Unwritten));
+        stage.broker.mend();
+        buckets.over_primary.set_weather(Weather::Fine);
+        assert!(!stage.statuses().contains(&EgressComplete) && stage.record().await.phase != Phase::Over);
+        assert_eq!(done(stage.salvage("record-mp4-fast-closed").await).await, Done::Served(Delivered::Acknowledged));
+        let last = stage.last();
+        assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""));
+        assert_eq!(last.backup_storage_used, backup);
+        let bucket = if backup { &buckets.backup } else { &buckets.primary };
+        let object = bucket.object("a.mp4").unwrap();
+        assert!(plays(&object, true));
+        let manifest: serde_json::Value = serde_json::from_slice(&bucket.object("EG_1.json").unwrap()).unwrap();
+        let file = &last.file_results[0];
+        assert_eq!((file.filename.as_str(), file.location.as_str()), ("a.mp4", "ram://a.mp4"));
+        assert_eq!(file.size as usize, object.len());
+        assert_eq!(
+            Some(file.duration),
+            manifest["ended_at"].as_i64().zip(manifest["started_at"].as_i64()).map(|(to, from)| to - from)
+        );
+        let ended = stage.statuses().iter().filter(|status| **status as i32 >= EgressComplete as i32).count();
+        assert_eq!((ended, buckets.open_uploads(), stage.spooled().len()), (1, 0, 0));
+    }
+}

@@ -51,7 +51,8 @@ resource "aws_s3_bucket_versioning" "this" {
   }
 }
 
-# A run that died is salvaged within minutes; two days later its parts are only cost.
+# A recording is one upload from its first second on, and the rule counts from there: days are the longest recording that is
+# allowed and two more, a week and a day without a limit. What a dead run left is only cost by then.
 resource "aws_s3_bucket_lifecycle_configuration" "this" {
   count  = var.storage.create ? 1 : 0
   bucket = aws_s3_bucket.this[0].id
@@ -62,7 +63,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
     filter {}
 
     abort_incomplete_multipart_upload {
-      days_after_initiation = 2
+      days_after_initiation = module.common.unfinished_upload_days
     }
   }
 

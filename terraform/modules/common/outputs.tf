@@ -81,3 +81,8 @@ output "secrets" {
   description = "Short names of all secrets."
   value       = ["livekit-api-key", "livekit-api-secret", "redis-password", "ticket-key"]
 }
+
+output "unfinished_upload_days" {
+  description = "After so many days an upload that was begun and never finished belongs to no recording: the longest recording that is allowed and two days for its salvage; without a limit a week and a day."
+  value       = var.limits.max_duration_seconds > 0 ? ceil(var.limits.max_duration_seconds / 86400) + 2 : 8
+}

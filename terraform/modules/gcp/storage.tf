@@ -16,13 +16,14 @@ resource "google_storage_bucket" "this" {
     enabled = var.storage.versioning
   }
 
-  # A run that died is salvaged within minutes; two days later its parts are only cost.
+  # A recording is one upload from its first second on, and the rule counts from there: days are the longest recording that
+  # is allowed and two more, a week and a day without a limit. What a dead run left is only cost by then.
   lifecycle_rule {
     action {
       type = "AbortIncompleteMultipartUpload"
     }
     condition {
-      age = 2
+      age = module.common.unfinished_upload_days
     }
   }
 

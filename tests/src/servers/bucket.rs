@@ -77,6 +77,12 @@ impl Bucket {
         self.way = Some(way.url());
     }
 
+    /// A location as recorders know it: on their way.
+    pub fn as_told(&self, location: &str) -> String {
+        let way = self.way.as_ref().map(|way| way.trim_start_matches("http://"));
+        way.map_or_else(|| location.to_owned(), |way| location.replace(&self.address(), way))
+    }
+
     /// Likewise, and only what `policy` allows comes through, whatever the credentials would open.
     /// With `known`, the credentials are those that a machine is given, and nobody is told any.
     pub async fn guarded_by(&mut self, policy: Policy, known: Option<Known>) -> Result<Gate> {

@@ -1,6 +1,6 @@
 //! A way to a store on which things go wrong on purpose: overload, stalls, resets, answers cut off, bytes changed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -62,6 +62,9 @@ struct Fate {
     script: VecDeque<Option<Fault>>,
     struck: BTreeMap<Fault, u64>,
     tallies: BTreeMap<String, Tally>,
+    /// Uploads in parts that were seen, and those of them that a life-cycle rule has taken.
+    uploads: BTreeSet<String>,
+    swept: BTreeSet<String>,
 }
 
 /// Requests of one method that came in whole.
@@ -101,6 +104,8 @@ impl Chaos {
             script: VecDeque::new(),
             struck: BTreeMap::new(),
             tallies: BTreeMap::new(),
+            uploads: BTreeSet::new(),
+            swept: BTreeSet::new(),
         };
         let fate = Arc::new(Mutex::new(fate));
         let (shared, to) = (fate.clone(), to.to_owned());
@@ -125,6 +130,14 @@ impl Chaos {
     /// The next requests fare so.
     pub fn script(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
         self.fate().script.extend(faults);
+    }
+
+    /// A life-cycle rule aborts every upload in parts that has been begun: S3 then knows none of them. How many that are.
+    pub fn sweep(&self) -> usize {
+        let mut fate = self.fate();
+        let seen = std::mem::take(&mut fate.uploads);
+        fate.swept.extend(seen);
+        fate.swept.len()
     }
 
     /// Forgets the rest of the script.
@@ -181,6 +194,28 @@ async fn serve(mut client: TcpStream, to: &str, fate: &Mutex<Fate>) -> Result<()
         let mut fate = fate.lock().expect("nobody panics while holding it");
         let tally = fate.tallies.entry(method.to_owned()).or_default();
         (tally.requests, tally.bytes) = (tally.requests + 1, tally.bytes + body.len() as u64);
+    }
+    let target = head.split(' ').nth(1).unwrap_or_default();
+    if let Some(upload) = target.split(['?', '&']).find_map(|field| field.strip_prefix("uploadId=")) {
+        let swept = {
+            let mut fate = fate.lock().expect("nobody panics while holding it");
+            let swept = fate.swept.contains(upload);
+            if !swept {
+                fate.uploads.insert(upload.to_owned());
+            }
+            swept
+        };
+        if swept {
+            // The store behind us is to have nothing of it either; it looks at no signature.
+            let path = target.split('?').next().unwrap_or_default();
+            let (_, headers) = head.split_once("\r\n").unwrap_or_default();
+            let kept = headers.split("\r\n").filter(|line| !line.to_ascii_lowercase().starts_with("content-length:"));
+            let abort = kept.fold(format!("DELETE {path}?uploadId={upload} HTTP/1.1"), |all, line| all + "\r\n" + line);
+            forwarded(to, &abort, b"").await?;
+            let words = "<Error><Code>NoSuchUpload</Code><Message>The specified upload does not exist. The upload ID may be \
+                         invalid, or the upload may have been aborted or completed.</Message></Error>";
+            return refuse(&mut client, "404 Not Found", words).await;
+        }
     }
     match fault {
         Some(Fault::Overload) => {

@@ -64,16 +64,24 @@ redis.call('HSET', KEYS[1], 'v', ARGV[3], 'd', ARGV[4])
 if ARGV[5] ~= '' then redis.call('PEXPIRE', KEYS[1], ARGV[5]) end
 return 1";
 
+/// What was taken is there for its taker alone.
 const READ: &str = "
-local kept = redis.call('HMGET', KEYS[1], 'v', 'd')
-if not kept[2] then return {} end
+local kept = redis.call('HMGET', KEYS[1], 'v', 'd', 't')
+if not kept[2] or kept[3] then return {} end
 return {kept[1], kept[2], redis.call('PTTL', KEYS[1])}";
 
+/// KEYS[1]; taker, ms for which it may repeat the take. The first taker writes its name `t` into the hash; the bytes stay
+/// as they are, encrypted, because the answer may be lost and the command be sent again.
 const TAKE: &str = "
-local kept = redis.call('HMGET', KEYS[1], 'v', 'd')
+local kept = redis.call('HMGET', KEYS[1], 'v', 'd', 't')
 if not kept[2] then return {} end
 local left = redis.call('PTTL', KEYS[1])
-redis.call('DEL', KEYS[1])
+if kept[3] then
+  if kept[3] ~= ARGV[1] then return {} end
+else
+  redis.call('HSET', KEYS[1], 't', ARGV[1])
+  if left < 0 or left > tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+end
 return {kept[1], kept[2], left}";
 
 /// KEYS[1]; holder, ttl in ms. A hash of the last number `n` and its holder `h`, until `u`: the number outlives the lease.
@@ -102,8 +110,8 @@ fn ms(ttl: Duration) -> u64 {
 }
 
 impl RedisWire {
-    async fn kept(&self, act: &'static str, text: &str, key: &str) -> Result<Option<Kept>, BusError> {
-        let found: Vec<::redis::Value> = self.commands.run(act, Some(key), script(text, key)).await?;
+    async fn kept(&self, act: &'static str, key: &str, cmd: Cmd) -> Result<Option<Kept>, BusError> {
+        let found: Vec<::redis::Value> = self.commands.run(act, Some(key), cmd).await?;
         let [version, value, left] = match <[::redis::Value; 3]>::try_from(found) {
             Ok(found) => found,
             Err(_) => return Ok(None),
@@ -140,7 +148,7 @@ impl Wire for RedisWire {
     }
 
     async fn read(&self, key: &str) -> Result<Option<Kept>, BusError> {
-        self.kept("read", READ, key).await
+        self.kept("read", key, script(READ, key)).await
     }
 
     async fn read_all(&self, keys: &[String]) -> Result<Vec<Option<Kept>>, BusError> {
@@ -194,8 +202,10 @@ impl Wire for RedisWire {
         Ok(if done { Swap::Done } else { Swap::Beaten })
     }
 
-    async fn take(&self, key: &str) -> Result<Option<Kept>, BusError> {
-        self.kept("take", TAKE, key).await
+    async fn take(&self, key: &str, taker: &str, repeatable: Duration) -> Result<Option<Kept>, BusError> {
+        let mut cmd = script(TAKE, key);
+        cmd.arg(taker).arg(ms(repeatable));
+        self.kept("take", key, cmd).await
     }
 
     async fn expire(&self, key: &str, ttl: Duration) -> Result<(), BusError> {

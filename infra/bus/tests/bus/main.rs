@@ -53,6 +53,7 @@ on_both! {
     keys::a_finished_record_is_not_live_and_goes_away,
     keys::fields_of_a_newer_version_stay,
     keys::a_ticket_is_taken_once,
+    keys::a_take_whose_answer_was_lost_is_repeated_by_its_taker_alone,
     keys::a_heartbeat_fades_and_an_older_attempt_is_not_heard,
     keys::the_state_of_uploads_is_the_latest_attempts_until_it_is_closed,
     keys::a_ticket_is_copied_for_another_attempt,

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use spillway_bus::config::TlsConfig;
 use spillway_bus::{
-    Beat, Bus, CallOptions, Heartbeats, Record, RedisConfig, Registry, Routing, RpcClient, RpcServer, TicketKey,
+    Beat, Bus, CallOptions, Heartbeats, Record, RedisConfig, Registry, Routing, RpcClient, RpcServer, Taker, TicketKey,
     Tickets,
 };
 use spillway_process::chain;
@@ -73,8 +73,8 @@ async fn serves_and_keeps(config: &RedisConfig) {
     assert_eq!(Registry::new(&there).list_live().await.unwrap().len(), 20);
     let tickets = Tickets::new(&here, TicketKey::random());
     let token = tickets.put(&ticket("secret"), Duration::from_secs(60)).await.unwrap();
-    assert!(tickets.take(&id("EG_1"), &token).await.unwrap().is_some());
-    assert!(tickets.take(&id("EG_1"), &token).await.unwrap().is_none());
+    assert!(tickets.take(&id("EG_1"), &token, &Taker::random()).await.unwrap().is_some());
+    assert!(tickets.take(&id("EG_1"), &token, &Taker::random()).await.unwrap().is_none());
     let beats = Heartbeats::new(&here);
     beats.beat(&id("EG_1"), 1, &Beat::default(), Duration::from_secs(60)).await.unwrap();
     assert!(Heartbeats::new(&there).last(&id("EG_1")).await.unwrap().is_some());

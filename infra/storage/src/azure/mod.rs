@@ -400,6 +400,19 @@ impl Storage for AzureStorage {
         self.object(name, "look").await
     }
 
+    async fn read_small(&self, name: &str) -> Result<Option<Bytes>, StorageError> {
+        let doing = "read";
+        let blob = self.blob(name, doing)?;
+        tried(NAME, doing, &self.options, self.options.patience(0), || async {
+            match blob.download(None).await {
+                Ok(answer) => Ok(Some(answer.body.collect().await.map_err(|error| failed(doing, error))?)),
+                Err(error) if words::code(&error) == Some("BlobNotFound") => Ok(None),
+                Err(error) => Err(failed(doing, error)),
+            }
+        })
+        .await
+    }
+
     async fn presign(&self, name: &str, life: Duration) -> Result<String, StorageError> {
         let Some(key) = &self.key else {
             return Err(self.error(Kind::Invalid, "presign", "links need the account key"));

@@ -276,6 +276,14 @@ impl Storage for GcsStorage {
         Ok(answer.map(|answer| Object { bytes: answer.length().unwrap_or_default(), etag: answer.etag() }))
     }
 
+    async fn read_small(&self, name: &str) -> Result<Option<Bytes>, StorageError> {
+        match self.call("read", self.options.patience(0), Ask::new(Method::GET, name)).await {
+            Ok(answer) => Ok(Some(answer.into_body())),
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn presign(&self, name: &str, life: Duration) -> Result<String, StorageError> {
         let failed = |words: String| StorageError::new(Kind::Invalid, NAME, "presign", words);
         let signer = self.identity.signer().map_err(failed)?;

@@ -176,6 +176,10 @@ pub fn completion(parts: &[Part]) -> String {
 }
 
 impl Answer {
+    pub fn into_body(self) -> Bytes {
+        self.body
+    }
+
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }

@@ -336,6 +336,20 @@ impl Storage for S3Storage {
         }
     }
 
+    async fn read_small(&self, name: &str) -> Result<Option<Bytes>, StorageError> {
+        let doing = "read";
+        let call = self.client.get_object().bucket(&self.bucket).key(name);
+        let answer = call.customize().config_override(self.patience(self.options.patience(0))).send().await;
+        match answer.map_err(|error| failed(self.provider, doing, error)) {
+            Ok(answer) => match answer.body.collect().await {
+                Ok(body) => Ok(Some(body.into_bytes())),
+                Err(error) => Err(self.error(Kind::Busy, doing, error.to_string()).because(error)),
+            },
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn presign(&self, name: &str, life: Duration) -> Result<String, StorageError> {
         let config = PresigningConfig::expires_in(life)
             .map_err(|error| self.error(Kind::Invalid, "presign", error.to_string()).because(error))?;

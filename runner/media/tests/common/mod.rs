@@ -13,7 +13,8 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 use spillway_media::pipeline::{Feeds, Pipeline, PipelineEvent, PipelinePlan};
 use spillway_media::track::{Codec, Frame, SessionTime, TrackId};
-use spillway_spool::SpoolFile;
+use spillway_spool::restart::RestartPoints;
+use spillway_spool::{Shelf, SpoolFile};
 
 pub fn start(plan: &PipelinePlan, path: &Path) -> (Pipeline, Feeds, Receiver<PipelineEvent>) {
     gst::init().unwrap();
@@ -124,4 +125,38 @@ pub fn encoded(codec: Codec, (width, height): (u32, u32), count: u32) -> Option<
     }
     pipeline.set_state(gst::State::Null).unwrap();
     Some(frames)
+}
+
+/// Objects that begin in the middle of the finished file at `path`: a real player takes each, and finds the end of what
+/// the file has. `points` has seen the file before it was finished. `forgiven`: lines a decoder may say at the seam.
+pub fn plays_from_the_middle(path: &Path, mut points: RestartPoints, forgiven: usize) {
+    let shelf = Shelf::open(path).unwrap();
+    let end = shelf.end().unwrap();
+    points.advance(&shelf, end).unwrap();
+    assert!(points.walked_to() > end / 10 * 9, "{}: {} of {end}", path.display(), points.walked_to());
+    let all = packets(path);
+    let mut begun = vec![];
+    for tenth in [3, 5, 8] {
+        let from = points.before(end * tenth / 10, 32 << 20).unwrap();
+        assert!(from > end / 10, "{}: only its beginning", path.display());
+        begun.push(from);
+        let origin = points.origin(from).unwrap();
+        let to = origin.in_object(points.walked_to());
+        let object = origin.read(&shelf, 0..to, &points.places_in(from..end)).unwrap();
+        let second = path.with_file_name("second").with_extension(path.extension().unwrap_or_default());
+        std::fs::write(&second, &object).unwrap();
+        let told = complaints(&second);
+        assert!(told.lines().count() <= forgiven, "{} from {from}: {told}", path.display());
+        let rest = packets(&second);
+        assert!(
+            rest.len() > all.len() * (9 - tenth as usize) / 10,
+            "{}: {} of {}",
+            path.display(),
+            rest.len(),
+            all.len()
+        );
+        let same = rest.iter().rev().zip(all.iter().rev()).take_while(|(rest, all)| rest.1 == all.1).count();
+        assert!(same + forgiven >= rest.len(), "{}: {same} of {}", path.display(), rest.len());
+    }
+    assert!(begun[0] < begun[2]);
 }

@@ -2,6 +2,7 @@
 //! back to the disk; waits out trouble, changes to the backup store, and in the end makes the object.
 
 mod trouble;
+mod anew;
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,12 +24,16 @@ use crate::upload::plan::Cutting;
 use crate::upload::settings::UploadSettings;
 use crate::upload::{Failure, Kept, Progress, STATE_PATIENCE};
 use spillway_spool::Shelf;
+use spillway_spool::restart::{Origin, RestartPoints};
 use trouble::Trouble;
 
 const TICK: Duration = Duration::from_millis(250);
 /// Samples of media over bytes that are kept; enough for any outage, thinned beyond.
 const MOST_SAMPLES: usize = 512;
 const SAVED_SAMPLES: usize = 16;
+/// So much more of the spool is kept for the sake of a key frame: without one another object would begin with a picture
+/// that needs those before it. At 6 Mbit/s 44 s; rooms send key frames when somebody joins, encoders every few seconds.
+const KEY_WITHIN: u64 = 32 << 20;
 /// While nothing is stored: how far the recording is, for whoever finds the spool.
 const SAVED_AT_LEAST: Duration = Duration::from_secs(5);
 
@@ -56,8 +61,13 @@ pub(in crate::upload) struct Target {
 
 pub(in crate::upload) struct Uploader {
     pub file: u32,
+    /// The object's name as it was asked for; those begun later are numbered.
+    pub asked_name: String,
     /// The object's name.
     pub name: String,
+    /// What of the spool the object is made of.
+    pub origin: Origin,
+    pub points: RestartPoints,
     pub meta: Meta,
     /// Bytes at the start that are rewritten at the end.
     pub head: u64,
@@ -94,7 +104,22 @@ struct Work {
     left: Vec<Upload>,
     beginning: bool,
     completing: bool,
-    punched: bool,
+    /// Bytes of the file from here on are all in the spool: a restart point as long as there is one.
+    kept_from: u64,
+    /// Ranges of the file that are stored and still take room.
+    stored: Vec<Range<u64>>,
+    /// Objects begun for this file.
+    objects: u32,
+    /// Uploads that were taken from us since a part was stored last.
+    taken_away: u32,
+    /// Media before the object's beginning, nanoseconds.
+    skipped_ns: u64,
+    /// The store was asked to make the object and did not answer.
+    unanswered: bool,
+    /// The upload was taken away, and why no other can take its place.
+    lost: Option<String>,
+    /// Said to the user in `details`.
+    notes: Vec<String>,
     /// Bytes the spool takes from the disk.
     used: u64,
     told_full: bool,
@@ -113,7 +138,12 @@ enum Onward {
 
 impl Uploader {
     fn cutting(&self) -> Cutting {
-        Cutting::of(&self.target.store.rules(), &self.settings.parts, self.head, self.bits_per_second)
+        Cutting::of(&self.target.store.rules(), &self.settings.parts, self.rewritten(), self.bits_per_second)
+    }
+
+    /// Bytes at the object's start that are sent once more at the end.
+    fn rewritten(&self) -> u64 {
+        if self.origin.is_whole() { self.head } else { 0 }
     }
 
     fn machine(&self) -> Machine {
@@ -132,7 +162,14 @@ impl Uploader {
             left: vec![],
             beginning: false,
             completing: false,
-            punched: false,
+            kept_from: 0,
+            stored: vec![],
+            objects: 1,
+            taken_away: 0,
+            skipped_ns: 0,
+            unanswered: false,
+            lost: None,
+            notes: vec![],
             used: 0,
             told_full: false,
             head: None,
@@ -188,7 +225,7 @@ impl Uploader {
     /// Starts whatever may be started.
     fn fly(&mut self, work: &mut Work) {
         let now = Instant::now();
-        if work.trouble.until.is_some_and(|until| now < until) {
+        if work.lost.is_some() || work.trouble.until.is_some_and(|until| now < until) {
             return;
         }
         let Some(upload) = self.target.upload.clone() else {
@@ -205,9 +242,10 @@ impl Uploader {
         // While it fails, one request at a time finds out when it is over.
         while work.trouble.since.is_none() || work.flights.is_empty() {
             let Some(put) = work.machine.next(now.into_std()) else { break };
-            let (shelf, range) = (self.shelf.clone(), put.range.clone());
+            let (shelf, range, origin) = (self.shelf.clone(), put.range.clone(), self.origin.clone());
+            let places = self.points.places_in(origin.in_file(range.start)..origin.in_file(range.end));
             work.flights.spawn(async move {
-                let bytes = spawn_blocking(move || shelf.read(range))
+                let bytes = spawn_blocking(move || origin.read(&shelf, range, &places))
                     .await
                     .unwrap_or_else(|error| Err(io::Error::other(error)));
                 Landed::Read { put, bytes }
@@ -248,6 +286,7 @@ impl Uploader {
             Landed::Sent { put, result: Ok(tag) } => {
                 debug!(part = put.number, bytes = tag.bytes, "part stored");
                 work.machine.acked(put.number, put.generation, tag);
+                work.taken_away = 0;
                 self.fine(work);
                 self.give_back(work).await;
                 self.save(work);
@@ -268,7 +307,7 @@ impl Uploader {
     fn send(&mut self, work: &mut Work, put: Put, bytes: Bytes) {
         let Some(upload) = self.target.upload.clone() else { return };
         if put.number == 1 {
-            let head = usize::try_from(self.head).unwrap_or(0).min(bytes.len());
+            let head = usize::try_from(self.rewritten()).unwrap_or(0).min(bytes.len());
             work.head = Some(Bytes::copy_from_slice(&bytes[..head]));
         }
         let store = self.target.store.clone();
@@ -293,18 +332,32 @@ impl Uploader {
     }
 
     /// A store that keeps its parts lets go of the spool's; a backup would need them all.
-    async fn give_back(&self, work: &mut Work) {
+    async fn give_back(&mut self, work: &mut Work) {
         if self.can_change(work) {
             if work.used < self.spool_cap / 2 {
                 return;
             }
             warn!("spool is half full: what is stored makes room, and the backup store could not take over any more");
         }
-        let ranges = work.machine.take_stored();
-        if ranges.is_empty() {
-            return;
+        let stored = work.machine.take_stored();
+        work.stored
+            .extend(stored.into_iter().map(|range| self.origin.in_file(range.start)..self.origin.in_file(range.end)));
+        let safe = self.origin.in_file(work.machine.safe_to());
+        // Should the upload be taken from us, another begins with what is there: at a restart point.
+        let limit = self.points.keep_from(safe, KEY_WITHIN.min(self.spool_cap / 4)).unwrap_or(safe);
+        let mut ranges = vec![];
+        for range in &mut work.stored {
+            let to = range.end.min(limit);
+            if to > range.start {
+                ranges.push(range.start..to);
+                range.start = to;
+            }
         }
-        work.punched = true;
+        work.stored.retain(|range| !range.is_empty());
+        let Some(kept_from) = ranges.iter().map(|range| range.end).max() else { return };
+        let first_end = self.origin.in_file(self.cutting().size(1));
+        work.kept_from = work.kept_from.max(kept_from).max(limit);
+        self.points.forget(first_end..work.kept_from);
         let shelf = self.shelf.clone();
         let punch = move || ranges.into_iter().try_for_each(|range: Range<u64>| shelf.punch(range).map(|_| ()));
         if let Ok(Err(error)) = spawn_blocking(punch).await {
@@ -314,6 +367,11 @@ impl Uploader {
 
     fn wrote(&mut self, work: &mut Work) {
         let Written { sealed_to, media_ns } = *self.written.borrow_and_update();
+        if let Err(error) = self.points.advance(&self.shelf, sealed_to) {
+            debug!(%error, "spool not walked");
+        }
+        let sealed_to = if self.origin.is_whole() { sealed_to } else { self.walked(sealed_to) };
+        let media_ns = media_ns.saturating_sub(work.skipped_ns);
         if work.samples.back().is_none_or(|(end, _)| *end < sealed_to) {
             work.samples.push_back((sealed_to, media_ns));
             let safe = work.machine.safe_to();
@@ -335,7 +393,9 @@ impl Uploader {
         }
         work.used = self.shelf.used().unwrap_or(0);
         let used = work.used;
-        let full = if work.machine.is_exhausted() {
+        let full = if work.lost.is_some() {
+            work.lost.clone()
+        } else if work.machine.is_exhausted() {
             Some(format!("{} takes no more parts of one object", self.target.store.name()))
         } else {
             (used >= self.spool_cap).then(|| {
@@ -356,20 +416,13 @@ impl Uploader {
         work.finish = Some(done);
         // Trouble with the store is not waited out before the last tries begin.
         work.trouble.until = None;
-        let (shelf, head) = (self.shelf.clone(), self.head);
-        let look = spawn_blocking(move || {
-            let end = shelf.end()?;
-            Ok::<_, io::Error>((end, shelf.read(0..head.min(end))?))
-        });
-        let (end, head) = match look.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            Ok(looked) => looked,
-            Err(error) => {
-                let words = format!("Local upload failed: read {}: {error}", self.shelf.path().display());
-                return self.give_up(work, Kind::Other, words).await;
-            }
-        };
-        let rewritten = work.head.as_ref().is_some_and(|sent| *sent != head);
-        work.machine.close(end, rewritten, Instant::now().into_std());
+        if let Some(why) = work.lost.clone() {
+            return self.give_up(work, Kind::Gone, why).await;
+        }
+        if let Err(error) = self.close_object(work).await {
+            let words = format!("Local upload failed: read {}: {error}", self.shelf.path().display());
+            return self.give_up(work, Kind::Other, words).await;
+        }
         if work.machine.is_empty() {
             self.abandon(work).await;
             self.answer(work, Err(Failure::nothing()));
@@ -379,6 +432,21 @@ impl Uploader {
         Onward::Go
     }
 
+    /// Nothing more is written: the object ends where the file does.
+    async fn close_object(&mut self, work: &mut Work) -> io::Result<()> {
+        let (shelf, head) = (self.shelf.clone(), self.rewritten());
+        let look = spawn_blocking(move || {
+            let end = shelf.end()?;
+            Ok::<_, io::Error>((end, shelf.read(0..head.min(end))?))
+        });
+        let (end, head) = look.await.unwrap_or_else(|error| Err(io::Error::other(error)))?;
+        self.points.advance(&self.shelf, end)?;
+        let end = if self.origin.is_whole() { end } else { self.walked(end) };
+        let rewritten = work.head.as_ref().is_some_and(|sent| *sent != head);
+        work.machine.close(end, rewritten, Instant::now().into_std());
+        Ok(())
+    }
+
     async fn completed(&mut self, work: &mut Work, result: Result<Stored, StorageError>) -> Onward {
         let end = work.machine.prefix().1;
         match result {
@@ -386,7 +454,7 @@ impl Uploader {
                 // The location may be a link that opens the object: not for logs.
                 info!(file = self.name, bytes = stored.bytes, "file stored");
                 self.abort_left(work).await;
-                let kept = Kept { location: stored.location, bytes: stored.bytes, used_backup: work.on_backup };
+                let kept = self.kept(work, stored.location, stored.bytes);
                 self.answer(work, Ok(kept));
                 Onward::Over
             }
@@ -400,11 +468,19 @@ impl Uploader {
                 warn!(%error, "parts sent again");
                 Onward::Go
             }
-            Err(error) => self.failed(work, error).await,
+            Err(error) => {
+                work.unanswered |= error.is_passing();
+                self.failed(work, error).await
+            }
         }
     }
 
+    fn kept(&self, work: &Work, location: String, bytes: u64) -> Kept {
+        Kept { filename: self.name.clone(), location, bytes, used_backup: work.on_backup, skipped_ns: work.skipped_ns }
+    }
+
     fn answer(&self, work: &mut Work, result: Result<Kept, Failure>) {
+        self.publish(work);
         if let Some(done) = work.finish.take() {
             let _ = done.send(result);
         }
@@ -424,10 +500,12 @@ impl Uploader {
         let every = work.samples.len().div_ceil(SAVED_SAMPLES).max(1);
         let last = work.samples.back().copied();
         let media = work.samples.iter().copied().step_by(every).chain(last).collect();
+        let kept_from = work.kept_from;
         self.keeper.update(self.file, |file| {
             file.media = media;
             file.media.dedup();
             file.upload = Some(saved);
+            file.kept_from = kept_from;
         });
     }
 
@@ -439,6 +517,8 @@ impl Uploader {
             stored: safe,
             behind_ms: last.saturating_sub(media_at(&samples, safe)) / 1_000_000,
             trouble: work.trouble.words.clone(),
+            name: self.name.clone(),
+            notes: work.notes.clone(),
         };
         self.progress.send_if_modified(|known| {
             let changed = *known != progress;

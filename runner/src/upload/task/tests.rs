@@ -21,6 +21,9 @@ struct Line {
     bits_per_second: u64,
     flying: AtomicU64,
     heaviest: AtomicU64,
+    /// Its keys may only write, and its first answer to `complete` is lost.
+    write_only: bool,
+    completions: AtomicU64,
 }
 
 #[async_trait]
@@ -62,7 +65,13 @@ impl Storage for Line {
     }
 
     async fn complete(&self, upload: &Upload, parts: &[Part], meta: &Meta) -> Result<Stored, StorageError> {
-        self.inner.complete(upload, parts, meta).await
+        let before = self.completions.fetch_add(1, Ordering::Relaxed);
+        let done = self.inner.complete(upload, parts, meta).await;
+        match (self.write_only, before) {
+            (true, 0) => done.and(Err(StorageError::new(Kind::Busy, self.name(), "complete", "no answer"))),
+            (true, _) => Err(StorageError::new(Kind::Gone, self.name(), "complete", "NoSuchUpload")),
+            (false, _) => done,
+        }
     }
 
     async fn abort(&self, upload: &Upload) -> Result<(), StorageError> {
@@ -74,6 +83,9 @@ impl Storage for Line {
     }
 
     async fn look(&self, name: &str) -> Result<Option<Object>, StorageError> {
+        if self.write_only {
+            return Err(StorageError::new(Kind::Denied, self.name(), "look", "AccessDenied"));
+        }
         self.inner.look(name).await
     }
 
@@ -97,11 +109,45 @@ struct Lab {
     /// The most the spool took from the disk.
     spooled: AtomicU64,
     begun: Instant,
-    _session: mpsc::Receiver<Event>,
+    session: Mutex<mpsc::Receiver<Event>>,
+    backup: RamStorage,
+    /// It writes an MP4 that could be played, not only bytes with a head.
+    fragmented: bool,
+}
+
+/// What a lab is made of, where it is not the usual.
+struct Setting {
+    fragmented: bool,
+    backup: bool,
+    spool_cap: u64,
+    write_only: bool,
+}
+
+const USUAL: Setting = Setting { fragmented: false, backup: false, spool_cap: 2 << 30, write_only: false };
+const MP4: Setting = Setting { fragmented: true, ..USUAL };
+
+fn boxed(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
+    [&(content.len() as u32 + 8).to_be_bytes(), &name[..], content].concat()
+}
+
+/// `ftyp`, the gap that becomes the head of one `mdat`, `moov`.
+fn front() -> Vec<u8> {
+    [boxed(b"ftyp", &[b'f'; 24]), boxed(b"free", &[0; 8]), boxed(b"moov", &[b'm'; 200])].concat()
+}
+
+/// A fragment at `at` of the file: its data, then where that is.
+fn fragment(at: u64, data: &[u8]) -> Vec<u8> {
+    let tfhd = boxed(b"tfhd", &[&[0, 0, 0, 1, 0, 0, 0, 1][..], &(at + 16).to_be_bytes()].concat());
+    let mdat = [&8u32.to_be_bytes()[..], b"free", &(data.len() as u32 + 8).to_be_bytes(), b"mdat", data].concat();
+    [mdat, boxed(b"moof", &boxed(b"traf", &tfhd))].concat()
 }
 
 impl Lab {
     fn new(bits_per_second: u64, line: u64) -> Self {
+        Self::with(bits_per_second, line, USUAL)
+    }
+
+    fn with(bits_per_second: u64, line: u64, setting: Setting) -> Self {
         let ram = RamStorage::new();
         let weather = Unreliable::new(Arc::new(ram.clone()));
         let line = Arc::new(Line {
@@ -109,27 +155,34 @@ impl Lab {
             bits_per_second: line,
             flying: AtomicU64::new(0),
             heaviest: AtomicU64::new(0),
+            write_only: setting.write_only,
+            completions: AtomicU64::new(0),
         });
+        let backup = RamStorage::new();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("0.mp4");
         let file = std::fs::File::create(&path).unwrap();
-        file.write_all_at(&[b'f'; 300], 0).unwrap();
+        let front = if setting.fragmented { front() } else { vec![b'f'; 300] };
+        file.write_all_at(&front, 0).unwrap();
         let shelf = Arc::new(Shelf::open(&path).unwrap());
         let (written, hears) = watch::channel(Written::default());
         let (tells, progress) = watch::channel(Progress::default());
         let (asks, asked) = mpsc::channel(2);
-        let (session, told) = mpsc::channel(4);
+        let (session, told) = mpsc::channel(16);
         let uploader = Uploader {
             file: 0,
+            asked_name: "a.mp4".into(),
             name: "a.mp4".into(),
+            origin: Origin::default(),
+            points: RestartPoints::new(spillway_plan::Container::Mp4),
             meta: Meta::of("video/mp4"),
             head: 48,
             bits_per_second: Some(bits_per_second),
             target: Target { store: line.clone(), upload: None },
-            backup: None,
+            backup: setting.backup.then(|| Arc::new(backup.clone()) as Arc<dyn Storage>),
             primary_words: String::new(),
             shelf: shelf.clone(),
-            spool_cap: 2 << 30,
+            spool_cap: setting.spool_cap,
             settings: UploadSettings::default(),
             keeper: Keeper::nowhere(),
             written: hears,
@@ -144,14 +197,16 @@ impl Lab {
             line,
             folder,
             shelf,
-            file: Mutex::new((file, 300)),
+            file: Mutex::new((file, front.len() as u64)),
             bits_per_second,
             written,
             asks,
             progress,
             spooled: AtomicU64::new(0),
             begun: Instant::now(),
-            _session: told,
+            session: Mutex::new(told),
+            backup,
+            fragmented: setting.fragmented,
         }
     }
 
@@ -168,8 +223,9 @@ impl Lab {
             let end = {
                 let mut file = self.file.lock().unwrap();
                 let chunk: Vec<u8> = (file.1..file.1 + bytes).map(Self::byte).collect();
+                let chunk = if self.fragmented { fragment(file.1, &chunk) } else { chunk };
                 file.0.write_all_at(&chunk, file.1).unwrap();
-                file.1 += bytes;
+                file.1 += chunk.len() as u64;
                 file.1
             };
             let media_ns = self.begun.elapsed().as_nanos() as u64;
@@ -182,7 +238,8 @@ impl Lab {
     async fn finish(&self) -> (Result<Kept, Failure>, Duration) {
         let end = {
             let mut file = self.file.lock().unwrap();
-            file.0.write_all_at(&[b'M'; 199], file.1).unwrap();
+            let index = if self.fragmented { boxed(b"moov", &[b'M'; 191]) } else { vec![b'M'; 199] };
+            file.0.write_all_at(&index, file.1).unwrap();
             file.0.write_all_at(b"the last head...", 32).unwrap();
             file.1 += 199;
             file.1
@@ -203,6 +260,39 @@ impl Lab {
         assert!(media.iter().enumerate().all(|(at, byte)| *byte == Self::byte(at as u64 + 300)));
         assert_eq!(self.ram.open_uploads(), 0);
         assert!(self.folder.path().exists());
+    }
+
+    /// What the session was told so far.
+    fn told(&self) -> Vec<Event> {
+        let mut session = self.session.lock().unwrap();
+        std::iter::from_fn(|| session.try_recv().ok()).collect()
+    }
+
+    /// An object of fragments alone, all of them whole, with their own places in them, from the file's fragment that it
+    /// begins with to the last. How many bytes of the file it has.
+    fn plays_from_the_middle(&self, object: &[u8]) -> u64 {
+        let head = [&front()[..32], &front()[48..]].concat();
+        assert_eq!(object[..head.len()], head, "what players need comes first");
+        let end = self.file.lock().unwrap().1;
+        let media = object.len() - head.len();
+        let shift = end - 199 - object.len() as u64;
+        assert!(shift > 0, "the beginning is lost");
+        let mut at = head.len();
+        while at < object.len() {
+            let size = u32::from_be_bytes(object[at + 8..at + 12].try_into().unwrap()) as usize;
+            let moof = at + 8 + size;
+            let place = moof + 32;
+            assert_eq!((&object[at + 4..at + 8], &object[moof + 4..moof + 8]), (&b"free"[..], &b"moof"[..]), "at {at}");
+            assert_eq!(u64::from_be_bytes(object[place..place + 8].try_into().unwrap()), at as u64 + 16);
+            let mut data = vec![0; size - 8];
+            // The spool was given back; what was written is known.
+            let from = at as u64 + 16 + shift;
+            data.iter_mut().zip(from - 16..).for_each(|(byte, at)| *byte = Self::byte(at));
+            assert!(object[at + 16..moof] == data, "media of the fragment at {at}");
+            at = place + 8;
+        }
+        assert_eq!(at, object.len());
+        media as u64
     }
 
     fn heaviest(&self) -> u64 {
@@ -284,4 +374,146 @@ async fn what_is_sent_held_and_asked_is_bounded_at_every_speed() {
         // Part 1, the part that is growing, and what is on the line.
         assert!(lab.spooled.load(Ordering::Relaxed) < 32 << 20);
     }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn notes(told: &[Event]) -> Vec<String> {
+    told.iter().filter_map(|event| if let Event::Noted(words) = event { Some(words.clone()) } else { None }).collect()
+}
+
+/// A life-cycle rule, MinIO's sweep after 24 h: the store forgets what was begun and not finished.
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_was_swept_goes_on_in_a_new_object() {
+    let lab = Lab::with(2_000_000, 20_000_000, MP4);
+    for (number, name) in [(2, "a-2.mp4"), (3, "a-3.mp4")] {
+        lab.record(5 * MINUTE).await;
+        lab.ram.sweep();
+        lab.record(15 * SECOND).await;
+        assert_eq!(lab.ram.open_uploads(), 1, "noticed with the next part");
+        let noted = notes(&lab.told());
+        assert!(noted.len() == 1 && noted[0].contains("NoSuchUpload") && noted[0].contains(name), "{noted:?}");
+        assert!(noted[0].contains(" s of a") && noted[0].contains("are lost"), "{noted:?}");
+        assert_eq!(lab.ram.counts().begun, number);
+        assert_eq!(lab.progress.borrow().name, name);
+    }
+    lab.record(5 * MINUTE).await;
+    assert!(lab.spooled.load(Ordering::Relaxed) < 32 << 20, "the spool is given back as before");
+    let (result, took) = lab.finish().await;
+    let kept = result.unwrap();
+    assert!(took < 10 * SECOND, "{took:?}");
+    assert_eq!(lab.ram.keys(), ["a-3.mp4"], "what was swept is gone");
+    let object = lab.ram.object("a-3.mp4").unwrap();
+    assert_eq!(
+        (kept.filename.as_str(), kept.bytes, kept.location.as_str()),
+        ("a-3.mp4", object.len() as u64, "ram://a-3.mp4")
+    );
+    let media = lab.plays_from_the_middle(&object);
+    let seconds = media as f64 * 8.0 / 2_000_000.0;
+    let skipped = kept.skipped_ns as f64 / 1e9;
+    assert!((300.0..330.0).contains(&seconds), "what the spool had is in it: {seconds}");
+    assert!((skipped + seconds - 930.0).abs() < 3.0, "{skipped} + {seconds}");
+    assert_eq!(lab.ram.open_uploads(), 0);
+    assert_eq!(lab.progress.borrow().notes.len(), 2, "and the end says it again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_swept_before_anything_was_given_back_is_begun_again_whole() {
+    for setting in [USUAL, MP4] {
+        let lab = Lab::with(1_000_000, 20_000_000, setting);
+        lab.record(20 * SECOND).await;
+        lab.ram.sweep();
+        lab.record(20 * SECOND).await;
+        let noted = notes(&lab.told());
+        assert!(noted.len() == 1 && noted[0].contains("nothing of it is lost"), "{noted:?}");
+        let kept = lab.finish().await.0.unwrap();
+        assert_eq!((kept.filename.as_str(), kept.skipped_ns), ("a.mp4", 0));
+        assert_eq!(lab.ram.object("a.mp4").unwrap().len() as u64, lab.file.lock().unwrap().1);
+        assert_eq!((lab.ram.keys().len(), lab.ram.open_uploads()), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_swept_at_the_very_end_is_stored_as_far_as_the_spool_has_it() {
+    let lab = Lab::with(2_000_000, 20_000_000, MP4);
+    lab.record(5 * MINUTE).await;
+    lab.ram.sweep();
+    let (result, took) = lab.finish().await;
+    let kept = result.unwrap();
+    assert!(took < 10 * SECOND, "{took:?}");
+    let media = lab.plays_from_the_middle(&lab.ram.object("a-2.mp4").unwrap());
+    let lost = kept.skipped_ns as f64 / 1e9;
+    assert!((lost + media as f64 * 8.0 / 2e6 - 300.0).abs() < 3.0, "{lost}");
+    assert_eq!(lab.progress.borrow().notes.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_backup_takes_over_when_no_new_object_can_be_begun() {
+    for weather in [Weather::Refusing(Kind::Denied), Weather::Down] {
+        // A spool so small that room had to be made although there is a backup.
+        let lab = Lab::with(2_000_000, 20_000_000, Setting { backup: true, spool_cap: 40 << 20, ..MP4 });
+        lab.record(5 * MINUTE).await;
+        assert!(lab.spooled.load(Ordering::Relaxed) < 32 << 20);
+        lab.ram.sweep();
+        lab.record(12 * SECOND).await;
+        lab.ram.sweep();
+        lab.weather.set_weather(weather);
+        lab.record(3 * MINUTE).await;
+        let kept = lab.finish().await.0.unwrap();
+        assert!(kept.used_backup && kept.filename.starts_with("a-"), "{kept:?}");
+        assert_eq!((lab.ram.keys().len(), lab.backup.keys()), (0, vec![kept.filename.clone()]));
+        let media = lab.plays_from_the_middle(&lab.backup.object(&kept.filename).unwrap());
+        assert!(media as f64 * 8.0 / 2e6 > 180.0, "{media}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_sweep_the_spools_bound_is_still_watched() {
+    let lab = Lab::with(2_000_000, 20_000_000, Setting { spool_cap: 30 << 20, ..MP4 });
+    lab.record(5 * MINUTE).await;
+    lab.ram.sweep();
+    lab.weather.set_weather(Weather::Down);
+    lab.record(5 * MINUTE).await;
+    let full =
+        lab.told().iter().any(|event| matches!(event, Event::Full(words) if words.contains("spool holds no more")));
+    assert!(full, "the recording is ended before the disk is full");
+}
+
+/// Bytes that nothing is known about cannot be cut: then the recording ends, and says why.
+#[tokio::test(start_paused = true)]
+async fn what_would_not_play_ends_the_recording_at_once_and_in_words() {
+    let lab = Lab::new(2_000_000, 20_000_000);
+    lab.record(5 * MINUTE).await;
+    lab.ram.sweep();
+    lab.record(15 * SECOND).await;
+    let told = lab.told();
+    let full = told.iter().any(|event| matches!(event, Event::Full(words) if words.contains("NoSuchUpload")));
+    assert!(full, "{told:?}");
+    let (result, took) = lab.finish().await;
+    assert!(result.unwrap_err().words.contains("would not play by itself"));
+    assert!(took < 10 * SECOND, "{took:?}");
+    assert_eq!(lab.ram.open_uploads(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_keeps_no_upload_is_given_up() {
+    let lab = Lab::with(1_000_000, 20_000_000, MP4);
+    lab.record(20 * SECOND).await;
+    lab.weather.set_weather(Weather::Refusing(Kind::Gone));
+    let (result, took) = lab.finish().await;
+    assert!(!result.unwrap_err().gone);
+    assert!(took < MINUTE, "{took:?}");
+    assert!(lab.ram.counts().requests < 100, "{:?}", lab.ram.counts());
+}
+
+/// MinIO and Ceph answer the repetition of a `complete` with NoSuchUpload, and most keys may only write.
+#[tokio::test(start_paused = true)]
+async fn a_completion_without_an_answer_is_believed_where_nobody_may_look() {
+    let lab = Lab::with(1_000_000, 20_000_000, Setting { write_only: true, ..MP4 });
+    lab.record(MINUTE).await;
+    let kept = lab.finish().await.0.unwrap();
+    assert_eq!((kept.filename.as_str(), kept.bytes), ("a.mp4", lab.file.lock().unwrap().1));
+    assert_eq!(lab.ram.keys(), ["a.mp4"]);
+    let notes = lab.progress.borrow().notes.clone();
+    assert!(notes.len() == 1 && notes[0].contains("may not look"), "{notes:?}");
 }

@@ -34,16 +34,18 @@ impl Trouble {
         );
         Self { waits, until: None, since: None, refusals: 0, words: String::new() }
     }
+
+    /// Nothing for a while, each time for longer.
+    pub(super) fn wait(&mut self) {
+        self.until = Some(Instant::now() + self.waits.wait());
+    }
 }
 
 impl Uploader {
     /// Trouble begins or goes on.
     pub(super) async fn failed(&mut self, work: &mut Work, error: StorageError) -> Onward {
         if error.kind == Kind::Gone {
-            warn!(%error, "upload is gone: somebody else has completed or aborted it");
-            let words = error.to_string();
-            self.answer(work, Err(Failure { words, kept: None, gone: true }));
-            return Onward::Over;
+            return self.taken_away(work, error).await;
         }
         let now = Instant::now();
         let trouble = &mut work.trouble;
@@ -82,10 +84,10 @@ impl Uploader {
     }
 
     pub(super) fn can_change(&self, work: &Work) -> bool {
-        self.backup.is_some() && !work.on_backup && !work.punched
+        self.backup.is_some() && !work.on_backup && work.kept_from == self.origin.from
     }
 
-    async fn next_store(&mut self, work: &mut Work, kind: Kind) -> Onward {
+    pub(super) async fn next_store(&mut self, work: &mut Work, kind: Kind) -> Onward {
         let words = std::mem::take(&mut work.trouble.words);
         let Some(backup) = self.backup.clone().filter(|_| self.can_change(work)) else {
             return self.give_up(work, kind, words).await;
@@ -103,13 +105,8 @@ impl Uploader {
         let closed = work.machine.is_closed();
         work.machine = self.machine();
         self.wrote(work);
-        if closed {
-            match self.shelf.end() {
-                Ok(end) => work.machine.close(end, false, Instant::now().into_std()),
-                Err(error) => {
-                    return self.give_up(work, Kind::Other, format!("Local upload failed: {error}")).await;
-                }
-            }
+        if closed && let Err(error) = self.close_object(work).await {
+            return self.give_up(work, Kind::Other, format!("Local upload failed: {error}")).await;
         }
         self.save(work);
         Onward::Go
@@ -139,7 +136,7 @@ impl Uploader {
                     let bytes = stored.bytes;
                     let samples: Vec<(u64, u64)> = work.samples.iter().copied().collect();
                     let media_ns = media_at(&samples, bytes);
-                    return Some((Kept { location: stored.location, bytes, used_backup: work.on_backup }, media_ns));
+                    return Some((self.kept(work, stored.location, bytes), media_ns));
                 }
                 Err(error) if error.kind == Kind::Invalid => debug!(%error, "not these parts"),
                 Err(error) => {

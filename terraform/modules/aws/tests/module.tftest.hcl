@@ -290,7 +290,7 @@ run "uploads_that_never_end_are_removed" {
   }
 
   assert {
-    condition     = one(aws_s3_bucket_lifecycle_configuration.this[0].rule[0].abort_incomplete_multipart_upload).days_after_initiation == 2 && one(aws_s3_bucket_lifecycle_configuration.this[0].rule[1].expiration).days == 30
+    condition     = one(aws_s3_bucket_lifecycle_configuration.this[0].rule[0].abort_incomplete_multipart_upload).days_after_initiation == 8 && one(aws_s3_bucket_lifecycle_configuration.this[0].rule[1].expiration).days == 30
     error_message = "parts after two days, recordings as asked"
   }
   assert {

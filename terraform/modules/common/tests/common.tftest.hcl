@@ -140,3 +140,21 @@ run "a_tag_that_is_ours" {
   }
   expect_failures = [var.tags]
 }
+
+run "an_upload_of_a_recording_that_goes_on_is_never_swept" {
+  assert {
+    condition     = output.unfinished_upload_days == 8
+    error_message = "no limit: more than a week"
+  }
+}
+
+run "nor_is_that_of_the_longest_recording" {
+  variables {
+    limits = { max_duration_seconds = 30 * 86400 + 1 }
+  }
+
+  assert {
+    condition     = output.unfinished_upload_days == 33
+    error_message = "begun days count whole, and a salvage has two"
+  }
+}

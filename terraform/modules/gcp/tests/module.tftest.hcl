@@ -55,7 +55,7 @@ run "by_default_a_job_for_each_size" {
     error_message = "Redis has a standby and TLS; without a password none is in the state"
   }
   assert {
-    condition     = google_storage_bucket.this[0].uniform_bucket_level_access && google_storage_bucket.this[0].public_access_prevention == "enforced" && one(google_storage_bucket.this[0].lifecycle_rule[0].condition).age == 2 && one(google_storage_bucket.this[0].lifecycle_rule[0].action).type == "AbortIncompleteMultipartUpload"
+    condition     = google_storage_bucket.this[0].uniform_bucket_level_access && google_storage_bucket.this[0].public_access_prevention == "enforced" && one(google_storage_bucket.this[0].lifecycle_rule[0].condition).age == 8 && one(google_storage_bucket.this[0].lifecycle_rule[0].action).type == "AbortIncompleteMultipartUpload"
     error_message = "nobody outside, and uploads that never end are removed"
   }
   assert {

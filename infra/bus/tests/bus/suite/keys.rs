@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use spillway_bus::{
-    Beat, ClaimToken, Created, Decision, Heard, Heartbeats, Phase, Record, Registry, Ticket, TicketKey, Tickets,
-    Updated, UploadStates,
+    Beat, ClaimToken, Created, Decision, Heard, Heartbeats, Phase, Record, Registry, Taker, Ticket, TicketKey, Tickets,
+    Trouble, Updated, UploadStates, Way,
 };
 use spillway_protocol::EgressId;
 use spillway_protocol::Secret;
@@ -112,13 +112,13 @@ pub async fn a_ticket_is_taken_once(ground: &impl Ground) {
     let tickets = Tickets::new(&ground.bus().await, key.clone());
     let patience = Duration::from_secs(60);
     let token = tickets.put(&ticket("canary"), patience).await.unwrap();
-    assert_eq!(tickets.take(&id("EG_1"), &ClaimToken::from_text("guess")).await.unwrap(), None);
-    assert_eq!(tickets.take(&id("EG_2"), &token).await.unwrap(), None);
+    assert_eq!(tickets.take(&id("EG_1"), &ClaimToken::from_text("guess"), &Taker::random()).await.unwrap(), None);
+    assert_eq!(tickets.take(&id("EG_2"), &token, &Taker::random()).await.unwrap(), None);
     let mut takers = Vec::new();
     for _ in 0..8 {
         let tickets = Tickets::new(&ground.bus().await, TicketKey::from_text(&key.reveal()).unwrap());
         let token = ClaimToken::from_text(token.reveal());
-        takers.push(tokio::spawn(async move { tickets.take(&id("EG_1"), &token).await.unwrap() }));
+        takers.push(tokio::spawn(async move { tickets.take(&id("EG_1"), &token, &Taker::random()).await.unwrap() }));
     }
     let mut taken = Vec::new();
     for taker in takers {
@@ -128,13 +128,34 @@ pub async fn a_ticket_is_taken_once(ground: &impl Ground) {
     // Another key opens nothing, and says so.
     let token = tickets.put(&ticket("canary"), patience).await.unwrap();
     let other = Tickets::new(&ground.bus().await, TicketKey::random());
-    let error = other.take(&id("EG_1"), &token).await.unwrap_err().to_string();
+    let error = other.take(&id("EG_1"), &token, &Taker::random()).await.unwrap_err().to_string();
     assert!(error.contains("key"), "{error}");
     // Neither withdrawn nor too old is it there.
     let token = tickets.put(&ticket("canary"), patience).await.unwrap();
     tickets.withdraw(&id("EG_1"), &token).await.unwrap();
-    assert_eq!(tickets.take(&id("EG_1"), &token).await.unwrap(), None);
+    assert_eq!(tickets.take(&id("EG_1"), &token, &Taker::random()).await.unwrap(), None);
     assert!(!format!("{token:?} {:?}", ticket("canary").token).contains("canary"));
+}
+
+/// The command was done and its answer lost: the runner that sent it must not find its own ticket missing.
+pub async fn a_take_whose_answer_was_lost_is_repeated_by_its_taker_alone(ground: &impl Ground) {
+    let key = TicketKey::random();
+    let bus = ground.bus().await;
+    let laid = Tickets::new(&bus, key.clone());
+    let token = laid.put(&ticket("canary"), Duration::from_secs(3600)).await.unwrap();
+    let way = Way::new(Trouble { answer_lost: 1.0, ..Trouble::default() });
+    let tickets = Tickets::new(&way.to(&bus), key);
+    let (taker, other) = (Taker::random(), Taker::random());
+    let lost = tickets.take(&id("EG_1"), &token, &taker).await.unwrap_err();
+    assert!(lost.is_passing(), "{lost}");
+    way.calm();
+    assert_eq!(tickets.take(&id("EG_1"), &token, &other).await.unwrap(), None, "taken is taken");
+    assert_eq!(laid.copy(&id("EG_1"), &token, 4, Duration::from_secs(60)).await.unwrap(), None, "nor is it copied");
+    for _ in 0..2 {
+        assert_eq!(tickets.take(&id("EG_1"), &token, &taker).await.unwrap(), Some(ticket("canary")));
+    }
+    laid.withdraw(&id("EG_1"), &token).await.unwrap();
+    assert_eq!(tickets.take(&id("EG_1"), &token, &taker).await.unwrap(), None, "withdrawn is withdrawn");
 }
 
 pub async fn a_ticket_is_copied_for_another_attempt(ground: &impl Ground) {
@@ -142,9 +163,9 @@ pub async fn a_ticket_is_copied_for_another_attempt(ground: &impl Ground) {
     let patience = Duration::from_secs(60);
     let first = tickets.put(&ticket("canary"), patience).await.unwrap();
     let copy = tickets.copy(&id("EG_1"), &first, 4, patience).await.unwrap().unwrap();
-    let taken = tickets.take(&id("EG_1"), &copy).await.unwrap().unwrap();
+    let taken = tickets.take(&id("EG_1"), &copy, &Taker::random()).await.unwrap().unwrap();
     assert_eq!(taken, Ticket { attempt: 4, ..ticket("canary") });
-    assert_eq!(tickets.take(&id("EG_1"), &first).await.unwrap(), Some(ticket("canary")));
+    assert_eq!(tickets.take(&id("EG_1"), &first, &Taker::random()).await.unwrap(), Some(ticket("canary")));
     assert_eq!(tickets.copy(&id("EG_1"), &first, 5, patience).await.unwrap(), None, "what was taken is not copied");
 }
 
