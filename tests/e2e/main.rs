@@ -48,6 +48,9 @@ fn main() {
         image::cases(),
     ];
     let conclusion = libtest_mimic::run(&arguments, cases.into_iter().flatten().collect());
+    if !arguments.list && !arguments.include_ignored && !arguments.ignored {
+        stage::skipped(arguments.filter.as_deref()).iter().for_each(|line| println!("{line}"));
+    }
     let orphans = stage::close();
     for (pid, command) in &orphans {
         eprintln!("left behind by the shared dispatcher: {pid} {command}");

@@ -96,6 +96,25 @@ pub fn alone(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> 
     Trial::test(name.to_owned(), move || body().map_err(|error| Failed::from(format!("{error:#}"))))
 }
 
+/// Where there is a reason against it, the case is skipped: counted by the harness as ignored, and said at the end of the
+/// run. `--include-ignored` runs it all the same.
+pub fn unless(left_out: Option<String>, case: Trial) -> Trial {
+    let Some(reason) = left_out else { return case };
+    if let Ok(mut skipped) = SKIPPED.lock() {
+        skipped.push((case.name().to_owned(), reason));
+    }
+    case.with_ignored_flag(true)
+}
+
+static SKIPPED: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
+
+/// A line for each case that was skipped, with its reason.
+pub fn skipped(filter: Option<&str>) -> Vec<String> {
+    let Ok(skipped) = SKIPPED.lock() else { return Vec::new() };
+    let asked = skipped.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter)));
+    asked.map(|(name, reason)| format!("skipped {name}: {reason}")).collect()
+}
+
 pub fn block_on<F: Future>(future: F) -> F::Output {
     runtime().block_on(future)
 }

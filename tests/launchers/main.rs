@@ -5,7 +5,6 @@
 
 mod aci;
 mod cloud_run;
-mod docker;
 mod ecs;
 mod faults;
 mod identity;

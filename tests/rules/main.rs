@@ -1,6 +1,8 @@
 //! The building code: which room may open a door to which. Changing a rule is a design decision: change the table in
 //! the same commit.
 
+mod features;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
@@ -37,7 +39,8 @@ const DOORS: &[(&str, &[&str])] = &[
         ],
     ),
     ("spillway-media", &["spillway-plan", "spillway-process", "spillway-spool"]),
-    ("spillway-setup", &[]),
+    ("spillway-commands", &[]),
+    ("spillway-setup", &["spillway-commands"]),
 ];
 
 /// The stage looks at everything and nothing looks at it.

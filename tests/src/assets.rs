@@ -22,9 +22,23 @@ pub fn cache() -> PathBuf {
 }
 
 /// The runner's image, as `docker save` wrote it: the one that `cargo verify` made of these sources, or another to look at.
-pub fn runner_image() -> Option<PathBuf> {
+///
+/// # Errors
+///
+/// There is none, and why: cases that record in it are skipped.
+pub fn runner_image() -> Result<PathBuf, String> {
     let named = std::env::var_os("SPILLWAY_RUNNER_IMAGE").map(PathBuf::from);
-    Some(named.unwrap_or_else(|| cache().join("images/dev/spillway-runner.tar"))).filter(|archive| archive.is_file())
+    let archive = named.unwrap_or_else(|| images().join("spillway-runner.tar"));
+    if archive.is_file() { Ok(archive) } else { Err(format!("no image of the runner at {}", archive.display())) }
+}
+
+/// Why no container can be run on this machine, if the set-up has found that none can.
+pub fn containers_left_out() -> Option<String> {
+    fs::read_to_string(images().join("left-out")).ok()
+}
+
+fn images() -> PathBuf {
+    cache().join("images/dev")
 }
 
 /// The folder of the clips. Made on first use, by one process at a time; another script makes another folder.

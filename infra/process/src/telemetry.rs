@@ -51,7 +51,6 @@ const TELLTALES: &[&str] = &[
     "azure_core",
     "azure_storage_blob",
     "bollard",
-    "google_cloud_storage",
     "h2",
     "hyper",
     "hyper_util",

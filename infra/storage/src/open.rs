@@ -68,7 +68,7 @@ pub async fn open(destination: &Destination, options: &Options) -> Result<Arc<dy
         #[cfg(not(feature = "s3"))]
         Provider::AliOss(_) => return Err(StorageError::not_built("AliOSS", "s3")),
         #[cfg(feature = "gcs")]
-        Provider::Gcs(gcs) => Arc::new(crate::gcs::GcsStorage::open(gcs, options).await?),
+        Provider::Gcs(gcs) => Arc::new(crate::gcs::GcsStorage::open(gcs, options)?),
         #[cfg(not(feature = "gcs"))]
         Provider::Gcs(_) => return Err(StorageError::not_built("GCP", "gcs")),
         #[cfg(feature = "azure")]

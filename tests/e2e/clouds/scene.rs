@@ -37,17 +37,14 @@ pub struct Recording {
 }
 
 impl Scene {
-    /// `None` where this machine cannot hold such a cloud.
-    pub async fn start(cloud: Cloud) -> Result<Option<Self>> {
+    pub async fn start(cloud: Cloud) -> Result<Self> {
         Self::start_as(cloud, None).await
     }
 
     /// With `identity`, runners are told no credentials, and are who their machine says they are.
-    pub async fn start_as(cloud: Cloud, identity: Option<&Metadata>) -> Result<Option<Self>> {
+    pub async fn start_as(cloud: Cloud, identity: Option<&Metadata>) -> Result<Self> {
         let mut ground = Ground::start("").await?;
-        let Some(provider) = Provider::start_as(cloud, &mut ground, Pace::AT_ONCE, identity).await? else {
-            return Ok(None);
-        };
+        let provider = Provider::start_as(cloud, &mut ground, Pace::AT_ONCE, identity).await?;
         let more = format!(
             "stack: {STACK}\nticket_key: \"{KEY}\"\nrunner: {{ checkpoint: {CHECKPOINT}s }}\n\
              tenants: {{ by: room_prefix }}\nstack: stage\ntargets: [{}]\n{}",
@@ -56,7 +53,7 @@ impl Scene {
         );
         let dispatcher = ground.dispatcher("dispatcher", &more).await?;
         let room = Room::open(&ground.api, ROOM).await?;
-        Ok(Some(Self { provider, dispatcher, room, ground }))
+        Ok(Self { provider, dispatcher, room, ground })
     }
 
     /// The room in one small picture, and its first camera as it comes.

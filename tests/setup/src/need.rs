@@ -21,17 +21,24 @@ const RUN: &[&str] = &[
 /// What shows that it works: the servers and the judges.
 const SHOW: &[&str] = &["ffmpeg", "fonts-dejavu-core", "python3", "python3-venv", "redis-server"];
 
-/// Foreign publishers of the tests.
-const FOREIGN: &[&str] = &["chromium"];
+/// A foreign publisher, and what recordings are looked at in.
+const BROWSER: &[&str] = &["chromium"];
 
 /// A daemon for the docker launcher's tests and for making images, and what their base is made with.
 pub const CONTAINERS: &[&str] = &["docker.io", "debootstrap"];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    Demo,
-    Test,
+/// What is needed beside the servers and what a recording runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Emulators of the clouds' stores.
+    pub stores: bool,
+    /// Chromium, to look at files with and to publish from.
+    pub browser: bool,
+    /// What only tests use: Docker, foreign publishers, terraform.
+    pub tests: bool,
 }
+
+pub const TESTS: Needs = Needs { stores: true, browser: true, tests: true };
 
 pub struct Ready {
     pub cache: Cache,
@@ -41,23 +48,27 @@ pub struct Ready {
     pub terraform: Option<PathBuf>,
 }
 
-/// Installs what is missing for the purpose; seconds when nothing is.
-pub fn install(purpose: Purpose) -> Result<Ready> {
+/// Installs what is missing; seconds when nothing is.
+pub fn install(needs: Needs) -> Result<Ready> {
     let cache = Cache::open()?;
     let logs = cache.at("logs");
     let mut packages: Vec<&str> = [BUILD, RUN, SHOW].concat();
-    if purpose == Purpose::Test {
-        packages.extend(FOREIGN);
+    if needs.browser {
+        packages.extend(BROWSER);
+    }
+    if needs.tests {
         packages.extend(CONTAINERS);
-        if debian::which("npm").is_none() {
-            packages.push("npm");
-        }
+    }
+    if (needs.stores || needs.tests) && debian::which("npm").is_none() {
+        packages.push("npm");
     }
     debian::install(&packages, &logs)?;
     let livekit_server = tools::livekit_server(&cache)?;
     let mut ready = Ready { cache, livekit_server, python: None, browser: None, terraform: None };
-    if purpose == Purpose::Test {
+    if needs.stores {
         tools::emulators(&ready.cache)?;
+    }
+    if needs.tests {
         ready.python = Some(tools::python_publisher(&ready.cache)?);
         ready.browser = Some(tools::browser_publisher(&ready.cache)?);
         ready.terraform = Some(terraform::install(&ready.cache)?);

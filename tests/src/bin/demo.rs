@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde_json::json;
+use spillway_commands::DEMO;
 use spillway_tests::analyser::{duration, probe};
 use spillway_tests::assets::{cache, clip};
 use spillway_tests::egress::{Egress, file_of};
@@ -31,6 +32,10 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    if let Err(refusal) = DEMO.check(&std::env::args().skip(1).collect::<Vec<_>>()) {
+        eprintln!("{refusal}");
+        std::process::exit(2);
+    }
     let args = Args::parse();
     let out = std::path::absolute(args.out.clone().unwrap_or_else(|| cache().join("demo")))
         .context("the folder of the files")?;
@@ -138,4 +143,26 @@ fn describe(path: &Path) -> Result<()> {
     ensure!(made.success(), "no contact sheet of {}", path.display());
     println!("  a picture of each second: {}", sheet.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use spillway_plan::LayoutName;
+
+    use super::*;
+
+    #[test]
+    fn flags_and_layouts_are_those_that_the_set_up_knows() {
+        let command = Args::command();
+        let mut here: Vec<String> =
+            command.get_arguments().filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect();
+        let mut known: Vec<&str> = DEMO.flags.iter().map(|flag| flag.name).collect();
+        here.sort();
+        known.sort_unstable();
+        assert_eq!(here, known);
+        for layout in spillway_commands::LAYOUTS {
+            LayoutName::parse(layout).expect(layout);
+        }
+    }
 }

@@ -7,8 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
+use crate::assets::containers_left_out;
 use crate::process::Process;
 
+const PROGRAM: &str = "/usr/sbin/dockerd";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Dockerd {
@@ -18,12 +20,22 @@ pub struct Dockerd {
 }
 
 impl Dockerd {
-    /// `None` where there is no daemon or we may not start one.
-    pub fn start() -> Result<Option<Self>> {
-        let program = Path::new("/usr/sbin/dockerd");
-        if !program.is_file() || !rustix::process::geteuid().is_root() {
-            return Ok(None);
+    /// Why none can be used here; cases that need one are skipped then.
+    pub fn left_out() -> Option<String> {
+        if !Path::new(PROGRAM).is_file() {
+            return Some("no dockerd on this machine (package docker.io)".to_owned());
         }
+        if !rustix::process::geteuid().is_root() {
+            return Some("only root may start a Docker daemon".to_owned());
+        }
+        containers_left_out()
+    }
+
+    /// # Errors
+    ///
+    /// It does not start. A retry helps on a machine that was too busy.
+    pub fn start() -> Result<Self> {
+        let program = Path::new(PROGRAM);
         let folder = tempfile::Builder::new().prefix("spillway-dockerd-").tempdir().context("make a folder")?;
         let at = |name: &str| folder.path().join(name);
         let mut process = Process::start("dockerd", program, folder.path(), "dockerd", |command| {
@@ -34,7 +46,7 @@ impl Dockerd {
         })?;
         let socket = at("docker.sock");
         process.wait_until(PATIENCE, || std::os::unix::net::UnixStream::connect(&socket).is_ok())?;
-        Ok(Some(Self { process, folder }))
+        Ok(Self { process, folder })
     }
 
     pub fn socket(&self) -> PathBuf {

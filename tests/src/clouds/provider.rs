@@ -28,6 +28,16 @@ pub enum Cloud {
     Docker,
 }
 
+impl Cloud {
+    /// Why this machine cannot hold it; cases that need it are skipped then.
+    pub fn left_out(self) -> Option<String> {
+        match self {
+            Self::Docker => Dockerd::left_out().or_else(|| runner_image().err()),
+            Self::Ecs | Self::Run | Self::Aci => None,
+        }
+    }
+}
+
 /// How long a machine takes to be there.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -66,24 +76,25 @@ enum Held {
 }
 
 impl Provider {
-    /// `None` where this machine cannot hold it; said, because then nothing is tested.
-    pub async fn start(cloud: Cloud, ground: &mut Ground, pace: Pace) -> Result<Option<Self>> {
+    /// # Errors
+    ///
+    /// This machine cannot hold it ([`Cloud::left_out`] says so beforehand), or is too busy.
+    pub async fn start(cloud: Cloud, ground: &mut Ground, pace: Pace) -> Result<Self> {
         Self::start_as(cloud, ground, pace, None).await
     }
 
     /// With `identity`, runners are who their machine says they are, and are told no credentials.
-    pub async fn start_as(
-        cloud: Cloud,
-        ground: &mut Ground,
-        pace: Pace,
-        identity: Option<&Metadata>,
-    ) -> Result<Option<Self>> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub async fn start_as(cloud: Cloud, ground: &mut Ground, pace: Pace, identity: Option<&Metadata>) -> Result<Self> {
         let ca = ground.folder().join("ca.pem");
         // Azure's library sends no token in the clear.
         let tls = identity.filter(|_| cloud == Cloud::Aci).map(|_| gate::certificate(&ca)).transpose()?;
         let known = identity.map(|identity| Known { issued: identity.issued.clone(), tls });
         let asks = identity.map(|identity| asks(cloud, identity, &ca)).unwrap_or_default();
-        let Some((held, target)) = held(cloud, ground, pace, asks).await? else { return Ok(None) };
+        let (held, target) = held(cloud, ground, pace, asks).await?;
         let mut bucket = match cloud {
             Cloud::Ecs | Cloud::Docker => Bucket::s3().await?,
             Cloud::Run => Bucket::google().await?,
@@ -96,7 +107,7 @@ impl Provider {
             Cloud::Aci => grants::azure_on("runner", objects)?,
         };
         let gate = bucket.guarded_by(policy, known).await?;
-        Ok(Some(Self { cloud, target, bucket, gate, held }))
+        Ok(Self { cloud, target, bucket, gate, held })
     }
 
     /// Every task of this egress that the platform still shows.
@@ -215,12 +226,7 @@ fn asks(cloud: Cloud, identity: &Metadata, ca: &Path) -> BTreeMap<String, String
     all.into_iter().collect()
 }
 
-async fn held(
-    cloud: Cloud,
-    ground: &mut Ground,
-    pace: Pace,
-    asks: BTreeMap<String, String>,
-) -> Result<Option<(Held, Value)>> {
+async fn held(cloud: Cloud, ground: &mut Ground, pace: Pace, asks: BTreeMap<String, String>) -> Result<(Held, Value)> {
     let tasks = ground.folder().join("tasks");
     std::fs::create_dir_all(&tasks).context("make a folder for tasks")?;
     let redis = json!({ "address": ground.redis_address }).to_string();
@@ -234,7 +240,7 @@ async fn held(
         ..Place::new(built("spillway-runner")?, tasks)
     };
     let token = "stage-token";
-    Ok(Some(match cloud {
+    Ok(match cloud {
         Cloud::Ecs => {
             let cloud = Ecs::start(Place { grace: Duration::from_secs(120), ..place }, "egress").await?;
             // Where a task's own role would be, unless it is there.
@@ -271,20 +277,14 @@ async fn held(
             (Held::Aci(cloud), target)
         }
         Cloud::Docker => {
-            let Some(archive) = runner_image() else {
-                eprintln!("no image was made on this machine: nothing is recorded by docker");
-                return Ok(None);
-            };
-            let Some(dockerd) = Dockerd::start()? else {
-                eprintln!("no dockerd on this machine, or not root: nothing is recorded by docker");
-                return Ok(None);
-            };
+            let archive = runner_image().map_err(anyhow::Error::msg)?;
+            let dockerd = Dockerd::start()?;
             dockerd.load(&archive)?;
             let target = json!({ "name": "docker", "launcher": "docker", "options": {
                 "image": IMAGE, "network": "host", "socket": dockerd.socket() } });
             (Held::Docker(dockerd), target)
         }
-    }))
+    })
 }
 
 fn said(dockerd: &Dockerd, arguments: &[&str]) -> Result<String> {

@@ -41,7 +41,7 @@ pub struct Bucket {
     emulator: Emulator,
     http: Client,
     way: Option<String>,
-    /// Google's, and the way on which whole objects go through the XML API too: moto has no other.
+    /// Google's credentials, and the proxy that its requests go through.
     google: Option<(String, AuthProxy)>,
     /// No credentials are told: whoever writes is who its machine says.
     nameless: bool,
@@ -257,7 +257,13 @@ fn between(text: &str, open: &str, close: &str) -> Vec<String> {
 
 /// A service account that signs its own tokens, as real ones do; here nobody looks at the signature.
 pub fn account() -> Result<String> {
+    account_and_public_key().map(|(account, _)| account)
+}
+
+/// Likewise, with the public key (DER, PKCS #1) that its signatures are verified with.
+pub fn account_and_public_key() -> Result<(String, Vec<u8>)> {
     let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)?;
+    let public = key.public_key_raw().to_vec();
     let key =
         format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(key.serialize_der()));
     let account = json!({
@@ -268,5 +274,5 @@ pub fn account() -> Result<String> {
         "client_email": "recorder@stage.iam.gserviceaccount.com",
         "token_uri": "https://oauth2.googleapis.com/token",
     });
-    Ok(account.to_string())
+    Ok((account.to_string(), public))
 }

@@ -83,11 +83,6 @@ impl Identity {
         Ok(Self { credentials, kind, key: (kind == "service_account").then_some(json) })
     }
 
-    /// For Google's own client.
-    pub fn credentials(&self) -> &Credentials {
-        &self.credentials
-    }
-
     /// What a request carries to be let in.
     ///
     /// # Errors

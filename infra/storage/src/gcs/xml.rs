@@ -22,7 +22,7 @@ use crate::storage::{Part, PartTag};
 
 const HOST: &str = "https://storage.googleapis.com";
 /// All but what RFC 3986 reserves nothing of, and the slashes of the key.
-const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+pub const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
 pub struct Wire {
     client: reqwest::Client,
@@ -139,24 +139,6 @@ fn kind_of(status: StatusCode) -> Kind {
     }
 }
 
-/// What Google's own crate says, but for what it says of credentials.
-pub fn refused(doing: &'static str, identity: &Identity, error: google_cloud_storage::Error) -> StorageError {
-    if error.is_authentication() {
-        return identity.no_token(doing);
-    }
-    let status = error.http_status_code().and_then(|status| StatusCode::from_u16(status).ok());
-    let kind = match status {
-        Some(status) => kind_of(status),
-        None if error.is_timeout() || error.is_io() || error.is_connect() || error.is_transport() => Kind::Busy,
-        None => Kind::Other,
-    };
-    let words = match error.status() {
-        Some(said) => format!("{} ({})", said.message, status.map_or(0, |status| status.as_u16())),
-        None => chain(&error).to_string(),
-    };
-    StorageError::new(kind, NAME, doing, words).because(error)
-}
-
 pub fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
@@ -197,6 +179,17 @@ impl Answer {
         let hashes = self.headers.get_all("x-goog-hash").iter().filter_map(|value| value.to_str().ok());
         let crc = hashes.flat_map(|value| value.split(',')).find_map(|hash| hash.trim().strip_prefix("crc32c="))?;
         Some(u32::from_be_bytes(STANDARD.decode(crc).ok()?.try_into().ok()?))
+    }
+
+    /// Against the checksum of what was sent, where the answer carries the stored object's.
+    pub fn is_stored_as_sent(&self, sent: u32) -> Result<(), StorageError> {
+        match self.crc32c().filter(|found| *found != sent) {
+            None => Ok(()),
+            Some(found) => {
+                let message = format!("checksum mismatch: sent CRC32C {sent:08x}, stored {found:08x}");
+                Err(StorageError::new(Kind::Mismatch, NAME, self.doing, message))
+            }
+        }
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, StorageError> {
@@ -281,6 +274,10 @@ mod tests {
     fn the_checksum_is_found_among_the_hashes() {
         let mut headers = HeaderMap::new();
         headers.append("x-goog-hash", "md5=abc,crc32c=AAAAAQ==".parse().unwrap());
-        assert_eq!(Answer { headers, body: Bytes::new(), doing: "look" }.crc32c(), Some(1));
+        let answer = Answer { headers, body: Bytes::new(), doing: "put" };
+        assert_eq!(answer.crc32c(), Some(1));
+        assert!(answer.is_stored_as_sent(1).is_ok());
+        let other = answer.is_stored_as_sent(2).unwrap_err();
+        assert_eq!(other.kind, Kind::Mismatch, "{other}");
     }
 }

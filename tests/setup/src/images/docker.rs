@@ -15,6 +15,9 @@ use crate::step;
 const PATIENCE: Duration = Duration::from_secs(60);
 const BASE: &str = "debian:trixie-slim";
 const SUITE: &str = "trixie";
+/// An image of one program that every Debian has, and that does nothing.
+const PROBE: &str = "spillway-probe";
+const PROBED: &str = "/bin/true";
 
 pub struct Docker {
     /// Of our own daemon.
@@ -23,21 +26,15 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// `None` where none runs and none of our own can be started, which only root may.
-    pub fn reach_if_allowed(cache: &Cache) -> Result<Option<Self>> {
-        let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
-        if root || Self::there().is_some() { Self::reach(cache).map(Some) } else { Ok(None) }
-    }
-
-    fn there() -> Option<Self> {
-        let there = Self { host: None, daemon: None };
-        there.answers().then_some(there)
-    }
-
+    /// The machine's, else one of our own.
     pub fn reach(cache: &Cache) -> Result<Self> {
-        if let Some(there) = Self::there() {
-            return Ok(there);
-        }
+        let there = Self { host: None, daemon: None };
+        if there.answers() { Ok(there) } else { Self::own(cache).context("no Docker answers") }
+    }
+
+    /// One that nobody else uses, for as long as this is kept.
+    pub fn own(cache: &Cache) -> Result<Self> {
+        ensure!(is_root(), "only root may start a Docker daemon");
         let folder = cache.at("docker");
         std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         let at = |name: &str| folder.join(name);
@@ -49,16 +46,13 @@ impl Docker {
         daemon.arg("--data-root").arg(at("data")).arg("--exec-root").arg(at("exec"));
         daemon.arg("--pidfile").arg(at("docker.pid"));
         daemon.stdin(Stdio::null()).stdout(log.try_clone().context("share the log")?).stderr(log);
-        let daemon = daemon.spawn().context("no Docker answers, and none of our own can be started")?;
+        let daemon = daemon.spawn().context("start dockerd (package docker.io)")?;
         let mut own = Self { host: Some(host), daemon: Some(daemon) };
         let begun = Instant::now();
         while !own.answers() {
             let over = own.daemon.as_mut().map(Child::try_wait).transpose().context("watch dockerd")?.flatten();
             if over.is_some() || begun.elapsed() > PATIENCE {
-                bail!(
-                    "no Docker answers, and one of our own does not start (it must be root's): see {}",
-                    cache.at("logs").join("dockerd.log").display()
-                );
+                bail!("a Docker daemon does not start here: see {}", cache.at("logs").join("dockerd.log").display());
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -107,19 +101,52 @@ impl Docker {
         let sources = root.join("etc/apt/sources.list");
         let main = std::fs::read_to_string(&sources).context("read where the packages come from")?;
         std::fs::write(&sources, with_updates(&main)).context("write where the updates come from")?;
-        self.import(&root)?;
+        self.import(&root, BASE)?;
         std::fs::remove_dir_all(&root).context("remove what the base image was made of")
     }
 
-    fn import(&self, root: &Path) -> Result<()> {
+    /// Whether it can do what making an image takes: import one, and run a program in it. In a container or a chroot a
+    /// daemon may answer and be able to do neither.
+    pub fn probe(&self, cache: &Cache) -> Result<()> {
+        let root = cache.at("docker").join("probe");
+        if root.exists() {
+            std::fs::remove_dir_all(&root).context("remove what an earlier attempt left")?;
+        }
+        lay_out(PROBED, &root)?;
+        self.import(&root, PROBE).context("Docker answers and cannot import an image")?;
+        std::fs::remove_dir_all(&root).context("remove what the image was made of")?;
+        let run = self.said(&["run", "--rm", "--network", "host", PROBE, PROBED]);
+        self.said(&["image", "rm", "--force", PROBE])?;
+        run.map(|_| ()).context("Docker answers and cannot run a container")
+    }
+
+    fn import(&self, root: &Path, name: &str) -> Result<()> {
         let mut tar = Command::new("tar");
         tar.arg("-C").arg(root).args(["--exclude=./var/cache/apt/archives/*", "--exclude=./dev/*", "-c", "."]);
         let mut tar = tar.stdout(Stdio::piped()).spawn().context("start tar")?;
         let packed = tar.stdout.take().context("tar has an output")?;
-        let out = self.command().args(["import", "-", BASE]).stdin(packed).output().context("start docker import")?;
-        ensure!(tar.wait()?.success() && out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let out = self.command().args(["import", "-", name]).stdin(packed).output().context("start docker import")?;
+        let packed = tar.wait().context("wait for tar")?;
+        ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr).trim());
+        ensure!(packed.success(), "tar: {packed}");
         Ok(())
     }
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+/// A program of this machine and what it is linked with, below `root` at the paths they have here.
+fn lay_out(program: &str, root: &Path) -> Result<()> {
+    let linked = Command::new("ldd").arg(program).output().context("ask what a program is linked with")?;
+    let linked = String::from_utf8_lossy(&linked.stdout).into_owned();
+    for file in linked.split_whitespace().filter(|word| word.starts_with('/')).chain([program]) {
+        let to = root.join(file.trim_start_matches('/'));
+        std::fs::create_dir_all(to.parent().context("a file lies in a folder")?).context("make a folder")?;
+        std::fs::copy(file, &to).with_context(|| format!("copy {file}"))?;
+    }
+    Ok(())
 }
 
 /// Debian's own image has the updates too; `debootstrap` names the release alone.

@@ -7,7 +7,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use spillway_commands::Given;
 
 use crate::cache::Cache;
 use crate::debian;
@@ -15,6 +16,11 @@ use crate::job::cargo;
 use crate::need;
 use crate::step;
 use docker::Docker;
+
+/// Cargo's profile of what is shipped.
+const SHIPPED: &str = "ship";
+/// A file with the reason why tests cannot use containers here, beside the image that they would record in.
+const LEFT_OUT: &str = "left-out";
 
 struct Image {
     name: &'static str,
@@ -54,12 +60,8 @@ const IMAGES: &[Image] = &[
     },
 ];
 
-pub fn images(arguments: &[String]) -> Result<()> {
-    let dev = match arguments {
-        [] => false,
-        [one] if one == "--dev" => true,
-        _ => bail!("usage: cargo images [--dev]"),
-    };
+pub fn images(given: &Given) -> Result<()> {
+    let dev = given.has("--dev");
     let cache = Cache::open()?;
     let logs = cache.at("logs");
     debian::install(&[need::BUILD, need::CONTAINERS].concat(), &logs)?;
@@ -70,19 +72,18 @@ pub fn images(arguments: &[String]) -> Result<()> {
         // As the tests build them: with fewer packages at once they would be other programs.
         build.args(["build", "--workspace", "--all-targets"]);
     } else {
-        build.args(["build", "--release"]);
+        build.args(["build", "--profile", SHIPPED]);
         for package in IMAGES.iter().flat_map(|image| image.packages) {
             build.args(["--package", package]);
         }
     }
     step::run("build the programs (minutes the first time)", build.current_dir(&root), &logs)?;
+    let docker = Docker::reach(&cache)?;
     if dev {
-        let archive = for_tests(&cache)?.context("no Docker answers, and only root may start one")?;
-        println!("spillway-runner: {}", archive.display());
+        println!("spillway-runner: {}", runner_of_tests(&docker, &cache)?.display());
         return Ok(());
     }
-    let built = cache.target().join("release");
-    let docker = Docker::reach(&cache)?;
+    let built = cache.target().join(SHIPPED);
     docker.base(&cache)?;
     let out = cache.at("images");
     let mut lines = Vec::new();
@@ -94,19 +95,59 @@ pub fn images(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The runner's image out of what was just built for the tests, saved where they look. `None`: nobody may start a daemon
-/// here.
-pub fn for_tests(cache: &Cache) -> Result<Option<PathBuf>> {
-    let Some(docker) = Docker::reach_if_allowed(cache)? else { return Ok(None) };
+/// Whether this machine can build images and run containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Containers {
+    Usable,
+    /// Why not; every test case that needs them is counted as skipped.
+    LeftOut(String),
+}
+
+/// Seconds. Asked of a daemon of our own, as each test that needs containers starts one too. The answer is left where the
+/// tests look for it.
+pub fn containers(cache: &Cache) -> Result<Containers> {
+    let found = match Docker::own(cache).and_then(|docker| docker.probe(cache)) {
+        Ok(()) => Containers::Usable,
+        Err(error) => Containers::LeftOut(format!("{error:#}")),
+    };
+    leave_word(&found, &cache.at("images").join("dev"))?;
+    Ok(found)
+}
+
+fn leave_word(found: &Containers, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    let (reason, archive) = (folder.join(LEFT_OUT), folder.join(format!("{}.tar", IMAGES[0].name)));
+    let stale = match found {
+        Containers::Usable => reason,
+        Containers::LeftOut(why) => {
+            std::fs::write(&reason, why).with_context(|| format!("write {}", reason.display()))?;
+            // Of older sources: tests must not take it for today's.
+            archive
+        }
+    };
+    match std::fs::remove_file(&stale) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", stale.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The runner's image out of what was just built for the tests, saved where they look.
+pub fn for_tests(cache: &Cache) -> Result<()> {
+    runner_of_tests(&Docker::own(cache)?, cache).map(|_| ())
+}
+
+fn runner_of_tests(docker: &Docker, cache: &Cache) -> Result<PathBuf> {
     docker.base(cache)?;
     let (image, out) = (&IMAGES[0], cache.at("images").join("dev"));
-    make(&docker, image, &checkout()?, &cache.target().join("debug"), &out, cache)?;
+    make(docker, image, &checkout()?, &cache.target().join("debug"), &out, cache)?;
     let archive = out.join(format!("{}.tar", image.name));
     // Whoever loads it meanwhile has the one before.
     let growing = archive.with_extension("growing");
     docker.said(&["save", "--output", &growing.to_string_lossy(), &format!("{}:latest", image.name)])?;
     std::fs::rename(&growing, &archive).context("put the archive in its place")?;
-    Ok(Some(archive))
+    Ok(archive)
 }
 
 fn make(docker: &Docker, image: &Image, root: &Path, built: &Path, out: &Path, cache: &Cache) -> Result<()> {
@@ -176,4 +217,24 @@ fn stored(docker: &Docker, image: &str, out: &Path) -> Result<String> {
 fn checkout() -> Result<PathBuf> {
     let own = std::env::var_os("CARGO_MANIFEST_DIR").context("run it as `cargo images`")?;
     Ok(Path::new(&own).ancestors().nth(2).context("the checkout")?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_image_is_not_there_where_containers_are_left_out() {
+        let folder = std::env::temp_dir().join(format!("spillway-setup-{}", std::process::id()));
+        let (archive, reason) = (folder.join("spillway-runner.tar"), folder.join(LEFT_OUT));
+        leave_word(&Containers::Usable, &folder).unwrap();
+        std::fs::write(&archive, "of yesterday").unwrap();
+        leave_word(&Containers::LeftOut("in a chroot".to_owned()), &folder).unwrap();
+        assert!(!archive.exists());
+        assert_eq!(std::fs::read_to_string(&reason).unwrap(), "in a chroot");
+        std::fs::write(&archive, "of today").unwrap();
+        leave_word(&Containers::Usable, &folder).unwrap();
+        assert!(archive.exists() && !reason.exists());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

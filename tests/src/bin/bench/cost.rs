@@ -3,6 +3,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
+use spillway_commands::bench::is_selected;
 use spillway_tests::analyser::picture::{self, Identity};
 use spillway_tests::analyser::{probe, stream};
 use spillway_tests::assets::{clip, person};
@@ -96,13 +97,18 @@ pub struct Cost {
     pub stop_to_complete_ms: f64,
 }
 
+#[cfg(test)]
+pub fn names() -> Vec<&'static str> {
+    KINDS.iter().map(|kind| kind.name).collect()
+}
+
 pub async fn measure(only: &str, seconds: f64, runs: usize) -> Result<Vec<Cost>> {
     let mut costs = Vec::new();
     println!(
         "{:<28} {:>6} {:>6} {:>6} {:>7} {:>7} {:>8} {:>8} {:>7} {:>7}",
         "kind", "cores", "MB", "fps", "freeze", "answer", "to frame", "of exec", "ACTIVE", "stop"
     );
-    for kind in KINDS.iter().filter(|kind| kind.name.contains(only)) {
+    for kind in KINDS.iter().filter(|kind| is_selected(kind.name, only)) {
         for _ in 0..runs {
             let cost = one(kind, seconds).await.with_context(|| kind.name)?;
             println!(

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Parser;
 use serde_json::json;
+use spillway_commands::{BENCH, bench};
 
 #[derive(Parser)]
 #[command(name = "spillway-bench", about = "Cores, memory, pictures and delays of each kind of recording")]
@@ -26,9 +27,7 @@ struct Args {
     /// Runs of each kind
     #[arg(long, default_value_t = 1)]
     runs: usize,
-    /// Only kinds whose name contains this; `api` is the latency of StartEgress, `kills` what a kill -9
-    /// costs on each store, `starts` how soon recordings begin and end, `lengths` the stop of recordings of up
-    /// to an hour, `dispatcher` what a dispatcher needs idle and with a thousand recordings, `fleet` two hundred starts in 2 s on a Fargate of this machine, `estimates` fifty recordings on three clouds and their bills, `weights` what uploads send and hold (four recordings of --seconds, at least 120)
+    /// Only measurements whose name contains this
     #[arg(long, default_value = "")]
     only: String,
     /// StartEgress calls of `fleet`
@@ -58,18 +57,26 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    // Also by those who start it by hand: a name that selects nothing is no success.
+    if let Err(refusal) = BENCH.check(&std::env::args().skip(1).collect::<Vec<_>>()) {
+        eprintln!("{refusal}");
+        std::process::exit(2);
+    }
     let args = Args::parse();
-    let wants = |name: &str| name.contains(args.only.as_str());
+    let wants = |name: &str| bench::is_selected(name, &args.only);
     let costs = cost::measure(&args.only, args.seconds, args.runs).await?;
-    let api = if wants("api") { Some(api::measure().await?) } else { None };
-    let kills = if wants("kills") { kills::measure(args.rounds, args.seed, &args.store).await? } else { vec![] };
-    let starts = if wants("starts") { starts::measure().await? } else { vec![] };
-    let lengths = if wants("lengths") { lengths::measure().await? } else { vec![] };
-    let weights = if wants("weights") { weights::measure(args.seconds.max(120.0)).await? } else { vec![] };
-    let fleet = if wants("fleet") { Some(fleet::measure(args.fleet, args.seed).await?) } else { None };
-    let dispatcher = if wants("dispatcher") { Some(dispatcher::measure(args.live).await?) } else { None };
-    let estimates =
-        if wants("estimates") { estimates::measure(args.estimates, args.longest, args.seed).await? } else { vec![] };
+    let api = if wants(bench::API) { Some(api::measure().await?) } else { None };
+    let kills = if wants(bench::KILLS) { kills::measure(args.rounds, args.seed, &args.store).await? } else { vec![] };
+    let starts = if wants(bench::STARTS) { starts::measure().await? } else { vec![] };
+    let lengths = if wants(bench::LENGTHS) { lengths::measure().await? } else { vec![] };
+    let weights = if wants(bench::WEIGHTS) { weights::measure(args.seconds.max(120.0)).await? } else { vec![] };
+    let fleet = if wants(bench::FLEET) { Some(fleet::measure(args.fleet, args.seed).await?) } else { None };
+    let dispatcher = if wants(bench::DISPATCHER) { Some(dispatcher::measure(args.live).await?) } else { None };
+    let estimates = if wants(bench::ESTIMATES) {
+        estimates::measure(args.estimates, args.longest, args.seed).await?
+    } else {
+        vec![]
+    };
     let all = json!({
         "estimates": estimates,
         "dispatcher": dispatcher,
@@ -81,4 +88,27 @@ async fn main() -> Result<()> {
         None => println!("{all}"),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn flags_and_names_are_those_that_the_set_up_knows() {
+        let command = Args::command();
+        let mut here: Vec<(String, bool)> = command
+            .get_arguments()
+            .filter_map(|arg| Some((format!("--{}", arg.get_long()?), arg.get_action().takes_values())))
+            .collect();
+        let mut known: Vec<(String, bool)> =
+            BENCH.flags.iter().map(|flag| (flag.name.to_owned(), flag.value.is_some())).collect();
+        here.sort();
+        known.sort();
+        assert_eq!(here, known);
+        assert!(bench::NAMES.starts_with(&cost::names()), "{:?}", cost::names());
+        assert_eq!(bench::NAMES.len(), cost::names().len() + 8, "the others have a line each in main");
+    }
 }

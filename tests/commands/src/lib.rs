@@ -1,0 +1,132 @@
+//! What the cargo commands of this repository take. One table, read twice: by the set-up before it installs or builds
+//! anything, and by the programs that it then starts. No dependencies: the set-up is the first thing that is built on a
+//! bare machine.
+
+pub mod bench;
+mod check;
+
+pub use check::{Given, Refusal};
+
+/// What may stand after a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Seconds and the like: finite, not negative.
+    Number,
+    /// A count.
+    Whole,
+    Text,
+    /// One of these names.
+    OneOf(&'static [&'static str]),
+    /// A piece of at least one of these names.
+    PieceOf(&'static [&'static str]),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flag {
+    /// With its dashes.
+    pub name: &'static str,
+    /// `None`: a switch.
+    pub value: Option<Value>,
+    pub about: &'static str,
+}
+
+#[derive(Debug)]
+pub struct Command {
+    /// As it is typed after `cargo`.
+    pub name: &'static str,
+    pub about: &'static str,
+    pub flags: &'static [Flag],
+    /// Flags and filters go on to `cargo test`: a flag may be repeated, a name may stand alone, and what follows `--` is
+    /// the test programs' own.
+    pub for_cargo_test: bool,
+}
+
+const fn flag(name: &'static str, value: Value, about: &'static str) -> Flag {
+    Flag { name, value: Some(value), about }
+}
+
+const fn switch(name: &'static str, about: &'static str) -> Flag {
+    Flag { name, value: None, about }
+}
+
+/// Of room composites; as `spillway-plan` reads them.
+pub const LAYOUTS: &[&str] = &[
+    "grid",
+    "grid-light",
+    "grid-dark",
+    "speaker",
+    "speaker-light",
+    "speaker-dark",
+    "single-speaker",
+    "single-speaker-light",
+    "single-speaker-dark",
+];
+
+pub const DEMO: Command = Command {
+    name: "demo",
+    about: "records a room composite and a track from a real livekit-server",
+    flags: &[
+        flag("--out", Value::Text, "where the files go; default: a folder `demo` in the cache"),
+        flag("--seconds", Value::Number, "how long to record (12)"),
+        flag("--layout", Value::OneOf(LAYOUTS), "of the room composite (grid)"),
+    ],
+    for_cargo_test: false,
+};
+
+pub const BENCH: Command = Command {
+    name: "bench-egress",
+    about: "figures as a table and JSON (release build), never a verdict",
+    flags: &[
+        flag("--only", Value::PieceOf(bench::NAMES), "only the measurements whose name contains this"),
+        flag("--seconds", Value::Number, "how long each kind is recorded (20; `weights`: at least 120)"),
+        flag("--runs", Value::Whole, "runs of each kind (1)"),
+        flag("--fleet", Value::Whole, "StartEgress calls of `fleet` (200)"),
+        flag("--estimates", Value::Whole, "recordings of `estimates` (50)"),
+        flag("--longest", Value::Number, "seconds of the longest recording of `estimates` (300)"),
+        flag("--live", Value::Whole, "recordings that `dispatcher` watches (1000)"),
+        flag("--rounds", Value::Whole, "rounds of `kills`: five recordings on each store (2)"),
+        flag("--store", Value::OneOf(bench::STORES), "only this store in `kills`"),
+        flag("--seed", Value::Whole, "of the moments of `kills` and the faults of `fleet` (1)"),
+        flag("--json", Value::Text, "a file that gets the figures, instead of standard output"),
+    ],
+    for_cargo_test: false,
+};
+
+pub const IMAGES: Command = Command {
+    name: "images",
+    about: "container images of runner, dispatcher and Lambda, with their sizes and contents",
+    flags: &[switch("--dev", "only the runner's, of the programs that the tests start")],
+    for_cargo_test: false,
+};
+
+pub const INSTALL: Command =
+    Command { name: "install", about: "only installs what the others need", flags: &[], for_cargo_test: false };
+
+/// No `--package` (`cargo test --workspace` ignores it without a word) and no `--release` (the end-to-end tests start
+/// the programs of the debug build).
+pub const VERIFY: Command = Command {
+    name: "verify",
+    about: "every check and test; what stands here narrows the tests as it does for `cargo test`",
+    flags: &[
+        flag("--test", Value::Text, "only this test program"),
+        switch("--tests", "all test programs and no documentation"),
+        switch("--lib", "only unit tests of libraries"),
+        switch("--bins", "only unit tests of programs"),
+        flag("--bin", Value::Text, "only unit tests of this program"),
+        switch("--doc", "only documentation"),
+        switch("--no-fail-fast", "goes on after a test program that failed"),
+        switch("--no-run", "builds the tests and stops"),
+        flag("--jobs", Value::Whole, "compilers at once"),
+        flag("-j", Value::Whole, "likewise"),
+        switch("--quiet", "says less"),
+        switch("-q", "likewise"),
+        switch("--verbose", "says more"),
+        switch("-v", "likewise"),
+        switch("--locked", "fails where Cargo.lock would change"),
+        switch("--offline", "downloads nothing"),
+    ],
+    for_cargo_test: true,
+};
+
+#[cfg(test)]
+mod tests;
