@@ -7,14 +7,14 @@ use clap::{Subcommand, ValueEnum};
 use spillway_bus::{Bus, Switches, Tasks};
 use spillway_cost::PriceList;
 use spillway_dispatcher::Config;
-use spillway_dispatcher::account::quote;
-use spillway_dispatcher::account::statement::{self, By};
+use spillway_dispatcher::billing::bill::{self, By};
+use spillway_dispatcher::billing::price_quote;
 use spillway_dispatcher::config::ConfigError;
-use spillway_dispatcher::targets::{SWITCHES, Word};
+use spillway_dispatcher::targets::{OperatorState, SWITCHES};
 use spillway_plan::Defaults;
 
 #[derive(Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Print what finished tasks cost
     Bill {
         /// 2026-11, 2026-11-22, 7d, 12h or Unix seconds
@@ -42,14 +42,14 @@ pub enum Command {
     /// Tell every dispatcher to leave a target alone for a while
     Target {
         #[arg(value_enum)]
-        what: What,
+        what: TargetAction,
         /// Its name in the configuration
         name: String,
     },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum What {
+pub enum TargetAction {
     /// Launch nothing there; requests that could go nowhere else wait
     Pause,
     /// Launch there again
@@ -58,7 +58,7 @@ pub enum What {
     Drain,
 }
 
-impl Command {
+impl CliCommand {
     pub async fn run(self, text: Result<String, ConfigError>) -> anyhow::Result<()> {
         match self {
             Self::Bill { since, until, by, csv } => bill(&since, until.as_deref(), by, csv, &config(text)?).await,
@@ -79,11 +79,11 @@ async fn connect(config: &Config) -> anyhow::Result<Bus> {
 async fn bill(since: &str, until: Option<&str>, by: By, csv: bool, config: &Config) -> anyhow::Result<()> {
     let bus = connect(config).await?;
     let now_ms = bus.clock().unix_ms();
-    let moment = |text: &str| statement::moment(text, now_ms).map_err(anyhow::Error::msg);
+    let moment = |text: &str| bill::moment(text, now_ms).map_err(anyhow::Error::msg);
     let (since, until) = (moment(since)?, until.map_or(Ok(now_ms), moment)?);
-    let entries = statement::read(&Tasks::new(&bus), since, until).await.context("read the ledger")?;
-    let rows = statement::add_up(&entries, by);
-    print!("{}", if csv { statement::csv(&rows, by) } else { statement::table(&rows, by) });
+    let entries = bill::read(&Tasks::new(&bus), since, until).await.context("read the ledger")?;
+    let rows = bill::add_up(&entries, by);
+    print!("{}", if csv { bill::csv(&rows, by) } else { bill::table(&rows, by) });
     Ok(())
 }
 
@@ -119,23 +119,23 @@ fn price(request: Option<PathBuf>, minutes: f64, list: bool, text: Result<String
     let defaults = config.as_ref().map(|config| config.defaults.clone()).unwrap_or_default();
     let defaults = Defaults { mints_tokens: true, knows_server: true, ..defaults };
     let load = spillway_cost::load(&spillway_plan::plan(&start, &defaults)?);
-    let quotes = quote::quotes(&load, minutes * 60.0, config.as_ref(), prices);
-    print!("{}", quote::table(&quotes, prices, minutes));
+    let quotes = price_quote::quotes(&load, minutes * 60.0, config.as_ref(), prices);
+    print!("{}", price_quote::table(&quotes, prices, minutes));
     Ok(())
 }
 
-async fn target(what: What, name: &str, config: &Config) -> anyhow::Result<()> {
+async fn target(what: TargetAction, name: &str, config: &Config) -> anyhow::Result<()> {
     if !config.targets.iter().any(|target| target.name == name) {
         let names: Vec<&str> = config.targets.iter().map(|target| target.name.as_str()).collect();
         bail!("there is no target {name}; there are {}", names.join(", "));
     }
-    let word = match what {
-        What::Pause => Some(Word::Paused),
-        What::Drain => Some(Word::Draining),
-        What::Resume => None,
+    let operator_state = match what {
+        TargetAction::Pause => Some(OperatorState::Paused),
+        TargetAction::Drain => Some(OperatorState::Draining),
+        TargetAction::Resume => None,
     };
     let switches = Switches::new(&connect(config).await?, SWITCHES);
-    switches.set(name, word.map(Word::text)).await.context("tell the dispatchers")?;
-    println!("{name}: {}", word.map_or("taken again", Word::text));
+    switches.set(name, operator_state.map(OperatorState::text)).await.context("tell the dispatchers")?;
+    println!("{name}: {}", operator_state.map_or("taken again", OperatorState::text));
     Ok(())
 }

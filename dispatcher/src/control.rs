@@ -7,41 +7,41 @@ use std::time::Duration;
 use async_trait::async_trait;
 use prost::Message;
 use spillway_bus::{Bid, BusError, Decision, Handler, Incoming, Phase, Record, Updated};
-use spillway_launchers::EndHow;
+use spillway_launchers::StopMode;
 use spillway_process::chain;
 use spillway_protocol::code::{Code, RpcError};
 use spillway_protocol::ids::EgressId;
-use spillway_protocol::ledger::{EndReason, Fact, Outcome};
+use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
 use spillway_protocol::livekit::EgressInfo;
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::house::House;
+use crate::context::Context;
+use crate::reconcile::{Timeouts, final_state};
 use crate::report;
-use crate::watch::{Patience, settle};
 
 /// Measured: a runner answered 1800 of 1800 stops with a head start of 50 ms. A fifth of what the caller gives keeps
 /// within the shortest time-outs in use.
 const HEAD_START: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum ControlMethod {
     Stop,
     UpdateStream,
     /// Methods of other versions of livekit's egress.
     Other,
 }
 
-pub struct Control {
-    pub house: Arc<House>,
-    pub what: What,
+pub struct ControlHandler {
+    pub context: Arc<Context>,
+    pub what: ControlMethod,
 }
 
 #[async_trait]
-impl Handler for Control {
+impl Handler for ControlHandler {
     async fn bid(&self, incoming: &Incoming) -> Bid {
         // Not one of our ids, or nothing known about it: another service's, or nobody's.
         let Ok(id) = EgressId::parse(&incoming.topic) else { return Bid::Silent };
-        let record = match self.house.registry.get(&id).await {
+        let record = match self.context.registry.get(&id).await {
             Ok(Some(record)) => record,
             Ok(None) => return Bid::Silent,
             Err(error) => {
@@ -52,7 +52,9 @@ impl Handler for Control {
         let head_start = Bid::After(HEAD_START.min(incoming.time_allowed / 5), 1.0);
         match (record.phase, self.what) {
             (Phase::Accepted | Phase::Launching, _) => Bid::Now(1.0),
-            (Phase::Running | Phase::Ending | Phase::Lost, What::UpdateStream) if self.is_beating(&record).await => {
+            (Phase::Running | Phase::Ending | Phase::Lost, ControlMethod::UpdateStream)
+                if self.is_beating(&record).await =>
+            {
                 Bid::Silent
             }
             // Its runner may still be saying its last word, and answer for itself.
@@ -66,9 +68,9 @@ impl Handler for Control {
             .map_err(|error| RpcError::new(Code::InvalidArgument, error.to_string()))?;
         let span = info_span!("egress", egress_id = %id);
         let info = match self.what {
-            What::Stop => self.house.unless_abandoned(self.stop(&id).instrument(span)).await?,
-            What::UpdateStream => return Err(self.update_stream(&id).await),
-            What::Other => {
+            ControlMethod::Stop => self.context.unless_abandoned(self.stop(&id).instrument(span)).await?,
+            ControlMethod::UpdateStream => return Err(self.update_stream(&id).await),
+            ControlMethod::Other => {
                 return Err(RpcError::new(Code::Unimplemented, format!("{} is not supported", incoming.method)));
             }
         };
@@ -76,23 +78,23 @@ impl Handler for Control {
     }
 }
 
-impl Control {
+impl ControlHandler {
     async fn is_beating(&self, record: &Record) -> bool {
-        let last = self.house.beats.last(&record.egress_id).await;
-        let fresh = Patience::default().beat;
+        let last = self.context.heartbeats.last(&record.egress_id).await;
+        let fresh = Timeouts::default().heartbeat;
         matches!(last, Ok(Some((age, beat))) if beat.attempt == record.attempt && age < fresh)
     }
 
     async fn stop(&self, id: &EgressId) -> Result<EgressInfo, RpcError> {
         let before_it_ran =
             |record: &Record| matches!(record.phase, Phase::Accepted | Phase::Launching) && record.lost.is_empty();
-        let facts = vec![Fact::Ending(EndReason::StopAsked), Fact::Over(Outcome::stopped_before_start())];
-        if let Some(record) = settle::over(&self.house, id, &facts, before_it_ran).await? {
+        let facts = vec![Fact::Ending(EgressEndReason::StopAsked), Fact::Over(Outcome::stopped_before_start())];
+        if let Some(record) = final_state::over(&self.context, id, &facts, before_it_ran).await? {
             info!("stopped before it started");
-            self.house.targets.end(&record, EndHow::Now).await;
+            self.context.targets.end(&record, StopMode::Immediate).await;
             return report::info_of(&record);
         }
-        let record = self.leave_wish(id).await?.ok_or_else(unknown)?;
+        let record = self.leave_stop_request(id).await?.ok_or_else(unknown)?;
         let info = report::info_of(&record)?;
         if record.phase == Phase::Over {
             return Err(too_late(&info, "stopped"));
@@ -103,12 +105,13 @@ impl Control {
         }
         info!("stop left for the runner");
         // What the runner will say as soon as it has seen the wish.
-        Ok(report::continued(&record, vec![Fact::Ending(EndReason::StopAsked)], self.house.clock.unix_ns()).info)
+        Ok(report::continued(&record, vec![Fact::Ending(EgressEndReason::StopAsked)], self.context.clock.unix_ns())
+            .info)
     }
 
     /// The runner reads its record with each heartbeat.
-    async fn leave_wish(&self, id: &EgressId) -> Result<Option<Record>, BusError> {
-        let updated = self.house.registry.update(id, |record| {
+    async fn leave_stop_request(&self, id: &EgressId) -> Result<Option<Record>, BusError> {
+        let updated = self.context.registry.update(id, |record| {
             if record.stop_asked || record.phase == Phase::Over || !record.lost.is_empty() {
                 return Decision::Leave;
             }
@@ -122,7 +125,7 @@ impl Control {
     }
 
     async fn update_stream(&self, id: &EgressId) -> RpcError {
-        let record = match self.house.registry.get(id).await {
+        let record = match self.context.registry.get(id).await {
             Ok(Some(record)) => record,
             Ok(None) => return unknown(),
             Err(error) => return error.into(),
@@ -141,6 +144,6 @@ fn unknown() -> RpcError {
 
 /// livekit-server's own words for it.
 fn too_late(info: &EgressInfo, what: &str) -> RpcError {
-    let words = format!("egress with status {} cannot be {what}", info.status().as_str_name());
-    RpcError::new(Code::FailedPrecondition, words)
+    let message = format!("egress with status {} cannot be {what}", info.status().as_str_name());
+    RpcError::new(Code::FailedPrecondition, message)
 }

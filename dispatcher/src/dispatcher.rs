@@ -3,26 +3,27 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use spillway_bus::{Bus, BusError, Phase, Routing, RpcServer, TicketKey, Tickets};
-use spillway_launchers::paper::PaperOptions;
 use spillway_launchers::process::ProcessOptions;
-use spillway_launchers::{EndHow, LaunchError, Launcher, PaperLauncher, ProcessLauncher, Sighting};
+use spillway_launchers::simulated::SimulatedOptions;
+use spillway_launchers::{LaunchError, Launcher, ProcessLauncher, SimulatedLauncher, StopMode, TaskStatus};
 use spillway_process::{Clock, chain};
 use spillway_protocol::Secret;
 use spillway_protocol::ids::{EgressId, IdError};
 use spillway_protocol::rpc::service;
 use tracing::{error, info, warn};
 
-use crate::account;
-use crate::account::orphans::{self, Finding};
+use crate::billing;
+use crate::billing::orphans::{self, Finding};
 use crate::config::targets::TargetConfig;
 use crate::config::{Config, LauncherConfig};
-use crate::control::{Control, What};
+use crate::context::{Context, ContextParts, LedgerSink};
+use crate::control::{ControlHandler, ControlMethod};
 use crate::health;
-use crate::house::{House, Lines, Tools};
 use crate::intake::{ListActive, StartEgress};
-use crate::launch::{self, Line};
+use crate::launch;
+use crate::queue::LaunchQueue;
+use crate::reconcile::Reconciler;
 use crate::targets::{Target, Targets};
-use crate::watch::Watch;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DispatcherError {
@@ -42,7 +43,7 @@ pub enum DispatcherError {
 
 /// One running dispatcher.
 pub struct Dispatcher {
-    house: Arc<House>,
+    context: Arc<Context>,
     starts: RpcServer,
     control: RpcServer,
 }
@@ -52,8 +53,8 @@ impl Dispatcher {
     pub async fn start(config: Config, bus: Bus) -> Result<Self, DispatcherError> {
         let clock = bus.clock().clone();
         let launchers = launchers(&config, &clock).await?;
-        let lines: Lines = Box::new(|line| println!("{line}"));
-        Self::open(config, bus, launchers, clock, Some(lines)).await
+        let ledger_sink: LedgerSink = Box::new(|entry| println!("{entry}"));
+        Self::open(config, bus, launchers, clock, Some(ledger_sink)).await
     }
 
     /// With one launcher, for the first target.
@@ -81,97 +82,98 @@ impl Dispatcher {
         bus: Bus,
         launchers: Vec<Arc<dyn Launcher>>,
         clock: Clock,
-        lines: Option<Lines>,
+        ledger_sink: Option<LedgerSink>,
     ) -> Result<Self, DispatcherError> {
-        let house = house("dispatcher", config, bus, launchers, clock, lines)?;
-        house.learn_installation().await?;
-        let config = house.config();
+        let context = context("dispatcher", config, bus, launchers, clock, ledger_sink)?;
+        context.learn_installation().await?;
+        let config = context.config();
         for at in [config.health, config.metrics].into_iter().flatten() {
             let listener = health::listen(at).await.map_err(|source| DispatcherError::Health { at, source })?;
-            house.spawn(health::serve(listener, Arc::clone(&house)));
+            context.spawn(health::serve(listener, Arc::clone(&context)));
         }
-        house.io.listen().await?;
-        let control = RpcServer::new(&house.bus, service::EGRESS_HANDLER);
+        context.io.listen().await?;
+        let control = RpcServer::new(&context.bus, service::EGRESS_HANDLER);
         let methods = [
-            (service::STOP_EGRESS, What::Stop),
-            (service::UPDATE_STREAM, What::UpdateStream),
-            (service::UPDATE_EGRESS, What::Other),
+            (service::STOP_EGRESS, ControlMethod::Stop),
+            (service::UPDATE_STREAM, ControlMethod::UpdateStream),
+            (service::UPDATE_EGRESS, ControlMethod::Other),
         ];
         for (method, what) in methods {
-            let handler = Arc::new(Control { house: Arc::clone(&house), what });
+            let handler = Arc::new(ControlHandler { context: Arc::clone(&context), what });
             control.serve_pattern(method, Routing::Queue, handler).await?;
         }
-        house.spawn(launch::run(Arc::clone(&house)));
-        house.spawn(Watch::new(Arc::clone(&house)).run());
-        house.spawn(account::run(Arc::clone(&house)));
+        context.spawn(launch::run(Arc::clone(&context)));
+        context.spawn(Reconciler::new(Arc::clone(&context)).run());
+        context.spawn(billing::run(Arc::clone(&context)));
 
-        let starts = RpcServer::new(&house.bus, service::EGRESS_INTERNAL);
-        let list = Arc::new(ListActive(Arc::clone(&house)));
+        let starts = RpcServer::new(&context.bus, service::EGRESS_INTERNAL);
+        let list = Arc::new(ListActive(Arc::clone(&context)));
         starts.serve(service::LIST_ACTIVE_EGRESS, "", Routing::Multi, list).await?;
-        let start = Arc::new(StartEgress(Arc::clone(&house)));
+        let start = Arc::new(StartEgress(Arc::clone(&context)));
         starts.serve(service::START_EGRESS, "", Routing::Affinity, start).await?;
-        let all = house.targets.all();
+        let all = context.targets.all();
         let targets: Vec<&str> = all.iter().map(|target| target.name()).collect();
-        info!(name = %house.name, ?targets, "dispatcher is ready");
-        Ok(Self { house, starts, control })
+        info!(name = %context.name, ?targets, "dispatcher is ready");
+        Ok(Self { context, starts, control })
     }
 
     /// Takes no more work and returns when nothing is in hand. False when something still was at the end of the configured
     /// patience; other dispatchers take that over. Runners go on by themselves.
     pub async fn drained(&self) -> bool {
         self.take_no_more().await;
-        let patience = self.house.config().drain;
-        let emptied = tokio::time::timeout(patience, async {
-            while !self.house.hands_are_empty() {
+        let timeout = self.context.config().drain;
+        let emptied = tokio::time::timeout(timeout, async {
+            while !self.context.is_idle() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });
         let in_time = emptied.await.is_ok();
         if !in_time {
-            warn!(?patience, "still work in hand at the end of the drain; another dispatcher will find it");
+            warn!(?timeout, "still work in hand at the end of the drain; another dispatcher will find it");
         }
         in_time
     }
 
     async fn take_no_more(&self) {
-        self.house.drain();
+        self.context.drain();
         self.starts.unsubscribe(service::START_EGRESS, "").await;
         info!("draining: no more StartEgress");
     }
 
     /// The last step, after [`Dispatcher::drained`].
     pub async fn leave(self) -> bool {
-        let patience = Duration::from_secs(5);
-        let closed = tokio::time::timeout(patience, async {
+        let timeout = Duration::from_secs(5);
+        let closed = tokio::time::timeout(timeout, async {
             self.starts.close().await;
             self.control.close().await;
         });
         if closed.await.is_err() {
             warn!("calls still unanswered when leaving");
         }
-        self.house.stop.shut_down(patience).await
+        self.context.shutdown.shut_down(timeout).await
     }
 
     /// Tells every runner of ours to finish and report, and waits until they have; for an operator who wants everything
     /// to end.
     pub async fn end_all(&self) {
-        let house = &self.house;
+        let context = &self.context;
         self.take_no_more().await;
-        let live = match house.registry.list_live().await {
+        let live = match context.registry.list_live().await {
             Ok(live) => live,
             Err(error) => return warn!(error = %chain(&error), "registry not reached, no runner told to end"),
         };
         let mut told = Vec::new();
-        for record in live.iter().filter(|record| record.phase != Phase::Over && house.owns(record)) {
+        for record in live.iter().filter(|record| record.phase != Phase::Over && context.owns(record)) {
             if record.task.is_some() {
-                house.targets.end(record, EndHow::Ask).await;
+                context.targets.end(record, StopMode::Graceful).await;
                 told.push(record);
             }
         }
         info!(runners = told.len(), "runners told to finish");
-        let gone = tokio::time::timeout(house.config().drain, async {
+        let gone = tokio::time::timeout(context.config().drain, async {
             for record in &told {
-                while matches!(house.targets.look(record).await, Some(Sighting::Alive | Sighting::Starting(_))) {
+                while matches!(context.targets.status(record).await, Some(TaskStatus::Alive | TaskStatus::Starting(_)))
+                {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -184,7 +186,7 @@ impl Dispatcher {
     /// What can change while we run does: targets, queue, deadlines, caps, tenants, prices, storage, settings of runners.
     /// The rest is named in the log and waits for a restart.
     pub async fn reload(&self, new: Config) {
-        let old = self.house.config();
+        let old = self.context.config();
         let fixed = [
             ("redis", format!("{:?}", old.redis) != format!("{:?}", new.redis)),
             ("health, prometheus_port", (old.health, old.metrics) != (new.health, new.metrics)),
@@ -198,7 +200,7 @@ impl Dispatcher {
         }
         let targets = match self.targets(&old, &new).await {
             Ok(targets) => {
-                self.house.targets.replace(targets);
+                self.context.targets.replace(targets);
                 new.targets.clone()
             }
             Err(error) => {
@@ -218,9 +220,9 @@ impl Dispatcher {
             stack: old.stack.clone(),
             ..new
         };
-        self.house.line().set_bounds(launch::bounds_of(&new));
-        self.house.set_config(new);
-        self.house.moved.notify_one();
+        self.context.queue().set_bounds(launch::bounds_of(&new));
+        self.context.set_config(new);
+        self.context.queue_changed.notify_one();
         info!("configuration read again");
     }
 
@@ -230,12 +232,14 @@ impl Dispatcher {
         let mut targets = Vec::new();
         for config in &new.targets {
             let same = old.targets.iter().any(|before| format!("{before:?}") == format!("{config:?}"));
-            match self.house.targets.named(&config.name).filter(|_| same) {
+            match self.context.targets.named(&config.name).filter(|_| same) {
                 Some(target) => targets.push(target),
                 None => {
                     info!(target = config.name, "target is new, or has changed");
-                    targets
-                        .push(Arc::new(Target::new(config.clone(), launcher(config, &new, &self.house.clock).await?)));
+                    targets.push(Arc::new(Target::new(
+                        config.clone(),
+                        launcher(config, &new, &self.context.clock).await?,
+                    )));
                 }
             }
         }
@@ -244,7 +248,7 @@ impl Dispatcher {
 
     /// As if the process were gone: nothing is finished, nothing is said. For tests of what others do then.
     pub async fn vanish(self) {
-        self.house.abandon();
+        self.context.abandon();
         self.starts.unsubscribe(service::START_EGRESS, "").await;
         for method in [service::STOP_EGRESS, service::UPDATE_STREAM, service::UPDATE_EGRESS] {
             self.control.unsubscribe_pattern(method).await;
@@ -269,34 +273,39 @@ async fn launcher(target: &TargetConfig, config: &Config, clock: &Clock) -> Resu
                 ProcessOptions { program, log_dir: log_dir.clone(), stack: config.stack.clone(), ..beside_us };
             Arc::new(ProcessLauncher::new(options))
         }
-        LauncherConfig::Paper { latency, quota } => {
-            Arc::new(PaperLauncher::new(PaperOptions { latency: *latency, quota: *quota, ..PaperOptions::default() }))
-        }
-        LauncherConfig::Container(opening) => {
+        LauncherConfig::Simulated { latency, quota } => Arc::new(SimulatedLauncher::new(SimulatedOptions {
+            latency: *latency,
+            quota: *quota,
+            ..SimulatedOptions::default()
+        })),
+        LauncherConfig::Container(spec) => {
             let target = target.name.clone();
-            spillway_launchers::open(opening, clock)
+            spillway_launchers::open(spec, clock)
                 .await
                 .map_err(|source| DispatcherError::Launcher { target, source })?
         }
     })
 }
 
-pub(crate) fn house(
+pub(crate) fn context(
     kind: &str,
     config: Config,
     bus: Bus,
     launchers: Vec<Arc<dyn Launcher>>,
     clock: Clock,
-    lines: Option<Lines>,
-) -> Result<Arc<House>, DispatcherError> {
+    ledger_sink: Option<LedgerSink>,
+) -> Result<Arc<Context>, DispatcherError> {
     let name = EgressId::parse(&format!("{kind}-{:016x}", rand::random::<u64>()))?;
     let key = ticket_key(&config)?;
     let handover = handover(&config, &key)?;
-    let line = Line::new(launch::bounds_of(&config));
+    let queue = LaunchQueue::new(launch::bounds_of(&config));
     let tickets = Tickets::new(&bus, key);
     let targets = config.targets.iter().cloned().zip(launchers).map(|(config, launcher)| Target::new(config, launcher));
     let targets = Targets::new(targets.collect());
-    Ok(Arc::new(House::new(name, Tools { config, clock, bus, tickets, targets, handover, line, lines })))
+    Ok(Arc::new(Context::new(
+        name,
+        ContextParts { config, clock, bus, tickets, targets, handover, queue, ledger_sink },
+    )))
 }
 
 /// A look for what was lost, as `--sweep` does it: for the whole grace, where there is something to wait for. Without
@@ -320,10 +329,10 @@ pub async fn sweep_on(
     dry_run: bool,
 ) -> Result<Vec<Finding>, DispatcherError> {
     let clock = bus.clock().clone();
-    let house = house("sweep", config, bus, launchers, clock, None)?;
-    let findings = orphans::sweep(&house).await?;
+    let context = context("sweep", config, bus, launchers, clock, None)?;
+    let findings = orphans::sweep(&context).await?;
     if !dry_run {
-        orphans::end(&house, &findings).await?;
+        orphans::end(&context, &findings).await?;
     }
     Ok(findings)
 }
@@ -341,10 +350,10 @@ fn ticket_key(config: &Config) -> Result<TicketKey, BusError> {
 }
 
 fn handover(config: &Config, key: &TicketKey) -> Result<Secret, DispatcherError> {
-    let line = serde_json::json!({
+    let handover = serde_json::json!({
         "ticket_key": key.reveal(),
         "redis": config.redis,
         "log": { "level": config.log_level, "json": config.log_json },
     });
-    serde_json::to_string(&line).map(Secret::new).map_err(DispatcherError::Handover)
+    serde_json::to_string(&handover).map(Secret::new).map_err(DispatcherError::Handover)
 }

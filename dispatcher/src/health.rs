@@ -1,5 +1,5 @@
 //! `/healthz`: the process works. `/readyz`: it takes new work. `/metrics`: what is counted. `/events/cloudrun`: see
-//! `push`. hyper, because it is the HTTP of everything else in the tree already; a web framework would bring a router for
+//! `events`. hyper, because it is the HTTP of everything else in the tree already; a web framework would bring a router for
 //! four paths.
 
 use std::convert::Infallible;
@@ -16,8 +16,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tracing::{debug, info, warn};
 
-use crate::house::House;
-use crate::push::{self, Guard};
+use crate::context::Context;
+use crate::events::{self, TokenVerifier};
 
 const PUSHED: &str = "/events/cloudrun";
 
@@ -25,19 +25,19 @@ pub async fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(at).await
 }
 
-/// Until the house stops.
-pub async fn serve(listener: TcpListener, house: Arc<House>) {
+/// Until the dispatcher stops.
+pub async fn serve(listener: TcpListener, context: Arc<Context>) {
     if let Ok(at) = listener.local_addr() {
         info!(%at, "health is served");
     }
-    let guard = Arc::new(house.config().push.clone().map(Guard::new));
+    let verifier = Arc::new(context.config().push.clone().map(TokenVerifier::new));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = house.stop.asked() => return,
+            () = context.shutdown.triggered() => return,
         };
         match accepted {
-            Ok((stream, _)) => drop(tokio::spawn(attend(stream, Arc::clone(&house), Arc::clone(&guard)))),
+            Ok((stream, _)) => drop(tokio::spawn(attend(stream, Arc::clone(&context), Arc::clone(&verifier)))),
             Err(error) => {
                 warn!(%error, "health: no connection taken");
                 tokio::time::sleep(std::time::Duration::from_millis(200)).await;
@@ -46,15 +46,15 @@ pub async fn serve(listener: TcpListener, house: Arc<House>) {
     }
 }
 
-async fn attend(stream: tokio::net::TcpStream, house: Arc<House>, guard: Arc<Option<Guard>>) {
+async fn attend(stream: tokio::net::TcpStream, context: Arc<Context>, verifier: Arc<Option<TokenVerifier>>) {
     let service = service_fn(|request: Request<Incoming>| {
-        let (house, guard) = (Arc::clone(&house), Arc::clone(&guard));
+        let (context, verifier) = (Arc::clone(&context), Arc::clone(&verifier));
         async move {
             let pushed = request.method() == Method::POST && request.uri().path() == PUSHED;
             Ok::<_, Infallible>(if pushed {
-                said(push(request, &house, guard.as_ref().as_ref()).await, String::new())
+                text_response(push(request, &context, verifier.as_ref().as_ref()).await, String::new())
             } else {
-                answer(request.uri().path(), &house)
+                answer(request.uri().path(), &context)
             })
         }
     });
@@ -65,29 +65,29 @@ async fn attend(stream: tokio::net::TcpStream, house: Arc<House>, guard: Arc<Opt
     }
 }
 
-fn answer(path: &str, house: &House) -> Response<Full<Bytes>> {
-    let (status, words) = match path {
+fn answer(path: &str, context: &Context) -> Response<Full<Bytes>> {
+    let (status, message) = match path {
         "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" if house.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
-        "/readyz" if !house.bus.healthy() => (StatusCode::SERVICE_UNAVAILABLE, "redis does not answer\n".to_owned()),
+        "/readyz" if context.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
+        "/readyz" if !context.bus.healthy() => (StatusCode::SERVICE_UNAVAILABLE, "redis does not answer\n".to_owned()),
         "/readyz" => (StatusCode::OK, "ready\n".to_owned()),
-        "/metrics" => (StatusCode::OK, house.meter.text()),
+        "/metrics" => (StatusCode::OK, context.metrics.text()),
         PUSHED => (StatusCode::METHOD_NOT_ALLOWED, "events are posted\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, "/healthz, /readyz or /metrics\n".to_owned()),
     };
-    said(status, words)
+    text_response(status, message)
 }
 
 /// Settling may take as long as a runner's last beat takes to go cold: Pub/Sub waits, and comes again.
-async fn push(request: Request<Incoming>, house: &Arc<House>, guard: Option<&Guard>) -> StatusCode {
+async fn push(request: Request<Incoming>, context: &Arc<Context>, verifier: Option<&TokenVerifier>) -> StatusCode {
     let (head, body) = request.into_parts();
-    let Ok(body) = Limited::new(body, push::LONGEST).collect().await else { return StatusCode::PAYLOAD_TOO_LARGE };
+    let Ok(body) = Limited::new(body, events::MAX_BYTES).collect().await else { return StatusCode::PAYLOAD_TOO_LARGE };
     let bearer = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    house.unless_abandoned(push::receive(house, guard, bearer, &body.to_bytes())).await
+    context.unless_abandoned(events::receive(context, verifier, bearer, &body.to_bytes())).await
 }
 
-fn said(status: StatusCode, words: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(words)));
+fn text_response(status: StatusCode, message: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(message)));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     *response.status_mut() = status;

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use command::Command;
+use command::CliCommand;
 use spillway_bus::Bus;
 use spillway_dispatcher::config::keys::File;
 use spillway_dispatcher::{Config, Dispatcher, config};
-use spillway_process::stop::{Signal, Signals};
-use spillway_process::telemetry::{self, Form};
+use spillway_process::shutdown::{Signal, Signals};
+use spillway_process::telemetry::{self, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
@@ -22,7 +22,7 @@ use tracing::{error, info};
     version,
     about = "Takes StartEgress from livekit-server and starts a runner for each"
 )]
-struct Arguments {
+struct DispatcherArgs {
     /// YAML file
     #[arg(long, env = "EGRESS_CONFIG_FILE")]
     config: Option<PathBuf>,
@@ -40,12 +40,12 @@ struct Arguments {
     #[arg(long, requires = "sweep")]
     dry_run: bool,
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<CliCommand>,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
+    match run(DispatcherArgs::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Before the log is up there is nowhere else to say it.
@@ -56,15 +56,15 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { config, config_body, check_config, sweep, dry_run, command } = arguments;
+async fn run(arguments: DispatcherArgs) -> anyhow::Result<()> {
+    let DispatcherArgs { config, config_body, check_config, sweep, dry_run, command } = arguments;
     let source = || config::text_of(config_body.clone(), config.clone());
     if let Some(command) = command {
         return command.run(source()).await;
     }
     let (file, config) = read(&source()?)?;
     if sweep {
-        telemetry::init("warn", Form::Text);
+        telemetry::init("warn", LogFormat::Text);
         let bus = Bus::connect(&config.redis).await.context("unable to connect to redis")?;
         let findings = spillway_dispatcher::sweep(config, bus, dry_run).await.context("sweep")?;
         for finding in &findings {
@@ -77,7 +77,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         print!("{}", config::check::report(&config, &file).context("print the configuration")?);
         return Ok(());
     }
-    telemetry::init(&config.log_level, if config.log_json { Form::Json } else { Form::Text });
+    telemetry::init(&config.log_level, if config.log_json { LogFormat::Json } else { LogFormat::Text });
     let mut signals = Signals::listen().context("listen to signals")?;
     let bus = Bus::connect(&config.redis).await.context("unable to connect to redis")?;
     let dispatcher = Dispatcher::start(config, bus).await.context("start")?;

@@ -7,16 +7,16 @@ use spillway_bus::Record;
 use spillway_plan::manifest::Manifest;
 use spillway_process::{Clock, chain};
 use spillway_protocol::code::{Code, RpcError};
-use spillway_protocol::ledger::{Fact, Ledger};
+use spillway_protocol::ledger::{EgressLedger, Fact};
 use spillway_protocol::livekit::EgressInfo;
 use spillway_protocol::rpc::StartEgressRequest;
 use tracing::warn;
 
 /// The first entry: accepted, and what it waits for if it does. The ledger as the record keeps it, and what it says.
 pub fn accepted(start: &StartEgressRequest, waiting: Option<&str>, at: i64) -> Result<(String, EgressInfo), RpcError> {
-    let mut ledger = Ledger::accept(start, at);
-    if let Some(words) = waiting {
-        ledger.on(Fact::Waiting(words.to_owned()), at);
+    let mut ledger = EgressLedger::accept(start, at);
+    if let Some(message) = waiting {
+        ledger.on(Fact::Waiting(message.to_owned()), at);
     }
     let info = ledger.info().clone();
     let text = serde_json::to_string(&ledger).map_err(|error| RpcError::new(Code::Internal, error.to_string()))?;
@@ -30,7 +30,7 @@ pub fn info_of(record: &Record) -> Result<EgressInfo, RpcError> {
 }
 
 /// `None` when a newer version wrote more than we understand.
-pub fn ledger_of(record: &Record) -> Option<Ledger> {
+pub fn ledger_of(record: &Record) -> Option<EgressLedger> {
     serde_json::from_str(&record.ledger)
         .inspect_err(|error| warn!(egress_id = %record.egress_id, error = %chain(error), "ledger cannot be read"))
         .ok()
@@ -38,7 +38,7 @@ pub fn ledger_of(record: &Record) -> Option<Ledger> {
 
 /// What a runner left on this machine's disk.
 #[derive(Debug, Default)]
-pub struct Left {
+pub struct FilesLeftBehind {
     pub facts: Vec<Fact>,
     /// All of it is complete.
     pub finished: bool,
@@ -47,7 +47,7 @@ pub struct Left {
 /// Files on this machine that were begun and never told as closed, as results. Looks at the disk. A manifest is written
 /// last, and only beside a recording that ended well: with one, the runner had finished and only not said so. `clock`: the
 /// file's times are the host's.
-pub fn left_behind(ledger: &Ledger, clock: &Clock) -> Left {
+pub fn left_behind(ledger: &EgressLedger, clock: &Clock) -> FilesLeftBehind {
     let results = &ledger.info().file_results;
     let (mut facts, mut finished) = (vec![], true);
     for (index, location) in ledger.unfinished() {
@@ -69,7 +69,7 @@ pub fn left_behind(ledger: &Ledger, clock: &Clock) -> Left {
             facts.push(Fact::Noted(format!("not finished properly: {location}")));
         }
     }
-    Left { finished: finished && !facts.is_empty(), facts }
+    FilesLeftBehind { finished: finished && !facts.is_empty(), facts }
 }
 
 fn manifest_beside(location: &str, egress_id: &str) -> Option<Manifest> {
@@ -81,7 +81,7 @@ fn manifest_beside(location: &str, egress_id: &str) -> Option<Manifest> {
 pub fn continued(record: &Record, facts: Vec<Fact>, at: i64) -> Continued {
     // Unreadable: the facts begin with what every egress has.
     let mut ledger = ledger_of(record).unwrap_or_else(|| {
-        Ledger::accept(&StartEgressRequest { egress_id: record.egress_id.to_string(), ..Default::default() }, at)
+        EgressLedger::accept(&StartEgressRequest { egress_id: record.egress_id.to_string(), ..Default::default() }, at)
     });
     for fact in facts {
         ledger.on(fact, at);
@@ -105,7 +105,7 @@ mod tests {
         let location = dir.path().join("a.mp4").display().to_string();
         std::fs::write(&location, [0; 1234]).unwrap();
         let start = StartEgressRequest { egress_id: "EG_left".to_owned(), ..Default::default() };
-        let mut ledger = Ledger::accept(&start, 1);
+        let mut ledger = EgressLedger::accept(&start, 1);
         let file = |index, location: &str| Fact::FileOpened {
             index,
             filename: "a.mp4".to_owned(),
@@ -131,15 +131,15 @@ mod tests {
         let location = dir.path().join("a.mp4").display().to_string();
         std::fs::write(&location, [0; 1234]).unwrap();
         let start = StartEgressRequest { egress_id: "EG_done".to_owned(), ..Default::default() };
-        let mut ledger = Ledger::accept(&start, 1);
+        let mut ledger = EgressLedger::accept(&start, 1);
         ledger.on(Fact::FileOpened { index: 0, filename: "a.mp4".to_owned(), location: location.clone() }, 2);
         ledger.on(Fact::Active { started_at: 5 }, 3);
         let another = Manifest { started_at: 1, ..Manifest::default() }.to_json().unwrap();
         std::fs::write(dir.path().join("EG_other.json"), another).unwrap();
-        assert!(!left_behind(&ledger).finished, "the manifest of another egress says nothing");
+        assert!(!left_behind(&ledger, &Clock::host()).finished, "the manifest of another egress says nothing");
         let manifest = Manifest { started_at: 1_000, ended_at: 61_000, ..Manifest::default() }.to_json().unwrap();
         std::fs::write(dir.path().join("EG_done.json"), manifest).unwrap();
-        let left = left_behind(&ledger);
+        let left = left_behind(&ledger, &Clock::host());
         assert!(left.finished);
         for fact in left.facts.into_iter().chain([Fact::Over(spillway_protocol::ledger::Outcome::Complete)]) {
             ledger.on(fact, 9);

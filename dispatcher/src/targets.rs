@@ -1,34 +1,36 @@
 //! The places where recordings may run, in order, and which of them are worth asking now.
 
+pub mod breaker;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use spillway_bus::{Pace, Record};
 use spillway_cost::{Load, Shape, shape_for};
-use spillway_launchers::{EndHow, Launcher, Quota, Sighting};
-use spillway_plan::Kind;
+use spillway_launchers::{Launcher, Quota, StopMode, TaskStatus};
+use spillway_plan::EgressKind;
 use tokio::time::Instant;
 
+use self::breaker::{Breaker, LaunchOutcome};
 use crate::config::targets::TargetConfig;
-use crate::house::{Dispatch, task_of};
-use crate::launch::breaker::{Breaker, Went};
+use crate::context::{Dispatch, task_of};
 
 /// A turn further away than this is left to others; the next target may have one.
-const LONGEST_TURN: Duration = Duration::from_secs(2);
+const MAX_PACE_WAIT: Duration = Duration::from_secs(2);
 
 pub struct Target {
     pub config: TargetConfig,
     pub launcher: Arc<dyn Launcher>,
     pub pace: Option<Pace>,
     breaker: Mutex<Breaker>,
-    recent: Mutex<Recent>,
+    recent: Mutex<RecentLaunches>,
 }
 
 impl Target {
     pub fn new(config: TargetConfig, launcher: Arc<dyn Launcher>) -> Self {
         let quota = config.launches.or_else(|| launcher.quota());
-        let pace = quota.map(|Quota { burst, per_second }| Pace { burst, per_second, most_wait: LONGEST_TURN });
+        let pace = quota.map(|Quota { burst, per_second }| Pace { burst, per_second, max_wait: MAX_PACE_WAIT });
         Self { config, launcher, pace, breaker: Mutex::default(), recent: Mutex::default() }
     }
 
@@ -37,28 +39,28 @@ impl Target {
     }
 
     /// The platform was asked for a launch.
-    pub fn asked(&self) {
+    pub fn launch_requested(&self) {
         let mut recent = locked(&self.recent);
         recent.asked += 1;
         // What was long ago counts half.
         if recent.asked >= 64 {
-            *recent = Recent { asked: recent.asked / 2, complaints: recent.complaints / 2 };
+            *recent = RecentLaunches { asked: recent.asked / 2, throttles: recent.throttles / 2 };
         }
     }
 
     /// The platform complained about our pace: true when that is more than chance.
-    pub fn complained(&self) -> bool {
+    pub fn throttled(&self) -> bool {
         let mut recent = locked(&self.recent);
-        recent.complaints += 1;
-        let too_fast = recent.complaints >= 2 && recent.complaints * 10 > recent.asked;
+        recent.throttles += 1;
+        let too_fast = recent.throttles >= 2 && recent.throttles * 10 > recent.asked;
         if too_fast {
-            *recent = Recent::default();
+            *recent = RecentLaunches::default();
         }
         too_fast
     }
 
-    pub fn went(&self, went: Went) {
-        self.breaker().on(went, Instant::now());
+    pub fn record_outcome(&self, outcome: LaunchOutcome) {
+        self.breaker().on(outcome, Instant::now());
     }
 
     pub fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -66,7 +68,7 @@ impl Target {
     }
 
     /// Why a request of this kind can never run here.
-    fn refuses(&self, kind: Kind, load: &Load) -> Option<String> {
+    fn refuses(&self, kind: EgressKind, load: &Load) -> Option<String> {
         let TargetConfig { kinds, takes_uploads, takes_local_files, .. } = &self.config;
         if !kinds.is_empty() && !kinds.contains(&kind) {
             return Some(format!("takes no {}", kind.name()));
@@ -80,21 +82,21 @@ impl Target {
 }
 
 #[derive(Debug, Default)]
-struct Recent {
+struct RecentLaunches {
     asked: u32,
-    complaints: u32,
+    throttles: u32,
 }
 
 /// What an operator has said about a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum OperatorState {
     /// Nothing is launched there; who has nowhere else to go waits.
     Paused,
     /// Nothing is launched there, as if it were not configured; what runs there goes on.
     Draining,
 }
 
-impl Word {
+impl OperatorState {
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "paused" => Some(Self::Paused),
@@ -120,11 +122,11 @@ pub struct Targets {
     list: Mutex<Arc<[Arc<Target>]>>,
     /// No longer configured; what runs there is watched and billed to its end.
     retired: Mutex<Vec<Arc<Target>>>,
-    words: Mutex<BTreeMap<String, Word>>,
+    states: Mutex<BTreeMap<String, OperatorState>>,
 }
 
 /// Which targets to ask, in order, and what is known about the others.
-pub struct Choice {
+pub struct TargetChoice {
     pub open: Vec<Arc<Target>>,
     /// The first of the others to open again, if that is known, and why it is closed.
     pub closed: Option<(Option<Instant>, String)>,
@@ -162,17 +164,19 @@ impl Targets {
         self.known().into_iter().find(|target| target.name() == name)
     }
 
-    pub fn listen_to(&self, words: &BTreeMap<String, String>) {
-        *locked(&self.words) =
-            words.iter().filter_map(|(name, word)| Some((name.clone(), Word::parse(word)?))).collect();
+    pub fn apply_switches(&self, states: &BTreeMap<String, String>) {
+        *locked(&self.states) = states
+            .iter()
+            .filter_map(|(name, operator_state)| Some((name.clone(), OperatorState::parse(operator_state)?)))
+            .collect();
     }
 
-    pub fn word(&self, name: &str) -> Option<Word> {
-        locked(&self.words).get(name).copied()
+    pub fn operator_state(&self, name: &str) -> Option<OperatorState> {
+        locked(&self.states).get(name).copied()
     }
 
     /// The machine each target would give, or what each says against it.
-    pub fn shapes(&self, kind: Kind, load: &Load) -> Result<BTreeMap<String, Shape>, String> {
+    pub fn shapes(&self, kind: EgressKind, load: &Load) -> Result<BTreeMap<String, Shape>, String> {
         let mut shapes = BTreeMap::new();
         let mut against = Vec::new();
         for target in self.all().iter() {
@@ -183,28 +187,28 @@ impl Targets {
                 }
                 Err(error) => Some(error.to_string()),
             });
-            against.extend(refusal.map(|words| format!("{} {words}", target.name())));
+            against.extend(refusal.map(|message| format!("{} {message}", target.name())));
         }
         if shapes.is_empty() { Err(against.join("; ")) } else { Ok(shapes) }
     }
 
     /// Of those that have a machine for it.
-    pub fn choose(&self, shapes: &BTreeMap<String, Shape>, tried: &BTreeSet<String>, now: Instant) -> Choice {
-        let mut choice = Choice { open: Vec::new(), closed: None };
-        let mut close = |until: Option<Instant>, words: String| {
+    pub fn choose(&self, shapes: &BTreeMap<String, Shape>, tried: &BTreeSet<String>, now: Instant) -> TargetChoice {
+        let mut choice = TargetChoice { open: Vec::new(), closed: None };
+        let mut close = |until: Option<Instant>, message: String| {
             let sooner = match &choice.closed {
                 None => true,
                 Some((before, _)) => until.is_some_and(|until| before.is_none_or(|before| until < before)),
             };
             if sooner {
-                choice.closed = Some((until, words));
+                choice.closed = Some((until, message));
             }
         };
         for target in self.all().iter().filter(|target| shapes.contains_key(target.name())) {
-            match (self.word(target.name()), target.breaker().open(now)) {
-                (Some(Word::Draining), _) => {}
-                (Some(Word::Paused), _) => close(None, format!("{} is paused", target.name())),
-                (None, Some(open)) => close(Some(open.until), format!("{}: {}", target.name(), open.words)),
+            match (self.operator_state(target.name()), target.breaker().open(now)) {
+                (Some(OperatorState::Draining), _) => {}
+                (Some(OperatorState::Paused), _) => close(None, format!("{} is paused", target.name())),
+                (None, Some(open)) => close(Some(open.until), format!("{}: {}", target.name(), open.message)),
                 (None, None) if tried.contains(target.name()) => {}
                 (None, None) => choice.open.push(Arc::clone(target)),
             }
@@ -227,15 +231,15 @@ impl Targets {
     }
 
     /// `None` when the record names no task.
-    pub async fn look(&self, record: &Record) -> Option<Sighting> {
+    pub async fn status(&self, record: &Record) -> Option<TaskStatus> {
         let task = task_of(record)?;
         Some(match self.of(record) {
-            Some(target) => target.launcher.look(&task).await,
-            None => Sighting::Unknown(format!("{} is not configured here", task.launcher)),
+            Some(target) => target.launcher.status(&task).await,
+            None => TaskStatus::Unknown(format!("{} is not configured here", task.launcher)),
         })
     }
 
-    pub async fn end(&self, record: &Record, how: EndHow) {
+    pub async fn end(&self, record: &Record, how: StopMode) {
         if let (Some(task), Some(target)) = (task_of(record), self.of(record)) {
             target.launcher.end(&task, how).await;
         }
@@ -261,15 +265,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use spillway_launchers::PaperLauncher;
-    use spillway_launchers::paper::PaperOptions;
+    use spillway_launchers::SimulatedLauncher;
+    use spillway_launchers::simulated::SimulatedOptions;
 
     use super::*;
     use crate::config::LauncherConfig;
 
     fn target(name: &str) -> Target {
-        let launcher = LauncherConfig::Paper { latency: Duration::ZERO, quota: None };
-        Target::new(TargetConfig::of(name, launcher), Arc::new(PaperLauncher::new(PaperOptions::default())))
+        let launcher = LauncherConfig::Simulated { latency: Duration::ZERO, quota: None };
+        Target::new(TargetConfig::of(name, launcher), Arc::new(SimulatedLauncher::new(SimulatedOptions::default())))
     }
 
     #[test]
@@ -281,7 +285,7 @@ mod tests {
         assert_eq!((names(&targets.all()), names(&targets.retired())), ("new far".to_owned(), "near".to_owned()));
         assert!(targets.named("near").is_some() && Arc::ptr_eq(&far, &targets.named("far").unwrap()));
         let load = Load { cores: 1.0, memory_mib: 512.0, files: 1, ..Load::default() };
-        let shapes = targets.shapes(Kind::Track, &load).unwrap();
+        let shapes = targets.shapes(EgressKind::Track, &load).unwrap();
         assert_eq!(shapes.keys().cloned().collect::<Vec<_>>(), ["far", "new"]);
         targets.replace(vec![Arc::new(target("near"))]);
         assert_eq!((names(&targets.all()), names(&targets.retired())), ("near".to_owned(), "new far".to_owned()));
@@ -291,29 +295,29 @@ mod tests {
     async fn a_complaint_now_and_then_is_chance_and_several_of_few_are_not() {
         let target = target("near");
         for _ in 0..300 {
-            target.asked();
+            target.launch_requested();
         }
-        assert!(!target.complained() && !target.complained());
+        assert!(!target.throttled() && !target.throttled());
         let fresh = self::target("far");
         for _ in 0..5 {
-            fresh.asked();
+            fresh.launch_requested();
         }
-        assert!(!fresh.complained() && fresh.complained());
-        assert!(!fresh.complained(), "it has been slowed down for that");
+        assert!(!fresh.throttled() && fresh.throttled());
+        assert!(!fresh.throttled(), "it has been slowed down for that");
     }
 
     #[tokio::test(start_paused = true)]
     async fn targets_are_asked_in_order_but_for_those_that_are_closed() {
         let mut picky = target("picky");
-        picky.config.kinds = vec![Kind::Track];
+        picky.config.kinds = vec![EgressKind::Track];
         picky.config.takes_local_files = false;
         let targets = Targets::new(vec![picky, target("near"), target("far")]);
         let load = Load { cores: 1.0, memory_mib: 512.0, files: 1, ..Load::default() };
         let stored = Load { stored: true, ..load };
         let names = |shapes: &BTreeMap<String, Shape>| shapes.keys().cloned().collect::<Vec<_>>().join(" ");
-        assert_eq!(names(&targets.shapes(Kind::Track, &stored).unwrap()), "far near picky");
-        assert_eq!(names(&targets.shapes(Kind::Track, &load).unwrap()), "far near");
-        let shapes = targets.shapes(Kind::RoomComposite, &stored).unwrap();
+        assert_eq!(names(&targets.shapes(EgressKind::Track, &stored).unwrap()), "far near picky");
+        assert_eq!(names(&targets.shapes(EgressKind::Track, &load).unwrap()), "far near");
+        let shapes = targets.shapes(EgressKind::RoomComposite, &stored).unwrap();
         assert_eq!(names(&shapes), "far near");
 
         let now = Instant::now();
@@ -321,23 +325,24 @@ mod tests {
             let tried = tried.iter().map(|name| (*name).to_owned()).collect();
             let choice = targets.choose(&shapes, &tried, now);
             let names: Vec<String> = choice.open.iter().map(|target| target.name().to_owned()).collect();
-            (names.join(" "), choice.closed.map(|(_, words)| words).unwrap_or_default())
+            (names.join(" "), choice.closed.map(|(_, message)| message).unwrap_or_default())
         };
         assert_eq!(open(&[], now), ("near far".to_owned(), String::new()));
         assert_eq!(open(&["near"], now).0, "far");
         for _ in 0..3 {
-            targets.named("near").unwrap().went(Went::NoCapacity("full".to_owned()));
+            targets.named("near").unwrap().record_outcome(LaunchOutcome::NoCapacity("full".to_owned()));
         }
         assert_eq!(open(&[], now), ("far".to_owned(), "near: full".to_owned()));
-        targets.listen_to(&[("far".to_owned(), "paused".to_owned())].into());
+        targets.apply_switches(&[("far".to_owned(), "paused".to_owned())].into());
         assert_eq!(open(&[], now), (String::new(), "near: full".to_owned()));
         assert_eq!(open(&[], now + Duration::from_secs(11)).0, "near");
-        targets
-            .listen_to(&[("near".to_owned(), "draining".to_owned()), ("far".to_owned(), "draining".to_owned())].into());
+        targets.apply_switches(
+            &[("near".to_owned(), "draining".to_owned()), ("far".to_owned(), "draining".to_owned())].into(),
+        );
         assert_eq!(open(&[], now), (String::new(), String::new()));
         let mut only = self::target("only");
         only.config.takes_uploads = false;
-        let words = Targets::new(vec![only]).shapes(Kind::Track, &stored).unwrap_err();
-        assert_eq!(words, "only takes no uploads");
+        let message = Targets::new(vec![only]).shapes(EgressKind::Track, &stored).unwrap_err();
+        assert_eq!(message, "only takes no uploads");
     }
 }

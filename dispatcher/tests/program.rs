@@ -9,7 +9,7 @@ mod ground;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ground::{Ground, eventually};
-use spillway_bus::{Caps, LedgerLine, Opening, Phase, Record, Registry, TaskKey, Tasks};
+use spillway_bus::{Caps, LedgerLine, OpenTask, Phase, Record, Registry, TaskKey, Tasks};
 use spillway_protocol::ids::EgressId;
 
 fn id(text: &str) -> EgressId {
@@ -19,8 +19,8 @@ fn id(text: &str) -> EgressId {
 /// A line of the ledger as a dispatcher writes it.
 async fn bill(tasks: &Tasks, egress: &str, room: &str, tenant: &str, target: &str, amount: f64) {
     let key = TaskKey { egress_id: id(egress), attempt: 1 };
-    let opening = Opening { task: &key, tenant, target, facts: "{}", caps: Caps::default(), pace: None };
-    tasks.open(opening).await.unwrap();
+    let open_task = OpenTask { task: &key, tenant, target, facts: "{}", caps: Caps::default(), pace: None };
+    tasks.open(open_task).await.unwrap();
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
     let text = serde_json::json!({
         "egress_id": egress, "attempt": 1, "room": room, "type": "room_composite", "tenant": tenant, "target": target,
@@ -71,14 +71,14 @@ async fn bills_are_added_up_as_asked_and_mistakes_are_named() {
     let none = ground.run(&config, &["bill", "--since", "2020-01", "--until", "1700000000"]);
     assert_eq!(line(&none.out, "total"), "0 0.0 0.0 0.0 0.0000");
 
-    for (arguments, words) in [
+    for (arguments, message) in [
         (["bill", "--since", "yesterday"], "\"yesterday\" is no time: write 2026-11"),
         (["bill", "--until", "2026-13"], "\"2026-13\" is no time"),
         (["bill", "--since", "99999999999999999d"], "is no time"),
         (["bill", "--by", "moon"], "possible values: room, tenant, type, day, target, egress"),
     ] {
         let wrong = ground.run(&config, &arguments);
-        assert!(!wrong.ok && wrong.out.is_empty() && wrong.error.contains(words), "{wrong:?}");
+        assert!(!wrong.ok && wrong.out.is_empty() && wrong.error.contains(message), "{wrong:?}");
     }
     let gone = ground.run(&config.replace(&ground.redis, "127.0.0.1:1"), &["bill"]);
     assert!(!gone.ok && gone.error.contains("unable to connect to redis"), "{gone:?}");
@@ -126,7 +126,7 @@ async fn a_price_is_told_beforehand_for_every_target() {
 
     let bad = ground.file("bad.yaml", "room_composite: { layout: grid }");
     let odd = ground.file("odd.yaml", "- [");
-    for (arguments, words) in [
+    for (arguments, message) in [
         (vec!["price"], "--request"),
         (vec!["price", "--request", "/nowhere.yaml"], "read /nowhere.yaml"),
         (vec!["price", "--request", &bad], "missing or invalid field"),
@@ -135,15 +135,15 @@ async fn a_price_is_told_beforehand_for_every_target() {
         (vec!["price", "--request", &request, "--minutes=-5"], "--minutes must be more than 0"),
     ] {
         let wrong = ground.run(&config, &arguments);
-        assert!(!wrong.ok && wrong.error.contains(words), "{arguments:?}: {wrong:?}");
+        assert!(!wrong.ok && wrong.error.contains(message), "{arguments:?}: {wrong:?}");
     }
 }
 
-const NEAR: &str = "{ name: near, launcher: paper }";
-const FAR: &str = "{ name: far, launcher: paper }";
+const NEAR: &str = "{ name: near, launcher: simulated }";
+const FAR: &str = "{ name: far, launcher: simulated }";
 
 #[tokio::test]
-async fn words_to_targets_and_a_changed_configuration_reach_a_running_dispatcher() {
+async fn switches_of_targets_and_a_changed_configuration_reach_a_running_dispatcher() {
     let ground = Ground::start().await;
     let config = ground.config(&format!("targets: [{NEAR}, {FAR}]\n"));
     let mut dispatcher = ground.dispatcher(&config).await;
@@ -152,10 +152,10 @@ async fn words_to_targets_and_a_changed_configuration_reach_a_running_dispatcher
         eventually(&format!("{series} {is}"), async || dispatcher.metric(&series).await == Some(is)).await;
     };
     open("near", 1.0).await;
-    for (word, said, is) in
+    for (state, said, is) in
         [("pause", "near: paused\n", 0.0), ("resume", "near: taken again\n", 1.0), ("drain", "near: draining\n", 0.0)]
     {
-        let told = ground.run(&config, &["target", word, "near"]);
+        let told = ground.run(&config, &["target", state, "near"]);
         assert!(told.ok && told.out == said, "{told:?}");
         open("near", is).await;
         open("far", 1.0).await;

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in the stage too")]
 
-mod stage;
+mod harness;
 #[path = "sim/figures.rs"]
 mod figures;
-#[path = "sim/news.rs"]
-mod news;
+#[path = "sim/task_exits.rs"]
+mod task_exits;
 #[path = "sim/orphans.rs"]
 mod orphans;
 #[path = "sim/storm.rs"]
@@ -14,30 +14,30 @@ mod storm;
 
 use std::time::Duration;
 
-use spillway_bus::{Registry, Trouble, Way};
+use harness::{Harness, Play, config, until};
+use spillway_bus::{FaultyLink, LinkFaults, Registry};
 use spillway_dispatcher::Config;
 use spillway_launchers::LaunchError;
-use spillway_launchers::paper::{PaperOptions, Quota};
+use spillway_launchers::simulated::{Quota, SimulatedOptions};
 use spillway_protocol::code::Code;
 use spillway_protocol::ids::EgressId;
 use spillway_protocol::livekit::EgressStatus;
 use spillway_protocol::rpc::service;
-use stage::{Play, Stage, config, until};
 use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn slow() -> PaperOptions {
-    PaperOptions { latency: Duration::from_millis(800), ..PaperOptions::default() }
+fn slow() -> SimulatedOptions {
+    SimulatedOptions { latency: Duration::from_millis(800), ..SimulatedOptions::default() }
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_hundred_starts_in_two_seconds_within_fargates_quota() {
-    let stage = Stage::set(PaperOptions { quota: Some(Quota::FARGATE), ..slow() }).await;
-    let _dispatcher = stage.dispatcher().await;
+    let harness = Harness::set(SimulatedOptions { quota: Some(Quota::FARGATE), ..slow() }).await;
+    let _dispatcher = harness.dispatcher().await;
     let begun = Instant::now();
     let calls = (0..200u32).map(|n| {
-        let livekit = &stage.livekit;
+        let livekit = &harness.livekit;
         async move {
             sleep(Duration::from_millis(10) * n).await;
             let asked = Instant::now();
@@ -49,70 +49,71 @@ async fn two_hundred_starts_in_two_seconds_within_fargates_quota() {
     let waits = futures_util::future::join_all(calls).await;
     assert!(waits.iter().all(|wait| *wait < Duration::from_millis(100)), "{:?}", waits.iter().max());
 
-    let all = |status| (0..200).all(|n| stage.livekit.status(&format!("EG_{n}")) == Some(status));
+    let all = |status| (0..200).all(|n| harness.livekit.status(&format!("EG_{n}")) == Some(status));
     until("all are active", || all(EgressStatus::EgressActive)).await;
     // 100 at once, 20/s: the last leaves the bucket after 5 s.
     assert!(begun.elapsed() < 9 * SECOND, "{:?}", begun.elapsed());
-    assert_eq!(stage.cloud.started(), 200);
-    assert!(stage.cloud.calls() < 600, "asked {} times for 200 tasks", stage.cloud.calls());
+    assert_eq!(harness.cloud.started(), 200);
+    assert!(harness.cloud.calls() < 600, "asked {} times for 200 tasks", harness.cloud.calls());
 
     let stops = (0..200).map(|n| {
-        let livekit = &stage.livekit;
+        let livekit = &harness.livekit;
         async move { livekit.stop(&format!("EG_{n}")).await.unwrap() }
     });
     let stopped = futures_util::future::join_all(stops).await;
     assert!(stopped.iter().all(|info| info.status() == EgressStatus::EgressEnding));
     until("all are complete", || all(EgressStatus::EgressComplete)).await;
-    stage.livekit.assert_each_ended_once();
+    harness.livekit.assert_each_ended_once();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_repeated_start_gets_the_same_answer_and_no_second_task() {
-    let stage = Stage::set(slow()).await;
-    let (_a, _b) = (stage.dispatcher().await, stage.dispatcher().await);
-    let first = stage.livekit.start_composite("EG_again").await.unwrap();
+    let harness = Harness::set(slow()).await;
+    let (_a, _b) = (harness.dispatcher().await, harness.dispatcher().await);
+    let first = harness.livekit.start_composite("EG_again").await.unwrap();
     for _ in 0..3 {
-        let again = stage.livekit.start_composite("EG_again").await.unwrap();
+        let again = harness.livekit.start_composite("EG_again").await.unwrap();
         assert_eq!((&again.egress_id, again.started_at), (&first.egress_id, first.started_at));
         sleep(Duration::from_millis(700)).await;
     }
-    let (one, two) = tokio::join!(stage.livekit.start_composite("EG_twin"), stage.livekit.start_composite("EG_twin"));
+    let (one, two) =
+        tokio::join!(harness.livekit.start_composite("EG_twin"), harness.livekit.start_composite("EG_twin"));
     assert_eq!(one.unwrap().egress_id, two.unwrap().egress_id);
     until("both record", || {
-        ["EG_again", "EG_twin"].iter().all(|id| stage.livekit.status(id) == Some(EgressStatus::EgressActive))
+        ["EG_again", "EG_twin"].iter().all(|id| harness.livekit.status(id) == Some(EgressStatus::EgressActive))
     })
     .await;
-    assert_eq!(stage.cloud.started(), 2);
+    assert_eq!(harness.cloud.started(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_mistake_in_the_request_is_refused_at_once_and_leaves_nothing() {
-    let stage = Stage::set(slow()).await;
-    let _dispatcher = stage.dispatcher().await;
+    let harness = Harness::set(slow()).await;
+    let _dispatcher = harness.dispatcher().await;
     let begun = Instant::now();
-    let error = stage.livekit.start(Default::default()).await.unwrap_err();
+    let error = harness.livekit.start(Default::default()).await.unwrap_err();
     assert_eq!((error.code, error.message.as_str()), (Code::InvalidArgument, "egress id is empty"));
     let nothing =
         spillway_protocol::rpc::StartEgressRequest { egress_id: "EG_nothing".to_owned(), ..Default::default() };
-    let error = stage.livekit.start(nothing).await.unwrap_err();
+    let error = harness.livekit.start(nothing).await.unwrap_err();
     assert_eq!(error.message, "request has missing or invalid field: request");
     assert!(begun.elapsed() < SECOND);
-    assert!(stage.livekit.book().infos.is_empty());
-    assert_eq!(stage.cloud.calls(), 0);
+    assert!(harness.livekit.book().infos.is_empty());
+    assert_eq!(harness.cloud.calls(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_is_answered_at_once_in_every_phase() {
-    let stage = Stage::set(slow()).await;
-    let _dispatcher = stage.dispatcher_with(Config { most_recordings: Some(2), ..config() }).await;
+    let harness = Harness::set(slow()).await;
+    let _dispatcher = harness.dispatcher_with(Config { max_recordings: Some(2), ..config() }).await;
     let timed = async |id: &str| {
         let begun = Instant::now();
-        let answer = stage.livekit.stop(id).await;
+        let answer = harness.livekit.stop(id).await;
         (answer, begun.elapsed())
     };
 
     // Launching: its launch call is in the air.
-    stage.livekit.start_composite("EG_launching").await.unwrap();
+    harness.livekit.start_composite("EG_launching").await.unwrap();
     sleep(Duration::from_millis(100)).await;
     let (answer, took) = timed("EG_launching").await;
     let info = answer.unwrap();
@@ -124,22 +125,22 @@ async fn a_stop_is_answered_at_once_in_every_phase() {
 
     // Accepted: two run, the third waits.
     for id in ["EG_one", "EG_two", "EG_waits"] {
-        stage.livekit.start_composite(id).await.unwrap();
+        harness.livekit.start_composite(id).await.unwrap();
     }
     sleep(3 * SECOND).await;
-    let waits = stage.livekit.shows("EG_waits").unwrap();
+    let waits = harness.livekit.shows("EG_waits").unwrap();
     assert_eq!(waits.details, "waiting for a place: 2 of 2 recordings running, 0 before this one");
     let (answer, took) = timed("EG_waits").await;
     assert_eq!(answer.unwrap().status(), EgressStatus::EgressAborted);
     assert!(took < Duration::from_millis(50), "{took:?}");
-    let error = stage.livekit.call_handler(service::UPDATE_STREAM, "EG_waits").await.unwrap_err();
+    let error = harness.livekit.call_handler(service::UPDATE_STREAM, "EG_waits").await.unwrap_err();
     assert_eq!(error.code, Code::FailedPrecondition);
 
     // Running: the runner answers.
     let (answer, took) = timed("EG_one").await;
     assert_eq!(answer.unwrap().status(), EgressStatus::EgressEnding);
     assert!(took < Duration::from_millis(50), "{took:?}");
-    until("complete", || stage.livekit.status("EG_one") == Some(EgressStatus::EgressComplete)).await;
+    until("complete", || harness.livekit.status("EG_one") == Some(EgressStatus::EgressComplete)).await;
 
     // Over.
     sleep(SECOND * 7).await;
@@ -152,18 +153,18 @@ async fn a_stop_is_answered_at_once_in_every_phase() {
     // Nobody's.
     let error = timed("EG_unknown").await.0.unwrap_err();
     assert_eq!(error.message, "no response from servers");
-    stage.livekit.stop("EG_two").await.unwrap();
-    until("two is over", || stage.livekit.book().ends.len() == 4).await;
-    stage.livekit.assert_each_ended_once();
-    assert_eq!(stage.cloud.started(), 3, "who was stopped while waiting never started");
+    harness.livekit.stop("EG_two").await.unwrap();
+    until("two is over", || harness.livekit.book().ends.len() == 4).await;
+    harness.livekit.assert_each_ended_once();
+    assert_eq!(harness.cloud.started(), 3, "who was stopped while waiting never started");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_at_any_moment_of_a_start_leads_to_one_end() {
-    let stage = Stage::set(slow()).await;
-    let (_a, _b) = (stage.dispatcher().await, stage.dispatcher().await);
+    let harness = Harness::set(slow()).await;
+    let (_a, _b) = (harness.dispatcher().await, harness.dispatcher().await);
     let lives = (0..150u32).map(|n| {
-        let livekit = &stage.livekit;
+        let livekit = &harness.livekit;
         async move {
             let id = format!("EG_race{n}");
             livekit.start_composite(&id).await.unwrap();
@@ -177,18 +178,18 @@ async fn a_stop_at_any_moment_of_a_start_leads_to_one_end() {
         }
     });
     futures_util::future::join_all(lives).await;
-    until("all are over", || stage.livekit.book().ends.len() == 150).await;
+    until("all are over", || harness.livekit.book().ends.len() == 150).await;
     sleep(30 * SECOND).await;
-    stage.livekit.assert_each_ended_once();
-    let book = stage.livekit.book();
+    harness.livekit.assert_each_ended_once();
+    let book = harness.livekit.book();
     let ended = |status| book.infos.values().filter(|info| info.status() == status).count();
     assert!(ended(EgressStatus::EgressAborted) > 0 && ended(EgressStatus::EgressComplete) > 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_runner_may_die_at_any_step_and_is_settled_once_within_fifteen_seconds() {
-    let stage = Stage::set(slow()).await;
-    let (_a, _b) = (stage.dispatcher().await, stage.dispatcher().await);
+    let harness = Harness::set(slow()).await;
+    let (_a, _b) = (harness.dispatcher().await, harness.dispatcher().await);
     let deaths = [
         (
             Play::DiesBeforeItsTicket,
@@ -198,108 +199,111 @@ async fn a_runner_may_die_at_any_step_and_is_settled_once_within_fifteen_seconds
         (Play::DiesWithItsTicket, EgressStatus::EgressFailed, "the runner left before it started recording: signal 9"),
         (Play::DiesRecording, EgressStatus::EgressFailed, "the runner died: signal 9"),
         (Play::DiesEnding, EgressStatus::EgressFailed, "the runner died: signal 9"),
-        (Play::DiesBeforeItsLastWord, EgressStatus::EgressComplete, ""),
+        (Play::DiesBeforeItsLastReport, EgressStatus::EgressComplete, ""),
     ];
-    for (play, status, words) in deaths {
+    for (play, status, message) in deaths {
         let id = format!("EG_{play:?}");
-        stage.runners.play(&id, play);
-        stage.livekit.start_composite(&id).await.unwrap();
-        if matches!(play, Play::DiesEnding | Play::DiesBeforeItsLastWord) {
-            until("it records", || stage.livekit.status(&id) == Some(EgressStatus::EgressActive)).await;
-            stage.livekit.stop(&id).await.unwrap();
+        harness.runners.play(&id, play);
+        harness.livekit.start_composite(&id).await.unwrap();
+        if matches!(play, Play::DiesEnding | Play::DiesBeforeItsLastReport) {
+            until("it records", || harness.livekit.status(&id) == Some(EgressStatus::EgressActive)).await;
+            harness.livekit.stop(&id).await.unwrap();
         }
         let begun = Instant::now();
-        until("it is over", || stage.livekit.status(&id) == Some(status)).await;
+        until("it is over", || harness.livekit.status(&id) == Some(status)).await;
         assert!(begun.elapsed() < 15 * SECOND, "{play:?} took {:?}", begun.elapsed());
-        let info = stage.livekit.shows(&id).unwrap();
-        assert!(info.error.starts_with(words), "{play:?}: {}", info.error);
+        let info = harness.livekit.shows(&id).unwrap();
+        assert!(info.error.starts_with(message), "{play:?}: {}", info.error);
     }
     sleep(60 * SECOND).await;
-    stage.livekit.assert_each_ended_once();
-    assert_eq!(stage.cloud.started(), deaths.len(), "nothing was started twice");
+    harness.livekit.assert_each_ended_once();
+    assert_eq!(harness.cloud.started(), deaths.len(), "nothing was started twice");
 }
 
 #[tokio::test(start_paused = true)]
 async fn uploads_of_a_dead_task_are_salvaged_by_the_next_attempt_and_end_once() {
-    let stage = Stage::set(slow()).await;
-    let (_a, _b) = (stage.dispatcher().await, stage.dispatcher().await);
+    let harness = Harness::set(slow()).await;
+    let (_a, _b) = (harness.dispatcher().await, harness.dispatcher().await);
     for play in [Play::DiesRecording, Play::DiesEnding, Play::FallsSilent] {
         let id = format!("EG_{play:?}");
-        stage.runners.play(&id, play);
-        stage.livekit.start_stored(&id).await.unwrap();
+        harness.runners.play(&id, play);
+        harness.livekit.start_stored(&id).await.unwrap();
         if play == Play::DiesEnding {
-            until("it records", || stage.livekit.status(&id) == Some(EgressStatus::EgressActive)).await;
-            stage.livekit.stop(&id).await.unwrap();
+            until("it records", || harness.livekit.status(&id) == Some(EgressStatus::EgressActive)).await;
+            harness.livekit.stop(&id).await.unwrap();
         }
-        until("it is over", || stage.livekit.status(&id) == Some(EgressStatus::EgressFailed)).await;
-        let info = stage.livekit.shows(&id).unwrap();
+        until("it is over", || harness.livekit.status(&id) == Some(EgressStatus::EgressFailed)).await;
+        let info = harness.livekit.shows(&id).unwrap();
         assert!(info.error.starts_with("the runner "), "{}", info.error);
         assert_eq!((info.file_results[0].size, info.file_results[0].location.len()), (1234, id.len() + 14));
     }
-    assert_eq!(stage.cloud.started(), 6);
+    assert_eq!(harness.cloud.started(), 6);
 
     // A stop while it is saved is answered with the truth; whoever dies at it is followed by another, and when the third
     // has died it is told as such, once.
-    stage.runners.play("EG_twice", Play::DiesRecording);
-    stage.runners.play_salvages("EG_twice", &[Play::DiesRecording, Play::DiesWithItsTicket]);
-    stage.livekit.start_stored("EG_twice").await.unwrap();
-    until("a salvage was started", || stage.cloud.started() == 8).await;
-    let told = stage.livekit.stop("EG_twice").await.unwrap();
+    harness.runners.play("EG_twice", Play::DiesRecording);
+    harness.runners.play_salvages("EG_twice", &[Play::DiesRecording, Play::DiesWithItsTicket]);
+    harness.livekit.start_stored("EG_twice").await.unwrap();
+    until("a salvage was started", || harness.cloud.started() == 8).await;
+    let told = harness.livekit.stop("EG_twice").await.unwrap();
     assert_eq!(told.status(), EgressStatus::EgressActive);
-    until("it is over", || stage.livekit.status("EG_twice") == Some(EgressStatus::EgressFailed)).await;
-    let info = stage.livekit.shows("EG_twice").unwrap();
+    until("it is over", || harness.livekit.status("EG_twice") == Some(EgressStatus::EgressFailed)).await;
+    let info = harness.livekit.shows("EG_twice").unwrap();
     assert!(info.error.starts_with("the runner died: signal 9"), "{}", info.error);
-    assert_eq!((info.file_results[0].size, stage.cloud.started()), (1234, 10));
+    assert_eq!((info.file_results[0].size, harness.cloud.started()), (1234, 10));
 
-    stage.runners.play("EG_vain", Play::DiesRecording);
-    stage.runners.play_salvages("EG_vain", &[Play::DiesRecording; 3]);
-    stage.livekit.start_stored("EG_vain").await.unwrap();
-    until("it is over", || stage.livekit.status("EG_vain") == Some(EgressStatus::EgressFailed)).await;
-    assert_eq!(stage.cloud.started(), 14);
-    let words = stage.livekit.shows("EG_vain").unwrap().error;
-    assert!(words.starts_with("the runner died: signal 9") && words.contains("could not be completed"), "{words}");
+    harness.runners.play("EG_vain", Play::DiesRecording);
+    harness.runners.play_salvages("EG_vain", &[Play::DiesRecording; 3]);
+    harness.livekit.start_stored("EG_vain").await.unwrap();
+    until("it is over", || harness.livekit.status("EG_vain") == Some(EgressStatus::EgressFailed)).await;
+    assert_eq!(harness.cloud.started(), 14);
+    let message = harness.livekit.shows("EG_vain").unwrap().error;
+    assert!(
+        message.starts_with("the runner died: signal 9") && message.contains("could not be completed"),
+        "{message}"
+    );
 
     // Nothing is salvaged that was recorded to its end, and what cannot start is not tried for ever.
-    stage.livekit.start_stored("EG_whole").await.unwrap();
-    until("it records", || stage.livekit.status("EG_whole") == Some(EgressStatus::EgressActive)).await;
-    stage.livekit.stop("EG_whole").await.unwrap();
-    until("it is complete", || stage.livekit.status("EG_whole") == Some(EgressStatus::EgressComplete)).await;
-    stage.runners.play("EG_never", Play::DiesRecording);
-    stage.runners.play_salvages("EG_never", &[Play::Sleeps; 3]);
-    stage.livekit.start_stored("EG_never").await.unwrap();
-    until("it is given up", || stage.livekit.status("EG_never") == Some(EgressStatus::EgressFailed)).await;
+    harness.livekit.start_stored("EG_whole").await.unwrap();
+    until("it records", || harness.livekit.status("EG_whole") == Some(EgressStatus::EgressActive)).await;
+    harness.livekit.stop("EG_whole").await.unwrap();
+    until("it is complete", || harness.livekit.status("EG_whole") == Some(EgressStatus::EgressComplete)).await;
+    harness.runners.play("EG_never", Play::DiesRecording);
+    harness.runners.play_salvages("EG_never", &[Play::Sleeps; 3]);
+    harness.livekit.start_stored("EG_never").await.unwrap();
+    until("it is given up", || harness.livekit.status("EG_never") == Some(EgressStatus::EgressFailed)).await;
     sleep(60 * SECOND).await;
-    stage.livekit.assert_each_ended_once();
-    assert_eq!(stage.cloud.started(), 19);
+    harness.livekit.assert_each_ended_once();
+    assert_eq!(harness.cloud.started(), 19);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_runner_that_never_starts_and_one_that_falls_silent_are_ended() {
-    let stage = Stage::set(slow()).await;
-    let _dispatcher = stage.dispatcher_with(Config { heartbeat_timeout: 60 * SECOND, ..config() }).await;
-    stage.runners.play("EG_sleeps", Play::Sleeps);
-    stage.runners.play("EG_silent", Play::FallsSilent);
+    let harness = Harness::set(slow()).await;
+    let _dispatcher = harness.dispatcher_with(Config { heartbeat_timeout: 60 * SECOND, ..config() }).await;
+    harness.runners.play("EG_sleeps", Play::Sleeps);
+    harness.runners.play("EG_silent", Play::FallsSilent);
     for id in ["EG_sleeps", "EG_silent"] {
-        stage.livekit.start_composite(id).await.unwrap();
+        harness.livekit.start_composite(id).await.unwrap();
     }
-    until("both are over", || stage.livekit.book().ends.len() == 2).await;
-    let error = |id| stage.livekit.shows(id).unwrap().error;
+    until("both are over", || harness.livekit.book().ends.len() == 2).await;
+    let error = |id| harness.livekit.shows(id).unwrap().error;
     assert_eq!(error("EG_sleeps"), "the runner did not start within 60 s");
     assert!(error("EG_silent").contains("stopped answering for 60 s"), "{}", error("EG_silent"));
     sleep(5 * SECOND).await;
-    stage.livekit.assert_each_ended_once();
+    harness.livekit.assert_each_ended_once();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_dispatcher_may_die_at_any_moment_and_another_finishes() {
     for after_ms in (0..=3000).step_by(100) {
-        let stage = Stage::set(slow()).await;
-        let a = stage.dispatcher_with(Config { bid: 1.0, ..config() }).await;
+        let harness = Harness::set(slow()).await;
+        let a = harness.dispatcher_with(Config { bid: 1.0, ..config() }).await;
         // The second one wins only when the first does not bid.
-        let _b = stage.dispatcher_with(Config { bid: 0.5, ..config() }).await;
+        let _b = harness.dispatcher_with(Config { bid: 0.5, ..config() }).await;
         let start = async {
             sleep(SECOND).await;
-            stage.livekit.start_composite("EG_orphan").await
+            harness.livekit.start_composite("EG_orphan").await
         };
         let death = async {
             // At 1000 the call is on its way.
@@ -309,206 +313,207 @@ async fn a_dispatcher_may_die_at_any_moment_and_another_finishes() {
         let (answer, ()) = tokio::join!(start, death);
         assert_eq!(answer.unwrap().egress_id, "EG_orphan", "death at {after_ms} ms");
         let records = format!("it records after a death at {after_ms} ms");
-        until(&records, || stage.livekit.status("EG_orphan") == Some(EgressStatus::EgressActive)).await;
-        stage.livekit.stop("EG_orphan").await.unwrap();
-        until("it is complete", || stage.livekit.status("EG_orphan") == Some(EgressStatus::EgressComplete)).await;
+        until(&records, || harness.livekit.status("EG_orphan") == Some(EgressStatus::EgressActive)).await;
+        harness.livekit.stop("EG_orphan").await.unwrap();
+        until("it is complete", || harness.livekit.status("EG_orphan") == Some(EgressStatus::EgressComplete)).await;
         sleep(20 * SECOND).await;
-        stage.livekit.assert_each_ended_once();
-        assert_eq!(stage.cloud.started(), 1, "death at {after_ms} ms");
+        harness.livekit.assert_each_ended_once();
+        assert_eq!(harness.cloud.started(), 1, "death at {after_ms} ms");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn when_dispatcher_and_runner_die_together_another_dispatcher_settles_within_fifteen_seconds() {
-    let stage = Stage::set(slow()).await;
-    let a = stage.dispatcher().await;
-    stage.runners.play("EG_both", Play::DiesRecording);
-    stage.livekit.start_composite("EG_both").await.unwrap();
-    let _b = stage.dispatcher().await;
-    until("it records", || stage.livekit.status("EG_both") == Some(EgressStatus::EgressActive)).await;
+    let harness = Harness::set(slow()).await;
+    let a = harness.dispatcher().await;
+    harness.runners.play("EG_both", Play::DiesRecording);
+    harness.livekit.start_composite("EG_both").await.unwrap();
+    let _b = harness.dispatcher().await;
+    until("it records", || harness.livekit.status("EG_both") == Some(EgressStatus::EgressActive)).await;
     sleep(2 * SECOND).await;
     a.vanish().await;
     let begun = Instant::now();
-    until("it is settled", || stage.livekit.status("EG_both") == Some(EgressStatus::EgressFailed)).await;
+    until("it is settled", || harness.livekit.status("EG_both") == Some(EgressStatus::EgressFailed)).await;
     assert!(begun.elapsed() < 15 * SECOND, "{:?}", begun.elapsed());
-    stage.livekit.assert_each_ended_once();
+    harness.livekit.assert_each_ended_once();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_house_queues_then_refuses_with_the_reason_and_gives_up_in_words() {
-    let stage = Stage::set(slow()).await;
-    let bounds = Config { most_recordings: Some(1), queue: 1, queue_deadline: 20 * SECOND, ..config() };
-    let _dispatcher = stage.dispatcher_with(bounds).await;
-    stage.livekit.start_composite("EG_first").await.unwrap();
-    stage.livekit.start_composite("EG_second").await.unwrap();
-    let error = stage.livekit.start_composite("EG_third").await.unwrap_err();
+async fn a_full_dispatcher_queues_then_refuses_with_the_reason_and_gives_up() {
+    let harness = Harness::set(slow()).await;
+    let bounds = Config { max_recordings: Some(1), queue: 1, queue_deadline: 20 * SECOND, ..config() };
+    let _dispatcher = harness.dispatcher_with(bounds).await;
+    harness.livekit.start_composite("EG_first").await.unwrap();
+    harness.livekit.start_composite("EG_second").await.unwrap();
+    let error = harness.livekit.start_composite("EG_third").await.unwrap_err();
     assert_eq!(error.code, Code::ResourceExhausted);
     assert_eq!(error.message, "no place for another recording: 1 of 1 recordings running, 1 waiting");
-    assert_eq!(stage.livekit.status("EG_third"), None);
+    assert_eq!(harness.livekit.status("EG_third"), None);
 
-    stage.livekit.stop("EG_first").await.unwrap();
-    until("the second has the place", || stage.livekit.status("EG_second") == Some(EgressStatus::EgressActive)).await;
-    stage.livekit.start_composite("EG_fourth").await.unwrap();
-    until("the fourth is given up", || stage.livekit.status("EG_fourth") == Some(EgressStatus::EgressFailed)).await;
-    let given_up = stage.livekit.shows("EG_fourth").unwrap();
+    harness.livekit.stop("EG_first").await.unwrap();
+    until("the second has the place", || harness.livekit.status("EG_second") == Some(EgressStatus::EgressActive)).await;
+    harness.livekit.start_composite("EG_fourth").await.unwrap();
+    until("the fourth is given up", || harness.livekit.status("EG_fourth") == Some(EgressStatus::EgressFailed)).await;
+    let given_up = harness.livekit.shows("EG_fourth").unwrap();
     assert_eq!(given_up.error, "no place became free within 20 s");
     assert_eq!(given_up.error_code, 429);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_dispatcher_with_a_place_goes_before_one_with_a_queue() {
-    let stage = Stage::set(slow()).await;
-    let one_place = || Config { most_recordings: Some(1), ..config() };
-    let (_a, _b) = (stage.dispatcher_with(one_place()).await, stage.dispatcher_with(one_place()).await);
+    let harness = Harness::set(slow()).await;
+    let one_place = || Config { max_recordings: Some(1), ..config() };
+    let (_a, _b) = (harness.dispatcher_with(one_place()).await, harness.dispatcher_with(one_place()).await);
     for id in ["EG_here", "EG_there"] {
-        assert_eq!(stage.livekit.start_composite(id).await.unwrap().details, "");
+        assert_eq!(harness.livekit.start_composite(id).await.unwrap().details, "");
     }
     let begun = Instant::now();
-    let queued = stage.livekit.start_composite("EG_nowhere").await.unwrap();
+    let queued = harness.livekit.start_composite("EG_nowhere").await.unwrap();
     assert!(queued.details.starts_with("waiting for a place"), "{}", queued.details);
     assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_launcher_says_is_minded() {
-    let stage = Stage::set(slow()).await;
-    let _dispatcher = stage.dispatcher().await;
-    let passing = || LaunchError::Passing { words: "hiccup".to_owned(), source: None };
-    let full = || LaunchError::Capacity { words: "zone is full".to_owned() };
-    let patience = || LaunchError::Throttled { words: "slower".to_owned(), retry_after: Some(3 * SECOND) };
-    stage.cloud.refuse(&EgressId::parse("EG_later").unwrap(), vec![passing(), full(), patience()]);
-    let broken = LaunchError::Misconfigured { words: "no such cluster".to_owned(), source: None };
-    stage.cloud.refuse(&EgressId::parse("EG_never").unwrap(), vec![broken]);
+    let harness = Harness::set(slow()).await;
+    let _dispatcher = harness.dispatcher().await;
+    let passing = || LaunchError::Transient { message: "hiccup".to_owned(), source: None };
+    let full = || LaunchError::Capacity { message: "zone is full".to_owned() };
+    let throttled = || LaunchError::Throttled { message: "slower".to_owned(), retry_after: Some(3 * SECOND) };
+    harness.cloud.refuse(&EgressId::parse("EG_later").unwrap(), vec![passing(), full(), throttled()]);
+    let broken = LaunchError::Misconfigured { message: "no such cluster".to_owned(), source: None };
+    harness.cloud.refuse(&EgressId::parse("EG_never").unwrap(), vec![broken]);
     for id in ["EG_later", "EG_never"] {
-        stage.livekit.start_composite(id).await.unwrap();
+        harness.livekit.start_composite(id).await.unwrap();
     }
-    until("it is refused", || stage.livekit.status("EG_never") == Some(EgressStatus::EgressFailed)).await;
-    assert_eq!(stage.livekit.shows("EG_never").unwrap().error, "launcher misconfigured: no such cluster");
+    until("it is refused", || harness.livekit.status("EG_never") == Some(EgressStatus::EgressFailed)).await;
+    assert_eq!(harness.livekit.shows("EG_never").unwrap().error, "launcher misconfigured: no such cluster");
     let begun = Instant::now();
-    until("it records", || stage.livekit.status("EG_later") == Some(EgressStatus::EgressActive)).await;
+    until("it records", || harness.livekit.status("EG_later") == Some(EgressStatus::EgressActive)).await;
     assert!(begun.elapsed() > 3 * SECOND, "patience was asked for: {:?}", begun.elapsed());
 }
 
 /// The others of the same target are asked at once, under numbers of their own.
 #[tokio::test(start_paused = true)]
 async fn one_full_place_of_a_target_costs_no_time() {
-    let stage = Stage::set(PaperOptions::default()).await;
-    let _dispatcher = stage.dispatcher().await;
-    let here = || LaunchError::PlaceFull { words: "zone a is full".to_owned() };
+    let harness = Harness::set(SimulatedOptions::default()).await;
+    let _dispatcher = harness.dispatcher().await;
+    let here = || LaunchError::ZoneCapacity { message: "zone a is full".to_owned() };
     // More than it takes to close a target that has no room at all.
-    stage.cloud.refuse(&EgressId::parse("EG_zones").unwrap(), (0..5).map(|_| here()).collect());
+    harness.cloud.refuse(&EgressId::parse("EG_zones").unwrap(), (0..5).map(|_| here()).collect());
     let begun = Instant::now();
-    stage.livekit.start_composite("EG_zones").await.unwrap();
-    until("it records", || stage.livekit.status("EG_zones") == Some(EgressStatus::EgressActive)).await;
+    harness.livekit.start_composite("EG_zones").await.unwrap();
+    until("it records", || harness.livekit.status("EG_zones") == Some(EgressStatus::EgressActive)).await;
     assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
-    assert_eq!(stage.runners.recordings("EG_zones"), [6]);
+    assert_eq!(harness.runners.recordings("EG_zones"), [6]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn redis_may_be_away_for_a_while() {
-    let stage = Stage::set(slow()).await;
-    let _dispatcher = stage.dispatcher().await;
-    stage.livekit.start_composite("EG_outage").await.unwrap();
-    until("it records", || stage.livekit.status("EG_outage") == Some(EgressStatus::EgressActive)).await;
-    stage.broker.cut();
+    let harness = Harness::set(slow()).await;
+    let _dispatcher = harness.dispatcher().await;
+    harness.livekit.start_composite("EG_outage").await.unwrap();
+    until("it records", || harness.livekit.status("EG_outage") == Some(EgressStatus::EgressActive)).await;
+    harness.broker.cut();
     sleep(30 * SECOND).await;
-    stage.broker.mend();
+    harness.broker.mend();
     sleep(30 * SECOND).await;
-    assert_eq!(stage.livekit.status("EG_outage"), Some(EgressStatus::EgressActive));
-    stage.livekit.stop("EG_outage").await.unwrap();
-    until("it is complete", || stage.livekit.status("EG_outage") == Some(EgressStatus::EgressComplete)).await;
-    stage.livekit.assert_each_ended_once();
+    assert_eq!(harness.livekit.status("EG_outage"), Some(EgressStatus::EgressActive));
+    harness.livekit.stop("EG_outage").await.unwrap();
+    until("it is complete", || harness.livekit.status("EG_outage") == Some(EgressStatus::EgressComplete)).await;
+    harness.livekit.assert_each_ended_once();
 }
 
 /// Redis is away for minutes just when recordings end: for everybody, and for the runners alone.
 #[tokio::test(start_paused = true)]
 async fn a_recording_that_ends_while_redis_is_away_is_complete_afterwards() {
     for (everybody, minutes) in [(true, 2), (true, 10), (true, 14), (false, 1), (false, 4)] {
-        let way = Way::new(Trouble::default());
-        let stage = Stage::set_with(slow(), &way).await;
-        let _dispatchers = (stage.dispatcher().await, stage.dispatcher().await);
+        let link = FaultyLink::new(LinkFaults::default());
+        let harness = Harness::set_with(slow(), &link).await;
+        let _dispatchers = (harness.dispatcher().await, harness.dispatcher().await);
         let ids: Vec<String> = (0..6).map(|n| format!("EG_away{n}")).collect();
         for (id, n) in ids.iter().zip(0u64..) {
             // From well before to well after the moment Redis goes.
-            stage.runners.play(id, Play::Ends(Duration::from_millis(8_000 + 700 * n)));
+            harness.runners.play(id, Play::Ends(Duration::from_millis(8_000 + 700 * n)));
             if n % 2 == 0 {
-                stage.livekit.start_stored(id).await.unwrap();
+                harness.livekit.start_stored(id).await.unwrap();
             } else {
-                stage.livekit.start_composite(id).await.unwrap();
+                harness.livekit.start_composite(id).await.unwrap();
             }
         }
-        until("all record", || ids.iter().all(|id| stage.livekit.status(id) == Some(EgressStatus::EgressActive))).await;
+        until("all record", || ids.iter().all(|id| harness.livekit.status(id) == Some(EgressStatus::EgressActive)))
+            .await;
         sleep(9 * SECOND).await;
         if everybody {
-            stage.broker.cut()
+            harness.broker.cut()
         } else {
-            way.cut()
+            link.cut()
         }
         sleep(minutes * 60 * SECOND).await;
-        stage.broker.mend();
-        way.mend();
-        until("all are over", || stage.livekit.book().ends.len() == ids.len()).await;
+        harness.broker.mend();
+        link.mend();
+        until("all are over", || harness.livekit.book().ends.len() == ids.len()).await;
         for id in &ids {
-            let info = stage.livekit.shows(id).unwrap();
+            let info = harness.livekit.shows(id).unwrap();
             assert_eq!((info.status(), info.error.as_str()), (EgressStatus::EgressComplete, ""), "{id}, {minutes} min");
-            assert_eq!(stage.runners.salvages(id), 0, "{id}");
+            assert_eq!(harness.runners.salvages(id), 0, "{id}");
         }
         sleep(60 * SECOND).await;
-        stage.livekit.assert_each_ended_once();
-        assert_eq!(stage.cloud.started(), ids.len(), "nothing was launched twice");
+        harness.livekit.assert_each_ended_once();
+        assert_eq!(harness.cloud.started(), ids.len(), "nothing was launched twice");
     }
 }
 
 /// A failover to a replica that has not heard of the end: the record says again that it records, and its runner has left.
 #[tokio::test(start_paused = true)]
 async fn a_record_that_loses_its_end_is_not_told_as_another_end() {
-    let stage = Stage::set(slow()).await;
-    let _dispatcher = stage.dispatcher().await;
-    let registry = Registry::new(&stage.bus());
+    let harness = Harness::set(slow()).await;
+    let _dispatcher = harness.dispatcher().await;
+    let registry = Registry::new(&harness.bus());
     for (name, stored) in [("EG_local", false), ("EG_stored", true)] {
         let id = EgressId::parse(name).unwrap();
         if stored {
-            stage.livekit.start_stored(name).await.unwrap();
+            harness.livekit.start_stored(name).await.unwrap();
         } else {
-            stage.livekit.start_composite(name).await.unwrap();
+            harness.livekit.start_composite(name).await.unwrap();
         }
-        until("it records", || stage.livekit.status(name) == Some(EgressStatus::EgressActive)).await;
+        until("it records", || harness.livekit.status(name) == Some(EgressStatus::EgressActive)).await;
         sleep(2 * SECOND).await;
         let before = registry.get(&id).await.unwrap().unwrap();
-        stage.livekit.stop(name).await.unwrap();
-        until("it is complete", || stage.livekit.status(name) == Some(EgressStatus::EgressComplete)).await;
+        harness.livekit.stop(name).await.unwrap();
+        until("it is complete", || harness.livekit.status(name) == Some(EgressStatus::EgressComplete)).await;
         sleep(5 * SECOND).await;
         registry.forget(&id).await.unwrap();
         registry.create(&before).await.unwrap();
         sleep(30 * SECOND).await;
-        assert_eq!(stage.livekit.status(name), Some(EgressStatus::EgressComplete));
+        assert_eq!(harness.livekit.status(name), Some(EgressStatus::EgressComplete));
         assert!(registry.list_live().await.unwrap().is_empty(), "{name} is settled");
-        assert_eq!(stage.runners.salvages(name), 0, "{name}");
+        assert_eq!(harness.runners.salvages(name), 0, "{name}");
     }
-    stage.livekit.assert_each_ended_once();
+    harness.livekit.assert_each_ended_once();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_takes_no_more_finishes_what_waits_and_leaves_recordings_alone() {
-    let stage = Stage::set(slow()).await;
-    let a = stage.dispatcher().await;
-    stage.livekit.start_composite("EG_old").await.unwrap();
+    let harness = Harness::set(slow()).await;
+    let a = harness.dispatcher().await;
+    harness.livekit.start_composite("EG_old").await.unwrap();
     assert!(a.drained().await);
     assert!(a.leave().await);
-    assert_eq!(stage.cloud.started(), 1, "what was accepted was launched");
+    assert_eq!(harness.cloud.started(), 1, "what was accepted was launched");
     let begun = Instant::now();
-    let b = stage.dispatcher().await;
-    stage.livekit.start_composite("EG_new").await.unwrap();
+    let b = harness.dispatcher().await;
+    harness.livekit.start_composite("EG_new").await.unwrap();
     assert!(begun.elapsed() < SECOND);
     until("both record", || {
-        ["EG_old", "EG_new"].iter().all(|id| stage.livekit.status(id) == Some(EgressStatus::EgressActive))
+        ["EG_old", "EG_new"].iter().all(|id| harness.livekit.status(id) == Some(EgressStatus::EgressActive))
     })
     .await;
     sleep(10 * SECOND).await;
     for id in ["EG_old", "EG_new"] {
-        stage.livekit.stop(id).await.unwrap();
+        harness.livekit.stop(id).await.unwrap();
     }
-    until("both are complete", || stage.livekit.book().ends.len() == 2).await;
-    stage.livekit.assert_each_ended_once();
+    until("both are complete", || harness.livekit.book().ends.len() == 2).await;
+    harness.livekit.assert_each_ended_once();
     drop(b);
 }

@@ -1,5 +1,5 @@
-//! Stands in for `spillway-media` in the runner's tests: speaks the same words over the same socket pair and writes real
-//! files, but what it does is a script, and the script is the room's name: words joined by `-`.
+//! Stands in for `spillway-media` in the runner's tests: speaks the same messages over the same socket pair and writes real
+//! files, but what it does is a script, and the script is the room's name: behaviours joined by `-`.
 //!
 //! `wait` never starts · `record` records until stopped · `die` aborts while recording · `exit3` leaves with a code ·
 //! `mute` stops talking · `deaf` ignores the stop · `full`, `evicted`, `refused`, `closed` end that way · `degraded`,
@@ -9,9 +9,9 @@
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use spillway_ipc::framing::media_endpoint;
+use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, Quality, SpoolError, SpoolFile, TrackFacts};
 use spillway_plan::Container;
-use spillway_spool::framing::media_end;
-use spillway_spool::{EndReason, Happening, Order, Quality, SpoolError, SpoolFile, TrackFacts};
 
 /// How often the script records a little.
 const STEP: Duration = Duration::from_millis(20);
@@ -62,46 +62,46 @@ fn step(file: &mut SpoolFile, container: Container, bytes: u64) -> Result<(), Sp
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (mut reader, writer) = media_end()?;
-    let (send, orders) = mpsc::channel();
+    let (mut reader, writer) = media_endpoint()?;
+    let (send, commands) = mpsc::channel();
     std::thread::spawn(move || {
-        while let Ok(Some(order)) = reader.hear() {
-            let _ = send.send(order);
+        while let Ok(Some(command)) = reader.recv() {
+            let _ = send.send(command);
         }
     });
-    let Ok(Order::Start(start)) = orders.recv() else { return Ok(()) };
+    let Ok(MediaCommand::Start(start)) = commands.recv() else { return Ok(()) };
     let script = start.plan.room_name.clone();
-    let does = |word: &str| script.split('-').any(|part| part == word);
-    let say = |happening: Happening| writer.say(&happening);
-    let alive = |media_ns| Happening::Alive { media_ns, lag_ms: 0, backlog_bytes: 0 };
+    let does = |behaviour: &str| script.split('-').any(|part| part == behaviour);
+    let emit = |event: MediaEvent| writer.send(&event);
+    let alive = |media_ns| MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0 };
 
-    say(alive(0))?;
+    emit(alive(0))?;
     if does("environment") {
         let mut names: Vec<String> = std::env::vars().map(|(name, _)| name).collect();
         names.sort();
         let score = std::fs::read_to_string("/proc/self/oom_score_adj")?;
-        say(Happening::Noted { words: format!("environment {} oom {}", names.join(" "), score.trim()) })?;
+        emit(MediaEvent::Noted { message: format!("environment {} oom {}", names.join(" "), score.trim()) })?;
     }
     if does("nonsense") {
         use std::io::Write;
         use std::os::fd::AsFd;
         let mut raw = std::os::unix::net::UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-        raw.write_all(b"{\"happening\":\"of a newer version\"}\n")?;
+        raw.write_all(b"{\"event\":\"of a newer version\"}\n")?;
     }
     if does("refused") {
-        let why = EndReason::Failed { code: "unauthenticated".into(), words: "server refuses the token".into() };
-        return Ok(say(Happening::Ended { why })?);
+        let why = MediaEndReason::Failed { code: "unauthenticated".into(), message: "server refuses the token".into() };
+        return Ok(emit(MediaEvent::Ended { why })?);
     }
     let room_id = if does("other") { "RM_other" } else { "RM_scripted" };
-    say(Happening::Joined { room_id: room_id.into(), room_name: script.clone() })?;
+    emit(MediaEvent::Joined { room_id: room_id.into(), room_name: script.clone() })?;
     if does("wait") {
-        say(Happening::Waiting { what: "waiting for the first track".into() })?;
+        emit(MediaEvent::Waiting { what: "waiting for the first track".into() })?;
         loop {
-            match orders.recv_timeout(Duration::from_millis(200)) {
-                Ok(Order::Stop) if does("deaf") => {}
-                Ok(Order::Stop) => return Ok(say(Happening::Ended { why: EndReason::Stopped })?),
+            match commands.recv_timeout(Duration::from_millis(200)) {
+                Ok(MediaCommand::Stop) if does("deaf") => {}
+                Ok(MediaCommand::Stop) => return Ok(emit(MediaEvent::Ended { why: MediaEndReason::Stopped })?),
                 Ok(_) => {}
-                Err(RecvTimeoutError::Timeout) => say(alive(0))?,
+                Err(RecvTimeoutError::Timeout) => emit(alive(0))?,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
         }
@@ -110,11 +110,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let facts = TrackFacts { publisher_identity: "ann".into(), track_id: "TR_1".into(), ..TrackFacts::default() };
     let container = if does("mp4") { Container::Mp4 } else { Container::Ogg };
     let bytes = if does("fast") { 200_000 } else { 100 };
-    say(Happening::Opening { file: 0, container, facts })?;
-    let Ok(Order::WriteTo { file: 0, path, id }) = orders.recv() else { return Ok(()) };
+    emit(MediaEvent::Opening { file: 0, container, facts })?;
+    let Ok(MediaCommand::WriteTo { file: 0, path, id }) = commands.recv() else { return Ok(()) };
     let mut file = SpoolFile::claimed(&path, id, container)?;
     let started_at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as i64 + start.clock_ahead_ns;
-    say(Happening::Started { at: started_at })?;
+    emit(MediaEvent::Started { at: started_at })?;
     let began = Instant::now();
     let why = loop {
         if does("boxes") {
@@ -124,19 +124,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         let media_ns = began.elapsed().as_nanos() as u64;
         if !does("mute") {
-            say(Happening::Wrote { file: 0, end: file.end(), sealed_to: file.sealed_to(), media_ns })?;
-            say(alive(media_ns))?;
+            emit(MediaEvent::Wrote { file: 0, end: file.end(), sealed_to: file.sealed_to(), media_ns })?;
+            emit(alive(media_ns))?;
         }
         let old_enough = began.elapsed() > Duration::from_millis(300);
-        match orders.recv_timeout(STEP) {
-            Ok(Order::Stop) if !does("deaf") => break EndReason::Stopped,
+        match commands.recv_timeout(STEP) {
+            Ok(MediaCommand::Stop) if !does("deaf") => break MediaEndReason::Stopped,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
             _ if !old_enough => {}
             _ if does("die") => std::process::abort(),
             _ if does("exit3") => std::process::exit(3),
-            _ if does("full") => break EndReason::Full { words: "no space left on the disk".into() },
-            _ if does("evicted") => break EndReason::Evicted,
-            _ if does("closed") => break EndReason::SourceClosed { words: "the room was closed".into() },
+            _ if does("full") => break MediaEndReason::Full { message: "no space left on the disk".into() },
+            _ if does("evicted") => break MediaEndReason::Evicted,
+            _ if does("closed") => break MediaEndReason::SourceClosed { message: "the room was closed".into() },
             _ => {}
         }
     };
@@ -148,6 +148,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let degraded = if does("degraded") { vec!["frozen for 3.0 s".to_owned()] } else { vec![] };
     let ended_at = started_at + began.elapsed().as_nanos() as i64;
     let quality = Quality { media_ms: began.elapsed().as_millis() as u64, degraded, ..Quality::default() };
-    say(Happening::Closed { file: 0, bytes: file.end(), started_at, ended_at, quality })?;
-    Ok(say(Happening::Ended { why })?)
+    emit(MediaEvent::Closed { file: 0, bytes: file.end(), started_at, ended_at, quality })?;
+    Ok(emit(MediaEvent::Ended { why })?)
 }

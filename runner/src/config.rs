@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use spillway_bus::RedisConfig;
+use spillway_ipc::MediaSettings;
 use spillway_plan::Limits;
 use spillway_process::LocalRoot;
 use spillway_protocol::Secret;
-use spillway_spool::MediaSettings;
 
-use crate::session::machine::Rules;
+use crate::session::machine::SessionRules;
 use crate::upload::UploadSettings;
 
 /// The line the launcher writes: the key to the ticket and the way to Redis. Names travel in the environment, secrets
@@ -48,12 +48,12 @@ pub struct Settings {
     /// How long an egress may wait for its first media; 0: until the room ends.
     pub start_timeout_ms: u64,
     /// How long the media process may stand still while it finishes its files.
-    pub drain_patience_ms: u64,
+    pub drain_timeout_ms: u64,
     /// How long the last report waits for Redis. Without it a finished recording counts as a dead one, so this outlasts a
     /// long outage; it costs what an idle machine costs.
     pub last_report_timeout_ms: u64,
     /// How long the last report is offered to livekit-server once Redis has it; after that a dispatcher delivers it.
-    pub report_patience_ms: u64,
+    pub report_timeout_ms: u64,
     /// Of outputs that end in a store.
     pub upload: UploadSettings,
 }
@@ -66,22 +66,22 @@ impl Default for Settings {
             media: MediaSettings::default(),
             hang_after_ms: 10_000,
             start_timeout_ms: 0,
-            drain_patience_ms: 30_000,
+            drain_timeout_ms: 30_000,
             last_report_timeout_ms: 15 * 60_000,
-            report_patience_ms: 30_000,
+            report_timeout_ms: 30_000,
             upload: UploadSettings::default(),
         }
     }
 }
 
 impl Settings {
-    pub fn rules(&self, limits: &Limits) -> Rules {
-        Rules {
+    pub fn rules(&self, limits: &Limits) -> SessionRules {
+        SessionRules {
             max_duration: limits.max_duration_ns.map(Duration::from_nanos),
             max_file_bytes: limits.max_file_bytes,
             start_timeout: (self.start_timeout_ms > 0).then(|| Duration::from_millis(self.start_timeout_ms)),
             hang_after: Duration::from_millis(self.hang_after_ms),
-            drain_patience: Duration::from_millis(self.drain_patience_ms),
+            drain_timeout: Duration::from_millis(self.drain_timeout_ms),
         }
     }
 

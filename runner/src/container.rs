@@ -7,7 +7,7 @@
 //! * `SPILLWAY_REDIS_PASSWORD`: its password (secret); may be missing
 //! * or `SPILLWAY_HANDOVER` instead of all: the whole line (secret)
 //!
-//! How it logs comes from `SPILLWAY_LOG` and `SPILLWAY_LOG_FORM`, as everywhere.
+//! How it logs comes from `SPILLWAY_LOG` and `SPILLWAY_LOG_FORMAT`, as everywhere.
 
 use std::env;
 use std::io::{self, Seek, Write};
@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::MemfdFlags;
 use serde_json::json;
-use spillway_process::telemetry::{self, Form};
+use spillway_process::telemetry::{self, LogFormat};
 use spillway_protocol::Secret;
 
 const HANDOVER: &str = "SPILLWAY_HANDOVER";
@@ -34,43 +34,46 @@ pub enum ContainerError {
     #[error("keep the handover in memory")]
     Memory(#[source] io::Error),
     #[error("start anew without secrets in the environment")]
-    Anew(#[source] io::Error),
+    Reexec(#[source] io::Error),
 }
 
 /// The line, where the environment holds one.
-fn line(get: impl Fn(&str) -> Option<String>, json_log: bool) -> Result<Option<Secret>, ContainerError> {
+fn handover_line(get: impl Fn(&str) -> Option<String>, json_log: bool) -> Result<Option<Secret>, ContainerError> {
     let given = |name: &str| get(name).filter(|value| !value.is_empty());
     if let Some(whole) = given(HANDOVER) {
         return Ok(Some(Secret::new(whole)));
     }
     let Some(key) = given(TICKET_KEY) else { return Ok(None) };
     let redis = given(REDIS).ok_or(ContainerError::NoRedis)?;
-    // The parser's own words would quote the text, and somebody may have put a password into it.
+    // The parser's own message would quote the text, and somebody may have put a password into it.
     let mut redis: serde_json::Value = serde_json::from_str(&redis).map_err(|_| ContainerError::BadRedis)?;
     let section = redis.as_object_mut().ok_or(ContainerError::BadRedis)?;
     if let Some(password) = given(REDIS_PASSWORD) {
         section.insert("password".to_owned(), password.into());
     }
-    let line = json!({ "ticket_key": key, "redis": redis, "log": { "json": json_log } });
-    Ok(Some(Secret::new(line.to_string())))
+    let handover_line = json!({ "ticket_key": key, "redis": redis, "log": { "json": json_log } });
+    Ok(Some(Secret::new(handover_line.to_string())))
 }
 
 /// Where the environment holds secrets, this program becomes itself once more without them, with the line on standard
 /// input; so they are in no `/proc/<pid>/environ`, and nothing started later can inherit them. Otherwise it returns.
 pub fn take_secrets_out() -> Result<(), ContainerError> {
-    let json_log = telemetry::inherited_form() == Form::Json;
-    let Some(line) = line(|name| env::var(name).ok(), json_log)? else { return Ok(()) };
+    let json_log = telemetry::inherited_format() == LogFormat::Json;
+    let Some(handover_line) = handover_line(|name| env::var(name).ok(), json_log)? else { return Ok(()) };
     let memory = rustix::fs::memfd_create("handover", MemfdFlags::CLOEXEC)
         .map_err(|error| ContainerError::Memory(error.into()))?;
     let mut memory = std::fs::File::from(memory);
-    memory.write_all(line.reveal().as_bytes()).and_then(|()| memory.rewind()).map_err(ContainerError::Memory)?;
-    let ourselves = env::current_exe().map_err(ContainerError::Anew)?;
-    let mut anew = Command::new(ourselves);
-    anew.args(env::args_os().skip(1)).stdin(Stdio::from(memory));
+    memory
+        .write_all(handover_line.reveal().as_bytes())
+        .and_then(|()| memory.rewind())
+        .map_err(ContainerError::Memory)?;
+    let ourselves = env::current_exe().map_err(ContainerError::Reexec)?;
+    let mut command = Command::new(ourselves);
+    command.args(env::args_os().skip(1)).stdin(Stdio::from(memory));
     for name in ALL {
-        anew.env_remove(name);
+        command.env_remove(name);
     }
-    Err(ContainerError::Anew(anew.exec()))
+    Err(ContainerError::Reexec(command.exec()))
 }
 
 #[cfg(test)]
@@ -80,7 +83,7 @@ mod tests {
 
     fn line_of(variables: &[(&str, &str)]) -> Result<Option<Secret>, ContainerError> {
         let get = |name: &str| variables.iter().find(|(given, _)| *given == name).map(|(_, value)| (*value).to_owned());
-        line(get, true)
+        handover_line(get, true)
     }
 
     #[test]

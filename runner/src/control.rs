@@ -12,23 +12,23 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tracing::info;
 
-use crate::report::{Report, Stage};
-use crate::session::machine::{Asker, Event};
+use crate::report::{EgressReport, ReportPhase};
+use crate::session::machine::{SessionEvent, StopSource};
 
 /// A stop is answered with the state it led to; when that takes longer than this, with the state as it is.
-const STOP_SEEN: Duration = Duration::from_secs(1);
+const STOP_STATE_TIMEOUT: Duration = Duration::from_secs(1);
 
-pub struct Control {
+pub struct ControlServer {
     server: RpcServer,
 }
 
-impl Control {
+impl ControlServer {
     /// Calls are heard when it returns.
     pub async fn open(
         bus: &Bus,
         egress_id: &EgressId,
-        inbox: mpsc::Sender<Event>,
-        reports: watch::Receiver<Report>,
+        inbox: mpsc::Sender<SessionEvent>,
+        reports: watch::Receiver<EgressReport>,
     ) -> Result<Self, BusError> {
         let server = RpcServer::new(bus, service::EGRESS_HANDLER);
         let stop = Arc::new(StopEgress { inbox, reports });
@@ -44,8 +44,8 @@ impl Control {
 }
 
 struct StopEgress {
-    inbox: mpsc::Sender<Event>,
-    reports: watch::Receiver<Report>,
+    inbox: mpsc::Sender<SessionEvent>,
+    reports: watch::Receiver<EgressReport>,
 }
 
 #[async_trait]
@@ -58,9 +58,9 @@ impl Handler for StopEgress {
     async fn answer(&self, _: Incoming) -> Result<Vec<u8>, RpcError> {
         info!("stop asked");
         // A session that is over takes no events, and its state says so.
-        let _ = self.inbox.send(Event::StopAsked(Asker::Api)).await;
+        let _ = self.inbox.send(SessionEvent::StopAsked(StopSource::Api)).await;
         let mut reports = self.reports.clone();
-        let _ = timeout(STOP_SEEN, reports.wait_for(|report| report.stage() != Stage::Going)).await;
+        let _ = timeout(STOP_STATE_TIMEOUT, reports.wait_for(|report| report.phase() != ReportPhase::Going)).await;
         let info = reports.borrow().info.encode_to_vec();
         Ok(info)
     }

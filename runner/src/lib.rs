@@ -1,6 +1,6 @@
 //! One egress, then exit. The route: what is asked (`ticket`, in a container after `container`, or `oneshot` without a dispatcher), who may interrupt it
 //! (`control`), its life (`session`, which starts the media process and obeys the pure machine), what its files mean
-//! (`sink`), how they get into their stores (`upload`; of a dead run: `salvage`), and what the outside hears of it (`report`).
+//! (`results`), how they get into their stores (`upload`; of a dead run: `salvage`), and what the outside hears of it (`report`).
 
 pub mod container;
 pub mod config;
@@ -8,10 +8,10 @@ pub mod ticket;
 pub mod oneshot;
 pub mod control;
 pub mod session;
-pub mod sink;
+pub mod results;
 pub mod upload;
 pub mod salvage;
 pub mod report;
-pub mod life;
-pub mod route;
+pub mod heartbeat;
+pub mod serve;
 mod clock;

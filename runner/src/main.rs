@@ -13,7 +13,7 @@ use spillway_protocol::livekit::EgressStatus;
 use spillway_runner::config::Settings;
 use spillway_runner::container;
 use spillway_runner::oneshot::{self, Access};
-use spillway_runner::route::{self, Errand};
+use spillway_runner::serve::{self, RunnerTask};
 use spillway_runner::session::media;
 use spillway_runner::ticket::{self, Names};
 use spillway_runner::upload::stores;
@@ -28,7 +28,7 @@ const LEAVING: Duration = Duration::from_secs(2);
 /// progress on standard error and prints an EgressInfo as JSON on standard output. Ctrl-C finishes the file.
 #[derive(Debug, Parser)]
 #[command(name = "spillway-runner", version)]
-struct Arguments {
+struct RunnerArgs {
     /// JSON or YAML with one of room_composite, participant, track_composite, track; "-" reads standard input.
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
@@ -63,17 +63,17 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = RunnerArgs::parse();
     // What we hold is not for other processes of this user, our own child included.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let outcome = match &arguments.request {
-        Some(_) => alone(arguments),
+        Some(_) => run_request(arguments),
         None => container::take_secrets_out()
             .map_err(anyhow::Error::from)
-            .and_then(|()| serve(if arguments.salvage { Errand::Salvage } else { Errand::Record })),
+            .and_then(|()| run_task(if arguments.salvage { RunnerTask::Salvage } else { RunnerTask::Record })),
     };
     outcome.unwrap_or_else(|failed| {
-        telemetry::init("info", telemetry::Form::Text);
+        telemetry::init("info", telemetry::LogFormat::Text);
         error!("{failed:#}");
         ExitCode::FAILURE
     })
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
 
 /// Runs `work` to its end. A call to a disk that hangs does not keep the process beyond that.
 fn run<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    // The recording is made elsewhere: here are only words.
+    // The recording is made elsewhere: here are only messages.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -92,21 +92,21 @@ fn run<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     done
 }
 
-fn form(json: bool) -> telemetry::Form {
-    if json { telemetry::Form::Json } else { telemetry::Form::Text }
+fn log_format(json: bool) -> telemetry::LogFormat {
+    if json { telemetry::LogFormat::Json } else { telemetry::LogFormat::Text }
 }
 
-fn serve(errand: Errand) -> anyhow::Result<ExitCode> {
+fn run_task(task: RunnerTask) -> anyhow::Result<ExitCode> {
     let names = Names::from_env(|name| std::env::var(name).ok())?;
     let (handover, key) = ticket::handover(stdin().lock())?;
     let level = if handover.log.level.is_empty() { "info" } else { &handover.log.level };
-    telemetry::init(level, form(handover.log.json));
-    run(route::serve(names, &handover.redis, key, errand))?;
+    telemetry::init(level, log_format(handover.log.json));
+    run(serve::serve_task(names, &handover.redis, key, task))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn alone(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    telemetry::init(&arguments.log_level, form(arguments.log_json));
+fn run_request(arguments: RunnerArgs) -> anyhow::Result<ExitCode> {
+    telemetry::init(&arguments.log_level, log_format(arguments.log_json));
     let secret = |name| std::env::var(name).ok().filter(|value| !value.is_empty()).map(Secret::new);
     let access = Access {
         ws_url: arguments.ws_url,
@@ -123,7 +123,7 @@ fn alone(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let file = arguments.request.context("no request")?;
     let shot = oneshot::prepare(oneshot::read(&file)?, &access, limits)?;
     let program = arguments.media.map_or_else(media::program, Ok)?;
-    let info = run(route::alone(shot, &settings, program, Arc::new(stores::Real::default())))?;
+    let info = run(serve::serve_request(shot, &settings, program, Arc::new(stores::DefaultStoreFactory::default())))?;
     let mut line = serde_json::to_string_pretty(&info).context("write the EgressInfo")?;
     line.push('\n');
     stdout().write_all(line.as_bytes()).context("write the EgressInfo")?;

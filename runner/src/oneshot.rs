@@ -131,7 +131,7 @@ fn new_id() -> String {
 mod tests {
     use super::*;
     use serde_json::json;
-    use spillway_plan::{Kind, Source};
+    use spillway_plan::{EgressKind, Source};
 
     fn access() -> Access {
         Access {
@@ -155,7 +155,7 @@ mod tests {
         ];
         for request in requests {
             let shot = prepare(request, &access(), Limits::default()).unwrap();
-            assert_eq!(shot.plan.kind, Kind::Track);
+            assert_eq!(shot.plan.kind, EgressKind::Track);
             assert_eq!(shot.plan.source, Source::Track { track_id: "TR_1".to_owned() });
             assert!(shot.plan.egress_id.starts_with("EG_") && shot.plan.egress_id.len() == 15);
         }
@@ -175,11 +175,11 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let track = || json!({"track": {"room_name": "r", "track_id": "TR_1", "file": {"filepath": "a.mp4"}}});
-        let words = |request, access: &Access| prepare(request, access, Limits::default()).unwrap_err().to_string();
-        assert!(words(track(), &Access { ws_url: None, ..access() }).contains("--ws-url"));
-        assert!(words(track(), &Access { api_secret: None, ..access() }).contains("LIVEKIT_API_SECRET"));
-        assert!(words(json!({"trak": {}}), &access()).starts_with("\"trak\" is not known"));
-        assert!(words(json!(3), &access()).contains("room_composite"));
-        assert!(words(json!({"track": {"nosuch": 1}}), &access()).contains("track"));
+        let message = |request, access: &Access| prepare(request, access, Limits::default()).unwrap_err().to_string();
+        assert!(message(track(), &Access { ws_url: None, ..access() }).contains("--ws-url"));
+        assert!(message(track(), &Access { api_secret: None, ..access() }).contains("LIVEKIT_API_SECRET"));
+        assert!(message(json!({"trak": {}}), &access()).starts_with("\"trak\" is not known"));
+        assert!(message(json!(3), &access()).contains("room_composite"));
+        assert!(message(json!({"track": {"nosuch": 1}}), &access()).contains("track"));
     }
 }

@@ -8,29 +8,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use spillway_ipc::restart::{Origin, RestartPoints};
+use spillway_ipc::{SealTracker, SpoolReader};
 use spillway_plan::manifest::{self, Manifest};
 use spillway_plan::{Container, Destination, Destinations};
 use spillway_process::chain;
-use spillway_process::retry::Schedule;
-use spillway_protocol::ledger::{EndReason, Fact, Outcome};
+use spillway_process::retry::RetrySchedule;
+use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
 use spillway_protocol::{Code, EgressId};
-use spillway_spool::restart::{Origin, RestartPoints};
-use spillway_spool::{SealTracker, Shelf};
-use spillway_storage::{Kind, Meta, Part, Storage, StorageError, Stored, Upload};
+use spillway_storage::{Meta, Part, Storage, StorageError, StorageErrorKind, Stored, Upload};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::report::Reporter;
-use crate::upload::checkpoint::{Saved, SavedFile, SavedUpload, host};
-use crate::upload::machine::{Machine, PartState};
-use crate::upload::stores::Stores;
+use crate::upload::checkpoint::{Checkpoint, FileCheckpoint, UploadCheckpoint, host};
+use crate::upload::machine::{PartState, UploadMachine};
+use crate::upload::stores::StoreFactory;
 use crate::upload::{UploadSettings, remove_spooled};
 
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What became of a file.
-struct Rescued {
+struct SalvagedFile {
     filename: String,
     location: String,
     bytes: u64,
@@ -45,7 +45,7 @@ type Times = Option<(i64, i64)>;
 /// What still lies in a spool of this machine.
 #[derive(Clone)]
 struct Spooled {
-    shelf: Arc<Shelf>,
+    spool: Arc<SpoolReader>,
     origin: Origin,
     /// Where an MP4 names places in itself.
     places: Vec<u64>,
@@ -55,22 +55,22 @@ struct Spooled {
 
 impl Spooled {
     fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
-        self.origin.read(&self.shelf, range, &self.places)
+        self.origin.read(&self.spool, range, &self.places)
     }
 
     fn is_whole(&self, range: Range<u64>) -> io::Result<bool> {
-        self.shelf.is_whole(self.origin.in_file(range.start)..self.origin.in_file(range.end))
+        self.spool.is_whole(self.origin.in_file(range.start)..self.origin.in_file(range.end))
     }
 }
 
 /// Everything a salvage needs.
 #[derive(Clone, Debug)]
-pub struct Salvage {
+pub struct SalvageJob {
     pub egress_id: EgressId,
     /// `None`: the dead run had kept nothing.
-    pub saved: Option<Saved>,
+    pub checkpoint: Option<Checkpoint>,
     pub destinations: Vec<Destinations>,
-    pub stores: Arc<dyn Stores>,
+    pub stores: Arc<dyn StoreFactory>,
     pub settings: UploadSettings,
     /// Why the recording task is gone.
     pub lost: String,
@@ -78,38 +78,38 @@ pub struct Salvage {
 
 /// Tells every file that could be saved, and that the egress failed; or that it is complete, if the dead run had got that
 /// far and only could not say so.
-pub async fn salvage(job: Salvage, reporter: &Reporter) {
+pub async fn salvage(job: SalvageJob, reporter: &Reporter) {
     let give_up = Instant::now() + Duration::from_millis(job.settings.max_outage_ms);
-    let mut words = job.lost.clone();
-    let saved = job.saved.clone().unwrap_or_default();
-    let mut finished = !saved.files.is_empty();
-    for (index, file) in saved.files.iter().enumerate() {
-        let here = saved.host == host();
-        match rescue(&job, file, here, give_up).await {
-            Ok(Some(rescued)) => {
-                info!(file = file.filename, bytes = rescued.bytes, "file saved");
+    let mut message = job.lost.clone();
+    let checkpoint = job.checkpoint.clone().unwrap_or_default();
+    let mut finished = !checkpoint.files.is_empty();
+    for (index, file) in checkpoint.files.iter().enumerate() {
+        let here = checkpoint.host == host();
+        match salvage_file(&job, file, here, give_up).await {
+            Ok(Some(salvaged)) => {
+                info!(file = file.filename, bytes = salvaged.bytes, "file saved");
                 let started_at = file.started_at.unwrap_or_default();
-                let estimated = (started_at, started_at.saturating_add_unsigned(file.media_ns(rescued.bytes)));
-                let (started_at, ended_at) = rescued.finished.flatten().unwrap_or(estimated);
-                if rescued.finished == Some(None) {
-                    let words = format!("{} is complete; how long it is was estimated", rescued.filename);
-                    reporter.tell(Fact::Noted(words));
+                let estimated = (started_at, started_at.saturating_add_unsigned(file.media_ns(salvaged.bytes)));
+                let (started_at, ended_at) = salvaged.finished.flatten().unwrap_or(estimated);
+                if salvaged.finished == Some(None) {
+                    let message = format!("{} is complete; how long it is was estimated", salvaged.filename);
+                    reporter.report(Fact::Noted(message));
                 }
-                finished &= rescued.finished.is_some();
-                if rescued.used_backup {
-                    reporter.tell(Fact::BackupUsed);
+                finished &= salvaged.finished.is_some();
+                if salvaged.used_backup {
+                    reporter.report(Fact::BackupUsed);
                 }
-                reporter.tell(Fact::FileOpened {
+                reporter.report(Fact::FileOpened {
                     index,
-                    filename: rescued.filename,
-                    location: rescued.location.clone(),
+                    filename: salvaged.filename,
+                    location: salvaged.location.clone(),
                 });
-                reporter.tell(Fact::FileStored {
+                reporter.report(Fact::FileStored {
                     index,
-                    size: rescued.bytes,
+                    size: salvaged.bytes,
                     started_at,
                     ended_at,
-                    location: rescued.location,
+                    location: salvaged.location,
                 });
             }
             Ok(None) => {
@@ -119,29 +119,34 @@ pub async fn salvage(job: Salvage, reporter: &Reporter) {
             Err(why) => {
                 finished = false;
                 warn!(file = file.filename, error = why, "file not saved");
-                words = format!("{words}; {why}");
+                message = format!("{message}; {why}");
             }
         }
     }
     if finished {
         info!("the recording was finished; only its last report was missing");
-        return reporter.tell(Fact::Over(Outcome::Complete));
+        return reporter.report(Fact::Over(Outcome::Complete));
     }
-    reporter.tell(Fact::Ending(EndReason::Failure));
-    reporter.tell(Fact::Over(Outcome::Failed { code: Code::Internal, words }));
+    reporter.report(Fact::Ending(EgressEndReason::Failure));
+    reporter.report(Fact::Over(Outcome::Failed { code: Code::Internal, message }));
 }
 
 /// `Ok(None)`: there is nothing, and nothing is left behind. Else why it is not saved, in words.
-async fn rescue(job: &Salvage, file: &SavedFile, here: bool, give_up: Instant) -> Result<Option<Rescued>, String> {
-    let shelf = if here { spooled(file).await } else { None };
+async fn salvage_file(
+    job: &SalvageJob,
+    file: &FileCheckpoint,
+    here: bool,
+    give_up: Instant,
+) -> Result<Option<SalvagedFile>, String> {
+    let spool = if here { spooled(file).await } else { None };
     let destinations = job.destinations.get(file.file as usize);
     let Some(Destinations { primary: primary @ Destination::Store(_), backup }) = destinations else {
-        return Ok(shelf.map(|spooled| Rescued {
+        return Ok(spool.map(|spooled| SalvagedFile {
             filename: file.filename.clone(),
-            location: spooled.shelf.path().display().to_string(),
+            location: spooled.spool.path().display().to_string(),
             bytes: spooled.bytes,
             used_backup: false,
-            finished: manifest_beside(spooled.shelf.path(), &job.egress_id),
+            finished: manifest_beside(spooled.spool.path(), &job.egress_id),
         }));
     };
     if let Some(finished) = finished(job, file, primary, backup.as_ref()).await {
@@ -153,10 +158,10 @@ async fn rescue(job: &Salvage, file: &SavedFile, here: bool, give_up: Instant) -
     let on_backup = file.upload.as_ref().is_some_and(|upload| upload.backup);
     let destination = backup.as_ref().filter(|_| on_backup).unwrap_or(primary);
     let store = job.stores.open(destination).await.map_err(|error| error.to_string())?;
-    let saver = Saver { store, meta: Meta::of(file.container.mime()), settings: &job.settings, give_up };
+    let salvager = FileSalvager { store, meta: Meta::of(file.container.mime()), settings: &job.settings, give_up };
     let stored = match &file.upload {
-        Some(upload) => saver.save(file, upload, shelf).await,
-        None => saver.begin_again(file, shelf).await,
+        Some(upload) => salvager.save(file, upload, spool).await,
+        None => salvager.begin_again(file, spool).await,
     };
     if on_backup && let Some(upload) = &file.upload {
         let primary = job.stores.open(primary).await.map_err(|error| error.to_string())?;
@@ -168,7 +173,7 @@ async fn rescue(job: &Salvage, file: &SavedFile, here: bool, give_up: Instant) -
     if here {
         clear(&file.path).await;
     }
-    Ok(stored.map(|stored| Rescued {
+    Ok(stored.map(|stored| SalvagedFile {
         filename: file.filename.clone(),
         location: stored.location,
         bytes: stored.bytes,
@@ -185,19 +190,19 @@ async fn clear(path: &Path) {
 }
 
 /// A file of this machine that has bytes.
-async fn spooled(file: &SavedFile) -> Option<Spooled> {
+async fn spooled(file: &FileCheckpoint) -> Option<Spooled> {
     let (path, container, origin, kept_from) = (file.path.clone(), file.container, file.origin.clone(), file.kept_from);
     let look = spawn_blocking(move || {
-        let shelf = Shelf::open(&path).ok()?;
-        let end = shelf.end().ok().filter(|bytes| *bytes > 0)?;
+        let spool = SpoolReader::open(&path).ok()?;
+        let end = spool.end().ok().filter(|bytes| *bytes > 0)?;
         if origin.is_whole() {
-            return Some(Spooled { shelf: Arc::new(shelf), origin, places: vec![], bytes: end });
+            return Some(Spooled { spool: Arc::new(spool), origin, places: vec![], bytes: end });
         }
         let from = origin.from.max(kept_from);
         let mut points = RestartPoints::resume(container, &Origin { head: origin.head.clone(), from });
-        points.advance(&shelf, end).ok()?;
+        points.advance(&spool, end).ok()?;
         let bytes = origin.in_object(points.walked_to());
-        Some(Spooled { shelf: Arc::new(shelf), places: points.places_in(from..end), origin, bytes })
+        Some(Spooled { spool: Arc::new(spool), places: points.places_in(from..end), origin, bytes })
     });
     look.await.ok().flatten()
 }
@@ -205,16 +210,16 @@ async fn spooled(file: &SavedFile) -> Option<Spooled> {
 /// The manifest is written last, and only of a recording that ended well: where one is, the run had finished its work
 /// before it died or left. A right to look is enough; the times in it need one to read.
 async fn finished(
-    job: &Salvage,
-    file: &SavedFile,
+    job: &SalvageJob,
+    file: &FileCheckpoint,
     primary: &Destination,
     backup: Option<&Destination>,
-) -> Option<Rescued> {
+) -> Option<SalvagedFile> {
     let name = manifest::path(&file.filename, job.egress_id.as_str());
     let destinations = [(Some(primary), false), (backup, true)];
     for (destination, used_backup) in destinations.into_iter().filter_map(|(to, is)| Some((to?, is))) {
         let Ok(store) = job.stores.open(destination).await else { continue };
-        match timeout(LOOK_TIMEOUT, store.look(&name)).await {
+        match timeout(LOOK_TIMEOUT, store.head(&name)).await {
             Ok(Ok(Some(_))) => {}
             Ok(Ok(None)) | Err(_) => continue,
             Ok(Err(error)) => {
@@ -230,10 +235,10 @@ async fn finished(
         // The object's name is the newest one, of which our checkpoint need not know.
         let named = read.as_ref().and_then(|read| read.files.get(file.file as usize));
         let filename = named.map_or(&file.filename, |named| &named.filename).clone();
-        let Ok(Ok(Some(object))) = timeout(LOOK_TIMEOUT, store.look(&filename)).await else { continue };
+        let Ok(Ok(Some(object))) = timeout(LOOK_TIMEOUT, store.head(&filename)).await else { continue };
         let location = named.map_or_else(|| store.location(&filename), |named| named.location.clone());
         let times = read.map(|read| (read.started_at, read.ended_at));
-        return Some(Rescued { filename, location, bytes: object.bytes, used_backup, finished: Some(times) });
+        return Some(SalvagedFile { filename, location, bytes: object.bytes, used_backup, finished: Some(times) });
     }
     None
 }
@@ -245,47 +250,47 @@ fn manifest_beside(file: &Path, egress_id: &EgressId) -> Option<Times> {
     Some(Some((manifest.started_at, manifest.ended_at)))
 }
 
-struct Saver<'a> {
+struct FileSalvager<'a> {
     store: Arc<dyn Storage>,
     meta: Meta,
     settings: &'a UploadSettings,
     give_up: Instant,
 }
 
-impl Saver<'_> {
+impl FileSalvager<'_> {
     async fn save(
         &self,
-        file: &SavedFile,
-        saved: &SavedUpload,
+        file: &FileCheckpoint,
+        checkpoint: &UploadCheckpoint,
         spooled: Option<Spooled>,
     ) -> Result<Option<Stored>, String> {
         if file.started_at.is_none() {
-            abort(&*self.store, &saved.upload).await;
+            abort(&*self.store, &checkpoint.upload).await;
             return Ok(None);
         }
         let mut sent = None;
         if let Some(spooled) = spooled
-            && let Some(machine) = self.resumed(saved, &spooled).await
+            && let Some(machine) = self.resumed(checkpoint, &spooled).await
         {
-            sent = self.send_rest(&saved.upload, machine, &spooled).await;
+            sent = self.send_rest(&checkpoint.upload, machine, &spooled).await;
         }
-        let listed = self.listed(saved).await;
-        let lists: Vec<_> = sent.into_iter().chain(listed).chain(candidates(&saved.parts)).collect();
+        let listed = self.listed(checkpoint).await;
+        let lists: Vec<_> = sent.into_iter().chain(listed).chain(candidates(&checkpoint.parts)).collect();
         let mut refused = None;
         for parts in &lists {
-            match self.patiently(|| self.store.complete(&saved.upload, parts, &self.meta)).await {
+            match self.with_retries(|| self.store.complete(&checkpoint.upload, parts, &self.meta)).await {
                 Ok(stored) => return Ok(Some(stored)),
-                Err(error) if error.kind == Kind::Invalid => {
+                Err(error) if error.kind == StorageErrorKind::Invalid => {
                     debug!(%error, parts = parts.len(), "not these parts");
                     refused = Some(error.to_string());
                 }
-                Err(error) if error.kind == Kind::Gone => {
-                    return self.made_by_another(file, saved, &lists, &error).await;
+                Err(error) if error.kind == StorageErrorKind::Gone => {
+                    return self.made_by_another(file, checkpoint, &lists, &error).await;
                 }
                 Err(error) => return Err(error.to_string()),
             }
         }
-        abort(&*self.store, &saved.upload).await;
+        abort(&*self.store, &checkpoint.upload).await;
         refused.map_or(Ok(None), Err)
     }
 
@@ -293,15 +298,17 @@ impl Saver<'_> {
     /// say so.
     async fn made_by_another(
         &self,
-        file: &SavedFile,
-        saved: &SavedUpload,
+        file: &FileCheckpoint,
+        checkpoint: &UploadCheckpoint,
         lists: &[Vec<Part>],
         gone: &StorageError,
     ) -> Result<Option<Stored>, String> {
-        let found = self.patiently(|| self.store.look(&file.filename)).await;
-        let whole: u64 = saved.parts.iter().filter_map(|part| part.acked.as_ref()).map(|part| part.tag.bytes).sum();
+        let found = self.with_retries(|| self.store.head(&file.filename)).await;
+        let whole: u64 =
+            checkpoint.parts.iter().filter_map(|part| part.acked.as_ref()).map(|part| part.tag.bytes).sum();
         let bytes_of = |list: &Vec<Part>| list.iter().map(|part| part.tag.bytes).sum::<u64>();
-        let fits = |bytes| (saved.completing && bytes == whole) || lists.iter().any(|list| bytes_of(list) == bytes);
+        let fits =
+            |bytes| (checkpoint.completing && bytes == whole) || lists.iter().any(|list| bytes_of(list) == bytes);
         match found {
             Ok(Some(object)) if fits(object.bytes) => {
                 let location = self.store.location(&file.filename);
@@ -313,42 +320,42 @@ impl Saver<'_> {
     }
 
     /// Its upload had not begun, because the store was away or the recording was young.
-    async fn begin_again(&self, file: &SavedFile, spooled: Option<Spooled>) -> Result<Option<Stored>, String> {
+    async fn begin_again(&self, file: &FileCheckpoint, spooled: Option<Spooled>) -> Result<Option<Stored>, String> {
         let Some(spooled) = spooled.filter(|_| file.started_at.is_some()) else { return Ok(None) };
-        let begin = self.patiently(|| self.store.begin(&file.filename, &self.meta)).await;
+        let begin = self.with_retries(|| self.store.begin(&file.filename, &self.meta)).await;
         let upload = begin.map_err(|error| error.to_string())?;
         let machine = self.machine(file.container, &[], &spooled);
         let Some(parts) = self.send_rest(&upload, machine, &spooled).await else {
             abort(&*self.store, &upload).await;
             return Err(format!("{} upload failed: the spool could not be sent", self.store.name()));
         };
-        let stored = self.patiently(|| self.store.complete(&upload, &parts, &self.meta)).await;
+        let stored = self.with_retries(|| self.store.complete(&upload, &parts, &self.meta)).await;
         if stored.is_err() {
             abort(&*self.store, &upload).await;
         }
         stored.map(Some).map_err(|error| error.to_string())
     }
 
-    fn machine(&self, container: Container, parts: &[PartState], spooled: &Spooled) -> Machine {
+    fn machine(&self, container: Container, parts: &[PartState], spooled: &Spooled) -> UploadMachine {
         let head = if spooled.origin.is_whole() { SealTracker::new(container).head() } else { 0 };
         let rules = self.store.rules();
-        let cutting = crate::upload::plan::Cutting::of(&rules, &self.settings.parts, head, None);
-        self.closed(Machine::resume(cutting, rules, self.settings.knobs(), parts), spooled)
+        let layout = crate::upload::plan::PartLayout::of(&rules, &self.settings.parts, head, None);
+        self.closed(UploadMachine::resume(layout, rules, self.settings.tuning(), parts), spooled)
     }
 
     /// Whether the head was rewritten is not known; it is sent again. An object with a head of its own keeps it.
-    fn closed(&self, mut machine: Machine, spooled: &Spooled) -> Machine {
+    fn closed(&self, mut machine: UploadMachine, spooled: &Spooled) -> UploadMachine {
         machine.close(spooled.bytes, spooled.origin.is_whole(), Instant::now().into_std());
         machine
     }
 
     /// `None`: a part that is not known to be stored is not in the spool either.
-    async fn resumed(&self, saved: &SavedUpload, spooled: &Spooled) -> Option<Machine> {
-        let (shelf, mut parts, bytes) = (spooled.clone(), saved.parts.clone(), spooled.bytes);
+    async fn resumed(&self, checkpoint: &UploadCheckpoint, spooled: &Spooled) -> Option<UploadMachine> {
+        let (spool, mut parts, bytes) = (spooled.clone(), checkpoint.parts.clone(), spooled.bytes);
         let look = spawn_blocking(move || {
             for (index, part) in parts.iter_mut().enumerate() {
                 let end = part.end.unwrap_or(bytes);
-                if part.start < end && shelf.is_whole(part.start..end).ok()? {
+                if part.start < end && spool.is_whole(part.start..end).ok()? {
                     continue;
                 }
                 let newest = part.pending.drain(..).rev().find_map(|pending| {
@@ -364,18 +371,19 @@ impl Saver<'_> {
             Some(parts)
         });
         let parts = look.await.ok().flatten()?;
-        let machine = Machine::resume(saved.cutting.clone(), self.store.rules(), self.settings.knobs(), &parts);
+        let machine =
+            UploadMachine::resume(checkpoint.layout.clone(), self.store.rules(), self.settings.tuning(), &parts);
         Some(self.closed(machine, spooled))
     }
 
     /// All parts, if the rest of them could be sent.
-    async fn send_rest(&self, upload: &Upload, mut machine: Machine, spooled: &Spooled) -> Option<Vec<Part>> {
+    async fn send_rest(&self, upload: &Upload, mut machine: UploadMachine, spooled: &Spooled) -> Option<Vec<Part>> {
         while let Some(put) = machine.next(Instant::now().into_std()) {
             let (reader, range) = (spooled.clone(), put.range.clone());
             let bytes = spawn_blocking(move || reader.read(range)).await.ok()?.ok()?;
             let (number, generation) = (put.number, put.generation);
             let send = || self.store.put_part(upload, number, generation, bytes.clone());
-            match self.patiently(send).await {
+            match self.with_retries(send).await {
                 Ok(tag) => machine.acked(number, generation, tag),
                 Err(error) => {
                     warn!(%error, cause = %chain(&error), "rest of the spool not sent");
@@ -387,8 +395,8 @@ impl Saver<'_> {
     }
 
     /// What the store itself says it has, where we may ask.
-    async fn listed(&self, saved: &SavedUpload) -> Option<Vec<Part>> {
-        let listed = match self.store.list_parts(&saved.upload).await {
+    async fn listed(&self, checkpoint: &UploadCheckpoint) -> Option<Vec<Part>> {
+        let listed = match self.store.list_parts(&checkpoint.upload).await {
             Ok(listed) => listed?,
             Err(error) => {
                 debug!(%error, "parts not listed");
@@ -396,7 +404,7 @@ impl Saver<'_> {
             }
         };
         let mut parts: Vec<Part> = vec![];
-        for (index, state) in saved.parts.iter().enumerate() {
+        for (index, state) in checkpoint.parts.iter().enumerate() {
             let number = index as u32 + 1;
             let newest = listed.iter().filter(|part| part.number == number).max_by_key(|part| part.generation);
             let Some(part) = newest else { break };
@@ -408,19 +416,19 @@ impl Saver<'_> {
         (!parts.is_empty()).then_some(parts)
     }
 
-    async fn patiently<T, F>(&self, act: impl Fn() -> F) -> Result<T, StorageError>
+    async fn with_retries<T, F>(&self, act: impl Fn() -> F) -> Result<T, StorageError>
     where
         F: Future<Output = Result<T, StorageError>>,
     {
-        let mut waits = Schedule::new(
+        let mut waits = RetrySchedule::new(
             Duration::from_millis(self.settings.first_wait_ms),
             Duration::from_millis(self.settings.longest_wait_ms),
         );
         loop {
             let error = match timeout_at(self.give_up, act()).await {
-                Ok(Err(error)) if error.is_passing() => error,
+                Ok(Err(error)) if error.is_transient() => error,
                 Ok(result) => return result,
-                Err(_) => StorageError::new(Kind::Busy, self.store.name(), "salvage", "no answer"),
+                Err(_) => StorageError::new(StorageErrorKind::Busy, self.store.name(), "salvage", "no answer"),
             };
             let wait = waits.wait();
             if Instant::now() + wait >= self.give_up {
@@ -443,7 +451,7 @@ async fn abort(store: &dyn Storage, upload: &Upload) {
 /// still be there, or none.
 pub fn candidates(parts: &[PartState]) -> Vec<Vec<Part>> {
     /// A few more than four sendings at once can be the reason for; a refusal costs one small request.
-    const MOST: usize = 300;
+    const MAX_LISTS: usize = 300;
     let mut lists: Vec<Vec<Part>> = vec![vec![]];
     let mut ready: Vec<Vec<Part>> = vec![];
     for (index, state) in parts.iter().enumerate() {
@@ -476,7 +484,7 @@ pub fn candidates(parts: &[PartState]) -> Vec<Vec<Part>> {
         if lists.is_empty() {
             break;
         }
-        lists.truncate(MOST);
+        lists.truncate(MAX_LISTS);
     }
     ready.extend(lists);
     ready.retain(|list| !list.is_empty());
@@ -485,6 +493,6 @@ pub fn candidates(parts: &[PartState]) -> Vec<Vec<Part>> {
     let newest = |list: &Vec<Part>| list.iter().map(|part| u64::from(part.generation)).sum::<u64>();
     ready.sort_by_key(|list| std::cmp::Reverse((bytes(list), newest(list))));
     ready.dedup();
-    ready.truncate(MOST);
+    ready.truncate(MAX_LISTS);
     ready
 }

@@ -9,10 +9,10 @@ use spillway_bus::{
 use spillway_protocol::EgressId;
 
 use crate::config::Handover;
-use crate::route::Errand;
+use crate::serve::RunnerTask;
 
 /// The handover holds a key and how to reach Redis; certificates may be part of that.
-const LONGEST_HANDOVER: u64 = 1 << 20;
+const MAX_HANDOVER_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TicketError {
@@ -54,7 +54,7 @@ impl Names {
 /// One line of JSON.
 pub fn handover(input: impl BufRead) -> Result<(Handover, TicketKey), TicketError> {
     let mut line = Vec::new();
-    input.take(LONGEST_HANDOVER).read_until(b'\n', &mut line).map_err(TicketError::Handover)?;
+    input.take(MAX_HANDOVER_BYTES).read_until(b'\n', &mut line).map_err(TicketError::Handover)?;
     let handover: Handover = serde_json::from_slice(&line).map_err(TicketError::BadHandover)?;
     let key = TicketKey::from_text(handover.ticket_key.reveal()).map_err(TicketError::Key)?;
     Ok((handover, key))
@@ -62,16 +62,16 @@ pub fn handover(input: impl BufRead) -> Result<(Handover, TicketKey), TicketErro
 
 /// The ticket, once, even if Redis does not get its answer through at the first try. `None`: another has it, or it is too
 /// old.
-pub async fn take(tickets: &Tickets, names: &Names, errand: Errand) -> Result<Option<Ticket>, BusError> {
+pub async fn take(tickets: &Tickets, names: &Names, task: RunnerTask) -> Result<Option<Ticket>, BusError> {
     let taker = Taker::random();
-    let ticket = patiently(|| tickets.take(&names.egress_id, &names.claim, &taker)).await?;
+    let ticket = with_retries(|| tickets.take(&names.egress_id, &names.claim, &taker)).await?;
     // A spare ticket was laid down before it was known which attempt would need it.
-    Ok(ticket.filter(|ticket| errand == Errand::Salvage || ticket.attempt == names.attempt))
+    Ok(ticket.filter(|ticket| task == RunnerTask::Salvage || ticket.attempt == names.attempt))
 }
 
 /// From here on stops are ours. `None`: it was stopped, replaced or settled meanwhile; then nothing may be said about it.
 pub async fn own(registry: &Registry, names: &Names) -> Result<Option<Record>, BusError> {
-    let updated = patiently(|| {
+    let updated = with_retries(|| {
         registry.update(&names.egress_id, |record| {
             if record.attempt != names.attempt || record.phase != Phase::Launching || record.stop_asked {
                 return Decision::Leave;
@@ -89,7 +89,7 @@ pub async fn own(registry: &Registry, names: &Names) -> Result<Option<Record>, B
 }
 
 /// Redis may be restarting while we start.
-pub(crate) async fn patiently<T, F>(mut act: impl FnMut() -> F) -> Result<T, BusError>
+pub(crate) async fn with_retries<T, F>(mut act: impl FnMut() -> F) -> Result<T, BusError>
 where
     F: Future<Output = Result<T, BusError>>,
 {

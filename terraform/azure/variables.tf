@@ -152,7 +152,7 @@ variable "storage" {
 variable "limits" {
   description = "Bounds of the dispatcher: recordings at once, accepted requests that may wait and how long, longest recording (0: none), largest file in bytes (0: none)."
   type = object({
-    most_recordings        = optional(number)
+    max_recordings         = optional(number)
     queue                  = optional(number, 200)
     queue_deadline_seconds = optional(number, 60)
     start_deadline_seconds = optional(number, 120)

@@ -14,15 +14,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use libtest_mimic::{Arguments, Trial};
 use spillway_cost::{Platform, Shape};
-use spillway_launchers::conformance::{self, Subject, alive, departed, order};
+use spillway_launchers::conformance::{self, LauncherSubject, alive, exit_report, order};
 use spillway_launchers::docker::{DockerLauncher, DockerOptions};
-use spillway_launchers::{Departure, EndHow, LaunchError, LaunchOrder, Launcher, TaskRef};
+use spillway_launchers::{LaunchError, LaunchOrder, Launcher, StopMode, TaskExit, TaskRef};
+use spillway_tests::clouds::docker_proxy::DockerProxy;
 use spillway_tests::clouds::dockerd::Dockerd;
-use spillway_tests::clouds::fault::Fault;
-use spillway_tests::clouds::way::Way;
+use spillway_tests::clouds::fault::CloudFault;
 use spillway_tests::process::eventually;
 
-use faults::Faulty;
+use faults::FaultyLauncher;
 
 /// Says what it was given, then stays until it is told to leave.
 const PLAYS_RUNNER: &str = r#"#!/bin/sh
@@ -42,7 +42,7 @@ while :; do text="$text$text"; done
 "#;
 
 struct OnDocker {
-    way: Way,
+    docker_proxy: DockerProxy,
     dockerd: Dockerd,
     options: DockerOptions,
     launcher: Arc<DockerLauncher>,
@@ -53,17 +53,17 @@ impl OnDocker {
         let dockerd = Dockerd::start().unwrap();
         let programs = ["/bin/sh", "/usr/bin/env", "/usr/bin/sleep"];
         dockerd.image("plays-runner", &programs, &[("/runner", PLAYS_RUNNER)], "/runner").unwrap();
-        let way = Way::start(&dockerd.socket()).unwrap();
+        let docker_proxy = DockerProxy::start(&dockerd.socket()).unwrap();
         let options = DockerOptions {
             stack: "test stack".to_owned(),
-            socket: way.socket.to_str().unwrap().to_owned(),
+            socket: docker_proxy.socket.to_str().unwrap().to_owned(),
             image: "plays-runner".to_owned(),
             network: Some("host".to_owned()),
-            environment: BTreeMap::from([("SPILLWAY_LOG_FORM".to_owned(), "json".to_owned())]),
+            environment: BTreeMap::from([("SPILLWAY_LOG_FORMAT".to_owned(), "json".to_owned())]),
             ..DockerOptions::default()
         };
         let launcher = Arc::new(DockerLauncher::new(options.clone()));
-        Self { way, dockerd, options, launcher }
+        Self { docker_proxy, dockerd, options, launcher }
     }
 
     fn said(&self, arguments: &[&str]) -> String {
@@ -73,7 +73,7 @@ impl OnDocker {
 }
 
 #[async_trait]
-impl Subject for OnDocker {
+impl LauncherSubject for OnDocker {
     fn launcher(&self) -> Arc<dyn Launcher> {
         self.launcher.clone()
     }
@@ -87,24 +87,24 @@ impl Subject for OnDocker {
     }
 }
 
-impl Faulty for OnDocker {
-    fn script_launches(&self, faults: &[Option<Fault>]) {
-        self.way.faults().script("create", faults.iter().copied());
+impl FaultyLauncher for OnDocker {
+    fn script_launches(&self, faults: &[Option<CloudFault>]) {
+        self.docker_proxy.faults().script("create", faults.iter().copied());
     }
 
-    fn script_looks(&self, faults: &[Option<Fault>]) {
-        self.way.faults().script("inspect", faults.iter().copied());
+    fn script_status_calls(&self, faults: &[Option<CloudFault>]) {
+        self.docker_proxy.faults().script("inspect", faults.iter().copied());
     }
 
-    fn made(&self, egress_id: &str) -> usize {
+    fn task_count(&self, egress_id: &str) -> usize {
         self.said(&["ps", "-aq", "--filter", &format!("label=egress_id={egress_id}")]).lines().count()
     }
 
-    fn called(&self, fault: Fault) -> Option<&'static str> {
+    fn error_kind(&self, fault: CloudFault) -> Option<&'static str> {
         match fault {
-            Fault::Broken | Fault::Lost => Some("passing"),
+            CloudFault::Broken | CloudFault::Lost => Some("passing"),
             // Of a name that nobody has.
-            Fault::Busy => Some("passing"),
+            CloudFault::Busy => Some("passing"),
             // A machine of one's own throttles nobody.
             _ => None,
         }
@@ -135,7 +135,7 @@ async fn conforms_and_keeps_its_promises() {
     a_start_that_was_not_heard_of_has_its_orders(&subject).await;
     more_cores_than_there_are_is_all_of_them(&subject).await;
     a_container_that_was_only_made_is_replaced(&subject).await;
-    memory_images_and_programs_have_their_words(&subject).await;
+    memory_images_and_programs_are_named(&subject).await;
 }
 
 async fn secrets_go_by_standard_input(subject: &OnDocker) {
@@ -146,27 +146,29 @@ async fn secrets_go_by_standard_input(subject: &OnDocker) {
         Ok(said.contains("SPILLWAY_CLAIM").then_some(said))
     };
     let said = eventually("the container says what it was given", Duration::from_secs(20), look).await.unwrap();
-    for line in [r#"stdin:{"ticket_key":"canary"}"#, "SPILLWAY_ATTEMPT=2", "SPILLWAY_LOG_FORM=json"] {
+    for line in [r#"stdin:{"ticket_key":"canary"}"#, "SPILLWAY_ATTEMPT=2", "SPILLWAY_LOG_FORMAT=json"] {
         assert!(said.lines().any(|given| given == line), "{line} in {said}");
     }
     assert!(!said.contains("root is writable"), "{said}");
     let shown = subject.said(&["inspect", &container]);
     assert!(shown.contains("SPILLWAY_CLAIM") && !shown.contains("canary"), "{shown}");
-    subject.launcher.end(&task, EndHow::Now).await;
-    departed(&*subject.launcher, &task).await;
+    subject.launcher.end(&task, StopMode::Immediate).await;
+    exit_report(&*subject.launcher, &task).await;
 }
 
 /// It runs, whatever the daemon said or did not say: then it waits for what is written to it.
 async fn a_start_that_was_not_heard_of_has_its_orders(subject: &OnDocker) {
-    for fault in [Fault::BrokenAfter, Fault::LostAfter, Fault::Late, Fault::Broken, Fault::Lost] {
+    for fault in
+        [CloudFault::BrokenAfter, CloudFault::LostAfter, CloudFault::Late, CloudFault::Broken, CloudFault::Lost]
+    {
         let name = format!("start-{fault:?}");
-        subject.way.faults().script("start", [Some(fault)]);
-        let (task, said) = faults::insistently(&*subject.launcher, &name).await;
+        subject.docker_proxy.faults().script("start", [Some(fault)]);
+        let (task, said) = faults::launch_with_retries(&*subject.launcher, &name).await;
         assert_eq!(said.concat(), if fault.before() { "passing" } else { "" }, "{name}");
         alive(&*subject.launcher, &task).await;
         has_its_orders(subject, &task).await;
-        subject.launcher.end(&task, EndHow::Now).await;
-        departed(&*subject.launcher, &task).await;
+        subject.launcher.end(&task, StopMode::Immediate).await;
+        exit_report(&*subject.launcher, &task).await;
     }
 }
 
@@ -181,8 +183,8 @@ async fn more_cores_than_there_are_is_all_of_them(subject: &OnDocker) {
     let given = subject.said(&["inspect", "--format", "{{.HostConfig.NanoCpus}}", container]);
     let cores = subject.said(&["info", "--format", "{{.NCPU}}"]);
     assert_eq!(given.trim(), format!("{}000000000", cores.trim()));
-    subject.launcher.end(&task, EndHow::Now).await;
-    departed(&*subject.launcher, &task).await;
+    subject.launcher.end(&task, StopMode::Immediate).await;
+    exit_report(&*subject.launcher, &task).await;
 }
 
 /// As a dispatcher leaves it that dies between the two steps: its standard input may be closed for ever.
@@ -193,7 +195,7 @@ async fn a_container_that_was_only_made_is_replaced(subject: &OnDocker) {
     assert_eq!(subject.said(&["ps", "-aq", "--filter", "name=spillway-EG_made-1"]).lines().count(), 1);
     alive(&*subject.launcher, &task).await;
     has_its_orders(subject, &task).await;
-    subject.launcher.end(&task, EndHow::Now).await;
+    subject.launcher.end(&task, StopMode::Immediate).await;
 }
 
 async fn has_its_orders(subject: &OnDocker, task: &TaskRef) {
@@ -206,12 +208,12 @@ async fn has_its_orders(subject: &OnDocker, task: &TaskRef) {
     assert!(said.contains(r#"stdin:{"ticket_key":"canary"}"#), "{task}: {said}");
 }
 
-async fn memory_images_and_programs_have_their_words(subject: &OnDocker) {
+async fn memory_images_and_programs_are_named(subject: &OnDocker) {
     let with = |image: &str| DockerLauncher::new(DockerOptions { image: image.to_owned(), ..subject.options.clone() });
     let nowhere = with("registry.invalid/nothing:1");
     let error = nowhere.launch(&order(Platform::Host, "nowhere", 1)).await.unwrap_err();
     assert!(
-        matches!(&error, LaunchError::Misconfigured { words, .. } if words.contains("could not be pulled")),
+        matches!(&error, LaunchError::Misconfigured { message, .. } if message.contains("could not be pulled")),
         "{error:?}"
     );
 
@@ -222,5 +224,5 @@ async fn memory_images_and_programs_have_their_words(subject: &OnDocker) {
     };
     let eater = with("eater");
     let task = eater.launch(&small).await.unwrap();
-    assert_eq!(departed(&eater, &task).await.how, Departure::OutOfMemory { limit_mib: Some(32) });
+    assert_eq!(exit_report(&eater, &task).await.how, TaskExit::OutOfMemory { limit_mib: Some(32) });
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use serde_json::json;
 use spillway_tests::assets::clip;
-use spillway_tests::publisher::{From, Manners, Publisher};
+use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 
-use crate::stage::{Shared, Stage, block_on, stage};
+use crate::harness::{E2eHarness, SharedRun, block_on, harness};
 use spillway_tests::egress::Egress;
 
 const SECONDS: u64 = 8;
@@ -25,13 +25,13 @@ impl Codecs {
 }
 
 pub fn codecs() -> Result<Arc<Codecs>> {
-    static CODECS: Shared<Codecs> = Shared::new();
-    CODECS.get(|| block_on(record(stage()?)))
+    static CODECS: SharedRun<Codecs> = SharedRun::new();
+    CODECS.get(|| block_on(record(harness()?)))
 }
 
-async fn record(stage: Arc<Stage>) -> Result<Codecs> {
-    let room = stage.room("codecs");
-    let api = stage.api();
+async fn record(harness: Arc<E2eHarness>) -> Result<Codecs> {
+    let room = harness.room("codecs");
+    let api = harness.api();
     let mut people = Vec::new();
     let mut sids = BTreeMap::new();
     for (name, video, loss) in [
@@ -41,19 +41,19 @@ async fn record(stage: Arc<Stage>) -> Result<Codecs> {
         ("h265", "p0-180.h265", 0.0),
         ("lossy", "p1-360.h264", 0.02),
     ] {
-        let (picture, manners) = (clip(video)?, Manners { loss, seed: 7, ..Manners::default() });
-        let person = Publisher::join(api, &room, name, manners).await?;
-        sids.insert(name, person.publish(&picture, From::Camera).await?);
+        let (picture, options) = (clip(video)?, PublisherOptions { loss, seed: 7, ..PublisherOptions::default() });
+        let person = Publisher::join(api, &room, name, options).await?;
+        sids.insert(name, person.publish(&picture, SourceKind::Camera).await?);
         people.push(person);
     }
     for (name, sound) in [("opus", "p0.opus"), ("pcmu", "p0.pcmu"), ("pcma", "p0.pcma")] {
         let sound = clip(sound)?;
-        let person = Publisher::join(api, &room, name, Manners::default()).await?;
-        sids.insert(name, person.publish(&sound, From::Microphone).await?);
+        let person = Publisher::join(api, &room, name, PublisherOptions::default()).await?;
+        sids.insert(name, person.publish(&sound, SourceKind::Microphone).await?);
         people.push(person);
     }
 
-    let path = |name: &str| stage.file(name).to_string_lossy().into_owned();
+    let path = |name: &str| harness.file(name).to_string_lossy().into_owned();
     let mut asked = Vec::new();
     for (name, codec, file) in [
         ("vp8", "vp8", "t_{track_type}_vp8_{time}.webm"),

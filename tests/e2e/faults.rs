@@ -10,12 +10,12 @@ use serde_json::json;
 use spillway_tests::analyser::sync::{Marks, presence};
 use spillway_tests::analyser::{duration, played, probe};
 use spillway_tests::assets::person;
-use spillway_tests::each::Room;
-use spillway_tests::foreign::Foreign;
-use spillway_tests::servers::Ground;
+use spillway_tests::every_output::TestRoom;
+use spillway_tests::foreign::ForeignPublisher;
+use spillway_tests::servers::TestServers;
 
-use crate::stage::{alone, block_on};
-use crate::tape::Tape;
+use crate::harness::{alone, block_on};
+use crate::recording_probe::RecordingProbe;
 use spillway_tests::egress::{Egress, nanos};
 
 pub fn cases() -> Vec<Trial> {
@@ -32,45 +32,45 @@ pub fn cases() -> Vec<Trial> {
     ]
 }
 
-struct Scene {
-    ground: Ground,
-    dispatcher: spillway_tests::servers::Dispatcher,
-    _room: Option<Room>,
+struct FaultScenario {
+    servers: TestServers,
+    dispatcher: spillway_tests::servers::DispatcherProcess,
+    _room: Option<TestRoom>,
     egresses: Vec<(Egress, PathBuf)>,
 }
 
 /// One recording of each container, running for `seconds`.
-async fn recording(seconds: f64) -> Result<Scene> {
-    let ground = Ground::start("").await?;
-    let dispatcher = ground.dispatcher("dispatcher", "").await?;
-    let room = Room::open(&ground.api, "fault").await?;
-    let file = |name: &str| ground.folder().join("files").join(name);
-    let running = room.record(&ground.api, |name| json!({ "filepath": file(name).to_string_lossy() })).await?;
+async fn recording(seconds: f64) -> Result<FaultScenario> {
+    let servers = TestServers::start("").await?;
+    let dispatcher = servers.dispatcher("dispatcher", "").await?;
+    let room = TestRoom::open(&servers.api, "fault").await?;
+    let file = |name: &str| servers.folder().join("files").join(name);
+    let running = room.record(&servers.api, |name| json!({ "filepath": file(name).to_string_lossy() })).await?;
     let egresses = running.into_iter().map(|(egress, name)| (egress, file(name))).collect();
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-    Ok(Scene { ground, dispatcher, _room: Some(room), egresses })
+    Ok(FaultScenario { servers, dispatcher, _room: Some(room), egresses })
 }
 
-impl Scene {
+impl FaultScenario {
     /// The composite is completed and shows every picture that p0 sent, in sync with its sound. p0 is never silent, and
     /// neither is the composite, nor the one of sound alone.
-    async fn lost_nothing(&self, least: usize) -> Result<Tape> {
+    async fn lost_nothing(&self, least: usize) -> Result<RecordingProbe> {
         let (egress, alone) = (&self.egresses[0].0, &self.egresses[4].0);
         let (composite, sound) = (egress.complete().await?, alone.complete().await?);
-        let tape = Tape::open(&composite)?;
-        let identity = tape.pictures.as_ref().context("a picture")?.identity(person("p0"));
-        let manifest = tape.has_manifest()?;
+        let probe = RecordingProbe::open(&composite)?;
+        let identity = probe.pictures.as_ref().context("a picture")?.identity(person("p0"));
+        let manifest = probe.has_manifest()?;
         let quality = &manifest["quality"];
         println!("{identity:?} {quality}");
         let whole = identity.read > least && identity.missing == 0 && identity.backwards == 0;
         ensure!(whole, "{identity:?} {quality}");
-        tape.shows("p0", &tape.whole(), &[])?;
-        tape.in_sync("p0")?;
-        let alone = Tape::open(&sound)?.has_manifest()?;
+        probe.shows("p0", &probe.whole(), &[])?;
+        probe.in_sync("p0")?;
+        let alone = RecordingProbe::open(&sound)?.has_manifest()?;
         for quality in [quality, &alone["quality"]] {
             ensure!(quality["silence_ms"].as_u64().is_some_and(|silence| silence < 500), "{quality}");
         }
-        Ok(tape)
+        Ok(probe)
     }
 
     /// All processes of every task stand still.
@@ -83,7 +83,7 @@ impl Scene {
 
     /// Every process of this name.
     fn pids(&self, name: &str) -> Vec<i32> {
-        self.ground
+        self.servers
             .left_behind()
             .into_iter()
             .filter(|(_, command)| command.contains(name))
@@ -101,24 +101,24 @@ fn unix_now() -> f64 {
 }
 
 /// All recordings are killed at one random moment: files are playable, at most 2 s are lost, one terminal state in time.
-async fn kill(name: &str, patience: Duration) -> Result<()> {
+async fn kill(name: &str, limit: Duration) -> Result<()> {
     let extra = rand::random_range(0.0..1.5);
     println!("{name} is killed {extra:.3} s after the fourth second");
-    let scene = recording(4.0 + extra).await?;
-    let pids = scene.pids(name);
+    let scenario = recording(4.0 + extra).await?;
+    let pids = scenario.pids(name);
     ensure!(
-        pids.len() >= scene.egresses.len(),
+        pids.len() >= scenario.egresses.len(),
         "{} processes called {name}: {:?}",
         pids.len(),
-        scene.ground.left_behind()
+        scenario.servers.left_behind()
     );
     let (killed, killed_at) = (Instant::now(), unix_now());
     for pid in pids {
         signal(pid, Signal::KILL)?;
     }
-    for (egress, path) in &scene.egresses {
+    for (egress, path) in &scenario.egresses {
         // The state is polled over HTTP, one after the other: a little more than the promise.
-        let info = egress.over(patience + Duration::from_secs(2)).await?;
+        let info = egress.over(limit + Duration::from_secs(2)).await?;
         let took = killed.elapsed();
         ensure!(info["status"] == "EGRESS_FAILED", "{info}");
         let begun = nanos(&info["started_at"]) as f64 / 1e9;
@@ -131,41 +131,41 @@ async fn kill(name: &str, patience: Duration) -> Result<()> {
         );
         ensure!(has >= 4.0 - 2.0, "{} has {has:.2} s", path.display());
     }
-    scene.ground.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await
+    scenario.servers.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await
 }
 
 /// Recordings go on without their dispatcher; a new one takes them over, stops and lists them.
 async fn kill_of_the_dispatcher() -> Result<()> {
-    let mut scene = recording(1.0).await?;
-    scene.dispatcher.process.kill()?;
-    let (first, path) = &scene.egresses[1];
+    let mut scenario = recording(1.0).await?;
+    scenario.dispatcher.process.kill()?;
+    let (first, path) = &scenario.egresses[1];
     let info = first.complete().await?;
     println!("{} stopped without a dispatcher: {}", path.display(), info["status"]);
-    let _second = scene.ground.dispatcher("second", "").await?;
-    for (egress, path) in scene.egresses.iter().filter(|(egress, _)| egress.id != first.id) {
+    let _second = scenario.servers.dispatcher("second", "").await?;
+    for (egress, path) in scenario.egresses.iter().filter(|(egress, _)| egress.id != first.id) {
         let info = egress.complete().await.with_context(|| format!("{}", path.display()))?;
         ensure!(duration(&probe(path)?) > 1.0, "{info}");
     }
-    scene.ground.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await
+    scenario.servers.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await
 }
 
 /// Redis forgets everything; recordings go on and end in their files.
 async fn redis_restarts() -> Result<()> {
-    let mut scene = recording(1.0).await?;
-    scene.ground.kill_redis();
-    scene.ground.start_redis()?;
+    let mut scenario = recording(1.0).await?;
+    scenario.servers.kill_redis();
+    scenario.servers.start_redis()?;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let room = scene.ground.api.delete_room("fault").await;
+    let room = scenario.servers.api.delete_room("fault").await;
     println!("DeleteRoom after the restart: {room:?}");
-    for (egress, path) in &scene.egresses {
-        let stopped = scene.ground.api.egress("StopEgress", json!({ "egress_id": egress.id })).await;
+    for (egress, path) in &scenario.egresses {
+        let stopped = scenario.servers.api.egress("StopEgress", json!({ "egress_id": egress.id })).await;
         println!("{}: {:?}", path.display(), stopped.map(|info| info["status"].clone()));
     }
     spillway_tests::process::eventually("recordings are over", Duration::from_secs(40), || async {
-        Ok(scene.pids("spillway-runner").is_empty().then_some(()))
+        Ok(scenario.pids("spillway-runner").is_empty().then_some(()))
     })
     .await?;
-    for (_, path) in &scene.egresses {
+    for (_, path) in &scenario.egresses {
         ensure!(duration(&probe(path)?) > 1.0, "{} is too short", path.display());
     }
     Ok(())
@@ -173,10 +173,10 @@ async fn redis_restarts() -> Result<()> {
 
 /// The server dies and comes back without the room: recordings end in their files, nothing hangs.
 async fn livekit_restarts() -> Result<()> {
-    let mut scene = recording(2.0).await?;
-    scene.ground.kill_livekit();
-    scene.ground.start_livekit().await?;
-    for (egress, path) in &scene.egresses {
+    let mut scenario = recording(2.0).await?;
+    scenario.servers.kill_livekit();
+    scenario.servers.start_livekit().await?;
+    for (egress, path) in &scenario.egresses {
         let info = match egress.over(Duration::from_secs(3)).await {
             Ok(info) => info,
             Err(_) => egress.stop().await?.0,
@@ -184,22 +184,22 @@ async fn livekit_restarts() -> Result<()> {
         println!("{} {} {} {}", path.display(), info["status"], info["error"], info["details"]);
         ensure!(duration(&probe(path)?) > 1.5, "{} is too short", path.display());
     }
-    scene.ground.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await
+    scenario.servers.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await
 }
 
 /// 5 s of SIGSTOP for the whole task of a composite: it lags and loses nothing.
 async fn frozen() -> Result<()> {
-    let scene = recording(2.0).await?;
-    scene.freeze(Duration::from_secs(5)).await?;
+    let scenario = recording(2.0).await?;
+    scenario.freeze(Duration::from_secs(5)).await?;
     tokio::time::sleep(Duration::from_secs(4)).await;
-    scene.lost_nothing(300).await.map(drop)
+    scenario.lost_nothing(300).await.map(drop)
 }
 
 /// As Cloud Run moves a task: SIGTSTP, which stops nobody, and SIGCONT. The connections live on here, so nothing may be
 /// lost.
 async fn moved() -> Result<()> {
-    let scene = recording(2.0).await?;
-    let pids: Vec<i32> = [scene.pids("spillway-media"), scene.pids("spillway-runner")].concat();
+    let scenario = recording(2.0).await?;
+    let pids: Vec<i32> = [scenario.pids("spillway-media"), scenario.pids("spillway-runner")].concat();
     ensure!(pids.len() >= 2, "{} processes", pids.len());
     pids.iter().try_for_each(|pid| signal(*pid, Signal::TSTP))?;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -210,39 +210,39 @@ async fn moved() -> Result<()> {
     }
     pids.iter().try_for_each(|pid| signal(*pid, Signal::CONT))?;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let details = scene.egresses[0].0.info().await?["details"].as_str().unwrap_or_default().to_owned();
+    let details = scenario.egresses[0].0.info().await?["details"].as_str().unwrap_or_default().to_owned();
     ensure!(details.contains("moved to another machine"), "{details}");
-    scene.lost_nothing(300).await.map(drop)
+    scenario.lost_nothing(300).await.map(drop)
 }
 
 /// Where only TCP leads to the server, what it sent meanwhile waits in the connection. The publisher is a stranger: ours
 /// speaks UDP only.
 async fn frozen_over_tcp() -> Result<()> {
-    let ground = Ground::start("  force_tcp: true").await?;
-    let dispatcher = ground.dispatcher("dispatcher", "").await?;
-    let stranger = Foreign::wheel(&ground.api, "tcp", "p2", "h264").await?;
-    let file = |name: &str| json!({ "filepath": ground.folder().join("files").join(name).to_string_lossy() });
+    let servers = TestServers::start("  force_tcp: true").await?;
+    let dispatcher = servers.dispatcher("dispatcher", "").await?;
+    let stranger = ForeignPublisher::wheel(&servers.api, "tcp", "p2", "h264").await?;
+    let file = |name: &str| json!({ "filepath": servers.folder().join("files").join(name).to_string_lossy() });
     let composed = json!({
         "room_name": "tcp", "layout": "grid", "advanced": { "width": 640, "height": 360 },
         "file_outputs": [file("room.mp4")],
     });
     let track = json!({ "room_name": "tcp", "track_id": stranger.video, "file": file("track.mp4") });
-    let room = Egress::start(&ground.api, "StartRoomCompositeEgress", composed).await?;
-    let track = Egress::start(&ground.api, "StartTrackEgress", track).await?;
+    let room = Egress::start(&servers.api, "StartRoomCompositeEgress", composed).await?;
+    let track = Egress::start(&servers.api, "StartTrackEgress", track).await?;
     for egress in [&room, &track] {
         egress.active().await?;
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let scene = Scene { ground, dispatcher, _room: None, egresses: vec![] };
-    scene.freeze(Duration::from_secs(5)).await?;
+    let scenario = FaultScenario { servers, dispatcher, _room: None, egresses: vec![] };
+    scenario.freeze(Duration::from_secs(5)).await?;
     tokio::time::sleep(Duration::from_secs(6)).await;
     for egress in [&room, &track] {
-        let tape = Tape::open(&egress.complete().await?)?;
-        let quality = &tape.has_manifest()?["quality"];
-        let flashes = tape.flashes("p2")?;
-        let presence = presence(Marks { seen: &flashes, wanted: &[(1.0, tape.seconds() - 1.0)], forbidden: &[] });
-        println!("{} {presence} {quality}", tape.name());
-        ensure!(presence.good_but(0), "{}: {presence}, at {flashes:.2?}: {quality}", tape.name());
+        let probe = RecordingProbe::open(&egress.complete().await?)?;
+        let quality = &probe.has_manifest()?["quality"];
+        let flashes = probe.flashes("p2")?;
+        let presence = presence(Marks { seen: &flashes, wanted: &[(1.0, probe.seconds() - 1.0)], forbidden: &[] });
+        println!("{} {presence} {quality}", probe.name());
+        ensure!(presence.good_but(0), "{}: {presence}, at {flashes:.2?}: {quality}", probe.name());
     }
     Ok(())
 }
@@ -252,8 +252,8 @@ async fn frozen_over_tcp() -> Result<()> {
 async fn starved() -> Result<()> {
     const SLICE: Duration = Duration::from_millis(15);
     const OTHERS: Duration = Duration::from_millis(90);
-    let scene = recording(2.0).await?;
-    let pids: Vec<i32> = [scene.pids("spillway-media"), scene.pids("spillway-runner")].concat();
+    let scenario = recording(2.0).await?;
+    let pids: Vec<i32> = [scenario.pids("spillway-media"), scenario.pids("spillway-runner")].concat();
     let all = |kind| pids.iter().try_for_each(|pid| signal(*pid, kind));
     let until = Instant::now() + Duration::from_secs(10);
     while Instant::now() < until {
@@ -263,10 +263,10 @@ async fn starved() -> Result<()> {
         tokio::time::sleep(SLICE).await;
     }
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let tape = scene.lost_nothing(450).await?;
-    let manifest = tape.has_manifest()?;
+    let probe = scenario.lost_nothing(450).await?;
+    let manifest = probe.has_manifest()?;
     let quality = &manifest["quality"];
-    ensure!(quality["longest_lag_ms"].as_u64().is_some_and(|lag| lag > 1000), "it was not starved: {quality}");
-    ensure!(quality["pictures_skipped"].as_u64().unwrap_or_default() == 0, "{quality}");
+    ensure!(quality["max_lag_ms"].as_u64().is_some_and(|lag| lag > 1000), "it was not starved: {quality}");
+    ensure!(quality["frames_skipped"].as_u64().unwrap_or_default() == 0, "{quality}");
     Ok(())
 }

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use spillway_tests::fleet::{Scene, play};
+use spillway_tests::fleet::{FleetScenario, play};
 
-use crate::stage::{alone, block_on};
+use crate::harness::{alone, block_on};
 
 pub fn cases() -> Vec<Trial> {
     vec![alone("fleet::a_rush_beyond_the_quota_is_recorded_once_each", || block_on(rush()))]
 }
 
 async fn rush() -> Result<()> {
-    let scene = Scene {
+    let scenario = FleetScenario {
         egresses: 8,
         within: Duration::from_millis(200),
         burst: 4,
@@ -26,12 +26,12 @@ async fn rush() -> Result<()> {
         pulls: 2,
         records: Duration::from_secs(3),
     };
-    let story = play(&scene).await?;
-    println!("{story:?}");
-    ensure!(story.recorded == 8 && story.doubles == 0 && story.failed.is_empty(), "{story:?}");
+    let report = play(&scenario).await?;
+    println!("{report:?}");
+    ensure!(report.recorded == 8 && report.doubles == 0 && report.failed.is_empty(), "{report:?}");
     // Four at once and two a second: the last has waited.
-    ensure!(story.wait_p99_s >= 1.0, "{story:?}");
-    ensure!(story.throttled + story.no_capacity > 0, "nothing went wrong, so nothing was shown: {story:?}");
-    ensure!(story.launch_calls >= 8.0, "the dispatchers counted otherwise: {story:?}");
+    ensure!(report.wait_p99_s >= 1.0, "{report:?}");
+    ensure!(report.throttled + report.no_capacity > 0, "nothing went wrong, so nothing was shown: {report:?}");
+    ensure!(report.launch_calls >= 8.0, "the dispatchers counted otherwise: {report:?}");
     Ok(())
 }

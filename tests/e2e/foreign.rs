@@ -8,32 +8,32 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use spillway_tests::analyser::sync::{Marks, offset, presence};
 use spillway_tests::egress::Egress;
-use spillway_tests::foreign::Foreign;
+use spillway_tests::foreign::ForeignPublisher;
 
-use crate::stage::{Stage, case};
-use crate::tape::Tape;
+use crate::harness::{E2eHarness, case};
+use crate::recording_probe::RecordingProbe;
 
 pub fn cases() -> Vec<Trial> {
     vec![
-        case("foreign::the_wheel", |stage| async move { wheel(&stage).await }),
-        case("foreign::the_browser", |stage| async move { browser(&stage).await }),
+        case("foreign::the_wheel", |harness| async move { wheel(&harness).await }),
+        case("foreign::the_browser", |harness| async move { browser(&harness).await }),
     ]
 }
 
-async fn wheel(stage: &Stage) -> Result<()> {
-    let room = stage.room("wheel");
-    let stranger = Foreign::wheel(stage.api(), &room, "p2", "h264").await?;
-    let tapes = record(
-        stage,
+async fn wheel(harness: &E2eHarness) -> Result<()> {
+    let room = harness.room("wheel");
+    let stranger = ForeignPublisher::wheel(harness.api(), &room, "p2", "h264").await?;
+    let probes = record(
+        harness,
         &room,
         vec![
-            ("StartRoomCompositeEgress", composed(stage, "f_room_{time}.mp4")),
-            ("StartParticipantEgress", json!({ "identity": "p2", "file_outputs": mp4(stage, "f_p2_{time}.mp4") })),
-            ("StartTrackEgress", json!({ "track_id": stranger.video, "file": mp4(stage, "f_track_{time}.mp4")[0] })),
+            ("StartRoomCompositeEgress", composed(harness, "f_room_{time}.mp4")),
+            ("StartParticipantEgress", json!({ "identity": "p2", "file_outputs": mp4(harness, "f_p2_{time}.mp4") })),
+            ("StartTrackEgress", json!({ "track_id": stranger.video, "file": mp4(harness, "f_track_{time}.mp4")[0] })),
         ],
     )
     .await?;
-    let [room, participant, track] = &tapes[..] else { unreachable!("three were asked for") };
+    let [room, participant, track] = &probes[..] else { unreachable!("three were asked for") };
     shows_and_sounds(room, "p2")?;
     shows_and_sounds(participant, "p2")?;
     is_there("p2", "flashes", track, &track.flashes("p2")?)?;
@@ -41,74 +41,74 @@ async fn wheel(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-async fn browser(stage: &Stage) -> Result<()> {
-    let room = stage.room("browser");
-    let stranger = Foreign::browser(stage.api(), &room, "p3", "vp8").await?;
+async fn browser(harness: &E2eHarness) -> Result<()> {
+    let room = harness.room("browser");
+    let stranger = ForeignPublisher::browser(harness.api(), &room, "p3", "vp8").await?;
     let both = json!({
         "video_track_id": stranger.video, "audio_track_id": stranger.audio,
-        "advanced": { "width": 640, "height": 360 }, "file_outputs": mp4(stage, "f_p3_{time}.mp4"),
+        "advanced": { "width": 640, "height": 360 }, "file_outputs": mp4(harness, "f_p3_{time}.mp4"),
     });
-    let tapes = record(
-        stage,
+    let probes = record(
+        harness,
         &room,
         vec![
             ("StartTrackCompositeEgress", both),
-            ("StartTrackEgress", json!({ "track_id": stranger.video, "file": file(stage, "f_track_{time}.webm") })),
+            ("StartTrackEgress", json!({ "track_id": stranger.video, "file": file(harness, "f_track_{time}.webm") })),
         ],
     )
     .await?;
-    let [track_composite, track] = &tapes[..] else { unreachable!("two were asked for") };
+    let [track_composite, track] = &probes[..] else { unreachable!("two were asked for") };
     shows_and_sounds(track_composite, "p3")?;
     is_there("p3", "flashes", track, &track.flashes("p3")?)?;
     ensure!(track.video()?["codec_name"] == "vp8", "{}", track.video()?);
     Ok(())
 }
 
-fn file(stage: &Stage, name: &str) -> Value {
-    json!({ "filepath": stage.file(name).to_string_lossy() })
+fn file(harness: &E2eHarness, name: &str) -> Value {
+    json!({ "filepath": harness.file(name).to_string_lossy() })
 }
 
-fn mp4(stage: &Stage, name: &str) -> Value {
-    json!([file(stage, name)])
+fn mp4(harness: &E2eHarness, name: &str) -> Value {
+    json!([file(harness, name)])
 }
 
-fn composed(stage: &Stage, name: &str) -> Value {
-    json!({ "layout": "grid", "advanced": { "width": 640, "height": 360 }, "file_outputs": mp4(stage, name) })
+fn composed(harness: &E2eHarness, name: &str) -> Value {
+    json!({ "layout": "grid", "advanced": { "width": 640, "height": 360 }, "file_outputs": mp4(harness, name) })
 }
 
-async fn record(stage: &Stage, room: &str, asked: Vec<(&str, Value)>) -> Result<Vec<Tape>> {
+async fn record(harness: &E2eHarness, room: &str, asked: Vec<(&str, Value)>) -> Result<Vec<RecordingProbe>> {
     let mut running = Vec::new();
     for (method, mut request) in asked {
         request["room_name"] = json!(room);
-        running.push(Egress::start(stage.api(), method, request).await?);
+        running.push(Egress::start(harness.api(), method, request).await?);
     }
     for egress in &running {
         egress.active().await?;
     }
     tokio::time::sleep(Duration::from_secs(8)).await;
-    let mut tapes = Vec::new();
+    let mut probes = Vec::new();
     for egress in &running {
-        tapes.push(Tape::open(&egress.complete().await?)?);
+        probes.push(RecordingProbe::open(&egress.complete().await?)?);
     }
-    Ok(tapes)
+    Ok(probes)
 }
 
-fn shows_and_sounds(tape: &Tape, who: &str) -> Result<()> {
-    let flashes = tape.flashes(who)?;
-    let beeps: Vec<f64> = tape.beeps(who)?.iter().map(|beep| beep.at).collect();
-    is_there(who, "flashes", tape, &flashes)?;
-    is_there(who, "beeps", tape, &beeps)?;
+fn shows_and_sounds(probe: &RecordingProbe, who: &str) -> Result<()> {
+    let flashes = probe.flashes(who)?;
+    let beeps: Vec<f64> = probe.beeps(who)?.iter().map(|beep| beep.at).collect();
+    is_there(who, "flashes", probe, &flashes)?;
+    is_there(who, "beeps", probe, &beeps)?;
     let offset = offset(&flashes, &beeps);
-    println!("{} {who} picture - sound {offset}", tape.name());
+    println!("{} {who} picture - sound {offset}", probe.name());
     // Their own way from canvas and sound card to RTP is in it.
-    ensure!(offset.median_ms.abs() <= 100.0, "{who} in {}: {offset}", tape.name());
+    ensure!(offset.median_ms.abs() <= 100.0, "{who} in {}: {offset}", probe.name());
     Ok(())
 }
 
 /// A stranger whose encoder is starved leaves a picture out by itself: one miss is free, as in livekit/egress' own matrix.
-fn is_there(who: &str, what: &str, tape: &Tape, seen: &[f64]) -> Result<()> {
-    let presence = presence(Marks { seen, wanted: &[(1.0, tape.seconds() - 1.0)], forbidden: &[] });
-    println!("{} {who} {what} {presence}", tape.name());
-    ensure!(presence.good_but(1), "{who} in {}: {what} {presence}, at {seen:.2?}", tape.name());
+fn is_there(who: &str, what: &str, probe: &RecordingProbe, seen: &[f64]) -> Result<()> {
+    let presence = presence(Marks { seen, wanted: &[(1.0, probe.seconds() - 1.0)], forbidden: &[] });
+    println!("{} {who} {what} {presence}", probe.name());
+    ensure!(presence.good_but(1), "{who} in {}: {what} {presence}, at {seen:.2?}", probe.name());
     Ok(())
 }

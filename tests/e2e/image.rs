@@ -14,15 +14,15 @@ use serde_json::{Value, json};
 use spillway_tests::analyser::{played, probe, stream};
 use spillway_tests::assets::{clip, runner_image};
 use spillway_tests::clouds::dockerd::Dockerd;
-use spillway_tests::each::Room;
 use spillway_tests::egress::nanos;
+use spillway_tests::every_output::TestRoom;
 use spillway_tests::process::eventually;
-use spillway_tests::publisher::{From, Manners, Publisher};
-use spillway_tests::servers::Ground;
-use spillway_tests::servers::bucket::Bucket;
+use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
+use spillway_tests::servers::TestServers;
+use spillway_tests::servers::bucket::TestBucket;
 use spillway_tests::twirp::Api;
 
-use crate::stage::{alone, block_on, unless};
+use crate::harness::{alone, block_on, unless};
 
 pub fn cases() -> Vec<Trial> {
     let left_out = Dockerd::left_out().or_else(|| runner_image().err());
@@ -37,20 +37,20 @@ async fn every_output() -> Result<()> {
     let archive = runner_image().map_err(anyhow::Error::msg)?;
     let dockerd = Dockerd::start()?;
     dockerd.load(&archive)?;
-    let ground = Ground::start("").await?;
-    let bucket = Bucket::s3().await?;
+    let servers = TestServers::start("").await?;
+    let bucket = TestBucket::s3().await?;
     let output = |name: &str| {
         let (provider, upload) = bucket.upload().unwrap_or_default();
         json!({ "filepath": format!("calls/{name}"), provider: upload })
     };
-    let room = Room::open(&ground.api, "image").await?;
-    run_all(&dockerd, &ground, &bucket, room.requests(output)).await?;
+    let room = TestRoom::open(&servers.api, "image").await?;
+    run_all(&dockerd, &servers, &bucket, room.requests(output)).await?;
     drop(room);
-    let people = People::join(&ground.api).await?;
-    run_all(&dockerd, &ground, &bucket, people.requests(output)).await
+    let people = People::join(&servers.api).await?;
+    run_all(&dockerd, &servers, &bucket, people.requests(output)).await
 }
 
-/// What `Room` leaves out: a person for each of the other codecs.
+/// What `TestRoom` leaves out: a person for each of the other codecs.
 struct People {
     tracks: BTreeMap<&'static str, String>,
     _people: Vec<Publisher>,
@@ -64,13 +64,13 @@ impl People {
         for (name, picture) in
             [("vp8", "p1-360.vp8.ivf"), ("vp9", "p0-180.vp9.ivf"), ("av1", "p0-180.av1.ivf"), ("h265", "p0-180.h265")]
         {
-            let person = Publisher::join(api, Self::ROOM, name, Manners::default()).await?;
-            tracks.insert(name, person.publish(&clip(picture)?, From::Camera).await?);
+            let person = Publisher::join(api, Self::ROOM, name, PublisherOptions::default()).await?;
+            tracks.insert(name, person.publish(&clip(picture)?, SourceKind::Camera).await?);
             people.push(person);
         }
         for (name, sound) in [("opus", "p0.opus"), ("pcmu", "p0.pcmu"), ("pcma", "p0.pcma")] {
-            let person = Publisher::join(api, Self::ROOM, name, Manners::default()).await?;
-            tracks.insert(name, person.publish(&clip(sound)?, From::Microphone).await?);
+            let person = Publisher::join(api, Self::ROOM, name, PublisherOptions::default()).await?;
+            tracks.insert(name, person.publish(&clip(sound)?, SourceKind::Microphone).await?);
             people.push(person);
         }
         Ok(Self { tracks, _people: people })
@@ -109,13 +109,13 @@ impl People {
 
 async fn run_all(
     dockerd: &Dockerd,
-    ground: &Ground,
-    bucket: &Bucket,
+    servers: &TestServers,
+    bucket: &TestBucket,
     requests: Vec<(&'static str, &'static str, Value)>,
 ) -> Result<()> {
     let mut containers = Vec::new();
     for (method, name, request) in requests {
-        containers.push(Container::run(dockerd, ground, method, name, &request)?);
+        containers.push(RunnerContainer::run(dockerd, servers, method, name, &request)?);
     }
     for container in &containers {
         container.is_alone(dockerd).await?;
@@ -133,7 +133,7 @@ async fn run_all(
         let expected = if container.bounded { "EGRESS_LIMIT_REACHED" } else { "EGRESS_COMPLETE" };
         ensure!(info["status"] == expected, "{}: {info}", container.name);
         let bytes = bucket.read(&format!("calls/{}", container.name)).await?;
-        let path = ground.folder().join(container.name);
+        let path = servers.folder().join(container.name);
         std::fs::write(&path, bytes.with_context(|| format!("nothing stored: {info}"))?).context("write an object")?;
         let seconds = played(&path)?;
         let first = nanos(&info["fileResults"][0]["startedAt"]) as f64 / 1e9 - container.started_at;
@@ -157,7 +157,7 @@ async fn run_all(
 }
 
 /// One recording in a container of its own, by `docker run`.
-struct Container {
+struct RunnerContainer {
     name: &'static str,
     client: Child,
     said: PathBuf,
@@ -167,8 +167,14 @@ struct Container {
     started_at: f64,
 }
 
-impl Container {
-    fn run(dockerd: &Dockerd, ground: &Ground, method: &str, name: &'static str, request: &Value) -> Result<Self> {
+impl RunnerContainer {
+    fn run(
+        dockerd: &Dockerd,
+        servers: &TestServers,
+        method: &str,
+        name: &'static str,
+        request: &Value,
+    ) -> Result<Self> {
         let kind = match method {
             "StartTrackEgress" => "track",
             "StartTrackCompositeEgress" => "track_composite",
@@ -177,14 +183,14 @@ impl Container {
         };
         let bounded = name != "track.mp4";
         let (said, log) =
-            (ground.folder().join(format!("{name}.json")), ground.folder().join(format!("{name}.container.log")));
+            (servers.folder().join(format!("{name}.json")), servers.folder().join(format!("{name}.container.log")));
         let mut run = dockerd.docker();
         run.args(["run", "--interactive", "--name", name, "--network", "host", "--read-only", "--tmpfs", "/tmp:exec"]);
         run.args(["--cap-drop", "ALL", "--security-opt", "no-new-privileges"]);
         for (variable, value) in [
-            ("LIVEKIT_URL", ground.api.ws_url()),
-            ("LIVEKIT_API_KEY", ground.api.key.clone()),
-            ("LIVEKIT_API_SECRET", ground.api.secret.clone()),
+            ("LIVEKIT_URL", servers.api.ws_url()),
+            ("LIVEKIT_API_KEY", servers.api.key.clone()),
+            ("LIVEKIT_API_SECRET", servers.api.secret.clone()),
         ] {
             run.args(["--env", variable]).env(variable, value);
         }

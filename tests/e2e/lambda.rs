@@ -11,44 +11,44 @@ use serde_json::{Value, json};
 use spillway_bus::{Bus, RedisConfig, Tasks};
 use spillway_tests::analyser::played;
 use spillway_tests::clouds::ecs::{ACCOUNT, Ecs, REGION};
-use spillway_tests::clouds::fault::Fault;
-use spillway_tests::clouds::lambda::{Delivery, Lambda, Vault};
+use spillway_tests::clouds::fault::CloudFault;
+use spillway_tests::clouds::lambda::{EventDelivery, FakeSecretsManager, Lambda};
 use spillway_tests::clouds::policy::Policy;
-use spillway_tests::clouds::web::{Reply, Web};
-use spillway_tests::clouds::{Place, Vendor};
-use spillway_tests::each::Room;
+use spillway_tests::clouds::web::{HttpReply, HttpServer};
+use spillway_tests::clouds::{CloudSetup, Vendor};
 use spillway_tests::egress::{Egress, nanos};
+use spillway_tests::every_output::TestRoom;
 use spillway_tests::grants;
 use spillway_tests::process::eventually;
-use spillway_tests::servers::bucket::Bucket;
-use spillway_tests::servers::{Dispatcher, Ground, built};
+use spillway_tests::servers::bucket::TestBucket;
+use spillway_tests::servers::{DispatcherProcess, TestServers, built};
 use tokio::sync::mpsc;
 
-use crate::stage::{alone, block_on};
+use crate::harness::{alone, block_on};
 
 pub fn cases() -> Vec<Trial> {
-    let case = |name: &str, night: Night| {
-        alone(&format!("lambda::{name}"), move || block_on(async move { died(night).await }))
+    let case = |name: &str, case: LambdaCase| {
+        alone(&format!("lambda::{name}"), move || block_on(async move { died(case).await }))
     };
-    let calm = Night { delivery: Delivery::PROMPT, ..Night::default() };
+    let calm = LambdaCase { delivery: EventDelivery::PROMPT, ..LambdaCase::default() };
     vec![
         case("settles_and_salvages_when_no_dispatcher_lives", calm.clone()),
-        case("events_come_thrice_and_in_any_order", Night { delivery: WILD, ..Night::default() }),
+        case("events_come_thrice_and_in_any_order", LambdaCase { delivery: WILD, ..LambdaCase::default() }),
         case(
             "dies_itself_in_the_midst",
-            Night { strikes: vec![Duration::from_millis(400), Duration::from_millis(1100)], ..calm.clone() },
+            LambdaCase { strikes: vec![Duration::from_millis(400), Duration::from_millis(1100)], ..calm.clone() },
         ),
-        case("secrets_cannot_be_read_at_first", Night { no_secrets: 4, ..calm.clone() }),
-        case("races_a_dispatcher_that_lives", Night { dispatcher_lives: true, ..calm }),
+        case("secrets_cannot_be_read_at_first", LambdaCase { no_secrets: 4, ..calm.clone() }),
+        case("races_a_dispatcher_that_lives", LambdaCase { dispatcher_lives: true, ..calm }),
         alone("lambda::a_task_that_ends_well_and_one_that_lives_are_left_alone", || block_on(ended_well())),
     ]
 }
 
-const WILD: Delivery = Delivery { copies: 3, within: Duration::from_secs(4), everything: true, seed: 7 };
+const WILD: EventDelivery = EventDelivery { copies: 3, within: Duration::from_secs(4), everything: true, seed: 7 };
 
 #[derive(Clone)]
-struct Night {
-    delivery: Delivery,
+struct LambdaCase {
+    delivery: EventDelivery,
     /// Instances that take the first events are killed so long after.
     strikes: Vec<Duration>,
     /// So many calls for secrets fail.
@@ -56,9 +56,9 @@ struct Night {
     dispatcher_lives: bool,
 }
 
-impl Default for Night {
+impl Default for LambdaCase {
     fn default() -> Self {
-        Self { delivery: Delivery::PROMPT, strikes: vec![], no_secrets: 0, dispatcher_lives: false }
+        Self { delivery: EventDelivery::PROMPT, strikes: vec![], no_secrets: 0, dispatcher_lives: false }
     }
 }
 
@@ -67,68 +67,68 @@ const CHECKPOINT: f64 = 2.0;
 /// Checkpoint, fragment and 2 s for the request.
 const LOST_WITH_THE_TASK: f64 = CHECKPOINT + 1.0 + 2.0;
 
-struct Scene {
-    dispatcher: Dispatcher,
+struct LambdaScenario {
+    dispatcher: DispatcherProcess,
     lambda: Lambda,
     cloud: Ecs,
-    vault: Vault,
+    secrets_manager: FakeSecretsManager,
     events: Mutex<mpsc::UnboundedReceiver<Value>>,
     hooks: Arc<Mutex<Vec<Value>>>,
-    _hooked: Web,
+    _hooked: HttpServer,
     bus: Bus,
-    bucket: Bucket,
-    room: Room,
+    bucket: TestBucket,
+    room: TestRoom,
     spool: PathBuf,
-    ground: Ground,
+    servers: TestServers,
 }
 
 fn arn(what: &str) -> String {
     format!("arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:stage/{what}-a1b2c3")
 }
 
-impl Scene {
+impl LambdaScenario {
     async fn start() -> Result<Self> {
         let hooks = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&hooks);
-        let hooked = Web::start(move |asked| {
+        let hooked = HttpServer::start(move |asked| {
             heard.lock().unwrap_or_else(PoisonError::into_inner).push(asked.json());
-            async { Reply::json(200, Value::Null) }
+            async { HttpReply::json(200, Value::Null) }
         })
         .await?;
-        let mut ground =
-            Ground::start(&format!("webhook: {{ api_key: stagekey, urls: [\"{}\"] }}", hooked.url())).await?;
-        let bucket = Bucket::s3().await?;
+        let mut servers =
+            TestServers::start(&format!("webhook: {{ api_key: stagekey, urls: [\"{}\"] }}", hooked.url())).await?;
+        let bucket = TestBucket::s3().await?;
         let folder = |name: &str| {
-            let folder = ground.folder().join(name);
+            let folder = servers.folder().join(name);
             std::fs::create_dir_all(&folder).map(|()| folder).context("make a folder")
         };
         let (tasks, functions, spool) = (folder("tasks")?, folder("functions")?, folder("spool")?);
         let cluster = format!("arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/egress");
         let definition = format!("arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/egress");
-        let place = Place {
+        let setup = CloudSetup {
             environment: BTreeMap::from([
                 ("SPILLWAY_TICKET_KEY".to_owned(), KEY.to_owned()),
-                ("SPILLWAY_REDIS".to_owned(), json!({ "address": ground.redis_address }).to_string()),
+                ("SPILLWAY_REDIS".to_owned(), json!({ "address": servers.redis_address }).to_string()),
             ]),
-            mark: ground.mark().to_owned(),
+            mark: servers.mark().to_owned(),
             grace: Duration::from_secs(10),
             policy: Some(grants::aws_dispatcher(&cluster, &definition)?),
-            ..Place::new(built("spillway-runner")?, tasks)
+            ..CloudSetup::new(built("spillway-runner")?, tasks)
         };
-        let cloud = Ecs::start(place, "egress").await?;
+        let cloud = Ecs::start(setup, "egress").await?;
         let target = json!({ "name": "fargate", "launcher": "ecs", "options": {
             "region": REGION, "cluster": "egress", "task_definition": "egress", "subnets": ["subnet-1"],
             "endpoint": cloud.web.url() } });
         let config = format!(
             "redis: {{ address: \"{}\" }}\nws_url: {}\ncores: 100\nstack: night\n\
              runner: {{ checkpoint: {CHECKPOINT}s, spool_dir: \"{}\" }}\ntargets: [{target}]\n",
-            ground.redis_address,
-            ground.api.ws_url(),
+            servers.redis_address,
+            servers.api.ws_url(),
             spool.display(),
         );
         let secrets = [
-            ("LIVEKIT_API_KEY", ground.api.key.clone()),
-            ("LIVEKIT_API_SECRET", ground.api.secret.clone()),
+            ("LIVEKIT_API_KEY", servers.api.key.clone()),
+            ("LIVEKIT_API_SECRET", servers.api.secret.clone()),
             ("SPILLWAY_TICKET_KEY", KEY.to_owned()),
         ];
         let arns: BTreeMap<&str, String> = secrets.iter().map(|(name, _)| (*name, arn(name))).collect();
@@ -144,29 +144,42 @@ impl Scene {
             )?
             .to_string(),
         )?;
-        let vault = Vault::start(values, policy).await?;
-        let function = Place {
+        let secrets_manager = FakeSecretsManager::start(values, policy).await?;
+        let function = CloudSetup {
             environment: BTreeMap::from([
                 ("EGRESS_CONFIG_BODY".to_owned(), config.clone()),
                 ("SPILLWAY_SECRETS".to_owned(), json!(arns).to_string()),
-                ("AWS_ENDPOINT_URL_SECRETS_MANAGER".to_owned(), vault.web.url()),
+                ("AWS_ENDPOINT_URL_SECRETS_MANAGER".to_owned(), secrets_manager.web.url()),
             ]),
-            mark: ground.mark().to_owned(),
+            mark: servers.mark().to_owned(),
             grace: Duration::from_secs(60),
-            ..Place::new(built("spillway-lambda")?, functions)
+            ..CloudSetup::new(built("spillway-lambda")?, functions)
         };
         let lambda = Lambda::new(function, Duration::from_secs(1));
         for (name, value) in secrets {
-            ground.set(name, value);
+            servers.set(name, value);
         }
-        ground.set("AWS_ACCESS_KEY_ID", "AKIDSTAGE");
-        ground.set("AWS_SECRET_ACCESS_KEY", "stage-secret");
-        let dispatcher = ground.dispatcher_from("dispatcher", &config).await?;
-        let redis = RedisConfig { address: ground.redis_address.clone(), ..RedisConfig::default() };
+        servers.set("AWS_ACCESS_KEY_ID", "AKIDSTAGE");
+        servers.set("AWS_SECRET_ACCESS_KEY", "stage-secret");
+        let dispatcher = servers.dispatcher_from("dispatcher", &config).await?;
+        let redis = RedisConfig { address: servers.redis_address.clone(), ..RedisConfig::default() };
         let bus = Bus::connect(&redis).await.context("reach Redis")?;
-        let room = Room::open(&ground.api, "night").await?;
+        let room = TestRoom::open(&servers.api, "night").await?;
         let events = Mutex::new(cloud.events());
-        Ok(Self { dispatcher, lambda, cloud, vault, events, hooks, _hooked: hooked, bus, bucket, room, spool, ground })
+        Ok(Self {
+            dispatcher,
+            lambda,
+            cloud,
+            secrets_manager,
+            events,
+            hooks,
+            _hooked: hooked,
+            bus,
+            bucket,
+            room,
+            spool,
+            servers,
+        })
     }
 
     /// A track on its way into the bucket, for some seconds; its task, and since when.
@@ -175,7 +188,7 @@ impl Scene {
             let (provider, upload) = self.bucket.upload().unwrap_or_default();
             json!({ "filepath": format!("calls/{name}"), provider: upload })
         });
-        let egress = Egress::start(&self.ground.api, "StartTrackEgress", request).await?;
+        let egress = Egress::start(&self.servers.api, "StartTrackEgress", request).await?;
         egress.active().await?;
         let since = Instant::now();
         let tasks = self.cloud.tasks_of(&egress.id);
@@ -223,38 +236,38 @@ impl Scene {
     }
 }
 
-async fn died(night: Night) -> Result<()> {
-    let mut scene = Scene::start().await?;
-    scene.lambda.listen_to(scene.cloud.events(), night.delivery);
-    let (egress, task, since) = scene.recording().await?;
-    if !night.dispatcher_lives {
-        scene.dispatcher.process.kill()?;
+async fn died(case: LambdaCase) -> Result<()> {
+    let mut scenario = LambdaScenario::start().await?;
+    scenario.lambda.listen_to(scenario.cloud.events(), case.delivery);
+    let (egress, task, since) = scenario.recording().await?;
+    if !case.dispatcher_lives {
+        scenario.dispatcher.process.kill()?;
     }
-    scene.lambda.strike(night.strikes.clone());
-    scene.vault.faults().script("GetSecretValue", vec![Some(Fault::Broken); night.no_secrets]);
+    scenario.lambda.strike(case.strikes.clone());
+    scenario.secrets_manager.faults().script("GetSecretValue", vec![Some(CloudFault::Broken); case.no_secrets]);
     let recorded = since.elapsed().as_secs_f64();
-    scene.cloud.strike(&task);
-    std::fs::remove_dir_all(&scene.spool).context("take its disk away")?;
-    std::fs::create_dir_all(&scene.spool).context("another disk")?;
+    scenario.cloud.strike(&task);
+    std::fs::remove_dir_all(&scenario.spool).context("take its disk away")?;
+    std::fs::create_dir_all(&scenario.spool).context("another disk")?;
     let struck = Instant::now();
 
     let info = egress.over(Duration::from_secs(60)).await?;
     let took = struck.elapsed();
-    let words = info["error"].as_str().unwrap_or_default();
-    ensure!(info["status"] == "EGRESS_FAILED" && words.contains("the runner died: signal 9"), "{info}");
-    let bytes = scene.bucket.read("calls/track.mp4").await?.with_context(|| format!("nothing stored: {info}"))?;
+    let message = info["error"].as_str().unwrap_or_default();
+    ensure!(info["status"] == "EGRESS_FAILED" && message.contains("the runner died: signal 9"), "{info}");
+    let bytes = scenario.bucket.read("calls/track.mp4").await?.with_context(|| format!("nothing stored: {info}"))?;
     ensure!(nanos(&info["file_results"][0]["size"]) as usize == bytes.len(), "{} bytes: {info}", bytes.len());
-    let path = scene.ground.folder().join("track.mp4");
+    let path = scenario.servers.folder().join("track.mp4");
     std::fs::write(&path, &bytes).context("write what was fetched")?;
     let seconds = played(&path)?;
 
-    let lines = scene.ledger(2).await?;
-    scene.quiet().await?;
-    let again = scene.ledger(2).await?;
+    let lines = scenario.ledger(2).await?;
+    scenario.quiet().await?;
+    let again = scenario.ledger(2).await?;
     println!(
-        "over {took:.2?} after the kill: {words}; {seconds:.2} of {recorded:.2} s kept; {} tries failed, {} events; billed {:?}",
-        scene.lambda.failures().len(),
-        scene.lambda.done().len(),
+        "over {took:.2?} after the kill: {message}; {seconds:.2} of {recorded:.2} s kept; {} tries failed, {} events; billed {:?}",
+        scenario.lambda.failures().len(),
+        scenario.lambda.done().len(),
         again.iter().map(|line| line["amount"].as_f64()).collect::<Vec<_>>()
     );
     ensure!(lines == again && again.len() == 2, "{again:?}");
@@ -262,21 +275,21 @@ async fn died(night: Night) -> Result<()> {
         |attempt: u64| again.iter().filter(|line| line["attempt"] == attempt && line["window"] == "vendor").count();
     ensure!(told(1) == 1 && told(2) == 1 && again.iter().any(|line| line["salvage"] == true), "{again:?}");
     ensure!(recorded - seconds < LOST_WITH_THE_TASK, "{:.2} s lost", recorded - seconds);
-    ensure!(scene.cloud.tasks_of(&egress.id).len() == 2, "{:?}", scene.cloud.tasks_of(&egress.id));
-    ensure!(scene.ends_told(&egress.id) == 1, "its end was told {} times", scene.ends_told(&egress.id));
-    let failures = scene.lambda.failures();
-    ensure!(failures.is_empty() == (night.strikes.is_empty() && night.no_secrets == 0), "{failures:?}");
+    ensure!(scenario.cloud.tasks_of(&egress.id).len() == 2, "{:?}", scenario.cloud.tasks_of(&egress.id));
+    ensure!(scenario.ends_told(&egress.id) == 1, "its end was told {} times", scenario.ends_told(&egress.id));
+    let failures = scenario.lambda.failures();
+    ensure!(failures.is_empty() == (case.strikes.is_empty() && case.no_secrets == 0), "{failures:?}");
     Ok(())
 }
 
 async fn ended_well() -> Result<()> {
-    let mut scene = Scene::start().await?;
-    scene.lambda.listen_to(scene.cloud.events(), WILD);
-    let (egress, task, since) = scene.recording().await?;
-    scene.dispatcher.process.kill()?;
+    let mut scenario = LambdaScenario::start().await?;
+    scenario.lambda.listen_to(scenario.cloud.events(), WILD);
+    let (egress, task, since) = scenario.recording().await?;
+    scenario.dispatcher.process.kill()?;
 
     // Ends of tasks that never were, of an attempt to come, and of this very task while its runner lives.
-    let mut end = scene.event_of(&task)?;
+    let mut end = scenario.event_of(&task)?;
     end["detail"]["lastStatus"] = "STOPPED".into();
     end["detail"]["stopCode"] = "EssentialContainerExited".into();
     end["detail"]["containers"][0]["exitCode"] = 137.into();
@@ -292,19 +305,19 @@ async fn ended_well() -> Result<()> {
     let mut stranger = end.clone();
     stranger["detail"]["overrides"]["containerOverrides"][0]["environment"] = json!([]);
     for event in [end, twin, ahead, stranger] {
-        scene.lambda.invoke(event);
+        scenario.lambda.invoke(event);
     }
-    scene.quiet().await?;
+    scenario.quiet().await?;
     ensure!(egress.info().await?["status"] == "EGRESS_ACTIVE", "{}", egress.info().await?);
 
     let recorded = since.elapsed().as_secs_f64();
     let info = egress.complete().await?;
-    let lines = scene.ledger(1).await?;
-    scene.quiet().await?;
+    let lines = scenario.ledger(1).await?;
+    scenario.quiet().await?;
     println!("{recorded:.2} s recorded; {}", lines[0]["outcome"]);
     ensure!(lines.len() == 1 && lines[0]["outcome"] == "egress_complete" && lines[0]["attempt"] == 1, "{lines:?}");
     ensure!(nanos(&info["file_results"][0]["duration"]) as f64 / 1e9 > recorded - 1.0, "{info}");
-    ensure!(scene.ends_told(&egress.id) == 1, "its end was told {} times", scene.ends_told(&egress.id));
-    ensure!(scene.lambda.failures().is_empty(), "{:?}", scene.lambda.failures());
+    ensure!(scenario.ends_told(&egress.id) == 1, "its end was told {} times", scenario.ends_told(&egress.id));
+    ensure!(scenario.lambda.failures().is_empty(), "{:?}", scenario.lambda.failures());
     Ok(())
 }

@@ -2,11 +2,11 @@
 //!
 //! The harness is our own (libtest-mimic), because servers shared by all cases must be ended when the last case is over;
 //! names filter as with any test: `cargo test --workspace --test e2e -- track`.
-//! Cases that need the same room share one run of it (`studio`, `codecs`), so that recordings run side by side.
+//! Cases that need the same room share one run of it (`shared_recordings`, `codecs`), so that recordings run side by side.
 
-mod stage;
-mod tape;
-mod studio;
+mod harness;
+mod recording_probe;
+mod publishers;
 mod codecs;
 mod room_composite;
 mod participant;
@@ -22,7 +22,7 @@ mod pushed;
 mod fleet;
 mod image;
 mod foreign;
-mod eyes;
+mod analyser_selftest;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -31,7 +31,7 @@ fn main() {
     // Recordings are real time: cases wait more than they compute, but a machine that is too full proves nothing.
     arguments.test_threads.get_or_insert(2);
     let cases: Vec<Vec<Trial>> = vec![
-        eyes::cases(),
+        analyser_selftest::cases(),
         room_composite::cases(),
         track::cases(),
         track_composite::cases(),
@@ -49,9 +49,9 @@ fn main() {
     ];
     let conclusion = libtest_mimic::run(&arguments, cases.into_iter().flatten().collect());
     if !arguments.list && !arguments.include_ignored && !arguments.ignored {
-        stage::skipped(arguments.filter.as_deref()).iter().for_each(|line| println!("{line}"));
+        harness::skipped(arguments.filter.as_deref()).iter().for_each(|line| println!("{line}"));
     }
-    let orphans = stage::close();
+    let orphans = harness::close();
     for (pid, command) in &orphans {
         eprintln!("left behind by the shared dispatcher: {pid} {command}");
     }

@@ -5,27 +5,30 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use spillway_tests::servers::Ground;
-use spillway_tests::twirp::Refused;
+use spillway_tests::servers::TestServers;
+use spillway_tests::twirp::TwirpError;
 
-use crate::stage::{Stage, alone, block_on, case};
-use crate::studio::person;
+use crate::harness::{E2eHarness, alone, block_on, case};
+use crate::publishers::person;
 use spillway_tests::egress::Egress;
 
 pub fn cases() -> Vec<Trial> {
     let mut cases = vec![
-        case("mistakes::unknown_room", |stage| async move {
+        case("mistakes::unknown_room", |harness| async move {
             let request =
-                json!({ "room_name": "nobody-here", "layout": "grid", "file_outputs": output(&stage, "x.mp4") });
-            refused(&stage, "StartRoomCompositeEgress", request, "not_found", "room").await
+                json!({ "room_name": "nobody-here", "layout": "grid", "file_outputs": output(&harness, "x.mp4") });
+            refused(&harness, "StartRoomCompositeEgress", request, "not_found", "room").await
         }),
-        case("mistakes::unknown_track", |stage| async move { unknown_track(&stage).await }),
-        case("mistakes::stop_of_an_ended_egress_is_answered_at_once", |stage| async move { stop_twice(&stage).await }),
+        case("mistakes::unknown_track", |harness| async move { unknown_track(&harness).await }),
+        case(
+            "mistakes::stop_of_an_ended_egress_is_answered_at_once",
+            |harness| async move { stop_twice(&harness).await },
+        ),
         alone("mistakes::broken_yaml", broken_yaml),
         alone("mistakes::a_server_that_refuses_the_token", || block_on(refused_token())),
         alone("mistakes::full_disk", || block_on(full_disk())),
     ];
-    for (name, change, code, word) in [
+    for (name, change, code, needle) in [
         ("bad_preset", json!({ "preset": 99 }), "invalid_argument", "preset"),
         ("no_output", json!({ "file_outputs": [] }), "invalid_argument", "output"),
         ("unknown_layout", json!({ "layout": "nosuch" }), "invalid_argument", "layout"),
@@ -57,51 +60,51 @@ pub fn cases() -> Vec<Trial> {
         ),
     ] {
         let change = change.clone();
-        cases.push(case(&format!("mistakes::{name}"), move |stage| async move {
-            let room = stage.room("mistake");
-            stage.api().create_room(&room, 20).await?;
+        cases.push(case(&format!("mistakes::{name}"), move |harness| async move {
+            let room = harness.room("mistake");
+            harness.api().create_room(&room, 20).await?;
             let mut request =
-                json!({ "room_name": room, "layout": "grid", "file_outputs": output(&stage, "m_{time}.mp4") });
+                json!({ "room_name": room, "layout": "grid", "file_outputs": output(&harness, "m_{time}.mp4") });
             for (key, value) in change.as_object().into_iter().flatten() {
                 request[key] = value.clone();
             }
-            refused(&stage, "StartRoomCompositeEgress", request, code, word).await
+            refused(&harness, "StartRoomCompositeEgress", request, code, needle).await
         }));
     }
     cases
 }
 
-fn output(stage: &Stage, name: &str) -> Value {
-    json!([{ "filepath": stage.file(name).to_string_lossy(), "file_type": "MP4" }])
+fn output(harness: &E2eHarness, name: &str) -> Value {
+    json!([{ "filepath": harness.file(name).to_string_lossy(), "file_type": "MP4" }])
 }
 
 /// The call itself is refused within half a second, with the code and a word that helps.
-async fn refused(stage: &Stage, method: &str, request: Value, code: &str, word: &str) -> Result<()> {
-    let error = match stage.api().egress(method, request).await {
+async fn refused(harness: &E2eHarness, method: &str, request: Value, code: &str, needle: &str) -> Result<()> {
+    let error = match harness.api().egress(method, request).await {
         Ok(info) => bail!("accepted: {info}"),
-        Err(error) => error.downcast::<Refused>().context("not an answer")?,
+        Err(error) => error.downcast::<TwirpError>().context("not an answer")?,
     };
     println!("{method}: {} {} in {:.0?}", error.code, error.message, error.took);
     ensure!(code.is_empty() || error.code == code, "{error}");
-    ensure!(error.message.to_lowercase().contains(word), "no word of {word}: {error}");
+    ensure!(error.message.to_lowercase().contains(needle), "{needle} is not in it: {error}");
     ensure!(error.took < Duration::from_millis(500), "answered after {:?}: {error}", error.took);
     Ok(())
 }
 
-async fn unknown_track(stage: &Stage) -> Result<()> {
-    let room = stage.room("no-track");
-    let (_p0, ..) = person(stage, &room, "p0", "p0-360.h264").await?;
-    let path = stage.file("t_none.mp4");
+async fn unknown_track(harness: &E2eHarness) -> Result<()> {
+    let room = harness.room("no-track");
+    let (_p0, ..) = person(harness, &room, "p0", "p0-360.h264").await?;
+    let path = harness.file("t_none.mp4");
     let request = json!({ "room_name": room, "track_id": "TR_nope", "file": { "filepath": path.to_string_lossy() } });
     // It may be refused at once; else it must fail when nobody published it in time.
-    match Egress::start(stage.api(), "StartTrackEgress", request).await {
+    match Egress::start(harness.api(), "StartTrackEgress", request).await {
         Ok(egress) => {
             let info = egress.over(Duration::from_secs(45)).await?;
             ensure!(info["status"] == "EGRESS_FAILED" && info["error_code"] == 404, "{info}");
             ensure!(info["error"].as_str().is_some_and(|error| error.contains("TR_nope")), "{info}");
         }
         Err(error) => {
-            let refused = error.downcast::<Refused>()?;
+            let refused = error.downcast::<TwirpError>()?;
             ensure!(refused.code == "not_found" && refused.message.contains("TR_nope"), "{refused}");
         }
     }
@@ -109,28 +112,28 @@ async fn unknown_track(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-async fn stop_twice(stage: &Stage) -> Result<()> {
-    let room = stage.room("stop-twice");
-    let (_p0, _, audio) = person(stage, &room, "p0", "p0-360.h264").await?;
-    let path = stage.file("t_stop_twice.ogg");
+async fn stop_twice(harness: &E2eHarness) -> Result<()> {
+    let room = harness.room("stop-twice");
+    let (_p0, _, audio) = person(harness, &room, "p0", "p0-360.h264").await?;
+    let path = harness.file("t_stop_twice.ogg");
     let request = json!({ "room_name": room, "track_id": audio, "file": { "filepath": path.to_string_lossy() } });
-    let egress = Egress::start(stage.api(), "StartTrackEgress", request).await?;
+    let egress = Egress::start(harness.api(), "StartTrackEgress", request).await?;
     egress.active().await?;
     egress.complete().await?;
     let begun = Instant::now();
-    let again = stage.api().egress("StopEgress", json!({ "egress_id": egress.id })).await;
+    let again = harness.api().egress("StopEgress", json!({ "egress_id": egress.id })).await;
     ensure!(begun.elapsed() < Duration::from_secs(1), "answered after {:?}", begun.elapsed());
     if let Err(error) = again {
-        let refused = error.downcast::<Refused>()?;
+        let refused = error.downcast::<TwirpError>()?;
         ensure!(refused.status == 412, "{refused}");
     }
     Ok(())
 }
 
 fn broken_yaml() -> Result<()> {
-    let ground = block_on(Ground::start(""))?;
-    for (config, word) in [("redis: { address: [\n", "line"), ("rediss:\n  address: x\n", "redis")] {
-        let mut dispatcher = ground.spawn_dispatcher("broken", config)?;
+    let servers = block_on(TestServers::start(""))?;
+    for (config, needle) in [("redis: { address: [\n", "line"), ("rediss:\n  address: x\n", "redis")] {
+        let mut dispatcher = servers.spawn_dispatcher("broken", config)?;
         let begun = Instant::now();
         let status = loop {
             if let Some(status) = dispatcher.over()? {
@@ -140,37 +143,37 @@ fn broken_yaml() -> Result<()> {
             std::thread::sleep(Duration::from_millis(20));
         };
         let said = dispatcher.tail();
-        ensure!(!status.success() && said.contains(word) && !said.contains("panicked"), "{status}: {said}");
+        ensure!(!status.success() && said.contains(needle) && !said.contains("panicked"), "{status}: {said}");
     }
     Ok(())
 }
 
 async fn refused_token() -> Result<()> {
-    let ground = Ground::start("").await?;
+    let servers = TestServers::start("").await?;
     let config = format!(
         "redis: {{ address: \"{}\" }}\napi_key: {}\napi_secret: not-the-secret-not-the-secret-not-it\nws_url: {}\n",
-        ground.redis_address,
-        ground.api.key,
-        ground.api.ws_url(),
+        servers.redis_address,
+        servers.api.key,
+        servers.api.ws_url(),
     );
-    let _dispatcher = ground.dispatcher_from("wrong-secret", &config).await?;
-    ground.api.create_room("locked", 20).await?;
+    let _dispatcher = servers.dispatcher_from("wrong-secret", &config).await?;
+    servers.api.create_room("locked", 20).await?;
     let request = json!({
         "room_name": "locked", "layout": "grid",
-        "file_outputs": [{ "filepath": ground.folder().join("x.mp4").to_string_lossy(), "file_type": "MP4" }],
+        "file_outputs": [{ "filepath": servers.folder().join("x.mp4").to_string_lossy(), "file_type": "MP4" }],
     });
-    let egress = Egress::start(&ground.api, "StartRoomCompositeEgress", request).await?;
+    let egress = Egress::start(&servers.api, "StartRoomCompositeEgress", request).await?;
     let info = egress.over(Duration::from_secs(20)).await?;
     ensure!(info["status"] == "EGRESS_FAILED", "{info}");
     println!("{} {}", info["error_code"], info["error"]);
     // livekit-server's answer repeats the token it refused; every JWT begins like this.
     ensure!(!info.to_string().contains("eyJ"), "a token is shown to the caller: {info}");
-    ground.nothing_runs(Duration::from_secs(5)).await
+    servers.nothing_runs(Duration::from_secs(5)).await
 }
 
 async fn full_disk() -> Result<()> {
-    let ground = Ground::start("").await?;
-    let disk = ground.folder().join("disk");
+    let servers = TestServers::start("").await?;
+    let disk = servers.folder().join("disk");
     std::fs::create_dir_all(&disk)?;
     let mounted = std::process::Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=600k", "tmpfs"])
@@ -181,24 +184,24 @@ async fn full_disk() -> Result<()> {
         println!("not run: this user may not mount a tmpfs");
         return Ok(());
     }
-    let result = fill(&ground, &disk).await;
+    let result = fill(&servers, &disk).await;
     let unmounted = std::process::Command::new("umount").arg("-l").arg(&disk).status().context("umount")?;
     ensure!(unmounted.success(), "the tmpfs stays mounted at {}", disk.display());
     result
 }
 
-async fn fill(ground: &Ground, disk: &std::path::Path) -> Result<()> {
-    let _dispatcher = ground.dispatcher("dispatcher", "").await?;
+async fn fill(servers: &TestServers, disk: &std::path::Path) -> Result<()> {
+    let _dispatcher = servers.dispatcher("dispatcher", "").await?;
     let clip = spillway_tests::assets::clip("p0-720.h264")?;
-    let p0 = spillway_tests::publisher::Publisher::join(&ground.api, "full", "p0", Default::default()).await?;
-    let video = p0.publish(&clip, spillway_tests::publisher::From::Camera).await?;
+    let p0 = spillway_tests::publisher::Publisher::join(&servers.api, "full", "p0", Default::default()).await?;
+    let video = p0.publish(&clip, spillway_tests::publisher::SourceKind::Camera).await?;
     let path = disk.join("full.mp4");
     let request = json!({ "room_name": "full", "track_id": video, "file": { "filepath": path.to_string_lossy() } });
-    let egress = Egress::start(&ground.api, "StartTrackEgress", request).await?;
+    let egress = Egress::start(&servers.api, "StartTrackEgress", request).await?;
     let info = egress.over(Duration::from_secs(30)).await?;
     println!("{} {} {}", info["status"], info["error_code"], info["error"]);
     ensure!(info["status"] != "EGRESS_COMPLETE", "{info}");
     let kept = spillway_tests::analyser::probe(&path)?;
     ensure!(spillway_tests::analyser::duration(&kept) > 0.5, "nothing playable is kept: {kept}");
-    ground.nothing_runs(Duration::from_secs(5)).await
+    servers.nothing_runs(Duration::from_secs(5)).await
 }

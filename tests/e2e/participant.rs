@@ -4,39 +4,39 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::json;
-use spillway_tests::analyser::sound::Side;
+use spillway_tests::analyser::sound::BeepSide;
 use spillway_tests::assets::clip;
-use spillway_tests::publisher::{From, Manners, Publisher};
+use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 
-use crate::stage::{Stage, alone, case};
-use crate::studio::studio;
-use crate::tape::Tape;
+use crate::harness::{E2eHarness, alone, case};
+use crate::publishers::shared_recordings;
+use crate::recording_probe::RecordingProbe;
 use spillway_tests::egress::Egress;
 
 pub fn cases() -> Vec<Trial> {
     vec![
         alone("participant::base", || {
-            let tape = studio()?.tape("participant")?;
-            ensure!(tape.name().starts_with("p_p1_"), "named {}", tape.name());
-            ensure!(tape.info["source_type"] == "EGRESS_SOURCE_TYPE_SDK", "{}", tape.info["source_type"]);
-            tape.is_audio("aac", "44100", 2)?;
-            tape.shows("p1", &tape.whole(), &[])?;
-            tape.sounds("p1", Side::Both, &tape.whole(), &[])?;
-            tape.in_sync("p1")?;
-            tape.moves("p1", 29.0)
+            let probe = shared_recordings()?.probe("participant")?;
+            ensure!(probe.name().starts_with("p_p1_"), "named {}", probe.name());
+            ensure!(probe.info["source_type"] == "EGRESS_SOURCE_TYPE_SDK", "{}", probe.info["source_type"]);
+            probe.is_audio("aac", "44100", 2)?;
+            probe.shows("p1", &probe.whole(), &[])?;
+            probe.sounds("p1", BeepSide::Both, &probe.whole(), &[])?;
+            probe.in_sync("p1")?;
+            probe.moves("p1", 29.0)
         }),
-        case("participant::vp8_with_sound_that_comes_and_goes", |stage| async move { vp8(stage).await }),
-        case("participant::h264_that_goes_and_comes_back", |stage| async move { h264(stage).await }),
-        case("participant::audio_only_has_a_black_picture", |stage| async move { audio_only(stage).await }),
+        case("participant::vp8_with_sound_that_comes_and_goes", |harness| async move { vp8(harness).await }),
+        case("participant::h264_that_goes_and_comes_back", |harness| async move { h264(harness).await }),
+        case("participant::audio_only_has_a_black_picture", |harness| async move { audio_only(harness).await }),
     ]
 }
 
-async fn start(stage: &Stage, room: &str) -> Result<Egress> {
+async fn start(harness: &E2eHarness, room: &str) -> Result<Egress> {
     let request = json!({
         "room_name": room, "identity": "p0",
-        "file_outputs": [{ "filepath": stage.file("p_{room_name}_{time}.mp4").to_string_lossy(), "file_type": "MP4" }],
+        "file_outputs": [{ "filepath": harness.file("p_{room_name}_{time}.mp4").to_string_lossy(), "file_type": "MP4" }],
     });
-    let egress = Egress::start(stage.api(), "StartParticipantEgress", request).await?;
+    let egress = Egress::start(harness.api(), "StartParticipantEgress", request).await?;
     egress.active().await?;
     Ok(egress)
 }
@@ -47,69 +47,70 @@ async fn at(begun: Instant, seconds: f64) -> SystemTime {
     SystemTime::now()
 }
 
-async fn vp8(stage: Arc<Stage>) -> Result<()> {
-    let room = stage.room("participant-vp8");
+async fn vp8(harness: Arc<E2eHarness>) -> Result<()> {
+    let room = harness.room("participant-vp8");
     let (picture, sound) = (clip("p0-360.vp8.ivf")?, clip("p0.opus")?);
-    let p0 = Publisher::join(stage.api(), &room, "p0", Manners::default()).await?;
-    p0.publish(&picture, From::Camera).await?;
-    let egress = start(&stage, &room).await?;
+    let p0 = Publisher::join(harness.api(), &room, "p0", PublisherOptions::default()).await?;
+    p0.publish(&picture, SourceKind::Camera).await?;
+    let egress = start(&harness, &room).await?;
     let begun = Instant::now();
     let on = at(begun, 3.0).await;
-    let audio = p0.publish(&sound, From::Microphone).await?;
+    let audio = p0.publish(&sound, SourceKind::Microphone).await?;
     let off = at(begun, 7.5).await;
     p0.unpublish(&audio);
     let on_again = at(begun, 10.0).await;
-    p0.publish(&sound, From::Microphone).await?;
+    p0.publish(&sound, SourceKind::Microphone).await?;
     at(begun, 13.0).await;
-    let tape = Tape::open(&egress.complete().await?)?;
-    tape.is_h264("Main", 1280, 720)?;
-    tape.shows("p0", &tape.whole(), &[])?;
-    tape.moves("p0", 29.0)?;
-    let [on, off, on_again] = [on, off, on_again].map(|moment| tape.at(moment));
-    let wanted = [(on + 1.0, off - 0.2), (on_again + 1.0, tape.seconds() - 0.7)];
-    tape.sounds("p0", Side::Both, &wanted, &[(0.0, on - 0.2), (off + 1.0, on_again - 0.2)])?;
-    tape.in_sync("p0")?;
+    let probe = RecordingProbe::open(&egress.complete().await?)?;
+    probe.is_h264("Main", 1280, 720)?;
+    probe.shows("p0", &probe.whole(), &[])?;
+    probe.moves("p0", 29.0)?;
+    let [on, off, on_again] = [on, off, on_again].map(|moment| probe.at(moment));
+    let wanted = [(on + 1.0, off - 0.2), (on_again + 1.0, probe.seconds() - 0.7)];
+    probe.sounds("p0", BeepSide::Both, &wanted, &[(0.0, on - 0.2), (off + 1.0, on_again - 0.2)])?;
+    probe.in_sync("p0")?;
     Ok(())
 }
 
-async fn h264(stage: Arc<Stage>) -> Result<()> {
-    let room = stage.room("participant-h264");
+async fn h264(harness: Arc<E2eHarness>) -> Result<()> {
+    let room = harness.room("participant-h264");
     let (picture, sound) = (clip("p0-360.h264")?, clip("p0.opus")?);
-    let p0 = Publisher::join(stage.api(), &room, "p0", Manners::default()).await?;
-    let video = p0.publish(&picture, From::Camera).await?;
-    p0.publish(&sound, From::Microphone).await?;
-    let egress = start(&stage, &room).await?;
+    let p0 = Publisher::join(harness.api(), &room, "p0", PublisherOptions::default()).await?;
+    let video = p0.publish(&picture, SourceKind::Camera).await?;
+    p0.publish(&sound, SourceKind::Microphone).await?;
+    let egress = start(&harness, &room).await?;
     let begun = Instant::now();
     let off = at(begun, 4.5).await;
     p0.unpublish(&video);
     let on = at(begun, 8.0).await;
-    p0.publish(&picture, From::Camera).await?;
+    p0.publish(&picture, SourceKind::Camera).await?;
     at(begun, 12.0).await;
-    let tape = Tape::open(&egress.complete().await?)?;
-    tape.sounds("p0", Side::Both, &tape.whole(), &[])?;
-    let (off, on) = (tape.at(off), tape.at(on));
+    let probe = RecordingProbe::open(&egress.complete().await?)?;
+    probe.sounds("p0", BeepSide::Both, &probe.whole(), &[])?;
+    let (off, on) = (probe.at(off), probe.at(on));
     // Black a second after it went; a key frame may take a second when it comes back.
-    tape.shows("p0", &[(0.5, off - 0.2), (on + 2.0, tape.seconds() - 0.7)], &[(off + 1.0, on - 0.2)])?;
-    tape.in_sync("p0")?;
+    probe.shows("p0", &[(0.5, off - 0.2), (on + 2.0, probe.seconds() - 0.7)], &[(off + 1.0, on - 0.2)])?;
+    probe.in_sync("p0")?;
     Ok(())
 }
 
-async fn audio_only(stage: Arc<Stage>) -> Result<()> {
-    let room = stage.room("participant-audio");
+async fn audio_only(harness: Arc<E2eHarness>) -> Result<()> {
+    let room = harness.room("participant-audio");
     let sound = clip("p0.opus")?;
-    let p0 = Publisher::join(stage.api(), &room, "p0", Manners::default()).await?;
-    let audio = p0.publish(&sound, From::Microphone).await?;
-    let egress = start(&stage, &room).await?;
+    let p0 = Publisher::join(harness.api(), &room, "p0", PublisherOptions::default()).await?;
+    let audio = p0.publish(&sound, SourceKind::Microphone).await?;
+    let egress = start(&harness, &room).await?;
     let begun = Instant::now();
     let off = at(begun, 4.5).await;
     p0.mute(&audio, true);
     let on = at(begun, 7.0).await;
     p0.mute(&audio, false);
     at(begun, 10.0).await;
-    let tape = Tape::open(&egress.complete().await?)?;
-    tape.is_h264("Main", 1280, 720)?;
-    let brightest = tape.pictures.as_ref().map_or(0.0, |all| all.all.iter().fold(0.0, |most: f64, p| most.max(p.luma)));
+    let probe = RecordingProbe::open(&egress.complete().await?)?;
+    probe.is_h264("Main", 1280, 720)?;
+    let brightest =
+        probe.pictures.as_ref().map_or(0.0, |all| all.all.iter().fold(0.0, |most: f64, p| most.max(p.luma)));
     ensure!(brightest < 20.0, "the picture is not black but {brightest}");
-    let (off, on) = (tape.at(off), tape.at(on));
-    tape.sounds("p0", Side::Both, &[(0.5, off - 0.2), (on + 1.0, tape.seconds() - 0.7)], &[(off + 1.0, on - 0.2)])
+    let (off, on) = (probe.at(off), probe.at(on));
+    probe.sounds("p0", BeepSide::Both, &[(0.5, off - 0.2), (on + 1.0, probe.seconds() - 0.7)], &[(off + 1.0, on - 0.2)])
 }

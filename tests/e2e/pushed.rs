@@ -11,17 +11,17 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use spillway_bus::{Bus, RedisConfig, Tasks};
 use spillway_tests::analyser::played;
-use spillway_tests::clouds::pubsub::{Issuer, Manner, Subscription};
-use spillway_tests::clouds::run::CloudRun;
-use spillway_tests::clouds::web::{Reply, Web};
-use spillway_tests::clouds::{Place, Vendor};
-use spillway_tests::each::Room;
+use spillway_tests::clouds::cloud_run::CloudRun;
+use spillway_tests::clouds::pubsub::{Issuer, PushOptions, PushSubscription};
+use spillway_tests::clouds::web::{HttpReply, HttpServer};
+use spillway_tests::clouds::{CloudSetup, Vendor};
 use spillway_tests::egress::Egress;
+use spillway_tests::every_output::TestRoom;
 use spillway_tests::process::eventually;
-use spillway_tests::servers::bucket::Bucket;
-use spillway_tests::servers::{Ground, built};
+use spillway_tests::servers::bucket::TestBucket;
+use spillway_tests::servers::{TestServers, built};
 
-use crate::stage::{alone, block_on};
+use crate::harness::{alone, block_on};
 
 pub fn cases() -> Vec<Trial> {
     vec![alone("pushed::another_dispatcher_hears_of_the_end", || block_on(another_hears()))]
@@ -34,25 +34,26 @@ const ACCOUNT: &str = "events@p-1.iam.gserviceaccount.com";
 async fn another_hears() -> Result<()> {
     let hooks = Arc::new(Mutex::new(Vec::<Value>::new()));
     let heard = Arc::clone(&hooks);
-    let hooked = Web::start(move |asked| {
+    let hooked = HttpServer::start(move |asked| {
         heard.lock().unwrap_or_else(PoisonError::into_inner).push(asked.json());
-        async { Reply::json(200, Value::Null) }
+        async { HttpReply::json(200, Value::Null) }
     })
     .await?;
-    let ground = Ground::start(&format!("webhook: {{ api_key: stagekey, urls: [\"{}\"] }}", hooked.url())).await?;
-    let bucket = Bucket::s3().await?;
-    let tasks = ground.folder().join("tasks");
+    let servers =
+        TestServers::start(&format!("webhook: {{ api_key: stagekey, urls: [\"{}\"] }}", hooked.url())).await?;
+    let bucket = TestBucket::s3().await?;
+    let tasks = servers.folder().join("tasks");
     std::fs::create_dir_all(&tasks).context("make a folder for tasks")?;
-    let place = Place {
+    let setup = CloudSetup {
         environment: BTreeMap::from([
             ("SPILLWAY_TICKET_KEY".to_owned(), KEY.to_owned()),
-            ("SPILLWAY_REDIS".to_owned(), json!({ "address": ground.redis_address }).to_string()),
+            ("SPILLWAY_REDIS".to_owned(), json!({ "address": servers.redis_address }).to_string()),
         ]),
-        mark: ground.mark().to_owned(),
+        mark: servers.mark().to_owned(),
         grace: Duration::from_secs(10),
-        ..Place::new(built("spillway-runner")?, tasks)
+        ..CloudSetup::new(built("spillway-runner")?, tasks)
     };
-    let cloud = CloudRun::start(place, [("egress-1".to_owned(), ("1", "512Mi"))].into()).await?;
+    let cloud = CloudRun::start(setup, [("egress-1".to_owned(), ("1", "512Mi"))].into()).await?;
     let issuer = Issuer::start().await?;
     let target = json!({ "name": "run", "launcher": "cloud-run", "options": {
         "project": "p-1", "location": "europe-west1", "endpoint": cloud.web.url(), "token": "stage-token",
@@ -60,24 +61,24 @@ async fn another_hears() -> Result<()> {
     let config = format!(
         "redis: {{ address: \"{}\" }}\napi_key: {}\napi_secret: {}\nws_url: {}\ncores: 100\nstack: stage\nticket_key: \"{KEY}\"\n\
          runner: {{ checkpoint: 2s }}\npush: {{ audience: \"{AUDIENCE}\", service_account: {ACCOUNT}, keys: \"{}\" }}\ntargets: [{target}]\n",
-        ground.redis_address,
-        ground.api.key,
-        ground.api.secret,
-        ground.api.ws_url(),
+        servers.redis_address,
+        servers.api.key,
+        servers.api.secret,
+        servers.api.ws_url(),
         issuer.keys(),
     );
-    let owner = ground.dispatcher_from("owner", &config).await?;
-    let room = Room::open(&ground.api, "pushed").await?;
+    let owner = servers.dispatcher_from("owner", &config).await?;
+    let room = TestRoom::open(&servers.api, "pushed").await?;
     let request = room.track_request(|name| {
         let (provider, upload) = bucket.upload().unwrap_or_default();
         json!({ "filepath": format!("calls/{name}"), provider: upload })
     });
-    let egress = Egress::start(&ground.api, "StartTrackEgress", request).await?;
+    let egress = Egress::start(&servers.api, "StartTrackEgress", request).await?;
     egress.active().await?;
-    let other = ground.dispatcher_from("other", &config).await?;
+    let other = servers.dispatcher_from("other", &config).await?;
     tokio::time::sleep(Duration::from_secs(6)).await;
 
-    let subscription = Subscription::new(format!("http://{}/events/cloudrun", other.health));
+    let subscription = PushSubscription::new(format!("http://{}/events/cloudrun", other.health));
     let token = issuer.token(AUDIENCE, ACCOUNT)?;
     let strangers = [
         None,
@@ -96,7 +97,8 @@ async fn another_hears() -> Result<()> {
     ensure!(subscription.push(&json!({ "textPayload": "hello" }), Some(&token)).await? == 204, "not ours");
     ensure!(egress.info().await?["status"] == "EGRESS_ACTIVE", "{}", egress.info().await?);
 
-    subscription.deliver(cloud.entries(), Manner { copies: 2, late: Duration::from_millis(300), token: Some(token) });
+    subscription
+        .deliver(cloud.entries(), PushOptions { copies: 2, late: Duration::from_millis(300), token: Some(token) });
     owner.process.signal(Signal::STOP)?;
     let struck = Instant::now();
     cloud.strike(execution);
@@ -107,16 +109,16 @@ async fn another_hears() -> Result<()> {
         log.lines().filter(|line| line.contains("a task's end was told") && line.contains("Salvage")).count();
     owner.process.signal(Signal::CONT)?;
     ensure!(
-        info["status"] == "EGRESS_FAILED" && info["error"].as_str().is_some_and(|words| words.contains("signal 9")),
+        info["status"] == "EGRESS_FAILED" && info["error"].as_str().is_some_and(|message| message.contains("signal 9")),
         "{info}"
     );
     ensure!(salvaged == 1, "salvaged {salvaged} times at the push:\n{log}");
 
     let bytes = bucket.read("calls/track.mp4").await?.context("nothing stored")?;
-    let path = ground.folder().join("track.mp4");
+    let path = servers.folder().join("track.mp4");
     std::fs::write(&path, &bytes).context("write what was fetched")?;
     let seconds = played(&path)?;
-    let redis = RedisConfig { address: ground.redis_address.clone(), ..RedisConfig::default() };
+    let redis = RedisConfig { address: servers.redis_address.clone(), ..RedisConfig::default() };
     let book = Tasks::new(&Bus::connect(&redis).await.context("reach Redis")?);
     let lines = eventually("both tasks are in the ledger", Duration::from_secs(30), || async {
         let lines = book.lines(0, i64::MAX, None, 100).await?;

@@ -1,33 +1,33 @@
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use spillway_tests::analyser::copied::compare;
-use spillway_tests::analyser::sound::Side;
+use spillway_tests::analyser::sound::BeepSide;
 use spillway_tests::analyser::{probe, stream};
 use spillway_tests::assets::clip;
 
 use crate::codecs::codecs;
-use crate::stage::alone;
-use crate::studio::studio;
-use crate::tape::Tape;
+use crate::harness::alone;
+use crate::publishers::shared_recordings;
+use crate::recording_probe::RecordingProbe;
 use spillway_tests::egress::file_of;
 
 pub fn cases() -> Vec<Trial> {
     let mut cases = vec![
         alone("track::h264", || {
-            let studio = studio()?;
-            let tape = studio.tape("track_h264")?;
-            ensure!(tape.name().starts_with(&format!("t_{}_", studio.video)), "named {}", tape.name());
-            ensure!(tape.info["source_type"] == "EGRESS_SOURCE_TYPE_SDK", "{}", tape.info["source_type"]);
-            tape.shows("p0", &tape.whole(), &[])?;
-            tape.moves("p0", 29.5)?;
-            untouched(&tape.info, "p0-720.h264", "h264")
+            let shared_recordings = shared_recordings()?;
+            let probe = shared_recordings.probe("track_h264")?;
+            ensure!(probe.name().starts_with(&format!("t_{}_", shared_recordings.video)), "named {}", probe.name());
+            ensure!(probe.info["source_type"] == "EGRESS_SOURCE_TYPE_SDK", "{}", probe.info["source_type"]);
+            probe.shows("p0", &probe.whole(), &[])?;
+            probe.moves("p0", 29.5)?;
+            untouched(&probe.info, "p0-720.h264", "h264")
         }),
         alone("track::opus", || {
-            let tape = studio()?.tape("track_opus")?;
-            ensure!(tape.name().starts_with("t_microphone_"), "named {}", tape.name());
-            tape.is_audio("opus", "48000", 2)?;
-            tape.sounds("p0", Side::Both, &tape.whole(), &[])?;
-            untouched(&tape.info, "p0.opus", "opus")
+            let probe = shared_recordings()?.probe("track_opus")?;
+            ensure!(probe.name().starts_with("t_microphone_"), "named {}", probe.name());
+            probe.is_audio("opus", "48000", 2)?;
+            probe.sounds("p0", BeepSide::Both, &probe.whole(), &[])?;
+            untouched(&probe.info, "p0.opus", "opus")
         }),
     ];
     for (name, published, codec) in [
@@ -42,9 +42,9 @@ pub fn cases() -> Vec<Trial> {
     cases.push(alone("track::h264_over_a_lossy_path", || untouched(&codecs()?.info("lossy")?, "p1-360.h264", "h264")));
     for name in ["pcmu", "pcma"] {
         cases.push(alone(&format!("track::{name}"), move || {
-            let tape = Tape::open(&codecs()?.info(name)?)?;
-            tape.audio()?;
-            tape.sounds("p0", Side::Both, &tape.whole(), &[])
+            let probe = RecordingProbe::open(&codecs()?.info(name)?)?;
+            probe.audio()?;
+            probe.sounds("p0", BeepSide::Both, &probe.whole(), &[])
         }));
     }
     cases

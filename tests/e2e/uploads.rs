@@ -10,48 +10,48 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use spillway_tests::analyser::played;
 use spillway_tests::browser::watch;
-use spillway_tests::each::Room;
 use spillway_tests::egress::{Egress, nanos};
-use spillway_tests::servers::bucket::Bucket;
-use spillway_tests::servers::chaos::Chaos;
-use spillway_tests::servers::{Dispatcher, Ground};
+use spillway_tests::every_output::TestRoom;
+use spillway_tests::servers::bucket::TestBucket;
+use spillway_tests::servers::fault_proxy::FaultProxy;
+use spillway_tests::servers::{DispatcherProcess, TestServers};
 
-use crate::stage::{alone, block_on};
+use crate::harness::{alone, block_on};
 
 pub fn cases() -> Vec<Trial> {
     vec![
         alone("uploads::s3_of_the_request_gets_every_container", || {
-            block_on(async { every_container(Bucket::s3().await?).await })
+            block_on(async { every_container(TestBucket::s3().await?).await })
         }),
         alone("uploads::azure_of_the_configuration_gets_every_container", || {
-            block_on(async { every_container(Bucket::azure().await?).await })
+            block_on(async { every_container(TestBucket::azure().await?).await })
         }),
         alone("uploads::google_of_the_configuration_gets_every_container", || {
-            block_on(async { every_container(Bucket::google().await?).await })
+            block_on(async { every_container(TestBucket::google().await?).await })
         }),
         alone("uploads::an_upload_that_others_abort_is_begun_again", || block_on(swept())),
         alone("uploads::kill_of_the_media_process", || {
-            block_on(async { killed("spillway-media", Bucket::s3().await?).await })
+            block_on(async { killed("spillway-media", TestBucket::s3().await?).await })
         }),
         alone("uploads::kill_of_the_task_with_its_disk_on_s3", || {
-            block_on(async { killed("spillway-runner", Bucket::s3().await?).await })
+            block_on(async { killed("spillway-runner", TestBucket::s3().await?).await })
         }),
         alone("uploads::kill_of_the_task_with_its_disk_on_azure", || {
-            block_on(async { killed("spillway-runner", Bucket::azure().await?).await })
+            block_on(async { killed("spillway-runner", TestBucket::azure().await?).await })
         }),
         alone("uploads::a_wrong_bucket_fails_in_the_first_second", || block_on(wrong_bucket())),
         alone("uploads::credentials_of_s3_are_nowhere_to_be_seen", || {
-            block_on(async { secrets(Bucket::s3().await?).await })
+            block_on(async { secrets(TestBucket::s3().await?).await })
         }),
         alone("uploads::credentials_of_azure_are_nowhere_to_be_seen", || {
-            block_on(async { secrets(Bucket::azure().await?).await })
+            block_on(async { secrets(TestBucket::azure().await?).await })
         }),
         alone("uploads::credentials_of_google_are_nowhere_to_be_seen", || {
-            block_on(async { secrets(Bucket::google().await?).await })
+            block_on(async { secrets(TestBucket::google().await?).await })
         }),
         alone("uploads::a_zombie_writes_nothing_and_reports_nothing", || {
             block_on(async {
-                let buckets = (Bucket::s3().await?, Bucket::azure().await?, Bucket::google().await?);
+                let buckets = (TestBucket::s3().await?, TestBucket::azure().await?, TestBucket::google().await?);
                 tokio::try_join!(zombie(buckets.0), zombie(buckets.1), zombie(buckets.2)).map(|_| ())
             })
         }),
@@ -62,32 +62,32 @@ pub fn cases() -> Vec<Trial> {
 const CHECKPOINT: u64 = 2;
 const LOST_WITH_THE_TASK: f64 = CHECKPOINT as f64 + 1.0 + 2.0;
 
-struct Scene {
-    ground: Ground,
-    dispatcher: Dispatcher,
+struct UploadScenario {
+    servers: TestServers,
+    dispatcher: DispatcherProcess,
     /// Of the dispatcher's YAML.
     more: String,
-    bucket: Bucket,
-    _room: Room,
+    bucket: TestBucket,
+    _room: TestRoom,
     egresses: Vec<(Egress, &'static str)>,
     recording_since: Instant,
 }
 
-impl Scene {
+impl UploadScenario {
     /// One recording of each container on its way into `bucket`.
-    async fn recording(bucket: Bucket) -> Result<Self> {
-        Self::recording_on(Ground::start("").await?, bucket).await
+    async fn recording(bucket: TestBucket) -> Result<Self> {
+        Self::recording_on(TestServers::start("").await?, bucket).await
     }
 
-    async fn recording_on(ground: Ground, bucket: Bucket) -> Result<Self> {
-        let spool = ground.folder().join("spool");
+    async fn recording_on(servers: TestServers, bucket: TestBucket) -> Result<Self> {
+        let spool = servers.folder().join("spool");
         let more = format!(
             "runner: {{ checkpoint: {CHECKPOINT}s, spool_dir: {} }}\n{}",
             spool.display(),
             bucket.configuration()
         );
-        let dispatcher = ground.dispatcher("dispatcher", &more).await?;
-        let room = Room::open(&ground.api, "stored").await?;
+        let dispatcher = servers.dispatcher("dispatcher", &more).await?;
+        let room = TestRoom::open(&servers.api, "stored").await?;
         let output = |name: &str| {
             let mut output = json!({ "filepath": format!("calls/{name}") });
             if let Some((provider, upload)) = bucket.upload() {
@@ -95,16 +95,16 @@ impl Scene {
             }
             output
         };
-        let egresses = room.record(&ground.api, output).await?;
-        Ok(Self { ground, dispatcher, more, bucket, _room: room, egresses, recording_since: Instant::now() })
+        let egresses = room.record(&servers.api, output).await?;
+        Ok(Self { servers, dispatcher, more, bucket, _room: room, egresses, recording_since: Instant::now() })
     }
 
     fn spool(&self) -> PathBuf {
-        self.ground.folder().join("spool")
+        self.servers.folder().join("spool")
     }
 
     fn pids(&self, name: &str) -> Vec<Pid> {
-        let all = self.ground.left_behind().into_iter().filter(|(_, command)| command.contains(name));
+        let all = self.servers.left_behind().into_iter().filter(|(_, command)| command.contains(name));
         all.filter_map(|(pid, _)| Pid::from_raw(pid)).collect()
     }
 
@@ -124,7 +124,7 @@ impl Scene {
         ensure!(location == expected, "{location} is not {expected}");
         let bytes = self.bucket.read(&key).await?.with_context(|| format!("no object {key}: {info}"))?;
         ensure!(nanos(&file["size"]) as usize == bytes.len(), "{key} has {} bytes, said was {file}", bytes.len());
-        let path = self.ground.folder().join(name);
+        let path = self.servers.folder().join(name);
         std::fs::write(&path, &bytes).context("write what was fetched")?;
         plays(&path)?;
         let seconds = played(&path)?;
@@ -135,7 +135,7 @@ impl Scene {
 
     /// What was fetched plays there from the beginning and from anywhere else.
     async fn play_in_a_browser(&self) -> Result<()> {
-        let files: Vec<PathBuf> = self.egresses.iter().map(|(_, name)| self.ground.folder().join(name)).collect();
+        let files: Vec<PathBuf> = self.egresses.iter().map(|(_, name)| self.servers.folder().join(name)).collect();
         let seen = watch(&files.iter().map(PathBuf::as_path).collect::<Vec<_>>()).await?;
         for (file, watched) in files.iter().zip(seen) {
             watched.is_fine().with_context(|| format!("{} in Chromium", file.display()))?;
@@ -145,7 +145,7 @@ impl Scene {
 
     /// Nothing unfinished in the bucket, nothing in the spool, nobody left.
     async fn tidy(&self) -> Result<()> {
-        self.ground.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await?;
+        self.servers.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await?;
         let unfinished = self.bucket.unfinished().await?;
         ensure!(unfinished.is_empty(), "unfinished uploads: {unfinished:?}");
         let spooled = std::fs::read_dir(self.spool()).map_or(0, Iterator::count);
@@ -166,111 +166,111 @@ fn plays(path: &Path) -> Result<()> {
     Ok(())
 }
 
-async fn every_container(bucket: Bucket) -> Result<()> {
-    let scene = Scene::recording(bucket).await?;
+async fn every_container(bucket: TestBucket) -> Result<()> {
+    let scenario = UploadScenario::recording(bucket).await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    for (egress, name) in &scene.egresses {
+    for (egress, name) in &scenario.egresses {
         let (info, took) = egress.stop().await?;
         ensure!(info["status"] == "EGRESS_COMPLETE" && info["backup_storage_used"] == false, "{info}");
-        let seconds = scene.fetched(&info, name).await?;
+        let seconds = scenario.fetched(&info, name).await?;
         println!("{name}: {seconds:.2} s in the store, COMPLETE {took:.2?} after the stop");
         ensure!(seconds > 4.0, "{name} has {seconds:.2} s");
         let manifest = info["manifest_location"].as_str().unwrap_or_default();
         let key = format!("calls/{}.json", egress.id);
-        ensure!(manifest == scene.bucket.store().await?.location(&key), "{manifest}");
-        let manifest = scene.bucket.read(&key).await?.context("no manifest")?;
+        ensure!(manifest == scenario.bucket.store().await?.location(&key), "{manifest}");
+        let manifest = scenario.bucket.read(&key).await?.context("no manifest")?;
         let manifest: Value = serde_json::from_slice(&manifest).context("read the manifest")?;
         ensure!(manifest["egress_id"] == egress.id.as_str(), "{manifest}");
     }
-    scene.play_in_a_browser().await?;
-    scene.tidy().await
+    scenario.play_in_a_browser().await?;
+    scenario.tidy().await
 }
 
 /// A life-cycle rule of S3, or MinIO's sweep, in the middle of recordings of every container. Their spools still have all
 /// of it: parts of five megabytes are whole only later.
 async fn swept() -> Result<()> {
-    let mut bucket = Bucket::s3().await?;
-    let way = Chaos::start(&bucket.address(), 7).await?;
+    let mut bucket = TestBucket::s3().await?;
+    let way = FaultProxy::start(&bucket.address(), 7).await?;
     bucket.reached_through(&way);
-    let scene = Scene::recording(bucket).await?;
+    let scenario = UploadScenario::recording(bucket).await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let swept = way.sweep();
-    ensure!(swept >= scene.egresses.len(), "{swept} uploads were there");
+    ensure!(swept >= scenario.egresses.len(), "{swept} uploads were there");
     tokio::time::sleep(Duration::from_secs(6)).await;
-    for (egress, name) in &scene.egresses {
+    for (egress, name) in &scenario.egresses {
         let (info, _) = egress.stop().await?;
         ensure!(info["status"] == "EGRESS_COMPLETE", "{info}");
         let details = info["details"].as_str().unwrap_or_default();
         ensure!(details.contains("NoSuchUpload") && details.contains("nothing of it is lost"), "{details}");
-        let seconds = scene.fetched(&info, name).await?;
+        let seconds = scenario.fetched(&info, name).await?;
         println!("{name}: {seconds:.2} s in the store; {details}");
         ensure!(seconds > 9.5, "{name} has {seconds:.2} s");
     }
-    scene.play_in_a_browser().await?;
-    scene.tidy().await
+    scenario.play_in_a_browser().await?;
+    scenario.tidy().await
 }
 
-async fn killed(name: &str, bucket: Bucket) -> Result<()> {
+async fn killed(name: &str, bucket: TestBucket) -> Result<()> {
     let whole_task = name == "spillway-runner";
-    let scene = Scene::recording(bucket).await?;
+    let scenario = UploadScenario::recording(bucket).await?;
     tokio::time::sleep(Duration::from_secs_f64(rand::random_range(5.0..7.0))).await;
     if whole_task {
         // Its media processes see their pipe close; they must not find time to write on.
-        scene.signal("spillway-media", Signal::STOP)?;
+        scenario.signal("spillway-media", Signal::STOP)?;
     }
-    scene.signal(name, Signal::KILL)?;
-    let (killed, recorded) = (Instant::now(), scene.recording_since.elapsed().as_secs_f64());
+    scenario.signal(name, Signal::KILL)?;
+    let (killed, recorded) = (Instant::now(), scenario.recording_since.elapsed().as_secs_f64());
     if whole_task {
         // Those that were not stopped in time are gone already.
-        for pid in scene.pids("spillway-media") {
+        for pid in scenario.pids("spillway-media") {
             let _ = kill_process(pid, Signal::KILL);
         }
-        std::fs::remove_dir_all(scene.spool()).context("remove the task's disk")?;
+        std::fs::remove_dir_all(scenario.spool()).context("remove the task's disk")?;
     }
-    let (patience, most_lost) = if whole_task { (15.0, LOST_WITH_THE_TASK) } else { (2.0, 2.0) };
-    let ends = scene.egresses.iter().map(|(egress, name)| async move {
+    let (limit, most_lost) = if whole_task { (15.0, LOST_WITH_THE_TASK) } else { (2.0, 2.0) };
+    let ends = scenario.egresses.iter().map(|(egress, name)| async move {
         let info = egress.over(Duration::from_secs(30)).await?;
         anyhow::Ok((name, info, killed.elapsed().as_secs_f64()))
     });
     for (name, info, took) in try_join_all(ends).await? {
         ensure!(info["status"] == "EGRESS_FAILED", "{info}");
-        let seconds = scene.fetched(&info, name).await?;
+        let seconds = scenario.fetched(&info, name).await?;
         println!("{name}: {seconds:.2} of {recorded:.2} s kept, terminal after {took:.2} s: {}", info["error"]);
         ensure!(recorded - seconds < most_lost, "{name}: {:.2} s lost", recorded - seconds);
-        ensure!(took < patience + 2.0, "{name}: terminal after {took:.1} s");
+        ensure!(took < limit + 2.0, "{name}: terminal after {took:.1} s");
     }
-    scene.play_in_a_browser().await?;
-    scene.tidy().await
+    scenario.play_in_a_browser().await?;
+    scenario.tidy().await
 }
 
 async fn wrong_bucket() -> Result<()> {
-    let bucket = Bucket::s3().await?;
-    let ground = Ground::start("").await?;
-    let _dispatcher = ground.dispatcher("dispatcher", "").await?;
-    let room = Room::open(&ground.api, "stored").await?;
+    let bucket = TestBucket::s3().await?;
+    let servers = TestServers::start("").await?;
+    let _dispatcher = servers.dispatcher("dispatcher", "").await?;
+    let room = TestRoom::open(&servers.api, "stored").await?;
     let asked = Instant::now();
     let request = room.track_request(|name| {
         let (provider, mut upload) = bucket.upload().unwrap_or_default();
         upload["bucket"] = json!("no-such-bucket");
         json!({ "filepath": name, provider: upload })
     });
-    let egress = Egress::start(&ground.api, "StartTrackEgress", request).await?;
+    let egress = Egress::start(&servers.api, "StartTrackEgress", request).await?;
     let info = egress.over(Duration::from_secs(10)).await?;
     let took = asked.elapsed();
     println!("{} after {took:.2?}: {}", info["status"], info["error"]);
-    let words = info["error"].as_str().unwrap_or_default();
-    ensure!(info["status"] == "EGRESS_FAILED" && words.contains("S3 upload failed"), "{info}");
-    ensure!(words.contains("NoSuchBucket") || words.contains("bucket does not exist"), "{words}");
+    let message = info["error"].as_str().unwrap_or_default();
+    ensure!(info["status"] == "EGRESS_FAILED" && message.contains("S3 upload failed"), "{info}");
+    ensure!(message.contains("NoSuchBucket") || message.contains("bucket does not exist"), "{message}");
     ensure!(took < Duration::from_secs(3), "it took {took:?}");
-    ground.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await
+    servers.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await
 }
 
 /// Credentials are looked for wherever anybody could read: they are nowhere.
-async fn secrets(bucket: Bucket) -> Result<()> {
-    let mut ground = Ground::start("").await?;
-    ground.set("SPILLWAY_LOG", "trace");
+async fn secrets(bucket: TestBucket) -> Result<()> {
+    let mut servers = TestServers::start("").await?;
+    servers.set("SPILLWAY_LOG", "trace");
     let mut secrets = bucket.secrets();
-    secrets.push(ground.api.secret.clone());
+    secrets.push(servers.api.secret.clone());
     let found = |bytes: &[u8]| {
         let holds = |secret: &&String| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
         secrets.iter().position(|secret| holds(&secret)).map(|index| format!("secret {index} of {}", secrets.len()))
@@ -279,28 +279,28 @@ async fn secrets(bucket: Bucket) -> Result<()> {
         Some(secret) => Err(anyhow::anyhow!("{secret} stands in {what}")),
         None => Ok(()),
     };
-    let scene = Scene::recording_on(ground, bucket).await?;
+    let scenario = UploadScenario::recording_on(servers, bucket).await?;
     tokio::time::sleep(Duration::from_secs(4)).await;
-    for (pid, command) in scene.ground.left_behind() {
+    for (pid, command) in scenario.servers.left_behind() {
         for file in ["cmdline", "environ"] {
             let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
             nothing_in(&format!("{file} of {command}"), &bytes)?;
         }
     }
-    nothing_in("Redis", &scene.ground.redis_dump()?)?;
-    for entry in walk(&scene.spool())? {
+    nothing_in("Redis", &scenario.servers.redis_dump()?)?;
+    for entry in walk(&scenario.spool())? {
         nothing_in(&entry.display().to_string(), &std::fs::read(&entry)?)?;
     }
-    for (egress, name) in &scene.egresses {
+    for (egress, name) in &scenario.egresses {
         let (info, _) = egress.stop().await?;
         ensure!(info["status"] == "EGRESS_COMPLETE", "{name}: {info}");
         nothing_in("EgressInfo", info.to_string().as_bytes())?;
     }
     // They can be found: the dispatcher was told by its configuration, or by the request.
-    let told = std::fs::read(scene.ground.folder().join("dispatcher.yaml"))?;
-    ensure!(found(&told).is_some() || scene.bucket.upload().is_some(), "nothing was looked for");
+    let told = std::fs::read(scenario.servers.folder().join("dispatcher.yaml"))?;
+    ensure!(found(&told).is_some() || scenario.bucket.upload().is_some(), "nothing was looked for");
     let mut looked = 0;
-    for entry in walk(scene.ground.folder())? {
+    for entry in walk(scenario.servers.folder())? {
         if entry.extension().is_some_and(|extension| extension == "log") {
             let livekits_own = entry.file_name().is_some_and(|name| name == "livekit.log");
             let bytes = std::fs::read(&entry)?;
@@ -311,36 +311,36 @@ async fn secrets(bucket: Bucket) -> Result<()> {
         }
     }
     ensure!(looked > 1, "no log was looked at");
-    scene.tidy().await
+    scenario.tidy().await
 }
 
 /// A task that was only away: another has been sent after it and has completed its upload; then it comes back.
-async fn zombie(bucket: Bucket) -> Result<()> {
-    let mut scene = Scene::recording(bucket).await?;
+async fn zombie(bucket: TestBucket) -> Result<()> {
+    let mut scenario = UploadScenario::recording(bucket).await?;
     tokio::time::sleep(Duration::from_secs(6)).await;
-    scene.signal("spillway-runner", Signal::STOP)?;
-    scene.signal("spillway-media", Signal::STOP)?;
+    scenario.signal("spillway-runner", Signal::STOP)?;
+    scenario.signal("spillway-media", Signal::STOP)?;
     // To a dispatcher on another machine a task that is stopped and one whose machine is gone look alike.
-    scene.dispatcher.process.kill()?;
-    let _elsewhere = scene.ground.dispatcher_elsewhere("elsewhere", &scene.more).await?;
+    scenario.dispatcher.process.kill()?;
+    let _elsewhere = scenario.servers.dispatcher_elsewhere("elsewhere", &scenario.more).await?;
     let mut settled = Vec::new();
-    for (egress, name) in &scene.egresses {
+    for (egress, name) in &scenario.egresses {
         let info = egress.over(Duration::from_secs(60)).await?;
         ensure!(info["status"] == "EGRESS_FAILED", "{info}");
-        let seconds = scene.fetched(&info, name).await?;
+        let seconds = scenario.fetched(&info, name).await?;
         ensure!(seconds > 6.0 - LOST_WITH_THE_TASK, "{name}: {seconds:.2} s");
-        settled.push((info, scene.bucket.read(&format!("calls/{name}")).await?));
+        settled.push((info, scenario.bucket.read(&format!("calls/{name}")).await?));
     }
-    scene.signal("spillway-media", Signal::CONT)?;
-    scene.signal("spillway-runner", Signal::CONT)?;
-    scene.ground.nothing_runs_but("spillway-dispatcher", Duration::from_secs(20)).await?;
-    for ((egress, name), (info, object)) in scene.egresses.iter().zip(settled) {
+    scenario.signal("spillway-media", Signal::CONT)?;
+    scenario.signal("spillway-runner", Signal::CONT)?;
+    scenario.servers.nothing_runs_but("spillway-dispatcher", Duration::from_secs(20)).await?;
+    for ((egress, name), (info, object)) in scenario.egresses.iter().zip(settled) {
         let after = egress.info().await?;
         ensure!(after == info, "{name}: the zombie reported {after} after {info}");
-        let untouched = scene.bucket.read(&format!("calls/{name}")).await? == object;
+        let untouched = scenario.bucket.read(&format!("calls/{name}")).await? == object;
         ensure!(untouched, "{name}: the zombie wrote into the object");
     }
-    let unfinished = scene.bucket.unfinished().await?;
+    let unfinished = scenario.bucket.unfinished().await?;
     ensure!(unfinished.is_empty(), "unfinished uploads: {unfinished:?}");
     Ok(())
 }

@@ -5,17 +5,17 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use spillway_cost::{Capacity, Platform};
-use spillway_launchers::conformance::{self, alive, departed, order};
+use spillway_launchers::conformance::{self, alive, exit_report, order};
 use spillway_launchers::ecs::{EcsLauncher, EcsOptions, event};
-use spillway_launchers::{Departure, EndHow, Ended, Errand, LaunchError, LaunchOrder, Launcher, Sighting};
+use spillway_launchers::{LaunchError, LaunchOrder, Launcher, RunMode, StopMode, StopOutcome, TaskExit, TaskStatus};
 use spillway_protocol::Secret;
-use spillway_tests::clouds::Place;
+use spillway_tests::clouds::CloudSetup;
 use spillway_tests::clouds::ecs::{Ecs, REGION, Region};
 use spillway_tests::clouds::policy::Policy;
 use spillway_tests::process::eventually;
 
 use crate::faults;
-use crate::stage::{On, given, place, slow_of_mind};
+use crate::harness::{LauncherUnderTest, eventually_consistent, given, setup};
 
 fn options(endpoint: String) -> EcsOptions {
     EcsOptions {
@@ -30,16 +30,19 @@ fn options(endpoint: String) -> EcsOptions {
     }
 }
 
-async fn on_ecs(place: Place, change: impl FnOnce(EcsOptions) -> EcsOptions) -> On<Region, EcsLauncher> {
-    let mark = place.mark.clone();
-    let cloud = Ecs::start(place, "egress").await.unwrap();
+async fn on_ecs(
+    setup: CloudSetup,
+    change: impl FnOnce(EcsOptions) -> EcsOptions,
+) -> LauncherUnderTest<Region, EcsLauncher> {
+    let mark = setup.mark.clone();
+    let cloud = Ecs::start(setup, "egress").await.unwrap();
     let options = change(options(cloud.web.url()));
     let launchers = [EcsLauncher::new(options.clone()).await, EcsLauncher::new(options).await];
-    On::new(mark, cloud, launchers)
+    LauncherUnderTest::new(mark, cloud, launchers)
 }
 
-async fn in_folder(folder: &Path) -> On<Region, EcsLauncher> {
-    on_ecs(place(folder), |options| options).await
+async fn in_folder(folder: &Path) -> LauncherUnderTest<Region, EcsLauncher> {
+    on_ecs(setup(folder), |options| options).await
 }
 
 #[tokio::test]
@@ -57,66 +60,68 @@ async fn ecs_survives_its_faults() {
 }
 
 #[tokio::test]
-async fn ecs_learns_late() {
+async fn ecs_is_eventually_consistent() {
     let folder = tempfile::tempdir().unwrap();
-    let subject = on_ecs(slow_of_mind(folder.path()), |options| options).await;
-    faults::in_time(faults::of_a_platform_that_learns_late(&subject)).await;
+    let subject = on_ecs(eventually_consistent(folder.path()), |options| options).await;
+    faults::in_time(faults::of_an_eventually_consistent_platform(&subject)).await;
 }
 
 /// A stopped task is known for an hour; then nobody says any more how it left, and nobody says that it lives.
 #[tokio::test]
 async fn a_task_of_long_ago_is_not_called_alive() {
     let folder = tempfile::tempdir().unwrap();
-    let stage = on_ecs(Place { kept: Duration::from_millis(200), ..place(folder.path()) }, |options| options).await;
-    let task = stage.launcher.launch(&order(Platform::Fargate, "past", 1)).await.unwrap();
-    alive(&*stage.launcher, &task).await;
-    stage.launcher.end(&task, EndHow::Now).await;
+    let harness =
+        on_ecs(CloudSetup { kept: Duration::from_millis(200), ..setup(folder.path()) }, |options| options).await;
+    let task = harness.launcher.launch(&order(Platform::Fargate, "past", 1)).await.unwrap();
+    alive(&*harness.launcher, &task).await;
+    harness.launcher.end(&task, StopMode::Immediate).await;
     let forgotten = || async {
-        let seen = stage.again.look(&task).await;
-        Ok(matches!(seen, Sighting::Unknown(_)).then_some(()))
+        let seen = harness.again.status(&task).await;
+        Ok(matches!(seen, TaskStatus::Unknown(_)).then_some(()))
     };
     eventually("ECS forgets the task", Duration::from_secs(20), forgotten).await.unwrap();
-    assert!(stage.launcher.tasks().await.unwrap().is_empty());
+    assert!(harness.launcher.tasks().await.unwrap().is_empty());
 }
 
 /// As EventBridge delivers them: late, twice, in any order. The number in each tells old news.
 #[tokio::test]
-async fn events_in_any_order_end_with_the_same_word() {
+async fn events_in_any_order_end_with_the_same_exit() {
     let folder = tempfile::tempdir().unwrap();
-    let stage = in_folder(folder.path()).await;
-    let mut coming = stage.cloud.events();
-    let task = stage.launcher.launch(&order(Platform::Fargate, "shuffled", 1)).await.unwrap();
-    alive(&*stage.launcher, &task).await;
-    stage.cloud.retire(&task.id);
+    let harness = in_folder(folder.path()).await;
+    let mut coming = harness.cloud.events();
+    let task = harness.launcher.launch(&order(Platform::Fargate, "shuffled", 1)).await.unwrap();
+    alive(&*harness.launcher, &task).await;
+    harness.cloud.retire(&task.id);
     let mut events = Vec::new();
-    let ended = |event: &event::Event| matches!(&event.sighting, Sighting::Gone(gone) if gone.billed.is_some());
+    let ended =
+        |event: &event::TaskStateEvent| matches!(&event.task_status, TaskStatus::Gone(gone) if gone.billed.is_some());
     while !events.last().is_some_and(ended) {
         let next = tokio::time::timeout(Duration::from_secs(10), coming.recv()).await;
         events.push(event::read(&next.expect("events come").unwrap()).expect("an event of ours"));
     }
-    let last = events.last().unwrap().sighting.clone();
+    let last = events.last().unwrap().task_status.clone();
     let (seed, mut rng) = (20_261_122, StdRng::seed_from_u64(20_261_122));
     for round in 0..50 {
         let mut delivered = [events.clone(), events.clone()].concat();
         delivered.shuffle(&mut rng);
-        let mut known: Option<event::Event> = None;
+        let mut known: Option<event::TaskStateEvent> = None;
         for event in delivered {
             if known.as_ref().is_none_or(|known| event.version > known.version) {
                 known = Some(event);
             }
         }
-        assert_eq!(known.unwrap().sighting, last, "seed {seed}, round {round}");
+        assert_eq!(known.unwrap().task_status, last, "seed {seed}, round {round}");
     }
 }
 
 #[tokio::test]
 async fn a_runner_on_ecs_gets_names_from_the_call_and_secrets_from_the_definition() {
     let folder = tempfile::tempdir().unwrap();
-    let stage = in_folder(folder.path()).await;
-    let salvage = LaunchOrder { errand: Errand::Salvage, ..order(Platform::Fargate, "given", 2) };
-    let task = stage.launcher.launch(&salvage).await.unwrap();
-    alive(&*stage.launcher, &task).await;
-    let shown = stage.cloud.show(&task.id);
+    let harness = in_folder(folder.path()).await;
+    let salvage = LaunchOrder { run_mode: RunMode::Salvage, ..order(Platform::Fargate, "given", 2) };
+    let task = harness.launcher.launch(&salvage).await.unwrap();
+    alive(&*harness.launcher, &task).await;
+    let shown = harness.cloud.show(&task.id);
     assert!(!shown.to_string().contains("canary"), "the handover is in no call: {shown}");
     assert_eq!(shown["group"], "egress");
     assert_eq!((&shown["cpu"], &shown["memory"]), (&"256".into(), &"512".into()));
@@ -135,29 +140,29 @@ async fn a_runner_on_ecs_gets_names_from_the_call_and_secrets_from_the_definitio
 }
 
 #[tokio::test]
-async fn spot_memory_and_hosts_have_their_words_and_events_say_the_same() {
+async fn spot_memory_and_hosts_are_named_and_events_say_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let spot = |options| EcsOptions { name: "aws/spot".to_owned(), capacity: Capacity::Spot, ..options };
-    let stage = on_ecs(place(folder.path()), spot).await;
-    let mut events = stage.cloud.events();
+    let harness = on_ecs(setup(folder.path()), spot).await;
+    let mut events = harness.cloud.events();
     type Act = fn(&Ecs, &str);
-    let table: [(&str, Act, Departure); 3] = [
-        ("spot", |cloud, arn| cloud.reclaim(arn), Departure::CapacityReclaimed),
-        ("memory", |cloud, arn| cloud.out_of_memory(arn), Departure::OutOfMemory { limit_mib: Some(512) }),
+    let table: [(&str, Act, TaskExit); 3] = [
+        ("spot", |cloud, arn| cloud.reclaim(arn), TaskExit::CapacityReclaimed),
+        ("memory", |cloud, arn| cloud.out_of_memory(arn), TaskExit::OutOfMemory { limit_mib: Some(512) }),
         (
             "host",
             |cloud, arn| cloud.retire(arn),
-            Departure::HostRetired(
+            TaskExit::HostRetired(
                 "ECS is performing maintenance on the underlying infrastructure hosting the task.".to_owned(),
             ),
         ),
     ];
     for (name, act, expected) in table {
-        let task = stage.launcher.launch(&order(Platform::Fargate, name, 1)).await.unwrap();
+        let task = harness.launcher.launch(&order(Platform::Fargate, name, 1)).await.unwrap();
         assert_eq!(task.launcher, "aws/spot");
-        alive(&*stage.launcher, &task).await;
-        act(&stage.cloud, &task.id);
-        assert_eq!(departed(&*stage.launcher, &task).await.how, expected);
+        alive(&*harness.launcher, &task).await;
+        act(&harness.cloud, &task.id);
+        assert_eq!(exit_report(&*harness.launcher, &task).await.how, expected);
 
         // Until the one that closes the bill.
         let mut warned = false;
@@ -167,8 +172,8 @@ async fn spot_memory_and_hosts_have_their_words_and_events_say_the_same() {
             assert_eq!((event.task.egress_id.as_str(), event.task.attempt), (format!("EG_{name}").as_str(), 1));
             assert_eq!((event.task.task.id.as_str(), event.stack.as_str()), (task.id.as_str(), "test/stack"));
             warned |= event.warned;
-            match event.sighting {
-                Sighting::Gone(departed) if departed.billed.is_some() => break departed,
+            match event.task_status {
+                TaskStatus::Gone(exit_report) if exit_report.billed.is_some() => break exit_report,
                 _ => {}
             }
         };
@@ -182,69 +187,69 @@ async fn spot_memory_and_hosts_have_their_words_and_events_say_the_same() {
 #[tokio::test]
 async fn tasks_go_where_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
-    let slow = Place { provisioning: Duration::from_secs(600), ..place(folder.path()) };
+    let slow = CloudSetup { provisioning: Duration::from_secs(600), ..setup(folder.path()) };
     let three = |options| EcsOptions { subnets: ["a", "b", "c"].map(str::to_owned).to_vec(), ..options };
-    let stage = on_ecs(slow, three).await;
-    stage.cloud.fill(&["a", "b"]);
+    let harness = on_ecs(slow, three).await;
+    harness.cloud.fill(&["a", "b"]);
     let mut full = 0;
     for n in 0..30 {
         let mut attempt = 1;
         let task = loop {
-            match stage.launcher.launch(&order(Platform::Fargate, &format!("n{n}"), attempt)).await {
+            match harness.launcher.launch(&order(Platform::Fargate, &format!("n{n}"), attempt)).await {
                 Ok(task) => break task,
-                Err(LaunchError::PlaceFull { words }) => {
-                    assert!(words.contains("Capacity is unavailable"), "{words}");
+                Err(LaunchError::ZoneCapacity { message }) => {
+                    assert!(message.contains("Capacity is unavailable"), "{message}");
                     (full, attempt) = (full + 1, attempt + 1);
                 }
                 Err(error) => panic!("{error:?}"),
             }
         };
-        let shown = stage.cloud.show(&task.id);
+        let shown = harness.cloud.show(&task.id);
         assert_eq!(shown["attachments"][0]["details"][0]["value"], "c");
     }
     // Once for all three, and once for each that is full.
     assert!((1..=3).contains(&full), "{full} launches found nothing");
 
-    stage.cloud.fill(&["a", "b", "c"]);
-    let error = stage.launcher.launch(&order(Platform::Fargate, "late", 1)).await.unwrap_err();
+    harness.cloud.fill(&["a", "b", "c"]);
+    let error = harness.launcher.launch(&order(Platform::Fargate, "late", 1)).await.unwrap_err();
     assert!(matches!(error, LaunchError::Capacity { .. }), "nowhere else: {error:?}");
-    assert_eq!(stage.cloud.runs(), 30 + full + 1);
+    assert_eq!(harness.cloud.runs(), 30 + full + 1);
 }
 
 #[tokio::test]
 async fn a_task_that_is_ended_while_it_starts_never_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let slow = Place { provisioning: Duration::from_secs(60), ..place(folder.path()) };
-    let stage = on_ecs(slow, |options| options).await;
-    let task = stage.launcher.launch(&order(Platform::Fargate, "early", 1)).await.unwrap();
-    assert!(matches!(stage.launcher.look(&task).await, Sighting::Starting(_)));
-    assert_eq!(stage.launcher.end(&task, EndHow::Now).await, Ended::Told);
-    let departed = departed(&*stage.launcher, &task).await;
-    assert_eq!(departed.how, Departure::EndedByUs("egress is over".to_owned()));
-    assert_eq!(stage.cloud.started(), 0);
+    let slow = CloudSetup { provisioning: Duration::from_secs(60), ..setup(folder.path()) };
+    let harness = on_ecs(slow, |options| options).await;
+    let task = harness.launcher.launch(&order(Platform::Fargate, "early", 1)).await.unwrap();
+    assert!(matches!(harness.launcher.status(&task).await, TaskStatus::Starting(_)));
+    assert_eq!(harness.launcher.end(&task, StopMode::Immediate).await, StopOutcome::Requested);
+    let exit_report = exit_report(&*harness.launcher, &task).await;
+    assert_eq!(exit_report.how, TaskExit::EndedByUs("egress is over".to_owned()));
+    assert_eq!(harness.cloud.started(), 0);
 }
 
 #[tokio::test]
 async fn an_image_without_a_program_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    let empty = Place { program: folder.path().join("nothing"), ..place(folder.path()) };
-    let stage = on_ecs(empty, |options| options).await;
-    let task = stage.launcher.launch(&order(Platform::Fargate, "empty", 1)).await.unwrap();
-    let how = departed(&*stage.launcher, &task).await.how;
+    let empty = CloudSetup { program: folder.path().join("nothing"), ..setup(folder.path()) };
+    let harness = on_ecs(empty, |options| options).await;
+    let task = harness.launcher.launch(&order(Platform::Fargate, "empty", 1)).await.unwrap();
+    let how = exit_report(&*harness.launcher, &task).await.how;
     assert!(how.never_ran() && how.to_string().starts_with("could not be started: CannotStartContainerError"), "{how}");
 }
 
 #[tokio::test]
 async fn what_the_policy_does_not_allow_is_a_mistake_to_be_told() {
     let folder = tempfile::tempdir().unwrap();
-    let place = Place {
+    let setup = CloudSetup {
         policy: Some(Policy::actions(["ecs:RunTask", "ecs:DescribeTasks", "iam:PassRole"])),
-        ..place(folder.path())
+        ..setup(folder.path())
     };
-    let stage = on_ecs(place, |options| options).await;
-    let error = stage.launcher.launch(&order(Platform::Fargate, "denied", 1)).await.unwrap_err();
-    let LaunchError::Misconfigured { words, .. } = &error else { panic!("{error:?}") };
-    assert!(words.contains("is not authorized to perform: ecs:TagResource"), "{words}");
+    let harness = on_ecs(setup, |options| options).await;
+    let error = harness.launcher.launch(&order(Platform::Fargate, "denied", 1)).await.unwrap_err();
+    let LaunchError::Misconfigured { message, .. } = &error else { panic!("{error:?}") };
+    assert!(message.contains("is not authorized to perform: ecs:TagResource"), "{message}");
 }
 
 /// Terraform's policy: this definition in this cluster, with these roles.
@@ -252,34 +257,34 @@ async fn what_the_policy_does_not_allow_is_a_mistake_to_be_told() {
 async fn another_definition_is_not_run_and_named() {
     let folder = tempfile::tempdir().unwrap();
     let other = |options| EcsOptions { task_definition: "payroll:3".to_owned(), ..options };
-    let stage = on_ecs(place(folder.path()), other).await;
-    let error = stage.launcher.launch(&order(Platform::Fargate, "payroll", 1)).await.unwrap_err();
-    let LaunchError::Misconfigured { words, .. } = &error else { panic!("{error:?}") };
-    assert!(words.contains("ecs:RunTask") && words.contains("task-definition/payroll:3"), "{words}");
-    assert!(stage.cloud.tasks_of("EG_payroll").is_empty());
+    let harness = on_ecs(setup(folder.path()), other).await;
+    let error = harness.launcher.launch(&order(Platform::Fargate, "payroll", 1)).await.unwrap_err();
+    let LaunchError::Misconfigured { message, .. } = &error else { panic!("{error:?}") };
+    assert!(message.contains("ecs:RunTask") && message.contains("task-definition/payroll:3"), "{message}");
+    assert!(harness.cloud.tasks_of("EG_payroll").is_empty());
 }
 
 #[tokio::test]
 async fn many_tasks_are_seen_at_once_and_listed_by_pages() {
     let folder = tempfile::tempdir().unwrap();
-    let slow = Place { provisioning: Duration::from_secs(600), ..place(folder.path()) };
-    let stage = on_ecs(slow, |options| options).await;
+    let slow = CloudSetup { provisioning: Duration::from_secs(600), ..setup(folder.path()) };
+    let harness = on_ecs(slow, |options| options).await;
     let mut tasks = Vec::new();
     for n in 0..130 {
         let order = order(Platform::Fargate, &format!("many{n}"), 1);
         tasks.push(loop {
-            match stage.launcher.launch(&order).await {
+            match harness.launcher.launch(&order).await {
                 Ok(task) => break task,
                 Err(LaunchError::Throttled { .. }) => tokio::time::sleep(Duration::from_millis(60)).await,
                 Err(error) => panic!("{error:?}"),
             }
         });
     }
-    let seen = stage.launcher.look_at(&tasks).await;
+    let seen = harness.launcher.statuses(&tasks).await;
     assert_eq!(seen.len(), 130);
-    assert!(seen.iter().all(|seen| matches!(seen, Sighting::Starting(_))));
-    assert_eq!(stage.launcher.tasks().await.unwrap().len(), 130);
-    let other = EcsOptions { stack: "another".to_owned(), ..options(stage.cloud.web.url()) };
+    assert!(seen.iter().all(|seen| matches!(seen, TaskStatus::Starting(_))));
+    assert_eq!(harness.launcher.tasks().await.unwrap().len(), 130);
+    let other = EcsOptions { stack: "another".to_owned(), ..options(harness.cloud.web.url()) };
     let other = EcsLauncher::new(other).await;
     assert_eq!(other.tasks().await.unwrap().len(), 0, "tasks of another stack are not ours");
 }

@@ -9,4 +9,4 @@ mod ecs;
 mod faults;
 mod identity;
 mod moto;
-mod stage;
+mod harness;

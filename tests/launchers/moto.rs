@@ -5,17 +5,17 @@ use serde_json::{Value, json};
 use spillway_cost::Platform;
 use spillway_launchers::conformance::order;
 use spillway_launchers::ecs::{EcsLauncher, EcsOptions};
-use spillway_launchers::{EndHow, Ended, Launcher, Sighting};
+use spillway_launchers::{Launcher, StopMode, StopOutcome, TaskStatus};
 use spillway_protocol::Secret;
 use spillway_tests::clouds::ecs::REGION;
 use spillway_tests::servers::emulators::Emulator;
 
-struct Moto {
+struct MotoEcs {
     emulator: Emulator,
     http: reqwest::Client,
 }
 
-impl Moto {
+impl MotoEcs {
     async fn asked(&self, service: &str, kind: &str, target: &str, body: String) -> Result<String> {
         // Any signature opens its doors; the service is read out of it.
         let scope = format!(
@@ -44,7 +44,7 @@ impl Moto {
 
 #[tokio::test]
 async fn moto_takes_what_the_launcher_asks_for() {
-    let moto = Moto { emulator: Emulator::moto().unwrap(), http: reqwest::Client::new() };
+    let moto = MotoEcs { emulator: Emulator::moto().unwrap(), http: reqwest::Client::new() };
     moto.ecs("CreateCluster", json!({ "clusterName": "egress" })).await.unwrap();
     let container = json!({ "name": "runner", "image": "runner:1", "memory": 512, "essential": true });
     let definition = json!({ "family": "spillway-runner", "networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"],
@@ -68,12 +68,12 @@ async fn moto_takes_what_the_launcher_asks_for() {
     .await;
     let task = launcher.launch(&order(Platform::Fargate, "moto", 2)).await.unwrap();
     assert!(task.id.contains(":task/egress/"), "{task}");
-    assert!(matches!(launcher.look(&task).await, Sighting::Alive | Sighting::Starting(_)));
+    assert!(matches!(launcher.status(&task).await, TaskStatus::Alive | TaskStatus::Starting(_)));
     let listed = launcher.tasks().await.unwrap();
     let [ours] = &listed[..] else { panic!("{listed:?}") };
     assert_eq!((ours.egress_id.as_str(), ours.attempt, &ours.task), ("EG_moto", 2, &task));
     // Over at once, there.
-    assert_ne!(launcher.end(&task, EndHow::Now).await, Ended::OutOfReach);
-    assert!(matches!(launcher.look(&task).await, Sighting::Gone(_)));
+    assert_ne!(launcher.end(&task, StopMode::Immediate).await, StopOutcome::OutOfReach);
+    assert!(matches!(launcher.status(&task).await, TaskStatus::Gone(_)));
     assert!(launcher.tasks().await.unwrap().is_empty());
 }

@@ -1,13 +1,17 @@
-//! The building code: which room may open a door to which. Changing a rule is a design decision: change the table in
-//! the same commit.
+//! The rules of the tree: which crate may use which (here), which module (`modules`), which names (`vocabulary`), and that
+//! every command builds the same features (`features`). Changing a rule is a design decision: change the table in the same
+//! commit.
 
 mod features;
+mod modules;
+mod sources;
+mod vocabulary;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// A crate and the workspace crates it may name in `[dependencies]`. Every member must have a row.
-const DOORS: &[(&str, &[&str])] = &[
+const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("spillway-protocol", &[]),
     ("spillway-process", &[]),
     ("spillway-plan", &["spillway-protocol"]),
@@ -26,25 +30,18 @@ const DOORS: &[(&str, &[&str])] = &[
             "spillway-launchers",
         ],
     ),
-    ("spillway-spool", &["spillway-plan", "spillway-process"]),
+    ("spillway-ipc", &["spillway-plan", "spillway-process"]),
     (
         "spillway-runner",
-        &[
-            "spillway-protocol",
-            "spillway-process",
-            "spillway-plan",
-            "spillway-bus",
-            "spillway-storage",
-            "spillway-spool",
-        ],
+        &["spillway-protocol", "spillway-process", "spillway-plan", "spillway-bus", "spillway-storage", "spillway-ipc"],
     ),
-    ("spillway-media", &["spillway-plan", "spillway-process", "spillway-spool"]),
+    ("spillway-media", &["spillway-plan", "spillway-process", "spillway-ipc"]),
     ("spillway-commands", &[]),
     ("spillway-setup", &["spillway-commands"]),
 ];
 
 /// The stage looks at everything and nothing looks at it.
-const STAGE: &str = "spillway-tests";
+const HARNESS: &str = "spillway-tests";
 
 /// A crate and prefixes of packages that may appear nowhere below it.
 const BANNED_BELOW: &[(&str, &[&str])] = &[
@@ -73,7 +70,7 @@ const BANNED_BELOW: &[(&str, &[&str])] = &[
 ];
 
 /// What ships: normal dependencies, by package id.
-struct Building {
+struct DependencyGraph {
     name: BTreeMap<String, String>,
     below: BTreeMap<String, Vec<String>>,
     members: BTreeMap<String, String>,
@@ -86,7 +83,7 @@ fn host() -> String {
     text.lines().find_map(|line| line.strip_prefix("host: ")).expect("rustc names its host").to_owned()
 }
 
-fn building() -> Building {
+fn dependency_graph() -> DependencyGraph {
     let out = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--offline", "--all-features", "--filter-platform", &host()])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
@@ -108,44 +105,44 @@ fn building() -> Building {
             (text(&node["id"]), list(&node["deps"]).iter().filter(ships).map(|dep| text(&dep["pkg"])).collect())
         })
         .collect();
-    Building { name, below, members }
+    DependencyGraph { name, below, members }
 }
 
 #[test]
-fn every_member_has_its_doors_written_down() {
-    let known: BTreeSet<&str> = DOORS.iter().map(|(room, _)| *room).chain([STAGE]).collect();
-    let members = building().members;
+fn every_member_has_its_allowed_dependencies_listed() {
+    let known: BTreeSet<&str> = ALLOWED_DEPENDENCIES.iter().map(|(member, _)| *member).chain([HARNESS]).collect();
+    let members = dependency_graph().members;
     let found: BTreeSet<&str> = members.keys().map(String::as_str).collect();
     assert_eq!(found, known);
 }
 
 #[test]
-fn doors_open_only_downward() {
-    let building = building();
-    for (room, allowed) in DOORS {
-        for below in &building.below[&building.members[*room]] {
-            let below = building.name[below].as_str();
-            if building.members.contains_key(below) {
-                assert!(allowed.contains(&below), "{room} may not use {below}");
+fn dependencies_point_only_downward() {
+    let dependency_graph = dependency_graph();
+    for (member, allowed) in ALLOWED_DEPENDENCIES {
+        for below in &dependency_graph.below[&dependency_graph.members[*member]] {
+            let below = dependency_graph.name[below].as_str();
+            if dependency_graph.members.contains_key(below) {
+                assert!(allowed.contains(&below), "{member} may not use {below}");
             }
         }
     }
 }
 
 #[test]
-fn heavy_machines_stay_in_their_building() {
-    let building = building();
-    for (room, banned) in BANNED_BELOW {
-        let (mut seen, mut to_visit) = (BTreeSet::new(), vec![building.members[*room].clone()]);
+fn heavy_packages_stay_below_their_crates() {
+    let dependency_graph = dependency_graph();
+    for (member, banned) in BANNED_BELOW {
+        let (mut seen, mut to_visit) = (BTreeSet::new(), vec![dependency_graph.members[*member].clone()]);
         while let Some(id) = to_visit.pop() {
             if !seen.insert(id.clone()) {
                 continue;
             }
-            let name = &building.name[&id];
+            let name = &dependency_graph.name[&id];
             for prefix in *banned {
-                assert!(!name.starts_with(prefix), "{room} pulls in {name}");
+                assert!(!name.starts_with(prefix), "{member} pulls in {name}");
             }
-            to_visit.extend(building.below[&id].iter().cloned());
+            to_visit.extend(dependency_graph.below[&id].iter().cloned());
         }
     }
 }

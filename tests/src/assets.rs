@@ -85,7 +85,7 @@ pub fn clip(name: &str) -> Result<Arc<Clip>> {
 
 /// The people of `make.sh`, as a recording shows them.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Person {
+pub struct TestPerson {
     pub name: &'static str,
     /// Of the background, in the video's own (limited range) values.
     pub u: u8,
@@ -94,13 +94,13 @@ pub struct Person {
     pub tone: f64,
 }
 
-pub const PEOPLE: [Person; 4] = [
-    Person { name: "p0", u: 111, v: 177, tone: 600.0 },
-    Person { name: "p1", u: 95, v: 87, tone: 900.0 },
-    Person { name: "p2", u: 177, v: 120, tone: 1350.0 },
-    Person { name: "p3", u: 83, v: 142, tone: 2000.0 },
+pub const PEOPLE: [TestPerson; 4] = [
+    TestPerson { name: "p0", u: 111, v: 177, tone: 600.0 },
+    TestPerson { name: "p1", u: 95, v: 87, tone: 900.0 },
+    TestPerson { name: "p2", u: 177, v: 120, tone: 1350.0 },
+    TestPerson { name: "p3", u: 83, v: 142, tone: 2000.0 },
 ];
 
-pub fn person(name: &str) -> Person {
+pub fn person(name: &str) -> TestPerson {
     *PEOPLE.iter().find(|person| person.name == name).expect("one of the people of make.sh")
 }

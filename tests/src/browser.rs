@@ -27,10 +27,10 @@ pub const HEADLESS: [&str; 7] = [
 /// What became of one file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
-pub struct Watched {
+pub struct BrowserPlayback {
     /// As the player says, seconds.
     pub length: f64,
-    pub jumps: Vec<Jump>,
+    pub jumps: Vec<SeekResult>,
     /// Where it was after it had been played for a while from the beginning, seconds.
     pub played: f64,
     pub pictures: u64,
@@ -41,7 +41,7 @@ pub struct Watched {
     pub error: String,
 }
 
-impl Default for Watched {
+impl Default for BrowserPlayback {
     fn default() -> Self {
         Self {
             length: 0.0,
@@ -56,7 +56,7 @@ impl Default for Watched {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-pub struct Jump {
+pub struct SeekResult {
     /// Asked for, and where the player went, seconds.
     pub to: f64,
     pub at: f64,
@@ -64,7 +64,7 @@ pub struct Jump {
     pub ready: u32,
 }
 
-impl Watched {
+impl BrowserPlayback {
     /// It plays, and every place of it can be gone to.
     pub fn is_fine(&self) -> Result<()> {
         ensure!(self.error.is_empty(), "{}", self.error);
@@ -81,7 +81,7 @@ impl Watched {
 }
 
 /// Plays these files one after the other.
-pub async fn watch(files: &[&Path]) -> Result<Vec<Watched>> {
+pub async fn watch(files: &[&Path]) -> Result<Vec<BrowserPlayback>> {
     let folder = tempfile::tempdir().context("make a folder")?;
     let full = |file: &&Path| file.canonicalize().with_context(|| format!("find {}", file.display()));
     let files: Vec<PathBuf> = files.iter().map(full).collect::<Result<_>>()?;
@@ -96,8 +96,8 @@ pub async fn watch(files: &[&Path]) -> Result<Vec<Watched>> {
             .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
             .arg(format!("file://{}", path.display()));
     })?;
-    let patience = Duration::from_secs(30 + 15 * files.len() as u64);
-    let seen = eventually("the browser has seen everything", patience, || async {
+    let limit = Duration::from_secs(30 + 15 * files.len() as u64);
+    let seen = eventually("the browser has seen everything", limit, || async {
         let log = std::fs::read(&process.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log).into_owned();
         let told = log.split_once("SEEN ").and_then(|(_, rest)| rest.split_once(" END"));
@@ -106,7 +106,7 @@ pub async fn watch(files: &[&Path]) -> Result<Vec<Watched>> {
     let seen = seen.await;
     kill_marked(&mark);
     let seen = seen.with_context(|| process.tail())?;
-    let seen: Vec<Watched> = serde_json::from_slice(&STANDARD.decode(seen)?).context("understand the page")?;
+    let seen: Vec<BrowserPlayback> = serde_json::from_slice(&STANDARD.decode(seen)?).context("understand the page")?;
     ensure!(seen.len() == files.len(), "{} of {} files were looked at", seen.len(), files.len());
     Ok(seen)
 }

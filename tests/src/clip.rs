@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Codec {
+pub enum ClipCodec {
     H264,
     H265,
     Vp8,
@@ -18,7 +18,7 @@ pub enum Codec {
     Pcma,
 }
 
-impl Codec {
+impl ClipCodec {
     pub fn is_video(self) -> bool {
         !matches!(self, Self::Opus | Self::Pcmu | Self::Pcma)
     }
@@ -59,7 +59,7 @@ pub struct ClipFrame {
 #[derive(Clone, Debug)]
 pub struct Clip {
     pub path: PathBuf,
-    pub codec: Codec,
+    pub codec: ClipCodec,
     pub size: (u32, u32),
     pub frames: Vec<ClipFrame>,
     pub length: Duration,
@@ -99,13 +99,13 @@ impl Clip {
         };
         let (codec, frames) = match name.rsplit('.').next() {
             Some("h264") => (
-                Codec::H264,
+                ClipCodec::H264,
                 even(access_units(&bytes, h264_kind, 9), picture, &|unit| {
                     nal_units(unit).any(|nal| h264_kind(nal) == 5)
                 }),
             ),
             Some("h265") => (
-                Codec::H265,
+                ClipCodec::H265,
                 even(access_units(&bytes, h265_kind, 35), picture, &|unit| {
                     nal_units(unit).any(|nal| (16..=21).contains(&h265_kind(nal)))
                 }),
@@ -113,21 +113,21 @@ impl Clip {
             Some("ivf") => {
                 let (codec, data) = ivf(&bytes)?;
                 let key: &dyn Fn(&[u8]) -> bool = match codec {
-                    Codec::Vp8 => &|frame| frame.first().is_some_and(|byte| byte & 1 == 0),
+                    ClipCodec::Vp8 => &|frame| frame.first().is_some_and(|byte| byte & 1 == 0),
                     // Frame marker 2, profile 0, not "show existing", frame type 0.
-                    Codec::Vp9 => &|frame| {
+                    ClipCodec::Vp9 => &|frame| {
                         frame.first().is_some_and(|byte| byte & 0b1100_1100 == 0b1000_0000 && byte & 0b100 == 0)
                     },
                     _ => &|unit| obus(unit).any(|(kind, _)| kind == 1),
                 };
                 (codec, even(data, picture, key))
             }
-            Some("opus") => (Codec::Opus, even(ogg_packets(&bytes)?.split_off(2), packet, &|_| true)),
+            Some("opus") => (ClipCodec::Opus, even(ogg_packets(&bytes)?.split_off(2), packet, &|_| true)),
             Some("pcmu") => {
-                (Codec::Pcmu, even(bytes.chunks_exact(160).map(<[u8]>::to_vec).collect(), packet, &|_| true))
+                (ClipCodec::Pcmu, even(bytes.chunks_exact(160).map(<[u8]>::to_vec).collect(), packet, &|_| true))
             }
             Some("pcma") => {
-                (Codec::Pcma, even(bytes.chunks_exact(160).map(<[u8]>::to_vec).collect(), packet, &|_| true))
+                (ClipCodec::Pcma, even(bytes.chunks_exact(160).map(<[u8]>::to_vec).collect(), packet, &|_| true))
             }
             _ => bail!("{}: not a clip this stage can read", path.display()),
         };
@@ -192,12 +192,12 @@ fn access_units(stream: &[u8], kind: fn(&[u8]) -> u8, delimiter: u8) -> Vec<Vec<
     units
 }
 
-fn ivf(bytes: &[u8]) -> Result<(Codec, Vec<Vec<u8>>)> {
+fn ivf(bytes: &[u8]) -> Result<(ClipCodec, Vec<Vec<u8>>)> {
     ensure!(bytes.len() >= 32 && &bytes[..4] == b"DKIF", "not an IVF file");
     let codec = match &bytes[8..12] {
-        b"VP80" => Codec::Vp8,
-        b"VP90" => Codec::Vp9,
-        b"AV01" => Codec::Av1,
+        b"VP80" => ClipCodec::Vp8,
+        b"VP90" => ClipCodec::Vp9,
+        b"AV01" => ClipCodec::Av1,
         other => bail!("IVF holds {}", String::from_utf8_lossy(other)),
     };
     let mut frames = Vec::new();
@@ -262,13 +262,13 @@ pub fn obus(unit: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
 
 /// What of a frame must survive a recording: the same bytes whatever container, start codes, delimiters and repeated
 /// parameter sets lie around them.
-pub fn essence(codec: Codec, frame: &[u8]) -> Vec<u8> {
+pub fn essence(codec: ClipCodec, frame: &[u8]) -> Vec<u8> {
     let join = |parts: Vec<&[u8]>| parts.concat();
     match codec {
-        Codec::H264 => join(nal_units(frame).filter(|nal| (1..=5).contains(&h264_kind(nal))).collect()),
-        Codec::H265 => join(nal_units(frame).filter(|nal| h265_kind(nal) < 32).collect()),
+        ClipCodec::H264 => join(nal_units(frame).filter(|nal| (1..=5).contains(&h264_kind(nal))).collect()),
+        ClipCodec::H265 => join(nal_units(frame).filter(|nal| h265_kind(nal) < 32).collect()),
         // Temporal delimiters (2), tile lists (8) and padding (15) are not content.
-        Codec::Av1 => {
+        ClipCodec::Av1 => {
             join(obus(frame).filter(|(kind, _)| !matches!(kind, 2 | 8 | 15)).map(|(_, payload)| payload).collect())
         }
         _ => frame.to_vec(),
@@ -290,7 +290,7 @@ mod tests {
     fn obus_are_the_same_with_and_without_size() {
         let sized = [0x12, 0, 0x32, 3, 1, 2, 3];
         let bare = [0x30, 1, 2, 3];
-        assert_eq!(essence(Codec::Av1, &sized), essence(Codec::Av1, &bare));
+        assert_eq!(essence(ClipCodec::Av1, &sized), essence(ClipCodec::Av1, &bare));
     }
 
     #[test]

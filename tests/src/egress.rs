@@ -72,8 +72,8 @@ impl Egress {
         Ok((info, begun.elapsed()))
     }
 
-    pub async fn over(&self, patience: Duration) -> Result<Value> {
-        eventually(&format!("{} is over", self.id), patience, || async {
+    pub async fn over(&self, limit: Duration) -> Result<Value> {
+        eventually(&format!("{} is over", self.id), limit, || async {
             let info = self.info().await?;
             let over = is_over(&info);
             if over {

@@ -12,21 +12,21 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::analyser::percentile;
 use crate::assets::clip;
-use crate::clouds::Place;
+use crate::clouds::CloudSetup;
 use crate::clouds::ecs::{self, Ecs};
-use crate::clouds::fault::Fault;
+use crate::clouds::fault::CloudFault;
 use crate::egress::{Egress, is_over, nanos};
 use crate::process::children_core_s;
-use crate::publisher::{From, Manners, Publisher};
-use crate::servers::{Dispatcher, Ground, built};
-use crate::twirp::{Refused, get};
+use crate::publisher::{Publisher, PublisherOptions, SourceKind};
+use crate::servers::{DispatcherProcess, TestServers, built};
+use crate::twirp::{TwirpError, get};
 
 /// What a platform's secret store would hand to a runner.
 const KEY: &str = "6161616161616161616161616161616161616161616161616161616161616161";
 const ROOMS: usize = 4;
 
 #[derive(Clone, Debug)]
-pub struct Scene {
+pub struct FleetScenario {
     pub egresses: usize,
     pub within: Duration,
     /// The platform's own bucket.
@@ -45,7 +45,7 @@ pub struct Scene {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Story {
+pub struct FleetReport {
     pub asked: usize,
     pub recorded: usize,
     /// With the reason, by StartEgress or by the queue's deadline.
@@ -75,13 +75,13 @@ pub struct Story {
 
 struct Fleet {
     // Dropped in this order: nothing is started any more, then everything ends.
-    dispatchers: Vec<Dispatcher>,
+    dispatchers: Vec<DispatcherProcess>,
     cloud: Ecs,
     _people: Vec<Publisher>,
     /// Rooms with the microphone in each.
     tracks: Vec<(String, String)>,
-    board: watch::Sender<BTreeMap<String, Value>>,
-    ground: Ground,
+    egress_infos: watch::Sender<BTreeMap<String, Value>>,
+    servers: TestServers,
 }
 
 fn unix_s() -> f64 {
@@ -89,86 +89,86 @@ fn unix_s() -> f64 {
 }
 
 impl Fleet {
-    async fn gather(scene: &Scene) -> Result<Self> {
-        let mut ground = Ground::start("").await?;
-        ground.set("AWS_ACCESS_KEY_ID", "AKIDSTAGE");
-        ground.set("AWS_SECRET_ACCESS_KEY", "stage-secret");
-        let tasks = ground.folder().join("tasks");
+    async fn start(scenario: &FleetScenario) -> Result<Self> {
+        let mut servers = TestServers::start("").await?;
+        servers.set("AWS_ACCESS_KEY_ID", "AKIDSTAGE");
+        servers.set("AWS_SECRET_ACCESS_KEY", "stage-secret");
+        let tasks = servers.folder().join("tasks");
         std::fs::create_dir_all(&tasks).context("make a folder for tasks")?;
-        let place = Place {
+        let setup = CloudSetup {
             environment: BTreeMap::from([
                 ("SPILLWAY_TICKET_KEY".to_owned(), KEY.to_owned()),
-                ("SPILLWAY_REDIS".to_owned(), json!({ "address": ground.redis_address }).to_string()),
+                ("SPILLWAY_REDIS".to_owned(), json!({ "address": servers.redis_address }).to_string()),
             ]),
-            mark: ground.mark().to_owned(),
+            mark: servers.mark().to_owned(),
             grace: Duration::from_secs(10),
-            provisioning: scene.provisioning,
-            pulling: scene.pulling,
-            pulls: Some(Arc::new(Semaphore::new(scene.pulls))),
-            ..Place::new(built("spillway-runner")?, tasks)
+            provisioning: scenario.provisioning,
+            pulling: scenario.pulling,
+            pulls: Some(Arc::new(Semaphore::new(scenario.pulls))),
+            ..CloudSetup::new(built("spillway-runner")?, tasks)
         };
-        let cloud = Ecs::start(place, "egress").await?;
-        cloud.limit(scene.burst, scene.per_second);
-        let odds = [(Fault::Throttled, scene.throttled), (Fault::NoCapacity, scene.no_capacity)];
+        let cloud = Ecs::start(setup, "egress").await?;
+        cloud.limit(scenario.burst, scenario.per_second);
+        let odds = [(CloudFault::Throttled, scenario.throttled), (CloudFault::NoCapacity, scenario.no_capacity)];
         let odds = odds.map(|(fault, odds)| ("RunTask".to_owned(), fault, odds));
-        cloud.faults().by_chance(scene.seed, odds.to_vec());
+        cloud.faults().by_chance(scenario.seed, odds.to_vec());
 
         // A tenth below the platform's own, as the launcher's own guess is below Fargate's.
         let target = json!({
             "name": "cloud", "launcher": "ecs", "outputs": ["upload", "disk"], "start_deadline": "10m",
-            "burst": scene.burst * 9 / 10, "launches_per_second": scene.per_second * 0.9,
+            "burst": scenario.burst * 9 / 10, "launches_per_second": scenario.per_second * 0.9,
             "options": { "region": ecs::REGION, "cluster": "egress", "task_definition": ecs::FAMILY,
                 "subnets": ["subnet-1"], "endpoint": cloud.web.url() },
         });
         let config = format!(
             "redis: {{ address: \"{}\" }}\napi_key: {}\napi_secret: {}\nws_url: {}\ncores: 1000\nstack: stage\nticket_key: \"{KEY}\"\n\
              targets: [{target}]\n",
-            ground.redis_address,
-            ground.api.key,
-            ground.api.secret,
-            ground.api.ws_url(),
+            servers.redis_address,
+            servers.api.key,
+            servers.api.secret,
+            servers.api.ws_url(),
         );
         let mut dispatchers = Vec::new();
         for name in ["one", "two"] {
-            dispatchers.push(ground.dispatcher_from(name, &config).await?);
+            dispatchers.push(servers.dispatcher_from(name, &config).await?);
         }
         let (mut people, mut tracks) = (Vec::new(), Vec::new());
         for n in 0..ROOMS {
             let room = format!("fleet-{n}");
-            let person = Publisher::join(&ground.api, &room, "p0", Manners::default()).await?;
-            let track = person.publish(&clip("p0.opus")?, From::Microphone).await?;
+            let person = Publisher::join(&servers.api, &room, "p0", PublisherOptions::default()).await?;
+            let track = person.publish(&clip("p0.opus")?, SourceKind::Microphone).await?;
             people.push(person);
             tracks.push((room, track));
         }
         // Tracks are live and known to the server before anything is asked.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        Ok(Self { dispatchers, cloud, _people: people, tracks, board: watch::Sender::default(), ground })
+        Ok(Self { dispatchers, cloud, _people: people, tracks, egress_infos: watch::Sender::default(), servers })
     }
 
     fn request(&self, n: usize) -> Value {
         let (room, track) = &self.tracks[n % self.tracks.len()];
-        let path = self.ground.folder().join(format!("files/{n}.ogg"));
+        let path = self.servers.folder().join(format!("files/{n}.ogg"));
         json!({ "room_name": room, "track_id": track, "file": { "filepath": path.to_string_lossy() } })
     }
 
     /// What ListEgress says of this one once it `fits`. Everybody looks at the same answers: two hundred who ask for
     /// themselves would be the load that is measured.
-    async fn shown(&self, id: &str, patience: Duration, fits: impl Fn(&Value) -> bool) -> Result<Value> {
-        let mut board = self.board.subscribe();
-        let seen = board.wait_for(|board| board.get(id).is_some_and(&fits));
-        let seen =
-            tokio::time::timeout(patience, seen).await.with_context(|| format!("{id}: not after {patience:?}"))?;
+    async fn shown(&self, id: &str, limit: Duration, fits: impl Fn(&Value) -> bool) -> Result<Value> {
+        let mut egress_infos = self.egress_infos.subscribe();
+        let seen = egress_infos.wait_for(|egress_infos| egress_infos.get(id).is_some_and(&fits));
+        let seen = tokio::time::timeout(limit, seen).await.with_context(|| format!("{id}: not after {limit:?}"))?;
         Ok(seen.context("nobody looks any more")?[id].clone())
     }
 
-    async fn look(&self) -> Result<()> {
+    async fn poll_egresses(&self) -> Result<()> {
         loop {
             tokio::time::sleep(Duration::from_millis(500)).await;
             // livekit-server's Redis pool is short of processors while hundreds of runners start; whoever waits has a bound.
-            let Ok(answer) = self.ground.api.egress("ListEgress", json!({})).await else { continue };
+            let Ok(answer) = self.servers.api.egress("ListEgress", json!({})).await else { continue };
             let items = answer["items"].as_array().cloned().unwrap_or_default();
-            let board = items.into_iter().filter_map(|info| Some((info["egress_id"].as_str()?.to_owned(), info)));
-            self.board.send_replace(board.collect());
+            let egress_infos =
+                items.into_iter().filter_map(|info| Some((info["egress_id"].as_str()?.to_owned(), info)));
+            self.egress_infos.send_replace(egress_infos.collect());
         }
     }
 
@@ -185,14 +185,14 @@ impl Fleet {
 }
 
 /// What became of one call.
-enum Fate {
-    Refused(String),
+enum CallOutcome {
+    Rejected(String),
     /// Over before it recorded: what ListEgress says.
     Ended(Value),
-    Recorded(Box<Life>),
+    Recorded(Box<RecordedCall>),
 }
 
-struct Life {
+struct RecordedCall {
     egress: Egress,
     /// Unix seconds.
     asked: f64,
@@ -201,42 +201,43 @@ struct Life {
     info: Value,
 }
 
-pub async fn play(scene: &Scene) -> Result<Story> {
-    let fleet = Fleet::gather(scene).await?;
+pub async fn play(scenario: &FleetScenario) -> Result<FleetReport> {
+    let fleet = Fleet::start(scenario).await?;
     tokio::select! {
-        story = fleet.play(scene) => story,
-        looked = fleet.look() => looked.and_then(|()| bail!("nobody looks any more")),
+        report = fleet.play(scenario) => report,
+        polled = fleet.poll_egresses() => polled.and_then(|()| bail!("nobody looks any more")),
     }
 }
 
 impl Fleet {
-    async fn play(&self, scene: &Scene) -> Result<Story> {
+    async fn play(&self, scenario: &FleetScenario) -> Result<FleetReport> {
         let fleet = self;
         let begun = tokio::time::Instant::now();
-        let gap = scene.within / u32::try_from(scene.egresses.max(1))?;
-        let calls = (0..scene.egresses).map(|n| {
+        let gap = scenario.within / u32::try_from(scenario.egresses.max(1))?;
+        let calls = (0..scenario.egresses).map(|n| {
             let (fleet, at) = (&fleet, begun + gap * u32::try_from(n).unwrap_or_default());
             async move {
                 tokio::time::sleep_until(at).await;
-                one(fleet, n, scene.records).await
+                one(fleet, n, scenario.records).await
             }
         });
-        let fates = futures_util::future::join_all(calls).await;
-        let (mut refused, mut failed, mut lives, mut answers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for fate in fates {
-            match fate? {
-                Fate::Refused(words) => refused.push(words),
-                Fate::Ended(info) if info["error_code"] == 429 => refused.push(info["error"].to_string()),
-                Fate::Ended(info) => failed.push(info.to_string()),
-                Fate::Recorded(life) => {
-                    answers.push(life.egress.answered_in.as_secs_f64() * 1000.0);
-                    lives.push(life);
+        let outcomes = futures_util::future::join_all(calls).await;
+        let (mut refused, mut failed, mut recorded_calls, mut answers) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for outcome in outcomes {
+            match outcome? {
+                CallOutcome::Rejected(message) => refused.push(message),
+                CallOutcome::Ended(info) if info["error_code"] == 429 => refused.push(info["error"].to_string()),
+                CallOutcome::Ended(info) => failed.push(info.to_string()),
+                CallOutcome::Recorded(call) => {
+                    answers.push(call.egress.answered_in.as_secs_f64() * 1000.0);
+                    recorded_calls.push(call);
                 }
             }
         }
         let (mut waits, mut actives, mut doubles, mut recorded_s, mut recorded) = (vec![], vec![], 0, 0.0, 0);
-        for life in &lives {
-            let info = &life.info;
+        for call in &recorded_calls {
+            let info = &call.info;
             let files = info["file_results"].as_array().map(Vec::as_slice).unwrap_or_default();
             let seconds = files.iter().map(|file| nanos(&file["duration"]) as f64 / 1e9).sum::<f64>();
             if info["status"] == "EGRESS_COMPLETE" && seconds > 0.0 {
@@ -247,18 +248,18 @@ impl Fleet {
             recorded_s += seconds;
             doubles += usize::from(files.len() != 1);
         }
-        for life in &lives {
-            let tasks = fleet.cloud.tasks_of(&life.egress.id);
+        for call in &recorded_calls {
+            let tasks = fleet.cloud.tasks_of(&call.egress.id);
             let ran = tasks.iter().filter(|arn| fleet.cloud.show(arn)["startedAt"].is_number()).count();
             doubles += usize::from(ran != 1);
             let created = tasks.iter().filter_map(|arn| fleet.cloud.show(arn)["createdAt"].as_f64());
-            waits.push(created.fold(f64::INFINITY, f64::min) - life.asked);
-            actives.push(life.active_s);
+            waits.push(created.fold(f64::INFINITY, f64::min) - call.asked);
+            actives.push(call.active_s);
         }
-        let struck = fleet.cloud.faults().struck();
-        let of = |fault| struck.get(&fault).copied().unwrap_or_default();
-        let story = Story {
-            asked: scene.egresses,
+        let injected = fleet.cloud.faults().injected();
+        let of = |fault| injected.get(&fault).copied().unwrap_or_default();
+        let report = FleetReport {
+            asked: scenario.egresses,
             recorded,
             refused,
             failed,
@@ -271,23 +272,23 @@ impl Fleet {
             launch_calls: fleet.metric("spillway_queue_wait_seconds_count ").await?,
             launch_calls_within_6_s: fleet.metric("spillway_queue_wait_seconds_bucket{le=\"6\"} ").await?,
             start_answer_p99_ms: percentile(&answers, 0.99),
-            throttled: of(Fault::Throttled),
-            no_capacity: of(Fault::NoCapacity),
+            throttled: of(CloudFault::Throttled),
+            no_capacity: of(CloudFault::NoCapacity),
             runner_core_s: children_core_s(),
             recorded_s,
         };
-        fleet.ground.nothing_runs(Duration::from_secs(20)).await?;
-        Ok(story)
+        fleet.servers.nothing_runs(Duration::from_secs(20)).await?;
+        Ok(report)
     }
 }
 
-async fn one(fleet: &Fleet, n: usize, records: Duration) -> Result<Fate> {
+async fn one(fleet: &Fleet, n: usize, records: Duration) -> Result<CallOutcome> {
     let asked = unix_s();
     let begun = Instant::now();
-    let egress = match Egress::start(&fleet.ground.api, "StartTrackEgress", fleet.request(n)).await {
+    let egress = match Egress::start(&fleet.servers.api, "StartTrackEgress", fleet.request(n)).await {
         Ok(egress) => egress,
-        Err(error) => match error.downcast_ref::<Refused>() {
-            Some(refused) if !refused.message.is_empty() => return Ok(Fate::Refused(refused.to_string())),
+        Err(error) => match error.downcast_ref::<TwirpError>() {
+            Some(refused) if !refused.message.is_empty() => return Ok(CallOutcome::Rejected(refused.to_string())),
             _ => return Err(error),
         },
     };
@@ -300,9 +301,9 @@ async fn one(fleet: &Fleet, n: usize, records: Duration) -> Result<Fate> {
             let stopped = egress.ask_to_stop().await;
             let info = fleet.shown(&egress.id, Duration::from_secs(120), is_over).await;
             let info = info.with_context(|| format!("stopped: {stopped:?}"))?;
-            Ok(Fate::Recorded(Box::new(Life { egress, asked, active_s, info })))
+            Ok(CallOutcome::Recorded(Box::new(RecordedCall { egress, asked, active_s, info })))
         }
-        Some(_) if info["error"].as_str().is_some_and(|error| !error.is_empty()) => Ok(Fate::Ended(info)),
+        Some(_) if info["error"].as_str().is_some_and(|error| !error.is_empty()) => Ok(CallOutcome::Ended(info)),
         _ => bail!("it ended without a reason: {info}"),
     }
 }

@@ -17,7 +17,7 @@ use crate::twirp::Api;
 const SCRIPT: &str = include_str!("../assets/publish.py");
 const PAGE: &str = include_str!("../assets/publish.html");
 
-pub struct Foreign {
+pub struct ForeignPublisher {
     pub identity: String,
     /// Publications.
     pub video: String,
@@ -28,13 +28,13 @@ pub struct Foreign {
 }
 
 /// A browser is many processes.
-impl Drop for Foreign {
+impl Drop for ForeignPublisher {
     fn drop(&mut self) {
         kill_marked(&self.mark);
     }
 }
 
-impl Foreign {
+impl ForeignPublisher {
     /// `codec` as LiveKit names it: `vp8`, `h264`, `vp9`.
     pub async fn wheel(api: &Api, room: &str, who: &str, codec: &str) -> Result<Self> {
         let named = std::env::var_os("SPILLWAY_PUBLISHER_PYTHON").map(PathBuf::from);

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_nobody_gave_is_an_error() {
+    fn a_missing_value_is_an_error() {
         assert!(aws("dispatcher", &[]).is_err());
     }
 }

@@ -8,7 +8,7 @@ pub mod clouds;
 pub mod twirp;
 pub mod publisher;
 pub mod foreign;
-pub mod each;
+pub mod every_output;
 pub mod egress;
 pub mod fleet;
 pub mod analyser;

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// Set in the environment of everything the stage starts, so that what *those* start can be found and ended too. The
 /// launcher and the runner hand on few variables; those that begin with XDG_ are among them.
-pub const MARK: &str = "XDG_SPILLWAY_STAGE";
+pub const MARK: &str = "XDG_SPILLWAY_TEST_RUN";
 
 /// A mark that nobody else has.
 pub fn new_mark(what: &str) -> String {
@@ -66,8 +66,8 @@ impl Process {
         self.child.try_wait().with_context(|| format!("look at {}", self.name))
     }
 
-    /// Polls `ready` until it is true; an exit before that, or `patience`, is an error with the end of the log.
-    pub fn wait_until(&mut self, patience: Duration, mut ready: impl FnMut() -> bool) -> Result<()> {
+    /// Polls `ready` until it is true; an exit before that, or `limit`, is an error with the end of the log.
+    pub fn wait_until(&mut self, limit: Duration, mut ready: impl FnMut() -> bool) -> Result<()> {
         let begun = Instant::now();
         loop {
             if ready() {
@@ -76,20 +76,20 @@ impl Process {
             if let Some(status) = self.over()? {
                 bail!("{} ended with {status} before it was ready:\n{}", self.name, self.tail());
             }
-            if begun.elapsed() > patience {
-                bail!("{} was not ready after {patience:?}:\n{}", self.name, self.tail());
+            if begun.elapsed() > limit {
+                bail!("{} was not ready after {limit:?}:\n{}", self.name, self.tail());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Asks it to leave and waits; kills it after `patience`.
-    pub fn stop(&mut self, patience: Duration) -> Result<Option<ExitStatus>> {
+    /// Asks it to leave and waits; kills it after `limit`.
+    pub fn stop(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         if self.over()?.is_none() {
             self.signal(Signal::TERM)?;
         }
         let begun = Instant::now();
-        while begun.elapsed() < patience {
+        while begun.elapsed() < limit {
             if let Some(status) = self.over()? {
                 return Ok(Some(status));
             }
@@ -155,10 +155,10 @@ pub fn kill_marked(mark: &str) {
     }
 }
 
-/// Polls `look` until it gives something, at most `patience`.
+/// Polls `look` until it gives something, at most `limit`.
 pub async fn eventually<T, F: Future<Output = Result<Option<T>>>>(
     what: &str,
-    patience: Duration,
+    limit: Duration,
     mut look: impl FnMut() -> F,
 ) -> Result<T> {
     let begun = Instant::now();
@@ -166,8 +166,8 @@ pub async fn eventually<T, F: Future<Output = Result<Option<T>>>>(
         if let Some(found) = look().await? {
             return Ok(found);
         }
-        if begun.elapsed() > patience {
-            bail!("{what}: not after {patience:?}");
+        if begun.elapsed() > limit {
+            bail!("{what}: not after {limit:?}");
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }

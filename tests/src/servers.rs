@@ -1,9 +1,9 @@
 //! Redis, livekit-server and our dispatcher on free loopback ports, with folders of their own.
 
 pub mod bucket;
-pub mod chaos;
+pub mod fault_proxy;
 pub mod emulators;
-pub mod gate;
+pub mod policy_proxy;
 mod ports;
 pub mod proxy;
 
@@ -20,7 +20,7 @@ use crate::twirp::{Api, get};
 
 use ports::free_port;
 
-const START_PATIENCE: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|file| file.is_file())
@@ -47,7 +47,7 @@ pub fn built(name: &str) -> Result<PathBuf> {
 }
 
 /// What livekit-server and dispatchers stand on. Dropped: everything that was started below it is dead.
-pub struct Ground {
+pub struct TestServers {
     // Dropped in this order.
     livekit: Option<Process>,
     redis: Option<Process>,
@@ -60,13 +60,13 @@ pub struct Ground {
     environment: Vec<(&'static str, OsString)>,
 }
 
-impl Ground {
+impl TestServers {
     /// `extra` is appended to livekit-server's YAML, whose last section is `rtc`: indented lines belong to that.
     pub async fn start(extra: &str) -> Result<Self> {
         let mark = new_mark("ground");
         let folder = tempfile::Builder::new().prefix("spillway-stage-").tempdir().context("make a folder")?;
         let livekit_ports = [free_port()?, free_port()?, free_port()?];
-        let mut ground = Self {
+        let mut servers = Self {
             livekit: None,
             redis: None,
             folder,
@@ -81,9 +81,9 @@ impl Ground {
             extra: extra.to_owned(),
             environment: vec![],
         };
-        ground.start_redis()?;
-        ground.start_livekit().await?;
-        Ok(ground)
+        servers.start_redis()?;
+        servers.start_livekit().await?;
+        Ok(servers)
     }
 
     /// For dispatchers started from now on, and of what they hand on for their runners.
@@ -115,7 +115,7 @@ impl Ground {
             command.arg(self.folder.path());
         })?;
         let address = self.redis_address.clone();
-        redis.wait_until(START_PATIENCE, || std::net::TcpStream::connect(&address).is_ok())?;
+        redis.wait_until(START_TIMEOUT, || std::net::TcpStream::connect(&address).is_ok())?;
         self.redis = Some(redis);
         Ok(())
     }
@@ -177,8 +177,8 @@ rtc:
             if let Some(status) = livekit.over()? {
                 bail!("livekit-server ended with {status}:\n{}", livekit.tail());
             }
-            if begun.elapsed() > START_PATIENCE {
-                bail!("livekit-server is not there after {START_PATIENCE:?}:\n{}", livekit.tail());
+            if begun.elapsed() > START_TIMEOUT {
+                bail!("livekit-server is not there after {START_TIMEOUT:?}:\n{}", livekit.tail());
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
@@ -197,13 +197,13 @@ rtc:
 
     /// Starts a dispatcher of this build. `extra` is appended to its YAML. It believes in a hundred cores, so that many
     /// short recordings share this machine.
-    pub async fn dispatcher(&self, name: &str, extra: &str) -> Result<Dispatcher> {
+    pub async fn dispatcher(&self, name: &str, extra: &str) -> Result<DispatcherProcess> {
         let port = free_port()?;
         self.dispatcher_with(name, &self.dispatcher_config(port, extra), port).await
     }
 
     /// The same on another machine, as far as processes can tell: it sees none of ours, but disk and network are shared.
-    pub async fn dispatcher_elsewhere(&self, name: &str, extra: &str) -> Result<Dispatcher> {
+    pub async fn dispatcher_elsewhere(&self, name: &str, extra: &str) -> Result<DispatcherProcess> {
         let port = free_port()?;
         let path = self.write_config(name, &self.dispatcher_config(port, extra))?;
         let program = built("spillway-dispatcher")?;
@@ -229,36 +229,36 @@ rtc:
     }
 
     /// Starts a dispatcher with exactly this YAML; waits until it is ready on its health port.
-    pub async fn dispatcher_with(&self, name: &str, config: &str, health_port: u16) -> Result<Dispatcher> {
+    pub async fn dispatcher_with(&self, name: &str, config: &str, health_port: u16) -> Result<DispatcherProcess> {
         let process = self.spawn_dispatcher(name, config)?;
         self.ready(process, health_port).await
     }
 
-    async fn ready(&self, mut process: Process, health_port: u16) -> Result<Dispatcher> {
+    async fn ready(&self, mut process: Process, health_port: u16) -> Result<DispatcherProcess> {
         let health = format!("127.0.0.1:{health_port}");
         let begun = std::time::Instant::now();
         loop {
             if let Ok((200, _)) = get(&health, "/readyz").await {
-                return Ok(Dispatcher { process, health });
+                return Ok(DispatcherProcess { process, health });
             }
             if let Some(status) = process.over()? {
                 bail!("the dispatcher ended with {status}:\n{}", process.tail());
             }
-            if begun.elapsed() > START_PATIENCE {
-                bail!("the dispatcher is not ready after {START_PATIENCE:?}:\n{}", process.tail());
+            if begun.elapsed() > START_TIMEOUT {
+                bail!("the dispatcher is not ready after {START_TIMEOUT:?}:\n{}", process.tail());
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }
 
     /// [`dispatcher_with`](Self::dispatcher_with) on a health port of our choice.
-    pub async fn dispatcher_from(&self, name: &str, config: &str) -> Result<Dispatcher> {
+    pub async fn dispatcher_from(&self, name: &str, config: &str) -> Result<DispatcherProcess> {
         let port = free_port()?;
         self.dispatcher_with(name, &format!("{config}health: \"127.0.0.1:{port}\"\n"), port).await
     }
 
-    /// Within `patience`, no process but the servers and those with `except` in their command line is left.
-    pub async fn nothing_runs_but(&self, except: &str, patience: Duration) -> Result<()> {
+    /// Within `limit`, no process but the servers and those with `except` in their command line is left.
+    pub async fn nothing_runs_but(&self, except: &str, limit: Duration) -> Result<()> {
         let begun = std::time::Instant::now();
         loop {
             let left: Vec<_> =
@@ -266,15 +266,15 @@ rtc:
             if left.is_empty() {
                 return Ok(());
             }
-            if begun.elapsed() > patience {
+            if begun.elapsed() > limit {
                 bail!("left behind: {left:?}");
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    pub async fn nothing_runs(&self, patience: Duration) -> Result<()> {
-        self.nothing_runs_but("spillway-dispatcher", patience).await
+    pub async fn nothing_runs(&self, limit: Duration) -> Result<()> {
+        self.nothing_runs_but("spillway-dispatcher", limit).await
     }
 
     fn write_config(&self, name: &str, config: &str) -> Result<PathBuf> {
@@ -292,7 +292,7 @@ rtc:
     }
 }
 
-impl Drop for Ground {
+impl Drop for TestServers {
     fn drop(&mut self) {
         kill_marked(&self.mark);
         if std::thread::panicking() || std::env::var_os("SPILLWAY_KEEP").is_some() {
@@ -302,7 +302,7 @@ impl Drop for Ground {
     }
 }
 
-pub struct Dispatcher {
+pub struct DispatcherProcess {
     pub process: Process,
     /// Address of its health port.
     pub health: String,

@@ -20,7 +20,7 @@ pub struct Api {
 /// An answer that is not 200.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{method} answered {status} {code}: {message}")]
-pub struct Refused {
+pub struct TwirpError {
     pub method: String,
     pub status: u16,
     /// Twirp's code, e.g. `not_found`.
@@ -51,7 +51,7 @@ impl Api {
         self.call("RoomService", method, request).await
     }
 
-    /// An error that is an answer can be downcast to [`Refused`].
+    /// An error that is an answer can be downcast to [`TwirpError`].
     pub async fn call(&self, service: &str, method: &str, request: Value) -> Result<Value> {
         let grants = VideoGrants {
             room_record: true,
@@ -73,7 +73,7 @@ impl Api {
             return Ok(answer);
         }
         let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
-        Err(anyhow!(Refused {
+        Err(anyhow!(TwirpError {
             method: method.to_owned(),
             status,
             code: text("code"),
@@ -82,8 +82,8 @@ impl Api {
         }))
     }
 
-    pub async fn create_room(&self, name: &str, departure_timeout: u32) -> Result<Value> {
-        self.rooms("CreateRoom", json!({ "name": name, "departure_timeout": departure_timeout })).await
+    pub async fn create_room(&self, name: &str, close_after_s: u32) -> Result<Value> {
+        self.rooms("CreateRoom", json!({ "name": name, "departure_timeout": close_after_s })).await
     }
 
     pub async fn delete_room(&self, name: &str) -> Result<Value> {

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use reqwest::{Client, Method};
 use spillway_plan::destination::Azure;
 use spillway_plan::{Destination, Provider, Secret, Store};
-use spillway_storage::conformance::{self, Subject};
-use spillway_storage::{Kind, Meta, Options, Part, Storage, open};
+use spillway_storage::conformance::{self, StorageSubject};
+use spillway_storage::{Meta, Options, Part, Storage, StorageErrorKind, open};
 use spillway_tests::servers::bucket::SAS;
 use spillway_tests::servers::emulators::{AZURE_ACCOUNT, AZURE_KEY, Emulator};
 
@@ -21,7 +21,7 @@ struct Azurite {
 impl Azurite {
     async fn start() -> Self {
         let azurite = Self { emulator: Emulator::azurite().expect("Azurite starts"), http: Client::new() };
-        let made = azurite.asked(Method::PUT, "", "restype=container&").await;
+        let made = azurite.request(Method::PUT, "", "restype=container&").await;
         assert!(made.status().is_success(), "{made:?}");
         azurite
     }
@@ -35,7 +35,7 @@ impl Azurite {
         }
     }
 
-    async fn asked(&self, method: Method, name: &str, query: &str) -> reqwest::Response {
+    async fn request(&self, method: Method, name: &str, query: &str) -> reqwest::Response {
         let mut url = url::Url::parse(&self.azure().endpoint).expect("a url");
         url.path_segments_mut()
             .expect("a base")
@@ -53,13 +53,13 @@ async fn storage(azure: Azure) -> Arc<dyn Storage> {
 }
 
 #[async_trait]
-impl Subject for Azurite {
+impl StorageSubject for Azurite {
     async fn storage(&self) -> Arc<dyn Storage> {
         storage(self.azure()).await
     }
 
     async fn read(&self, name: &str) -> Option<Bytes> {
-        let answer = self.asked(Method::GET, name, "").await;
+        let answer = self.request(Method::GET, name, "").await;
         if answer.status() == 404 {
             return None;
         }
@@ -67,7 +67,7 @@ impl Subject for Azurite {
     }
 
     async fn content_type(&self, name: &str) -> Option<String> {
-        let answer = self.asked(Method::HEAD, name, "").await;
+        let answer = self.request(Method::HEAD, name, "").await;
         Some(answer.headers().get("content-type")?.to_str().expect("text").to_owned())
     }
 
@@ -76,17 +76,17 @@ impl Subject for Azurite {
         let mut counts = Vec::new();
         for include in ["uncommittedblobs", "metadata"] {
             let query = format!("restype=container&comp=list&include={include}&");
-            let text = self.asked(Method::GET, "", &query).await.text().await.expect("a list");
+            let text = self.request(Method::GET, "", &query).await.text().await.expect("a list");
             counts.push(text.matches("<Blob>").count());
         }
         Some(counts[0] - counts[1])
     }
 
-    async fn broken(&self) -> Vec<(Arc<dyn Storage>, Kind)> {
+    async fn broken(&self) -> Vec<(Arc<dyn Storage>, StorageErrorKind)> {
         vec![
-            (storage(Azure { key: Secret::new("d3Jvbmc=".into()), ..self.azure() }).await, Kind::Denied),
-            (storage(Azure { container: "nobodys".into(), ..self.azure() }).await, Kind::NotFound),
-            (storage(Azure { endpoint: "http://127.0.0.1:9/a".into(), ..self.azure() }).await, Kind::Busy),
+            (storage(Azure { key: Secret::new("d3Jvbmc=".into()), ..self.azure() }).await, StorageErrorKind::Denied),
+            (storage(Azure { container: "nobodys".into(), ..self.azure() }).await, StorageErrorKind::NotFound),
+            (storage(Azure { endpoint: "http://127.0.0.1:9/a".into(), ..self.azure() }).await, StorageErrorKind::Busy),
         ]
     }
 }
@@ -128,7 +128,7 @@ async fn what_is_replaced_is_what_was_there_at_the_beginning() {
     store.complete(&quick, &[quick_part], &meta).await.unwrap();
     assert_eq!(azurite.read("again.mp4").await.as_deref(), Some(&b"quick"[..]));
     let late = store.complete(&slow, &[slow_part], &meta).await.unwrap_err();
-    assert_eq!(late.kind, Kind::Gone, "{late}");
+    assert_eq!(late.kind, StorageErrorKind::Gone, "{late}");
     assert_eq!(azurite.read("again.mp4").await.as_deref(), Some(&b"quick"[..]));
     // An abort leaves what it did not make.
     let (upload, _) = send("never").await;

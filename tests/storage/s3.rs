@@ -6,8 +6,8 @@ use bytes::Bytes;
 use reqwest::{Client, Method};
 use spillway_plan::destination::{AliOss, AssumeRole, Proxy, S3};
 use spillway_plan::{Destination, Provider, Secret, Store};
-use spillway_storage::conformance::{self, Subject};
-use spillway_storage::{Kind, Meta, Options, Storage, open};
+use spillway_storage::conformance::{self, StorageSubject};
+use spillway_storage::{Meta, Options, Storage, StorageErrorKind, open};
 use spillway_tests::servers::emulators::{Emulator, KEY, SECRET};
 use spillway_tests::servers::proxy::AuthProxy;
 
@@ -41,12 +41,12 @@ async fn storage(s3: S3) -> Arc<dyn Storage> {
     opened(Provider::S3(Box::new(s3)), &options()).await
 }
 
-struct Moto {
+struct MotoS3 {
     emulator: Emulator,
     http: Client,
 }
 
-impl Moto {
+impl MotoS3 {
     async fn start() -> Self {
         let moto = Self { emulator: Emulator::moto().expect("moto starts"), http: Client::new() };
         moto.http.put(moto.url("")).send().await.expect("a bucket").error_for_status().expect("a bucket");
@@ -60,7 +60,7 @@ impl Moto {
     }
 
     /// Any signature opens moto's doors, no signature does not.
-    async fn asked(&self, method: Method, key: &str, query: &str) -> reqwest::Response {
+    async fn request(&self, method: Method, key: &str, query: &str) -> reqwest::Response {
         self.http
             .request(method, format!("{}{query}", self.url(key)))
             .header("authorization", "Bearer stage")
@@ -70,19 +70,19 @@ impl Moto {
     }
 
     async fn header(&self, key: &str, name: &str) -> Option<String> {
-        let answer = self.asked(Method::HEAD, key, "").await;
+        let answer = self.request(Method::HEAD, key, "").await;
         Some(answer.headers().get(name)?.to_str().expect("text").to_owned())
     }
 }
 
 #[async_trait]
-impl Subject for Moto {
+impl StorageSubject for MotoS3 {
     async fn storage(&self) -> Arc<dyn Storage> {
         storage(s3(&self.emulator.url())).await
     }
 
     async fn read(&self, name: &str) -> Option<Bytes> {
-        let answer = self.asked(Method::GET, name, "").await;
+        let answer = self.request(Method::GET, name, "").await;
         if answer.status() == 404 {
             return None;
         }
@@ -94,36 +94,36 @@ impl Subject for Moto {
     }
 
     async fn open_uploads(&self) -> Option<usize> {
-        let text = self.asked(Method::GET, "", "?uploads").await.text().await.expect("a list");
+        let text = self.request(Method::GET, "", "?uploads").await.text().await.expect("a list");
         Some(text.matches("<UploadId>").count())
     }
 
-    async fn broken(&self) -> Vec<(Arc<dyn Storage>, Kind)> {
+    async fn broken(&self) -> Vec<(Arc<dyn Storage>, StorageErrorKind)> {
         let url = self.emulator.url();
         vec![
-            (storage(S3 { bucket: "nobodys".into(), ..s3(&url) }).await, Kind::NotFound),
-            (storage(s3("http://127.0.0.1:9")).await, Kind::Busy),
+            (storage(S3 { bucket: "nobodys".into(), ..s3(&url) }).await, StorageErrorKind::NotFound),
+            (storage(s3("http://127.0.0.1:9")).await, StorageErrorKind::Busy),
         ]
     }
 }
 
 #[tokio::test]
 async fn moto_conforms() {
-    let moto = Moto::start().await;
+    let moto = MotoS3::start().await;
     conformance::all(&moto).await;
     assert_eq!(moto.open_uploads().await, Some(0), "every upload was completed or aborted");
 }
 
 #[tokio::test]
 async fn what_a_request_asks_for_is_on_the_object() {
-    let moto = Moto::start().await;
-    let asked = S3 {
+    let moto = MotoS3::start().await;
+    let request = S3 {
         metadata: [("meeting".to_owned(), "42".to_owned())].into(),
         tagging: "team=sales&keep=yes".into(),
         content_disposition: "attachment".into(),
         ..s3(&moto.emulator.url())
     };
-    let store = storage(asked).await;
+    let store = storage(request).await;
     store.put("whole", Bytes::from_static(b"x"), &Meta::of("application/json")).await.unwrap();
     let upload = store.begin("parts", &Meta::of("video/mp4")).await.unwrap();
     let tag = store.put_part(&upload, 1, 0, Bytes::from_static(b"x")).await.unwrap();
@@ -132,7 +132,7 @@ async fn what_a_request_asks_for_is_on_the_object() {
     for key in ["whole", "parts"] {
         assert_eq!(moto.header(key, "x-amz-meta-meeting").await.as_deref(), Some("42"), "{key}");
         assert_eq!(moto.header(key, "content-disposition").await.as_deref(), Some("attachment"), "{key}");
-        let tags = moto.asked(Method::GET, key, "?tagging").await.text().await.unwrap();
+        let tags = moto.request(Method::GET, key, "?tagging").await.text().await.unwrap();
         assert!(tags.contains("<Key>team</Key>") && tags.contains("<Value>sales</Value>"), "{key}: {tags}");
     }
     storage(s3(&moto.emulator.url())).await.put("plain", Bytes::new(), &Meta::default()).await.unwrap();
@@ -141,7 +141,7 @@ async fn what_a_request_asks_for_is_on_the_object() {
 
 #[tokio::test]
 async fn a_presigned_link_reads_the_object() {
-    let moto = Moto::start().await;
+    let moto = MotoS3::start().await;
     let provider = Provider::S3(Box::new(s3(&moto.emulator.url())));
     let store = Store { provider, prefix: "tenant/a".into(), presign: true };
     let store = open(&Destination::Store(Box::new(store)), &options()).await.unwrap();
@@ -153,25 +153,25 @@ async fn a_presigned_link_reads_the_object() {
 
 #[tokio::test]
 async fn a_role_is_taken_and_its_session_signs() {
-    let moto = Moto::start().await;
+    let moto = MotoS3::start().await;
     let role = AssumeRole { arn: "arn:aws:iam::123456789012:role/egress".into(), external_id: secret("ext-1") };
-    let asked = S3 { assume_role: Some(role), ..s3(&moto.emulator.url()) };
+    let request = S3 { assume_role: Some(role), ..s3(&moto.emulator.url()) };
     let options = Options { sts_endpoint: Some(moto.emulator.url()), ..options() };
-    let store = opened(Provider::S3(Box::new(asked.clone())), &options).await;
+    let store = opened(Provider::S3(Box::new(request.clone())), &options).await;
     store.put("by-role", Bytes::from_static(b"x"), &Meta::default()).await.unwrap();
     // The session's own key is in the link: not the one of the request.
     let link = store.presign("by-role", Duration::from_secs(60)).await.unwrap();
     assert!(link.contains("X-Amz-Credential=ASIA") && link.contains("X-Amz-Security-Token="), "{link}");
 
     let nobody = Options { sts_endpoint: Some("http://127.0.0.1:9".into()), ..options };
-    let store = opened(Provider::S3(Box::new(asked)), &nobody).await;
+    let store = opened(Provider::S3(Box::new(request)), &nobody).await;
     let error = store.begin("x", &Meta::default()).await.unwrap_err();
-    assert_eq!(error.kind, Kind::Busy, "{error}");
+    assert_eq!(error.kind, StorageErrorKind::Busy, "{error}");
 }
 
 #[tokio::test]
 async fn a_session_token_is_sent() {
-    let moto = Moto::start().await;
+    let moto = MotoS3::start().await;
     let store = storage(S3 { session_token: secret("canary-token"), ..s3(&moto.emulator.url()) }).await;
     let link = store.presign("x", Duration::from_secs(60)).await.unwrap();
     assert!(link.contains("X-Amz-Security-Token=canary-token"), "{link}");
@@ -179,7 +179,7 @@ async fn a_session_token_is_sent() {
 
 #[tokio::test]
 async fn the_proxy_is_the_only_way_whatever_its_password() {
-    let moto = Moto::start().await;
+    let moto = MotoS3::start().await;
     for (username, password) in [("me", "plain"), ("me@corp", "a b:c@d/%41?#é")] {
         let proxy = AuthProxy::start(username, password).await.unwrap();
         let through = |password: &str| S3 {
@@ -196,7 +196,7 @@ async fn the_proxy_is_the_only_way_whatever_its_password() {
 
 #[tokio::test]
 async fn alibabas_oss_is_spoken_to_as_s3() {
-    let moto = Moto::start().await;
+    let moto = MotoS3::start().await;
     let oss = AliOss {
         access_key: secret(KEY),
         secret: secret(SECRET),
@@ -216,7 +216,7 @@ async fn alibabas_oss_is_spoken_to_as_s3() {
 struct S3s(Emulator);
 
 #[async_trait]
-impl Subject for S3s {
+impl StorageSubject for S3s {
     async fn storage(&self) -> Arc<dyn Storage> {
         storage(s3(&self.0.url())).await
     }
@@ -233,11 +233,11 @@ impl Subject for S3s {
         None
     }
 
-    async fn broken(&self) -> Vec<(Arc<dyn Storage>, Kind)> {
+    async fn broken(&self) -> Vec<(Arc<dyn Storage>, StorageErrorKind)> {
         let url = self.0.url();
         vec![
-            (storage(S3 { access_key: secret("AKIDNOBODY0000000000"), ..s3(&url) }).await, Kind::Denied),
-            (storage(S3 { secret: secret("wrong"), ..s3(&url) }).await, Kind::Denied),
+            (storage(S3 { access_key: secret("AKIDNOBODY0000000000"), ..s3(&url) }).await, StorageErrorKind::Denied),
+            (storage(S3 { secret: secret("wrong"), ..s3(&url) }).await, StorageErrorKind::Denied),
         ]
     }
 }

@@ -16,9 +16,9 @@ const CANARY: &str = "canary0canary0canary";
 const BUCKET: &str = "recordings";
 
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Log {
+impl Write for CapturedLog {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().expect("nobody panics while holding it").extend_from_slice(bytes);
         Ok(bytes.len())
@@ -47,7 +47,7 @@ async fn used(provider: Provider, options: &Options) {
 
 #[tokio::test]
 async fn a_log_of_everything_holds_no_credential() {
-    let log = Log::default();
+    let log = CapturedLog::default();
     let writer = log.clone();
     let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).with_ansi(false);
     let filter = telemetry::filter("trace").expect("a filter");

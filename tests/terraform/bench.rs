@@ -10,7 +10,7 @@ use serde_json::Value;
 use spillway_tests::assets::cache;
 use tempfile::TempDir;
 
-use crate::{Finding, failed, targets, tree};
+use crate::{CheckResult, failed, targets, tree};
 
 /// Package, provider, and the provider's version that the package describes.
 const PROVIDERS: &[(&str, &str, &str)] = &[
@@ -22,7 +22,7 @@ const PROVIDERS: &[(&str, &str, &str)] = &[
 const SCHEMA: &str = include_str!("standin/schema.py");
 const PROVIDER: &str = include_str!("standin/provider.py");
 
-pub struct Place {
+pub struct TerraformModule {
     pub name: String,
     /// Below `terraform/`.
     pub path: PathBuf,
@@ -30,39 +30,39 @@ pub struct Place {
 }
 
 /// Every module and every root.
-pub fn places() -> Result<Vec<Place>> {
-    let mut places = vec![];
+pub fn modules() -> Result<Vec<TerraformModule>> {
+    let mut modules = vec![];
     for (above, prefix) in [("modules", "modules::"), (".", "roots::")] {
         for entry in std::fs::read_dir(tree().join(above)).context("read the tree")? {
             let entry = entry?;
             if entry.path().join("versions.tf").is_file() {
                 let path = Path::new(above).join(entry.file_name());
                 let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-                places.push(Place { name, path, has_tests: entry.path().join("tests").is_dir() });
+                modules.push(TerraformModule { name, path, has_tests: entry.path().join("tests").is_dir() });
             }
         }
     }
-    ensure!(places.len() >= 2, "no modules below {}", tree().display());
-    places.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(places)
+    ensure!(modules.len() >= 2, "no modules below {}", tree().display());
+    modules.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(modules)
 }
 
-pub fn format() -> Finding {
+pub fn format() -> CheckResult {
     let mut command = terraform();
     command.args(["fmt", "-check", "-diff", "-recursive"]).arg(tree());
     run(&mut command).map(drop).map_err(|error| failed(&error))
 }
 
-pub fn validate(place: &Path) -> Finding {
-    in_bench(place, |folder| {
+pub fn validate(module: &Path) -> CheckResult {
+    in_bench(module, |folder| {
         run(with(folder)?.args(["validate", "-no-color"]))?;
         Ok(())
     })
 }
 
 /// Its own tests, and what its outputs were in each of them: the launchers must understand the targets.
-pub fn test(place: &Path) -> Finding {
-    in_bench(place, |folder| {
+pub fn test(module: &Path) -> CheckResult {
+    in_bench(module, |folder| {
         let mut command = with(folder)?;
         let out = command.args(["test", "-json", "-verbose"]).output().context("start terraform")?;
         let events = String::from_utf8_lossy(&out.stdout);
@@ -74,9 +74,9 @@ pub fn test(place: &Path) -> Finding {
         // A folder of tests in which nothing is tested would succeed too.
         if !out.status.success() || passed == 0 {
             let wrong = |event: &&Value| event["@level"] != "info" || event["test_run"]["status"] == "fail";
-            let mut words: Vec<String> = events.iter().filter(wrong).map(describe).collect();
-            words.extend(summary.map(said));
-            bail!("{}\n{}", words.join("\n"), String::from_utf8_lossy(&out.stderr));
+            let mut texts: Vec<String> = events.iter().filter(wrong).map(describe).collect();
+            texts.extend(summary.map(said));
+            bail!("{}\n{}", texts.join("\n"), String::from_utf8_lossy(&out.stderr));
         }
         for event in events.iter().filter(|event| event["type"] == "test_state") {
             let test = event["@testrun"].as_str().unwrap_or_default();
@@ -87,19 +87,19 @@ pub fn test(place: &Path) -> Finding {
 }
 
 fn describe(event: &Value) -> String {
-    let words = |key: &str| event["diagnostic"][key].as_str().unwrap_or_default().to_owned();
-    let place = event["diagnostic"]["range"]["filename"].as_str().unwrap_or_default();
+    let texts = |key: &str| event["diagnostic"][key].as_str().unwrap_or_default().to_owned();
+    let module = event["diagnostic"]["range"]["filename"].as_str().unwrap_or_default();
     let line = &event["diagnostic"]["range"]["start"]["line"];
     match event["type"].as_str() {
-        Some("diagnostic") => format!("    {place}:{line}: {} {}", words("summary"), words("detail")),
+        Some("diagnostic") => format!("    {module}:{line}: {} {}", texts("summary"), texts("detail")),
         _ => event["@message"].as_str().unwrap_or_default().to_owned(),
     }
 }
 
 /// What a module without a provider answers to these variables.
-pub fn outputs(place: &str, variables: &Value) -> Result<Value> {
+pub fn outputs(module: &str, variables: &Value) -> Result<Value> {
     let copied = tempfile::tempdir().context("make a folder")?;
-    copy(&tree().join(place), copied.path())?;
+    copy(&tree().join(module), copied.path())?;
     std::fs::write(copied.path().join("terraform.tfvars.json"), variables.to_string()).context("write variables")?;
     run(with(copied.path())?.args(["init", "-input=false", "-no-color"]))?;
     run(with(copied.path())?.args(["apply", "-auto-approve", "-input=false", "-no-color"]))?;
@@ -107,9 +107,9 @@ pub fn outputs(place: &str, variables: &Value) -> Result<Value> {
     serde_json::from_str(&said).context("read the outputs")
 }
 
-fn in_bench(place: &Path, work: impl FnOnce(&Path) -> Result<()>) -> Finding {
+fn in_bench(module: &Path, work: impl FnOnce(&Path) -> Result<()>) -> CheckResult {
     let inner = || {
-        let folder = bench()?.path().join("terraform").join(place);
+        let folder = bench()?.path().join("terraform").join(module);
         if !folder.join(".terraform.lock.hcl").exists() && !folder.join(".terraform").exists() {
             run(with(&folder)?.args(["init", "-backend=false", "-input=false", "-no-color"]))?;
         }
@@ -139,7 +139,7 @@ pub fn run(command: &mut Command) -> Result<String> {
     let out = command.output().with_context(|| format!("start {}", command.get_program().display()))?;
     let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     if !out.status.success() {
-        let arguments: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
+        let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
         bail!("{} {} ({}):\n{said}", command.get_program().display(), arguments.join(" "), out.status);
     }
     Ok(said)
@@ -222,8 +222,8 @@ fn used(folder: &Path) -> Result<BTreeSet<String>> {
         }
         let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         for line in text.lines() {
-            let mut words = line.split('"');
-            if let (Some(kind @ ("resource " | "data ")), Some(name)) = (words.next(), words.next()) {
+            let mut texts = line.split('"');
+            if let (Some(kind @ ("resource " | "data ")), Some(name)) = (texts.next(), texts.next()) {
                 found.insert(format!("{}/{name}", kind.trim()));
             }
         }

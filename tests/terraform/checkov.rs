@@ -7,12 +7,12 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::bench::{copy, installed};
-use crate::{Finding, failed, tree};
+use crate::{CheckResult, failed, tree};
 
 const REASONS: &str = ".checkov.yaml";
 
 #[derive(Deserialize)]
-struct Report {
+struct CheckovReport {
     results: Results,
     summary: Summary,
 }
@@ -36,11 +36,11 @@ struct Summary {
     parsing_errors: u32,
 }
 
-pub fn findings() -> Finding {
-    look().map_err(|error| failed(&error))
+pub fn findings() -> CheckResult {
+    check().map_err(|error| failed(&error))
 }
 
-fn look() -> Result<()> {
+fn check() -> Result<()> {
     let reasons = reasons(&std::fs::read_to_string(tree().join(REASONS)).context("read our reasons")?)?;
     let folder = tempfile::Builder::new().prefix("spillway-checkov-").tempdir().context("make a folder")?;
     copy(&tree(), &folder.path().join("terraform"))?;
@@ -51,16 +51,16 @@ fn look() -> Result<()> {
     // Its exit status would only say that there are findings.
     command.args(["--skip-download", "--soft-fail", "--compact", "--quiet", "--output", "json"]);
     let out = command.output().context("start checkov")?;
-    let words = String::from_utf8_lossy(&out.stderr).into_owned();
-    let report: Report =
-        serde_json::from_slice(&out.stdout).with_context(|| format!("read checkov's answer: {words}"))?;
+    let message = String::from_utf8_lossy(&out.stderr).into_owned();
+    let report: CheckovReport =
+        serde_json::from_slice(&out.stdout).with_context(|| format!("read checkov's answer: {message}"))?;
     ensure!(report.summary.parsing_errors == 0, "checkov could not read {} files", report.summary.parsing_errors);
     ensure!(report.summary.passed > 100, "checkov looked at next to nothing");
 
     let mut found: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for check in &report.results.failed_checks {
-        let place = format!("{} ({}) {}", check.resource, check.file_path, check.check_name);
-        found.entry(&check.check_id).or_default().push(place);
+        let module = format!("{} ({}) {}", check.resource, check.file_path, check.check_name);
+        found.entry(&check.check_id).or_default().push(module);
     }
     let unknown: Vec<_> = found.iter().filter(|(id, _)| !reasons.contains(**id)).collect();
     ensure!(unknown.is_empty(), "findings without a reason in {REASONS}: {unknown:#?}");

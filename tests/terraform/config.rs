@@ -5,16 +5,16 @@ use serde_json::{Value, json};
 use spillway_dispatcher::{Config, config};
 
 use crate::bench;
-use crate::{Finding, failed};
+use crate::{CheckResult, failed};
 
 /// 32 bytes in base64, as a ticket key must be.
 const TICKET_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
-pub fn read() -> Finding {
-    look().map_err(|error| failed(&error))
+pub fn read() -> CheckResult {
+    check().map_err(|error| failed(&error))
 }
 
-fn look() -> Result<()> {
+fn check() -> Result<()> {
     for storage in [
         json!({"prefix": "p/", "s3": {"bucket": "b", "region": "eu-central-1"}}),
         json!({"gcp": {"bucket": "b"}}),
@@ -25,12 +25,12 @@ fn look() -> Result<()> {
             "livekit_url": "wss://livekit.example.org",
             "redis": {"address": "redis:6379", "username": "u", "ca_cert_file": "/etc/spillway/redis-ca.pem"},
             "storage": storage,
-            "limits": {"most_recordings": 5, "queue_deadline_seconds": 30, "max_duration_seconds": 7200},
+            "limits": {"max_recordings": 5, "queue_deadline_seconds": 30, "max_duration_seconds": 7200},
             "settings": {"runner": {"spool_dir": "/tmp/spool"}},
         });
         let outputs = bench::outputs("modules/common", &variables)?;
-        let config = settle(&outputs).with_context(|| format!("with {storage}"))?;
-        ensure!(config.ws_url == "wss://livekit.example.org" && config.most_recordings == Some(5), "{config:?}");
+        let config = resolve(&outputs).with_context(|| format!("with {storage}"))?;
+        ensure!(config.ws_url == "wss://livekit.example.org" && config.max_recordings == Some(5), "{config:?}");
         ensure!(config.queue_deadline.as_secs() == 30 && config.redis.tls_enabled(), "{config:?}");
         ensure!(config.api_secret.reveal() == "value of livekit-api-secret", "the API secret has another name");
         ensure!(config.redis.password.reveal() == "value of redis-password", "Redis' password has another name");
@@ -42,7 +42,7 @@ fn look() -> Result<()> {
 }
 
 /// The dispatcher in a container: the text, and secrets under the names that the module gives them.
-fn settle(outputs: &Value) -> Result<Config> {
+fn resolve(outputs: &Value) -> Result<Config> {
     let body = outputs["environment"]["value"]["EGRESS_CONFIG_BODY"].as_str().context("no EGRESS_CONFIG_BODY")?;
     let secrets = outputs["dispatcher_secrets"]["value"].as_object().context("no names of secrets")?;
     let environment = |name: &str| {

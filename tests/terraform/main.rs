@@ -16,17 +16,17 @@ use std::path::PathBuf;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// A case says what it found wrong; `Debug` of an error chain is for people.
-type Finding = Result<(), Failed>;
+type CheckResult = Result<(), Failed>;
 
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let mut trials = vec![Trial::test("format", bench::format)];
-    for place in bench::places().expect("the tree has a folder terraform") {
-        let (name, path) = (place.name.clone(), place.path.clone());
+    for module in bench::modules().expect("the tree has a folder terraform") {
+        let (name, path) = (module.name.clone(), module.path.clone());
         trials.push(Trial::test(format!("{name}::is_valid"), move || bench::validate(&path)));
-        if place.has_tests {
-            trials.push(Trial::test(format!("{name}::tests"), move || bench::test(&place.path)));
+        if module.has_tests {
+            trials.push(Trial::test(format!("{name}::tests"), move || bench::test(&module.path)));
         }
     }
     trials.push(Trial::test("config::is_one_that_the_dispatcher_reads", config::read));

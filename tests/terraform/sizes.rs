@@ -12,13 +12,13 @@ use crate::{failed, tree};
 
 #[derive(Deserialize)]
 struct Sizes {
-    fargate: BTreeMap<u32, Memory>,
-    cloud_run: BTreeMap<u32, Memory>,
+    fargate: BTreeMap<u32, MemoryRange>,
+    cloud_run: BTreeMap<u32, MemoryRange>,
     aci: Aci,
 }
 
 #[derive(Deserialize)]
-struct Memory {
+struct MemoryRange {
     least: u32,
     most: u32,
     #[serde(default)]
@@ -33,8 +33,8 @@ struct Memory {
 struct Aci {
     cpu_step: f64,
     memory_step_mib: u32,
-    most_cpu: f64,
-    most_memory_mib: u32,
+    max_cpu: f64,
+    max_memory_mib: u32,
 }
 
 pub fn cases() -> Vec<Trial> {
@@ -82,8 +82,8 @@ fn aci(sizes: &Sizes) -> Result<()> {
     let aci = &sizes.aci;
     each(Platform::Aci, |shape| {
         let cpu = f64::from(shape.cpu_milli) / 1000.0;
-        ensure!(cpu <= aci.most_cpu && (cpu / aci.cpu_step).fract() == 0.0, "no such cpu: {shape:?}");
-        ensure!(shape.memory_mib <= aci.most_memory_mib, "no such memory: {shape:?}");
+        ensure!(cpu <= aci.max_cpu && (cpu / aci.cpu_step).fract() == 0.0, "no such cpu: {shape:?}");
+        ensure!(shape.memory_mib <= aci.max_memory_mib, "no such memory: {shape:?}");
         ensure!(shape.memory_mib.is_multiple_of(aci.memory_step_mib), "between two sizes: {shape:?}");
         Ok(())
     })
@@ -91,7 +91,7 @@ fn aci(sizes: &Sizes) -> Result<()> {
 
 /// From a copied track to the largest picture that is still sold.
 fn each(platform: Platform, check: impl Fn(Shape) -> Result<()>) -> Result<()> {
-    let mut shapes = vec![shape(&plan(Some(Picture::Copied), Some(Sound::Copied)), platform)?];
+    let mut shapes = vec![shape(&plan(Some(VideoPlan::Copied), Some(AudioPlan::Copied)), platform)?];
     for (width, height) in [(320, 180), (640, 360), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160)] {
         for framerate in [15, 30, 60] {
             // The largest pictures are more than some platforms sell; the rest must fit.
@@ -108,16 +108,16 @@ fn composed(width: u32, height: u32, framerate: u32) -> EgressPlan {
     let encoding =
         VideoEncoding { width, height, framerate, bitrate: 4500, profile: H264Profile::Main, key_frame_interval: None };
     let layout = LayoutName { shape: LayoutShape::Grid, light: false };
-    let sound = Sound::Mixed { codec: AudioCodec::Aac, bitrate: 128, frequency: 44100, mixing: Mixing::Both };
-    plan(Some(Picture::Composed { layout, encoding }), Some(sound))
+    let sound = AudioPlan::Mixed { codec: AudioCodec::Aac, bitrate: 128, frequency: 44100, mixing: Mixing::Both };
+    plan(Some(VideoPlan::Composed { layout, encoding }), Some(sound))
 }
 
-fn plan(picture: Option<Picture>, sound: Option<Sound>) -> EgressPlan {
+fn plan(picture: Option<VideoPlan>, sound: Option<AudioPlan>) -> EgressPlan {
     EgressPlan {
         egress_id: "EG_1".to_owned(),
         room_name: "room".to_owned(),
         room_id: String::new(),
-        kind: Kind::RoomComposite,
+        kind: EgressKind::RoomComposite,
         source: Source::Room,
         picture,
         sound,

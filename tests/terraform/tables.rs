@@ -6,23 +6,23 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::bench::{self, installed, run};
-use crate::{Finding, failed, tree};
+use crate::{CheckResult, failed, tree};
 
 const TABLES: &str = include_str!("tables.py");
 const BEGIN: &str = "<!-- tables:begin -->\n";
 const END: &str = "<!-- tables:end -->";
 
-pub fn compare() -> Finding {
-    look().map_err(|error| failed(&error))
+pub fn compare() -> CheckResult {
+    check().map_err(|error| failed(&error))
 }
 
-fn look() -> Result<()> {
+fn check() -> Result<()> {
     let folder = tempfile::tempdir().context("make a folder")?;
     let script = folder.path().join("tables.py");
     std::fs::write(&script, TABLES).context("write the script")?;
     let python = installed("venv-terraform/bin/python")?;
-    for place in bench::places()? {
-        let module = tree().join(&place.path);
+    for module in bench::modules()? {
+        let module = tree().join(&module.path);
         let tables = run(Command::new(&python).arg(&script).arg(&module))?;
         hold(&module.join("README.md"), &tables)?;
     }

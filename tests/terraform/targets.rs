@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use spillway_cost::Capacity;
-use spillway_launchers::Opening;
+use spillway_launchers::LauncherSpec;
 
 /// Nothing to do for a module that starts no runners.
 pub fn understand(outputs: &Value) -> Result<()> {
@@ -13,7 +13,7 @@ pub fn understand(outputs: &Value) -> Result<()> {
     ensure!(!targets.is_empty(), "no target");
     for target in targets {
         let said = |key: &str| target[key].as_str().map(str::to_owned).with_context(|| format!("no {key}: {target}"));
-        let opening = Opening {
+        let spec = LauncherSpec {
             launcher: said("launcher")?,
             name: said("name")?,
             stack: config["stack"].as_str().context("no stack")?.to_owned(),
@@ -24,7 +24,7 @@ pub fn understand(outputs: &Value) -> Result<()> {
             },
             options: target["options"].clone(),
         };
-        spillway_launchers::check(&opening).with_context(|| target.to_string())?;
+        spillway_launchers::check(&spec).with_context(|| target.to_string())?;
     }
     Ok(())
 }

@@ -17,12 +17,12 @@ use aws_smithy_http_client::{Builder, tls};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::{Value, json};
 use spillway_bus::Bus;
-use spillway_dispatcher::watch::news::News;
-use spillway_dispatcher::{Config, Settler, config};
-use spillway_launchers::Sighting;
+use spillway_dispatcher::reconcile::task_exit::TaskExitEvent;
+use spillway_dispatcher::{Config, ExitHandler, config};
+use spillway_launchers::TaskStatus;
 use spillway_launchers::ecs::event;
 use spillway_process::chain;
-use spillway_process::telemetry::{self, Form};
+use spillway_process::telemetry::{self, LogFormat};
 use spillway_protocol::Secret;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -36,7 +36,7 @@ const MARGIN: Duration = Duration::from_secs(2);
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    telemetry::init(&level(), Form::Json);
+    telemetry::init(&level(), LogFormat::Json);
     let function = Arc::new(Function::default());
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| {
         let function = Arc::clone(&function);
@@ -68,37 +68,37 @@ impl Function {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let left = Duration::from_millis(event.context.deadline).saturating_sub(now).saturating_sub(MARGIN);
         let by = Instant::now() + left;
-        let done = tokio::time::timeout_at(by, self.hear_all(&event.payload, by)).await;
+        let done = tokio::time::timeout_at(by, self.handle_all(&event.payload, by)).await;
         match done.map_err(|_| anyhow::anyhow!("not done in the time of one invocation")).flatten() {
             Ok(said) => Ok(json!({ "heard": said })),
             Err(error) => {
                 *self.config.lock().await = None;
-                let words = format!("{error:#}");
-                error!(error = words, "event not settled; it comes again");
-                Err(Diagnostic { error_type: "NotSettled".to_owned(), error_message: words })
+                let message = format!("{error:#}");
+                error!(error = message, "event not settled; it comes again");
+                Err(Diagnostic { error_type: "NotSettled".to_owned(), error_message: message })
             }
         }
     }
 
     /// One event, or a batch of them from a queue: all are heard, and the batch comes again if one could not be settled.
-    async fn hear_all(&self, payload: &Value, by: Instant) -> anyhow::Result<Vec<String>> {
+    async fn handle_all(&self, payload: &Value, by: Instant) -> anyhow::Result<Vec<String>> {
         let mut said = Vec::new();
         let mut failed = None;
         for event in events(payload) {
-            match self.hear(&event, by).await {
-                Ok(words) => said.push(words),
+            match self.handle(&event, by).await {
+                Ok(message) => said.push(message),
                 Err(error) => failed = Some(error),
             }
         }
         failed.map_or(Ok(said), Err)
     }
 
-    async fn hear(&self, event: &Value, by: Instant) -> anyhow::Result<String> {
+    async fn handle(&self, event: &Value, by: Instant) -> anyhow::Result<String> {
         let Some(read) = event::read(event) else {
             debug!("no event about a task of ours");
             return Ok("not ours".to_owned());
         };
-        let Sighting::Gone(departed) = read.sighting else {
+        let TaskStatus::Gone(exit_report) = read.task_status else {
             // The runner has its SIGTERM and finishes; there is nothing to settle before it is gone.
             info!(egress_id = %read.task.egress_id, task = read.task.task.id, warned = read.warned, "its task still runs");
             return Ok("not over".to_owned());
@@ -108,14 +108,14 @@ impl Function {
             return Ok("not ours".to_owned());
         }
         let bus = Bus::connect(&config.redis).await.context("unable to connect to redis")?;
-        let settler = Settler::open(config, bus).await.context("open the targets")?;
+        let exit_handler = ExitHandler::open(config, bus).await.context("open the targets")?;
         let task = read.task;
-        let news = News { egress_id: task.egress_id, attempt: task.attempt, task: task.task.id, departed };
-        let heard = settler.hear(&news).await;
-        let finished = settler.finish(by).await;
-        let heard = heard.with_context(|| format!("settle {}", news.egress_id))?;
+        let event = TaskExitEvent { egress_id: task.egress_id, attempt: task.attempt, task: task.task.id, exit_report };
+        let heard = exit_handler.handle(&event).await;
+        let finished = exit_handler.finish(by).await;
+        let heard = heard.with_context(|| format!("settle {}", event.egress_id))?;
         if !finished {
-            bail!("{}: {heard:?}, and not finished in the time of one invocation", news.egress_id);
+            bail!("{}: {heard:?}, and not finished in the time of one invocation", event.egress_id);
         }
         Ok(format!("{heard:?}"))
     }

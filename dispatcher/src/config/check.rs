@@ -1,4 +1,4 @@
-//! `--check-config`: what holds, without its secrets, and what was said in vain. And the reference for the README.
+//! `--check-config`: what holds, without its secrets, and what was said in vain. And the reference in `CONFIG.md`.
 
 use std::fmt::Write;
 
@@ -6,35 +6,36 @@ use serde_yaml_ng::Value;
 use spillway_protocol::redact;
 
 use super::keys::{self, File};
-use super::section::{Effect, Row};
-use super::{Config, settle};
+use super::section::{KeyEffect, KeyRow};
+use super::{Config, resolve};
 
 /// What holds, as YAML with remarks.
 pub fn report(config: &Config, file: &File) -> Result<String, serde_yaml_ng::Error> {
     let rows = keys::rows();
-    let mut holds = shown(&settle::effective(config, file), &rows)?;
+    let mut holds = shown(&resolve::effective(config, file), &rows)?;
     // A dozen empty keys of Redis would hide the two that matter.
     for section in ["redis", "storage", "backup", "s3", "gcp", "azure", "alioss"] {
         prune(&mut holds, section);
     }
     let mut text = format!("# what holds (secrets hidden)\n{}", serde_yaml_ng::to_string(&holds)?);
 
-    let mut said = shown(file, &rows)?;
-    prune(&mut said, "redis");
-    let set = |effect| -> Vec<&Row> {
-        rows.iter().filter(|row| row.effect == effect && find(&said, &row.key).is_some()).collect()
+    let mut given = shown(file, &rows)?;
+    prune(&mut given, "redis");
+    let set = |effect| -> Vec<&KeyRow> {
+        rows.iter().filter(|row| row.effect == effect && find(&given, &row.key).is_some()).collect()
     };
-    let mut list = |title: &str, rows: Vec<&Row>| {
+    let mut list = |title: &str, rows: Vec<&KeyRow>| {
         if !rows.is_empty() {
             let _ = writeln!(text, "\n# {title}");
         }
         for row in rows {
-            let words = if row.words.is_empty() { String::new() } else { format!(" ({})", row.words) };
-            let _ = writeln!(text, "#   {}{words}", row.key);
+            let description =
+                if row.description.is_empty() { String::new() } else { format!(" ({})", row.description) };
+            let _ = writeln!(text, "#   {}{description}", row.key);
         }
     };
-    list("not used yet, the feature comes with a later version:", set(Effect::NotYet));
-    list("without effect here:", set(Effect::Without));
+    list("not used yet, the feature comes with a later version:", set(KeyEffect::NotYet));
+    list("without effect here:", set(KeyEffect::Without));
     if config.api_key.is_empty() || config.ws_url.is_empty() {
         let _ =
             writeln!(text, "\n# without api_key, api_secret and ws_url each request must bring a token and a ws_url;");
@@ -46,7 +47,7 @@ pub fn report(config: &Config, file: &File) -> Result<String, serde_yaml_ng::Err
 /// Every key as a Markdown table, defaults from the values that are really used.
 pub fn reference() -> String {
     let rows = keys::rows();
-    let usual = settle::effective(&Config::default(), &File::default());
+    let usual = resolve::effective(&Config::default(), &File::default());
     let usual = serde_yaml_ng::to_value(&usual).unwrap_or_default();
     let mut text = String::from(
         "YAML in a file (`--config`, env `EGRESS_CONFIG_FILE`) or as text (`--config-body`, env `EGRESS_CONFIG_BODY`, which wins).\n\
@@ -54,26 +55,26 @@ pub fn reference() -> String {
          key is an error. `spillway-dispatcher --check-config` prints what holds.\n\n\
          | key | value | default | |\n|---|---|---|---|\n",
     );
-    for row in rows.iter().filter(|row| row.effect == Effect::Used) {
+    for row in rows.iter().filter(|row| row.effect == KeyEffect::Used) {
         let default = find(&usual, &row.key).map(plain).unwrap_or_default();
         let default = if default.is_empty() { default } else { format!("`{default}`") };
-        let _ = writeln!(text, "| `{}` | {} | {default} | {} |", row.key, row.kind, row.words);
+        let _ = writeln!(text, "| `{}` | {} | {default} | {} |", row.key, row.kind, row.description);
     }
     let mut list = |title: &str, effect| {
         let all: Vec<String> = together(&rows, effect).into_iter().map(|key| format!("`{key}`")).collect();
         let _ = writeln!(text, "\n{title}: {}.", all.join(", "));
     };
-    list("Accepted and checked, used by later versions", Effect::NotYet);
-    list("Accepted so that files of livekit/egress work, without effect here", Effect::Without);
+    list("Accepted and checked, used by later versions", KeyEffect::NotYet);
+    list("Accepted so that files of livekit/egress work, without effect here", KeyEffect::Without);
     text
 }
 
 /// Whole sections under one name where all of their keys share the fate.
-fn together(rows: &[Row], effect: Effect) -> Vec<String> {
+fn together(rows: &[KeyRow], effect: KeyEffect) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for row in rows.iter().filter(|row| row.effect == effect) {
         let head = row.key.split('.').next().unwrap_or_default();
-        let same = |other: &&Row| other.key.split('.').next() == Some(head);
+        let same = |other: &&KeyRow| other.key.split('.').next() == Some(head);
         let whole =
             rows.iter().filter(same).all(|other| other.effect == effect || other.key.ends_with("aws_log_level"));
         let name = match (whole, row.key.contains('.')) {
@@ -89,7 +90,7 @@ fn together(rows: &[Row], effect: Effect) -> Vec<String> {
 }
 
 /// The file as YAML without secrets: those that are declared so, and passwords in URLs.
-fn shown(file: &File, rows: &[Row]) -> Result<Value, serde_yaml_ng::Error> {
+fn shown(file: &File, rows: &[KeyRow]) -> Result<Value, serde_yaml_ng::Error> {
     let mut value = serde_yaml_ng::to_value(file)?;
     for row in rows.iter().filter(|row| row.secret) {
         if let Some(secret) = find_mut(&mut value, &row.key)
@@ -138,7 +139,7 @@ fn prune(value: &mut Value, section: &str) {
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Bool(said) => said.to_string(),
+        Value::Bool(given) => given.to_string(),
         Value::Number(number) => number.to_string(),
         _ => String::new(),
     }

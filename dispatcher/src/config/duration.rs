@@ -71,8 +71,8 @@ impl Serialize for GoDuration {
 
 impl<'de> Deserialize<'de> for GoDuration {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl Visitor<'_> for Reader {
+        struct DurationVisitor;
+        impl Visitor<'_> for DurationVisitor {
             type Value = GoDuration;
 
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -92,7 +92,7 @@ impl<'de> Deserialize<'de> for GoDuration {
                 }
             }
         }
-        from.deserialize_any(Reader)
+        from.deserialize_any(DurationVisitor)
     }
 }
 

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use spillway_bus::RedisConfig;
-use spillway_plan::Kind;
+use spillway_plan::EgressKind;
 use spillway_protocol::Secret;
 
 use super::duration::GoDuration;
-use super::section::{Effect, Explained, Row, below, section};
+use super::section::{Explained, KeyEffect, KeyRow, below, section};
 use super::values::{
-    CapacityName, Cores, LauncherName, Level, OutputName, OverBudgetName, ServerUrl, TenantByName, Wish,
+    Affinity, CapacityName, Cores, LauncherName, Level, OutputName, OverBudgetName, ServerUrl, TenantByName,
 };
 
 section!(File {
@@ -24,10 +24,10 @@ section!(File {
     Used "port of `/healthz` and `/readyz` on every address; 0: not served" health_port: u16,
     Used "the same with an address, e.g. `127.0.0.1:7981`" health: SocketAddr,
     Used "" push: Push,
-    Used "`process`: a child of the dispatcher for each recording; `paper`: simulated, records nothing; `ecs`, `cloud-run`, `aci` and `docker` need `targets`" launcher: LauncherName,
+    Used "`process`: a child of the dispatcher for each recording; `simulated`: starts no process, records nothing; `ecs`, `cloud-run`, `aci` and `docker` need `targets`" launcher: LauncherName,
     Used "where recordings may run, the first that can take one does; instead of `launcher`" targets: Vec<Target>,
     Used "whose recordings they are: caps, turns and budgets" tenants: Tenants,
-    Used "tasks at once, of all dispatchers and targets" most_tasks: u64,
+    Used "tasks at once, of all dispatchers and targets" max_tasks: u64,
     Used "tells our tasks from those of other installations in the same place; needed for ecs, cloud-run, aci and docker, one name for each installation" stack: String,
     Used "a task that was seen without an egress and without a heartbeat for so long is ended" orphan_grace: GoDuration,
     Used "price list instead of the built-in one; `spillway-dispatcher price --list` prints that" prices: PathBuf,
@@ -36,13 +36,13 @@ section!(File {
     Used "files of this machine lie below it, whatever their names say (`/a.mp4` too, unless it begins with it); without it names begin in the working directory and absolute ones are obeyed" local_root: PathBuf,
     Used "2022's name of `local_root`" local_directory: PathBuf,
     Used "cores given to recordings; without it all of this host. Env `LIVEKIT_CPU_REQUEST`" cores: Cores,
-    Used "recordings of this dispatcher at once, whatever their weight; without it no bound" most_recordings: u64,
+    Used "recordings of this dispatcher at once, whatever their weight; without it no bound" max_recordings: u64,
     Used "accepted requests that may wait for a place" queue: u64,
     Used "how long each of them may wait" queue_deadline: GoDuration,
     Used "from launch to a runner that has taken over; after that it is launched again or given up" start_deadline: GoDuration,
     Used "silence of a runner whose platform says it is running; after it the task is ended and its egress settled" heartbeat_timeout: GoDuration,
     Used "how long a SIGTERM waits for what is in hand; recordings go on by themselves" drain: GoDuration,
-    Used "how much we want a request, above 0 to 1; below 1 lets other egress services on the same Redis win" bid: Wish,
+    Used "how much we want a request, above 0 to 1; below 1 lets other egress services on the same Redis win" bid: Affinity,
     Used "32 bytes in base64 or hex that encrypt tickets in Redis; without it derived from `api_secret`. Env `SPILLWAY_TICKET_KEY`" ticket_key: Secret,
     Used "" runner: Runner,
     Used "" session_limits: SessionLimits,
@@ -93,12 +93,12 @@ section!(Push {
 section!(Target {
     Used "what logs, metrics, bills and `spillway-dispatcher target` call it" name: String,
     Used "as `launcher`" launcher: LauncherName,
-    Used "the launcher's own keys. `process`: runner_program, runner_log_dir; `paper`: latency, burst, per_second; `ecs`: region, cluster, task_definition, subnets …; `cloud-run`: project, location, jobs …; `aci`: subscription, resource_group, location, image …; `docker`: image …" options: serde_json::Value,
+    Used "the launcher's own keys. `process`: runner_program, runner_log_dir; `simulated`: latency, burst, per_second; `ecs`: region, cluster, task_definition, subnets …; `cloud-run`: project, location, jobs …; `aci`: subscription, resource_group, location, image …; `docker`: image …" options: serde_json::Value,
     Used "`on-demand`, or `spot`: cheaper, and may be reclaimed" capacity: CapacityName,
-    Used "tasks there at once, of all dispatchers" most_tasks: u64,
+    Used "tasks there at once, of all dispatchers" max_tasks: u64,
     Used "with `burst`; without them a little below what the platform takes. Slower by itself when the platform complains" launches_per_second: f64,
     Used "launches at once after a pause" burst: u32,
-    Used "`room_composite`, `participant`, `track_composite`, `track`; without it all" kinds: Vec<Kind>,
+    Used "`room_composite`, `participant`, `track_composite`, `track`; without it all" kinds: Vec<EgressKind>,
     Used "`upload` and `disk`; without it both, in containers only `upload`" outputs: Vec<OutputName>,
     Used "for the price; without it the platform's first in the list" region: String,
     Used "`x86_64` or `arm64`, likewise" arch: String,
@@ -110,8 +110,8 @@ section!(Tenants {
     Used "`none`: there is one tenant; `room_prefix`: what stands before the `separator` in the room's name" by: TenantByName,
     Used "without it `/`" separator: String,
     Used "turns in the line, in proportion to other tenants" weight: f64,
-    Used "tasks of each tenant at once, of all dispatchers" most_recordings: u64,
-    Used "accepted requests of each tenant that may wait at one dispatcher" most_waiting: u64,
+    Used "tasks of each tenant at once, of all dispatchers" max_recordings: u64,
+    Used "accepted requests of each tenant that may wait at one dispatcher" max_waiting: u64,
     Used "dollars of finished tasks of each tenant in a calendar month (UTC)" month_budget: f64,
     Used "`refuse` new requests beyond the budget, or `warn` in the log" over_budget: OverBudgetName,
     Used "the same keys from `weight` on, by tenant" named: BTreeMap<String, Tenant>,
@@ -119,8 +119,8 @@ section!(Tenants {
 
 section!(Tenant {
     Used "" weight: f64,
-    Used "" most_recordings: u64,
-    Used "" most_waiting: u64,
+    Used "" max_recordings: u64,
+    Used "" max_waiting: u64,
     Used "" month_budget: f64,
     Used "" over_budget: OverBudgetName,
 });
@@ -140,9 +140,9 @@ section!(Logging {
 section!(Runner {
     Used "how long a recording may wait for its first media; 0: until the room ends" start_timeout: GoDuration,
     Used "silence of the media process that counts as its death" hang_after: GoDuration,
-    Used "how long the media process may stand still while it finishes its files" drain_patience: GoDuration,
+    Used "how long the media process may stand still while it finishes its files" drain_timeout: GoDuration,
     Used "how long the runner waits for Redis to take its last report; a recording that cannot report counts as lost" last_report_timeout: GoDuration,
-    Used "how long the runner offers its last report to livekit-server; after that the dispatcher does" report_patience: GoDuration,
+    Used "how long the runner offers its last report to livekit-server; after that the dispatcher does" report_timeout: GoDuration,
     Used "how long a hole in a track's RTP is waited for; also `latency.jitter_buffer_latency`" reorder: GoDuration,
     Used "how long a named participant or track may take to appear" appear: GoDuration,
     Used "bytes of encoded media that may wait for a busy CPU in memory before they go to `spill_dir`" backlog_bytes: u64,
@@ -305,37 +305,38 @@ const REDIS: &[(&str, &str, bool, &str)] = &[
 const REDIS_WITHOUT: &[(&str, &str)] = &[("pool_timeout", "duration"), ("pool_size", "number")];
 
 impl Explained for RedisConfig {
-    fn rows(row: Row, out: &mut Vec<Row>) {
-        for (key, kind, secret, words) in REDIS {
-            out.push(Row { kind, secret: *secret, ..below(&row, key, Effect::Used, words) });
+    fn rows(row: KeyRow, out: &mut Vec<KeyRow>) {
+        for (key, kind, secret, description) in REDIS {
+            out.push(KeyRow { kind, secret: *secret, ..below(&row, key, KeyEffect::Used, description) });
         }
         for (key, kind) in REDIS_WITHOUT {
-            out.push(Row { kind, ..below(&row, key, Effect::Without, "there is no pool") });
+            out.push(KeyRow { kind, ..below(&row, key, KeyEffect::Without, "there is no pool") });
         }
     }
 }
 
 impl Explained for Vec<Target> {
-    fn rows(row: Row, out: &mut Vec<Row>) {
-        Target::rows(Row { key: format!("{}[]", row.key), ..row.clone() }, out);
+    fn rows(row: KeyRow, out: &mut Vec<KeyRow>) {
+        Target::rows(KeyRow { key: format!("{}[]", row.key), ..row.clone() }, out);
     }
 }
 
 impl Explained for BTreeMap<String, Tenant> {
-    fn rows(row: Row, out: &mut Vec<Row>) {
-        out.push(Row { kind: "map", ..row });
+    fn rows(row: KeyRow, out: &mut Vec<KeyRow>) {
+        out.push(KeyRow { kind: "map", ..row });
     }
 }
 
 impl Explained for BTreeMap<String, Latency> {
-    fn rows(row: Row, out: &mut Vec<Row>) {
-        out.push(Row { kind: "map", ..row });
+    fn rows(row: KeyRow, out: &mut Vec<KeyRow>) {
+        out.push(KeyRow { kind: "map", ..row });
     }
 }
 
 /// Every key, in the order of this file.
-pub fn rows() -> Vec<Row> {
-    let root = Row { key: String::new(), kind: "", secret: false, effect: Effect::Used, words: String::new() };
+pub fn rows() -> Vec<KeyRow> {
+    let root =
+        KeyRow { key: String::new(), kind: "", secret: false, effect: KeyEffect::Used, description: String::new() };
     let mut out = Vec::new();
     File::rows(root, &mut out);
     out
@@ -372,7 +373,7 @@ mod tests {
             let last = row.key.rsplit('.').next().unwrap_or_default();
             let sounds = ["secret", "password", "access_key", "account_key", "token", "ticket_key", "credentials"];
             let is_path = row.kind == "path";
-            assert!(row.secret || is_path || !sounds.iter().any(|word| last.contains(word)), "{}", row.key);
+            assert!(row.secret || is_path || !sounds.iter().any(|needle| last.contains(needle)), "{}", row.key);
         }
     }
 }

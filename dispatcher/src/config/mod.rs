@@ -1,15 +1,15 @@
 //! What an operator decides: read from YAML and environment, checked, and explained.
 //!
-//! `keys` is every key there is; `section` makes the reader and the reference of them; `settle` makes the values the
+//! `keys` is every key there is; `section` makes the reader and the reference of them; `resolve` makes the values the
 //! dispatcher works with, `stores` those about storage, `targets` those about where
-//! recordings run; `complaint` says what is wrong; `check` prints what came of it.
+//! recordings run; `syntax_error` says what is wrong; `check` prints what came of it.
 
 pub mod check;
-pub mod complaint;
+pub mod syntax_error;
 pub mod duration;
 pub mod keys;
 pub mod section;
-mod settle;
+mod resolve;
 mod stores;
 pub mod targets;
 pub mod values;
@@ -21,15 +21,15 @@ use std::time::Duration;
 
 use spillway_bus::RedisConfig;
 use spillway_cost::PriceList;
-use spillway_launchers::{Opening, Quota};
+use spillway_launchers::{LauncherSpec, Quota};
 use spillway_plan::Defaults;
 use spillway_protocol::Secret;
 
-use complaint::Complaint;
 use keys::File;
+use syntax_error::SyntaxError;
 use targets::{TargetConfig, Tenants};
 
-use crate::push::Trust;
+use crate::events::Trust;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -46,7 +46,7 @@ pub struct Config {
     pub targets: Vec<TargetConfig>,
     pub tenants: Tenants,
     /// Tasks at once, of all dispatchers and targets.
-    pub most_tasks: Option<u64>,
+    pub max_tasks: Option<u64>,
     /// Tells our tasks from those of other installations in the same place; never empty where one runs in containers.
     pub stack: String,
     /// A task that was seen without an egress and without a heartbeat for so long is ended.
@@ -59,7 +59,7 @@ pub struct Config {
     /// Cores this host gives to recordings; `None`: all it has (process), no bound (elsewhere).
     pub cores: Option<f64>,
     /// Recordings of this dispatcher at once.
-    pub most_recordings: Option<usize>,
+    pub max_recordings: Option<usize>,
     /// Accepted requests that may wait for a place, and how long each.
     pub queue: usize,
     pub queue_deadline: Duration,
@@ -89,12 +89,12 @@ pub enum LauncherConfig {
         program: Option<PathBuf>,
         log_dir: Option<PathBuf>,
     },
-    Paper {
+    Simulated {
         latency: Duration,
         quota: Option<Quota>,
     },
     /// A container on a platform: one of [`spillway_launchers::KINDS`].
-    Container(Opening),
+    Container(LauncherSpec),
 }
 
 impl Default for Config {
@@ -108,14 +108,14 @@ impl Default for Config {
             defaults: Defaults::default(),
             targets: vec![TargetConfig::of("process", LauncherConfig::Process { program: None, log_dir: None })],
             tenants: Tenants::default(),
-            most_tasks: None,
+            max_tasks: None,
             stack: String::new(),
             orphan_grace: Duration::from_secs(120),
             prices: Arc::new(PriceList { version: String::new(), currency: "USD".to_owned(), rates: Vec::new() }),
             metrics: None,
             bid: 1.0,
             cores: None,
-            most_recordings: None,
+            max_recordings: None,
             queue: 200,
             queue_deadline: Duration::from_secs(60),
             start_deadline: Duration::from_secs(60),
@@ -138,9 +138,9 @@ pub enum ConfigError {
     #[error("read {}", path.display())]
     File { path: PathBuf, source: std::io::Error },
     #[error("could not parse config")]
-    Yaml(#[source] Complaint),
-    #[error("`{key}`: {words}")]
-    Value { key: &'static str, words: String },
+    Yaml(#[source] SyntaxError),
+    #[error("`{key}`: {message}")]
+    Value { key: &'static str, message: String },
 }
 
 /// The process' environment, or a test's.
@@ -161,12 +161,12 @@ pub fn text_of(body: Option<String>, file: Option<PathBuf>) -> Result<String, Co
 pub fn read(text: &str, env: Environment) -> Result<File, ConfigError> {
     // An empty text is a file in which nothing is said.
     let file: Option<File> = serde_yaml_ng::from_str(text).map_err(|error| ConfigError::Yaml(error.into()))?;
-    settle::with_environment(file.unwrap_or_default(), env)
+    resolve::with_environment(file.unwrap_or_default(), env)
 }
 
 impl Config {
     pub fn from_file(file: &File) -> Result<Self, ConfigError> {
-        settle::settle(file)
+        resolve::resolve(file)
     }
 
     /// Without the environment.

@@ -10,20 +10,20 @@ use spillway_protocol::Secret;
 
 use super::{ConfigError, keys};
 
-pub fn settle(file: &keys::File) -> Result<StorageConfig, ConfigError> {
+pub fn resolve(file: &keys::File) -> Result<StorageConfig, ConfigError> {
     let section = today_or_2022(file)?;
     let primary = provider(&section, "storage")?;
     let backup = backup(file)?;
-    let said = |text: &Option<Secret>| text.clone().unwrap_or_default();
+    let given = |text: &Option<Secret>| text.clone().unwrap_or_default();
     let arn = file.s3_assume_role_arn.clone().filter(|arn| !arn.is_empty());
     Ok(StorageConfig {
         primary,
         prefix: section.prefix.clone().unwrap_or_default(),
         presign: section.generate_presigned_url.unwrap_or_default(),
         backup,
-        assume_role_key: said(&file.s3_assume_role_key),
-        assume_role_secret: said(&file.s3_assume_role_secret),
-        assume_role: arn.map(|arn| AssumeRole { arn, external_id: said(&file.s3_assume_role_external_id) }),
+        assume_role_key: given(&file.s3_assume_role_key),
+        assume_role_secret: given(&file.s3_assume_role_secret),
+        assume_role: arn.map(|arn| AssumeRole { arn, external_id: given(&file.s3_assume_role_external_id) }),
         disallow_local: file.disallow_local_storage.unwrap_or_default(),
     })
 }
@@ -37,7 +37,7 @@ fn today_or_2022(file: &keys::File) -> Result<keys::Storage, ConfigError> {
         ("alioss", section.alioss.is_some() && file.alioss.is_some()),
     ];
     if let Some((key, _)) = both.into_iter().find(|(_, both)| *both) {
-        return Err(ConfigError::Value { key, words: format!("stands beside storage.{key}, keep one of them") });
+        return Err(ConfigError::Value { key, message: format!("stands beside storage.{key}, keep one of them") });
     }
     section.s3 = section.s3.or_else(|| file.s3.clone());
     section.gcp = section.gcp.or_else(|| file.gcp.clone());
@@ -51,8 +51,8 @@ fn backup(file: &keys::File) -> Result<Option<Store>, ConfigError> {
     let section = file.backup.clone().unwrap_or_default();
     let provider = match (provider(&section, "backup")?, directory) {
         (Some(_), Some(_)) => {
-            let words = "stands beside backup, keep one of them".to_owned();
-            return Err(ConfigError::Value { key: "backup_storage", words });
+            let message = "stands beside backup, keep one of them".to_owned();
+            return Err(ConfigError::Value { key: "backup_storage", message });
         }
         (Some(provider), None) => Some(provider),
         (None, directory) => directory.map(|root: &Path| Provider::Local(Local { root: root.to_owned() })),
@@ -66,65 +66,65 @@ fn backup(file: &keys::File) -> Result<Option<Store>, ConfigError> {
 
 /// In livekit/egress' order of choice. Empty sections are templates nobody filled in.
 fn provider(section: &keys::Storage, key: &'static str) -> Result<Option<Provider>, ConfigError> {
-    let s3 = section.s3.as_ref().filter(|said| **said != keys::S3::default()).map(s3);
-    let gcp = || section.gcp.as_ref().filter(|said| **said != keys::Gcp::default()).map(gcp);
-    let azure = || section.azure.as_ref().filter(|said| **said != keys::Azure::default()).map(azure);
-    let alioss = || section.alioss.as_ref().filter(|said| **said != keys::AliOss::default()).map(alioss);
+    let s3 = section.s3.as_ref().filter(|given| **given != keys::S3::default()).map(s3);
+    let gcp = || section.gcp.as_ref().filter(|given| **given != keys::Gcp::default()).map(gcp);
+    let azure = || section.azure.as_ref().filter(|given| **given != keys::Azure::default()).map(azure);
+    let alioss = || section.alioss.as_ref().filter(|given| **given != keys::AliOss::default()).map(alioss);
     let chosen = s3.or_else(gcp).or_else(azure).or_else(alioss);
     if let Some(provider) = &chosen {
-        check(provider).map_err(|error| ConfigError::Value { key, words: error.to_string() })?;
+        check(provider).map_err(|error| ConfigError::Value { key, message: error.to_string() })?;
     }
     Ok(chosen)
 }
 
-fn s3(said: &keys::S3) -> Provider {
-    let said = said.clone();
-    let role = said.assume_role_arn.filter(|arn| !arn.is_empty());
+fn s3(given: &keys::S3) -> Provider {
+    let given = given.clone();
+    let role = given.assume_role_arn.filter(|arn| !arn.is_empty());
     Provider::S3(Box::new(S3 {
-        access_key: said.access_key.unwrap_or_default(),
-        secret: said.secret.unwrap_or_default(),
-        session_token: said.session_token.unwrap_or_default(),
-        assume_role: role.map(|arn| AssumeRole { arn, external_id: said.assume_role_external_id.unwrap_or_default() }),
-        region: said.region.unwrap_or_default(),
-        endpoint: said.endpoint.unwrap_or_default(),
-        bucket: said.bucket.unwrap_or_default(),
-        force_path_style: said.force_path_style.unwrap_or_default(),
-        metadata: said.metadata.unwrap_or_default(),
-        tagging: said.tagging.unwrap_or_default(),
-        content_disposition: said.content_disposition.unwrap_or_default(),
-        proxy: proxy(said.proxy_config, said.proxy),
+        access_key: given.access_key.unwrap_or_default(),
+        secret: given.secret.unwrap_or_default(),
+        session_token: given.session_token.unwrap_or_default(),
+        assume_role: role.map(|arn| AssumeRole { arn, external_id: given.assume_role_external_id.unwrap_or_default() }),
+        region: given.region.unwrap_or_default(),
+        endpoint: given.endpoint.unwrap_or_default(),
+        bucket: given.bucket.unwrap_or_default(),
+        force_path_style: given.force_path_style.unwrap_or_default(),
+        metadata: given.metadata.unwrap_or_default(),
+        tagging: given.tagging.unwrap_or_default(),
+        content_disposition: given.content_disposition.unwrap_or_default(),
+        proxy: proxy(given.proxy_config, given.proxy),
     }))
 }
 
-fn gcp(said: &keys::Gcp) -> Provider {
-    let said = said.clone();
+fn gcp(given: &keys::Gcp) -> Provider {
+    let given = given.clone();
     Provider::Gcs(Gcs {
-        credentials: said.credentials_json.unwrap_or_default(),
+        credentials: given.credentials_json.unwrap_or_default(),
         origin: CredentialOrigin::Configuration,
-        bucket: said.bucket.unwrap_or_default(),
-        proxy: proxy(said.proxy_config, None),
-        endpoint: said.endpoint.unwrap_or_default(),
+        bucket: given.bucket.unwrap_or_default(),
+        proxy: proxy(given.proxy_config, None),
+        endpoint: given.endpoint.unwrap_or_default(),
     })
 }
 
-fn azure(said: &keys::Azure) -> Provider {
-    let said = said.clone();
+fn azure(given: &keys::Azure) -> Provider {
+    let given = given.clone();
     Provider::Azure(Azure {
-        account: said.account_name.unwrap_or_default(),
-        key: said.account_key.unwrap_or_default(),
-        container: said.container_name.unwrap_or_default(),
-        endpoint: said.endpoint.unwrap_or_default(),
+        account: given.account_name.unwrap_or_default(),
+        key: given.account_key.unwrap_or_default(),
+        container: given.container_name.unwrap_or_default(),
+        endpoint: given.endpoint.unwrap_or_default(),
     })
 }
 
-fn alioss(said: &keys::AliOss) -> Provider {
-    let said = said.clone();
+fn alioss(given: &keys::AliOss) -> Provider {
+    let given = given.clone();
     Provider::AliOss(AliOss {
-        access_key: said.access_key.unwrap_or_default(),
-        secret: said.secret.unwrap_or_default(),
-        region: said.region.unwrap_or_default(),
-        endpoint: said.endpoint.unwrap_or_default(),
-        bucket: said.bucket.unwrap_or_default(),
+        access_key: given.access_key.unwrap_or_default(),
+        secret: given.secret.unwrap_or_default(),
+        region: given.region.unwrap_or_default(),
+        endpoint: given.endpoint.unwrap_or_default(),
+        bucket: given.bucket.unwrap_or_default(),
     })
 }
 

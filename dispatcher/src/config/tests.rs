@@ -4,12 +4,12 @@ use spillway_plan::Provider;
 
 use super::*;
 
-const LEAST: &str =
+const MINIMAL: &str =
     "redis:\n  address: localhost:6379\napi_key: key\napi_secret: canary\nws_url: ws://localhost:7880\n";
 
-fn complaint(text: &str) -> String {
+fn refusal(text: &str) -> String {
     match read(text, &|_| None).and_then(|file| Config::from_file(&file)) {
-        Err(ConfigError::Yaml(complaint)) => complaint.to_string(),
+        Err(ConfigError::Yaml(refusal)) => refusal.to_string(),
         Err(error) => error.to_string(),
         Ok(_) => panic!("accepted: {text}"),
     }
@@ -17,7 +17,7 @@ fn complaint(text: &str) -> String {
 
 #[test]
 fn three_lines_are_enough() {
-    let config = Config::from_yaml(LEAST).unwrap();
+    let config = Config::from_yaml(MINIMAL).unwrap();
     assert_eq!((config.redis.address.as_str(), config.ws_url.as_str()), ("localhost:6379", "ws://localhost:7880"));
     assert!(config.defaults.mints_tokens && config.defaults.knows_server);
     assert_eq!((config.health, config.queue), (None, 200));
@@ -26,7 +26,7 @@ fn three_lines_are_enough() {
 
 #[test]
 fn what_is_wrong_is_told_with_key_line_and_the_name_that_was_meant() {
-    for (text, words) in [
+    for (text, message) in [
         ("redis: {address: a:1}\napi_kye: x\n", "line 2: `api_kye` is not a key, did you mean `api_key`?"),
         ("redis:\n  adress: a:1\n", "line 2: `redis.adress` is not a key, did you mean `address`?"),
         ("redis: {address: a:1}\nlevel: debug\n", "line 2: `level` is not a key, did you mean `logging.level`?"),
@@ -36,7 +36,7 @@ fn what_is_wrong_is_told_with_key_line_and_the_name_that_was_meant() {
         ),
         (
             "\nlauncher: lambda\n",
-            "line 2: `launcher` cannot be \"lambda\", possible are process, paper, ecs, cloud-run, aci, docker",
+            "line 2: `launcher` cannot be \"lambda\", possible are process, simulated, ecs, cloud-run, aci, docker",
         ),
         ("queue: 3\nbid: 0\n", "line 2: `bid` is wrong: 0 is not above 0 and at most 1"),
         ("queue: 3\ndrain: 30\n", "line 2: `drain` is wrong: 30 has no unit, write it like 30s or 30ms"),
@@ -51,25 +51,25 @@ fn what_is_wrong_is_told_with_key_line_and_the_name_that_was_meant() {
         ("zzzzzzzzzz: 1\n", "line 1: `zzzzzzzzzz` is not a key"),
         ("api_key: a\napi_key: b\n", "duplicate"),
     ] {
-        let said = complaint(text);
-        assert!(said.contains(words), "{text}\n{said}");
+        let given = refusal(text);
+        assert!(given.contains(message), "{text}\n{given}");
     }
-    assert!(!complaint("zzzzzzzzzz: 1\n").contains("did you mean"));
+    assert!(!refusal("zzzzzzzzzz: 1\n").contains("did you mean"));
 }
 
 #[test]
 fn what_contradicts_itself_is_refused() {
-    for (more, words) in [
+    for (more, message) in [
         ("health_port: 1\nhealth: 127.0.0.1:2\n", "`health`: stands beside health_port"),
         ("s3: {bucket: a}\nstorage: {s3: {bucket: b}}\n", "`s3`: stands beside storage.s3"),
         ("ticket_key: short\n", "`ticket_key`: "),
     ] {
-        let said = complaint(&format!("{LEAST}{more}"));
-        assert!(said.contains(words), "{said}");
+        let given = refusal(&format!("{MINIMAL}{more}"));
+        assert!(given.contains(message), "{given}");
     }
-    assert!(complaint("api_key: x\n").contains("redis is not configured"));
-    assert!(complaint("redis: {address: a:1}\napi_key: x\n").contains("`api_secret`: key and secret belong together"));
-    assert!(complaint("redis: {address: a:1}\n").contains("`ticket_key`: needed"));
+    assert!(refusal("api_key: x\n").contains("redis is not configured"));
+    assert!(refusal("redis: {address: a:1}\napi_key: x\n").contains("`api_secret`: key and secret belong together"));
+    assert!(refusal("redis: {address: a:1}\n").contains("`ticket_key`: needed"));
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_file_of_2022_is_still_understood() {
 #[test]
 fn a_file_of_today_is_understood() {
     let config = Config::from_yaml(&format!(
-        "{LEAST}logging: {{level: warn, json: true, sample: true}}\nlog_level: debug\ncluster_id: x\nenable_sync_engine: true\n\
+        "{MINIMAL}logging: {{level: warn, json: true, sample: true}}\nlog_level: debug\ncluster_id: x\nenable_sync_engine: true\n\
          storage:\n  prefix: p\n  s3:\n    # nothing yet\nbackup:\nsession_limits:\n  file_output_max_duration: 90m\n  \
          file_output_max_size: 300000\nlatency:\n  jitter_buffer_latency: 1s\nlatency_overrides:\n  web: {{pipeline_latency: 3s}}\n\
          chrome_flags: {{mute-audio: true}}\ndisallow_local_storage: false\nio_workers: 5\n"
@@ -106,7 +106,7 @@ fn a_file_of_today_is_understood() {
 
 #[test]
 fn every_store_is_read_with_its_backup_and_a_wrong_one_is_refused_by_name() {
-    let of = |text: &str| Config::from_yaml(&format!("{LEAST}{text}")).map(|config| config.defaults.storage);
+    let of = |text: &str| Config::from_yaml(&format!("{MINIMAL}{text}")).map(|config| config.defaults.storage);
     let storage = of("storage:\n  prefix: p\n  generate_presigned_url: true\n  gcp: {bucket: g}\n\
                       backup:\n  prefix: q\n  azure: {account_name: acc, account_key: a2V5, container_name: c}\n")
     .unwrap();
@@ -119,11 +119,11 @@ fn every_store_is_read_with_its_backup_and_a_wrong_one_is_refused_by_name() {
     assert_eq!(s3.proxy.as_ref().unwrap().url.reveal(), "http://p:3128");
     assert_eq!(s3.assume_role.as_ref().unwrap().arn, "r");
     assert!(matches!(old.backup.unwrap().provider, Provider::Local(_)));
-    let words = |text| of(text).unwrap_err().to_string();
-    assert!(words("s3: {region: x}\n").contains("s3 bucket"));
-    assert!(words("azure: {account_name: a, account_key: \"?\", container_name: c}\n").contains("account_key"));
-    assert!(words("s3: {bucket: b}\nstorage: {s3: {bucket: c}}\n").contains("storage.s3"));
-    assert!(words("backup: {s3: {bucket: b}}\nbackup_storage: /x\n").contains("backup"));
+    let message = |text| of(text).unwrap_err().to_string();
+    assert!(message("s3: {region: x}\n").contains("s3 bucket"));
+    assert!(message("azure: {account_name: a, account_key: \"?\", container_name: c}\n").contains("account_key"));
+    assert!(message("s3: {bucket: b}\nstorage: {s3: {bucket: c}}\n").contains("storage.s3"));
+    assert!(message("backup: {s3: {bucket: b}}\nbackup_storage: /x\n").contains("backup"));
 }
 
 #[test]
@@ -248,13 +248,13 @@ fn every_key_of_the_reference_can_be_read_and_no_secret_is_printed() {
 
 #[test]
 fn a_check_says_what_holds_and_what_was_said_in_vain() {
-    let file =
-        read(&format!("{LEAST}s3: {{bucket: b, secret: canary}}\ninsecure: true\ncluster_id: x\nqueue: 7\n"), &|_| {
-            None
-        })
-        .unwrap();
+    let file = read(
+        &format!("{MINIMAL}s3: {{bucket: b, secret: canary}}\ninsecure: true\ncluster_id: x\nqueue: 7\n"),
+        &|_| None,
+    )
+    .unwrap();
     let report = check::report(&Config::from_file(&file).unwrap(), &file).unwrap();
-    for words in [
+    for message in [
         "queue: 7",
         "api_secret: '[secret]'",
         "address: localhost:6379",
@@ -264,7 +264,7 @@ fn a_check_says_what_holds_and_what_was_said_in_vain() {
         "without effect here",
         "cluster_id (livekit-server addresses no cluster)",
     ] {
-        assert!(report.contains(words), "{words}\n{report}");
+        assert!(report.contains(message), "{message}\n{report}");
     }
     assert!(!report.contains("canary") && !report.contains("pool_size"));
     // What it prints is itself a configuration.
@@ -272,32 +272,32 @@ fn a_check_says_what_holds_and_what_was_said_in_vain() {
     assert_eq!(again.queue, Some(7));
 }
 
-/// Regenerate with `SPILLWAY_WRITE_REFERENCE=1 cargo test --workspace the_readme_carries`.
+/// Regenerate with `SPILLWAY_WRITE_REFERENCE=1 cargo test --workspace config_md_carries`.
 #[test]
-fn the_readme_carries_the_reference() {
+fn config_md_carries_the_reference() {
     const BEGIN: &str = "<!-- config:begin -->\n";
     const END: &str = "<!-- config:end -->";
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
-    let readme = std::fs::read_to_string(path).unwrap();
-    let begin = readme.find(BEGIN).expect("the mark is there") + BEGIN.len();
-    let end = begin + readme[begin..].find(END).expect("the end mark is there");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/CONFIG.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let begin = document.find(BEGIN).expect("the mark is there") + BEGIN.len();
+    let end = begin + document[begin..].find(END).expect("the end mark is there");
     let expected = check::reference();
     if std::env::var_os("SPILLWAY_WRITE_REFERENCE").is_some() {
-        std::fs::write(path, format!("{}{expected}{}", &readme[..begin], &readme[end..])).unwrap();
+        std::fs::write(path, format!("{}{expected}{}", &document[..begin], &document[end..])).unwrap();
         return;
     }
-    assert!(readme[begin..end] == expected, "README.md differs from the types; see the comment of this test");
+    assert!(document[begin..end] == expected, "CONFIG.md differs from the types; see the comment of this test");
 }
 
 #[test]
 fn settings_mean_the_same_to_the_runner() {
-    let said = "runner: {start_timeout: 1ms, hang_after: 2ms, drain_patience: 3ms, report_patience: 4ms, last_report_timeout: 13ms, reorder: 5ms, appear: 6ms, \
+    let given = "runner: {start_timeout: 1ms, hang_after: 2ms, drain_timeout: 3ms, report_timeout: 4ms, last_report_timeout: 13ms, reorder: 5ms, appear: 6ms, \
                 backlog_bytes: 7, spill_dir: /s, fragment: 8ms, checkpoint: 9ms, spool_dir: /t, spool_bytes: 10, outage: 11ms, \
                 backup_after: 12ms, write_check: false}\n";
-    let file = read(&format!("{LEAST}{said}"), &|_| None).unwrap();
+    let file = read(&format!("{MINIMAL}{given}"), &|_| None).unwrap();
     let json = Config::from_file(&file).unwrap().runner;
     let media = &json["media"];
-    let read: spillway_spool::MediaSettings = serde_json::from_value(media.clone()).unwrap();
+    let read: spillway_ipc::MediaSettings = serde_json::from_value(media.clone()).unwrap();
     assert_eq!((read.reorder_ms, read.appear_ms, read.backlog_bytes, read.fragment_ms), (5, 6, 7, 8));
     assert_eq!(read.spill_dir, Some(PathBuf::from("/s")));
     let upload = serde_json::json!({
@@ -305,8 +305,7 @@ fn settings_mean_the_same_to_the_runner() {
         "write_check": false,
     });
     assert_eq!(json["upload"], upload);
-    let keys =
-        ["start_timeout_ms", "hang_after_ms", "drain_patience_ms", "report_patience_ms", "last_report_timeout_ms"];
+    let keys = ["start_timeout_ms", "hang_after_ms", "drain_timeout_ms", "report_timeout_ms", "last_report_timeout_ms"];
     let rest = keys.map(|key| json[key].clone());
     assert_eq!(rest, [1, 2, 3, 4, 13].map(serde_json::Value::from));
 }

@@ -11,7 +11,7 @@ use url::Url;
 #[serde(rename_all = "kebab-case")]
 pub enum LauncherName {
     Process,
-    Paper,
+    Simulated,
     Ecs,
     CloudRun,
     Aci,
@@ -68,9 +68,9 @@ impl Level {
 
 /// Above 0, at most 1. psrpc counts 0 and less as "cannot".
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Wish(pub f32);
+pub struct Affinity(pub f32);
 
-impl TryFrom<f64> for Wish {
+impl TryFrom<f64> for Affinity {
     type Error = String;
 
     fn try_from(value: f64) -> Result<Self, String> {
@@ -117,7 +117,7 @@ impl TryFrom<String> for ServerUrl {
     }
 }
 
-impl<'de> Deserialize<'de> for Wish {
+impl<'de> Deserialize<'de> for Affinity {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(Number(Self::try_from))
     }
@@ -131,8 +131,8 @@ impl<'de> Deserialize<'de> for Cores {
 
 impl<'de> Deserialize<'de> for ServerUrl {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl Visitor<'_> for Reader {
+        struct UrlVisitor;
+        impl Visitor<'_> for UrlVisitor {
             type Value = ServerUrl;
 
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -143,7 +143,7 @@ impl<'de> Deserialize<'de> for ServerUrl {
                 ServerUrl::try_from(text.to_owned()).map_err(E::custom)
             }
         }
-        from.deserialize_any(Reader)
+        from.deserialize_any(UrlVisitor)
     }
 }
 

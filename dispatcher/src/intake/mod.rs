@@ -21,11 +21,11 @@ use spillway_protocol::rpc::{ListActiveEgressResponse, StartEgressRequest};
 use tokio::time::Instant;
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::account::entry;
-use crate::admit::{self, Admission};
+use crate::admission::{self, Admission};
+use crate::billing::entry;
 use crate::config::Config;
 use crate::config::targets::OverBudget;
-use crate::house::{Dispatch, House};
+use crate::context::{Context, Dispatch};
 use crate::launch;
 use crate::report;
 
@@ -34,9 +34,9 @@ const TO_REFUSE: f32 = 0.01;
 /// Where a request would have to wait for a place, a dispatcher that has one may be faster.
 const HEAD_START: Duration = Duration::from_millis(50);
 /// The caller may be gone long before the time he gave us (auto egress has 10 s for everything).
-const LONGEST_ANSWER: Duration = Duration::from_secs(8);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 /// A slow network disk must not cost the bid of the next request.
-const DISK_PATIENCE: Duration = Duration::from_secs(2);
+const DISK_TIMEOUT: Duration = Duration::from_secs(2);
 /// The ticket of a salvage run lives as long as what would be salvaged: unfinished uploads are kept for a week at most.
 const SPARE_TICKET: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -44,13 +44,13 @@ const SPARE_TICKET: Duration = Duration::from_secs(7 * 24 * 3600);
 /// a store may be away for 15 minutes of that (`outage`) and Redis for as long (`last_report_timeout`).
 const FINISHING_S: u64 = 35 * 60;
 
-pub struct StartEgress(pub Arc<House>);
+pub struct StartEgress(pub Arc<Context>);
 
 #[async_trait]
 impl Handler for StartEgress {
     async fn bid(&self, incoming: &Incoming) -> Bid {
-        let house = &self.0;
-        if house.is_draining() || !house.bus.healthy() {
+        let context = &self.0;
+        if context.is_draining() || !context.bus.healthy() {
             return Bid::Silent;
         }
         let start = match StartEgressRequest::decode(incoming.request.as_ref()) {
@@ -59,18 +59,18 @@ impl Handler for StartEgress {
         };
         match EgressId::parse(&start.egress_id) {
             // It was granted to us before and we have not answered: we are too slow, let somebody else try.
-            Ok(id) if house.is_in_hand(&id) => Bid::Silent,
-            Ok(id) if !house.line().knows(&id) => {
-                let (load, bounds) = house.line().standing();
-                if admit::is_full(load, bounds) {
+            Ok(id) if context.is_in_flight(&id) => Bid::Silent,
+            Ok(id) if !context.queue().contains(&id) => {
+                let (load, bounds) = context.queue().load_and_bounds();
+                if admission::is_full(load, bounds) {
                     Bid::Now(TO_REFUSE)
-                } else if admit::fits(0.0, load, bounds) {
-                    Bid::Now(house.config().bid)
+                } else if admission::fits(0.0, load, bounds) {
+                    Bid::Now(context.config().bid)
                 } else {
-                    Bid::After(HEAD_START, house.config().bid)
+                    Bid::After(HEAD_START, context.config().bid)
                 }
             }
-            _ => Bid::Now(house.config().bid),
+            _ => Bid::Now(context.config().bid),
         }
     }
 
@@ -80,27 +80,27 @@ impl Handler for StartEgress {
         let id = EgressId::parse(&start.egress_id)
             .map_err(|error| RpcError::new(Code::InvalidArgument, error.to_string()))?;
         let span = info_span!("egress", egress_id = %id);
-        let Some(_held) = self.0.take_in_hand(&id) else {
+        let Some(_held) = self.0.take_in_flight(&id) else {
             return Err(RpcError::new(Code::Unavailable, "this egress is just being started"));
         };
-        let patience = incoming.time_allowed.mul_f32(0.8).min(LONGEST_ANSWER);
-        let request = Request { house: &self.0, id, bytes: &incoming.request, start, patience };
+        let timeout = incoming.time_allowed.mul_f32(0.8).min(ANSWER_TIMEOUT);
+        let request = StartRequest { context: &self.0, id, bytes: &incoming.request, start, timeout };
         self.0.unless_abandoned(request.answer().instrument(span)).await.map(|info| info.encode_to_vec())
     }
 }
 
-struct Request<'a> {
-    house: &'a Arc<House>,
+struct StartRequest<'a> {
+    context: &'a Arc<Context>,
     id: EgressId,
     /// As they came; a re-encoding would not be the same.
     bytes: &'a [u8],
     start: StartEgressRequest,
-    patience: Duration,
+    timeout: Duration,
 }
 
-impl Request<'_> {
+impl StartRequest<'_> {
     async fn answer(self) -> Result<EgressInfo, RpcError> {
-        let outcome = match self.house.registry.get(&self.id).await? {
+        let outcome = match self.context.registry.get(&self.id).await? {
             Some(record) => self.again(record).await,
             None => self.first().await,
         };
@@ -108,7 +108,7 @@ impl Request<'_> {
             Ok(_) => {}
             Err(error) => {
                 let reason = error.code.to_string();
-                self.house.meter.count("spillway_refusals_total", &[("reason", &reason)], 1.0);
+                self.context.metrics.count("spillway_refusals_total", &[("reason", &reason)], 1.0);
                 info!(code = %error.code, reason = %error, "StartEgress refused");
             }
         }
@@ -120,47 +120,47 @@ impl Request<'_> {
         let info = report::info_of(&record)?;
         if record.phase != Phase::Over {
             // Whoever accepted it may have died before livekit-server knew; for an id it knows this does nothing.
-            self.house.io.create_egress(&info, self.patience).await?;
+            self.context.io.create_egress(&info, self.timeout).await?;
         }
         info!(phase = ?record.phase, "StartEgress repeated; answered from the registry");
         Ok(info)
     }
 
     async fn first(&self) -> Result<EgressInfo, RpcError> {
-        let house = self.house;
-        let config = house.config();
+        let context = self.context;
+        let config = context.config();
         let plan = spillway_plan::plan(&self.start, &config.defaults)?;
         let destinations = spillway_plan::destinations(&self.start, &config.defaults.storage)?;
         let stored = destinations.iter().any(|it| it.primary != Destination::Disk);
         self.check_destination(&plan).await?;
         let tenant = config.tenants.of(&plan.room_name);
         let load = spillway_cost::load(&plan);
-        let shapes = house.targets.shapes(plan.kind, &load).map_err(|words| {
-            RpcError::new(Code::ResourceExhausted, format!("no target takes this request: {words}"))
+        let shapes = context.targets.shapes(plan.kind, &load).map_err(|message| {
+            RpcError::new(Code::ResourceExhausted, format!("no target takes this request: {message}"))
         })?;
         self.check_target(&shapes, &config)?;
         self.check_budget(&tenant, &config).await?;
         let weight = load.cores;
-        let (standing, bounds) = house.line().standing();
-        admit::tenant(&tenant, house.line().waiting_of(&tenant), config.tenants.rules(&tenant).most_waiting)?;
-        let admission = admit::admit(weight, standing, bounds)?;
-        let words = match &admission {
+        let (load_and_bounds, bounds) = context.queue().load_and_bounds();
+        admission::tenant(&tenant, context.queue().queued_of(&tenant), config.tenants.rules(&tenant).max_waiting)?;
+        let admission = admission::admit(weight, load_and_bounds, bounds)?;
+        let message = match &admission {
             Admission::Now => None,
-            Admission::Queued { words } => Some(words.as_str()),
+            Admission::Queued { message } => Some(message.as_str()),
         };
-        let (ledger, info) = report::accepted(&self.start, words, house.clock.unix_ns())?;
+        let (ledger, info) = report::accepted(&self.start, message, context.clock.unix_ns())?;
 
         let ticket = self.ticket(&plan, if stored { &destinations } else { &[] })?;
-        let claim = house.tickets.put(&ticket, launch::ticket_life(&config)).await?;
-        let now_ms = house.clock.unix_ms();
+        let claim = context.tickets.put(&ticket, launch::ticket_ttl(&config)).await?;
+        let now_ms = context.clock.unix_ms();
         let deadline = config.queue_deadline;
         let mut record = Record::new(self.id.clone(), now_ms);
         record.attempt = 1;
         if stored {
             let spare = Ticket { attempt: 2, ..ticket };
-            record.spare = house.tickets.put(&spare, SPARE_TICKET).await?.reveal().to_owned();
+            record.spare = context.tickets.put(&spare, SPARE_TICKET).await?.reveal().to_owned();
         }
-        record.dispatcher = house.name.to_string();
+        record.dispatcher = context.name.to_string();
         record.info = info.encode_to_vec();
         record.ledger = ledger;
         let dispatch = Dispatch {
@@ -174,56 +174,56 @@ impl Request<'_> {
             tenant,
             load,
             shapes,
-            longest_s: plan.limits.max_duration_ns.map(|ns| ns / 1_000_000_000 + FINISHING_S),
+            max_duration_s: plan.limits.max_duration_ns.map(|ns| ns / 1_000_000_000 + FINISHING_S),
             ..Dispatch::default()
         };
         dispatch.write(&mut record);
-        if let Created::Exists(theirs) = house.registry.create(&record).await? {
+        if let Created::Exists(theirs) = context.registry.create(&record).await? {
             self.withdraw(&[claim.reveal(), &record.spare]).await;
             return self.again(*theirs).await;
         }
-        if let Err(error) = house.io.create_egress(&info, self.patience).await {
+        if let Err(error) = context.io.create_egress(&info, self.timeout).await {
             warn!(code = %error.code, %error, "livekit-server did not take the new egress; it is not started");
             self.withdraw(&[claim.reveal(), &record.spare]).await;
             self.forget().await;
             return Err(error);
         }
-        info!(kind = ?plan.kind, room = plan.room_name, queued = words.is_some(), "egress accepted");
-        launch::join(house, &record);
+        info!(kind = ?plan.kind, room = plan.room_name, queued = message.is_some(), "egress accepted");
+        launch::enqueue(context, &record);
         Ok(info)
     }
 
     /// Where none of them would be asked before the request's time is over, it is better to say so now.
     fn check_target(&self, shapes: &BTreeMap<String, Shape>, config: &Config) -> Result<(), RpcError> {
         let now = Instant::now();
-        let choice = self.house.targets.choose(shapes, &BTreeSet::new(), now);
+        let choice = self.context.targets.choose(shapes, &BTreeSet::new(), now);
         if !choice.open.is_empty() {
             return Ok(());
         }
-        let words = match choice.closed {
+        let message = match choice.closed {
             None => "every target that could take it is being drained".to_owned(),
-            Some((Some(until), words)) if until > now + config.queue_deadline => words,
+            Some((Some(until), message)) if until > now + config.queue_deadline => message,
             // It will be asked in time, or an operator may let it go on.
             Some(_) => return Ok(()),
         };
-        Err(RpcError::new(Code::ResourceExhausted, format!("no target takes launches: {words}")))
+        Err(RpcError::new(Code::ResourceExhausted, format!("no target takes launches: {message}")))
     }
 
     async fn check_budget(&self, tenant: &str, config: &Config) -> Result<(), RpcError> {
         let rules = config.tenants.rules(tenant);
         let (Some(budget), OverBudget::Refuse) = (rules.month_budget, rules.over_budget) else { return Ok(()) };
-        let month = entry::month(self.house.clock.unix_ms());
-        let spent = self.house.tasks.spent(&month, tenant).await?;
-        admit::budget(tenant, &month, spent, budget)
+        let month = entry::month(self.context.clock.unix_ms());
+        let spent = self.context.tasks.spent(&month, tenant).await?;
+        admission::budget(tenant, &month, spent, budget)
     }
 
     async fn check_destination(&self, plan: &EgressPlan) -> Result<(), RpcError> {
-        if !self.house.targets.all_are_here() {
+        if !self.context.targets.all_are_here() {
             return Ok(());
         }
-        let (plan, root) = (plan.clone(), self.house.config().local_root.clone());
-        let check = tokio::task::spawn_blocking(move || admit::destination::check(&plan, root.as_deref()));
-        match tokio::time::timeout(DISK_PATIENCE, check).await {
+        let (plan, root) = (plan.clone(), self.context.config().local_root.clone());
+        let check = tokio::task::spawn_blocking(move || admission::destination::check(&plan, root.as_deref()));
+        match tokio::time::timeout(DISK_TIMEOUT, check).await {
             Ok(Ok(checked)) => checked,
             Ok(Err(_)) => Err(RpcError::new(Code::Internal, "the check of the output path failed")),
             Err(_) => Err(RpcError::new(Code::Unavailable, "the disk of the output path does not answer")),
@@ -232,7 +232,7 @@ impl Request<'_> {
 
     fn ticket(&self, plan: &EgressPlan, destinations: &[Destinations]) -> Result<Ticket, RpcError> {
         let internal = |error: serde_json::Error| RpcError::new(Code::Internal, error.to_string());
-        let config = &*self.house.config();
+        let config = &*self.context.config();
         let given = |asked: &str, ours: &str| if asked.is_empty() { ours.to_owned() } else { asked.to_owned() };
         let token = match self.start.token.as_str() {
             "" => token::mint(plan, config)?,
@@ -256,21 +256,21 @@ impl Request<'_> {
     /// What was laid down for an egress that will not be. Both vanish by themselves or by the sweep when this fails.
     async fn withdraw(&self, claims: &[&str]) {
         for claim in claims.iter().filter(|claim| !claim.is_empty()) {
-            if let Err(error) = self.house.tickets.withdraw(&self.id, &ClaimToken::from_text(claim)).await {
+            if let Err(error) = self.context.tickets.withdraw(&self.id, &ClaimToken::from_text(claim)).await {
                 warn!(error = %chain(&error), "ticket not withdrawn");
             }
         }
     }
 
     async fn forget(&self) {
-        if let Err(error) = self.house.registry.forget(&self.id).await {
+        if let Err(error) = self.context.registry.forget(&self.id).await {
             warn!(error = %chain(&error), "record of a refused egress not removed");
         }
     }
 }
 
 /// Everybody answers with what is his, so that nobody is named twice.
-pub struct ListActive(pub Arc<House>);
+pub struct ListActive(pub Arc<Context>);
 
 #[async_trait]
 impl Handler for ListActive {

@@ -8,13 +8,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use spillway_bus::{Bus, RedisConfig};
 use tempfile::TempDir;
 
-#[path = "../stage/livekit.rs"]
+#[path = "../harness/livekit.rs"]
 #[allow(dead_code, reason = "the other stage uses the rest")]
 mod livekit;
 
 pub use livekit::LiveKit;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A Redis of our own and a folder; both go with it.
 pub struct Ground {
@@ -46,7 +46,7 @@ fn program(config: &str) -> Command {
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !holds().await {
-        assert!(begun.elapsed() < PATIENCE, "never: {what}");
+        assert!(begun.elapsed() < TIMEOUT, "never: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::stage::{Odds, Stage, Weather, config, target, until};
+use crate::harness::{FaultRates, FaultyPlatform, Harness, config, target, until};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use spillway_bus::Tasks;
 use spillway_cost::Platform;
-use spillway_dispatcher::account::entry::Entry;
-use spillway_dispatcher::account::statement;
+use spillway_dispatcher::billing::bill;
+use spillway_dispatcher::billing::entry::Entry;
 use spillway_dispatcher::{Config, Dispatcher};
 use spillway_launchers::Launcher;
-use spillway_launchers::paper::{PaperOptions, Quota};
+use spillway_launchers::simulated::{Quota, SimulatedOptions};
 use spillway_protocol::livekit::EgressStatus;
 use tokio::time::{Instant, sleep};
 
@@ -25,34 +25,37 @@ pub fn targets(names: &[&str]) -> Config {
 /// Figure 2, on paper.
 #[tokio::test(start_paused = true)]
 async fn two_hundred_starts_in_two_seconds_are_all_recorded_within_six_seconds_of_waiting() {
-    let options =
-        PaperOptions { quota: Some(Quota::FARGATE), latency: Duration::from_millis(400), ..PaperOptions::default() };
+    let options = SimulatedOptions {
+        quota: Some(Quota::FARGATE),
+        latency: Duration::from_millis(400),
+        ..SimulatedOptions::default()
+    };
     for seed in 0..5 {
-        let stage = Stage::set(options.clone()).await;
-        let odds = Odds { throttled: 0.01, no_capacity: 0.01, ..Odds::default() };
-        let weather: Arc<dyn Launcher> = Arc::new(Weather::new("near", &stage.cloud, odds, seed));
+        let harness = Harness::set(options.clone()).await;
+        let rates = FaultRates { throttled: 0.01, no_capacity: 0.01, ..FaultRates::default() };
+        let platform: Arc<dyn Launcher> = Arc::new(FaultyPlatform::new("near", &harness.cloud, rates, seed));
         let mut config = targets(&["near"]);
         // A tenth below the platform's own.
         config.targets[0].launches = Some(Quota { burst: 90, per_second: 18.0 });
         let mut dispatchers = Vec::new();
         for _ in 0..2 {
             dispatchers.push(
-                Dispatcher::on(config.clone(), stage.bus(), vec![Arc::clone(&weather)], stage.clock.clone())
+                Dispatcher::on(config.clone(), harness.bus(), vec![Arc::clone(&platform)], harness.clock.clone())
                     .await
                     .unwrap(),
             );
         }
         let starts = (0..200u32).map(|n| {
-            let (stage, id) = (&stage, format!("EG_{n}"));
+            let (harness, id) = (&harness, format!("EG_{n}"));
             async move {
                 sleep(Duration::from_millis(10) * n).await;
                 let asked = Instant::now();
-                stage.livekit.start_composite(&id).await.unwrap();
+                harness.livekit.start_composite(&id).await.unwrap();
                 assert!(asked.elapsed() < SECOND, "answered after {:?}", asked.elapsed());
-                while stage.runners.born(&id).is_none() {
+                while harness.runners.started_at(&id).is_none() {
                     sleep(Duration::from_millis(10)).await;
                 }
-                stage.runners.born(&id).unwrap() - asked
+                harness.runners.started_at(&id).unwrap() - asked
             }
         });
         let mut waits = futures_util::future::join_all(starts).await;
@@ -61,12 +64,12 @@ async fn two_hundred_starts_in_two_seconds_are_all_recorded_within_six_seconds_o
         println!("seed {seed}: wait p50 {:?} p99 {p99:?} max {:?}", waits[100], waits[199]);
         assert!(p99 <= 6 * SECOND, "{p99:?}");
         until("all record", || {
-            (0..200).all(|n| stage.livekit.status(&format!("EG_{n}")) == Some(EgressStatus::EgressActive))
+            (0..200).all(|n| harness.livekit.status(&format!("EG_{n}")) == Some(EgressStatus::EgressActive))
         })
         .await;
-        assert_eq!(stage.cloud.started(), 200);
+        assert_eq!(harness.cloud.started(), 200);
         for n in 0..200 {
-            assert_eq!(stage.runners.recordings(&format!("EG_{n}")).len(), 1);
+            assert_eq!(harness.runners.recordings(&format!("EG_{n}")).len(), 1);
         }
     }
 }
@@ -75,17 +78,18 @@ async fn two_hundred_starts_in_two_seconds_are_all_recorded_within_six_seconds_o
 #[tokio::test(start_paused = true)]
 async fn estimates_are_within_two_percent_of_the_bill() {
     let provisioning = 40 * SECOND;
-    let stage = Stage::set(PaperOptions { provisioning, ..PaperOptions::default() }).await;
-    *stage.runners.boot.lock().unwrap() = provisioning;
-    let clock = stage.clock.clone();
-    let weather =
-        Weather::new("near", &stage.cloud, Odds::default(), 1).selling(Platform::Fargate, move || clock.unix_ms());
-    let launchers: Vec<Arc<dyn Launcher>> = vec![Arc::new(weather)];
-    let _dispatcher = Dispatcher::on(targets(&["near"]), stage.bus(), launchers, stage.clock.clone()).await.unwrap();
+    let harness = Harness::set(SimulatedOptions { provisioning, ..SimulatedOptions::default() }).await;
+    *harness.runners.boot.lock().unwrap() = provisioning;
+    let clock = harness.clock.clone();
+    let platform = FaultyPlatform::new("near", &harness.cloud, FaultRates::default(), 1)
+        .selling(Platform::Fargate, move || clock.unix_ms());
+    let launchers: Vec<Arc<dyn Launcher>> = vec![Arc::new(platform)];
+    let _dispatcher =
+        Dispatcher::on(targets(&["near"]), harness.bus(), launchers, harness.clock.clone()).await.unwrap();
     let mut dice = StdRng::seed_from_u64(9);
     let lives = (0..50).map(|n| {
         let (id, minutes) = (format!("EG_{n}"), dice.random_range(10..180));
-        let livekit = &stage.livekit;
+        let livekit = &harness.livekit;
         async move {
             livekit.start_composite(&id).await.unwrap();
             sleep(60 * SECOND * minutes).await;
@@ -94,7 +98,7 @@ async fn estimates_are_within_two_percent_of_the_bill() {
     });
     futures_util::future::join_all(lives).await;
     sleep(120 * SECOND).await;
-    let entries: Vec<Entry> = statement::read(&Tasks::new(&stage.bus()), 0, i64::MAX / 2).await.unwrap();
+    let entries: Vec<Entry> = bill::read(&Tasks::new(&harness.bus()), 0, i64::MAX / 2).await.unwrap();
     assert_eq!(entries.len(), 50);
     let off = |entry: &Entry| (entry.estimate / entry.amount - 1.0).abs();
     let worst = entries.iter().map(off).fold(0.0, f64::max);

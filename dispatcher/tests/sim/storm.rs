@@ -9,18 +9,18 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
-use spillway_bus::{Tasks, Trouble, Way};
-use spillway_dispatcher::account::statement;
+use spillway_bus::{FaultyLink, LinkFaults, Tasks};
+use spillway_dispatcher::billing::bill;
 use spillway_dispatcher::config::targets::{Tenant, TenantBy, Tenants};
 use spillway_dispatcher::{Config, Dispatcher};
 use spillway_launchers::Launcher;
-use spillway_launchers::paper::PaperOptions;
+use spillway_launchers::simulated::SimulatedOptions;
 use spillway_protocol::code::Code;
 use spillway_protocol::livekit::EgressStatus;
 use tokio::time::{Instant, sleep};
 
 use crate::figures::targets;
-use crate::stage::{Odds, Play, Stage, Weather, is_over};
+use crate::harness::{FaultRates, FaultyPlatform, Harness, Play, is_over};
 
 const SECOND: Duration = Duration::from_secs(1);
 const EGRESSES: usize = 8;
@@ -37,14 +37,14 @@ fn whatever_happens_each_egress_is_recorded_once_at_most_and_ends_once_and_no_ta
     let only = from_environment("SPILLWAY_SIM_SEED");
     let (first, end) = only.map_or((0, from_environment("SPILLWAY_SIM_SEEDS").unwrap_or(40)), |seed| (seed, seed + 1));
     let next = AtomicU64::new(first);
-    let (tally, failures) = (Mutex::new(Tally::default()), Mutex::new(Vec::new()));
+    let (stats, failures) = (Mutex::new(StormStats::default()), Mutex::new(Vec::new()));
     let play = || {
         while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < end) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
             let world = AssertUnwindSafe(|| runtime.unwrap().block_on(run(seed)));
             match catch_unwind(world) {
-                Ok(one) => tally.lock().unwrap().add(&one),
-                Err(panic) => failures.lock().unwrap().push(format!("seed {seed}: {}", words_of(&*panic))),
+                Ok(one) => stats.lock().unwrap().add(&one),
+                Err(panic) => failures.lock().unwrap().push(format!("seed {seed}: {}", panic_message(&*panic))),
             }
         }
     };
@@ -53,23 +53,23 @@ fn whatever_happens_each_egress_is_recorded_once_at_most_and_ends_once_and_no_ta
             scope.spawn(play);
         }
     });
-    let (tally, failures) = (tally.into_inner().unwrap(), failures.into_inner().unwrap());
-    println!("{tally:?}");
+    let (stats, failures) = (stats.into_inner().unwrap(), failures.into_inner().unwrap());
+    println!("{stats:?}");
     assert!(failures.is_empty(), "{} worlds went wrong:\n{}", failures.len(), failures.join("\n"));
     // A storm in which nothing happens shows nothing.
-    let Tally { recorded, replaced, deaths, frozen, away, cut_off, salvaged, .. } = tally;
+    let StormStats { recorded, replaced, deaths, frozen, away, cut_off, salvaged, .. } = stats;
     assert!(
         [recorded, replaced, deaths, frozen, away, cut_off, salvaged].iter().all(|n| *n > 0) || only.is_some(),
-        "{tally:?}"
+        "{stats:?}"
     );
 }
 
-fn words_of(panic: &(dyn Any + Send)) -> &str {
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Tally {
+struct StormStats {
     worlds: u32,
     /// That livekit-server was told of.
     egresses: u32,
@@ -88,7 +88,7 @@ struct Tally {
     told_again: u32,
 }
 
-impl Tally {
+impl StormStats {
     fn add(&mut self, other: &Self) {
         self.worlds += other.worlds;
         self.egresses += other.egresses;
@@ -114,7 +114,7 @@ fn play(dice: &mut StdRng) -> Play {
         Play::DiesWithItsTicket,
         Play::DiesRecording,
         Play::DiesEnding,
-        Play::DiesBeforeItsLastWord,
+        Play::DiesBeforeItsLastReport,
         Play::FallsSilent,
         Play::Freezes(some_time),
         Play::FreezesEnding(some_time),
@@ -127,19 +127,19 @@ fn play(dice: &mut StdRng) -> Play {
 }
 
 /// What every dispatcher of one world is made with.
-struct Crew<'a> {
-    stage: &'a Stage,
+struct DispatcherPool<'a> {
+    harness: &'a Harness,
     config: Config,
     launchers: Vec<Arc<dyn Launcher>>,
-    tally: Mutex<Tally>,
+    stats: Mutex<StormStats>,
 }
 
-impl Crew<'_> {
-    async fn open(&self, way: &Way) -> Dispatcher {
+impl DispatcherPool<'_> {
+    async fn open(&self, link: &FaultyLink) -> Dispatcher {
         loop {
-            let bus = way.to(&self.stage.bus());
+            let bus = link.to(&self.harness.bus());
             let opened =
-                Dispatcher::on(self.config.clone(), bus, self.launchers.clone(), self.stage.clock.clone()).await;
+                Dispatcher::on(self.config.clone(), bus, self.launchers.clone(), self.harness.clock.clone()).await;
             match opened {
                 Ok(dispatcher) => return dispatcher,
                 // Redis is away: whoever keeps it running starts it again.
@@ -151,17 +151,17 @@ impl Crew<'_> {
     /// One place for a dispatcher: a new one follows each that dies, until the storm is over.
     async fn place(&self, mut dice: StdRng, until: Instant) -> Dispatcher {
         while Instant::now() < until {
-            let trouble = Trouble {
+            let faults = LinkFaults {
                 seed: dice.random(),
                 slow: Duration::from_millis(dice.random_range(0..40)),
                 answer_lost: 0.01,
                 freezes_at: dice.random_bool(0.6).then(|| dice.random_range(0..1200)),
             };
-            let way = Way::new(trouble);
+            let link = FaultyLink::new(faults);
             let dispatcher = tokio::select! {
-                dispatcher = self.open(&way) => dispatcher,
-                () = way.frozen() => {
-                    self.tally.lock().unwrap().frozen += 1;
+                dispatcher = self.open(&link) => dispatcher,
+                () = link.frozen() => {
+                    self.stats.lock().unwrap().frozen += 1;
                     continue;
                 }
             };
@@ -170,34 +170,34 @@ impl Crew<'_> {
             let death = async {
                 sleep(life).await;
                 if let Some(time) = away {
-                    self.tally.lock().unwrap().away += 1;
-                    way.cut();
+                    self.stats.lock().unwrap().away += 1;
+                    link.cut();
                     sleep(time).await;
-                    way.mend();
+                    link.mend();
                     sleep(3 * SECOND).await;
                 }
             };
             tokio::select! {
-                () = death => self.tally.lock().unwrap().deaths += 1,
-                () = way.frozen() => self.tally.lock().unwrap().frozen += 1,
+                () = death => self.stats.lock().unwrap().deaths += 1,
+                () = link.frozen() => self.stats.lock().unwrap().frozen += 1,
             }
             dispatcher.vanish().await;
             sleep(Duration::from_millis(dice.random_range(0..4_000))).await;
         }
-        self.open(&Way::new(Trouble::default())).await
+        self.open(&FaultyLink::new(LinkFaults::default())).await
     }
 }
 
-async fn run(seed: u64) -> Tally {
+async fn run(seed: u64) -> StormStats {
     if std::env::var_os("SPILLWAY_LOG").is_some() {
-        spillway_process::telemetry::init("debug", spillway_process::telemetry::Form::Text);
+        spillway_process::telemetry::init("debug", spillway_process::telemetry::LogFormat::Text);
     }
     let mut dice = StdRng::seed_from_u64(seed);
     let latency = Duration::from_millis(dice.random_range(0..1500));
     let slow = Duration::from_millis(dice.random_range(0..40));
-    let runners_way = Way::new(Trouble { seed, slow, answer_lost: 0.005, freezes_at: None });
-    let stage = Stage::set_with(PaperOptions { latency, ..PaperOptions::default() }, &runners_way).await;
-    let odds = Odds {
+    let runners_link = FaultyLink::new(LinkFaults { seed, slow, answer_lost: 0.005, freezes_at: None });
+    let harness = Harness::set_with(SimulatedOptions { latency, ..SimulatedOptions::default() }, &runners_link).await;
+    let rates = FaultRates {
         throttled: 0.1,
         no_capacity: 0.1,
         fails: 0.05,
@@ -210,31 +210,31 @@ async fn run(seed: u64) -> Tally {
     let launchers: Vec<Arc<dyn Launcher>> = names
         .iter()
         .zip(0u64..)
-        .map(|(name, n)| Arc::new(Weather::new(name, &stage.cloud, odds, seed * 7 + n)) as Arc<dyn Launcher>)
+        .map(|(name, n)| Arc::new(FaultyPlatform::new(name, &harness.cloud, rates, seed * 7 + n)) as Arc<dyn Launcher>)
         .collect();
     let mut config = targets(&names);
-    config.most_tasks = Some(6);
-    config.targets[0].most_tasks = Some(3);
+    config.max_tasks = Some(6);
+    config.targets[0].max_tasks = Some(3);
     config.orphan_grace = 20 * SECOND;
     config.heartbeat_timeout = 150 * SECOND;
-    let usual = Tenant { most_recordings: Some(4), ..Tenant::default() };
+    let usual = Tenant { max_recordings: Some(4), ..Tenant::default() };
     config.tenants = Tenants { by: TenantBy::RoomPrefix("/".to_owned()), usual, ..Tenants::default() };
 
     let ids: Vec<String> = (0..EGRESSES).map(|n| format!("EG_s{seed}n{n}")).collect();
     for id in &ids {
-        stage.runners.play(id, play(&mut dice));
+        harness.runners.play(id, play(&mut dice));
         let salvages = [Play::DiesRecording, Play::DiesWithItsTicket, Play::DiesBeforeItsTicket, Play::NeverStarts];
         let dying: Vec<Play> =
             (0..dice.random_range(0..5)).filter_map(|_| salvages.choose(&mut dice).copied()).collect();
-        stage.runners.play_salvages(id, &dying);
+        harness.runners.play_salvages(id, &dying);
         if dice.random_bool(0.15) {
-            stage.runners.start_twice(id);
+            harness.runners.start_twice(id);
         }
     }
     let stored: Vec<bool> = ids.iter().map(|_| dice.random_bool(0.4)).collect();
     let lives = ids.iter().zip(&stored).map(|(id, stored)| {
         let (start, stop) = (dice.random_range(0..6000), dice.random_range(0..40_000));
-        let livekit = &stage.livekit;
+        let livekit = &harness.livekit;
         async move {
             sleep(Duration::from_millis(start)).await;
             let _ = if *stored { livekit.start_stored(id).await } else { livekit.start_composite(id).await };
@@ -250,16 +250,16 @@ async fn run(seed: u64) -> Tally {
         }
     });
     let lives = futures_util::future::join_all(lives);
-    let crew = Crew { stage: &stage, config, launchers, tally: Mutex::default() };
+    let pool = DispatcherPool { harness: &harness, config, launchers, stats: Mutex::default() };
     let outages: Vec<(u64, u64)> =
         (0..2).map(|_| (dice.random_range(500..15_000), dice.random_range(300..8_000))).collect();
     let outages = async {
         for (after, time) in outages {
             sleep(Duration::from_millis(after)).await;
-            crew.tally.lock().unwrap().away += 1;
-            stage.broker.cut();
+            pool.stats.lock().unwrap().away += 1;
+            harness.broker.cut();
             sleep(Duration::from_millis(time)).await;
-            stage.broker.mend();
+            harness.broker.mend();
         }
     };
     // The runners' own way, for minutes, wherever in their lives they are.
@@ -267,74 +267,74 @@ async fn run(seed: u64) -> Tally {
     let cut = async {
         let Some((after, time)) = cut else { return };
         sleep(Duration::from_millis(after)).await;
-        crew.tally.lock().unwrap().cut_off += 1;
-        runners_way.cut();
+        pool.stats.lock().unwrap().cut_off += 1;
+        runners_link.cut();
         sleep(Duration::from_millis(time)).await;
-        runners_way.mend();
+        runners_link.mend();
     };
     let until = Instant::now() + STORM;
-    let places = [dice.random(), dice.random()].map(|seed| crew.place(StdRng::seed_from_u64(seed), until));
+    let places = [dice.random(), dice.random()].map(|seed| pool.place(StdRng::seed_from_u64(seed), until));
     let (_, (), (), _dispatchers) = tokio::join!(lives, outages, cut, futures_util::future::join_all(places));
-    runners_way.calm();
+    runners_link.calm();
 
     let is_done = || {
-        let book = stage.livekit.book();
+        let book = harness.livekit.book();
         book.infos.values().all(is_over) && book.infos.keys().all(|id| book.ends.contains_key(id))
     };
     let begun = Instant::now();
     while !is_done() {
-        assert!(begun.elapsed() < 400 * SECOND, "not every egress ended: {:?}", stage.livekit.book().infos);
+        assert!(begun.elapsed() < 400 * SECOND, "not every egress ended: {:?}", harness.livekit.book().infos);
         sleep(SECOND / 4).await;
     }
     // Late events, orphans, and a runner that was only away.
     sleep(240 * SECOND).await;
-    let mut tally = *crew.tally.lock().unwrap();
-    count(&ids, &stage, &mut tally);
+    let mut stats = *pool.stats.lock().unwrap();
+    count(&ids, &harness, &mut stats);
     for (id, _) in ids.iter().zip(&stored).filter(|(_, stored)| **stored) {
-        let book = stage.livekit.book();
+        let book = harness.livekit.book();
         let Some(info) = book.infos.get(id).filter(|info| info.status() != EgressStatus::EgressComplete) else {
             continue;
         };
         let saved = info.file_results.iter().any(|file| file.size > 0);
-        let tried = stage.runners.salvages(id);
+        let tried = harness.runners.salvages(id);
         assert!(
-            saved || stage.runners.recordings(id).is_empty() || tried >= 3,
+            saved || harness.runners.recordings(id).is_empty() || tried >= 3,
             "{id} was recorded into a store, and nobody saved it: {tried} tried, {}",
             info.error
         );
     }
-    let left = stage.cloud.tasks().await.unwrap();
+    let left = harness.cloud.tasks().await.unwrap();
     assert!(left.is_empty(), "tasks left: {left:?}");
-    let tasks = Tasks::new(&stage.bus());
+    let tasks = Tasks::new(&harness.bus());
     let open = tasks.list().await.unwrap();
     assert!(open.is_empty(), "accounts left open: {open:?}");
     // Each task that was started has exactly one line.
-    let entries = statement::read(&tasks, 0, i64::MAX / 2).await.unwrap();
+    let entries = bill::read(&tasks, 0, i64::MAX / 2).await.unwrap();
     let mut keys: Vec<(&str, u32)> = entries.iter().map(|it| (it.egress_id.as_str(), it.attempt)).collect();
     keys.sort_unstable();
     let lines = keys.len();
     keys.dedup();
     assert_eq!(keys.len(), lines, "a task was billed twice");
-    let started = stage.runners.started();
+    let started = harness.runners.started();
     let unbilled: Vec<_> = started.iter().filter(|(id, attempt)| !keys.contains(&(id.as_str(), *attempt))).collect();
     assert!(unbilled.is_empty(), "never billed: {unbilled:?}");
-    tally.tasks = stage.cloud.started() as u32;
-    tally.worlds = 1;
-    tally
+    stats.tasks = harness.cloud.started() as u32;
+    stats.worlds = 1;
+    stats
 }
 
-fn count(ids: &[String], stage: &Stage, tally: &mut Tally) {
-    let book = stage.livekit.book();
-    let wrongs = stage.runners.wrongs();
-    assert!(book.wrongs.is_empty() && wrongs.is_empty(), "{:?} {wrongs:?}", book.wrongs);
+fn count(ids: &[String], harness: &Harness, stats: &mut StormStats) {
+    let book = harness.livekit.book();
+    let violations = harness.runners.violations();
+    assert!(book.violations.is_empty() && violations.is_empty(), "{:?} {violations:?}", book.violations);
     for id in ids {
-        let recordings = stage.runners.recordings(id);
+        let recordings = harness.runners.recordings(id);
         assert!(recordings.len() <= 1, "{id} was recorded by attempts {recordings:?}");
-        tally.recorded += recordings.len() as u32;
-        tally.replaced += u32::from(recordings.iter().any(|attempt| *attempt > 1));
+        stats.recorded += recordings.len() as u32;
+        stats.replaced += u32::from(recordings.iter().any(|attempt| *attempt > 1));
     }
-    tally.salvaged +=
+    stats.salvaged +=
         book.infos.values().filter(|info| info.file_results.iter().any(|file| file.size > 0)).count() as u32;
-    tally.told_again += book.ends.values().filter(|times| **times > 1).count() as u32;
-    tally.egresses += book.infos.len() as u32;
+    stats.told_again += book.ends.values().filter(|times| **times > 1).count() as u32;
+    stats.egresses += book.infos.len() as u32;
 }

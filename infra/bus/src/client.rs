@@ -5,29 +5,29 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use spillway_protocol::psrpc::{ClaimRequest, ClaimResponse, Request, Response};
+use spillway_protocol::psrpc::{ClaimRequest, ClaimResponse, RpcRequest, RpcResponse};
 use spillway_protocol::{Code, RpcError};
 use tokio::sync::{OnceCell, mpsc};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
 
-use crate::names::{self, Kind};
-use crate::selection::{Pick, Rules, Selection};
-use crate::wire::{Interest, Wire};
+use crate::backend::{Backend, Interest};
+use crate::names::{self, ChannelKind};
+use crate::selection::{Pick, Selection, SelectionRules};
 use crate::{Bus, BusError, envelope};
 
 /// Calls methods of one service. Answers come to channels of its own, subscribed at the first call and kept.
 #[derive(Clone)]
 pub struct RpcClient {
-    inner: Arc<Inner>,
+    inner: Arc<ClientInner>,
 }
 
-struct Inner {
-    wire: Arc<dyn Wire>,
+struct ClientInner {
+    backend: Arc<dyn Backend>,
     service: &'static str,
     client_id: String,
-    waiting: Arc<Waiting>,
+    pending: Arc<PendingCalls>,
     listening: OnceCell<DropGuard>,
 }
 
@@ -37,7 +37,7 @@ pub struct CallOptions {
     /// For everything, selection included; the servers are told.
     pub timeout: Duration,
     pub routing: CallRouting,
-    rules: Rules,
+    rules: SelectionRules,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl CallOptions {
         Self {
             timeout: Duration::from_secs(3),
             routing: CallRouting::Queue,
-            rules: Rules {
+            rules: SelectionRules {
                 window: Some(Duration::from_secs(1)),
                 short_circuit: None,
                 first_wins: true,
@@ -67,7 +67,7 @@ impl CallOptions {
         Self {
             timeout: Duration::from_secs(10),
             routing: CallRouting::Affinity,
-            rules: Rules {
+            rules: SelectionRules {
                 window: Some(Duration::from_secs(1)),
                 short_circuit: Some(Duration::from_millis(500)),
                 first_wins: false,
@@ -90,16 +90,16 @@ impl CallOptions {
 
 /// Calls in flight, by request id.
 #[derive(Default)]
-struct Waiting {
+struct PendingCalls {
     calls: Mutex<HashMap<String, mpsc::Sender<Reply>>>,
 }
 
 enum Reply {
     Bid(ClaimRequest),
-    Answer(Response),
+    Answer(RpcResponse),
 }
 
-impl Waiting {
+impl PendingCalls {
     fn calls(&self) -> MutexGuard<'_, HashMap<String, mpsc::Sender<Reply>>> {
         // A map insert or remove does not stop halfway.
         self.calls.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -115,25 +115,25 @@ impl Waiting {
 
 /// One call's entry, until it is dropped.
 struct Call {
-    waiting: Arc<Waiting>,
+    pending: Arc<PendingCalls>,
     request_id: String,
     replies: mpsc::Receiver<Reply>,
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.waiting.calls().remove(&self.request_id);
+        self.pending.calls().remove(&self.request_id);
     }
 }
 
 impl RpcClient {
     pub fn new(bus: &Bus, service: &'static str) -> Self {
         Self {
-            inner: Arc::new(Inner {
-                wire: bus.wire.clone(),
+            inner: Arc::new(ClientInner {
+                backend: bus.backend.clone(),
                 service,
                 client_id: names::new_id("CLI_"),
-                waiting: Arc::default(),
+                pending: Arc::default(),
                 listening: OnceCell::new(),
             }),
         }
@@ -171,15 +171,15 @@ impl RpcClient {
         }
     }
 
-    /// Asks all servers and collects what they answer until `patience` is over.
+    /// Asks all servers and collects what they answer until `timeout` is over.
     pub async fn call_all(
         &self,
         method: &str,
         topic: &str,
         request: Vec<u8>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Vec<Result<Bytes, RpcError>>, RpcError> {
-        let give_up = Instant::now() + patience;
+        let give_up = Instant::now() + timeout;
         timeout_at(give_up, self.listen()).await.map_err(|_| timed_out())??;
         let mut call = self.send(method, topic, request, give_up, Multi::Yes).await?;
         let mut answers = Vec::new();
@@ -200,9 +200,9 @@ impl RpcClient {
         multi: Multi,
     ) -> Result<Call, RpcError> {
         let inner = &self.inner;
-        let sent_at = inner.wire.clock().unix_ns();
+        let sent_at = inner.backend.clock().unix_ns();
         let left = i64::try_from((give_up - Instant::now()).as_nanos()).unwrap_or(i64::MAX);
-        let request = Request {
+        let request = RpcRequest {
             request_id: names::new_id("REQ_"),
             client_id: inner.client_id.clone(),
             sent_at,
@@ -212,10 +212,10 @@ impl RpcClient {
             raw_request,
         };
         let (inbox, replies) = mpsc::channel(1000);
-        inner.waiting.calls().insert(request.request_id.clone(), inbox);
-        let call = Call { waiting: inner.waiting.clone(), request_id: request.request_id.clone(), replies };
-        let channel = names::method_channel(inner.service, method, topic, Kind::Request);
-        inner.wire.publish(&channel, envelope::seal(&request)).await?;
+        inner.pending.calls().insert(request.request_id.clone(), inbox);
+        let call = Call { pending: inner.pending.clone(), request_id: request.request_id.clone(), replies };
+        let channel = names::method_channel(inner.service, method, topic, ChannelKind::Request);
+        inner.backend.publish(&channel, envelope::seal(&request)).await?;
         Ok(call)
     }
 
@@ -227,7 +227,7 @@ impl RpcClient {
         topic: &str,
         options: &CallOptions,
         give_up: Instant,
-    ) -> Result<Option<Response>, RpcError> {
+    ) -> Result<Option<RpcResponse>, RpcError> {
         let mut selection = Selection::new(options.rules, Instant::now(), give_up);
         let mut refusal = None;
         let pick = loop {
@@ -249,8 +249,8 @@ impl RpcClient {
             Pick::Announced => Ok(None),
             Pick::Grant(server_id) => {
                 let grant = ClaimResponse { request_id: call.request_id.clone(), server_id };
-                let channel = names::method_channel(self.inner.service, method, topic, Kind::Grant);
-                self.inner.wire.publish(&channel, envelope::seal(&grant)).await?;
+                let channel = names::method_channel(self.inner.service, method, topic, ChannelKind::Grant);
+                self.inner.backend.publish(&channel, envelope::seal(&grant)).await?;
                 Ok(None)
             }
             Pick::Nobody { .. } if refusal.is_some() => Ok(refusal),
@@ -268,14 +268,14 @@ enum Multi {
     No,
 }
 
-impl Inner {
+impl ClientInner {
     async fn listen(&self) -> Result<DropGuard, BusError> {
         let channel = names::claim_channel(self.service, &self.client_id);
-        let mut bids = self.wire.subscribe(Interest::Channel(channel)).await?;
+        let mut bids = self.backend.subscribe(Interest::Channel(channel)).await?;
         let channel = names::response_channel(self.service, &self.client_id);
-        let mut answers = self.wire.subscribe(Interest::Channel(channel)).await?;
+        let mut answers = self.backend.subscribe(Interest::Channel(channel)).await?;
         let stop = CancellationToken::new();
-        let (waiting, stopped) = (self.waiting.clone(), stop.clone());
+        let (pending, stopped) = (self.pending.clone(), stop.clone());
         tokio::spawn(async move {
             loop {
                 // Bids first: an answer that overtakes its own bid would be taken for one without a grant.
@@ -285,14 +285,14 @@ impl Inner {
                     bid = bids.recv() => match bid {
                         None => return,
                         Some(bid) => match envelope::open::<ClaimRequest>(&bid.payload) {
-                            Ok(bid) => waiting.give(&bid.request_id.clone(), Reply::Bid(bid)),
+                            Ok(bid) => pending.give(&bid.request_id.clone(), Reply::Bid(bid)),
                             Err(error) => debug!(error = %spillway_process::chain(&error), "bid ignored"),
                         },
                     },
                     answer = answers.recv() => match answer {
                         None => return,
-                        Some(answer) => match envelope::open::<Response>(&answer.payload) {
-                            Ok(answer) => waiting.give(&answer.request_id.clone(), Reply::Answer(answer)),
+                        Some(answer) => match envelope::open::<RpcResponse>(&answer.payload) {
+                            Ok(answer) => pending.give(&answer.request_id.clone(), Reply::Answer(answer)),
                             Err(error) => debug!(error = %spillway_process::chain(&error), "answer ignored"),
                         },
                     },
@@ -303,7 +303,7 @@ impl Inner {
     }
 }
 
-fn read(answer: Response) -> Result<Bytes, RpcError> {
+fn read(answer: RpcResponse) -> Result<Bytes, RpcError> {
     if answer.error.is_empty() {
         Ok(answer.raw_response.into())
     } else {

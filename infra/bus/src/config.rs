@@ -58,7 +58,7 @@ pub enum PoolTimeout {
 
 /// Where Redis is, in livekit's order of choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place<'a> {
+pub enum RedisTopology<'a> {
     Sentinel { addresses: &'a [String], master: &'a str },
     Cluster { addresses: &'a [String] },
     Single { address: &'a str },
@@ -66,16 +66,16 @@ pub enum Place<'a> {
 
 impl RedisConfig {
     pub fn is_configured(&self) -> bool {
-        self.place().is_some()
+        self.topology().is_some()
     }
 
-    pub fn place(&self) -> Option<Place<'_>> {
+    pub fn topology(&self) -> Option<RedisTopology<'_>> {
         if !self.sentinel_addresses.is_empty() {
-            Some(Place::Sentinel { addresses: &self.sentinel_addresses, master: &self.sentinel_master_name })
+            Some(RedisTopology::Sentinel { addresses: &self.sentinel_addresses, master: &self.sentinel_master_name })
         } else if !self.cluster_addresses.is_empty() {
-            Some(Place::Cluster { addresses: &self.cluster_addresses })
+            Some(RedisTopology::Cluster { addresses: &self.cluster_addresses })
         } else if !self.address.is_empty() {
-            Some(Place::Single { address: &self.address })
+            Some(RedisTopology::Single { address: &self.address })
         } else {
             None
         }
@@ -101,9 +101,9 @@ mod tests {
             "read_timeout": 2, "write_timeout": 3, "pool_timeout": "4s", "pool_size": 5
         }))
         .unwrap();
-        assert!(matches!(config.place(), Some(Place::Sentinel { master: "m", .. })));
+        assert!(matches!(config.topology(), Some(RedisTopology::Sentinel { master: "m", .. })));
         assert!(!format!("{config:?}").contains("canary"));
-        assert_eq!(RedisConfig::default().place(), None);
+        assert_eq!(RedisConfig::default().topology(), None);
         assert!(serde_json::from_str::<RedisConfig>(r#"{"adress": "x"}"#).is_err());
     }
 }

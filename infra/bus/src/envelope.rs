@@ -7,7 +7,7 @@ use prost::Message;
 use spillway_protocol::psrpc::{Body, Msg};
 
 /// An answer unpacks to at most this much. A small gzip can grow a thousandfold.
-const LARGEST: u64 = 64 << 20;
+const MAX_UNPACKED_BYTES: u64 = 64 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EnvelopeError {
@@ -19,7 +19,7 @@ pub(crate) enum EnvelopeError {
     Compression(i32),
     #[error("not gzip")]
     Gzip(#[source] std::io::Error),
-    #[error("unpacks to more than {LARGEST} bytes")]
+    #[error("unpacks to more than {MAX_UNPACKED_BYTES} bytes")]
     Large,
     #[error("not a {kind}")]
     Body { kind: &'static str, source: prost::DecodeError },
@@ -44,9 +44,9 @@ pub(crate) fn open<B: Body>(payload: &[u8]) -> Result<B, EnvelopeError> {
 
 fn gunzip(packed: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
     let mut value = Vec::new();
-    let mut unpacked = flate2::read::GzDecoder::new(packed).take(LARGEST + 1);
+    let mut unpacked = flate2::read::GzDecoder::new(packed).take(MAX_UNPACKED_BYTES + 1);
     unpacked.read_to_end(&mut value).map_err(EnvelopeError::Gzip)?;
-    if value.len() as u64 > LARGEST {
+    if value.len() as u64 > MAX_UNPACKED_BYTES {
         return Err(EnvelopeError::Large);
     }
     Ok(value)
@@ -56,7 +56,7 @@ fn gunzip(packed: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
 mod tests {
     use std::io::Write;
 
-    use spillway_protocol::psrpc::{ClaimResponse, Request};
+    use spillway_protocol::psrpc::{ClaimResponse, RpcRequest};
 
     use super::*;
 
@@ -76,17 +76,17 @@ mod tests {
 
     #[test]
     fn a_bomb_is_refused() {
-        let bomb = gzip(&vec![0; LARGEST as usize + 1]);
-        let msg = Msg { value: bomb, compression: Msg::GZIP, ..Msg::wrap(&Request::default()) };
-        assert!(matches!(open::<Request>(&msg.encode_to_vec()), Err(EnvelopeError::Large)));
+        let bomb = gzip(&vec![0; MAX_UNPACKED_BYTES as usize + 1]);
+        let msg = Msg { value: bomb, compression: Msg::GZIP, ..Msg::wrap(&RpcRequest::default()) };
+        assert!(matches!(open::<RpcRequest>(&msg.encode_to_vec()), Err(EnvelopeError::Large)));
     }
 
     #[test]
     fn what_does_not_belong_is_named() {
-        let request = Msg::wrap(&Request::default()).encode_to_vec();
+        let request = Msg::wrap(&RpcRequest::default()).encode_to_vec();
         assert!(matches!(open::<ClaimResponse>(&request), Err(EnvelopeError::Kind { .. })));
-        assert!(matches!(open::<Request>(b"\xff\xff\xff"), Err(EnvelopeError::Envelope(_))));
-        let strange = Msg { compression: 7, ..Msg::wrap(&Request::default()) }.encode_to_vec();
-        assert!(matches!(open::<Request>(&strange), Err(EnvelopeError::Compression(7))));
+        assert!(matches!(open::<RpcRequest>(b"\xff\xff\xff"), Err(EnvelopeError::Envelope(_))));
+        let strange = Msg { compression: 7, ..Msg::wrap(&RpcRequest::default()) }.encode_to_vec();
+        assert!(matches!(open::<RpcRequest>(&strange), Err(EnvelopeError::Compression(7))));
     }
 }

@@ -35,14 +35,14 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 impl BusError {
     /// It may well work in a moment, without anybody changing anything.
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::Silent { .. } | Self::Command { .. } | Self::Contended { .. })
     }
 }
 
 impl From<BusError> for RpcError {
     fn from(error: BusError) -> Self {
-        let code = if error.is_passing() { Code::Unavailable } else { Code::Internal };
+        let code = if error.is_transient() { Code::Unavailable } else { Code::Internal };
         RpcError::new(code, spillway_process::chain(&error).to_string())
     }
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use spillway_protocol::EgressId;
 
-use crate::wire::{Guard, Kept as Found, Swap, Versioned};
+use crate::backend::{CasResult, NewValue, Precondition, Versioned as Found};
 use crate::{Bus, BusError};
 
 /// What a runner says about itself while it lives.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Beat {
+pub struct Heartbeat {
     /// Which launch speaks. Set by [`Heartbeats::beat`].
     pub attempt: u32,
     /// How long the recording is.
@@ -27,8 +27,8 @@ pub struct Beat {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    Yes,
+pub enum FencedWrite {
+    Accepted,
     /// A later attempt has spoken for this egress: we are not wanted any more.
     Superseded,
 }
@@ -40,9 +40,9 @@ pub struct Heartbeats {
 
 /// The longest life of a heartbeat; its age is the difference to what Redis has left of it.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct StoredHeartbeat {
     ttl_ms: u64,
-    beat: Beat,
+    beat: Heartbeat,
 }
 
 impl Heartbeats {
@@ -51,36 +51,42 @@ impl Heartbeats {
     }
 
     /// Lasts for `ttl`, unless the next one comes before.
-    pub async fn beat(&self, id: &EgressId, attempt: u32, beat: &Beat, ttl: Duration) -> Result<Heard, BusError> {
+    pub async fn beat(
+        &self,
+        id: &EgressId,
+        attempt: u32,
+        beat: &Heartbeat,
+        ttl: Duration,
+    ) -> Result<FencedWrite, BusError> {
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        let kept = Kept { ttl_ms, beat: Beat { attempt, ..beat.clone() } };
+        let kept = StoredHeartbeat { ttl_ms, beat: Heartbeat { attempt, ..beat.clone() } };
         let value =
             serde_json::to_vec(&kept).map_err(|source| BusError::Record { egress_id: id.to_string(), source })?;
         let version = u64::from(attempt);
-        let value = Versioned { version, value: &value, ttl: Some(ttl) };
-        Ok(match self.bus.wire.swap(&key(id), Guard::NotAbove(version), value).await? {
-            Swap::Done => Heard::Yes,
-            Swap::Beaten => Heard::Superseded,
+        let value = NewValue { version, value: &value, ttl: Some(ttl) };
+        Ok(match self.bus.backend.compare_and_set(&key(id), Precondition::NotAbove(version), value).await? {
+            CasResult::Done => FencedWrite::Accepted,
+            CasResult::Conflict => FencedWrite::Superseded,
         })
     }
 
     /// The last one and its age, by Redis' clock alone. `None`: never, or longer ago than its time to live.
-    pub async fn last(&self, id: &EgressId) -> Result<Option<(Duration, Beat)>, BusError> {
-        let found = self.bus.wire.read(&key(id)).await?;
+    pub async fn last(&self, id: &EgressId) -> Result<Option<(Duration, Heartbeat)>, BusError> {
+        let found = self.bus.backend.read(&key(id)).await?;
         found.map(|found| aged(id, &found)).transpose()
     }
 
     /// As [`Heartbeats::last`] for each of many, in their order.
-    pub async fn last_of(&self, ids: &[EgressId]) -> Result<Vec<Option<(Duration, Beat)>>, BusError> {
+    pub async fn last_of(&self, ids: &[EgressId]) -> Result<Vec<Option<(Duration, Heartbeat)>>, BusError> {
         let keys: Vec<String> = ids.iter().map(key).collect();
-        let found = self.bus.wire.read_all(&keys).await?;
+        let found = self.bus.backend.read_all(&keys).await?;
         let aged = |(id, found): (&EgressId, Option<Found>)| found.map(|found| aged(id, &found)).transpose();
         ids.iter().zip(found).map(aged).collect()
     }
 }
 
-fn aged(id: &EgressId, found: &Found) -> Result<(Duration, Beat), BusError> {
-    let kept: Kept = serde_json::from_slice(&found.value)
+fn aged(id: &EgressId, found: &Found) -> Result<(Duration, Heartbeat), BusError> {
+    let kept: StoredHeartbeat = serde_json::from_slice(&found.value)
         .map_err(|source| BusError::Record { egress_id: id.to_string(), source })?;
     let remaining = found.remaining.unwrap_or_default();
     Ok((Duration::from_millis(kept.ttl_ms).saturating_sub(remaining), kept.beat))

@@ -1,7 +1,7 @@
 //! Which installation a Redis belongs to: an id that is made once and stands in every task that is launched from here, so
 //! that a task of another installation, or of a Redis whose content was lost, is known for what it is.
 
-use crate::wire::{Guard, Versioned};
+use crate::backend::{NewValue, Precondition};
 use crate::{Bus, BusError, names};
 
 const KEY: &str = "spillway:installation";
@@ -23,7 +23,7 @@ impl Installation {
     /// # Errors
     /// When Redis does not answer; asking again is right.
     pub async fn find(&self) -> Result<Option<String>, BusError> {
-        let Some(kept) = self.bus.wire.read(KEY).await? else { return Ok(None) };
+        let Some(kept) = self.bus.backend.read(KEY).await? else { return Ok(None) };
         // One that was written by hand, or is no text, is none.
         Ok(String::from_utf8(kept.value.to_vec()).ok().filter(|id| is_legal(id)))
     }
@@ -37,8 +37,8 @@ impl Installation {
             return Ok(id);
         }
         let made = names::new_id("").to_ascii_lowercase() + &names::new_id("").to_ascii_lowercase()[..4];
-        let value = Versioned { version: 1, value: made.as_bytes(), ttl: None };
-        self.bus.wire.swap(KEY, Guard::Is(0), value).await?;
+        let value = NewValue { version: 1, value: made.as_bytes(), ttl: None };
+        self.bus.backend.compare_and_set(KEY, Precondition::Is(0), value).await?;
         self.find().await?.ok_or_else(|| BusError::Command {
             act: "read the installation id",
             source: format!("{KEY} holds something else; delete it").into(),

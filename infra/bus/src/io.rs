@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prost::Message;
-use spillway_process::retry::Schedule;
+use spillway_process::retry::RetrySchedule;
 use spillway_protocol::livekit::EgressInfo;
 use spillway_protocol::rpc::{GetEgressRequest, UpdateMetricsRequest, service};
 use spillway_protocol::{Code, EgressId, RpcError};
@@ -77,7 +77,7 @@ impl IoClient {
         give_up: Duration,
     ) -> Result<(), RpcError> {
         let give_up = Instant::now() + give_up;
-        let mut waits = Schedule::new(Duration::from_millis(500), Duration::from_secs(60));
+        let mut waits = RetrySchedule::new(Duration::from_millis(500), Duration::from_secs(60));
         let mut refused = 0u32;
         loop {
             let left = give_up.saturating_duration_since(Instant::now());

@@ -18,12 +18,12 @@ impl Leases {
     /// Taken or renewed for `ttl`: the holder's number, the same as long as it is renewed in time. `None`: somebody else
     /// has it.
     pub async fn hold(&self, work: &str, holder: &str, ttl: Duration) -> Result<Option<u64>, BusError> {
-        self.bus.wire.lease(&key(work), holder, ttl).await
+        self.bus.backend.lease(&key(work), holder, ttl).await
     }
 
     /// Whether this number is still the last one.
     pub async fn is_current(&self, work: &str, number: u64) -> Result<bool, BusError> {
-        Ok(self.bus.wire.fence(&key(work)).await? == number)
+        Ok(self.bus.backend.fence(&key(work)).await? == number)
     }
 }
 

@@ -8,10 +8,10 @@ pub mod config;
 pub mod error;
 pub mod names;
 mod envelope;
-mod wire;
-mod desk;
+mod backend;
+mod task_ledger;
 mod memory;
-mod trouble;
+mod faulty_link;
 mod redis;
 mod selection;
 mod client;
@@ -32,26 +32,26 @@ use std::sync::Arc;
 pub use client::{CallOptions, RpcClient};
 pub use config::RedisConfig;
 pub use error::BusError;
-pub use heartbeats::{Beat, Heard, Heartbeats};
+pub use faulty_link::{FaultyLink, LinkFaults};
+pub use heartbeats::{FencedWrite, Heartbeat, Heartbeats};
 pub use installation::Installation;
 pub use io::IoClient;
 pub use leases::Leases;
 pub use memory::MemoryBroker;
-pub use registry::{Created, Decision, Phase, Record, Registry, Roll, Updated};
+pub use registry::{Created, Decision, LiveIndex, Phase, Record, Registry, Updated};
 pub use server::{Bid, Handler, Incoming, Routing, RpcServer};
 pub use switches::Switches;
-pub use tasks::{Caps, Full, Line as LedgerLine, OpenTask, Opening, Pace, Seated, TaskKey, Tasks};
+pub use tasks::{CapReached, Caps, LedgerLine, OpenTask, OpenTaskEntry, Pace, SlotResult, TaskKey, Tasks};
 pub use tickets::{ClaimToken, Taker, Ticket, TicketKey, Tickets};
-pub use trouble::{Trouble, Way};
 pub use uploads::UploadStates;
 
+use backend::Backend;
 use spillway_process::Clock;
-use wire::Wire;
 
 /// A connection to everything shared.
 #[derive(Clone)]
 pub struct Bus {
-    wire: Arc<dyn Wire>,
+    backend: Arc<dyn Backend>,
 }
 
 impl Bus {
@@ -63,7 +63,7 @@ impl Bus {
 
     /// As [`Bus::connect`], for a host whose clock is `clock`: it is put right by Redis' time and stays so.
     pub async fn connect_with(config: &RedisConfig, clock: Clock) -> Result<Bus, BusError> {
-        Ok(Bus { wire: Arc::new(redis::RedisWire::connect(config, clock).await?) })
+        Ok(Bus { backend: Arc::new(redis::RedisBackend::connect(config, clock).await?) })
     }
 
     /// A bus of its own in this process. Several that hear each other: [`MemoryBroker::bus`].
@@ -73,12 +73,12 @@ impl Bus {
 
     /// Redis' time, which all processes of an installation share: for everything that is stamped, sent or billed.
     pub fn clock(&self) -> &Clock {
-        self.wire.clock()
+        self.backend.clock()
     }
 
     /// Every subscription stands confirmed on a live connection and the last ping was answered. Bids are made only then.
     pub fn healthy(&self) -> bool {
-        self.wire.healthy()
+        self.backend.healthy()
     }
 }
 

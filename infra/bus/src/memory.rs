@@ -11,22 +11,23 @@ use spillway_process::Clock;
 use spillway_process::clock::Measurement;
 use tokio::time::Instant;
 
-use crate::desk::Desk;
-use crate::tasks::{Pace, Seated};
-use crate::wire::{
-    Ask, Delivery, Ending, Guard, Interest, Kept, Left, Lock, Routes, Subscription, Swap, Versioned, Wire,
+use crate::backend::{
+    Backend, CasResult, CloseTask, InboundMessage, Interest, Lock, NewValue, OpenTaskArgs, Precondition, RouteRemoval,
+    Routes, Subscription, Versioned,
 };
+use crate::task_ledger::TaskLedger;
+use crate::tasks::{Pace, SlotResult};
 use crate::{Bus, BusError};
 
 /// What Redis is for the buses connected to it: several [`Bus`] handles of one broker hear each other and share keys.
 #[derive(Clone, Default)]
 pub struct MemoryBroker {
-    shared: Arc<Shared>,
+    shared: Arc<BrokerState>,
 }
 
 #[derive(Default)]
-struct Shared {
-    store: Mutex<Store>,
+struct BrokerState {
+    store: Mutex<MemoryStore>,
     /// What Redis answers to `TIME`.
     clock: Clock,
     cut: AtomicBool,
@@ -34,13 +35,13 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct Store {
+struct MemoryStore {
     routes: Routes,
-    kept: HashMap<String, (Entry, Option<Instant>)>,
+    kept: HashMap<String, (StoredValue, Option<Instant>)>,
     locks: HashMap<String, Instant>,
     indexes: HashMap<String, BTreeMap<String, i64>>,
     leases: HashMap<String, Lease>,
-    desk: Desk,
+    task_ledger: TaskLedger,
 }
 
 struct Lease {
@@ -50,7 +51,7 @@ struct Lease {
 }
 
 #[derive(Clone)]
-struct Entry {
+struct StoredValue {
     version: u64,
     value: Bytes,
     /// It is there for this taker alone.
@@ -64,7 +65,7 @@ impl MemoryBroker {
 
     /// With another time than this process' host.
     pub fn at(clock: Clock) -> Self {
-        Self { shared: Arc::new(Shared { clock, ..Shared::default() }) }
+        Self { shared: Arc::new(BrokerState { clock, ..BrokerState::default() }) }
     }
 
     pub fn bus(&self) -> Bus {
@@ -75,7 +76,7 @@ impl MemoryBroker {
     pub fn bus_on(&self, clock: Clock) -> Bus {
         let now = Instant::now();
         clock.measured(&Measurement { asked: now, answered: now, reference_ns: self.shared.clock.unix_ns() });
-        Bus { wire: Arc::new(MemoryWire { shared: self.shared.clone(), clock }) }
+        Bus { backend: Arc::new(MemoryBackend { shared: self.shared.clone(), clock }) }
     }
 
     /// The broker's own time, which all who are connected agree on.
@@ -87,7 +88,7 @@ impl MemoryBroker {
     pub fn flush(&self) {
         let mut store = self.shared.lock();
         let routes = std::mem::take(&mut store.routes);
-        *store = Store { routes, ..Store::default() };
+        *store = MemoryStore { routes, ..MemoryStore::default() };
     }
 
     /// The broker is gone: every command fails and nothing is heard, until [`MemoryBroker::mend`].
@@ -105,53 +106,53 @@ impl MemoryBroker {
     }
 }
 
-struct MemoryWire {
-    shared: Arc<Shared>,
+struct MemoryBackend {
+    shared: Arc<BrokerState>,
     clock: Clock,
 }
 
-impl Shared {
-    fn store(&self, act: &'static str) -> Result<MutexGuard<'_, Store>, BusError> {
+impl BrokerState {
+    fn store(&self, act: &'static str) -> Result<MutexGuard<'_, MemoryStore>, BusError> {
         if self.cut.load(Ordering::Acquire) {
             return Err(BusError::Command { act, source: "the broker was cut off".into() });
         }
         Ok(self.lock())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Store> {
+    fn lock(&self) -> MutexGuard<'_, MemoryStore> {
         // Nothing below can panic halfway through a change.
         self.store.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-impl Store {
+impl MemoryStore {
     /// Whatever is under the key, taken or not.
-    fn kept(&mut self, key: &str) -> Option<Kept> {
+    fn kept(&mut self, key: &str) -> Option<Versioned> {
         let now = Instant::now();
         let (kept, until) = self.kept.get(key)?;
         if until.is_some_and(|until| until <= now) {
             self.kept.remove(key);
             return None;
         }
-        Some(Kept { version: kept.version, value: kept.value.clone(), remaining: until.map(|until| until - now) })
+        Some(Versioned { version: kept.version, value: kept.value.clone(), remaining: until.map(|until| until - now) })
     }
 
     /// What a reader finds.
-    fn read(&mut self, key: &str) -> Option<Kept> {
+    fn read(&mut self, key: &str) -> Option<Versioned> {
         let found = self.kept(key);
         found.filter(|_| self.kept.get(key).is_some_and(|(entry, _)| entry.taker.is_none()))
     }
 }
 
 #[async_trait]
-impl Wire for MemoryWire {
+impl Backend for MemoryBackend {
     async fn publish(&self, channel: &str, payload: Bytes) -> Result<(), BusError> {
         let mut store = self.shared.store("publish")?;
         let lost = self.shared.loses.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
         if lost.is_ok() {
             return Ok(());
         }
-        let delivery = Delivery { channel: channel.to_owned(), payload, at: Instant::now() };
+        let delivery = InboundMessage { channel: channel.to_owned(), payload, at: Instant::now() };
         let heard: Vec<Interest> = store
             .routes
             .interests()
@@ -171,7 +172,7 @@ impl Wire for MemoryWire {
         let (id, inbox) = self.shared.store("subscribe")?.routes.add(interest.clone());
         let shared = self.shared.clone();
         Ok(Subscription::new(inbox, move || {
-            let _: Left = shared.lock().routes.remove(&interest, id);
+            let _: RouteRemoval = shared.lock().routes.remove(&interest, id);
         }))
     }
 
@@ -186,11 +187,11 @@ impl Wire for MemoryWire {
         Ok(Lock::Ours)
     }
 
-    async fn read(&self, key: &str) -> Result<Option<Kept>, BusError> {
+    async fn read(&self, key: &str) -> Result<Option<Versioned>, BusError> {
         Ok(self.shared.store("read")?.read(key))
     }
 
-    async fn read_all(&self, keys: &[String]) -> Result<Vec<Option<Kept>>, BusError> {
+    async fn read_all(&self, keys: &[String]) -> Result<Vec<Option<Versioned>>, BusError> {
         let mut store = self.shared.store("read")?;
         Ok(keys.iter().map(|key| store.kept(key)).collect())
     }
@@ -200,25 +201,30 @@ impl Wire for MemoryWire {
         Ok(keys.iter().map(|key| store.kept(key).map_or(0, |kept| kept.version)).collect())
     }
 
-    async fn swap(&self, key: &str, guard: Guard, value: Versioned<'_>) -> Result<Swap, BusError> {
+    async fn compare_and_set(
+        &self,
+        key: &str,
+        precondition: Precondition,
+        value: NewValue<'_>,
+    ) -> Result<CasResult, BusError> {
         let mut store = self.shared.store("swap")?;
         let now = Instant::now();
         let before = store.kept(key);
         let version = before.as_ref().map_or(0, |kept| kept.version);
-        let holds = match guard {
-            Guard::Is(expected) => version == expected,
-            Guard::NotAbove(most) => version <= most,
+        let holds = match precondition {
+            Precondition::Is(expected) => version == expected,
+            Precondition::NotAbove(max) => version <= max,
         };
         if !holds {
-            return Ok(Swap::Beaten);
+            return Ok(CasResult::Conflict);
         }
         let remaining = value.ttl.or(before.and_then(|kept| kept.remaining));
-        let kept = Entry { version: value.version, value: Bytes::copy_from_slice(value.value), taker: None };
+        let kept = StoredValue { version: value.version, value: Bytes::copy_from_slice(value.value), taker: None };
         store.kept.insert(key.to_owned(), (kept, remaining.map(|ttl| now + ttl)));
-        Ok(Swap::Done)
+        Ok(CasResult::Done)
     }
 
-    async fn take(&self, key: &str, taker: &str, repeatable: Duration) -> Result<Option<Kept>, BusError> {
+    async fn take(&self, key: &str, taker: &str, repeatable: Duration) -> Result<Option<Versioned>, BusError> {
         let mut store = self.shared.store("take")?;
         let Some(kept) = store.kept(key) else { return Ok(None) };
         let Some((entry, until)) = store.kept.get_mut(key) else { return Ok(None) };
@@ -280,29 +286,29 @@ impl Wire for MemoryWire {
         Ok(self.shared.store("fence")?.leases.get(key).map_or(0, |lease| lease.number))
     }
 
-    async fn open(&self, ask: &Ask<'_>) -> Result<Seated, BusError> {
-        Ok(self.shared.store("open a task")?.desk.open(ask, Instant::now()))
+    async fn open(&self, args: &OpenTaskArgs<'_>) -> Result<SlotResult, BusError> {
+        Ok(self.shared.store("open a task")?.task_ledger.open(args, Instant::now()))
     }
 
     async fn pace(&self, target: &str, pace: Pace, complaint: Option<Duration>) -> Result<(), BusError> {
-        self.shared.store("pace")?.desk.pace(target, pace, complaint, Instant::now());
+        self.shared.store("pace")?.task_ledger.pace(target, pace, complaint, Instant::now());
         Ok(())
     }
 
-    async fn close(&self, ending: &Ending<'_>) -> Result<bool, BusError> {
-        Ok(self.shared.store("close a task")?.desk.close(ending, self.shared.clock.unix_ms()))
+    async fn close(&self, closing: &CloseTask<'_>) -> Result<bool, BusError> {
+        Ok(self.shared.store("close a task")?.task_ledger.close(closing, self.shared.clock.unix_ms()))
     }
 
     async fn opened(&self) -> Result<Vec<(String, String)>, BusError> {
-        Ok(self.shared.store("list tasks")?.desk.opened())
+        Ok(self.shared.store("list tasks")?.task_ledger.opened())
     }
 
     async fn spent(&self, field: &str) -> Result<f64, BusError> {
-        Ok(self.shared.store("read what was spent")?.desk.spent(field))
+        Ok(self.shared.store("read what was spent")?.task_ledger.spent(field))
     }
 
-    async fn lines(&self, from: &str, until_ms: i64, most: usize) -> Result<Vec<(String, String)>, BusError> {
-        Ok(self.shared.store("read the ledger")?.desk.lines(from, until_ms, most))
+    async fn lines(&self, from: &str, until_ms: i64, max: usize) -> Result<Vec<(String, String)>, BusError> {
+        Ok(self.shared.store("read the ledger")?.task_ledger.lines(from, until_ms, max))
     }
 
     fn clock(&self) -> &Clock {

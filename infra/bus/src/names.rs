@@ -7,14 +7,14 @@ use sha2::{Digest, Sha256};
 
 /// What a channel of a method carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ChannelKind {
     /// Calls, to every server of the method.
     Request,
     /// Grants, to every server of the method.
     Grant,
 }
 
-impl Kind {
+impl ChannelKind {
     fn suffix(self) -> &'static str {
         match self {
             Self::Request => "REQ",
@@ -24,17 +24,17 @@ impl Kind {
 }
 
 /// `Service|Method|topic|REQ`, and without the topic when that is empty.
-pub fn method_channel(service: &str, method: &str, topic: &str, kind: Kind) -> String {
+pub fn method_channel(service: &str, method: &str, topic: &str, kind: ChannelKind) -> String {
     join(&[service, method, topic, kind.suffix()])
 }
 
 /// The Redis pattern for every topic of a method. Service and method are plain words, so nothing in them is special.
-pub fn method_pattern(service: &str, method: &str, kind: Kind) -> String {
+pub fn method_pattern(service: &str, method: &str, kind: ChannelKind) -> String {
     format!("{}|*|{}", join(&[service, method]), kind.suffix())
 }
 
 /// The topic of a channel heard through [`method_pattern`].
-pub fn topic_of(service: &str, method: &str, kind: Kind, channel: &str) -> Option<String> {
+pub fn topic_of(service: &str, method: &str, kind: ChannelKind, channel: &str) -> Option<String> {
     let middle = channel.strip_prefix(&join(&[service, method]))?.strip_prefix('|')?;
     Some(plain(middle.strip_suffix(kind.suffix())?.strip_suffix('|')?))
 }
@@ -118,21 +118,24 @@ mod tests {
 
     #[test]
     fn channels_are_spelled_as_psrpc_spells_them() {
-        let request = |method, topic| method_channel("EgressInternal", method, topic, Kind::Request);
+        let request = |method, topic| method_channel("EgressInternal", method, topic, ChannelKind::Request);
         assert_eq!(request("StartEgress", ""), "EgressInternal|StartEgress|REQ");
         assert_eq!(request("StartEgress", "c1"), "EgressInternal|StartEgress|c1|REQ");
         assert_eq!(
-            method_channel("EgressHandler", "StopEgress", "EG_4VtJq7KmZ2xY", Kind::Grant),
+            method_channel("EgressHandler", "StopEgress", "EG_4VtJq7KmZ2xY", ChannelKind::Grant),
             "EgressHandler|StopEgress|EG_4VtJq7KmZ2xY|RCLAIM"
         );
         assert_eq!(claim_channel("IOInfo", "CLI_a"), "IOInfo|CLI_a|CLAIM");
         assert_eq!(response_channel("IOInfo", "CLI_a"), "IOInfo|CLI_a|RES");
-        assert_eq!(method_pattern("EgressHandler", "StopEgress", Kind::Request), "EgressHandler|StopEgress|*|REQ");
+        assert_eq!(
+            method_pattern("EgressHandler", "StopEgress", ChannelKind::Request),
+            "EgressHandler|StopEgress|*|REQ"
+        );
     }
 
     #[test]
-    fn what_is_not_a_word_is_escaped() {
-        let room = |topic| method_channel("Room", "DeleteRoom", topic, Kind::Request);
+    fn what_is_not_alphanumeric_is_escaped() {
+        let room = |topic| method_channel("Room", "DeleteRoom", topic, ChannelKind::Request);
         assert_eq!(room("golden-room"), "Room|DeleteRoom|goldenu+002droom|REQ");
         assert_eq!(room("🚀_É"), "Room|DeleteRoom|U+0001f680_u+00c9|REQ");
         assert_eq!(room("软件"), "Room|DeleteRoom|u+8f6fu+4ef6|REQ");
@@ -142,8 +145,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_topic_comes_back_from_its_channel(topic in ".{1,20}") {
-            let channel = method_channel("S", "M", &topic, Kind::Grant);
-            prop_assert_eq!(topic_of("S", "M", Kind::Grant, &channel), Some(topic));
+            let channel = method_channel("S", "M", &topic, ChannelKind::Grant);
+            prop_assert_eq!(topic_of("S", "M", ChannelKind::Grant, &channel), Some(topic));
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use crate::wire::{Interest, Subscription};
+use crate::backend::{Interest, Subscription};
 use crate::{Bus, BusError};
 
 /// What was published on a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heard {
+pub struct ChannelMessage {
     pub channel: String,
     pub payload: Bytes,
 }
@@ -18,19 +18,19 @@ pub struct Tap {
 }
 
 impl Tap {
-    pub async fn next(&mut self) -> Option<Heard> {
+    pub async fn next(&mut self) -> Option<ChannelMessage> {
         let delivery = self.subscription.recv().await?;
-        Some(Heard { channel: delivery.channel, payload: delivery.payload })
+        Some(ChannelMessage { channel: delivery.channel, payload: delivery.payload })
     }
 }
 
 impl Bus {
     /// `pattern` is Redis' glob; use `*` only.
     pub async fn tap(&self, pattern: &str) -> Result<Tap, BusError> {
-        Ok(Tap { subscription: self.wire.subscribe(Interest::Pattern(pattern.to_owned())).await? })
+        Ok(Tap { subscription: self.backend.subscribe(Interest::Pattern(pattern.to_owned())).await? })
     }
 
     pub async fn publish(&self, channel: &str, payload: Bytes) -> Result<(), BusError> {
-        self.wire.publish(channel, payload).await
+        self.backend.publish(channel, payload).await
     }
 }

@@ -9,7 +9,7 @@ use spillway_process::chain;
 use spillway_protocol::EgressId;
 use tracing::{debug, error};
 
-use crate::wire::{Guard, Kept, Swap, Versioned, Wire};
+use crate::backend::{Backend, CasResult, NewValue, Precondition, Versioned};
 use crate::{Bus, BusError};
 
 /// Where an egress is in its life.
@@ -128,7 +128,7 @@ const TRIES: u32 = 100;
 
 /// What one who lists the live records again and again has seen of them.
 #[derive(Default)]
-pub struct Roll {
+pub struct LiveIndex {
     /// With the time at which the name was put into the live set: a record that was forgotten and made anew counts its
     /// writes from the beginning.
     seen: HashMap<EgressId, (i64, Arc<Record>)>,
@@ -146,8 +146,8 @@ impl Registry {
         Self { bus: bus.clone() }
     }
 
-    fn wire(&self) -> &dyn Wire {
-        &*self.bus.wire
+    fn backend(&self) -> &dyn Backend {
+        &*self.bus.backend
     }
 
     fn unix_ms(&self) -> i64 {
@@ -158,11 +158,11 @@ impl Registry {
     pub async fn create(&self, record: &Record) -> Result<Created, BusError> {
         let id = &record.egress_id;
         // The live set first: a record that no sweep can find must not exist.
-        self.wire().index_add(LIVE, id.as_str(), self.unix_ms()).await?;
+        self.backend().index_add(LIVE, id.as_str(), self.unix_ms()).await?;
         for _ in 0..TRIES {
             let value = encode(record)?;
-            let value = Versioned { version: 1, value: &value, ttl: None };
-            if self.wire().swap(&key(id), Guard::Is(0), value).await? == Swap::Done {
+            let value = NewValue { version: 1, value: &value, ttl: None };
+            if self.backend().compare_and_set(&key(id), Precondition::Is(0), value).await? == CasResult::Done {
                 return Ok(Created::Yes);
             }
             let Some(found) = self.get(id).await? else { continue };
@@ -176,71 +176,72 @@ impl Registry {
     }
 
     pub async fn get(&self, id: &EgressId) -> Result<Option<Record>, BusError> {
-        let Some(kept) = self.wire().read(&key(id)).await? else { return Ok(None) };
+        let Some(kept) = self.backend().read(&key(id)).await? else { return Ok(None) };
         decode(id, kept.version, &kept.value).map(Some)
     }
 
     /// Every record that is not finished, the oldest first.
     pub async fn list_live(&self) -> Result<Vec<Arc<Record>>, BusError> {
-        self.list_live_again(&mut Roll::default()).await
+        self.refresh_live_index(&mut LiveIndex::default()).await
     }
 
-    /// As [`Registry::list_live`], for one who lists often: what has not changed since `roll` saw it is not read again.
-    pub async fn list_live_again(&self, roll: &mut Roll) -> Result<Vec<Arc<Record>>, BusError> {
+    /// As [`Registry::list_live`], for one who lists often: what has not changed since `live_index` saw it is not read again.
+    pub async fn refresh_live_index(&self, live_index: &mut LiveIndex) -> Result<Vec<Arc<Record>>, BusError> {
         let now = self.unix_ms();
         let mut names = Vec::new();
-        for (name, since) in self.wire().index(LIVE).await? {
+        for (name, since) in self.backend().index(LIVE).await? {
             match EgressId::parse(&name) {
                 Ok(id) => names.push((id, since)),
-                Err(_) => self.wire().index_remove(LIVE, &name).await?,
+                Err(_) => self.backend().index_remove(LIVE, &name).await?,
             }
         }
         let keys: Vec<String> = names.iter().map(|(id, _)| key(id)).collect();
-        let versions = self.wire().versions(&keys).await?;
-        let mut seen = std::mem::take(&mut roll.seen);
+        let versions = self.backend().versions(&keys).await?;
+        let mut seen = std::mem::take(&mut live_index.seen);
         let (mut changed, mut wanted) = (Vec::new(), Vec::new());
         for (((id, since), key), version) in names.into_iter().zip(keys).zip(versions) {
             match seen.remove(&id).filter(|(then, record)| *then == since && record.version == version) {
-                Some(same) => drop(roll.seen.insert(id, same)),
+                Some(same) => drop(live_index.seen.insert(id, same)),
                 None if version > 0 => {
                     changed.push((id, since));
                     wanted.push(key);
                 }
                 None if now - since > ORPHANED_AFTER_MS => {
                     debug!(egress_id = %id, "name without a record removed from the live set");
-                    self.wire().index_remove(LIVE, id.as_str()).await?;
+                    self.backend().index_remove(LIVE, id.as_str()).await?;
                 }
                 None => {}
             }
         }
-        let found = if wanted.is_empty() { Vec::new() } else { self.wire().read_all(&wanted).await? };
+        let found = if wanted.is_empty() { Vec::new() } else { self.backend().read_all(&wanted).await? };
         for ((id, since), kept) in changed.into_iter().zip(found) {
             let Some(kept) = kept else { continue };
             match decode(&id, kept.version, &kept.value) {
-                Ok(record) => drop(roll.seen.insert(id, (since, Arc::new(record)))),
+                Ok(record) => drop(live_index.seen.insert(id, (since, Arc::new(record)))),
                 // One that cannot be read must not hide all others.
-                Err(error) if roll.unreadable.insert((id, kept.version)) => {
+                Err(error) if live_index.unreadable.insert((id, kept.version)) => {
                     error!(error = %chain(&error), "record left alone");
                 }
                 Err(_) => {}
             }
         }
-        let mut records: Vec<Arc<Record>> = roll.seen.values().map(|(_, record)| Arc::clone(record)).collect();
+        let mut records: Vec<Arc<Record>> = live_index.seen.values().map(|(_, record)| Arc::clone(record)).collect();
         records.sort_by(|a, b| (a.accepted_at, &a.egress_id).cmp(&(b.accepted_at, &b.egress_id)));
         Ok(records)
     }
 
     /// Whether it still needs care: false for one that is finished.
     pub async fn is_live(&self, id: &EgressId) -> Result<bool, BusError> {
-        Ok(self.wire().index(LIVE).await?.iter().any(|(name, _)| name == id.as_str()))
+        Ok(self.backend().index(LIVE).await?.iter().any(|(name, _)| name == id.as_str()))
     }
 
     /// Many at once, in their order.
     pub async fn get_all(&self, ids: &[EgressId]) -> Result<Vec<Option<Record>>, BusError> {
         let keys: Vec<String> = ids.iter().map(key).collect();
-        let found = self.wire().read_all(&keys).await?.into_iter();
-        let record =
-            |(id, kept): (&EgressId, Option<Kept>)| kept.map(|kept| decode(id, kept.version, &kept.value)).transpose();
+        let found = self.backend().read_all(&keys).await?.into_iter();
+        let record = |(id, kept): (&EgressId, Option<Versioned>)| {
+            kept.map(|kept| decode(id, kept.version, &kept.value)).transpose()
+        };
         ids.iter().zip(found).map(record).collect()
     }
 
@@ -259,8 +260,8 @@ impl Registry {
             }
             record.version = before + 1;
             let value = encode(&record)?;
-            let value = Versioned { version: record.version, value: &value, ttl: None };
-            if self.wire().swap(&key(id), Guard::Is(before), value).await? == Swap::Done {
+            let value = NewValue { version: record.version, value: &value, ttl: None };
+            if self.backend().compare_and_set(&key(id), Precondition::Is(before), value).await? == CasResult::Done {
                 return Ok(Updated::Written(Box::new(record)));
             }
         }
@@ -270,14 +271,14 @@ impl Registry {
     /// It needs no more care: out of the live set, and forgotten after `ttl`. Until then it still answers repeated
     /// calls.
     pub async fn finish(&self, id: &EgressId, ttl: Duration) -> Result<(), BusError> {
-        self.wire().expire(&key(id), ttl).await?;
-        self.wire().index_remove(LIVE, id.as_str()).await
+        self.backend().expire(&key(id), ttl).await?;
+        self.backend().index_remove(LIVE, id.as_str()).await
     }
 
     /// The record was a mistake (a request that is refused after all).
     pub async fn forget(&self, id: &EgressId) -> Result<(), BusError> {
-        self.wire().remove(&key(id)).await?;
-        self.wire().index_remove(LIVE, id.as_str()).await
+        self.backend().remove(&key(id)).await?;
+        self.backend().index_remove(LIVE, id.as_str()).await
     }
 }
 

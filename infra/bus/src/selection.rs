@@ -6,7 +6,7 @@ use spillway_protocol::psrpc::ClaimRequest;
 use tokio::time::Instant;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Rules {
+pub(crate) struct SelectionRules {
     /// How long bids are collected. `None`: as long as the call may take.
     pub window: Option<Duration>,
     /// How long after the first bid a better one is waited for.
@@ -31,7 +31,7 @@ pub(crate) enum Pick {
 }
 
 pub(crate) struct Selection {
-    rules: Rules,
+    rules: SelectionRules,
     until: Instant,
     short: bool,
     best: Option<String>,
@@ -40,7 +40,7 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    pub fn new(rules: Rules, now: Instant, give_up: Instant) -> Self {
+    pub fn new(rules: SelectionRules, now: Instant, give_up: Instant) -> Self {
         let until = rules.window.map_or(give_up, |window| give_up.min(now + window));
         Self { rules, until, short: false, best: None, highest: 0.0, bids: 0 }
     }
@@ -55,7 +55,7 @@ impl Selection {
             return Some(Pick::Announced);
         }
         self.bids += 1;
-        let Rules { min_affinity, max_affinity, first_wins, short_circuit, .. } = self.rules;
+        let SelectionRules { min_affinity, max_affinity, first_wins, short_circuit, .. } = self.rules;
         if min_affinity > 0.0 && bid.affinity < min_affinity {
             return None;
         }
@@ -86,7 +86,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
     /// livekit-server's for StartEgress.
-    const START: Rules = Rules {
+    const START: SelectionRules = SelectionRules {
         window: Some(Duration::from_secs(1)),
         short_circuit: Some(Duration::from_millis(500)),
         first_wins: false,
@@ -98,7 +98,7 @@ mod tests {
         ClaimRequest { request_id: "REQ_1".into(), server_id: server_id.into(), affinity, handling: false }
     }
 
-    fn start(rules: Rules) -> (Selection, Instant) {
+    fn start(rules: SelectionRules) -> (Selection, Instant) {
         let t0 = Instant::now();
         (Selection::new(rules, t0, t0 + 10_000 * MS), t0)
     }
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_queue_takes_the_first_bid_and_believes_an_announcement() {
-        let queue = Rules { short_circuit: None, first_wins: true, max_affinity: 0.0, ..START };
+        let queue = SelectionRules { short_circuit: None, first_wins: true, max_affinity: 0.0, ..START };
         let (mut selection, t0) = start(queue);
         assert_eq!(selection.on_bid(&bid("a", 0.0), t0), Some(Pick::Grant("a".into())));
         let announced = ClaimRequest { handling: true, ..bid("a", 1.0) };
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_bid_below_the_minimum_does_not_count() {
-        let (mut selection, t0) = start(Rules { min_affinity: 0.6, ..START });
+        let (mut selection, t0) = start(SelectionRules { min_affinity: 0.6, ..START });
         assert_eq!(selection.on_bid(&bid("a", 0.5), t0), None);
         assert_eq!(selection.until(), t0 + 1000 * MS);
         assert_eq!(selection.end(), Pick::Nobody { bids: 1 });

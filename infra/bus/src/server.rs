@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use spillway_process::chain;
-use spillway_protocol::psrpc::{ClaimRequest, ClaimResponse, Request, Response};
+use spillway_protocol::psrpc::{ClaimRequest, ClaimResponse, RpcRequest, RpcResponse};
 use spillway_protocol::{Code, RpcError};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, warn};
 
-use crate::names::{self, Kind};
-use crate::wire::{Delivery, Interest, Lock, Subscription, Wire};
+use crate::backend::{Backend, InboundMessage, Interest, Lock, Subscription};
+use crate::names::{self, ChannelKind};
 use crate::{Bus, BusError, envelope};
 
 /// How psrpc hands a method's calls to its servers.
@@ -83,37 +83,37 @@ pub trait Handler: Send + Sync + 'static {
 /// Serves methods of one service under one server id.
 #[derive(Clone)]
 pub struct RpcServer {
-    inner: Arc<Inner>,
+    inner: Arc<ServerInner>,
 }
 
-struct Inner {
-    wire: Arc<dyn Wire>,
+struct ServerInner {
+    backend: Arc<dyn Backend>,
     service: &'static str,
     server_id: String,
-    desks: Mutex<HashMap<Where, Desk>>,
+    served_methods: Mutex<HashMap<MethodTopic, ServedMethod>>,
     /// Desks and calls still at work.
     tasks: TaskTracker,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Where {
+enum MethodTopic {
     Topic(&'static str, String),
     Pattern(&'static str),
 }
 
 /// One served method and topic, seen from outside.
-struct Desk {
+struct ServedMethod {
     leave: CancellationToken,
 }
 
 impl RpcServer {
     pub fn new(bus: &Bus, service: &'static str) -> Self {
         Self {
-            inner: Arc::new(Inner {
-                wire: bus.wire.clone(),
+            inner: Arc::new(ServerInner {
+                backend: bus.backend.clone(),
                 service,
                 server_id: names::new_id("SRV_"),
-                desks: Mutex::default(),
+                served_methods: Mutex::default(),
                 tasks: TaskTracker::new(),
             }),
         }
@@ -133,7 +133,7 @@ impl RpcServer {
     ) -> Result<(), BusError> {
         let channel = |kind| Interest::Channel(names::method_channel(self.inner.service, method, topic, kind));
         let topics = Topics::One(topic.to_owned());
-        self.open(Where::Topic(method, topic.to_owned()), topics, channel, method, routing, handler).await
+        self.open(MethodTopic::Topic(method, topic.to_owned()), topics, channel, method, routing, handler).await
     }
 
     /// Serves a method for every topic; the topic is in [`Incoming`].
@@ -144,27 +144,27 @@ impl RpcServer {
         handler: Arc<H>,
     ) -> Result<(), BusError> {
         let pattern = |kind| Interest::Pattern(names::method_pattern(self.inner.service, method, kind));
-        self.open(Where::Pattern(method), Topics::All, pattern, method, routing, handler).await
+        self.open(MethodTopic::Pattern(method), Topics::All, pattern, method, routing, handler).await
     }
 
     /// No more bids for this topic. Calls in hand still get their grant and their answer.
     pub async fn unsubscribe(&self, method: &'static str, topic: &str) {
-        if let Some(desk) = self.inner.desks().remove(&Where::Topic(method, topic.to_owned())) {
-            desk.leave.cancel();
+        if let Some(served) = self.inner.served_methods().remove(&MethodTopic::Topic(method, topic.to_owned())) {
+            served.leave.cancel();
         }
     }
 
     /// As [`RpcServer::unsubscribe`], for [`RpcServer::serve_pattern`].
     pub async fn unsubscribe_pattern(&self, method: &'static str) {
-        if let Some(desk) = self.inner.desks().remove(&Where::Pattern(method)) {
-            desk.leave.cancel();
+        if let Some(served) = self.inner.served_methods().remove(&MethodTopic::Pattern(method)) {
+            served.leave.cancel();
         }
     }
 
     /// No more bids at all; returns when every call in hand is answered or forgotten.
     pub async fn close(&self) {
-        for (_, desk) in self.inner.desks().drain() {
-            desk.leave.cancel();
+        for (_, served) in self.inner.served_methods().drain() {
+            served.leave.cancel();
         }
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
@@ -172,9 +172,9 @@ impl RpcServer {
 
     async fn open<H: Handler>(
         &self,
-        place: Where,
+        method_topic: MethodTopic,
         topics: Topics,
-        interest: impl Fn(Kind) -> Interest,
+        interest: impl Fn(ChannelKind) -> Interest,
         method: &'static str,
         routing: Routing,
         handler: Arc<H>,
@@ -184,29 +184,31 @@ impl RpcServer {
         }
         let leave = CancellationToken::new();
         {
-            let mut desks = self.inner.desks();
-            if desks.contains_key(&place) {
-                return Err(BusError::Served(format!("{place:?}")));
+            let mut served_methods = self.inner.served_methods();
+            if served_methods.contains_key(&method_topic) {
+                return Err(BusError::Served(format!("{method_topic:?}")));
             }
-            desks.insert(place.clone(), Desk { leave: leave.clone() });
+            served_methods.insert(method_topic.clone(), ServedMethod { leave: leave.clone() });
         }
         // Grants first: a call may come the moment calls are heard.
         let subscribed = async {
             let grants = match routing {
                 Routing::Multi => None,
-                Routing::Affinity | Routing::Queue => Some(self.inner.wire.subscribe(interest(Kind::Grant)).await?),
+                Routing::Affinity | Routing::Queue => {
+                    Some(self.inner.backend.subscribe(interest(ChannelKind::Grant)).await?)
+                }
             };
-            Ok((grants, self.inner.wire.subscribe(interest(Kind::Request)).await?))
+            Ok((grants, self.inner.backend.subscribe(interest(ChannelKind::Request)).await?))
         };
         let (grants, calls) = match subscribed.await {
             Ok(subscriptions) => subscriptions,
             Err(error) => {
-                self.inner.desks().remove(&place);
+                self.inner.served_methods().remove(&method_topic);
                 return Err(error);
             }
         };
-        let counter = Arc::new(Counter {
-            wire: self.inner.wire.clone(),
+        let rpc_method = Arc::new(RpcMethod {
+            backend: self.inner.backend.clone(),
             service: self.inner.service,
             server_id: self.inner.server_id.clone(),
             method,
@@ -215,23 +217,23 @@ impl RpcServer {
             handler,
             leave,
             grants: Mutex::default(),
-            said: Said::default(),
+            logged: LoggedOnce::default(),
         });
-        self.inner.tasks.spawn(counter.run(calls, grants));
+        self.inner.tasks.spawn(rpc_method.run(calls, grants));
         Ok(())
     }
 }
 
-impl Inner {
-    fn desks(&self) -> MutexGuard<'_, HashMap<Where, Desk>> {
-        self.desks.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+impl ServerInner {
+    fn served_methods(&self) -> MutexGuard<'_, HashMap<MethodTopic, ServedMethod>> {
+        self.served_methods.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-impl Drop for Inner {
+impl Drop for ServerInner {
     fn drop(&mut self) {
-        for desk in self.desks().values() {
-            desk.leave.cancel();
+        for served in self.served_methods().values() {
+            served.leave.cancel();
         }
     }
 }
@@ -242,8 +244,8 @@ enum Topics {
 }
 
 /// One served method and topic at work.
-struct Counter<H> {
-    wire: Arc<dyn Wire>,
+struct RpcMethod<H> {
+    backend: Arc<dyn Backend>,
     service: &'static str,
     server_id: String,
     method: &'static str,
@@ -253,19 +255,19 @@ struct Counter<H> {
     leave: CancellationToken,
     /// Bids that wait for their grant, by request id.
     grants: Mutex<HashMap<String, oneshot::Sender<String>>>,
-    said: Said,
+    logged: LoggedOnce,
 }
 
 /// What is said in the log once, and then known.
 #[derive(Default)]
-struct Said {
+struct LoggedOnce {
     malformed: AtomicBool,
     skew: AtomicBool,
     lock: AtomicBool,
 }
 
-fn first(said: &AtomicBool) -> bool {
-    !said.swap(true, Ordering::Relaxed)
+fn first(logged: &AtomicBool) -> bool {
+    !logged.swap(true, Ordering::Relaxed)
 }
 
 /// Clocks further apart than this are worth a line.
@@ -273,7 +275,7 @@ const SKEW: i64 = 1_000_000_000;
 /// What psrpc gives a queue lock.
 const LOCK: Duration = Duration::from_secs(5);
 
-impl<H: Handler> Counter<H> {
+impl<H: Handler> RpcMethod<H> {
     async fn run(self: Arc<Self>, calls: Subscription, mut grants: Option<Subscription>) {
         let in_hand = TaskTracker::new();
         let mut calls = Some(calls);
@@ -302,7 +304,7 @@ impl<H: Handler> Counter<H> {
         }
     }
 
-    fn granted(&self, delivery: &Delivery) {
+    fn granted(&self, delivery: &InboundMessage) {
         match envelope::open::<ClaimResponse>(&delivery.payload) {
             Ok(grant) => {
                 if let Some(bid) = self.waiting().remove(&grant.request_id) {
@@ -313,8 +315,8 @@ impl<H: Handler> Counter<H> {
         }
     }
 
-    fn read(&self, delivery: &Delivery) -> Option<Incoming> {
-        let request = match envelope::open::<Request>(&delivery.payload) {
+    fn read(&self, delivery: &InboundMessage) -> Option<Incoming> {
+        let request = match envelope::open::<RpcRequest>(&delivery.payload) {
             Ok(request) => request,
             Err(error) => {
                 self.malformed(delivery, &error);
@@ -323,12 +325,12 @@ impl<H: Handler> Counter<H> {
         };
         let topic = match &self.topics {
             Topics::One(topic) => topic.clone(),
-            Topics::All => names::topic_of(self.service, self.method, Kind::Request, &delivery.channel)?,
+            Topics::All => names::topic_of(self.service, self.method, ChannelKind::Request, &delivery.channel)?,
         };
         // A call without any time left was meant for nobody.
         let time_allowed = u64::try_from(request.expiry.checked_sub(request.sent_at)?).ok().filter(|left| *left > 0)?;
-        let apart = self.wire.clock().unix_ns().saturating_sub(request.sent_at);
-        if apart.abs() > SKEW && first(&self.said.skew) {
+        let apart = self.backend.clock().unix_ns().saturating_sub(request.sent_at);
+        if apart.abs() > SKEW && first(&self.logged.skew) {
             warn!(
                 method = self.method,
                 seconds = apart / SKEW,
@@ -349,8 +351,8 @@ impl<H: Handler> Counter<H> {
         })
     }
 
-    fn malformed(&self, delivery: &Delivery, error: &envelope::EnvelopeError) {
-        if first(&self.said.malformed) {
+    fn malformed(&self, delivery: &InboundMessage, error: &envelope::EnvelopeError) {
+        if first(&self.logged.malformed) {
             warn!(
                 channel = delivery.channel,
                 error = %chain(error),
@@ -373,8 +375,8 @@ impl<H: Handler> Counter<H> {
             match self.win(&incoming, &payload).await {
                 Won::Yes => {}
                 Won::No => return,
-                Won::Unreadable(words) => {
-                    let refusal = RpcError::new(Code::MalformedRequest, words);
+                Won::Unreadable(message) => {
+                    let refusal = RpcError::new(Code::MalformedRequest, message);
                     return self.respond(&incoming.client_id, incoming.request_id.clone(), Err(refusal)).await;
                 }
             }
@@ -398,18 +400,18 @@ impl<H: Handler> Counter<H> {
                     () = self.leave.cancelled() => return Won::No,
                 }
             }
-            Bid::Malformed(words) => {
-                return if self.may_bid(payload).await { Won::Unreadable(words) } else { Won::No };
+            Bid::Malformed(message) => {
+                return if self.may_bid(payload).await { Won::Unreadable(message) } else { Won::No };
             }
         };
-        if !self.wire.healthy() || !self.may_bid(payload).await {
+        if !self.backend.healthy() || !self.may_bid(payload).await {
             return Won::No;
         }
         let (won, grant) = oneshot::channel();
         let request_id = &incoming.request_id;
         match self.waiting().entry(request_id.clone()) {
-            Entry::Vacant(place) => {
-                place.insert(won);
+            Entry::Vacant(vacant) => {
+                vacant.insert(won);
             }
             // A publish that was repeated by a sender who lost its connection: we bid already.
             Entry::Occupied(_) => return Won::No,
@@ -421,7 +423,7 @@ impl<H: Handler> Counter<H> {
             handling: false,
         };
         let channel = names::claim_channel(self.service, &incoming.client_id);
-        let granted = match self.wire.publish(&channel, envelope::seal(&claim)).await {
+        let granted = match self.backend.publish(&channel, envelope::seal(&claim)).await {
             Ok(()) => timeout_at(incoming.deadline(), grant).await.ok().and_then(Result::ok),
             Err(error) => {
                 warn!(method = self.method, error = %chain(&error), "bid not sent");
@@ -443,10 +445,10 @@ impl<H: Handler> Counter<H> {
         if self.routing != Routing::Queue {
             return true;
         }
-        match self.wire.lock(&names::lock_key(payload), LOCK).await {
+        match self.backend.lock(&names::lock_key(payload), LOCK).await {
             Ok(lock) => lock == Lock::Ours,
             Err(error) => {
-                if first(&self.said.lock) {
+                if first(&self.logged.lock) {
                     warn!(method = self.method, error = %chain(&error), "queue lock not taken, bidding without");
                 }
                 true
@@ -455,8 +457,9 @@ impl<H: Handler> Counter<H> {
     }
 
     async fn respond(&self, client_id: &str, request_id: String, outcome: Result<Vec<u8>, RpcError>) {
-        let sent_at = self.wire.clock().unix_ns();
-        let mut response = Response { request_id, server_id: self.server_id.clone(), sent_at, ..Response::default() };
+        let sent_at = self.backend.clock().unix_ns();
+        let mut response =
+            RpcResponse { request_id, server_id: self.server_id.clone(), sent_at, ..RpcResponse::default() };
         match outcome {
             Ok(raw_response) => response.raw_response = raw_response,
             Err(RpcError { code, message }) => {
@@ -465,7 +468,7 @@ impl<H: Handler> Counter<H> {
             }
         }
         let channel = names::response_channel(self.service, client_id);
-        if let Err(error) = self.wire.publish(&channel, envelope::seal(&response)).await {
+        if let Err(error) = self.backend.publish(&channel, envelope::seal(&response)).await {
             warn!(method = self.method, error = %chain(&error), "answer not sent");
         }
     }
@@ -478,7 +481,7 @@ enum Won {
 }
 
 /// Waits for ever where there is nothing to hear.
-async fn next(subscription: &mut Option<Subscription>) -> Option<Delivery> {
+async fn next(subscription: &mut Option<Subscription>) -> Option<InboundMessage> {
     match subscription {
         Some(subscription) => subscription.recv().await,
         None => std::future::pending().await,

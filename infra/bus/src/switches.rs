@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::wire::{Guard, Swap, Versioned};
+use crate::backend::{CasResult, NewValue, Precondition};
 use crate::{Bus, BusError};
 
 #[derive(Clone)]
@@ -21,25 +21,25 @@ impl Switches {
     }
 
     /// `None` takes the word away.
-    pub async fn set(&self, name: &str, word: Option<&str>) -> Result<(), BusError> {
+    pub async fn set(&self, name: &str, state: Option<&str>) -> Result<(), BusError> {
         loop {
-            let (before, mut words) = self.read().await?;
-            match word {
-                Some(word) => words.insert(name.to_owned(), word.to_owned()),
-                None => words.remove(name),
+            let (before, mut states) = self.read().await?;
+            match state {
+                Some(state) => states.insert(name.to_owned(), state.to_owned()),
+                None => states.remove(name),
             };
-            let value = serde_json::to_vec(&words).map_err(|source| self.odd(source))?;
-            let value = Versioned { version: before + 1, value: &value, ttl: None };
-            if self.bus.wire.swap(&self.key, Guard::Is(before), value).await? == Swap::Done {
+            let value = serde_json::to_vec(&states).map_err(|source| self.odd(source))?;
+            let value = NewValue { version: before + 1, value: &value, ttl: None };
+            if self.bus.backend.compare_and_set(&self.key, Precondition::Is(before), value).await? == CasResult::Done {
                 return Ok(());
             }
         }
     }
 
     async fn read(&self) -> Result<(u64, BTreeMap<String, String>), BusError> {
-        let Some(kept) = self.bus.wire.read(&self.key).await? else { return Ok((0, BTreeMap::new())) };
-        let words = serde_json::from_slice(&kept.value).map_err(|source| self.odd(source))?;
-        Ok((kept.version, words))
+        let Some(kept) = self.bus.backend.read(&self.key).await? else { return Ok((0, BTreeMap::new())) };
+        let states = serde_json::from_slice(&kept.value).map_err(|source| self.odd(source))?;
+        Ok((kept.version, states))
     }
 
     fn odd(&self, source: serde_json::Error) -> BusError {

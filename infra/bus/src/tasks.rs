@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use spillway_protocol::EgressId;
 
-use crate::wire::{Ask, Ending, Wire};
+use crate::backend::{Backend, CloseTask, OpenTaskArgs};
 use crate::{Bus, BusError};
 
 /// The ledger keeps about so many lines; who wants them all reads them as they come.
@@ -44,31 +44,31 @@ pub struct Pace {
     pub burst: u32,
     pub per_second: f64,
     /// A turn further away than this is not taken.
-    pub most_wait: Duration,
+    pub max_wait: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
+pub enum CapReached {
     All,
     Tenant,
     Target,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Seated {
+pub enum SlotResult {
     /// Open, and to be launched after `wait`. `slowed`: the target goes slower than it could; tell how the launch went.
-    Yes {
+    Granted {
         wait: Duration,
         slowed: bool,
     },
-    No(Full),
+    Refused(CapReached),
     /// The next free turn is so far away.
     Later(Duration),
 }
 
 /// A task that is to be opened.
 #[derive(Clone, Copy, Debug)]
-pub struct Opening<'a> {
+pub struct OpenTask<'a> {
     pub task: &'a TaskKey,
     pub tenant: &'a str,
     pub target: &'a str,
@@ -79,7 +79,7 @@ pub struct Opening<'a> {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct OpenTask {
+pub struct OpenTaskEntry {
     pub task: TaskKey,
     pub tenant: String,
     pub target: String,
@@ -88,7 +88,7 @@ pub struct OpenTask {
 
 /// The line in the ledger, and what is added to the tenant's month.
 #[derive(Clone, Copy, Debug)]
-pub struct Line<'a> {
+pub struct LedgerLine<'a> {
     pub text: &'a str,
     /// `2026-11`.
     pub month: &'a str,
@@ -106,66 +106,66 @@ impl Tasks {
         Self { bus: bus.clone() }
     }
 
-    fn wire(&self) -> &dyn Wire {
-        &*self.bus.wire
+    fn backend(&self) -> &dyn Backend {
+        &*self.bus.backend
     }
 
     /// A task that is open already is answered as open, whatever the caps say by now; so is one that was closed with a
     /// line, and that one stays closed.
-    pub async fn open(&self, opening: Opening<'_>) -> Result<Seated, BusError> {
-        let Opening { task, tenant, target, facts, caps, pace } = opening;
+    pub async fn open(&self, open_task: OpenTask<'_>) -> Result<SlotResult, BusError> {
+        let OpenTask { task, tenant, target, facts, caps, pace } = open_task;
         let task = task.text();
-        self.wire().open(&Ask { task: &task, tenant: &one_line(tenant), target, facts, caps, pace }).await
+        self.backend().open(&OpenTaskArgs { task: &task, tenant: &one_line(tenant), target, facts, caps, pace }).await
     }
 
     /// The platform asked for patience: nobody launches there for `retry_after`, and then at half the pace.
     pub async fn slow_down(&self, target: &str, pace: Pace, retry_after: Duration) -> Result<(), BusError> {
-        self.wire().pace(target, pace, Some(retry_after)).await
+        self.backend().pace(target, pace, Some(retry_after)).await
     }
 
     /// A launch went well: a little faster again.
     pub async fn speed_up(&self, target: &str, pace: Pace) -> Result<(), BusError> {
-        self.wire().pace(target, pace, None).await
+        self.backend().pace(target, pace, None).await
     }
 
     /// It never ran. False when it is not open (any more).
     pub async fn drop(&self, task: &TaskKey) -> Result<bool, BusError> {
-        self.wire().close(&Ending { task: &task.text(), line: None, keep: LINES }).await
+        self.backend().close(&CloseTask { task: &task.text(), line: None, keep: LINES }).await
     }
 
     /// It is gone, and this is what it cost. Of many who say so one is heard (true).
-    pub async fn close(&self, task: &TaskKey, line: Line<'_>) -> Result<bool, BusError> {
+    pub async fn close(&self, task: &TaskKey, line: LedgerLine<'_>) -> Result<bool, BusError> {
         let tenant = one_line(line.tenant);
-        let line = Line { tenant: &tenant, ..line };
-        self.wire().close(&Ending { task: &task.text(), line: Some(line), keep: LINES }).await
+        let line = LedgerLine { tenant: &tenant, ..line };
+        self.backend().close(&CloseTask { task: &task.text(), line: Some(line), keep: LINES }).await
     }
 
-    pub async fn list(&self) -> Result<Vec<OpenTask>, BusError> {
-        let found = self.wire().opened().await?;
+    pub async fn list(&self) -> Result<Vec<OpenTaskEntry>, BusError> {
+        let found = self.backend().opened().await?;
         let task = |(task, kept): (String, String)| {
             let mut parts = kept.splitn(3, '\n');
             let (tenant, target, facts) = (parts.next()?, parts.next()?, parts.next()?);
             let task = TaskKey::parse(&task)?;
-            Some(OpenTask { task, tenant: tenant.into(), target: target.into(), facts: facts.into() })
+            Some(OpenTaskEntry { task, tenant: tenant.into(), target: target.into(), facts: facts.into() })
         };
         Ok(found.into_iter().filter_map(task).collect())
     }
 
     /// What the tenant's closed tasks cost in that month.
     pub async fn spent(&self, month: &str, tenant: &str) -> Result<f64, BusError> {
-        self.wire().spent(&format!("{month} {}", one_line(tenant))).await
+        self.backend().spent(&format!("{month} {}", one_line(tenant))).await
     }
 
-    /// Lines written from `since_ms` on, the oldest first, at most `most`; each with the id that follows it as `after`.
+    /// Lines written from `since_ms` on, the oldest first, at most `max`; each with the id that follows it as `after`.
     pub async fn lines(
         &self,
         since_ms: i64,
         until_ms: i64,
         after: Option<&str>,
-        most: usize,
+        max: usize,
     ) -> Result<Vec<(String, String)>, BusError> {
         let from = after.map_or_else(|| since_ms.max(0).to_string(), |after| format!("({after}"));
-        self.wire().lines(&from, until_ms.max(0), most).await
+        self.backend().lines(&from, until_ms.max(0), max).await
     }
 }
 

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use spillway_protocol::EgressId;
 use spillway_protocol::Secret;
 
-use crate::wire::{Guard, Kept, Swap, Versioned};
+use crate::backend::{CasResult, NewValue, Precondition, Versioned};
 use crate::{Bus, BusError};
 
 /// Everything about one launch.
@@ -132,8 +132,9 @@ impl Tickets {
         loop {
             let token = ClaimToken::random();
             // The attempt stands beside it in the clear: it is needed to open it, and is no secret.
-            let value = Versioned { version: u64::from(ticket.attempt), value: &value, ttl: Some(ttl) };
-            if self.bus.wire.swap(&key(id, &token), Guard::Is(0), value).await? == Swap::Done {
+            let value = NewValue { version: u64::from(ticket.attempt), value: &value, ttl: Some(ttl) };
+            if self.bus.backend.compare_and_set(&key(id, &token), Precondition::Is(0), value).await? == CasResult::Done
+            {
                 return Ok(token);
             }
         }
@@ -146,7 +147,7 @@ impl Tickets {
     /// Redis was not reached or did not answer: a retry with the same `taker` is right. [`BusError::Ticket`]: what lies
     /// there cannot be opened, now or later.
     pub async fn take(&self, id: &EgressId, token: &ClaimToken, taker: &Taker) -> Result<Option<Ticket>, BusError> {
-        let Some(kept) = self.bus.wire.take(&key(id, token), &taker.0, REPEATABLE).await? else { return Ok(None) };
+        let Some(kept) = self.bus.backend.take(&key(id, token), &taker.0, REPEATABLE).await? else { return Ok(None) };
         self.opened(id, &kept).map(Some)
     }
 
@@ -158,12 +159,12 @@ impl Tickets {
         attempt: u32,
         ttl: Duration,
     ) -> Result<Option<ClaimToken>, BusError> {
-        let Some(kept) = self.bus.wire.read(&key(id, token)).await? else { return Ok(None) };
+        let Some(kept) = self.bus.backend.read(&key(id, token)).await? else { return Ok(None) };
         let ticket = Ticket { attempt, ..self.opened(id, &kept)? };
         self.put(&ticket, ttl).await.map(Some)
     }
 
-    fn opened(&self, id: &EgressId, kept: &Kept) -> Result<Ticket, BusError> {
+    fn opened(&self, id: &EgressId, kept: &Versioned) -> Result<Ticket, BusError> {
         let bad = |why| BusError::Ticket { egress_id: id.to_string(), why };
         let attempt = u32::try_from(kept.version).map_err(|_| bad("its attempt is no number of ours"))?;
         let (nonce, sealed) = kept.value.split_first_chunk::<NONCE>().ok_or_else(|| bad("it is cut off"))?;
@@ -176,7 +177,7 @@ impl Tickets {
 
     /// Nobody will take it (the launch failed).
     pub async fn withdraw(&self, id: &EgressId, token: &ClaimToken) -> Result<(), BusError> {
-        self.bus.wire.remove(&key(id, token)).await
+        self.bus.backend.remove(&key(id, token)).await
     }
 
     fn cipher(&self) -> XChaCha20Poly1305 {

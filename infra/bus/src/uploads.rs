@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use spillway_protocol::EgressId;
 
-use crate::wire::{Guard, Swap, Versioned};
-use crate::{Bus, BusError, Heard};
+use crate::backend::{CasResult, NewValue, Precondition};
+use crate::{Bus, BusError, FencedWrite};
 
 /// Stores keep the parts of an unfinished upload for about as long.
 const LASTS: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -24,18 +24,18 @@ impl UploadStates {
     }
 
     /// Replaces what was there, unless a later attempt has written it.
-    pub async fn put(&self, id: &EgressId, attempt: u32, state: &[u8]) -> Result<Heard, BusError> {
+    pub async fn put(&self, id: &EgressId, attempt: u32, state: &[u8]) -> Result<FencedWrite, BusError> {
         let version = u64::from(attempt);
-        let value = Versioned { version, value: state, ttl: Some(LASTS) };
-        Ok(match self.bus.wire.swap(&key(id), Guard::NotAbove(version), value).await? {
-            Swap::Done => Heard::Yes,
-            Swap::Beaten => Heard::Superseded,
+        let value = NewValue { version, value: state, ttl: Some(LASTS) };
+        Ok(match self.bus.backend.compare_and_set(&key(id), Precondition::NotAbove(version), value).await? {
+            CasResult::Done => FencedWrite::Accepted,
+            CasResult::Conflict => FencedWrite::Superseded,
         })
     }
 
     /// The last one, and whose it is.
     pub async fn get(&self, id: &EgressId) -> Result<Option<(u32, Bytes)>, BusError> {
-        let found = self.bus.wire.read(&key(id)).await?.filter(|kept| !kept.value.is_empty());
+        let found = self.bus.backend.read(&key(id)).await?.filter(|kept| !kept.value.is_empty());
         Ok(found.map(|kept| (u32::try_from(kept.version).unwrap_or(u32::MAX), kept.value)))
     }
 
@@ -43,8 +43,8 @@ impl UploadStates {
     /// cannot fill it again.
     pub async fn close(&self, id: &EgressId, attempt: u32) -> Result<(), BusError> {
         let version = u64::from(attempt);
-        let value = Versioned { version, value: b"", ttl: Some(REMEMBERED) };
-        self.bus.wire.swap(&key(id), Guard::NotAbove(version), value).await.map(|_| ())
+        let value = NewValue { version, value: b"", ttl: Some(REMEMBERED) };
+        self.bus.backend.compare_and_set(&key(id), Precondition::NotAbove(version), value).await.map(|_| ())
     }
 }
 

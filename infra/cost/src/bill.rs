@@ -44,7 +44,7 @@ pub struct Bill {
 /// The vendor's own arithmetic over its own window.
 pub fn bill(rate: &Rate, shape: Shape, usage: &Usage) -> Bill {
     let steps = (usage.billed_s.max(0.0) / rate.step_s).ceil();
-    let seconds = if usage.launches == 0 { 0.0 } else { (steps * rate.step_s).max(rate.least_s) };
+    let seconds = if usage.launches == 0 { 0.0 } else { (steps * rate.step_s).max(rate.min_s) };
     let hours = seconds / HOUR;
     let extra_disk = f64::from(shape.disk_gib.saturating_sub(rate.disk_included_gb));
     let mut bill = Bill {
@@ -150,7 +150,7 @@ mod tests {
                 prop_assert!(larger.total >= less.total);
                 let sum = less.compute + less.memory + less.disk + less.address + less.nat + less.requests + less.launches;
                 prop_assert!((sum - less.total).abs() < 1e-12);
-                prop_assert!(less.seconds + 1e-9 >= seconds && less.seconds <= seconds.max(rate.least_s) + rate.step_s);
+                prop_assert!(less.seconds + 1e-9 >= seconds && less.seconds <= seconds.max(rate.min_s) + rate.step_s);
             }
         }
     }

@@ -1,5 +1,5 @@
 use serde::{Deserialize, Serialize};
-use spillway_plan::{AudioCodec, EgressPlan, Output, Picture, Sound, VideoEncoding};
+use spillway_plan::{AudioCodec, AudioPlan, EgressPlan, Output, VideoEncoding, VideoPlan};
 
 /// Cores of a composition, measured with one to four tiles: 0.36 to 0.57 at 1280×720 and 30/s, 0.83 at 1920×1080. A part
 /// belongs to the tiles, a part to the pixels of the canvas; the rest is for slower cores than the measured ones.
@@ -39,16 +39,16 @@ pub struct Load {
 pub fn load(plan: &EgressPlan) -> Load {
     let (picture, pixels, video_bits) = match &plan.picture {
         None => (0.0, 0.0, 0.0),
-        Some(Picture::Copied) => (0.0, 0.0, PUBLISHED),
+        Some(VideoPlan::Copied) => (0.0, 0.0, PUBLISHED),
         // Nearly always copied; when the source is not H264 it is encoded, at half the price of a composition.
-        Some(Picture::CopiedIfPossible(encoding)) => (0.2 * encoded(encoding), 0.0, PUBLISHED),
-        Some(Picture::Single(encoding)) => (0.7 * encoded(encoding), area(encoding), bits(encoding)),
-        Some(Picture::Composed { encoding, .. }) => (encoded(encoding), area(encoding), bits(encoding)),
+        Some(VideoPlan::CopiedIfPossible(encoding)) => (0.2 * encoded(encoding), 0.0, PUBLISHED),
+        Some(VideoPlan::Single(encoding)) => (0.7 * encoded(encoding), area(encoding), bits(encoding)),
+        Some(VideoPlan::Composed { encoding, .. }) => (encoded(encoding), area(encoding), bits(encoding)),
     };
     let (sound, audio_bits) = match &plan.sound {
         None => (0.0, 0.0),
-        Some(Sound::Copied) => (0.0, PUBLISHED_SOUND),
-        Some(Sound::Mixed { bitrate, codec, .. }) => {
+        Some(AudioPlan::Copied) => (0.0, PUBLISHED_SOUND),
+        Some(AudioPlan::Mixed { bitrate, codec, .. }) => {
             (MIXED_SOUND, f64::from(*bitrate) * 1000.0 + if *codec == AudioCodec::Mp3 { 0.0 } else { 4000.0 })
         }
     };

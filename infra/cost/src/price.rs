@@ -64,7 +64,7 @@ pub struct Rate {
     pub launch: f64,
     /// Billed at least, seconds.
     #[serde(default)]
-    pub least_s: f64,
+    pub min_s: f64,
     /// Billed in steps of, seconds.
     pub step_s: f64,
     /// Usually billed before the recording begins (image pull, start) and after it ends; for estimates.
@@ -90,7 +90,7 @@ impl PriceList {
                 rate.nat_gb,
                 rate.puts_thousand,
                 rate.launch,
-                rate.least_s,
+                rate.min_s,
                 rate.start_s,
                 rate.end_s,
             ];

@@ -28,12 +28,12 @@ pub enum Platform {
 }
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{platform:?} has no machine of {:.2} vCPU and {memory_mib} MiB; its largest is {largest:?}", *cpu_milli as f64 / 1000.0)]
+#[error("{platform:?} has no machine of {:.2} vCPU and {memory_mib} MiB; its largest is {max_shape:?}", *cpu_milli as f64 / 1000.0)]
 pub struct TooLarge {
     pub platform: Platform,
     pub cpu_milli: u32,
     pub memory_mib: u32,
-    pub largest: Shape,
+    pub max_shape: Shape,
 }
 
 /// (vCPU/1000, smallest and largest memory in MiB, step in MiB): `Task.memory` in the API reference of ECS.
@@ -57,7 +57,7 @@ const CLOUD_RUN_SPOOL_MIB: u32 = 256;
 /// Azure Container Instances: halves of a vCPU and of a GB; what a region surely has.
 const ACI_STEP_MILLI: u32 = 500;
 const ACI_STEP_MIB: u32 = 512;
-const ACI_LARGEST: Shape = Shape { cpu_milli: 4000, memory_mib: 16384, disk_gib: 50 };
+const ACI_MAX: Shape = Shape { cpu_milli: 4000, memory_mib: 16384, disk_gib: 50 };
 
 /// The smallest machine of `platform` on which the plan has room.
 pub fn shape(plan: &EgressPlan, platform: Platform) -> Result<Shape, TooLarge> {
@@ -71,15 +71,15 @@ pub fn shape_for(load: &Load, platform: Platform) -> Result<Shape, TooLarge> {
 }
 
 fn fit(cpu_milli: u32, memory_mib: u32, platform: Platform) -> Result<Shape, TooLarge> {
-    let too_large = |largest| TooLarge { platform, cpu_milli, memory_mib, largest };
+    let too_large = |max_shape| TooLarge { platform, cpu_milli, memory_mib, max_shape };
     match platform {
         Platform::Fargate => FARGATE
             .iter()
             // Names of sizes are 1024ths of a vCPU, and so are the sizes.
-            .find(|(cpu, _, most, _)| u64::from(*cpu) * 1000 / 1024 >= u64::from(cpu_milli) && *most >= memory_mib)
-            .map(|(cpu, least, _, step)| Shape {
+            .find(|(cpu, _, max, _)| u64::from(*cpu) * 1000 / 1024 >= u64::from(cpu_milli) && *max >= memory_mib)
+            .map(|(cpu, min, _, step)| Shape {
                 cpu_milli: cpu * 1000 / 1024,
-                memory_mib: memory_mib.max(*least).next_multiple_of(*step),
+                memory_mib: memory_mib.max(*min).next_multiple_of(*step),
                 disk_gib: FARGATE_DISK,
             })
             .ok_or_else(|| too_large(Shape { cpu_milli: 8000, memory_mib: 61440, disk_gib: FARGATE_DISK })),
@@ -87,10 +87,10 @@ fn fit(cpu_milli: u32, memory_mib: u32, platform: Platform) -> Result<Shape, Too
             let memory = memory_mib + CLOUD_RUN_SPOOL_MIB;
             CLOUD_RUN
                 .iter()
-                .find(|(cpu, _, most)| *cpu >= cpu_milli && *most >= memory)
-                .map(|(cpu, least, _)| Shape {
+                .find(|(cpu, _, max)| *cpu >= cpu_milli && *max >= memory)
+                .map(|(cpu, min, _)| Shape {
                     cpu_milli: *cpu,
-                    memory_mib: memory.max(*least).next_multiple_of(512),
+                    memory_mib: memory.max(*min).next_multiple_of(512),
                     disk_gib: 0,
                 })
                 .ok_or_else(|| too_large(Shape { cpu_milli: 8000, memory_mib: 32768, disk_gib: 0 }))
@@ -99,10 +99,10 @@ fn fit(cpu_milli: u32, memory_mib: u32, platform: Platform) -> Result<Shape, Too
             let shape = Shape {
                 cpu_milli: cpu_milli.max(1).next_multiple_of(ACI_STEP_MILLI),
                 memory_mib: memory_mib.next_multiple_of(ACI_STEP_MIB),
-                disk_gib: ACI_LARGEST.disk_gib,
+                disk_gib: ACI_MAX.disk_gib,
             };
-            let fits = shape.cpu_milli <= ACI_LARGEST.cpu_milli && shape.memory_mib <= ACI_LARGEST.memory_mib;
-            if fits { Ok(shape) } else { Err(too_large(ACI_LARGEST)) }
+            let fits = shape.cpu_milli <= ACI_MAX.cpu_milli && shape.memory_mib <= ACI_MAX.memory_mib;
+            if fits { Ok(shape) } else { Err(too_large(ACI_MAX)) }
         }
         Platform::Host => Ok(Shape { cpu_milli, memory_mib, disk_gib: 0 }),
     }
@@ -115,12 +115,12 @@ pub(crate) mod tests {
 
     use super::*;
 
-    pub(crate) fn plan(picture: Option<Picture>, sound: Option<Sound>) -> EgressPlan {
+    pub(crate) fn plan(picture: Option<VideoPlan>, sound: Option<AudioPlan>) -> EgressPlan {
         EgressPlan {
             egress_id: "EG_1".to_owned(),
             room_name: "room".to_owned(),
             room_id: String::new(),
-            kind: Kind::RoomComposite,
+            kind: EgressKind::RoomComposite,
             source: Source::Room,
             picture,
             sound,
@@ -131,15 +131,15 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn track() -> EgressPlan {
-        plan(Some(Picture::Copied), Some(Sound::Copied))
+        plan(Some(VideoPlan::Copied), Some(AudioPlan::Copied))
     }
 
     pub(crate) fn composed(width: u32, height: u32, framerate: u32, bitrate: u32) -> EgressPlan {
         let encoding =
             VideoEncoding { width, height, framerate, bitrate, profile: H264Profile::Main, key_frame_interval: None };
         let layout = LayoutName { shape: LayoutShape::Grid, light: false };
-        let sound = Sound::Mixed { codec: AudioCodec::Aac, bitrate: 128, frequency: 44100, mixing: Mixing::Both };
-        plan(Some(Picture::Composed { layout, encoding }), Some(sound))
+        let sound = AudioPlan::Mixed { codec: AudioCodec::Aac, bitrate: 128, frequency: 44100, mixing: Mixing::Both };
+        plan(Some(VideoPlan::Composed { layout, encoding }), Some(sound))
     }
 
     #[test]
@@ -172,9 +172,9 @@ pub(crate) mod tests {
                 let Ok(shape) = fit(cpu, memory, platform) else { continue };
                 prop_assert!(shape.cpu_milli >= cpu && shape.memory_mib >= memory, "{platform:?} {shape:?}");
                 if platform == Platform::Fargate {
-                    let legal = FARGATE.iter().any(|(size, least, most, step)| {
+                    let legal = FARGATE.iter().any(|(size, min, max, step)| {
                         size * 1000 / 1024 == shape.cpu_milli
-                            && (*least..=*most).contains(&shape.memory_mib)
+                            && (*min..=*max).contains(&shape.memory_mib)
                             && shape.memory_mib % step == 0
                             && (*size, shape.memory_mib) != (256, 1536)
                     });

@@ -1,4 +1,4 @@
-//! What every launcher has to pass, real or on paper. A launcher's own tests bring a [`Subject`] and call [`all`].
+//! What every launcher has to pass, real or simulated. A launcher's own tests bring a [`LauncherSubject`] and call [`all`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use spillway_cost::{Platform, Shape};
 use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
 
-use crate::departure::{Departed, Departure};
-use crate::launcher::{EndHow, Ended, Errand, LaunchOrder, Launcher, Sighting, TaskRef};
+use crate::exit::{ExitReport, TaskExit};
+use crate::launcher::{LaunchOrder, Launcher, RunMode, StopMode, StopOutcome, TaskRef, TaskStatus};
 
 /// A launcher under test, with runners that stay until they are told to leave and leave with status 0 when asked. The
 /// place holds no other tasks.
 #[async_trait]
-pub trait Subject: Send + Sync {
+pub trait LauncherSubject: Send + Sync {
     fn launcher(&self) -> Arc<dyn Launcher>;
 
     /// The same place seen by a dispatcher that has just been started again and remembers nothing.
@@ -29,9 +29,9 @@ pub trait Subject: Send + Sync {
 pub const INSTALLATION: &str = "0fk3x9qz7m1bw8ty";
 
 /// How long a state may take to be seen.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-pub async fn all(subject: &dyn Subject) {
+pub async fn all(subject: &dyn LauncherSubject) {
     a_launched_task_is_seen_alive(subject).await;
     launching_again_starts_nothing(subject).await;
     overlapping_launches_start_one_task(subject).await;
@@ -48,7 +48,7 @@ pub async fn all(subject: &dyn Subject) {
 }
 
 /// The smallest machine that `platform` sells.
-pub fn smallest(platform: Platform) -> Shape {
+pub fn min_shape(platform: Platform) -> Shape {
     match platform {
         Platform::Fargate => Shape { cpu_milli: 250, memory_mib: 512, disk_gib: 20 },
         Platform::CloudRun => Shape { cpu_milli: 1000, memory_mib: 512, disk_gib: 0 },
@@ -61,13 +61,13 @@ pub fn order(platform: Platform, name: &str, attempt: u32) -> LaunchOrder {
     LaunchOrder {
         egress_id: EgressId::parse(&format!("EG_{name}")).expect("a name of ours"),
         attempt,
-        errand: Errand::Record,
+        run_mode: RunMode::Record,
         installation: INSTALLATION.to_owned(),
         claim: "claim".to_owned(),
         handover: Secret::new(r#"{"ticket_key":"canary"}"#.to_owned()),
         labels: BTreeMap::from([("room".to_owned(), "Ünsere Küche / 1 <&>".to_owned())]),
-        shape: smallest(platform),
-        longest: None,
+        shape: min_shape(platform),
+        max_duration: None,
     }
 }
 
@@ -79,114 +79,114 @@ async fn launch(launcher: &dyn Launcher, name: &str, attempt: u32) -> TaskRef {
 pub async fn alive(launcher: &dyn Launcher, task: &TaskRef) {
     let alive = async {
         loop {
-            match launcher.look(task).await {
-                Sighting::Alive => return,
-                Sighting::Starting(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            match launcher.status(task).await {
+                TaskStatus::Alive => return,
+                TaskStatus::Starting(_) => tokio::time::sleep(Duration::from_millis(5)).await,
                 other => panic!("{task} was to run and is {other:?}"),
             }
         }
     };
-    tokio::time::timeout(PATIENCE, alive).await.expect("the task starts in time");
+    tokio::time::timeout(TIMEOUT, alive).await.expect("the task starts in time");
 }
 
-pub async fn departed(launcher: &dyn Launcher, task: &TaskRef) -> Departed {
+pub async fn exit_report(launcher: &dyn Launcher, task: &TaskRef) -> ExitReport {
     let gone = async {
         loop {
-            if let Sighting::Gone(departed) = launcher.look(task).await {
-                return departed;
+            if let TaskStatus::Gone(exit_report) = launcher.status(task).await {
+                return exit_report;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, gone).await.expect("the task leaves in time")
+    tokio::time::timeout(TIMEOUT, gone).await.expect("the task leaves in time")
 }
 
-async fn a_launched_task_is_seen_alive(subject: &dyn Subject) {
+async fn a_launched_task_is_seen_alive(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     let task = launch(&*launcher, "alive", 1).await;
     alive(&*launcher, &task).await;
-    assert_eq!(launcher.look_at(&[task.clone(), task.clone()]).await, [Sighting::Alive, Sighting::Alive]);
-    launcher.end(&task, EndHow::Now).await;
+    assert_eq!(launcher.statuses(&[task.clone(), task.clone()]).await, [TaskStatus::Alive, TaskStatus::Alive]);
+    launcher.end(&task, StopMode::Immediate).await;
 }
 
-async fn launching_again_starts_nothing(subject: &dyn Subject) {
+async fn launching_again_starts_nothing(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     let first = launch(&*launcher, "twice", 1).await;
     let again = launch(&*launcher, "twice", 1).await;
     assert_eq!(first, again);
-    launcher.end(&first, EndHow::Now).await;
+    launcher.end(&first, StopMode::Immediate).await;
 }
 
-async fn overlapping_launches_start_one_task(subject: &dyn Subject) {
+async fn overlapping_launches_start_one_task(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     let one = || launch(&*launcher, "overlap", 1);
     let (a, b, c) = tokio::join!(one(), one(), one());
     assert!(a == b && b == c, "{a} {b} {c}");
-    launcher.end(&a, EndHow::Now).await;
+    launcher.end(&a, StopMode::Immediate).await;
 }
 
-async fn an_attempt_that_died_is_not_started_again(subject: &dyn Subject) {
+async fn an_attempt_that_died_is_not_started_again(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     let task = launch(&*launcher, "dead", 1).await;
     alive(&*launcher, &task).await;
     subject.strike(&task).await;
-    departed(&*launcher, &task).await;
+    exit_report(&*launcher, &task).await;
     assert_eq!(launch(&*launcher, "dead", 1).await, task);
-    assert!(matches!(launcher.look(&task).await, Sighting::Gone(_)));
+    assert!(matches!(launcher.status(&task).await, TaskStatus::Gone(_)));
 }
 
-async fn another_attempt_is_another_task(subject: &dyn Subject) {
+async fn another_attempt_is_another_task(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     let first = launch(&*launcher, "attempts", 1).await;
     let second = launch(&*launcher, "attempts", 2).await;
     assert_ne!(first, second);
-    launcher.end(&first, EndHow::Now).await;
-    departed(&*launcher, &first).await;
+    launcher.end(&first, StopMode::Immediate).await;
+    exit_report(&*launcher, &first).await;
     alive(&*launcher, &second).await;
-    launcher.end(&second, EndHow::Now).await;
+    launcher.end(&second, StopMode::Immediate).await;
 }
 
-async fn a_task_that_is_asked_leaves_by_itself(subject: &dyn Subject) {
+async fn a_task_that_is_asked_leaves_by_itself(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     let task = launch(&*launcher, "asked", 1).await;
     alive(&*launcher, &task).await;
-    assert_eq!(launcher.end(&task, EndHow::Ask).await, Ended::Told);
-    let how = departed(&*launcher, &task).await.how;
+    assert_eq!(launcher.end(&task, StopMode::Graceful).await, StopOutcome::Requested);
+    let how = exit_report(&*launcher, &task).await.how;
     // A runner that was asked before it could listen dies of the signal; some platforms remember best who stopped it.
-    assert!(matches!(how, Departure::Exited(0) | Departure::Signalled(15) | Departure::EndedByUs(_)), "{how}");
+    assert!(matches!(how, TaskExit::Exited(0) | TaskExit::Signalled(15) | TaskExit::EndedByUs(_)), "{how}");
 }
 
 /// What we ended ourselves is never told as if something else had killed it (out of memory, an operator).
-async fn ending_is_idempotent(subject: &dyn Subject) {
+async fn ending_is_idempotent(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     let task = launch(&*launcher, "ended", 1).await;
     alive(&*launcher, &task).await;
-    assert_eq!(launcher.end(&task, EndHow::Now).await, Ended::Told);
-    let how = departed(&*launcher, &task).await.how;
-    assert_eq!(how, Departure::EndedByUs(EndHow::Now.words().to_owned()));
-    assert_eq!(launcher.end(&task, EndHow::Now).await, Ended::AlreadyGone);
-    assert_eq!(launcher.end(&task, EndHow::Ask).await, Ended::AlreadyGone);
+    assert_eq!(launcher.end(&task, StopMode::Immediate).await, StopOutcome::Requested);
+    let how = exit_report(&*launcher, &task).await.how;
+    assert_eq!(how, TaskExit::EndedByUs(StopMode::Immediate.reason().to_owned()));
+    assert_eq!(launcher.end(&task, StopMode::Immediate).await, StopOutcome::AlreadyGone);
+    assert_eq!(launcher.end(&task, StopMode::Graceful).await, StopOutcome::AlreadyGone);
 }
 
-async fn how_a_task_died_is_known(subject: &dyn Subject) {
+async fn how_a_task_died_is_known(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     let task = launch(&*launcher, "struck", 1).await;
     alive(&*launcher, &task).await;
     subject.strike(&task).await;
-    assert_eq!(departed(&*launcher, &task).await.how, Departure::Signalled(9));
+    assert_eq!(exit_report(&*launcher, &task).await.how, TaskExit::Signalled(9));
 }
 
-async fn a_stranger_is_never_called_gone(subject: &dyn Subject) {
+async fn a_stranger_is_never_called_gone(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     let nonsense = TaskRef { launcher: launcher.name().to_owned(), id: "nonsense".to_owned() };
     let foreign = TaskRef { launcher: "another".to_owned(), id: "1".to_owned() };
     for stranger in [nonsense, foreign] {
-        assert!(matches!(launcher.look(&stranger).await, Sighting::Unknown(_)), "{stranger}");
-        assert_eq!(launcher.end(&stranger, EndHow::Now).await, Ended::OutOfReach, "{stranger}");
+        assert!(matches!(launcher.status(&stranger).await, TaskStatus::Unknown(_)), "{stranger}");
+        assert_eq!(launcher.end(&stranger, StopMode::Immediate).await, StopOutcome::OutOfReach, "{stranger}");
     }
 }
 
-async fn a_restarted_dispatcher_finds_its_tasks(subject: &dyn Subject) {
+async fn a_restarted_dispatcher_finds_its_tasks(subject: &dyn LauncherSubject) {
     let task = launch(&*subject.launcher(), "adopted", 1).await;
     // As it lies in the registry.
     let kept: TaskRef =
@@ -194,29 +194,29 @@ async fn a_restarted_dispatcher_finds_its_tasks(subject: &dyn Subject) {
     let restarted = subject.restarted();
     alive(&*restarted, &kept).await;
     assert_eq!(launch(&*restarted, "adopted", 1).await, task);
-    assert_eq!(restarted.end(&kept, EndHow::Now).await, Ended::Told);
-    departed(&*restarted, &kept).await;
+    assert_eq!(restarted.end(&kept, StopMode::Immediate).await, StopOutcome::Requested);
+    exit_report(&*restarted, &kept).await;
 }
 
-async fn what_runs_is_listed_and_what_is_gone_is_not(subject: &dyn Subject) {
+async fn what_runs_is_listed_and_what_is_gone_is_not(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     let (stays, leaves) = (launch(&*launcher, "stays", 3).await, launch(&*launcher, "leaves", 1).await);
     alive(&*launcher, &stays).await;
     alive(&*launcher, &leaves).await;
-    launcher.end(&leaves, EndHow::Now).await;
-    departed(&*launcher, &leaves).await;
+    launcher.end(&leaves, StopMode::Immediate).await;
+    exit_report(&*launcher, &leaves).await;
 
     let listed = launcher.tasks().await.expect("the platform answers");
     let ours: Vec<_> = listed.iter().filter(|owned| owned.task == stays).collect();
     let [ours] = ours[..] else { panic!("{stays} is not listed once: {listed:?}") };
     assert_eq!((ours.egress_id.as_str(), ours.attempt), ("EG_stays", 3));
     assert!(listed.iter().all(|owned| owned.task != leaves), "{leaves} is gone and listed: {listed:?}");
-    launcher.end(&stays, EndHow::Now).await;
-    departed(&*launcher, &stays).await;
+    launcher.end(&stays, StopMode::Immediate).await;
+    exit_report(&*launcher, &stays).await;
 }
 
 /// Letter by letter, also to a dispatcher that was started anew, and whatever other installations have started there.
-async fn every_task_says_whose_order_it_was(subject: &dyn Subject) {
+async fn every_task_says_whose_order_it_was(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     let ours = launch(&*launcher, "ours", 1).await;
     let another =
@@ -233,32 +233,32 @@ async fn every_task_says_whose_order_it_was(subject: &dyn Subject) {
         assert_eq!((of(&ours), of(&theirs)), (INSTALLATION.to_owned(), another.installation.clone()));
     }
     for task in [ours, theirs] {
-        launcher.end(&task, EndHow::Now).await;
-        departed(&*launcher, &task).await;
+        launcher.end(&task, StopMode::Immediate).await;
+        exit_report(&*launcher, &task).await;
     }
 }
 
 /// Where the platform bills at all.
-async fn a_bill_is_told_from_its_beginning_to_its_end(subject: &dyn Subject) {
+async fn a_bill_is_told_from_its_beginning_to_its_end(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     if launcher.platform() == Platform::Host {
         return;
     }
     let task = launch(&*launcher, "billed", 1).await;
     alive(&*launcher, &task).await;
-    launcher.end(&task, EndHow::Now).await;
+    launcher.end(&task, StopMode::Immediate).await;
     // How it left is known before the bill is closed.
     let billed = async {
         loop {
-            let departed = departed(&*launcher, &task).await;
-            if let Some(billed) = departed.billed {
-                return (departed, billed);
+            let exit_report = exit_report(&*launcher, &task).await;
+            if let Some(billed) = exit_report.billed {
+                return (exit_report, billed);
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let (departed, billed) = tokio::time::timeout(PATIENCE, billed).await.expect("the platform closes the bill");
+    let (exit_report, billed) = tokio::time::timeout(TIMEOUT, billed).await.expect("the platform closes the bill");
     assert!(billed.from > 1_600_000_000_000 && billed.from <= billed.to, "{billed:?}");
-    let machine = departed.machine.expect("the platform says what it ran on");
-    assert_eq!(machine.shape, smallest(launcher.platform()));
+    let machine = exit_report.machine.expect("the platform says what it ran on");
+    assert_eq!(machine.shape, min_shape(launcher.platform()));
 }

@@ -10,21 +10,21 @@ use spillway_cost::{Platform, Shape};
 use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
 
-use crate::departure::Departed;
+use crate::exit::ExitReport;
 
 /// A place that can run `spillway-runner`, one task for each egress and attempt.
 ///
 /// The contract, which [`crate::conformance`] checks:
 /// * **Launching is idempotent by egress id and attempt.** Asked again, a launcher answers the task it has, dead or
 ///   alive, and starts no second one; also when the two calls overlap. How is the launcher's business (a client token, a
-///   name, a look at what runs before anything is asked for twice). So [`LaunchError::Passing`] means "ask again": the
+///   name, a look at what runs before anything is asked for twice). So [`LaunchError::Transient`] means "ask again": the
 ///   order may have been taken, and the next call finds what there is. After a restart of the dispatcher this holds as
 ///   far as the platform can be asked; where it cannot, the one-time claim in the ticket keeps a second task harmless.
 /// * **`launch` returns when the platform has taken the order**, not when the runner works. It may be slow (a cloud's
 ///   API), never endless, and dropping its future may leave a task behind, which the next call finds.
-/// * **`look` tells the truth or says that it cannot.** `Gone` is final: that task will never write again. What this
+/// * **`status` tells the truth or says that it cannot.** `Gone` is final: that task will never write again. What this
 ///   launcher cannot see (another machine, the platform's API down) is `Unknown`, never `Gone`.
-/// * **`end` is idempotent** and does not wait for the task to be gone; `look` will tell. A task that has not started yet
+/// * **`end` is idempotent** and does not wait for the task to be gone; `status` will tell. A task that has not started yet
 ///   is ended too. How long a task has to finish is [`Launcher::grace`]; `Now` shortens it only where the platform can.
 /// * **`tasks` names what still runs or starts**, of this stack and no other; what is gone is not in it. Each says the
 ///   installation of its order, as it was written. A stack's name may be taken twice; an installation's id is not.
@@ -37,25 +37,25 @@ pub trait Launcher: Send + Sync + 'static {
 
     async fn launch(&self, order: &LaunchOrder) -> Result<TaskRef, LaunchError>;
 
-    async fn look(&self, task: &TaskRef) -> Sighting;
+    async fn status(&self, task: &TaskRef) -> TaskStatus;
 
     /// In their order. Where the platform answers for many at once, this asks once for many; elsewhere for a few side by
     /// side.
-    async fn look_at(&self, tasks: &[TaskRef]) -> Vec<Sighting> {
+    async fn statuses(&self, tasks: &[TaskRef]) -> Vec<TaskStatus> {
         let mut seen = Vec::with_capacity(tasks.len());
-        for some in tasks.chunks(LOOKS_AT_ONCE) {
-            seen.extend(join_all(some.iter().map(|task| self.look(task))).await);
+        for some in tasks.chunks(STATUS_CONCURRENCY) {
+            seen.extend(join_all(some.iter().map(|task| self.status(task))).await);
         }
         seen
     }
 
     /// So many tasks may be looked at every few seconds by each of several dispatchers without coming near the platform's
     /// quota for reads.
-    fn most_looks(&self) -> usize {
+    fn max_status_batch(&self) -> usize {
         usize::MAX
     }
 
-    async fn end(&self, task: &TaskRef, how: EndHow) -> Ended;
+    async fn end(&self, task: &TaskRef, how: StopMode) -> StopOutcome;
 
     /// Every task of this stack that the platform still runs or starts, for those who look for orphans.
     async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError>;
@@ -79,14 +79,14 @@ pub trait Launcher: Send + Sync + 'static {
     }
 }
 
-const LOOKS_AT_ONCE: usize = 8;
+const STATUS_CONCURRENCY: usize = 8;
 
 #[derive(Clone, Debug)]
 pub struct LaunchOrder {
     pub egress_id: EgressId,
     /// The first is 1.
     pub attempt: u32,
-    pub errand: Errand,
+    pub run_mode: RunMode,
     /// Whose Redis the order comes from: stands in the task, so that no other installation takes it for its own.
     pub installation: String,
     /// Opens the ticket once; worth nothing without the ticket key.
@@ -99,7 +99,7 @@ pub struct LaunchOrder {
     /// The machine the platform is asked for, one that it sells.
     pub shape: Shape,
     /// The platform ends the task after this, where it can; the recording's own limit and the time to finish it are in it.
-    pub longest: Option<Duration>,
+    pub max_duration: Option<Duration>,
 }
 
 /// Launches allowed: a full bucket at first, refilled steadily.
@@ -116,7 +116,7 @@ impl Quota {
 
 /// What the runner is started for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Errand {
+pub enum RunMode {
     #[default]
     Record,
     /// To finish the uploads of a task that died.
@@ -126,9 +126,9 @@ pub enum Errand {
 impl LaunchOrder {
     /// The runner's command line behind its name.
     pub fn arguments(&self) -> &'static [&'static str] {
-        match self.errand {
-            Errand::Record => &[],
-            Errand::Salvage => &["--salvage"],
+        match self.run_mode {
+            RunMode::Record => &[],
+            RunMode::Salvage => &["--salvage"],
         }
     }
 
@@ -142,7 +142,7 @@ impl LaunchOrder {
         let mut all = self.names().to_vec();
         all.push((STACK, stack.to_owned()));
         all.push((INSTALLATION, self.installation.clone()));
-        if self.errand == Errand::Salvage {
+        if self.run_mode == RunMode::Salvage {
             all.push((SALVAGE, "true".to_owned()));
         }
         all
@@ -185,36 +185,36 @@ pub struct OwnedTask {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sighting {
+pub enum TaskStatus {
     /// Taken, and not running yet: the platform's words for what it is doing ("pulling the image").
     Starting(String),
     Alive,
-    Gone(Departed),
+    Gone(ExitReport),
     /// Not to be seen from here, and why.
     Unknown(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndHow {
+pub enum StopMode {
     /// Finish the recording, report, leave.
-    Ask,
+    Graceful,
     /// As fast as the platform can; the registry already says what became of the egress.
-    Now,
+    Immediate,
 }
 
-impl EndHow {
+impl StopMode {
     /// What stands in the platform's records as the reason.
-    pub fn words(self) -> &'static str {
+    pub fn reason(self) -> &'static str {
         match self {
-            Self::Ask => "asked to finish",
-            Self::Now => "egress is over",
+            Self::Graceful => "asked to finish",
+            Self::Immediate => "egress is over",
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    Told,
+pub enum StopOutcome {
+    Requested,
     AlreadyGone,
     /// Not ours to end from here, or the platform did not listen; whoever still wants it asks again.
     OutOfReach,
@@ -225,26 +225,26 @@ pub enum Ended {
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// The platform has no such machine free here and now; elsewhere it may.
-    #[error("no capacity: {words}")]
-    Capacity { words: String },
+    #[error("no capacity: {message}")]
+    Capacity { message: String },
     /// It had none where it looked, and has other places that were not asked: the next attempt, at once.
-    #[error("no capacity at one place: {words}")]
-    PlaceFull { words: String },
+    #[error("no capacity at one place: {message}")]
+    ZoneCapacity { message: String },
     /// All that the account may run at once is running: it passes when something ends, and not by asking again soon.
-    #[error("quota of the account reached: {words}")]
-    Quota { words: String },
-    #[error("launch quota used up: {words}")]
-    Throttled { words: String, retry_after: Option<Duration> },
-    #[error("launcher misconfigured: {words}")]
+    #[error("quota of the account reached: {message}")]
+    Quota { message: String },
+    #[error("launch quota used up: {message}")]
+    Throttled { message: String, retry_after: Option<Duration> },
+    #[error("launcher misconfigured: {message}")]
     Misconfigured {
-        words: String,
+        message: String,
         #[source]
         source: Option<Box<dyn Error + Send + Sync>>,
     },
     /// Nothing is known or it may pass: ask again with the same order; what the platform has taken is found then.
-    #[error("launch failed: {words}")]
-    Passing {
-        words: String,
+    #[error("launch failed: {message}")]
+    Transient {
+        message: String,
         #[source]
         source: Option<Box<dyn Error + Send + Sync>>,
     },

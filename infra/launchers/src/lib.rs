@@ -1,11 +1,11 @@
-//! Where a runner is started. `launcher` is the contract; `process` starts a child on this machine; `paper` is a cloud
-//! that exists only on paper (tests, and sizing without money); `conformance` is what every launcher has to pass.
+//! Where a runner is started. `launcher` is the contract; `process` starts a child on this machine; `simulated` is a cloud
+//! that exists only in this process (tests, and sizing without money); `conformance` is what every launcher has to pass.
 //!
 //! Places that run containers: `ecs`, `cloud_run`, `aci`, `docker`, each a feature. What a container needs beside the names
 //! in its launch comes from the platform's secret store, under the names that the runner's `container` room documents.
 //! `open` makes a launcher of what a configuration says.
 
-mod departure;
+mod exit;
 mod launcher;
 #[allow(dead_code, reason = "without a cloud there is nobody to label")]
 mod labels;
@@ -26,12 +26,14 @@ pub mod cloud_run;
 pub mod docker;
 #[cfg(feature = "ecs")]
 pub mod ecs;
-pub mod paper;
+pub mod simulated;
 pub mod process;
 mod open;
 
-pub use departure::{Billed, Departed, Departure, Machine};
-pub use launcher::{EndHow, Ended, Errand, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, Sighting, TaskRef};
-pub use open::{KINDS, Opening, check, open};
-pub use paper::PaperLauncher;
+pub use exit::{Billed, ExitReport, TaskExit, TaskMachine};
+pub use launcher::{
+    LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, RunMode, StopMode, StopOutcome, TaskRef, TaskStatus,
+};
+pub use open::{KINDS, LauncherSpec, check, open};
 pub use process::ProcessLauncher;
+pub use simulated::SimulatedLauncher;

@@ -8,26 +8,26 @@ use std::time::Duration;
 use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
 
-const MOST: usize = 8192;
+const MAX_ENTRIES: usize = 8192;
 /// A platform answers an order before its list knows the task.
 const UNKNOWN_AT_FIRST: Duration = Duration::from_secs(60);
 
-pub(crate) type Key = (EgressId, u32);
+pub(crate) type LaunchKey = (EgressId, u32);
 
 /// The newest entries of a map.
 #[derive(Debug)]
-pub(crate) struct Recent<K, V> {
+pub(crate) struct RecentEntries<K, V> {
     entries: HashMap<K, V>,
     oldest_first: VecDeque<K>,
 }
 
-impl<K, V> Default for Recent<K, V> {
+impl<K, V> Default for RecentEntries<K, V> {
     fn default() -> Self {
         Self { entries: HashMap::new(), oldest_first: VecDeque::new() }
     }
 }
 
-impl<K: Clone + Eq + Hash, V> Recent<K, V> {
+impl<K: Clone + Eq + Hash, V> RecentEntries<K, V> {
     pub fn get(&self, key: &K) -> Option<&V> {
         self.entries.get(key)
     }
@@ -42,7 +42,7 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
         if self.entries.insert(key.clone(), value).is_none() {
             self.oldest_first.push_back(key);
         }
-        while self.oldest_first.len() > MOST {
+        while self.oldest_first.len() > MAX_ENTRIES {
             if let Some(oldest) = self.oldest_first.pop_front() {
                 self.entries.remove(&oldest);
             }
@@ -52,48 +52,48 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
 
 #[derive(Default)]
 pub(crate) struct Memory {
-    inner: Mutex<Inner>,
+    inner: Mutex<MemoryInner>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct MemoryInner {
     /// The platform's name of the task, once it was told.
-    tasks: Recent<Key, String>,
+    tasks: RecentEntries<LaunchKey, String>,
     /// An order was sent and no answer came, since then.
-    sent: Recent<Key, Instant>,
+    sent: RecentEntries<LaunchKey, Instant>,
     /// Ended by us, with this reason.
-    ended: Recent<String, String>,
+    ended: RecentEntries<String, String>,
     /// The platform did not know it when asked, since then.
-    unknown: Recent<String, Instant>,
+    unknown: RecentEntries<String, Instant>,
     /// One launch of a key at a time.
-    turns: HashMap<Key, Arc<tokio::sync::Mutex<()>>>,
+    launch_locks: HashMap<LaunchKey, Arc<tokio::sync::Mutex<()>>>,
 }
 
 impl Memory {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, MemoryInner> {
         // Every change is one statement, so a panic elsewhere leaves nothing half done.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn turn(&self, key: &Key) -> Arc<tokio::sync::Mutex<()>> {
+    pub fn launch_lock(&self, key: &LaunchKey) -> Arc<tokio::sync::Mutex<()>> {
         let mut inner = self.inner();
-        inner.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        Arc::clone(inner.turns.entry(key.clone()).or_default())
+        inner.launch_locks.retain(|_, launch_lock| Arc::strong_count(launch_lock) > 1);
+        Arc::clone(inner.launch_locks.entry(key.clone()).or_default())
     }
 
-    pub fn task(&self, key: &Key) -> Option<String> {
+    pub fn task(&self, key: &LaunchKey) -> Option<String> {
         self.inner().tasks.get(key).cloned()
     }
 
-    pub fn found(&self, key: &Key, task: &str) {
+    pub fn found(&self, key: &LaunchKey, task: &str) {
         self.inner().tasks.put(key.clone(), task.to_owned());
     }
 
-    pub fn sent_at(&self, key: &Key) -> Option<Instant> {
+    pub fn sent_at(&self, key: &LaunchKey) -> Option<Instant> {
         self.inner().sent.get(key).copied()
     }
 
-    pub fn sent(&self, key: &Key, at: Instant) {
+    pub fn sent(&self, key: &LaunchKey, at: Instant) {
         self.inner().sent.put(key.clone(), at);
     }
 

@@ -11,7 +11,7 @@ use crate::launcher::{LaunchError, Launcher};
 
 /// One target of a configuration.
 #[derive(Clone, Debug)]
-pub struct Opening {
+pub struct LauncherSpec {
     /// The kind: one of [`KINDS`].
     pub launcher: String,
     /// What `TaskRef`s will say.
@@ -22,111 +22,111 @@ pub struct Opening {
     pub options: Value,
 }
 
-/// Kinds of launchers beside `process` and `paper`, each with the feature that builds it in.
+/// Kinds of launchers beside `process` and `simulated`, each with the feature that builds it in.
 pub const KINDS: [&str; 4] = ["ecs", "cloud-run", "aci", "docker"];
 
 /// Whether the options could be understood, without asking anybody.
-pub fn check(opening: &Opening) -> Result<(), LaunchError> {
-    match opening.launcher.as_str() {
+pub fn check(spec: &LauncherSpec) -> Result<(), LaunchError> {
+    match spec.launcher.as_str() {
         #[cfg(feature = "ecs")]
-        "ecs" => ecs(opening).map(|_| ()),
+        "ecs" => ecs(spec).map(|_| ()),
         #[cfg(feature = "cloud-run")]
-        "cloud-run" => cloud_run(opening).map(|_| ()),
+        "cloud-run" => cloud_run(spec).map(|_| ()),
         #[cfg(feature = "aci")]
-        "aci" => aci(opening).map(|_| ()),
+        "aci" => aci(spec).map(|_| ()),
         #[cfg(feature = "docker")]
-        "docker" => docker(opening).map(|_| ()),
+        "docker" => docker(spec).map(|_| ()),
         other => Err(not_here(other)),
     }
 }
 
 /// `clock`: for comparisons with what platforms stamp.
-pub async fn open(opening: &Opening, clock: &Clock) -> Result<Arc<dyn Launcher>, LaunchError> {
-    match opening.launcher.as_str() {
+pub async fn open(spec: &LauncherSpec, clock: &Clock) -> Result<Arc<dyn Launcher>, LaunchError> {
+    match spec.launcher.as_str() {
         #[cfg(feature = "ecs")]
-        "ecs" => Ok(Arc::new(crate::ecs::EcsLauncher::new(ecs(opening)?).await)),
+        "ecs" => Ok(Arc::new(crate::ecs::EcsLauncher::new(ecs(spec)?).await)),
         #[cfg(feature = "cloud-run")]
-        "cloud-run" => Ok(Arc::new(crate::cloud_run::CloudRunLauncher::new(cloud_run(opening)?.on(clock))?)),
+        "cloud-run" => Ok(Arc::new(crate::cloud_run::CloudRunLauncher::new(cloud_run(spec)?.on(clock))?)),
         #[cfg(feature = "aci")]
-        "aci" => Ok(Arc::new(crate::aci::AciLauncher::new(aci(opening)?.on(clock))?)),
+        "aci" => Ok(Arc::new(crate::aci::AciLauncher::new(aci(spec)?.on(clock))?)),
         #[cfg(feature = "docker")]
-        "docker" => Ok(Arc::new(crate::docker::DockerLauncher::new(docker(opening)?))),
+        "docker" => Ok(Arc::new(crate::docker::DockerLauncher::new(docker(spec)?))),
         other => Err(not_here(other)),
     }
 }
 
 fn not_here(kind: &str) -> LaunchError {
-    let words = if KINDS.contains(&kind) {
+    let message = if KINDS.contains(&kind) {
         format!("this build has no launcher {kind}: build spillway-launchers with its feature `{kind}`")
     } else {
         format!("there is no launcher \"{kind}\"")
     };
-    LaunchError::Misconfigured { words, source: None }
+    LaunchError::Misconfigured { message, source: None }
 }
 
-fn wrong(opening: &Opening, words: &str) -> LaunchError {
-    LaunchError::Misconfigured { words: format!("options of {}: {words}", opening.name), source: None }
+fn wrong(spec: &LauncherSpec, message: &str) -> LaunchError {
+    LaunchError::Misconfigured { message: format!("options of {}: {message}", spec.name), source: None }
 }
 
 #[allow(dead_code, reason = "without a cloud there is nothing to read")]
-fn read<T: DeserializeOwned + Default>(opening: &Opening, needed: &[&str]) -> Result<T, LaunchError> {
+fn read<T: DeserializeOwned + Default>(spec: &LauncherSpec, needed: &[&str]) -> Result<T, LaunchError> {
     // Its tasks would be those of every other installation that says none.
-    if opening.stack.trim().is_empty() {
-        return Err(wrong(opening, "a `stack` is needed, which tells its tasks from those of other installations"));
+    if spec.stack.trim().is_empty() {
+        return Err(wrong(spec, "a `stack` is needed, which tells its tasks from those of other installations"));
     }
-    let missing = |key: &&&str| match &opening.options[**key] {
+    let missing = |key: &&&str| match &spec.options[**key] {
         Value::Null => true,
         Value::String(text) => text.is_empty(),
         Value::Array(all) => all.is_empty(),
         _ => false,
     };
     if let Some(key) = needed.iter().find(missing) {
-        return Err(wrong(opening, &format!("`{key}` is missing")));
+        return Err(wrong(spec, &format!("`{key}` is missing")));
     }
-    if opening.options.is_null() {
+    if spec.options.is_null() {
         return Ok(T::default());
     }
-    serde_json::from_value(opening.options.clone()).map_err(|error| wrong(opening, &error.to_string()))
+    serde_json::from_value(spec.options.clone()).map_err(|error| wrong(spec, &error.to_string()))
 }
 
 #[cfg(feature = "ecs")]
-fn ecs(opening: &Opening) -> Result<crate::ecs::EcsOptions, LaunchError> {
-    let options: crate::ecs::EcsOptions = read(opening, &["region", "cluster", "task_definition", "subnets"])?;
+fn ecs(spec: &LauncherSpec) -> Result<crate::ecs::EcsOptions, LaunchError> {
+    let options: crate::ecs::EcsOptions = read(spec, &["region", "cluster", "task_definition", "subnets"])?;
     Ok(crate::ecs::EcsOptions {
-        name: opening.name.clone(),
-        stack: opening.stack.clone(),
-        capacity: opening.capacity,
+        name: spec.name.clone(),
+        stack: spec.stack.clone(),
+        capacity: spec.capacity,
         ..options
     })
 }
 
 #[cfg(any(feature = "cloud-run", feature = "aci", feature = "docker"))]
-fn on_demand_only(opening: &Opening) -> Result<(), LaunchError> {
-    match opening.capacity {
+fn on_demand_only(spec: &LauncherSpec) -> Result<(), LaunchError> {
+    match spec.capacity {
         Capacity::OnDemand => Ok(()),
-        Capacity::Spot => Err(wrong(opening, "there is no spot capacity")),
+        Capacity::Spot => Err(wrong(spec, "there is no spot capacity")),
     }
 }
 
 #[cfg(feature = "cloud-run")]
-fn cloud_run(opening: &Opening) -> Result<crate::cloud_run::CloudRunOptions, LaunchError> {
-    on_demand_only(opening)?;
-    let options = read(opening, &["project", "location", "jobs"])?;
-    Ok(crate::cloud_run::CloudRunOptions { name: opening.name.clone(), stack: opening.stack.clone(), ..options })
+fn cloud_run(spec: &LauncherSpec) -> Result<crate::cloud_run::CloudRunOptions, LaunchError> {
+    on_demand_only(spec)?;
+    let options = read(spec, &["project", "location", "jobs"])?;
+    Ok(crate::cloud_run::CloudRunOptions { name: spec.name.clone(), stack: spec.stack.clone(), ..options })
 }
 
 #[cfg(feature = "aci")]
-fn aci(opening: &Opening) -> Result<crate::aci::AciOptions, LaunchError> {
-    on_demand_only(opening)?;
-    let options = read(opening, &["subscription", "resource_group", "location", "image"])?;
-    Ok(crate::aci::AciOptions { name: opening.name.clone(), stack: opening.stack.clone(), ..options })
+fn aci(spec: &LauncherSpec) -> Result<crate::aci::AciOptions, LaunchError> {
+    on_demand_only(spec)?;
+    let options = read(spec, &["subscription", "resource_group", "location", "image"])?;
+    Ok(crate::aci::AciOptions { name: spec.name.clone(), stack: spec.stack.clone(), ..options })
 }
 
 #[cfg(feature = "docker")]
-fn docker(opening: &Opening) -> Result<crate::docker::DockerOptions, LaunchError> {
-    on_demand_only(opening)?;
-    let options = read(opening, &["image"])?;
-    Ok(crate::docker::DockerOptions { name: opening.name.clone(), stack: opening.stack.clone(), ..options })
+fn docker(spec: &LauncherSpec) -> Result<crate::docker::DockerOptions, LaunchError> {
+    on_demand_only(spec)?;
+    let options = read(spec, &["image"])?;
+    Ok(crate::docker::DockerOptions { name: spec.name.clone(), stack: spec.stack.clone(), ..options })
 }
 
 #[cfg(test)]
@@ -135,8 +135,8 @@ mod tests {
 
     use super::*;
 
-    fn opening(launcher: &str, options: Value) -> Opening {
-        Opening {
+    fn spec(launcher: &str, options: Value) -> LauncherSpec {
+        LauncherSpec {
             launcher: launcher.to_owned(),
             name: "there".to_owned(),
             stack: "prod".to_owned(),
@@ -145,19 +145,19 @@ mod tests {
         }
     }
 
-    fn complaint(opening: &Opening) -> String {
-        check(opening).map_or_else(|error| error.to_string(), |()| "none".to_owned())
+    fn complaint(spec: &LauncherSpec) -> String {
+        check(spec).map_or_else(|error| error.to_string(), |()| "none".to_owned())
     }
 
     #[test]
     fn a_kind_nobody_knows_is_told() {
-        assert!(complaint(&opening("lambda", Value::Null)).contains("there is no launcher \"lambda\""));
+        assert!(complaint(&spec("lambda", Value::Null)).contains("there is no launcher \"lambda\""));
     }
 
     #[cfg(not(feature = "ecs"))]
     #[test]
     fn a_kind_that_is_left_out_names_its_feature() {
-        assert!(complaint(&opening("ecs", Value::Null)).contains("feature `ecs`"));
+        assert!(complaint(&spec("ecs", Value::Null)).contains("feature `ecs`"));
     }
 
     #[cfg(all(feature = "ecs", feature = "cloud-run", feature = "aci", feature = "docker"))]
@@ -165,21 +165,21 @@ mod tests {
     fn options_are_read_and_mistakes_in_them_told() {
         let ecs = json!({"region": "r", "cluster": "arn:aws:ecs:r:1:cluster/c", "task_definition": "t",
             "container": "runner", "subnets": ["s"], "security_groups": ["g"], "assign_public_ip": true});
-        assert_eq!(complaint(&opening("ecs", ecs.clone())), "none");
-        let spot = Opening { capacity: Capacity::Spot, ..opening("ecs", ecs.clone()) };
+        assert_eq!(complaint(&spec("ecs", ecs.clone())), "none");
+        let spot = LauncherSpec { capacity: Capacity::Spot, ..spec("ecs", ecs.clone()) };
         assert_eq!(super::ecs(&spot).unwrap().capacity, Capacity::Spot);
         let mut wrong = ecs;
         wrong["subnet"] = "s".into();
-        assert!(complaint(&opening("ecs", wrong)).contains("unknown field `subnet`"));
+        assert!(complaint(&spec("ecs", wrong)).contains("unknown field `subnet`"));
 
         let run = json!({"project": "p", "location": "l", "container": "runner",
             "jobs": [{"name": "egress-1", "cpu_milli": 1000, "memory_mib": 512, "disk_gib": 0}]});
-        assert_eq!(complaint(&opening("cloud-run", run.clone())), "none");
-        let spot = Opening { capacity: Capacity::Spot, ..opening("cloud-run", run) };
+        assert_eq!(complaint(&spec("cloud-run", run.clone())), "none");
+        let spot = LauncherSpec { capacity: Capacity::Spot, ..spec("cloud-run", run) };
         assert!(complaint(&spot).contains("there is no spot capacity"));
-        let nameless = Opening { stack: " ".to_owned(), ..opening("docker", json!({"image": "runner:1"})) };
+        let nameless = LauncherSpec { stack: " ".to_owned(), ..spec("docker", json!({"image": "runner:1"})) };
         assert!(complaint(&nameless).contains("a `stack` is needed"));
-        assert!(complaint(&opening("aci", json!({"subscription": "s"}))).contains("`resource_group` is missing"));
-        assert_eq!(complaint(&opening("docker", json!({"image": "runner:1"}))), "none");
+        assert!(complaint(&spec("aci", json!({"subscription": "s"}))).contains("`resource_group` is missing"));
+        assert_eq!(complaint(&spec("docker", json!({"image": "runner:1"}))), "none");
     }
 }

@@ -12,14 +12,14 @@ use spillway_process::chain;
 use spillway_protocol::Secret;
 use tracing::warn;
 
-use crate::launcher::{Ended, LaunchError, TaskRef};
+use crate::launcher::{LaunchError, StopOutcome, TaskRef};
 
 const CONNECT: Duration = Duration::from_secs(3);
 const ANSWER: Duration = Duration::from_secs(20);
 
 /// Who we are to the platform.
 #[async_trait]
-pub(crate) trait Identity: Send + Sync {
+pub(crate) trait PlatformIdentity: Send + Sync {
     async fn headers(&self) -> Result<HeaderMap, LaunchError>;
 }
 
@@ -27,7 +27,7 @@ pub(crate) trait Identity: Send + Sync {
 pub(crate) struct Token(pub Secret);
 
 #[async_trait]
-impl Identity for Token {
+impl PlatformIdentity for Token {
     async fn headers(&self) -> Result<HeaderMap, LaunchError> {
         bearer(self.0.reveal())
     }
@@ -35,23 +35,23 @@ impl Identity for Token {
 
 pub(crate) fn bearer(token: &str) -> Result<HeaderMap, LaunchError> {
     let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-        .map_err(|_| LaunchError::Misconfigured { words: "the token is no header".to_owned(), source: None })?;
+        .map_err(|_| LaunchError::Misconfigured { message: "the token is no header".to_owned(), source: None })?;
     value.set_sensitive(true);
     Ok(HeaderMap::from_iter([(AUTHORIZATION, value)]))
 }
 
 /// What became of asking for the end of a task.
-pub(crate) fn ended(task: &TaskRef, asked: Result<Answer, impl Error + 'static>) -> Ended {
+pub(crate) fn ended(task: &TaskRef, asked: Result<RestResponse, impl Error + 'static>) -> StopOutcome {
     match asked {
-        Ok(answer) if answer.is_fine() => Ended::Told,
-        Ok(answer) if answer.status == 404 => Ended::AlreadyGone,
+        Ok(answer) if answer.is_fine() => StopOutcome::Requested,
+        Ok(answer) if answer.status == 404 => StopOutcome::AlreadyGone,
         Ok(answer) => {
-            warn!(%task, error = answer.words(), "task not ended");
-            Ended::OutOfReach
+            warn!(%task, error = answer.message(), "task not ended");
+            StopOutcome::OutOfReach
         }
         Err(error) => {
             warn!(%task, error = %chain(&error), "task not ended");
-            Ended::OutOfReach
+            StopOutcome::OutOfReach
         }
     }
 }
@@ -59,21 +59,21 @@ pub(crate) fn ended(task: &TaskRef, asked: Result<Answer, impl Error + 'static>)
 pub(crate) struct Rest {
     client: Client,
     base: String,
-    identity: Box<dyn Identity>,
+    identity: Box<dyn PlatformIdentity>,
     /// What words call the platform.
     platform: &'static str,
 }
 
 /// The platform has answered, with whatever.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct RestResponse {
     pub status: u16,
     pub retry_after: Option<Duration>,
     /// Null when there was none.
     pub body: Value,
 }
 
-impl Answer {
+impl RestResponse {
     pub fn is_fine(&self) -> bool {
         (200..300).contains(&self.status)
     }
@@ -84,7 +84,7 @@ impl Answer {
     }
 
     /// Both platforms put their words there.
-    pub fn words(&self) -> String {
+    pub fn message(&self) -> String {
         let error = &self.body["error"];
         let code = error["status"].as_str().or(error["code"].as_str()).unwrap_or_default();
         match (code, error["message"].as_str().unwrap_or_default()) {
@@ -97,21 +97,21 @@ impl Answer {
 }
 
 impl Rest {
-    pub fn new(platform: &'static str, base: &str, identity: Box<dyn Identity>) -> Result<Self, LaunchError> {
+    pub fn new(platform: &'static str, base: &str, identity: Box<dyn PlatformIdentity>) -> Result<Self, LaunchError> {
         let client = Client::builder().connect_timeout(CONNECT).timeout(ANSWER).build().map_err(|error| {
-            LaunchError::Misconfigured { words: "make an HTTP client".to_owned(), source: Some(error.into()) }
+            LaunchError::Misconfigured { message: "make an HTTP client".to_owned(), source: Some(error.into()) }
         })?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned(), identity, platform })
     }
 
     /// An error is no answer: the deed may be done.
-    pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, LaunchError> {
+    pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<RestResponse, LaunchError> {
         let answer = self.ask_once(method.clone(), path, body).await?;
         // A token that has just run out, here or by the platform's clock: nothing was done, and there may be a new one.
         if answer.status == 401 { self.ask_once(method, path, body).await } else { Ok(answer) }
     }
 
-    async fn ask_once(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, LaunchError> {
+    async fn ask_once(&self, method: Method, path: &str, body: Option<&Value>) -> Result<RestResponse, LaunchError> {
         let mut request = self.client.request(method, format!("{}/{path}", self.base));
         request = request.headers(self.identity.headers().await?);
         request = match body {
@@ -119,15 +119,15 @@ impl Rest {
             // Both want to hear of an empty body.
             None => request.header("content-length", "0"),
         };
-        let lost = |error: reqwest::Error| LaunchError::Passing {
-            words: format!("{} did not answer", self.platform),
+        let lost = |error: reqwest::Error| LaunchError::Transient {
+            message: format!("{} did not answer", self.platform),
             source: Some(error.without_url().into()),
         };
         let answer = request.send().await.map_err(lost)?;
         let status = answer.status().as_u16();
         let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let body = answer.bytes().await.map_err(lost)?;
-        Ok(Answer {
+        Ok(RestResponse {
             status,
             retry_after: retry_after.map(Duration::from_secs),
             body: serde_json::from_slice(&body).unwrap_or(Value::Null),

@@ -10,17 +10,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal, kill_process};
 use spillway_cost::Platform;
-use spillway_launchers::conformance::{self, Subject};
-use spillway_launchers::paper::PaperOptions;
+use spillway_launchers::conformance::{self, LauncherSubject};
 use spillway_launchers::process::ProcessOptions;
+use spillway_launchers::simulated::SimulatedOptions;
 use spillway_launchers::{
-    Departure, EndHow, Ended, LaunchError, LaunchOrder, Launcher, PaperLauncher, ProcessLauncher, Sighting, TaskRef,
+    LaunchError, LaunchOrder, Launcher, ProcessLauncher, SimulatedLauncher, StopMode, StopOutcome, TaskExit, TaskRef,
+    TaskStatus,
 };
 
-struct OnPaper(PaperLauncher);
+struct SimulatedSubject(SimulatedLauncher);
 
 #[async_trait]
-impl Subject for OnPaper {
+impl LauncherSubject for SimulatedSubject {
     fn launcher(&self) -> Arc<dyn Launcher> {
         Arc::new(self.0.clone())
     }
@@ -30,18 +31,18 @@ impl Subject for OnPaper {
     }
 
     async fn strike(&self, task: &TaskRef) {
-        assert!(self.0.leave(task, Duration::ZERO, Departure::Signalled(9)));
+        assert!(self.0.leave(task, Duration::ZERO, TaskExit::Signalled(9)));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn paper_conforms() {
-    let options = PaperOptions {
+async fn simulated_conforms() {
+    let options = SimulatedOptions {
         latency: Duration::from_millis(800),
         provisioning: Duration::from_secs(3),
-        ..PaperOptions::default()
+        ..SimulatedOptions::default()
     };
-    conformance::all(&OnPaper(PaperLauncher::new(options))).await;
+    conformance::all(&SimulatedSubject(SimulatedLauncher::new(options))).await;
 }
 
 /// Children of a launcher that is asked again after its "restart" are still children of this test, so how they left is
@@ -52,7 +53,7 @@ struct Children {
 }
 
 #[async_trait]
-impl Subject for Children {
+impl LauncherSubject for Children {
     fn launcher(&self) -> Arc<dyn Launcher> {
         self.launcher.clone()
     }
@@ -139,7 +140,7 @@ async fn a_child_gets_names_in_the_open_and_secrets_by_pipe() {
 
     let log = text_of(&dir.path().join("logs/EG_given-1.log")).await;
     assert_eq!(log, "runner of EG_given speaks\n");
-    assert_eq!(launcher.end(&task, EndHow::Now).await, Ended::Told);
+    assert_eq!(launcher.end(&task, StopMode::Immediate).await, StopOutcome::Requested);
 }
 
 #[tokio::test]
@@ -154,7 +155,7 @@ async fn runners_of_another_stack_are_not_ours() {
         let listed = ProcessLauncher::new(options).tasks().await.unwrap();
         assert_eq!(listed.iter().any(|owned| owned.task == task), sees, "{listed:?}");
     }
-    launcher.end(&task, EndHow::Now).await;
+    launcher.end(&task, StopMode::Immediate).await;
 }
 
 #[tokio::test]
@@ -164,15 +165,15 @@ async fn a_recycled_pid_is_not_ours() {
     let task = launcher.launch(&order("EG_recycled")).await.unwrap();
     let (rest, born) = task.id.rsplit_once('/').unwrap();
     let earlier = TaskRef { id: format!("{rest}/{}", born.parse::<u64>().unwrap() - 1), ..task.clone() };
-    assert_eq!(launcher.look(&earlier).await, Sighting::Gone(Departure::Unsaid.into()));
-    assert_eq!(launcher.end(&earlier, EndHow::Now).await, Ended::AlreadyGone);
-    assert_eq!(launcher.look(&task).await, Sighting::Alive);
+    assert_eq!(launcher.status(&earlier).await, TaskStatus::Gone(TaskExit::Unknown.into()));
+    assert_eq!(launcher.end(&earlier, StopMode::Immediate).await, StopOutcome::AlreadyGone);
+    assert_eq!(launcher.status(&task).await, TaskStatus::Alive);
     let elsewhere = TaskRef {
         id: format!("another-boot+pid:[1]/{}", rest.rsplit_once('/').unwrap().1) + "/" + born,
         ..task.clone()
     };
-    assert!(matches!(launcher.look(&elsewhere).await, Sighting::Unknown(_)));
-    launcher.end(&task, EndHow::Now).await;
+    assert!(matches!(launcher.status(&elsewhere).await, TaskStatus::Unknown(_)));
+    launcher.end(&task, StopMode::Immediate).await;
 }
 
 #[tokio::test]
@@ -181,7 +182,7 @@ async fn a_program_that_is_not_there_is_said_before_anything_starts() {
     let options = ProcessOptions { program: dir.path().join("nothing"), ..options(dir.path()) };
     let error = ProcessLauncher::new(options).launch(&order("EG_nothing")).await.unwrap_err();
     assert!(
-        matches!(&error, LaunchError::Misconfigured { words, .. } if words.contains("nothing is not an executable")),
+        matches!(&error, LaunchError::Misconfigured { message, .. } if message.contains("nothing is not an executable")),
         "{error}"
     );
 }

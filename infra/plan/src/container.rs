@@ -140,7 +140,7 @@ mod tests {
     fn a_container_that_cannot_hold_the_codec_is_refused_at_once() {
         let refused =
             |asked, codec, picture| choose(Some(asked), codec, true, picture).expect_err("refused").to_string();
-        for (asked, codec, picture, words) in [
+        for (asked, codec, picture, message) in [
             (Container::Ogg, None, true, "no supported codec is compatible with all outputs"),
             (Container::Ogg, Some(Opus), true, "format audio/ogg incompatible with codec video/h264"),
             (Container::Ogg, Some(Aac), false, "format audio/ogg incompatible with codec audio/aac"),
@@ -149,7 +149,7 @@ mod tests {
             (Container::Mp3, Some(Opus), false, "format audio/mpeg incompatible with codec audio/opus"),
             (Container::Mp3, None, true, "no supported codec is compatible with all outputs"),
         ] {
-            assert_eq!(refused(asked, codec, picture), words);
+            assert_eq!(refused(asked, codec, picture), message);
         }
         assert_eq!(choose(Some(Container::Mp3), None, true, false), Ok((Container::Mp3, Mp3)));
     }

@@ -7,18 +7,18 @@ use crate::error::PlanError;
 use crate::types::{AudioCodec, H264Profile, VideoEncoding};
 
 // Beyond these a request is a slip of the pen, and its first effect would be a runner out of memory.
-const MOST_PIXELS_A_SIDE: i32 = 4096;
-const MOST_FRAMES_A_SECOND: i32 = 120;
-const MOST_VIDEO_KBPS: i32 = 100_000;
-const MOST_KEY_FRAME_SECONDS: i64 = 600;
-const MOST_MP3_KBPS: i32 = 320;
-const MOST_AUDIO_KBPS: i32 = 510;
+const MAX_PIXELS_PER_SIDE: i32 = 4096;
+const MAX_FRAMES_PER_SECOND: i32 = 120;
+const MAX_VIDEO_KBPS: i32 = 100_000;
+const MAX_KEY_FRAME_SECONDS: i64 = 600;
+const MAX_MP3_KBPS: i32 = 320;
+const MAX_AUDIO_KBPS: i32 = 510;
 
 /// Preset of livekit/protocol 1.51, newer than the crate's enumeration.
 const PRESET_PASSTHROUGH: i32 = 8;
 
 /// The request's `options`.
-pub enum Asked<'a> {
+pub enum RequestedEncoding<'a> {
     Nothing,
     Preset(i32),
     Advanced(&'a livekit::EncodingOptions),
@@ -55,11 +55,11 @@ impl Default for Encoding {
 }
 
 impl Encoding {
-    pub fn read(asked: &Asked) -> Result<Self, PlanError> {
+    pub fn read(asked: &RequestedEncoding) -> Result<Self, PlanError> {
         match asked {
-            Asked::Nothing => Ok(Self::default()),
-            Asked::Preset(number) => Self::preset(*number),
-            Asked::Advanced(options) => Self::advanced(options),
+            RequestedEncoding::Nothing => Ok(Self::default()),
+            RequestedEncoding::Preset(number) => Self::preset(*number),
+            RequestedEncoding::Advanced(options) => Self::advanced(options),
         }
     }
 
@@ -87,7 +87,7 @@ impl Encoding {
         let mut encoding = Self::default();
         let side = |field, value: i32| match positive(value) {
             Some(value) if value < 16 || value % 2 != 0 => Err(PlanError::Field(field)),
-            Some(value) => at_most(field, value, MOST_PIXELS_A_SIDE).map(Some),
+            Some(value) => at_most(field, value, MAX_PIXELS_PER_SIDE).map(Some),
             None => Ok(None),
         };
         let (width, height) = (side("width", options.width)?, side("height", options.height)?);
@@ -95,8 +95,8 @@ impl Encoding {
         if !matches!(options.depth, 0 | 8 | 16 | 24) {
             return Err(PlanError::Field("depth"));
         }
-        let framerate = bounded("framerate", options.framerate, MOST_FRAMES_A_SECOND)?;
-        let bitrate = bounded("video_bitrate", options.video_bitrate, MOST_VIDEO_KBPS)?;
+        let framerate = bounded("framerate", options.framerate, MAX_FRAMES_PER_SECOND)?;
+        let bitrate = bounded("video_bitrate", options.video_bitrate, MAX_VIDEO_KBPS)?;
         let profile = match livekit::VideoCodec::try_from(options.video_codec) {
             Ok(livekit::VideoCodec::DefaultVc) => None,
             Ok(livekit::VideoCodec::H264Baseline) => Some(H264Profile::Baseline),
@@ -129,7 +129,7 @@ impl Encoding {
             Ok(livekit::AudioCodec::AcMp3) => Some(AudioCodec::Mp3),
             Err(_) => return Err(PlanError::Field("audio_codec")),
         };
-        if let Some(bitrate) = bounded("audio_bitrate", options.audio_bitrate, MOST_AUDIO_KBPS)? {
+        if let Some(bitrate) = bounded("audio_bitrate", options.audio_bitrate, MAX_AUDIO_KBPS)? {
             encoding.audio_bitrate = bitrate;
         }
         if let Some(frequency) = positive(options.audio_frequency) {
@@ -155,9 +155,9 @@ impl Encoding {
                 });
             }
         };
-        if codec == AudioCodec::Mp3 && i64::from(self.audio_bitrate) > i64::from(MOST_MP3_KBPS) {
+        if codec == AudioCodec::Mp3 && i64::from(self.audio_bitrate) > i64::from(MAX_MP3_KBPS) {
             let asked = self.audio_bitrate.into();
-            return Err(PlanError::TooMuch { field: "audio_bitrate", asked, most: MOST_MP3_KBPS.into() });
+            return Err(PlanError::TooMuch { field: "audio_bitrate", asked, max: MAX_MP3_KBPS.into() });
         }
         Ok((self.audio_bitrate, frequency))
     }
@@ -168,13 +168,13 @@ fn positive(value: i32) -> Option<i32> {
     (value > 0).then_some(value)
 }
 
-fn bounded(field: &'static str, value: i32, most: i32) -> Result<Option<u32>, PlanError> {
-    positive(value).map(|value| at_most(field, value, most)).transpose()
+fn bounded(field: &'static str, value: i32, max: i32) -> Result<Option<u32>, PlanError> {
+    positive(value).map(|value| at_most(field, value, max)).transpose()
 }
 
-fn at_most(field: &'static str, value: i32, most: i32) -> Result<u32, PlanError> {
-    if value > most {
-        return Err(PlanError::TooMuch { field, asked: value.into(), most: most.into() });
+fn at_most(field: &'static str, value: i32, max: i32) -> Result<u32, PlanError> {
+    if value > max {
+        return Err(PlanError::TooMuch { field, asked: value.into(), max: max.into() });
     }
     Ok(value.unsigned_abs())
 }
@@ -186,9 +186,9 @@ fn key_frames(seconds: f64) -> Result<Option<f64>, PlanError> {
     if !seconds.is_finite() || seconds < 0.0 {
         return Err(PlanError::Field("key_frame_interval"));
     }
-    if seconds > MOST_KEY_FRAME_SECONDS as f64 {
+    if seconds > MAX_KEY_FRAME_SECONDS as f64 {
         let asked = seconds.min(i64::MAX as f64) as i64;
-        return Err(PlanError::TooMuch { field: "key_frame_interval", asked, most: MOST_KEY_FRAME_SECONDS });
+        return Err(PlanError::TooMuch { field: "key_frame_interval", asked, max: MAX_KEY_FRAME_SECONDS });
     }
     Ok(Some(seconds))
 }

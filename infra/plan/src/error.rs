@@ -20,8 +20,8 @@ pub enum PlanError {
     AssumeRoleDisabled,
 
     /// The field is there and well formed, but asks for more than anybody can want.
-    #[error("request has missing or invalid field: {field} ({asked} asked, at most {most})")]
-    TooMuch { field: &'static str, asked: i64, most: i64 },
+    #[error("request has missing or invalid field: {field} ({asked} asked, at most {max})")]
+    TooMuch { field: &'static str, asked: i64, max: i64 },
     #[error("request has missing or invalid field: {field} ({asked} asked, possible are {possible})")]
     Impossible { field: &'static str, asked: String, possible: &'static str },
     /// A feature of livekit/egress that this version does not have.

@@ -5,17 +5,17 @@
 
 use chrono::NaiveDateTime;
 
-use crate::types::{Container, EgressPlan, FileOutput, Kind};
+use crate::types::{Container, EgressKind, EgressPlan, FileOutput};
 
 /// Longest component a file system takes.
-const LONGEST_COMPONENT: usize = 255;
+const MAX_COMPONENT_BYTES: usize = 255;
 /// Longest path asked for or made; below the 4096 of Linux and the 1024 of object stores stay their own limit.
-const LONGEST_PATH: usize = 4000;
+const MAX_PATH_BYTES: usize = 4000;
 
 /// What the variables stand for. An empty text is not known and its variable stays in the name, as with livekit/egress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameFacts {
-    pub kind: Kind,
+    pub kind: EgressKind,
     pub room_name: String,
     pub room_id: String,
     pub publisher_identity: String,
@@ -50,7 +50,7 @@ impl NameFacts {
     /// A variable and its value; `None`: not one of this kind of egress, or not known.
     fn value(&self, variable: &str, now: NaiveDateTime) -> Option<String> {
         let known = |text: &String| (!text.is_empty()).then(|| text.clone());
-        let of_track = |text: &String| if self.kind == Kind::Track { known(text) } else { None };
+        let of_track = |text: &String| if self.kind == EgressKind::Track { known(text) } else { None };
         match variable {
             "time" => Some(time(now)),
             // The wall clock of the host, as livekit/egress: in a container that is UTC.
@@ -58,7 +58,7 @@ impl NameFacts {
             "room_name" => known(&self.room_name),
             // The sid may be unknown for an egress that names its room; empty is then the peer's value too.
             "room_id" if !self.room_name.is_empty() => Some(self.room_id.clone()),
-            "publisher_identity" if self.kind != Kind::RoomComposite => known(&self.publisher_identity),
+            "publisher_identity" if self.kind != EgressKind::RoomComposite => known(&self.publisher_identity),
             "track_id" => of_track(&self.track_id),
             "track_type" => of_track(&self.track_kind),
             "track_source" => of_track(&self.track_source),
@@ -69,8 +69,8 @@ impl NameFacts {
 
     fn generated(&self, now: NaiveDateTime) -> String {
         let identifier = match self.kind {
-            Kind::Track => &self.track_id,
-            Kind::RoomComposite | Kind::Participant | Kind::TrackComposite => &self.room_name,
+            EgressKind::Track => &self.track_id,
+            EgressKind::RoomComposite | EgressKind::Participant | EgressKind::TrackComposite => &self.room_name,
         };
         let identifier = if identifier.is_empty() { "web" } else { identifier };
         match self.retry_count {
@@ -102,9 +102,9 @@ pub fn clean(path: &str) -> String {
 
 /// Whether a path can be one at all; what the disk says of it is seen by whoever opens it.
 pub fn possible(path: &str) -> bool {
-    path.len() <= LONGEST_PATH
+    path.len() <= MAX_PATH_BYTES
         && !path.contains('\0')
-        && path.split('/').all(|component| component.len() <= LONGEST_COMPONENT)
+        && path.split('/').all(|component| component.len() <= MAX_COMPONENT_BYTES)
 }
 
 /// A name of which a second attempt cannot overwrite the first one's file.
@@ -124,7 +124,7 @@ pub fn resolve(output: &FileOutput, container: Container, facts: &NameFacts, now
     let mut components: Vec<&str> = safe.split('/').filter(|c| !matches!(*c, "" | "." | "..")).collect();
     let last = components.pop().unwrap_or_default();
     let file = named(last, container, facts, now);
-    let directories = within(&components, LONGEST_PATH.saturating_sub(file.len() + 1));
+    let directories = within(&components, MAX_PATH_BYTES.saturating_sub(file.len() + 1));
     let mut all: Vec<&str> = directories.iter().map(String::as_str).collect();
     all.push(&file);
     joined(output.path.starts_with('/'), &all, false)
@@ -147,13 +147,13 @@ fn named(last: &str, container: Container, facts: &NameFacts, now: NaiveDateTime
     } else {
         stem
     };
-    format!("{}{extension}", cut(stem, LONGEST_COMPONENT - extension.len()))
+    format!("{}{extension}", cut(stem, MAX_COMPONENT_BYTES - extension.len()))
 }
 
 /// As many leading directories as fit into `room` bytes, each short enough for a file system.
 fn within(components: &[&str], room: usize) -> Vec<String> {
     let mut used = 0;
-    let cut_short = components.iter().map(|component| cut(component, LONGEST_COMPONENT).to_owned());
+    let cut_short = components.iter().map(|component| cut(component, MAX_COMPONENT_BYTES).to_owned());
     cut_short
         .take_while(|component| {
             used += component.len() + 1;
@@ -162,11 +162,11 @@ fn within(components: &[&str], room: usize) -> Vec<String> {
         .collect()
 }
 
-fn cut(text: &str, longest: usize) -> &str {
-    if text.len() <= longest {
+fn cut(text: &str, max_bytes: usize) -> &str {
+    if text.len() <= max_bytes {
         return text;
     }
-    let end = (0..=longest).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    let end = (0..=max_bytes).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     &text[..end]
 }
 
@@ -212,7 +212,7 @@ mod tests {
         NaiveDate::from_ymd_opt(2022, 10, 4).unwrap().and_hms_milli_opt(1, 13, 6, 78).unwrap()
     }
 
-    fn facts(kind: Kind) -> NameFacts {
+    fn facts(kind: EgressKind) -> NameFacts {
         NameFacts {
             kind,
             room_name: "sales".into(),
@@ -229,29 +229,35 @@ mod tests {
         FileOutput { container: None, path: clean(path), manifest: true, stored: false }
     }
 
-    fn name(path: &str, kind: Kind) -> String {
+    fn name(path: &str, kind: EgressKind) -> String {
         resolve(&file(path), Container::Mp4, &facts(kind), now())
     }
 
     #[test]
     fn variables_are_filled_in_where_the_kind_has_them() {
-        assert_eq!(name("r_{room_name}_{time}.mp4", Kind::RoomComposite), "r_sales_2022-10-04T011306.mp4");
-        assert_eq!(name("{room_id}/{utc}", Kind::RoomComposite), "RM_x/20221004011306078.mp4");
-        assert_eq!(name("{publisher_identity}", Kind::Participant), "ann.mp4");
-        assert_eq!(name("{publisher_identity}-{track_id}", Kind::RoomComposite), "{publisher_identity}-{track_id}.mp4");
-        assert_eq!(name("t_{track_id}_{track_type}_{track_source}", Kind::Track), "t_TR_x_video_screen_share.mp4");
-        assert_eq!(name("{nosuch}{retry}{", Kind::Track), "{nosuch}{retry}{.mp4");
-        let again = NameFacts { retry_count: 2, ..facts(Kind::Track) };
+        assert_eq!(name("r_{room_name}_{time}.mp4", EgressKind::RoomComposite), "r_sales_2022-10-04T011306.mp4");
+        assert_eq!(name("{room_id}/{utc}", EgressKind::RoomComposite), "RM_x/20221004011306078.mp4");
+        assert_eq!(name("{publisher_identity}", EgressKind::Participant), "ann.mp4");
+        assert_eq!(
+            name("{publisher_identity}-{track_id}", EgressKind::RoomComposite),
+            "{publisher_identity}-{track_id}.mp4"
+        );
+        assert_eq!(
+            name("t_{track_id}_{track_type}_{track_source}", EgressKind::Track),
+            "t_TR_x_video_screen_share.mp4"
+        );
+        assert_eq!(name("{nosuch}{retry}{", EgressKind::Track), "{nosuch}{retry}{.mp4");
+        let again = NameFacts { retry_count: 2, ..facts(EgressKind::Track) };
         assert_eq!(resolve(&file("a-{retry}"), Container::Ogg, &again, now()), "a-2.ogg");
         assert_eq!(resolve(&file(""), Container::Ogg, &again, now()), "TR_x-2022-10-04T011306-2.ogg");
     }
 
     #[test]
     fn no_name_asked_for_means_a_generated_one() {
-        assert_eq!(name("", Kind::Participant), "sales-2022-10-04T011306.mp4");
-        assert_eq!(name("out/", Kind::Track), "out/TR_x-2022-10-04T011306.mp4");
-        assert_eq!(name("/", Kind::Track), "/TR_x-2022-10-04T011306.mp4");
-        let nameless = NameFacts { room_name: String::new(), ..facts(Kind::RoomComposite) };
+        assert_eq!(name("", EgressKind::Participant), "sales-2022-10-04T011306.mp4");
+        assert_eq!(name("out/", EgressKind::Track), "out/TR_x-2022-10-04T011306.mp4");
+        assert_eq!(name("/", EgressKind::Track), "/TR_x-2022-10-04T011306.mp4");
+        let nameless = NameFacts { room_name: String::new(), ..facts(EgressKind::RoomComposite) };
         assert_eq!(resolve(&file(""), Container::Mp4, &nameless, now()), "web-2022-10-04T011306.mp4");
     }
 
@@ -264,7 +270,7 @@ mod tests {
             ("a", "a.mp4"),
             ("d.ogg/b.ts", "d.ogg/b.mp4"),
         ] {
-            assert_eq!(name(asked, Kind::Track), expected);
+            assert_eq!(name(asked, EgressKind::Track), expected);
         }
     }
 
@@ -286,23 +292,23 @@ mod tests {
 
     #[test]
     fn a_value_makes_directories_but_never_climbs() {
-        let climbing = NameFacts { room_name: "../../etc/passwd".into(), ..facts(Kind::RoomComposite) };
+        let climbing = NameFacts { room_name: "../../etc/passwd".into(), ..facts(EgressKind::RoomComposite) };
         let name = |path: &str| resolve(&file(path), Container::Mp4, &climbing, now());
         assert_eq!(name("rec/{room_name}"), "rec/etc/passwd.mp4");
         assert_eq!(name("{room_name}"), "etc/passwd.mp4");
-        let team = NameFacts { room_name: "team/a".into(), ..facts(Kind::RoomComposite) };
+        let team = NameFacts { room_name: "team/a".into(), ..facts(EgressKind::RoomComposite) };
         assert_eq!(resolve(&file("x/{room_name}"), Container::Mp4, &team, now()), "x/team/a.mp4");
         // Dots put together from the path and a value.
-        let dot = NameFacts { room_name: ".".into(), ..facts(Kind::RoomComposite) };
+        let dot = NameFacts { room_name: ".".into(), ..facts(EgressKind::RoomComposite) };
         assert_eq!(resolve(&file("a/.{room_name}/b"), Container::Mp4, &dot, now()), "a/b.mp4");
-        let rooted = NameFacts { room_name: "/etc".into(), ..facts(Kind::RoomComposite) };
+        let rooted = NameFacts { room_name: "/etc".into(), ..facts(EgressKind::RoomComposite) };
         assert_eq!(resolve(&file("{room_name}/x"), Container::Mp4, &rooted, now()), "etc/x.mp4");
     }
 
     proptest! {
         #[test]
         fn no_name_escapes(path in ".{0,60}", value in "[./a{}\\PC\u{0}]{0,40}", wild in any::<String>(), retry in -1..3i32) {
-            for kind in [Kind::RoomComposite, Kind::Participant, Kind::TrackComposite, Kind::Track] {
+            for kind in [EgressKind::RoomComposite, EgressKind::Participant, EgressKind::TrackComposite, EgressKind::Track] {
                 let facts = NameFacts {
                     kind,
                     room_name: value.clone(),

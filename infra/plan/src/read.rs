@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use spillway_protocol::rpc::StartEgressRequest;
-use spillway_protocol::rpc::start_egress_request::Request;
+use spillway_protocol::rpc::start_egress_request::EgressRequest;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -33,15 +33,15 @@ pub fn start_request(request: Value) -> Result<StartEgressRequest, ReadError> {
             "token" => start.token = text("token", value)?,
             "ws_url" | "wsUrl" => start.ws_url = text("ws_url", value)?,
             "room_composite" | "roomComposite" => {
-                start.request = Some(Request::RoomComposite(message("room_composite", value)?))
+                start.request = Some(EgressRequest::RoomComposite(message("room_composite", value)?))
             }
-            "participant" => start.request = Some(Request::Participant(message("participant", value)?)),
+            "participant" => start.request = Some(EgressRequest::Participant(message("participant", value)?)),
             "track_composite" | "trackComposite" => {
-                start.request = Some(Request::TrackComposite(message("track_composite", value)?));
+                start.request = Some(EgressRequest::TrackComposite(message("track_composite", value)?));
             }
-            "track" => start.request = Some(Request::Track(message("track", value)?)),
-            "web" => start.request = Some(Request::Web(message("web", value)?)),
-            "egress" => start.request = Some(Request::Egress(message("egress", value)?)),
+            "track" => start.request = Some(EgressRequest::Track(message("track", value)?)),
+            "web" => start.request = Some(EgressRequest::Web(message("web", value)?)),
+            "egress" => start.request = Some(EgressRequest::Egress(message("egress", value)?)),
             _ => return Err(ReadError::Unknown(name)),
         }
     }
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn either_spelling_is_the_same_request() {
         let track = |request: Value| match start_request(request).unwrap() {
-            StartEgressRequest { request: Some(Request::Track(track)), room_id, .. } => (track.track_id, room_id),
+            StartEgressRequest { request: Some(EgressRequest::Track(track)), room_id, .. } => (track.track_id, room_id),
             other => panic!("{other:?}"),
         };
         let snake = json!({"room_id": "RM_1", "track": {"room_name": "r", "track_id": "TR_1"}});
@@ -82,11 +82,11 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let words = |request| start_request(request).unwrap_err().to_string();
-        assert!(words(json!({"trak": {}})).starts_with("\"trak\" is not known"));
-        assert!(words(json!(3)).contains("room_composite"));
-        assert!(words(json!({"egress_id": "EG_1"})).contains("room_composite"));
-        assert!(words(json!({"token": 1, "track": {}})).contains("\"token\" must be a text"));
-        assert!(words(json!({"track": {"room_name": {}}})).contains("track"));
+        let refusal = |request| start_request(request).unwrap_err().to_string();
+        assert!(refusal(json!({"trak": {}})).starts_with("\"trak\" is not known"));
+        assert!(refusal(json!(3)).contains("room_composite"));
+        assert!(refusal(json!({"egress_id": "EG_1"})).contains("room_composite"));
+        assert!(refusal(json!({"token": 1, "track": {}})).contains("\"token\" must be a text"));
+        assert!(refusal(json!({"track": {"room_name": {}}})).contains("track"));
     }
 }

@@ -4,16 +4,16 @@
 use livekit_protocol as livekit;
 use spillway_protocol::EgressId;
 use spillway_protocol::rpc::StartEgressRequest;
-use spillway_protocol::rpc::start_egress_request::Request;
+use spillway_protocol::rpc::start_egress_request::EgressRequest;
 use url::Url;
 
 use crate::container;
 use crate::destination::StorageConfig;
-use crate::encoding::{Asked, Encoding};
+use crate::encoding::{Encoding, RequestedEncoding};
 use crate::error::PlanError;
 use crate::name;
 use crate::types::*;
-use crate::uploads::{self, Upload};
+use crate::uploads::{self, RequestedUpload};
 
 /// What the installation says about every request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub fn plan(start: &StartEgressRequest, defaults: &Defaults) -> Result<EgressPla
         return Err(PlanError::Field("ws_url"));
     }
 
-    let Made { picture, sound, container } = made(&asked, encoding, &file)?;
+    let PlannedMedia { picture, sound, container } = made(&asked, encoding, &file)?;
     Ok(EgressPlan {
         egress_id: start.egress_id.clone(),
         room_name: room_name.clone(),
@@ -77,21 +77,21 @@ pub fn plan(start: &StartEgressRequest, defaults: &Defaults) -> Result<EgressPla
 }
 
 /// The upload that each output of the plan brings, in its order.
-pub(crate) fn uploads(start: &StartEgressRequest) -> Result<Vec<Option<Upload<'_>>>, PlanError> {
+pub(crate) fn uploads(start: &StartEgressRequest) -> Result<Vec<Option<RequestedUpload<'_>>>, PlanError> {
     let asked = read(start.request.as_ref().ok_or(PlanError::Field("request"))?)?;
     Ok(asked.outputs.files.iter().map(|file| file.upload).collect())
 }
 
 /// A request of any kind, under one set of names.
-struct Wanted<'a> {
-    kind: Kind,
+struct RequestFields<'a> {
+    kind: EgressKind,
     room_name: &'a String,
     source: Source,
     wants_sound: bool,
     wants_picture: bool,
     layout: LayoutName,
     mixing: Mixing,
-    encoding: Asked<'a>,
+    encoding: RequestedEncoding<'a>,
     outputs: Outputs<'a>,
 }
 
@@ -100,7 +100,7 @@ struct File<'a> {
     path: &'a str,
     container: Option<Container>,
     manifest: bool,
-    upload: Option<Upload<'a>>,
+    upload: Option<RequestedUpload<'a>>,
 }
 
 /// How many of each kind of output there are; only files can be served yet.
@@ -113,22 +113,22 @@ struct Outputs<'a> {
     websocket: bool,
 }
 
-fn read(request: &Request) -> Result<Wanted<'_>, PlanError> {
+fn read(request: &EgressRequest) -> Result<RequestFields<'_>, PlanError> {
     match request {
-        Request::RoomComposite(request) => room_composite(request),
-        Request::Participant(request) => participant(request),
-        Request::TrackComposite(request) => track_composite(request),
-        Request::Track(request) => track(request),
-        Request::Web(request) => {
+        EgressRequest::RoomComposite(request) => room_composite(request),
+        EgressRequest::Participant(request) => participant(request),
+        EgressRequest::TrackComposite(request) => track_composite(request),
+        EgressRequest::Track(request) => track(request),
+        EgressRequest::Web(request) => {
             web_url(&request.url, "web url")?;
             Err(PlanError::NotYet("web egress is"))
         }
-        Request::Egress(_) => Err(PlanError::NotYet("the StartEgress (v2) API is")),
-        Request::Replay(_) => Err(PlanError::NotYet("replay export is")),
+        EgressRequest::Egress(_) => Err(PlanError::NotYet("the StartEgress (v2) API is")),
+        EgressRequest::Replay(_) => Err(PlanError::NotYet("replay export is")),
     }
 }
 
-fn room_composite(request: &livekit::RoomCompositeEgressRequest) -> Result<Wanted<'_>, PlanError> {
+fn room_composite(request: &livekit::RoomCompositeEgressRequest) -> Result<RequestFields<'_>, PlanError> {
     use livekit::room_composite_egress_request::{Options, Output};
     if !request.custom_base_url.is_empty() {
         web_url(&request.custom_base_url, "template base url")?;
@@ -152,8 +152,8 @@ fn room_composite(request: &livekit::RoomCompositeEgressRequest) -> Result<Wante
         Some(Output::Segments(_)) => Single::Segments,
         None => Single::None,
     };
-    Ok(Wanted {
-        kind: Kind::RoomComposite,
+    Ok(RequestFields {
+        kind: EgressKind::RoomComposite,
         room_name: &request.room_name,
         source: Source::Room,
         wants_sound: !request.video_only,
@@ -161,9 +161,9 @@ fn room_composite(request: &livekit::RoomCompositeEgressRequest) -> Result<Wante
         layout: LayoutName::parse(&request.layout)?,
         mixing,
         encoding: match &request.options {
-            None => Asked::Nothing,
-            Some(Options::Preset(number)) => Asked::Preset(*number),
-            Some(Options::Advanced(options)) => Asked::Advanced(options),
+            None => RequestedEncoding::Nothing,
+            Some(Options::Preset(number)) => RequestedEncoding::Preset(*number),
+            Some(Options::Advanced(options)) => RequestedEncoding::Advanced(options),
         },
         outputs: Outputs::read(
             single,
@@ -175,13 +175,13 @@ fn room_composite(request: &livekit::RoomCompositeEgressRequest) -> Result<Wante
     })
 }
 
-fn participant(request: &livekit::ParticipantEgressRequest) -> Result<Wanted<'_>, PlanError> {
+fn participant(request: &livekit::ParticipantEgressRequest) -> Result<RequestFields<'_>, PlanError> {
     use livekit::participant_egress_request::Options;
     if request.identity.is_empty() {
         return Err(PlanError::Field("identity"));
     }
-    Ok(Wanted {
-        kind: Kind::Participant,
+    Ok(RequestFields {
+        kind: EgressKind::Participant,
         room_name: &request.room_name,
         source: Source::Participant { identity: request.identity.clone(), screen_share: request.screen_share },
         wants_sound: true,
@@ -189,9 +189,9 @@ fn participant(request: &livekit::ParticipantEgressRequest) -> Result<Wanted<'_>
         layout: LayoutName::GRID,
         mixing: Mixing::Both,
         encoding: match &request.options {
-            None => Asked::Nothing,
-            Some(Options::Preset(number)) => Asked::Preset(*number),
-            Some(Options::Advanced(options)) => Asked::Advanced(options),
+            None => RequestedEncoding::Nothing,
+            Some(Options::Preset(number)) => RequestedEncoding::Preset(*number),
+            Some(Options::Advanced(options)) => RequestedEncoding::Advanced(options),
         },
         outputs: Outputs::read(
             Single::None,
@@ -203,7 +203,7 @@ fn participant(request: &livekit::ParticipantEgressRequest) -> Result<Wanted<'_>
     })
 }
 
-fn track_composite(request: &livekit::TrackCompositeEgressRequest) -> Result<Wanted<'_>, PlanError> {
+fn track_composite(request: &livekit::TrackCompositeEgressRequest) -> Result<RequestFields<'_>, PlanError> {
     use livekit::track_composite_egress_request::{Options, Output};
     let named = |id: &String| (!id.is_empty()).then(|| id.clone());
     let (audio, video) = (named(&request.audio_track_id), named(&request.video_track_id));
@@ -217,8 +217,8 @@ fn track_composite(request: &livekit::TrackCompositeEgressRequest) -> Result<Wan
         Some(Output::Segments(_)) => Single::Segments,
         None => Single::None,
     };
-    Ok(Wanted {
-        kind: Kind::TrackComposite,
+    Ok(RequestFields {
+        kind: EgressKind::TrackComposite,
         room_name: &request.room_name,
         wants_sound: audio.is_some(),
         wants_picture: video.is_some(),
@@ -226,9 +226,9 @@ fn track_composite(request: &livekit::TrackCompositeEgressRequest) -> Result<Wan
         layout: LayoutName::GRID,
         mixing: Mixing::Both,
         encoding: match &request.options {
-            None => Asked::Nothing,
-            Some(Options::Preset(number)) => Asked::Preset(*number),
-            Some(Options::Advanced(options)) => Asked::Advanced(options),
+            None => RequestedEncoding::Nothing,
+            Some(Options::Preset(number)) => RequestedEncoding::Preset(*number),
+            Some(Options::Advanced(options)) => RequestedEncoding::Advanced(options),
         },
         outputs: Outputs::read(
             single,
@@ -240,7 +240,7 @@ fn track_composite(request: &livekit::TrackCompositeEgressRequest) -> Result<Wan
     })
 }
 
-fn track(request: &livekit::TrackEgressRequest) -> Result<Wanted<'_>, PlanError> {
+fn track(request: &livekit::TrackEgressRequest) -> Result<RequestFields<'_>, PlanError> {
     use livekit::track_egress_request::Output;
     if request.track_id.is_empty() {
         return Err(PlanError::Field("track_id"));
@@ -252,20 +252,20 @@ fn track(request: &livekit::TrackEgressRequest) -> Result<Wanted<'_>, PlanError>
             // The promise of the first README: whoever names an IVF gets one, where the codec allows it.
             container: file.filepath.ends_with(".ivf").then_some(Container::Ivf),
             manifest: !file.disable_manifest,
-            upload: file.output.as_ref().map(Upload::from),
+            upload: file.output.as_ref().map(RequestedUpload::from),
         }),
         Some(Output::WebsocketUrl(_)) => outputs.websocket = true,
         None => {}
     }
-    Ok(Wanted {
-        kind: Kind::Track,
+    Ok(RequestFields {
+        kind: EgressKind::Track,
         room_name: &request.room_name,
         source: Source::Track { track_id: request.track_id.clone() },
         wants_sound: true,
         wants_picture: true,
         layout: LayoutName::GRID,
         mixing: Mixing::Both,
-        encoding: Asked::Nothing,
+        encoding: RequestedEncoding::Nothing,
         outputs,
     })
 }
@@ -340,35 +340,39 @@ fn encoded_file(file: &livekit::EncodedFileOutput) -> Result<File<'_>, PlanError
             Err(_) => return Err(PlanError::Field("file_type")),
         },
         manifest: !file.disable_manifest,
-        upload: file.output.as_ref().map(Upload::from),
+        upload: file.output.as_ref().map(RequestedUpload::from),
     })
 }
 
 /// Picture and sound as they will be made, and the container of the file.
-struct Made {
-    picture: Option<Picture>,
-    sound: Option<Sound>,
+struct PlannedMedia {
+    picture: Option<VideoPlan>,
+    sound: Option<AudioPlan>,
     container: Option<Container>,
 }
 
-fn made(asked: &Wanted, encoding: Encoding, file: &File) -> Result<Made, PlanError> {
-    if asked.kind == Kind::Track {
-        return Ok(Made { picture: Some(Picture::Copied), sound: Some(Sound::Copied), container: file.container });
+fn made(asked: &RequestFields, encoding: Encoding, file: &File) -> Result<PlannedMedia, PlanError> {
+    if asked.kind == EgressKind::Track {
+        return Ok(PlannedMedia {
+            picture: Some(VideoPlan::Copied),
+            sound: Some(AudioPlan::Copied),
+            container: file.container,
+        });
     }
     let (container, codec) =
         container::choose(file.container, encoding.audio_codec, asked.wants_sound, asked.wants_picture)?;
     let sound = if asked.wants_sound {
         let (bitrate, frequency) = encoding.sound(codec)?;
-        Some(Sound::Mixed { codec, bitrate, frequency, mixing: asked.mixing })
+        Some(AudioPlan::Mixed { codec, bitrate, frequency, mixing: asked.mixing })
     } else {
         None
     };
     let picture = asked.wants_picture.then_some(match asked.kind {
-        Kind::RoomComposite => Picture::Composed { layout: asked.layout, encoding: encoding.video },
-        _ if encoding.video_asked => Picture::Single(encoding.video),
-        _ => Picture::CopiedIfPossible(encoding.video),
+        EgressKind::RoomComposite => VideoPlan::Composed { layout: asked.layout, encoding: encoding.video },
+        _ if encoding.video_asked => VideoPlan::Single(encoding.video),
+        _ => VideoPlan::CopiedIfPossible(encoding.video),
     });
-    Ok(Made { picture, sound, container: Some(container) })
+    Ok(PlannedMedia { picture, sound, container: Some(container) })
 }
 
 fn web_url(text: &str, field: &'static str) -> Result<(), PlanError> {

@@ -9,12 +9,12 @@ pub struct EgressPlan {
     pub room_name: String,
     /// Sid of the room at the time of the request; empty when livekit-server did not say.
     pub room_id: String,
-    pub kind: Kind,
+    pub kind: EgressKind,
     pub source: Source,
     /// `None`: no video in any output.
-    pub picture: Option<Picture>,
+    pub picture: Option<VideoPlan>,
     /// `None`: no audio in any output.
-    pub sound: Option<Sound>,
+    pub sound: Option<AudioPlan>,
     pub outputs: Vec<Output>,
     pub limits: Limits,
     pub retry_count: i32,
@@ -23,14 +23,14 @@ pub struct EgressPlan {
 /// The request's type as users name it; also the key of metrics and costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum EgressKind {
     RoomComposite,
     Participant,
     TrackComposite,
     Track,
 }
 
-impl Kind {
+impl EgressKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::RoomComposite => "room_composite",
@@ -57,7 +57,7 @@ pub enum Source {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Picture {
+pub enum VideoPlan {
     /// The published bytes, untouched (Track).
     Copied,
     /// One source at a time. Copied when it is H264 and nothing asks for re-encoding, else composed as one tile.
@@ -93,7 +93,7 @@ pub struct VideoEncoding {
     /// Kilobits per second.
     pub bitrate: u32,
     pub profile: H264Profile,
-    /// Seconds between key frames; `None` is the house default of 2 s.
+    /// Seconds between key frames; `None` is the default of 2 s.
     pub key_frame_interval: Option<f64>,
 }
 
@@ -107,7 +107,7 @@ pub enum H264Profile {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Sound {
+pub enum AudioPlan {
     /// The published bytes, untouched (Track).
     Copied,
     Mixed {

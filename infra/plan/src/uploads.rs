@@ -13,14 +13,14 @@ use crate::request;
 
 /// An upload as a request names it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Upload<'a> {
+pub(crate) enum RequestedUpload<'a> {
     S3(&'a livekit::S3Upload),
     Gcp(&'a livekit::GcpUpload),
     Azure(&'a livekit::AzureBlobUpload),
     AliOss(&'a livekit::AliOssUpload),
 }
 
-impl<'a> From<&'a livekit::encoded_file_output::Output> for Upload<'a> {
+impl<'a> From<&'a livekit::encoded_file_output::Output> for RequestedUpload<'a> {
     fn from(output: &'a livekit::encoded_file_output::Output) -> Self {
         use livekit::encoded_file_output::Output;
         match output {
@@ -32,7 +32,7 @@ impl<'a> From<&'a livekit::encoded_file_output::Output> for Upload<'a> {
     }
 }
 
-impl<'a> From<&'a livekit::direct_file_output::Output> for Upload<'a> {
+impl<'a> From<&'a livekit::direct_file_output::Output> for RequestedUpload<'a> {
     fn from(output: &'a livekit::direct_file_output::Output) -> Self {
         use livekit::direct_file_output::Output;
         match output {
@@ -51,7 +51,7 @@ pub fn destinations(start: &StartEgressRequest, config: &StorageConfig) -> Resul
     uploads.into_iter().map(|upload| destination(upload, config)).collect()
 }
 
-pub(crate) fn destination(upload: Option<Upload>, config: &StorageConfig) -> Result<Destinations, PlanError> {
+pub(crate) fn destination(upload: Option<RequestedUpload>, config: &StorageConfig) -> Result<Destinations, PlanError> {
     let provider = match upload {
         Some(upload) => Some(asked(upload, config)?),
         None => config.primary.clone(),
@@ -71,24 +71,24 @@ pub(crate) fn destination(upload: Option<Upload>, config: &StorageConfig) -> Res
     })
 }
 
-fn asked(upload: Upload, config: &StorageConfig) -> Result<Provider, PlanError> {
+fn asked(upload: RequestedUpload, config: &StorageConfig) -> Result<Provider, PlanError> {
     let secret = |text: &String| Secret::new(text.clone());
     Ok(match upload {
-        Upload::S3(asked) => Provider::S3(Box::new(s3(asked, config)?)),
-        Upload::Gcp(asked) => Provider::Gcs(Gcs {
+        RequestedUpload::S3(asked) => Provider::S3(Box::new(s3(asked, config)?)),
+        RequestedUpload::Gcp(asked) => Provider::Gcs(Gcs {
             credentials: secret(&asked.credentials),
             origin: CredentialOrigin::Request,
             bucket: asked.bucket.clone(),
             proxy: proxy(asked.proxy.as_ref()),
             endpoint: String::new(),
         }),
-        Upload::Azure(asked) => Provider::Azure(Azure {
+        RequestedUpload::Azure(asked) => Provider::Azure(Azure {
             account: asked.account_name.clone(),
             key: secret(&asked.account_key),
             container: asked.container_name.clone(),
             endpoint: String::new(),
         }),
-        Upload::AliOss(asked) => Provider::AliOss(AliOss {
+        RequestedUpload::AliOss(asked) => Provider::AliOss(AliOss {
             access_key: secret(&asked.access_key),
             secret: secret(&asked.secret),
             region: asked.region.clone(),
@@ -263,13 +263,13 @@ mod tests {
         let s3 = |change: fn(&mut livekit::S3Upload)| {
             let mut upload = s3_upload();
             change(&mut upload);
-            field(destination(Some(Upload::S3(&upload)), &none))
+            field(destination(Some(RequestedUpload::S3(&upload)), &none))
         };
         assert_eq!(s3(|s3| s3.bucket.clear()), "s3 bucket");
         assert_eq!(s3(|s3| s3.endpoint = "ftp://x".into()), "s3 endpoint");
         for region in ["evil.example/#", "evil.example", "u@evil", "x?y", "x:1"] {
             let upload = livekit::S3Upload { region: region.into(), ..s3_upload() };
-            assert_eq!(field(destination(Some(Upload::S3(&upload)), &none)), "s3 region", "{region}");
+            assert_eq!(field(destination(Some(RequestedUpload::S3(&upload)), &none)), "s3 region", "{region}");
         }
         assert_eq!(s3(|s3| s3.tagging = "a=1&b".into()), "s3 tagging");
         assert_eq!(s3(|s3| s3.tagging = "a=1=2".into()), "s3 tagging");
@@ -283,7 +283,7 @@ mod tests {
         let gcp = |credentials: &str, bucket: &str| {
             let upload =
                 livekit::GcpUpload { credentials: credentials.into(), bucket: bucket.into(), ..Default::default() };
-            destination(Some(Upload::Gcp(&upload)), &none)
+            destination(Some(RequestedUpload::Gcp(&upload)), &none)
         };
         assert_eq!(field(gcp("", "")), "gcp bucket");
         assert_eq!(field(gcp("{", "b")), "gcp credentials");
@@ -296,7 +296,7 @@ mod tests {
                 account_key: key.into(),
                 container_name: container.into(),
             };
-            destination(Some(Upload::Azure(&upload)), &none)
+            destination(Some(RequestedUpload::Azure(&upload)), &none)
         };
         assert_eq!(field(azure("", "a2V5", "c")), "azure account_name");
         assert_eq!(field(azure("evil.example/", "a2V5", "c")), "azure account_name");
@@ -305,9 +305,9 @@ mod tests {
         assert!(azure("a", "", "c").is_ok());
 
         let oss = livekit::AliOssUpload { access_key: "k".into(), secret: "s".into(), ..Default::default() };
-        assert_eq!(field(destination(Some(Upload::AliOss(&oss)), &none)), "alioss bucket");
+        assert_eq!(field(destination(Some(RequestedUpload::AliOss(&oss)), &none)), "alioss bucket");
         let oss = livekit::AliOssUpload { bucket: "b".into(), ..oss };
-        assert_eq!(field(destination(Some(Upload::AliOss(&oss)), &none)), "alioss endpoint");
+        assert_eq!(field(destination(Some(RequestedUpload::AliOss(&oss)), &none)), "alioss endpoint");
     }
 
     /// Everything but a service account is an instruction to Google's library: read this file, ask this URL.
@@ -316,7 +316,7 @@ mod tests {
         let asked = |credentials: &str| {
             let upload =
                 livekit::GcpUpload { credentials: credentials.into(), bucket: "b".into(), ..Default::default() };
-            destination(Some(Upload::Gcp(&upload)), &StorageConfig::default())
+            destination(Some(RequestedUpload::Gcp(&upload)), &StorageConfig::default())
         };
         for (kind, shown) in [
             ("external_account", "external_account"),
@@ -367,11 +367,13 @@ mod tests {
         let mut upload = s3_upload();
         upload.assume_role_arn = "arn:aws:iam::1:role/theirs".into();
         let mut config = StorageConfig::default();
-        assert_eq!(destination(Some(Upload::S3(&upload)), &config), Err(PlanError::AssumeRoleDisabled));
+        assert_eq!(destination(Some(RequestedUpload::S3(&upload)), &config), Err(PlanError::AssumeRoleDisabled));
         config.assume_role_key = Secret::new("ours".into());
         config.assume_role = Some(AssumeRole { arn: "arn:ours".into(), external_id: Secret::default() });
         let made = |upload: &livekit::S3Upload, config: &StorageConfig| {
-            let Provider::S3(s3) = store(destination(Some(Upload::S3(upload)), config)).provider else { panic!() };
+            let Provider::S3(s3) = store(destination(Some(RequestedUpload::S3(upload)), config)).provider else {
+                panic!()
+            };
             (s3.access_key.reveal().clone(), s3.assume_role.map(|role| role.arn))
         };
         assert_eq!(made(&upload, &config), ("ours".into(), Some("arn:aws:iam::1:role/theirs".into())));
@@ -396,7 +398,7 @@ mod tests {
             disallow_local: true,
             ..StorageConfig::default()
         };
-        let own = store(destination(Some(Upload::S3(&s3_upload())), &config));
+        let own = store(destination(Some(RequestedUpload::S3(&s3_upload())), &config));
         assert_eq!((own.provider.name(), own.prefix.as_str(), own.presign), ("S3", "tenant", true));
         let theirs = destination(None, &config).unwrap();
         assert!(theirs.backup.is_some());

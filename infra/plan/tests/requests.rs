@@ -6,9 +6,9 @@ use prost::Message;
 use spillway_plan::*;
 use spillway_protocol::code::Code;
 use spillway_protocol::rpc::StartEgressRequest;
-use spillway_protocol::rpc::start_egress_request::Request;
+use spillway_protocol::rpc::start_egress_request::EgressRequest;
 
-fn start(request: Request) -> StartEgressRequest {
+fn start(request: EgressRequest) -> StartEgressRequest {
     StartEgressRequest {
         egress_id: "EG_x".into(),
         room_id: "RM_x".into(),
@@ -58,11 +58,11 @@ fn track(path: &str) -> livekit::TrackEgressRequest {
     }
 }
 
-fn planned(request: Request) -> EgressPlan {
+fn planned(request: EgressRequest) -> EgressPlan {
     plan(&start(request), &Defaults::default()).expect("a plan")
 }
 
-fn refused(request: Request) -> (Code, String) {
+fn refused(request: EgressRequest) -> (Code, String) {
     let error = plan(&start(request), &Defaults::default()).expect_err("a refusal");
     (error.code(), error.to_string())
 }
@@ -78,15 +78,15 @@ fn container(plan: &EgressPlan) -> Option<Container> {
 
 #[test]
 fn a_room_composite_with_nothing_said_is_the_grid_at_720p30() {
-    let plan = planned(Request::RoomComposite(composite()));
-    assert_eq!((plan.kind, plan.source.clone()), (Kind::RoomComposite, Source::Room));
-    let Some(Picture::Composed { layout, encoding }) = &plan.picture else { panic!("{:?}", plan.picture) };
+    let plan = planned(EgressRequest::RoomComposite(composite()));
+    assert_eq!((plan.kind, plan.source.clone()), (EgressKind::RoomComposite, Source::Room));
+    let Some(VideoPlan::Composed { layout, encoding }) = &plan.picture else { panic!("{:?}", plan.picture) };
     assert_eq!(*layout, LayoutName { shape: LayoutShape::Grid, light: false });
     assert_eq!((encoding.width, encoding.height, encoding.framerate, encoding.bitrate), (1280, 720, 30, 3000));
     assert_eq!((encoding.profile, encoding.key_frame_interval), (H264Profile::Main, None));
     assert_eq!(
         plan.sound,
-        Some(Sound::Mixed { codec: AudioCodec::Aac, bitrate: 128, frequency: 44_100, mixing: Mixing::Both })
+        Some(AudioPlan::Mixed { codec: AudioCodec::Aac, bitrate: 128, frequency: 44_100, mixing: Mixing::Both })
     );
     assert_eq!(container(&plan), Some(Container::Mp4));
     let json = serde_json::to_string(&plan).unwrap();
@@ -96,17 +96,17 @@ fn a_room_composite_with_nothing_said_is_the_grid_at_720p30() {
 #[test]
 fn sound_alone_is_opus_in_ogg_unless_asked_otherwise() {
     let audio_only = livekit::RoomCompositeEgressRequest { audio_only: true, audio_mixing: 1, ..composite() };
-    let plan = planned(Request::RoomComposite(audio_only.clone()));
+    let plan = planned(EgressRequest::RoomComposite(audio_only.clone()));
     assert_eq!((plan.picture.clone(), container(&plan)), (None, Some(Container::Ogg)));
     assert_eq!(
         plan.sound,
-        Some(Sound::Mixed { codec: AudioCodec::Opus, bitrate: 128, frequency: 48_000, mixing: Mixing::AgentsLeft })
+        Some(AudioPlan::Mixed { codec: AudioCodec::Opus, bitrate: 128, frequency: 48_000, mixing: Mixing::AgentsLeft })
     );
     let mp3 = livekit::RoomCompositeEgressRequest {
         file_outputs: file("a", livekit::EncodedFileType::Mp3),
         ..audio_only.clone()
     };
-    assert_eq!(container(&planned(Request::RoomComposite(mp3.clone()))), Some(Container::Mp3));
+    assert_eq!(container(&planned(EgressRequest::RoomComposite(mp3.clone()))), Some(Container::Mp3));
     let mp3_with_aac = livekit::RoomCompositeEgressRequest {
         options: Some(livekit::room_composite_egress_request::Options::Advanced(livekit::EncodingOptions {
             audio_codec: livekit::AudioCodec::Aac.into(),
@@ -115,7 +115,7 @@ fn sound_alone_is_opus_in_ogg_unless_asked_otherwise() {
         ..mp3
     };
     assert_eq!(
-        refused(Request::RoomComposite(mp3_with_aac)),
+        refused(EgressRequest::RoomComposite(mp3_with_aac)),
         (Code::InvalidArgument, "format audio/mpeg incompatible with codec audio/aac".into())
     );
 }
@@ -124,16 +124,16 @@ fn sound_alone_is_opus_in_ogg_unless_asked_otherwise() {
 fn one_source_is_copied_unless_its_picture_was_asked_to_be_something() {
     use livekit::track_composite_egress_request::Options;
     let picture = |options| {
-        planned(Request::TrackComposite(livekit::TrackCompositeEgressRequest { options, ..tracks() })).picture
+        planned(EgressRequest::TrackComposite(livekit::TrackCompositeEgressRequest { options, ..tracks() })).picture
     };
     let advanced = |options| Some(Options::Advanced(options));
-    assert!(matches!(picture(None), Some(Picture::CopiedIfPossible(_))));
+    assert!(matches!(picture(None), Some(VideoPlan::CopiedIfPossible(_))));
     // The first of the enumeration, yet on the wire: asked for.
-    assert!(matches!(picture(Some(Options::Preset(0))), Some(Picture::Single(_))));
+    assert!(matches!(picture(Some(Options::Preset(0))), Some(VideoPlan::Single(_))));
     // Only the sound was asked for.
     let sound = livekit::EncodingOptions { audio_codec: 1, audio_bitrate: 64, depth: 24, ..Default::default() };
-    assert!(matches!(picture(advanced(sound)), Some(Picture::CopiedIfPossible(_))));
-    assert!(matches!(picture(Some(Options::Preset(2))), Some(Picture::Single(_))));
+    assert!(matches!(picture(advanced(sound)), Some(VideoPlan::CopiedIfPossible(_))));
+    assert!(matches!(picture(Some(Options::Preset(2))), Some(VideoPlan::Single(_))));
     let zero = livekit::EncodingOptions::default();
     for options in [
         livekit::EncodingOptions { width: 640, ..zero },
@@ -143,31 +143,31 @@ fn one_source_is_copied_unless_its_picture_was_asked_to_be_something() {
         livekit::EncodingOptions { video_codec: livekit::VideoCodec::H264High.into(), ..zero },
         livekit::EncodingOptions { key_frame_interval: 4.0, ..zero },
     ] {
-        assert!(matches!(picture(advanced(options)), Some(Picture::Single(_))), "{options:?}");
+        assert!(matches!(picture(advanced(options)), Some(VideoPlan::Single(_))), "{options:?}");
     }
-    let Some(Picture::Single(encoding)) = picture(advanced(livekit::EncodingOptions { width: 640, ..zero })) else {
+    let Some(VideoPlan::Single(encoding)) = picture(advanced(livekit::EncodingOptions { width: 640, ..zero })) else {
         panic!()
     };
     assert_eq!((encoding.width, encoding.height), (640, 720), "what is not named stays the default");
 
     let audio_only = livekit::TrackCompositeEgressRequest { video_track_id: String::new(), ..tracks() };
-    let plan = planned(Request::TrackComposite(audio_only));
+    let plan = planned(EgressRequest::TrackComposite(audio_only));
     assert_eq!((plan.picture.clone(), container(&plan)), (None, Some(Container::Ogg)));
     assert_eq!(plan.source, Source::Tracks { audio: Some("TR_a".into()), video: None });
     // A participant has a picture even while nobody looks into the camera.
-    assert!(planned(Request::Participant(participant())).picture.is_some());
+    assert!(planned(EgressRequest::Participant(participant())).picture.is_some());
 }
 
 #[test]
 fn a_track_is_copied_and_its_codec_decides_the_container() {
-    let plan = planned(Request::Track(track("a/{track_id}.mp4")));
-    assert_eq!((plan.picture.clone(), plan.sound.clone()), (Some(Picture::Copied), Some(Sound::Copied)));
+    let plan = planned(EgressRequest::Track(track("a/{track_id}.mp4")));
+    assert_eq!((plan.picture.clone(), plan.sound.clone()), (Some(VideoPlan::Copied), Some(AudioPlan::Copied)));
     assert_eq!(container(&plan), None);
-    assert_eq!(container(&planned(Request::Track(track("a.ivf")))), Some(Container::Ivf));
+    assert_eq!(container(&planned(EgressRequest::Track(track("a.ivf")))), Some(Container::Ivf));
 }
 
 #[test]
-fn mistakes_are_answered_in_the_peers_words() {
+fn mistakes_are_answered_with_the_peers_messages() {
     type Composite = livekit::RoomCompositeEgressRequest;
     type Change = fn(&mut Composite);
     let advanced = |options| Some(livekit::room_composite_egress_request::Options::Advanced(options));
@@ -188,10 +188,10 @@ fn mistakes_are_answered_in_the_peers_words() {
     for (change, field) in cases {
         let mut request = composite();
         change(&mut request);
-        assert_eq!(refused(Request::RoomComposite(request)), missing(field));
+        assert_eq!(refused(EgressRequest::RoomComposite(request)), missing(field));
     }
     let zero = livekit::EncodingOptions::default();
-    for (options, words) in [
+    for (options, message) in [
         (livekit::EncodingOptions { width: 15, ..zero }, "width"),
         (livekit::EncodingOptions { height: 721, ..zero }, "height"),
         (livekit::EncodingOptions { width: 20_000, ..zero }, "width (20000 asked, at most 4096)"),
@@ -208,37 +208,37 @@ fn mistakes_are_answered_in_the_peers_words() {
         (livekit::EncodingOptions { key_frame_interval: f64::NAN, ..zero }, "key_frame_interval"),
     ] {
         let request = Composite { options: advanced(options), ..composite() };
-        assert_eq!(refused(Request::RoomComposite(request)), missing(words));
+        assert_eq!(refused(EgressRequest::RoomComposite(request)), missing(message));
     }
     let unset = livekit::EncodingOptions { width: -5, height: 0, framerate: -1, ..zero };
-    planned(Request::RoomComposite(Composite { options: advanced(unset), ..composite() }));
+    planned(EgressRequest::RoomComposite(Composite { options: advanced(unset), ..composite() }));
     let odd = livekit::EncodingOptions { audio_frequency: 12_345, ..zero };
-    let (code, words) = refused(Request::RoomComposite(Composite { options: advanced(odd), ..composite() }));
-    assert!(code == Code::InvalidArgument && words.contains("audio_frequency (12345 asked"), "{words}");
+    let (code, message) = refused(EgressRequest::RoomComposite(Composite { options: advanced(odd), ..composite() }));
+    assert!(code == Code::InvalidArgument && message.contains("audio_frequency (12345 asked"), "{message}");
 
     let nobody = livekit::ParticipantEgressRequest { identity: String::new(), ..participant() };
-    assert_eq!(refused(Request::Participant(nobody)), missing("identity"));
+    assert_eq!(refused(EgressRequest::Participant(nobody)), missing("identity"));
     let no_track = livekit::TrackEgressRequest { track_id: String::new(), ..track("") };
-    assert_eq!(refused(Request::Track(no_track)), missing("track_id"));
+    assert_eq!(refused(EgressRequest::Track(no_track)), missing("track_id"));
     let no_output = livekit::TrackEgressRequest { output: None, ..track("") };
-    assert_eq!(refused(Request::Track(no_output)), missing("output"));
+    assert_eq!(refused(EgressRequest::Track(no_output)), missing("output"));
     let no_ids = livekit::TrackCompositeEgressRequest {
         audio_track_id: String::new(),
         video_track_id: String::new(),
         ..tracks()
     };
-    assert_eq!(refused(Request::TrackComposite(no_ids)), missing("audio_track_id or video_track_id"));
+    assert_eq!(refused(EgressRequest::TrackComposite(no_ids)), missing("audio_track_id or video_track_id"));
     let ogg =
         livekit::ParticipantEgressRequest { file_outputs: file("", livekit::EncodedFileType::Ogg), ..participant() };
     assert_eq!(
-        refused(Request::Participant(ogg)),
+        refused(EgressRequest::Participant(ogg)),
         (Code::InvalidArgument, "no supported codec is compatible with all outputs".into())
     );
     let bad_preset = livekit::ParticipantEgressRequest {
         options: Some(livekit::participant_egress_request::Options::Preset(99)),
         ..participant()
     };
-    assert_eq!(refused(Request::Participant(bad_preset)), missing("preset"));
+    assert_eq!(refused(EgressRequest::Participant(bad_preset)), missing("preset"));
 
     let defaults = Defaults::default();
     assert_eq!(plan(&StartEgressRequest::default(), &defaults), Err(PlanError::Field("egressID")));
@@ -248,7 +248,7 @@ fn mistakes_are_answered_in_the_peers_words() {
 
 #[test]
 fn what_the_installation_lacks_is_named() {
-    let request = start(Request::RoomComposite(composite()));
+    let request = start(EgressRequest::RoomComposite(composite()));
     let poor = Defaults { mints_tokens: false, knows_server: false, ..Defaults::default() };
     assert_eq!(plan(&request, &poor), Err(PlanError::Field("token or api key/secret")));
     let with_token = StartEgressRequest { token: "t".into(), ..request.clone() };
@@ -262,7 +262,10 @@ fn what_the_installation_lacks_is_named() {
     let again = |path: &str| {
         let mut request = composite();
         request.file_outputs[0].filepath = path.into();
-        plan(&StartEgressRequest { retry_count: 1, ..start(Request::RoomComposite(request)) }, &Defaults::default())
+        plan(
+            &StartEgressRequest { retry_count: 1, ..start(EgressRequest::RoomComposite(request)) },
+            &Defaults::default(),
+        )
     };
     assert_eq!(again("a.mp4").expect_err("refused").code(), Code::FailedPrecondition);
     assert!(again("").is_ok() && again("d/").is_ok() && again("a-{retry}.mp4").is_ok());
@@ -271,7 +274,7 @@ fn what_the_installation_lacks_is_named() {
 #[test]
 fn the_plan_knows_whether_a_file_stays_on_this_machine() {
     let stored = |request: livekit::RoomCompositeEgressRequest, defaults: &Defaults| {
-        plan(&start(Request::RoomComposite(request)), defaults).map(|plan| match &plan.outputs[0] {
+        plan(&start(EgressRequest::RoomComposite(request)), defaults).map(|plan| match &plan.outputs[0] {
             Output::File(file) => file.stored,
         })
     };
@@ -299,26 +302,26 @@ fn what_is_not_there_yet_is_refused_by_name() {
     #[expect(deprecated, reason = "old SDKs")]
     let old_stream = livekit::room_composite_egress_request::Output::Stream(livekit::StreamOutput::default());
     for (request, name) in [
-        (Request::Track(websocket), "websocket"),
-        (Request::Web(livekit::WebEgressRequest { url: "https://x".into(), ..Default::default() }), "web egress"),
-        (Request::Egress(livekit::StartEgressRequest::default()), "StartEgress"),
-        (Request::Replay(livekit::ExportReplayRequest::default()), "replay"),
+        (EgressRequest::Track(websocket), "websocket"),
+        (EgressRequest::Web(livekit::WebEgressRequest { url: "https://x".into(), ..Default::default() }), "web egress"),
+        (EgressRequest::Egress(livekit::StartEgressRequest::default()), "StartEgress"),
+        (EgressRequest::Replay(livekit::ExportReplayRequest::default()), "replay"),
         (
-            Request::RoomComposite(livekit::RoomCompositeEgressRequest {
+            EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {
                 custom_base_url: "https://x".into(),
                 ..composite()
             }),
             "custom_base_url",
         ),
         (
-            Request::RoomComposite(livekit::RoomCompositeEgressRequest {
+            EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {
                 stream_outputs: vec![livekit::StreamOutput::default()],
                 ..composite()
             }),
             "stream outputs",
         ),
         (
-            Request::RoomComposite(livekit::RoomCompositeEgressRequest {
+            EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {
                 file_outputs: vec![],
                 output: Some(old_stream),
                 ..composite()
@@ -326,30 +329,30 @@ fn what_is_not_there_yet_is_refused_by_name() {
             "stream outputs",
         ),
         (
-            Request::RoomComposite(livekit::RoomCompositeEgressRequest {
+            EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {
                 segment_outputs: vec![livekit::SegmentedFileOutput::default()],
                 ..composite()
             }),
             "segment outputs",
         ),
         (
-            Request::RoomComposite(livekit::RoomCompositeEgressRequest {
+            EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {
                 image_outputs: vec![livekit::ImageOutput::default()],
                 ..composite()
             }),
             "image outputs",
         ),
         (
-            Request::Participant(livekit::ParticipantEgressRequest {
+            EgressRequest::Participant(livekit::ParticipantEgressRequest {
                 options: Some(livekit::participant_egress_request::Options::Preset(8)),
                 ..participant()
             }),
             "PASSTHROUGH",
         ),
     ] {
-        let (code, words) = refused(request);
-        assert_eq!(code, Code::Unimplemented, "{words}");
-        assert!(words.contains(name) && words.ends_with("not supported yet"), "{words}");
+        let (code, message) = refused(request);
+        assert_eq!(code, Code::Unimplemented, "{message}");
+        assert!(message.contains(name) && message.ends_with("not supported yet"), "{message}");
     }
 }
 
@@ -361,7 +364,7 @@ fn the_single_output_of_old_sdks_still_counts() {
         ..Default::default()
     });
     let old = livekit::RoomCompositeEgressRequest { file_outputs: vec![], output: Some(output), ..composite() };
-    let plan = planned(Request::RoomComposite(old));
+    let plan = planned(EgressRequest::RoomComposite(old));
     let Output::File(file) = &plan.outputs[0];
     assert_eq!((file.path.as_str(), file.manifest), ("old.mp4", true));
 }
@@ -379,10 +382,10 @@ proptest! {
         which in 0..4u8, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
     ) {
         let request = match which {
-            0 => Request::RoomComposite(composite()),
-            1 => Request::Participant(participant()),
-            2 => Request::TrackComposite(tracks()),
-            _ => Request::Track(track("a.ivf")),
+            0 => EgressRequest::RoomComposite(composite()),
+            1 => EgressRequest::Participant(participant()),
+            2 => EgressRequest::TrackComposite(tracks()),
+            _ => EgressRequest::Track(track("a.ivf")),
         };
         let mut bytes = start(request).encode_to_vec();
         let at = at.index(bytes.len());
@@ -413,13 +416,13 @@ proptest! {
             ..composite()
         };
         request.file_outputs[0].file_type = file_type;
-        if let Ok(plan) = plan(&start(Request::RoomComposite(request)), &Defaults::default()) {
-            let Some(Picture::Composed { encoding, .. }) = plan.picture else { panic!() };
+        if let Ok(plan) = plan(&start(EgressRequest::RoomComposite(request)), &Defaults::default()) {
+            let Some(VideoPlan::Composed { encoding, .. }) = plan.picture else { panic!() };
             prop_assert!((16..=4096).contains(&encoding.width) && encoding.width % 2 == 0);
             prop_assert!((16..=4096).contains(&encoding.height) && encoding.height % 2 == 0);
             prop_assert!((1..=120).contains(&encoding.framerate) && encoding.bitrate >= 1);
             prop_assert!(encoding.key_frame_interval.is_none_or(|seconds| seconds.is_finite() && seconds > 0.0));
-            let Some(Sound::Mixed { frequency, bitrate, .. }) = plan.sound else { panic!() };
+            let Some(AudioPlan::Mixed { frequency, bitrate, .. }) = plan.sound else { panic!() };
             prop_assert!((8000..=96_000).contains(&frequency) && (1..=510).contains(&bitrate));
         }
     }

@@ -3,22 +3,22 @@ use std::fmt::{self, Display, Write};
 
 /// An error and all its causes in one line, for the one place that logs it.
 pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Display + 'a {
-    Chain(error)
+    ErrorChain(error)
 }
 
-struct Chain<'a>(&'a (dyn Error + 'static));
+struct ErrorChain<'a>(&'a (dyn Error + 'static));
 
-impl Display for Chain<'_> {
+impl Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut said = self.0.to_string();
         f.write_str(&said)?;
         let mut cause = self.0.source();
         while let Some(error) = cause {
-            let words = error.to_string();
+            let message = error.to_string();
             // Some libraries repeat their cause in their own words.
-            if !said.contains(&words) {
-                write!(f, ": {words}")?;
-                let _ = write!(said, ": {words}");
+            if !said.contains(&message) {
+                write!(f, ": {message}")?;
+                let _ = write!(said, ": {message}");
             }
             cause = error.source();
         }

@@ -145,8 +145,8 @@ impl State {
     }
 
     fn applied(&self, elapsed: i64) -> i64 {
-        let most = elapsed / SLEW;
-        self.pending_ns.clamp(-most, most)
+        let max = elapsed / SLEW;
+        self.pending_ns.clamp(-max, max)
     }
 
     fn measured(&mut self, measurement: &Measurement) -> Corrected {

@@ -2,22 +2,22 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-/// Waits between attempts: doubling from `first` to `longest`, each shortened by up to half at random so that many who
+/// Waits between attempts: doubling from `first` to `max`, each shortened by up to half at random so that many who
 /// failed together do not come back together.
 #[derive(Clone, Debug)]
-pub struct Schedule {
+pub struct RetrySchedule {
     next: Duration,
-    longest: Duration,
+    max: Duration,
 }
 
-impl Schedule {
-    pub fn new(first: Duration, longest: Duration) -> Self {
-        Self { next: first, longest }
+impl RetrySchedule {
+    pub fn new(first: Duration, max: Duration) -> Self {
+        Self { next: first, max }
     }
 
     pub fn wait(&mut self) -> Duration {
-        let now = self.next.min(self.longest);
-        self.next = (now * 2).min(self.longest);
+        let now = self.next.min(self.max);
+        self.next = (now * 2).min(self.max);
         now.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 }
@@ -27,8 +27,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_the_longest_and_no_further() {
-        let mut schedule = Schedule::new(Duration::from_millis(100), Duration::from_secs(1));
+    fn waits_grow_to_the_maximum_and_no_further() {
+        let mut schedule = RetrySchedule::new(Duration::from_millis(100), Duration::from_secs(1));
         for bound in [100, 200, 400, 800, 1000, 1000] {
             let wait = schedule.wait();
             assert!(wait <= Duration::from_millis(bound) && wait >= Duration::from_millis(bound / 2), "{wait:?}");

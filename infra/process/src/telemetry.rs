@@ -7,7 +7,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// How a process speaks. Logs go to standard error; standard output belongs to results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
+pub enum LogFormat {
     /// A line a person reads.
     #[default]
     Text,
@@ -16,21 +16,21 @@ pub enum Form {
 }
 
 const FILTER_VARIABLE: &str = "SPILLWAY_LOG";
-const FORM_VARIABLE: &str = "SPILLWAY_LOG_FORM";
+const FORMAT_VARIABLE: &str = "SPILLWAY_LOG_FORMAT";
 
 /// How this process speaks, for those it starts.
-static SPOKEN: OnceLock<(String, Form)> = OnceLock::new();
+static CONFIGURED: OnceLock<(String, LogFormat)> = OnceLock::new();
 
 /// Environment that makes a child speak as we do.
 pub fn handed_down() -> Vec<(&'static str, String)> {
-    let Some((filter, form)) = SPOKEN.get() else { return Vec::new() };
-    let form = if *form == Form::Json { "json" } else { "text" };
-    vec![(FILTER_VARIABLE, filter.clone()), (FORM_VARIABLE, form.to_owned())]
+    let Some((filter, format)) = CONFIGURED.get() else { return Vec::new() };
+    let format = if *format == LogFormat::Json { "json" } else { "text" };
+    vec![(FILTER_VARIABLE, filter.clone()), (FORMAT_VARIABLE, format.to_owned())]
 }
 
 /// The form a parent has handed down; text without one.
-pub fn inherited_form() -> Form {
-    if std::env::var(FORM_VARIABLE).is_ok_and(|form| form == "json") { Form::Json } else { Form::Text }
+pub fn inherited_format() -> LogFormat {
+    if std::env::var(FORMAT_VARIABLE).is_ok_and(|format| format == "json") { LogFormat::Json } else { LogFormat::Text }
 }
 
 /// Libraries that get credentials: they say nothing at all. Their warnings quote what they have read (a profile, the
@@ -39,7 +39,7 @@ const CREDENTIAL_LIBRARIES: &[&str] =
     &["aws_config", "aws_credential_types", "aws_runtime", "azure_identity", "google_cloud_auth"];
 
 /// Libraries that write down whole requests, with the credentials in their headers: they only warn, whatever is asked for.
-const TELLTALES: &[&str] = &[
+const WARN_ONLY_LIBRARIES: &[&str] = &[
     "aws_sdk_ecs",
     "aws_sdk_s3",
     "aws_sdk_secretsmanager",
@@ -62,14 +62,14 @@ const TELLTALES: &[&str] = &[
 
 /// What is said of what a filter asks for; `None`: it is none.
 pub fn filter(asked: &str) -> Option<EnvFilter> {
-    let quiet = TELLTALES.iter().fold(asked.to_owned(), |filter, library| format!("{filter},{library}=warn"));
+    let quiet = WARN_ONLY_LIBRARIES.iter().fold(asked.to_owned(), |filter, library| format!("{filter},{library}=warn"));
     let quiet = CREDENTIAL_LIBRARIES.iter().fold(quiet, |filter, library| format!("{filter},{library}=off"));
     EnvFilter::try_new(quiet).ok()
 }
 
 /// Starts the log. `level` is `debug`, `info`, `warn` or `error`; `SPILLWAY_LOG` (tracing's filter syntax) goes before it.
 /// Libraries speak at warn, or one level finer when we are debugged. A second call changes nothing.
-pub fn init(level: &str, form: Form) {
+pub fn init(level: &str, format: LogFormat) {
     let libraries = if level == "debug" || level == "trace" { "info" } else { "warn" };
     let ours = [
         "protocol",
@@ -87,11 +87,11 @@ pub fn init(level: &str, form: Form) {
     .map(|room| format!("spillway_{room}={level}"))
     .join(",");
     let filter = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| format!("{libraries},{ours}"));
-    let _ = SPOKEN.set((filter.clone(), form));
+    let _ = CONFIGURED.set((filter.clone(), format));
     let filter = self::filter(&filter).or_else(|| self::filter("info")).unwrap_or_default();
     let registry = tracing_subscriber::registry().with(filter);
-    let result = match form {
-        Form::Json => registry
+    let result = match format {
+        LogFormat::Json => registry
             .with(
                 tracing_subscriber::fmt::layer()
                     .json()
@@ -100,7 +100,7 @@ pub fn init(level: &str, form: Form) {
                     .with_writer(std::io::stderr),
             )
             .try_init(),
-        Form::Text => registry
+        LogFormat::Text => registry
             .with(
                 tracing_subscriber::fmt::layer()
                     .with_ansi(std::io::stderr().is_terminal())

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Longest id we accept. livekit-server makes ids of 15 characters; container platforms allow 63 and more in labels.
-const LONGEST: usize = 64;
+const MAX_CHARS: usize = 64;
 
 /// The id livekit-server gave an egress (`EG_` and 12 characters, but any short plain name is accepted).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub struct EgressId(String);
 pub enum IdError {
     #[error("egress id is empty")]
     Empty,
-    #[error("egress id is longer than {LONGEST} characters")]
+    #[error("egress id is longer than {MAX_CHARS} characters")]
     Long,
     #[error("egress id has a character outside A-Z a-z 0-9 _ -")]
     Character,
@@ -31,7 +31,7 @@ impl EgressId {
         if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-') {
             return Err(IdError::Character);
         }
-        if text.len() > LONGEST {
+        if text.len() > MAX_CHARS {
             return Err(IdError::Long);
         }
         Ok(Self(text.to_owned()))

@@ -19,10 +19,10 @@ use crate::rpc::StartEgressRequest;
 /// HTTP "content too large", livekit/egress' number for a limit; no psrpc code has it.
 const LIMIT_CODE: i32 = 413;
 /// `details` is for reading.
-const MOST_NOTES: usize = 12;
-const LONGEST_NOTE: usize = 400;
+const MAX_NOTES: usize = 12;
+const MAX_NOTE_CHARS: usize = 400;
 /// A bound on what a confused sender can make us keep.
-const MOST_FILES: usize = 1000;
+const MAX_FILES: usize = 1000;
 
 /// What happened. Times are Unix nanoseconds.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +45,7 @@ pub enum Fact {
         started_at: i64,
     },
     /// The end has begun; the first reason is the one that counts.
-    Ending(EndReason),
+    Ending(EgressEndReason),
     /// The file is where it was asked to be.
     FileStored {
         index: usize,
@@ -69,11 +69,11 @@ pub enum Outcome {
     Complete,
     Failed {
         code: Code,
-        words: String,
+        message: String,
     },
     /// Over before anything was recorded.
     Aborted {
-        words: String,
+        message: String,
     },
     LimitReached,
 }
@@ -81,18 +81,18 @@ pub enum Outcome {
 impl Outcome {
     /// Stopped after the recorder was ready, before there was anything to record.
     pub fn nothing_came() -> Self {
-        Self::Aborted { words: "Start signal not received".to_owned() }
+        Self::Aborted { message: "Start signal not received".to_owned() }
     }
 
     /// Stopped before there was a recorder.
     pub fn stopped_before_start() -> Self {
-        Self::Aborted { words: "Stop called before pipeline could start".to_owned() }
+        Self::Aborted { message: "Stop called before pipeline could start".to_owned() }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum EndReason {
+pub enum EgressEndReason {
     StopAsked,
     /// The process that records was told to leave.
     Killed,
@@ -103,9 +103,9 @@ pub enum EndReason {
     Failure,
 }
 
-impl EndReason {
+impl EgressEndReason {
     /// livekit/egress' words, which clients match on.
-    pub fn words(self) -> &'static str {
+    pub fn message(self) -> &'static str {
         match self {
             Self::StopAsked => "StopEgress API",
             Self::Killed => "Process killed",
@@ -119,31 +119,31 @@ impl EndReason {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Ledger {
+pub struct EgressLedger {
     #[serde(with = "as_bytes")]
     info: livekit::EgressInfo,
     /// Something was recorded, whatever came after.
     active: bool,
     waiting: String,
-    why: Option<EndReason>,
+    why: Option<EgressEndReason>,
     /// When the limit was reached: the end of a LIMIT_REACHED, whose upload takes longer.
     limit_at: i64,
     notes: Vec<String>,
     notes_left_out: u32,
-    files: Vec<FileState>,
+    files: Vec<LedgerFile>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct FileState {
+struct LedgerFile {
     opened: Option<String>,
     stored: bool,
 }
 
-impl Ledger {
+impl EgressLedger {
     /// The egress was accepted: STARTING, with the request as it may be shown and a place for each file asked for.
     pub fn accept(start: &StartEgressRequest, at: i64) -> Self {
         let request = start.request.as_ref().map(redact::redacted);
-        let asked = request.as_ref().map(Asked::of).unwrap_or_default();
+        let asked = request.as_ref().map(RequestedOutputs::of).unwrap_or_default();
         let room_name = if asked.room_name.is_empty() { start.room_name.clone() } else { asked.room_name };
         let file = livekit::FileInfo::default();
         #[expect(deprecated, reason = "clients of the single-output days still read it")]
@@ -156,14 +156,14 @@ impl Ledger {
             status: EgressStatus::EgressStarting.into(),
             started_at: at,
             updated_at: at,
-            file_results: vec![file; asked.files.min(MOST_FILES)],
+            file_results: vec![file; asked.files.min(MAX_FILES)],
             retry_count: start.retry_count,
             request,
             result,
             ..livekit::EgressInfo::default()
         };
         Self {
-            files: vec![FileState::default(); info.file_results.len()],
+            files: vec![LedgerFile::default(); info.file_results.len()],
             info,
             active: false,
             waiting: String::new(),
@@ -191,7 +191,7 @@ impl Ledger {
         self.active
     }
 
-    pub fn end_reason(&self) -> Option<EndReason> {
+    pub fn end_reason(&self) -> Option<EgressEndReason> {
         self.why
     }
 
@@ -207,9 +207,9 @@ impl Ledger {
             return None;
         }
         let worth_sending = match fact {
-            Fact::Waiting(words) => {
-                let news = !self.active && self.waiting != words;
-                self.waiting = words;
+            Fact::Waiting(message) => {
+                let news = !self.active && self.waiting != message;
+                self.waiting = message;
                 news
             }
             Fact::Joined { room_id, room_name } => {
@@ -238,7 +238,7 @@ impl Ledger {
                 false
             }
             // What comes while the end is under way is said with the end.
-            Fact::Noted(words) => self.note(words) && self.status() != EgressStatus::EgressEnding,
+            Fact::Noted(message) => self.note(message) && self.status() != EgressStatus::EgressEnding,
             Fact::ManifestStored { location } => {
                 // The first one counts, as with livekit/egress.
                 fill(&mut self.info.manifest_location, location);
@@ -273,12 +273,12 @@ impl Ledger {
         true
     }
 
-    fn end(&mut self, why: EndReason, at: i64) -> bool {
+    fn end(&mut self, why: EgressEndReason, at: i64) -> bool {
         if self.why.is_some() {
             return false;
         }
         self.why = Some(why);
-        if why == EndReason::Limit {
+        if why == EgressEndReason::Limit {
             self.limit_at = at;
         }
         if !self.active {
@@ -291,18 +291,20 @@ impl Ledger {
     fn finish(&mut self, outcome: Outcome, at: i64) {
         let (status, error, code, why) = match outcome {
             Outcome::Complete | Outcome::LimitReached if !self.active => {
-                let limit = outcome == Outcome::LimitReached || self.why == Some(EndReason::Limit);
-                let words =
+                let limit = outcome == Outcome::LimitReached || self.why == Some(EgressEndReason::Limit);
+                let message =
                     if limit { "Session limit reached before start signal" } else { "Start signal not received" };
-                let why = if limit { EndReason::Limit } else { EndReason::SourceClosed };
-                (EgressStatus::EgressAborted, words.to_owned(), aborted_code(), why)
+                let why = if limit { EgressEndReason::Limit } else { EgressEndReason::SourceClosed };
+                (EgressStatus::EgressAborted, message.to_owned(), aborted_code(), why)
             }
-            Outcome::Complete if self.why == Some(EndReason::Limit) => limit_reached(),
-            Outcome::Complete => (EgressStatus::EgressComplete, String::new(), 0, EndReason::SourceClosed),
+            Outcome::Complete if self.why == Some(EgressEndReason::Limit) => limit_reached(),
+            Outcome::Complete => (EgressStatus::EgressComplete, String::new(), 0, EgressEndReason::SourceClosed),
             Outcome::LimitReached => limit_reached(),
-            Outcome::Aborted { words } => (EgressStatus::EgressAborted, words, aborted_code(), EndReason::SourceClosed),
-            Outcome::Failed { code, words } => {
-                (EgressStatus::EgressFailed, words, i32::from(code.http()), EndReason::Failure)
+            Outcome::Aborted { message } => {
+                (EgressStatus::EgressAborted, message, aborted_code(), EgressEndReason::SourceClosed)
+            }
+            Outcome::Failed { code, message } => {
+                (EgressStatus::EgressFailed, message, i32::from(code.http()), EgressEndReason::Failure)
             }
         };
         for (file, state) in self.info.file_results.iter_mut().zip(&self.files) {
@@ -319,7 +321,7 @@ impl Ledger {
         self.info.error_code = code;
         if status != EgressStatus::EgressComplete {
             // A terminal state that is not COMPLETE always says why.
-            self.info.error = if error.is_empty() { status_words(status).to_owned() } else { error };
+            self.info.error = if error.is_empty() { status_text(status).to_owned() } else { error };
         }
         self.why.get_or_insert(why);
         let ended_at = match status {
@@ -330,33 +332,33 @@ impl Ledger {
         self.info.ended_at = ended_at.max(self.info.started_at).max(1);
     }
 
-    fn file(&mut self, index: usize) -> Option<(&mut livekit::FileInfo, &mut FileState)> {
-        if index >= MOST_FILES {
+    fn file(&mut self, index: usize) -> Option<(&mut livekit::FileInfo, &mut LedgerFile)> {
+        if index >= MAX_FILES {
             return None;
         }
         if index >= self.files.len() {
-            self.files.resize_with(index + 1, FileState::default);
+            self.files.resize_with(index + 1, LedgerFile::default);
             self.info.file_results.resize_with(index + 1, livekit::FileInfo::default);
         }
         Some((self.info.file_results.get_mut(index)?, self.files.get_mut(index)?))
     }
 
-    fn note(&mut self, words: String) -> bool {
-        let words: String = words.chars().take(LONGEST_NOTE).collect();
-        if words.is_empty() || self.notes.contains(&words) {
+    fn note(&mut self, message: String) -> bool {
+        let message: String = message.chars().take(MAX_NOTE_CHARS).collect();
+        if message.is_empty() || self.notes.contains(&message) {
             return false;
         }
-        if self.notes.len() >= MOST_NOTES {
+        if self.notes.len() >= MAX_NOTES {
             self.notes_left_out = self.notes_left_out.saturating_add(1);
             return false;
         }
-        self.notes.push(words);
+        self.notes.push(message);
         true
     }
 
     /// The end reason first, in the form clients know; then what else there is to know.
     fn details(&self) -> String {
-        let why = self.why.map(|why| format!("End reason: {}", why.words()));
+        let why = self.why.map(|why| format!("End reason: {}", why.message()));
         let waiting = (!self.active && !self.waiting.is_empty()).then(|| self.waiting.clone());
         let more = (self.notes_left_out > 0).then(|| format!("and {} more", self.notes_left_out));
         let parts: Vec<String> = why.into_iter().chain(waiting).chain(self.notes.iter().cloned()).chain(more).collect();
@@ -373,15 +375,15 @@ impl Ledger {
     }
 }
 
-fn limit_reached() -> (EgressStatus, String, i32, EndReason) {
-    (EgressStatus::EgressLimitReached, "Session limit reached".to_owned(), LIMIT_CODE, EndReason::Limit)
+fn limit_reached() -> (EgressStatus, String, i32, EgressEndReason) {
+    (EgressStatus::EgressLimitReached, "Session limit reached".to_owned(), LIMIT_CODE, EgressEndReason::Limit)
 }
 
 fn aborted_code() -> i32 {
     Code::FailedPrecondition.http().into()
 }
 
-fn status_words(status: EgressStatus) -> &'static str {
+fn status_text(status: EgressStatus) -> &'static str {
     match status {
         EgressStatus::EgressAborted => "aborted",
         EgressStatus::EgressLimitReached => "Session limit reached",
@@ -397,7 +399,7 @@ fn fill(known: &mut String, news: String) {
 
 /// What a request asks for, as far as EgressInfo shows it.
 #[derive(Default)]
-struct Asked {
+struct RequestedOutputs {
     room_name: String,
     files: usize,
     /// Outputs of every other kind.
@@ -420,7 +422,7 @@ macro_rules! outputs {
     }};
 }
 
-impl Asked {
+impl RequestedOutputs {
     #[expect(deprecated, reason = "old SDKs still fill the single output")]
     fn of(request: &Shown) -> Self {
         use livekit::EgressSourceType::{Sdk, Web};

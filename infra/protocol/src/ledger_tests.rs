@@ -1,13 +1,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::rpc::start_egress_request::Request;
+use crate::rpc::start_egress_request::EgressRequest;
 
 fn start() -> StartEgressRequest {
     StartEgressRequest {
         egress_id: "EG_x".into(),
         room_id: "RM_x".into(),
-        request: Some(Request::RoomComposite(livekit::RoomCompositeEgressRequest {
+        request: Some(EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {
             room_name: "sales".into(),
             layout: "speaker".into(),
             file_outputs: vec![livekit::EncodedFileOutput::default()],
@@ -26,15 +26,15 @@ fn stored() -> Fact {
 }
 
 /// Everything that came out, in order.
-fn told(facts: Vec<Fact>) -> (Ledger, Vec<livekit::EgressInfo>) {
-    let mut ledger = Ledger::accept(&start(), 1000);
+fn told(facts: Vec<Fact>) -> (EgressLedger, Vec<livekit::EgressInfo>) {
+    let mut ledger = EgressLedger::accept(&start(), 1000);
     let sent = (1001..).zip(facts).filter_map(|(at, fact)| ledger.on(fact, at)).collect();
     (ledger, sent)
 }
 
 #[test]
 fn an_ordinary_life() {
-    let ledger = Ledger::accept(&start(), 1000);
+    let ledger = EgressLedger::accept(&start(), 1000);
     let info = ledger.info();
     assert_eq!(
         (info.status(), info.started_at, info.updated_at, info.ended_at),
@@ -47,7 +47,7 @@ fn an_ordinary_life() {
         Fact::Waiting("waiting for the first track".into()),
         opened(),
         Fact::Active { started_at: 1100 },
-        Fact::Ending(EndReason::StopAsked),
+        Fact::Ending(EgressEndReason::StopAsked),
         stored(),
         Fact::ManifestStored { location: "/out/EG_x.json".into() },
         Fact::Over(Outcome::Complete),
@@ -72,9 +72,9 @@ fn an_ordinary_life() {
 
 #[test]
 fn an_end_before_the_beginning_is_aborted() {
-    for (facts, words, details) in [
+    for (facts, message, details) in [
         (
-            vec![Fact::Ending(EndReason::StopAsked), Fact::Over(Outcome::stopped_before_start())],
+            vec![Fact::Ending(EgressEndReason::StopAsked), Fact::Over(Outcome::stopped_before_start())],
             "Stop called before pipeline could start",
             "End reason: StopEgress API",
         ),
@@ -92,7 +92,7 @@ fn an_end_before_the_beginning_is_aborted() {
         let (ledger, _) = told(facts);
         let info = ledger.info();
         assert_eq!((info.status(), info.error_code), (EgressStatus::EgressAborted, 412));
-        assert_eq!((info.error.as_str(), info.details.as_str()), (words, details));
+        assert_eq!((info.error.as_str(), info.details.as_str()), (message, details));
         assert_ne!(info.ended_at, 0);
     }
 }
@@ -101,7 +101,7 @@ fn an_end_before_the_beginning_is_aborted() {
 fn a_limit_ends_when_it_was_reached_not_when_the_file_was_stored() {
     let (ledger, sent) = told(vec![
         Fact::Active { started_at: 1000 },
-        Fact::Ending(EndReason::Limit),
+        Fact::Ending(EgressEndReason::Limit),
         stored(),
         Fact::Over(Outcome::Complete),
     ]);
@@ -120,7 +120,7 @@ fn a_failure_says_what_where_and_what_is_left() {
         opened(),
         Fact::Active { started_at: 1000 },
         Fact::Noted("reconnected to the room after 5.1 s".into()),
-        Fact::Over(Outcome::Failed { code: Code::Internal, words: "signal: killed".into() }),
+        Fact::Over(Outcome::Failed { code: Code::Internal, message: "signal: killed".into() }),
     ]);
     let info = ledger.info();
     assert_eq!(
@@ -133,20 +133,20 @@ fn a_failure_says_what_where_and_what_is_left() {
     );
     assert_eq!(info.file_results[0].location, "/out/a.mp4");
     assert_eq!(sent.len(), 3, "ACTIVE, the note, FAILED");
-    let silent = told(vec![Fact::Over(Outcome::Failed { code: Code::NotFound, words: String::new() })]).0;
+    let silent = told(vec![Fact::Over(Outcome::Failed { code: Code::NotFound, message: String::new() })]).0;
     assert_eq!((silent.info().error.as_str(), silent.info().error_code), ("failed", 404));
 }
 
 #[test]
 fn the_end_asked_for_while_the_first_media_was_on_its_way() {
-    let (_, sent) = told(vec![Fact::Ending(EndReason::StopAsked), Fact::Active { started_at: 1000 }]);
+    let (_, sent) = told(vec![Fact::Ending(EgressEndReason::StopAsked), Fact::Active { started_at: 1000 }]);
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].status(), EgressStatus::EgressEnding);
 }
 
 #[test]
 fn notes_are_bounded_and_said_once() {
-    let mut ledger = Ledger::accept(&start(), 1000);
+    let mut ledger = EgressLedger::accept(&start(), 1000);
     for n in 0..40 {
         ledger.on(Fact::Noted(format!("note {}", n / 2)), 1000);
     }
@@ -162,24 +162,24 @@ fn what_is_unfinished_is_known_to_a_salvage() {
 }
 
 fn fact() -> impl Strategy<Value = Fact> {
-    let words = "[a-c]{0,2}";
+    let message = "[a-c]{0,2}";
     prop_oneof![
-        words.prop_map(Fact::Waiting),
-        (words, words).prop_map(|(room_id, room_name)| Fact::Joined { room_id, room_name }),
-        (0..3usize, words, words).prop_map(|(index, filename, location)| Fact::FileOpened {
+        message.prop_map(Fact::Waiting),
+        (message, message).prop_map(|(room_id, room_name)| Fact::Joined { room_id, room_name }),
+        (0..3usize, message, message).prop_map(|(index, filename, location)| Fact::FileOpened {
             index,
             filename,
             location
         }),
         any::<i64>().prop_map(|started_at| Fact::Active { started_at }),
         prop_oneof![
-            Just(EndReason::StopAsked),
-            Just(EndReason::Limit),
-            Just(EndReason::SourceClosed),
-            Just(EndReason::Killed)
+            Just(EgressEndReason::StopAsked),
+            Just(EgressEndReason::Limit),
+            Just(EgressEndReason::SourceClosed),
+            Just(EgressEndReason::Killed)
         ]
         .prop_map(Fact::Ending),
-        (any::<usize>(), any::<u64>(), any::<i64>(), any::<i64>(), words).prop_map(
+        (any::<usize>(), any::<u64>(), any::<i64>(), any::<i64>(), message).prop_map(
             |(index, size, started_at, ended_at, location)| Fact::FileStored {
                 index: index % 4,
                 size,
@@ -188,13 +188,13 @@ fn fact() -> impl Strategy<Value = Fact> {
                 location
             }
         ),
-        words.prop_map(Fact::Noted),
-        words.prop_map(|location| Fact::ManifestStored { location }),
+        message.prop_map(Fact::Noted),
+        message.prop_map(|location| Fact::ManifestStored { location }),
         prop_oneof![
             Just(Outcome::Complete),
             Just(Outcome::LimitReached),
-            words.prop_map(|words| Outcome::Aborted { words }),
-            words.prop_map(|words| Outcome::Failed { code: Code::Unknown, words }),
+            message.prop_map(|message| Outcome::Aborted { message }),
+            message.prop_map(|message| Outcome::Failed { code: Code::Unknown, message }),
         ]
         .prop_map(Fact::Over),
     ]
@@ -214,14 +214,14 @@ proptest! {
     fn there_is_one_end_whatever_the_order_of_facts(
         facts in proptest::collection::vec((fact(), any::<i64>()), 0..40), hand_over in any::<prop::sample::Index>(),
     ) {
-        let mut ledger = Ledger::accept(&start(), 1000);
+        let mut ledger = EgressLedger::accept(&start(), 1000);
         let mut sent: Vec<livekit::EgressInfo> = Vec::new();
         let hand_over = hand_over.index(facts.len() + 1);
         for (n, (fact, at)) in facts.into_iter().enumerate() {
             if n == hand_over {
                 // Another process goes on from here.
                 let json = serde_json::to_string(&ledger).unwrap();
-                let other: Ledger = serde_json::from_str(&json).unwrap();
+                let other: EgressLedger = serde_json::from_str(&json).unwrap();
                 prop_assert_eq!(&other, &ledger);
                 ledger = other;
             }

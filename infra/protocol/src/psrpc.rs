@@ -46,7 +46,7 @@ impl Msg {
 
 /// A call.
 #[derive(Clone, PartialEq, Message)]
-pub struct Request {
+pub struct RpcRequest {
     #[prost(string, tag = "1")]
     pub request_id: String,
     #[prost(string, tag = "2")]
@@ -67,7 +67,7 @@ pub struct Request {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Response {
+pub struct RpcResponse {
     #[prost(string, tag = "1")]
     pub request_id: String,
     #[prost(string, tag = "2")]
@@ -108,11 +108,11 @@ pub struct ClaimResponse {
     pub server_id: String,
 }
 
-impl Body for Request {
+impl Body for RpcRequest {
     const NAME: &'static str = "internal.Request";
 }
 
-impl Body for Response {
+impl Body for RpcResponse {
     const NAME: &'static str = "internal.Response";
 }
 

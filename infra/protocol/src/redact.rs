@@ -7,7 +7,7 @@
 use livekit_protocol as livekit;
 use livekit_protocol::egress_info::Request as Shown;
 
-use crate::rpc::start_egress_request::Request;
+use crate::rpc::start_egress_request::EgressRequest;
 
 /// The protocol declares the same four providers, and the same few outputs, once in each message: equal in name, not in
 /// type. So these are macros.
@@ -59,30 +59,30 @@ macro_rules! second_api {
 }
 
 /// The request for [`livekit::EgressInfo`], without its secrets.
-pub fn redacted(request: &Request) -> Shown {
+pub fn redacted(request: &EgressRequest) -> Shown {
     match request.clone() {
-        Request::RoomComposite(mut request) => {
+        EgressRequest::RoomComposite(mut request) => {
             request.custom_base_url = without_credentials(&request.custom_base_url);
             lists!(request);
             single!(room_composite_egress_request, request);
             Shown::RoomComposite(request)
         }
-        Request::Web(mut request) => {
+        EgressRequest::Web(mut request) => {
             request.url = without_credentials(&request.url);
             lists!(request);
             single!(web_egress_request, request);
             Shown::Web(request)
         }
-        Request::Participant(mut request) => {
+        EgressRequest::Participant(mut request) => {
             lists!(request);
             Shown::Participant(request)
         }
-        Request::TrackComposite(mut request) => {
+        EgressRequest::TrackComposite(mut request) => {
             lists!(request);
             single!(track_composite_egress_request, request);
             Shown::TrackComposite(request)
         }
-        Request::Track(mut request) => {
+        EgressRequest::Track(mut request) => {
             use livekit::track_egress_request::Output;
             match &mut request.output {
                 Some(Output::WebsocketUrl(url)) => *url = stream_url(url),
@@ -91,11 +91,11 @@ pub fn redacted(request: &Request) -> Shown {
             }
             Shown::Track(request)
         }
-        Request::Egress(mut request) => {
+        EgressRequest::Egress(mut request) => {
             second_api!(start_egress_request, request);
             Shown::Egress(request)
         }
-        Request::Replay(mut request) => {
+        EgressRequest::Replay(mut request) => {
             second_api!(export_replay_request, request);
             Shown::Replay(request)
         }
@@ -336,12 +336,12 @@ mod tests {
     }
 
     #[expect(deprecated, reason = "old SDKs still fill the single output")]
-    fn requests() -> Vec<Request> {
+    fn requests() -> Vec<EgressRequest> {
         let url = || format!("https://user:{CANARY}@page/");
         let direct =
-            |output| Request::Track(livekit::TrackEgressRequest { output: Some(output), ..Default::default() });
+            |output| EgressRequest::Track(livekit::TrackEgressRequest { output: Some(output), ..Default::default() });
         vec![
-            Request::RoomComposite(livekit::RoomCompositeEgressRequest {
+            EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {
                 custom_base_url: url(),
                 file_outputs: all_outputs().into(),
                 stream_outputs: vec![streams(), streams()],
@@ -350,18 +350,18 @@ mod tests {
                 output: Some(livekit::room_composite_egress_request::Output::Stream(streams())),
                 ..Default::default()
             }),
-            Request::Web(livekit::WebEgressRequest {
+            EgressRequest::Web(livekit::WebEgressRequest {
                 url: url(),
                 file_outputs: all_outputs().into(),
                 output: Some(livekit::web_egress_request::Output::Segments(segment())),
                 ..Default::default()
             }),
-            Request::Participant(livekit::ParticipantEgressRequest {
+            EgressRequest::Participant(livekit::ParticipantEgressRequest {
                 file_outputs: all_outputs().into(),
                 image_outputs: vec![image(), image()],
                 ..Default::default()
             }),
-            Request::TrackComposite(livekit::TrackCompositeEgressRequest {
+            EgressRequest::TrackComposite(livekit::TrackCompositeEgressRequest {
                 segment_outputs: vec![segment(), segment()],
                 output: Some(livekit::track_composite_egress_request::Output::File(all_outputs()[0].clone())),
                 ..Default::default()
@@ -371,7 +371,7 @@ mod tests {
                 output: Some(livekit::direct_file_output::Output::S3(s3_upload())),
                 ..Default::default()
             })),
-            Request::Egress(livekit::StartEgressRequest {
+            EgressRequest::Egress(livekit::StartEgressRequest {
                 source: Some(livekit::start_egress_request::Source::Web(livekit::WebSource {
                     url: url(),
                     ..Default::default()
@@ -380,7 +380,7 @@ mod tests {
                 storage: storage_config(),
                 ..Default::default()
             }),
-            Request::Replay(livekit::ExportReplayRequest {
+            EgressRequest::Replay(livekit::ExportReplayRequest {
                 source: Some(livekit::export_replay_request::Source::Template(livekit::TemplateSource {
                     custom_base_url: url(),
                     ..Default::default()
@@ -422,7 +422,7 @@ mod tests {
         let mut expected = request.clone();
         let Some(livekit::encoded_file_output::Output::S3(s3)) = &mut expected.file_outputs[0].output else { panic!() };
         s3.secret = "{secret}".into();
-        assert_eq!(redacted(&Request::Participant(request)), Shown::Participant(expected));
+        assert_eq!(redacted(&EgressRequest::Participant(request)), Shown::Participant(expected));
     }
 
     #[test]

@@ -39,15 +39,15 @@ pub struct StartEgressRequest {
     pub retry_count: i32,
     #[prost(string, tag = "18")]
     pub room_name: String,
-    #[prost(oneof = "start_egress_request::Request", tags = "5, 6, 7, 11, 13, 16, 17")]
-    pub request: Option<start_egress_request::Request>,
+    #[prost(oneof = "start_egress_request::EgressRequest", tags = "5, 6, 7, 11, 13, 16, 17")]
+    pub request: Option<start_egress_request::EgressRequest>,
 }
 
 pub mod start_egress_request {
     use super::lk;
 
     #[derive(Clone, PartialEq, prost::Oneof)]
-    pub enum Request {
+    pub enum EgressRequest {
         #[prost(message, tag = "5")]
         RoomComposite(lk::RoomCompositeEgressRequest),
         #[prost(message, tag = "6")]

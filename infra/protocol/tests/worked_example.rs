@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 use spillway_protocol::livekit as lk;
-use spillway_protocol::psrpc::{Body, ClaimRequest, ClaimResponse, Msg, Request, Response};
+use spillway_protocol::psrpc::{Body, ClaimRequest, ClaimResponse, Msg, RpcRequest, RpcResponse};
 use spillway_protocol::rpc::{ListActiveEgressResponse, StartEgressRequest, start_egress_request};
 
 const SENT: i64 = 1_767_225_600_000_000_000;
@@ -20,8 +20,8 @@ fn payloads() -> BTreeMap<&'static str, Vec<u8>> {
         .lines()
         .filter(|line| !line.starts_with('#'))
         .map(|line| {
-            let mut words = line.split(' ');
-            let (name, _channel, payload) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+            let mut message = line.split(' ');
+            let (name, _channel, payload) = (message.next().unwrap(), message.next().unwrap(), message.next().unwrap());
             (name, unhex(payload))
         })
         .collect()
@@ -52,7 +52,7 @@ fn start() -> StartEgressRequest {
     StartEgressRequest {
         egress_id: "EG_4VtJq7KmZ2xY".into(),
         room_id: "RM_9bQwErTyUp3a".into(),
-        request: Some(start_egress_request::Request::RoomComposite(composite())),
+        request: Some(start_egress_request::EgressRequest::RoomComposite(composite())),
         ..Default::default()
     }
 }
@@ -73,14 +73,14 @@ fn info() -> lk::EgressInfo {
 fn sent_at(name: &str) -> i64 {
     let msg = Msg::decode(payloads()[name].as_slice()).unwrap();
     match msg.body_name() {
-        "internal.Request" => Request::decode(msg.value.as_slice()).unwrap().sent_at,
-        _ => Response::decode(msg.value.as_slice()).unwrap().sent_at,
+        "internal.Request" => RpcRequest::decode(msg.value.as_slice()).unwrap().sent_at,
+        _ => RpcResponse::decode(msg.value.as_slice()).unwrap().sent_at,
     }
 }
 
-fn request(name: &str, request_id: &str, client_id: &str, seconds: i64, raw_request: Vec<u8>) -> Request {
+fn request(name: &str, request_id: &str, client_id: &str, seconds: i64, raw_request: Vec<u8>) -> RpcRequest {
     let sent_at = sent_at(name);
-    Request {
+    RpcRequest {
         request_id: request_id.into(),
         client_id: client_id.into(),
         sent_at,
@@ -90,8 +90,8 @@ fn request(name: &str, request_id: &str, client_id: &str, seconds: i64, raw_requ
     }
 }
 
-fn response(name: &str, request_id: &str, server_id: &str, raw_response: Vec<u8>) -> Response {
-    Response {
+fn response(name: &str, request_id: &str, server_id: &str, raw_response: Vec<u8>) -> RpcResponse {
+    RpcResponse {
         request_id: request_id.into(),
         server_id: server_id.into(),
         sent_at: sent_at(name),
@@ -116,7 +116,7 @@ fn a_start_egress_call_is_what_the_example_says() {
     assert_is("M8", response("M8", "REQ_aB3dEfGh1jKm", "SRV_Aa1Bb2Cc3Dd4", info().encode_to_vec()));
     assert_is(
         "M8e",
-        Response {
+        RpcResponse {
             error: "no capacity".into(),
             code: "resource_exhausted".into(),
             ..response("M8e", "REQ_aB3dEfGh1jKm", "SRV_Aa1Bb2Cc3Dd4", vec![])
@@ -144,7 +144,7 @@ fn a_create_egress_call_is_what_the_example_says() {
 fn stop_and_list_are_what_the_example_says() {
     let stop = lk::StopEgressRequest { egress_id: "EG_4VtJq7KmZ2xY".into() }.encode_to_vec();
     assert_is("M9", request("M9", "REQ_st0pAAAABBBB", "CLI_Hh1Jj2Kk3Ll4", 3, stop));
-    assert_is("M10", Request { multi: true, ..request("M10", "REQ_L1stAAAABBBB", "CLI_Zx9yWv8uTs7r", 3, vec![]) });
+    assert_is("M10", RpcRequest { multi: true, ..request("M10", "REQ_L1stAAAABBBB", "CLI_Zx9yWv8uTs7r", 3, vec![]) });
     let list = ListActiveEgressResponse { egress_ids: vec!["EG_4VtJq7KmZ2xY".into()] }.encode_to_vec();
     assert_is("M11", response("M11", "REQ_L1stAAAABBBB", "SRV_Aa1Bb2Cc3Dd4", list));
     assert_is("M11b", response("M11b", "REQ_L1stAAAABBBB", "SRV_Ee5Ff6Gg7Hh8", vec![]));

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use spillway_process::retry::Schedule;
+use spillway_process::retry::RetrySchedule;
 use tokio::time::{sleep, timeout};
 
-use crate::error::{Kind, StorageError};
+use crate::error::{StorageError, StorageErrorKind};
 use crate::open::Options;
 
 /// A call of a library whose own patience is switched off: tried a few times where another try may help.
@@ -11,22 +11,22 @@ pub async fn tried<T, F>(
     provider: &'static str,
     doing: &'static str,
     options: &Options,
-    patience: Duration,
+    call_timeout: Duration,
     mut attempt: impl FnMut() -> F,
 ) -> Result<T, StorageError>
 where
     F: Future<Output = Result<T, StorageError>>,
 {
-    let mut waits = Schedule::new(options.first_wait, options.longest_wait);
+    let mut waits = RetrySchedule::new(options.first_wait, options.max_wait);
     let mut left = options.attempts.max(1);
     loop {
         left -= 1;
-        let error = match timeout(patience, attempt()).await {
-            Ok(Err(error)) if error.is_passing() => error,
+        let error = match timeout(call_timeout, attempt()).await {
+            Ok(Err(error)) if error.is_transient() => error,
             Ok(done) => return done,
             Err(_) => {
-                let words = format!("no answer within {} s", patience.as_secs());
-                StorageError::new(Kind::Busy, provider, doing, words)
+                let message = format!("no answer within {} s", call_timeout.as_secs());
+                StorageError::new(StorageErrorKind::Busy, provider, doing, message)
             }
         };
         if left == 0 {
@@ -43,7 +43,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_passes_is_tried_again_and_what_does_not_is_not() {
         let options = Options::default();
-        for (kind, tries) in [(Kind::Busy, 3), (Kind::Mismatch, 3), (Kind::Denied, 1)] {
+        for (kind, tries) in
+            [(StorageErrorKind::Busy, 3), (StorageErrorKind::Mismatch, 3), (StorageErrorKind::Denied, 1)]
+        {
             let mut made = 0;
             let result: Result<(), _> = tried("S3", "put", &options, Duration::from_secs(1), || {
                 made += 1;
@@ -59,7 +61,7 @@ mod tests {
         let begun = tokio::time::Instant::now();
         let result: Result<(), _> =
             tried("S3", "put", &Options::default(), Duration::from_secs(20), std::future::pending).await;
-        assert_eq!(result.unwrap_err().kind, Kind::Busy);
+        assert_eq!(result.unwrap_err().kind, StorageErrorKind::Busy);
         assert!(begun.elapsed() < Duration::from_secs(65));
     }
 }

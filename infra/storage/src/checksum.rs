@@ -58,7 +58,7 @@ impl Etags {
     }
 
     /// The tag these bytes get, unless tags are known to be something else.
-    pub fn foresee(&self, bytes: &[u8]) -> Option<String> {
+    pub fn expected_tag(&self, bytes: &[u8]) -> Option<String> {
         self.are_md5().then(|| hex(&md5(bytes)))
     }
 
@@ -75,12 +75,12 @@ mod tests {
     fn the_first_tag_tells_whether_tags_are_checksums() {
         let (right, wrong) = (hex(&md5(b"a")), hex(&md5(b"b")));
         let md5s = Etags::default();
-        assert_eq!(md5s.foresee(b"a"), Some(right.clone()));
+        assert_eq!(md5s.expected_tag(b"a"), Some(right.clone()));
         assert!(md5s.check(&right, b"a").is_ok() && md5s.are_md5());
-        assert!(md5s.check(&wrong, b"a").is_err_and(|words| words.contains("checksum mismatch")));
+        assert!(md5s.check(&wrong, b"a").is_err_and(|message| message.contains("checksum mismatch")));
         let opaque = Etags::default();
         assert!(opaque.check(&wrong, b"a").is_ok() && opaque.check(&right, b"c").is_ok() && !opaque.are_md5());
-        assert_eq!(opaque.foresee(b"a"), None);
+        assert_eq!(opaque.expected_tag(b"a"), None);
     }
 
     #[test]

@@ -1,16 +1,16 @@
-//! What every store has to pass. A store's own tests bring a [`Subject`] and call [`all`].
+//! What every store has to pass. A store's own tests bring a [`StorageSubject`] and call [`all`].
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
-use crate::error::Kind;
+use crate::error::StorageErrorKind;
 use crate::storage::*;
 
 /// A store under test, and ways to see it that do not go through it.
 #[async_trait]
-pub trait Subject: Send + Sync {
+pub trait StorageSubject: Send + Sync {
     /// The same bucket each time; each is opened anew, as by another process.
     async fn storage(&self) -> Arc<dyn Storage>;
 
@@ -24,10 +24,10 @@ pub trait Subject: Send + Sync {
     async fn open_uploads(&self) -> Option<usize>;
 
     /// Stores that cannot be used, and how they say so.
-    async fn broken(&self) -> Vec<(Arc<dyn Storage>, Kind)>;
+    async fn broken(&self) -> Vec<(Arc<dyn Storage>, StorageErrorKind)>;
 }
 
-pub async fn all(subject: &dyn Subject) {
+pub async fn all(subject: &dyn StorageSubject) {
     but_afterlife(subject).await;
     an_aborted_upload_leaves_nothing(subject).await;
     a_zombie_writes_nothing_after_the_end(subject).await;
@@ -37,7 +37,7 @@ pub async fn all(subject: &dyn Subject) {
 }
 
 /// For a stand-in that does not tell an upload that is over from one that is somebody else's, and reads no tags (s3s-fs).
-pub async fn but_afterlife(subject: &dyn Subject) {
+pub async fn but_afterlife(subject: &dyn StorageSubject) {
     a_small_object_is_stored_and_replaced(subject).await;
     names_of_any_kind_are_kept(subject).await;
     parts_in_any_order_make_the_object(subject).await;
@@ -69,13 +69,13 @@ fn content(seed: u32, length: u64) -> Bytes {
 }
 
 fn big(storage: &dyn Storage) -> u64 {
-    storage.rules().smallest.max(1000)
+    storage.rules().min_part_bytes.max(1000)
 }
 
 async fn send(storage: &dyn Storage, upload: &Upload, number: u32, generation: u32, bytes: &Bytes) -> Part {
-    let foreseen = storage.foresee(number, generation, bytes);
+    let expected = storage.expected_tag(number, generation, bytes);
     let tag = storage.put_part(upload, number, generation, bytes.clone()).await.expect("the part is taken");
-    assert!(foreseen.as_ref().is_none_or(|foreseen| *foreseen == tag), "foreseen was {foreseen:?}, it is {tag:?}");
+    assert!(expected.as_ref().is_none_or(|expected| *expected == tag), "foreseen was {expected:?}, it is {tag:?}");
     assert_eq!(tag.bytes, bytes.len() as u64, "part {number}");
     Part { number, generation, tag }
 }
@@ -84,16 +84,16 @@ async fn begin(storage: &dyn Storage, name: &str) -> Upload {
     storage.begin(name, &meta()).await.expect("the upload begins")
 }
 
-async fn a_small_object_is_stored_and_replaced(subject: &dyn Subject) {
+async fn a_small_object_is_stored_and_replaced(subject: &dyn StorageSubject) {
     let storage = subject.storage().await;
     let name = "small/playlist.m3u8";
-    assert_eq!(storage.look(name).await.expect("the store answers"), None);
+    assert_eq!(storage.head(name).await.expect("the store answers"), None);
     for text in ["first", "second, and longer"] {
         let stored = storage.put(name, Bytes::from(text), &meta()).await.expect("stored");
         assert_eq!(stored.bytes, text.len() as u64);
         assert_eq!(stored.location, storage.location(name));
         assert_eq!(subject.read(name).await.as_deref(), Some(text.as_bytes()));
-        let object = storage.look(name).await.expect("the store answers").expect("it is there");
+        let object = storage.head(name).await.expect("the store answers").expect("it is there");
         assert_eq!(object.bytes, text.len() as u64);
         let read = storage.read_small(name).await.expect("the store answers");
         assert_eq!(read.as_deref(), Some(text.as_bytes()));
@@ -104,7 +104,7 @@ async fn a_small_object_is_stored_and_replaced(subject: &dyn Subject) {
     }
 }
 
-async fn names_of_any_kind_are_kept(subject: &dyn Subject) {
+async fn names_of_any_kind_are_kept(subject: &dyn StorageSubject) {
     let storage = subject.storage().await;
     for name in ["names/my file.mp4", "names/café.mp4", "names/a+b=c&d?e#f%41.mp4", "names/日本/語.mp4"] {
         storage.put(name, Bytes::from(name), &meta()).await.unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -116,7 +116,7 @@ async fn names_of_any_kind_are_kept(subject: &dyn Subject) {
     }
 }
 
-async fn parts_in_any_order_make_the_object(subject: &dyn Subject) {
+async fn parts_in_any_order_make_the_object(subject: &dyn StorageSubject) {
     let storage = subject.storage().await;
     let name = "parts/order.mp4";
     let upload = begin(&*storage, name).await;
@@ -137,7 +137,7 @@ async fn parts_in_any_order_make_the_object(subject: &dyn Subject) {
 }
 
 /// As a recording ends: its first part last, with the sizes that only the end knows.
-async fn a_part_sent_again_counts(subject: &dyn Subject) {
+async fn a_part_sent_again_counts(subject: &dyn StorageSubject) {
     let storage = subject.storage().await;
     let name = "parts/again.mp4";
     let upload = begin(&*storage, name).await;
@@ -155,7 +155,7 @@ async fn a_part_sent_again_counts(subject: &dyn Subject) {
     assert!(subject.read(name).await.is_some_and(|read| read == whole), "the last bytes of each number count");
 }
 
-async fn one_small_part_is_enough(subject: &dyn Subject) {
+async fn one_small_part_is_enough(subject: &dyn StorageSubject) {
     let storage = subject.storage().await;
     let upload = begin(&*storage, "parts/tiny.ogg").await;
     let part = send(&*storage, &upload, 1, 0, &Bytes::from_static(b"x")).await;
@@ -164,7 +164,7 @@ async fn one_small_part_is_enough(subject: &dyn Subject) {
 }
 
 /// Salvage: all it has is what lay in Redis.
-async fn another_process_goes_on(subject: &dyn Subject) {
+async fn another_process_goes_on(subject: &dyn StorageSubject) {
     let name = "parts/salvaged.mp4";
     let (first, second) = (content(1, big(&*subject.storage().await)), content(2, 500));
     let (kept_upload, kept_part) = {
@@ -203,17 +203,17 @@ fn serde_kept(upload: &Upload) -> Upload {
     kept
 }
 
-async fn nothing_is_seen_before_the_end(subject: &dyn Subject) {
+async fn nothing_is_seen_before_the_end(subject: &dyn StorageSubject) {
     let storage = subject.storage().await;
     let name = "parts/unseen.mp4";
     let upload = begin(&*storage, name).await;
     let part = send(&*storage, &upload, 1, 0, &Bytes::from_static(b"unseen")).await;
     assert_eq!(subject.read(name).await, None);
-    assert_eq!(storage.look(name).await.expect("the store answers"), None);
+    assert_eq!(storage.head(name).await.expect("the store answers"), None);
     storage.complete(&upload, &[part], &meta()).await.expect("completed");
 }
 
-async fn an_aborted_upload_leaves_nothing(subject: &dyn Subject) {
+async fn an_aborted_upload_leaves_nothing(subject: &dyn StorageSubject) {
     let storage = subject.storage().await;
     let name = "parts/aborted.mp4";
     let before = subject.open_uploads().await;
@@ -229,7 +229,7 @@ async fn an_aborted_upload_leaves_nothing(subject: &dyn Subject) {
     assert_eq!(subject.read(name).await, None);
 }
 
-async fn a_zombie_writes_nothing_after_the_end(subject: &dyn Subject) {
+async fn a_zombie_writes_nothing_after_the_end(subject: &dyn StorageSubject) {
     let (zombie, salvage) = (subject.storage().await, subject.storage().await);
     let name = "parts/zombie.mp4";
     let upload = begin(&*zombie, name).await;
@@ -238,27 +238,27 @@ async fn a_zombie_writes_nothing_after_the_end(subject: &dyn Subject) {
     salvage.complete(&upload, std::slice::from_ref(&part), &meta()).await.expect("completed");
 
     let late = zombie.put_part(&upload, 1, 1, Bytes::from_static(b"a lie, told late")).await;
-    assert_eq!(late.expect_err("refused").kind, Kind::Gone);
+    assert_eq!(late.expect_err("refused").kind, StorageErrorKind::Gone);
     let lie = Part { number: 1, generation: 1, tag: PartTag { bytes: 16, ..part.tag.clone() } };
     let lie = Part { tag: PartTag { etag: crate::checksum::hex(&crate::checksum::md5(b"a lie")), ..lie.tag }, ..lie };
     let late = zombie.complete(&upload, &[lie], &meta()).await;
-    assert_eq!(late.expect_err("refused").kind, Kind::Gone);
+    assert_eq!(late.expect_err("refused").kind, StorageErrorKind::Gone);
     assert_eq!(subject.read(name).await, Some(truth));
 }
 
-async fn a_zombie_writes_nothing_after_an_abort(subject: &dyn Subject) {
+async fn a_zombie_writes_nothing_after_an_abort(subject: &dyn StorageSubject) {
     let (zombie, other) = (subject.storage().await, subject.storage().await);
     let name = "parts/zombie-aborted.mp4";
     let upload = begin(&*zombie, name).await;
     let part = send(&*zombie, &upload, 1, 0, &Bytes::from_static(b"nobody wants it")).await;
     other.abort(&upload).await.expect("aborted");
     let late = zombie.complete(&upload, &[part], &meta()).await;
-    assert_eq!(late.expect_err("refused").kind, Kind::Gone);
+    assert_eq!(late.expect_err("refused").kind, StorageErrorKind::Gone);
     assert_eq!(subject.read(name).await, None);
 }
 
 /// The answer of the first one was lost.
-async fn an_end_that_is_asked_for_twice_is_one_end(subject: &dyn Subject) {
+async fn an_end_that_is_asked_for_twice_is_one_end(subject: &dyn StorageSubject) {
     let storage = subject.storage().await;
     let name = "parts/twice.mp4";
     let upload = begin(&*storage, name).await;
@@ -270,7 +270,7 @@ async fn an_end_that_is_asked_for_twice_is_one_end(subject: &dyn Subject) {
 }
 
 /// A checkpoint that is older than the part: the completer must hear of it and try another.
-async fn a_stale_part_is_refused(subject: &dyn Subject) {
+async fn a_stale_part_is_refused(subject: &dyn StorageSubject) {
     let storage = subject.storage().await;
     let name = "parts/stale.mp4";
     let upload = begin(&*storage, name).await;
@@ -278,7 +278,7 @@ async fn a_stale_part_is_refused(subject: &dyn Subject) {
     let fresh = send(&*storage, &upload, 1, 1, &content(2, 2000)).await;
     match storage.complete(&upload, &[stale], &meta()).await {
         Err(refused) => {
-            assert_eq!(refused.kind, Kind::Invalid, "{refused}");
+            assert_eq!(refused.kind, StorageErrorKind::Invalid, "{refused}");
             assert_eq!(storage.complete(&upload, &[fresh], &meta()).await.expect("still open").bytes, 2000);
         }
         // Or it is kept beside the newer one (Azure), and the object is what was asked for.
@@ -289,7 +289,7 @@ async fn a_stale_part_is_refused(subject: &dyn Subject) {
     }
 }
 
-async fn two_uploads_of_one_name_do_not_mix(subject: &dyn Subject) {
+async fn two_uploads_of_one_name_do_not_mix(subject: &dyn StorageSubject) {
     let storage = subject.storage().await;
     let name = "parts/rivals.mp4";
     let (one, two) = (begin(&*storage, name).await, begin(&*storage, name).await);
@@ -301,7 +301,7 @@ async fn two_uploads_of_one_name_do_not_mix(subject: &dyn Subject) {
     assert_eq!(subject.read(name).await.as_deref(), Some(&b"one"[..]));
 }
 
-async fn parts_at_once_are_all_kept(subject: &dyn Subject) {
+async fn parts_at_once_are_all_kept(subject: &dyn StorageSubject) {
     let storage = subject.storage().await;
     let name = "parts/at-once.mp4";
     let upload = begin(&*storage, name).await;
@@ -317,7 +317,7 @@ async fn parts_at_once_are_all_kept(subject: &dyn Subject) {
     assert!(subject.read(name).await.is_some_and(|read| read == whole));
 }
 
-async fn a_store_that_cannot_be_used_says_why(subject: &dyn Subject) {
+async fn a_store_that_cannot_be_used_says_why(subject: &dyn StorageSubject) {
     for (broken, kind) in subject.broken().await {
         let error = broken.begin("denied.mp4", &meta()).await.expect_err("refused");
         assert_eq!(error.kind, kind, "{error}");

@@ -9,7 +9,7 @@ use md5::{Digest, Md5};
 use url::Url;
 
 use crate::checksum::{etag_of_parts, hex, md5};
-use crate::error::{Kind, StorageError};
+use crate::error::{StorageError, StorageErrorKind};
 use crate::storage::*;
 
 const NAME: &str = "Local";
@@ -41,11 +41,18 @@ impl DiskStorage {
             match component {
                 Component::Normal(part) if part != UPLOADS => path.push(part),
                 Component::RootDir | Component::CurDir => {}
-                _ => return Err(StorageError::new(Kind::Invalid, NAME, doing, format!("impossible name {name:?}"))),
+                _ => {
+                    return Err(StorageError::new(
+                        StorageErrorKind::Invalid,
+                        NAME,
+                        doing,
+                        format!("impossible name {name:?}"),
+                    ));
+                }
             }
         }
         if path == self.root {
-            return Err(StorageError::new(Kind::Invalid, NAME, doing, "empty name"));
+            return Err(StorageError::new(StorageErrorKind::Invalid, NAME, doing, "empty name"));
         }
         Ok(path)
     }
@@ -56,7 +63,7 @@ impl DiskStorage {
         if is_ours && folder.is_dir() {
             return Ok(folder);
         }
-        Err(StorageError::new(Kind::Gone, NAME, doing, "no such upload"))
+        Err(StorageError::new(StorageErrorKind::Gone, NAME, doing, "no such upload"))
     }
 
     /// Disks block: not on a thread that serves others.
@@ -68,23 +75,25 @@ impl DiskStorage {
         let own = self.clone();
         tokio::task::spawn_blocking(move || work(&own))
             .await
-            .unwrap_or_else(|panic| Err(StorageError::new(Kind::Other, NAME, doing, panic.to_string())))
+            .unwrap_or_else(|panic| Err(StorageError::new(StorageErrorKind::Other, NAME, doing, panic.to_string())))
     }
 }
 
 fn refused(doing: &'static str) -> impl Fn(io::Error) -> StorageError {
     move |source| {
         let kind = match source.kind() {
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Kind::Denied,
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => Kind::NotFound,
-            io::ErrorKind::InvalidFilename => Kind::Invalid,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StorageErrorKind::Denied,
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                StorageErrorKind::NotFound
+            }
+            io::ErrorKind::InvalidFilename => StorageErrorKind::Invalid,
             // It may be emptied, or come back (a share).
             io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded
             | io::ErrorKind::TimedOut
             | io::ErrorKind::StaleNetworkFileHandle
-            | io::ErrorKind::Interrupted => Kind::Busy,
-            _ => Kind::Other,
+            | io::ErrorKind::Interrupted => StorageErrorKind::Busy,
+            _ => StorageErrorKind::Other,
         };
         StorageError::new(kind, NAME, doing, source.to_string()).because(source)
     }
@@ -107,9 +116,9 @@ fn place(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Re
     written
 }
 
-/// Copies at most `most` bytes; their MD5.
-fn copied(from: &mut impl Read, most: u64, to: &mut impl Write) -> io::Result<String> {
-    let (mut digest, mut block, mut left) = (Md5::new(), vec![0; BLOCK], most);
+/// Copies at most `max_bytes` bytes; their MD5.
+fn copied(from: &mut impl Read, max_bytes: u64, to: &mut impl Write) -> io::Result<String> {
+    let (mut digest, mut block, mut left) = (Md5::new(), vec![0; BLOCK], max_bytes);
     while left > 0 {
         let room = BLOCK.min(usize::try_from(left).unwrap_or(BLOCK));
         let read = from.read(&mut block[..room])?;
@@ -158,7 +167,7 @@ impl DiskStorage {
         let path = self.path(&upload.key, doing)?;
         let bytes = wanted.iter().map(|part| part.tag.bytes).sum();
         let etag = etag_of_parts(wanted.iter().map(|part| part.tag.etag.as_str()))
-            .ok_or_else(|| StorageError::new(Kind::Invalid, NAME, doing, "tags are not ours"))?;
+            .ok_or_else(|| StorageError::new(StorageErrorKind::Invalid, NAME, doing, "tags are not ours"))?;
         let stored = Stored { bytes, etag, location: path.display().to_string() };
         let folder = self.folder(upload, doing)?;
         let there = self.parts(&folder).map_err(refused(doing))?;
@@ -170,12 +179,17 @@ impl DiskStorage {
             match there.iter().find(same) {
                 Some((_, source)) if part.number as usize == index + 1 => sources.push((source, part)),
                 _ => {
-                    return Err(StorageError::new(Kind::Invalid, NAME, doing, format!("no such part {}", part.number)));
+                    return Err(StorageError::new(
+                        StorageErrorKind::Invalid,
+                        NAME,
+                        doing,
+                        format!("no such part {}", part.number),
+                    ));
                 }
             }
         }
         if sources.is_empty() {
-            return Err(StorageError::new(Kind::Invalid, NAME, doing, "no parts"));
+            return Err(StorageError::new(StorageErrorKind::Invalid, NAME, doing, "no parts"));
         }
         let mut damaged = None;
         place(&path, |file| {
@@ -189,7 +203,7 @@ impl DiskStorage {
         })
         .map_err(|error| match damaged {
             Some(number) => StorageError::new(
-                Kind::Invalid,
+                StorageErrorKind::Invalid,
                 NAME,
                 doing,
                 format!("checksum mismatch: part {number} was damaged here"),
@@ -228,7 +242,7 @@ impl Storage for DiskStorage {
     }
 
     fn rules(&self) -> PartRules {
-        PartRules { smallest: 1, largest: 1 << 30, most: 99_999, uniform: false }
+        PartRules { min_part_bytes: 1, max_part_bytes: 1 << 30, max_parts: 99_999, uniform: false }
     }
 
     async fn put(&self, name: &str, bytes: Bytes, _: &Meta) -> Result<Stored, StorageError> {
@@ -271,7 +285,7 @@ impl Storage for DiskStorage {
             let written = fs::write(&beside, &bytes).and_then(|()| fs::rename(&beside, &path));
             written.map_err(|error| match error.kind() {
                 // The folder went under our hands: aborted or completed.
-                io::ErrorKind::NotFound => StorageError::new(Kind::Gone, NAME, doing, "no such upload"),
+                io::ErrorKind::NotFound => StorageError::new(StorageErrorKind::Gone, NAME, doing, "no such upload"),
                 _ => refused(doing)(error),
             })?;
             // What this one replaces is room wasted.
@@ -287,14 +301,14 @@ impl Storage for DiskStorage {
         .await
     }
 
-    fn foresee(&self, _: u32, _: u32, bytes: &Bytes) -> Option<PartTag> {
+    fn expected_tag(&self, _: u32, _: u32, bytes: &Bytes) -> Option<PartTag> {
         Some(PartTag { bytes: bytes.len() as u64, etag: hex(&md5(bytes)), crc32c: None })
     }
 
     async fn complete(&self, upload: &Upload, parts: &[Part], _: &Meta) -> Result<Stored, StorageError> {
         let (upload, parts) = (upload.clone(), parts.to_vec());
         self.work("complete", move |own| match own.finish(&upload, &parts) {
-            Err(error) if error.kind == Kind::Gone => own.is_made_of(&upload, &parts).ok_or(error),
+            Err(error) if error.kind == StorageErrorKind::Gone => own.is_made_of(&upload, &parts).ok_or(error),
             done => done,
         })
         .await
@@ -314,12 +328,12 @@ impl Storage for DiskStorage {
         .await
     }
 
-    async fn look(&self, name: &str) -> Result<Option<Object>, StorageError> {
-        let path = self.path(name, "look")?;
-        self.work("look", move |_| match fs::metadata(&path) {
+    async fn head(&self, name: &str) -> Result<Option<Object>, StorageError> {
+        let path = self.path(name, "head")?;
+        self.work("head", move |_| match fs::metadata(&path) {
             Ok(meta) => Ok(Some(Object { bytes: meta.len(), etag: String::new() })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(refused("look")(error)),
+            Err(error) => Err(refused("head")(error)),
         })
         .await
     }
@@ -338,6 +352,6 @@ impl Storage for DiskStorage {
         let path = self.path(name, "presign")?;
         Url::from_file_path(&path)
             .map(String::from)
-            .map_err(|()| StorageError::new(Kind::Invalid, NAME, "presign", "no absolute path"))
+            .map_err(|()| StorageError::new(StorageErrorKind::Invalid, NAME, "presign", "no absolute path"))
     }
 }

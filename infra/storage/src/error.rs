@@ -3,7 +3,7 @@ use std::fmt;
 
 /// Whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum StorageErrorKind {
     /// Key, secret, role or policy: this identity may not.
     Denied,
     /// The bucket or container is not there.
@@ -27,19 +27,24 @@ pub enum Kind {
 /// provider's own words.
 #[derive(Debug)]
 pub struct StorageError {
-    pub kind: Kind,
+    pub kind: StorageErrorKind,
     /// As [`Storage::name`](crate::Storage::name).
     pub provider: &'static str,
-    /// The act: `put`, `begin`, `put part`, `complete`, `abort`, `list parts`, `look`, `presign`, `open`.
+    /// The act: `put`, `begin`, `put part`, `complete`, `abort`, `list parts`, `head`, `presign`, `open`.
     pub doing: &'static str,
     /// The provider's: code, message and status where it gave them.
-    pub words: String,
+    pub message: String,
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl StorageError {
-    pub fn new(kind: Kind, provider: &'static str, doing: &'static str, words: impl Into<String>) -> Self {
-        Self { kind, provider, doing, words: words.into(), source: None }
+    pub fn new(
+        kind: StorageErrorKind,
+        provider: &'static str,
+        doing: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { kind, provider, doing, message: message.into(), source: None }
     }
 
     pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -48,20 +53,20 @@ impl StorageError {
     }
 
     /// The same call may succeed later.
-    pub fn is_passing(&self) -> bool {
-        matches!(self.kind, Kind::Busy | Kind::Mismatch)
+    pub fn is_transient(&self) -> bool {
+        matches!(self.kind, StorageErrorKind::Busy | StorageErrorKind::Mismatch)
     }
 
     #[cfg(not(all(feature = "s3", feature = "azure", feature = "gcs")))]
     pub(crate) fn not_built(provider: &'static str, feature: &str) -> Self {
-        let words = format!("this build has no {provider} (cargo feature `{feature}` of spillway-storage)");
-        Self::new(Kind::NotBuilt, provider, "open", words)
+        let message = format!("this build has no {provider} (cargo feature `{feature}` of spillway-storage)");
+        Self::new(StorageErrorKind::NotBuilt, provider, "open", message)
     }
 }
 
 impl fmt::Display for StorageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} upload failed: {}: {}", self.provider, self.doing, self.words)
+        write!(f, "{} upload failed: {}: {}", self.provider, self.doing, self.message)
     }
 }
 

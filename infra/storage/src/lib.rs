@@ -7,7 +7,7 @@
 pub mod storage;
 pub mod error;
 mod open;
-mod placed;
+mod prefixed;
 pub mod checksum;
 #[cfg(any(feature = "s3", feature = "gcs"))]
 mod proxy;
@@ -27,7 +27,7 @@ pub mod unreliable;
 pub mod conformance;
 
 pub use disk::DiskStorage;
-pub use error::{Kind, StorageError};
+pub use error::{StorageError, StorageErrorKind};
 pub use open::{Options, open};
 pub use ram::RamStorage;
 pub use storage::{Meta, Object, Part, PartRules, PartTag, Storage, Stored, Upload};

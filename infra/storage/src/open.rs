@@ -4,8 +4,8 @@ use std::time::Duration;
 use spillway_plan::{Destination, Provider};
 
 use crate::disk::DiskStorage;
-use crate::error::{Kind, StorageError};
-use crate::placed::Placed;
+use crate::error::{StorageError, StorageErrorKind};
+use crate::prefixed::PrefixedStorage;
 use crate::storage::Storage;
 
 /// How hard a single call tries. Long patience belongs to the caller.
@@ -13,9 +13,9 @@ use crate::storage::Storage;
 pub struct Options {
     /// Tries of one call, the first included.
     pub attempts: u32,
-    /// Waits between them grow from `first_wait` to `longest_wait`.
+    /// Waits between them grow from `first_wait` to `max_wait`.
     pub first_wait: Duration,
-    pub longest_wait: Duration,
+    pub max_wait: Duration,
     pub connect_timeout: Duration,
     /// How long a try without bytes may take; with bytes it is what they need at `slowest` more.
     pub stall_timeout: Duration,
@@ -31,7 +31,7 @@ pub struct Options {
 
 impl Options {
     /// How long one try to send so many bytes may take.
-    pub fn patience(&self, bytes: u64) -> Duration {
+    pub fn call_timeout(&self, bytes: u64) -> Duration {
         self.stall_timeout + Duration::from_secs(bytes / self.slowest.max(1))
     }
 }
@@ -41,7 +41,7 @@ impl Default for Options {
         Self {
             attempts: 3,
             first_wait: Duration::from_millis(100),
-            longest_wait: Duration::from_secs(1),
+            max_wait: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(20),
             slowest: 128 << 10,
@@ -55,8 +55,8 @@ impl Default for Options {
 /// The store of a destination. Asks nobody: whether it can be written to shows at `begin`.
 pub async fn open(destination: &Destination, options: &Options) -> Result<Arc<dyn Storage>, StorageError> {
     let Destination::Store(store) = destination else {
-        let words = "files on this machine's disk are written in place";
-        return Err(StorageError::new(Kind::Invalid, "Local", "open", words));
+        let message = "files on this machine's disk are written in place";
+        return Err(StorageError::new(StorageErrorKind::Invalid, "Local", "open", message));
     };
     let inner: Arc<dyn Storage> = match &store.provider {
         #[cfg(feature = "s3")]
@@ -78,5 +78,5 @@ pub async fn open(destination: &Destination, options: &Options) -> Result<Arc<dy
         Provider::Local(local) => Arc::new(DiskStorage::new(&local.root)),
     };
     let _ = options;
-    Ok(Arc::new(Placed::new(inner, store)))
+    Ok(Arc::new(PrefixedStorage::new(inner, store)))
 }

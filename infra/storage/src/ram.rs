@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
 use crate::checksum::{etag_of_parts, hex, md5};
-use crate::error::{Kind, StorageError};
+use crate::error::{StorageError, StorageErrorKind};
 use crate::storage::*;
 
 const NAME: &str = "RAM";
@@ -15,16 +15,16 @@ const NAME: &str = "RAM";
 /// A bucket in memory with the manners of S3. Clones share it.
 #[derive(Clone, Debug)]
 pub struct RamStorage {
-    bucket: Arc<Mutex<Bucket>>,
+    bucket: Arc<Mutex<RamBucket>>,
     next_id: Arc<AtomicU64>,
     rules: PartRules,
 }
 
 #[derive(Debug, Default)]
-struct Bucket {
+struct RamBucket {
     objects: BTreeMap<String, (Bytes, Meta, String)>,
     uploads: HashMap<String, Unfinished>,
-    counts: Counts,
+    counts: BucketCounts,
 }
 
 #[derive(Debug)]
@@ -35,7 +35,7 @@ struct Unfinished {
 
 /// What the bucket was asked for. Refused calls do not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct BucketCounts {
     /// Requests that carried bytes: parts and small objects.
     pub puts: u64,
     /// Bytes of those.
@@ -54,7 +54,8 @@ impl Default for RamStorage {
 }
 
 impl RamStorage {
-    pub const S3_RULES: PartRules = PartRules { smallest: 5 << 20, largest: 5 << 30, most: 10_000, uniform: false };
+    pub const S3_RULES: PartRules =
+        PartRules { min_part_bytes: 5 << 20, max_part_bytes: 5 << 30, max_parts: 10_000, uniform: false };
 
     pub fn new() -> Self {
         Self::with_rules(Self::S3_RULES)
@@ -65,7 +66,7 @@ impl RamStorage {
         Self { bucket: Arc::default(), next_id: Arc::default(), rules }
     }
 
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> BucketCounts {
         self.bucket().counts
     }
 
@@ -90,19 +91,19 @@ impl RamStorage {
         self.bucket().objects.keys().cloned().collect()
     }
 
-    fn bucket(&self) -> MutexGuard<'_, Bucket> {
+    fn bucket(&self) -> MutexGuard<'_, RamBucket> {
         self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn request(&self) -> MutexGuard<'_, Bucket> {
+    fn request(&self) -> MutexGuard<'_, RamBucket> {
         let mut bucket = self.bucket();
         bucket.counts.requests += 1;
         bucket
     }
 }
 
-fn error(kind: Kind, doing: &'static str, words: impl Into<String>) -> StorageError {
-    StorageError::new(kind, NAME, doing, words)
+fn error(kind: StorageErrorKind, doing: &'static str, message: impl Into<String>) -> StorageError {
+    StorageError::new(kind, NAME, doing, message)
 }
 
 fn tag(bytes: &Bytes) -> PartTag {
@@ -110,7 +111,7 @@ fn tag(bytes: &Bytes) -> PartTag {
 }
 
 fn gone(doing: &'static str) -> StorageError {
-    error(Kind::Gone, doing, "NoSuchUpload: The specified upload does not exist")
+    error(StorageErrorKind::Gone, doing, "NoSuchUpload: The specified upload does not exist")
 }
 
 #[async_trait]
@@ -147,8 +148,12 @@ impl Storage for RamStorage {
 
     async fn put_part(&self, upload: &Upload, number: u32, _: u32, bytes: Bytes) -> Result<PartTag, StorageError> {
         let length = bytes.len() as u64;
-        if number == 0 || number > self.rules.most || length > self.rules.largest {
-            return Err(error(Kind::Invalid, "put part", format!("InvalidArgument: part {number} of {length} bytes")));
+        if number == 0 || number > self.rules.max_parts || length > self.rules.max_part_bytes {
+            return Err(error(
+                StorageErrorKind::Invalid,
+                "put part",
+                format!("InvalidArgument: part {number} of {length} bytes"),
+            ));
         }
         let tag = tag(&bytes);
         let mut bucket = self.request();
@@ -159,14 +164,14 @@ impl Storage for RamStorage {
         Ok(tag)
     }
 
-    fn foresee(&self, _: u32, _: u32, bytes: &Bytes) -> Option<PartTag> {
+    fn expected_tag(&self, _: u32, _: u32, bytes: &Bytes) -> Option<PartTag> {
         Some(tag(bytes))
     }
 
     async fn complete(&self, upload: &Upload, parts: &[Part], meta: &Meta) -> Result<Stored, StorageError> {
         let doing = "complete";
         let etag = etag_of_parts(parts.iter().map(|part| part.tag.etag.as_str()))
-            .ok_or_else(|| error(Kind::Invalid, doing, "InvalidPart: tags are not ours"))?;
+            .ok_or_else(|| error(StorageErrorKind::Invalid, doing, "InvalidPart: tags are not ours"))?;
         let mut bucket = self.request();
         let Some(unfinished) = bucket.uploads.get(&upload.id) else {
             return match bucket.objects.get(&upload.key) {
@@ -178,25 +183,28 @@ impl Storage for RamStorage {
         };
         let mut whole = BytesMut::new();
         for (index, part) in parts.iter().enumerate() {
-            let (bytes, tag) = unfinished
-                .parts
-                .get(&part.number)
-                .filter(|(_, tag)| *tag == part.tag)
-                .ok_or_else(|| error(Kind::Invalid, doing, format!("InvalidPart: part {}", part.number)))?;
+            let (bytes, tag) =
+                unfinished.parts.get(&part.number).filter(|(_, tag)| *tag == part.tag).ok_or_else(|| {
+                    error(StorageErrorKind::Invalid, doing, format!("InvalidPart: part {}", part.number))
+                })?;
             let last = index + 1 == parts.len();
             if part.number as usize != index + 1 {
-                return Err(error(Kind::Invalid, doing, "InvalidPartOrder"));
+                return Err(error(StorageErrorKind::Invalid, doing, "InvalidPartOrder"));
             }
-            if !last && tag.bytes < self.rules.smallest {
-                return Err(error(Kind::Invalid, doing, format!("EntityTooSmall: part {}", part.number)));
+            if !last && tag.bytes < self.rules.min_part_bytes {
+                return Err(error(StorageErrorKind::Invalid, doing, format!("EntityTooSmall: part {}", part.number)));
             }
             if self.rules.uniform && (tag.bytes > parts[0].tag.bytes || !last && tag.bytes != parts[0].tag.bytes) {
-                return Err(error(Kind::Invalid, doing, "InvalidPart: all parts but the last must be of one size"));
+                return Err(error(
+                    StorageErrorKind::Invalid,
+                    doing,
+                    "InvalidPart: all parts but the last must be of one size",
+                ));
             }
             whole.extend_from_slice(bytes);
         }
         if whole.is_empty() {
-            return Err(error(Kind::Invalid, doing, "MalformedXML: no parts"));
+            return Err(error(StorageErrorKind::Invalid, doing, "MalformedXML: no parts"));
         }
         let whole = whole.freeze();
         let length = whole.len() as u64;
@@ -224,7 +232,7 @@ impl Storage for RamStorage {
         Ok(Some(unfinished.parts.iter().map(part).collect()))
     }
 
-    async fn look(&self, name: &str) -> Result<Option<Object>, StorageError> {
+    async fn head(&self, name: &str) -> Result<Option<Object>, StorageError> {
         let object =
             |(bytes, _, etag): &(Bytes, Meta, String)| Object { bytes: bytes.len() as u64, etag: etag.clone() };
         Ok(self.request().objects.get(name).map(object))

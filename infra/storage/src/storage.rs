@@ -42,7 +42,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
     ) -> Result<PartTag, StorageError>;
 
     /// What `put_part` answers if the bytes arrive, where that can be known before. A salvage run may have to guess it.
-    fn foresee(&self, _number: u32, _generation: u32, _bytes: &Bytes) -> Option<PartTag> {
+    fn expected_tag(&self, _number: u32, _generation: u32, _bytes: &Bytes) -> Option<PartTag> {
         None
     }
 
@@ -53,15 +53,15 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Forgets the parts. An upload that is gone already was aborted well.
     async fn abort(&self, upload: &Upload) -> Result<(), StorageError>;
 
-    /// Ascending. `None`: this store cannot tell, or not to us. [`Kind::Gone`](crate::Kind::Gone): no such upload.
+    /// Ascending. `None`: this store cannot tell, or not to us. [`StorageErrorKind::Gone`](crate::Kind::Gone): no such upload.
     async fn list_parts(&self, upload: &Upload) -> Result<Option<Vec<Part>>, StorageError>;
 
-    async fn look(&self, name: &str) -> Result<Option<Object>, StorageError>;
+    async fn head(&self, name: &str) -> Result<Option<Object>, StorageError>;
 
     /// All of an object of a few kilobytes. `None`: it is not there, or this store cannot tell.
     ///
     /// # Errors
-    /// As for `look`; [`Kind::Denied`](crate::Kind::Denied) where keys may write and not read.
+    /// As for `head`; [`StorageErrorKind::Denied`](crate::Kind::Denied) where keys may write and not read.
     async fn read_small(&self, _name: &str) -> Result<Option<Bytes>, StorageError> {
         Ok(None)
     }
@@ -73,10 +73,10 @@ pub trait Storage: Send + Sync + fmt::Debug {
 /// What a part may be. The last one of an object may be of any size but 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartRules {
-    pub smallest: u64,
-    pub largest: u64,
+    pub min_part_bytes: u64,
+    pub max_part_bytes: u64,
     /// Numbers go from 1 to this.
-    pub most: u32,
+    pub max_parts: u32,
     /// All but the last must be of one size.
     pub uniform: bool,
 }
@@ -84,7 +84,7 @@ pub struct PartRules {
 impl PartRules {
     /// Parts of any size: what a recording adds can be sent as a part of its own instead of sending its tail again.
     pub fn append_small(&self) -> bool {
-        self.smallest <= 1 && !self.uniform
+        self.min_part_bytes <= 1 && !self.uniform
     }
 }
 

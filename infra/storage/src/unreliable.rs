@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::error::{Kind, StorageError};
+use crate::error::{StorageError, StorageErrorKind};
 use crate::storage::*;
 
 /// What goes wrong with one call.
@@ -29,7 +29,7 @@ pub enum Fault {
 
 /// What every call meets that no script and no chance has hit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Weather {
+pub enum FaultMode {
     #[default]
     Fine,
     /// An outage: every call fails and may be repeated.
@@ -39,19 +39,19 @@ pub enum Weather {
     /// Every call takes so long until it is there, and its answer so long to come back.
     Far(Duration),
     /// Every call is refused with this kind: keys revoked, credentials expired, bucket removed.
-    Refusing(Kind),
+    Refusing(StorageErrorKind),
 }
 
 /// A store that fails on purpose: by script, by seeded chance, or for as long as the weather is bad. Clones share their fate.
 #[derive(Clone, Debug)]
 pub struct Unreliable {
     inner: Arc<dyn Storage>,
-    fate: Arc<Mutex<Fate>>,
+    plan: Arc<Mutex<FaultPlan>>,
 }
 
 #[derive(Debug, Default)]
-struct Fate {
-    weather: Weather,
+struct FaultPlan {
+    fault_mode: FaultMode,
     script: VecDeque<Option<Fault>>,
     chance: Option<(StdRng, f64)>,
     struck: u64,
@@ -60,35 +60,35 @@ struct Fate {
 impl Unreliable {
     /// Fine until told otherwise.
     pub fn new(inner: Arc<dyn Storage>) -> Self {
-        Self { inner, fate: Arc::default() }
+        Self { inner, plan: Arc::default() }
     }
 
     /// The first calls fare as the script says, the rest well.
     pub fn scripted(inner: Arc<dyn Storage>, script: impl IntoIterator<Item = Option<Fault>>) -> Self {
-        let fate = Fate { script: script.into_iter().collect(), ..Fate::default() };
-        Self { inner, fate: Arc::new(Mutex::new(fate)) }
+        let plan = FaultPlan { script: script.into_iter().collect(), ..FaultPlan::default() };
+        Self { inner, plan: Arc::new(Mutex::new(plan)) }
     }
 
     /// Each call fails with this probability, in one of all the ways; stalls take up to ten seconds.
     pub fn seeded(inner: Arc<dyn Storage>, seed: u64, probability: f64) -> Self {
-        let fate = Fate { chance: Some((StdRng::seed_from_u64(seed), probability)), ..Fate::default() };
-        Self { inner, fate: Arc::new(Mutex::new(fate)) }
+        let plan = FaultPlan { chance: Some((StdRng::seed_from_u64(seed), probability)), ..FaultPlan::default() };
+        Self { inner, plan: Arc::new(Mutex::new(plan)) }
     }
 
-    pub fn set_weather(&self, weather: Weather) {
-        self.fate.lock().unwrap_or_else(PoisonError::into_inner).weather = weather;
+    pub fn set_fault_mode(&self, fault_mode: FaultMode) {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).fault_mode = fault_mode;
     }
 
     /// Calls that a fault or the weather has hit.
     pub fn struck(&self) -> u64 {
-        self.fate.lock().unwrap_or_else(PoisonError::into_inner).struck
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).struck
     }
 
-    fn next(&self) -> (Option<Fault>, Weather) {
-        let mut fate = self.fate.lock().unwrap_or_else(PoisonError::into_inner);
-        let fault = match fate.script.pop_front() {
+    fn next(&self) -> (Option<Fault>, FaultMode) {
+        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let fault = match plan.script.pop_front() {
             Some(fault) => fault,
-            None => fate.chance.as_mut().and_then(|(rng, probability)| {
+            None => plan.chance.as_mut().and_then(|(rng, probability)| {
                 let stall = Duration::from_millis(rng.random_range(0..10_000));
                 let faults =
                     [Fault::Busy, Fault::Stall(stall), Fault::Reset, Fault::LostAnswer, Fault::Partial, Fault::Damaged];
@@ -96,10 +96,10 @@ impl Unreliable {
                 rng.random_bool(*probability).then_some(fault)
             }),
         };
-        if fault.is_some() || fate.weather != Weather::Fine {
-            fate.struck += 1;
+        if fault.is_some() || plan.fault_mode != FaultMode::Fine {
+            plan.struck += 1;
         }
-        (fault, fate.weather)
+        (fault, plan.fault_mode)
     }
 
     async fn call<T>(
@@ -107,37 +107,39 @@ impl Unreliable {
         doing: &'static str,
         call: impl Future<Output = Result<T, StorageError>>,
     ) -> Result<T, StorageError> {
-        let error = |kind, words: &str| Err(StorageError::new(kind, self.inner.name(), doing, words));
-        let (fault, weather) = self.next();
+        let error = |kind, message: &str| Err(StorageError::new(kind, self.inner.name(), doing, message));
+        let (fault, fault_mode) = self.next();
         match fault {
             None => {}
-            Some(Fault::Busy) => return error(Kind::Busy, "SlowDown: Please reduce your request rate (503)"),
+            Some(Fault::Busy) => {
+                return error(StorageErrorKind::Busy, "SlowDown: Please reduce your request rate (503)");
+            }
             Some(Fault::Stall(stall)) => {
                 tokio::time::sleep(stall).await;
-                return error(Kind::Busy, "timed out");
+                return error(StorageErrorKind::Busy, "timed out");
             }
-            Some(Fault::Reset) => return error(Kind::Busy, "connection reset"),
-            Some(Fault::Partial) => return error(Kind::Busy, "IncompleteBody (400)"),
-            Some(Fault::Damaged) => return error(Kind::Mismatch, "BadDigest: checksum mismatch (400)"),
+            Some(Fault::Reset) => return error(StorageErrorKind::Busy, "connection reset"),
+            Some(Fault::Partial) => return error(StorageErrorKind::Busy, "IncompleteBody (400)"),
+            Some(Fault::Damaged) => return error(StorageErrorKind::Mismatch, "BadDigest: checksum mismatch (400)"),
             Some(Fault::LostAnswer) => {
                 call.await?;
-                return error(Kind::Busy, "connection reset before the answer");
+                return error(StorageErrorKind::Busy, "connection reset before the answer");
             }
         }
-        match weather {
-            Weather::Fine => call.await,
-            Weather::Down => error(Kind::Busy, "ServiceUnavailable (503)"),
-            Weather::Stalling(stall) => {
+        match fault_mode {
+            FaultMode::Fine => call.await,
+            FaultMode::Down => error(StorageErrorKind::Busy, "ServiceUnavailable (503)"),
+            FaultMode::Stalling(stall) => {
                 tokio::time::sleep(stall).await;
-                error(Kind::Busy, "timed out")
+                error(StorageErrorKind::Busy, "timed out")
             }
-            Weather::Far(way) => {
+            FaultMode::Far(way) => {
                 tokio::time::sleep(way).await;
                 let done = call.await;
                 tokio::time::sleep(way).await;
                 done
             }
-            Weather::Refusing(kind) => error(kind, "refused by the test"),
+            FaultMode::Refusing(kind) => error(kind, "refused by the test"),
         }
     }
 }
@@ -174,8 +176,8 @@ impl Storage for Unreliable {
         self.call("put part", self.inner.put_part(upload, number, generation, bytes)).await
     }
 
-    fn foresee(&self, number: u32, generation: u32, bytes: &Bytes) -> Option<PartTag> {
-        self.inner.foresee(number, generation, bytes)
+    fn expected_tag(&self, number: u32, generation: u32, bytes: &Bytes) -> Option<PartTag> {
+        self.inner.expected_tag(number, generation, bytes)
     }
 
     async fn complete(&self, upload: &Upload, parts: &[Part], meta: &Meta) -> Result<Stored, StorageError> {
@@ -190,8 +192,8 @@ impl Storage for Unreliable {
         self.call("list parts", self.inner.list_parts(upload)).await
     }
 
-    async fn look(&self, name: &str) -> Result<Option<Object>, StorageError> {
-        self.call("look", self.inner.look(name)).await
+    async fn head(&self, name: &str) -> Result<Option<Object>, StorageError> {
+        self.call("head", self.inner.head(name)).await
     }
 
     async fn read_small(&self, name: &str) -> Result<Option<Bytes>, StorageError> {
@@ -214,7 +216,7 @@ mod tests {
         let script = [Some(Fault::Busy), None, Some(Fault::LostAnswer)];
         let store = Unreliable::scripted(Arc::new(ram.clone()), script);
         let put = async |name: &str| store.put(name, Bytes::from_static(b"x"), &Meta::default()).await;
-        assert!(put("a").await.unwrap_err().is_passing());
+        assert!(put("a").await.unwrap_err().is_transient());
         assert!(put("b").await.is_ok());
         assert!(put("c").await.is_err());
         assert!(put("d").await.is_ok());
@@ -228,7 +230,7 @@ mod tests {
             let store = Unreliable::seeded(Arc::new(RamStorage::new()), seed, 0.5);
             let mut luck = Vec::new();
             for _ in 0..50 {
-                luck.push(store.put("a", Bytes::new(), &Meta::default()).await.err().map(|error| error.words));
+                luck.push(store.put("a", Bytes::new(), &Meta::default()).await.err().map(|error| error.message));
             }
             luck
         };
@@ -237,18 +239,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_weather_holds_until_it_changes() {
+    async fn a_fault_mode_holds_until_it_changes() {
         let store = Unreliable::new(Arc::new(RamStorage::new()));
         let put = async || store.put("a", Bytes::new(), &Meta::default()).await.map_err(|error| error.kind);
-        store.set_weather(Weather::Down);
-        assert_eq!((put().await, put().await), (Err(Kind::Busy), Err(Kind::Busy)));
-        store.set_weather(Weather::Refusing(Kind::Expired));
-        assert_eq!(put().await, Err(Kind::Expired));
-        store.set_weather(Weather::Stalling(Duration::from_secs(600)));
+        store.set_fault_mode(FaultMode::Down);
+        assert_eq!((put().await, put().await), (Err(StorageErrorKind::Busy), Err(StorageErrorKind::Busy)));
+        store.set_fault_mode(FaultMode::Refusing(StorageErrorKind::Expired));
+        assert_eq!(put().await, Err(StorageErrorKind::Expired));
+        store.set_fault_mode(FaultMode::Stalling(Duration::from_secs(600)));
         let begun = tokio::time::Instant::now();
-        assert_eq!(put().await, Err(Kind::Busy));
+        assert_eq!(put().await, Err(StorageErrorKind::Busy));
         assert!(begun.elapsed() >= Duration::from_secs(600));
-        store.set_weather(Weather::Fine);
+        store.set_fault_mode(FaultMode::Fine);
         assert!(put().await.is_ok());
     }
 }

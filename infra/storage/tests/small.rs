@@ -7,13 +7,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use spillway_plan::destination::Local;
 use spillway_plan::{Destination, Provider, Store};
-use spillway_storage::conformance::{self, Subject};
-use spillway_storage::{DiskStorage, Kind, Meta, Options, RamStorage, Storage, open};
+use spillway_storage::conformance::{self, StorageSubject};
+use spillway_storage::{DiskStorage, Meta, Options, RamStorage, Storage, StorageErrorKind, open};
 
 struct Ram(RamStorage);
 
 #[async_trait]
-impl Subject for Ram {
+impl StorageSubject for Ram {
     async fn storage(&self) -> Arc<dyn Storage> {
         Arc::new(self.0.clone())
     }
@@ -30,7 +30,7 @@ impl Subject for Ram {
         Some(self.0.open_uploads())
     }
 
-    async fn broken(&self) -> Vec<(Arc<dyn Storage>, Kind)> {
+    async fn broken(&self) -> Vec<(Arc<dyn Storage>, StorageErrorKind)> {
         Vec::new()
     }
 }
@@ -38,7 +38,7 @@ impl Subject for Ram {
 struct Disk(tempfile::TempDir);
 
 #[async_trait]
-impl Subject for Disk {
+impl StorageSubject for Disk {
     async fn storage(&self) -> Arc<dyn Storage> {
         Arc::new(DiskStorage::new(self.0.path()))
     }
@@ -55,10 +55,10 @@ impl Subject for Disk {
         Some(DiskStorage::new(self.0.path()).open_uploads())
     }
 
-    async fn broken(&self) -> Vec<(Arc<dyn Storage>, Kind)> {
+    async fn broken(&self) -> Vec<(Arc<dyn Storage>, StorageErrorKind)> {
         let file = self.0.path().join("a-file");
         std::fs::write(&file, b"").expect("a file");
-        vec![(Arc::new(DiskStorage::new(file)), Kind::NotFound)]
+        vec![(Arc::new(DiskStorage::new(file)), StorageErrorKind::NotFound)]
     }
 }
 
@@ -86,8 +86,8 @@ async fn a_small_part_in_the_middle_is_refused_as_s3_does() {
         parts.push(spillway_storage::Part { number, generation: 0, tag });
     }
     let error = ram.complete(&upload, &parts, &Meta::default()).await.unwrap_err();
-    assert_eq!(error.kind, Kind::Invalid);
-    assert!(error.words.contains("EntityTooSmall"));
+    assert_eq!(error.kind, StorageErrorKind::Invalid);
+    assert!(error.message.contains("EntityTooSmall"));
 }
 
 fn store(provider: Provider, prefix: &str, presign: bool) -> Destination {
@@ -113,7 +113,7 @@ async fn a_directory_is_never_left() {
     let disk = DiskStorage::new(folder.path().join("root"));
     for name in ["../evil", "a/../../evil", "", "/", ".spillway-uploads/x"] {
         let error = disk.put(name, Bytes::new(), &Meta::default()).await.unwrap_err();
-        assert_eq!(error.kind, Kind::Invalid, "{name}");
+        assert_eq!(error.kind, StorageErrorKind::Invalid, "{name}");
     }
 }
 
@@ -124,11 +124,11 @@ async fn a_folder_that_may_not_be_written_to_is_denied() {
     if std::fs::create_dir(folder.path().join("probe")).is_ok() {
         // Root may write anywhere; what it cannot do is make folders in /proc.
         let error = DiskStorage::new("/proc/spillway").begin("a", &Meta::default()).await.unwrap_err();
-        assert!(matches!(error.kind, Kind::NotFound | Kind::Denied), "{error}");
+        assert!(matches!(error.kind, StorageErrorKind::NotFound | StorageErrorKind::Denied), "{error}");
         return;
     }
     let error = DiskStorage::new(folder.path()).begin("a", &Meta::default()).await.unwrap_err();
-    assert_eq!(error.kind, Kind::Denied, "{error}");
+    assert_eq!(error.kind, StorageErrorKind::Denied, "{error}");
 }
 
 #[cfg(not(feature = "s3"))]
@@ -137,7 +137,7 @@ async fn what_was_left_out_of_the_build_names_its_feature() {
     use spillway_plan::destination::{AliOss, S3};
     for provider in [Provider::S3(Box::new(S3::default())), Provider::AliOss(AliOss::default())] {
         let error = open(&store(provider, "", false), &Options::default()).await.unwrap_err();
-        assert_eq!(error.kind, Kind::NotBuilt);
+        assert_eq!(error.kind, StorageErrorKind::NotBuilt);
         assert!(error.to_string().contains("`s3`"), "{error}");
     }
 }

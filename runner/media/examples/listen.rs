@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Parser;
-use spillway_media::source::room::{Delivery, JoinOptions, Room};
-use spillway_media::track::{Timed, Track, TrackId};
+use spillway_media::source::room::{JoinOptions, Room, RoomMessage};
+use spillway_media::track::{TimelineEvent, Track, TrackId};
 use spillway_plan::Secret;
 use spillway_plan::Source;
-use spillway_process::telemetry::{self, Form};
+use spillway_process::telemetry::{self, LogFormat};
 
 #[derive(Parser)]
 struct Args {
@@ -62,7 +62,7 @@ struct Seen {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    telemetry::init("info", Form::Text);
+    telemetry::init("info", LogFormat::Text);
     let choose = match (&args.track, &args.participant) {
         (Some(track_id), _) => Source::Track { track_id: track_id.clone() },
         (None, Some(identity)) => Source::Participant { identity: identity.clone(), screen_share: false },
@@ -95,8 +95,8 @@ fn main() -> Result<()> {
         };
         let at = began.elapsed().as_secs_f64();
         match delivery {
-            Delivery::Origin { at, .. } => zero = Some(at),
-            Delivery::Timed(Timed::Frame(frame)) => {
+            RoomMessage::TrackSource { at, .. } => zero = Some(at),
+            RoomMessage::TimelineEvent(TimelineEvent::Frame(frame)) => {
                 let seen = tracks.entry(frame.track).or_default();
                 if args.frames {
                     println!(
@@ -122,8 +122,8 @@ fn main() -> Result<()> {
                     longest_wait = longest_wait.max(zero.elapsed().saturating_sub(Duration::from_nanos(frame.at.0)));
                 }
             }
-            Delivery::Timed(Timed::CompleteTo { .. }) => {}
-            Delivery::Timed(Timed::Joined { track, at: place }) => {
+            RoomMessage::TimelineEvent(TimelineEvent::Watermark { .. }) => {}
+            RoomMessage::TimelineEvent(TimelineEvent::Joined { track, at: place }) => {
                 println!("[{at:8.3}] joined {track:?} at {:.3}", place.0 as f64 / 1e9);
                 let seen = tracks.entry(track.id).or_default();
                 seen.what = describe(&track);
@@ -131,7 +131,7 @@ fn main() -> Result<()> {
                     seen.out = Some(std::fs::File::create(folder.join(format!("{}.bin", seen.what)))?);
                 }
             }
-            Delivery::Timed(Timed::Lost { track, packets, .. }) => {
+            RoomMessage::TimelineEvent(TimelineEvent::Lost { track, packets, .. }) => {
                 tracks.entry(track).or_default().lost += packets;
                 println!("[{at:8.3}] {track:?} lost {packets} packets");
             }
@@ -164,7 +164,7 @@ fn describe(track: &Track) -> String {
 /// User and system time of this process; `/proc` counts in hundredths.
 fn cpu_seconds() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let mut words = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let ticks = words.next()?.parse::<f64>().ok()? + words.next()?.parse::<f64>().ok()?;
+    let mut message = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let ticks = message.next()?.parse::<f64>().ok()? + message.next()?.parse::<f64>().ok()?;
     Some(ticks / 100.0)
 }

@@ -8,10 +8,10 @@ use tracing::error;
 
 /// Its standard input is the runner's socket pair; a person has nothing to say to it.
 fn main() -> ExitCode {
-    telemetry::init("info", telemetry::inherited_form());
-    match spillway_spool::framing::media_end() {
-        Ok((orders, say)) => {
-            spillway_media::recording::run(orders, say);
+    telemetry::init("info", telemetry::inherited_format());
+    match spillway_ipc::framing::media_endpoint() {
+        Ok((commands, events_tx)) => {
+            spillway_media::recorder::run(commands, events_tx);
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use spillway_spool::Quality;
+use spillway_ipc::Quality;
 
 use crate::cadence::{Cadence, Gaps, is_gap};
-use crate::track::{Origin, SessionTime, Timed, TrackId};
+use crate::track::{MediaTime, TimelineEvent, TrackId, TrackSource};
 
 /// Thresholds of the words in `degraded`.
 const LOSS: f64 = 0.01;
@@ -21,31 +21,31 @@ const SILENCE_NS: u64 = 500_000_000;
 
 /// What a scene knows of itself, in our units.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Made {
+pub struct ComposedQuality {
     pub pictures: u64,
-    pub different_pictures: u64,
-    pub pictures_skipped: u64,
-    pub longest_freeze_ms: u64,
+    pub distinct_frames: u64,
+    pub frames_skipped: u64,
+    pub max_freeze_ms: u64,
     pub silence_ms: u64,
-    pub longest_lag_ms: u64,
+    pub max_lag_ms: u64,
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct TrackQuality {
     video: bool,
     /// Browsers send a still screen once a second (Chromium) or not at all (Firefox, Safari): no distance is a gap.
     screen: bool,
     /// Published and not muted: a frame is to be expected.
     here: bool,
-    last: Option<SessionTime>,
+    last: Option<MediaTime>,
     frames: u64,
     cadence: Cadence,
     silence_ns: u64,
 }
 
-impl Lane {
+impl TrackQuality {
     /// A frame was to be expected between the last one and `at`.
-    fn expected_to(&mut self, at: SessionTime) {
+    fn expected_to(&mut self, at: MediaTime) {
         if let Some(distance_ns) = self.overdue(at) {
             self.cadence.distance(distance_ns);
         }
@@ -53,13 +53,13 @@ impl Lane {
 
     /// The publisher went or muted at `at`. Usually one frame after its last; when its packets had stopped before the
     /// server knew why, the picture stood still meanwhile.
-    fn stalled_before(&mut self, at: SessionTime) {
+    fn stalled_before(&mut self, at: MediaTime) {
         if self.overdue(at).is_some_and(|distance_ns| is_gap(distance_ns, self.cadence.usual())) {
             self.expected_to(at);
         }
     }
 
-    fn overdue(&self, at: SessionTime) -> Option<u64> {
+    fn overdue(&self, at: MediaTime) -> Option<u64> {
         let last = self.last.filter(|_| self.here && self.video && !self.screen)?;
         Some(at.0.saturating_sub(last.0))
     }
@@ -67,58 +67,58 @@ impl Lane {
 
 /// Sees all that is recorded go by.
 #[derive(Debug, Default)]
-pub struct Meter {
-    lanes: HashMap<TrackId, Lane>,
+pub struct QualityMeter {
+    tracks: HashMap<TrackId, TrackQuality>,
     packets: HashMap<TrackId, (u64, u64)>,
     /// Samples, milliseconds.
     av_offsets: HashMap<TrackId, Vec<f64>>,
-    longest_lag_ms: u64,
+    max_lag_ms: u64,
     /// Everything before has been seen.
-    known_to: SessionTime,
+    known_to: MediaTime,
 }
 
-impl Meter {
-    pub fn take(&mut self, timed: &Timed) {
+impl QualityMeter {
+    pub fn take(&mut self, timed: &TimelineEvent) {
         match timed {
-            Timed::Joined { track, .. } => {
-                let lane = self.lanes.entry(track.id).or_default();
-                lane.video = track.codec.is_video();
-                lane.screen = track.origin == Origin::ScreenShare;
-                lane.here = true;
+            TimelineEvent::Joined { track, .. } => {
+                let stats = self.tracks.entry(track.id).or_default();
+                stats.video = track.codec.is_video();
+                stats.screen = track.origin == TrackSource::ScreenShare;
+                stats.here = true;
             }
-            Timed::Frame(frame) => {
+            TimelineEvent::Frame(frame) => {
                 self.known_to = self.known_to.max(frame.at);
-                let Some(lane) = self.lanes.get_mut(&frame.track) else { return };
-                if !lane.video
-                    && let Some(last) = lane.last
+                let Some(stats) = self.tracks.get_mut(&frame.track) else { return };
+                if !stats.video
+                    && let Some(last) = stats.last
                     && frame.at.0.saturating_sub(last.0) > SILENCE_NS
                 {
-                    lane.silence_ns += frame.at.0.saturating_sub(last.0);
+                    stats.silence_ns += frame.at.0.saturating_sub(last.0);
                 }
-                lane.expected_to(frame.at);
-                lane.here = true;
-                lane.frames += 1;
-                lane.last = Some(frame.at);
+                stats.expected_to(frame.at);
+                stats.here = true;
+                stats.frames += 1;
+                stats.last = Some(frame.at);
             }
             // Without a mute the publisher is there, and what is missing is missing.
-            Timed::Absent { muted: false, .. } => {}
-            Timed::Absent { track, at, muted: true } => {
-                if let Some(lane) = self.lanes.get_mut(track) {
-                    lane.stalled_before(*at);
-                    lane.here = false;
+            TimelineEvent::Muted { muted: false, .. } => {}
+            TimelineEvent::Muted { track, at, muted: true } => {
+                if let Some(stats) = self.tracks.get_mut(track) {
+                    stats.stalled_before(*at);
+                    stats.here = false;
                 }
             }
-            Timed::Left { track, at } => {
-                if let Some(lane) = self.lanes.get_mut(track) {
-                    lane.stalled_before(*at);
-                    lane.here = false;
-                    if lane.video {
+            TimelineEvent::Left { track, at } => {
+                if let Some(stats) = self.tracks.get_mut(track) {
+                    stats.stalled_before(*at);
+                    stats.here = false;
+                    if stats.video {
                         // Who comes back was not there in between.
-                        lane.last = None;
+                        stats.last = None;
                     }
                 }
             }
-            Timed::CompleteTo { at } => self.known_to = self.known_to.max(*at),
+            TimelineEvent::Watermark { at } => self.known_to = self.known_to.max(*at),
             _ => {}
         }
     }
@@ -134,42 +134,42 @@ impl Meter {
     }
 
     pub fn lag(&mut self, ms: u64) {
-        self.longest_lag_ms = self.longest_lag_ms.max(ms);
+        self.max_lag_ms = self.max_lag_ms.max(ms);
     }
 
-    /// `copied`: the track whose pictures went into the file untouched; `made`: what the scene made.
-    pub fn quality(&self, media_ms: u64, copied: Option<TrackId>, made: Option<Made>) -> Quality {
-        let gaps = |lane: &Lane| lane.cadence.gaps(lane.overdue(self.known_to));
-        let all: Vec<Gaps> = self.lanes.values().map(gaps).collect();
+    /// `copied`: the track whose pictures went into the file untouched; `composed`: what the scene made.
+    pub fn quality(&self, media_ms: u64, copied: Option<TrackId>, composed: Option<ComposedQuality>) -> Quality {
+        let gaps = |stats: &TrackQuality| stats.cadence.gaps(stats.overdue(self.known_to));
+        let all: Vec<Gaps> = self.tracks.values().map(gaps).collect();
         let mut quality = Quality {
             media_ms,
             packets: self.packets.values().map(|(packets, _)| packets).sum(),
             packets_lost: self.packets.values().map(|(_, lost)| lost).sum(),
-            longest_lag_ms: self.longest_lag_ms,
+            max_lag_ms: self.max_lag_ms,
             gaps: all.iter().map(|gaps| gaps.count).sum(),
             gaps_ms: all.iter().map(|gaps| gaps.total_ns).sum::<u64>() / 1_000_000,
             av_offset_ms: self.av_offsets.values().filter_map(|offsets| median(offsets)).max_by(further),
             ..Quality::default()
         };
-        if let Some(made) = made {
-            quality.pictures = made.pictures;
-            quality.different_pictures = made.different_pictures;
-            quality.pictures_skipped = made.pictures_skipped;
-            quality.longest_freeze_ms = made.longest_freeze_ms;
-            quality.silence_ms = made.silence_ms;
-            quality.longest_lag_ms = quality.longest_lag_ms.max(made.longest_lag_ms);
+        if let Some(composed) = composed {
+            quality.frames = composed.pictures;
+            quality.distinct_frames = composed.distinct_frames;
+            quality.frames_skipped = composed.frames_skipped;
+            quality.max_freeze_ms = composed.max_freeze_ms;
+            quality.silence_ms = composed.silence_ms;
+            quality.max_lag_ms = quality.max_lag_ms.max(composed.max_lag_ms);
         }
-        if let Some(lane) = copied.and_then(|track| self.lanes.get(&track)) {
-            if lane.video {
-                quality.pictures = lane.frames;
-                quality.different_pictures = lane.frames;
-                quality.longest_freeze_ms = gaps(lane).longest_ns / 1_000_000;
+        if let Some(stats) = copied.and_then(|track| self.tracks.get(&track)) {
+            if stats.video {
+                quality.frames = stats.frames;
+                quality.distinct_frames = stats.frames;
+                quality.max_freeze_ms = gaps(stats).longest_ns / 1_000_000;
             } else {
-                quality.silence_ms = lane.silence_ns / 1_000_000;
+                quality.silence_ms = stats.silence_ns / 1_000_000;
             }
         }
         if media_ms > 0 {
-            quality.different_per_second = quality.different_pictures as f64 * 1000.0 / media_ms as f64;
+            quality.distinct_frames_per_second = quality.distinct_frames as f64 * 1000.0 / media_ms as f64;
         }
         quality.degraded = degraded(&quality);
         quality
@@ -188,33 +188,33 @@ fn further(a: &f64, b: &f64) -> std::cmp::Ordering {
 
 /// Why a recording is not what it should be, in words.
 pub fn degraded(quality: &Quality) -> Vec<String> {
-    let mut words = vec![];
+    let mut message = vec![];
     let lost = quality.packets_lost as f64 / (quality.packets + quality.packets_lost).max(1) as f64;
     if lost > LOSS {
-        words.push(format!("{:.1} % of the packets never arrived", lost * 100.0));
+        message.push(format!("{:.1} % of the packets never arrived", lost * 100.0));
     }
     if quality.gaps_ms > GAP_MS {
-        words.push(format!(
+        message.push(format!(
             "a picture was missing {} times, {:.1} s in all",
             quality.gaps,
             quality.gaps_ms as f64 / 1000.0
         ));
-    } else if quality.longest_freeze_ms > FREEZE_MS {
-        words.push(format!("the picture stood still for {:.1} s", quality.longest_freeze_ms as f64 / 1000.0));
+    } else if quality.max_freeze_ms > FREEZE_MS {
+        message.push(format!("the picture stood still for {:.1} s", quality.max_freeze_ms as f64 / 1000.0));
     }
-    if quality.pictures_skipped as f64 > quality.pictures as f64 * SKIPPED {
-        words.push(format!("{} pictures were skipped because the machine could not keep up", quality.pictures_skipped));
+    if quality.frames_skipped as f64 > quality.frames as f64 * SKIPPED {
+        message.push(format!("{} pictures were skipped because the machine could not keep up", quality.frames_skipped));
     }
-    if quality.longest_lag_ms > LAG_MS {
-        words.push(format!(
+    if quality.max_lag_ms > LAG_MS {
+        message.push(format!(
             "the machine could not keep up: the recording was up to {:.1} s late",
-            quality.longest_lag_ms as f64 / 1000.0
+            quality.max_lag_ms as f64 / 1000.0
         ));
     }
     if let Some(offset) = quality.av_offset_ms.filter(|offset| offset.abs() > AV_MS) {
-        words.push(format!("picture and sound are {offset:.0} ms apart"));
+        message.push(format!("picture and sound are {offset:.0} ms apart"));
     }
-    words
+    message
 }
 
 /// Sound that arrived when its time was already mixed, by participant, milliseconds.
@@ -229,26 +229,26 @@ pub fn add_late_sound(quality: &mut Quality, late: &[(String, u64)]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::track::{Codec, Frame, Origin, Track};
+    use crate::track::{Codec, Frame, Track, TrackSource};
     use bytes::Bytes;
 
-    fn video(ms: u64) -> Timed {
-        Timed::Frame(Frame {
+    fn video(ms: u64) -> TimelineEvent {
+        TimelineEvent::Frame(Frame {
             track: TrackId(1),
-            at: SessionTime(ms * 1_000_000),
+            at: MediaTime(ms * 1_000_000),
             key: false,
             size: None,
             data: Bytes::new(),
         })
     }
 
-    fn meter() -> Meter {
-        let mut meter = Meter::default();
-        joins(&mut meter, Origin::Camera, 0);
+    fn meter() -> QualityMeter {
+        let mut meter = QualityMeter::default();
+        joins(&mut meter, TrackSource::Camera, 0);
         meter
     }
 
-    fn joins(meter: &mut Meter, origin: Origin, ms: u64) {
+    fn joins(meter: &mut QualityMeter, origin: TrackSource, ms: u64) {
         let track = Track {
             id: TrackId(1),
             sid: "TR_1".into(),
@@ -260,23 +260,23 @@ mod tests {
             channels: 0,
             published_size: (0, 0),
         };
-        meter.take(&Timed::Joined { track, at: SessionTime(ms * 1_000_000) });
+        meter.take(&TimelineEvent::Joined { track, at: MediaTime(ms * 1_000_000) });
     }
 
-    fn leaves(meter: &mut Meter, ms: u64) {
-        meter.take(&Timed::Left { track: TrackId(1), at: SessionTime(ms * 1_000_000) });
+    fn leaves(meter: &mut QualityMeter, ms: u64) {
+        meter.take(&TimelineEvent::Left { track: TrackId(1), at: MediaTime(ms * 1_000_000) });
     }
 
-    fn absent(meter: &mut Meter, ms: u64, muted: bool) {
-        meter.take(&Timed::Absent { track: TrackId(1), at: SessionTime(ms * 1_000_000), muted });
+    fn absent(meter: &mut QualityMeter, ms: u64, muted: bool) {
+        meter.take(&TimelineEvent::Muted { track: TrackId(1), at: MediaTime(ms * 1_000_000), muted });
     }
 
-    fn complete_to(meter: &mut Meter, ms: u64) {
-        meter.take(&Timed::CompleteTo { at: SessionTime(ms * 1_000_000) });
+    fn complete_to(meter: &mut QualityMeter, ms: u64) {
+        meter.take(&TimelineEvent::Watermark { at: MediaTime(ms * 1_000_000) });
     }
 
     /// Gaps, their length in milliseconds, and the words.
-    fn fault(meter: &Meter) -> (u32, u64, Vec<String>) {
+    fn fault(meter: &QualityMeter) -> (u32, u64, Vec<String>) {
         let quality = meter.quality(60_000, Some(TrackId(1)), None);
         (quality.gaps, quality.gaps_ms, quality.degraded)
     }
@@ -285,8 +285,8 @@ mod tests {
 
     #[test]
     fn a_still_screen_is_no_fault() {
-        let mut meter = Meter::default();
-        joins(&mut meter, Origin::ScreenShare, 0);
+        let mut meter = QualityMeter::default();
+        joins(&mut meter, TrackSource::ScreenShare, 0);
         // Chromium repeats it each second, half of the time a little later; Firefox and Safari send nothing.
         (0..1800).for_each(|n| meter.take(&video(n * 1005)));
         assert_eq!(fault(&meter), CLEAN);
@@ -312,7 +312,7 @@ mod tests {
         leaves(&mut meter, 90 * 33);
         complete_to(&mut meter, 5000);
         assert_eq!(fault(&meter), CLEAN);
-        joins(&mut meter, Origin::Camera, 6000);
+        joins(&mut meter, TrackSource::Camera, 6000);
         (0..90).for_each(|n| meter.take(&video(6000 + n * 33)));
         assert_eq!(fault(&meter), CLEAN);
     }
@@ -366,23 +366,23 @@ mod tests {
     fn a_mute_is_no_gap_and_a_stall_is() {
         let mut meter = meter();
         meter.take(&video(0));
-        meter.take(&Timed::Absent { track: TrackId(1), at: SessionTime(33_000_000), muted: true });
+        meter.take(&TimelineEvent::Muted { track: TrackId(1), at: MediaTime(33_000_000), muted: true });
         meter.take(&video(5000));
         assert_eq!(meter.quality(5000, Some(TrackId(1)), None).degraded, Vec::<String>::new());
         meter.take(&video(8000));
         let quality = meter.quality(8000, Some(TrackId(1)), None);
-        assert_eq!((quality.gaps, quality.gaps_ms, quality.pictures), (1, 3000, 3));
+        assert_eq!((quality.gaps, quality.gaps_ms, quality.frames), (1, 3000, 3));
         assert_eq!(quality.degraded, ["a picture was missing 1 times, 3.0 s in all"]);
     }
 
     #[test]
-    fn a_recording_without_a_fault_has_no_words() {
+    fn a_recording_without_a_fault_has_no_message() {
         let mut meter = meter();
         (0..300).for_each(|n| meter.take(&video(n * 33)));
         meter.packets(TrackId(1), 1000, 5);
         let quality = meter.quality(9900, Some(TrackId(1)), None);
         assert!(quality.degraded.is_empty());
-        assert!((quality.different_per_second - 30.3).abs() < 0.1);
+        assert!((quality.distinct_frames_per_second - 30.3).abs() < 0.1);
     }
 
     #[test]

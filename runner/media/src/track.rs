@@ -10,7 +10,7 @@ pub struct TrackId(pub u32);
 
 /// Nanoseconds since the first packet of the session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionTime(pub u64);
+pub struct MediaTime(pub u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Codec {
@@ -32,7 +32,7 @@ impl Codec {
 
 /// LiveKit's TrackSource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Origin {
+pub enum TrackSource {
     Camera,
     Microphone,
     ScreenShare,
@@ -48,7 +48,7 @@ pub struct Track {
     pub identity: String,
     /// The participant is an agent (routes of dual-channel mixing).
     pub agent: bool,
-    pub origin: Origin,
+    pub origin: TrackSource,
     /// From the payload type really received, never from TrackInfo.
     pub codec: Codec,
     /// RTP clock, hertz.
@@ -65,7 +65,7 @@ pub struct Track {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub track: TrackId,
-    pub at: SessionTime,
+    pub at: MediaTime,
     pub key: bool,
     /// Of a video key frame, read from its header.
     pub size: Option<(u32, u32)>,
@@ -74,55 +74,55 @@ pub struct Frame {
 
 /// What reaches the recording, per track in order of `at`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Timed {
+pub enum TimelineEvent {
     /// A publication is subscribed, or its mute changed. Said from the subscription on, long before `Joined`, which comes
     /// with the first frame.
     Published {
         sid: String,
         video: bool,
         muted: bool,
-        at: SessionTime,
+        at: MediaTime,
     },
     /// Nothing (more) comes of it: it ended, or the server does not give it.
     Unpublished {
         sid: String,
-        at: SessionTime,
+        at: MediaTime,
     },
     Joined {
         track: Track,
-        at: SessionTime,
+        at: MediaTime,
     },
-    /// The first frame of a video track, and the first after `Absent`, is a key frame.
+    /// The first frame of a video track, and the first after `Muted`, is a key frame.
     Frame(Frame),
     /// The tile goes, sound is silence, until the next frame.
-    Absent {
+    Muted {
         track: TrackId,
-        at: SessionTime,
+        at: MediaTime,
         /// By its publisher. Otherwise its packets stopped: our connection is lost, or the server took the stream away.
         muted: bool,
     },
     Left {
         track: TrackId,
-        at: SessionTime,
+        at: MediaTime,
     },
     /// Packets that never came, before the next frame of this track.
     Lost {
         track: TrackId,
-        at: SessionTime,
+        at: MediaTime,
         packets: u64,
     },
     /// Active speakers, loudest first, by identity.
     Speakers {
-        at: SessionTime,
+        at: MediaTime,
         identities: Vec<String>,
     },
     /// A layout asked for while running (our own metadata, `{"layout": …}`).
     Layout {
-        at: SessionTime,
+        at: MediaTime,
         name: String,
     },
     /// Everything before this moment, of every track, has been said. Advances by a timer.
-    CompleteTo {
-        at: SessionTime,
+    Watermark {
+        at: MediaTime,
     },
 }

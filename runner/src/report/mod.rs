@@ -1,88 +1,89 @@
-//! Facts → EgressInfo. `Reporter` keeps the ledger and never waits; `desk` carries the newest to the registry and to
+//! Facts → EgressInfo. `Reporter` keeps the ledger and never waits; `publisher` carries the newest to the registry and to
 //! livekit-server, one at a time.
 
-mod desk;
+mod publisher;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use spillway_bus::Beat;
+use spillway_bus::Heartbeat;
 use spillway_process::Clock;
-use spillway_protocol::ledger::{Fact, Ledger};
+use spillway_protocol::ledger::{EgressLedger, Fact};
 use spillway_protocol::livekit::{EgressInfo, EgressStatus};
 use tokio::sync::watch;
 use tracing::info;
 
-pub use desk::{Delivered, Desk};
+pub use publisher::{Delivered, ReportPublisher};
 
-use crate::sink::Files;
-use crate::upload::Progress;
+use crate::results::Files;
+use crate::upload::UploadProgress;
 
 /// The egress as it should be known outside.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct EgressReport {
     pub info: EgressInfo,
     /// The ledger behind it, to go on elsewhere.
-    pub ledger: Ledger,
+    pub ledger: EgressLedger,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
+pub enum ReportPhase {
     Going,
     Ending,
     Over,
 }
 
-impl Report {
-    pub fn stage(&self) -> Stage {
+impl EgressReport {
+    pub fn phase(&self) -> ReportPhase {
         match self.info.status() {
-            EgressStatus::EgressStarting | EgressStatus::EgressActive => Stage::Going,
-            EgressStatus::EgressEnding => Stage::Ending,
+            EgressStatus::EgressStarting | EgressStatus::EgressActive => ReportPhase::Going,
+            EgressStatus::EgressEnding => ReportPhase::Ending,
             EgressStatus::EgressComplete
             | EgressStatus::EgressFailed
             | EgressStatus::EgressAborted
-            | EgressStatus::EgressLimitReached => Stage::Over,
+            | EgressStatus::EgressLimitReached => ReportPhase::Over,
         }
     }
 }
 
 pub struct Reporter {
     clock: Clock,
-    ledger: Mutex<Ledger>,
-    reports: watch::Sender<Report>,
-    beat: watch::Sender<Beat>,
-    progress: Mutex<Said>,
+    ledger: Mutex<EgressLedger>,
+    reports: watch::Sender<EgressReport>,
+    beat: watch::Sender<Heartbeat>,
+    progress: Mutex<ProgressLog>,
 }
 
-struct Said {
-    every: Duration,
-    said_at: Instant,
+struct ProgressLog {
+    interval: Duration,
+    logged_at: Instant,
 }
 
 impl Reporter {
-    /// Goes on with `ledger`; `clock` stamps what is told. How far the recording is goes to the log once in `every`.
-    pub fn new(ledger: Ledger, every: Duration, clock: Clock) -> Self {
-        let report = Report { info: ledger.info().clone(), ledger: ledger.clone() };
+    /// Goes on with `ledger`; `clock` stamps what is told. How far the recording is goes to the log once in `interval`.
+    pub fn new(ledger: EgressLedger, interval: Duration, clock: Clock) -> Self {
+        let report = EgressReport { info: ledger.info().clone(), ledger: ledger.clone() };
         Self {
             clock,
             ledger: Mutex::new(ledger),
             reports: watch::Sender::new(report),
-            beat: watch::Sender::new(Beat::default()),
-            progress: Mutex::new(Said { every, said_at: Instant::now() }),
+            beat: watch::Sender::new(Heartbeat::default()),
+            progress: Mutex::new(ProgressLog { interval, logged_at: Instant::now() }),
         }
     }
 
-    pub fn tell(&self, fact: Fact) {
+    pub fn report(&self, fact: Fact) {
         let mut ledger = lock(&self.ledger);
         if let Some(info) = ledger.on(fact, self.clock.unix_ns()) {
             info!(status = info.status().as_str_name(), details = info.details, error = info.error, "status");
-            self.reports.send_replace(Report { info, ledger: ledger.clone() });
+            self.reports.send_replace(EgressReport { info, ledger: ledger.clone() });
         }
     }
 
-    pub fn progress(&self, media_ns: u64, lag_ms: u64, files: &Files, uploads: Vec<(String, Progress)>) {
-        let files: BTreeMap<String, u64> = files.sizes().map(|(place, bytes)| (place.shown.clone(), bytes)).collect();
+    pub fn progress(&self, media_ns: u64, lag_ms: u64, files: &Files, uploads: Vec<(String, UploadProgress)>) {
+        let files: BTreeMap<String, u64> =
+            files.sizes().map(|(output_path, bytes)| (output_path.display.clone(), bytes)).collect();
         let bytes: u64 = files.values().sum();
         let mut extra = BTreeMap::new();
         let stored: u64 = uploads.iter().map(|(_, upload)| upload.stored).sum();
@@ -91,13 +92,13 @@ impl Reporter {
             extra.insert("stored_bytes".to_owned(), stored.into());
             extra.insert("upload_behind_ms".to_owned(), behind_ms.into());
         }
-        if let Some((_, upload)) = uploads.iter().find(|(_, upload)| !upload.trouble.is_empty()) {
-            extra.insert("upload_trouble".to_owned(), upload.trouble.clone().into());
+        if let Some((_, upload)) = uploads.iter().find(|(_, upload)| !upload.error.is_empty()) {
+            extra.insert("upload_error".to_owned(), upload.error.clone().into());
         }
-        self.beat.send_replace(Beat { media_ns, lag_ms, files, extra, ..Beat::default() });
+        self.beat.send_replace(Heartbeat { media_ns, lag_ms, files, extra, ..Heartbeat::default() });
         let mut progress = lock(&self.progress);
-        if media_ns > 0 && progress.said_at.elapsed() >= progress.every {
-            progress.said_at = Instant::now();
+        if media_ns > 0 && progress.logged_at.elapsed() >= progress.interval {
+            progress.logged_at = Instant::now();
             let seconds = media_ns / 1_000_000_000;
             match behind_ms {
                 Some(behind_ms) => info!(seconds, lag_ms, bytes, stored, behind_ms, "recording"),
@@ -107,12 +108,12 @@ impl Reporter {
     }
 
     /// The newest one; later ones are announced.
-    pub fn reports(&self) -> watch::Receiver<Report> {
+    pub fn reports(&self) -> watch::Receiver<EgressReport> {
         self.reports.subscribe()
     }
 
     /// The newest one is to be carried out once more: somebody has forgotten it.
-    pub fn repeat(&self) {
+    pub fn republish(&self) {
         self.reports.send_modify(|_| {});
     }
 
@@ -121,10 +122,10 @@ impl Reporter {
     }
 
     pub fn is_over(&self) -> bool {
-        self.reports.borrow().stage() == Stage::Over
+        self.reports.borrow().phase() == ReportPhase::Over
     }
 
-    pub fn beat(&self) -> Beat {
+    pub fn beat(&self) -> Heartbeat {
         self.beat.borrow().clone()
     }
 }

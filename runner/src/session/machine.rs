@@ -2,19 +2,19 @@
 
 use std::time::{Duration, Instant};
 
+use spillway_ipc::{MediaEndReason, MediaEvent};
 use spillway_protocol::Code;
-use spillway_protocol::ledger::{EndReason as Why, Fact, Outcome};
-use spillway_spool::{EndReason, Happening};
+use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
 
 /// A longer gap between two of our own ticks means that we were away (stopped, starved); what the media process said
 /// meanwhile may not have been read yet.
-const OWN_ABSENCE: Duration = Duration::from_secs(2);
+const OWN_SUSPENSION: Duration = Duration::from_secs(2);
 
 const OTHER_ROOM: &str = "the room had ended before the recorder joined it";
 const EVICTED: &str = "recording ended early: another participant joined the room with the identity of this egress";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rules {
+pub struct SessionRules {
     /// Since the runner took the egress.
     pub max_duration: Option<Duration>,
     pub max_file_bytes: Option<u64>,
@@ -23,39 +23,39 @@ pub struct Rules {
     /// Silence of the media process that counts as its death.
     pub hang_after: Duration,
     /// While the files are being finished: how long without progress.
-    pub drain_patience: Duration,
+    pub drain_timeout: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asker {
+pub enum StopSource {
     Api,
     Signal,
 }
 
 #[derive(Clone, Debug)]
-pub enum Event {
-    Said(Happening),
-    StopAsked(Asker),
+pub enum SessionEvent {
+    Media(MediaEvent),
+    StopAsked(StopSource),
     /// The media process is over, in words.
-    Gone(String),
+    MediaExited(String),
     /// The room of the request has ended, and our joining made a new one of the same name.
-    OtherRoom,
+    WrongRoom,
     /// A file cannot be written where the request wants it.
-    NoPlace(String),
+    CannotWrite(String),
     /// What waits to be uploaded has no room any more, or no object to go to.
-    Full(String),
+    SpoolFull(String),
     /// Worth telling the user.
     Noted(String),
     /// Somebody else writes about this egress now.
-    Disowned,
+    OwnershipLost,
     Tick,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    OrderStop,
+pub enum SessionEffect {
+    StopMedia,
     /// What the outside should know now.
-    Tell(Fact),
+    Report(Fact),
     /// This or `Leave` once, and nothing after it. What was recorded is kept.
     Finish(Outcome),
     /// Not ours any more: end without a word.
@@ -63,13 +63,13 @@ pub enum Effect {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Phase {
+enum SessionPhase {
     /// Nothing recorded yet.
     Joining,
     Recording,
     /// Stop was ordered.
     Draining {
-        why: Why,
+        why: EgressEndReason,
         give_up_at: Instant,
         media_ns: u64,
     },
@@ -78,193 +78,199 @@ enum Phase {
 
 #[derive(Clone, Debug)]
 pub struct Session {
-    rules: Rules,
-    phase: Phase,
+    rules: SessionRules,
+    phase: SessionPhase,
     since: Instant,
-    heard_at: Instant,
+    last_event_at: Instant,
     ticked_at: Instant,
     /// Why a recording that ends well has failed all the same.
     full: Option<String>,
 }
 
 impl Session {
-    pub fn new(rules: Rules, now: Instant) -> Self {
-        Self { rules, phase: Phase::Joining, since: now, heard_at: now, ticked_at: now, full: None }
+    pub fn new(rules: SessionRules, now: Instant) -> Self {
+        Self { rules, phase: SessionPhase::Joining, since: now, last_event_at: now, ticked_at: now, full: None }
     }
 
     pub fn is_over(&self) -> bool {
-        self.phase == Phase::Over
+        self.phase == SessionPhase::Over
     }
 
-    pub fn on(&mut self, event: Event, now: Instant) -> Vec<Effect> {
+    pub fn on(&mut self, event: SessionEvent, now: Instant) -> Vec<SessionEffect> {
         if self.is_over() {
             return vec![];
         }
         match event {
-            Event::Said(happening) => {
-                self.heard_at = now;
-                self.said(happening, now)
+            SessionEvent::Media(media_event) => {
+                self.last_event_at = now;
+                self.on_media_event(media_event, now)
             }
-            Event::StopAsked(Asker::Api) => self.stop(Why::StopAsked, now),
-            Event::StopAsked(Asker::Signal) => self.stop(Why::Killed, now),
-            Event::Gone(words) => self.fail(Code::Internal, words),
-            Event::NoPlace(words) => self.fail(Code::InvalidArgument, words),
-            Event::Noted(words) => vec![Effect::Tell(Fact::Noted(words))],
-            Event::Full(words) if self.phase == Phase::Recording => {
-                self.full = Some(words);
-                self.stop(Why::Failure, now)
+            SessionEvent::StopAsked(StopSource::Api) => self.stop(EgressEndReason::StopAsked, now),
+            SessionEvent::StopAsked(StopSource::Signal) => self.stop(EgressEndReason::Killed, now),
+            SessionEvent::MediaExited(message) => self.fail(Code::Internal, message),
+            SessionEvent::CannotWrite(message) => self.fail(Code::InvalidArgument, message),
+            SessionEvent::Noted(message) => vec![SessionEffect::Report(Fact::Noted(message))],
+            SessionEvent::SpoolFull(message) if self.phase == SessionPhase::Recording => {
+                self.full = Some(message);
+                self.stop(EgressEndReason::Failure, now)
             }
-            Event::Full(_) => vec![],
-            Event::OtherRoom if self.phase == Phase::Joining => {
-                let mut effects = vec![Effect::Tell(Fact::Noted(OTHER_ROOM.to_owned()))];
-                effects.extend(self.stop(Why::SourceClosed, now));
+            SessionEvent::SpoolFull(_) => vec![],
+            SessionEvent::WrongRoom if self.phase == SessionPhase::Joining => {
+                let mut effects = vec![SessionEffect::Report(Fact::Noted(OTHER_ROOM.to_owned()))];
+                effects.extend(self.stop(EgressEndReason::SourceClosed, now));
                 effects
             }
-            Event::OtherRoom => vec![],
-            Event::Disowned => {
-                self.phase = Phase::Over;
-                vec![Effect::Leave]
+            SessionEvent::WrongRoom => vec![],
+            SessionEvent::OwnershipLost => {
+                self.phase = SessionPhase::Over;
+                vec![SessionEffect::Leave]
             }
-            Event::Tick => self.tick(now),
+            SessionEvent::Tick => self.tick(now),
         }
     }
 
-    fn said(&mut self, happening: Happening, now: Instant) -> Vec<Effect> {
-        match happening {
-            Happening::Started { at } if self.phase == Phase::Joining => {
-                self.phase = Phase::Recording;
-                vec![Effect::Tell(Fact::Active { started_at: at })]
+    fn on_media_event(&mut self, media_event: MediaEvent, now: Instant) -> Vec<SessionEffect> {
+        match media_event {
+            MediaEvent::Started { at } if self.phase == SessionPhase::Joining => {
+                self.phase = SessionPhase::Recording;
+                vec![SessionEffect::Report(Fact::Active { started_at: at })]
             }
-            Happening::Waiting { what } if self.phase == Phase::Joining => vec![Effect::Tell(Fact::Waiting(what))],
-            Happening::Noted { words } => vec![Effect::Tell(Fact::Noted(words))],
-            Happening::Alive { media_ns, .. } => {
+            MediaEvent::Waiting { what } if self.phase == SessionPhase::Joining => {
+                vec![SessionEffect::Report(Fact::Waiting(what))]
+            }
+            MediaEvent::Noted { message } => vec![SessionEffect::Report(Fact::Noted(message))],
+            MediaEvent::Alive { media_ns, .. } => {
                 self.progress(media_ns, now);
                 vec![]
             }
-            Happening::Wrote { end, media_ns, .. } => {
+            MediaEvent::Wrote { end, media_ns, .. } => {
                 self.progress(media_ns, now);
                 match self.rules.max_file_bytes {
-                    Some(most) if end >= most => self.stop(Why::Limit, now),
+                    Some(max) if end >= max => self.stop(EgressEndReason::Limit, now),
                     _ => vec![],
                 }
             }
-            Happening::Ended { why } => self.ended(why),
-            Happening::Started { .. }
-            | Happening::Waiting { .. }
-            | Happening::Joined { .. }
-            | Happening::Opening { .. }
-            | Happening::Closed { .. } => vec![],
+            MediaEvent::Ended { why } => self.ended(why),
+            MediaEvent::Started { .. }
+            | MediaEvent::Waiting { .. }
+            | MediaEvent::Joined { .. }
+            | MediaEvent::Opening { .. }
+            | MediaEvent::Closed { .. } => vec![],
         }
     }
 
     /// A backlog that is being encoded may take long; standing still may not.
     fn progress(&mut self, now_ns: u64, now: Instant) {
-        if let Phase::Draining { give_up_at, media_ns, .. } = &mut self.phase
+        if let SessionPhase::Draining { give_up_at, media_ns, .. } = &mut self.phase
             && now_ns > *media_ns
         {
-            (*media_ns, *give_up_at) = (now_ns, now + self.rules.drain_patience);
+            (*media_ns, *give_up_at) = (now_ns, now + self.rules.drain_timeout);
         }
     }
 
-    fn stop(&mut self, why: Why, now: Instant) -> Vec<Effect> {
+    fn stop(&mut self, why: EgressEndReason, now: Instant) -> Vec<SessionEffect> {
         match self.phase {
-            Phase::Joining => {
+            SessionPhase::Joining => {
                 let outcome = match why {
-                    Why::Limit => Outcome::Aborted { words: "Session limit reached before start signal".to_owned() },
-                    Why::SourceClosed => Outcome::nothing_came(),
+                    EgressEndReason::Limit => {
+                        Outcome::Aborted { message: "Session limit reached before start signal".to_owned() }
+                    }
+                    EgressEndReason::SourceClosed => Outcome::nothing_came(),
                     _ => Outcome::stopped_before_start(),
                 };
-                self.finish(vec![Effect::OrderStop, ending(why)], outcome)
+                self.finish(vec![SessionEffect::StopMedia, ending(why)], outcome)
             }
-            Phase::Recording => {
-                self.phase = Phase::Draining { why, give_up_at: now + self.rules.drain_patience, media_ns: 0 };
-                vec![Effect::OrderStop, ending(why)]
+            SessionPhase::Recording => {
+                self.phase = SessionPhase::Draining { why, give_up_at: now + self.rules.drain_timeout, media_ns: 0 };
+                vec![SessionEffect::StopMedia, ending(why)]
             }
-            Phase::Draining { .. } | Phase::Over => vec![],
+            SessionPhase::Draining { .. } | SessionPhase::Over => vec![],
         }
     }
 
-    fn ended(&mut self, why: EndReason) -> Vec<Effect> {
+    fn ended(&mut self, why: MediaEndReason) -> Vec<SessionEffect> {
         match why {
-            EndReason::Stopped => self.ended_well(Why::Killed, String::new()),
-            EndReason::SourceClosed { words } => self.ended_well(Why::SourceClosed, words),
-            EndReason::Full { words } => self.fail(Code::ResourceExhausted, words),
-            EndReason::Evicted => self.fail(Code::AlreadyExists, EVICTED.to_owned()),
-            EndReason::Failed { code, words } => self.fail(Code::parse(&code), words),
+            MediaEndReason::Stopped => self.ended_well(EgressEndReason::Killed, String::new()),
+            MediaEndReason::SourceClosed { message } => self.ended_well(EgressEndReason::SourceClosed, message),
+            MediaEndReason::Full { message } => self.fail(Code::ResourceExhausted, message),
+            MediaEndReason::Evicted => self.fail(Code::AlreadyExists, EVICTED.to_owned()),
+            MediaEndReason::Failed { code, message } => self.fail(Code::parse(&code), message),
         }
     }
 
     /// `why` holds when nobody asked for the end before.
-    fn ended_well(&mut self, why: Why, words: String) -> Vec<Effect> {
-        let noted = |mut effects: Vec<Effect>| {
-            if !words.is_empty() {
-                effects.push(Effect::Tell(Fact::Noted(words.clone())));
+    fn ended_well(&mut self, why: EgressEndReason, message: String) -> Vec<SessionEffect> {
+        let noted = |mut effects: Vec<SessionEffect>| {
+            if !message.is_empty() {
+                effects.push(SessionEffect::Report(Fact::Noted(message.clone())));
             }
             effects
         };
         match self.phase {
-            Phase::Joining => self.finish(noted(vec![ending(why)]), Outcome::nothing_came()),
-            Phase::Recording => self.finish(noted(vec![ending(why)]), Outcome::Complete),
-            Phase::Draining { why: Why::Limit, .. } => self.finish(vec![], Outcome::LimitReached),
-            Phase::Draining { .. } | Phase::Over => self.finish(vec![], Outcome::Complete),
+            SessionPhase::Joining => self.finish(noted(vec![ending(why)]), Outcome::nothing_came()),
+            SessionPhase::Recording => self.finish(noted(vec![ending(why)]), Outcome::Complete),
+            SessionPhase::Draining { why: EgressEndReason::Limit, .. } => self.finish(vec![], Outcome::LimitReached),
+            SessionPhase::Draining { .. } | SessionPhase::Over => self.finish(vec![], Outcome::Complete),
         }
     }
 
-    fn fail(&mut self, code: Code, words: String) -> Vec<Effect> {
+    fn fail(&mut self, code: Code, message: String) -> Vec<SessionEffect> {
         let effects = match self.phase {
-            Phase::Draining { .. } => vec![],
-            _ => vec![ending(Why::Failure)],
+            SessionPhase::Draining { .. } => vec![],
+            _ => vec![ending(EgressEndReason::Failure)],
         };
-        self.finish(effects, Outcome::Failed { code, words })
+        self.finish(effects, Outcome::Failed { code, message })
     }
 
-    fn tick(&mut self, now: Instant) -> Vec<Effect> {
+    fn tick(&mut self, now: Instant) -> Vec<SessionEffect> {
         let away = now.saturating_duration_since(self.ticked_at);
         self.ticked_at = now;
-        if away > OWN_ABSENCE {
-            self.heard_at = (self.heard_at + away).min(now);
-            if let Phase::Draining { give_up_at, .. } = &mut self.phase {
+        if away > OWN_SUSPENSION {
+            self.last_event_at = (self.last_event_at + away).min(now);
+            if let SessionPhase::Draining { give_up_at, .. } = &mut self.phase {
                 *give_up_at += away;
             }
         }
-        let silent = now.saturating_duration_since(self.heard_at);
+        let silent = now.saturating_duration_since(self.last_event_at);
         let age = now.saturating_duration_since(self.since);
         if silent >= self.rules.hang_after {
             return self
                 .fail(Code::Internal, format!("media process said nothing for {} s and was ended", silent.as_secs()));
         }
         match self.phase {
-            Phase::Joining | Phase::Recording if self.rules.max_duration.is_some_and(|most| age >= most) => {
-                self.stop(Why::Limit, now)
+            SessionPhase::Joining | SessionPhase::Recording
+                if self.rules.max_duration.is_some_and(|max| age >= max) =>
+            {
+                self.stop(EgressEndReason::Limit, now)
             }
-            Phase::Joining if self.rules.start_timeout.is_some_and(|most| age >= most) => self.finish(
-                vec![Effect::OrderStop, ending(Why::Limit)],
-                Outcome::Aborted { words: format!("Start signal not received within {} s", age.as_secs()) },
+            SessionPhase::Joining if self.rules.start_timeout.is_some_and(|max| age >= max) => self.finish(
+                vec![SessionEffect::StopMedia, ending(EgressEndReason::Limit)],
+                Outcome::Aborted { message: format!("Start signal not received within {} s", age.as_secs()) },
             ),
-            Phase::Draining { give_up_at, .. } if now >= give_up_at => self.fail(
+            SessionPhase::Draining { give_up_at, .. } if now >= give_up_at => self.fail(
                 Code::Internal,
                 format!(
                     "media process did not finish its files: no progress for {} s",
-                    self.rules.drain_patience.as_secs()
+                    self.rules.drain_timeout.as_secs()
                 ),
             ),
             _ => vec![],
         }
     }
 
-    fn finish(&mut self, mut effects: Vec<Effect>, outcome: Outcome) -> Vec<Effect> {
-        self.phase = Phase::Over;
+    fn finish(&mut self, mut effects: Vec<SessionEffect>, outcome: Outcome) -> Vec<SessionEffect> {
+        self.phase = SessionPhase::Over;
         let outcome = match (self.full.take(), outcome) {
-            (Some(words), Outcome::Complete) => Outcome::Failed { code: Code::ResourceExhausted, words },
+            (Some(message), Outcome::Complete) => Outcome::Failed { code: Code::ResourceExhausted, message },
             (_, outcome) => outcome,
         };
-        effects.push(Effect::Finish(outcome));
+        effects.push(SessionEffect::Finish(outcome));
         effects
     }
 }
 
-fn ending(why: Why) -> Effect {
-    Effect::Tell(Fact::Ending(why))
+fn ending(why: EgressEndReason) -> SessionEffect {
+    SessionEffect::Report(Fact::Ending(why))
 }
 
 #[cfg(test)]
@@ -274,47 +280,47 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn rules() -> Rules {
-        Rules {
+    fn rules() -> SessionRules {
+        SessionRules {
             max_duration: Some(60 * SECOND),
             max_file_bytes: Some(1_000_000),
             start_timeout: Some(40 * SECOND),
             hang_after: 10 * SECOND,
-            drain_patience: 30 * SECOND,
+            drain_timeout: 30 * SECOND,
         }
     }
 
-    fn alive(media_ns: u64) -> Event {
-        Event::Said(Happening::Alive { media_ns, lag_ms: 0, backlog_bytes: 0 })
+    fn alive(media_ns: u64) -> SessionEvent {
+        SessionEvent::Media(MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0 })
     }
 
-    fn started() -> Event {
-        Event::Said(Happening::Started { at: 5 })
+    fn started() -> SessionEvent {
+        SessionEvent::Media(MediaEvent::Started { at: 5 })
     }
 
-    fn ended(why: EndReason) -> Event {
-        Event::Said(Happening::Ended { why })
+    fn ended(why: MediaEndReason) -> SessionEvent {
+        SessionEvent::Media(MediaEvent::Ended { why })
     }
 
     fn recording(now: Instant) -> Session {
         let mut session = Session::new(rules(), now);
-        assert_eq!(session.on(started(), now), [Effect::Tell(Fact::Active { started_at: 5 })]);
+        assert_eq!(session.on(started(), now), [SessionEffect::Report(Fact::Active { started_at: 5 })]);
         session
     }
 
-    fn outcome(effects: &[Effect]) -> Option<&Outcome> {
+    fn outcome(effects: &[SessionEffect]) -> Option<&Outcome> {
         effects.iter().find_map(|effect| match effect {
-            Effect::Finish(outcome) => Some(outcome),
+            SessionEffect::Finish(outcome) => Some(outcome),
             _ => None,
         })
     }
 
     /// Ticks and signs of life for `seconds`; the first effects that come of it, and the time they came.
-    fn live(session: &mut Session, from: Instant, seconds: u64) -> Option<(Vec<Effect>, u64)> {
+    fn live(session: &mut Session, from: Instant, seconds: u64) -> Option<(Vec<SessionEffect>, u64)> {
         (1..=seconds).find_map(|second| {
             let now = from + second as u32 * SECOND;
             session.on(alive(second), now);
-            let effects = session.on(Event::Tick, now);
+            let effects = session.on(SessionEvent::Tick, now);
             (!effects.is_empty()).then_some((effects, second))
         })
     }
@@ -324,33 +330,33 @@ mod tests {
         let now = Instant::now();
         let mut session = recording(now);
         assert_eq!(
-            session.on(Event::StopAsked(Asker::Api), now),
-            [Effect::OrderStop, Effect::Tell(Fact::Ending(Why::StopAsked))]
+            session.on(SessionEvent::StopAsked(StopSource::Api), now),
+            [SessionEffect::StopMedia, SessionEffect::Report(Fact::Ending(EgressEndReason::StopAsked))]
         );
-        assert_eq!(session.on(Event::StopAsked(Asker::Api), now), []);
-        assert_eq!(session.on(ended(EndReason::Stopped), now), [Effect::Finish(Outcome::Complete)]);
-        assert_eq!(session.on(Event::Gone("late".to_owned()), now), []);
+        assert_eq!(session.on(SessionEvent::StopAsked(StopSource::Api), now), []);
+        assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(Outcome::Complete)]);
+        assert_eq!(session.on(SessionEvent::MediaExited("late".to_owned()), now), []);
     }
 
     #[test]
     fn a_full_spool_ends_the_recording_cleanly_with_its_reason() {
         let now = Instant::now();
         let mut session = recording(now);
-        let effects = session.on(Event::Full("no room".to_owned()), now);
-        assert_eq!(effects, [Effect::OrderStop, Effect::Tell(Fact::Ending(Why::Failure))]);
-        assert_eq!(session.on(Event::Full("no room".to_owned()), now), []);
-        let failed = Outcome::Failed { code: Code::ResourceExhausted, words: "no room".to_owned() };
-        assert_eq!(session.on(ended(EndReason::Stopped), now), [Effect::Finish(failed)]);
+        let effects = session.on(SessionEvent::SpoolFull("no room".to_owned()), now);
+        assert_eq!(effects, [SessionEffect::StopMedia, SessionEffect::Report(Fact::Ending(EgressEndReason::Failure))]);
+        assert_eq!(session.on(SessionEvent::SpoolFull("no room".to_owned()), now), []);
+        let failed = Outcome::Failed { code: Code::ResourceExhausted, message: "no room".to_owned() };
+        assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(failed)]);
     }
 
     #[test]
     fn a_stop_before_the_first_media_aborts_at_once() {
         let now = Instant::now();
         let mut session = Session::new(rules(), now);
-        let effects = session.on(Event::StopAsked(Asker::Api), now);
+        let effects = session.on(SessionEvent::StopAsked(StopSource::Api), now);
         assert_eq!(
             outcome(&effects),
-            Some(&Outcome::Aborted { words: "Stop called before pipeline could start".to_owned() })
+            Some(&Outcome::Aborted { message: "Stop called before pipeline could start".to_owned() })
         );
     }
 
@@ -358,9 +364,9 @@ mod tests {
     fn the_room_ending_before_the_first_media_aborts() {
         let now = Instant::now();
         let mut session = Session::new(rules(), now);
-        let effects = session.on(ended(EndReason::SourceClosed { words: "room closed".to_owned() }), now);
-        assert_eq!(outcome(&effects), Some(&Outcome::Aborted { words: "Start signal not received".to_owned() }));
-        assert!(effects.contains(&Effect::Tell(Fact::Noted("room closed".to_owned()))));
+        let effects = session.on(ended(MediaEndReason::SourceClosed { message: "room closed".to_owned() }), now);
+        assert_eq!(outcome(&effects), Some(&Outcome::Aborted { message: "Start signal not received".to_owned() }));
+        assert!(effects.contains(&SessionEffect::Report(Fact::Noted("room closed".to_owned()))));
     }
 
     #[test]
@@ -368,21 +374,24 @@ mod tests {
         let now = Instant::now();
         let mut session = recording(now);
         let (effects, at) = live(&mut session, now, 70).unwrap();
-        assert_eq!((effects, at), (vec![Effect::OrderStop, Effect::Tell(Fact::Ending(Why::Limit))], 60));
-        assert_eq!(session.on(ended(EndReason::Stopped), now), [Effect::Finish(Outcome::LimitReached)]);
+        assert_eq!(
+            (effects, at),
+            (vec![SessionEffect::StopMedia, SessionEffect::Report(Fact::Ending(EgressEndReason::Limit))], 60)
+        );
+        assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(Outcome::LimitReached)]);
     }
 
     #[test]
     fn the_size_limit_ends_with_what_was_recorded() {
         let now = Instant::now();
         let mut session = recording(now);
-        let wrote = Happening::Wrote { file: 0, end: 1_000_000, sealed_to: 0, media_ns: 1 };
-        assert_eq!(session.on(Event::Said(wrote), now)[0], Effect::OrderStop);
-        assert_eq!(session.on(ended(EndReason::Stopped), now), [Effect::Finish(Outcome::LimitReached)]);
+        let wrote = MediaEvent::Wrote { file: 0, end: 1_000_000, sealed_to: 0, media_ns: 1 };
+        assert_eq!(session.on(SessionEvent::Media(wrote), now)[0], SessionEffect::StopMedia);
+        assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(Outcome::LimitReached)]);
     }
 
     #[test]
-    fn nobody_publishing_ends_at_the_start_timeout() {
+    fn without_a_publisher_it_ends_at_the_start_timeout() {
         let now = Instant::now();
         let mut session = Session::new(rules(), now);
         let (effects, at) = live(&mut session, now, 50).unwrap();
@@ -395,16 +404,16 @@ mod tests {
         let now = Instant::now();
         let mut session = recording(now);
         // We were stopped for a minute: the first tick comes before anything could be read.
-        assert_eq!(session.on(Event::Tick, now + 55 * SECOND), []);
+        assert_eq!(session.on(SessionEvent::Tick, now + 55 * SECOND), []);
         for second in 56..65 {
-            assert_eq!(outcome(&session.on(Event::Tick, now + second * SECOND)), None);
+            assert_eq!(outcome(&session.on(SessionEvent::Tick, now + second * SECOND)), None);
         }
-        let effects = session.on(Event::Tick, now + 65 * SECOND);
+        let effects = session.on(SessionEvent::Tick, now + 65 * SECOND);
         assert_eq!(
             outcome(&effects),
             Some(&Outcome::Failed {
                 code: Code::Internal,
-                words: "media process said nothing for 10 s and was ended".to_owned()
+                message: "media process said nothing for 10 s and was ended".to_owned()
             })
         );
     }
@@ -413,14 +422,14 @@ mod tests {
     fn draining_may_take_long_but_not_stand_still() {
         let now = Instant::now();
         let mut session = recording(now);
-        session.on(Event::StopAsked(Asker::Signal), now);
+        session.on(SessionEvent::StopAsked(StopSource::Signal), now);
         assert_eq!(live(&mut session, now, 59), None);
         // Alive, yet the media time stays where it is.
         let from = now + 59 * SECOND;
         let given_up = (1..40).find(|second| {
             let now = from + *second * SECOND;
             session.on(alive(59), now);
-            outcome(&session.on(Event::Tick, now)).is_some()
+            outcome(&session.on(SessionEvent::Tick, now)).is_some()
         });
         assert_eq!(given_up, Some(30));
     }
@@ -430,44 +439,44 @@ mod tests {
         let now = Instant::now();
         let mut session = recording(now);
         assert_eq!(
-            session.on(Event::Gone("media process was killed by signal 9 (SIGKILL)".to_owned()), now),
+            session.on(SessionEvent::MediaExited("media process was killed by signal 9 (SIGKILL)".to_owned()), now),
             [
-                Effect::Tell(Fact::Ending(Why::Failure)),
-                Effect::Finish(Outcome::Failed {
+                SessionEffect::Report(Fact::Ending(EgressEndReason::Failure)),
+                SessionEffect::Finish(Outcome::Failed {
                     code: Code::Internal,
-                    words: "media process was killed by signal 9 (SIGKILL)".to_owned()
+                    message: "media process was killed by signal 9 (SIGKILL)".to_owned()
                 })
             ]
         );
     }
 
-    fn any_event() -> impl Strategy<Value = Event> {
-        let text = || Just("words".to_owned());
+    fn any_event() -> impl Strategy<Value = SessionEvent> {
+        let text = || Just("message".to_owned());
         prop_oneof![
-            Just(Event::StopAsked(Asker::Api)),
-            Just(Event::StopAsked(Asker::Signal)),
-            text().prop_map(Event::Gone),
-            Just(Event::OtherRoom),
-            text().prop_map(Event::NoPlace),
-            text().prop_map(Event::Noted),
-            Just(Event::Disowned),
-            Just(Event::Tick),
-            Just(Event::Tick),
+            Just(SessionEvent::StopAsked(StopSource::Api)),
+            Just(SessionEvent::StopAsked(StopSource::Signal)),
+            text().prop_map(SessionEvent::MediaExited),
+            Just(SessionEvent::WrongRoom),
+            text().prop_map(SessionEvent::CannotWrite),
+            text().prop_map(SessionEvent::Noted),
+            Just(SessionEvent::OwnershipLost),
+            Just(SessionEvent::Tick),
+            Just(SessionEvent::Tick),
             Just(started()),
             any::<u64>().prop_map(alive),
-            (any::<u64>(), any::<u64>()).prop_map(|(end, media_ns)| Event::Said(Happening::Wrote {
+            (any::<u64>(), any::<u64>()).prop_map(|(end, media_ns)| SessionEvent::Media(MediaEvent::Wrote {
                 file: 0,
                 end,
                 sealed_to: 0,
                 media_ns
             })),
-            text().prop_map(|what| Event::Said(Happening::Waiting { what })),
-            text().prop_map(|words| Event::Said(Happening::Noted { words })),
-            Just(ended(EndReason::Stopped)),
-            Just(ended(EndReason::Evicted)),
-            text().prop_map(|words| ended(EndReason::SourceClosed { words })),
-            text().prop_map(|words| ended(EndReason::Full { words })),
-            text().prop_map(|words| ended(EndReason::Failed { code: "internal".to_owned(), words })),
+            text().prop_map(|what| SessionEvent::Media(MediaEvent::Waiting { what })),
+            text().prop_map(|message| SessionEvent::Media(MediaEvent::Noted { message })),
+            Just(ended(MediaEndReason::Stopped)),
+            Just(ended(MediaEndReason::Evicted)),
+            text().prop_map(|message| ended(MediaEndReason::SourceClosed { message })),
+            text().prop_map(|message| ended(MediaEndReason::Full { message })),
+            text().prop_map(|message| ended(MediaEndReason::Failed { code: "internal".to_owned(), message })),
         ]
     }
 
@@ -484,9 +493,9 @@ mod tests {
                 for effect in session.on(event, now) {
                     prop_assert_eq!(finished, 0, "{:?} after the end", effect);
                     match effect {
-                        Effect::Finish(_) | Effect::Leave => finished += 1,
-                        Effect::Tell(Fact::Ending(_)) => ending += 1,
-                        Effect::Tell(Fact::Active { .. }) => active += 1,
+                        SessionEffect::Finish(_) | SessionEffect::Leave => finished += 1,
+                        SessionEffect::Report(Fact::Ending(_)) => ending += 1,
+                        SessionEffect::Report(Fact::Active { .. }) => active += 1,
                         _ => {}
                     }
                 }
@@ -500,14 +509,14 @@ mod tests {
             events in prop::collection::vec((any_event(), 0u64..2_000), 0..40),
         ) {
             let mut now = Instant::now();
-            let mut session = Session::new(Rules { max_duration: None, start_timeout: None, ..rules() }, now);
+            let mut session = Session::new(SessionRules { max_duration: None, start_timeout: None, ..rules() }, now);
             for (event, later) in events {
                 now += Duration::from_millis(later);
                 session.on(event, now);
             }
             for _ in 0..60 {
                 now += SECOND;
-                session.on(Event::Tick, now);
+                session.on(SessionEvent::Tick, now);
             }
             prop_assert!(session.is_over());
         }

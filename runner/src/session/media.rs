@@ -10,8 +10,8 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use spillway_spool::framing::{HappeningReader, OrderWriter, WordError, runner_end};
-use spillway_spool::{Happening, Order};
+use spillway_ipc::framing::{CommandWriter, EventReader, MessageError, runner_endpoint};
+use spillway_ipc::{MediaCommand, MediaEvent};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -21,8 +21,8 @@ pub const PROGRAM_VARIABLE: &str = "SPILLWAY_MEDIA";
 const PROGRAM: &str = "spillway-media";
 
 /// What a child may inherit: nothing that is secret.
-const HARMLESS: &[&str] = &["HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "RUST_BACKTRACE"];
-const HARMLESS_PREFIXES: &[&str] = &["LC_", "XDG_", "GST_"];
+const INHERITED_VARIABLES: &[&str] = &["HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "RUST_BACKTRACE"];
+const INHERITED_PREFIXES: &[&str] = &["LC_", "XDG_", "GST_"];
 
 /// It starts no program. livekit-signaling would: it asks `lsb_release`, a shell script with a dozen processes, what
 /// system this is, which takes a tenth of the time we have to begin; where it finds none it reads /etc/os-release.
@@ -55,25 +55,25 @@ pub fn program() -> Result<PathBuf, MediaError> {
 
 pub struct MediaProcess {
     child: Child,
-    orders: OrderWriter,
-    happenings: HappeningReader,
+    commands: CommandWriter,
+    events: EventReader,
     /// It closed its end of the pair.
-    mute: bool,
+    closed: bool,
     kills_by_memory: Option<u64>,
 }
 
 impl MediaProcess {
     pub fn start(program: &Path) -> Result<Self, MediaError> {
         let (ours, theirs) = UnixStream::pair().map_err(MediaError::Pair)?;
-        let (happenings, orders) = runner_end(ours).map_err(MediaError::Pair)?;
-        let harmless = env::vars_os().filter(|(name, _)| {
+        let (events, commands) = runner_endpoint(ours).map_err(MediaError::Pair)?;
+        let inherited = env::vars_os().filter(|(name, _)| {
             name.to_str().is_some_and(|name| {
-                HARMLESS.contains(&name) || HARMLESS_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+                INHERITED_VARIABLES.contains(&name) || INHERITED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
             })
         });
         let child = Command::new(program)
             .env_clear()
-            .envs(harmless)
+            .envs(inherited)
             .env("PATH", NO_PROGRAMS)
             .envs(spillway_process::telemetry::handed_down())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -89,73 +89,73 @@ impl MediaProcess {
         {
             debug!(%error, "oom score not raised");
         }
-        Ok(Self { child, orders, happenings, mute: false, kills_by_memory: kills_by_memory() })
+        Ok(Self { child, commands, events, closed: false, kills_by_memory: kills_by_memory() })
     }
 
-    pub async fn order(&mut self, order: &Order) {
-        if let Err(error) = self.orders.say(order).await {
+    pub async fn send(&mut self, command: &MediaCommand) {
+        if let Err(error) = self.commands.send(command).await {
             // Its death is noticed by `next`, with a better reason.
-            debug!(error = %spillway_process::chain(&error), "order not delivered");
+            debug!(error = %spillway_process::chain(&error), "command not delivered");
         }
     }
 
     /// What it says, or why it is gone. Cancel-safe.
-    pub async fn next(&mut self) -> Next {
+    pub async fn next(&mut self) -> MediaUpdate {
         loop {
-            if self.mute {
-                return self.gone_after_mute().await;
+            if self.closed {
+                return self.exit_after_close().await;
             }
-            // Its words go before its exit: the last ones explain it.
+            // Its messages go before its exit: the last ones explain it.
             tokio::select! {
                 biased;
-                word = self.happenings.hear() => match word {
-                    Ok(Some(happening)) => return Next::Said(happening),
-                    // A word of another version: it costs nothing but itself.
-                    Err(WordError::Malformed(error)) => warn!(%error, "media process said something we do not know"),
-                    Ok(None) => self.mute = true,
+                event = self.events.recv() => match event {
+                    Ok(Some(media_event)) => return MediaUpdate::Received(media_event),
+                    // A message of another version: it costs nothing but itself.
+                    Err(MessageError::Malformed(error)) => warn!(%error, "media process sent an unknown message"),
+                    Ok(None) => self.closed = true,
                     Err(error) => {
                         warn!(error = %spillway_process::chain(&error), "media process cannot be understood");
-                        self.mute = true;
+                        self.closed = true;
                     }
                 },
-                status = self.child.wait() => match timeout(Duration::from_millis(200), self.happenings.hear()).await {
+                status = self.child.wait() => match timeout(Duration::from_millis(200), self.events.recv()).await {
                     // What was still on the way; the exit is seen again.
-                    Ok(Ok(Some(happening))) => return Next::Said(happening),
-                    Ok(Err(WordError::Malformed(_))) => {}
+                    Ok(Ok(Some(media_event))) => return MediaUpdate::Received(media_event),
+                    Ok(Err(MessageError::Malformed(_))) => {}
                     // A grandchild may hold the pair open: the exit itself is the end.
-                    Ok(_) | Err(_) => return Next::Gone(self.last_words(status)),
+                    Ok(_) | Err(_) => return MediaUpdate::Exited(self.exit_message(status)),
                 },
             }
         }
     }
 
-    async fn gone_after_mute(&mut self) -> Next {
+    async fn exit_after_close(&mut self) -> MediaUpdate {
         match timeout(Duration::from_secs(1), self.child.wait()).await {
-            Ok(status) => Next::Gone(self.last_words(status)),
+            Ok(status) => MediaUpdate::Exited(self.exit_message(status)),
             Err(_) => {
                 self.signal(Signal::KILL);
-                Next::Gone("media process closed its pipe without leaving and was ended".to_owned())
+                MediaUpdate::Exited("media process closed its pipe without leaving and was ended".to_owned())
             }
         }
     }
 
-    fn last_words(&self, status: io::Result<ExitStatus>) -> String {
+    fn exit_message(&self, status: io::Result<ExitStatus>) -> String {
         match status {
             Ok(status) => {
                 let more_kills = kills_by_memory() > self.kills_by_memory;
-                in_words(status, more_kills)
+                describe_exit(status, more_kills)
             }
             Err(error) => format!("media process was lost: {error}"),
         }
     }
 
     /// Asks, then insists; it is gone when this returns, unless the kernel holds it (a dead network disk).
-    pub async fn end(&mut self, asked_before: Duration, patience: Duration) {
+    pub async fn end(&mut self, asked_before: Duration, grace: Duration) {
         if timeout(asked_before, self.child.wait()).await.is_ok() {
             return;
         }
         self.signal(Signal::TERM);
-        if timeout(patience, self.child.wait()).await.is_ok() {
+        if timeout(grace, self.child.wait()).await.is_ok() {
             return;
         }
         self.signal(Signal::KILL);
@@ -172,10 +172,10 @@ impl MediaProcess {
     }
 }
 
-pub enum Next {
-    Said(Happening),
+pub enum MediaUpdate {
+    Received(MediaEvent),
     /// Why it is over, in words.
-    Gone(String),
+    Exited(String),
 }
 
 /// Processes the kernel killed in our control group because memory was short; `None` where there is no such count.
@@ -184,11 +184,11 @@ fn kills_by_memory() -> Option<u64> {
     events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 
-fn in_words(status: ExitStatus, memory_was_short: bool) -> String {
+fn describe_exit(status: ExitStatus, memory_was_short: bool) -> String {
     match (status.signal(), status.code()) {
         (Some(9), _) if memory_was_short => "media process was killed because memory ran out (signal 9)".to_owned(),
         (Some(signal), _) => format!("media process was killed by signal {signal}{}", name_of(signal)),
-        (None, Some(0)) => "media process left without a last word".to_owned(),
+        (None, Some(0)) => "media process exited without an end event".to_owned(),
         (None, Some(code)) => format!("media process ended with exit code {code}"),
         (None, None) => "media process ended".to_owned(),
     }
@@ -212,11 +212,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_exit_is_told_in_words() {
-        let words = |raw| in_words(ExitStatus::from_raw(raw), false);
-        assert_eq!(words(9), "media process was killed by signal 9 (SIGKILL)");
-        assert_eq!(words(11), "media process was killed by signal 11 (SIGSEGV)");
-        assert_eq!(words(101 << 8), "media process ended with exit code 101");
-        assert_eq!(words(0), "media process left without a last word");
+    fn an_exit_is_described() {
+        let message = |raw| describe_exit(ExitStatus::from_raw(raw), false);
+        assert_eq!(message(9), "media process was killed by signal 9 (SIGKILL)");
+        assert_eq!(message(11), "media process was killed by signal 11 (SIGSEGV)");
+        assert_eq!(message(101 << 8), "media process ended with exit code 101");
+        assert_eq!(message(0), "media process exited without an end event");
     }
 }

@@ -3,6 +3,6 @@
 pub mod machine;
 pub mod media;
 mod drive;
-mod settle;
+mod finalize;
 
-pub use drive::{Ended, Job, disowned, drive};
+pub use drive::{SessionEnd, SessionJob, drive, ownership_lost};

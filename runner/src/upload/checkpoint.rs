@@ -5,34 +5,34 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use spillway_bus::{Heard, UploadStates};
+use spillway_bus::{FencedWrite, UploadStates};
+use spillway_ipc::restart::Origin;
 use spillway_plan::Container;
 use spillway_process::chain;
 use spillway_protocol::EgressId;
-use spillway_spool::restart::Origin;
 use spillway_storage::Upload;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::machine::PartState;
-use super::plan::Cutting;
+use super::plan::PartLayout;
 
-const ONE_WRITE: Duration = Duration::from_secs(3);
-const AFTER_TROUBLE: Duration = Duration::from_millis(500);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The files of an egress.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Saved {
+pub struct Checkpoint {
     /// The machine whose disk the paths are of.
     #[serde(default)]
     pub host: String,
     #[serde(default)]
-    pub files: Vec<SavedFile>,
+    pub files: Vec<FileCheckpoint>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SavedFile {
+pub struct FileCheckpoint {
     /// Number of the output.
     pub file: u32,
     pub filename: String,
@@ -47,7 +47,7 @@ pub struct SavedFile {
     pub path: PathBuf,
     /// `None`: it stays on the disk.
     #[serde(default)]
-    pub upload: Option<SavedUpload>,
+    pub upload: Option<UploadCheckpoint>,
     /// What of the file the object is made of; its parts and samples count the object's bytes.
     #[serde(default)]
     pub origin: Origin,
@@ -57,7 +57,7 @@ pub struct SavedFile {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SavedUpload {
+pub struct UploadCheckpoint {
     /// The second of the file's destinations.
     #[serde(default)]
     pub backup: bool,
@@ -65,14 +65,14 @@ pub struct SavedUpload {
     /// Everything was there and the store was asked to make the object of it.
     #[serde(default)]
     pub completing: bool,
-    pub cutting: Cutting,
+    pub layout: PartLayout,
     pub parts: Vec<PartState>,
     /// Uploads that were begun elsewhere and are to be aborted: at the primary store.
     #[serde(default)]
     pub left: Vec<Upload>,
 }
 
-impl SavedFile {
+impl FileCheckpoint {
     /// How much media is in the first `bytes`, nanoseconds.
     pub fn media_ns(&self, bytes: u64) -> u64 {
         media_at(&self.media, bytes)
@@ -96,82 +96,82 @@ pub fn media_at(samples: &[(u64, u64)], bytes: u64) -> u64 {
 
 /// Writes the newest state in the background. Cheap to clone; trouble with Redis holds up nobody for long.
 #[derive(Clone, Debug)]
-pub struct Keeper {
-    shared: Arc<Shared>,
+pub struct CheckpointWriter {
+    shared: Arc<CheckpointState>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    saved: Mutex<Saved>,
+struct CheckpointState {
+    checkpoint: Mutex<Checkpoint>,
     /// Rises with every change.
     version: watch::Sender<u64>,
     written: watch::Sender<u64>,
     superseded: watch::Sender<bool>,
-    keeps: bool,
+    enabled: bool,
 }
 
-impl Keeper {
+impl CheckpointWriter {
     /// For a recording without a dispatcher: nobody would come to salvage it.
-    pub fn nowhere() -> Self {
+    pub fn disabled() -> Self {
         Self::new(false)
     }
 
-    fn new(keeps: bool) -> Self {
-        let saved = Saved { host: host(), files: vec![] };
+    fn new(enabled: bool) -> Self {
+        let checkpoint = Checkpoint { host: host(), files: vec![] };
         Self {
-            shared: Arc::new(Shared {
-                saved: Mutex::new(saved),
+            shared: Arc::new(CheckpointState {
+                checkpoint: Mutex::new(checkpoint),
                 version: watch::Sender::new(0),
                 written: watch::Sender::new(0),
                 superseded: watch::Sender::new(false),
-                keeps,
+                enabled,
             }),
         }
     }
 
     /// The second is to be run beside everything else, until it is dropped.
-    pub fn on(states: UploadStates, egress_id: EgressId, attempt: u32) -> (Self, impl Future<Output = ()>) {
-        let keeper = Self::new(true);
-        let shared = keeper.shared.clone();
-        (keeper, keep(shared, states, egress_id, attempt))
+    pub fn start(states: UploadStates, egress_id: EgressId, attempt: u32) -> (Self, impl Future<Output = ()>) {
+        let checkpoint_writer = Self::new(true);
+        let shared = checkpoint_writer.shared.clone();
+        (checkpoint_writer, write_loop(shared, states, egress_id, attempt))
     }
 
-    fn saved(&self) -> MutexGuard<'_, Saved> {
-        self.shared.saved.lock().unwrap_or_else(PoisonError::into_inner)
+    fn checkpoint(&self) -> MutexGuard<'_, Checkpoint> {
+        self.shared.checkpoint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn snapshot(&self) -> Saved {
-        self.saved().clone()
+    pub fn snapshot(&self) -> Checkpoint {
+        self.checkpoint().clone()
     }
 
-    pub fn opened(&self, file: SavedFile) {
-        self.change(|saved| {
-            saved.files.retain(|known| known.file != file.file);
-            saved.files.push(file);
+    pub fn opened(&self, file: FileCheckpoint) {
+        self.change(|checkpoint| {
+            checkpoint.files.retain(|known| known.file != file.file);
+            checkpoint.files.push(file);
         });
     }
 
-    pub fn update(&self, file: u32, change: impl FnOnce(&mut SavedFile)) {
-        self.change(|saved| {
-            if let Some(known) = saved.files.iter_mut().find(|known| known.file == file) {
+    pub fn update(&self, file: u32, change: impl FnOnce(&mut FileCheckpoint)) {
+        self.change(|checkpoint| {
+            if let Some(known) = checkpoint.files.iter_mut().find(|known| known.file == file) {
                 change(known);
             }
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut Saved)) {
-        if self.shared.keeps {
-            change(&mut self.saved());
+    fn change(&self, change: impl FnOnce(&mut Checkpoint)) {
+        if self.shared.enabled {
+            change(&mut self.checkpoint());
             self.shared.version.send_modify(|version| *version += 1);
         }
     }
 
-    /// What was changed before now is written; or `patience` is over.
-    pub async fn settle(&self, patience: Duration) {
-        if self.shared.keeps {
+    /// What was changed before now is written; or `limit` is over.
+    pub async fn flush(&self, limit: Duration) {
+        if self.shared.enabled {
             let wanted = *self.shared.version.borrow();
             let mut written = self.shared.written.subscribe();
-            let _ = timeout(patience, written.wait_for(|written| *written >= wanted)).await;
+            let _ = timeout(limit, written.wait_for(|written| *written >= wanted)).await;
         }
     }
 
@@ -188,24 +188,24 @@ impl Keeper {
     }
 }
 
-async fn keep(shared: Arc<Shared>, states: UploadStates, egress_id: EgressId, attempt: u32) {
+async fn write_loop(shared: Arc<CheckpointState>, states: UploadStates, egress_id: EgressId, attempt: u32) {
     let mut versions = shared.version.subscribe();
-    let mut trouble = false;
+    let mut failing = false;
     loop {
         let version = *versions.borrow_and_update();
         if version > *shared.written.borrow() {
             let text = {
-                let saved = shared.saved.lock().unwrap_or_else(PoisonError::into_inner);
-                serde_json::to_vec(&*saved)
+                let checkpoint = shared.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+                serde_json::to_vec(&*checkpoint)
             };
             let Ok(text) = text else { return };
-            let words = match timeout(ONE_WRITE, states.put(&egress_id, attempt, &text)).await {
-                Ok(Ok(Heard::Yes)) => {
+            let message = match timeout(WRITE_TIMEOUT, states.put(&egress_id, attempt, &text)).await {
+                Ok(Ok(FencedWrite::Accepted)) => {
                     shared.written.send_replace(version);
-                    trouble = false;
+                    failing = false;
                     continue;
                 }
-                Ok(Ok(Heard::Superseded)) => {
+                Ok(Ok(FencedWrite::Superseded)) => {
                     debug!("uploads are somebody else's now");
                     shared.superseded.send_replace(true);
                     return;
@@ -213,11 +213,11 @@ async fn keep(shared: Arc<Shared>, states: UploadStates, egress_id: EgressId, at
                 Ok(Err(error)) => chain(&error).to_string(),
                 Err(_) => "no answer".to_owned(),
             };
-            if !trouble {
-                warn!(error = words, "state of the uploads not written, they go on");
+            if !failing {
+                warn!(error = message, "state of the uploads not written, they go on");
             }
-            trouble = true;
-            sleep(AFTER_TROUBLE).await;
+            failing = true;
+            sleep(RETRY_INTERVAL).await;
         } else if versions.changed().await.is_err() {
             return;
         }
@@ -235,8 +235,8 @@ mod tests {
     use super::*;
     use spillway_bus::Bus;
 
-    fn file(number: u32) -> SavedFile {
-        SavedFile {
+    fn file(number: u32) -> FileCheckpoint {
+        FileCheckpoint {
             file: number,
             filename: "a.mp4".into(),
             container: Container::Mp4,
@@ -262,19 +262,19 @@ mod tests {
     async fn the_newest_state_is_kept_until_a_later_attempt_takes_over() {
         let bus = Bus::memory();
         let (id, states) = (EgressId::parse("EG_1").unwrap(), UploadStates::new(&bus));
-        let (keeper, keeping) = Keeper::on(states.clone(), id.clone(), 1);
-        let keeping = tokio::spawn(keeping);
-        keeper.opened(file(0));
-        keeper.update(0, |file| file.media.push((300, 4000)));
-        keeper.settle(Duration::from_secs(5)).await;
+        let (checkpoint_writer, writing) = CheckpointWriter::start(states.clone(), id.clone(), 1);
+        let writing = tokio::spawn(writing);
+        checkpoint_writer.opened(file(0));
+        checkpoint_writer.update(0, |file| file.media.push((300, 4000)));
+        checkpoint_writer.flush(Duration::from_secs(5)).await;
         let (attempt, text) = states.get(&id).await.unwrap().unwrap();
-        let saved: Saved = serde_json::from_slice(&text).unwrap();
-        assert_eq!((attempt, saved.files[0].media.len(), saved.host), (1, 3, host()));
+        let checkpoint: Checkpoint = serde_json::from_slice(&text).unwrap();
+        assert_eq!((attempt, checkpoint.files[0].media.len(), checkpoint.host), (1, 3, host()));
 
         states.put(&id, 2, b"{}").await.unwrap();
-        keeper.update(0, |file| file.media.clear());
-        timeout(Duration::from_secs(5), keeper.superseded()).await.unwrap();
-        keeping.await.unwrap();
+        checkpoint_writer.update(0, |file| file.media.clear());
+        timeout(Duration::from_secs(5), checkpoint_writer.superseded()).await.unwrap();
+        writing.await.unwrap();
         assert_eq!(states.get(&id).await.unwrap().unwrap().1.as_ref(), b"{}");
     }
 }

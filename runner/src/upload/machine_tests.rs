@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use spillway_ipc::SealTracker;
 use spillway_plan::Container;
-use spillway_spool::SealTracker;
 
 use super::super::plan::PartSizes;
 use super::*;
@@ -12,10 +12,10 @@ const SECOND: Duration = Duration::from_secs(1);
 const CONTAINERS: [Container; 5] = [Container::Mp4, Container::Webm, Container::Ogg, Container::Ivf, Container::Mp3];
 
 /// Chance with a seed.
-struct Dice(u64);
+struct SeededRng(u64);
 
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+impl SeededRng {
+    fn below(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % sides
     }
@@ -26,7 +26,7 @@ fn free_mdat(size: u32) -> Vec<u8> {
 }
 
 /// The writes of a recording as our muxers make them: (position, bytes).
-fn recording(container: Container, fragments: u64, dice: &mut Dice) -> Vec<(u64, Vec<u8>)> {
+fn recording(container: Container, fragments: u64, rng: &mut SeededRng) -> Vec<(u64, Vec<u8>)> {
     let (mut writes, mut end) = (vec![], 0u64);
     let mut append = |writes: &mut Vec<(u64, Vec<u8>)>, bytes: Vec<u8>| {
         let at = end;
@@ -34,13 +34,13 @@ fn recording(container: Container, fragments: u64, dice: &mut Dice) -> Vec<(u64,
         writes.push((at, bytes));
         at
     };
-    let noise = |dice: &mut Dice| (0..1 + dice.roll(900)).map(|at| (at * 7 + dice.0) as u8).collect::<Vec<u8>>();
+    let noise = |rng: &mut SeededRng| (0..1 + rng.below(900)).map(|at| (at * 7 + rng.0) as u8).collect::<Vec<u8>>();
     match container {
         Container::Mp4 => {
             append(&mut writes, vec![b'f'; 300]);
             for _ in 0..fragments {
                 let head = append(&mut writes, free_mdat(0));
-                let data = noise(dice);
+                let data = noise(rng);
                 let size = data.len() as u32;
                 append(&mut writes, data);
                 writes.push((head, free_mdat(size + 8)));
@@ -52,8 +52,8 @@ fn recording(container: Container, fragments: u64, dice: &mut Dice) -> Vec<(u64,
             append(&mut writes, vec![b'e'; 1100]);
             for _ in 0..fragments {
                 let head = append(&mut writes, vec![0x1F, 0x43, 0xB6, 0x75, 1, 255, 255, 255, 255, 255, 255, 255]);
-                for _ in 0..1 + dice.roll(4) {
-                    let data = noise(dice);
+                for _ in 0..1 + rng.below(4) {
+                    let data = noise(rng);
                     append(&mut writes, data);
                 }
                 writes.push((head + 4, vec![1, 0, 0, 0, 0, 0, 9, 9]));
@@ -66,7 +66,7 @@ fn recording(container: Container, fragments: u64, dice: &mut Dice) -> Vec<(u64,
         Container::Ogg | Container::Ivf | Container::Mp3 => {
             append(&mut writes, vec![0; 300]);
             for _ in 0..fragments {
-                let data = noise(dice);
+                let data = noise(rng);
                 append(&mut writes, data);
             }
             match container {
@@ -91,13 +91,13 @@ fn tag(bytes: &[u8]) -> PartTag {
 }
 
 /// A store as strict as the strictest, with the parts of one upload.
-struct Store {
+struct StrictStore {
     rules: PartRules,
     /// By number and, where parts of any size are taken, generation.
     parts: BTreeMap<(u32, u32), Vec<u8>>,
 }
 
-impl Store {
+impl StrictStore {
     fn key(&self, number: u32, generation: u32) -> (u32, u32) {
         (number, if self.rules.append_small() { generation } else { 0 })
     }
@@ -112,7 +112,7 @@ impl Store {
         let mut object = vec![];
         let sizes: Vec<u64> = parts.iter().map(|part| part.tag.bytes).collect();
         let (_, all_but_last) = sizes.split_last()?;
-        if all_but_last.iter().any(|size| *size < self.rules.smallest)
+        if all_but_last.iter().any(|size| *size < self.rules.min_part_bytes)
             || self.rules.uniform && (all_but_last.iter().any(|size| *size != sizes[0]) || *sizes.last()? > sizes[0])
         {
             return None;
@@ -129,18 +129,18 @@ impl Store {
 }
 
 struct Flight {
-    put: Put,
+    put: PartRequest,
     bytes: Vec<u8>,
 }
 
-struct Lab {
-    machine: Machine,
-    store: Store,
+struct MachineLab {
+    machine: UploadMachine,
+    store: StrictStore,
     file: Vec<u8>,
     punched: Vec<Range<u64>>,
     flights: Vec<Flight>,
     /// Given up, but they may still arrive.
-    stray: Vec<Flight>,
+    late_flights: Vec<Flight>,
     /// What Redis knows.
     state: Vec<PartState>,
     now: Instant,
@@ -154,28 +154,28 @@ struct Lab {
 }
 
 fn rules(which: u64) -> PartRules {
-    let rules = PartRules { smallest: 1500, largest: 100_000, most: 10_000, uniform: false };
+    let rules = PartRules { min_part_bytes: 1500, max_part_bytes: 100_000, max_parts: 10_000, uniform: false };
     match which {
         0 => rules,
         1 => PartRules { uniform: true, ..rules },
-        _ => PartRules { smallest: 1, ..rules },
+        _ => PartRules { min_part_bytes: 1, ..rules },
     }
 }
 
-impl Lab {
+impl MachineLab {
     fn new(container: Container, which: u64, faults: bool) -> Self {
         let rules = rules(which);
         let head = SealTracker::new(container).head();
-        let sizes = PartSizes { small: 1500, many_small: 2, middle: 2000, many_middle: 4, large: 3000 };
-        let knobs = Knobs { checkpoint: SECOND, at_once: 3, bytes_at_once: 6000 };
-        let cutting = Cutting::of(&rules, &sizes, head, None);
+        let sizes = PartSizes { small: 1500, small_until: 2, middle: 2000, middle_until: 4, large: 3000 };
+        let tuning = Tuning { checkpoint: SECOND, at_once: 3, bytes_at_once: 6000 };
+        let layout = PartLayout::of(&rules, &sizes, head, None);
         Self {
-            machine: Machine::new(cutting, rules, knobs),
-            store: Store { rules, parts: BTreeMap::new() },
+            machine: UploadMachine::new(layout, rules, tuning),
+            store: StrictStore { rules, parts: BTreeMap::new() },
             file: vec![],
             punched: vec![],
             flights: vec![],
-            stray: vec![],
+            late_flights: vec![],
             state: vec![],
             now: Instant::now(),
             sent: 0,
@@ -208,23 +208,23 @@ impl Lab {
         }
         assert!(self.flights.len() <= 3);
         // Written before the sending begins.
-        self.state = self.machine.state();
+        self.state = self.machine.part_states();
     }
 
     /// One flight ends somehow.
-    fn land(&mut self, dice: &mut Dice) {
-        if !self.stray.is_empty() && dice.roll(3) == 0 {
-            let index = dice.roll(self.stray.len() as u64) as usize;
-            let stray = self.stray.swap_remove(index);
+    fn land(&mut self, rng: &mut SeededRng) {
+        if !self.late_flights.is_empty() && rng.below(3) == 0 {
+            let index = rng.below(self.late_flights.len() as u64) as usize;
+            let late_write = self.late_flights.swap_remove(index);
             self.spoiled = true;
-            self.store.takes(stray.put.number, stray.put.generation, stray.bytes);
+            self.store.takes(late_write.put.number, late_write.put.generation, late_write.bytes);
         }
         if self.flights.is_empty() {
             return;
         }
-        let index = dice.roll(self.flights.len() as u64) as usize;
+        let index = rng.below(self.flights.len() as u64) as usize;
         let Flight { put, bytes } = self.flights.swap_remove(index);
-        match if self.faults { dice.roll(8) } else { 7 } {
+        match if self.faults { rng.below(8) } else { 7 } {
             0 => self.machine.failed(put.number, put.generation, false),
             1 => {
                 self.machine.failed(put.number, put.generation, true);
@@ -232,7 +232,7 @@ impl Lab {
             }
             2 => {
                 self.machine.failed(put.number, put.generation, true);
-                self.stray.push(Flight { put, bytes });
+                self.late_flights.push(Flight { put, bytes });
             }
             _ => {
                 let tag = tag(&bytes);
@@ -248,8 +248,8 @@ impl Lab {
         }
         self.punched.extend(stored);
         // Redis is a little behind.
-        if dice.roll(3) > 0 {
-            self.state = self.machine.state();
+        if rng.below(3) > 0 {
+            self.state = self.machine.part_states();
         }
     }
 
@@ -280,14 +280,14 @@ impl Lab {
     }
 }
 
-fn run(container: Container, which: u64, fragments: u64, seed: u64, faults: bool) -> (Lab, Vec<u8>) {
-    let mut dice = Dice(seed);
-    let writes = recording(container, fragments, &mut dice);
+fn run(container: Container, which: u64, fragments: u64, seed: u64, faults: bool) -> (MachineLab, Vec<u8>) {
+    let mut rng = SeededRng(seed);
+    let writes = recording(container, fragments, &mut rng);
     let mut finished = vec![];
     for (at, bytes) in &writes {
         apply(&mut finished, *at, bytes);
     }
-    let mut lab = Lab::new(container, which, faults);
+    let mut lab = MachineLab::new(container, which, faults);
     let mut tracker = SealTracker::new(container);
     let last_appended = writes.iter().rposition(|(at, _)| *at >= 300).unwrap_or(0);
     for (index, (at, bytes)) in writes.iter().enumerate() {
@@ -298,14 +298,14 @@ fn run(container: Container, which: u64, fragments: u64, seed: u64, faults: bool
             // The head is rewritten in one go with the end, as far as anybody sees.
             continue;
         }
-        lab.now += Duration::from_millis(dice.roll(300));
+        lab.now += Duration::from_millis(rng.below(300));
         lab.machine.wrote(tracker.sealed_to(), lab.now);
-        if !faults || dice.roll(4) > 0 {
+        if !faults || rng.below(4) > 0 {
             lab.send_what_is_due();
         }
         lab.check_salvage(&finished);
-        for _ in 0..dice.roll(3) {
-            lab.land(&mut dice);
+        for _ in 0..rng.below(3) {
+            lab.land(&mut rng);
             lab.check_salvage(&finished);
         }
     }
@@ -318,16 +318,18 @@ fn run(container: Container, which: u64, fragments: u64, seed: u64, faults: bool
                     assert!(object == finished, "the object is the file");
                     return (lab, finished);
                 }
-                None => assert!(lab.machine.doubt(), "the store refuses what nobody doubts"),
+                None => {
+                    assert!(lab.machine.invalidate(), "the store refuses parts that no late write can have replaced")
+                }
             }
         }
         lab.now += Duration::from_millis(10);
         lab.send_what_is_due();
         lab.check_salvage(&finished);
-        lab.land(&mut dice);
+        lab.land(&mut rng);
         lab.check_salvage(&finished);
     }
-    panic!("never finished: {:?}", lab.machine.state());
+    panic!("never finished: {:?}", lab.machine.part_states());
 }
 
 proptest! {
@@ -341,9 +343,9 @@ proptest! {
     }
 }
 
-/// Several answers of a part were lost, and its bytes came in long after it was doubted once.
+/// Several answers of a part were lost, and its bytes came in long after it was invalidated once.
 #[test]
-fn late_arrivals_are_doubted_as_often_as_they_may_come() {
+fn late_writes_invalidate_parts_as_often_as_they_may_come() {
     for (which, rules, fragments, seed) in [
         (3, 1, 29, 10_059_694_666_958_885_884),
         (2, 1, 24, 2_029_961_395_602_519_557),
@@ -357,8 +359,8 @@ fn late_arrivals_are_doubted_as_often_as_they_may_come() {
 fn steady(bits: u64, minutes: u64, rules: PartRules) -> (Duration, f64, u64) {
     let sizes = PartSizes::default();
     let checkpoint = 10 * SECOND;
-    let knobs = Knobs { checkpoint, at_once: 4, bytes_at_once: 48 << 20 };
-    let mut machine = Machine::new(Cutting::of(&rules, &sizes, 48, Some(bits)), rules, knobs);
+    let tuning = Tuning { checkpoint, at_once: 4, bytes_at_once: 48 << 20 };
+    let mut machine = UploadMachine::new(PartLayout::of(&rules, &sizes, 48, Some(bits)), rules, tuning);
     let begin = Instant::now();
     let step = Duration::from_millis(250);
     let (mut sent, mut puts, mut longest) = (0u64, 0u64, Duration::ZERO);
@@ -379,20 +381,20 @@ fn steady(bits: u64, minutes: u64, rules: PartRules) -> (Duration, f64, u64) {
 }
 
 fn s3() -> PartRules {
-    PartRules { smallest: 5 << 20, largest: 5 << 30, most: 10_000, uniform: false }
+    PartRules { min_part_bytes: 5 << 20, max_part_bytes: 5 << 30, max_parts: 10_000, uniform: false }
 }
 
 #[test]
 fn what_is_sent_twice_and_what_can_be_lost_are_both_bounded() {
-    for rules in [s3(), PartRules { uniform: true, ..s3() }, PartRules { smallest: 1, ..s3() }] {
-        for (bits, most) in
+    for rules in [s3(), PartRules { uniform: true, ..s3() }, PartRules { min_part_bytes: 1, ..s3() }] {
+        for (bits, max) in
             [(64_000, f64::MAX), (1_000_000, 3.0), (3_000_000, 1.2), (6_000_000, 1.2), (20_000_000, 1.02)]
         {
             let (lost, amplified, puts) = steady(bits, 20, rules);
             // For the closing note, with --nocapture.
             println!("{bits} bit/s, {rules:?}: x{amplified:.2} sent, {puts} PUTs/h, {lost:.1?} nowhere else at most");
             assert!(lost <= Duration::from_millis(11_800), "{bits} {rules:?}: {lost:?}");
-            assert!(amplified <= most, "{bits} {rules:?}: {amplified}");
+            assert!(amplified <= max, "{bits} {rules:?}: {amplified}");
             let hourly = 3600 / 9 + 3600 * bits / 8 / (5 << 20);
             assert!(puts <= hourly, "{bits} {rules:?}: {puts} PUTs an hour");
             if rules.append_small() {
@@ -404,10 +406,10 @@ fn what_is_sent_twice_and_what_can_be_lost_are_both_bounded() {
 
 #[test]
 fn a_recording_is_in_the_store_from_its_first_seconds() {
-    for rules in [s3(), PartRules { smallest: 1, ..s3() }] {
-        let knobs = Knobs { checkpoint: 10 * SECOND, at_once: 4, bytes_at_once: 48 << 20 };
-        let cutting = Cutting::of(&rules, &PartSizes::default(), 48, None);
-        let mut machine = Machine::new(cutting, rules, knobs);
+    for rules in [s3(), PartRules { min_part_bytes: 1, ..s3() }] {
+        let tuning = Tuning { checkpoint: 10 * SECOND, at_once: 4, bytes_at_once: 48 << 20 };
+        let layout = PartLayout::of(&rules, &PartSizes::default(), 48, None);
+        let mut machine = UploadMachine::new(layout, rules, tuning);
         let begin = Instant::now();
         let mut safe = 0;
         for tick in 0..10u64 {
@@ -425,23 +427,23 @@ fn a_recording_is_in_the_store_from_its_first_seconds() {
 
 #[test]
 fn bytes_in_memory_are_bounded_and_one_part_always_goes() {
-    let rules = PartRules { smallest: 1, uniform: true, ..s3() };
-    let knobs = Knobs { checkpoint: SECOND, at_once: 4, bytes_at_once: 10 };
-    let mut machine = Machine::new(Cutting::Uniform(100), rules, knobs.clone());
+    let rules = PartRules { min_part_bytes: 1, uniform: true, ..s3() };
+    let tuning = Tuning { checkpoint: SECOND, at_once: 4, bytes_at_once: 10 };
+    let mut machine = UploadMachine::new(PartLayout::Uniform(100), rules, tuning.clone());
     let now = Instant::now();
     machine.wrote(1000, now);
     assert!(machine.next(now).is_some());
     assert!(machine.next(now).is_none());
-    let mut machine = Machine::new(Cutting::Uniform(100), rules, Knobs { bytes_at_once: 250, ..knobs });
+    let mut machine = UploadMachine::new(PartLayout::Uniform(100), rules, Tuning { bytes_at_once: 250, ..tuning });
     machine.wrote(1000, now);
     assert_eq!((0..5).filter_map(|_| machine.next(now)).count(), 2);
 }
 
 #[test]
 fn a_store_takes_ten_thousand_parts_and_says_so_in_time() {
-    let rules = PartRules { smallest: 1, most: 5, ..s3() };
-    let knobs = Knobs { checkpoint: SECOND, at_once: 9, bytes_at_once: 1 << 20 };
-    let mut machine = Machine::new(Cutting::Uniform(100), rules, knobs);
+    let rules = PartRules { min_part_bytes: 1, max_parts: 5, ..s3() };
+    let tuning = Tuning { checkpoint: SECOND, at_once: 9, bytes_at_once: 1 << 20 };
+    let mut machine = UploadMachine::new(PartLayout::Uniform(100), rules, tuning);
     let now = Instant::now();
     machine.wrote(250, now);
     assert!(!machine.is_exhausted());

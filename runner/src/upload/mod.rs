@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::NaiveDateTime;
-use spillway_plan::{Container, Destination, Destinations, EgressPlan, FileOutput, Output, Picture, Sound};
+use spillway_ipc::restart::{Origin, RestartPoints};
+use spillway_ipc::{MediaEvent, SealTracker, SpoolReader, TrackFacts};
+use spillway_plan::{AudioPlan, Container, Destination, Destinations, EgressPlan, FileOutput, Output, VideoPlan};
 use spillway_process::chain;
-use spillway_process::retry::Schedule;
-use spillway_spool::restart::{Origin, RestartPoints};
-use spillway_spool::{Happening, SealTracker, Shelf, TrackFacts};
+use spillway_process::retry::RetrySchedule;
 use spillway_storage::{Meta, Storage, StorageError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -27,33 +27,33 @@ use tracing::{Instrument, Span, info, warn};
 
 pub use settings::UploadSettings;
 
-use crate::session::machine::Event;
-use crate::sink::{Place, PlaceError};
-use checkpoint::{Keeper, SavedFile, SavedUpload};
-use stores::Stores;
-use task::{Ask, Target, Uploader, Written};
+use crate::results::{OutputError, OutputPath};
+use crate::session::machine::SessionEvent;
+use checkpoint::{CheckpointWriter, FileCheckpoint, UploadCheckpoint};
+use stores::StoreFactory;
+use task::{SpoolProgress, UploadCommand, UploadTarget, Uploader};
 
 /// For an abort of what was begun and is not wanted.
-const ABORT_PATIENCE: Duration = Duration::from_secs(5);
+const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long Redis may keep us waiting.
-const STATE_PATIENCE: Duration = Duration::from_millis(500);
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the file of a dead task is, is known this well.
-const NOTED_EVERY_NS: u64 = 500_000_000;
-const MANIFEST_PATIENCE: Duration = Duration::from_secs(30);
+const CHECKPOINT_EVERY_NS: u64 = 500_000_000;
+const MANIFEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Everything uploads need besides the plan.
 #[derive(Clone, Debug)]
-pub struct Storing {
+pub struct UploadResources {
     /// By output; missing ones are on this machine's disk.
     pub destinations: Vec<Destinations>,
-    pub stores: Arc<dyn Stores>,
-    pub keeper: Keeper,
+    pub stores: Arc<dyn StoreFactory>,
+    pub checkpoint_writer: CheckpointWriter,
     pub settings: UploadSettings,
 }
 
 /// An object that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct StoredObject {
     /// Not always the one that was asked for.
     pub filename: String,
     pub location: String,
@@ -65,29 +65,29 @@ pub struct Kept {
 
 /// Why a file is not where it was asked to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    pub words: String,
+pub struct UploadFailure {
+    pub message: String,
     /// The beginning of it is, and so many nanoseconds of media are in that.
-    pub kept: Option<(Kept, u64)>,
+    pub kept: Option<(StoredObject, u64)>,
     /// Somebody else has completed or aborted the upload: nothing is to be said about it.
     pub gone: bool,
 }
 
-impl Failure {
+impl UploadFailure {
     fn nothing() -> Self {
-        Self { words: "nothing was recorded".to_owned(), kept: None, gone: false }
+        Self { message: "nothing was recorded".to_owned(), kept: None, gone: false }
     }
 }
 
 /// How far one upload is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct UploadProgress {
     /// Bytes that survive the death of this machine.
     pub stored: u64,
     /// How much media behind what is in the file.
     pub behind_ms: u64,
     /// What the store says while it fails.
-    pub trouble: String,
+    pub error: String,
     /// The object's name; it changes when another has to be begun.
     pub name: String,
     /// For the user: what became of the upload.
@@ -96,37 +96,37 @@ pub struct Progress {
 
 /// The outputs of one egress that end in a store.
 pub struct Uploads {
-    storing: Storing,
-    outputs: Vec<Option<Waiting>>,
-    running: Vec<Running>,
-    session: mpsc::Sender<Event>,
+    resources: UploadResources,
+    outputs: Vec<Option<PreparedOutput>>,
+    running: Vec<RunningUpload>,
+    session: mpsc::Sender<SessionEvent>,
     /// When files on the disk were last noted, nanoseconds of media.
-    noted_ns: Option<u64>,
+    checkpointed_ns: Option<u64>,
 }
 
 /// Checked and not yet opened.
-struct Waiting {
-    target: Target,
+struct PreparedOutput {
+    target: UploadTarget,
     backup: Option<Arc<dyn Storage>>,
     /// Why the target is the backup store already.
-    primary_words: String,
+    primary_error: String,
     /// Known before the tracks are, and begun.
     name: Option<String>,
 }
 
-struct Running {
+struct RunningUpload {
     file: u32,
     filename: String,
     primary: Arc<dyn Storage>,
     backup: Option<Arc<dyn Storage>>,
     path: PathBuf,
-    written: watch::Sender<Written>,
-    progress: watch::Receiver<Progress>,
-    asks: mpsc::Sender<Ask>,
+    written: watch::Sender<SpoolProgress>,
+    progress: watch::Receiver<UploadProgress>,
+    commands: mpsc::Sender<UploadCommand>,
     task: JoinHandle<()>,
 }
 
-impl Drop for Running {
+impl Drop for RunningUpload {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -136,31 +136,31 @@ impl Uploads {
     /// Opens the stores and tries them, before anything is recorded. Trouble that may pass is no reason not to record.
     pub async fn open(
         plan: &EgressPlan,
-        storing: Storing,
+        resources: UploadResources,
         now: NaiveDateTime,
-        session: mpsc::Sender<Event>,
+        session: mpsc::Sender<SessionEvent>,
     ) -> Result<Self, String> {
         let mut outputs = Vec::new();
         for (index, Output::File(output)) in plan.outputs.iter().enumerate() {
-            outputs.push(match storing.destinations.get(index) {
+            outputs.push(match resources.destinations.get(index) {
                 Some(Destinations { primary: Destination::Disk, .. }) | None => None,
                 Some(destinations) => {
-                    let waiting = Waiting::open(plan, output, destinations, &storing, now).await?;
-                    waiting.keep(u32::try_from(index).unwrap_or(u32::MAX), plan, output, &storing);
-                    Some(waiting)
+                    let ready = PreparedOutput::open(plan, output, destinations, &resources, now).await?;
+                    ready.checkpoint(u32::try_from(index).unwrap_or(u32::MAX), plan, output, &resources);
+                    Some(ready)
                 }
             });
         }
         // Should we die while we wait for media, somebody has to know what to abort.
-        storing.keeper.settle(STATE_PATIENCE).await;
-        Ok(Self { storing, outputs, running: vec![], session, noted_ns: None })
+        resources.checkpoint_writer.flush(CHECKPOINT_TIMEOUT).await;
+        Ok(Self { resources, outputs, running: vec![], session, checkpointed_ns: None })
     }
 
     pub fn is_stored(&self, file: u32) -> bool {
         self.outputs.get(file as usize).is_some_and(Option::is_some) || self.running(file).is_some()
     }
 
-    fn running(&self, file: u32) -> Option<&Running> {
+    fn running(&self, file: u32) -> Option<&RunningUpload> {
         self.running.iter().find(|running| running.file == file)
     }
 
@@ -172,92 +172,92 @@ impl Uploads {
         container: Container,
         track: &TrackFacts,
         now: NaiveDateTime,
-    ) -> Option<Result<Place, PlaceError>> {
-        let waiting = self.outputs.get_mut(file as usize)?.take()?;
+    ) -> Option<Result<OutputPath, OutputError>> {
+        let ready = self.outputs.get_mut(file as usize)?.take()?;
         let Some(Output::File(output)) = plan.outputs.get(file as usize) else {
-            return Some(Err(PlaceError::NotAsked(file)));
+            return Some(Err(OutputError::NotRequested(file)));
         };
-        let asked = Place::of(plan, output, container, track, now, Path::new("/"));
-        let filename = waiting.name.clone().unwrap_or(asked.filename);
-        let location = waiting.target.store.location(&filename);
-        let path = spool_path(&self.storing.settings, plan, file, container);
-        let place = Place { filename, location: path, shown: location };
-        let prepared = place.clone();
-        let shelved = tokio::task::spawn_blocking(move || {
+        let asked = OutputPath::of(plan, output, container, track, now, Path::new("/"));
+        let filename = ready.name.clone().unwrap_or(asked.filename);
+        let location = ready.target.store.location(&filename);
+        let path = spool_path(&self.resources.settings, plan, file, container);
+        let output_path = OutputPath { filename, location: path, display: location };
+        let prepared = output_path.clone();
+        let opened = tokio::task::spawn_blocking(move || {
             // Nobody but us: it is a recording of people.
             prepared.prepare_private()?;
-            Shelf::open(&prepared.location)
-                .map(|shelf| {
+            SpoolReader::open(&prepared.location)
+                .map(|spool| {
                     let free = free_bytes(&prepared.location);
-                    (shelf, free)
+                    (spool, free)
                 })
-                .map_err(|source| PlaceError::File { path: prepared.location.clone(), source })
+                .map_err(|source| OutputError::File { path: prepared.location.clone(), source })
         });
-        let (shelf, free) = match shelved.await.unwrap_or(Err(PlaceError::NotAsked(file))) {
-            Ok(shelved) => shelved,
+        let (spool, free) = match opened.await.unwrap_or(Err(OutputError::NotRequested(file))) {
+            Ok(opened) => opened,
             Err(error) => return Some(Err(error)),
         };
-        info!(file = place.shown, spool = %place.location.display(), "upload while recording");
-        let settings = self.storing.settings.clone();
+        info!(file = output_path.display, spool = %output_path.location.display(), "upload while recording");
+        let settings = self.resources.settings.clone();
         let spool_cap = settings.spool_cap_bytes.min(free / 5 * 4);
-        let (written, hears) = watch::channel(Written::default());
-        let (tells, progress) = watch::channel(Progress::default());
-        let (asks, asked) = mpsc::channel(2);
-        self.storing.keeper.opened(SavedFile {
+        let (written, written_rx) = watch::channel(SpoolProgress::default());
+        let (progress_tx, progress) = watch::channel(UploadProgress::default());
+        let (commands, command_rx) = mpsc::channel(2);
+        self.resources.checkpoint_writer.opened(FileCheckpoint {
             file,
-            filename: place.filename.clone(),
+            filename: output_path.filename.clone(),
             container,
             started_at: None,
             media: vec![],
-            path: place.location.clone(),
+            path: output_path.location.clone(),
             upload: None,
             origin: Origin::default(),
             kept_from: 0,
         });
         let running = Uploader {
             file,
-            asked_name: place.filename.clone(),
-            name: place.filename.clone(),
+            asked_name: output_path.filename.clone(),
+            name: output_path.filename.clone(),
             origin: Origin::default(),
             points: RestartPoints::new(container),
             meta: Meta::of(container.mime()),
             head: SealTracker::new(container).head(),
             bits_per_second: expected_bits(plan),
-            target: waiting.target.clone(),
-            backup: waiting.backup.clone(),
-            primary_words: waiting.primary_words,
-            shelf: Arc::new(shelf),
+            target: ready.target.clone(),
+            backup: ready.backup.clone(),
+            primary_error: ready.primary_error,
+            spool: Arc::new(spool),
             spool_cap,
             settings,
-            keeper: self.storing.keeper.clone(),
-            written: hears,
-            asks: asked,
-            progress: tells,
+            checkpoint_writer: self.resources.checkpoint_writer.clone(),
+            written: written_rx,
+            commands: command_rx,
+            progress: progress_tx,
             session: self.session.clone(),
         };
-        self.running.push(Running {
+        self.running.push(RunningUpload {
             file,
-            filename: place.filename.clone(),
-            primary: waiting.target.store,
-            backup: waiting.backup,
-            path: place.location.clone(),
+            filename: output_path.filename.clone(),
+            primary: ready.target.store,
+            backup: ready.backup,
+            path: output_path.location.clone(),
             written,
             progress,
-            asks,
+            commands,
             task: tokio::spawn(running.run().instrument(Span::current())),
         });
-        Some(Ok(place))
+        Some(Ok(output_path))
     }
 
     /// A file that stays on the disk is known to a salvage too.
-    pub fn opened_on_disk(&self, file: u32, container: Container, place: &Place) {
-        self.storing.keeper.opened(SavedFile {
+    pub fn opened_on_disk(&self, file: u32, container: Container, output_path: &OutputPath) {
+        self.resources.checkpoint_writer.opened(FileCheckpoint {
             file,
-            filename: place.filename.clone(),
+            filename: output_path.filename.clone(),
             container,
             started_at: None,
             media: vec![],
-            path: place.location.clone(),
+            path: output_path.location.clone(),
             upload: None,
             origin: Origin::default(),
             kept_from: 0,
@@ -265,20 +265,24 @@ impl Uploads {
     }
 
     /// Never waits.
-    pub fn heard(&mut self, happening: &Happening) {
-        match happening {
-            Happening::Started { at } => {
+    pub fn on_media_event(&mut self, media_event: &MediaEvent) {
+        match media_event {
+            MediaEvent::Started { at } => {
                 for file in 0..u32::try_from(self.outputs.len()).unwrap_or(0) {
-                    self.storing.keeper.update(file, |saved| saved.started_at = saved.started_at.or(Some(*at)));
+                    self.resources
+                        .checkpoint_writer
+                        .update(file, |checkpoint| checkpoint.started_at = checkpoint.started_at.or(Some(*at)));
                 }
             }
-            Happening::Wrote { file, end, sealed_to, media_ns } => match self.running(*file) {
+            MediaEvent::Wrote { file, end, sealed_to, media_ns } => match self.running(*file) {
                 Some(running) => {
-                    running.written.send_replace(Written { sealed_to: *sealed_to, media_ns: *media_ns });
+                    running.written.send_replace(SpoolProgress { sealed_to: *sealed_to, media_ns: *media_ns });
                 }
-                None if self.noted_ns.is_none_or(|noted| *media_ns >= noted + NOTED_EVERY_NS) => {
-                    self.noted_ns = Some(*media_ns);
-                    self.storing.keeper.update(*file, |saved| saved.media = vec![(*end, *media_ns)]);
+                None if self.checkpointed_ns.is_none_or(|noted| *media_ns >= noted + CHECKPOINT_EVERY_NS) => {
+                    self.checkpointed_ns = Some(*media_ns);
+                    self.resources
+                        .checkpoint_writer
+                        .update(*file, |checkpoint| checkpoint.media = vec![(*end, *media_ns)]);
                 }
                 None => {}
             },
@@ -287,7 +291,7 @@ impl Uploads {
     }
 
     /// Of each file in a store: where it will be, and how far it is.
-    pub fn progress(&self) -> impl Iterator<Item = (String, Progress)> {
+    pub fn progress(&self) -> impl Iterator<Item = (String, UploadProgress)> {
         self.running.iter().map(|running| {
             let progress = running.progress.borrow().clone();
             let name = if progress.name.is_empty() { &running.filename } else { &progress.name };
@@ -301,11 +305,11 @@ impl Uploads {
     }
 
     /// The file is as it will be, whoever ended it: stores all that was written. Bounded by the settings' patience.
-    pub async fn finish(&self, file: u32) -> Option<Result<Kept, Failure>> {
+    pub async fn finish(&self, file: u32) -> Option<Result<StoredObject, UploadFailure>> {
         let running = self.running(file)?;
         let (done, result) = oneshot::channel();
-        let lost = || Failure { words: "upload was lost".to_owned(), kept: None, gone: true };
-        if running.asks.send(Ask::Finish(done)).await.is_err() {
+        let lost = || UploadFailure { message: "upload was lost".to_owned(), kept: None, gone: true };
+        if running.commands.send(UploadCommand::Finish(done)).await.is_err() {
             return Some(Err(lost()));
         }
         let result = result.await.unwrap_or_else(|_| Err(lost()));
@@ -320,7 +324,7 @@ impl Uploads {
         self.running(file).map(|running| running.path.as_path())
     }
 
-    async fn clear(&self, running: &Running) {
+    async fn clear(&self, running: &RunningUpload) {
         let path = running.path.clone();
         let removed = tokio::task::spawn_blocking(move || remove_spooled(&path)).await;
         if let Ok(Err(error)) = removed {
@@ -330,15 +334,15 @@ impl Uploads {
 
     /// Nothing was recorded: nothing stays anywhere.
     pub async fn abandon(&mut self) {
-        for waiting in self.outputs.iter_mut().filter_map(Option::take) {
-            if let Some(upload) = &waiting.target.upload {
-                abort(&*waiting.target.store, upload).await;
+        for ready in self.outputs.iter_mut().filter_map(Option::take) {
+            if let Some(upload) = &ready.target.upload {
+                abort(&*ready.target.store, upload).await;
             }
         }
         for running in &self.running {
             let (done, dropped) = oneshot::channel();
-            if running.asks.send(Ask::Drop(done)).await.is_ok() {
-                let _ = timeout(ABORT_PATIENCE, dropped).await;
+            if running.commands.send(UploadCommand::Drop(done)).await.is_ok() {
+                let _ = timeout(ABORT_TIMEOUT, dropped).await;
             }
             self.clear(running).await;
         }
@@ -358,78 +362,79 @@ impl Uploads {
     ) -> Option<Result<String, String>> {
         let running = self.running(file)?;
         let store = running.backup.as_ref().filter(|_| backup).unwrap_or(&running.primary);
-        let settings = &self.storing.settings;
-        let mut waits = Schedule::new(Duration::from_millis(settings.first_wait_ms.min(1000)), Duration::from_secs(5));
-        let give_up = Instant::now() + MANIFEST_PATIENCE.min(Duration::from_millis(settings.max_outage_ms));
+        let settings = &self.resources.settings;
+        let mut waits =
+            RetrySchedule::new(Duration::from_millis(settings.first_wait_ms.min(1000)), Duration::from_secs(5));
+        let give_up = Instant::now() + MANIFEST_TIMEOUT.min(Duration::from_millis(settings.max_outage_ms));
         let meta = Meta::of("application/json");
         loop {
-            let words = match timeout_at(give_up, store.put(name, bytes.clone(), &meta)).await {
+            let message = match timeout_at(give_up, store.put(name, bytes.clone(), &meta)).await {
                 Ok(Ok(stored)) => return Some(Ok(stored.location)),
-                Ok(Err(error)) if !error.is_passing() => return Some(Err(error.to_string())),
+                Ok(Err(error)) if !error.is_transient() => return Some(Err(error.to_string())),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer".to_owned(),
             };
             let wait = waits.wait();
             if Instant::now() + wait >= give_up {
-                return Some(Err(words));
+                return Some(Err(message));
             }
             sleep(wait).await;
         }
     }
 }
 
-impl Waiting {
+impl PreparedOutput {
     async fn open(
         plan: &EgressPlan,
         output: &FileOutput,
         destinations: &Destinations,
-        storing: &Storing,
+        resources: &UploadResources,
         now: NaiveDateTime,
     ) -> Result<Self, String> {
         let backup = match &destinations.backup {
             Some(destination @ Destination::Store(_)) => {
-                Some(storing.stores.open(destination).await.map_err(|error| error.to_string())?)
+                Some(resources.stores.open(destination).await.map_err(|error| error.to_string())?)
             }
             _ => None,
         };
         let name = known_name(plan, output, now);
-        let checked = match storing.stores.open(&destinations.primary).await {
-            Ok(store) => check(store, plan, output, name.as_deref(), storing, now).await,
+        let checked = match resources.stores.open(&destinations.primary).await {
+            Ok(store) => check(store, plan, output, name.as_deref(), resources, now).await,
             Err(error) => Err(error),
         };
-        let primary_words = match checked {
-            Ok(target) => return Ok(Self { target, backup, primary_words: String::new(), name }),
+        let primary_error = match checked {
+            Ok(target) => return Ok(Self { target, backup, primary_error: String::new(), name }),
             Err(error) => {
                 warn!(%error, cause = %chain(&error), "store refuses");
                 error.to_string()
             }
         };
-        let Some(backup) = backup else { return Err(primary_words) };
-        let target = check(backup, plan, output, name.as_deref(), storing, now)
+        let Some(backup) = backup else { return Err(primary_error) };
+        let target = check(backup, plan, output, name.as_deref(), resources, now)
             .await
-            .map_err(|error| format!("primary: {primary_words}\nbackup: {error}"))?;
-        Ok(Self { target, backup: None, primary_words, name })
+            .map_err(|error| format!("primary: {primary_error}\nbackup: {error}"))?;
+        Ok(Self { target, backup: None, primary_error, name })
     }
 }
 
-impl Waiting {
-    fn keep(&self, file: u32, plan: &EgressPlan, output: &FileOutput, storing: &Storing) {
+impl PreparedOutput {
+    fn checkpoint(&self, file: u32, plan: &EgressPlan, output: &FileOutput, resources: &UploadResources) {
         let (Some(name), Some(upload), Some(container)) = (&self.name, &self.target.upload, output.container) else {
             return;
         };
         let rules = self.target.store.rules();
-        storing.keeper.opened(SavedFile {
+        resources.checkpoint_writer.opened(FileCheckpoint {
             file,
             filename: name.clone(),
             container,
             started_at: None,
             media: vec![],
-            path: spool_path(&storing.settings, plan, file, container),
-            upload: Some(SavedUpload {
-                backup: !self.primary_words.is_empty(),
+            path: spool_path(&resources.settings, plan, file, container),
+            upload: Some(UploadCheckpoint {
+                backup: !self.primary_error.is_empty(),
                 upload: upload.clone(),
                 completing: false,
-                cutting: plan::Cutting::of(&rules, &storing.settings.parts, 0, None),
+                layout: plan::PartLayout::of(&rules, &resources.settings.parts, 0, None),
                 parts: vec![],
                 left: vec![],
             }),
@@ -449,15 +454,15 @@ async fn check(
     plan: &EgressPlan,
     output: &FileOutput,
     name: Option<&str>,
-    storing: &Storing,
+    resources: &UploadResources,
     now: NaiveDateTime,
-) -> Result<Target, StorageError> {
-    if !storing.settings.write_check {
-        return Ok(Target { store, upload: None });
+) -> Result<UploadTarget, StorageError> {
+    if !resources.settings.write_check {
+        return Ok(UploadTarget { store, upload: None });
     }
     let container = output.container.unwrap_or(Container::Mp4);
     let probe = || {
-        let guess = Place::of(plan, output, container, &TrackFacts::default(), now, Path::new("/")).filename;
+        let guess = OutputPath::of(plan, output, container, &TrackFacts::default(), now, Path::new("/")).filename;
         spillway_plan::manifest::path(&guess, &plan.egress_id)
     };
     let meta = Meta::of(container.mime());
@@ -471,16 +476,16 @@ async fn check(
             }
         }
     };
-    match timeout(Duration::from_millis(storing.settings.write_check_ms), begin).await {
-        Ok(Ok(upload)) => Ok(Target { store, upload }),
-        Ok(Err(error)) if !StorageError::is_passing(&error) => Err(error),
+    match timeout(Duration::from_millis(resources.settings.write_check_ms), begin).await {
+        Ok(Ok(upload)) => Ok(UploadTarget { store, upload }),
+        Ok(Err(error)) if !StorageError::is_transient(&error) => Err(error),
         Ok(Err(error)) => {
             warn!(%error, "store does not answer yet, the recording begins without it");
-            Ok(Target { store, upload: None })
+            Ok(UploadTarget { store, upload: None })
         }
         Err(_) => {
             warn!(store = store.name(), "store does not answer yet, the recording begins without it");
-            Ok(Target { store, upload: None })
+            Ok(UploadTarget { store, upload: None })
         }
     }
 }
@@ -500,7 +505,7 @@ fn known_name(plan: &EgressPlan, output: &FileOutput, now: NaiveDateTime) -> Opt
             track_source: mark.to_owned(),
             ..TrackFacts::default()
         };
-        Place::of(&plan, output, container, &track, now, Path::new("/")).filename
+        OutputPath::of(&plan, output, container, &track, now, Path::new("/")).filename
     };
     let name = with("a");
     (name == with("b")).then_some(name)
@@ -509,20 +514,20 @@ fn known_name(plan: &EgressPlan, output: &FileOutput, now: NaiveDateTime) -> Opt
 /// Bits per second to be expected, where they were asked for.
 fn expected_bits(plan: &EgressPlan) -> Option<u64> {
     let sound = match &plan.sound {
-        Some(Sound::Mixed { bitrate, .. }) => u64::from(*bitrate),
-        Some(Sound::Copied) => 128,
+        Some(AudioPlan::Mixed { bitrate, .. }) => u64::from(*bitrate),
+        Some(AudioPlan::Copied) => 128,
         None => 0,
     };
     let picture = match &plan.picture {
         None => 0,
-        Some(Picture::Single(encoding) | Picture::Composed { encoding, .. }) => u64::from(encoding.bitrate),
-        Some(Picture::Copied | Picture::CopiedIfPossible(_)) => return None,
+        Some(VideoPlan::Single(encoding) | VideoPlan::Composed { encoding, .. }) => u64::from(encoding.bitrate),
+        Some(VideoPlan::Copied | VideoPlan::CopiedIfPossible(_)) => return None,
     };
     Some((sound + picture) * 1000)
 }
 
 async fn abort(store: &dyn Storage, upload: &spillway_storage::Upload) {
-    match timeout(ABORT_PATIENCE, store.abort(upload)).await {
+    match timeout(ABORT_TIMEOUT, store.abort(upload)).await {
         Ok(Ok(())) => {}
         // A right that many keys lack; the bucket's life cycle does it.
         Ok(Err(error)) => warn!(%error, "unfinished upload stays in the store"),

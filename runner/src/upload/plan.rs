@@ -8,19 +8,19 @@ use spillway_storage::PartRules;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PartSizes {
-    /// Of the first `many_small`.
+    /// Of the first `small_until`.
     pub small: u64,
-    pub many_small: u32,
-    /// Up to part number `many_middle`.
+    pub small_until: u32,
+    /// Up to part number `middle_until`.
     pub middle: u64,
-    pub many_middle: u32,
+    pub middle_until: u32,
     /// Of all others.
     pub large: u64,
 }
 
 impl Default for PartSizes {
     fn default() -> Self {
-        Self { small: 5 << 20, many_small: 1000, middle: 8 << 20, many_middle: 4000, large: 32 << 20 }
+        Self { small: 5 << 20, small_until: 1000, middle: 8 << 20, middle_until: 4000, large: 32 << 20 }
     }
 }
 
@@ -30,7 +30,7 @@ const SLOW_BITS_PER_SECOND: u64 = 4_800_000;
 /// How long the parts of one upload are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Cutting {
+pub enum PartLayout {
     Steps(PartSizes),
     /// All but the last.
     Uniform(u64),
@@ -38,17 +38,17 @@ pub enum Cutting {
     /// the end.
     Flowing {
         first: u64,
-        most: u64,
+        max_bytes: u64,
     },
 }
 
-impl Cutting {
+impl PartLayout {
     /// `head`: bytes at the start that are written once more at the end. `bits_per_second`: what is expected, if known.
     pub fn of(rules: &PartRules, sizes: &PartSizes, head: u64, bits_per_second: Option<u64>) -> Self {
-        let fit = |bytes: u64| bytes.clamp(rules.smallest.max(head).max(1), rules.largest.max(1));
+        let fit = |bytes: u64| bytes.clamp(rules.min_part_bytes.max(head).max(1), rules.max_part_bytes.max(1));
         if rules.append_small() {
-            let most = fit(sizes.middle);
-            return Self::Flowing { first: if head == 0 { most } else { head }, most };
+            let max_bytes = fit(sizes.middle);
+            return Self::Flowing { first: if head == 0 { max_bytes } else { head }, max_bytes };
         }
         if rules.uniform {
             let slow = bits_per_second.is_some_and(|bits| bits <= SLOW_BITS_PER_SECOND);
@@ -65,18 +65,18 @@ impl Cutting {
     /// The most bytes part `number` (from 1) has; all of them unless it is the last, or flows.
     pub fn size(&self, number: u32) -> u64 {
         match self {
-            Self::Steps(sizes) if number <= sizes.many_small => sizes.small,
-            Self::Steps(sizes) if number <= sizes.many_middle => sizes.middle,
+            Self::Steps(sizes) if number <= sizes.small_until => sizes.small,
+            Self::Steps(sizes) if number <= sizes.middle_until => sizes.middle,
             Self::Steps(sizes) => sizes.large,
             Self::Uniform(size) => *size,
             Self::Flowing { first, .. } if number == 1 => *first,
-            Self::Flowing { most, .. } => *most,
+            Self::Flowing { max_bytes, .. } => *max_bytes,
         }
     }
 
     /// Parts may be cut short wherever it suits; but for the first, whose length is that of the head.
     pub fn flows(&self, number: u32) -> bool {
-        matches!(self, Self::Flowing { first, most } if number > 1 || first == most)
+        matches!(self, Self::Flowing { first, max_bytes } if number > 1 || first == max_bytes)
     }
 }
 
@@ -85,33 +85,33 @@ mod tests {
     use super::*;
 
     fn s3() -> PartRules {
-        PartRules { smallest: 5 << 20, largest: 5 << 30, most: 10_000, uniform: false }
+        PartRules { min_part_bytes: 5 << 20, max_part_bytes: 5 << 30, max_parts: 10_000, uniform: false }
     }
 
     #[test]
     fn ten_thousand_parts_are_enough_for_two_hundred_gigabytes_and_the_first_ones_are_small() {
-        let cutting = Cutting::of(&s3(), &PartSizes::default(), 48, None);
-        let all: u64 = (1..=10_000).map(|number| cutting.size(number)).sum();
+        let layout = PartLayout::of(&s3(), &PartSizes::default(), 48, None);
+        let all: u64 = (1..=10_000).map(|number| layout.size(number)).sum();
         assert!(all > 210 << 30, "{all}");
-        assert_eq!(cutting.size(1), 5 << 20);
-        assert_eq!((cutting.size(1000), cutting.size(1001)), (5 << 20, 8 << 20));
+        assert_eq!(layout.size(1), 5 << 20);
+        assert_eq!((layout.size(1000), layout.size(1001)), (5 << 20, 8 << 20));
     }
 
     #[test]
     fn equal_parts_are_small_only_where_a_day_fits() {
         let rules = PartRules { uniform: true, ..s3() };
-        let size = |bits| Cutting::of(&rules, &PartSizes::default(), 48, bits).size(7);
+        let size = |bits| PartLayout::of(&rules, &PartSizes::default(), 48, bits).size(7);
         assert_eq!((size(Some(3_000_000)), size(Some(6_000_000)), size(None)), (5 << 20, 8 << 20, 8 << 20));
         assert!(size(Some(SLOW_BITS_PER_SECOND)) * 10_000 * 8 / SLOW_BITS_PER_SECOND > 24 * 3600 - 4000);
     }
 
     #[test]
     fn where_parts_may_have_any_size_the_first_is_what_is_rewritten() {
-        let rules = PartRules { smallest: 1, most: 50_000, ..s3() };
-        let cutting = Cutting::of(&rules, &PartSizes::default(), 48, None);
-        assert_eq!((cutting.size(1), cutting.size(2)), (48, 8 << 20));
-        assert!(!cutting.flows(1) && cutting.flows(2));
-        let cutting = Cutting::of(&rules, &PartSizes::default(), 0, None);
-        assert!(cutting.flows(1), "nothing is rewritten in an OGG");
+        let rules = PartRules { min_part_bytes: 1, max_parts: 50_000, ..s3() };
+        let layout = PartLayout::of(&rules, &PartSizes::default(), 48, None);
+        assert_eq!((layout.size(1), layout.size(2)), (48, 8 << 20));
+        assert!(!layout.flows(1) && layout.flows(2));
+        let layout = PartLayout::of(&rules, &PartSizes::default(), 0, None);
+        assert!(layout.flows(1), "nothing is rewritten in an OGG");
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::Knobs;
+use super::machine::Tuning;
 use super::plan::PartSizes;
 
 /// How recordings are uploaded; the defaults are those of the configuration reference.
@@ -55,8 +55,8 @@ impl Default for UploadSettings {
 }
 
 impl UploadSettings {
-    pub(crate) fn knobs(&self) -> Knobs {
-        Knobs {
+    pub(crate) fn tuning(&self) -> Tuning {
+        Tuning {
             checkpoint: Duration::from_millis(self.checkpoint_ms),
             at_once: self.at_once.max(1),
             bytes_at_once: self.bytes_at_once,

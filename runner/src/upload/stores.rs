@@ -8,18 +8,18 @@ use spillway_plan::Destination;
 use spillway_storage::{Options, Storage, StorageError};
 
 #[async_trait]
-pub trait Stores: Send + Sync + fmt::Debug {
+pub trait StoreFactory: Send + Sync + fmt::Debug {
     async fn open(&self, destination: &Destination) -> Result<Arc<dyn Storage>, StorageError>;
 }
 
 /// The stores of the world.
 #[derive(Clone, Debug, Default)]
-pub struct Real {
+pub struct DefaultStoreFactory {
     pub options: Options,
 }
 
 #[async_trait]
-impl Stores for Real {
+impl StoreFactory for DefaultStoreFactory {
     async fn open(&self, destination: &Destination) -> Result<Arc<dyn Storage>, StorageError> {
         spillway_storage::open(destination, &self.options).await
     }

@@ -8,25 +8,31 @@ use serde_json::{Value, json};
 
 use crate::{scripted_media, until};
 
-pub struct Run {
+pub struct RunnerProcess {
     pub folder: Arc<tempfile::TempDir>,
     pub child: Child,
 }
 
 /// What it said in the end.
-pub struct Told {
+pub struct RunResult {
     pub info: Value,
     pub code: Option<i32>,
     pub log: String,
 }
 
 /// Below the folder `out`.
-fn start(script: &str, filepath: &str, arguments: &[&str]) -> Run {
+fn start(script: &str, filepath: &str, arguments: &[&str]) -> RunnerProcess {
     let arguments: Vec<&str> = ["--local-root", "out"].iter().chain(arguments).copied().collect();
     start_in(Arc::new(tempfile::tempdir().unwrap()), "EG_1", script, json!({ "filepath": filepath }), &arguments)
 }
 
-pub fn start_in(folder: Arc<tempfile::TempDir>, id: &str, script: &str, file: Value, arguments: &[&str]) -> Run {
+pub fn start_in(
+    folder: Arc<tempfile::TempDir>,
+    id: &str,
+    script: &str,
+    file: Value,
+    arguments: &[&str],
+) -> RunnerProcess {
     let request = folder.path().join(format!("{id}.request.json"));
     let body = json!({"track": {"room_name": script, "track_id": "TR_1", "file": file}, "egress_id": id});
     std::fs::write(&request, body.to_string()).unwrap();
@@ -43,10 +49,10 @@ pub fn start_in(folder: Arc<tempfile::TempDir>, id: &str, script: &str, file: Va
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    Run { folder, child }
+    RunnerProcess { folder, child }
 }
 
-impl Run {
+impl RunnerProcess {
     pub fn out(&self) -> PathBuf {
         self.folder.path().join("out")
     }
@@ -70,12 +76,12 @@ impl Run {
         until("bytes in the file", || std::fs::metadata(file).ok().filter(|metadata| metadata.len() > 500));
     }
 
-    pub fn told(self) -> (Told, Arc<tempfile::TempDir>) {
+    pub fn finished(self) -> (RunResult, Arc<tempfile::TempDir>) {
         let Output { status, stdout, stderr } = self.child.wait_with_output().unwrap();
         let log = String::from_utf8_lossy(&stderr).into_owned();
         let info = serde_json::from_slice(&stdout).unwrap_or_else(|error| panic!("{error}: {log}"));
         assert!(!log.contains("canary"), "{log}");
-        (Told { info, code: status.code(), log }, self.folder)
+        (RunResult { info, code: status.code(), log }, self.folder)
     }
 }
 
@@ -87,22 +93,22 @@ fn ns(value: &Value) -> i64 {
 fn a_recording_ends_at_its_limit_and_everything_about_it_is_told() {
     let run = start("record", "a/{publisher_identity}-{track_id}.ogg", &["--max-duration", "1"]);
     let file = run.out().join("a/ann-TR_1.ogg");
-    let (told, _folder) = run.told();
-    assert_eq!(told.info["status"], "EGRESS_LIMIT_REACHED", "{}", told.log);
-    assert_eq!(told.code, Some(0));
-    assert_eq!(told.info["error"], "Session limit reached");
-    let result = &told.info["fileResults"][0];
+    let (finished, _folder) = run.finished();
+    assert_eq!(finished.info["status"], "EGRESS_LIMIT_REACHED", "{}", finished.log);
+    assert_eq!(finished.code, Some(0));
+    assert_eq!(finished.info["error"], "Session limit reached");
+    let result = &finished.info["fileResults"][0];
     assert_eq!(result["filename"], "a/ann-TR_1.ogg");
     assert_eq!(result["location"], file.display().to_string());
     assert_eq!(ns(&result["size"]) as u64, std::fs::metadata(&file).unwrap().len());
     assert!((500_000_000..1_500_000_000).contains(&ns(&result["duration"])), "{result}");
-    assert_eq!(told.info["file"], *result, "the deprecated single result");
+    assert_eq!(finished.info["file"], *result, "the deprecated single result");
     let manifest = std::fs::read_to_string(file.with_file_name("EG_1.json")).unwrap();
     let manifest: Value = serde_json::from_str(&manifest).unwrap();
     assert_eq!(manifest["files"][0]["location"], result["location"]);
     assert_eq!(manifest["publisher_identity"], "ann");
     assert!(manifest["quality"]["media_ms"].as_u64().unwrap() > 500);
-    assert!(told.log.contains("egress_id=EG_1"), "{}", told.log);
+    assert!(finished.log.contains("egress_id=EG_1"), "{}", finished.log);
 }
 
 #[test]
@@ -110,15 +116,15 @@ fn sigterm_finishes_the_file() {
     let run = start("record-nonsense", "a.ogg", &[]);
     run.recorded(&run.out().join("a.ogg"));
     run.signal(run.child.id(), Signal::TERM);
-    let (told, _folder) = run.told();
-    assert_eq!(told.info["status"], "EGRESS_COMPLETE", "{}", told.log);
-    assert_eq!(told.info["details"], "End reason: Process killed");
-    assert_eq!(told.code, Some(0));
+    let (finished, _folder) = run.finished();
+    assert_eq!(finished.info["status"], "EGRESS_COMPLETE", "{}", finished.log);
+    assert_eq!(finished.info["details"], "End reason: Process killed");
+    assert_eq!(finished.code, Some(0));
 }
 
 #[test]
 fn a_killed_media_process_is_told_at_once_and_its_file_stays() {
-    for (signal, words) in [
+    for (signal, message) in [
         (Signal::KILL, "media process was killed by signal 9 (SIGKILL)"),
         (Signal::ILL, "media process was killed by signal 4 (SIGILL)"),
     ] {
@@ -127,13 +133,13 @@ fn a_killed_media_process_is_told_at_once_and_its_file_stays() {
         run.recorded(&file);
         run.signal(run.media(), signal);
         let killed = Instant::now();
-        let (told, _folder) = run.told();
+        let (finished, _folder) = run.finished();
         assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
-        assert_eq!(told.info["status"], "EGRESS_FAILED");
-        assert_eq!(told.info["error"], words);
-        assert_eq!(told.info["errorCode"], 500);
-        assert_eq!(told.code, Some(1));
-        let result = &told.info["fileResults"][0];
+        assert_eq!(finished.info["status"], "EGRESS_FAILED");
+        assert_eq!(finished.info["error"], message);
+        assert_eq!(finished.info["errorCode"], 500);
+        assert_eq!(finished.code, Some(1));
+        let result = &finished.info["fileResults"][0];
         assert_eq!(ns(&result["size"]) as u64, std::fs::metadata(&file).unwrap().len());
         assert!(ns(&result["duration"]) > 10_000_000, "{result}");
         assert!(!file.with_file_name("EG_1.json").exists(), "no manifest of a failure");
@@ -141,14 +147,14 @@ fn a_killed_media_process_is_told_at_once_and_its_file_stays() {
 }
 
 #[test]
-fn a_crash_and_a_strange_exit_have_words() {
-    for (script, words) in [
+fn a_crash_and_a_nonzero_exit_have_a_message() {
+    for (script, message) in [
         ("record-die", "media process was killed by signal 6 (SIGABRT)"),
         ("record-exit3", "media process ended with exit code 3"),
     ] {
-        let (told, _folder) = start(script, "a.ogg", &[]).told();
-        assert_eq!(told.info["error"], words);
-        assert_eq!(told.info["status"], "EGRESS_FAILED");
+        let (finished, _folder) = start(script, "a.ogg", &[]).finished();
+        assert_eq!(finished.info["error"], message);
+        assert_eq!(finished.info["status"], "EGRESS_FAILED");
     }
 }
 
@@ -160,19 +166,19 @@ fn a_stop_before_the_first_media_leaves_nothing_behind() {
         let pid = run.media();
         run.signal(run.child.id(), Signal::TERM);
         let out = run.out();
-        let (told, _folder) = run.told();
-        assert_eq!(told.info["status"], "EGRESS_ABORTED", "{}", told.log);
-        assert_eq!((told.info["errorCode"].as_i64(), told.code), (Some(412), Some(1)));
+        let (finished, _folder) = run.finished();
+        assert_eq!(finished.info["status"], "EGRESS_ABORTED", "{}", finished.log);
+        assert_eq!((finished.info["errorCode"].as_i64(), finished.code), (Some(412), Some(1)));
         assert!(!out.join("a.ogg").exists());
         assert!(!Path::new(&format!("/proc/{pid}")).exists(), "no orphan");
     }
 }
 
 #[test]
-fn nobody_publishing_ends_at_the_start_timeout() {
-    let (told, _folder) = start("wait", "a.ogg", &["--start-timeout", "1"]).told();
-    assert_eq!(told.info["status"], "EGRESS_ABORTED");
-    assert!(told.info["details"].as_str().unwrap().contains("waiting for the first track"), "{}", told.info);
+fn without_a_publisher_it_ends_at_the_start_timeout() {
+    let (finished, _folder) = start("wait", "a.ogg", &["--start-timeout", "1"]).finished();
+    assert_eq!(finished.info["status"], "EGRESS_ABORTED");
+    assert!(finished.info["details"].as_str().unwrap().contains("waiting for the first track"), "{}", finished.info);
 }
 
 #[test]
@@ -183,20 +189,20 @@ fn ends_are_told_as_they_are() {
         ("record-evicted", "EGRESS_FAILED", 409, "another participant joined"),
         ("record-closed", "EGRESS_COMPLETE", 0, ""),
     ] {
-        let (told, _folder) = start(script, "a.ogg", &[]).told();
-        assert_eq!(told.info["status"], status, "{script}");
-        assert_eq!(told.info["errorCode"].as_i64().unwrap_or_default(), code, "{script}");
-        assert!(told.info["error"].as_str().unwrap_or_default().contains(error), "{}", told.info);
+        let (finished, _folder) = start(script, "a.ogg", &[]).finished();
+        assert_eq!(finished.info["status"], status, "{script}");
+        assert_eq!(finished.info["errorCode"].as_i64().unwrap_or_default(), code, "{script}");
+        assert!(finished.info["error"].as_str().unwrap_or_default().contains(error), "{}", finished.info);
         let recorded = script.starts_with("record");
-        assert_eq!(ns(&told.info["fileResults"][0]["size"]) > 0, recorded, "{}", told.info);
+        assert_eq!(ns(&finished.info["fileResults"][0]["size"]) > 0, recorded, "{}", finished.info);
     }
 }
 
 #[test]
 fn a_degraded_recording_is_complete_and_says_so() {
-    let (told, _folder) = start("record-closed-degraded", "a.ogg", &[]).told();
-    assert_eq!(told.info["status"], "EGRESS_COMPLETE");
-    let details = told.info["details"].as_str().unwrap();
+    let (finished, _folder) = start("record-closed-degraded", "a.ogg", &[]).finished();
+    assert_eq!(finished.info["status"], "EGRESS_COMPLETE");
+    let details = finished.info["details"].as_str().unwrap();
     assert!(details.starts_with("End reason: Source closed") && details.contains("frozen for 3.0 s"), "{details}");
 }
 
@@ -204,13 +210,13 @@ fn a_degraded_recording_is_complete_and_says_so() {
 fn a_place_that_cannot_be_written_is_one_clear_error() {
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let run = start_in(folder, "EG_1", "record", json!({ "filepath": "/proc/nowhere/a.ogg" }), &[]);
-    let (told, _folder) = run.told();
-    assert_eq!(told.info["status"], "EGRESS_FAILED");
-    assert_eq!(told.info["errorCode"], 400);
+    let (finished, _folder) = run.finished();
+    assert_eq!(finished.info["status"], "EGRESS_FAILED");
+    assert_eq!(finished.info["errorCode"], 400);
     assert!(
-        told.info["error"].as_str().unwrap().starts_with("cannot create the folder /proc/nowhere"),
+        finished.info["error"].as_str().unwrap().starts_with("cannot create the folder /proc/nowhere"),
         "{}",
-        told.info
+        finished.info
     );
 }
 
@@ -222,15 +228,15 @@ fn an_older_recording_of_that_name_survives_an_aborted_one() {
     run.media();
     run.signal(run.child.id(), Signal::TERM);
     let out = run.out();
-    let (told, _folder) = run.told();
-    assert_eq!(told.info["status"], "EGRESS_ABORTED");
+    let (finished, _folder) = run.finished();
+    assert_eq!(finished.info["status"], "EGRESS_ABORTED");
     assert_eq!(std::fs::read(out.join("a.ogg")).unwrap(), b"older");
 }
 
 #[test]
 fn the_media_process_gets_no_secret_and_dies_first_of_hunger() {
-    let (told, _folder) = start("record-closed-environment", "a.ogg", &[]).told();
-    let details = told.info["details"].as_str().unwrap();
+    let (finished, _folder) = start("record-closed-environment", "a.ogg", &[]).finished();
+    let details = finished.info["details"].as_str().unwrap();
     assert!(details.contains("environment") && details.contains("PATH"), "{details}");
     assert!(!details.contains("LIVEKIT") && !details.contains("SPILLWAY_MEDIA"), "{details}");
     assert!(details.contains("oom 800;"), "{details}");
@@ -252,7 +258,7 @@ fn a_killed_runner_leaves_no_media_process() {
 #[test]
 fn a_wrong_request_is_refused_with_its_reason() {
     let folder = tempfile::tempdir().unwrap();
-    for (request, words) in [
+    for (request, message) in [
         (r#"{"trak": {}}"#, "\"trak\" is not known"),
         (r#"{"track": {"room_name": "r", "file": {"filepath": "a"}}}"#, "track_id"),
         ("{]", "neither JSON nor YAML"),
@@ -270,6 +276,6 @@ fn a_wrong_request_is_refused_with_its_reason() {
             .unwrap();
         let log = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{log}");
-        assert!(log.contains(words) && !log.contains("panicked"), "{log}");
+        assert!(log.contains(message) && !log.contains("panicked"), "{log}");
     }
 }

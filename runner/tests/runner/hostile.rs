@@ -11,10 +11,10 @@ use spillway_plan::destination::Gcs;
 use spillway_plan::{Destination, Destinations, Provider, Secret, Store};
 use spillway_protocol::livekit::{EgressInfo, EgressStatus};
 use spillway_runner::report::Delivered;
-use spillway_runner::route::Done;
+use spillway_runner::serve::ServeOutcome;
 
 use crate::scripted_media;
-use crate::served::{Stage, done};
+use crate::served::{RunnerHarness, done};
 
 const CANARY: &str = "canary0canary0canary";
 
@@ -48,22 +48,22 @@ fn instruction(folder: &tempfile::TempDir, url: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_that_does_not_say_whose_its_credentials_are_is_a_request() {
     let (url, asked) = listener();
-    let mut stage = Stage::new().await;
-    let credentials = Secret::new(instruction(&stage.folder, &url).to_string());
+    let mut harness = RunnerHarness::new().await;
+    let credentials = Secret::new(instruction(&harness.folder, &url).to_string());
     let provider = Provider::Gcs(Gcs { credentials, bucket: "b".into(), ..Gcs::default() });
     let store = Store { provider, prefix: String::new(), presign: false };
     let primary = Destination::Store(Box::new(store));
-    stage.destinations = Some(Destinations { primary, backup: None });
-    let run = stage.run("record").await;
-    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
-    let last = stage.last();
+    harness.destinations = Some(Destinations { primary, backup: None });
+    let run = harness.run("record").await;
+    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
+    let last = harness.last();
     assert_eq!((last.status(), last.error_code), (EgressStatus::EgressFailed, 400));
     assert!(
         last.error.starts_with("GCP upload failed: open: only the installation's configuration may bring this kind"),
         "{}",
         last.error
     );
-    let record = stage.record().await;
+    let record = harness.record().await;
     let all = format!("{last:?} {:?}", EgressInfo::decode(record.info.as_slice()).unwrap());
     assert!(!all.contains(CANARY), "{all}");
     assert_eq!(asked.load(Ordering::SeqCst), 0);

@@ -8,19 +8,19 @@ use std::sync::Arc;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::alone::{Run, Told, start_in};
+use crate::alone::{RunResult, RunnerProcess, start_in};
 use crate::until;
 
 fn folder() -> Arc<tempfile::TempDir> {
     Arc::new(tempfile::tempdir().unwrap())
 }
 
-fn run(folder: &Arc<tempfile::TempDir>, id: &str, script: &str, filepath: &str, arguments: &[&str]) -> Run {
+fn run(folder: &Arc<tempfile::TempDir>, id: &str, script: &str, filepath: &str, arguments: &[&str]) -> RunnerProcess {
     start_in(folder.clone(), id, script, json!({ "filepath": filepath }), arguments)
 }
 
 /// Byte by byte what the scripted media process writes: two writers in one file would have torn it, or made it longer.
-fn is_whole(told: &Told) -> bool {
+fn is_whole(told: &RunResult) -> bool {
     let result = &told.info["fileResults"][0];
     let content = std::fs::read(result["location"].as_str().unwrap()).unwrap();
     let size: u64 = result["size"].as_str().unwrap().parse().unwrap();
@@ -28,7 +28,7 @@ fn is_whole(told: &Told) -> bool {
     size == content.len() as u64 && size > 100 && content.iter().enumerate().all(|(at, byte)| *byte == media(at))
 }
 
-fn name(told: &Told) -> &str {
+fn name(told: &RunResult) -> &str {
     told.info["fileResults"][0]["filename"].as_str().unwrap_or_default()
 }
 
@@ -37,7 +37,7 @@ fn egresses_of_one_path_at_once_have_a_whole_file_each() {
     for arguments in [&["--local-root", "out", "--max-duration", "2"][..], &["--max-duration", "2"]] {
         let folder = folder();
         let runs: Vec<_> = (1..=3).map(|n| run(&folder, &format!("EG_{n}"), "record", "d/x.ogg", arguments)).collect();
-        let told: Vec<_> = runs.into_iter().map(|run| run.told().0).collect();
+        let told: Vec<_> = runs.into_iter().map(|run| run.finished().0).collect();
         let mut names: Vec<_> = told.iter().map(name).collect();
         names.sort_unstable();
         assert_eq!(names, ["d/x-2.ogg", "d/x-3.ogg", "d/x.ogg"]);
@@ -73,12 +73,12 @@ fn an_older_recording_and_what_a_link_names_stay_as_they_are() {
         ("b.ogg", "b-2.ogg", out.join("b-2.ogg").display().to_string()),
         (&absolute, &absolute, below),
     ] {
-        let (told, _) = run(&folder, "EG_1", "record-closed", asked, &["--local-root", "out"]).told();
+        let (told, _) = run(&folder, "EG_1", "record-closed", asked, &["--local-root", "out"]).finished();
         assert_eq!(told.info["status"], "EGRESS_COMPLETE", "{}", told.log);
         assert_eq!((name(&told), &told.info["fileResults"][0]["location"]), (told_name, &json!(location)));
         assert!(is_whole(&told), "{asked}");
     }
-    let (told, _) = run(&folder, "EG_1", "record-closed", "link/d.ogg", &["--local-root", "out"]).told();
+    let (told, _) = run(&folder, "EG_1", "record-closed", "link/d.ogg", &["--local-root", "out"]).finished();
     assert_eq!((&told.info["status"], &told.info["errorCode"]), (&json!("EGRESS_FAILED"), &json!(400)));
     let error = told.info["error"].as_str().unwrap();
     assert!(error.starts_with("cannot create the folder") && error.contains("leads out of"), "{error}");
@@ -98,7 +98,7 @@ fn a_pipe_ends_the_recording_at_once_with_its_reason() {
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         let mut run = run(&folder, "EG_1", "record", "a.ogg", arguments);
         until("it ends by itself", || run.child.try_wait().unwrap());
-        let (told, _) = run.told();
+        let (told, _) = run.finished();
         assert_eq!((&told.info["status"], &told.info["errorCode"]), (&json!("EGRESS_FAILED"), &json!(400)));
         let error = told.info["error"].as_str().unwrap();
         assert!(error.ends_with("a.ogg: there is no recording to a place that is a pipe"), "{error}");
@@ -124,7 +124,7 @@ fn a_second_attempt_of_an_egress_keeps_the_first_ones_file() {
     });
     let kept = std::fs::read(&file).unwrap();
     for expected in ["a-2.ogg", "a-3.ogg"] {
-        let (told, _) = run(&folder, "EG_1", "record-closed", "a.ogg", &arguments).told();
+        let (told, _) = run(&folder, "EG_1", "record-closed", "a.ogg", &arguments).finished();
         assert_eq!((name(&told), is_whole(&told)), (expected, true), "{}", told.log);
         // The manifest of the same egress is replaced, not numbered.
         let manifest = told.info["manifestLocation"].as_str().unwrap();

@@ -5,31 +5,31 @@ use async_trait::async_trait;
 use prost::Message;
 use serde_json::json;
 use spillway_bus::{
-    Bid, Bus, CallOptions, ClaimToken, Created, Decision, Handler, Heartbeats, Incoming, IoClient, MemoryBroker, Phase,
-    Record, Registry, Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets, Trouble, Way,
+    Bid, Bus, CallOptions, ClaimToken, Created, Decision, FaultyLink, Handler, Heartbeats, Incoming, IoClient,
+    LinkFaults, MemoryBroker, Phase, Record, Registry, Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets,
 };
 use spillway_plan::{Defaults, Destinations, Output};
 use spillway_process::Clock;
 use spillway_protocol::Secret;
-use spillway_protocol::ledger::{Fact, Ledger, Outcome};
+use spillway_protocol::ledger::{EgressLedger, Fact, Outcome};
 use spillway_protocol::livekit::{
     EgressInfo, EgressStatus, StopEgressRequest, TrackEgressRequest, track_egress_request,
 };
-use spillway_protocol::rpc::{StartEgressRequest, service, start_egress_request::Request};
+use spillway_protocol::rpc::{StartEgressRequest, service, start_egress_request::EgressRequest};
 use spillway_protocol::{Code, EgressId, RpcError, livekit};
-use spillway_runner::report::{Delivered, Desk, Reporter};
-use spillway_runner::route::{Done, Errand, serve_ticket};
+use spillway_runner::report::{Delivered, ReportPublisher, Reporter};
+use spillway_runner::serve::{RunnerTask, ServeOutcome, serve_ticket};
 use spillway_runner::ticket::{self, Names};
-use spillway_runner::upload::stores::{self, Stores};
+use spillway_runner::upload::stores::{self, StoreFactory};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::scripted_media;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Dispatcher and livekit-server around one runner, on a bus in memory.
-pub struct Stage {
+pub struct RunnerHarness {
     pub broker: MemoryBroker,
     pub bus: Bus,
     /// The runner's own, of a host whose clock may be wrong.
@@ -38,10 +38,10 @@ pub struct Stage {
     pub id: EgressId,
     key: TicketKey,
     tickets: Tickets,
-    pub heard: Heard,
+    pub heard: UpdateLog,
     /// livekit-server; `None` while it is away.
     server: Option<RpcServer>,
-    pub stores: Arc<dyn Stores>,
+    pub stores: Arc<dyn StoreFactory>,
     /// Where the file goes; `None`: to the disk.
     pub destinations: Option<Destinations>,
     pub upload: serde_json::Value,
@@ -51,16 +51,16 @@ pub struct Stage {
 
 /// Every UpdateEgress, in the order of arrival.
 #[derive(Clone, Default)]
-pub struct Heard(Arc<Mutex<Vec<EgressInfo>>>, Clock);
+pub struct UpdateLog(Arc<Mutex<Vec<EgressInfo>>>, Clock);
 
-impl Heard {
+impl UpdateLog {
     pub fn all(&self) -> Vec<EgressInfo> {
         self.0.lock().unwrap().clone()
     }
 }
 
 #[async_trait]
-impl Handler for Heard {
+impl Handler for UpdateLog {
     /// As livekit-server: what has expired by its own clock is not heard.
     async fn bid(&self, incoming: &Incoming) -> Bid {
         let expiry = incoming.sent_at.saturating_add(i64::try_from(incoming.time_allowed.as_nanos()).unwrap());
@@ -82,7 +82,7 @@ fn start_request(script: &str) -> StartEgressRequest {
         room_id: "RM_scripted".into(),
         token: "room-token".into(),
         ws_url: "ws://127.0.0.1:1".into(),
-        request: Some(Request::Track(TrackEgressRequest {
+        request: Some(EgressRequest::Track(TrackEgressRequest {
             room_name: script.into(),
             track_id: "TR_1".into(),
             output: Some(track_egress_request::Output::File(file)),
@@ -92,7 +92,7 @@ fn start_request(script: &str) -> StartEgressRequest {
     }
 }
 
-impl Stage {
+impl RunnerHarness {
     pub async fn new() -> Self {
         Self::beside(MemoryBroker::new(), Clock::host()).await
     }
@@ -103,8 +103,8 @@ impl Stage {
         let key = TicketKey::random();
         let tickets = Tickets::new(&bus, key.clone());
         let id = EgressId::parse("EG_1").unwrap();
-        let heard = Heard(Arc::default(), broker.clock().clone());
-        let mut stage = Self {
+        let heard = UpdateLog(Arc::default(), broker.clock().clone());
+        let mut harness = Self {
             runners_bus: broker.bus_on(runners),
             broker,
             bus,
@@ -114,13 +114,13 @@ impl Stage {
             tickets,
             heard,
             server: None,
-            stores: Arc::new(stores::Real::default()),
+            stores: Arc::new(stores::DefaultStoreFactory::default()),
             destinations: None,
             upload: json!({}),
             last_report_timeout_ms: 15 * 60_000,
         };
-        stage.livekit_is_there().await;
-        stage
+        harness.livekit_is_there().await;
+        harness
     }
 
     async fn livekit_is_there(&mut self) {
@@ -136,7 +136,7 @@ impl Stage {
     /// What a dispatcher does up to the launch.
     async fn launch(&self, script: &str) -> (Names, Option<Ticket>) {
         let start = start_request(script);
-        let ledger = Ledger::accept(&start, 1);
+        let ledger = EgressLedger::accept(&start, self.broker.clock().unix_ns());
         let record = Record {
             phase: Phase::Launching,
             attempt: 1,
@@ -147,7 +147,7 @@ impl Stage {
         assert_eq!(self.registry().create(&record).await.unwrap(), Created::Yes);
         let claim = self.tickets.put(&self.ticket(script), Duration::from_secs(60)).await.unwrap();
         let names = Names { egress_id: self.id.clone(), attempt: 1, claim };
-        let ticket = ticket::take(&self.tickets, &names, Errand::Record).await.unwrap();
+        let ticket = ticket::take(&self.tickets, &names, RunnerTask::Record).await.unwrap();
         (names, ticket)
     }
 
@@ -169,26 +169,26 @@ impl Stage {
                 "local_root": self.folder.path(),
                 "media_program": scripted_media(),
                 "hang_after_ms": 800,
-                "drain_patience_ms": 500,
-                "report_patience_ms": 1500,
+                "drain_timeout_ms": 500,
+                "report_timeout_ms": 1500,
                 "last_report_timeout_ms": self.last_report_timeout_ms,
                 "upload": self.upload,
             }),
         }
     }
 
-    pub async fn run(&self, script: &str) -> JoinHandle<Done> {
+    pub async fn run(&self, script: &str) -> JoinHandle<ServeOutcome> {
         let (names, ticket) = self.launch(script).await;
-        self.serve(names, ticket.unwrap(), Errand::Record)
+        self.serve(names, ticket.unwrap(), RunnerTask::Record)
     }
 
-    fn serve(&self, names: Names, ticket: Ticket, errand: Errand) -> JoinHandle<Done> {
+    fn serve(&self, names: Names, ticket: Ticket, task: RunnerTask) -> JoinHandle<ServeOutcome> {
         let (bus, tickets, stores) = (self.runners_bus.clone(), self.tickets.clone(), self.stores.clone());
-        tokio::spawn(async move { serve_ticket(&bus, &tickets, names, ticket, errand, stores).await.unwrap() })
+        tokio::spawn(async move { serve_ticket(&bus, &tickets, names, ticket, task, stores).await.unwrap() })
     }
 
     /// What a dispatcher does when the task is gone.
-    pub async fn salvage(&self, script: &str) -> JoinHandle<Done> {
+    pub async fn salvage(&self, script: &str) -> JoinHandle<ServeOutcome> {
         self.registry()
             .update(&self.id, |record| {
                 record.attempt += 1;
@@ -200,7 +200,7 @@ impl Stage {
             .unwrap();
         let attempt = self.record().await.attempt;
         let names = Names { egress_id: self.id.clone(), attempt, claim: ClaimToken::from_text("spare") };
-        self.serve(names, self.ticket(script), Errand::Salvage)
+        self.serve(names, self.ticket(script), RunnerTask::Salvage)
     }
 
     pub fn last(&self) -> EgressInfo {
@@ -210,7 +210,7 @@ impl Stage {
     pub async fn call(&self, method: &'static str) -> Result<EgressInfo, RpcError> {
         let client = RpcClient::new(&self.bus, service::EGRESS_HANDLER);
         let request = StopEgressRequest { egress_id: self.id.to_string() }.encode_to_vec();
-        let answer = client.call(method, self.id.as_str(), request, &CallOptions::queue().timeout(PATIENCE)).await?;
+        let answer = client.call(method, self.id.as_str(), request, &CallOptions::queue().timeout(TIMEOUT)).await?;
         Ok(EgressInfo::decode(answer).unwrap())
     }
 
@@ -229,10 +229,10 @@ impl Stage {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{status:?} not in {:?}", self.statuses()));
+        timeout(TIMEOUT, wait).await.unwrap_or_else(|_| panic!("{status:?} not in {:?}", self.statuses()));
     }
 
-    async fn settled_by_somebody_else(&self) {
+    async fn finished_by_another_writer(&self) {
         self.registry()
             .update(&self.id, |record| {
                 record.phase = Phase::Over;
@@ -243,37 +243,37 @@ impl Stage {
     }
 }
 
-pub async fn done(run: JoinHandle<Done>) -> Done {
-    timeout(PATIENCE, run).await.expect("the runner ends").expect("it does not panic")
+pub async fn done(run: JoinHandle<ServeOutcome>) -> ServeOutcome {
+    timeout(TIMEOUT, run).await.expect("the runner ends").expect("it does not panic")
 }
 
 use EgressStatus::{EgressAborted, EgressActive, EgressComplete, EgressEnding, EgressFailed};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_life_from_launch_to_acknowledged_end() {
-    let stage = Stage::new().await;
-    let run = stage.run("record").await;
-    stage.heard(EgressActive).await;
-    let record = stage.record().await;
+async fn one_egress_from_launch_to_acknowledged_end() {
+    let harness = RunnerHarness::new().await;
+    let run = harness.run("record").await;
+    harness.heard(EgressActive).await;
+    let record = harness.record().await;
     assert_eq!(record.phase, Phase::Running);
-    let (_, beat) = Heartbeats::new(&stage.bus).last(&stage.id).await.unwrap().unwrap();
+    let (_, beat) = Heartbeats::new(&harness.bus).last(&harness.id).await.unwrap().unwrap();
     assert_eq!(beat.attempt, 1);
 
     let asked = Instant::now();
-    let first = stage.call(service::STOP_EGRESS).await.unwrap();
+    let first = harness.call(service::STOP_EGRESS).await.unwrap();
     assert!(matches!(first.status(), EgressEnding | EgressComplete), "{:?}", first.status());
-    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
+    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
     assert!(asked.elapsed() < Duration::from_millis(1500), "{:?}", asked.elapsed());
 
-    let statuses = stage.statuses();
+    let statuses = harness.statuses();
     assert!(statuses.is_sorted_by_key(|status| *status as i32), "{statuses:?}");
     assert_eq!(statuses.last(), Some(&EgressComplete));
-    let last = stage.heard.0.lock().unwrap().last().unwrap().clone();
+    let last = harness.heard.0.lock().unwrap().last().unwrap().clone();
     assert_eq!(last.details, "End reason: StopEgress API");
     assert!(last.file_results[0].size > 0 && last.ended_at > 0);
-    let record = stage.record().await;
+    let record = harness.record().await;
     assert_eq!((record.phase, EgressInfo::decode(record.info.as_slice()).unwrap()), (Phase::Over, last));
-    assert!(stage.registry().list_live().await.unwrap().is_empty(), "finished");
+    assert!(harness.registry().list_live().await.unwrap().is_empty(), "finished");
 }
 
 /// Redis' time is the one that counts, also for what the media process stamps: the host's wall clock, which that reads, is
@@ -283,16 +283,16 @@ async fn a_host_whose_clock_is_wrong_tells_everything_in_time_and_at_redis_time(
     const SECOND: i64 = 1_000_000_000;
     for wrong_s in [-3, -600, 600] {
         let broker = MemoryBroker::at(Clock::host_ahead_by(-wrong_s * SECOND));
-        let stage = Stage::beside(broker.clone(), Clock::host()).await;
+        let harness = RunnerHarness::beside(broker.clone(), Clock::host()).await;
         let before = broker.clock().unix_ns();
-        let run = stage.run("record").await;
-        stage.heard(EgressActive).await;
+        let run = harness.run("record").await;
+        harness.heard(EgressActive).await;
         let active = broker.clock().unix_ns();
         sleep(Duration::from_millis(300)).await;
-        stage.call(service::STOP_EGRESS).await.unwrap();
-        assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged), "{wrong_s} s");
+        harness.call(service::STOP_EGRESS).await.unwrap();
+        assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged), "{wrong_s} s");
         let after = broker.clock().unix_ns();
-        let last = stage.last();
+        let last = harness.last();
         let file = &last.file_results[0];
         // A millisecond for the way from one process to the other.
         let within = |at: i64, from: i64, to: i64| (from - SECOND / 1000..=to + SECOND / 1000).contains(&at);
@@ -306,151 +306,151 @@ async fn a_host_whose_clock_is_wrong_tells_everything_in_time_and_at_redis_time(
             "{wrong_s} s: {file:?}"
         );
         assert!(last.ended_at - last.started_at >= 300_000_000 - SECOND / 1000, "{wrong_s} s: {last:?}");
-        let statuses = stage.statuses();
+        let statuses = harness.statuses();
         assert!(statuses.contains(&EgressActive) && statuses.last() == Some(&EgressComplete), "{statuses:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stop_is_idempotent_and_other_methods_say_what_is_missing() {
-    let stage = Stage::new().await;
-    let run = stage.run("record-deaf").await;
-    stage.heard(EgressActive).await;
-    let error = stage.call(service::UPDATE_STREAM).await.unwrap_err();
+    let harness = RunnerHarness::new().await;
+    let run = harness.run("record-deaf").await;
+    harness.heard(EgressActive).await;
+    let error = harness.call(service::UPDATE_STREAM).await.unwrap_err();
     assert_eq!(error.code, Code::Unimplemented);
     assert!(error.message.contains("not supported yet"));
     for _ in 0..3 {
-        assert_eq!(stage.call(service::STOP_EGRESS).await.unwrap().status(), EgressEnding);
+        assert_eq!(harness.call(service::STOP_EGRESS).await.unwrap().status(), EgressEnding);
     }
     // The media process ignores the stop and keeps recording: patience is for standing still only.
-    stage.settled_by_somebody_else().await;
-    assert_eq!(done(run).await, Done::Served(Delivered::NotOurs));
+    harness.finished_by_another_writer().await;
+    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::NotOurs));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_while_waiting_aborts_at_once() {
-    let stage = Stage::new().await;
-    let run = stage.run("wait").await;
+    let harness = RunnerHarness::new().await;
+    let run = harness.run("wait").await;
     let wait = async {
-        while stage.record().await.phase != Phase::Running {
+        while harness.record().await.phase != Phase::Running {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, wait).await.unwrap();
-    let info = stage.call(service::STOP_EGRESS).await.unwrap();
+    timeout(TIMEOUT, wait).await.unwrap();
+    let info = harness.call(service::STOP_EGRESS).await.unwrap();
     assert_eq!((info.status(), info.error_code), (EgressAborted, 412));
-    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
-    assert_eq!(stage.statuses().last(), Some(&EgressAborted));
+    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
+    assert_eq!(harness.statuses().last(), Some(&EgressAborted));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_answered_by_a_dispatcher_reaches_the_session() {
-    let stage = Stage::new().await;
-    let run = stage.run("record").await;
-    stage.heard(EgressActive).await;
-    stage
+    let harness = RunnerHarness::new().await;
+    let run = harness.run("record").await;
+    harness.heard(EgressActive).await;
+    harness
         .registry()
-        .update(&stage.id, |record| {
+        .update(&harness.id, |record| {
             record.stop_asked = true;
             Decision::Write
         })
         .await
         .unwrap();
-    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
-    assert_eq!(stage.statuses().last(), Some(&EgressComplete));
+    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
+    assert_eq!(harness.statuses().last(), Some(&EgressComplete));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hanging_media_process_is_dead_and_its_file_kept() {
-    let stage = Stage::new().await;
-    let run = stage.run("record-mute").await;
-    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
-    let last = stage.heard.0.lock().unwrap().last().unwrap().clone();
+    let harness = RunnerHarness::new().await;
+    let run = harness.run("record-mute").await;
+    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
+    let last = harness.heard.0.lock().unwrap().last().unwrap().clone();
     assert_eq!((last.status(), last.error_code), (EgressFailed, 500));
     assert!(last.error.contains("said nothing"), "{}", last.error);
     assert!(last.file_results[0].size > 0);
-    assert!(stage.folder.path().join("a.ogg").exists());
+    assert!(harness.folder.path().join("a.ogg").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_was_stopped_or_replaced_before_the_start_says_nothing() {
+async fn a_runner_stopped_or_replaced_before_the_start_reports_nothing() {
     for spoil in [
         |record: &mut Record| record.phase = Phase::Over,
         |record: &mut Record| record.stop_asked = true,
         |record: &mut Record| record.attempt = 2,
     ] {
-        let stage = Stage::new().await;
-        let (names, ticket) = stage.launch("record").await;
-        stage
+        let harness = RunnerHarness::new().await;
+        let (names, ticket) = harness.launch("record").await;
+        harness
             .registry()
-            .update(&stage.id, |record| {
+            .update(&harness.id, |record| {
                 spoil(record);
                 Decision::Write
             })
             .await
             .unwrap();
-        assert_eq!(done(stage.serve(names, ticket.unwrap(), Errand::Record)).await, Done::NotOurs);
-        assert_eq!(stage.statuses(), []);
-        assert!(std::fs::read_dir(stage.folder.path()).unwrap().next().is_none(), "nothing was begun");
+        assert_eq!(done(harness.serve(names, ticket.unwrap(), RunnerTask::Record)).await, ServeOutcome::NotOurs);
+        assert_eq!(harness.statuses(), []);
+        assert!(std::fs::read_dir(harness.folder.path()).unwrap().next().is_none(), "nothing was begun");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_is_taken_once() {
-    let stage = Stage::new().await;
-    let (names, ticket) = stage.launch("record").await;
+    let harness = RunnerHarness::new().await;
+    let (names, ticket) = harness.launch("record").await;
     assert!(ticket.is_some());
-    assert!(ticket::take(&stage.tickets, &names, Errand::Record).await.unwrap().is_none());
+    assert!(ticket::take(&harness.tickets, &names, RunnerTask::Record).await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_settled_egress_is_left_without_a_word() {
-    let stage = Stage::new().await;
-    let run = stage.run("record").await;
-    stage.heard(EgressActive).await;
-    stage.settled_by_somebody_else().await;
-    assert_eq!(done(run).await, Done::Served(Delivered::NotOurs));
-    assert_eq!(stage.statuses(), [EgressActive]);
+async fn a_finished_egress_is_left_without_an_update() {
+    let harness = RunnerHarness::new().await;
+    let run = harness.run("record").await;
+    harness.heard(EgressActive).await;
+    harness.finished_by_another_writer().await;
+    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::NotOurs));
+    assert_eq!(harness.statuses(), [EgressActive]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_livekit_server_the_end_is_left_for_a_dispatcher() {
-    let mut stage = Stage::new().await;
-    if let Some(server) = stage.server.take() {
+    let mut harness = RunnerHarness::new().await;
+    if let Some(server) = harness.server.take() {
         server.close().await;
     }
-    let run = stage.run("record-closed").await;
-    assert_eq!(done(run).await, Done::Served(Delivered::Left));
-    let record = stage.record().await;
+    let run = harness.run("record-closed").await;
+    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Left));
+    let record = harness.record().await;
     assert_eq!(record.phase, Phase::Over);
     assert_eq!(EgressInfo::decode(record.info.as_slice()).unwrap().status(), EgressComplete);
-    assert_eq!(stage.registry().list_live().await.unwrap().len(), 1, "still to be delivered");
+    assert_eq!(harness.registry().list_live().await.unwrap().len(), 1, "still to be delivered");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_record_is_written_again() {
-    let stage = Stage::new().await;
-    let run = stage.run("record").await;
-    stage.heard(EgressActive).await;
-    stage.registry().forget(&stage.id).await.unwrap();
+    let harness = RunnerHarness::new().await;
+    let run = harness.run("record").await;
+    harness.heard(EgressActive).await;
+    harness.registry().forget(&harness.id).await.unwrap();
     let wait = async {
-        while stage.registry().get(&stage.id).await.unwrap().is_none() {
+        while harness.registry().get(&harness.id).await.unwrap().is_none() {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, wait).await.unwrap();
-    assert_eq!(stage.record().await.phase, Phase::Running);
-    stage.call(service::STOP_EGRESS).await.unwrap();
-    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
-    assert_eq!(stage.statuses().last(), Some(&EgressComplete));
+    timeout(TIMEOUT, wait).await.unwrap();
+    assert_eq!(harness.record().await.phase, Phase::Running);
+    harness.call(service::STOP_EGRESS).await.unwrap();
+    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
+    assert_eq!(harness.statuses().last(), Some(&EgressComplete));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_room_of_the_same_name_is_not_recorded() {
-    let stage = Stage::new().await;
-    let run = stage.run("record-other").await;
-    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
-    let last = stage.heard.0.lock().unwrap().last().unwrap().clone();
+    let harness = RunnerHarness::new().await;
+    let run = harness.run("record-other").await;
+    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
+    let last = harness.heard.0.lock().unwrap().last().unwrap().clone();
     assert_eq!(last.status(), EgressAborted);
     assert!(last.details.contains("the room had ended"), "{}", last.details);
 }
@@ -458,20 +458,20 @@ async fn another_room_of_the_same_name_is_not_recorded() {
 /// The file is whole; only Redis was away when that was to be said.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recording_that_ends_without_redis_waits_and_is_complete_once() {
-    let stage = Stage::new().await;
-    let run = stage.run("record-closed").await;
-    stage.heard(EgressActive).await;
-    stage.broker.cut();
+    let harness = RunnerHarness::new().await;
+    let run = harness.run("record-closed").await;
+    harness.heard(EgressActive).await;
+    harness.broker.cut();
     // Longer than the last report is offered to livekit-server.
     sleep(Duration::from_secs(3)).await;
     assert!(!run.is_finished(), "nobody else knows how it ended");
-    stage.broker.mend();
-    assert_eq!(done(run).await, Done::Served(Delivered::Acknowledged));
-    assert_eq!(stage.statuses().iter().filter(|status| **status as i32 >= EgressComplete as i32).count(), 1);
-    let last = stage.last();
+    harness.broker.mend();
+    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
+    assert_eq!(harness.statuses().iter().filter(|status| **status as i32 >= EgressComplete as i32).count(), 1);
+    let last = harness.last();
     assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""));
-    assert_eq!(stage.record().await.phase, Phase::Over);
-    assert!(stage.registry().list_live().await.unwrap().is_empty());
+    assert_eq!(harness.record().await.phase, Phase::Over);
+    assert!(harness.registry().list_live().await.unwrap().is_empty());
 }
 
 /// The same for as long as the default allows, in virtual time.
@@ -479,58 +479,61 @@ async fn a_recording_that_ends_without_redis_waits_and_is_complete_once() {
 async fn a_last_report_waits_ten_minutes_for_redis_and_not_for_ever() {
     for (away, delivered) in [(10, Delivered::Acknowledged), (14, Delivered::Acknowledged), (20, Delivered::Unwritten)]
     {
-        let stage = Stage::new().await;
-        stage.launch("record").await;
-        let registry = stage.registry();
+        let harness = RunnerHarness::new().await;
+        harness.launch("record").await;
+        let registry = harness.registry();
         let run = |record: &mut Record| {
             record.phase = Phase::Running;
             Decision::Write
         };
-        registry.update(&stage.id, run).await.unwrap();
-        let ledger: Ledger = serde_json::from_str(&stage.record().await.ledger).unwrap();
-        let reporter = Reporter::new(ledger, Duration::from_secs(60));
+        registry.update(&harness.id, run).await.unwrap();
+        let ledger: EgressLedger = serde_json::from_str(&harness.record().await.ledger).unwrap();
+        let reporter = Reporter::new(ledger, Duration::from_secs(60), Clock::host());
         let (inbox, _events) = tokio::sync::mpsc::channel(4);
-        let io = IoClient::new(&stage.bus);
+        let io = IoClient::new(&harness.bus);
         io.listen().await.unwrap();
         let settings = spillway_runner::config::Settings::default();
-        let desk = Desk {
+        let publisher = ReportPublisher {
             registry,
             io,
-            egress_id: stage.id.clone(),
+            egress_id: harness.id.clone(),
             attempt: 1,
-            record: stage.record().await,
+            record: harness.record().await,
             redis_timeout: Duration::from_millis(settings.last_report_timeout_ms),
-            patience: Duration::from_millis(settings.report_patience_ms),
+            timeout: Duration::from_millis(settings.report_timeout_ms),
             inbox,
         };
         let reports = reporter.reports();
-        reporter.tell(Fact::Active { started_at: 5 });
-        let reporting = tokio::spawn(desk.run(reports));
-        stage.heard(EgressActive).await;
-        stage.broker.cut();
-        reporter.tell(Fact::Over(Outcome::Complete));
+        reporter.report(Fact::Active { started_at: 5 });
+        let reporting = tokio::spawn(publisher.run(reports));
+        harness.heard(EgressActive).await;
+        harness.broker.cut();
+        reporter.report(Fact::Over(Outcome::Complete));
         sleep(Duration::from_secs(away * 60)).await;
-        stage.broker.mend();
+        harness.broker.mend();
         assert_eq!(reporting.await.unwrap(), delivered, "{away} min");
-        let over = stage.record().await.phase == Phase::Over;
+        let over = harness.record().await.phase == Phase::Over;
         assert_eq!(over, delivered == Delivered::Acknowledged, "{away} min");
-        let told = stage.statuses().iter().filter(|status| **status == EgressComplete).count();
+        let told = harness.statuses().iter().filter(|status| **status == EgressComplete).count();
         assert_eq!(told, usize::from(over), "{away} min");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_ticket_is_taken_although_the_answer_was_lost() {
-    let stage = Stage::new().await;
-    let claim = stage.tickets.put(&stage.ticket("record"), Duration::from_secs(60)).await.unwrap();
-    let names = Names { egress_id: stage.id.clone(), attempt: 1, claim };
-    let way = Way::new(Trouble { answer_lost: 1.0, ..Trouble::default() });
-    let tickets = Tickets::new(&way.to(&stage.bus), stage.key.clone());
+    let harness = RunnerHarness::new().await;
+    let claim = harness.tickets.put(&harness.ticket("record"), Duration::from_secs(60)).await.unwrap();
+    let names = Names { egress_id: harness.id.clone(), attempt: 1, claim };
+    let way = FaultyLink::new(LinkFaults { answer_lost: 1.0, ..LinkFaults::default() });
+    let tickets = Tickets::new(&way.to(&harness.bus), harness.key.clone());
     let calm = async {
         sleep(Duration::from_millis(350)).await;
         way.calm();
     };
-    let (taken, ()) = tokio::join!(ticket::take(&tickets, &names, Errand::Record), calm);
+    let (taken, ()) = tokio::join!(ticket::take(&tickets, &names, RunnerTask::Record), calm);
     assert_eq!(taken.unwrap().map(|ticket| ticket.attempt), Some(1), "two answers were lost");
-    assert!(ticket::take(&stage.tickets, &names, Errand::Record).await.unwrap().is_none(), "it is taken for others");
+    assert!(
+        ticket::take(&harness.tickets, &names, RunnerTask::Record).await.unwrap().is_none(),
+        "it is taken for others"
+    );
 }

@@ -14,8 +14,8 @@ locals {
 
   # A runner's secrets come with its launch, in values that the platform never shows again.
   runner_environment = {
-    AZURE_CLIENT_ID   = azurerm_user_assigned_identity.runner.client_id
-    SPILLWAY_LOG_FORM = "json"
+    AZURE_CLIENT_ID     = azurerm_user_assigned_identity.runner.client_id
+    SPILLWAY_LOG_FORMAT = "json"
   }
 
   targets = [{

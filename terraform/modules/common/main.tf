@@ -43,7 +43,7 @@ locals {
     ws_url                 = var.livekit_url
     logging                = { level = var.log_level, json = true }
     health_port            = var.health_port
-    most_recordings        = var.limits.most_recordings
+    max_recordings         = var.limits.max_recordings
     queue                  = var.limits.queue
     queue_deadline         = "${var.limits.queue_deadline_seconds}s"
     start_deadline         = "${var.limits.start_deadline_seconds}s"

@@ -80,7 +80,7 @@ variable "storage" {
 variable "limits" {
   description = "Bounds of the dispatcher: recordings at once, accepted requests that may wait and how long, longest recording (0: none), largest file in bytes (0: none)."
   type = object({
-    most_recordings        = optional(number)
+    max_recordings         = optional(number)
     queue                  = optional(number, 200)
     queue_deadline_seconds = optional(number, 60)
     start_deadline_seconds = optional(number, 120)
@@ -92,10 +92,10 @@ variable "limits" {
 
   validation {
     condition = (
-      try(var.limits.most_recordings >= 1, true) && var.limits.queue >= 0 && var.limits.queue_deadline_seconds >= 1 &&
+      try(var.limits.max_recordings >= 1, true) && var.limits.queue >= 0 && var.limits.queue_deadline_seconds >= 1 &&
       var.limits.start_deadline_seconds >= 10 && var.limits.max_duration_seconds >= 0 && var.limits.max_file_bytes >= 0
     )
-    error_message = "limits: most_recordings from 1, queue from 0, deadlines from 1 s (start: 10 s), nothing negative."
+    error_message = "limits: max_recordings from 1, queue from 0, deadlines from 1 s (start: 10 s), nothing negative."
   }
 }
 

@@ -1,8 +1,8 @@
 locals {
   # Names only: where Redis is. What to record comes with the launch.
   runner_environment = {
-    SPILLWAY_LOG_FORM = "json"
-    SPILLWAY_REDIS    = jsonencode(module.common.redis)
+    SPILLWAY_LOG_FORMAT = "json"
+    SPILLWAY_REDIS      = jsonencode(module.common.redis)
   }
 }
 

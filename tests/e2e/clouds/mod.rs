@@ -2,7 +2,7 @@
 //! real runner with what the call and the definition give, refuses what Terraform's policies do not allow, and kills it
 //! as the vendor would. Clouds are recorded on side by side.
 
-mod scene;
+mod scenario;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,49 +11,57 @@ use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
-use spillway_tests::analyser::sound::Side;
+use spillway_tests::analyser::sound::BeepSide;
 use spillway_tests::analyser::{played, stream};
-use spillway_tests::clouds::books::{self, Known};
-use spillway_tests::clouds::metadata::Metadata;
-use spillway_tests::clouds::provider::Cloud;
+use spillway_tests::clouds::billing_audit::{self, KnownTask};
+use spillway_tests::clouds::metadata::MetadataServer;
+use spillway_tests::clouds::provider::CloudKind;
 use spillway_tests::egress::nanos;
 
-use self::scene::{CHECKPOINT, ROOM, Recording, STACK, Scene, TENANT, unix_s};
-use crate::stage::{alone, block_on, unless};
-use crate::tape::Tape;
+use self::scenario::{CHECKPOINT, CloudRecording, CloudScenario, ROOM, STACK, TENANT, unix_s};
+use crate::harness::{alone, block_on, unless};
+use crate::recording_probe::RecordingProbe;
 
 pub fn cases() -> Vec<Trial> {
-    let case = |name: &str, clouds: &'static [Cloud], end: End| {
+    let case = |name: &str, clouds: &'static [CloudKind], end: EndCause| {
         alone(&format!("clouds::{name}"), move || block_on(side_by_side(clouds, end)))
     };
     // Together where both can be: a recording is real time.
-    let by_containers = match Cloud::Docker.left_out() {
-        None => vec![case("aci_and_docker_record_a_room_and_a_track", &[Cloud::Aci, Cloud::Docker], End::Asked)],
+    let by_containers = match CloudKind::Docker.left_out() {
+        None => vec![case(
+            "aci_and_docker_record_a_room_and_a_track",
+            &[CloudKind::Aci, CloudKind::Docker],
+            EndCause::Asked,
+        )],
         left_out => vec![
-            case("aci_records_a_room_and_a_track", &[Cloud::Aci], End::Asked),
-            unless(left_out, case("docker_records_a_room_and_a_track", &[Cloud::Docker], End::Asked)),
+            case("aci_records_a_room_and_a_track", &[CloudKind::Aci], EndCause::Asked),
+            unless(left_out, case("docker_records_a_room_and_a_track", &[CloudKind::Docker], EndCause::Asked)),
         ],
     };
     let mut cases = vec![
-        case("ecs_and_cloud_run_record_a_room_and_a_track", &[Cloud::Ecs, Cloud::Run], End::Asked),
-        case("machines_are_taken_away_while_they_record", &[Cloud::Ecs, Cloud::Run, Cloud::Aci], End::Taken),
-        alone("clouds::who_saves_what_was_recorded_dies_too", || {
+        case("ecs_and_cloud_run_record_a_room_and_a_track", &[CloudKind::Ecs, CloudKind::Run], EndCause::Asked),
+        case(
+            "machines_are_taken_away_while_they_record",
+            &[CloudKind::Ecs, CloudKind::Run, CloudKind::Aci],
+            EndCause::Taken,
+        ),
+        alone("clouds::a_salvage_that_dies_is_followed_by_another", || {
             block_on(async {
-                let died = [Cloud::Ecs, Cloud::Aci]
+                let died = [CloudKind::Ecs, CloudKind::Aci]
                     .map(|cloud| async move { died_saving(cloud).await.with_context(|| format!("{cloud:?}")) });
                 try_join_all(died).await.map(|_| ())
             })
         }),
-        alone("clouds::runners_are_who_their_machine_says", || {
+        alone("clouds::runners_use_the_identity_of_their_machine", || {
             block_on(async {
-                let known = [Cloud::Ecs, Cloud::Run, Cloud::Aci]
+                let known = [CloudKind::Ecs, CloudKind::Run, CloudKind::Aci]
                     .map(|cloud| async move { by_role(cloud).await.with_context(|| format!("{cloud:?}")) });
                 try_join_all(known).await.map(|_| ())
             })
         }),
         alone("clouds::what_a_runner_may_not_write_is_refused_and_named", || {
             block_on(async {
-                let denied = [Cloud::Ecs, Cloud::Aci]
+                let denied = [CloudKind::Ecs, CloudKind::Aci]
                     .map(|cloud| async move { denied(cloud).await.with_context(|| format!("{cloud:?}")) });
                 try_join_all(denied).await.map(|_| ())
             })
@@ -64,7 +72,7 @@ pub fn cases() -> Vec<Trial> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum EndCause {
     /// By its caller.
     Asked,
     /// The vendor takes the machine away, with the grace it gives.
@@ -79,78 +87,78 @@ const LOST_WITH_THE_TASK: f64 = CHECKPOINT + 5.0;
 /// What a machine that is told to leave may: what was on its way to the muxer.
 const LOST_WHEN_TOLD: f64 = 1.5;
 
-async fn side_by_side(clouds: &[Cloud], end: End) -> Result<()> {
-    let one = |cloud: Cloud| async move {
+async fn side_by_side(clouds: &[CloudKind], end: EndCause) -> Result<()> {
+    let one = |cloud: CloudKind| async move {
         let recorded = recorded(cloud, end).await;
         recorded.with_context(|| format!("{cloud:?}"))
     };
     try_join_all(clouds.iter().copied().map(one)).await.map(|_| ())
 }
 
-async fn recorded(cloud: Cloud, end: End) -> Result<()> {
-    let scene = Scene::start(cloud).await?;
-    let recordings = scene.recording().await?;
-    scene.hidden(&recordings)?;
+async fn recorded(cloud: CloudKind, end: EndCause) -> Result<()> {
+    let scenario = CloudScenario::start(cloud).await?;
+    let recordings = scenario.recording().await?;
+    scenario.hidden(&recordings)?;
     // The recording itself is real time.
     tokio::time::sleep(SECONDS).await;
     let ended_at = unix_s();
-    if end == End::Taken {
+    if end == EndCause::Taken {
         for recording in &recordings {
-            scene.provider.take(&recording.task).await?;
+            scenario.provider.take(&recording.task).await?;
         }
-        if cloud == Cloud::Aci {
+        if cloud == CloudKind::Aci {
             // As a kill of a container is: nobody in it lives on for a moment.
-            scene.runners().iter().for_each(kill);
+            scenario.runners().iter().for_each(kill);
         }
     }
     let finals = recordings.iter().map(|recording| async move {
         match end {
-            End::Asked => recording.egress.complete().await,
-            End::Taken => recording.egress.over(Duration::from_secs(60)).await,
+            EndCause::Asked => recording.egress.complete().await,
+            EndCause::Taken => recording.egress.over(Duration::from_secs(60)).await,
         }
     });
     let infos = try_join_all(finals).await?;
     for (recording, info) in recordings.iter().zip(&infos) {
-        let tape = scene.tape(recording, info).await?;
-        looks_whole(&tape, recording.kind)?;
-        let kept = played(&tape.path)?;
+        let probe = scenario.probe(recording, info).await?;
+        looks_whole(&probe, recording.kind)?;
+        let kept = played(&probe.path)?;
         let begun = nanos(&info["file_results"][0]["started_at"]) as f64 / 1e9;
         let lost = ended_at - (begun + kept);
-        let shown = scene.provider.shown(&recording.task)?;
-        labelled(cloud, recording, &scene.provider.labels(&shown))?;
+        let shown = scenario.provider.shown(&recording.task)?;
+        labelled(cloud, recording, &scenario.provider.labels(&shown))?;
         println!(
             "{cloud:?} {end:?} {}: {} {}; {kept:.2} s play, {lost:.2} s lost",
             recording.kind, info["status"], info["error"]
         );
-        let bound = if end == End::Taken && cloud == Cloud::Aci { LOST_WITH_THE_TASK } else { LOST_WHEN_TOLD };
+        let bound = if end == EndCause::Taken && cloud == CloudKind::Aci { LOST_WITH_THE_TASK } else { LOST_WHEN_TOLD };
         ensure!(lost < bound, "{}: {lost:.2} s lost", recording.kind);
         // Who was killed has told nobody how it ended.
         let complete = info["status"] == "EGRESS_COMPLETE";
-        ensure!(complete == (end == End::Asked || cloud != Cloud::Aci), "{}: {info}", recording.kind);
-        let line = scene.line(&recording.egress.id, false).await?;
+        ensure!(complete == (end == EndCause::Asked || cloud != CloudKind::Aci), "{}: {info}", recording.kind);
+        let line = scenario.line(&recording.egress.id, false).await?;
         // The window is closed by now.
-        let shown = scene.provider.shown(&recording.task)?;
-        let bytes = std::fs::metadata(&tape.path).context("measure the object")?.len();
-        let known = Known {
+        let shown = scenario.provider.shown(&recording.task)?;
+        let bytes = std::fs::metadata(&probe.path).context("measure the object")?.len();
+        let known = KnownTask {
             cloud,
             room: ROOM,
             tenant: TENANT,
             kind: recording.kind,
             info,
             stored: complete.then_some((bytes, kept)),
-            billed: scene.provider.billed(&shown)?,
+            billed: scenario.provider.billed(&shown)?,
         };
-        let amount = books::audit(&line, &known).with_context(|| format!("{}: {line}", recording.kind))?;
+        let amount = billing_audit::audit(&line, &known).with_context(|| format!("{}: {line}", recording.kind))?;
         println!("{cloud:?} {}: {} s billed, {amount:.6} dollars", recording.kind, line["seconds"]);
         if !complete {
             // What was saved stands where it is known.
-            let saved = scene.line(&recording.egress.id, true).await?;
+            let saved = scenario.line(&recording.egress.id, true).await?;
             let (got, seconds) = (saved["bytes"].as_u64(), saved["recorded_s"].as_f64().unwrap_or_default());
             ensure!(got == Some(bytes) && (seconds - kept).abs() < 4.0, "{bytes} bytes, {kept} s: {saved}");
             ensure!(saved["amount"].as_f64().is_some_and(|amount| amount > 0.0), "{saved}");
         }
     }
-    scene.leave().await
+    scenario.leave().await
 }
 
 fn kill((pid, _): &(i32, String)) {
@@ -161,16 +169,16 @@ fn kill((pid, _): &(i32, String)) {
 }
 
 /// The machines are gone with their disks, and those that were to complete the uploads follow them as soon as they run.
-async fn died_saving(cloud: Cloud) -> Result<()> {
-    let scene = Scene::start(cloud).await?;
-    let recordings = scene.recording().await?;
+async fn died_saving(cloud: CloudKind) -> Result<()> {
+    let scenario = CloudScenario::start(cloud).await?;
+    let recordings = scenario.recording().await?;
     tokio::time::sleep(SECONDS).await;
     let ended_at = unix_s();
-    let known = scene.runners();
+    let known = scenario.runners();
     known.iter().for_each(kill);
     let mut saving = BTreeSet::new();
     let all_died = || {
-        for runner in scene.runners().into_iter().filter(|runner| !known.contains(runner)) {
+        for runner in scenario.runners().into_iter().filter(|runner| !known.contains(runner)) {
             kill(&runner);
             saving.insert(runner.0);
         }
@@ -179,83 +187,83 @@ async fn died_saving(cloud: Cloud) -> Result<()> {
     poll(all_died, Duration::from_secs(30)).await.context("nobody came to save them")?;
     for recording in &recordings {
         let info = recording.egress.over(Duration::from_secs(60)).await?;
-        let tasks = scene.provider.tasks_of(&recording.egress.id)?.len();
-        let tape = scene.tape(recording, &info).await?;
+        let tasks = scenario.provider.tasks_of(&recording.egress.id)?.len();
+        let probe = scenario.probe(recording, &info).await?;
         let begun = nanos(&info["file_results"][0]["started_at"]) as f64 / 1e9;
-        let lost = ended_at - (begun + played(&tape.path)?);
+        let lost = ended_at - (begun + played(&probe.path)?);
         println!("{cloud:?} {}: {tasks} tasks, {lost:.2} s lost, {}", recording.kind, info["error"]);
         ensure!(tasks >= 3, "nobody died while saving");
         ensure!(lost < LOST_WITH_THE_TASK, "{}: {lost:.2} s lost", recording.kind);
         let error = info["error"].as_str().unwrap_or_default();
         ensure!(error.starts_with("the runner died") && !error.contains("could not be completed"), "{info}");
     }
-    scene.leave().await
+    scenario.leave().await
 }
 
-async fn poll(mut holds: impl FnMut() -> bool, patience: Duration) -> Result<()> {
+async fn poll(mut holds: impl FnMut() -> bool, limit: Duration) -> Result<()> {
     let begun = std::time::Instant::now();
     while !holds() {
-        ensure!(begun.elapsed() < patience, "not after {patience:?}");
+        ensure!(begun.elapsed() < limit, "not after {limit:?}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     Ok(())
 }
 
 /// No key anywhere, as Terraform sets it up; what the machine is given holds for a moment, and is asked for anew.
-async fn by_role(cloud: Cloud) -> Result<()> {
-    let metadata = Metadata::start(GIVEN_FOR).await?;
-    let scene = Scene::start_as(cloud, Some(&metadata)).await?;
-    let recordings = scene.recording().await?;
+async fn by_role(cloud: CloudKind) -> Result<()> {
+    let metadata = MetadataServer::start(GIVEN_FOR).await?;
+    let scenario = CloudScenario::start_as(cloud, Some(&metadata)).await?;
+    let recordings = scenario.recording().await?;
     // Before the clip begins anew: its first beep is a faint one.
     tokio::time::sleep(GIVEN_FOR + SECONDS / 4).await;
     for recording in &recordings {
         let info = recording.egress.complete().await?;
-        looks_whole(&scene.tape(recording, &info).await?, recording.kind)?;
+        looks_whole(&scenario.probe(recording, &info).await?, recording.kind)?;
     }
     let given = metadata.issued.count();
     println!("{cloud:?}: {given} times somebody was told who it is");
     ensure!(given >= 2 * recordings.len(), "{given} times");
-    scene.leave().await
+    scenario.leave().await
 }
 
 /// Beside the prefix that Terraform gives to runners.
-async fn denied(cloud: Cloud) -> Result<()> {
-    let scene = Scene::start(cloud).await?;
-    let egress = scene.track_into("elsewhere/track.mp4").await?;
+async fn denied(cloud: CloudKind) -> Result<()> {
+    let scenario = CloudScenario::start(cloud).await?;
+    let egress = scenario.track_into("elsewhere/track.mp4").await?;
     let info = egress.over(Duration::from_secs(60)).await?;
     let error = info["error"].as_str().unwrap_or_default();
     println!("{cloud:?}: {error}");
-    let refused = scene.provider.gate.refused();
+    let refused = scenario.provider.policy_proxy.refused();
     ensure!(!refused.is_empty() && refused.iter().all(|it| it.contains("/elsewhere/")), "refused were {refused:?}");
     ensure!(info["status"] == "EGRESS_FAILED" && error.contains("/elsewhere/"), "{info}");
-    let code = if cloud == Cloud::Aci { "AuthorizationPermissionMismatch" } else { "AccessDenied" };
+    let code = if cloud == CloudKind::Aci { "AuthorizationPermissionMismatch" } else { "AccessDenied" };
     ensure!(error.contains(code) || error.contains("not authorized"), "{error}");
     Ok(())
 }
 
-fn looks_whole(tape: &Tape, kind: &str) -> Result<()> {
-    ensure!(stream(&tape.probed, "video").is_some(), "no picture: {}", tape.probed);
-    tape.shows("p0", &tape.whole(), &[])?;
+fn looks_whole(probe: &RecordingProbe, kind: &str) -> Result<()> {
+    ensure!(stream(&probe.probed, "video").is_some(), "no picture: {}", probe.probed);
+    probe.shows("p0", &probe.whole(), &[])?;
     if kind == "room_composite" {
-        let video = tape.video()?;
+        let video = probe.video()?;
         ensure!(video["width"] == 640 && video["height"] == 360, "{video}");
-        tape.shows("p1", &tape.whole(), &[])?;
-        tape.sounds("p0", Side::Both, &tape.whole(), &[])?;
-        tape.in_sync("p0")?;
+        probe.shows("p1", &probe.whole(), &[])?;
+        probe.sounds("p0", BeepSide::Both, &probe.whole(), &[])?;
+        probe.in_sync("p0")?;
     }
     Ok(())
 }
 
 /// What each console makes of names that no console takes.
-fn labelled(cloud: Cloud, recording: &Recording, labels: &BTreeMap<String, String>) -> Result<()> {
+fn labelled(cloud: CloudKind, recording: &CloudRecording, labels: &BTreeMap<String, String>) -> Result<()> {
     let (room, tenant) = match cloud {
         // No signs but a few, no vowel signs.
-        Cloud::Ecs => {
+        CloudKind::Ecs => {
             ("ACME Corp./Küche _ Söhne __1_ _ ह_न_द_: what was said in every Quarterly Review of the Year 2026", TENANT)
         }
         // Small, and sixty-three characters.
-        Cloud::Run => ("acme_corp__k_che___s_hne___1____________what_was_said_in_every_", "acme_corp_"),
-        Cloud::Aci | Cloud::Docker => (ROOM, TENANT),
+        CloudKind::Run => ("acme_corp__k_che___s_hne___1____________what_was_said_in_every_", "acme_corp_"),
+        CloudKind::Aci | CloudKind::Docker => (ROOM, TENANT),
     };
     let expected = [
         ("egress_id", recording.egress.id.as_str()),

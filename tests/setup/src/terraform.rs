@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terraform_version_is_read_from_its_own_words() {
+    fn a_terraform_version_is_read_from_its_output() {
         assert_eq!(parse_version("Terraform v1.11.4\non linux_amd64\n"), Some((1, 11)));
         assert_eq!(parse_version("Terraform v1.9.0-dev\n"), Some((1, 9)));
         assert_eq!(parse_version("OpenTofu v1.10.0\n"), None);

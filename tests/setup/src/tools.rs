@@ -70,7 +70,7 @@ fn go_version(go: &Path) -> Option<(u32, u32)> {
 }
 
 fn parse_go_version(text: &str) -> Option<(u32, u32)> {
-    let number = text.split_whitespace().find_map(|word| word.strip_prefix("go1."))?;
+    let number = text.split_whitespace().find_map(|part| part.strip_prefix("go1."))?;
     Some((1, number.split('.').next()?.parse().ok()?))
 }
 
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_go_version_is_read_from_its_own_words() {
+    fn a_go_version_is_read_from_its_output() {
         assert_eq!(parse_go_version("go version go1.26.8 linux/amd64"), Some((1, 26)));
         assert_eq!(parse_go_version("go version go1.19 linux/amd64"), Some((1, 19)));
         assert_eq!(parse_go_version("bash: go: not found"), None);

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::clip::{Clip, Codec, essence};
+use crate::clip::{Clip, ClipCodec, essence};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Comparison {
@@ -37,12 +37,12 @@ impl fmt::Display for Comparison {
 pub fn compare(file: &Path, clip: &Clip) -> Result<Comparison> {
     let folder = tempfile::tempdir().context("make a folder")?;
     let (name, selected, filter, format) = match clip.codec {
-        Codec::H264 => ("x.h264", "0:v:0", "h264_mp4toannexb,h264_metadata=aud=insert", "h264"),
-        Codec::H265 => ("x.h265", "0:v:0", "hevc_mp4toannexb,hevc_metadata=aud=insert", "hevc"),
-        Codec::Vp8 | Codec::Vp9 | Codec::Av1 => ("x.ivf", "0:v:0", "null", "ivf"),
-        Codec::Opus => ("x.opus", "0:a:0", "null", "ogg"),
-        Codec::Pcmu => ("x.pcmu", "0:a:0", "null", "mulaw"),
-        Codec::Pcma => ("x.pcma", "0:a:0", "null", "alaw"),
+        ClipCodec::H264 => ("x.h264", "0:v:0", "h264_mp4toannexb,h264_metadata=aud=insert", "h264"),
+        ClipCodec::H265 => ("x.h265", "0:v:0", "hevc_mp4toannexb,hevc_metadata=aud=insert", "hevc"),
+        ClipCodec::Vp8 | ClipCodec::Vp9 | ClipCodec::Av1 => ("x.ivf", "0:v:0", "null", "ivf"),
+        ClipCodec::Opus => ("x.opus", "0:a:0", "null", "ogg"),
+        ClipCodec::Pcmu => ("x.pcmu", "0:a:0", "null", "mulaw"),
+        ClipCodec::Pcma => ("x.pcma", "0:a:0", "null", "alaw"),
     };
     let raw = folder.path().join(name);
     let out = Command::new("ffmpeg")

@@ -7,14 +7,14 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use super::{probe, stream};
-use crate::assets::{PEOPLE, Person};
+use crate::assets::{PEOPLE, TestPerson};
 
 /// Pictures are looked at in this width: a tile of a 3×3 grid still shows its bar code.
 const WIDTH: usize = 640;
 
 /// Parts of the picture, in units of a whole: left, top, width, height.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Tile {
+pub struct TileRect {
     pub x: f64,
     pub y: f64,
     pub w: f64,
@@ -23,40 +23,40 @@ pub struct Tile {
 
 /// What one picture shows of one person.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Look {
-    pub tile: Tile,
+pub struct TileReading {
+    pub tile: TileRect,
     pub flash: bool,
     /// Number of the clip's picture; `None` when the bar code cannot be read.
     pub number: Option<u16>,
 }
 
 #[derive(Clone, Debug)]
-pub struct Picture {
+pub struct DecodedFrame {
     /// Seconds in the file.
     pub at: f64,
     /// Mean luma, 16 is black.
     pub luma: f64,
     /// In the order of [`PEOPLE`]; `None`: not there.
-    pub people: [Option<Look>; PEOPLE.len()],
+    pub people: [Option<TileReading>; PEOPLE.len()],
 }
 
 #[derive(Clone, Debug)]
-pub struct Pictures {
+pub struct DecodedVideo {
     pub size: (u32, u32),
-    pub all: Vec<Picture>,
+    pub all: Vec<DecodedFrame>,
 }
 
-impl Pictures {
-    pub fn of(&self, person: Person) -> impl Iterator<Item = (f64, Option<Look>)> {
+impl DecodedVideo {
+    pub fn of(&self, person: TestPerson) -> impl Iterator<Item = (f64, Option<TileReading>)> {
         let index = PEOPLE.iter().position(|other| *other == person).expect("one of the people");
         self.all.iter().map(move |picture| (picture.at, picture.people[index]))
     }
 
     /// When each flash of a person begins, seconds in the file.
-    pub fn flashes(&self, person: Person) -> Vec<f64> {
+    pub fn flashes(&self, person: TestPerson) -> Vec<f64> {
         let (mut flashes, mut last) = (Vec::new(), f64::MIN);
-        for (at, look) in self.of(person) {
-            if look.is_some_and(|look| look.flash) {
+        for (at, reading) in self.of(person) {
+            if reading.is_some_and(|reading| reading.flash) {
                 if at - last > 0.2 {
                     flashes.push(at);
                 }
@@ -67,29 +67,30 @@ impl Pictures {
     }
 
     /// Spans in which a person's tile is there, seconds in the file.
-    pub fn spans(&self, person: Person) -> Vec<(f64, f64)> {
+    pub fn spans(&self, person: TestPerson) -> Vec<(f64, f64)> {
         let mut spans: Vec<(f64, f64)> = Vec::new();
         let mut there = false;
-        for (at, look) in self.of(person) {
-            match (look, spans.last_mut()) {
+        for (at, reading) in self.of(person) {
+            match (reading, spans.last_mut()) {
                 (Some(_), Some(span)) if there => span.1 = at,
                 (Some(_), _) => spans.push((at, at)),
                 (None, _) => {}
             }
-            there = look.is_some();
+            there = reading.is_some();
         }
         spans
     }
 
-    pub fn identity(&self, person: Person) -> Identity {
-        let numbers: Vec<(f64, u16)> = self.of(person).filter_map(|(at, look)| Some((at, look?.number?))).collect();
-        Identity::of(&numbers)
+    pub fn identity(&self, person: TestPerson) -> FrameContinuity {
+        let numbers: Vec<(f64, u16)> =
+            self.of(person).filter_map(|(at, reading)| Some((at, reading?.number?))).collect();
+        FrameContinuity::of(&numbers)
     }
 }
 
 /// Which pictures of a clip a recording shows of somebody.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Identity {
+pub struct FrameContinuity {
     /// Pictures with a readable code.
     pub read: usize,
     pub different: usize,
@@ -104,7 +105,7 @@ pub struct Identity {
     pub longest_freeze: f64,
 }
 
-impl Identity {
+impl FrameContinuity {
     /// (time, number) in the file's order. Clips have 600 pictures.
     pub fn of(numbers: &[(f64, u16)]) -> Self {
         const LOOP: i32 = 600;
@@ -138,7 +139,7 @@ impl Identity {
 }
 
 /// Decodes a file and looks at every picture of it.
-pub fn look(file: &Path) -> Result<Pictures> {
+pub fn analyse(file: &Path) -> Result<DecodedVideo> {
     let probed = probe(file)?;
     let video = stream(&probed, "video").with_context(|| format!("{} has no video", file.display()))?;
     let side = |key: &str| video[key].as_u64().unwrap_or(0);
@@ -157,15 +158,15 @@ pub fn look(file: &Path) -> Result<Pictures> {
         .spawn()
         .context("start ffmpeg")?;
     let mut stdout = decoder.stdout.take().expect("asked for above");
-    let mut canvas = Canvas { bytes: vec![0; WIDTH * height * 3 / 2], height };
+    let mut canvas = GrayFrame { bytes: vec![0; WIDTH * height * 3 / 2], height };
     let mut all = Vec::new();
     while read_whole(&mut stdout, &mut canvas.bytes)? {
         // What a decoder gives beyond the packets that were listed lies after the last of them.
         let at = times.get(all.len()).copied().unwrap_or_else(|| times.last().copied().unwrap_or(0.0));
-        all.push(Picture { at, luma: canvas.luma(), people: PEOPLE.map(|person| canvas.look_for(person)) });
+        all.push(DecodedFrame { at, luma: canvas.luma(), people: PEOPLE.map(|person| canvas.find_tile(person)) });
     }
     decoder.wait().context("wait for ffmpeg")?;
-    Ok(Pictures { size: (full_width as u32, full_height as u32), all })
+    Ok(DecodedVideo { size: (full_width as u32, full_height as u32), all })
 }
 
 fn read_whole(from: &mut impl Read, into: &mut [u8]) -> Result<bool> {
@@ -199,12 +200,12 @@ fn times(file: &Path) -> Result<Vec<f64>> {
 }
 
 /// An I420 picture of [`WIDTH`].
-struct Canvas {
+struct GrayFrame {
     bytes: Vec<u8>,
     height: usize,
 }
 
-impl Canvas {
+impl GrayFrame {
     fn luma(&self) -> f64 {
         let plane = &self.bytes[..WIDTH * self.height];
         plane.iter().step_by(7).map(|y| f64::from(*y)).sum::<f64>() / (plane.len() / 7) as f64
@@ -212,7 +213,7 @@ impl Canvas {
 
     /// Mean luma of a rectangle in pixels.
     fn brightness(&self, x: f64, y: f64, w: f64, h: f64) -> f64 {
-        let clamp = |value: f64, most: usize| (value.round().max(0.0) as usize).min(most);
+        let clamp = |value: f64, max: usize| (value.round().max(0.0) as usize).min(max);
         let (left, right) = (clamp(x, WIDTH - 1), clamp(x + w, WIDTH));
         let (top, bottom) = (clamp(y, self.height - 1), clamp(y + h, self.height));
         let (right, bottom) = (right.max(left + 1), bottom.max(top + 1));
@@ -221,7 +222,7 @@ impl Canvas {
         sum as f64 / ((right - left) * (bottom - top)) as f64
     }
 
-    fn look_for(&self, person: Person) -> Option<Look> {
+    fn find_tile(&self, person: TestPerson) -> Option<TileReading> {
         const NEAR: i32 = 20;
         let (width, height) = (WIDTH / 2, self.height / 2);
         let u = &self.bytes[WIDTH * self.height..][..width * height];
@@ -261,8 +262,8 @@ impl Canvas {
         let bits = (2..14).enumerate().map(|(bit, index)| u16::from(bright(index)) << bit).sum::<u16>();
         let whole = bright(0) && !bright(1) && !bright(15) && bright(14) == (bits.count_ones() % 2 == 1);
         let (all_w, all_h) = (WIDTH as f64, self.height as f64);
-        Some(Look {
-            tile: Tile { x: x / all_w, y: y / all_h, w: w / all_w, h: h / all_h },
+        Some(TileReading {
+            tile: TileRect { x: x / all_w, y: y / all_h, w: w / all_w, h: h / all_h },
             flash,
             number: whole.then_some(bits),
         })
@@ -277,7 +278,7 @@ mod tests {
     fn a_skipped_and_a_repeated_picture_are_told_apart() {
         let numbers: Vec<(f64, u16)> =
             [597, 598, 598, 0, 1].iter().enumerate().map(|(i, number)| (i as f64 / 30.0, *number)).collect();
-        let identity = Identity::of(&numbers);
+        let identity = FrameContinuity::of(&numbers);
         assert_eq!((identity.read, identity.different, identity.missing, identity.backwards), (5, 4, 1, 0));
         assert!((identity.longest_freeze - 2.0 / 30.0).abs() < 1e-9);
     }

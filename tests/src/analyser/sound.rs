@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::assets::Person;
+use crate::assets::TestPerson;
 
 pub const RATE: usize = 48_000;
 
@@ -22,17 +22,17 @@ pub struct Beep {
 }
 
 impl Beep {
-    pub fn side(&self) -> Side {
+    pub fn side(&self) -> BeepSide {
         match (self.left > LOUD * 0.7, self.right > LOUD * 0.7) {
-            (true, false) => Side::Left,
-            (false, true) => Side::Right,
-            _ => Side::Both,
+            (true, false) => BeepSide::Left,
+            (false, true) => BeepSide::Right,
+            _ => BeepSide::Both,
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Side {
+pub enum BeepSide {
     Left,
     Right,
     Both,
@@ -40,7 +40,7 @@ pub enum Side {
 
 /// A recording's sound, 48 kHz; one channel is heard on both.
 #[derive(Clone, Debug)]
-pub struct Sound {
+pub struct DecodedAudio {
     pub left: Vec<f32>,
     pub right: Vec<f32>,
     /// Where the first sample lies in the file, seconds.
@@ -48,7 +48,7 @@ pub struct Sound {
 }
 
 /// Decodes the first audio stream of a file.
-pub fn listen(file: &Path) -> Result<Sound> {
+pub fn analyse(file: &Path) -> Result<DecodedAudio> {
     // `first_pts=0` puts silence where the file has none, so that a sample's index is its time.
     let out = Command::new("ffmpeg")
         .args(["-v", "error", "-nostdin", "-i"])
@@ -72,15 +72,15 @@ pub fn listen(file: &Path) -> Result<Sound> {
         left.push(f32::from_le_bytes([pair[0], pair[1], pair[2], pair[3]]));
         right.push(f32::from_le_bytes([pair[4], pair[5], pair[6], pair[7]]));
     }
-    Ok(Sound { left, right, begins: 0.0 })
+    Ok(DecodedAudio { left, right, begins: 0.0 })
 }
 
-impl Sound {
+impl DecodedAudio {
     pub fn seconds(&self) -> f64 {
         self.left.len() as f64 / RATE as f64
     }
 
-    pub fn beeps(&self, person: Person) -> Vec<Beep> {
+    pub fn beeps(&self, person: TestPerson) -> Vec<Beep> {
         let both: Vec<f32> =
             self.left.iter().zip(&self.right).map(|(left, right)| left.abs().max(right.abs())).collect();
         if both.is_empty() {
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
     use crate::assets::{PEOPLE, person};
 
-    fn beeping(people: &[(Person, f64)]) -> Vec<f32> {
+    fn beeping(people: &[(TestPerson, f64)]) -> Vec<f32> {
         (0..RATE * 4)
             .map(|index| {
                 let at = index as f64 / RATE as f64;
@@ -197,25 +197,25 @@ mod tests {
     }
 
     #[test]
-    fn everybody_is_heard_through_everybody_else() {
-        let people: Vec<(Person, f64)> = PEOPLE.iter().map(|person| (*person, 0.25)).collect();
-        let sound = Sound { left: beeping(&people), right: vec![0.0; RATE * 4], begins: 0.0 };
+    fn every_tone_is_found_among_the_others() {
+        let people: Vec<(TestPerson, f64)> = PEOPLE.iter().map(|person| (*person, 0.25)).collect();
+        let sound = DecodedAudio { left: beeping(&people), right: vec![0.0; RATE * 4], begins: 0.0 };
         for person in PEOPLE {
             let beeps = sound.beeps(person);
             assert_eq!(beeps.len(), 4, "{}", person.name);
             for (second, beep) in beeps.iter().enumerate() {
                 assert!((beep.at - second as f64 - 0.25).abs() < 0.004, "{} {beep:?}", person.name);
-                assert_eq!(beep.side(), Side::Left);
+                assert_eq!(beep.side(), BeepSide::Left);
             }
         }
     }
 
     #[test]
-    fn who_is_silent_is_not_heard() {
+    fn a_silent_person_is_not_detected() {
         let sound =
-            Sound { left: beeping(&[(person("p0"), 0.5)]), right: beeping(&[(person("p3"), 0.5)]), begins: 0.0 };
+            DecodedAudio { left: beeping(&[(person("p0"), 0.5)]), right: beeping(&[(person("p3"), 0.5)]), begins: 0.0 };
         assert!(sound.beeps(person("p1")).is_empty());
         assert!(sound.beeps(person("p2")).is_empty());
-        assert_eq!(sound.beeps(person("p3"))[0].side(), Side::Right);
+        assert_eq!(sound.beeps(person("p3"))[0].side(), BeepSide::Right);
     }
 }

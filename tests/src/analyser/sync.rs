@@ -16,7 +16,7 @@ pub struct Marks<'a> {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Presence {
+pub struct MarkPresence {
     pub wanted: usize,
     pub found: usize,
     pub forbidden: usize,
@@ -24,7 +24,7 @@ pub struct Presence {
     pub cadence_ms: f64,
 }
 
-impl Presence {
+impl MarkPresence {
     pub fn share(&self) -> f64 {
         if self.wanted == 0 { 1.0 } else { self.found as f64 / self.wanted as f64 }
     }
@@ -40,13 +40,13 @@ impl Presence {
     }
 }
 
-impl fmt::Display for Presence {
+impl fmt::Display for MarkPresence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{} cadence p80 {:.0} ms, {} forbidden", self.found, self.wanted, self.cadence_ms, self.forbidden)
     }
 }
 
-pub fn presence(marks: Marks<'_>) -> Presence {
+pub fn presence(marks: Marks<'_>) -> MarkPresence {
     /// A mark further from its second than this belongs to none.
     const NEAR: f64 = 0.25;
     let inside = |at: f64, spans: &[(f64, f64)]| spans.iter().any(|(from, to)| (*from..=*to).contains(&at));
@@ -56,7 +56,7 @@ pub fn presence(marks: Marks<'_>) -> Presence {
         (sin + angle.sin(), cos + angle.cos())
     });
     let phase = f64::atan2(sin, cos).rem_euclid(std::f64::consts::TAU) / std::f64::consts::TAU;
-    let mut presence = Presence::default();
+    let mut presence = MarkPresence::default();
     for (from, to) in marks.wanted {
         let first = (from - phase).ceil() as i64;
         for second in first.. {

@@ -23,8 +23,8 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let probed = probe(&args.file)?;
-    let pictures = stream(&probed, "video").map(|_| picture::look(&args.file)).transpose()?;
-    let sound = stream(&probed, "audio").map(|_| sound::listen(&args.file)).transpose()?;
+    let pictures = stream(&probed, "video").map(|_| picture::analyse(&args.file)).transpose()?;
+    let sound = stream(&probed, "audio").map(|_| sound::analyse(&args.file)).transpose()?;
     if let Some(pictures) = &pictures {
         let (first, last) = (pictures.all.first().map_or(0.0, |p| p.at), pictures.all.last().map_or(0.0, |p| p.at));
         println!(
@@ -47,8 +47,8 @@ fn main() -> Result<()> {
         if let Some(pictures) = &pictures {
             println!("  flashes {:?}", flashes.iter().map(|at| (at * 1000.0).round() / 1000.0).collect::<Vec<_>>());
             println!("  there {:.2?}", pictures.spans(person));
-            if let Some((_, Some(look))) = pictures.of(person).filter(|(_, look)| look.is_some()).last() {
-                println!("  last tile {:.3?}", look.tile);
+            if let Some((_, Some(reading))) = pictures.of(person).filter(|(_, reading)| reading.is_some()).last() {
+                println!("  last tile {:.3?}", reading.tile);
             }
             println!("  {:?}", pictures.identity(person));
         }

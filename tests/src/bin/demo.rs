@@ -12,8 +12,8 @@ use spillway_commands::DEMO;
 use spillway_tests::analyser::{duration, probe};
 use spillway_tests::assets::{cache, clip};
 use spillway_tests::egress::{Egress, file_of};
-use spillway_tests::publisher::{From, Manners, Publisher};
-use spillway_tests::servers::Ground;
+use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
+use spillway_tests::servers::TestServers;
 
 const ROOM: &str = "demo";
 
@@ -45,17 +45,17 @@ async fn main() -> Result<()> {
     }
 
     println!("starting redis-server, livekit-server and spillway-dispatcher");
-    let ground = Ground::start("").await?;
-    let dispatcher = ground.dispatcher("dispatcher", "").await?;
-    println!("  livekit-server  ws://{}", ground.api.address);
+    let servers = TestServers::start("").await?;
+    let dispatcher = servers.dispatcher("dispatcher", "").await?;
+    println!("  livekit-server  ws://{}", servers.api.address);
     println!("  dispatcher      http://{}/readyz", dispatcher.health);
 
     let mut people = Vec::new();
     let mut camera = String::new();
     for who in ["p0", "p1", "p2"] {
-        let person = Publisher::join(&ground.api, ROOM, who, Manners::default()).await?;
-        let video = person.publish(&clip(&format!("{who}-720.h264"))?, From::Camera).await?;
-        person.publish(&clip(&format!("{who}.opus"))?, From::Microphone).await?;
+        let person = Publisher::join(&servers.api, ROOM, who, PublisherOptions::default()).await?;
+        let video = person.publish(&clip(&format!("{who}-720.h264"))?, SourceKind::Camera).await?;
+        person.publish(&clip(&format!("{who}.opus"))?, SourceKind::Microphone).await?;
         println!("  {who} publishes camera {video} and a microphone");
         if who == "p0" {
             camera = video;
@@ -70,7 +70,7 @@ async fn main() -> Result<()> {
     let track = json!({
         "room_name": ROOM, "track_id": camera, "file": { "filepath": out.join("track-{track_id}-{time}.mp4").to_string_lossy() },
     });
-    let recorded = record(&ground, &args, composite, track).await;
+    let recorded = record(&servers, &args, composite, track).await;
     let finished = match recorded {
         Ok(finished) => finished,
         Err(error) => {
@@ -85,14 +85,14 @@ async fn main() -> Result<()> {
 }
 
 async fn record(
-    ground: &Ground,
+    servers: &TestServers,
     args: &Args,
     composite: serde_json::Value,
     track: serde_json::Value,
 ) -> Result<Vec<PathBuf>> {
     let mut running = Vec::new();
     for (method, request) in [("StartRoomCompositeEgress", composite), ("StartTrackEgress", track)] {
-        let egress = Egress::start(&ground.api, method, request).await?;
+        let egress = Egress::start(&servers.api, method, request).await?;
         let active = egress.active().await?;
         println!("{method}: {} answered in {:.0?}, ACTIVE after {active:.2?}", egress.id, egress.answered_in);
         running.push(egress);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Parser;
 use spillway_tests::assets::clip;
-use spillway_tests::publisher::{From, Manners, Publisher};
+use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 use spillway_tests::twirp::Api;
 
 #[derive(Parser)]
@@ -85,22 +85,22 @@ async fn main() -> Result<()> {
         clip(name)?;
     }
     let api = Api { address: args.server, key: args.key, secret: args.secret };
-    let manners = Manners {
+    let options = PublisherOptions {
         agent: args.agent,
         clock_ahead: args.clock_ahead,
         clock_ppm: args.clock_ppm,
         loss: args.loss,
         ..Default::default()
     };
-    let publisher = Publisher::join(&api, &args.room, &args.identity, manners).await?;
+    let publisher = Publisher::join(&api, &args.room, &args.identity, options).await?;
     println!("joined {} as {} ({})", args.room, args.identity, publisher.sid);
     let mut video_sid = String::new();
     if let Some(name) = video {
-        video_sid = publisher.publish(&clip(&name)?, From::Camera).await?;
+        video_sid = publisher.publish(&clip(&name)?, SourceKind::Camera).await?;
         println!("video {video_sid} {name}");
     }
     if let Some(name) = audio {
-        println!("audio {} {name}", publisher.publish(&clip(&name)?, From::Microphone).await?);
+        println!("audio {} {name}", publisher.publish(&clip(&name)?, SourceKind::Microphone).await?);
     }
     let begun = std::time::Instant::now();
     let mut acts: Vec<(f64, String)> = Vec::new();

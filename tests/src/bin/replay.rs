@@ -10,33 +10,33 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use spillway_media::copy::{Copy, Way};
-use spillway_media::pipeline::{AudioIn, Pipeline, PipelineEvent, PipelinePlan, VideoIn};
-use spillway_media::track::{Codec, Frame, SessionTime, TrackId};
+use spillway_ipc::framing::{EventWriter, media_endpoint};
+use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, Quality, SpoolFile, StartCommand, TrackFacts};
+use spillway_media::passthrough::{Passthrough, PassthroughTarget};
+use spillway_media::pipeline::{AudioInputFormat, Pipeline, PipelineEvent, PipelinePlan, VideoInputFormat};
+use spillway_media::track::{Codec, Frame, MediaTime, TrackId};
 use spillway_plan::Container;
-use spillway_spool::framing::{HappeningWriter, media_end};
-use spillway_spool::{EndReason, Happening, Order, Quality, SpoolFile, StartOrder, TrackFacts};
 use spillway_tests::assets::clip;
 use spillway_tests::clip::Clip;
 
 /// How often frames are given and progress is told.
 const STEP: Duration = Duration::from_millis(50);
-const TELL: Duration = Duration::from_millis(250);
+const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 const PICTURE: TrackId = TrackId(1);
 const SOUND: TrackId = TrackId(2);
 
 /// What the room's name asks for.
 #[derive(Clone, Copy)]
-struct Script {
+struct ReplayScript {
     fast: Duration,
     speed: f64,
     bytes_per_second: f64,
 }
 
-impl Script {
+impl ReplayScript {
     fn parse(room: &str) -> Option<Self> {
-        let mut words = room.strip_prefix("replay ")?.split(' ');
-        let mut number = |unit: &str| words.next()?.strip_suffix(unit)?.parse::<f64>().ok();
+        let mut fields = room.strip_prefix("replay ")?.split(' ');
+        let mut number = |unit: &str| fields.next()?.strip_suffix(unit)?.parse::<f64>().ok();
         let (seconds, speed, kbits) = (number("s")?, number("x")?, number("k")?);
         Some(Self { fast: Duration::from_secs_f64(seconds), speed, bytes_per_second: kbits * 1000.0 / 8.0 })
     }
@@ -49,138 +49,141 @@ impl Script {
 }
 
 fn main() -> Result<()> {
-    let (mut orders, say) = media_end().context("this is no program for people: the runner starts it")?;
-    let (tell, inbox) = channel();
+    let (mut commands, events_tx) = media_endpoint().context("this is no program for people: the runner starts it")?;
+    let (tx, inbox) = channel();
     std::thread::spawn(move || {
-        while let Ok(Some(order)) = orders.hear() {
-            if tell.send(order).is_err() {
+        while let Ok(Some(command)) = commands.recv() {
+            if tx.send(command).is_err() {
                 return;
             }
         }
     });
-    let Order::Start(start) = inbox.recv().context("no order")? else { bail!("another order before the start") };
-    let script = Script::parse(&start.plan.room_name).context("the room's name is no script")?;
+    let MediaCommand::Start(start) = inbox.recv().context("no command")? else {
+        bail!("another command before the start")
+    };
+    let script = ReplayScript::parse(&start.plan.room_name).context("the room's name is no script")?;
     let (room_id, room_name) = (start.plan.room_id.clone(), start.plan.room_name.clone());
-    say.say(&Happening::Joined { room_id, room_name })?;
-    say.say(&Happening::Opening { file: 0, container: Container::Mp4, facts: TrackFacts::default() })?;
+    events_tx.send(&MediaEvent::Joined { room_id, room_name })?;
+    events_tx.send(&MediaEvent::Opening { file: 0, container: Container::Mp4, facts: TrackFacts::default() })?;
     let path = loop {
-        match inbox.recv_timeout(TELL) {
-            Ok(Order::WriteTo { path, .. }) => break path,
-            Ok(Order::Stop) => return Ok(say.say(&Happening::Ended { why: EndReason::Stopped })?),
-            Ok(Order::Start(_)) => {}
+        match inbox.recv_timeout(REPORT_INTERVAL) {
+            Ok(MediaCommand::WriteTo { path, .. }) => break path,
+            Ok(MediaCommand::Stop) => return Ok(events_tx.send(&MediaEvent::Ended { why: MediaEndReason::Stopped })?),
+            Ok(MediaCommand::Start(_)) => {}
             Err(RecvTimeoutError::Timeout) => {
-                say.say(&Happening::Alive { media_ns: 0, lag_ms: 0, backlog_bytes: 0 })?;
+                events_tx.send(&MediaEvent::Alive { media_ns: 0, lag_ms: 0, backlog_bytes: 0 })?;
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     };
-    let mut tape = Tape::open(&start, script, SpoolFile::create(&path, Container::Mp4)?)?;
+    let mut file = ReplayFile::open(&start, script, SpoolFile::create(&path, Container::Mp4)?)?;
     let begun = Instant::now();
-    let mut told = begun;
-    say.say(&Happening::Started { at: unix_ns() })?;
+    let mut reported_at = begun;
+    events_tx.send(&MediaEvent::Started { at: unix_ns() })?;
     loop {
         match inbox.recv_timeout(STEP) {
             Err(RecvTimeoutError::Timeout) => {}
-            Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+            Ok(MediaCommand::Stop) | Err(RecvTimeoutError::Disconnected) => break,
             Ok(_) => {}
         }
-        tape.play_to(script.media_at(begun.elapsed()))?;
-        if told.elapsed() >= TELL {
-            told = Instant::now();
-            tape.tell(&say)?;
+        file.play_to(script.media_at(begun.elapsed()))?;
+        if reported_at.elapsed() >= REPORT_INTERVAL {
+            reported_at = Instant::now();
+            file.report_progress(&events_tx)?;
         }
     }
-    let (bytes, media_ns) = tape.finish(&say)?;
+    let (bytes, media_ns) = file.finish(&events_tx)?;
     let ended_at = unix_ns();
-    say.say(&Happening::Closed {
+    events_tx.send(&MediaEvent::Closed {
         file: 0,
         bytes,
         started_at: ended_at - i64::try_from(media_ns)?,
         ended_at,
         quality: Quality::default(),
     })?;
-    Ok(say.say(&Happening::Ended { why: EndReason::Stopped })?)
+    Ok(events_tx.send(&MediaEvent::Ended { why: MediaEndReason::Stopped })?)
 }
 
 /// A file being made of two clips in a loop.
-struct Tape {
+struct ReplayFile {
     pipeline: Pipeline,
     events: std::sync::mpsc::Receiver<PipelineEvent>,
-    lanes: [Lane; 2],
+    tracks: [ReplayTrack; 2],
     /// Bytes each picture is filled up to on average.
     picture_bytes: f64,
     owed: f64,
 }
 
-struct Lane {
+struct ReplayTrack {
     clip: Arc<Clip>,
-    copy: Copy,
+    copy: Passthrough,
     id: TrackId,
     given: usize,
 }
 
-impl Tape {
-    fn open(start: &StartOrder, script: Script, file: SpoolFile) -> Result<Self> {
+impl ReplayFile {
+    fn open(start: &StartCommand, script: ReplayScript, file: SpoolFile) -> Result<Self> {
         gstreamer::init().context("start GStreamer")?;
         let (picture, sound) = (clip("p0-360.h264")?, clip("p0.opus")?);
         let plan = PipelinePlan {
-            video: Some(VideoIn::Copied { codec: Codec::H264, size: picture.size }),
-            audio: Some(AudioIn::Copied { codec: Codec::Opus, channels: 2 }),
+            video: Some(VideoInputFormat::Copied { codec: Codec::H264, size: picture.size }),
+            audio: Some(AudioInputFormat::Copied { codec: Codec::Opus, channels: 2 }),
             container: Container::Mp4,
             fragment_ms: start.settings.fragment_ms,
         };
-        let (tell, events) = channel();
+        let (tx, events) = channel();
         let (pipeline, feeds) = Pipeline::start(&plan, file, move |event| {
-            let _ = tell.send(event);
+            let _ = tx.send(event);
         })?;
         let sound_bytes: usize = sound.frames.iter().map(|frame| frame.data.len()).sum();
         let sound_rate = sound_bytes as f64 / sound.length.as_secs_f64();
-        let lane = |clip, feed: Option<_>, id| -> Result<Lane> {
-            let copy = Copy::new(Way::Feed(feed.context("no way in")?), id == PICTURE, SessionTime(0));
-            Ok(Lane { clip, copy, id, given: 0 })
+        let track = |clip, feed: Option<_>, id| -> Result<ReplayTrack> {
+            let copy =
+                Passthrough::new(PassthroughTarget::Feed(feed.context("no way in")?), id == PICTURE, MediaTime(0));
+            Ok(ReplayTrack { clip, copy, id, given: 0 })
         };
-        let lanes = [lane(picture, feeds.video, PICTURE)?, lane(sound, feeds.audio, SOUND)?];
+        let tracks = [track(picture, feeds.video, PICTURE)?, track(sound, feeds.audio, SOUND)?];
         let picture_bytes = (script.bytes_per_second - sound_rate).max(0.0) / 30.0;
-        Ok(Self { pipeline, events, lanes, picture_bytes, owed: 0.0 })
+        Ok(Self { pipeline, events, tracks, picture_bytes, owed: 0.0 })
     }
 
     /// Everything that has happened before `end`, in the order of time.
     fn play_to(&mut self, end: Duration) -> Result<()> {
         loop {
-            let at = |lane: &Lane| {
-                let (round, index) = (lane.given / lane.clip.frames.len(), lane.given % lane.clip.frames.len());
-                lane.clip.length * round as u32 + lane.clip.frames[index].at
+            let at = |track: &ReplayTrack| {
+                let (round, index) = (track.given / track.clip.frames.len(), track.given % track.clip.frames.len());
+                track.clip.length * round as u32 + track.clip.frames[index].at
             };
-            let next = usize::from(at(&self.lanes[1]) < at(&self.lanes[0]));
-            let at = at(&self.lanes[next]);
+            let next = usize::from(at(&self.tracks[1]) < at(&self.tracks[0]));
+            let at = at(&self.tracks[next]);
             if at >= end {
                 return Ok(());
             }
-            let lane = &mut self.lanes[next];
-            let frame = &lane.clip.frames[lane.given % lane.clip.frames.len()];
-            lane.given += 1;
+            let track = &mut self.tracks[next];
+            let frame = &track.clip.frames[track.given % track.clip.frames.len()];
+            track.given += 1;
             let mut data = frame.data.to_vec();
-            if lane.id == PICTURE {
+            if track.id == PICTURE {
                 self.owed += self.picture_bytes - data.len() as f64;
                 self.owed -= fill(&mut data, self.owed) as f64;
             }
-            let size = (lane.id == PICTURE && frame.key).then_some(lane.clip.size);
-            let at = SessionTime(u64::try_from(at.as_nanos())?);
-            lane.copy.frame(&Frame { track: lane.id, at, key: frame.key, size, data: Bytes::from(data) })?;
+            let size = (track.id == PICTURE && frame.key).then_some(track.clip.size);
+            let at = MediaTime(u64::try_from(at.as_nanos())?);
+            track.copy.frame(&Frame { track: track.id, at, key: frame.key, size, data: Bytes::from(data) })?;
         }
     }
 
-    fn tell(&self, say: &HappeningWriter) -> Result<()> {
+    fn report_progress(&self, events_tx: &EventWriter) -> Result<()> {
         let (written, media_ns) = (self.pipeline.written(), self.pipeline.progress().media_ns());
-        say.say(&Happening::Wrote { file: 0, end: written.end(), sealed_to: written.sealed_to(), media_ns })?;
-        say.say(&Happening::Alive { media_ns, lag_ms: 0, backlog_bytes: 0 })?;
+        events_tx.send(&MediaEvent::Wrote { file: 0, end: written.end(), sealed_to: written.sealed_to(), media_ns })?;
+        events_tx.send(&MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0 })?;
         Ok(())
     }
 
     /// Closes the file; its length in bytes and nanoseconds.
-    fn finish(mut self, say: &HappeningWriter) -> Result<(u64, u64)> {
-        for lane in &mut self.lanes {
-            lane.copy.end()?;
+    fn finish(mut self, events_tx: &EventWriter) -> Result<(u64, u64)> {
+        for track in &mut self.tracks {
+            track.copy.end()?;
         }
         loop {
             match self.events.recv_timeout(Duration::from_secs(20)).context("the file does not end")? {
@@ -189,7 +192,7 @@ impl Tape {
                 PipelineEvent::Broke(error) => return Err(error).context("the file broke"),
             }
         }
-        self.tell(say)?;
+        self.report_progress(events_tx)?;
         Ok((self.pipeline.written().end(), self.pipeline.progress().media_ns()))
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Parser;
-use spillway_tests::servers::Ground;
+use spillway_tests::servers::TestServers;
 
 #[derive(Parser)]
 #[command(name = "spillway-servers", about = "Starts what a recording needs on free loopback ports and says where")]
@@ -18,12 +18,12 @@ struct Args {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    let ground = Ground::start(&args.livekit).await?;
-    println!("redis {}", ground.redis_address);
-    println!("livekit {} key {} secret {}", ground.api.address, ground.api.key, ground.api.secret);
-    println!("folder {}", ground.folder().display());
+    let servers = TestServers::start(&args.livekit).await?;
+    println!("redis {}", servers.redis_address);
+    println!("livekit {} key {} secret {}", servers.api.address, servers.api.key, servers.api.secret);
+    println!("folder {}", servers.folder().display());
     let _dispatcher = if args.dispatcher {
-        let dispatcher = ground.dispatcher("dispatcher", "").await?;
+        let dispatcher = servers.dispatcher("dispatcher", "").await?;
         println!("dispatcher {} log {}", dispatcher.health, dispatcher.process.log.display());
         Some(dispatcher)
     } else {

@@ -9,12 +9,12 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::door::{Call, Cloud, Desk, Fake};
-use super::fault::{Bucket, Fault};
-use super::guest::{Exit, Guest};
-use super::policy::Need;
-use super::web::{Asked, Reply};
-use super::{Place, Vendor};
+use super::endpoint::{ApiCall, ApiEndpoint, CloudApi, FakeCloud};
+use super::fault::{CallQuota, CloudFault};
+use super::policy::Permission;
+use super::task_process::{Exit, TaskProcess};
+use super::web::{HttpReply, HttpRequest};
+use super::{CloudSetup, Vendor};
 use crate::grants;
 
 pub const SUBSCRIPTION: &str = "00000000-1111-2222-3333-444444444444";
@@ -27,21 +27,21 @@ pub const SUBNET: &str = "/subscriptions/00000000-1111-2222-3333-444444444444/re
 const VERSION: &str = "api-version=2023-05-01";
 const GROUPS_OF: &str = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/egress/providers/\
                          Microsoft.ContainerInstance/containerGroups";
-const MOST_GROUPS: usize = 100;
+const MAX_GROUPS: usize = 100;
 
 /// Of one answer to a list, so that there are pages.
 const PAGE: usize = 20;
 
-pub type Arm = Fake<Group>;
+pub type Arm = FakeCloud<Group>;
 
 /// One resource group.
 pub struct Group {
-    desk: Desk,
-    state: Mutex<State>,
+    endpoint: ApiEndpoint,
+    state: Mutex<GroupState>,
 }
 
-struct State {
-    bucket: Bucket,
+struct GroupState {
+    bucket: CallQuota,
     groups: BTreeMap<String, ContainerGroup>,
     /// Egress of every group that was ever made.
     made: Vec<String>,
@@ -54,7 +54,7 @@ struct ContainerGroup {
     events: Vec<Value>,
     started: Option<DateTime<Utc>>,
     finished: Option<DateTime<Utc>>,
-    guest: Option<Guest>,
+    task_process: Option<TaskProcess>,
     exit: Option<Exit>,
     /// It was stopped or deleted.
     stop: watch::Sender<bool>,
@@ -64,13 +64,14 @@ struct ContainerGroup {
 }
 
 impl Arm {
-    pub async fn start(place: Place) -> Result<Self> {
-        let state = State { bucket: Bucket::new(100, 300.0 / 3600.0), groups: BTreeMap::new(), made: Vec::new() };
+    pub async fn start(setup: CloudSetup) -> Result<Self> {
+        let state =
+            GroupState { bucket: CallQuota::new(100, 300.0 / 3600.0), groups: BTreeMap::new(), made: Vec::new() };
         let rendered = || {
             let groups = grants::azure_on("dispatcher", [format!("{GROUPS_OF}/*"), GROUPS_OF.to_owned()])?;
             Ok(groups.and(grants::azure_on("attach", [IDENTITY.to_owned(), SUBNET.to_owned()])?))
         };
-        Self::open(Group { desk: Desk::new(place, rendered)?, state: Mutex::new(state) }).await
+        Self::open(Group { endpoint: ApiEndpoint::new(setup, rendered)?, state: Mutex::new(state) }).await
     }
 
     pub fn out_of_memory(&self, id: &str) {
@@ -100,44 +101,44 @@ fn name_of(id: &str) -> &str {
 
 impl Vendor for Arm {
     const LAUNCH: &str = "put";
-    const LOOK: &str = "get";
+    const STATUS: &str = "get";
 
     fn strike(&self, task: &str) {
-        self.cloud.guest(task).inspect(Guest::kill);
+        self.cloud.task_process(task).inspect(TaskProcess::kill);
     }
 
-    fn made(&self, egress_id: &str) -> usize {
+    fn task_count(&self, egress_id: &str) -> usize {
         self.cloud.state().made.iter().filter(|made| *made == egress_id).count()
     }
 
-    fn script(&self, operation: &str, faults: &[Option<Fault>]) {
+    fn script(&self, operation: &str, faults: &[Option<CloudFault>]) {
         self.faults().script(operation, faults.iter().copied());
     }
 }
 
-impl Cloud for Group {
-    fn desk(&self) -> &Desk {
-        &self.desk
+impl CloudApi for Group {
+    fn endpoint(&self) -> &ApiEndpoint {
+        &self.endpoint
     }
 
-    fn read(&self, asked: &Asked) -> Result<Call, Reply> {
-        if !asked.header("authorization").starts_with("Bearer ") {
-            let words = "Authentication failed. The 'Authorization' header is missing.";
-            return Err(refused(401, "AuthenticationFailed", words));
+    fn read(&self, request: &HttpRequest) -> Result<ApiCall, HttpReply> {
+        if !request.header("authorization").starts_with("Bearer ") {
+            let message = "Authentication failed. The 'Authorization' header is missing.";
+            return Err(refused(401, "AuthenticationFailed", message));
         }
-        if self.desk.place.issued.as_ref().is_some_and(|issued| !issued.let_in(asked.header("authorization"))) {
+        if self.endpoint.setup.issued.as_ref().is_some_and(|issued| !issued.accepts(request.header("authorization"))) {
             return Err(refused(401, "ExpiredAuthenticationToken", "The access token expiry is in the past."));
         }
-        if !asked.query.split('&').any(|pair| pair == VERSION) {
-            let words = "The api-version query parameter (?api-version=) is required.";
-            return Err(refused(400, "MissingApiVersionParameter", words));
+        if !request.query.split('&').any(|pair| pair == VERSION) {
+            let message = "The api-version query parameter (?api-version=) is required.";
+            return Err(refused(400, "MissingApiVersionParameter", message));
         }
-        let Some(rest) = asked.path.strip_prefix(GROUPS_OF) else {
+        let Some(rest) = request.path.strip_prefix(GROUPS_OF) else {
             return Err(refused(404, "ResourceGroupNotFound", "Resource group could not be found."));
         };
         let rest = rest.trim_start_matches('/');
         let (name, verb) = rest.split_once('/').unwrap_or((rest, ""));
-        let (operation, action) = match (asked.method.as_str(), verb) {
+        let (operation, action) = match (request.method.as_str(), verb) {
             ("GET", "") if name.is_empty() => ("list", "read"),
             ("GET", "") => ("get", "read"),
             ("PUT", "") => ("put", "write"),
@@ -145,39 +146,40 @@ impl Cloud for Group {
             ("POST", "stop") => ("stop", "stop/action"),
             _ => return Err(refused(405, "HttpMethodNotAllowed", "not this way")),
         };
-        let mut needs = vec![Need::new(format!("Microsoft.ContainerInstance/containerGroups/{action}"), &asked.path)];
+        let mut needs =
+            vec![Permission::new(format!("Microsoft.ContainerInstance/containerGroups/{action}"), &request.path)];
         if operation == "put" {
-            needs.extend(attached(&asked.json()));
+            needs.extend(attached(&request.json()));
         }
-        Ok(Call { operation, subject: name.to_owned(), needs })
+        Ok(ApiCall { operation, subject: name.to_owned(), needs })
     }
 
-    fn denied(&self, Need { action, resource, .. }: &Need) -> Reply {
-        let words =
+    fn denied(&self, Permission { action, resource, .. }: &Permission) -> HttpReply {
+        let message =
             format!("The client does not have authorization to perform action '{action}' over scope '{resource}'.");
-        refused(403, "AuthorizationFailed", &words)
+        refused(403, "AuthorizationFailed", &message)
     }
 
-    fn fails(&self, fault: Fault) -> Option<Reply> {
+    fn fault_reply(&self, fault: CloudFault) -> Option<HttpReply> {
         Some(match fault {
-            Fault::Throttled => {
+            CloudFault::Throttled => {
                 refused(429, "TooManyRequests", "The request is being throttled.").with("retry-after", "2")
             }
-            Fault::NoCapacity => {
-                let words = "The requested resource with '0.5' CPU and '0.5' GB memory is not available in the location \
+            CloudFault::NoCapacity => {
+                let message = "The requested resource with '0.5' CPU and '0.5' GB memory is not available in the location \
                              'westeurope' at this moment. Please retry with a different resource request or in another location.";
-                refused(409, "ServiceUnavailable", words)
+                refused(409, "ServiceUnavailable", message)
             }
-            Fault::QuotaReached => {
-                let words = "Resource type 'Microsoft.ContainerInstance/containerGroups' container group quota 'StandardCores' exceeded.";
-                refused(409, "ContainerGroupQuotaReached", words)
+            CloudFault::QuotaReached => {
+                let message = "Resource type 'Microsoft.ContainerInstance/containerGroups' container group quota 'StandardCores' exceeded.";
+                refused(409, "ContainerGroupQuotaReached", message)
             }
-            Fault::Busy => refused(
+            CloudFault::Busy => refused(
                 409,
                 "AnotherOperationInProgress",
                 "Another operation on this or dependent resource is in progress.",
             ),
-            Fault::Expired | Fault::Skewed => refused(
+            CloudFault::Expired | CloudFault::Skewed => refused(
                 401,
                 "ExpiredAuthenticationToken",
                 "The access token expiry UTC time is earlier than current UTC time.",
@@ -186,12 +188,17 @@ impl Cloud for Group {
         })
     }
 
-    fn obey(self: &Arc<Self>, Call { operation, subject, .. }: &Call, asked: &Asked, _: Option<Fault>) -> Reply {
+    fn execute(
+        self: &Arc<Self>,
+        ApiCall { operation, subject, .. }: &ApiCall,
+        request: &HttpRequest,
+        _: Option<CloudFault>,
+    ) -> HttpReply {
         match *operation {
-            "list" => self.list(&asked.query),
+            "list" => self.list(&request.query),
             "get" => self.get(subject),
             // A second one under the same name there cannot be.
-            "put" => self.put(subject, asked.json()),
+            "put" => self.put(subject, request.json()),
             "delete" => self.delete(subject),
             _ => self.stop(subject),
         }
@@ -199,12 +206,12 @@ impl Cloud for Group {
 }
 
 impl Group {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, GroupState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn guest(&self, id: &str) -> Option<Guest> {
-        self.state().groups.get(name_of(id))?.guest.clone()
+    fn task_process(&self, id: &str) -> Option<TaskProcess> {
+        self.state().groups.get(name_of(id))?.task_process.clone()
     }
 
     fn change(&self, name: &str, change: impl FnOnce(&mut ContainerGroup)) {
@@ -215,10 +222,10 @@ impl Group {
 
     /// To every call but the one that made it.
     fn knows(&self, group: &ContainerGroup) -> bool {
-        group.made.elapsed() >= self.desk.place.unseen
+        group.made.elapsed() >= self.endpoint.setup.unseen
     }
 
-    fn list(&self, query: &str) -> Reply {
+    fn list(&self, query: &str) -> HttpReply {
         let from = query.split('&').find_map(|pair| pair.strip_prefix("$skiptoken=")).unwrap_or_default();
         let state = self.state();
         let mut rest = state.groups.iter().filter(|(name, group)| name.as_str() > from && self.knows(group));
@@ -228,23 +235,23 @@ impl Group {
         if let (Some((last, _)), true) = (page.last(), rest.next().is_some()) {
             answer["nextLink"] = format!("https://management.azure.com{GROUPS_OF}?{VERSION}&$skiptoken={last}").into();
         }
-        Reply::json(200, answer)
+        HttpReply::json(200, answer)
     }
 
-    fn get(&self, name: &str) -> Reply {
+    fn get(&self, name: &str) -> HttpReply {
         let state = self.state();
         let found = state.groups.get(name).filter(|group| self.knows(group));
-        found.map_or_else(|| missing(name), |group| Reply::json(200, shown(name, group, true)))
+        found.map_or_else(|| missing(name), |group| HttpReply::json(200, shown(name, group, true)))
     }
 
-    fn put(self: &Arc<Self>, name: &str, body: Value) -> Reply {
-        if let Err(words) = lawful(name, &body) {
-            return refused(400, "InvalidRequestContent", &words);
+    fn put(self: &Arc<Self>, name: &str, body: Value) -> HttpReply {
+        if let Err(message) = lawful(name, &body) {
+            return refused(400, "InvalidRequestContent", &message);
         }
         let mut state = self.state();
         if let Some(group) = state.groups.get(name) {
             if group.put == body {
-                return Reply::json(200, shown(name, group, true));
+                return HttpReply::json(200, shown(name, group, true));
             }
             return refused(400, "InvalidContainerGroupUpdate", "The updates on container group are invalid.");
         }
@@ -252,7 +259,7 @@ impl Group {
             return refused(429, "TooManyRequests", "The request is being throttled.")
                 .with("retry-after", wait.as_secs().max(1).to_string());
         }
-        if state.groups.len() >= MOST_GROUPS {
+        if state.groups.len() >= MAX_GROUPS {
             return refused(409, "ContainerGroupQuotaReached", "container group quota 'ContainerGroups' exceeded");
         }
         state.made.push(body["tags"]["egress_id"].as_str().unwrap_or_default().to_owned());
@@ -264,13 +271,13 @@ impl Group {
             events: Vec::new(),
             started: None,
             finished: None,
-            guest: None,
+            task_process: None,
             exit: None,
             stop,
             oom: false,
             failed: false,
         };
-        let reply = Reply::json(201, shown(name, &group, true));
+        let reply = HttpReply::json(201, shown(name, &group, true));
         state.groups.insert(name.to_owned(), group);
         let (cloud, of) = (Arc::clone(self), name.to_owned());
         tokio::spawn(async move { cloud.live(&of, listening).await });
@@ -279,9 +286,9 @@ impl Group {
 
     async fn live(self: Arc<Self>, name: &str, mut stop: watch::Receiver<bool>) {
         let starting = async {
-            tokio::time::sleep(self.desk.place.takes(self.desk.place.provisioning)).await;
+            tokio::time::sleep(self.endpoint.setup.takes(self.endpoint.setup.provisioning)).await;
             self.change(name, |group| group.events.push(event("Pulling", "Normal", "pulling image \"runner\"")));
-            tokio::time::sleep(self.desk.place.takes(self.desk.place.pulling)).await;
+            tokio::time::sleep(self.endpoint.setup.takes(self.endpoint.setup.pulling)).await;
         };
         tokio::select! {
             () = starting => {}
@@ -295,8 +302,8 @@ impl Group {
                 environment.insert(variable["name"].as_str().unwrap_or_default().to_owned(), value.to_owned());
             }
         });
-        let guest = match Guest::start(&self.desk.place, &format!("aci-{name}"), &environment, &[]) {
-            Ok(guest) => guest,
+        let task_process = match TaskProcess::start(&self.endpoint.setup, &format!("aci-{name}"), &environment, &[]) {
+            Ok(task_process) => task_process,
             Err(error) => {
                 self.change(name, |group| {
                     group.failed = true;
@@ -306,14 +313,14 @@ impl Group {
             }
         };
         self.change(name, |group| {
-            group.guest = Some(guest.clone());
+            group.task_process = Some(task_process.clone());
             group.started = Some(Utc::now());
             group.events.push(event("Started", "Normal", "Started container"));
         });
         let exit = tokio::select! {
-            exit = guest.exit() => exit,
+            exit = task_process.exit() => exit,
             // The vendor's grace, which is none.
-            () = stopped(&mut stop) => guest.stop(self.desk.place.grace).await,
+            () = stopped(&mut stop) => task_process.stop(self.endpoint.setup.grace).await,
         };
         self.change(name, |group| {
             group.exit = Some(exit);
@@ -321,10 +328,10 @@ impl Group {
         });
     }
 
-    fn stop(&self, name: &str) -> Reply {
+    fn stop(&self, name: &str) -> HttpReply {
         let state = self.state();
         let Some(group) = state.groups.get(name) else { return missing(name) };
-        if group.guest.is_none() {
+        if group.task_process.is_none() {
             return refused(
                 409,
                 "ContainerGroupTransitioning",
@@ -332,29 +339,29 @@ impl Group {
             );
         }
         group.stop.send_replace(true);
-        Reply::json(204, Value::Null)
+        HttpReply::json(204, Value::Null)
     }
 
-    fn delete(&self, name: &str) -> Reply {
+    fn delete(&self, name: &str) -> HttpReply {
         match self.state().groups.remove(name) {
-            None => Reply::json(204, Value::Null),
+            None => HttpReply::json(204, Value::Null),
             Some(group) => {
                 group.stop.send_replace(true);
-                Reply::json(200, shown(name, &group, true))
+                HttpReply::json(200, shown(name, &group, true))
             }
         }
     }
 }
 
 /// What a group is given that is not its own.
-fn attached(group: &Value) -> Vec<Need> {
+fn attached(group: &Value) -> Vec<Permission> {
     let identities = group["identity"]["userAssignedIdentities"].as_object().into_iter().flatten();
     let subnets = group["properties"]["subnetIds"].as_array().into_iter().flatten();
     let assign = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action";
     let join = "Microsoft.Network/virtualNetworks/subnets/join/action";
     let subnet = |subnet: &Value| subnet["id"].as_str().unwrap_or_default().to_owned();
-    let identities = identities.map(|(id, _)| Need::new(assign, id));
-    identities.chain(subnets.map(|it| Need::new(join, subnet(it)))).collect()
+    let identities = identities.map(|(id, _)| Permission::new(assign, id));
+    identities.chain(subnets.map(|it| Permission::new(join, subnet(it)))).collect()
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
@@ -463,13 +470,13 @@ fn lawful(name: &str, body: &Value) -> Result<(), String> {
     Ok(())
 }
 
-fn missing(name: &str) -> Reply {
-    let words = format!(
+fn missing(name: &str) -> HttpReply {
+    let message = format!(
         "The Resource 'Microsoft.ContainerInstance/containerGroups/{name}' under resource group '{RESOURCE_GROUP}' was not found."
     );
-    refused(404, "ResourceNotFound", &words)
+    refused(404, "ResourceNotFound", &message)
 }
 
-fn refused(status: u16, code: &str, message: &str) -> Reply {
-    Reply::json(status, json!({"error": {"code": code, "message": message}}))
+fn refused(status: u16, code: &str, message: &str) -> HttpReply {
+    HttpReply::json(status, json!({"error": {"code": code, "message": message}}))
 }

@@ -11,7 +11,7 @@ use crate::assets::containers_left_out;
 use crate::process::Process;
 
 const PROGRAM: &str = "/usr/sbin/dockerd";
-const PATIENCE: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Dockerd {
     // Dropped in this order.
@@ -45,7 +45,7 @@ impl Dockerd {
             command.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--log-level=warn"]);
         })?;
         let socket = at("docker.sock");
-        process.wait_until(PATIENCE, || std::os::unix::net::UnixStream::connect(&socket).is_ok())?;
+        process.wait_until(START_TIMEOUT, || std::os::unix::net::UnixStream::connect(&socket).is_ok())?;
         Ok(Self { process, folder })
     }
 
@@ -60,7 +60,7 @@ impl Dockerd {
             copy(Path::new(program), &root)?;
             let linked = Command::new("ldd").arg(program).output().context("ask what a program is linked with")?;
             let linked = String::from_utf8_lossy(&linked.stdout).into_owned();
-            for library in linked.split_whitespace().filter(|word| word.starts_with('/')) {
+            for library in linked.split_whitespace().filter(|token| token.starts_with('/')) {
                 copy(Path::new(library), &root)?;
             }
         }

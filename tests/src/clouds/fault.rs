@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
+pub enum CloudFault {
     /// The vendor's answer to too many calls.
     Throttled,
     /// No machine of this kind is free.
@@ -35,22 +35,22 @@ pub enum Fault {
     Busy,
 }
 
-pub const ALL: [Fault; 12] = [
-    Fault::Throttled,
-    Fault::NoCapacity,
-    Fault::QuotaReached,
-    Fault::Broken,
-    Fault::BrokenAfter,
-    Fault::Lost,
-    Fault::LostAfter,
-    Fault::Doubled,
-    Fault::Late,
-    Fault::Expired,
-    Fault::Skewed,
-    Fault::Busy,
+pub const ALL: [CloudFault; 12] = [
+    CloudFault::Throttled,
+    CloudFault::NoCapacity,
+    CloudFault::QuotaReached,
+    CloudFault::Broken,
+    CloudFault::BrokenAfter,
+    CloudFault::Lost,
+    CloudFault::LostAfter,
+    CloudFault::Doubled,
+    CloudFault::Late,
+    CloudFault::Expired,
+    CloudFault::Skewed,
+    CloudFault::Busy,
 ];
 
-impl Fault {
+impl CloudFault {
     pub fn before(self) -> bool {
         !matches!(self, Self::BrokenAfter | Self::LostAfter | Self::Doubled | Self::Late)
     }
@@ -58,23 +58,23 @@ impl Fault {
 
 /// Shared by the calls of one cloud.
 #[derive(Default)]
-pub struct Faults(Mutex<State>);
+pub struct FaultScript(Mutex<FaultState>);
 
 #[derive(Default)]
-struct State {
-    script: HashMap<String, VecDeque<Option<Fault>>>,
-    chance: Option<Chance>,
-    struck: BTreeMap<Fault, u64>,
+struct FaultState {
+    script: HashMap<String, VecDeque<Option<CloudFault>>>,
+    chance: Option<FaultOdds>,
+    injected: BTreeMap<CloudFault, u64>,
 }
 
-struct Chance {
+struct FaultOdds {
     rng: StdRng,
     /// Operation, fault, probability.
-    odds: Vec<(String, Fault, f64)>,
+    odds: Vec<(String, CloudFault, f64)>,
 }
 
-impl Chance {
-    fn next(&mut self, operation: &str) -> Option<Fault> {
+impl FaultOdds {
+    fn next(&mut self, operation: &str) -> Option<CloudFault> {
         let Self { rng, odds } = self;
         odds.iter()
             .filter(|(of, ..)| of == operation)
@@ -83,49 +83,49 @@ impl Chance {
     }
 }
 
-impl Faults {
+impl FaultScript {
     /// The next calls of this operation fare so.
-    pub fn script(&self, operation: &str, faults: impl IntoIterator<Item = Option<Fault>>) {
+    pub fn script(&self, operation: &str, faults: impl IntoIterator<Item = Option<CloudFault>>) {
         self.state().script.entry(operation.to_owned()).or_default().extend(faults);
     }
 
     /// Calls without a script fare so, each with its probability.
-    pub fn by_chance(&self, seed: u64, odds: Vec<(String, Fault, f64)>) {
-        self.state().chance = Some(Chance { rng: StdRng::seed_from_u64(seed), odds });
+    pub fn by_chance(&self, seed: u64, odds: Vec<(String, CloudFault, f64)>) {
+        self.state().chance = Some(FaultOdds { rng: StdRng::seed_from_u64(seed), odds });
     }
 
     /// How often each has struck.
-    pub fn struck(&self) -> BTreeMap<Fault, u64> {
-        self.state().struck.clone()
+    pub fn injected(&self) -> BTreeMap<CloudFault, u64> {
+        self.state().injected.clone()
     }
 
-    pub fn next(&self, operation: &str) -> Option<Fault> {
+    pub fn next(&self, operation: &str) -> Option<CloudFault> {
         let mut state = self.state();
         let fault = match state.script.get_mut(operation).and_then(VecDeque::pop_front) {
             Some(fault) => fault,
             None => state.chance.as_mut().and_then(|chance| chance.next(operation)),
         };
         if let Some(fault) = fault {
-            *state.struck.entry(fault).or_default() += 1;
+            *state.injected.entry(fault).or_default() += 1;
         }
         fault
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, FaultState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A vendor's quota: full at first, refilled steadily.
 #[derive(Debug)]
-pub struct Bucket {
+pub struct CallQuota {
     burst: f64,
     per_second: f64,
     level: f64,
     at: Instant,
 }
 
-impl Bucket {
+impl CallQuota {
     pub fn new(burst: u32, per_second: f64) -> Self {
         Self { burst: f64::from(burst), per_second, level: f64::from(burst), at: Instant::now() }
     }

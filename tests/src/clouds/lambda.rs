@@ -12,22 +12,22 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
-use super::Place;
+use super::CloudSetup;
 use super::ecs::{ACCOUNT, REGION};
-use super::fault::{Fault, Faults};
-use super::guest::Guest;
+use super::fault::{CloudFault, FaultScript};
 use super::policy::Policy;
-use super::web::{Asked, Reply, Web};
+use super::task_process::TaskProcess;
+use super::web::{HttpReply, HttpRequest, HttpServer};
 
 /// `reserved_concurrent_executions`.
-const MOST_INSTANCES: usize = 5;
+const MAX_INSTANCES: usize = 5;
 /// The first, and two more.
-const TRIES: u32 = 3;
+const MAX_TRIES: u32 = 3;
 const API: &str = "/2018-06-01/runtime/";
 
 /// How the event bus treats what it delivers.
 #[derive(Clone, Copy, Debug)]
-pub struct Delivery {
+pub struct EventDelivery {
     /// Of each event.
     pub copies: usize,
     /// Each copy comes at some moment in this time, so in any order.
@@ -37,13 +37,13 @@ pub struct Delivery {
     pub seed: u64,
 }
 
-impl Delivery {
+impl EventDelivery {
     pub const PROMPT: Self = Self { copies: 1, within: Duration::ZERO, everything: false, seed: 0 };
 }
 
 /// One event that needs no more tries.
 #[derive(Clone, Debug)]
-pub struct Done {
+pub struct FinishedInvocation {
     pub event: Value,
     pub tries: u32,
     /// What the function said, or why it failed at last.
@@ -51,20 +51,20 @@ pub struct Done {
 }
 
 pub struct Lambda {
-    service: Arc<Service>,
+    service: Arc<LambdaService>,
 }
 
-struct Service {
+struct LambdaService {
     /// `environment` is the function's; `grace` the time of one invocation.
-    place: Place,
+    setup: CloudSetup,
     /// Until the next try; AWS waits one minute, then two.
     retry: Duration,
-    state: Mutex<State>,
+    state: Mutex<LambdaState>,
     came: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct LambdaState {
     queue: VecDeque<Invocation>,
     waiting: usize,
     instances: BTreeMap<u64, Instance>,
@@ -72,7 +72,7 @@ struct State {
     /// After how long the instance that takes the next events is killed.
     strikes: VecDeque<Duration>,
     failures: Vec<Value>,
-    done: Vec<Done>,
+    done: Vec<FinishedInvocation>,
 }
 
 #[derive(Clone)]
@@ -84,23 +84,23 @@ struct Invocation {
 
 struct Instance {
     // Until its program is gone.
-    _web: Web,
+    _web: HttpServer,
 }
 
 #[derive(Default)]
-struct Seat {
-    guest: OnceLock<Guest>,
+struct InstanceSlot {
+    task_process: OnceLock<TaskProcess>,
     doing: Mutex<Option<Invocation>>,
 }
 
 impl Lambda {
-    pub fn new(place: Place, retry: Duration) -> Self {
-        let service = Service { place, retry, state: Mutex::default(), came: Notify::new() };
+    pub fn new(setup: CloudSetup, retry: Duration) -> Self {
+        let service = LambdaService { setup, retry, state: Mutex::default(), came: Notify::new() };
         Self { service: Arc::new(service) }
     }
 
     /// Everything the two rules of the Terraform module let through goes to the function.
-    pub fn listen_to(&self, mut events: mpsc::UnboundedReceiver<Value>, delivery: Delivery) {
+    pub fn listen_to(&self, mut events: mpsc::UnboundedReceiver<Value>, delivery: EventDelivery) {
         let service = Arc::clone(&self.service);
         let mut rng = StdRng::seed_from_u64(delivery.seed);
         tokio::spawn(async move {
@@ -133,7 +133,7 @@ impl Lambda {
     }
 
     /// What came to an end, well or in the dead-letter queue.
-    pub fn done(&self) -> Vec<Done> {
+    pub fn done(&self) -> Vec<FinishedInvocation> {
         self.service.state().done.clone()
     }
 
@@ -149,8 +149,8 @@ impl Lambda {
     }
 }
 
-impl Service {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl LambdaService {
+    fn state(&self) -> MutexGuard<'_, LambdaState> {
         locked(&self.state)
     }
 
@@ -161,7 +161,7 @@ impl Service {
     fn push(self: &Arc<Self>, invocation: Invocation) {
         let mut state = self.state();
         state.queue.push_back(invocation);
-        let wanted = state.queue.len() > state.waiting && state.instances.len() < MOST_INSTANCES;
+        let wanted = state.queue.len() > state.waiting && state.instances.len() < MAX_INSTANCES;
         drop(state);
         self.came.notify_one();
         if wanted {
@@ -176,11 +176,11 @@ impl Service {
 
     /// A new instance: the function's program, with its own way to the runtime API.
     async fn begin(self: &Arc<Self>) -> Result<()> {
-        let seat = Arc::new(Seat::default());
-        let (service, at) = (Arc::downgrade(self), Arc::clone(&seat));
-        let web = Web::start(move |asked| {
-            let (service, seat) = (service.clone(), Arc::clone(&at));
-            async move { answer(service, seat, asked).await }
+        let slot = Arc::new(InstanceSlot::default());
+        let (service, at) = (Arc::downgrade(self), Arc::clone(&slot));
+        let web = HttpServer::start(move |request| {
+            let (service, slot) = (service.clone(), Arc::clone(&at));
+            async move { answer(service, slot, request).await }
         })
         .await?;
         let given = BTreeMap::from([
@@ -200,17 +200,17 @@ impl Service {
             state.instances.insert(number, Instance { _web: web });
             number
         };
-        let guest = Guest::start(&self.place, &format!("lambda-{number}"), &given, &[])?;
-        let _ = seat.guest.set(guest.clone());
+        let task_process = TaskProcess::start(&self.setup, &format!("lambda-{number}"), &given, &[])?;
+        let _ = slot.task_process.set(task_process.clone());
         let service = Arc::downgrade(self);
         tokio::spawn(async move {
-            let exit = guest.exit().await;
+            let exit = task_process.exit().await;
             let Some(service) = service.upgrade() else { return };
             service.state().instances.remove(&number);
-            let doing = locked(&seat.doing).take();
+            let doing = locked(&slot.doing).take();
             if let Some(invocation) = doing {
-                let words = format!("RequestId: {} Error: Runtime exited: {exit:?}", invocation.id);
-                service.failed(invocation, json!({ "errorType": "Runtime.ExitError", "errorMessage": words }));
+                let message = format!("RequestId: {} Error: Runtime exited: {exit:?}", invocation.id);
+                service.failed(invocation, json!({ "errorType": "Runtime.ExitError", "errorMessage": message }));
             }
         });
         Ok(())
@@ -220,8 +220,8 @@ impl Service {
         let tries = invocation.tries + 1;
         let mut state = self.state();
         state.failures.push(why.clone());
-        if tries >= TRIES {
-            state.done.push(Done { event: invocation.event, tries, result: Err(why) });
+        if tries >= MAX_TRIES {
+            state.done.push(FinishedInvocation { event: invocation.event, tries, result: Err(why) });
             return;
         }
         drop(state);
@@ -233,7 +233,7 @@ impl Service {
     }
 
     /// The next event for this instance, which is frozen until there is one.
-    async fn next(self: &Arc<Self>, seat: &Arc<Seat>) -> Reply {
+    async fn next(self: &Arc<Self>, slot: &Arc<InstanceSlot>) -> HttpReply {
         self.state().waiting += 1;
         let invocation = loop {
             let came = self.came.notified();
@@ -249,36 +249,36 @@ impl Service {
             match next {
                 Some(invocation) => break invocation,
                 None => {
-                    seat.signal(Signal::STOP);
+                    slot.signal(Signal::STOP);
                     came.await;
-                    seat.signal(Signal::CONT);
+                    slot.signal(Signal::CONT);
                 }
             }
         };
-        *locked(&seat.doing) = Some(invocation.clone());
-        let patience = self.place.grace;
+        *locked(&slot.doing) = Some(invocation.clone());
+        let limit = self.setup.grace;
         let strike = self.state().strikes.pop_front();
-        let (watched, id) = (Arc::clone(seat), invocation.id.clone());
+        let (watched, id) = (Arc::clone(slot), invocation.id.clone());
         tokio::spawn(async move {
-            tokio::time::sleep(strike.unwrap_or(patience)).await;
+            tokio::time::sleep(strike.unwrap_or(limit)).await;
             let still = locked(&watched.doing).as_ref().is_some_and(|doing| doing.id == id);
-            if let (true, Some(guest)) = (still, watched.guest.get()) {
-                guest.kill();
+            if let (true, Some(task_process)) = (still, watched.task_process.get()) {
+                task_process.kill();
             }
         });
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Reply::json(200, invocation.event)
+        HttpReply::json(200, invocation.event)
             .with("lambda-runtime-aws-request-id", invocation.id)
-            .with("lambda-runtime-deadline-ms", (now + patience).as_millis().to_string())
+            .with("lambda-runtime-deadline-ms", (now + limit).as_millis().to_string())
             .with("lambda-runtime-invoked-function-arn", format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:settle"))
             .with("lambda-runtime-trace-id", "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Sampled=0")
     }
 }
 
-impl Seat {
+impl InstanceSlot {
     fn signal(&self, signal: Signal) {
-        if let Some(guest) = self.guest.get() {
-            guest.signal(signal);
+        if let Some(task_process) = self.task_process.get() {
+            task_process.signal(signal);
         }
     }
 
@@ -287,75 +287,77 @@ impl Seat {
     }
 }
 
-async fn answer(service: Weak<Service>, seat: Arc<Seat>, asked: Asked) -> Reply {
-    let Some(service) = service.upgrade() else { return Reply::HangUp };
-    let path = asked.path.strip_prefix(API).unwrap_or_default();
-    let accepted = Reply::json(202, json!({ "status": "OK" }));
-    let unknown = || Reply::json(400, json!({ "errorType": "InvalidRequestID", "errorMessage": "Invalid request ID" }));
-    match (asked.method.as_str(), path.split('/').collect::<Vec<_>>().as_slice()) {
-        ("GET", ["invocation", "next"]) => service.next(&seat).await,
+async fn answer(service: Weak<LambdaService>, slot: Arc<InstanceSlot>, request: HttpRequest) -> HttpReply {
+    let Some(service) = service.upgrade() else { return HttpReply::HangUp };
+    let path = request.path.strip_prefix(API).unwrap_or_default();
+    let accepted = HttpReply::json(202, json!({ "status": "OK" }));
+    let unknown =
+        || HttpReply::json(400, json!({ "errorType": "InvalidRequestID", "errorMessage": "Invalid request ID" }));
+    match (request.method.as_str(), path.split('/').collect::<Vec<_>>().as_slice()) {
+        ("GET", ["invocation", "next"]) => service.next(&slot).await,
         ("POST", ["invocation", id, "response"]) => {
-            let Some(invocation) = seat.take(id) else { return unknown() };
+            let Some(invocation) = slot.take(id) else { return unknown() };
             let (event, tries) = (invocation.event, invocation.tries + 1);
-            service.state().done.push(Done { event, tries, result: Ok(asked.json()) });
+            service.state().done.push(FinishedInvocation { event, tries, result: Ok(request.json()) });
             accepted
         }
         ("POST", ["invocation", id, "error"]) => {
-            let Some(invocation) = seat.take(id) else { return unknown() };
-            service.failed(invocation, asked.json());
+            let Some(invocation) = slot.take(id) else { return unknown() };
+            service.failed(invocation, request.json());
             accepted
         }
         ("POST", ["init", "error"]) => {
-            service.state().failures.push(asked.json());
+            service.state().failures.push(request.json());
             accepted
         }
-        _ => Reply::json(404, json!({ "errorType": "NotFound" })),
+        _ => HttpReply::json(404, json!({ "errorType": "NotFound" })),
     }
 }
 
 /// Secrets Manager, as far as it is read.
-pub struct Vault {
-    pub web: Web,
-    faults: Arc<Faults>,
+pub struct FakeSecretsManager {
+    pub web: HttpServer,
+    faults: Arc<FaultScript>,
 }
 
-impl Vault {
+impl FakeSecretsManager {
     /// ARN to value; `policy` is what the reader may do.
     pub async fn start(secrets: BTreeMap<String, String>, policy: Policy) -> Result<Self> {
-        let faults = Arc::new(Faults::default());
+        let faults = Arc::new(FaultScript::default());
         let script = Arc::clone(&faults);
-        let web = Web::start(move |asked| {
-            let reply = read(&secrets, &policy, &script, &asked);
+        let web = HttpServer::start(move |request| {
+            let reply = read(&secrets, &policy, &script, &request);
             async move { reply }
         });
         Ok(Self { web: web.await?, faults })
     }
 
-    pub fn faults(&self) -> &Faults {
+    pub fn faults(&self) -> &FaultScript {
         &self.faults
     }
 }
 
-fn read(secrets: &BTreeMap<String, String>, policy: &Policy, faults: &Faults, asked: &Asked) -> Reply {
-    let refused = |status, kind: &str, words: &str| Reply::json(status, json!({ "__type": kind, "message": words }));
+fn read(secrets: &BTreeMap<String, String>, policy: &Policy, faults: &FaultScript, request: &HttpRequest) -> HttpReply {
+    let refused =
+        |status, kind: &str, message: &str| HttpReply::json(status, json!({ "__type": kind, "message": message }));
     let scope = format!("/{REGION}/secretsmanager/aws4_request");
-    if asked.header("x-amz-target") != "secretsmanager.GetSecretValue"
-        || !asked.header("authorization").contains(&scope)
+    if request.header("x-amz-target") != "secretsmanager.GetSecretValue"
+        || !request.header("authorization").contains(&scope)
     {
         return refused(400, "InvalidRequestException", "only GetSecretValue, and signed");
     }
-    let arn = asked.json()["SecretId"].as_str().unwrap_or_default().to_owned();
+    let arn = request.json()["SecretId"].as_str().unwrap_or_default().to_owned();
     if !policy.allows("secretsmanager:GetSecretValue", &arn, &[]) {
         return refused(400, "AccessDeniedException", "not authorized to perform: secretsmanager:GetSecretValue");
     }
     match faults.next("GetSecretValue") {
-        Some(Fault::Throttled) => return refused(400, "ThrottlingException", "Rate exceeded"),
-        Some(Fault::Lost | Fault::LostAfter) => return Reply::HangUp,
+        Some(CloudFault::Throttled) => return refused(400, "ThrottlingException", "Rate exceeded"),
+        Some(CloudFault::Lost | CloudFault::LostAfter) => return HttpReply::HangUp,
         Some(_) => return refused(500, "InternalServiceError", "An error occurred on the server side."),
         None => {}
     }
     match secrets.get(&arn) {
-        Some(value) => Reply::json(200, json!({ "ARN": arn, "Name": arn, "SecretString": value })),
+        Some(value) => HttpReply::json(200, json!({ "ARN": arn, "Name": arn, "SecretString": value })),
         None => refused(400, "ResourceNotFoundException", "Secrets Manager can't find the specified secret."),
     }
 }

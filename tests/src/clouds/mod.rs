@@ -3,22 +3,22 @@
 //! refuse what the policies that Terraform renders do not allow, and they fail when they are told to.
 
 pub mod arm;
-pub mod books;
+pub mod billing_audit;
 pub mod dockerd;
-mod door;
+mod endpoint;
 pub mod ecs;
 pub mod fault;
-pub mod guest;
+pub mod task_process;
 pub mod lambda;
 pub mod metadata;
 pub mod policy;
 pub mod provider;
 pub mod pubsub;
-pub mod run;
-pub mod way;
+pub mod cloud_run;
+pub mod docker_proxy;
 pub mod web;
 
-pub use door::Fake;
+pub use endpoint::FakeCloud;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ use tokio::sync::Semaphore;
 
 /// What all of them are told.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct CloudSetup {
     /// What lies in the image.
     pub program: PathBuf,
     pub arguments: Vec<String>,
@@ -55,10 +55,10 @@ pub struct Place {
     /// What the caller may do; `None`: what Terraform gives to a dispatcher.
     pub policy: Option<policy::Policy>,
     /// Whom it lets in; `None`: anybody who says who he is.
-    pub issued: Option<metadata::Issued>,
+    pub issued: Option<metadata::IssuedTokens>,
 }
 
-impl Place {
+impl CloudSetup {
     pub fn new(program: PathBuf, folder: PathBuf) -> Self {
         Self {
             program,
@@ -88,18 +88,18 @@ impl Place {
 pub trait Vendor: Send + Sync {
     /// The calls that launch and that look, as [`Vendor::script`] names them.
     const LAUNCH: &str;
-    const LOOK: &str;
+    const STATUS: &str;
 
     /// Something in the machine kills this task with signal 9.
     fn strike(&self, task: &str);
 
     /// How many tasks there ever were for this egress.
-    fn made(&self, egress_id: &str) -> usize;
+    fn task_count(&self, egress_id: &str) -> usize;
 
     /// What a launcher makes of a fault of its launch call: the kind of its error; empty: it helps itself. `None`: there
     /// is no such fault here.
-    fn called(fault: fault::Fault) -> Option<&'static str> {
-        use fault::Fault::{Expired, NoCapacity, QuotaReached, Skewed, Throttled};
+    fn error_kind(fault: fault::CloudFault) -> Option<&'static str> {
+        use fault::CloudFault::{Expired, NoCapacity, QuotaReached, Skewed, Throttled};
         Some(match fault {
             Throttled => "throttled",
             NoCapacity => "capacity",
@@ -111,5 +111,5 @@ pub trait Vendor: Send + Sync {
     }
 
     /// The next calls of this operation fare so.
-    fn script(&self, operation: &str, faults: &[Option<fault::Fault>]);
+    fn script(&self, operation: &str, faults: &[Option<fault::CloudFault>]);
 }

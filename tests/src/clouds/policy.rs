@@ -8,14 +8,14 @@ pub struct Policy(Vec<Statement>);
 
 /// One permission that a call takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Need {
+pub struct Permission {
     pub action: String,
     pub resource: String,
     /// What the conditions of a policy may ask about.
     pub context: Vec<(&'static str, String)>,
 }
 
-impl Need {
+impl Permission {
     pub fn new(action: impl Into<String>, resource: impl Into<String>) -> Self {
         Self { action: action.into(), resource: resource.into(), context: Vec::new() }
     }
@@ -61,7 +61,7 @@ impl Policy {
     }
 
     /// The first of what is needed that it does not allow.
-    pub fn lacks<'a>(&self, needed: &'a [Need]) -> Option<&'a Need> {
+    pub fn lacks<'a>(&self, needed: &'a [Permission]) -> Option<&'a Permission> {
         needed.iter().find(|need| {
             let context: Vec<(&str, &str)> = need.context.iter().map(|(key, value)| (*key, value.as_str())).collect();
             !self.allows(&need.action, &need.resource, &context)

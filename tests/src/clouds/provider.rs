@@ -7,28 +7,28 @@ use std::time::Duration;
 
 use crate::assets::runner_image;
 use crate::clouds::arm::{self, Arm};
+use crate::clouds::cloud_run::CloudRun;
 use crate::clouds::dockerd::Dockerd;
 use crate::clouds::ecs::{self, Ecs};
-use crate::clouds::metadata::{APP_HEADER, ECS_TOKEN, Metadata};
-use crate::clouds::run::CloudRun;
-use crate::clouds::{Place, Vendor};
+use crate::clouds::metadata::{APP_HEADER, ECS_TOKEN, MetadataServer};
+use crate::clouds::{CloudSetup, Vendor};
 use crate::grants;
-use crate::servers::bucket::{self, Bucket};
-use crate::servers::gate::{self, Gate, Known};
-use crate::servers::{Ground, built};
+use crate::servers::bucket::{self, TestBucket};
+use crate::servers::policy_proxy::{self, AcceptedIdentities, PolicyProxy};
+use crate::servers::{TestServers, built};
 use anyhow::{Context, Result, ensure};
 use chrono::DateTime;
 use serde_json::{Value, json};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cloud {
+pub enum CloudKind {
     Ecs,
     Run,
     Aci,
     Docker,
 }
 
-impl Cloud {
+impl CloudKind {
     /// Why this machine cannot hold it; cases that need it are skipped then.
     pub fn left_out(self) -> Option<String> {
         match self {
@@ -40,13 +40,13 @@ impl Cloud {
 
 /// How long a machine takes to be there.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct StartupDelay {
     pub provisioning: Duration,
     pub pulling: Duration,
     pub varies: f64,
 }
 
-impl Pace {
+impl StartupDelay {
     /// As soon as it is asked for.
     pub const AT_ONCE: Self =
         Self { provisioning: Duration::from_millis(40), pulling: Duration::from_millis(40), varies: 0.0 };
@@ -58,29 +58,29 @@ pub const KEY: &str = "737373737373737373737373737373737373737373737373737373737
 pub const PREFIX: &str = "calls/";
 const IMAGE: &str = "spillway-runner";
 
-pub struct Provider {
-    pub cloud: Cloud,
+pub struct CloudProvider {
+    pub cloud: CloudKind,
     /// Of the dispatcher's `targets`.
     pub target: Value,
-    pub bucket: Bucket,
+    pub bucket: TestBucket,
     /// On the way to the bucket.
-    pub gate: Gate,
-    held: Held,
+    pub policy_proxy: PolicyProxy,
+    platform: FakePlatform,
 }
 
-enum Held {
+enum FakePlatform {
     Ecs(Ecs),
     Run(CloudRun),
     Aci(Arm),
     Docker(Dockerd),
 }
 
-impl Provider {
+impl CloudProvider {
     /// # Errors
     ///
-    /// This machine cannot hold it ([`Cloud::left_out`] says so beforehand), or is too busy.
-    pub async fn start(cloud: Cloud, ground: &mut Ground, pace: Pace) -> Result<Self> {
-        Self::start_as(cloud, ground, pace, None).await
+    /// This machine cannot hold it ([`CloudKind::left_out`] says so beforehand), or is too busy.
+    pub async fn start(cloud: CloudKind, servers: &mut TestServers, delay: StartupDelay) -> Result<Self> {
+        Self::start_as(cloud, servers, delay, None).await
     }
 
     /// With `identity`, runners are who their machine says they are, and are told no credentials.
@@ -88,51 +88,56 @@ impl Provider {
     /// # Errors
     ///
     /// As [`Self::start`].
-    pub async fn start_as(cloud: Cloud, ground: &mut Ground, pace: Pace, identity: Option<&Metadata>) -> Result<Self> {
-        let ca = ground.folder().join("ca.pem");
+    pub async fn start_as(
+        cloud: CloudKind,
+        servers: &mut TestServers,
+        delay: StartupDelay,
+        identity: Option<&MetadataServer>,
+    ) -> Result<Self> {
+        let ca = servers.folder().join("ca.pem");
         // Azure's library sends no token in the clear.
-        let tls = identity.filter(|_| cloud == Cloud::Aci).map(|_| gate::certificate(&ca)).transpose()?;
-        let known = identity.map(|identity| Known { issued: identity.issued.clone(), tls });
+        let tls = identity.filter(|_| cloud == CloudKind::Aci).map(|_| policy_proxy::certificate(&ca)).transpose()?;
+        let known = identity.map(|identity| AcceptedIdentities { issued: identity.issued.clone(), tls });
         let asks = identity.map(|identity| asks(cloud, identity, &ca)).unwrap_or_default();
-        let (held, target) = held(cloud, ground, pace, asks).await?;
+        let (platform, target) = platform(cloud, servers, delay, asks).await?;
         let mut bucket = match cloud {
-            Cloud::Ecs | Cloud::Docker => Bucket::s3().await?,
-            Cloud::Run => Bucket::google().await?,
-            Cloud::Aci => Bucket::azure().await?,
+            CloudKind::Ecs | CloudKind::Docker => TestBucket::s3().await?,
+            CloudKind::Run => TestBucket::google().await?,
+            CloudKind::Aci => TestBucket::azure().await?,
         };
         let objects = [bucket.objects(PREFIX)];
         let policy = match cloud {
-            Cloud::Ecs | Cloud::Docker => grants::aws_runner(bucket::NAME, PREFIX)?,
-            Cloud::Run => grants::google_on("runner", objects)?,
-            Cloud::Aci => grants::azure_on("runner", objects)?,
+            CloudKind::Ecs | CloudKind::Docker => grants::aws_runner(bucket::NAME, PREFIX)?,
+            CloudKind::Run => grants::google_on("runner", objects)?,
+            CloudKind::Aci => grants::azure_on("runner", objects)?,
         };
-        let gate = bucket.guarded_by(policy, known).await?;
-        Ok(Self { cloud, target, bucket, gate, held })
+        let policy_proxy = bucket.behind_policy(policy, known).await?;
+        Ok(Self { cloud, target, bucket, policy_proxy, platform })
     }
 
     /// Every task of this egress that the platform still shows.
     pub fn tasks_of(&self, egress_id: &str) -> Result<Vec<String>> {
-        Ok(match &self.held {
-            Held::Ecs(cloud) => cloud.tasks_of(egress_id),
-            Held::Run(cloud) => cloud.executions_of(egress_id),
-            Held::Aci(cloud) => cloud.groups_of(egress_id),
-            Held::Docker(dockerd) => {
+        Ok(match &self.platform {
+            FakePlatform::Ecs(cloud) => cloud.tasks_of(egress_id),
+            FakePlatform::Run(cloud) => cloud.executions_of(egress_id),
+            FakePlatform::Aci(cloud) => cloud.groups_of(egress_id),
+            FakePlatform::Docker(dockerd) => {
                 let labelled = format!("label=egress_id={egress_id}");
-                let said = said(dockerd, &["ps", "-aq", "--no-trunc", "--filter", &labelled])?;
-                said.split_whitespace().map(str::to_owned).collect()
+                let docker_output = docker_output(dockerd, &["ps", "-aq", "--no-trunc", "--filter", &labelled])?;
+                docker_output.split_whitespace().map(str::to_owned).collect()
             }
         })
     }
 
     /// As its console shows it.
     pub fn shown(&self, task: &str) -> Result<Value> {
-        Ok(match &self.held {
-            Held::Ecs(cloud) => cloud.show(task),
-            Held::Run(cloud) => cloud.show(task),
-            Held::Aci(cloud) => cloud.show(task),
-            Held::Docker(dockerd) => {
-                let said = said(dockerd, &["inspect", task])?;
-                serde_json::from_str::<Value>(&said).context("read docker inspect")?[0].clone()
+        Ok(match &self.platform {
+            FakePlatform::Ecs(cloud) => cloud.show(task),
+            FakePlatform::Run(cloud) => cloud.show(task),
+            FakePlatform::Aci(cloud) => cloud.show(task),
+            FakePlatform::Docker(dockerd) => {
+                let docker_output = docker_output(dockerd, &["inspect", task])?;
+                serde_json::from_str::<Value>(&docker_output).context("read docker inspect")?[0].clone()
             }
         })
     }
@@ -149,10 +154,10 @@ impl Provider {
             all.map(|pair| (text(&pair[name]), text(&pair["value"]))).collect::<BTreeMap<_, _>>()
         };
         match self.cloud {
-            Cloud::Ecs => pairs(&shown["tags"], "key"),
-            Cloud::Aci => map(&shown["tags"]),
-            Cloud::Docker => map(&shown["Config"]["Labels"]),
-            Cloud::Run => {
+            CloudKind::Ecs => pairs(&shown["tags"], "key"),
+            CloudKind::Aci => map(&shown["tags"]),
+            CloudKind::Docker => map(&shown["Config"]["Labels"]),
+            CloudKind::Run => {
                 let all = pairs(&shown["template"]["containers"][0]["env"], "name");
                 let ours = all.into_iter().filter_map(|(name, value)| {
                     let label = name.strip_prefix("SPILLWAY_")?.to_lowercase();
@@ -173,32 +178,32 @@ impl Provider {
             Ok((value.as_f64().with_context(|| format!("no time in {shown}"))? * 1000.0).round() as i64)
         };
         Ok(Some(match self.cloud {
-            Cloud::Ecs => (seconds(&shown["pullStartedAt"])?, seconds(&shown["stoppedAt"])?),
-            Cloud::Run => (text(&shown["startTime"])?, text(&shown["completionTime"])?),
-            Cloud::Aci => {
+            CloudKind::Ecs => (seconds(&shown["pullStartedAt"])?, seconds(&shown["stoppedAt"])?),
+            CloudKind::Run => (text(&shown["startTime"])?, text(&shown["completionTime"])?),
+            CloudKind::Aci => {
                 let view = &shown["properties"]["containers"][0]["properties"]["instanceView"];
                 let mut events = view["events"].as_array().into_iter().flatten();
                 let pulling = events.find(|event| event["name"] == "Pulling").unwrap_or(&Value::Null);
                 (text(&pulling["firstTimestamp"])?, text(&view["currentState"]["finishTime"])?)
             }
-            Cloud::Docker => return Ok(None),
+            CloudKind::Docker => return Ok(None),
         }))
     }
 
     /// The vendor takes the machine away, with the grace it gives.
     pub async fn take(&self, task: &str) -> Result<()> {
-        match &self.held {
-            Held::Ecs(cloud) => cloud.reclaim(task),
+        match &self.platform {
+            FakePlatform::Ecs(cloud) => cloud.reclaim(task),
             // Somebody at the console.
-            Held::Run(cloud) => {
+            FakePlatform::Run(cloud) => {
                 let url = format!("{}/v2/{task}:cancel", cloud.web.url());
-                let asked = reqwest::Client::new().post(url).header("authorization", "Bearer stage-token").body("{}");
-                let status = asked.send().await.context("cancel an execution")?.status();
+                let request = reqwest::Client::new().post(url).header("authorization", "Bearer stage-token").body("{}");
+                let status = request.send().await.context("cancel an execution")?.status();
                 ensure!(status.is_success(), "cancel: {status}");
             }
-            Held::Aci(cloud) => cloud.strike(task),
-            Held::Docker(dockerd) => {
-                said(dockerd, &["kill", "--signal", "KILL", task])?;
+            FakePlatform::Aci(cloud) => cloud.strike(task),
+            FakePlatform::Docker(dockerd) => {
+                docker_output(dockerd, &["kill", "--signal", "KILL", task])?;
             }
         }
         Ok(())
@@ -209,85 +214,90 @@ const ROLE_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
 const ROLE_TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
 
 /// What the platform adds to the environment, so that a program can ask who it is.
-fn asks(cloud: Cloud, identity: &Metadata, ca: &Path) -> BTreeMap<String, String> {
+fn asks(cloud: CloudKind, identity: &MetadataServer, ca: &Path) -> BTreeMap<String, String> {
     let named = |name: &str, value: String| (name.to_owned(), value);
     let all = match cloud {
-        Cloud::Ecs => {
+        CloudKind::Ecs => {
             vec![named(ROLE_URI, format!("{}/role", identity.web.url())), named(ROLE_TOKEN, ECS_TOKEN.to_owned())]
         }
-        Cloud::Run => vec![named("GCE_METADATA_HOST", identity.web.address.to_string())],
-        Cloud::Aci => vec![
+        CloudKind::Run => vec![named("GCE_METADATA_HOST", identity.web.address.to_string())],
+        CloudKind::Aci => vec![
             named("IDENTITY_ENDPOINT", format!("{}/msi/token", identity.web.url())),
             named("IDENTITY_HEADER", APP_HEADER.to_owned()),
             named("SSL_CERT_FILE", ca.display().to_string()),
         ],
-        Cloud::Docker => vec![],
+        CloudKind::Docker => vec![],
     };
     all.into_iter().collect()
 }
 
-async fn held(cloud: Cloud, ground: &mut Ground, pace: Pace, asks: BTreeMap<String, String>) -> Result<(Held, Value)> {
-    let tasks = ground.folder().join("tasks");
+async fn platform(
+    cloud: CloudKind,
+    servers: &mut TestServers,
+    delay: StartupDelay,
+    asks: BTreeMap<String, String>,
+) -> Result<(FakePlatform, Value)> {
+    let tasks = servers.folder().join("tasks");
     std::fs::create_dir_all(&tasks).context("make a folder for tasks")?;
-    let redis = json!({ "address": ground.redis_address }).to_string();
+    let redis = json!({ "address": servers.redis_address }).to_string();
     let secrets = [("SPILLWAY_TICKET_KEY".to_owned(), KEY.to_owned()), ("SPILLWAY_REDIS".to_owned(), redis)];
-    let place = Place {
+    let setup = CloudSetup {
         environment: asks.clone().into_iter().chain(secrets).collect(),
-        mark: ground.mark().to_owned(),
-        provisioning: pace.provisioning,
-        pulling: pace.pulling,
-        varies: pace.varies,
-        ..Place::new(built("spillway-runner")?, tasks)
+        mark: servers.mark().to_owned(),
+        provisioning: delay.provisioning,
+        pulling: delay.pulling,
+        varies: delay.varies,
+        ..CloudSetup::new(built("spillway-runner")?, tasks)
     };
     let token = "stage-token";
     Ok(match cloud {
-        Cloud::Ecs => {
-            let cloud = Ecs::start(Place { grace: Duration::from_secs(120), ..place }, "egress").await?;
+        CloudKind::Ecs => {
+            let cloud = Ecs::start(CloudSetup { grace: Duration::from_secs(120), ..setup }, "egress").await?;
             // Where a task's own role would be, unless it is there.
             let usual = [("AWS_ACCESS_KEY_ID", "AKIDSTAGE"), ("AWS_SECRET_ACCESS_KEY", "stage-secret")];
             for (name, value) in usual.iter().filter(|_| asks.is_empty()) {
-                ground.set(name, *value);
+                servers.set(name, *value);
             }
             for name in [ROLE_URI, ROLE_TOKEN] {
-                asks.get(name).into_iter().for_each(|value| ground.set(name, value));
+                asks.get(name).into_iter().for_each(|value| servers.set(name, value));
             }
             let target = json!({ "name": "aws/spot", "launcher": "ecs", "capacity": "spot", "region": "us-east-1",
                 "options": { "region": ecs::REGION, "cluster": "egress", "task_definition": "spillway-runner",
                     "subnets": ["subnet-1"], "endpoint": cloud.web.url() } });
-            (Held::Ecs(cloud), target)
+            (FakePlatform::Ecs(cloud), target)
         }
-        Cloud::Run => {
+        CloudKind::Run => {
             let jobs = [("egress-s".to_owned(), ("1", "512Mi")), ("egress-m".to_owned(), ("1", "1Gi"))];
-            let cloud = CloudRun::start(Place { grace: Duration::from_secs(10), ..place }, jobs.into()).await?;
+            let cloud = CloudRun::start(CloudSetup { grace: Duration::from_secs(10), ..setup }, jobs.into()).await?;
             let jobs = json!([
                 { "name": "egress-m", "cpu_milli": 1000, "memory_mib": 1024, "disk_gib": 0 },
                 { "name": "egress-s", "cpu_milli": 1000, "memory_mib": 512, "disk_gib": 0 },
             ]);
             let target = json!({ "name": "gcp", "launcher": "cloud-run", "region": "us-central1", "options": {
                 "project": "p-1", "location": "europe-west1", "jobs": jobs, "endpoint": cloud.web.url(), "token": token } });
-            (Held::Run(cloud), target)
+            (FakePlatform::Run(cloud), target)
         }
-        Cloud::Aci => {
+        CloudKind::Aci => {
             // No secret store: what the definition says comes with the call.
-            let cloud = Arm::start(Place { environment: asks, grace: Duration::ZERO, ..place }).await?;
+            let cloud = Arm::start(CloudSetup { environment: asks, grace: Duration::ZERO, ..setup }).await?;
             let target = json!({ "name": "azure", "launcher": "aci", "region": "eastus", "options": {
                 "subscription": arm::SUBSCRIPTION, "resource_group": arm::RESOURCE_GROUP, "location": "eastus",
                 "image": "example.azurecr.io/spillway-runner:1", "identities": [arm::IDENTITY], "subnet": arm::SUBNET,
                 "endpoint": cloud.web.url(), "token": token } });
-            (Held::Aci(cloud), target)
+            (FakePlatform::Aci(cloud), target)
         }
-        Cloud::Docker => {
+        CloudKind::Docker => {
             let archive = runner_image().map_err(anyhow::Error::msg)?;
             let dockerd = Dockerd::start()?;
             dockerd.load(&archive)?;
             let target = json!({ "name": "docker", "launcher": "docker", "options": {
                 "image": IMAGE, "network": "host", "socket": dockerd.socket() } });
-            (Held::Docker(dockerd), target)
+            (FakePlatform::Docker(dockerd), target)
         }
     })
 }
 
-fn said(dockerd: &Dockerd, arguments: &[&str]) -> Result<String> {
+fn docker_output(dockerd: &Dockerd, arguments: &[&str]) -> Result<String> {
     let out = dockerd.docker().args(arguments).output().context("start docker")?;
     ensure!(out.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())

@@ -13,16 +13,16 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::web::{Reply, Web};
+use super::web::{HttpReply, HttpServer};
 
 const KEY_ID: &str = "google-of-the-stage";
 /// `minimum_backoff` of the Terraform module.
-const AGAIN: Duration = Duration::from_secs(1);
-const MOST_DELIVERIES: usize = 20;
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+const MAX_DELIVERIES: usize = 20;
 
 /// Google as an issuer of identities: its keys, and tokens signed with them.
 pub struct Issuer {
-    web: Web,
+    web: HttpServer,
     pair: KeyPair,
 }
 
@@ -33,9 +33,9 @@ impl Issuer {
         let der = pair.public_key().as_ref().to_vec();
         let (n, e) = (URL_SAFE_NO_PAD.encode(&der[9..265]), URL_SAFE_NO_PAD.encode(&der[267..]));
         let key = json!({ "kty": "RSA", "alg": "RS256", "use": "sig", "kid": KEY_ID, "n": n, "e": e });
-        let web = Web::start(move |_| {
+        let web = HttpServer::start(move |_| {
             let keys = json!({ "keys": [key] });
-            async { Reply::json(200, keys) }
+            async { HttpReply::json(200, keys) }
         });
         Ok(Self { web: web.await?, pair })
     }
@@ -62,7 +62,7 @@ impl Issuer {
 
 /// How a push goes.
 #[derive(Clone, Debug)]
-pub struct Manner {
+pub struct PushOptions {
     pub copies: usize,
     pub late: Duration,
     /// `None`: without a token.
@@ -70,14 +70,14 @@ pub struct Manner {
 }
 
 /// One subscription with a push endpoint.
-pub struct Subscription {
+pub struct PushSubscription {
     endpoint: String,
     client: reqwest::Client,
     /// What each push was answered.
     answers: Arc<Mutex<Vec<u16>>>,
 }
 
-impl Subscription {
+impl PushSubscription {
     pub fn new(endpoint: String) -> Self {
         Self { endpoint, client: reqwest::Client::new(), answers: Arc::default() }
     }
@@ -87,22 +87,22 @@ impl Subscription {
     }
 
     /// Every entry from now on; each copy until it is taken.
-    pub fn deliver(&self, mut entries: mpsc::UnboundedReceiver<Value>, manner: Manner) {
+    pub fn deliver(&self, mut entries: mpsc::UnboundedReceiver<Value>, options: PushOptions) {
         let (client, endpoint, answers) = (self.client.clone(), self.endpoint.clone(), Arc::clone(&self.answers));
         tokio::spawn(async move {
             while let Some(entry) = entries.recv().await {
-                for _ in 0..manner.copies {
+                for _ in 0..options.copies {
                     let (client, endpoint) = (client.clone(), endpoint.clone());
-                    let (answers, manner, entry) = (Arc::clone(&answers), manner.clone(), entry.clone());
+                    let (answers, options, entry) = (Arc::clone(&answers), options.clone(), entry.clone());
                     tokio::spawn(async move {
-                        tokio::time::sleep(manner.late).await;
-                        for _ in 0..MOST_DELIVERIES {
-                            let status = push(&client, &endpoint, &entry, manner.token.as_deref()).await.unwrap_or(0);
+                        tokio::time::sleep(options.late).await;
+                        for _ in 0..MAX_DELIVERIES {
+                            let status = push(&client, &endpoint, &entry, options.token.as_deref()).await.unwrap_or(0);
                             answers.lock().unwrap_or_else(PoisonError::into_inner).push(status);
                             if (200..300).contains(&status) {
                                 return;
                             }
-                            tokio::time::sleep(AGAIN).await;
+                            tokio::time::sleep(RETRY_INTERVAL).await;
                         }
                     });
                 }

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct HttpRequest {
     pub method: String,
     /// Percent-decoding is left to who needs it.
     pub path: String,
@@ -27,7 +27,7 @@ pub struct Asked {
     pub body: Bytes,
 }
 
-impl Asked {
+impl HttpRequest {
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
@@ -39,7 +39,7 @@ impl Asked {
 }
 
 #[derive(Clone, Debug)]
-pub enum Reply {
+pub enum HttpReply {
     Json {
         status: u16,
         headers: Vec<(&'static str, String)>,
@@ -48,13 +48,13 @@ pub enum Reply {
     /// The connection ends instead.
     HangUp,
     /// This, after a while.
-    Late(Box<Reply>),
+    Late(Box<HttpReply>),
 }
 
 /// Longer than anything here takes, and shorter than anybody's patience.
 const LATE: Duration = Duration::from_millis(1500);
 
-impl Reply {
+impl HttpReply {
     pub fn json(status: u16, body: Value) -> Self {
         Self::Json { status, headers: Vec::new(), body }
     }
@@ -71,16 +71,16 @@ impl Reply {
 }
 
 /// Ends when dropped.
-pub struct Web {
+pub struct HttpServer {
     pub address: SocketAddr,
     task: JoinHandle<()>,
 }
 
-impl Web {
+impl HttpServer {
     pub async fn start<F, A>(answer: F) -> Result<Self>
     where
-        F: Fn(Asked) -> A + Send + Sync + 'static,
-        A: Future<Output = Reply> + Send + 'static,
+        F: Fn(HttpRequest) -> A + Send + Sync + 'static,
+        A: Future<Output = HttpReply> + Send + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("bind a cloud")?;
         let address = listener.local_addr()?;
@@ -108,7 +108,7 @@ impl Web {
     }
 }
 
-impl Drop for Web {
+impl Drop for HttpServer {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -116,24 +116,24 @@ impl Drop for Web {
 
 async fn serve<F, A>(answer: &F, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>>
 where
-    F: Fn(Asked) -> A,
-    A: Future<Output = Reply>,
+    F: Fn(HttpRequest) -> A,
+    A: Future<Output = HttpReply>,
 {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-    let asked = Asked {
+    let request = HttpRequest {
         method: head.method.to_string(),
         path: head.uri.path().to_owned(),
         query: head.uri.query().unwrap_or_default().to_owned(),
         headers: head.headers,
         body,
     };
-    let mut reply = answer(asked).await;
-    while let Reply::Late(later) = reply {
+    let mut reply = answer(request).await;
+    while let HttpReply::Late(later) = reply {
         tokio::time::sleep(LATE).await;
         reply = *later;
     }
-    let Reply::Json { status, headers, body } = reply else {
+    let HttpReply::Json { status, headers, body } = reply else {
         return Err(io::Error::other("hung up, as told"));
     };
     let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };

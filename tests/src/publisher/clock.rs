@@ -3,14 +3,14 @@ use std::time::{Duration, Instant};
 /// A participant's clock: ahead of the machine's, and too fast. Everything inside its WebRTC stack lives in its time, so
 /// sender reports carry the error as those of a real machine would.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub struct SkewedClock {
     /// Machine time at which the participant's media timeline begins.
     epoch: Instant,
     ahead: f64,
     rate: f64,
 }
 
-impl Clock {
+impl SkewedClock {
     pub fn new(epoch: Instant, ahead: f64, ppm: f64) -> Self {
         Self { epoch, ahead, rate: 1.0 + ppm * 1e-6 }
     }
@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn there_and_back_is_the_same_moment() {
         let epoch = Instant::now();
-        let clock = Clock::new(epoch, 3.0, 200.0);
+        let clock = SkewedClock::new(epoch, 3.0, 200.0);
         let machine = epoch + Duration::from_secs(100);
         let back = clock.machine(clock.local(machine));
         assert!(back.max(machine) - back.min(machine) < Duration::from_micros(1));

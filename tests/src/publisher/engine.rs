@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use livekit_protocol as proto;
 use livekit_signaling::{SignalClient, SignalEvent, SignalEvents, SignalOptions};
-use proto::signal_request::Message as Ask;
-use proto::signal_response::Message as Told;
+use proto::signal_request::Message as SignalRequest;
+use proto::signal_response::Message as SignalResponse;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use str0m::change::{SdpAnswer, SdpPendingOffer};
@@ -18,20 +18,20 @@ use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
-use super::clock::Clock;
-use super::{Command, From, Manners, RtpInPause, Sent, epoch};
-use crate::clip::{Clip, ClipFrame, Codec};
+use super::clock::SkewedClock;
+use super::{PublisherCommand, PublisherOptions, RtpInPause, SentStats, SourceKind, epoch};
+use crate::clip::{Clip, ClipCodec, ClipFrame};
 
 const PUBLISHER: i32 = proto::SignalTarget::Publisher as i32;
 
 /// A publication on its way or there.
-struct Track {
+struct PublishedTrack {
     cid: String,
-    from: From,
+    from: SourceKind,
     clip: Arc<Clip>,
     /// Another clip to go on with at its next key frame.
     next_clip: Option<Arc<Clip>>,
-    state: State,
+    state: PublicationState,
     muted: bool,
     paused: Option<RtpInPause>,
     /// How far RTP time is behind the clip's, and where the frame after the last one would be in RTP time.
@@ -48,7 +48,7 @@ struct Track {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum PublicationState {
     /// AddTrackRequest is out.
     Asked,
     /// The server gave a sid; the m-line has to be offered.
@@ -60,15 +60,15 @@ enum State {
 }
 
 pub struct Engine {
-    clock: Clock,
+    clock: SkewedClock,
     rtc: Rtc,
     udp: UdpSocket,
     udp_address: SocketAddr,
     signal: SignalClient,
-    told: SignalEvents,
-    inbox: mpsc::UnboundedReceiver<Command>,
-    sent: Arc<Mutex<Sent>>,
-    tracks: Vec<Track>,
+    signals: SignalEvents,
+    inbox: mpsc::UnboundedReceiver<PublisherCommand>,
+    sent: Arc<Mutex<SentStats>>,
+    tracks: Vec<PublishedTrack>,
     pending: Option<SdpPendingOffer>,
     /// Something changed since the last offer.
     offer_due: bool,
@@ -77,7 +77,7 @@ pub struct Engine {
     answered: bool,
     connected: bool,
     loss: f64,
-    dice: SmallRng,
+    rng: SmallRng,
     dark: bool,
     offers: u32,
 }
@@ -87,12 +87,13 @@ impl Engine {
     pub async fn join(
         url: &str,
         token: &str,
-        manners: &Manners,
-        inbox: mpsc::UnboundedReceiver<Command>,
-        sent: Arc<Mutex<Sent>>,
+        publisher_options: &PublisherOptions,
+        inbox: mpsc::UnboundedReceiver<PublisherCommand>,
+        sent: Arc<Mutex<SentStats>>,
     ) -> Result<(Self, String)> {
         let whole_seconds = Duration::from_secs(epoch().0.elapsed().as_secs());
-        let clock = Clock::new(epoch().0 + whole_seconds, manners.clock_ahead, manners.clock_ppm);
+        let clock =
+            SkewedClock::new(epoch().0 + whole_seconds, publisher_options.clock_ahead, publisher_options.clock_ppm);
 
         let mut options = SignalOptions::default();
         options.auto_subscribe = false;
@@ -101,7 +102,7 @@ impl Engine {
         options.client_protocol = 0;
         options.region_failover = false;
         options.sdk_options.sdk = "stage".into();
-        let (signal, joined, told) = SignalClient::connect(url, token, options, None).await.context("signalling")?;
+        let (signal, joined, signals) = SignalClient::connect(url, token, options, None).await.context("signalling")?;
         let sid = joined.participant.map(|own| own.sid).unwrap_or_default();
 
         let mut config = RtcConfig::new()
@@ -128,7 +129,7 @@ impl Engine {
             udp,
             udp_address,
             signal,
-            told,
+            signals,
             inbox,
             sent,
             tracks: Vec::new(),
@@ -137,8 +138,8 @@ impl Engine {
             early: Vec::new(),
             answered: false,
             connected: false,
-            loss: manners.loss,
-            dice: SmallRng::seed_from_u64(manners.seed),
+            loss: publisher_options.loss,
+            rng: SmallRng::seed_from_u64(publisher_options.seed),
             dark: false,
             offers: 0,
         };
@@ -166,9 +167,9 @@ impl Engine {
                         break format!("{error:#}");
                     }
                 }
-                told = self.told.recv() => match told {
+                event = self.signals.recv() => match event {
                     Some(SignalEvent::Message(message)) => {
-                        if let Some(why) = self.hear(*message).await {
+                        if let Some(why) = self.on_signal(*message).await {
                             break why;
                         }
                     }
@@ -176,15 +177,15 @@ impl Engine {
                     None => break "signal connection gone".into(),
                 },
                 command = self.inbox.recv() => match command {
-                    Some(Command::Leave { politely: false }) => break "vanished".into(),
-                    Some(Command::Leave { politely: true }) | None => {
-                        self.signal.send(Ask::Leave(proto::LeaveRequest {
+                    Some(PublisherCommand::Leave { politely: false }) => break "vanished".into(),
+                    Some(PublisherCommand::Leave { politely: true }) | None => {
+                        self.signal.send(SignalRequest::Leave(proto::LeaveRequest {
                             reason: proto::DisconnectReason::ClientInitiated as i32,
                             ..Default::default()
                         })).await;
                         break "left".into();
                     }
-                    Some(command) => self.obey(command).await,
+                    Some(command) => self.on_command(command).await,
                 },
                 () = tokio::time::sleep_until(wake.into()) => {
                     let now = self.clock.local(Instant::now());
@@ -209,7 +210,7 @@ impl Engine {
                 Output::Transmit(packet) => {
                     let bytes: &[u8] = &packet.contents;
                     let rtp = bytes.len() > 12 && (128..192).contains(&bytes[0]) && !(192..=223).contains(&bytes[1]);
-                    let lost = self.dark || (rtp && self.loss > 0.0 && self.dice.random_bool(self.loss));
+                    let lost = self.dark || (rtp && self.loss > 0.0 && self.rng.random_bool(self.loss));
                     {
                         let mut sent = self.sent.lock().expect("no panic while counting");
                         sent.packets += u64::from(rtp);
@@ -243,13 +244,13 @@ impl Engine {
         self.rtc.handle_input(Input::Receive(now, receive)).context("webrtc")
     }
 
-    async fn obey(&mut self, command: Command) {
+    async fn on_command(&mut self, command: PublisherCommand) {
         match command {
-            Command::Publish { clip, from, reply } => {
-                let cid = format!("stage-{}-{}", self.tracks.len(), self.dice.random_range(0..u32::MAX));
-                self.signal.send(Ask::AddTrack(add_track(&cid, &clip, from))).await;
-                let (state, sid) = (State::Asked, String::new());
-                self.tracks.push(Track {
+            PublisherCommand::Publish { clip, from, reply } => {
+                let cid = format!("stage-{}-{}", self.tracks.len(), self.rng.random_range(0..u32::MAX));
+                self.signal.send(SignalRequest::AddTrack(add_track(&cid, &clip, from))).await;
+                let (state, sid) = (PublicationState::Asked, String::new());
+                self.tracks.push(PublishedTrack {
                     cid,
                     from,
                     clip,
@@ -266,62 +267,64 @@ impl Engine {
                     sid,
                 });
             }
-            Command::Mute { sid, muted } => {
-                self.signal.send(Ask::Mute(proto::MuteTrackRequest { sid: sid.clone(), muted })).await;
+            PublisherCommand::Mute { sid, muted } => {
+                self.signal.send(SignalRequest::Mute(proto::MuteTrackRequest { sid: sid.clone(), muted })).await;
                 for track in self.tracks.iter_mut().filter(|track| track.sid == sid) {
                     track.muted = muted;
                     track.running = false;
                 }
             }
-            Command::Unpublish { sid } => {
+            PublisherCommand::Unpublish { sid } => {
                 for track in self.tracks.iter_mut().filter(|track| track.sid == sid) {
-                    if let State::Live(mid) = track.state {
-                        track.state = State::Ended;
+                    if let PublicationState::Live(mid) = track.state {
+                        track.state = PublicationState::Ended;
                         let mut change = self.rtc.sdp_api();
                         change.set_direction(mid, Direction::Inactive);
                         if let Some((offer, pending)) = change.apply() {
                             self.offers += 1;
                             self.pending = Some(pending);
-                            self.signal.send(Ask::Offer(description(offer.to_sdp_string(), self.offers))).await;
+                            self.signal
+                                .send(SignalRequest::Offer(description(offer.to_sdp_string(), self.offers)))
+                                .await;
                         }
                     }
                 }
             }
-            Command::Switch { sid, clip } => {
+            PublisherCommand::Switch { sid, clip } => {
                 for track in self.tracks.iter_mut().filter(|track| track.sid == sid) {
                     track.next_clip = Some(clip.clone());
                 }
             }
-            Command::Pause { sid, rtp } => {
+            PublisherCommand::Pause { sid, rtp } => {
                 for track in self.tracks.iter_mut().filter(|track| track.sid == sid) {
                     track.stood_still |= rtp == Some(RtpInPause::StandsStill);
                     track.paused = rtp;
                     track.running = false;
                 }
             }
-            Command::Loss(share) => self.loss = share,
-            Command::Blackout(dark) => self.dark = dark,
-            Command::Leave { .. } => unreachable!("the loop leaves by itself"),
+            PublisherCommand::Loss(share) => self.loss = share,
+            PublisherCommand::Blackout(dark) => self.dark = dark,
+            PublisherCommand::Leave { .. } => unreachable!("the loop leaves by itself"),
         }
     }
 
     /// Why it is over, if it is.
-    async fn hear(&mut self, told: Told) -> Option<String> {
-        match told {
-            Told::TrackPublished(granted) => {
+    async fn on_signal(&mut self, signal: SignalResponse) -> Option<String> {
+        match signal {
+            SignalResponse::TrackPublished(granted) => {
                 let sid = granted.track.map(|track| track.sid).unwrap_or_default();
                 if let Some(track) = self.tracks.iter_mut().find(|track| track.cid == granted.cid) {
                     track.sid = sid;
-                    track.state = State::Granted;
+                    track.state = PublicationState::Granted;
                     self.offer_due = true;
                 }
             }
-            Told::Answer(answer) => {
+            SignalResponse::Answer(answer) => {
                 if let Err(error) = self.accept(&answer.sdp) {
                     return Some(format!("{error:#}"));
                 }
             }
-            Told::Trickle(trickle) if trickle.target == PUBLISHER => {
+            SignalResponse::Trickle(trickle) if trickle.target == PUBLISHER => {
                 let init: serde_json::Value = serde_json::from_str(&trickle.candidate_init).unwrap_or_default();
                 let text = init["candidate"].as_str().unwrap_or_default();
                 if let Ok(candidate) = Candidate::from_sdp_string(text)
@@ -334,8 +337,8 @@ impl Engine {
                     }
                 }
             }
-            Told::Leave(leave) => return Some(format!("asked to leave: {:?}", leave.reason())),
-            Told::RequestResponse(response) if response.reason != 0 => {
+            SignalResponse::Leave(leave) => return Some(format!("asked to leave: {:?}", leave.reason())),
+            SignalResponse::RequestResponse(response) if response.reason != 0 => {
                 warn!(reason = response.reason, message = response.message, "the server refuses");
             }
             _ => {}
@@ -349,16 +352,20 @@ impl Engine {
         if first {
             change.add_channel("_reliable".into());
         }
-        for track in self.tracks.iter_mut().filter(|track| track.state == State::Granted) {
+        for track in self.tracks.iter_mut().filter(|track| track.state == PublicationState::Granted) {
             let kind = if track.clip.codec.is_video() { MediaKind::Video } else { MediaKind::Audio };
-            let stream = if track.from == From::Camera || track.from == From::Microphone { "camera" } else { "screen" };
+            let stream = if track.from == SourceKind::Camera || track.from == SourceKind::Microphone {
+                "camera"
+            } else {
+                "screen"
+            };
             let mid = change.add_media(kind, Direction::SendOnly, Some(stream.into()), Some(track.cid.clone()), None);
-            track.state = State::Offered(mid);
+            track.state = PublicationState::Offered(mid);
         }
         if let Some((offer, pending)) = change.apply() {
             self.offers += 1;
             self.pending = Some(pending);
-            self.signal.send(Ask::Offer(description(offer.to_sdp_string(), self.offers))).await;
+            self.signal.send(SignalRequest::Offer(description(offer.to_sdp_string(), self.offers))).await;
         }
     }
 
@@ -371,8 +378,8 @@ impl Engine {
             self.rtc.add_remote_candidate(candidate);
         }
         for track in &mut self.tracks {
-            if let State::Offered(mid) = track.state {
-                track.state = State::Live(mid);
+            if let PublicationState::Offered(mid) = track.state {
+                track.state = PublicationState::Live(mid);
                 if let Some(reply) = track.reply.take() {
                     // The caller may have given up waiting.
                     let _ = reply.send(Ok(track.sid.clone()));
@@ -383,11 +390,12 @@ impl Engine {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        let live = self.tracks.iter().filter(|track| matches!(track.state, State::Live(_)) && !track.is_quiet());
+        let live =
+            self.tracks.iter().filter(|track| matches!(track.state, PublicationState::Live(_)) && !track.is_quiet());
         if !self.connected {
             return None;
         }
-        live.map(|track| self.clock.machine(self.clock.at(place(&track.clip, track.next)))).min()
+        live.map(|track| self.clock.machine(self.clock.at(frame_time(&track.clip, track.next)))).min()
     }
 
     /// Sends every frame that is due. Frames that are late are sent late, not skipped.
@@ -413,31 +421,31 @@ impl Engine {
         Ok(())
     }
 
-    fn payload_type(&mut self, mid: Mid, codec: Codec) -> Result<Pt> {
+    fn payload_type(&mut self, mid: Mid, codec: ClipCodec) -> Result<Pt> {
         let writer = self.rtc.writer(mid).context("a live track has a writer")?;
         let wanted = match codec {
-            Codec::H264 => str0m::format::Codec::H264,
-            Codec::H265 => str0m::format::Codec::H265,
-            Codec::Vp8 => str0m::format::Codec::Vp8,
-            Codec::Vp9 => str0m::format::Codec::Vp9,
-            Codec::Av1 => str0m::format::Codec::Av1,
-            Codec::Opus => str0m::format::Codec::Opus,
-            Codec::Pcmu => str0m::format::Codec::PCMU,
-            Codec::Pcma => str0m::format::Codec::PCMA,
+            ClipCodec::H264 => str0m::format::Codec::H264,
+            ClipCodec::H265 => str0m::format::Codec::H265,
+            ClipCodec::Vp8 => str0m::format::Codec::Vp8,
+            ClipCodec::Vp9 => str0m::format::Codec::Vp9,
+            ClipCodec::Av1 => str0m::format::Codec::Av1,
+            ClipCodec::Opus => str0m::format::Codec::Opus,
+            ClipCodec::Pcmu => str0m::format::Codec::PCMU,
+            ClipCodec::Pcma => str0m::format::Codec::PCMA,
         };
         let mut fitting = writer.payload_params().filter(|params| params.spec().codec == wanted);
         fitting.next().map(|params| params.pt()).ok_or_else(|| anyhow!("the server took no {}", codec.mime()))
     }
 }
 
-impl Track {
+impl PublishedTrack {
     fn is_quiet(&self) -> bool {
         self.muted || self.paused.is_some()
     }
 
     /// The next frame that is due at `position`: where, what, when.
-    fn take_due(&mut self, position: Duration) -> Option<(Mid, Codec, Duration, Arc<[u8]>)> {
-        let State::Live(mid) = self.state else { return None };
+    fn take_due(&mut self, position: Duration) -> Option<(Mid, ClipCodec, Duration, Arc<[u8]>)> {
+        let PublicationState::Live(mid) = self.state else { return None };
         if self.is_quiet() {
             return None;
         }
@@ -446,7 +454,7 @@ impl Track {
             self.next = upcoming(&self.clip, position, |frame| frame.key);
             self.running = true;
         }
-        let at = place(&self.clip, self.next);
+        let at = frame_time(&self.clip, self.next);
         if at > position {
             return None;
         }
@@ -457,13 +465,13 @@ impl Track {
                 self.next = there;
             }
         }
-        let at = place(&self.clip, self.next);
+        let at = frame_time(&self.clip, self.next);
         let data = frame(&self.clip, self.next).data.clone();
         self.next += 1;
         if std::mem::take(&mut self.stood_still) {
             self.behind = at.saturating_sub(self.expected);
         }
-        self.expected = place(&self.clip, self.next).saturating_sub(self.behind);
+        self.expected = frame_time(&self.clip, self.next).saturating_sub(self.behind);
         Some((mid, self.clip.codec, at, data))
     }
 }
@@ -473,7 +481,7 @@ fn frame(clip: &Clip, number: u64) -> &ClipFrame {
 }
 
 /// Where on the timeline a frame lies, loops included.
-fn place(clip: &Clip, number: u64) -> Duration {
+fn frame_time(clip: &Clip, number: u64) -> Duration {
     let rounds = number / clip.frames.len() as u64;
     clip.length * rounds as u32 + frame(clip, number).at
 }
@@ -483,14 +491,14 @@ fn upcoming(clip: &Clip, position: Duration, fits: impl Fn(&ClipFrame) -> bool) 
     let rounds = (position.as_nanos() / clip.length.as_nanos()) as u64;
     let from = rounds * clip.frames.len() as u64;
     (from..)
-        .find(|number| place(clip, *number) >= position && fits(frame(clip, *number)))
+        .find(|number| frame_time(clip, *number) >= position && fits(frame(clip, *number)))
         .expect("a clip begins with a key frame and never ends")
 }
 
-fn frequency(codec: Codec) -> str0m::media::Frequency {
+fn frequency(codec: ClipCodec) -> str0m::media::Frequency {
     match codec {
-        Codec::Opus => str0m::media::Frequency::FORTY_EIGHT_KHZ,
-        Codec::Pcmu | Codec::Pcma => str0m::media::Frequency::EIGHT_KHZ,
+        ClipCodec::Opus => str0m::media::Frequency::FORTY_EIGHT_KHZ,
+        ClipCodec::Pcmu | ClipCodec::Pcma => str0m::media::Frequency::EIGHT_KHZ,
         _ => str0m::media::Frequency::NINETY_KHZ,
     }
 }
@@ -499,7 +507,7 @@ fn description(sdp: String, id: u32) -> proto::SessionDescription {
     proto::SessionDescription { r#type: "offer".into(), sdp, id, ..Default::default() }
 }
 
-fn add_track(cid: &str, clip: &Clip, from: From) -> proto::AddTrackRequest {
+fn add_track(cid: &str, clip: &Clip, from: SourceKind) -> proto::AddTrackRequest {
     let video = clip.codec.is_video();
     let layer = proto::VideoLayer {
         quality: proto::VideoQuality::High as i32,

@@ -23,7 +23,7 @@ pub fn epoch() -> (Instant, SystemTime) {
 }
 
 #[derive(Clone, Debug)]
-pub struct Manners {
+pub struct PublisherOptions {
     pub agent: bool,
     /// The participant's clock is ahead by so many seconds …
     pub clock_ahead: f64,
@@ -35,21 +35,21 @@ pub struct Manners {
     pub seed: u64,
 }
 
-impl Default for Manners {
+impl Default for PublisherOptions {
     fn default() -> Self {
         Self { agent: false, clock_ahead: 0.0, clock_ppm: 0.0, loss: 0.0, seed: 1 }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum SourceKind {
     Camera,
     Microphone,
     ScreenShare,
     ScreenShareAudio,
 }
 
-impl From {
+impl SourceKind {
     fn source(self) -> proto::TrackSource {
         match self {
             Self::Camera => proto::TrackSource::Camera,
@@ -70,19 +70,19 @@ pub enum RtpInPause {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sent {
+pub struct SentStats {
     pub frames: u64,
     pub packets: u64,
-    /// Outgoing packets thrown away by [`Manners::loss`] or a blackout.
+    /// Outgoing packets thrown away by [`PublisherOptions::loss`] or a blackout.
     pub dropped: u64,
     /// Key frames asked for by the server.
     pub key_requests: u64,
 }
 
-enum Command {
+enum PublisherCommand {
     Publish {
         clip: Arc<Clip>,
-        from: From,
+        from: SourceKind,
         reply: oneshot::Sender<Result<String>>,
     },
     Mute {
@@ -114,14 +114,14 @@ pub struct Publisher {
     pub identity: String,
     /// `PA_…`
     pub sid: String,
-    commands: mpsc::UnboundedSender<Command>,
-    sent: Arc<Mutex<Sent>>,
+    commands: mpsc::UnboundedSender<PublisherCommand>,
+    sent: Arc<Mutex<SentStats>>,
     task: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Publisher {
-    pub async fn join(api: &Api, room: &str, identity: &str, manners: Manners) -> Result<Self> {
-        let kind = manners.agent.then_some("agent");
+    pub async fn join(api: &Api, room: &str, identity: &str, options: PublisherOptions) -> Result<Self> {
+        let kind = options.agent.then_some("agent");
         let grants = livekit_token::VideoGrants {
             room_join: true,
             room: room.to_owned(),
@@ -129,13 +129,13 @@ impl Publisher {
             // Who may not subscribe has no subscriber connection to answer for: the publisher connection is the primary.
             can_subscribe: Some(false),
             can_publish_data: Some(true),
-            agent: manners.agent,
+            agent: options.agent,
             ..Default::default()
         };
         let token = api.token(identity, kind, grants)?;
-        let sent = Arc::new(Mutex::new(Sent::default()));
+        let sent = Arc::new(Mutex::new(SentStats::default()));
         let (commands, inbox) = mpsc::unbounded_channel();
-        let (engine, sid) = engine::Engine::join(&api.ws_url(), &token, &manners, inbox, sent.clone())
+        let (engine, sid) = engine::Engine::join(&api.ws_url(), &token, &options, inbox, sent.clone())
             .await
             .with_context(|| format!("join {room} as {identity}"))?;
         let task = tokio::spawn(engine.run(identity.to_owned()));
@@ -143,9 +143,9 @@ impl Publisher {
     }
 
     /// The publication's sid; media flows from the clip's next key frame on.
-    pub async fn publish(&self, clip: &Arc<Clip>, from: From) -> Result<String> {
+    pub async fn publish(&self, clip: &Arc<Clip>, from: SourceKind) -> Result<String> {
         let (reply, answer) = oneshot::channel();
-        self.say(Command::Publish { clip: clip.clone(), from, reply });
+        self.send(PublisherCommand::Publish { clip: clip.clone(), from, reply });
         answer
             .await
             .map_err(|_| anyhow!("{} left before {} was published", self.identity, clip.name()))?
@@ -153,34 +153,34 @@ impl Publisher {
     }
 
     pub fn mute(&self, sid: &str, muted: bool) {
-        self.say(Command::Mute { sid: sid.to_owned(), muted });
+        self.send(PublisherCommand::Mute { sid: sid.to_owned(), muted });
     }
 
     pub fn unpublish(&self, sid: &str) {
-        self.say(Command::Unpublish { sid: sid.to_owned() });
+        self.send(PublisherCommand::Unpublish { sid: sid.to_owned() });
     }
 
     /// Goes on with another clip of the same codec at its next key frame, e.g. another resolution.
     pub fn switch(&self, sid: &str, clip: &Arc<Clip>) {
-        self.say(Command::Switch { sid: sid.to_owned(), clip: clip.clone() });
+        self.send(PublisherCommand::Switch { sid: sid.to_owned(), clip: clip.clone() });
     }
 
     /// Captures nothing of this publication, unmuted and unsaid, until [`Self::resume`].
     pub fn pause(&self, sid: &str, rtp: RtpInPause) {
-        self.say(Command::Pause { sid: sid.to_owned(), rtp: Some(rtp) });
+        self.send(PublisherCommand::Pause { sid: sid.to_owned(), rtp: Some(rtp) });
     }
 
     pub fn resume(&self, sid: &str) {
-        self.say(Command::Pause { sid: sid.to_owned(), rtp: None });
+        self.send(PublisherCommand::Pause { sid: sid.to_owned(), rtp: None });
     }
 
     pub fn lose(&self, share: f64) {
-        self.say(Command::Loss(share));
+        self.send(PublisherCommand::Loss(share));
     }
 
     /// Nothing passes its UDP socket while dark; the signal connection stays.
     pub fn blackout(&self, dark: bool) {
-        self.say(Command::Blackout(dark));
+        self.send(PublisherCommand::Blackout(dark));
     }
 
     pub async fn leave(mut self) {
@@ -192,12 +192,12 @@ impl Publisher {
         self.end(false).await;
     }
 
-    pub fn sent(&self) -> Sent {
+    pub fn sent(&self) -> SentStats {
         *self.sent.lock().expect("no panic while counting")
     }
 
     async fn end(&mut self, politely: bool) {
-        self.say(Command::Leave { politely });
+        self.send(PublisherCommand::Leave { politely });
         if let Some(task) = self.task.take() {
             // A task that panicked has said so itself.
             let _ = task.await;
@@ -205,7 +205,7 @@ impl Publisher {
     }
 
     /// Whoever has left hears nothing.
-    fn say(&self, command: Command) {
+    fn send(&self, command: PublisherCommand) {
         let _ = self.commands.send(command);
     }
 }

@@ -13,13 +13,13 @@ use spillway_plan::destination::{Azure, Gcs, S3};
 use spillway_plan::{Destination, Provider, Secret, Store};
 use spillway_storage::{Options, Storage, open};
 
-use super::chaos::Chaos;
 use super::emulators::{AZURE_ACCOUNT, AZURE_KEY, Emulator};
-use super::gate::{Gate, Known, Tongue};
+use super::fault_proxy::FaultProxy;
+use super::policy_proxy::{AcceptedIdentities, PolicyProxy, StoreProtocol};
 use super::proxy::AuthProxy;
 use crate::clouds::policy::Policy;
 
-/// In every credential of [`Bucket::s3`], which moto takes whatever they are.
+/// In every credential of [`TestBucket::s3`], which moto takes whatever they are.
 pub const CANARY: &str = "canaryOfTheStage";
 
 pub const NAME: &str = "recordings";
@@ -30,78 +30,78 @@ pub const SAS: &str = "sv=2022-11-02&ss=b&srt=sco&sp=rwdlac&se=2099-01-01T00%3A0
                    sig=7UONs%2FYaET%2FoSyuKlfGYYrSHwkJMD5C6lbWQsyp6QTU%3D";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum StoreKind {
     S3,
     Azure,
     Google,
 }
 
-pub struct Bucket {
-    kind: Kind,
+pub struct TestBucket {
+    kind: StoreKind,
     emulator: Emulator,
     http: Client,
-    way: Option<String>,
+    proxy_url: Option<String>,
     /// Google's credentials, and the proxy that its requests go through.
     google: Option<(String, AuthProxy)>,
     /// No credentials are told: whoever writes is who its machine says.
-    nameless: bool,
+    without_credentials: bool,
 }
 
-impl Bucket {
+impl TestBucket {
     /// moto; its credentials come with each request.
     pub async fn s3() -> Result<Self> {
-        Self::new(Kind::S3, Emulator::moto()?, None).await
+        Self::new(StoreKind::S3, Emulator::moto()?, None).await
     }
 
     /// Azurite; it is in the dispatcher's configuration, as requests cannot name another endpoint than Azure's.
     pub async fn azure() -> Result<Self> {
-        Self::new(Kind::Azure, Emulator::azurite()?, None).await
+        Self::new(StoreKind::Azure, Emulator::azurite()?, None).await
     }
 
     /// Google's XML API, for which moto stands in; in the configuration likewise.
     pub async fn google() -> Result<Self> {
         let proxy = AuthProxy::start(PROXY_USER, PROXY_PASSWORD).await?;
-        Self::new(Kind::Google, Emulator::moto()?, Some((account()?, proxy))).await
+        Self::new(StoreKind::Google, Emulator::moto()?, Some((account()?, proxy))).await
     }
 
-    async fn new(kind: Kind, emulator: Emulator, google: Option<(String, AuthProxy)>) -> Result<Self> {
-        let bucket = Self { kind, emulator, http: Client::new(), way: None, google, nameless: false };
-        let query = if kind == Kind::Azure { "restype=container&" } else { "" };
-        let made = bucket.asked(Method::PUT, "", query).await?;
+    async fn new(kind: StoreKind, emulator: Emulator, google: Option<(String, AuthProxy)>) -> Result<Self> {
+        let bucket = Self { kind, emulator, http: Client::new(), proxy_url: None, google, without_credentials: false };
+        let query = if kind == StoreKind::Azure { "restype=container&" } else { "" };
+        let made = bucket.request_store(Method::PUT, "", query).await?;
         ensure!(made.status().is_success(), "no bucket: {}", made.status());
         Ok(bucket)
     }
 
-    /// From now on recordings go to it on this way, which leads to [`Bucket::address`].
-    pub fn reached_through(&mut self, way: &Chaos) {
-        self.way = Some(way.url());
+    /// From now on recordings go to it on this way, which leads to [`TestBucket::address`].
+    pub fn reached_through(&mut self, proxy: &FaultProxy) {
+        self.proxy_url = Some(proxy.url());
     }
 
     /// A location as recorders know it: on their way.
     pub fn as_told(&self, location: &str) -> String {
-        let way = self.way.as_ref().map(|way| way.trim_start_matches("http://"));
-        way.map_or_else(|| location.to_owned(), |way| location.replace(&self.address(), way))
+        let proxy_url = self.proxy_url.as_ref().map(|proxy_url| proxy_url.trim_start_matches("http://"));
+        proxy_url.map_or_else(|| location.to_owned(), |proxy_url| location.replace(&self.address(), proxy_url))
     }
 
     /// Likewise, and only what `policy` allows comes through, whatever the credentials would open.
     /// With `known`, the credentials are those that a machine is given, and nobody is told any.
-    pub async fn guarded_by(&mut self, policy: Policy, known: Option<Known>) -> Result<Gate> {
-        self.nameless = known.is_some();
-        let tongue = match self.kind {
-            Kind::S3 => Tongue::S3,
-            Kind::Google => Tongue::Google,
-            Kind::Azure => Tongue::Azure,
+    pub async fn behind_policy(&mut self, policy: Policy, known: Option<AcceptedIdentities>) -> Result<PolicyProxy> {
+        self.without_credentials = known.is_some();
+        let protocol = match self.kind {
+            StoreKind::S3 => StoreProtocol::S3,
+            StoreKind::Google => StoreProtocol::Google,
+            StoreKind::Azure => StoreProtocol::Azure,
         };
-        let gate = Gate::start(&self.address(), tongue, policy, known).await?;
-        self.way = Some(gate.url());
-        Ok(gate)
+        let policy_proxy = PolicyProxy::start(&self.address(), protocol, policy, known).await?;
+        self.proxy_url = Some(policy_proxy.url());
+        Ok(policy_proxy)
     }
 
     /// What its objects are called in a policy: everything below `prefix`.
     pub fn objects(&self, prefix: &str) -> String {
         match self.kind {
-            Kind::Azure => format!("{AZURE_ACCOUNT}/{NAME}/{prefix}*"),
-            Kind::S3 | Kind::Google => format!("{NAME}/{prefix}*"),
+            StoreKind::Azure => format!("{AZURE_ACCOUNT}/{NAME}/{prefix}*"),
+            StoreKind::S3 | StoreKind::Google => format!("{NAME}/{prefix}*"),
         }
     }
 
@@ -112,14 +112,16 @@ impl Bucket {
 
     fn endpoint(&self) -> String {
         match self.kind {
-            Kind::Azure => format!("{}/{AZURE_ACCOUNT}", self.emulator.url()),
-            Kind::S3 | Kind::Google => self.emulator.url(),
+            StoreKind::Azure => format!("{}/{AZURE_ACCOUNT}", self.emulator.url()),
+            StoreKind::S3 | StoreKind::Google => self.emulator.url(),
         }
     }
 
-    fn told_endpoint(&self) -> String {
+    fn advertised_endpoint(&self) -> String {
         let endpoint = self.endpoint();
-        self.way.as_ref().map_or_else(|| endpoint.clone(), |way| endpoint.replace(&self.emulator.url(), way))
+        self.proxy_url
+            .as_ref()
+            .map_or_else(|| endpoint.clone(), |proxy_url| endpoint.replace(&self.emulator.url(), proxy_url))
     }
 
     fn url(&self, key: &str) -> String {
@@ -129,8 +131,8 @@ impl Bucket {
 
     /// What a request says: the field of its output, and the upload.
     pub fn upload(&self) -> Option<(&'static str, Value)> {
-        let endpoint = self.told_endpoint();
-        (self.kind == Kind::S3 && !self.nameless).then(|| {
+        let endpoint = self.advertised_endpoint();
+        (self.kind == StoreKind::S3 && !self.without_credentials).then(|| {
             let upload = json!({
                 "access_key": format!("{CANARY}-key"),
                 "secret": format!("{CANARY}-secret"),
@@ -150,7 +152,7 @@ impl Bucket {
     /// they travel.
     pub fn secrets(&self) -> Vec<String> {
         match &self.google {
-            None if self.kind == Kind::Azure => vec![AZURE_KEY.to_owned(), AZURE_KEY[10..50].to_owned()],
+            None if self.kind == StoreKind::Azure => vec![AZURE_KEY.to_owned(), AZURE_KEY[10..50].to_owned()],
             None => vec![CANARY.to_owned()],
             Some((account, _)) => {
                 // Somewhere in the middle of the private key, whose beginning every key shares.
@@ -164,22 +166,22 @@ impl Bucket {
 
     /// What the dispatcher's YAML says.
     pub fn configuration(&self) -> String {
-        let endpoint = self.told_endpoint();
+        let endpoint = self.advertised_endpoint();
         match self.kind {
-            Kind::S3 if self.nameless => format!(
+            StoreKind::S3 if self.without_credentials => format!(
                 "storage: {{ s3: {{ region: us-east-1, bucket: {NAME}, endpoint: \"{endpoint}\", force_path_style: true }} }}\n"
             ),
-            Kind::S3 => String::new(),
-            Kind::Azure if self.nameless => format!(
+            StoreKind::S3 => String::new(),
+            StoreKind::Azure if self.without_credentials => format!(
                 "storage: {{ azure: {{ account_name: {AZURE_ACCOUNT}, container_name: {NAME}, endpoint: \"{endpoint}\" }} }}\n"
             ),
-            Kind::Azure => format!(
+            StoreKind::Azure => format!(
                 "storage: {{ azure: {{ account_name: {AZURE_ACCOUNT}, account_key: \"{AZURE_KEY}\", container_name: {NAME}, endpoint: \"{endpoint}\" }} }}\n"
             ),
-            Kind::Google => self.google.as_ref().map_or_else(String::new, |(credentials, proxy)| {
+            StoreKind::Google => self.google.as_ref().map_or_else(String::new, |(credentials, proxy)| {
                 let (credentials, proxy) = (json!(credentials), proxy.url());
                 let credentials =
-                    if self.nameless { String::new() } else { format!("credentials_json: {credentials}, ") };
+                    if self.without_credentials { String::new() } else { format!("credentials_json: {credentials}, ") };
                 format!(
                     "storage: {{ gcp: {{ {credentials}bucket: {NAME}, endpoint: \"{endpoint}\", \
                      proxy_config: {{ url: \"{proxy}\", username: {PROXY_USER}, password: \"{PROXY_PASSWORD}\" }} }} }}\n"
@@ -191,7 +193,7 @@ impl Bucket {
     /// The store as a runner opens it.
     pub async fn store(&self) -> Result<Arc<dyn Storage>> {
         let provider = match self.kind {
-            Kind::S3 => Provider::S3(Box::new(S3 {
+            StoreKind::S3 => Provider::S3(Box::new(S3 {
                 access_key: Secret::new("key".to_owned()),
                 secret: Secret::new("secret".to_owned()),
                 endpoint: self.endpoint(),
@@ -199,13 +201,13 @@ impl Bucket {
                 force_path_style: true,
                 ..S3::default()
             })),
-            Kind::Azure => Provider::Azure(Azure {
+            StoreKind::Azure => Provider::Azure(Azure {
                 account: AZURE_ACCOUNT.to_owned(),
                 key: Secret::new(AZURE_KEY.to_owned()),
                 container: NAME.to_owned(),
                 endpoint: self.endpoint(),
             }),
-            Kind::Google => Provider::Gcs(Gcs {
+            StoreKind::Google => Provider::Gcs(Gcs {
                 credentials: Secret::new(self.google.as_ref().map_or_else(String::new, |(text, _)| text.clone())),
                 bucket: NAME.to_owned(),
                 endpoint: self.endpoint(),
@@ -216,19 +218,20 @@ impl Bucket {
         open(&Destination::Store(Box::new(store)), &Options::default()).await.context("open the store")
     }
 
-    async fn asked(&self, method: Method, key: &str, query: &str) -> Result<reqwest::Response> {
-        let signed = if self.kind == Kind::Azure { SAS } else { "" };
+    async fn request_store(&self, method: Method, key: &str, query: &str) -> Result<reqwest::Response> {
+        let signed = if self.kind == StoreKind::Azure { SAS } else { "" };
         let mark = if query.is_empty() && signed.is_empty() { "" } else { "?" };
         let request = self.http.request(method, format!("{}{mark}{query}{signed}", self.url(key)));
         let request = request.timeout(Duration::from_secs(20)).header("x-ms-version", "2022-11-02").body("");
         // Any signature opens moto's doors.
-        let request = if self.kind == Kind::Azure { request } else { request.header("authorization", "Bearer stage") };
+        let request =
+            if self.kind == StoreKind::Azure { request } else { request.header("authorization", "Bearer stage") };
         request.send().await.context("ask the store")
     }
 
     /// The object, if there is one.
     pub async fn read(&self, key: &str) -> Result<Option<Bytes>> {
-        let answer = self.asked(Method::GET, key, "").await?;
+        let answer = self.request_store(Method::GET, key, "").await?;
         if answer.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -237,14 +240,14 @@ impl Bucket {
 
     /// Names with parts and no object.
     pub async fn unfinished(&self) -> Result<Vec<String>> {
-        if self.kind != Kind::Azure {
-            let text = self.asked(Method::GET, "", "uploads").await?.text().await?;
+        if self.kind != StoreKind::Azure {
+            let text = self.request_store(Method::GET, "", "uploads").await?.text().await?;
             return Ok(between(&text, "<Key>", "</Key>"));
         }
         let mut names = Vec::new();
         for include in ["uncommittedblobs", "metadata"] {
             let query = format!("restype=container&comp=list&include={include}&");
-            names.push(between(&self.asked(Method::GET, "", &query).await?.text().await?, "<Name>", "</Name>"));
+            names.push(between(&self.request_store(Method::GET, "", &query).await?.text().await?, "<Name>", "</Name>"));
         }
         let [all, whole] = <[Vec<String>; 2]>::try_from(names).unwrap_or_default();
         Ok(all.into_iter().filter(|name| !whole.contains(name)).collect())

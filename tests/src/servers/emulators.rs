@@ -12,7 +12,7 @@ use crate::assets::cache;
 use crate::process::Process;
 
 /// Python imports much before it listens, and the machine is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub const KEY: &str = "AKIDSTAGE00000000000";
 pub const SECRET: &str = "stage-secret";
@@ -97,6 +97,6 @@ fn start(
     let port = address.rsplit(':').next().unwrap_or_default().to_owned();
     let mut process =
         Process::start(name, &program, folder.path(), "emulator", |command| prepare(command, &port, folder.path()))?;
-    process.wait_until(PATIENCE, || std::net::TcpStream::connect(&address).is_ok())?;
+    process.wait_until(START_TIMEOUT, || std::net::TcpStream::connect(&address).is_ok())?;
     Ok(Emulator { process, folder, address })
 }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-const LONGEST_HEAD: usize = 64 << 10;
+const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// Forwards plain requests (absolute form) and tunnels (CONNECT). Ends when dropped.
 pub struct AuthProxy {
@@ -109,7 +109,7 @@ pub(super) async fn read_head(from: &mut (impl AsyncRead + Unpin)) -> Result<(St
             bytes.truncate(end);
             return Ok((String::from_utf8_lossy(&bytes).into_owned(), rest));
         }
-        if from.read_buf(&mut bytes).await? == 0 || bytes.len() > LONGEST_HEAD {
+        if from.read_buf(&mut bytes).await? == 0 || bytes.len() > MAX_HEAD_BYTES {
             bail!("no request");
         }
     }

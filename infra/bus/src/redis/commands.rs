@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures_util::future::try_join_all;
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 
-use super::dial::{SharedDialler, Target};
-use super::node::{Answer, Asking, Node};
-use crate::config::Place;
+use super::dial::{Endpoint, SharedDialler};
+use super::node::{Asking, Node, NodeReply};
+use crate::config::RedisTopology;
 use crate::{BusError, RedisConfig};
 
 /// Commands in one pipeline: enough to be cheap, few enough for others to get a word in.
@@ -24,8 +24,8 @@ pub(super) enum Commands {
 
 impl Commands {
     pub async fn connect(config: &RedisConfig, dialler: SharedDialler) -> Result<Self, BusError> {
-        let Some(Place::Cluster { addresses }) = config.place() else {
-            return Ok(Self::One(Node::connect(dialler, Target::of(config)?).await?));
+        let Some(RedisTopology::Cluster { addresses }) = config.topology() else {
+            return Ok(Self::One(Node::connect(dialler, Endpoint::of(config)?).await?));
         };
         let redirects = if config.max_redirects == 0 { 2 } else { config.max_redirects };
         Ok(Self::Cluster(Cluster::connect(dialler, addresses.to_vec(), redirects).await?))
@@ -35,8 +35,8 @@ impl Commands {
     pub async fn run<T: FromRedisValue>(&self, act: &'static str, key: Option<&str>, cmd: Cmd) -> Result<T, BusError> {
         let answer = match self {
             Self::One(node) => match node.run(act, &cmd, Asking::No).await? {
-                Answer::Done(value) => value,
-                Answer::Refused { error, .. } => return Err(BusError::Command { act, source: error.into() }),
+                NodeReply::Done(value) => value,
+                NodeReply::Refused { error, .. } => return Err(BusError::Command { act, source: error.into() }),
             },
             Self::Cluster(cluster) => cluster.run(act, key, &cmd).await?,
         };
@@ -54,9 +54,11 @@ impl Commands {
                         pipe.add_command(cmd.clone());
                     }
                     match node.run_all(act, &pipe).await? {
-                        Answer::Done(Value::Array(some)) => answers.extend(some),
-                        Answer::Done(other) => answers.push(other),
-                        Answer::Refused { error, .. } => return Err(BusError::Command { act, source: error.into() }),
+                        NodeReply::Done(Value::Array(some)) => answers.extend(some),
+                        NodeReply::Done(other) => answers.push(other),
+                        NodeReply::Refused { error, .. } => {
+                            return Err(BusError::Command { act, source: error.into() });
+                        }
                     }
                 }
             }
@@ -101,7 +103,7 @@ struct Learned {
 
 impl Cluster {
     async fn connect(dialler: SharedDialler, addresses: Vec<String>, redirects: u32) -> Result<Self, BusError> {
-        let target = Target::AnyOf(addresses.clone());
+        let target = Endpoint::AnyOf(addresses.clone());
         let mut outcome = Node::connect(dialler.clone(), target.clone()).await;
         for _ in 1..addresses.len() {
             if outcome.is_ok() {
@@ -126,8 +128,8 @@ impl Cluster {
                 None => self.home.run(act, cmd, asking).await,
             };
             let (address, error) = match answer {
-                Ok(Answer::Done(value)) => return Ok(value),
-                Ok(Answer::Refused { address, error }) => (address, error),
+                Ok(NodeReply::Done(value)) => return Ok(value),
+                Ok(NodeReply::Refused { address, error }) => (address, error),
                 // The server that kept this slot is gone; the others know who has it now.
                 Err(_) if at.is_some() && left > 0 => {
                     left -= 1;
@@ -152,7 +154,7 @@ impl Cluster {
     fn node(&self, address: &str) -> Arc<Node> {
         let mut learned = self.learned();
         let node = learned.nodes.entry(address.to_owned());
-        let start = || Arc::new(Node::start(self.dialler.clone(), Target::Address(address.to_owned()), None));
+        let start = || Arc::new(Node::start(self.dialler.clone(), Endpoint::Address(address.to_owned()), None));
         node.or_insert_with(start).clone()
     }
 

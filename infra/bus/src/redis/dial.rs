@@ -13,13 +13,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::tls::TlsDialler;
-use crate::config::Place;
+use crate::config::RedisTopology;
 use crate::error::Cause;
 use crate::{BusError, RedisConfig};
 
 /// Where one connection goes.
 #[derive(Clone, Debug)]
-pub(super) enum Target {
+pub(super) enum Endpoint {
     Address(String),
     /// Whoever the Sentinels say is the master now.
     Master {
@@ -30,15 +30,15 @@ pub(super) enum Target {
     AnyOf(Vec<String>),
 }
 
-impl Target {
+impl Endpoint {
     pub fn of(config: &RedisConfig) -> Result<Self, BusError> {
-        match config.place() {
-            Some(Place::Single { address }) => Ok(Self::Address(address.to_owned())),
-            Some(Place::Cluster { addresses }) => Ok(Self::AnyOf(addresses.to_vec())),
-            Some(Place::Sentinel { master: "", .. }) => {
+        match config.topology() {
+            Some(RedisTopology::Single { address }) => Ok(Self::Address(address.to_owned())),
+            Some(RedisTopology::Cluster { addresses }) => Ok(Self::AnyOf(addresses.to_vec())),
+            Some(RedisTopology::Sentinel { master: "", .. }) => {
                 Err(BusError::Settings("sentinel_addresses without sentinel_master_name".into()))
             }
-            Some(Place::Sentinel { addresses, master }) => {
+            Some(RedisTopology::Sentinel { addresses, master }) => {
                 Ok(Self::Master { sentinels: addresses.to_vec(), name: master.to_owned() })
             }
             None => Err(BusError::Settings("none of address, sentinel_addresses, cluster_addresses is given".into())),
@@ -61,7 +61,7 @@ pub(super) struct Dialler {
 impl Dialler {
     pub fn new(config: &RedisConfig) -> Result<Self, BusError> {
         let or = |given: u64, ours: u64| Duration::from_millis(if given == 0 { ours } else { given });
-        let cluster = matches!(config.place(), Some(Place::Cluster { .. }));
+        let cluster = matches!(config.topology(), Some(RedisTopology::Cluster { .. }));
         Ok(Self {
             tls: if config.tls_enabled() { Some(TlsDialler::new(&config.tls)?) } else { None },
             // A Cluster has one database.
@@ -74,35 +74,35 @@ impl Dialler {
     }
 
     /// A connection for commands that has answered a PING.
-    pub async fn commands(&self, target: &Target) -> Result<Line, BusError> {
+    pub async fn commands(&self, target: &Endpoint) -> Result<Connection, BusError> {
         let address = self.locate(target).await?;
-        let line = self.open(&address, &self.login).await?;
+        let conn = self.open(&address, &self.login).await?;
         // Right after a failover a Sentinel may still name the old master.
-        if matches!(target, Target::Master { .. }) {
-            let role: Vec<redis::Value> = ask(self.answer, &line, redis::cmd("ROLE")).await?;
+        if matches!(target, Endpoint::Master { .. }) {
+            let role: Vec<redis::Value> = ask(self.answer, &conn, redis::cmd("ROLE")).await?;
             let role = role.into_iter().next().and_then(|role| String::from_redis_value(role).ok());
             if role.as_deref() != Some("master") {
                 return Err(connect(&address, format!("the sentinels name it, but its role is {role:?}")));
             }
         }
-        Ok(line)
+        Ok(conn)
     }
 
     /// A connection for subscriptions.
-    pub async fn pubsub(&self, target: &Target) -> Result<PubSub, BusError> {
+    pub async fn pubsub(&self, target: &Endpoint) -> Result<PubSub, BusError> {
         let address = self.locate(target).await?;
         let stream = self.stream(&address).await?;
         within(self.answer, &address, async { PubSub::new(&self.login, stream).await.map_err(Cause::from) }).await
     }
 
-    async fn locate(&self, target: &Target) -> Result<String, BusError> {
+    async fn locate(&self, target: &Endpoint) -> Result<String, BusError> {
         match target {
-            Target::Address(address) => Ok(address.clone()),
-            Target::AnyOf(addresses) => {
+            Endpoint::Address(address) => Ok(address.clone()),
+            Endpoint::AnyOf(addresses) => {
                 let start = self.round.fetch_add(1, Ordering::Relaxed);
                 Ok(addresses[start % addresses.len()].clone())
             }
-            Target::Master { sentinels, name } => {
+            Endpoint::Master { sentinels, name } => {
                 let start = self.round.fetch_add(1, Ordering::Relaxed);
                 let mut last = None;
                 for at in 0..sentinels.len() {
@@ -117,10 +117,10 @@ impl Dialler {
     }
 
     async fn master(&self, sentinel: &str, name: &str) -> Result<String, BusError> {
-        let line = self.open(sentinel, &self.sentinel_login).await?;
+        let conn = self.open(sentinel, &self.sentinel_login).await?;
         let mut question = redis::cmd("SENTINEL");
         question.arg("get-master-addr-by-name").arg(name);
-        let master: Option<(String, String)> = ask(self.answer, &line, question).await?;
+        let master: Option<(String, String)> = ask(self.answer, &conn, question).await?;
         match master {
             Some((host, port)) if host.contains(':') => Ok(format!("[{host}]:{port}")),
             Some((host, port)) => Ok(format!("{host}:{port}")),
@@ -128,7 +128,7 @@ impl Dialler {
         }
     }
 
-    async fn open(&self, address: &str, login: &RedisConnectionInfo) -> Result<Line, BusError> {
+    async fn open(&self, address: &str, login: &RedisConnectionInfo) -> Result<Connection, BusError> {
         let stream = self.stream(address).await?;
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.answer));
         let closed = CancellationToken::new();
@@ -143,17 +143,17 @@ impl Dialler {
             Ok(connection)
         })
         .await?;
-        let line = Line { address: address.to_owned(), connection, closed };
+        let conn = Connection { address: address.to_owned(), connection, closed };
         // A server that still loads its data takes connections and refuses everything.
-        let _: String = ask(self.answer, &line, redis::cmd("PING")).await?;
-        Ok(line)
+        let _: String = ask(self.answer, &conn, redis::cmd("PING")).await?;
+        Ok(conn)
     }
 
-    async fn stream(&self, address: &str) -> Result<Box<dyn Stream>, BusError> {
+    async fn stream(&self, address: &str) -> Result<Box<dyn RedisStream>, BusError> {
         let dialled = timeout(self.dial, async {
             let tcp = TcpStream::connect(address).await?;
             tcp.set_nodelay(true)?;
-            Ok::<Box<dyn Stream>, io::Error>(match &self.tls {
+            Ok::<Box<dyn RedisStream>, io::Error>(match &self.tls {
                 None => Box::new(tcp),
                 Some(tls) => Box::new(tls.wrap(address, tcp).await?),
             })
@@ -167,15 +167,15 @@ impl Dialler {
 }
 
 /// A connection for commands.
-pub(super) struct Line {
+pub(super) struct Connection {
     pub address: String,
     pub connection: MultiplexedConnection,
     /// Cancelled when the socket is closed.
     pub closed: CancellationToken,
 }
 
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+pub(super) trait RedisStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> RedisStream for T {}
 
 pub(super) type SharedDialler = Arc<Dialler>;
 
@@ -192,20 +192,25 @@ fn login(username: &str, password: &str) -> RedisConnectionInfo {
     login
 }
 
-async fn ask<T: FromRedisValue>(patience: Duration, line: &Line, question: redis::Cmd) -> Result<T, BusError> {
-    let mut connection = line.connection.clone();
-    within(patience, &line.address, async { question.query_async(&mut connection).await.map_err(Cause::from) }).await
+async fn ask<T: FromRedisValue>(
+    answer_timeout: Duration,
+    conn: &Connection,
+    question: redis::Cmd,
+) -> Result<T, BusError> {
+    let mut connection = conn.connection.clone();
+    within(answer_timeout, &conn.address, async { question.query_async(&mut connection).await.map_err(Cause::from) })
+        .await
 }
 
 async fn within<T>(
-    patience: Duration,
+    answer_timeout: Duration,
     address: &str,
     work: impl Future<Output = Result<T, Cause>>,
 ) -> Result<T, BusError> {
-    match timeout(patience, work).await {
+    match timeout(answer_timeout, work).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(source)) => Err(BusError::Connect { address: address.to_owned(), source }),
-        Err(_) => Err(connect(address, format!("no answer within {patience:?}"))),
+        Err(_) => Err(connect(address, format!("no answer within {answer_timeout:?}"))),
     }
 }
 

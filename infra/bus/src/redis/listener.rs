@@ -14,28 +14,28 @@ use tokio::time::{Instant, interval_at, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
-use super::dial::{SharedDialler, Target};
+use super::dial::{Endpoint, SharedDialler};
 use super::node::{PING_EVERY, PING_WITHIN, reconnecting};
 use crate::BusError;
+use crate::backend::{InboundMessage, Interest, RouteRemoval, Routes, Subscription};
 use crate::error::Cause;
-use crate::wire::{Delivery, Interest, Left, Routes, Subscription};
 
-pub(super) struct Listener {
-    shared: Arc<Shared>,
+pub(super) struct PubSubListener {
+    shared: Arc<ListenerState>,
     state: watch::Receiver<Option<Up>>,
     leavers: mpsc::UnboundedSender<Interest>,
-    patience: Duration,
+    answer_timeout: Duration,
     _task: DropGuard,
 }
 
 #[derive(Default)]
-struct Shared {
+struct ListenerState {
     routes: Mutex<Routes>,
     /// SUBSCRIBE and UNSUBSCRIBE of one channel must reach Redis in the order they were decided.
     order: tokio::sync::Mutex<()>,
 }
 
-impl Shared {
+impl ListenerState {
     fn routes(&self) -> MutexGuard<'_, Routes> {
         self.routes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -50,16 +50,16 @@ struct Up {
 /// Names in one SUBSCRIBE.
 const BATCH: usize = 500;
 
-impl Listener {
+impl PubSubListener {
     /// Returns when the first connection stands.
-    pub async fn connect(dialler: SharedDialler, target: Target) -> Result<Self, BusError> {
+    pub async fn connect(dialler: SharedDialler, target: Endpoint) -> Result<Self, BusError> {
         let (state, watched) = watch::channel(None);
         let (leavers, leaving) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(ListenerState::default());
         let stop = CancellationToken::new();
-        let patience = dialler.answer;
+        let answer_timeout = dialler.answer;
         let first = dialler.pubsub(&target).await?.split();
-        let keeper = Keeper { dialler, target, shared: shared.clone(), state, generation: 0 };
+        let keeper = ListenerTask { dialler, target, shared: shared.clone(), state, generation: 0 };
         let (stopped, leaver) = (stop.clone(), leave(shared.clone(), leaving, watched.clone()));
         tokio::spawn(async move {
             tokio::select! {
@@ -68,7 +68,7 @@ impl Listener {
                 () = stopped.cancelled() => {}
             }
         });
-        Ok(Self { shared, state: watched, leavers, patience, _task: stop.drop_guard() })
+        Ok(Self { shared, state: watched, leavers, answer_timeout, _task: stop.drop_guard() })
     }
 
     pub fn is_up(&self) -> bool {
@@ -80,7 +80,7 @@ impl Listener {
         let (shared, leavers, left) = (self.shared.clone(), self.leavers.clone(), interest.clone());
         // From here on a dropped subscription, this call given up included, cleans up behind itself.
         let subscription = Subscription::new(inbox, move || {
-            if shared.routes().remove(&left, id) == Left::Last {
+            if shared.routes().remove(&left, id) == RouteRemoval::Last {
                 let _ = leavers.send(left);
             }
         });
@@ -90,7 +90,7 @@ impl Listener {
 
     async fn confirm(&self, interest: &Interest) -> Result<(), BusError> {
         let act = "subscribe";
-        let give_up = Instant::now() + self.patience * 2;
+        let give_up = Instant::now() + self.answer_timeout * 2;
         let mut state = self.state.clone();
         loop {
             let up = match timeout_at(give_up, state.wait_for(Option::is_some)).await {
@@ -123,7 +123,7 @@ impl Listener {
 
 /// Tells Redis about channels nobody here wants any more.
 async fn leave(
-    shared: Arc<Shared>,
+    shared: Arc<ListenerState>,
     mut leaving: mpsc::UnboundedReceiver<Interest>,
     state: watch::Receiver<Option<Up>>,
 ) {
@@ -145,15 +145,15 @@ async fn leave(
     }
 }
 
-struct Keeper {
+struct ListenerTask {
     dialler: SharedDialler,
-    target: Target,
-    shared: Arc<Shared>,
+    target: Endpoint,
+    shared: Arc<ListenerState>,
     state: watch::Sender<Option<Up>>,
     generation: u64,
 }
 
-impl Keeper {
+impl ListenerTask {
     async fn run(mut self, first: (PubSubSink, PubSubStream)) {
         let mut waits = reconnecting();
         let mut next = Some(first);
@@ -172,7 +172,7 @@ impl Keeper {
                         waits = reconnecting();
                         self.generation += 1;
                         self.state.send_replace(Some(Up { generation: self.generation, sink: sink.clone() }));
-                        let why = self.hear(sink, stream).await;
+                        let why = self.read_messages(sink, stream).await;
                         self.state.send_replace(None);
                         why
                     }
@@ -202,7 +202,7 @@ impl Keeper {
     }
 
     /// Delivers until the connection is no good, and says why.
-    async fn hear(&self, sink: PubSubSink, mut stream: PubSubStream) -> BusError {
+    async fn read_messages(&self, sink: PubSubSink, mut stream: PubSubStream) -> BusError {
         let act = "listen";
         let mut pings = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
         let mut pinged = std::pin::pin!(None);
@@ -239,7 +239,7 @@ impl Keeper {
             Interest::Channel(channel.clone())
         };
         let payload = Bytes::copy_from_slice(message.get_payload_bytes());
-        self.shared.routes().deliver(&interest, &Delivery { channel, payload, at: Instant::now() });
+        self.shared.routes().deliver(&interest, &InboundMessage { channel, payload, at: Instant::now() });
     }
 }
 

@@ -5,7 +5,7 @@ mod tls;
 mod dial;
 mod node;
 mod commands;
-mod desk;
+mod task_ledger;
 mod listener;
 mod time;
 
@@ -18,33 +18,35 @@ use bytes::Bytes;
 use rand::RngExt;
 use spillway_process::Clock;
 
-use crate::tasks::{Pace, Seated};
-use crate::wire::{Ask, Ending, Guard, Interest, Kept, Lock, Subscription, Swap, Versioned, Wire};
+use crate::backend::{
+    Backend, CasResult, CloseTask, Interest, Lock, NewValue, OpenTaskArgs, Precondition, Subscription, Versioned,
+};
+use crate::tasks::{Pace, SlotResult};
 use crate::{BusError, RedisConfig};
 
 use commands::Commands;
-use dial::{Dialler, Target};
-use listener::Listener;
+use dial::{Dialler, Endpoint};
+use listener::PubSubListener;
 use time::RedisTime;
 
-pub(crate) struct RedisWire {
+pub(crate) struct RedisBackend {
     commands: Arc<Commands>,
-    listener: Listener,
+    listener: PubSubListener,
     time: RedisTime,
 }
 
-impl RedisWire {
-    pub async fn connect(config: &RedisConfig, clock: Clock) -> Result<RedisWire, BusError> {
+impl RedisBackend {
+    pub async fn connect(config: &RedisConfig, clock: Clock) -> Result<RedisBackend, BusError> {
         let dialler = Arc::new(Dialler::new(config)?);
         let commands = Arc::new(Commands::connect(config, dialler.clone()).await?);
-        let target = Target::of(config)?;
-        let mut listener = Listener::connect(dialler.clone(), target.clone()).await;
+        let target = Endpoint::of(config)?;
+        let mut listener = PubSubListener::connect(dialler.clone(), target.clone()).await;
         // Of several addresses one may be dead; commands found another, so will we.
         for _ in 1..config.cluster_addresses.len() {
             if listener.is_ok() {
                 break;
             }
-            listener = Listener::connect(dialler.clone(), target.clone()).await;
+            listener = PubSubListener::connect(dialler.clone(), target.clone()).await;
         }
         let time = RedisTime::follow(clock, &commands).await?;
         Ok(Self { commands, listener: listener?, time })
@@ -109,8 +111,8 @@ fn ms(ttl: Duration) -> u64 {
     u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, i64::MAX as u64 / 2)
 }
 
-impl RedisWire {
-    async fn kept(&self, act: &'static str, key: &str, cmd: Cmd) -> Result<Option<Kept>, BusError> {
+impl RedisBackend {
+    async fn kept(&self, act: &'static str, key: &str, cmd: Cmd) -> Result<Option<Versioned>, BusError> {
         let found: Vec<::redis::Value> = self.commands.run(act, Some(key), cmd).await?;
         let [version, value, left] = match <[::redis::Value; 3]>::try_from(found) {
             Ok(found) => found,
@@ -118,7 +120,7 @@ impl RedisWire {
         };
         let odd = |error: ::redis::ParsingError| BusError::Command { act, source: error.into() };
         let left: i64 = ::redis::from_redis_value(left).map_err(odd)?;
-        Ok(Some(Kept {
+        Ok(Some(Versioned {
             version: ::redis::from_redis_value(version).map_err(odd)?,
             value: ::redis::from_redis_value::<Vec<u8>>(value).map_err(odd)?.into(),
             // Negative: it never expires.
@@ -128,7 +130,7 @@ impl RedisWire {
 }
 
 #[async_trait]
-impl Wire for RedisWire {
+impl Backend for RedisBackend {
     async fn publish(&self, channel: &str, payload: Bytes) -> Result<(), BusError> {
         let mut cmd = ::redis::cmd("PUBLISH");
         cmd.arg(channel).arg(&*payload);
@@ -147,11 +149,11 @@ impl Wire for RedisWire {
         Ok(if set.is_some() { Lock::Ours } else { Lock::Theirs })
     }
 
-    async fn read(&self, key: &str) -> Result<Option<Kept>, BusError> {
+    async fn read(&self, key: &str) -> Result<Option<Versioned>, BusError> {
         self.kept("read", key, script(READ, key)).await
     }
 
-    async fn read_all(&self, keys: &[String]) -> Result<Vec<Option<Kept>>, BusError> {
+    async fn read_all(&self, keys: &[String]) -> Result<Vec<Option<Versioned>>, BusError> {
         let mut asked = Vec::with_capacity(2 * keys.len());
         for key in keys {
             let mut cmd = ::redis::cmd("HMGET");
@@ -168,7 +170,7 @@ impl Wire for RedisWire {
             let left: i64 = ::redis::from_redis_value(pair[1].clone()).map_err(odd)?;
             // It may have gone between the two.
             let there = version.zip(value).filter(|_| left != NOT_THERE);
-            Ok(there.map(|(version, value)| Kept {
+            Ok(there.map(|(version, value)| Versioned {
                 version,
                 value: value.into(),
                 remaining: u64::try_from(left).ok().map(Duration::from_millis),
@@ -190,19 +192,24 @@ impl Wire for RedisWire {
         answers.into_iter().map(version).collect()
     }
 
-    async fn swap(&self, key: &str, guard: Guard, value: Versioned<'_>) -> Result<Swap, BusError> {
-        let (guard, number) = match guard {
-            Guard::Is(number) => ("is", number),
-            Guard::NotAbove(number) => ("not above", number),
+    async fn compare_and_set(
+        &self,
+        key: &str,
+        precondition: Precondition,
+        value: NewValue<'_>,
+    ) -> Result<CasResult, BusError> {
+        let (precondition, number) = match precondition {
+            Precondition::Is(number) => ("is", number),
+            Precondition::NotAbove(number) => ("not above", number),
         };
         let ttl = value.ttl.map(|ttl| ms(ttl).to_string()).unwrap_or_default();
         let mut cmd = script(SWAP, key);
-        cmd.arg(guard).arg(number).arg(value.version).arg(value.value).arg(ttl);
+        cmd.arg(precondition).arg(number).arg(value.version).arg(value.value).arg(ttl);
         let done: bool = self.commands.run("write", Some(key), cmd).await?;
-        Ok(if done { Swap::Done } else { Swap::Beaten })
+        Ok(if done { CasResult::Done } else { CasResult::Conflict })
     }
 
-    async fn take(&self, key: &str, taker: &str, repeatable: Duration) -> Result<Option<Kept>, BusError> {
+    async fn take(&self, key: &str, taker: &str, repeatable: Duration) -> Result<Option<Versioned>, BusError> {
         let mut cmd = script(TAKE, key);
         cmd.arg(taker).arg(ms(repeatable));
         self.kept("take", key, cmd).await
@@ -254,16 +261,16 @@ impl Wire for RedisWire {
         Ok(number.unwrap_or_default())
     }
 
-    async fn open(&self, ask: &Ask<'_>) -> Result<Seated, BusError> {
-        self.open_task(ask).await
+    async fn open(&self, args: &OpenTaskArgs<'_>) -> Result<SlotResult, BusError> {
+        self.open_task(args).await
     }
 
     async fn pace(&self, target: &str, pace: Pace, complaint: Option<Duration>) -> Result<(), BusError> {
         self.set_pace(target, pace, complaint).await
     }
 
-    async fn close(&self, ending: &Ending<'_>) -> Result<bool, BusError> {
-        self.close_task(ending).await
+    async fn close(&self, closing: &CloseTask<'_>) -> Result<bool, BusError> {
+        self.close_task(closing).await
     }
 
     async fn opened(&self) -> Result<Vec<(String, String)>, BusError> {
@@ -274,8 +281,8 @@ impl Wire for RedisWire {
         self.spent_in(field).await
     }
 
-    async fn lines(&self, from: &str, until_ms: i64, most: usize) -> Result<Vec<(String, String)>, BusError> {
-        self.ledger_lines(from, until_ms, most).await
+    async fn lines(&self, from: &str, until_ms: i64, max: usize) -> Result<Vec<(String, String)>, BusError> {
+        self.ledger_lines(from, until_ms, max).await
     }
 
     fn clock(&self) -> &Clock {

@@ -5,13 +5,13 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
 use spillway_process::chain;
-use spillway_process::retry::Schedule;
+use spillway_process::retry::RetrySchedule;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
-use super::dial::{Line, SharedDialler, Target};
+use super::dial::{Connection, Endpoint, SharedDialler};
 use crate::BusError;
 
 /// How often a quiet connection is asked whether it is still there, and how long its answer may take.
@@ -19,19 +19,19 @@ pub(super) const PING_EVERY: Duration = Duration::from_secs(5);
 pub(super) const PING_WITHIN: Duration = Duration::from_secs(5);
 
 /// Waits between attempts to connect. The first is short: a restart of Redis takes less than a second.
-pub(super) fn reconnecting() -> Schedule {
-    Schedule::new(Duration::from_millis(50), Duration::from_secs(2))
+pub(super) fn reconnecting() -> RetrySchedule {
+    RetrySchedule::new(Duration::from_millis(50), Duration::from_secs(2))
 }
 
 pub(super) struct Node {
-    live: watch::Receiver<Option<Live>>,
+    live: watch::Receiver<Option<LiveConnection>>,
     broken: watch::Sender<u64>,
-    patience: Duration,
+    answer_timeout: Duration,
     _keeper: DropGuard,
 }
 
 #[derive(Clone)]
-struct Live {
+struct LiveConnection {
     /// Counts the connections of this node.
     generation: u64,
     address: String,
@@ -41,7 +41,7 @@ struct Live {
 }
 
 /// What a server said.
-pub(super) enum Answer {
+pub(super) enum NodeReply {
     Done(Value),
     Refused { address: String, error: RedisError },
 }
@@ -59,27 +59,27 @@ enum Question<'a> {
     Many(&'a Pipeline),
 }
 
-impl Live {
-    fn new(generation: u64, line: Line) -> Self {
-        Self { generation, address: line.address, connection: line.connection, closed: line.closed }
+impl LiveConnection {
+    fn new(generation: u64, conn: Connection) -> Self {
+        Self { generation, address: conn.address, connection: conn.connection, closed: conn.closed }
     }
 }
 
 impl Node {
     /// The first connection must come about.
-    pub async fn connect(dialler: SharedDialler, target: Target) -> Result<Self, BusError> {
+    pub async fn connect(dialler: SharedDialler, target: Endpoint) -> Result<Self, BusError> {
         let first = dialler.commands(&target).await?;
         Ok(Self::start(dialler, target, Some(first)))
     }
 
     /// Connects when it can.
-    pub fn start(dialler: SharedDialler, target: Target, first: Option<Line>) -> Self {
-        let first = first.map(|line| Live::new(1, line));
+    pub fn start(dialler: SharedDialler, target: Endpoint, first: Option<Connection>) -> Self {
+        let first = first.map(|conn| LiveConnection::new(1, conn));
         let (live, watched) = watch::channel(first);
         let (broken, reports) = watch::channel(0);
         let stop = CancellationToken::new();
-        let patience = dialler.answer;
-        let keeper = Keeper { dialler, target, live, reports };
+        let answer_timeout = dialler.answer;
+        let keeper = ReconnectTask { dialler, target, live, reports };
         let stopped = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -87,7 +87,7 @@ impl Node {
                 () = stopped.cancelled() => {}
             }
         });
-        Self { live: watched, broken, patience, _keeper: stop.drop_guard() }
+        Self { live: watched, broken, answer_timeout, _keeper: stop.drop_guard() }
     }
 
     pub fn is_up(&self) -> bool {
@@ -95,11 +95,12 @@ impl Node {
     }
 
     /// The connection, waited for a little while it is being made.
-    async fn live(&self, act: &'static str) -> Result<Live, BusError> {
+    async fn live(&self, act: &'static str) -> Result<LiveConnection, BusError> {
         let mut watched = self.live.clone();
         // One that was reported is not to be had again, even before the keeper has read the report.
-        let fit = |live: &Option<Live>| live.as_ref().is_some_and(|live| live.generation > *self.broken.borrow());
-        let found = timeout(self.patience, watched.wait_for(fit)).await;
+        let fit =
+            |live: &Option<LiveConnection>| live.as_ref().is_some_and(|live| live.generation > *self.broken.borrow());
+        let found = timeout(self.answer_timeout, watched.wait_for(fit)).await;
         match found {
             Ok(Ok(live)) => live.clone().ok_or(BusError::Closed),
             Ok(Err(_)) => Err(BusError::Closed),
@@ -109,16 +110,16 @@ impl Node {
 
     /// Runs once, and once more on a new connection when the old one turns out to be gone: every command of ours may be
     /// repeated (a double message is known by its id, a double write loses its compare-and-set).
-    pub async fn run(&self, act: &'static str, cmd: &Cmd, asking: Asking) -> Result<Answer, BusError> {
+    pub async fn run(&self, act: &'static str, cmd: &Cmd, asking: Asking) -> Result<NodeReply, BusError> {
         self.ask(act, Question::One(cmd, asking)).await
     }
 
     /// All of them in one round trip; the answers are in an array.
-    pub async fn run_all(&self, act: &'static str, pipe: &Pipeline) -> Result<Answer, BusError> {
+    pub async fn run_all(&self, act: &'static str, pipe: &Pipeline) -> Result<NodeReply, BusError> {
         self.ask(act, Question::Many(pipe)).await
     }
 
-    async fn ask(&self, act: &'static str, question: Question<'_>) -> Result<Answer, BusError> {
+    async fn ask(&self, act: &'static str, question: Question<'_>) -> Result<NodeReply, BusError> {
         let mut again = true;
         loop {
             let live = self.live(act).await?;
@@ -133,7 +134,7 @@ impl Node {
                 Question::Many(pipe) => pipe.query_async(&mut connection).await,
             };
             match answer {
-                Ok(done) => return Ok(Answer::Done(done)),
+                Ok(done) => return Ok(NodeReply::Done(done)),
                 Err(error) if is_gone(&error) => {
                     self.report(&live);
                     if !again {
@@ -142,12 +143,12 @@ impl Node {
                     again = false;
                 }
                 Err(error) if error.is_timeout() => return Err(BusError::Silent { act }),
-                Err(error) => return Ok(Answer::Refused { address: live.address, error }),
+                Err(error) => return Ok(NodeReply::Refused { address: live.address, error }),
             }
         }
     }
 
-    fn report(&self, live: &Live) {
+    fn report(&self, live: &LiveConnection) {
         self.broken.send_if_modified(|broken| {
             let newer = *broken < live.generation;
             *broken = live.generation.max(*broken);
@@ -165,14 +166,14 @@ fn is_gone(error: &RedisError) -> bool {
     turned || (error.is_unrecoverable_error() && !error.is_timeout())
 }
 
-struct Keeper {
+struct ReconnectTask {
     dialler: SharedDialler,
-    target: Target,
-    live: watch::Sender<Option<Live>>,
+    target: Endpoint,
+    live: watch::Sender<Option<LiveConnection>>,
     reports: watch::Receiver<u64>,
 }
 
-impl Keeper {
+impl ReconnectTask {
     async fn run(mut self) {
         let mut generation = 1;
         let mut waits = reconnecting();
@@ -185,13 +186,13 @@ impl Keeper {
                     self.live.send_replace(None);
                 }
                 None => match self.dialler.commands(&self.target).await {
-                    Ok(line) => {
+                    Ok(conn) => {
                         if std::mem::take(&mut down) {
-                            info!(address = line.address, "redis is back for commands");
+                            info!(address = conn.address, "redis is back for commands");
                         }
                         generation += 1;
                         waits = reconnecting();
-                        self.live.send_replace(Some(Live::new(generation, line)));
+                        self.live.send_replace(Some(LiveConnection::new(generation, conn)));
                     }
                     Err(error) => {
                         if !std::mem::replace(&mut down, true) {
@@ -205,7 +206,7 @@ impl Keeper {
     }
 
     /// Returns when the connection is no good.
-    async fn watch(&mut self, live: Live) {
+    async fn watch(&mut self, live: LiveConnection) {
         loop {
             tokio::select! {
                 () = live.closed.cancelled() => return,

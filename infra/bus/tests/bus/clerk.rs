@@ -28,12 +28,12 @@ impl Clerk {
     }
 
     /// Bids at once and says this.
-    pub fn saying(words: &'static str) -> Arc<Self> {
-        Self::new(Bid::Now(1.0), Says::This(words))
+    pub fn saying(message: &'static str) -> Arc<Self> {
+        Self::new(Bid::Now(1.0), Says::This(message))
     }
 
-    pub fn bidding(bid: Bid, words: &'static str) -> Arc<Self> {
-        Self::new(bid, Says::This(words))
+    pub fn bidding(bid: Bid, message: &'static str) -> Arc<Self> {
+        Self::new(bid, Says::This(message))
     }
 
     /// What a [`Says::Refusal`] says from now on.
@@ -58,12 +58,12 @@ impl Handler for Clerk {
     async fn answer(&self, incoming: Incoming) -> Result<Vec<u8>, RpcError> {
         self.heard.lock().unwrap().push(incoming);
         match &self.says {
-            Says::This(words) => Ok(words.as_bytes().to_vec()),
+            Says::This(message) => Ok(message.as_bytes().to_vec()),
             Says::Refusal(refusal) => Err(refusal.lock().unwrap().clone()),
             Says::Panic => panic!("as the test wants it"),
-            Says::WhenLet(words) => {
+            Says::WhenLet(message) => {
                 self.gate.notified().await;
-                Ok(words.as_bytes().to_vec())
+                Ok(message.as_bytes().to_vec())
             }
         }
     }

@@ -149,10 +149,12 @@ async fn a_password_and_a_database_are_used() {
     assert_eq!(Registry::new(&elsewhere).get(&id("EG_1")).await.unwrap(), None);
     let wrong = RedisConfig { password: Secret::new("canary".to_owned()), ..config };
     let error = Bus::connect(&wrong).await.unwrap_err();
-    let words = chain(&error).to_string();
+    let message = chain(&error).to_string();
     assert!(
-        words.contains("connect to redis at") && words.contains("authentication failed") && !words.contains("canary"),
-        "{words}"
+        message.contains("connect to redis at")
+            && message.contains("authentication failed")
+            && !message.contains("canary"),
+        "{message}"
     );
 }
 
@@ -160,7 +162,7 @@ async fn a_password_and_a_database_are_used() {
 async fn a_redis_that_is_not_there_is_an_error_with_its_address() {
     let error =
         Bus::connect(&RedisConfig { address: "127.0.0.1:1".into(), ..RedisConfig::default() }).await.unwrap_err();
-    assert!(error.is_passing() && chain(&error).to_string().contains("127.0.0.1:1"), "{error:?}");
+    assert!(error.is_transient() && chain(&error).to_string().contains("127.0.0.1:1"), "{error:?}");
     let error = Bus::connect(&RedisConfig::default()).await.unwrap_err();
-    assert!(matches!(error, BusError::Settings(_)) && !error.is_passing());
+    assert!(matches!(error, BusError::Settings(_)) && !error.is_transient());
 }

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use spillway_bus::{Bus, Routing, RpcServer, names};
 use spillway_protocol::livekit as lk;
-use spillway_protocol::psrpc::{Body, ClaimRequest, ClaimResponse, Msg, Request, Response};
+use spillway_protocol::psrpc::{Body, ClaimRequest, ClaimResponse, Msg, RpcRequest, RpcResponse};
 use spillway_protocol::rpc::{GetEgressRequest, StartEgressRequest, start_egress_request};
 
 use crate::clerk::Clerk;
@@ -74,7 +74,7 @@ fn holds<M: Message + Default + DeserializeOwned + PartialEq + std::fmt::Debug>(
 }
 
 fn holds_start(raw: &[u8], body: &Value) {
-    use start_egress_request::Request as Kind;
+    use start_egress_request::EgressRequest as Kind;
     let start = StartEgressRequest::decode(raw).unwrap();
     assert!(is(&body["egress_id"], &start.egress_id) && is(&body["room_id"], &start.room_id));
     assert!(start.token.is_empty() && start.ws_url.is_empty());
@@ -102,7 +102,7 @@ fn every_captured_message_says_what_the_capture_says() {
         let envelope = &message.envelope;
         match message.kind.as_str() {
             "internal.Request" => {
-                let request: Request = open(&message);
+                let request: RpcRequest = open(&message);
                 assert!(
                     is(&envelope["request_id"], &request.request_id) && is(&envelope["client_id"], &request.client_id)
                 );
@@ -126,7 +126,7 @@ fn every_captured_message_says_what_the_capture_says() {
                 method_of.insert(request.request_id, method);
             }
             "internal.Response" => {
-                let response: Response = open(&message);
+                let response: RpcResponse = open(&message);
                 assert!(is(&envelope["error"], &response.error) && is(&envelope["code"], &response.code));
                 assert!(is(&envelope["server_id"], &response.server_id) && is(&envelope["sent_at"], response.sent_at));
                 if !message.body.is_null() && response.error.is_empty() {
@@ -158,7 +158,7 @@ async fn what_the_real_server_sent_is_bid_for_and_locked_as_it_does() {
     let redis = RedisServer::start(&[]).await;
     let bus = Bus::connect(&redis.config()).await.unwrap();
     let asked: Vec<_> =
-        captured().into_iter().filter(|message| message.from_server && message.kind == Request::NAME).collect();
+        captured().into_iter().filter(|message| message.from_server && message.kind == RpcRequest::NAME).collect();
     assert_eq!(asked.len(), 9);
     let (internal, handler) = (RpcServer::new(&bus, "EgressInternal"), RpcServer::new(&bus, "EgressHandler"));
     let clerk = Clerk::saying("served");
@@ -168,7 +168,7 @@ async fn what_the_real_server_sent_is_bid_for_and_locked_as_it_does() {
     let mut replies = bus.tap("*|CLI_*").await.unwrap();
     let mut keys = redis.client().await.unwrap();
     for message in &asked {
-        let request: Request = open(message);
+        let request: RpcRequest = open(message);
         bus.publish(&message.channel, message.payload.clone().into()).await.unwrap();
         let service = message.channel.split('|').next().unwrap();
         let heard = replies.next().await.unwrap();
@@ -184,6 +184,6 @@ async fn what_the_real_server_sent_is_bid_for_and_locked_as_it_does() {
         assert_eq!(locked.is_some(), service == "EgressHandler", "{}", message.step);
     }
     let heard: Vec<_> = clerk.heard().iter().map(|call| call.request.to_vec()).collect();
-    let sent: Vec<_> = asked.iter().map(|message| open::<Request>(message).raw_request).collect();
+    let sent: Vec<_> = asked.iter().map(|message| open::<RpcRequest>(message).raw_request).collect();
     assert_eq!(heard, sent, "handed on as received");
 }

@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use spillway_bus::config::TlsConfig;
 use spillway_bus::{
-    Beat, Bus, CallOptions, Heartbeats, Record, RedisConfig, Registry, Routing, RpcClient, RpcServer, Taker, TicketKey,
-    Tickets,
+    Bus, CallOptions, Heartbeat, Heartbeats, Record, RedisConfig, Registry, Routing, RpcClient, RpcServer, Taker,
+    TicketKey, Tickets,
 };
 use spillway_process::chain;
 use tempfile::TempDir;
@@ -76,7 +76,7 @@ async fn serves_and_keeps(config: &RedisConfig) {
     assert!(tickets.take(&id("EG_1"), &token, &Taker::random()).await.unwrap().is_some());
     assert!(tickets.take(&id("EG_1"), &token, &Taker::random()).await.unwrap().is_none());
     let beats = Heartbeats::new(&here);
-    beats.beat(&id("EG_1"), 1, &Beat::default(), Duration::from_secs(60)).await.unwrap();
+    beats.beat(&id("EG_1"), 1, &Heartbeat::default(), Duration::from_secs(60)).await.unwrap();
     assert!(Heartbeats::new(&there).last(&id("EG_1")).await.unwrap().is_some());
 }
 
@@ -110,12 +110,12 @@ async fn tls_with_an_authority_a_name_and_a_certificate_of_our_own() {
         change(&mut config.tls);
         chain(&Bus::connect(&config).await.unwrap_err()).to_string()
     };
-    let words = refused(&|tls| tls.server_name = String::new()).await;
-    assert!(words.contains("certificate"), "no such name in it: {words}");
-    let words = refused(&|tls| tls.ca_cert_file = Some(papers.path("stranger.crt"))).await;
-    assert!(words.contains("certificate"), "a stranger's: {words}");
-    let words = refused(&|tls| tls.ca_cert_file = Some(papers.path("none.crt"))).await;
-    assert!(words.contains("none.crt"), "{words}");
+    let message = refused(&|tls| tls.server_name = String::new()).await;
+    assert!(message.contains("certificate"), "no such name in it: {message}");
+    let message = refused(&|tls| tls.ca_cert_file = Some(papers.path("stranger.crt"))).await;
+    assert!(message.contains("certificate"), "a stranger's: {message}");
+    let message = refused(&|tls| tls.ca_cert_file = Some(papers.path("none.crt"))).await;
+    assert!(message.contains("none.crt"), "{message}");
     refused(&|tls| (tls.client_cert_file, tls.client_key_file) = (None, None)).await;
     let mut insecure = config.clone();
     insecure.tls = TlsConfig { insecure: true, ca_cert_file: None, server_name: String::new(), ..insecure.tls };
@@ -128,12 +128,12 @@ async fn the_master_is_the_one_the_sentinels_name() {
     let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &master.port.to_string()]).await;
     let sentinel = RedisServer::spawn(|port, home: &Path| {
         let file = home.join("sentinel.conf");
-        let words = format!(
+        let message = format!(
             "port {port}\nsentinel monitor ours 127.0.0.1 {} 1\nsentinel down-after-milliseconds ours 500\n\
              sentinel failover-timeout ours 2000\n",
             master.port
         );
-        std::fs::write(&file, words).unwrap();
+        std::fs::write(&file, message).unwrap();
         vec![file.to_str().unwrap().into(), "--sentinel".into()]
     });
     let config = RedisConfig {
@@ -186,9 +186,9 @@ async fn a_cluster_of_three_is_one_bus() {
     for (at, (server, _)) in servers.iter().enumerate() {
         eventually("redis answers", async || server.client().await.is_some()).await;
         let mut client = server.client().await.unwrap();
-        let cluster = |words: Vec<String>| {
+        let cluster = |message: Vec<String>| {
             let mut cmd = redis::cmd("CLUSTER");
-            cmd.arg(words);
+            cmd.arg(message);
             cmd
         };
         let (first, last) = ranges[at];

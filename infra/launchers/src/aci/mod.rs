@@ -4,7 +4,7 @@
 //! There is no secret store behind a group's environment, so the runner's handover goes into a `secureValue`, which the
 //! platform never shows again. Its stop is a kill.
 
-mod words;
+mod api;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,12 +23,14 @@ use spillway_protocol::Secret;
 use tokio::time::Instant;
 use tracing::debug;
 
-use self::words::text;
-use crate::departure::Departure;
+use self::api::text;
+use crate::exit::TaskExit;
 use crate::labels;
-use crate::launcher::{CLAIM, EndHow, Ended, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, Sighting, TaskRef};
+use crate::launcher::{
+    CLAIM, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, StopMode, StopOutcome, TaskRef, TaskStatus,
+};
 use crate::memory::Memory;
-use crate::rest::{self, Answer, Identity, Rest, Token, bearer};
+use crate::rest::{self, PlatformIdentity, Rest, RestResponse, Token, bearer};
 
 const NAME: &str = "aci";
 const ENDPOINT: &str = "https://management.azure.com";
@@ -104,31 +106,31 @@ pub struct AciLauncher {
     memory: Memory,
 }
 
-struct Azure(Arc<dyn TokenCredential>);
+struct AzureIdentity(Arc<dyn TokenCredential>);
 
 #[async_trait]
-impl Identity for Azure {
+impl PlatformIdentity for AzureIdentity {
     async fn headers(&self) -> Result<HeaderMap, LaunchError> {
         // Its own text quotes what the metadata service has answered.
         let token = self
             .0
             .get_token(&[SCOPE], None)
             .await
-            .map_err(|_| LaunchError::Passing { words: "no token for Azure".to_owned(), source: None })?;
+            .map_err(|_| LaunchError::Transient { message: "no token for Azure".to_owned(), source: None })?;
         bearer(token.token.secret())
     }
 }
 
 impl AciLauncher {
     pub fn new(options: AciOptions) -> Result<Self, LaunchError> {
-        let identity: Box<dyn Identity> = match &options.token {
+        let identity: Box<dyn PlatformIdentity> = match &options.token {
             Some(token) => Box::new(Token(token.clone())),
             None => {
                 let id = options.client_id.clone().map(UserAssignedId::ClientId);
                 let chosen = ManagedIdentityCredentialOptions { user_assigned_id: id, ..Default::default() };
                 let credential = ManagedIdentityCredential::new(Some(chosen));
-                Box::new(Azure(credential.map_err(|_| LaunchError::Misconfigured {
-                    words: "find an identity for Azure".to_owned(),
+                Box::new(AzureIdentity(credential.map_err(|_| LaunchError::Misconfigured {
+                    message: "find an identity for Azure".to_owned(),
                     source: None,
                 })?))
             }
@@ -158,7 +160,7 @@ impl AciLauncher {
         (task.launcher == self.options.name && name.starts_with("eg-") && !name.contains('/')).then_some(name)
     }
 
-    async fn get(&self, group: &str) -> Result<Answer, LaunchError> {
+    async fn get(&self, group: &str) -> Result<RestResponse, LaunchError> {
         self.rest.ask(Method::GET, &self.path(group), None).await
     }
 
@@ -204,32 +206,32 @@ impl AciLauncher {
         group
     }
 
-    async fn seen(&self, group: &str) -> Result<Sighting, LaunchError> {
+    async fn seen(&self, group: &str) -> Result<TaskStatus, LaunchError> {
         let answer = self.get(group).await?;
         if answer.status == 404 {
             return Ok(match self.memory.ended(group) {
-                Some(reason) => Sighting::Gone(Departure::EndedByUs(reason).into()),
-                None if self.memory.is_forgotten(group, Instant::now()) => Sighting::Gone(Departure::Unsaid.into()),
-                None => Sighting::Unknown("Azure does not know the container group (yet)".to_owned()),
+                Some(reason) => TaskStatus::Gone(TaskExit::EndedByUs(reason).into()),
+                None if self.memory.is_forgotten(group, Instant::now()) => TaskStatus::Gone(TaskExit::Unknown.into()),
+                None => TaskStatus::Unknown("Azure does not know the container group (yet)".to_owned()),
             });
         }
         if !answer.is_fine() {
-            return Ok(Sighting::Unknown(answer.words()));
+            return Ok(TaskStatus::Unknown(answer.message()));
         }
         self.memory.seen(group);
-        if let Some(departure) = words::given_up(&answer.body) {
+        if let Some(exit) = api::given_up(&answer.body) {
             // It may start later, on a machine that nobody waits for any more.
             let deleted = self.rest.ask(Method::DELETE, &self.path(group), None).await?;
             if deleted.is_fine() || deleted.status == 404 {
-                return Ok(Sighting::Gone(departure.into()));
+                return Ok(TaskStatus::Gone(exit.into()));
             }
         }
-        Ok(words::sighting(&answer.body, self.memory.ended(group)))
+        Ok(api::task_status(&answer.body, self.memory.ended(group)))
     }
 
     /// Stopped where it runs, deleted where it only starts: a start cannot be stopped.
-    async fn take_away(&self, group: &str, seen: &Sighting) -> Result<Answer, LaunchError> {
-        if let Sighting::Alive = seen {
+    async fn take_away(&self, group: &str, seen: &TaskStatus) -> Result<RestResponse, LaunchError> {
+        if let TaskStatus::Alive = seen {
             let path = format!("{}/{group}/stop?{VERSION}", self.groups());
             let answer = self.rest.ask(Method::POST, &path, None).await?;
             if answer.is_fine() || answer.status == 404 {
@@ -260,8 +262,8 @@ impl Launcher for AciLauncher {
 
     async fn launch(&self, order: &LaunchOrder) -> Result<TaskRef, LaunchError> {
         let key = (order.egress_id.clone(), order.attempt);
-        let turn = self.memory.turn(&key);
-        let _turn = turn.lock().await;
+        let launch_lock = self.memory.launch_lock(&key);
+        let _turn = launch_lock.lock().await;
         let group = group_name(order);
         if self.memory.task(&key).is_some() {
             return Ok(self.task(&group));
@@ -274,30 +276,30 @@ impl Launcher for AciLauncher {
             return Ok(self.task(&group));
         }
         if there.status != 404 || text(&there.body["error"]["code"]) == "ResourceGroupNotFound" {
-            return Err(words::refused(&there));
+            return Err(api::refused(&there));
         }
         let answer = self.rest.ask(Method::PUT, &self.path(&group), Some(&self.request(order))).await?;
         if !answer.is_fine() {
-            return Err(words::refused(&answer));
+            return Err(api::refused(&answer));
         }
         self.memory.found(&key, &group);
         Ok(self.task(&group))
     }
 
-    async fn look(&self, task: &TaskRef) -> Sighting {
+    async fn status(&self, task: &TaskRef) -> TaskStatus {
         let Some(group) = self.ours(task) else {
-            return Sighting::Unknown("not a container group of ours".to_owned());
+            return TaskStatus::Unknown("not a container group of ours".to_owned());
         };
-        self.seen(group).await.unwrap_or_else(|error| Sighting::Unknown(self.rest.silence(&error)))
+        self.seen(group).await.unwrap_or_else(|error| TaskStatus::Unknown(self.rest.silence(&error)))
     }
 
-    async fn end(&self, task: &TaskRef, how: EndHow) -> Ended {
-        let Some(group) = self.ours(task) else { return Ended::OutOfReach };
-        let seen = self.look(task).await;
-        if let Sighting::Gone(_) = seen {
-            return Ended::AlreadyGone;
+    async fn end(&self, task: &TaskRef, how: StopMode) -> StopOutcome {
+        let Some(group) = self.ours(task) else { return StopOutcome::OutOfReach };
+        let seen = self.status(task).await;
+        if let TaskStatus::Gone(_) = seen {
+            return StopOutcome::AlreadyGone;
         }
-        self.memory.end(group, how.words());
+        self.memory.end(group, how.reason());
         rest::ended(task, self.take_away(group, &seen).await)
     }
 
@@ -308,7 +310,7 @@ impl Launcher for AciLauncher {
         loop {
             let listed = self.rest.ask(Method::GET, &path, None).await?;
             if !listed.is_fine() {
-                return Err(words::refused(&listed));
+                return Err(api::refused(&listed));
             }
             for group in listed.body["value"].as_array().into_iter().flatten() {
                 let label = |name: &str| group["tags"][name].as_str();
@@ -320,9 +322,9 @@ impl Launcher for AciLauncher {
                 if !shown.is_fine() {
                     continue;
                 }
-                match words::sighting(&shown.body, self.memory.ended(name)) {
-                    Sighting::Gone(departed) => {
-                        let over_for = departed.billed.map(|billed| self.options.clock.unix_ms() - billed.to);
+                match api::task_status(&shown.body, self.memory.ended(name)) {
+                    TaskStatus::Gone(exit_report) => {
+                        let over_for = exit_report.billed.map(|billed| self.options.clock.unix_ms() - billed.to);
                         if over_for.is_some_and(|over_for| over_for > KEPT_MS) {
                             self.rest.ask(Method::DELETE, &self.path(name), None).await?;
                         }
@@ -345,7 +347,7 @@ impl Launcher for AciLauncher {
     }
 
     /// The resource manager refills 25 reads a second for the whole subscription; each is for one group.
-    fn most_looks(&self) -> usize {
+    fn max_status_batch(&self) -> usize {
         15
     }
 
@@ -364,7 +366,7 @@ impl Launcher for AciLauncher {
 
 fn started(group: &Value) -> Option<i64> {
     let view = &group["properties"]["containers"][0]["properties"]["instanceView"];
-    words::milliseconds(&view["currentState"]["startTime"])
+    api::milliseconds(&view["currentState"]["startTime"])
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! egress and attempt in its environment before it asks, asks once, and when the answer got lost it does not ask again
 //! until the platform's list would surely show what was started.
 
-mod words;
+mod api;
 
 use std::time::Duration;
 
@@ -23,15 +23,15 @@ use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
 use tracing::debug;
 
-use self::words::{duration, milliseconds, text, variable};
-use crate::departure::Departure;
+use self::api::{duration, milliseconds, text, variable};
+use crate::exit::TaskExit;
 use crate::labels;
 use crate::launcher::{
-    ATTEMPT, EGRESS_ID, EndHow, Ended, INSTALLATION, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, STACK,
-    Sighting, TaskRef,
+    ATTEMPT, EGRESS_ID, INSTALLATION, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, STACK, StopMode,
+    StopOutcome, TaskRef, TaskStatus,
 };
-use crate::memory::{Key, Memory};
-use crate::rest::{self, Identity, Rest, Token};
+use crate::memory::{LaunchKey, Memory};
+use crate::rest::{self, PlatformIdentity, Rest, Token};
 
 const NAME: &str = "cloud-run";
 const ENDPOINT: &str = "https://run.googleapis.com";
@@ -54,12 +54,12 @@ pub struct CloudRunOptions {
     pub stack: String,
     pub project: String,
     pub location: String,
-    pub jobs: Vec<Job>,
+    pub jobs: Vec<SizedJob>,
     /// The runner's container in them.
     pub container: String,
     /// After an answer that got lost: so long until the list surely shows what was started.
     #[serde(skip)]
-    pub settle: Duration,
+    pub list_delay: Duration,
     /// Instead of Google's.
     pub endpoint: Option<String>,
     /// Instead of the process' own identity.
@@ -72,7 +72,7 @@ pub struct CloudRunOptions {
 /// A job as Terraform made it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Job {
+pub struct SizedJob {
     pub name: String,
     pub cpu_milli: u32,
     pub memory_mib: u32,
@@ -90,7 +90,7 @@ impl Default for CloudRunOptions {
             location: String::new(),
             jobs: Vec::new(),
             container: "runner".to_owned(),
-            settle: Duration::from_secs(15),
+            list_delay: Duration::from_secs(15),
             endpoint: None,
             token: None,
             clock: Clock::host(),
@@ -113,7 +113,7 @@ pub struct CloudRunLauncher {
 struct Google(Credentials);
 
 #[async_trait]
-impl Identity for Google {
+impl PlatformIdentity for Google {
     async fn headers(&self) -> Result<HeaderMap, LaunchError> {
         match self.0.headers(Extensions::new()).await {
             Ok(CacheableResource::New { data, .. }) => Ok(data),
@@ -121,11 +121,11 @@ impl Identity for Google {
             Ok(CacheableResource::NotModified) => Ok(HeaderMap::new()),
             // Its own text quotes what the library has read: a file, the answer of a URL.
             Err(error) => {
-                let words = "no token for Cloud Run".to_owned();
+                let message = "no token for Cloud Run".to_owned();
                 Err(if error.is_transient() {
-                    LaunchError::Passing { words, source: None }
+                    LaunchError::Transient { message, source: None }
                 } else {
-                    LaunchError::Misconfigured { words, source: None }
+                    LaunchError::Misconfigured { message, source: None }
                 })
             }
         }
@@ -134,14 +134,14 @@ impl Identity for Google {
 
 impl CloudRunLauncher {
     pub fn new(options: CloudRunOptions) -> Result<Self, LaunchError> {
-        let identity: Box<dyn Identity> = match &options.token {
+        let identity: Box<dyn PlatformIdentity> = match &options.token {
             Some(token) => Box::new(Token(token.clone())),
             None => {
                 // Google's signer takes the process' provider, and finds two of them linked and none chosen.
                 let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
                 let credentials = Builder::default().with_scopes([SCOPE]).build();
                 Box::new(Google(credentials.map_err(|_| LaunchError::Misconfigured {
-                    words: "find an identity for Cloud Run".to_owned(),
+                    message: "find an identity for Cloud Run".to_owned(),
                     source: None,
                 })?))
             }
@@ -170,11 +170,11 @@ impl CloudRunLauncher {
 
     /// The smallest that is large enough.
     fn job(&self, shape: Shape) -> Result<&str, LaunchError> {
-        let enough = |job: &&Job| job.cpu_milli >= shape.cpu_milli && job.memory_mib >= shape.memory_mib;
+        let enough = |job: &&SizedJob| job.cpu_milli >= shape.cpu_milli && job.memory_mib >= shape.memory_mib;
         let fitting = self.options.jobs.iter().filter(enough);
-        let smallest = fitting.min_by_key(|job| (job.cpu_milli, job.memory_mib));
-        smallest.map(|job| job.name.as_str()).ok_or_else(|| LaunchError::Misconfigured {
-            words: format!("no job has {} vCPU/1000 and {} MiB", shape.cpu_milli, shape.memory_mib),
+        let min_shape = fitting.min_by_key(|job| (job.cpu_milli, job.memory_mib));
+        min_shape.map(|job| job.name.as_str()).ok_or_else(|| LaunchError::Misconfigured {
+            message: format!("no job has {} vCPU/1000 and {} MiB", shape.cpu_milli, shape.memory_mib),
             source: None,
         })
     }
@@ -186,7 +186,7 @@ impl CloudRunLauncher {
             let path = format!("v2/{}/executions?pageSize=100&pageToken={page}", self.path(job));
             let answer = self.rest.ask(Method::GET, &path, None).await?;
             if !answer.is_fine() {
-                return Err(words::refused(&answer));
+                return Err(api::refused(&answer));
             }
             for execution in answer.body["executions"].as_array().into_iter().flatten() {
                 if see(execution) {
@@ -202,7 +202,7 @@ impl CloudRunLauncher {
 
     /// The execution that was started for this. `since`: an order was sent then; without one only the newest are looked
     /// through, for what a dispatcher that died has started.
-    async fn find(&self, job: &str, key: &Key, since_ms: Option<i64>) -> Result<Option<String>, LaunchError> {
+    async fn find(&self, job: &str, key: &LaunchKey, since_ms: Option<i64>) -> Result<Option<String>, LaunchError> {
         let (egress_id, attempt) = (key.0.as_str(), key.1.to_string());
         let mut found = None;
         let mut seen = 0;
@@ -241,35 +241,35 @@ impl CloudRunLauncher {
             "taskCount": 1,
             "containerOverrides": [{ "name": self.options.container, "env": env }],
         });
-        if let Some(longest) = order.longest {
-            overrides["timeout"] = duration(longest).into();
+        if let Some(max_duration) = order.max_duration {
+            overrides["timeout"] = duration(max_duration).into();
         }
         json!({ "overrides": overrides })
     }
 
-    async fn seen(&self, task: &TaskRef) -> Result<Sighting, LaunchError> {
+    async fn seen(&self, task: &TaskRef) -> Result<TaskStatus, LaunchError> {
         let answer = self.rest.ask(Method::GET, &format!("v2/{}", task.id), None).await?;
         if answer.status == 404 {
             return Ok(if self.memory.is_forgotten(&task.id, Instant::now()) {
-                Sighting::Gone(Departure::Unsaid.into())
+                TaskStatus::Gone(TaskExit::Unknown.into())
             } else {
-                Sighting::Unknown("Cloud Run does not know the execution (yet)".to_owned())
+                TaskStatus::Unknown("Cloud Run does not know the execution (yet)".to_owned())
             });
         }
         if !answer.is_fine() {
-            return Ok(Sighting::Unknown(answer.words()));
+            return Ok(TaskStatus::Unknown(answer.message()));
         }
         self.memory.seen(&task.id);
         let execution = answer.body;
         let mut one = Value::Null;
-        if words::needs_task(&execution) {
+        if api::needs_task(&execution) {
             let answer = self.rest.ask(Method::GET, &format!("v2/{}/tasks", task.id), None).await?;
             if !answer.is_fine() {
-                return Ok(Sighting::Unknown(answer.words()));
+                return Ok(TaskStatus::Unknown(answer.message()));
             }
             one = answer.body["tasks"][0].clone();
         }
-        Ok(words::sighting(&execution, &one, self.memory.ended(&task.id)))
+        Ok(api::task_status(&execution, &one, self.memory.ended(&task.id)))
     }
 }
 
@@ -281,8 +281,8 @@ impl Launcher for CloudRunLauncher {
 
     async fn launch(&self, order: &LaunchOrder) -> Result<TaskRef, LaunchError> {
         let key = (order.egress_id.clone(), order.attempt);
-        let turn = self.memory.turn(&key);
-        let _turn = turn.lock().await;
+        let launch_lock = self.memory.launch_lock(&key);
+        let _turn = launch_lock.lock().await;
         if let Some(execution) = self.memory.task(&key) {
             return Ok(self.task(&execution));
         }
@@ -294,19 +294,19 @@ impl Launcher for CloudRunLauncher {
             self.memory.found(&key, &execution);
             return Ok(self.task(&execution));
         }
-        if sent.is_some_and(|at| at.elapsed() < self.options.settle) {
-            let words = "whether an earlier call has started it is not known yet".to_owned();
-            return Err(LaunchError::Passing { words, source: None });
+        if sent.is_some_and(|at| at.elapsed() < self.options.list_delay) {
+            let message = "whether an earlier call has started it is not known yet".to_owned();
+            return Err(LaunchError::Transient { message, source: None });
         }
         // From here on our future may be dropped at any point.
         self.memory.sent(&key, Instant::now());
         let path = format!("v2/{}:run", self.path(job));
         let answer = self.rest.ask(Method::POST, &path, Some(&self.request(order))).await?;
         if !answer.is_fine() {
-            let refusal = words::refused(&answer);
+            let refusal = api::refused(&answer);
             if !answer.is_doubtful() || matches!(refusal, LaunchError::Capacity { .. }) {
                 // It surely started nothing: the next call need not wait.
-                self.memory.sent(&key, long_ago(self.options.settle));
+                self.memory.sent(&key, long_ago(self.options.list_delay));
             }
             return Err(refusal);
         }
@@ -315,32 +315,33 @@ impl Launcher for CloudRunLauncher {
                 self.memory.found(&key, execution);
                 Ok(self.task(execution))
             }
-            None => {
-                Err(LaunchError::Passing { words: "Cloud Run does not name the execution".to_owned(), source: None })
-            }
+            None => Err(LaunchError::Transient {
+                message: "Cloud Run does not name the execution".to_owned(),
+                source: None,
+            }),
         }
     }
 
-    async fn look(&self, task: &TaskRef) -> Sighting {
+    async fn status(&self, task: &TaskRef) -> TaskStatus {
         if !self.is_ours(task) {
-            return Sighting::Unknown("not an execution of our jobs".to_owned());
+            return TaskStatus::Unknown("not an execution of our jobs".to_owned());
         }
-        self.seen(task).await.unwrap_or_else(|error| Sighting::Unknown(self.rest.silence(&error)))
+        self.seen(task).await.unwrap_or_else(|error| TaskStatus::Unknown(self.rest.silence(&error)))
     }
 
     /// Cloud Run knows one way: SIGTERM, and SIGKILL ten seconds later.
-    async fn end(&self, task: &TaskRef, how: EndHow) -> Ended {
+    async fn end(&self, task: &TaskRef, how: StopMode) -> StopOutcome {
         if !self.is_ours(task) {
-            return Ended::OutOfReach;
+            return StopOutcome::OutOfReach;
         }
-        if let Sighting::Gone(_) = self.look(task).await {
-            return Ended::AlreadyGone;
+        if let TaskStatus::Gone(_) = self.status(task).await {
+            return StopOutcome::AlreadyGone;
         }
-        self.memory.end(&task.id, how.words());
+        self.memory.end(&task.id, how.reason());
         let asked = self.rest.ask(Method::POST, &format!("v2/{}:cancel", task.id), Some(&json!({}))).await;
         match rest::ended(task, asked) {
             // Whom Cloud Run does not know yet may still start.
-            Ended::AlreadyGone if !self.memory.is_forgotten(&task.id, Instant::now()) => Ended::OutOfReach,
+            StopOutcome::AlreadyGone if !self.memory.is_forgotten(&task.id, Instant::now()) => StopOutcome::OutOfReach,
             ended => ended,
         }
     }
@@ -358,7 +359,7 @@ impl Launcher for CloudRunLauncher {
     }
 
     /// Reads: 3000 a minute for the whole project, each for one execution.
-    fn most_looks(&self) -> usize {
+    fn max_status_batch(&self) -> usize {
         30
     }
 
@@ -391,8 +392,8 @@ impl CloudRunLauncher {
     }
 }
 
-/// Further back than `settle`, and never before time began.
-fn long_ago(settle: Duration) -> Instant {
+/// Further back than `list_delay`, and never before time began.
+fn long_ago(list_delay: Duration) -> Instant {
     let now = Instant::now();
-    now.checked_sub(settle + Duration::from_secs(1)).unwrap_or(now)
+    now.checked_sub(list_delay + Duration::from_secs(1)).unwrap_or(now)
 }

@@ -23,16 +23,16 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::OnceCell;
 use tracing::{debug, warn};
 
-use crate::departure::{Departed, Departure};
+use crate::exit::{ExitReport, TaskExit};
 use crate::labels;
-use crate::launcher::{EndHow, Ended, LaunchError, LaunchOrder, Launcher, OwnedTask, Sighting, TaskRef};
+use crate::launcher::{LaunchError, LaunchOrder, Launcher, OwnedTask, StopMode, StopOutcome, TaskRef, TaskStatus};
 use crate::memory::Memory;
 
 const NAME: &str = "docker";
 const ANSWER_S: u64 = 30;
 /// What a container does that was made and never started.
 const MADE: &str = "the container is made";
-const HANDOVER_PATIENCE: Duration = Duration::from_secs(10);
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Containers that are over longer than this are removed when tasks are listed.
 const KEPT_MS: i64 = 10 * 60 * 1000;
 
@@ -167,7 +167,7 @@ impl DockerLauncher {
         let docker = self.docker().await.map_err(refusal)?;
         let pulled = docker.create_image(Some(asked), None, None).try_collect::<Vec<_>>().await;
         pulled.map(|_| ()).map_err(|error| LaunchError::Misconfigured {
-            words: format!("the image {} could not be pulled", self.options.image),
+            message: format!("the image {} could not be pulled", self.options.image),
             source: Some(error.into()),
         })
     }
@@ -189,8 +189,8 @@ impl DockerLauncher {
                             return Ok(id);
                         }
                         None if replaced => {
-                            let words = format!("somebody else makes {name} at the same time");
-                            return Err(LaunchError::Passing { words, source: None });
+                            let message = format!("somebody else makes {name} at the same time");
+                            return Err(LaunchError::Transient { message, source: None });
                         }
                         None => replaced = true,
                     },
@@ -209,7 +209,7 @@ impl DockerLauncher {
         let docker = self.docker().await.map_err(refusal)?;
         let there = docker.inspect_container(name, None::<InspectContainerOptions>).await.map_err(refusal_of_one)?;
         let state = there.state.unwrap_or_default();
-        if sighting(&state, None) != Sighting::Starting(MADE.to_owned()) {
+        if task_status(&state, None) != TaskStatus::Starting(MADE.to_owned()) {
             return Ok(Some(there.id.unwrap_or_else(|| name.to_owned())));
         }
         match docker.remove_container(name, None::<RemoveContainerOptions>).await {
@@ -238,15 +238,15 @@ impl DockerLauncher {
             attached.input.write_all(line.as_bytes()).await?;
             attached.input.shutdown().await
         };
-        match tokio::time::timeout(HANDOVER_PATIENCE, write).await {
+        match tokio::time::timeout(HANDOVER_TIMEOUT, write).await {
             Ok(Ok(())) => {}
             // It died already; `look` will say how.
             Ok(Err(error)) => debug!(%error, "runner left before it read its orders"),
             Err(_) => {
                 let kill = KillContainerOptions { signal: "KILL".to_owned() };
                 docker.kill_container(container, Some(kill)).await.map_err(refusal)?;
-                let words = "the runner does not read its standard input".to_owned();
-                return Err(LaunchError::Passing { words, source: None });
+                let message = "the runner does not read its standard input".to_owned();
+                return Err(LaunchError::Transient { message, source: None });
             }
         }
         Ok(())
@@ -254,18 +254,18 @@ impl DockerLauncher {
 
     /// After an answer that said otherwise or got lost: a container that was started all the same waits for its orders.
     async fn runs(&self, container: &str) -> bool {
-        matches!(self.seen(container).await, Ok(Sighting::Alive))
+        matches!(self.seen(container).await, Ok(TaskStatus::Alive))
     }
 
-    async fn seen(&self, container: &str) -> Result<Sighting, Error> {
+    async fn seen(&self, container: &str) -> Result<TaskStatus, Error> {
         match self.docker().await?.inspect_container(container, None::<InspectContainerOptions>).await {
             Ok(there) => {
                 let limit = there.host_config.and_then(|host| host.memory).filter(|bytes| *bytes > 0);
                 let limit_mib = limit.and_then(|bytes| u32::try_from(bytes >> 20).ok());
-                Ok(sighting(&there.state.unwrap_or_default(), limit_mib))
+                Ok(task_status(&there.state.unwrap_or_default(), limit_mib))
             }
             // Somebody has removed it.
-            Err(error) if status(&error) == Some(404) => Ok(Sighting::Gone(Departure::Unsaid.into())),
+            Err(error) if status(&error) == Some(404) => Ok(TaskStatus::Gone(TaskExit::Unknown.into())),
             Err(error) => Err(error),
         }
     }
@@ -274,34 +274,34 @@ impl DockerLauncher {
 /// Thousandths of a core: what the order says, and no more than there are. A recording that wants more falls behind, and
 /// no dispatcher has another machine here.
 fn given(order: &LaunchOrder, cores: Option<u32>) -> u32 {
-    let (wanted, most) = (order.shape.cpu_milli, cores.map_or(u32::MAX, |cores| cores.saturating_mul(1000)));
-    if wanted > most {
-        warn!(egress_id = %order.egress_id, wanted, most, "container gets all cores of the machine, which are fewer than it needs");
+    let (wanted, max) = (order.shape.cpu_milli, cores.map_or(u32::MAX, |cores| cores.saturating_mul(1000)));
+    if wanted > max {
+        warn!(egress_id = %order.egress_id, wanted, max, "container gets all cores of the machine, which are fewer than it needs");
     }
-    wanted.min(most)
+    wanted.min(max)
 }
 
-fn sighting(state: &ContainerState, limit_mib: Option<u32>) -> Sighting {
+fn task_status(state: &ContainerState, limit_mib: Option<u32>) -> TaskStatus {
     match state.status {
         Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD) => {
-            Sighting::Gone(departed(state, limit_mib))
+            TaskStatus::Gone(exit_report(state, limit_mib))
         }
         // An error beside it: the program could not be started, and the container stays as it was made.
         Some(ContainerStateStatusEnum::CREATED) => match state.error.as_deref() {
-            Some(error) if !error.is_empty() => Sighting::Gone(Departure::NeverStarted(error.to_owned()).into()),
-            _ => Sighting::Starting(MADE.to_owned()),
+            Some(error) if !error.is_empty() => TaskStatus::Gone(TaskExit::NeverStarted(error.to_owned()).into()),
+            _ => TaskStatus::Starting(MADE.to_owned()),
         },
-        _ => Sighting::Alive,
+        _ => TaskStatus::Alive,
     }
 }
 
-fn departed(state: &ContainerState, limit_mib: Option<u32>) -> Departed {
+fn exit_report(state: &ContainerState, limit_mib: Option<u32>) -> ExitReport {
     let status = state.exit_code.and_then(|status| i32::try_from(status).ok());
     let how = match (status, state.error.as_deref()) {
-        _ if state.oom_killed == Some(true) => Departure::OutOfMemory { limit_mib },
-        (_, Some(error)) if !error.is_empty() => Departure::NeverStarted(error.to_owned()),
-        (Some(status), _) => Departure::of_status(status),
-        (None, _) => Departure::Unsaid,
+        _ if state.oom_killed == Some(true) => TaskExit::OutOfMemory { limit_mib },
+        (_, Some(error)) if !error.is_empty() => TaskExit::NeverStarted(error.to_owned()),
+        (Some(status), _) => TaskExit::of_status(status),
+        (None, _) => TaskExit::Unknown,
     };
     how.into()
 }
@@ -316,21 +316,21 @@ fn status(error: &Error) -> Option<u16> {
 /// Of a container that there was a moment ago: somebody removes it, and whoever asks again makes another.
 fn refusal_of_one(error: Error) -> LaunchError {
     match status(&error) {
-        Some(404) => LaunchError::Passing { words: "the container is gone".to_owned(), source: Some(error.into()) },
+        Some(404) => LaunchError::Transient { message: "the container is gone".to_owned(), source: Some(error.into()) },
         _ => refusal(error),
     }
 }
 
 fn refusal(error: Error) -> LaunchError {
-    let words = match &error {
+    let message = match &error {
         Error::DockerResponseServerError { message, .. } => message.clone(),
         _ => "Docker did not answer".to_owned(),
     };
     match status(&error) {
         // In the middle of something else; later it is not.
-        Some(409) => LaunchError::Passing { words, source: Some(error.into()) },
-        Some(400..=499) => LaunchError::Misconfigured { words, source: Some(error.into()) },
-        _ => LaunchError::Passing { words, source: Some(error.into()) },
+        Some(409) => LaunchError::Transient { message, source: Some(error.into()) },
+        Some(400..=499) => LaunchError::Misconfigured { message, source: Some(error.into()) },
+        _ => LaunchError::Transient { message, source: Some(error.into()) },
     }
 }
 
@@ -347,47 +347,47 @@ impl Launcher for DockerLauncher {
         self.task(&container).await.map_err(refusal)
     }
 
-    async fn look(&self, task: &TaskRef) -> Sighting {
+    async fn status(&self, task: &TaskRef) -> TaskStatus {
         let container = match self.ours(task).await {
             Ok(Some(container)) => container,
-            Ok(None) => return Sighting::Unknown("not a container of this Docker".to_owned()),
-            Err(error) => return Sighting::Unknown(format!("Docker did not answer: {}", chain(&error))),
+            Ok(None) => return TaskStatus::Unknown("not a container of this Docker".to_owned()),
+            Err(error) => return TaskStatus::Unknown(format!("Docker did not answer: {}", chain(&error))),
         };
         match self.seen(container).await {
-            Ok(Sighting::Gone(departed)) => Sighting::Gone(departed.ended_by(self.memory.ended(container))),
+            Ok(TaskStatus::Gone(exit_report)) => TaskStatus::Gone(exit_report.ended_by(self.memory.ended(container))),
             Ok(seen) => seen,
-            Err(error) => Sighting::Unknown(format!("Docker did not answer: {}", chain(&error))),
+            Err(error) => TaskStatus::Unknown(format!("Docker did not answer: {}", chain(&error))),
         }
     }
 
     /// Signals, not `docker stop`: that would wait, and kill after a time.
-    async fn end(&self, task: &TaskRef, how: EndHow) -> Ended {
-        let Ok(Some(container)) = self.ours(task).await else { return Ended::OutOfReach };
-        let Ok(docker) = self.docker().await else { return Ended::OutOfReach };
+    async fn end(&self, task: &TaskRef, how: StopMode) -> StopOutcome {
+        let Ok(Some(container)) = self.ours(task).await else { return StopOutcome::OutOfReach };
+        let Ok(docker) = self.docker().await else { return StopOutcome::OutOfReach };
         match self.seen(container).await {
-            Ok(Sighting::Gone(_)) => return Ended::AlreadyGone,
-            Ok(Sighting::Starting(_)) => {
+            Ok(TaskStatus::Gone(_)) => return StopOutcome::AlreadyGone,
+            Ok(TaskStatus::Starting(_)) => {
                 // Never started: there is nothing to signal.
                 let force = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
                 let removed = docker.remove_container(container, Some(force)).await;
-                return if removed.is_ok() { Ended::Told } else { Ended::OutOfReach };
+                return if removed.is_ok() { StopOutcome::Requested } else { StopOutcome::OutOfReach };
             }
             Ok(_) => {}
-            Err(_) => return Ended::OutOfReach,
+            Err(_) => return StopOutcome::OutOfReach,
         }
         let signal = match how {
-            EndHow::Ask => "TERM",
-            EndHow::Now => "KILL",
+            StopMode::Graceful => "TERM",
+            StopMode::Immediate => "KILL",
         };
         match docker.kill_container(container, Some(KillContainerOptions { signal: signal.to_owned() })).await {
             Ok(()) => {
-                self.memory.end(container, how.words());
-                Ended::Told
+                self.memory.end(container, how.reason());
+                StopOutcome::Requested
             }
-            Err(error) if matches!(status(&error), Some(404 | 409)) => Ended::AlreadyGone,
+            Err(error) if matches!(status(&error), Some(404 | 409)) => StopOutcome::AlreadyGone,
             Err(error) => {
                 warn!(%task, error = %chain(&error), "container not signalled");
-                Ended::OutOfReach
+                StopOutcome::OutOfReach
             }
         }
     }
@@ -408,7 +408,7 @@ impl Launcher for DockerLauncher {
             };
             let started_ms = container.created.map(|seconds| seconds * 1000);
             match self.seen(&id).await.map_err(refusal)? {
-                Sighting::Gone(_) => {
+                TaskStatus::Gone(_) => {
                     let old = started_ms.is_some_and(|at| unix_ms() - at > KEPT_MS);
                     if old && let Err(error) = docker.remove_container(&id, None::<RemoveContainerOptions>).await {
                         debug!(error = %chain(&error), "container that is over not removed");
@@ -452,17 +452,17 @@ mod tests {
                 error,
                 ..ContainerState::default()
             };
-            sighting(&state, Some(256))
+            task_status(&state, Some(256))
         };
         use ContainerStateStatusEnum::{CREATED, DEAD, EXITED, PAUSED, RUNNING};
-        let gone = |how: Departure| Sighting::Gone(how.into());
-        assert_eq!(state(RUNNING, 0, false, ""), Sighting::Alive);
-        assert_eq!(state(PAUSED, 0, false, ""), Sighting::Alive);
-        assert!(matches!(state(CREATED, 0, false, ""), Sighting::Starting(_)));
-        assert_eq!(state(CREATED, 127, false, "no such file"), gone(Departure::NeverStarted("no such file".into())));
-        assert_eq!(state(EXITED, 0, false, ""), gone(Departure::Exited(0)));
-        assert_eq!(state(EXITED, 137, false, ""), gone(Departure::Signalled(9)));
-        assert_eq!(state(EXITED, 137, true, ""), gone(Departure::OutOfMemory { limit_mib: Some(256) }));
-        assert_eq!(state(DEAD, 1, false, ""), gone(Departure::Exited(1)));
+        let gone = |how: TaskExit| TaskStatus::Gone(how.into());
+        assert_eq!(state(RUNNING, 0, false, ""), TaskStatus::Alive);
+        assert_eq!(state(PAUSED, 0, false, ""), TaskStatus::Alive);
+        assert!(matches!(state(CREATED, 0, false, ""), TaskStatus::Starting(_)));
+        assert_eq!(state(CREATED, 127, false, "no such file"), gone(TaskExit::NeverStarted("no such file".into())));
+        assert_eq!(state(EXITED, 0, false, ""), gone(TaskExit::Exited(0)));
+        assert_eq!(state(EXITED, 137, false, ""), gone(TaskExit::Signalled(9)));
+        assert_eq!(state(EXITED, 137, true, ""), gone(TaskExit::OutOfMemory { limit_mib: Some(256) }));
+        assert_eq!(state(DEAD, 1, false, ""), gone(TaskExit::Exited(1)));
     }
 }

@@ -4,25 +4,25 @@ use serde::Deserialize;
 use spillway_protocol::ids::EgressId;
 
 use super::NAME;
-use super::words::{self, Shown};
-use crate::launcher::{ATTEMPT, EGRESS_ID, INSTALLATION, OwnedTask, STACK, Sighting, TaskRef};
+use super::api::{self, DescribedTask};
+use crate::launcher::{ATTEMPT, EGRESS_ID, INSTALLATION, OwnedTask, STACK, TaskRef, TaskStatus};
 
 /// What an event says about a task of ours.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Event {
+pub struct TaskStateEvent {
     /// Deliveries of one event share it.
     pub id: String,
     pub task: OwnedTask,
     pub stack: String,
     /// Grows with each change of the task: a smaller one than seen before is old news.
     pub version: i64,
-    pub sighting: Sighting,
+    pub task_status: TaskStatus,
     /// The platform has announced that it will take the task away, while it still runs.
     pub warned: bool,
 }
 
 /// `None` for another event, or one of a task that is not ours.
-pub fn read(event: &serde_json::Value) -> Option<Event> {
+pub fn read(event: &serde_json::Value) -> Option<TaskStateEvent> {
     let envelope = Envelope::deserialize(event).ok().filter(|it| it.detail_type == "ECS Task State Change")?;
     let detail = envelope.detail;
     let variable = |name: &str| {
@@ -34,7 +34,7 @@ pub fn read(event: &serde_json::Value) -> Option<Event> {
     let stack = variable(STACK).unwrap_or_default().to_owned();
     let installation = variable(INSTALLATION).unwrap_or_default().to_owned();
     let container = detail.containers.first().cloned().unwrap_or_default();
-    let shown = Shown {
+    let described = DescribedTask {
         last_status: detail.last_status,
         stop_code: detail.stop_code,
         stopped_reason: detail.stopped_reason,
@@ -48,13 +48,13 @@ pub fn read(event: &serde_json::Value) -> Option<Event> {
         pull_started: milliseconds(&detail.pull_started_at),
         stopped: milliseconds(&detail.stopped_at),
     };
-    let sighting = words::sighting(&shown);
-    Some(Event {
+    let task_status = api::task_status(&described);
+    Some(TaskStateEvent {
         id: envelope.id,
         stack,
         version: detail.version,
-        warned: sighting == Sighting::Alive && detail.desired_status == "STOPPED",
-        sighting,
+        warned: task_status == TaskStatus::Alive && detail.desired_status == "STOPPED",
+        task_status,
         task: OwnedTask {
             egress_id,
             attempt,
@@ -98,7 +98,7 @@ struct Detail {
     #[serde(default)]
     memory: String,
     #[serde(default)]
-    ephemeral_storage: Option<Disk>,
+    ephemeral_storage: Option<EventDisk>,
     #[serde(default)]
     version: i64,
     #[serde(default)]
@@ -110,11 +110,11 @@ struct Detail {
     #[serde(default)]
     overrides: Overrides,
     #[serde(default)]
-    containers: Vec<Container>,
+    containers: Vec<EventContainer>,
 }
 
 #[derive(Deserialize)]
-struct Disk {
+struct EventDisk {
     #[serde(rename = "sizeInGiB")]
     size_in_gib: u32,
 }
@@ -141,7 +141,7 @@ struct Variable {
 
 #[derive(Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Container {
+struct EventContainer {
     last_status: String,
     exit_code: Option<i32>,
     reason: String,
@@ -152,7 +152,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::departure::Departure;
+    use crate::exit::TaskExit;
 
     fn event() -> serde_json::Value {
         json!({
@@ -178,9 +178,9 @@ mod tests {
     fn an_event_names_the_egress_and_how_its_task_left() {
         let read = read(&event()).unwrap();
         assert_eq!((read.task.egress_id.as_str(), read.task.attempt, read.stack.as_str()), ("EG_1", 2, "prod"));
-        let Sighting::Gone(departed) = read.sighting else { panic!("stopped is gone") };
-        assert_eq!(departed.how, Departure::CapacityReclaimed);
-        let billed = departed.billed.unwrap();
+        let TaskStatus::Gone(exit_report) = read.task_status else { panic!("stopped is gone") };
+        assert_eq!(exit_report.how, TaskExit::CapacityReclaimed);
+        let billed = exit_report.billed.unwrap();
         assert_eq!(billed.to - billed.from, 300_123);
     }
 
@@ -191,7 +191,7 @@ mod tests {
         warning["detail"]["stopCode"] = "TerminationNotice".into();
         let read_warning = read(&warning).unwrap();
         assert!(read_warning.warned);
-        assert_eq!(read_warning.sighting, Sighting::Alive);
+        assert_eq!(read_warning.task_status, TaskStatus::Alive);
 
         let mut stranger = event();
         stranger["detail"]["overrides"] = json!({"containerOverrides": []});
@@ -203,7 +203,7 @@ mod tests {
         unborn["detail"]["containers"] = json!([]);
         unborn["detail"]["stopCode"] = "TaskFailedToStart".into();
         unborn["detail"]["stoppedReason"] = "CannotPullContainerError: no such tag".into();
-        let Sighting::Gone(departed) = read(&unborn).unwrap().sighting else { panic!("stopped is gone") };
-        assert_eq!(departed.how, Departure::ImageNotPulled("no such tag".into()));
+        let TaskStatus::Gone(exit_report) = read(&unborn).unwrap().task_status else { panic!("stopped is gone") };
+        assert_eq!(exit_report.how, TaskExit::ImageNotPulled("no such tag".into()));
     }
 }

@@ -6,7 +6,7 @@
 
 pub mod event;
 mod subnets;
-mod words;
+mod api;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -34,11 +34,13 @@ use spillway_protocol::Secret;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use self::api::{DescribedTask, OURS};
 use self::subnets::Subnets;
-use self::words::{OURS, Shown};
-use crate::departure::Departure;
+use crate::exit::TaskExit;
 use crate::labels;
-use crate::launcher::{EndHow, Ended, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, Sighting, TaskRef};
+use crate::launcher::{
+    LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, StopMode, StopOutcome, TaskRef, TaskStatus,
+};
 
 const NAME: &str = "ecs";
 /// Event rules filter on it.
@@ -155,17 +157,17 @@ impl EcsLauncher {
     fn request(&self, order: &LaunchOrder, subnets: &[String]) -> Result<RunTaskFluentBuilder, LaunchError> {
         let options = &self.options;
         let bad = |error: aws_sdk_ecs::error::BuildError| LaunchError::Misconfigured {
-            words: "make the request to ECS".to_owned(),
+            message: "make the request to ECS".to_owned(),
             source: Some(error.into()),
         };
         let variables = order.environment(&options.stack).into_iter();
         let variables = variables.map(|(name, value)| KeyValuePair::builder().name(name).value(value).build());
         let container =
             ContainerOverride::builder().name(&options.container).set_environment(Some(variables.collect()));
-        let disk = words::disk(order.shape).map(|gib| EphemeralStorage::builder().size_in_gib(gib).build());
+        let disk = api::disk(order.shape).map(|gib| EphemeralStorage::builder().size_in_gib(gib).build());
         let overrides = TaskOverride::builder()
             .container_overrides(container.build())
-            .cpu(words::cpu_units(order.shape).to_string())
+            .cpu(api::cpu_units(order.shape).to_string())
             .memory(order.shape.memory_mib.to_string())
             .set_ephemeral_storage(disk)
             .build();
@@ -194,7 +196,7 @@ impl EcsLauncher {
         Ok(match options.capacity {
             Capacity::OnDemand => request.launch_type(LaunchType::Fargate),
             Capacity::Spot => {
-                let spot = CapacityProviderStrategyItem::builder().capacity_provider(words::SPOT).weight(1).build();
+                let spot = CapacityProviderStrategyItem::builder().capacity_provider(api::SPOT).weight(1).build();
                 request.capacity_provider_strategy(spot.map_err(bad)?)
             }
         })
@@ -207,32 +209,32 @@ impl EcsLauncher {
     /// Where one zone is full, another may have room.
     fn elsewhere(&self, refused: LaunchError, subnets: &[String]) -> LaunchError {
         match refused {
-            LaunchError::Capacity { words } if self.subnets().were_full(subnets, Instant::now()) => {
-                LaunchError::PlaceFull { words: format!("{words} ({})", subnets.join(", ")) }
+            LaunchError::Capacity { message } if self.subnets().were_full(subnets, Instant::now()) => {
+                LaunchError::ZoneCapacity { message: format!("{message} ({})", subnets.join(", ")) }
             }
             other => other,
         }
     }
 
     /// What is known of a task that ECS does not know: young ones are not known yet, old ones no more.
-    fn unknown(&self, arn: &str, now: Instant) -> Sighting {
+    fn unknown(&self, arn: &str, now: Instant) -> TaskStatus {
         let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
         unknown.retain(|_, since| now.duration_since(*since) < 10 * UNKNOWN_AT_FIRST);
         let since = *unknown.entry(arn.to_owned()).or_insert(now);
         if now.duration_since(since) < UNKNOWN_AT_FIRST {
-            Sighting::Unknown("ECS does not know the task (yet)".to_owned())
+            TaskStatus::Unknown("ECS does not know the task (yet)".to_owned())
         } else {
-            Sighting::Gone(Departure::Unsaid.into())
+            TaskStatus::Gone(TaskExit::Unknown.into())
         }
     }
 
     /// What ECS says about these, by ARN. At most [`AT_ONCE`].
-    async fn describe(&self, arns: &[&str]) -> Result<HashMap<String, Sighting>, String> {
+    async fn describe(&self, arns: &[&str]) -> Result<HashMap<String, TaskStatus>, String> {
         let asked = self.client.describe_tasks().cluster(&self.options.cluster);
         let asked = asked.set_tasks(Some(arns.iter().map(|arn| (*arn).to_owned()).collect()));
         let answer = asked.send().await.map_err(|error| format!("ECS did not answer: {}", chain(&error)))?;
         let seen = answer.tasks().iter().filter_map(|task| {
-            Some((task.task_arn()?.to_owned(), words::sighting(&shown(task, &self.options.container))))
+            Some((task.task_arn()?.to_owned(), api::task_status(&described(task, &self.options.container))))
         });
         let mut seen: HashMap<_, _> = seen.collect();
         // Not to be known later on is news again.
@@ -240,11 +242,11 @@ impl EcsLauncher {
         let now = Instant::now();
         for failure in answer.failures() {
             let Some(arn) = failure.arn() else { continue };
-            let sighting = match failure.reason() {
+            let task_status = match failure.reason() {
                 Some("MISSING") => self.unknown(arn, now),
-                other => Sighting::Unknown(other.unwrap_or("ECS does not say why").to_owned()),
+                other => TaskStatus::Unknown(other.unwrap_or("ECS does not say why").to_owned()),
             };
-            seen.insert(arn.to_owned(), sighting);
+            seen.insert(arn.to_owned(), task_status);
         }
         Ok(seen)
     }
@@ -256,12 +258,12 @@ fn token(order: &LaunchOrder) -> String {
     token[token.len().saturating_sub(64)..].to_owned()
 }
 
-fn shown(task: &Task, container: &str) -> Shown {
+fn described(task: &Task, container: &str) -> DescribedTask {
     let containers = task.containers();
     let container = containers.iter().find(|it| it.name() == Some(container)).or(containers.first());
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
     let milliseconds = |at: Option<&aws_smithy_types::DateTime>| at.and_then(|at| at.to_millis().ok());
-    Shown {
+    DescribedTask {
         last_status: text(task.last_status()),
         stop_code: text(task.stop_code().map(|code| code.as_str())),
         stopped_reason: text(task.stopped_reason()),
@@ -285,15 +287,15 @@ where
     let status = error.raw_response().map(|response| response.status().as_u16());
     let Some(status) = status else {
         // Nobody to be: that does not pass by itself.
-        let words = chain(&error).to_string();
-        if words.contains("credentials") {
+        let message = chain(&error).to_string();
+        if message.contains("credentials") {
             // Without its source: that quotes profiles and metadata services.
-            return LaunchError::Misconfigured { words: "no credentials for ECS".to_owned(), source: None };
+            return LaunchError::Misconfigured { message: "no credentials for ECS".to_owned(), source: None };
         }
-        return LaunchError::Passing { words: "ECS did not answer".to_owned(), source: Some(error.into()) };
+        return LaunchError::Transient { message: "ECS did not answer".to_owned(), source: Some(error.into()) };
     };
     let (code, message) = (error.code().unwrap_or_default().to_owned(), error.message().unwrap_or_default().to_owned());
-    words::refused(&code, &message, status, error.into())
+    api::refused(&code, &message, status, error.into())
 }
 
 #[async_trait]
@@ -321,56 +323,58 @@ impl Launcher for EcsLauncher {
             return Ok(self.task(arn));
         }
         let refused = match answer.failures().first() {
-            Some(failure) => words::failure(failure.reason().unwrap_or_default(), failure.detail().unwrap_or_default()),
-            None => LaunchError::Passing { words: "ECS started nothing and says nothing".to_owned(), source: None },
+            Some(failure) => api::failure(failure.reason().unwrap_or_default(), failure.detail().unwrap_or_default()),
+            None => LaunchError::Transient { message: "ECS started nothing and says nothing".to_owned(), source: None },
         };
         Err(self.elsewhere(refused, &subnets))
     }
 
-    async fn look(&self, task: &TaskRef) -> Sighting {
-        let nothing = || Sighting::Unknown("ECS says nothing".to_owned());
-        self.look_at(std::slice::from_ref(task)).await.pop().unwrap_or_else(nothing)
+    async fn status(&self, task: &TaskRef) -> TaskStatus {
+        let nothing = || TaskStatus::Unknown("ECS says nothing".to_owned());
+        self.statuses(std::slice::from_ref(task)).await.pop().unwrap_or_else(nothing)
     }
 
-    async fn look_at(&self, tasks: &[TaskRef]) -> Vec<Sighting> {
+    async fn statuses(&self, tasks: &[TaskRef]) -> Vec<TaskStatus> {
         let ours: Vec<&str> = tasks.iter().filter(|task| self.is_ours(task)).map(|task| task.id.as_str()).collect();
         let mut seen = HashMap::new();
         for arns in ours.chunks(AT_ONCE) {
             match self.describe(arns).await {
                 Ok(some) => seen.extend(some),
-                Err(words) => seen.extend(arns.iter().map(|arn| ((*arn).to_owned(), Sighting::Unknown(words.clone())))),
+                Err(message) => {
+                    seen.extend(arns.iter().map(|arn| ((*arn).to_owned(), TaskStatus::Unknown(message.clone()))))
+                }
             }
         }
         let of = |task: &TaskRef| match seen.get(&task.id) {
-            Some(sighting) => sighting.clone(),
-            None if self.is_ours(task) => Sighting::Unknown("ECS says nothing about the task".to_owned()),
-            None => Sighting::Unknown("not a task of this cluster".to_owned()),
+            Some(task_status) => task_status.clone(),
+            None if self.is_ours(task) => TaskStatus::Unknown("ECS says nothing about the task".to_owned()),
+            None => TaskStatus::Unknown("not a task of this cluster".to_owned()),
         };
         tasks.iter().map(of).collect()
     }
 
     /// ECS knows one way: SIGTERM, and SIGKILL after the task definition's `stopTimeout`.
-    async fn end(&self, task: &TaskRef, how: EndHow) -> Ended {
+    async fn end(&self, task: &TaskRef, how: StopMode) -> StopOutcome {
         if !self.is_ours(task) {
-            return Ended::OutOfReach;
+            return StopOutcome::OutOfReach;
         }
-        let reason = format!("{OURS}{}", how.words());
+        let reason = format!("{OURS}{}", how.reason());
         let asked = self.client.stop_task().cluster(&self.options.cluster).task(&task.id).reason(reason);
         match asked.send().await {
             Ok(answer) => match answer.task().and_then(|task| task.last_status()) {
-                Some("STOPPED" | "DEPROVISIONING") => Ended::AlreadyGone,
-                _ => Ended::Told,
+                Some("STOPPED" | "DEPROVISIONING") => StopOutcome::AlreadyGone,
+                _ => StopOutcome::Requested,
             },
-            Err(error) if error.message().is_some_and(|words| words.contains("not found")) => {
+            Err(error) if error.message().is_some_and(|message| message.contains("not found")) => {
                 // Whom ECS does not know yet may still start.
                 match self.unknown(&task.id, Instant::now()) {
-                    Sighting::Gone(_) => Ended::AlreadyGone,
-                    _ => Ended::OutOfReach,
+                    TaskStatus::Gone(_) => StopOutcome::AlreadyGone,
+                    _ => StopOutcome::OutOfReach,
                 }
             }
             Err(error) => {
                 warn!(%task, error = %chain(&error), "task not stopped");
-                Ended::OutOfReach
+                StopOutcome::OutOfReach
             }
         }
     }
@@ -398,7 +402,7 @@ impl Launcher for EcsLauncher {
     }
 
     /// DescribeTasks: 20 a second for the whole account, each for [`AT_ONCE`] tasks.
-    fn most_looks(&self) -> usize {
+    fn max_status_batch(&self) -> usize {
         10 * AT_ONCE
     }
 
@@ -420,7 +424,7 @@ impl EcsLauncher {
         let label = |name: &str| task.tags().iter().find(|tag| tag.key() == Some(name)).and_then(|tag| tag.value());
         let stack = labels::aws(&self.options.stack);
         let (egress_id, attempt, installation) = labels::read(&stack, label)?;
-        let gone = matches!(words::sighting(&shown(task, &self.options.container)), Sighting::Gone(_));
+        let gone = matches!(api::task_status(&described(task, &self.options.container)), TaskStatus::Gone(_));
         (!gone).then_some(OwnedTask {
             egress_id,
             attempt,

@@ -15,7 +15,7 @@ pub(super) struct Subnets {
     all: Vec<String>,
     cold_until: HashMap<String, Instant>,
     one_by_one_until: Option<Instant>,
-    turn: usize,
+    launch_lock: usize,
 }
 
 impl Subnets {
@@ -34,8 +34,8 @@ impl Subnets {
         if self.one_by_one_until.is_none_or(|until| until <= now) {
             return warm.into_iter().cloned().collect();
         }
-        self.turn = self.turn.wrapping_add(1);
-        vec![warm[self.turn % warm.len()].clone()]
+        self.launch_lock = self.launch_lock.wrapping_add(1);
+        vec![warm[self.launch_lock % warm.len()].clone()]
     }
 
     /// There was no room in these. True: in another there may be.

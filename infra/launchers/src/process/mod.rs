@@ -1,6 +1,6 @@
 //! A runner as a child of the dispatcher, in a session of its own, so that it lives on when the dispatcher does not.
 
-mod seen;
+mod procfs;
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
@@ -20,11 +20,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tracing::{debug, info};
 
-use self::seen::Identity;
-use crate::departure::{Departed, Departure};
+use self::procfs::ProcessIdentity;
+use crate::exit::{ExitReport, TaskExit};
 use crate::launcher::{
-    ATTEMPT, EGRESS_ID, EndHow, Ended, INSTALLATION, LaunchError, LaunchOrder, Launcher, OwnedTask, STACK, Sighting,
-    TaskRef,
+    ATTEMPT, EGRESS_ID, INSTALLATION, LaunchError, LaunchOrder, Launcher, OwnedTask, STACK, StopMode, StopOutcome,
+    TaskRef, TaskStatus,
 };
 
 const NAME: &str = "process";
@@ -46,7 +46,7 @@ const PASSED_ON: &[&str] = &[
 const PASSED_ON_PREFIXES: &[&str] = &["LC_", "XDG_", "GST_"];
 
 /// How long a child may leave its standard input unread; the line fits a pipe's buffer, so only a broken one is slow.
-const HANDOVER_PATIENCE: Duration = Duration::from_secs(5);
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How each of the last tasks left; a task is asked about within seconds of its end.
 const REMEMBERED: usize = 4096;
@@ -72,30 +72,30 @@ impl ProcessOptions {
 
 pub struct ProcessLauncher {
     options: ProcessOptions,
-    place: String,
-    known: Arc<Mutex<Known>>,
+    namespace: String,
+    known: Arc<Mutex<TaskTable>>,
     /// Held while a child is started, so that two overlapping launches of one egress cannot both find nothing.
     starting: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
-struct Known {
-    tasks: HashMap<(EgressId, u32), Identity>,
-    departures: HashMap<Identity, Departure>,
+struct TaskTable {
+    tasks: HashMap<(EgressId, u32), ProcessIdentity>,
+    exits: HashMap<ProcessIdentity, TaskExit>,
     /// Signalled by us, with this reason.
-    ended: HashMap<Identity, String>,
+    ended: HashMap<ProcessIdentity, String>,
     oldest_first: VecDeque<(EgressId, u32)>,
 }
 
-impl Known {
-    fn remember(&mut self, key: (EgressId, u32), identity: Identity) {
+impl TaskTable {
+    fn remember(&mut self, key: (EgressId, u32), identity: ProcessIdentity) {
         self.tasks.insert(key.clone(), identity);
         self.oldest_first.push_back(key);
         while self.oldest_first.len() > REMEMBERED {
             let Some(identity) = self.oldest_first.pop_front().and_then(|key| self.tasks.remove(&key)) else {
                 continue;
             };
-            self.departures.remove(&identity);
+            self.exits.remove(&identity);
             self.ended.remove(&identity);
         }
     }
@@ -103,33 +103,36 @@ impl Known {
 
 impl ProcessLauncher {
     pub fn new(options: ProcessOptions) -> Self {
-        Self { options, place: seen::place(), known: Arc::default(), starting: tokio::sync::Mutex::default() }
+        Self { options, namespace: procfs::namespace(), known: Arc::default(), starting: tokio::sync::Mutex::default() }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+    fn known(&self) -> std::sync::MutexGuard<'_, TaskTable> {
         // What is kept is valid after every single statement, so a panic elsewhere spoils nothing.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn task(&self, identity: &Identity) -> TaskRef {
+    fn task(&self, identity: &ProcessIdentity) -> TaskRef {
         TaskRef { launcher: NAME.to_owned(), id: identity.text() }
     }
 
     /// Only what was started on this boot, in this pid namespace, by a launcher of this kind.
-    fn ours(&self, task: &TaskRef) -> Option<Identity> {
-        (task.launcher == NAME).then(|| Identity::parse(&task.id)).flatten().filter(|it| it.place == self.place)
+    fn ours(&self, task: &TaskRef) -> Option<ProcessIdentity> {
+        (task.launcher == NAME)
+            .then(|| ProcessIdentity::parse(&task.id))
+            .flatten()
+            .filter(|it| it.namespace == self.namespace)
     }
 
     fn spawn(&self, order: &LaunchOrder) -> Result<Child, LaunchError> {
         let program = &self.options.program;
-        if !seen::is_executable(program) {
-            let words = format!("{} is not an executable file", program.display());
-            return Err(LaunchError::Misconfigured { words, source: None });
+        if !procfs::is_executable(program) {
+            let message = format!("{} is not an executable file", program.display());
+            return Err(LaunchError::Misconfigured { message, source: None });
         }
         let log = match &self.options.log_dir {
             None => Stdio::inherit(),
             Some(dir) => open_log(dir, order).map(Stdio::from).map_err(|source| LaunchError::Misconfigured {
-                words: format!("open a log file in {}", dir.display()),
+                message: format!("open a log file in {}", dir.display()),
                 source: Some(source.into()),
             })?,
         };
@@ -150,17 +153,17 @@ impl ProcessLauncher {
             .map_err(spawn_error)
     }
 
-    async fn start(&self, order: &LaunchOrder) -> Result<Identity, LaunchError> {
+    async fn start(&self, order: &LaunchOrder) -> Result<ProcessIdentity, LaunchError> {
         let mut child = self.spawn(order)?;
-        let passing = |words: &str| LaunchError::Passing { words: words.to_owned(), source: None };
+        let passing = |message: &str| LaunchError::Transient { message: message.to_owned(), source: None };
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or_else(|| passing("the child has no pid"))?;
         // Nobody has waited for it yet, so even a dead child is still in /proc.
-        let born = seen::stat(pid).ok_or_else(|| passing("the child is not in /proc"))?.born;
-        let identity = Identity { place: self.place.clone(), pid, born };
+        let start_ticks = procfs::stat(pid).ok_or_else(|| passing("the child is not in /proc"))?.start_ticks;
+        let identity = ProcessIdentity { namespace: self.namespace.clone(), pid, start_ticks };
 
         let line = format!("{}\n", order.handover.reveal());
         let mut stdin = child.stdin.take().ok_or_else(|| passing("the child has no standard input"))?;
-        let handed = tokio::time::timeout(HANDOVER_PATIENCE, stdin.write_all(line.as_bytes())).await;
+        let handed = tokio::time::timeout(HANDOVER_TIMEOUT, stdin.write_all(line.as_bytes())).await;
         drop(stdin);
         match handed {
             Ok(Ok(())) => {}
@@ -192,7 +195,8 @@ impl Launcher for ProcessLauncher {
             return Ok(self.task(identity));
         }
         // Perhaps an earlier dispatcher on this machine started it and died before it could say so.
-        let found = seen::leaders(&self.place).find(|(_, environment)| names_in(environment).as_ref() == Some(&key));
+        let found =
+            procfs::leaders(&self.namespace).find(|(_, environment)| names_in(environment).as_ref() == Some(&key));
         if let Some((identity, _)) = found {
             info!(egress_id = %order.egress_id, pid = identity.pid, "runner of an earlier dispatcher found");
             self.known().remember(key, identity.clone());
@@ -203,51 +207,53 @@ impl Launcher for ProcessLauncher {
         Ok(self.task(&identity))
     }
 
-    async fn look(&self, task: &TaskRef) -> Sighting {
+    async fn status(&self, task: &TaskRef) -> TaskStatus {
         let Some(identity) = self.ours(task) else {
-            return Sighting::Unknown("the runner is on another machine".to_owned());
+            return TaskStatus::Unknown("the runner is on another machine".to_owned());
         };
         if identity.is_alive() {
-            return Sighting::Alive;
+            return TaskStatus::Alive;
         }
         // Between its death and our reading of how it died lies a moment; a task that was not our child has no more to say.
-        let (departure, ended) = {
+        let (exit, ended) = {
             let known = self.known();
-            (known.departures.get(&identity).cloned(), known.ended.get(&identity).cloned())
+            (known.exits.get(&identity).cloned(), known.ended.get(&identity).cloned())
         };
-        match departure {
-            Some(departure) => Sighting::Gone(Departed::from(departure).ended_by(ended)),
-            None if seen::stat(identity.pid).is_some_and(|stat| stat.born == identity.born) => Sighting::Alive,
+        match exit {
+            Some(exit) => TaskStatus::Gone(ExitReport::from(exit).ended_by(ended)),
+            None if procfs::stat(identity.pid).is_some_and(|stat| stat.start_ticks == identity.start_ticks) => {
+                TaskStatus::Alive
+            }
             // Not our child: all that is known of its end is that we wanted it.
-            None => Sighting::Gone(ended.map_or(Departure::Unsaid, Departure::EndedByUs).into()),
+            None => TaskStatus::Gone(ended.map_or(TaskExit::Unknown, TaskExit::EndedByUs).into()),
         }
     }
 
-    async fn end(&self, task: &TaskRef, how: EndHow) -> Ended {
-        let Some(identity) = self.ours(task) else { return Ended::OutOfReach };
+    async fn end(&self, task: &TaskRef, how: StopMode) -> StopOutcome {
+        let Some(identity) = self.ours(task) else { return StopOutcome::OutOfReach };
         let signal = match how {
-            EndHow::Ask => Signal::TERM,
-            EndHow::Now => Signal::KILL,
+            StopMode::Graceful => Signal::TERM,
+            StopMode::Immediate => Signal::KILL,
         };
         // Written down first: it may be gone before this call is over.
         let known_before = self.known().ended.contains_key(&identity);
         if !known_before {
-            self.known().ended.insert(identity.clone(), how.words().to_owned());
+            self.known().ended.insert(identity.clone(), how.reason().to_owned());
         }
         if identity.signal(signal) {
-            return Ended::Told;
+            return StopOutcome::Requested;
         }
         if !known_before {
             self.known().ended.remove(&identity);
         }
-        Ended::AlreadyGone
+        StopOutcome::AlreadyGone
     }
 
     async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {
         let known: HashMap<_, _> =
             self.known().tasks.iter().map(|(key, identity)| (identity.clone(), key.clone())).collect();
         let stack = &self.options.stack;
-        let owned = seen::leaders(&self.place).filter_map(|(identity, environment)| {
+        let owned = procfs::leaders(&self.namespace).filter_map(|(identity, environment)| {
             let ours = !stack.is_empty() && value_in(&environment, STACK) == Some(stack);
             let (egress_id, attempt) = if ours { names_in(&environment)? } else { known.get(&identity)?.clone() };
             let installation = value_in(&environment, INSTALLATION).unwrap_or_default().to_owned();
@@ -277,9 +283,9 @@ fn value_in<'a>(environment: &'a [u8], name: &str) -> Option<&'a str> {
 }
 
 /// A millisecond or two. One that died meanwhile is waited for no longer.
-async fn wait_for_own_session(identity: &Identity) {
+async fn wait_for_own_session(identity: &ProcessIdentity) {
     for _ in 0..1000 {
-        match seen::stat(identity.pid) {
+        match procfs::stat(identity.pid) {
             Some(stat) if stat.session != identity.pid && !stat.is_dead() => {
                 tokio::time::sleep(Duration::from_millis(1)).await
             }
@@ -288,20 +294,20 @@ async fn wait_for_own_session(identity: &Identity) {
     }
 }
 
-async fn reap(mut child: Child, identity: Identity, known: Arc<Mutex<Known>>) {
-    let departure = match child.wait().await {
-        Ok(status) => departure(status),
-        Err(_) => Departure::Unsaid,
+async fn reap(mut child: Child, identity: ProcessIdentity, known: Arc<Mutex<TaskTable>>) {
+    let exit = match child.wait().await {
+        Ok(status) => exit(status),
+        Err(_) => TaskExit::Unknown,
     };
-    debug!(pid = identity.pid, %departure, "runner left");
-    known.lock().unwrap_or_else(PoisonError::into_inner).departures.insert(identity, departure);
+    debug!(pid = identity.pid, %exit, "runner left");
+    known.lock().unwrap_or_else(PoisonError::into_inner).exits.insert(identity, exit);
 }
 
-fn departure(status: ExitStatus) -> Departure {
+fn exit(status: ExitStatus) -> TaskExit {
     match (status.signal(), status.code()) {
-        (Some(signal), _) => Departure::Signalled(signal),
-        (None, Some(code)) => Departure::Exited(code),
-        (None, None) => Departure::Unsaid,
+        (Some(signal), _) => TaskExit::Signalled(signal),
+        (None, Some(code)) => TaskExit::Exited(code),
+        (None, None) => TaskExit::Unknown,
     }
 }
 
@@ -321,12 +327,12 @@ fn open_log(dir: &Path, order: &LaunchOrder) -> io::Result<File> {
 fn spawn_error(error: io::Error) -> LaunchError {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => {
-            LaunchError::Capacity { words: format!("this machine takes no more processes: {error}") }
+            LaunchError::Capacity { message: format!("this machine takes no more processes: {error}") }
         }
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => LaunchError::Misconfigured {
-            words: "start setsid (package util-linux)".to_owned(),
+            message: "start setsid (package util-linux)".to_owned(),
             source: Some(error.into()),
         },
-        _ => LaunchError::Passing { words: "start the runner's process".to_owned(), source: Some(error.into()) },
+        _ => LaunchError::Transient { message: "start the runner's process".to_owned(), source: Some(error.into()) },
     }
 }

@@ -1,10 +1,10 @@
 //! Azure's block blobs. They know no uploads, only blocks under a name: whose block it is stands in its id, and the
 //! commit is conditional on what was there when the upload began.
 //!
-//! `key` signs requests and links with an account key; `words` understands errors; the calls are here.
+//! `key` signs requests and links with an account key; `message` understands errors; the calls are here.
 
 mod key;
-mod words;
+mod api;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,12 +24,12 @@ use spillway_plan::destination::Azure;
 
 use crate::attempts::tried;
 use crate::checksum::{hex, md5, unquoted};
-use crate::error::{Kind, StorageError};
+use crate::error::{StorageError, StorageErrorKind};
 use crate::escape::escaped;
 use crate::open::Options;
 use crate::storage::*;
+use api::failed;
 use key::SharedKey;
-use words::failed;
 
 const NAME: &str = "Azure";
 /// The block that proves at `begin` that we may write. It becomes no part of the blob.
@@ -76,7 +76,7 @@ fn parse_block(upload: &str, block: &Block) -> Option<Part> {
 
 impl AzureStorage {
     pub fn open(azure: &Azure, options: &Options) -> Result<Self, StorageError> {
-        let invalid = |words: String| StorageError::new(Kind::Invalid, NAME, "open", words);
+        let invalid = |message: String| StorageError::new(StorageErrorKind::Invalid, NAME, "open", message);
         let endpoint = match azure.endpoint.as_str() {
             "" => format!("https://{}.blob.core.windows.net", azure.account),
             endpoint if endpoint.contains("://") => endpoint.to_owned(),
@@ -90,7 +90,7 @@ impl AzureStorage {
             None => {
                 let identity = ManagedIdentityCredential::new(None);
                 Some(identity.map_err(|_| {
-                    StorageError::new(Kind::Denied, NAME, "open", "no account key and no managed identity")
+                    StorageError::new(StorageErrorKind::Denied, NAME, "open", "no account key and no managed identity")
                 })?)
             }
         };
@@ -99,7 +99,9 @@ impl AzureStorage {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()
-            .map_err(|error| StorageError::new(Kind::Other, NAME, "open", "no HTTP client").because(error))?;
+            .map_err(|error| {
+                StorageError::new(StorageErrorKind::Other, NAME, "open", "no HTTP client").because(error)
+            })?;
         Ok(Self {
             url,
             place,
@@ -129,16 +131,16 @@ impl AzureStorage {
         BlobClient::new(url, self.identity.clone(), Some(options)).map_err(|error| failed(doing, error))
     }
 
-    fn error(&self, kind: Kind, doing: &'static str, words: impl Into<String>) -> StorageError {
-        StorageError::new(kind, NAME, doing, words)
+    fn error(&self, kind: StorageErrorKind, doing: &'static str, message: impl Into<String>) -> StorageError {
+        StorageError::new(kind, NAME, doing, message)
     }
 
     async fn object(&self, key: &str, doing: &'static str) -> Result<Option<Object>, StorageError> {
         let blob = self.blob(key, doing)?;
-        let answer = tried(NAME, doing, &self.options, self.options.patience(0), || async {
+        let answer = tried(NAME, doing, &self.options, self.options.call_timeout(0), || async {
             match blob.get_properties(None).await {
                 Ok(answer) => Ok(Some(answer)),
-                Err(error) if words::code(&error) == Some("BlobNotFound") => Ok(None),
+                Err(error) if api::code(&error) == Some("BlobNotFound") => Ok(None),
                 Err(error) => Err(failed(doing, error)),
             }
         });
@@ -149,11 +151,11 @@ impl AzureStorage {
     }
 
     /// As `object`; who may not read is told nothing.
-    async fn seen(&self, key: &str, doing: &'static str) -> Result<Seen, StorageError> {
+    async fn seen(&self, key: &str, doing: &'static str) -> Result<HeadOutcome, StorageError> {
         match self.object(key, doing).await {
-            Ok(Some(object)) => Ok(Seen::Object(object)),
-            Ok(None) => Ok(Seen::Nothing),
-            Err(error) if error.kind == Kind::Denied => Ok(Seen::MayNotLook),
+            Ok(Some(object)) => Ok(HeadOutcome::Object(object)),
+            Ok(None) => Ok(HeadOutcome::Nothing),
+            Err(error) if error.kind == StorageErrorKind::Denied => Ok(HeadOutcome::MayNotLook),
             Err(error) => Err(error),
         }
     }
@@ -161,8 +163,8 @@ impl AzureStorage {
     /// Since the upload began, somebody has committed a blob under its name.
     async fn is_overtaken(&self, upload: &Upload, doing: &'static str) -> Result<bool, StorageError> {
         Ok(match self.seen(&upload.key, doing).await? {
-            Seen::Object(object) => upload.replaces.as_ref() != Some(&object.etag),
-            Seen::Nothing | Seen::MayNotLook => false,
+            HeadOutcome::Object(object) => upload.replaces.as_ref() != Some(&object.etag),
+            HeadOutcome::Nothing | HeadOutcome::MayNotLook => false,
         })
     }
 
@@ -173,10 +175,10 @@ impl AzureStorage {
         doing: &'static str,
     ) -> Result<Vec<Block>, StorageError> {
         let blob = self.blob(&upload.key, doing)?.block_blob_client();
-        let answer = tried(NAME, doing, &self.options, self.options.patience(0), || async {
+        let answer = tried(NAME, doing, &self.options, self.options.call_timeout(0), || async {
             match blob.get_block_list(which, None).await {
                 Ok(answer) => Ok(Some(answer.into_model().map_err(|error| failed(doing, error))?)),
-                Err(error) if words::code(&error) == Some("BlobNotFound") => Ok(None),
+                Err(error) if api::code(&error) == Some("BlobNotFound") => Ok(None),
                 Err(error) => Err(failed(doing, error)),
             }
         });
@@ -204,7 +206,7 @@ impl AzureStorage {
         let id = block_id(&upload.id, number, generation).into_bytes();
         let length = bytes.len() as u64;
         let digest = md5(&bytes).to_vec();
-        tried(NAME, doing, &self.options, self.options.patience(length), || async {
+        tried(NAME, doing, &self.options, self.options.call_timeout(length), || async {
             let options = BlockBlobClientStageBlockOptions {
                 transactional_content_md5: Some(digest.clone()),
                 ..BlockBlobClientStageBlockOptions::default()
@@ -250,7 +252,7 @@ impl AzureStorage {
     }
 }
 
-enum Seen {
+enum HeadOutcome {
     Object(Object),
     Nothing,
     MayNotLook,
@@ -267,7 +269,7 @@ impl Storage for AzureStorage {
     }
 
     fn rules(&self) -> PartRules {
-        PartRules { smallest: 1, largest: 4000 << 20, most: 50_000, uniform: false }
+        PartRules { min_part_bytes: 1, max_part_bytes: 4000 << 20, max_parts: 50_000, uniform: false }
     }
 
     async fn put(&self, name: &str, bytes: Bytes, meta: &Meta) -> Result<Stored, StorageError> {
@@ -275,7 +277,7 @@ impl Storage for AzureStorage {
         let blob = self.blob(name, doing)?.block_blob_client();
         let length = bytes.len() as u64;
         let digest = md5(&bytes).to_vec();
-        tried(NAME, doing, &self.options, self.options.patience(length), || async {
+        tried(NAME, doing, &self.options, self.options.call_timeout(length), || async {
             let options = BlockBlobClientUploadOptions {
                 blob_content_type: Some(meta.content_type.clone()).filter(|kind| !kind.is_empty()),
                 blob_content_md5: Some(digest.clone()),
@@ -290,8 +292,8 @@ impl Storage for AzureStorage {
 
     async fn begin(&self, name: &str, _: &Meta) -> Result<Upload, StorageError> {
         let replaces = match self.seen(name, "begin").await? {
-            Seen::Object(object) => Some(object.etag),
-            Seen::Nothing | Seen::MayNotLook => None,
+            HeadOutcome::Object(object) => Some(object.etag),
+            HeadOutcome::Nothing | HeadOutcome::MayNotLook => None,
         };
         let upload = Upload { id: hex(&rand::random::<[u8; 8]>()), key: name.to_owned(), replaces };
         self.stage(&upload, PROBE, 0, Bytes::from_static(b"?"), "begin").await?;
@@ -308,14 +310,14 @@ impl Storage for AzureStorage {
         let doing = "put part";
         // Azure would take it and keep it for a week.
         if self.is_overtaken(upload, doing).await? {
-            return Err(self.error(Kind::Gone, doing, "another blob was committed under this name"));
+            return Err(self.error(StorageErrorKind::Gone, doing, "another blob was committed under this name"));
         }
         let tag = tag(&bytes);
         self.stage(upload, number, generation, bytes, doing).await?;
         Ok(tag)
     }
 
-    fn foresee(&self, _: u32, _: u32, bytes: &Bytes) -> Option<PartTag> {
+    fn expected_tag(&self, _: u32, _: u32, bytes: &Bytes) -> Option<PartTag> {
         Some(tag(bytes))
     }
 
@@ -326,23 +328,23 @@ impl Storage for AzureStorage {
         let location = self.location(&upload.key);
         let etag = match self.commit(upload, ids.clone(), &meta.content_type, doing).await {
             Ok(etag) => etag,
-            Err(error) if error.kind == Kind::Gone => {
+            Err(error) if error.kind == StorageErrorKind::Gone => {
                 if !self.is_made_of(upload, &ids).await {
                     return Err(error);
                 }
                 String::new()
             }
-            Err(error) if error.words.contains("InvalidBlockList") => {
+            Err(error) if error.message.contains("InvalidBlockList") => {
                 let ours = self.blocks(upload, BlockListType::Uncommitted, doing).await?;
                 let any = ours.iter().any(|block| parse_block(&upload.id, block).is_some());
-                return Err(if any { error } else { StorageError { kind: Kind::Gone, ..error } });
+                return Err(if any { error } else { StorageError { kind: StorageErrorKind::Gone, ..error } });
             }
             Err(error) => return Err(error),
         };
         match self.seen(&upload.key, doing).await {
-            Ok(Seen::Object(object)) if object.bytes != bytes => {
-                let words = format!("{bytes} bytes in {} blocks were sent, {} are stored", parts.len(), object.bytes);
-                Err(self.error(Kind::Mismatch, doing, words))
+            Ok(HeadOutcome::Object(object)) if object.bytes != bytes => {
+                let message = format!("{bytes} bytes in {} blocks were sent, {} are stored", parts.len(), object.bytes);
+                Err(self.error(StorageErrorKind::Mismatch, doing, message))
             }
             // The commit was acknowledged; that nobody answers now changes nothing.
             _ => Ok(Stored { bytes, etag, location }),
@@ -361,18 +363,18 @@ impl Storage for AzureStorage {
         }
         let etag = match self.commit(upload, Vec::new(), "", doing).await {
             Ok(etag) => etag,
-            Err(error) if error.kind == Kind::Gone => return Ok(()),
+            Err(error) if error.kind == StorageErrorKind::Gone => return Ok(()),
             Err(error) => return Err(error),
         };
         let blob = self.blob(&upload.key, doing)?;
-        tried(NAME, doing, &self.options, self.options.patience(0), || async {
+        tried(NAME, doing, &self.options, self.options.call_timeout(0), || async {
             let options = BlobClientDeleteOptions {
                 if_match: Some(Etag::from(format!("\"{etag}\""))),
                 ..BlobClientDeleteOptions::default()
             };
             match blob.delete(Some(options)).await {
                 Ok(_) => Ok(()),
-                Err(error) if matches!(words::code(&error), Some("BlobNotFound" | "ConditionNotMet")) => Ok(()),
+                Err(error) if matches!(api::code(&error), Some("BlobNotFound" | "ConditionNotMet")) => Ok(()),
                 Err(error) => Err(failed(doing, error)),
             }
         })
@@ -383,12 +385,12 @@ impl Storage for AzureStorage {
         let doing = "list parts";
         let blocks = match self.blocks(upload, BlockListType::Uncommitted, doing).await {
             Ok(blocks) => blocks,
-            Err(error) if error.kind == Kind::Denied => return Ok(None),
+            Err(error) if error.kind == StorageErrorKind::Denied => return Ok(None),
             Err(error) => return Err(error),
         };
         let mut parts: Vec<_> = blocks.iter().filter_map(|block| parse_block(&upload.id, block)).collect();
         if parts.is_empty() {
-            return Err(self.error(Kind::Gone, doing, "no block of this upload is left"));
+            return Err(self.error(StorageErrorKind::Gone, doing, "no block of this upload is left"));
         }
         parts.retain(|part| part.number != PROBE);
         parts.sort_by_key(|part| (part.number, std::cmp::Reverse(part.generation)));
@@ -396,17 +398,17 @@ impl Storage for AzureStorage {
         Ok(Some(parts))
     }
 
-    async fn look(&self, name: &str) -> Result<Option<Object>, StorageError> {
-        self.object(name, "look").await
+    async fn head(&self, name: &str) -> Result<Option<Object>, StorageError> {
+        self.object(name, "head").await
     }
 
     async fn read_small(&self, name: &str) -> Result<Option<Bytes>, StorageError> {
         let doing = "read";
         let blob = self.blob(name, doing)?;
-        tried(NAME, doing, &self.options, self.options.patience(0), || async {
+        tried(NAME, doing, &self.options, self.options.call_timeout(0), || async {
             match blob.download(None).await {
                 Ok(answer) => Ok(Some(answer.body.collect().await.map_err(|error| failed(doing, error))?)),
-                Err(error) if words::code(&error) == Some("BlobNotFound") => Ok(None),
+                Err(error) if api::code(&error) == Some("BlobNotFound") => Ok(None),
                 Err(error) => Err(failed(doing, error)),
             }
         })
@@ -415,7 +417,7 @@ impl Storage for AzureStorage {
 
     async fn presign(&self, name: &str, life: Duration) -> Result<String, StorageError> {
         let Some(key) = &self.key else {
-            return Err(self.error(Kind::Invalid, "presign", "links need the account key"));
+            return Err(self.error(StorageErrorKind::Invalid, "presign", "links need the account key"));
         };
         let until = chrono::Utc::now() + life;
         let query = key.link(&self.container, name, until).map_err(|error| failed("presign", error))?;

@@ -14,12 +14,12 @@ use http::{Extensions, HeaderMap};
 use serde_json::Value;
 use spillway_plan::destination::{CredentialOrigin, Gcs};
 
-use crate::error::{Kind, StorageError};
+use crate::error::{StorageError, StorageErrorKind};
 
 const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
 
 #[derive(Clone)]
-pub struct Identity {
+pub struct GcsIdentity {
     credentials: Credentials,
     /// Of the credentials, for messages.
     kind: &'static str,
@@ -28,7 +28,7 @@ pub struct Identity {
 }
 
 fn denied(doing: &'static str, reason: &str, kind: &str) -> StorageError {
-    StorageError::new(Kind::Denied, super::NAME, doing, format!("{reason} (credentials: {kind})"))
+    StorageError::new(StorageErrorKind::Denied, super::NAME, doing, format!("{reason} (credentials: {kind})"))
 }
 
 /// Of a service account in a request, what its tokens are signed with. Its URLs (`token_uri`, `auth_uri`, certificates)
@@ -41,7 +41,7 @@ fn signing_fields(json: &Value) -> Value {
         .into()
 }
 
-impl Identity {
+impl GcsIdentity {
     /// The destination's JSON, else the process' own (environment, metadata server).
     ///
     /// # Errors
@@ -94,7 +94,11 @@ impl Identity {
             Ok(CacheableResource::NotModified) => Ok(HeaderMap::new()),
             Err(error) => {
                 let refusal = self.no_token(doing);
-                Err(if error.is_transient() { StorageError { kind: Kind::Busy, ..refusal } } else { refusal })
+                Err(if error.is_transient() {
+                    StorageError { kind: StorageErrorKind::Busy, ..refusal }
+                } else {
+                    refusal
+                })
             }
         }
     }

@@ -18,21 +18,21 @@ use spillway_plan::destination::Gcs;
 
 use crate::attempts::tried;
 use crate::checksum::{Etags, etag_of_parts, hex, md5};
-use crate::error::{Kind, StorageError};
+use crate::error::{StorageError, StorageErrorKind};
 use crate::escape::escaped;
 use crate::open::Options;
 use crate::storage::*;
-use identity::Identity;
+use identity::GcsIdentity;
 use link::UnsignedLink;
-use xml::{Answer, Ask, Wire};
+use xml::{GcsRequest, GcsResponse, XmlClient};
 
 const NAME: &str = "GCP";
 const PAGE: usize = 1000;
 
 pub struct GcsStorage {
     bucket: String,
-    wire: Wire,
-    identity: Identity,
+    xml: XmlClient,
+    identity: GcsIdentity,
     etags: Etags,
     options: Options,
 }
@@ -45,30 +45,35 @@ impl std::fmt::Debug for GcsStorage {
 
 impl GcsStorage {
     pub fn open(gcs: &Gcs, options: &Options) -> Result<Self, StorageError> {
-        let identity = Identity::of(gcs)?;
+        let identity = GcsIdentity::of(gcs)?;
         Ok(Self {
             bucket: gcs.bucket.clone(),
-            wire: Wire::new(gcs, &identity, options)?,
+            xml: XmlClient::new(gcs, &identity, options)?,
             identity,
             etags: Etags::default(),
             options: options.clone(),
         })
     }
 
-    async fn call(&self, doing: &'static str, patience: Duration, ask: Ask<'_>) -> Result<Answer, StorageError> {
-        tried(NAME, doing, &self.options, patience, || self.wire.send(doing, &ask)).await
+    async fn call(
+        &self,
+        doing: &'static str,
+        call_timeout: Duration,
+        ask: GcsRequest<'_>,
+    ) -> Result<GcsResponse, StorageError> {
+        tried(NAME, doing, &self.options, call_timeout, || self.xml.send(doing, &ask)).await
     }
 
-    async fn found(&self, key: &str, doing: &'static str) -> Result<Option<Answer>, StorageError> {
-        match self.call(doing, self.options.patience(0), Ask::new(Method::HEAD, key)).await {
+    async fn found(&self, key: &str, doing: &'static str) -> Result<Option<GcsResponse>, StorageError> {
+        match self.call(doing, self.options.call_timeout(0), GcsRequest::new(Method::HEAD, key)).await {
             Ok(answer) => Ok(Some(answer)),
-            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) if error.kind == StorageErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// The object is as long as the parts, and its checksum, where it is told, is theirs.
-    fn is_made_of(&self, answer: &Answer, parts: &[Part]) -> bool {
+    fn is_made_of(&self, answer: &GcsResponse, parts: &[Part]) -> bool {
         let bytes: u64 = parts.iter().map(|part| part.tag.bytes).sum();
         let crc = whole_crc(parts);
         let same_crc = match (answer.crc32c(), crc) {
@@ -102,7 +107,7 @@ impl Storage for GcsStorage {
     }
 
     fn rules(&self) -> PartRules {
-        PartRules { smallest: 5 << 20, largest: 5 << 30, most: 10_000, uniform: false }
+        PartRules { min_part_bytes: 5 << 20, max_part_bytes: 5 << 30, max_parts: 10_000, uniform: false }
     }
 
     async fn put(&self, name: &str, bytes: Bytes, meta: &Meta) -> Result<Stored, StorageError> {
@@ -113,20 +118,20 @@ impl Storage for GcsStorage {
         let mut headers = headers_of(&bytes);
         headers.push(("content-type", meta.content_type.clone()));
         headers.push(("content-disposition", "inline".to_owned()));
-        let ask = Ask { headers: &headers, body: bytes, ..Ask::new(Method::PUT, name) };
-        let answer = self.call(doing, self.options.patience(length), ask).await?;
+        let ask = GcsRequest { headers: &headers, body: bytes, ..GcsRequest::new(Method::PUT, name) };
+        let answer = self.call(doing, self.options.call_timeout(length), ask).await?;
         answer.is_stored_as_sent(sent)?;
         Ok(Stored { bytes: length, etag, location: self.location(name) })
     }
 
     async fn begin(&self, name: &str, meta: &Meta) -> Result<Upload, StorageError> {
         let headers = [("content-type", meta.content_type.clone()), ("content-disposition", "inline".to_owned())];
-        let patience = self.options.patience(0);
+        let call_timeout = self.options.call_timeout(0);
         let answer = self
             .call(
                 "begin",
-                patience,
-                Ask { query: &[("uploads", "")], headers: &headers, ..Ask::new(Method::POST, name) },
+                call_timeout,
+                GcsRequest { query: &[("uploads", "")], headers: &headers, ..GcsRequest::new(Method::POST, name) },
             )
             .await?;
         Ok(Upload { id: answer.upload_id()?, key: name.to_owned(), replaces: None })
@@ -139,23 +144,28 @@ impl Storage for GcsStorage {
         let headers = headers_of(&bytes);
         let text = number.to_string();
         let query = [("partNumber", text.as_str()), ("uploadId", upload.id.as_str())];
-        let patience = self.options.patience(length);
+        let call_timeout = self.options.call_timeout(length);
         let answer = self
             .call(
                 doing,
-                patience,
-                Ask { query: &query, headers: &headers, body: bytes.clone(), ..Ask::new(Method::PUT, &upload.key) },
+                call_timeout,
+                GcsRequest {
+                    query: &query,
+                    headers: &headers,
+                    body: bytes.clone(),
+                    ..GcsRequest::new(Method::PUT, &upload.key)
+                },
             )
             .await?;
         answer.is_stored_as_sent(crc32c)?;
         let etag = answer.etag();
-        let mismatch = |words| StorageError::new(Kind::Mismatch, NAME, doing, words);
+        let mismatch = |message| StorageError::new(StorageErrorKind::Mismatch, NAME, doing, message);
         self.etags.check(&etag, &bytes).map_err(mismatch)?;
         Ok(PartTag { bytes: length, etag, crc32c: Some(crc32c) })
     }
 
-    fn foresee(&self, _: u32, _: u32, bytes: &Bytes) -> Option<PartTag> {
-        let etag = self.etags.foresee(bytes)?;
+    fn expected_tag(&self, _: u32, _: u32, bytes: &Bytes) -> Option<PartTag> {
+        let etag = self.etags.expected_tag(bytes)?;
         Some(PartTag { bytes: bytes.len() as u64, etag, crc32c: Some(crc32c::crc32c(bytes)) })
     }
 
@@ -165,13 +175,13 @@ impl Storage for GcsStorage {
         let location = self.location(&upload.key);
         let body = Bytes::from(xml::completion(parts));
         let query = [("uploadId", upload.id.as_str())];
-        let patience = self.options.complete_timeout;
+        let call_timeout = self.options.complete_timeout;
         let gone = match self
-            .call(doing, patience, Ask { query: &query, body, ..Ask::new(Method::POST, &upload.key) })
+            .call(doing, call_timeout, GcsRequest { query: &query, body, ..GcsRequest::new(Method::POST, &upload.key) })
             .await
         {
             Ok(_) => None,
-            Err(error) if error.kind == Kind::Gone => Some(error),
+            Err(error) if error.kind == StorageErrorKind::Gone => Some(error),
             Err(error) => return Err(error),
         };
         // Also after success: some stores answer the repetition of somebody else's completion with what is there.
@@ -181,8 +191,8 @@ impl Storage for GcsStorage {
             }
             (_, Some(gone)) => Err(gone),
             (Ok(Some(_)), None) => {
-                let words = "the object under this name is made of other parts";
-                Err(StorageError::new(Kind::Gone, NAME, doing, words))
+                let message = "the object under this name is made of other parts";
+                Err(StorageError::new(StorageErrorKind::Gone, NAME, doing, message))
             }
             // Who may write need not be allowed to look.
             (Ok(None) | Err(_), None) => Ok(Stored { bytes, etag: String::new(), location }),
@@ -191,9 +201,12 @@ impl Storage for GcsStorage {
 
     async fn abort(&self, upload: &Upload) -> Result<(), StorageError> {
         let query = [("uploadId", upload.id.as_str())];
-        let patience = self.options.patience(0);
-        match self.call("abort", patience, Ask { query: &query, ..Ask::new(Method::DELETE, &upload.key) }).await {
-            Err(error) if !matches!(error.kind, Kind::Gone | Kind::NotFound) => Err(error),
+        let call_timeout = self.options.call_timeout(0);
+        match self
+            .call("abort", call_timeout, GcsRequest { query: &query, ..GcsRequest::new(Method::DELETE, &upload.key) })
+            .await
+        {
+            Err(error) if !matches!(error.kind, StorageErrorKind::Gone | StorageErrorKind::NotFound) => Err(error),
             _ => Ok(()),
         }
     }
@@ -201,18 +214,23 @@ impl Storage for GcsStorage {
     async fn list_parts(&self, upload: &Upload) -> Result<Option<Vec<Part>>, StorageError> {
         let (mut parts, mut after) = (Vec::new(), String::from("0"));
         loop {
-            let most = PAGE.to_string();
+            let max_parts = PAGE.to_string();
             let query = [
                 ("uploadId", upload.id.as_str()),
-                ("max-parts", most.as_str()),
+                ("max-parts", max_parts.as_str()),
                 ("part-number-marker", after.as_str()),
             ];
-            let patience = self.options.patience(0);
-            let answer =
-                self.call("list parts", patience, Ask { query: &query, ..Ask::new(Method::GET, &upload.key) }).await;
+            let call_timeout = self.options.call_timeout(0);
+            let answer = self
+                .call(
+                    "list parts",
+                    call_timeout,
+                    GcsRequest { query: &query, ..GcsRequest::new(Method::GET, &upload.key) },
+                )
+                .await;
             let page = match answer {
                 Ok(answer) => answer.parts()?,
-                Err(error) if error.kind == Kind::Denied => return Ok(None),
+                Err(error) if error.kind == StorageErrorKind::Denied => return Ok(None),
                 Err(error) => return Err(error),
             };
             parts.extend(page.parts);
@@ -225,25 +243,26 @@ impl Storage for GcsStorage {
         Ok(Some(parts))
     }
 
-    async fn look(&self, name: &str) -> Result<Option<Object>, StorageError> {
-        let answer = self.found(name, "look").await?;
+    async fn head(&self, name: &str) -> Result<Option<Object>, StorageError> {
+        let answer = self.found(name, "head").await?;
         Ok(answer.map(|answer| Object { bytes: answer.length().unwrap_or_default(), etag: answer.etag() }))
     }
 
     async fn read_small(&self, name: &str) -> Result<Option<Bytes>, StorageError> {
-        match self.call("read", self.options.patience(0), Ask::new(Method::GET, name)).await {
+        match self.call("read", self.options.call_timeout(0), GcsRequest::new(Method::GET, name)).await {
             Ok(answer) => Ok(Some(answer.into_body())),
-            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) if error.kind == StorageErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     async fn presign(&self, name: &str, life: Duration) -> Result<String, StorageError> {
-        let failed = |words: String| StorageError::new(Kind::Invalid, NAME, "presign", words);
+        let failed = |message: String| StorageError::new(StorageErrorKind::Invalid, NAME, "presign", message);
         let signer = self.identity.signer().map_err(failed)?;
         let email = signer.client_email().await.map_err(|_| failed("the link could not be signed".to_owned()))?;
         let link = UnsignedLink::new(&self.bucket, name, life, Utc::now(), &email);
-        let signature = signer.sign(link.text()).await.map_err(|_| failed("the link could not be signed".to_owned()))?;
+        let signature =
+            signer.sign(link.text()).await.map_err(|_| failed("the link could not be signed".to_owned()))?;
         Ok(link.signed(&signature))
     }
 }

@@ -12,10 +12,10 @@ use serde::Deserialize;
 use spillway_plan::destination::Gcs;
 use spillway_process::chain;
 
-use super::identity::Identity;
+use super::identity::GcsIdentity;
 use super::{NAME, is_missing};
 use crate::checksum::unquoted;
-use crate::error::{Kind, StorageError};
+use crate::error::{StorageError, StorageErrorKind};
 use crate::open::Options;
 use crate::proxy;
 use crate::storage::{Part, PartTag};
@@ -24,14 +24,14 @@ const HOST: &str = "https://storage.googleapis.com";
 /// All but what RFC 3986 reserves nothing of, and the slashes of the key.
 pub const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
-pub struct Wire {
+pub struct XmlClient {
     client: reqwest::Client,
-    identity: Identity,
+    identity: GcsIdentity,
     /// The bucket's, without a slash at its end.
     url: String,
 }
 
-pub struct Ask<'a> {
+pub struct GcsRequest<'a> {
     pub method: Method,
     pub key: &'a str,
     pub query: &'a [(&'a str, &'a str)],
@@ -39,14 +39,14 @@ pub struct Ask<'a> {
     pub body: Bytes,
 }
 
-impl<'a> Ask<'a> {
+impl<'a> GcsRequest<'a> {
     /// About the object and nothing else.
     pub fn new(method: Method, key: &'a str) -> Self {
         Self { method, key, query: &[], headers: &[], body: Bytes::new() }
     }
 }
 
-pub struct Answer {
+pub struct GcsResponse {
     headers: HeaderMap,
     body: Bytes,
     doing: &'static str,
@@ -57,9 +57,9 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-impl Wire {
-    pub fn new(gcs: &Gcs, identity: &Identity, options: &Options) -> Result<Self, StorageError> {
-        let failed = |words: &str| StorageError::new(Kind::Invalid, NAME, "open", words);
+impl XmlClient {
+    pub fn new(gcs: &Gcs, identity: &GcsIdentity, options: &Options) -> Result<Self, StorageError> {
+        let failed = |message: &str| StorageError::new(StorageErrorKind::Invalid, NAME, "open", message);
         let mut client = reqwest::Client::builder()
             .connect_timeout(options.connect_timeout)
             .redirect(reqwest::redirect::Policy::none())
@@ -77,7 +77,7 @@ impl Wire {
     }
 
     /// One try.
-    pub async fn send(&self, doing: &'static str, ask: &Ask<'_>) -> Result<Answer, StorageError> {
+    pub async fn send(&self, doing: &'static str, ask: &GcsRequest<'_>) -> Result<GcsResponse, StorageError> {
         let identity = self.identity.headers(doing).await?;
         let mut url = format!("{}/{}", self.url, utf8_percent_encode(ask.key, KEY));
         for (index, (name, value)) in ask.query.iter().enumerate() {
@@ -93,14 +93,14 @@ impl Wire {
         }
         // Reset, refused, no such host, cut off: all of it may pass.
         let lost = |error: reqwest::Error| {
-            let words = chain(&error.without_url()).to_string();
-            StorageError::new(Kind::Busy, NAME, doing, words)
+            let message = chain(&error.without_url()).to_string();
+            StorageError::new(StorageErrorKind::Busy, NAME, doing, message)
         };
         let answer = request.body(ask.body.clone()).send().await.map_err(lost)?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = answer.bytes().await.map_err(lost)?;
         if status.is_success() {
-            return Ok(Answer { headers, body, doing });
+            return Ok(GcsResponse { headers, body, doing });
         }
         Err(failed(doing, status, if is_head { b"" } else { &body }))
     }
@@ -109,33 +109,33 @@ impl Wire {
 fn failed(doing: &'static str, status: StatusCode, body: &[u8]) -> StorageError {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
-    struct Refusal {
+    struct XmlError {
         code: String,
         message: String,
     }
     let text = String::from_utf8_lossy(body);
-    let Refusal { code, message } = quick_xml::de::from_str(&text).unwrap_or_default();
+    let XmlError { code, message } = quick_xml::de::from_str(&text).unwrap_or_default();
     let kind = match code.as_str() {
-        "NoSuchUpload" => Kind::Gone,
-        "NoSuchBucket" => Kind::NotFound,
-        "BadDigest" | "InvalidDigest" => Kind::Mismatch,
-        "ExpiredToken" => Kind::Expired,
+        "NoSuchUpload" => StorageErrorKind::Gone,
+        "NoSuchBucket" => StorageErrorKind::NotFound,
+        "BadDigest" | "InvalidDigest" => StorageErrorKind::Mismatch,
+        "ExpiredToken" => StorageErrorKind::Expired,
         _ => kind_of(status),
     };
-    let words = match (code.as_str(), message.as_str()) {
+    let message = match (code.as_str(), message.as_str()) {
         ("", "") => format!("status {}", status.as_u16()),
         (code, message) => format!("{code}: {message} ({})", status.as_u16()),
     };
-    StorageError::new(kind, NAME, doing, words)
+    StorageError::new(kind, NAME, doing, message)
 }
 
-fn kind_of(status: StatusCode) -> Kind {
+fn kind_of(status: StatusCode) -> StorageErrorKind {
     match status.as_u16() {
-        401 | 403 => Kind::Denied,
-        _ if is_missing(status) => Kind::NotFound,
-        408 | 409 | 429 | 500..=599 => Kind::Busy,
-        300..=499 => Kind::Invalid,
-        _ => Kind::Other,
+        401 | 403 => StorageErrorKind::Denied,
+        _ if is_missing(status) => StorageErrorKind::NotFound,
+        408 | 409 | 429 | 500..=599 => StorageErrorKind::Busy,
+        300..=499 => StorageErrorKind::Invalid,
+        _ => StorageErrorKind::Other,
     }
 }
 
@@ -157,7 +157,7 @@ pub fn completion(parts: &[Part]) -> String {
     text + "</CompleteMultipartUpload>"
 }
 
-impl Answer {
+impl GcsResponse {
     pub fn into_body(self) -> Bytes {
         self.body
     }
@@ -187,24 +187,25 @@ impl Answer {
             None => Ok(()),
             Some(found) => {
                 let message = format!("checksum mismatch: sent CRC32C {sent:08x}, stored {found:08x}");
-                Err(StorageError::new(Kind::Mismatch, NAME, self.doing, message))
+                Err(StorageError::new(StorageErrorKind::Mismatch, NAME, self.doing, message))
             }
         }
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, StorageError> {
         let text = String::from_utf8_lossy(&self.body);
-        quick_xml::de::from_str(&text)
-            .map_err(|error| StorageError::new(Kind::Other, NAME, self.doing, "unreadable answer").because(error))
+        quick_xml::de::from_str(&text).map_err(|error| {
+            StorageError::new(StorageErrorKind::Other, NAME, self.doing, "unreadable answer").because(error)
+        })
     }
 
     pub fn upload_id(&self) -> Result<String, StorageError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
-        struct Begun {
+        struct InitiatedUpload {
             upload_id: String,
         }
-        Ok(self.read::<Begun>()?.upload_id)
+        Ok(self.read::<InitiatedUpload>()?.upload_id)
     }
 
     pub fn parts(&self) -> Result<Page, StorageError> {
@@ -243,16 +244,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_told_in_googles_words() {
+    fn a_refusal_carries_googles_message() {
         let body = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Access denied.</Message>\
                      <Details>x</Details></Error>";
         let error = failed("begin", StatusCode::FORBIDDEN, body);
         assert_eq!(error.to_string(), "GCP upload failed: begin: AccessDenied: Access denied. (403)");
-        assert_eq!(error.kind, Kind::Denied);
+        assert_eq!(error.kind, StorageErrorKind::Denied);
         let gone = b"<Error><Code>NoSuchUpload</Code><Message>m</Message></Error>";
-        assert_eq!(failed("put part", StatusCode::NOT_FOUND, gone).kind, Kind::Gone);
-        assert_eq!(failed("put", StatusCode::SERVICE_UNAVAILABLE, b"<html>").kind, Kind::Busy);
-        assert_eq!(failed("look", StatusCode::NOT_FOUND, b"").kind, Kind::NotFound);
+        assert_eq!(failed("put part", StatusCode::NOT_FOUND, gone).kind, StorageErrorKind::Gone);
+        assert_eq!(failed("put", StatusCode::SERVICE_UNAVAILABLE, b"<html>").kind, StorageErrorKind::Busy);
+        assert_eq!(failed("head", StatusCode::NOT_FOUND, b"").kind, StorageErrorKind::NotFound);
     }
 
     #[test]
@@ -260,7 +261,7 @@ mod tests {
         let body = b"<ListPartsResult><IsTruncated>true</IsTruncated><NextPartNumberMarker>2</NextPartNumberMarker>\
             <Part><PartNumber>1</PartNumber><ETag>\"a\"</ETag><Size>5</Size></Part>\
             <Part><PartNumber>2</PartNumber><ETag>&quot;b&quot;</ETag><Size>6</Size></Part></ListPartsResult>";
-        let answer = Answer { headers: HeaderMap::new(), body: Bytes::from_static(body), doing: "list parts" };
+        let answer = GcsResponse { headers: HeaderMap::new(), body: Bytes::from_static(body), doing: "list parts" };
         let page = answer.parts().unwrap();
         assert_eq!(page.next.as_deref(), Some("2"));
         let seen: Vec<_> =
@@ -274,10 +275,10 @@ mod tests {
     fn the_checksum_is_found_among_the_hashes() {
         let mut headers = HeaderMap::new();
         headers.append("x-goog-hash", "md5=abc,crc32c=AAAAAQ==".parse().unwrap());
-        let answer = Answer { headers, body: Bytes::new(), doing: "put" };
+        let answer = GcsResponse { headers, body: Bytes::new(), doing: "put" };
         assert_eq!(answer.crc32c(), Some(1));
         assert!(answer.is_stored_as_sent(1).is_ok());
         let other = answer.is_stored_as_sent(2).unwrap_err();
-        assert_eq!(other.kind, Kind::Mismatch, "{other}");
+        assert_eq!(other.kind, StorageErrorKind::Mismatch, "{other}");
     }
 }

@@ -14,7 +14,7 @@ use aws_smithy_http_client::{Builder, Connector, tls};
 use spillway_plan::destination::S3;
 use tracing::debug;
 
-use crate::error::{Kind, StorageError};
+use crate::error::{StorageError, StorageErrorKind};
 use crate::open::Options;
 use crate::proxy;
 
@@ -37,7 +37,7 @@ pub async fn client(provider: &'static str, s3: &S3, options: &Options) -> Resul
                 RetryConfig::standard()
                     .with_max_attempts(options.attempts)
                     .with_initial_backoff(options.first_wait)
-                    .with_max_backoff(options.longest_wait),
+                    .with_max_backoff(options.max_wait),
             )
             .timeout_config(
                 TimeoutConfig::builder()
@@ -69,7 +69,7 @@ pub async fn client(provider: &'static str, s3: &S3, options: &Options) -> Resul
                 .map_or(client, |found| build(Region::new(if found == "EU" { "eu-west-1" } else { found }.to_owned()))))
         }
         Err(error) => {
-            let error = super::words::failed(provider, "look", error);
+            let error = super::api::failed(provider, "head", error);
             debug!(%error, "the bucket's region is not known, us-east-1 is tried");
             Ok(client)
         }
@@ -125,7 +125,7 @@ fn http(provider: &'static str, s3: &S3) -> Result<SharedHttpClient, StorageErro
     let proxy = match &s3.proxy {
         None => None,
         Some(proxy) => {
-            let bad = || StorageError::new(Kind::Invalid, provider, "open", "the proxy's URL is none");
+            let bad = || StorageError::new(StorageErrorKind::Invalid, provider, "open", "the proxy's URL is none");
             let url = proxy::url(proxy).ok_or_else(bad)?;
             Some(ProxyConfig::all(String::from(url)).map_err(|_| bad())?)
         }

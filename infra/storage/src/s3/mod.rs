@@ -1,10 +1,10 @@
 //! S3 and what speaks like it: AWS, MinIO, R2, OCI …, Alibaba's OSS.
 //!
-//! `connect` makes the client, `words` understands its errors, `place` writes locations; the calls are here.
+//! `connect` makes the client, `message` understands its errors, `place` writes locations; the calls are here.
 
 mod connect;
 mod place;
-mod words;
+mod api;
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ use bytes::Bytes;
 use spillway_plan::destination::{AliOss, S3};
 
 use crate::checksum::{Etags, etag_of_parts, md5, unquoted};
-use crate::error::{Kind, StorageError};
+use crate::error::{StorageError, StorageErrorKind};
 use crate::open::Options;
 use crate::storage::*;
-use place::Place;
-use words::failed;
+use api::failed;
+use place::ObjectUrl;
 
 /// Most parts in one answer of the store.
 const PAGE: i32 = 1000;
@@ -33,7 +33,7 @@ pub struct S3Storage {
     client: Client,
     provider: &'static str,
     bucket: String,
-    place: Place,
+    place: ObjectUrl,
     /// AWS itself. Others get `Content-MD5`, which all of them know, instead of CRC32C.
     crc32c: bool,
     /// Cloudflare's R2 wants parts of one size.
@@ -70,7 +70,7 @@ impl S3Storage {
     }
 
     async fn connect(provider: &'static str, s3: &S3, options: &Options) -> Result<Self, StorageError> {
-        let place = Place::of(s3);
+        let place = ObjectUrl::of(s3);
         Ok(Self {
             client: connect::client(provider, s3, options).await?,
             provider,
@@ -90,22 +90,22 @@ impl S3Storage {
         })
     }
 
-    fn error(&self, kind: Kind, doing: &'static str, words: impl Into<String>) -> StorageError {
-        StorageError::new(kind, self.provider, doing, words)
+    fn error(&self, kind: StorageErrorKind, doing: &'static str, message: impl Into<String>) -> StorageError {
+        StorageError::new(kind, self.provider, doing, message)
     }
 
     /// For one call: how long a try may take.
-    fn patience(&self, patience: Duration) -> aws_sdk_s3::config::Builder {
+    fn call_timeout(&self, call_timeout: Duration) -> aws_sdk_s3::config::Builder {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(self.options.connect_timeout)
-            .operation_attempt_timeout(patience)
+            .operation_attempt_timeout(call_timeout)
             .build();
         aws_sdk_s3::config::Builder::new().timeout_config(timeouts)
     }
 
     fn checked_etag(&self, doing: &'static str, etag: Option<&str>, bytes: &[u8]) -> Result<String, StorageError> {
         let found = unquoted(etag.unwrap_or_default());
-        self.etags.check(&found, bytes).map_err(|words| self.error(Kind::Mismatch, doing, words))?;
+        self.etags.check(&found, bytes).map_err(|message| self.error(StorageErrorKind::Mismatch, doing, message))?;
         Ok(found)
     }
 
@@ -114,8 +114,8 @@ impl S3Storage {
         let sent = STANDARD.encode(sent.to_be_bytes());
         match stored {
             Some(stored) if stored != sent => {
-                let words = format!("checksum mismatch: sent CRC32C {sent}, stored {stored}");
-                Err(self.error(Kind::Mismatch, doing, words))
+                let message = format!("checksum mismatch: sent CRC32C {sent}, stored {stored}");
+                Err(self.error(StorageErrorKind::Mismatch, doing, message))
             }
             _ => Ok(()),
         }
@@ -123,7 +123,7 @@ impl S3Storage {
 
     /// Who cannot look trusts the store's word.
     async fn looked(&self, key: &str) -> Option<Object> {
-        self.look(key).await.ok().flatten()
+        self.head(key).await.ok().flatten()
     }
 
     /// The object that is there is made of exactly these parts.
@@ -151,7 +151,7 @@ impl Storage for S3Storage {
     }
 
     fn rules(&self) -> PartRules {
-        PartRules { smallest: 5 << 20, largest: 5 << 30, most: 10_000, uniform: self.uniform }
+        PartRules { min_part_bytes: 5 << 20, max_part_bytes: 5 << 30, max_parts: 10_000, uniform: self.uniform }
     }
 
     async fn put(&self, name: &str, bytes: Bytes, meta: &Meta) -> Result<Stored, StorageError> {
@@ -171,8 +171,8 @@ impl Storage for S3Storage {
         } else {
             call.content_md5(STANDARD.encode(md5(&bytes)))
         };
-        let patience = self.options.patience(bytes.len() as u64);
-        let answer = call.customize().config_override(self.patience(patience)).send().await;
+        let call_timeout = self.options.call_timeout(bytes.len() as u64);
+        let answer = call.customize().config_override(self.call_timeout(call_timeout)).send().await;
         let answer = answer.map_err(|error| failed(self.provider, doing, error))?;
         let etag = self.checked_etag(doing, answer.e_tag(), &bytes)?;
         self.checked_crc(doing, answer.checksum_crc32_c(), crc32c::crc32c(&bytes))?;
@@ -191,9 +191,11 @@ impl Storage for S3Storage {
             .set_tagging(self.tagging.clone())
             // Without it AWS refuses the checksums of the parts.
             .set_checksum_algorithm(self.crc32c.then_some(ChecksumAlgorithm::Crc32C));
-        let answer = call.customize().config_override(self.patience(self.options.patience(0))).send().await;
+        let answer = call.customize().config_override(self.call_timeout(self.options.call_timeout(0))).send().await;
         let answer = answer.map_err(|error| failed(self.provider, "begin", error))?;
-        let id = answer.upload_id().ok_or_else(|| self.error(Kind::Other, "begin", "the answer has no upload id"))?;
+        let id = answer
+            .upload_id()
+            .ok_or_else(|| self.error(StorageErrorKind::Other, "begin", "the answer has no upload id"))?;
         Ok(Upload { id: id.to_owned(), key: name.to_owned(), replaces: None })
     }
 
@@ -212,8 +214,8 @@ impl Storage for S3Storage {
         } else {
             call.content_md5(STANDARD.encode(md5(&bytes)))
         };
-        let patience = self.options.patience(bytes.len() as u64);
-        let answer = call.customize().config_override(self.patience(patience)).send().await;
+        let call_timeout = self.options.call_timeout(bytes.len() as u64);
+        let answer = call.customize().config_override(self.call_timeout(call_timeout)).send().await;
         let answer = answer.map_err(|error| failed(self.provider, doing, error))?;
         let crc32c = crc32c::crc32c(&bytes);
         self.checked_crc(doing, answer.checksum_crc32_c(), crc32c)?;
@@ -221,8 +223,8 @@ impl Storage for S3Storage {
         Ok(PartTag { bytes: bytes.len() as u64, etag, crc32c: Some(crc32c) })
     }
 
-    fn foresee(&self, _: u32, _: u32, bytes: &Bytes) -> Option<PartTag> {
-        let etag = self.etags.foresee(bytes)?;
+    fn expected_tag(&self, _: u32, _: u32, bytes: &Bytes) -> Option<PartTag> {
+        let etag = self.etags.expected_tag(bytes)?;
         Some(PartTag { bytes: bytes.len() as u64, etag, crc32c: Some(crc32c::crc32c(bytes)) })
     }
 
@@ -247,12 +249,12 @@ impl Storage for S3Storage {
             .multipart_upload(completed)
             // AWS refuses an object of another length.
             .set_mpu_object_size(self.crc32c.then_some(i64::try_from(bytes).unwrap_or(i64::MAX)));
-        let answer = call.customize().config_override(self.patience(self.options.complete_timeout)).send().await;
+        let answer = call.customize().config_override(self.call_timeout(self.options.complete_timeout)).send().await;
         let expected = etag_of_parts(parts.iter().map(|part| part.tag.etag.as_str()));
         let location = self.location(&upload.key);
         let answer = match answer.map_err(|error| failed(self.provider, doing, error)) {
             Ok(answer) => answer,
-            Err(error) if error.kind == Kind::Gone => {
+            Err(error) if error.kind == StorageErrorKind::Gone => {
                 return self.is_made_of(upload, parts).await.ok_or(error);
             }
             Err(error) => return Err(error),
@@ -264,12 +266,12 @@ impl Storage for S3Storage {
         // Some stores answer the repetition of somebody else's completion with what is there.
         match self.looked(&upload.key).await {
             Some(object) if object.bytes != bytes => {
-                let words = format!("{bytes} bytes in {} parts were sent, {} are stored", parts.len(), object.bytes);
-                Err(self.error(Kind::Gone, doing, words))
+                let message = format!("{bytes} bytes in {} parts were sent, {} are stored", parts.len(), object.bytes);
+                Err(self.error(StorageErrorKind::Gone, doing, message))
             }
             Some(object) if expected.is_some() && self.etags.are_md5() && object.etag.contains('-') => {
-                let words = format!("the object under this name has the tag {}, ours has another", object.etag);
-                Err(self.error(Kind::Gone, doing, words))
+                let message = format!("the object under this name has the tag {}, ours has another", object.etag);
+                Err(self.error(StorageErrorKind::Gone, doing, message))
             }
             _ => Ok(Stored { bytes, etag, location }),
         }
@@ -277,9 +279,9 @@ impl Storage for S3Storage {
 
     async fn abort(&self, upload: &Upload) -> Result<(), StorageError> {
         let call = self.client.abort_multipart_upload().bucket(&self.bucket).key(&upload.key).upload_id(&upload.id);
-        let answer = call.customize().config_override(self.patience(self.options.patience(0))).send().await;
+        let answer = call.customize().config_override(self.call_timeout(self.options.call_timeout(0))).send().await;
         match answer.map_err(|error| failed(self.provider, "abort", error)) {
-            Err(error) if error.kind != Kind::Gone => Err(error),
+            Err(error) if error.kind != StorageErrorKind::Gone => Err(error),
             _ => Ok(()),
         }
     }
@@ -296,11 +298,11 @@ impl Storage for S3Storage {
                 .upload_id(&upload.id)
                 .max_parts(PAGE)
                 .set_part_number_marker(after.clone());
-            let answer = call.customize().config_override(self.patience(self.options.patience(0))).send().await;
+            let answer = call.customize().config_override(self.call_timeout(self.options.call_timeout(0))).send().await;
             let answer = match answer.map_err(|error| failed(self.provider, "list parts", error)) {
                 Ok(answer) => answer,
                 // Whoever may write need not be allowed to list.
-                Err(error) if error.kind == Kind::Denied => return Ok(None),
+                Err(error) if error.kind == StorageErrorKind::Denied => return Ok(None),
                 Err(error) => return Err(error),
             };
             for part in answer.parts() {
@@ -323,15 +325,15 @@ impl Storage for S3Storage {
         Ok(Some(parts))
     }
 
-    async fn look(&self, name: &str) -> Result<Option<Object>, StorageError> {
+    async fn head(&self, name: &str) -> Result<Option<Object>, StorageError> {
         let call = self.client.head_object().bucket(&self.bucket).key(name);
-        let answer = call.customize().config_override(self.patience(self.options.patience(0))).send().await;
-        match answer.map_err(|error| failed(self.provider, "look", error)) {
+        let answer = call.customize().config_override(self.call_timeout(self.options.call_timeout(0))).send().await;
+        match answer.map_err(|error| failed(self.provider, "head", error)) {
             Ok(answer) => Ok(Some(Object {
                 bytes: answer.content_length().and_then(|length| length.try_into().ok()).unwrap_or_default(),
                 etag: unquoted(answer.e_tag().unwrap_or_default()),
             })),
-            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) if error.kind == StorageErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -339,20 +341,20 @@ impl Storage for S3Storage {
     async fn read_small(&self, name: &str) -> Result<Option<Bytes>, StorageError> {
         let doing = "read";
         let call = self.client.get_object().bucket(&self.bucket).key(name);
-        let answer = call.customize().config_override(self.patience(self.options.patience(0))).send().await;
+        let answer = call.customize().config_override(self.call_timeout(self.options.call_timeout(0))).send().await;
         match answer.map_err(|error| failed(self.provider, doing, error)) {
             Ok(answer) => match answer.body.collect().await {
                 Ok(body) => Ok(Some(body.into_bytes())),
-                Err(error) => Err(self.error(Kind::Busy, doing, error.to_string()).because(error)),
+                Err(error) => Err(self.error(StorageErrorKind::Busy, doing, error.to_string()).because(error)),
             },
-            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) if error.kind == StorageErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     async fn presign(&self, name: &str, life: Duration) -> Result<String, StorageError> {
         let config = PresigningConfig::expires_in(life)
-            .map_err(|error| self.error(Kind::Invalid, "presign", error.to_string()).because(error))?;
+            .map_err(|error| self.error(StorageErrorKind::Invalid, "presign", error.to_string()).because(error))?;
         let request = self.client.get_object().bucket(&self.bucket).key(name).presigned(config).await;
         Ok(request.map_err(|error| failed(self.provider, "presign", error))?.uri().to_owned())
     }

@@ -4,13 +4,13 @@ use spillway_plan::destination::S3;
 
 use crate::escape::escaped;
 
-pub struct Place {
+pub struct ObjectUrl {
     host: String,
     bucket: String,
     path_style: bool,
 }
 
-impl Place {
+impl ObjectUrl {
     pub fn of(s3: &S3) -> Self {
         let host = without_scheme(&s3.endpoint);
         let host = if host.is_empty() { "s3.amazonaws.com" } else { host };
@@ -49,7 +49,7 @@ mod tests {
     fn locations_are_livekits() {
         let place = |endpoint: &str, force_path_style| {
             let s3 = S3 { bucket: "b".into(), endpoint: endpoint.into(), force_path_style, ..S3::default() };
-            Place::of(&s3).of_key("dir/my file.mp4")
+            ObjectUrl::of(&s3).of_key("dir/my file.mp4")
         };
         assert_eq!(place("", false), "https://b.s3.amazonaws.com/dir/my%20file.mp4");
         assert_eq!(place("", true), "https://s3.amazonaws.com/b/dir/my%20file.mp4");

@@ -6,7 +6,7 @@ use gstreamer_app as gst_app;
 use super::{PipelineError, build, make};
 
 /// How long one black picture may take to encode on a starved machine.
-const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(5);
+const REORDER_WAIT: gst::ClockTime = gst::ClockTime::from_seconds(5);
 
 /// One black H264 key frame with its parameter sets, Annex B: a picture that needs none before it and that none after
 /// it needs. Takes some tens of milliseconds.
@@ -37,10 +37,10 @@ pub fn black((width, height): (u32, u32)) -> Result<Bytes, PipelineError> {
     pipeline.add_many(&chain).map_err(build)?;
     gst::Element::link_many(&chain).map_err(build)?;
     pipeline.set_state(gst::State::Playing).map_err(build)?;
-    let sample = out.try_pull_sample(PATIENCE);
+    let sample = out.try_pull_sample(REORDER_WAIT);
     // Going down cannot fail for these elements.
     let _ = pipeline.set_state(gst::State::Null);
-    let sample = sample.ok_or_else(|| PipelineError::Build { words: "no black picture came".into() })?;
+    let sample = sample.ok_or_else(|| PipelineError::Build { message: "no black picture came".into() })?;
     let map = sample.buffer().and_then(|buffer| buffer.map_readable().ok());
     map.map(|map| Bytes::copy_from_slice(&map)).ok_or_else(|| build("an empty black picture"))
 }

@@ -4,7 +4,7 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 use spillway_plan::{AudioCodec, H264Profile, VideoEncoding};
 
-use super::{AudioIn, Colour, PipelineError, VideoIn, make};
+use super::{AudioInputFormat, Colour, PipelineError, VideoInputFormat, make};
 use crate::track::Codec;
 
 /// Pictures and blocks that may wait in a raw lane. Enough to keep the encoder busy, few enough that lag is held as
@@ -25,21 +25,23 @@ const FAST_AAC_KBPS: u32 = 128;
 /// Pixels of a picture up to which one x264 thread keeps up and its bytes are reproducible.
 const ONE_THREAD_PIXELS: u32 = 1280 * 720;
 
-type Chain = (gst_app::AppSrc, Vec<gst::Element>);
+type EncoderChain = (gst_app::AppSrc, Vec<gst::Element>);
 
-pub(super) fn video(plan: &VideoIn) -> Result<Chain, PipelineError> {
+pub(super) fn video(plan: &VideoInputFormat) -> Result<EncoderChain, PipelineError> {
     match plan {
-        VideoIn::Raw { encoding, colour } => Ok((raw(picture_caps(encoding, *colour), PICTURES), h264(encoding)?)),
-        VideoIn::Copied { codec, size } => Ok((copied(video_caps(*codec, *size)?), video_parser(*codec)?)),
+        VideoInputFormat::Raw { encoding, colour } => {
+            Ok((raw(picture_caps(encoding, *colour), PICTURES), h264(encoding)?))
+        }
+        VideoInputFormat::Copied { codec, size } => Ok((copied(video_caps(*codec, *size)?), video_parser(*codec)?)),
     }
 }
 
-pub(super) fn audio(plan: &AudioIn) -> Result<Chain, PipelineError> {
+pub(super) fn audio(plan: &AudioInputFormat) -> Result<EncoderChain, PipelineError> {
     match plan {
-        AudioIn::Raw { codec, bitrate, frequency } => {
+        AudioInputFormat::Raw { codec, bitrate, frequency } => {
             Ok((raw(sound_caps(), BLOCKS), sound(*codec, *bitrate, *frequency)?))
         }
-        AudioIn::Copied { codec, channels } => {
+        AudioInputFormat::Copied { codec, channels } => {
             let channels = (*channels).clamp(1, 2);
             Ok((copied(audio_caps(*codec, channels)?), audio_parser(*codec)?))
         }
@@ -108,7 +110,7 @@ fn h264(encoding: &VideoEncoding) -> Result<Vec<gst::Element>, PipelineError> {
             .property("vbv-buf-capacity", VBV_MS)
             .property("key-int-max", key_int)
             .property("threads", threads)
-            // A sixth of the time at equal quality, and no reordering to wait for (`spec/scene.md` 9).
+            // A sixth of the time at equal quality, and no reordering to wait for (`spec/compositor.md` 9).
             .property("bframes", 0u32);
         // Asked for an interval: key frames exactly there, none between.
         if encoding.key_frame_interval.is_some() { e.property("option-string", "scenecut=0") } else { e }
@@ -168,7 +170,7 @@ fn video_caps(codec: Codec, size: (u32, u32)) -> Result<gst::Caps, PipelineError
         Codec::Vp9 => gst::Caps::builder("video/x-vp9"),
         Codec::Av1 => gst::Caps::builder("video/x-av1").field("stream-format", "obu-stream").field("alignment", "tu"),
         Codec::Opus | Codec::Pcmu | Codec::Pcma => {
-            return Err(PipelineError::Build { words: format!("{codec:?} is not video") });
+            return Err(PipelineError::Build { message: format!("{codec:?} is not video") });
         }
     };
     Ok(match codec {
@@ -218,7 +220,7 @@ fn audio_caps(codec: Codec, channels: u8) -> Result<gst::Caps, PipelineError> {
             .build(),
         Codec::Pcmu => gst::Caps::builder("audio/x-mulaw").field("rate", 8000).field("channels", 1).build(),
         Codec::Pcma => gst::Caps::builder("audio/x-alaw").field("rate", 8000).field("channels", 1).build(),
-        _ => return Err(PipelineError::Build { words: format!("{codec:?} is not audio") }),
+        _ => return Err(PipelineError::Build { message: format!("{codec:?} is not audio") }),
     })
 }
 

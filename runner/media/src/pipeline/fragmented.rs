@@ -6,48 +6,54 @@ use std::sync::{Arc, Mutex, PoisonError};
 use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
-use spillway_spool::{SpoolError, SpoolFile};
+use spillway_ipc::{SpoolError, SpoolFile};
 
-use super::{Lane, PipelineError, PipelineEvent, Progress, Tell};
-use crate::outlet::{Mp4, Mp4Lane, Written};
+use super::{MediaKind, PipelineError, PipelineEvent, PipelineEventFn, PipelineProgress};
+use crate::mux::{Mp4, Mp4TrackKind, WriteProgress};
 
 /// The file and who still writes into it.
 pub(super) struct Fragmented {
-    state: Mutex<State>,
-    written: Arc<Written>,
-    progress: Arc<Progress>,
-    tell: Tell,
+    state: Mutex<WriterState>,
+    written: Arc<WriteProgress>,
+    progress: Arc<PipelineProgress>,
+    tell: PipelineEventFn,
 }
 
-struct State {
+struct WriterState {
     /// `None`: over.
     mp4: Option<Mp4>,
-    open: Vec<Lane>,
+    open: Vec<MediaKind>,
 }
 
 impl Fragmented {
     pub fn new(
         file: SpoolFile,
-        lanes: &[(Lane, Mp4Lane)],
+        lanes: &[(MediaKind, Mp4TrackKind)],
         fragment_ms: u64,
-        progress: Arc<Progress>,
-        tell: Tell,
+        progress: Arc<PipelineProgress>,
+        tell: PipelineEventFn,
     ) -> Arc<Self> {
-        let kinds: Vec<Mp4Lane> = lanes.iter().map(|(_, kind)| *kind).collect();
+        let kinds: Vec<Mp4TrackKind> = lanes.iter().map(|(_, kind)| *kind).collect();
         let mp4 = Mp4::open(file, &kinds, fragment_ms.max(100) * 1_000_000);
-        let open = lanes.iter().map(|(lane, _)| *lane).collect();
-        let state = Mutex::new(State { mp4: Some(mp4), open });
+        let open = lanes.iter().map(|(kind, _)| *kind).collect();
+        let state = Mutex::new(WriterState { mp4: Some(mp4), open });
         Arc::new(Self { state, written: Arc::default(), progress, tell })
     }
 
-    pub fn written(&self) -> Arc<Written> {
+    pub fn written(&self) -> Arc<WriteProgress> {
         self.written.clone()
     }
 
     /// Index of a lane in the file: the order of `lanes` at the beginning.
-    pub fn push(&self, lane: Lane, index: usize, buffer: &gst::BufferRef, at_ns: u64) -> Result<(), gst::FlowError> {
+    pub fn push(
+        &self,
+        kind: MediaKind,
+        index: usize,
+        buffer: &gst::BufferRef,
+        at_ns: u64,
+    ) -> Result<(), gst::FlowError> {
         let map = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
-        let key = lane == Lane::Audio || !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        let key = kind == MediaKind::Audio || !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mp4 = state.mp4.as_mut().ok_or(gst::FlowError::Flushing)?;
         let pushed = mp4.push(index, at_ns, key, &map);
@@ -60,12 +66,12 @@ impl Fragmented {
         }
         drop(state);
         let end = at_ns + buffer.duration().map_or(0, gst::ClockTime::nseconds);
-        match lane {
-            Lane::Video => {
+        match kind {
+            MediaKind::Video => {
                 self.progress.video_ns.fetch_max(end, Ordering::Relaxed);
                 self.progress.pictures.fetch_add(1, Ordering::Relaxed);
             }
-            Lane::Audio => {
+            MediaKind::Audio => {
                 self.progress.audio_ns.fetch_max(end, Ordering::Relaxed);
             }
         }
@@ -74,10 +80,10 @@ impl Fragmented {
     }
 
     /// The last lane that ends makes the file whole.
-    pub fn end(&self, lane: Lane) {
+    pub fn end(&self, kind: MediaKind) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let before = state.open.len();
-        state.open.retain(|open| *open != lane);
+        state.open.retain(|open| *open != kind);
         if state.open.len() == before || !state.open.is_empty() {
             return;
         }
@@ -105,7 +111,7 @@ impl Fragmented {
     }
 
     /// The end of an encoder's chain.
-    pub fn sink(self: &Arc<Self>, lane: Lane, index: usize, caps: &gst::Caps) -> gst::Element {
+    pub fn sink(self: &Arc<Self>, kind: MediaKind, index: usize, caps: &gst::Caps) -> gst::Element {
         let (frames, ends) = (Arc::downgrade(self), Arc::downgrade(self));
         let callbacks = gst_app::AppSinkCallbacks::builder()
             .new_sample(move |sink| {
@@ -118,11 +124,11 @@ impl Fragmented {
                 let segment = segment.downcast_ref::<gst::ClockTime>();
                 let at = segment.and_then(|segment| segment.to_running_time(buffer.pts()));
                 let Some(at) = at else { return Ok(gst::FlowSuccess::Ok) };
-                out.push(lane, index, buffer, at.nseconds()).map(|()| gst::FlowSuccess::Ok)
+                out.push(kind, index, buffer, at.nseconds()).map(|()| gst::FlowSuccess::Ok)
             })
             .eos(move |_| {
                 if let Some(out) = ends.upgrade() {
-                    out.end(lane);
+                    out.end(kind);
                 }
             })
             .build();

@@ -16,28 +16,28 @@ use gst::element_factory::ElementBuilder;
 use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
+use spillway_ipc::{SpoolError, SpoolFile};
 use spillway_plan::{AudioCodec, Container, VideoEncoding};
-use spillway_spool::{SpoolError, SpoolFile};
 
 pub use black::black;
-pub use feed::{Feed, FeedError, Lane};
+pub use feed::{Feed, FeedError, MediaKind};
 use fragmented::Fragmented;
 
-use crate::outlet::{self, Mp4Lane, SpoolSink, Written};
+use crate::mux::{self, Mp4TrackKind, SpoolSink, WriteProgress};
 use crate::track::Codec;
 
 /// What goes in and what comes out.
 #[derive(Clone, Debug)]
 pub struct PipelinePlan {
-    pub video: Option<VideoIn>,
-    pub audio: Option<AudioIn>,
+    pub video: Option<VideoInputFormat>,
+    pub audio: Option<AudioInputFormat>,
     pub container: Container,
     /// Fragment length of MP4, milliseconds.
     pub fragment_ms: u64,
 }
 
 #[derive(Clone, Debug)]
-pub enum VideoIn {
+pub enum VideoInputFormat {
     /// I420 pictures of exactly this size, one per output time.
     Raw { encoding: VideoEncoding, colour: Colour },
     /// Frames as [`crate::track::Frame`] defines them; `size` of the first key frame.
@@ -45,7 +45,7 @@ pub enum VideoIn {
 }
 
 #[derive(Clone, Debug)]
-pub enum AudioIn {
+pub enum AudioInputFormat {
     /// F32 interleaved stereo at 48 kHz.
     Raw {
         codec: AudioCodec,
@@ -88,17 +88,17 @@ pub enum PipelineEvent {
 pub enum PipelineError {
     #[error("GStreamer has no element {name}")]
     Missing { name: &'static str },
-    #[error("the pieces of the pipeline do not fit: {words}")]
-    Build { words: String },
-    #[error("{element}: {words}")]
-    Element { element: String, words: String },
+    #[error("the pieces of the pipeline do not fit: {message}")]
+    Build { message: String },
+    #[error("{element}: {message}")]
+    Element { element: String, message: String },
     #[error("keep the recording")]
     Write { source: SpoolError },
 }
 
 /// How far the file has come; readable from any thread.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct PipelineProgress {
     video_ns: AtomicU64,
     audio_ns: AtomicU64,
     pictures: AtomicU64,
@@ -107,9 +107,9 @@ pub struct Progress {
     over_now: Condvar,
 }
 
-type Tell = Arc<dyn Fn(PipelineEvent) + Send + Sync>;
+type PipelineEventFn = Arc<dyn Fn(PipelineEvent) + Send + Sync>;
 
-impl Progress {
+impl PipelineProgress {
     /// Where the file ends by its encoded frames, nanoseconds.
     pub fn media_ns(&self) -> u64 {
         self.video_ns.load(Ordering::Relaxed).max(self.audio_ns.load(Ordering::Relaxed))
@@ -122,7 +122,7 @@ impl Progress {
 
     /// The lane that is behind the other; what the muxer has surely seen of both.
     pub fn complete_ns(&self, video: bool, audio: bool) -> u64 {
-        let of = |lane: &AtomicU64, there| if there { lane.load(Ordering::Relaxed) } else { u64::MAX };
+        let of = |kind: &AtomicU64, there| if there { kind.load(Ordering::Relaxed) } else { u64::MAX };
         match of(&self.video_ns, video).min(of(&self.audio_ns, audio)) {
             u64::MAX => 0,
             ns => ns,
@@ -138,7 +138,7 @@ impl Progress {
         self.over_now.notify_all();
     }
 
-    fn flow(&self, tell: &Tell) {
+    fn flow(&self, tell: &PipelineEventFn) {
         if !self.flowing.swap(true, Ordering::Relaxed) {
             tell(PipelineEvent::Flowing);
         }
@@ -148,12 +148,12 @@ impl Progress {
 /// One file being made. Dropping it stops everything at once and closes the file; the bytes written so far stay written.
 pub struct Pipeline {
     gst: gst::Pipeline,
-    end: End,
-    progress: Arc<Progress>,
+    end: FileWriter,
+    progress: Arc<PipelineProgress>,
 }
 
 /// What writes the file.
-enum End {
+enum FileWriter {
     Sink(SpoolSink),
     Fragmented(Arc<Fragmented>),
 }
@@ -165,8 +165,8 @@ impl Pipeline {
         file: SpoolFile,
         tell: impl Fn(PipelineEvent) + Send + Sync + 'static,
     ) -> Result<(Self, Feeds), PipelineError> {
-        let tell: Tell = Arc::new(tell);
-        let progress = Arc::new(Progress::default());
+        let tell: PipelineEventFn = Arc::new(tell);
+        let progress = Arc::new(PipelineProgress::default());
         let pipeline = gst::Pipeline::new();
         let (end, feeds) = if plan.container == Container::Mp4 {
             fragmented(plan, &pipeline, file, &progress, &tell)?
@@ -179,21 +179,21 @@ impl Pipeline {
         Ok((pipeline, feeds))
     }
 
-    pub fn progress(&self) -> Arc<Progress> {
+    pub fn progress(&self) -> Arc<PipelineProgress> {
         self.progress.clone()
     }
 
-    pub fn written(&self) -> Arc<Written> {
+    pub fn written(&self) -> Arc<WriteProgress> {
         match &self.end {
-            End::Sink(sink) => sink.written(),
-            End::Fragmented(out) => out.written(),
+            FileWriter::Sink(sink) => sink.written(),
+            FileWriter::Fragmented(out) => out.written(),
         }
     }
 
     /// Waits for the end of the file, drained or broken; false when it did not come.
-    pub fn wait_drained(&self, patience: Duration) -> bool {
+    pub fn wait_drained(&self, reorder_wait: Duration) -> bool {
         let over = self.progress.over.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.progress.over_now.wait_timeout_while(over, patience, |over| !*over);
+        let waited = self.progress.over_now.wait_timeout_while(over, reorder_wait, |over| !*over);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
@@ -206,17 +206,17 @@ impl Pipeline {
             bus.unset_sync_handler();
         }
         match &self.end {
-            End::Sink(sink) => sink.close(),
-            End::Fragmented(out) => out.close(),
+            FileWriter::Sink(sink) => sink.close(),
+            FileWriter::Fragmented(out) => out.close(),
         }
     }
 
     /// The one place where bus messages are read.
-    fn watch_bus(&self, tell: Tell) -> Result<(), PipelineError> {
-        let bus = self.gst.bus().ok_or_else(|| PipelineError::Build { words: "no bus".into() })?;
+    fn watch_bus(&self, tell: PipelineEventFn) -> Result<(), PipelineError> {
+        let bus = self.gst.bus().ok_or_else(|| PipelineError::Build { message: "no bus".into() })?;
         let weak = self.gst.downgrade();
         let (written, progress) = (self.written(), self.progress.clone());
-        let muxed = matches!(self.end, End::Sink(_));
+        let muxed = matches!(self.end, FileWriter::Sink(_));
         let broken = AtomicBool::new(false);
         bus.set_sync_handler(move |_, message| {
             match message.view() {
@@ -250,18 +250,18 @@ impl Drop for Pipeline {
     }
 }
 
-fn fault(error: &gst::message::Error, written: &Written) -> PipelineError {
+fn fault(error: &gst::message::Error, written: &WriteProgress) -> PipelineError {
     if error.error().matches(gst::ResourceError::Write)
         && let Some(source) = written.take_error()
     {
         return PipelineError::Write { source };
     }
     let element = error.src().map(|source| source.name().to_string()).unwrap_or_default();
-    let words = match error.debug() {
+    let message = match error.debug() {
         Some(debug) => format!("{} ({debug})", error.error()),
         None => error.error().to_string(),
     };
-    PipelineError::Element { element, words }
+    PipelineError::Element { element, message }
 }
 
 /// Lanes that meet in a muxer of GStreamer's.
@@ -269,11 +269,11 @@ fn muxed(
     plan: &PipelinePlan,
     pipeline: &gst::Pipeline,
     file: SpoolFile,
-    progress: &Arc<Progress>,
-    tell: &Tell,
-) -> Result<(End, Feeds), PipelineError> {
+    progress: &Arc<PipelineProgress>,
+    tell: &PipelineEventFn,
+) -> Result<(FileWriter, Feeds), PipelineError> {
     let sink = SpoolSink::new(file);
-    let mux = outlet::muxer(plan.container)?;
+    let mux = mux::muxer(plan.container)?;
     pipeline.add_many([&mux, sink.upcast_ref()]).map_err(build)?;
     mux.link(&sink).map_err(build)?;
     let mut feeds = Feeds::default();
@@ -293,7 +293,7 @@ fn muxed(
             progress.pictures.fetch_add(1, Ordering::Relaxed);
             progress.flow(&tell);
         });
-        feeds.video = Some(Feed::new(Lane::Video, appsrc));
+        feeds.video = Some(Feed::new(MediaKind::Video, appsrc));
     }
     if let Some(audio) = &plan.audio {
         let (appsrc, mut chain) = encode::audio(audio)?;
@@ -306,9 +306,9 @@ fn muxed(
             progress.audio_ns.fetch_max(ns, Ordering::Relaxed);
             progress.flow(&tell);
         });
-        feeds.audio = Some(Feed::new(Lane::Audio, appsrc));
+        feeds.audio = Some(Feed::new(MediaKind::Audio, appsrc));
     }
-    Ok((End::Sink(sink), feeds))
+    Ok((FileWriter::Sink(sink), feeds))
 }
 
 /// Lanes that meet in our own MP4: encoded ones at the end of their encoder, copied ones directly.
@@ -316,50 +316,54 @@ fn fragmented(
     plan: &PipelinePlan,
     pipeline: &gst::Pipeline,
     file: SpoolFile,
-    progress: &Arc<Progress>,
-    tell: &Tell,
-) -> Result<(End, Feeds), PipelineError> {
+    progress: &Arc<PipelineProgress>,
+    tell: &PipelineEventFn,
+) -> Result<(FileWriter, Feeds), PipelineError> {
     let mut lanes = vec![];
     match &plan.video {
-        Some(VideoIn::Raw { encoding, .. }) => {
+        Some(VideoInputFormat::Raw { encoding, .. }) => {
             let size = (encoding.width, encoding.height);
-            lanes.push((Lane::Video, Mp4Lane::Picture { codec: Codec::H264, size }));
+            lanes.push((MediaKind::Video, Mp4TrackKind::Video { codec: Codec::H264, size }));
         }
-        Some(VideoIn::Copied { codec, size }) => {
-            lanes.push((Lane::Video, Mp4Lane::Picture { codec: *codec, size: *size }));
+        Some(VideoInputFormat::Copied { codec, size }) => {
+            lanes.push((MediaKind::Video, Mp4TrackKind::Video { codec: *codec, size: *size }));
         }
         None => {}
     }
     match &plan.audio {
-        Some(AudioIn::Raw { codec: AudioCodec::Aac, frequency, .. }) => {
-            lanes.push((Lane::Audio, Mp4Lane::Aac { rate: *frequency }));
+        Some(AudioInputFormat::Raw { codec: AudioCodec::Aac, frequency, .. }) => {
+            lanes.push((MediaKind::Audio, Mp4TrackKind::Aac { rate: *frequency }));
         }
-        Some(AudioIn::Raw { codec: AudioCodec::Mp3, .. }) => return Err(build("MP3 does not go into an MP4")),
-        Some(_) => lanes.push((Lane::Audio, Mp4Lane::Opus)),
+        Some(AudioInputFormat::Raw { codec: AudioCodec::Mp3, .. }) => return Err(build("MP3 does not go into an MP4")),
+        Some(_) => lanes.push((MediaKind::Audio, Mp4TrackKind::Opus)),
         None => {}
     }
     let out = Fragmented::new(file, &lanes, plan.fragment_ms, progress.clone(), tell.clone());
     let mut feeds = Feeds::default();
-    for (index, (lane, _)) in lanes.into_iter().enumerate() {
-        let encoded = match lane {
-            Lane::Video => plan.video.as_ref().filter(|video| matches!(video, VideoIn::Raw { .. })).map(encode::video),
-            Lane::Audio => plan.audio.as_ref().filter(|audio| matches!(audio, AudioIn::Raw { .. })).map(encode::audio),
+    for (index, (kind, _)) in lanes.into_iter().enumerate() {
+        let encoded = match kind {
+            MediaKind::Video => {
+                plan.video.as_ref().filter(|video| matches!(video, VideoInputFormat::Raw { .. })).map(encode::video)
+            }
+            MediaKind::Audio => {
+                plan.audio.as_ref().filter(|audio| matches!(audio, AudioInputFormat::Raw { .. })).map(encode::audio)
+            }
         };
         let feed = match encoded.transpose()? {
             Some((appsrc, chain)) => {
-                let sink = out.sink(lane, index, &gst::Caps::new_any());
+                let sink = out.sink(kind, index, &gst::Caps::new_any());
                 pipeline.add(&sink).map_err(build)?;
                 connect(pipeline, &appsrc, chain, &sink)?;
-                Feed::new(lane, appsrc)
+                Feed::new(kind, appsrc)
             }
-            None => Feed::straight(lane, index, out.clone()),
+            None => Feed::straight(kind, index, out.clone()),
         };
-        match lane {
-            Lane::Video => feeds.video = Some(feed),
-            Lane::Audio => feeds.audio = Some(feed),
+        match kind {
+            MediaKind::Video => feeds.video = Some(feed),
+            MediaKind::Audio => feeds.audio = Some(feed),
         }
     }
-    Ok((End::Fragmented(out), feeds))
+    Ok((FileWriter::Fragmented(out), feeds))
 }
 
 /// Links `appsrc`, the chain and what follows; gives the pad before that.
@@ -377,7 +381,7 @@ fn connect(
         last = element;
     }
     last.link(next).map_err(build)?;
-    last.static_pad("src").ok_or_else(|| PipelineError::Build { words: "a chain without an end".into() })
+    last.static_pad("src").ok_or_else(|| PipelineError::Build { message: "a chain without an end".into() })
 }
 
 /// A picture that changes its size may bring new caps, which muxers refuse. Key frames say their size themselves, so the
@@ -422,7 +426,7 @@ fn watch_lane(pad: &gst::Pad, seen: impl Fn(u64) + Send + Sync + 'static) {
 }
 
 fn build(error: impl std::fmt::Display) -> PipelineError {
-    PipelineError::Build { words: error.to_string() }
+    PipelineError::Build { message: error.to_string() }
 }
 
 /// An element by its factory's name.

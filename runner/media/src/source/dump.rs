@@ -10,32 +10,32 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::arrival::{Arrival, Since};
+use super::event::{RoomEvent, SourceTime};
 
 const MAGIC: &[u8] = b"spillway arrivals 1\n";
 /// No JSON line and no payload of ours is longer; a broken file must not ask for gigabytes.
 const LONGEST: u32 = 1 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct DumpRecord {
     /// Nanoseconds since the source began.
     at: u64,
-    pub what: What,
+    pub what: DumpItem,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum What {
-    Arrived(Arrival),
+pub enum DumpItem {
+    Event(RoomEvent),
     Tick,
     Finish,
 }
 
-impl Record {
-    pub fn new(at: Since, what: What) -> Self {
+impl DumpRecord {
+    pub fn new(at: SourceTime, what: DumpItem) -> Self {
         Self { at: at.as_nanos() as u64, what }
     }
 
-    pub fn at(&self) -> Since {
+    pub fn at(&self) -> SourceTime {
         Duration::from_nanos(self.at)
     }
 }
@@ -51,17 +51,17 @@ impl Dump {
         Ok(Self { file })
     }
 
-    pub fn keep(&mut self, record: &Record) -> io::Result<()> {
-        let words = serde_json::to_vec(record).map_err(io::Error::other)?;
+    pub fn keep(&mut self, record: &DumpRecord) -> io::Result<()> {
+        let message = serde_json::to_vec(record).map_err(io::Error::other)?;
         let payload = match &record.what {
-            What::Arrived(Arrival::Packet { payload, .. }) => payload.as_ref(),
+            DumpItem::Event(RoomEvent::Packet { payload, .. }) => payload.as_ref(),
             _ => &[],
         };
-        for length in [words.len(), payload.len()] {
+        for length in [message.len(), payload.len()] {
             let length = u32::try_from(length).map_err(io::Error::other)?;
             self.file.write_all(&length.to_le_bytes())?;
         }
-        self.file.write_all(&words)?;
+        self.file.write_all(&message)?;
         self.file.write_all(payload)
     }
 
@@ -70,11 +70,11 @@ impl Dump {
     }
 }
 
-pub struct Reader {
+pub struct DumpReader {
     file: BufReader<File>,
 }
 
-impl Reader {
+impl DumpReader {
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut file = BufReader::with_capacity(1 << 18, File::open(path)?);
         let mut magic = [0; MAGIC.len()];
@@ -86,7 +86,7 @@ impl Reader {
     }
 
     /// `None` at the end, also in the middle of a record whose writer died.
-    pub fn record(&mut self) -> io::Result<Option<Record>> {
+    pub fn record(&mut self) -> io::Result<Option<DumpRecord>> {
         let mut lengths = [[0u8; 4]; 2];
         for length in &mut lengths {
             match self.file.read_exact(length) {
@@ -94,9 +94,9 @@ impl Reader {
                 done => done?,
             }
         }
-        let (Some(words), Some(data)) = (self.take(lengths[0])?, self.take(lengths[1])?) else { return Ok(None) };
-        let mut record: Record = serde_json::from_slice(&words)?;
-        if let What::Arrived(Arrival::Packet { payload, .. }) = &mut record.what {
+        let (Some(message), Some(data)) = (self.take(lengths[0])?, self.take(lengths[1])?) else { return Ok(None) };
+        let mut record: DumpRecord = serde_json::from_slice(&message)?;
+        if let DumpItem::Event(RoomEvent::Packet { payload, .. }) = &mut record.what {
             *payload = Bytes::from(data);
         }
         Ok(Some(record))

@@ -19,7 +19,7 @@ const EARLIER_WAIT: Duration = Duration::from_millis(100);
 /// everything of the frame it tore is dropped with it.
 #[derive(Debug)]
 pub struct Reorder {
-    patience: Duration,
+    reorder_wait: Duration,
     waiting: BTreeMap<u64, Packet>,
     /// First sequence number not yet released or given up.
     next: Option<u64>,
@@ -31,11 +31,11 @@ pub struct Reorder {
     began: Option<Duration>,
     blocked_since: Option<Duration>,
     highest: u64,
-    counts: Counts,
+    counts: ReorderCounts,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct ReorderCounts {
     pub packets: u64,
     /// Never came.
     pub lost: u64,
@@ -48,7 +48,7 @@ pub struct Counts {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum ReorderOutput {
     /// All packets of one frame, padding taken out.
     Frame(Vec<Packet>),
     /// So many packets are given up. What follows is not continuous with what came before.
@@ -59,9 +59,9 @@ pub enum Next {
 }
 
 impl Reorder {
-    pub fn new(patience: Duration) -> Self {
+    pub fn new(reorder_wait: Duration) -> Self {
         Self {
-            patience,
+            reorder_wait,
             waiting: BTreeMap::new(),
             next: None,
             seen_to: 0,
@@ -70,11 +70,11 @@ impl Reorder {
             began: None,
             blocked_since: None,
             highest: 0,
-            counts: Counts::default(),
+            counts: ReorderCounts::default(),
         }
     }
 
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> ReorderCounts {
         self.counts
     }
 
@@ -120,8 +120,8 @@ impl Reorder {
     }
 
     /// Call until it says `WaitUntil` or `Empty`.
-    pub fn next(&mut self, now: Duration) -> Next {
-        let Some(mut next) = self.next else { return Next::Empty };
+    pub fn next(&mut self, now: Duration) -> ReorderOutput {
+        let Some(mut next) = self.next else { return ReorderOutput::Empty };
         // Padding between frames, and the headless rest of a torn frame, go first.
         while let Some(packet) = self.waiting.get(&next) {
             let padding = packet.payload.is_empty();
@@ -130,7 +130,7 @@ impl Reorder {
                 break;
             }
             if headless && let Some(until) = self.earlier_until(now) {
-                return Next::WaitUntil(until);
+                return ReorderOutput::WaitUntil(until);
             }
             if headless {
                 self.counts.torn += 1;
@@ -141,7 +141,7 @@ impl Reorder {
         }
         if self.waiting.is_empty() {
             self.blocked_since = None;
-            return Next::Empty;
+            return ReorderOutput::Empty;
         }
         if let Some(end) = self.frame_end(next) {
             let rest = self.waiting.split_off(&end);
@@ -149,31 +149,31 @@ impl Reorder {
             self.advance(end);
             self.clean = true;
             self.released_any = true;
-            return Next::Frame(frame.into_values().filter(|packet| !packet.payload.is_empty()).collect());
+            return ReorderOutput::Frame(frame.into_values().filter(|packet| !packet.payload.is_empty()).collect());
         }
         let Some((&beyond, _)) = self.waiting.range(self.seen_to..).next() else {
             // Only the rest of the newest frame is missing; nothing says yet that it is lost.
-            return match self.patience_left(now) {
-                Some(until) => Next::WaitUntil(until),
-                None => Next::WaitUntil(now.saturating_add(self.patience)),
+            return match self.reorder_wait_left(now) {
+                Some(until) => ReorderOutput::WaitUntil(until),
+                None => ReorderOutput::WaitUntil(now.saturating_add(self.reorder_wait)),
             };
         };
         // Counted from when it could first be known, not from when it became the oldest: many holes do not add up.
         let since = self.waiting.get(&beyond).map_or(now, |packet| packet.at.min(now));
         self.blocked_since = Some(self.blocked_since.map_or(since, |before| before.min(since)));
         let hopeless = beyond - self.seen_to > BEYOND_REPAIR || self.waiting.len() > MOST_WAITING;
-        match self.patience_left(now) {
-            Some(until) if !hopeless => Next::WaitUntil(until),
+        match self.reorder_wait_left(now) {
+            Some(until) if !hopeless => ReorderOutput::WaitUntil(until),
             _ => self.give_up(beyond),
         }
     }
 
     /// No more packets will come: everything whole leaves, everything torn is dropped.
-    pub fn flush(&mut self) -> Vec<Next> {
+    pub fn flush(&mut self) -> Vec<ReorderOutput> {
         let mut out = Vec::new();
         while let Some((&last, _)) = self.waiting.last_key_value() {
             match self.next(Duration::MAX) {
-                Next::WaitUntil(_) | Next::Empty => {
+                ReorderOutput::WaitUntil(_) | ReorderOutput::Empty => {
                     self.counts.torn += self.waiting.len() as u64;
                     self.waiting.clear();
                     self.advance(last + 1);
@@ -206,11 +206,11 @@ impl Reorder {
 
     /// Before the first frame an earlier packet may still come and give the head of the line its beginning.
     fn earlier_until(&self, now: Duration) -> Option<Duration> {
-        let until = self.began?.saturating_add(EARLIER_WAIT.min(self.patience));
+        let until = self.began?.saturating_add(EARLIER_WAIT.min(self.reorder_wait));
         (!self.released_any && now < until).then_some(until)
     }
 
-    fn give_up(&mut self, up_to: u64) -> Next {
+    fn give_up(&mut self, up_to: u64) -> ReorderOutput {
         let rest = self.waiting.split_off(&up_to);
         let torn = std::mem::replace(&mut self.waiting, rest).len() as u64;
         self.counts.torn += torn;
@@ -219,7 +219,7 @@ impl Reorder {
         self.counts.lost += lost;
         self.clean = false;
         self.advance(up_to);
-        Next::Lost(lost)
+        ReorderOutput::Lost(lost)
     }
 
     fn advance(&mut self, next: u64) {
@@ -229,9 +229,9 @@ impl Reorder {
     }
 
     /// `None`: waited long enough.
-    fn patience_left(&mut self, now: Duration) -> Option<Duration> {
+    fn reorder_wait_left(&mut self, now: Duration) -> Option<Duration> {
         let since = *self.blocked_since.get_or_insert(now);
-        let until = since.saturating_add(self.patience);
+        let until = since.saturating_add(self.reorder_wait);
         (now < until).then_some(until)
     }
 }
@@ -242,7 +242,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_millis(100);
+    const REORDER_WAIT: Duration = Duration::from_millis(100);
 
     fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
@@ -261,48 +261,48 @@ mod tests {
         }
     }
 
-    fn seqs(next: &Next) -> Vec<u64> {
+    fn seqs(next: &ReorderOutput) -> Vec<u64> {
         match next {
-            Next::Frame(packets) => packets.iter().map(|packet| packet.seq).collect(),
+            ReorderOutput::Frame(packets) => packets.iter().map(|packet| packet.seq).collect(),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn a_whole_frame_leaves_at_once() {
-        let mut reorder = Reorder::new(PATIENCE);
+        let mut reorder = Reorder::new(REORDER_WAIT);
         for seq in 0..3 {
             reorder.put(packet(seq, 3, ms(0)));
         }
         assert_eq!(seqs(&reorder.next(ms(0))), [0, 1, 2]);
-        assert_eq!(reorder.next(ms(0)), Next::Empty);
+        assert_eq!(reorder.next(ms(0)), ReorderOutput::Empty);
     }
 
     #[test]
     fn a_gap_is_waited_for_and_then_declared_lost_with_its_frame() {
-        let mut reorder = Reorder::new(PATIENCE);
+        let mut reorder = Reorder::new(REORDER_WAIT);
         for seq in [0, 1, 2, 4, 5, 6, 7, 8] {
             reorder.put(packet(seq, 3, ms(0)));
         }
         assert_eq!(seqs(&reorder.next(ms(0))), [0, 1, 2]);
-        assert_eq!(reorder.next(ms(10)), Next::WaitUntil(ms(100)), "counted from its discovery");
-        assert_eq!(reorder.next(ms(100)), Next::Lost(1));
+        assert_eq!(reorder.next(ms(10)), ReorderOutput::WaitUntil(ms(100)), "counted from its discovery");
+        assert_eq!(reorder.next(ms(100)), ReorderOutput::Lost(1));
         assert_eq!(seqs(&reorder.next(ms(100))), [6, 7, 8], "packets 4 and 5 are torn");
         assert_eq!(reorder.counts().torn, 2);
     }
 
     #[test]
     fn many_holes_are_waited_for_together() {
-        let mut reorder = Reorder::new(PATIENCE);
+        let mut reorder = Reorder::new(REORDER_WAIT);
         for n in 0..50 {
             reorder.put(packet(n * 2, 1, ms(n * 10)));
         }
         let (mut frames, mut lost) = (0, 0);
         loop {
             match reorder.next(ms(500)) {
-                Next::Frame(_) => frames += 1,
-                Next::Lost(packets) => lost += packets,
-                Next::WaitUntil(_) | Next::Empty => break,
+                ReorderOutput::Frame(_) => frames += 1,
+                ReorderOutput::Lost(packets) => lost += packets,
+                ReorderOutput::WaitUntil(_) | ReorderOutput::Empty => break,
             }
         }
         assert_eq!((frames, lost), (41, 40), "all that is older than the patience");
@@ -310,11 +310,11 @@ mod tests {
 
     #[test]
     fn a_packet_that_comes_back_in_time_is_not_lost() {
-        let mut reorder = Reorder::new(PATIENCE);
+        let mut reorder = Reorder::new(REORDER_WAIT);
         for seq in [0, 2, 3] {
             reorder.put(packet(seq, 2, ms(0)));
         }
-        assert_eq!(reorder.next(ms(0)), Next::WaitUntil(ms(100)));
+        assert_eq!(reorder.next(ms(0)), ReorderOutput::WaitUntil(ms(100)));
         reorder.put(packet(1, 2, ms(90)));
         assert_eq!(seqs(&reorder.next(ms(90))), [0, 1]);
         assert_eq!(seqs(&reorder.next(ms(90))), [2, 3]);
@@ -327,14 +327,14 @@ mod tests {
         for seq in 1..9 {
             reorder.put(packet(seq, 3, ms(0)));
         }
-        assert_eq!(reorder.next(ms(0)), Next::WaitUntil(ms(100)));
+        assert_eq!(reorder.next(ms(0)), ReorderOutput::WaitUntil(ms(100)));
         assert_eq!(seqs(&reorder.next(ms(100))), [3, 4, 5]);
         assert_eq!((reorder.counts().torn, reorder.counts().lost), (2, 0));
     }
 
     #[test]
     fn padding_between_and_inside_frames_is_not_a_hole() {
-        let mut reorder = Reorder::new(PATIENCE);
+        let mut reorder = Reorder::new(REORDER_WAIT);
         for seq in 0..5 {
             let mut packet = packet(seq, 1, ms(0));
             packet.rtp = if seq < 2 { 0 } else { 3000 };
@@ -354,11 +354,11 @@ mod tests {
             size in 1u64..5,
             arrivals in prop::collection::vec((0u64..200, 0u64..30, any::<bool>()), 0..400),
         ) {
-            let mut reorder = Reorder::new(PATIENCE);
+            let mut reorder = Reorder::new(REORDER_WAIT);
             let mut now = Duration::ZERO;
             let mut last = None;
-            let mut check = |step: &Next| {
-                if let Next::Frame(packets) = step {
+            let mut check = |step: &ReorderOutput| {
+                if let ReorderOutput::Frame(packets) = step {
                     let seqs: Vec<u64> = packets.iter().map(|packet| packet.seq).collect();
                     assert_eq!(seqs.len() as u64, size);
                     assert_eq!(seqs[0] % size, 0);
@@ -376,10 +376,10 @@ mod tests {
                 for _ in 0..1000 {
                     let step = reorder.next(now);
                     check(&step);
-                    if let Next::WaitUntil(until) = step {
+                    if let ReorderOutput::WaitUntil(until) = step {
                         prop_assert!(until > now);
                     }
-                    if matches!(step, Next::WaitUntil(_) | Next::Empty) {
+                    if matches!(step, ReorderOutput::WaitUntil(_) | ReorderOutput::Empty) {
                         break;
                     }
                 }
@@ -389,7 +389,7 @@ mod tests {
         }
 
         #[test]
-        fn shuffled_within_patience_nothing_is_lost(swaps in prop::collection::vec(0usize..299, 0..200), size in 1u64..4) {
+        fn shuffled_within_the_reorder_wait_nothing_is_lost(swaps in prop::collection::vec(0usize..299, 0..200), size in 1u64..4) {
             let mut order: Vec<u64> = (0..300).collect();
             for at in swaps {
                 order.swap(at, (at + 7).min(299));
@@ -400,7 +400,7 @@ mod tests {
             reorder.put(packet(0, size, ms(0)));
             for (n, seq) in order.iter().filter(|seq| **seq > 0).enumerate() {
                 reorder.put(packet(*seq, size, ms(n as u64)));
-                while let Next::Frame(_) = reorder.next(ms(n as u64)) {
+                while let ReorderOutput::Frame(_) = reorder.next(ms(n as u64)) {
                     frames += 1;
                 }
             }

@@ -4,33 +4,33 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 
-use spillway_spool::EndReason;
+use spillway_ipc::MediaEndReason;
 
-use super::dump::{Reader, What};
-use super::reception::{Reception, ReceptionOptions};
-use super::room::Delivery;
+use super::dump::{DumpItem, DumpReader};
+use super::receiver::{ReceiveOptions, RoomReceiver};
+use super::room::RoomMessage;
 
 pub struct Replay {
-    reader: Reader,
-    reception: Reception,
-    ready: VecDeque<Delivery>,
+    reader: DumpReader,
+    reception: RoomReceiver,
+    ready: VecDeque<RoomMessage>,
     over: bool,
 }
 
 impl Replay {
-    pub fn open(path: &Path, options: ReceptionOptions) -> io::Result<Self> {
-        let reader = Reader::open(path)?;
-        Ok(Self { reader, reception: Reception::new(options), ready: VecDeque::new(), over: false })
+    pub fn open(path: &Path, options: ReceiveOptions) -> io::Result<Self> {
+        let reader = DumpReader::open(path)?;
+        Ok(Self { reader, reception: RoomReceiver::new(options), ready: VecDeque::new(), over: false })
     }
 
     /// `None` after `Ended`. A file that cannot be read further ends as `Failed`.
-    pub fn recv(&mut self) -> Option<Delivery> {
+    pub fn recv(&mut self) -> Option<RoomMessage> {
         loop {
             if let Some(delivery) = self.ready.pop_front() {
                 return Some(delivery);
             }
             if let Some(timed) = self.reception.take() {
-                return Some(Delivery::Timed(timed));
+                return Some(RoomMessage::TimelineEvent(timed));
             }
             if self.over {
                 return None;
@@ -39,19 +39,21 @@ impl Replay {
                 Ok(Some(record)) => {
                     let at = record.at();
                     match record.what {
-                        What::Arrived(arrival) => self.reception.on(arrival, at),
-                        What::Tick => self.reception.tick(at),
-                        What::Finish => self.reception.finish(at),
+                        DumpItem::Event(arrival) => self.reception.on(arrival, at),
+                        DumpItem::Tick => self.reception.tick(at),
+                        DumpItem::Finish => self.reception.finish(at),
                     }
                 }
                 end => {
                     self.over = true;
                     let why = match end {
-                        Ok(_) => EndReason::Stopped,
-                        Err(error) => EndReason::Failed { code: "data_loss".to_owned(), words: error.to_string() },
+                        Ok(_) => MediaEndReason::Stopped,
+                        Err(error) => {
+                            MediaEndReason::Failed { code: "data_loss".to_owned(), message: error.to_string() }
+                        }
                     };
-                    self.ready.extend(self.reception.stats().into_iter().map(Delivery::Stats));
-                    self.ready.push_back(Delivery::Ended(why));
+                    self.ready.extend(self.reception.stats().into_iter().map(RoomMessage::Stats));
+                    self.ready.push_back(RoomMessage::Ended(why));
                 }
             }
         }

@@ -17,7 +17,7 @@ const SET_ALIKE: f64 = 100e6;
 const ALIKE: f64 = 50e6;
 
 #[derive(Debug, Default)]
-pub(super) struct Delay {
+pub(super) struct DelayEstimate {
     nanoseconds: Option<f64>,
     usual_change: f64,
     spike: Option<(Duration, u32, f64)>,
@@ -25,7 +25,7 @@ pub(super) struct Delay {
     set: Option<(Duration, f64)>,
 }
 
-impl Delay {
+impl DelayEstimate {
     pub(super) fn nanoseconds(&self) -> Option<i64> {
         self.nanoseconds.map(|it| it as i64)
     }
@@ -99,7 +99,7 @@ mod tests {
 
     /// Reports `(sent by the publisher's clock, read by ours)`, seconds; what the delay is after them.
     fn after(reports: &[(i64, i64)]) -> i64 {
-        let mut delay = Delay::default();
+        let mut delay = DelayEstimate::default();
         for (sent, read) in reports {
             delay.sample(sent * SECOND, Duration::from_secs(*read as u64));
         }

@@ -10,7 +10,7 @@ const LONGEST: Duration = Duration::from_millis(300);
 /// A stream may begin with a burst of old packets (the server's cache, a queue on the way); their arrival says nothing
 /// about their time. Frames wait here until they come as fast as they were made.
 #[derive(Debug, Default)]
-pub(super) struct Gate {
+pub(super) struct StartupGate {
     first: Option<Duration>,
     last: Option<(i64, Duration)>,
     paced: u32,
@@ -18,7 +18,7 @@ pub(super) struct Gate {
     pub(super) best: Option<i64>,
 }
 
-impl Gate {
+impl StartupGate {
     pub(super) fn frame(&mut self, media: i64, at: Duration) {
         self.first.get_or_insert(at);
         if let Some((last_media, last_at)) = self.last {

@@ -15,17 +15,17 @@
 
 mod delay;
 mod gate;
-mod line;
+mod mapping;
 mod standstill;
 mod stream;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use self::delay::Delay;
-use self::line::Heard;
-use self::stream::{BELIEVABLE, SLEW_SOUND, Stream};
-use crate::track::SessionTime;
+use self::delay::DelayEstimate;
+use self::mapping::ReportOutcome;
+use self::stream::{BELIEVABLE, SLEW_SOUND, StreamClock};
+use crate::track::MediaTime;
 
 /// Frames of one stream never come closer than this; muxers need rising times.
 pub const LEAST_STEP: Duration = Duration::from_millis(1);
@@ -34,13 +34,13 @@ pub const LEAST_STEP: Duration = Duration::from_millis(1);
 pub struct Timeline {
     /// Arrival of the first packet of the session.
     origin: Option<Duration>,
-    people: HashMap<String, Person>,
-    streams: HashMap<u32, Stream>,
+    clocks: HashMap<String, PublisherClock>,
+    streams: HashMap<u32, StreamClock>,
 }
 
 #[derive(Debug, Default)]
-struct Person {
-    delay: Delay,
+struct PublisherClock {
+    delay: DelayEstimate,
     /// Arrival time minus the publisher's clock, as applied; glides towards `delay`.
     shift: Option<f64>,
     moved_at: Option<Duration>,
@@ -52,14 +52,14 @@ impl Timeline {
     /// A new RTP stream (a new SSRC) of this participant.
     pub fn open(&mut self, stream: u32, identity: &str, sound: bool, rate: u32) {
         self.close(stream);
-        self.people.entry(identity.to_owned()).or_default();
-        self.streams.insert(stream, Stream::new(identity, sound, rate));
+        self.clocks.entry(identity.to_owned()).or_default();
+        self.streams.insert(stream, StreamClock::new(identity, sound, rate));
     }
 
     pub fn close(&mut self, stream: u32) {
         let Some(it) = self.streams.remove(&stream) else { return };
         if it.anchor
-            && let Some(person) = self.people.get_mut(&it.identity)
+            && let Some(person) = self.clocks.get_mut(&it.identity)
         {
             person.anchors -= 1;
         }
@@ -75,8 +75,8 @@ impl Timeline {
     }
 
     /// The session's time at a moment of arrival.
-    pub fn session_time(&self, at: Duration) -> SessionTime {
-        SessionTime(self.origin.map_or(0, |origin| at.saturating_sub(origin).as_nanos() as u64))
+    pub fn session_time(&self, at: Duration) -> MediaTime {
+        MediaTime(self.origin.map_or(0, |origin| at.saturating_sub(origin).as_nanos() as u64))
     }
 
     /// A frame arrived, before it is placed. Feeds the start gate and the arrival clock. True: frames of this stream that
@@ -103,20 +103,20 @@ impl Timeline {
 
     /// Every stream has a line: sound and picture can start aligned.
     pub fn has_report(&self, stream: u32) -> bool {
-        self.streams.get(&stream).is_some_and(|it| it.line.offset().is_some())
+        self.streams.get(&stream).is_some_and(|it| it.mapping.offset().is_some())
     }
 
     /// How much later than its publisher's clock says a stream is placed, nanoseconds; only differences of streams of
     /// one participant mean something.
     pub fn lateness(&self, stream: u32) -> Option<f64> {
         let it = self.streams.get(&stream)?;
-        Some(it.applied? - it.line.offset()? as f64)
+        Some(it.applied? - it.mapping.offset()? as f64)
     }
 
     /// A sender report: RTP time as on the wire, the publisher's clock in nanoseconds since 1970.
     pub fn report(&mut self, stream: u32, rtp: u32, ntp: i64, at: Duration) {
         let Some(it) = self.streams.get_mut(&stream) else { return };
-        let Some(person) = self.people.get_mut(&it.identity) else { return };
+        let Some(person) = self.clocks.get_mut(&it.identity) else { return };
         let Some(rtp) = it.unwrap(rtp) else { return };
         let media = it.media(rtp);
         let raw = ntp - media;
@@ -124,18 +124,18 @@ impl Timeline {
         if !supported && it.is_outdated(raw, at.as_nanos() as i64 - ntp, at) {
             return;
         }
-        let mut heard = it.line.report(media, ntp, at);
-        if heard == Heard::Doubted && supported {
-            it.line.restart(raw);
-            heard = Heard::Accepted;
+        let mut heard = it.mapping.report(media, ntp, at);
+        if heard == ReportOutcome::Doubted && supported {
+            it.mapping.restart(raw);
+            heard = ReportOutcome::Accepted;
         }
         match heard {
-            Heard::Doubted | Heard::Repeated => return,
-            Heard::Stepped(by) if person.delay.fell_by(by, ntp, at) => return self.clock_set(stream, by),
-            Heard::First | Heard::Accepted | Heard::Stepped(_) => {}
+            ReportOutcome::Doubted | ReportOutcome::Repeated => return,
+            ReportOutcome::Stepped(by) if person.delay.fell_by(by, ntp, at) => return self.clock_set(stream, by),
+            ReportOutcome::First | ReportOutcome::Accepted | ReportOutcome::Stepped(_) => {}
         }
         person.delay.sample(ntp, at);
-        let Some(offset) = it.line.offset() else { return };
+        let Some(offset) = it.mapping.offset() else { return };
         let first_of_sound = it.sound && !it.anchor;
         if first_of_sound {
             it.anchor = true;
@@ -155,40 +155,40 @@ impl Timeline {
     }
 
     /// The place of a frame. Frames of one stream are asked in RTP order; the same RTP time gets the same answer.
-    pub fn place(&mut self, stream: u32, rtp: u64, at: Duration) -> SessionTime {
+    pub fn place(&mut self, stream: u32, rtp: u64, at: Duration) -> MediaTime {
         let origin = self.origin.unwrap_or(at).as_nanos() as f64;
         let Some(it) = self.streams.get_mut(&stream) else { return self.session_time(at) };
         if let Some((last_rtp, time)) = it.last
             && last_rtp == rtp
         {
-            return SessionTime(time);
+            return MediaTime(time);
         }
         let media = it.media(rtp);
-        let by_report = self.people.get_mut(&it.identity).and_then(|person| {
+        let by_report = self.clocks.get_mut(&it.identity).and_then(|person| {
             let shift = person.glide(at)?;
-            Some(it.line.offset()? as f64 + shift)
+            Some(it.mapping.offset()? as f64 + shift)
         });
         let wanted = (it.place(media, by_report, at) - origin).max(0.0) as u64;
         let least = it.last.map_or(0, |(_, time)| time + LEAST_STEP.as_nanos() as u64);
         let time = wanted.max(least);
         it.last = Some((rtp, time));
-        SessionTime(time)
+        MediaTime(time)
     }
 
     /// The publisher's clock was set by so much, as this stream's reports and their delay say: its media stays in place.
     fn clock_set(&mut self, stream: u32, by: i64) {
         let Some(identity) = self.streams.get(&stream).map(|it| it.identity.clone()) else { return };
-        if let Some(person) = self.people.get_mut(&identity) {
+        if let Some(person) = self.clocks.get_mut(&identity) {
             person.shift = person.shift.map(|shift| shift - by as f64);
             person.delay.shift(-by);
         }
         // Reports of the participant's other streams will say the same, up to 3 s later.
         let others = self.streams.iter_mut().filter(|(ssrc, it)| **ssrc != stream && it.identity == identity);
-        others.for_each(|(_, it)| it.line.shift(by));
+        others.for_each(|(_, it)| it.mapping.shift(by));
     }
 }
 
-impl Person {
+impl PublisherClock {
     fn glide(&mut self, at: Duration) -> Option<f64> {
         let shift = self.shift?;
         let target = self.delay.nanoseconds()? as f64;

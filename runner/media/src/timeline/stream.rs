@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use super::gate::Gate;
-use super::line::{Line, STEP};
+use super::gate::StartupGate;
+use super::mapping::{NtpMapping, STEP};
 use super::standstill::{Recent, Standstill, Verdict};
 
 /// Correction per second of media. The mixer stretches sound by this much unheard.
@@ -50,13 +50,13 @@ const SILENT: Duration = Duration::from_millis(500);
 const AHEAD: i64 = 2_000_000_000;
 
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(super) struct StreamClock {
     pub(super) identity: String,
     pub(super) sound: bool,
     rate: u64,
     first_rtp: Option<u64>,
-    pub(super) gate: Gate,
-    pub(super) line: Line,
+    pub(super) gate: StartupGate,
+    pub(super) mapping: NtpMapping,
     pub(super) anchor: bool,
     /// Arrival minus media time, smoothed.
     pub(super) wall: Option<f64>,
@@ -79,15 +79,15 @@ pub(super) struct Stream {
     pub(super) last: Option<(u64, u64)>,
 }
 
-impl Stream {
+impl StreamClock {
     pub(super) fn new(identity: &str, sound: bool, rate: u32) -> Self {
         Self {
             identity: identity.to_owned(),
             sound,
             rate: u64::from(rate.max(1)),
             first_rtp: None,
-            gate: Gate::default(),
-            line: Line::default(),
+            gate: StartupGate::default(),
+            mapping: NtpMapping::default(),
             anchor: false,
             wall: None,
             late_since: None,
@@ -198,7 +198,7 @@ impl Stream {
     fn step(&mut self, by: i64, recent: Recent, at: Duration) {
         self.wall = self.wall.map(|wall| wall + by as f64);
         self.applied = self.applied.map(|applied| applied + by as f64);
-        self.line.shift(by);
+        self.mapping.shift(by);
         self.recent = recent;
         self.stepped_at = Some(at);
         self.late_since = None;
@@ -238,14 +238,14 @@ impl Stream {
     /// A report that cannot be held against arrival, or speaks of the time before a step. `raw`: the publisher's clock minus
     /// media time by this report; `delay`: its arrival minus the publisher's clock.
     pub(super) fn is_outdated(&self, raw: i64, delay: i64, at: Duration) -> bool {
-        let differs = self.line.offset().is_some_and(|known| (raw - known).abs() > STEP);
+        let differs = self.mapping.offset().is_some_and(|known| (raw - known).abs() > STEP);
         if differs && self.came.is_none_or(|came| at.saturating_sub(came) > SILENT) {
             return true;
         }
         if self.stepped_at.is_none_or(|stepped| at.saturating_sub(stepped) >= REPORTS_LAG) {
             return false;
         }
-        match (self.line.offset(), self.applied.or(self.wall)) {
+        match (self.mapping.offset(), self.applied.or(self.wall)) {
             (Some(_), _) => differs,
             (None, Some(stands)) => (stands - raw as f64 - delay as f64).abs() > STEP_FROM,
             (None, None) => false,
@@ -254,7 +254,7 @@ impl Stream {
 
     /// Arrival of the newest frames agrees with a report that differs from those before.
     pub(super) fn supports(&self, raw: i64, shift: Option<f64>) -> bool {
-        let (Some(shift), Some(known), Some(arrived)) = (shift, self.line.offset(), self.recent.min()) else {
+        let (Some(shift), Some(known), Some(arrived)) = (shift, self.mapping.offset(), self.recent.min()) else {
             return false;
         };
         let change = (raw - known).abs() as f64;

@@ -3,13 +3,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::line::Line;
+use super::mapping::NtpMapping;
 use super::*;
 
 const SECOND: i64 = 1_000_000_000;
 
 /// A publisher on paper: its clock, its drift, and what the way does to packets and reports.
-struct Publisher {
+struct TestPublisher {
     identity: &'static str,
     /// Its clock minus ours at our zero.
     clock: i64,
@@ -21,7 +21,7 @@ struct Publisher {
     seed: u64,
 }
 
-impl Publisher {
+impl TestPublisher {
     /// Pseudo-random, 0..1.
     fn chance(&mut self) -> f64 {
         self.seed ^= self.seed << 13;
@@ -42,18 +42,18 @@ struct Heard2 {
 }
 
 /// Runs publishers for `seconds` and returns where their frames were placed.
-fn run(publishers: &mut [Publisher], seconds: i64, loss: f64) -> Vec<Heard2> {
+fn run(publishers: &mut [TestPublisher], seconds: i64, loss: f64) -> Vec<Heard2> {
     run_stopped(publishers, seconds, loss, 0..0)
 }
 
 /// The same when our process stands still meanwhile: what came is read at the end of it.
-fn run_stopped(publishers: &mut [Publisher], seconds: i64, loss: f64, stopped: Range<i64>) -> Vec<Heard2> {
+fn run_stopped(publishers: &mut [TestPublisher], seconds: i64, loss: f64, stopped: Range<i64>) -> Vec<Heard2> {
     #[derive(Debug)]
-    enum What {
+    enum TestEvent {
         Frame { captured: i64, rtp: u64 },
         Report { rtp: u32, ntp: i64 },
     }
-    let mut events: Vec<(i64, usize, u32, What)> = Vec::new();
+    let mut events: Vec<(i64, usize, u32, TestEvent)> = Vec::new();
     for (place, publisher) in publishers.iter_mut().enumerate() {
         for (stream, rate, step, lag, first_report) in [
             (2 * place as u32, 90_000i64, SECOND / 30, publisher.video_lag, SECOND),
@@ -72,7 +72,7 @@ fn run_stopped(publishers: &mut [Publisher], seconds: i64, loss: f64, stopped: R
                         captured + lag + jitter + 30_000_000,
                         place,
                         stream,
-                        What::Frame { captured, rtp: rtp_of(clock) },
+                        TestEvent::Frame { captured, rtp: rtp_of(clock) },
                     ));
                 }
                 captured += step;
@@ -85,7 +85,7 @@ fn run_stopped(publishers: &mut [Publisher], seconds: i64, loss: f64, stopped: R
                     sent + 30_000_000 + jitter,
                     place,
                     stream,
-                    What::Report { rtp: rtp_of(clock) as u32, ntp: clock },
+                    TestEvent::Report { rtp: rtp_of(clock) as u32, ntp: clock },
                 ));
                 sent += 3 * SECOND;
             }
@@ -106,8 +106,8 @@ fn run_stopped(publishers: &mut [Publisher], seconds: i64, loss: f64, stopped: R
     for (at, place, stream, what) in events {
         let at = Duration::from_nanos(at as u64 + 7 * SECOND as u64);
         match what {
-            What::Report { rtp, ntp } => timeline.report(stream, rtp, ntp, at),
-            What::Frame { captured, rtp } => {
+            TestEvent::Report { rtp, ntp } => timeline.report(stream, rtp, ntp, at),
+            TestEvent::Frame { captured, rtp } => {
                 // The jitter buffer would have put it back in order; here what comes too late is lost.
                 if rtp <= highest[stream as usize] {
                     continue;
@@ -154,8 +154,16 @@ fn quantile(errors: &[i64], share: f64) -> i64 {
     sorted[((sorted.len() - 1) as f64 * share) as usize]
 }
 
-fn publisher(identity: &'static str, clock: i64, ppm: f64, seed: u64) -> Publisher {
-    Publisher { identity, clock, ppm, video_lag: 60_000_000, audio_lag: 10_000_000, jitter: 20_000_000, seed: seed | 1 }
+fn publisher(identity: &'static str, clock: i64, ppm: f64, seed: u64) -> TestPublisher {
+    TestPublisher {
+        identity,
+        clock,
+        ppm,
+        video_lag: 60_000_000,
+        audio_lag: 10_000_000,
+        jitter: 20_000_000,
+        seed: seed | 1,
+    }
 }
 
 #[test]
@@ -211,14 +219,14 @@ fn one_rtp_time_has_one_place() {
 
 #[test]
 fn a_single_wild_report_moves_nothing() {
-    let mut line = Line::default();
+    let mut mapping = NtpMapping::default();
     for n in 0..4 {
-        line.report(n * SECOND, n * SECOND + 77, Duration::from_secs(n as u64));
+        mapping.report(n * SECOND, n * SECOND + 77, Duration::from_secs(n as u64));
     }
-    assert_eq!(line.report(4 * SECOND, 5 * SECOND, Duration::from_secs(4)), Heard::Doubted);
-    assert_eq!(line.offset(), Some(77));
-    line.report(5 * SECOND, 6 * SECOND, Duration::from_secs(5));
-    assert_eq!(line.offset(), Some(SECOND), "the second one agrees");
+    assert_eq!(mapping.report(4 * SECOND, 5 * SECOND, Duration::from_secs(4)), ReportOutcome::Doubted);
+    assert_eq!(mapping.offset(), Some(77));
+    mapping.report(5 * SECOND, 6 * SECOND, Duration::from_secs(5));
+    assert_eq!(mapping.offset(), Some(SECOND), "the second one agrees");
 }
 
 #[test]
@@ -249,7 +257,7 @@ fn roughest(heard: &Heard2) -> i64 {
 
 #[test]
 fn reports_that_say_lips_are_far_off_move_the_picture_at_once() {
-    let mut publishers = [Publisher { video_lag: 150_000_000, jitter: 0, ..publisher("alice", 0, 0.0, 1) }];
+    let mut publishers = [TestPublisher { video_lag: 150_000_000, jitter: 0, ..publisher("alice", 0, 0.0, 1) }];
     let heard = run(&mut publishers, 10, 0.0);
     let errors = lip_errors(&heard[0], 5 * SECOND, 10 * SECOND);
     assert!(quantile(&errors, 1.0) < 2_000_000, "{}", quantile(&errors, 1.0));
@@ -269,7 +277,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let mut publishers = [
-            Publisher { identity: "alice", clock, ppm, video_lag, audio_lag, jitter, seed: seed | 1 },
+            TestPublisher { identity: "alice", clock, ppm, video_lag, audio_lag, jitter, seed: seed | 1 },
             publisher("bob", 0, -ppm, seed.wrapping_add(3)),
         ];
         let heard = run(&mut publishers, 40, loss);
@@ -296,7 +304,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let mut publishers = [
-            Publisher { identity: "alice", clock, ppm, video_lag, audio_lag, jitter, seed: seed | 1 },
+            TestPublisher { identity: "alice", clock, ppm, video_lag, audio_lag, jitter, seed: seed | 1 },
             publisher("bob", 0, -ppm, seed.wrapping_add(3)),
         ];
         // A busy machine reads the first frames late.

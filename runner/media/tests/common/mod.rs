@@ -11,15 +11,17 @@ use bytes::Bytes;
 use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
+use spillway_ipc::restart::RestartPoints;
+use spillway_ipc::{SpoolFile, SpoolReader};
 use spillway_media::pipeline::{Feeds, Pipeline, PipelineEvent, PipelinePlan};
-use spillway_media::track::{Codec, Frame, SessionTime, TrackId};
-use spillway_spool::restart::RestartPoints;
-use spillway_spool::{Shelf, SpoolFile};
+use spillway_media::track::{Codec, Frame, MediaTime, TrackId};
 
 pub fn start(plan: &PipelinePlan, path: &Path) -> (Pipeline, Feeds, Receiver<PipelineEvent>) {
     gst::init().unwrap();
     let (tell, told) = channel();
     let tell = std::sync::Mutex::new(tell);
+    // Some tests make one file again and again; the writer itself never takes an existing one.
+    let _ = std::fs::remove_file(path);
     let file = SpoolFile::create(path, plan.container).unwrap();
     let (pipeline, feeds) = Pipeline::start(plan, file, move |event| {
         let _ = tell.lock().unwrap().send(event);
@@ -117,7 +119,7 @@ pub fn encoded(codec: Codec, (width, height): (u32, u32), count: u32) -> Option<
         let at = if codec.is_video() { at - first } else { frames.len() as u64 * 20_000_000 };
         frames.push(Frame {
             track: TrackId(1),
-            at: SessionTime(at),
+            at: MediaTime(at),
             key,
             size: (codec.is_video() && key).then_some((width, height)),
             data: Bytes::copy_from_slice(&buffer.map_readable().unwrap()),
@@ -130,9 +132,9 @@ pub fn encoded(codec: Codec, (width, height): (u32, u32), count: u32) -> Option<
 /// Objects that begin in the middle of the finished file at `path`: a real player takes each, and finds the end of what
 /// the file has. `points` has seen the file before it was finished. `forgiven`: lines a decoder may say at the seam.
 pub fn plays_from_the_middle(path: &Path, mut points: RestartPoints, forgiven: usize) {
-    let shelf = Shelf::open(path).unwrap();
-    let end = shelf.end().unwrap();
-    points.advance(&shelf, end).unwrap();
+    let reader = SpoolReader::open(path).unwrap();
+    let end = reader.end().unwrap();
+    points.advance(&reader, end).unwrap();
     assert!(points.walked_to() > end / 10 * 9, "{}: {} of {end}", path.display(), points.walked_to());
     let all = packets(path);
     let mut begun = vec![];
@@ -142,7 +144,7 @@ pub fn plays_from_the_middle(path: &Path, mut points: RestartPoints, forgiven: u
         begun.push(from);
         let origin = points.origin(from).unwrap();
         let to = origin.in_object(points.walked_to());
-        let object = origin.read(&shelf, 0..to, &points.places_in(from..end)).unwrap();
+        let object = origin.read(&reader, 0..to, &points.places_in(from..end)).unwrap();
         let second = path.with_file_name("second").with_extension(path.extension().unwrap_or_default());
         std::fs::write(&second, &object).unwrap();
         let told = complaints(&second);

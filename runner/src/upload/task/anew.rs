@@ -3,145 +3,145 @@
 
 use std::time::Duration;
 
-use spillway_storage::{Kind, StorageError};
+use spillway_storage::{StorageError, StorageErrorKind};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use super::trouble::Trouble;
-use super::{Onward, Uploader, Work};
-use crate::session::machine::Event;
-use crate::upload::Failure;
+use super::outage::StoreOutage;
+use super::{UploadFlow, UploadTaskState, Uploader};
+use crate::session::machine::SessionEvent;
+use crate::upload::UploadFailure;
 use crate::upload::checkpoint::media_at;
 
 /// How long it may take to hear whether a later attempt of this egress has taken the upload over: one write to Redis and
 /// its repetition.
 const SUPERSEDED_WITHIN: Duration = Duration::from_secs(3);
-const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Uploads lost in a row without a stored part: such a store keeps none.
 const MAX_TAKEN_AWAY: u32 = 3;
 
 impl Uploader {
     /// The store does not know the upload any more.
-    pub(super) async fn taken_away(&mut self, work: &mut Work, error: StorageError) -> Onward {
+    pub(super) async fn taken_away(&mut self, state: &mut UploadTaskState, error: StorageError) -> UploadFlow {
         // A salvage that took our uploads over has also taken our state over: written once more, it is refused.
-        self.keeper.update(self.file, |_| {});
-        self.keeper.settle(SUPERSEDED_WITHIN).await;
-        if self.keeper.is_superseded() {
+        self.checkpoint_writer.update(self.file, |_| {});
+        self.checkpoint_writer.flush(SUPERSEDED_WITHIN).await;
+        if self.checkpoint_writer.is_superseded() {
             warn!(%error, "a later attempt has completed or aborted the upload");
-            self.answer(work, Err(Failure { words: error.to_string(), kept: None, gone: true }));
-            return Onward::Over;
+            self.answer(state, Err(UploadFailure { message: error.to_string(), kept: None, gone: true }));
+            return UploadFlow::ServeOutcome;
         }
-        if let Some(kept) = self.completed_unseen(work).await {
-            self.answer(work, Ok(kept));
-            return Onward::Over;
+        if let Some(kept) = self.completed_unseen(state).await {
+            self.answer(state, Ok(kept));
+            return UploadFlow::ServeOutcome;
         }
         warn!(%error, file = self.name, "another party has aborted the upload");
-        work.flights.shutdown().await;
+        state.in_flight.shutdown().await;
         self.target.upload = None;
-        (work.beginning, work.completing, work.unanswered) = (false, false, false);
-        work.head = None;
-        work.taken_away += 1;
-        work.trouble = Trouble::new(&self.settings);
-        let words = error.to_string();
-        let closed = work.machine.is_closed();
-        if work.taken_away > MAX_TAKEN_AWAY {
-            let why = format!("{words}; so were the {MAX_TAKEN_AWAY} before it");
-            if self.can_change(work) {
-                work.trouble.words = why;
-                return self.next_store(work, Kind::Gone).await;
+        (state.beginning, state.completing, state.unanswered) = (false, false, false);
+        state.head = None;
+        state.taken_away += 1;
+        state.outage = StoreOutage::new(&self.settings);
+        let message = error.to_string();
+        let closed = state.machine.is_closed();
+        if state.taken_away > MAX_TAKEN_AWAY {
+            let why = format!("{message}; so were the {MAX_TAKEN_AWAY} before it");
+            if self.can_change(state) {
+                state.outage.message = why;
+                return self.next_store(state, StorageErrorKind::Gone).await;
             }
-            return self.lose(work, why).await;
+            return self.lose(state, why).await;
         }
-        if work.taken_away > 1 {
-            work.trouble.words.clone_from(&words);
-            work.trouble.since = Some(Instant::now());
-            work.trouble.wait();
+        if state.taken_away > 1 {
+            state.outage.message.clone_from(&message);
+            state.outage.since = Some(Instant::now());
+            state.outage.wait();
         }
-        if let Err(why) = self.move_on(work, &words) {
-            return self.lose(work, why).await;
+        if let Err(why) = self.move_on(state, &message) {
+            return self.lose(state, why).await;
         }
-        work.machine = self.machine();
-        work.stored.clear();
-        self.wrote(work);
+        state.machine = self.machine();
+        state.stored.clear();
+        self.wrote(state);
         if closed {
-            if let Err(error) = self.close_object(work).await {
-                return self.give_up(work, Kind::Other, format!("Local upload failed: {error}")).await;
+            if let Err(error) = self.close_object(state).await {
+                return self.give_up(state, StorageErrorKind::Other, format!("Local upload failed: {error}")).await;
             }
-            if !self.origin.is_whole() && work.machine.total() <= self.origin.head.len() as u64 {
-                return self.give_up(work, Kind::Gone, words).await;
+            if !self.origin.is_whole() && state.machine.total() <= self.origin.head.len() as u64 {
+                return self.give_up(state, StorageErrorKind::Gone, message).await;
             }
         }
-        Onward::Go
+        UploadFlow::Continue
     }
 
     /// Nothing can take its place. A recording that goes on is ended by the session, which then asks us to finish.
-    async fn lose(&mut self, work: &mut Work, why: String) -> Onward {
+    async fn lose(&mut self, state: &mut UploadTaskState, why: String) -> UploadFlow {
         warn!(why, "no new object can be begun");
-        if work.machine.is_closed() {
-            return self.give_up(work, Kind::Gone, why).await;
+        if state.machine.is_closed() {
+            return self.give_up(state, StorageErrorKind::Gone, why).await;
         }
-        work.trouble.words.clone_from(&why);
-        work.lost = Some(why);
-        self.wrote(work);
-        Onward::Go
+        state.outage.message.clone_from(&why);
+        state.lost = Some(why);
+        self.wrote(state);
+        UploadFlow::Continue
     }
 
     /// Sets what the next object is made of, and how it is called; says it. The error: why there can be none.
-    fn move_on(&mut self, work: &mut Work, words: &str) -> Result<(), String> {
+    fn move_on(&mut self, state: &mut UploadTaskState, message: &str) -> Result<(), String> {
         let name = self.name.clone();
-        let note = if work.kept_from <= self.origin.from {
-            format!("{words}; the upload of {name} is begun again, nothing of it is lost")
+        let note = if state.kept_from <= self.origin.from {
+            format!("{message}; the upload of {name} is begun again, nothing of it is lost")
         } else {
-            let origin = self.points.origin(work.kept_from).filter(|_| self.points.walked_to() >= work.kept_from);
+            let origin = self.points.origin(state.kept_from).filter(|_| self.points.walked_to() >= state.kept_from);
             let Some(origin) = origin else {
-                return Err(format!("{words}; the rest of {name} would not play by itself"));
+                return Err(format!("{message}; the rest of {name} would not play by itself"));
             };
-            let samples: Vec<(u64, u64)> = work.samples.iter().copied().collect();
-            let lost_ns = media_at(&samples, self.origin.in_object(work.kept_from));
-            work.samples = samples
+            let samples: Vec<(u64, u64)> = state.samples.iter().copied().collect();
+            let lost_ns = media_at(&samples, self.origin.in_object(state.kept_from));
+            state.samples = samples
                 .into_iter()
                 .map(|(at, ns)| (self.origin.in_file(at), ns.saturating_sub(lost_ns)))
                 .filter(|(at, _)| *at > origin.from)
                 .map(|(at, ns)| (origin.in_object(at), ns))
                 .collect();
-            work.skipped_ns += lost_ns;
-            work.objects += 1;
-            self.name = numbered(&self.asked_name, work.objects);
+            state.skipped_ns += lost_ns;
+            state.objects += 1;
+            self.name = numbered(&self.asked_name, state.objects);
             self.origin = origin;
-            let (origin, filename, kept_from) = (self.origin.clone(), self.name.clone(), work.kept_from);
-            let media = work.samples.iter().copied().collect();
-            self.keeper.update(self.file, |file| {
+            let (origin, filename, kept_from) = (self.origin.clone(), self.name.clone(), state.kept_from);
+            let media = state.samples.iter().copied().collect();
+            self.checkpoint_writer.update(self.file, |file| {
                 file.started_at = file.started_at.map(|at| at.saturating_add_unsigned(lost_ns));
                 (file.filename, file.origin, file.kept_from, file.media) = (filename, origin, kept_from, media);
             });
             let seconds = lost_ns as f64 / 1e9;
             format!(
-                "{words}; the {seconds:.1} s of {name} before that are lost, the recording goes on in {}",
+                "{message}; the {seconds:.1} s of {name} before that are lost, the recording goes on in {}",
                 self.name
             )
         };
-        self.keeper.update(self.file, |file| file.upload = None);
+        self.checkpoint_writer.update(self.file, |file| file.upload = None);
         // If the session's inbox is full the end says it.
-        let _ = self.session.try_send(Event::Noted(note.clone()));
-        work.notes.push(note);
+        let _ = self.session.try_send(SessionEvent::Noted(note.clone()));
+        state.notes.push(note);
         Ok(())
     }
 
     /// The store did not answer when it was asked to make the object, then knows no such upload, and does not let us look:
     /// the object was made. Keys that may only write are what most installations have.
-    async fn completed_unseen(&self, work: &mut Work) -> Option<crate::upload::Kept> {
-        if !work.unanswered {
+    async fn completed_unseen(&self, state: &mut UploadTaskState) -> Option<crate::upload::StoredObject> {
+        if !state.unanswered {
             return None;
         }
-        let end = work.machine.prefix().1;
+        let end = state.machine.prefix().1;
         let location = self.target.store.location(&self.name);
-        match timeout(LOOK_TIMEOUT, self.target.store.look(&self.name)).await {
-            Ok(Ok(Some(object))) if object.bytes == end => Some(self.kept(work, location, end)),
-            Ok(Err(error)) if error.kind == Kind::Denied => {
-                let words =
+        match timeout(HEAD_TIMEOUT, self.target.store.head(&self.name)).await {
+            Ok(Ok(Some(object))) if object.bytes == end => Some(self.kept(state, location, end)),
+            Ok(Err(error)) if error.kind == StorageErrorKind::Denied => {
+                let message =
                     format!("the store made {} without an answer, and these keys may not look at it", self.name);
-                work.notes.push(words);
-                Some(self.kept(work, location, end))
+                state.notes.push(message);
+                Some(self.kept(state, location, end))
             }
             _ => None,
         }

@@ -1,7 +1,7 @@
 //! One file on its way into its store, as a task: reads the spool, sends parts, keeps the state, gives stored ranges
 //! back to the disk; waits out trouble, changes to the backup store, and in the end makes the object.
 
-mod trouble;
+mod outage;
 mod anew;
 
 use std::collections::VecDeque;
@@ -11,50 +11,50 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use spillway_storage::{Kind, Meta, PartTag, Storage, StorageError, Stored, Upload};
+use spillway_storage::{Meta, PartTag, Storage, StorageError, StorageErrorKind, Stored, Upload};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use crate::session::machine::Event;
-use crate::upload::checkpoint::{Keeper, SavedUpload, media_at};
-use crate::upload::machine::{Machine, Put};
-use crate::upload::plan::Cutting;
+use crate::session::machine::SessionEvent;
+use crate::upload::checkpoint::{CheckpointWriter, UploadCheckpoint, media_at};
+use crate::upload::machine::{PartRequest, UploadMachine};
+use crate::upload::plan::PartLayout;
 use crate::upload::settings::UploadSettings;
-use crate::upload::{Failure, Kept, Progress, STATE_PATIENCE};
-use spillway_spool::Shelf;
-use spillway_spool::restart::{Origin, RestartPoints};
-use trouble::Trouble;
+use crate::upload::{CHECKPOINT_TIMEOUT, StoredObject, UploadFailure, UploadProgress};
+use outage::StoreOutage;
+use spillway_ipc::SpoolReader;
+use spillway_ipc::restart::{Origin, RestartPoints};
 
 const TICK: Duration = Duration::from_millis(250);
 /// Samples of media over bytes that are kept; enough for any outage, thinned beyond.
-const MOST_SAMPLES: usize = 512;
-const SAVED_SAMPLES: usize = 16;
+const MAX_SAMPLES: usize = 512;
+const CHECKPOINT_SAMPLES: usize = 16;
 /// So much more of the spool is kept for the sake of a key frame: without one another object would begin with a picture
 /// that needs those before it. At 6 Mbit/s 44 s; rooms send key frames when somebody joins, encoders every few seconds.
 const KEY_WITHIN: u64 = 32 << 20;
 /// While nothing is stored: how far the recording is, for whoever finds the spool.
-const SAVED_AT_LEAST: Duration = Duration::from_secs(5);
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How far the file is, as the media process said last.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::upload) struct Written {
+pub(in crate::upload) struct SpoolProgress {
     pub sealed_to: u64,
     pub media_ns: u64,
 }
 
 #[derive(Debug)]
-pub(in crate::upload) enum Ask {
+pub(in crate::upload) enum UploadCommand {
     /// The file is as it will be: store all of it.
-    Finish(oneshot::Sender<Result<Kept, Failure>>),
+    Finish(oneshot::Sender<Result<StoredObject, UploadFailure>>),
     /// Nothing of it is wanted.
     Drop(oneshot::Sender<()>),
 }
 
 /// A store and the upload that may have been begun there already.
 #[derive(Clone, Debug)]
-pub(in crate::upload) struct Target {
+pub(in crate::upload) struct UploadTarget {
     pub store: Arc<dyn Storage>,
     pub upload: Option<Upload>,
 }
@@ -72,35 +72,35 @@ pub(in crate::upload) struct Uploader {
     /// Bytes at the start that are rewritten at the end.
     pub head: u64,
     pub bits_per_second: Option<u64>,
-    pub target: Target,
+    pub target: UploadTarget,
     pub backup: Option<Arc<dyn Storage>>,
     /// Not empty: the primary store refused at the start, and the target is the backup.
-    pub primary_words: String,
-    pub shelf: Arc<Shelf>,
+    pub primary_error: String,
+    pub spool: Arc<SpoolReader>,
     pub spool_cap: u64,
     pub settings: UploadSettings,
-    pub keeper: Keeper,
-    pub written: watch::Receiver<Written>,
-    pub asks: mpsc::Receiver<Ask>,
-    pub progress: watch::Sender<Progress>,
-    pub session: mpsc::Sender<Event>,
+    pub checkpoint_writer: CheckpointWriter,
+    pub written: watch::Receiver<SpoolProgress>,
+    pub commands: mpsc::Receiver<UploadCommand>,
+    pub progress: watch::Sender<UploadProgress>,
+    pub session: mpsc::Sender<SessionEvent>,
 }
 
-enum Landed {
+enum OperationResult {
     Begun(Result<Upload, StorageError>),
-    Read { put: Put, bytes: io::Result<Bytes> },
-    Sent { put: Put, result: Result<PartTag, StorageError> },
+    Read { put: PartRequest, bytes: io::Result<Bytes> },
+    Sent { put: PartRequest, result: Result<PartTag, StorageError> },
     Completed(Result<Stored, StorageError>),
 }
 
 /// The running state, apart from what it was made with.
-struct Work {
-    machine: Machine,
-    flights: JoinSet<Landed>,
-    trouble: Trouble,
+struct UploadTaskState {
+    machine: UploadMachine,
+    in_flight: JoinSet<OperationResult>,
+    outage: StoreOutage,
     on_backup: bool,
     /// Why the primary store was given up.
-    primary_words: String,
+    primary_error: String,
     left: Vec<Upload>,
     beginning: bool,
     completing: bool,
@@ -122,23 +122,23 @@ struct Work {
     notes: Vec<String>,
     /// Bytes the spool takes from the disk.
     used: u64,
-    told_full: bool,
+    full_reported: bool,
     /// The head as it was last read for sending.
     head: Option<Bytes>,
     samples: VecDeque<(u64, u64)>,
-    saved_at: Instant,
+    checkpointed_at: Instant,
     closed_at: Option<Instant>,
-    finish: Option<oneshot::Sender<Result<Kept, Failure>>>,
+    finish: Option<oneshot::Sender<Result<StoredObject, UploadFailure>>>,
 }
 
-enum Onward {
-    Go,
-    Over,
+enum UploadFlow {
+    Continue,
+    ServeOutcome,
 }
 
 impl Uploader {
-    fn cutting(&self) -> Cutting {
-        Cutting::of(&self.target.store.rules(), &self.settings.parts, self.rewritten(), self.bits_per_second)
+    fn layout(&self) -> PartLayout {
+        PartLayout::of(&self.target.store.rules(), &self.settings.parts, self.rewritten(), self.bits_per_second)
     }
 
     /// Bytes at the object's start that are sent once more at the end.
@@ -146,19 +146,19 @@ impl Uploader {
         if self.origin.is_whole() { self.head } else { 0 }
     }
 
-    fn machine(&self) -> Machine {
-        Machine::new(self.cutting(), self.target.store.rules(), self.settings.knobs())
+    fn machine(&self) -> UploadMachine {
+        UploadMachine::new(self.layout(), self.target.store.rules(), self.settings.tuning())
     }
 
     /// Until it was asked to finish or drop. When its asker goes away without a word, everything stays as it is: the
     /// upload is somebody else's now.
     pub async fn run(mut self) {
-        let mut work = Work {
+        let mut state = UploadTaskState {
             machine: self.machine(),
-            flights: JoinSet::new(),
-            trouble: Trouble::new(&self.settings),
-            on_backup: !self.primary_words.is_empty(),
-            primary_words: self.primary_words.clone(),
+            in_flight: JoinSet::new(),
+            outage: StoreOutage::new(&self.settings),
+            on_backup: !self.primary_error.is_empty(),
+            primary_error: self.primary_error.clone(),
             left: vec![],
             beginning: false,
             completing: false,
@@ -171,354 +171,368 @@ impl Uploader {
             lost: None,
             notes: vec![],
             used: 0,
-            told_full: false,
+            full_reported: false,
             head: None,
             samples: VecDeque::new(),
-            saved_at: Instant::now(),
+            checkpointed_at: Instant::now(),
             closed_at: None,
             finish: None,
         };
-        self.save(&mut work);
+        self.save(&mut state);
         loop {
-            self.fly(&mut work);
+            self.start_operations(&mut state);
             let now = Instant::now();
             // A wait that is over wakes nobody again while its request is on the way.
-            let wake = work.trouble.until.filter(|until| *until > now).unwrap_or(now + TICK).min(now + TICK);
-            let onward = tokio::select! {
+            let wake = state.outage.until.filter(|until| *until > now).unwrap_or(now + TICK).min(now + TICK);
+            let flow = tokio::select! {
                 biased;
-                ask = self.asks.recv() => match ask {
+                command = self.commands.recv() => match command {
                     None => return,
-                    Some(Ask::Drop(done)) => {
-                        self.abandon(&mut work).await;
+                    Some(UploadCommand::Drop(done)) => {
+                        self.abandon(&mut state).await;
                         let _ = done.send(());
                         return;
                     }
-                    Some(Ask::Finish(done)) => self.close(&mut work, done).await,
+                    Some(UploadCommand::Finish(done)) => self.close(&mut state, done).await,
                 },
-                Some(landed) = work.flights.join_next() => match landed {
-                    Ok(landed) => self.landed(&mut work, landed).await,
+                Some(joined) = state.in_flight.join_next() => match joined {
+                    Ok(result) => self.on_result(&mut state, result).await,
                     Err(error) => {
                         warn!(%error, "upload: a task broke");
-                        Onward::Go
+                        UploadFlow::Continue
                     }
                 },
                 Ok(()) = self.written.changed() => {
-                    self.wrote(&mut work);
-                    Onward::Go
+                    self.wrote(&mut state);
+                    UploadFlow::Continue
                 }
                 () = sleep_until(wake) => {
-                    self.wrote(&mut work);
-                    if work.saved_at.elapsed() >= SAVED_AT_LEAST {
-                        self.save(&mut work);
+                    self.wrote(&mut state);
+                    if state.checkpointed_at.elapsed() >= CHECKPOINT_INTERVAL {
+                        self.save(&mut state);
                     }
-                    self.patience(&mut work).await
+                    self.check_deadlines(&mut state).await
                 }
-                () = self.keeper.superseded() => return,
+                () = self.checkpoint_writer.superseded() => return,
             };
-            match onward {
-                Onward::Go => self.publish(&work),
-                Onward::Over => return,
+            match flow {
+                UploadFlow::Continue => self.publish(&state),
+                UploadFlow::ServeOutcome => return,
             }
         }
     }
 
     /// Starts whatever may be started.
-    fn fly(&mut self, work: &mut Work) {
+    fn start_operations(&mut self, state: &mut UploadTaskState) {
         let now = Instant::now();
-        if work.lost.is_some() || work.trouble.until.is_some_and(|until| now < until) {
+        if state.lost.is_some() || state.outage.until.is_some_and(|until| now < until) {
             return;
         }
         let Some(upload) = self.target.upload.clone() else {
-            if !work.beginning {
-                work.beginning = true;
+            if !state.beginning {
+                state.beginning = true;
                 let (store, name, meta) = (self.target.store.clone(), self.name.clone(), self.meta.clone());
-                work.flights.spawn(async move { Landed::Begun(store.begin(&name, &meta).await) });
+                state.in_flight.spawn(async move { OperationResult::Begun(store.begin(&name, &meta).await) });
             }
             return;
         };
-        if work.completing {
+        if state.completing {
             return;
         }
         // While it fails, one request at a time finds out when it is over.
-        while work.trouble.since.is_none() || work.flights.is_empty() {
-            let Some(put) = work.machine.next(now.into_std()) else { break };
-            let (shelf, range, origin) = (self.shelf.clone(), put.range.clone(), self.origin.clone());
+        while state.outage.since.is_none() || state.in_flight.is_empty() {
+            let Some(put) = state.machine.next(now.into_std()) else { break };
+            let (spool, range, origin) = (self.spool.clone(), put.range.clone(), self.origin.clone());
             let places = self.points.places_in(origin.in_file(range.start)..origin.in_file(range.end));
-            work.flights.spawn(async move {
-                let bytes = spawn_blocking(move || origin.read(&shelf, range, &places))
+            state.in_flight.spawn(async move {
+                let bytes = spawn_blocking(move || origin.read(&spool, range, &places))
                     .await
                     .unwrap_or_else(|error| Err(io::Error::other(error)));
-                Landed::Read { put, bytes }
+                OperationResult::Read { put, bytes }
             });
         }
-        if let (Some(parts), true) = (work.machine.finished(), work.flights.is_empty()) {
-            work.completing = true;
-            self.save(work);
-            let (store, meta, keeper) = (self.target.store.clone(), self.meta.clone(), self.keeper.clone());
-            work.flights.spawn(async move {
-                keeper.settle(STATE_PATIENCE).await;
-                Landed::Completed(store.complete(&upload, &parts, &meta).await)
+        if let (Some(parts), true) = (state.machine.finished(), state.in_flight.is_empty()) {
+            state.completing = true;
+            self.save(state);
+            let (store, meta, checkpoint_writer) =
+                (self.target.store.clone(), self.meta.clone(), self.checkpoint_writer.clone());
+            state.in_flight.spawn(async move {
+                checkpoint_writer.flush(CHECKPOINT_TIMEOUT).await;
+                OperationResult::Completed(store.complete(&upload, &parts, &meta).await)
             });
         }
     }
 
-    async fn landed(&mut self, work: &mut Work, landed: Landed) -> Onward {
-        match landed {
-            Landed::Begun(result) => {
-                work.beginning = false;
+    async fn on_result(&mut self, state: &mut UploadTaskState, result: OperationResult) -> UploadFlow {
+        match result {
+            OperationResult::Begun(result) => {
+                state.beginning = false;
                 match result {
                     Ok(upload) => {
                         self.target.upload = Some(upload);
-                        self.fine(work);
-                        self.save(work);
+                        self.recovered(state);
+                        self.save(state);
                     }
-                    Err(error) => return self.failed(work, error).await,
+                    Err(error) => return self.failed(state, error).await,
                 }
             }
-            Landed::Read { put, bytes: Ok(bytes) } => self.send(work, put, bytes),
-            Landed::Read { put, bytes: Err(error) } => {
-                work.machine.failed(put.number, put.generation, false);
-                warn!(%error, path = %self.shelf.path().display(), "spool not read");
-                let words = format!("read {}: {error}", self.shelf.path().display());
-                let error = StorageError::new(Kind::Other, self.target.store.name(), "read the spool", words);
-                return self.failed(work, error).await;
+            OperationResult::Read { put, bytes: Ok(bytes) } => self.send(state, put, bytes),
+            OperationResult::Read { put, bytes: Err(error) } => {
+                state.machine.failed(put.number, put.generation, false);
+                warn!(%error, path = %self.spool.path().display(), "spool not read");
+                let message = format!("read {}: {error}", self.spool.path().display());
+                let error =
+                    StorageError::new(StorageErrorKind::Other, self.target.store.name(), "read the spool", message);
+                return self.failed(state, error).await;
             }
-            Landed::Sent { put, result: Ok(tag) } => {
+            OperationResult::Sent { put, result: Ok(tag) } => {
                 debug!(part = put.number, bytes = tag.bytes, "part stored");
-                work.machine.acked(put.number, put.generation, tag);
-                work.taken_away = 0;
-                self.fine(work);
-                self.give_back(work).await;
-                self.save(work);
+                state.machine.acked(put.number, put.generation, tag);
+                state.taken_away = 0;
+                self.recovered(state);
+                self.release_stored(state).await;
+                self.save(state);
             }
-            Landed::Sent { put, result: Err(error) } => {
-                work.machine.failed(put.number, put.generation, error.is_passing());
-                self.save(work);
-                return self.failed(work, error).await;
+            OperationResult::Sent { put, result: Err(error) } => {
+                state.machine.failed(put.number, put.generation, error.is_transient());
+                self.save(state);
+                return self.failed(state, error).await;
             }
-            Landed::Completed(result) => {
-                work.completing = false;
-                return self.completed(work, result).await;
+            OperationResult::Completed(result) => {
+                state.completing = false;
+                return self.completed(state, result).await;
             }
         }
-        Onward::Go
+        UploadFlow::Continue
     }
 
-    fn send(&mut self, work: &mut Work, put: Put, bytes: Bytes) {
+    fn send(&mut self, state: &mut UploadTaskState, put: PartRequest, bytes: Bytes) {
         let Some(upload) = self.target.upload.clone() else { return };
         if put.number == 1 {
             let head = usize::try_from(self.rewritten()).unwrap_or(0).min(bytes.len());
-            work.head = Some(Bytes::copy_from_slice(&bytes[..head]));
+            state.head = Some(Bytes::copy_from_slice(&bytes[..head]));
         }
         let store = self.target.store.clone();
-        if let Some(tag) = store.foresee(put.number, put.generation, &bytes) {
-            work.machine.expects(put.number, put.generation, tag);
+        if let Some(tag) = store.expected_tag(put.number, put.generation, &bytes) {
+            state.machine.expects(put.number, put.generation, tag);
         }
-        self.save(work);
-        let keeper = self.keeper.clone();
-        work.flights.spawn(async move {
+        self.save(state);
+        let checkpoint_writer = self.checkpoint_writer.clone();
+        state.in_flight.spawn(async move {
             // Should we die now, another can only use what it knows of.
-            keeper.settle(STATE_PATIENCE).await;
+            checkpoint_writer.flush(CHECKPOINT_TIMEOUT).await;
             let result = store.put_part(&upload, put.number, put.generation, bytes).await;
-            Landed::Sent { put, result }
+            OperationResult::Sent { put, result }
         });
     }
 
-    fn fine(&self, work: &mut Work) {
-        if let Some(since) = work.trouble.since {
+    fn recovered(&self, state: &mut UploadTaskState) {
+        if let Some(since) = state.outage.since {
             info!(seconds = since.elapsed().as_secs(), "store answers again");
-            work.trouble = Trouble::new(&self.settings);
+            state.outage = StoreOutage::new(&self.settings);
         }
     }
 
     /// A store that keeps its parts lets go of the spool's; a backup would need them all.
-    async fn give_back(&mut self, work: &mut Work) {
-        if self.can_change(work) {
-            if work.used < self.spool_cap / 2 {
+    async fn release_stored(&mut self, state: &mut UploadTaskState) {
+        if self.can_change(state) {
+            if state.used < self.spool_cap / 2 {
                 return;
             }
             warn!("spool is half full: what is stored makes room, and the backup store could not take over any more");
         }
-        let stored = work.machine.take_stored();
-        work.stored
+        let stored = state.machine.take_stored();
+        state
+            .stored
             .extend(stored.into_iter().map(|range| self.origin.in_file(range.start)..self.origin.in_file(range.end)));
-        let safe = self.origin.in_file(work.machine.safe_to());
+        let safe = self.origin.in_file(state.machine.safe_to());
         // Should the upload be taken from us, another begins with what is there: at a restart point.
         let limit = self.points.keep_from(safe, KEY_WITHIN.min(self.spool_cap / 4)).unwrap_or(safe);
         let mut ranges = vec![];
-        for range in &mut work.stored {
+        for range in &mut state.stored {
             let to = range.end.min(limit);
             if to > range.start {
                 ranges.push(range.start..to);
                 range.start = to;
             }
         }
-        work.stored.retain(|range| !range.is_empty());
+        state.stored.retain(|range| !range.is_empty());
         let Some(kept_from) = ranges.iter().map(|range| range.end).max() else { return };
-        let first_end = self.origin.in_file(self.cutting().size(1));
-        work.kept_from = work.kept_from.max(kept_from).max(limit);
-        self.points.forget(first_end..work.kept_from);
-        let shelf = self.shelf.clone();
-        let punch = move || ranges.into_iter().try_for_each(|range: Range<u64>| shelf.punch(range).map(|_| ()));
+        let first_end = self.origin.in_file(self.layout().size(1));
+        state.kept_from = state.kept_from.max(kept_from).max(limit);
+        self.points.forget(first_end..state.kept_from);
+        let spool = self.spool.clone();
+        let punch = move || ranges.into_iter().try_for_each(|range: Range<u64>| spool.punch(range).map(|_| ()));
         if let Ok(Err(error)) = spawn_blocking(punch).await {
             debug!(%error, "spool not given back");
         }
     }
 
-    fn wrote(&mut self, work: &mut Work) {
-        let Written { sealed_to, media_ns } = *self.written.borrow_and_update();
-        if let Err(error) = self.points.advance(&self.shelf, sealed_to) {
+    fn wrote(&mut self, state: &mut UploadTaskState) {
+        let SpoolProgress { sealed_to, media_ns } = *self.written.borrow_and_update();
+        if let Err(error) = self.points.advance(&self.spool, sealed_to) {
             debug!(%error, "spool not walked");
         }
         let sealed_to = if self.origin.is_whole() { sealed_to } else { self.walked(sealed_to) };
-        let media_ns = media_ns.saturating_sub(work.skipped_ns);
-        if work.samples.back().is_none_or(|(end, _)| *end < sealed_to) {
-            work.samples.push_back((sealed_to, media_ns));
-            let safe = work.machine.safe_to();
+        let media_ns = media_ns.saturating_sub(state.skipped_ns);
+        if state.samples.back().is_none_or(|(end, _)| *end < sealed_to) {
+            state.samples.push_back((sealed_to, media_ns));
+            let safe = state.machine.safe_to();
             // One before the first that is not safe, to measure from.
-            while work.samples.get(1).is_some_and(|(end, _)| *end <= safe) {
-                work.samples.pop_front();
+            while state.samples.get(1).is_some_and(|(end, _)| *end <= safe) {
+                state.samples.pop_front();
             }
-            if work.samples.len() > MOST_SAMPLES {
+            if state.samples.len() > MAX_SAMPLES {
                 let mut odd = false;
-                work.samples.retain(|_| {
+                state.samples.retain(|_| {
                     odd = !odd;
                     odd
                 });
             }
         }
-        work.machine.wrote(sealed_to, Instant::now().into_std());
-        if work.told_full || work.machine.is_closed() {
+        state.machine.wrote(sealed_to, Instant::now().into_std());
+        if state.full_reported || state.machine.is_closed() {
             return;
         }
-        work.used = self.shelf.used().unwrap_or(0);
-        let used = work.used;
-        let full = if work.lost.is_some() {
-            work.lost.clone()
-        } else if work.machine.is_exhausted() {
+        state.used = self.spool.used().unwrap_or(0);
+        let used = state.used;
+        let full = if state.lost.is_some() {
+            state.lost.clone()
+        } else if state.machine.is_exhausted() {
             Some(format!("{} takes no more parts of one object", self.target.store.name()))
         } else {
             (used >= self.spool_cap).then(|| {
-                let why = if work.trouble.words.is_empty() { "the store is too slow" } else { &work.trouble.words };
+                let why = if state.outage.message.is_empty() { "the store is too slow" } else { &state.outage.message };
                 format!("{} MB wait to be uploaded and the spool holds no more: {why}", used >> 20)
             })
         };
-        if let Some(words) = full {
-            warn!(words, "recording has to end");
+        if let Some(message) = full {
+            warn!(reason = message, "recording has to end");
             // The session reads its inbox at all times; if it is full just now, the next tick tries again.
-            work.told_full = self.session.try_send(Event::Full(words)).is_ok();
+            state.full_reported = self.session.try_send(SessionEvent::SpoolFull(message)).is_ok();
         }
     }
 
-    async fn close(&mut self, work: &mut Work, done: oneshot::Sender<Result<Kept, Failure>>) -> Onward {
-        self.wrote(work);
-        work.closed_at = Some(Instant::now());
-        work.finish = Some(done);
+    async fn close(
+        &mut self,
+        state: &mut UploadTaskState,
+        done: oneshot::Sender<Result<StoredObject, UploadFailure>>,
+    ) -> UploadFlow {
+        self.wrote(state);
+        state.closed_at = Some(Instant::now());
+        state.finish = Some(done);
         // Trouble with the store is not waited out before the last tries begin.
-        work.trouble.until = None;
-        if let Some(why) = work.lost.clone() {
-            return self.give_up(work, Kind::Gone, why).await;
+        state.outage.until = None;
+        if let Some(why) = state.lost.clone() {
+            return self.give_up(state, StorageErrorKind::Gone, why).await;
         }
-        if let Err(error) = self.close_object(work).await {
-            let words = format!("Local upload failed: read {}: {error}", self.shelf.path().display());
-            return self.give_up(work, Kind::Other, words).await;
+        if let Err(error) = self.close_object(state).await {
+            let message = format!("Local upload failed: read {}: {error}", self.spool.path().display());
+            return self.give_up(state, StorageErrorKind::Other, message).await;
         }
-        if work.machine.is_empty() {
-            self.abandon(work).await;
-            self.answer(work, Err(Failure::nothing()));
-            return Onward::Over;
+        if state.machine.is_empty() {
+            self.abandon(state).await;
+            self.answer(state, Err(UploadFailure::nothing()));
+            return UploadFlow::ServeOutcome;
         }
-        self.save(work);
-        Onward::Go
+        self.save(state);
+        UploadFlow::Continue
     }
 
     /// Nothing more is written: the object ends where the file does.
-    async fn close_object(&mut self, work: &mut Work) -> io::Result<()> {
-        let (shelf, head) = (self.shelf.clone(), self.rewritten());
+    async fn close_object(&mut self, state: &mut UploadTaskState) -> io::Result<()> {
+        let (spool, head) = (self.spool.clone(), self.rewritten());
         let look = spawn_blocking(move || {
-            let end = shelf.end()?;
-            Ok::<_, io::Error>((end, shelf.read(0..head.min(end))?))
+            let end = spool.end()?;
+            Ok::<_, io::Error>((end, spool.read(0..head.min(end))?))
         });
         let (end, head) = look.await.unwrap_or_else(|error| Err(io::Error::other(error)))?;
-        self.points.advance(&self.shelf, end)?;
+        self.points.advance(&self.spool, end)?;
         let end = if self.origin.is_whole() { end } else { self.walked(end) };
-        let rewritten = work.head.as_ref().is_some_and(|sent| *sent != head);
-        work.machine.close(end, rewritten, Instant::now().into_std());
+        let rewritten = state.head.as_ref().is_some_and(|sent| *sent != head);
+        state.machine.close(end, rewritten, Instant::now().into_std());
         Ok(())
     }
 
-    async fn completed(&mut self, work: &mut Work, result: Result<Stored, StorageError>) -> Onward {
-        let end = work.machine.prefix().1;
+    async fn completed(&mut self, state: &mut UploadTaskState, result: Result<Stored, StorageError>) -> UploadFlow {
+        let end = state.machine.prefix().1;
         match result {
             Ok(stored) if stored.bytes == end => {
                 // The location may be a link that opens the object: not for logs.
                 info!(file = self.name, bytes = stored.bytes, "file stored");
-                self.abort_left(work).await;
-                let kept = self.kept(work, stored.location, stored.bytes);
-                self.answer(work, Ok(kept));
-                Onward::Over
+                self.abort_left(state).await;
+                let kept = self.kept(state, stored.location, stored.bytes);
+                self.answer(state, Ok(kept));
+                UploadFlow::ServeOutcome
             }
             Ok(stored) => {
-                let words = format!("stored object has {} bytes instead of {end}", stored.bytes);
-                let error = StorageError::new(Kind::Mismatch, self.target.store.name(), "complete", words);
-                self.give_up(work, error.kind, error.to_string()).await
+                let message = format!("stored object has {} bytes instead of {end}", stored.bytes);
+                let error =
+                    StorageError::new(StorageErrorKind::Mismatch, self.target.store.name(), "complete", message);
+                self.give_up(state, error.kind, error.to_string()).await
             }
             // Older bytes of a part came in after newer ones.
-            Err(error) if error.kind == Kind::Invalid && work.machine.doubt() => {
+            Err(error) if error.kind == StorageErrorKind::Invalid && state.machine.invalidate() => {
                 warn!(%error, "parts sent again");
-                Onward::Go
+                UploadFlow::Continue
             }
             Err(error) => {
-                work.unanswered |= error.is_passing();
-                self.failed(work, error).await
+                state.unanswered |= error.is_transient();
+                self.failed(state, error).await
             }
         }
     }
 
-    fn kept(&self, work: &Work, location: String, bytes: u64) -> Kept {
-        Kept { filename: self.name.clone(), location, bytes, used_backup: work.on_backup, skipped_ns: work.skipped_ns }
+    fn kept(&self, state: &UploadTaskState, location: String, bytes: u64) -> StoredObject {
+        StoredObject {
+            filename: self.name.clone(),
+            location,
+            bytes,
+            used_backup: state.on_backup,
+            skipped_ns: state.skipped_ns,
+        }
     }
 
-    fn answer(&self, work: &mut Work, result: Result<Kept, Failure>) {
-        self.publish(work);
-        if let Some(done) = work.finish.take() {
+    fn answer(&self, state: &mut UploadTaskState, result: Result<StoredObject, UploadFailure>) {
+        self.publish(state);
+        if let Some(done) = state.finish.take() {
             let _ = done.send(result);
         }
     }
 
-    fn save(&self, work: &mut Work) {
-        work.saved_at = Instant::now();
+    fn save(&self, state: &mut UploadTaskState) {
+        state.checkpointed_at = Instant::now();
         let Some(upload) = &self.target.upload else { return };
-        let saved = SavedUpload {
-            backup: work.on_backup,
+        let checkpoint = UploadCheckpoint {
+            backup: state.on_backup,
             upload: upload.clone(),
-            completing: work.completing,
-            cutting: self.cutting(),
-            parts: work.machine.state(),
-            left: work.left.clone(),
+            completing: state.completing,
+            layout: self.layout(),
+            parts: state.machine.part_states(),
+            left: state.left.clone(),
         };
-        let every = work.samples.len().div_ceil(SAVED_SAMPLES).max(1);
-        let last = work.samples.back().copied();
-        let media = work.samples.iter().copied().step_by(every).chain(last).collect();
-        let kept_from = work.kept_from;
-        self.keeper.update(self.file, |file| {
+        let every = state.samples.len().div_ceil(CHECKPOINT_SAMPLES).max(1);
+        let last = state.samples.back().copied();
+        let media = state.samples.iter().copied().step_by(every).chain(last).collect();
+        let kept_from = state.kept_from;
+        self.checkpoint_writer.update(self.file, |file| {
             file.media = media;
             file.media.dedup();
-            file.upload = Some(saved);
+            file.upload = Some(checkpoint);
             file.kept_from = kept_from;
         });
     }
 
-    fn publish(&self, work: &Work) {
-        let safe = work.machine.safe_to();
-        let last = work.samples.back().map_or(0, |(_, ns)| *ns);
-        let samples: Vec<(u64, u64)> = work.samples.iter().copied().collect();
-        let progress = Progress {
+    fn publish(&self, state: &UploadTaskState) {
+        let safe = state.machine.safe_to();
+        let last = state.samples.back().map_or(0, |(_, ns)| *ns);
+        let samples: Vec<(u64, u64)> = state.samples.iter().copied().collect();
+        let progress = UploadProgress {
             stored: safe,
             behind_ms: last.saturating_sub(media_at(&samples, safe)) / 1_000_000,
-            trouble: work.trouble.words.clone(),
+            error: state.outage.message.clone(),
             name: self.name.clone(),
-            notes: work.notes.clone(),
+            notes: state.notes.clone(),
         };
         self.progress.send_if_modified(|known| {
             let changed = *known != progress;

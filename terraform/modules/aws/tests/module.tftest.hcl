@@ -127,7 +127,7 @@ run "the_dispatcher_finds_its_whole_configuration" {
     environment = "dev"
     runner      = { capacity = ["spot", "on-demand"] }
     storage     = { prefix = "recordings/" }
-    limits      = { most_recordings = 50, max_duration_seconds = 7200 }
+    limits      = { max_recordings = 50, max_duration_seconds = 7200 }
     settings    = { bid = 0.5 }
   }
 
@@ -141,7 +141,7 @@ run "the_dispatcher_finds_its_whole_configuration" {
   }
   assert {
     condition = (
-      output.dispatcher_config.ws_url == "wss://livekit.example.org" && output.dispatcher_config.most_recordings == 50 && output.dispatcher_config.bid == 0.5 &&
+      output.dispatcher_config.ws_url == "wss://livekit.example.org" && output.dispatcher_config.max_recordings == 50 && output.dispatcher_config.bid == 0.5 &&
       output.dispatcher_config.session_limits.file_output_max_duration == "7200s" && output.dispatcher_config.storage.prefix == "recordings/" &&
       output.dispatcher_config.redis.tls == { enabled = true }
     )

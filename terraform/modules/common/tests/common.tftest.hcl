@@ -88,7 +88,7 @@ run "the_configuration_says_only_what_is_said" {
     error_message = "one document of YAML"
   }
   assert {
-    condition     = !contains(keys(output.config), "most_recordings") && !contains(keys(output.config), "targets") && keys(output.config.storage) == ["s3"] && keys(output.config.redis.tls) == ["enabled"]
+    condition     = !contains(keys(output.config), "max_recordings") && !contains(keys(output.config), "targets") && keys(output.config.storage) == ["s3"] && keys(output.config.redis.tls) == ["enabled"]
     error_message = "a key without a value is left out"
   }
   assert {

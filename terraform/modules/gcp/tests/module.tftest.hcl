@@ -78,7 +78,7 @@ run "two_dispatchers_that_never_sleep" {
     error_message = "the configuration, LiveKit's key and secret and the ticket key"
   }
   assert {
-    condition     = alltrue([for job in google_cloud_run_v2_job.runner : toset([for env in job.template[0].template[0].containers[0].env : env.name]) == toset(["SPILLWAY_LOG_FORM", "SPILLWAY_REDIS", "SPILLWAY_TICKET_KEY"])])
+    condition     = alltrue([for job in google_cloud_run_v2_job.runner : toset([for env in job.template[0].template[0].containers[0].env : env.name]) == toset(["SPILLWAY_LOG_FORMAT", "SPILLWAY_REDIS", "SPILLWAY_TICKET_KEY"])])
     error_message = "a runner gets the ticket key and no secret of LiveKit's API"
   }
   assert {

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cache::Cache;
 use crate::step;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 const BASE: &str = "debian:trixie-slim";
 const SUITE: &str = "trixie";
 /// An image of one program that every Debian has, and that does nothing.
@@ -51,7 +51,7 @@ impl Docker {
         let begun = Instant::now();
         while !own.answers() {
             let over = own.daemon.as_mut().map(Child::try_wait).transpose().context("watch dockerd")?.flatten();
-            if over.is_some() || begun.elapsed() > PATIENCE {
+            if over.is_some() || begun.elapsed() > START_TIMEOUT {
                 bail!("a Docker daemon does not start here: see {}", cache.at("logs").join("dockerd.log").display());
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -141,7 +141,7 @@ fn is_root() -> bool {
 fn lay_out(program: &str, root: &Path) -> Result<()> {
     let linked = Command::new("ldd").arg(program).output().context("ask what a program is linked with")?;
     let linked = String::from_utf8_lossy(&linked.stdout).into_owned();
-    for file in linked.split_whitespace().filter(|word| word.starts_with('/')).chain([program]) {
+    for file in linked.split_whitespace().filter(|note| note.starts_with('/')).chain([program]) {
         let to = root.join(file.trim_start_matches('/'));
         std::fs::create_dir_all(to.parent().context("a file lies in a folder")?).context("make a folder")?;
         std::fs::copy(file, &to).with_context(|| format!("copy {file}"))?;

@@ -110,11 +110,11 @@ pub fn containers(cache: &Cache) -> Result<Containers> {
         Ok(()) => Containers::Usable,
         Err(error) => Containers::LeftOut(format!("{error:#}")),
     };
-    leave_word(&found, &cache.at("images").join("dev"))?;
+    leave_note(&found, &cache.at("images").join("dev"))?;
     Ok(found)
 }
 
-fn leave_word(found: &Containers, folder: &Path) -> Result<()> {
+fn leave_note(found: &Containers, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     let (reason, archive) = (folder.join(LEFT_OUT), folder.join(format!("{}.tar", IMAGES[0].name)));
     let stale = match found {
@@ -227,13 +227,13 @@ mod tests {
     fn an_older_image_is_not_there_where_containers_are_left_out() {
         let folder = std::env::temp_dir().join(format!("spillway-setup-{}", std::process::id()));
         let (archive, reason) = (folder.join("spillway-runner.tar"), folder.join(LEFT_OUT));
-        leave_word(&Containers::Usable, &folder).unwrap();
+        leave_note(&Containers::Usable, &folder).unwrap();
         std::fs::write(&archive, "of yesterday").unwrap();
-        leave_word(&Containers::LeftOut("in a chroot".to_owned()), &folder).unwrap();
+        leave_note(&Containers::LeftOut("in a chroot".to_owned()), &folder).unwrap();
         assert!(!archive.exists());
         assert_eq!(std::fs::read_to_string(&reason).unwrap(), "in a chroot");
         std::fs::write(&archive, "of today").unwrap();
-        leave_word(&Containers::Usable, &folder).unwrap();
+        leave_note(&Containers::Usable, &folder).unwrap();
         assert!(archive.exists() && !reason.exists());
         std::fs::remove_dir_all(&folder).unwrap();
     }

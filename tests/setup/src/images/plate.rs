@@ -29,8 +29,8 @@ pub fn lay(plate: &Path, image: &Image, root: &Path, built: &Path, cache: &Cache
         let mut named = Named::default();
         named.read(&root.join(folder))?;
         ensure!(!named.must.is_empty(), "{folder} makes no GStreamer element");
-        for (file, words) in [("must", &named.must), ("words", &named.words)] {
-            let text: String = words.iter().map(|word| format!("{word}\n")).collect();
+        for (file, names) in [("must", &named.must), ("names", &named.names)] {
+            let text: String = names.iter().map(|note| format!("{note}\n")).collect();
             std::fs::write(plate.join(file), text).with_context(|| format!("write {file}"))?;
         }
     }
@@ -50,7 +50,7 @@ pub fn lay(plate: &Path, image: &Image, root: &Path, built: &Path, cache: &Cache
 #[derive(Default)]
 struct Named {
     must: BTreeSet<String>,
-    words: BTreeSet<String>,
+    names: BTreeSet<String>,
 }
 
 impl Named {
@@ -74,15 +74,15 @@ impl Named {
             let pieces: Vec<&str> = line.split('"').collect();
             // Between the first and second quote, the third and fourth, …
             for at in (1..pieces.len()).step_by(2) {
-                let word = pieces[at];
+                let note = pieces[at];
                 let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-                if word.len() < 3 || !word.chars().all(plain) {
+                if note.len() < 3 || !note.chars().all(plain) {
                     continue;
                 }
                 if pieces[at - 1].ends_with("make(") {
-                    self.must.insert(word.to_owned());
+                    self.must.insert(note.to_owned());
                 } else {
-                    self.words.insert(word.to_owned());
+                    self.names.insert(note.to_owned());
                 }
             }
         }
@@ -94,13 +94,13 @@ fn components(tree: &str) -> String {
     let mut parts = BTreeSet::new();
     for line in tree.lines() {
         let Some((package, license)) = line.split_once('|') else { continue };
-        let mut words = package.split_whitespace();
-        let (Some(name), Some(version)) = (words.next(), words.next().and_then(|word| word.strip_prefix('v'))) else {
+        let mut names = package.split_whitespace();
+        let (Some(name), Some(version)) = (names.next(), names.next().and_then(|note| note.strip_prefix('v'))) else {
             continue;
         };
         let mut part = format!(r#"{{"type":"library","name":"{name}","version":"{version}""#);
         // What lies in a folder is ours and in no registry.
-        if words.next().is_none_or(|place| place == "(proc-macro)") {
+        if names.next().is_none_or(|place| place == "(proc-macro)") {
             let _ = write!(part, r#","purl":"pkg:cargo/{name}@{version}""#);
         }
         if !license.is_empty() {
@@ -118,13 +118,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn elements_are_read_from_the_words_of_the_source() {
+    fn elements_are_read_from_the_strings_of_the_source() {
         let mut named = Named::default();
         named.scan(
             "let d = if a { \"mulawdec\" } else { \"Not one\" };\nmake(\"queue\", |q| q.property(\"max\", \"a b\"))",
         );
         assert_eq!(named.must.into_iter().collect::<Vec<_>>(), ["queue"]);
-        assert_eq!(named.words.into_iter().collect::<Vec<_>>(), ["max", "mulawdec"]);
+        assert_eq!(named.names.into_iter().collect::<Vec<_>>(), ["max", "mulawdec"]);
     }
 
     #[test]

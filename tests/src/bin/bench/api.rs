@@ -4,11 +4,11 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 use serde_json::json;
 use spillway_tests::analyser::percentile;
-use spillway_tests::servers::Ground;
+use spillway_tests::servers::TestServers;
 
 #[derive(Debug, Serialize)]
 pub struct Latency {
-    /// Of 100 calls, one after the other, paper launcher.
+    /// Of 100 calls, one after the other, simulated launcher.
     pub start_p50_ms: f64,
     pub start_p99_ms: f64,
     /// Of a call that goes through Redis in the same server but to no egress: ListEgress by id.
@@ -21,29 +21,29 @@ pub struct Latency {
 
 /// StartEgress with a launcher that starts nothing: what the dispatcher itself costs.
 pub async fn measure() -> Result<Latency> {
-    let ground = Ground::start("").await?;
-    let _dispatcher = ground.dispatcher("dispatcher", "launcher: paper").await?;
-    ground.api.create_room("paper", 300).await?;
+    let servers = TestServers::start("").await?;
+    let _dispatcher = servers.dispatcher("dispatcher", "launcher: simulated").await?;
+    servers.api.create_room("paper", 300).await?;
     let request = || {
         json!({
             "room_name": "paper", "layout": "grid",
-            "file_outputs": [{ "filepath": ground.folder().join("paper-{time}.mp4").to_string_lossy(), "file_type": "MP4" }],
+            "file_outputs": [{ "filepath": servers.folder().join("paper-{time}.mp4").to_string_lossy(), "file_type": "MP4" }],
         })
     };
     let (mut start, mut list) = (Vec::new(), Vec::new());
     for _ in 0..100 {
         let begun = Instant::now();
-        let info = ground.api.egress("StartRoomCompositeEgress", request()).await?;
+        let info = servers.api.egress("StartRoomCompositeEgress", request()).await?;
         start.push(begun.elapsed().as_secs_f64() * 1000.0);
         let begun = Instant::now();
-        ground.api.egress_info(info["egress_id"].as_str().unwrap_or_default()).await?;
+        servers.api.egress_info(info["egress_id"].as_str().unwrap_or_default()).await?;
         list.push(begun.elapsed().as_secs_f64() * 1000.0);
     }
     let mut calls = Vec::new();
     let begun = tokio::time::Instant::now();
     for number in 0..200u32 {
         tokio::time::sleep_until(begun + Duration::from_millis(10) * number).await;
-        let (api, request) = (ground.api.clone(), request());
+        let (api, request) = (servers.api.clone(), request());
         calls.push(tokio::spawn(async move {
             let begun = Instant::now();
             let answer = api.egress("StartRoomCompositeEgress", request).await;

@@ -4,17 +4,17 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
 use spillway_commands::bench::is_selected;
-use spillway_tests::analyser::picture::{self, Identity};
+use spillway_tests::analyser::picture::{self, FrameContinuity};
 use spillway_tests::analyser::{probe, stream};
 use spillway_tests::assets::{clip, person};
 use spillway_tests::egress::{Egress, file_of, nanos};
-use spillway_tests::publisher::{From, Manners, Publisher};
-use spillway_tests::servers::Ground;
+use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
+use spillway_tests::servers::TestServers;
 
 /// Clock ticks a second of /proc/<pid>/stat: 100 on every Linux that Debian runs on.
 const TICKS: f64 = 100.0;
 
-struct Kind {
+struct BenchCase {
     name: &'static str,
     method: &'static str,
     /// Clips of the cameras of p0, p1, …
@@ -23,56 +23,56 @@ struct Kind {
 }
 
 /// `(video sid, audio sid)` of everybody.
-const KINDS: &[Kind] = &[
-    Kind {
+const BENCH_CASES: &[BenchCase] = &[
+    BenchCase {
         name: "track h264",
         method: "StartTrackEgress",
         cameras: &["p0-720.h264"],
         request: |sids| json!({ "track_id": sids[0].0, "file": {} }),
     },
-    Kind {
+    BenchCase {
         name: "track opus",
         method: "StartTrackEgress",
         cameras: &["p0-720.h264"],
         request: |sids| json!({ "track_id": sids[0].1, "file": {} }),
     },
-    Kind {
+    BenchCase {
         name: "track composite, copied",
         method: "StartTrackCompositeEgress",
         cameras: &["p0-720.h264"],
         request: |sids| json!({ "video_track_id": sids[0].0, "audio_track_id": sids[0].1, "file_outputs": [{ "file_type": "MP4" }] }),
     },
-    Kind {
+    BenchCase {
         name: "participant, encoded",
         method: "StartParticipantEgress",
         cameras: &["p0-720.h264"],
         request: |_| json!({ "identity": "p0", "preset": "H264_720P_30", "file_outputs": [{ "file_type": "MP4" }] }),
     },
-    Kind {
+    BenchCase {
         name: "room, audio only, 3 people",
         method: "StartRoomCompositeEgress",
         cameras: &["p0-360.h264", "p1-360.h264", "p2-360.h264"],
         request: |_| json!({ "audio_only": true, "file_outputs": [{ "file_type": "OGG" }] }),
     },
-    Kind {
+    BenchCase {
         name: "room 720p30 of 1 x 720p",
         method: "StartRoomCompositeEgress",
         cameras: &["p0-720.h264"],
         request: |_| json!({ "layout": "grid", "file_outputs": [{ "file_type": "MP4" }] }),
     },
-    Kind {
+    BenchCase {
         name: "room 720p30 of 4 x 360p",
         method: "StartRoomCompositeEgress",
         cameras: &["p0-360.h264", "p1-360.h264", "p2-360.h264", "p3-360.h264"],
         request: |_| json!({ "layout": "grid", "file_outputs": [{ "file_type": "MP4" }] }),
     },
-    Kind {
+    BenchCase {
         name: "room 720p30 of 4 x 720p",
         method: "StartRoomCompositeEgress",
         cameras: &["p0-720.h264", "p1-720.h264", "p2-720.h264", "p3-720.h264"],
         request: |_| json!({ "layout": "grid", "file_outputs": [{ "file_type": "MP4" }] }),
     },
-    Kind {
+    BenchCase {
         name: "room 1080p30 of 4 x 720p",
         method: "StartRoomCompositeEgress",
         cameras: &["p0-720.h264", "p1-720.h264", "p2-720.h264", "p3-720.h264"],
@@ -99,7 +99,7 @@ pub struct Cost {
 
 #[cfg(test)]
 pub fn names() -> Vec<&'static str> {
-    KINDS.iter().map(|kind| kind.name).collect()
+    BENCH_CASES.iter().map(|kind| kind.name).collect()
 }
 
 pub async fn measure(only: &str, seconds: f64, runs: usize) -> Result<Vec<Cost>> {
@@ -108,7 +108,7 @@ pub async fn measure(only: &str, seconds: f64, runs: usize) -> Result<Vec<Cost>>
         "{:<28} {:>6} {:>6} {:>6} {:>7} {:>7} {:>8} {:>8} {:>7} {:>7}",
         "kind", "cores", "MB", "fps", "freeze", "answer", "to frame", "of exec", "ACTIVE", "stop"
     );
-    for kind in KINDS.iter().filter(|kind| is_selected(kind.name, only)) {
+    for kind in BENCH_CASES.iter().filter(|kind| is_selected(kind.name, only)) {
         for _ in 0..runs {
             let cost = one(kind, seconds).await.with_context(|| kind.name)?;
             println!(
@@ -130,30 +130,33 @@ pub async fn measure(only: &str, seconds: f64, runs: usize) -> Result<Vec<Cost>>
     Ok(costs)
 }
 
-async fn one(kind: &Kind, seconds: f64) -> Result<Cost> {
-    let ground = Ground::start("").await?;
-    let _dispatcher = ground.dispatcher("dispatcher", "").await?;
+async fn one(kind: &BenchCase, seconds: f64) -> Result<Cost> {
+    let servers = TestServers::start("").await?;
+    let _dispatcher = servers.dispatcher("dispatcher", "").await?;
     let (mut people, mut sids) = (Vec::new(), Vec::new());
     for (index, camera) in kind.cameras.iter().enumerate() {
         let who = format!("p{index}");
         let (picture, sound) = (clip(camera)?, clip(&format!("{who}.opus"))?);
-        let person = Publisher::join(&ground.api, "bench", &who, Manners::default()).await?;
-        sids.push((person.publish(&picture, From::Camera).await?, person.publish(&sound, From::Microphone).await?));
+        let person = Publisher::join(&servers.api, "bench", &who, PublisherOptions::default()).await?;
+        sids.push((
+            person.publish(&picture, SourceKind::Camera).await?,
+            person.publish(&sound, SourceKind::Microphone).await?,
+        ));
         people.push(person);
     }
     // Tracks are live and known to the server before anything is asked.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut request = (kind.request)(&sids);
     request["room_name"] = json!("bench");
-    let path = ground.folder().join("files/bench-{time}").to_string_lossy().into_owned();
+    let path = servers.folder().join("files/bench-{time}").to_string_lossy().into_owned();
     match request.get_mut("file") {
         Some(file) => file["filepath"] = json!(path),
         None => request["file_outputs"][0]["filepath"] = json!(path),
     }
     let asked = unix_ms();
-    let egress = Egress::start(&ground.api, kind.method, request).await?;
+    let egress = Egress::start(&servers.api, kind.method, request).await?;
     let active = egress.active().await?;
-    let processes: Vec<i32> = ground
+    let processes: Vec<i32> = servers
         .left_behind()
         .into_iter()
         .filter(|(_, command)| command.contains("spillway-runner") || command.contains("spillway-media"))
@@ -169,8 +172,8 @@ async fn one(kind: &Kind, seconds: f64) -> Result<Cost> {
     let (info, stopped) = egress.stop().await?;
     let file = file_of(&info)?;
     let first = nanos(&info["file_results"][0]["started_at"]) as f64 / 1e6;
-    let identity: Option<Identity> = stream(&probe(&file)?, "video")
-        .map(|_| picture::look(&file).map(|pictures| pictures.identity(person("p0"))))
+    let identity: Option<FrameContinuity> = stream(&probe(&file)?, "video")
+        .map(|_| picture::analyse(&file).map(|pictures| pictures.identity(person("p0"))))
         .transpose()?;
     Ok(Cost {
         kind: kind.name.to_owned(),

@@ -4,13 +4,13 @@ use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::json;
-use spillway_bus::{Beat, Bus, Decision, Heartbeats, Phase, Record, RedisConfig, Registry};
+use spillway_bus::{Bus, Decision, Heartbeat, Heartbeats, Phase, Record, RedisConfig, Registry};
 use spillway_protocol::ids::EgressId;
-use spillway_protocol::ledger::{Fact, Ledger};
-use spillway_tests::clouds::Place;
+use spillway_protocol::ledger::{EgressLedger, Fact};
+use spillway_tests::clouds::CloudSetup;
 use spillway_tests::clouds::ecs::{self, Ecs};
 use spillway_tests::process::eventually;
-use spillway_tests::servers::{Dispatcher, Ground};
+use spillway_tests::servers::{DispatcherProcess, TestServers};
 
 const SECONDS: f64 = 20.0;
 const KEY: &str = "6262626262626262626262626262626262626262626262626262626262626262";
@@ -36,17 +36,17 @@ pub struct Watching {
 /// What a dispatcher holds and needs with nothing to do, and with so many recordings to watch that all go well: accepted
 /// and launched by itself, tasks that run nothing, heartbeats written by us.
 pub async fn measure(live: usize) -> Result<Watching> {
-    let mut ground = Ground::start("").await?;
-    ground.set("AWS_ACCESS_KEY_ID", "AKIDSTAGE");
-    ground.set("AWS_SECRET_ACCESS_KEY", "stage-secret");
-    let tasks = ground.folder().join("tasks");
+    let mut servers = TestServers::start("").await?;
+    servers.set("AWS_ACCESS_KEY_ID", "AKIDSTAGE");
+    servers.set("AWS_SECRET_ACCESS_KEY", "stage-secret");
+    let tasks = servers.folder().join("tasks");
     std::fs::create_dir_all(&tasks).context("make a folder for tasks")?;
-    let place = Place {
+    let setup = CloudSetup {
         arguments: vec!["3600".to_owned()],
-        mark: ground.mark().to_owned(),
-        ..Place::new("/usr/bin/sleep".into(), tasks)
+        mark: servers.mark().to_owned(),
+        ..CloudSetup::new("/usr/bin/sleep".into(), tasks)
     };
-    let cloud = Ecs::start(place, "egress").await?;
+    let cloud = Ecs::start(setup, "egress").await?;
     cloud.limit(2000, 1000.0);
     let target = json!({
         "name": "cloud", "launcher": "ecs", "burst": 2000, "launches_per_second": 1000, "start_deadline": "10m",
@@ -57,33 +57,33 @@ pub async fn measure(live: usize) -> Result<Watching> {
     let config = format!(
         "redis: {{ address: \"{}\" }}\napi_key: {}\napi_secret: {}\nws_url: {}\ncores: 100000\nqueue: 2000\nstack: stage\n\
          ticket_key: \"{KEY}\"\n{storage}\ntargets: [{target}]\n",
-        ground.redis_address,
-        ground.api.key,
-        ground.api.secret,
-        ground.api.ws_url(),
+        servers.redis_address,
+        servers.api.key,
+        servers.api.secret,
+        servers.api.ws_url(),
     );
     let begun = Instant::now();
-    let dispatcher = ground.dispatcher_from("dispatcher", &config).await?;
+    let dispatcher = servers.dispatcher_from("dispatcher", &config).await?;
     let start_ms = begun.elapsed().as_secs_f64() * 1000.0;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let (idle_percent, _) = busy(&dispatcher, &ground).await?;
+    let (idle_percent, _) = busy(&dispatcher, &servers).await?;
     let idle_mb = memory(&dispatcher, "VmRSS:")?;
     println!("dispatcher, nothing live: ready after {start_ms:.0} ms, {idle_mb:.1} MB, {idle_percent:.2} % of a core");
 
-    let room = ground.api.create_room("watched", 3600).await;
+    let room = servers.api.create_room("watched", 3600).await;
     room.context("make a room")?;
     let mut ids = Vec::new();
     for some in (0..live).collect::<Vec<_>>().chunks(20) {
         let calls = some.iter().map(|n| {
             let output = json!({ "filepath": format!("{n}.mp4"), "file_type": "MP4" });
             let request = json!({ "room_name": "watched", "layout": "grid", "file_outputs": [output] });
-            ground.api.egress("StartRoomCompositeEgress", request)
+            servers.api.egress("StartRoomCompositeEgress", request)
         });
         for info in join_all(calls).await {
             ids.push(EgressId::parse(info?["egress_id"].as_str().unwrap_or_default()).context("an id")?);
         }
     }
-    let redis = RedisConfig { address: ground.redis_address.clone(), ..RedisConfig::default() };
+    let redis = RedisConfig { address: servers.redis_address.clone(), ..RedisConfig::default() };
     let bus = Bus::connect(&redis).await.context("reach Redis")?;
     eventually("all have a task", Duration::from_secs(120), || async { Ok((cloud.started() >= live).then_some(())) })
         .await?;
@@ -106,9 +106,9 @@ pub async fn measure(live: usize) -> Result<Watching> {
         }
     });
     tokio::time::sleep(Duration::from_secs(6)).await;
-    let before = cloud.asked();
-    let (live_percent, redis_live_percent) = busy(&dispatcher, &ground).await?;
-    let platform_calls = cloud.asked() - before;
+    let before = cloud.calls();
+    let (live_percent, redis_live_percent) = busy(&dispatcher, &servers).await?;
+    let platform_calls = cloud.calls() - before;
     let (live_mb, peak_mb) = (memory(&dispatcher, "VmRSS:")?, memory(&dispatcher, "VmHWM:")?);
     hearts.abort();
     println!(
@@ -132,10 +132,10 @@ pub async fn measure(live: usize) -> Result<Watching> {
 }
 
 async fn beat(bus: &Bus, id: &EgressId) -> Result<()> {
-    let said = Beat {
+    let said = Heartbeat {
         media_ns: 5_000_000_000,
         files: [("/var/spool/spillway/recording.mp4".to_owned(), 1_234_567)].into(),
-        ..Beat::default()
+        ..Heartbeat::default()
     };
     Heartbeats::new(bus).beat(id, 1, &said, Duration::from_secs(6)).await.context("beat")?;
     Ok(())
@@ -143,7 +143,7 @@ async fn beat(bus: &Bus, id: &EgressId) -> Result<()> {
 
 /// What a runner does when it has its ticket.
 fn begin_recording(record: &mut Record) -> Decision {
-    let Ok(mut ledger) = serde_json::from_str::<Ledger>(&record.ledger) else { return Decision::Leave };
+    let Ok(mut ledger) = serde_json::from_str::<EgressLedger>(&record.ledger) else { return Decision::Leave };
     let at = record.accepted_at * 1_000_000 + 1_000_000_000;
     ledger.on(Fact::Active { started_at: at }, at);
     record.ledger = serde_json::to_string(&ledger).unwrap_or_default();
@@ -152,8 +152,8 @@ fn begin_recording(record: &mut Record) -> Decision {
 }
 
 /// Percent of a core over some time: the dispatcher's and Redis'.
-async fn busy(dispatcher: &Dispatcher, ground: &Ground) -> Result<(f64, f64)> {
-    let pids = [dispatcher.process.id(), ground.redis_pid().context("Redis runs")?];
+async fn busy(dispatcher: &DispatcherProcess, servers: &TestServers) -> Result<(f64, f64)> {
+    let pids = [dispatcher.process.id(), servers.redis_pid().context("Redis runs")?];
     let begun = Instant::now();
     let before = [core_s(pids[0])?, core_s(pids[1])?];
     tokio::time::sleep(Duration::from_secs_f64(SECONDS)).await;
@@ -169,7 +169,7 @@ fn core_s(pid: u32) -> Result<f64> {
     Ok(ticks / 100.0)
 }
 
-fn memory(dispatcher: &Dispatcher, line: &str) -> Result<f64> {
+fn memory(dispatcher: &DispatcherProcess, line: &str) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", dispatcher.process.id())).context("look at it")?;
     let found = status.lines().find_map(|text| text.strip_prefix(line)).context("no such line")?;
     Ok(found.trim().trim_end_matches(" kB").parse::<f64>()? / 1000.0)

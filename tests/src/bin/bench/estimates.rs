@@ -7,18 +7,19 @@ use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 use serde_json::{Value, json};
 use spillway_tests::assets::clip;
-use spillway_tests::clouds::books::{self, Known};
-use spillway_tests::clouds::provider::{Cloud, KEY, PREFIX, Pace, Provider};
+use spillway_tests::clouds::billing_audit::{self, KnownTask};
+use spillway_tests::clouds::provider::{CloudKind, CloudProvider, KEY, PREFIX, StartupDelay};
 use spillway_tests::egress::{Egress, nanos};
 use spillway_tests::process::eventually;
-use spillway_tests::publisher::{From, Manners, Publisher};
-use spillway_tests::servers::{Dispatcher, Ground};
+use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
+use spillway_tests::servers::{DispatcherProcess, TestServers};
 
 const ROOM: &str = "acme/weekly";
 const TENANT: &str = "acme";
 /// As an image of a hundred megabytes comes to a new machine; the seconds before that nobody bills on two of the three.
-const PACE: Pace = Pace { provisioning: Duration::from_secs(6), pulling: Duration::from_secs(5), varies: 0.2 };
-/// Until a target's habits are known.
+const STARTUP_DELAY: StartupDelay =
+    StartupDelay { provisioning: Duration::from_secs(6), pulling: Duration::from_secs(5), varies: 0.2 };
+/// Until a target's overhead is known.
 const FIRST: usize = 1;
 
 #[derive(Debug, Serialize)]
@@ -37,7 +38,7 @@ pub struct Guess {
 
 /// What was expected of recordings of one to some minutes on each cloud, and what the vendor's window makes of them.
 pub async fn measure(runs: usize, longest_s: f64, seed: u64) -> Result<Vec<Guess>> {
-    let clouds = [Cloud::Ecs, Cloud::Run, Cloud::Aci];
+    let clouds = [CloudKind::Ecs, CloudKind::Run, CloudKind::Aci];
     let some = clouds.iter().enumerate().map(|(nth, cloud)| {
         let many = (runs + clouds.len() - 1 - nth) / clouds.len();
         async move {
@@ -50,7 +51,7 @@ pub async fn measure(runs: usize, longest_s: f64, seed: u64) -> Result<Vec<Guess
     let worst = known().map(|guess| guess.off_percent.abs()).fold(0.0, f64::max);
     let sum = |of: fn(&Guess) -> f64| known().map(of).sum::<f64>();
     println!(
-        "estimates: {} runs, {} of them before the targets' habits were known; the others at most {worst:.2} % off, all \
+        "estimates: {} runs, {} of them before the targets' overheads were known; the others at most {worst:.2} % off, all \
          together {:+.2} %",
         guesses.len(),
         guesses.iter().filter(|guess| guess.early).count(),
@@ -59,17 +60,17 @@ pub async fn measure(runs: usize, longest_s: f64, seed: u64) -> Result<Vec<Guess
     Ok(guesses)
 }
 
-async fn on(cloud: Cloud, runs: usize, longest_s: f64, seed: u64) -> Result<Vec<Guess>> {
-    let mut ground = Ground::start("").await?;
-    let provider = Provider::start(cloud, &mut ground, PACE).await?;
+async fn on(cloud: CloudKind, runs: usize, longest_s: f64, seed: u64) -> Result<Vec<Guess>> {
+    let mut servers = TestServers::start("").await?;
+    let provider = CloudProvider::start(cloud, &mut servers, STARTUP_DELAY).await?;
     let more = format!(
         "ticket_key: \"{KEY}\"\ntenants: {{ by: room_prefix }}\nstack: stage\ntargets: [{}]\n{}",
         provider.target,
         provider.bucket.configuration()
     );
-    let dispatcher = ground.dispatcher("dispatcher", &more).await?;
-    let person = Publisher::join(&ground.api, ROOM, "p0", Manners::default()).await?;
-    let track = person.publish(&clip("p0-360.h264")?, From::Camera).await?;
+    let dispatcher = servers.dispatcher("dispatcher", &more).await?;
+    let person = Publisher::join(&servers.api, ROOM, "p0", PublisherOptions::default()).await?;
+    let track = person.publish(&clip("p0-360.h264")?, SourceKind::Camera).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut dice = StdRng::seed_from_u64(seed);
     let lives: Vec<_> = (0..runs)
@@ -81,21 +82,21 @@ async fn on(cloud: Cloud, runs: usize, longest_s: f64, seed: u64) -> Result<Vec<
         })
         .collect();
     let lives = lives.into_iter().map(|(n, after, long)| {
-        let (ground, provider, dispatcher, track) = (&ground, &provider, &dispatcher, &track);
+        let (servers, provider, dispatcher, track) = (&servers, &provider, &dispatcher, &track);
         async move {
             tokio::time::sleep(after).await;
-            one(ground, provider, dispatcher, track, n, long).await.with_context(|| format!("run {n}"))
+            one(servers, provider, dispatcher, track, n, long).await.with_context(|| format!("run {n}"))
         }
     });
     let guesses = join_all(lives).await.into_iter().collect::<Result<Vec<_>>>()?;
-    ground.nothing_runs(Duration::from_secs(20)).await?;
+    servers.nothing_runs(Duration::from_secs(20)).await?;
     Ok(guesses)
 }
 
 async fn one(
-    ground: &Ground,
-    provider: &Provider,
-    dispatcher: &Dispatcher,
+    servers: &TestServers,
+    provider: &CloudProvider,
+    dispatcher: &DispatcherProcess,
     track: &str,
     n: usize,
     long: Duration,
@@ -106,7 +107,7 @@ async fn one(
         output[vendor] = upload;
     }
     let request = json!({ "room_name": ROOM, "track_id": track, "file": output });
-    let egress = Egress::start(&ground.api, "StartTrackEgress", request).await?;
+    let egress = Egress::start(&servers.api, "StartTrackEgress", request).await?;
     egress.active().await?;
     let tasks = provider.tasks_of(&egress.id)?;
     ensure!(tasks.len() == 1, "{} tasks: {tasks:?}", tasks.len());
@@ -116,7 +117,7 @@ async fn one(
     let billed = provider.billed(&provider.shown(&tasks[0])?)?.context("somebody bills")?;
     let file = &info["file_results"][0];
     let stored = (nanos(&file["size"]) as u64, nanos(&file["duration"]) as f64 / 1e9);
-    let known = Known {
+    let known = KnownTask {
         cloud: provider.cloud,
         room: ROOM,
         tenant: TENANT,
@@ -126,7 +127,7 @@ async fn one(
         billed: Some(billed),
     };
     // Reckoned from the vendor's published prices and the fake's own window.
-    let amount = books::audit(&line, &known)?;
+    let amount = billing_audit::audit(&line, &known)?;
     let estimate = line["estimate"].as_f64().context("an estimate")?;
     let guess = Guess {
         cloud: format!("{:?}", provider.cloud),
@@ -150,7 +151,7 @@ async fn one(
     Ok(guess)
 }
 
-async fn line(dispatcher: &Dispatcher, egress_id: &str) -> Result<Value> {
+async fn line(dispatcher: &DispatcherProcess, egress_id: &str) -> Result<Value> {
     let look = || async {
         let said = std::fs::read_to_string(&dispatcher.process.log).context("read what the dispatcher said")?;
         let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

@@ -1,11 +1,11 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use spillway_tests::fleet::{Scene, Story, play};
+use spillway_tests::fleet::{FleetReport, FleetScenario, play};
 
 /// StartEgress many times in 2 s, two dispatchers, a Fargate with its usual quota and moods, a real runner for each.
-pub async fn measure(egresses: usize, seed: u64) -> Result<Story> {
-    let scene = Scene {
+pub async fn measure(egresses: usize, seed: u64) -> Result<FleetReport> {
+    let scenario = FleetScenario {
         egresses,
         within: Duration::from_secs(2),
         burst: 100,
@@ -18,20 +18,20 @@ pub async fn measure(egresses: usize, seed: u64) -> Result<Story> {
         pulls: 6,
         records: Duration::from_secs(5),
     };
-    let story = play(&scene).await?;
+    let report = play(&scenario).await?;
     println!(
         "fleet: {} of {} recorded, {} refused, {} failed, {} twice; from the call to the platform's task p50 {:.2} s, p99 \
          {:.2} s; to ACTIVE p50 {:.1} s, p99 {:.1} s; StartEgress p99 {:.0} ms",
-        story.recorded,
-        story.asked,
-        story.refused.len(),
-        story.failed.len(),
-        story.doubles,
-        story.wait_p50_s,
-        story.wait_p99_s,
-        story.active_p50_s,
-        story.active_p99_s,
-        story.start_answer_p99_ms,
+        report.recorded,
+        report.asked,
+        report.refused.len(),
+        report.failed.len(),
+        report.doubles,
+        report.wait_p50_s,
+        report.wait_p99_s,
+        report.active_p50_s,
+        report.active_p99_s,
+        report.start_answer_p99_ms,
     );
-    Ok(story)
+    Ok(report)
 }

@@ -10,11 +10,11 @@ use serde::Serialize;
 use serde_json::json;
 use spillway_tests::analyser::{percentile, played};
 use spillway_tests::browser::watch;
-use spillway_tests::each::Room;
 use spillway_tests::egress::{Egress, nanos};
-use spillway_tests::servers::Ground;
+use spillway_tests::every_output::TestRoom;
+use spillway_tests::servers::TestServers;
 
-use crate::stores::Place;
+use crate::stores::StoreTarget;
 
 /// Seconds between two uploads of the unfinished tail.
 const CHECKPOINT: u64 = 2;
@@ -49,10 +49,10 @@ pub struct Kills {
 pub async fn measure(rounds: usize, seed: u64, only: &str) -> Result<Vec<Kills>> {
     let mut all = Vec::new();
     let mut rng = StdRng::seed_from_u64(seed);
-    for place in Place::all().await?.into_iter().filter(|place| only.is_empty() || place.name() == only) {
-        let deaths = of(&place, rounds, &mut rng).await?;
+    for target in StoreTarget::all().await?.into_iter().filter(|target| only.is_empty() || target.name() == only) {
+        let deaths = of(&target, rounds, &mut rng).await?;
         for killed in [Victim::Media, Victim::Task] {
-            let kills = summary(place.name(), killed, &deaths);
+            let kills = summary(target.name(), killed, &deaths);
             println!(
                 "{:>6}, kill -9 of {killed:?}: {} of {} playable ({} of {} in Chromium), lost p50 {:.2} s, max {:.2} s; terminal p50 {:.2} s, max {:.2} s",
                 kills.store,
@@ -89,21 +89,21 @@ fn summary(store: &'static str, killed: Victim, deaths: &[Death]) -> Kills {
     }
 }
 
-async fn of(place: &Place, rounds: usize, rng: &mut StdRng) -> Result<Vec<Death>> {
-    let ground = Ground::start("").await?;
-    let spool = ground.folder().join("spool");
+async fn of(target: &StoreTarget, rounds: usize, rng: &mut StdRng) -> Result<Vec<Death>> {
+    let servers = TestServers::start("").await?;
+    let spool = servers.folder().join("spool");
     let more =
-        format!("runner: {{ checkpoint: {CHECKPOINT}s, spool_dir: {} }}\n{}", spool.display(), place.configuration());
-    let _dispatcher = ground.dispatcher("dispatcher", &more).await?;
-    let room = Room::open(&ground.api, "kills").await?;
+        format!("runner: {{ checkpoint: {CHECKPOINT}s, spool_dir: {} }}\n{}", spool.display(), target.configuration());
+    let _dispatcher = servers.dispatcher("dispatcher", &more).await?;
+    let room = TestRoom::open(&servers.api, "kills").await?;
     let mut all = Vec::new();
     for round in 0..rounds {
-        let folder = ground.folder().join(format!("round{round}"));
-        let running = room.record(&ground.api, |name| place.output(&folder, name)).await?;
+        let folder = servers.folder().join(format!("round{round}"));
+        let running = room.record(&servers.api, |name| target.output(&folder, name)).await?;
         let deaths = running.iter().enumerate().map(|(index, (egress, name))| {
             let killed = if (index + round) % 2 == 0 { Victim::Media } else { Victim::Task };
             let moment = Duration::from_secs_f64(rng.random_range(2.0..9.0));
-            death(&ground, place, killed, egress, folder.join(name), moment)
+            death(&servers, target, killed, egress, folder.join(name), moment)
         });
         let mut deaths: Vec<Death> = join_all(deaths).await.into_iter().collect::<Result<_>>()?;
         browse(&mut deaths).await?;
@@ -117,14 +117,14 @@ async fn of(place: &Place, rounds: usize, rng: &mut StdRng) -> Result<Vec<Death>
                     death.wrong,
                     death.browsed,
                     death.lost,
-                    death.words
+                    death.message
                 );
             }
         }
         all.extend(deaths);
         std::fs::remove_dir_all(&folder).context("forget a round")?;
     }
-    let unfinished = place.unfinished().await?;
+    let unfinished = target.unfinished().await?;
     ensure!(unfinished.is_empty(), "left in the bucket: {unfinished:?}");
     Ok(all)
 }
@@ -139,19 +139,19 @@ struct Death {
     browsed: Option<bool>,
     lost: f64,
     terminal: f64,
-    words: String,
+    message: String,
 }
 
 async fn death(
-    ground: &Ground,
-    place: &Place,
+    servers: &TestServers,
+    target: &StoreTarget,
     killed: Victim,
     egress: &Egress,
     path: PathBuf,
     moment: Duration,
 ) -> Result<Death> {
     tokio::time::sleep(moment).await;
-    let (runner, media) = pids_of(ground, &egress.id)?;
+    let (runner, media) = pids_of(servers, &egress.id)?;
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?.as_secs_f64();
     let begun = Instant::now();
     match killed {
@@ -161,7 +161,7 @@ async fn death(
             let _ = kill_process(media, Signal::STOP);
             kill_process(runner, Signal::KILL).context("kill the runner")?;
             let _ = kill_process(media, Signal::KILL);
-            let disk = ground.folder().join("spool").join(&egress.id);
+            let disk = servers.folder().join("spool").join(&egress.id);
             if disk.exists() {
                 std::fs::remove_dir_all(&disk).context("take the disk away")?;
             }
@@ -172,8 +172,8 @@ async fn death(
     ensure!(info["status"] == "EGRESS_FAILED", "not FAILED after a kill: {info}");
     let file = &info["file_results"][0];
     let started = nanos(&file["started_at"]) as f64 / 1e9;
-    let words = info["error"].to_string();
-    let there = place.fetch(&path, file).await.with_context(|| format!("{killed:?} at {moment:?}: {info}"));
+    let message = info["error"].to_string();
+    let there = target.fetch(&path, file).await.with_context(|| format!("{killed:?} at {moment:?}: {info}"));
     let (wrong, end) = match there {
         Ok(()) => (complaint(&path), played(&path).unwrap_or(0.0)),
         Err(error) => (Some(format!("{error:#}")), 0.0),
@@ -181,10 +181,10 @@ async fn death(
     let wrong = wrong.or_else(|| (end == 0.0).then(|| "it is empty".to_owned()));
     if let (Some(wrong), Some(kept)) = (&wrong, std::env::var_os("SPILLWAY_KEEP")) {
         println!("  {} is kept: {wrong}", path.display());
-        let _ = std::fs::copy(&path, Path::new(&kept).join(format!("{}-{}", egress.id, place.name())));
+        let _ = std::fs::copy(&path, Path::new(&kept).join(format!("{}-{}", egress.id, target.name())));
     }
     let lost = unix - started - end;
-    Ok(Death { path, killed, moment, plays: wrong.is_none(), wrong, browsed: None, lost, terminal, words })
+    Ok(Death { path, killed, moment, plays: wrong.is_none(), wrong, browsed: None, lost, terminal, message })
 }
 
 /// What is wrong with it; nothing when every packet decodes.
@@ -217,9 +217,9 @@ async fn browse(deaths: &mut [Death]) -> Result<()> {
 }
 
 /// The runner that was started for this egress, and its media process.
-pub fn pids_of(ground: &Ground, egress: &str) -> Result<(Pid, Pid)> {
+pub fn pids_of(servers: &TestServers, egress: &str) -> Result<(Pid, Pid)> {
     let mine = format!("SPILLWAY_EGRESS_ID={egress}");
-    let processes = ground.left_behind();
+    let processes = servers.left_behind();
     let runner = processes.iter().find(|(pid, _)| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|variable| variable == mine.as_bytes())

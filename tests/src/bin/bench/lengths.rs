@@ -6,10 +6,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use spillway_tests::analyser::played;
 use spillway_tests::egress::Egress;
-use spillway_tests::servers::chaos::Chaos;
-use spillway_tests::servers::{Ground, built};
+use spillway_tests::servers::fault_proxy::FaultProxy;
+use spillway_tests::servers::{TestServers, built};
 
-use crate::stores::Place;
+use crate::stores::StoreTarget;
 
 /// Seconds of media at 3 Mbit/s, and how much faster than life they happen.
 const LENGTHS: [(u32, u32); 3] = [(10, 1), (300, 30), (3600, 60)];
@@ -26,10 +26,10 @@ pub struct Length {
 }
 
 /// A recording that the media process of the stage replays, with a real runner, store and livekit-server.
-pub async fn start(ground: &Ground, script: &str, output: Value) -> Result<Egress> {
-    ground.api.create_room(script, 20).await?;
+pub async fn start(servers: &TestServers, script: &str, output: Value) -> Result<Egress> {
+    servers.api.create_room(script, 20).await?;
     let request = json!({ "room_name": script, "layout": "grid", "file_outputs": [output] });
-    let egress = Egress::start(&ground.api, "StartRoomCompositeEgress", request).await?;
+    let egress = Egress::start(&servers.api, "StartRoomCompositeEgress", request).await?;
     egress.active().await?;
     Ok(egress)
 }
@@ -37,16 +37,16 @@ pub async fn start(ground: &Ground, script: &str, output: Value) -> Result<Egres
 /// Stop to COMPLETE for recordings of ten seconds, five minutes and an hour, on each store.
 pub async fn measure() -> Result<Vec<Length>> {
     let mut all = Vec::new();
-    for mut place in Place::all().await? {
-        let way = place.through_a_counter().await?;
-        let mut ground = Ground::start("").await?;
-        ground.set("SPILLWAY_MEDIA", built("spillway-replay")?);
-        let spool = ground.folder().join("spool");
-        let more = format!("runner: {{ spool_dir: {} }}\n{}", spool.display(), place.configuration());
-        let _dispatcher = ground.dispatcher("dispatcher", &more).await?;
+    for mut target in StoreTarget::all().await? {
+        let proxy = target.through_a_counter().await?;
+        let mut servers = TestServers::start("").await?;
+        servers.set("SPILLWAY_MEDIA", built("spillway-replay")?);
+        let spool = servers.folder().join("spool");
+        let more = format!("runner: {{ spool_dir: {} }}\n{}", spool.display(), target.configuration());
+        let _dispatcher = servers.dispatcher("dispatcher", &more).await?;
         for (seconds, speed) in LENGTHS {
             let length =
-                of(&ground, &place, way.as_ref(), seconds, speed).await.with_context(|| format!("{seconds} s"))?;
+                of(&servers, &target, proxy.as_ref(), seconds, speed).await.with_context(|| format!("{seconds} s"))?;
             println!(
                 "{:>6}: {:>4} s, {:>4} MB, stop to COMPLETE {:.0} ms, the store's slowest answer {:.0} ms",
                 length.store,
@@ -61,25 +61,32 @@ pub async fn measure() -> Result<Vec<Length>> {
     Ok(all)
 }
 
-async fn of(ground: &Ground, place: &Place, way: Option<&Chaos>, seconds: u32, speed: u32) -> Result<Length> {
-    let folder = ground.folder().join("lengths");
+async fn of(
+    servers: &TestServers,
+    target: &StoreTarget,
+    proxy: Option<&FaultProxy>,
+    seconds: u32,
+    speed: u32,
+) -> Result<Length> {
+    let folder = servers.folder().join("lengths");
     let name = format!("{seconds}.mp4");
-    let mut output = place.output(&folder, &name);
+    let mut output = target.output(&folder, &name);
     output["file_type"] = json!("MP4");
     let begun = Instant::now();
-    let egress = start(ground, &format!("replay {seconds}s {speed}x 3000k"), output).await?;
+    let egress = start(servers, &format!("replay {seconds}s {speed}x 3000k"), output).await?;
     tokio::time::sleep((Duration::from_secs(u64::from(seconds / speed) + 1)).saturating_sub(begun.elapsed())).await;
-    way.inspect(|way| way.count_again());
+    proxy.inspect(|proxy| proxy.count_again());
     let (info, took) = egress.stop().await?;
-    let store = way.map(|way| way.tally("POST").slowest.max(way.tally("PUT").slowest)).unwrap_or_default();
+    let store =
+        proxy.map(|proxy| proxy.stats_of("POST").slowest.max(proxy.stats_of("PUT").slowest)).unwrap_or_default();
     ensure!(info["status"] == "EGRESS_COMPLETE", "{info}");
     let path = folder.join(&name);
-    place.fetch(&path, &info["file_results"][0]).await?;
+    target.fetch(&path, &info["file_results"][0]).await?;
     let bytes = std::fs::metadata(&path).context("look at the file")?.len();
     judge(&path, seconds)?;
     std::fs::remove_file(&path).context("forget the file")?;
     Ok(Length {
-        store: place.name(),
+        store: target.name(),
         recorded_s: seconds,
         bytes,
         stop_to_complete_ms: took.as_secs_f64() * 1000.0,

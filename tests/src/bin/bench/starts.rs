@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use spillway_tests::analyser::percentile;
 use spillway_tests::assets::clip;
 use spillway_tests::egress::{Egress, nanos};
-use spillway_tests::publisher::{From, Manners, Publisher};
-use spillway_tests::servers::Ground;
+use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
+use spillway_tests::servers::TestServers;
 
 /// Short recordings of each kind, one after the other.
 const CALLS: usize = 20;
@@ -26,21 +26,21 @@ pub struct Starts {
 
 /// How soon a recording of live tracks begins, and how soon it is complete.
 pub async fn measure() -> Result<Vec<Starts>> {
-    let ground = Ground::start("").await?;
-    let _dispatcher = ground.dispatcher("dispatcher", "").await?;
-    let person = Publisher::join(&ground.api, "starts", "p0", Manners::default()).await?;
-    let picture = person.publish(&clip("p0-720.h264")?, From::Camera).await?;
-    person.publish(&clip("p0.opus")?, From::Microphone).await?;
+    let servers = TestServers::start("").await?;
+    let _dispatcher = servers.dispatcher("dispatcher", "").await?;
+    let person = Publisher::join(&servers.api, "starts", "p0", PublisherOptions::default()).await?;
+    let picture = person.publish(&clip("p0-720.h264")?, SourceKind::Camera).await?;
+    person.publish(&clip("p0.opus")?, SourceKind::Microphone).await?;
     // Tracks are live and known to the server before anything is asked.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let path = ground.folder().join("files/starts-{time}").to_string_lossy().into_owned();
+    let path = servers.folder().join("files/starts-{time}").to_string_lossy().into_owned();
     let track = json!({ "room_name": "starts", "track_id": picture, "file": { "filepath": path } });
     let room = json!({
         "room_name": "starts", "layout": "grid", "file_outputs": [{ "filepath": path, "file_type": "MP4" }],
     });
     let mut all = Vec::new();
     for (kind, method, request) in [("track", "StartTrackEgress", track), ("room", "StartRoomCompositeEgress", room)] {
-        let starts = of(&ground, kind, method, &request).await.context(kind)?;
+        let starts = of(&servers, kind, method, &request).await.context(kind)?;
         println!(
             "{kind}: {} calls, first frame after p50 {:.0} ms, p95 {:.0} ms; stop to COMPLETE p50 {:.0} ms, p95 {:.0} ms",
             starts.calls,
@@ -54,11 +54,11 @@ pub async fn measure() -> Result<Vec<Starts>> {
     Ok(all)
 }
 
-async fn of(ground: &Ground, kind: &'static str, method: &str, request: &Value) -> Result<Starts> {
+async fn of(servers: &TestServers, kind: &'static str, method: &str, request: &Value) -> Result<Starts> {
     let (mut first, mut last) = (Vec::new(), Vec::new());
     for _ in 0..CALLS {
         let asked = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?.as_secs_f64() * 1000.0;
-        let egress = Egress::start(&ground.api, method, request.clone()).await?;
+        let egress = Egress::start(&servers.api, method, request.clone()).await?;
         egress.active().await?;
         // Calls must not fall into step with the publisher's key frames.
         tokio::time::sleep(Duration::from_secs_f64(rand::random_range(1.0..2.0))).await;

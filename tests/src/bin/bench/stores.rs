@@ -5,44 +5,44 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use spillway_tests::egress::nanos;
-use spillway_tests::servers::bucket::Bucket;
-use spillway_tests::servers::chaos::Chaos;
+use spillway_tests::servers::bucket::TestBucket;
+use spillway_tests::servers::fault_proxy::FaultProxy;
 
-pub enum Place {
+pub enum StoreTarget {
     Disk,
-    Bucket(&'static str, Box<Bucket>),
+    Store(&'static str, Box<TestBucket>),
 }
 
-impl Place {
+impl StoreTarget {
     pub async fn all() -> Result<Vec<Self>> {
         Ok(vec![
             Self::Disk,
-            Self::Bucket("S3", Box::new(Bucket::s3().await?)),
-            Self::Bucket("Azure", Box::new(Bucket::azure().await?)),
-            Self::Bucket("Google", Box::new(Bucket::google().await?)),
+            Self::Store("S3", Box::new(TestBucket::s3().await?)),
+            Self::Store("Azure", Box::new(TestBucket::azure().await?)),
+            Self::Store("Google", Box::new(TestBucket::google().await?)),
         ])
     }
 
     pub fn name(&self) -> &'static str {
         match self {
             Self::Disk => "disk",
-            Self::Bucket(name, _) => name,
+            Self::Store(name, _) => name,
         }
     }
 
     /// A way to the store on which nothing happens but counting.
-    pub async fn through_a_counter(&mut self) -> Result<Option<Chaos>> {
-        let Self::Bucket(_, bucket) = self else { return Ok(None) };
-        let way = Chaos::start(&bucket.address(), 0).await?;
-        bucket.reached_through(&way);
-        Ok(Some(way))
+    pub async fn through_a_counter(&mut self) -> Result<Option<FaultProxy>> {
+        let Self::Store(_, bucket) = self else { return Ok(None) };
+        let proxy = FaultProxy::start(&bucket.address(), 0).await?;
+        bucket.reached_through(&proxy);
+        Ok(Some(proxy))
     }
 
     /// For the dispatcher's YAML.
     pub fn configuration(&self) -> String {
         match self {
             Self::Disk => String::new(),
-            Self::Bucket(_, bucket) => bucket.configuration(),
+            Self::Store(_, bucket) => bucket.configuration(),
         }
     }
 
@@ -51,7 +51,7 @@ impl Place {
         let path = folder.join(name);
         match self {
             Self::Disk => json!({ "filepath": path.to_string_lossy() }),
-            Self::Bucket(_, bucket) => {
+            Self::Store(_, bucket) => {
                 let mut output = json!({ "filepath": key(&path) });
                 if let Some((provider, upload)) = bucket.upload() {
                     output[provider] = upload;
@@ -63,7 +63,7 @@ impl Place {
 
     /// Puts what an output became at `path`. An error when it is not there, or not as long as `file` (of EgressInfo) says.
     pub async fn fetch(&self, path: &Path, file: &Value) -> Result<()> {
-        if let Self::Bucket(_, bucket) = self {
+        if let Self::Store(_, bucket) = self {
             let bytes = bucket.read(&key(path)).await?.context("no object")?;
             std::fs::create_dir_all(path.parent().unwrap_or(path)).context("make a folder")?;
             std::fs::write(path, &bytes).context("write what was fetched")?;
@@ -76,7 +76,7 @@ impl Place {
     pub async fn unfinished(&self) -> Result<Vec<String>> {
         match self {
             Self::Disk => Ok(vec![]),
-            Self::Bucket(_, bucket) => bucket.unfinished().await,
+            Self::Store(_, bucket) => bucket.unfinished().await,
         }
     }
 }

@@ -5,9 +5,9 @@ use futures_util::future::try_join_all;
 use serde::Serialize;
 use serde_json::json;
 use spillway_tests::egress::nanos;
-use spillway_tests::servers::bucket::Bucket;
-use spillway_tests::servers::chaos::Chaos;
-use spillway_tests::servers::{Ground, built};
+use spillway_tests::servers::bucket::TestBucket;
+use spillway_tests::servers::fault_proxy::FaultProxy;
+use spillway_tests::servers::{TestServers, built};
 
 use crate::kills::pids_of;
 use crate::lengths::start;
@@ -27,11 +27,11 @@ pub struct Weight {
 
 /// What uploads of these rates send, ask for and hold, in real time, to S3 with the usual settings.
 pub async fn measure(seconds: f64) -> Result<Vec<Weight>> {
-    let mut ground = Ground::start("").await?;
-    ground.set("SPILLWAY_MEDIA", built("spillway-replay")?);
-    let more = format!("runner: {{ spool_dir: {} }}\n", ground.folder().join("spool").display());
-    let _dispatcher = ground.dispatcher("dispatcher", &more).await?;
-    let all = try_join_all(KBITS.map(|kbits| of(&ground, kbits, seconds))).await?;
+    let mut servers = TestServers::start("").await?;
+    servers.set("SPILLWAY_MEDIA", built("spillway-replay")?);
+    let more = format!("runner: {{ spool_dir: {} }}\n", servers.folder().join("spool").display());
+    let _dispatcher = servers.dispatcher("dispatcher", &more).await?;
+    let all = try_join_all(KBITS.map(|kbits| of(&servers, kbits, seconds))).await?;
     for weight in &all {
         println!(
             "{:>5} kbit/s for {:.0} s: sent {:.3} of what is stored, {:.0} PUTs an hour, runner at most {:.0} MB",
@@ -41,14 +41,14 @@ pub async fn measure(seconds: f64) -> Result<Vec<Weight>> {
     Ok(all)
 }
 
-async fn of(ground: &Ground, kbits: u32, seconds: f64) -> Result<Weight> {
-    let mut bucket = Bucket::s3().await?;
-    let way = Chaos::start(&bucket.address(), 0).await?;
-    bucket.reached_through(&way);
+async fn of(servers: &TestServers, kbits: u32, seconds: f64) -> Result<Weight> {
+    let mut bucket = TestBucket::s3().await?;
+    let proxy = FaultProxy::start(&bucket.address(), 0).await?;
+    bucket.reached_through(&proxy);
     let (provider, upload) = bucket.upload().context("S3 comes with the request")?;
     let output = json!({ "filepath": format!("{kbits}.mp4"), "file_type": "MP4", provider: upload });
-    let egress = start(ground, &format!("replay 1s 1x {kbits}k"), output).await?;
-    let (runner, _) = pids_of(ground, &egress.id)?;
+    let egress = start(servers, &format!("replay 1s 1x {kbits}k"), output).await?;
+    let (runner, _) = pids_of(servers, &egress.id)?;
     let peak = tokio::spawn(async move {
         let mut peak = 0.0f64;
         while let Some(now) = peak_mb(runner.as_raw_nonzero().get()) {
@@ -62,7 +62,7 @@ async fn of(ground: &Ground, kbits: u32, seconds: f64) -> Result<Weight> {
     ensure!(info["status"] == "EGRESS_COMPLETE", "{info}");
     let file = &info["file_results"][0];
     let (bytes, seconds) = (nanos(&file["size"]) as f64, nanos(&file["duration"]) as f64 / 1e9);
-    let puts = way.tally("PUT");
+    let puts = proxy.stats_of("PUT");
     Ok(Weight {
         kbits,
         seconds,

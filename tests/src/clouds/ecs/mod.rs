@@ -1,6 +1,6 @@
 //! ECS with Fargate: RunTask, DescribeTasks, ListTasks, StopTask, and the events of EventBridge.
 
-mod wire;
+mod api;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,13 +10,13 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-use self::wire::{event, is_cluster, lawful, no_capacity, now, placed, refused, shown, text, texts};
-use super::door::{Call, Cloud, Desk, Fake};
-use super::fault::{Bucket, Fault};
-use super::guest::{Exit, Guest};
-use super::policy::Need;
-use super::web::{Asked, Reply};
-use super::{Place, Vendor};
+use self::api::{event, is_cluster, lawful, no_capacity, now, placed, refused, shown, text, texts};
+use super::endpoint::{ApiCall, ApiEndpoint, CloudApi, FakeCloud};
+use super::fault::{CallQuota, CloudFault};
+use super::policy::Permission;
+use super::task_process::{Exit, TaskProcess};
+use super::web::{HttpReply, HttpRequest};
+use super::{CloudSetup, Vendor};
 use crate::grants;
 
 pub const REGION: &str = "eu-central-1";
@@ -28,18 +28,18 @@ const TARGET: &str = "AmazonEC2ContainerServiceV20141113.";
 /// From the end of the containers until their network is gone.
 const DEPROVISIONING: Duration = Duration::from_millis(60);
 
-pub type Ecs = Fake<Region>;
+pub type Ecs = FakeCloud<Region>;
 
 /// One cluster of it.
 pub struct Region {
-    desk: Desk,
+    endpoint: ApiEndpoint,
     cluster: String,
-    state: Mutex<State>,
+    state: Mutex<RegionState>,
 }
 
-struct State {
-    bucket: Bucket,
-    tasks: BTreeMap<String, Task>,
+struct RegionState {
+    bucket: CallQuota,
+    tasks: BTreeMap<String, EcsTask>,
     /// Token to the request it came with and the task.
     tokens: HashMap<String, (String, String)>,
     events: Vec<mpsc::UnboundedSender<Value>>,
@@ -48,39 +48,39 @@ struct State {
     /// RunTask calls that were let in.
     runs: u64,
     /// Calls of any kind.
-    asked: u64,
+    calls: u64,
 }
 
-struct Task {
+struct EcsTask {
     /// As DescribeTasks shows it, but for the times.
     shown: Value,
     times: BTreeMap<&'static str, f64>,
-    guest: Option<Guest>,
+    task_process: Option<TaskProcess>,
     /// Why it is to stop: code and words.
     stop: watch::Sender<Option<(String, String)>>,
     oom: bool,
 }
 
 impl Ecs {
-    pub async fn start(place: Place, cluster: &str) -> Result<Self> {
-        let state = State {
-            bucket: Bucket::new(100, 20.0),
+    pub async fn start(setup: CloudSetup, cluster: &str) -> Result<Self> {
+        let state = RegionState {
+            bucket: CallQuota::new(100, 20.0),
             tasks: BTreeMap::new(),
             tokens: HashMap::new(),
             events: Vec::new(),
             full: HashSet::new(),
             runs: 0,
-            asked: 0,
+            calls: 0,
         };
         let cluster = format!("arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{cluster}");
         let definition = format!("arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/{FAMILY}");
-        let desk = Desk::new(place, || grants::aws_dispatcher(&cluster, &definition))?;
-        Self::open(Region { desk, cluster, state: Mutex::new(state) }).await
+        let endpoint = ApiEndpoint::new(setup, || grants::aws_dispatcher(&cluster, &definition))?;
+        Self::open(Region { endpoint, cluster, state: Mutex::new(state) }).await
     }
 
     /// Another quota of RunTask than Fargate's usual one; full.
     pub fn limit(&self, burst: u32, per_second: f64) {
-        self.cloud.state().bucket = Bucket::new(burst, per_second);
+        self.cloud.state().bucket = CallQuota::new(burst, per_second);
     }
 
     /// Zones of these subnets have nothing free from now on, those of all others have.
@@ -128,8 +128,8 @@ impl Ecs {
     }
 
     /// Calls of any kind, all in all.
-    pub fn asked(&self) -> u64 {
-        self.cloud.state().asked
+    pub fn calls(&self) -> u64 {
+        self.cloud.state().calls
     }
 
     /// Tasks that were made for this egress.
@@ -147,89 +147,89 @@ impl Ecs {
 
 impl Vendor for Ecs {
     const LAUNCH: &str = "RunTask";
-    const LOOK: &str = "DescribeTasks";
+    const STATUS: &str = "DescribeTasks";
 
     fn strike(&self, task: &str) {
-        self.cloud.guest(task).inspect(Guest::kill);
+        self.cloud.task_process(task).inspect(TaskProcess::kill);
     }
 
-    fn made(&self, egress_id: &str) -> usize {
+    fn task_count(&self, egress_id: &str) -> usize {
         self.tasks_of(egress_id).len()
     }
 
-    fn called(fault: Fault) -> Option<&'static str> {
+    fn error_kind(fault: CloudFault) -> Option<&'static str> {
         match fault {
-            Fault::Throttled => Some("throttled"),
-            Fault::NoCapacity => Some("capacity"),
-            Fault::QuotaReached => Some("quota"),
-            Fault::Busy => None,
+            CloudFault::Throttled => Some("throttled"),
+            CloudFault::NoCapacity => Some("capacity"),
+            CloudFault::QuotaReached => Some("quota"),
+            CloudFault::Busy => None,
             _ => Some("passing"),
         }
     }
 
-    fn script(&self, operation: &str, faults: &[Option<Fault>]) {
+    fn script(&self, operation: &str, faults: &[Option<CloudFault>]) {
         self.faults().script(operation, faults.iter().copied());
     }
 }
 
-impl Cloud for Region {
-    fn desk(&self) -> &Desk {
-        &self.desk
+impl CloudApi for Region {
+    fn endpoint(&self) -> &ApiEndpoint {
+        &self.endpoint
     }
 
-    fn read(&self, asked: &Asked) -> Result<Call, Reply> {
-        self.state().asked += 1;
+    fn read(&self, request: &HttpRequest) -> Result<ApiCall, HttpReply> {
+        self.state().calls += 1;
         let scope = format!("/{REGION}/ecs/aws4_request");
         let signed =
-            asked.header("authorization").split_once("Credential=").is_some_and(|(_, rest)| rest.contains(&scope));
-        if asked.path != "/" || asked.method != "POST" || !signed {
+            request.header("authorization").split_once("Credential=").is_some_and(|(_, rest)| rest.contains(&scope));
+        if request.path != "/" || request.method != "POST" || !signed {
             return Err(refused(400, "MissingAuthenticationTokenException", "Missing Authentication Token"));
         }
-        if let Some(issued) = &self.desk.place.issued {
-            let key = asked.header("authorization").split_once("Credential=").map_or("", |(_, rest)| rest);
+        if let Some(issued) = &self.endpoint.setup.issued {
+            let key = request.header("authorization").split_once("Credential=").map_or("", |(_, rest)| rest);
             let key = key.split('/').next().unwrap_or_default();
-            if !issued.holds(key) || asked.header("x-amz-security-token") != format!("session-of-{key}") {
-                let words = "The security token included in the request is invalid.";
-                return Err(refused(400, "UnrecognizedClientException", words));
+            if !issued.holds(key) || request.header("x-amz-security-token") != format!("session-of-{key}") {
+                let message = "The security token included in the request is invalid.";
+                return Err(refused(400, "UnrecognizedClientException", message));
             }
         }
-        let named = asked.header("x-amz-target").strip_prefix(TARGET).unwrap_or_default();
+        let named = request.header("x-amz-target").strip_prefix(TARGET).unwrap_or_default();
         let Some(operation) = OPERATIONS.into_iter().find(|operation| *operation == named) else {
             return Err(refused(400, "UnknownOperationException", named));
         };
-        let body = asked.json();
+        let body = request.json();
         if !is_cluster(&self.cluster, text(&body["cluster"])) {
             return Err(refused(400, "ClusterNotFoundException", "Cluster not found."));
         }
-        Ok(Call { operation, subject: String::new(), needs: self.needed(operation, &body) })
+        Ok(ApiCall { operation, subject: String::new(), needs: self.needed(operation, &body) })
     }
 
-    fn denied(&self, Need { action, resource, .. }: &Need) -> Reply {
-        let words = format!(
+    fn denied(&self, Permission { action, resource, .. }: &Permission) -> HttpReply {
+        let message = format!(
             "User: arn:aws:sts::{ACCOUNT}:assumed-role/dispatcher/task is not authorized to perform: {action} on \
              resource: {resource} because no identity-based policy allows the {action} action"
         );
-        refused(400, "AccessDeniedException", &words)
+        refused(400, "AccessDeniedException", &message)
     }
 
-    fn fails(&self, fault: Fault) -> Option<Reply> {
+    fn fault_reply(&self, fault: CloudFault) -> Option<HttpReply> {
         Some(match fault {
-            Fault::Throttled => refused(400, "ThrottlingException", "Rate exceeded"),
-            Fault::Broken => refused(500, "ServerException", "Service Unavailable. Please try again later."),
-            Fault::Expired => {
+            CloudFault::Throttled => refused(400, "ThrottlingException", "Rate exceeded"),
+            CloudFault::Broken => refused(500, "ServerException", "Service Unavailable. Please try again later."),
+            CloudFault::Expired => {
                 refused(400, "ExpiredTokenException", "The security token included in the request is expired")
             }
-            Fault::Skewed => {
-                let words = "Signature expired: 20261122T100000Z is now earlier than 20261122T100500Z (20261122T101000Z - 5 min.)";
-                refused(400, "InvalidSignatureException", words)
+            CloudFault::Skewed => {
+                let message = "Signature expired: 20261122T100000Z is now earlier than 20261122T100500Z (20261122T101000Z - 5 min.)";
+                refused(400, "InvalidSignatureException", message)
             }
             // An answer that is otherwise fine says so.
             _ => return None,
         })
     }
 
-    fn obey(self: &Arc<Self>, call: &Call, asked: &Asked, fault: Option<Fault>) -> Reply {
-        let body = asked.json();
+    fn execute(self: &Arc<Self>, call: &ApiCall, request: &HttpRequest, fault: Option<CloudFault>) -> HttpReply {
+        let body = request.json();
         match call.operation {
             "RunTask" => self.run_task(&body, fault),
             "DescribeTasks" => self.describe(&body),
@@ -240,17 +240,17 @@ impl Cloud for Region {
 }
 
 impl Region {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, RegionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn guest(&self, arn: &str) -> Option<Guest> {
-        self.state().tasks.get(arn)?.guest.clone()
+    fn task_process(&self, arn: &str) -> Option<TaskProcess> {
+        self.state().tasks.get(arn)?.task_process.clone()
     }
 
-    fn needed(&self, operation: &str, body: &Value) -> Vec<Need> {
+    fn needed(&self, operation: &str, body: &Value) -> Vec<Permission> {
         let here = |action: &str, resource: String| {
-            Need::new(format!("ecs:{action}"), resource).with("ecs:cluster", &self.cluster)
+            Permission::new(format!("ecs:{action}"), resource).with("ecs:cluster", &self.cluster)
         };
         match operation {
             "RunTask" => {
@@ -261,10 +261,12 @@ impl Region {
                     [("taskRoleArn", grants::RUNNER_ROLE), ("executionRoleArn", grants::RUNNER_EXECUTION_ROLE)]
                 {
                     let role = overrides[named].as_str().unwrap_or(usual);
-                    needed.push(Need::new("iam:PassRole", role).with("iam:PassedToService", "ecs-tasks.amazonaws.com"));
+                    needed.push(
+                        Permission::new("iam:PassRole", role).with("iam:PassedToService", "ecs-tasks.amazonaws.com"),
+                    );
                 }
                 if body["tags"].as_array().is_some_and(|tags| !tags.is_empty()) {
-                    let tagged = Need::new("ecs:TagResource", self.task_arn("any"));
+                    let tagged = Permission::new("ecs:TagResource", self.task_arn("any"));
                     needed.push(tagged.with("ecs:CreateAction", "RunTask"));
                 }
                 needed
@@ -289,9 +291,9 @@ impl Region {
         format!("arn:aws:ecs:{REGION}:{ACCOUNT}:task/{cluster}/{id}")
     }
 
-    fn run_task(self: &Arc<Self>, body: &Value, fault: Option<Fault>) -> Reply {
-        if let Err(words) = lawful(body) {
-            return refused(400, "InvalidParameterException", &words);
+    fn run_task(self: &Arc<Self>, body: &Value, fault: Option<CloudFault>) -> HttpReply {
+        if let Err(message) = lawful(body) {
+            return refused(400, "InvalidParameterException", &message);
         }
         let token = text(&body["clientToken"]).to_owned();
         let request = body.to_string();
@@ -301,36 +303,36 @@ impl Region {
         }
         if let Some((before, arn)) = state.tokens.get(&token) {
             if *before != request {
-                let words = "The provided client token was used with other parameters.";
-                return Reply::json(
+                let message = "The provided client token was used with other parameters.";
+                return HttpReply::json(
                     400,
-                    json!({"__type": "ConflictException", "message": words, "resourceIds": [arn]}),
+                    json!({"__type": "ConflictException", "message": message, "resourceIds": [arn]}),
                 );
             }
             let task = state.tasks.get(arn).map(|task| shown(task, true));
-            return Reply::json(200, json!({"tasks": [task], "failures": []}));
+            return HttpReply::json(200, json!({"tasks": [task], "failures": []}));
         }
         state.runs += 1;
         let subnet = placed(body);
         match fault {
-            Some(Fault::NoCapacity) => return no_capacity(),
+            Some(CloudFault::NoCapacity) => return no_capacity(),
             None if state.full.contains(&subnet) => return no_capacity(),
-            Some(Fault::QuotaReached) => {
+            Some(CloudFault::QuotaReached) => {
                 let reason = "You've reached the limit on the number of vCPUs you can run concurrently";
-                return Reply::json(200, json!({"tasks": [], "failures": [{"reason": reason}]}));
+                return HttpReply::json(200, json!({"tasks": [], "failures": [{"reason": reason}]}));
             }
             _ => {}
         }
         let arn = self.make(&mut state, body, &subnet);
-        if fault == Some(Fault::Doubled) {
+        if fault == Some(CloudFault::Doubled) {
             self.make(&mut state, body, &subnet);
         }
         state.tokens.insert(token, (request, arn.clone()));
         let task = state.tasks.get(&arn).map(|task| shown(task, true));
-        Reply::json(200, json!({"tasks": [task], "failures": []}))
+        HttpReply::json(200, json!({"tasks": [task], "failures": []}))
     }
 
-    fn make(self: &Arc<Self>, state: &mut State, body: &Value, subnet: &str) -> String {
+    fn make(self: &Arc<Self>, state: &mut RegionState, body: &Value, subnet: &str) -> String {
         let arn = self.task_arn(&format!("{:032x}", rand::random::<u128>()));
         let spot = body["capacityProviderStrategy"][0]["capacityProvider"].as_str();
         let overrides = &body["overrides"];
@@ -349,7 +351,9 @@ impl Region {
         }
         let stop = watch::Sender::new(None);
         let times = BTreeMap::from([("createdAt", now())]);
-        state.tasks.insert(arn.clone(), Task { shown: task, times, guest: None, stop: stop.clone(), oom: false });
+        state
+            .tasks
+            .insert(arn.clone(), EcsTask { shown: task, times, task_process: None, stop: stop.clone(), oom: false });
         let cloud = Arc::clone(self);
         let (of, stop) = (arn.clone(), stop.subscribe());
         tokio::spawn(async move { cloud.live(&of, stop).await });
@@ -366,22 +370,22 @@ impl Region {
         if !stopped_early {
             let given = self.environment(arn);
             let name = format!("ecs-{}", arn.rsplit('/').next().unwrap_or_default());
-            match Guest::start(&self.desk.place, &name, &given, &[]) {
-                Ok(guest) => {
+            match TaskProcess::start(&self.endpoint.setup, &name, &given, &[]) {
+                Ok(task_process) => {
                     self.change(arn, |task| {
-                        task.guest = Some(guest.clone());
+                        task.task_process = Some(task_process.clone());
                         task.times.insert("startedAt", now());
                         task.shown["lastStatus"] = "RUNNING".into();
                         task.shown["containers"][0]["lastStatus"] = "RUNNING".into();
                     });
                     exit = Some(tokio::select! {
-                        exit = guest.exit() => exit,
-                        () = self.stopping(&mut stop) => guest.stop(self.desk.place.grace).await,
+                        exit = task_process.exit() => exit,
+                        () = self.stopping(&mut stop) => task_process.stop(self.endpoint.setup.grace).await,
                     });
                 }
                 Err(error) => {
-                    let words = format!("CannotStartContainerError: {error}");
-                    stop_with(&mut self.state(), arn, "TaskFailedToStart", &words);
+                    let message = format!("CannotStartContainerError: {error}");
+                    stop_with(&mut self.state(), arn, "TaskFailedToStart", &message);
                 }
             }
         }
@@ -389,16 +393,16 @@ impl Region {
     }
 
     async fn begin(&self, arn: &str) {
-        tokio::time::sleep(self.desk.place.takes(self.desk.place.provisioning)).await;
+        tokio::time::sleep(self.endpoint.setup.takes(self.endpoint.setup.provisioning)).await;
         self.change(arn, |task| {
             task.shown["lastStatus"] = "PENDING".into();
             task.times.insert("pullStartedAt", now());
         });
-        let _pull = match &self.desk.place.pulls {
+        let _pull = match &self.endpoint.setup.pulls {
             Some(pulls) => pulls.acquire().await.ok(),
             None => None,
         };
-        tokio::time::sleep(self.desk.place.takes(self.desk.place.pulling)).await;
+        tokio::time::sleep(self.endpoint.setup.takes(self.endpoint.setup.pulling)).await;
         self.change(arn, |task| {
             task.times.insert("pullStoppedAt", now());
         });
@@ -412,7 +416,7 @@ impl Region {
 
     async fn close(&self, arn: &str, exit: Option<Exit>) {
         self.change(arn, |task| {
-            let (code, words) = task.stop.borrow().clone().unwrap_or_else(|| {
+            let (code, message) = task.stop.borrow().clone().unwrap_or_else(|| {
                 ("EssentialContainerExited".to_owned(), "Essential container in task exited".to_owned())
             });
             task.times.insert("stoppingAt", now());
@@ -420,7 +424,7 @@ impl Region {
             task.shown["desiredStatus"] = "STOPPED".into();
             task.shown["lastStatus"] = "DEPROVISIONING".into();
             task.shown["stopCode"] = code.into();
-            task.shown["stoppedReason"] = words.into();
+            task.shown["stoppedReason"] = message.into();
             let container = &mut task.shown["containers"][0];
             container["lastStatus"] = "STOPPED".into();
             if let Some(exit) = exit {
@@ -438,8 +442,8 @@ impl Region {
     }
 
     /// To every call but the one that made it: not at once, and not for ever.
-    fn knows(&self, task: &Task) -> bool {
-        let Place { unseen, kept, .. } = &self.desk.place;
+    fn knows(&self, task: &EcsTask) -> bool {
+        let CloudSetup { unseen, kept, .. } = &self.endpoint.setup;
         let at = |name: &str| task.times.get(name).copied();
         let now = now();
         at("createdAt").is_some_and(|at| now - at >= unseen.as_secs_f64())
@@ -454,7 +458,7 @@ impl Region {
         variables.map(|it| (text(&it["name"]).to_owned(), text(&it["value"]).to_owned())).collect()
     }
 
-    fn change(&self, arn: &str, change: impl FnOnce(&mut Task)) {
+    fn change(&self, arn: &str, change: impl FnOnce(&mut EcsTask)) {
         let mut state = self.state();
         let Some(task) = state.tasks.get_mut(arn) else { return };
         change(task);
@@ -463,44 +467,44 @@ impl Region {
         state.events.retain(|listener| listener.send(event.clone()).is_ok());
     }
 
-    fn stop(&self, arn: &str, code: &str, words: &str) -> bool {
-        let known = stop_with(&mut self.state(), arn, code, words);
+    fn stop(&self, arn: &str, code: &str, message: &str) -> bool {
+        let known = stop_with(&mut self.state(), arn, code, message);
         if known {
             // The warning: it is to be stopped, and runs.
             self.change(arn, |task| {
                 task.shown["desiredStatus"] = "STOPPED".into();
                 let warned = if code == "SpotInterruption" { "TerminationNotice" } else { code };
                 task.shown["stopCode"] = warned.into();
-                task.shown["stoppedReason"] = words.into();
+                task.shown["stoppedReason"] = message.into();
             });
         }
         known
     }
 
-    fn stop_task(&self, body: &Value) -> Reply {
+    fn stop_task(&self, body: &Value) -> HttpReply {
         let arn = text(&body["task"]);
         if !self.state().tasks.get(arn).is_some_and(|task| self.knows(task)) {
             return refused(400, "InvalidParameterException", "The referenced task was not found.");
         }
         self.stop(arn, "UserInitiated", text(&body["reason"]));
-        Reply::json(200, json!({"task": self.state().tasks.get(arn).map(|task| shown(task, false))}))
+        HttpReply::json(200, json!({"task": self.state().tasks.get(arn).map(|task| shown(task, false))}))
     }
 
-    fn describe(&self, body: &Value) -> Reply {
-        let asked = texts(&body["tasks"]);
-        if asked.is_empty() || asked.len() > 100 {
+    fn describe(&self, body: &Value) -> HttpReply {
+        let request = texts(&body["tasks"]);
+        if request.is_empty() || request.len() > 100 {
             return refused(400, "InvalidParameterException", "Tasks cannot be empty, and no more than 100.");
         }
         let tags = texts(&body["include"]).iter().any(|it| it == "TAGS");
         let state = self.state();
         let known = |arn: &&String| state.tasks.get(*arn).is_some_and(|task| self.knows(task));
-        let (known, unknown): (Vec<_>, Vec<_>) = asked.iter().partition(known);
+        let (known, unknown): (Vec<_>, Vec<_>) = request.iter().partition(known);
         let tasks: Vec<Value> = known.iter().filter_map(|arn| Some(shown(state.tasks.get(*arn)?, tags))).collect();
         let failures: Vec<Value> = unknown.iter().map(|arn| json!({"arn": arn, "reason": "MISSING"})).collect();
-        Reply::json(200, json!({"tasks": tasks, "failures": failures}))
+        HttpReply::json(200, json!({"tasks": tasks, "failures": failures}))
     }
 
-    fn list(&self, body: &Value) -> Reply {
+    fn list(&self, body: &Value) -> HttpReply {
         let wanted = body["desiredStatus"].as_str().unwrap_or("RUNNING");
         let from = text(&body["nextToken"]);
         let state = self.state();
@@ -514,19 +518,19 @@ impl Region {
         let more = arns.len() > 100;
         arns.truncate(100);
         let next = more.then(|| arns.last().map(|arn| (*arn).clone())).flatten();
-        Reply::json(200, json!({"taskArns": arns, "nextToken": next}))
+        HttpReply::json(200, json!({"taskArns": arns, "nextToken": next}))
     }
 }
 
 /// The first reason stays.
-fn stop_with(state: &mut State, arn: &str, code: &str, words: &str) -> bool {
+fn stop_with(state: &mut RegionState, arn: &str, code: &str, message: &str) -> bool {
     let Some(task) = state.tasks.get(arn).filter(|task| !task.times.contains_key("executionStoppedAt")) else {
         return false;
     };
     task.stop.send_if_modified(|stop| {
         let first = stop.is_none();
         if first {
-            *stop = Some((code.to_owned(), words.to_owned()));
+            *stop = Some((code.to_owned(), message.to_owned()));
         }
         first
     });

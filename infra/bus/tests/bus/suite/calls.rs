@@ -32,8 +32,8 @@ pub async fn a_bid_of_one_wins_at_once_and_a_higher_one_over_a_lower(ground: &im
     let bus = ground.bus().await;
     let client = RpcClient::new(&ground.bus().await, INTERNAL);
     let servers = [RpcServer::new(&bus, INTERNAL), RpcServer::new(&bus, INTERNAL), RpcServer::new(&bus, INTERNAL)];
-    for (server, affinity, words) in [(&servers[0], 0.5, "half"), (&servers[1], 0.7, "more")] {
-        let clerk = Clerk::bidding(Bid::Now(affinity), words);
+    for (server, affinity, message) in [(&servers[0], 0.5, "half"), (&servers[1], 0.7, "more")] {
+        let clerk = Clerk::bidding(Bid::Now(affinity), message);
         server.serve("StartEgress", "", Routing::Affinity, clerk).await.unwrap();
     }
     let began = Instant::now();
@@ -113,9 +113,9 @@ pub async fn all_answer_a_multi_call(ground: &impl Ground) {
     two.serve("ListActiveEgress", "", Routing::Multi, Clerk::saying("two")).await.unwrap();
     let client = RpcClient::new(&ground.bus().await, INTERNAL);
     let answers = client.call_all("ListActiveEgress", "", vec![], 1000 * MS).await.unwrap();
-    let mut words: Vec<_> = answers.into_iter().map(|answer| answer.unwrap()).collect();
-    words.sort();
-    assert_eq!(words, ["one", "two"]);
+    let mut message: Vec<_> = answers.into_iter().map(|answer| answer.unwrap()).collect();
+    message.sort();
+    assert_eq!(message, ["one", "two"]);
 }
 
 pub async fn a_pattern_serves_every_topic(ground: &impl Ground) {

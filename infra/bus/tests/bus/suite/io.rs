@@ -4,14 +4,14 @@ use std::time::Duration;
 use prost::Message;
 use spillway_bus::{Bid, IoClient, Routing, RpcServer};
 use spillway_protocol::livekit::EgressInfo;
-use spillway_protocol::psrpc::{Msg, Request};
+use spillway_protocol::psrpc::{Msg, RpcRequest};
 use spillway_protocol::{Code, RpcError};
 use tokio::time::Instant;
 
 use crate::clerk::{Clerk, Says};
 use crate::ground::Ground;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn info() -> EgressInfo {
     EgressInfo { egress_id: "EG_1".into(), room_name: "demo-room".into(), ..EgressInfo::default() }
@@ -22,11 +22,11 @@ pub async fn a_call_nobody_hears_is_made_again(ground: &impl Ground) {
     let mut calls = there.tap("IOInfo|CreateEgress|REQ").await.unwrap();
     let io = IoClient::new(&here);
     let call = tokio::spawn(async move {
-        io.create_egress(&info(), PATIENCE).await?;
-        io.update_egress(&info(), PATIENCE).await
+        io.create_egress(&info(), TIMEOUT).await?;
+        io.update_egress(&info(), TIMEOUT).await
     });
     let id =
-        |payload: bytes::Bytes| Request::decode(Msg::decode(payload).unwrap().value.as_slice()).unwrap().request_id;
+        |payload: bytes::Bytes| RpcRequest::decode(Msg::decode(payload).unwrap().value.as_slice()).unwrap().request_id;
     // No livekit-server hears the first; one comes up after it.
     let first = id(calls.next().await.unwrap().payload);
     let (server, clerk) = (RpcServer::new(&there, "IOInfo"), Clerk::saying(""));
@@ -40,7 +40,7 @@ pub async fn a_call_nobody_hears_is_made_again(ground: &impl Ground) {
     assert_eq!(heard, [("CreateEgress".to_owned(), sent.clone().into()), ("UpdateEgress".to_owned(), sent.into())]);
 }
 
-pub async fn patience_ends_and_a_refusal_is_final(ground: &impl Ground) {
+pub async fn the_timeout_ends_and_a_refusal_is_final(ground: &impl Ground) {
     let bus = ground.bus().await;
     let io = IoClient::new(&bus);
     let began = Instant::now();
@@ -51,6 +51,6 @@ pub async fn patience_ends_and_a_refusal_is_final(ground: &impl Ground) {
     let clerk = Clerk::new(Bid::Now(1.0), Says::Refusal(Mutex::new(refusal.clone())));
     let server = RpcServer::new(&bus, "IOInfo");
     server.serve("UpdateEgress", "", Routing::Queue, clerk.clone()).await.unwrap();
-    assert_eq!(io.update_egress(&info(), PATIENCE).await, Err(refusal));
+    assert_eq!(io.update_egress(&info(), TIMEOUT).await, Err(refusal));
     assert_eq!(clerk.heard().len(), 1);
 }

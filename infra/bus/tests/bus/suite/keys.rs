@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use spillway_bus::{
-    Beat, ClaimToken, Created, Decision, Heard, Heartbeats, Phase, Record, Registry, Taker, Ticket, TicketKey, Tickets,
-    Trouble, Updated, UploadStates, Way,
+    ClaimToken, Created, Decision, FaultyLink, FencedWrite, Heartbeat, Heartbeats, LinkFaults, Phase, Record, Registry,
+    Taker, Ticket, TicketKey, Tickets, Updated, UploadStates,
 };
 use spillway_protocol::EgressId;
 use spillway_protocol::Secret;
@@ -110,8 +110,8 @@ pub fn ticket(canary: &str) -> Ticket {
 pub async fn a_ticket_is_taken_once(ground: &impl Ground) {
     let key = TicketKey::random();
     let tickets = Tickets::new(&ground.bus().await, key.clone());
-    let patience = Duration::from_secs(60);
-    let token = tickets.put(&ticket("canary"), patience).await.unwrap();
+    let ttl = Duration::from_secs(60);
+    let token = tickets.put(&ticket("canary"), ttl).await.unwrap();
     assert_eq!(tickets.take(&id("EG_1"), &ClaimToken::from_text("guess"), &Taker::random()).await.unwrap(), None);
     assert_eq!(tickets.take(&id("EG_2"), &token, &Taker::random()).await.unwrap(), None);
     let mut takers = Vec::new();
@@ -126,12 +126,12 @@ pub async fn a_ticket_is_taken_once(ground: &impl Ground) {
     }
     assert_eq!(taken, [ticket("canary")]);
     // Another key opens nothing, and says so.
-    let token = tickets.put(&ticket("canary"), patience).await.unwrap();
+    let token = tickets.put(&ticket("canary"), ttl).await.unwrap();
     let other = Tickets::new(&ground.bus().await, TicketKey::random());
     let error = other.take(&id("EG_1"), &token, &Taker::random()).await.unwrap_err().to_string();
     assert!(error.contains("key"), "{error}");
     // Neither withdrawn nor too old is it there.
-    let token = tickets.put(&ticket("canary"), patience).await.unwrap();
+    let token = tickets.put(&ticket("canary"), ttl).await.unwrap();
     tickets.withdraw(&id("EG_1"), &token).await.unwrap();
     assert_eq!(tickets.take(&id("EG_1"), &token, &Taker::random()).await.unwrap(), None);
     assert!(!format!("{token:?} {:?}", ticket("canary").token).contains("canary"));
@@ -143,11 +143,11 @@ pub async fn a_take_whose_answer_was_lost_is_repeated_by_its_taker_alone(ground:
     let bus = ground.bus().await;
     let laid = Tickets::new(&bus, key.clone());
     let token = laid.put(&ticket("canary"), Duration::from_secs(3600)).await.unwrap();
-    let way = Way::new(Trouble { answer_lost: 1.0, ..Trouble::default() });
+    let way = FaultyLink::new(LinkFaults { answer_lost: 1.0, ..LinkFaults::default() });
     let tickets = Tickets::new(&way.to(&bus), key);
     let (taker, other) = (Taker::random(), Taker::random());
     let lost = tickets.take(&id("EG_1"), &token, &taker).await.unwrap_err();
-    assert!(lost.is_passing(), "{lost}");
+    assert!(lost.is_transient(), "{lost}");
     way.calm();
     assert_eq!(tickets.take(&id("EG_1"), &token, &other).await.unwrap(), None, "taken is taken");
     assert_eq!(laid.copy(&id("EG_1"), &token, 4, Duration::from_secs(60)).await.unwrap(), None, "nor is it copied");
@@ -160,42 +160,42 @@ pub async fn a_take_whose_answer_was_lost_is_repeated_by_its_taker_alone(ground:
 
 pub async fn a_ticket_is_copied_for_another_attempt(ground: &impl Ground) {
     let tickets = Tickets::new(&ground.bus().await, TicketKey::random());
-    let patience = Duration::from_secs(60);
-    let first = tickets.put(&ticket("canary"), patience).await.unwrap();
-    let copy = tickets.copy(&id("EG_1"), &first, 4, patience).await.unwrap().unwrap();
+    let ttl = Duration::from_secs(60);
+    let first = tickets.put(&ticket("canary"), ttl).await.unwrap();
+    let copy = tickets.copy(&id("EG_1"), &first, 4, ttl).await.unwrap().unwrap();
     let taken = tickets.take(&id("EG_1"), &copy, &Taker::random()).await.unwrap().unwrap();
     assert_eq!(taken, Ticket { attempt: 4, ..ticket("canary") });
     assert_eq!(tickets.take(&id("EG_1"), &first, &Taker::random()).await.unwrap(), Some(ticket("canary")));
-    assert_eq!(tickets.copy(&id("EG_1"), &first, 5, patience).await.unwrap(), None, "what was taken is not copied");
+    assert_eq!(tickets.copy(&id("EG_1"), &first, 5, ttl).await.unwrap(), None, "what was taken is not copied");
 }
 
 pub async fn a_heartbeat_fades_and_an_older_attempt_is_not_heard(ground: &impl Ground) {
     let beats = Heartbeats::new(&ground.bus().await);
     let id = id("EG_1");
     assert!(beats.last(&id).await.unwrap().is_none());
-    let beat = Beat { media_ns: 5, lag_ms: 6, files: [("a.mp4".to_owned(), 7)].into(), ..Beat::default() };
+    let beat = Heartbeat { media_ns: 5, lag_ms: 6, files: [("a.mp4".to_owned(), 7)].into(), ..Heartbeat::default() };
     let long = Duration::from_secs(60);
-    assert_eq!(beats.beat(&id, 2, &beat, long).await.unwrap(), Heard::Yes);
-    assert_eq!(beats.beat(&id, 2, &beat, long).await.unwrap(), Heard::Yes);
-    assert_eq!(beats.beat(&id, 1, &beat, long).await.unwrap(), Heard::Superseded);
+    assert_eq!(beats.beat(&id, 2, &beat, long).await.unwrap(), FencedWrite::Accepted);
+    assert_eq!(beats.beat(&id, 2, &beat, long).await.unwrap(), FencedWrite::Accepted);
+    assert_eq!(beats.beat(&id, 1, &beat, long).await.unwrap(), FencedWrite::Superseded);
     let (age, last) = beats.last(&id).await.unwrap().unwrap();
     assert!(age < Duration::from_secs(30));
-    assert_eq!(last, Beat { attempt: 2, ..beat.clone() });
-    assert_eq!(beats.beat(&id, 3, &beat, Duration::from_millis(100)).await.unwrap(), Heard::Yes);
+    assert_eq!(last, Heartbeat { attempt: 2, ..beat.clone() });
+    assert_eq!(beats.beat(&id, 3, &beat, Duration::from_millis(100)).await.unwrap(), FencedWrite::Accepted);
     eventually("the heartbeat fades", async || beats.last(&id).await.unwrap().is_none()).await;
 }
 
 pub async fn the_state_of_uploads_is_the_latest_attempts_until_it_is_closed(ground: &impl Ground) {
     let states = UploadStates::new(&ground.bus().await);
     assert_eq!(states.get(&id("EG_1")).await.unwrap(), None);
-    assert_eq!(states.put(&id("EG_1"), 1, b"first").await.unwrap(), Heard::Yes);
-    assert_eq!(states.put(&id("EG_1"), 1, b"second").await.unwrap(), Heard::Yes);
-    assert_eq!(states.put(&id("EG_1"), 2, b"salvaged").await.unwrap(), Heard::Yes);
-    assert_eq!(states.put(&id("EG_1"), 1, b"zombie").await.unwrap(), Heard::Superseded);
+    assert_eq!(states.put(&id("EG_1"), 1, b"first").await.unwrap(), FencedWrite::Accepted);
+    assert_eq!(states.put(&id("EG_1"), 1, b"second").await.unwrap(), FencedWrite::Accepted);
+    assert_eq!(states.put(&id("EG_1"), 2, b"salvaged").await.unwrap(), FencedWrite::Accepted);
+    assert_eq!(states.put(&id("EG_1"), 1, b"zombie").await.unwrap(), FencedWrite::Superseded);
     let other = UploadStates::new(&ground.bus().await);
     assert_eq!(other.get(&id("EG_1")).await.unwrap(), Some((2, b"salvaged".as_slice().into())));
     other.close(&id("EG_1"), 2).await.unwrap();
     assert_eq!(states.get(&id("EG_1")).await.unwrap(), None);
-    assert_eq!(states.put(&id("EG_1"), 1, b"zombie").await.unwrap(), Heard::Superseded);
+    assert_eq!(states.put(&id("EG_1"), 1, b"zombie").await.unwrap(), FencedWrite::Superseded);
     assert_eq!(states.get(&id("EG_1")).await.unwrap(), None);
 }

@@ -7,7 +7,7 @@ use prost::Message;
 use spillway_bus::raw::Tap;
 use spillway_bus::{Bid, Bus, CallOptions, Routing, RpcClient, RpcServer};
 use spillway_protocol::Code;
-use spillway_protocol::psrpc::{ClaimRequest, ClaimResponse, Msg, Request, Response};
+use spillway_protocol::psrpc::{ClaimRequest, ClaimResponse, Msg, RpcRequest, RpcResponse};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::clerk::Clerk;
@@ -28,18 +28,18 @@ impl Stranger {
         Self { bus, heard }
     }
 
-    fn request(id: &str, sent_at: i64, seconds: i64) -> Request {
-        Request {
+    fn request(id: &str, sent_at: i64, seconds: i64) -> RpcRequest {
+        RpcRequest {
             request_id: id.into(),
             client_id: "CLI_stranger".into(),
             sent_at,
             expiry: sent_at + seconds * SECOND,
-            ..Request::default()
+            ..RpcRequest::default()
         }
     }
 
     /// Grants the next bid and returns the answer to it.
-    async fn grant(&mut self) -> Response {
+    async fn grant(&mut self) -> RpcResponse {
         let bid: ClaimRequest = self.next().await;
         let grant = ClaimResponse { request_id: bid.request_id, server_id: bid.server_id };
         let payload = Msg::wrap(&grant).encode_to_vec();
@@ -87,10 +87,11 @@ pub async fn a_malformed_message_is_logged_once_and_the_next_call_is_served(grou
     let server = RpcServer::new(&bus, "EgressInternal");
     server.serve("StartEgress", "", Routing::Affinity, Clerk::saying("served")).await.unwrap();
     let other = ground.bus().await;
-    let wrong_kind = Msg::wrap(&Response::default()).encode_to_vec();
+    let wrong_kind = Msg::wrap(&RpcResponse::default()).encode_to_vec();
     let unknown_kind =
         Msg { type_url: "type.googleapis.com/internal.Novelty".into(), ..Msg::default() }.encode_to_vec();
-    let packed = Msg { compression: Msg::GZIP, value: vec![1, 2, 3], ..Msg::wrap(&Request::default()) }.encode_to_vec();
+    let packed =
+        Msg { compression: Msg::GZIP, value: vec![1, 2, 3], ..Msg::wrap(&RpcRequest::default()) }.encode_to_vec();
     for payload in [vec![], vec![0xff; 3], wrong_kind, unknown_kind, packed, vec![0; 100_000]] {
         for channel in [CALLS, "EgressInternal|StartEgress|RCLAIM"] {
             other.publish(channel, Bytes::from(payload.clone())).await.unwrap();
@@ -145,7 +146,7 @@ pub async fn time_allowed_counts_from_receipt(ground: &impl Ground) {
     let (server, clerk) = (RpcServer::new(&bus, "EgressInternal"), Clerk::saying("served"));
     server.serve("StartEgress", "", Routing::Affinity, clerk.clone()).await.unwrap();
     let mut stranger = Stranger::new(ground.bus().await).await;
-    let say = async |stranger: &Stranger, request: Request| {
+    let say = async |stranger: &Stranger, request: RpcRequest| {
         let payload = Msg::wrap(&request).encode_to_vec();
         stranger.bus.publish(CALLS, payload.into()).await.unwrap();
     };
@@ -181,11 +182,11 @@ pub async fn an_announcement_needs_no_grant(ground: &impl Ground) {
     let caller = client.clone();
     let call = tokio::spawn(async move { caller.call("CreateEgress", "", vec![], &CallOptions::queue()).await });
     let heard = calls.next().await.unwrap();
-    let request = Request::decode(Msg::decode(heard.payload).unwrap().value.as_slice()).unwrap();
+    let request = RpcRequest::decode(Msg::decode(heard.payload).unwrap().value.as_slice()).unwrap();
     let (request_id, server_id) = (request.request_id, "SRV_new".to_owned());
     let bid =
         ClaimRequest { request_id: request_id.clone(), server_id: server_id.clone(), affinity: 1.0, handling: true };
-    let answer = Response { request_id, server_id, raw_response: b"handled".to_vec(), ..Response::default() };
+    let answer = RpcResponse { request_id, server_id, raw_response: b"handled".to_vec(), ..RpcResponse::default() };
     let to = |kind| format!("IOInfo|{}|{kind}", client.client_id());
     there.publish(&to("CLAIM"), Msg::wrap(&bid).encode_to_vec().into()).await.unwrap();
     there.publish(&to("RES"), Msg::wrap(&answer).encode_to_vec().into()).await.unwrap();

@@ -1,19 +1,19 @@
 use std::time::Duration;
 
-use spillway_bus::{Caps, Full, Leases, LedgerLine, Opening, Pace, Seated, Switches, TaskKey, Tasks};
+use spillway_bus::{CapReached, Caps, Leases, LedgerLine, OpenTask, Pace, SlotResult, Switches, TaskKey, Tasks};
 
 use super::keys::id;
 use crate::ground::{Ground, eventually};
 
 const SECOND: Duration = Duration::from_secs(1);
-const AT_ONCE: Seated = Seated::Yes { wait: Duration::ZERO, slowed: false };
+const AT_ONCE: SlotResult = SlotResult::Granted { wait: Duration::ZERO, slowed: false };
 
 fn task(name: &str, attempt: u32) -> TaskKey {
     TaskKey { egress_id: id(name), attempt }
 }
 
-fn opening<'a>(task: &'a TaskKey, tenant: &'a str, target: &'a str) -> Opening<'a> {
-    Opening { task, tenant, target, facts: "{\"a\":\n1}", caps: Caps::default(), pace: None }
+fn open_task<'a>(task: &'a TaskKey, tenant: &'a str, target: &'a str) -> OpenTask<'a> {
+    OpenTask { task, tenant, target, facts: "{\"a\":\n1}", caps: Caps::default(), pace: None }
 }
 
 pub async fn caps_hold_whoever_asks_and_a_closed_task_makes_room(ground: &impl Ground) {
@@ -23,7 +23,7 @@ pub async fn caps_hold_whoever_asks_and_a_closed_task_makes_room(ground: &impl G
         let tasks = Tasks::new(&ground.bus().await);
         askers.push(tokio::spawn(async move {
             let key = task(&format!("EG_{n}"), 1);
-            tasks.open(Opening { caps, ..opening(&key, "blue\nsky", "near") }).await.unwrap()
+            tasks.open(OpenTask { caps, ..open_task(&key, "blue\nsky", "near") }).await.unwrap()
         }));
     }
     let mut answers = Vec::new();
@@ -31,18 +31,18 @@ pub async fn caps_hold_whoever_asks_and_a_closed_task_makes_room(ground: &impl G
         answers.push(asker.await.unwrap());
     }
     let count = |answer| answers.iter().filter(|it| **it == answer).count();
-    assert_eq!((count(AT_ONCE), count(Seated::No(Full::Target))), (3, 5), "{answers:?}");
+    assert_eq!((count(AT_ONCE), count(SlotResult::Refused(CapReached::Target))), (3, 5), "{answers:?}");
 
     let tasks = Tasks::new(&ground.bus().await);
     let ask = async |name: &str, tenant: &str, target: &str| {
-        tasks.open(Opening { caps, ..opening(&task(name, 1), tenant, target) }).await.unwrap()
+        tasks.open(OpenTask { caps, ..open_task(&task(name, 1), tenant, target) }).await.unwrap()
     };
     assert_eq!(ask("EG_a", "blue\nsky", "far").await, AT_ONCE);
-    assert_eq!(ask("EG_b", "blue\nsky", "far").await, Seated::No(Full::Tenant));
+    assert_eq!(ask("EG_b", "blue\nsky", "far").await, SlotResult::Refused(CapReached::Tenant));
     assert_eq!(ask("EG_b", "red", "far").await, AT_ONCE);
     assert_eq!(ask("EG_b", "red", "far").await, AT_ONCE, "it is open already");
     assert_eq!(ask("EG_c", "", "far").await, AT_ONCE);
-    assert_eq!(ask("EG_d", "red", "other").await, Seated::No(Full::All));
+    assert_eq!(ask("EG_d", "red", "other").await, SlotResult::Refused(CapReached::All));
 
     let open = tasks.list().await.unwrap();
     assert_eq!(open.len(), 6);
@@ -64,38 +64,38 @@ pub async fn caps_hold_whoever_asks_and_a_closed_task_makes_room(ground: &impl G
 
 pub async fn launches_keep_their_pace_and_slow_down_when_told(ground: &impl Ground) {
     let tasks = Tasks::new(&ground.bus().await);
-    let pace = Pace { burst: 5, per_second: 1.0, most_wait: 3 * SECOND };
+    let pace = Pace { burst: 5, per_second: 1.0, max_wait: 3 * SECOND };
     let ask = async |n: u32, target: &str| {
-        tasks.open(Opening { pace: Some(pace), ..opening(&task("EG_1", n), "", target) }).await.unwrap()
+        tasks.open(OpenTask { pace: Some(pace), ..open_task(&task("EG_1", n), "", target) }).await.unwrap()
     };
     for n in 1..=5 {
         assert_eq!(ask(n, "near").await, AT_ONCE);
     }
     let mut last = Duration::ZERO;
     for n in 6..=8 {
-        let Seated::Yes { wait, slowed: false } = ask(n, "near").await else { panic!("a turn of its own") };
+        let SlotResult::Granted { wait, slowed: false } = ask(n, "near").await else { panic!("a turn of its own") };
         assert!(wait > last && wait <= (n - 5) * SECOND, "{wait:?}");
         last = wait;
     }
-    assert!(matches!(ask(9, "near").await, Seated::Later(wait) if wait > 3 * SECOND && wait <= 4 * SECOND));
+    assert!(matches!(ask(9, "near").await, SlotResult::Later(wait) if wait > 3 * SECOND && wait <= 4 * SECOND));
     assert_eq!(ask(10, "far").await, AT_ONCE, "another target has its own pace");
 
     tasks.slow_down("far", pace, SECOND).await.unwrap();
-    let Seated::Yes { wait, slowed: true } = ask(11, "far").await else { panic!("a slow turn") };
+    let SlotResult::Granted { wait, slowed: true } = ask(11, "far").await else { panic!("a slow turn") };
     assert!(wait > SECOND / 2 && wait <= SECOND, "{wait:?}");
     // Half as fast as before.
-    let Seated::Yes { wait: next, .. } = ask(12, "far").await else { panic!("a turn after it") };
+    let SlotResult::Granted { wait: next, .. } = ask(12, "far").await else { panic!("a turn after it") };
     assert!(next > wait + SECOND && next <= 3 * SECOND, "{next:?}");
     for _ in 0..10 {
         tasks.speed_up("far", pace).await.unwrap();
     }
-    assert!(matches!(ask(13, "far").await, Seated::Later(_) | Seated::Yes { slowed: false, .. }));
+    assert!(matches!(ask(13, "far").await, SlotResult::Later(_) | SlotResult::Granted { slowed: false, .. }));
 }
 
 pub async fn a_task_is_closed_once_and_its_line_is_kept(ground: &impl Ground) {
     let tasks = Tasks::new(&ground.bus().await);
     for n in 1..=3 {
-        assert_eq!(tasks.open(opening(&task("EG_1", n), "red", "near")).await.unwrap(), AT_ONCE);
+        assert_eq!(tasks.open(open_task(&task("EG_1", n), "red", "near")).await.unwrap(), AT_ONCE);
     }
     let mut closers = Vec::new();
     for _ in 0..4 {
@@ -139,7 +139,7 @@ pub async fn a_lease_has_one_holder_and_a_number_that_grows(ground: &impl Ground
     assert!(leases.hold("another", "a", long).await.unwrap().is_some());
 }
 
-pub async fn an_operators_word_is_read_by_all(ground: &impl Ground) {
+pub async fn an_operators_switch_is_read_by_all(ground: &impl Ground) {
     let one = Switches::new(&ground.bus().await, "targets");
     assert!(one.all().await.unwrap().is_empty());
     one.set("near", Some("paused")).await.unwrap();

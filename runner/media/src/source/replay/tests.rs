@@ -2,50 +2,60 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::super::arrival::{Arrival, Form, Publication};
-use super::super::dump::{Dump, Record, What};
-use super::super::reception::{Reception, ReceptionOptions};
+use super::super::dump::{Dump, DumpItem, DumpRecord};
+use super::super::event::{PayloadFormat, Publication, RoomEvent};
+use super::super::receiver::{ReceiveOptions, RoomReceiver};
 use super::*;
-use crate::track::{Codec, Origin, Timed};
+use crate::track::{Codec, TimelineEvent, TrackSource};
 
-const OPTIONS: ReceptionOptions =
-    ReceptionOptions { patience: Duration::from_millis(500), late: Duration::from_millis(500), hold: Duration::ZERO };
+const OPTIONS: ReceiveOptions =
+    ReceiveOptions { reorder_wait: Duration::from_millis(500), late: Duration::from_millis(500), hold: Duration::ZERO };
 
 /// A minute of sound with holes, a report every three seconds, a mute and a departure.
-fn a_minute() -> Vec<Record> {
+fn a_minute() -> Vec<DumpRecord> {
     let publication = Publication {
         sid: "TR_a".to_owned(),
         identity: "alice".to_owned(),
         agent: false,
-        origin: Origin::Microphone,
+        origin: TrackSource::Microphone,
         size: (0, 0),
         muted: false,
     };
-    let form = Form { codec: Codec::Opus, clock_rate: 48_000, channels: 2 };
-    let mut records = vec![Record::new(Duration::ZERO, What::Arrived(Arrival::Opened { stream: 1, publication }))];
+    let form = PayloadFormat { codec: Codec::Opus, clock_rate: 48_000, channels: 2 };
+    let mut records =
+        vec![DumpRecord::new(Duration::ZERO, DumpItem::Event(RoomEvent::Opened { stream: 1, publication }))];
     for n in 0..3000u64 {
         let at = Duration::from_millis(20 * n + n * n % 7);
         if n % 31 != 5 && !(1000..1200).contains(&n) {
             let payload = Bytes::from(vec![0x78, n as u8, (n >> 8) as u8]);
-            let packet =
-                Arrival::Packet { stream: 1, seq: 70_000 + n, rtp: (1 << 32) + 960 * n, marker: false, form, payload };
-            records.push(Record::new(at, What::Arrived(packet)));
+            let packet = RoomEvent::Packet {
+                stream: 1,
+                seq: 70_000 + n,
+                rtp: (1 << 32) + 960 * n,
+                marker: false,
+                form,
+                payload,
+            };
+            records.push(DumpRecord::new(at, DumpItem::Event(packet)));
         }
         if n == 1000 || n == 1200 {
-            records.push(Record::new(at, What::Arrived(Arrival::Muted { sid: "TR_a".to_owned(), muted: n == 1000 })));
+            records.push(DumpRecord::new(
+                at,
+                DumpItem::Event(RoomEvent::Muted { sid: "TR_a".to_owned(), muted: n == 1000 }),
+            ));
         }
         if n % 150 == 99 {
-            let report = Arrival::Report {
+            let report = RoomEvent::Report {
                 stream: 1,
                 rtp: (960 * n) as u32,
                 ntp: 1_700_000_000_000_000_000 + 20_000_000 * n as i64,
             };
-            records.push(Record::new(at, What::Arrived(report)));
+            records.push(DumpRecord::new(at, DumpItem::Event(report)));
         }
-        records.push(Record::new(at, What::Tick));
+        records.push(DumpRecord::new(at, DumpItem::Tick));
     }
-    records.push(Record::new(Duration::from_secs(60), What::Arrived(Arrival::Left { sid: "TR_a".to_owned() })));
-    records.push(Record::new(Duration::from_secs(61), What::Finish));
+    records.push(DumpRecord::new(Duration::from_secs(60), DumpItem::Event(RoomEvent::Left { sid: "TR_a".to_owned() })));
+    records.push(DumpRecord::new(Duration::from_secs(61), DumpItem::Finish));
     records
 }
 
@@ -54,15 +64,15 @@ fn a_dump_gives_the_same_stream_as_the_room_did_and_faster() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("minute.dump");
     let mut dump = Dump::create(&path).expect("a dump");
-    let mut live = Reception::new(OPTIONS);
+    let mut live = RoomReceiver::new(OPTIONS);
     let mut expected = Vec::new();
     for record in a_minute() {
         dump.keep(&record).expect("kept");
         let at = record.at();
         match record.what {
-            What::Arrived(arrival) => live.on(arrival, at),
-            What::Tick => live.tick(at),
-            What::Finish => live.finish(at),
+            DumpItem::Event(arrival) => live.on(arrival, at),
+            DumpItem::Tick => live.tick(at),
+            DumpItem::Finish => live.finish(at),
         }
         expected.extend(std::iter::from_fn(|| live.take()));
     }
@@ -73,17 +83,17 @@ fn a_dump_gives_the_same_stream_as_the_room_did_and_faster() {
     let mut ended = false;
     while let Some(delivery) = replay.recv() {
         match delivery {
-            Delivery::Timed(timed) => got.push(timed),
-            Delivery::Ended(why) => ended = why == EndReason::Stopped,
+            RoomMessage::TimelineEvent(timed) => got.push(timed),
+            RoomMessage::Ended(why) => ended = why == MediaEndReason::Stopped,
             _ => {}
         }
     }
     assert!(ended);
     assert!(got == expected, "{} of {} said", got.len(), expected.len());
-    for kind in ["Joined", "Lost", "Absent", "Left", "CompleteTo"] {
+    for kind in ["Joined", "Lost", "Muted", "Left", "Watermark"] {
         assert!(got.iter().any(|timed| format!("{timed:?}").starts_with(kind)), "no {kind}");
     }
-    assert_eq!(got.iter().filter(|timed| matches!(timed, Timed::Frame(_))).count(), 3000 - 97 - 200 + 6);
+    assert_eq!(got.iter().filter(|timed| matches!(timed, TimelineEvent::Frame(_))).count(), 3000 - 97 - 200 + 6);
     assert!(began.elapsed() < Duration::from_secs(30), "twice as fast as real time even here");
 }
 
@@ -100,5 +110,5 @@ fn a_dump_cut_short_ends_where_it_was_cut() {
     std::fs::write(&path, &bytes[..bytes.len() / 2 + 3]).expect("cut");
     let mut replay = Replay::open(&path, OPTIONS).expect("a dump");
     let last = std::iter::from_fn(|| replay.recv()).last();
-    assert_eq!(last, Some(Delivery::Ended(EndReason::Stopped)));
+    assert_eq!(last, Some(RoomMessage::Ended(MediaEndReason::Stopped)));
 }

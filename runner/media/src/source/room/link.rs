@@ -22,7 +22,7 @@ const RESUMES: u32 = 3;
 const FIRST_ATTEMPTS: u32 = 4;
 
 #[derive(Clone)]
-pub(super) struct Door {
+pub(super) struct JoinParams {
     pub(super) ws_url: String,
     pub(super) token: Secret,
 }
@@ -36,14 +36,14 @@ pub(super) struct Joined {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
     /// psrpc code and the server's words: no retry helps.
-    #[error("{words}")]
-    Refused { code: &'static str, words: String },
-    #[error("livekit-server cannot be reached: {words}")]
-    Unreachable { words: String },
+    #[error("{message}")]
+    Refused { code: &'static str, message: String },
+    #[error("livekit-server cannot be reached: {message}")]
+    Unreachable { message: String },
 }
 
 /// What came of trying to get back.
-pub(super) enum Back {
+pub(super) enum Reconnect {
     Resumed,
     Rejoined(Box<Joined>),
     Lost(LinkError),
@@ -65,10 +65,10 @@ fn options() -> SignalOptions {
     options
 }
 
-pub(super) async fn join(door: &Door) -> Result<Joined, LinkError> {
+pub(super) async fn join(params: &JoinParams) -> Result<Joined, LinkError> {
     let mut attempt = 0;
     loop {
-        match enter(door).await {
+        match enter(params).await {
             Ok(joined) => return Ok(joined),
             Err(error @ LinkError::Refused { .. }) => return Err(error),
             Err(error) => {
@@ -83,9 +83,9 @@ pub(super) async fn join(door: &Door) -> Result<Joined, LinkError> {
     }
 }
 
-async fn enter(door: &Door) -> Result<Joined, LinkError> {
-    let connected = SignalClient::connect(&door.ws_url, door.token.reveal(), options(), None).await;
-    let (client, response, events) = connected.map_err(|error| judge(error, &door.token))?;
+async fn enter(params: &JoinParams) -> Result<Joined, LinkError> {
+    let connected = SignalClient::connect(&params.ws_url, params.token.reveal(), options(), None).await;
+    let (client, response, events) = connected.map_err(|error| judge(error, &params.token))?;
     Ok(Joined { client: Arc::new(client), response, events })
 }
 
@@ -100,7 +100,7 @@ fn judge(error: SignalError, token: &Secret) -> LinkError {
         SignalError::Client(_, body) => body.trim().replace(token.reveal().as_str(), "(the token)"),
         other => other.to_string().replace(token.reveal().as_str(), "(the token)"),
     };
-    let refused = |code, words: &str| LinkError::Refused { code, words: format!("{words}: {said}") };
+    let refused = |code, message: &str| LinkError::Refused { code, message: format!("{message}: {said}") };
     match (status, &error) {
         (Some(401), _) => refused("unauthenticated", "livekit-server refused the token"),
         (Some(403), _) => refused("permission_denied", "livekit-server refused the token"),
@@ -108,7 +108,7 @@ fn judge(error: SignalError, token: &Secret) -> LinkError {
         (Some(400 | 422), _) => refused("invalid_argument", "livekit-server refused to let us join"),
         (_, SignalError::UrlParse(_)) => refused("invalid_argument", "the URL of livekit-server cannot be used"),
         (_, SignalError::TokenFormat) => refused("unauthenticated", "the token cannot be used"),
-        _ => LinkError::Unreachable { words: said },
+        _ => LinkError::Unreachable { message: said },
     }
 }
 
@@ -117,41 +117,46 @@ fn wait(attempt: u32) -> Duration {
 }
 
 /// Gets back in the background and says how once.
-pub(super) fn get_back(client: Arc<SignalClient>, door: Door, full: bool, answer: mpsc::UnboundedSender<Back>) {
+pub(super) fn get_back(
+    client: Arc<SignalClient>,
+    params: JoinParams,
+    full: bool,
+    answer: mpsc::UnboundedSender<Reconnect>,
+) {
     tokio::spawn(async move {
-        let back = try_back(&client, &door, full).await;
+        let back = try_back(&client, &params, full).await;
         let _ = answer.send(back);
     });
 }
 
-async fn try_back(client: &SignalClient, door: &Door, mut full: bool) -> Back {
-    let mut last = LinkError::Unreachable { words: "connection lost".to_owned() };
+async fn try_back(client: &SignalClient, params: &JoinParams, mut full: bool) -> Reconnect {
+    let mut last = LinkError::Unreachable { message: "connection lost".to_owned() };
     for attempt in 0..ATTEMPTS {
         sleep(wait(attempt)).await;
         if !full {
             match client.restart(ReconnectReason::RrSignalDisconnected).await {
-                Ok(_) => return Back::Resumed,
+                Ok(_) => return Reconnect::Resumed,
                 Err(error) => {
                     let asked_to_leave = matches!(error, SignalError::LeaveRequest { .. });
                     full = asked_to_leave || attempt + 1 >= RESUMES;
                     info!(error = %chain(&error), attempt, "resume failed");
-                    last = judge(error, &door.token);
+                    last = judge(error, &params.token);
                 }
             }
             continue;
         }
         // The server may have given us a newer token meanwhile.
-        let door = Door { ws_url: door.ws_url.clone(), token: Secret::new(client.token()) };
-        match enter(&door).await {
-            Ok(joined) => return Back::Rejoined(Box::new(joined)),
-            Err(error @ LinkError::Refused { .. }) => return Back::Lost(error),
+        let params = JoinParams { ws_url: params.ws_url.clone(), token: Secret::new(client.token()) };
+        match enter(&params).await {
+            Ok(joined) => return Reconnect::Rejoined(Box::new(joined)),
+            Err(error @ LinkError::Refused { .. }) => return Reconnect::Lost(error),
             Err(error) => {
                 info!(error = %chain(&error), attempt, "rejoin failed");
                 last = error;
             }
         }
     }
-    Back::Lost(last)
+    Reconnect::Lost(last)
 }
 
 /// The crate's `close` sends no leave by itself.

@@ -1,7 +1,7 @@
 //! A hidden recorder in a LiveKit room.
 //!
 //! One thread with its own small runtime does everything of the room: signalling (`link`, `model`), the peer connection
-//! (`peer`, `net`, `offer`) and the way from packets to `Timed` (`reception`). It never waits for its listener.
+//! (`peer`, `net`, `offer`) and the way from packets to `TimelineEvent` (`reception`). It never waits for its listener.
 
 mod drive;
 mod link;
@@ -9,19 +9,19 @@ mod model;
 mod net;
 mod offer;
 mod peer;
-mod weir;
+mod holdback;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use spillway_ipc::MediaEndReason;
 use spillway_plan::Secret;
 use spillway_plan::Source;
-use spillway_spool::EndReason;
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use super::TrackStats;
-use crate::track::{Timed, TrackId};
+use crate::track::{TimelineEvent, TrackId};
 
 pub struct JoinOptions {
     /// `ws://` or `wss://` of livekit-server.
@@ -67,12 +67,12 @@ impl JoinOptions {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Delivery {
-    /// When session time 0 was. Before the first [`Delivery::Timed`] and never again.
-    Origin {
+pub enum RoomMessage {
+    /// When session time 0 was. Before the first [`RoomMessage::TimelineEvent`] and never again.
+    TrackSource {
         at: Instant,
     },
-    Timed(Timed),
+    TimelineEvent(TimelineEvent),
     /// Again after a rejoin.
     Joined {
         room_id: String,
@@ -85,29 +85,29 @@ pub enum Delivery {
     /// Of every track, about every two seconds and at the end.
     Stats(TrackStats),
     /// The last one.
-    Ended(EndReason),
+    Ended(MediaEndReason),
 }
 
-enum Command {
+enum RoomCommand {
     Keyframe(TrackId),
     Prefer { track: TrackId, width: u32, height: u32 },
     Leave,
 }
 
 /// Hears everything in order, all that is known at a time, from the room's own thread: it must not wait. False: nobody
-/// listens any more. It is dropped after [`Delivery::Ended`].
-pub type Listener = dyn FnMut(Vec<Delivery>) -> bool + Send;
+/// listens any more. It is dropped after [`RoomMessage::Ended`].
+pub type RoomListener = dyn FnMut(Vec<RoomMessage>) -> bool + Send;
 
 /// What can be asked of the room from any thread. Dropping it leaves.
 pub struct Room {
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::UnboundedSender<RoomCommand>,
 }
 
 impl Room {
-    /// Returns at once; whatever goes wrong is the reason in [`Delivery::Ended`].
+    /// Returns at once; whatever goes wrong is the reason in [`RoomMessage::Ended`].
     pub fn join(
         options: JoinOptions,
-        hear: impl FnMut(Vec<Delivery>) -> bool + Send + 'static,
+        hear: impl FnMut(Vec<RoomMessage>) -> bool + Send + 'static,
     ) -> std::io::Result<Self> {
         // Two TLS providers are linked (livekit-signaling brings the second): one must be chosen. An error means that
         // somebody chose already.
@@ -126,17 +126,17 @@ impl Room {
 
     /// Asked of the publisher at most twice a second per track.
     pub fn ask_keyframe(&self, track: TrackId) {
-        let _ = self.commands.send(Command::Keyframe(track));
+        let _ = self.commands.send(RoomCommand::Keyframe(track));
     }
 
     /// The picture will be shown at this size: the server sends the smallest layer that fills it.
     pub fn prefer(&self, track: TrackId, width: u32, height: u32) {
-        let _ = self.commands.send(Command::Prefer { track, width, height });
+        let _ = self.commands.send(RoomCommand::Prefer { track, width, height });
     }
 
     /// Does not wait: what has arrived still comes, then `Ended(Stopped)`.
     pub fn leave(&self) {
-        let _ = self.commands.send(Command::Leave);
+        let _ = self.commands.send(RoomCommand::Leave);
     }
 }
 

@@ -3,18 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use livekit_protocol::{ParticipantInfo, SpeakerInfo, TrackInfo, TrackSource, TrackType, encryption, participant_info};
+use livekit_protocol::{
+    ParticipantInfo, SpeakerInfo, TrackInfo, TrackSource as LkTrackSource, TrackType, encryption, participant_info,
+};
+use spillway_ipc::MediaEndReason;
 use spillway_plan::Source;
-use spillway_spool::EndReason;
 
-use super::super::arrival::{Arrival, Publication, Since};
-use crate::track::Origin;
+use super::super::event::{Publication, RoomEvent, SourceTime};
+use crate::track::TrackSource;
 
 /// After our connection was rebuilt, participants may still be on their way back (the server was restarted).
-const RETURN_PATIENCE: Duration = Duration::from_secs(30);
+const RETURN_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, PartialEq)]
-pub(super) enum Change {
+pub(super) enum RoomChange {
     Subscribe(String),
     Muted { sid: String, muted: bool },
     Left { sid: String },
@@ -22,39 +24,39 @@ pub(super) enum Change {
     Layout(String),
     Waiting(String),
     Noted(String),
-    Over(EndReason),
+    Over(MediaEndReason),
 }
 
-pub(super) struct Model {
+pub(super) struct RoomModel {
     source: Source,
     want_video: bool,
     want_audio: bool,
     own_sid: String,
     own_metadata: String,
-    people: BTreeMap<String, Person>,
+    people: BTreeMap<String, Participant>,
     /// Sids that are subscribed, with whose and what they are.
-    chosen: BTreeMap<String, (String, Origin)>,
+    chosen: BTreeMap<String, (String, TrackSource)>,
     /// Named publications that were seen and are gone.
     ended: BTreeSet<String>,
     refused: BTreeSet<String>,
     speakers: BTreeMap<String, f32>,
-    appear_by: Since,
+    appear_by: SourceTime,
     appear: Duration,
-    return_by: Option<Since>,
+    return_by: Option<SourceTime>,
     other_room: bool,
     seen: bool,
     waiting: String,
 }
 
 #[derive(Default)]
-struct Person {
+struct Participant {
     identity: String,
     version: u32,
     agent: bool,
     tracks: BTreeMap<String, TrackInfo>,
 }
 
-impl Model {
+impl RoomModel {
     pub(super) fn new(source: Source, want_video: bool, want_audio: bool, appear: Duration) -> Self {
         Self {
             source,
@@ -76,11 +78,16 @@ impl Model {
         }
     }
 
-    pub(super) fn joined(&mut self, own: &ParticipantInfo, others: &[ParticipantInfo], now: Since) -> Vec<Change> {
+    pub(super) fn joined(
+        &mut self,
+        own: &ParticipantInfo,
+        others: &[ParticipantInfo],
+        now: SourceTime,
+    ) -> Vec<RoomChange> {
         self.own_sid = own.sid.clone();
         self.appear_by = now + self.appear;
         let mut changes = self.update(others, now);
-        self.wait_words(&mut changes);
+        self.waiting_message(&mut changes);
         changes
     }
 
@@ -90,12 +97,12 @@ impl Model {
         own: &ParticipantInfo,
         others: &[ParticipantInfo],
         other_room: bool,
-        now: Since,
-    ) -> Vec<Change> {
+        now: SourceTime,
+    ) -> Vec<RoomChange> {
         self.own_sid = own.sid.clone();
         self.people.clear();
         self.speakers.clear();
-        self.return_by = Some(now + RETURN_PATIENCE);
+        self.return_by = Some(now + RETURN_TIMEOUT);
         self.other_room = other_room;
         let before = std::mem::take(&mut self.chosen);
         let mut changes = Vec::new();
@@ -103,7 +110,7 @@ impl Model {
             self.learn(person, &mut changes);
         }
         // What was recorded goes on, even under a new sid.
-        let back: Vec<(String, (String, Origin))> = before
+        let back: Vec<(String, (String, TrackSource))> = before
             .iter()
             .filter_map(|(sid, (identity, origin))| {
                 let person = self.people.values().find(|person| person.identity == *identity)?;
@@ -118,7 +125,7 @@ impl Model {
             before.into_iter().filter(|(_, whose)| !back.iter().any(|(_, other)| other == whose)).collect();
         for (sid, whose) in back {
             self.chosen.insert(sid.clone(), whose);
-            changes.push(Change::Subscribe(sid));
+            changes.push(RoomChange::Subscribe(sid));
         }
         self.choose(&mut changes);
         // Kept as chosen until the patience ends, so that they are found again.
@@ -126,7 +133,7 @@ impl Model {
         changes
     }
 
-    pub(super) fn update(&mut self, infos: &[ParticipantInfo], now: Since) -> Vec<Change> {
+    pub(super) fn update(&mut self, infos: &[ParticipantInfo], now: SourceTime) -> Vec<RoomChange> {
         let mut changes = Vec::new();
         for info in infos {
             self.learn(info, &mut changes);
@@ -137,7 +144,7 @@ impl Model {
         changes
     }
 
-    pub(super) fn tick(&mut self, now: Since) -> Vec<Change> {
+    pub(super) fn tick(&mut self, now: SourceTime) -> Vec<RoomChange> {
         let mut changes = Vec::new();
         if self.return_by.is_some_and(|by| now >= by) {
             self.return_by = None;
@@ -154,7 +161,7 @@ impl Model {
         changes
     }
 
-    pub(super) fn speakers(&mut self, deltas: &[SpeakerInfo]) -> Vec<Change> {
+    pub(super) fn speakers(&mut self, deltas: &[SpeakerInfo]) -> Vec<RoomChange> {
         for speaker in deltas {
             if speaker.active {
                 self.speakers.insert(speaker.sid.clone(), speaker.level);
@@ -165,14 +172,14 @@ impl Model {
         let mut loudest: Vec<(&String, &f32)> = self.speakers.iter().collect();
         loudest.sort_by(|one, other| other.1.total_cmp(one.1));
         let identities = loudest.iter().filter_map(|(sid, _)| Some(self.people.get(*sid)?.identity.clone())).collect();
-        vec![Change::Speakers(identities)]
+        vec![RoomChange::Speakers(identities)]
     }
 
     /// The server cannot give us this track.
-    pub(super) fn refused(&mut self, sid: &str, why: &str) -> Vec<Change> {
+    pub(super) fn refused(&mut self, sid: &str, why: &str) -> Vec<RoomChange> {
         match &self.source {
             Source::Room | Source::Participant { .. } => {
-                vec![Change::Noted(format!("track {sid} cannot be recorded: {why}"))]
+                vec![RoomChange::Noted(format!("track {sid} cannot be recorded: {why}"))]
             }
             Source::Tracks { .. } | Source::Track { .. } => {
                 vec![failed("failed_precondition", format!("track {sid} cannot be recorded: {why}"))]
@@ -181,13 +188,13 @@ impl Model {
     }
 
     /// What the reception is told of a publication when it is subscribed.
-    pub(super) fn published(&self, sid: &str) -> Option<Arrival> {
+    pub(super) fn published(&self, sid: &str) -> Option<RoomEvent> {
         let (_, track) = self.find(sid)?;
         let video = track.r#type() == TrackType::Video;
-        Some(Arrival::Published { sid: sid.to_owned(), video, muted: track.muted })
+        Some(RoomEvent::Published { sid: sid.to_owned(), video, muted: track.muted })
     }
 
-    fn find(&self, sid: &str) -> Option<(&Person, &TrackInfo)> {
+    fn find(&self, sid: &str) -> Option<(&Participant, &TrackInfo)> {
         self.people.values().find_map(|person| Some((person, person.tracks.get(sid)?)))
     }
 
@@ -207,11 +214,11 @@ impl Model {
         self.chosen.keys().cloned().collect()
     }
 
-    fn learn(&mut self, info: &ParticipantInfo, changes: &mut Vec<Change>) {
+    fn learn(&mut self, info: &ParticipantInfo, changes: &mut Vec<RoomChange>) {
         if info.sid == self.own_sid {
             if info.metadata != self.own_metadata {
                 self.own_metadata = info.metadata.clone();
-                changes.extend(layout(&info.metadata).map(Change::Layout));
+                changes.extend(layout(&info.metadata).map(RoomChange::Layout));
             }
             return;
         }
@@ -235,7 +242,7 @@ impl Model {
         person.tracks = info.tracks.iter().map(|track| (track.sid.clone(), track.clone())).collect();
         for track in &info.tracks {
             if before.get(&track.sid).is_some_and(|old| old.muted != track.muted) {
-                changes.push(Change::Muted { sid: track.sid.clone(), muted: track.muted });
+                changes.push(RoomChange::Muted { sid: track.sid.clone(), muted: track.muted });
             }
         }
         let gone: Vec<String> =
@@ -245,20 +252,20 @@ impl Model {
         }
     }
 
-    fn track_gone(&mut self, sid: &str, changes: &mut Vec<Change>) {
+    fn track_gone(&mut self, sid: &str, changes: &mut Vec<RoomChange>) {
         if self.chosen.contains_key(sid) && self.return_by.is_none() {
             self.end_track(sid, changes);
         }
     }
 
-    fn end_track(&mut self, sid: &str, changes: &mut Vec<Change>) {
+    fn end_track(&mut self, sid: &str, changes: &mut Vec<RoomChange>) {
         self.chosen.remove(sid);
         self.ended.insert(sid.to_owned());
-        changes.push(Change::Left { sid: sid.to_owned() });
+        changes.push(RoomChange::Left { sid: sid.to_owned() });
     }
 
     /// While patience lasts after a rebuilt connection, the same source of the same participant stands in for a lost sid.
-    fn adopt_returned(&mut self, changes: &mut Vec<Change>) {
+    fn adopt_returned(&mut self, changes: &mut Vec<RoomChange>) {
         if self.return_by.is_none() {
             return;
         }
@@ -277,11 +284,11 @@ impl Model {
         for (lost, heir, whose) in adopted {
             self.chosen.remove(&lost);
             self.chosen.insert(heir.clone(), whose);
-            changes.push(Change::Subscribe(heir));
+            changes.push(RoomChange::Subscribe(heir));
         }
     }
 
-    fn choose(&mut self, changes: &mut Vec<Change>) {
+    fn choose(&mut self, changes: &mut Vec<RoomChange>) {
         let mut found = Vec::new();
         for person in self.people.values() {
             for track in person.tracks.values() {
@@ -289,7 +296,7 @@ impl Model {
                 let wanted = match &self.source {
                     Source::Room => self.wants(kind),
                     Source::Participant { identity, screen_share } => {
-                        let ordinary = matches!(origin(track), Origin::Camera | Origin::Microphone);
+                        let ordinary = matches!(origin(track), TrackSource::Camera | TrackSource::Microphone);
                         person.identity == *identity && ordinary != *screen_share && self.wants(kind)
                     }
                     Source::Tracks { audio, video } => {
@@ -297,8 +304,8 @@ impl Model {
                         if named(video) && kind != TrackType::Video || named(audio) && kind != TrackType::Audio {
                             let (is, not) =
                                 if kind == TrackType::Video { ("video", "audio") } else { ("audio", "video") };
-                            let words = format!("track {} is {is}, but was named as the {not} track", track.sid);
-                            changes.push(failed("invalid_argument", words));
+                            let message = format!("track {} is {is}, but was named as the {not} track", track.sid);
+                            changes.push(failed("invalid_argument", message));
                             return;
                         }
                         named(audio) || named(video)
@@ -311,7 +318,7 @@ impl Model {
                 if track.encryption() != encryption::Type::None {
                     if self.refused.insert(track.sid.clone()) {
                         changes.push(match &self.source {
-                            Source::Room | Source::Participant { .. } => Change::Noted(format!(
+                            Source::Room | Source::Participant { .. } => RoomChange::Noted(format!(
                                 "track {} is end-to-end encrypted and cannot be recorded",
                                 track.sid
                             )),
@@ -327,7 +334,7 @@ impl Model {
             }
         }
         for (sid, whose) in found {
-            changes.push(Change::Subscribe(sid.clone()));
+            changes.push(RoomChange::Subscribe(sid.clone()));
             self.chosen.insert(sid, whose);
         }
     }
@@ -340,8 +347,8 @@ impl Model {
         }
     }
 
-    fn judge(&mut self, now: Since, changes: &mut Vec<Change>) {
-        if changes.iter().any(|change| matches!(change, Change::Over(_))) {
+    fn judge(&mut self, now: SourceTime, changes: &mut Vec<RoomChange>) {
+        if changes.iter().any(|change| matches!(change, RoomChange::Over(_))) {
             return;
         }
         match self.source.clone() {
@@ -363,7 +370,7 @@ impl Model {
         }
     }
 
-    fn judge_tracks(&mut self, named: Vec<String>, now: Since, changes: &mut Vec<Change>) {
+    fn judge_tracks(&mut self, named: Vec<String>, now: SourceTime, changes: &mut Vec<RoomChange>) {
         let found = self.chosen.len() + self.ended.len();
         if found >= named.len() {
             self.seen = true;
@@ -378,8 +385,8 @@ impl Model {
         }
     }
 
-    fn wait_words(&mut self, changes: &mut Vec<Change>) {
-        let words = match &self.source {
+    fn waiting_message(&mut self, changes: &mut Vec<RoomChange>) {
+        let message = match &self.source {
             Source::Room if self.chosen.is_empty() => "waiting for the first track of the room".to_owned(),
             Source::Participant { identity, .. } if !self.seen => format!("waiting for participant {identity}"),
             Source::Participant { identity, .. } if self.chosen.is_empty() => {
@@ -397,29 +404,29 @@ impl Model {
             Source::Track { track_id } if !self.seen => format!("waiting for track {track_id}"),
             _ => return,
         };
-        if words != self.waiting {
-            self.waiting = words.clone();
-            changes.push(Change::Waiting(words));
+        if message != self.waiting {
+            self.waiting = message.clone();
+            changes.push(RoomChange::Waiting(message));
         }
     }
 }
 
-fn origin(track: &TrackInfo) -> Origin {
+fn origin(track: &TrackInfo) -> TrackSource {
     match track.source() {
-        TrackSource::Camera => Origin::Camera,
-        TrackSource::Microphone => Origin::Microphone,
-        TrackSource::ScreenShare => Origin::ScreenShare,
-        TrackSource::ScreenShareAudio => Origin::ScreenShareAudio,
-        TrackSource::Unknown => Origin::Unknown,
+        LkTrackSource::Camera => TrackSource::Camera,
+        LkTrackSource::Microphone => TrackSource::Microphone,
+        LkTrackSource::ScreenShare => TrackSource::ScreenShare,
+        LkTrackSource::ScreenShareAudio => TrackSource::ScreenShareAudio,
+        LkTrackSource::Unknown => TrackSource::Unknown,
     }
 }
 
-fn closed(words: &str) -> Change {
-    Change::Over(EndReason::SourceClosed { words: words.to_owned() })
+fn closed(message: &str) -> RoomChange {
+    RoomChange::Over(MediaEndReason::SourceClosed { message: message.to_owned() })
 }
 
-fn failed(code: &str, words: String) -> Change {
-    Change::Over(EndReason::Failed { code: code.to_owned(), words })
+fn failed(code: &str, message: String) -> RoomChange {
+    RoomChange::Over(MediaEndReason::Failed { code: code.to_owned(), message })
 }
 
 /// `{"layout": "speaker-dark"}`

@@ -16,13 +16,13 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::offer::TcpDoor;
+use super::offer::TcpCandidate;
 
 /// A key frame of many tracks at once must fit while we are starved of CPU.
 const RECEIVE_BUFFER: usize = 4 << 20;
 /// No datagram of use lies longer in a socket of that size.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-const DIAL_PATIENCE: Duration = Duration::from_secs(5);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Frames that may wait for a slow TCP connection; it carries only STUN and RTCP from us.
 const TCP_OUTBOX: usize = 256;
 
@@ -36,9 +36,9 @@ pub(super) struct Net {
     /// Datagrams wake nobody any more: whoever wants them looks.
     calm: bool,
     tcp: HashMap<SocketAddr, mpsc::Sender<Vec<u8>>>,
-    dialled: HashSet<TcpDoor>,
-    news_in: mpsc::UnboundedSender<TcpNews>,
-    news: mpsc::UnboundedReceiver<TcpNews>,
+    dialled: HashSet<TcpCandidate>,
+    news_in: mpsc::UnboundedSender<TcpEvent>,
+    news: mpsc::UnboundedReceiver<TcpEvent>,
 }
 
 struct Udp {
@@ -58,18 +58,18 @@ pub(super) struct Datagram {
 
 /// What [`Net::fill`] took from the sockets.
 #[derive(Default)]
-pub(super) struct Bag {
+pub(super) struct DatagramBatch {
     space: Vec<[u8; DATAGRAM]>,
     datagrams: Vec<Datagram>,
 }
 
-impl Bag {
+impl DatagramBatch {
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Datagram, &[u8])> {
         self.datagrams.iter().zip(&self.space).map(|(datagram, space)| (datagram, &space[..datagram.length]))
     }
 }
 
-pub(super) enum TcpNews {
+pub(super) enum TcpEvent {
     Up { local: SocketAddr, outbox: mpsc::Sender<Vec<u8>> },
     Received { local: SocketAddr, remote: SocketAddr, data: Vec<u8> },
     Down { local: SocketAddr },
@@ -108,20 +108,20 @@ impl Net {
 
     /// Dials once per door: the server's TCP mux binds a connection to the first fragment it sees on it, and closes it
     /// at an ICE restart.
-    pub(super) fn dial(&mut self, door: TcpDoor) {
-        if !self.dialled.insert(door.clone()) {
+    pub(super) fn dial(&mut self, params: TcpCandidate) {
+        if !self.dialled.insert(params.clone()) {
             return;
         }
         let news = self.news_in.clone();
         tokio::spawn(async move {
-            match timeout(DIAL_PATIENCE, TcpStream::connect(door.address)).await {
+            match timeout(DIAL_TIMEOUT, TcpStream::connect(params.address)).await {
                 Ok(Ok(stream)) => {
-                    if let Err(error) = serve_tcp(stream, door.address, &news).await {
-                        debug!(%error, remote = %door.address, "media connection closed");
+                    if let Err(error) = serve_tcp(stream, params.address, &news).await {
+                        debug!(%error, remote = %params.address, "media connection closed");
                     }
                 }
-                Ok(Err(error)) => debug!(%error, remote = %door.address, "media connection refused"),
-                Err(_) => debug!(remote = %door.address, "media connection not answered"),
+                Ok(Err(error)) => debug!(%error, remote = %params.address, "media connection refused"),
+                Err(_) => debug!(remote = %params.address, "media connection not answered"),
             }
         });
     }
@@ -154,7 +154,7 @@ impl Net {
     }
 
     /// Until a UDP socket has something, unless we are calm, or a TCP connection has news.
-    pub(super) async fn wait(&mut self) -> Option<TcpNews> {
+    pub(super) async fn wait(&mut self) -> Option<TcpEvent> {
         let sockets = &self.udp;
         let alarmed = poll_fn(|context| {
             let mut alarms = sockets.iter().filter_map(|udp| udp.alarm.as_ref());
@@ -170,15 +170,15 @@ impl Net {
     /// process that was stopped wakes with that memory and seconds of datagrams.
     ///
     /// Everything that came before the moment given back has been taken; `None`: nothing is left.
-    pub(super) fn fill(&self, bag: &mut Bag) -> Option<Instant> {
-        bag.datagrams.clear();
-        bag.space.resize(self.udp.len() * BAG, [0; DATAGRAM]);
+    pub(super) fn fill(&self, batch: &mut DatagramBatch) -> Option<Instant> {
+        batch.datagrams.clear();
+        batch.space.resize(self.udp.len() * BAG, [0; DATAGRAM]);
         let mut left = None;
         for udp in &self.udp {
-            let before = bag.datagrams.len();
-            udp.receive(&mut bag.space[before..before + BAG], &mut bag.datagrams);
-            match bag.datagrams.last() {
-                Some(last) if bag.datagrams.len() - before == BAG => {
+            let before = batch.datagrams.len();
+            udp.receive(&mut batch.space[before..before + BAG], &mut batch.datagrams);
+            match batch.datagrams.last() {
+                Some(last) if batch.datagrams.len() - before == BAG => {
                     left = Some(left.map_or(last.at, |left: Instant| left.min(last.at)));
                 }
                 _ => udp.rest(),
@@ -187,7 +187,7 @@ impl Net {
         left
     }
 
-    pub(super) fn more_tcp_news(&mut self) -> Option<TcpNews> {
+    pub(super) fn more_tcp_news(&mut self) -> Option<TcpEvent> {
         self.news.try_recv().ok()
     }
 }
@@ -240,12 +240,12 @@ fn waited(stamp: Option<Duration>, unix: Duration) -> Duration {
 }
 
 /// RFC 4571: every packet behind its length.
-async fn serve_tcp(stream: TcpStream, remote: SocketAddr, news: &mpsc::UnboundedSender<TcpNews>) -> io::Result<()> {
+async fn serve_tcp(stream: TcpStream, remote: SocketAddr, news: &mpsc::UnboundedSender<TcpEvent>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let local = stream.local_addr()?;
     let (reader, mut writer) = stream.into_split();
     let (outbox, mut to_send) = mpsc::channel::<Vec<u8>>(TCP_OUTBOX);
-    if news.send(TcpNews::Up { local, outbox }).is_err() {
+    if news.send(TcpEvent::Up { local, outbox }).is_err() {
         return Ok(());
     }
     tokio::spawn(async move {
@@ -258,7 +258,7 @@ async fn serve_tcp(stream: TcpStream, remote: SocketAddr, news: &mpsc::Unbounded
         }
     });
     let result = read_tcp(reader, local, remote, news).await;
-    let _ = news.send(TcpNews::Down { local });
+    let _ = news.send(TcpEvent::Down { local });
     result
 }
 
@@ -266,14 +266,14 @@ async fn read_tcp(
     reader: tokio::net::tcp::OwnedReadHalf,
     local: SocketAddr,
     remote: SocketAddr,
-    news: &mpsc::UnboundedSender<TcpNews>,
+    news: &mpsc::UnboundedSender<TcpEvent>,
 ) -> io::Result<()> {
     let mut reader = tokio::io::BufReader::with_capacity(1 << 16, reader);
     loop {
         let length = reader.read_u16().await?;
         let mut data = vec![0; usize::from(length)];
         reader.read_exact(&mut data).await?;
-        if news.send(TcpNews::Received { local, remote, data }).is_err() {
+        if news.send(TcpEvent::Received { local, remote, data }).is_err() {
             return Ok(());
         }
     }
@@ -284,9 +284,9 @@ mod tests {
     use super::*;
 
     fn lengths(net: &Net) -> Vec<usize> {
-        let mut bag = Bag::default();
-        net.fill(&mut bag);
-        bag.iter().map(|(_, data)| data.len()).collect()
+        let mut batch = DatagramBatch::default();
+        net.fill(&mut batch);
+        batch.iter().map(|(_, data)| data.len()).collect()
     }
 
     fn net() -> (Net, SocketAddr, UdpSocket) {
@@ -313,8 +313,8 @@ mod tests {
         let (mut net, local, server) = net();
         net.calm();
         server.send_to(b"one", local).unwrap();
-        let patience = Duration::from_millis(50);
-        assert!(timeout(patience, net.wait()).await.is_err());
+        let reorder_wait = Duration::from_millis(50);
+        assert!(timeout(reorder_wait, net.wait()).await.is_err());
         assert_eq!(lengths(&net), [3]);
     }
 
@@ -325,12 +325,12 @@ mod tests {
         for _ in 0..BAG + 3 {
             server.send_to(b"one", local).unwrap();
         }
-        let mut bag = Bag::default();
-        let left = net.fill(&mut bag).unwrap();
+        let mut batch = DatagramBatch::default();
+        let left = net.fill(&mut batch).unwrap();
         assert!(left >= before && left <= Instant::now());
-        assert_eq!(bag.iter().count(), BAG);
-        assert!(bag.iter().all(|(datagram, _)| datagram.remote == server.local_addr().unwrap()));
-        assert!(net.fill(&mut bag).is_none());
-        assert_eq!(bag.iter().count(), 3);
+        assert_eq!(batch.iter().count(), BAG);
+        assert!(batch.iter().all(|(datagram, _)| datagram.remote == server.local_addr().unwrap()));
+        assert!(net.fill(&mut batch).is_none());
+        assert_eq!(batch.iter().count(), 3);
     }
 }

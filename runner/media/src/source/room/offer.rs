@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use super::super::arrival::Form;
+use super::super::event::PayloadFormat;
 use crate::track::Codec;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub(super) struct Section {
     pub(super) track: String,
     pub(super) streams: Vec<Announced>,
     /// Payload type → what it stands for.
-    pub(super) forms: Vec<(u8, Form)>,
+    pub(super) forms: Vec<(u8, PayloadFormat)>,
     candidates: Vec<String>,
     ufrag: String,
 }
@@ -27,7 +27,7 @@ pub(super) struct Announced {
 
 /// A passive TCP candidate of the server, and the fragment its connection will be bound to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct TcpDoor {
+pub(super) struct TcpCandidate {
     pub(super) address: SocketAddr,
     pub(super) ufrag: String,
 }
@@ -60,10 +60,10 @@ pub(super) fn read(sdp: &str) -> Vec<Section> {
                 }
             }
             "ssrc-group" => {
-                let mut words = value.split(' ');
-                if words.next() == Some("FID")
+                let mut message = value.split(' ');
+                if message.next() == Some("FID")
                     && let (Some(Ok(main)), Some(Ok(repair))) =
-                        (words.next().map(str::parse), words.next().map(str::parse))
+                        (message.next().map(str::parse), message.next().map(str::parse))
                 {
                     rtx.push(repair);
                     section.streams.retain(|stream| stream.ssrc != repair);
@@ -88,7 +88,7 @@ impl Section {
         }
     }
 
-    pub(super) fn tcp_doors(&self) -> impl Iterator<Item = TcpDoor> + '_ {
+    pub(super) fn tcp_doors(&self) -> impl Iterator<Item = TcpCandidate> + '_ {
         self.candidates.iter().filter_map(|candidate| tcp_door(candidate, &self.ufrag))
     }
 
@@ -98,10 +98,10 @@ impl Section {
 }
 
 /// `111 opus/48000/2`
-fn form(rtpmap: &str) -> Option<(u8, Form)> {
+fn form(rtpmap: &str) -> Option<(u8, PayloadFormat)> {
     let (payload_type, rest) = rtpmap.split_once(' ')?;
-    let mut words = rest.split('/');
-    let codec = match words.next()?.to_ascii_uppercase().as_str() {
+    let mut message = rest.split('/');
+    let codec = match message.next()?.to_ascii_uppercase().as_str() {
         "H264" => Codec::H264,
         "H265" => Codec::H265,
         "VP8" => Codec::Vp8,
@@ -112,24 +112,24 @@ fn form(rtpmap: &str) -> Option<(u8, Form)> {
         "PCMA" => Codec::Pcma,
         _ => return None,
     };
-    let clock_rate = words.next()?.parse().ok()?;
-    let channels = words.next().and_then(|channels| channels.parse().ok()).unwrap_or(u8::from(!codec.is_video()));
-    Some((payload_type.parse().ok()?, Form { codec, clock_rate, channels }))
+    let clock_rate = message.next()?.parse().ok()?;
+    let channels = message.next().and_then(|channels| channels.parse().ok()).unwrap_or(u8::from(!codec.is_video()));
+    Some((payload_type.parse().ok()?, PayloadFormat { codec, clock_rate, channels }))
 }
 
 pub(super) fn address(candidate: &str) -> Option<SocketAddr> {
-    let mut words = candidate.split(' ').skip(4);
-    let (ip, port) = (words.next()?, words.next()?);
+    let mut message = candidate.split(' ').skip(4);
+    let (ip, port) = (message.next()?, message.next()?);
     Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
 }
 
-pub(super) fn tcp_door(candidate: &str, ufrag: &str) -> Option<TcpDoor> {
+pub(super) fn tcp_door(candidate: &str, ufrag: &str) -> Option<TcpCandidate> {
     let is_tcp = candidate.split(' ').nth(2).is_some_and(|protocol| protocol.eq_ignore_ascii_case("tcp"));
     if !is_tcp || !candidate.contains("tcptype passive") {
         return None;
     }
     let own = candidate.split_once(" ufrag ").and_then(|(_, rest)| rest.split(' ').next());
-    Some(TcpDoor { address: address(candidate)?, ufrag: own.unwrap_or(ufrag).to_owned() })
+    Some(TcpCandidate { address: address(candidate)?, ufrag: own.unwrap_or(ufrag).to_owned() })
 }
 
 /// The server offers its sections `sendrecv`; read so, we would announce streams of our own.
@@ -165,15 +165,15 @@ mod tests {
         assert_eq!(sections[1].track, "TR_v");
         assert_eq!(sections[1].streams, [Announced { ssrc: 11, rtx: true }]);
         assert_eq!(sections[2].streams, [Announced { ssrc: 33, rtx: false }]);
-        let opus = Form { codec: Codec::Opus, clock_rate: 48_000, channels: 2 };
+        let opus = PayloadFormat { codec: Codec::Opus, clock_rate: 48_000, channels: 2 };
         assert_eq!(sections[2].forms, [(111, opus)]);
         assert_eq!(sections[1].forms.len(), 2, "rtx is no form");
     }
 
     #[test]
     fn a_passive_tcp_candidate_is_a_door_with_its_own_fragment() {
-        let doors: Vec<TcpDoor> = read(OFFER)[1].tcp_doors().collect();
-        assert_eq!(doors, [TcpDoor { address: "10.0.0.1:7881".parse().expect("address"), ufrag: "efgh".into() }]);
+        let doors: Vec<TcpCandidate> = read(OFFER)[1].tcp_doors().collect();
+        assert_eq!(doors, [TcpCandidate { address: "10.0.0.1:7881".parse().expect("address"), ufrag: "efgh".into() }]);
     }
 
     #[test]

@@ -12,10 +12,10 @@ use str0m::rtp::Ssrc;
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig, RtcError};
 use tracing::{debug, warn};
 
-use super::super::arrival::{Arrival, Form, Publication};
-use super::net::{Bag, Net, TcpNews};
+use super::super::event::{PayloadFormat, Publication, RoomEvent};
+use super::holdback::NackHoldback;
+use super::net::{DatagramBatch, Net, TcpEvent};
 use super::offer::{self, Section};
-use super::weir::Weir;
 
 /// Calls for datagrams, or packets over TCP, before anything else gets its turn.
 const BAGS: usize = 4;
@@ -35,26 +35,26 @@ pub(super) struct Peer {
     rtc: Rtc,
     net: Net,
     /// By SSRC.
-    streams: HashMap<u32, Carried>,
-    forms: HashMap<(String, u8), Form>,
+    streams: HashMap<u32, SubscribedStream>,
+    forms: HashMap<(String, u8), PayloadFormat>,
     early_candidates: Vec<String>,
     offered: bool,
     next_timeout: Instant,
-    arrivals: Vec<(Arrival, Instant)>,
+    arrivals: Vec<(RoomEvent, Instant)>,
     caught_up: Instant,
     connected: bool,
     /// The handshake is over: datagrams are read when somebody looks.
     secured: bool,
-    bag: Bag,
-    lose: Lose,
-    weir: Weir<Held>,
+    batch: DatagramBatch,
+    lose: PacketDropper,
+    holdback: NackHoldback<HeldPacket>,
     over_tcp: bool,
     /// When the datagram in hand came.
     came: Option<Instant>,
 }
 
 /// A datagram that waits for an older one.
-struct Held {
+struct HeldPacket {
     protocol: Protocol,
     remote: SocketAddr,
     local: SocketAddr,
@@ -62,18 +62,18 @@ struct Held {
     came: Instant,
 }
 
-struct Carried {
+struct SubscribedStream {
     mid: String,
     track: String,
 }
 
 /// Packets thrown away on purpose, to see recovery work.
-struct Lose {
+struct PacketDropper {
     share: f64,
     seed: u64,
 }
 
-impl Lose {
+impl PacketDropper {
     fn falls(&mut self, datagram: &[u8]) -> bool {
         if self.share <= 0.0 {
             return false;
@@ -133,9 +133,9 @@ impl Peer {
             caught_up: now,
             connected: false,
             secured: false,
-            bag: Bag::default(),
-            lose: Lose { share: lose, seed: 88_172_645_463_325_252 },
-            weir: Weir::new(),
+            batch: DatagramBatch::default(),
+            lose: PacketDropper { share: lose, seed: 88_172_645_463_325_252 },
+            holdback: NackHoldback::new(),
             over_tcp: false,
             came: None,
         };
@@ -177,8 +177,8 @@ impl Peer {
         for address in sections.iter().flat_map(Section::addresses).collect::<Vec<_>>() {
             self.listen_towards(address);
         }
-        for door in sections.iter().flat_map(Section::tcp_doors).collect::<Vec<_>>() {
-            self.net.dial(door);
+        for params in sections.iter().flat_map(Section::tcp_doors).collect::<Vec<_>>() {
+            self.net.dial(params);
         }
         self.retire(&sections, now);
         let offer =
@@ -188,9 +188,10 @@ impl Peer {
             self.forms
                 .extend(section.forms.iter().map(|(payload_type, form)| ((section.mid.clone(), *payload_type), *form)));
             for announced in &section.streams {
-                let known = self
-                    .streams
-                    .insert(announced.ssrc, Carried { mid: section.mid.clone(), track: section.track.clone() });
+                let known = self.streams.insert(
+                    announced.ssrc,
+                    SubscribedStream { mid: section.mid.clone(), track: section.track.clone() },
+                );
                 if !announced.rtx
                     && let Some(stream) = self.rtc.direct_api().stream_rx(&Ssrc::from(announced.ssrc))
                 {
@@ -202,7 +203,7 @@ impl Peer {
                 }
                 match publication(&section.track) {
                     Some(publication) => {
-                        self.arrivals.push((Arrival::Opened { stream: announced.ssrc, publication }, now))
+                        self.arrivals.push((RoomEvent::Opened { stream: announced.ssrc, publication }, now))
                     }
                     None => warn!(track = section.track, "a stream of an unknown track"),
                 }
@@ -224,9 +225,9 @@ impl Peer {
         let gone: Vec<u32> = self.streams.keys().copied().filter(|ssrc| !named.contains(ssrc)).collect();
         for ssrc in gone {
             self.streams.remove(&ssrc);
-            self.weir.close(ssrc);
+            self.holdback.close(ssrc);
             self.rtc.direct_api().remove_stream_rx(Ssrc::from(ssrc));
-            self.arrivals.push((Arrival::Closed { stream: ssrc }, now));
+            self.arrivals.push((RoomEvent::Closed { stream: ssrc }, now));
         }
     }
 
@@ -238,8 +239,8 @@ impl Peer {
             self.listen_towards(address);
         }
         let ufrag = init["usernameFragment"].as_str().unwrap_or_default();
-        if let Some(door) = offer::tcp_door(candidate, ufrag) {
-            self.net.dial(door);
+        if let Some(params) = offer::tcp_door(candidate, ufrag) {
+            self.net.dial(params);
         }
         if self.offered {
             self.add_remote(candidate);
@@ -275,7 +276,7 @@ impl Peer {
         }
     }
 
-    pub(super) fn take_arrivals(&mut self) -> Vec<(Arrival, Instant)> {
+    pub(super) fn take_arrivals(&mut self) -> Vec<(RoomEvent, Instant)> {
         std::mem::take(&mut self.arrivals)
     }
 
@@ -289,33 +290,33 @@ impl Peer {
         if now >= self.next_timeout {
             self.input(Input::Timeout(now));
         }
-        if self.weir.is_holding() {
+        if self.holdback.is_holding() {
             self.let_go(now);
         }
     }
 
     /// Until something comes from the network; datagrams only during the handshake, which must be quick.
-    pub(super) async fn wait(&mut self) -> Option<TcpNews> {
+    pub(super) async fn wait(&mut self) -> Option<TcpEvent> {
         self.net.wait().await
     }
 
     /// What waits in the sockets, and the timers. False: there is more.
     pub(super) fn read(&mut self) -> bool {
         self.input(Input::Timeout(Instant::now()));
-        let mut bag = std::mem::take(&mut self.bag);
+        let mut batch = std::mem::take(&mut self.batch);
         let mut left = None;
         for _ in 0..BAGS {
             let now = Instant::now();
-            left = self.net.fill(&mut bag);
+            left = self.net.fill(&mut batch);
             self.caught_up = left.unwrap_or(now);
-            for (datagram, data) in bag.iter() {
+            for (datagram, data) in batch.iter() {
                 self.receive(Protocol::Udp, datagram.remote, datagram.local, data, datagram.at);
             }
             if left.is_none() {
                 break;
             }
         }
-        self.bag = bag;
+        self.batch = batch;
         self.time();
         left.is_none()
     }
@@ -325,12 +326,12 @@ impl Peer {
         self.caught_up
     }
 
-    pub(super) fn on_tcp(&mut self, first: TcpNews) {
+    pub(super) fn on_tcp(&mut self, first: TcpEvent) {
         let mut next = Some(first);
         for _ in 0..BATCH {
             let Some(news) = next.take() else { break };
             match news {
-                TcpNews::Up { local, outbox } => {
+                TcpEvent::Up { local, outbox } => {
                     debug!(%local, "media connection over TCP");
                     self.net.connected(local, outbox);
                     match Candidate::builder().tcp().host(local).tcptype(TcpType::Active).build() {
@@ -341,14 +342,14 @@ impl Peer {
                         Err(error) => debug!(%error, %local, "no candidate"),
                     }
                 }
-                TcpNews::Received { local, remote, data } => {
+                TcpEvent::Received { local, remote, data } => {
                     self.receive(Protocol::Tcp, remote, local, &data, Instant::now());
                 }
-                TcpNews::Down { local } => self.net.disconnected(local),
+                TcpEvent::Down { local } => self.net.disconnected(local),
             }
             next = self.net.more_tcp_news();
         }
-        if let Some(TcpNews::Received { local, remote, data }) = next {
+        if let Some(TcpEvent::Received { local, remote, data }) = next {
             self.receive(Protocol::Tcp, remote, local, &data, Instant::now());
         }
     }
@@ -363,8 +364,8 @@ impl Peer {
             // Retransmissions have streams of their own, which nothing is said about.
             && self.streams.contains_key(&ssrc)
         {
-            let held = || Held { protocol, remote, local, data: data.to_vec(), came: at };
-            if !self.weir.put(ssrc, seq, held, now) {
+            let held = || HeldPacket { protocol, remote, local, data: data.to_vec(), came: at };
+            if !self.holdback.put(ssrc, seq, held, now) {
                 self.let_go(now);
                 return;
             }
@@ -374,7 +375,7 @@ impl Peer {
     }
 
     fn let_go(&mut self, now: Instant) {
-        while let Some(held) = self.weir.take(now) {
+        while let Some(held) = self.holdback.take(now) {
             self.handle(held.protocol, held.remote, held.local, &held.data, held.came);
         }
     }
@@ -425,7 +426,7 @@ impl Peer {
                 let ssrc = *packet.header.ssrc;
                 let Some(carried) = self.streams.get(&ssrc) else { return };
                 let Some(form) = self.forms.get(&(carried.mid.clone(), *packet.header.payload_type)) else { return };
-                let arrival = Arrival::Packet {
+                let arrival = RoomEvent::Packet {
                     stream: ssrc,
                     seq: *packet.seq_no,
                     rtp: packet.time.numer(),
@@ -433,7 +434,7 @@ impl Peer {
                     form: *form,
                     payload: Bytes::from_owner(packet.payload),
                 };
-                self.weir.arrived(ssrc, packet.header.sequence_number);
+                self.holdback.arrived(ssrc, packet.header.sequence_number);
                 self.arrivals.push((arrival, self.came.unwrap_or(packet.timestamp)));
             }
             Event::SenderFeedback(feedback) => {
@@ -443,7 +444,7 @@ impl Peer {
                 if let (Some(stream), Some(ntp)) = (stream, ntp) {
                     let rtp = feedback.sender_info.rtp_time.numer() as u32;
                     self.arrivals.push((
-                        Arrival::Report { stream, rtp, ntp: ntp.as_nanos() as i64 },
+                        RoomEvent::Report { stream, rtp, ntp: ntp.as_nanos() as i64 },
                         self.came.unwrap_or(feedback.received_at),
                     ));
                 }

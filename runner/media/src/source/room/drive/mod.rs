@@ -9,20 +9,20 @@ use std::time::{Duration, Instant};
 
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::{SessionDescription, UpdateSubscription, UpdateTrackSettings};
-use spillway_spool::EndReason;
-use spillway_spool::moves::{Move, Moves};
+use spillway_ipc::MediaEndReason;
+use spillway_ipc::migration::{MigrationSignal, MigrationSignals};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
-use super::link::{self, Back, Door, Joined, LinkError};
-use super::model::{Change, Model};
-use super::net::TcpNews;
+use super::link::{self, JoinParams, Joined, LinkError, Reconnect};
+use super::model::{RoomChange, RoomModel};
+use super::net::TcpEvent;
 use super::peer::Peer;
-use super::{Command, Delivery, JoinOptions, Listener};
-use crate::source::arrival::Arrival;
-use crate::source::dump::{Dump, Record, What};
-use crate::source::reception::{Reception, ReceptionOptions};
+use super::{JoinOptions, RoomCommand, RoomListener, RoomMessage};
+use crate::source::dump::{Dump, DumpItem, DumpRecord};
+use crate::source::event::RoomEvent;
+use crate::source::receiver::{ReceiveOptions, RoomReceiver};
 
 /// Sockets and timers are looked at this often, and nothing else wakes us: waking costs more than a packet does. When a
 /// packet came the kernel knows, and requests for a lost one are 105 ms apart anyway.
@@ -37,43 +37,48 @@ const LEAST_WAIT: Duration = Duration::from_millis(1);
 /// The server throttles too; this keeps us from asking for nothing.
 const KEYFRAME_EVERY: Duration = Duration::from_millis(500);
 /// A media connection that is gone is built anew when the server has not asked for it by then.
-const MEDIA_PATIENCE: Duration = Duration::from_secs(30);
+const MEDIA_TIMEOUT: Duration = Duration::from_secs(30);
 /// A tick that late: we were stopped. What was sent meanwhile over TCP then comes as fast as the way allows.
 const STOPPED: Duration = Duration::from_millis(200);
 const RESUMING: Duration = Duration::from_secs(2);
 
-pub(super) async fn run(options: JoinOptions, commands: mpsc::UnboundedReceiver<Command>, mut hear: Box<Listener>) {
-    let moves = Moves::listen().inspect_err(|error| warn!(%error, "a move to another machine will stop us")).ok();
-    let door = Door { ws_url: options.ws_url.clone(), token: options.token.clone() };
+pub(super) async fn run(
+    options: JoinOptions,
+    commands: mpsc::UnboundedReceiver<RoomCommand>,
+    mut hear: Box<RoomListener>,
+) {
+    let migration =
+        MigrationSignals::listen().inspect_err(|error| warn!(%error, "a move to another machine will stop us")).ok();
+    let params = JoinParams { ws_url: options.ws_url.clone(), token: options.token.clone() };
     let server = server_address(&options.ws_url).await;
     let mut commands = commands;
     let joined = tokio::select! {
-        joined = link::join(&door) => joined,
+        joined = link::join(&params) => joined,
         () = leave_asked(&mut commands) => {
-            hear(vec![Delivery::Ended(EndReason::Stopped)]);
+            hear(vec![RoomMessage::Ended(MediaEndReason::Stopped)]);
             return;
         }
     };
     let joined = match joined {
         Ok(joined) => joined,
         Err(error) => {
-            hear(vec![Delivery::Ended(failed(error))]);
+            hear(vec![RoomMessage::Ended(failed(error))]);
             return;
         }
     };
     let (back_in, back) = mpsc::unbounded_channel();
     let now = Instant::now();
-    let drive = Drive {
-        model: Model::new(options.choose.clone(), options.want_video, options.want_audio, options.appear),
-        reception: Reception::new(ReceptionOptions {
-            patience: options.reorder,
+    let drive = RoomDriver {
+        model: RoomModel::new(options.choose.clone(), options.want_video, options.want_audio, options.appear),
+        reception: RoomReceiver::new(ReceiveOptions {
+            reorder_wait: options.reorder,
             late: options.late,
             hold: options.hold,
         }),
         peer: Peer::new(server, options.lose),
         server,
         began: now,
-        door,
+        params,
         link: joined,
         commands,
         hear,
@@ -94,23 +99,23 @@ pub(super) async fn run(options: JoinOptions, commands: mpsc::UnboundedReceiver<
         resuming: None,
         next_stats: now + STATS_EVERY,
         over: None,
-        moves,
+        migration,
         dump: options.dump.as_deref().and_then(open_dump),
     };
     drive.run().await;
 }
 
-async fn next_move(moves: &mut Option<Moves>) -> Move {
-    match moves {
-        Some(moves) => moves.next().await,
+async fn next_move(migration: &mut Option<MigrationSignals>) -> MigrationSignal {
+    match migration {
+        Some(migration) => migration.next().await,
         None => std::future::pending().await,
     }
 }
 
 /// Resolves when we are asked to leave, or nobody can ask any more.
-async fn leave_asked(commands: &mut mpsc::UnboundedReceiver<Command>) {
+async fn leave_asked(commands: &mut mpsc::UnboundedReceiver<RoomCommand>) {
     while let Some(command) = commands.recv().await {
-        if matches!(command, Command::Leave) {
+        if matches!(command, RoomCommand::Leave) {
             return;
         }
     }
@@ -130,31 +135,31 @@ async fn server_address(ws_url: &str) -> Option<SocketAddr> {
     tokio::net::lookup_host(target).await.ok()?.next()
 }
 
-fn failed(error: LinkError) -> EndReason {
+fn failed(error: LinkError) -> MediaEndReason {
     match error {
-        LinkError::Refused { code, words } => EndReason::Failed { code: code.to_owned(), words },
+        LinkError::Refused { code, message } => MediaEndReason::Failed { code: code.to_owned(), message },
         error @ LinkError::Unreachable { .. } => {
-            EndReason::Failed { code: "unavailable".to_owned(), words: error.to_string() }
+            MediaEndReason::Failed { code: "unavailable".to_owned(), message: error.to_string() }
         }
     }
 }
 
-struct Drive {
-    model: Model,
-    reception: Reception,
+struct RoomDriver {
+    model: RoomModel,
+    reception: RoomReceiver,
     peer: Peer,
     server: Option<SocketAddr>,
     /// Zero of every arrival's time.
     began: Instant,
-    door: Door,
+    params: JoinParams,
     link: Joined,
-    commands: mpsc::UnboundedReceiver<Command>,
-    hear: Box<Listener>,
+    commands: mpsc::UnboundedReceiver<RoomCommand>,
+    hear: Box<RoomListener>,
     /// What it hears next.
-    deliveries: Vec<Delivery>,
+    deliveries: Vec<RoomMessage>,
     origin_told: bool,
-    back_in: mpsc::UnboundedSender<Back>,
-    back: mpsc::UnboundedReceiver<Back>,
+    back_in: mpsc::UnboundedSender<Reconnect>,
+    back: mpsc::UnboundedReceiver<Reconnect>,
     /// Signalling works; while it does not, `back` will say how it ended.
     link_up: bool,
     lost_since: Option<Instant>,
@@ -173,13 +178,13 @@ struct Drive {
     resuming: Option<(Instant, Instant)>,
     next_stats: Instant,
     /// The end is decided; what is still on its way may come until then.
-    over: Option<(Instant, EndReason)>,
+    over: Option<(Instant, MediaEndReason)>,
     /// The platform takes us elsewhere.
-    moves: Option<Moves>,
+    migration: Option<MigrationSignals>,
     dump: Option<Dump>,
 }
 
-impl Drive {
+impl RoomDriver {
     async fn run(mut self) {
         self.greet().await;
         loop {
@@ -197,7 +202,7 @@ impl Drive {
                 event = self.link.events.recv(), if self.link_up => self.signal(event).await,
                 back = self.back.recv(), if !self.link_up => self.came_back(back).await,
                 news = self.peer.wait() => self.network(news),
-                moved = next_move(&mut self.moves) => self.moved(moved),
+                moved = next_move(&mut self.migration) => self.moved(moved),
                 () = sleep_until(wake.into()) => {}
             }
             if !self.peer.is_secured() {
@@ -210,12 +215,12 @@ impl Drive {
 
     /// A connection that has died of it is found out as any other: by unanswered pings, or by the server. A resume of one
     /// that lives on would cost its media for seconds.
-    fn moved(&mut self, moved: Move) {
+    fn moved(&mut self, moved: MigrationSignal) {
         match moved {
-            Move::Ahead => info!("the platform will move us to another machine; the recording goes on"),
-            Move::Over => {
+            MigrationSignal::Announced => info!("the platform will move us to another machine; the recording goes on"),
+            MigrationSignal::Completed => {
                 info!("moved to another machine");
-                self.say(Delivery::Noted("moved to another machine by the platform".to_owned()));
+                self.say(RoomMessage::Noted("moved to another machine by the platform".to_owned()));
             }
         }
     }
@@ -238,7 +243,7 @@ impl Drive {
         self.ticked + if self.reception.is_receiving() { TICK } else { IDLE_TICK }
     }
 
-    fn network(&mut self, news: Option<TcpNews>) {
+    fn network(&mut self, news: Option<TcpEvent>) {
         match news {
             Some(news) => self.peer.on_tcp(news),
             None => self.read(),
@@ -260,12 +265,12 @@ impl Drive {
         let others = response.other_participants.clone();
         info!(room = room.name, room_id = room.sid, participants = others.len(), "joined");
         if !self.room_id.is_empty() && !room.sid.is_empty() && self.room_id != room.sid {
-            let words = format!("room {} is over; another of the same name has begun", self.room_id);
-            self.end(EndReason::SourceClosed { words }, Duration::ZERO);
+            let message = format!("room {} is over; another of the same name has begun", self.room_id);
+            self.end(MediaEndReason::SourceClosed { message }, Duration::ZERO);
             return;
         }
         self.room_id = room.sid.clone();
-        self.say(Delivery::Joined { room_id: room.sid, room_name: room.name });
+        self.say(RoomMessage::Joined { room_id: room.sid, room_name: room.name });
         let changes = self.model.joined(&own, &others, self.since(Instant::now()));
         self.obey(changes).await;
     }
@@ -284,9 +289,9 @@ impl Drive {
         let since = self.since(complete);
         let trouble = !self.link_up || !self.peer.is_connected();
         if std::mem::replace(&mut self.trouble, trouble) != trouble {
-            self.receive(Arrival::Trouble { on: trouble }, since);
+            self.receive(RoomEvent::Trouble { on: trouble }, since);
         }
-        self.keep(since, What::Tick);
+        self.keep(since, DumpItem::Tick);
         self.reception.tick(since);
         let changes = self.model.tick(since);
         self.obey(changes).await;
@@ -320,21 +325,21 @@ impl Drive {
             return;
         }
         let since = *self.media_lost_since.get_or_insert(now);
-        let patience = if self.peer.is_alive() { MEDIA_PATIENCE } else { Duration::ZERO };
-        if now - since > patience {
+        let reorder_wait = if self.peer.is_alive() { MEDIA_TIMEOUT } else { Duration::ZERO };
+        if now - since > reorder_wait {
             self.media_lost_since = None;
             self.lost("no media connection", true);
         }
     }
 
-    async fn command(&mut self, command: Option<Command>) {
+    async fn command(&mut self, command: Option<RoomCommand>) {
         match command {
-            Some(Command::Keyframe(track)) => {
+            Some(RoomCommand::Keyframe(track)) => {
                 for ssrc in self.reception.streams_of(track).collect::<Vec<_>>() {
                     self.ask_keyframe(ssrc);
                 }
             }
-            Some(Command::Prefer { track, width, height }) => {
+            Some(RoomCommand::Prefer { track, width, height }) => {
                 let Some(sid) = self.reception.sid_of(track) else { return };
                 let settings = UpdateTrackSettings {
                     track_sids: vec![sid.to_owned()],
@@ -344,7 +349,7 @@ impl Drive {
                 };
                 self.link.client.send(Request::TrackSetting(settings)).await;
             }
-            Some(Command::Leave) | None => self.end(EndReason::Stopped, Duration::ZERO),
+            Some(RoomCommand::Leave) | None => self.end(MediaEndReason::Stopped, Duration::ZERO),
         }
     }
 
@@ -357,43 +362,44 @@ impl Drive {
         self.peer.ask_keyframe(ssrc);
     }
 
-    async fn obey(&mut self, changes: Vec<Change>) {
+    async fn obey(&mut self, changes: Vec<RoomChange>) {
         let now = self.since(Instant::now());
         let mut subscribe = Vec::new();
         for change in changes {
             match change {
-                Change::Subscribe(sid) => {
+                RoomChange::Subscribe(sid) => {
                     if let Some(published) = self.model.published(&sid) {
                         self.receive(published, now);
                     }
                     subscribe.push(sid);
                 }
-                Change::Muted { sid, muted } => self.receive(Arrival::Muted { sid, muted }, now),
-                Change::Left { sid } => self.receive(Arrival::Left { sid }, now),
-                Change::Speakers(identities) => self.receive(Arrival::Speakers { identities }, now),
-                Change::Layout(name) => self.receive(Arrival::Layout { name }, now),
-                Change::Waiting(words) => self.say(Delivery::Waiting(words)),
-                Change::Noted(words) => self.say(Delivery::Noted(words)),
-                Change::Over(why) => self.end(why, LAST_PACKETS),
+                RoomChange::Muted { sid, muted } => self.receive(RoomEvent::Muted { sid, muted }, now),
+                RoomChange::Left { sid } => self.receive(RoomEvent::Left { sid }, now),
+                RoomChange::Speakers(identities) => self.receive(RoomEvent::Speakers { identities }, now),
+                RoomChange::Layout(name) => self.receive(RoomEvent::Layout { name }, now),
+                RoomChange::Waiting(message) => self.say(RoomMessage::Waiting(message)),
+                RoomChange::Noted(message) => self.say(RoomMessage::Noted(message)),
+                RoomChange::Over(why) => self.end(why, LAST_PACKETS),
             }
         }
         if !subscribe.is_empty() {
             debug!(?subscribe, "subscribing");
-            let wish = UpdateSubscription { track_sids: subscribe, subscribe: true, ..UpdateSubscription::default() };
-            self.link.client.send(Request::Subscription(wish)).await;
+            let request =
+                UpdateSubscription { track_sids: subscribe, subscribe: true, ..UpdateSubscription::default() };
+            self.link.client.send(Request::Subscription(request)).await;
         }
     }
 
-    fn receive(&mut self, arrival: Arrival, at: Duration) {
+    fn receive(&mut self, arrival: RoomEvent, at: Duration) {
         if self.dump.is_some() {
-            self.keep(at, What::Arrived(arrival.clone()));
+            self.keep(at, DumpItem::Event(arrival.clone()));
         }
         self.reception.on(arrival, at);
     }
 
-    fn keep(&mut self, at: Duration, what: What) {
+    fn keep(&mut self, at: Duration, what: DumpItem) {
         let Some(dump) = &mut self.dump else { return };
-        if let Err(error) = dump.keep(&Record::new(at, what)) {
+        if let Err(error) = dump.keep(&DumpRecord::new(at, what)) {
             warn!(%error, "arrivals are no longer kept");
             self.dump = None;
         }
@@ -415,7 +421,7 @@ impl Drive {
         self.receive_all();
         self.hand_out();
         if !self.deliveries.is_empty() && !(self.hear)(std::mem::take(&mut self.deliveries)) {
-            self.end(EndReason::Stopped, Duration::ZERO);
+            self.end(MediaEndReason::Stopped, Duration::ZERO);
         }
     }
 
@@ -425,24 +431,24 @@ impl Drive {
         {
             self.origin_told = true;
             let at = self.began + zero;
-            self.say(Delivery::Origin { at });
+            self.say(RoomMessage::TrackSource { at });
         }
         while let Some(timed) = self.reception.take() {
-            self.say(Delivery::Timed(timed));
+            self.say(RoomMessage::TimelineEvent(timed));
         }
     }
 
-    fn say(&mut self, delivery: Delivery) {
+    fn say(&mut self, delivery: RoomMessage) {
         self.deliveries.push(delivery);
     }
 
     fn say_stats(&mut self) {
         for stats in self.reception.stats() {
-            self.say(Delivery::Stats(stats));
+            self.say(RoomMessage::Stats(stats));
         }
     }
 
-    fn end(&mut self, why: EndReason, grace: Duration) {
+    fn end(&mut self, why: MediaEndReason, grace: Duration) {
         let at = Instant::now() + grace;
         match &self.over {
             // A stop does not wait for the grace of another end.
@@ -458,12 +464,12 @@ impl Drive {
             self.deliver();
         }
         let now = self.since(Instant::now());
-        self.keep(now, What::Finish);
+        self.keep(now, DumpItem::Finish);
         self.reception.finish(now);
         self.hand_out();
         self.say_stats();
-        let why = self.over.take().map_or(EndReason::Stopped, |(_, why)| why);
-        self.say(Delivery::Ended(why));
+        let why = self.over.take().map_or(MediaEndReason::Stopped, |(_, why)| why);
+        self.say(RoomMessage::Ended(why));
         self.deliver();
         if let Some(Err(error)) = self.dump.take().map(Dump::finish) {
             warn!(%error, "arrivals are not all kept");

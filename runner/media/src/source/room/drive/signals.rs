@@ -8,17 +8,17 @@ use livekit_protocol::{
     DisconnectReason, LeaveRequest, SessionDescription, SyncState, UpdateSubscription, leave_request,
 };
 use livekit_signaling::SignalEvent;
+use spillway_ipc::MediaEndReason;
 use spillway_process::chain;
-use spillway_spool::EndReason;
 use tracing::{debug, info, warn};
 
-use super::{Drive, LAST_PACKETS, failed};
-use crate::source::arrival::Arrival;
-use crate::source::room::Delivery;
-use crate::source::room::link::{self, Back};
+use super::{LAST_PACKETS, RoomDriver, failed};
+use crate::source::event::RoomEvent;
+use crate::source::room::RoomMessage;
+use crate::source::room::link::{self, Reconnect};
 use crate::source::room::peer::Peer;
 
-impl Drive {
+impl RoomDriver {
     pub(super) async fn signal(&mut self, event: Option<SignalEvent>) {
         match event {
             Some(SignalEvent::Message(message)) => self.message(*message).await,
@@ -43,7 +43,7 @@ impl Drive {
             Response::RoomUpdate(update) => {
                 if let Some(room) = update.room.filter(|room| self.room_id.is_empty() && !room.sid.is_empty()) {
                     self.room_id = room.sid.clone();
-                    self.say(Delivery::Joined { room_id: room.sid, room_name: room.name });
+                    self.say(RoomMessage::Joined { room_id: room.sid, room_name: room.name });
                 }
             }
             Response::SubscriptionResponse(response) if response.err != 0 => {
@@ -60,7 +60,7 @@ impl Drive {
 
     async fn refused(&mut self, sid: String, why: &str) {
         let changes = self.model.refused(&sid, why);
-        self.receive(Arrival::Refused { sid }, self.since(Instant::now()));
+        self.receive(RoomEvent::Refused { sid }, self.since(Instant::now()));
         self.obey(changes).await;
     }
 
@@ -94,21 +94,23 @@ impl Drive {
             leave_request::Action::Reconnect => self.lost("the server asked for it", true),
             leave_request::Action::Disconnect => {
                 let why = match reason {
-                    DisconnectReason::DuplicateIdentity => EndReason::Evicted,
+                    DisconnectReason::DuplicateIdentity => MediaEndReason::Evicted,
                     DisconnectReason::ServerShutdown => return self.lost("the server shuts down", true),
                     DisconnectReason::JoinFailure | DisconnectReason::StateMismatch | DisconnectReason::SignalClose => {
-                        let words = format!("livekit-server ended our stay: {}", reason.as_str_name().to_lowercase());
-                        EndReason::Failed { code: "unavailable".to_owned(), words }
+                        let message = format!("livekit-server ended our stay: {}", reason.as_str_name().to_lowercase());
+                        MediaEndReason::Failed { code: "unavailable".to_owned(), message }
                     }
                     DisconnectReason::RoomDeleted => {
-                        EndReason::SourceClosed { words: "the room was deleted".to_owned() }
+                        MediaEndReason::SourceClosed { message: "the room was deleted".to_owned() }
                     }
-                    DisconnectReason::RoomClosed => EndReason::SourceClosed { words: "the room was closed".to_owned() },
+                    DisconnectReason::RoomClosed => {
+                        MediaEndReason::SourceClosed { message: "the room was closed".to_owned() }
+                    }
                     DisconnectReason::ParticipantRemoved => {
-                        EndReason::SourceClosed { words: "removed from the room".to_owned() }
+                        MediaEndReason::SourceClosed { message: "removed from the room".to_owned() }
                     }
-                    other => EndReason::SourceClosed {
-                        words: format!("the room ended: {}", other.as_str_name().to_lowercase()),
+                    other => MediaEndReason::SourceClosed {
+                        message: format!("the room ended: {}", other.as_str_name().to_lowercase()),
                     },
                 };
                 self.end(why, LAST_PACKETS);
@@ -124,13 +126,13 @@ impl Drive {
         info!(why, full, "connection to the room lost");
         self.link_up = false;
         self.lost_since = Some(Instant::now());
-        link::get_back(self.link.client.clone(), self.door.clone(), full, self.back_in.clone());
+        link::get_back(self.link.client.clone(), self.params.clone(), full, self.back_in.clone());
     }
 
-    pub(super) async fn came_back(&mut self, back: Option<Back>) {
+    pub(super) async fn came_back(&mut self, back: Option<Reconnect>) {
         let away = self.lost_since.take().map_or(0.0, |since| since.elapsed().as_secs_f64());
         match back {
-            Some(Back::Resumed) => {
+            Some(Reconnect::Resumed) => {
                 self.link_up = true;
                 let subscription = UpdateSubscription {
                     track_sids: self.model.subscribed(),
@@ -146,13 +148,13 @@ impl Drive {
                 self.link.client.send(Request::SyncState(state)).await;
                 // At once: until then the crate holds its own pings back, and the new link would die of it.
                 self.link.client.set_reconnected().await;
-                self.say(Delivery::Noted(format!("connection to the room resumed after {away:.1} s")));
+                self.say(RoomMessage::Noted(format!("connection to the room resumed after {away:.1} s")));
             }
-            Some(Back::Rejoined(joined)) => {
+            Some(Reconnect::Rejoined(joined)) => {
                 self.link_up = true;
                 self.link = *joined;
                 let now = self.since(Instant::now());
-                self.receive(Arrival::Interrupted, now);
+                self.receive(RoomEvent::Interrupted, now);
                 self.peer = Peer::new(self.server, self.peer.lose_share());
                 self.last_offer = None;
                 self.last_answer = None;
@@ -162,18 +164,19 @@ impl Drive {
                 let others = response.other_participants.clone();
                 let other_room = !room.sid.is_empty() && room.sid != self.room_id;
                 self.room_id = room.sid.clone();
-                self.say(Delivery::Joined { room_id: room.sid, room_name: room.name });
-                self.say(Delivery::Noted(format!("reconnected to the room after {away:.1} s")));
+                self.say(RoomMessage::Joined { room_id: room.sid, room_name: room.name });
+                self.say(RoomMessage::Noted(format!("reconnected to the room after {away:.1} s")));
                 let changes = self.model.rejoined(&own, &others, other_room, now);
                 self.obey(changes).await;
             }
-            Some(Back::Lost(error)) => {
-                let (code, words) = match failed(error) {
-                    EndReason::Failed { code, words } => (code, words),
+            Some(Reconnect::Lost(error)) => {
+                let (code, message) = match failed(error) {
+                    MediaEndReason::Failed { code, message } => (code, message),
                     other => ("unavailable".to_owned(), format!("{other:?}")),
                 };
-                let words = format!("connection to the room was lost and did not come back in {away:.0} s: {words}");
-                self.end(EndReason::Failed { code, words }, Duration::ZERO);
+                let message =
+                    format!("connection to the room was lost and did not come back in {away:.0} s: {message}");
+                self.end(MediaEndReason::Failed { code, message }, Duration::ZERO);
             }
             None => {}
         }

@@ -4,16 +4,16 @@ fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-fn track(sid: &str, kind: TrackType, source: TrackSource) -> TrackInfo {
+fn track(sid: &str, kind: TrackType, source: LkTrackSource) -> TrackInfo {
     TrackInfo { sid: sid.to_owned(), r#type: kind as i32, source: source as i32, ..TrackInfo::default() }
 }
 
 fn camera(sid: &str) -> TrackInfo {
-    track(sid, TrackType::Video, TrackSource::Camera)
+    track(sid, TrackType::Video, LkTrackSource::Camera)
 }
 
 fn microphone(sid: &str) -> TrackInfo {
-    track(sid, TrackType::Audio, TrackSource::Microphone)
+    track(sid, TrackType::Audio, LkTrackSource::Microphone)
 }
 
 fn person(sid: &str, version: u32, tracks: &[TrackInfo]) -> ParticipantInfo {
@@ -35,23 +35,23 @@ fn me() -> ParticipantInfo {
     ParticipantInfo { sid: "PA_me".to_owned(), ..ParticipantInfo::default() }
 }
 
-fn model(source: Source) -> Model {
-    Model::new(source, true, true, Duration::from_secs(30))
+fn model(source: Source) -> RoomModel {
+    RoomModel::new(source, true, true, Duration::from_secs(30))
 }
 
-fn subscribed(changes: &[Change]) -> Vec<&str> {
+fn subscribed(changes: &[RoomChange]) -> Vec<&str> {
     changes
         .iter()
         .filter_map(|change| match change {
-            Change::Subscribe(sid) => Some(sid.as_str()),
+            RoomChange::Subscribe(sid) => Some(sid.as_str()),
             _ => None,
         })
         .collect()
 }
 
-fn over(changes: &[Change]) -> Option<&EndReason> {
+fn over(changes: &[RoomChange]) -> Option<&MediaEndReason> {
     changes.iter().find_map(|change| match change {
-        Change::Over(why) => Some(why),
+        RoomChange::Over(why) => Some(why),
         _ => None,
     })
 }
@@ -64,13 +64,13 @@ fn a_room_takes_every_track_also_late_ones_and_never_ends_by_itself() {
     let changes = model.update(&[person("PA_a", 2, &[camera("TR_1"), microphone("TR_2")])], ms(100));
     assert_eq!(subscribed(&changes), ["TR_2"]);
     let changes = model.update(&[gone("PA_a")], ms(200));
-    assert!(changes.contains(&Change::Left { sid: "TR_1".to_owned() }));
+    assert!(changes.contains(&RoomChange::Left { sid: "TR_1".to_owned() }));
     assert_eq!(over(&changes), None);
 }
 
 #[test]
 fn a_participants_camera_and_microphone_or_its_screen_share() {
-    let screen = track("TR_s", TrackType::Video, TrackSource::ScreenShare);
+    let screen = track("TR_s", TrackType::Video, LkTrackSource::ScreenShare);
     let tracks = [camera("TR_1"), microphone("TR_2"), screen];
     for (screen_share, expected) in [(false, vec!["TR_1", "TR_2"]), (true, vec!["TR_s"])] {
         let mut model = model(Source::Participant { identity: "a".to_owned(), screen_share });
@@ -78,7 +78,9 @@ fn a_participants_camera_and_microphone_or_its_screen_share() {
         assert_eq!(subscribed(&changes), expected);
         assert_eq!(over(&model.update(&[person("PA_a", 2, &[])], ms(10))), None, "unpublishing does not end it");
         let changes = model.update(&[gone("PA_a")], ms(20));
-        assert!(matches!(over(&changes), Some(EndReason::SourceClosed { words }) if words == "participant a left"));
+        assert!(
+            matches!(over(&changes), Some(MediaEndReason::SourceClosed { message }) if message == "participant a left")
+        );
     }
 }
 
@@ -86,9 +88,9 @@ fn a_participants_camera_and_microphone_or_its_screen_share() {
 fn what_does_not_appear_is_not_found_by_its_name() {
     let mut track = model(Source::Track { track_id: "TR_x".to_owned() });
     let changes = track.joined(&me(), &[], ms(0));
-    assert_eq!(changes, [Change::Waiting("waiting for track TR_x".to_owned())]);
+    assert_eq!(changes, [RoomChange::Waiting("waiting for track TR_x".to_owned())]);
     assert_eq!(over(&track.tick(ms(29_999))), None);
-    let failed = |words: &str| EndReason::Failed { code: "not_found".to_owned(), words: words.to_owned() };
+    let failed = |message: &str| MediaEndReason::Failed { code: "not_found".to_owned(), message: message.to_owned() };
     assert_eq!(over(&track.tick(ms(30_000))), Some(&failed("track TR_x not found")));
     let mut participant = model(Source::Participant { identity: "x".to_owned(), screen_share: false });
     participant.joined(&me(), &[], ms(0));
@@ -99,8 +101,8 @@ fn what_does_not_appear_is_not_found_by_its_name() {
 fn a_microphone_named_as_the_video_track_is_refused() {
     let mut model = model(Source::Tracks { audio: None, video: Some("TR_2".to_owned()) });
     let changes = model.joined(&me(), &[person("PA_a", 1, &[microphone("TR_2")])], ms(0));
-    let words = "track TR_2 is audio, but was named as the video track".to_owned();
-    assert_eq!(over(&changes), Some(&EndReason::Failed { code: "invalid_argument".to_owned(), words }));
+    let message = "track TR_2 is audio, but was named as the video track".to_owned();
+    assert_eq!(over(&changes), Some(&MediaEndReason::Failed { code: "invalid_argument".to_owned(), message }));
 }
 
 #[test]
@@ -109,7 +111,9 @@ fn two_named_tracks_end_with_the_last_of_them() {
     model.joined(&me(), &[person("PA_a", 1, &[camera("TR_1"), microphone("TR_2")])], ms(0));
     assert_eq!(over(&model.update(&[person("PA_a", 2, &[microphone("TR_2")])], ms(10))), None);
     let changes = model.update(&[person("PA_a", 3, &[])], ms(20));
-    assert!(matches!(over(&changes), Some(EndReason::SourceClosed { words }) if words == "track TR_1 and TR_2 ended"));
+    assert!(
+        matches!(over(&changes), Some(MediaEndReason::SourceClosed { message }) if message == "track TR_1 and TR_2 ended")
+    );
 }
 
 #[test]
@@ -139,7 +143,7 @@ fn who_does_not_come_back_after_a_rejoin_ends_the_recording() {
     model.joined(&me(), &[person("PA_a", 1, &[camera("TR_1")])], ms(0));
     model.rejoined(&me(), &[], true, ms(5000));
     assert_eq!(over(&model.tick(ms(34_999))), None);
-    assert!(matches!(over(&model.tick(ms(35_000))), Some(EndReason::SourceClosed { .. })));
+    assert!(matches!(over(&model.tick(ms(35_000))), Some(MediaEndReason::SourceClosed { .. })));
 }
 
 #[test]
@@ -147,11 +151,11 @@ fn our_own_metadata_is_a_layout_and_speakers_are_loudest_first() {
     let mut model = model(Source::Room);
     model.joined(&me(), &[person("PA_a", 1, &[]), person("PA_b", 1, &[])], ms(0));
     let own = ParticipantInfo { metadata: r#"{"layout":"speaker-light"}"#.to_owned(), ..me() };
-    assert_eq!(model.update(std::slice::from_ref(&own), ms(1)), [Change::Layout("speaker-light".to_owned())]);
+    assert_eq!(model.update(std::slice::from_ref(&own), ms(1)), [RoomChange::Layout("speaker-light".to_owned())]);
     assert_eq!(model.update(&[own], ms(2)), []);
     let speaker = |sid: &str, level, active| SpeakerInfo { sid: sid.to_owned(), level, active };
     model.speakers(&[speaker("PA_a", 0.2, true)]);
     let loud = model.speakers(&[speaker("PA_b", 0.7, true)]);
-    assert_eq!(loud, [Change::Speakers(vec!["b".to_owned(), "a".to_owned()])]);
-    assert_eq!(model.speakers(&[speaker("PA_b", 0.0, false)]), [Change::Speakers(vec!["a".to_owned()])]);
+    assert_eq!(loud, [RoomChange::Speakers(vec!["b".to_owned(), "a".to_owned()])]);
+    assert_eq!(model.speakers(&[speaker("PA_b", 0.0, false)]), [RoomChange::Speakers(vec!["a".to_owned()])]);
 }

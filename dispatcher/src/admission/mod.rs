@@ -1,0 +1,132 @@
+//! A StartEgress and the state of the dispatcher → a place, a place in the queue, or a refusal in words. Pure, but for
+//! `destination`, which tries the disk.
+
+pub mod destination;
+
+use spillway_protocol::code::{Code, RpcError};
+
+/// How full the dispatcher is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct QueueLoad {
+    /// Weight of what runs or is being started.
+    pub running: f64,
+    pub tasks: usize,
+    pub queued: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounds {
+    /// Cores this host gives to recordings; `None` where the platform has its own bounds.
+    pub cores: Option<f64>,
+    /// Recordings at once, whatever they weigh.
+    pub tasks: Option<usize>,
+    /// Most that may wait for a place.
+    pub queue: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Admission {
+    Now,
+    /// Accepted, and launched when there is room; the words are for `details`.
+    Queued {
+        message: String,
+    },
+}
+
+/// A request that is too heavy for an empty host is started all the same: the recording lags, it does not lose frames.
+pub fn fits(weight: f64, load: QueueLoad, bounds: Bounds) -> bool {
+    load.tasks == 0
+        || (bounds.cores.is_none_or(|cores| load.running + weight <= cores + 1e-9)
+            && bounds.tasks.is_none_or(|tasks| load.tasks < tasks))
+}
+
+pub fn is_full(load: QueueLoad, bounds: Bounds) -> bool {
+    load.queued >= bounds.queue && !fits(0.0, load, bounds)
+}
+
+pub fn admit(weight: f64, load: QueueLoad, bounds: Bounds) -> Result<Admission, RpcError> {
+    if load.queued == 0 && fits(weight, load, bounds) {
+        return Ok(Admission::Now);
+    }
+    let occupied = match (bounds.tasks, bounds.cores) {
+        (Some(tasks), _) if load.tasks >= tasks => format!("{} of {tasks} recordings running", load.tasks),
+        (_, Some(cores)) => format!("{} recordings take {:.1} of {cores:.1} cores", load.tasks, load.running),
+        _ => format!("{} recordings are being started", load.tasks),
+    };
+    if load.queued >= bounds.queue {
+        let message = format!("no place for another recording: {occupied}, {} waiting", load.queued);
+        return Err(RpcError::new(Code::ResourceExhausted, message));
+    }
+    Ok(Admission::Queued { message: format!("waiting for a place: {occupied}, {} before this one", load.queued) })
+}
+
+/// No tenant fills the line alone.
+pub fn tenant(tenant: &str, queued: usize, max: Option<usize>) -> Result<(), RpcError> {
+    match max {
+        Some(max) if queued >= max => {
+            let message = format!("tenant {tenant} has {queued} recordings waiting, of at most {max}");
+            Err(RpcError::new(Code::ResourceExhausted, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What runs is not counted yet, so a budget ends with what was running when it was used up.
+pub fn budget(tenant: &str, month: &str, spent: f64, budget: f64) -> Result<(), RpcError> {
+    if spent < budget {
+        return Ok(());
+    }
+    let whose = if tenant.is_empty() { String::new() } else { format!(" of tenant {tenant}") };
+    let message = format!("budget{whose} for {month} is used up: {spent:.2} of {budget:.2} dollars");
+    Err(RpcError::new(Code::ResourceExhausted, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOST: Bounds = Bounds { cores: Some(2.0), tasks: None, queue: 2 };
+
+    #[test]
+    fn what_fits_goes_at_once_what_does_not_waits_and_then_is_refused_with_the_reason() {
+        let load = |running, tasks, queued| QueueLoad { running, tasks, queued };
+        assert_eq!(admit(0.7, load(1.3, 2, 0), HOST), Ok(Admission::Now));
+        let Ok(Admission::Queued { message }) = admit(0.8, load(1.3, 2, 0), HOST) else { panic!("queued") };
+        assert_eq!(message, "waiting for a place: 2 recordings take 1.3 of 2.0 cores, 0 before this one");
+        let refusal = admit(0.8, load(1.3, 2, 2), HOST).unwrap_err();
+        assert_eq!(refusal.code, Code::ResourceExhausted);
+        assert_eq!(refusal.message, "no place for another recording: 2 recordings take 1.3 of 2.0 cores, 2 waiting");
+    }
+
+    #[test]
+    fn nobody_overtakes_the_queue() {
+        assert!(matches!(
+            admit(0.1, QueueLoad { running: 0.5, tasks: 1, queued: 1 }, HOST),
+            Ok(Admission::Queued { .. })
+        ));
+    }
+
+    #[test]
+    fn an_empty_host_takes_what_is_too_heavy_for_it() {
+        assert_eq!(admit(9.0, QueueLoad::default(), HOST), Ok(Admission::Now));
+    }
+
+    proptest! {
+        #[test]
+        fn a_full_dispatcher_refuses_and_one_that_is_not_full_does_not(
+            running in 0.0..4.0f64, tasks in 0usize..8, queued in 0usize..8, max in 1usize..8, weight in 0.01..2.0f64,
+        ) {
+            let bounds = Bounds { cores: Some(2.0), tasks: Some(max), queue: 4 };
+            let load = QueueLoad { running, tasks, queued };
+            let answer = admit(weight, load, bounds);
+            if is_full(load, bounds) {
+                prop_assert!(answer.is_err());
+            }
+            if queued < bounds.queue {
+                prop_assert!(answer.is_ok());
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! `spillway-dispatcher bill`: the ledger, added up.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use spillway_bus::{BusError, Tasks};
+
+use super::entry::{Entry, day, days_of};
+
+/// Lines read at once.
+const PAGE: usize = 1000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum By {
+    Room,
+    Tenant,
+    Type,
+    Day,
+    Target,
+    Egress,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BillRow {
+    pub tasks: u64,
+    pub billed_s: f64,
+    pub recorded_s: f64,
+    pub bytes: u64,
+    pub amount: f64,
+}
+
+/// Entries of that time, by the end of their task.
+pub async fn read(tasks: &Tasks, since_ms: i64, until_ms: i64) -> Result<Vec<Entry>, BusError> {
+    let mut entries = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = tasks.lines(since_ms, until_ms, after.as_deref(), PAGE).await?;
+        let is_last = page.len() < PAGE;
+        after = page.last().map(|(id, _)| id.clone());
+        // A line of a newer version that we cannot read is better left out than taken for an end.
+        entries.extend(page.iter().filter_map(|(_, text)| serde_json::from_str(text).ok()));
+        if is_last {
+            return Ok(entries);
+        }
+    }
+}
+
+pub fn add_up(entries: &[Entry], by: By) -> BTreeMap<String, BillRow> {
+    let mut rows: BTreeMap<String, BillRow> = BTreeMap::new();
+    for entry in entries {
+        let name = match by {
+            By::Room => entry.room.clone(),
+            By::Tenant => entry.tenant.clone(),
+            By::Type => entry.kind.clone(),
+            By::Day => day(entry.to_ms),
+            By::Target => entry.target.clone(),
+            By::Egress => entry.egress_id.clone(),
+        };
+        let row = rows.entry(name).or_default();
+        row.tasks += 1;
+        row.billed_s += entry.seconds;
+        row.recorded_s += entry.recorded_s;
+        row.bytes += entry.bytes;
+        row.amount += entry.amount;
+    }
+    rows
+}
+
+fn total(rows: &BTreeMap<String, BillRow>) -> BillRow {
+    rows.values().fold(BillRow::default(), |sum, row| BillRow {
+        tasks: sum.tasks + row.tasks,
+        billed_s: sum.billed_s + row.billed_s,
+        recorded_s: sum.recorded_s + row.recorded_s,
+        bytes: sum.bytes + row.bytes,
+        amount: sum.amount + row.amount,
+    })
+}
+
+pub fn table(rows: &BTreeMap<String, BillRow>, by: By) -> String {
+    let title = format!("{by:?}").to_lowercase();
+    let width = rows.keys().map(|name| name.chars().count()).chain([title.len(), 5]).max().unwrap_or(5);
+    let mut text =
+        format!("{title:<width$} {:>7} {:>12} {:>12} {:>12} {:>12}\n", "tasks", "billed min", "recorded", "MB", "USD");
+    let mut line = |name: &str, row: &BillRow| {
+        let _ = writeln!(
+            text,
+            "{name:<width$} {:>7} {:>12.1} {:>12.1} {:>12.1} {:>12.4}",
+            row.tasks,
+            row.billed_s / 60.0,
+            row.recorded_s / 60.0,
+            row.bytes as f64 / 1e6,
+            row.amount
+        );
+    };
+    for (name, row) in rows {
+        line(if name.is_empty() { "-" } else { name }, row);
+    }
+    line("total", &total(rows));
+    text
+}
+
+pub fn csv(rows: &BTreeMap<String, BillRow>, by: By) -> String {
+    let mut text = format!("{},tasks,billed_seconds,recorded_seconds,bytes,usd\n", format!("{by:?}").to_lowercase());
+    for (name, row) in rows {
+        let BillRow { tasks, billed_s, recorded_s, bytes, amount } = row;
+        let _ = writeln!(text, "{},{tasks},{billed_s:.3},{recorded_s:.3},{bytes},{amount:.6}", field(name));
+    }
+    text
+}
+
+/// A room may be called anything; a spreadsheet must not take its name for a formula.
+fn field(text: &str) -> String {
+    let guarded = if text.starts_with(['=', '+', '-', '@']) { format!("'{text}") } else { text.to_owned() };
+    if guarded.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", guarded.replace('"', "\"\"")) } else { guarded }
+}
+
+/// `2026-11`, `2026-11-22`, `7d`, `12h` before now, or Unix seconds; the start of what it names, in milliseconds.
+pub fn moment(text: &str, now_ms: i64) -> Result<i64, String> {
+    let wrong = || format!("\"{text}\" is no time: write 2026-11, 2026-11-22, 7d, 12h or Unix seconds");
+    // What is further away than the calendar of any ledger is a slip of the hand.
+    let number =
+        |text: &str| text.parse::<i64>().ok().filter(|number| (0..100_000_000_000).contains(number)).ok_or_else(wrong);
+    let before = |count: i64, unit_ms: i64| now_ms.checked_sub(count.checked_mul(unit_ms)?);
+    if let Some(days) = text.strip_suffix('d') {
+        return before(number(days)?, 86_400_000).ok_or_else(wrong);
+    }
+    if let Some(hours) = text.strip_suffix('h') {
+        return before(number(hours)?, 3_600_000).ok_or_else(wrong);
+    }
+    let parts: Vec<&str> = text.split('-').collect();
+    match parts.as_slice() {
+        [seconds] => Ok(number(seconds)? * 1000),
+        [year, month] | [year, month, _] if text.len() >= 7 => {
+            let (year, month) = (number(year)?, number(month)?);
+            let day = parts.get(2).map_or(Ok(1), |day| number(day))?;
+            if (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day) {
+                Ok(days_of(year, month, day) * 86_400_000)
+            } else {
+                Err(wrong())
+            }
+        }
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        let now = 1_763_856_000_000;
+        assert_eq!(moment("2026-11", now), Ok(1_793_491_200_000));
+        assert_eq!(moment("2026-11-02", now), Ok(1_793_491_200_000 + 86_400_000));
+        assert_eq!(moment("7d", now), Ok(now - 7 * 86_400_000));
+        assert_eq!(moment("12h", now), Ok(now - 12 * 3_600_000));
+        assert_eq!(moment("1763856000", now), Ok(now));
+        for text in [
+            "",
+            "yesterday",
+            "-7d",
+            "99999999999999999d",
+            "9999999999999999999",
+            "99999999999-11",
+            "2026-13",
+            "2026-11-32",
+            "2026-11-22-1",
+        ] {
+            assert!(moment(text, now).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_room_called_like_a_formula_or_with_commas_stays_a_name() {
+        assert_eq!(field("=1+1"), "'=1+1");
+        assert_eq!(field("a,\"b\""), "\"a,\"\"b\"\"\"");
+        assert_eq!(field("room"), "room");
+    }
+}

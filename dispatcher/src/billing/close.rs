@@ -1,0 +1,284 @@
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use spillway_bus::{BusError, LedgerLine, OpenTaskEntry, Phase, Record, TaskKey};
+use spillway_cost::Platform;
+use spillway_launchers::{ExitReport, StopMode, TaskRef, TaskStatus};
+use spillway_protocol::livekit::EgressInfo;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::entry::{Entry, TaskEnd, entry, month};
+use super::facts::TaskFacts;
+use crate::config::targets::OverBudget;
+use crate::context::{Context, Dispatch, task_of};
+use crate::reconcile::Timeouts;
+use crate::report;
+use crate::targets::Target;
+
+/// A platform may know its own window only a while after the task is gone.
+const BILL_TIMEOUT: Duration = Duration::from_secs(60);
+/// A task whose egress is over and that is still there after this is ended.
+const LINGERS: Duration = Duration::from_secs(90);
+
+/// Until one that still is there is told again.
+const TOLD_AGAIN: Duration = Duration::from_secs(30);
+/// Launchers end their calls themselves, sooner.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(super) struct TaskCloser {
+    context: Arc<Context>,
+    /// Since when a task's egress is done with it.
+    done_since: HashMap<TaskKey, Instant>,
+    told: HashMap<TaskKey, Instant>,
+}
+
+/// A task that nobody needs any more.
+struct ClosingTask {
+    open: OpenTaskEntry,
+    facts: TaskFacts,
+    /// As long as it stands at this attempt.
+    current: Option<Record>,
+    /// Where the record knows it, and its target is known here.
+    task: Option<(TaskRef, Arc<Target>)>,
+    done_for: Duration,
+}
+
+impl TaskCloser {
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context, done_since: HashMap::new(), told: HashMap::new() }
+    }
+
+    pub async fn round(&mut self) -> Result<(), BusError> {
+        let open = self.context.tasks.list().await?;
+        self.done_since.retain(|key, _| open.iter().any(|task| task.task == *key));
+        self.told.retain(|key, _| open.iter().any(|task| task.task == *key));
+        self.context.metrics.gauges("spillway_tasks_open", "target", open.iter().map(|task| task.target.as_str()));
+        let mut closings = Vec::new();
+        for task in open {
+            if !self.context.is_live(&task.task) {
+                closings.extend(self.closing(task).await?);
+            }
+        }
+        let task_statuses = poll_statuses(&closings).await;
+        for (closing, task_status) in closings.into_iter().zip(task_statuses) {
+            self.attend(closing, task_status).await?;
+        }
+        Ok(())
+    }
+
+    async fn closing(&mut self, open: OpenTaskEntry) -> Result<Option<ClosingTask>, BusError> {
+        let Ok(facts) = serde_json::from_str::<TaskFacts>(&open.facts) else {
+            debug!(egress_id = %open.task.egress_id, "facts of another version; the task is closed without a bill");
+            self.context.tasks.drop(&open.task).await?;
+            return Ok(None);
+        };
+        let record = self.context.registry.get(&open.task.egress_id).await?;
+        // Opened for an attempt that the record does not stand at yet.
+        if record.as_ref().is_some_and(|record| record.attempt < open.task.attempt && record.phase != Phase::Over)
+            && self.context.clock.unix_ms() - facts.opened_ms < 60_000
+        {
+            return Ok(None);
+        }
+        let task = record.as_ref().and_then(|record| reference(record, open.task.attempt));
+        let task = task.and_then(|task| Some((task, self.context.targets.named(&open.target)?)));
+        let current = record.filter(|record| record.attempt == open.task.attempt);
+        // Our view was old.
+        if current.as_ref().is_some_and(|record| wants(record, open.task.attempt)) {
+            return Ok(None);
+        }
+        let now = Instant::now();
+        let done_for = now - *self.done_since.entry(open.task.clone()).or_insert(now);
+        Ok(Some(ClosingTask { open, facts, current, task, done_for }))
+    }
+
+    async fn attend(&mut self, closing: ClosingTask, task_status: Option<TaskStatus>) -> Result<(), BusError> {
+        let ClosingTask { open, facts, current, task, done_for } = closing;
+        let end = match self.presence(task_status, current.as_ref()).await? {
+            Presence::Gone(exit_report) => {
+                if lacks_its_bill(&facts, &exit_report) && done_for < BILL_TIMEOUT {
+                    return Ok(());
+                }
+                end_of(&self.context, &facts, current.as_ref(), Some(&exit_report))
+            }
+            Presence::There => {
+                if let (true, Some((task, target))) = (done_for >= LINGERS, task) {
+                    self.send_away(open, task, target);
+                }
+                return Ok(());
+            }
+            // Nobody has seen it, or can: what is left is our own clock.
+            Presence::Nowhere if done_for < BILL_TIMEOUT / 4 => return Ok(()),
+            Presence::Nowhere => end_of(&self.context, &facts, current.as_ref(), None),
+        };
+        self.done_since.remove(&open.task);
+        write(&self.context, &open, &facts, &end).await
+    }
+
+    fn send_away(&mut self, open: OpenTaskEntry, task: TaskRef, target: Arc<Target>) {
+        let now = Instant::now();
+        if self.told.get(&open.task).is_some_and(|at| now - *at < TOLD_AGAIN) {
+            return;
+        }
+        info!(egress_id = %open.task.egress_id, %task, "its egress is over for long, task ended");
+        self.told.insert(open.task, now);
+        // A platform that is slow to answer holds up nobody.
+        self.context.spawn(async move {
+            target.launcher.end(&task, StopMode::Immediate).await;
+        });
+    }
+
+    async fn presence(&self, task_status: Option<TaskStatus>, record: Option<&Record>) -> Result<Presence, BusError> {
+        Ok(match (task_status, record) {
+            (Some(TaskStatus::Gone(exit_report)), _) => Presence::Gone(exit_report),
+            (Some(TaskStatus::Alive | TaskStatus::Starting(_)), _) => Presence::There,
+            (Some(TaskStatus::Unknown(_)), Some(record)) if self.is_beating(record).await? => Presence::There,
+            (Some(TaskStatus::Unknown(_)) | None, _) => Presence::Nowhere,
+        })
+    }
+
+    async fn is_beating(&self, record: &Record) -> Result<bool, BusError> {
+        let last = self.context.heartbeats.last(&record.egress_id).await?;
+        let fresh = Timeouts::default().heartbeat;
+        Ok(matches!(last, Some((age, beat)) if beat.attempt == record.attempt && age < fresh))
+    }
+}
+
+/// What platforms say about each, many at once; `None` where there is nobody to ask.
+async fn poll_statuses(closings: &[ClosingTask]) -> Vec<Option<TaskStatus>> {
+    let mut by_target: BTreeMap<&str, (&Target, Vec<usize>)> = BTreeMap::new();
+    for (nth, closing) in closings.iter().enumerate() {
+        if let Some((_, target)) = &closing.task {
+            by_target.entry(target.name()).or_insert((target, Vec::new())).1.push(nth);
+        }
+    }
+    let polls = by_target.into_values().map(|(target, nths)| async move {
+        let mut seen = Vec::new();
+        for some in nths.chunks(target.launcher.max_status_batch()) {
+            let tasks = some.iter().filter_map(|nth| closings[*nth].task.as_ref());
+            let tasks: Vec<TaskRef> = tasks.map(|(task, _)| task.clone()).collect();
+            let polled = tokio::time::timeout(STATUS_TIMEOUT, target.launcher.statuses(&tasks)).await;
+            let silent =
+                |_| tasks.iter().map(|_| TaskStatus::Unknown("the platform does not answer".to_owned())).collect();
+            seen.extend(some.iter().copied().zip(polled.unwrap_or_else(silent)));
+        }
+        seen
+    });
+    let mut task_statuses: Vec<Option<TaskStatus>> = closings.iter().map(|_| None).collect();
+    for (nth, task_status) in join_all(polls).await.into_iter().flatten() {
+        task_statuses[nth] = Some(task_status);
+    }
+    task_statuses
+}
+
+/// The line of a task whose end somebody has told, unless its egress still wants it or the line is there.
+pub async fn gone(context: &Context, key: &TaskKey, exit_report: &ExitReport) -> Result<(), BusError> {
+    let Some(open) = context.tasks.list().await?.into_iter().find(|open| open.task == *key) else { return Ok(()) };
+    let Ok(facts) = serde_json::from_str::<TaskFacts>(&open.facts) else { return Ok(()) };
+    let record = context.registry.get(&key.egress_id).await?;
+    let current = record.as_ref().filter(|record| record.attempt == key.attempt);
+    if current.is_some_and(|record| wants(record, key.attempt)) || lacks_its_bill(&facts, exit_report) {
+        return Ok(());
+    }
+    write(context, &open, &facts, &end_of(context, &facts, current, Some(exit_report))).await
+}
+
+/// The platform will name the window it bills, and has not yet.
+fn lacks_its_bill(facts: &TaskFacts, exit_report: &ExitReport) -> bool {
+    exit_report.billed.is_none() && !exit_report.how.never_ran() && facts.platform != Platform::Host
+}
+
+/// It is just being launched, or runs.
+fn wants(record: &Record, attempt: u32) -> bool {
+    record.phase != Phase::Over && !Dispatch::of(record).earlier.contains_key(&attempt)
+}
+
+fn end_of(context: &Context, facts: &TaskFacts, record: Option<&Record>, exit_report: Option<&ExitReport>) -> TaskEnd {
+    let info = record.and_then(|record| report::info_of(record).ok()).unwrap_or_default();
+    let ended_ms = info.ended_at / 1_000_000;
+    let now_ms = context.clock.unix_ms();
+    let own = (facts.opened_ms, if ended_ms > 0 { ended_ms } else { now_ms });
+    let billed = exit_report.and_then(|exit_report| exit_report.billed);
+    let (from_ms, to_ms) = billed.map_or(own, |billed| (billed.from, billed.to));
+    // What a salvage run has saved stands in its line: that of the run before it was written before anybody knew.
+    let recorded = recorded(&info);
+    TaskEnd {
+        from_ms,
+        to_ms: to_ms.max(from_ms),
+        by_vendor: billed.is_some(),
+        never_ran: match exit_report {
+            Some(exit_report) => exit_report.how.never_ran(),
+            None => info.started_at == 0,
+        },
+        machine: exit_report.and_then(|exit_report| exit_report.machine),
+        bytes: recorded.0,
+        recorded_s: recorded.1,
+        outcome: match (record.is_some(), exit_report) {
+            (true, _) if info.error.is_empty() => info.status().as_str_name().to_lowercase(),
+            (true, _) => info.error.clone(),
+            (false, Some(exit_report)) => exit_report.to_string(),
+            (false, None) => "replaced".to_owned(),
+        },
+    }
+}
+
+async fn write(context: &Context, open: &OpenTaskEntry, facts: &TaskFacts, end: &TaskEnd) -> Result<(), BusError> {
+    let config = context.config();
+    let extra_s = context.overheads().extra_s(&open.target);
+    let entry = entry(&open.task, (&open.tenant, &open.target), facts, end, &config.prices, extra_s);
+    let text = serde_json::to_string(&entry).unwrap_or_default();
+    let month = month(context.clock.unix_ms());
+    let line = LedgerLine { text: &text, month: &month, tenant: &open.tenant, amount: entry.amount };
+    if !context.tasks.close(&open.task, line).await? {
+        return Ok(());
+    }
+    context.overheads().learn(&entry);
+    context.emit_ledger_line(&text);
+    measure(context, &entry);
+    let rules = config.tenants.rules(&open.tenant);
+    if let Some(budget) = rules.month_budget {
+        let spent = context.tasks.spent(&month, &open.tenant).await?;
+        let tenant = [("tenant", open.tenant.as_str())];
+        context.metrics.set("spillway_budget_dollars", &tenant, budget);
+        context.metrics.set("spillway_spent_this_month_dollars", &tenant, spent);
+        if spent >= budget && spent - entry.amount < budget {
+            let refuses = rules.over_budget == OverBudget::Refuse;
+            tracing::warn!(tenant = open.tenant, spent, budget, refuses, "budget of the month is used up");
+        }
+    }
+    Ok(())
+}
+
+fn measure(context: &Context, entry: &Entry) {
+    let labels = [("type", entry.kind.as_str()), ("target", entry.target.as_str())];
+    context.metrics.observe("spillway_cost_dollars", &labels, entry.amount);
+    context.metrics.count("spillway_billed_seconds_total", &labels, entry.seconds);
+}
+
+enum Presence {
+    Gone(ExitReport),
+    There,
+    Nowhere,
+}
+
+/// The task of this attempt, as far as the record remembers.
+fn reference(record: &Record, attempt: u32) -> Option<TaskRef> {
+    let earlier = Dispatch::of(record).earlier.get(&attempt).cloned();
+    earlier.or_else(|| task_of(record).filter(|_| record.attempt == attempt))
+}
+
+/// Bytes and seconds.
+fn recorded(info: &EgressInfo) -> (u64, f64) {
+    let bytes = info.file_results.iter().map(|file| u64::try_from(file.size).unwrap_or(0)).sum();
+    // An egress begins with its request, and may end long after its files.
+    let max_file_ns = info.file_results.iter().map(|file| file.duration).max().unwrap_or(0);
+    let began = info.file_results.iter().map(|file| file.started_at).filter(|at| *at > 0).min();
+    let lasted = match (max_file_ns, began.unwrap_or(info.started_at), info.ended_at) {
+        (max_file_ns, _, _) if max_file_ns > 0 => max_file_ns,
+        (_, began, ended) if began > 0 && ended > began => ended - began,
+        _ => 0,
+    };
+    (bytes, lasted as f64 / 1e9)
+}

@@ -1,0 +1,113 @@
+//! `spillway-dispatcher price`: what a recording would cost, before anything is launched.
+
+use std::fmt::Write;
+
+use spillway_cost::{Capacity, Load, Platform, PriceList, Shape, shape_for};
+
+use super::facts::{estimate, rate};
+use crate::config::targets::TargetConfig;
+use crate::config::{Config, LauncherConfig};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct PriceQuote {
+    pub target: String,
+    pub region: String,
+    pub arch: String,
+    pub capacity: Capacity,
+    pub shape: Shape,
+    pub amount: f64,
+    /// The price is of another region.
+    pub elsewhere: bool,
+}
+
+/// On each target of the configuration, or on everything in the list.
+pub fn quotes(
+    load: &Load,
+    seconds: f64,
+    config: Option<&Config>,
+    prices: &PriceList,
+) -> Vec<Result<PriceQuote, String>> {
+    match config {
+        Some(config) => config.targets.iter().map(|target| on_target(load, seconds, target, prices)).collect(),
+        None => prices
+            .rates
+            .iter()
+            .map(|of| {
+                let name = format!("{:?}", of.platform).to_lowercase();
+                one(load, seconds, &name, of.platform, &of.region, &of.arch, of.capacity, false, prices)
+            })
+            .collect(),
+    }
+}
+
+fn on_target(load: &Load, seconds: f64, target: &TargetConfig, prices: &PriceList) -> Result<PriceQuote, String> {
+    let platform = platform(&target.launcher);
+    one(load, seconds, &target.name, platform, &target.region, &target.arch, target.capacity, target.nat, prices)
+}
+
+pub fn platform(launcher: &LauncherConfig) -> Platform {
+    match launcher {
+        LauncherConfig::Container(spec) => match spec.launcher.as_str() {
+            "ecs" => Platform::Fargate,
+            "cloud-run" => Platform::CloudRun,
+            "aci" => Platform::Aci,
+            _ => Platform::Host,
+        },
+        LauncherConfig::Process { .. } | LauncherConfig::Simulated { .. } => Platform::Host,
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "a price depends on all of them, and nobody else calls it")]
+fn one(
+    load: &Load,
+    seconds: f64,
+    name: &str,
+    platform: Platform,
+    region: &str,
+    arch: &str,
+    capacity: Capacity,
+    nat: bool,
+    prices: &PriceList,
+) -> Result<PriceQuote, String> {
+    let shape = shape_for(load, platform).map_err(|error| format!("{name}: {error}"))?;
+    let (rate, exact) =
+        rate(prices, platform, region, arch, capacity).ok_or_else(|| format!("{name}: no price in the list"))?;
+    Ok(PriceQuote {
+        target: name.to_owned(),
+        region: rate.region.clone(),
+        arch: rate.arch.clone(),
+        capacity: rate.capacity,
+        shape,
+        amount: estimate(rate, shape, load, seconds, nat, None).total,
+        elsewhere: !exact,
+    })
+}
+
+pub fn table(quotes: &[Result<PriceQuote, String>], prices: &PriceList, minutes: f64) -> String {
+    let width = quotes.iter().flatten().map(|quote| quote.target.len()).chain([6]).max().unwrap_or(6);
+    let mut text = format!(
+        "{:<width$} {:<12} {:<7} {:<9} {:>6} {:>9} {:>10} {:>10}\n",
+        "target", "region", "arch", "capacity", "vCPU", "MiB", "USD", "USD/min"
+    );
+    for quote in quotes {
+        let _ = match quote {
+            Ok(PriceQuote { target, region, arch, capacity, shape, amount, elsewhere }) => {
+                let capacity = match capacity {
+                    Capacity::OnDemand => "on-demand",
+                    Capacity::Spot => "spot",
+                };
+                let mark = if *elsewhere { " (price of another region)" } else { "" };
+                writeln!(
+                    text,
+                    "{target:<width$} {region:<12} {arch:<7} {capacity:<9} {:>6.2} {:>9} {amount:>10.5} {:>10.6}{mark}",
+                    f64::from(shape.cpu_milli) / 1000.0,
+                    shape.memory_mib,
+                    amount / minutes.max(1e-9),
+                )
+            }
+            Err(message) => writeln!(text, "{message}"),
+        };
+    }
+    let _ = writeln!(text, "prices {} in {}, start and end of the task included", prices.version, prices.currency);
+    text
+}

@@ -1,0 +1,402 @@
+//! Who waits for a place, and who goes next. Pure: time comes in as an argument.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use spillway_launchers::RunMode;
+use spillway_protocol::ids::EgressId;
+use tokio::time::Instant;
+
+use crate::admission::{self, Bounds, QueueLoad};
+use crate::context::Dispatch;
+
+/// Launches in hand at once: waiting for their turn at a target or for a platform's API, which is slow, but not to be
+/// flooded.
+const MAX_IN_FLIGHT: usize = 64;
+
+#[derive(Clone, Debug)]
+pub struct QueuedLaunch {
+    pub egress_id: EgressId,
+    pub attempt: u32,
+    pub run_mode: RunMode,
+    pub weight: f64,
+    pub tenant: Arc<str>,
+    /// What the record says about its launch.
+    pub dispatch: Dispatch,
+    pub enqueued_at: Instant,
+    /// Not launched by then: given up.
+    pub deadline: Instant,
+    /// Not before then, while others may go.
+    pub not_before: Option<Instant>,
+    /// Why it waits, when a launcher said so.
+    pub message: String,
+}
+
+/// Turns of recordings begin here; before them go those who only save what is recorded.
+const FIRST_SEQUENCE: u64 = 1 << 32;
+
+/// Tenants take turns, in proportion to their weights; those of one tenant go in the order they came. One who is put back
+/// keeps his turn.
+#[derive(Debug)]
+pub struct LaunchQueue {
+    bounds: Bounds,
+    last_sequence: u64,
+    last_salvage_sequence: u64,
+    queued: BTreeMap<u64, QueuedLaunch>,
+    tenants: HashMap<Arc<str>, Share>,
+    /// What the last one to go had used; nobody who comes later may have used less, or he would be owed the past.
+    virtual_time: f64,
+    slots: HashMap<EgressId, f64>,
+    /// Their launch is in hand.
+    launching: HashSet<EgressId>,
+    /// Nobody goes before then.
+    not_before: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    /// Launches, each divided by the tenant's weight.
+    used: f64,
+    /// All places of this tenant are taken: nobody of his before then.
+    not_before: Option<Instant>,
+}
+
+/// Whom the one who is put back holds up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PauseScope {
+    All,
+    Tenant,
+    Launch,
+}
+
+#[derive(Debug)]
+pub enum QueueStep {
+    Launch(u64, Box<QueuedLaunch>),
+    GiveUp(Box<QueuedLaunch>),
+    /// Nothing to do before then, or before somebody comes or leaves.
+    Wait(Option<Instant>),
+}
+
+impl LaunchQueue {
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            last_sequence: FIRST_SEQUENCE,
+            last_salvage_sequence: 0,
+            queued: BTreeMap::new(),
+            tenants: HashMap::new(),
+            virtual_time: 0.0,
+            slots: HashMap::new(),
+            launching: HashSet::new(),
+            not_before: None,
+        }
+    }
+
+    pub fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+    }
+
+    /// What there is, and what there may be.
+    pub fn load_and_bounds(&self) -> (QueueLoad, Bounds) {
+        (self.load(), self.bounds)
+    }
+
+    pub fn load(&self) -> QueueLoad {
+        QueueLoad { running: self.slots.values().sum(), tasks: self.slots.len(), queued: self.queued.len() }
+    }
+
+    pub fn queued_of(&self, tenant: &str) -> usize {
+        self.queued.values().filter(|queued| &*queued.tenant == tenant).count()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queued.is_empty() && self.launching.is_empty()
+    }
+
+    /// False when it waits already, or is just being launched.
+    pub fn enqueue(&mut self, queued: QueuedLaunch) -> bool {
+        if self.is_pending(&queued.egress_id) {
+            return false;
+        }
+        // Its task was never heard of: the place is to be earned again.
+        self.slots.remove(&queued.egress_id);
+        let last_sequence = match queued.run_mode {
+            RunMode::Record => &mut self.last_sequence,
+            RunMode::Salvage => &mut self.last_salvage_sequence,
+        };
+        *last_sequence += 1;
+        let share = self.tenants.entry(Arc::clone(&queued.tenant)).or_default();
+        share.used = share.used.max(self.virtual_time);
+        self.queued.insert(*last_sequence, queued);
+        true
+    }
+
+    pub fn contains(&self, egress_id: &EgressId) -> bool {
+        self.slots.contains_key(egress_id) || self.queued.values().any(|queued| queued.egress_id == *egress_id)
+    }
+
+    /// It waits here, or its launch is in hand.
+    pub fn is_pending(&self, egress_id: &EgressId) -> bool {
+        self.launching.contains(egress_id) || self.queued.values().any(|queued| queued.egress_id == *egress_id)
+    }
+
+    /// A task that runs without having been launched here (adopted) takes its place.
+    pub fn take_slot(&mut self, egress_id: &EgressId, weight: f64) {
+        self.slots.entry(egress_id.clone()).or_insert(weight);
+    }
+
+    /// Who has a place and is not just being launched.
+    pub fn admitted(&self) -> Vec<EgressId> {
+        self.slots.keys().filter(|id| !self.launching.contains(*id)).cloned().collect()
+    }
+
+    /// The egress is over, or was never to be: its place is free, its turn is gone.
+    pub fn remove(&mut self, egress_id: &EgressId) {
+        self.slots.remove(egress_id);
+        self.queued.retain(|_, queued| queued.egress_id != *egress_id);
+        // The place may be what some tenant waits for.
+        self.tenants.values_mut().for_each(|share| share.not_before = None);
+        self.forget_tenants();
+    }
+
+    /// The launch is no longer in hand; the task, if any, keeps its place.
+    pub fn launch_ended(&mut self, egress_id: &EgressId) {
+        self.launching.remove(egress_id);
+    }
+
+    /// Back into the line, at the old turn.
+    pub fn requeue(&mut self, sequence: u64, queued: QueuedLaunch, until: Instant, scope: PauseScope) {
+        self.launch_ended(&queued.egress_id);
+        self.slots.remove(&queued.egress_id);
+        let share = self.tenants.entry(Arc::clone(&queued.tenant)).or_default();
+        if queued.run_mode == RunMode::Record {
+            share.used -= 1.0 / queued.weight_of_tenant();
+        }
+        let later = |earlier: Option<Instant>| Some(earlier.map_or(until, |earlier| earlier.max(until)));
+        let mut queued = queued;
+        match scope {
+            PauseScope::All => self.not_before = later(self.not_before),
+            PauseScope::Tenant => share.not_before = later(share.not_before),
+            PauseScope::Launch => queued.not_before = Some(until),
+        }
+        self.queued.insert(sequence, queued);
+    }
+
+    pub fn next(&mut self, now: Instant) -> QueueStep {
+        if let Some(sequence) =
+            self.queued.iter().find(|(_, queued)| queued.deadline <= now).map(|(sequence, _)| *sequence)
+            && let Some(queued) = self.queued.remove(&sequence)
+        {
+            self.forget_tenants();
+            return QueueStep::GiveUp(Box::new(queued));
+        }
+        let mut until = self.queued.values().map(|queued| queued.deadline).min();
+        let mut sooner = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
+        if let Some(not_before) = self.not_before.filter(|not_before| *not_before > now) {
+            sooner(not_before);
+            return QueueStep::Wait(until);
+        }
+        self.not_before = None;
+        if self.launching.len() >= MAX_IN_FLIGHT {
+            return QueueStep::Wait(until);
+        }
+        let (load, bounds) = (self.load(), self.bounds);
+        let mut seen: HashSet<&str> = HashSet::new();
+        let mut best: Option<(f64, u64)> = None;
+        for (sequence, queued) in &self.queued {
+            if let Some(not_before) = queued.not_before.filter(|not_before| *not_before > now) {
+                sooner(not_before);
+                continue;
+            }
+            if queued.run_mode == RunMode::Salvage {
+                best = Some((f64::NEG_INFINITY, *sequence));
+                break;
+            }
+            // Of each tenant the first that may go.
+            if !seen.insert(&queued.tenant) {
+                continue;
+            }
+            let share = self.tenants.get(&queued.tenant).copied().unwrap_or_default();
+            if let Some(not_before) = share.not_before.filter(|not_before| *not_before > now) {
+                sooner(not_before);
+                continue;
+            }
+            if best.is_none_or(|(used, _)| share.used < used) {
+                best = Some((share.used, *sequence));
+            }
+        }
+        // Who is next waits for a place that is large enough; nobody overtakes him into a smaller one.
+        let goes = best.map(|(_, sequence)| sequence).filter(|sequence| {
+            self.queued
+                .get(sequence)
+                .is_some_and(|next| next.run_mode == RunMode::Salvage || admission::fits(next.weight, load, bounds))
+        });
+        let Some((sequence, queued)) = goes.and_then(|sequence| Some((sequence, self.queued.remove(&sequence)?)))
+        else {
+            return QueueStep::Wait(until);
+        };
+        if queued.run_mode == RunMode::Record {
+            let share = self.tenants.entry(Arc::clone(&queued.tenant)).or_default();
+            self.virtual_time = self.virtual_time.max(share.used);
+            share.used += 1.0 / queued.weight_of_tenant();
+        }
+        self.slots.insert(queued.egress_id.clone(), queued.weight);
+        self.launching.insert(queued.egress_id.clone());
+        QueueStep::Launch(sequence, Box::new(queued))
+    }
+
+    /// Of who does not wait nothing need be remembered once the others have caught up.
+    fn forget_tenants(&mut self) {
+        let queued: HashSet<Arc<str>> = self.queued.values().map(|queued| Arc::clone(&queued.tenant)).collect();
+        let virtual_time = self.virtual_time;
+        self.tenants.retain(|tenant, share| queued.contains(tenant) || share.used > virtual_time);
+    }
+}
+
+impl QueuedLaunch {
+    fn weight_of_tenant(&self) -> f64 {
+        if self.dispatch.share > 0.0 { self.dispatch.share } else { 1.0 }
+    }
+}
+
+/// How long to leave a launcher alone that has no room and does not say for how long.
+pub const NO_ROOM_PAUSE: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn of(tenant: &str, share: f64, name: &str, now: Instant) -> QueuedLaunch {
+        QueuedLaunch {
+            egress_id: EgressId::parse(name).unwrap(),
+            attempt: 1,
+            run_mode: RunMode::Record,
+            weight: 1.0,
+            tenant: tenant.into(),
+            dispatch: Dispatch { share, ..Dispatch::default() },
+            enqueued_at: now,
+            deadline: now + 10 * SECOND,
+            not_before: None,
+            message: String::new(),
+        }
+    }
+
+    fn queued(name: &str, now: Instant) -> QueuedLaunch {
+        of("", 1.0, name, now)
+    }
+
+    fn launched(queue: &mut LaunchQueue, now: Instant) -> Option<(u64, QueuedLaunch)> {
+        match queue.next(now) {
+            QueueStep::Launch(sequence, queued) => Some((sequence, *queued)),
+            _ => None,
+        }
+    }
+
+    fn launch_order(queue: &mut LaunchQueue, now: Instant) -> Vec<String> {
+        std::iter::from_fn(|| launched(queue, now)).map(|(_, it)| it.egress_id.to_string()).collect()
+    }
+
+    fn unbounded() -> LaunchQueue {
+        LaunchQueue::new(Bounds { cores: None, tasks: None, queue: 9 })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_freed_place_goes_to_the_first() {
+        let now = Instant::now();
+        let mut queue = LaunchQueue::new(Bounds { cores: Some(1.0), tasks: None, queue: 9 });
+        for name in ["EG_a", "EG_b", "EG_c"] {
+            assert!(queue.enqueue(queued(name, now)));
+        }
+        assert!(!queue.enqueue(queued("EG_b", now)), "a retry does not wait twice");
+        let (_, first) = launched(&mut queue, now).unwrap();
+        queue.launch_ended(&first.egress_id);
+        assert!(matches!(queue.next(now), QueueStep::Wait(Some(until)) if until == now + 10 * SECOND));
+        queue.remove(&first.egress_id);
+        assert_eq!(launched(&mut queue, now).unwrap().1.egress_id.as_str(), "EG_b");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_salvage_goes_first_and_needs_no_place() {
+        let now = Instant::now();
+        let mut queue = LaunchQueue::new(Bounds { cores: Some(1.0), tasks: Some(1), queue: 9 });
+        queue.enqueue(queued("EG_a", now));
+        let (_, first) = launched(&mut queue, now).unwrap();
+        queue.launch_ended(&first.egress_id);
+        queue.enqueue(queued("EG_b", now));
+        queue.enqueue(QueuedLaunch { run_mode: RunMode::Salvage, ..queued("EG_c", now) });
+        assert_eq!(launched(&mut queue, now).unwrap().1.egress_id.as_str(), "EG_c");
+        assert!(launched(&mut queue, now).is_none(), "the dispatcher is full");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_holds_its_scope_and_keeps_the_order() {
+        let now = Instant::now();
+        let mut queue = unbounded();
+        for name in ["EG_a", "EG_b", "EG_c"] {
+            queue.enqueue(queued(name, now));
+        }
+        let (a_sequence, a) = launched(&mut queue, now).unwrap();
+        let (b_sequence, b) = launched(&mut queue, now).unwrap();
+        queue.requeue(b_sequence, b, now + 2 * SECOND, PauseScope::All);
+        queue.requeue(a_sequence, a, now + SECOND, PauseScope::All);
+        assert!(matches!(queue.next(now + SECOND), QueueStep::Wait(Some(until)) if until == now + 2 * SECOND));
+        let later = now + 2 * SECOND;
+        let (a_sequence, a) = launched(&mut queue, later).unwrap();
+        assert_eq!(a.egress_id.as_str(), "EG_a");
+        queue.requeue(a_sequence, a, later + SECOND, PauseScope::Launch);
+        assert_eq!(launch_order(&mut queue, later), ["EG_b", "EG_c"]);
+        assert_eq!(launch_order(&mut queue, later + SECOND), ["EG_a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tenants_take_turns_by_weight_and_none_is_owed_the_past() {
+        let now = Instant::now();
+        let mut queue = unbounded();
+        for n in 0..8 {
+            queue.enqueue(of("many", 1.0, &format!("EG_m{n}"), now));
+        }
+        assert_eq!(launched(&mut queue, now).unwrap().1.egress_id.as_str(), "EG_m0");
+        assert_eq!(launched(&mut queue, now).unwrap().1.egress_id.as_str(), "EG_m1");
+        for n in 0..2 {
+            queue.enqueue(of("few", 1.0, &format!("EG_f{n}"), now));
+        }
+        for n in 0..4 {
+            queue.enqueue(of("heavy", 2.0, &format!("EG_h{n}"), now));
+        }
+        let went = launch_order(&mut queue, now);
+        let before = |name: &str| went.iter().position(|it| it == name).unwrap();
+        assert!(before("EG_f1") <= 6, "{went:?}");
+        assert!(before("EG_h3") <= 9 && before("EG_h1") < before("EG_f1"), "{went:?}");
+        assert!(before("EG_m3") < before("EG_m4") && went.len() == 12, "{went:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tenant_whose_places_are_taken_holds_up_nobody_else() {
+        let now = Instant::now();
+        let mut queue = unbounded();
+        for name in ["EG_a", "EG_b"] {
+            queue.enqueue(of("full", 1.0, name, now));
+        }
+        queue.enqueue(of("free", 1.0, "EG_c", now));
+        let (sequence, a) = launched(&mut queue, now).unwrap();
+        queue.requeue(sequence, a, now + SECOND, PauseScope::Tenant);
+        assert_eq!(launch_order(&mut queue, now), ["EG_c"]);
+        queue.remove(&EgressId::parse("EG_elsewhere").unwrap());
+        assert_eq!(launch_order(&mut queue, now), ["EG_a", "EG_b"], "a place became free");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_too_long_is_given_up_even_while_everybody_waits() {
+        let now = Instant::now();
+        let mut queue = unbounded();
+        queue.enqueue(queued("EG_a", now));
+        let (sequence, a) = launched(&mut queue, now).unwrap();
+        queue.requeue(sequence, a, now + 60 * SECOND, PauseScope::All);
+        assert!(matches!(queue.next(now), QueueStep::Wait(Some(until)) if until == now + 10 * SECOND));
+        assert!(matches!(queue.next(now + 10 * SECOND), QueueStep::GiveUp(_)));
+        assert!(queue.is_empty());
+    }
+}

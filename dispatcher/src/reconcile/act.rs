@@ -1,0 +1,129 @@
+//! What a verdict leads to: the same for a sweep, for a platform's event, and in the Lambda.
+
+use std::sync::Arc;
+
+use spillway_bus::{BusError, Decision, Phase, Record, Updated};
+use spillway_launchers::StopMode;
+use spillway_protocol::code::Code;
+use spillway_protocol::ids::EgressId;
+use tracing::{Instrument, debug, info};
+
+use super::diagnosis::Diagnosis;
+use super::{final_state, relaunch, salvage};
+use crate::context::Context;
+use crate::launch;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ActOutcome {
+    Nothing,
+    Enqueued,
+    Delivering,
+    Reminded,
+    /// Another task is wanted in the place of this one.
+    Again,
+    Salvage,
+    Ended,
+    /// Somebody else has changed the record: it is to be looked at again.
+    Conflict,
+}
+
+pub(super) async fn act(context: &Arc<Context>, record: &Record, diagnosis: Diagnosis) -> Result<ActOutcome, BusError> {
+    Ok(match diagnosis {
+        Diagnosis::Leave => ActOutcome::Nothing,
+        // Its caller may never have had an answer: livekit-server is told before it is launched.
+        Diagnosis::Launch if record.phase == Phase::Accepted => {
+            final_state::announce(context, record.clone());
+            ActOutcome::Enqueued
+        }
+        Diagnosis::Launch => {
+            launch::enqueue(context, record);
+            ActOutcome::Enqueued
+        }
+        Diagnosis::Deliver => {
+            final_state::deliver(context, record);
+            ActOutcome::Delivering
+        }
+        Diagnosis::Remind => {
+            info!("stopped through Redis and still recording; the platform is asked to end its task");
+            end(context, record, StopMode::Graceful);
+            ActOutcome::Reminded
+        }
+        Diagnosis::Again(message) => {
+            if !relaunch::begin(context, record, &message).await? {
+                return Ok(ActOutcome::Conflict);
+            }
+            end(context, record, StopMode::Immediate);
+            ActOutcome::Again
+        }
+        Diagnosis::Ask(message) if final_state::as_livekit_knows_it(context, record).await? => {
+            debug!(message, "its end was told before");
+            ActOutcome::Ended
+        }
+        Diagnosis::Ask(message) => finish(context, record, message, false).await?,
+        Diagnosis::End { message, aborted } => finish(context, record, message, aborted).await?,
+    })
+}
+
+/// By another task if there is something to save, else at once.
+async fn finish(
+    context: &Arc<Context>,
+    record: &Record,
+    message: String,
+    aborted: bool,
+) -> Result<ActOutcome, BusError> {
+    let done = if salvage::begin(context, record, &message).await? {
+        ActOutcome::Salvage
+    } else if ended(context, record, message, aborted).await? {
+        ActOutcome::Ended
+    } else {
+        return Ok(ActOutcome::Conflict);
+    };
+    let reason = if aborted { "reclaimed" } else { "died" };
+    context.metrics.count("spillway_failures_total", &[("reason", reason)], 1.0);
+    end(context, record, StopMode::Immediate);
+    Ok(done)
+}
+
+/// A platform that is slow to answer holds up nobody.
+fn end(context: &Arc<Context>, record: &Record, how: StopMode) {
+    let (home, record) = (Arc::clone(context), record.clone());
+    context.spawn(async move { home.targets.end(&record, how).await }.in_current_span());
+}
+
+async fn ended(context: &Arc<Context>, record: &Record, message: String, aborted: bool) -> Result<bool, BusError> {
+    let (id, may) = (&record.egress_id, final_state::stands_as(record));
+    if aborted {
+        final_state::aborted(context, id, message, may).await
+    } else {
+        final_state::failed(context, id, Code::Internal, message, may).await
+    }
+}
+
+/// Whoever owns the record shows no sign of life; ours is never gone.
+pub(super) async fn is_owner_silent(context: &Context, record: &Record) -> Result<bool, BusError> {
+    if context.owns(record) {
+        return Ok(false);
+    }
+    match EgressId::parse(&record.dispatcher) {
+        Ok(name) => Ok(context.heartbeats.last(&name).await?.is_none()),
+        Err(_) => Ok(true),
+    }
+}
+
+/// `None` when somebody else was faster.
+pub(super) async fn adopt(context: &Arc<Context>, record: Record) -> Result<Option<Record>, BusError> {
+    let before = record.dispatcher;
+    let updated = context
+        .registry
+        .update(&record.egress_id, |record| {
+            if record.dispatcher != before {
+                return Decision::Leave;
+            }
+            record.dispatcher = context.name.to_string();
+            Decision::Write
+        })
+        .await?;
+    let Updated::Written(record) = updated else { return Ok(None) };
+    info!(from = before, phase = ?record.phase, "taken over from a dispatcher that is gone");
+    Ok(Some(*record))
+}

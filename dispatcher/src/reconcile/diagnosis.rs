@@ -1,0 +1,320 @@
+//! What a record, a heartbeat and a look at the task mean together. Pure: the whole table in one function.
+
+use std::time::Duration;
+
+use spillway_bus::Phase;
+use spillway_launchers::{ExitReport, TaskExit, TaskStatus};
+
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// From the launch to a runner that has taken over.
+    pub start: Duration,
+    /// A heartbeat older than this means nothing any more once the task is known to be gone.
+    pub heartbeat: Duration,
+    /// Silence of a task that cannot be seen from here.
+    pub unseen: Duration,
+    /// Silence of a task that is there: stopped, starved, hung, or cut off from Redis alone.
+    pub hung: Duration,
+    /// From a stop to a runner that has begun to obey.
+    pub stop: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            start: Duration::from_secs(60),
+            heartbeat: Duration::from_millis(2500),
+            unseen: Duration::from_secs(12),
+            hung: Duration::from_secs(5 * 60),
+            stop: Duration::from_secs(60),
+        }
+    }
+}
+
+/// All that is known about one egress of ours at one moment.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    pub phase: Phase,
+    /// Since its launch was begun; `None` before.
+    pub launched_for: Option<Duration>,
+    /// Of the target it was launched at, where that is not the installation's.
+    pub start_deadline: Option<Duration>,
+    /// Another target could be asked.
+    pub has_another: bool,
+    /// Tasks before this one that never recorded.
+    pub lost_starts: u32,
+    pub stop_ignored_for: Duration,
+    /// It waits for a place here, or its launch call is in the air.
+    pub is_queued: bool,
+    /// What the launcher says; `None` without a task.
+    pub task: Option<TaskStatus>,
+    /// Age of the last heartbeat; `None` when there is none.
+    pub beat: Option<Duration>,
+    /// How long we have seen no heartbeat while the bus was healthy.
+    pub silent_for: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Diagnosis {
+    Leave,
+    /// Nobody is launching it: do.
+    Launch,
+    /// Over, and the one who ended it can no longer say so.
+    Deliver,
+    /// It was stopped and goes on: the platform is to end its task in good order.
+    Remind,
+    /// Nothing was recorded: another task may.
+    Again(String),
+    /// The task left with exit status 0, which a runner does when its work is done, and the record says that it records:
+    /// the last report may have been lost. Whatever can be asked is asked before it is settled with these words.
+    Ask(String),
+    /// FAILED, or ABORTED, with these words; whatever is left of the task is ended.
+    End {
+        message: String,
+        aborted: bool,
+    },
+}
+
+fn failed(message: String) -> Diagnosis {
+    Diagnosis::End { message, aborted: false }
+}
+
+/// A task that never ran is replaced so often; what stands in its way is seldom gone the third time.
+const MAX_LOST_STARTS: u32 = 2;
+
+pub fn diagnose(observation: &Observation, timeouts: Timeouts) -> Diagnosis {
+    let beating = observation.beat.is_some_and(|age| age < timeouts.heartbeat);
+    match observation.phase {
+        Phase::Over => {
+            if beating {
+                Diagnosis::Leave
+            } else {
+                Diagnosis::Deliver
+            }
+        }
+        Phase::Accepted if observation.is_queued => Diagnosis::Leave,
+        Phase::Accepted => Diagnosis::Launch,
+        Phase::Launching => starting(observation, beating, timeouts),
+        Phase::Running if beating && observation.stop_ignored_for >= timeouts.stop => Diagnosis::Remind,
+        Phase::Running | Phase::Ending | Phase::Lost if beating => Diagnosis::Leave,
+        Phase::Running | Phase::Ending | Phase::Lost => match &observation.task {
+            Some(TaskStatus::Gone(exit_report)) => died(exit_report),
+            Some(TaskStatus::Alive | TaskStatus::Starting(_)) if observation.silent_for >= timeouts.hung => {
+                failed(format!("the runner stopped answering for {} s and was ended", observation.silent_for.as_secs()))
+            }
+            Some(TaskStatus::Unknown(why)) if observation.silent_for >= timeouts.unseen => {
+                failed(format!("the runner has been silent for {} s ({why})", observation.silent_for.as_secs()))
+            }
+            None if observation.silent_for >= timeouts.unseen => {
+                failed(format!("the runner has been silent for {} s", observation.silent_for.as_secs()))
+            }
+            _ => Diagnosis::Leave,
+        },
+    }
+}
+
+fn starting(observation: &Observation, beating: bool, timeouts: Timeouts) -> Diagnosis {
+    let waited = observation.launched_for.unwrap_or_default();
+    let deadline = observation.start_deadline.unwrap_or(timeouts.start);
+    let may_again = observation.lost_starts < MAX_LOST_STARTS;
+    match &observation.task {
+        // A second task lost the race for the ticket and left; the one that beats won it.
+        Some(TaskStatus::Gone(_)) if beating => Diagnosis::Leave,
+        Some(TaskStatus::Gone(exit_report)) => {
+            let message = format!("the runner left before it started recording: {exit_report}");
+            // Spot capacity may be gone for good, and a machine may have been bad; a program that fails will fail again.
+            let blameless = exit_report.how.never_ran()
+                || matches!(exit_report.how, TaskExit::CapacityReclaimed | TaskExit::HostRetired(_));
+            if blameless && may_again { Diagnosis::Again(message) } else { failed(message) }
+        }
+        _ if observation.is_queued => Diagnosis::Leave,
+        task if waited >= deadline => {
+            let message = match task {
+                Some(TaskStatus::Starting(what)) => {
+                    format!("the runner did not start within {} s ({what})", deadline.as_secs())
+                }
+                _ => format!("the runner did not start within {} s", deadline.as_secs()),
+            };
+            // One whose launch nobody could confirm may still come: it is not replaced.
+            if task.is_some() && may_again && observation.has_another {
+                Diagnosis::Again(message)
+            } else {
+                failed(message)
+            }
+        }
+        None => Diagnosis::Launch,
+        Some(_) => Diagnosis::Leave,
+    }
+}
+
+fn died(exit_report: &ExitReport) -> Diagnosis {
+    match exit_report.how {
+        TaskExit::CapacityReclaimed => {
+            Diagnosis::End { message: format!("runner interrupted: {exit_report}"), aborted: true }
+        }
+        TaskExit::EndedByUs(_) => failed(format!("the runner was {exit_report}")),
+        TaskExit::HostRetired(_) => {
+            Diagnosis::End { message: format!("the runner died: {exit_report}"), aborted: true }
+        }
+        TaskExit::Exited(0) => Diagnosis::Ask(format!("the runner died: {exit_report}")),
+        _ => failed(format!("the runner died: {exit_report}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn observation(phase: Phase) -> Observation {
+        Observation {
+            phase,
+            launched_for: Some(SECOND),
+            start_deadline: None,
+            has_another: false,
+            lost_starts: 0,
+            stop_ignored_for: Duration::ZERO,
+            is_queued: false,
+            task: Some(TaskStatus::Alive),
+            beat: Some(SECOND),
+            silent_for: Duration::ZERO,
+        }
+    }
+
+    fn diagnosis(observation: Observation) -> Diagnosis {
+        diagnose(&observation, Timeouts::default())
+    }
+
+    #[test]
+    fn a_recording_that_beats_is_left_alone_whatever_the_launcher_says() {
+        for phase in [Phase::Running, Phase::Ending] {
+            for task in
+                [None, Some(TaskStatus::Gone(TaskExit::Unknown.into())), Some(TaskStatus::Unknown("far".into()))]
+            {
+                assert_eq!(diagnosis(Observation { task, ..observation(phase) }), Diagnosis::Leave);
+            }
+        }
+    }
+
+    #[test]
+    fn a_dead_runner_is_settled_with_how_it_died_as_soon_as_its_last_beat_is_old() {
+        let task = Some(TaskStatus::Gone(TaskExit::Signalled(9).into()));
+        let dead = Observation { task, beat: Some(3 * SECOND), ..observation(Phase::Running) };
+        let message = "the runner died: signal 9 (killed; often: out of memory)".to_owned();
+        assert_eq!(diagnosis(dead.clone()), failed(message.clone()));
+        assert_eq!(diagnosis(Observation { beat: None, ..dead }), failed(message));
+    }
+
+    #[test]
+    fn one_that_we_ended_is_told_so_and_not_as_out_of_memory() {
+        let task = Some(TaskStatus::Gone(TaskExit::EndedByUs("egress is over".into()).into()));
+        let ended = Observation { task, beat: None, ..observation(Phase::Running) };
+        assert_eq!(diagnosis(ended), failed("the runner was ended by us: egress is over".into()));
+    }
+
+    #[test]
+    fn a_runner_that_left_in_good_order_is_asked_about() {
+        let task = Some(TaskStatus::Gone(TaskExit::Exited(0).into()));
+        let left = Observation { task, beat: Some(3 * SECOND), ..observation(Phase::Running) };
+        let message = "the runner died: exit status 0".to_owned();
+        assert_eq!(diagnosis(left.clone()), Diagnosis::Ask(message.clone()));
+        assert_eq!(
+            diagnosis(Observation { phase: Phase::Ending, beat: None, ..left.clone() }),
+            Diagnosis::Ask(message)
+        );
+        assert_eq!(
+            diagnosis(Observation { beat: Some(SECOND), ..left }),
+            Diagnosis::Leave,
+            "its last words may be on the way"
+        );
+    }
+
+    #[test]
+    fn a_runner_that_is_stopped_starved_or_cut_off_has_five_minutes() {
+        let silent = |for_s| Observation { beat: None, silent_for: for_s * SECOND, ..observation(Phase::Running) };
+        assert_eq!(diagnosis(silent(299)), Diagnosis::Leave);
+        assert!(
+            matches!(diagnosis(silent(300)), Diagnosis::End { message, .. } if message.contains("stopped answering for 300 s"))
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_judged_by_its_silence_alone() {
+        let task = Some(TaskStatus::Unknown("the runner is on another machine".into()));
+        let silent = |for_s| Observation {
+            beat: None,
+            task: task.clone(),
+            silent_for: for_s * SECOND,
+            ..observation(Phase::Running)
+        };
+        assert_eq!(diagnosis(silent(11)), Diagnosis::Leave);
+        assert!(matches!(diagnosis(silent(12)), Diagnosis::End { .. }));
+    }
+
+    #[test]
+    fn a_start_has_its_deadline_and_a_runner_that_left_early_is_not_waited_for() {
+        let starting = Observation { beat: None, ..observation(Phase::Launching) };
+        assert_eq!(diagnosis(starting.clone()), Diagnosis::Leave);
+        let late = Observation { launched_for: Some(60 * SECOND), ..starting.clone() };
+        assert_eq!(diagnosis(late), failed("the runner did not start within 60 s".into()));
+        let left = Observation { task: Some(TaskStatus::Gone(TaskExit::Exited(101).into())), ..starting.clone() };
+        assert_eq!(diagnosis(left), failed("the runner left before it started recording: exit status 101".into()));
+        assert_eq!(diagnosis(Observation { task: None, ..starting.clone() }), Diagnosis::Launch);
+        assert_eq!(diagnosis(Observation { task: None, is_queued: true, ..starting }), Diagnosis::Leave);
+    }
+
+    #[test]
+    fn the_last_report_is_delivered_for_a_dead_owner() {
+        assert_eq!(diagnosis(observation(Phase::Over)), Diagnosis::Leave);
+        assert_eq!(diagnosis(Observation { beat: None, ..observation(Phase::Over) }), Diagnosis::Deliver);
+    }
+
+    #[test]
+    fn what_never_recorded_is_replaced_twice_and_what_fails_by_itself_is_not() {
+        let starting = Observation { beat: None, ..observation(Phase::Launching) };
+        let left = |how: TaskExit| Observation { task: Some(TaskStatus::Gone(how.into())), ..starting.clone() };
+        for how in [
+            TaskExit::ImageNotPulled("timeout".into()),
+            TaskExit::NeverStarted("no address".into()),
+            TaskExit::CapacityReclaimed,
+        ] {
+            assert!(matches!(diagnosis(left(how.clone())), Diagnosis::Again(_)), "{how}");
+            let tried = Observation { lost_starts: 2, ..left(how.clone()) };
+            assert!(matches!(diagnosis(tried), Diagnosis::End { aborted: false, .. }), "{how}");
+        }
+        assert!(matches!(diagnosis(left(TaskExit::Exited(1))), Diagnosis::End { .. }));
+
+        let stuck = Observation {
+            launched_for: Some(60 * SECOND),
+            has_another: true,
+            task: Some(TaskStatus::Starting("pulling the image".into())),
+            ..starting
+        };
+        let message = "the runner did not start within 60 s (pulling the image)".to_owned();
+        assert_eq!(diagnosis(stuck.clone()), Diagnosis::Again(message.clone()));
+        assert_eq!(diagnosis(Observation { has_another: false, ..stuck.clone() }), failed(message));
+        assert_eq!(diagnosis(Observation { start_deadline: Some(90 * SECOND), ..stuck.clone() }), Diagnosis::Leave);
+        assert!(matches!(diagnosis(Observation { task: None, ..stuck }), Diagnosis::End { .. }), "it may still come");
+    }
+
+    #[test]
+    fn reclaimed_capacity_is_nobodys_failure() {
+        let task = Some(TaskStatus::Gone(TaskExit::CapacityReclaimed.into()));
+        let message = "runner interrupted: spot capacity reclaimed".to_owned();
+        let gone = Observation { task, beat: None, ..observation(Phase::Running) };
+        assert_eq!(diagnosis(gone), Diagnosis::End { message, aborted: true });
+    }
+
+    #[test]
+    fn a_runner_that_goes_on_after_a_stop_is_ended_by_its_platform() {
+        let stopped = |for_s| Observation { stop_ignored_for: for_s * SECOND, ..observation(Phase::Running) };
+        assert_eq!(diagnosis(stopped(59)), Diagnosis::Leave);
+        assert_eq!(diagnosis(stopped(60)), Diagnosis::Remind);
+        assert_eq!(
+            diagnosis(Observation { phase: Phase::Ending, ..stopped(90) }),
+            Diagnosis::Leave,
+            "uploads take their time"
+        );
+    }
+}

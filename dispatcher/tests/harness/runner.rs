@@ -1,0 +1,438 @@
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use prost::Message;
+use spillway_bus::{
+    Bid, Bus, ClaimToken, Decision, Handler, Heartbeat, Heartbeats, Incoming, IoClient, Phase, Record, Registry,
+    Routing, RpcServer, Taker, TicketKey, Tickets, Updated,
+};
+use spillway_dispatcher::Clock;
+use spillway_launchers::{LaunchOrder, Launcher, RunMode, SimulatedLauncher, TaskExit, TaskRef, TaskStatus};
+use spillway_protocol::code::{Code, RpcError};
+use spillway_protocol::ids::EgressId;
+use spillway_protocol::ledger::{EgressEndReason, EgressLedger, Fact, Outcome};
+use spillway_protocol::livekit::EgressInfo;
+use spillway_protocol::rpc::service;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+/// What becomes of a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Play {
+    /// Records until it is stopped.
+    #[default]
+    Records,
+    /// Never takes its ticket, never leaves.
+    Sleeps,
+    DiesBeforeItsTicket,
+    DiesWithItsTicket,
+    DiesRecording,
+    /// Between the first and the last word of its end.
+    DiesEnding,
+    /// The record says how it ended, livekit-server does not know yet.
+    DiesBeforeItsLastReport,
+    /// Stays, and is never heard again.
+    FallsSilent,
+    /// Stopped in the middle of its recording for a while, and goes on as if nothing had been.
+    Freezes(Duration),
+    /// The same, after it has said that it ends.
+    FreezesEnding(Duration),
+    /// Its source ends after so long, and the recording with it.
+    Ends(Duration),
+    /// The platform takes its machine away while it records.
+    Reclaimed,
+    /// The platform never gets as far as running it.
+    NeverStarts,
+}
+
+pub struct Runners {
+    bus: Bus,
+    cloud: SimulatedLauncher,
+    clock: Clock,
+    plays: Mutex<HashMap<String, Play>>,
+    /// Of salvage runs.
+    salvage_plays: Mutex<HashMap<String, Vec<Play>>>,
+    salvages: Mutex<HashMap<String, usize>>,
+    /// Time from the start of a task to its first act.
+    pub boot: Mutex<Duration>,
+    /// The platform starts these twice.
+    twice: Mutex<HashSet<String>>,
+    /// How often each egress was recorded by whom.
+    recordings: Mutex<HashMap<String, Vec<u32>>>,
+    started_at: Mutex<HashMap<String, Instant>>,
+    /// Who hears of tasks that are gone.
+    listeners: Mutex<Vec<mpsc::UnboundedSender<(LaunchOrder, TaskRef)>>>,
+    started: Mutex<Vec<(String, u32)>>,
+    /// What must never happen; a panic in a runner would end nothing but the runner.
+    violations: Mutex<Vec<String>>,
+}
+
+impl Runners {
+    pub fn start(bus: &Bus, cloud: &SimulatedLauncher, clock: Clock) -> Arc<Self> {
+        let runners = Arc::new(Self {
+            bus: bus.clone(),
+            cloud: cloud.clone(),
+            clock,
+            plays: Mutex::default(),
+            salvage_plays: Mutex::default(),
+            salvages: Mutex::default(),
+            boot: Mutex::new(Duration::from_millis(300)),
+            twice: Mutex::default(),
+            recordings: Mutex::default(),
+            started_at: Mutex::default(),
+            listeners: Mutex::default(),
+            started: Mutex::default(),
+            violations: Mutex::default(),
+        });
+        let mut starts = cloud.starts();
+        let harness = Arc::clone(&runners);
+        tokio::spawn(async move {
+            while let Some((order, task)) = starts.recv().await {
+                harness.started.lock().unwrap().push((order.egress_id.to_string(), order.attempt));
+                harness.started_at.lock().unwrap().entry(order.egress_id.to_string()).or_insert_with(Instant::now);
+                if harness.twice.lock().unwrap().contains(order.egress_id.as_str()) {
+                    tokio::spawn(Arc::clone(&harness).run(order.clone(), task.clone(), Twin::Second));
+                }
+                tokio::spawn(Arc::clone(&harness).run(order, task, Twin::First));
+            }
+        });
+        runners
+    }
+
+    pub fn play(&self, id: &str, play: Play) {
+        self.plays.lock().unwrap().insert(id.to_owned(), play);
+    }
+
+    /// One after the other; those that come later do what they should.
+    pub fn play_salvages(&self, id: &str, plays: &[Play]) {
+        self.salvage_plays.lock().unwrap().insert(id.to_owned(), plays.to_vec());
+    }
+
+    /// Programs that were to save what another had recorded.
+    pub fn salvages(&self, id: &str) -> usize {
+        self.salvages.lock().unwrap().get(id).copied().unwrap_or_default()
+    }
+
+    pub fn start_twice(&self, id: &str) {
+        self.twice.lock().unwrap().insert(id.to_owned());
+    }
+
+    /// When its first task was started.
+    pub fn started_at(&self, id: &str) -> Option<Instant> {
+        self.started_at.lock().unwrap().get(id).copied()
+    }
+
+    /// Attempts that recorded this egress.
+    pub fn recordings(&self, id: &str) -> Vec<u32> {
+        self.recordings.lock().unwrap().get(id).cloned().unwrap_or_default()
+    }
+
+    /// Every task that is gone from now on.
+    pub fn exits(&self) -> mpsc::UnboundedReceiver<(LaunchOrder, TaskRef)> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.listeners.lock().unwrap().push(sender);
+        receiver
+    }
+
+    /// Egress and attempt of every task.
+    pub fn started(&self) -> Vec<(String, u32)> {
+        self.started.lock().unwrap().clone()
+    }
+
+    pub fn violations(&self) -> Vec<String> {
+        self.violations.lock().unwrap().clone()
+    }
+
+    fn must(&self, holds: bool, message: impl FnOnce() -> String) {
+        if !holds {
+            self.violations.lock().unwrap().push(message());
+        }
+    }
+
+    async fn run(self: Arc<Self>, order: LaunchOrder, task: TaskRef, twin: Twin) {
+        let id = order.egress_id.as_str();
+        let play = match order.run_mode {
+            RunMode::Record => self.plays.lock().unwrap().get(id).copied(),
+            RunMode::Salvage => {
+                *self.salvages.lock().unwrap().entry(id.to_owned()).or_default() += 1;
+                let mut plays = self.salvage_plays.lock().unwrap();
+                plays.get_mut(id).filter(|left| !left.is_empty()).map(|left| left.remove(0))
+            }
+        };
+        let play = play.unwrap_or_default();
+        let server = RpcServer::new(&self.bus, service::EGRESS_HANDLER);
+        let scripted = ScriptedRunner {
+            harness: &self,
+            server: &server,
+            id: order.egress_id.clone(),
+            attempt: order.attempt,
+            play,
+        };
+        let exit = tokio::select! {
+            exit = scripted.act(&order) => exit,
+            () = self.ended(&task) => TaskExit::Exited(0),
+        };
+        server.unsubscribe(service::STOP_EGRESS, order.egress_id.as_str()).await;
+        // Of two the platform knows as one, the first that leaves with nothing done is not the end of the task.
+        if twin == Twin::First || exit != LEFT {
+            self.cloud.leave(&task, Duration::ZERO, exit);
+            self.listeners.lock().unwrap().retain(|to| to.send((order.clone(), task.clone())).is_ok());
+        }
+    }
+
+    /// Somebody ended the task.
+    async fn ended(&self, task: &TaskRef) {
+        while matches!(self.cloud.status(task).await, TaskStatus::Alive | TaskStatus::Starting(_)) {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Twin {
+    First,
+    Second,
+}
+
+/// The runner's default (`last_report_timeout_ms`).
+const LAST_REPORT: Duration = Duration::from_secs(15 * 60);
+
+/// Redis may be away for a while.
+async fn until_ok<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(mut ask: impl FnMut() -> F) -> T {
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
+}
+
+struct ScriptedRunner<'a> {
+    harness: &'a Runners,
+    server: &'a RpcServer,
+    id: EgressId,
+    attempt: u32,
+    play: Play,
+}
+
+const KILLED: TaskExit = TaskExit::Signalled(9);
+const LEFT: TaskExit = TaskExit::Exited(0);
+
+impl ScriptedRunner<'_> {
+    async fn act(&self, order: &LaunchOrder) -> TaskExit {
+        let boot = *self.harness.boot.lock().unwrap();
+        tokio::time::sleep(boot).await;
+        match self.play {
+            Play::Sleeps => std::future::pending().await,
+            Play::DiesBeforeItsTicket => return KILLED,
+            Play::NeverStarts => return TaskExit::NeverStarted("no address left".to_owned()),
+            _ => {}
+        }
+        let key = TicketKey::from_text(&"11".repeat(32)).unwrap();
+        let tickets = Tickets::new(&self.harness.bus, key);
+        let claim = ClaimToken::from_text(&order.claim);
+        let taker = Taker::random();
+        let Some(ticket) = until_ok(|| tickets.take(&self.id, &claim, &taker)).await else { return LEFT };
+        // A spare ticket was laid down before it was known which attempt would need it.
+        let fits = ticket.attempt == self.attempt || order.run_mode == RunMode::Salvage;
+        self.harness.must(ticket.egress_id == self.id && fits, || {
+            format!("{}/{} has the ticket of {}/{}", self.id, self.attempt, ticket.egress_id, ticket.attempt)
+        });
+        if self.play == Play::DiesWithItsTicket {
+            return KILLED;
+        }
+
+        if order.run_mode == RunMode::Salvage {
+            self.harness
+                .must(ticket.destinations.is_some(), || format!("{}: a salvage knows not where to write", self.id));
+            return self.salvage().await;
+        }
+        let (stop, stopped) = watch::channel(false);
+        let handler = Arc::new(StopHandler { registry: Registry::new(&self.harness.bus), id: self.id.clone(), stop });
+        until_ok(|| self.server.serve(service::STOP_EGRESS, self.id.as_str(), Routing::Queue, Arc::clone(&handler)))
+            .await;
+        self.beat().await;
+        if !self.enter(Phase::Launching, Phase::Running, vec![]).await {
+            return LEFT;
+        }
+        self.harness.recordings.lock().unwrap().entry(self.id.to_string()).or_default().push(self.attempt);
+        let began = self.harness.clock.unix_ns();
+        self.enter(Phase::Running, Phase::Running, vec![Fact::Active { started_at: began }]).await;
+        self.send_update().await;
+        match self.play {
+            Play::DiesRecording => {
+                tokio::time::sleep(Duration::from_millis(2300)).await;
+                return KILLED;
+            }
+            Play::Reclaimed => {
+                tokio::time::sleep(Duration::from_millis(2300)).await;
+                return TaskExit::CapacityReclaimed;
+            }
+            Play::FallsSilent => std::future::pending().await,
+            Play::Freezes(time) => {
+                tokio::time::sleep(Duration::from_millis(1700)).await;
+                self.server.unsubscribe(service::STOP_EGRESS, self.id.as_str()).await;
+                tokio::time::sleep(time).await;
+                let handler = Arc::clone(&handler);
+                until_ok(|| {
+                    self.server.serve(service::STOP_EGRESS, self.id.as_str(), Routing::Queue, Arc::clone(&handler))
+                })
+                .await;
+            }
+            _ => {}
+        }
+        if !self.record(stopped).await {
+            return LEFT;
+        }
+        if let Play::FreezesEnding(time) = self.play {
+            tokio::time::sleep(time).await;
+        }
+        if self.play == Play::DiesEnding {
+            return KILLED;
+        }
+        let over = vec![Fact::Over(Outcome::Complete)];
+        // It waits for Redis as long as a real one, then leaves as if all were well.
+        let entered = tokio::time::timeout(LAST_REPORT, self.enter(Phase::Ending, Phase::Over, over)).await;
+        if !entered.unwrap_or(false) {
+            return LEFT;
+        }
+        if self.play == Play::DiesBeforeItsLastReport {
+            return KILLED;
+        }
+        self.send_update().await;
+        let registry = Registry::new(&self.harness.bus);
+        until_ok(|| registry.finish(&self.id, Duration::from_secs(86_400))).await;
+        LEFT
+    }
+
+    async fn salvage(&self) -> TaskExit {
+        self.beat().await;
+        if !self.enter(Phase::Launching, Phase::Running, vec![]).await {
+            return LEFT;
+        }
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        if self.play == Play::DiesRecording {
+            return KILLED;
+        }
+        let registry = Registry::new(&self.harness.bus);
+        let message = until_ok(|| registry.get(&self.id)).await.unwrap().lost;
+        self.harness.must(!message.is_empty(), || format!("{}: a salvage knows not what happened", self.id));
+        let at = self.harness.clock.unix_ns();
+        let stored = Fact::FileStored {
+            index: 0,
+            size: 1234,
+            started_at: at - 1,
+            ended_at: at,
+            location: format!("https://b/{}.mp4", self.id),
+        };
+        if !self
+            .enter(
+                Phase::Running,
+                Phase::Over,
+                vec![stored, Fact::Over(Outcome::Failed { code: Code::Internal, message })],
+            )
+            .await
+        {
+            return LEFT;
+        }
+        self.send_update().await;
+        until_ok(|| registry.finish(&self.id, Duration::from_secs(86_400))).await;
+        LEFT
+    }
+
+    /// Until a stop; false when the egress was settled by somebody else.
+    async fn record(&self, mut stopped: watch::Receiver<bool>) -> bool {
+        let mut known = None;
+        let ends = match self.play {
+            Play::Ends(after) => Some(Instant::now() + after),
+            _ => None,
+        };
+        loop {
+            if ends.is_some_and(|ends| Instant::now() >= ends) {
+                let facts = vec![Fact::Ending(EgressEndReason::SourceClosed)];
+                return self.enter(Phase::Running, Phase::Ending, facts).await;
+            }
+            let _ = tokio::time::timeout(Duration::from_secs(1), stopped.wait_for(|stopped| *stopped)).await;
+            self.beat().await;
+            let registry = Registry::new(&self.harness.bus);
+            let record = match (registry.get(&self.id).await, &known) {
+                (Ok(Some(record)), _) => record,
+                // Redis has lost everything: as our runner does, it is written again.
+                (Ok(None), Some(known)) => {
+                    let _ = registry.create(known).await;
+                    continue;
+                }
+                (Ok(None), None) | (Err(_), _) => continue,
+            };
+            known = Some(record.clone());
+            if record.phase == Phase::Over || record.attempt != self.attempt {
+                return false;
+            }
+            if *stopped.borrow() || record.stop_asked {
+                let facts = vec![Fact::Ending(EgressEndReason::StopAsked)];
+                let ending = self.enter(Phase::Running, Phase::Ending, facts).await;
+                if ending {
+                    self.send_update().await;
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                return ending;
+            }
+        }
+    }
+
+    async fn beat(&self) {
+        let beats = Heartbeats::new(&self.harness.bus);
+        let _ = beats.beat(&self.id, self.attempt, &Heartbeat::default(), Duration::from_secs(6)).await;
+    }
+
+    async fn enter(&self, from: Phase, to: Phase, facts: Vec<Fact>) -> bool {
+        let at = self.harness.clock.unix_ns();
+        let registry = Registry::new(&self.harness.bus);
+        let decide = |record: &mut Record| {
+            if record.phase != from || record.attempt != self.attempt {
+                return Decision::Leave;
+            }
+            let mut ledger: EgressLedger = serde_json::from_str(&record.ledger).unwrap();
+            for fact in facts.clone() {
+                ledger.on(fact, at);
+            }
+            record.info = ledger.info().encode_to_vec();
+            record.ledger = serde_json::to_string(&ledger).unwrap();
+            record.phase = to;
+            Decision::Write
+        };
+        let updated = until_ok(|| registry.update(&self.id, decide)).await;
+        matches!(updated, Updated::Written(_))
+    }
+
+    async fn send_update(&self) {
+        let registry = Registry::new(&self.harness.bus);
+        let record = until_ok(|| registry.get(&self.id)).await.unwrap();
+        let info = EgressInfo::decode(record.info.as_slice()).unwrap();
+        let io = IoClient::new(&self.harness.bus);
+        until_ok(|| io.update_egress(&info, Duration::from_secs(30))).await;
+    }
+}
+
+struct StopHandler {
+    registry: Registry,
+    id: EgressId,
+    stop: watch::Sender<bool>,
+}
+
+#[async_trait]
+impl Handler for StopHandler {
+    async fn bid(&self, _: &Incoming) -> Bid {
+        Bid::Now(1.0)
+    }
+
+    async fn answer(&self, _: Incoming) -> Result<Vec<u8>, RpcError> {
+        let record = self.registry.get(&self.id).await?.ok_or_else(|| RpcError::new(Code::NotFound, "no record"))?;
+        self.stop.send_replace(true);
+        let mut ledger: EgressLedger = serde_json::from_str(&record.ledger).unwrap();
+        ledger.on(Fact::Ending(EgressEndReason::StopAsked), ledger.info().updated_at);
+        Ok(ledger.info().encode_to_vec())
+    }
+}

@@ -1,0 +1,94 @@
+use azure_core::error::ErrorKind;
+
+use crate::error::{StorageError, StorageErrorKind};
+
+/// Azure's own name of what is wrong.
+pub fn code(error: &azure_core::Error) -> Option<&str> {
+    match error.kind() {
+        ErrorKind::HttpResponse { error_code, .. } => error_code.as_deref(),
+        _ => None,
+    }
+}
+
+pub fn failed(doing: &'static str, error: azure_core::Error) -> StorageError {
+    let (kind, message) = match error.kind() {
+        ErrorKind::HttpResponse { status, error_code, raw_response } => {
+            let status = u16::from(*status);
+            let code = error_code.as_deref().unwrap_or_default();
+            let body = raw_response.as_ref().map(|raw| String::from_utf8_lossy(raw.body().as_ref()).into_owned());
+            let detail = body.as_deref().and_then(message_of).unwrap_or_default();
+            let message = match (code, detail) {
+                ("", "") => format!("status {status}"),
+                (code, "") => format!("{code} ({status})"),
+                ("", detail) => format!("{detail} ({status})"),
+                (code, detail) => format!("{code}: {detail} ({status})"),
+            };
+            // Azurite's words for Md5Mismatch.
+            let damaged = status == 400 && detail.contains("contentMD5 doesn't match");
+            (if damaged { StorageErrorKind::Mismatch } else { kind_of(code, status) }, message)
+        }
+        ErrorKind::Connection | ErrorKind::Io => (StorageErrorKind::Busy, error.to_string()),
+        // Without its source: that quotes what a metadata service or a file said.
+        ErrorKind::Credential => {
+            return StorageError::new(
+                StorageErrorKind::Denied,
+                "Azure",
+                doing,
+                "this machine's identity gave no access token",
+            );
+        }
+        _ => (StorageErrorKind::Other, error.to_string()),
+    };
+    StorageError::new(kind, "Azure", doing, message).because(error)
+}
+
+fn kind_of(code: &str, status: u16) -> StorageErrorKind {
+    match (code, status) {
+        ("ContainerNotFound" | "ContainerBeingDeleted" | "ResourceNotFound", _) => StorageErrorKind::NotFound,
+        // Our commits are conditional: somebody else was first.
+        ("BlobAlreadyExists" | "ConditionNotMet", _) | (_, 412) => StorageErrorKind::Gone,
+        ("Md5Mismatch" | "Crc64Mismatch" | "InvalidMd5", _) => StorageErrorKind::Mismatch,
+        ("ServerBusy" | "OperationTimedOut" | "InternalError", _) => StorageErrorKind::Busy,
+        (_, 401 | 403) => StorageErrorKind::Denied,
+        (_, 404) => StorageErrorKind::NotFound,
+        (_, 408 | 409 | 429 | 500..=599) => StorageErrorKind::Busy,
+        (_, 300..=499) => StorageErrorKind::Invalid,
+        _ => StorageErrorKind::Other,
+    }
+}
+
+/// The first line: the others are a request id and a time.
+fn message_of(body: &str) -> Option<&str> {
+    let (_, rest) = body.split_once("<Message>")?;
+    rest.split_once("</Message>")?.0.lines().next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_source_of_tokens_says_is_not_repeated() {
+        let told = failed("put", azure_core::Error::with_message(ErrorKind::Credential, "canary"));
+        assert_eq!(told.to_string(), "Azure upload failed: put: this machine's identity gave no access token");
+        assert!(told.kind == StorageErrorKind::Denied && !format!("{told:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_refusal_is_sorted_by_whose_turn_it_is() {
+        for (code, status, kind) in [
+            ("ContainerNotFound", 404, StorageErrorKind::NotFound),
+            ("AuthenticationFailed", 403, StorageErrorKind::Denied),
+            ("BlobAlreadyExists", 409, StorageErrorKind::Gone),
+            ("ConditionNotMet", 412, StorageErrorKind::Gone),
+            ("Md5Mismatch", 400, StorageErrorKind::Mismatch),
+            ("InvalidBlockList", 400, StorageErrorKind::Invalid),
+            ("ServerBusy", 503, StorageErrorKind::Busy),
+            ("", 429, StorageErrorKind::Busy),
+        ] {
+            assert_eq!(kind_of(code, status), kind, "{code}");
+        }
+        let body = "<?xml?><Error><Code>X</Code><Message>No such thing.\nRequestId:1</Message></Error>";
+        assert_eq!(message_of(body), Some("No such thing."));
+    }
+}

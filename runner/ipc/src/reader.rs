@@ -1,0 +1,128 @@
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::io::Errno;
+
+use crate::file::NO_SURPRISES;
+
+/// Holes are made of whole blocks; what is punched beside them stays.
+const BLOCK: u64 = 4096;
+
+/// A spool file as its reader has it: ranges are read, stored ranges are given back to the disk while the file goes on
+/// growing. Every call blocks for as long as the disk does.
+#[derive(Debug)]
+pub struct SpoolReader {
+    path: PathBuf,
+    file: File,
+    punches: std::sync::atomic::AtomicBool,
+}
+
+impl SpoolReader {
+    /// # Errors
+    /// The operating system's, and whatever is not a regular file under this very name.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).custom_flags(NO_SURPRISES).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(Self { path: path.to_owned(), file, punches: true.into() })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All of it, or an error.
+    pub fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let length = usize::try_from(range.end.saturating_sub(range.start)).map_err(io::Error::other)?;
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, range.start)?;
+        Ok(bytes.into())
+    }
+
+    /// Bytes of the file, holes included.
+    pub fn end(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// Bytes it takes from the disk.
+    pub fn used(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.blocks() * 512)
+    }
+
+    /// Gives the blocks that lie wholly in `range` back to the disk; they read as zeros afterwards. False: this file
+    /// system cannot, and is not asked again.
+    pub fn punch(&self, range: Range<u64>) -> io::Result<bool> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let (from, to) = (range.start.next_multiple_of(BLOCK), range.end / BLOCK * BLOCK);
+        if from >= to {
+            return Ok(true);
+        }
+        if !self.punches.load(Relaxed) {
+            return Ok(false);
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&self.file, flags, from, to - from) {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                self.punches.store(false, Relaxed);
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Nothing in `range` was punched and all of it was written: media files have no holes of their own.
+    pub fn is_whole(&self, range: Range<u64>) -> io::Result<bool> {
+        if range.is_empty() {
+            return Ok(true);
+        }
+        if self.end()? < range.end {
+            return Ok(false);
+        }
+        Ok(seek(&self.file, SeekFrom::Hole(range.start))? >= range.end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(bytes: &[u8]) -> (tempfile::TempDir, SpoolReader) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.mp4");
+        std::fs::write(&path, bytes).unwrap();
+        let reader = SpoolReader::open(&path).unwrap();
+        (folder, reader)
+    }
+
+    #[test]
+    fn stored_ranges_are_given_back_and_the_others_stay() {
+        let bytes: Vec<u8> = (0..1_000_000u32).map(|at| at as u8 | 1).collect();
+        let (_folder, reader) = file(&bytes);
+        let before = reader.used().unwrap();
+        assert!(reader.punch(100_001..900_001).unwrap());
+        assert!(reader.used().unwrap() <= before - 790_000, "{before} {}", reader.used().unwrap());
+        assert_eq!(reader.end().unwrap(), 1_000_000);
+        assert_eq!(reader.read(0..100_001).unwrap(), &bytes[..100_001]);
+        assert_eq!(reader.read(900_001..1_000_000).unwrap(), &bytes[900_001..]);
+        assert!(reader.is_whole(0..100_001).unwrap());
+        assert!(reader.is_whole(900_001..1_000_000).unwrap());
+        assert!(!reader.is_whole(50_000..150_000).unwrap());
+        assert!(!reader.is_whole(500_000..500_001).unwrap());
+        assert!(!reader.is_whole(900_001..1_000_001).unwrap(), "not written yet");
+        assert!(reader.read(999_999..1_000_001).is_err());
+    }
+
+    #[test]
+    fn a_file_grows_while_it_is_read() {
+        let (_folder, reader) = file(b"abc");
+        std::fs::File::options().append(true).open(reader.path()).unwrap().write_at(b"def", 3).unwrap();
+        assert_eq!(reader.read(2..6).unwrap().as_ref(), b"cdef");
+    }
+}

@@ -1,0 +1,132 @@
+//! Fragmented MP4 as our own writer makes it: `ftyp`, a gap, a `moov` that only describes, then `mdat` and its `moof` in
+//! turns (ISO 14496-12). At the end comes a `moov` that names places in the whole file: no other file can use it.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::{Head, LONGEST_HEAD, Step, Unit, peek};
+use crate::SpoolReader;
+
+const BASE_DATA_OFFSET: u32 = 0x1;
+const DATA_OFFSET: u32 = 0x1;
+const FIRST_FLAGS: u32 = 0x4;
+const DURATION: u32 = 0x100;
+const SIZE: u32 = 0x200;
+const FLAGS: u32 = 0x400;
+/// `sample_is_non_sync_sample`
+const NOT_SYNC: u32 = 0x1_0000;
+
+struct Seen {
+    name: [u8; 4],
+    /// Of all of it, and of what stands before its content.
+    size: u64,
+    front: u64,
+}
+
+/// `None`: not there yet, or its end is not known.
+fn seen(reader: &SpoolReader, at: u64, sealed_to: u64) -> io::Result<Option<Seen>> {
+    let Some(front) = peek::<8>(reader, at, sealed_to)? else { return Ok(None) };
+    let [a, b, c, d, name @ ..] = front;
+    let size = u64::from(u32::from_be_bytes([a, b, c, d]));
+    let (size, front) = match size {
+        0 => return Ok(None),
+        1 => match peek::<8>(reader, at + 8, sealed_to)? {
+            Some(long) => (u64::from_be_bytes(long), 16),
+            None => return Ok(None),
+        },
+        size => (size, 8),
+    };
+    Ok(Some(Seen { name, size, front }))
+}
+
+pub(super) fn head(reader: &SpoolReader, sealed_to: u64) -> io::Result<Head> {
+    let mut bytes = vec![];
+    let mut at = 0;
+    loop {
+        let Some(found) = seen(reader, at, sealed_to)? else { return Ok(Head::Wait) };
+        if found.size < found.front || at + found.size > LONGEST_HEAD {
+            return Ok(Head::Unknown);
+        }
+        let end = at + found.size;
+        if end > sealed_to {
+            return Ok(Head::Wait);
+        }
+        match &found.name {
+            b"ftyp" | b"moov" => bytes.extend_from_slice(&reader.read(at..end)?),
+            b"free" => {}
+            _ => return Ok(Head::Unknown),
+        }
+        at = end;
+        if &found.name == b"moov" {
+            return Ok(Head::Found { bytes: bytes.into(), end });
+        }
+    }
+}
+
+pub(super) fn unit(reader: &SpoolReader, at: u64, sealed_to: u64, places: &mut VecDeque<u64>) -> io::Result<Step> {
+    let mut next = at;
+    loop {
+        let Some(found) = seen(reader, next, sealed_to)? else { return Ok(Step::Wait) };
+        if found.size < found.front {
+            return Ok(Step::End);
+        }
+        let end = next + found.size;
+        match &found.name {
+            b"free" | b"mdat" if end > sealed_to => return Ok(Step::Wait),
+            b"free" | b"mdat" => next = end,
+            b"moof" if end > sealed_to => return Ok(Step::Wait),
+            b"moof" if found.size > LONGEST_HEAD => return Ok(Step::End),
+            b"moof" => {
+                let moof = reader.read(next + found.front..end)?;
+                let key = described(&moof, next + found.front, places);
+                return Ok(Step::Unit(Unit { end, key, start: true }));
+            }
+            _ => return Ok(Step::End),
+        }
+    }
+}
+
+/// Content of a box: name, where it begins, and the bytes.
+fn inside(bytes: &[u8]) -> impl Iterator<Item = (&[u8], usize, &[u8])> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let front = bytes.get(at..at + 8)?;
+        let size = u32::from_be_bytes(front[..4].try_into().ok()?) as usize;
+        let content = bytes.get(at + 8..at + size)?;
+        let found = (&front[4..], at + 8, content);
+        at += size;
+        Some(found)
+    })
+}
+
+fn number(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_be_bytes)
+}
+
+/// Notes where the tracks of a `moof`, whose content begins at `at`, name places; whether each begins with a sample that
+/// needs none before it.
+fn described(moof: &[u8], at: u64, places: &mut VecDeque<u64>) -> bool {
+    let mut key = true;
+    for (_, traf_at, traf) in inside(moof).filter(|(name, ..)| *name == b"traf") {
+        let mut first = true;
+        for (name, box_at, content) in inside(traf) {
+            let flags = number(content, 0) & 0xFF_FFFF;
+            match name {
+                // Version and flags, the track, then the place.
+                b"tfhd" if flags & BASE_DATA_OFFSET != 0 => places.push_back(at + (traf_at + box_at + 8) as u64),
+                b"trun" if std::mem::take(&mut first) => {
+                    let skipped = 8 + if flags & DATA_OFFSET != 0 { 4 } else { 0 };
+                    let of_sample = [DURATION, SIZE].iter().filter(|flag| flags & **flag != 0).count() * 4;
+                    let said = match (flags & FIRST_FLAGS != 0, flags & FLAGS != 0) {
+                        (true, _) => number(content, skipped),
+                        (false, true) => number(content, skipped + of_sample),
+                        (false, false) => 0,
+                    };
+                    key &= said & NOT_SYNC == 0;
+                }
+                _ => {}
+            }
+        }
+    }
+    key
+}

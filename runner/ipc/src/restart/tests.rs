@@ -1,0 +1,187 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const NEAR: u64 = 32 << 20;
+
+/// A box of an MP4.
+fn boxed(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
+    [&(content.len() as u32 + 8).to_be_bytes(), &name[..], content].concat()
+}
+
+/// A fragment at `at` as our writer makes it, with one track that begins with a key frame or not.
+fn fragment(at: u64, data: &[u8], key: bool) -> Vec<u8> {
+    let mut out = [&[0, 0, 0, 8][..], b"free", &(data.len() as u32 + 8).to_be_bytes(), b"mdat", data].concat();
+    let tfhd = boxed(b"tfhd", &[&[0, 0, 0, 1, 0, 0, 0, 1][..], &(at + 16).to_be_bytes()].concat());
+    let flags: [u8; 4] = if key { [2, 0, 0, 0] } else { [1, 1, 0, 0] };
+    let trun = boxed(b"trun", &[&[0, 0, 7, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 9][..], &flags].concat());
+    out.extend(boxed(b"moof", &boxed(b"traf", &[tfhd, trun].concat())));
+    out
+}
+
+struct File {
+    _folder: tempfile::TempDir,
+    reader: SpoolReader,
+    bytes: Vec<u8>,
+}
+
+fn file(bytes: Vec<u8>) -> File {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("0");
+    std::fs::write(&path, &bytes).unwrap();
+    let reader = SpoolReader::open(&path).unwrap();
+    File { _folder: folder, reader, bytes }
+}
+
+/// Where fragments begin, and the file.
+fn mp4(keys: &[bool]) -> (Vec<u64>, File) {
+    let mut bytes = [boxed(b"ftyp", &[1; 24]), boxed(b"free", &[0; 8]), boxed(b"moov", &[2; 100])].concat();
+    let mut starts = vec![];
+    for (n, key) in keys.iter().enumerate() {
+        let at = bytes.len() as u64;
+        starts.push(at);
+        // What looks like a box inside of media is none.
+        let data = [&b"\0\0\0\x10moof"[..], &vec![n as u8; 20_000]].concat();
+        bytes.extend(fragment(at, &data, *key));
+    }
+    (starts, file(bytes))
+}
+
+#[test]
+fn another_mp4_begins_with_a_key_frame_and_its_places_are_moved() {
+    let (starts, mut file) = mp4(&[true, false, true, false, false]);
+    let whole = file.bytes.len() as u64;
+    // The index of a finished file is no part of it.
+    file.bytes.extend(boxed(b"moov", &[9; 50]));
+    std::fs::write(file.reader.path(), &file.bytes).unwrap();
+    let reader = &file.reader;
+    let mut points = RestartPoints::new(Container::Mp4);
+    // Sealed at any byte.
+    for sealed_to in (0..=file.bytes.len() as u64).step_by(777).chain([file.bytes.len() as u64]) {
+        points.advance(reader, sealed_to).unwrap();
+        assert!(points.walked_to() <= sealed_to);
+    }
+    assert_eq!(points.walked_to(), whole);
+    assert_eq!(points.before(starts[0] - 1, NEAR), None);
+    assert_eq!(points.before(whole, NEAR), Some(starts[2]), "with the last key frame");
+    assert_eq!(points.before(starts[2] - 1, NEAR), Some(starts[0]));
+    assert_eq!(points.keep_from(whole, NEAR), Some(starts[2]));
+
+    let origin = points.origin(starts[2]).unwrap();
+    assert_eq!(origin.head, [&file.bytes[..32], &file.bytes[48..156]].concat());
+    let end = origin.in_object(whole);
+    let places = points.places_in(0..whole);
+    assert_eq!(places.len(), 5);
+    let object = origin.read(reader, 0..end, &places).unwrap();
+    assert_eq!(object.len() as u64, end);
+    // The same in pieces of any size.
+    for size in [1, 7, 4096] {
+        let pieces = (0..end).step_by(size).map(|at| {
+            let range = at..(at + size as u64).min(end);
+            let places = points.places_in(origin.in_file(range.start)..origin.in_file(range.end));
+            origin.read(reader, range, &places).unwrap()
+        });
+        assert!(pieces.collect::<Vec<_>>().concat() == object, "in pieces of {size}");
+    }
+    let (again, new) = (file_of(&object), Container::Mp4);
+    let mut second = RestartPoints::new(new);
+    second.advance(&again.reader, end).unwrap();
+    assert_eq!(second.walked_to(), end, "it is a file like the first");
+    let places = second.places_in(0..end);
+    assert_eq!(places.len(), 3);
+    for (place, start) in places.iter().zip(&starts[2..]) {
+        let named = u64::from_be_bytes(object[*place as usize..*place as usize + 8].try_into().unwrap());
+        assert_eq!(named, origin.in_object(*start) + 16, "it names its own data");
+    }
+}
+
+fn file_of(object: &[u8]) -> File {
+    file(object.to_vec())
+}
+
+#[test]
+fn a_key_frame_that_is_too_far_back_is_not_worth_its_room() {
+    let (starts, file) = mp4(&[vec![true], vec![false; 1800]].concat());
+    let end = file.bytes.len() as u64;
+    let mut points = RestartPoints::new(Container::Mp4);
+    points.advance(&file.reader, end).unwrap();
+    assert_eq!(points.before(starts[900], NEAR), Some(starts[0]));
+    let before = points.before(end, NEAR).unwrap();
+    assert!(end - before < 2 * 20_100, "{before} of {end}");
+    points.forget(1000..before);
+    assert_eq!(points.before(end, NEAR), Some(before));
+    assert!(points.places_in(0..before).is_empty());
+}
+
+#[test]
+fn a_page_that_continues_a_packet_begins_nothing() {
+    let page = |flags: u8, granule: u64, body: &[u8]| {
+        let mut page = [b"OggS\0", &[flags][..], &granule.to_le_bytes(), &[0; 12], &[1, body.len() as u8]].concat();
+        page.extend_from_slice(body);
+        page
+    };
+    let mut bytes = [page(2, 0, b"OpusHead"), page(0, 0, b"OpusTags")].concat();
+    let head = bytes.len() as u64;
+    let mut starts = vec![];
+    for n in 0..1000u64 {
+        if n % 2 == 0 {
+            starts.push(bytes.len() as u64);
+        }
+        bytes.extend(page(u8::from(n % 2 == 1), 960 * (n + 1), &[n as u8; 200]));
+    }
+    let file = file(bytes);
+    let end = file.bytes.len() as u64;
+    let mut points = RestartPoints::new(Container::Ogg);
+    points.advance(&file.reader, end).unwrap();
+    let at = points.before(end, NEAR).unwrap();
+    assert!(starts.contains(&at) && end - at < SPACING + 1000, "{at}");
+    assert_eq!(points.origin(at).unwrap().head, file.bytes[..head as usize]);
+    assert_eq!(points.walked_to(), end);
+}
+
+#[test]
+fn what_is_not_known_is_not_kept_for_nothing() {
+    for container in [Container::Mp4, Container::Webm, Container::Ogg, Container::Ivf, Container::Mp3] {
+        let file = file(vec![b'f'; 5000]);
+        let mut points = RestartPoints::new(container);
+        assert_eq!(points.keep_from(0, NEAR), Some(0), "it may yet become known");
+        points.advance(&file.reader, 5000).unwrap();
+        assert_eq!((points.before(5000, NEAR), points.keep_from(5000, NEAR)), (None, None), "{container:?}");
+    }
+}
+
+#[test]
+fn an_origin_survives_redis_and_the_default_is_the_file() {
+    let origin = Origin { head: Bytes::from_static(&[0, 255, 7]), from: 12 };
+    let text = serde_json::to_string(&origin).unwrap();
+    assert_eq!(serde_json::from_str::<Origin>(&text).unwrap(), origin);
+    assert_eq!((origin.in_object(12), origin.in_object(20), origin.in_file(3), origin.in_file(11)), (3, 11, 12, 20));
+    let whole = Origin::default();
+    assert!(whole.is_whole());
+    assert_eq!((whole.in_object(9), whole.in_file(9)), (9, 9));
+}
+
+proptest! {
+    /// Whatever lies there: no panic, no endless walk, and never beyond what is sealed.
+    #[test]
+    fn any_bytes_can_be_walked(
+        which in 0usize..5,
+        head in prop::sample::select(vec![
+            vec![], b"OggS\0\x02".to_vec(), b"DKIF".to_vec(), vec![0xFF, 0xFB, 0x90, 0], vec![0x1A, 0x45, 0xDF, 0xA3],
+            boxed(b"ftyp", &[0; 24]),
+        ]),
+        rest in prop::collection::vec(any::<u8>(), 0..600),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let bytes = [head, rest].concat();
+        let end = bytes.len() as u64;
+        let file = file(bytes);
+        let containers = [Container::Mp4, Container::Webm, Container::Ogg, Container::Ivf, Container::Mp3];
+        let mut points = RestartPoints::new(containers[which]);
+        let sealed = cut.index(end as usize + 1) as u64;
+        points.advance(&file.reader, sealed).unwrap();
+        prop_assert!(points.walked_to() <= sealed);
+        points.advance(&file.reader, end).unwrap();
+        prop_assert!(points.walked_to() <= end);
+    }
+}

@@ -1,0 +1,28 @@
+//! Encoded streams become the bytes of a file.
+
+mod ivf;
+mod mp4;
+mod spool_sink;
+
+use gstreamer as gst;
+use spillway_plan::Container;
+
+pub use ivf::Ivf;
+pub use mp4::{Mp4, Mp4TrackKind};
+pub use spool_sink::{SpoolSink, WriteProgress};
+
+use crate::pipeline::{PipelineError, make};
+
+/// GStreamer's muxer of a container, in the form that survives a `kill -9` (`spec/storage.md` 4).
+pub(crate) fn muxer(container: Container) -> Result<gst::Element, PipelineError> {
+    match container {
+        // What a cluster holds is lost with the task: a picture without key frames would keep it open for a minute.
+        Container::Webm => make("webmmux", |m| m.property("max-cluster-duration", 1_000_000_000i64)),
+        Container::Ogg => make("oggmux", |m| m),
+        Container::Mp3 => make("xingmux", |m| m),
+        // Written without GStreamer, see [`Mp4`] and [`Ivf`].
+        Container::Mp4 | Container::Ivf => {
+            Err(PipelineError::Build { message: "this container has its own muxer".into() })
+        }
+    }
+}

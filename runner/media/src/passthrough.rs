@@ -1,0 +1,180 @@
+//! Encoded frames that go into the file as they came: only their times are ours.
+//!
+//! A later change of the picture's size needs nothing: H264, H265 and AV1 key frames bring their parameter sets in the
+//! stream, VP8 and VP9 say their size in every key frame, and the muxer keeps the label of the first one. A change of the codec cannot go into the same lane; `recording` opens another file for it.
+
+use bytes::Bytes;
+use gstreamer as gst;
+use spillway_ipc::SpoolError;
+use spillway_plan::Container;
+
+use crate::mux::Ivf;
+use crate::pipeline::{Feed, FeedError};
+use crate::track::{Codec, Frame, MediaTime};
+
+/// Distance of the black frames of a mute: players that seek find one soon.
+const BLACK_EVERY_NS: u64 = 1_000_000_000;
+
+/// Frames of one lane never stand closer than this: equal times are refused by players.
+const CLOSEST_NS: u64 = 100_000;
+
+/// The container of a copied track when none was asked for.
+pub fn container(codec: Codec) -> Container {
+    match codec {
+        Codec::H264 | Codec::H265 => Container::Mp4,
+        Codec::Vp8 | Codec::Vp9 | Codec::Av1 => Container::Webm,
+        Codec::Opus | Codec::Pcmu | Codec::Pcma => Container::Ogg,
+    }
+}
+
+/// Whether `codec` can be copied into `container`.
+pub fn fits(codec: Codec, container: Container) -> bool {
+    match container {
+        Container::Mp4 => matches!(codec, Codec::H264 | Codec::H265 | Codec::Opus),
+        Container::Webm => matches!(codec, Codec::Vp8 | Codec::Vp9 | Codec::Av1 | Codec::Opus),
+        Container::Ivf => codec.is_video(),
+        Container::Ogg => !codec.is_video(),
+        Container::Mp3 => false,
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PassthroughError {
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    #[error("keep the recording")]
+    Write(#[from] SpoolError),
+}
+
+/// Where a copied track goes.
+pub enum PassthroughTarget {
+    Feed(Feed),
+    Ivf(Box<Ivf>),
+}
+
+/// One copied track on its way into the file.
+pub struct Passthrough {
+    target: PassthroughTarget,
+    video: bool,
+    /// Session time of the file's beginning.
+    origin: MediaTime,
+    /// The last frame's place in the file, nanoseconds.
+    last: Option<u64>,
+    /// What stands in for a picture that is not there; needed only beside another lane.
+    black: Option<Bytes>,
+    absent: bool,
+    size: Option<(u32, u32)>,
+}
+
+/// What came of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copied {
+    WriteProgress,
+    /// The first frame of another size.
+    Resized {
+        from: (u32, u32),
+        to: (u32, u32),
+    },
+    /// Older than the file's beginning, or before the first key frame.
+    Skipped,
+}
+
+impl Passthrough {
+    pub fn new(target: PassthroughTarget, video: bool, origin: MediaTime) -> Self {
+        Self { target, video, origin, last: None, black: None, absent: false, size: None }
+    }
+
+    pub fn frame(&mut self, frame: &Frame) -> Result<Copied, PassthroughError> {
+        let Some(at) = frame.at.0.checked_sub(self.origin.0) else { return Ok(Copied::Skipped) };
+        if self.last.is_none() && self.video && !frame.key {
+            return Ok(Copied::Skipped);
+        }
+        // The timeline is monotonic; this holds if it ever slips.
+        let at = self.last.map_or(at, |last| at.max(last + CLOSEST_NS));
+        match &mut self.target {
+            PassthroughTarget::Feed(feed) => feed.push(buffer(frame.data.clone(), at, self.video && !frame.key))?,
+            PassthroughTarget::Ivf(ivf) => ivf.write(at, &frame.data)?,
+        }
+        self.last = Some(at);
+        self.absent = false;
+        let Some(size) = frame.size else { return Ok(Copied::WriteProgress) };
+        Ok(match self.size.replace(size) {
+            Some(from) if from != size => Copied::Resized { from, to: size },
+            _ => Copied::WriteProgress,
+        })
+    }
+
+    /// A muted picture is black, as in a composed recording. Every return begins with a key frame, so that a stranger's
+    /// picture before it does no harm.
+    pub fn fill_with(&mut self, black: Bytes) {
+        self.black = Some(black);
+    }
+
+    /// The picture goes at `at` and comes back with a key frame.
+    pub fn absent(&mut self, at: MediaTime) -> Result<(), PassthroughError> {
+        if self.absent || self.last.is_none() {
+            return Ok(());
+        }
+        self.absent = true;
+        self.fill(at.0.saturating_sub(self.origin.0))
+    }
+
+    /// Everything before `at` has come.
+    pub fn complete_to(&mut self, at: MediaTime) -> Result<(), PassthroughError> {
+        let at = at.0.saturating_sub(self.origin.0);
+        while self.absent
+            && let Some(last) = self.last
+            && last + BLACK_EVERY_NS <= at
+            && self.black.is_some()
+        {
+            self.fill(last + BLACK_EVERY_NS)?;
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, at: u64) -> Result<(), PassthroughError> {
+        let (Some(black), PassthroughTarget::Feed(feed)) = (&self.black, &self.target) else { return Ok(()) };
+        let at = self.last.map_or(at, |last| at.max(last + CLOSEST_NS));
+        feed.push(buffer(black.clone(), at, false))?;
+        self.last = Some(at);
+        Ok(())
+    }
+
+    /// Nothing more comes. An IVF file is whole after this; a pipeline says so itself.
+    pub fn end(&mut self) -> Result<(), PassthroughError> {
+        match &mut self.target {
+            PassthroughTarget::Feed(feed) => feed.end(),
+            PassthroughTarget::Ivf(ivf) => ivf.finish()?,
+        }
+        Ok(())
+    }
+
+    /// Bytes taken and not yet written.
+    pub fn waiting_bytes(&self) -> u64 {
+        match &self.target {
+            PassthroughTarget::Feed(feed) => feed.waiting_bytes(),
+            PassthroughTarget::Ivf(_) => 0,
+        }
+    }
+
+    pub fn ivf(&self) -> Option<&Ivf> {
+        match &self.target {
+            PassthroughTarget::Ivf(ivf) => Some(ivf),
+            PassthroughTarget::Feed(_) => None,
+        }
+    }
+}
+
+fn buffer(data: Bytes, at: u64, delta: bool) -> gst::Buffer {
+    let mut buffer = gst::Buffer::from_slice(data);
+    if let Some(buffer) = buffer.get_mut() {
+        let at = gst::ClockTime::from_nseconds(at);
+        buffer.set_pts(at);
+        // Nothing from a room is reordered.
+        buffer.set_dts(at);
+        if delta {
+            buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
+        }
+    }
+    buffer
+}

@@ -1,0 +1,57 @@
+//! What the runner hears, no more often than it wants to.
+
+use std::time::{Duration, Instant};
+
+use spillway_ipc::framing::EventWriter;
+use spillway_ipc::{MediaEndReason, MediaEvent};
+use tracing::debug;
+
+const ALIVE_EVERY: Duration = Duration::from_millis(700);
+const WROTE_EVERY: Duration = Duration::from_millis(250);
+
+pub struct EventReporter {
+    send: EventWriter,
+    alive_at: Option<Instant>,
+    wrote_at: Option<Instant>,
+    wrote_end: u64,
+}
+
+impl EventReporter {
+    pub fn new(send: EventWriter) -> Self {
+        Self { send, alive_at: None, wrote_at: None, wrote_end: 0 }
+    }
+
+    pub fn send(&mut self, event: MediaEvent) {
+        // A runner that is gone is noticed where orders are read.
+        if let Err(error) = self.send.send(&event) {
+            debug!(error = %spillway_process::chain(&error), "nobody hears");
+        }
+    }
+
+    pub fn alive(&mut self, media_ns: u64, lag_ms: u64, backlog_bytes: u64) {
+        if due(&mut self.alive_at, ALIVE_EVERY) {
+            self.send(MediaEvent::Alive { media_ns, lag_ms, backlog_bytes });
+        }
+    }
+
+    pub fn wrote(&mut self, file: u32, end: u64, sealed_to: u64, media_ns: u64) {
+        if end != self.wrote_end && due(&mut self.wrote_at, WROTE_EVERY) {
+            self.wrote_end = end;
+            self.send(MediaEvent::Wrote { file, end, sealed_to, media_ns });
+        }
+    }
+
+    pub fn ended(&mut self, why: MediaEndReason) {
+        self.send(MediaEvent::Ended { why });
+    }
+}
+
+fn due(last: &mut Option<Instant>, every: Duration) -> bool {
+    let now = Instant::now();
+    // A tick that comes a little early counts.
+    let due = last.is_none_or(|last| now + Duration::from_millis(10) >= last + every);
+    if due {
+        *last = Some(now);
+    }
+    due
+}

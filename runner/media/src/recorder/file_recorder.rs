@@ -1,0 +1,414 @@
+//! One file being made: what came is copied into it, composed into it, or both.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use spillway_ipc::{FileId, MediaSettings, Quality, SpoolError, SpoolFile};
+use spillway_plan::{AudioCodec, AudioPlan, Container, EgressPlan, Mixing, VideoEncoding, VideoPlan};
+
+use super::RecorderInput;
+use super::mode::{FileStart, RecordingMode, container};
+use crate::compositor::{
+    Arrangement, AudioMixerOptions, Compositor, CompositorError, CompositorOptions, DegradationBounds, HOLD_NS,
+    RawSink, Size, StartRule, VideoMixerOptions, encoder_delay,
+};
+use crate::mux::{Ivf, WriteProgress};
+use crate::passthrough::{Copied, Passthrough, PassthroughError, PassthroughTarget};
+use crate::pipeline::{
+    AudioInputFormat, Colour, Feed, Pipeline, PipelineError, PipelineEvent, PipelinePlan, PipelineProgress,
+    VideoInputFormat, black,
+};
+use crate::quality::{ComposedQuality, QualityMeter, add_late_sound};
+use crate::track::{Codec, MediaTime, TimelineEvent, Track, TrackId};
+
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    #[error("open the file")]
+    Open(#[from] SpoolError),
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    #[error("start the scene")]
+    Compositor(#[from] CompositorError),
+    #[error("copy a frame")]
+    Passthrough(#[from] PassthroughError),
+}
+
+impl FileError {
+    /// The file takes no more; what it has is kept.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Open(error)
+            | Self::Passthrough(PassthroughError::Write(error))
+            | Self::Pipeline(PipelineError::Write { source: error }) => error.is_full(),
+            _ => false,
+        }
+    }
+}
+
+/// What a moment of the session means beyond the file.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TakeOutcome {
+    Went,
+    Noted(String),
+    /// Cannot go into this file: it ends here and another one begins.
+    OtherCodec,
+}
+
+pub struct FileRecorder {
+    pub number: u32,
+    origin: Option<MediaTime>,
+    known_to: MediaTime,
+    copied: Option<CopiedTrack>,
+    /// A newer picture of the same source: copied from its first key frame on.
+    next: Option<Track>,
+    compositor: Option<Compositor>,
+    pipeline: Option<Pipeline>,
+    progress: Arc<PipelineProgress>,
+    written: Arc<WriteProgress>,
+    meter: QualityMeter,
+    events: Sender<RecorderInput>,
+    spill_dir: Option<PathBuf>,
+}
+
+struct CopiedTrack {
+    id: TrackId,
+    codec: Codec,
+    size: (u32, u32),
+    copy: Passthrough,
+    beside_sound: bool,
+    blackened: bool,
+}
+
+impl FileRecorder {
+    pub fn open(
+        number: u32,
+        mode: RecordingMode,
+        plan: &EgressPlan,
+        settings: &MediaSettings,
+        (path, id): (&Path, Option<FileId>),
+        events: &Sender<RecorderInput>,
+    ) -> Result<Self, FileError> {
+        let (container, inputs) = match &mode {
+            RecordingMode::Track { track, first, container } => (*container, copied_tracks(track, *first)),
+            RecordingMode::CopiedPicture { first, .. } => {
+                let video = VideoInputFormat::Copied { codec: Codec::H264, size: first.size };
+                (container(plan), (Some(video), audio_input(plan)))
+            }
+            RecordingMode::Composed => (container(plan), (video_input(plan), audio_input(plan))),
+        };
+        let file = SpoolFile::claimed(path, id, container)?;
+        let mut recorder = Self {
+            number,
+            origin: None,
+            known_to: MediaTime(0),
+            copied: None,
+            next: None,
+            compositor: None,
+            pipeline: None,
+            progress: Arc::default(),
+            written: Arc::default(),
+            meter: QualityMeter::default(),
+            events: events.clone(),
+            spill_dir: settings.spill_dir.clone().or_else(|| path.parent().map(Path::to_owned)),
+        };
+        if let (Container::Ivf, RecordingMode::Track { track, first, .. }) = (container, &mode) {
+            let ivf = Ivf::open(file, track.codec, first.size)?;
+            recorder.origin = Some(first.at);
+            recorder.copied = Some(CopiedTrack::new(track, *first, PassthroughTarget::Ivf(Box::new(ivf)), false));
+            recorder.tell(PipelineEvent::Flowing);
+            return Ok(recorder);
+        }
+        let (video, audio) = inputs;
+        let plan_ = PipelinePlan { video, audio, container, fragment_ms: settings.fragment_ms };
+        let tell = events.clone();
+        let (pipeline, feeds) = Pipeline::start(&plan_, file, move |event| {
+            // Nobody listens any more: the leader is leaving.
+            let _ = tell.send(RecorderInput::Pipeline(number, event));
+        })?;
+        recorder.progress = pipeline.progress();
+        recorder.written = pipeline.written();
+        recorder.pipeline = Some(pipeline);
+        match mode {
+            RecordingMode::Track { track, first, .. } => {
+                recorder.origin = Some(first.at);
+                if let Some(feed) = feeds.video.or(feeds.audio) {
+                    recorder.copied = Some(CopiedTrack::new(&track, first, PassthroughTarget::Feed(feed), false));
+                }
+            }
+            RecordingMode::CopiedPicture { track, first } => {
+                recorder.origin = Some(first.at);
+                let beside_sound = feeds.audio.is_some();
+                if let Some(feed) = feeds.video {
+                    recorder.copied =
+                        Some(CopiedTrack::new(&track, first, PassthroughTarget::Feed(feed), beside_sound));
+                }
+                if let Some(audio) = feeds.audio {
+                    recorder.start_scene(plan, settings, None, Some(audio), StartRule::At(first.at))?;
+                }
+            }
+            RecordingMode::Composed => {
+                let rule = match plan.picture {
+                    Some(VideoPlan::Composed { .. }) | None => StartRule::Composite,
+                    _ => StartRule::FirstMedium,
+                };
+                recorder.start_scene(plan, settings, feeds.video, feeds.audio, rule)?;
+            }
+        }
+        Ok(recorder)
+    }
+
+    fn start_scene(
+        &mut self,
+        plan: &EgressPlan,
+        settings: &MediaSettings,
+        video: Option<Feed>,
+        audio: Option<Feed>,
+        start: StartRule,
+    ) -> Result<(), CompositorError> {
+        let raw_sink = |feed: Feed| Box::new(feed) as Box<dyn RawSink>;
+        let options = CompositorOptions {
+            picture: video.is_some().then(|| picture_options(plan)).flatten(),
+            sound: audio.is_some().then(|| sound_options(plan)).flatten(),
+            start,
+            degradation: DegradationBounds::FILE,
+            backlog_bytes: settings.backlog_bytes,
+            spill_dir: self.spill_dir.clone(),
+        };
+        let (number, events) = (self.number, self.events.clone());
+        self.compositor = Some(Compositor::start(options, video.map(raw_sink), audio.map(raw_sink), move |event| {
+            let _ = events.send(RecorderInput::Compositor(number, event));
+        })?);
+        Ok(())
+    }
+
+    pub fn take(&mut self, timed: &TimelineEvent) -> Result<TakeOutcome, FileError> {
+        self.meter.take(timed);
+        let mut turn = TakeOutcome::Went;
+        match timed {
+            TimelineEvent::Joined { track, .. } if track.codec.is_video() => turn = self.joined(track),
+            TimelineEvent::Frame(frame) => {
+                self.known_to = self.known_to.max(frame.at);
+                if self.next.as_ref().is_some_and(|next| next.id == frame.track) && frame.key {
+                    self.follow();
+                }
+                if let Some(copied) = self.copied.as_mut().filter(|copied| copied.id == frame.track)
+                    && let Copied::Resized { from, to } = copied.copy.frame(frame)?
+                {
+                    copied.size = to;
+                    copied.blackened = false;
+                    turn = TakeOutcome::Noted(format!(
+                        "the published picture changed from {}×{} to {}×{}; it is copied as it comes",
+                        from.0, from.1, to.0, to.1
+                    ));
+                }
+            }
+            TimelineEvent::Muted { track, at, .. } | TimelineEvent::Left { track, at } => {
+                if let Some(copied) = self.copied.as_mut().filter(|copied| copied.id == *track) {
+                    copied.absent(*at)?;
+                }
+            }
+            TimelineEvent::Watermark { at } => {
+                self.known_to = self.known_to.max(*at);
+                if let Some(copied) = &mut self.copied {
+                    copied.copy.complete_to(*at)?;
+                }
+            }
+            _ => {}
+        }
+        if turn != TakeOutcome::OtherCodec
+            && let Some(compositor) = &self.compositor
+        {
+            compositor.take(timed.clone());
+        }
+        Ok(turn)
+    }
+
+    fn joined(&mut self, track: &Track) -> TakeOutcome {
+        let Some(copied) = &self.copied else { return TakeOutcome::Went };
+        if copied.codec != track.codec {
+            return TakeOutcome::OtherCodec;
+        }
+        if copied.id != track.id {
+            self.next = Some(track.clone());
+        }
+        TakeOutcome::Went
+    }
+
+    fn follow(&mut self) {
+        if let (Some(copied), Some(next)) = (&mut self.copied, self.next.take()) {
+            copied.id = next.id;
+        }
+    }
+
+    /// The scene has decided where the file begins.
+    pub fn began(&mut self, at: MediaTime) {
+        self.origin.get_or_insert(at);
+    }
+
+    /// Nothing more comes. [`PipelineEvent::Drained`] says when the file is whole.
+    pub fn end(&mut self) -> Result<(), FileError> {
+        if let Some(compositor) = &self.compositor {
+            compositor.end_at(self.known_to);
+        }
+        if let Some(copied) = &mut self.copied {
+            copied.copy.end()?;
+            if copied.copy.ivf().is_some() {
+                self.tell(PipelineEvent::Drained);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the last byte is written. Only for the moment between two files.
+    pub fn wait_drained(&self, drain_timeout: std::time::Duration) -> bool {
+        self.pipeline.as_ref().is_none_or(|pipeline| pipeline.wait_drained(drain_timeout))
+    }
+
+    /// Stops at once; the file stays as it is.
+    pub fn close(&mut self) {
+        self.compositor = None;
+        self.pipeline = None;
+    }
+
+    pub fn packets(&mut self, track: TrackId, packets: u64, lost: u64) {
+        self.meter.packets(track, packets, lost);
+    }
+
+    pub fn av_offset(&mut self, picture: TrackId, ms: Option<f64>) {
+        self.meter.av_offset(picture, ms);
+    }
+
+    pub fn origin(&self) -> Option<MediaTime> {
+        self.origin
+    }
+
+    /// Bytes of the file, and how many of them are final.
+    pub fn bytes(&self) -> (u64, u64) {
+        match self.copied.as_ref().and_then(|copied| copied.copy.ivf()) {
+            Some(ivf) => (ivf.file().end(), ivf.file().sealed_to()),
+            None => (self.written.end(), self.written.sealed_to()),
+        }
+    }
+
+    pub fn media_ns(&self) -> u64 {
+        match self.copied.as_ref().and_then(|copied| copied.copy.ivf()) {
+            Some(ivf) => ivf.media_ns(),
+            None => self.progress.media_ns(),
+        }
+    }
+
+    /// Grows while anything is written.
+    pub fn worked(&self) -> u64 {
+        match self.copied.as_ref().and_then(|copied| copied.copy.ivf()) {
+            Some(ivf) => ivf.media_ns(),
+            None => self.progress.worked(),
+        }
+    }
+
+    /// Between what is known of the session and what is encoded.
+    pub fn lag_ms(&mut self) -> u64 {
+        let Some(compositor) = &self.compositor else { return 0 };
+        let lag = compositor.stats().lag_ns / 1_000_000;
+        self.meter.lag(lag);
+        lag
+    }
+
+    pub fn backlog_bytes(&self) -> u64 {
+        let compositor = self.compositor.as_ref().map_or(0, |compositor| {
+            let backlog = compositor.stats().backlog;
+            backlog.memory + backlog.spilled
+        });
+        compositor + self.copied.as_ref().map_or(0, |copied| copied.copy.waiting_bytes())
+    }
+
+    pub fn quality(&self) -> Quality {
+        let made = self.compositor.as_ref().map(|compositor| {
+            let stats = compositor.stats();
+            ComposedQuality {
+                pictures: stats.pictures,
+                distinct_frames: stats.distinct_frames,
+                frames_skipped: stats.frames_skipped,
+                max_freeze_ms: stats.longest_freeze_ns / 1_000_000,
+                silence_ms: stats.silence_ns / 1_000_000,
+                max_lag_ms: stats.longest_lag_ns / 1_000_000,
+            }
+        });
+        let copied = self.copied.as_ref().map(|copied| copied.id);
+        let mut quality = self.meter.quality(self.media_ns() / 1_000_000, copied, made);
+        if let Some(compositor) = &self.compositor {
+            add_late_sound(&mut quality, &compositor.late_sound_ms());
+        }
+        quality
+    }
+
+    fn tell(&self, event: PipelineEvent) {
+        let _ = self.events.send(RecorderInput::Pipeline(self.number, event));
+    }
+}
+
+impl CopiedTrack {
+    fn new(track: &Track, first: FileStart, way: PassthroughTarget, beside_sound: bool) -> Self {
+        let copy = Passthrough::new(way, track.codec.is_video(), first.at);
+        Self { id: track.id, codec: track.codec, size: first.size, copy, beside_sound, blackened: false }
+    }
+
+    fn absent(&mut self, at: MediaTime) -> Result<(), FileError> {
+        if self.beside_sound && !self.blackened {
+            self.copy.fill_with(black(self.size)?);
+            self.blackened = true;
+        }
+        Ok(self.copy.absent(at)?)
+    }
+}
+
+fn copied_tracks(track: &Track, first: FileStart) -> (Option<VideoInputFormat>, Option<AudioInputFormat>) {
+    if track.codec.is_video() {
+        (Some(VideoInputFormat::Copied { codec: track.codec, size: first.size }), None)
+    } else {
+        (None, Some(AudioInputFormat::Copied { codec: track.codec, channels: track.channels }))
+    }
+}
+
+fn encoding(plan: &EgressPlan) -> Option<&VideoEncoding> {
+    match plan.picture.as_ref()? {
+        VideoPlan::Copied => None,
+        VideoPlan::CopiedIfPossible(encoding) | VideoPlan::Single(encoding) | VideoPlan::Composed { encoding, .. } => {
+            Some(encoding)
+        }
+    }
+}
+
+fn video_input(plan: &EgressPlan) -> Option<VideoInputFormat> {
+    encoding(plan).map(|encoding| VideoInputFormat::Raw { encoding: encoding.clone(), colour: Colour::Bt601 })
+}
+
+fn audio_input(plan: &EgressPlan) -> Option<AudioInputFormat> {
+    mixed(plan).map(|(codec, bitrate, frequency, _)| AudioInputFormat::Raw { codec, bitrate, frequency })
+}
+
+fn mixed(plan: &EgressPlan) -> Option<(AudioCodec, u32, u32, Mixing)> {
+    match plan.sound.as_ref()? {
+        AudioPlan::Copied => None,
+        AudioPlan::Mixed { codec, bitrate, frequency, mixing } => Some((*codec, *bitrate, *frequency, *mixing)),
+    }
+}
+
+fn picture_options(plan: &EgressPlan) -> Option<VideoMixerOptions> {
+    let encoding = encoding(plan)?;
+    let arrangement = match &plan.picture {
+        Some(VideoPlan::Composed { layout, .. }) => Arrangement::Tiles(*layout),
+        _ => Arrangement::Single,
+    };
+    Some(VideoMixerOptions {
+        size: Size { width: encoding.width, height: encoding.height },
+        framerate: encoding.framerate,
+        arrangement,
+        hold_ns: HOLD_NS,
+    })
+}
+
+fn sound_options(plan: &EgressPlan) -> Option<AudioMixerOptions> {
+    let (codec, _, frequency, mixing) = mixed(plan)?;
+    Some(AudioMixerOptions { mixing, lead: encoder_delay(codec, frequency) })
+}

@@ -1,0 +1,288 @@
+//! What is made of what came first: copied, or composed, and where a copy begins. Pure.
+//!
+//! A copied picture begins its file, as a composed one does (`compositor::StartRule`): sound before its first key frame is
+//! not recorded.
+
+use std::collections::HashMap;
+
+use spillway_ipc::TrackFacts;
+use spillway_plan::{Container, EgressPlan, Output, VideoPlan};
+
+use crate::compositor::{Prelude, StartRule};
+use crate::passthrough;
+use crate::track::{Codec, Frame, MediaTime, TimelineEvent, Track, TrackId, TrackSource};
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum RecordingMode {
+    /// One track, untouched, alone in its file.
+    Track { track: Track, first: FileStart, container: Container },
+    /// The picture untouched, the sound mixed.
+    CopiedPicture { track: Track, first: FileStart },
+    /// Everything through the scene.
+    Composed,
+}
+
+/// Where a copied file begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileStart {
+    pub at: MediaTime,
+    /// Of the first key frame; (0, 0) for sound.
+    pub size: (u32, u32),
+}
+
+/// What is known before anything is written.
+#[derive(Debug, Default)]
+pub struct TrackSurvey {
+    tracks: HashMap<TrackId, Track>,
+    first_picture: Option<(TrackId, MediaTime, (u32, u32))>,
+    anything: Option<Frame>,
+    /// Until when a picture is worth waiting for.
+    prelude: Prelude,
+    known_to: MediaTime,
+}
+
+impl TrackSurvey {
+    pub fn take(&mut self, timed: &TimelineEvent) {
+        match timed {
+            TimelineEvent::Published { sid, video, muted, at } => self.prelude.published(sid, *video, *muted, *at),
+            TimelineEvent::Unpublished { sid, at } => self.prelude.unpublished(sid, *at),
+            TimelineEvent::Joined { track, at } => {
+                self.tracks.insert(track.id, track.clone());
+                self.prelude.joined(track.id, &track.sid, track.codec.is_video(), *at);
+            }
+            TimelineEvent::Muted { track, at, .. } | TimelineEvent::Left { track, at } => {
+                self.prelude.gone(*track, *at)
+            }
+            TimelineEvent::Frame(frame) => {
+                let Some(track) = self.tracks.get(&frame.track) else { return };
+                self.prelude.frame(frame.track, track.codec.is_video(), frame.at);
+                if track.codec.is_video() {
+                    let Some(size) = frame.size.filter(|_| frame.key) else { return };
+                    self.first_picture.get_or_insert((frame.track, frame.at, size));
+                }
+                self.anything.get_or_insert_with(|| frame.clone());
+            }
+            TimelineEvent::Watermark { at } => self.known_to = self.known_to.max(*at),
+            _ => {}
+        }
+    }
+
+    /// `None`: not enough is known yet.
+    pub fn choose_mode(&self, plan: &EgressPlan) -> Option<RecordingMode> {
+        let first = self.anything.as_ref()?;
+        match &plan.picture {
+            // One publication, whatever its kind.
+            Some(VideoPlan::Copied) => {
+                let track = self.tracks.get(&first.track)?.clone();
+                let Output::File(file) = plan.outputs.first()?;
+                let container = file
+                    .container
+                    .filter(|container| passthrough::fits(track.codec, *container))
+                    .unwrap_or_else(|| passthrough::container(track.codec));
+                let first = FileStart { at: first.at, size: first.size.unwrap_or_default() };
+                Some(RecordingMode::Track { track, first, container })
+            }
+            Some(VideoPlan::CopiedIfPossible(_)) => match self.first_picture {
+                Some((id, at, size)) => {
+                    let track = self.tracks.get(&id)?;
+                    if track.codec != Codec::H264 {
+                        return Some(RecordingMode::Composed);
+                    }
+                    Some(RecordingMode::CopiedPicture { track: track.clone(), first: FileStart { at, size } })
+                }
+                None => {
+                    let candidate = self.prelude.candidate(StartRule::FirstMedium, true, self.known_to)?;
+                    (candidate.picture_before <= self.known_to).then_some(RecordingMode::Composed)
+                }
+            },
+            Some(VideoPlan::Single(_) | VideoPlan::Composed { .. }) | None => Some(RecordingMode::Composed),
+        }
+    }
+
+    pub fn facts(&self, plan: &EgressPlan) -> TrackFacts {
+        let mut facts = TrackFacts::default();
+        let of = |video: bool| self.tracks.values().filter(move |track| track.codec.is_video() == video);
+        match plan.kind {
+            spillway_plan::EgressKind::RoomComposite => return facts,
+            spillway_plan::EgressKind::Track => {
+                if let Some(track) = self.tracks.values().next() {
+                    facts.track_id = track.sid.clone();
+                    facts.track_kind = if track.codec.is_video() { "video" } else { "audio" }.to_owned();
+                    facts.track_source = source_name(track.origin).to_owned();
+                }
+            }
+            spillway_plan::EgressKind::TrackComposite | spillway_plan::EgressKind::Participant => {
+                facts.video_track_id = of(true).map(|track| track.sid.clone()).next().unwrap_or_default();
+                facts.audio_track_id = of(false).map(|track| track.sid.clone()).next().unwrap_or_default();
+            }
+        }
+        // The publisher of the picture names the file.
+        let publisher = of(true).next().or_else(|| of(false).next());
+        facts.publisher_identity = publisher.map(|track| track.identity.clone()).unwrap_or_default();
+        facts
+    }
+}
+
+fn source_name(origin: TrackSource) -> &'static str {
+    match origin {
+        TrackSource::Camera => "camera",
+        TrackSource::Microphone => "microphone",
+        TrackSource::ScreenShare => "screen_share",
+        TrackSource::ScreenShareAudio => "screen_share_audio",
+        TrackSource::Unknown => "unknown",
+    }
+}
+
+/// The container of a recording that is not a single copied track.
+pub fn container(plan: &EgressPlan) -> Container {
+    plan.outputs.first().and_then(|Output::File(file)| file.container).unwrap_or(if plan.picture.is_some() {
+        Container::Mp4
+    } else {
+        Container::Ogg
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use spillway_plan::{
+        AudioCodec, AudioPlan, EgressKind, FileOutput, H264Profile, Limits, Mixing, Source, VideoEncoding,
+    };
+
+    fn plan(kind: EgressKind, picture: VideoPlan, container: Option<Container>) -> EgressPlan {
+        EgressPlan {
+            egress_id: "EG_x".into(),
+            room_name: "room".into(),
+            room_id: String::new(),
+            kind,
+            source: Source::Room,
+            picture: Some(picture),
+            sound: Some(AudioPlan::Mixed {
+                codec: AudioCodec::Aac,
+                bitrate: 128,
+                frequency: 44_100,
+                mixing: Mixing::Both,
+            }),
+            outputs: vec![Output::File(FileOutput { container, path: String::new(), manifest: false, stored: false })],
+            limits: Limits::default(),
+            retry_count: 0,
+        }
+    }
+
+    fn if_possible() -> VideoPlan {
+        VideoPlan::CopiedIfPossible(VideoEncoding {
+            width: 1280,
+            height: 720,
+            framerate: 30,
+            bitrate: 3000,
+            profile: H264Profile::Main,
+            key_frame_interval: None,
+        })
+    }
+
+    fn joined(id: u32, codec: Codec) -> TimelineEvent {
+        let track = Track {
+            id: TrackId(id),
+            sid: format!("TR_{id}"),
+            identity: "alice".into(),
+            agent: false,
+            origin: if codec.is_video() { TrackSource::Camera } else { TrackSource::Microphone },
+            codec,
+            clock_rate: 90_000,
+            channels: 0,
+            published_size: (0, 0),
+        };
+        TimelineEvent::Joined { track, at: MediaTime(0) }
+    }
+
+    fn frame(id: u32, ms: u64, size: Option<(u32, u32)>) -> TimelineEvent {
+        TimelineEvent::Frame(Frame {
+            track: TrackId(id),
+            at: MediaTime(ms * 1_000_000),
+            key: size.is_some(),
+            size,
+            data: Bytes::new(),
+        })
+    }
+
+    fn survey(timed: &[TimelineEvent]) -> TrackSurvey {
+        let mut survey = TrackSurvey::default();
+        timed.iter().for_each(|timed| survey.take(timed));
+        survey
+    }
+
+    fn complete_to(ms: u64) -> TimelineEvent {
+        TimelineEvent::Watermark { at: MediaTime(ms * 1_000_000) }
+    }
+
+    fn published(muted: bool) -> TimelineEvent {
+        TimelineEvent::Published { sid: "TR_2".into(), video: true, muted, at: MediaTime(0) }
+    }
+
+    fn copied_from(survey: &TrackSurvey) -> FileStart {
+        match survey.choose_mode(&plan(EgressKind::Participant, if_possible(), Some(Container::Mp4))) {
+            Some(RecordingMode::CopiedPicture { first, .. }) => first,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn sound_waits_for_a_picture_to_copy_but_not_for_long() {
+        let plan = plan(EgressKind::Participant, if_possible(), Some(Container::Mp4));
+        let mut survey = survey(&[joined(1, Codec::Opus), frame(1, 100, None), complete_to(900)]);
+        assert_eq!(survey.choose_mode(&plan), None);
+        survey.take(&joined(2, Codec::H264));
+        survey.take(&frame(2, 950, Some((1280, 720))));
+        let first = FileStart { at: MediaTime(950_000_000), size: (1280, 720) };
+        assert_eq!(copied_from(&survey), first, "no sound without a picture before it");
+        let late = self::survey(&[joined(1, Codec::Opus), frame(1, 100, None), complete_to(1100)]);
+        assert_eq!(late.choose_mode(&plan), Some(RecordingMode::Composed));
+    }
+
+    #[test]
+    fn the_first_key_frame_of_a_published_picture_is_waited_for_and_begins_the_file() {
+        let plan = plan(EgressKind::Participant, if_possible(), Some(Container::Mp4));
+        // A key frame each 3 s, and requests for one are not answered.
+        let sound = [published(false), joined(1, Codec::Opus), frame(1, 20, None), complete_to(2900)];
+        let mut survey = survey(&sound);
+        assert_eq!(survey.choose_mode(&plan), None);
+        survey.take(&joined(2, Codec::H264));
+        survey.take(&frame(2, 2950, Some((640, 360))));
+        assert_eq!(copied_from(&survey), FileStart { at: MediaTime(2_950_000_000), size: (640, 360) });
+
+        let mut never = self::survey(&sound);
+        never.take(&complete_to(4990));
+        assert_eq!(never.choose_mode(&plan), None);
+        never.take(&complete_to(5000));
+        assert_eq!(never.choose_mode(&plan), Some(RecordingMode::Composed));
+
+        let muted = self::survey(&[published(true), joined(1, Codec::Opus), frame(1, 20, None), complete_to(1030)]);
+        assert_eq!(muted.choose_mode(&plan), Some(RecordingMode::Composed), "a muted camera is not waited for");
+    }
+
+    #[test]
+    fn a_picture_that_is_not_h264_is_composed() {
+        let plan = plan(EgressKind::TrackComposite, if_possible(), Some(Container::Mp4));
+        let survey = survey(&[joined(2, Codec::Vp8), frame(2, 0, Some((640, 360)))]);
+        assert_eq!(survey.choose_mode(&plan), Some(RecordingMode::Composed));
+    }
+
+    #[test]
+    fn a_track_goes_into_the_container_asked_for_if_that_can_carry_it() {
+        let tracks = |codec| survey(&[joined(1, codec), frame(1, 5, codec.is_video().then_some((320, 180)))]);
+        let asked = |container| plan(EgressKind::Track, VideoPlan::Copied, container);
+        for (codec, container, expected) in [
+            (Codec::Vp8, Some(Container::Ivf), Container::Ivf),
+            (Codec::Vp8, None, Container::Webm),
+            (Codec::H264, None, Container::Mp4),
+            (Codec::Opus, Some(Container::Ivf), Container::Ogg),
+            (Codec::Pcmu, None, Container::Ogg),
+        ] {
+            match tracks(codec).choose_mode(&asked(container)) {
+                Some(RecordingMode::Track { container, .. }) => assert_eq!(container, expected, "{codec:?}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

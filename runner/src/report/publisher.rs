@@ -1,0 +1,173 @@
+use std::time::Duration;
+
+use prost::Message;
+use spillway_bus::{BusError, Created, Decision, IoClient, Phase, Record, Registry, Updated};
+use spillway_process::chain;
+use spillway_protocol::EgressId;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+use super::{EgressReport, ReportPhase};
+use crate::session::machine::SessionEvent;
+
+/// How long an update that is not the last may keep a newer one waiting.
+const UPDATE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two tries of the last report.
+const AFTER_TROUBLE: Duration = Duration::from_millis(500);
+/// How long a finished record still answers repeated calls.
+const FINISHED_RECORD_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// How the last report ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    Acknowledged,
+    /// livekit-server could not be reached: a dispatcher finds it in the registry.
+    Left,
+    /// Redis could not be reached: its record says that this egress goes on, and what is kept for a salvage stays there.
+    Unwritten,
+    /// Somebody else has settled this egress; nothing was said.
+    NotOurs,
+}
+
+/// Carries reports out: into the record first, then to livekit-server. One update in flight, the newest wins.
+pub struct ReportPublisher {
+    pub registry: Registry,
+    pub io: IoClient,
+    pub egress_id: EgressId,
+    pub attempt: u32,
+    /// The record as we took it over, in case Redis forgets it.
+    pub record: Record,
+    /// How long the last report waits for Redis.
+    pub redis_timeout: Duration,
+    /// How long it is then offered to livekit-server.
+    pub timeout: Duration,
+    pub inbox: mpsc::Sender<SessionEvent>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ownership {
+    Ours,
+    Theirs,
+    /// Redis does not say.
+    Unknown,
+}
+
+impl ReportPublisher {
+    /// Ends with the last report.
+    pub async fn run(self, mut reports: watch::Receiver<EgressReport>) -> Delivered {
+        // What the dispatcher has said is known.
+        let mut behind = false;
+        loop {
+            if !behind && reports.changed().await.is_err() {
+                // The session left without a last report: it was disowned.
+                return Delivered::NotOurs;
+            }
+            let report = reports.borrow_and_update().clone();
+            if report.phase() == ReportPhase::Over {
+                return self.deliver_last(&report).await;
+            }
+            if self.write(&report).await == Ownership::Theirs {
+                // Whatever the session does now is not for the outside.
+                let _ = self.inbox.send(SessionEvent::OwnershipLost).await;
+                return Delivered::NotOurs;
+            }
+            behind = false;
+            if let Err(error) = self.io.update_egress(&report.info, UPDATE_TIMEOUT).await {
+                warn!(code = %error.code, error = %error, "update not delivered, the newest will be tried again");
+                behind = true;
+                // A newer one need not wait.
+                let _ = timeout(Duration::from_secs(1), reports.changed()).await;
+            }
+        }
+    }
+
+    async fn deliver_last(&self, report: &EgressReport) -> Delivered {
+        let give_up = Instant::now() + self.redis_timeout;
+        let mut waited = false;
+        loop {
+            let why = match self.try_write(report).await {
+                Ok(Ownership::Ours) => break,
+                Ok(Ownership::Theirs) => return Delivered::NotOurs,
+                Ok(Ownership::Unknown) => "another has just written the record".to_owned(),
+                Err(error) => chain(&error).to_string(),
+            };
+            if Instant::now() >= give_up {
+                warn!(error = why, "the last report is given up");
+                return Delivered::Unwritten;
+            }
+            if !std::mem::replace(&mut waited, true) {
+                let seconds = self.redis_timeout.as_secs();
+                warn!(error = why, seconds, "the last report waits for redis; nothing else is left to do");
+            }
+            sleep(AFTER_TROUBLE).await;
+        }
+        if waited {
+            info!("the last report is in redis");
+        }
+        if let Err(error) = self.io.update_egress(&report.info, self.timeout.max(UPDATE_TIMEOUT)).await {
+            warn!(code = %error.code, error = %error, "last update not delivered, left for a dispatcher");
+            return Delivered::Left;
+        }
+        if let Err(error) = self.registry.finish(&self.egress_id, FINISHED_RECORD_TTL).await {
+            warn!(error = %chain(&error), "record not finished, a dispatcher will do it");
+        }
+        Delivered::Acknowledged
+    }
+
+    async fn write(&self, report: &EgressReport) -> Ownership {
+        match self.try_write(report).await {
+            Ok(ownership) => ownership,
+            Err(error) => {
+                warn!(error = %chain(&error), "record not written");
+                Ownership::Unknown
+            }
+        }
+    }
+
+    async fn try_write(&self, report: &EgressReport) -> Result<Ownership, BusError> {
+        let info = report.info.encode_to_vec();
+        let ledger = serde_json::to_string(&report.ledger).unwrap_or_default();
+        let fill = |record: &mut Record| {
+            record.phase = match report.phase() {
+                ReportPhase::Going => record.phase,
+                ReportPhase::Ending => Phase::Ending,
+                ReportPhase::Over => Phase::Over,
+            };
+            record.info.clone_from(&info);
+            record.ledger.clone_from(&ledger);
+        };
+        let updated = self
+            .registry
+            .update(&self.egress_id, |record| {
+                if record.attempt != self.attempt || !matches!(record.phase, Phase::Running | Phase::Ending) {
+                    return Decision::Leave;
+                }
+                fill(record);
+                Decision::Write
+            })
+            .await?;
+        match updated {
+            Updated::Written(_) => Ok(Ownership::Ours),
+            // Written by us, but the answer was lost and the command repeated.
+            Updated::Left(record) if record.attempt == self.attempt && record.info == info => Ok(Ownership::Ours),
+            Updated::Left(_) => Ok(Ownership::Theirs),
+            Updated::Missing => {
+                info!("redis has lost the record, written again");
+                let mut record = self.record.clone();
+                fill(&mut record);
+                match self.registry.create(&record).await? {
+                    Created::Yes => {
+                        // livekit-server's own record may be lost as well; for one that is there this does nothing.
+                        if let Err(error) = self.io.create_egress(&report.info, UPDATE_TIMEOUT).await {
+                            warn!(code = %error.code, error = %error, "egress not created again");
+                        }
+                        Ok(Ownership::Ours)
+                    }
+                    // Somebody was faster; looked at again with the next report.
+                    Created::Exists(_) => Ok(Ownership::Unknown),
+                }
+            }
+        }
+    }
+}

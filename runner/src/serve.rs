@@ -1,0 +1,340 @@
+//! The two ways through the runner: for a dispatcher, and alone.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use spillway_bus::{
+    Bus, ClaimToken, Heartbeats, IoClient, RedisConfig, Registry, Ticket, TicketKey, Tickets, UploadStates,
+};
+use spillway_ipc::migration::{MigrationSignal, MigrationSignals};
+use spillway_plan::{Destinations, EgressPlan};
+use spillway_process::Clock;
+use spillway_process::retry::RetrySchedule;
+use spillway_process::shutdown::{Signal, Signals};
+use spillway_protocol::Code;
+use spillway_protocol::ledger::{EgressLedger, Fact, Outcome};
+use spillway_protocol::livekit::EgressInfo;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tracing::{Instrument, info, info_span, warn};
+
+use crate::config::Settings;
+use crate::control::ControlServer;
+use crate::heartbeat::HeartbeatTask;
+use crate::oneshot::OneShot;
+use crate::report::{Delivered, ReportPublisher, Reporter};
+use crate::salvage::{SalvageJob, salvage};
+use crate::session::machine::{SessionEvent, StopSource};
+use crate::session::{self, SessionEnd, SessionJob, drive, media};
+use crate::ticket::{self, Names};
+use crate::upload::UploadResources;
+use crate::upload::checkpoint::{Checkpoint, CheckpointWriter};
+use crate::upload::stores::{self, StoreFactory};
+
+/// Stops and news for the session; a handful at most.
+const INBOX_CAPACITY: usize = 16;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How it went for whoever started us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServeOutcome {
+    /// Recorded or failed, and said so.
+    Served(Delivered),
+    /// Taken by somebody else, stopped or settled before it was ours.
+    NotOurs,
+}
+
+/// What a dispatcher has started us for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunnerTask {
+    Record,
+    /// To finish the uploads of a task that died.
+    Salvage,
+}
+
+/// One egress of a dispatcher.
+pub async fn serve_task(
+    names: Names,
+    redis: &RedisConfig,
+    key: TicketKey,
+    task: RunnerTask,
+) -> anyhow::Result<ServeOutcome> {
+    let span = info_span!("egress", egress_id = %names.egress_id);
+    async {
+        let bus = connect(redis).await.context("connect to redis")?;
+        let tickets = Tickets::new(&bus, key);
+        let Some(ticket) = ticket::take(&tickets, &names, task).await.context("take the ticket")? else {
+            info!("no ticket for us");
+            return Ok(ServeOutcome::NotOurs);
+        };
+        serve_ticket(&bus, &tickets, names, ticket, task, Arc::new(stores::DefaultStoreFactory::default())).await
+    }
+    .instrument(span)
+    .await
+}
+
+async fn connect(redis: &RedisConfig) -> Result<Bus, spillway_bus::BusError> {
+    let give_up = tokio::time::Instant::now() + CONNECT_TIMEOUT;
+    let mut waits = RetrySchedule::new(Duration::from_millis(100), Duration::from_secs(2));
+    loop {
+        match Bus::connect(redis).await {
+            Ok(bus) => return Ok(bus),
+            Err(error) if tokio::time::Instant::now() >= give_up => return Err(error),
+            Err(error) => {
+                warn!(error = %spillway_process::chain(&error), "redis does not answer, trying again");
+                tokio::time::sleep(waits.wait()).await;
+            }
+        }
+    }
+}
+
+/// The order of `spec/psrpc.md` 5.3: reachable first, then the owner, only then the room.
+pub async fn serve_ticket(
+    bus: &Bus,
+    tickets: &Tickets,
+    names: Names,
+    ticket: Ticket,
+    task: RunnerTask,
+    stores: Arc<dyn StoreFactory>,
+) -> anyhow::Result<ServeOutcome> {
+    let signals = Signals::listen().context("listen for signals")?;
+    let migration = MigrationSignals::listen().context("listen for signals")?;
+    let registry = Registry::new(bus);
+    let Some(before) = registry.get(&names.egress_id).await.context("read the record")? else {
+        info!("no record of this egress");
+        return Ok(ServeOutcome::NotOurs);
+    };
+    let ledger: EgressLedger = serde_json::from_str(&before.ledger).context("read the ledger in the record")?;
+    let reporter = Reporter::new(ledger, Duration::from_secs(60), bus.clock().clone());
+    let (inbox, events) = mpsc::channel(INBOX_CAPACITY);
+    let control = ControlServer::open(bus, &names.egress_id, inbox.clone(), reporter.reports())
+        .await
+        .context("subscribe to our topic")?;
+    let io = IoClient::new(bus);
+    io.listen().await.context("subscribe to answers")?;
+    let heartbeat = HeartbeatTask {
+        heartbeats: Heartbeats::new(bus),
+        registry: registry.clone(),
+        egress_id: names.egress_id.clone(),
+        attempt: names.attempt,
+    };
+    heartbeat.beat(&reporter.beat()).await.context("first sign of life")?;
+    let Some(record) = ticket::own(&registry, &names).await.context("become the owner")? else {
+        info!("egress was stopped or replaced before we were there");
+        control.close().await;
+        return Ok(ServeOutcome::NotOurs);
+    };
+
+    let settings = settings_of(&ticket);
+    let states = UploadStates::new(bus);
+    let (checkpoint_writer, checkpoint_loop) =
+        CheckpointWriter::start(states.clone(), names.egress_id.clone(), names.attempt);
+    let (spare, lost) = (record.spare.clone(), record.lost.clone());
+    let publisher = ReportPublisher {
+        registry,
+        io,
+        egress_id: names.egress_id.clone(),
+        attempt: names.attempt,
+        record,
+        redis_timeout: Duration::from_millis(settings.last_report_timeout_ms),
+        timeout: Duration::from_millis(settings.report_timeout_ms),
+        inbox: inbox.clone(),
+    };
+    // Subscribed before anything can be told.
+    let reports = reporter.reports();
+    let session_tx = inbox.clone();
+    let session = async {
+        let destinations = match destinations_of(&ticket) {
+            Ok(destinations) => destinations,
+            Err(error) => return fail(&reporter, &error),
+        };
+        if task == RunnerTask::Salvage {
+            let checkpoint = take_over(&states, &names).await;
+            let egress_id = names.egress_id.clone();
+            let job =
+                SalvageJob { egress_id, checkpoint, destinations, stores, settings: settings.upload.clone(), lost };
+            return tokio::select! {
+                () = salvage(job, &reporter) => SessionEnd::Reported,
+                () = session::ownership_lost(events) => SessionEnd::OwnershipLost,
+            };
+        }
+        let resources = UploadResources { destinations, stores, checkpoint_writer, settings: settings.upload.clone() };
+        match job_of(&ticket, &settings, resources, bus.clock()) {
+            Ok(job) => drive(job, &reporter, events, session_tx).await,
+            Err(error) => fail(&reporter, &error),
+        }
+    };
+    let recorded = async {
+        tokio::pin!(session);
+        let reporting = publisher.run(reports);
+        tokio::pin!(reporting);
+        tokio::select! {
+            ended = &mut session => match ended {
+                SessionEnd::Reported => reporting.await,
+                SessionEnd::OwnershipLost => Delivered::NotOurs,
+            },
+            // The media process may need a moment longer to leave.
+            delivered = &mut reporting => {
+                session.await;
+                delivered
+            }
+        }
+    };
+    let delivered = tokio::select! {
+        delivered = recorded => delivered,
+        () = heartbeat.run(&reporter, inbox.clone()) => Delivered::Left,
+        () = forward_signals(signals, inbox) => Delivered::Left,
+        () = then_pending(checkpoint_loop) => Delivered::Left,
+        () = log_migrations(migration) => Delivered::Left,
+    };
+    if matches!(delivered, Delivered::Acknowledged | Delivered::Left) {
+        clean_up(&states, tickets, &names, &spare).await;
+    }
+    control.close().await;
+    info!(?delivered, "done");
+    Ok(ServeOutcome::Served(delivered))
+}
+
+/// Until it is dropped, even when its own work is over.
+async fn then_pending(work: impl Future<Output = ()>) {
+    work.await;
+    std::future::pending().await
+}
+
+fn fail(reporter: &Reporter, error: &anyhow::Error) -> SessionEnd {
+    reporter.report(Fact::Over(Outcome::Failed { code: Code::Internal, message: format!("{error:#}") }));
+    SessionEnd::Reported
+}
+
+/// What the dead run has kept; from here on it can keep nothing more.
+async fn take_over(states: &UploadStates, names: &Names) -> Option<Checkpoint> {
+    let found = ticket::with_retries(|| states.get(&names.egress_id)).await;
+    let (_, text) = found
+        .inspect_err(|error| warn!(error = %spillway_process::chain(error), "state of the uploads not read"))
+        .ok()??;
+    if let Err(error) = ticket::with_retries(|| states.put(&names.egress_id, names.attempt, &text)).await {
+        warn!(error = %spillway_process::chain(&error), "state of the uploads not taken over");
+    }
+    serde_json::from_slice(&text).inspect_err(|error| warn!(%error, "state of the uploads not understood")).ok()
+}
+
+/// The egress is over and said to be: nothing is left for others. All of it goes by itself in time.
+async fn clean_up(states: &UploadStates, tickets: &Tickets, names: &Names, spare: &str) {
+    let removed = timeout(CLEAN_UP_TIMEOUT, async {
+        states.close(&names.egress_id, names.attempt).await?;
+        if !spare.is_empty() {
+            tickets.withdraw(&names.egress_id, &ClaimToken::from_text(spare)).await?;
+        }
+        Ok::<_, spillway_bus::BusError>(())
+    });
+    if let Ok(Err(error)) = removed.await {
+        warn!(error = %spillway_process::chain(&error), "state of the uploads not removed");
+    }
+}
+
+fn destinations_of(ticket: &Ticket) -> anyhow::Result<Vec<Destinations>> {
+    let Some(text) = &ticket.destinations else { return Ok(vec![]) };
+    serde_json::from_str(text.reveal()).context("read the destinations in the ticket")
+}
+
+/// What a dispatcher of another version sends is no reason to lose a recording.
+fn settings_of(ticket: &Ticket) -> Settings {
+    if ticket.runner.is_null() {
+        return Settings::default();
+    }
+    serde_json::from_value(ticket.runner.clone()).unwrap_or_else(|error| {
+        warn!(%error, "runner settings in the ticket not understood, defaults taken");
+        Settings::default()
+    })
+}
+
+fn job_of(
+    ticket: &Ticket,
+    settings: &Settings,
+    resources: UploadResources,
+    clock: &Clock,
+) -> anyhow::Result<SessionJob> {
+    let plan: EgressPlan = serde_json::from_str(ticket.plan_json.reveal()).context("read the plan in the ticket")?;
+    Ok(SessionJob {
+        ws_url: ticket.ws_url.clone(),
+        token: ticket.token.clone(),
+        media: settings.media.clone(),
+        program: settings.media_program.clone().map_or_else(media::program, Ok)?,
+        root: settings.root().context("find the working directory")?,
+        rules: settings.rules(&plan.limits),
+        resources,
+        plan,
+        clock: clock.clone(),
+    })
+}
+
+async fn forward_signals(mut signals: Signals, inbox: mpsc::Sender<SessionEvent>) {
+    loop {
+        let signal = signals.next().await;
+        info!(
+            signal = match signal {
+                Signal::Term => "SIGTERM",
+                Signal::Int => "SIGINT",
+            },
+            "asked to finish"
+        );
+        let _ = inbox.send(SessionEvent::StopAsked(StopSource::Signal)).await;
+    }
+}
+
+/// To another machine and on. Redis and the storages mend their connections by themselves when a call is not answered;
+/// the media process sees to the room.
+async fn log_migrations(mut migration: MigrationSignals) {
+    loop {
+        match migration.next().await {
+            MigrationSignal::Announced => info!("the platform will move this task to another machine; it goes on"),
+            MigrationSignal::Completed => info!("moved to another machine"),
+        }
+    }
+}
+
+/// One recording without a dispatcher; what became of it. Without Redis the host's clock is the one that counts.
+pub async fn serve_request(
+    shot: OneShot,
+    settings: &Settings,
+    program: PathBuf,
+    stores: Arc<dyn StoreFactory>,
+) -> anyhow::Result<EgressInfo> {
+    let signals = Signals::listen().context("listen for signals")?;
+    let migration = MigrationSignals::listen().context("listen for signals")?;
+    let span = info_span!("egress", egress_id = %shot.plan.egress_id, room = %shot.plan.room_name);
+    let clock = Clock::host();
+    let ledger = EgressLedger::accept(&shot.start, clock.unix_ns());
+    let reporter = Reporter::new(ledger, Duration::from_secs(5), clock.clone());
+    let (inbox, events) = mpsc::channel(INBOX_CAPACITY);
+    let job = SessionJob {
+        rules: settings.rules(&shot.plan.limits),
+        root: settings.root().context("find the working directory")?,
+        media: settings.media.clone(),
+        plan: shot.plan,
+        ws_url: shot.ws_url,
+        token: shot.token,
+        program,
+        clock,
+        resources: UploadResources {
+            destinations: shot.destinations,
+            stores,
+            checkpoint_writer: CheckpointWriter::disabled(),
+            settings: settings.upload.clone(),
+        },
+    };
+    let session_tx = inbox.clone();
+    async {
+        tokio::select! {
+            _ = drive(job, &reporter, events, session_tx) => {}
+            () = forward_signals(signals, inbox) => {}
+            () = log_migrations(migration) => {}
+        }
+    }
+    .instrument(span)
+    .await;
+    Ok(reporter.info())
+}

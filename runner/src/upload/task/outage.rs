@@ -1,0 +1,181 @@
+//! A store that fails: how long it is waited for, the backup that takes over, and the last acts when nobody takes all.
+
+use std::time::Duration;
+
+use spillway_process::retry::RetrySchedule;
+use spillway_storage::{Storage, StorageError, StorageErrorKind, Upload};
+use tokio::time::{Instant, timeout};
+use tracing::{debug, warn};
+
+use super::{UploadFlow, UploadTarget, UploadTaskState, Uploader};
+use crate::upload::checkpoint::media_at;
+use crate::upload::settings::UploadSettings;
+use crate::upload::{StoredObject, UploadFailure};
+
+/// For the last acts after giving up.
+const LAST_OPERATIONS_TIMEOUT: Duration = Duration::from_secs(10);
+/// A refusal counts when it was heard so often in a row: keys and policies need a moment to be known everywhere.
+const REFUSALS: u32 = 2;
+/// Why nothing is sent just now.
+pub(super) struct StoreOutage {
+    waits: RetrySchedule,
+    /// Nothing before then.
+    pub(super) until: Option<Instant>,
+    pub(super) since: Option<Instant>,
+    pub(super) refusals: u32,
+    pub(super) message: String,
+}
+
+impl StoreOutage {
+    pub(super) fn new(settings: &UploadSettings) -> Self {
+        let waits = RetrySchedule::new(
+            Duration::from_millis(settings.first_wait_ms),
+            Duration::from_millis(settings.longest_wait_ms),
+        );
+        Self { waits, until: None, since: None, refusals: 0, message: String::new() }
+    }
+
+    /// Nothing for a while, each time for longer.
+    pub(super) fn wait(&mut self) {
+        self.until = Some(Instant::now() + self.waits.wait());
+    }
+}
+
+impl Uploader {
+    /// Trouble begins or goes on.
+    pub(super) async fn failed(&mut self, state: &mut UploadTaskState, error: StorageError) -> UploadFlow {
+        if error.kind == StorageErrorKind::Gone {
+            return self.taken_away(state, error).await;
+        }
+        let now = Instant::now();
+        let outage = &mut state.outage;
+        outage.refusals = if error.is_transient() { 0 } else { outage.refusals + 1 };
+        if outage.since.is_none() {
+            warn!(%error, cause = %spillway_process::chain(&error), "store fails, the recording waits in the spool");
+        }
+        outage.since.get_or_insert(now);
+        let changed = outage.message != error.to_string();
+        if changed {
+            debug!(%error, "store fails");
+        }
+        outage.message = error.to_string();
+        outage.until = Some(now + outage.waits.wait());
+        let refused = outage.refusals >= REFUSALS;
+        // While the recording goes on, there is time for keys to be mended; only a backup is not made to wait.
+        if refused && (self.can_change(state) || state.closed_at.is_some()) {
+            return self.next_store(state, error.kind).await;
+        }
+        self.check_deadlines(state).await
+    }
+
+    pub(super) async fn check_deadlines(&mut self, state: &mut UploadTaskState) -> UploadFlow {
+        let Some(since) = state.outage.since else { return UploadFlow::Continue };
+        let limit = if self.can_change(state) {
+            since + Duration::from_millis(self.settings.backup_after_ms)
+        } else if let Some(closed_at) = state.closed_at {
+            since.max(closed_at) + Duration::from_millis(self.settings.max_outage_ms)
+        } else {
+            return UploadFlow::Continue;
+        };
+        if Instant::now() < limit {
+            return UploadFlow::Continue;
+        }
+        self.next_store(state, StorageErrorKind::Busy).await
+    }
+
+    pub(super) fn can_change(&self, state: &UploadTaskState) -> bool {
+        self.backup.is_some() && !state.on_backup && state.kept_from == self.origin.from
+    }
+
+    pub(super) async fn next_store(&mut self, state: &mut UploadTaskState, kind: StorageErrorKind) -> UploadFlow {
+        let message = std::mem::take(&mut state.outage.message);
+        let Some(backup) = self.backup.clone().filter(|_| self.can_change(state)) else {
+            return self.give_up(state, kind, message).await;
+        };
+        warn!(error = message, backup = backup.name(), "primary store given up, backup takes over");
+        state.in_flight.shutdown().await;
+        state.left.extend(self.target.upload.take());
+        let left = std::mem::replace(&mut self.target, UploadTarget { store: backup, upload: None });
+        self.backup = Some(left.store);
+        state.on_backup = true;
+        state.primary_error = message;
+        state.outage = StoreOutage::new(&self.settings);
+        (state.beginning, state.completing) = (false, false);
+        state.head = None;
+        let closed = state.machine.is_closed();
+        state.machine = self.machine();
+        self.wrote(state);
+        if closed && let Err(error) = self.close_object(state).await {
+            return self.give_up(state, StorageErrorKind::Other, format!("Local upload failed: {error}")).await;
+        }
+        self.save(state);
+        UploadFlow::Continue
+    }
+
+    /// No store takes all of it. What one has is made an object if it can be; else nothing is left behind there.
+    pub(super) async fn give_up(
+        &mut self,
+        state: &mut UploadTaskState,
+        kind: StorageErrorKind,
+        message: String,
+    ) -> UploadFlow {
+        warn!(error = message, ?kind, spool = %self.spool.path().display(), "upload given up");
+        state.in_flight.shutdown().await;
+        let message =
+            if state.on_backup { format!("primary: {}\nbackup: {message}", state.primary_error) } else { message };
+        let kept = timeout(LAST_OPERATIONS_TIMEOUT, self.keep_what_is_there(state)).await.ok().flatten();
+        if kept.is_none() {
+            self.abandon(state).await;
+        } else {
+            self.abort_left(state).await;
+        }
+        self.answer(state, Err(UploadFailure { message, kept, gone: false }));
+        UploadFlow::ServeOutcome
+    }
+
+    async fn keep_what_is_there(&self, state: &UploadTaskState) -> Option<(StoredObject, u64)> {
+        let upload = self.target.upload.as_ref()?;
+        let lists = crate::salvage::candidates(&state.machine.part_states());
+        for parts in lists {
+            match self.target.store.complete(upload, &parts, &self.meta).await {
+                Ok(stored) => {
+                    let bytes = stored.bytes;
+                    let samples: Vec<(u64, u64)> = state.samples.iter().copied().collect();
+                    let media_ns = media_at(&samples, bytes);
+                    return Some((self.kept(state, stored.location, bytes), media_ns));
+                }
+                Err(error) if error.kind == StorageErrorKind::Invalid => debug!(%error, "not these parts"),
+                Err(error) => {
+                    debug!(%error, "what is there cannot be completed either");
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// Leaves nothing in any store.
+    pub(super) async fn abandon(&mut self, state: &mut UploadTaskState) {
+        state.in_flight.shutdown().await;
+        if let Some(upload) = self.target.upload.take() {
+            abort(&*self.target.store, &upload).await;
+        }
+        self.abort_left(state).await;
+    }
+
+    pub(super) async fn abort_left(&self, state: &mut UploadTaskState) {
+        // After the change the two have swapped places.
+        let Some(primary) = self.backup.as_ref().filter(|_| state.on_backup) else { return };
+        for upload in state.left.drain(..) {
+            abort(&**primary, &upload).await;
+        }
+    }
+}
+
+async fn abort(store: &dyn Storage, upload: &Upload) {
+    match timeout(LAST_OPERATIONS_TIMEOUT, store.abort(upload)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "unfinished upload stays in the store"),
+        Err(_) => warn!(store = store.name(), "unfinished upload stays in the store: no answer"),
+    }
+}

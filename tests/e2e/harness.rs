@@ -1,0 +1,134 @@
+//! What all cases share: one runtime, one livekit-server, one dispatcher. Started by the first case that needs it.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use libtest_mimic::{Failed, Trial};
+use spillway_tests::publisher::epoch;
+use spillway_tests::servers::{DispatcherProcess, TestServers};
+use spillway_tests::twirp::Api;
+use tokio::runtime::Runtime;
+
+pub struct E2eHarness {
+    dispatcher: Mutex<Option<DispatcherProcess>>,
+    servers: TestServers,
+}
+
+static HARNESS: Mutex<Option<Arc<E2eHarness>>> = Mutex::new(None);
+
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        epoch();
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime starts")
+    })
+}
+
+/// The shared servers. A start that failed is tried again by the next case.
+pub fn harness() -> Result<Arc<E2eHarness>> {
+    let mut shared = HARNESS.lock().map_err(|_| anyhow!("the stage broke while it was set up"))?;
+    if let Some(harness) = &*shared {
+        return Ok(harness.clone());
+    }
+    // On a thread that lives as long as the runtime: servers die with the thread that started them.
+    let started = runtime().spawn(async {
+        let servers = TestServers::start("").await?;
+        let dispatcher = servers.dispatcher("dispatcher", "").await?;
+        Ok::<_, anyhow::Error>(E2eHarness { dispatcher: Mutex::new(Some(dispatcher)), servers })
+    });
+    let (sender, receiver) = std::sync::mpsc::channel();
+    runtime().spawn(async move {
+        // The receiver waits just below.
+        let _ = sender.send(started.await);
+    });
+    let started = receiver.recv().context("the stage's start vanished")?.context("the stage's start panicked")??;
+    let harness = Arc::new(started);
+    *shared = Some(harness.clone());
+    Ok(harness)
+}
+
+impl E2eHarness {
+    pub fn api(&self) -> &Api {
+        &self.servers.api
+    }
+
+    /// A room name nobody else uses.
+    pub fn room(&self, kind: &str) -> String {
+        static COUNT: AtomicU32 = AtomicU32::new(1);
+        format!("{kind}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A path below the stage's folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.servers.folder().join("files").join(name)
+    }
+}
+
+/// Ends everything; gives what an idle dispatcher left behind.
+pub fn close() -> Vec<(i32, String)> {
+    let Ok(mut shared) = HARNESS.lock() else { return Vec::new() };
+    let Some(harness) = shared.take() else { return Vec::new() };
+    if let Ok(mut dispatcher) = harness.dispatcher.lock()
+        && let Some(mut dispatcher) = dispatcher.take()
+        && let Err(error) = dispatcher.process.stop(Duration::from_secs(10))
+    {
+        eprintln!("{error:#}");
+    }
+    harness.servers.left_behind()
+}
+
+/// A named case on the shared stage.
+pub fn case<F>(name: &str, body: impl FnOnce(Arc<E2eHarness>) -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = Result<()>> + Send,
+{
+    alone(name, move || {
+        let harness = harness()?;
+        runtime().block_on(body(harness))
+    })
+}
+
+/// A named case that brings its own servers, or needs none.
+pub fn alone(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::test(name.to_owned(), move || body().map_err(|error| Failed::from(format!("{error:#}"))))
+}
+
+/// Where there is a reason against it, the case is skipped: counted by the harness as ignored, and said at the end of the
+/// run. `--include-ignored` runs it all the same.
+pub fn unless(left_out: Option<String>, case: Trial) -> Trial {
+    let Some(reason) = left_out else { return case };
+    if let Ok(mut skipped) = SKIPPED.lock() {
+        skipped.push((case.name().to_owned(), reason));
+    }
+    case.with_ignored_flag(true)
+}
+
+static SKIPPED: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
+
+/// A line for each case that was skipped, with its reason.
+pub fn skipped(filter: Option<&str>) -> Vec<String> {
+    let Ok(skipped) = SKIPPED.lock() else { return Vec::new() };
+    let asked = skipped.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter)));
+    asked.map(|(name, reason)| format!("skipped {name}: {reason}")).collect()
+}
+
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    runtime().block_on(future)
+}
+
+/// Something several cases need, made by the first of them.
+pub struct SharedRun<T>(OnceLock<Result<Arc<T>, String>>);
+
+impl<T> SharedRun<T> {
+    pub const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    pub fn get(&self, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        let made = self.0.get_or_init(|| make().map(Arc::new).map_err(|error| format!("{error:#}")));
+        made.clone().map_err(|error| anyhow!(error))
+    }
+}
