@@ -368,11 +368,11 @@ async fn rtp_that_stands_still(harness: &E2eHarness) -> Result<()> {
     }
     for info in &infos {
         let probe = RecordingProbe::open(info)?;
-        // A picture comes back with its next key frame, at most 1 s later; a beep that the pause cuts short is none.
+        // A picture comes back with its next key frame, at most 1 s later.
         let during = |sound: bool| -> Vec<(f64, f64)> {
             let of = pauses.iter().filter(|(.., heard, seen)| if sound { *heard } else { *seen });
             let back = if sound { 0.0 } else { 1.0 };
-            of.map(|(from, to, ..)| (probe.at(*from) - 0.25, probe.at(*to) + back)).collect()
+            of.map(|(from, to, ..)| (probe.at(*from) - 0.1, probe.at(*to) + back)).collect()
         };
         let beeps: Vec<f64> = probe.beeps("p0")?.iter().map(|beep| beep.at).collect();
         in_place(&probe, "beeps", &beeps, &during(true))?;
