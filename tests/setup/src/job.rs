@@ -12,6 +12,9 @@ use crate::step;
 /// What a recording needs: the rest of the workspace is left alone.
 const PROGRAMS: &[&str] = &["spillway-dispatcher", "spillway-runner", "spillway-media"];
 
+/// Beginnings of the variables that cargo sets for the one package it runs.
+const PER_PACKAGE: [&str; 4] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_NAME", "CARGO_BIN_NAME"];
+
 /// A real livekit-server, three publishers, a room composite and a track: files to look at.
 pub fn demo(given: &Given) -> Result<()> {
     let ready = need::install(Needs::default())?;
@@ -97,9 +100,12 @@ fn test_programs(metadata: &str) -> Vec<String> {
 pub fn cargo(cache: &Cache) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from));
     cargo.env("CARGO_TARGET_DIR", cache.target());
-    // Set by the cargo that started us; a nested one must find its own.
-    for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION", "CARGO_CRATE_NAME", "CARGO_BIN_NAME"] {
-        cargo.env_remove(name);
+    // Set by the cargo that started us. `ring`'s build script tracks some: with them every `cargo verify` after a plain
+    // `cargo test` would build it and the 30 crates above it anew, and the other way round.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| PER_PACKAGE.iter().any(|prefix| name.starts_with(prefix))) {
+            cargo.env_remove(name);
+        }
     }
     cargo
 }
