@@ -43,19 +43,20 @@ video() {
 h264() { video "$1" "$2" "$3" "$4" "$5" h264 -c:v libx264 -preset veryfast -tune zerolatency -profile:v baseline -bf 0 \
   -g "${7:-$(($5 / 2))}" -keyint_min "${7:-$(($5 / 2))}" -sc_threshold 0 -threads 1 -b:v "$6" -maxrate "$6" -bufsize "$6" -bsf:v h264_metadata=aud=insert; }
 
-# audio NAME PARTICIPANT FORMAT ENCODER... Nothing is advanced for an encoder's delay: what publishers send decodes late
+# audio NAME PARTICIPANT FORMAT SECONDS ENCODER... Nothing is advanced for an encoder's delay: what publishers send decodes late
 # by libopus' 312 samples too, and whoever records has to know it.
 audio() {
-  name=$1 who=$2 format=$3
-  shift 3
+  name=$1 who=$2 format=$3 length=$4
+  shift 4
   [ -s "$out/$name" ] && return
-  ffmpeg -v error -nostdin -y -f lavfi -i "aevalsrc='0.15*sin(2*PI*$(tone "$who")*mod(t,1))*lt(mod(t,1),0.04)+0.02*sin(2*PI*$(faint "$who")*t)+0.004*(random(0)-0.5)':s=48000:d=$seconds" \
+  ffmpeg -v error -nostdin -y -f lavfi -i "aevalsrc='0.15*sin(2*PI*$(tone "$who")*mod(t,1))*lt(mod(t,1),0.04)+0.02*sin(2*PI*$(faint "$who")*t)+0.004*(random(0)-0.5)':s=48000:d=$length" \
     "$@" -f "$format" "$out/.part-$name"
   keep "$name"
 }
 
 for who in p0 p1 p2 p3; do
-  audio "$who.opus" "$who" ogg -c:a libopus -b:a 48k -ac 2 -frame_duration 20 -application audio
+  # The second round is the loop: an encoder that begins has no past, and a loop has.
+  audio "$who.opus" "$who" ogg $((2 * seconds)) -c:a libopus -b:a 48k -ac 2 -frame_duration 20 -application audio
   h264 "$who-360.h264" "$who" 640 360 30 500k
   h264 "$who-720.h264" "$who" 1280 720 30 1500k
 done
@@ -63,8 +64,8 @@ h264 p0-180.h264 p0 320 180 30 200k
 # A camera held upright, and one that sends a key frame each 3 s.
 h264 p0-360x640.h264 p0 360 640 30 500k
 h264 p0-360-sparse.h264 p0 640 360 30 500k 90
-audio p0.pcmu p0 mulaw -ar 8000 -ac 1
-audio p0.pcma p0 alaw -ar 8000 -ac 1
+audio p0.pcmu p0 mulaw "$seconds" -ar 8000 -ac 1
+audio p0.pcma p0 alaw "$seconds" -ar 8000 -ac 1
 for who in p0 p1; do
   video "$who-360.vp8.ivf" "$who" 640 360 30 ivf -c:v libvpx -deadline realtime -cpu-used 8 -lag-in-frames 0 -error-resilient 1 -auto-alt-ref 0 -g 15 -b:v 500k
 done

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -91,9 +91,24 @@ where
     })
 }
 
+/// Cases run beside one another; one that fills the machine by itself does not.
+static MACHINE: RwLock<()> = RwLock::new(());
+
 /// A named case that brings its own servers, or needs none.
 pub fn alone(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
-    Trial::test(name.to_owned(), move || body().map_err(|error| Failed::from(format!("{error:#}"))))
+    Trial::test(name.to_owned(), move || {
+        let _shared = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+        body().map_err(|error| Failed::from(format!("{error:#}")))
+    })
+}
+
+/// As [`alone`], with no case beside it: three composites and three copies at once are what two cores record in time, and
+/// what a kill then costs is the fault's doing, not the load's.
+pub fn exclusive(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::test(name.to_owned(), move || {
+        let _whole = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+        body().map_err(|error| Failed::from(format!("{error:#}")))
+    })
 }
 
 /// Where there is a reason against it, the case is skipped: counted by the harness as ignored, and said at the end of the

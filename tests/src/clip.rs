@@ -76,6 +76,14 @@ impl Clip {
             "{}: does not begin with a key frame",
             path.display()
         );
+        // The file holds a round more: packets of a first one are made by an encoder that had heard nothing yet. In a loop
+        // the beep at its beginning came with half its level (measured: 0.049 of 0.107), and was missed by the analyser.
+        if clip.codec == ClipCodec::Opus {
+            let half = Duration::from_secs((clip.length.as_secs_f64() / 2.0 + 0.5).floor() as u64);
+            clip.frames.retain(|frame| frame.at >= half);
+            clip.frames.iter_mut().for_each(|frame| frame.at -= half);
+            clip.length -= half;
+        }
         // A loop is whole seconds long; an encoder may have added a last half-empty packet.
         clip.length = Duration::from_secs((clip.length.as_secs_f64() + 0.5).floor() as u64);
         clip.frames.retain(|frame| frame.at < clip.length);

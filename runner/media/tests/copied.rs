@@ -171,7 +171,6 @@ fn ivf_carries_the_three_free_codecs() {
 
 /// As `what_is_left_of_a_recording_plays_by_itself` of the mixed ones.
 #[test]
-#[ignore = "fragments do not begin with key frames yet, so a restart point with one is far back: to be mended next"]
 fn what_is_left_of_a_copied_track_plays_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     for codec in [Codec::Vp8, Codec::Vp9, Codec::H264] {

@@ -19,7 +19,7 @@ use spillway_tests::clouds::provider::CloudKind;
 use spillway_tests::egress::nanos;
 
 use self::scenario::{CHECKPOINT, CloudRecording, CloudScenario, ROOM, STACK, TENANT, unix_s};
-use crate::harness::{alone, block_on, unless};
+use crate::harness::{alone, block_on, exclusive, unless};
 use crate::recording_probe::RecordingProbe;
 
 pub fn cases() -> Vec<Trial> {
@@ -40,11 +40,9 @@ pub fn cases() -> Vec<Trial> {
     };
     let mut cases = vec![
         case("ecs_and_cloud_run_record_a_room_and_a_track", &[CloudKind::Ecs, CloudKind::Run], EndCause::Asked),
-        case(
-            "machines_are_taken_away_while_they_record",
-            &[CloudKind::Ecs, CloudKind::Run, CloudKind::Aci],
-            EndCause::Taken,
-        ),
+        exclusive("clouds::machines_are_taken_away_while_they_record", || {
+            block_on(side_by_side(&[CloudKind::Ecs, CloudKind::Run, CloudKind::Aci], EndCause::Taken))
+        }),
         alone("clouds::a_salvage_that_dies_is_followed_by_another", || {
             block_on(async {
                 let died = [CloudKind::Ecs, CloudKind::Aci]
@@ -52,7 +50,7 @@ pub fn cases() -> Vec<Trial> {
                 try_join_all(died).await.map(|_| ())
             })
         }),
-        alone("clouds::runners_use_the_identity_of_their_machine", || {
+        exclusive("clouds::runners_use_the_identity_of_their_machine", || {
             block_on(async {
                 let known = [CloudKind::Ecs, CloudKind::Run, CloudKind::Aci]
                     .map(|cloud| async move { by_role(cloud).await.with_context(|| format!("{cloud:?}")) });

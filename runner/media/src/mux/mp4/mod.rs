@@ -24,6 +24,9 @@ const GAP: u64 = 32;
 const TIMESCALE: u32 = 90_000;
 /// The first fragments are short, so that a recording is in the file as soon as it has begun.
 const FIRST_FRAGMENT_NS: u64 = 200_000_000;
+/// A keyframe begins a fragment unless the open one is shorter: what is cut from here on has to play by itself, and a
+/// stream of keyframes only must not become a fragment each.
+const MIN_FRAGMENT_NS: u64 = 100_000_000;
 
 const SYNC: u32 = 0x0200_0000;
 const NOT_SYNC: u32 = 0x0101_0000;
@@ -116,11 +119,19 @@ impl Mp4 {
         if !track.take(at_ns, key, data) {
             return Ok(());
         }
+        let keyframe = track.is_video() && key;
+        let sound = !track.is_video();
         self.newest_ns = self.newest_ns.max(at_ns);
         let since = *self.since_ns.get_or_insert(at_ns);
-        if self.newest_ns >= since + self.next_fragment_ns && self.tracks.iter().all(|track| track.format.is_some()) {
-            self.fragment(false)?;
-            self.since_ns = Some(self.newest_ns);
+        let length = at_ns.saturating_sub(since);
+        let due = if keyframe {
+            length >= MIN_FRAGMENT_NS
+        } else {
+            length >= self.next_fragment_ns && !(sound && self.awaits_video(since))
+        };
+        if due && self.tracks.iter().all(|track| track.format.is_some()) {
+            self.fragment(Some(at_ns))?;
+            self.since_ns = Some(at_ns);
             self.next_fragment_ns = (self.next_fragment_ns * 2).min(self.fragment_ns);
         }
         Ok(())
@@ -129,7 +140,7 @@ impl Mp4 {
     /// Makes it an ordinary MP4.
     pub fn finish(&mut self) -> Result<(), SpoolError> {
         self.tracks.retain(|track| track.format.is_some());
-        self.fragment(true)?;
+        self.fragment(None)?;
         let end = self.file.end();
         let mut moov = vec![];
         self.moov(&mut moov, false);
@@ -141,12 +152,20 @@ impl Mp4 {
         self.file.rewrite(GAP, &head).map(|_| ())
     }
 
+    /// Sound that comes first would end the fragment one picture before a keyframe that is on its way. Video that stands
+    /// still is not waited for.
+    fn awaits_video(&self, since_ns: u64) -> bool {
+        self.newest_ns < since_ns + self.next_fragment_ns * 3 / 2
+            && self.tracks.iter().any(|track| track.is_video() && track.waiting.len() > 1)
+    }
+
     pub fn file(&self) -> &SpoolFile {
         &self.file
     }
 
-    /// Writes what is waiting; of a lane that goes on, all but its last sample, whose duration is not known.
-    fn fragment(&mut self, last: bool) -> Result<(), SpoolError> {
+    /// Writes what lies before `cut_ns`; of a track that goes on not its last sample, whose duration is not known. `None`:
+    /// everything. All tracks are cut at the same time, so that a file which begins here lacks no sound at its beginning.
+    fn fragment(&mut self, cut_ns: Option<u64>) -> Result<(), SpoolError> {
         if !self.described {
             let mut front = vec![];
             boxes::ftyp(&mut front);
@@ -155,9 +174,9 @@ impl Mp4 {
             self.file.append(&front)?;
             self.described = true;
         }
-        let (newest, reorder_wait) = (self.newest_ns, self.fragment_ns);
+        let (newest, standstill) = (self.newest_ns, self.fragment_ns);
         let parts: Vec<(Vec<PendingSample>, u64)> =
-            self.tracks.iter_mut().map(|track| track.part(newest, reorder_wait, last)).collect();
+            self.tracks.iter_mut().map(|track| track.part(newest, standstill, cut_ns)).collect();
         if parts.iter().all(|(samples, _)| samples.is_empty()) {
             return Ok(());
         }
@@ -278,22 +297,27 @@ impl Mp4Track {
         true
     }
 
+    fn is_video(&self) -> bool {
+        matches!(self.kind, Mp4TrackKind::Video { .. })
+    }
+
     /// What goes into this fragment, and where its last sample ends.
-    fn part(&mut self, newest_ns: u64, reorder_wait_ns: u64, last: bool) -> (Vec<PendingSample>, u64) {
-        let newest = scale(newest_ns, 1_000_000_000, self.timescale);
+    fn part(&mut self, newest_ns: u64, standstill_ns: u64, cut_ns: Option<u64>) -> (Vec<PendingSample>, u64) {
+        let in_track = |ns: u64| scale(ns, 1_000_000_000, self.timescale);
         let Some(waiting) = self.waiting.last().map(|sample| sample.at) else { return (vec![], 0) };
-        let usual = self.usual();
-        if last {
+        let Some(cut) = cut_ns.map(in_track) else {
+            let usual = self.usual();
             return (std::mem::take(&mut self.waiting), waiting + usual);
-        }
-        // A lane that stands still: its last sample is shown until something comes.
-        if newest >= waiting + scale(reorder_wait_ns, 1_000_000_000, self.timescale) {
+        };
+        // A track that stands still: its last sample is shown until something comes.
+        let newest = in_track(newest_ns);
+        if newest >= waiting + in_track(standstill_ns) {
             return (std::mem::take(&mut self.waiting), newest);
         }
-        let keep = self.waiting.pop();
-        let samples = std::mem::take(&mut self.waiting);
-        self.waiting.extend(keep);
-        (samples, waiting)
+        let before = self.waiting.partition_point(|sample| sample.at < cut).min(self.waiting.len() - 1);
+        let rest = self.waiting.split_off(before);
+        let until = rest.first().map_or(waiting, |sample| sample.at);
+        (std::mem::replace(&mut self.waiting, rest), until)
     }
 
     /// Duration of a sample nobody follows.
