@@ -16,6 +16,11 @@ pub const NAME: &str = "Local";
 /// Copied at once when parts become a file, bytes.
 const BLOCK: usize = 1 << 20;
 
+/// An error without a cause.
+pub fn failure(kind: StorageErrorKind, doing: &'static str, message: impl Into<String>) -> StorageError {
+    StorageError::new(kind, NAME, doing, message)
+}
+
 /// The operating system's error as one of the store.
 pub fn refused(doing: &'static str) -> impl Fn(io::Error) -> StorageError {
     move |source| {

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use url::Url;
 
-use self::files::{NAME, copied, parse_part, part_name, random_id, refused, replace};
+use self::files::{NAME, copied, failure, parse_part, part_name, random_id, refused, replace};
 use crate::checksum::{etag_of_parts, hex, md5};
 use crate::error::{StorageError, StorageErrorKind};
 use crate::storage::*;
@@ -48,17 +48,12 @@ impl DiskStorage {
                 Component::Normal(part) if part != UPLOADS => path.push(part),
                 Component::RootDir | Component::CurDir => {}
                 _ => {
-                    return Err(StorageError::new(
-                        StorageErrorKind::Invalid,
-                        NAME,
-                        doing,
-                        format!("impossible name {name:?}"),
-                    ));
+                    return Err(failure(StorageErrorKind::Invalid, doing, format!("impossible name {name:?}")));
                 }
             }
         }
         if path == self.root {
-            return Err(StorageError::new(StorageErrorKind::Invalid, NAME, doing, "empty name"));
+            return Err(failure(StorageErrorKind::Invalid, doing, "empty name"));
         }
         Ok(path)
     }
@@ -70,7 +65,7 @@ impl DiskStorage {
         if is_ours && folder.is_dir() {
             return Ok(folder);
         }
-        Err(StorageError::new(StorageErrorKind::Gone, NAME, doing, "no such upload"))
+        Err(failure(StorageErrorKind::Gone, doing, "no such upload"))
     }
 
     /// Runs file operations on a blocking thread.
@@ -82,7 +77,7 @@ impl DiskStorage {
         let own = self.clone();
         tokio::task::spawn_blocking(move || work(&own))
             .await
-            .unwrap_or_else(|panic| Err(StorageError::new(StorageErrorKind::Other, NAME, doing, panic.to_string())))
+            .unwrap_or_else(|panic| Err(failure(StorageErrorKind::Other, doing, panic.to_string())))
     }
 
     /// The latest generation of each part that lies here.
@@ -104,7 +99,7 @@ impl DiskStorage {
         let path = self.path(&upload.key, doing)?;
         let bytes = wanted.iter().map(|part| part.tag.bytes).sum();
         let etag = etag_of_parts(wanted.iter().map(|part| part.tag.etag.as_str()))
-            .ok_or_else(|| StorageError::new(StorageErrorKind::Invalid, NAME, doing, "tags are not ours"))?;
+            .ok_or_else(|| failure(StorageErrorKind::Invalid, doing, "tags are not ours"))?;
         let stored = Stored { bytes, etag, location: path.display().to_string() };
         let folder = self.folder(upload, doing)?;
         let there = self.parts(&folder).map_err(refused(doing))?;
@@ -116,17 +111,12 @@ impl DiskStorage {
             match there.iter().find(same) {
                 Some((_, source)) if part.number as usize == index + 1 => sources.push((source, part)),
                 _ => {
-                    return Err(StorageError::new(
-                        StorageErrorKind::Invalid,
-                        NAME,
-                        doing,
-                        format!("no such part {}", part.number),
-                    ));
+                    return Err(failure(StorageErrorKind::Invalid, doing, format!("no such part {}", part.number)));
                 }
             }
         }
         if sources.is_empty() {
-            return Err(StorageError::new(StorageErrorKind::Invalid, NAME, doing, "no parts"));
+            return Err(failure(StorageErrorKind::Invalid, doing, "no parts"));
         }
         let mut damaged = None;
         replace(&path, |file| {
@@ -139,12 +129,9 @@ impl DiskStorage {
             Ok(())
         })
         .map_err(|error| match damaged {
-            Some(number) => StorageError::new(
-                StorageErrorKind::Invalid,
-                NAME,
-                doing,
-                format!("checksum mismatch: part {number} was damaged here"),
-            ),
+            Some(number) => {
+                failure(StorageErrorKind::Invalid, doing, format!("checksum mismatch: part {number} was damaged here"))
+            }
             None => refused(doing)(error),
         })?;
         // The object is complete; parts that cannot be removed only take space.
@@ -222,7 +209,7 @@ impl Storage for DiskStorage {
             let written = fs::write(&beside, &bytes).and_then(|()| fs::rename(&beside, &path));
             written.map_err(|error| match error.kind() {
                 // The directory was removed meanwhile: aborted or completed.
-                io::ErrorKind::NotFound => StorageError::new(StorageErrorKind::Gone, NAME, doing, "no such upload"),
+                io::ErrorKind::NotFound => failure(StorageErrorKind::Gone, doing, "no such upload"),
                 _ => refused(doing)(error),
             })?;
             // Earlier generations of this number only take space.
@@ -289,6 +276,6 @@ impl Storage for DiskStorage {
         let path = self.path(name, "presign")?;
         Url::from_file_path(&path)
             .map(String::from)
-            .map_err(|()| StorageError::new(StorageErrorKind::Invalid, NAME, "presign", "no absolute path"))
+            .map_err(|()| failure(StorageErrorKind::Invalid, "presign", "no absolute path"))
     }
 }
