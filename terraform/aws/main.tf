@@ -1,4 +1,4 @@
-# Spillway in one region of AWS. Everything a root has to decide is a variable; the rest is in ../modules/aws.
+# Spillway in one region of AWS. The root has the provider and hands its variables on; everything else is in ../modules/aws.
 
 provider "aws" {
   region = var.region
@@ -8,26 +8,46 @@ provider "aws" {
   }
 }
 
+locals {
+  # Every variable of the module that `var.spillway` may set. A null is the module's own default.
+  unset = {
+    for key in [
+      "name", "environment", "tags", "livekit_url", "images", "architecture", "network", "redis", "storage",
+      "limits", "dispatcher", "runner", "settle_endpoints", "secrets_version", "existing_secrets", "budget",
+      "alarms", "dashboard", "container_insights", "activate_cost_tags", "log_retention_days", "kms_key_arn",
+      "permissions_boundary", "log_level", "settings",
+    ] : key => null
+  }
+  spillway = merge(local.unset, var.spillway)
+}
+
 module "spillway" {
   source = "../modules/aws"
 
-  name               = var.name
-  environment        = var.environment
-  tags               = var.tags
-  livekit_url        = var.livekit_url
-  images             = var.images
-  architecture       = var.architecture
-  network            = var.network
-  redis              = var.redis
-  storage            = var.storage
-  limits             = var.limits
-  dispatcher         = var.dispatcher
-  runner             = var.runner
-  secrets            = var.secrets
-  secrets_version    = var.secrets_version
-  existing_secrets   = var.existing_secrets
-  budget             = var.budget
-  alarms             = var.alarms
-  log_level          = var.log_level
-  log_retention_days = var.log_retention_days
+  name                 = local.spillway.name
+  environment          = local.spillway.environment
+  tags                 = local.spillway.tags
+  livekit_url          = local.spillway.livekit_url
+  images               = local.spillway.images
+  architecture         = local.spillway.architecture
+  network              = local.spillway.network
+  redis                = local.spillway.redis
+  storage              = local.spillway.storage
+  limits               = local.spillway.limits
+  dispatcher           = local.spillway.dispatcher
+  runner               = local.spillway.runner
+  settle_endpoints     = local.spillway.settle_endpoints
+  secrets              = var.secrets
+  secrets_version      = local.spillway.secrets_version
+  existing_secrets     = local.spillway.existing_secrets
+  budget               = local.spillway.budget
+  alarms               = local.spillway.alarms
+  dashboard            = local.spillway.dashboard
+  container_insights   = local.spillway.container_insights
+  activate_cost_tags   = local.spillway.activate_cost_tags
+  log_retention_days   = local.spillway.log_retention_days
+  kms_key_arn          = local.spillway.kms_key_arn
+  permissions_boundary = local.spillway.permissions_boundary
+  log_level            = local.spillway.log_level
+  settings             = local.spillway.settings
 }

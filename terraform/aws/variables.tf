@@ -8,295 +8,30 @@ variable "region" {
   }
 }
 
-variable "name" {
-  description = "What this installation is called; begins every resource's name."
-  type        = string
-  default     = "spillway"
+# `any`, not an object with types: of an object Terraform drops a misspelt key without a word, here it is an error. Types are the
+# module's.
+variable "spillway" {
+  description = <<-EOT
+    The installation. Its keys are the variables of ../modules/aws, which documents and checks each of them; `livekit_url` is
+    needed, a key that is left out has the module's default.
+  EOT
+  type        = any
   nullable    = false
 
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{0,14}[a-z0-9]$", var.name))
-    error_message = "name: 2 to 16 lower-case letters, digits and hyphens, beginning with a letter."
-  }
-}
-
-variable "environment" {
-  description = "Which of several installations, for example dev or prod; second part of every name."
-  type        = string
-  default     = "prod"
-  nullable    = false
-
-  validation {
-    condition     = can(regex("^[a-z][a-z0-9]{1,9}$", var.environment))
-    error_message = "environment: 2 to 10 lower-case letters and digits, beginning with a letter."
-  }
-}
-
-variable "tags" {
-  description = "Tags of every resource, beside project, stack and environment."
-  type        = map(string)
-  default     = {}
-  nullable    = false
-
-  validation {
-    condition     = alltrue([for key, value in var.tags : can(regex("^[\\w .:/=+@-]{1,128}$", key)) && can(regex("^[\\w .:/=+@-]{0,256}$", value)) && !startswith(lower(key), "aws:")])
-    error_message = "tags: letters, digits, spaces and _.:/=+@- only, keys to 128 and values to 256 characters, no key beginning with aws:."
-  }
-}
-
-variable "livekit_url" {
-  description = "livekit-server as runners reach it, ws:// or wss://."
-  type        = string
-
-  validation {
-    condition     = can(regex("^wss?://[^/ ]+", var.livekit_url))
-    error_message = "livekit_url begins with ws:// or wss://."
-  }
-}
-
-variable "images" {
-  description = "Container images. Without dispatcher or runner the tag of that name in a repository made here; without settle (the dispatcher's Lambda image, which must exist before) there is no Lambda."
-  type = object({
-    dispatcher = optional(string)
-    runner     = optional(string)
-    settle     = optional(string)
-  })
-  default  = {}
-  nullable = false
-
-  validation {
-    condition     = var.images.settle == null || can(regex("\\.dkr\\.ecr\\.", var.images.settle))
-    error_message = "images.settle: Lambda takes images from ECR only."
-  }
-}
-
-variable "architecture" {
-  description = "Processor of dispatcher, runners and Lambda: X86_64, or ARM64 (a fifth cheaper) when the images are built for it."
-  type        = string
-  default     = "X86_64"
-  nullable    = false
-
-  validation {
-    condition     = contains(["X86_64", "ARM64"], var.architecture)
-    error_message = "architecture: X86_64 or ARM64."
-  }
-}
-
-variable "network" {
-  description = "A network made here (create, cidr), or an existing one: vpc_id, subnets of the dispatchers and, if others, of the runners. public_ip: tasks get public addresses, which costs less than NAT for media."
-  type = object({
-    create            = optional(bool, true)
-    cidr              = optional(string, "10.80.0.0/16")
-    vpc_id            = optional(string)
-    subnet_ids        = optional(list(string), [])
-    runner_subnet_ids = optional(list(string), [])
-    public_ip         = optional(bool, true)
-  })
-  default  = {}
-  nullable = false
-
-  validation {
-    condition     = can(cidrhost(var.network.cidr, 0)) && try(contains(range(16, 21), tonumber(split("/", var.network.cidr)[1])), false)
-    error_message = "network.cidr: an IPv4 range from /16 to /20."
-  }
-  validation {
-    condition     = var.network.create == (var.network.vpc_id == null) && var.network.create == (length(var.network.subnet_ids) == 0)
-    error_message = "network: either create, or vpc_id with subnet_ids."
-  }
-}
-
-variable "redis" {
-  description = "The Redis that livekit-server uses too: made here (node_type, replicas, and who else may enter: clients are security groups, client_cidrs ranges), or an existing one by address. password: the secret redis-password holds its password."
-  type = object({
-    create       = optional(bool, true)
-    node_type    = optional(string, "cache.t4g.micro")
-    replicas     = optional(number, 1)
-    clients      = optional(set(string), [])
-    client_cidrs = optional(set(string), [])
-    address      = optional(string)
-    db           = optional(number, 0)
-    username     = optional(string)
-    tls          = optional(bool, true)
-    password     = optional(bool, false)
-  })
-  default  = {}
-  nullable = false
-
-  validation {
-    condition     = var.redis.create == (var.redis.address == null)
-    error_message = "redis: either create, or address."
-  }
-  validation {
-    condition     = var.redis.address == null || can(regex("^[^:/ ]+:[0-9]{2,5}$", var.redis.address))
-    error_message = "redis.address is host:port."
-  }
-  validation {
-    condition     = var.redis.replicas >= 0 && var.redis.replicas <= 5
-    error_message = "redis.replicas: 0 to 5; 0 has no failover."
-  }
-}
-
-variable "storage" {
-  description = "Bucket of the recordings: made here or, by its name, an existing one. expire_days 0 keeps recordings for ever. kms_key_arn: encrypt with that key, else with S3's own."
-  type = object({
-    create        = optional(bool, true)
-    bucket        = optional(string)
-    prefix        = optional(string, "")
-    expire_days   = optional(number, 0)
-    kms_key_arn   = optional(string)
-    versioning    = optional(bool, false)
-    force_destroy = optional(bool, false)
-  })
-  default  = {}
-  nullable = false
-
-  validation {
-    condition     = var.storage.create || var.storage.bucket != null
-    error_message = "storage: create, or the name of a bucket."
-  }
-  validation {
-    condition     = var.storage.expire_days >= 0
-    error_message = "storage.expire_days is not negative."
-  }
-}
-
-variable "limits" {
-  description = "Bounds of the dispatcher: recordings at once, accepted requests that may wait and how long, longest recording (0: none), largest file in bytes (0: none)."
-  type = object({
-    max_recordings         = optional(number)
-    queue                  = optional(number, 200)
-    queue_deadline_seconds = optional(number, 60)
-    start_deadline_seconds = optional(number, 120)
-    max_duration_seconds   = optional(number, 0)
-    max_file_bytes         = optional(number, 0)
-  })
-  default  = {}
-  nullable = false
-}
-
-variable "dispatcher" {
-  description = "How many dispatchers run side by side, and their size as Fargate sells it (1024 is a vCPU, MiB)."
-  type = object({
-    count  = optional(number, 2)
-    cpu    = optional(number, 256)
-    memory = optional(number, 512)
-  })
-  default  = {}
-  nullable = false
-
-  validation {
-    condition     = var.dispatcher.count >= 0 && var.dispatcher.count <= 10 && floor(var.dispatcher.count) == var.dispatcher.count
-    error_message = "dispatcher.count: 0 to 10."
-  }
-}
-
-variable "runner" {
-  description = "Size of a runner when the launch says nothing (it always does), how long a stop may take (2 to 120 s), and in which order capacity is tried: on-demand, spot."
-  type = object({
-    cpu          = optional(number, 1024)
-    memory       = optional(number, 2048)
-    stop_seconds = optional(number, 120)
-    capacity     = optional(list(string), ["on-demand"])
-  })
-  default  = {}
-  nullable = false
-
-  validation {
-    condition     = length(var.runner.capacity) > 0 && length(setsubtract(var.runner.capacity, ["on-demand", "spot"])) == 0
-    error_message = "runner.capacity: a list of on-demand and spot."
-  }
-  validation {
-    condition     = var.runner.stop_seconds >= 2 && var.runner.stop_seconds <= 120
-    error_message = "runner.stop_seconds: Fargate allows 2 to 120."
+    condition     = can(keys(var.spillway)) && length(setsubtract(try(keys(var.spillway), []), keys(local.unset))) == 0
+    error_message = "spillway: an object with no other keys than ${join(", ", keys(local.unset))}."
   }
 }
 
 variable "secrets" {
-  description = "Values of the secrets by short name: livekit-api-key, livekit-api-secret, ticket-key (openssl rand -base64 32), redis-password. Written, never kept in state or plan; see secrets_version."
+  description = <<-EOT
+    Values of the secrets by short name: livekit-api-key, livekit-api-secret, ticket-key (openssl rand -base64 32), redis-password.
+    They are written into the vendor's secret store and are in no state and no plan; `spillway.secrets_version` says when.
+  EOT
   type        = map(string)
   default     = {}
   nullable    = false
   ephemeral   = true
   sensitive   = true
-
-  validation {
-    condition     = var.secrets_version == 0 || length(setsubtract(["livekit-api-key", "livekit-api-secret", "ticket-key"], concat(keys(var.existing_secrets), keys(var.secrets)))) == 0
-    error_message = "secrets: livekit-api-key, livekit-api-secret and ticket-key are needed, unless they are among existing_secrets."
-  }
-}
-
-variable "secrets_version" {
-  description = "0: somebody else writes the values of the secrets. From 1: `secrets` are written, and again whenever this number grows."
-  type        = number
-  default     = 0
-  nullable    = false
-
-  validation {
-    condition     = var.secrets_version >= 0 && floor(var.secrets_version) == var.secrets_version
-    error_message = "secrets_version: 0, 1, 2 and so on."
-  }
-}
-
-variable "existing_secrets" {
-  description = "Secrets that exist already: short name to ARN. They are read, not made."
-  type        = map(string)
-  default     = {}
-  nullable    = false
-
-  validation {
-    condition = alltrue([
-      for name, arn in var.existing_secrets :
-      contains(["livekit-api-key", "livekit-api-secret", "ticket-key", "redis-password"], name) && startswith(arn, "arn:")
-    ])
-    error_message = "existing_secrets: ARNs of livekit-api-key, livekit-api-secret, ticket-key, redis-password."
-  }
-}
-
-variable "budget" {
-  description = "Monthly budget in USD of everything with our stack tag; at 80 % and 100 % these addresses are told. 0: none."
-  type = object({
-    monthly_usd = optional(number, 0)
-    emails      = optional(list(string), [])
-  })
-  default  = {}
-  nullable = false
-
-  validation {
-    condition     = var.budget.monthly_usd == 0 || (var.budget.monthly_usd > 0 && length(var.budget.emails) > 0)
-    error_message = "budget: an amount needs somebody to tell (emails)."
-  }
-}
-
-variable "alarms" {
-  description = "Alarms, and the SNS topic that hears them (none: they are only shown)."
-  type = object({
-    enabled   = optional(bool, true)
-    topic_arn = optional(string)
-  })
-  default  = {}
-  nullable = false
-}
-
-variable "log_level" {
-  description = "Of dispatcher and runners: debug, info, warn or error."
-  type        = string
-  default     = "info"
-  nullable    = false
-
-  validation {
-    condition     = contains(["debug", "info", "warn", "error"], var.log_level)
-    error_message = "log_level: debug, info, warn or error."
-  }
-}
-
-variable "log_retention_days" {
-  description = "How long logs are kept."
-  type        = number
-  default     = 30
-  nullable    = false
-
-  validation {
-    condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
-    error_message = "log_retention_days: one of the spans CloudWatch knows (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365 ...)."
-  }
 }

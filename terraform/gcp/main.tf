@@ -1,33 +1,48 @@
-# Spillway in one region of Google Cloud. Everything a root has to decide is a variable; the rest is in ../modules/gcp.
+# Spillway in one region of Google Cloud. The root has the provider and hands its variables on; everything else is in ../modules/gcp.
 
 provider "google" {
   project = var.project_id
   region  = var.region
 }
 
+locals {
+  # Every variable of the module that `var.spillway` may set. A null is the module's own default.
+  unset = {
+    for key in [
+      "name", "environment", "labels", "livekit_url", "images", "network", "redis", "storage", "limits",
+      "dispatcher", "size_classes", "task_hours", "events", "secrets_version", "existing_secrets", "budget",
+      "alarms", "dashboard", "enable_apis", "deletion_protection", "log_level", "settings",
+    ] : key => null
+  }
+  spillway = merge(local.unset, var.spillway)
+}
+
 module "spillway" {
   source = "../modules/gcp"
 
-  name                = var.name
-  environment         = var.environment
-  labels              = var.labels
+  name                = local.spillway.name
+  environment         = local.spillway.environment
+  labels              = local.spillway.labels
   project_id          = var.project_id
   region              = var.region
-  livekit_url         = var.livekit_url
-  images              = var.images
-  network             = var.network
-  redis               = var.redis
-  storage             = var.storage
-  limits              = var.limits
-  dispatcher          = var.dispatcher
-  size_classes        = var.size_classes
-  events              = var.events
+  livekit_url         = local.spillway.livekit_url
+  images              = local.spillway.images
+  network             = local.spillway.network
+  redis               = local.spillway.redis
+  storage             = local.spillway.storage
+  limits              = local.spillway.limits
+  dispatcher          = local.spillway.dispatcher
+  size_classes        = local.spillway.size_classes
+  task_hours          = local.spillway.task_hours
+  events              = local.spillway.events
   secrets             = var.secrets
-  secrets_version     = var.secrets_version
-  existing_secrets    = var.existing_secrets
-  budget              = var.budget
-  alarms              = var.alarms
-  enable_apis         = var.enable_apis
-  deletion_protection = var.deletion_protection
-  log_level           = var.log_level
+  secrets_version     = local.spillway.secrets_version
+  existing_secrets    = local.spillway.existing_secrets
+  budget              = local.spillway.budget
+  alarms              = local.spillway.alarms
+  dashboard           = local.spillway.dashboard
+  enable_apis         = local.spillway.enable_apis
+  deletion_protection = local.spillway.deletion_protection
+  log_level           = local.spillway.log_level
+  settings            = local.spillway.settings
 }

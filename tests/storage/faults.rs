@@ -39,7 +39,7 @@ async fn faulty_store(
         first_wait: Duration::from_millis(1),
         max_wait: Duration::from_millis(5),
         stall_timeout: Duration::from_millis(1500),
-        slowest: 8 << 20,
+        min_bytes_per_second: 8 << 20,
         complete_timeout: Duration::from_secs(3),
         ..Options::default()
     };

@@ -246,5 +246,5 @@ impl StorageSubject for S3s {
 async fn s3s_conforms() {
     let s3s = S3s(Emulator::s3s().expect("s3s-fs starts"));
     std::fs::create_dir(s3s.0.folder().join(BUCKET)).unwrap();
-    conformance::but_afterlife(&s3s).await;
+    conformance::without_fencing(&s3s).await;
 }

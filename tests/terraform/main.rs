@@ -7,6 +7,7 @@ mod bench;
 mod checkov;
 mod config;
 mod policies;
+mod roots;
 mod sizes;
 mod tables;
 mod targets;
@@ -29,6 +30,7 @@ fn main() {
             trials.push(Trial::test(format!("{name}::tests"), move || bench::test(&module.path)));
         }
     }
+    trials.push(Trial::test("roots::hand_every_variable_on", roots::compare));
     trials.push(Trial::test("config::is_one_that_the_dispatcher_reads", config::read));
     trials.extend(policies::cases());
     trials.extend(sizes::cases());

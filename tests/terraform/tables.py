@@ -52,7 +52,10 @@ def default_of(variable):
 
 
 def flat(text):
-    return unquoted(text).replace("|", "\\|").replace("\n", " ")
+    """One line for a cell; python-hcl2 leaves the marks of a heredoc in place."""
+    heredoc = re.fullmatch(r'"?<<-?(\w+)\n(.*)\n\s*\1"?', text, re.S)
+    text = " ".join(heredoc.group(2).split()) if heredoc else unquoted(text)
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def blocks(path, kind):

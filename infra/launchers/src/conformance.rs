@@ -1,4 +1,5 @@
-//! What every launcher has to pass, real or simulated. A launcher's own tests bring a [`LauncherSubject`] and call [`all`].
+//! The suite that every launcher has to pass (cargo feature `testing`). A launcher's own tests implement [`LauncherSubject`] and
+//! call [`all`]; a failed check panics with the difference.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,39 +13,41 @@ use spillway_protocol::ids::EgressId;
 use crate::exit::{ExitReport, TaskExit};
 use crate::launcher::{LaunchOrder, Launcher, RunMode, StopMode, StopOutcome, TaskRef, TaskStatus};
 
-/// A launcher under test, with runners that stay until they are told to leave and leave with status 0 when asked. The
-/// place holds no other tasks.
+/// A launcher under test, on a platform without other tasks. Its runners run until they are stopped and exit with status 0 on
+/// SIGTERM.
 #[async_trait]
 pub trait LauncherSubject: Send + Sync {
+    /// The launcher.
     fn launcher(&self) -> Arc<dyn Launcher>;
 
-    /// The same place seen by a dispatcher that has just been started again and remembers nothing.
+    /// A new launcher on the same platform, as after a restart of the dispatcher.
     fn restarted(&self) -> Arc<dyn Launcher>;
 
-    /// Something beyond us kills this task with signal 9.
+    /// Kills this task with signal 9, as something outside of the launcher would.
     async fn strike(&self, task: &TaskRef);
 }
 
-/// As the registry makes one.
+/// An installation's id in the registry's form.
 pub const INSTALLATION: &str = "0fk3x9qz7m1bw8ty";
 
-/// How long a state may take to be seen.
+/// How long a status may take to be seen.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Every check.
 pub async fn all(subject: &dyn LauncherSubject) {
     a_launched_task_is_seen_alive(subject).await;
     launching_again_starts_nothing(subject).await;
     overlapping_launches_start_one_task(subject).await;
-    an_attempt_that_died_is_not_started_again(subject).await;
+    an_attempt_that_exited_is_not_started_again(subject).await;
     another_attempt_is_another_task(subject).await;
-    a_task_that_is_asked_leaves_by_itself(subject).await;
+    a_task_that_is_stopped_gracefully_exits_by_itself(subject).await;
     ending_is_idempotent(subject).await;
-    how_a_task_died_is_known(subject).await;
-    a_stranger_is_never_called_gone(subject).await;
+    the_signal_that_killed_a_task_is_known(subject).await;
+    a_foreign_task_is_never_gone(subject).await;
     a_restarted_dispatcher_finds_its_tasks(subject).await;
     what_runs_is_listed_and_what_is_gone_is_not(subject).await;
-    every_task_says_whose_order_it_was(subject).await;
-    a_bill_is_told_from_its_beginning_to_its_end(subject).await;
+    every_task_names_its_installation(subject).await;
+    a_bill_has_a_start_and_an_end(subject).await;
 }
 
 /// The smallest machine that `platform` sells.
@@ -57,6 +60,7 @@ pub fn min_shape(platform: Platform) -> Shape {
     }
 }
 
+/// An order for the smallest machine, with labels that no platform takes unchanged.
 pub fn order(platform: Platform, name: &str, attempt: u32) -> LaunchOrder {
     LaunchOrder {
         egress_id: EgressId::parse(&format!("EG_{name}")).expect("a name of ours"),
@@ -75,20 +79,21 @@ async fn launch(launcher: &dyn Launcher, name: &str, attempt: u32) -> TaskRef {
     launcher.launch(&order(launcher.platform(), name, attempt)).await.expect("the subject has room")
 }
 
-/// A task that only starts is not there yet, and never gone.
+/// Waits until the task runs; panics when it is gone before.
 pub async fn alive(launcher: &dyn Launcher, task: &TaskRef) {
     let alive = async {
         loop {
             match launcher.status(task).await {
                 TaskStatus::Alive => return,
                 TaskStatus::Starting(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-                other => panic!("{task} was to run and is {other:?}"),
+                other => panic!("{task} should run and is {other:?}"),
             }
         }
     };
     tokio::time::timeout(TIMEOUT, alive).await.expect("the task starts in time");
 }
 
+/// Waits until the task is gone.
 pub async fn exit_report(launcher: &dyn Launcher, task: &TaskRef) -> ExitReport {
     let gone = async {
         loop {
@@ -125,7 +130,7 @@ async fn overlapping_launches_start_one_task(subject: &dyn LauncherSubject) {
     launcher.end(&a, StopMode::Immediate).await;
 }
 
-async fn an_attempt_that_died_is_not_started_again(subject: &dyn LauncherSubject) {
+async fn an_attempt_that_exited_is_not_started_again(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     let task = launch(&*launcher, "dead", 1).await;
     alive(&*launcher, &task).await;
@@ -146,17 +151,17 @@ async fn another_attempt_is_another_task(subject: &dyn LauncherSubject) {
     launcher.end(&second, StopMode::Immediate).await;
 }
 
-async fn a_task_that_is_asked_leaves_by_itself(subject: &dyn LauncherSubject) {
+async fn a_task_that_is_stopped_gracefully_exits_by_itself(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     let task = launch(&*launcher, "asked", 1).await;
     alive(&*launcher, &task).await;
     assert_eq!(launcher.end(&task, StopMode::Graceful).await, StopOutcome::Requested);
     let how = exit_report(&*launcher, &task).await.how;
-    // A runner that was asked before it could listen dies of the signal; some platforms remember best who stopped it.
+    // A runner that is stopped before it handles signals is killed by it; some platforms only tell who stopped it.
     assert!(matches!(how, TaskExit::Exited(0) | TaskExit::Signalled(15) | TaskExit::EndedByUs(_)), "{how}");
 }
 
-/// What we ended ourselves is never told as if something else had killed it (out of memory, an operator).
+/// A task that we stopped never looks as if something else had killed it (out of memory, an operator).
 async fn ending_is_idempotent(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     let task = launch(&*launcher, "ended", 1).await;
@@ -168,7 +173,7 @@ async fn ending_is_idempotent(subject: &dyn LauncherSubject) {
     assert_eq!(launcher.end(&task, StopMode::Graceful).await, StopOutcome::AlreadyGone);
 }
 
-async fn how_a_task_died_is_known(subject: &dyn LauncherSubject) {
+async fn the_signal_that_killed_a_task_is_known(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     let task = launch(&*launcher, "struck", 1).await;
     alive(&*launcher, &task).await;
@@ -176,19 +181,19 @@ async fn how_a_task_died_is_known(subject: &dyn LauncherSubject) {
     assert_eq!(exit_report(&*launcher, &task).await.how, TaskExit::Signalled(9));
 }
 
-async fn a_stranger_is_never_called_gone(subject: &dyn LauncherSubject) {
+async fn a_foreign_task_is_never_gone(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     let nonsense = TaskRef { launcher: launcher.name().to_owned(), id: "nonsense".to_owned() };
     let foreign = TaskRef { launcher: "another".to_owned(), id: "1".to_owned() };
-    for stranger in [nonsense, foreign] {
-        assert!(matches!(launcher.status(&stranger).await, TaskStatus::Unknown(_)), "{stranger}");
-        assert_eq!(launcher.end(&stranger, StopMode::Immediate).await, StopOutcome::OutOfReach, "{stranger}");
+    for task in [nonsense, foreign] {
+        assert!(matches!(launcher.status(&task).await, TaskStatus::Unknown(_)), "{task}");
+        assert_eq!(launcher.end(&task, StopMode::Immediate).await, StopOutcome::OutOfReach, "{task}");
     }
 }
 
 async fn a_restarted_dispatcher_finds_its_tasks(subject: &dyn LauncherSubject) {
     let task = launch(&*subject.launcher(), "adopted", 1).await;
-    // As it lies in the registry.
+    // As it is stored in the registry.
     let kept: TaskRef =
         serde_json::to_string(&task).and_then(|text| serde_json::from_str(&text)).expect("a task is plain JSON");
     let restarted = subject.restarted();
@@ -215,8 +220,8 @@ async fn what_runs_is_listed_and_what_is_gone_is_not(subject: &dyn LauncherSubje
     exit_report(&*launcher, &stays).await;
 }
 
-/// Letter by letter, also to a dispatcher that was started anew, and whatever other installations have started there.
-async fn every_task_says_whose_order_it_was(subject: &dyn LauncherSubject) {
+/// Unchanged, also after a restart of the dispatcher, and beside the tasks of other installations.
+async fn every_task_names_its_installation(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     let ours = launch(&*launcher, "ours", 1).await;
     let another =
@@ -238,8 +243,8 @@ async fn every_task_says_whose_order_it_was(subject: &dyn LauncherSubject) {
     }
 }
 
-/// Where the platform bills at all.
-async fn a_bill_is_told_from_its_beginning_to_its_end(subject: &dyn LauncherSubject) {
+/// Only where the platform bills.
+async fn a_bill_has_a_start_and_an_end(subject: &dyn LauncherSubject) {
     let launcher = subject.launcher();
     if launcher.platform() == Platform::Host {
         return;
@@ -247,7 +252,7 @@ async fn a_bill_is_told_from_its_beginning_to_its_end(subject: &dyn LauncherSubj
     let task = launch(&*launcher, "billed", 1).await;
     alive(&*launcher, &task).await;
     launcher.end(&task, StopMode::Immediate).await;
-    // How it left is known before the bill is closed.
+    // The exit is known before the bill is closed.
     let billed = async {
         loop {
             let exit_report = exit_report(&*launcher, &task).await;

@@ -1,35 +1,42 @@
+//! How a task exited and what it is billed for, in one vocabulary for all platforms. Values only; the dispatcher stores them and
+//! writes their text into EgressInfo.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use spillway_cost::{Capacity, Shape};
 
-/// How a task left, in one vocabulary for all platforms. Its words go into EgressInfo.
+/// How a task exited. `Display` is the text for EgressInfo.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskExit {
+    /// The program exited with this status.
     Exited(i32),
+    /// The program was killed by this signal.
     Signalled(i32),
+    /// Killed because the container used more memory than its limit.
     OutOfMemory {
+        /// The limit, where the platform tells it.
         limit_mib: Option<u32>,
     },
-    /// Spot capacity, which others pay more for.
+    /// The platform took spot capacity back.
     CapacityReclaimed,
-    /// The platform's words. It never ran.
+    /// The program never ran; the platform's message.
     ImageNotPulled(String),
-    /// The platform's words. It never ran.
+    /// The program never ran; the platform's message.
     NeverStarted(String),
-    /// The machine under it failed or was taken out of service.
+    /// The machine failed or was taken out of service; the platform's message.
     HostRetired(String),
-    /// By this stack, with this reason.
+    /// Stopped by this stack, for this reason.
     EndedByUs(String),
-    /// In the platform's own words, where none of the others fits.
+    /// The platform's message, where none of the others fits.
     Other(String),
-    /// Gone, and nobody kept the reason.
+    /// Gone, for a reason that was not recorded.
     Unknown,
 }
 
 impl TaskExit {
-    /// A container's exit status as a shell gives it: 128 and more are signals.
+    /// An exit status in the shell's convention: 128 and a signal's number.
     pub fn of_status(status: i32) -> Self {
         match status {
             129..=159 => Self::Signalled(status - 128),
@@ -37,7 +44,7 @@ impl TaskExit {
         }
     }
 
-    /// The program never ran, so nothing of the egress can have been touched.
+    /// Whether the program never ran, so that nothing of the egress can have been written.
     pub fn never_ran(&self) -> bool {
         matches!(self, Self::ImageNotPulled(_) | Self::NeverStarted(_))
     }
@@ -55,42 +62,48 @@ impl fmt::Display for TaskExit {
             Self::OutOfMemory { limit_mib: Some(limit) } => write!(f, "out of memory at {limit} MiB"),
             Self::OutOfMemory { limit_mib: None } => f.write_str("out of memory"),
             Self::CapacityReclaimed => f.write_str("spot capacity reclaimed"),
-            Self::ImageNotPulled(message) => said(f, "image could not be pulled", message),
-            Self::NeverStarted(message) => said(f, "could not be started", message),
-            Self::HostRetired(message) => said(f, "its host was retired", message),
-            Self::EndedByUs(message) => said(f, "ended by us", message),
+            Self::ImageNotPulled(message) => with_message(f, "image could not be pulled", message),
+            Self::NeverStarted(message) => with_message(f, "could not be started", message),
+            Self::HostRetired(message) => with_message(f, "its host was retired", message),
+            Self::EndedByUs(message) => with_message(f, "ended by us", message),
             Self::Other(message) => f.write_str(message),
             Self::Unknown => f.write_str("no exit status known"),
         }
     }
 }
 
-fn said(f: &mut fmt::Formatter<'_>, what: &str, message: &str) -> fmt::Result {
+fn with_message(f: &mut fmt::Formatter<'_>, what: &str, message: &str) -> fmt::Result {
     if message.is_empty() { f.write_str(what) } else { write!(f, "{what}: {message}") }
 }
 
-/// An exit with what the platform says for the bill.
+/// An exit with what the platform tells for the bill.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitReport {
+    /// How the task exited.
     pub how: TaskExit,
-    /// `None` where the platform bills nothing, or while it still counts: then a later look knows.
+    /// `None` where the platform bills nothing, or while the bill is open: then a later status has it.
     #[serde(default)]
     pub billed: Option<Billed>,
+    /// `None` where the platform does not tell.
     #[serde(default)]
     pub machine: Option<TaskMachine>,
 }
 
-/// From when to when the platform bills the task, Unix milliseconds.
+/// The billed time, Unix milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Billed {
+    /// Start of the bill.
     pub from: i64,
+    /// End of the bill.
     pub to: i64,
 }
 
-/// What the task really ran on.
+/// The machine that the task ran on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskMachine {
+    /// Its size.
     pub shape: Shape,
+    /// On demand or spot.
     pub capacity: Capacity,
 }
 
@@ -101,8 +114,8 @@ impl From<TaskExit> for ExitReport {
 }
 
 impl ExitReport {
-    /// A signal that we have sent ourselves is told as that. What the platform knows better (out of memory, a program that
-    /// left by itself) stays.
+    /// The report of a task that we have signalled, for this reason. Exits that have another cause (out of memory, an exit by
+    /// itself) stay.
     pub(crate) fn ended_by(self, reason: Option<String>) -> Self {
         match (&self.how, reason) {
             (TaskExit::Signalled(9 | 15), Some(reason)) => Self { how: TaskExit::EndedByUs(reason), ..self },
@@ -134,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_the_registry_is_read_back() {
+    fn a_stored_report_is_read_back() {
         let exit_report = ExitReport {
             how: TaskExit::OutOfMemory { limit_mib: None },
             billed: Some(Billed { from: 1, to: 2 }),

@@ -1,8 +1,8 @@
-//! Labels as each platform allows them. Pure; the same label always becomes the same text, because a launch that is asked
-//! again must not differ by a letter.
+//! Labels as each platform allows them, and the labels that identify a task. Pure; the same label always becomes the same
+//! text, because a repeated launch must not differ in any letter.
 
-/// Values of AWS tags: letters, digits, spaces and `+ - = . _ : / @`; others become `_`. A vowel sign is no letter there
-/// (it is to Rust), and `aws:` at the beginning is Amazon's own.
+/// Values of AWS tags: letters, digits, spaces and `+ - = . _ : / @`; others become `_`. To AWS a vowel sign is no letter (to
+/// Rust it is one), and the prefix `aws:` is reserved.
 #[cfg(feature = "ecs")]
 pub(crate) fn aws(text: &str) -> String {
     use icu_properties::CodePointMapData;
@@ -17,8 +17,7 @@ pub(crate) fn aws(text: &str) -> String {
     label
 }
 
-/// Names and values of Google's labels: small letters, digits, `-` and `_`, sixty-three of them. What is left out of a
-/// long text or changed in it does not come back.
+/// Names and values of Google's labels: lower-case letters, digits, `-` and `_`, at most sixty-three. Not reversible.
 #[cfg(any(feature = "cloud-run", test))]
 pub(crate) fn google(text: &str) -> String {
     let small = |c: char| match c.to_ascii_lowercase() {
@@ -28,22 +27,23 @@ pub(crate) fn google(text: &str) -> String {
     text.chars().map(small).take(63).collect()
 }
 
-/// Values of Azure's tags hold anything printable; names no `< > % & \ ? /`.
+/// Names of Azure's tags: anything printable but `< > % & \ ? /`.
 #[cfg(any(feature = "aci", test))]
 pub(crate) fn azure_name(text: &str) -> String {
     text.chars().map(|c| if "<>%&\\?/".contains(c) || c.is_control() { '_' } else { c }).take(512).collect()
 }
 
+/// Values of Azure's tags: anything printable.
 #[cfg(any(feature = "aci", test))]
 pub(crate) fn azure_value(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '_' } else { c }).take(256).collect()
 }
 
-/// Which Redis knows the task. Its values are small letters and digits, so that no platform changes them.
+/// Label of the installation. Its values are lower-case letters and digits, which no platform changes.
 #[cfg(any(feature = "ecs", feature = "aci", feature = "docker"))]
 const INSTALLATION: &str = "installation";
 
-/// What every task carries, whatever the order says: whose it is and for what. These names the launchers read again.
+/// The order's labels and those that every task has: egress, attempt, stack and installation, which [`read`] reads back.
 #[cfg(any(feature = "ecs", feature = "aci", feature = "docker"))]
 pub(crate) fn of(order: &crate::LaunchOrder, stack: &str) -> std::collections::BTreeMap<String, String> {
     let mut labels = order.labels.clone();
@@ -54,7 +54,7 @@ pub(crate) fn of(order: &crate::LaunchOrder, stack: &str) -> std::collections::B
     labels
 }
 
-/// Egress, attempt and installation of a task of this stack, by its labels.
+/// Egress, attempt and installation of a task, by its labels; `None`: it is not of this stack.
 #[cfg(any(feature = "ecs", feature = "aci", feature = "docker"))]
 pub(crate) fn read<'a>(
     stack: &str,
@@ -103,7 +103,7 @@ mod tests {
 
     #[cfg(any(feature = "ecs", feature = "aci", feature = "docker"))]
     #[test]
-    fn a_task_says_its_installation_and_one_of_an_older_dispatcher_says_none() {
+    fn a_task_names_its_installation_and_one_of_an_older_dispatcher_names_none() {
         let order = crate::conformance::order(spillway_cost::Platform::Fargate, "x", 2);
         let mut all = of(&order, "prod");
         let read_back = |all: &std::collections::BTreeMap<String, String>| {

@@ -1,3 +1,6 @@
+//! The contract of a launcher and the values that cross it. The dispatcher's actors call it from their own tasks; nothing in
+//! here does I/O.
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
@@ -12,35 +15,39 @@ use spillway_protocol::ids::EgressId;
 
 use crate::exit::ExitReport;
 
-/// A place that can run `spillway-runner`, one task for each egress and attempt.
+/// A platform that can run `spillway-runner`, one task for each egress and attempt.
 ///
-/// The contract, which [`crate::conformance`] checks:
-/// * **Launching is idempotent by egress id and attempt.** Asked again, a launcher answers the task it has, dead or
-///   alive, and starts no second one; also when the two calls overlap. How is the launcher's business (a client token, a
-///   name, a look at what runs before anything is asked for twice). So [`LaunchError::Transient`] means "ask again": the
-///   order may have been taken, and the next call finds what there is. After a restart of the dispatcher this holds as
-///   far as the platform can be asked; where it cannot, the one-time claim in the ticket keeps a second task harmless.
+/// The contract, which the suite `conformance` checks:
+/// * **`launch` is idempotent by egress id and attempt.** A repeated call, also a concurrent one, returns the task there is,
+///   running or exited, and starts no second one. Each launcher has its own means: a client token, a name, a query of what
+///   runs. So [`LaunchError::Transient`] means "call again": the order may have been taken, and the next call finds it. After a
+///   restart of the dispatcher this holds as far as the platform can be queried; where it cannot, the one-time claim in the
+///   ticket keeps a second task harmless.
 /// * **`launch` returns when the platform has taken the order**, not when the runner works. It may be slow (a cloud's
 ///   API), never endless, and dropping its future may leave a task behind, which the next call finds.
-/// * **`status` tells the truth or says that it cannot.** `Gone` is final: that task will never write again. What this
-///   launcher cannot see (another machine, the platform's API down) is `Unknown`, never `Gone`.
-/// * **`end` is idempotent** and does not wait for the task to be gone; `status` will tell. A task that has not started yet
-///   is ended too. How long a task has to finish is [`Launcher::grace`]; `Now` shortens it only where the platform can.
-/// * **`tasks` names what still runs or starts**, of this stack and no other; what is gone is not in it. Each says the
-///   installation of its order, as it was written. A stack's name may be taken twice; an installation's id is not.
-/// * **Only names travel in the open** (environment, labels): egress id, attempt, claim. Secrets go through
-///   `LaunchOrder::handover` on a way only the task can read.
+/// * **`status` is right or `Unknown`.** `Gone` is final: that task will never write again. A task that cannot be seen
+///   (another machine, the platform's API is down) is `Unknown`, never `Gone`.
+/// * **`end` is idempotent** and does not wait for the exit, which `status` reports. A task that has not started yet is stopped
+///   too. The time a task has to finish is [`Launcher::grace`]; `StopMode::Immediate` shortens it only where the platform can.
+/// * **`tasks` lists what runs or starts**, of this stack and no other, and nothing that is gone. Each task has the
+///   installation of its order, unchanged. A stack's name may be used twice; an installation's id is unique.
+/// * **Only names are in the environment and in labels**: egress id, attempt, claim. Secrets go through
+///   `LaunchOrder::handover`, by a channel that only the task can read.
 #[async_trait]
 pub trait Launcher: Send + Sync + 'static {
-    /// What configuration and `TaskRef`s call it; of two launchers of one kind (spot, another region) each has its own.
+    /// Name in configuration and `TaskRef`s; unique, also among launchers of one kind (spot, another region).
     fn name(&self) -> &str;
 
+    /// Starts the task of an order, or returns the one that was started for it.
+    ///
+    /// # Errors
+    /// By kind what to do: see [`LaunchError`]. Calling again with the same order is always safe.
     async fn launch(&self, order: &LaunchOrder) -> Result<TaskRef, LaunchError>;
 
+    /// Status of one task, as the platform tells it now.
     async fn status(&self, task: &TaskRef) -> TaskStatus;
 
-    /// In their order. Where the platform answers for many at once, this asks once for many; elsewhere for a few side by
-    /// side.
+    /// Statuses in the order of `tasks`: one request for many where the platform has one, elsewhere eight requests at a time.
     async fn statuses(&self, tasks: &[TaskRef]) -> Vec<TaskStatus> {
         let mut seen = Vec::with_capacity(tasks.len());
         for some in tasks.chunks(STATUS_CONCURRENCY) {
@@ -49,31 +56,34 @@ pub trait Launcher: Send + Sync + 'static {
         seen
     }
 
-    /// So many tasks may be looked at every few seconds by each of several dispatchers without coming near the platform's
-    /// quota for reads.
+    /// Tasks whose status each of several dispatchers may read every few seconds, well below the platform's quota for reads.
     fn max_status_batch(&self) -> usize {
         usize::MAX
     }
 
+    /// Stops a task, without waiting for its exit.
     async fn end(&self, task: &TaskRef, how: StopMode) -> StopOutcome;
 
-    /// Every task of this stack that the platform still runs or starts, for those who look for orphans.
+    /// Every task of this stack that runs or starts, for the search for orphans.
+    ///
+    /// # Errors
+    /// The platform did not answer or refused; a later call may succeed.
     async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError>;
 
-    /// Whose machines, sizes and prices.
+    /// The platform whose sizes and prices apply.
     fn platform(&self) -> Platform;
 
-    /// Launches that the platform surely takes, with a margin below its limits; `None`: as many as come.
+    /// Launches that the platform surely accepts, with a margin below its limits; `None`: no limit.
     fn quota(&self) -> Option<Quota> {
         None
     }
 
-    /// From the platform's first sign to its kill, when it stops a task; `None`: as long as the task takes.
+    /// From SIGTERM to SIGKILL, when the platform stops a task; `None`: no SIGKILL follows.
     fn grace(&self) -> Option<Duration> {
         None
     }
 
-    /// True for a place whose runners share this process's machine, files and memory.
+    /// True where runners share this process' machine, files and memory.
     fn is_this_machine(&self) -> bool {
         false
     }
@@ -81,50 +91,58 @@ pub trait Launcher: Send + Sync + 'static {
 
 const STATUS_CONCURRENCY: usize = 8;
 
+/// One task to be started.
 #[derive(Clone, Debug)]
 pub struct LaunchOrder {
+    /// The egress; with `attempt` it identifies the order.
     pub egress_id: EgressId,
     /// The first is 1.
     pub attempt: u32,
+    /// Record, or finish uploads.
     pub run_mode: RunMode,
-    /// Whose Redis the order comes from: stands in the task, so that no other installation takes it for its own.
+    /// Id of the Redis that the order comes from. It is stored with the task, so that no other installation takes it for its
+    /// own.
     pub installation: String,
-    /// Opens the ticket once; worth nothing without the ticket key.
+    /// One-time claim for the ticket; useless without the ticket key.
     pub claim: String,
-    /// One line of JSON with what must not be seen in the environment (`process`: the child's standard input).
+    /// One line of JSON with the secrets that must not be in the environment (`process`: written to standard input).
     pub handover: Secret<String>,
-    /// For the bill and for people who look at the platform's console: egress_id, room, type, tenant, stack, attempt. As
-    /// they are; each launcher makes of them what its platform allows.
+    /// For the bill and the platform's console: egress_id, room, type, tenant, stack, attempt. Unchanged; each launcher replaces
+    /// what its platform does not allow.
     pub labels: BTreeMap<String, String>,
-    /// The machine the platform is asked for, one that it sells.
+    /// The machine to be asked for, one that the platform sells.
     pub shape: Shape,
-    /// The platform ends the task after this, where it can; the recording's own limit and the time to finish it are in it.
+    /// Limit after which the platform stops the task, where it can; longer than the recording's own limit and the time to
+    /// finish it.
     pub max_duration: Option<Duration>,
 }
 
-/// Launches allowed: a full bucket at first, refilled steadily.
+/// A rate of launches: a token bucket that is full at first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quota {
+    /// Size of the bucket.
     pub burst: u32,
+    /// Refill rate.
     pub per_second: f64,
 }
 
 impl Quota {
-    /// Fargate's RunTask, as its documentation gives it.
+    /// Fargate's RunTask, by AWS' documentation.
     pub const FARGATE: Self = Self { burst: 100, per_second: 20.0 };
 }
 
-/// What the runner is started for.
+/// What a runner is started for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RunMode {
+    /// To record.
     #[default]
     Record,
-    /// To finish the uploads of a task that died.
+    /// To finish the uploads of a task that crashed.
     Salvage,
 }
 
 impl LaunchOrder {
-    /// The runner's command line behind its name.
+    /// The runner's command-line arguments.
     pub fn arguments(&self) -> &'static [&'static str] {
         match self.run_mode {
             RunMode::Record => &[],
@@ -132,12 +150,12 @@ impl LaunchOrder {
         }
     }
 
-    /// What the runner finds in its environment.
+    /// The order's variables in the runner's environment.
     pub fn names(&self) -> [(&'static str, String); 3] {
         [(EGRESS_ID, self.egress_id.to_string()), (ATTEMPT, self.attempt.to_string()), (CLAIM, self.claim.clone())]
     }
 
-    /// The whole environment of a launch on a platform that leaves the image's command line alone.
+    /// The variables on a platform that does not override the image's command line: the run mode is one of them.
     pub fn environment(&self, stack: &str) -> Vec<(&'static str, String)> {
         let mut all = self.names().to_vec();
         all.push((STACK, stack.to_owned()));
@@ -152,17 +170,19 @@ impl LaunchOrder {
 pub(crate) const EGRESS_ID: &str = "SPILLWAY_EGRESS_ID";
 pub(crate) const ATTEMPT: &str = "SPILLWAY_ATTEMPT";
 pub(crate) const CLAIM: &str = "SPILLWAY_CLAIM";
-/// Instead of an argument.
+/// The run mode as a variable.
 pub(crate) const SALVAGE: &str = "SPILLWAY_SALVAGE";
-/// Whose task it is, where several installations share a platform.
+/// Stack of the task, where several installations share a platform.
 pub(crate) const STACK: &str = "SPILLWAY_STACK";
-/// Which Redis knows it, where several share a stack's name.
+/// Installation of the task, where several share a stack's name.
 pub(crate) const INSTALLATION: &str = "SPILLWAY_INSTALLATION";
 
-/// A task as its launcher knows it again, also after a restart. Opaque to everybody else.
+/// Reference to a task, valid across restarts of the dispatcher. Its id is opaque to all but its launcher.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TaskRef {
+    /// [`Launcher::name`].
     pub launcher: String,
+    /// The platform's name of the task.
     pub id: String,
 }
 
@@ -172,38 +192,45 @@ impl fmt::Display for TaskRef {
     }
 }
 
-/// A task that the platform runs for this stack.
+/// A running task of this stack, as the platform lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnedTask {
+    /// Egress of the order.
     pub egress_id: EgressId,
+    /// Attempt of the order.
     pub attempt: u32,
+    /// The task itself.
     pub task: TaskRef,
-    /// The installation whose order it was; empty where the task does not say (an older dispatcher started it).
+    /// Installation of the order; empty where the task has none (an older dispatcher started it).
     pub installation: String,
-    /// Unix milliseconds; when it was asked for, where that is all that is known.
+    /// Start of the task, or when it was ordered where that is all that is known; Unix milliseconds.
     pub started_ms: Option<i64>,
 }
 
+/// What a platform tells about a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskStatus {
-    /// Taken, and not running yet: the platform's words for what it is doing ("pulling the image").
+    /// Ordered and not running yet; what the platform is doing ("pulling the image").
     Starting(String),
+    /// It runs.
     Alive,
+    /// It has exited and will never write again.
     Gone(ExitReport),
-    /// Not to be seen from here, and why.
+    /// The status could not be read, and why.
     Unknown(String),
 }
 
+/// How a task is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopMode {
-    /// Finish the recording, report, leave.
+    /// SIGTERM: the runner finishes the recording, reports and exits.
     Graceful,
-    /// As fast as the platform can; the registry already says what became of the egress.
+    /// As fast as the platform can; the egress has its final state already.
     Immediate,
 }
 
 impl StopMode {
-    /// What stands in the platform's records as the reason.
+    /// The reason in the platform's records.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Graceful => "asked to finish",
@@ -212,39 +239,63 @@ impl StopMode {
     }
 }
 
+/// Outcome of [`Launcher::end`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopOutcome {
+    /// The platform has taken the request.
     Requested,
+    /// The task had exited.
     AlreadyGone,
-    /// Not ours to end from here, or the platform did not listen; whoever still wants it asks again.
+    /// The task cannot be stopped from here, or the platform did not answer; a later call may succeed.
     OutOfReach,
 }
 
-/// Why no task was started. Each kind asks for another answer: go elsewhere or wait for room, wait until something of ours
-/// has ended, wait as told, tell the operator, ask again.
+/// Why no task was started. What to do, by kind: take another target or wait (`Capacity`), try again at once (`ZoneCapacity`),
+/// wait until a task of ours has exited (`Quota`), wait as long as told (`Throttled`), tell the operator (`Misconfigured`),
+/// call again (`Transient`).
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// The platform has no such machine free here and now; elsewhere it may.
+    /// The platform has no such machine free; another target may have one.
     #[error("no capacity: {message}")]
-    Capacity { message: String },
-    /// It had none where it looked, and has other places that were not asked: the next attempt, at once.
+    Capacity {
+        /// The platform's text.
+        message: String,
+    },
+    /// One zone has no such machine free; the next call asks another zone.
     #[error("no capacity at one place: {message}")]
-    ZoneCapacity { message: String },
-    /// All that the account may run at once is running: it passes when something ends, and not by asking again soon.
+    ZoneCapacity {
+        /// The platform's text.
+        message: String,
+    },
+    /// The account runs as many tasks as it may; a retry helps when one has exited.
     #[error("quota of the account reached: {message}")]
-    Quota { message: String },
+    Quota {
+        /// The platform's text.
+        message: String,
+    },
+    /// Too many launches in a short time.
     #[error("launch quota used up: {message}")]
-    Throttled { message: String, retry_after: Option<Duration> },
+    Throttled {
+        /// The platform's text.
+        message: String,
+        /// Wait that the platform asks for; `None`: it does not say.
+        retry_after: Option<Duration>,
+    },
+    /// The configuration or the platform's set-up is wrong; a retry changes nothing.
     #[error("launcher misconfigured: {message}")]
     Misconfigured {
+        /// What is wrong.
         message: String,
+        /// The library's error, for logs only.
         #[source]
         source: Option<Box<dyn Error + Send + Sync>>,
     },
-    /// Nothing is known or it may pass: ask again with the same order; what the platform has taken is found then.
+    /// No answer, or a temporary failure: call again with the same order, which finds what the platform has taken.
     #[error("launch failed: {message}")]
     Transient {
+        /// What failed.
         message: String,
+        /// The library's error, for logs only.
         #[source]
         source: Option<Box<dyn Error + Send + Sync>>,
     },

@@ -1,34 +1,36 @@
-//! Where a runner is started. `launcher` is the contract; `process` starts a child on this machine; `simulated` is a cloud
-//! that exists only in this process (tests, and sizing without money); `conformance` is what every launcher has to pass.
+//! Where runners are started. Used by the dispatcher only.
 //!
-//! Places that run containers: `ecs`, `cloud_run`, `aci`, `docker`, each a feature. What a container needs beside the names
-//! in its launch comes from the platform's secret store, under the names that the runner's `container` room documents.
-//! `open` makes a launcher of what a configuration says.
+//! `launcher` is the contract, `exit` how tasks end; `process` starts a child on this machine, `ecs`, `cloud_run`, `aci` and
+//! `docker` start containers (each a cargo feature), `simulated` starts nothing; `open` makes a launcher of what a
+//! configuration says. What a container needs beside the variables of its launch comes from the platform's secret store, under
+//! the names that the runner's module `container` documents. With the cargo feature `testing`: `conformance`, the suite that
+//! every launcher has to pass.
+
+#![warn(missing_docs, clippy::missing_errors_doc)]
 
 mod exit;
 mod launcher;
-#[allow(dead_code, reason = "without a cloud there is nobody to label")]
+#[allow(dead_code, reason = "only clouds have labels")]
 mod labels;
-
-#[cfg(any(feature = "cloud-run", feature = "aci", feature = "docker"))]
-#[cfg_attr(not(feature = "cloud-run"), allow(dead_code, reason = "names make lost answers harmless elsewhere"))]
+#[cfg(any(feature = "ecs", feature = "cloud-run", feature = "aci", feature = "docker"))]
+#[cfg_attr(not(feature = "cloud-run"), allow(dead_code, reason = "other platforms have names or tokens for launches"))]
 mod memory;
 #[cfg(any(feature = "cloud-run", feature = "aci"))]
-#[cfg_attr(not(feature = "cloud-run"), allow(dead_code, reason = "names make lost answers harmless on ACI"))]
+#[cfg_attr(not(feature = "cloud-run"), allow(dead_code, reason = "a name makes a lost answer harmless on ACI"))]
 mod rest;
-
-pub mod conformance;
-#[cfg(feature = "aci")]
-pub mod aci;
-#[cfg(feature = "cloud-run")]
-pub mod cloud_run;
-#[cfg(feature = "docker")]
-pub mod docker;
+pub mod process;
+pub mod simulated;
 #[cfg(feature = "ecs")]
 pub mod ecs;
-pub mod simulated;
-pub mod process;
+#[cfg(feature = "cloud-run")]
+pub mod cloud_run;
+#[cfg(feature = "aci")]
+pub mod aci;
+#[cfg(feature = "docker")]
+pub mod docker;
 mod open;
+#[cfg(feature = "testing")]
+pub mod conformance;
 
 pub use exit::{Billed, ExitReport, TaskExit, TaskMachine};
 pub use launcher::{

@@ -1,4 +1,5 @@
-//! A launcher by the name and the options that a configuration gives.
+//! Launchers of containers by kind and options, as the dispatcher's configuration has them. `check` is pure; `open` makes clients
+//! and sends no order.
 
 use std::sync::Arc;
 
@@ -14,18 +15,23 @@ use crate::launcher::{LaunchError, Launcher};
 pub struct LauncherSpec {
     /// The kind: one of [`KINDS`].
     pub launcher: String,
-    /// What `TaskRef`s will say.
+    /// What `TaskRef`s say.
     pub name: String,
+    /// Tells our tasks from those of other installations; must not be blank.
     pub stack: String,
+    /// On demand or spot.
     pub capacity: Capacity,
-    /// The kind's own keys.
+    /// The kind's own keys; null: all defaults.
     pub options: Value,
 }
 
-/// Kinds of launchers beside `process` and `simulated`, each with the feature that builds it in.
+/// Kinds of launchers of containers; each is also the cargo feature that builds it.
 pub const KINDS: [&str; 4] = ["ecs", "cloud-run", "aci", "docker"];
 
-/// Whether the options could be understood, without asking anybody.
+/// Reads the options and makes nothing.
+///
+/// # Errors
+/// `Misconfigured`: the kind is unknown or not in this build, or an option is missing, unknown or wrong.
 pub fn check(spec: &LauncherSpec) -> Result<(), LaunchError> {
     match spec.launcher.as_str() {
         #[cfg(feature = "ecs")]
@@ -40,7 +46,10 @@ pub fn check(spec: &LauncherSpec) -> Result<(), LaunchError> {
     }
 }
 
-/// `clock`: for comparisons with what platforms stamp.
+/// Makes the launcher of a target. `clock` is compared with the platform's time stamps.
+///
+/// # Errors
+/// As for [`check`]; also `Misconfigured` where the process has no identity for the platform. A retry changes nothing.
 pub async fn open(spec: &LauncherSpec, clock: &Clock) -> Result<Arc<dyn Launcher>, LaunchError> {
     match spec.launcher.as_str() {
         #[cfg(feature = "ecs")]
@@ -70,7 +79,7 @@ fn wrong(spec: &LauncherSpec, message: &str) -> LaunchError {
 
 #[allow(dead_code, reason = "without a cloud there is nothing to read")]
 fn read<T: DeserializeOwned + Default>(spec: &LauncherSpec, needed: &[&str]) -> Result<T, LaunchError> {
-    // Its tasks would be those of every other installation that says none.
+    // Without one, tasks of all installations that have none would be taken for ours.
     if spec.stack.trim().is_empty() {
         return Err(wrong(spec, "a `stack` is needed, which tells its tasks from those of other installations"));
     }
@@ -150,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_nobody_knows_is_told() {
+    fn an_unknown_kind_is_an_error() {
         assert!(complaint(&spec("lambda", Value::Null)).contains("there is no launcher \"lambda\""));
     }
 
@@ -162,7 +171,7 @@ mod tests {
 
     #[cfg(all(feature = "ecs", feature = "cloud-run", feature = "aci", feature = "docker"))]
     #[test]
-    fn options_are_read_and_mistakes_in_them_told() {
+    fn options_are_read_and_mistakes_in_them_are_errors() {
         let ecs = json!({"region": "r", "cluster": "arn:aws:ecs:r:1:cluster/c", "task_definition": "t",
             "container": "runner", "subnets": ["s"], "security_groups": ["g"], "assign_public_ip": true});
         assert_eq!(complaint(&spec("ecs", ecs.clone())), "none");

@@ -1,5 +1,5 @@
-//! What Google's and Azure's control planes have in common: JSON over HTTP with a bearer token, and answers that may get
-//! lost after the deed.
+//! Requests to Google's and Azure's control planes: JSON over HTTP with a bearer token. An answer may be lost after the
+//! request was carried out. One request per call, in the caller's task; a 401 is asked once more, nothing else is retried.
 
 use std::error::Error;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use spillway_process::chain;
 use spillway_protocol::Secret;
 use tracing::warn;
 
-use crate::launcher::{LaunchError, StopOutcome, TaskRef};
+use crate::launcher::{LaunchError, StopOutcome, TaskRef, TaskStatus};
 
 const CONNECT: Duration = Duration::from_secs(3);
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// Who we are to the platform.
+/// Source of the headers that authorise a request.
 #[async_trait]
 pub(crate) trait PlatformIdentity: Send + Sync {
     async fn headers(&self) -> Result<HeaderMap, LaunchError>;
 }
 
-/// A ready token.
+/// A configured token.
 pub(crate) struct Token(pub Secret);
 
 #[async_trait]
@@ -40,7 +40,7 @@ pub(crate) fn bearer(token: &str) -> Result<HeaderMap, LaunchError> {
     Ok(HeaderMap::from_iter([(AUTHORIZATION, value)]))
 }
 
-/// What became of asking for the end of a task.
+/// Outcome of a request to stop a task.
 pub(crate) fn ended(task: &TaskRef, asked: Result<RestResponse, impl Error + 'static>) -> StopOutcome {
     match asked {
         Ok(answer) if answer.is_fine() => StopOutcome::Requested,
@@ -60,30 +60,33 @@ pub(crate) struct Rest {
     client: Client,
     base: String,
     identity: Box<dyn PlatformIdentity>,
-    /// What words call the platform.
+    /// Name of the platform in messages.
     platform: &'static str,
 }
 
-/// The platform has answered, with whatever.
+/// An answer of the platform, an error included.
 #[derive(Debug)]
 pub(crate) struct RestResponse {
+    /// HTTP status.
     pub status: u16,
+    /// `Retry-After` in seconds, where the answer has it.
     pub retry_after: Option<Duration>,
-    /// Null when there was none.
+    /// Null where the body is no JSON.
     pub body: Value,
 }
 
 impl RestResponse {
+    /// 2xx.
     pub fn is_fine(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
-    /// 5xx: whether the deed was done is not known.
+    /// 5xx: whether the request was carried out is unknown.
     pub fn is_doubtful(&self) -> bool {
         self.status >= 500
     }
 
-    /// Both platforms put their words there.
+    /// The error's code and message; both platforms put them in the same fields.
     pub fn message(&self) -> String {
         let error = &self.body["error"];
         let code = error["status"].as_str().or(error["code"].as_str()).unwrap_or_default();
@@ -97,6 +100,10 @@ impl RestResponse {
 }
 
 impl Rest {
+    /// `base`: URL before every path.
+    ///
+    /// # Errors
+    /// `Misconfigured`: no TLS or resolver could be set up.
     pub fn new(platform: &'static str, base: &str, identity: Box<dyn PlatformIdentity>) -> Result<Self, LaunchError> {
         let client = Client::builder().connect_timeout(CONNECT).timeout(ANSWER).build().map_err(|error| {
             LaunchError::Misconfigured { message: "make an HTTP client".to_owned(), source: Some(error.into()) }
@@ -104,10 +111,13 @@ impl Rest {
         Ok(Self { client, base: base.trim_end_matches('/').to_owned(), identity, platform })
     }
 
-    /// An error is no answer: the deed may be done.
+    /// Sends one request.
+    ///
+    /// # Errors
+    /// `Transient`: no answer came, and the request may have been carried out. Also those of the token.
     pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<RestResponse, LaunchError> {
         let answer = self.ask_once(method.clone(), path, body).await?;
-        // A token that has just run out, here or by the platform's clock: nothing was done, and there may be a new one.
+        // The token has just expired, here or by the platform's clock: nothing was done, and there may be a new one.
         if answer.status == 401 { self.ask_once(method, path, body).await } else { Ok(answer) }
     }
 
@@ -116,7 +126,7 @@ impl Rest {
         request = request.headers(self.identity.headers().await?);
         request = match body {
             Some(body) => request.header("content-type", "application/json").body(body.to_string()),
-            // Both want to hear of an empty body.
+            // Both platforms require the length of an empty body.
             None => request.header("content-length", "0"),
         };
         let lost = |error: reqwest::Error| LaunchError::Transient {
@@ -133,8 +143,19 @@ impl Rest {
             body: serde_json::from_slice(&body).unwrap_or(Value::Null),
         })
     }
+}
 
-    pub fn silence(&self, error: &LaunchError) -> String {
-        chain(error).to_string()
-    }
+/// A status that could not be had is `Unknown`.
+pub(crate) fn status(asked: Result<TaskStatus, LaunchError>) -> TaskStatus {
+    asked.unwrap_or_else(|error| TaskStatus::Unknown(chain(&error).to_string()))
+}
+
+/// A text in an answer; empty where there is none.
+pub(crate) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// Unix milliseconds of an RFC 3339 time in an answer.
+pub(crate) fn milliseconds(value: &Value) -> Option<i64> {
+    chrono::DateTime::parse_from_rfc3339(value.as_str()?).ok().map(|at| at.timestamp_millis())
 }

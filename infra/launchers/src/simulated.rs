@@ -1,5 +1,6 @@
-//! A simulated cloud: it takes orders as slowly and as seldom as a real one, and its tasks die when the script says so.
-//! Clones are one cloud seen by several dispatchers.
+//! A simulated platform: it accepts orders with the latency and quota of a real one and starts no process; tasks exit when the
+//! caller says so. A configuration may name it (`launcher: simulated`), to measure a dispatcher without a platform. Runs in the
+//! caller's task, on tokio's clock. Clones are one platform seen by several dispatchers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,17 +18,20 @@ use crate::launcher::{LaunchError, LaunchOrder, Launcher, OwnedTask, StopMode, S
 
 const NAME: &str = "simulated";
 
+/// Behaviour of the simulated platform.
 #[derive(Clone, Debug, Default)]
 pub struct SimulatedOptions {
     /// How long the platform's API takes to answer.
     pub latency: Duration,
-    /// How long a task that was taken is only being started; whoever plays its runner waits until it is seen alive.
+    /// How long a task stays `Starting`.
     pub provisioning: Duration,
+    /// Launches it accepts; `None`: all.
     pub quota: Option<Quota>,
-    /// The platform runs no more tasks than this at once.
+    /// Tasks that it runs at once; `None`: no limit.
     pub max_tasks: Option<usize>,
 }
 
+/// Launches tasks on the simulated platform.
 #[derive(Clone)]
 pub struct SimulatedLauncher {
     options: SimulatedOptions,
@@ -37,7 +41,7 @@ pub struct SimulatedLauncher {
 struct SimulatedCloud {
     bucket: Option<TokenBucket>,
     tasks: HashMap<(EgressId, u32), SimulatedTask>,
-    /// Answers for the next launches of an egress, used up from the front.
+    /// Errors for the next launches of an egress, first one first.
     refusals: HashMap<EgressId, Vec<LaunchError>>,
     starts: Vec<mpsc::UnboundedSender<(LaunchOrder, TaskRef)>>,
     calls: u64,
@@ -47,11 +51,12 @@ struct SimulatedTask {
     number: u64,
     installation: String,
     runs_at: Instant,
-    /// When and how it will leave; in the future while it lives.
+    /// When and how it exits; the time may lie in the future.
     leaves: Option<(Instant, ExitReport)>,
 }
 
 impl SimulatedLauncher {
+    /// An empty platform with a full quota.
     pub fn new(options: SimulatedOptions) -> Self {
         let bucket = options.quota.map(|quota| TokenBucket::full(quota, Instant::now()));
         let cloud =
@@ -59,19 +64,19 @@ impl SimulatedLauncher {
         Self { options, cloud: Arc::new(Mutex::new(cloud)) }
     }
 
-    /// Every task that starts from now on; whoever plays the runners listens here.
+    /// Every task that starts from now on, for a test that simulates the runners.
     pub fn starts(&self) -> mpsc::UnboundedReceiver<(LaunchOrder, TaskRef)> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.cloud().starts.push(sender);
         receiver
     }
 
-    /// The next launches of this egress are refused so, in this order.
+    /// The next launches of this egress fail with these errors, in this order.
     pub fn refuse(&self, egress_id: &EgressId, refusals: Vec<LaunchError>) {
         self.cloud().refusals.insert(egress_id.clone(), refusals);
     }
 
-    /// The task leaves after `after` in this way. False when there is no such living task.
+    /// The task exits after `after` with this report. False when there is no such running task.
     pub fn leave(&self, task: &TaskRef, after: Duration, exit_report: impl Into<ExitReport>) -> bool {
         let now = Instant::now();
         match self.cloud().by_ref(task) {
@@ -83,12 +88,12 @@ impl SimulatedLauncher {
         }
     }
 
-    /// How often the platform was asked for a task, refusals included.
+    /// Launches so far, refused ones included.
     pub fn calls(&self) -> u64 {
         self.cloud().calls
     }
 
-    /// How many tasks were ever started.
+    /// Tasks started so far.
     pub fn started(&self) -> usize {
         self.cloud().tasks.len()
     }
@@ -219,7 +224,7 @@ impl TokenBucket {
         Self { quota, tokens: f64::from(quota.burst), at: now }
     }
 
-    /// Takes one, or says how long until there is one.
+    /// Takes a token, or returns the time until there is one.
     fn take(&mut self, now: Instant) -> Result<(), Duration> {
         let refilled = now.saturating_duration_since(self.at).as_secs_f64() * self.quota.per_second;
         self.tokens = (self.tokens + refilled).min(f64::from(self.quota.burst));
@@ -237,7 +242,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_bucket_gives_its_burst_at_once_and_then_its_rate() {
+    async fn the_bucket_allows_its_burst_at_once_and_then_its_rate() {
         let start = Instant::now();
         let mut bucket = TokenBucket::full(Quota::FARGATE, start);
         assert_eq!((0..150).filter(|_| bucket.take(start).is_ok()).count(), 100);

@@ -1,4 +1,4 @@
-//! Both launchers pass the one suite; `process` with a small program that plays runner.
+//! The launchers without a cloud pass the suite; `process` with a small program in the runner's place.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in its helpers too")]
 

@@ -4,6 +4,7 @@
 
 pub mod chain;
 pub mod clock;
+pub mod environment;
 pub mod local_root;
 pub mod retry;
 pub mod shutdown;

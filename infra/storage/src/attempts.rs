@@ -1,12 +1,19 @@
+//! Retries of one call, for vendors' libraries whose own retries are switched off (Azure, GCS): a future per try goes in, the
+//! last answer comes out. Runs in the caller's task.
+
 use std::time::Duration;
 
 use spillway_process::retry::RetrySchedule;
 use tokio::time::{sleep, timeout};
 
 use crate::error::{StorageError, StorageErrorKind};
-use crate::open::Options;
+use crate::options::Options;
 
-/// A call of a library whose own patience is switched off: tried a few times where another try may help.
+/// Calls `attempt` until it succeeds, fails for good, or `options.attempts` tries are used up. Each try may take
+/// `call_timeout`.
+///
+/// # Errors
+/// That of the last try; `Busy` where it timed out.
 pub async fn tried<T, F>(
     provider: &'static str,
     doing: &'static str,
@@ -41,7 +48,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_passes_is_tried_again_and_what_does_not_is_not() {
+    async fn transient_errors_are_tried_again_and_others_are_not() {
         let options = Options::default();
         for (kind, tries) in
             [(StorageErrorKind::Busy, 3), (StorageErrorKind::Mismatch, 3), (StorageErrorKind::Denied, 1)]

@@ -1,14 +1,16 @@
-//! Checksums as the stores write them.
+//! Checksums and ETags in the forms the stores use. Pure, but for [`Etags`], which learns from a store's first answer.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use md5::{Digest, Md5};
 
+/// MD5 digest.
 pub fn md5(bytes: &[u8]) -> [u8; 16] {
     Md5::digest(bytes).into()
 }
 
+/// Lower-case hexadecimal text.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -16,6 +18,7 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Bytes of hexadecimal text; `None` where it is none.
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
     if !text.len().is_multiple_of(2) {
@@ -24,7 +27,8 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
     text.as_bytes().chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
 }
 
-/// The ETag that S3 gives an object made of parts with these ETags, where those are MD5: the MD5 of the MD5s.
+/// The ETag that S3 gives an object made of parts with these ETags: the MD5 of their MD5s and the number of parts. `None`
+/// where one of them is no MD5.
 pub fn etag_of_parts<'a>(etags: impl Iterator<Item = &'a str>) -> Option<String> {
     let (mut digest, mut count) = (Md5::new(), 0);
     for etag in etags {
@@ -34,12 +38,13 @@ pub fn etag_of_parts<'a>(etags: impl Iterator<Item = &'a str>) -> Option<String>
     Some(format!("{}-{count}", hex(&digest.finalize())))
 }
 
+/// An ETag as the header carries it, without its quotes.
 pub fn unquoted(etag: &str) -> String {
     etag.trim_matches('"').to_owned()
 }
 
-/// Whether the store's ETags are MD5s. They are not under KMS encryption, and nobody says so beforehand: the first tag
-/// tells. Where they are, they are a second checksum of each part and the only one of the whole.
+/// Whether a store's ETags are MD5s. Under KMS encryption they are not, and no answer says so beforehand: the first tag
+/// decides. Where they are, they are a second checksum of each part and the only one of the whole object.
 #[derive(Debug, Default)]
 pub struct Etags(AtomicU8);
 
@@ -47,7 +52,10 @@ impl Etags {
     const MD5: u8 = 1;
     const OPAQUE: u8 = 2;
 
-    /// Words, if this cannot be the tag of these bytes.
+    /// Compares a part's tag with the MD5 of the bytes that were sent.
+    ///
+    /// # Errors
+    /// The text of the mismatch, where tags are known to be MD5s. Sending the part again is right.
     pub fn check(&self, found: &str, bytes: &[u8]) -> Result<(), String> {
         let sent = hex(&md5(bytes));
         let says = if found == sent { Self::MD5 } else { Self::OPAQUE };
@@ -57,11 +65,12 @@ impl Etags {
         }
     }
 
-    /// The tag these bytes get, unless tags are known to be something else.
+    /// The tag that these bytes get; `None` once tags are known not to be MD5s.
     pub fn expected_tag(&self, bytes: &[u8]) -> Option<String> {
         self.are_md5().then(|| hex(&md5(bytes)))
     }
 
+    /// False once a tag was seen that is no MD5 of its bytes.
     pub fn are_md5(&self) -> bool {
         self.0.load(Ordering::Relaxed) != Self::OPAQUE
     }

@@ -1,49 +1,53 @@
-//! What every store has to pass. A store's own tests bring a [`StorageSubject`] and call [`all`].
+//! The suite that every store has to pass (cargo feature `testing`). A store's own tests implement [`StorageSubject`] for a
+//! server they have started and call [`all`]; a failed check panics with the difference.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
+use crate::checksum::{hex, md5};
 use crate::error::StorageErrorKind;
 use crate::storage::*;
 
-/// A store under test, and ways to see it that do not go through it.
+/// A store under test, and ways to look into its bucket that do not go through it.
 #[async_trait]
 pub trait StorageSubject: Send + Sync {
-    /// The same bucket each time; each is opened anew, as by another process.
+    /// A new handle on the same bucket, as another process would open it.
     async fn storage(&self) -> Arc<dyn Storage>;
 
-    /// The object as a reader finds it.
+    /// The object as a reader finds it; `None`: there is none.
     async fn read(&self, name: &str) -> Option<Bytes>;
 
-    /// Its content type; `None`: this store keeps none.
+    /// The object's content type; `None`: this store keeps none.
     async fn content_type(&self, name: &str) -> Option<String>;
 
-    /// Unfinished uploads in the whole bucket; `None`: cannot be counted.
+    /// Unfinished uploads in the whole bucket; `None`: they cannot be counted.
     async fn open_uploads(&self) -> Option<usize>;
 
-    /// Stores that cannot be used, and how they say so.
+    /// Stores that cannot be used (wrong key, no such bucket), each with the kind its calls must fail with.
     async fn broken(&self) -> Vec<(Arc<dyn Storage>, StorageErrorKind)>;
 }
 
+/// Every check.
 pub async fn all(subject: &dyn StorageSubject) {
-    but_afterlife(subject).await;
+    without_fencing(subject).await;
     an_aborted_upload_leaves_nothing(subject).await;
     a_zombie_writes_nothing_after_the_end(subject).await;
     a_zombie_writes_nothing_after_an_abort(subject).await;
-    an_end_that_is_asked_for_twice_is_one_end(subject).await;
+    a_repeated_complete_succeeds(subject).await;
     a_stale_part_is_refused(subject).await;
 }
 
-/// For a stand-in that does not tell an upload that is over from one that is somebody else's, and reads no tags (s3s-fs).
-pub async fn but_afterlife(subject: &dyn StorageSubject) {
+/// All checks but those of calls after an upload has ended, for a server that answers them without looking at upload ids or
+/// tags (s3s-fs).
+pub async fn without_fencing(subject: &dyn StorageSubject) {
     a_small_object_is_stored_and_replaced(subject).await;
     names_of_any_kind_are_kept(subject).await;
     parts_in_any_order_make_the_object(subject).await;
     a_part_sent_again_counts(subject).await;
     one_small_part_is_enough(subject).await;
-    another_process_goes_on(subject).await;
+    another_process_continues(subject).await;
     nothing_is_seen_before_the_end(subject).await;
     two_uploads_of_one_name_do_not_mix(subject).await;
     parts_at_once_are_all_kept(subject).await;
@@ -56,7 +60,7 @@ fn meta() -> Meta {
     Meta::of(TYPE)
 }
 
-/// Bytes that tell numbers, generations and positions apart.
+/// Bytes that differ by seed and position.
 fn content(seed: u32, length: u64) -> Bytes {
     let mut state = u64::from(seed) + 1;
     let mut bytes = BytesMut::with_capacity(length as usize + 8);
@@ -75,7 +79,7 @@ fn big(storage: &dyn Storage) -> u64 {
 async fn send(storage: &dyn Storage, upload: &Upload, number: u32, generation: u32, bytes: &Bytes) -> Part {
     let expected = storage.expected_tag(number, generation, bytes);
     let tag = storage.put_part(upload, number, generation, bytes.clone()).await.expect("the part is taken");
-    assert!(expected.as_ref().is_none_or(|expected| *expected == tag), "foreseen was {expected:?}, it is {tag:?}");
+    assert!(expected.as_ref().is_none_or(|expected| *expected == tag), "expected was {expected:?}, it is {tag:?}");
     assert_eq!(tag.bytes, bytes.len() as u64, "part {number}");
     Part { number, generation, tag }
 }
@@ -136,14 +140,14 @@ async fn parts_in_any_order_make_the_object(subject: &dyn StorageSubject) {
     }
 }
 
-/// As a recording ends: its first part last, with the sizes that only the end knows.
+/// As an MP4 recording ends: its first part is sent last, with the sizes that are known at the end only.
 async fn a_part_sent_again_counts(subject: &dyn StorageSubject) {
     let storage = subject.storage().await;
     let name = "parts/again.mp4";
     let upload = begin(&*storage, name).await;
     let (old, new) = (content(1, big(&*storage)), content(10, big(&*storage)));
     send(&*storage, &upload, 1, 0, &old).await;
-    // The tail grows under its own number.
+    // The tail grows under the same number.
     for (generation, length) in [(0, 100), (1, 200)] {
         send(&*storage, &upload, 2, generation, &content(2, length)).await;
     }
@@ -163,8 +167,8 @@ async fn one_small_part_is_enough(subject: &dyn StorageSubject) {
     assert_eq!(subject.read("parts/tiny.ogg").await.as_deref(), Some(&b"x"[..]));
 }
 
-/// Salvage: all it has is what lay in Redis.
-async fn another_process_goes_on(subject: &dyn StorageSubject) {
+/// Salvage: another process knows what was stored in Redis and nothing else.
+async fn another_process_continues(subject: &dyn StorageSubject) {
     let name = "parts/salvaged.mp4";
     let (first, second) = (content(1, big(&*subject.storage().await)), content(2, 500));
     let (kept_upload, kept_part) = {
@@ -184,7 +188,7 @@ async fn another_process_goes_on(subject: &dyn StorageSubject) {
         }
         None => send(&*storage, &kept_upload, 2, 1, &second).await,
     };
-    // A tag without one (s3s-fs lists none) cannot complete anything.
+    // A part without ETag (s3s-fs lists none) cannot be completed.
     let second_part =
         if second_part.tag.etag.is_empty() { send(&*storage, &kept_upload, 2, 1, &second).await } else { second_part };
     storage.complete(&kept_upload, &[kept_part, second_part], &meta()).await.expect("completed");
@@ -192,7 +196,7 @@ async fn another_process_goes_on(subject: &dyn StorageSubject) {
     assert!(subject.read(name).await.is_some_and(|read| read == whole));
 }
 
-/// Through the form it has in Redis.
+/// An upload as it comes back from Redis.
 fn serde_kept(upload: &Upload) -> Upload {
     use serde::Deserialize;
     use serde::de::value::{Error, MapDeserializer};
@@ -222,7 +226,7 @@ async fn an_aborted_upload_leaves_nothing(subject: &dyn StorageSubject) {
     for _ in 0..2 {
         storage.abort(&upload).await.expect("aborted");
     }
-    // A write check: begun and aborted, nothing sent.
+    // A write check: begun and aborted, no part sent.
     let probe = begin(&*storage, name).await;
     storage.abort(&probe).await.expect("aborted");
     assert_eq!(subject.open_uploads().await, before);
@@ -233,32 +237,32 @@ async fn a_zombie_writes_nothing_after_the_end(subject: &dyn StorageSubject) {
     let (zombie, salvage) = (subject.storage().await, subject.storage().await);
     let name = "parts/zombie.mp4";
     let upload = begin(&*zombie, name).await;
-    let truth = Bytes::from_static(b"the truth");
-    let part = send(&*zombie, &upload, 1, 0, &truth).await;
+    let object = Bytes::from_static(b"the object");
+    let part = send(&*zombie, &upload, 1, 0, &object).await;
     salvage.complete(&upload, std::slice::from_ref(&part), &meta()).await.expect("completed");
 
-    let late = zombie.put_part(&upload, 1, 1, Bytes::from_static(b"a lie, told late")).await;
+    let late = zombie.put_part(&upload, 1, 1, Bytes::from_static(b"late other bytes")).await;
     assert_eq!(late.expect_err("refused").kind, StorageErrorKind::Gone);
-    let lie = Part { number: 1, generation: 1, tag: PartTag { bytes: 16, ..part.tag.clone() } };
-    let lie = Part { tag: PartTag { etag: crate::checksum::hex(&crate::checksum::md5(b"a lie")), ..lie.tag }, ..lie };
-    let late = zombie.complete(&upload, &[lie], &meta()).await;
+    let etag = hex(&md5(b"other bytes"));
+    let other = Part { number: 1, generation: 1, tag: PartTag { bytes: 16, etag, ..part.tag.clone() } };
+    let late = zombie.complete(&upload, &[other], &meta()).await;
     assert_eq!(late.expect_err("refused").kind, StorageErrorKind::Gone);
-    assert_eq!(subject.read(name).await, Some(truth));
+    assert_eq!(subject.read(name).await, Some(object));
 }
 
 async fn a_zombie_writes_nothing_after_an_abort(subject: &dyn StorageSubject) {
     let (zombie, other) = (subject.storage().await, subject.storage().await);
     let name = "parts/zombie-aborted.mp4";
     let upload = begin(&*zombie, name).await;
-    let part = send(&*zombie, &upload, 1, 0, &Bytes::from_static(b"nobody wants it")).await;
+    let part = send(&*zombie, &upload, 1, 0, &Bytes::from_static(b"aborted bytes")).await;
     other.abort(&upload).await.expect("aborted");
     let late = zombie.complete(&upload, &[part], &meta()).await;
     assert_eq!(late.expect_err("refused").kind, StorageErrorKind::Gone);
     assert_eq!(subject.read(name).await, None);
 }
 
-/// The answer of the first one was lost.
-async fn an_end_that_is_asked_for_twice_is_one_end(subject: &dyn StorageSubject) {
+/// As after a lost answer.
+async fn a_repeated_complete_succeeds(subject: &dyn StorageSubject) {
     let storage = subject.storage().await;
     let name = "parts/twice.mp4";
     let upload = begin(&*storage, name).await;
@@ -269,7 +273,7 @@ async fn an_end_that_is_asked_for_twice_is_one_end(subject: &dyn StorageSubject)
     assert_eq!((first.bytes, &first.location), (again.bytes, &again.location));
 }
 
-/// A checkpoint that is older than the part: the completer must hear of it and try another.
+/// A checkpoint that is older than the part: `complete` must refuse its tag, so that the caller tries another.
 async fn a_stale_part_is_refused(subject: &dyn StorageSubject) {
     let storage = subject.storage().await;
     let name = "parts/stale.mp4";
@@ -281,7 +285,7 @@ async fn a_stale_part_is_refused(subject: &dyn StorageSubject) {
             assert_eq!(refused.kind, StorageErrorKind::Invalid, "{refused}");
             assert_eq!(storage.complete(&upload, &[fresh], &meta()).await.expect("still open").bytes, 2000);
         }
-        // Or it is kept beside the newer one (Azure), and the object is what was asked for.
+        // Azure keeps both generations: then the object is what was asked for.
         Ok(stored) => {
             assert_eq!(stored.bytes, 1000);
             assert!(subject.read(name).await.is_some_and(|read| read == content(1, 1000)));

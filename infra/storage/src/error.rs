@@ -1,43 +1,50 @@
+//! Errors of all backends: the vendor's refusal sorted by what can be done about it, and its text for EgressInfo.
+//!
+//! Values only; nothing in here retries or logs.
+
 use std::error::Error;
 use std::fmt;
 
-/// Whose turn it is.
+/// Who can fix it: a retry, the user's configuration, or an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StorageErrorKind {
-    /// Key, secret, role or policy: this identity may not.
+    /// Key, secret, role or policy does not allow the call.
     Denied,
-    /// The bucket or container is not there.
+    /// The bucket or container does not exist.
     NotFound,
-    /// The upload is: somebody else completed or aborted it. Whoever sees this writes no more.
+    /// The upload no longer exists: another process completed or aborted it. The caller must stop writing.
     Gone,
-    /// The credentials were good once.
+    /// The credentials were valid once and have expired.
     Expired,
-    /// What arrived is not what was sent.
+    /// A checksum does not match: the bytes were changed on the way. A retry sends them again.
     Mismatch,
-    /// Overload, time-outs, resets, no way to the host: the same call may succeed later.
+    /// Overload, timeout, connection reset, host not reachable: the same call may succeed later.
     Busy,
-    /// The store will never take this: a stale tag, a small part in the middle, a name that is too long.
+    /// The store will never accept this call: a stale tag, a small part before the last one, a name that is too long.
     Invalid,
     /// The backend was left out of this build.
     NotBuilt,
+    /// None of the above; not retried.
     Other,
 }
 
-/// What a store, or the way to it, said. `Display` is the text for EgressInfo, in livekit/egress' form and the
-/// provider's own words.
+/// A failed call to a store. `Display` is the text for EgressInfo: livekit/egress' form around the provider's own text.
 #[derive(Debug)]
 pub struct StorageError {
+    /// What can be done about it.
     pub kind: StorageErrorKind,
     /// As [`Storage::name`](crate::Storage::name).
     pub provider: &'static str,
-    /// The act: `put`, `begin`, `put part`, `complete`, `abort`, `list parts`, `head`, `presign`, `open`.
+    /// The call: `put`, `begin`, `put part`, `complete`, `abort`, `list parts`, `head`, `read`, `presign`, `open`.
     pub doing: &'static str,
-    /// The provider's: code, message and status where it gave them.
+    /// The provider's code, message and HTTP status, where it gave them.
     pub message: String,
+    /// The library's error, for logs only.
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl StorageError {
+    /// An error without a cause.
     pub fn new(
         kind: StorageErrorKind,
         provider: &'static str,
@@ -47,12 +54,13 @@ impl StorageError {
         Self { kind, provider, doing, message: message.into(), source: None }
     }
 
+    /// The same error with its cause.
     pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// The same call may succeed later.
+    /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(self.kind, StorageErrorKind::Busy | StorageErrorKind::Mismatch)
     }

@@ -1,6 +1,8 @@
+//! Object keys in URLs, escaped as livekit/egress escapes them. Pure.
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// What stays as it is in the path of a URL made by Go, and so in livekit/egress' locations.
+/// Characters that Go's `net/url` leaves unescaped in a path, and so livekit/egress in its locations.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -16,7 +18,7 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b'@');
 
-/// A key in the path of a URL, without a slash of its own before it.
+/// A key as the path of a URL, without a leading slash.
 pub fn escaped(key: &str) -> String {
     utf8_percent_encode(key.trim_start_matches('/'), PATH).to_string()
 }

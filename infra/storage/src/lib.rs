@@ -1,13 +1,14 @@
-//! Where recordings end: S3, Azure, GCS, a directory, RAM, behind one trait.
+//! Where recordings are stored: S3, Azure, GCS, AliOSS or a directory, behind one trait. Used by the runner only.
 //!
-//! `storage` is the trait and its values, `error` what can go wrong; `open` makes a [`Storage`] out of a destination of
-//! the plan; `s3`, `azure` and `gcs` are the clouds; `ram` and `disk` are the small backends; `unreliable` fails on
-//! purpose; `conformance` is what every backend has to pass.
+//! `storage` is the trait with its values, `error` its errors, `options` the limits of a call; `open` makes a [`Storage`]
+//! of a destination of the plan; `s3`, `azure`, `gcs` and `disk` are the backends. With the cargo feature `testing`: `ram`, a
+//! bucket in memory; `unreliable`, which injects faults; `conformance`, the suite that every backend has to pass.
 
-pub mod storage;
+#![warn(missing_docs, clippy::missing_errors_doc)]
+
 pub mod error;
-mod open;
-mod prefixed;
+pub mod storage;
+mod options;
 pub mod checksum;
 #[cfg(any(feature = "s3", feature = "gcs"))]
 mod proxy;
@@ -21,14 +22,22 @@ mod s3;
 mod azure;
 #[cfg(feature = "gcs")]
 mod gcs;
-pub mod ram;
 pub mod disk;
+mod prefixed;
+mod open;
+#[cfg(feature = "testing")]
+pub mod ram;
+#[cfg(feature = "testing")]
 pub mod unreliable;
+#[cfg(feature = "testing")]
 pub mod conformance;
 
 pub use disk::DiskStorage;
 pub use error::{StorageError, StorageErrorKind};
-pub use open::{Options, open};
+pub use open::open;
+pub use options::Options;
+#[cfg(feature = "testing")]
 pub use ram::RamStorage;
 pub use storage::{Meta, Object, Part, PartRules, PartTag, Storage, Stored, Upload};
+#[cfg(feature = "testing")]
 pub use unreliable::Unreliable;

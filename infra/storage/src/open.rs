@@ -1,58 +1,21 @@
+//! A backend for a destination of the plan: a provider and its options go in, a [`Storage`] with the installation's prefix
+//! comes out. It makes clients and no request, except that S3 without region or endpoint asks for the bucket's region.
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use spillway_plan::{Destination, Provider};
 
 use crate::disk::DiskStorage;
 use crate::error::{StorageError, StorageErrorKind};
+use crate::options::Options;
 use crate::prefixed::PrefixedStorage;
 use crate::storage::Storage;
 
-/// How hard a single call tries. Long patience belongs to the caller.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Tries of one call, the first included.
-    pub attempts: u32,
-    /// Waits between them grow from `first_wait` to `max_wait`.
-    pub first_wait: Duration,
-    pub max_wait: Duration,
-    pub connect_timeout: Duration,
-    /// How long a try without bytes may take; with bytes it is what they need at `slowest` more.
-    pub stall_timeout: Duration,
-    /// Bytes per second below which a link counts as broken.
-    pub slowest: u64,
-    /// A store may need long to make one object of ten thousand parts.
-    pub complete_timeout: Duration,
-    /// How a role session is called in the provider's own records.
-    pub session_name: String,
-    /// Where roles are assumed; `None`: AWS' own place for the region.
-    pub sts_endpoint: Option<String>,
-}
-
-impl Options {
-    /// How long one try to send so many bytes may take.
-    pub fn call_timeout(&self, bytes: u64) -> Duration {
-        self.stall_timeout + Duration::from_secs(bytes / self.slowest.max(1))
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            attempts: 3,
-            first_wait: Duration::from_millis(100),
-            max_wait: Duration::from_secs(1),
-            connect_timeout: Duration::from_secs(5),
-            stall_timeout: Duration::from_secs(20),
-            slowest: 128 << 10,
-            complete_timeout: Duration::from_secs(120),
-            session_name: "spillway".to_owned(),
-            sts_endpoint: None,
-        }
-    }
-}
-
-/// The store of a destination. Asks nobody: whether it can be written to shows at `begin`.
+/// Opens the store of a destination. Whether it can be written to is known at [`Storage::begin`].
+///
+/// # Errors
+/// `Invalid`, `Denied`: the destination or its credentials cannot be used. `NotBuilt`: the backend is not in this build. A
+/// retry changes nothing.
 pub async fn open(destination: &Destination, options: &Options) -> Result<Arc<dyn Storage>, StorageError> {
     let Destination::Store(store) = destination else {
         let message = "files on this machine's disk are written in place";

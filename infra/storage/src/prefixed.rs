@@ -1,3 +1,6 @@
+//! The installation's settings for every store: its prefix before each name, and presigned locations. Wraps a backend; every
+//! call goes on to it in the caller's task.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +14,7 @@ use tracing::warn;
 use crate::error::StorageError;
 use crate::storage::*;
 
-/// What the installation wants of every store: its prefix before each name, and locations that can be opened.
+/// A backend below a prefix. Names of the trait go in, keys go to the backend.
 #[derive(Debug)]
 pub struct PrefixedStorage {
     inner: Arc<dyn Storage>,
@@ -20,6 +23,7 @@ pub struct PrefixedStorage {
 }
 
 impl PrefixedStorage {
+    /// Prefix and presigning are those of `store`.
     pub fn new(inner: Arc<dyn Storage>, store: &Store) -> Self {
         Self { inner, prefix: store.prefix.clone(), presign: store.presign }
     }
@@ -28,7 +32,7 @@ impl PrefixedStorage {
         joined(&self.prefix, name)
     }
 
-    /// The object is there, so a link that cannot be made costs the link alone.
+    /// The object is stored, so a link that cannot be signed is a warning and no error.
     async fn located(&self, key: &str, stored: Stored) -> Stored {
         if !self.presign {
             return stored;
@@ -102,7 +106,7 @@ impl Storage for PrefixedStorage {
         self.inner.read_small(&self.key(name)).await
     }
 
-    async fn presign(&self, name: &str, life: Duration) -> Result<String, StorageError> {
-        self.inner.presign(&self.key(name), life).await
+    async fn presign(&self, name: &str, validity: Duration) -> Result<String, StorageError> {
+        self.inner.presign(&self.key(name), validity).await
     }
 }

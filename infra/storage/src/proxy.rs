@@ -1,9 +1,11 @@
+//! The URL of an HTTP proxy with its credentials inside, for clients that take nothing else. Pure.
+
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use spillway_plan::destination::Proxy;
 use url::Url;
 
-/// One URL with user and password inside, every character of theirs encoded: libraries that paste them in unescaped go
-/// to another host, or silently past the proxy, when a password holds a space, an `@` or a `:`.
+/// User and password are percent-encoded in full: libraries that paste them in unescaped connect to another host, or bypass
+/// the proxy without an error, when a password holds a space, an `@` or a `:`. `None`: the configured URL is invalid.
 pub fn url(proxy: &Proxy) -> Option<Url> {
     let mut url = Url::parse(proxy.url.reveal()).ok()?;
     let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();

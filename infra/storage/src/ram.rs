@@ -1,3 +1,6 @@
+//! A bucket in memory with S3's rules, for tests (cargo feature `testing`). Calls answer at once and never block; faults are
+//! added by `unreliable`.
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +15,7 @@ use crate::storage::*;
 
 const NAME: &str = "RAM";
 
-/// A bucket in memory with the manners of S3. Clones share it.
+/// A bucket in memory. Clones share it.
 #[derive(Clone, Debug)]
 pub struct RamStorage {
     bucket: Arc<Mutex<RamBucket>>,
@@ -33,17 +36,20 @@ struct Unfinished {
     parts: BTreeMap<u32, (Bytes, PartTag)>,
 }
 
-/// What the bucket was asked for. Refused calls do not count.
+/// Requests that the bucket has served. Refused calls count in `requests` only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BucketCounts {
     /// Requests that carried bytes: parts and small objects.
     pub puts: u64,
     /// Bytes of those.
     pub bytes: u64,
+    /// Uploads that were begun.
     pub begun: u64,
+    /// Uploads that became an object.
     pub completed: u64,
+    /// Uploads that were aborted.
     pub aborted: u64,
-    /// Requests of any kind.
+    /// Requests of any kind, refused ones included.
     pub requests: u64,
 }
 
@@ -54,39 +60,46 @@ impl Default for RamStorage {
 }
 
 impl RamStorage {
+    /// AWS S3: parts of 5 MiB to 5 GiB, at most 10,000.
     pub const S3_RULES: PartRules =
         PartRules { min_part_bytes: 5 << 20, max_part_bytes: 5 << 30, max_parts: 10_000, uniform: false };
 
+    /// An empty bucket with S3's rules.
     pub fn new() -> Self {
         Self::with_rules(Self::S3_RULES)
     }
 
-    /// Other rules than S3's, for parts that a test can afford or for a store like R2 or Azure.
+    /// An empty bucket with other rules: parts that a test can afford, or those of R2 or Azure.
     pub fn with_rules(rules: PartRules) -> Self {
         Self { bucket: Arc::default(), next_id: Arc::default(), rules }
     }
 
+    /// Requests so far.
     pub fn counts(&self) -> BucketCounts {
         self.bucket().counts
     }
 
+    /// Uploads that were begun and neither completed nor aborted.
     pub fn open_uploads(&self) -> usize {
         self.bucket().uploads.len()
     }
 
-    /// What a life-cycle rule does: forgets every upload that was begun and not finished.
+    /// Deletes all unfinished uploads, as a bucket's lifecycle rule does.
     pub fn sweep(&self) {
         self.bucket().uploads.clear();
     }
 
+    /// The bytes of an object.
     pub fn object(&self, key: &str) -> Option<Bytes> {
         self.bucket().objects.get(key).map(|(bytes, ..)| bytes.clone())
     }
 
+    /// What an object was stored with.
     pub fn meta(&self, key: &str) -> Option<Meta> {
         self.bucket().objects.get(key).map(|(_, meta, _)| meta.clone())
     }
 
+    /// Keys of all objects, ascending.
     pub fn keys(&self) -> Vec<String> {
         self.bucket().objects.keys().cloned().collect()
     }
@@ -242,7 +255,7 @@ impl Storage for RamStorage {
         Ok(self.request().objects.get(name).map(|(bytes, ..)| bytes.clone()))
     }
 
-    async fn presign(&self, name: &str, life: Duration) -> Result<String, StorageError> {
-        Ok(format!("{}?expires={}", self.location(name), life.as_secs()))
+    async fn presign(&self, name: &str, validity: Duration) -> Result<String, StorageError> {
+        Ok(format!("{}?expires={}", self.location(name), validity.as_secs()))
     }
 }

@@ -1,3 +1,6 @@
+//! Fault injection around any store, for tests (cargo feature `testing`): a call goes in, and by script, by seed or by mode it
+//! fails, hangs or loses its answer. Delays follow tokio's clock, so paused time works.
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,39 +13,40 @@ use rand::{RngExt, SeedableRng};
 use crate::error::{StorageError, StorageErrorKind};
 use crate::storage::*;
 
-/// What goes wrong with one call.
+/// A fault of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// 503: nothing happened.
+    /// Refused with 503; nothing was done.
     Busy,
-    /// Nothing happens for so long, then the connection is cut.
+    /// No answer for so long, then a timeout; nothing was done.
     Stall(Duration),
-    /// The connection is cut before the store has understood.
+    /// Connection reset before the request was read; nothing was done.
     Reset,
-    /// It happened, and the answer was lost.
+    /// The request was served, its answer lost.
     LostAnswer,
-    /// Half of the bytes arrived; the store noticed.
+    /// The body was cut short; the store noticed and refused it.
     Partial,
-    /// Bytes were changed on the way; the store noticed.
+    /// The body was corrupted on the way; the store noticed and refused it.
     Damaged,
 }
 
-/// What every call meets that no script and no chance has hit.
+/// How calls fare that neither script nor seed has given a fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FaultMode {
+    /// Served at once.
     #[default]
     Fine,
-    /// An outage: every call fails and may be repeated.
+    /// An outage: every call fails with `Busy`.
     Down,
-    /// Every call hangs for so long, then fails.
+    /// Every call hangs for so long, then fails with `Busy`.
     Stalling(Duration),
-    /// Every call takes so long until it is there, and its answer so long to come back.
+    /// A slow link: this latency before and after every call.
     Far(Duration),
-    /// Every call is refused with this kind: keys revoked, credentials expired, bucket removed.
+    /// Every call fails with this kind: keys revoked, credentials expired, bucket deleted.
     Refusing(StorageErrorKind),
 }
 
-/// A store that fails on purpose: by script, by seeded chance, or for as long as the weather is bad. Clones share their fate.
+/// A store with injected faults. Clones share script, seed and mode.
 #[derive(Clone, Debug)]
 pub struct Unreliable {
     inner: Arc<dyn Storage>,
@@ -54,34 +58,36 @@ struct FaultPlan {
     fault_mode: FaultMode,
     script: VecDeque<Option<Fault>>,
     chance: Option<(StdRng, f64)>,
-    struck: u64,
+    faults: u64,
 }
 
 impl Unreliable {
-    /// Fine until told otherwise.
+    /// No faults until a mode is set.
     pub fn new(inner: Arc<dyn Storage>) -> Self {
         Self { inner, plan: Arc::default() }
     }
 
-    /// The first calls fare as the script says, the rest well.
+    /// The first calls get the faults of the script, one each; `None` is a call without one.
     pub fn scripted(inner: Arc<dyn Storage>, script: impl IntoIterator<Item = Option<Fault>>) -> Self {
         let plan = FaultPlan { script: script.into_iter().collect(), ..FaultPlan::default() };
         Self { inner, plan: Arc::new(Mutex::new(plan)) }
     }
 
-    /// Each call fails with this probability, in one of all the ways; stalls take up to ten seconds.
+    /// Each call gets a fault with this probability (0 to 1), any of them; stalls take up to ten seconds. The same seed gives
+    /// the same faults.
     pub fn seeded(inner: Arc<dyn Storage>, seed: u64, probability: f64) -> Self {
         let plan = FaultPlan { chance: Some((StdRng::seed_from_u64(seed), probability)), ..FaultPlan::default() };
         Self { inner, plan: Arc::new(Mutex::new(plan)) }
     }
 
+    /// Changes the mode for all calls from now on.
     pub fn set_fault_mode(&self, fault_mode: FaultMode) {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner).fault_mode = fault_mode;
     }
 
-    /// Calls that a fault or the weather has hit.
-    pub fn struck(&self) -> u64 {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner).struck
+    /// Calls that met a fault or a mode other than `Fine`.
+    pub fn faults(&self) -> u64 {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).faults
     }
 
     fn next(&self) -> (Option<Fault>, FaultMode) {
@@ -97,7 +103,7 @@ impl Unreliable {
             }),
         };
         if fault.is_some() || plan.fault_mode != FaultMode::Fine {
-            plan.struck += 1;
+            plan.faults += 1;
         }
         (fault, plan.fault_mode)
     }
@@ -200,8 +206,8 @@ impl Storage for Unreliable {
         self.call("read", self.inner.read_small(name)).await
     }
 
-    async fn presign(&self, name: &str, life: Duration) -> Result<String, StorageError> {
-        self.call("presign", self.inner.presign(name, life)).await
+    async fn presign(&self, name: &str, validity: Duration) -> Result<String, StorageError> {
+        self.call("presign", self.inner.presign(name, validity)).await
     }
 }
 
@@ -211,7 +217,7 @@ mod tests {
     use crate::ram::RamStorage;
 
     #[tokio::test]
-    async fn a_script_is_followed_and_then_all_is_well() {
+    async fn a_script_is_followed_and_then_calls_succeed() {
         let ram = RamStorage::new();
         let script = [Some(Fault::Busy), None, Some(Fault::LostAnswer)];
         let store = Unreliable::scripted(Arc::new(ram.clone()), script);
@@ -221,21 +227,21 @@ mod tests {
         assert!(put("c").await.is_err());
         assert!(put("d").await.is_ok());
         assert_eq!(ram.keys(), ["b", "c", "d"]);
-        assert_eq!(store.struck(), 2);
+        assert_eq!(store.faults(), 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_same_seed_is_the_same_luck() {
-        let luck = async |seed| {
+    async fn the_same_seed_gives_the_same_faults() {
+        let outcome = async |seed| {
             let store = Unreliable::seeded(Arc::new(RamStorage::new()), seed, 0.5);
-            let mut luck = Vec::new();
+            let mut outcome = Vec::new();
             for _ in 0..50 {
-                luck.push(store.put("a", Bytes::new(), &Meta::default()).await.err().map(|error| error.message));
+                outcome.push(store.put("a", Bytes::new(), &Meta::default()).await.err().map(|error| error.message));
             }
-            luck
+            outcome
         };
-        assert_eq!(luck(1).await, luck(1).await);
-        assert_ne!(luck(1).await, luck(2).await);
+        assert_eq!(outcome(1).await, outcome(1).await);
+        assert_ne!(outcome(1).await, outcome(2).await);
     }
 
     #[tokio::test(start_paused = true)]

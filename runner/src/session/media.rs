@@ -20,10 +20,6 @@ use tracing::{debug, warn};
 pub const PROGRAM_VARIABLE: &str = "SPILLWAY_MEDIA";
 const PROGRAM: &str = "spillway-media";
 
-/// What a child may inherit: nothing that is secret.
-const INHERITED_VARIABLES: &[&str] = &["HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "RUST_BACKTRACE"];
-const INHERITED_PREFIXES: &[&str] = &["LC_", "XDG_", "GST_"];
-
 /// It starts no program. livekit-signaling would: it asks `lsb_release`, a shell script with a dozen processes, what
 /// system this is, which takes a tenth of the time we have to begin; where it finds none it reads /etc/os-release.
 const NO_PROGRAMS: &str = "/nonexistent";
@@ -66,14 +62,9 @@ impl MediaProcess {
     pub fn start(program: &Path) -> Result<Self, MediaError> {
         let (ours, theirs) = UnixStream::pair().map_err(MediaError::Pair)?;
         let (events, commands) = runner_endpoint(ours).map_err(MediaError::Pair)?;
-        let inherited = env::vars_os().filter(|(name, _)| {
-            name.to_str().is_some_and(|name| {
-                INHERITED_VARIABLES.contains(&name) || INHERITED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-            })
-        });
         let child = Command::new(program)
             .env_clear()
-            .envs(inherited)
+            .envs(spillway_process::environment::inherited(&[]))
             .env("PATH", NO_PROGRAMS)
             .envs(spillway_process::telemetry::handed_down())
             .stdin(Stdio::from(OwnedFd::from(theirs)))

@@ -13,7 +13,7 @@ resource "aws_ecs_cluster_capacity_providers" "this" {
   capacity_providers = ["FARGATE", "FARGATE_SPOT"]
 }
 
-# One definition serves every size: cpu, memory and disk are said at each launch.
+# One definition serves every size: cpu, memory and disk are overrides of each launch.
 resource "aws_ecs_task_definition" "runner" {
   family                   = "${local.prefix}-runner"
   requires_compatibilities = ["FARGATE"]

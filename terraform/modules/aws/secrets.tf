@@ -1,4 +1,4 @@
-# Terraform knows the names. Values are written once, past state and plan (secret_string_wo), or by somebody else.
+# Terraform knows the names. Values are written once, outside of state and plan (secret_string_wo), or outside of Terraform.
 
 locals {
   wanted_secrets = [for name in module.common.secrets : name if var.redis.password || name != "redis-password"]

@@ -127,7 +127,7 @@ variable "redis" {
 }
 
 variable "storage" {
-  description = "Bucket of the recordings: made here or, by its name, an existing one. expire_days 0 keeps recordings for ever. kms_key_arn: encrypt with that key, else with S3's own."
+  description = "Bucket of the recordings: made here or, by its name, an existing one. expire_days 0: recordings do not expire. kms_key_arn: encrypt with that key, else with S3's own."
   type = object({
     create        = optional(bool, true)
     bucket        = optional(string)
@@ -190,7 +190,7 @@ variable "dispatcher" {
 }
 
 variable "runner" {
-  description = "Size of a runner when the launch says nothing (it always does), how long a stop may take (2 to 120 s), and in which order capacity is tried: on-demand, spot."
+  description = "Size of a runner without overrides (every launch has them), seconds from SIGTERM to SIGKILL (2 to 120), and the order in which capacity is tried: on-demand, spot."
   type = object({
     cpu          = optional(number, 1024)
     memory       = optional(number, 2048)
@@ -241,7 +241,7 @@ variable "secrets" {
 }
 
 variable "secrets_version" {
-  description = "0: somebody else writes the values of the secrets. From 1: `secrets` are written, and again whenever this number grows."
+  description = "0: the values of the secrets are written outside of Terraform. From 1: `secrets` are written, and again whenever this number grows."
   type        = number
   default     = 0
   nullable    = false
@@ -268,7 +268,7 @@ variable "existing_secrets" {
 }
 
 variable "budget" {
-  description = "Monthly budget in USD of everything with our stack tag; at 80 % and 100 % these addresses are told. 0: none."
+  description = "Monthly budget in USD of everything with our stack tag; at 80 % and 100 % these addresses get a message. 0: none."
   type = object({
     monthly_usd = optional(number, 0)
     emails      = optional(list(string), [])
@@ -278,12 +278,12 @@ variable "budget" {
 
   validation {
     condition     = var.budget.monthly_usd == 0 || (var.budget.monthly_usd > 0 && length(var.budget.emails) > 0)
-    error_message = "budget: an amount needs somebody to tell (emails)."
+    error_message = "budget: an amount needs addresses (emails)."
   }
 }
 
 variable "alarms" {
-  description = "Alarms, and the SNS topic that hears them (none: they are only shown)."
+  description = "Alarms, and the SNS topic they are sent to (none: they are only shown)."
   type = object({
     enabled   = optional(bool, true)
     topic_arn = optional(string)

@@ -58,7 +58,7 @@ resource "aws_cloudwatch_metric_alarm" "dispatchers" {
 resource "aws_cloudwatch_metric_alarm" "settle_failed" {
   count               = var.alarms.enabled && local.has_settle ? 1 : 0
   alarm_name          = "${local.prefix}-settle-failed"
-  alarm_description   = "Stopped tasks that nobody could settle wait in the dead-letter queue"
+  alarm_description   = "Events of stopped tasks that could not be handled are in the dead-letter queue"
   namespace           = "AWS/SQS"
   metric_name         = "ApproximateNumberOfMessagesVisible"
   statistic           = "Maximum"

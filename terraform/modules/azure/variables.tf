@@ -126,7 +126,7 @@ variable "redis" {
 }
 
 variable "storage" {
-  description = "Storage account and container of the recordings: made here, or existing by their names and the container's resource id. expire_days 0 keeps recordings for ever."
+  description = "Storage account and container of the recordings: made here, or existing by their names and the container's resource id. expire_days 0: recordings do not expire."
   type = object({
     create       = optional(bool, true)
     account      = optional(string)
@@ -228,7 +228,7 @@ variable "existing_secrets" {
 }
 
 variable "budget" {
-  description = "Monthly budget in USD of everything with our stack tag, from the first day of a month (start, as 2027-01-01T00:00:00Z); at 80 % and 100 % these addresses are told. 0: none."
+  description = "Monthly budget in USD of everything with our stack tag, from the first day of a month (start, as 2027-01-01T00:00:00Z); at 80 % and 100 % these addresses get a message. 0: none."
   type = object({
     monthly_usd = optional(number, 0)
     start       = optional(string)
@@ -239,12 +239,12 @@ variable "budget" {
 
   validation {
     condition     = var.budget.monthly_usd == 0 || (var.budget.monthly_usd > 0 && length(var.budget.emails) > 0 && can(regex("^[0-9]{4}-[0-9]{2}-01T00:00:00Z$", var.budget.start)))
-    error_message = "budget: an amount needs somebody to tell (emails) and the first day of a month (start)."
+    error_message = "budget: an amount needs addresses (emails) and the first day of a month (start)."
   }
 }
 
 variable "alarms" {
-  description = "Alarms, and who hears of them."
+  description = "Alarms, and the addresses they are sent to."
   type = object({
     enabled = optional(bool, true)
     emails  = optional(set(string), [])

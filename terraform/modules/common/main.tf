@@ -4,7 +4,7 @@ locals {
   sizes  = jsondecode(file("${path.module}/sizes.json"))
   prefix = "${var.name}-${var.environment}"
 
-  # Long enough against collisions with strangers, short enough for a storage account.
+  # Long enough for a globally unique name, short enough for a storage account.
   hash = substr(sha256("${local.prefix}/${var.unique}"), 0, 8)
 
   tags = merge(var.tags, {
@@ -38,7 +38,7 @@ locals {
     } : key => value if value != null
   }
 
-  said = {
+  keys = {
     redis                  = local.redis
     ws_url                 = var.livekit_url
     logging                = { level = var.log_level, json = true }
@@ -53,11 +53,11 @@ locals {
       file_output_max_size     = var.limits.max_file_bytes
     }
     storage = { for key, value in var.storage : key => value if value != null }
-    # Whose tasks are ours is asked where runners are started, and nowhere else.
+    # The stack tells tasks of installations apart; without targets no task is started.
     targets = length(var.targets) == 0 ? null : var.targets
     stack   = length(var.targets) == 0 ? null : local.prefix
   }
 
-  # Only what is said; a key without a value would be an error to the dispatcher.
-  config = merge({ for key, value in local.said : key => value if value != null }, var.settings)
+  # Only keys that have a value; one without would be an error to the dispatcher.
+  config = merge({ for key, value in local.keys : key => value if value != null }, var.settings)
 }

@@ -9,7 +9,7 @@ output "short" {
 }
 
 output "bucket" {
-  description = "A bucket's name that nobody else has."
+  description = "A globally unique name of a bucket."
   value       = "${local.prefix}-recordings-${local.hash}"
 }
 
@@ -44,7 +44,7 @@ output "size_classes" {
 }
 
 output "redis" {
-  description = "Where Redis is, in the words of the configuration; runners need no more of it."
+  description = "The section `redis` of the configuration; runners need no other."
   value       = local.redis
 }
 
@@ -83,6 +83,6 @@ output "secrets" {
 }
 
 output "unfinished_upload_days" {
-  description = "After so many days an upload that was begun and never finished belongs to no recording: the longest recording that is allowed and two days for its salvage; without a limit a week and a day."
+  description = "Days after which an upload that was begun and never finished belongs to no recording: the longest recording that is allowed and two days for its salvage; without a limit a week and a day."
   value       = var.limits.max_duration_seconds > 0 ? ceil(var.limits.max_duration_seconds / 86400) + 2 : 8
 }

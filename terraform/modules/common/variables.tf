@@ -23,7 +23,7 @@ variable "environment" {
 }
 
 variable "unique" {
-  description = "What makes names unique that are shared with the whole world (bucket, storage account): an account, a project, a subscription. Hashed."
+  description = "What makes globally unique names unique (bucket, storage account): an account, a project, a subscription. Hashed."
   type        = string
   default     = ""
   nullable    = false
@@ -63,7 +63,7 @@ variable "redis" {
 }
 
 variable "storage" {
-  description = "Where recordings go when a request names no place: the section `storage` of the dispatcher's configuration."
+  description = "Where recordings are stored when a request names no destination: the section `storage` of the dispatcher's configuration."
   type = object({
     prefix = optional(string)
     s3     = optional(object({ bucket = string, region = string }))
@@ -124,7 +124,7 @@ variable "log_level" {
 }
 
 variable "targets" {
-  description = "Where runners are started, in order of preference, in the words of the dispatcher's configuration."
+  description = "Where runners are started, in order of preference, with the keys of the dispatcher's configuration."
   type        = any
   default     = []
   nullable    = false

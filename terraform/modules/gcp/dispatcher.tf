@@ -1,4 +1,4 @@
-# A service, not a worker pool: the ends of executions are pushed to it. Its CPU is always on, and nobody outside reaches it.
+# A service, not a worker pool: the ends of executions are pushed to it. Its CPU is always on, and it is not reachable from outside.
 
 resource "google_cloud_run_v2_service" "dispatcher" {
   project             = var.project_id

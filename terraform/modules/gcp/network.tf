@@ -1,4 +1,4 @@
-# Cloud Run's own way out has no UDP that anybody promises; through a network it has. No firewall rule lets anything in.
+# Google does not guarantee UDP on Cloud Run's own egress; through a network there is. No firewall rule allows ingress.
 
 locals {
   network    = var.network.create ? google_compute_network.this[0].id : var.network.network
@@ -50,7 +50,7 @@ resource "google_compute_router_nat" "this" {
   }
 }
 
-# What a network does anyway, said aloud, so that a later rule for everybody does not open runners.
+# A network denies ingress anyway; this rule keeps runners closed when a later one opens the network.
 resource "google_compute_firewall" "nothing_comes_in" {
   count         = var.network.create ? 1 : 0
   project       = var.project_id

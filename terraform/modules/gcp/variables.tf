@@ -125,7 +125,7 @@ variable "redis" {
 }
 
 variable "storage" {
-  description = "Bucket of the recordings: made here or, by its name, an existing one. expire_days 0 keeps recordings for ever. kms_key: encrypt with that key, else with Google's own."
+  description = "Bucket of the recordings: made here or, by its name, an existing one. expire_days 0: recordings do not expire. kms_key: encrypt with that key, else with Google's own."
   type = object({
     create        = optional(bool, true)
     bucket        = optional(string)
@@ -256,7 +256,7 @@ variable "existing_secrets" {
 }
 
 variable "budget" {
-  description = "Monthly budget in USD of everything with our stack label, under a billing account; the notification emails of alarms are told at 80 % and 100 %. 0: none."
+  description = "Monthly budget in USD of everything with our stack label, under a billing account; the notification emails of alarms get a message at 80 % and 100 %. 0: none."
   type = object({
     monthly_usd     = optional(number, 0)
     billing_account = optional(string)
@@ -271,7 +271,7 @@ variable "budget" {
 }
 
 variable "alarms" {
-  description = "Alarms, and who hears of them."
+  description = "Alarms, and the addresses they are sent to."
   type = object({
     enabled = optional(bool, true)
     emails  = optional(set(string), [])

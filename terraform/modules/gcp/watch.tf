@@ -87,7 +87,7 @@ resource "google_monitoring_alert_policy" "dispatchers" {
 resource "google_monitoring_alert_policy" "undelivered" {
   count                 = var.alarms.enabled && var.events ? 1 : 0
   project               = var.project_id
-  display_name          = "${local.prefix}: ended executions that nobody could be told"
+  display_name          = "${local.prefix}: ended executions whose delivery failed"
   combiner              = "OR"
   notification_channels = [for channel in google_monitoring_notification_channel.email : channel.id]
   user_labels           = local.labels

@@ -1,15 +1,18 @@
-//! What Azure Container Instances say, in our vocabulary. Pure. Fields and states are those of api-version 2023-05-01.
+//! Answers of Azure Container Instances as statuses, exits and launch errors. Pure. Fields and states are those of api-version
+//! 2023-05-01.
 
 use serde_json::Value;
 use spillway_cost::{Capacity, Shape};
 
 use crate::exit::{Billed, ExitReport, TaskExit, TaskMachine};
 use crate::launcher::{LaunchError, TaskStatus};
-use crate::rest::RestResponse;
+use crate::rest::{RestResponse, milliseconds, text};
 
-/// Its disk comes with every group.
+pub(super) const NAME: &str = "aci";
+/// Disk of every group; it cannot be chosen.
 const DISK_GIB: u32 = 50;
 
+/// Status of a container group; `ended_by_us`: why we stopped it.
 pub(super) fn task_status(group: &Value, ended_by_us: Option<String>) -> TaskStatus {
     let properties = &group["properties"];
     let view = &properties["containers"][0]["properties"]["instanceView"];
@@ -20,7 +23,7 @@ pub(super) fn task_status(group: &Value, ended_by_us: Option<String>) -> TaskSta
         _ => {}
     }
     match (text(&properties["provisioningState"]), text(&properties["instanceView"]["state"])) {
-        // It may still start later: whoever gives it up has to delete it.
+        // It may still start later: the launcher deletes a group that it gives up.
         ("Failed", _) => TaskStatus::Starting(format!("could not be provisioned: {}", last_event(view))),
         (_, "Stopped" | "Succeeded" | "Failed") => TaskStatus::Gone(exit_report(group, ended_by_us)),
         (_, "Running") => TaskStatus::Alive,
@@ -32,7 +35,7 @@ pub(super) fn task_status(group: &Value, ended_by_us: Option<String>) -> TaskSta
     }
 }
 
-/// The platform has given up, and might change its mind.
+/// The exit of a group that the platform could not provision. It may still start it later, so the group has to be deleted.
 pub(super) fn given_up(group: &Value) -> Option<TaskExit> {
     let properties = &group["properties"];
     let view = &properties["containers"][0]["properties"]["instanceView"];
@@ -82,6 +85,7 @@ fn exit(group: &Value, ended_by_us: Option<String>) -> TaskExit {
     }
 }
 
+/// Size of the machine that was asked for.
 pub(super) fn machine(group: &Value) -> Option<TaskMachine> {
     let requests = &group["properties"]["containers"][0]["properties"]["resources"]["requests"];
     let shape = Shape {
@@ -93,11 +97,11 @@ pub(super) fn machine(group: &Value) -> Option<TaskMachine> {
     Some(TaskMachine { shape, capacity: if spot { Capacity::Spot } else { Capacity::OnDemand } })
 }
 
-/// Asked for and not given. `doubtful` answers are for whoever asks again to look into.
+/// The error of a refused request. After a 5xx the request may have been carried out; the next call looks.
 pub(super) fn refused(answer: &RestResponse) -> LaunchError {
     let message = answer.message();
     let code = text(&answer.body["error"]["code"]);
-    let said = message.to_lowercase();
+    let lower = message.to_lowercase();
     match code {
         "ContainerGroupQuotaReached" | "QuotaExceeded" | "SubscriptionQuotaExceeded" => {
             return LaunchError::Quota { message };
@@ -112,7 +116,7 @@ pub(super) fn refused(answer: &RestResponse) -> LaunchError {
         _ => {}
     }
     let capacity = ["is not available in the location", "not enough capacity", "no capacity"];
-    if capacity.iter().any(|it| said.contains(it)) {
+    if capacity.iter().any(|it| lower.contains(it)) {
         return LaunchError::Capacity { message };
     }
     match answer.status {
@@ -126,20 +130,12 @@ fn events(view: &Value) -> impl Iterator<Item = &Value> {
     view["events"].as_array().into_iter().flatten()
 }
 
-/// What the newest event says, warnings before the rest.
+/// Message of the newest event, warnings first.
 fn last_event(view: &Value) -> &str {
     let by_time = |event: &&Value| text(&event["lastTimestamp"]).to_owned();
     let warning = events(view).filter(|event| event["type"] == "Warning").max_by_key(by_time);
     let event = warning.or_else(|| events(view).max_by_key(by_time)).unwrap_or(&Value::Null);
     text(&event["message"])
-}
-
-pub(super) fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-pub(super) fn milliseconds(value: &Value) -> Option<i64> {
-    chrono::DateTime::parse_from_rfc3339(value.as_str()?).ok().map(|at| at.timestamp_millis())
 }
 
 #[cfg(test)]
@@ -159,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn how_a_container_left_is_told_and_billed_from_its_first_pull() {
+    fn an_exit_is_read_and_billed_from_the_first_pull() {
         let ended = json!({"state": "Terminated", "exitCode": 137, "startTime": "2026-11-22T10:00:30Z",
             "finishTime": "2026-11-22T10:05:30Z", "detailStatus": "Error"});
         let pulled = json!([{"name": "Pulling", "firstTimestamp": "2026-11-22T10:00:10Z", "message": "pulling"}]);
@@ -184,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_waits_starts_lives_and_may_be_given_up() {
+    fn a_group_is_starting_alive_or_given_up() {
         let waiting = json!({"state": "Waiting", "detailStatus": ""});
         let pulling = json!([{"name": "Pulling", "lastTimestamp": "2", "message": "pulling image \"x\""}]);
         let seen = |provisioning, state, current: &Value, events: &Value| {

@@ -1,10 +1,11 @@
-//! A container group for each egress: five calls of Azure's resource manager. The group's name is made of egress and
-//! attempt, so that the platform itself knows it again.
+//! A container group for each egress: five requests of Azure's resource manager. The group's name is made of egress and
+//! attempt, so that a group that was ordered before is found again.
 //!
-//! There is no secret store behind a group's environment, so the runner's handover goes into a `secureValue`, which the
-//! platform never shows again. Its stop is a kill.
+//! A group's environment has no secret store behind it, so the runner's handover goes into a `secureValue`, which the
+//! platform never shows again. Its stop is a SIGKILL. Everything runs in the caller's task.
 
 mod api;
+mod options;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,91 +16,30 @@ use azure_core::credentials::TokenCredential;
 use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use spillway_cost::Platform;
-use spillway_process::Clock;
-use spillway_protocol::Secret;
 use tokio::time::Instant;
-use tracing::debug;
 
-use self::api::text;
+pub use self::options::AciOptions;
 use crate::exit::TaskExit;
 use crate::labels;
 use crate::launcher::{
     CLAIM, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, StopMode, StopOutcome, TaskRef, TaskStatus,
 };
 use crate::memory::Memory;
-use crate::rest::{self, PlatformIdentity, Rest, RestResponse, Token, bearer};
+use crate::rest::{self, PlatformIdentity, Rest, RestResponse, Token, bearer, milliseconds, text};
 
-const NAME: &str = "aci";
 const ENDPOINT: &str = "https://management.azure.com";
 const SCOPE: &str = "https://management.azure.com/.default";
 const VERSION: &str = "api-version=2023-05-01";
-/// 300 creations an hour, 100 in five minutes.
+/// Azure allows 300 creations an hour and 100 in five minutes.
 const QUOTA: Quota = Quota { burst: 80, per_second: 0.08 };
-/// What the runner reads instead of its standard input.
+/// The variable that the runner reads instead of its standard input.
 const HANDOVER: &str = "SPILLWAY_HANDOVER";
-/// Beyond it a group that is over is deleted: a hundred are allowed, dead ones included.
+/// A group that has ended is deleted after this, ms: Azure allows a hundred, ended ones included.
 const KEPT_MS: i64 = 10 * 60 * 1000;
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AciOptions {
-    #[serde(skip)]
-    pub name: String,
-    #[serde(skip)]
-    pub stack: String,
-    pub subscription: String,
-    pub resource_group: String,
-    pub location: String,
-    pub image: String,
-    /// Of the registry the image is pulled from with the first of `identities`; `None`: anybody may pull it.
-    pub registry: Option<String>,
-    /// Resource ids of user-assigned identities of the runner.
-    pub identities: Vec<String>,
-    /// Resource id; `None`: the platform's own way to the internet.
-    pub subnet: Option<String>,
-    /// In the open, beside the names of the launch.
-    pub environment: BTreeMap<String, String>,
-    /// Instead of Azure's.
-    pub endpoint: Option<String>,
-    /// Client id of the identity that asks; `None`: the machine's own.
-    pub client_id: Option<String>,
-    /// Instead of an identity.
-    pub token: Option<Secret>,
-    /// What the platform's stamps are compared with.
-    #[serde(skip)]
-    pub clock: Clock,
-}
-
-impl Default for AciOptions {
-    fn default() -> Self {
-        Self {
-            name: NAME.to_owned(),
-            stack: "spillway".to_owned(),
-            subscription: String::new(),
-            resource_group: String::new(),
-            location: String::new(),
-            image: String::new(),
-            registry: None,
-            identities: Vec::new(),
-            subnet: None,
-            environment: BTreeMap::new(),
-            endpoint: None,
-            client_id: None,
-            token: None,
-            clock: Clock::host(),
-        }
-    }
-}
-
-impl AciOptions {
-    pub(crate) fn on(self, clock: &Clock) -> Self {
-        Self { clock: clock.clone(), ..self }
-    }
-}
-
+/// One target on Azure Container Instances.
 pub struct AciLauncher {
     options: AciOptions,
     rest: Rest,
@@ -111,7 +51,7 @@ struct AzureIdentity(Arc<dyn TokenCredential>);
 #[async_trait]
 impl PlatformIdentity for AzureIdentity {
     async fn headers(&self) -> Result<HeaderMap, LaunchError> {
-        // Its own text quotes what the metadata service has answered.
+        // The library's own text quotes the answer of the metadata service.
         let token = self
             .0
             .get_token(&[SCOPE], None)
@@ -122,6 +62,10 @@ impl PlatformIdentity for AzureIdentity {
 }
 
 impl AciLauncher {
+    /// Makes no request.
+    ///
+    /// # Errors
+    /// `Misconfigured`: the machine has no identity, or no HTTP client could be made.
     pub fn new(options: AciOptions) -> Result<Self, LaunchError> {
         let identity: Box<dyn PlatformIdentity> = match &options.token {
             Some(token) => Box::new(Token(token.clone())),
@@ -154,7 +98,7 @@ impl AciLauncher {
         TaskRef { launcher: self.options.name.clone(), id: format!("/{}/{group}", self.groups()) }
     }
 
-    /// The name of a group of ours.
+    /// Name of the group, if the task is one of this launcher's.
     fn ours<'a>(&self, task: &'a TaskRef) -> Option<&'a str> {
         let name = task.id.strip_prefix(&format!("/{}/", self.groups()))?;
         (task.launcher == self.options.name && name.starts_with("eg-") && !name.contains('/')).then_some(name)
@@ -211,8 +155,7 @@ impl AciLauncher {
         if answer.status == 404 {
             return Ok(match self.memory.ended(group) {
                 Some(reason) => TaskStatus::Gone(TaskExit::EndedByUs(reason).into()),
-                None if self.memory.is_forgotten(group, Instant::now()) => TaskStatus::Gone(TaskExit::Unknown.into()),
-                None => TaskStatus::Unknown("Azure does not know the container group (yet)".to_owned()),
+                None => self.memory.absent(group, Instant::now(), "Azure does not know the container group (yet)"),
             });
         }
         if !answer.is_fine() {
@@ -220,7 +163,7 @@ impl AciLauncher {
         }
         self.memory.seen(group);
         if let Some(exit) = api::given_up(&answer.body) {
-            // It may start later, on a machine that nobody waits for any more.
+            // It may still start later, when the dispatcher no longer waits for it.
             let deleted = self.rest.ask(Method::DELETE, &self.path(group), None).await?;
             if deleted.is_fine() || deleted.status == 404 {
                 return Ok(TaskStatus::Gone(exit.into()));
@@ -229,8 +172,8 @@ impl AciLauncher {
         Ok(api::task_status(&answer.body, self.memory.ended(group)))
     }
 
-    /// Stopped where it runs, deleted where it only starts: a start cannot be stopped.
-    async fn take_away(&self, group: &str, seen: &TaskStatus) -> Result<RestResponse, LaunchError> {
+    /// Stops a group that runs and deletes one that only starts: a start cannot be stopped.
+    async fn remove(&self, group: &str, seen: &TaskStatus) -> Result<RestResponse, LaunchError> {
         if let TaskStatus::Alive = seen {
             let path = format!("{}/{group}/stop?{VERSION}", self.groups());
             let answer = self.rest.ask(Method::POST, &path, None).await?;
@@ -242,7 +185,8 @@ impl AciLauncher {
     }
 }
 
-/// One to sixty-three small letters, digits and hyphens. Ids that differ only in what is lost here differ in the number.
+/// One to sixty-three lower-case letters, digits and hyphens, as Azure requires. Egress ids that differ in case or beyond 30
+/// characters differ in the hash.
 fn group_name(order: &LaunchOrder) -> String {
     let id = order.egress_id.as_str();
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
@@ -261,36 +205,30 @@ impl Launcher for AciLauncher {
     }
 
     async fn launch(&self, order: &LaunchOrder) -> Result<TaskRef, LaunchError> {
-        let key = (order.egress_id.clone(), order.attempt);
-        let launch_lock = self.memory.launch_lock(&key);
-        let _turn = launch_lock.lock().await;
         let group = group_name(order);
-        if self.memory.task(&key).is_some() {
-            return Ok(self.task(&group));
-        }
-        // A second PUT might start a group again that is over.
-        let there = self.get(&group).await?;
-        if there.is_fine() {
-            debug!(egress_id = %order.egress_id, group, "container group of an earlier call found");
-            self.memory.found(&key, &group);
-            return Ok(self.task(&group));
-        }
-        if there.status != 404 || text(&there.body["error"]["code"]) == "ResourceGroupNotFound" {
-            return Err(api::refused(&there));
-        }
-        let answer = self.rest.ask(Method::PUT, &self.path(&group), Some(&self.request(order))).await?;
-        if !answer.is_fine() {
-            return Err(api::refused(&answer));
-        }
-        self.memory.found(&key, &group);
-        Ok(self.task(&group))
+        // A second PUT might start a group again that has ended.
+        let find = async {
+            let there = self.get(&group).await?;
+            let is_absent = there.status == 404 && text(&there.body["error"]["code"]) != "ResourceGroupNotFound";
+            if there.is_fine() || is_absent {
+                Ok(there.is_fine().then(|| group.clone()))
+            } else {
+                Err(api::refused(&there))
+            }
+        };
+        let start = async {
+            let answer = self.rest.ask(Method::PUT, &self.path(&group), Some(&self.request(order))).await?;
+            if answer.is_fine() { Ok(group.clone()) } else { Err(api::refused(&answer)) }
+        };
+        let launched = self.memory.launch(&(order.egress_id.clone(), order.attempt), find, start).await?;
+        Ok(self.task(&launched))
     }
 
     async fn status(&self, task: &TaskRef) -> TaskStatus {
         let Some(group) = self.ours(task) else {
             return TaskStatus::Unknown("not a container group of ours".to_owned());
         };
-        self.seen(group).await.unwrap_or_else(|error| TaskStatus::Unknown(self.rest.silence(&error)))
+        rest::status(self.seen(group).await)
     }
 
     async fn end(&self, task: &TaskRef, how: StopMode) -> StopOutcome {
@@ -300,10 +238,10 @@ impl Launcher for AciLauncher {
             return StopOutcome::AlreadyGone;
         }
         self.memory.end(group, how.reason());
-        rest::ended(task, self.take_away(group, &seen).await)
+        rest::ended(task, self.remove(group, &seen).await)
     }
 
-    /// Those that are over for a while are deleted on this occasion.
+    /// Also deletes groups that ended a while ago.
     async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {
         let mut owned = Vec::new();
         let mut path = format!("{}?{VERSION}", self.groups());
@@ -317,7 +255,7 @@ impl Launcher for AciLauncher {
                 let stack = labels::azure_value(&self.options.stack);
                 let Some((egress_id, attempt, installation)) = labels::read(&stack, label) else { continue };
                 let name = text(&group["name"]);
-                // The list does not say how they are.
+                // The list does not contain the containers' states.
                 let shown = self.get(name).await?;
                 if !shown.is_fine() {
                     continue;
@@ -338,7 +276,7 @@ impl Launcher for AciLauncher {
                     }),
                 }
             }
-            // A whole address of Azure's; only what is behind our own counts.
+            // An absolute URL of Azure's; our own base stays before its path.
             match text(&listed.body["nextLink"]).split_once("/subscriptions/") {
                 Some((_, rest)) => path = format!("subscriptions/{rest}"),
                 None => return Ok(owned),
@@ -346,7 +284,7 @@ impl Launcher for AciLauncher {
         }
     }
 
-    /// The resource manager refills 25 reads a second for the whole subscription; each is for one group.
+    /// The resource manager allows 25 reads a second for the whole subscription, one group each.
     fn max_status_batch(&self) -> usize {
         15
     }
@@ -366,7 +304,7 @@ impl Launcher for AciLauncher {
 
 fn started(group: &Value) -> Option<i64> {
     let view = &group["properties"]["containers"][0]["properties"]["instanceView"];
-    api::milliseconds(&view["currentState"]["startTime"])
+    milliseconds(&view["currentState"]["startTime"])
 }
 
 #[cfg(test)]
@@ -375,7 +313,7 @@ mod tests {
     use crate::conformance;
 
     #[test]
-    fn a_name_is_lawful_and_nobody_elses() {
+    fn a_name_is_valid_and_unique() {
         let name = |id: &str, attempt| group_name(&conformance::order(Platform::Aci, id, attempt));
         let one = name("aBcDeFgHiJkL", 1);
         assert!(one.starts_with("eg-eg-abcdefghijkl-") && one.ends_with("-a1"), "{one}");

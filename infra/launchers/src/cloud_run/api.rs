@@ -1,4 +1,4 @@
-//! What Cloud Run says, in our vocabulary. Pure. Field names and reasons are those of the v2 API.
+//! Answers of Cloud Run as statuses, exits and launch errors. Pure. Field names and reasons are those of the v2 API.
 
 use std::time::Duration;
 
@@ -7,9 +7,12 @@ use spillway_cost::{Capacity, Shape};
 
 use crate::exit::{Billed, ExitReport, TaskExit, TaskMachine};
 use crate::launcher::{LaunchError, TaskStatus};
-use crate::rest::RestResponse;
+use crate::rest::{RestResponse, milliseconds, text};
 
-/// What became of the one task of an execution (`…/tasks`); null while nobody has asked.
+pub(super) const NAME: &str = "cloud-run";
+
+/// Status of an execution. `task`: its one task (`…/tasks`), null where [`needs_task`] is false; `ended_by_us`: why we
+/// cancelled it.
 pub(super) fn task_status(execution: &Value, task: &Value, ended_by_us: Option<String>) -> TaskStatus {
     if milliseconds(&execution["completionTime"]).is_some() {
         return TaskStatus::Gone(exit_report(execution, task, ended_by_us));
@@ -22,7 +25,7 @@ pub(super) fn task_status(execution: &Value, task: &Value, ended_by_us: Option<S
     TaskStatus::Starting(message.unwrap_or("waiting for an instance").to_owned())
 }
 
-/// The task has to be asked about how it left.
+/// Whether the exit status is only known from the task.
 pub(super) fn needs_task(execution: &Value) -> bool {
     milliseconds(&execution["completionTime"]).is_some() && count(execution, "failedCount") > 0
 }
@@ -95,7 +98,7 @@ fn machine(execution: &Value) -> Option<TaskMachine> {
         Some(gib) => gib.parse::<u32>().ok()?.checked_mul(1024)?,
         None => memory.strip_suffix("Mi")?.parse().ok()?,
     };
-    // Its file system is memory.
+    // The file system is in memory.
     let shape = Shape { cpu_milli, memory_mib, disk_gib: 0 };
     Some(TaskMachine { shape, capacity: Capacity::OnDemand })
 }
@@ -106,14 +109,14 @@ pub(super) fn variable<'a>(execution: &'a Value, name: &str) -> Option<&'a str> 
     variables.iter().rev().find(|variable| variable["name"] == name)?["value"].as_str()
 }
 
-/// Asked for and not given, where it is sure that nothing was started.
+/// The error of a refused request.
 pub(super) fn refused(answer: &RestResponse) -> LaunchError {
     let message = answer.message();
-    let said = message.to_lowercase();
+    let lower = message.to_lowercase();
     match answer.status {
-        429 if said.contains("instance") || said.contains("cpu allocation") => LaunchError::Quota { message },
+        429 if lower.contains("instance") || lower.contains("cpu allocation") => LaunchError::Quota { message },
         429 => LaunchError::Throttled { message, retry_after: answer.retry_after },
-        _ if said.contains("no capacity") || said.contains("capacity is not available") => {
+        _ if lower.contains("no capacity") || lower.contains("capacity is not available") => {
             LaunchError::Capacity { message }
         }
         500.. | 408 | 409 => LaunchError::Transient { message, source: None },
@@ -121,6 +124,7 @@ pub(super) fn refused(answer: &RestResponse) -> LaunchError {
     }
 }
 
+/// A duration as Google's JSON has it.
 pub(super) fn duration(max_duration: Duration) -> String {
     format!("{}s", max_duration.as_secs().max(1))
 }
@@ -133,14 +137,6 @@ fn conditions(execution: &Value) -> impl Iterator<Item = &Value> {
 fn count(value: &Value, name: &str) -> i64 {
     let value = &value[name];
     value.as_i64().or_else(|| value.as_str()?.parse().ok()).unwrap_or(0)
-}
-
-pub(super) fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-pub(super) fn milliseconds(value: &Value) -> Option<i64> {
-    chrono::DateTime::parse_from_rfc3339(value.as_str()?).ok().map(|at| at.timestamp_millis())
 }
 
 #[cfg(test)]
@@ -166,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn how_a_task_left_is_told() {
+    fn an_exit_is_described() {
         let table = [
             (json!({"exitCode": 1}), "exit status 1"),
             (json!({"termSignal": 9}), "signal 9 (killed; often: out of memory)"),
@@ -188,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_ran_says_why() {
+    fn a_task_that_never_ran_says_why() {
         let never = |reason: &str| {
             let mut execution = execution();
             execution["conditions"] = json!([
@@ -202,11 +198,11 @@ mod tests {
     }
 
     #[test]
-    fn an_execution_starts_lives_and_is_billed() {
+    fn an_execution_is_starting_alive_or_gone_and_billed() {
         let mut running = execution();
         running["completionTime"] = Value::Null;
         let starting = task_status(&running, &Value::Null, None);
-        assert_eq!(starting, TaskStatus::Starting("Task x failed".into()), "what holds it up is told");
+        assert_eq!(starting, TaskStatus::Starting("Task x failed".into()), "the condition it waits for is named");
         running["runningCount"] = 1.into();
         assert_eq!(task_status(&running, &Value::Null, None), TaskStatus::Alive);
 

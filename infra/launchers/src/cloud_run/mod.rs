@@ -1,11 +1,12 @@
-//! An execution of a job for each egress. A run cannot change a job's size, so there is a job for each (Terraform makes
-//! them), and the smallest that is large enough is taken.
+//! An execution of a job for each egress. A run cannot change a job's size, so Terraform creates a job for each, and the
+//! smallest that is large enough is run.
 //!
-//! jobs:run knows no token, so the launcher sees to it that nothing is started twice: it looks for an execution with this
-//! egress and attempt in its environment before it asks, asks once, and when the answer got lost it does not ask again
-//! until the platform's list would surely show what was started.
+//! jobs:run takes no idempotency token, so the launcher prevents a second start: it looks for an execution with this egress
+//! and attempt in its environment, sends one order, and when the answer is lost it sends no other until the list of
+//! executions surely shows what was started. Everything runs in the caller's task.
 
 mod api;
+mod options;
 
 use std::time::Duration;
 
@@ -14,96 +15,33 @@ use google_cloud_auth::credentials::{Builder, CacheableResource, Credentials};
 use http::Extensions;
 use reqwest::Method;
 use reqwest::header::HeaderMap;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use spillway_cost::{Platform, Shape};
-use spillway_process::Clock;
-use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
-use tracing::debug;
 
-use self::api::{duration, milliseconds, text, variable};
-use crate::exit::TaskExit;
+use self::api::{duration, variable};
+pub use self::options::{CloudRunOptions, SizedJob};
 use crate::labels;
 use crate::launcher::{
     ATTEMPT, EGRESS_ID, INSTALLATION, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, STACK, StopMode,
     StopOutcome, TaskRef, TaskStatus,
 };
 use crate::memory::{LaunchKey, Memory};
-use crate::rest::{self, PlatformIdentity, Rest, Token};
+use crate::rest::{self, PlatformIdentity, Rest, Token, milliseconds, text};
 
-const NAME: &str = "cloud-run";
 const ENDPOINT: &str = "https://run.googleapis.com";
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
-/// 180 runs a minute and region.
+/// Google allows 180 runs a minute and region.
 const QUOTA: Quota = Quota { burst: 30, per_second: 2.0 };
-/// From SIGTERM to SIGKILL, when an execution is cancelled or has run too long.
+/// From SIGTERM to SIGKILL, when an execution is cancelled or reaches its timeout.
 const GRACE: Duration = Duration::from_secs(10);
-/// Labels that the console shows in the environment of an execution.
+/// Labels that are repeated in an execution's environment, where the console shows them.
 const SHOWN: [&str; 3] = ["room", "type", "tenant"];
-/// Clocks of the platform's machines differ.
+/// Difference allowed between our clock and the platform's.
 const SKEW_MS: i64 = 60_000;
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CloudRunOptions {
-    #[serde(skip)]
-    pub name: String,
-    #[serde(skip)]
-    pub stack: String,
-    pub project: String,
-    pub location: String,
-    pub jobs: Vec<SizedJob>,
-    /// The runner's container in them.
-    pub container: String,
-    /// After an answer that got lost: so long until the list surely shows what was started.
-    #[serde(skip)]
-    pub list_delay: Duration,
-    /// Instead of Google's.
-    pub endpoint: Option<String>,
-    /// Instead of the process' own identity.
-    pub token: Option<Secret>,
-    /// What the platform's stamps are compared with.
-    #[serde(skip)]
-    pub clock: Clock,
-}
-
-/// A job as Terraform made it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SizedJob {
-    pub name: String,
-    pub cpu_milli: u32,
-    pub memory_mib: u32,
-    /// Its file system is memory.
-    #[serde(default)]
-    pub disk_gib: u32,
-}
-
-impl Default for CloudRunOptions {
-    fn default() -> Self {
-        Self {
-            name: NAME.to_owned(),
-            stack: "spillway".to_owned(),
-            project: String::new(),
-            location: String::new(),
-            jobs: Vec::new(),
-            container: "runner".to_owned(),
-            list_delay: Duration::from_secs(15),
-            endpoint: None,
-            token: None,
-            clock: Clock::host(),
-        }
-    }
-}
-
-impl CloudRunOptions {
-    pub(crate) fn on(self, clock: &Clock) -> Self {
-        Self { clock: clock.clone(), ..self }
-    }
-}
-
+/// One target on Cloud Run.
 pub struct CloudRunLauncher {
     options: CloudRunOptions,
     rest: Rest,
@@ -117,9 +55,9 @@ impl PlatformIdentity for Google {
     async fn headers(&self) -> Result<HeaderMap, LaunchError> {
         match self.0.headers(Extensions::new()).await {
             Ok(CacheableResource::New { data, .. }) => Ok(data),
-            // Only where one was told of before, which is never.
+            // Answered only to a request with an entity tag, and none is sent.
             Ok(CacheableResource::NotModified) => Ok(HeaderMap::new()),
-            // Its own text quotes what the library has read: a file, the answer of a URL.
+            // The library's own text quotes what it has read: a file, the answer of a URL.
             Err(error) => {
                 let message = "no token for Cloud Run".to_owned();
                 Err(if error.is_transient() {
@@ -133,11 +71,15 @@ impl PlatformIdentity for Google {
 }
 
 impl CloudRunLauncher {
+    /// Makes no request.
+    ///
+    /// # Errors
+    /// `Misconfigured`: the process has no identity, or no HTTP client could be made.
     pub fn new(options: CloudRunOptions) -> Result<Self, LaunchError> {
         let identity: Box<dyn PlatformIdentity> = match &options.token {
             Some(token) => Box::new(Token(token.clone())),
             None => {
-                // Google's signer takes the process' provider, and finds two of them linked and none chosen.
+                // Google's signer uses the process' default provider; two are linked, so none is chosen automatically.
                 let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
                 let credentials = Builder::default().with_scopes([SCOPE]).build();
                 Box::new(Google(credentials.map_err(|_| LaunchError::Misconfigured {
@@ -159,7 +101,7 @@ impl CloudRunLauncher {
         TaskRef { launcher: self.options.name.clone(), id: execution.to_owned() }
     }
 
-    /// An execution of one of our jobs.
+    /// Whether the task is an execution of one of our jobs.
     fn is_ours(&self, task: &TaskRef) -> bool {
         let of = |job: &String| {
             let rest = task.id.strip_prefix(&format!("{}/executions/", self.path(job)));
@@ -179,7 +121,7 @@ impl CloudRunLauncher {
         })
     }
 
-    /// Executions of a job, newest first, page by page until `see` has seen enough.
+    /// Gives the executions of a job to `see`, newest first, page by page, until it returns true.
     async fn executions(&self, job: &str, mut see: impl FnMut(&Value) -> bool) -> Result<(), LaunchError> {
         let mut page = String::new();
         loop {
@@ -200,8 +142,8 @@ impl CloudRunLauncher {
         }
     }
 
-    /// The execution that was started for this. `since`: an order was sent then; without one only the newest are looked
-    /// through, for what a dispatcher that died has started.
+    /// The execution that was started for this key. `since_ms`: when an order was sent; without one only the newest hundred are
+    /// looked through, for what an earlier dispatcher has started.
     async fn find(&self, job: &str, key: &LaunchKey, since_ms: Option<i64>) -> Result<Option<String>, LaunchError> {
         let (egress_id, attempt) = (key.0.as_str(), key.1.to_string());
         let mut found = None;
@@ -230,7 +172,7 @@ impl CloudRunLauncher {
             .into_iter()
             .map(|(name, value)| json!({"name": name, "value": value}))
             .collect();
-        // A run takes no labels; whoever looks at the console reads these.
+        // A run takes no labels, so the console's readers find them here.
         for label in SHOWN {
             if let Some(value) = order.labels.get(label) {
                 let name = format!("SPILLWAY_{}", label.to_ascii_uppercase());
@@ -247,14 +189,38 @@ impl CloudRunLauncher {
         json!({ "overrides": overrides })
     }
 
+    fn absent(&self, task: &TaskRef) -> TaskStatus {
+        self.memory.absent(&task.id, Instant::now(), "Cloud Run does not know the execution (yet)")
+    }
+
+    /// Sends an order, unless an earlier one without answer may still turn up in the list. Returns the execution's name.
+    async fn start(&self, key: &LaunchKey, order: &LaunchOrder) -> Result<String, LaunchError> {
+        if self.memory.sent_at(key).is_some_and(|at| at.elapsed() < self.options.list_delay) {
+            let message = "whether an earlier call has started it is not known yet".to_owned();
+            return Err(LaunchError::Transient { message, source: None });
+        }
+        let path = format!("v2/{}:run", self.path(self.job(order.shape)?));
+        // From here on our future may be dropped at any point.
+        self.memory.sent(key, Instant::now());
+        let answer = self.rest.ask(Method::POST, &path, Some(&self.request(order))).await?;
+        if !answer.is_fine() {
+            let refusal = api::refused(&answer);
+            if !answer.is_doubtful() || matches!(refusal, LaunchError::Capacity { .. }) {
+                // It surely started nothing: the next call need not wait.
+                self.memory.sent(key, long_ago(self.options.list_delay));
+            }
+            return Err(refusal);
+        }
+        answer.body["metadata"]["name"].as_str().map(str::to_owned).ok_or_else(|| LaunchError::Transient {
+            message: "Cloud Run does not name the execution".to_owned(),
+            source: None,
+        })
+    }
+
     async fn seen(&self, task: &TaskRef) -> Result<TaskStatus, LaunchError> {
         let answer = self.rest.ask(Method::GET, &format!("v2/{}", task.id), None).await?;
         if answer.status == 404 {
-            return Ok(if self.memory.is_forgotten(&task.id, Instant::now()) {
-                TaskStatus::Gone(TaskExit::Unknown.into())
-            } else {
-                TaskStatus::Unknown("Cloud Run does not know the execution (yet)".to_owned())
-            });
+            return Ok(self.absent(task));
         }
         if !answer.is_fine() {
             return Ok(TaskStatus::Unknown(answer.message()));
@@ -281,55 +247,22 @@ impl Launcher for CloudRunLauncher {
 
     async fn launch(&self, order: &LaunchOrder) -> Result<TaskRef, LaunchError> {
         let key = (order.egress_id.clone(), order.attempt);
-        let launch_lock = self.memory.launch_lock(&key);
-        let _turn = launch_lock.lock().await;
-        if let Some(execution) = self.memory.task(&key) {
-            return Ok(self.task(&execution));
-        }
-        let job = self.job(order.shape)?;
-        let sent = self.memory.sent_at(&key);
-        let since_ms = sent.map(|at| self.options.clock.unix_ns_at(at) / 1_000_000);
-        if let Some(execution) = self.find(job, &key, since_ms).await? {
-            debug!(egress_id = %order.egress_id, execution, "execution of an earlier call found");
-            self.memory.found(&key, &execution);
-            return Ok(self.task(&execution));
-        }
-        if sent.is_some_and(|at| at.elapsed() < self.options.list_delay) {
-            let message = "whether an earlier call has started it is not known yet".to_owned();
-            return Err(LaunchError::Transient { message, source: None });
-        }
-        // From here on our future may be dropped at any point.
-        self.memory.sent(&key, Instant::now());
-        let path = format!("v2/{}:run", self.path(job));
-        let answer = self.rest.ask(Method::POST, &path, Some(&self.request(order))).await?;
-        if !answer.is_fine() {
-            let refusal = api::refused(&answer);
-            if !answer.is_doubtful() || matches!(refusal, LaunchError::Capacity { .. }) {
-                // It surely started nothing: the next call need not wait.
-                self.memory.sent(&key, long_ago(self.options.list_delay));
-            }
-            return Err(refusal);
-        }
-        match answer.body["metadata"]["name"].as_str() {
-            Some(execution) => {
-                self.memory.found(&key, execution);
-                Ok(self.task(execution))
-            }
-            None => Err(LaunchError::Transient {
-                message: "Cloud Run does not name the execution".to_owned(),
-                source: None,
-            }),
-        }
+        let find = async {
+            let since_ms = self.memory.sent_at(&key).map(|at| self.options.clock.unix_ns_at(at) / 1_000_000);
+            self.find(self.job(order.shape)?, &key, since_ms).await
+        };
+        let execution = self.memory.launch(&key, find, self.start(&key, order)).await?;
+        Ok(self.task(&execution))
     }
 
     async fn status(&self, task: &TaskRef) -> TaskStatus {
         if !self.is_ours(task) {
             return TaskStatus::Unknown("not an execution of our jobs".to_owned());
         }
-        self.seen(task).await.unwrap_or_else(|error| TaskStatus::Unknown(self.rest.silence(&error)))
+        rest::status(self.seen(task).await)
     }
 
-    /// Cloud Run knows one way: SIGTERM, and SIGKILL ten seconds later.
+    /// Cloud Run has one kind of stop: SIGTERM, and SIGKILL ten seconds later.
     async fn end(&self, task: &TaskRef, how: StopMode) -> StopOutcome {
         if !self.is_ours(task) {
             return StopOutcome::OutOfReach;
@@ -340,8 +273,8 @@ impl Launcher for CloudRunLauncher {
         self.memory.end(&task.id, how.reason());
         let asked = self.rest.ask(Method::POST, &format!("v2/{}:cancel", task.id), Some(&json!({}))).await;
         match rest::ended(task, asked) {
-            // Whom Cloud Run does not know yet may still start.
-            StopOutcome::AlreadyGone if !self.memory.is_forgotten(&task.id, Instant::now()) => StopOutcome::OutOfReach,
+            // An execution that is not listed yet may still start.
+            StopOutcome::AlreadyGone if !matches!(self.absent(task), TaskStatus::Gone(_)) => StopOutcome::OutOfReach,
             ended => ended,
         }
     }
@@ -358,7 +291,7 @@ impl Launcher for CloudRunLauncher {
         Ok(owned)
     }
 
-    /// Reads: 3000 a minute for the whole project, each for one execution.
+    /// Google allows 3000 reads a minute for the whole project, one execution each.
     fn max_status_batch(&self) -> usize {
         30
     }
@@ -392,7 +325,7 @@ impl CloudRunLauncher {
     }
 }
 
-/// Further back than `list_delay`, and never before time began.
+/// Longer ago than `list_delay`; now, where the monotonic clock does not reach back so far.
 fn long_ago(list_delay: Duration) -> Instant {
     let now = Instant::now();
     now.checked_sub(list_delay + Duration::from_secs(1)).unwrap_or(now)

@@ -1,95 +1,65 @@
-//! A container on a machine with Docker, over its socket. The container's name is made of egress and attempt; the
-//! handover goes through the container's standard input, so that nobody reads it in the container's configuration.
+//! A container on a machine with Docker, over the daemon's socket. The container's name is made of egress and attempt; the
+//! handover goes through the container's standard input, so that it is not in the container's configuration. Everything runs
+//! in the caller's task.
 //!
-//! It is attached before it is started: what is written waits until the program reads. Who lets go of it before that
-//! closes its standard input for ever, so a container that was made and never started is replaced by the next launch.
+//! The launcher attaches before it starts the container: what it writes is buffered until the program reads. Detaching before
+//! the start closes standard input for good, so a container that was created and never started is replaced by the next launch.
 
-use std::collections::{BTreeMap, HashMap};
+mod api;
+mod options;
+
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, ContainerState, ContainerStateStatusEnum, HostConfig};
+use bollard::models::{ContainerCreateBody, ContainerStateStatusEnum, HostConfig};
 use bollard::query_parameters::{
     AttachContainerOptions, CreateContainerOptions, CreateImageOptions, InspectContainerOptions, KillContainerOptions,
     ListContainersOptions, RemoveContainerOptions, StartContainerOptions,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::TryStreamExt;
-use serde::Deserialize;
 use spillway_cost::Platform;
 use spillway_process::chain;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::OnceCell;
 use tracing::{debug, warn};
 
-use crate::exit::{ExitReport, TaskExit};
+use self::api::{NOT_STARTED, refusal, refusal_of_one, status, task_status};
+pub use self::options::DockerOptions;
+use crate::exit::TaskExit;
 use crate::labels;
 use crate::launcher::{LaunchError, LaunchOrder, Launcher, OwnedTask, StopMode, StopOutcome, TaskRef, TaskStatus};
 use crate::memory::Memory;
 
-const NAME: &str = "docker";
+/// Timeout of a request to the daemon, seconds.
 const ANSWER_S: u64 = 30;
-/// What a container does that was made and never started.
-const MADE: &str = "the container is made";
+/// How long the runner may leave its standard input unread.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Containers that are over longer than this are removed when tasks are listed.
+/// Containers that have ended and are older than this, ms, are removed when tasks are listed.
 const KEPT_MS: i64 = 10 * 60 * 1000;
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DockerOptions {
-    #[serde(skip)]
-    pub name: String,
-    #[serde(skip)]
-    pub stack: String,
-    pub socket: String,
-    pub image: String,
-    /// `host` lets UDP through as it comes.
-    pub network: Option<String>,
-    /// As for `docker run -v`.
-    pub volumes: Vec<String>,
-    /// In the open, beside the names of the launch.
-    pub environment: BTreeMap<String, String>,
-    /// Nothing can be written but /tmp and the volumes.
-    pub read_only: bool,
-    pub user: Option<String>,
-}
-
-impl Default for DockerOptions {
-    fn default() -> Self {
-        Self {
-            name: NAME.to_owned(),
-            stack: "spillway".to_owned(),
-            socket: "/var/run/docker.sock".to_owned(),
-            image: String::new(),
-            network: None,
-            volumes: Vec::new(),
-            environment: BTreeMap::new(),
-            read_only: true,
-            user: None,
-        }
-    }
-}
-
+/// One target on a machine with Docker.
 pub struct DockerLauncher {
     options: DockerOptions,
-    /// Spoken with in a version that it understands.
+    /// Connected at the first call, with the API version negotiated.
     docker: OnceCell<Docker>,
     daemon: OnceCell<Daemon>,
     memory: Memory,
-    /// Held while a container is made and started, so that a second launch finds it started.
+    /// Held while a container is created and started, so that a second launch finds it started.
     starting: tokio::sync::Mutex<()>,
 }
 
 struct Daemon {
-    /// Containers of another one cannot be seen from here.
+    /// Containers of another daemon cannot be seen from here.
     id: String,
-    /// Of its machine; it refuses who asks for more.
+    /// Cores of its machine; it refuses a container that asks for more.
     cores: Option<u32>,
 }
 
 impl DockerLauncher {
+    /// Makes no request.
     pub fn new(options: DockerOptions) -> Self {
         Self {
             options,
@@ -120,7 +90,7 @@ impl DockerLauncher {
         Ok(TaskRef { launcher: self.options.name.clone(), id: format!("{}/{container}", self.daemon().await?.id) })
     }
 
-    /// The id of a container of this daemon; `None`: not ours. An error: the daemon does not answer.
+    /// Id of a container of this daemon; `None`: the task is another launcher's. An error: the daemon does not answer.
     async fn ours<'a>(&self, task: &'a TaskRef) -> Result<Option<&'a str>, Error> {
         let Some((daemon, container)) = task.id.rsplit_once('/').filter(|_| task.launcher == self.options.name) else {
             return Ok(None);
@@ -135,7 +105,7 @@ impl DockerLauncher {
         let labels: HashMap<String, String> = labels::of(order, &options.stack).into_iter().collect();
         let host = HostConfig {
             memory: Some(i64::from(order.shape.memory_mib) << 20),
-            // Without it the kernel would swap before it kills.
+            // Without it the kernel swaps before it kills.
             memory_swap: Some(i64::from(order.shape.memory_mib) << 20),
             nano_cpus: Some(i64::from(given(order, cores)) * 1_000_000),
             init: Some(true),
@@ -154,7 +124,7 @@ impl DockerLauncher {
             user: options.user.clone(),
             attach_stdin: Some(true),
             open_stdin: Some(true),
-            // Closed for the program too when we let go of it.
+            // Detaching closes it for the program too.
             stdin_once: Some(true),
             host_config: Some(host),
             ..ContainerCreateBody::default()
@@ -172,7 +142,7 @@ impl DockerLauncher {
         })
     }
 
-    /// Its id, made now or before.
+    /// Creates the container and returns its id, or that of an earlier call.
     async fn create(&self, order: &LaunchOrder) -> Result<String, LaunchError> {
         let name = format!("spillway-{}-{}", order.egress_id, order.attempt);
         let docker = self.docker().await.map_err(refusal)?;
@@ -189,7 +159,7 @@ impl DockerLauncher {
                             return Ok(id);
                         }
                         None if replaced => {
-                            let message = format!("somebody else makes {name} at the same time");
+                            let message = format!("another process makes {name} at the same time");
                             return Err(LaunchError::Transient { message, source: None });
                         }
                         None => replaced = true,
@@ -204,12 +174,12 @@ impl DockerLauncher {
         }
     }
 
-    /// The id of the container of this name, if it was ever started; otherwise it is removed.
+    /// Id of the container of this name, if it was ever started; otherwise it is removed.
     async fn made_before(&self, name: &str) -> Result<Option<String>, LaunchError> {
         let docker = self.docker().await.map_err(refusal)?;
         let there = docker.inspect_container(name, None::<InspectContainerOptions>).await.map_err(refusal_of_one)?;
         let state = there.state.unwrap_or_default();
-        if task_status(&state, None) != TaskStatus::Starting(MADE.to_owned()) {
+        if task_status(&state, None) != TaskStatus::Starting(NOT_STARTED.to_owned()) {
             return Ok(Some(there.id.unwrap_or_else(|| name.to_owned())));
         }
         match docker.remove_container(name, None::<RemoveContainerOptions>).await {
@@ -218,7 +188,7 @@ impl DockerLauncher {
         }
     }
 
-    /// Does nothing to one that was started before.
+    /// Starts a container and hands over its orders; does nothing to one that was started before.
     async fn start(&self, container: &str, order: &LaunchOrder) -> Result<(), LaunchError> {
         let docker = self.docker().await.map_err(refusal)?;
         let there = docker.inspect_container(container, None::<InspectContainerOptions>).await;
@@ -240,7 +210,7 @@ impl DockerLauncher {
         };
         match tokio::time::timeout(HANDOVER_TIMEOUT, write).await {
             Ok(Ok(())) => {}
-            // It died already; `look` will say how.
+            // It has exited already; `status` will say how.
             Ok(Err(error)) => debug!(%error, "runner left before it read its orders"),
             Err(_) => {
                 let kill = KillContainerOptions { signal: "KILL".to_owned() };
@@ -252,7 +222,7 @@ impl DockerLauncher {
         Ok(())
     }
 
-    /// After an answer that said otherwise or got lost: a container that was started all the same waits for its orders.
+    /// Whether a container runs although its start failed or the answer was lost: then it waits for its orders.
     async fn runs(&self, container: &str) -> bool {
         matches!(self.seen(container).await, Ok(TaskStatus::Alive))
     }
@@ -264,74 +234,21 @@ impl DockerLauncher {
                 let limit_mib = limit.and_then(|bytes| u32::try_from(bytes >> 20).ok());
                 Ok(task_status(&there.state.unwrap_or_default(), limit_mib))
             }
-            // Somebody has removed it.
+            // It was removed, by an operator or by Docker's cleanup.
             Err(error) if status(&error) == Some(404) => Ok(TaskStatus::Gone(TaskExit::Unknown.into())),
             Err(error) => Err(error),
         }
     }
 }
 
-/// Thousandths of a core: what the order says, and no more than there are. A recording that wants more falls behind, and
-/// no dispatcher has another machine here.
+/// Thousandths of a core: those of the order, at most all of the machine. A recording that needs more falls behind, and
+/// there is no other machine on this target.
 fn given(order: &LaunchOrder, cores: Option<u32>) -> u32 {
     let (wanted, max) = (order.shape.cpu_milli, cores.map_or(u32::MAX, |cores| cores.saturating_mul(1000)));
     if wanted > max {
         warn!(egress_id = %order.egress_id, wanted, max, "container gets all cores of the machine, which are fewer than it needs");
     }
     wanted.min(max)
-}
-
-fn task_status(state: &ContainerState, limit_mib: Option<u32>) -> TaskStatus {
-    match state.status {
-        Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD) => {
-            TaskStatus::Gone(exit_report(state, limit_mib))
-        }
-        // An error beside it: the program could not be started, and the container stays as it was made.
-        Some(ContainerStateStatusEnum::CREATED) => match state.error.as_deref() {
-            Some(error) if !error.is_empty() => TaskStatus::Gone(TaskExit::NeverStarted(error.to_owned()).into()),
-            _ => TaskStatus::Starting(MADE.to_owned()),
-        },
-        _ => TaskStatus::Alive,
-    }
-}
-
-fn exit_report(state: &ContainerState, limit_mib: Option<u32>) -> ExitReport {
-    let status = state.exit_code.and_then(|status| i32::try_from(status).ok());
-    let how = match (status, state.error.as_deref()) {
-        _ if state.oom_killed == Some(true) => TaskExit::OutOfMemory { limit_mib },
-        (_, Some(error)) if !error.is_empty() => TaskExit::NeverStarted(error.to_owned()),
-        (Some(status), _) => TaskExit::of_status(status),
-        (None, _) => TaskExit::Unknown,
-    };
-    how.into()
-}
-
-fn status(error: &Error) -> Option<u16> {
-    match error {
-        Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
-        _ => None,
-    }
-}
-
-/// Of a container that there was a moment ago: somebody removes it, and whoever asks again makes another.
-fn refusal_of_one(error: Error) -> LaunchError {
-    match status(&error) {
-        Some(404) => LaunchError::Transient { message: "the container is gone".to_owned(), source: Some(error.into()) },
-        _ => refusal(error),
-    }
-}
-
-fn refusal(error: Error) -> LaunchError {
-    let message = match &error {
-        Error::DockerResponseServerError { message, .. } => message.clone(),
-        _ => "Docker did not answer".to_owned(),
-    };
-    match status(&error) {
-        // In the middle of something else; later it is not.
-        Some(409) => LaunchError::Transient { message, source: Some(error.into()) },
-        Some(400..=499) => LaunchError::Misconfigured { message, source: Some(error.into()) },
-        _ => LaunchError::Transient { message, source: Some(error.into()) },
-    }
 }
 
 #[async_trait]
@@ -392,7 +309,7 @@ impl Launcher for DockerLauncher {
         }
     }
 
-    /// Those that are over for a while are removed on this occasion.
+    /// Also removes containers that ended a while ago.
     async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {
         let filters = HashMap::from([("label".to_owned(), vec![format!("stack={}", self.options.stack)])]);
         let asked = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
@@ -431,38 +348,8 @@ impl Launcher for DockerLauncher {
     }
 }
 
-/// The daemon stamps its containers with the clock of the machine its socket lies on: ours.
+/// The daemon's time stamps are those of this machine's clock: the socket is local.
 fn unix_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_state_is_starting_alive_or_gone() {
-        let state = |status, exit_code, oom, error: &str| {
-            let error = (!error.is_empty()).then(|| error.to_owned());
-            let state = ContainerState {
-                status: Some(status),
-                exit_code: Some(exit_code),
-                oom_killed: Some(oom),
-                error,
-                ..ContainerState::default()
-            };
-            task_status(&state, Some(256))
-        };
-        use ContainerStateStatusEnum::{CREATED, DEAD, EXITED, PAUSED, RUNNING};
-        let gone = |how: TaskExit| TaskStatus::Gone(how.into());
-        assert_eq!(state(RUNNING, 0, false, ""), TaskStatus::Alive);
-        assert_eq!(state(PAUSED, 0, false, ""), TaskStatus::Alive);
-        assert!(matches!(state(CREATED, 0, false, ""), TaskStatus::Starting(_)));
-        assert_eq!(state(CREATED, 127, false, "no such file"), gone(TaskExit::NeverStarted("no such file".into())));
-        assert_eq!(state(EXITED, 0, false, ""), gone(TaskExit::Exited(0)));
-        assert_eq!(state(EXITED, 137, false, ""), gone(TaskExit::Signalled(9)));
-        assert_eq!(state(EXITED, 137, true, ""), gone(TaskExit::OutOfMemory { limit_mib: Some(256) }));
-        assert_eq!(state(DEAD, 1, false, ""), gone(TaskExit::Exited(1)));
-    }
 }

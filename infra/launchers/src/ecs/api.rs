@@ -1,34 +1,44 @@
-//! What ECS says, in our vocabulary. Pure. The texts are those of the API reference, the developer guide's "Stopped tasks
-//! error codes" and the crate's model.
+//! Answers of ECS as statuses, exits and launch errors. Pure. The texts are those of the API reference, the developer guide's
+//! "Stopped tasks error codes" and the SDK's model.
 
 use spillway_cost::{Capacity, Shape};
 
 use crate::exit::{Billed, ExitReport, TaskExit, TaskMachine};
 use crate::launcher::{LaunchError, TaskStatus};
 
-/// Stands before our reasons, so that they are told from an operator's.
+pub(super) const NAME: &str = "ecs";
+/// Prefix of our stop reasons, which tells them from an operator's.
 pub(super) const OURS: &str = "spillway: ";
 pub(super) const SPOT: &str = "FARGATE_SPOT";
-/// GiB, in every Fargate task.
+/// Disk of every Fargate task, GiB.
 const INCLUDED_DISK: u32 = 20;
 
-/// A task as an answer or an event shows it.
+/// A task as an answer or an event describes it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct DescribedTask {
+    /// `RUNNING`, `STOPPED` …
     pub last_status: String,
+    /// Why it was stopped, as a code.
     pub stop_code: String,
+    /// Why it was stopped, as text.
     pub stopped_reason: String,
+    /// Empty for the launch type Fargate.
     pub capacity_provider: String,
-    /// Thousand-and-twenty-fourths of a vCPU, and MiB, as text.
+    /// 1024ths of a vCPU, as text.
     pub cpu: String,
+    /// MiB, as text.
     pub memory: String,
+    /// Disk, GiB; `None`: what is included.
     pub disk_gib: Option<u32>,
-    /// Of the runner's container.
+    /// Exit status of the runner's container.
     pub exit_code: Option<i32>,
+    /// Reason of the runner's container.
     pub container_reason: String,
+    /// Status of the runner's container.
     pub container_status: String,
-    /// Unix milliseconds.
+    /// Start of the image pull, which begins the bill; Unix milliseconds.
     pub pull_started: Option<i64>,
+    /// End of the bill, Unix milliseconds.
     pub stopped: Option<i64>,
 }
 
@@ -36,7 +46,7 @@ pub(super) fn task_status(described: &DescribedTask) -> TaskStatus {
     match described.last_status.as_str() {
         "RUNNING" | "DEACTIVATING" | "STOPPING" => TaskStatus::Alive,
         "STOPPED" => TaskStatus::Gone(exit_report(described)),
-        // The container is gone, its network is being taken down; the bill is not closed.
+        // The container has ended, its network is being removed; the bill is still open.
         "DEPROVISIONING" if described.container_status == "STOPPED" => {
             TaskStatus::Gone(ExitReport { billed: None, ..exit_report(described) })
         }
@@ -83,7 +93,7 @@ pub(super) fn exit(described: &DescribedTask) -> TaskExit {
 }
 
 fn not_started(said: &str, container: &str) -> TaskExit {
-    // The container's own reason is the longer one, where there is one.
+    // The container's own reason says more, where there is one.
     let message = [container, said].into_iter().find(|message| !message.is_empty()).unwrap_or_default();
     let text = message.strip_prefix("TaskFailedToStart: ").unwrap_or(message);
     for pulled in ["CannotPullContainerError: ", "CannotPullImageManifestError: ", "CannotPullECRContainerError: "] {
@@ -105,17 +115,17 @@ fn machine(described: &DescribedTask) -> Option<TaskMachine> {
     Some(TaskMachine { shape, capacity })
 }
 
-/// ECS counts in 1024ths, and the sizes it sells are powers of two.
+/// CPU units of a shape: ECS counts in 1024ths, and the sizes it sells are powers of two.
 pub(super) fn cpu_units(shape: Shape) -> u32 {
     (shape.cpu_milli * 1024).div_ceil(1000).next_power_of_two().max(256)
 }
 
-/// GiB to be asked for beyond what is included.
+/// Disk to be asked for, GiB; `None`: what is included is enough.
 pub(super) fn disk(shape: Shape) -> Option<i32> {
     (shape.disk_gib > INCLUDED_DISK).then(|| i32::try_from(shape.disk_gib.clamp(21, 200)).unwrap_or(200))
 }
 
-/// An entry of `failures` in an answer that is otherwise fine.
+/// The error in an entry of `failures` of a successful answer.
 pub(super) fn failure(reason: &str, detail: &str) -> LaunchError {
     let message = if detail.is_empty() { reason.to_owned() } else { format!("{reason}: {detail}") };
     let all = message.to_ascii_lowercase();
@@ -140,7 +150,7 @@ fn is_limit(message: &str) -> bool {
         || message.contains("quota")
 }
 
-/// An answer with an error; `status` is HTTP's.
+/// The error of an answer with an error; `status` is HTTP's.
 pub(super) fn refused(
     code: &str,
     text: &str,
@@ -166,7 +176,7 @@ pub(super) fn refused(
         "LimitExceededException" => LaunchError::Quota { message },
         _ if is_limit(&said) => LaunchError::Quota { message },
         _ if said.contains("capacity is unavailable") => LaunchError::Capacity { message },
-        // A clock that is wrong and a token that has run out are put right without us.
+        // A wrong clock and an expired token are corrected outside of this process.
         "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" | "RequestTimeTooSkewed" => {
             LaunchError::Transient { message, source: Some(source) }
         }
@@ -200,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn every_stop_code_has_its_message() {
+    fn every_stop_code_has_its_text() {
         let exited = |exit_code, container_reason: &str| DescribedTask {
             exit_code,
             container_reason: container_reason.into(),

@@ -1,27 +1,30 @@
-//! "ECS Task State Change", as EventBridge delivers it: at least once and in any order.
+//! "ECS Task State Change" of EventBridge: an event's JSON goes in, what it says about a runner comes out. EventBridge delivers
+//! at least once and in any order. Pure.
 
 use serde::Deserialize;
 use spillway_protocol::ids::EgressId;
 
-use super::NAME;
-use super::api::{self, DescribedTask};
+use super::api::{self, DescribedTask, NAME};
 use crate::launcher::{ATTEMPT, EGRESS_ID, INSTALLATION, OwnedTask, STACK, TaskRef, TaskStatus};
 
-/// What an event says about a task of ours.
+/// A change of one of our tasks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskStateEvent {
-    /// Deliveries of one event share it.
+    /// Id of the event; repeated deliveries have the same.
     pub id: String,
+    /// The runner's egress, attempt and ARN.
     pub task: OwnedTask,
+    /// Stack that the task belongs to.
     pub stack: String,
-    /// Grows with each change of the task: a smaller one than seen before is old news.
+    /// Grows with each change of the task; an event with a smaller one than seen before is out of date.
     pub version: i64,
+    /// Status at the time of the event.
     pub task_status: TaskStatus,
-    /// The platform has announced that it will take the task away, while it still runs.
+    /// The task still runs, and the platform has announced its stop.
     pub warned: bool,
 }
 
-/// `None` for another event, or one of a task that is not ours.
+/// Reads an event; `None` for another kind, or for a task that no dispatcher started.
 pub fn read(event: &serde_json::Value) -> Option<TaskStateEvent> {
     let envelope = Envelope::deserialize(event).ok().filter(|it| it.detail_type == "ECS Task State Change")?;
     let detail = envelope.detail;
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_names_the_egress_and_how_its_task_left() {
+    fn an_event_names_the_egress_and_the_exit_of_its_task() {
         let read = read(&event()).unwrap();
         assert_eq!((read.task.egress_id.as_str(), read.task.attempt, read.stack.as_str()), ("EG_1", 2, "prod"));
         let TaskStatus::Gone(exit_report) = read.task_status else { panic!("stopped is gone") };
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_is_no_end_and_a_stranger_is_nobody() {
+    fn a_warning_is_no_exit_and_other_tasks_are_ignored() {
         let mut warning = event();
         warning["detail"]["lastStatus"] = "RUNNING".into();
         warning["detail"]["stopCode"] = "TerminationNotice".into();
@@ -193,17 +196,19 @@ mod tests {
         assert!(read_warning.warned);
         assert_eq!(read_warning.task_status, TaskStatus::Alive);
 
-        let mut stranger = event();
-        stranger["detail"]["overrides"] = json!({"containerOverrides": []});
-        assert_eq!(read(&stranger), None);
+        let mut foreign = event();
+        foreign["detail"]["overrides"] = json!({"containerOverrides": []});
+        assert_eq!(read(&foreign), None);
         assert_eq!(read(&json!({"detail-type": "other", "detail": {}})), None);
 
-        // A container that never came to be is not in the list.
-        let mut unborn = event();
-        unborn["detail"]["containers"] = json!([]);
-        unborn["detail"]["stopCode"] = "TaskFailedToStart".into();
-        unborn["detail"]["stoppedReason"] = "CannotPullContainerError: no such tag".into();
-        let TaskStatus::Gone(exit_report) = read(&unborn).unwrap().task_status else { panic!("stopped is gone") };
+        // A container that was never created is not in the list.
+        let mut never_created = event();
+        never_created["detail"]["containers"] = json!([]);
+        never_created["detail"]["stopCode"] = "TaskFailedToStart".into();
+        never_created["detail"]["stoppedReason"] = "CannotPullContainerError: no such tag".into();
+        let TaskStatus::Gone(exit_report) = read(&never_created).unwrap().task_status else {
+            panic!("stopped is gone")
+        };
         assert_eq!(exit_report.how, TaskExit::ImageNotPulled("no such tag".into()));
     }
 }

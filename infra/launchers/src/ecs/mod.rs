@@ -1,12 +1,15 @@
-//! A Fargate task for each egress: RunTask with a client token, so that ECS itself sees to it that none is started twice.
+//! A Fargate task for each egress: RunTask with a client token, so that ECS itself starts no task twice. Everything runs in the
+//! caller's task.
 //!
-//! One task definition serves all sizes: CPU, memory and disk are overrides. It is made by Terraform, with the image, the
-//! log driver, `stopTimeout` 120 and what the runner needs from the secret store (`secrets`; see the runner's room `container`).
-//! ARM64 is a task definition of its own, spot a capacity provider: each is a launcher of its own, named by its options.
+//! One task definition serves all sizes: CPU, memory and disk are overrides. Terraform creates it, with the image, the log
+//! driver, `stopTimeout` 120 and the runner's secrets from the secret store (`secrets`; the names are in the runner's module
+//! `container`). ARM64 needs another task definition and spot a capacity provider: each is a launcher of its own.
 
-pub mod event;
-mod subnets;
 mod api;
+pub mod event;
+mod options;
+mod sdk;
+mod subnets;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,7 +21,7 @@ use aws_sdk_ecs::Client;
 use aws_sdk_ecs::config::retry::RetryConfig;
 use aws_sdk_ecs::config::timeout::TimeoutConfig;
 use aws_sdk_ecs::config::{Credentials, Region, SharedCredentialsProvider};
-use aws_sdk_ecs::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ecs::error::ProvideErrorMetadata;
 use aws_sdk_ecs::operation::run_task::RunTaskError;
 use aws_sdk_ecs::operation::run_task::builders::RunTaskFluentBuilder;
 use aws_sdk_ecs::types::{
@@ -26,91 +29,41 @@ use aws_sdk_ecs::types::{
     EphemeralStorage, KeyValuePair, LaunchType, NetworkConfiguration, Tag, Task, TaskField, TaskOverride,
 };
 use aws_smithy_http_client::{Builder, tls};
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use serde::Deserialize;
 use spillway_cost::{Capacity, Platform};
 use spillway_process::chain;
-use spillway_protocol::Secret;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use self::api::{DescribedTask, OURS};
+use self::api::OURS;
+pub use self::options::EcsOptions;
+use self::sdk::{described, refusal};
 use self::subnets::Subnets;
-use crate::exit::TaskExit;
 use crate::labels;
 use crate::launcher::{
     LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, StopMode, StopOutcome, TaskRef, TaskStatus,
 };
+use crate::memory::Memory;
 
-const NAME: &str = "ecs";
-/// Event rules filter on it.
+/// Task group of every runner; EventBridge rules filter on it.
 const GROUP: &str = "egress";
-/// DescribeTasks takes no more.
+/// Most tasks in one DescribeTasks.
 const AT_ONCE: usize = 100;
-/// RunTask answers before DescribeTasks knows the task.
-const UNKNOWN_AT_FIRST: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(3);
 const ANSWER: Duration = Duration::from_secs(12);
-/// Fargate takes 20 a second with 100 at once; a tenth is left for others in the account.
+/// Fargate allows 20 a second and bursts of 100; a tenth is left for others in the account.
 const QUOTA: Quota = Quota { burst: 90, per_second: 18.0 };
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EcsOptions {
-    #[serde(skip)]
-    pub name: String,
-    #[serde(skip)]
-    pub stack: String,
-    pub region: String,
-    /// Name or ARN.
-    pub cluster: String,
-    /// Family, or family:revision.
-    pub task_definition: String,
-    /// The runner's container in it.
-    pub container: String,
-    pub subnets: Vec<String>,
-    pub security_groups: Vec<String>,
-    pub assign_public_ip: bool,
-    #[serde(skip)]
-    pub capacity: Capacity,
-    /// `stopTimeout` of the task definition.
-    pub stop_seconds: u64,
-    /// Instead of the region's own.
-    pub endpoint: Option<String>,
-    /// Key id and secret, instead of the process' own identity.
-    #[serde(skip)]
-    pub keys: Option<(String, Secret)>,
-}
-
-impl Default for EcsOptions {
-    fn default() -> Self {
-        Self {
-            name: NAME.to_owned(),
-            stack: "spillway".to_owned(),
-            region: String::new(),
-            cluster: String::new(),
-            task_definition: "spillway-runner".to_owned(),
-            container: "runner".to_owned(),
-            subnets: Vec::new(),
-            security_groups: Vec::new(),
-            assign_public_ip: true,
-            capacity: Capacity::OnDemand,
-            stop_seconds: 120,
-            endpoint: None,
-            keys: None,
-        }
-    }
-}
-
+/// One target on Fargate.
 pub struct EcsLauncher {
     options: EcsOptions,
     client: Client,
-    /// Tasks that ECS did not know when it was asked, since then.
-    unknown: Mutex<HashMap<String, Instant>>,
+    /// For tasks that ECS does not know; RunTask answers before DescribeTasks knows the task.
+    memory: Memory,
     subnets: Mutex<Subnets>,
 }
 
 impl EcsLauncher {
+    /// Reads the configured or the machine's own credentials. Makes no request to ECS.
     pub async fn new(options: EcsOptions) -> Self {
         let region = Region::new(options.region.clone());
         let credentials = match &options.keys {
@@ -129,7 +82,7 @@ impl EcsLauncher {
             .region(region)
             .credentials_provider(credentials)
             .http_client(http)
-            // Whoever asks us decides about asking again: it minds the quota of all.
+            // The caller retries: it keeps the quota of all launches.
             .retry_config(RetryConfig::disabled())
             .timeout_config(
                 TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ANSWER).build(),
@@ -138,14 +91,14 @@ impl EcsLauncher {
             config = config.endpoint_url(endpoint);
         }
         let subnets = Mutex::new(Subnets::new(options.subnets.clone()));
-        Self { client: Client::from_conf(config.build()), options, unknown: Mutex::default(), subnets }
+        Self { client: Client::from_conf(config.build()), options, memory: Memory::default(), subnets }
     }
 
     fn task(&self, arn: &str) -> TaskRef {
         TaskRef { launcher: self.options.name.clone(), id: arn.to_owned() }
     }
 
-    /// A task of our cluster: `arn:aws:ecs:<region>:<account>:task/<cluster>/<id>`.
+    /// Whether this is a task of our cluster: `arn:aws:ecs:<region>:<account>:task/<cluster>/<id>`.
     fn is_ours(&self, task: &TaskRef) -> bool {
         let cluster = self.options.cluster.rsplit('/').next().unwrap_or_default();
         let place = task.id.split_once(":task/").map(|(_, rest)| rest).filter(|_| task.id.starts_with("arn:"));
@@ -153,7 +106,8 @@ impl EcsLauncher {
             && place.and_then(|rest| rest.split_once('/')).is_some_and(|(of, id)| of == cluster && !id.is_empty())
     }
 
-    /// The same order may become another request, with other subnets: under the same token ECS then names the task it has.
+    /// A repeated order may become another request, with other subnets: then ECS answers the same token with a conflict that
+    /// names the task it has.
     fn request(&self, order: &LaunchOrder, subnets: &[String]) -> Result<RunTaskFluentBuilder, LaunchError> {
         let options = &self.options;
         let bad = |error: aws_sdk_ecs::error::BuildError| LaunchError::Misconfigured {
@@ -206,7 +160,7 @@ impl EcsLauncher {
         self.subnets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where one zone is full, another may have room.
+    /// A refusal for capacity, as one of the zone where other zones may have room.
     fn elsewhere(&self, refused: LaunchError, subnets: &[String]) -> LaunchError {
         match refused {
             LaunchError::Capacity { message } if self.subnets().were_full(subnets, Instant::now()) => {
@@ -216,19 +170,11 @@ impl EcsLauncher {
         }
     }
 
-    /// What is known of a task that ECS does not know: young ones are not known yet, old ones no more.
-    fn unknown(&self, arn: &str, now: Instant) -> TaskStatus {
-        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-        unknown.retain(|_, since| now.duration_since(*since) < 10 * UNKNOWN_AT_FIRST);
-        let since = *unknown.entry(arn.to_owned()).or_insert(now);
-        if now.duration_since(since) < UNKNOWN_AT_FIRST {
-            TaskStatus::Unknown("ECS does not know the task (yet)".to_owned())
-        } else {
-            TaskStatus::Gone(TaskExit::Unknown.into())
-        }
+    fn absent(&self, arn: &str) -> TaskStatus {
+        self.memory.absent(arn, Instant::now(), "ECS does not know the task (yet)")
     }
 
-    /// What ECS says about these, by ARN. At most [`AT_ONCE`].
+    /// Statuses by ARN, of at most [`AT_ONCE`] tasks.
     async fn describe(&self, arns: &[&str]) -> Result<HashMap<String, TaskStatus>, String> {
         let asked = self.client.describe_tasks().cluster(&self.options.cluster);
         let asked = asked.set_tasks(Some(arns.iter().map(|arn| (*arn).to_owned()).collect()));
@@ -237,13 +183,11 @@ impl EcsLauncher {
             Some((task.task_arn()?.to_owned(), api::task_status(&described(task, &self.options.container))))
         });
         let mut seen: HashMap<_, _> = seen.collect();
-        // Not to be known later on is news again.
-        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).retain(|arn, _| !seen.contains_key(arn));
-        let now = Instant::now();
+        seen.keys().for_each(|arn| self.memory.seen(arn));
         for failure in answer.failures() {
             let Some(arn) = failure.arn() else { continue };
             let task_status = match failure.reason() {
-                Some("MISSING") => self.unknown(arn, now),
+                Some("MISSING") => self.absent(arn),
                 other => TaskStatus::Unknown(other.unwrap_or("ECS does not say why").to_owned()),
             };
             seen.insert(arn.to_owned(), task_status);
@@ -252,50 +196,10 @@ impl EcsLauncher {
     }
 }
 
-/// At most sixty-four characters; the end tells attempts apart.
+/// Client token of an order: at most sixty-four characters; attempts differ at its end.
 fn token(order: &LaunchOrder) -> String {
     let token = format!("{}:{}", order.egress_id, order.attempt);
     token[token.len().saturating_sub(64)..].to_owned()
-}
-
-fn described(task: &Task, container: &str) -> DescribedTask {
-    let containers = task.containers();
-    let container = containers.iter().find(|it| it.name() == Some(container)).or(containers.first());
-    let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
-    let milliseconds = |at: Option<&aws_smithy_types::DateTime>| at.and_then(|at| at.to_millis().ok());
-    DescribedTask {
-        last_status: text(task.last_status()),
-        stop_code: text(task.stop_code().map(|code| code.as_str())),
-        stopped_reason: text(task.stopped_reason()),
-        capacity_provider: text(task.capacity_provider_name()),
-        cpu: text(task.cpu()),
-        memory: text(task.memory()),
-        disk_gib: task.ephemeral_storage().and_then(|disk| disk.size_in_gib().try_into().ok()),
-        exit_code: container.and_then(|container| container.exit_code()),
-        container_reason: text(container.and_then(|container| container.reason())),
-        container_status: text(container.and_then(|container| container.last_status())),
-        pull_started: milliseconds(task.pull_started_at()),
-        stopped: milliseconds(task.stopped_at()),
-    }
-}
-
-/// No answer at all may hide a task that was started: that passes, and the token finds it.
-fn refusal<E>(error: SdkError<E, HttpResponse>) -> LaunchError
-where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-{
-    let status = error.raw_response().map(|response| response.status().as_u16());
-    let Some(status) = status else {
-        // Nobody to be: that does not pass by itself.
-        let message = chain(&error).to_string();
-        if message.contains("credentials") {
-            // Without its source: that quotes profiles and metadata services.
-            return LaunchError::Misconfigured { message: "no credentials for ECS".to_owned(), source: None };
-        }
-        return LaunchError::Transient { message: "ECS did not answer".to_owned(), source: Some(error.into()) };
-    };
-    let (code, message) = (error.code().unwrap_or_default().to_owned(), error.message().unwrap_or_default().to_owned());
-    api::refused(&code, &message, status, error.into())
 }
 
 #[async_trait]
@@ -309,7 +213,7 @@ impl Launcher for EcsLauncher {
         let answer = match self.request(order, &subnets)?.send().await {
             Ok(answer) => answer,
             Err(error) => {
-                // The token is bound to a task whose request looked otherwise; it is our task.
+                // The token belongs to a task whose request had other subnets; it is this order's task.
                 if let Some(RunTaskError::ConflictException(conflict)) = error.as_service_error()
                     && let Some(arn) = conflict.resource_ids.as_ref().and_then(|arns| arns.first())
                 {
@@ -353,7 +257,7 @@ impl Launcher for EcsLauncher {
         tasks.iter().map(of).collect()
     }
 
-    /// ECS knows one way: SIGTERM, and SIGKILL after the task definition's `stopTimeout`.
+    /// ECS has one kind of stop: SIGTERM, and SIGKILL after the task definition's `stopTimeout`.
     async fn end(&self, task: &TaskRef, how: StopMode) -> StopOutcome {
         if !self.is_ours(task) {
             return StopOutcome::OutOfReach;
@@ -366,8 +270,8 @@ impl Launcher for EcsLauncher {
                 _ => StopOutcome::Requested,
             },
             Err(error) if error.message().is_some_and(|message| message.contains("not found")) => {
-                // Whom ECS does not know yet may still start.
-                match self.unknown(&task.id, Instant::now()) {
+                // A task that ECS does not know yet may still start.
+                match self.absent(&task.id) {
                     TaskStatus::Gone(_) => StopOutcome::AlreadyGone,
                     _ => StopOutcome::OutOfReach,
                 }
@@ -401,7 +305,7 @@ impl Launcher for EcsLauncher {
         Ok(owned)
     }
 
-    /// DescribeTasks: 20 a second for the whole account, each for [`AT_ONCE`] tasks.
+    /// AWS allows 20 DescribeTasks a second for the whole account, [`AT_ONCE`] tasks each.
     fn max_status_batch(&self) -> usize {
         10 * AT_ONCE
     }

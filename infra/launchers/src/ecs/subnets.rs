@@ -1,13 +1,13 @@
-//! Where a task may be placed: all subnets at once, as long as none is known to be full. ECS does not say in which of several
-//! it found nothing, so for a while after that they are named one by one, and one that was full is left out. Pure: time is
-//! an argument.
+//! The subnets that a request names: all of them, as long as none is known to be full. ECS does not say in which of several it
+//! found no capacity, so for a minute after a refusal they are named one by one, and a full one is left out. Pure: the time
+//! is an argument.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A subnet, and with it its availability zone, is full for so long.
+/// How long a subnet, and with it its availability zone, counts as full.
 const COLD: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
@@ -15,30 +15,31 @@ pub(super) struct Subnets {
     all: Vec<String>,
     cold_until: HashMap<String, Instant>,
     one_by_one_until: Option<Instant>,
-    launch_lock: usize,
+    next: usize,
 }
 
 impl Subnets {
+    /// None is full.
     pub fn new(all: Vec<String>) -> Self {
         Self { all, ..Self::default() }
     }
 
-    /// To be named in the next request.
+    /// Subnets for the next request.
     pub fn pick(&mut self, now: Instant) -> Vec<String> {
         self.cold_until.retain(|_, until| *until > now);
         let warm: Vec<&String> = self.all.iter().filter(|it| !self.cold_until.contains_key(*it)).collect();
         if warm.is_empty() {
-            // Whoever asks all the same shall have every chance.
+            // All are full: the request has the best chance with all of them.
             return self.all.clone();
         }
         if self.one_by_one_until.is_none_or(|until| until <= now) {
             return warm.into_iter().cloned().collect();
         }
-        self.launch_lock = self.launch_lock.wrapping_add(1);
-        vec![warm[self.launch_lock % warm.len()].clone()]
+        self.next = self.next.wrapping_add(1);
+        vec![warm[self.next % warm.len()].clone()]
     }
 
-    /// There was no room in these. True: in another there may be.
+    /// Notes that these had no capacity. True: another subnet may have some.
     pub fn were_full(&mut self, named: &[String], now: Instant) -> bool {
         if let [subnet] = named {
             self.cold_until.insert(subnet.clone(), now + COLD);
@@ -59,18 +60,18 @@ mod tests {
     }
 
     #[test]
-    fn all_are_named_until_there_was_no_room_and_then_one_by_one() {
+    fn all_are_named_until_one_is_full_and_then_one_by_one() {
         let (mut subnets, now) = (subnets(&["a", "b", "c"]), Instant::now());
         assert_eq!(subnets.pick(now), ["a", "b", "c"]);
         assert!(subnets.were_full(&["a".to_owned(), "b".to_owned(), "c".to_owned()], now));
         let mut named: Vec<String> = (0..3).flat_map(|_| subnets.pick(now)).collect();
         named.sort();
-        assert_eq!(named, ["a", "b", "c"], "each has its turn");
+        assert_eq!(named, ["a", "b", "c"], "each is named once");
         assert_eq!(subnets.pick(now + COLD), ["a", "b", "c"]);
     }
 
     #[test]
-    fn one_that_was_full_is_left_out_for_a_while() {
+    fn a_full_one_is_left_out_for_a_minute() {
         let (mut subnets, now) = (subnets(&["a", "b"]), Instant::now());
         assert!(subnets.were_full(&["b".to_owned()], now));
         assert!((0..4).all(|_| subnets.pick(now) == ["a"]));
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn nowhere_else_is_said_when_all_are_full() {
+    fn no_other_is_left_when_all_are_full() {
         let (mut subnets, now) = (subnets(&["a", "b"]), Instant::now());
         assert!(subnets.were_full(&["a".to_owned()], now));
         assert!(!subnets.were_full(&["b".to_owned()], now));

@@ -1,4 +1,5 @@
-//! A runner as a child of the dispatcher, in a session of its own, so that it lives on when the dispatcher does not.
+//! A runner as a child process of the dispatcher, in a session of its own, so that it survives the dispatcher. Used on one
+//! machine without a platform. A task per child waits for its exit; after a restart, children are found again in `/proc`.
 
 mod procfs;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rustix::process::Signal;
 use spillway_cost::Platform;
+use spillway_process::environment::inherited;
 use spillway_protocol::ids::EgressId;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
@@ -29,47 +31,42 @@ use crate::launcher::{
 
 const NAME: &str = "process";
 
-/// What a runner needs from our environment to work at all. Everything else stays here: an API secret given to the
-/// dispatcher by environment is none of the runner's business.
-const PASSED_ON: &[&str] = &[
-    "PATH",
-    "HOME",
-    "USER",
-    "LANG",
-    "TZ",
-    "TMPDIR",
-    "LD_LIBRARY_PATH",
-    "RUST_BACKTRACE",
-    "SPILLWAY_LOG",
-    "SPILLWAY_MEDIA",
-];
-const PASSED_ON_PREFIXES: &[&str] = &["LC_", "XDG_", "GST_"];
+/// What a runner needs from our environment beside what every child gets. Nothing else: an API secret in the dispatcher's
+/// environment must not reach the runner.
+const PASSED_ON: &[&str] = &["PATH", "USER", "SPILLWAY_LOG", "SPILLWAY_MEDIA"];
 
-/// How long a child may leave its standard input unread; the line fits a pipe's buffer, so only a broken one is slow.
+/// How long a child may leave its standard input unread; the line fits a pipe's buffer, so only a hanging child is slow.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How each of the last tasks left; a task is asked about within seconds of its end.
+/// Exits kept, those of the newest tasks; the dispatcher asks within seconds of the exit.
 const REMEMBERED: usize = 4096;
 
+/// How runners are started on this machine.
 #[derive(Clone, Debug)]
 pub struct ProcessOptions {
+    /// Path of `spillway-runner`.
     pub program: PathBuf,
+    /// Arguments before those of the order.
     pub args: Vec<OsString>,
-    /// A file for each task, `<egress id>-<attempt>.log`; `None`: our own standard error, handed down as it is.
+    /// Directory for a log of each task, `<egress id>-<attempt>.log`; `None`: runners write to our standard error.
     pub log_dir: Option<PathBuf>,
-    /// Tells our runners from those of other installations on this machine. Empty: only those this launcher has started or
-    /// found itself are ours.
+    /// Tells our runners from those of other installations on this machine. Empty: only those that this launcher has started
+    /// or found are ours.
     pub stack: String,
 }
 
 impl ProcessOptions {
-    /// `spillway-runner` beside our own executable.
+    /// `spillway-runner` beside our own executable, no logs, no stack.
+    ///
+    /// # Errors
+    /// The path of our own executable cannot be read.
     pub fn beside_us() -> io::Result<Self> {
         let program = std::env::current_exe()?.with_file_name("spillway-runner");
         Ok(Self { program, args: Vec::new(), log_dir: None, stack: String::new() })
     }
 }
 
+/// Starts runners on this machine.
 pub struct ProcessLauncher {
     options: ProcessOptions,
     namespace: String,
@@ -82,7 +79,7 @@ pub struct ProcessLauncher {
 struct TaskTable {
     tasks: HashMap<(EgressId, u32), ProcessIdentity>,
     exits: HashMap<ProcessIdentity, TaskExit>,
-    /// Signalled by us, with this reason.
+    /// Reason of our signal.
     ended: HashMap<ProcessIdentity, String>,
     oldest_first: VecDeque<(EgressId, u32)>,
 }
@@ -102,12 +99,13 @@ impl TaskTable {
 }
 
 impl ProcessLauncher {
+    /// Starts nothing.
     pub fn new(options: ProcessOptions) -> Self {
         Self { options, namespace: procfs::namespace(), known: Arc::default(), starting: tokio::sync::Mutex::default() }
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, TaskTable> {
-        // What is kept is valid after every single statement, so a panic elsewhere spoils nothing.
+        // The table is valid after every statement, so a panic elsewhere breaks nothing.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -115,7 +113,7 @@ impl ProcessLauncher {
         TaskRef { launcher: NAME.to_owned(), id: identity.text() }
     }
 
-    /// Only what was started on this boot, in this pid namespace, by a launcher of this kind.
+    /// The process of a task, if it was started on this boot and in this pid namespace by this kind of launcher.
     fn ours(&self, task: &TaskRef) -> Option<ProcessIdentity> {
         (task.launcher == NAME)
             .then(|| ProcessIdentity::parse(&task.id))
@@ -136,13 +134,13 @@ impl ProcessLauncher {
                 source: Some(source.into()),
             })?,
         };
-        // `setsid` (util-linux) becomes the program, with the same pid: std has no safe way to a new session.
+        // `setsid` (util-linux) execs the program with the same pid: std has no safe call for a new session.
         Command::new("setsid")
             .arg(program)
             .args(&self.options.args)
             .args(order.arguments())
             .env_clear()
-            .envs(std::env::vars_os().filter(|(name, _)| is_passed_on(name)))
+            .envs(inherited(PASSED_ON))
             .envs(order.names())
             .env(STACK, &self.options.stack)
             .env(INSTALLATION, &order.installation)
@@ -157,7 +155,7 @@ impl ProcessLauncher {
         let mut child = self.spawn(order)?;
         let passing = |message: &str| LaunchError::Transient { message: message.to_owned(), source: None };
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or_else(|| passing("the child has no pid"))?;
-        // Nobody has waited for it yet, so even a dead child is still in /proc.
+        // It was not waited for yet, so even a child that has exited is still in /proc.
         let start_ticks = procfs::stat(pid).ok_or_else(|| passing("the child is not in /proc"))?.start_ticks;
         let identity = ProcessIdentity { namespace: self.namespace.clone(), pid, start_ticks };
 
@@ -167,14 +165,14 @@ impl ProcessLauncher {
         drop(stdin);
         match handed {
             Ok(Ok(())) => {}
-            // It died already; `look` will say how.
+            // It has exited already; `status` will say how.
             Ok(Err(error)) => debug!(%error, "runner left before it read its orders"),
             Err(_) => {
                 identity.signal(Signal::KILL);
                 return Err(passing("the runner does not read its standard input"));
             }
         }
-        // From here on another dispatcher can find it by what stands in its environment.
+        // From here on another dispatcher can find it by its environment.
         wait_for_own_session(&identity).await;
         self.known().remember((order.egress_id.clone(), order.attempt), identity.clone());
         tokio::spawn(reap(child, identity.clone(), Arc::clone(&self.known)));
@@ -194,7 +192,7 @@ impl Launcher for ProcessLauncher {
         if let Some(identity) = self.known().tasks.get(&key) {
             return Ok(self.task(identity));
         }
-        // Perhaps an earlier dispatcher on this machine started it and died before it could say so.
+        // An earlier dispatcher on this machine may have started it and crashed before it stored the task.
         let found =
             procfs::leaders(&self.namespace).find(|(_, environment)| names_in(environment).as_ref() == Some(&key));
         if let Some((identity, _)) = found {
@@ -214,7 +212,7 @@ impl Launcher for ProcessLauncher {
         if identity.is_alive() {
             return TaskStatus::Alive;
         }
-        // Between its death and our reading of how it died lies a moment; a task that was not our child has no more to say.
+        // Between the exit and our wait() for it lies a moment; the exit of a process that is not our child is never known.
         let (exit, ended) = {
             let known = self.known();
             (known.exits.get(&identity).cloned(), known.ended.get(&identity).cloned())
@@ -224,7 +222,7 @@ impl Launcher for ProcessLauncher {
             None if procfs::stat(identity.pid).is_some_and(|stat| stat.start_ticks == identity.start_ticks) => {
                 TaskStatus::Alive
             }
-            // Not our child: all that is known of its end is that we wanted it.
+            // Not our child: all that is known is whether we stopped it.
             None => TaskStatus::Gone(ended.map_or(TaskExit::Unknown, TaskExit::EndedByUs).into()),
         }
     }
@@ -235,7 +233,7 @@ impl Launcher for ProcessLauncher {
             StopMode::Graceful => Signal::TERM,
             StopMode::Immediate => Signal::KILL,
         };
-        // Written down first: it may be gone before this call is over.
+        // Stored first: it may be gone before this call returns.
         let known_before = self.known().ended.contains_key(&identity);
         if !known_before {
             self.known().ended.insert(identity.clone(), how.reason().to_owned());
@@ -271,7 +269,7 @@ impl Launcher for ProcessLauncher {
     }
 }
 
-/// Which egress and attempt a runner was started for, by its environment (`NAME=value`, ended by zeros).
+/// Egress and attempt of a runner, by its environment (`NAME=value`, each ended by a zero byte).
 fn names_in(environment: &[u8]) -> Option<(EgressId, u32)> {
     let egress_id = EgressId::parse(value_in(environment, EGRESS_ID)?).ok()?;
     Some((egress_id, value_in(environment, ATTEMPT)?.parse().ok()?))
@@ -282,7 +280,7 @@ fn value_in<'a>(environment: &'a [u8], name: &str) -> Option<&'a str> {
     std::str::from_utf8(environment.split(|byte| *byte == 0).find_map(value)?).ok()
 }
 
-/// A millisecond or two. One that died meanwhile is waited for no longer.
+/// Waits until `setsid` has made its session, a millisecond or two; at most a second, and not for a child that has exited.
 async fn wait_for_own_session(identity: &ProcessIdentity) {
     for _ in 0..1000 {
         match procfs::stat(identity.pid) {
@@ -309,12 +307,6 @@ fn exit(status: ExitStatus) -> TaskExit {
         (None, Some(code)) => TaskExit::Exited(code),
         (None, None) => TaskExit::Unknown,
     }
-}
-
-fn is_passed_on(name: &OsString) -> bool {
-    name.to_str().is_some_and(|name| {
-        PASSED_ON.contains(&name) || PASSED_ON_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-    })
 }
 
 fn open_log(dir: &Path, order: &LaunchOrder) -> io::Result<File> {

@@ -1,20 +1,23 @@
-//! What `/proc` says about a process, and how one is told from a later one with the same number.
+//! Processes in `/proc`: state, session, environment, and an identity that a recycled pid does not share. Reads are short and
+//! block; called from the launcher's async methods.
 
 use std::path::Path;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-/// A process, for ever: the number is recycled, the moment of its birth on this boot in this namespace is not.
+/// Identity of a process: pids are recycled, the start time on this boot in this namespace is not.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ProcessIdentity {
     /// Boot id and pid namespace: what makes `pid` mean something.
     pub namespace: String,
+    /// Process id in that namespace.
     pub pid: i32,
-    /// Clock ticks since boot.
+    /// Start time, clock ticks since boot.
     pub start_ticks: u64,
 }
 
 impl ProcessIdentity {
+    /// Reads what [`ProcessIdentity::text`] has written.
     pub fn parse(text: &str) -> Option<Self> {
         let (rest, start_ticks) = text.rsplit_once('/')?;
         let (namespace, pid) = rest.rsplit_once('/')?;
@@ -25,16 +28,18 @@ impl ProcessIdentity {
         })
     }
 
+    /// As `TaskRef`s carry it.
     pub fn text(&self) -> String {
         format!("{}/{}/{}", self.namespace, self.pid, self.start_ticks)
     }
 
+    /// Whether it runs; a zombie does not.
     pub fn is_alive(&self) -> bool {
         stat(self.pid).is_some_and(|stat| stat.start_ticks == self.start_ticks && !stat.is_dead())
     }
 
-    /// False when it is gone. The signal goes through a descriptor that was opened before the identity was checked, so it
-    /// can never reach a newcomer with the same number.
+    /// False when it has exited. The signal goes through a pidfd that was opened before the identity was checked, so it cannot
+    /// reach a later process with the same pid.
     pub fn signal(&self, signal: Signal) -> bool {
         let Some(pid) = Pid::from_raw(self.pid) else { return false };
         let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
@@ -42,7 +47,8 @@ impl ProcessIdentity {
     }
 }
 
-/// Empty where `/proc` does not say; then nothing is ever recognised as ours after a restart, which is the safe side.
+/// Boot id and pid namespace. Empty parts where `/proc` does not say; then no process is recognised after a restart, which is
+/// the safe side.
 pub(super) fn namespace() -> String {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
@@ -51,13 +57,16 @@ pub(super) fn namespace() -> String {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stat {
+    /// `R`, `S`, `Z` …
     pub state: char,
+    /// Session id.
     pub session: i32,
+    /// Start time, clock ticks since boot.
     pub start_ticks: u64,
 }
 
 impl Stat {
-    /// A zombie only waits for its parent to read how it ended.
+    /// True also for a zombie, which only waits for its parent's wait().
     pub fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x')
     }
@@ -67,7 +76,7 @@ pub(super) fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The program's name stands in parentheses and may hold any character, so fields are counted from the last one.
+/// The program's name is in parentheses and may contain any character, so fields are counted from the last parenthesis.
 fn parse_stat(line: &str) -> Option<Stat> {
     let fields: Vec<&str> = line.rsplit_once(')')?.1.split_whitespace().collect();
     Some(Stat {
@@ -77,7 +86,7 @@ fn parse_stat(line: &str) -> Option<Stat> {
     })
 }
 
-/// Living session leaders that we may look into, each with its environment.
+/// Running session leaders whose environment we may read, each with it.
 pub(super) fn leaders(namespace: &str) -> impl Iterator<Item = (ProcessIdentity, Vec<u8>)> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(move |entry| {
@@ -104,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn we_are_alive_and_our_number_with_another_birth_is_not() {
+    fn we_are_alive_and_our_pid_with_another_start_is_not() {
         let pid = i32::try_from(std::process::id()).unwrap();
         let me = ProcessIdentity { namespace: namespace(), pid, start_ticks: stat(pid).unwrap().start_ticks };
         assert!(me.is_alive());

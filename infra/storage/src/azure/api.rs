@@ -1,8 +1,14 @@
+//! Errors of Azure's blob service: the crate's error goes in, a [`StorageError`] comes out, without the texts that quote
+//! credentials. Pure.
+
 use azure_core::error::ErrorKind;
 
 use crate::error::{StorageError, StorageErrorKind};
 
-/// Azure's own name of what is wrong.
+/// The provider's name in errors.
+pub const NAME: &str = "Azure";
+
+/// Azure's error code, where the service answered with one.
 pub fn code(error: &azure_core::Error) -> Option<&str> {
     match error.kind() {
         ErrorKind::HttpResponse { error_code, .. } => error_code.as_deref(),
@@ -10,6 +16,7 @@ pub fn code(error: &azure_core::Error) -> Option<&str> {
     }
 }
 
+/// The error of a call, with Azure's code, the first line of its message and the status.
 pub fn failed(doing: &'static str, error: azure_core::Error) -> StorageError {
     let (kind, message) = match error.kind() {
         ErrorKind::HttpResponse { status, error_code, raw_response } => {
@@ -23,29 +30,29 @@ pub fn failed(doing: &'static str, error: azure_core::Error) -> StorageError {
                 ("", detail) => format!("{detail} ({status})"),
                 (code, detail) => format!("{code}: {detail} ({status})"),
             };
-            // Azurite's words for Md5Mismatch.
+            // Azurite's message in place of the code Md5Mismatch.
             let damaged = status == 400 && detail.contains("contentMD5 doesn't match");
             (if damaged { StorageErrorKind::Mismatch } else { kind_of(code, status) }, message)
         }
         ErrorKind::Connection | ErrorKind::Io => (StorageErrorKind::Busy, error.to_string()),
-        // Without its source: that quotes what a metadata service or a file said.
+        // Without its source, which quotes the answer of a metadata service or a file.
         ErrorKind::Credential => {
             return StorageError::new(
                 StorageErrorKind::Denied,
-                "Azure",
+                NAME,
                 doing,
                 "this machine's identity gave no access token",
             );
         }
         _ => (StorageErrorKind::Other, error.to_string()),
     };
-    StorageError::new(kind, "Azure", doing, message).because(error)
+    StorageError::new(kind, NAME, doing, message).because(error)
 }
 
 fn kind_of(code: &str, status: u16) -> StorageErrorKind {
     match (code, status) {
         ("ContainerNotFound" | "ContainerBeingDeleted" | "ResourceNotFound", _) => StorageErrorKind::NotFound,
-        // Our commits are conditional: somebody else was first.
+        // Commits are conditional: another process committed first.
         ("BlobAlreadyExists" | "ConditionNotMet", _) | (_, 412) => StorageErrorKind::Gone,
         ("Md5Mismatch" | "Crc64Mismatch" | "InvalidMd5", _) => StorageErrorKind::Mismatch,
         ("ServerBusy" | "OperationTimedOut" | "InternalError", _) => StorageErrorKind::Busy,
@@ -57,7 +64,7 @@ fn kind_of(code: &str, status: u16) -> StorageErrorKind {
     }
 }
 
-/// The first line: the others are a request id and a time.
+/// The first line of the message; the others are a request id and a time.
 fn message_of(body: &str) -> Option<&str> {
     let (_, rest) = body.split_once("<Message>")?;
     rest.split_once("</Message>")?.0.lines().next()
@@ -68,14 +75,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_source_of_tokens_says_is_not_repeated() {
-        let told = failed("put", azure_core::Error::with_message(ErrorKind::Credential, "canary"));
-        assert_eq!(told.to_string(), "Azure upload failed: put: this machine's identity gave no access token");
-        assert!(told.kind == StorageErrorKind::Denied && !format!("{told:?}").contains("canary"));
+    fn texts_of_a_token_provider_are_not_repeated() {
+        let shown = failed("put", azure_core::Error::with_message(ErrorKind::Credential, "canary"));
+        assert_eq!(shown.to_string(), "Azure upload failed: put: this machine's identity gave no access token");
+        assert!(shown.kind == StorageErrorKind::Denied && !format!("{shown:?}").contains("canary"));
     }
 
     #[test]
-    fn a_refusal_is_sorted_by_whose_turn_it_is() {
+    fn a_refusal_is_sorted_by_who_can_fix_it() {
         for (code, status, kind) in [
             ("ContainerNotFound", 404, StorageErrorKind::NotFound),
             ("AuthenticationFailed", 403, StorageErrorKind::Denied),

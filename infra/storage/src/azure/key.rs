@@ -1,4 +1,5 @@
-//! Signatures made with the account key: of requests (Shared Key) and of links (service SAS). The official crate has neither.
+//! Signatures made with the account key: of requests (Shared Key, as a policy of Azure's pipeline) and of links (service SAS).
+//! Azure's crate has neither. No I/O of its own.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,9 +13,10 @@ use azure_core::http::{Context, Method, Request};
 use chrono::{DateTime, SecondsFormat, Utc};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// The version whose order of fields `link` follows.
+/// Version of the service SAS, which fixes the fields of its text and their order.
 const LINK_VERSION: &str = "2022-11-02";
 
+/// An account's name and key.
 pub struct SharedKey {
     account: String,
     key: Secret,
@@ -27,22 +29,26 @@ impl fmt::Debug for SharedKey {
 }
 
 impl SharedKey {
+    /// `key` is base64, as the portal shows it.
     pub fn new(account: &str, key: &spillway_plan::Secret) -> Self {
         Self { account: account.to_owned(), key: Secret::new(key.reveal().clone()) }
     }
 
-    /// The query of a link that reads one blob until then.
+    /// The query of a link that reads one blob until `until`.
+    ///
+    /// # Errors
+    /// The key is not base64. A retry changes nothing.
     pub fn link(&self, container: &str, name: &str, until: DateTime<Utc>) -> azure_core::Result<String> {
         let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
         let resource = format!("/blob/{}/{container}/{name}", self.account);
-        // Permission, start, end, resource, identifier, IP, protocol, version, kind, snapshot, scope, five headers.
+        // Permissions, start, expiry, resource, identifier, IP, protocol, version, kind, snapshot, scope, five headers.
         let text = format!("r\n\n{until}\n{resource}\n\n\n\n{LINK_VERSION}\nb\n\n\n\n\n\n\n");
         let signature = hmac_sha256(&text, &self.key)?;
         let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
         Ok(format!("sv={LINK_VERSION}&sr=b&sp=r&se={}&sig={}", encoded(&until), encoded(&signature)))
     }
 
-    /// What is signed of a request. For an emulator the path begins with the account, which then stands there twice.
+    /// The text that is signed of a request. An emulator's path begins with the account, which is then in it twice.
     fn text(&self, request: &Request) -> String {
         let headers: BTreeMap<String, &str> = request
             .headers()
@@ -64,7 +70,7 @@ impl SharedKey {
             _ => "",
         };
         let mut text = format!("{verb}\n{}\n{}\n{length}\n", header("content-encoding"), header("content-language"));
-        // The empty one is Date: x-ms-date is there.
+        // The empty one is Date, which x-ms-date replaces.
         for name in ["content-md5", "content-type", "", "if-modified-since", "if-match", "if-none-match"] {
             text += header(name);
             text.push('\n');

@@ -1,9 +1,10 @@
-//! Google's credentials: JSON in, headers with an access token out. Called for every request of the XML API.
+//! Google's credentials: JSON in, headers with an access token out. Called for every request of the XML API; the library
+//! caches tokens and refreshes them in a task of its own.
 //!
 //! All kinds but a service account are instructions to Google's library: read this file, ask this URL, send what was
 //! read to that one. They are taken from the installation's configuration only. The library's own errors quote what it
-//! has read (measured with 1.18: a whole file, a whole answer), so no text of it leaves this module; what is told is a
-//! reason of ours and the kind of the credentials.
+//! has read (measured with 1.18: a whole file, a whole answer), so no text of it leaves this module; errors carry a reason
+//! of ours and the kind of the credentials.
 
 use google_cloud_auth::credentials::service_account::{self, AccessSpecifier};
 use google_cloud_auth::credentials::{
@@ -16,23 +17,26 @@ use spillway_plan::destination::{CredentialOrigin, Gcs};
 
 use crate::error::{StorageError, StorageErrorKind};
 
+/// The provider's name in errors.
+pub const NAME: &str = "GCP";
 const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
 
+/// Credentials of one destination.
 #[derive(Clone)]
 pub struct GcsIdentity {
     credentials: Credentials,
-    /// Of the credentials, for messages.
+    /// Google's name of the credentials' kind, for messages.
     kind: &'static str,
-    /// A service account's own key: signs links without asking anybody.
+    /// A service account's own key: signs links without a request.
     key: Option<Value>,
 }
 
 fn denied(doing: &'static str, reason: &str, kind: &str) -> StorageError {
-    StorageError::new(StorageErrorKind::Denied, super::NAME, doing, format!("{reason} (credentials: {kind})"))
+    StorageError::new(StorageErrorKind::Denied, NAME, doing, format!("{reason} (credentials: {kind})"))
 }
 
-/// Of a service account in a request, what its tokens are signed with. Its URLs (`token_uri`, `auth_uri`, certificates)
-/// and its universe domain are not handed on, whatever a later version of the library does with them.
+/// The fields of a service account that sign its tokens. The URLs in it (`token_uri`, `auth_uri`, certificates) and its
+/// universe domain are dropped: a request must not choose where the library connects to.
 fn signing_fields(json: &Value) -> Value {
     ["type", "project_id", "private_key_id", "private_key", "client_email"]
         .into_iter()
@@ -45,9 +49,9 @@ impl GcsIdentity {
     /// The destination's JSON, else the process' own (environment, metadata server).
     ///
     /// # Errors
-    /// `Denied`: no usable credentials, or of a kind that their origin may not bring. A retry changes nothing.
+    /// `Denied`: no usable credentials, or of a kind that a request may not bring. A retry changes nothing.
     pub fn of(gcs: &Gcs) -> Result<Self, StorageError> {
-        // Google's signer takes the process' provider, and finds two of them linked and none chosen.
+        // Google's signer uses the process' default provider; two are linked, so none is chosen automatically.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let text = gcs.credentials.reveal();
         if text.is_empty() {
@@ -83,14 +87,14 @@ impl GcsIdentity {
         Ok(Self { credentials, kind, key: (kind == "service_account").then_some(json) })
     }
 
-    /// What a request carries to be let in.
+    /// The headers that authorise a request.
     ///
     /// # Errors
     /// `Busy`: the source of the token does not answer, a retry may help. `Denied`: it gives none.
     pub async fn headers(&self, doing: &'static str) -> Result<HeaderMap, StorageError> {
         match self.credentials.headers(Extensions::new()).await {
             Ok(CacheableResource::New { data, .. }) => Ok(data),
-            // Only where one was told of before, which is never.
+            // Answered only to a request with an entity tag, and none is sent.
             Ok(CacheableResource::NotModified) => Ok(HeaderMap::new()),
             Err(error) => {
                 let refusal = self.no_token(doing);
@@ -103,10 +107,10 @@ impl GcsIdentity {
         }
     }
 
-    /// Signs links.
+    /// The signer of links.
     ///
     /// # Errors
-    /// A reason of ours: the key cannot be used, or there is none.
+    /// A reason of ours: there is no key, or it cannot be used. A retry changes nothing.
     pub fn signer(&self) -> Result<Signer, String> {
         let signer = match &self.key {
             Some(json) => service_account::Builder::new(json.clone()).build_signer(),
@@ -115,7 +119,7 @@ impl GcsIdentity {
         signer.map_err(|_| format!("nothing to sign a link with (credentials: {})", self.kind))
     }
 
-    /// Where the library's own error would quote what it has read.
+    /// The error without a token, in place of the library's own, which quotes what it has read.
     pub fn no_token(&self, doing: &'static str) -> StorageError {
         denied(doing, "no access token was to be had", self.kind)
     }

@@ -1,7 +1,7 @@
 //! Signed links: a URL that opens one object for a limited time (Google's V4 signing process, query parameters only).
 //!
-//! In: bucket, object name, life, the time and the signing account's e-mail. Out: the text to sign and, with its
-//! signature, the URL. Pure; the signature itself is made by `identity`.
+//! In: bucket, object name, validity, the time and the signing account's e-mail. Out: the text to sign and, with its
+//! signature, the URL. Pure; the signature itself is made with the signer of `identity`.
 //! Source: cloud.google.com/storage/docs/access-control/signed-urls and /authentication/canonical-requests.
 
 use std::time::Duration;
@@ -19,7 +19,7 @@ const ALGORITHM: &str = "GOOG4-RSA-SHA256";
 /// Everything but RFC 3986's unreserved characters.
 const PARAMETER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// A GET of one object that lacks nothing but its signature.
+/// A link that lacks nothing but its signature.
 pub struct UnsignedLink {
     path: String,
     query: String,
@@ -28,7 +28,8 @@ pub struct UnsignedLink {
 }
 
 impl UnsignedLink {
-    pub fn new(bucket: &str, object: &str, life: Duration, now: DateTime<Utc>, email: &str) -> Self {
+    /// A GET of one object, valid for `validity` from `now`.
+    pub fn new(bucket: &str, object: &str, validity: Duration, now: DateTime<Utc>, email: &str) -> Self {
         let time = now.format("%Y%m%dT%H%M%SZ").to_string();
         let scope = format!("{}/auto/storage/goog4_request", now.format("%Y%m%d"));
         let credential = format!("{email}/{scope}");
@@ -37,18 +38,19 @@ impl UnsignedLink {
             "X-Goog-Algorithm={ALGORITHM}&X-Goog-Credential={}&X-Goog-Date={time}&X-Goog-Expires={}\
              &X-Goog-SignedHeaders=host",
             utf8_percent_encode(&credential, PARAMETER),
-            life.as_secs()
+            validity.as_secs()
         );
         Self { path: format!("/{bucket}/{}", utf8_percent_encode(object, KEY)), query, time, scope }
     }
 
-    /// What the account's key signs, with RSA and SHA-256.
+    /// The text that the account's key signs, with RSA and SHA-256.
     pub fn text(&self) -> String {
         let request = format!("GET\n{}\n{}\nhost:{HOST}\n\nhost\nUNSIGNED-PAYLOAD", self.path, self.query);
         let digest = hex(&Sha256::digest(request));
         format!("{ALGORITHM}\n{}\n{}\n{digest}", self.time, self.scope)
     }
 
+    /// The URL with the signature of [`UnsignedLink::text`].
     pub fn signed(&self, signature: &[u8]) -> String {
         format!("https://{HOST}{}?{}&X-Goog-Signature={}", self.path, self.query, hex(signature))
     }

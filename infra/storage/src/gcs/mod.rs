@@ -1,8 +1,8 @@
-//! Google Cloud Storage by its XML API, objects in parts and whole ones alike. Google's own crate is not used: its uploads
-//! in pieces are one stream that no other process can go on with, it takes no proxy, and it brings a gRPC client and
+//! Google Cloud Storage by its XML API, for multipart uploads and whole objects alike. Google's own crate is not used: its
+//! resumable uploads are one stream that no other process can continue, it takes no proxy, and it brings a gRPC client and
 //! 17 more packages into every build for two calls.
 //!
-//! `identity` is credentials, `xml` the requests and answers, `link` signed links; the calls are here.
+//! `identity` is credentials, `xml` the requests and answers, `link` signed links; the calls are here, in the caller's task.
 
 mod identity;
 mod link;
@@ -13,22 +13,23 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::Utc;
-use reqwest::{Method, StatusCode};
+use reqwest::Method;
 use spillway_plan::destination::Gcs;
 
 use crate::attempts::tried;
 use crate::checksum::{Etags, etag_of_parts, hex, md5};
 use crate::error::{StorageError, StorageErrorKind};
 use crate::escape::escaped;
-use crate::open::Options;
+use crate::options::Options;
 use crate::storage::*;
-use identity::GcsIdentity;
+use identity::{GcsIdentity, NAME};
 use link::UnsignedLink;
 use xml::{GcsRequest, GcsResponse, XmlClient};
 
-const NAME: &str = "GCP";
+/// Parts in one answer of a list.
 const PAGE: usize = 1000;
 
+/// One bucket.
 pub struct GcsStorage {
     bucket: String,
     xml: XmlClient,
@@ -44,6 +45,10 @@ impl std::fmt::Debug for GcsStorage {
 }
 
 impl GcsStorage {
+    /// The store of a GCS destination.
+    ///
+    /// # Errors
+    /// `Denied`: the credentials. `Invalid`: the proxy's URL. A retry changes nothing.
     pub fn open(gcs: &Gcs, options: &Options) -> Result<Self, StorageError> {
         let identity = GcsIdentity::of(gcs)?;
         Ok(Self {
@@ -64,6 +69,7 @@ impl GcsStorage {
         tried(NAME, doing, &self.options, call_timeout, || self.xml.send(doing, &ask)).await
     }
 
+    /// Headers of the object under a key; `None`: there is none.
     async fn found(&self, key: &str, doing: &'static str) -> Result<Option<GcsResponse>, StorageError> {
         match self.call(doing, self.options.call_timeout(0), GcsRequest::new(Method::HEAD, key)).await {
             Ok(answer) => Ok(Some(answer)),
@@ -72,7 +78,7 @@ impl GcsStorage {
         }
     }
 
-    /// The object is as long as the parts, and its checksum, where it is told, is theirs.
+    /// Whether an object is as long as the parts and has their checksum, where the answer has one.
     fn is_made_of(&self, answer: &GcsResponse, parts: &[Part]) -> bool {
         let bytes: u64 = parts.iter().map(|part| part.tag.bytes).sum();
         let crc = whole_crc(parts);
@@ -85,7 +91,7 @@ impl GcsStorage {
     }
 }
 
-/// CRC32C of the object, from those of its parts.
+/// CRC32C of the object, computed from those of its parts.
 fn whole_crc(parts: &[Part]) -> Option<u32> {
     parts.iter().try_fold(0, |whole, part| {
         Some(crc32c::crc32c_combine(whole, part.tag.crc32c?, usize::try_from(part.tag.bytes).ok()?))
@@ -184,7 +190,8 @@ impl Storage for GcsStorage {
             Err(error) if error.kind == StorageErrorKind::Gone => Some(error),
             Err(error) => return Err(error),
         };
-        // Also after success: some stores answer the repetition of somebody else's completion with what is there.
+        // Also after success: some stores answer a repeated completion with the object that is there, even if another
+        // process made it.
         match (self.found(&upload.key, doing).await, gone) {
             (Ok(Some(answer)), _) if self.is_made_of(&answer, parts) => {
                 Ok(Stored { bytes, etag: answer.etag(), location })
@@ -194,7 +201,7 @@ impl Storage for GcsStorage {
                 let message = "the object under this name is made of other parts";
                 Err(StorageError::new(StorageErrorKind::Gone, NAME, doing, message))
             }
-            // Who may write need not be allowed to look.
+            // Credentials that may write need not be allowed to read.
             (Ok(None) | Err(_), None) => Ok(Stored { bytes, etag: String::new(), location }),
         }
     }
@@ -256,20 +263,15 @@ impl Storage for GcsStorage {
         }
     }
 
-    async fn presign(&self, name: &str, life: Duration) -> Result<String, StorageError> {
+    async fn presign(&self, name: &str, validity: Duration) -> Result<String, StorageError> {
         let failed = |message: String| StorageError::new(StorageErrorKind::Invalid, NAME, "presign", message);
         let signer = self.identity.signer().map_err(failed)?;
         let email = signer.client_email().await.map_err(|_| failed("the link could not be signed".to_owned()))?;
-        let link = UnsignedLink::new(&self.bucket, name, life, Utc::now(), &email);
+        let link = UnsignedLink::new(&self.bucket, name, validity, Utc::now(), &email);
         let signature =
             signer.sign(link.text()).await.map_err(|_| failed("the link could not be signed".to_owned()))?;
         Ok(link.signed(&signature))
     }
-}
-
-/// Nothing there under this name, or the bucket itself is not.
-fn is_missing(status: StatusCode) -> bool {
-    status == StatusCode::NOT_FOUND
 }
 
 #[cfg(test)]

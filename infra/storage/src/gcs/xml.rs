@@ -1,4 +1,5 @@
-//! The XML API's requests and answers; they are S3's with few differences.
+//! Requests and answers of the XML API, which are S3's with few differences. One HTTP request per call, in the caller's
+//! task; retries are the parent module's.
 
 use std::fmt::Write;
 
@@ -12,52 +13,66 @@ use serde::Deserialize;
 use spillway_plan::destination::Gcs;
 use spillway_process::chain;
 
-use super::identity::GcsIdentity;
-use super::{NAME, is_missing};
+use super::identity::{GcsIdentity, NAME};
 use crate::checksum::unquoted;
 use crate::error::{StorageError, StorageErrorKind};
-use crate::open::Options;
+use crate::options::Options;
 use crate::proxy;
 use crate::storage::{Part, PartTag};
 
 const HOST: &str = "https://storage.googleapis.com";
-/// All but what RFC 3986 reserves nothing of, and the slashes of the key.
+/// Escapes everything but RFC 3986's unreserved characters and the slashes of the key.
 pub const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
+/// HTTP client for one bucket.
 pub struct XmlClient {
     client: reqwest::Client,
     identity: GcsIdentity,
-    /// The bucket's, without a slash at its end.
+    /// URL of the bucket, without a trailing slash.
     url: String,
 }
 
+/// One request about an object.
 pub struct GcsRequest<'a> {
+    /// HTTP method.
     pub method: Method,
+    /// Key of the object, not escaped.
     pub key: &'a str,
+    /// Query parameters, not escaped; one with an empty value is sent without `=`.
     pub query: &'a [(&'a str, &'a str)],
+    /// Headers beside the authorisation; one with an empty value is not sent.
     pub headers: &'a [(&'static str, String)],
+    /// Sent with its length, also when empty.
     pub body: Bytes,
 }
 
 impl<'a> GcsRequest<'a> {
-    /// About the object and nothing else.
+    /// Without query, headers or body.
     pub fn new(method: Method, key: &'a str) -> Self {
         Self { method, key, query: &[], headers: &[], body: Bytes::new() }
     }
 }
 
+/// A successful answer.
 pub struct GcsResponse {
     headers: HeaderMap,
     body: Bytes,
     doing: &'static str,
 }
 
+/// One page of a list of parts.
 pub struct Page {
+    /// In the order of the answer.
     pub parts: Vec<Part>,
+    /// Marker of the next page; `None`: this is the last one.
     pub next: Option<String>,
 }
 
 impl XmlClient {
+    /// A client for the destination's bucket.
+    ///
+    /// # Errors
+    /// `Invalid`: the proxy's URL. A retry changes nothing.
     pub fn new(gcs: &Gcs, identity: &GcsIdentity, options: &Options) -> Result<Self, StorageError> {
         let failed = |message: &str| StorageError::new(StorageErrorKind::Invalid, NAME, "open", message);
         let mut client = reqwest::Client::builder()
@@ -76,7 +91,10 @@ impl XmlClient {
         })
     }
 
-    /// One try.
+    /// Sends one request and reads its answer.
+    ///
+    /// # Errors
+    /// A refusal by its code and status; `Busy` where no answer came.
     pub async fn send(&self, doing: &'static str, ask: &GcsRequest<'_>) -> Result<GcsResponse, StorageError> {
         let identity = self.identity.headers(doing).await?;
         let mut url = format!("{}/{}", self.url, utf8_percent_encode(ask.key, KEY));
@@ -91,7 +109,7 @@ impl XmlClient {
         for (name, value) in ask.headers.iter().filter(|(_, value)| !value.is_empty()) {
             request = request.header(*name, value);
         }
-        // Reset, refused, no such host, cut off: all of it may pass.
+        // Connection reset or refused, host unknown, answer cut off: a retry may succeed.
         let lost = |error: reqwest::Error| {
             let message = chain(&error.without_url()).to_string();
             StorageError::new(StorageErrorKind::Busy, NAME, doing, message)
@@ -132,22 +150,24 @@ fn failed(doing: &'static str, status: StatusCode, body: &[u8]) -> StorageError 
 fn kind_of(status: StatusCode) -> StorageErrorKind {
     match status.as_u16() {
         401 | 403 => StorageErrorKind::Denied,
-        _ if is_missing(status) => StorageErrorKind::NotFound,
+        404 => StorageErrorKind::NotFound,
         408 | 409 | 429 | 500..=599 => StorageErrorKind::Busy,
         300..=499 => StorageErrorKind::Invalid,
         _ => StorageErrorKind::Other,
     }
 }
 
+/// Base64 with padding, as header values want it.
 pub fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
+/// Value of `x-goog-hash`.
 pub fn crc_header(crc: u32) -> String {
     format!("crc32c={}", base64(&crc.to_be_bytes()))
 }
 
-/// The list of parts that becomes the object.
+/// Body of the request that completes an upload.
 pub fn completion(parts: &[Part]) -> String {
     let mut text = String::from("<CompleteMultipartUpload>");
     for part in parts {
@@ -158,6 +178,7 @@ pub fn completion(parts: &[Part]) -> String {
 }
 
 impl GcsResponse {
+    /// The answer's body.
     pub fn into_body(self) -> Bytes {
         self.body
     }
@@ -166,22 +187,27 @@ impl GcsResponse {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// Without quotes; empty where the answer has none.
     pub fn etag(&self) -> String {
         unquoted(self.header("etag").unwrap_or_default())
     }
 
-    /// Of the object, on the answer to HEAD.
+    /// Length of the object, in the answer to HEAD.
     pub fn length(&self) -> Option<u64> {
         self.header("x-goog-stored-content-length").or_else(|| self.header("content-length"))?.parse().ok()
     }
 
+    /// CRC32C of the stored object, where the answer has it.
     pub fn crc32c(&self) -> Option<u32> {
         let hashes = self.headers.get_all("x-goog-hash").iter().filter_map(|value| value.to_str().ok());
         let crc = hashes.flat_map(|value| value.split(',')).find_map(|hash| hash.trim().strip_prefix("crc32c="))?;
         Some(u32::from_be_bytes(STANDARD.decode(crc).ok()?.try_into().ok()?))
     }
 
-    /// Against the checksum of what was sent, where the answer carries the stored object's.
+    /// Compares the CRC32C of what was sent with the stored object's, where the answer has it.
+    ///
+    /// # Errors
+    /// `Mismatch`: the bytes were changed on the way; sending them again is right.
     pub fn is_stored_as_sent(&self, sent: u32) -> Result<(), StorageError> {
         match self.crc32c().filter(|found| *found != sent) {
             None => Ok(()),
@@ -199,6 +225,10 @@ impl GcsResponse {
         })
     }
 
+    /// The id of an upload that was begun.
+    ///
+    /// # Errors
+    /// `Other`: the answer cannot be read.
     pub fn upload_id(&self) -> Result<String, StorageError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
@@ -208,6 +238,10 @@ impl GcsResponse {
         Ok(self.read::<InitiatedUpload>()?.upload_id)
     }
 
+    /// A page of a list of parts.
+    ///
+    /// # Errors
+    /// `Other`: the answer cannot be read.
     pub fn parts(&self) -> Result<Page, StorageError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]

@@ -1,4 +1,5 @@
-//! What S3 and its relatives say when they refuse.
+//! Errors of S3 and compatible stores: the SDK's error goes in, a [`StorageError`] comes out, without the texts that quote
+//! credentials. Pure.
 
 use std::error::Error;
 
@@ -8,6 +9,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use crate::error::{StorageError, StorageErrorKind};
 
+/// The error of a call, with the store's code, message and status where it answered.
 pub fn failed<E>(provider: &'static str, doing: &'static str, error: SdkError<E, HttpResponse>) -> StorageError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
@@ -25,7 +27,7 @@ where
         return StorageError::new(kind, provider, doing, message).because(error);
     }
     if let Some(reason) = credentials_reason(&error) {
-        // Without its source: that quotes configuration files and metadata services.
+        // Without its source, which quotes configuration files and metadata services.
         return StorageError::new(kind_of_chain(&error), provider, doing, reason);
     }
     let message = innermost(&error);
@@ -36,6 +38,7 @@ where
     StorageError::new(kind, provider, doing, message).because(error)
 }
 
+/// The kind of a refusal, by S3's error code and else by the HTTP status.
 pub fn kind_of(code: Option<&str>, status: u16) -> StorageErrorKind {
     match code.unwrap_or_default() {
         "NoSuchUpload" => return StorageErrorKind::Gone,
@@ -71,10 +74,10 @@ pub fn kind_of(code: Option<&str>, status: u16) -> StorageErrorKind {
     }
 }
 
-/// What AWS' services call a refusal of credentials; the rest of what they and the library say is not repeated.
+/// AWS' error codes for refused credentials. Nothing else of those messages is repeated.
 const CREDENTIAL_CODES: [&str; 4] = ["ExpiredToken", "AccessDenied", "InvalidClientTokenId", "SignatureDoesNotMatch"];
 
-/// `None`: it is not about credentials. Else why there are none, in our own terms and with AWS' code where it is known.
+/// Why there are no credentials, in our own text and with AWS' code where it is known; `None`: the error has another cause.
 fn credentials_reason(error: &(dyn Error + 'static)) -> Option<String> {
     let (mut chain, mut next) = (Vec::new(), Some(error));
     while let Some(error) = next {
@@ -92,7 +95,7 @@ fn credentials_reason(error: &(dyn Error + 'static)) -> Option<String> {
     Some(code.map_or_else(|| reason.to_owned(), |code| format!("{reason}: {code}")))
 }
 
-/// No answer: the way, or credentials that could not be had.
+/// The kind of an error without an answer: network, or no credentials.
 fn kind_of_chain(error: &(dyn Error + 'static)) -> StorageErrorKind {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -117,7 +120,7 @@ fn kind_of_chain(error: &(dyn Error + 'static)) -> StorageErrorKind {
     StorageErrorKind::Busy
 }
 
-/// What the libraries say last: it is the operating system's, or a provider's own.
+/// The last two texts of the chain: those of the operating system or of a credentials provider.
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let (mut last, mut causes) = (error, Vec::new());
     while let Some(cause) = last.source() {
@@ -136,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_source_of_credentials_says_is_not_repeated() {
+    fn texts_of_a_credentials_provider_are_not_repeated() {
         let quoting = || Box::<dyn Error + Send + Sync>::from("canary: unhandled error (AccessDenied)");
         for (error, reason) in [
             (CredentialsError::not_loaded(quoting()), "no credentials were given and this machine has none"),
@@ -150,16 +153,16 @@ mod tests {
             let error = SdkError::<aws_sdk_s3::operation::put_object::PutObjectError, HttpResponse>::dispatch_failure(
                 aws_smithy_runtime_api::client::result::ConnectorError::user(error.into()),
             );
-            let told = failed("S3", "put", error);
-            assert_eq!(told.to_string(), format!("S3 upload failed: put: {reason}: AccessDenied"));
-            assert!(!spillway_process::chain(&told).to_string().contains("canary"));
-            assert!(!format!("{told:?}").contains("canary"));
-            assert_eq!(told.kind, StorageErrorKind::Denied);
+            let shown = failed("S3", "put", error);
+            assert_eq!(shown.to_string(), format!("S3 upload failed: put: {reason}: AccessDenied"));
+            assert!(!spillway_process::chain(&shown).to_string().contains("canary"));
+            assert!(!format!("{shown:?}").contains("canary"));
+            assert_eq!(shown.kind, StorageErrorKind::Denied);
         }
     }
 
     #[test]
-    fn a_refusal_is_sorted_by_whose_turn_it_is() {
+    fn a_refusal_is_sorted_by_who_can_fix_it() {
         for (code, status, kind) in [
             ("NoSuchUpload", 404, StorageErrorKind::Gone),
             ("NoSuchBucket", 404, StorageErrorKind::NotFound),

@@ -1,3 +1,6 @@
+//! The SDK's client for one bucket: region, credentials, proxy, timeouts and retries. Runs once when a store is opened, in the
+//! caller's task; makes at most one request (the bucket's region), and AWS STS is asked when the first call needs a role.
+
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
@@ -14,13 +17,18 @@ use aws_smithy_http_client::{Builder, Connector, tls};
 use spillway_plan::destination::S3;
 use tracing::debug;
 
+use super::api::failed;
 use crate::error::{StorageError, StorageErrorKind};
-use crate::open::Options;
+use crate::options::Options;
 use crate::proxy;
 
-/// Longer needs a policy of its own; sessions are renewed while they are used.
+/// Length of a role session. Longer ones need a change of the role; the SDK renews sessions while they are used.
 const SESSION: Duration = Duration::from_secs(3600);
 
+/// A client for the bucket of a destination.
+///
+/// # Errors
+/// `Invalid`: the proxy's URL. A retry changes nothing.
 pub async fn client(provider: &'static str, s3: &S3, options: &Options) -> Result<Client, StorageError> {
     let http = http(provider, s3)?;
     let named = !s3.region.is_empty();
@@ -49,7 +57,7 @@ pub async fn client(provider: &'static str, s3: &S3, options: &Options) -> Resul
                 StalledStreamProtectionConfig::enabled().grace_period(options.stall_timeout).build(),
             );
         if !s3.endpoint.is_empty() {
-            // AWS' newer checksums are not understood everywhere, and refused by some.
+            // Some compatible stores do not know AWS' newer checksums, and some refuse them.
             config = config
                 .endpoint_url(with_scheme(&s3.endpoint))
                 .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
@@ -61,7 +69,7 @@ pub async fn client(provider: &'static str, s3: &S3, options: &Options) -> Resul
     if named || !s3.endpoint.is_empty() {
         return Ok(client);
     }
-    // As livekit/egress: only where nothing says which region it is.
+    // As livekit/egress: only where neither region nor endpoint is configured.
     match client.get_bucket_location().bucket(&s3.bucket).send().await {
         Ok(answer) => {
             let found = answer.location_constraint().map(|found| found.as_str()).filter(|found| !found.is_empty());
@@ -69,14 +77,14 @@ pub async fn client(provider: &'static str, s3: &S3, options: &Options) -> Resul
                 .map_or(client, |found| build(Region::new(if found == "EU" { "eu-west-1" } else { found }.to_owned()))))
         }
         Err(error) => {
-            let error = super::api::failed(provider, "head", error);
+            let error = failed(provider, "head", error);
             debug!(%error, "the bucket's region is not known, us-east-1 is tried");
             Ok(client)
         }
     }
 }
 
-/// Key and secret of the request, else the process' own identity; with a role, the role taken by them.
+/// Key and secret of the request, else the process' own identity; with a role, that role assumed by them.
 async fn credentials(
     s3: &S3,
     region: &Region,
@@ -84,7 +92,7 @@ async fn credentials(
     options: &Options,
 ) -> SharedCredentialsProvider {
     let own = || async {
-        // Without the proxy: it is not the way to a metadata service.
+        // Without the proxy: a metadata service is not reached through it.
         let chain =
             aws_config::default_provider::credentials::DefaultCredentialsChain::builder().region(region.clone());
         SharedCredentialsProvider::new(chain.build().await)

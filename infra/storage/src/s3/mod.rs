@@ -1,10 +1,11 @@
-//! S3 and what speaks like it: AWS, MinIO, R2, OCI …, Alibaba's OSS.
+//! S3 and compatible stores: AWS, MinIO, R2, OCI …, Alibaba's OSS. Calls of the trait become requests of AWS' SDK, in the
+//! caller's task; the SDK retries within [`Options`].
 //!
-//! `connect` makes the client, `message` understands its errors, `place` writes locations; the calls are here.
+//! `api` sorts its errors, `connect` makes the client, `place` writes locations; the requests are here.
 
+mod api;
 mod connect;
 mod place;
-mod api;
 
 use std::time::Duration;
 
@@ -21,22 +22,23 @@ use spillway_plan::destination::{AliOss, S3};
 
 use crate::checksum::{Etags, etag_of_parts, md5, unquoted};
 use crate::error::{StorageError, StorageErrorKind};
-use crate::open::Options;
+use crate::options::Options;
 use crate::storage::*;
 use api::failed;
 use place::ObjectUrl;
 
-/// Most parts in one answer of the store.
+/// Parts in one answer of ListParts.
 const PAGE: i32 = 1000;
 
+/// One bucket.
 pub struct S3Storage {
     client: Client,
     provider: &'static str,
     bucket: String,
     place: ObjectUrl,
-    /// AWS itself. Others get `Content-MD5`, which all of them know, instead of CRC32C.
+    /// True for AWS itself. Other stores get `Content-MD5` instead of CRC32C: all of them know it.
     crc32c: bool,
-    /// Cloudflare's R2 wants parts of one size.
+    /// Cloudflare's R2 requires parts of one size.
     uniform: bool,
     metadata: std::collections::HashMap<String, String>,
     tagging: Option<String>,
@@ -52,11 +54,18 @@ impl std::fmt::Debug for S3Storage {
 }
 
 impl S3Storage {
+    /// The store of an S3 destination.
+    ///
+    /// # Errors
+    /// `Invalid`: the proxy's URL. A retry changes nothing.
     pub async fn open(s3: &S3, options: &Options) -> Result<Self, StorageError> {
         Self::connect("S3", s3, options).await
     }
 
-    /// OSS speaks S3's language, but only with the bucket in the host name.
+    /// The store of an AliOSS destination: OSS implements S3's API, with the bucket in the host name only.
+    ///
+    /// # Errors
+    /// As for [`S3Storage::open`].
     pub async fn open_oss(oss: &AliOss, options: &Options) -> Result<Self, StorageError> {
         let s3 = S3 {
             access_key: oss.access_key.clone(),
@@ -94,46 +103,52 @@ impl S3Storage {
         StorageError::new(kind, self.provider, doing, message)
     }
 
-    /// For one call: how long a try may take.
-    fn call_timeout(&self, call_timeout: Duration) -> aws_sdk_s3::config::Builder {
+    /// Override for one request: timeout of a try.
+    fn try_timeout(&self, try_timeout: Duration) -> aws_sdk_s3::config::Builder {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(self.options.connect_timeout)
-            .operation_attempt_timeout(call_timeout)
+            .operation_attempt_timeout(try_timeout)
             .build();
         aws_sdk_s3::config::Builder::new().timeout_config(timeouts)
     }
 
-    fn checked_etag(&self, doing: &'static str, etag: Option<&str>, bytes: &[u8]) -> Result<String, StorageError> {
-        let found = unquoted(etag.unwrap_or_default());
-        self.etags.check(&found, bytes).map_err(|message| self.error(StorageErrorKind::Mismatch, doing, message))?;
-        Ok(found)
+    /// Checksum headers of a request with a body: the algorithm the SDK computes, or `Content-MD5`.
+    fn checksum_headers(&self, bytes: &[u8]) -> (Option<ChecksumAlgorithm>, Option<String>) {
+        if self.crc32c { (Some(ChecksumAlgorithm::Crc32C), None) } else { (None, Some(STANDARD.encode(md5(bytes)))) }
     }
 
-    /// As `checked_etag`, for CRC32C where the store answers with one.
-    fn checked_crc(&self, doing: &'static str, stored: Option<&str>, sent: u32) -> Result<(), StorageError> {
-        let sent = STANDARD.encode(sent.to_be_bytes());
-        match stored {
-            Some(stored) if stored != sent => {
-                let message = format!("checksum mismatch: sent CRC32C {sent}, stored {stored}");
-                Err(self.error(StorageErrorKind::Mismatch, doing, message))
-            }
-            _ => Ok(()),
+    /// The tag of a body that was stored, checked against the CRC32C and ETag of the answer, where it has them.
+    fn checked_tag(
+        &self,
+        doing: &'static str,
+        etag: Option<&str>,
+        stored_crc: Option<&str>,
+        bytes: &[u8],
+    ) -> Result<PartTag, StorageError> {
+        let mismatch = |message| self.error(StorageErrorKind::Mismatch, doing, message);
+        let crc32c = crc32c::crc32c(bytes);
+        let sent = STANDARD.encode(crc32c.to_be_bytes());
+        if let Some(stored) = stored_crc.filter(|stored| *stored != sent) {
+            return Err(mismatch(format!("checksum mismatch: sent CRC32C {sent}, stored {stored}")));
         }
+        let etag = unquoted(etag.unwrap_or_default());
+        self.etags.check(&etag, bytes).map_err(mismatch)?;
+        Ok(PartTag { bytes: bytes.len() as u64, etag, crc32c: Some(crc32c) })
     }
 
-    /// Who cannot look trusts the store's word.
-    async fn looked(&self, key: &str) -> Option<Object> {
+    /// The object under a key; `None` also where these credentials cannot read it.
+    async fn readable(&self, key: &str) -> Option<Object> {
         self.head(key).await.ok().flatten()
     }
 
-    /// The object that is there is made of exactly these parts.
+    /// The stored object, if it is made of exactly these parts.
     async fn is_made_of(&self, upload: &Upload, parts: &[Part]) -> Option<Stored> {
-        let object = self.looked(&upload.key).await?;
+        let object = self.readable(&upload.key).await?;
         let bytes: u64 = parts.iter().map(|part| part.tag.bytes).sum();
         let expected = etag_of_parts(parts.iter().map(|part| part.tag.etag.as_str()));
         let same = match expected.filter(|_| self.etags.are_md5()) {
             Some(etag) => object.etag == etag,
-            // Under KMS tags cannot be foretold; the number of parts still stands at their end.
+            // Under KMS tags cannot be computed; the number of parts is still at their end.
             None => object.bytes == bytes && object.etag.ends_with(&format!("-{}", parts.len())),
         };
         same.then(|| Stored { bytes: object.bytes, etag: object.etag, location: self.location(&upload.key) })
@@ -156,7 +171,8 @@ impl Storage for S3Storage {
 
     async fn put(&self, name: &str, bytes: Bytes, meta: &Meta) -> Result<Stored, StorageError> {
         let doing = "put";
-        let mut call = self
+        let (algorithm, content_md5) = self.checksum_headers(&bytes);
+        let call = self
             .client
             .put_object()
             .bucket(&self.bucket)
@@ -165,18 +181,14 @@ impl Storage for S3Storage {
             .content_disposition(&self.disposition)
             .set_metadata(Some(self.metadata.clone()).filter(|metadata| !metadata.is_empty()))
             .set_tagging(self.tagging.clone())
+            .set_checksum_algorithm(algorithm)
+            .set_content_md5(content_md5)
             .body(ByteStream::from(bytes.clone()));
-        call = if self.crc32c {
-            call.checksum_algorithm(ChecksumAlgorithm::Crc32C)
-        } else {
-            call.content_md5(STANDARD.encode(md5(&bytes)))
-        };
-        let call_timeout = self.options.call_timeout(bytes.len() as u64);
-        let answer = call.customize().config_override(self.call_timeout(call_timeout)).send().await;
+        let timeout = self.try_timeout(self.options.call_timeout(bytes.len() as u64));
+        let answer = call.customize().config_override(timeout).send().await;
         let answer = answer.map_err(|error| failed(self.provider, doing, error))?;
-        let etag = self.checked_etag(doing, answer.e_tag(), &bytes)?;
-        self.checked_crc(doing, answer.checksum_crc32_c(), crc32c::crc32c(&bytes))?;
-        Ok(Stored { bytes: bytes.len() as u64, etag, location: self.location(name) })
+        let tag = self.checked_tag(doing, answer.e_tag(), answer.checksum_crc32_c(), &bytes)?;
+        Ok(Stored { bytes: tag.bytes, etag: tag.etag, location: self.location(name) })
     }
 
     async fn begin(&self, name: &str, meta: &Meta) -> Result<Upload, StorageError> {
@@ -189,9 +201,9 @@ impl Storage for S3Storage {
             .content_disposition(&self.disposition)
             .set_metadata(Some(self.metadata.clone()).filter(|metadata| !metadata.is_empty()))
             .set_tagging(self.tagging.clone())
-            // Without it AWS refuses the checksums of the parts.
+            // Without it AWS refuses parts with checksums.
             .set_checksum_algorithm(self.crc32c.then_some(ChecksumAlgorithm::Crc32C));
-        let answer = call.customize().config_override(self.call_timeout(self.options.call_timeout(0))).send().await;
+        let answer = call.customize().config_override(self.try_timeout(self.options.call_timeout(0))).send().await;
         let answer = answer.map_err(|error| failed(self.provider, "begin", error))?;
         let id = answer
             .upload_id()
@@ -201,26 +213,21 @@ impl Storage for S3Storage {
 
     async fn put_part(&self, upload: &Upload, number: u32, _: u32, bytes: Bytes) -> Result<PartTag, StorageError> {
         let doing = "put part";
-        let mut call = self
+        let (algorithm, content_md5) = self.checksum_headers(&bytes);
+        let call = self
             .client
             .upload_part()
             .bucket(&self.bucket)
             .key(&upload.key)
             .upload_id(&upload.id)
             .part_number(number.try_into().unwrap_or(i32::MAX))
+            .set_checksum_algorithm(algorithm)
+            .set_content_md5(content_md5)
             .body(ByteStream::from(bytes.clone()));
-        call = if self.crc32c {
-            call.checksum_algorithm(ChecksumAlgorithm::Crc32C)
-        } else {
-            call.content_md5(STANDARD.encode(md5(&bytes)))
-        };
-        let call_timeout = self.options.call_timeout(bytes.len() as u64);
-        let answer = call.customize().config_override(self.call_timeout(call_timeout)).send().await;
+        let timeout = self.try_timeout(self.options.call_timeout(bytes.len() as u64));
+        let answer = call.customize().config_override(timeout).send().await;
         let answer = answer.map_err(|error| failed(self.provider, doing, error))?;
-        let crc32c = crc32c::crc32c(&bytes);
-        self.checked_crc(doing, answer.checksum_crc32_c(), crc32c)?;
-        let etag = self.checked_etag(doing, answer.e_tag(), &bytes)?;
-        Ok(PartTag { bytes: bytes.len() as u64, etag, crc32c: Some(crc32c) })
+        self.checked_tag(doing, answer.e_tag(), answer.checksum_crc32_c(), &bytes)
     }
 
     fn expected_tag(&self, _: u32, _: u32, bytes: &Bytes) -> Option<PartTag> {
@@ -249,7 +256,7 @@ impl Storage for S3Storage {
             .multipart_upload(completed)
             // AWS refuses an object of another length.
             .set_mpu_object_size(self.crc32c.then_some(i64::try_from(bytes).unwrap_or(i64::MAX)));
-        let answer = call.customize().config_override(self.call_timeout(self.options.complete_timeout)).send().await;
+        let answer = call.customize().config_override(self.try_timeout(self.options.complete_timeout)).send().await;
         let expected = etag_of_parts(parts.iter().map(|part| part.tag.etag.as_str()));
         let location = self.location(&upload.key);
         let answer = match answer.map_err(|error| failed(self.provider, doing, error)) {
@@ -263,8 +270,8 @@ impl Storage for S3Storage {
         if expected.as_ref() == Some(&etag) || self.crc32c {
             return Ok(Stored { bytes, etag, location });
         }
-        // Some stores answer the repetition of somebody else's completion with what is there.
-        match self.looked(&upload.key).await {
+        // Some stores answer a repeated completion with the object that is there, even if another process made it.
+        match self.readable(&upload.key).await {
             Some(object) if object.bytes != bytes => {
                 let message = format!("{bytes} bytes in {} parts were sent, {} are stored", parts.len(), object.bytes);
                 Err(self.error(StorageErrorKind::Gone, doing, message))
@@ -279,7 +286,7 @@ impl Storage for S3Storage {
 
     async fn abort(&self, upload: &Upload) -> Result<(), StorageError> {
         let call = self.client.abort_multipart_upload().bucket(&self.bucket).key(&upload.key).upload_id(&upload.id);
-        let answer = call.customize().config_override(self.call_timeout(self.options.call_timeout(0))).send().await;
+        let answer = call.customize().config_override(self.try_timeout(self.options.call_timeout(0))).send().await;
         match answer.map_err(|error| failed(self.provider, "abort", error)) {
             Err(error) if error.kind != StorageErrorKind::Gone => Err(error),
             _ => Ok(()),
@@ -298,10 +305,10 @@ impl Storage for S3Storage {
                 .upload_id(&upload.id)
                 .max_parts(PAGE)
                 .set_part_number_marker(after.clone());
-            let answer = call.customize().config_override(self.call_timeout(self.options.call_timeout(0))).send().await;
+            let answer = call.customize().config_override(self.try_timeout(self.options.call_timeout(0))).send().await;
             let answer = match answer.map_err(|error| failed(self.provider, "list parts", error)) {
                 Ok(answer) => answer,
-                // Whoever may write need not be allowed to list.
+                // Credentials that may write need not be allowed to list.
                 Err(error) if error.kind == StorageErrorKind::Denied => return Ok(None),
                 Err(error) => return Err(error),
             };
@@ -327,7 +334,7 @@ impl Storage for S3Storage {
 
     async fn head(&self, name: &str) -> Result<Option<Object>, StorageError> {
         let call = self.client.head_object().bucket(&self.bucket).key(name);
-        let answer = call.customize().config_override(self.call_timeout(self.options.call_timeout(0))).send().await;
+        let answer = call.customize().config_override(self.try_timeout(self.options.call_timeout(0))).send().await;
         match answer.map_err(|error| failed(self.provider, "head", error)) {
             Ok(answer) => Ok(Some(Object {
                 bytes: answer.content_length().and_then(|length| length.try_into().ok()).unwrap_or_default(),
@@ -341,7 +348,7 @@ impl Storage for S3Storage {
     async fn read_small(&self, name: &str) -> Result<Option<Bytes>, StorageError> {
         let doing = "read";
         let call = self.client.get_object().bucket(&self.bucket).key(name);
-        let answer = call.customize().config_override(self.call_timeout(self.options.call_timeout(0))).send().await;
+        let answer = call.customize().config_override(self.try_timeout(self.options.call_timeout(0))).send().await;
         match answer.map_err(|error| failed(self.provider, doing, error)) {
             Ok(answer) => match answer.body.collect().await {
                 Ok(body) => Ok(Some(body.into_bytes())),
@@ -352,8 +359,8 @@ impl Storage for S3Storage {
         }
     }
 
-    async fn presign(&self, name: &str, life: Duration) -> Result<String, StorageError> {
-        let config = PresigningConfig::expires_in(life)
+    async fn presign(&self, name: &str, validity: Duration) -> Result<String, StorageError> {
+        let config = PresigningConfig::expires_in(validity)
             .map_err(|error| self.error(StorageErrorKind::Invalid, "presign", error.to_string()).because(error))?;
         let request = self.client.get_object().bucket(&self.bucket).key(name).presigned(config).await;
         Ok(request.map_err(|error| failed(self.provider, "presign", error))?.uri().to_owned())

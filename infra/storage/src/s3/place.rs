@@ -1,9 +1,11 @@
-//! Locations, as livekit/storage writes them since June 2026.
+//! Locations of objects, as livekit/storage writes them since June 2026. Pure: endpoint, bucket and key go in, a URL comes
+//! out.
 
 use spillway_plan::destination::S3;
 
 use crate::escape::escaped;
 
+/// How the URLs of a bucket's objects begin.
 pub struct ObjectUrl {
     host: String,
     bucket: String,
@@ -11,16 +13,19 @@ pub struct ObjectUrl {
 }
 
 impl ObjectUrl {
+    /// Of this destination's bucket.
     pub fn of(s3: &S3) -> Self {
         let host = without_scheme(&s3.endpoint);
         let host = if host.is_empty() { "s3.amazonaws.com" } else { host };
         Self { host: host.to_owned(), bucket: s3.bucket.clone(), path_style: s3.force_path_style }
     }
 
+    /// Host and port of the endpoint.
     pub fn host(&self) -> &str {
         &self.host
     }
 
+    /// The location of an object.
     pub fn of_key(&self, key: &str) -> String {
         let Self { host, bucket, path_style } = self;
         let key = escaped(key);
@@ -34,7 +39,7 @@ fn without_scheme(endpoint: &str) -> &str {
     rest.trim_end_matches('/')
 }
 
-/// `oss-cn-hangzhou[-internal].aliyuncs.com` → `cn-hangzhou`.
+/// The region in an OSS endpoint: `oss-cn-hangzhou[-internal].aliyuncs.com` → `cn-hangzhou`; empty where there is none.
 pub fn region_of_oss(endpoint: &str) -> String {
     let host = without_scheme(endpoint);
     let name = host.split('.').find_map(|label| label.strip_prefix("oss-")).unwrap_or_default();

@@ -1,40 +1,46 @@
+//! A directory as a store: objects are files below a root, the parts of unfinished uploads lie beside them.
+//!
+//! Calls come from the caller's task and run on tokio's blocking threads. A file is there whole or not at all; no name
+//! leads out of the root.
+
+mod files;
+
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use md5::{Digest, Md5};
 use url::Url;
 
+use self::files::{NAME, copied, failure, parse_part, part_name, random_id, refused, replace};
 use crate::checksum::{etag_of_parts, hex, md5};
 use crate::error::{StorageError, StorageErrorKind};
 use crate::storage::*;
 
-const NAME: &str = "Local";
 /// Below the root, so that parts and object share a file system. The dot keeps it out of most listings.
 const UPLOADS: &str = ".spillway-uploads";
-/// How much is copied at once when parts become a file.
-const BLOCK: usize = 1 << 20;
 
-/// Objects as files below a directory; the parts of unfinished uploads lie beside them. A file is there whole or not at all.
+/// Objects as files below a directory.
 #[derive(Clone, Debug)]
 pub struct DiskStorage {
     root: PathBuf,
 }
 
 impl DiskStorage {
+    /// Objects lie below `root`, which need not exist yet.
     pub fn new(root: impl AsRef<Path>) -> Self {
         Self { root: std::path::absolute(&root).unwrap_or_else(|_| root.as_ref().to_owned()) }
     }
 
-    /// Unfinished uploads that lie here.
+    /// Unfinished uploads below the root.
+    #[cfg(feature = "testing")]
     pub fn open_uploads(&self) -> usize {
         fs::read_dir(self.root.join(UPLOADS)).map_or(0, |entries| entries.count())
     }
 
-    /// Names lead nowhere but below the root.
+    /// The file of an object. A name that would lead out of the root is invalid.
     fn path(&self, name: &str, doing: &'static str) -> Result<PathBuf, StorageError> {
         let mut path = self.root.clone();
         for component in Path::new(name).components() {
@@ -42,31 +48,27 @@ impl DiskStorage {
                 Component::Normal(part) if part != UPLOADS => path.push(part),
                 Component::RootDir | Component::CurDir => {}
                 _ => {
-                    return Err(StorageError::new(
-                        StorageErrorKind::Invalid,
-                        NAME,
-                        doing,
-                        format!("impossible name {name:?}"),
-                    ));
+                    return Err(failure(StorageErrorKind::Invalid, doing, format!("impossible name {name:?}")));
                 }
             }
         }
         if path == self.root {
-            return Err(StorageError::new(StorageErrorKind::Invalid, NAME, doing, "empty name"));
+            return Err(failure(StorageErrorKind::Invalid, doing, "empty name"));
         }
         Ok(path)
     }
 
+    /// The directory with the parts of an upload.
     fn folder(&self, upload: &Upload, doing: &'static str) -> Result<PathBuf, StorageError> {
         let is_ours = upload.id.len() == 32 && upload.id.bytes().all(|byte| byte.is_ascii_hexdigit());
         let folder = self.root.join(UPLOADS).join(&upload.id);
         if is_ours && folder.is_dir() {
             return Ok(folder);
         }
-        Err(StorageError::new(StorageErrorKind::Gone, NAME, doing, "no such upload"))
+        Err(failure(StorageErrorKind::Gone, doing, "no such upload"))
     }
 
-    /// Disks block: not on a thread that serves others.
+    /// Runs file operations on a blocking thread.
     async fn work<T: Send + 'static>(
         &self,
         doing: &'static str,
@@ -75,80 +77,10 @@ impl DiskStorage {
         let own = self.clone();
         tokio::task::spawn_blocking(move || work(&own))
             .await
-            .unwrap_or_else(|panic| Err(StorageError::new(StorageErrorKind::Other, NAME, doing, panic.to_string())))
+            .unwrap_or_else(|panic| Err(failure(StorageErrorKind::Other, doing, panic.to_string())))
     }
-}
 
-fn refused(doing: &'static str) -> impl Fn(io::Error) -> StorageError {
-    move |source| {
-        let kind = match source.kind() {
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StorageErrorKind::Denied,
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
-                StorageErrorKind::NotFound
-            }
-            io::ErrorKind::InvalidFilename => StorageErrorKind::Invalid,
-            // It may be emptied, or come back (a share).
-            io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::TimedOut
-            | io::ErrorKind::StaleNetworkFileHandle
-            | io::ErrorKind::Interrupted => StorageErrorKind::Busy,
-            _ => StorageErrorKind::Other,
-        };
-        StorageError::new(kind, NAME, doing, source.to_string()).because(source)
-    }
-}
-
-/// Written beside its place under a name of its own, then moved there.
-fn place(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder)?;
-    let beside = folder.join(format!(".{}.tmp", random_id()));
-    let written = (|| {
-        let mut file = File::create_new(&beside)?;
-        write(&mut file)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    written
-}
-
-/// Copies at most `max_bytes` bytes; their MD5.
-fn copied(from: &mut impl Read, max_bytes: u64, to: &mut impl Write) -> io::Result<String> {
-    let (mut digest, mut block, mut left) = (Md5::new(), vec![0; BLOCK], max_bytes);
-    while left > 0 {
-        let room = BLOCK.min(usize::try_from(left).unwrap_or(BLOCK));
-        let read = from.read(&mut block[..room])?;
-        if read == 0 {
-            break;
-        }
-        digest.update(&block[..read]);
-        to.write_all(&block[..read])?;
-        left -= read as u64;
-    }
-    Ok(hex(&digest.finalize()))
-}
-
-fn random_id() -> String {
-    hex(&rand::random::<[u8; 16]>())
-}
-
-/// Number, generation and checksum are in the name: what is listed after a crash is what was written.
-fn part_name(number: u32, generation: u32, tag: &PartTag) -> String {
-    format!("{number:05}-{generation:06}-{}", tag.etag)
-}
-
-fn parse_part(name: &str, bytes: u64) -> Option<Part> {
-    let mut fields = name.split('-');
-    let (number, generation, etag) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?, fields.next()?);
-    (etag.len() == 32).then(|| Part { number, generation, tag: PartTag { bytes, etag: etag.to_owned(), crc32c: None } })
-}
-
-impl DiskStorage {
-    /// The latest of each number.
+    /// The latest generation of each part that lies here.
     fn parts(&self, folder: &Path) -> io::Result<Vec<(Part, PathBuf)>> {
         let mut all = Vec::new();
         for entry in fs::read_dir(folder)? {
@@ -167,7 +99,7 @@ impl DiskStorage {
         let path = self.path(&upload.key, doing)?;
         let bytes = wanted.iter().map(|part| part.tag.bytes).sum();
         let etag = etag_of_parts(wanted.iter().map(|part| part.tag.etag.as_str()))
-            .ok_or_else(|| StorageError::new(StorageErrorKind::Invalid, NAME, doing, "tags are not ours"))?;
+            .ok_or_else(|| failure(StorageErrorKind::Invalid, doing, "tags are not ours"))?;
         let stored = Stored { bytes, etag, location: path.display().to_string() };
         let folder = self.folder(upload, doing)?;
         let there = self.parts(&folder).map_err(refused(doing))?;
@@ -179,20 +111,15 @@ impl DiskStorage {
             match there.iter().find(same) {
                 Some((_, source)) if part.number as usize == index + 1 => sources.push((source, part)),
                 _ => {
-                    return Err(StorageError::new(
-                        StorageErrorKind::Invalid,
-                        NAME,
-                        doing,
-                        format!("no such part {}", part.number),
-                    ));
+                    return Err(failure(StorageErrorKind::Invalid, doing, format!("no such part {}", part.number)));
                 }
             }
         }
         if sources.is_empty() {
-            return Err(StorageError::new(StorageErrorKind::Invalid, NAME, doing, "no parts"));
+            return Err(failure(StorageErrorKind::Invalid, doing, "no parts"));
         }
         let mut damaged = None;
-        place(&path, |file| {
+        replace(&path, |file| {
             for (source, part) in sources {
                 if copied(&mut File::open(source)?, u64::MAX, file)? != part.tag.etag {
                     damaged = Some(part.number);
@@ -202,20 +129,17 @@ impl DiskStorage {
             Ok(())
         })
         .map_err(|error| match damaged {
-            Some(number) => StorageError::new(
-                StorageErrorKind::Invalid,
-                NAME,
-                doing,
-                format!("checksum mismatch: part {number} was damaged here"),
-            ),
+            Some(number) => {
+                failure(StorageErrorKind::Invalid, doing, format!("checksum mismatch: part {number} was damaged here"))
+            }
             None => refused(doing)(error),
         })?;
-        // The object is there; parts that cannot be removed cost room only.
+        // The object is complete; parts that cannot be removed only take space.
         let _ = fs::remove_dir_all(folder);
         Ok(stored)
     }
 
-    /// The object is made of exactly these parts: our own answer to a completion that was asked for twice.
+    /// The stored object, if it is made of exactly these parts: an earlier `complete` succeeded and its answer was lost.
     fn is_made_of(&self, upload: &Upload, wanted: &[Part]) -> Option<Stored> {
         let path = self.path(&upload.key, "complete").ok()?;
         let bytes: u64 = wanted.iter().map(|part| part.tag.bytes).sum();
@@ -248,7 +172,7 @@ impl Storage for DiskStorage {
     async fn put(&self, name: &str, bytes: Bytes, _: &Meta) -> Result<Stored, StorageError> {
         let path = self.path(name, "put")?;
         self.work("put", move |_| {
-            place(&path, |file| file.write_all(&bytes)).map_err(refused("put"))?;
+            replace(&path, |file| file.write_all(&bytes)).map_err(refused("put"))?;
             let location = path.display().to_string();
             Ok(Stored { bytes: bytes.len() as u64, etag: hex(&md5(&bytes)), location })
         })
@@ -260,7 +184,7 @@ impl Storage for DiskStorage {
         let upload = Upload { id: random_id(), key: name.to_owned(), replaces: None };
         let id = upload.id.clone();
         self.work("begin", move |own| {
-            // Both, so that a folder we may not write to is known now.
+            // Both, so that a directory without write permission is an error now.
             let folder = path.parent().unwrap_or(&own.root).to_owned();
             fs::create_dir_all(folder).map_err(refused("begin"))?;
             fs::create_dir_all(own.root.join(UPLOADS).join(id)).map_err(refused("begin"))
@@ -284,11 +208,11 @@ impl Storage for DiskStorage {
             let beside = folder.join(format!(".{}.tmp", random_id()));
             let written = fs::write(&beside, &bytes).and_then(|()| fs::rename(&beside, &path));
             written.map_err(|error| match error.kind() {
-                // The folder went under our hands: aborted or completed.
-                io::ErrorKind::NotFound => StorageError::new(StorageErrorKind::Gone, NAME, doing, "no such upload"),
+                // The directory was removed meanwhile: aborted or completed.
+                io::ErrorKind::NotFound => failure(StorageErrorKind::Gone, doing, "no such upload"),
                 _ => refused(doing)(error),
             })?;
-            // What this one replaces is room wasted.
+            // Earlier generations of this number only take space.
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
                 let other = parse_part(&entry.file_name().to_string_lossy(), 0);
                 let replaced = other.is_some_and(|other| other.number == number && other.generation <= generation);
@@ -352,6 +276,6 @@ impl Storage for DiskStorage {
         let path = self.path(name, "presign")?;
         Url::from_file_path(&path)
             .map(String::from)
-            .map_err(|()| StorageError::new(StorageErrorKind::Invalid, NAME, "presign", "no absolute path"))
+            .map_err(|()| failure(StorageErrorKind::Invalid, "presign", "no absolute path"))
     }
 }
