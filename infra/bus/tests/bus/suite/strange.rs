@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use prost::Message;
-use spillway_bus::raw::Tap;
+use spillway_bus::testing::Tap;
 use spillway_bus::{Bid, Bus, CallOptions, Routing, RpcClient, RpcServer};
 use spillway_protocol::Code;
 use spillway_protocol::psrpc::{ClaimRequest, ClaimResponse, Msg, RpcRequest, RpcResponse};
