@@ -71,8 +71,8 @@ impl CallOptions {
         }
     }
 
-    /// As livekit-server calls StartEgress: 10 s, 1 s of selection, a bid of 1.0 wins at once, a lower one after 500
-    /// ms.
+    /// As livekit-server calls StartEgress: 10 s, of which 1 s is for selection; a bid of 1.0 wins at once, the best
+    /// lower one 500 ms after the first.
     pub fn start_egress() -> Self {
         Self {
             timeout: Duration::from_secs(10),

@@ -204,7 +204,8 @@ fn redirection(error: &RedisError, asked: &str) -> Option<(Asking, u16, String)>
     Some((hint, slot, address))
 }
 
-/// CRC16 (XMODEM) of the key, or of what stands in its first braces, modulo 16384.
+/// CRC16 (XMODEM) of the key, or of the text in its first braces, modulo 16384. redis-rs has the same
+/// behind its feature `cluster` only, which pulls in its own `crc16`.
 fn slot_of(key: &str) -> u16 {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
     let hashed = tag.filter(|tag| !tag.is_empty()).unwrap_or(key);
