@@ -14,9 +14,10 @@ use std::process::Command;
 const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("spillway-protocol", &[]),
     ("spillway-process", &[]),
+    ("spillway-model", &["spillway-protocol"]),
     ("spillway-plan", &["spillway-protocol"]),
     ("spillway-cost", &["spillway-plan"]),
-    ("spillway-bus", &["spillway-protocol", "spillway-process"]),
+    ("spillway-bus", &["spillway-protocol", "spillway-process", "spillway-model"]),
     ("spillway-storage", &["spillway-plan", "spillway-process"]),
     ("spillway-launchers", &["spillway-protocol", "spillway-process", "spillway-cost"]),
     (
@@ -46,6 +47,7 @@ const HARNESS: &str = "spillway-tests";
 /// A crate and prefixes of packages that may appear nowhere below it.
 const BANNED_BELOW: &[(&str, &[&str])] = &[
     ("spillway-protocol", &["tokio", "redis", "reqwest"]),
+    ("spillway-model", &["tokio", "redis", "reqwest", "rand"]),
     ("spillway-plan", &["tokio", "redis", "reqwest"]),
     ("spillway-cost", &["tokio", "redis", "reqwest"]),
     (

@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use spillway_bus::{Bid, Bus, CallOptions, Handler, Incoming, RedisConfig, Routing, RpcClient, RpcServer};
 use spillway_protocol::RpcError;
 
-struct Clerk;
+struct Echo;
 
 #[async_trait]
-impl Handler for Clerk {
+impl Handler for Echo {
     async fn bid(&self, _incoming: &Incoming) -> Bid {
         Bid::Now(1.0)
     }
@@ -29,8 +29,8 @@ async fn main() -> anyhow::Result<()> {
     let config = RedisConfig { address, ..RedisConfig::default() };
     let (here, there) = (Bus::connect(&config).await?, Bus::connect(&config).await?);
     let server = RpcServer::new(&here, "EgressInternal");
-    server.serve("StartEgress", "", Routing::Affinity, Arc::new(Clerk)).await?;
-    server.serve("StopEgress", "", Routing::Queue, Arc::new(Clerk)).await?;
+    server.serve("StartEgress", "", Routing::Affinity, Arc::new(Echo)).await?;
+    server.serve("StopEgress", "", Routing::Queue, Arc::new(Echo)).await?;
     let client = RpcClient::new(&there, "EgressInternal");
     for (method, options) in [("StartEgress", CallOptions::start_egress()), ("StopEgress", CallOptions::queue())] {
         let mut took = Vec::with_capacity(rounds);

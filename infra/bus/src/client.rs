@@ -1,4 +1,5 @@
-//! The calling side of psrpc.
+//! The calling side of psrpc: publish a request, collect bids, grant the call to one server, wait for its answer. One
+//! background task per client receives bids and answers; it ends when the last clone of the client is dropped.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,12 +13,16 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
 
-use crate::backend::{Backend, Interest};
+use crate::backend::Backend;
+use crate::bus::Bus;
+use crate::envelope;
+use crate::error::BusError;
 use crate::names::{self, ChannelKind};
+use crate::pub_sub::Interest;
 use crate::selection::{Pick, Selection, SelectionRules};
-use crate::{Bus, BusError, envelope};
 
-/// Calls methods of one service. Answers come to channels of its own, subscribed at the first call and kept.
+/// Calls methods of one service. Answers come to channels of its own, subscribed at the first call and kept. Clones
+/// are one client.
 #[derive(Clone)]
 pub struct RpcClient {
     inner: Arc<ClientInner>,
@@ -34,15 +39,19 @@ struct ClientInner {
 /// How one call is made.
 #[derive(Clone, Copy, Debug)]
 pub struct CallOptions {
-    /// For everything, selection included; the servers are told.
+    /// For the whole call, selection included; sent to the servers.
     pub timeout: Duration,
+    /// How the method's servers are chosen; must be what they serve it with.
     pub routing: CallRouting,
     rules: SelectionRules,
 }
 
+/// How servers of a method are chosen, as the caller sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallRouting {
+    /// By the affinity they bid; an answer before the grant is ignored.
     Affinity,
+    /// By a lock among the servers; one may announce itself and answer without a grant.
     Queue,
 }
 
@@ -62,7 +71,8 @@ impl CallOptions {
         }
     }
 
-    /// As livekit-server calls StartEgress: 10 s, 1 s of selection, a bid of 1.0 wins at once, a lower one after 500 ms.
+    /// As livekit-server calls StartEgress: 10 s, of which 1 s is for selection; a bid of 1.0 wins at once, the best
+    /// lower one 500 ms after the first.
     pub fn start_egress() -> Self {
         Self {
             timeout: Duration::from_secs(10),
@@ -77,11 +87,12 @@ impl CallOptions {
         }
     }
 
+    /// With another timeout for the whole call.
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
-    /// How long bids are waited for; `None`: as long as the call may take.
+    /// With another time for bids; `None`: as long as the call may take.
     pub fn selection(mut self, window: Option<Duration>) -> Self {
         self.rules.window = window;
         self
@@ -105,8 +116,8 @@ impl PendingCalls {
         self.calls.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn give(&self, request_id: &str, reply: Reply) {
-        // Full or gone: that call has long heard enough.
+    fn deliver(&self, request_id: &str, reply: Reply) {
+        // Full or gone: that call needs no more.
         if let Some(call) = self.calls().get(request_id) {
             let _ = call.try_send(reply);
         }
@@ -127,6 +138,7 @@ impl Drop for Call {
 }
 
 impl RpcClient {
+    /// Subscribes nothing yet.
     pub fn new(bus: &Bus, service: &'static str) -> Self {
         Self {
             inner: Arc::new(ClientInner {
@@ -139,16 +151,24 @@ impl RpcClient {
         }
     }
 
+    /// Made at random for this client.
     pub fn client_id(&self) -> &str {
         &self.inner.client_id
     }
 
-    /// Subscribes where answers come. Done by the first call, unless it has been done before.
+    /// Subscribes the channels of bids and answers. The first call does this, unless it has been done before.
+    ///
+    /// # Errors
+    /// Redis did not confirm; a retry is right.
     pub async fn listen(&self) -> Result<(), BusError> {
         self.inner.listening.get_or_try_init(|| self.inner.listen()).await.map(|_| ())
     }
 
-    /// One call: every server hears it, one is chosen, its answer is returned.
+    /// One call: every server receives it, one is chosen, its answer is returned.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`]: no server bid, or Redis is away. [`Code::DeadlineExceeded`]: a server may have done the
+    /// work. Others: the server's own error. Whether a retry is right depends on the method.
     pub async fn call(
         &self,
         method: &str,
@@ -171,7 +191,10 @@ impl RpcClient {
         }
     }
 
-    /// Asks all servers and collects what they answer until `timeout` is over.
+    /// Calls all servers and collects their answers until `timeout` is over.
+    ///
+    /// # Errors
+    /// The request could not be published; a retry is right. A server's own error is one of the answers.
     pub async fn call_all(
         &self,
         method: &str,
@@ -237,9 +260,9 @@ impl RpcClient {
                         break pick;
                     }
                 }
-                // A server of a queue may announce and answer before we hear the announcement.
+                // A server of a queue may announce and answer before the announcement is received.
                 Ok(Some(Reply::Answer(answer))) if options.routing == CallRouting::Queue => return Ok(Some(answer)),
-                // An error before any grant: nobody could read the request. Kept, in case nobody bids.
+                // An error before any grant: a server could not read the request. Kept, in case none bids.
                 Ok(Some(Reply::Answer(answer))) if !answer.error.is_empty() => refusal = Some(answer),
                 Ok(Some(Reply::Answer(_))) => debug!(method, "answer without a grant ignored"),
                 Ok(None) | Err(_) => break selection.end(),
@@ -285,14 +308,14 @@ impl ClientInner {
                     bid = bids.recv() => match bid {
                         None => return,
                         Some(bid) => match envelope::open::<ClaimRequest>(&bid.payload) {
-                            Ok(bid) => pending.give(&bid.request_id.clone(), Reply::Bid(bid)),
+                            Ok(bid) => pending.deliver(&bid.request_id.clone(), Reply::Bid(bid)),
                             Err(error) => debug!(error = %spillway_process::chain(&error), "bid ignored"),
                         },
                     },
                     answer = answers.recv() => match answer {
                         None => return,
                         Some(answer) => match envelope::open::<RpcResponse>(&answer.payload) {
-                            Ok(answer) => pending.give(&answer.request_id.clone(), Reply::Answer(answer)),
+                            Ok(answer) => pending.deliver(&answer.request_id.clone(), Reply::Answer(answer)),
                             Err(error) => debug!(error = %spillway_process::chain(&error), "answer ignored"),
                         },
                     },

@@ -1,3 +1,6 @@
+//! The `redis:` section of the configuration, in livekit-server's own keys. Values only; `redis::dial` connects with
+//! them.
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -10,41 +13,56 @@ use spillway_protocol::Secret;
 pub struct RedisConfig {
     /// host:port of a single server.
     pub address: String,
+    /// ACL user; empty: the default user.
     pub username: String,
+    /// Empty: none is sent.
     pub password: Secret,
+    /// Number of the database; a Cluster has only 0.
     pub db: i64,
     /// Old spelling of `tls.enabled`.
     pub use_tls: bool,
+    /// How to encrypt, if `enabled` or `use_tls`.
     pub tls: TlsConfig,
-    /// Sentinel, when `sentinel_addresses` is not empty. Goes before cluster and address.
+    /// Name under which the Sentinels know the master.
     pub sentinel_master_name: String,
+    /// ACL user at the Sentinels, which may differ from the master's.
     pub sentinel_username: String,
+    /// Empty: none is sent to the Sentinels.
     pub sentinel_password: Secret,
+    /// host:port of each Sentinel. Not empty: the master is asked for here, and `cluster_addresses` and `address` are
+    /// ignored.
     pub sentinel_addresses: Vec<String>,
-    /// Cluster, even with one address. Goes before `address`.
+    /// host:port of servers of a Cluster, one is enough. Not empty: `address` is ignored.
     pub cluster_addresses: Vec<String>,
-    /// How often a command follows the cluster's "moved". 0 means 2.
+    /// How many redirections (MOVED, ASK) of a Cluster a command follows. 0 means 2.
     pub max_redirects: u32,
-    /// Milliseconds, 0 for ours: 5000 to connect, 3000 for an answer.
+    /// Milliseconds for TCP and TLS; 0 means 5000.
     pub dial_timeout: u64,
+    /// Milliseconds for an answer, the larger of this and `write_timeout`; 0 in both means 3000.
     pub read_timeout: u64,
+    /// See `read_timeout`.
     pub write_timeout: u64,
     /// Accepted and without effect: there is one connection for commands and one for subscriptions.
     pub pool_timeout: Option<PoolTimeout>,
+    /// Accepted and without effect, as `pool_timeout`.
     pub pool_size: u32,
 }
 
+/// The `redis.tls:` section.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsConfig {
+    /// Whether connections are encrypted.
     pub enabled: bool,
-    /// Takes any certificate.
+    /// Accepts any certificate.
     pub insecure: bool,
     /// The name the certificate must carry, when it is not the host of the address.
     pub server_name: String,
-    /// PEM. Without it the system's own authorities count.
+    /// Certificate authorities, PEM. Without it those of the system are trusted.
     pub ca_cert_file: Option<PathBuf>,
+    /// Certificate chain of this client, PEM; together with `client_key_file`.
     pub client_cert_file: Option<PathBuf>,
+    /// Private key of this client, PEM.
     pub client_key_file: Option<PathBuf>,
 }
 
@@ -52,23 +70,41 @@ pub struct TlsConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum PoolTimeout {
+    /// A bare number.
     Nanoseconds(u64),
+    /// With a unit.
     Text(String),
 }
 
-/// Where Redis is, in livekit's order of choice.
+/// How the servers are found, in livekit-server's order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RedisTopology<'a> {
-    Sentinel { addresses: &'a [String], master: &'a str },
-    Cluster { addresses: &'a [String] },
-    Single { address: &'a str },
+    /// The Sentinels name the master.
+    Sentinel {
+        /// host:port of each Sentinel.
+        addresses: &'a [String],
+        /// Name of the master.
+        master: &'a str,
+    },
+    /// The servers share the keys.
+    Cluster {
+        /// host:port of some of them.
+        addresses: &'a [String],
+    },
+    /// One server.
+    Single {
+        /// host:port.
+        address: &'a str,
+    },
 }
 
 impl RedisConfig {
+    /// Whether any address is given.
     pub fn is_configured(&self) -> bool {
         self.topology().is_some()
     }
 
+    /// `None`: no address is given.
     pub fn topology(&self) -> Option<RedisTopology<'_>> {
         if !self.sentinel_addresses.is_empty() {
             Some(RedisTopology::Sentinel { addresses: &self.sentinel_addresses, master: &self.sentinel_master_name })
@@ -81,6 +117,7 @@ impl RedisConfig {
         }
     }
 
+    /// In either spelling.
     pub fn tls_enabled(&self) -> bool {
         self.use_tls || self.tls.enabled
     }

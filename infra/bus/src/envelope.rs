@@ -1,4 +1,5 @@
-//! From the bytes of a PUBLISH to the message inside, and back.
+//! The envelope of psrpc (livekit/psrpc `internal/bus/serialization.go`): from the payload of a PUBLISH to the
+//! message inside, and back. Pure. Sends uncompressed; reads gzip of other senders too.
 
 use std::io::Read;
 
@@ -6,9 +7,10 @@ use bytes::Bytes;
 use prost::Message;
 use spillway_protocol::psrpc::{Body, Msg};
 
-/// An answer unpacks to at most this much. A small gzip can grow a thousandfold.
+/// A message unpacks to at most this much. A small gzip can grow a thousandfold.
 const MAX_UNPACKED_BYTES: u64 = 64 << 20;
 
+/// Why a payload is not the expected message. A retry is pointless.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EnvelopeError {
     #[error("not a psrpc message")]
@@ -25,10 +27,15 @@ pub(crate) enum EnvelopeError {
     Body { kind: &'static str, source: prost::DecodeError },
 }
 
+/// The payload that carries `body`.
 pub(crate) fn seal<B: Body>(body: &B) -> Bytes {
     Msg::wrap(body).encode_to_vec().into()
 }
 
+/// The message inside a payload.
+///
+/// # Errors
+/// The payload is no envelope, holds another kind of message, or is damaged; the sender's fault, and for good.
 pub(crate) fn open<B: Body>(payload: &[u8]) -> Result<B, EnvelopeError> {
     let msg = Msg::decode(payload).map_err(EnvelopeError::Envelope)?;
     if msg.body_name() != B::NAME {

@@ -1,3 +1,5 @@
+//! Errors of the bus, and how they look to a caller of psrpc.
+
 use spillway_protocol::{Code, RpcError};
 
 /// Why something shared could not be reached or read.
@@ -7,34 +9,66 @@ pub enum BusError {
     /// The settings contradict themselves or name files that cannot be read.
     #[error("redis settings: {0}")]
     Settings(String),
+    /// No connection, or the server refused it.
     #[error("connect to redis at {address}")]
-    Connect { address: String, source: Cause },
-    /// Redis took the command and did not answer in time.
+    Connect {
+        /// host:port.
+        address: String,
+        /// What the socket, TLS or the server reported.
+        source: Cause,
+    },
+    /// Redis took the command and did not answer in time; it may have been done.
     #[error("redis did not answer in time: {act}")]
-    Silent { act: &'static str },
+    Silent {
+        /// What was attempted.
+        act: &'static str,
+    },
+    /// The command was refused, or the connection broke under it.
     #[error("redis: {act}")]
-    Command { act: &'static str, source: Cause },
+    Command {
+        /// What was attempted.
+        act: &'static str,
+        /// What the server or the connection reported.
+        source: Cause,
+    },
+    /// A stored value is not what this version writes or reads. It is left as it is.
     #[error("registry: record of {egress_id} cannot be read")]
-    Record { egress_id: String, source: serde_json::Error },
-    /// Somebody else changed the record each time we tried to.
+    Record {
+        /// The egress, or the key of a value that belongs to none.
+        egress_id: String,
+        /// Where the JSON is wrong.
+        source: serde_json::Error,
+    },
+    /// Another process changed the record each time between our read and our write.
     #[error("registry: record of {egress_id} changes too often")]
-    Contended { egress_id: String },
+    Contended {
+        /// The egress.
+        egress_id: String,
+    },
+    /// The text is no key.
     #[error("ticket key: {0}")]
     TicketKey(&'static str),
     /// Wrong key, or not what was put there.
     #[error("ticket of {egress_id} cannot be opened: {why}")]
-    Ticket { egress_id: String, why: &'static str },
+    Ticket {
+        /// The egress.
+        egress_id: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A mistake of the program: the method and topic are served already.
     #[error("a topic is served twice: {0}")]
     Served(String),
+    /// The server or the bus was closed before the call.
     #[error("the bus is closed")]
     Closed,
 }
 
-/// What lies below, without naming the library to our callers.
+/// The error below, without naming its library.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 impl BusError {
-    /// It may well work in a moment, without anybody changing anything.
+    /// Whether a retry of the same call may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::Silent { .. } | Self::Command { .. } | Self::Contended { .. })
     }

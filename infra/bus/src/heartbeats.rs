@@ -1,56 +1,39 @@
-//! Signs of life of a runner.
+//! Heartbeats of runners: written with a time to live, so that a dead runner's expires. Runs in the caller's task.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use spillway_model::{Heartbeat, StoredHeartbeat};
 use spillway_protocol::EgressId;
 
-use crate::backend::{CasResult, NewValue, Precondition, Versioned as Found};
-use crate::{Bus, BusError};
+use crate::bus::Bus;
+use crate::error::BusError;
+use crate::key_value::{CasResult, NewValue, Precondition, Versioned};
 
-/// What a runner says about itself while it lives.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Heartbeat {
-    /// Which launch speaks. Set by [`Heartbeats::beat`].
-    pub attempt: u32,
-    /// How long the recording is.
-    pub media_ns: u64,
-    /// How far it is behind what happens in the room.
-    pub lag_ms: u64,
-    /// Files being written, and the bytes in each.
-    pub files: BTreeMap<String, u64>,
-    /// Whatever else the runner says.
-    #[serde(flatten)]
-    pub extra: BTreeMap<String, serde_json::Value>,
-}
-
+/// Outcome of a write that later attempts of the same egress fence off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FencedWrite {
+    /// Written.
     Accepted,
-    /// A later attempt has spoken for this egress: we are not wanted any more.
+    /// Not written: a later attempt has written for this egress, and this one must end.
     Superseded,
 }
 
+/// Heartbeats of all egresses.
 #[derive(Clone)]
 pub struct Heartbeats {
     bus: Bus,
 }
 
-/// The longest life of a heartbeat; its age is the difference to what Redis has left of it.
-#[derive(Serialize, Deserialize)]
-struct StoredHeartbeat {
-    ttl_ms: u64,
-    beat: Heartbeat,
-}
-
 impl Heartbeats {
+    /// On this bus.
     pub fn new(bus: &Bus) -> Self {
         Self { bus: bus.clone() }
     }
 
-    /// Lasts for `ttl`, unless the next one comes before.
+    /// Writes a heartbeat that expires after `ttl`. `attempt` replaces the one in `beat`.
+    ///
+    /// # Errors
+    /// Redis was not reached or did not answer; the next heartbeat is retry enough.
     pub async fn beat(
         &self,
         id: &EgressId,
@@ -70,22 +53,28 @@ impl Heartbeats {
         })
     }
 
-    /// The last one and its age, by Redis' clock alone. `None`: never, or longer ago than its time to live.
+    /// The last one and its age by Redis' clock. `None`: none was written, or it has expired.
+    ///
+    /// # Errors
+    /// Redis was not reached or did not answer: a retry is right. [`BusError::Record`]: it cannot be read.
     pub async fn last(&self, id: &EgressId) -> Result<Option<(Duration, Heartbeat)>, BusError> {
         let found = self.bus.backend.read(&key(id)).await?;
         found.map(|found| aged(id, &found)).transpose()
     }
 
     /// As [`Heartbeats::last`] for each of many, in their order.
+    ///
+    /// # Errors
+    /// As [`Heartbeats::last`], of the first that failed.
     pub async fn last_of(&self, ids: &[EgressId]) -> Result<Vec<Option<(Duration, Heartbeat)>>, BusError> {
         let keys: Vec<String> = ids.iter().map(key).collect();
         let found = self.bus.backend.read_all(&keys).await?;
-        let aged = |(id, found): (&EgressId, Option<Found>)| found.map(|found| aged(id, &found)).transpose();
+        let aged = |(id, found): (&EgressId, Option<Versioned>)| found.map(|found| aged(id, &found)).transpose();
         ids.iter().zip(found).map(aged).collect()
     }
 }
 
-fn aged(id: &EgressId, found: &Found) -> Result<(Duration, Heartbeat), BusError> {
+fn aged(id: &EgressId, found: &Versioned) -> Result<(Duration, Heartbeat), BusError> {
     let kept: StoredHeartbeat = serde_json::from_slice(&found.value)
         .map_err(|source| BusError::Record { egress_id: id.to_string(), source })?;
     let remaining = found.remaining.unwrap_or_default();

@@ -1,8 +1,10 @@
-//! Which installation a Redis belongs to: an id that is made once and stands in every task that is launched from here, so
-//! that a task of another installation, or of a Redis whose content was lost, is known for what it is.
+//! Which installation a Redis belongs to: an id that is made once and put on every task that is launched, so that a
+//! task of another installation, or of a Redis whose content was lost, is recognised.
 
-use crate::backend::{NewValue, Precondition};
-use crate::{Bus, BusError, names};
+use crate::bus::Bus;
+use crate::error::BusError;
+use crate::key_value::{NewValue, Precondition};
+use crate::names;
 
 const KEY: &str = "spillway:installation";
 
@@ -13,25 +15,27 @@ pub struct Installation {
 }
 
 impl Installation {
+    /// On this bus.
     pub fn new(bus: &Bus) -> Self {
         Self { bus: bus.clone() }
     }
 
-    /// `None`: there is none yet, or it was lost with everything else. Small letters and digits, sixteen of them, which
-    /// every platform takes for the value of a label as they are.
+    /// `None`: there is none yet, or it was lost with the content of Redis. Sixteen lower-case letters and digits,
+    /// legal as a label's value on every platform.
     ///
     /// # Errors
-    /// When Redis does not answer; asking again is right.
+    /// Redis was not reached or did not answer; a retry is right.
     pub async fn find(&self) -> Result<Option<String>, BusError> {
         let Some(kept) = self.bus.backend.read(KEY).await? else { return Ok(None) };
-        // One that was written by hand, or is no text, is none.
+        // A value that this code would not write counts as none.
         Ok(String::from_utf8(kept.value.to_vec()).ok().filter(|id| is_legal(id)))
     }
 
-    /// The id, made now when there is none. Of several makers one wins, and all get that one.
+    /// The id, made now if there is none. Of several callers one makes it, and all get the same.
     ///
     /// # Errors
-    /// When Redis does not answer, or what stands there is no id; the first passes.
+    /// Redis was not reached or did not answer: a retry is right. The key holds something else: an operator must
+    /// delete it.
     pub async fn get_or_make(&self) -> Result<String, BusError> {
         if let Some(id) = self.find().await? {
             return Ok(id);

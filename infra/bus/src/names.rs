@@ -1,4 +1,5 @@
-//! How psrpc spells its channels and locks on Redis.
+//! How psrpc spells its channels and locks on Redis (livekit/psrpc `pkg/info/channels.go`). Pure, except for
+//! [`new_id`].
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,7 +9,7 @@ use sha2::{Digest, Sha256};
 /// What a channel of a method carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelKind {
-    /// Calls, to every server of the method.
+    /// Requests, to every server of the method.
     Request,
     /// Grants, to every server of the method.
     Grant,
@@ -28,23 +29,23 @@ pub fn method_channel(service: &str, method: &str, topic: &str, kind: ChannelKin
     join(&[service, method, topic, kind.suffix()])
 }
 
-/// The Redis pattern for every topic of a method. Service and method are plain words, so nothing in them is special.
+/// The Redis pattern for every topic of a method. Service and method are alphanumeric, so nothing in them is escaped.
 pub fn method_pattern(service: &str, method: &str, kind: ChannelKind) -> String {
     format!("{}|*|{}", join(&[service, method]), kind.suffix())
 }
 
-/// The topic of a channel heard through [`method_pattern`].
+/// The topic of a channel that matched [`method_pattern`]; `None`: it is not a channel of the method.
 pub fn topic_of(service: &str, method: &str, kind: ChannelKind, channel: &str) -> Option<String> {
     let middle = channel.strip_prefix(&join(&[service, method]))?.strip_prefix('|')?;
     Some(plain(middle.strip_suffix(kind.suffix())?.strip_suffix('|')?))
 }
 
-/// Where a client hears bids.
+/// Where a client receives bids.
 pub fn claim_channel(service: &str, client_id: &str) -> String {
     join(&[service, client_id, "CLAIM"])
 }
 
-/// Where a client hears answers.
+/// Where a client receives answers.
 pub fn response_channel(service: &str, client_id: &str) -> String {
     join(&[service, client_id, "RES"])
 }
@@ -54,7 +55,8 @@ pub fn lock_key(payload: &[u8]) -> String {
     STANDARD.encode(Sha256::digest(payload))
 }
 
-/// A name for one client, server or request: psrpc's prefix and twelve letters. It must be unique, not secret.
+/// A name for one client, server or request: psrpc's prefix and twelve random letters or digits. It must be unique, not
+/// secret.
 pub fn new_id(prefix: &str) -> String {
     let letters = rand::rng().sample_iter(rand::distr::Alphanumeric).take(12).map(char::from);
     prefix.chars().chain(letters).collect()

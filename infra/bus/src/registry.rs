@@ -1,147 +1,74 @@
-//! The truth about every egress, shared by all dispatchers and the runner: one record each, changed by compare-and-set.
+//! The records of all egresses, shared by dispatchers and runners: one record each, changed by compare-and-set, and
+//! the set of ids that are not finished. Runs in the caller's task.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use spillway_model::Record;
 use spillway_process::chain;
 use spillway_protocol::EgressId;
 use tracing::{debug, error};
 
-use crate::backend::{Backend, CasResult, NewValue, Precondition, Versioned};
-use crate::{Bus, BusError};
+use crate::backend::Backend;
+use crate::bus::Bus;
+use crate::error::BusError;
+use crate::key_value::{CasResult, NewValue, Precondition, Versioned};
 
-/// Where an egress is in its life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// Granted; not launched yet.
-    #[default]
-    Accepted,
-    /// A task is being started.
-    Launching,
-    /// The runner owns it.
-    Running,
-    /// The runner closes it.
-    Ending,
-    /// The final state was decided.
-    Over,
-    /// The task is gone without a final state; somebody has to settle it.
-    Lost,
-}
-
-/// What is known about one egress. Fields a newer version wrote are kept by an older one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    pub egress_id: EgressId,
-    /// Counts the writes. Set by the registry.
-    #[serde(skip)]
-    pub version: u64,
-    #[serde(default)]
-    pub phase: Phase,
-    /// The first launch is attempt 1.
-    #[serde(default)]
-    pub attempt: u32,
-    /// The dispatcher that owns it until `owner_until_ms` (Unix milliseconds).
-    #[serde(default)]
-    pub dispatcher: String,
-    #[serde(default)]
-    pub owner_until_ms: i64,
-    /// The launcher's reference to the task, opaque to everybody else.
-    #[serde(default)]
-    pub task: Option<String>,
-    /// The last EgressInfo, serialised.
-    #[serde(default, with = "base64_text")]
-    pub info: Vec<u8>,
-    /// The ledger behind `info`, as JSON.
-    #[serde(default)]
-    pub ledger: String,
-    #[serde(default)]
-    pub stop_asked: bool,
-    /// Claim of a second ticket, for a salvage run should the task die with its uploads; whoever ends the egress takes
-    /// it away. Empty: there is nothing to salvage but what lies on a disk.
-    #[serde(default)]
-    pub spare: String,
-    /// Why the recording task is gone. Not empty: this attempt is its salvage run, and the egress ends with these words.
-    #[serde(default)]
-    pub lost: String,
-    /// Unix milliseconds.
-    #[serde(default)]
-    pub accepted_at: i64,
-    /// Facts of whoever owns the record.
-    #[serde(flatten)]
-    pub extra: BTreeMap<String, serde_json::Value>,
-}
-
-impl Record {
-    pub fn new(egress_id: EgressId, accepted_at: i64) -> Self {
-        Self {
-            egress_id,
-            version: 0,
-            phase: Phase::Accepted,
-            attempt: 0,
-            dispatcher: String::new(),
-            owner_until_ms: 0,
-            task: None,
-            info: Vec::new(),
-            ledger: String::new(),
-            stop_asked: false,
-            spare: String::new(),
-            lost: String::new(),
-            accepted_at,
-            extra: BTreeMap::new(),
-        }
-    }
-}
-
-/// Who made the record.
+/// Outcome of [`Registry::create`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Created {
+    /// The record was written by this call.
     Yes,
+    /// Another one was written before; this is it.
     Exists(Box<Record>),
 }
 
-/// What a look at a record leads to.
+/// What the closure of [`Registry::update`] decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
+    /// Write the record as it was changed.
     Write,
+    /// Leave what is stored as it is.
     Leave,
 }
 
+/// Outcome of [`Registry::update`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Updated {
-    /// Written; this is what stands there now.
+    /// The record as it was written.
     Written(Box<Record>),
-    /// Looked at and left as it is.
+    /// The record as it was read, and left.
     Left(Box<Record>),
     /// There is no such record.
     Missing,
 }
 
-/// Ids of records that are not finished, each with the time it was put there (Unix milliseconds).
+/// Ids of records that are not finished, each with the time it was added (Unix milliseconds).
 const LIVE: &str = "spillway:live";
-/// A name in the live set without a record: its maker died between the two, or is just doing the second.
+/// From this age on an id in the live set without a record is removed: its creator died between the two writes.
 const ORPHANED_AFTER_MS: i64 = 60_000;
-/// Parties to one record are few; this many lost races in a row are a mistake somewhere.
-const TRIES: u32 = 100;
+/// Few processes write one record; this many lost races in a row are a defect.
+const MAX_ATTEMPTS: u32 = 100;
 
-/// What one who lists the live records again and again has seen of them.
+/// What a caller that lists the live records repeatedly has read of them.
 #[derive(Default)]
 pub struct LiveIndex {
-    /// With the time at which the name was put into the live set: a record that was forgotten and made anew counts its
-    /// writes from the beginning.
+    /// With the time at which the id was added to the live set: a record that was forgotten and created anew counts its
+    /// writes from 1 again.
     seen: HashMap<EgressId, (i64, Arc<Record>)>,
-    /// Said once.
+    /// Versions that were logged as unreadable.
     unreadable: HashSet<(EgressId, u64)>,
 }
 
+/// The records of all egresses.
 #[derive(Clone)]
 pub struct Registry {
     bus: Bus,
 }
 
 impl Registry {
+    /// On this bus.
     pub fn new(bus: &Bus) -> Self {
         Self { bus: bus.clone() }
     }
@@ -154,19 +81,23 @@ impl Registry {
         self.bus.clock().unix_ms()
     }
 
-    /// Of many makers of one record one gets `Yes`.
+    /// Writes a new record and adds it to the live set. Of several creators of one id one gets `Yes`.
+    ///
+    /// # Errors
+    /// Redis was not reached or did not answer: a retry with the same record is right and gets the same outcome.
+    /// Others: the stored record cannot be read.
     pub async fn create(&self, record: &Record) -> Result<Created, BusError> {
         let id = &record.egress_id;
         // The live set first: a record that no sweep can find must not exist.
         self.backend().index_add(LIVE, id.as_str(), self.unix_ms()).await?;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let value = encode(record)?;
             let value = NewValue { version: 1, value: &value, ttl: None };
             if self.backend().compare_and_set(&key(id), Precondition::Is(0), value).await? == CasResult::Done {
                 return Ok(Created::Yes);
             }
             let Some(found) = self.get(id).await? else { continue };
-            // An answer of Redis was lost and the command repeated: it was us.
+            // An answer of Redis was lost and the command repeated: this call wrote it.
             if found.version == 1 && (Record { version: record.version, ..found.clone() }) == *record {
                 return Ok(Created::Yes);
             }
@@ -175,17 +106,28 @@ impl Registry {
         Err(BusError::Contended { egress_id: id.to_string() })
     }
 
+    /// `None`: there is no record.
+    ///
+    /// # Errors
+    /// Redis was not reached or did not answer: a retry is right. [`BusError::Record`]: it cannot be read.
     pub async fn get(&self, id: &EgressId) -> Result<Option<Record>, BusError> {
         let Some(kept) = self.backend().read(&key(id)).await? else { return Ok(None) };
         decode(id, kept.version, &kept.value).map(Some)
     }
 
-    /// Every record that is not finished, the oldest first.
+    /// Every record that is not finished, the oldest first. Unreadable ones are logged and left out.
+    ///
+    /// # Errors
+    /// Redis was not reached or did not answer; a retry is right.
     pub async fn list_live(&self) -> Result<Vec<Arc<Record>>, BusError> {
         self.refresh_live_index(&mut LiveIndex::default()).await
     }
 
-    /// As [`Registry::list_live`], for one who lists often: what has not changed since `live_index` saw it is not read again.
+    /// As [`Registry::list_live`], for a caller that lists often: a record that has not changed since it was last
+    /// read into `live_index` is not read again.
+    ///
+    /// # Errors
+    /// As [`Registry::list_live`]; `live_index` stays usable and reads again what it lacks.
     pub async fn refresh_live_index(&self, live_index: &mut LiveIndex) -> Result<Vec<Arc<Record>>, BusError> {
         let now = self.unix_ms();
         let mut names = Vec::new();
@@ -207,7 +149,7 @@ impl Registry {
                     wanted.push(key);
                 }
                 None if now - since > ORPHANED_AFTER_MS => {
-                    debug!(egress_id = %id, "name without a record removed from the live set");
+                    debug!(egress_id = %id, "id without a record removed from the live set");
                     self.backend().index_remove(LIVE, id.as_str()).await?;
                 }
                 None => {}
@@ -218,7 +160,7 @@ impl Registry {
             let Some(kept) = kept else { continue };
             match decode(&id, kept.version, &kept.value) {
                 Ok(record) => drop(live_index.seen.insert(id, (since, Arc::new(record)))),
-                // One that cannot be read must not hide all others.
+                // An unreadable record must not hide the others.
                 Err(error) if live_index.unreadable.insert((id, kept.version)) => {
                     error!(error = %chain(&error), "record left alone");
                 }
@@ -230,12 +172,18 @@ impl Registry {
         Ok(records)
     }
 
-    /// Whether it still needs care: false for one that is finished.
+    /// Whether it is in the live set: false for one that is finished or unknown.
+    ///
+    /// # Errors
+    /// Redis was not reached or did not answer; a retry is right.
     pub async fn is_live(&self, id: &EgressId) -> Result<bool, BusError> {
         Ok(self.backend().index(LIVE).await?.iter().any(|(name, _)| name == id.as_str()))
     }
 
     /// Many at once, in their order.
+    ///
+    /// # Errors
+    /// As [`Registry::get`], of the first that failed.
     pub async fn get_all(&self, ids: &[EgressId]) -> Result<Vec<Option<Record>>, BusError> {
         let keys: Vec<String> = ids.iter().map(key).collect();
         let found = self.backend().read_all(&keys).await?.into_iter();
@@ -245,14 +193,18 @@ impl Registry {
         ids.iter().zip(found).map(record).collect()
     }
 
-    /// Shows the record to `decide`, which may change it, and writes it if nobody else did meanwhile; else shows the new
-    /// one. `decide` may be called often and must take what it is shown for the only truth.
+    /// Passes the record to `decide`, which may change it, and writes it if no other process wrote meanwhile; otherwise
+    /// starts again with the new record. `decide` may be called several times and must depend on its argument alone.
+    ///
+    /// # Errors
+    /// Redis was not reached or did not answer: the record may have been written, and a retry is right if `decide`
+    /// recognises its own change. [`BusError::Record`]: it cannot be read. [`BusError::Contended`]: a defect.
     pub async fn update(
         &self,
         id: &EgressId,
         mut decide: impl FnMut(&mut Record) -> Decision,
     ) -> Result<Updated, BusError> {
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let Some(mut record) = self.get(id).await? else { return Ok(Updated::Missing) };
             let before = record.version;
             if decide(&mut record) == Decision::Leave {
@@ -268,21 +220,26 @@ impl Registry {
         Err(BusError::Contended { egress_id: id.to_string() })
     }
 
-    /// It needs no more care: out of the live set, and forgotten after `ttl`. Until then it still answers repeated
-    /// calls.
+    /// Removes it from the live set; the record expires after `ttl` and until then answers repeated calls.
+    ///
+    /// # Errors
+    /// Redis was not reached or did not answer; a retry is right.
     pub async fn finish(&self, id: &EgressId, ttl: Duration) -> Result<(), BusError> {
         self.backend().expire(&key(id), ttl).await?;
         self.backend().index_remove(LIVE, id.as_str()).await
     }
 
-    /// The record was a mistake (a request that is refused after all).
+    /// Removes the record and its id: the request is refused after all.
+    ///
+    /// # Errors
+    /// As [`Registry::finish`].
     pub async fn forget(&self, id: &EgressId) -> Result<(), BusError> {
         self.backend().remove(&key(id)).await?;
         self.backend().index_remove(LIVE, id.as_str()).await
     }
 }
 
-/// The id stands in braces so that in a Cluster all keys of one egress live together.
+/// The id is in braces so that a Cluster keeps all keys of one egress on one server.
 fn key(id: &EgressId) -> String {
     format!("spillway:{{{id}}}:record")
 }
@@ -295,18 +252,4 @@ fn decode(id: &EgressId, version: u64, value: &[u8]) -> Result<Record, BusError>
     let record: Record =
         serde_json::from_slice(value).map_err(|source| BusError::Record { egress_id: id.to_string(), source })?;
     Ok(Record { version, ..record })
-}
-
-mod base64_text {
-    use base64::Engine;
-    use base64::engine::general_purpose::STANDARD;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(bytes))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
-    }
 }

@@ -1,10 +1,12 @@
-//! Which bidder gets the call (pure): psrpc's own rules, so that our client behaves as livekit-server's does.
+//! Which bidder gets the call: psrpc's own rules (livekit/psrpc `pkg/client/rpc.go`), so that our client behaves as
+//! livekit-server's does. Pure: bids and the time come in, a [`Pick`] goes out.
 
 use std::time::Duration;
 
 use spillway_protocol::psrpc::ClaimRequest;
 use tokio::time::Instant;
 
+/// Options of one selection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct SelectionRules {
     /// How long bids are collected. `None`: as long as the call may take.
@@ -19,17 +21,21 @@ pub(crate) struct SelectionRules {
     pub max_affinity: f32,
 }
 
+/// Outcome of a selection.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Pick {
+    /// The server with this id gets the call.
     Grant(String),
-    /// A server announced that it works already: nothing to grant.
+    /// A server announced that it handles the call already: nothing to grant.
     Announced,
+    /// No bid counts.
     Nobody {
         /// Bids that came and did not count.
         bids: u32,
     },
 }
 
+/// One selection in progress.
 pub(crate) struct Selection {
     rules: SelectionRules,
     until: Instant,
@@ -40,6 +46,7 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
+    /// Starts at `now`; the call ends at `give_up`.
     pub fn new(rules: SelectionRules, now: Instant, give_up: Instant) -> Self {
         let until = rules.window.map_or(give_up, |window| give_up.min(now + window));
         Self { rules, until, short: false, best: None, highest: 0.0, bids: 0 }
@@ -50,6 +57,7 @@ impl Selection {
         self.until
     }
 
+    /// `Some` ends the selection.
     pub fn on_bid(&mut self, bid: &ClaimRequest, now: Instant) -> Option<Pick> {
         if bid.handling {
             return Some(Pick::Announced);

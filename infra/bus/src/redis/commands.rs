@@ -1,4 +1,5 @@
-//! Commands to one server, or to the right one of a Cluster.
+//! Commands to one server, or to the server of a Cluster that has the key. Runs in the caller's task and waits for
+//! bounded times only; the connections ([`super::node`]) have tasks of their own.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,21 +9,34 @@ use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 
 use super::dial::{Endpoint, SharedDialler};
 use super::node::{Asking, Node, NodeReply};
-use crate::config::RedisTopology;
-use crate::{BusError, RedisConfig};
+use crate::config::{RedisConfig, RedisTopology};
+use crate::error::BusError;
 
-/// Commands in one pipeline: enough to be cheap, few enough for others to get a word in.
-const AT_ONCE: usize = 500;
-/// Single commands on their way to a Cluster at once.
+/// Commands in one pipeline. More would delay other callers of the same connection.
+const PIPELINE_COMMANDS: usize = 500;
+/// Single commands of one caller that are on their way to a Cluster at once.
 const IN_FLIGHT: usize = 64;
 
+/// A script with its keys; arguments are added by the caller. EVAL, since a script cache can be lost at any failover.
+pub(super) fn script(text: &str, keys: &[&str]) -> Cmd {
+    let mut cmd = redis::cmd("EVAL");
+    cmd.arg(text).arg(keys.len()).arg(keys);
+    cmd
+}
+
+/// Where commands go.
 pub(super) enum Commands {
     /// A single server, or the master the Sentinels name.
     One(Node),
+    /// Servers that share the keys.
     Cluster(Cluster),
 }
 
 impl Commands {
+    /// Returns when a server answered.
+    ///
+    /// # Errors
+    /// No address answered, or the login was refused; a retry is right while Redis may still be starting.
     pub async fn connect(config: &RedisConfig, dialler: SharedDialler) -> Result<Self, BusError> {
         let Some(RedisTopology::Cluster { addresses }) = config.topology() else {
             return Ok(Self::One(Node::connect(dialler, Endpoint::of(config)?).await?));
@@ -31,7 +45,11 @@ impl Commands {
         Ok(Self::Cluster(Cluster::connect(dialler, addresses.to_vec(), redirects).await?))
     }
 
-    /// `key` says where a Cluster keeps what the command is about; without one, any server will do.
+    /// One command. `key`: the key it is about, which decides the server in a Cluster; `None`: any server.
+    ///
+    /// # Errors
+    /// Redis was not reached, refused the command, did not answer in time, or answered something that is no `T`. The
+    /// command may have been done.
     pub async fn run<T: FromRedisValue>(&self, act: &'static str, key: Option<&str>, cmd: Cmd) -> Result<T, BusError> {
         let answer = match self {
             Self::One(node) => match node.run(act, &cmd, Asking::No).await? {
@@ -43,12 +61,15 @@ impl Commands {
         redis::from_redis_value(answer).map_err(|error| BusError::Command { act, source: error.into() })
     }
 
-    /// Reads of many keys, in their order. One server is asked for hundreds at once; in a Cluster each finds its own.
+    /// Reads of many keys, in their order: pipelines to one server, or single commands to the servers of a Cluster.
+    ///
+    /// # Errors
+    /// As [`Commands::run`], of the first that failed.
     pub async fn run_all(&self, act: &'static str, asked: Vec<(String, Cmd)>) -> Result<Vec<Value>, BusError> {
         let mut answers = Vec::with_capacity(asked.len());
         match self {
             Self::One(node) => {
-                for some in asked.chunks(AT_ONCE) {
+                for some in asked.chunks(PIPELINE_COMMANDS) {
                     let mut pipe = redis::pipe();
                     for (_, cmd) in some {
                         pipe.add_command(cmd.clone());
@@ -73,11 +94,12 @@ impl Commands {
             }
         }
         if answers.len() != asked.len() {
-            return Err(BusError::Command { act, source: "redis left questions unanswered".into() });
+            return Err(BusError::Command { act, source: "redis answered fewer commands than it was sent".into() });
         }
         Ok(answers)
     }
 
+    /// Whether commands are answered; in a Cluster by the first connected server.
     pub fn is_up(&self) -> bool {
         match self {
             Self::One(node) => node.is_up(),
@@ -86,10 +108,11 @@ impl Commands {
     }
 }
 
-/// Learns from "moved" who keeps which slot, and asks there the next time. Every command of ours has one key.
+/// Learns from MOVED which server has which slot and asks there the next time. Every command of this crate has keys
+/// of one slot.
 pub(super) struct Cluster {
     dialler: SharedDialler,
-    /// Whichever of the configured servers answers.
+    /// One of the configured servers, for slots not learned yet and for commands without a key.
     home: Node,
     redirects: u32,
     learned: Mutex<Learned>,
@@ -130,7 +153,7 @@ impl Cluster {
             let (address, error) = match answer {
                 Ok(NodeReply::Done(value)) => return Ok(value),
                 Ok(NodeReply::Refused { address, error }) => (address, error),
-                // The server that kept this slot is gone; the others know who has it now.
+                // The server that had this slot is gone; the others know which one has it now.
                 Err(_) if at.is_some() && left > 0 => {
                     left -= 1;
                     self.forget(&at.take().unwrap_or_default());
@@ -165,7 +188,7 @@ impl Cluster {
     }
 }
 
-/// "Moved" is for good, "ask" for this one command.
+/// MOVED is for good, ASK for this one command.
 fn redirection(error: &RedisError, asked: &str) -> Option<(Asking, u16, String)> {
     let hint = match error.kind() {
         ErrorKind::Server(ServerErrorKind::Moved) => Asking::No,
@@ -181,7 +204,8 @@ fn redirection(error: &RedisError, asked: &str) -> Option<(Asking, u16, String)>
     Some((hint, slot, address))
 }
 
-/// CRC16 (XMODEM) of the key, or of what stands in its first braces, modulo 16384.
+/// CRC16 (XMODEM) of the key, or of the text in its first braces, modulo 16384. redis-rs has the same
+/// behind its feature `cluster` only, which pulls in its own `crc16`.
 fn slot_of(key: &str) -> u16 {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
     let hashed = tag.filter(|tag| !tag.is_empty()).unwrap_or(key);

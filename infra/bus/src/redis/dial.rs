@@ -1,4 +1,5 @@
-//! From an address in the settings to a connection that answers.
+//! From an address in the configuration to a connection that answers: Sentinel lookup, TCP, TLS, login, PING. Each
+//! step has a timeout; nothing is retried here.
 
 use std::io;
 use std::sync::Arc;
@@ -13,24 +14,28 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::tls::TlsDialler;
-use crate::config::RedisTopology;
-use crate::error::Cause;
-use crate::{BusError, RedisConfig};
+use crate::config::{RedisConfig, RedisTopology};
+use crate::error::{BusError, Cause};
 
 /// Where one connection goes.
 #[derive(Clone, Debug)]
 pub(super) enum Endpoint {
+    /// host:port.
     Address(String),
-    /// Whoever the Sentinels say is the master now.
+    /// The master that the Sentinels name at the time of connecting.
     Master {
+        /// host:port of each.
         sentinels: Vec<String>,
+        /// Of the master.
         name: String,
     },
-    /// Any of these; they know the same.
+    /// Any of these servers of a Cluster, in turn.
     AnyOf(Vec<String>),
 }
 
 impl Endpoint {
+    /// # Errors
+    /// The configuration names no address, or Sentinels without a master; for good.
     pub fn of(config: &RedisConfig) -> Result<Self, BusError> {
         match config.topology() {
             Some(RedisTopology::Single { address }) => Ok(Self::Address(address.to_owned())),
@@ -46,19 +51,23 @@ impl Endpoint {
     }
 }
 
+/// Makes connections. Shared by all tasks of one backend.
 pub(super) struct Dialler {
     tls: Option<TlsDialler>,
     login: RedisConnectionInfo,
     sentinel_login: RedisConnectionInfo,
-    /// For the connection itself.
+    /// Timeout for TCP and TLS.
     dial: Duration,
-    /// For an answer.
+    /// Timeout for an answer.
     pub answer: Duration,
-    /// Where the last round through a list of addresses began, so that one dead address does not always cost its time.
+    /// Counts connection attempts: each starts with the next of a list of addresses, so that a dead one does not cost
+    /// its timeout every time.
     round: AtomicUsize,
 }
 
 impl Dialler {
+    /// # Errors
+    /// The TLS settings are wrong or name files that cannot be read.
     pub fn new(config: &RedisConfig) -> Result<Self, BusError> {
         let or = |given: u64, ours: u64| Duration::from_millis(if given == 0 { ours } else { given });
         let cluster = matches!(config.topology(), Some(RedisTopology::Cluster { .. }));
@@ -74,6 +83,9 @@ impl Dialler {
     }
 
     /// A connection for commands that has answered a PING.
+    ///
+    /// # Errors
+    /// No server was reached in time, it refused the login, or it is not a master; a retry is right.
     pub async fn commands(&self, target: &Endpoint) -> Result<Connection, BusError> {
         let address = self.locate(target).await?;
         let conn = self.open(&address, &self.login).await?;
@@ -89,6 +101,9 @@ impl Dialler {
     }
 
     /// A connection for subscriptions.
+    ///
+    /// # Errors
+    /// As [`Dialler::commands`].
     pub async fn pubsub(&self, target: &Endpoint) -> Result<PubSub, BusError> {
         let address = self.locate(target).await?;
         let stream = self.stream(&address).await?;
@@ -144,7 +159,7 @@ impl Dialler {
         })
         .await?;
         let conn = Connection { address: address.to_owned(), connection, closed };
-        // A server that still loads its data takes connections and refuses everything.
+        // A server that is loading its data accepts connections and refuses every command.
         let _: String = ask(self.answer, &conn, redis::cmd("PING")).await?;
         Ok(conn)
     }
@@ -168,15 +183,19 @@ impl Dialler {
 
 /// A connection for commands.
 pub(super) struct Connection {
+    /// host:port it was made to.
     pub address: String,
+    /// Handle to the multiplexed connection.
     pub connection: MultiplexedConnection,
     /// Cancelled when the socket is closed.
     pub closed: CancellationToken,
 }
 
+/// TCP, or TLS over it.
 pub(super) trait RedisStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> RedisStream for T {}
 
+/// One dialler for all connections.
 pub(super) type SharedDialler = Arc<Dialler>;
 
 fn login(username: &str, password: &str) -> RedisConnectionInfo {

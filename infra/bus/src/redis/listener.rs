@@ -1,5 +1,5 @@
-//! The one connection for subscriptions: whatever breaks it, everything is subscribed again and confirmed before it
-//! counts as up.
+//! The one connection for subscriptions. A background task reads it, pings it, and replaces it when it breaks; every
+//! subscription is made again and confirmed before the new connection counts as up.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -16,10 +16,10 @@ use tracing::{info, warn};
 
 use super::dial::{Endpoint, SharedDialler};
 use super::node::{PING_EVERY, PING_WITHIN, reconnecting};
-use crate::BusError;
-use crate::backend::{InboundMessage, Interest, RouteRemoval, Routes, Subscription};
-use crate::error::Cause;
+use crate::error::{BusError, Cause};
+use crate::pub_sub::{InboundMessage, Interest, RouteRemoval, Routes, Subscription};
 
+/// Subscriptions of this process. The background task ends when it is dropped.
 pub(super) struct PubSubListener {
     shared: Arc<ListenerState>,
     state: watch::Receiver<Option<Up>>,
@@ -51,7 +51,10 @@ struct Up {
 const BATCH: usize = 500;
 
 impl PubSubListener {
-    /// Returns when the first connection stands.
+    /// Returns when the first connection is made.
+    ///
+    /// # Errors
+    /// As [`super::dial::Dialler::pubsub`]; nothing goes on in the background then.
     pub async fn connect(dialler: SharedDialler, target: Endpoint) -> Result<Self, BusError> {
         let (state, watched) = watch::channel(None);
         let (leavers, leaving) = mpsc::unbounded_channel();
@@ -59,11 +62,11 @@ impl PubSubListener {
         let stop = CancellationToken::new();
         let answer_timeout = dialler.answer;
         let first = dialler.pubsub(&target).await?.split();
-        let keeper = ListenerTask { dialler, target, shared: shared.clone(), state, generation: 0 };
+        let listener = ListenerTask { dialler, target, shared: shared.clone(), state, generation: 0 };
         let (stopped, leaver) = (stop.clone(), leave(shared.clone(), leaving, watched.clone()));
         tokio::spawn(async move {
             tokio::select! {
-                () = keeper.run(first) => {}
+                () = listener.run(first) => {}
                 () = leaver => {}
                 () = stopped.cancelled() => {}
             }
@@ -71,14 +74,20 @@ impl PubSubListener {
         Ok(Self { shared, state: watched, leavers, answer_timeout, _task: stop.drop_guard() })
     }
 
+    /// Whether everything is subscribed and confirmed.
     pub fn is_up(&self) -> bool {
         self.state.borrow().is_some()
     }
 
+    /// Returns when the server has confirmed.
+    ///
+    /// # Errors
+    /// Not connected or not confirmed within twice the answer timeout; nothing is subscribed then, and a retry is
+    /// right.
     pub async fn subscribe(&self, interest: Interest) -> Result<Subscription, BusError> {
         let (id, inbox) = self.shared.routes().add(interest.clone());
         let (shared, leavers, left) = (self.shared.clone(), self.leavers.clone(), interest.clone());
-        // From here on a dropped subscription, this call given up included, cleans up behind itself.
+        // From here on a dropped subscription unsubscribes, also when this call is cancelled.
         let subscription = Subscription::new(inbox, move || {
             if shared.routes().remove(&left, id) == RouteRemoval::Last {
                 let _ = leavers.send(left);
@@ -107,7 +116,7 @@ impl PubSubListener {
                 Ok(Err(error)) if !error.is_unrecoverable_error() => {
                     return Err(BusError::Command { act, source: error.into() });
                 }
-                // The connection broke: the next one subscribes this too, and is asked all the same.
+                // The connection broke. The next one subscribes this interest too; it is still confirmed here.
                 Ok(Err(_)) => {
                     let next = state.wait_for(|now| now.as_ref().is_none_or(|now| now.generation > up.generation));
                     timeout_at(give_up, next)
@@ -121,7 +130,7 @@ impl PubSubListener {
     }
 }
 
-/// Tells Redis about channels nobody here wants any more.
+/// Unsubscribes channels that have no reader in this process any more.
 async fn leave(
     shared: Arc<ListenerState>,
     mut leaving: mpsc::UnboundedReceiver<Interest>,
@@ -129,12 +138,12 @@ async fn leave(
 ) {
     while let Some(interest) = leaving.recv().await {
         let _in_order = shared.order.lock().await;
-        // A connection that is down knows nothing of it, and the next one will not be told.
+        // Without a connection there is nothing to unsubscribe, and the next one does not subscribe it.
         let Some(Up { mut sink, .. }) = state.borrow().clone() else { continue };
         if shared.routes().wants(&interest) {
             continue;
         }
-        // Bounded, for the lock's sake. Failing means the connection is breaking.
+        // Bounded, since the lock is held. A failure means that the connection is breaking.
         let _ = timeout(PING_WITHIN, async {
             match &interest {
                 Interest::Channel(name) => sink.unsubscribe(name).await,
@@ -187,7 +196,7 @@ impl ListenerTask {
         }
     }
 
-    /// Everything wanted, subscribed and confirmed. What is added meanwhile is confirmed by whoever adds it.
+    /// Subscribes everything and waits for the confirmations. What is added meanwhile is confirmed by its own call.
     async fn restore(&self, sink: &PubSubSink) -> Result<(), BusError> {
         let wanted: Vec<Interest> = self.shared.routes().interests().cloned().collect();
         let act = "subscribe again";
@@ -201,7 +210,7 @@ impl ListenerTask {
         Ok(())
     }
 
-    /// Delivers until the connection is no good, and says why.
+    /// Delivers until the connection breaks, and returns why.
     async fn read_messages(&self, sink: PubSubSink, mut stream: PubSubStream) -> BusError {
         let act = "listen";
         let mut pings = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
@@ -216,7 +225,12 @@ impl ListenerTask {
                     let mut sink = sink.clone();
                     pinged.set(Some(async move { timeout(PING_WITHIN, sink.ping::<redis::Value>()).await }));
                 }
-                answer = async { pinged.as_mut().as_pin_mut().expect("polled only when some").await }, if pinged.is_some() => {
+                answer = async {
+                    match pinged.as_mut().as_pin_mut() {
+                        Some(ping) => ping.await,
+                        None => std::future::pending().await,
+                    }
+                } => {
                     pinged.set(None);
                     match answer {
                         Ok(Ok(_)) => {}

@@ -1,295 +1,58 @@
-//! The wire on real Redis: one multiplexed connection for commands (in a Cluster one per server), one for
-//! subscriptions, both mended in the background.
+//! The bus on real Redis: one multiplexed connection for commands (in a Cluster one per server) and one for
+//! subscriptions, each kept alive by a background task of its own.
+//!
+//! Why these are not `redis::aio::ConnectionManager`, `redis::sentinel` and `redis::cluster_async` of redis-rs 1.8
+//! (each read in its source):
+//!
+//! * A dispatcher bids only while it can receive the grant ([`crate::Bus::healthy`]), so a new connection counts as
+//!   up once every subscription on it is confirmed. `ConnectionManager` sends its subscriptions again after a
+//!   reconnect, ignores whether that succeeded, and reports nothing. It subscribes over RESP3 only, which Redis
+//!   before 6 does not speak.
+//! * It fails the command that finds the connection broken. After a number of attempts it gives up until the next
+//!   command; with more attempts every command waits as long as the outage lasts. It keeps a connection whose server
+//!   has become a replica (READONLY), is loading, or no longer answers. Here each connection is pinged every 5 s,
+//!   numbered (its generation) and replaced in the background for as long as it takes; a command waits for a bounded
+//!   time and is repeated once on a later generation, since every command of this crate may be repeated.
+//! * It stands on one address. With Sentinel the address changes at each failover and is asked for at each reconnect,
+//!   for subscriptions too; `redis::sentinel` hands out clients and keeps none of their connections alive.
+//!   `cluster_async`, too, subscribes over RESP3 only.
+//! * `tls.server_name` of livekit-server's configuration may differ from the host, which redis-rs' own TLS does not
+//!   offer.
 
 mod tls;
 mod dial;
 mod node;
 mod commands;
-mod task_ledger;
 mod listener;
 mod time;
+mod backend;
+mod key_value;
+mod task_ledger;
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use ::redis::Cmd;
-use async_trait::async_trait;
-use bytes::Bytes;
-use rand::RngExt;
 use spillway_process::Clock;
 
-use crate::backend::{
-    Backend, CasResult, CloseTask, Interest, Lock, NewValue, OpenTaskArgs, Precondition, Subscription, Versioned,
-};
-use crate::tasks::{Pace, SlotResult};
-use crate::{BusError, RedisConfig};
+use crate::bus::Bus;
+use crate::config::RedisConfig;
+use crate::error::BusError;
 
-use commands::Commands;
-use dial::{Dialler, Endpoint};
-use listener::PubSubListener;
-use time::RedisTime;
+use backend::RedisBackend;
 
-pub(crate) struct RedisBackend {
-    commands: Arc<Commands>,
-    listener: PubSubListener,
-    time: RedisTime,
-}
-
-impl RedisBackend {
-    pub async fn connect(config: &RedisConfig, clock: Clock) -> Result<RedisBackend, BusError> {
-        let dialler = Arc::new(Dialler::new(config)?);
-        let commands = Arc::new(Commands::connect(config, dialler.clone()).await?);
-        let target = Endpoint::of(config)?;
-        let mut listener = PubSubListener::connect(dialler.clone(), target.clone()).await;
-        // Of several addresses one may be dead; commands found another, so will we.
-        for _ in 1..config.cluster_addresses.len() {
-            if listener.is_ok() {
-                break;
-            }
-            listener = PubSubListener::connect(dialler.clone(), target.clone()).await;
-        }
-        let time = RedisTime::follow(clock, &commands).await?;
-        Ok(Self { commands, listener: listener?, time })
-    }
-}
-
-/// What PTTL says of a key that does not exist.
-const NOT_THERE: i64 = -2;
-
-/// A kept value is a hash of `v`, its version, and `d`, the bytes. KEYS[1]; guard, its number, version, bytes, ttl in ms.
-const SWAP: &str = "
-local have = tonumber(redis.call('HGET', KEYS[1], 'v') or '0')
-local number = tonumber(ARGV[2])
-if ARGV[1] == 'is' and have ~= number then return 0 end
-if ARGV[1] == 'not above' and have > number then return 0 end
-redis.call('HSET', KEYS[1], 'v', ARGV[3], 'd', ARGV[4])
-if ARGV[5] ~= '' then redis.call('PEXPIRE', KEYS[1], ARGV[5]) end
-return 1";
-
-/// What was taken is there for its taker alone.
-const READ: &str = "
-local kept = redis.call('HMGET', KEYS[1], 'v', 'd', 't')
-if not kept[2] or kept[3] then return {} end
-return {kept[1], kept[2], redis.call('PTTL', KEYS[1])}";
-
-/// KEYS[1]; taker, ms for which it may repeat the take. The first taker writes its name `t` into the hash; the bytes stay
-/// as they are, encrypted, because the answer may be lost and the command be sent again.
-const TAKE: &str = "
-local kept = redis.call('HMGET', KEYS[1], 'v', 'd', 't')
-if not kept[2] then return {} end
-local left = redis.call('PTTL', KEYS[1])
-if kept[3] then
-  if kept[3] ~= ARGV[1] then return {} end
-else
-  redis.call('HSET', KEYS[1], 't', ARGV[1])
-  if left < 0 or left > tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-end
-return {kept[1], kept[2], left}";
-
-/// KEYS[1]; holder, ttl in ms. A hash of the last number `n` and its holder `h`, until `u`: the number outlives the lease.
-const LEASE: &str = "
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local kept = redis.call('HMGET', KEYS[1], 'n', 'h', 'u')
-local number = tonumber(kept[1] or '0')
-if tonumber(kept[3] or '0') <= now then
-  number = number + 1
-elseif kept[2] ~= ARGV[1] then
-  return 0
-end
-redis.call('HSET', KEYS[1], 'n', number, 'h', ARGV[1], 'u', now + tonumber(ARGV[2]))
-return number";
-
-fn script(text: &str, key: &str) -> Cmd {
-    let mut cmd = ::redis::cmd("EVAL");
-    cmd.arg(text).arg(1).arg(key);
-    cmd
-}
-
-/// Redis counts in whole milliseconds and refuses to expire a key in none.
-fn ms(ttl: Duration) -> u64 {
-    u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, i64::MAX as u64 / 2)
-}
-
-impl RedisBackend {
-    async fn kept(&self, act: &'static str, key: &str, cmd: Cmd) -> Result<Option<Versioned>, BusError> {
-        let found: Vec<::redis::Value> = self.commands.run(act, Some(key), cmd).await?;
-        let [version, value, left] = match <[::redis::Value; 3]>::try_from(found) {
-            Ok(found) => found,
-            Err(_) => return Ok(None),
-        };
-        let odd = |error: ::redis::ParsingError| BusError::Command { act, source: error.into() };
-        let left: i64 = ::redis::from_redis_value(left).map_err(odd)?;
-        Ok(Some(Versioned {
-            version: ::redis::from_redis_value(version).map_err(odd)?,
-            value: ::redis::from_redis_value::<Vec<u8>>(value).map_err(odd)?.into(),
-            // Negative: it never expires.
-            remaining: u64::try_from(left).ok().map(Duration::from_millis),
-        }))
-    }
-}
-
-#[async_trait]
-impl Backend for RedisBackend {
-    async fn publish(&self, channel: &str, payload: Bytes) -> Result<(), BusError> {
-        let mut cmd = ::redis::cmd("PUBLISH");
-        cmd.arg(channel).arg(&*payload);
-        self.commands.run("publish", None, cmd).await
+impl Bus {
+    /// Connects and stays connected: what breaks later is replaced in the background, and [`Bus::healthy`] is false
+    /// meanwhile. The first PING must be answered.
+    ///
+    /// # Errors
+    /// [`BusError::Settings`]: the configuration is wrong, for good. Others: Redis is not reached or refused the
+    /// login; a retry is right while Redis may still be starting.
+    pub async fn connect(config: &RedisConfig) -> Result<Bus, BusError> {
+        Self::connect_with(config, Clock::host()).await
     }
 
-    async fn subscribe(&self, interest: Interest) -> Result<Subscription, BusError> {
-        self.listener.subscribe(interest).await
-    }
-
-    async fn lock(&self, key: &str, ttl: Duration) -> Result<Lock, BusError> {
-        let mut cmd = ::redis::cmd("SET");
-        // The value is psrpc's: a random number nobody reads.
-        cmd.arg(key).arg(rand::rng().random_range(0..i64::MAX)).arg("EX").arg(ttl.as_secs().max(1)).arg("NX");
-        let set: Option<String> = self.commands.run("lock", Some(key), cmd).await?;
-        Ok(if set.is_some() { Lock::Ours } else { Lock::Theirs })
-    }
-
-    async fn read(&self, key: &str) -> Result<Option<Versioned>, BusError> {
-        self.kept("read", key, script(READ, key)).await
-    }
-
-    async fn read_all(&self, keys: &[String]) -> Result<Vec<Option<Versioned>>, BusError> {
-        let mut asked = Vec::with_capacity(2 * keys.len());
-        for key in keys {
-            let mut cmd = ::redis::cmd("HMGET");
-            cmd.arg(key).arg("v").arg("d");
-            let mut left = ::redis::cmd("PTTL");
-            left.arg(key);
-            asked.extend([(key.clone(), cmd), (key.clone(), left)]);
-        }
-        let answers = self.commands.run_all("read", asked).await?;
-        let odd = |error: ::redis::ParsingError| BusError::Command { act: "read", source: error.into() };
-        let pairs = answers.chunks_exact(2).map(|pair| {
-            let (version, value): (Option<u64>, Option<Vec<u8>>) =
-                ::redis::from_redis_value(pair[0].clone()).map_err(odd)?;
-            let left: i64 = ::redis::from_redis_value(pair[1].clone()).map_err(odd)?;
-            // It may have gone between the two.
-            let there = version.zip(value).filter(|_| left != NOT_THERE);
-            Ok(there.map(|(version, value)| Versioned {
-                version,
-                value: value.into(),
-                remaining: u64::try_from(left).ok().map(Duration::from_millis),
-            }))
-        });
-        pairs.collect()
-    }
-
-    async fn versions(&self, keys: &[String]) -> Result<Vec<u64>, BusError> {
-        let mut asked = Vec::with_capacity(keys.len());
-        for key in keys {
-            let mut cmd = ::redis::cmd("HGET");
-            cmd.arg(key).arg("v");
-            asked.push((key.clone(), cmd));
-        }
-        let answers = self.commands.run_all("read", asked).await?;
-        let odd = |error: ::redis::ParsingError| BusError::Command { act: "read", source: error.into() };
-        let version = |answer| Ok(::redis::from_redis_value::<Option<u64>>(answer).map_err(odd)?.unwrap_or_default());
-        answers.into_iter().map(version).collect()
-    }
-
-    async fn compare_and_set(
-        &self,
-        key: &str,
-        precondition: Precondition,
-        value: NewValue<'_>,
-    ) -> Result<CasResult, BusError> {
-        let (precondition, number) = match precondition {
-            Precondition::Is(number) => ("is", number),
-            Precondition::NotAbove(number) => ("not above", number),
-        };
-        let ttl = value.ttl.map(|ttl| ms(ttl).to_string()).unwrap_or_default();
-        let mut cmd = script(SWAP, key);
-        cmd.arg(precondition).arg(number).arg(value.version).arg(value.value).arg(ttl);
-        let done: bool = self.commands.run("write", Some(key), cmd).await?;
-        Ok(if done { CasResult::Done } else { CasResult::Conflict })
-    }
-
-    async fn take(&self, key: &str, taker: &str, repeatable: Duration) -> Result<Option<Versioned>, BusError> {
-        let mut cmd = script(TAKE, key);
-        cmd.arg(taker).arg(ms(repeatable));
-        self.kept("take", key, cmd).await
-    }
-
-    async fn expire(&self, key: &str, ttl: Duration) -> Result<(), BusError> {
-        let mut cmd = ::redis::cmd("PEXPIRE");
-        cmd.arg(key).arg(ms(ttl));
-        self.commands.run("expire", Some(key), cmd).await
-    }
-
-    async fn remove(&self, key: &str) -> Result<(), BusError> {
-        let mut cmd = ::redis::cmd("DEL");
-        cmd.arg(key);
-        self.commands.run("remove", Some(key), cmd).await
-    }
-
-    async fn index_add(&self, key: &str, member: &str, score: i64) -> Result<(), BusError> {
-        let mut cmd = ::redis::cmd("ZADD");
-        cmd.arg(key).arg(score).arg(member);
-        self.commands.run("index", Some(key), cmd).await
-    }
-
-    async fn index_remove(&self, key: &str, member: &str) -> Result<(), BusError> {
-        let mut cmd = ::redis::cmd("ZREM");
-        cmd.arg(key).arg(member);
-        self.commands.run("index", Some(key), cmd).await
-    }
-
-    async fn index(&self, key: &str) -> Result<Vec<(String, i64)>, BusError> {
-        let mut cmd = ::redis::cmd("ZRANGE");
-        cmd.arg(key).arg(0).arg(-1).arg("WITHSCORES");
-        let found: Vec<(String, f64)> = self.commands.run("index", Some(key), cmd).await?;
-        // Unix milliseconds are far below 2^53.
-        Ok(found.into_iter().map(|(member, score)| (member, score as i64)).collect())
-    }
-
-    async fn lease(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>, BusError> {
-        let mut cmd = script(LEASE, key);
-        cmd.arg(holder).arg(ms(ttl));
-        let number: u64 = self.commands.run("lease", Some(key), cmd).await?;
-        Ok(Some(number).filter(|number| *number > 0))
-    }
-
-    async fn fence(&self, key: &str) -> Result<u64, BusError> {
-        let mut cmd = ::redis::cmd("HGET");
-        cmd.arg(key).arg("n");
-        let number: Option<u64> = self.commands.run("fence", Some(key), cmd).await?;
-        Ok(number.unwrap_or_default())
-    }
-
-    async fn open(&self, args: &OpenTaskArgs<'_>) -> Result<SlotResult, BusError> {
-        self.open_task(args).await
-    }
-
-    async fn pace(&self, target: &str, pace: Pace, complaint: Option<Duration>) -> Result<(), BusError> {
-        self.set_pace(target, pace, complaint).await
-    }
-
-    async fn close(&self, closing: &CloseTask<'_>) -> Result<bool, BusError> {
-        self.close_task(closing).await
-    }
-
-    async fn opened(&self) -> Result<Vec<(String, String)>, BusError> {
-        self.opened_tasks().await
-    }
-
-    async fn spent(&self, field: &str) -> Result<f64, BusError> {
-        self.spent_in(field).await
-    }
-
-    async fn lines(&self, from: &str, until_ms: i64, max: usize) -> Result<Vec<(String, String)>, BusError> {
-        self.ledger_lines(from, until_ms, max).await
-    }
-
-    fn clock(&self) -> &Clock {
-        self.time.clock()
-    }
-
-    fn healthy(&self) -> bool {
-        self.commands.is_up() && self.listener.is_up()
+    /// As [`Bus::connect`], for a host whose clock is `clock`: Redis' time corrects it now and every few seconds.
+    ///
+    /// # Errors
+    /// As [`Bus::connect`].
+    pub async fn connect_with(config: &RedisConfig, clock: Clock) -> Result<Bus, BusError> {
+        Ok(Bus::on(RedisBackend::connect(config, clock).await?))
     }
 }

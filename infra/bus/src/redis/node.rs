@@ -1,4 +1,5 @@
-//! One connection for commands, shared by all and kept alive.
+//! One connection for commands, shared by all callers. A background task pings it and replaces it when it breaks;
+//! callers wait for it for a bounded time.
 
 use std::time::Duration;
 
@@ -12,10 +13,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
 use super::dial::{Connection, Endpoint, SharedDialler};
-use crate::BusError;
+use crate::error::BusError;
 
-/// How often a quiet connection is asked whether it is still there, and how long its answer may take.
+/// How often a connection is pinged.
 pub(super) const PING_EVERY: Duration = Duration::from_secs(5);
+/// How long the answer to a ping may take.
 pub(super) const PING_WITHIN: Duration = Duration::from_secs(5);
 
 /// Waits between attempts to connect. The first is short: a restart of Redis takes less than a second.
@@ -23,11 +25,13 @@ pub(super) fn reconnecting() -> RetrySchedule {
     RetrySchedule::new(Duration::from_millis(50), Duration::from_secs(2))
 }
 
+/// A server, or the master the Sentinels name.
 pub(super) struct Node {
     live: watch::Receiver<Option<LiveConnection>>,
+    /// The latest generation a caller found broken.
     broken: watch::Sender<u64>,
     answer_timeout: Duration,
-    _keeper: DropGuard,
+    _reconnect: DropGuard,
 }
 
 #[derive(Clone)]
@@ -40,16 +44,25 @@ struct LiveConnection {
     closed: CancellationToken,
 }
 
-/// What a server said.
+/// A server's answer.
 pub(super) enum NodeReply {
+    /// The command's result.
     Done(Value),
-    Refused { address: String, error: RedisError },
+    /// An error reply; in a Cluster it may redirect.
+    Refused {
+        /// host:port of the server.
+        address: String,
+        /// The reply.
+        error: RedisError,
+    },
 }
 
-/// Whether a Cluster's server is to answer for a slot that is just being moved to it.
+/// Whether a Cluster's server is to answer for a slot that is being moved to it (ASKING).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asking {
+    /// ASKING is sent first.
     Yes,
+    /// The command alone.
     No,
 }
 
@@ -66,38 +79,42 @@ impl LiveConnection {
 }
 
 impl Node {
-    /// The first connection must come about.
+    /// Returns when the first connection is made.
+    ///
+    /// # Errors
+    /// As [`super::dial::Dialler::commands`]; nothing goes on in the background then.
     pub async fn connect(dialler: SharedDialler, target: Endpoint) -> Result<Self, BusError> {
         let first = dialler.commands(&target).await?;
         Ok(Self::start(dialler, target, Some(first)))
     }
 
-    /// Connects when it can.
+    /// Connects in the background, unless `first` is given.
     pub fn start(dialler: SharedDialler, target: Endpoint, first: Option<Connection>) -> Self {
         let first = first.map(|conn| LiveConnection::new(1, conn));
         let (live, watched) = watch::channel(first);
         let (broken, reports) = watch::channel(0);
         let stop = CancellationToken::new();
         let answer_timeout = dialler.answer;
-        let keeper = ReconnectTask { dialler, target, live, reports };
+        let reconnect = ReconnectTask { dialler, target, live, reports };
         let stopped = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = keeper.run() => {}
+                () = reconnect.run() => {}
                 () = stopped.cancelled() => {}
             }
         });
-        Self { live: watched, broken, answer_timeout, _keeper: stop.drop_guard() }
+        Self { live: watched, broken, answer_timeout, _reconnect: stop.drop_guard() }
     }
 
+    /// Whether there is a connection that no caller found broken.
     pub fn is_up(&self) -> bool {
         self.live.borrow().as_ref().is_some_and(|live| live.generation > *self.broken.borrow())
     }
 
-    /// The connection, waited for a little while it is being made.
+    /// The connection; waits up to the answer timeout while it is being made.
     async fn live(&self, act: &'static str) -> Result<LiveConnection, BusError> {
         let mut watched = self.live.clone();
-        // One that was reported is not to be had again, even before the keeper has read the report.
+        // A connection that was reported broken is not used again, even before the background task has read the report.
         let fit =
             |live: &Option<LiveConnection>| live.as_ref().is_some_and(|live| live.generation > *self.broken.borrow());
         let found = timeout(self.answer_timeout, watched.wait_for(fit)).await;
@@ -108,13 +125,19 @@ impl Node {
         }
     }
 
-    /// Runs once, and once more on a new connection when the old one turns out to be gone: every command of ours may be
-    /// repeated (a double message is known by its id, a double write loses its compare-and-set).
+    /// Runs once, and once more on a new connection if the old one is gone: every command of this crate may be
+    /// repeated (a repeated message is known by its id, a repeated write loses its compare-and-set).
+    ///
+    /// # Errors
+    /// No connection in time, a second connection was lost too, or no answer in time. The command may have been done.
     pub async fn run(&self, act: &'static str, cmd: &Cmd, asking: Asking) -> Result<NodeReply, BusError> {
         self.ask(act, Question::One(cmd, asking)).await
     }
 
     /// All of them in one round trip; the answers are in an array.
+    ///
+    /// # Errors
+    /// As [`Node::run`].
     pub async fn run_all(&self, act: &'static str, pipe: &Pipeline) -> Result<NodeReply, BusError> {
         self.ask(act, Question::Many(pipe)).await
     }
@@ -157,7 +180,7 @@ impl Node {
     }
 }
 
-/// This connection will not get better. A former master says READONLY.
+/// Whether the connection must be replaced. A former master answers READONLY.
 fn is_gone(error: &RedisError) -> bool {
     let turned = matches!(
         error.kind(),
@@ -205,12 +228,12 @@ impl ReconnectTask {
         }
     }
 
-    /// Returns when the connection is no good.
+    /// Returns when the connection is broken.
     async fn watch(&mut self, live: LiveConnection) {
         loop {
             tokio::select! {
                 () = live.closed.cancelled() => return,
-                // The sender lives in the node, which ends us when it goes.
+                // The sender is a field of the node, which cancels this task when it is dropped.
                 _ = self.reports.wait_for(|broken| *broken >= live.generation) => return,
                 () = tokio::time::sleep(PING_EVERY) => {}
             }

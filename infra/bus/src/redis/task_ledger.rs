@@ -1,20 +1,23 @@
-//! Open tasks, their pace and the ledger: each step one script, so that it holds among any number of dispatchers and is
-//! done wholly or not at all. `crate::task_ledger` says the same in Rust.
+//! [`TaskLedger`] on Redis: each step one script, so that it holds among any number of dispatchers and is done wholly
+//! or not at all. `testing::memory_ledger` does the same in Rust; both pass `tests/bus/suite/tasks.rs`.
 
-use redis::{Cmd, FromRedisValue, Value};
-
-use super::RedisBackend;
-use crate::BusError;
-use crate::backend::{CloseTask, OpenTaskArgs};
-use crate::task_ledger::{RECOVERY, REMEMBERED, SLOWEST, tolerance};
-use crate::tasks::{CapReached, Pace, SlotResult};
 use std::time::Duration;
 
-/// What stands in braces decides the slot in a Cluster; it is the ledger's own name, so that all three live together.
+use async_trait::async_trait;
+use redis::{FromRedisValue, Value};
+use spillway_model::{CapReached, CloseTask, OpenTask, Pace, SlotResult};
+
+use super::backend::RedisBackend;
+use super::commands::script;
+use crate::error::BusError;
+use crate::task_ledger::{CLOSED_REMEMBERED, MAX_LINES, MIN_PACE_FACTOR, PACE_RECOVERY, TaskLedger};
+
+/// The text in braces decides the slot in a Cluster; it is the ledger's own name, so that all keys of a script are on
+/// one server.
 const OPEN: &str = "{spillway:ledger}:open";
 const SPENT: &str = "{spillway:ledger}:spent";
 const LEDGER: &str = "spillway:ledger";
-/// Tasks that have their line, each with the time of it (Unix milliseconds).
+/// Tasks that have their line, each with the time of the line (Unix milliseconds).
 const CLOSED: &str = "{spillway:ledger}:closed";
 
 /// Keys: open, closed. Fields: `t:` open tasks, `n` counts, `b:` buckets as "when full, factor, closed until". Task,
@@ -47,7 +50,7 @@ redis.call('HSET', key, task, ARGV[2] .. '\\n' .. ARGV[3] .. '\\n' .. ARGV[4])
 for i = 1, 3 do redis.call('HINCRBY', key, names[i], 1) end
 return {'yes', string.format('%.0f', wait), tostring(factor)}";
 
-/// Target, tolerance in ms, patience asked for in ms or nothing, slowest factor, recovery.
+/// Target, tolerance in ms, the platform's retry-after in ms or nothing, minimum factor, recovery.
 const PACE: &str = "
 local key, field = KEYS[1], 'b:' .. ARGV[1]
 local kept = redis.call('HGET', key, field)
@@ -66,8 +69,8 @@ end
 redis.call('HSET', key, field, string.format('%.3f %.6f %.0f', full, factor, closed))
 return 1";
 
-/// Keys: open, spent, ledger, closed. Task; then, if there is one, the line, how many to keep, month and tenant, amount,
-/// and how long it is remembered that the task is closed, in ms.
+/// Keys: open, spent, ledger, closed. Task; then, if there is one, the line, how many to keep, month and tenant,
+/// amount, and for how many ms the task is remembered as closed.
 const CLOSE: &str = "
 local kept = redis.call('HGET', KEYS[1], 't:' .. ARGV[1])
 if not kept then return 0 end
@@ -86,24 +89,21 @@ if ARGV[2] ~= '' then
 end
 return 1";
 
-fn script(text: &str, keys: &[&str]) -> Cmd {
-    let mut cmd = redis::cmd("EVAL");
-    cmd.arg(text).arg(keys.len()).arg(keys);
-    cmd
-}
-
+/// An empty argument is `None` to the scripts.
 fn number<T: ToString>(number: Option<T>) -> String {
     number.map(|number| number.to_string()).unwrap_or_default()
 }
 
-impl RedisBackend {
-    pub(super) async fn open_task(&self, args: &OpenTaskArgs<'_>) -> Result<SlotResult, BusError> {
+#[async_trait]
+impl TaskLedger for RedisBackend {
+    async fn open_task(&self, open_task: &OpenTask<'_>) -> Result<SlotResult, BusError> {
+        let OpenTask { task, tenant, target, facts, caps, pace } = open_task;
         let mut cmd = script(OPEN_TASK, &[OPEN, CLOSED]);
-        cmd.arg(args.task).arg(args.tenant).arg(args.target).arg(args.facts);
-        cmd.arg(number(args.caps.all)).arg(number(args.caps.tenant)).arg(number(args.caps.target));
-        cmd.arg(number(args.pace.map(|pace| tolerance(pace).as_millis())));
-        cmd.arg(number(args.pace.map(|pace| pace.per_second / 1000.0)));
-        cmd.arg(number(args.pace.map(|pace| pace.max_wait.as_millis())));
+        cmd.arg(task.to_string()).arg(tenant).arg(target).arg(facts);
+        cmd.arg(number(caps.all)).arg(number(caps.tenant)).arg(number(caps.target));
+        cmd.arg(number(pace.map(|pace| pace.tolerance().as_millis())));
+        cmd.arg(number(pace.map(|pace| pace.per_second / 1000.0)));
+        cmd.arg(number(pace.map(|pace| pace.max_wait.as_millis())));
         let (outcome, wait, factor): (String, u64, f64) = self.commands.run("open a task", Some(OPEN), cmd).await?;
         let wait = Duration::from_millis(wait);
         Ok(match outcome.as_str() {
@@ -115,49 +115,44 @@ impl RedisBackend {
         })
     }
 
-    pub(super) async fn set_pace(&self, target: &str, pace: Pace, complaint: Option<Duration>) -> Result<(), BusError> {
+    async fn adjust_pace(&self, target: &str, pace: Pace, retry_after: Option<Duration>) -> Result<(), BusError> {
         let mut cmd = script(PACE, &[OPEN]);
-        cmd.arg(target).arg(number(Some(tolerance(pace).as_millis()))).arg(number(complaint.map(|it| it.as_millis())));
-        cmd.arg(SLOWEST).arg(RECOVERY);
+        cmd.arg(target).arg(number(Some(pace.tolerance().as_millis())));
+        cmd.arg(number(retry_after.map(|it| it.as_millis()))).arg(MIN_PACE_FACTOR).arg(PACE_RECOVERY);
         self.commands.run("pace", Some(OPEN), cmd).await
     }
 
-    pub(super) async fn close_task(&self, closing: &CloseTask<'_>) -> Result<bool, BusError> {
+    async fn close_task(&self, close_task: &CloseTask<'_>) -> Result<bool, BusError> {
         let mut cmd = script(CLOSE, &[OPEN, SPENT, LEDGER, CLOSED]);
-        cmd.arg(closing.task);
-        match closing.line {
+        cmd.arg(close_task.task.to_string());
+        match close_task.line {
             Some(line) => cmd
                 .arg(line.text)
-                .arg(closing.keep)
+                .arg(MAX_LINES)
                 .arg(format!("{} {}", line.month, line.tenant))
                 .arg(format!("{:.9}", line.amount))
-                .arg(REMEMBERED.as_millis() as u64),
+                .arg(CLOSED_REMEMBERED.as_millis() as u64),
             None => cmd.arg("").arg("").arg("").arg("").arg(""),
         };
         self.commands.run("close a task", Some(OPEN), cmd).await
     }
 
-    pub(super) async fn opened_tasks(&self) -> Result<Vec<(String, String)>, BusError> {
+    async fn open_tasks(&self) -> Result<Vec<(String, String)>, BusError> {
         let mut cmd = redis::cmd("HGETALL");
         cmd.arg(OPEN);
         let all: Vec<(String, String)> = self.commands.run("list tasks", Some(OPEN), cmd).await?;
-        let task = |(field, kept): (String, String)| Some((field.strip_prefix("t:")?.to_owned(), kept));
+        let task = |(field, stored): (String, String)| Some((field.strip_prefix("t:")?.to_owned(), stored));
         Ok(all.into_iter().filter_map(task).collect())
     }
 
-    pub(super) async fn spent_in(&self, field: &str) -> Result<f64, BusError> {
+    async fn spent(&self, field: &str) -> Result<f64, BusError> {
         let mut cmd = redis::cmd("HGET");
         cmd.arg(SPENT).arg(field);
         let spent: Option<f64> = self.commands.run("read what was spent", Some(SPENT), cmd).await?;
         Ok(spent.unwrap_or_default())
     }
 
-    pub(super) async fn ledger_lines(
-        &self,
-        from: &str,
-        until_ms: i64,
-        max: usize,
-    ) -> Result<Vec<(String, String)>, BusError> {
+    async fn ledger_lines(&self, from: &str, until_ms: i64, max: usize) -> Result<Vec<(String, String)>, BusError> {
         const ACT: &str = "read the ledger";
         let mut cmd = redis::cmd("XRANGE");
         cmd.arg(LEDGER).arg(from).arg(until_ms).arg("COUNT").arg(max);

@@ -1,4 +1,5 @@
-//! A clock that follows Redis' `TIME`: measured when the bus connects and every few seconds after, in a task of its own.
+//! A clock that follows Redis' `TIME`: measured when the bus connects, and every 15 s after in a task of its own. The
+//! round trip bounds the error; the clock decides how the correction is made.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,26 +12,30 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
 use super::commands::Commands;
-use crate::BusError;
+use crate::error::BusError;
 
 /// Crystals drift by some ten microseconds a second; what this finds is a machine that was suspended, or another Redis
 /// after a failover.
-const EVERY: Duration = Duration::from_secs(15);
-/// Questions at the beginning; the quickest answer says most.
-const AT_FIRST: usize = 3;
-/// A host's clock that is further off is named in the log, nanoseconds.
-const WORTH_SAYING_NS: i64 = 1_000_000_000;
+const MEASURE_INTERVAL: Duration = Duration::from_secs(15);
+/// Measurements at the beginning; the one with the shortest round trip is the most exact.
+const FIRST_MEASUREMENTS: usize = 3;
+/// A difference from here on is logged.
+const LOGGED_DIFFERENCE_NS: i64 = 1_000_000_000;
 
+/// The clock and the task that measures it, which ends when this is dropped.
 pub(super) struct RedisTime {
     clock: Clock,
     _stop: DropGuard,
 }
 
 impl RedisTime {
-    /// Right when it returns.
+    /// The clock is measured when it returns.
+    ///
+    /// # Errors
+    /// Redis did not answer; a retry is right.
     pub async fn follow(clock: Clock, commands: &Arc<Commands>) -> Result<Self, BusError> {
         let mut best = measure(commands).await?;
-        for _ in 1..AT_FIRST {
+        for _ in 1..FIRST_MEASUREMENTS {
             let next = measure(commands).await?;
             if next.round_trip() < best.round_trip() {
                 best = next;
@@ -45,27 +50,28 @@ impl RedisTime {
         }
         let stop = CancellationToken::new();
         let (followed, commands, stopped) = (clock.clone(), Arc::clone(commands), stop.clone());
-        tokio::spawn(async move { stopped.run_until_cancelled(keep_on(followed, commands)).await });
+        tokio::spawn(async move { stopped.run_until_cancelled(measure_repeatedly(followed, commands)).await });
         Ok(Self { clock, _stop: stop.drop_guard() })
     }
 
+    /// A handle of the same clock may be held by any task.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 }
 
-async fn keep_on(clock: Clock, commands: Arc<Commands>) {
+async fn measure_repeatedly(clock: Clock, commands: Arc<Commands>) {
     loop {
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(MEASURE_INTERVAL).await;
         match measure(&commands).await {
             Ok(measurement) => {
                 let corrected = clock.measured(&measurement);
                 if let Some(difference) = difference(corrected.behind_ns) {
-                    info!(how = ?corrected.how, "our time was {difference} Redis' clock and is put right");
+                    info!(how = ?corrected.how, "our time was {difference} Redis' clock and is corrected");
                 }
             }
-            // The connection is mended elsewhere; the monotonic clock runs on.
-            Err(error) => debug!(error = %chain(&error), "redis' time not asked"),
+            // The connection is replaced by its own task; the monotonic clock runs on.
+            Err(error) => debug!(error = %chain(&error), "redis' time not measured"),
         }
     }
 }
@@ -86,11 +92,11 @@ async fn measure(commands: &Commands) -> Result<Measurement, BusError> {
     })
 }
 
-/// `None`: too little to speak of.
+/// For the log; `None`: too little to log.
 fn difference(behind_ns: i64) -> Option<String> {
     let seconds = behind_ns.saturating_abs() as f64 / 1e9;
     let side = if behind_ns < 0 { "ahead of" } else { "behind" };
-    (behind_ns.saturating_abs() >= WORTH_SAYING_NS).then(|| format!("{seconds:.1} s {side}"))
+    (behind_ns.saturating_abs() >= LOGGED_DIFFERENCE_NS).then(|| format!("{seconds:.1} s {side}"))
 }
 
 #[cfg(test)]
@@ -98,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_worth_saying_has_a_side() {
+    fn a_logged_difference_has_a_side() {
         assert_eq!(difference(3_049_000_000).as_deref(), Some("3.0 s behind"));
         assert_eq!(difference(-600_000_000_000).as_deref(), Some("600.0 s ahead of"));
         assert_eq!(difference(999_999_999), None);

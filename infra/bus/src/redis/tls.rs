@@ -1,4 +1,4 @@
-//! TLS as the settings want it.
+//! TLS of connections to Redis, as the `redis.tls:` section configures it. Files are read once, when the bus connects.
 
 use std::io;
 use std::path::Path;
@@ -13,9 +13,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::BusError;
 use crate::config::TlsConfig;
+use crate::error::BusError;
 
+/// Wraps TCP connections in TLS.
 pub(super) struct TlsDialler {
     connector: TlsConnector,
     /// Instead of the host of the address.
@@ -23,6 +24,8 @@ pub(super) struct TlsDialler {
 }
 
 impl TlsDialler {
+    /// # Errors
+    /// A file cannot be read or the settings contradict one another; for good.
     pub fn new(config: &TlsConfig) -> Result<Self, BusError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -54,6 +57,10 @@ impl TlsDialler {
         Ok(Self { connector: TlsConnector::from(Arc::new(client)), server_name })
     }
 
+    /// `address` is host:port; its host must be in the certificate unless `tls.server_name` is set.
+    ///
+    /// # Errors
+    /// The handshake failed. The caller bounds the time.
     pub async fn wrap(&self, address: &str, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let name = match &self.server_name {
             Some(name) => name.clone(),
@@ -77,7 +84,7 @@ fn authorities(ca: Option<&Path>) -> Result<RootCertStore, BusError> {
             }
         }
         None => {
-            // Some of a system's certificates may be odd; what counts is that some are there.
+            // Some certificates of a system may not parse; the others count.
             let found = rustls_native_certs::load_native_certs();
             store.add_parsable_certificates(found.certs);
         }
@@ -102,7 +109,7 @@ fn unreadable(key: &str, path: &Path, why: impl std::fmt::Display) -> BusError {
     BusError::Settings(format!("tls.{key} {}: {why}", path.display()))
 }
 
-/// `insecure: true`: the line is encrypted, and nobody knows to whom.
+/// `insecure: true`: the connection is encrypted, and the server is not authenticated.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

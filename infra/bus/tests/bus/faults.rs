@@ -1,4 +1,4 @@
-//! What breaks on a real Redis, and what is there again afterwards.
+//! Failures of a real Redis, and what works again afterwards.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use spillway_process::chain;
 use spillway_protocol::Code;
 use spillway_protocol::Secret;
 
-use crate::clerk::Clerk;
-use crate::ground::{RedisServer, eventually};
+use crate::fixture::{RedisServer, eventually};
+use crate::scripted_handler::ScriptedHandler;
 use crate::suite::keys::{id, ticket};
 
 /// A server and a caller on buses of their own, with a topic and a pattern.
@@ -26,8 +26,8 @@ impl Pair {
     async fn on(config: &RedisConfig) -> Self {
         let (server_bus, client_bus) = (Bus::connect(config).await.unwrap(), Bus::connect(config).await.unwrap());
         let server = RpcServer::new(&server_bus, "EgressHandler");
-        server.serve("StopEgress", "EG_1", Routing::Queue, Clerk::saying("stopped")).await.unwrap();
-        server.serve_pattern("UpdateStream", Routing::Queue, Clerk::saying("updated")).await.unwrap();
+        server.serve("StopEgress", "EG_1", Routing::Queue, ScriptedHandler::answering("stopped")).await.unwrap();
+        server.serve_pattern("UpdateStream", Routing::Queue, ScriptedHandler::answering("updated")).await.unwrap();
         let client = RpcClient::new(&client_bus, "EgressHandler");
         let pair = Self { server_bus, client_bus, _server: server, client };
         pair.works().await;
@@ -78,7 +78,7 @@ async fn a_killed_subscription_comes_back_whole() {
         .await;
         pair.works().await;
     }
-    // Commands likewise: the call after it does not even notice.
+    // Commands likewise: the next call succeeds at once.
     let killed: i64 = redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").query_async(&mut admin).await.unwrap();
     assert!(killed >= 2);
     eventually("both command again", async || pair.healthy()).await;
@@ -102,7 +102,7 @@ async fn what_nobody_wants_any_more_is_unsubscribed() {
     let bus = Bus::connect(&redis.config()).await.unwrap();
     let server = RpcServer::new(&bus, "EgressHandler");
     for topic in ["EG_1", "EG_2"] {
-        server.serve("StopEgress", topic, Routing::Queue, Clerk::saying("")).await.unwrap();
+        server.serve("StopEgress", topic, Routing::Queue, ScriptedHandler::answering("")).await.unwrap();
     }
     let mut admin = redis.client().await.unwrap();
     let mut channels = async || -> Vec<String> {

@@ -8,8 +8,8 @@ use spillway_protocol::livekit as lk;
 use spillway_protocol::psrpc::{Body, ClaimRequest, ClaimResponse, Msg, RpcRequest, RpcResponse};
 use spillway_protocol::rpc::{GetEgressRequest, StartEgressRequest, start_egress_request};
 
-use crate::clerk::Clerk;
-use crate::ground::RedisServer;
+use crate::fixture::RedisServer;
+use crate::scripted_handler::ScriptedHandler;
 
 struct Captured {
     step: String,
@@ -65,7 +65,7 @@ fn is(value: &Value, expected: impl ToString) -> bool {
     }
 }
 
-/// Decodes the bytes and holds them against the decoded form in the capture.
+/// Decodes the bytes and compares them with the decoded form in the capture.
 fn holds<M: Message + Default + DeserializeOwned + PartialEq + std::fmt::Debug>(raw: &[u8], body: &Value) {
     let expected: M =
         serde_json::from_value(if body.is_null() { Value::Object([].into_iter().collect()) } else { body.clone() })
@@ -161,10 +161,10 @@ async fn what_the_real_server_sent_is_bid_for_and_locked_as_it_does() {
         captured().into_iter().filter(|message| message.from_server && message.kind == RpcRequest::NAME).collect();
     assert_eq!(asked.len(), 9);
     let (internal, handler) = (RpcServer::new(&bus, "EgressInternal"), RpcServer::new(&bus, "EgressHandler"));
-    let clerk = Clerk::saying("served");
-    internal.serve("StartEgress", "", Routing::Affinity, clerk.clone()).await.unwrap();
-    handler.serve_pattern("StopEgress", Routing::Queue, clerk.clone()).await.unwrap();
-    handler.serve_pattern("UpdateStream", Routing::Queue, clerk.clone()).await.unwrap();
+    let scripted = ScriptedHandler::answering("served");
+    internal.serve("StartEgress", "", Routing::Affinity, scripted.clone()).await.unwrap();
+    handler.serve_pattern("StopEgress", Routing::Queue, scripted.clone()).await.unwrap();
+    handler.serve_pattern("UpdateStream", Routing::Queue, scripted.clone()).await.unwrap();
     let mut replies = bus.tap("*|CLI_*").await.unwrap();
     let mut keys = redis.client().await.unwrap();
     for message in &asked {
@@ -183,7 +183,7 @@ async fn what_the_real_server_sent_is_bid_for_and_locked_as_it_does() {
             redis::cmd("GET").arg(names::lock_key(&message.payload)).query_async(&mut keys).await.unwrap();
         assert_eq!(locked.is_some(), service == "EgressHandler", "{}", message.step);
     }
-    let heard: Vec<_> = clerk.heard().iter().map(|call| call.request.to_vec()).collect();
+    let heard: Vec<_> = scripted.granted().iter().map(|call| call.request.to_vec()).collect();
     let sent: Vec<_> = asked.iter().map(|message| open::<RpcRequest>(message).raw_request).collect();
     assert_eq!(heard, sent, "handed on as received");
 }

@@ -1,28 +1,28 @@
-//! One suite, two grounds: what the bus promises holds in memory and on real Redis. Then what only Redis can do.
+//! One suite on two fixtures: what the bus promises holds in memory and on real Redis. Then what only Redis can do.
 #![allow(clippy::unwrap_used, reason = "a test's helpers are tests")]
 
-mod ground;
-mod clerk;
+mod fixture;
+mod scripted_handler;
 mod suite;
 mod golden;
 mod faults;
-mod places;
+mod topologies;
 
-use ground::{MemoryGround, RedisGround};
+use fixture::{MemoryFixture, RedisFixture};
 
-/// Every promise as a test of its own, on each ground.
+/// Every function of the suite as a test of its own, on each fixture.
 macro_rules! on_both {
     ($($module:ident :: $promise:ident,)*) => {
         mod in_memory {
             $(#[tokio::test]
             async fn $promise() {
-                super::suite::$module::$promise(&super::MemoryGround::start()).await;
+                super::suite::$module::$promise(&super::MemoryFixture::start()).await;
             })*
         }
         mod on_redis {
             $(#[tokio::test]
             async fn $promise() {
-                super::suite::$module::$promise(&super::RedisGround::start().await).await;
+                super::suite::$module::$promise(&super::RedisFixture::start().await).await;
             })*
         }
     };
@@ -40,12 +40,12 @@ on_both! {
     calls::every_error_code_travels,
     calls::a_handler_that_panics_is_an_error_and_not_a_silence,
     calls::after_leaving_no_bid_is_made_and_the_call_in_hand_is_answered,
-    strange::a_malformed_message_is_logged_once_and_the_next_call_is_served,
-    strange::what_newer_senders_add_changes_nothing,
-    strange::a_request_nobody_can_read_is_refused_without_a_bid,
-    strange::time_allowed_counts_from_receipt,
-    strange::a_reader_that_never_reads_holds_up_nobody,
-    strange::an_announcement_needs_no_grant,
+    foreign_messages::a_malformed_message_is_logged_once_and_the_next_call_is_served,
+    foreign_messages::what_newer_senders_add_changes_nothing,
+    foreign_messages::a_request_nobody_can_read_is_refused_without_a_bid,
+    foreign_messages::time_allowed_counts_from_receipt,
+    foreign_messages::a_reader_that_never_reads_holds_up_nobody,
+    foreign_messages::an_announcement_needs_no_grant,
     io::a_call_nobody_hears_is_made_again,
     io::the_timeout_ends_and_a_refusal_is_final,
     keys::of_many_makers_one_makes_the_record,

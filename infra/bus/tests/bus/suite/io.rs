@@ -1,3 +1,5 @@
+//! Reports to livekit-server and their retries.
+
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -8,8 +10,8 @@ use spillway_protocol::psrpc::{Msg, RpcRequest};
 use spillway_protocol::{Code, RpcError};
 use tokio::time::Instant;
 
-use crate::clerk::{Clerk, Says};
-use crate::ground::Ground;
+use crate::fixture::Fixture;
+use crate::scripted_handler::{ScriptedAnswer, ScriptedHandler};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -17,8 +19,8 @@ fn info() -> EgressInfo {
     EgressInfo { egress_id: "EG_1".into(), room_name: "demo-room".into(), ..EgressInfo::default() }
 }
 
-pub async fn a_call_nobody_hears_is_made_again(ground: &impl Ground) {
-    let (here, there) = (ground.bus().await, ground.bus().await);
+pub async fn a_call_nobody_hears_is_made_again(fixture: &impl Fixture) {
+    let (here, there) = (fixture.bus().await, fixture.bus().await);
     let mut calls = there.tap("IOInfo|CreateEgress|REQ").await.unwrap();
     let io = IoClient::new(&here);
     let call = tokio::spawn(async move {
@@ -29,28 +31,28 @@ pub async fn a_call_nobody_hears_is_made_again(ground: &impl Ground) {
         |payload: bytes::Bytes| RpcRequest::decode(Msg::decode(payload).unwrap().value.as_slice()).unwrap().request_id;
     // No livekit-server hears the first; one comes up after it.
     let first = id(calls.next().await.unwrap().payload);
-    let (server, clerk) = (RpcServer::new(&there, "IOInfo"), Clerk::saying(""));
-    server.serve("CreateEgress", "", Routing::Queue, clerk.clone()).await.unwrap();
-    server.serve("UpdateEgress", "", Routing::Queue, clerk.clone()).await.unwrap();
+    let (server, scripted) = (RpcServer::new(&there, "IOInfo"), ScriptedHandler::answering(""));
+    server.serve("CreateEgress", "", Routing::Queue, scripted.clone()).await.unwrap();
+    server.serve("UpdateEgress", "", Routing::Queue, scripted.clone()).await.unwrap();
     let second = id(calls.next().await.unwrap().payload);
     assert_ne!(first, second, "the lock of the first would keep everybody silent");
     call.await.unwrap().unwrap();
-    let heard: Vec<_> = clerk.heard().into_iter().map(|call| (call.method, call.request)).collect();
+    let heard: Vec<_> = scripted.granted().into_iter().map(|call| (call.method, call.request)).collect();
     let sent = info().encode_to_vec();
     assert_eq!(heard, [("CreateEgress".to_owned(), sent.clone().into()), ("UpdateEgress".to_owned(), sent.into())]);
 }
 
-pub async fn the_timeout_ends_and_a_refusal_is_final(ground: &impl Ground) {
-    let bus = ground.bus().await;
+pub async fn the_timeout_ends_and_a_refusal_is_final(fixture: &impl Fixture) {
+    let bus = fixture.bus().await;
     let io = IoClient::new(&bus);
     let began = Instant::now();
     let error = io.create_egress(&info(), Duration::from_millis(300)).await.unwrap_err();
     assert!(matches!(error.code, Code::Unavailable | Code::DeadlineExceeded), "{error:?}");
     assert!(began.elapsed() < Duration::from_secs(5));
     let refusal = RpcError::new(Code::InvalidArgument, "no such thing");
-    let clerk = Clerk::new(Bid::Now(1.0), Says::Refusal(Mutex::new(refusal.clone())));
+    let scripted = ScriptedHandler::new(Bid::Now(1.0), ScriptedAnswer::Refusal(Mutex::new(refusal.clone())));
     let server = RpcServer::new(&bus, "IOInfo");
-    server.serve("UpdateEgress", "", Routing::Queue, clerk.clone()).await.unwrap();
+    server.serve("UpdateEgress", "", Routing::Queue, scripted.clone()).await.unwrap();
     assert_eq!(io.update_egress(&info(), TIMEOUT).await, Err(refusal));
-    assert_eq!(clerk.heard().len(), 1);
+    assert_eq!(scripted.granted().len(), 1);
 }

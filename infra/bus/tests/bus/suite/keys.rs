@@ -1,3 +1,5 @@
+//! Records, tickets, heartbeats and upload checkpoints.
+
 use std::time::Duration;
 
 use spillway_bus::{
@@ -7,16 +9,16 @@ use spillway_bus::{
 use spillway_protocol::EgressId;
 use spillway_protocol::Secret;
 
-use crate::ground::{Ground, eventually};
+use crate::fixture::{Fixture, eventually};
 
 pub fn id(text: &str) -> EgressId {
     EgressId::parse(text).unwrap()
 }
 
-pub async fn of_many_makers_one_makes_the_record(ground: &impl Ground) {
+pub async fn of_many_makers_one_makes_the_record(fixture: &impl Fixture) {
     let mut makers = Vec::new();
     for at in 0..8 {
-        let registry = Registry::new(&ground.bus().await);
+        let registry = Registry::new(&fixture.bus().await);
         let record = Record { dispatcher: format!("D{at}"), info: vec![0xff, at], ..Record::new(id("EG_1"), 7) };
         makers.push(tokio::spawn(async move { (registry.create(&record).await.unwrap(), record.dispatcher) }));
     }
@@ -32,12 +34,12 @@ pub async fn of_many_makers_one_makes_the_record(ground: &impl Ground) {
     assert!(seen.iter().all(|record| record.dispatcher == made[0] && record.version == 1 && record.info.len() == 2));
 }
 
-pub async fn racing_updates_all_count(ground: &impl Ground) {
-    let registry = Registry::new(&ground.bus().await);
+pub async fn racing_updates_all_count(fixture: &impl Fixture) {
+    let registry = Registry::new(&fixture.bus().await);
     registry.create(&Record::new(id("EG_1"), 7)).await.unwrap();
     let mut racers = Vec::new();
     for _ in 0..4 {
-        let registry = Registry::new(&ground.bus().await);
+        let registry = Registry::new(&fixture.bus().await);
         racers.push(tokio::spawn(async move {
             for _ in 0..10 {
                 let add = |record: &mut Record| {
@@ -66,8 +68,8 @@ pub async fn racing_updates_all_count(ground: &impl Ground) {
     assert_eq!(registry.update(&id("EG_none"), run).await.unwrap(), Updated::Missing);
 }
 
-pub async fn a_finished_record_is_not_live_and_goes_away(ground: &impl Ground) {
-    let registry = Registry::new(&ground.bus().await);
+pub async fn a_finished_record_is_not_live_and_goes_away(fixture: &impl Fixture) {
+    let registry = Registry::new(&fixture.bus().await);
     for (name, accepted_at) in [("EG_b", 2), ("EG_a", 1), ("EG_c", 3)] {
         registry.create(&Record::new(id(name), accepted_at)).await.unwrap();
     }
@@ -84,8 +86,8 @@ pub async fn a_finished_record_is_not_live_and_goes_away(ground: &impl Ground) {
     eventually("the record is gone", async || registry.get(&id("EG_a")).await.unwrap().is_none()).await;
 }
 
-pub async fn fields_of_a_newer_version_stay(ground: &impl Ground) {
-    let registry = Registry::new(&ground.bus().await);
+pub async fn fields_of_a_newer_version_stay(fixture: &impl Fixture) {
+    let registry = Registry::new(&fixture.bus().await);
     let mut record = Record { stop_asked: true, ledger: "{}".into(), ..Record::new(id("EG_1"), 7) };
     record.extra.insert("novelty".into(), serde_json::json!({"deep": [1, 2]}));
     registry.create(&record).await.unwrap();
@@ -107,16 +109,16 @@ pub fn ticket(canary: &str) -> Ticket {
     }
 }
 
-pub async fn a_ticket_is_taken_once(ground: &impl Ground) {
+pub async fn a_ticket_is_taken_once(fixture: &impl Fixture) {
     let key = TicketKey::random();
-    let tickets = Tickets::new(&ground.bus().await, key.clone());
+    let tickets = Tickets::new(&fixture.bus().await, key.clone());
     let ttl = Duration::from_secs(60);
     let token = tickets.put(&ticket("canary"), ttl).await.unwrap();
     assert_eq!(tickets.take(&id("EG_1"), &ClaimToken::from_text("guess"), &Taker::random()).await.unwrap(), None);
     assert_eq!(tickets.take(&id("EG_2"), &token, &Taker::random()).await.unwrap(), None);
     let mut takers = Vec::new();
     for _ in 0..8 {
-        let tickets = Tickets::new(&ground.bus().await, TicketKey::from_text(&key.reveal()).unwrap());
+        let tickets = Tickets::new(&fixture.bus().await, TicketKey::from_text(&key.reveal()).unwrap());
         let token = ClaimToken::from_text(token.reveal());
         takers.push(tokio::spawn(async move { tickets.take(&id("EG_1"), &token, &Taker::random()).await.unwrap() }));
     }
@@ -125,9 +127,9 @@ pub async fn a_ticket_is_taken_once(ground: &impl Ground) {
         taken.extend(taker.await.unwrap());
     }
     assert_eq!(taken, [ticket("canary")]);
-    // Another key opens nothing, and says so.
+    // With another key the error names the key.
     let token = tickets.put(&ticket("canary"), ttl).await.unwrap();
-    let other = Tickets::new(&ground.bus().await, TicketKey::random());
+    let other = Tickets::new(&fixture.bus().await, TicketKey::random());
     let error = other.take(&id("EG_1"), &token, &Taker::random()).await.unwrap_err().to_string();
     assert!(error.contains("key"), "{error}");
     // Neither withdrawn nor too old is it there.
@@ -138,9 +140,9 @@ pub async fn a_ticket_is_taken_once(ground: &impl Ground) {
 }
 
 /// The command was done and its answer lost: the runner that sent it must not find its own ticket missing.
-pub async fn a_take_whose_answer_was_lost_is_repeated_by_its_taker_alone(ground: &impl Ground) {
+pub async fn a_take_whose_answer_was_lost_is_repeated_by_its_taker_alone(fixture: &impl Fixture) {
     let key = TicketKey::random();
-    let bus = ground.bus().await;
+    let bus = fixture.bus().await;
     let laid = Tickets::new(&bus, key.clone());
     let token = laid.put(&ticket("canary"), Duration::from_secs(3600)).await.unwrap();
     let way = FaultyLink::new(LinkFaults { answer_lost: 1.0, ..LinkFaults::default() });
@@ -158,8 +160,8 @@ pub async fn a_take_whose_answer_was_lost_is_repeated_by_its_taker_alone(ground:
     assert_eq!(tickets.take(&id("EG_1"), &token, &taker).await.unwrap(), None, "withdrawn is withdrawn");
 }
 
-pub async fn a_ticket_is_copied_for_another_attempt(ground: &impl Ground) {
-    let tickets = Tickets::new(&ground.bus().await, TicketKey::random());
+pub async fn a_ticket_is_copied_for_another_attempt(fixture: &impl Fixture) {
+    let tickets = Tickets::new(&fixture.bus().await, TicketKey::random());
     let ttl = Duration::from_secs(60);
     let first = tickets.put(&ticket("canary"), ttl).await.unwrap();
     let copy = tickets.copy(&id("EG_1"), &first, 4, ttl).await.unwrap().unwrap();
@@ -169,8 +171,8 @@ pub async fn a_ticket_is_copied_for_another_attempt(ground: &impl Ground) {
     assert_eq!(tickets.copy(&id("EG_1"), &first, 5, ttl).await.unwrap(), None, "what was taken is not copied");
 }
 
-pub async fn a_heartbeat_fades_and_an_older_attempt_is_not_heard(ground: &impl Ground) {
-    let beats = Heartbeats::new(&ground.bus().await);
+pub async fn a_heartbeat_fades_and_an_older_attempt_is_not_heard(fixture: &impl Fixture) {
+    let beats = Heartbeats::new(&fixture.bus().await);
     let id = id("EG_1");
     assert!(beats.last(&id).await.unwrap().is_none());
     let beat = Heartbeat { media_ns: 5, lag_ms: 6, files: [("a.mp4".to_owned(), 7)].into(), ..Heartbeat::default() };
@@ -185,14 +187,14 @@ pub async fn a_heartbeat_fades_and_an_older_attempt_is_not_heard(ground: &impl G
     eventually("the heartbeat fades", async || beats.last(&id).await.unwrap().is_none()).await;
 }
 
-pub async fn the_state_of_uploads_is_the_latest_attempts_until_it_is_closed(ground: &impl Ground) {
-    let states = UploadStates::new(&ground.bus().await);
+pub async fn the_state_of_uploads_is_the_latest_attempts_until_it_is_closed(fixture: &impl Fixture) {
+    let states = UploadStates::new(&fixture.bus().await);
     assert_eq!(states.get(&id("EG_1")).await.unwrap(), None);
     assert_eq!(states.put(&id("EG_1"), 1, b"first").await.unwrap(), FencedWrite::Accepted);
     assert_eq!(states.put(&id("EG_1"), 1, b"second").await.unwrap(), FencedWrite::Accepted);
     assert_eq!(states.put(&id("EG_1"), 2, b"salvaged").await.unwrap(), FencedWrite::Accepted);
     assert_eq!(states.put(&id("EG_1"), 1, b"zombie").await.unwrap(), FencedWrite::Superseded);
-    let other = UploadStates::new(&ground.bus().await);
+    let other = UploadStates::new(&fixture.bus().await);
     assert_eq!(other.get(&id("EG_1")).await.unwrap(), Some((2, b"salvaged".as_slice().into())));
     other.close(&id("EG_1"), 2).await.unwrap();
     assert_eq!(states.get(&id("EG_1")).await.unwrap(), None);

@@ -1,7 +1,7 @@
-//! What every bus promises. Each promise is a function that takes a ground.
+//! What every bus promises, in memory and on Redis: each promise is a function that takes a fixture.
 
 pub mod calls;
-pub mod strange;
+pub mod foreign_messages;
 pub mod io;
 pub mod time;
 pub mod keys;

@@ -1,9 +1,11 @@
+//! Open tasks, pace, ledger, leases and switches.
+
 use std::time::Duration;
 
 use spillway_bus::{CapReached, Caps, Leases, LedgerLine, OpenTask, Pace, SlotResult, Switches, TaskKey, Tasks};
 
 use super::keys::id;
-use crate::ground::{Ground, eventually};
+use crate::fixture::{Fixture, eventually};
 
 const SECOND: Duration = Duration::from_secs(1);
 const AT_ONCE: SlotResult = SlotResult::Granted { wait: Duration::ZERO, slowed: false };
@@ -16,11 +18,11 @@ fn open_task<'a>(task: &'a TaskKey, tenant: &'a str, target: &'a str) -> OpenTas
     OpenTask { task, tenant, target, facts: "{\"a\":\n1}", caps: Caps::default(), pace: None }
 }
 
-pub async fn caps_hold_whoever_asks_and_a_closed_task_makes_room(ground: &impl Ground) {
+pub async fn caps_hold_whoever_asks_and_a_closed_task_makes_room(fixture: &impl Fixture) {
     let caps = Caps { all: Some(6), tenant: Some(4), target: Some(3) };
     let mut askers = Vec::new();
     for n in 0..8 {
-        let tasks = Tasks::new(&ground.bus().await);
+        let tasks = Tasks::new(&fixture.bus().await);
         askers.push(tokio::spawn(async move {
             let key = task(&format!("EG_{n}"), 1);
             tasks.open(OpenTask { caps, ..open_task(&key, "blue\nsky", "near") }).await.unwrap()
@@ -33,7 +35,7 @@ pub async fn caps_hold_whoever_asks_and_a_closed_task_makes_room(ground: &impl G
     let count = |answer| answers.iter().filter(|it| **it == answer).count();
     assert_eq!((count(AT_ONCE), count(SlotResult::Refused(CapReached::Target))), (3, 5), "{answers:?}");
 
-    let tasks = Tasks::new(&ground.bus().await);
+    let tasks = Tasks::new(&fixture.bus().await);
     let ask = async |name: &str, tenant: &str, target: &str| {
         tasks.open(OpenTask { caps, ..open_task(&task(name, 1), tenant, target) }).await.unwrap()
     };
@@ -52,7 +54,7 @@ pub async fn caps_hold_whoever_asks_and_a_closed_task_makes_room(ground: &impl G
     assert!(!tasks.drop(&first.task).await.unwrap());
     assert_eq!(ask("EG_e", "blue\nsky", "near").await, AT_ONCE);
 
-    // One with a line is over, whoever comes late; one that was only dropped may be opened again.
+    // One with a line stays closed for late openers; one that was only dropped may be opened again.
     let line = LedgerLine { text: "{}", month: "2026-11", tenant: "red", amount: 0.5 };
     assert!(tasks.close(&task("EG_b", 1), line).await.unwrap());
     assert_eq!(ask("EG_b", "red", "far").await, AT_ONCE);
@@ -62,8 +64,8 @@ pub async fn caps_hold_whoever_asks_and_a_closed_task_makes_room(ground: &impl G
     assert_eq!(tasks.list().await.unwrap().len(), 5);
 }
 
-pub async fn launches_keep_their_pace_and_slow_down_when_told(ground: &impl Ground) {
-    let tasks = Tasks::new(&ground.bus().await);
+pub async fn launches_keep_their_pace_and_slow_down_when_told(fixture: &impl Fixture) {
+    let tasks = Tasks::new(&fixture.bus().await);
     let pace = Pace { burst: 5, per_second: 1.0, max_wait: 3 * SECOND };
     let ask = async |n: u32, target: &str| {
         tasks.open(OpenTask { pace: Some(pace), ..open_task(&task("EG_1", n), "", target) }).await.unwrap()
@@ -92,14 +94,14 @@ pub async fn launches_keep_their_pace_and_slow_down_when_told(ground: &impl Grou
     assert!(matches!(ask(13, "far").await, SlotResult::Later(_) | SlotResult::Granted { slowed: false, .. }));
 }
 
-pub async fn a_task_is_closed_once_and_its_line_is_kept(ground: &impl Ground) {
-    let tasks = Tasks::new(&ground.bus().await);
+pub async fn a_task_is_closed_once_and_its_line_is_kept(fixture: &impl Fixture) {
+    let tasks = Tasks::new(&fixture.bus().await);
     for n in 1..=3 {
         assert_eq!(tasks.open(open_task(&task("EG_1", n), "red", "near")).await.unwrap(), AT_ONCE);
     }
     let mut closers = Vec::new();
     for _ in 0..4 {
-        let tasks = Tasks::new(&ground.bus().await);
+        let tasks = Tasks::new(&fixture.bus().await);
         closers.push(tokio::spawn(async move {
             let line = LedgerLine { text: "one", month: "2026-11", tenant: "red", amount: 0.25 };
             tasks.close(&task("EG_1", 1), line).await.unwrap()
@@ -124,8 +126,8 @@ pub async fn a_task_is_closed_once_and_its_line_is_kept(ground: &impl Ground) {
     assert_eq!(tasks.lines(0, 1, None, 10).await.unwrap(), []);
 }
 
-pub async fn a_lease_has_one_holder_and_a_number_that_grows(ground: &impl Ground) {
-    let leases = Leases::new(&ground.bus().await);
+pub async fn a_lease_has_one_holder_and_a_number_that_grows(fixture: &impl Fixture) {
+    let leases = Leases::new(&fixture.bus().await);
     let hold = async |holder: &str, ttl| leases.hold("sweep", holder, ttl).await.unwrap();
     let long = 60 * SECOND;
     let first = hold("a", Duration::from_millis(300)).await.unwrap();
@@ -139,11 +141,11 @@ pub async fn a_lease_has_one_holder_and_a_number_that_grows(ground: &impl Ground
     assert!(leases.hold("another", "a", long).await.unwrap().is_some());
 }
 
-pub async fn an_operators_switch_is_read_by_all(ground: &impl Ground) {
-    let one = Switches::new(&ground.bus().await, "targets");
+pub async fn an_operators_switch_is_read_by_all(fixture: &impl Fixture) {
+    let one = Switches::new(&fixture.bus().await, "targets");
     assert!(one.all().await.unwrap().is_empty());
     one.set("near", Some("paused")).await.unwrap();
-    let other = Switches::new(&ground.bus().await, "targets");
+    let other = Switches::new(&fixture.bus().await, "targets");
     other.set("far", Some("draining")).await.unwrap();
     other.set("near", None).await.unwrap();
     assert_eq!(one.all().await.unwrap(), [("far".to_owned(), "draining".to_owned())].into());

@@ -1,3 +1,5 @@
+//! The time of the installation, and its id.
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use spillway_process::Clock;
 use spillway_protocol::RpcError;
 
 use super::keys::id;
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -33,14 +35,14 @@ impl Handler for LivekitServer {
 }
 
 /// livekit-server drops a call whose expiry is past, and takes the time stamps in an EgressInfo as they are.
-pub async fn a_host_whose_clock_is_wrong_sends_and_stamps_by_redis_time(ground: &impl Ground) {
+pub async fn a_host_whose_clock_is_wrong_sends_and_stamps_by_redis_time(fixture: &impl Fixture) {
     // Redis runs on this machine, or has its clock.
     let right = Clock::host();
-    let server = RpcServer::new(&ground.bus().await, "IOInfo");
+    let server = RpcServer::new(&fixture.bus().await, "IOInfo");
     let livekit = Arc::new(LivekitServer { right: right.clone(), late_ns: Mutex::default() });
     server.serve("UpdateEgress", "", Routing::Queue, Arc::clone(&livekit)).await.unwrap();
     for wrong_s in [-600, -20, -3, -1, 3, 600] {
-        let bus = ground.bus_on(Clock::host_ahead_by(wrong_s * SECOND)).await;
+        let bus = fixture.bus_on(Clock::host_ahead_by(wrong_s * SECOND)).await;
         let off = bus.clock().unix_ns() - right.unix_ns();
         // Half of a round trip, on a busy machine.
         assert!(off.abs() < SECOND / 2, "{wrong_s} s: {off} ns off");
@@ -52,17 +54,17 @@ pub async fn a_host_whose_clock_is_wrong_sends_and_stamps_by_redis_time(ground: 
         let registry = Registry::new(&bus);
         let name = id(&format!("EG_{}", wrong_s.unsigned_abs()));
         registry.create(&Record::new(name.clone(), 1)).await.unwrap();
-        let listed = Registry::new(&ground.bus().await).list_live().await.unwrap();
+        let listed = Registry::new(&fixture.bus().await).list_live().await.unwrap();
         assert!(listed.iter().any(|record| record.egress_id == name));
     }
 }
 
-pub async fn an_installation_has_one_id_for_all_its_makers(ground: &impl Ground) {
-    let installation = Installation::new(&ground.bus().await);
+pub async fn an_installation_has_one_id_for_all_its_makers(fixture: &impl Fixture) {
+    let installation = Installation::new(&fixture.bus().await);
     assert_eq!(installation.find().await.unwrap(), None, "looking makes none");
     let mut makers = Vec::new();
     for _ in 0..8 {
-        let installation = Installation::new(&ground.bus().await);
+        let installation = Installation::new(&fixture.bus().await);
         makers.push(tokio::spawn(async move { installation.get_or_make().await.unwrap() }));
     }
     let mut made = Vec::new();

@@ -1,37 +1,39 @@
+//! Messages of other senders: malformed, newer, with clocks that are wrong.
+
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use prost::Message;
-use spillway_bus::raw::Tap;
+use spillway_bus::testing::Tap;
 use spillway_bus::{Bid, Bus, CallOptions, Routing, RpcClient, RpcServer};
 use spillway_protocol::Code;
 use spillway_protocol::psrpc::{ClaimRequest, ClaimResponse, Msg, RpcRequest, RpcResponse};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::clerk::Clerk;
-use crate::ground::Ground;
+use crate::fixture::Fixture;
+use crate::scripted_handler::ScriptedHandler;
 
 const SECOND: i64 = 1_000_000_000;
 const CALLS: &str = "EgressInternal|StartEgress|REQ";
 
-/// A caller of another make: it says what it likes.
-struct Stranger {
+/// A caller that publishes any payload.
+struct RawClient {
     bus: Bus,
     heard: Tap,
 }
 
-impl Stranger {
+impl RawClient {
     async fn new(bus: Bus) -> Self {
-        let heard = bus.tap("EgressInternal|CLI_stranger|*").await.unwrap();
+        let heard = bus.tap("EgressInternal|CLI_raw|*").await.unwrap();
         Self { bus, heard }
     }
 
     fn request(id: &str, sent_at: i64, seconds: i64) -> RpcRequest {
         RpcRequest {
             request_id: id.into(),
-            client_id: "CLI_stranger".into(),
+            client_id: "CLI_raw".into(),
             sent_at,
             expiry: sent_at + seconds * SECOND,
             ..RpcRequest::default()
@@ -49,7 +51,7 @@ impl Stranger {
 
     async fn next<B: Message + Default>(&mut self) -> B {
         let heard = tokio::time::timeout(Duration::from_secs(10), self.heard.next()).await;
-        let heard = heard.expect("something is said").unwrap();
+        let heard = heard.expect("a message comes").unwrap();
         B::decode(Msg::decode(heard.payload).unwrap().value.as_slice()).unwrap()
     }
 }
@@ -80,13 +82,13 @@ impl MakeWriter<'_> for Log {
     }
 }
 
-pub async fn a_malformed_message_is_logged_once_and_the_next_call_is_served(ground: &impl Ground) {
+pub async fn a_malformed_message_is_logged_once_and_the_next_call_is_served(fixture: &impl Fixture) {
     let log = Log::default();
     let _guard = tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(log.clone()).finish());
-    let bus = ground.bus().await;
+    let bus = fixture.bus().await;
     let server = RpcServer::new(&bus, "EgressInternal");
-    server.serve("StartEgress", "", Routing::Affinity, Clerk::saying("served")).await.unwrap();
-    let other = ground.bus().await;
+    server.serve("StartEgress", "", Routing::Affinity, ScriptedHandler::answering("served")).await.unwrap();
+    let other = fixture.bus().await;
     let wrong_kind = Msg::wrap(&RpcResponse::default()).encode_to_vec();
     let unknown_kind =
         Msg { type_url: "type.googleapis.com/internal.Novelty".into(), ..Msg::default() }.encode_to_vec();
@@ -104,13 +106,13 @@ pub async fn a_malformed_message_is_logged_once_and_the_next_call_is_served(grou
     assert_eq!(said.matches("cannot be read").count(), 1, "{said}");
 }
 
-pub async fn what_newer_senders_add_changes_nothing(ground: &impl Ground) {
-    let bus = ground.bus().await;
-    let (server, clerk) = (RpcServer::new(&bus, "EgressInternal"), Clerk::saying("served"));
-    server.serve("StartEgress", "", Routing::Affinity, clerk.clone()).await.unwrap();
-    let mut stranger = Stranger::new(ground.bus().await).await;
-    // Request 9 and 10 (skip_claim), 100 (of the far future), a channel in the envelope, no usual prefix, gzip.
-    let mut inner = Stranger::request("REQ_new", now(), 5);
+pub async fn what_newer_senders_add_changes_nothing(fixture: &impl Fixture) {
+    let bus = fixture.bus().await;
+    let (server, scripted) = (RpcServer::new(&bus, "EgressInternal"), ScriptedHandler::answering("served"));
+    server.serve("StartEgress", "", Routing::Affinity, scripted.clone()).await.unwrap();
+    let mut raw_client = RawClient::new(fixture.bus().await).await;
+    // Request 9 and 10 (skip_claim), 100 (of a later version), a channel in the envelope, no usual prefix, gzip.
+    let mut inner = RawClient::request("REQ_new", now(), 5);
     inner.metadata.insert("traceparent".into(), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());
     inner.raw_request = b"body".to_vec();
     let mut value = inner.encode_to_vec();
@@ -120,54 +122,55 @@ pub async fn what_newer_senders_add_changes_nothing(ground: &impl Ground) {
     for (value, compression) in [(value.clone(), Msg::PLAIN), (packer.finish().unwrap(), Msg::GZIP)] {
         let channel = "StartEgress.REQ".to_owned();
         let msg = Msg { type_url: "internal.Request".into(), value, channel, compression };
-        stranger.bus.publish(CALLS, msg.encode_to_vec().into()).await.unwrap();
-        let answer = stranger.grant().await;
+        raw_client.bus.publish(CALLS, msg.encode_to_vec().into()).await.unwrap();
+        let answer = raw_client.grant().await;
         assert_eq!((answer.request_id.as_str(), answer.raw_response.as_slice()), ("REQ_new", b"served".as_slice()));
     }
-    let heard = clerk.heard();
+    let heard = scripted.granted();
     assert_eq!(heard.len(), 2);
     assert!(heard.iter().all(|call| &call.request[..] == b"body" && call.metadata.contains_key("traceparent")));
 }
 
-pub async fn a_request_nobody_can_read_is_refused_without_a_bid(ground: &impl Ground) {
-    let bus = ground.bus().await;
+pub async fn a_request_nobody_can_read_is_refused_without_a_bid(fixture: &impl Fixture) {
+    let bus = fixture.bus().await;
     let server = RpcServer::new(&bus, "EgressInternal");
-    let clerk = Clerk::bidding(Bid::Malformed("proto: cannot parse".into()), "");
-    server.serve("StartEgress", "", Routing::Affinity, clerk.clone()).await.unwrap();
-    let client = RpcClient::new(&ground.bus().await, "EgressInternal");
+    let scripted = ScriptedHandler::bidding(Bid::Malformed("proto: cannot parse".into()), "");
+    server.serve("StartEgress", "", Routing::Affinity, scripted.clone()).await.unwrap();
+    let client = RpcClient::new(&fixture.bus().await, "EgressInternal");
     let options = CallOptions::start_egress().selection(Some(Duration::from_millis(300)));
     let error = client.call("StartEgress", "", vec![0xff], &options).await.unwrap_err();
     assert_eq!((error.code, error.message.as_str()), (Code::MalformedRequest, "proto: cannot parse"));
-    assert!(clerk.heard().is_empty());
+    assert!(scripted.granted().is_empty());
 }
 
-pub async fn time_allowed_counts_from_receipt(ground: &impl Ground) {
-    let bus = ground.bus().await;
-    let (server, clerk) = (RpcServer::new(&bus, "EgressInternal"), Clerk::saying("served"));
-    server.serve("StartEgress", "", Routing::Affinity, clerk.clone()).await.unwrap();
-    let mut stranger = Stranger::new(ground.bus().await).await;
-    let say = async |stranger: &Stranger, request: RpcRequest| {
+pub async fn time_allowed_counts_from_receipt(fixture: &impl Fixture) {
+    let bus = fixture.bus().await;
+    let (server, scripted) = (RpcServer::new(&bus, "EgressInternal"), ScriptedHandler::answering("served"));
+    server.serve("StartEgress", "", Routing::Affinity, scripted.clone()).await.unwrap();
+    let mut raw_client = RawClient::new(fixture.bus().await).await;
+    let say = async |raw_client: &RawClient, request: RpcRequest| {
         let payload = Msg::wrap(&request).encode_to_vec();
-        stranger.bus.publish(CALLS, payload.into()).await.unwrap();
+        raw_client.bus.publish(CALLS, payload.into()).await.unwrap();
     };
-    // Without any time, and with less than none: meant for nobody.
-    say(&stranger, Stranger::request("REQ_none", now(), 0)).await;
-    say(&stranger, Stranger::request("REQ_less", now(), -5)).await;
+    // Without any time left, and with less: no answer is expected.
+    say(&raw_client, RawClient::request("REQ_none", now(), 0)).await;
+    say(&raw_client, RawClient::request("REQ_less", now(), -5)).await;
     // Clocks an hour apart, both ways.
     for (id, sent_at) in [("REQ_behind", now() - 3600 * SECOND), ("REQ_ahead", now() + 3600 * SECOND)] {
-        say(&stranger, Stranger::request(id, sent_at, 5)).await;
-        assert_eq!(stranger.grant().await.request_id, id);
+        say(&raw_client, RawClient::request(id, sent_at, 5)).await;
+        assert_eq!(raw_client.grant().await.request_id, id);
     }
-    let heard: Vec<_> = clerk.heard().into_iter().map(|call| (call.request_id, call.time_allowed.as_secs())).collect();
+    let heard: Vec<_> =
+        scripted.granted().into_iter().map(|call| (call.request_id, call.time_allowed.as_secs())).collect();
     assert_eq!(heard, [("REQ_behind".to_owned(), 5), ("REQ_ahead".to_owned(), 5)]);
 }
 
-pub async fn a_reader_that_never_reads_holds_up_nobody(ground: &impl Ground) {
-    let bus = ground.bus().await;
+pub async fn a_reader_that_never_reads_holds_up_nobody(fixture: &impl Fixture) {
+    let bus = fixture.bus().await;
     let _never_read = bus.tap("EgressInternal|*").await.unwrap();
     let server = RpcServer::new(&bus, "EgressInternal");
-    server.serve("StartEgress", "", Routing::Affinity, Clerk::saying("served")).await.unwrap();
-    let other = ground.bus().await;
+    server.serve("StartEgress", "", Routing::Affinity, ScriptedHandler::answering("served")).await.unwrap();
+    let other = fixture.bus().await;
     for _ in 0..6000 {
         other.publish("EgressInternal|nobody|RES", Bytes::from_static(b"noise")).await.unwrap();
     }
@@ -175,8 +178,8 @@ pub async fn a_reader_that_never_reads_holds_up_nobody(ground: &impl Ground) {
     client.call("StartEgress", "", vec![], &CallOptions::start_egress()).await.unwrap();
 }
 
-pub async fn an_announcement_needs_no_grant(ground: &impl Ground) {
-    let (here, there) = (ground.bus().await, ground.bus().await);
+pub async fn an_announcement_needs_no_grant(fixture: &impl Fixture) {
+    let (here, there) = (fixture.bus().await, fixture.bus().await);
     let mut calls = there.tap("IOInfo|CreateEgress|*").await.unwrap();
     let client = RpcClient::new(&here, "IOInfo");
     let caller = client.clone();

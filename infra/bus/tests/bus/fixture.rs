@@ -1,4 +1,4 @@
-//! What a bus stands on.
+//! What a bus stands on in a test: a broker in memory, or a redis-server of the test's own.
 
 use std::future::Future;
 use std::net::TcpListener;
@@ -12,23 +12,23 @@ use spillway_process::Clock;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-pub trait Ground {
-    /// Another bus on the same ground.
+pub trait Fixture {
+    /// Another bus on the same broker or server.
     fn bus(&self) -> impl Future<Output = Bus>;
 
-    /// One of a host with this clock.
+    /// As [`Fixture::bus`], of a host with this clock.
     fn bus_on(&self, clock: Clock) -> impl Future<Output = Bus>;
 }
 
-pub struct MemoryGround(MemoryBroker);
+pub struct MemoryFixture(MemoryBroker);
 
-impl MemoryGround {
+impl MemoryFixture {
     pub fn start() -> Self {
         Self(MemoryBroker::new())
     }
 }
 
-impl Ground for MemoryGround {
+impl Fixture for MemoryFixture {
     async fn bus(&self) -> Bus {
         self.0.bus()
     }
@@ -38,15 +38,15 @@ impl Ground for MemoryGround {
     }
 }
 
-pub struct RedisGround(pub RedisServer);
+pub struct RedisFixture(pub RedisServer);
 
-impl RedisGround {
+impl RedisFixture {
     pub async fn start() -> Self {
         Self(RedisServer::start(&[]).await)
     }
 }
 
-impl Ground for RedisGround {
+impl Fixture for RedisFixture {
     async fn bus(&self) -> Bus {
         Bus::connect(&self.0.config()).await.unwrap()
     }
@@ -56,7 +56,7 @@ impl Ground for RedisGround {
     }
 }
 
-/// A redis-server of our own on a free loopback port. It dies with the value.
+/// A redis-server on a free loopback port. It is killed when this is dropped.
 pub struct RedisServer {
     pub port: u16,
     pub home: TempDir,
@@ -75,7 +75,7 @@ impl RedisServer {
         server
     }
 
-    /// With arguments made of its port and its folder.
+    /// With arguments made from its port and its folder.
     pub fn spawn(args: impl FnOnce(u16, &Path) -> Vec<String>) -> Self {
         let (port, home) = (free_port(), tempfile::tempdir().unwrap());
         let args = args(port, home.path());
@@ -84,7 +84,7 @@ impl RedisServer {
         server
     }
 
-    /// Again, on the same port, with nothing in it.
+    /// Starts it again on the same port, empty.
     pub fn launch(&mut self) {
         let child = Command::new("redis-server")
             .args(&self.args)
@@ -105,7 +105,7 @@ impl RedisServer {
         }
     }
 
-    /// Stops the process in its tracks, or lets it go on: its sockets stay open and nothing answers.
+    /// SIGSTOP or SIGCONT: while stopped its sockets stay open and nothing answers.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(self.child.as_ref().unwrap());
         kill_process(pid, signal).unwrap();
@@ -115,12 +115,12 @@ impl RedisServer {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// As a caller writes it down.
+    /// For [`Bus::connect`].
     pub fn config(&self) -> RedisConfig {
         RedisConfig { address: self.address(), ..RedisConfig::default() }
     }
 
-    /// A connection beside the bus, to look at what is really there.
+    /// A connection apart from the bus, to inspect what is stored.
     pub async fn client(&self) -> Option<redis::aio::MultiplexedConnection> {
         let client = redis::Client::open(format!("redis://{}", self.address())).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.ok()?;
@@ -139,7 +139,7 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Looks until it is so. Half a minute is for an overloaded machine.
+/// Polls until it is true. The timeout of half a minute is for an overloaded machine.
 pub async fn eventually(what: &str, mut so: impl AsyncFnMut() -> bool) {
     let give_up = Instant::now() + Duration::from_secs(30);
     while !so().await {

@@ -1,5 +1,5 @@
-//! A way to the broker on which things go wrong, for tests: slow commands, lost answers, an outage for one party alone, and
-//! a party that is frozen between two of its commands, as a killed one is. All by seed.
+//! A link to a broker on which commands fail: slow commands, lost answers, an outage for one process alone, and a
+//! process that stops between two of its commands, as a killed one does. All by seed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,28 +9,31 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use spillway_model::{CloseTask, OpenTask, Pace, SlotResult};
 use spillway_process::Clock;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{
-    Backend, CasResult, CloseTask, Interest, Lock, NewValue, OpenTaskArgs, Precondition, Subscription, Versioned,
-};
-use crate::tasks::{Pace, SlotResult};
-use crate::{Bus, BusError};
+use crate::backend::Backend;
+use crate::bus::Bus;
+use crate::error::BusError;
+use crate::key_value::{CasResult, KeyValue, Lock, NewValue, Precondition, Versioned};
+use crate::pub_sub::{Interest, PubSub, Subscription};
+use crate::task_ledger::TaskLedger;
 
-/// How often each thing happens.
+/// Which faults a link has.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LinkFaults {
+    /// Of the random numbers.
     pub seed: u64,
-    /// Each command takes up to so long on its way, and its answer up to so long back.
+    /// Longest delay of a command, and again of its answer.
     pub slow: Duration,
-    /// Of 1: the command is done, and the answer never comes.
+    /// Probability (0 to 1) that a command is done and its answer is lost.
     pub answer_lost: f64,
-    /// This command, the first is 0, and all after it are never answered; whether it was done is chance.
+    /// Index of the first command that is never answered, nor is any after it; whether it was done is random.
     pub freezes_at: Option<u64>,
 }
 
-/// Clones are the same way.
+/// The link of one process. Clones are one link.
 #[derive(Clone)]
 pub struct FaultyLink {
     state: Arc<LinkState>,
@@ -55,38 +58,40 @@ enum CommandFate {
 }
 
 impl FaultyLink {
+    /// Not cut, not frozen.
     pub fn new(faults: LinkFaults) -> Self {
         let dice = FaultDice { rng: StdRng::seed_from_u64(faults.seed), faults, commands: 0 };
         let state = LinkState { dice: Mutex::new(dice), cut: AtomicBool::new(false), frozen: CancellationToken::new() };
         Self { state: Arc::new(state) }
     }
 
-    /// The broker as it is seen along this way.
+    /// The bus as it is reached over this link.
     pub fn to(&self, bus: &Bus) -> Bus {
-        Bus { backend: Arc::new(FaultyBackend { backend: Arc::clone(&bus.backend), link: self.clone() }) }
+        Bus::on(FaultyBackend { backend: Arc::clone(&bus.backend), link: self.clone() })
     }
 
-    /// Nothing goes through, until [`FaultyLink::mend`]; others are not concerned.
+    /// Every command on this link fails, until [`FaultyLink::mend`].
     pub fn cut(&self) {
         self.state.cut.store(true, Ordering::Release);
     }
 
+    /// Ends a [`FaultyLink::cut`].
     pub fn mend(&self) {
         self.state.cut.store(false, Ordering::Release);
     }
 
-    /// From now on nothing goes wrong by chance any more.
+    /// No more random faults.
     pub fn calm(&self) {
         self.dice().faults = LinkFaults::default();
     }
 
-    /// Returns when the party on this way is frozen.
+    /// Returns when the process on this link has stopped.
     pub async fn frozen(&self) {
         self.state.frozen.cancelled().await;
     }
 
     fn dice(&self) -> std::sync::MutexGuard<'_, FaultDice> {
-        // Every change is one statement, so a panic elsewhere leaves nothing half done.
+        // Every change is one statement, so a panic leaves nothing half done.
         self.state.dice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -107,7 +112,7 @@ impl FaultyLink {
 
     fn check(&self, act: &'static str) -> Result<(), BusError> {
         if self.state.cut.load(Ordering::Acquire) {
-            return Err(BusError::Command { act, source: "the way to the broker was cut".into() });
+            return Err(BusError::Command { act, source: "the link to the broker was cut".into() });
         }
         Ok(())
     }
@@ -148,7 +153,7 @@ struct FaultyBackend {
 }
 
 #[async_trait]
-impl Backend for FaultyBackend {
+impl PubSub for FaultyBackend {
     async fn publish(&self, channel: &str, payload: Bytes) -> Result<(), BusError> {
         self.link.pass("publish", self.backend.publish(channel, payload)).await
     }
@@ -157,7 +162,10 @@ impl Backend for FaultyBackend {
         self.link.check("subscribe")?;
         self.backend.subscribe(interest).await
     }
+}
 
+#[async_trait]
+impl KeyValue for FaultyBackend {
     async fn lock(&self, key: &str, ttl: Duration) -> Result<Lock, BusError> {
         self.link.pass("lock", self.backend.lock(key, ttl)).await
     }
@@ -214,31 +222,36 @@ impl Backend for FaultyBackend {
     async fn fence(&self, key: &str) -> Result<u64, BusError> {
         self.link.pass("fence", self.backend.fence(key)).await
     }
+}
 
-    async fn open(&self, args: &OpenTaskArgs<'_>) -> Result<SlotResult, BusError> {
-        self.link.pass("open a task", self.backend.open(args)).await
+#[async_trait]
+impl TaskLedger for FaultyBackend {
+    async fn open_task(&self, open_task: &OpenTask<'_>) -> Result<SlotResult, BusError> {
+        self.link.pass("open a task", self.backend.open_task(open_task)).await
     }
 
-    async fn pace(&self, target: &str, pace: Pace, complaint: Option<Duration>) -> Result<(), BusError> {
-        self.link.pass("pace", self.backend.pace(target, pace, complaint)).await
+    async fn adjust_pace(&self, target: &str, pace: Pace, retry_after: Option<Duration>) -> Result<(), BusError> {
+        self.link.pass("pace", self.backend.adjust_pace(target, pace, retry_after)).await
     }
 
-    async fn close(&self, closing: &CloseTask<'_>) -> Result<bool, BusError> {
-        self.link.pass("close a task", self.backend.close(closing)).await
+    async fn close_task(&self, close_task: &CloseTask<'_>) -> Result<bool, BusError> {
+        self.link.pass("close a task", self.backend.close_task(close_task)).await
     }
 
-    async fn opened(&self) -> Result<Vec<(String, String)>, BusError> {
-        self.link.pass("list tasks", self.backend.opened()).await
+    async fn open_tasks(&self) -> Result<Vec<(String, String)>, BusError> {
+        self.link.pass("list tasks", self.backend.open_tasks()).await
     }
 
     async fn spent(&self, field: &str) -> Result<f64, BusError> {
         self.link.pass("read what was spent", self.backend.spent(field)).await
     }
 
-    async fn lines(&self, from: &str, until_ms: i64, max: usize) -> Result<Vec<(String, String)>, BusError> {
-        self.link.pass("read the ledger", self.backend.lines(from, until_ms, max)).await
+    async fn ledger_lines(&self, from: &str, until_ms: i64, max: usize) -> Result<Vec<(String, String)>, BusError> {
+        self.link.pass("read the ledger", self.backend.ledger_lines(from, until_ms, max)).await
     }
+}
 
+impl Backend for FaultyBackend {
     fn clock(&self) -> &Clock {
         self.backend.clock()
     }
@@ -251,10 +264,11 @@ impl Backend for FaultyBackend {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MemoryBroker, Switches};
+    use crate::switches::Switches;
+    use crate::testing::MemoryBroker;
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_lost_was_done_and_one_who_is_frozen_says_no_more() {
+    async fn a_lost_answer_was_done_and_a_frozen_process_sends_no_more() {
         let bus = MemoryBroker::new().bus();
         let here = Switches::new(&bus, "x");
         let lost = FaultyLink::new(LinkFaults { answer_lost: 1.0, ..LinkFaults::default() });

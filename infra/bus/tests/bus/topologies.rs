@@ -1,4 +1,4 @@
-//! TLS, Sentinel and Cluster, each with servers of our own.
+//! TLS, Sentinel and Cluster, each with servers of the test's own.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,24 +14,24 @@ use spillway_bus::{
 use spillway_process::chain;
 use tempfile::TempDir;
 
-use crate::clerk::Clerk;
-use crate::ground::{RedisServer, eventually, free_port};
+use crate::fixture::{RedisServer, eventually, free_port};
+use crate::scripted_handler::ScriptedHandler;
 use crate::suite::keys::{id, ticket};
 
-/// A certificate authority, what it vouches for, and a stranger.
-struct Papers {
+/// A certificate authority with the certificates it signed, and another authority.
+struct Certificates {
     home: TempDir,
 }
 
-impl Papers {
+impl Certificates {
     fn issue() -> Self {
-        let papers = Self { home: tempfile::tempdir().unwrap() };
-        for authority in ["ca", "stranger"] {
+        let certificates = Self { home: tempfile::tempdir().unwrap() };
+        for authority in ["ca", "other_ca"] {
             let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             params.distinguished_name.push(DnType::CommonName, authority);
             let key = KeyPair::generate().unwrap();
-            papers.write(&format!("{authority}.crt"), "CERTIFICATE", params.self_signed(&key).unwrap().der());
+            certificates.write(&format!("{authority}.crt"), "CERTIFICATE", params.self_signed(&key).unwrap().der());
             if authority == "ca" {
                 let issuer = Issuer::new(params, key);
                 for (name, host) in [("server", "redis.test"), ("client", "client.test")] {
@@ -40,12 +40,12 @@ impl Papers {
                     // A leaf of the same name as its authority counts as signed by itself.
                     params.distinguished_name.push(DnType::CommonName, host);
                     let leaf = params.signed_by(&key, &issuer).unwrap();
-                    papers.write(&format!("{name}.crt"), "CERTIFICATE", leaf.der());
-                    papers.write(&format!("{name}.key"), "PRIVATE KEY", key.serialized_der());
+                    certificates.write(&format!("{name}.crt"), "CERTIFICATE", leaf.der());
+                    certificates.write(&format!("{name}.key"), "PRIVATE KEY", key.serialized_der());
                 }
             }
         }
-        papers
+        certificates
     }
 
     fn write(&self, name: &str, kind: &str, der: &[u8]) {
@@ -63,7 +63,7 @@ impl Papers {
 async fn serves_and_keeps(config: &RedisConfig) {
     let (here, there) = (Bus::connect(config).await.unwrap(), Bus::connect(config).await.unwrap());
     let server = RpcServer::new(&here, "EgressHandler");
-    server.serve_pattern("StopEgress", Routing::Queue, Clerk::saying("stopped")).await.unwrap();
+    server.serve_pattern("StopEgress", Routing::Queue, ScriptedHandler::answering("stopped")).await.unwrap();
     let client = RpcClient::new(&there, "EgressHandler");
     assert_eq!(&client.call("StopEgress", "EG_1", vec![], &CallOptions::queue()).await.unwrap()[..], b"stopped");
     let registry = Registry::new(&here);
@@ -82,13 +82,13 @@ async fn serves_and_keeps(config: &RedisConfig) {
 
 #[tokio::test]
 async fn tls_with_an_authority_a_name_and_a_certificate_of_our_own() {
-    let papers = Papers::issue();
+    let certificates = Certificates::issue();
     let text = |path: PathBuf| path.to_str().unwrap().to_owned();
     let redis = RedisServer::spawn(|port, _| {
         let mut args = vec!["--port".into(), "0".into(), "--tls-port".into(), port.to_string()];
-        args.extend(["--tls-cert-file".into(), text(papers.path("server.crt"))]);
-        args.extend(["--tls-key-file".into(), text(papers.path("server.key"))]);
-        args.extend(["--tls-ca-cert-file".into(), text(papers.path("ca.crt"))]);
+        args.extend(["--tls-cert-file".into(), text(certificates.path("server.crt"))]);
+        args.extend(["--tls-key-file".into(), text(certificates.path("server.key"))]);
+        args.extend(["--tls-ca-cert-file".into(), text(certificates.path("ca.crt"))]);
         args.extend(["--tls-auth-clients".into(), "yes".into()]);
         args
     });
@@ -96,9 +96,9 @@ async fn tls_with_an_authority_a_name_and_a_certificate_of_our_own() {
         tls: TlsConfig {
             enabled: true,
             server_name: "redis.test".into(),
-            ca_cert_file: Some(papers.path("ca.crt")),
-            client_cert_file: Some(papers.path("client.crt")),
-            client_key_file: Some(papers.path("client.key")),
+            ca_cert_file: Some(certificates.path("ca.crt")),
+            client_cert_file: Some(certificates.path("client.crt")),
+            client_key_file: Some(certificates.path("client.key")),
             ..TlsConfig::default()
         },
         ..redis.config()
@@ -112,9 +112,9 @@ async fn tls_with_an_authority_a_name_and_a_certificate_of_our_own() {
     };
     let message = refused(&|tls| tls.server_name = String::new()).await;
     assert!(message.contains("certificate"), "no such name in it: {message}");
-    let message = refused(&|tls| tls.ca_cert_file = Some(papers.path("stranger.crt"))).await;
-    assert!(message.contains("certificate"), "a stranger's: {message}");
-    let message = refused(&|tls| tls.ca_cert_file = Some(papers.path("none.crt"))).await;
+    let message = refused(&|tls| tls.ca_cert_file = Some(certificates.path("other_ca.crt"))).await;
+    assert!(message.contains("certificate"), "of another authority: {message}");
+    let message = refused(&|tls| tls.ca_cert_file = Some(certificates.path("none.crt"))).await;
     assert!(message.contains("none.crt"), "{message}");
     refused(&|tls| (tls.client_cert_file, tls.client_key_file) = (None, None)).await;
     let mut insecure = config.clone();
@@ -149,7 +149,7 @@ async fn the_master_is_the_one_the_sentinels_name() {
 
     let (here, there) = (Bus::connect(&config).await.unwrap(), Bus::connect(&config).await.unwrap());
     let server = RpcServer::new(&here, "EgressHandler");
-    server.serve_pattern("StopEgress", Routing::Queue, Clerk::saying("stopped")).await.unwrap();
+    server.serve_pattern("StopEgress", Routing::Queue, ScriptedHandler::answering("stopped")).await.unwrap();
     let client = RpcClient::new(&there, "EgressHandler");
     client.listen().await.unwrap();
     let sentinel_knows_the_replica = async || {

@@ -1,4 +1,5 @@
-//! The bus without Redis, for tests. Its clock is tokio's, so a test with paused time plays hours in milliseconds.
+//! The bus without Redis. Its clock is tokio's, so a test with paused time runs through hours in milliseconds. No
+//! task of its own: each call locks the broker's state and never waits.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,19 +8,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use spillway_model::{CloseTask, OpenTask, Pace, SlotResult};
 use spillway_process::Clock;
 use spillway_process::clock::Measurement;
 use tokio::time::Instant;
 
-use crate::backend::{
-    Backend, CasResult, CloseTask, InboundMessage, Interest, Lock, NewValue, OpenTaskArgs, Precondition, RouteRemoval,
-    Routes, Subscription, Versioned,
-};
+use super::memory_ledger::MemoryLedger;
+use crate::backend::Backend;
+use crate::bus::Bus;
+use crate::error::BusError;
+use crate::key_value::{CasResult, KeyValue, Lock, NewValue, Precondition, Versioned};
+use crate::pub_sub::{InboundMessage, Interest, PubSub, RouteRemoval, Routes, Subscription};
 use crate::task_ledger::TaskLedger;
-use crate::tasks::{Pace, SlotResult};
-use crate::{Bus, BusError};
 
-/// What Redis is for the buses connected to it: several [`Bus`] handles of one broker hear each other and share keys.
+/// In place of a Redis server: buses of one broker share channels and keys. Clones are one broker.
 #[derive(Clone, Default)]
 pub struct MemoryBroker {
     shared: Arc<BrokerState>,
@@ -41,7 +43,7 @@ struct MemoryStore {
     locks: HashMap<String, Instant>,
     indexes: HashMap<String, BTreeMap<String, i64>>,
     leases: HashMap<String, Lease>,
-    task_ledger: TaskLedger,
+    ledger: MemoryLedger,
 }
 
 struct Lease {
@@ -54,53 +56,56 @@ struct Lease {
 struct StoredValue {
     version: u64,
     value: Bytes,
-    /// It is there for this taker alone.
+    /// The taker that may still read it.
     taker: Option<String>,
 }
 
 impl MemoryBroker {
+    /// Empty, with this host's clock.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With another time than this process' host.
+    /// With another clock than this process' host.
     pub fn at(clock: Clock) -> Self {
         Self { shared: Arc::new(BrokerState { clock, ..BrokerState::default() }) }
     }
 
+    /// A bus whose host has the broker's clock.
     pub fn bus(&self) -> Bus {
         self.bus_on(self.shared.clock.clone())
     }
 
-    /// For a process whose host has this clock; as on Redis it is put right by what the broker says.
+    /// A bus whose host has this clock; as on Redis, the broker's time corrects it.
     pub fn bus_on(&self, clock: Clock) -> Bus {
         let now = Instant::now();
         clock.measured(&Measurement { asked: now, answered: now, reference_ns: self.shared.clock.unix_ns() });
-        Bus { backend: Arc::new(MemoryBackend { shared: self.shared.clone(), clock }) }
+        Bus::on(MemoryBackend { shared: self.shared.clone(), clock })
     }
 
-    /// The broker's own time, which all who are connected agree on.
+    /// The broker's time, which corrects the clock of every bus.
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
     }
 
-    /// Everything it kept is lost, as by FLUSHALL; subscriptions stay.
+    /// Removes every key, as FLUSHALL; subscriptions stay.
     pub fn flush(&self) {
         let mut store = self.shared.lock();
         let routes = std::mem::take(&mut store.routes);
         *store = MemoryStore { routes, ..MemoryStore::default() };
     }
 
-    /// The broker is gone: every command fails and nothing is heard, until [`MemoryBroker::mend`].
+    /// Every command fails and nothing is delivered, until [`MemoryBroker::mend`].
     pub fn cut(&self) {
         self.shared.cut.store(true, Ordering::Release);
     }
 
+    /// Ends a [`MemoryBroker::cut`].
     pub fn mend(&self) {
         self.shared.cut.store(false, Ordering::Release);
     }
 
-    /// The next `count` messages are published and reach nobody.
+    /// The next `count` published messages are delivered to no subscriber.
     pub fn lose(&self, count: u64) {
         self.shared.loses.store(count, Ordering::Release);
     }
@@ -120,13 +125,13 @@ impl BrokerState {
     }
 
     fn lock(&self) -> MutexGuard<'_, MemoryStore> {
-        // Nothing below can panic halfway through a change.
+        // No change below can panic halfway.
         self.store.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 impl MemoryStore {
-    /// Whatever is under the key, taken or not.
+    /// The value of the key, taken or not.
     fn kept(&mut self, key: &str) -> Option<Versioned> {
         let now = Instant::now();
         let (kept, until) = self.kept.get(key)?;
@@ -137,15 +142,22 @@ impl MemoryStore {
         Some(Versioned { version: kept.version, value: kept.value.clone(), remaining: until.map(|until| until - now) })
     }
 
-    /// What a reader finds.
+    /// `None` if it was taken.
     fn read(&mut self, key: &str) -> Option<Versioned> {
         let found = self.kept(key);
         found.filter(|_| self.kept.get(key).is_some_and(|(entry, _)| entry.taker.is_none()))
     }
 }
 
+impl Bus {
+    /// A bus of a broker of its own. For several that share one: [`MemoryBroker::bus`].
+    pub fn memory() -> Bus {
+        MemoryBroker::new().bus()
+    }
+}
+
 #[async_trait]
-impl Backend for MemoryBackend {
+impl PubSub for MemoryBackend {
     async fn publish(&self, channel: &str, payload: Bytes) -> Result<(), BusError> {
         let mut store = self.shared.store("publish")?;
         let lost = self.shared.loses.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
@@ -153,7 +165,7 @@ impl Backend for MemoryBackend {
             return Ok(());
         }
         let delivery = InboundMessage { channel: channel.to_owned(), payload, at: Instant::now() };
-        let heard: Vec<Interest> = store
+        let matching: Vec<Interest> = store
             .routes
             .interests()
             .filter(|interest| match interest {
@@ -162,7 +174,7 @@ impl Backend for MemoryBackend {
             })
             .cloned()
             .collect();
-        for interest in heard {
+        for interest in matching {
             store.routes.deliver(&interest, &delivery);
         }
         Ok(())
@@ -175,7 +187,10 @@ impl Backend for MemoryBackend {
             let _: RouteRemoval = shared.lock().routes.remove(&interest, id);
         }))
     }
+}
 
+#[async_trait]
+impl KeyValue for MemoryBackend {
     async fn lock(&self, key: &str, ttl: Duration) -> Result<Lock, BusError> {
         let mut store = self.shared.store("lock")?;
         let now = Instant::now();
@@ -285,32 +300,37 @@ impl Backend for MemoryBackend {
     async fn fence(&self, key: &str) -> Result<u64, BusError> {
         Ok(self.shared.store("fence")?.leases.get(key).map_or(0, |lease| lease.number))
     }
+}
 
-    async fn open(&self, args: &OpenTaskArgs<'_>) -> Result<SlotResult, BusError> {
-        Ok(self.shared.store("open a task")?.task_ledger.open(args, Instant::now()))
+#[async_trait]
+impl TaskLedger for MemoryBackend {
+    async fn open_task(&self, open_task: &OpenTask<'_>) -> Result<SlotResult, BusError> {
+        Ok(self.shared.store("open a task")?.ledger.open(open_task, Instant::now()))
     }
 
-    async fn pace(&self, target: &str, pace: Pace, complaint: Option<Duration>) -> Result<(), BusError> {
-        self.shared.store("pace")?.task_ledger.pace(target, pace, complaint, Instant::now());
+    async fn adjust_pace(&self, target: &str, pace: Pace, retry_after: Option<Duration>) -> Result<(), BusError> {
+        self.shared.store("pace")?.ledger.adjust_pace(target, pace, retry_after, Instant::now());
         Ok(())
     }
 
-    async fn close(&self, closing: &CloseTask<'_>) -> Result<bool, BusError> {
-        Ok(self.shared.store("close a task")?.task_ledger.close(closing, self.shared.clock.unix_ms()))
+    async fn close_task(&self, close_task: &CloseTask<'_>) -> Result<bool, BusError> {
+        Ok(self.shared.store("close a task")?.ledger.close(close_task, self.shared.clock.unix_ms()))
     }
 
-    async fn opened(&self) -> Result<Vec<(String, String)>, BusError> {
-        Ok(self.shared.store("list tasks")?.task_ledger.opened())
+    async fn open_tasks(&self) -> Result<Vec<(String, String)>, BusError> {
+        Ok(self.shared.store("list tasks")?.ledger.open_tasks())
     }
 
     async fn spent(&self, field: &str) -> Result<f64, BusError> {
-        Ok(self.shared.store("read what was spent")?.task_ledger.spent(field))
+        Ok(self.shared.store("read what was spent")?.ledger.spent(field))
     }
 
-    async fn lines(&self, from: &str, until_ms: i64, max: usize) -> Result<Vec<(String, String)>, BusError> {
-        Ok(self.shared.store("read the ledger")?.task_ledger.lines(from, until_ms, max))
+    async fn ledger_lines(&self, from: &str, until_ms: i64, max: usize) -> Result<Vec<(String, String)>, BusError> {
+        Ok(self.shared.store("read the ledger")?.ledger.lines(from, until_ms, max))
     }
+}
 
+impl Backend for MemoryBackend {
     fn clock(&self) -> &Clock {
         &self.clock
     }
@@ -320,7 +340,7 @@ impl Backend for MemoryBackend {
     }
 }
 
-/// Redis' glob, as far as we use it: `*` stands for anything.
+/// Redis' glob as far as it is used: `*` matches any text.
 fn matches(pattern: &str, channel: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == channel };
     let Some(channel) = channel.strip_prefix(head) else { return false };
@@ -332,7 +352,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_anything() {
+    fn a_star_matches_any_text() {
         assert!(matches("EgressHandler|StopEgress|*|REQ", "EgressHandler|StopEgress|EG_1|REQ"));
         assert!(!matches("EgressHandler|StopEgress|*|REQ", "EgressHandler|StopEgress|EG_1|RCLAIM"));
         assert!(!matches("EgressHandler|StopEgress|*|REQ", "EgressHandler|StopEgress|REQ"));
