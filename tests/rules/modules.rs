@@ -11,7 +11,6 @@ type Module = Vec<String>;
 
 /// Modules that still lie in a cycle, by crate. The numbers only go down: who breaks a cycle writes the smaller one.
 const IN_CYCLES: &[(&str, usize)] = &[
-    ("infra/plan", 2),
     ("infra/bus", 5),
     ("infra/storage", 9),
     ("dispatcher", 15),

@@ -1,0 +1,239 @@
+//! StartEgress requests of every kind under one set of names ([`RequestFields`]), with the mistakes that one field alone
+//! shows. What can be served, and how, is decided in `plan`.
+
+use livekit_protocol as livekit;
+use spillway_protocol::rpc::StartEgressRequest;
+use spillway_protocol::rpc::start_egress_request::EgressRequest;
+use url::Url;
+
+use crate::encoding::RequestedEncoding;
+use crate::error::PlanError;
+use crate::types::{Container, EgressKind, LayoutName, Mixing, Source};
+use crate::uploads::RequestedUpload;
+
+/// A request of any kind.
+pub(crate) struct RequestFields<'a> {
+    pub(crate) kind: EgressKind,
+    /// Empty where the request names no room.
+    pub(crate) room_name: &'a String,
+    pub(crate) source: Source,
+    pub(crate) wants_sound: bool,
+    pub(crate) wants_picture: bool,
+    pub(crate) layout: LayoutName,
+    pub(crate) mixing: Mixing,
+    pub(crate) encoding: RequestedEncoding<'a>,
+    pub(crate) outputs: Outputs<'a>,
+}
+
+/// A file output.
+#[derive(Clone, Copy)]
+pub(crate) struct File<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) container: Option<Container>,
+    pub(crate) manifest: bool,
+    pub(crate) upload: Option<RequestedUpload<'a>>,
+}
+
+/// The outputs of a request: files in full, the number of each other kind.
+#[derive(Default)]
+pub(crate) struct Outputs<'a> {
+    pub(crate) files: Vec<File<'a>>,
+    pub(crate) streams: usize,
+    pub(crate) segments: usize,
+    pub(crate) images: usize,
+    pub(crate) websocket: bool,
+}
+
+/// The deprecated single output of a request of the first API.
+enum Single<'a> {
+    None,
+    File(&'a livekit::EncodedFileOutput),
+    Stream,
+    Segments,
+}
+
+/// Macros, because these fields have the same names and different types in each message of the first API.
+macro_rules! encoding {
+    ($message:ident, $request:ident) => {
+        match &$request.options {
+            None => RequestedEncoding::Nothing,
+            Some(livekit::$message::Options::Preset(number)) => RequestedEncoding::Preset(*number),
+            Some(livekit::$message::Options::Advanced(options)) => RequestedEncoding::Advanced(options),
+        }
+    };
+}
+
+macro_rules! single {
+    ($message:ident, $request:ident) => {{
+        #[expect(deprecated, reason = "old SDKs still fill the single output")]
+        let single = match &$request.output {
+            Some(livekit::$message::Output::File(file)) => Single::File(file),
+            Some(livekit::$message::Output::Stream(_)) => Single::Stream,
+            Some(livekit::$message::Output::Segments(_)) => Single::Segments,
+            None => Single::None,
+        };
+        single
+    }};
+}
+
+macro_rules! outputs {
+    ($request:ident, $single:expr) => {
+        Outputs::read(
+            $single,
+            &$request.file_outputs,
+            $request.stream_outputs.len(),
+            $request.segment_outputs.len(),
+            $request.image_outputs.len(),
+        )
+    };
+}
+
+/// Reads the request inside a StartEgress. Fails on a missing or malformed field and on a kind that is not supported.
+pub(crate) fn read(start: &StartEgressRequest) -> Result<RequestFields<'_>, PlanError> {
+    match start.request.as_ref().ok_or(PlanError::Field("request"))? {
+        EgressRequest::RoomComposite(request) => room_composite(request),
+        EgressRequest::Participant(request) => participant(request),
+        EgressRequest::TrackComposite(request) => track_composite(request),
+        EgressRequest::Track(request) => track(request),
+        EgressRequest::Web(request) => {
+            web_url(&request.url, "web url")?;
+            Err(PlanError::NotYet("web egress is"))
+        }
+        EgressRequest::Egress(_) => Err(PlanError::NotYet("the StartEgress (v2) API is")),
+        EgressRequest::Replay(_) => Err(PlanError::NotYet("replay export is")),
+    }
+}
+
+fn room_composite(request: &livekit::RoomCompositeEgressRequest) -> Result<RequestFields<'_>, PlanError> {
+    if !request.custom_base_url.is_empty() {
+        web_url(&request.custom_base_url, "template base url")?;
+    }
+    if request.audio_only && request.video_only {
+        return Err(PlanError::Field("audio_only and video_only"));
+    }
+    if !request.custom_base_url.is_empty() {
+        return Err(PlanError::NotYet("custom_base_url (templates of your own) is"));
+    }
+    let mixing = match livekit::AudioMixing::try_from(request.audio_mixing) {
+        Ok(livekit::AudioMixing::DefaultMixing) => Mixing::Both,
+        Ok(livekit::AudioMixing::DualChannelAgent) => Mixing::AgentsLeft,
+        Ok(livekit::AudioMixing::DualChannelAlternate) => Mixing::Alternate,
+        Err(_) => return Err(PlanError::Field("audio_mixing")),
+    };
+    Ok(RequestFields {
+        wants_sound: !request.video_only,
+        wants_picture: !request.audio_only,
+        layout: LayoutName::parse(&request.layout)?,
+        mixing,
+        encoding: encoding!(room_composite_egress_request, request),
+        outputs: outputs!(request, single!(room_composite_egress_request, request))?,
+        ..RequestFields::new(EgressKind::RoomComposite, &request.room_name, Source::Room)
+    })
+}
+
+fn participant(request: &livekit::ParticipantEgressRequest) -> Result<RequestFields<'_>, PlanError> {
+    if request.identity.is_empty() {
+        return Err(PlanError::Field("identity"));
+    }
+    let source = Source::Participant { identity: request.identity.clone(), screen_share: request.screen_share };
+    Ok(RequestFields {
+        encoding: encoding!(participant_egress_request, request),
+        outputs: outputs!(request, Single::None)?,
+        ..RequestFields::new(EgressKind::Participant, &request.room_name, source)
+    })
+}
+
+fn track_composite(request: &livekit::TrackCompositeEgressRequest) -> Result<RequestFields<'_>, PlanError> {
+    let named = |id: &String| (!id.is_empty()).then(|| id.clone());
+    let (audio, video) = (named(&request.audio_track_id), named(&request.video_track_id));
+    if audio.is_none() && video.is_none() {
+        return Err(PlanError::Field("audio_track_id or video_track_id"));
+    }
+    Ok(RequestFields {
+        wants_sound: audio.is_some(),
+        wants_picture: video.is_some(),
+        encoding: encoding!(track_composite_egress_request, request),
+        outputs: outputs!(request, single!(track_composite_egress_request, request))?,
+        ..RequestFields::new(EgressKind::TrackComposite, &request.room_name, Source::Tracks { audio, video })
+    })
+}
+
+fn track(request: &livekit::TrackEgressRequest) -> Result<RequestFields<'_>, PlanError> {
+    use livekit::track_egress_request::Output;
+    if request.track_id.is_empty() {
+        return Err(PlanError::Field("track_id"));
+    }
+    let mut outputs = Outputs::default();
+    match &request.output {
+        Some(Output::File(file)) => outputs.files.push(File {
+            path: &file.filepath,
+            // A Track request has no file type: IVF is requested by its extension. The media process obeys where IVF can
+            // hold the published codec.
+            container: file.filepath.ends_with(".ivf").then_some(Container::Ivf),
+            manifest: !file.disable_manifest,
+            upload: file.output.as_ref().map(RequestedUpload::from),
+        }),
+        Some(Output::WebsocketUrl(_)) => outputs.websocket = true,
+        None => {}
+    }
+    let source = Source::Track { track_id: request.track_id.clone() };
+    Ok(RequestFields { outputs, ..RequestFields::new(EgressKind::Track, &request.room_name, source) })
+}
+
+impl<'a> RequestFields<'a> {
+    /// With sound and picture, default layout, mixing and encoding, and no outputs.
+    fn new(kind: EgressKind, room_name: &'a String, source: Source) -> Self {
+        Self {
+            kind,
+            room_name,
+            source,
+            wants_sound: true,
+            wants_picture: true,
+            layout: LayoutName::GRID,
+            mixing: Mixing::Both,
+            encoding: RequestedEncoding::Nothing,
+            outputs: Outputs::default(),
+        }
+    }
+}
+
+impl<'a> Outputs<'a> {
+    /// The single output counts only where the list of its kind is empty.
+    fn read(
+        single: Single<'a>,
+        files: &'a [livekit::EncodedFileOutput],
+        streams: usize,
+        segments: usize,
+        images: usize,
+    ) -> Result<Self, PlanError> {
+        let files = match single {
+            Single::File(file) if files.is_empty() => vec![encoded_file(file)?],
+            _ => files.iter().map(encoded_file).collect::<Result<_, _>>()?,
+        };
+        let streams = if matches!(single, Single::Stream) { streams.max(1) } else { streams };
+        let segments = if matches!(single, Single::Segments) { segments.max(1) } else { segments };
+        Ok(Self { files, streams, segments, images, websocket: false })
+    }
+}
+
+fn encoded_file(file: &livekit::EncodedFileOutput) -> Result<File<'_>, PlanError> {
+    Ok(File {
+        path: &file.filepath,
+        container: match livekit::EncodedFileType::try_from(file.file_type) {
+            Ok(livekit::EncodedFileType::DefaultFiletype) => None,
+            Ok(livekit::EncodedFileType::Mp4) => Some(Container::Mp4),
+            Ok(livekit::EncodedFileType::Ogg) => Some(Container::Ogg),
+            Ok(livekit::EncodedFileType::Mp3) => Some(Container::Mp3),
+            Err(_) => return Err(PlanError::Field("file_type")),
+        },
+        manifest: !file.disable_manifest,
+        upload: file.output.as_ref().map(RequestedUpload::from),
+    })
+}
+
+fn web_url(text: &str, field: &'static str) -> Result<(), PlanError> {
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(()),
+        _ => Err(PlanError::Field(field)),
+    }
+}
