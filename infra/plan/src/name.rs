@@ -107,14 +107,14 @@ pub fn clean(path: &str) -> String {
 }
 
 /// Whether a path can exist on a file system: no NUL, no component over 255 bytes, at most 4000 bytes in all.
-pub fn possible(path: &str) -> bool {
+pub(crate) fn possible(path: &str) -> bool {
     path.len() <= MAX_PATH_BYTES
         && !path.contains('\0')
         && path.split('/').all(|component| component.len() <= MAX_COMPONENT_BYTES)
 }
 
 /// Whether a second attempt cannot overwrite the file of the first: the name is generated or has `{retry}` in it.
-pub fn retry_safe(path: &str) -> bool {
+pub(crate) fn retry_safe(path: &str) -> bool {
     path.is_empty() || path.ends_with('/') || path.contains("{retry}")
 }
 

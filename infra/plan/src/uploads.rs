@@ -10,7 +10,7 @@ use url::Url;
 use crate::destination::*;
 use crate::error::PlanError;
 
-/// The upload of an output; the same four in each of the protocol's messages.
+/// The upload of an output. Each message of the protocol has the same four, as types of its own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RequestedUpload<'a> {
     S3(&'a livekit::S3Upload),
@@ -19,29 +19,22 @@ pub(crate) enum RequestedUpload<'a> {
     AliOss(&'a livekit::AliOssUpload),
 }
 
-impl<'a> From<&'a livekit::encoded_file_output::Output> for RequestedUpload<'a> {
-    fn from(output: &'a livekit::encoded_file_output::Output) -> Self {
-        use livekit::encoded_file_output::Output;
-        match output {
-            Output::S3(upload) => Self::S3(upload),
-            Output::Gcp(upload) => Self::Gcp(upload),
-            Output::Azure(upload) => Self::Azure(upload),
-            Output::AliOss(upload) => Self::AliOss(upload),
+macro_rules! uploads_of {
+    ($($message:ident),*) => {$(
+        impl<'a> From<&'a livekit::$message::Output> for RequestedUpload<'a> {
+            fn from(output: &'a livekit::$message::Output) -> Self {
+                match output {
+                    livekit::$message::Output::S3(upload) => Self::S3(upload),
+                    livekit::$message::Output::Gcp(upload) => Self::Gcp(upload),
+                    livekit::$message::Output::Azure(upload) => Self::Azure(upload),
+                    livekit::$message::Output::AliOss(upload) => Self::AliOss(upload),
+                }
+            }
         }
-    }
+    )*};
 }
 
-impl<'a> From<&'a livekit::direct_file_output::Output> for RequestedUpload<'a> {
-    fn from(output: &'a livekit::direct_file_output::Output) -> Self {
-        use livekit::direct_file_output::Output;
-        match output {
-            Output::S3(upload) => Self::S3(upload),
-            Output::Gcp(upload) => Self::Gcp(upload),
-            Output::Azure(upload) => Self::Azure(upload),
-            Output::AliOss(upload) => Self::AliOss(upload),
-        }
-    }
-}
+uploads_of!(encoded_file_output, direct_file_output);
 
 /// The destinations of an output with this upload: the upload, else the installation's storage, else the disk.
 pub(crate) fn destination(upload: Option<RequestedUpload>, config: &StorageConfig) -> Result<Destinations, PlanError> {
