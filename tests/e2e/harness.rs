@@ -1,4 +1,5 @@
-//! What all cases share: one runtime, one livekit-server, one dispatcher. Started by the first case that needs it.
+//! Shared by all cases: one runtime, one livekit-server, one dispatcher, started by the first case that needs them; and
+//! the kinds of cases.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +13,7 @@ use spillway_tests::servers::{DispatcherProcess, TestServers};
 use spillway_tests::twirp::Api;
 use tokio::runtime::Runtime;
 
+/// The shared servers.
 pub struct E2eHarness {
     dispatcher: Mutex<Option<DispatcherProcess>>,
     servers: TestServers,
@@ -27,7 +29,7 @@ fn runtime() -> &'static Runtime {
     })
 }
 
-/// The shared servers. A start that failed is tried again by the next case.
+/// The shared servers. A failed start is repeated by the next case.
 pub fn harness() -> Result<Arc<E2eHarness>> {
     let mut shared = HARNESS.lock().map_err(|_| anyhow!("the stage broke while it was set up"))?;
     if let Some(harness) = &*shared {
@@ -51,23 +53,24 @@ pub fn harness() -> Result<Arc<E2eHarness>> {
 }
 
 impl E2eHarness {
+    /// API of the shared livekit-server.
     pub fn api(&self) -> &Api {
         &self.servers.api
     }
 
-    /// A room name nobody else uses.
+    /// A room name that no other case uses.
     pub fn room(&self, kind: &str) -> String {
         static COUNT: AtomicU32 = AtomicU32::new(1);
         format!("{kind}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A path below the stage's folder.
+    /// A path for a recording, in the folder of the shared servers.
     pub fn file(&self, name: &str) -> PathBuf {
         self.servers.folder().join("files").join(name)
     }
 }
 
-/// Ends everything; gives what an idle dispatcher left behind.
+/// Stops the shared servers; gives the processes that the idle dispatcher has left behind.
 pub fn close() -> Vec<(i32, String)> {
     let Ok(mut shared) = HARNESS.lock() else { return Vec::new() };
     let Some(harness) = shared.take() else { return Vec::new() };
@@ -80,7 +83,7 @@ pub fn close() -> Vec<(i32, String)> {
     harness.servers.left_behind()
 }
 
-/// A named case on the shared stage.
+/// A case on the shared servers.
 pub fn case<F>(name: &str, body: impl FnOnce(Arc<E2eHarness>) -> F + Send + 'static) -> Trial
 where
     F: Future<Output = Result<()>> + Send,
@@ -94,7 +97,7 @@ where
 /// Cases run beside one another; one that fills the machine by itself does not.
 static MACHINE: RwLock<()> = RwLock::new(());
 
-/// A named case that brings its own servers, or needs none.
+/// A case that starts its own servers, or needs none.
 pub fn alone(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
     Trial::test(name.to_owned(), move || {
         let _shared = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
@@ -111,8 +114,8 @@ pub fn exclusive(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static)
     })
 }
 
-/// Where there is a reason against it, the case is skipped: counted by the harness as ignored, and said at the end of the
-/// run. `--include-ignored` runs it all the same.
+/// With a reason, the case is skipped: counted as ignored, and listed at the end of the run. `--include-ignored` runs
+/// it all the same.
 pub fn unless(left_out: Option<String>, case: Trial) -> Trial {
     let Some(reason) = left_out else { return case };
     if let Ok(mut skipped) = SKIPPED.lock() {
@@ -123,25 +126,28 @@ pub fn unless(left_out: Option<String>, case: Trial) -> Trial {
 
 static SKIPPED: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
 
-/// A line for each case that was skipped, with its reason.
+/// A line for each skipped case that the filter selects, with its reason.
 pub fn skipped(filter: Option<&str>) -> Vec<String> {
     let Ok(skipped) = SKIPPED.lock() else { return Vec::new() };
     let asked = skipped.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter)));
     asked.map(|(name, reason)| format!("skipped {name}: {reason}")).collect()
 }
 
+/// Runs a future on the shared runtime.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     runtime().block_on(future)
 }
 
-/// Something several cases need, made by the first of them.
+/// A value that several cases need, made by the first of them; its error is the error of all of them.
 pub struct SharedRun<T>(OnceLock<Result<Arc<T>, String>>);
 
 impl<T> SharedRun<T> {
+    /// Not made yet.
     pub const fn new() -> Self {
         Self(OnceLock::new())
     }
 
+    /// The value; `make` runs at most once.
     pub fn get(&self, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
         let made = self.0.get_or_init(|| make().map(Arc::new).map_err(|error| format!("{error:#}")));
         made.clone().map_err(|error| anyhow!(error))

@@ -1,4 +1,5 @@
-//! Flash-and-beep clips, made once per machine by `assets/make.sh`.
+//! Clips with flashes and beeps, made once per machine by `assets/make.sh`, and other files that the set-up has put
+//! into the cache.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -12,7 +13,7 @@ use crate::clip::Clip;
 
 const SCRIPT: &str = include_str!("../assets/make.sh");
 
-/// What the project keeps on this machine beside the checkout, as the set-up has it.
+/// The folder of the set-up on this machine: `SPILLWAY_CACHE`, else `spillway` in the cache folder of the user.
 pub fn cache() -> PathBuf {
     if let Some(folder) = std::env::var_os("SPILLWAY_CACHE") {
         return folder.into();
@@ -21,18 +22,19 @@ pub fn cache() -> PathBuf {
     std::env::var_os("XDG_CACHE_HOME").map_or_else(|| Path::new(&home).join(".cache"), PathBuf::from).join("spillway")
 }
 
-/// The runner's image, as `docker save` wrote it: the one that `cargo verify` made of these sources, or another to look at.
+/// Archive (`docker save`) of the runner's image: the one that `cargo verify` built from these sources, or the one that
+/// `SPILLWAY_RUNNER_IMAGE` names.
 ///
 /// # Errors
 ///
-/// There is none, and why: cases that record in it are skipped.
+/// There is none; the text says where it was looked for. Cases that need it are skipped then.
 pub fn runner_image() -> Result<PathBuf, String> {
     let named = std::env::var_os("SPILLWAY_RUNNER_IMAGE").map(PathBuf::from);
     let archive = named.unwrap_or_else(|| images().join("spillway-runner.tar"));
     if archive.is_file() { Ok(archive) } else { Err(format!("no image of the runner at {}", archive.display())) }
 }
 
-/// Why no container can be run on this machine, if the set-up has found that none can.
+/// Why no container can run on this machine, where the set-up has found that none can.
 pub fn containers_left_out() -> Option<String> {
     fs::read_to_string(images().join("left-out")).ok()
 }
@@ -41,7 +43,8 @@ fn images() -> PathBuf {
     cache().join("images/dev")
 }
 
-/// The folder of the clips. Made on first use, by one process at a time; another script makes another folder.
+/// The folder of the clips. Made on first use, by one process at a time; another version of the script makes another
+/// folder.
 pub fn folder() -> Result<PathBuf> {
     static FOLDER: OnceLock<Mutex<Option<PathBuf>>> = OnceLock::new();
     let mut known = FOLDER.get_or_init(Mutex::default).lock().expect("no panic while the folder is made");
@@ -70,7 +73,7 @@ pub fn folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// A clip by its name in the folder, e.g. `p0-720.h264`; read once per process.
+/// A clip by its file name in the folder, e.g. `p0-720.h264`; read once per process.
 pub fn clip(name: &str) -> Result<Arc<Clip>> {
     static READ: OnceLock<Mutex<HashMap<String, Arc<Clip>>>> = OnceLock::new();
     let folder = folder()?;
@@ -83,17 +86,20 @@ pub fn clip(name: &str) -> Result<Arc<Clip>> {
     Ok(clip)
 }
 
-/// The people of `make.sh`, as a recording shows them.
+/// A person in the clips of `make.sh`, by the properties that the analyser recognises in a recording.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TestPerson {
+    /// Prefix of the clips; also used as identity.
     pub name: &'static str,
-    /// Of the background, in the video's own (limited range) values.
+    /// Chroma of the background, in the video's own (limited range) values.
     pub u: u8,
+    /// As `u`.
     pub v: u8,
-    /// Of the beep, hertz.
+    /// Frequency of the beep, hertz.
     pub tone: f64,
 }
 
+/// Every person of `make.sh`.
 pub const PEOPLE: [TestPerson; 4] = [
     TestPerson { name: "p0", u: 111, v: 177, tone: 600.0 },
     TestPerson { name: "p1", u: 95, v: 87, tone: 900.0 },
@@ -101,6 +107,7 @@ pub const PEOPLE: [TestPerson; 4] = [
     TestPerson { name: "p3", u: 83, v: 142, tone: 2000.0 },
 ];
 
+/// A person by name; panics on a name that `make.sh` does not have.
 pub fn person(name: &str) -> TestPerson {
     *PEOPLE.iter().find(|person| person.name == name).expect("one of the people of make.sh")
 }

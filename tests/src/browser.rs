@@ -1,4 +1,4 @@
-//! A headless Chromium of the stage, which plays recordings as a person would.
+//! A headless Chromium that plays recordings as a user would.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::process::{Process, eventually, kill_marked, new_mark};
 
 const PAGE: &str = include_str!("../assets/play.html");
 
-/// What every headless page of ours is started with.
+/// Arguments of every headless Chromium of the harness.
 pub const HEADLESS: [&str; 7] = [
     "--headless=new",
     "--no-sandbox",
@@ -24,20 +24,23 @@ pub const HEADLESS: [&str; 7] = [
     "--enable-logging=stderr",
 ];
 
-/// What became of one file.
+/// Playback of one file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct BrowserPlayback {
-    /// As the player says, seconds.
+    /// The player's duration, seconds.
     pub length: f64,
+    /// Four seeks over the length of the file.
     pub jumps: Vec<SeekResult>,
-    /// Where it was after it had been played for a while from the beginning, seconds.
+    /// Position after playing from the beginning for a while, seconds.
     pub played: f64,
+    /// Video frames shown.
     pub pictures: u64,
+    /// Of them, decoded with errors.
     pub corrupted: u64,
-    /// 0 without a picture.
+    /// Of the video; 0 without one.
     pub width: u32,
-    /// Not empty: it does not play, and why.
+    /// Not empty: the file does not play, and why.
     pub error: String,
 }
 
@@ -55,17 +58,19 @@ impl Default for BrowserPlayback {
     }
 }
 
+/// One seek.
 #[derive(Clone, Debug, Deserialize)]
 pub struct SeekResult {
-    /// Asked for, and where the player went, seconds.
+    /// Requested position, seconds.
     pub to: f64,
+    /// Position that the player reached, seconds.
     pub at: f64,
-    /// `HTMLMediaElement.readyState`: from 2 on there is something to see.
+    /// `HTMLMediaElement.readyState`: from 2 on there is a frame to show.
     pub ready: u32,
 }
 
 impl BrowserPlayback {
-    /// It plays, and every place of it can be gone to.
+    /// An error unless it plays without corrupted frames and every seek arrives within 0.5 s.
     pub fn is_fine(&self) -> Result<()> {
         ensure!(self.error.is_empty(), "{}", self.error);
         ensure!(self.length.is_finite() && self.length > 0.0, "its length is {}", self.length);
@@ -80,7 +85,7 @@ impl BrowserPlayback {
     }
 }
 
-/// Plays these files one after the other.
+/// Plays files of this disk one after the other in one browser.
 pub async fn watch(files: &[&Path]) -> Result<Vec<BrowserPlayback>> {
     let folder = tempfile::tempdir().context("make a folder")?;
     let full = |file: &&Path| file.canonicalize().with_context(|| format!("find {}", file.display()));

@@ -1,4 +1,4 @@
-//! Pre-encoded media, frame by frame: what a publisher sends and what a recording is held against.
+//! Pre-encoded media, frame by frame: what a publisher sends and what a recording is compared with.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,24 +6,34 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+/// Codecs of clips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClipCodec {
+    /// Annex B.
     H264,
+    /// Annex B.
     H265,
+    /// From IVF.
     Vp8,
+    /// From IVF.
     Vp9,
+    /// OBUs from IVF.
     Av1,
+    /// Packets from Ogg.
     Opus,
+    /// G.711 µ-law.
     Pcmu,
+    /// G.711 A-law.
     Pcma,
 }
 
 impl ClipCodec {
+    /// Video or audio.
     pub fn is_video(self) -> bool {
         !matches!(self, Self::Opus | Self::Pcmu | Self::Pcma)
     }
 
-    /// As LiveKit names it.
+    /// MIME type as LiveKit writes it.
     pub fn mime(self) -> &'static str {
         match self {
             Self::H264 => "video/h264",
@@ -37,7 +47,7 @@ impl ClipCodec {
         }
     }
 
-    /// RTP clock, hertz.
+    /// RTP clock rate, hertz.
     pub fn clock_rate(self) -> u64 {
         match self {
             Self::Opus => 48_000,
@@ -47,28 +57,37 @@ impl ClipCodec {
     }
 }
 
+/// An encoded frame or packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClipFrame {
     /// Since the beginning of the clip.
     pub at: Duration,
+    /// Keyframe; true for every audio packet.
     pub key: bool,
+    /// Bytes without container or RTP.
     pub data: Arc<[u8]>,
 }
 
 /// A clip that is played in a loop.
 #[derive(Clone, Debug)]
 pub struct Clip {
+    /// File.
     pub path: PathBuf,
+    /// From its extension, or the FourCC of an IVF.
     pub codec: ClipCodec,
+    /// Width and height from the file name; 0 for audio.
     pub size: (u32, u32),
+    /// In order; the first is a keyframe in a clip from [`Clip::open`].
     pub frames: Vec<ClipFrame>,
+    /// Of one loop.
     pub length: Duration,
 }
 
 impl Clip {
-    /// The form is told by the name: `.h264` and `.h265` (Annex B with delimiters, 30 pictures a second), `.ivf`,
-    /// `.opus` (20 ms packets), `.pcmu`, `.pcma`. A number before the ending is the height of a 16:9 picture; pictures
-    /// of another shape say both (`360x640`).
+    /// Reads a clip for publishing: it must begin with a keyframe, and its loop is cut to whole seconds. The extension
+    /// gives the format: `.h264` and `.h265` (Annex B with delimiters, 30 frames a second), `.ivf`, `.opus` (20 ms
+    /// packets), `.pcmu`, `.pcma`. A number before the extension is the height of 16:9 video; other shapes have both
+    /// sides (`360x640`).
     pub fn open(path: &Path) -> Result<Self> {
         let mut clip = Self::read(path)?;
         ensure!(
@@ -84,13 +103,13 @@ impl Clip {
             clip.frames.iter_mut().for_each(|frame| frame.at -= half);
             clip.length -= half;
         }
-        // A loop is whole seconds long; an encoder may have added a last half-empty packet.
+        // Encoders may add a last packet that is partly padding.
         clip.length = Duration::from_secs((clip.length.as_secs_f64() + 0.5).floor() as u64);
         clip.frames.retain(|frame| frame.at < clip.length);
         Ok(clip)
     }
 
-    /// Everything the file holds, as a recording's frames are looked at.
+    /// Reads every frame of a file, as frames taken out of a recording are.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -137,7 +156,7 @@ impl Clip {
             Some("pcma") => {
                 (ClipCodec::Pcma, even(bytes.chunks_exact(160).map(<[u8]>::to_vec).collect(), packet, &|_| true))
             }
-            _ => bail!("{}: not a clip this stage can read", path.display()),
+            _ => bail!("{}: not a known clip format", path.display()),
         };
         let size = name.split(['-', '.']).find_map(size).unwrap_or_default();
         let step = if codec.is_video() { 1.0 / 30.0 } else { 0.02 };
@@ -145,12 +164,13 @@ impl Clip {
         Ok(Self { path: path.to_owned(), codec, size, frames, length })
     }
 
+    /// File name.
     pub fn name(&self) -> String {
         self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 }
 
-/// Of a picture, from a part of a clip's name.
+/// Size of the video, from a part of the file name.
 fn size(part: &str) -> Option<(u32, u32)> {
     match part.split_once('x') {
         Some((width, height)) => Some((width.parse().ok()?, height.parse().ok()?)),
@@ -166,7 +186,7 @@ fn h265_kind(nal: &[u8]) -> u8 {
     nal.first().map_or(0, |byte| (byte >> 1) & 0x3f)
 }
 
-/// The NAL units of an Annex B stream, without start codes.
+/// NAL units of an Annex B stream, without start codes.
 pub fn nal_units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut starts = Vec::new();
     let mut i = 0;
@@ -241,7 +261,7 @@ pub fn ogg_packets(bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
     Ok(packets)
 }
 
-/// (type, payload without its size field) of each OBU of a temporal unit; units without a size reach to the end.
+/// (type, payload without its size field) of each OBU of a temporal unit; an OBU without a size reaches to the end.
 pub fn obus(unit: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = unit;
     std::iter::from_fn(move || {
@@ -268,8 +288,8 @@ pub fn obus(unit: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// What of a frame must survive a recording: the same bytes whatever container, start codes, delimiters and repeated
-/// parameter sets lie around them.
+/// The part of a frame that a recording must keep byte for byte, without start codes, delimiters and repeated parameter
+/// sets.
 pub fn essence(codec: ClipCodec, frame: &[u8]) -> Vec<u8> {
     let join = |parts: Vec<&[u8]>| parts.concat();
     match codec {

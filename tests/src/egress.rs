@@ -1,4 +1,5 @@
-//! One egress as its caller sees it.
+//! One egress as its caller sees it: started, watched and stopped through the API of livekit-server, with the rules
+//! that hold for every answer checked on the way.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -8,19 +9,21 @@ use crate::twirp::Api;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+/// A started egress.
 pub struct Egress {
     api: Api,
+    /// `EG_…`
     pub id: String,
     asked: Instant,
-    /// How long the Start call took.
+    /// Duration of the Start call.
     pub answered_in: Duration,
 }
 
-/// No status is left after one of these.
+/// No other status follows one of these.
 const TERMINAL: [&str; 4] = ["EGRESS_COMPLETE", "EGRESS_FAILED", "EGRESS_ABORTED", "EGRESS_LIMIT_REACHED"];
 
 impl Egress {
-    /// Start must answer STARTING, with an id, the room and no error.
+    /// Calls a Start method. The answer must be STARTING, with an id, the room of the request and no error.
     pub async fn start(api: &Api, method: &str, request: Value) -> Result<Self> {
         let asked = Instant::now();
         let info = api.egress(method, request.clone()).await?;
@@ -33,6 +36,7 @@ impl Egress {
         Ok(Self { api: api.clone(), id, asked, answered_in })
     }
 
+    /// EgressInfo as ListEgress shows it. A FAILED one must have an error text, one without error must not be FAILED.
     pub async fn info(&self) -> Result<Value> {
         let info = self.api.egress_info(&self.id).await?;
         let failed = info["status"] == "EGRESS_FAILED";
@@ -42,7 +46,7 @@ impl Egress {
         Ok(info)
     }
 
-    /// Waits for ACTIVE; how long it took since the Start call.
+    /// Waits up to 30 s for ACTIVE; gives the time since the Start call. Fails on any status but STARTING before it.
     pub async fn active(&self) -> Result<Duration> {
         eventually(&format!("{} is ACTIVE", self.id), Duration::from_secs(30), || async {
             let info = self.info().await?;
@@ -55,7 +59,7 @@ impl Egress {
         .await
     }
 
-    /// Stop must answer ENDING (or the end) for the same egress.
+    /// Calls StopEgress. The answer must be ENDING or a terminal status of the same egress.
     pub async fn ask_to_stop(&self) -> Result<()> {
         let info = self.api.egress("StopEgress", serde_json::json!({ "egress_id": self.id })).await?;
         ensure!(info["egress_id"] == self.id.as_str(), "StopEgress answered for another egress: {info}");
@@ -64,7 +68,8 @@ impl Egress {
         Ok(())
     }
 
-    /// As [`ask_to_stop`](Self::ask_to_stop); gives the final info and how long it took.
+    /// [`ask_to_stop`](Self::ask_to_stop), then waits up to 30 s for the end; gives the final info and the time since
+    /// the call.
     pub async fn stop(&self) -> Result<(Value, Duration)> {
         let begun = Instant::now();
         self.ask_to_stop().await?;
@@ -72,6 +77,7 @@ impl Egress {
         Ok((info, begun.elapsed()))
     }
 
+    /// Waits for a terminal status, which must have its end time.
     pub async fn over(&self, limit: Duration) -> Result<Value> {
         eventually(&format!("{} is over", self.id), limit, || async {
             let info = self.info().await?;
@@ -84,7 +90,7 @@ impl Egress {
         .await
     }
 
-    /// [`stop`](Self::stop), and it must be COMPLETE.
+    /// [`stop`](Self::stop); the status must be COMPLETE.
     pub async fn complete(&self) -> Result<Value> {
         let (info, _) = self.stop().await?;
         ensure!(info["status"] == "EGRESS_COMPLETE", "not COMPLETE: {info}");
@@ -92,16 +98,18 @@ impl Egress {
     }
 }
 
+/// Whether an EgressInfo has a terminal status.
 pub fn is_over(info: &Value) -> bool {
     info["status"].as_str().is_some_and(|status| TERMINAL.contains(&status))
 }
 
-/// A protojson int64.
+/// A protojson int64, which is a string or a number; 0 where it is neither.
 pub fn nanos(value: &Value) -> i64 {
     value.as_str().and_then(|text| text.parse().ok()).or_else(|| value.as_i64()).unwrap_or(0)
 }
 
-/// The one file of a finished egress, with the facts EgressInfo must give about it.
+/// Path of the only file of a finished egress. Size, duration and name in EgressInfo must agree with the file on this
+/// disk.
 pub fn file_of(info: &Value) -> Result<PathBuf> {
     let files = info["file_results"].as_array().context("no file_results")?;
     ensure!(files.len() == 1, "one file was asked for: {info}");

@@ -1,4 +1,4 @@
-//! A room that is recorded into every container at once.
+//! A room with two people, and one request for each container.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::egress::Egress;
 use crate::publisher::{Publisher, PublisherOptions, SourceKind};
 use crate::twirp::Api;
 
-/// Two people: one with a camera (H264) and a microphone, one with a camera (VP8).
+/// A room with two people: one with a camera (H264) and a microphone, one with a camera (VP8).
 pub struct TestRoom {
     name: String,
     _people: [Publisher; 2],
@@ -18,6 +18,7 @@ pub struct TestRoom {
 }
 
 impl TestRoom {
+    /// Joins both people and publishes their tracks.
     pub async fn open(api: &Api, name: &str) -> Result<Self> {
         let p0 = Publisher::join(api, name, "p0", PublisherOptions::default()).await?;
         let p1 = Publisher::join(api, name, "p1", PublisherOptions::default()).await?;
@@ -27,16 +28,16 @@ impl TestRoom {
         Ok(Self { name: name.to_owned(), _people: [p0, p1], picture, sound, other })
     }
 
-    /// A StartTrackEgress of the first camera.
+    /// A StartTrackEgress request for the first camera. `output` makes the file output from a file name.
     pub fn track_request(&self, output: impl Fn(&str) -> Value) -> Value {
         json!({ "room_name": self.name, "track_id": self.picture, "file": output("track.mp4") })
     }
 
-    /// A request of each container with the name of its file and the call it belongs to. `output` makes the file output
-    /// from such a name: `filepath`, and where to upload it.
+    /// For each container: method, file name and request. `output` makes the file output from the file name:
+    /// `filepath`, and where to upload it.
     pub fn requests(&self, output: impl Fn(&str) -> Value) -> Vec<(&'static str, &'static str, Value)> {
         let mut requests = vec![
-            // The stage of this layout shows the whole bar code.
+            // The large tile of this layout shows the whole bar code.
             ("StartRoomCompositeEgress", "room.mp4", json!({ "layout": "speaker" })),
             ("StartTrackEgress", "track.mp4", json!({ "track_id": self.picture })),
             ("StartTrackEgress", "track.webm", json!({ "track_id": self.other })),
@@ -56,7 +57,8 @@ impl TestRoom {
         requests
     }
 
-    /// One running egress of each container, with the name of its file.
+    /// Starts every request of [`requests`](Self::requests) and waits until all are ACTIVE; gives each egress with its
+    /// file name.
     pub async fn record(&self, api: &Api, output: impl Fn(&str) -> Value) -> Result<Vec<(Egress, &'static str)>> {
         let mut running = Vec::new();
         for (method, name, request) in self.requests(output) {

@@ -1,4 +1,4 @@
-//! Many recordings at once: real dispatchers, a Fargate on this machine with its quota and its moods, a real runner for each
+//! Many recordings at once: two real dispatchers, a fake Fargate with its quota and faults, a real runner for each
 //! egress.
 
 use std::collections::BTreeMap;
@@ -25,51 +25,69 @@ use crate::twirp::{TwirpError, get};
 const KEY: &str = "6161616161616161616161616161616161616161616161616161616161616161";
 const ROOMS: usize = 4;
 
+/// Load and platform of one run.
 #[derive(Clone, Debug)]
 pub struct FleetScenario {
+    /// StartEgress calls.
     pub egresses: usize,
+    /// They are spread evenly over this time.
     pub within: Duration,
-    /// The platform's own bucket.
+    /// RunTask calls that the platform takes at once.
     pub burst: u32,
+    /// RunTask calls a second that the platform takes beyond the burst.
     pub per_second: f64,
+    /// Probability that a RunTask call is throttled although the quota is not used up.
     pub throttled: f64,
+    /// Probability that a RunTask call finds no capacity.
     pub no_capacity: f64,
+    /// Of the faults.
     pub seed: u64,
-    /// Until the image is asked for, and how long it takes to come.
+    /// From RunTask until the image is pulled.
     pub provisioning: Duration,
+    /// Duration of the pull.
     pub pulling: Duration,
-    /// Images that come at once: as many runners as this machine can start in that time.
+    /// Images that are pulled at once: as many runners as this machine can start in that time.
     pub pulls: usize,
-    /// Each recording, at least.
+    /// Shortest duration of each recording.
     pub records: Duration,
 }
 
+/// Outcome of a run.
 #[derive(Debug, Serialize)]
 pub struct FleetReport {
+    /// Calls.
     pub asked: usize,
+    /// Egresses that are COMPLETE.
     pub recorded: usize,
-    /// With the reason, by StartEgress or by the queue's deadline.
+    /// Reasons of the egresses that StartEgress or the deadline of the queue refused.
     pub refused: Vec<String>,
-    /// Ended otherwise than complete.
+    /// EgressInfo of those that ended otherwise than COMPLETE.
     pub failed: Vec<String>,
-    /// Recorded by more than one task, or with more than one file.
+    /// Egresses that were recorded by more than one task or into more than one file.
     pub doubles: usize,
-    /// Runners that were started.
+    /// Runners started.
     pub started: usize,
-    /// From the call of StartEgress to the platform's task.
+    /// From the StartEgress call to the platform's task.
     pub wait_p50_s: f64,
+    /// As `wait_p50_s`.
     pub wait_p99_s: f64,
-    /// From the call to ACTIVE; what this machine can start at once is in it.
+    /// From the StartEgress call to ACTIVE; includes what this machine can start at once.
     pub active_p50_s: f64,
+    /// As `active_p50_s`.
     pub active_p99_s: f64,
-    /// Of the dispatchers' own histogram: launch calls, and those that had waited for at most 6 s.
+    /// Launch calls in the dispatchers' own histogram.
     pub launch_calls: f64,
+    /// Of them, after at most 6 s in the queue.
     pub launch_calls_within_6_s: f64,
+    /// Duration of the StartEgress call.
     pub start_answer_p99_ms: f64,
+    /// Faults of this kind injected.
     pub throttled: u64,
+    /// Faults of this kind injected.
     pub no_capacity: u64,
-    /// Processor seconds of a runner and its media process together, all in all.
+    /// CPU seconds of all runners and their media processes.
     pub runner_core_s: f64,
+    /// Recorded seconds of all files.
     pub recorded_s: f64,
 }
 
@@ -151,19 +169,19 @@ impl Fleet {
         json!({ "room_name": room, "track_id": track, "file": { "filepath": path.to_string_lossy() } })
     }
 
-    /// What ListEgress says of this one once it `fits`. Everybody looks at the same answers: two hundred who ask for
-    /// themselves would be the load that is measured.
+    /// Waits until the EgressInfo of `id` fits. All calls share one poll of ListEgress: two hundred pollers would be
+    /// the load that is measured.
     async fn shown(&self, id: &str, limit: Duration, fits: impl Fn(&Value) -> bool) -> Result<Value> {
         let mut egress_infos = self.egress_infos.subscribe();
         let seen = egress_infos.wait_for(|egress_infos| egress_infos.get(id).is_some_and(&fits));
         let seen = tokio::time::timeout(limit, seen).await.with_context(|| format!("{id}: not after {limit:?}"))?;
-        Ok(seen.context("nobody looks any more")?[id].clone())
+        Ok(seen.context("the poll of ListEgress has ended")?[id].clone())
     }
 
     async fn poll_egresses(&self) -> Result<()> {
         loop {
             tokio::time::sleep(Duration::from_millis(500)).await;
-            // livekit-server's Redis pool is short of processors while hundreds of runners start; whoever waits has a bound.
+            // livekit-server's Redis pool starves while hundreds of runners start; every waiting call has a timeout.
             let Ok(answer) = self.servers.api.egress("ListEgress", json!({})).await else { continue };
             let items = answer["items"].as_array().cloned().unwrap_or_default();
             let egress_infos =
@@ -184,10 +202,10 @@ impl Fleet {
     }
 }
 
-/// What became of one call.
+/// Outcome of one StartEgress call.
 enum CallOutcome {
     Rejected(String),
-    /// Over before it recorded: what ListEgress says.
+    /// EgressInfo of one that ended before it recorded.
     Ended(Value),
     Recorded(Box<RecordedCall>),
 }
@@ -197,15 +215,16 @@ struct RecordedCall {
     /// Unix seconds.
     asked: f64,
     active_s: f64,
-    /// What ListEgress says after the end.
+    /// EgressInfo after the end.
     info: Value,
 }
 
+/// Runs a scenario: every call, every recording, and the platform empty at the end.
 pub async fn play(scenario: &FleetScenario) -> Result<FleetReport> {
     let fleet = Fleet::start(scenario).await?;
     tokio::select! {
         report = fleet.play(scenario) => report,
-        polled = fleet.poll_egresses() => polled.and_then(|()| bail!("nobody looks any more")),
+        polled = fleet.poll_egresses() => polled.and_then(|()| bail!("the poll of ListEgress has ended")),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Publishers that are not ours, so that we never test only against ourselves: libwebrtc (the PyPI wheel `livekit`) and a
-//! headless Chromium with livekit-client. Both draw and sound what the clips show.
+//! Publishers with WebRTC stacks other than ours: libwebrtc (the PyPI wheel `livekit`) and a headless Chromium with
+//! livekit-client. Both draw and sound what the clips show.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,17 +17,20 @@ use crate::twirp::Api;
 const SCRIPT: &str = include_str!("../assets/publish.py");
 const PAGE: &str = include_str!("../assets/publish.html");
 
+/// A participant with one video and one audio track. Its processes end when it is dropped.
 pub struct ForeignPublisher {
+    /// Identity in the room.
     pub identity: String,
-    /// Publications.
+    /// Sid of the video track.
     pub video: String,
+    /// Sid of the audio track.
     pub audio: String,
     process: Process,
     mark: String,
     _folder: TempDir,
 }
 
-/// A browser is many processes.
+// A browser is many processes.
 impl Drop for ForeignPublisher {
     fn drop(&mut self) {
         kill_marked(&self.mark);
@@ -35,7 +38,8 @@ impl Drop for ForeignPublisher {
 }
 
 impl ForeignPublisher {
-    /// `codec` as LiveKit names it: `vp8`, `h264`, `vp9`.
+    /// Joins with libwebrtc as the person `who` and waits until both tracks are published. `codec` as LiveKit names it:
+    /// `vp8`, `h264`, `vp9`.
     pub async fn wheel(api: &Api, room: &str, who: &str, codec: &str) -> Result<Self> {
         let named = std::env::var_os("SPILLWAY_PUBLISHER_PYTHON").map(PathBuf::from);
         let python = named.unwrap_or_else(|| cache().join("venv-publisher/bin/python"));
@@ -55,6 +59,7 @@ impl ForeignPublisher {
             .await
     }
 
+    /// Joins with Chromium; else as [`wheel`](Self::wheel).
     pub async fn browser(api: &Api, room: &str, who: &str, codec: &str) -> Result<Self> {
         let named = std::env::var_os("SPILLWAY_PUBLISHER_NPM").map(PathBuf::from);
         let npm = named.unwrap_or_else(|| cache().join("npm"));
@@ -75,7 +80,7 @@ impl ForeignPublisher {
         let process = Process::start("chromium", Path::new("/usr/bin/chromium"), folder.path(), &mark, |command| {
             command
                 .args(HEADLESS)
-                // A page in the background is slowed down; nobody looks at this one.
+                // Chromium throttles timers of pages that are not visible.
                 .args(["--disable-background-timer-throttling", "--disable-renderer-backgrounding"])
                 .arg("--disable-features=WebRtcHideLocalIpsWithMdns")
                 .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))

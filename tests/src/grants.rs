@@ -1,5 +1,5 @@
-//! What the Terraform code allows each part of Spillway to do, read from the very files that Terraform renders
-//! (`terraform/modules/*/{policies,roles}`): a fake cloud asks here before it obeys.
+//! The permissions that the Terraform code gives each part of Spillway, read from the files that Terraform renders
+//! (`terraform/modules/*/{policies,roles}`). Fake clouds check every call against them.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::clouds::policy::Policy;
 
-/// `terraform/modules/aws/policies/{name}.json.tftpl` with its values filled in; one that is missing is an error.
+/// `terraform/modules/aws/policies/{name}.json.tftpl` with its values filled in; a missing value is an error.
 pub fn aws(name: &str, values: &[(&str, &str)]) -> Result<Value> {
     let path = modules().join(format!("aws/policies/{name}.json.tftpl"));
     let mut text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
@@ -20,10 +20,12 @@ pub fn aws(name: &str, values: &[(&str, &str)]) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("{} is no policy", path.display()))
 }
 
+/// ARN of the role that [`aws_dispatcher`] lets a dispatcher pass to tasks.
 pub const RUNNER_ROLE: &str = "arn:aws:iam::111122223333:role/runner";
+/// ARN of the execution role that [`aws_dispatcher`] lets a dispatcher pass to tasks.
 pub const RUNNER_EXECUTION_ROLE: &str = "arn:aws:iam::111122223333:role/runner-execution";
 
-/// What a dispatcher may do on AWS: `cluster` is an ARN, `definition` a task definition's ARN without its revision.
+/// A dispatcher's policy on AWS. `cluster` is an ARN, `definition` a task definition's ARN without its revision.
 pub fn aws_dispatcher(cluster: &str, definition: &str) -> Result<Policy> {
     let task = format!("{}/*", cluster.replacen(":cluster/", ":task/", 1));
     let values = [
@@ -36,30 +38,30 @@ pub fn aws_dispatcher(cluster: &str, definition: &str) -> Result<Policy> {
     Policy::iam(&aws("dispatcher", &values)?.to_string())
 }
 
-/// What a runner may do with S3: below this prefix of this bucket.
+/// A runner's policy on S3: below this prefix of this bucket.
 pub fn aws_runner(bucket: &str, prefix: &str) -> Result<Policy> {
     let arn = format!("arn:aws:s3:::{bucket}");
     Policy::iam(&aws("runner", &[("bucket_arn", &arn), ("key_prefix", prefix)])?.to_string())
 }
 
-/// Google's role for `dispatcher` or `runner`, given on these resources.
+/// Google's role for `dispatcher` or `runner`, granted on these resources.
 pub fn google_on(name: &str, resources: impl IntoIterator<Item = String>) -> Result<Policy> {
     let permissions = google(name)?;
     Ok(Policy::on(permissions.iter().map(String::as_str), resources))
 }
 
-/// Azure's role for `dispatcher`, `attach` or `runner`, given on these resources.
+/// Azure's role for `dispatcher`, `attach` or `runner`, granted on these resources.
 pub fn azure_on(name: &str, resources: impl IntoIterator<Item = String>) -> Result<Policy> {
     let actions = azure(name)?;
     Ok(Policy::on(actions.iter().map(String::as_str), resources))
 }
 
-/// Permissions of the custom role that Google's module gives to `dispatcher` or `runner`.
+/// Permissions of Google's custom role for `dispatcher` or `runner`.
 pub fn google(name: &str) -> Result<BTreeSet<String>> {
     strings(&role("gcp", name)?, "permissions")
 }
 
-/// Actions of Azure's roles for `dispatcher`, `attach` (a dispatcher's too) or `runner`; on resources and on data.
+/// Actions and data actions of Azure's role for `dispatcher`, `attach` (a dispatcher's too) or `runner`.
 pub fn azure(name: &str) -> Result<BTreeSet<String>> {
     let role = role("azure", name)?;
     Ok(strings(&role, "actions")?.union(&strings(&role, "data_actions")?).cloned().collect())

@@ -1,4 +1,12 @@
-//! The stage: real servers, publishers with flashes and beeps, and eyes and ears that judge recordings.
+//! The test harness, used by the end-to-end cases (`tests/e2e`), the tests of launchers and stores, and the programs in
+//! `bin`: real servers (`servers`), fakes of the clouds (`clouds`), publishers of known clips (`publisher`, `foreign`)
+//! and the analyser of recordings (`analyser`, `browser`).
+//!
+//! A function that returns a `Result` fails when the system under test does not do what its comment says, or when this
+//! machine lacks a program; the text names what was expected and what was found. A case passes the error on. Everything
+//! that is started ends when its handle is dropped.
+
+#![warn(missing_docs)]
 
 pub mod assets;
 pub mod clip;

@@ -1,4 +1,5 @@
-//! Child processes that never outlive the stage.
+//! Child processes that end with the test, also when it panics or is killed, and processes found by a mark in their
+//! environment.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -9,26 +10,27 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Set in the environment of everything the stage starts, so that what *those* start can be found and ended too. The
-/// launcher and the runner hand on few variables; those that begin with XDG_ are among them.
+/// Variable with the mark of a run, in the environment of everything that the harness starts, so that grandchildren can
+/// be found and ended too. Launcher and runner pass on few variables; those that begin with `XDG_` are among them.
 pub const MARK: &str = "XDG_SPILLWAY_TEST_RUN";
 
-/// A mark that nobody else has.
+/// A mark that no other run on this machine has.
 pub fn new_mark(what: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("{what}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A process of ours: killed when dropped, also when a test panics, and (where `setpriv` is there) when the test itself
-/// is killed.
+/// A child process. Killed when dropped, also when a test panics, and (where `setpriv` exists) when the test process is
+/// killed.
 pub struct Process {
     child: Child,
     name: String,
+    /// Standard output and standard error.
     pub log: PathBuf,
 }
 
 impl Process {
-    /// Output goes to `<folder>/<name>.log`.
+    /// Starts a program; `prepare` adds arguments and environment. Its output is appended to `<folder>/<name>.log`.
     pub fn start(
         name: &str,
         program: &Path,
@@ -52,21 +54,23 @@ impl Process {
         Ok(Self { child, name: name.to_owned(), log })
     }
 
+    /// Process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
+    /// Sends a signal; an error where the process has ended.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(self.child.id() as i32).context("a pid is not zero")?;
         kill_process(pid, signal).with_context(|| format!("signal {}", self.name))
     }
 
-    /// The exit status if it is over.
+    /// The exit status, if it has ended.
     pub fn over(&mut self) -> Result<Option<ExitStatus>> {
         self.child.try_wait().with_context(|| format!("look at {}", self.name))
     }
 
-    /// Polls `ready` until it is true; an exit before that, or `limit`, is an error with the end of the log.
+    /// Polls `ready` until it is true. An exit before that, or `limit`, is an error with the end of the log.
     pub fn wait_until(&mut self, limit: Duration, mut ready: impl FnMut() -> bool) -> Result<()> {
         let begun = Instant::now();
         loop {
@@ -83,7 +87,7 @@ impl Process {
         }
     }
 
-    /// Asks it to leave and waits; kills it after `limit`.
+    /// Sends SIGTERM and waits; kills the process after `limit` and gives `None` then.
     pub fn stop(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         if self.over()?.is_none() {
             self.signal(Signal::TERM)?;
@@ -99,6 +103,7 @@ impl Process {
         Ok(None)
     }
 
+    /// Sends SIGKILL and waits.
     pub fn kill(&mut self) -> Result<()> {
         if self.over()?.is_none() {
             self.child.kill().with_context(|| format!("kill {}", self.name))?;
@@ -107,6 +112,7 @@ impl Process {
         Ok(())
     }
 
+    /// The last 3000 bytes of its output.
     pub fn tail(&self) -> String {
         let text = std::fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&text[text.len().saturating_sub(3000)..]).into_owned()
@@ -115,17 +121,17 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Nobody is left to tell.
+        // A drop cannot report an error.
         let _ = self.kill();
     }
 }
 
-/// Living processes that carry `mark`, with their command line; a process in its own session keeps it too.
+/// Pid and command line of living processes with this mark, also of those in sessions of their own.
 pub fn marked(mark: &str) -> Vec<(i32, String)> {
     marked_as(MARK, mark)
 }
 
-/// Living processes with this variable in their environment.
+/// Pid and command line of living processes with this variable in their environment.
 pub fn marked_as(name: &str, value: &str) -> Vec<(i32, String)> {
     let wanted = format!("{name}={value}");
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
@@ -145,7 +151,7 @@ pub fn marked_as(name: &str, value: &str) -> Vec<(i32, String)> {
         .collect()
 }
 
-/// Kills every process that carries `mark`.
+/// Kills every process with this mark.
 pub fn kill_marked(mark: &str) {
     for (pid, _) in marked(mark) {
         if let Some(pid) = Pid::from_raw(pid) {
@@ -155,7 +161,7 @@ pub fn kill_marked(mark: &str) {
     }
 }
 
-/// Polls `look` until it gives something, at most `limit`.
+/// Polls `look` every 25 ms until it gives something; an error after `limit`, or at once where `look` fails.
 pub async fn eventually<T, F: Future<Output = Result<Option<T>>>>(
     what: &str,
     limit: Duration,
@@ -173,7 +179,7 @@ pub async fn eventually<T, F: Future<Output = Result<Option<T>>>>(
     }
 }
 
-/// Processor seconds of all children that ended, and of theirs.
+/// CPU seconds of all children that have ended and were waited for, and of theirs.
 pub fn children_core_s() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The second field may hold anything, in brackets; cutime and cstime are the sixteenth and seventeenth.

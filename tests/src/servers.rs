@@ -1,4 +1,5 @@
-//! Redis, livekit-server and our dispatcher on free loopback ports, with folders of their own.
+//! Redis, livekit-server and our dispatcher on free loopback ports, in a temporary folder. The folder with logs and
+//! configurations is kept when a test panics or `SPILLWAY_KEEP` is set.
 
 pub mod bucket;
 pub mod fault_proxy;
@@ -26,7 +27,7 @@ fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// livekit-server: named by the environment, or on PATH, or put into the cache by the set-up.
+/// livekit-server: `LIVEKIT_SERVER`, else on PATH, else in the cache of the set-up.
 fn livekit_binary() -> Result<PathBuf> {
     let named = std::env::var_os("LIVEKIT_SERVER").map(PathBuf::from);
     let cached = ["livekit-server", "server"].map(|name| cache().join("bin").join(name));
@@ -39,21 +40,23 @@ fn livekit_binary() -> Result<PathBuf> {
     Ok(found)
 }
 
-/// A binary of this workspace, in the target folder this executable was built into.
+/// A program of this workspace, in the target folder of the running executable.
 pub fn built(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("where am I")?;
     let found = own.ancestors().map(|folder| folder.join(name)).find(|file| file.is_file());
     found.with_context(|| format!("no {name} beside {}: build with --workspace", own.display()))
 }
 
-/// What livekit-server and dispatchers stand on. Dropped: everything that was started below it is dead.
+/// Redis and livekit-server. When dropped, they and everything started through them are killed.
 pub struct TestServers {
     // Dropped in this order.
     livekit: Option<Process>,
     redis: Option<Process>,
     folder: TempDir,
     mark: String,
+    /// `127.0.0.1:port`
     pub redis_address: String,
+    /// API of livekit-server.
     pub api: Api,
     livekit_ports: [u16; 3],
     extra: String,
@@ -61,7 +64,8 @@ pub struct TestServers {
 }
 
 impl TestServers {
-    /// `extra` is appended to livekit-server's YAML, whose last section is `rtc`: indented lines belong to that.
+    /// Starts both. `extra` is appended to the YAML of livekit-server, whose last section is `rtc`: indented lines
+    /// belong to it.
     pub async fn start(extra: &str) -> Result<Self> {
         let mark = new_mark("ground");
         let folder = tempfile::Builder::new().prefix("spillway-stage-").tempdir().context("make a folder")?;
@@ -86,27 +90,29 @@ impl TestServers {
         Ok(servers)
     }
 
-    /// For dispatchers started from now on, and of what they hand on for their runners.
+    /// Sets an environment variable of dispatchers started from now on; they pass some on to their runners.
     pub fn set(&mut self, name: &'static str, value: impl Into<OsString>) {
         self.environment.push((name, value.into()));
     }
 
+    /// The temporary folder: logs, configurations, recordings of cases.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// What everything started here carries.
+    /// The [mark](crate::process::MARK) of everything started here.
     pub fn mark(&self) -> &str {
         &self.mark
     }
 
-    /// Living processes that something started here has left.
+    /// Pid and command line of living processes started here, but for Redis and livekit-server.
     pub fn left_behind(&self) -> Vec<(i32, String)> {
         let own: Vec<i32> =
             [&self.livekit, &self.redis].into_iter().flatten().map(|process| process.id() as i32).collect();
         marked(&self.mark).into_iter().filter(|(pid, _)| !own.contains(pid)).collect()
     }
 
+    /// Starts Redis again after [`kill_redis`](Self::kill_redis); it is empty.
     pub fn start_redis(&mut self) -> Result<()> {
         let program = on_path("redis-server").context("no redis-server on PATH")?;
         let port = self.redis_address.rsplit(':').next().unwrap_or_default().to_owned();
@@ -120,16 +126,17 @@ impl TestServers {
         Ok(())
     }
 
+    /// Pid of Redis, if it runs.
     pub fn redis_pid(&self) -> Option<u32> {
         self.redis.as_ref().map(Process::id)
     }
 
-    /// Kills it: what Redis held is gone.
+    /// Kills Redis; its data is gone.
     pub fn kill_redis(&mut self) {
         self.redis = None;
     }
 
-    /// Everything Redis holds, as it lies on its disk, uncompressed.
+    /// All data of Redis as it saves it, uncompressed: a test searches secrets in it.
     pub fn redis_dump(&self) -> Result<Vec<u8>> {
         use std::io::{BufRead, BufReader, Write};
         let mut redis = std::net::TcpStream::connect(&self.redis_address).context("reach Redis")?;
@@ -142,6 +149,7 @@ impl TestServers {
         std::fs::read(self.folder.path().join("dump.rdb")).context("read what Redis saved")
     }
 
+    /// Starts livekit-server again after [`kill_livekit`](Self::kill_livekit).
     pub async fn start_livekit(&mut self) -> Result<()> {
         let [port, tcp, udp] = self.livekit_ports;
         let config = format!(
@@ -186,23 +194,25 @@ rtc:
         Ok(())
     }
 
-    /// Kills it; rooms and participants are gone with it.
+    /// Kills livekit-server; rooms and participants are gone.
     pub fn kill_livekit(&mut self) {
         self.livekit = None;
     }
 
+    /// Its log, JSON lines.
     pub fn livekit_log(&self) -> PathBuf {
         self.folder.path().join("livekit.log")
     }
 
-    /// Starts a dispatcher of this build. `extra` is appended to its YAML. It believes in a hundred cores, so that many
-    /// short recordings share this machine.
+    /// Starts a dispatcher of this build and waits until it is ready. `extra` is appended to its YAML. It counts on a
+    /// hundred cores, so that many short recordings share this machine.
     pub async fn dispatcher(&self, name: &str, extra: &str) -> Result<DispatcherProcess> {
         let port = free_port()?;
         self.dispatcher_with(name, &self.dispatcher_config(port, extra), port).await
     }
 
-    /// The same on another machine, as far as processes can tell: it sees none of ours, but disk and network are shared.
+    /// As [`dispatcher`](Self::dispatcher), in PID and UTS namespaces of its own: it sees none of the other processes
+    /// and has another host name. Disk and network are shared.
     pub async fn dispatcher_elsewhere(&self, name: &str, extra: &str) -> Result<DispatcherProcess> {
         let port = free_port()?;
         let path = self.write_config(name, &self.dispatcher_config(port, extra))?;
@@ -228,7 +238,7 @@ rtc:
         )
     }
 
-    /// Starts a dispatcher with exactly this YAML; waits until it is ready on its health port.
+    /// Starts a dispatcher with exactly this YAML and waits until it is ready on its health port.
     pub async fn dispatcher_with(&self, name: &str, config: &str, health_port: u16) -> Result<DispatcherProcess> {
         let process = self.spawn_dispatcher(name, config)?;
         self.ready(process, health_port).await
@@ -251,13 +261,14 @@ rtc:
         }
     }
 
-    /// [`dispatcher_with`](Self::dispatcher_with) on a health port of our choice.
+    /// [`dispatcher_with`](Self::dispatcher_with) on a free health port, which is appended to the YAML.
     pub async fn dispatcher_from(&self, name: &str, config: &str) -> Result<DispatcherProcess> {
         let port = free_port()?;
         self.dispatcher_with(name, &format!("{config}health: \"127.0.0.1:{port}\"\n"), port).await
     }
 
-    /// Within `limit`, no process but the servers and those with `except` in their command line is left.
+    /// Waits until no process is [left behind](Self::left_behind) but those with `except` in their command line; an
+    /// error after `limit`.
     pub async fn nothing_runs_but(&self, except: &str, limit: Duration) -> Result<()> {
         let begun = std::time::Instant::now();
         loop {
@@ -273,6 +284,7 @@ rtc:
         }
     }
 
+    /// [`nothing_runs_but`](Self::nothing_runs_but) dispatchers.
     pub async fn nothing_runs(&self, limit: Duration) -> Result<()> {
         self.nothing_runs_but("spillway-dispatcher", limit).await
     }
@@ -283,7 +295,7 @@ rtc:
         Ok(path)
     }
 
-    /// Starts it and does not wait: for a configuration that cannot work.
+    /// Starts a dispatcher and does not wait: for a configuration that cannot work.
     pub fn spawn_dispatcher(&self, name: &str, config: &str) -> Result<Process> {
         let path = self.write_config(name, config)?;
         Process::start(name, &built("spillway-dispatcher")?, self.folder.path(), &self.mark, |command| {
@@ -302,8 +314,10 @@ impl Drop for TestServers {
     }
 }
 
+/// A running dispatcher; killed when dropped.
 pub struct DispatcherProcess {
+    /// The process.
     pub process: Process,
-    /// Address of its health port.
+    /// Address of its health port: `/readyz`, `/metrics`.
     pub health: String,
 }

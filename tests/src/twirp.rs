@@ -1,4 +1,4 @@
-//! livekit-server's API as any client sees it: Twirp with JSON over plain HTTP/1.1.
+//! livekit-server's API as a client sees it: Twirp with JSON over plain HTTP/1.1, one connection for each request.
 
 use std::time::{Duration, Instant};
 
@@ -8,33 +8,40 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Where livekit-server is and what it lets us do.
+/// A livekit-server and a key for it.
 #[derive(Clone, Debug)]
 pub struct Api {
     /// `127.0.0.1:7880`
     pub address: String,
+    /// API key.
     pub key: String,
+    /// Of `key`.
     pub secret: String,
 }
 
-/// An answer that is not 200.
+/// An answer other than 200.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{method} answered {status} {code}: {message}")]
 pub struct TwirpError {
+    /// Name of the method.
     pub method: String,
+    /// Of HTTP.
     pub status: u16,
     /// Twirp's code, e.g. `not_found`.
     pub code: String,
+    /// Twirp's message.
     pub message: String,
-    /// How long the answer took.
+    /// Time until the answer.
     pub took: Duration,
 }
 
 impl Api {
+    /// URL of the signalling endpoint.
     pub fn ws_url(&self) -> String {
         format!("ws://{}", self.address)
     }
 
+    /// A signed token; `kind` is a participant kind such as `agent`.
     pub fn token(&self, identity: &str, kind: Option<&str>, grants: VideoGrants) -> Result<String> {
         let mut token = AccessToken::with_api_key(&self.key, &self.secret).with_identity(identity).with_grants(grants);
         if let Some(kind) = kind {
@@ -43,15 +50,17 @@ impl Api {
         token.to_jwt().context("sign a token")
     }
 
+    /// Calls a method of the service `Egress`; as [`call`](Self::call).
     pub async fn egress(&self, method: &str, request: Value) -> Result<Value, anyhow::Error> {
         self.call("Egress", method, request).await
     }
 
+    /// Calls a method of the service `RoomService`; as [`call`](Self::call).
     pub async fn rooms(&self, method: &str, request: Value) -> Result<Value> {
         self.call("RoomService", method, request).await
     }
 
-    /// An error that is an answer can be downcast to [`TwirpError`].
+    /// Calls a method with all grants. An answer other than 200 is an error that can be downcast to [`TwirpError`].
     pub async fn call(&self, service: &str, method: &str, request: Value) -> Result<Value> {
         let grants = VideoGrants {
             room_record: true,
@@ -82,25 +91,29 @@ impl Api {
         }))
     }
 
+    /// CreateRoom; the room closes `close_after_s` after its last participant has left.
     pub async fn create_room(&self, name: &str, close_after_s: u32) -> Result<Value> {
         self.rooms("CreateRoom", json!({ "name": name, "departure_timeout": close_after_s })).await
     }
 
+    /// DeleteRoom.
     pub async fn delete_room(&self, name: &str) -> Result<Value> {
         self.rooms("DeleteRoom", json!({ "room": name })).await
     }
 
+    /// EgressInfo from ListEgress; null where the server does not know the id.
     pub async fn egress_info(&self, egress_id: &str) -> Result<Value> {
         let list = self.egress("ListEgress", json!({ "egress_id": egress_id })).await?;
         Ok(list["items"][0].clone())
     }
 }
 
-/// One request on one connection, closed by the server after the answer.
+/// POST on a connection of its own; gives status and body.
 pub async fn post(address: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Result<(u16, String)> {
     request("POST", address, path, headers, body).await
 }
 
+/// GET on a connection of its own; gives status and body.
 pub async fn get(address: &str, path: &str) -> Result<(u16, String)> {
     request("GET", address, path, &[], "").await
 }

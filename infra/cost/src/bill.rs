@@ -1,3 +1,5 @@
+//! Usage of one task times the rate of its machine; dispatcher bills and estimates both come from here.
+
 use serde::{Deserialize, Serialize};
 
 use crate::load::Load;
@@ -6,42 +8,52 @@ use crate::shape::Shape;
 
 const HOUR: f64 = 3600.0;
 const GB: f64 = 1e9;
-/// Parts are 5 MiB at first, then larger; the unfinished one is sent every 10 s when it takes longer to fill.
+/// Parts of an upload are 5 MiB at first, then larger; an unfinished one is sent every 10 s when it takes longer to fill.
 const PART: f64 = 5.0 * 1024.0 * 1024.0;
 const CHECKPOINT_S: f64 = 10.0;
-/// Begin, the first part once more, complete, and the manifest.
+/// Create, the first part a second time, complete, and the manifest.
 const PUTS_PER_FILE: f64 = 4.0;
 
-/// What one task used.
+/// What one task has used, as far as it is billed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Usage {
-    /// The window the vendor bills, seconds.
+    /// Time the vendor bills, seconds, before minimum and rounding.
     pub billed_s: f64,
-    /// Bytes that went through a NAT gateway; 0 with an address of its own.
+    /// Bytes through a NAT gateway, both ways; 0 for a task with a public address.
     pub nat_bytes: f64,
-    /// It had a public address.
+    /// The task had a public address.
     pub address: bool,
+    /// Writing requests to the object store.
     pub puts: f64,
+    /// Launches of a machine; 0 for a task that never started.
     pub launches: u32,
 }
 
-/// What one task costs, dollar by dollar. The parts add up to `total`.
+/// Cost of one task in US dollars, by item; the items add up to `total`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Bill {
+    /// vCPUs.
     pub compute: f64,
+    /// Memory.
     pub memory: f64,
+    /// Ephemeral disk beyond what the platform includes.
     pub disk: f64,
+    /// Public IPv4 address.
     pub address: f64,
+    /// NAT gateway.
     pub nat: f64,
+    /// Writing requests to the object store.
     pub requests: f64,
+    /// Per launch (events, functions).
     pub launches: f64,
+    /// Sum of the items above.
     pub total: f64,
-    /// What is billed of the window: at least the minimum, in whole steps.
+    /// Billed time: `Usage::billed_s` in whole steps, at least the platform's minimum; 0 without a launch.
     pub seconds: f64,
 }
 
-/// The vendor's own arithmetic over its own window.
+/// The vendor's arithmetic: rates times shape times billed time, plus what is charged by amount.
 pub fn bill(rate: &Rate, shape: Shape, usage: &Usage) -> Bill {
     let steps = (usage.billed_s.max(0.0) / rate.step_s).ceil();
     let seconds = if usage.launches == 0 { 0.0 } else { (steps * rate.step_s).max(rate.min_s) };
@@ -62,7 +74,8 @@ pub fn bill(rate: &Rate, shape: Shape, usage: &Usage) -> Bill {
     bill
 }
 
-/// What a recording of `seconds` will probably use.
+/// Estimate for a recording of `seconds`: with start and end of the task as the rate lists them, one launch, and a public
+/// address unless `behind_nat`.
 pub fn expected(load: &Load, seconds: f64, rate: &Rate, behind_nat: bool) -> Usage {
     let written = seconds * load.written;
     Usage {
@@ -74,7 +87,7 @@ pub fn expected(load: &Load, seconds: f64, rate: &Rate, behind_nat: bool) -> Usa
     }
 }
 
-/// Writing requests for `written` bytes that took `seconds` to come.
+/// Estimate of the writing requests for `written` bytes recorded over `seconds`; 0 where the files stay on the machine.
 pub fn puts(load: &Load, seconds: f64, written: f64) -> f64 {
     if load.stored {
         f64::from(load.files) * ((written / PART).max(seconds / CHECKPOINT_S) + PUTS_PER_FILE)
@@ -100,7 +113,7 @@ mod tests {
         Load { files: 1, stored: true, ..crate::load(plan) }
     }
 
-    /// The table of `cloud-launch.md` 9.3, per hour of recording.
+    /// Computed by hand from the vendors' pages of the built-in list's day, per hour of recording on 2 vCPU and 4 GiB.
     #[test]
     fn an_hour_costs_what_the_vendors_lists_say() {
         let machine = Shape { cpu_milli: 2000, memory_mib: 4096, disk_gib: 20 };

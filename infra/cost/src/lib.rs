@@ -1,13 +1,13 @@
-//! What a plan needs of a machine, and what that costs. Pure: time and amounts come in as arguments, prices from a
-//! versioned list.
+//! Cost of a recording. `load` estimates what a plan needs (cores, memory, traffic), `shape` finds the smallest machine of a
+//! platform for it, `price` is a versioned price list, `bill` computes the amount.
 //!
-//! `load` says what a plan keeps busy; `shape` turns that into a machine the platform sells; `price` is the list;
-//! `bill` multiplies.
+//! Pure: durations and amounts are arguments. Amounts are US dollars before discounts.
+#![warn(missing_docs)]
 
-mod load;
-mod shape;
-mod price;
 mod bill;
+mod price;
+mod shape;
+mod load;
 
 pub use bill::{Bill, Usage, bill, expected, puts};
 pub use load::{Load, load};

@@ -1,8 +1,11 @@
+//! Estimate of what a plan needs, from its kind, canvas and rates. Deliberately coarse: on a busy CPU a recording lags and
+//! does not lose frames.
+
 use serde::{Deserialize, Serialize};
 use spillway_plan::{AudioCodec, AudioPlan, EgressPlan, Output, VideoEncoding, VideoPlan};
 
-/// Cores of a composition, measured with one to four tiles: 0.36 to 0.57 at 1280×720 and 30/s, 0.83 at 1920×1080. A part
-/// belongs to the tiles, a part to the pixels of the canvas; the rest is for slower cores than the measured ones.
+/// Cores of a composition, measured with one to four tiles: 0.36 to 0.57 at 1280×720 and 30/s, 0.83 at 1920×1080. One part
+/// is for the tiles, one for the pixels of the canvas; the rest is a margin for slower cores than the measured ones.
 const COMPOSED: f64 = 0.30;
 const CORES_PER_720P30: f64 = 0.35;
 const PIXELS_PER_720P30: f64 = 1280.0 * 720.0 * 30.0;
@@ -13,34 +16,37 @@ const ANY: f64 = 0.03;
 /// Both processes with nothing to encode, parts of an upload in flight included (measured peak: 60 MB).
 const BASE_MIB: f64 = 192.0;
 /// Decoders, canvas and encoder for each million pixels of the canvas (measured: 224 MB at 1080p of four tiles), and
-/// what waits encoded while the CPU is busy elsewhere.
+/// encoded frames that wait while the CPU is busy elsewhere.
 const MIB_PER_MEGAPIXEL: f64 = 192.0;
 const BACKLOG_MIB: f64 = 256.0;
 
-/// A published camera when nobody says otherwise, bits per second.
+/// Assumed bit rate of a published camera and microphone, bits per second.
 const PUBLISHED: f64 = 2_000_000.0;
 const PUBLISHED_SOUND: f64 = 48_000.0;
 
-/// What a plan is likely to keep busy, and all that its price depends on. Coarse on purpose: a busy CPU makes a recording
-/// lag, not lose frames.
+/// Needs of a recording: all that its machine and its price depend on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Load {
+    /// CPU cores kept busy, without headroom.
     pub cores: f64,
+    /// Peak of both processes of the runner.
     pub memory_mib: f64,
     /// Bytes per second into the files.
     pub written: f64,
     /// Bytes per second from livekit-server.
     pub received: f64,
+    /// Number of files.
     pub files: u32,
-    /// The files go to a store.
+    /// The files are uploaded to an object store.
     pub stored: bool,
 }
 
+/// Estimates the needs of a plan.
 pub fn load(plan: &EgressPlan) -> Load {
     let (picture, pixels, video_bits) = match &plan.picture {
         None => (0.0, 0.0, 0.0),
         Some(VideoPlan::Copied) => (0.0, 0.0, PUBLISHED),
-        // Nearly always copied; when the source is not H264 it is encoded, at half the price of a composition.
+        // Nearly always copied. A source that is not H264 is encoded, at half the cost of a composition.
         Some(VideoPlan::CopiedIfPossible(encoding)) => (0.2 * encoded(encoding), 0.0, PUBLISHED),
         Some(VideoPlan::Single(encoding)) => (0.7 * encoded(encoding), area(encoding), bits(encoding)),
         Some(VideoPlan::Composed { encoding, .. }) => (encoded(encoding), area(encoding), bits(encoding)),

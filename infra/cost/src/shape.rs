@@ -1,44 +1,55 @@
+//! Machine sizes of the platforms, and the smallest one for a load.
+
 use serde::{Deserialize, Serialize};
 use spillway_plan::EgressPlan;
 
 use crate::load::{Load, load};
 
-/// A recording that fell behind must catch up.
+/// Factor on the cores, so that a recording that fell behind catches up.
 const HEADROOM: f64 = 1.3;
 
-/// A machine as it is ordered.
+/// Size of a machine as it is requested from the platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Shape {
     /// Thousandths of a vCPU.
     pub cpu_milli: u32,
+    /// Memory.
     pub memory_mib: u32,
-    /// Ephemeral disk; 0 where the file system is memory.
+    /// Ephemeral disk; 0 where the file system is memory, and on [`Platform::Host`].
     pub disk_gib: u32,
 }
 
-/// Who sells the machine; each has sizes of its own.
+/// Where machines come from; each platform has its own sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Platform {
+    /// AWS ECS on Fargate.
     Fargate,
+    /// Google Cloud Run jobs.
     CloudRun,
+    /// Azure Container Instances.
     Aci,
-    /// Containers and processes on machines of one's own: any size.
+    /// Containers and processes on the operator's machines: any size.
     Host,
 }
 
+/// The platform has no machine for a load.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{platform:?} has no machine of {:.2} vCPU and {memory_mib} MiB; its largest is {max_shape:?}", *cpu_milli as f64 / 1000.0)]
 pub struct TooLarge {
+    /// Where the machine was looked for.
     pub platform: Platform,
+    /// Needed, headroom included; thousandths of a vCPU.
     pub cpu_milli: u32,
+    /// Needed.
     pub memory_mib: u32,
+    /// The largest machine of the platform.
     pub max_shape: Shape,
 }
 
-/// (vCPU/1000, smallest and largest memory in MiB, step in MiB): `Task.memory` in the API reference of ECS.
+/// (vCPU/1024, smallest and largest memory in MiB, step in MiB): `Task.memory` in the API reference of ECS.
 const FARGATE: &[(u32, u32, u32, u32)] = &[
-    // 1536 MiB are not sold with it.
+    // 1536 MiB do not exist with it.
     (256, 512, 1024, 512),
     (256, 2048, 2048, 512),
     (512, 1024, 4096, 1024),
@@ -52,19 +63,27 @@ const FARGATE_DISK: u32 = 20;
 /// (vCPU/1000, smallest, largest memory in MiB): limits of Cloud Run jobs, which take whole vCPUs.
 const CLOUD_RUN: &[(u32, u32, u32)] =
     &[(1000, 512, 4096), (2000, 512, 8192), (4000, 2048, 16384), (6000, 4096, 24576), (8000, 4096, 32768)];
-/// Its file system is memory: what an outage of the storage may pile up there.
+/// The file system of Cloud Run is memory: room for what an outage of the store keeps there.
 const CLOUD_RUN_SPOOL_MIB: u32 = 256;
-/// Azure Container Instances: halves of a vCPU and of a GB; what a region surely has.
+/// Azure Container Instances: halves of a vCPU and of a GB, up to what every region has.
 const ACI_STEP_MILLI: u32 = 500;
 const ACI_STEP_MIB: u32 = 512;
 const ACI_MAX: Shape = Shape { cpu_milli: 4000, memory_mib: 16384, disk_gib: 50 };
 
-/// The smallest machine of `platform` on which the plan has room.
+/// The smallest machine of `platform` for a plan.
+///
+/// # Errors
+///
+/// No machine of the platform is large enough. A retry is useless.
 pub fn shape(plan: &EgressPlan, platform: Platform) -> Result<Shape, TooLarge> {
     shape_for(&load(plan), platform)
 }
 
-/// As [`shape`], where only the load is known.
+/// The smallest machine of `platform` for a load.
+///
+/// # Errors
+///
+/// No machine of the platform is large enough. A retry is useless.
 pub fn shape_for(load: &Load, platform: Platform) -> Result<Shape, TooLarge> {
     let cpu_milli = (load.cores * HEADROOM * 1000.0).ceil() as u32;
     fit(cpu_milli, load.memory_mib.ceil() as u32, platform)
@@ -75,7 +94,7 @@ fn fit(cpu_milli: u32, memory_mib: u32, platform: Platform) -> Result<Shape, Too
     match platform {
         Platform::Fargate => FARGATE
             .iter()
-            // Names of sizes are 1024ths of a vCPU, and so are the sizes.
+            // ECS counts in 1024ths of a vCPU, a shape in thousandths.
             .find(|(cpu, _, max, _)| u64::from(*cpu) * 1000 / 1024 >= u64::from(cpu_milli) && *max >= memory_mib)
             .map(|(cpu, min, _, step)| Shape {
                 cpu_milli: cpu * 1000 / 1024,
@@ -160,7 +179,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_nobody_sells_is_refused_with_the_largest_there_is() {
+    fn a_load_without_a_machine_is_refused_with_the_largest_one() {
         let error = shape(&composed(7680, 4320, 60, 80_000), Platform::Aci).unwrap_err();
         assert!(error.to_string().contains("largest"), "{error}");
     }

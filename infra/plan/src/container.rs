@@ -1,27 +1,12 @@
-//! Which container goes with which codec. The extension of the path never decides (but see [`Container::for_published`]
-//! on `.ivf`): the request's file type does, and where it says nothing, the codecs.
-
-use serde::{Deserialize, Serialize};
+//! Container and audio codec of an encoded file. The request's file type decides, and where it is not set the codecs; the
+//! extension of the path never does. Track egress is not encoded: its container follows from the published codec, in the
+//! media process.
 
 use crate::error::PlanError;
 use crate::types::{AudioCodec, Container};
 
-/// What a participant published, as a Track egress finds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PublishedCodec {
-    H264,
-    H265,
-    Vp8,
-    Vp9,
-    Av1,
-    Opus,
-    Pcmu,
-    Pcma,
-}
-
 impl Container {
-    /// With the dot.
+    /// File name extension, with the dot.
     pub fn extension(self) -> &'static str {
         match self {
             Self::Mp4 => ".mp4",
@@ -32,7 +17,7 @@ impl Container {
         }
     }
 
-    /// Content type of what is stored, and the word for the container in errors.
+    /// Content type of a stored file; also names the container in errors.
     pub fn mime(self) -> &'static str {
         match self {
             Self::Mp4 => "video/mp4",
@@ -43,18 +28,7 @@ impl Container {
         }
     }
 
-    /// The container of a track whose bytes are stored untouched. `asked` is the plan's: only IVF can be asked for, by a
-    /// path that ends in `.ivf`, and only where IVF can hold the codec.
-    pub fn for_published(codec: PublishedCodec, asked: Option<Container>) -> Container {
-        match codec {
-            PublishedCodec::H264 | PublishedCodec::H265 => Self::Mp4,
-            PublishedCodec::Vp8 | PublishedCodec::Vp9 | PublishedCodec::Av1 if asked == Some(Self::Ivf) => Self::Ivf,
-            PublishedCodec::Vp8 | PublishedCodec::Vp9 | PublishedCodec::Av1 => Self::Webm,
-            PublishedCodec::Opus | PublishedCodec::Pcmu | PublishedCodec::Pcma => Self::Ogg,
-        }
-    }
-
-    /// Codecs an encoded recording may have in this container, default first.
+    /// Audio codecs of an encoded recording in this container, default first.
     fn audio(self) -> &'static [AudioCodec] {
         match self {
             Self::Mp4 => &[AudioCodec::Aac, AudioCodec::Opus],
@@ -71,6 +45,7 @@ impl Container {
 }
 
 impl AudioCodec {
+    /// Names the codec in errors.
     pub fn mime(self) -> &'static str {
         match self {
             Self::Aac => "audio/aac",
@@ -80,8 +55,9 @@ impl AudioCodec {
     }
 }
 
-/// The container of an encoded file and the audio codec in it; without sound the codec is only what would be used.
-pub fn choose(
+/// The container of an encoded file and its audio codec; without `sound` the codec has no meaning. Fails where the file type
+/// cannot hold what is encoded.
+pub(crate) fn choose(
     asked: Option<Container>,
     codec: Option<AudioCodec>,
     sound: bool,
@@ -99,7 +75,7 @@ pub fn choose(
     };
     if picture && !container.takes_encoded_video() {
         return Err(match codec {
-            // Peculiar, but clients know it: an audio codec that was named changes the words about the video.
+            // As in livekit/egress: a requested audio codec changes the error about the video.
             Some(_) => PlanError::Incompatible { format: container.mime(), codec: "video/h264" },
             None => PlanError::NoCommonCodec,
         });
@@ -132,7 +108,7 @@ mod tests {
             assert_eq!(choose(None, codec, true, picture), Ok(expected), "{codec:?} {picture}");
         }
         assert_eq!(choose(None, Some(Mp3), true, true), Err(PlanError::NoFileType));
-        // A codec for a sound that is not recorded is no contradiction.
+        // A codec for audio that is not recorded is no contradiction.
         assert_eq!(choose(None, Some(Mp3), false, true).map(|(container, _)| container), Ok(Container::Mp4));
     }
 
@@ -152,15 +128,5 @@ mod tests {
             assert_eq!(refused(asked, codec, picture), message);
         }
         assert_eq!(choose(Some(Container::Mp3), None, true, false), Ok((Container::Mp3, Mp3)));
-    }
-
-    #[test]
-    fn ivf_is_for_those_who_ask_and_only_where_it_fits() {
-        let ivf = Some(Container::Ivf);
-        assert_eq!(Container::for_published(PublishedCodec::Vp9, None), Container::Webm);
-        assert_eq!(Container::for_published(PublishedCodec::Vp9, ivf), Container::Ivf);
-        assert_eq!(Container::for_published(PublishedCodec::Av1, ivf), Container::Ivf);
-        assert_eq!(Container::for_published(PublishedCodec::H264, ivf), Container::Mp4);
-        assert_eq!(Container::for_published(PublishedCodec::Pcma, ivf), Container::Ogg);
     }
 }

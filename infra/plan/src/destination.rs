@@ -1,6 +1,7 @@
-//! Where outputs go, with everything that is needed to write there. Values only.
+//! Destinations of outputs, with everything that is needed to write there. Plain values that travel as JSON in the ticket;
+//! fields that an older dispatcher does not write have defaults.
 //!
-//! They hold secrets, so they are never part of an [`EgressPlan`](crate::EgressPlan), which the media process sees.
+//! They hold secrets, so they are never part of an [`EgressPlan`](crate::EgressPlan), which the media process reads.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,28 +9,33 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use spillway_protocol::Secret;
 
-/// Where one output of the plan goes.
+/// The destinations of one output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Destinations {
+    /// Tried first.
     pub primary: Destination,
     /// Used when the primary one fails for good.
     pub backup: Option<Destination>,
 }
 
+/// One place for files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Destination {
-    /// The disk of the runner, in place: nothing is copied.
+    /// The disk of the runner: the file is written in place and nothing is copied.
     Disk,
+    /// The file is uploaded.
     Store(Box<Store>),
 }
 
+/// A store and how names are made in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Store {
+    /// Bucket and credentials.
     pub provider: Provider,
-    /// The installation's, before every name. `FileInfo.filename` is without it.
+    /// The installation's prefix of every object name. `FileInfo.filename` is without it.
     pub prefix: String,
-    /// Locations are links that can be opened for seven days.
+    /// Locations are presigned links, valid for seven days.
     pub presign: bool,
 }
 
@@ -40,6 +46,8 @@ impl Store {
     }
 }
 
+/// Prefix and name with exactly one `/` between them. An empty prefix changes nothing; a prefix of `/` only removes the
+/// leading `/` of the name.
 pub fn joined(prefix: &str, name: &str) -> String {
     let folder = prefix.trim_end_matches('/');
     match (prefix.is_empty(), folder.is_empty()) {
@@ -49,19 +57,24 @@ pub fn joined(prefix: &str, name: &str) -> String {
     }
 }
 
+/// A store, by its API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Provider {
+    /// Amazon S3 and compatible stores.
     S3(Box<S3>),
+    /// Google Cloud Storage.
     Gcs(Gcs),
+    /// Azure Blob Storage.
     Azure(Azure),
+    /// Alibaba Cloud OSS.
     AliOss(AliOss),
     /// A directory, e.g. a mounted share.
     Local(Local),
 }
 
 impl Provider {
-    /// As it stands in messages (`S3 upload failed: …`).
+    /// Name in error messages (`S3 upload failed: …`), livekit/egress' own.
     pub fn name(&self) -> &'static str {
         match self {
             Self::S3(_) => "S3",
@@ -73,113 +86,144 @@ impl Provider {
     }
 }
 
+/// A bucket of S3.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct S3 {
-    /// Key and secret count only together; without them the process' own identity is used (environment, task role …).
+    /// Counts only together with `secret`; without both the identity of the process is used (environment, task role …).
     pub access_key: Secret,
+    /// Of `access_key`.
     pub secret: Secret,
+    /// Of temporary credentials; else empty.
     pub session_token: Secret,
-    /// Taken with the credentials above.
+    /// Assumed with the credentials above.
     pub assume_role: Option<AssumeRole>,
     /// Empty: `us-east-1`.
     pub region: String,
-    /// Empty: AWS'. May come without a scheme.
+    /// Empty: AWS. The scheme may be missing.
     pub endpoint: String,
+    /// Name.
     pub bucket: String,
+    /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
     pub force_path_style: bool,
+    /// User metadata of each object.
     pub metadata: BTreeMap<String, String>,
-    /// `a=1&b=2`.
+    /// Tags of each object: `a=1&b=2`.
     pub tagging: String,
-    /// Empty: `inline`.
+    /// Header of each object. Empty: `inline`.
     pub content_disposition: String,
+    /// `None`: no proxy of the output's own.
     pub proxy: Option<Proxy>,
 }
 
+/// A role of AWS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssumeRole {
+    /// Amazon resource name of the role.
     pub arn: String,
+    /// Empty: none.
     pub external_id: Secret,
 }
 
+/// A bucket of Google Cloud Storage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Gcs {
-    /// JSON of a service account, or of another of Google's kinds where `origin` allows it; empty: application default
-    /// credentials.
+    /// JSON of a service account, or of another kind of Google credentials where `origin` allows it; empty: application
+    /// default credentials.
     pub credentials: Secret,
-    /// Who wrote `credentials`. A ticket of a dispatcher that does not know this field says nothing: then it was a request.
+    /// Where `credentials` come from. Missing in tickets of older dispatchers, where it means a request.
     pub origin: CredentialOrigin,
+    /// Name.
     pub bucket: String,
+    /// `None`: no proxy of the output's own.
     pub proxy: Option<Proxy>,
-    /// Empty: Google's. For emulators and private endpoints.
+    /// Empty: Google. For emulators and private endpoints.
     pub endpoint: String,
 }
 
+/// A container of Azure Blob Storage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Azure {
+    /// Name of the storage account; letters and digits.
     pub account: String,
-    /// Base64; empty: the process' managed identity.
+    /// Account key in base64; empty: the managed identity of the process.
     pub key: Secret,
+    /// Name.
     pub container: String,
     /// Empty: `https://{account}.blob.core.windows.net`. For sovereign clouds and emulators.
     pub endpoint: String,
 }
 
+/// A bucket of Alibaba Cloud OSS.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AliOss {
+    /// Required.
     pub access_key: Secret,
+    /// Required.
     pub secret: Secret,
+    /// Part of request signatures; empty: taken from the endpoint's host name.
     pub region: String,
+    /// Required. The scheme may be missing.
     pub endpoint: String,
+    /// Name.
     pub bucket: String,
 }
 
+/// A directory as a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Local {
+    /// Names lie below it.
     pub root: PathBuf,
 }
 
+/// An HTTP proxy for requests to a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Proxy {
+    /// `http://` or `https://`; may contain credentials.
     pub url: Secret,
+    /// Empty: none.
     pub username: Secret,
+    /// Empty: none.
     pub password: Secret,
 }
 
-/// Who wrote a credential. Several kinds of Google's credentials are instructions (read this file, ask this URL), which
-/// only the operator of the machine may give; it travels with the credential so that the runner can refuse too.
+/// Where a credential comes from. Several kinds of Google credentials are instructions (read this file, call this URL),
+/// which only the operator may give. The origin travels with the credential so that the runner refuses them too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CredentialOrigin {
-    /// The configuration or the environment of the installation.
+    /// Configuration or environment of the installation.
     Configuration,
-    /// A request, and everything that is not known to be otherwise.
+    /// A request, and any origin that this version does not know.
     #[default]
     #[serde(other)]
     Request,
 }
 
-/// What the installation says about storage.
+/// The installation's configuration of storage, as far as destinations depend on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StorageConfig {
-    /// For outputs that bring none of their own; `None`: this machine's disk.
+    /// For outputs without an upload of their own; `None`: the runner's disk.
     pub primary: Option<Provider>,
-    /// For uploads of requests too, as livekit/egress does.
+    /// [`Store::prefix`] of every primary store, of uploads in requests too, as in livekit/egress.
     pub prefix: String,
+    /// [`Store::presign`] of every primary store.
     pub presign: bool,
+    /// Backup of every primary store.
     pub backup: Option<Store>,
-    /// For S3 uploads of requests with a role and no key of their own.
+    /// For S3 uploads in requests that name a role and no key. Empty: such requests are refused.
     pub assume_role_key: Secret,
+    /// Of `assume_role_key`.
     pub assume_role_secret: Secret,
-    /// For S3 uploads of requests without a role.
+    /// For S3 uploads in requests without a role.
     pub assume_role: Option<AssumeRole>,
-    /// An output without any storage is an error, not a file on this machine.
+    /// An output without any store is refused instead of being written to the runner's disk.
     pub disallow_local: bool,
 }
 

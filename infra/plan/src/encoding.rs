@@ -1,12 +1,12 @@
-//! Encoding options and presets, as livekit/egress: 1280×720, 30 fps, 3000 kbps, H264 main, sound 128 kbps at 44100 Hz;
-//! an `advanced` overrides only what it names.
+//! Encoding options and presets with livekit/egress' defaults: 1280×720, 30 fps, 3000 kbps, H264 main, audio 128 kbps at
+//! 44100 Hz. `advanced` options override only what they name.
 
 use livekit_protocol as livekit;
 
 use crate::error::PlanError;
 use crate::types::{AudioCodec, H264Profile, VideoEncoding};
 
-// Beyond these a request is a slip of the pen, and its first effect would be a runner out of memory.
+// A request beyond these is a mistake, and its first effect would be a runner out of memory.
 const MAX_PIXELS_PER_SIDE: i32 = 4096;
 const MAX_FRAMES_PER_SECOND: i32 = 120;
 const MAX_VIDEO_KBPS: i32 = 100_000;
@@ -14,25 +14,28 @@ const MAX_KEY_FRAME_SECONDS: i64 = 600;
 const MAX_MP3_KBPS: i32 = 320;
 const MAX_AUDIO_KBPS: i32 = 510;
 
-/// Preset of livekit/protocol 1.51, newer than the crate's enumeration.
+/// Preset of livekit/protocol 1.51, newer than the enumeration of the `livekit-protocol` crate.
 const PRESET_PASSTHROUGH: i32 = 8;
 
 /// The request's `options`.
-pub enum RequestedEncoding<'a> {
+pub(crate) enum RequestedEncoding<'a> {
     Nothing,
+    /// Number of the enumeration.
     Preset(i32),
     Advanced(&'a livekit::EncodingOptions),
 }
 
-pub struct Encoding {
-    pub video: VideoEncoding,
-    /// Something about the picture was asked for that a copy of the published stream would not give.
-    pub video_asked: bool,
-    /// `None`: left open.
-    pub audio_codec: Option<AudioCodec>,
+/// Options with the defaults filled in.
+pub(crate) struct Encoding {
+    pub(crate) video: VideoEncoding,
+    /// The request names a property of the video, so a copy of the published stream does not do.
+    pub(crate) video_asked: bool,
+    /// `None`: the container decides.
+    pub(crate) audio_codec: Option<AudioCodec>,
     /// Kilobits per second.
-    pub audio_bitrate: u32,
-    pub audio_frequency: u32,
+    audio_bitrate: u32,
+    /// Hertz.
+    audio_frequency: u32,
 }
 
 impl Default for Encoding {
@@ -55,7 +58,8 @@ impl Default for Encoding {
 }
 
 impl Encoding {
-    pub fn read(asked: &RequestedEncoding) -> Result<Self, PlanError> {
+    /// Fills in the defaults. Fails on values that cannot be encoded.
+    pub(crate) fn read(asked: &RequestedEncoding) -> Result<Self, PlanError> {
         match asked {
             RequestedEncoding::Nothing => Ok(Self::default()),
             RequestedEncoding::Preset(number) => Self::preset(*number),
@@ -78,7 +82,7 @@ impl Encoding {
         };
         let mut encoding = Self::default();
         encoding.video = VideoEncoding { width, height, framerate, bitrate, ..encoding.video };
-        // A preset on the wire was asked for, the first of the enumeration too: the oneof says when it is there.
+        // The oneof tells a preset of 0 from no preset.
         encoding.video_asked = true;
         Ok(encoding)
     }
@@ -91,7 +95,7 @@ impl Encoding {
             None => Ok(None),
         };
         let (width, height) = (side("width", options.width)?, side("height", options.height)?);
-        // The depth of the captured screen: only Chromium's picture has one, but a wrong one is wrong everywhere.
+        // Depth of the captured screen. Only a web page has one, but livekit/egress refuses a wrong one everywhere.
         if !matches!(options.depth, 0 | 8 | 16 | 24) {
             return Err(PlanError::Field("depth"));
         }
@@ -138,8 +142,8 @@ impl Encoding {
         Ok(encoding)
     }
 
-    /// Rate and frequency as `codec` can have them.
-    pub fn sound(&self, codec: AudioCodec) -> Result<(u32, u32), PlanError> {
+    /// Bit rate (kbps) and sample rate (Hz) for a codec. Fails where the codec does not have them.
+    pub(crate) fn audio_rates(&self, codec: AudioCodec) -> Result<(u32, u32), PlanError> {
         const AAC: &[u32] =
             &[8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000];
         const MP3: &[u32] = &[8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000];
@@ -163,7 +167,7 @@ impl Encoding {
     }
 }
 
-/// Zero and less mean "not said".
+/// Zero and negative values mean "not set", as in livekit/egress.
 fn positive(value: i32) -> Option<i32> {
     (value > 0).then_some(value)
 }

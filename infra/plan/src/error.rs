@@ -1,35 +1,67 @@
+//! Refusals of a request, with the texts that the caller sees.
+
 use spillway_protocol::code::{Code, RpcError};
 
-/// Why a request is refused. The texts of the first group are livekit/egress' own, which clients match on.
+/// Why a request is refused. The texts down to `AssumeRoleDisabled` are livekit/egress' own; clients match on them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
+    /// A field is missing or malformed; its name as livekit/egress writes it.
     #[error("request has missing or invalid field: {0}")]
     Field(&'static str),
+    /// No video codec that we encode fits the file type.
     #[error("no supported codec is compatible with all outputs")]
     NoCommonCodec,
+    /// No file type holds the audio codec beside video.
     #[error("no supported file output type is compatible with the selected codecs")]
     NoFileType,
+    /// The file type cannot hold a codec.
     #[error("format {format} incompatible with codec {codec}")]
-    Incompatible { format: &'static str, codec: &'static str },
+    Incompatible {
+        /// MIME type of the file.
+        format: &'static str,
+        /// MIME type of the codec.
+        codec: &'static str,
+    },
+    /// A codec of the API that is not encoded.
     #[error("{codec} encoding is not yet supported")]
-    Encoding { codec: &'static str },
+    Encoding {
+        /// MIME type.
+        codec: &'static str,
+    },
+    /// A second attempt could overwrite the file of the first: its name has no `{retry}`.
     #[error("output configuration does not support retry")]
     NotRetrySafe,
-
+    /// A role without a key of its own, and the installation has none for such roles.
     #[error("S3 upload using AssumeRole is disabled for this account")]
     AssumeRoleDisabled,
 
-    /// The field is there and well formed, but asks for more than anybody can want.
+    /// A number beyond any sensible use.
     #[error("request has missing or invalid field: {field} ({asked} asked, at most {max})")]
-    TooMuch { field: &'static str, asked: i64, max: i64 },
+    TooMuch {
+        /// Name in the request.
+        field: &'static str,
+        /// Value in the request.
+        asked: i64,
+        /// Largest value that is accepted.
+        max: i64,
+    },
+    /// A value outside a list.
     #[error("request has missing or invalid field: {field} ({asked} asked, possible are {possible})")]
-    Impossible { field: &'static str, asked: String, possible: &'static str },
-    /// A feature of livekit/egress that this version does not have.
+    Impossible {
+        /// Name in the request.
+        field: &'static str,
+        /// Value in the request, never one that may be secret.
+        asked: String,
+        /// The list.
+        possible: &'static str,
+    },
+    /// A feature of livekit/egress that this version does not have; the text is a subject with its verb.
     #[error("{0} not supported yet")]
     NotYet(&'static str),
 }
 
 impl PlanError {
+    /// The psrpc code of the refusal.
     pub fn code(&self) -> Code {
         match self {
             Self::NotRetrySafe => Code::FailedPrecondition,

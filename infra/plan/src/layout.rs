@@ -1,13 +1,21 @@
+//! Names of the built-in layouts.
+
 use crate::error::PlanError;
 use crate::types::{LayoutName, LayoutShape};
 
-/// What livekit/egress' default template knows; empty is the grid. A misspelt name is a mistake that would otherwise be
-/// seen only in the finished recording.
+/// The names of livekit/egress' default template. Any other name is refused: a misspelt one would otherwise be noticed only
+/// in the finished recording.
 const KNOWN: &str = "grid, speaker, single-speaker, each also with -light or -dark";
 
 impl LayoutName {
+    /// The default.
     pub const GRID: Self = Self { shape: LayoutShape::Grid, light: false };
 
+    /// Reads the request's `layout`; empty is the grid.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::Impossible`] with the known names. A retry is useless.
     pub fn parse(name: &str) -> Result<Self, PlanError> {
         let (shape, light) = match name.strip_suffix("-light") {
             Some(shape) => (shape, true),

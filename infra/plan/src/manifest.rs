@@ -1,58 +1,77 @@
-//! `<egress_id>.json` beside the file: what was recorded, where it lies, and how good it is.
+//! The manifest `<egress_id>.json` beside a recording: what was recorded, where the files are, and their quality. Written by
+//! the runner, read by dispatcher and salvage.
 
 use serde::{Deserialize, Serialize};
 
-/// Fields and names are livekit/egress'; `quality` is ours. What is empty is left out.
+/// Fields and names are livekit/egress'; `quality` is ours. Empty fields are left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Manifest {
+    /// As in EgressInfo.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub egress_id: String,
+    /// Sid of the room.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub room_id: String,
+    /// As in EgressInfo.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub room_name: String,
     /// Unix nanoseconds, as in EgressInfo.
     #[serde(skip_serializing_if = "is_zero")]
     pub started_at: i64,
+    /// Unix nanoseconds, as in EgressInfo.
     #[serde(skip_serializing_if = "is_zero")]
     pub ended_at: i64,
+    /// Participant whose tracks were recorded; empty for a room.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub publisher_identity: String,
+    /// Sid of the track of a Track egress.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub track_id: String,
+    /// `audio` or `video`, of a Track egress.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub track_kind: String,
+    /// Lower-case proto name, e.g. `screen_share`, of a Track egress.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub track_source: String,
+    /// Sid, of a TrackComposite egress.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub audio_track_id: String,
+    /// Sid, of a TrackComposite egress.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub video_track_id: String,
+    /// In the order of EgressInfo's `file_results`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<ManifestFile>,
-    /// What was really recorded, as measured by the media process.
+    /// What was really recorded, as measured by the media process; its type is the media process' own.
     #[serde(skip_serializing_if = "serde_json::Value::is_null")]
     pub quality: serde_json::Value,
 }
 
+/// One file of the recording.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ManifestFile {
+    /// Storage path, without the prefix of the installation.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub filename: String,
+    /// Path or URL that a client opens.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub location: String,
 }
 
 impl Manifest {
-    /// One line and a line end.
+    /// One line with a line end.
+    ///
+    /// # Errors
+    ///
+    /// `quality` cannot be written as JSON. A retry is useless.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         Ok(serde_json::to_string(self)? + "\n")
     }
 }
 
-/// Where the manifest of a file with storage path `file` goes: into its directory.
+/// Storage path of the manifest of a file: in the directory of the file's storage path.
 pub fn path(file: &str, egress_id: &str) -> String {
     match file.rfind('/') {
         Some(end) => format!("{}/{egress_id}.json", &file[..end]),

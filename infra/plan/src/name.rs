@@ -1,39 +1,45 @@
-//! File names: cleaned when asked for, filled in when the recording knows its tracks.
+//! File names: cleaned when the request is planned, variables filled in when the recording knows its tracks.
 //!
-//! The rules are livekit/egress' (variables are plain replacement, `/` in a value makes directories, what is unknown
-//! stays as it is written), with one difference: a `..` that comes out of a *value* leads nowhere.
+//! The rules are livekit/egress' (variables are plain replacement, `/` in a value makes directories, an unknown variable
+//! stays as it is written), with one difference: a `..` that comes from a *value* is dropped.
 
 use chrono::NaiveDateTime;
 
-use crate::types::{Container, EgressKind, EgressPlan, FileOutput};
+use crate::types::{Container, EgressKind, EgressPlan, FileOutput, Source};
 
 /// Longest component a file system takes.
 const MAX_COMPONENT_BYTES: usize = 255;
-/// Longest path asked for or made; below the 4096 of Linux and the 1024 of object stores stay their own limit.
+/// Longest path that is accepted or made, below Linux' 4096. Object stores refuse more than 1024 themselves.
 const MAX_PATH_BYTES: usize = 4000;
 
-/// What the variables stand for. An empty text is not known and its variable stays in the name, as with livekit/egress.
+/// Values of the variables. An empty one is not known and its variable stays in the name, as with livekit/egress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameFacts {
+    /// Decides which variables exist.
     pub kind: EgressKind,
+    /// `{room_name}`.
     pub room_name: String,
+    /// `{room_id}`.
     pub room_id: String,
+    /// `{publisher_identity}`.
     pub publisher_identity: String,
+    /// `{track_id}`.
     pub track_id: String,
-    /// `audio` or `video`.
+    /// `{track_type}`: `audio` or `video`.
     pub track_kind: String,
-    /// Lower-case proto name, e.g. `screen_share`.
+    /// `{track_source}`: lower-case proto name, e.g. `screen_share`.
     pub track_source: String,
+    /// `{retry}`, where it is positive.
     pub retry_count: i32,
 }
 
 impl NameFacts {
-    /// What is known before the room is joined.
+    /// The values that are known before the room is joined.
     pub fn of(plan: &EgressPlan) -> Self {
         let (publisher_identity, track_id) = match &plan.source {
-            crate::Source::Participant { identity, .. } => (identity.clone(), String::new()),
-            crate::Source::Track { track_id } => (String::new(), track_id.clone()),
-            crate::Source::Room | crate::Source::Tracks { .. } => Default::default(),
+            Source::Participant { identity, .. } => (identity.clone(), String::new()),
+            Source::Track { track_id } => (String::new(), track_id.clone()),
+            Source::Room | Source::Tracks { .. } => Default::default(),
         };
         Self {
             kind: plan.kind,
@@ -47,16 +53,16 @@ impl NameFacts {
         }
     }
 
-    /// A variable and its value; `None`: not one of this kind of egress, or not known.
+    /// The value of a variable; `None`: this kind of egress does not have it, or it is not known.
     fn value(&self, variable: &str, now: NaiveDateTime) -> Option<String> {
         let known = |text: &String| (!text.is_empty()).then(|| text.clone());
         let of_track = |text: &String| if self.kind == EgressKind::Track { known(text) } else { None };
         match variable {
             "time" => Some(time(now)),
-            // The wall clock of the host, as livekit/egress: in a container that is UTC.
+            // The local time of the host, as in livekit/egress: in a container that is UTC.
             "utc" => Some(now.format("%Y%m%d%H%M%S%3f").to_string()),
             "room_name" => known(&self.room_name),
-            // The sid may be unknown for an egress that names its room; empty is then the peer's value too.
+            // The sid may be unknown for an egress that names its room; livekit/egress' value is then empty too.
             "room_id" if !self.room_name.is_empty() => Some(self.room_id.clone()),
             "publisher_identity" if self.kind != EgressKind::RoomComposite => known(&self.publisher_identity),
             "track_id" => of_track(&self.track_id),
@@ -84,8 +90,8 @@ fn time(now: NaiveDateTime) -> String {
     now.format("%Y-%m-%dT%H%M%S").to_string()
 }
 
-/// The path as asked, without ways out of the root: `.` and `..` are resolved, a `..` that would lead above is dropped.
-/// A leading `/` stays, and so does a trailing one, which asks for a generated name in that directory.
+/// The requested path without `.` and `..`: they are resolved, and a `..` above the root is dropped. A leading `/` stays, and
+/// so does a trailing one, which asks for a generated name in that directory.
 pub fn clean(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     for component in path.split('/') {
@@ -100,26 +106,26 @@ pub fn clean(path: &str) -> String {
     joined(path.starts_with('/'), &kept, path.ends_with('/') && !kept.is_empty())
 }
 
-/// Whether a path can be one at all; what the disk says of it is seen by whoever opens it.
-pub fn possible(path: &str) -> bool {
+/// Whether a path can exist on a file system: no NUL, no component over 255 bytes, at most 4000 bytes in all.
+pub(crate) fn possible(path: &str) -> bool {
     path.len() <= MAX_PATH_BYTES
         && !path.contains('\0')
         && path.split('/').all(|component| component.len() <= MAX_COMPONENT_BYTES)
 }
 
-/// A name of which a second attempt cannot overwrite the first one's file.
-pub fn retry_safe(path: &str) -> bool {
+/// Whether a second attempt cannot overwrite the file of the first: the name is generated or has `{retry}` in it.
+pub(crate) fn retry_safe(path: &str) -> bool {
     path.is_empty() || path.ends_with('/') || path.contains("{retry}")
 }
 
-/// The storage path of a file: variables filled in, a name made up where none was asked for, the right extension. It
-/// begins with `/` only if the asked path does, and none of its components is `.` or `..`.
+/// The storage path of a file: variables filled in, a name generated where the path has none, the extension of the
+/// container. It begins with `/` only if the requested path does; no component is `.` or `..`.
 ///
-/// `now` is the local wall clock, of which `{time}` and `{utc}` are made.
+/// `now` is the local time for `{time}` and `{utc}`.
 pub fn resolve(output: &FileOutput, container: Container, facts: &NameFacts, now: NaiveDateTime) -> String {
     let filled = fill(&output.path, |variable| facts.value(variable, now));
     let filled = if filled.is_empty() || filled.ends_with('/') { filled + &facts.generated(now) } else { filled };
-    // Whatever a value brought in: no dots that climb, no NUL, nothing longer than a file system takes.
+    // A value may contain anything: no `..`, no NUL, no component longer than a file system takes.
     let safe: String = filled.chars().map(|c| if c == '\0' { '_' } else { c }).collect();
     let mut components: Vec<&str> = safe.split('/').filter(|c| !matches!(*c, "" | "." | "..")).collect();
     let last = components.pop().unwrap_or_default();
@@ -130,8 +136,8 @@ pub fn resolve(output: &FileOutput, container: Container, facts: &NameFacts, now
     joined(output.path.starts_with('/'), &all, false)
 }
 
-/// The file's own name with the extension of what is in it: a known other extension is replaced, anything else stays
-/// part of the name (`a.mov` becomes `a.mov.mp4`).
+/// The last component with the container's extension: another known extension is replaced, any other stays part of the
+/// name (`a.mov` becomes `a.mov.mp4`).
 fn named(last: &str, container: Container, facts: &NameFacts, now: NaiveDateTime) -> String {
     const KNOWN: &[&str] = &[".raw", ".ogg", ".mp3", ".ivf", ".mp4", ".ts", ".webm", ".m3u8", ".jpeg"];
     let extension = container.extension();
@@ -139,11 +145,11 @@ fn named(last: &str, container: Container, facts: &NameFacts, now: NaiveDateTime
         .strip_suffix(extension)
         .or_else(|| KNOWN.iter().find_map(|known| last.strip_suffix(known)))
         .unwrap_or(last);
-    let made_up;
+    let generated;
     let stem = if stem.is_empty() {
-        // Only a value can have been empty here; a room's name with `/` in it gives only its last part.
-        made_up = facts.generated(now).replace('/', "-");
-        &made_up
+        // Reached when a value was empty or ended in `/`. Here a `/` of the room's name must not make directories.
+        generated = facts.generated(now).replace('/', "-");
+        &generated
     } else {
         stem
     };
@@ -170,7 +176,7 @@ fn cut(text: &str, max_bytes: usize) -> &str {
     &text[..end]
 }
 
-/// One pass, so that a value that looks like a variable is not filled in again.
+/// Fills variables in one pass, so that a value that looks like a variable stays as it is.
 fn fill(path: &str, value: impl Fn(&str) -> Option<String>) -> String {
     let mut filled = String::with_capacity(path.len());
     let mut rest = path;

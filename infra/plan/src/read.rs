@@ -1,25 +1,41 @@
-//! A request as a person writes it down: LiveKit's protojson in JSON or YAML, with a little beside it.
+//! A request from a file or a command line: LiveKit's protojson, as JSON or YAML has parsed it, with ids and token beside
+//! it.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use spillway_protocol::rpc::StartEgressRequest;
 use spillway_protocol::rpc::start_egress_request::EgressRequest;
 
+/// Why a value is no request.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
+    /// Not an object, or without any request in it.
     #[error("the request must be an object with one of: {KINDS}")]
     NoKind,
+    /// A key beside those that are read.
     #[error("\"{0}\" is not known; a request has one of {KINDS}, and beside it egress_id, room_id, token, ws_url")]
     Unknown(String),
+    /// A key whose value must be a string.
     #[error("\"{0}\" must be a text")]
     NotText(&'static str),
+    /// The request itself is not protojson of its kind.
     #[error("\"{kind}\" is not a request of that kind")]
-    Request { kind: &'static str, source: serde_json::Error },
+    Request {
+        /// Key of the request.
+        kind: &'static str,
+        /// The field and what is wrong with it.
+        source: serde_json::Error,
+    },
 }
 
 const KINDS: &str = "room_composite, participant, track_composite, track";
 
-/// Both of protojson's spellings of every name are taken.
+/// A StartEgress from an object with one request (`room_composite`, `participant` …) and, beside it, `egress_id`,
+/// `room_id`, `room_name`, `token` and `ws_url`. Both of protojson's spellings of every name are accepted.
+///
+/// # Errors
+///
+/// The value is no such object; the error names the key. A retry is useless.
 pub fn start_request(request: Value) -> Result<StartEgressRequest, ReadError> {
     let Value::Object(fields) = request else {
         return Err(ReadError::NoKind);
@@ -45,7 +61,6 @@ pub fn start_request(request: Value) -> Result<StartEgressRequest, ReadError> {
             _ => return Err(ReadError::Unknown(name)),
         }
     }
-    // Track requests name no room: it must be known to make a token.
     if start.request.is_some() { Ok(start) } else { Err(ReadError::NoKind) }
 }
 

@@ -1,36 +1,49 @@
-//! The plan itself: plain values that travel as JSON from the dispatcher to both processes of the runner.
+//! The plan: plain values that travel as JSON in the ticket, from the dispatcher to both processes of the runner. Names
+//! and shapes are part of that format.
 
 use serde::{Deserialize, Serialize};
 
-/// Everything the runner needs to know about one recording, and nothing secret.
+/// All that the runner needs to know about one recording. Holds no secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EgressPlan {
+    /// Checked: safe in file names and keys.
     pub egress_id: String,
+    /// Empty for a Track request that names no room and comes with a token.
     pub room_name: String,
-    /// Sid of the room at the time of the request; empty when livekit-server did not say.
+    /// Sid of the room at the time of the request; empty when livekit-server did not send it.
     pub room_id: String,
+    /// Type of the request.
     pub kind: EgressKind,
+    /// Tracks to record.
     pub source: Source,
     /// `None`: no video in any output.
     pub picture: Option<VideoPlan>,
     /// `None`: no audio in any output.
     pub sound: Option<AudioPlan>,
+    /// At present one file.
     pub outputs: Vec<Output>,
+    /// When the recording ends by itself.
     pub limits: Limits,
+    /// 0 for the first attempt; part of generated file names.
     pub retry_count: i32,
 }
 
-/// The request's type as users name it; also the key of metrics and costs.
+/// The type of a request; also the key of metrics and costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EgressKind {
+    /// Every participant of a room in one picture.
     RoomComposite,
+    /// One participant.
     Participant,
+    /// One audio and one video track in one file.
     TrackComposite,
+    /// One track as published.
     Track,
 }
 
 impl EgressKind {
+    /// As in JSON, metrics and configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::RoomComposite => "room_composite",
@@ -47,130 +60,182 @@ impl EgressKind {
 pub enum Source {
     /// Every track of the room.
     Room,
-    /// Camera and microphone of one participant, or its screen share with sound.
-    Participant { identity: String, screen_share: bool },
+    /// The tracks of one participant.
+    Participant {
+        /// Its identity.
+        identity: String,
+        /// Its screen share with audio instead of camera and microphone.
+        screen_share: bool,
+    },
     /// Exactly these publications; at least one of the two.
-    Tracks { audio: Option<String>, video: Option<String> },
-    /// One publication, whatever its kind.
-    Track { track_id: String },
+    Tracks {
+        /// Sid.
+        audio: Option<String>,
+        /// Sid.
+        video: Option<String>,
+    },
+    /// One publication of either kind.
+    Track {
+        /// Sid.
+        track_id: String,
+    },
 }
 
+/// How video is recorded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VideoPlan {
-    /// The published bytes, untouched (Track).
+    /// The published stream, not decoded (Track).
     Copied,
-    /// One source at a time. Copied when it is H264 and nothing asks for re-encoding, else composed as one tile.
+    /// One source at a time. Copied when it is H264 and the request names no encoding, else composed as one tile.
     CopiedIfPossible(VideoEncoding),
-    /// One source at a time, re-encoded because size, rate or profile were asked for.
+    /// One source at a time, encoded because the request names size, rate or profile.
     Single(VideoEncoding),
-    /// Many tiles.
-    Composed { layout: LayoutName, encoding: VideoEncoding },
+    /// Many tiles on one canvas.
+    Composed {
+        /// Arrangement of the tiles.
+        layout: LayoutName,
+        /// Size of the canvas and encoding.
+        encoding: VideoEncoding,
+    },
 }
 
-/// The built-in layouts. The text of the request is matched as livekit/egress' default template does (`-light` = white).
+/// A built-in layout. Names are read as livekit/egress' default template reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayoutName {
+    /// Arrangement of the tiles.
     pub shape: LayoutShape,
+    /// White background (`-light`) instead of black.
     pub light: bool,
 }
 
+/// Arrangement of the tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LayoutShape {
+    /// Tiles of equal size.
     Grid,
+    /// One large tile for the speaker, the others in a column.
     Speaker,
+    /// The speaker alone.
     SingleSpeaker,
 }
 
+/// H264 encoding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VideoEncoding {
-    /// Even, at least 16.
+    /// Pixels; even, 16 to 4096.
     pub width: u32,
+    /// Pixels; even, 16 to 4096.
     pub height: u32,
-    /// Pictures per second.
+    /// Frames per second, 1 to 120.
     pub framerate: u32,
     /// Kilobits per second.
     pub bitrate: u32,
+    /// H264 profile.
     pub profile: H264Profile,
-    /// Seconds between key frames; `None` is the default of 2 s.
+    /// Seconds between keyframes, positive; `None` is the default of 2 s.
     pub key_frame_interval: Option<f64>,
 }
 
+/// Profile of H264.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum H264Profile {
+    /// No B-frames.
     Baseline,
+    /// The default.
     Main,
+    /// Best quality for its rate.
     High,
 }
 
+/// How audio is recorded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AudioPlan {
-    /// The published bytes, untouched (Track).
+    /// The published stream (Track). Opus is not decoded; PCMU and PCMA are encoded as Opus.
     Copied,
+    /// Every source mixed to stereo and encoded.
     Mixed {
+        /// Codec of the file.
         codec: AudioCodec,
         /// Kilobits per second.
         bitrate: u32,
         /// Hertz; always 48000 for Opus.
         frequency: u32,
+        /// Source to channel.
         mixing: Mixing,
     },
 }
 
+/// Audio codecs that are encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AudioCodec {
+    /// AAC-LC.
     Aac,
+    /// Opus.
     Opus,
+    /// MPEG-1/2 Layer 3.
     Mp3,
 }
 
+/// Which participant is heard on which channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mixing {
-    /// Everybody on both channels.
+    /// Every participant on both channels.
     Both,
-    /// Agents left, everybody else right.
+    /// Agents left, other participants right.
     AgentsLeft,
-    /// Left, right, left … in the order the tracks came.
+    /// Left, right, left … in the order in which the tracks joined.
     Alternate,
 }
 
+/// An output of the plan. Its destinations have the same index in the list beside the plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Output {
+    /// One file for the whole recording.
     File(FileOutput),
 }
 
+/// A file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileOutput {
-    /// `None`: decided by the published codec (Track).
+    /// `None`: follows from the published codec (Track).
     pub container: Option<Container>,
-    /// The path as asked, cleaned, variables not yet filled; empty or ending in `/` means a generated name.
+    /// The requested path, cleaned, variables not filled in; empty or ending in `/`: a generated name.
     pub path: String,
+    /// A manifest is written beside it.
     pub manifest: bool,
-    /// It ends in a store, not on this machine's disk. Where and how is in `Destinations`, which has the secrets.
+    /// It is uploaded to a store and does not stay on the runner's disk.
     #[serde(default)]
     pub stored: bool,
 }
 
+/// File format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Container {
+    /// Fragmented MP4.
     Mp4,
+    /// Ogg with Opus.
     Ogg,
+    /// WebM with a published VP8, VP9 or AV1 stream.
     Webm,
+    /// IVF with a published VP8, VP9 or AV1 stream.
     Ivf,
+    /// MP3 frames without a container.
     Mp3,
 }
 
+/// Limits of one recording; reaching one ends it with LIMIT_REACHED.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Longest recording in nanoseconds of wall time since the egress was accepted by its runner; `None`: no limit.
+    /// Longest recording in nanoseconds of wall time since the runner accepted it; `None`: no limit.
     pub max_duration_ns: Option<u64>,
-    /// Largest file in bytes.
+    /// Largest file in bytes; `None`: no limit.
     pub max_file_bytes: Option<u64>,
 }

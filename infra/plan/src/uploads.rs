@@ -1,17 +1,16 @@
-//! Where the outputs of a request go, and every mistake in it that can be known before anything is sent there.
+//! The destination of an output: the upload in the request, or the installation's storage, checked for every mistake that
+//! shows without access to the store.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use livekit_protocol as livekit;
 use spillway_protocol::Secret;
-use spillway_protocol::rpc::StartEgressRequest;
 use url::Url;
 
 use crate::destination::*;
 use crate::error::PlanError;
-use crate::request;
 
-/// An upload as a request names it.
+/// The upload of an output. Each message of the protocol has the same four, as types of its own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RequestedUpload<'a> {
     S3(&'a livekit::S3Upload),
@@ -20,37 +19,24 @@ pub(crate) enum RequestedUpload<'a> {
     AliOss(&'a livekit::AliOssUpload),
 }
 
-impl<'a> From<&'a livekit::encoded_file_output::Output> for RequestedUpload<'a> {
-    fn from(output: &'a livekit::encoded_file_output::Output) -> Self {
-        use livekit::encoded_file_output::Output;
-        match output {
-            Output::S3(upload) => Self::S3(upload),
-            Output::Gcp(upload) => Self::Gcp(upload),
-            Output::Azure(upload) => Self::Azure(upload),
-            Output::AliOss(upload) => Self::AliOss(upload),
+macro_rules! uploads_of {
+    ($($message:ident),*) => {$(
+        impl<'a> From<&'a livekit::$message::Output> for RequestedUpload<'a> {
+            fn from(output: &'a livekit::$message::Output) -> Self {
+                match output {
+                    livekit::$message::Output::S3(upload) => Self::S3(upload),
+                    livekit::$message::Output::Gcp(upload) => Self::Gcp(upload),
+                    livekit::$message::Output::Azure(upload) => Self::Azure(upload),
+                    livekit::$message::Output::AliOss(upload) => Self::AliOss(upload),
+                }
+            }
         }
-    }
+    )*};
 }
 
-impl<'a> From<&'a livekit::direct_file_output::Output> for RequestedUpload<'a> {
-    fn from(output: &'a livekit::direct_file_output::Output) -> Self {
-        use livekit::direct_file_output::Output;
-        match output {
-            Output::S3(upload) => Self::S3(upload),
-            Output::Gcp(upload) => Self::Gcp(upload),
-            Output::Azure(upload) => Self::Azure(upload),
-            Output::AliOss(upload) => Self::AliOss(upload),
-        }
-    }
-}
+uploads_of!(encoded_file_output, direct_file_output);
 
-/// One entry per output of the plan of the same request, in its order. An output's own upload goes before the
-/// installation's storage, that before this machine's disk.
-pub fn destinations(start: &StartEgressRequest, config: &StorageConfig) -> Result<Vec<Destinations>, PlanError> {
-    let uploads = request::uploads(start)?;
-    uploads.into_iter().map(|upload| destination(upload, config)).collect()
-}
-
+/// The destinations of an output with this upload: the upload, else the installation's storage, else the disk.
 pub(crate) fn destination(upload: Option<RequestedUpload>, config: &StorageConfig) -> Result<Destinations, PlanError> {
     let provider = match upload {
         Some(upload) => Some(asked(upload, config)?),
@@ -60,7 +46,7 @@ pub(crate) fn destination(upload: Option<RequestedUpload>, config: &StorageConfi
         if config.disallow_local {
             return Err(PlanError::Field("output"));
         }
-        // What is written in place has no second place to go to.
+        // A file that is written in place needs no backup.
         return Ok(Destinations { primary: Destination::Disk, backup: None });
     };
     check(&provider)?;
@@ -105,7 +91,7 @@ fn s3(asked: &livekit::S3Upload, config: &StorageConfig) -> Result<S3, PlanError
     let assume_role = if own_role.arn.is_empty() { config.assume_role.clone() } else { Some(own_role) };
     let (mut access_key, mut key_secret) = (secret(&asked.access_key), secret(&asked.secret));
     if assume_role.is_some() && access_key.reveal().is_empty() {
-        // Never with our own identity: whoever may ask could take any role that trusts us.
+        // Never with the identity of the process: a caller could then assume any role that trusts the installation.
         if config.assume_role_key.reveal().is_empty() {
             return Err(PlanError::AssumeRoleDisabled);
         }
@@ -127,7 +113,7 @@ fn s3(asked: &livekit::S3Upload, config: &StorageConfig) -> Result<S3, PlanError
     })
 }
 
-/// A proxy without a URL is a form nobody filled in.
+/// A proxy without a URL counts as not set.
 fn proxy(asked: Option<&livekit::ProxyConfig>) -> Option<Proxy> {
     let asked = asked.filter(|proxy| !proxy.url.is_empty())?;
     Some(Proxy {
@@ -137,7 +123,11 @@ fn proxy(asked: Option<&livekit::ProxyConfig>) -> Option<Proxy> {
     })
 }
 
-/// What is missing or malformed in `provider`, by its name in the request.
+/// Checks the fields of a provider, from a request or from the configuration. Does not contact it.
+///
+/// # Errors
+///
+/// [`PlanError::Field`] or [`PlanError::Impossible`] with the field's name in the request. A retry is useless.
 pub fn check(provider: &Provider) -> Result<(), PlanError> {
     let need = |there: bool, field| if there { Ok(()) } else { Err(PlanError::Field(field)) };
     match provider {
@@ -157,7 +147,7 @@ pub fn check(provider: &Provider) -> Result<(), PlanError> {
             need(gcs.proxy.as_ref().is_none_or(is_proxy), "gcp proxy url")
         }
         Provider::Azure(azure) => {
-            // It becomes part of a host name.
+            // The account becomes part of a host name.
             let is_name = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric());
             need(is_name(&azure.account), "azure account_name")?;
             need(!azure.container.is_empty(), "azure container_name")?;
@@ -184,7 +174,7 @@ fn is_proxy(proxy: &Proxy) -> bool {
     Url::parse(proxy.url.reveal()).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
-/// A query string of at most ten tags: what does not look like one is refused by S3 only when the object is made.
+/// A query string of at most ten tags. S3 refuses a wrong one only when the object is created.
 fn is_tagging(text: &str) -> bool {
     let is_pair = |pair: &str| {
         pair.split_once('=').is_some_and(|(name, value)| !name.is_empty() && !value.contains('='))
@@ -197,22 +187,22 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
-/// Fits into a header: anything else would be an error of our HTTP library in the middle of a recording.
+/// A valid HTTP header value; the HTTP library refuses any other in the middle of a recording.
 fn is_header(text: &str) -> bool {
     text.chars().all(|c| !c.is_control() || c == '\t')
 }
 
-/// AWS' libraries paste it into the name of the host that assumes a role: with a `/`, `#` or `.` in it that would be a
-/// host of the request's choice, and what is signed there may be the installation's key.
+/// AWS' libraries put the region into the host name of the STS request: with a `/`, `#` or `.` in it that would be a host of
+/// the caller's choice, and the request may be signed with the installation's key.
 fn is_region(text: &str) -> bool {
     text.len() <= 63 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
-/// Kinds of Google's credentials. All but the first make Google's library read a file or call a URL that they name.
+/// Kinds of Google credentials. All but the first make Google's library read a file or call a URL that they name.
 const GOOGLE_KINDS: [&str; 4] =
     ["service_account", "external_account", "impersonated_service_account", "authorized_user"];
 
-/// Empty is the process' own identity.
+/// Empty credentials mean the identity of the process.
 fn google_credentials(gcs: &Gcs) -> Result<(), PlanError> {
     const FIELD: &str = "gcp credentials";
     let text = gcs.credentials.reveal();
@@ -228,7 +218,7 @@ fn google_credentials(gcs: &Gcs) -> Result<(), PlanError> {
         (Some(_), CredentialOrigin::Configuration) => Ok(()),
         (asked, CredentialOrigin::Request) => Err(PlanError::Impossible {
             field: FIELD,
-            // Never the request's own text: it may be a secret in the wrong place.
+            // Never the caller's text: it may be a secret in the wrong field.
             asked: format!("type {}", asked.unwrap_or("unknown")),
             possible: "service_account",
         }),
@@ -310,7 +300,7 @@ mod tests {
         assert_eq!(field(destination(Some(RequestedUpload::AliOss(&oss)), &none)), "alioss endpoint");
     }
 
-    /// Everything but a service account is an instruction to Google's library: read this file, ask this URL.
+    /// Any kind but a service account is an instruction to Google's library: read this file, call this URL.
     #[test]
     fn a_request_brings_a_service_account_or_nothing() {
         let asked = |credentials: &str| {

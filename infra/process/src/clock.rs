@@ -1,22 +1,22 @@
-//! What time it is: one answer for all processes of an installation, whatever their hosts' clocks say. Time stamps, the
-//! envelopes of psrpc and bills come from here.
+//! The current time, the same for all processes of an installation whatever their hosts' clocks show. Time stamps, psrpc
+//! envelopes and bills use it.
 //!
-//! A [`Clock`] is the host's monotonic clock plus an offset. It begins with the time of the host's wall clock; the bus
-//! measures the offset to the common reference (Redis' `TIME`) when it connects and again every few seconds
-//! ([`Clock::measured`]), and every handle of the clock follows. The wall clock is read once, at the beginning: a step of it
-//! (NTP, an operator) moves no time stamp. The time never runs backward.
+//! A [`Clock`] is the host's monotonic clock plus an offset. It starts from the host's wall clock; the bus measures the
+//! offset to the common reference (Redis' `TIME`) when it connects and again every few seconds ([`Clock::measured`]), and
+//! every handle of the clock follows. The wall clock is read once, at the start: a step of it (NTP, an operator) moves no
+//! time stamp. The time never runs backward.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// A correction is spread over time: the clock runs between half and one and a half times as fast until it is made.
+/// Slew limit: a correction changes the speed of the clock by at most one half.
 const SLEW: i64 = 2;
-/// A clock that turns out to be so far behind, nanoseconds, steps ahead at once: its machine was suspended or moved.
+/// A clock that is at least so far behind, nanoseconds, steps ahead at once: its machine was suspended or moved.
 const STEP_NS: i64 = 1_000_000_000;
 
-/// Cheap to clone; clones are one clock. Runs with tokio's clock, so that a test with paused time sees both agree.
+/// Handle of a clock; clones are one clock. It runs with tokio's clock, so that both agree in a test with paused time.
 #[derive(Clone, Debug)]
 pub struct Clock {
     state: Arc<Mutex<State>>,
@@ -27,64 +27,69 @@ struct State {
     at: Instant,
     /// Unix nanoseconds at `at`.
     unix_ns: i64,
-    /// What `at` did not have yet of the last corrections, nanoseconds.
+    /// Part of the last corrections that was not applied at `at`, nanoseconds.
     pending_ns: i64,
     is_measured: bool,
 }
 
-/// One question to the reference and its answer.
+/// One reading of the reference clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Measurement {
+    /// When the request was sent.
     pub asked: Instant,
+    /// When the response arrived.
     pub answered: Instant,
     /// Unix nanoseconds on the reference's clock, somewhere between the two.
     pub reference_ns: i64,
 }
 
 impl Measurement {
+    /// Time between request and response; half of it is the uncertainty of the reading.
     pub fn round_trip(&self) -> Duration {
         self.answered.saturating_duration_since(self.asked)
     }
 
-    /// The answer was given in the middle of the round trip, give or take half of it.
+    /// The reference was read in the middle of the round trip, give or take half of it.
     fn uncertainty_ns(&self) -> i64 {
         nanos(self.round_trip()) / 2
     }
 }
 
-/// What a measurement led to.
+/// What a measurement has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Corrected {
     /// By how much the clock was behind the reference, nanoseconds; negative: ahead.
     pub behind_ns: i64,
+    /// How the difference is removed.
     pub how: Correction,
 }
 
+/// How a difference to the reference is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Correction {
-    /// Until now the host's own time was all there was.
+    /// The first measurement: the reference's time is taken over.
     First,
-    /// The difference is within what the round trip leaves open.
+    /// None: the difference is within the uncertainty of the measurement.
     Nothing,
-    /// It will be made up for little by little.
+    /// The clock runs faster or slower until the difference is gone.
     Slewed,
-    /// It was far behind and is right at once.
+    /// The clock was at least a second behind and was set ahead.
     Stepped,
 }
 
 impl Clock {
-    /// The host's wall clock as it stands now.
+    /// Starts at the host's wall clock time.
     pub fn host() -> Self {
         Self::starting_at(unix_ns_of(SystemTime::now()))
     }
 
-    /// Now it is `unix_ns`.
+    /// Starts at `unix_ns`, Unix nanoseconds.
     pub fn starting_at(unix_ns: i64) -> Self {
         let state = State { at: Instant::now(), unix_ns, pending_ns: 0, is_measured: false };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// The host's wall clock as it stands now, set by so many nanoseconds.
+    /// Starts ahead of the host's wall clock; negative: behind it.
     pub fn host_ahead_by(nanoseconds: i64) -> Self {
         Self::starting_at(unix_ns_of(SystemTime::now()).saturating_add(nanoseconds))
     }
@@ -94,16 +99,18 @@ impl Clock {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The current time, Unix nanoseconds.
     pub fn unix_ns(&self) -> i64 {
         let state = self.state();
         state.read(Instant::now())
     }
 
+    /// The current time, Unix milliseconds, rounded down.
     pub fn unix_ms(&self) -> i64 {
         self.unix_ns() / 1_000_000
     }
 
-    /// What this clock says of a moment near now.
+    /// Unix nanoseconds at a monotonic instant near now.
     pub fn unix_ns_at(&self, at: Instant) -> i64 {
         let (now, unix_ns) = {
             let state = self.state();
@@ -114,8 +121,8 @@ impl Clock {
         unix_ns.saturating_sub(nanos(past)).saturating_add(nanos(future))
     }
 
-    /// What this clock says of a moment that the host's wall clock has stamped (a file's last change); wrong by the step
-    /// when that clock was set since.
+    /// Unix nanoseconds on this clock of a time stamp of the host's wall clock (a file's last change). When the wall clock
+    /// was set since, the result is wrong by that step.
     pub fn unix_ns_of_host(&self, stamp: SystemTime) -> i64 {
         unix_ns_of(stamp).saturating_add(self.ahead_of_host_ns())
     }
@@ -125,8 +132,8 @@ impl Clock {
         self.unix_ns().saturating_sub(unix_ns_of(SystemTime::now()))
     }
 
-    /// Takes the reference's time over. The first measurement is believed; later ones correct the clock by what is surely
-    /// wrong, without jumps, unless it is far behind.
+    /// Corrects the clock. The first measurement is taken over; later ones remove, without a jump, the part of the
+    /// difference that exceeds the uncertainty. A clock that is at least a second behind is set ahead.
     pub fn measured(&self, measurement: &Measurement) -> Corrected {
         self.state().measured(measurement)
     }
@@ -270,11 +277,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn moments_that_others_have_stamped_are_told_on_this_clock() {
+    async fn time_stamps_of_the_host_are_converted_to_this_clock() {
         let clock = Clock::host_ahead_by(-3 * SECOND);
         let stamp = SystemTime::now() - Duration::from_secs(10);
-        let told = clock.unix_ns_of_host(stamp);
-        assert!((unix_ns_of(stamp) - 3 * SECOND - told).abs() < SECOND, "{told}");
+        let stamped = clock.unix_ns_of_host(stamp);
+        assert!((unix_ns_of(stamp) - 3 * SECOND - stamped).abs() < SECOND, "{stamped}");
         let (began, unix_ns) = (Instant::now(), clock.unix_ns());
         advance(Duration::from_secs(100)).await;
         assert_eq!(clock.unix_ns_at(began), unix_ns);

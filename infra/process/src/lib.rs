@@ -1,6 +1,7 @@
-//! What every process needs: a log (`telemetry`), a way to leave (`shutdown`), repeated attempts (`retry`), errors with their whole
-//! chain (`chain`), the time that all of an installation agree on (`clock`), and folders of this machine that names from
-//! a request cannot leave (`local_root`).
+//! What every process needs: the log (`telemetry`), shutdown of its tasks and signals (`shutdown`), waits between attempts
+//! (`retry`), error messages with all causes (`chain`), a clock that all processes of an installation share (`clock`),
+//! and folders of this machine that names from a request cannot leave (`local_root`).
+#![warn(missing_docs)]
 
 pub mod chain;
 pub mod clock;

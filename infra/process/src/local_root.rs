@@ -1,6 +1,6 @@
-//! Where files of this machine lie whose names come from a request. A name goes in, an open folder comes out; with a
-//! configured root the folder lies below it, whatever the name or a symbolic link in its way says. Every function but
-//! `locate` blocks for as long as the disk does.
+//! Files of this machine whose names come from a request. A name goes in, an open folder comes out; with a confining root
+//! the folder lies below it, whatever `..` or symbolic links the name contains. Every function but `locate` blocks for
+//! as long as the disk does.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,12 +11,13 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, statat};
 use rustix::io::Errno;
 
-/// A folder that is only walked through: it need not be readable.
+/// Flags for a folder that is only traversed: it need not be readable.
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-/// `openat2` asks for another try when a rename runs below it at the same time; openat2(2) leaves the number to its callers.
+/// `openat2` fails with EAGAIN when a rename runs below it at the same time; openat2(2) leaves the number of retries to its
+/// callers.
 const TRIES: u32 = 32;
 
-/// Where names of files begin, and whether they may lead elsewhere.
+/// The folder that file names are relative to, and whether they may lead out of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalRoot {
     path: PathBuf,
@@ -30,16 +31,17 @@ impl LocalRoot {
         Self { path: path.into(), confined: true }
     }
 
-    /// Relative names begin at `path`, which is absolute; absolute ones are obeyed.
+    /// Relative names begin at `path`, which is absolute; absolute names are taken as they are.
     pub fn starting_at(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), confined: false }
     }
 
+    /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where `name` lies, symbolic links aside. Asks no disk.
+    /// The path of `name`, with symbolic links not resolved. Does not access the disk.
     pub fn locate(&self, name: impl AsRef<Path>) -> PathBuf {
         let name = name.as_ref();
         if !self.confined {
@@ -56,10 +58,11 @@ impl LocalRoot {
         if below.as_os_str().is_empty() { self.path.clone() } else { self.path.join(below) }
     }
 
-    /// Opens a folder that `locate` has named, and makes it where it is not there. The descriptor is good for `openat`
-    /// and its relatives, not for reading.
+    /// Opens a folder whose path comes from `locate`, and creates it where it is missing. The descriptor (`O_PATH`) serves
+    /// `openat` and its relatives, not reading.
     ///
     /// # Errors
+    ///
     /// The operating system's; `PermissionDenied` where a symbolic link leads out of a confining root. A retry helps
     /// only where the disk was full or away.
     pub fn make_folder(&self, folder: &Path) -> io::Result<OwnedFd> {
@@ -73,10 +76,12 @@ impl LocalRoot {
         Ok(opened)
     }
 
-    /// The nearest folder that is there on the way to `folder`, and its path. Makes nothing but the confining root.
+    /// The deepest existing folder on the path to `folder`, with its path. Creates nothing but the confining root.
     ///
     /// # Errors
-    /// Where the way ends and why: not a folder, not ours to enter, or out of a confining root.
+    ///
+    /// The path that cannot be entered and why: not a folder, no permission, or out of a confining root. A retry helps
+    /// only where the disk was away.
     pub fn nearest_folder(&self, folder: &Path) -> Result<(PathBuf, OwnedFd), (PathBuf, io::Error)> {
         if self.confined {
             fs::create_dir_all(&self.path).map_err(|error| (self.path.clone(), error))?;
@@ -88,8 +93,8 @@ impl LocalRoot {
         Ok((there.to_owned(), opened))
     }
 
-    /// Down from the root, one folder after the other. Where one is missing and not to be made, the last that is there
-    /// and its path.
+    /// Opens one folder after the other from the root down. Where one is missing and `make` is false: the last existing
+    /// one, with its path.
     fn walk(&self, folder: &Path, make: bool) -> Result<(OwnedFd, Option<PathBuf>), (PathBuf, io::Error)> {
         let at_root = |error: Errno| (self.path.clone(), error.into());
         let root = openat(CWD, &self.path, FOLDER, Mode::empty()).map_err(at_root)?;
@@ -107,26 +112,26 @@ impl LocalRoot {
                         Ok(()) | Err(Errno::EXIST) => {}
                         Err(error) => return Err(refused(error.into())),
                     }
-                    step(&root, &below, &here, part).map_err(|error| refused(told(error)))?
+                    step(&root, &below, &here, part).map_err(|error| refused(io_error(error)))?
                 }
-                // A symbolic link that leads nowhere is there all the same.
+                // A dangling symbolic link exists.
                 Err(Errno::NOENT) if statat(&here, part, AtFlags::SYMLINK_NOFOLLOW).is_err() => {
                     return Ok((here, Some(parent)));
                 }
-                Err(error) => return Err(refused(told(error))),
+                Err(error) => return Err(refused(io_error(error))),
             };
         }
         Ok((here, None))
     }
 }
 
-/// The folder `below` the root; it is `part` of `here`. Symbolic links are followed as long as they stay below the root.
+/// Opens the folder `below` the root, which is `part` of `here`. Follows symbolic links that stay below the root.
 fn step(root: &OwnedFd, below: &Path, here: &OwnedFd, part: &OsStr) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     for _ in 0..TRIES {
         match openat2(root, below, FOLDER, Mode::empty(), resolve) {
             Err(Errno::AGAIN | Errno::INTR) => {}
-            // Kernels before 5.6, gVisor, and seccomp profiles of before then: no symbolic link is followed at all.
+            // Kernels before 5.6, gVisor, and seccomp profiles older than that: no symbolic link is followed at all.
             Err(Errno::NOSYS | Errno::PERM) => return openat(here, part, FOLDER | OFlags::NOFOLLOW, Mode::empty()),
             done => return done,
         }
@@ -134,7 +139,7 @@ fn step(root: &OwnedFd, below: &Path, here: &OwnedFd, part: &OsStr) -> Result<Ow
     Err(Errno::AGAIN)
 }
 
-fn told(error: Errno) -> io::Error {
+fn io_error(error: Errno) -> io::Error {
     match error {
         Errno::XDEV | Errno::LOOP => {
             io::Error::new(io::ErrorKind::PermissionDenied, "a symbolic link leads out of the folder for recordings")

@@ -1,9 +1,12 @@
+//! Waits between attempts. Our own and not `backon`: callers retry inside `select!` loops with deadlines and conditions of
+//! their own and need only the next wait.
+
 use std::time::Duration;
 
 use rand::RngExt;
 
-/// Waits between attempts: doubling from `first` to `max`, each shortened by up to half at random so that many who
-/// failed together do not come back together.
+/// Exponential backoff with jitter: waits double from `first` to `max`, and each is shortened by up to half at random, so
+/// that clients which failed together do not retry together.
 #[derive(Clone, Debug)]
 pub struct RetrySchedule {
     next: Duration,
@@ -11,10 +14,12 @@ pub struct RetrySchedule {
 }
 
 impl RetrySchedule {
+    /// `first` is the longest first wait.
     pub fn new(first: Duration, max: Duration) -> Self {
         Self { next: first, max }
     }
 
+    /// The next wait, between half of the current bound and the bound; the bound doubles.
     pub fn wait(&mut self) -> Duration {
         let now = self.next.min(self.max);
         self.next = (now * 2).min(self.max);

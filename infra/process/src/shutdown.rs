@@ -1,3 +1,5 @@
+//! Shutdown of a process: its tasks with a deadline, and the signals that ask for it.
+
 use std::future::Future;
 use std::time::Duration;
 
@@ -6,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-/// Leaving, designed: one token that asks, one tracker that waits.
+/// Asks the tasks of a process to end and waits for them. Clones are one shutdown.
 #[derive(Clone, Default, Debug)]
 pub struct Shutdown {
     token: CancellationToken,
@@ -14,27 +16,22 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
+    /// Not triggered, no tasks.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks everybody to leave; they finish what they hold.
+    /// Asks every task to end; a task finishes its unit of work first.
     pub fn trigger(&self) {
         self.token.cancel();
     }
 
-    pub fn is_triggered(&self) -> bool {
-        self.token.is_cancelled()
-    }
-
+    /// Waits for [`Shutdown::trigger`].
     pub async fn triggered(&self) {
         self.token.cancelled().await;
     }
 
-    pub fn token(&self) -> CancellationToken {
-        self.token.clone()
-    }
-
+    /// A task on the current runtime that [`Shutdown::shut_down`] waits for. It must watch [`Shutdown::triggered`] itself.
     pub fn spawn<F>(&self, task: F) -> tokio::task::JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -43,7 +40,7 @@ impl Shutdown {
         self.tasks.spawn(task)
     }
 
-    /// Asks, then waits for every spawned task. False when some were still running after `timeout`.
+    /// Triggers, then waits for every spawned task. False when some were still running after `timeout`; they run on.
     pub async fn shut_down(&self, timeout: Duration) -> bool {
         self.trigger();
         self.tasks.close();
@@ -55,24 +52,32 @@ impl Shutdown {
     }
 }
 
-/// SIGTERM and SIGINT, as they come. Both may come more than once.
+/// Stream of SIGTERM and SIGINT. Each may arrive more than once.
 pub struct Signals {
     term: tokio::signal::unix::Signal,
     int: tokio::signal::unix::Signal,
 }
 
+/// A signal that asks the process to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
+    /// SIGTERM, from a container platform or supervisor.
     Term,
+    /// SIGINT, from a terminal.
     Int,
 }
 
 impl Signals {
-    /// From here on the two signals no longer end the process by themselves.
+    /// Takes over both signals: from here on they no longer end the process by default.
+    ///
+    /// # Errors
+    ///
+    /// The operating system refuses a handler. A retry is useless.
     pub fn listen() -> std::io::Result<Self> {
         Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
 
+    /// The next signal, also one that arrived between two calls.
     pub async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.term.recv() => Signal::Term,
@@ -93,11 +98,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tasks_finish_what_they_hold() {
+    async fn tasks_finish_their_work() {
         let shutdown = Shutdown::new();
-        let token = shutdown.token();
+        let asked = shutdown.clone();
         let task = shutdown.spawn(async move {
-            token.cancelled().await;
+            asked.triggered().await;
             "done"
         });
         assert!(shutdown.shut_down(Duration::from_secs(3)).await);

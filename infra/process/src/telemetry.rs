@@ -1,3 +1,6 @@
+//! The log of a process: format, level and filter, handed down to the processes it starts. Standard output belongs to
+//! results, so the log goes to standard error.
+
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 
@@ -5,40 +8,40 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// How a process speaks. Logs go to standard error; standard output belongs to results.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// A line a person reads.
+    /// One line for each event, for people.
     #[default]
     Text,
-    /// A JSON object a line, for log collectors.
+    /// One JSON object for each event, for log collectors.
     Json,
 }
 
 const FILTER_VARIABLE: &str = "SPILLWAY_LOG";
 const FORMAT_VARIABLE: &str = "SPILLWAY_LOG_FORMAT";
 
-/// How this process speaks, for those it starts.
+/// Filter and format of this process, for its children.
 static CONFIGURED: OnceLock<(String, LogFormat)> = OnceLock::new();
 
-/// Environment that makes a child speak as we do.
+/// Environment variables that give a child process this process' filter and format; empty before [`init`].
 pub fn handed_down() -> Vec<(&'static str, String)> {
     let Some((filter, format)) = CONFIGURED.get() else { return Vec::new() };
     let format = if *format == LogFormat::Json { "json" } else { "text" };
     vec![(FILTER_VARIABLE, filter.clone()), (FORMAT_VARIABLE, format.to_owned())]
 }
 
-/// The form a parent has handed down; text without one.
+/// The format from the parent process' [`handed_down`]; text without one.
 pub fn inherited_format() -> LogFormat {
     if std::env::var(FORMAT_VARIABLE).is_ok_and(|format| format == "json") { LogFormat::Json } else { LogFormat::Text }
 }
 
-/// Libraries that get credentials: they say nothing at all. Their warnings quote what they have read (a profile, the
-/// answer of a metadata service or of a URL); why there are no credentials is said by the error of the call that needed them.
+/// Libraries that fetch credentials: off at every level. Their warnings quote what they have read (a profile, the answer of
+/// a metadata service or of a URL); the error of the call that needed the credentials says why there are none.
 const CREDENTIAL_LIBRARIES: &[&str] =
     &["aws_config", "aws_credential_types", "aws_runtime", "azure_identity", "google_cloud_auth"];
 
-/// Libraries that write down whole requests, with the credentials in their headers: they only warn, whatever is asked for.
+/// Libraries that log whole requests, with the credentials in their headers: never below warn, whatever the filter says.
 const WARN_ONLY_LIBRARIES: &[&str] = &[
     "aws_sdk_ecs",
     "aws_sdk_s3",
@@ -60,33 +63,23 @@ const WARN_ONLY_LIBRARIES: &[&str] = &[
     "typespec_client_core",
 ];
 
-/// What is said of what a filter asks for; `None`: it is none.
+/// The filter `asked` (tracing's syntax), with the libraries that would log credentials kept quiet. `None`: not a filter.
 pub fn filter(asked: &str) -> Option<EnvFilter> {
     let quiet = WARN_ONLY_LIBRARIES.iter().fold(asked.to_owned(), |filter, library| format!("{filter},{library}=warn"));
     let quiet = CREDENTIAL_LIBRARIES.iter().fold(quiet, |filter, library| format!("{filter},{library}=off"));
     EnvFilter::try_new(quiet).ok()
 }
 
-/// Starts the log. `level` is `debug`, `info`, `warn` or `error`; `SPILLWAY_LOG` (tracing's filter syntax) goes before it.
-/// Libraries speak at warn, or one level finer when we are debugged. A second call changes nothing.
+/// Starts the log. `level` (`trace`, `debug`, `info`, `warn` or `error`) holds for our crates; libraries log at warn, or at
+/// info when `level` is `debug` or `trace`. `SPILLWAY_LOG` (tracing's filter syntax) replaces both. A second call changes
+/// nothing.
 pub fn init(level: &str, format: LogFormat) {
     let libraries = if level == "debug" || level == "trace" { "info" } else { "warn" };
-    let ours = [
-        "protocol",
-        "process",
-        "plan",
-        "bus",
-        "storage",
-        "launchers",
-        "dispatcher",
-        "spool",
-        "runner",
-        "media",
-        "tests",
-    ]
-    .map(|room| format!("spillway_{room}={level}"))
-    .join(",");
-    let filter = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| format!("{libraries},{ours}"));
+    let crates =
+        ["protocol", "process", "plan", "bus", "storage", "launchers", "dispatcher", "ipc", "runner", "media", "tests"]
+            .map(|name| format!("spillway_{name}={level}"))
+            .join(",");
+    let filter = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| format!("{libraries},{crates}"));
     let _ = CONFIGURED.set((filter.clone(), format));
     let filter = self::filter(&filter).or_else(|| self::filter("info")).unwrap_or_default();
     let registry = tracing_subscriber::registry().with(filter);
@@ -110,6 +103,6 @@ pub fn init(level: &str, format: LogFormat) {
             )
             .try_init(),
     };
-    // Already started (tests): the first one stays.
+    // An error means that a subscriber is set (tests): the first one stays.
     let _ = result;
 }

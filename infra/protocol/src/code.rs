@@ -1,39 +1,60 @@
-//! What an answer says when it says no: a code for the machine, a text for the person.
+//! Errors of psrpc calls: a code for programs, a message for people.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The codes psrpc knows. livekit-server translates them into Twirp codes and HTTP statuses.
+/// Error codes of psrpc (livekit/psrpc, `errors.go`). livekit-server translates them into Twirp codes and HTTP statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
+    /// The caller gave up.
     Canceled,
+    /// The request could not be decoded.
     MalformedRequest,
+    /// The answer could not be decoded.
     MalformedResult,
+    /// No answer in time.
     DeadlineExceeded,
+    /// No server answered, or the server cannot answer now.
     Unavailable,
+    /// An error without a code, or with a code that this version does not know.
     Unknown,
+    /// The request is wrong whatever the state of the system.
     InvalidArgument,
+    /// What the request names does not exist.
     NotFound,
+    /// HTTP 406; not used by livekit/egress.
     NotAcceptable,
+    /// What the request would create exists.
     AlreadyExists,
+    /// The caller is known and not allowed to do this.
     PermissionDenied,
+    /// No capacity, or a quota is used up.
     ResourceExhausted,
+    /// The system is not in the state that the request needs.
     FailedPrecondition,
+    /// A concurrent operation interfered.
     Aborted,
+    /// Beyond the valid range.
     OutOfRange,
+    /// Not supported by this version.
     Unimplemented,
+    /// A fault of the server.
     Internal,
+    /// Data is lost or corrupt.
     DataLoss,
+    /// No valid credentials.
     Unauthenticated,
+    /// HTTP 422; not used by livekit/egress.
     UnprocessableEntity,
+    /// A service that the server depends on failed (its 5xx).
     UpstreamServerError,
+    /// A service that the server depends on refused (its 4xx).
     UpstreamClientError,
 }
 
-/// Code, its text on the wire, and psrpc's own HTTP number (the one that goes into `EgressInfo.error_code`; the API's
-/// own status differs for some).
+/// Code, its text in a response, and psrpc's HTTP number.
 const TABLE: [(Code, &str, u16); 22] = [
     (Code::Canceled, "canceled", 503),
     (Code::MalformedRequest, "malformed_request", 400),
@@ -61,23 +82,26 @@ const TABLE: [(Code, &str, u16); 22] = [
 
 impl Code {
     fn row(self) -> &'static (Code, &'static str, u16) {
-        // The table lists the codes in the order of their declaration; a test holds it to that.
+        // The table lists the codes in the order of their declaration, which a test checks.
         &TABLE[self as usize]
     }
 
+    /// Text in `RpcResponse.code`.
     pub fn as_str(self) -> &'static str {
         self.row().1
     }
 
-    /// A text nobody knows, and no text, mean `unknown`, as psrpc reads them.
+    /// Reads `RpcResponse.code`. An empty or unknown text is [`Code::Unknown`], as in psrpc.
     pub fn parse(text: &str) -> Self {
         TABLE.iter().find(|row| row.1 == text).map_or(Self::Unknown, |row| row.0)
     }
 
+    /// psrpc's HTTP number, which goes into `EgressInfo.error_code`. The status of the HTTP API differs for some codes.
     pub fn http(self) -> u16 {
         self.row().2
     }
 
+    /// Every code, in the order of declaration.
     pub fn all() -> impl Iterator<Item = Code> {
         TABLE.iter().map(|row| row.0)
     }
@@ -89,15 +113,18 @@ impl fmt::Display for Code {
     }
 }
 
-/// A refusal as it travels. psrpc takes an answer for an error only when it has a text, so there always is one.
+/// The error of a call. psrpc takes a response for an error only when its message is not empty, so it never is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct RpcError {
+    /// For programs.
     pub code: Code,
+    /// For people; not empty when made by [`RpcError::new`].
     pub message: String,
 }
 
 impl RpcError {
+    /// An empty message becomes the text of the code.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let message = message.into();
         Self { code, message: if message.is_empty() { code.as_str().to_owned() } else { message } }

@@ -1,29 +1,38 @@
-//! Names of things. An id from the wire goes into Redis keys, file names and labels of clouds, so it is looked at once,
-//! here, and trusted afterwards.
+//! Checked ids. An id from a request goes into Redis keys, file names and cloud labels; it is checked once, here, and
+//! trusted afterwards.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest id we accept. livekit-server makes ids of 15 characters; container platforms allow 63 and more in labels.
+/// livekit-server makes ids of 15 characters; container platforms allow 63 and more in labels.
 const MAX_CHARS: usize = 64;
 
-/// The id livekit-server gave an egress (`EG_` and 12 characters, but any short plain name is accepted).
+/// The id livekit-server gave an egress: 1 to 64 characters of `A-Z a-z 0-9 _ -` (livekit-server: `EG_` and 12 more).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct EgressId(String);
 
+/// Why a text is no id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
+    /// No characters.
     #[error("egress id is empty")]
     Empty,
+    /// More than 64 characters.
     #[error("egress id is longer than {MAX_CHARS} characters")]
     Long,
+    /// A character outside the allowed set.
     #[error("egress id has a character outside A-Z a-z 0-9 _ -")]
     Character,
 }
 
 impl EgressId {
+    /// Checks a text.
+    ///
+    /// # Errors
+    ///
+    /// The text is empty, too long, or has a character outside `A-Z a-z 0-9 _ -`. A retry is useless.
     pub fn parse(text: &str) -> Result<Self, IdError> {
         if text.is_empty() {
             return Err(IdError::Empty);
@@ -37,6 +46,7 @@ impl EgressId {
         Ok(Self(text.to_owned()))
     }
 
+    /// As received.
     pub fn as_str(&self) -> &str {
         &self.0
     }

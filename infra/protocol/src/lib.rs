@@ -1,14 +1,16 @@
-//! The words on the wire, and values that never print (`secret`). Values only: no sockets, no clock, no chance.
+//! Messages between livekit-server and an egress service (`psrpc`, `rpc`), the codes and ids in them, EgressInfo as
+//! users see it (`ledger`, `redact`), and values that never print (`secret`). Pure: no sockets, no clock, no randomness.
+#![warn(missing_docs)]
 
-/// LiveKit's public messages, as published.
+/// LiveKit's public messages, as the crate publishes them.
 pub use livekit_protocol as livekit;
 
-pub mod ids;
-pub mod code;
 pub mod ledger;
-pub mod psrpc;
 pub mod redact;
 pub mod rpc;
+pub mod psrpc;
+pub mod code;
+pub mod ids;
 pub mod secret;
 
 pub use code::{Code, RpcError};

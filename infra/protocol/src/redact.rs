@@ -1,16 +1,17 @@
-//! The request as it may be shown: in EgressInfo, and so in ListEgress, webhooks and logs.
+//! A request without its secrets: the copy in EgressInfo, and so in ListEgress, webhooks and logs.
 //!
-//! Where livekit/egress has a placeholder for a secret, ours is the same. It leaves some secrets standing (every output
-//! when there are several, proxy passwords, query values of SRT and websocket URLs); here none is. `webhooks` stay
-//! whole: livekit-server reads its extra destinations from this copy, and `signing_key` is the name of a key, no secret.
+//! Where livekit/egress has a placeholder for a secret, ours is the same. It leaves some secrets in the copy (every
+//! output when there are several, proxy passwords, query values of SRT and websocket URLs); this module leaves none.
+//! `webhooks` stay complete: livekit-server reads its extra destinations from this copy, and `signing_key` is the name
+//! of a key, not a secret.
 
 use livekit_protocol as livekit;
 use livekit_protocol::egress_info::Request as Shown;
 
 use crate::rpc::start_egress_request::EgressRequest;
 
-/// The protocol declares the same four providers, and the same few outputs, once in each message: equal in name, not in
-/// type. So these are macros.
+/// Macros, because the protocol declares the same four providers and the same outputs once in each message, as different
+/// types.
 macro_rules! upload {
     ($($path:ident)::+, $provider:expr) => {
         match $provider {
@@ -102,8 +103,8 @@ pub fn redacted(request: &EgressRequest) -> Shown {
     }
 }
 
-/// A stream's address without its key: `rtmp://host/app/{str...key}`, `srt://host?streamid={...}`. Also what stands in
-/// `stream_results`.
+/// A stream's URL without its key: `rtmp://host/app/{str...key}`, `srt://host?streamid={...}`. Also the form of URLs in
+/// `stream_results`. A text that is no URL becomes `{...}`.
 pub fn stream_url(url: &str) -> String {
     let (url, live) = match url.strip_suffix(" live=1") {
         Some(url) => (url, " live=1"),
@@ -198,14 +199,14 @@ fn proxy(proxy: Option<&mut livekit::ProxyConfig>) {
     }
 }
 
-/// What is not set is no secret and stays visibly unset.
+/// An empty field stays empty, so that a reader sees that it was not set.
 fn hide(secret: &mut String, placeholder: &str) {
     if !secret.is_empty() {
         *secret = placeholder.to_owned();
     }
 }
 
-/// `scheme://user:password@host/…` without user and password; anything without them as it is.
+/// `scheme://user:password@host/…` with `{...}` for user and password; any other text unchanged.
 pub fn without_credentials(url: &str) -> String {
     match url.split_once("://") {
         Some((scheme, rest)) => format!("{scheme}://{}", credentials_in(rest)),
@@ -221,7 +222,7 @@ fn credentials_in(rest: &str) -> String {
     }
 }
 
-/// Names stay, values go.
+/// A query with its names and `{...}` for each value.
 fn query_values(query: &str) -> String {
     let hidden = query.split('&').map(|pair| match pair.split_once('=') {
         Some((name, _)) => format!("{name}={{...}}"),
@@ -231,7 +232,7 @@ fn query_values(query: &str) -> String {
     hidden.collect::<Vec<_>>().join("&")
 }
 
-/// Enough of a stream key to recognise it by.
+/// The first and last one to three characters of a stream key, so that its owner recognises it.
 fn key(secret: &str) -> String {
     let letters: Vec<char> = secret.chars().collect();
     let shown = match letters.len() {

@@ -1,19 +1,22 @@
+//! A wrapper for credentials.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A value that never prints: not in logs, not in errors, not in `Debug`. It serialises in full, because a ticket has to
-/// carry it; what is serialised is encrypted before it leaves the process.
+/// A value that never prints: `Debug` and `Display` show `[secret]`. Serde writes it in full, because a ticket carries it;
+/// the ticket is encrypted before it leaves the process.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret<T = String>(T);
 
 impl<T> Secret<T> {
+    /// Wraps a value.
     pub fn new(value: T) -> Self {
         Self(value)
     }
 
-    /// The one way to the value; a reader can search for it.
+    /// The only access to the value, so that every use can be found by this name.
     pub fn reveal(&self) -> &T {
         &self.0
     }

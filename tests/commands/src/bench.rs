@@ -1,23 +1,23 @@
-//! The measurements of `cargo bench-egress`, by the names that `--only` selects them with.
+//! The measurements of `cargo bench-egress` by the names that `--only` selects.
 
 /// Latency of StartEgress.
 pub const API: &str = "api";
-/// What a `kill -9` costs on each store.
+/// Media lost to a `kill -9`, on each store.
 pub const KILLS: &str = "kills";
-/// How soon recordings begin and end.
+/// Latency of the begin and the end of recordings.
 pub const STARTS: &str = "starts";
-/// The stop of recordings of up to an hour.
+/// Latency of the stop of recordings of up to an hour.
 pub const LENGTHS: &str = "lengths";
-/// What uploads send and hold.
+/// Bytes and requests that uploads send, and memory that they hold.
 pub const WEIGHTS: &str = "weights";
-/// Two hundred starts in 2 s on a Fargate of this machine.
+/// Two hundred starts in 2 s on the fake ECS with Fargate.
 pub const FLEET: &str = "fleet";
-/// What a dispatcher needs, idle and with a thousand recordings.
+/// CPU and memory of a dispatcher, idle and with a thousand recordings.
 pub const DISPATCHER: &str = "dispatcher";
 /// Fifty recordings on three clouds, and their bills.
 pub const ESTIMATES: &str = "estimates";
 
-/// CPU, memory, frames and delays of each kind of recording are under the kind's own name.
+/// All names. Each of the first nine measures CPU, memory, frames and delays of one kind of recording.
 pub const NAMES: &[&str] = &[
     "track h264",
     "track opus",
@@ -38,13 +38,13 @@ pub const NAMES: &[&str] = &[
     ESTIMATES,
 ];
 
-/// Those that store what they record in emulators of the clouds' stores; `kills` looks at it in a browser.
+/// Measurements that upload to emulators of object stores. `kills` also plays the files in a browser.
 pub const ON_STORES: &[&str] = &[KILLS, WEIGHTS, ESTIMATES];
 
-/// Where `kills` records to.
+/// Destinations that `kills` records to.
 pub const STORES: &[&str] = &["disk", "S3", "Azure", "Google"];
 
-/// Whether `--only` selects this measurement; without one all are.
+/// Whether `--only` selects a measurement; an empty one selects all.
 pub fn is_selected(name: &str, only: &str) -> bool {
     name.contains(only)
 }

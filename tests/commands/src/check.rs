@@ -1,4 +1,4 @@
-//! Arguments against the table.
+//! Checks arguments against the table. Pure; the caller prints usage and refusals.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -7,30 +7,31 @@ use crate::{Command, Flag, Value};
 /// Arguments that the table allows.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Given {
-    /// As they were, without the `--` that parted them from cargo's own.
+    /// As given, without the leading `--` that separates them from cargo's own.
     pub arguments: Vec<String>,
-    /// Only the usage was asked for.
+    /// `--help` or `-h`: only the usage is wanted.
     pub help: bool,
     values: Vec<(&'static str, String)>,
 }
 
 impl Given {
-    /// Of a flag with its dashes; of the last one, if it is repeated.
+    /// The value of a flag (with its dashes); the last one where the flag is repeated.
     pub fn value(&self, flag: &str) -> Option<&str> {
         self.values.iter().rev().find(|(name, _)| *name == flag).map(|(_, value)| value.as_str())
     }
 
-    /// Of a flag that may be repeated.
+    /// Every value of a flag that may be repeated.
     pub fn values<'a>(&'a self, flag: &'a str) -> impl Iterator<Item = &'a str> {
         self.values.iter().filter(move |(name, _)| *name == flag).map(|(_, value)| value.as_str())
     }
 
+    /// Whether a flag or switch is given.
     pub fn has(&self, flag: &str) -> bool {
         self.values.iter().any(|(name, _)| *name == flag)
     }
 }
 
-/// Why arguments are not taken, with what would be.
+/// Why arguments are refused, and the usage.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refusal {
     message: String,
@@ -45,7 +46,7 @@ impl Display for Refusal {
 impl std::error::Error for Refusal {}
 
 impl Command {
-    /// One `--` before everything else is ours: `cargo demo -- --seconds 5` is `cargo demo --seconds 5`.
+    /// Checks arguments. One leading `--` is dropped: `cargo demo -- --seconds 5` is `cargo demo --seconds 5`.
     ///
     /// # Errors
     ///
@@ -96,7 +97,7 @@ impl Command {
         Ok(given)
     }
 
-    /// For a person: the command and its flags.
+    /// Text of `--help`: the command and its flags.
     pub fn usage(&self) -> String {
         let mut lines = vec![format!("cargo {}: {}", self.name, self.about)];
         lines.extend(self.flags.iter().map(Flag::usage));

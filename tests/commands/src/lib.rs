@@ -1,43 +1,50 @@
-//! What the cargo commands of this repository take. One table, read twice: by the set-up before it installs or builds
-//! anything, and by the programs that it then starts. No dependencies: the set-up is the first thing that is built on a
-//! bare machine.
+//! Flags of this repository's cargo commands. One table, read twice: by the set-up before it installs or builds anything,
+//! and by the programs that it then starts. No dependencies: the set-up is the first program that is built on a bare
+//! machine.
+#![warn(missing_docs)]
 
 pub mod bench;
 mod check;
 
 pub use check::{Given, Refusal};
 
-/// What may stand after a flag.
+/// The value of a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
     /// Seconds and the like: finite, not negative.
     Number,
     /// A count.
     Whole,
+    /// Not empty.
     Text,
     /// One of these names.
     OneOf(&'static [&'static str]),
-    /// A piece of at least one of these names.
+    /// Part of at least one of these names.
     PieceOf(&'static [&'static str]),
 }
 
+/// A flag of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flag {
     /// With its dashes.
     pub name: &'static str,
     /// `None`: a switch.
     pub value: Option<Value>,
+    /// Its line in `--help`.
     pub about: &'static str,
 }
 
+/// A cargo command.
 #[derive(Debug)]
 pub struct Command {
     /// As it is typed after `cargo`.
     pub name: &'static str,
+    /// First line of `--help`.
     pub about: &'static str,
+    /// All that it takes.
     pub flags: &'static [Flag],
-    /// Flags and filters go on to `cargo test`: a flag may be repeated, a name may stand alone, and what follows `--` is
-    /// the test programs' own.
+    /// Flags and filters are passed on to `cargo test`: a flag may be repeated, one name may be given without a flag, and
+    /// what follows `--` is for the test programs.
     pub for_cargo_test: bool,
 }
 
@@ -49,7 +56,7 @@ const fn switch(name: &'static str, about: &'static str) -> Flag {
     Flag { name, value: None, about }
 }
 
-/// Of room composites; as `spillway-plan` reads them.
+/// Layouts of room composites, as `spillway-plan` reads them.
 pub const LAYOUTS: &[&str] = &[
     "grid",
     "grid-light",
@@ -62,6 +69,7 @@ pub const LAYOUTS: &[&str] = &[
     "single-speaker-dark",
 ];
 
+/// `cargo demo`.
 pub const DEMO: Command = Command {
     name: "demo",
     about: "records a room composite and a track from a real livekit-server",
@@ -73,6 +81,7 @@ pub const DEMO: Command = Command {
     for_cargo_test: false,
 };
 
+/// `cargo bench-egress`.
 pub const BENCH: Command = Command {
     name: "bench-egress",
     about: "figures as a table and JSON (release build), never a verdict",
@@ -92,6 +101,7 @@ pub const BENCH: Command = Command {
     for_cargo_test: false,
 };
 
+/// `cargo images`.
 pub const IMAGES: Command = Command {
     name: "images",
     about: "container images of runner, dispatcher and Lambda, with their sizes and contents",
@@ -99,14 +109,15 @@ pub const IMAGES: Command = Command {
     for_cargo_test: false,
 };
 
+/// Argument `install` of the set-up program; not a cargo alias.
 pub const INSTALL: Command =
     Command { name: "install", about: "only installs what the others need", flags: &[], for_cargo_test: false };
 
-/// No `--package` (`cargo test --workspace` ignores it without a word) and no `--release` (the end-to-end tests start
-/// the programs of the debug build).
+/// `cargo verify`. No `--package` (`cargo test --workspace` ignores it silently) and no `--release` (the end-to-end tests
+/// start the programs of the debug build).
 pub const VERIFY: Command = Command {
     name: "verify",
-    about: "every check and test; what stands here narrows the tests as it does for `cargo test`",
+    about: "every check and test; arguments narrow the tests as they do for `cargo test`",
     flags: &[
         flag("--test", Value::Text, "only this test program"),
         switch("--tests", "all test programs and no documentation"),

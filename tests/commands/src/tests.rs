@@ -1,3 +1,5 @@
+//! Arguments that each command takes and refuses.
+
 use super::*;
 
 fn check(command: &Command, line: &str) -> Result<Given, Refusal> {

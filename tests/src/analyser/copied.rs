@@ -1,4 +1,4 @@
-//! Tracks that are copied, not encoded: every recorded frame must be the published one.
+//! Tracks that are copied and not encoded: every recorded frame must be a published one.
 
 use std::fmt;
 use std::path::Path;
@@ -8,20 +8,23 @@ use anyhow::{Context, Result, ensure};
 
 use crate::clip::{Clip, ClipCodec, essence};
 
+/// Recorded frames compared with a clip.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Comparison {
+    /// Frames in the file.
     pub recorded: usize,
+    /// Frames with the bytes of a published one, in order.
     pub matched: usize,
-    /// Published between the first and the last recorded frame and not there.
+    /// Frames published between the first and the last recorded one and missing.
     pub lost: usize,
-    /// Recorded and never published like this.
+    /// Recorded frames that were never published.
     pub changed: usize,
-    /// The first recorded frame is a key frame.
+    /// The first recorded frame is a keyframe.
     pub begins_with_key: bool,
 }
 
 impl Comparison {
-    /// Nothing lost, nothing changed, and enough of it to mean something.
+    /// More than ten frames, nothing lost, nothing changed, a keyframe first.
     pub fn perfect(&self) -> bool {
         self.recorded > 10 && self.lost == 0 && self.changed == 0 && self.begins_with_key
     }
@@ -33,7 +36,7 @@ impl fmt::Display for Comparison {
     }
 }
 
-/// Takes the encoded frames out of a recording as they are and walks the clip's loop beside them.
+/// Takes the encoded frames out of a recording (ffmpeg, `-c copy`) and follows the loop of the clip beside them.
 pub fn compare(file: &Path, clip: &Clip) -> Result<Comparison> {
     let folder = tempfile::tempdir().context("make a folder")?;
     let (name, selected, filter, format) = match clip.codec {

@@ -1,8 +1,8 @@
-//! Eyes and ears: what a recording shows, held against what was published.
+//! Analyser of recordings: what a file contains, compared with what was published.
 //!
-//! `picture` finds each person's tile by its colour in every picture and reads flash and bar code there; `sound` finds
-//! each person's beeps by their tone; `sync` holds the two against each other and against the seconds in which somebody
-//! was there; `copied` compares what must not have been changed, byte by byte.
+//! `picture` finds each person's tile by its colour in every frame and reads flash and bar code there; `sound` finds
+//! each person's beeps by their tone; `sync` compares the two with each other and with the seconds in which a person
+//! was published; `copied` compares tracks that must not have been changed byte by byte. ffmpeg and ffprobe decode.
 
 pub mod copied;
 pub mod picture;
@@ -15,7 +15,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// What ffprobe says of a file: `streams` and `format`.
+/// ffprobe's `streams` and `format` of a file.
 pub fn probe(file: &Path) -> Result<Value> {
     let out = Command::new("ffprobe")
         .args(["-v", "error", "-show_streams", "-show_format", "-of", "json"])
@@ -31,12 +31,12 @@ pub fn stream<'a>(probe: &'a Value, kind: &str) -> Option<&'a Value> {
     probe["streams"].as_array()?.iter().find(|stream| stream["codec_type"] == kind)
 }
 
-/// Seconds, as the container says.
+/// Duration in the container, seconds; 0 where it has none.
 pub fn duration(probe: &Value) -> f64 {
     probe["format"]["duration"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0.0)
 }
 
-/// Seconds from the beginning to the last packet, by reading all of them: a file whose writer was killed may not say.
+/// Time of the last packet, seconds. Reads all packets: the container of a killed recording may have no duration.
 pub fn played(file: &Path) -> Result<f64> {
     let out = Command::new("ffprobe")
         .args(["-v", "error", "-show_entries", "packet=pts_time", "-of", "csv=p=0"])
@@ -48,12 +48,12 @@ pub fn played(file: &Path) -> Result<f64> {
     Ok(times.lines().filter_map(|line| line.trim_end_matches(',').parse::<f64>().ok()).fold(0.0, f64::max))
 }
 
-/// Middle value; 0 of nothing.
+/// Median; 0 for no values.
 pub fn median(values: &[f64]) -> f64 {
     percentile(values, 0.5)
 }
 
-/// Nearest rank; 0 of nothing.
+/// Nearest-rank percentile, `share` 0 to 1; 0 for no values.
 pub fn percentile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,4 +1,5 @@
-//! Every picture of a recording: where each person's tile is, whether it flashes, which picture of the clip it shows.
+//! Every video frame of a recording: where each person's tile is, whether it flashes, and which frame of the clip it
+//! shows.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,50 +10,61 @@ use anyhow::{Context, Result, ensure};
 use super::{probe, stream};
 use crate::assets::{PEOPLE, TestPerson};
 
-/// Pictures are looked at in this width: a tile of a 3×3 grid still shows its bar code.
+/// Frames are scaled to this width: a tile of a 3×3 grid still shows its bar code.
 const WIDTH: usize = 640;
 
-/// Parts of the picture, in units of a whole: left, top, width, height.
+/// Rectangle in shares of the frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TileRect {
+    /// Left edge.
     pub x: f64,
+    /// Top edge.
     pub y: f64,
+    /// Width.
     pub w: f64,
+    /// Height.
     pub h: f64,
 }
 
-/// What one picture shows of one person.
+/// One person in one frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TileReading {
+    /// Where.
     pub tile: TileRect,
+    /// The flash is on.
     pub flash: bool,
-    /// Number of the clip's picture; `None` when the bar code cannot be read.
+    /// Number of the clip's frame; `None` where the bar code cannot be read.
     pub number: Option<u16>,
 }
 
+/// One frame.
 #[derive(Clone, Debug)]
 pub struct DecodedFrame {
     /// Seconds in the file.
     pub at: f64,
-    /// Mean luma, 16 is black.
+    /// Mean luma; 16 is black.
     pub luma: f64,
-    /// In the order of [`PEOPLE`]; `None`: not there.
+    /// In the order of [`PEOPLE`]; `None`: no tile.
     pub people: [Option<TileReading>; PEOPLE.len()],
 }
 
+/// The video of a file.
 #[derive(Clone, Debug)]
 pub struct DecodedVideo {
+    /// Width and height.
     pub size: (u32, u32),
+    /// Every frame, in order.
     pub all: Vec<DecodedFrame>,
 }
 
 impl DecodedVideo {
+    /// A person in every frame, with seconds in the file.
     pub fn of(&self, person: TestPerson) -> impl Iterator<Item = (f64, Option<TileReading>)> {
         let index = PEOPLE.iter().position(|other| *other == person).expect("one of the people");
         self.all.iter().map(move |picture| (picture.at, picture.people[index]))
     }
 
-    /// When each flash of a person begins, seconds in the file.
+    /// Begin of each flash of a person, seconds in the file.
     pub fn flashes(&self, person: TestPerson) -> Vec<f64> {
         let (mut flashes, mut last) = (Vec::new(), f64::MIN);
         for (at, reading) in self.of(person) {
@@ -66,7 +78,7 @@ impl DecodedVideo {
         flashes
     }
 
-    /// Spans in which a person's tile is there, seconds in the file.
+    /// Spans in which a person's tile is visible, seconds in the file.
     pub fn spans(&self, person: TestPerson) -> Vec<(f64, f64)> {
         let mut spans: Vec<(f64, f64)> = Vec::new();
         let mut there = false;
@@ -81,6 +93,7 @@ impl DecodedVideo {
         spans
     }
 
+    /// Which frames of the clip are shown of a person.
     pub fn identity(&self, person: TestPerson) -> FrameContinuity {
         let numbers: Vec<(f64, u16)> =
             self.of(person).filter_map(|(at, reading)| Some((at, reading?.number?))).collect();
@@ -88,25 +101,27 @@ impl DecodedVideo {
     }
 }
 
-/// Which pictures of a clip a recording shows of somebody.
+/// Which frames of a clip a recording shows of a person.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FrameContinuity {
-    /// Pictures with a readable code.
+    /// Frames with a readable code.
     pub read: usize,
+    /// Of them, with another number than the one before.
     pub different: usize,
+    /// Rate of new numbers.
     pub different_per_second: f64,
-    /// Pictures of the clip between first and last that never appear.
+    /// Frames of the clip between first and last that never appear.
     pub missing: usize,
-    /// When the first picture after some missing ones is shown, and how many they are.
+    /// Seconds in the file of each frame after missing ones, and how many are missing.
     pub skips: Vec<(f64, usize)>,
-    /// Steps back in the clip (its loop is not one).
+    /// Steps back in the clip (the end of its loop is none).
     pub backwards: usize,
-    /// Longest time without a new picture, seconds.
+    /// Longest time without a new number, seconds.
     pub longest_freeze: f64,
 }
 
 impl FrameContinuity {
-    /// (time, number) in the file's order. Clips have 600 pictures.
+    /// From (time, number) in the order of the file. Clips have 600 frames.
     pub fn of(numbers: &[(f64, u16)]) -> Self {
         const LOOP: i32 = 600;
         let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Self::default() };
@@ -138,7 +153,7 @@ impl FrameContinuity {
     }
 }
 
-/// Decodes a file and looks at every picture of it.
+/// Decodes the video of a file and analyses every frame.
 pub fn analyse(file: &Path) -> Result<DecodedVideo> {
     let probed = probe(file)?;
     let video = stream(&probed, "video").with_context(|| format!("{} has no video", file.display()))?;
@@ -199,7 +214,7 @@ fn times(file: &Path) -> Result<Vec<f64>> {
     Ok(times)
 }
 
-/// An I420 picture of [`WIDTH`].
+/// An I420 frame of [`WIDTH`].
 struct GrayFrame {
     bytes: Vec<u8>,
     height: usize,

@@ -1,4 +1,4 @@
-//! Beeps: a tone per person, found on each channel.
+//! Beeps in the audio of a recording: one tone for each person, on each channel.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,21 +7,25 @@ use anyhow::{Context, Result, ensure};
 
 use crate::assets::TestPerson;
 
+/// Sample rate of [`DecodedAudio`], hertz.
 pub const RATE: usize = 48_000;
 
 /// A beep of the clips has amplitude 0.15.
 const LOUD: f32 = 0.06;
 
+/// One beep.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Beep {
-    /// Where it begins, seconds in the file.
+    /// Begin, seconds in the file.
     pub at: f64,
-    /// Amplitude of the tone on each channel.
+    /// Amplitude of the tone on the left channel.
     pub left: f32,
+    /// Amplitude of the tone on the right channel.
     pub right: f32,
 }
 
 impl Beep {
+    /// The channels on which the tone is loud.
     pub fn side(&self) -> BeepSide {
         match (self.left > LOUD * 0.7, self.right > LOUD * 0.7) {
             (true, false) => BeepSide::Left,
@@ -31,23 +35,29 @@ impl Beep {
     }
 }
 
+/// Channels of a beep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BeepSide {
+    /// Left only.
     Left,
+    /// Right only.
     Right,
+    /// Both, or neither clearly.
     Both,
 }
 
-/// A recording's sound, 48 kHz; one channel is heard on both.
+/// The audio of a recording at 48 kHz; mono is on both channels.
 #[derive(Clone, Debug)]
 pub struct DecodedAudio {
+    /// Samples, −1 to 1.
     pub left: Vec<f32>,
+    /// As long as `left`.
     pub right: Vec<f32>,
-    /// Where the first sample lies in the file, seconds.
+    /// Time of the first sample, seconds in the file.
     pub begins: f64,
 }
 
-/// Decodes the first audio stream of a file.
+/// Decodes the first audio stream of a file. Gaps are filled with silence, so a sample's index is its time.
 pub fn analyse(file: &Path) -> Result<DecodedAudio> {
     // `first_pts=0` puts silence where the file has none, so that a sample's index is its time.
     let out = Command::new("ffmpeg")
@@ -76,10 +86,12 @@ pub fn analyse(file: &Path) -> Result<DecodedAudio> {
 }
 
 impl DecodedAudio {
+    /// Length.
     pub fn seconds(&self) -> f64 {
         self.left.len() as f64 / RATE as f64
     }
 
+    /// Every beep of a person's tone, ascending; accurate to about 4 ms.
     pub fn beeps(&self, person: TestPerson) -> Vec<Beep> {
         let both: Vec<f32> =
             self.left.iter().zip(&self.right).map(|(left, right)| left.abs().max(right.abs())).collect();
@@ -115,7 +127,7 @@ impl DecodedAudio {
         beeps
     }
 
-    /// Loudest sample of a span, seconds.
+    /// Largest absolute sample of a span in seconds.
     pub fn peak(&self, from: f64, to: f64) -> f32 {
         let index = |at: f64| ((at - self.begins).max(0.0) * RATE as f64) as usize;
         let (from, to) = (index(from).min(self.left.len()), index(to).min(self.left.len()));

@@ -1,40 +1,46 @@
-//! Was everybody there when they should be, on time, and nobody when not.
+//! Marks (flashes, beeps) of a person: present in the seconds in which the person was published, absent in the others,
+//! and flashes in sync with beeps. Pure.
 
 use std::fmt;
 
 use super::{median, percentile};
 
-/// Flashes or beeps of one person, and the spans (seconds in the file) in which they must be there.
+/// Flashes or beeps of one person, and the spans in which they are expected. All in seconds in the file.
 #[derive(Clone, Copy, Debug)]
 pub struct Marks<'a> {
-    /// Where they begin, ascending.
+    /// Begins of the marks, ascending.
     pub seen: &'a [f64],
-    /// Published and past every grace.
+    /// Spans in which every second must have a mark.
     pub wanted: &'a [(f64, f64)],
-    /// Nothing may be seen here.
+    /// Spans in which there must be none.
     pub forbidden: &'a [(f64, f64)],
 }
 
+/// Marks counted against the spans.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct MarkPresence {
+    /// Expected marks.
     pub wanted: usize,
+    /// Of them, seen.
     pub found: usize,
+    /// Seen where there must be none.
     pub forbidden: usize,
-    /// p80 of |gap − 1 s| inside the spans, milliseconds.
+    /// p80 of |gap − 1 s| inside the wanted spans, milliseconds.
     pub cadence_ms: f64,
 }
 
 impl MarkPresence {
+    /// Found of expected, 0 to 1; 1 where none is expected.
     pub fn share(&self) -> f64 {
         if self.wanted == 0 { 1.0 } else { self.found as f64 / self.wanted as f64 }
     }
 
-    /// 98 % of the marks (below fifty: all of them), a steady second, nothing where nothing was published.
+    /// At least 98 % found (all, below fifty), an even cadence, none forbidden.
     pub fn good(&self) -> bool {
         self.good_but((self.wanted as f64 * 0.02).floor() as usize)
     }
 
-    /// The same with so many marks missing.
+    /// As [`good`](Self::good) with so many allowed to be missing.
     pub fn good_but(&self, misses: usize) -> bool {
         self.found + misses >= self.wanted && self.forbidden == 0 && self.cadence_ms <= 120.0
     }
@@ -46,6 +52,7 @@ impl fmt::Display for MarkPresence {
     }
 }
 
+/// Counts marks. Their common fraction of a second is estimated first, so the offset of the recording does not matter.
 pub fn presence(marks: Marks<'_>) -> MarkPresence {
     /// A mark further from its second than this belongs to none.
     const NEAR: f64 = 0.25;
@@ -80,11 +87,14 @@ pub fn presence(marks: Marks<'_>) -> MarkPresence {
     presence
 }
 
-/// Picture minus sound, milliseconds; positive: the picture is late.
+/// Flash minus beep, milliseconds; positive: video is late.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Offset {
+    /// Flashes with a beep within 0.5 s.
     pub pairs: usize,
+    /// Median, signed.
     pub median_ms: f64,
+    /// p99 of the absolute values.
     pub p99_ms: f64,
 }
 
@@ -94,7 +104,7 @@ impl fmt::Display for Offset {
     }
 }
 
-/// Each flash against the beep nearest to it.
+/// Compares each flash with the nearest beep.
 pub fn offset(flashes: &[f64], beeps: &[f64]) -> Offset {
     let apart: Vec<f64> = flashes
         .iter()

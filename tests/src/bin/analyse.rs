@@ -1,4 +1,4 @@
-//! `spillway-analyse`: what a recording of flash-and-beep media shows.
+//! `spillway-analyse`: prints what the analyser finds in a recording of clips.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! `spillway-demo`: a real livekit-server, three publishers, two recordings asked for through its API, files to look at.
+//! `spillway-demo`: a real livekit-server, three publishers and two recordings requested through its API; leaves the
+//! files for a look.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

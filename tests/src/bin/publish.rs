@@ -1,4 +1,4 @@
-//! `spillway-publish`: a participant with a flash and a beep each second, for a look at a recording by hand.
+//! `spillway-publish`: a participant with a flash and a beep each second, for recordings by hand.
 
 use std::time::Duration;
 

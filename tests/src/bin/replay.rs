@@ -1,8 +1,8 @@
-//! `spillway-replay`: stands where a media process stands (`SPILLWAY_MEDIA`) and lets clips be the room, faster than
-//! they happened. Mux, spool and all that the runner makes of it are the real ones. For hours that nobody waits for.
+//! `spillway-replay`: takes the place of the media process (`SPILLWAY_MEDIA`) and feeds clips instead of a room, faster
+//! than real time. Mux, spool and everything the runner does with them are the real ones. For recordings of hours.
 //!
-//! The room's name says what: `replay 3600s 60x 3000k` is an hour in a minute, at 3000 kbit/s; then it goes on in real
-//! time until it is stopped.
+//! The room's name is the script: `replay 3600s 60x 3000k` is an hour in a minute at 3000 kbit/s; after it the
+//! recording continues in real time until it is stopped.
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};

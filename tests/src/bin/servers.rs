@@ -1,4 +1,4 @@
-//! `spillway-servers`: Redis, livekit-server and, if asked, a dispatcher of this build, until a signal ends them.
+//! `spillway-servers`: Redis, livekit-server and, on request, a dispatcher of this build, until a signal ends them.
 
 use anyhow::Result;
 use clap::Parser;

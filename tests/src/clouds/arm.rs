@@ -1,4 +1,4 @@
-//! Azure's resource manager with Container Instances: groups put, got, listed, stopped and deleted.
+//! Azure Resource Manager with Container Instances: container groups put, got, listed, stopped and deleted.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,11 +17,14 @@ use super::web::{HttpReply, HttpRequest};
 use super::{CloudSetup, Vendor};
 use crate::grants;
 
+/// Of all groups.
 pub const SUBSCRIPTION: &str = "00000000-1111-2222-3333-444444444444";
+/// Of all groups.
 pub const RESOURCE_GROUP: &str = "egress";
-/// The runners' own, and where they stand.
+/// The user-assigned identity of runners.
 pub const IDENTITY: &str = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/egress/providers/\
                             Microsoft.ManagedIdentity/userAssignedIdentities/runner";
+/// The subnet of runners.
 pub const SUBNET: &str = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/net/providers/\
                           Microsoft.Network/virtualNetworks/net/subnets/runners";
 const VERSION: &str = "api-version=2023-05-01";
@@ -32,9 +35,10 @@ const MAX_GROUPS: usize = 100;
 /// Of one answer to a list, so that there are pages.
 const PAGE: usize = 20;
 
+/// The fake.
 pub type Arm = FakeCloud<Group>;
 
-/// One resource group.
+/// State of one resource group.
 pub struct Group {
     endpoint: ApiEndpoint,
     state: Mutex<GroupState>,
@@ -64,6 +68,7 @@ struct ContainerGroup {
 }
 
 impl Arm {
+    /// Starts an empty resource group.
     pub async fn start(setup: CloudSetup) -> Result<Self> {
         let state =
             GroupState { bucket: CallQuota::new(100, 300.0 / 3600.0), groups: BTreeMap::new(), made: Vec::new() };
@@ -74,6 +79,7 @@ impl Arm {
         Self::open(Group { endpoint: ApiEndpoint::new(setup, rendered)?, state: Mutex::new(state) }).await
     }
 
+    /// The kernel kills the container because memory is exhausted.
     pub fn out_of_memory(&self, id: &str) {
         if let Some(group) = self.cloud.state().groups.get_mut(name_of(id)) {
             group.oom = true;
@@ -81,14 +87,14 @@ impl Arm {
         self.strike(id);
     }
 
-    /// Groups of this egress that are there, dead or alive.
+    /// Groups of an egress that exist, running or ended.
     pub fn groups_of(&self, egress_id: &str) -> Vec<String> {
         let state = self.cloud.state();
         let of = state.groups.iter().filter(|(_, group)| group.put["tags"]["egress_id"] == egress_id);
         of.map(|(name, _)| format!("{GROUPS_OF}/{name}")).collect()
     }
 
-    /// As GET shows it.
+    /// A group as GET shows it.
     pub fn show(&self, id: &str) -> Value {
         let state = self.cloud.state();
         state.groups.get(name_of(id)).map_or(Value::Null, |group| shown(name_of(id), group, true))
@@ -365,7 +371,7 @@ fn attached(group: &Value) -> Vec<Permission> {
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // Whoever could stop it is gone: it is stopped too.
+    // A closed channel counts as stopped.
     let _ = stop.wait_for(|stopped| *stopped).await;
 }
 

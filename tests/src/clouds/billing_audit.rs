@@ -1,4 +1,5 @@
-//! What a recording costs, reckoned once more from what the vendors publish.
+//! Audit of one entry of the dispatcher's billing ledger: every value computed a second time from vendors' list prices
+//! and from what vendor, store and EgressInfo report.
 
 use crate::egress::nanos;
 use anyhow::{Context, Result, ensure};
@@ -17,8 +18,8 @@ struct ListPrices {
     step_s: f64,
 }
 
-/// List prices of Fargate Spot in us-east-1 (x86_64), Cloud Run jobs in us-central1 (0.000018 and 0.000002 a second) and
-/// Container Instances in eastus; one's own machine costs nothing but the store's requests.
+/// List prices of Fargate Spot in us-east-1 (x86_64), Cloud Run jobs in us-central1 (0.000018 and 0.000002 a second)
+/// and Container Instances in eastus; on Docker only the store's requests cost.
 fn list_prices(cloud: CloudKind) -> ListPrices {
     match cloud {
         CloudKind::Ecs => ListPrices {
@@ -75,21 +76,25 @@ pub fn machine(cloud: CloudKind, is_composite: bool) -> [u64; 3] {
     }
 }
 
-/// What is known from elsewhere about the task of one line of the ledger.
+/// A task as other sources than the ledger report it.
 pub struct KnownTask<'a> {
+    /// Where it ran.
     pub cloud: CloudKind,
+    /// Room.
     pub room: &'a str,
+    /// Tenant.
     pub tenant: &'a str,
+    /// Type of the request.
     pub kind: &'a str,
-    /// The final EgressInfo.
+    /// Final EgressInfo.
     pub info: &'a Value,
-    /// Bytes and seconds of the object in the store; `None`: its machine was killed, and only the salvage knows.
+    /// Bytes and seconds of the object in the store; `None`: the task was killed and the file belongs to the salvage.
     pub stored: Option<(u64, f64)>,
-    /// Unix milliseconds, as the vendor's own console says.
+    /// Begin and end of the billed time as the vendor reports it, Unix milliseconds.
     pub billed: Option<(i64, i64)>,
 }
 
-/// Everything in one line of the ledger that somebody else knows too.
+/// Compares every value of the entry `line`; gives its amount in dollars.
 pub fn audit(line: &Value, known: &KnownTask<'_>) -> Result<f64> {
     let [cpu_milli, memory_mib, disk_gib] = machine(known.cloud, known.kind == "room_composite");
     let (platform, capacity) = match known.cloud {

@@ -1,4 +1,4 @@
-//! Cloud Run jobs: run, and executions and their one task as they are seen, listed and cancelled.
+//! Cloud Run jobs: run; executions and their one task got, listed and cancelled.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,12 +17,13 @@ use super::web::{HttpReply, HttpRequest};
 use super::{CloudSetup, Vendor};
 use crate::grants;
 
-/// Jobs by name: vCPU and memory as their template says.
+/// Jobs by name: vCPU and memory of their template.
 pub type Jobs = BTreeMap<String, (&'static str, &'static str)>;
 
+/// The fake.
 pub type CloudRun = FakeCloud<Location>;
 
-/// The jobs of a project in one place.
+/// State of the jobs of one project and location.
 pub struct Location {
     endpoint: ApiEndpoint,
     jobs: Jobs,
@@ -67,6 +68,7 @@ enum ExecutionEnd {
 }
 
 impl CloudRun {
+    /// Starts with these jobs and no executions.
     pub async fn start(setup: CloudSetup, jobs: Jobs) -> Result<Self> {
         let state = LocationState { bucket: CallQuota::new(180, 3.0), executions: Vec::new(), listeners: Vec::new() };
         // Given on each job, and so on what it runs.
@@ -78,30 +80,32 @@ impl CloudRun {
         Self::open(Location { endpoint, jobs, state: Mutex::new(state) }).await
     }
 
+    /// The kernel kills the task of an execution because memory is exhausted.
     pub fn out_of_memory(&self, name: &str) {
         self.cloud.change(name, |execution| execution.oom = true);
         self.strike(name);
     }
 
-    /// Executions that were made for this egress.
+    /// Executions that were created for an egress.
     pub fn executions_of(&self, egress_id: &str) -> Vec<String> {
         let state = self.cloud.state();
         let of = |it: &&Execution| it.env.get("SPILLWAY_EGRESS_ID").is_some_and(|id| id == egress_id);
         state.executions.iter().filter(of).map(|it| it.name.clone()).collect()
     }
 
-    /// The log's entry for the end of every execution from now on.
+    /// Log entry for the end of every execution from now on.
     pub fn entries(&self) -> mpsc::UnboundedReceiver<Value> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.cloud.state().listeners.push(sender);
         receiver
     }
 
-    /// The entry that an execution's end has, or will have.
+    /// The log entry for the end of an execution, also before it.
     pub fn entry(&self, name: &str) -> Value {
         entry(name)
     }
 
+    /// An execution as GET shows it.
     pub fn show(&self, name: &str) -> Value {
         let state = self.cloud.state();
         state.executions.iter().find(|it| it.name == name).map_or(Value::Null, |it| self.cloud.shown(it))

@@ -1,4 +1,4 @@
-//! A way to a Docker daemon on which answers get lost, come late or say what is not so.
+//! A proxy in front of a Docker daemon that injects faults.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,18 +12,19 @@ use tokio::task::JoinHandle;
 use super::fault::{CloudFault, FaultScript};
 
 const MAX_HEAD_BYTES: usize = 64 << 10;
-/// Longer than anything here takes, and shorter than anybody's patience.
+/// Longer than any call here takes, shorter than any timeout.
 const LATE: Duration = Duration::from_millis(1500);
 
-/// Ends when dropped.
+/// The proxy; ends when dropped.
 pub struct DockerProxy {
+    /// Path of its socket.
     pub socket: PathBuf,
     faults: Arc<FaultScript>,
     task: JoinHandle<()>,
 }
 
 impl DockerProxy {
-    /// To the daemon at `to`, beside its socket.
+    /// A proxy in front of the daemon at `to`, with a socket in the same folder.
     pub fn start(to: &Path) -> Result<Self> {
         let socket = to.with_file_name("proxy.sock");
         let listener = UnixListener::bind(&socket).with_context(|| format!("bind {}", socket.display()))?;
@@ -32,7 +33,7 @@ impl DockerProxy {
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (faults, to) = (shared.clone(), to.clone());
-                // A client that hangs up is no event here.
+                // A client may hang up.
                 tokio::spawn(async move { serve(client, &to, &faults).await });
             }
         });
@@ -51,7 +52,7 @@ impl Drop for DockerProxy {
     }
 }
 
-/// One request per connection: the answer says `Connection: close`.
+/// One request for each connection: the response has `Connection: close`.
 async fn serve(mut client: UnixStream, to: &Path, faults: &FaultScript) -> Result<()> {
     let (head, mut body) = read_head(&mut client).await?;
     let header = |name: &str| {
@@ -130,7 +131,7 @@ async fn refuse(client: &mut UnixStream, status: &str, message: &str) -> Result<
     Ok(client.write_all(format!("{head}{body}").as_bytes()).await?)
 }
 
-/// The head without its end, and what came with it.
+/// The head without its final blank line, and the bytes of the body read so far.
 async fn read_head(from: &mut UnixStream) -> Result<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     loop {

@@ -1,4 +1,4 @@
-//! A Docker daemon of our own: its own socket, data and processes, without a network to the outside.
+//! A Docker daemon of our own, with its own socket, data and processes and without a network to the outside.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,6 +13,7 @@ use crate::process::Process;
 const PROGRAM: &str = "/usr/sbin/dockerd";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The daemon. When dropped, its containers are removed and it is stopped.
 pub struct Dockerd {
     // Dropped in this order.
     process: Process,
@@ -20,7 +21,7 @@ pub struct Dockerd {
 }
 
 impl Dockerd {
-    /// Why none can be used here; cases that need one are skipped then.
+    /// Why none can run here; cases that need one are skipped then.
     pub fn left_out() -> Option<String> {
         if !Path::new(PROGRAM).is_file() {
             return Some("no dockerd on this machine (package docker.io)".to_owned());
@@ -31,6 +32,8 @@ impl Dockerd {
         containers_left_out()
     }
 
+    /// Starts a daemon without images.
+    ///
     /// # Errors
     ///
     /// It does not start. A retry helps on a machine that was too busy.
@@ -49,11 +52,13 @@ impl Dockerd {
         Ok(Self { process, folder })
     }
 
+    /// Path of its socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("docker.sock")
     }
 
-    /// An image with these programs of this machine and what they are linked with, started with `command`.
+    /// Creates an image with these programs of this machine, their libraries and these files (path, content;
+    /// executable), started with `command`.
     pub fn image(&self, name: &str, programs: &[&str], files: &[(&str, &str)], command: &str) -> Result<()> {
         let root = self.folder.path().join("root");
         for program in programs {
@@ -82,14 +87,14 @@ impl Dockerd {
         std::fs::remove_dir_all(&root).context("remove what the image was made of")
     }
 
-    /// An image as `docker save` wrote it.
+    /// Loads an archive of `docker save`.
     pub fn load(&self, archive: &Path) -> Result<()> {
         let out = self.docker().arg("load").arg("--input").arg(archive).output().context("start docker load")?;
         ensure!(out.status.success(), "docker load: {}", String::from_utf8_lossy(&out.stderr));
         Ok(())
     }
 
-    /// The client, speaking with this daemon.
+    /// The client, connected to this daemon.
     pub fn docker(&self) -> Command {
         let mut docker = Command::new("docker");
         docker.arg("--host").arg(format!("unix://{}", self.socket().display()));

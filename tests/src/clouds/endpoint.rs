@@ -1,4 +1,5 @@
-//! What all clouds have in common: one door, at which it is asked who may do what, and at which things go wrong.
+//! The part that all fake clouds share: one HTTP endpoint that checks permissions and injects faults before and after
+//! the call.
 
 use std::sync::Arc;
 
@@ -9,51 +10,63 @@ use super::fault::{CloudFault, FaultScript};
 use super::policy::{Permission, Policy};
 use super::web::{HttpReply, HttpRequest, HttpServer};
 
-/// One cloud on this machine; what it knows is behind its door.
+/// A fake cloud: its endpoint and its state.
 pub struct FakeCloud<C> {
-    // Dropped first: nothing comes in any more.
+    // Dropped first: no further requests.
+    /// The endpoint.
     pub web: HttpServer,
     pub(super) cloud: Arc<C>,
 }
 
-/// What a platform does behind its door.
+/// The API of one platform.
 pub trait CloudApi: Send + Sync + 'static {
+    /// Setup, policy and faults.
     fn endpoint(&self) -> &ApiEndpoint;
 
-    /// What is asked for; an error is the answer to something that is no request at all.
+    /// Parses a request; an error is the response to one that is no call of this API.
     fn read(&self, request: &HttpRequest) -> Result<ApiCall, HttpReply>;
 
+    /// Response to a call without this permission.
     fn denied(&self, need: &Permission) -> HttpReply;
 
-    /// Its words for what goes wrong before anything is done; `None`: it has none, or says so later.
+    /// Response of the platform to a fault before the call is executed; `None`: it has none, or reports it in the
+    /// result.
     fn fault_reply(&self, fault: CloudFault) -> Option<HttpReply>;
 
+    /// Executes a call. `fault` is one that the platform reports in the result.
     fn execute(self: &Arc<Self>, call: &ApiCall, request: &HttpRequest, fault: Option<CloudFault>) -> HttpReply;
 }
 
-/// What every cloud has at its door.
+/// Setup, policy and faults of a fake cloud.
 pub struct ApiEndpoint {
+    /// Configuration.
     pub setup: CloudSetup,
+    /// Permissions of the caller.
     pub policy: Policy,
+    /// Faults to inject.
     pub faults: FaultScript,
 }
 
 impl ApiEndpoint {
-    /// `rendered` is what Terraform gives to a dispatcher.
+    /// `rendered` gives the policy of a dispatcher from Terraform; used unless the setup has one.
     pub fn new(setup: CloudSetup, rendered: impl FnOnce() -> Result<Policy>) -> Result<Self> {
         let policy = setup.policy.clone().map_or_else(rendered, Ok)?;
         Ok(Self { setup, policy, faults: FaultScript::default() })
     }
 }
 
+/// A parsed call.
 pub struct ApiCall {
+    /// Name, as [`FaultScript::script`] takes it.
     pub operation: &'static str,
-    /// What it is about, as the platform's paths have it.
+    /// What the call is about, as in the platform's paths.
     pub subject: String,
+    /// Permissions that it needs.
     pub needs: Vec<Permission>,
 }
 
 impl<C: CloudApi> FakeCloud<C> {
+    /// Starts the endpoint.
     pub async fn open(cloud: C) -> Result<Self> {
         let cloud = Arc::new(cloud);
         let serving = Arc::clone(&cloud);
@@ -64,6 +77,7 @@ impl<C: CloudApi> FakeCloud<C> {
         Ok(Self { web: web.await?, cloud })
     }
 
+    /// Faults to inject.
     pub fn faults(&self) -> &FaultScript {
         &self.cloud.endpoint().faults
     }

@@ -1,4 +1,4 @@
-//! What goes wrong with a call, by script or by chance.
+//! Faults of calls to a fake cloud, by script or by chance, and the call quota of a vendor.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -7,34 +7,36 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+/// A fault of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CloudFault {
-    /// The vendor's answer to too many calls.
+    /// Too many calls, in the vendor's form.
     Throttled,
     /// No machine of this kind is free.
     NoCapacity,
-    /// All that the account may run is running.
+    /// The quota of the account is used up.
     QuotaReached,
-    /// 500, and nothing was done.
+    /// 500; the call was not executed.
     Broken,
-    /// It was done, and the answer is 500.
+    /// 500; the call was executed.
     BrokenAfter,
-    /// The connection ends, and nothing was done.
+    /// The connection closes; the call was not executed.
     Lost,
-    /// It was done, and the connection ends after the body.
+    /// The connection closes; the call was executed.
     LostAfter,
-    /// It was done twice, as clouds do now and then.
+    /// The call was executed twice.
     Doubled,
-    /// It was done, and the answer takes its time.
+    /// The call was executed; the response takes 1.5 s.
     Late,
-    /// The caller's token has just run out.
+    /// The caller's token has just expired.
     Expired,
     /// The caller's clock is wrong.
     Skewed,
-    /// Something else is being done to the same thing.
+    /// Another operation on the same resource is under way.
     Busy,
 }
 
+/// Every fault.
 pub const ALL: [CloudFault; 12] = [
     CloudFault::Throttled,
     CloudFault::NoCapacity,
@@ -51,12 +53,13 @@ pub const ALL: [CloudFault; 12] = [
 ];
 
 impl CloudFault {
+    /// The call is not executed.
     pub fn before(self) -> bool {
         !matches!(self, Self::BrokenAfter | Self::LostAfter | Self::Doubled | Self::Late)
     }
 }
 
-/// Shared by the calls of one cloud.
+/// Faults of one cloud, for all its calls.
 #[derive(Default)]
 pub struct FaultScript(Mutex<FaultState>);
 
@@ -84,21 +87,22 @@ impl FaultOdds {
 }
 
 impl FaultScript {
-    /// The next calls of this operation fare so.
+    /// Faults of the next calls of an operation, in order; `None`: the call succeeds.
     pub fn script(&self, operation: &str, faults: impl IntoIterator<Item = Option<CloudFault>>) {
         self.state().script.entry(operation.to_owned()).or_default().extend(faults);
     }
 
-    /// Calls without a script fare so, each with its probability.
+    /// Operation, fault and probability, for calls without a script.
     pub fn by_chance(&self, seed: u64, odds: Vec<(String, CloudFault, f64)>) {
         self.state().chance = Some(FaultOdds { rng: StdRng::seed_from_u64(seed), odds });
     }
 
-    /// How often each has struck.
+    /// Faults injected so far.
     pub fn injected(&self) -> BTreeMap<CloudFault, u64> {
         self.state().injected.clone()
     }
 
+    /// Draws the fault of a call.
     pub fn next(&self, operation: &str) -> Option<CloudFault> {
         let mut state = self.state();
         let fault = match state.script.get_mut(operation).and_then(VecDeque::pop_front) {
@@ -116,7 +120,7 @@ impl FaultScript {
     }
 }
 
-/// A vendor's quota: full at first, refilled steadily.
+/// A vendor's call quota: a token bucket, full at first.
 #[derive(Debug)]
 pub struct CallQuota {
     burst: f64,
@@ -126,11 +130,16 @@ pub struct CallQuota {
 }
 
 impl CallQuota {
+    /// `burst` calls at once, `per_second` on average.
     pub fn new(burst: u32, per_second: f64) -> Self {
         Self { burst: f64::from(burst), per_second, level: f64::from(burst), at: Instant::now() }
     }
 
-    /// Takes one, or says how long until there is one.
+    /// Takes one call.
+    ///
+    /// # Errors
+    ///
+    /// None is left; the time until there is one.
     pub fn take(&mut self) -> Result<(), Duration> {
         let now = Instant::now();
         self.level = (self.level + (now - self.at).as_secs_f64() * self.per_second).min(self.burst);

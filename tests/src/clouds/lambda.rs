@@ -1,5 +1,6 @@
-//! Lambda: the runtime API that a function asks for its next event, instances that come and are frozen in between, two
-//! more tries for an event that failed; EventBridge's rule before it, and Secrets Manager beside it.
+//! AWS Lambda: the runtime API that a function polls for its next event, instances that are started and frozen in
+//! between, two more attempts for a failed event; the rule of EventBridge in front of it, and Secrets Manager beside
+//! it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -25,31 +26,36 @@ const MAX_INSTANCES: usize = 5;
 const MAX_TRIES: u32 = 3;
 const API: &str = "/2018-06-01/runtime/";
 
-/// How the event bus treats what it delivers.
+/// How the event bus delivers.
 #[derive(Clone, Copy, Debug)]
 pub struct EventDelivery {
-    /// Of each event.
+    /// Deliveries of each event.
     pub copies: usize,
-    /// Each copy comes at some moment in this time, so in any order.
+    /// Each copy arrives at a random moment within this time, so in any order.
     pub within: Duration,
-    /// Also what the rules would not let through.
+    /// Also events that the rules of the Terraform module filter out.
     pub everything: bool,
+    /// Of the random moments.
     pub seed: u64,
 }
 
 impl EventDelivery {
+    /// Each event once and at once.
     pub const PROMPT: Self = Self { copies: 1, within: Duration::ZERO, everything: false, seed: 0 };
 }
 
-/// One event that needs no more tries.
+/// An event after its last attempt.
 #[derive(Clone, Debug)]
 pub struct FinishedInvocation {
+    /// As delivered.
     pub event: Value,
+    /// Attempts.
     pub tries: u32,
-    /// What the function said, or why it failed at last.
+    /// Response of the function, or the last error.
     pub result: Result<Value, Value>,
 }
 
+/// A function and its instances.
 pub struct Lambda {
     service: Arc<LambdaService>,
 }
@@ -94,12 +100,14 @@ struct InstanceSlot {
 }
 
 impl Lambda {
+    /// `setup.environment` is the function's, `setup.grace` the timeout of one invocation, `retry` the wait between
+    /// attempts (AWS: one minute, then two).
     pub fn new(setup: CloudSetup, retry: Duration) -> Self {
         let service = LambdaService { setup, retry, state: Mutex::default(), came: Notify::new() };
         Self { service: Arc::new(service) }
     }
 
-    /// Everything the two rules of the Terraform module let through goes to the function.
+    /// Invokes the function with every event that the two rules of the Terraform module let through.
     pub fn listen_to(&self, mut events: mpsc::UnboundedReceiver<Value>, delivery: EventDelivery) {
         let service = Arc::clone(&self.service);
         let mut rng = StdRng::seed_from_u64(delivery.seed);
@@ -122,27 +130,27 @@ impl Lambda {
         });
     }
 
-    /// Asynchronously, as an event bus does.
+    /// Invokes the function asynchronously, as an event bus does.
     pub fn invoke(&self, event: Value) {
         self.service.invoke(event);
     }
 
-    /// The instances that take the next events are killed so long after they have taken them.
+    /// Kills the instances that take the next events, each after the given time.
     pub fn strike(&self, after: impl IntoIterator<Item = Duration>) {
         self.service.state().strikes.extend(after);
     }
 
-    /// What came to an end, well or in the dead-letter queue.
+    /// Events that have succeeded or reached the dead-letter queue.
     pub fn done(&self) -> Vec<FinishedInvocation> {
         self.service.state().done.clone()
     }
 
-    /// Every failed try.
+    /// Error of every failed attempt.
     pub fn failures(&self) -> Vec<Value> {
         self.service.state().failures.clone()
     }
 
-    /// Nothing waits or is being worked at.
+    /// No event waits or is being handled.
     pub fn is_idle(&self) -> bool {
         let state = self.service.state();
         state.queue.is_empty() && state.waiting == state.instances.len()
@@ -314,14 +322,15 @@ async fn answer(service: Weak<LambdaService>, slot: Arc<InstanceSlot>, request: 
     }
 }
 
-/// Secrets Manager, as far as it is read.
+/// Secrets Manager: GetSecretValue.
 pub struct FakeSecretsManager {
+    /// Its endpoint.
     pub web: HttpServer,
     faults: Arc<FaultScript>,
 }
 
 impl FakeSecretsManager {
-    /// ARN to value; `policy` is what the reader may do.
+    /// `secrets` maps ARN to value; `policy` is the permissions of the reader.
     pub async fn start(secrets: BTreeMap<String, String>, policy: Policy) -> Result<Self> {
         let faults = Arc::new(FaultScript::default());
         let script = Arc::clone(&faults);
@@ -332,6 +341,7 @@ impl FakeSecretsManager {
         Ok(Self { web: web.await?, faults })
     }
 
+    /// Faults to inject.
     pub fn faults(&self) -> &FaultScript {
         &self.faults
     }

@@ -1,5 +1,5 @@
-//! Where a program in a cloud gets its keys from: the endpoint of an ECS task's role, Google's metadata server, and
-//! Azure's two (that of a machine, and that of an app). What they gave out can be asked for, and holds for a while only.
+//! Where a program in a cloud gets its credentials: the endpoint of an ECS task's role, Google's metadata server, and
+//! Azure's two (of a machine, and of an app). Issued tokens are remembered and expire.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,17 +10,20 @@ use serde_json::json;
 
 use super::web::{HttpReply, HttpRequest, HttpServer};
 
-/// What a task of ECS has to show for its keys, as `AWS_CONTAINER_AUTHORIZATION_TOKEN`.
+/// `AWS_CONTAINER_AUTHORIZATION_TOKEN` that an ECS task must present.
 pub const ECS_TOKEN: &str = "stage-container-token";
 /// `IDENTITY_HEADER` of an Azure app.
 pub const APP_HEADER: &str = "stage-identity-header";
 
+/// All endpoints on one address.
 pub struct MetadataServer {
+    /// The server.
     pub web: HttpServer,
+    /// Tokens so far.
     pub issued: IssuedTokens,
 }
 
-/// Every key and token that was given out; handed to the clouds that have to know them.
+/// Every key and token issued; handed to the fake clouds and stores that accept them.
 #[derive(Clone, Debug)]
 pub struct IssuedTokens {
     given: Arc<Mutex<Vec<(String, SystemTime)>>>,
@@ -28,6 +31,7 @@ pub struct IssuedTokens {
 }
 
 impl MetadataServer {
+    /// `lasts` is the validity of a token.
     pub async fn start(lasts: Duration) -> Result<Self> {
         let issued = IssuedTokens { given: Arc::default(), lasts };
         let giving = issued.clone();
@@ -44,16 +48,17 @@ impl IssuedTokens {
         self.given.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As [`IssuedTokens::holds`], of a bearer token.
+    /// Whether an `Authorization` header has a valid bearer token.
     pub fn accepts(&self, authorization: &str) -> bool {
         authorization.strip_prefix("Bearer ").is_some_and(|token| self.holds(token))
     }
 
+    /// Tokens issued, expired ones included.
     pub fn count(&self) -> usize {
         self.given().len()
     }
 
-    /// It was given out, and its time is not over.
+    /// Whether a key or token was issued and is valid.
     pub fn holds(&self, shown: &str) -> bool {
         self.given().iter().any(|(given, until)| shown == given && SystemTime::now() < *until)
     }

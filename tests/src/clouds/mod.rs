@@ -1,6 +1,6 @@
-//! Clouds on this machine: small HTTP servers with the wire shapes that the vendors publish, which start the real runner
-//! with exactly the environment that the call and the task's definition give, and kill it as the vendor would. They
-//! refuse what the policies that Terraform renders do not allow, and they fail when they are told to.
+//! Fake clouds on this machine: small HTTP servers with the vendors' published request and response shapes. They start
+//! the real runner with exactly the environment that the call and the task's definition give, and kill it as the vendor
+//! would. They refuse what the policies that Terraform renders do not allow, and inject faults by script or by chance.
 
 pub mod arm;
 pub mod billing_audit;
@@ -27,38 +27,41 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-/// What all of them are told.
+/// Configuration of any fake cloud.
 #[derive(Clone, Debug)]
 pub struct CloudSetup {
-    /// What lies in the image.
+    /// Entry point of the image.
     pub program: PathBuf,
+    /// Its first arguments.
     pub arguments: Vec<String>,
-    /// What the definition of the task or job says, secrets that the platform resolves included.
+    /// Environment from the definition of the task or job, with the secrets that the platform resolves.
     pub environment: BTreeMap<String, String>,
-    /// A log for each task.
+    /// Folder of a log for each task, and of its disk.
     pub folder: PathBuf,
-    /// Of the stage, so that nothing outlives it.
+    /// [Mark](crate::process::MARK) of every task.
     pub mark: String,
-    /// Until the image is asked for.
+    /// From the launch until the image is pulled.
     pub provisioning: Duration,
+    /// Duration of the pull.
     pub pulling: Duration,
-    /// Both are longer or shorter by up to this share, each time anew.
+    /// Both durations vary by up to this share, drawn for each task.
     pub varies: f64,
-    /// So many images come at once, where this machine could not start more programs; `None`: as many as there are.
+    /// Bound on concurrent pulls, where this machine could not start more programs; `None`: no bound.
     pub pulls: Option<Arc<Semaphore>>,
     /// From SIGTERM to SIGKILL.
     pub grace: Duration,
-    /// A new task is not known to looks and lists for so long.
+    /// A new task does not appear in status calls and lists for this time.
     pub unseen: Duration,
-    /// A task that is over is known for so long.
+    /// A task that has ended stays visible for this time.
     pub kept: Duration,
-    /// What the caller may do; `None`: what Terraform gives to a dispatcher.
+    /// Permissions of the caller; `None`: those that Terraform gives a dispatcher.
     pub policy: Option<policy::Policy>,
-    /// Whom it lets in; `None`: anybody who says who he is.
+    /// Tokens that are accepted; `None`: any.
     pub issued: Option<metadata::IssuedTokens>,
 }
 
 impl CloudSetup {
+    /// Starts at once, no faults, 2 s of grace.
     pub fn new(program: PathBuf, folder: PathBuf) -> Self {
         Self {
             program,
@@ -78,7 +81,7 @@ impl CloudSetup {
         }
     }
 
-    /// What this takes today.
+    /// A duration of this task.
     fn takes(&self, usual: Duration) -> Duration {
         usual.mul_f64(1.0 + self.varies * rand::random_range(-1.0..=1.0))
     }
@@ -86,30 +89,31 @@ impl CloudSetup {
 
 /// What a test of any launcher does to its platform.
 pub trait Vendor: Send + Sync {
-    /// The calls that launch and that look, as [`Vendor::script`] names them.
+    /// The call that launches, as [`Vendor::script`] names it.
     const LAUNCH: &str;
+    /// The call that reads the status, as [`Vendor::script`] names it.
     const STATUS: &str;
 
-    /// Something in the machine kills this task with signal 9.
+    /// Kills the processes of a task with signal 9, as the kernel would.
     fn strike(&self, task: &str);
 
-    /// How many tasks there ever were for this egress.
+    /// Tasks that were ever created for an egress.
     fn task_count(&self, egress_id: &str) -> usize;
 
-    /// What a launcher makes of a fault of its launch call: the kind of its error; empty: it helps itself. `None`: there
-    /// is no such fault here.
+    /// Kind of the error that a launcher gives for a fault of its launch call; empty: it recovers by itself. `None`:
+    /// the platform has no such fault.
     fn error_kind(fault: fault::CloudFault) -> Option<&'static str> {
         use fault::CloudFault::{Expired, NoCapacity, QuotaReached, Skewed, Throttled};
         Some(match fault {
             Throttled => "throttled",
             NoCapacity => "capacity",
             QuotaReached => "quota",
-            // It asks once more, with another token.
+            // The launcher repeats the call with a new token.
             Expired | Skewed => "",
             _ => "passing",
         })
     }
 
-    /// The next calls of this operation fare so.
+    /// Faults of the next calls of an operation, in order; `None`: the call succeeds.
     fn script(&self, operation: &str, faults: &[Option<fault::CloudFault>]);
 }

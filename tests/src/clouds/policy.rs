@@ -1,25 +1,30 @@
-//! What the caller may do: IAM's JSON as Terraform renders it, or a plain list of actions.
+//! Permissions of a caller: IAM policies in JSON as Terraform renders them, or plain lists of actions. Pure.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+/// Statements; a call is allowed by one and denied by none.
 #[derive(Clone, Debug)]
 pub struct Policy(Vec<Statement>);
 
-/// One permission that a call takes.
+/// A permission that a call needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permission {
+    /// E.g. `ecs:RunTask`.
     pub action: String,
+    /// ARN or path.
     pub resource: String,
-    /// What the conditions of a policy may ask about.
+    /// Values for the conditions of a policy.
     pub context: Vec<(&'static str, String)>,
 }
 
 impl Permission {
+    /// Without context.
     pub fn new(action: impl Into<String>, resource: impl Into<String>) -> Self {
         Self { action: action.into(), resource: resource.into(), context: Vec::new() }
     }
 
+    /// Adds a value to the context.
     pub fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
         self.context.push((key, value.into()));
         self
@@ -31,21 +36,22 @@ struct Statement {
     allows: bool,
     actions: Vec<String>,
     resources: Vec<String>,
-    /// Key of the request's context, and what it must look like.
+    /// Key of the context, and patterns for its value.
     conditions: Vec<(String, Vec<String>)>,
 }
 
 impl Policy {
+    /// Allows everything.
     pub fn everything() -> Self {
         Self::actions(["*"])
     }
 
-    /// These on everything.
+    /// Allows these actions on every resource.
     pub fn actions<'a>(actions: impl IntoIterator<Item = &'a str>) -> Self {
         Self::on(actions, ["*"])
     }
 
-    /// These on what looks like one of `resources`.
+    /// Allows these actions on resources that match one of the patterns.
     pub fn on<'a>(
         actions: impl IntoIterator<Item = &'a str>,
         resources: impl IntoIterator<Item = impl Into<String>>,
@@ -55,12 +61,13 @@ impl Policy {
         Self(vec![Statement { allows: true, actions, resources, conditions: vec![] }])
     }
 
+    /// Both together.
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
-    /// The first of what is needed that it does not allow.
+    /// The first permission that is not allowed.
     pub fn lacks<'a>(&self, needed: &'a [Permission]) -> Option<&'a Permission> {
         needed.iter().find(|need| {
             let context: Vec<(&str, &str)> = need.context.iter().map(|(key, value)| (*key, value.as_str())).collect();
@@ -68,6 +75,7 @@ impl Policy {
         })
     }
 
+    /// Reads a policy of AWS IAM.
     pub fn iam(json: &str) -> Result<Self> {
         let policy: Value = serde_json::from_str(json).context("read the policy")?;
         let statements = policy["Statement"].as_array().context("a policy has statements")?;
@@ -85,8 +93,8 @@ impl Policy {
         Ok(Self(statements.iter().map(read).collect()))
     }
 
-    /// Every condition of every operator is taken as "is like", which is what ours say; a key the request does not bring
-    /// is not met.
+    /// Every condition operator is taken as "matches the pattern", which is what our policies use; a key that the
+    /// context lacks does not match.
     pub fn allows(&self, action: &str, resource: &str, context: &[(&str, &str)]) -> bool {
         let holds = |statement: &&Statement| {
             let met = |(key, wanted): &(String, Vec<String>)| {
@@ -109,7 +117,7 @@ fn texts(value: &Value) -> Vec<String> {
     }
 }
 
-/// `*` stands for anything.
+/// `*` matches any text.
 fn like(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,

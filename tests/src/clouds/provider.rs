@@ -1,5 +1,5 @@
-//! Each cloud on this machine, with a store of its own vendor: what a dispatcher is told about it, and what its console
-//! shows.
+//! A fake cloud with a store of the same vendor: configuration for a dispatcher, and what the console of the vendor
+//! would show.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,16 +20,21 @@ use anyhow::{Context, Result, ensure};
 use chrono::DateTime;
 use serde_json::{Value, json};
 
+/// A platform and its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloudKind {
+    /// ECS on Fargate Spot with S3.
     Ecs,
+    /// Cloud Run jobs with Google Cloud Storage.
     Run,
+    /// Container Instances with Azure Blob Storage.
     Aci,
+    /// A Docker daemon with S3.
     Docker,
 }
 
 impl CloudKind {
-    /// Why this machine cannot hold it; cases that need it are skipped then.
+    /// Why this machine cannot run it; cases that need it are skipped then.
     pub fn left_out(self) -> Option<String> {
         match self {
             Self::Docker => Dockerd::left_out().or_else(|| runner_image().err()),
@@ -38,32 +43,38 @@ impl CloudKind {
     }
 }
 
-/// How long a machine takes to be there.
+/// How long a task takes to start.
 #[derive(Clone, Copy, Debug)]
 pub struct StartupDelay {
+    /// [`CloudSetup::provisioning`].
     pub provisioning: Duration,
+    /// [`CloudSetup::pulling`].
     pub pulling: Duration,
+    /// [`CloudSetup::varies`].
     pub varies: f64,
 }
 
 impl StartupDelay {
-    /// As soon as it is asked for.
+    /// The shortest: 80 ms.
     pub const AT_ONCE: Self =
         Self { provisioning: Duration::from_millis(40), pulling: Duration::from_millis(40), varies: 0.0 };
 }
 
-/// Of the ticket, which every runner has to have and nobody may see.
+/// Key of the tickets: every runner has it, and it must appear nowhere else.
 pub const KEY: &str = "7373737373737373737373737373737373737373737373737373737373737373";
-/// Runners may write below it.
+/// Runners may write below it only.
 pub const PREFIX: &str = "calls/";
 const IMAGE: &str = "spillway-runner";
 
+/// A running platform with its store.
 pub struct CloudProvider {
+    /// Which.
     pub cloud: CloudKind,
-    /// Of the dispatcher's `targets`.
+    /// Its entry in the dispatcher's `targets`.
     pub target: Value,
+    /// Its store.
     pub bucket: TestBucket,
-    /// On the way to the bucket.
+    /// In front of the bucket.
     pub policy_proxy: PolicyProxy,
     platform: FakePlatform,
 }
@@ -76,14 +87,16 @@ enum FakePlatform {
 }
 
 impl CloudProvider {
+    /// Starts platform and store; runners get credentials from configuration or request.
+    ///
     /// # Errors
     ///
-    /// This machine cannot hold it ([`CloudKind::left_out`] says so beforehand), or is too busy.
+    /// This machine cannot run it ([`CloudKind::left_out`] tells beforehand), or is too busy.
     pub async fn start(cloud: CloudKind, servers: &mut TestServers, delay: StartupDelay) -> Result<Self> {
         Self::start_as(cloud, servers, delay, None).await
     }
 
-    /// With `identity`, runners are who their machine says they are, and are told no credentials.
+    /// As [`start`](Self::start). With `identity`, runners use the identity of their machine and get no credentials.
     ///
     /// # Errors
     ///
@@ -115,7 +128,7 @@ impl CloudProvider {
         Ok(Self { cloud, target, bucket, policy_proxy, platform })
     }
 
-    /// Every task of this egress that the platform still shows.
+    /// Every task of an egress that the platform still shows.
     pub fn tasks_of(&self, egress_id: &str) -> Result<Vec<String>> {
         Ok(match &self.platform {
             FakePlatform::Ecs(cloud) => cloud.tasks_of(egress_id),
@@ -129,7 +142,7 @@ impl CloudProvider {
         })
     }
 
-    /// As its console shows it.
+    /// A task as the console shows it.
     pub fn shown(&self, task: &str) -> Result<Value> {
         Ok(match &self.platform {
             FakePlatform::Ecs(cloud) => cloud.show(task),
@@ -142,7 +155,7 @@ impl CloudProvider {
         })
     }
 
-    /// Tags, labels, or what stands where there are neither.
+    /// Tags or labels of a shown task; for Cloud Run, which has none, the variables that stand for them.
     pub fn labels(&self, shown: &Value) -> BTreeMap<String, String> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let map = |value: &Value| {
@@ -168,7 +181,7 @@ impl CloudProvider {
         }
     }
 
-    /// What the vendor bills, from and to, Unix milliseconds; `None` where nobody bills.
+    /// Begin and end of the time that the vendor bills, Unix milliseconds; `None` for Docker.
     pub fn billed(&self, shown: &Value) -> Result<Option<(i64, i64)>> {
         let text = |value: &Value| -> Result<i64> {
             let text = value.as_str().with_context(|| format!("no time in {shown}"))?;
@@ -190,11 +203,11 @@ impl CloudProvider {
         }))
     }
 
-    /// The vendor takes the machine away, with the grace it gives.
+    /// The vendor stops a task, with its own grace.
     pub async fn take(&self, task: &str) -> Result<()> {
         match &self.platform {
             FakePlatform::Ecs(cloud) => cloud.reclaim(task),
-            // Somebody at the console.
+            // As a user of the console would.
             FakePlatform::Run(cloud) => {
                 let url = format!("{}/v2/{task}:cancel", cloud.web.url());
                 let request = reqwest::Client::new().post(url).header("authorization", "Bearer stage-token").body("{}");
@@ -213,7 +226,7 @@ impl CloudProvider {
 const ROLE_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
 const ROLE_TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
 
-/// What the platform adds to the environment, so that a program can ask who it is.
+/// Variables that the platform adds so that a program finds its identity.
 fn asks(cloud: CloudKind, identity: &MetadataServer, ca: &Path) -> BTreeMap<String, String> {
     let named = |name: &str, value: String| (name.to_owned(), value);
     let all = match cloud {
@@ -253,7 +266,7 @@ async fn platform(
     Ok(match cloud {
         CloudKind::Ecs => {
             let cloud = Ecs::start(CloudSetup { grace: Duration::from_secs(120), ..setup }, "egress").await?;
-            // Where a task's own role would be, unless it is there.
+            // Without a metadata server, static keys stand for the role of the task.
             let usual = [("AWS_ACCESS_KEY_ID", "AKIDSTAGE"), ("AWS_SECRET_ACCESS_KEY", "stage-secret")];
             for (name, value) in usual.iter().filter(|_| asks.is_empty()) {
                 servers.set(name, *value);

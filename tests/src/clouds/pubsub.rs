@@ -1,5 +1,5 @@
-//! The way from the end of an execution to a dispatcher: Cloud Logging's entry, the sink's filter, and Pub/Sub, which
-//! pushes with a token of a service account until somebody says yes.
+//! From the end of a Cloud Run execution to a dispatcher: Pub/Sub pushes the entry of Cloud Logging with a token of a
+//! service account, and repeats it until it is acknowledged.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,13 +20,14 @@ const KEY_ID: &str = "google-of-the-stage";
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_DELIVERIES: usize = 20;
 
-/// Google as an issuer of identities: its keys, and tokens signed with them.
+/// Google as an issuer of identity tokens: published keys, and tokens signed with them.
 pub struct Issuer {
     web: HttpServer,
     pair: KeyPair,
 }
 
 impl Issuer {
+    /// Generates a key and publishes it.
     pub async fn start() -> Result<Self> {
         let pair = KeyPair::generate(KeySize::Rsa2048).context("make a key")?;
         // An RSAPublicKey in DER: two integers behind their heads, the first with a zero before it.
@@ -40,11 +41,12 @@ impl Issuer {
         Ok(Self { web: web.await?, pair })
     }
 
-    /// Where its keys are published.
+    /// URL of the published keys (JWKS).
     pub fn keys(&self) -> String {
         format!("{}/oauth2/v3/certs", self.web.url())
     }
 
+    /// An identity token of the service account `email`, valid for an hour.
     pub fn token(&self, audience: &str, email: &str) -> Result<String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = json!({ "iss": "https://accounts.google.com", "aud": audience, "azp": "1", "sub": "1", "email": email,
@@ -60,33 +62,37 @@ impl Issuer {
     }
 }
 
-/// How a push goes.
+/// How entries are delivered.
 #[derive(Clone, Debug)]
 pub struct PushOptions {
+    /// Deliveries of each entry.
     pub copies: usize,
+    /// Delay of each delivery.
     pub late: Duration,
-    /// `None`: without a token.
+    /// `Authorization` token; `None`: without one.
     pub token: Option<String>,
 }
 
-/// One subscription with a push endpoint.
+/// A subscription with a push endpoint.
 pub struct PushSubscription {
     endpoint: String,
     client: reqwest::Client,
-    /// What each push was answered.
+    /// Status of every push.
     answers: Arc<Mutex<Vec<u16>>>,
 }
 
 impl PushSubscription {
+    /// `endpoint` is the URL that is pushed to.
     pub fn new(endpoint: String) -> Self {
         Self { endpoint, client: reqwest::Client::new(), answers: Arc::default() }
     }
 
+    /// Status of every push so far; 0: no response.
     pub fn answers(&self) -> Vec<u16> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Every entry from now on; each copy until it is taken.
+    /// Delivers every entry from now on; repeats each copy, up to 20 times, until it is acknowledged (2xx).
     pub fn deliver(&self, mut entries: mpsc::UnboundedReceiver<Value>, options: PushOptions) {
         let (client, endpoint, answers) = (self.client.clone(), self.endpoint.clone(), Arc::clone(&self.answers));
         tokio::spawn(async move {
@@ -110,6 +116,7 @@ impl PushSubscription {
         });
     }
 
+    /// Pushes one entry once; gives the status.
     pub async fn push(&self, entry: &Value, token: Option<&str>) -> Result<u16> {
         push(&self.client, &self.endpoint, entry, token).await
     }

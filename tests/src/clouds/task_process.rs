@@ -1,5 +1,5 @@
-//! A container without a container: the program, with the environment it was given and nothing else. When its first
-//! process is gone, the others are killed, as a platform does.
+//! A task without a container: a program with the given environment and nothing else. When its first process has ended,
+//! its other processes are killed and its disk is removed, as a platform does.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,12 +15,15 @@ use tokio::sync::watch;
 use super::CloudSetup;
 use crate::process::{MARK, marked_as};
 
-/// Handed on by the runner to its child, like all that begins with XDG_.
+/// Variable with the mark of one task. The runner passes on what begins with `XDG_`.
 const TASK_MARK: &str = "XDG_SPILLWAY_TASK";
 
+/// How the first process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
+    /// Exit code.
     Status(i32),
+    /// Number of the signal.
     Signal(i32),
 }
 
@@ -32,7 +35,7 @@ impl Exit {
         }
     }
 
-    /// As a shell and a container runtime tell it.
+    /// As shells and container runtimes report it.
     pub fn code(self) -> i32 {
         match self {
             Self::Status(code) => code,
@@ -41,17 +44,17 @@ impl Exit {
     }
 }
 
-/// One running program. Dropped: it goes on; the stage's mark ends it at last.
+/// Handle of a running task. The task runs on when it is dropped, until the mark of the harness ends it.
 #[derive(Clone, Debug)]
 pub struct TaskProcess {
     pid: i32,
-    /// Of all that it starts, on this whole machine.
+    /// Mark of all its processes, unique on this machine.
     name: String,
     exit: watch::Receiver<Option<Exit>>,
 }
 
 impl TaskProcess {
-    /// `given` goes before what the definition says. `name` is unique in the place's folder.
+    /// Starts a task. `given` overrides the environment of the definition. `name` is unique in the folder of the setup.
     pub fn start(
         setup: &CloudSetup,
         name: &str,
@@ -61,10 +64,10 @@ impl TaskProcess {
         let log = setup.folder.join(format!("{name}.log"));
         let log =
             File::options().create(true).append(true).open(&log).with_context(|| format!("open {}", log.display()))?;
-        // A disk of its own: what lies there is gone with it.
+        // A disk of its own, removed with the task.
         let disk = setup.folder.join(format!("{name}.disk"));
         std::fs::create_dir_all(&disk).with_context(|| format!("make {}", disk.display()))?;
-        // Other stages on this machine may have one of this name.
+        // Another test program may have a task of this name.
         let mark = format!("{name}-{:016x}", rand::random::<u64>());
         let mut child = Command::new(&setup.program)
             .args(&setup.arguments)
@@ -100,26 +103,29 @@ impl TaskProcess {
         Ok(Self { pid, name: mark, exit })
     }
 
+    /// How it ended, if it has.
     pub fn over(&self) -> Option<Exit> {
         *self.exit.borrow()
     }
 
+    /// Waits for its end.
     pub async fn exit(&self) -> Exit {
         let mut exit = self.exit.clone();
         match exit.wait_for(Option::is_some).await.map(|exit| *exit) {
             Ok(Some(exit)) => exit,
-            // Whoever waited for it is gone, with the runtime.
+            // The waiting task has ended with its runtime.
             _ => Exit::Status(-1),
         }
     }
 
+    /// Sends a signal to the first process.
     pub fn signal(&self, signal: Signal) {
         if self.over().is_none() {
             kill(self.pid, signal);
         }
     }
 
-    /// SIGTERM, and SIGKILL for everything after the grace; without one, the kill alone.
+    /// SIGTERM, and SIGKILL for all its processes after the grace; SIGKILL at once without grace.
     pub async fn stop(&self, grace: Duration) -> Exit {
         if grace.is_zero() {
             self.kill();
@@ -133,6 +139,7 @@ impl TaskProcess {
         self.exit().await
     }
 
+    /// SIGKILL for all its processes.
     pub fn kill(&self) {
         self.signal(Signal::KILL);
         for (pid, _) in marked_as(TASK_MARK, &self.name) {
@@ -140,7 +147,7 @@ impl TaskProcess {
         }
     }
 
-    /// Its first process, to look at it.
+    /// Pid of the first process.
     pub fn pid(&self) -> i32 {
         self.pid
     }

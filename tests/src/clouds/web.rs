@@ -1,4 +1,4 @@
-//! The smallest HTTP server that a cloud's SDK takes for a cloud.
+//! A minimal HTTP server that the clouds' SDKs accept.
 
 use std::convert::Infallible;
 use std::io;
@@ -17,48 +17,60 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+/// A request, read completely.
 #[derive(Clone, Debug)]
 pub struct HttpRequest {
+    /// `GET` …
     pub method: String,
-    /// Percent-decoding is left to who needs it.
+    /// Without percent-decoding.
     pub path: String,
+    /// After the `?`; empty without one.
     pub query: String,
     headers: hyper::HeaderMap,
+    /// All of it.
     pub body: Bytes,
 }
 
 impl HttpRequest {
+    /// Value of a header; empty without it.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// Null when it is none.
+    /// The body; null where it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 }
 
+/// A response.
 #[derive(Clone, Debug)]
 pub enum HttpReply {
+    /// JSON, or an empty body for null.
     Json {
+        /// HTTP status.
         status: u16,
+        /// Beside Content-Type.
         headers: Vec<(&'static str, String)>,
+        /// Content.
         body: Value,
     },
-    /// The connection ends instead.
+    /// The connection closes instead.
     HangUp,
-    /// This, after a while.
+    /// The same after 1.5 s.
     Late(Box<HttpReply>),
 }
 
-/// Longer than anything here takes, and shorter than anybody's patience.
+/// Longer than any call here takes, shorter than any timeout.
 const LATE: Duration = Duration::from_millis(1500);
 
 impl HttpReply {
+    /// A JSON response.
     pub fn json(status: u16, body: Value) -> Self {
         Self::Json { status, headers: Vec::new(), body }
     }
 
+    /// Adds a header.
     pub fn with(self, name: &'static str, value: impl Into<String>) -> Self {
         match self {
             Self::Json { status, mut headers, body } => {
@@ -72,11 +84,13 @@ impl HttpReply {
 
 /// Ends when dropped.
 pub struct HttpServer {
+    /// Where it listens.
     pub address: SocketAddr,
     task: JoinHandle<()>,
 }
 
 impl HttpServer {
+    /// A server on a free loopback port that calls `answer` for each request.
     pub async fn start<F, A>(answer: F) -> Result<Self>
     where
         F: Fn(HttpRequest) -> A + Send + Sync + 'static,
@@ -92,7 +106,7 @@ impl HttpServer {
                     let answer = Arc::clone(&answer);
                     async move { serve(&*answer, request).await }
                 });
-                // A client that hangs up is no event here.
+                // A client may hang up.
                 tokio::spawn(async move {
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
@@ -103,6 +117,7 @@ impl HttpServer {
         Ok(Self { address, task })
     }
 
+    /// `http://` and the address.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }

@@ -1,7 +1,9 @@
+//! A participant's clock. Pure.
+
 use std::time::{Duration, Instant};
 
-/// A participant's clock: ahead of the machine's, and too fast. Everything inside its WebRTC stack lives in its time, so
-/// sender reports carry the error as those of a real machine would.
+/// A clock ahead of this machine's and too fast. The participant's WebRTC stack runs on it, so sender reports carry the
+/// error as those of a real machine would.
 #[derive(Clone, Copy, Debug)]
 pub struct SkewedClock {
     /// Machine time at which the participant's media timeline begins.
@@ -11,26 +13,28 @@ pub struct SkewedClock {
 }
 
 impl SkewedClock {
+    /// `ahead` in seconds, `ppm` in parts per million.
     pub fn new(epoch: Instant, ahead: f64, ppm: f64) -> Self {
         Self { epoch, ahead, rate: 1.0 + ppm * 1e-6 }
     }
 
+    /// What the clock shows at a machine time.
     pub fn local(&self, machine: Instant) -> Instant {
         shift(self.epoch, self.ahead + machine.saturating_duration_since(self.epoch).as_secs_f64() * self.rate)
     }
 
-    /// Machine time at which the participant's clock shows `local`.
+    /// Machine time at which the clock shows `local`.
     pub fn machine(&self, local: Instant) -> Instant {
         let begun = shift(self.epoch, self.ahead);
         self.epoch + Duration::from_secs_f64(local.saturating_duration_since(begun).as_secs_f64() / self.rate)
     }
 
-    /// Local time of a place on the media timeline.
+    /// Local time of a position on the media timeline.
     pub fn at(&self, position: Duration) -> Instant {
         shift(self.epoch, self.ahead) + position
     }
 
-    /// The place on the media timeline that is due now.
+    /// Position on the media timeline that is due at a machine time.
     pub fn position(&self, machine: Instant) -> Duration {
         machine.saturating_duration_since(self.epoch).mul_f64(self.rate)
     }

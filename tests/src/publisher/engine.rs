@@ -1,3 +1,6 @@
+//! The task of one publisher: signalling, WebRTC (str0m) and the clock of its clips in one loop. Commands come in from
+//! `Publisher`; it ends when it is told to leave or the server ends the session.
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -59,6 +62,7 @@ enum PublicationState {
     Ended,
 }
 
+/// State of the task.
 pub struct Engine {
     clock: SkewedClock,
     rtc: Rtc,
@@ -83,7 +87,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// The engine and our participant's sid.
+    /// Connects the signalling; gives the task and the sid of the participant.
     pub async fn join(
         url: &str,
         token: &str,
@@ -148,7 +152,7 @@ impl Engine {
         Ok((engine, sid))
     }
 
-    /// Until it is told to leave or the server ends it.
+    /// Runs until the participant leaves or the server ends the session.
     pub async fn run(mut self, identity: String) {
         let why = loop {
             let wake = match self.drain().await {
@@ -202,7 +206,7 @@ impl Engine {
         self.signal.close().await;
     }
 
-    /// Sends what str0m wants sent; gives the machine time at which it wants to be asked again.
+    /// Sends what str0m has ready; gives the machine time at which it must be polled again.
     async fn drain(&mut self) -> Result<Instant> {
         loop {
             match self.rtc.poll_output().context("webrtc")? {
@@ -238,7 +242,7 @@ impl Engine {
             return Ok(());
         }
         let now = self.clock.local(Instant::now());
-        // What is not STUN, DTLS or RTP is nobody's business here.
+        // Anything but STUN, DTLS and RTP is ignored.
         let Ok(contents) = datagram.try_into() else { return Ok(()) };
         let receive = Receive { proto: Protocol::Udp, source, destination: self.udp_address, contents };
         self.rtc.handle_input(Input::Receive(now, receive)).context("webrtc")
@@ -540,7 +544,7 @@ fn add_track(cid: &str, clip: &Clip, from: SourceKind) -> proto::AddTrackRequest
     }
 }
 
-/// Leftover work of a publisher that ended: nobody waits for a publication that never came.
+// Callers that still wait for a publication get an error.
 impl Drop for Engine {
     fn drop(&mut self) {
         let waiting: VecDeque<_> = self.tracks.iter_mut().filter_map(|track| track.reply.take()).collect();

@@ -1,6 +1,7 @@
-//! A participant of our own: joins as any client does, sends pre-encoded clips at their times, misbehaves on demand.
+//! A participant of our own WebRTC stack: joins as any client does, sends pre-encoded clips at their times, and
+//! misbehaves on demand.
 //!
-//! Its clips all run on one timeline that began at a whole second of [`epoch`], so every participant flashes and beeps
+//! All its clips run on one timeline that began at a whole second of [`epoch`], so every participant flashes and beeps
 //! at every whole second since then, by its own clock.
 
 mod clock;
@@ -16,22 +17,24 @@ use tokio::sync::{mpsc, oneshot};
 use crate::clip::Clip;
 use crate::twirp::Api;
 
-/// The moment from which all clips of this process are counted.
+/// The moment from which all clips of this process are counted, on both clocks.
 pub fn epoch() -> (Instant, SystemTime) {
     static EPOCH: OnceLock<(Instant, SystemTime)> = OnceLock::new();
     *EPOCH.get_or_init(|| (Instant::now(), SystemTime::now()))
 }
 
+/// Properties of a participant and of its network.
 #[derive(Clone, Debug)]
 pub struct PublisherOptions {
+    /// Joins as an agent.
     pub agent: bool,
-    /// The participant's clock is ahead by so many seconds …
+    /// Its clock is ahead of this machine's, seconds.
     pub clock_ahead: f64,
-    /// … and runs too fast by so many millionths.
+    /// Its clock runs too fast, parts per million.
     pub clock_ppm: f64,
-    /// Share of outgoing RTP packets that are lost on the way.
+    /// Share of outgoing RTP packets that are lost, 0 to 1.
     pub loss: f64,
-    /// Of the dice that decide what is lost.
+    /// Of the random numbers that select lost packets.
     pub seed: u64,
 }
 
@@ -41,11 +44,16 @@ impl Default for PublisherOptions {
     }
 }
 
+/// Source of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceKind {
+    /// A camera.
     Camera,
+    /// A microphone.
     Microphone,
+    /// A shared screen.
     ScreenShare,
+    /// Audio of a shared screen.
     ScreenShareAudio,
 }
 
@@ -60,22 +68,25 @@ impl SourceKind {
     }
 }
 
-/// What RTP time does while nothing is captured.
+/// RTP time while nothing is captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RtpInPause {
-    /// It counts what is sent, as libwebrtc's sound and every bot that gives only durations do.
+    /// It counts the samples sent, as libwebrtc's audio and every bot that gives only durations do.
     StandsStill,
     /// It is taken from a clock.
     GoesOn,
 }
 
+/// Counts of what a participant has sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SentStats {
+    /// Encoded frames handed to the WebRTC stack.
     pub frames: u64,
+    /// RTP packets, lost ones included.
     pub packets: u64,
-    /// Outgoing packets thrown away by [`PublisherOptions::loss`] or a blackout.
+    /// RTP packets lost by [`PublisherOptions::loss`] or a blackout.
     pub dropped: u64,
-    /// Key frames asked for by the server.
+    /// Keyframe requests (PLI, FIR) from the server.
     pub key_requests: u64,
 }
 
@@ -96,21 +107,22 @@ enum PublisherCommand {
         sid: String,
         clip: Arc<Clip>,
     },
-    /// `None`: goes on.
+    /// `None`: resumes.
     Pause {
         sid: String,
         rtp: Option<RtpInPause>,
     },
     Loss(f64),
     Blackout(bool),
-    /// With a word to the server, or just gone.
+    /// Politely: with a LeaveRequest; else without any message.
     Leave {
         politely: bool,
     },
 }
 
-/// Leaves when dropped.
+/// A participant that publishes. Leaves when dropped.
 pub struct Publisher {
+    /// Identity in the room.
     pub identity: String,
     /// `PA_…`
     pub sid: String,
@@ -120,13 +132,14 @@ pub struct Publisher {
 }
 
 impl Publisher {
+    /// Joins a room, which is created where it does not exist. Returns before the connection for media is up.
     pub async fn join(api: &Api, room: &str, identity: &str, options: PublisherOptions) -> Result<Self> {
         let kind = options.agent.then_some("agent");
         let grants = livekit_token::VideoGrants {
             room_join: true,
             room: room.to_owned(),
             can_publish: Some(true),
-            // Who may not subscribe has no subscriber connection to answer for: the publisher connection is the primary.
+            // Without this grant there is no subscriber connection to answer: the publisher connection is the primary one.
             can_subscribe: Some(false),
             can_publish_data: Some(true),
             agent: options.agent,
@@ -142,7 +155,7 @@ impl Publisher {
         Ok(Self { identity: identity.to_owned(), sid, commands, sent, task: Some(task) })
     }
 
-    /// The publication's sid; media flows from the clip's next key frame on.
+    /// Publishes a clip in a loop; gives the sid of the track. Media flows from the next keyframe of the clip on.
     pub async fn publish(&self, clip: &Arc<Clip>, from: SourceKind) -> Result<String> {
         let (reply, answer) = oneshot::channel();
         self.send(PublisherCommand::Publish { clip: clip.clone(), from, reply });
@@ -152,46 +165,52 @@ impl Publisher {
             .with_context(|| format!("publish {} as {}", clip.name(), self.identity))
     }
 
+    /// Mutes or unmutes a track. After the end of a mute media flows from the next keyframe on.
     pub fn mute(&self, sid: &str, muted: bool) {
         self.send(PublisherCommand::Mute { sid: sid.to_owned(), muted });
     }
 
+    /// Unpublishes a track.
     pub fn unpublish(&self, sid: &str) {
         self.send(PublisherCommand::Unpublish { sid: sid.to_owned() });
     }
 
-    /// Goes on with another clip of the same codec at its next key frame, e.g. another resolution.
+    /// Continues a track with another clip of the same codec at its next keyframe, e.g. with another resolution.
     pub fn switch(&self, sid: &str, clip: &Arc<Clip>) {
         self.send(PublisherCommand::Switch { sid: sid.to_owned(), clip: clip.clone() });
     }
 
-    /// Captures nothing of this publication, unmuted and unsaid, until [`Self::resume`].
+    /// Stops sending a track without a mute or any other signal, until [`Self::resume`].
     pub fn pause(&self, sid: &str, rtp: RtpInPause) {
         self.send(PublisherCommand::Pause { sid: sid.to_owned(), rtp: Some(rtp) });
     }
 
+    /// Ends a pause; media flows from the next keyframe on.
     pub fn resume(&self, sid: &str) {
         self.send(PublisherCommand::Pause { sid: sid.to_owned(), rtp: None });
     }
 
+    /// Replaces [`PublisherOptions::loss`].
     pub fn lose(&self, share: f64) {
         self.send(PublisherCommand::Loss(share));
     }
 
-    /// Nothing passes its UDP socket while dark; the signal connection stays.
+    /// While `dark`, no datagram passes in either direction; the signalling connection stays.
     pub fn blackout(&self, dark: bool) {
         self.send(PublisherCommand::Blackout(dark));
     }
 
+    /// Leaves with a LeaveRequest and waits for it to be sent.
     pub async fn leave(mut self) {
         self.end(true).await;
     }
 
-    /// Gone without a word, as with a dead battery.
+    /// Closes all sockets without a message, as with an empty battery.
     pub async fn vanish(mut self) {
         self.end(false).await;
     }
 
+    /// Counts so far.
     pub fn sent(&self) -> SentStats {
         *self.sent.lock().expect("no panic while counting")
     }
@@ -199,12 +218,12 @@ impl Publisher {
     async fn end(&mut self, politely: bool) {
         self.send(PublisherCommand::Leave { politely });
         if let Some(task) = self.task.take() {
-            // A task that panicked has said so itself.
+            // A panic of the task has been printed.
             let _ = task.await;
         }
     }
 
-    /// Whoever has left hears nothing.
+    /// Ignored after the end.
     fn send(&self, command: PublisherCommand) {
         let _ = self.commands.send(command);
     }

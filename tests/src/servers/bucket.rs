@@ -1,4 +1,4 @@
-//! A bucket for recordings in one of the stand-ins, and a look into it past everything that is tested.
+//! A bucket for recordings in one of the emulators, and access to it beside the code under test.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +19,14 @@ use super::policy_proxy::{AcceptedIdentities, PolicyProxy, StoreProtocol};
 use super::proxy::AuthProxy;
 use crate::clouds::policy::Policy;
 
-/// In every credential of [`TestBucket::s3`], which moto takes whatever they are.
+/// Part of every credential of [`TestBucket::s3`]; moto accepts any.
 pub const CANARY: &str = "canaryOfTheStage";
 
+/// Name of the bucket.
 pub const NAME: &str = "recordings";
 const PROXY_USER: &str = "me";
 const PROXY_PASSWORD: &str = "a b:c@d/%41";
-/// Everything on Azurite's one account until 2099, signed with the key that everybody knows.
+/// A signature for everything on Azurite's one account until 2099, with its published key.
 pub const SAS: &str = "sv=2022-11-02&ss=b&srt=sco&sp=rwdlac&se=2099-01-01T00%3A00%3A00Z&\
                    sig=7UONs%2FYaET%2FoSyuKlfGYYrSHwkJMD5C6lbWQsyp6QTU%3D";
 
@@ -36,29 +37,30 @@ enum StoreKind {
     Google,
 }
 
+/// A bucket in an emulator of its own, which ends when it is dropped.
 pub struct TestBucket {
     kind: StoreKind,
     emulator: Emulator,
     http: Client,
     proxy_url: Option<String>,
-    /// Google's credentials, and the proxy that its requests go through.
+    /// Google's credentials, and the proxy for its requests.
     google: Option<(String, AuthProxy)>,
-    /// No credentials are told: whoever writes is who its machine says.
+    /// Requests and configuration have no credentials: runners use the identity of their machine.
     without_credentials: bool,
 }
 
 impl TestBucket {
-    /// moto; its credentials come with each request.
+    /// S3 (moto); its credentials are part of each request.
     pub async fn s3() -> Result<Self> {
         Self::new(StoreKind::S3, Emulator::moto()?, None).await
     }
 
-    /// Azurite; it is in the dispatcher's configuration, as requests cannot name another endpoint than Azure's.
+    /// Azure (Azurite); in the dispatcher's configuration, because a request cannot name another endpoint than Azure's.
     pub async fn azure() -> Result<Self> {
         Self::new(StoreKind::Azure, Emulator::azurite()?, None).await
     }
 
-    /// Google's XML API, for which moto stands in; in the configuration likewise.
+    /// Google's XML API, for which moto stands in; in the configuration as well.
     pub async fn google() -> Result<Self> {
         let proxy = AuthProxy::start(PROXY_USER, PROXY_PASSWORD).await?;
         Self::new(StoreKind::Google, Emulator::moto()?, Some((account()?, proxy))).await
@@ -72,19 +74,20 @@ impl TestBucket {
         Ok(bucket)
     }
 
-    /// From now on recordings go to it on this way, which leads to [`TestBucket::address`].
+    /// From now on recordings are sent through this proxy, which must lead to [`TestBucket::address`].
     pub fn reached_through(&mut self, proxy: &FaultProxy) {
         self.proxy_url = Some(proxy.url());
     }
 
-    /// A location as recorders know it: on their way.
+    /// A location as runners report it: with the address of the proxy.
     pub fn as_told(&self, location: &str) -> String {
         let proxy_url = self.proxy_url.as_ref().map(|proxy_url| proxy_url.trim_start_matches("http://"));
         proxy_url.map_or_else(|| location.to_owned(), |proxy_url| location.replace(&self.address(), proxy_url))
     }
 
-    /// Likewise, and only what `policy` allows comes through, whatever the credentials would open.
-    /// With `known`, the credentials are those that a machine is given, and nobody is told any.
+    /// From now on recordings are sent through a proxy that lets through only what `policy` allows, whatever the
+    /// credentials would allow. With `known`, the credentials are those that a machine is given, and requests and
+    /// configuration have none.
     pub async fn behind_policy(&mut self, policy: Policy, known: Option<AcceptedIdentities>) -> Result<PolicyProxy> {
         self.without_credentials = known.is_some();
         let protocol = match self.kind {
@@ -97,7 +100,7 @@ impl TestBucket {
         Ok(policy_proxy)
     }
 
-    /// What its objects are called in a policy: everything below `prefix`.
+    /// Resource name of every object below `prefix`, as policies write it.
     pub fn objects(&self, prefix: &str) -> String {
         match self.kind {
             StoreKind::Azure => format!("{AZURE_ACCOUNT}/{NAME}/{prefix}*"),
@@ -105,7 +108,7 @@ impl TestBucket {
         }
     }
 
-    /// Host and port.
+    /// Host and port of the emulator.
     pub fn address(&self) -> String {
         self.emulator.url().trim_start_matches("http://").to_owned()
     }
@@ -129,7 +132,7 @@ impl TestBucket {
         format!("{}/{NAME}{slash}{key}", self.endpoint())
     }
 
-    /// What a request says: the field of its output, and the upload.
+    /// Field and value of the upload in a request; `None`: the store is in the configuration.
     pub fn upload(&self) -> Option<(&'static str, Value)> {
         let endpoint = self.advertised_endpoint();
         (self.kind == StoreKind::S3 && !self.without_credentials).then(|| {
@@ -148,8 +151,8 @@ impl TestBucket {
         })
     }
 
-    /// What must be found nowhere but in the dispatcher's configuration: pieces of every credential, as they are and as
-    /// they travel.
+    /// Texts that must be found nowhere but in the dispatcher's configuration: parts of every credential, plain and as
+    /// they are sent.
     pub fn secrets(&self) -> Vec<String> {
         match &self.google {
             None if self.kind == StoreKind::Azure => vec![AZURE_KEY.to_owned(), AZURE_KEY[10..50].to_owned()],
@@ -164,7 +167,7 @@ impl TestBucket {
         }
     }
 
-    /// What the dispatcher's YAML says.
+    /// Storage section of the dispatcher's YAML; may be empty.
     pub fn configuration(&self) -> String {
         let endpoint = self.advertised_endpoint();
         match self.kind {
@@ -190,7 +193,7 @@ impl TestBucket {
         }
     }
 
-    /// The store as a runner opens it.
+    /// The store as a runner opens it, without proxies.
     pub async fn store(&self) -> Result<Arc<dyn Storage>> {
         let provider = match self.kind {
             StoreKind::S3 => Provider::S3(Box::new(S3 {
@@ -223,13 +226,13 @@ impl TestBucket {
         let mark = if query.is_empty() && signed.is_empty() { "" } else { "?" };
         let request = self.http.request(method, format!("{}{mark}{query}{signed}", self.url(key)));
         let request = request.timeout(Duration::from_secs(20)).header("x-ms-version", "2022-11-02").body("");
-        // Any signature opens moto's doors.
+        // moto accepts any signature.
         let request =
             if self.kind == StoreKind::Azure { request } else { request.header("authorization", "Bearer stage") };
         request.send().await.context("ask the store")
     }
 
-    /// The object, if there is one.
+    /// An object, if it exists.
     pub async fn read(&self, key: &str) -> Result<Option<Bytes>> {
         let answer = self.request_store(Method::GET, key, "").await?;
         if answer.status() == StatusCode::NOT_FOUND {
@@ -238,7 +241,7 @@ impl TestBucket {
         Ok(Some(answer.error_for_status().context("read an object")?.bytes().await.context("read an object")?))
     }
 
-    /// Names with parts and no object.
+    /// Names with uploaded parts and no object.
     pub async fn unfinished(&self) -> Result<Vec<String>> {
         if self.kind != StoreKind::Azure {
             let text = self.request_store(Method::GET, "", "uploads").await?.text().await?;
@@ -258,12 +261,12 @@ fn between(text: &str, open: &str, close: &str) -> Vec<String> {
     text.split(open).skip(1).filter_map(|rest| rest.split(close).next()).map(str::to_owned).collect()
 }
 
-/// A service account that signs its own tokens, as real ones do; here nobody looks at the signature.
+/// A service account in JSON that signs its own tokens; moto does not check them.
 pub fn account() -> Result<String> {
     account_and_public_key().map(|(account, _)| account)
 }
 
-/// Likewise, with the public key (DER, PKCS #1) that its signatures are verified with.
+/// As [`account`], with the public key (DER, PKCS #1) that verifies its signatures.
 pub fn account_and_public_key() -> Result<(String, Vec<u8>)> {
     let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)?;
     let public = key.public_key_raw().to_vec();

@@ -1,5 +1,5 @@
-//! Stand-ins of the clouds' stores, as the set-up installs them: moto (S3, STS), s3s-fs (S3 that checks signatures),
-//! Azurite, Google's. Each on a free loopback port, with nothing in it.
+//! Emulators of the clouds' stores, as the set-up installs them: moto (S3, STS), s3s-fs (S3 that checks signatures),
+//! Azurite, a Google JSON API. Each on a free loopback port and empty.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,17 +11,20 @@ use super::ports::free_port;
 use crate::assets::cache;
 use crate::process::Process;
 
-/// Python imports much before it listens, and the machine is busy.
+/// Python imports for seconds before it listens, more on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Access key of [`Emulator::s3s`].
 pub const KEY: &str = "AKIDSTAGE00000000000";
+/// Of `KEY`.
 pub const SECRET: &str = "stage-secret";
 
-/// Azurite's only account; everybody knows its key.
+/// Azurite's only account.
 pub const AZURE_ACCOUNT: &str = "devstoreaccount1";
+/// Its published key.
 pub const AZURE_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-/// One running store.
+/// One running emulator; ends when dropped.
 pub struct Emulator {
     // Dropped in this order.
     process: Process,
@@ -31,17 +34,17 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Takes any key; buckets are made with [`bucket`](Self::bucket).
+    /// S3 and STS that accept any key. A bucket is created by a request.
     pub fn moto() -> Result<Self> {
         python("moto", "s3.py", include_str!("../../assets/emulators/s3.py"))
     }
 
-    /// Google's JSON API with a bucket `recordings`; the XML API has no stand-in but [`moto`](Self::moto).
+    /// Google's JSON API with a bucket `recordings`. [`moto`](Self::moto) stands in for the XML API.
     pub fn google() -> Result<Self> {
         python("google", "gcs.py", include_str!("../../assets/emulators/gcs.py"))
     }
 
-    /// Knows [`KEY`] and [`SECRET`] and nobody else. Buckets are folders of [`folder`](Self::folder).
+    /// S3 that accepts [`KEY`] with [`SECRET`] only. Buckets are folders below [`folder`](Self::folder).
     pub fn s3s() -> Result<Self> {
         let program = installed(cache().join("bin/s3s-fs"))?;
         start("s3s-fs", program, |command, port, folder| {
@@ -50,7 +53,7 @@ impl Emulator {
         })
     }
 
-    /// The path of the account comes after the address: `/devstoreaccount1`.
+    /// Azure Blob Storage. The account is part of the path: `/devstoreaccount1`.
     pub fn azurite() -> Result<Self> {
         let script = installed(cache().join("npm-azurite/node_modules/azurite/dist/src/blob/main.js"))?;
         start("azurite", PathBuf::from("/usr/bin/env"), |command, port, _| {
@@ -59,14 +62,17 @@ impl Emulator {
         })
     }
 
+    /// `http://` and the address.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
+    /// Folder of the buckets of [`s3s`](Self::s3s).
     pub fn folder(&self) -> PathBuf {
         self.folder.path().join("buckets")
     }
 
+    /// End of its log.
     pub fn tail(&self) -> String {
         self.process.tail()
     }
@@ -76,7 +82,7 @@ fn python(name: &str, file: &str, script: &str) -> Result<Emulator> {
     let program = installed(cache().join("venv-emulators/bin/python"))?;
     start(name, program, |command, port, folder| {
         let path = folder.join(file);
-        std::fs::write(&path, script).expect("the stage's own folder can be written to");
+        std::fs::write(&path, script).expect("the folder of the emulator is writable");
         command.arg(path).arg(port);
     })
 }

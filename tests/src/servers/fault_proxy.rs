@@ -1,4 +1,4 @@
-//! A way to a store on which things go wrong on purpose: overload, stalls, resets, answers cut off, bytes changed.
+//! An HTTP proxy in front of a store that injects faults: overload, stalls, resets, truncated responses, changed bytes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -14,26 +14,28 @@ use tokio::task::JoinHandle;
 
 use super::proxy::read_head;
 
+/// A fault of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StoreFault {
-    /// 503 with S3's words.
+    /// 503 with S3's `SlowDown`.
     Overload,
     /// 429.
     TooMany,
-    /// 500 without any.
+    /// 500 with an HTML body.
     Broken,
-    /// The connection is reset when half of the request is there.
+    /// The connection is reset after half of the request.
     Reset,
-    /// The request is taken, no answer comes.
+    /// The request is read and never answered.
     Stall,
-    /// The store did it; half of its answer arrives.
+    /// The store has executed the request; half of its response arrives.
     Truncated,
-    /// The store did it; no byte of its answer arrives.
+    /// The store has executed the request; no byte of its response arrives.
     Lost,
     /// A byte of the body is changed on the way.
     Damaged,
 }
 
+/// Every fault.
 pub const ALL: [StoreFault; 8] = [
     StoreFault::Overload,
     StoreFault::TooMany,
@@ -45,11 +47,12 @@ pub const ALL: [StoreFault; 8] = [
     StoreFault::Damaged,
 ];
 
-/// Longer than any patience of a test.
+/// Longer than any timeout of a test.
 const STALL: Duration = Duration::from_secs(60);
 
-/// Ends when dropped.
+/// The proxy; ends when dropped.
 pub struct FaultProxy {
+    /// Where it listens.
     pub address: SocketAddr,
     source: Arc<Mutex<FaultSource>>,
     task: JoinHandle<()>,
@@ -57,23 +60,25 @@ pub struct FaultProxy {
 
 struct FaultSource {
     rng: StdRng,
-    /// Of a request that no script says anything about.
+    /// For requests without a script.
     probability: f64,
     script: VecDeque<Option<StoreFault>>,
     injected: BTreeMap<StoreFault, u64>,
     stats: BTreeMap<String, RequestStats>,
-    /// Uploads in parts that were seen, and those of them that a life-cycle rule has taken.
+    /// Multipart uploads seen.
     uploads: BTreeSet<String>,
+    /// Of them, aborted by a life-cycle rule.
     swept: BTreeSet<String>,
 }
 
-/// Requests of one method that came in whole.
+/// Complete requests of one method.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestStats {
+    /// Count.
     pub requests: u64,
     /// Of their bodies.
     pub bytes: u64,
-    /// Longest that the store took for the answer to one of them.
+    /// Longest time of the store for one response.
     pub slowest: Duration,
 }
 
@@ -94,7 +99,7 @@ impl FaultSource {
 }
 
 impl FaultProxy {
-    /// In front of the server at `to` (`host:port`). Without a script nothing goes wrong until `set_probability`.
+    /// A proxy in front of the server at `to` (`host:port`). Injects nothing before a script or `set_probability`.
     pub async fn start(to: &str, seed: u64) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("bind the way")?;
         let address = listener.local_addr()?;
@@ -112,27 +117,30 @@ impl FaultProxy {
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (source, to) = (shared.clone(), to.clone());
-                // A client that hangs up is no event here.
+                // A client may hang up.
                 tokio::spawn(async move { serve(client, &to, &source).await });
             }
         });
         Ok(Self { address, source, task })
     }
 
+    /// `http://` and the address.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
+    /// Probability of a random fault for each request without a script.
     pub fn set_probability(&self, probability: f64) {
         self.source().probability = probability;
     }
 
-    /// The next requests fare so.
+    /// Faults of the next requests, in order; `None`: the request passes.
     pub fn script(&self, faults: impl IntoIterator<Item = Option<StoreFault>>) {
         self.source().script.extend(faults);
     }
 
-    /// A life-cycle rule aborts every upload in parts that has been begun: S3 then knows none of them. How many that are.
+    /// A life-cycle rule of the store aborts every multipart upload seen so far: later requests for them get S3's
+    /// `NoSuchUpload`. Gives their number.
     pub fn sweep(&self) -> usize {
         let mut source = self.source();
         let seen = std::mem::take(&mut source.uploads);
@@ -140,26 +148,28 @@ impl FaultProxy {
         source.swept.len()
     }
 
-    /// Forgets the rest of the script.
+    /// Drops the rest of the script.
     pub fn clear(&self) {
         self.source().script.clear();
     }
 
+    /// Faults injected so far.
     pub fn injected(&self) -> BTreeMap<StoreFault, u64> {
         self.source().injected.clone()
     }
 
+    /// Requests of a method since the start or [`count_again`](Self::count_again).
     pub fn stats_of(&self, method: &str) -> RequestStats {
         self.source().stats.get(method).copied().unwrap_or_default()
     }
 
-    /// Counts from here on.
+    /// Sets the counts of requests to 0.
     pub fn count_again(&self) {
         self.source().stats.clear();
     }
 
     fn source(&self) -> std::sync::MutexGuard<'_, FaultSource> {
-        self.source.lock().expect("nobody panics while holding it")
+        self.source.lock().expect("no panic while it is locked")
     }
 }
 
@@ -169,10 +179,10 @@ impl Drop for FaultProxy {
     }
 }
 
-/// One request per connection: the answer says `Connection: close`.
+/// One request for each connection: the response has `Connection: close`.
 async fn serve(mut client: TcpStream, to: &str, source: &Mutex<FaultSource>) -> Result<()> {
     let (head, mut body) = read_head(&mut client).await?;
-    let fault = source.lock().expect("nobody panics while holding it").next();
+    let fault = source.lock().expect("no panic while it is locked").next();
     let header = |name: &str| {
         head.split("\r\n").find_map(|line| {
             let (found, value) = line.split_once(':')?;
@@ -191,14 +201,14 @@ async fn serve(mut client: TcpStream, to: &str, source: &Mutex<FaultSource>) -> 
     }
     let method = head.split(' ').next().unwrap_or_default();
     {
-        let mut source = source.lock().expect("nobody panics while holding it");
+        let mut source = source.lock().expect("no panic while it is locked");
         let stats = source.stats.entry(method.to_owned()).or_default();
         (stats.requests, stats.bytes) = (stats.requests + 1, stats.bytes + body.len() as u64);
     }
     let target = head.split(' ').nth(1).unwrap_or_default();
     if let Some(upload) = target.split(['?', '&']).find_map(|field| field.strip_prefix("uploadId=")) {
         let swept = {
-            let mut source = source.lock().expect("nobody panics while holding it");
+            let mut source = source.lock().expect("no panic while it is locked");
             let swept = source.swept.contains(upload);
             if !swept {
                 source.uploads.insert(upload.to_owned());
@@ -206,7 +216,7 @@ async fn serve(mut client: TcpStream, to: &str, source: &Mutex<FaultSource>) -> 
             swept
         };
         if swept {
-            // The store behind us is to have nothing of it either; it looks at no signature.
+            // The emulator drops it too; it checks no signature.
             let path = target.split('?').next().unwrap_or_default();
             let (_, headers) = head.split_once("\r\n").unwrap_or_default();
             let kept = headers.split("\r\n").filter(|line| !line.to_ascii_lowercase().starts_with("content-length:"));
@@ -237,7 +247,7 @@ async fn serve(mut client: TcpStream, to: &str, source: &Mutex<FaultSource>) -> 
     }
     let asked = Instant::now();
     let answer = forwarded(to, &head, &body).await?;
-    if let Some(stats) = source.lock().expect("nobody panics while holding it").stats.get_mut(method) {
+    if let Some(stats) = source.lock().expect("no panic while it is locked").stats.get_mut(method) {
         stats.slowest = stats.slowest.max(asked.elapsed());
     }
     match fault {
@@ -270,7 +280,7 @@ async fn refuse(client: &mut TcpStream, status: &str, body: &str) -> Result<()> 
     Ok(())
 }
 
-/// Without the farewell of TCP: what the peer has not read is lost.
+/// RST instead of FIN: the peer loses what it has not read.
 fn reset(client: TcpStream) -> Result<()> {
     client.set_zero_linger()?;
     Ok(())

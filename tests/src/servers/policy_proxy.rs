@@ -1,4 +1,5 @@
-//! A store's own door: what the runner's policy does not allow is refused before the emulator hears of it, and named.
+//! An HTTP proxy in front of a store that enforces the runner's policy: a request without permission is refused with
+//! the vendor's error and recorded.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,17 +23,20 @@ use super::proxy::read_head;
 use crate::clouds::metadata::IssuedTokens;
 use crate::clouds::policy::{Permission, Policy};
 
-/// Whose requests come.
+/// API of the store; decides which permissions a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreProtocol {
+    /// Amazon S3.
     S3,
     /// Google's XML API.
     Google,
+    /// Azure Blob Storage.
     Azure,
 }
 
-/// Ends when dropped.
+/// The proxy; ends when dropped.
 pub struct PolicyProxy {
+    /// Where it listens.
     pub address: SocketAddr,
     is_tls: bool,
     log: Arc<Mutex<PolicyLog>>,
@@ -46,7 +50,7 @@ struct PolicyLog {
 }
 
 impl PolicyProxy {
-    /// In front of the store at `to` (`host:port`). With `known`, only they come through.
+    /// A proxy in front of the store at `to` (`host:port`). With `known`, only these identities are accepted.
     pub async fn start(
         to: &str,
         protocol: StoreProtocol,
@@ -62,7 +66,7 @@ impl PolicyProxy {
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let check = check.clone();
-                // A client that hangs up is no event here.
+                // A client may hang up.
                 let tls = tls.clone();
                 tokio::spawn(async move {
                     match tls {
@@ -75,16 +79,17 @@ impl PolicyProxy {
         Ok(Self { address, is_tls, log, task })
     }
 
+    /// `http://` or `https://` and the address.
     pub fn url(&self) -> String {
         format!("{}://{}", if self.is_tls { "https" } else { "http" }, self.address)
     }
 
-    /// Every permission that was made use of.
+    /// Every permission that a request has used.
     pub fn used(&self) -> BTreeSet<String> {
         locked(&self.log).used.clone()
     }
 
-    /// What was asked for and not allowed, with the resource.
+    /// Every permission that was refused, with the resource.
     pub fn refused(&self) -> Vec<String> {
         locked(&self.log).refused.clone()
     }
@@ -100,15 +105,16 @@ fn locked(log: &Mutex<PolicyLog>) -> MutexGuard<'_, PolicyLog> {
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Who is let in: whoever shows what was given out there, and still holds.
+/// Identities that are accepted: every token that a metadata server has issued and that is valid.
 #[derive(Clone)]
 pub struct AcceptedIdentities {
+    /// Tokens of the metadata server.
     pub issued: IssuedTokens,
-    /// Where a client sends its token to nobody in the clear.
+    /// For clients that send a token over TLS only.
     pub tls: Option<TlsAcceptor>,
 }
 
-/// A certificate for loopback, in a file that programs can be told to trust (`SSL_CERT_FILE`).
+/// A certificate for 127.0.0.1, and a file with it that programs can trust (`SSL_CERT_FILE`).
 pub fn certificate(file: &Path) -> Result<TlsAcceptor> {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).context("make a certificate")?;
     let text = STANDARD.encode(made.cert.der());
@@ -132,11 +138,11 @@ struct PolicyCheck {
     log: Arc<Mutex<PolicyLog>>,
 }
 
-/// Code and words.
+/// Code and message.
 type PolicyRefusal = (&'static str, String);
 
 impl PolicyCheck {
-    /// One request per connection: the answer says `Connection: close`.
+    /// One request for each connection: the response has `Connection: close`.
     async fn serve(&self, mut client: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {
         let (head, mut body) = read_head(&mut client).await?;
         let header = |name: &str| {
@@ -176,7 +182,7 @@ impl PolicyCheck {
         Ok(client.write_all(&answer).await?)
     }
 
-    /// Azurite knows no tokens of a machine: who was let in here has a signature there.
+    /// Azurite accepts no tokens of a machine: a request that was accepted here gets a signature.
     fn readdressed(&self, head: &str) -> String {
         if self.issued.is_none() || self.protocol != StoreProtocol::Azure {
             return head.to_owned();
@@ -218,7 +224,7 @@ impl PolicyCheck {
     }
 }
 
-/// Permissions of one request, as each vendor's documentation of its calls lists them.
+/// Permissions of one request, from each vendor's documentation of its calls.
 fn needed(protocol: StoreProtocol, method: &str, path: &str, query: &str, tagged: bool) -> Vec<Permission> {
     let asks = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
     let path = path.trim_start_matches('/');
@@ -257,7 +263,7 @@ fn needed(protocol: StoreProtocol, method: &str, path: &str, query: &str, tagged
                 ("DELETE", true) => all(&["storage.objects.delete"], path),
                 ("POST", true) if asks("uploads") => all(&["storage.multipartUploads.create"], path),
                 ("PUT", true) if asks("uploadId") => all(&["storage.multipartUploads.create"], path),
-                // A name that exists is replaced, which counts as deleting it.
+                // Replacing an object needs the permission to delete it.
                 ("POST", true) => {
                     all(&["storage.multipartUploads.create", "storage.objects.create", "storage.objects.delete"], path)
                 }

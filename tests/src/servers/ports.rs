@@ -1,4 +1,4 @@
-//! Ports for programs that want to be told theirs.
+//! Free ports for programs that take a port as an argument.
 
 use std::net::{TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,15 +6,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-/// Below those that Linux gives to whoever asks for any (`ip_local_port_range`, from 32768): between our look and the
-/// program's `bind`, which can be seconds, no connection and no fake of a test beside it is given the same one.
+/// Below the ephemeral ports of Linux (`ip_local_port_range`, from 32768): seconds may pass between the check and the
+/// `bind` of the program, and no connection or fake of another test is given the same port meanwhile.
 const FIRST_PORT: u32 = 12_000;
 const PORT_COUNT: u32 = 20_000;
 
-/// A port on loopback that nobody listens on, neither TCP nor UDP, and that nobody in this process was given before.
+/// A loopback port that is free for TCP and UDP and that this process has not handed out before.
 pub fn free_port() -> Result<u16> {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
-    // Test programs beside each other begin at places of their own.
+    // Test programs that run at the same time begin at different ports.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
     let _ =
         TAKEN.compare_exchange(0, 1 + (std::process::id() ^ now) % PORT_COUNT, Ordering::Relaxed, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! An HTTP proxy that wants user and password, and counts.
+//! An HTTP proxy with basic authentication.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,8 +14,9 @@ use tokio::task::JoinHandle;
 
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
-/// Forwards plain requests (absolute form) and tunnels (CONNECT). Ends when dropped.
+/// Forwards plain requests (absolute form) and tunnels (CONNECT), and counts them. Ends when dropped.
 pub struct AuthProxy {
+    /// Where it listens.
     pub address: SocketAddr,
     passed: Arc<AtomicU64>,
     refused: Arc<AtomicU64>,
@@ -23,6 +24,7 @@ pub struct AuthProxy {
 }
 
 impl AuthProxy {
+    /// Accepts this user and password only.
     pub async fn start(username: &str, password: &str) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("bind the proxy")?;
         let address = listener.local_addr()?;
@@ -32,22 +34,24 @@ impl AuthProxy {
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (wanted, counts) = (wanted.clone(), counts.clone());
-                // A client that hangs up is no event here.
+                // A client may hang up.
                 tokio::spawn(async move { serve(client, &wanted, &counts.0, &counts.1).await });
             }
         });
         Ok(Self { address, passed, refused, task })
     }
 
+    /// `http://` and the address, without credentials.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Requests and tunnels with the right password.
+    /// Requests and tunnels with the right credentials.
     pub fn passed(&self) -> u64 {
         self.passed.load(Ordering::Relaxed)
     }
 
+    /// Requests and tunnels without them: answered 407.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
@@ -100,7 +104,7 @@ async fn serve(mut client: TcpStream, wanted: &str, passed: &AtomicU64, refused:
     Ok(())
 }
 
-/// The head without its end, and what came with it.
+/// The head without its final blank line, and the bytes of the body read so far.
 pub(super) async fn read_head(from: &mut (impl AsyncRead + Unpin)) -> Result<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     loop {

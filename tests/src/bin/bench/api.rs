@@ -1,3 +1,5 @@
+//! Latency of StartEgress in the dispatcher alone.
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -6,20 +8,24 @@ use serde_json::json;
 use spillway_tests::analyser::percentile;
 use spillway_tests::servers::TestServers;
 
+/// Figures of one run.
 #[derive(Debug, Serialize)]
 pub struct Latency {
-    /// Of 100 calls, one after the other, simulated launcher.
+    /// 100 calls, one after the other, with the simulated launcher.
     pub start_p50_ms: f64,
+    /// As `start_p50_ms`.
     pub start_p99_ms: f64,
-    /// Of a call that goes through Redis in the same server but to no egress: ListEgress by id.
+    /// ListEgress by id: a call through Redis in the same livekit-server that no dispatcher sees.
     pub list_p50_ms: f64,
-    /// 200 calls in 2 s against a launcher with Fargate's bucket.
+    /// 200 calls in 2 s against a launcher with Fargate's call quota.
     pub burst_accepted: usize,
+    /// 200.
     pub burst_asked: usize,
+    /// Duration of these calls.
     pub burst_p99_ms: f64,
 }
 
-/// StartEgress with a launcher that starts nothing: what the dispatcher itself costs.
+/// StartEgress with a launcher that starts nothing.
 pub async fn measure() -> Result<Latency> {
     let servers = TestServers::start("").await?;
     let _dispatcher = servers.dispatcher("dispatcher", "launcher: simulated").await?;

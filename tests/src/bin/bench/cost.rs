@@ -1,3 +1,5 @@
+//! CPU, memory, frames and delays of each kind of recording.
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -22,7 +24,7 @@ struct BenchCase {
     request: fn(&[(String, String)]) -> Value,
 }
 
-/// `(video sid, audio sid)` of everybody.
+/// Each request gets `(video sid, audio sid)` of every person.
 const BENCH_CASES: &[BenchCase] = &[
     BenchCase {
         name: "track h264",
@@ -80,28 +82,38 @@ const BENCH_CASES: &[BenchCase] = &[
     },
 ];
 
+/// Figures of one recording.
 #[derive(Debug, Serialize)]
 pub struct Cost {
+    /// Name of the measurement.
     pub kind: String,
-    /// CPU-seconds of runner and media process per second, in the steady state.
+    /// CPU seconds of runner and media process per second, in the steady state.
     pub cores: f64,
     /// Sum of both processes' peaks.
     pub peak_mb: f64,
-    /// `None`: no picture in it.
+    /// Frames with a new number per second; `None`: no video.
     pub different_fps: Option<f64>,
+    /// Longest time without a new frame; `None`: no video.
     pub longest_freeze_ms: Option<f64>,
+    /// Duration of the Start call.
     pub start_answer_ms: f64,
+    /// From the Start call to the first recorded media.
     pub start_to_first_frame_ms: f64,
+    /// From the start of the runner to the first recorded media.
     pub exec_to_first_frame_ms: f64,
+    /// From the Start call to ACTIVE.
     pub start_to_active_ms: f64,
+    /// From the Stop call to COMPLETE.
     pub stop_to_complete_ms: f64,
 }
 
+/// Names of all kinds.
 #[cfg(test)]
 pub fn names() -> Vec<&'static str> {
     BENCH_CASES.iter().map(|kind| kind.name).collect()
 }
 
+/// Records each selected kind `runs` times for `seconds`.
 pub async fn measure(only: &str, seconds: f64, runs: usize) -> Result<Vec<Cost>> {
     let mut costs = Vec::new();
     println!(

@@ -1,3 +1,5 @@
+//! CPU and memory of a dispatcher, idle and with many live recordings.
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -15,26 +17,33 @@ use spillway_tests::servers::{DispatcherProcess, TestServers};
 const SECONDS: f64 = 20.0;
 const KEY: &str = "6262626262626262626262626262626262626262626262626262626262626262";
 
+/// Figures of one run.
 #[derive(Debug, Serialize)]
 pub struct Watching {
+    /// Profile of this build.
     pub build: &'static str,
     /// From the start of the process to ready.
     pub start_ms: f64,
+    /// Resident memory without recordings.
     pub idle_mb: f64,
-    /// Of one core.
+    /// Of one core, without recordings.
     pub idle_percent: f64,
+    /// Recordings.
     pub live: usize,
+    /// Resident memory with them.
     pub live_mb: f64,
-    /// The most it ever held.
+    /// Highest resident memory.
     pub peak_mb: f64,
+    /// Of one core, with them.
     pub live_percent: f64,
+    /// CPU of Redis, of one core, with them.
     pub redis_live_percent: f64,
-    /// Calls to the platform while they were watched.
+    /// Calls to the platform while they ran.
     pub platform_calls: u64,
 }
 
-/// What a dispatcher holds and needs with nothing to do, and with so many recordings to watch that all go well: accepted
-/// and launched by itself, tasks that run nothing, heartbeats written by us.
+/// The recordings are accepted and launched by the dispatcher itself; their tasks run nothing, and this program writes
+/// their heartbeats.
 pub async fn measure(live: usize) -> Result<Watching> {
     let mut servers = TestServers::start("").await?;
     servers.set("AWS_ACCESS_KEY_ID", "AKIDSTAGE");

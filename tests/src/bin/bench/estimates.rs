@@ -1,3 +1,5 @@
+//! Estimated against billed cost of recordings on three clouds.
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -16,27 +18,33 @@ use spillway_tests::servers::{DispatcherProcess, TestServers};
 
 const ROOM: &str = "acme/weekly";
 const TENANT: &str = "acme";
-/// As an image of a hundred megabytes comes to a new machine; the seconds before that nobody bills on two of the three.
+/// As for an image of a hundred megabytes on a new machine. Two of the three vendors do not bill the seconds before the
+/// pull.
 const STARTUP_DELAY: StartupDelay =
     StartupDelay { provisioning: Duration::from_secs(6), pulling: Duration::from_secs(5), varies: 0.2 };
-/// Until a target's overhead is known.
+/// Recordings until the overhead of a target is known.
 const FIRST: usize = 1;
 
+/// One recording.
 #[derive(Debug, Serialize)]
 pub struct Guess {
+    /// Target.
     pub cloud: String,
+    /// Length of the file.
     pub recorded_s: f64,
-    /// The vendor's own window.
+    /// Time that the vendor bills.
     pub billed_s: f64,
+    /// Dollars, estimated before the launch for the recorded length.
     pub estimate: f64,
+    /// Dollars, in the ledger.
     pub amount: f64,
-    /// Of the amount.
+    /// Difference, in percent of the amount.
     pub off_percent: f64,
-    /// Before the ledger held a task of this target.
+    /// The ledger had no task of this target yet.
     pub early: bool,
 }
 
-/// What was expected of recordings of one to some minutes on each cloud, and what the vendor's window makes of them.
+/// Recordings of a minute and up to `longest_s` on each cloud, each audited against the vendor.
 pub async fn measure(runs: usize, longest_s: f64, seed: u64) -> Result<Vec<Guess>> {
     let clouds = [CloudKind::Ecs, CloudKind::Run, CloudKind::Aci];
     let some = clouds.iter().enumerate().map(|(nth, cloud)| {
@@ -114,7 +122,7 @@ async fn one(
     tokio::time::sleep(long).await;
     let info = egress.complete().await?;
     let line = line(dispatcher, &egress.id).await?;
-    let billed = provider.billed(&provider.shown(&tasks[0])?)?.context("somebody bills")?;
+    let billed = provider.billed(&provider.shown(&tasks[0])?)?.context("the platform bills")?;
     let file = &info["file_results"][0];
     let stored = (nanos(&file["size"]) as u64, nanos(&file["duration"]) as f64 / 1e9);
     let known = KnownTask {

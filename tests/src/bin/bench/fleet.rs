@@ -1,9 +1,11 @@
+//! A burst of StartEgress calls on a fake Fargate.
+
 use std::time::Duration;
 
 use anyhow::Result;
 use spillway_tests::fleet::{FleetReport, FleetScenario, play};
 
-/// StartEgress many times in 2 s, two dispatchers, a Fargate with its usual quota and moods, a real runner for each.
+/// Calls within 2 s, two dispatchers, Fargate with its usual quota and some faults, a real runner for each egress.
 pub async fn measure(egresses: usize, seed: u64) -> Result<FleetReport> {
     let scenario = FleetScenario {
         egresses,

@@ -1,3 +1,5 @@
+//! Media lost to `kill -9`, on each store and of each container.
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,33 +21,37 @@ use crate::stores::StoreTarget;
 /// Seconds between two uploads of the unfinished tail.
 const CHECKPOINT: u64 = 2;
 
+/// Which processes are killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Victim {
+    /// The media process.
     Media,
-    /// Both processes and the spool. A file on this disk stays: it is where it was asked for.
+    /// Both processes, with the spool. A file of the output `disk` stays in its folder.
     Task,
 }
 
+/// Figures of one store and one kind of kill.
 #[derive(Debug, Serialize)]
 pub struct Kills {
     store: &'static str,
     killed: Victim,
     recordings: usize,
     playable: usize,
-    /// In Chromium, with jumps; of those that it was shown.
+    /// Recordings that play and seek in Chromium.
     browsed: usize,
+    /// Recordings given to Chromium.
     shown: usize,
-    /// Seconds between the kill and the last packet that plays.
+    /// Seconds between the kill and the last packet of the file.
     lost_p50_s: f64,
     lost_max_s: f64,
-    /// Seconds from the kill to the terminal state in ListEgress.
+    /// Seconds from the kill to a terminal status in ListEgress.
     terminal_p50_s: f64,
     terminal_max_s: f64,
 }
 
-/// `kill -9` at seeded moments over all containers and stores: in each round five recordings for each store, of which
-/// one half loses its media process, the other its whole task with its disk.
+/// Kills at seeded moments. In each round five recordings on each store; one half loses its media process, the other
+/// its whole task with its disk.
 pub async fn measure(rounds: usize, seed: u64, only: &str) -> Result<Vec<Kills>> {
     let mut all = Vec::new();
     let mut rng = StdRng::seed_from_u64(seed);

@@ -1,3 +1,5 @@
+//! Duration of the stop of recordings of up to an hour.
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,21 +13,23 @@ use spillway_tests::servers::{TestServers, built};
 
 use crate::stores::StoreTarget;
 
-/// Seconds of media at 3 Mbit/s, and how much faster than life they happen.
+/// Seconds of media at 3 Mbit/s, and how much faster than real time they are replayed.
 const LENGTHS: [(u32, u32); 3] = [(10, 1), (300, 30), (3600, 60)];
 
+/// One recording.
 #[derive(Debug, Serialize)]
 pub struct Length {
     store: &'static str,
     recorded_s: u32,
     bytes: u64,
-    /// From the StopEgress call to EGRESS_COMPLETE in ListEgress, the object there in its full size.
+    /// From the StopEgress call to EGRESS_COMPLETE in ListEgress with the object in its full size.
     stop_to_complete_ms: f64,
-    /// Of which the stand-in for the store took for its slowest answer: some of them copy the parts together.
+    /// Slowest response of the emulator in that time: some of them copy the parts together.
     store_ms: f64,
 }
 
-/// A recording that the media process of the stage replays, with a real runner, store and livekit-server.
+/// Starts a recording whose media process is `spillway-replay`, with a real runner, store and livekit-server. `script`
+/// is the name of its room.
 pub async fn start(servers: &TestServers, script: &str, output: Value) -> Result<Egress> {
     servers.api.create_room(script, 20).await?;
     let request = json!({ "room_name": script, "layout": "grid", "file_outputs": [output] });
@@ -34,7 +38,7 @@ pub async fn start(servers: &TestServers, script: &str, output: Value) -> Result
     Ok(egress)
 }
 
-/// Stop to COMPLETE for recordings of ten seconds, five minutes and an hour, on each store.
+/// Recordings of ten seconds, five minutes and an hour on each store.
 pub async fn measure() -> Result<Vec<Length>> {
     let mut all = Vec::new();
     for mut target in StoreTarget::all().await? {

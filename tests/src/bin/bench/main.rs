@@ -1,4 +1,4 @@
-//! `spillway-bench`: what recordings cost and how soon they are there. Figures, never a verdict.
+//! `spillway-bench`: cost and latency of recordings. Prints figures and writes them as JSON; judges nothing.
 
 mod cost;
 mod dispatcher;
@@ -47,7 +47,7 @@ struct Args {
     /// Only this store in `kills`: disk, S3, Azure or Google
     #[arg(long, default_value = "")]
     store: String,
-    /// Of the moments of `kills` and the moods of `fleet`
+    /// Of the moments of `kills` and the faults of `fleet`
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Also write everything here

@@ -1,3 +1,5 @@
+//! Latency of the begin and the end of recordings of live tracks.
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -9,22 +11,27 @@ use spillway_tests::egress::{Egress, nanos};
 use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 use spillway_tests::servers::TestServers;
 
-/// Short recordings of each kind, one after the other.
+/// Recordings of each kind, one after the other.
 const CALLS: usize = 20;
 
+/// Figures of one kind.
 #[derive(Debug, Serialize)]
 pub struct Starts {
+    /// Name.
     pub kind: &'static str,
+    /// Recordings.
     pub calls: usize,
-    /// From the StartEgress call to the first recorded instant.
+    /// From the StartEgress call to the first recorded media.
     pub to_first_frame_p50_ms: f64,
+    /// As `to_first_frame_p50_ms`.
     pub to_first_frame_p95_ms: f64,
     /// From the StopEgress call to EGRESS_COMPLETE in ListEgress.
     pub stop_to_complete_p50_ms: f64,
+    /// As `stop_to_complete_p50_ms`.
     pub stop_to_complete_p95_ms: f64,
 }
 
-/// How soon a recording of live tracks begins, and how soon it is complete.
+/// Short recordings of a track and of a room.
 pub async fn measure() -> Result<Vec<Starts>> {
     let servers = TestServers::start("").await?;
     let _dispatcher = servers.dispatcher("dispatcher", "").await?;

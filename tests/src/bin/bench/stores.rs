@@ -1,4 +1,4 @@
-//! Where measured recordings go.
+//! Destinations of measured recordings: this disk and three stores.
 
 use std::path::Path;
 
@@ -8,12 +8,16 @@ use spillway_tests::egress::nanos;
 use spillway_tests::servers::bucket::TestBucket;
 use spillway_tests::servers::fault_proxy::FaultProxy;
 
+/// A destination.
 pub enum StoreTarget {
+    /// A folder of this machine.
     Disk,
+    /// Name and bucket.
     Store(&'static str, Box<TestBucket>),
 }
 
 impl StoreTarget {
+    /// Every destination, with emulators of their own.
     pub async fn all() -> Result<Vec<Self>> {
         Ok(vec![
             Self::Disk,
@@ -23,6 +27,7 @@ impl StoreTarget {
         ])
     }
 
+    /// Name in figures.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Disk => "disk",
@@ -30,7 +35,7 @@ impl StoreTarget {
         }
     }
 
-    /// A way to the store on which nothing happens but counting.
+    /// Puts a proxy that only counts in front of the store; `None` for the disk.
     pub async fn through_a_counter(&mut self) -> Result<Option<FaultProxy>> {
         let Self::Store(_, bucket) = self else { return Ok(None) };
         let proxy = FaultProxy::start(&bucket.address(), 0).await?;
@@ -38,7 +43,7 @@ impl StoreTarget {
         Ok(Some(proxy))
     }
 
-    /// For the dispatcher's YAML.
+    /// Part of the dispatcher's YAML.
     pub fn configuration(&self) -> String {
         match self {
             Self::Disk => String::new(),
@@ -46,7 +51,7 @@ impl StoreTarget {
         }
     }
 
-    /// A file output that ends as `folder/name`: there, or under the same key.
+    /// A file output that becomes `folder/name` on the disk, or an object with that name.
     pub fn output(&self, folder: &Path, name: &str) -> Value {
         let path = folder.join(name);
         match self {
@@ -61,7 +66,8 @@ impl StoreTarget {
         }
     }
 
-    /// Puts what an output became at `path`. An error when it is not there, or not as long as `file` (of EgressInfo) says.
+    /// Writes a stored output to `path`. An error where it is missing or its length differs from `file` (of
+    /// EgressInfo).
     pub async fn fetch(&self, path: &Path, file: &Value) -> Result<()> {
         if let Self::Store(_, bucket) = self {
             let bytes = bucket.read(&key(path)).await?.context("no object")?;
@@ -73,6 +79,7 @@ impl StoreTarget {
         Ok(())
     }
 
+    /// Names with uploaded parts and no object; none on the disk.
     pub async fn unfinished(&self) -> Result<Vec<String>> {
         match self {
             Self::Disk => Ok(vec![]),

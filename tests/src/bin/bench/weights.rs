@@ -1,3 +1,5 @@
+//! Bytes and requests of uploads, and memory of the runner.
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +16,7 @@ use crate::lengths::start;
 
 const KBITS: [u32; 4] = [1000, 3000, 6000, 20_000];
 
+/// Figures of one bit rate.
 #[derive(Debug, Serialize)]
 pub struct Weight {
     kbits: u32,
@@ -21,11 +24,11 @@ pub struct Weight {
     /// Bytes in bodies of PUTs over bytes of the object.
     amplification: f64,
     puts_per_hour: f64,
-    /// Most that the process that uploads ever held, MB; the pipeline is another process.
+    /// Peak of the uploading process, MB; the media process is another one.
     runner_mb: f64,
 }
 
-/// What uploads of these rates send, ask for and hold, in real time, to S3 with the usual settings.
+/// Uploads at several bit rates in real time to S3 with the usual settings.
 pub async fn measure(seconds: f64) -> Result<Vec<Weight>> {
     let mut servers = TestServers::start("").await?;
     servers.set("SPILLWAY_MEDIA", built("spillway-replay")?);

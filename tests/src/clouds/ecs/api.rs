@@ -1,4 +1,4 @@
-//! How ECS says things, and what it takes.
+//! Requests and responses of ECS: shapes, limits and error texts.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -19,18 +19,21 @@ use super::web::{HttpReply, HttpRequest};
 use super::{CloudSetup, Vendor};
 use crate::grants;
 
+/// Of the cluster.
 pub const REGION: &str = "eu-central-1";
+/// Of the cluster.
 pub const ACCOUNT: &str = "111122223333";
-/// The task definition that Terraform registers.
+/// Family of the task definition that Terraform registers.
 pub const FAMILY: &str = "spillway-runner";
 const OPERATIONS: [&str; 4] = ["RunTask", "DescribeTasks", "ListTasks", "StopTask"];
 const TARGET: &str = "AmazonEC2ContainerServiceV20141113.";
 /// From the end of the containers until their network is gone.
 const DEPROVISIONING: Duration = Duration::from_millis(60);
 
+/// The fake.
 pub type Ecs = FakeCloud<Region>;
 
-/// One cluster of it.
+/// State of one cluster.
 pub struct Region {
     endpoint: ApiEndpoint,
     cluster: String,
@@ -62,6 +65,7 @@ struct EcsTask {
 }
 
 impl Ecs {
+    /// Starts an empty cluster.
     pub async fn start(setup: CloudSetup, cluster: &str) -> Result<Self> {
         let state = RegionState {
             bucket: CallQuota::new(100, 20.0),
@@ -78,29 +82,29 @@ impl Ecs {
         Self::open(Region { endpoint, cluster, state: Mutex::new(state) }).await
     }
 
-    /// Another quota of RunTask than Fargate's usual one; full.
+    /// Replaces the quota of RunTask; the bucket is full.
     pub fn limit(&self, burst: u32, per_second: f64) {
         self.cloud.state().bucket = CallQuota::new(burst, per_second);
     }
 
-    /// Zones of these subnets have nothing free from now on, those of all others have.
+    /// The zones of these subnets have no capacity from now on, all others have.
     pub fn fill(&self, subnets: &[&str]) {
         self.cloud.state().full = subnets.iter().map(|it| (*it).to_owned()).collect();
     }
 
-    /// RunTask calls, all in all.
+    /// RunTask calls that the quota has let through.
     pub fn runs(&self) -> u64 {
         self.cloud.state().runs
     }
 
-    /// Every change of a task from now on, as the event bus delivers it.
+    /// Every change of a task from now on, as EventBridge delivers it.
     pub fn events(&self) -> mpsc::UnboundedReceiver<Value> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.cloud.state().events.push(sender);
         receiver
     }
 
-    /// The kernel kills it because memory ran out.
+    /// The kernel kills the task because memory is exhausted.
     pub fn out_of_memory(&self, arn: &str) {
         if let Some(task) = self.cloud.state().tasks.get_mut(arn) {
             task.oom = true;
@@ -108,7 +112,7 @@ impl Ecs {
         self.strike(arn);
     }
 
-    /// Spot capacity is taken back: a warning and SIGTERM, SIGKILL after the grace.
+    /// Spot capacity is reclaimed: a warning and SIGTERM, SIGKILL after the grace.
     pub fn reclaim(&self, arn: &str) {
         self.cloud.stop(arn, "SpotInterruption", "Your Spot Task was interrupted.");
     }
@@ -122,24 +126,24 @@ impl Ecs {
         );
     }
 
-    /// Programs that were started, all in all.
+    /// Programs started so far.
     pub fn started(&self) -> usize {
         self.cloud.state().tasks.values().filter(|task| task.times.contains_key("startedAt")).count()
     }
 
-    /// Calls of any kind, all in all.
+    /// Calls of any kind so far.
     pub fn calls(&self) -> u64 {
         self.cloud.state().calls
     }
 
-    /// Tasks that were made for this egress.
+    /// Tasks that were created for an egress.
     pub fn tasks_of(&self, egress_id: &str) -> Vec<String> {
         let state = self.cloud.state();
         let of = state.tasks.iter().filter(|(_, task)| task.shown["startedBy"] == egress_id);
         of.map(|(arn, _)| arn.clone()).collect()
     }
 
-    /// As DescribeTasks shows it, with its tags.
+    /// A task as DescribeTasks shows it, with tags.
     pub fn show(&self, arn: &str) -> Value {
         self.cloud.state().tasks.get(arn).map_or(Value::Null, |task| shown(task, true))
     }

@@ -1,146 +1,61 @@
-//! The life of one egress as users see it. Facts go in, EgressInfo comes out, and nowhere else is one made.
+//! The state of one egress as users see it. Facts go in, EgressInfo comes out; no other place makes one.
 //!
-//! Whatever the order in which facts arrive: statuses only move forward, there is exactly one terminal state, it has its
-//! time, and after it nothing changes and nothing is sent. The clock is an argument. The ledger travels with the record
-//! of the egress, so that a dispatcher can continue what a runner began.
+//! Whatever the order of the facts: a status only moves forward, there is exactly one terminal status with its end time,
+//! and after it nothing changes and nothing is sent. Pure: times are arguments. The ledger is stored with the record of
+//! the egress, so that a dispatcher continues what a runner began.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+mod fact;
+mod info_bytes;
+mod requested;
+
 use livekit_protocol as livekit;
 use livekit_protocol::EgressStatus;
-use livekit_protocol::egress_info::Request as Shown;
-use prost::Message;
 use serde::{Deserialize, Serialize};
 
+pub use self::fact::{EgressEndReason, Fact, Outcome};
+use self::requested::RequestedOutputs;
 use crate::code::Code;
 use crate::redact;
 use crate::rpc::StartEgressRequest;
 
 /// HTTP "content too large", livekit/egress' number for a limit; no psrpc code has it.
 const LIMIT_CODE: i32 = 413;
-/// `details` is for reading.
+/// Bounds of the text in `details`, which people read.
 const MAX_NOTES: usize = 12;
 const MAX_NOTE_CHARS: usize = 400;
-/// A bound on what a confused sender can make us keep.
+/// Bound on `file_results`; facts about further files are dropped.
 const MAX_FILES: usize = 1000;
 
-/// What happened. Times are Unix nanoseconds.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Fact {
-    /// Still starting; what for, e.g. "waiting for track TR_x".
-    Waiting(String),
-    /// The recorder is in the room; its name and sid as the server says them.
-    Joined {
-        room_id: String,
-        room_name: String,
-    },
-    /// A file is being written. `location` is where its bytes are while they are written, if anybody can reach them.
-    FileOpened {
-        index: usize,
-        filename: String,
-        location: String,
-    },
-    /// The first media was recorded.
-    Active {
-        started_at: i64,
-    },
-    /// The end has begun; the first reason is the one that counts.
-    Ending(EgressEndReason),
-    /// The file is where it was asked to be.
-    FileStored {
-        index: usize,
-        size: u64,
-        started_at: i64,
-        ended_at: i64,
-        location: String,
-    },
-    /// Worth telling the user: a reconnect, a gap, a recording of poor quality.
-    Noted(String),
-    ManifestStored {
-        location: String,
-    },
-    /// The first choice of storage failed, the second took over.
-    BackupUsed,
-    Over(Outcome),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Outcome {
-    Complete,
-    Failed {
-        code: Code,
-        message: String,
-    },
-    /// Over before anything was recorded.
-    Aborted {
-        message: String,
-    },
-    LimitReached,
-}
-
-impl Outcome {
-    /// Stopped after the recorder was ready, before there was anything to record.
-    pub fn nothing_came() -> Self {
-        Self::Aborted { message: "Start signal not received".to_owned() }
-    }
-
-    /// Stopped before there was a recorder.
-    pub fn stopped_before_start() -> Self {
-        Self::Aborted { message: "Stop called before pipeline could start".to_owned() }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EgressEndReason {
-    StopAsked,
-    /// The process that records was told to leave.
-    Killed,
-    SourceClosed,
-    Limit,
-    StreamsStopped,
-    CpuExhausted,
-    Failure,
-}
-
-impl EgressEndReason {
-    /// livekit/egress' words, which clients match on.
-    pub fn message(self) -> &'static str {
-        match self {
-            Self::StopAsked => "StopEgress API",
-            Self::Killed => "Process killed",
-            Self::SourceClosed => "Source closed",
-            Self::Limit => "Session limit reached",
-            Self::StreamsStopped => "All streams stopped",
-            Self::CpuExhausted => "CPU exhausted",
-            Self::Failure => "Failure",
-        }
-    }
-}
-
+/// One egress from acceptance to its terminal status. All times are Unix nanoseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EgressLedger {
-    #[serde(with = "as_bytes")]
+    /// As last sent, or as it will be sent next.
+    #[serde(with = "info_bytes")]
     info: livekit::EgressInfo,
-    /// Something was recorded, whatever came after.
+    /// Media was recorded, whatever came after.
     active: bool,
+    /// Text of the last [`Fact::Waiting`].
     waiting: String,
+    /// The first end reason.
     why: Option<EgressEndReason>,
-    /// When the limit was reached: the end of a LIMIT_REACHED, whose upload takes longer.
+    /// When the limit was reached; `ended_at` of a LIMIT_REACHED, whose upload takes longer. 0: not reached.
     limit_at: i64,
     notes: Vec<String>,
+    /// Notes beyond [`MAX_NOTES`].
     notes_left_out: u32,
+    /// As long as `info.file_results`.
     files: Vec<LedgerFile>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct LedgerFile {
+    /// Location while it is written, from [`Fact::FileOpened`].
     opened: Option<String>,
     stored: bool,
 }
 
 impl EgressLedger {
-    /// The egress was accepted: STARTING, with the request as it may be shown and a place for each file asked for.
+    /// A ledger in STARTING, with the request without its secrets and one entry in `file_results` for each file asked for.
     pub fn accept(start: &StartEgressRequest, at: i64) -> Self {
         let request = start.request.as_ref().map(redact::redacted);
         let asked = request.as_ref().map(RequestedOutputs::of).unwrap_or_default();
@@ -174,43 +89,38 @@ impl EgressLedger {
         }
     }
 
+    /// The current EgressInfo, with changes that were not worth an update of their own.
     pub fn info(&self) -> &livekit::EgressInfo {
         &self.info
     }
 
+    /// Shorthand for `info().status()`.
     pub fn status(&self) -> EgressStatus {
         self.info.status()
     }
 
+    /// A terminal status: COMPLETE, FAILED, ABORTED or LIMIT_REACHED.
     pub fn is_over(&self) -> bool {
         !matches!(self.status(), EgressStatus::EgressStarting | EgressStatus::EgressActive | EgressStatus::EgressEnding)
     }
 
-    /// Something was recorded.
-    pub fn was_active(&self) -> bool {
-        self.active
-    }
-
-    pub fn end_reason(&self) -> Option<EgressEndReason> {
-        self.why
-    }
-
-    /// Files that were begun and are not stored, with the place where their bytes are: what a salvage looks for.
+    /// Index and location of each file that was opened and is not stored: input of a salvage run.
     pub fn unfinished(&self) -> impl Iterator<Item = (usize, &str)> {
         let open = self.files.iter().enumerate().filter(|(_, file)| !file.stored);
         open.filter_map(|(index, file)| Some((index, file.opened.as_deref()?)))
     }
 
-    /// Takes a fact in; what comes out is to be sent as it is, before anything that comes out later.
+    /// Applies a fact that happened at `at` (Unix nanoseconds). A returned EgressInfo is sent unchanged and in order;
+    /// `None` where the fact changes nothing worth an update, and always after the terminal status.
     pub fn on(&mut self, fact: Fact, at: i64) -> Option<livekit::EgressInfo> {
         if self.is_over() {
             return None;
         }
         let worth_sending = match fact {
             Fact::Waiting(message) => {
-                let news = !self.active && self.waiting != message;
+                let changed = !self.active && self.waiting != message;
                 self.waiting = message;
-                news
+                changed
             }
             Fact::Joined { room_id, room_name } => {
                 fill(&mut self.info.room_id, room_id);
@@ -237,7 +147,7 @@ impl EgressLedger {
                 }
                 false
             }
-            // What comes while the end is under way is said with the end.
+            // A note during ENDING goes out with the terminal update.
             Fact::Noted(message) => self.note(message) && self.status() != EgressStatus::EgressEnding,
             Fact::ManifestStored { location } => {
                 // The first one counts, as with livekit/egress.
@@ -320,7 +230,7 @@ impl EgressLedger {
         self.info.set_status(status);
         self.info.error_code = code;
         if status != EgressStatus::EgressComplete {
-            // A terminal state that is not COMPLETE always says why.
+            // A terminal status other than COMPLETE always has an error text.
             self.info.error = if error.is_empty() { status_text(status).to_owned() } else { error };
         }
         self.why.get_or_insert(why);
@@ -356,7 +266,7 @@ impl EgressLedger {
         true
     }
 
-    /// The end reason first, in the form clients know; then what else there is to know.
+    /// Text of `EgressInfo.details`: the end reason first, as livekit/egress writes it, then the notes.
     fn details(&self) -> String {
         let why = self.why.map(|why| format!("End reason: {}", why.message()));
         let waiting = (!self.active && !self.waiting.is_empty()).then(|| self.waiting.clone());
@@ -391,120 +301,11 @@ fn status_text(status: EgressStatus) -> &'static str {
     }
 }
 
-fn fill(known: &mut String, news: String) {
-    if known.is_empty() {
-        *known = news;
-    }
-}
-
-/// What a request asks for, as far as EgressInfo shows it.
-#[derive(Default)]
-struct RequestedOutputs {
-    room_name: String,
-    files: usize,
-    /// Outputs of every other kind.
-    others: usize,
-    source_type: livekit::EgressSourceType,
-}
-
-/// How many files and how many other outputs a request of the first API asks for: the same fields in each message, of
-/// different types. The deprecated single file counts only where no list of files is given.
-macro_rules! outputs {
-    ($message:ident, $request:ident) => {{
-        let lists = [$request.stream_outputs.len(), $request.segment_outputs.len(), $request.image_outputs.len()];
-        let listed: usize = lists.into_iter().sum();
-        let files = $request.file_outputs.len();
-        match $request.output {
-            Some(livekit::$message::Output::File(_)) => (files.max(1), listed),
-            Some(_) => (files, listed + 1),
-            None => (files, listed),
-        }
-    }};
-}
-
-impl RequestedOutputs {
-    #[expect(deprecated, reason = "old SDKs still fill the single output")]
-    fn of(request: &Shown) -> Self {
-        use livekit::EgressSourceType::{Sdk, Web};
-        // The peer's rule, which its clients and tests know; that our composites need no web page shows in `details`
-        // and metrics.
-        let page = |audio_only: bool, layout: &str, url: &str| {
-            if audio_only && layout.is_empty() && url.is_empty() { Sdk } else { Web }
-        };
-        match request {
-            Shown::RoomComposite(request) => {
-                let (files, others) = outputs!(room_composite_egress_request, request);
-                Self {
-                    room_name: request.room_name.clone(),
-                    files,
-                    others,
-                    source_type: page(request.audio_only, &request.layout, &request.custom_base_url),
-                }
-            }
-            Shown::Web(request) => {
-                let (files, others) = outputs!(web_egress_request, request);
-                Self { room_name: String::new(), files, others, source_type: Web }
-            }
-            Shown::Participant(request) => Self {
-                room_name: request.room_name.clone(),
-                files: request.file_outputs.len(),
-                others: request.stream_outputs.len() + request.segment_outputs.len() + request.image_outputs.len(),
-                source_type: Sdk,
-            },
-            Shown::TrackComposite(request) => {
-                let (files, others) = outputs!(track_composite_egress_request, request);
-                Self { room_name: request.room_name.clone(), files, others, source_type: Sdk }
-            }
-            Shown::Track(request) => {
-                use livekit::track_egress_request::Output;
-                let file = matches!(request.output, Some(Output::File(_)));
-                Self {
-                    room_name: request.room_name.clone(),
-                    files: usize::from(file),
-                    others: usize::from(!file),
-                    source_type: Sdk,
-                }
-            }
-            Shown::Egress(request) => {
-                use livekit::start_egress_request::Source;
-                let source_type = match &request.source {
-                    Some(Source::Template(template)) => {
-                        page(template.audio_only, &template.layout, &template.custom_base_url)
-                    }
-                    Some(Source::Web(_)) => Web,
-                    Some(Source::Media(_)) | None => Sdk,
-                };
-                Self { room_name: request.room_name.clone(), source_type, ..Self::of_outputs(&request.outputs) }
-            }
-            Shown::Replay(request) => Self::of_outputs(&request.outputs),
-        }
-    }
-
-    fn of_outputs(outputs: &[livekit::Output]) -> Self {
-        let file = |output: &&livekit::Output| matches!(output.config, Some(livekit::output::Config::File(_)));
-        let files = outputs.iter().filter(file).count();
-        Self { files, others: outputs.len() - files, ..Self::default() }
-    }
-}
-
-/// EgressInfo as what it is on the wire, in base64: its fields outlive any JSON form of them.
-mod as_bytes {
-    use serde::de::Error;
-    use serde::{Deserializer, Serializer};
-
-    use super::*;
-
-    pub fn serialize<S: Serializer>(info: &livekit::EgressInfo, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&STANDARD.encode(info.encode_to_vec()))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<livekit::EgressInfo, D::Error> {
-        let text = String::deserialize(from)?;
-        let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
-        livekit::EgressInfo::decode(bytes.as_slice()).map_err(D::Error::custom)
+fn fill(field: &mut String, value: String) {
+    if field.is_empty() {
+        *field = value;
     }
 }
 
 #[cfg(test)]
-#[path = "ledger_tests.rs"]
 mod tests;

@@ -1,3 +1,5 @@
+//! The ledger against single facts and random sequences of them.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -26,14 +28,14 @@ fn stored() -> Fact {
 }
 
 /// Everything that came out, in order.
-fn told(facts: Vec<Fact>) -> (EgressLedger, Vec<livekit::EgressInfo>) {
+fn applied(facts: Vec<Fact>) -> (EgressLedger, Vec<livekit::EgressInfo>) {
     let mut ledger = EgressLedger::accept(&start(), 1000);
     let sent = (1001..).zip(facts).filter_map(|(at, fact)| ledger.on(fact, at)).collect();
     (ledger, sent)
 }
 
 #[test]
-fn an_ordinary_life() {
+fn an_ordinary_recording() {
     let ledger = EgressLedger::accept(&start(), 1000);
     let info = ledger.info();
     assert_eq!(
@@ -43,7 +45,7 @@ fn an_ordinary_life() {
     assert_eq!((info.room_name.as_str(), info.room_id.as_str()), ("sales", "RM_x"));
     assert_eq!((info.source_type(), info.file_results.len()), (livekit::EgressSourceType::Web, 1));
 
-    let (ledger, sent) = told(vec![
+    let (ledger, sent) = applied(vec![
         Fact::Waiting("waiting for the first track".into()),
         opened(),
         Fact::Active { started_at: 1100 },
@@ -89,7 +91,7 @@ fn an_end_before_the_beginning_is_aborted() {
             "End reason: Session limit reached",
         ),
     ] {
-        let (ledger, _) = told(facts);
+        let (ledger, _) = applied(facts);
         let info = ledger.info();
         assert_eq!((info.status(), info.error_code), (EgressStatus::EgressAborted, 412));
         assert_eq!((info.error.as_str(), info.details.as_str()), (message, details));
@@ -99,7 +101,7 @@ fn an_end_before_the_beginning_is_aborted() {
 
 #[test]
 fn a_limit_ends_when_it_was_reached_not_when_the_file_was_stored() {
-    let (ledger, sent) = told(vec![
+    let (ledger, sent) = applied(vec![
         Fact::Active { started_at: 1000 },
         Fact::Ending(EgressEndReason::Limit),
         stored(),
@@ -116,7 +118,7 @@ fn a_limit_ends_when_it_was_reached_not_when_the_file_was_stored() {
 
 #[test]
 fn a_failure_says_what_where_and_what_is_left() {
-    let (ledger, sent) = told(vec![
+    let (ledger, sent) = applied(vec![
         opened(),
         Fact::Active { started_at: 1000 },
         Fact::Noted("reconnected to the room after 5.1 s".into()),
@@ -133,13 +135,13 @@ fn a_failure_says_what_where_and_what_is_left() {
     );
     assert_eq!(info.file_results[0].location, "/out/a.mp4");
     assert_eq!(sent.len(), 3, "ACTIVE, the note, FAILED");
-    let silent = told(vec![Fact::Over(Outcome::Failed { code: Code::NotFound, message: String::new() })]).0;
+    let silent = applied(vec![Fact::Over(Outcome::Failed { code: Code::NotFound, message: String::new() })]).0;
     assert_eq!((silent.info().error.as_str(), silent.info().error_code), ("failed", 404));
 }
 
 #[test]
 fn the_end_asked_for_while_the_first_media_was_on_its_way() {
-    let (_, sent) = told(vec![Fact::Ending(EgressEndReason::StopAsked), Fact::Active { started_at: 1000 }]);
+    let (_, sent) = applied(vec![Fact::Ending(EgressEndReason::StopAsked), Fact::Active { started_at: 1000 }]);
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].status(), EgressStatus::EgressEnding);
 }
@@ -155,7 +157,7 @@ fn notes_are_bounded_and_said_once() {
 
 #[test]
 fn what_is_unfinished_is_known_to_a_salvage() {
-    let (mut ledger, _) = told(vec![opened()]);
+    let (mut ledger, _) = applied(vec![opened()]);
     assert_eq!(ledger.unfinished().collect::<Vec<_>>(), [(0, "/out/a.mp4")]);
     ledger.on(stored(), 2000);
     assert_eq!(ledger.unfinished().count(), 0);
