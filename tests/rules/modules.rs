@@ -14,7 +14,7 @@ const IN_CYCLES: &[(&str, usize)] = &[
     ("infra/plan", 2),
     ("infra/bus", 5),
     ("infra/storage", 9),
-    ("dispatcher", 15),
+    ("dispatcher", 0),
     ("runner/ipc", 4),
     ("runner", 9),
     ("runner/media", 30),

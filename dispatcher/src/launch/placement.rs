@@ -1,4 +1,5 @@
-//! Which target, and when: caps, turns, breakers and the operator's word, in the order of the configuration.
+//! Which target, and when: caps, pacing, breakers and the operator's switches, in the order of the configuration. Opens the
+//! slot in Redis, in one atomic step with the caps; launches nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,13 +8,15 @@ use spillway_bus::{BusError, CapReached, Caps, OpenTask, Pace, SlotResult, TaskK
 use spillway_launchers::RunMode;
 use tokio::time::Instant;
 
-use crate::billing::facts::TaskFacts;
 use crate::context::Context;
 use crate::queue::{NO_ROOM_PAUSE, PauseScope, QueuedLaunch};
 use crate::targets::Target;
+use crate::task_facts::TaskFacts;
 
+/// Where to launch.
 pub(super) enum Placement {
-    /// A task is open there; it may be launched after `wait`.
+    /// A slot is open there; the task may be launched after `wait`. `slowed`: the pace there is
+    /// reduced, and a successful launch raises it.
     At { target: Arc<Target>, wait: Duration, slowed: bool },
     /// Not now.
     None { pause: Duration, scope: PauseScope, message: String },
@@ -21,17 +24,10 @@ pub(super) enum Placement {
     Lost(String),
 }
 
-/// The next launch needs a number of its own: a platform may remember the one before, and so may another dispatcher.
-pub(super) fn is_fresh(queued: &QueuedLaunch, target: &Target) -> bool {
-    let dispatch = &queued.dispatch;
-    dispatch.fresh || (!dispatch.target.is_empty() && dispatch.target != target.name())
-}
-
-/// The attempt that the next launch of `queued` has there.
-pub(super) fn attempt(queued: &QueuedLaunch, target: &Target) -> u32 {
-    queued.attempt + u32::from(is_fresh(queued, target))
-}
-
+/// Opens a slot at the first target that has one.
+///
+/// # Errors
+/// When Redis does not answer; a retry is right.
 pub(super) async fn find(context: &Context, queued: &mut QueuedLaunch) -> Result<Placement, BusError> {
     let dispatch = &queued.dispatch;
     let now = Instant::now();
@@ -85,12 +81,15 @@ fn caps(context: &Context, queued: &QueuedLaunch, target: &Target) -> Caps {
             tenant: config.tenants.rules(&queued.tenant).max_recordings,
             target: target.config.max_tasks,
         },
-        // What is recorded is saved, whatever the caps say.
+        // Recorded media is saved, whatever the caps say.
         RunMode::Salvage => Caps::default(),
     }
 }
 
-/// A task that was asked for before has had its turn; but a dispatcher that died may have thought its place over already.
+/// Opens the slot again, without caps: another dispatcher may have closed it.
+///
+/// # Errors
+/// When Redis does not answer; a retry is right.
 pub(super) async fn keep_open(context: &Context, queued: &QueuedLaunch, target: &Target) -> Result<(), BusError> {
     open(context, queued, target, Caps::default(), None).await.map(drop)
 }
@@ -102,8 +101,9 @@ async fn open(
     caps: Caps,
     pace: Option<Pace>,
 ) -> Result<SlotResult, BusError> {
-    let key = TaskKey { egress_id: queued.egress_id.clone(), attempt: attempt(queued, target) };
-    let facts = TaskFacts::of(context, queued, target).text();
+    let key = TaskKey { egress_id: queued.egress_id.clone(), attempt: queued.next_attempt(target.name()) };
+    let extra_s = context.overheads().extra_s(target.name());
+    let facts = TaskFacts::of(queued, target, &context.config().prices, extra_s, context.clock.unix_ms()).text();
     let open_task = OpenTask { task: &key, tenant: &queued.tenant, target: target.name(), facts: &facts, caps, pace };
     context.tasks.open(open_task).await
 }

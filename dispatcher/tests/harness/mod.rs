@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use spillway_bus::{Bus, FaultyLink, LinkFaults, MemoryBroker};
 use spillway_cost::PriceList;
-use spillway_dispatcher::config::LauncherConfig;
-use spillway_dispatcher::config::targets::TargetConfig;
-use spillway_dispatcher::{Clock, Config, Dispatcher};
-use spillway_launchers::SimulatedLauncher;
+use spillway_dispatcher::config::targets::{LauncherConfig, TargetConfig};
+use spillway_dispatcher::{Clock, Config, Dispatcher, Setup};
 use spillway_launchers::simulated::SimulatedOptions;
+use spillway_launchers::{Launcher, SimulatedLauncher};
 use spillway_protocol::Secret;
 
 pub use faults::{FaultRates, FaultyPlatform};
@@ -55,7 +54,8 @@ impl Harness {
     }
 
     pub async fn dispatcher_with(&self, config: Config) -> Dispatcher {
-        Dispatcher::with(config, self.bus(), Arc::new(self.cloud.clone()), self.clock.clone()).await.unwrap()
+        let launchers: Vec<Arc<dyn Launcher>> = vec![Arc::new(self.cloud.clone())];
+        Dispatcher::start(Setup::with(config, self.bus(), launchers, self.clock.clone())).await.unwrap()
     }
 }
 

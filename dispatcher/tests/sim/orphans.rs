@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use spillway_bus::{Installation, MemoryBroker};
 use spillway_cost::Platform;
-use spillway_dispatcher::billing::orphans::{Fate, Finding};
-use spillway_dispatcher::{Dispatcher, sweep_on};
+use spillway_dispatcher::billing::orphan_tracker::{Fate, Finding};
+use spillway_dispatcher::{Dispatcher, Setup, sweep};
 use spillway_launchers::{LaunchOrder, Launcher, StopMode, TaskRef, TaskStatus, conformance};
 use spillway_protocol::livekit::EgressStatus;
 use tokio::time::sleep;
@@ -90,7 +90,8 @@ async fn two_installations_on_one_platform_leave_each_other_alone() {
     // With the same stack, and a Redis of its own.
     let other = MemoryBroker::new();
     let cloud: Arc<dyn Launcher> = Arc::new(harness.cloud.clone());
-    let _staging = Dispatcher::with(config(), other.bus(), cloud, harness.clock.clone()).await.unwrap();
+    let setup = Setup::with(config(), other.bus(), vec![cloud], harness.clock.clone());
+    let _staging = Dispatcher::start(setup).await.unwrap();
     sleep(30 * MINUTE).await;
     assert_eq!(living(&harness).await, 2);
     for id in ["EG_one", "EG_two"] {
@@ -136,7 +137,9 @@ async fn a_sweep_by_hand_follows_the_same_rules_and_says_why() {
     let lost = lost_task(&harness, "lost", &ours).await;
     let swept = async |broker: &MemoryBroker, dry_run: bool| {
         let cloud: Arc<dyn Launcher> = Arc::new(harness.cloud.clone());
-        sweep_on(config(), broker.bus(), vec![cloud], dry_run).await.unwrap()
+        let bus = broker.bus();
+        let clock = bus.clock().clone();
+        sweep(Setup::with(config(), bus, vec![cloud], clock), dry_run).await.unwrap()
     };
     let fates = |findings: &[Finding]| -> Vec<Fate> {
         let fate = |finding: &Finding| match finding {

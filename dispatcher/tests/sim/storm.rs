@@ -11,8 +11,8 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use spillway_bus::{FaultyLink, LinkFaults, Tasks};
 use spillway_dispatcher::billing::bill;
-use spillway_dispatcher::config::targets::{Tenant, TenantBy, Tenants};
-use spillway_dispatcher::{Config, Dispatcher};
+use spillway_dispatcher::config::tenants::{Tenant, TenantBy, Tenants};
+use spillway_dispatcher::{Config, Dispatcher, Setup};
 use spillway_launchers::Launcher;
 use spillway_launchers::simulated::SimulatedOptions;
 use spillway_protocol::code::Code;
@@ -138,11 +138,10 @@ impl DispatcherPool<'_> {
     async fn open(&self, link: &FaultyLink) -> Dispatcher {
         loop {
             let bus = link.to(&self.harness.bus());
-            let opened =
-                Dispatcher::on(self.config.clone(), bus, self.launchers.clone(), self.harness.clock.clone()).await;
-            match opened {
+            let setup = Setup::with(self.config.clone(), bus, self.launchers.clone(), self.harness.clock.clone());
+            match Dispatcher::start(setup).await {
                 Ok(dispatcher) => return dispatcher,
-                // Redis is away: whoever keeps it running starts it again.
+                // Redis does not answer: started again, as a supervisor would.
                 Err(_) => sleep(SECOND / 2).await,
             }
         }
