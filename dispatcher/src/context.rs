@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::admission::Bounds;
 use crate::config::Config;
 use crate::lock::locked;
 use crate::metrics::Metrics;
@@ -83,8 +84,6 @@ pub struct ContextParts {
     pub targets: Targets,
     /// See [`Context::handover`].
     pub handover: Secret,
-    /// Empty.
-    pub queue: LaunchQueue,
     /// Gets each line of the ledger.
     pub ledger_sink: Option<LedgerSink>,
 }
@@ -97,6 +96,7 @@ impl Context {
     pub fn new(name: EgressId, parts: ContextParts) -> Self {
         Self {
             name,
+            queue: Mutex::new(LaunchQueue::new(Bounds::of(&parts.config))),
             registry: Registry::new(&parts.bus),
             heartbeats: Heartbeats::new(&parts.bus),
             io: IoClient::new(&parts.bus),
@@ -110,7 +110,6 @@ impl Context {
             targets: parts.targets,
             handover: parts.handover,
             shutdown: Shutdown::new(),
-            queue: Mutex::new(parts.queue),
             queue_changed: Notify::new(),
             in_flight: Mutex::default(),
             delivering: Mutex::default(),

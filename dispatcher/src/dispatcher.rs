@@ -112,18 +112,18 @@ impl Dispatcher {
         self.take_no_more().await;
         let live = match context.registry.list_live().await {
             Ok(live) => live,
-            Err(error) => return warn!(error = %chain(&error), "registry not reached, no runner told to end"),
+            Err(error) => return warn!(error = %chain(&error), "registry not reached, no recording ended"),
         };
-        let mut told = Vec::new();
+        let mut ending = Vec::new();
         for record in live.iter().filter(|record| record.phase != Phase::Over && context.owns(record)) {
             if record.task.is_some() {
                 context.targets.end(record, StopMode::Graceful).await;
-                told.push(record);
+                ending.push(record);
             }
         }
-        info!(runners = told.len(), "runners told to finish");
+        info!(runners = ending.len(), "runners asked to finish");
         let gone = tokio::time::timeout(context.config().drain, async {
-            for record in &told {
+            for record in &ending {
                 while matches!(context.targets.status(record).await, Some(TaskStatus::Alive | TaskStatus::Starting(_)))
                 {
                     tokio::time::sleep(Duration::from_millis(50)).await;

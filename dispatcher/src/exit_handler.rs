@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_bus::{BusError, Heartbeat, Switches};
+use spillway_bus::{BusError, Switches};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::context::Context;
 use crate::launch;
-use crate::liveness::OWNER_HEARTBEAT_TTL;
+use crate::liveness::{OWNER_HEARTBEAT_TTL, beat_as};
 use crate::reconcile::task_exit::{self, EventOutcome, TaskExitEvent};
 use crate::setup::{DispatcherError, Setup, idle_within};
 use crate::targets::SWITCHES;
@@ -31,7 +31,7 @@ impl ExitHandler {
         let context = setup.context("exit-handler")?;
         context.learn_installation().await?;
         context.io.listen().await?;
-        beat(&context).await?;
+        beat_as(&context.name, &context.heartbeats).await?;
         context.targets.apply_switches(&Switches::new(&context.bus, SWITCHES).all().await?);
         context.spawn(keep_beating(Arc::clone(&context)));
         context.spawn(launch::run(Arc::clone(&context)));
@@ -55,10 +55,6 @@ impl ExitHandler {
     }
 }
 
-async fn beat(context: &Context) -> Result<(), BusError> {
-    context.heartbeats.beat(&context.name, 1, &Heartbeat::default(), OWNER_HEARTBEAT_TTL).await.map(drop)
-}
-
 async fn keep_beating(context: Arc<Context>) {
     let mut ticks = interval(OWNER_HEARTBEAT_TTL / 3);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -68,6 +64,6 @@ async fn keep_beating(context: Arc<Context>) {
             () = context.shutdown.triggered() => return,
         }
         // Two more attempts follow before the last one expires.
-        let _ = beat(&context).await;
+        let _ = beat_as(&context.name, &context.heartbeats).await;
     }
 }

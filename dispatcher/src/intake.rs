@@ -17,6 +17,7 @@ use spillway_process::chain;
 use spillway_protocol::Secret;
 use spillway_protocol::code::{Code, RpcError};
 use spillway_protocol::ids::EgressId;
+use spillway_protocol::ledger::{EgressLedger, Fact};
 use spillway_protocol::livekit::EgressInfo;
 use spillway_protocol::rpc::{ListActiveEgressResponse, StartEgressRequest};
 use tokio::time::Instant;
@@ -156,7 +157,7 @@ impl StartRequest<'_> {
             Admission::Now => None,
             Admission::Queued { message } => Some(message.as_str()),
         };
-        let (ledger, info) = report::accepted(&self.start, message, context.clock.unix_ns())?;
+        let (ledger, info) = accepted_ledger(&self.start, message, context.clock.unix_ns())?;
 
         let ticket = self.ticket(&plan, if stored { &destinations } else { &[] })?;
         let claim = context.tickets.put(&ticket, config.ticket_ttl(RunMode::Record)).await?;
@@ -302,6 +303,22 @@ fn room_token(plan: &EgressPlan, config: &Config) -> Result<Secret, RpcError> {
         .to_jwt()
         .map(Secret::new)
         .map_err(|error| RpcError::new(Code::Internal, format!("make a room token: {}", chain(&error))))
+}
+
+/// A new ledger with its first entry: the ledger as JSON for the record, and its EgressInfo. `waiting`: why there is no
+/// slot yet. `at`: Unix nanoseconds.
+fn accepted_ledger(
+    start: &StartEgressRequest,
+    waiting: Option<&str>,
+    at: i64,
+) -> Result<(String, EgressInfo), RpcError> {
+    let mut ledger = EgressLedger::accept(start, at);
+    if let Some(message) = waiting {
+        ledger.on(Fact::Waiting(message.to_owned()), at);
+    }
+    let info = ledger.info().clone();
+    let text = serde_json::to_string(&ledger).map_err(|error| RpcError::new(Code::Internal, error.to_string()))?;
+    Ok((text, info))
 }
 
 /// Handler of ListActiveEgress: each dispatcher answers with its own records, so that none is listed twice.

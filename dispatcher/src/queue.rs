@@ -37,7 +37,7 @@ pub struct QueuedLaunch {
     pub deadline: Instant,
     /// This launch is skipped until then.
     pub not_before: Option<Instant>,
-    /// Why it waits, in a launcher's or our words; empty: no slot was free.
+    /// Why it waits, for the error of a launch that is given up; empty: no slot was free.
     pub message: String,
 }
 
@@ -434,7 +434,7 @@ mod tests {
         queue.requeue(sequence, a, now + SECOND, PauseScope::Tenant);
         assert_eq!(launch_order(&mut queue, now), ["EG_c"]);
         queue.remove(&EgressId::parse("EG_elsewhere").unwrap());
-        assert_eq!(launch_order(&mut queue, now), ["EG_a", "EG_b"], "a place became free");
+        assert_eq!(launch_order(&mut queue, now), ["EG_a", "EG_b"], "a slot became free");
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,22 +13,7 @@ use spillway_protocol::livekit::EgressInfo;
 use spillway_protocol::rpc::StartEgressRequest;
 use tracing::warn;
 
-/// A new ledger with its first entry: the ledger as JSON for the record, and its EgressInfo. `waiting`: why there is no
-/// slot yet. `at`: Unix nanoseconds.
-///
-/// # Errors
-/// INTERNAL when the ledger cannot be serialised; no retry.
-pub fn accepted(start: &StartEgressRequest, waiting: Option<&str>, at: i64) -> Result<(String, EgressInfo), RpcError> {
-    let mut ledger = EgressLedger::accept(start, at);
-    if let Some(message) = waiting {
-        ledger.on(Fact::Waiting(message.to_owned()), at);
-    }
-    let info = ledger.info().clone();
-    let text = serde_json::to_string(&ledger).map_err(|error| RpcError::new(Code::Internal, error.to_string()))?;
-    Ok((text, info))
-}
-
-/// The record's EgressInfo: what livekit-server was or is to be told last.
+/// The record's EgressInfo: what livekit-server was or will be sent last.
 ///
 /// # Errors
 /// INTERNAL when it cannot be decoded; no retry.

@@ -13,11 +13,9 @@ use spillway_process::Clock;
 use spillway_protocol::Secret;
 use spillway_protocol::ids::{EgressId, IdError};
 
-use crate::admission::Bounds;
 use crate::config::Config;
 use crate::config::targets::{LauncherConfig, TargetConfig};
 use crate::context::{Context, ContextParts, LedgerSink};
-use crate::queue::LaunchQueue;
 use crate::targets::{Target, Targets};
 
 const IDLE_POLL: Duration = Duration::from_millis(20);
@@ -89,11 +87,10 @@ impl Setup {
         let name = EgressId::parse(&format!("{kind}-{:016x}", rand::random::<u64>()))?;
         let key = ticket_key(&config)?;
         let handover = handover(&config, &key)?;
-        let queue = LaunchQueue::new(Bounds::of(&config));
         let tickets = Tickets::new(&bus, key);
         let targets = config.targets.iter().cloned().zip(launchers);
         let targets = Targets::new(targets.map(|(config, launcher)| Target::new(config, launcher)).collect());
-        let parts = ContextParts { config, clock, bus, tickets, targets, handover, queue, ledger_sink };
+        let parts = ContextParts { config, clock, bus, tickets, targets, handover, ledger_sink };
         Ok(Arc::new(Context::new(name, parts)))
     }
 }

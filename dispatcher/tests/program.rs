@@ -199,7 +199,7 @@ async fn a_look_for_what_was_lost_names_it_and_changes_nothing() {
     registry.create(&record).await.unwrap();
     let before = registry.get(&record.egress_id).await.unwrap();
     let found = ground.run(&config, &["--sweep", "--dry-run"]);
-    let line = "egress\tEG_lost\trunning\tit has no task and no heartbeat; to be settled";
+    let line = "egress\tEG_lost\trunning\tit has no task and no heartbeat; to be ended";
     assert_eq!(found.out, format!("{line}\n1 found, nothing was changed\n"), "{found:?}");
     assert_eq!(registry.get(&record.egress_id).await.unwrap(), before);
     let wrong = ground.run(&config, &["--dry-run"]);

@@ -129,7 +129,7 @@ async fn a_stop_is_answered_at_once_in_every_phase() {
     }
     sleep(3 * SECOND).await;
     let waits = harness.livekit.shows("EG_waits").unwrap();
-    assert_eq!(waits.details, "waiting for a place: 2 of 2 recordings running, 0 before this one");
+    assert_eq!(waits.details, "waiting for a slot: 2 of 2 recordings running, 0 before this one");
     let (answer, took) = timed("EG_waits").await;
     assert_eq!(answer.unwrap().status(), EgressStatus::EgressAborted);
     assert!(took < Duration::from_millis(50), "{took:?}");
@@ -347,7 +347,7 @@ async fn a_full_dispatcher_queues_then_refuses_with_the_reason_and_gives_up() {
     harness.livekit.start_composite("EG_second").await.unwrap();
     let error = harness.livekit.start_composite("EG_third").await.unwrap_err();
     assert_eq!(error.code, Code::ResourceExhausted);
-    assert_eq!(error.message, "no place for another recording: 1 of 1 recordings running, 1 waiting");
+    assert_eq!(error.message, "no slot for another recording: 1 of 1 recordings running, 1 waiting");
     assert_eq!(harness.livekit.status("EG_third"), None);
 
     harness.livekit.stop("EG_first").await.unwrap();
@@ -355,7 +355,7 @@ async fn a_full_dispatcher_queues_then_refuses_with_the_reason_and_gives_up() {
     harness.livekit.start_composite("EG_fourth").await.unwrap();
     until("the fourth is given up", || harness.livekit.status("EG_fourth") == Some(EgressStatus::EgressFailed)).await;
     let given_up = harness.livekit.shows("EG_fourth").unwrap();
-    assert_eq!(given_up.error, "no place became free within 20 s");
+    assert_eq!(given_up.error, "no slot became free within 20 s");
     assert_eq!(given_up.error_code, 429);
 }
 
@@ -369,7 +369,7 @@ async fn a_dispatcher_with_a_place_goes_before_one_with_a_queue() {
     }
     let begun = Instant::now();
     let queued = harness.livekit.start_composite("EG_nowhere").await.unwrap();
-    assert!(queued.details.starts_with("waiting for a place"), "{}", queued.details);
+    assert!(queued.details.starts_with("waiting for a slot"), "{}", queued.details);
     assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
 }
 

@@ -82,10 +82,10 @@ pub fn admit(weight: f64, load: QueueLoad, bounds: Bounds) -> Result<Admission, 
         _ => format!("{} recordings are being started", load.tasks),
     };
     if load.queued >= bounds.queue {
-        let message = format!("no place for another recording: {occupied}, {} waiting", load.queued);
+        let message = format!("no slot for another recording: {occupied}, {} waiting", load.queued);
         return Err(RpcError::new(Code::ResourceExhausted, message));
     }
-    Ok(Admission::Queued { message: format!("waiting for a place: {occupied}, {} before this one", load.queued) })
+    Ok(Admission::Queued { message: format!("waiting for a slot: {occupied}, {} before this one", load.queued) })
 }
 
 /// The tenant's bound on waiting requests.
@@ -129,10 +129,10 @@ mod tests {
         let load = |running, tasks, queued| QueueLoad { running, tasks, queued };
         assert_eq!(admit(0.7, load(1.3, 2, 0), HOST), Ok(Admission::Now));
         let Ok(Admission::Queued { message }) = admit(0.8, load(1.3, 2, 0), HOST) else { panic!("queued") };
-        assert_eq!(message, "waiting for a place: 2 recordings take 1.3 of 2.0 cores, 0 before this one");
+        assert_eq!(message, "waiting for a slot: 2 recordings take 1.3 of 2.0 cores, 0 before this one");
         let refusal = admit(0.8, load(1.3, 2, 2), HOST).unwrap_err();
         assert_eq!(refusal.code, Code::ResourceExhausted);
-        assert_eq!(refusal.message, "no place for another recording: 2 recordings take 1.3 of 2.0 cores, 2 waiting");
+        assert_eq!(refusal.message, "no slot for another recording: 2 recordings take 1.3 of 2.0 cores, 2 waiting");
     }
 
     #[test]

@@ -54,11 +54,12 @@ struct ClosingTask {
 }
 
 impl TaskCloser {
+    /// Knows of no task yet.
     pub fn new(context: Arc<Context>) -> Self {
         Self { context, done_since: HashMap::new(), ended_at: HashMap::new() }
     }
 
-    /// One look at all open tasks.
+    /// Goes through all open tasks.
     ///
     /// # Errors
     /// When Redis does not answer; the next round is the retry.

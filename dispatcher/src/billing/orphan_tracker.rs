@@ -1,4 +1,4 @@
-//! Which tasks belong to no egress, judged over several observations. Pure: observations and the time come in, findings go
+//! Which tasks belong to no egress, according to several observations. Pure: observations and the time come in, findings go
 //! out; `orphans` makes the observations and ends tasks.
 //!
 //! A task is ended only when all of this held in every observation for the whole grace: it carries the id of the
@@ -100,7 +100,7 @@ impl fmt::Display for Finding {
                 write!(f, "task\t{target}\t{}\t{}/{}\t{why}; {fate}", task.task, task.egress_id, task.attempt)
             }
             Self::Egress { egress_id, phase, why } => {
-                write!(f, "egress\t{egress_id}\t{}\t{why}; to be settled", format!("{phase:?}").to_lowercase())
+                write!(f, "egress\t{egress_id}\t{}\t{why}; to be ended", format!("{phase:?}").to_lowercase())
             }
         }
     }
@@ -119,8 +119,11 @@ pub(super) fn unwanted(task: &OwnedTask, record: Option<&Record>) -> Option<Stri
 
 /// One task, as its platform and Redis show it.
 pub(super) struct OrphanObservation {
+    /// Where it was listed.
     pub target: String,
+    /// With the labels it carries.
     pub task: OwnedTask,
+    /// Of its egress, at any attempt.
     pub record: Option<Record>,
     /// There is a heartbeat of this attempt.
     pub heartbeats: bool,
@@ -262,7 +265,7 @@ mod tests {
         assert_eq!(always(0), [Fate::Wait { left: GRACE }]);
         assert_eq!(always(90), [Fate::Wait { left: 30 * SECOND }]);
         assert_eq!(always(120), [Fate::End { seen_for: GRACE }]);
-        // A heartbeat, a record, a failed look or a long pause in between: the time begins anew.
+        // A heartbeat, a record, a failed observation or a long pause in between: the grace begins anew.
         let with = |odd: fn() -> Option<OrphanObservation>| {
             over_time(
                 |second| match second {
@@ -331,7 +334,7 @@ mod tests {
         assert_eq!(ended(3, 0, 0), 0);
         assert_eq!(ended(3, 0, 2), 0);
         assert_eq!(ended(3, 0, 3), 3, "no more than half");
-        assert_eq!(ended(3, 1, 0), 0, "nor what is over: the whole view is in doubt");
+        assert_eq!(ended(3, 1, 0), 0, "nor what is over: the registry is not to be trusted");
         assert_eq!(ended(0, 7, 1), 7, "a record that says over is evidence");
         // What shows up in two targets is one task.
         let (mut tracker, begun) = (OrphanTracker::default(), Instant::now());

@@ -32,6 +32,7 @@ pub(super) struct Orphans {
 }
 
 impl Orphans {
+    /// Has observed nothing yet.
     pub fn new(context: Arc<Context>) -> Self {
         Self { context, tracker: OrphanTracker::default(), reported: HashSet::new(), stopped: false }
     }

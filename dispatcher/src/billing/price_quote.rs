@@ -27,8 +27,10 @@ pub struct PriceQuote {
     pub elsewhere: bool,
 }
 
-/// For `seconds` at each target of the configuration, or, without one, on everything in the price list. An entry is an error
-/// text where there is no machine or no price.
+/// For `seconds` at each target of the configuration, or, without one, on everything in the price list.
+///
+/// # Errors
+/// Of an entry: there is no machine or no price for it; the text says why.
 pub fn quotes(
     load: &Load,
     seconds: f64,

@@ -114,7 +114,7 @@ impl Function {
         let event = TaskExitEvent { egress_id: task.egress_id, attempt: task.attempt, task: task.task.id, exit_report };
         let heard = exit_handler.handle(&event).await;
         let finished = exit_handler.finish(by).await;
-        let heard = heard.with_context(|| format!("settle {}", event.egress_id))?;
+        let heard = heard.with_context(|| format!("handle the end of {}", event.egress_id))?;
         if !finished {
             bail!("{}: {heard:?}, and not finished in the time of one invocation", event.egress_id);
         }

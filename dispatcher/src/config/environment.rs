@@ -23,7 +23,7 @@ pub fn apply(mut file: File, env: Environment) -> Result<File, ConfigError> {
     if is_unset(file.api_secret.as_ref()) {
         file.api_secret = env("LIVEKIT_API_SECRET").map(Secret::new).or(file.api_secret);
     }
-    // A secret store fills variables, not places in a text; the runner reads the same two in a container.
+    // A secret store fills variables, not parts of a text; the runner reads the same two in a container.
     if is_unset(file.ticket_key.as_ref()) {
         file.ticket_key = env("SPILLWAY_TICKET_KEY").map(Secret::new).or(file.ticket_key);
     }

@@ -10,7 +10,7 @@ use spillway_plan::EgressKind;
 use spillway_protocol::Secret;
 
 use super::duration::GoDuration;
-use super::section::{Explained, KeyEffect, KeyRow, below, section};
+use super::section::{Explained, KeyEffect, KeyRow, below, leaf, section};
 use super::values::{
     Affinity, CapacityName, Cores, LauncherName, Level, OutputName, OverBudgetName, ServerUrl, TenantByName,
 };
@@ -360,17 +360,7 @@ impl Explained for Vec<Target> {
     }
 }
 
-impl Explained for BTreeMap<String, Tenant> {
-    fn rows(row: KeyRow, out: &mut Vec<KeyRow>) {
-        out.push(KeyRow { kind: "map", ..row });
-    }
-}
-
-impl Explained for BTreeMap<String, Latency> {
-    fn rows(row: KeyRow, out: &mut Vec<KeyRow>) {
-        out.push(KeyRow { kind: "map", ..row });
-    }
-}
+leaf! { BTreeMap<String, Tenant> => "map", BTreeMap<String, Latency> => "map" }
 
 /// Every key, in the order of this file.
 pub fn rows() -> Vec<KeyRow> {

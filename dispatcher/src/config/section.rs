@@ -45,11 +45,12 @@ pub trait Explained {
     fn rows(row: KeyRow, out: &mut Vec<KeyRow>);
 }
 
+/// Types that are one row each.
 macro_rules! leaf {
     ($($type:ty => $kind:literal),* $(,)?) => {
-        $(impl Explained for $type {
-            fn rows(row: KeyRow, out: &mut Vec<KeyRow>) {
-                out.push(KeyRow { kind: $kind, ..row });
+        $(impl crate::config::section::Explained for $type {
+            fn rows(row: crate::config::section::KeyRow, out: &mut Vec<crate::config::section::KeyRow>) {
+                out.push(crate::config::section::KeyRow { kind: $kind, ..row });
             }
         })*
     };
@@ -110,4 +111,4 @@ macro_rules! section {
         }
     };
 }
-pub(super) use section;
+pub(super) use {leaf, section};

@@ -69,7 +69,7 @@ pub struct Config {
     pub heartbeat_timeout: Duration,
     /// Address of `/healthz`, `/readyz` and `/metrics`; `None`: not served.
     pub health: Option<SocketAddr>,
-    /// Whose pushed events are accepted on the health port; `None`: anybody's, since an event is only a hint.
+    /// Whose pushed events are accepted on the health port; `None`: from any account, since an event is only a hint.
     pub push: Option<Trust>,
     /// How long SIGTERM waits for work in hand.
     pub drain: Duration,

@@ -96,7 +96,7 @@ pub fn resolve(file: &File) -> Result<Vec<TargetConfig>, ConfigError> {
             }
             Some(LauncherName::Simulated) => ("simulated", simulated(SimulatedKeys::default())),
             Some(LauncherName::Ecs | LauncherName::CloudRun | LauncherName::Aci | LauncherName::Docker) => {
-                let message = "has to be told where its tasks run: name it in `targets`, with `options`".to_owned();
+                let message = "needs to know where its tasks run: name it in `targets`, with `options`".to_owned();
                 return Err(ConfigError::Value { key: "launcher", message });
             }
         };
@@ -298,7 +298,7 @@ mod tests {
             ("targets: [{name: a}]\n", "a: `launcher` is missing"),
             ("targets: [{name: a, launcher: simulated, options: {burts: 1}}]\n", "a: options: unknown field `burts`"),
             ("targets: [{name: a, launcher: simulated, launches_per_second: 0}]\n", "launches_per_second must be"),
-            ("launcher: ecs\n", "`launcher`: has to be told where its tasks run"),
+            ("launcher: ecs\n", "`launcher`: needs to know where its tasks run"),
             (
                 "stack: prod\ntargets: [{name: a, launcher: aci, options: {subscription: s}}]\n",
                 "`resource_group` is missing",

@@ -26,9 +26,11 @@ const IMPOSSIBLE_PAUSE: Duration = Duration::from_secs(10);
 
 /// A launch that was taken from the queue.
 pub(super) struct Launch {
+    /// Of the dispatcher.
     pub context: Arc<Context>,
     /// Its position, for a requeue.
     pub sequence: u64,
+    /// With the attempt and target of the latest launch call.
     pub queued: QueuedLaunch,
 }
 
@@ -61,7 +63,7 @@ pub(super) async fn give_up(context: &Arc<Context>, queued: &QueuedLaunch) {
         RunMode::Salvage => SALVAGE_TIMEOUT.as_secs(),
     };
     let message = match queued.message.as_str() {
-        "" => format!("no place became free within {waited} s"),
+        "" => format!("no slot became free within {waited} s"),
         why => format!("not started within {waited} s: {why}"),
     };
     withdraw(context, queued).await;
@@ -183,7 +185,7 @@ impl Launch {
         self.drop_task(self.queued.attempt, |record, _| context.owns(record)).await;
     }
 
-    /// Closes the slot without a bill, where `is_ours` says so of the record; a slot that stays open is closed by billing.
+    /// Closes the slot without a bill, where `is_ours` holds for the record; a slot that stays open is closed by billing.
     pub async fn drop_task(&self, attempt: u32, is_ours: impl Fn(&Record, u32) -> bool) {
         let (context, id) = (&self.context, &self.queued.egress_id);
         match context.registry.get(id).await {
@@ -198,7 +200,10 @@ impl Launch {
     }
 
     /// A ticket for a new attempt: a copy of the current one, or of the spare one where the current was taken by a task
-    /// that died before it reported.
+    /// that died before it reported. The inner error: why there is none.
+    ///
+    /// # Errors
+    /// When Redis does not answer; a retry is right.
     pub async fn ticket_for(
         &self,
         attempt: u32,

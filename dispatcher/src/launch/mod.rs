@@ -1,30 +1,31 @@
 //! From the queue to a started task: takes the next launch, opens a slot at a target, writes `Launching` into the record,
-//! calls the launcher, notes the task. [`run`] is the loop; each launch is a task of its own, and its path is in this file
-//! from top to bottom. `placement` chooses the target, `attempt` has the ways a launch ends without a task.
+//! calls the launcher, notes the task. [`run`] is the loop; each launch is a task of its own, and its path is in this file.
+//! `attempt` has the ways a launch ends without a task.
 //! Never decides whether an egress is accepted, nor what a dead task means.
 
 mod attempt;
-mod placement;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_bus::{BusError, ClaimToken, Decision, Phase, Record, Updated};
+use spillway_bus::{
+    BusError, CapReached, Caps, ClaimToken, Decision, OpenTask, Pace, Phase, Record, SlotResult, TaskKey, Updated,
+};
 use spillway_cost::Shape;
-use spillway_launchers::{LaunchError, LaunchOrder, StopMode, TaskRef};
+use spillway_launchers::{LaunchError, LaunchOrder, RunMode, StopMode, TaskRef};
 use spillway_process::chain;
 use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use self::attempt::{BeginOutcome, Launch};
-use self::placement::Placement;
 use crate::context::Context;
 use crate::launch_state::{Dispatch, task_of};
-use crate::queue::{QueueStep, QueuedLaunch};
+use crate::queue::{NO_ROOM_PAUSE, PauseScope, QueueStep, QueuedLaunch};
 use crate::targets::Target;
 use crate::targets::breaker::LaunchOutcome;
+use crate::task_facts::TaskFacts;
 
 /// For a launch call that is not answered. The platform may have taken the order all the same, so it is asked again.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -63,7 +64,7 @@ pub async fn run(context: Arc<Context>) {
 impl Launch {
     /// Opens a slot, waits for the target's pace, and goes on with [`Launch::at`].
     async fn run(mut self) {
-        match placement::find(&self.context, &mut self.queued).await {
+        match find_slot(&self.context, &mut self.queued).await {
             Ok(Placement::At { target, wait, slowed }) => {
                 tokio::time::sleep(wait).await;
                 self.at(target, slowed).await;
@@ -80,7 +81,7 @@ impl Launch {
         match self.begin(&target).await {
             Ok(BeginOutcome::Launching { asked_before }) => {
                 // Another dispatcher that took us for dead may have closed the slot before the record named its target.
-                match placement::keep_open(&self.context, &self.queued, &target).await {
+                match keep_open(&self.context, &self.queued, &target).await {
                     Ok(()) => self.ask(&target, slowed, asked_before).await,
                     Err(error) => self.again_with_redis(&error, "task not noted as open"),
                 }
@@ -243,6 +244,101 @@ impl Launch {
             Err(error) => warn!(error = %chain(&error), "task not noted in the registry"),
         }
     }
+}
+
+/// Where to launch.
+enum Placement {
+    /// A slot is open there; the task may be launched after `wait`. `slowed`: the pace there is
+    /// reduced, and a successful launch raises it.
+    At { target: Arc<Target>, wait: Duration, slowed: bool },
+    /// Not now.
+    None { pause: Duration, scope: PauseScope, message: String },
+    /// The only target that may know of its launch is no longer configured.
+    Lost(String),
+}
+
+/// Opens a slot at the first target that has one.
+///
+/// # Errors
+/// When Redis does not answer; a retry is right.
+async fn find_slot(context: &Context, queued: &mut QueuedLaunch) -> Result<Placement, BusError> {
+    let dispatch = &queued.dispatch;
+    let now = Instant::now();
+    if dispatch.asked {
+        let Some(target) = context.targets.named(&dispatch.target) else {
+            return Ok(Placement::Lost(dispatch.target.clone()));
+        };
+        return Ok(Placement::At { target, wait: Duration::ZERO, slowed: false });
+    }
+    let mut choice = context.targets.choose(&dispatch.shapes, &dispatch.tried, now);
+    if choice.open.is_empty() && !dispatch.tried.is_empty() {
+        queued.dispatch.tried.clear();
+        choice = context.targets.choose(&queued.dispatch.shapes, &queued.dispatch.tried, now);
+    }
+    let mut later: Option<(Duration, String)> = None;
+    let mut sooner = |wait: Duration, message: String| {
+        if later.as_ref().is_none_or(|(before, _)| wait < *before) {
+            later = Some((wait, message));
+        }
+    };
+    for target in choice.open {
+        match open_slot(context, queued, &target, caps(context, queued, &target), target.pace).await? {
+            SlotResult::Granted { wait, slowed } => return Ok(Placement::At { target, wait, slowed }),
+            SlotResult::Refused(CapReached::All) => {
+                let message = format!("all {} slots are taken", context.config().max_tasks.unwrap_or_default());
+                return Ok(Placement::None { pause: NO_ROOM_PAUSE, scope: PauseScope::All, message });
+            }
+            SlotResult::Refused(CapReached::Tenant) => {
+                let message = format!("tenant {} has all its slots taken", queued.tenant);
+                return Ok(Placement::None { pause: NO_ROOM_PAUSE, scope: PauseScope::Tenant, message });
+            }
+            SlotResult::Refused(CapReached::Target) => sooner(NO_ROOM_PAUSE, format!("{} is full", target.name())),
+            SlotResult::Later(wait) => {
+                sooner(wait / 2, format!("{} takes no more launches for {} s", target.name(), wait.as_secs()));
+            }
+        }
+    }
+    if let Some((until, message)) = choice.closed {
+        let pause = until.map_or(Duration::from_secs(1), |until| until.saturating_duration_since(now));
+        sooner(pause.max(NO_ROOM_PAUSE), message);
+    }
+    let (pause, message) = later.unwrap_or_else(|| (Duration::from_secs(1), "no target takes launches".to_owned()));
+    Ok(Placement::None { pause, scope: PauseScope::Launch, message })
+}
+
+fn caps(context: &Context, queued: &QueuedLaunch, target: &Target) -> Caps {
+    let config = context.config();
+    match queued.run_mode {
+        RunMode::Record => Caps {
+            all: config.max_tasks,
+            tenant: config.tenants.rules(&queued.tenant).max_recordings,
+            target: target.config.max_tasks,
+        },
+        // Recorded media is saved, whatever the caps say.
+        RunMode::Salvage => Caps::default(),
+    }
+}
+
+/// Opens the slot again, without caps: another dispatcher may have closed it.
+///
+/// # Errors
+/// When Redis does not answer; a retry is right.
+async fn keep_open(context: &Context, queued: &QueuedLaunch, target: &Target) -> Result<(), BusError> {
+    open_slot(context, queued, target, Caps::default(), None).await.map(drop)
+}
+
+async fn open_slot(
+    context: &Context,
+    queued: &QueuedLaunch,
+    target: &Target,
+    caps: Caps,
+    pace: Option<Pace>,
+) -> Result<SlotResult, BusError> {
+    let key = TaskKey { egress_id: queued.egress_id.clone(), attempt: queued.next_attempt(target.name()) };
+    let extra_s = context.overheads().extra_s(target.name());
+    let facts = TaskFacts::of(queued, target, &context.config().prices, extra_s, context.clock.unix_ms()).text();
+    let open_task = OpenTask { task: &key, tenant: &queued.tenant, target: target.name(), facts: &facts, caps, pace };
+    context.tasks.open(open_task).await
 }
 
 /// Writes the task of this attempt into the record. False: the egress is over, or has another attempt, so the task is not

@@ -66,7 +66,7 @@ pub(super) async fn act(context: &Arc<Context>, record: &Record, diagnosis: Diag
             ActOutcome::Again
         }
         Diagnosis::Ask(message) if final_state::as_livekit_knows_it(context, record).await? => {
-            debug!(message, "its end was told before");
+            debug!(message, "livekit-server knew its end");
             ActOutcome::Ended
         }
         Diagnosis::Ask(message) => finish(context, record, message, false).await?,

@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(
             diagnosis(Observation { beat: Some(SECOND), ..left }),
             Diagnosis::Leave,
-            "its last words may be on the way"
+            "its last report may be on the way"
         );
     }
 

@@ -29,7 +29,7 @@ use self::diagnosis::{Observation, Timeouts, diagnose};
 use self::status_poller::StatusPoller;
 use crate::context::Context;
 use crate::launch_state::{Dispatch, key_of};
-use crate::liveness::OWNER_HEARTBEAT_TTL;
+use crate::liveness::beat_as;
 use crate::targets::SWITCHES;
 
 const SWEEP: Duration = Duration::from_secs(1);
@@ -113,7 +113,7 @@ impl Reconciler {
     }
 
     async fn sweep(&mut self) -> Result<(), BusError> {
-        self.context.heartbeats.beat(&self.context.name, 1, &Heartbeat::default(), OWNER_HEARTBEAT_TTL).await?;
+        beat_as(&self.context.name, &self.context.heartbeats).await?;
         if !self.context.bus.healthy() {
             self.forget_silences();
             return Ok(());
