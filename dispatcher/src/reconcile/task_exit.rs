@@ -68,7 +68,7 @@ enum EventStep {
     Wait(&'static str),
 }
 
-/// Handles one event; takes up to [`STATUS_TIMEOUT`], because heartbeats have to expire.
+/// Handles one event; takes up to 8 s, because heartbeats have to expire.
 ///
 /// # Errors
 /// When Redis does not answer; the event has to be delivered again.

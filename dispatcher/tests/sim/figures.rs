@@ -1,4 +1,4 @@
-//! Many lives at once, in virtual time: the figures of issue 5 that need no cloud.
+//! Figures of the control plane that need no cloud, with many egresses in virtual time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub fn targets(names: &[&str]) -> Config {
     Config { targets: names.iter().map(|name| target(name)).collect(), ..config() }
 }
 
-/// Figure 2, on paper.
+/// Wait until a recording starts, with Fargate's quota.
 #[tokio::test(start_paused = true)]
 async fn two_hundred_starts_in_two_seconds_are_all_recorded_within_six_seconds_of_waiting() {
     let options = SimulatedOptions {
@@ -72,7 +72,7 @@ async fn two_hundred_starts_in_two_seconds_are_all_recorded_within_six_seconds_o
     }
 }
 
-/// Figure 9: what was estimated for a recording of that length, against the platform's own window.
+/// The estimate for a recording of that length against the bill of the platform's window.
 #[tokio::test(start_paused = true)]
 async fn estimates_are_within_two_percent_of_the_bill() {
     let provisioning = 40 * SECOND;

@@ -1,4 +1,4 @@
-//! The function that hears of every task that is gone: alone when all dispatchers are dead, and against them when they live.
+//! The exit handler of the Lambda function: alone when all dispatchers are dead, and beside live ones.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::harness::{Harness, Play, config, is_over, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Each end is told `copies` times, each so late; an invocation that fails comes again.
+/// Each exit event is delivered `copies` times, each up to `late` later; a failed invocation is repeated.
 fn function(harness: &Harness, copies: usize, late: Duration, seed: u64) {
     let mut exits = harness.runners.exits();
     let (cloud, bus, clock) = (harness.cloud.clone(), harness.broker.clone(), harness.clock.clone());
