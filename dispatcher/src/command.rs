@@ -1,5 +1,5 @@
-//! Commands of `spillway-dispatcher` besides serving: `bill`, `price`, `target`. Each reads the configuration, does one thing
-//! and exits.
+//! Commands of `spillway-dispatcher` besides serving: `bill`, `price`, `target`. Each reads the configuration, does one
+//! thing and exits.
 
 use std::path::PathBuf;
 

@@ -174,8 +174,8 @@ impl Context {
         locked(&self.queue)
     }
 
-    /// Puts a record's launch into the queue, unless it waits there or is being launched: one that was just accepted, taken
-    /// over from another dispatcher, or has to be launched again.
+    /// Puts a record's launch into the queue, unless it waits there or is being launched: one that was just accepted,
+    /// taken over from another dispatcher, or has to be launched again.
     pub fn enqueue(&self, record: &Record) {
         let queued = QueuedLaunch::of(record, self.clock.unix_ms());
         if self.queue().enqueue(queued) {

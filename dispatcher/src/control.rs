@@ -1,5 +1,5 @@
-//! StopEgress and UpdateStream for every egress, subscribed by one pattern: answers before a runner serves the egress and
-//! after it is gone. While a runner lives, it gets a head start. Runs in the RPC server's tasks, one per call.
+//! StopEgress and UpdateStream for every egress, subscribed by one pattern: answers before a runner serves the egress
+//! and after it is gone. While a runner lives, it gets a head start. Runs in the RPC server's tasks, one per call.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::final_state;
 use crate::liveness::is_beating;
 use crate::report;
 
-/// Measured: a runner answered 1800 of 1800 stops with a head start of 50 ms. At most a fifth of the caller's timeout, for
-/// the shortest timeouts in use.
+/// Measured: a runner answered 1800 of 1800 stops with a head start of 50 ms. At most a fifth of the caller's timeout,
+/// for the shortest timeouts in use.
 const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Methods of the EgressHandler service.

@@ -1,5 +1,5 @@
-//! One running dispatcher: serves StartEgress, StopEgress and UpdateStream, and runs the launch, control and billing loops.
-//! Made by `main`; every loop is a task of its own.
+//! One running dispatcher: serves StartEgress, StopEgress and UpdateStream, and runs the launch, control and billing
+//! loops. Made by `main`; every loop is a task of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,8 +39,8 @@ impl Dispatcher {
     /// Starts the loops and serves RPC; the first StartEgress may come before this returns.
     ///
     /// # Errors
-    /// When Redis does not answer, an address is taken, or the configuration cannot be used; a retry is right in the first
-    /// case.
+    /// When Redis does not answer, an address is taken, or the configuration cannot be used; a retry is right in the
+    /// first case.
     pub async fn start(setup: Setup) -> Result<Self, DispatcherError> {
         let context = setup.context("dispatcher")?;
         context.learn_installation().await?;
@@ -75,8 +75,8 @@ impl Dispatcher {
         Ok(Self { context, starts, control })
     }
 
-    /// Takes no more StartEgress and returns when no work is in hand. False: some still was after the configured `drain`;
-    /// another dispatcher takes it over. Recordings go on by themselves.
+    /// Takes no more StartEgress and returns when no work is in hand. False: some still was after the configured
+    /// `drain`; another dispatcher takes it over. Recordings go on by themselves.
     pub async fn drained(&self) -> bool {
         self.take_no_more().await;
         let timeout = self.context.config().drain;
@@ -105,8 +105,8 @@ impl Dispatcher {
         self.context.shutdown.shut_down(LEAVE_TIMEOUT).await
     }
 
-    /// Ends every recording of this dispatcher gracefully and waits, at most for `drain`, until their tasks are gone. For an
-    /// operator who sends a second signal.
+    /// Ends every recording of this dispatcher gracefully and waits, at most for `drain`, until their tasks are gone.
+    /// For an operator who sends a second signal.
     pub async fn end_all(&self) {
         let context = &self.context;
         self.take_no_more().await;
@@ -135,8 +135,8 @@ impl Dispatcher {
         }
     }
 
-    /// Takes over a new configuration: targets, queue, deadlines, caps, tenants, prices, storage, runner settings. Other keys
-    /// that differ are named in the log and need a restart.
+    /// Takes over a new configuration: targets, queue, deadlines, caps, tenants, prices, storage, runner settings.
+    /// Other keys that differ are named in the log and need a restart.
     pub async fn reload(&self, new: Config) {
         let old = self.context.config();
         let fixed = [

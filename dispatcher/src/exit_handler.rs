@@ -1,5 +1,5 @@
-//! A dispatcher for one exit event: what the Lambda function starts for an event and what is frozen after it. It serves no
-//! RPC and runs no sweep; it launches and delivers with the same modules as a dispatcher.
+//! A dispatcher for one exit event: what the Lambda function starts for an event and what is frozen after it. It serves
+//! no RPC and runs no sweep; it launches and delivers with the same modules as a dispatcher.
 
 use std::sync::Arc;
 use std::time::Duration;

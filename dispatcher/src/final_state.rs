@@ -1,5 +1,6 @@
-//! The final state of an egress whose runner cannot report it: decided once, by compare-and-set in the record, then delivered
-//! to livekit-server until it is acknowledged. Called by launch, control and reconcile; deliveries run as tasks of their own.
+//! The final state of an egress whose runner cannot report it: decided once, by compare-and-set in the record, then
+//! delivered to livekit-server until it is acknowledged. Called by launch, control and reconcile; deliveries run as
+//! tasks of their own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,6 @@ use std::time::Duration;
 use prost::Message;
 use spillway_bus::{BusError, ClaimToken, Decision, Phase, Record, Updated};
 use spillway_process::chain;
-use spillway_protocol::code::Code;
 use spillway_protocol::ids::EgressId;
 use spillway_protocol::ledger::{Fact, Outcome};
 use spillway_protocol::livekit::{EgressInfo, EgressStatus};
@@ -27,41 +27,14 @@ const DISK_TIMEOUT: Duration = Duration::from_secs(1);
 const KNOWN: Duration = Duration::from_secs(3);
 const CREATE: Duration = Duration::from_secs(10);
 
-/// FAILED, if `may` holds for the record as it is in Redis now. False: it does not, or the egress is over already.
-///
-/// # Errors
-/// When Redis does not answer; a retry is right.
-pub async fn failed(
-    context: &Arc<Context>,
-    id: &EgressId,
-    code: Code,
-    message: String,
-    may: impl Fn(&Record) -> bool,
-) -> Result<bool, BusError> {
-    ended(context, id, message, |message| Outcome::Failed { code, message }, may).await
-}
-
-/// ABORTED, which livekit-server takes for an end without fault; as [`failed`] otherwise.
-///
-/// # Errors
-/// When Redis does not answer; a retry is right.
-pub async fn aborted(
-    context: &Arc<Context>,
-    id: &EgressId,
-    message: String,
-    may: impl Fn(&Record) -> bool,
-) -> Result<bool, BusError> {
-    ended(context, id, message, |message| Outcome::Aborted { message }, may).await
-}
-
 /// Holds as long as the record has the attempt and phase of `seen`: a diagnosis is about what was seen.
 pub fn stands_as(seen: &Record) -> impl Fn(&Record) -> bool + use<> {
     let (attempt, phase) = (seen.attempt, seen.phase);
     move |record| record.attempt == attempt && record.phase == phase
 }
 
-/// Takes over the end that livekit-server knows, where the record says that the egress goes on: Redis lost the last write,
-/// as a failover to a replica may. False: livekit-server knows of no end.
+/// Takes over the end that livekit-server knows, where the record says that the egress goes on: Redis lost the last
+/// write, as a failover to a replica may. False: livekit-server knows of no end.
 ///
 /// # Errors
 /// When Redis does not answer; a retry is right.
@@ -100,7 +73,13 @@ fn is_over(info: &EgressInfo) -> bool {
     !matches!(info.status(), EgressStatus::EgressStarting | EgressStatus::EgressActive | EgressStatus::EgressEnding)
 }
 
-async fn ended(
+/// Ends an egress without its runner, with what it left on this machine's disk, if `may` holds for the record as it is
+/// in Redis now. `outcome`: FAILED or ABORTED, from the message; COMPLETE instead where the runner had finished every
+/// file. False: `may` does not hold, or the egress is over already.
+///
+/// # Errors
+/// When Redis does not answer; a retry is right.
+pub async fn ended(
     context: &Arc<Context>,
     id: &EgressId,
     message: String,
@@ -116,11 +95,11 @@ async fn ended(
     let FilesLeftBehind { mut facts, finished } = left_behind(context, &record).await;
     let outcome = if finished { Outcome::Complete } else { outcome(message.clone()) };
     facts.push(Fact::Over(outcome));
-    let settled = over(context, id, &facts, may).await?.is_some();
-    if settled {
+    let ended = over(context, id, &facts, may).await?.is_some();
+    if ended {
         info!(egress_id = %id, reason = message, finished, "egress ended by the dispatcher");
     }
-    Ok(settled)
+    Ok(ended)
 }
 
 /// Files of a dead runner of this machine. With Redis unreachable it may have finished them without being able to report
@@ -135,8 +114,8 @@ async fn left_behind(context: &Context, record: &Record) -> FilesLeftBehind {
     tokio::time::timeout(DISK_TIMEOUT, scan).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
-/// Ends the egress with these facts, if `may` holds for the record as it is in Redis now, and starts the delivery. `None`:
-/// it is over already, or `may` does not hold.
+/// Ends the egress with these facts, if `may` holds for the record as it is in Redis now, and starts the delivery.
+/// `None`: it is over already, or `may` does not hold.
 ///
 /// # Errors
 /// When Redis does not answer; a retry is right.

@@ -1,5 +1,6 @@
-//! The HTTP port: `/healthz` (the process works), `/readyz` (it takes new work), `/metrics`, and `/events/cloudrun` (see
-//! `events`). One task per connection. On hyper, which the tree has anyway: a web framework would add a router for four paths.
+//! The HTTP port: `/healthz` (the process works), `/readyz` (it takes new work), `/metrics`, and `/events/cloudrun`
+//! (see `events`). One task per connection. On hyper, which the tree has anyway: a web framework would add a router for
+//! four paths.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

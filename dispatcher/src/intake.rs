@@ -1,6 +1,6 @@
-//! StartEgress: claims the call, and once it is granted accepts or refuses the request. Before the answer goes out, ticket
-//! and record are in Redis and livekit-server has acknowledged its own record. Runs in the RPC server's tasks, one per call;
-//! never waits for a launcher.
+//! StartEgress: claims the call, and once it is granted accepts or refuses the request. Before the answer goes out,
+//! ticket and record are in Redis and livekit-server has acknowledged its own record. Runs in the RPC server's tasks,
+//! one per call; never waits for a launcher.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,8 +43,8 @@ const DISK_TIMEOUT: Duration = Duration::from_secs(2);
 /// The spare ticket lives as long as what it salvages: stores keep incomplete uploads for a week at most.
 const SPARE_TICKET_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Between the end of the longest allowed recording and the end of its task by the platform: to close, upload and report. A
-/// store may be down for 15 minutes of it (`outage`) and Redis for as long (`last_report_timeout`).
+/// Between the end of the longest allowed recording and the end of its task by the platform: to close, upload and
+/// report. A store may be down for 15 minutes of it (`outage`) and Redis for as long (`last_report_timeout`).
 const FINISHING_S: u64 = 35 * 60;
 
 /// A room token without a duration limit in the plan; livekit's own egress uses the same.
@@ -128,7 +128,8 @@ impl StartRequest<'_> {
     async fn repeated(&self, record: Record) -> Result<EgressInfo, RpcError> {
         let info = report::info_of(&record)?;
         if record.phase != Phase::Over {
-            // The dispatcher that accepted it may have died before livekit-server knew; for a known id this does nothing.
+            // The dispatcher that accepted it may have died before livekit-server knew; for a known id this does
+            // nothing.
             self.context.io.create_egress(&info, self.timeout).await?;
         }
         info!(phase = ?record.phase, "StartEgress repeated; answered from the registry");

@@ -1,5 +1,5 @@
-//! The dispatcher's part of a record: what is stored about the launch of an egress, and the task a record names. Read and
-//! written inside `Registry::update`; nothing here talks to Redis.
+//! The dispatcher's part of a record: what is stored about the launch of an egress, and the task a record names. Read
+//! and written inside `Registry::update`; nothing here talks to Redis.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,8 @@ const DISPATCH: &str = "dispatch";
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Dispatch {
-    /// Claim of the current ticket, so that another dispatcher can launch in our place. Worthless without the ticket key.
+    /// Claim of the current ticket, so that another dispatcher can launch in our place. Worthless without the ticket
+    /// key.
     pub claim: String,
     /// Cores the recording is expected to need.
     pub weight: f64,

@@ -1,5 +1,6 @@
-//! `spillway-dispatcher`: reads the configuration, connects to Redis, runs a [`Dispatcher`] until a signal ends it. SIGHUP
-//! reads the configuration again; SIGTERM drains, a second one ends the recordings. Other commands are in `command`.
+//! `spillway-dispatcher`: reads the configuration, connects to Redis, runs a [`Dispatcher`] until a signal ends it.
+//! SIGHUP reads the configuration again; SIGTERM drains, a second one ends the recordings. Other commands are in
+//! `command`.
 
 mod command;
 
@@ -33,8 +34,8 @@ struct DispatcherArgs {
     /// Print the effective configuration, secrets hidden, and the keys without effect; start nothing
     #[arg(long)]
     check_config: bool,
-    /// Search for tasks without an egress and egresses without a task, for orphan_grace where there are any; print what is
-    /// done about each and why, end the orphans, and exit
+    /// Search for tasks without an egress and egresses without a task, for orphan_grace where there are any; print what
+    /// is done about each and why, end the orphans, and exit
     #[arg(long)]
     sweep: bool,
     /// With --sweep: end nothing

@@ -44,8 +44,8 @@ pub struct QueuedLaunch {
 /// Recordings are numbered from here; salvage runs have smaller numbers, so they go first.
 const FIRST_SEQUENCE: u64 = 1 << 32;
 
-/// All waiting launches of this dispatcher, and the slots of those that run. A launch that is requeued keeps its sequence
-/// number.
+/// All waiting launches of this dispatcher, and the slots of those that run. A launch that is requeued keeps its
+/// sequence number.
 #[derive(Debug)]
 pub struct LaunchQueue {
     bounds: Bounds,
@@ -53,8 +53,8 @@ pub struct LaunchQueue {
     last_salvage_sequence: u64,
     queued: BTreeMap<u64, QueuedLaunch>,
     tenants: HashMap<Arc<str>, Share>,
-    /// Virtual time of weighted fair queueing: what the tenant launched last had used. A tenant that was idle starts here,
-    /// so that it gets no credit for the idle time.
+    /// Virtual time of weighted fair queueing: what the tenant launched last had used. A tenant that was idle starts
+    /// here, so that it gets no credit for the idle time.
     virtual_time: f64,
     /// Weight of what runs or is being launched.
     slots: HashMap<EgressId, f64>,

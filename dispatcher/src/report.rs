@@ -1,5 +1,5 @@
-//! Facts → EgressInfo, by the egress ledger that is stored in the record. Pure, except for [`left_behind`], which looks at
-//! this machine's disk. Sends nothing: that is `final_state`.
+//! Facts → EgressInfo, by the egress ledger that is stored in the record. Pure, except for [`left_behind`], which looks
+//! at this machine's disk. Sends nothing: that is `final_state`.
 
 use std::path::Path;
 
@@ -38,9 +38,9 @@ pub struct FilesLeftBehind {
     pub finished: bool,
 }
 
-/// Files of this machine that were opened and never reported as closed. Blocks on the disk. The runner writes the manifest
-/// last, and only after a recording that ended well: where there is one, only the report is missing. `clock` translates the
-/// file's times, which are the host's.
+/// Files of this machine that were opened and never reported as closed. Blocks on the disk. The runner writes the
+/// manifest last, and only after a recording that ended well: where there is one, only the report is missing. `clock`
+/// translates the file's times, which are the host's.
 pub fn left_behind(ledger: &EgressLedger, clock: &Clock) -> FilesLeftBehind {
     let results = &ledger.info().file_results;
     let (mut facts, mut finished) = (vec![], true);

@@ -1,5 +1,5 @@
-//! From a configuration to the [`Context`] that a dispatcher, the Lambda function or a sweep works with: opens launchers,
-//! derives the ticket key, prepares the runners' handover. Starts no task.
+//! From a configuration to the [`Context`] that a dispatcher, the Lambda function or a sweep works with: opens
+//! launchers, derives the ticket key, prepares the runners' handover. Starts no task.
 
 use std::sync::Arc;
 use std::time::Duration;

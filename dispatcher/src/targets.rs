@@ -1,5 +1,5 @@
-//! Where recordings may run, in the operator's order, and which targets are worth asking now: breaker, pacing, and what the
-//! operator switched off. Holds the launchers; which target gets a launch is decided by the launch tasks.
+//! Where recordings may run, in the operator's order, and which targets are worth asking now: breaker, pacing, and what
+//! the operator switched off. Holds the launchers; which target gets a launch is decided by the launch tasks.
 
 pub mod breaker;
 

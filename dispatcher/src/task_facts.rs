@@ -111,8 +111,8 @@ pub fn estimate(rate: &Rate, shape: Shape, load: &Load, seconds: f64, nat: bool,
     bill(rate, shape, &Usage { billed_s, ..expected })
 }
 
-/// Seconds that each target's tasks were lately billed beside their recordings: image pull, start, shutdown. The price list
-/// has a guess for each platform; the ledger knows better from its first task on.
+/// Seconds that each target's tasks were lately billed beside their recordings: image pull, start, shutdown. The price
+/// list has a guess for each platform; the ledger knows better from its first task on.
 #[derive(Debug, Default)]
 pub struct Overheads {
     /// The newest last, by target.

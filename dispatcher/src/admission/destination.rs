@@ -31,8 +31,9 @@ pub fn check(plan: &EgressPlan, root: Option<&Path>) -> Result<(), RpcError> {
     Ok(())
 }
 
-/// The nearest existing folder above the file has to take a new entry; the runner creates the folders below it. A variable
-/// in the path is only known later, so the path is followed up to the first one, and never out of a configured root.
+/// The nearest existing folder above the file has to take a new entry; the runner creates the folders below it. A
+/// variable in the path is only known later, so the path is followed up to the first one, and never out of a configured
+/// root.
 fn can_write(path: &str, root: Option<&Path>) -> Result<(), (PathBuf, io::Error)> {
     let absolute = |path: &Path| std::path::absolute(path).map_err(|error| (path.to_owned(), error));
     let root = match root {

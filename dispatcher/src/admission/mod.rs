@@ -55,8 +55,8 @@ pub enum Admission {
     },
 }
 
-/// A recording of this weight may be launched. One that is too heavy for an empty host is launched too: it lags, but loses
-/// no frames.
+/// A recording of this weight may be launched. One that is too heavy for an empty host is launched too: it lags, but
+/// loses no frames.
 pub fn fits(weight: f64, load: QueueLoad, bounds: Bounds) -> bool {
     load.tasks == 0
         || (bounds.cores.is_none_or(|cores| load.running + weight <= cores + 1e-9)
@@ -102,8 +102,8 @@ pub fn tenant(tenant: &str, queued: usize, max: Option<usize>) -> Result<(), Rpc
     }
 }
 
-/// The tenant's budget of the month, in dollars. Running tasks are not counted yet, so the budget is exceeded by what was
-/// running when it was used up.
+/// The tenant's budget of the month, in dollars. Running tasks are not counted yet, so the budget is exceeded by what
+/// was running when it was used up.
 ///
 /// # Errors
 /// RESOURCE_EXHAUSTED once the budget is used up; not worth a retry before the next month.

@@ -1,6 +1,6 @@
-//! Closes tasks that no record wants any more: asks their platforms whether they are gone and what they bill, writes a line
-//! into the ledger, ends those that linger. Runs in the billing loop of the lease holder; [`gone`] also where an exit event is
-//! handled. Redis closes a task once, so two dispatchers write one line.
+//! Closes tasks that no record wants any more: asks their platforms whether they are gone and what they bill, writes a
+//! line into the ledger, ends those that linger. Runs in the billing loop of the lease holder; [`gone`] also where an
+//! exit event is handled. Redis closes a task once, so two dispatchers write one line.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

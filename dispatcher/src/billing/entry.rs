@@ -94,8 +94,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Seconds billed beside the recording; `None` where they say nothing about other tasks: our own clock, a salvage run, or
-    /// a recording that did not end well.
+    /// Seconds billed beside the recording; `None` where they say nothing about other tasks: our own clock, a salvage
+    /// run, or a recording that did not end well.
     pub fn extra_s(&self) -> Option<f64> {
         let usual = self.window == "vendor" && !self.salvage && self.recorded_s > 0.0;
         let window_s = self.to_ms.saturating_sub(self.from_ms) as f64 / 1000.0;

@@ -1,8 +1,8 @@
 //! What every task cost, and whether a record still wants it. One dispatcher at a time, the holder of the billing lease,
 //! closes tasks that are gone with a line in the ledger, and ends tasks that belong to no egress.
 //!
-//! `entry` is the arithmetic of one line (pure), `close` closes tasks, `orphan_tracker` (pure) and `orphans` find lost ones;
-//! `bill` adds up the ledger, `price_quote` says what a recording would cost (both for the command line).
+//! `entry` is the arithmetic of one line (pure), `close` closes tasks, `orphan_tracker` (pure) and `orphans` find lost
+//! ones; `bill` adds up the ledger, `price_quote` says what a recording would cost (both for the command line).
 
 pub mod entry;
 pub mod bill;

@@ -1,5 +1,5 @@
-//! Which tasks belong to no egress, according to several observations. Pure: observations and the time come in, findings go
-//! out; `orphans` makes the observations and ends tasks.
+//! Which tasks belong to no egress, according to several observations. Pure: observations and the time come in,
+//! findings go out; `orphans` makes the observations and ends tasks.
 //!
 //! A task is ended only when all of this held in every observation for the whole grace: it carries the id of the
 //! installation that this Redis has, no record wants it, and it has no heartbeat. A task of another installation, of an

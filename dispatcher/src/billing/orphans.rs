@@ -1,5 +1,5 @@
-//! Looks for tasks that belong to no egress and ends them, by the rules of `orphan_tracker`. Runs in the billing loop and,
-//! for `--sweep`, by itself. Egresses whose task is gone are only named: the control loop ends those.
+//! Looks for tasks that belong to no egress and ends them, by the rules of `orphan_tracker`. Runs in the billing loop
+//! and, for `--sweep`, by itself. Egresses whose task is gone are only named: the control loop ends those.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -136,8 +136,8 @@ async fn holds_now(context: &Context, task: &OwnedTask) -> Result<bool, BusError
     Ok(same && !heartbeats && unwanted(task, record.as_ref()).is_some())
 }
 
-/// Orphaned tasks, and egresses without a task, for an operator; changes nothing. Observes for the grace where a task may turn
-/// out to be an orphan.
+/// Orphaned tasks, and egresses without a task, for an operator; changes nothing. Observes for the grace where a task
+/// may turn out to be an orphan.
 ///
 /// # Errors
 /// When Redis does not answer; a repeat is right.

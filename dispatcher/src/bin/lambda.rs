@@ -1,6 +1,6 @@
-//! `spillway-lambda`: the AWS Lambda function for "ECS Task State Change" events. It ends, salvages or relaunches the egress
-//! whose task is gone, also when no dispatcher runs. Configured like a dispatcher; `SPILLWAY_SECRETS` (JSON: variable to ARN)
-//! names secrets in Secrets Manager, because Lambda's environment cannot refer to them.
+//! `spillway-lambda`: the AWS Lambda function for "ECS Task State Change" events. It ends, salvages or relaunches the
+//! egress whose task is gone, also when no dispatcher runs. Configured like a dispatcher; `SPILLWAY_SECRETS` (JSON:
+//! variable to ARN) names secrets in Secrets Manager, because Lambda's environment cannot refer to them.
 //!
 //! Only the configuration outlives an invocation: between two of them the process is frozen, and connections are dead
 //! afterwards.

@@ -1,5 +1,5 @@
-//! `--check-config`: the effective configuration without its secrets, and the keys that have no effect. And the reference
-//! in `CONFIG.md`. Only makes text.
+//! `--check-config`: the effective configuration without its secrets, and the keys that have no effect. And the
+//! reference in `CONFIG.md`. Only makes text.
 
 use std::fmt::Write;
 

@@ -9,8 +9,8 @@ use super::values::{Cores, ServerUrl};
 /// Looks up a variable: the process's environment, or a test's.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Fills in what the file leaves out from the variables that LiveKit's services and the clouds' tools read. A value in the
-/// file wins.
+/// Fills in what the file leaves out from the variables that LiveKit's services and the clouds' tools read. A value in
+/// the file wins.
 ///
 /// # Errors
 /// When a variable's value is not possible, or the file that `GOOGLE_APPLICATION_CREDENTIALS` names cannot be read.

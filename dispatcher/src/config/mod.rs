@@ -1,8 +1,8 @@
 //! What an operator decides: read from YAML and environment, checked, and documented.
 //!
 //! `keys` lists every key; `section` turns that list into the reader and into the reference; `environment` fills in
-//! variables; `resolve` makes the [`Config`] (`stores`, `targets`, `tenants`: its sections); `syntax_error` explains what
-//! is wrong with a file; `check` prints the effective configuration. Reads files, connects to nothing.
+//! variables; `resolve` makes the [`Config`] (`stores`, `targets`, `tenants`: its sections); `syntax_error` explains
+//! what is wrong with a file; `check` prints the effective configuration. Reads files, connects to nothing.
 
 pub mod syntax_error;
 pub mod error;

@@ -18,8 +18,8 @@ use super::tenants::Tenants;
 /// Added to the longest possible wait for a runner: a ticket expires this much later.
 const TICKET_MARGIN: Duration = Duration::from_secs(60);
 
-/// How long a salvage run may wait for a slot. No platform is full, and no wrong setting unnoticed, for much longer; until
-/// then the egress is not over.
+/// How long a salvage run may wait for a slot. No platform is full, and no wrong setting unnoticed, for much longer;
+/// until then the egress is not over.
 pub const SALVAGE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// What the operator decided, resolved.

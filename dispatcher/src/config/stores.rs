@@ -1,4 +1,5 @@
-//! The storage sections, today's and those of livekit/egress in 2022 → the plan's `StorageConfig`. Pure: no store is opened.
+//! The storage sections, today's and those of livekit/egress in 2022 → the plan's `StorageConfig`. Pure: no store is
+//! opened.
 
 use std::path::Path;
 

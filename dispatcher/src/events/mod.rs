@@ -1,8 +1,8 @@
-//! `POST /events/cloudrun`: the end of a Cloud Run execution, as Cloud Logging writes it and Pub/Sub pushes it. Runs in the
-//! HTTP server's tasks.
+//! `POST /events/cloudrun`: the end of a Cloud Run execution, as Cloud Logging writes it and Pub/Sub pushes it. Runs in
+//! the HTTP server's tasks.
 //!
-//! A push is only a hint: it names an execution, and its outcome is asked of the platform. A forged push makes us look at a
-//! task of ours and never ends one. On Cloud Run, IAM refuses foreign tokens before they get here (and removes the
+//! A push is only a hint: it names an execution, and its outcome is asked of the platform. A forged push makes us look
+//! at a task of ours and never ends one. On Cloud Run, IAM refuses foreign tokens before they get here (and removes the
 //! signature from those it accepts); elsewhere `push` names whose tokens are accepted, and `token` checks them.
 
 mod token;
@@ -66,7 +66,8 @@ fn execution_of(body: &[u8]) -> Option<String> {
     name.filter(|name| payload.method_name == "/Jobs.RunJob" && !name.is_empty() && !name.contains('/'))
 }
 
-/// The status for Pub/Sub, which delivers the message again after anything but 2xx. `bearer`: the `Authorization` header.
+/// The status for Pub/Sub, which delivers the message again after anything but 2xx. `bearer`: the `Authorization`
+/// header.
 pub async fn receive(
     context: &Arc<Context>,
     verifier: Option<&TokenVerifier>,

@@ -1,5 +1,5 @@
-//! The bearer token of a push, as Google documents it: an OpenID Connect token, signed with RS256 by one of the keys that
-//! Google publishes, for our audience, of the service account that the subscription names.
+//! The bearer token of a push, as Google documents it: an OpenID Connect token, signed with RS256 by one of the keys
+//! that Google publishes, for our audience, of the service account that the subscription names.
 //!
 //! Our own on `aws-lc-rs`, because `jsonwebtoken` takes its cryptography from one provider per process, and the library
 //! that makes room tokens installs one without RSA. Asks Google for its keys; everything else is pure.
@@ -49,14 +49,7 @@ pub enum TokenError {
     NotOurs(&'static str),
     /// Expired or not valid yet; Unix seconds.
     #[error("the token holds from {from} to {to}, now is {now}")]
-    Time {
-        /// `iat`
-        from: i64,
-        /// `exp`
-        to: i64,
-        /// Ours.
-        now: i64,
-    },
+    Time { from: i64, to: i64, now: i64 },
     /// The keys cannot be fetched; the caller may be right.
     #[error("fetch the keys at {url}")]
     Keys {

@@ -1,5 +1,5 @@
-//! One launch in progress, and every way it ends without a task: back into the queue, at another target, with a new ticket,
-//! or as a failed egress. Runs in the launch's own task.
+//! One launch in progress, and every way it ends without a task: back into the queue, at another target, with a new
+//! ticket, or as a failed egress. Runs in the launch's own task.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use spillway_bus::{BusError, ClaimToken, Phase, Record, TaskKey};
 use spillway_launchers::{LaunchError, RunMode};
 use spillway_process::chain;
 use spillway_protocol::code::Code;
+use spillway_protocol::ledger::Outcome;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
@@ -75,7 +76,8 @@ pub(super) async fn give_up(context: &Arc<Context>, queued: &QueuedLaunch) {
 async fn end_as_failed(context: &Arc<Context>, queued: &QueuedLaunch, code: Code, message: String) {
     let attempt = queued.attempt;
     let may = |record: &Record| record.attempt == attempt && matches!(record.phase, Phase::Accepted | Phase::Launching);
-    if let Err(error) = final_state::failed(context, &queued.egress_id, code, message, may).await {
+    let outcome = |message| Outcome::Failed { code, message };
+    if let Err(error) = final_state::ended(context, &queued.egress_id, message, outcome, may).await {
         // The next sweep finds the record and diagnoses it.
         warn!(error = %chain(&error), "egress not ended");
     }
@@ -185,7 +187,8 @@ impl Launch {
         self.drop_task(self.queued.attempt, |record, _| context.owns(record)).await;
     }
 
-    /// Closes the slot without a bill, where `is_ours` holds for the record; a slot that stays open is closed by billing.
+    /// Closes the slot without a bill, where `is_ours` holds for the record; a slot that stays open is closed by
+    /// billing.
     pub async fn drop_task(&self, attempt: u32, is_ours: impl Fn(&Record, u32) -> bool) {
         let (context, id) = (&self.context, &self.queued.egress_id);
         match context.registry.get(id).await {

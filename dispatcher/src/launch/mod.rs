@@ -1,7 +1,7 @@
-//! From the queue to a started task: takes the next launch, opens a slot at a target, writes `Launching` into the record,
-//! calls the launcher, notes the task. [`run`] is the loop; each launch is a task of its own, and its path is in this file.
-//! `attempt` has the ways a launch ends without a task.
-//! Never decides whether an egress is accepted, nor what a dead task means.
+//! From the queue to a started task: takes the next launch, opens a slot at a target, writes `Launching` into the
+//! record, calls the launcher, notes the task. [`run`] is the loop; each launch is a task of its own, and its path is
+//! in this file. `attempt` has the ways a launch ends without a task. Never decides whether an egress is accepted, nor
+//! what a dead task means.
 
 mod attempt;
 
@@ -115,8 +115,8 @@ impl Launch {
         let old_claim = ClaimToken::from_text(&self.queued.dispatch.claim);
         let mut claim = self.queued.dispatch.claim.clone();
         if fresh {
-            // The old ticket stays until the record says that it is not to be used: a crash in between leaves two tickets,
-            // of which the record knows one.
+            // The old ticket stays until the record says that it is not to be used: a crash in between leaves two
+            // tickets, of which the record knows one.
             match self.ticket_for(attempt, &old_claim).await? {
                 Ok(copy) => claim = copy.reveal().to_owned(),
                 Err(outcome) => return Ok(outcome),
@@ -341,8 +341,8 @@ async fn open_slot(
     context.tasks.open(open_task).await
 }
 
-/// Writes the task of this attempt into the record. False: the egress is over, or has another attempt, so the task is not
-/// wanted.
+/// Writes the task of this attempt into the record. False: the egress is over, or has another attempt, so the task is
+/// not wanted.
 ///
 /// # Errors
 /// When Redis does not answer; a retry is right.

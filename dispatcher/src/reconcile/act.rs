@@ -1,5 +1,5 @@
-//! Diagnosis → action: the same for a sweep, for an exit event of a platform, and in the Lambda function. Changes records by
-//! compare-and-set, enqueues launches, ends tasks.
+//! Diagnosis → action: the same for a sweep, for an exit event of a platform, and in the Lambda function. Changes
+//! records by compare-and-set, enqueues launches, ends tasks.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use spillway_bus::{BusError, Decision, Phase, Record, Updated};
 use spillway_launchers::StopMode;
 use spillway_protocol::code::Code;
 use spillway_protocol::ids::EgressId;
+use spillway_protocol::ledger::Outcome;
 use tracing::{Instrument, debug, info};
 
 use super::diagnosis::Diagnosis;
@@ -81,9 +82,12 @@ async fn finish(
     message: String,
     aborted: bool,
 ) -> Result<ActOutcome, BusError> {
+    let outcome = |message| {
+        if aborted { Outcome::Aborted { message } } else { Outcome::Failed { code: Code::Internal, message } }
+    };
     let done = if salvage::begin(context, record, &message).await? {
         ActOutcome::Salvage
-    } else if ended(context, record, message, aborted).await? {
+    } else if final_state::ended(context, &record.egress_id, message, outcome, final_state::stands_as(record)).await? {
         ActOutcome::Ended
     } else {
         return Ok(ActOutcome::Conflict);
@@ -98,15 +102,6 @@ async fn finish(
 fn end(context: &Arc<Context>, record: &Record, how: StopMode) {
     let (home, record) = (Arc::clone(context), record.clone());
     context.spawn(async move { home.targets.end(&record, how).await }.in_current_span());
-}
-
-async fn ended(context: &Arc<Context>, record: &Record, message: String, aborted: bool) -> Result<bool, BusError> {
-    let (id, may) = (&record.egress_id, final_state::stands_as(record));
-    if aborted {
-        final_state::aborted(context, id, message, may).await
-    } else {
-        final_state::failed(context, id, Code::Internal, message, may).await
-    }
 }
 
 /// The dispatcher that owns the record has no heartbeat. Always false for our own records.

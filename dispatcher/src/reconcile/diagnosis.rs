@@ -16,8 +16,8 @@ pub struct Timeouts {
     pub heartbeat: Duration,
     /// Missing heartbeats of a task whose status is unknown.
     pub unseen: Duration,
-    /// Missing heartbeats of a task that its platform reports as running: it is stopped, starved, hung, or only cut off from
-    /// Redis.
+    /// Missing heartbeats of a task that its platform reports as running: it is stopped, starved, hung, or only cut off
+    /// from Redis.
     pub hung: Duration,
     /// From a stop to a runner that has begun to end.
     pub stop: Duration,
@@ -73,8 +73,9 @@ pub enum Diagnosis {
     Remind,
     /// Nothing was recorded: launch another task. The text is the reason.
     Again(String),
-    /// The task exited with status 0, as a runner does after its last report, and the record says that it records: Redis may
-    /// have lost that report. livekit-server is asked what it knows before the egress fails with this message.
+    /// The task exited with status 0, as a runner does after its last report, and the record says that it records:
+    /// Redis may have lost that report. livekit-server is asked what it knows before the egress fails with this
+    /// message.
     Ask(String),
     /// End the egress, and the task if it still runs.
     End {

@@ -1,10 +1,11 @@
-//! The control loop: once a second a sweep compares every live record of this dispatcher (desired state) with its heartbeat
-//! and the status of its task (observed state). `diagnosis` says what that means, `act` carries it out: launch, relaunch,
-//! salvage, end, deliver. The sweep also sends this dispatcher's own heartbeat and adopts the records of dispatchers whose
-//! heartbeat is missing. `task_exit` does the same for one egress when its platform reports the end of the task.
+//! The control loop: once a second a sweep compares every live record of this dispatcher (desired state) with its
+//! heartbeat and the status of its task (observed state). `diagnosis` says what that means, `act` carries it out:
+//! launch, relaunch, salvage, end, deliver. The sweep also sends this dispatcher's own heartbeat and adopts the records
+//! of dispatchers whose heartbeat is missing. `task_exit` does the same for one egress when its platform reports the
+//! end of the task.
 //!
-//! A sweep waits for Redis alone; platforms are asked and tasks ended in the background. While Redis is unreachable nothing
-//! is concluded from missing heartbeats.
+//! A sweep waits for Redis alone; platforms are asked and tasks ended in the background. While Redis is unreachable
+//! nothing is concluded from missing heartbeats.
 
 mod diagnosis;
 mod status_poller;

@@ -1,5 +1,5 @@
-//! Replaces a task that never recorded anything: another attempt, at another target if there is one. Changes the record and
-//! enqueues; `launch` starts the task.
+//! Replaces a task that never recorded anything: another attempt, at another target if there is one. Changes the record
+//! and enqueues; `launch` starts the task.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ pub fn has_another(context: &Context, dispatch: &Dispatch) -> bool {
     context.targets.has_another(&dispatch.shapes, &dispatch.tried, &dispatch.target)
 }
 
-/// Back into the queue as a new attempt. The next launch withdraws the ticket of the previous one; a runner that comes late
-/// finds that the record has moved on. False: the record has changed since it was `seen`.
+/// Back into the queue as a new attempt. The next launch withdraws the ticket of the previous one; a runner that comes
+/// late finds that the record has moved on. False: the record has changed since it was `seen`.
 ///
 /// # Errors
 /// When Redis does not answer; a retry is right.

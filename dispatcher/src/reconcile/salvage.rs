@@ -1,5 +1,6 @@
-//! A task that died with its disk leaves incomplete uploads. A salvage run, a task of the same image, completes them: the
-//! dispatcher itself has no access to users' stores. If it dies too, another one follows. Changes the record and enqueues.
+//! A task that died with its disk leaves incomplete uploads. A salvage run, a task of the same image, completes them:
+//! the dispatcher itself has no access to users' stores. If it dies too, another one follows. Changes the record and
+//! enqueues.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

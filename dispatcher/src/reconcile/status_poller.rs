@@ -1,5 +1,6 @@
-//! Status of tasks on their platforms, asked in the background: a slow platform must not delay the sweep, which also sends
-//! our own heartbeat. One call asks about many tasks, and no task is asked about more than every 3 s: platforms limit reads.
+//! Status of tasks on their platforms, asked in the background: a slow platform must not delay the sweep, which also
+//! sends our own heartbeat. One call asks about many tasks, and no task is asked about more than every 3 s: platforms
+//! limit reads.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -62,8 +63,8 @@ impl StatusPoller {
         self.cache().seen.retain(|id, _| live.contains(id));
     }
 
-    /// The last answer about the record's task; an old one is asked for again with the next [`StatusPoller::ask`]. Without an
-    /// answer the task counts as alive. `None`: the record names no task.
+    /// The last answer about the record's task; an old one is asked for again with the next [`StatusPoller::ask`].
+    /// Without an answer the task counts as alive. `None`: the record names no task.
     pub async fn about(&mut self, record: &Record) -> Option<TaskStatus> {
         let task = task_of(record)?;
         let Some(target) = self.context.targets.of(record) else {
@@ -86,8 +87,8 @@ impl StatusPoller {
         Some(task_status)
     }
 
-    /// Starts the calls for what was requested since the last time; tasks that run (and are silent) first, then the oldest
-    /// answers.
+    /// Starts the calls for what was requested since the last time; tasks that run (and are silent) first, then the
+    /// oldest answers.
     pub fn ask(&mut self) {
         for (name, mut wanted) in std::mem::take(&mut self.wanted) {
             let Some(target) = self.context.targets.named(&name) else { continue };

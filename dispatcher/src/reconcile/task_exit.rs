@@ -1,9 +1,9 @@
-//! Exit event of a task, from its platform: what the next sweep would do is done at once, by the dispatcher or the Lambda
-//! function that gets the event.
+//! Exit event of a task, from its platform: what the next sweep would do is done at once, by the dispatcher or the
+//! Lambda function that gets the event.
 //!
 //! Events may come twice, late, in any order, and to several dispatchers. They only say that a task has ended, which is
-//! final, so their order does not matter: whether something is left to do is in the record, and who does it is decided by
-//! compare-and-set.
+//! final, so their order does not matter: whether something is left to do is in the record, and who does it is decided
+//! by compare-and-set.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -168,8 +168,8 @@ async fn next_launch(context: &Arc<Context>, record: Record) -> Result<EventStep
     Ok(EventStep::Over(if record.lost.is_empty() { EventOutcome::Again } else { EventOutcome::Salvage }))
 }
 
-/// The record, if the event's task is its task. Where the record names none, the answer of the launch call was lost with its
-/// dispatcher, and the event names the task.
+/// The record, if the event's task is its task. Where the record names none, the answer of the launch call was lost
+/// with its dispatcher, and the event names the task.
 async fn at(context: &Arc<Context>, event: &TaskExitEvent, record: Record) -> Result<Option<Record>, BusError> {
     match (task_of(&record), context.targets.of(&record)) {
         (Some(task), _) => Ok((task.id == event.task).then_some(record)),
