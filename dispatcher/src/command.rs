@@ -1,4 +1,5 @@
-//! What `spillway-dispatcher` does besides serving: bills, prices, and words to its targets.
+//! Commands of `spillway-dispatcher` besides serving: `bill`, `price`, `target`. Each reads the configuration, does one
+//! thing and exits.
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use spillway_dispatcher::config::ConfigError;
 use spillway_dispatcher::targets::{OperatorState, SWITCHES};
 use spillway_plan::Defaults;
 
+/// A command line with its arguments; the comments below are its `--help`.
 #[derive(Subcommand)]
 pub enum CliCommand {
     /// Print what finished tasks cost
@@ -20,11 +22,13 @@ pub enum CliCommand {
         /// 2026-11, 2026-11-22, 7d, 12h or Unix seconds
         #[arg(long, default_value = "30d")]
         since: String,
-        /// Likewise; without it now
+        /// Likewise; default: now
         #[arg(long)]
         until: Option<String>,
+        /// What the rows are
         #[arg(long, value_enum, default_value = "room")]
         by: By,
+        /// Comma-separated values instead of a table
         #[arg(long)]
         csv: bool,
     },
@@ -33,14 +37,16 @@ pub enum CliCommand {
         /// A request as `spillway-runner --request` takes it, JSON or YAML; - for standard input
         #[arg(long, required_unless_present = "list")]
         request: Option<PathBuf>,
+        /// Length of the recording
         #[arg(long, default_value = "60")]
         minutes: f64,
         /// Print the price list instead, as a start for one of your own
         #[arg(long)]
         list: bool,
     },
-    /// Tell every dispatcher to leave a target alone for a while
+    /// Pause, drain or resume a target, for all dispatchers
     Target {
+        /// What to do with it
         #[arg(value_enum)]
         what: TargetAction,
         /// Its name in the configuration
@@ -48,9 +54,10 @@ pub enum CliCommand {
     },
 }
 
+/// See [`OperatorState`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TargetAction {
-    /// Launch nothing there; requests that could go nowhere else wait
+    /// Launch nothing there; requests that no other target takes wait
     Pause,
     /// Launch there again
     Resume,
@@ -59,6 +66,10 @@ pub enum TargetAction {
 }
 
 impl CliCommand {
+    /// `text`: the configuration, which `price` does without if there is none.
+    ///
+    /// # Errors
+    /// When the configuration or an argument is not right, or Redis does not answer.
     pub async fn run(self, text: Result<String, ConfigError>) -> anyhow::Result<()> {
         match self {
             Self::Bill { since, until, by, csv } => bill(&since, until.as_deref(), by, csv, &config(text)?).await,
@@ -91,7 +102,7 @@ fn price(request: Option<PathBuf>, minutes: f64, list: bool, text: Result<String
     if !minutes.is_finite() || minutes <= 0.0 {
         bail!("--minutes must be more than 0");
     }
-    // Without a configuration everything in the list is shown; one that is there must be right.
+    // Without a configuration everything in the price list is shown; one that is given must be right.
     let config = match text {
         Err(ConfigError::Missing) => None,
         text => Some(config(text)?),
@@ -115,7 +126,7 @@ fn price(request: Option<PathBuf>, minutes: f64, list: bool, text: Result<String
     if start.egress_id.is_empty() {
         "EG_price".clone_into(&mut start.egress_id);
     }
-    // Nothing is started, so keys and servers need not be known.
+    // Nothing is started, so API key and server do not have to be known.
     let defaults = config.as_ref().map(|config| config.defaults.clone()).unwrap_or_default();
     let defaults = Defaults { mints_tokens: true, knows_server: true, ..defaults };
     let load = spillway_cost::load(&spillway_plan::plan(&start, &defaults)?);
@@ -135,7 +146,7 @@ async fn target(what: TargetAction, name: &str, config: &Config) -> anyhow::Resu
         TargetAction::Resume => None,
     };
     let switches = Switches::new(&connect(config).await?, SWITCHES);
-    switches.set(name, operator_state.map(OperatorState::text)).await.context("tell the dispatchers")?;
+    switches.set(name, operator_state.map(OperatorState::text)).await.context("store the switch")?;
     println!("{name}: {}", operator_state.map_or("taken again", OperatorState::text));
     Ok(())
 }

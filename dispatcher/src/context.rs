@@ -1,15 +1,13 @@
-//! What all parts of the dispatcher share.
+//! State that the tasks of one dispatcher share: handles of the bus, the launch queue, the targets, the configuration.
+//! Made once at the start; every task of the dispatcher holds an `Arc` of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use serde::{Deserialize, Serialize};
 use spillway_bus::{
     Bus, BusError, Heartbeats, Installation, IoClient, Leases, Record, Registry, TaskKey, Tasks, Tickets,
 };
-use spillway_cost::{Load, Shape};
-use spillway_launchers::TaskRef;
 use spillway_process::{Clock, Shutdown};
 use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
@@ -17,127 +15,88 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::billing::overhead::Overheads;
+use crate::admission::Bounds;
 use crate::config::Config;
+use crate::lock::locked;
 use crate::metrics::Metrics;
-use crate::queue::LaunchQueue;
+use crate::queue::{LaunchQueue, QueuedLaunch};
 use crate::targets::Targets;
+use crate::task_facts::Overheads;
 
+/// Shared by all tasks of one dispatcher.
 pub struct Context {
-    /// This dispatcher among others; new at each start.
+    /// Of this dispatcher among others; new at each start.
     pub name: EgressId,
     config: RwLock<Arc<Config>>,
+    /// Redis' time.
     pub clock: Clock,
+    /// For what has no handle below.
     pub bus: Bus,
+    /// Records.
     pub registry: Registry,
+    /// Encrypted tickets.
     pub tickets: Tickets,
+    /// Of runners and of dispatchers.
     pub heartbeats: Heartbeats,
+    /// livekit-server's IOInfo service.
     pub io: IoClient,
+    /// Open tasks, caps, pacing, and the ledger.
     pub tasks: Tasks,
+    /// For work that one dispatcher at a time does.
     pub leases: Leases,
+    /// Where recordings may run.
     pub targets: Targets,
+    /// Read by `/metrics`.
     pub metrics: Metrics,
-    /// One JSON object on a line for the runner's standard input.
+    /// One line of JSON for the runner's standard input: ticket key, Redis, logging.
     pub handover: Secret,
+    /// Stops and tracks the tasks.
     pub shutdown: Shutdown,
     queue: Mutex<LaunchQueue>,
-    /// The line has moved: somebody came, left or was put back.
+    /// A launch was added, removed or requeued.
     pub queue_changed: Notify,
-    /// Granted to us and not answered yet.
+    /// StartEgress calls granted to us and not answered yet.
     in_flight: Mutex<HashSet<EgressId>>,
-    /// Whose last word is on its way.
+    /// Whose final state is being delivered.
     delivering: Mutex<HashSet<EgressId>>,
     draining: AtomicBool,
-    /// Launches that records stood at when they were last all looked at.
+    /// Launches that the records were at in the last sweep.
     live: RwLock<Arc<HashSet<TaskKey>>>,
-    /// The id of the installation, as it was last read; stands in every order.
+    /// Id of the installation as last read; part of every launch order.
     installation: RwLock<String>,
-    /// What tasks are billed beside their recordings.
     overheads: Mutex<Overheads>,
-    /// Where lines of the ledger are said beside Redis.
     ledger_sink: Option<LedgerSink>,
-    /// The process is to be thought gone: nothing more is done or said. Only tests do that to a dispatcher.
+    /// Cancelled by tests alone: the dispatcher then does nothing more, as if its process were gone.
     abandoned: CancellationToken,
 }
 
-/// The dispatcher's own facts in a record, under the name `dispatch`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Dispatch {
-    /// Opens the ticket for one who also has the ticket key; so that another dispatcher can launch in our place.
-    pub claim: String,
-    pub weight: f64,
-    /// Unix milliseconds: launched by then, or given up.
-    pub deadline_ms: i64,
-    /// Unix milliseconds; 0 before.
-    pub launched_ms: i64,
-    pub room: String,
-    pub kind: String,
-    pub tenant: String,
-    /// The tenant's turns in proportion to others.
-    pub share: f64,
-    pub load: Load,
-    /// The machine at each target that can take it.
-    pub shapes: BTreeMap<String, Shape>,
-    /// The platform may end the task after so many seconds.
-    pub max_duration_s: Option<u64>,
-    /// Where the launch of this attempt was last asked for.
-    pub target: String,
-    /// That launch may have happened: nobody else is asked before it is known.
-    pub asked: bool,
-    /// The next launch needs a new attempt number.
-    pub fresh: bool,
-    /// Targets that surely did not launch it; the others go first.
-    pub tried: BTreeSet<String>,
-    /// Tasks that were launched and never recorded anything.
-    pub lost_starts: u32,
-    /// Tasks that were to save what others had recorded.
-    pub salvages: u32,
-    /// Tasks of earlier attempts, for the bill.
-    pub earlier: BTreeMap<u32, TaskRef>,
-}
-
-const DISPATCH: &str = "dispatch";
-
-impl Dispatch {
-    pub fn of(record: &Record) -> Self {
-        record.extra.get(DISPATCH).and_then(|value| serde_json::from_value(value.clone()).ok()).unwrap_or_default()
-    }
-
-    pub fn write(&self, record: &mut Record) {
-        if let Ok(value) = serde_json::to_value(self) {
-            record.extra.insert(DISPATCH.to_owned(), value);
-        }
-    }
-}
-
-/// The task a record names, if it names one.
-pub fn task_of(record: &Record) -> Option<TaskRef> {
-    record.task.as_deref().and_then(|text| serde_json::from_str(text).ok())
-}
-
-/// The launch a record stands at.
-pub fn key_of(record: &Record) -> TaskKey {
-    TaskKey { egress_id: record.egress_id.clone(), attempt: record.attempt }
-}
-
+/// What [`Context::new`] takes over.
 pub struct ContextParts {
+    /// At the start; a reload replaces it.
     pub config: Config,
+    /// Redis' time.
     pub clock: Clock,
+    /// A live connection.
     pub bus: Bus,
+    /// With the installation's ticket key.
     pub tickets: Tickets,
+    /// With open launchers.
     pub targets: Targets,
+    /// See [`Context::handover`].
     pub handover: Secret,
-    pub queue: LaunchQueue,
+    /// Gets each line of the ledger.
     pub ledger_sink: Option<LedgerSink>,
 }
 
+/// Takes a line of the ledger, besides Redis: standard output in production.
 pub type LedgerSink = Box<dyn Fn(&str) + Send + Sync>;
 
 impl Context {
+    /// Starts nothing yet.
     pub fn new(name: EgressId, parts: ContextParts) -> Self {
         Self {
             name,
+            queue: Mutex::new(LaunchQueue::new(Bounds::of(&parts.config))),
             registry: Registry::new(&parts.bus),
             heartbeats: Heartbeats::new(&parts.bus),
             io: IoClient::new(&parts.bus),
@@ -151,7 +110,6 @@ impl Context {
             targets: parts.targets,
             handover: parts.handover,
             shutdown: Shutdown::new(),
-            queue: Mutex::new(parts.queue),
             queue_changed: Notify::new(),
             in_flight: Mutex::default(),
             delivering: Mutex::default(),
@@ -164,16 +122,17 @@ impl Context {
         }
     }
 
-    /// What holds now; it may change while we run.
+    /// The current configuration; a reload may replace it at any time.
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// After a reload.
     pub fn set_config(&self, config: Config) {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
 
-    /// A task of this dispatcher; leaving waits for it.
+    /// Starts a task that the shutdown waits for.
     pub fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
         let abandoned = self.abandoned.clone();
         self.shutdown.spawn(async move {
@@ -181,7 +140,7 @@ impl Context {
         });
     }
 
-    /// As [`Context::spawn`], but leaving does not wait.
+    /// As [`Context::spawn`], but the shutdown does not wait for it.
     pub fn spawn_untracked(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
         let abandoned = self.abandoned.clone();
         tokio::spawn(async move {
@@ -189,7 +148,7 @@ impl Context {
         });
     }
 
-    /// What a call in hand waits for; never, once the dispatcher is abandoned.
+    /// Runs what an RPC or HTTP call waits for; never returns once the dispatcher is abandoned.
     pub async fn unless_abandoned<T>(&self, work: impl Future<Output = T>) -> T {
         match self.abandoned.run_until_cancelled(work).await {
             Some(done) => done,
@@ -197,49 +156,68 @@ impl Context {
         }
     }
 
+    /// Stops everything at once without finishing anything. For tests.
     pub fn abandon(&self) {
         self.drain();
         self.abandoned.cancel();
         self.shutdown.trigger();
     }
 
-    /// Unix milliseconds until which one who joins the line now may wait in it.
+    /// Unix milliseconds until which a launch that is enqueued now may wait.
     pub fn deadline_ms(&self) -> i64 {
         let wait = i64::try_from(self.config().queue_deadline.as_millis()).unwrap_or(i64::MAX);
         self.clock.unix_ms().saturating_add(wait)
     }
 
+    /// Not to be held across an `await`.
     pub fn queue(&self) -> MutexGuard<'_, LaunchQueue> {
         locked(&self.queue)
     }
 
-    /// Its place is free for the next.
+    /// Puts a record's launch into the queue, unless it waits there or is being launched: one that was just accepted,
+    /// taken over from another dispatcher, or has to be launched again.
+    pub fn enqueue(&self, record: &Record) {
+        let queued = QueuedLaunch::of(record, self.clock.unix_ms());
+        if self.queue().enqueue(queued) {
+            self.queue_changed.notify_one();
+        }
+    }
+
+    /// Frees the slot and the position of an egress.
     pub fn leave_queue(&self, egress_id: &EgressId) {
         self.queue().remove(egress_id);
         self.queue_changed.notify_one();
     }
 
+    /// The record names this dispatcher.
     pub fn owns(&self, record: &Record) -> bool {
         record.dispatcher == self.name.as_str()
     }
 
+    /// From now on no StartEgress is claimed and `/readyz` says so.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// After [`Context::drain`].
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// After each sweep.
     pub fn set_live(&self, live: HashSet<TaskKey>) {
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
     }
 
+    /// A record was at this launch in the last sweep.
     pub fn is_live(&self, task: &TaskKey) -> bool {
         self.live.read().unwrap_or_else(PoisonError::into_inner).contains(task)
     }
 
-    /// Reads the installation's id, and makes one where there is none: in a new Redis, and in one that has lost everything.
+    /// Reads the installation's id, and creates one where Redis has none: because it is new, or has lost everything.
+    ///
+    /// # Errors
+    /// When Redis does not answer; a retry is right, the id read before stays.
     pub async fn learn_installation(&self) -> Result<(), BusError> {
         let id = Installation::new(&self.bus).get_or_make().await?;
         let before =
@@ -253,42 +231,44 @@ impl Context {
         Ok(())
     }
 
-    /// Empty before it was read for the first time.
+    /// Empty before [`Context::learn_installation`].
     pub fn installation(&self) -> String {
         self.installation.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Not to be held across an `await`.
     pub fn overheads(&self) -> MutexGuard<'_, Overheads> {
         locked(&self.overheads)
     }
 
+    /// A line of the ledger, after it was stored.
     pub fn emit_ledger_line(&self, entry: &str) {
         if let Some(emit) = &self.ledger_sink {
             emit(entry);
         }
     }
 
+    /// Marks a StartEgress as being answered; `None`: it already is.
     pub fn take_in_flight(self: &Arc<Self>, egress_id: &EgressId) -> Option<HeldId> {
-        locked(&self.in_flight).insert(egress_id.clone()).then(|| HeldId {
-            context: Arc::clone(self),
-            egress_id: egress_id.clone(),
-            what: |context| &context.in_flight,
-        })
+        self.hold(egress_id, |context| &context.in_flight)
     }
 
+    /// A StartEgress for it is being answered.
     pub fn is_in_flight(&self, egress_id: &EgressId) -> bool {
         locked(&self.in_flight).contains(egress_id)
     }
 
+    /// Marks its final state as being delivered; `None`: it already is.
     pub fn take_for_delivery(self: &Arc<Self>, egress_id: &EgressId) -> Option<HeldId> {
-        locked(&self.delivering).insert(egress_id.clone()).then(|| HeldId {
-            context: Arc::clone(self),
-            egress_id: egress_id.clone(),
-            what: |context| &context.delivering,
-        })
+        self.hold(egress_id, |context| &context.delivering)
     }
 
-    /// Nothing was granted, waits or is on its way.
+    fn hold(self: &Arc<Self>, egress_id: &EgressId, set: fn(&Context) -> &Mutex<HashSet<EgressId>>) -> Option<HeldId> {
+        let is_new = locked(set(self)).insert(egress_id.clone());
+        is_new.then(|| HeldId { context: Arc::clone(self), egress_id: egress_id.clone(), set })
+    }
+
+    /// No call is being answered, no launch waits or is in progress, no final state is being delivered.
     pub fn is_idle(&self) -> bool {
         locked(&self.in_flight).is_empty() && locked(&self.delivering).is_empty() && self.queue().is_empty()
     }
@@ -298,16 +278,11 @@ impl Context {
 pub struct HeldId {
     context: Arc<Context>,
     egress_id: EgressId,
-    what: fn(&Context) -> &Mutex<HashSet<EgressId>>,
+    set: fn(&Context) -> &Mutex<HashSet<EgressId>>,
 }
 
 impl Drop for HeldId {
     fn drop(&mut self) {
-        locked((self.what)(&self.context)).remove(&self.egress_id);
+        locked((self.set)(&self.context)).remove(&self.egress_id);
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change is one statement, so a panic elsewhere leaves nothing half done.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,5 @@
-//! StopEgress and UpdateStream, heard for every egress by one pattern, so that somebody answers before the runner is
-//! there and after it is gone. While a runner lives it is given time to be faster.
+//! StopEgress and UpdateStream for every egress, subscribed by one pattern: answers before a runner serves the egress
+//! and after it is gone. While a runner lives, it gets a head start. Runs in the RPC server's tasks, one per call.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,30 +16,37 @@ use spillway_protocol::livekit::EgressInfo;
 use tracing::{Instrument, info, info_span, warn};
 
 use crate::context::Context;
-use crate::reconcile::{Timeouts, final_state};
+use crate::final_state;
+use crate::liveness::is_beating;
 use crate::report;
 
-/// Measured: a runner answered 1800 of 1800 stops with a head start of 50 ms. A fifth of what the caller gives keeps
-/// within the shortest time-outs in use.
+/// Measured: a runner answered 1800 of 1800 stops with a head start of 50 ms. At most a fifth of the caller's timeout,
+/// for the shortest timeouts in use.
 const HEAD_START: Duration = Duration::from_millis(250);
 
+/// Methods of the EgressHandler service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlMethod {
+    /// StopEgress.
     Stop,
+    /// UpdateStream.
     UpdateStream,
-    /// Methods of other versions of livekit's egress.
+    /// Methods of other versions of livekit/egress: UNIMPLEMENTED.
     Other,
 }
 
+/// Handler of one method.
 pub struct ControlHandler {
+    /// Of the dispatcher.
     pub context: Arc<Context>,
+    /// The method.
     pub what: ControlMethod,
 }
 
 #[async_trait]
 impl Handler for ControlHandler {
     async fn bid(&self, incoming: &Incoming) -> Bid {
-        // Not one of our ids, or nothing known about it: another service's, or nobody's.
+        // Without a record of ours it is another egress service's, or unknown.
         let Ok(id) = EgressId::parse(&incoming.topic) else { return Bid::Silent };
         let record = match self.context.registry.get(&id).await {
             Ok(Some(record)) => record,
@@ -57,7 +64,7 @@ impl Handler for ControlHandler {
             {
                 Bid::Silent
             }
-            // Its runner may still be saying its last word, and answer for itself.
+            // Its runner may still be delivering its final state, and answers for itself.
             (Phase::Over, _) if !self.is_beating(&record).await => Bid::Now(1.0),
             _ => head_start,
         }
@@ -79,10 +86,9 @@ impl Handler for ControlHandler {
 }
 
 impl ControlHandler {
+    /// False also where Redis does not answer: then a runner could not answer either.
     async fn is_beating(&self, record: &Record) -> bool {
-        let last = self.context.heartbeats.last(&record.egress_id).await;
-        let fresh = Timeouts::default().heartbeat;
-        matches!(last, Ok(Some((age, beat))) if beat.attempt == record.attempt && age < fresh)
+        is_beating(&self.context.heartbeats, record).await.unwrap_or(false)
     }
 
     async fn stop(&self, id: &EgressId) -> Result<EgressInfo, RpcError> {
@@ -100,11 +106,11 @@ impl ControlHandler {
             return Err(too_late(&info, "stopped"));
         }
         if !record.lost.is_empty() {
-            // What it recorded is just being saved: it ends by itself.
+            // A salvage run completes its uploads, and then it ends by itself.
             return Ok(info);
         }
         info!("stop left for the runner");
-        // What the runner will say as soon as it has seen the wish.
+        // What the runner will report once it has read `stop_asked`.
         Ok(report::continued(&record, vec![Fact::Ending(EgressEndReason::StopAsked)], self.context.clock.unix_ns())
             .info)
     }
@@ -142,7 +148,7 @@ fn unknown() -> RpcError {
     RpcError::new(Code::NotFound, "egress does not exist")
 }
 
-/// livekit-server's own words for it.
+/// The message of livekit-server for the same case.
 fn too_late(info: &EgressInfo, what: &str) -> RpcError {
     let message = format!("egress with status {} cannot be {what}", info.status().as_str_name());
     RpcError::new(Code::FailedPrecondition, message)

@@ -1,45 +1,32 @@
+//! One running dispatcher: serves StartEgress, StopEgress and UpdateStream, and runs the launch, control and billing
+//! loops. Made by `main`; every loop is a task of its own.
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-use spillway_bus::{Bus, BusError, Phase, Routing, RpcServer, TicketKey, Tickets};
-use spillway_launchers::process::ProcessOptions;
-use spillway_launchers::simulated::SimulatedOptions;
-use spillway_launchers::{LaunchError, Launcher, ProcessLauncher, SimulatedLauncher, StopMode, TaskStatus};
-use spillway_process::{Clock, chain};
+use spillway_bus::{Phase, Routing, RpcServer};
+use spillway_launchers::{StopMode, TaskStatus};
+use spillway_process::chain;
 use spillway_protocol::Secret;
-use spillway_protocol::ids::{EgressId, IdError};
 use spillway_protocol::rpc::service;
 use tracing::{error, info, warn};
 
+use crate::admission::Bounds;
 use crate::billing;
-use crate::billing::orphans::{self, Finding};
-use crate::config::targets::TargetConfig;
-use crate::config::{Config, LauncherConfig};
-use crate::context::{Context, ContextParts, LedgerSink};
+use crate::billing::orphan_tracker::Finding;
+use crate::billing::orphans;
+use crate::config::Config;
+use crate::context::Context;
 use crate::control::{ControlHandler, ControlMethod};
 use crate::health;
 use crate::intake::{ListActive, StartEgress};
 use crate::launch;
-use crate::queue::LaunchQueue;
 use crate::reconcile::Reconciler;
-use crate::targets::{Target, Targets};
+use crate::setup::{self, DispatcherError, Setup, idle_within};
+use crate::targets::Target;
 
-#[derive(Debug, thiserror::Error)]
-pub enum DispatcherError {
-    #[error("start on the bus")]
-    Bus(#[from] BusError),
-    #[error("make a name for this dispatcher")]
-    Name(#[from] IdError),
-    #[error("find spillway-runner")]
-    Runner(#[source] std::io::Error),
-    #[error("open target {target}")]
-    Launcher { target: String, source: LaunchError },
-    #[error("serve health at {at}")]
-    Health { at: std::net::SocketAddr, source: std::io::Error },
-    #[error("prepare the runner's orders")]
-    Handover(#[source] serde_json::Error),
-}
+/// For calls that are being answered, and for tasks that finish, at the end of the process.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One running dispatcher.
 pub struct Dispatcher {
@@ -49,42 +36,13 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// With the targets the configuration names; each finished task is a line on standard output.
-    pub async fn start(config: Config, bus: Bus) -> Result<Self, DispatcherError> {
-        let clock = bus.clock().clone();
-        let launchers = launchers(&config, &clock).await?;
-        let ledger_sink: LedgerSink = Box::new(|entry| println!("{entry}"));
-        Self::open(config, bus, launchers, clock, Some(ledger_sink)).await
-    }
-
-    /// With one launcher, for the first target.
-    pub async fn with(
-        config: Config,
-        bus: Bus,
-        launcher: Arc<dyn Launcher>,
-        clock: Clock,
-    ) -> Result<Self, DispatcherError> {
-        Self::open(config, bus, vec![launcher], clock, None).await
-    }
-
-    /// With a launcher for each target, in their order.
-    pub async fn on(
-        config: Config,
-        bus: Bus,
-        launchers: Vec<Arc<dyn Launcher>>,
-        clock: Clock,
-    ) -> Result<Self, DispatcherError> {
-        Self::open(config, bus, launchers, clock, None).await
-    }
-
-    async fn open(
-        config: Config,
-        bus: Bus,
-        launchers: Vec<Arc<dyn Launcher>>,
-        clock: Clock,
-        ledger_sink: Option<LedgerSink>,
-    ) -> Result<Self, DispatcherError> {
-        let context = context("dispatcher", config, bus, launchers, clock, ledger_sink)?;
+    /// Starts the loops and serves RPC; the first StartEgress may come before this returns.
+    ///
+    /// # Errors
+    /// When Redis does not answer, an address is taken, or the configuration cannot be used; a retry is right in the
+    /// first case.
+    pub async fn start(setup: Setup) -> Result<Self, DispatcherError> {
+        let context = setup.context("dispatcher")?;
         context.learn_installation().await?;
         let config = context.config();
         for at in [config.health, config.metrics].into_iter().flatten() {
@@ -117,17 +75,12 @@ impl Dispatcher {
         Ok(Self { context, starts, control })
     }
 
-    /// Takes no more work and returns when nothing is in hand. False when something still was at the end of the configured
-    /// patience; other dispatchers take that over. Runners go on by themselves.
+    /// Takes no more StartEgress and returns when no work is in hand. False: some still was after the configured
+    /// `drain`; another dispatcher takes it over. Recordings go on by themselves.
     pub async fn drained(&self) -> bool {
         self.take_no_more().await;
         let timeout = self.context.config().drain;
-        let emptied = tokio::time::timeout(timeout, async {
-            while !self.context.is_idle() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        });
-        let in_time = emptied.await.is_ok();
+        let in_time = idle_within(&self.context, timeout).await;
         if !in_time {
             warn!(?timeout, "still work in hand at the end of the drain; another dispatcher will find it");
         }
@@ -140,38 +93,37 @@ impl Dispatcher {
         info!("draining: no more StartEgress");
     }
 
-    /// The last step, after [`Dispatcher::drained`].
+    /// The last step, after [`Dispatcher::drained`]. False: tasks still ran after five seconds.
     pub async fn leave(self) -> bool {
-        let timeout = Duration::from_secs(5);
-        let closed = tokio::time::timeout(timeout, async {
+        let closed = tokio::time::timeout(LEAVE_TIMEOUT, async {
             self.starts.close().await;
             self.control.close().await;
         });
         if closed.await.is_err() {
             warn!("calls still unanswered when leaving");
         }
-        self.context.shutdown.shut_down(timeout).await
+        self.context.shutdown.shut_down(LEAVE_TIMEOUT).await
     }
 
-    /// Tells every runner of ours to finish and report, and waits until they have; for an operator who wants everything
-    /// to end.
+    /// Ends every recording of this dispatcher gracefully and waits, at most for `drain`, until their tasks are gone.
+    /// For an operator who sends a second signal.
     pub async fn end_all(&self) {
         let context = &self.context;
         self.take_no_more().await;
         let live = match context.registry.list_live().await {
             Ok(live) => live,
-            Err(error) => return warn!(error = %chain(&error), "registry not reached, no runner told to end"),
+            Err(error) => return warn!(error = %chain(&error), "registry not reached, no recording ended"),
         };
-        let mut told = Vec::new();
+        let mut ending = Vec::new();
         for record in live.iter().filter(|record| record.phase != Phase::Over && context.owns(record)) {
             if record.task.is_some() {
                 context.targets.end(record, StopMode::Graceful).await;
-                told.push(record);
+                ending.push(record);
             }
         }
-        info!(runners = told.len(), "runners told to finish");
+        info!(runners = ending.len(), "runners asked to finish");
         let gone = tokio::time::timeout(context.config().drain, async {
-            for record in &told {
+            for record in &ending {
                 while matches!(context.targets.status(record).await, Some(TaskStatus::Alive | TaskStatus::Starting(_)))
                 {
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -183,8 +135,8 @@ impl Dispatcher {
         }
     }
 
-    /// What can change while we run does: targets, queue, deadlines, caps, tenants, prices, storage, settings of runners.
-    /// The rest is named in the log and waits for a restart.
+    /// Takes over a new configuration: targets, queue, deadlines, caps, tenants, prices, storage, runner settings.
+    /// Other keys that differ are named in the log and need a restart.
     pub async fn reload(&self, new: Config) {
         let old = self.context.config();
         let fixed = [
@@ -220,13 +172,13 @@ impl Dispatcher {
             stack: old.stack.clone(),
             ..new
         };
-        self.context.queue().set_bounds(launch::bounds_of(&new));
+        self.context.queue().set_bounds(Bounds::of(&new));
         self.context.set_config(new);
         self.context.queue_changed.notify_one();
         info!("configuration read again");
     }
 
-    /// Those that have not changed keep what is known of them.
+    /// Unchanged targets keep their launcher, breaker and pace.
     async fn targets(&self, old: &Config, new: &Config) -> Result<Vec<Arc<Target>>, DispatcherError> {
         let new = Config { stack: old.stack.clone(), ..new.clone() };
         let mut targets = Vec::new();
@@ -238,7 +190,7 @@ impl Dispatcher {
                     info!(target = config.name, "target is new, or has changed");
                     targets.push(Arc::new(Target::new(
                         config.clone(),
-                        launcher(config, &new, &self.context.clock).await?,
+                        setup::launcher(config, &new, &self.context.clock).await?,
                     )));
                 }
             }
@@ -246,7 +198,8 @@ impl Dispatcher {
         Ok(targets)
     }
 
-    /// As if the process were gone: nothing is finished, nothing is said. For tests of what others do then.
+    /// Stops as if the process had been killed: nothing is finished, nothing is reported. For tests of what other
+    /// dispatchers do then.
     pub async fn vanish(self) {
         self.context.abandon();
         self.starts.unsubscribe(service::START_EGRESS, "").await;
@@ -256,104 +209,16 @@ impl Dispatcher {
     }
 }
 
-pub(crate) async fn launchers(config: &Config, clock: &Clock) -> Result<Vec<Arc<dyn Launcher>>, DispatcherError> {
-    let mut launchers = Vec::new();
-    for target in &config.targets {
-        launchers.push(launcher(target, config, clock).await?);
-    }
-    Ok(launchers)
-}
-
-async fn launcher(target: &TargetConfig, config: &Config, clock: &Clock) -> Result<Arc<dyn Launcher>, DispatcherError> {
-    Ok(match &target.launcher {
-        LauncherConfig::Process { program, log_dir } => {
-            let beside_us = ProcessOptions::beside_us().map_err(DispatcherError::Runner)?;
-            let program = program.clone().unwrap_or_else(|| beside_us.program.clone());
-            let options =
-                ProcessOptions { program, log_dir: log_dir.clone(), stack: config.stack.clone(), ..beside_us };
-            Arc::new(ProcessLauncher::new(options))
-        }
-        LauncherConfig::Simulated { latency, quota } => Arc::new(SimulatedLauncher::new(SimulatedOptions {
-            latency: *latency,
-            quota: *quota,
-            ..SimulatedOptions::default()
-        })),
-        LauncherConfig::Container(spec) => {
-            let target = target.name.clone();
-            spillway_launchers::open(spec, clock)
-                .await
-                .map_err(|source| DispatcherError::Launcher { target, source })?
-        }
-    })
-}
-
-pub(crate) fn context(
-    kind: &str,
-    config: Config,
-    bus: Bus,
-    launchers: Vec<Arc<dyn Launcher>>,
-    clock: Clock,
-    ledger_sink: Option<LedgerSink>,
-) -> Result<Arc<Context>, DispatcherError> {
-    let name = EgressId::parse(&format!("{kind}-{:016x}", rand::random::<u64>()))?;
-    let key = ticket_key(&config)?;
-    let handover = handover(&config, &key)?;
-    let queue = LaunchQueue::new(launch::bounds_of(&config));
-    let tickets = Tickets::new(&bus, key);
-    let targets = config.targets.iter().cloned().zip(launchers).map(|(config, launcher)| Target::new(config, launcher));
-    let targets = Targets::new(targets.collect());
-    Ok(Arc::new(Context::new(
-        name,
-        ContextParts { config, clock, bus, tickets, targets, handover, queue, ledger_sink },
-    )))
-}
-
-/// A look for what was lost, as `--sweep` does it: for the whole grace, where there is something to wait for. Without
-/// `dry_run` orphans are ended.
+/// Searches for lost tasks and egresses, as `--sweep` does; takes the whole grace where a task may turn out to be lost.
+/// Without `dry_run` orphaned tasks are ended.
 ///
 /// # Errors
-/// When a target cannot be opened or Redis does not answer; nothing was ended then, and a repeat is right.
-pub async fn sweep(config: Config, bus: Bus, dry_run: bool) -> Result<Vec<Finding>, DispatcherError> {
-    let launchers = launchers(&config, bus.clock()).await?;
-    sweep_on(config, bus, launchers, dry_run).await
-}
-
-/// As [`sweep`], with a launcher for each target, in their order.
-///
-/// # Errors
-/// As [`sweep`].
-pub async fn sweep_on(
-    config: Config,
-    bus: Bus,
-    launchers: Vec<Arc<dyn Launcher>>,
-    dry_run: bool,
-) -> Result<Vec<Finding>, DispatcherError> {
-    let clock = bus.clock().clone();
-    let context = context("sweep", config, bus, launchers, clock, None)?;
+/// When Redis does not answer; nothing was ended then, and a repeat is right.
+pub async fn sweep(setup: Setup, dry_run: bool) -> Result<Vec<Finding>, DispatcherError> {
+    let context = setup.context("sweep")?;
     let findings = orphans::sweep(&context).await?;
     if !dry_run {
         orphans::end(&context, &findings).await?;
     }
     Ok(findings)
-}
-
-/// All dispatchers share the API secret, so they share what is derived from it.
-fn ticket_key(config: &Config) -> Result<TicketKey, BusError> {
-    match &config.ticket_key {
-        Some(text) => TicketKey::from_text(text.reveal()),
-        None => {
-            let digest = Sha256::digest(format!("spillway ticket key\n{}", config.api_secret.reveal()));
-            let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-            TicketKey::from_text(&hex)
-        }
-    }
-}
-
-fn handover(config: &Config, key: &TicketKey) -> Result<Secret, DispatcherError> {
-    let handover = serde_json::json!({
-        "ticket_key": key.reveal(),
-        "redis": config.redis,
-        "log": { "level": config.log_level, "json": config.log_json },
-    });
-    serde_json::to_string(&handover).map(Secret::new).map_err(DispatcherError::Handover)
 }

@@ -1,5 +1,5 @@
-//! `/healthz`: the process works. `/readyz`: it takes new work. `/metrics`: what is counted. `/events/cloudrun`: see
-//! `events`. hyper, because it is the HTTP of everything else in the tree already; a web framework would bring a router for
+//! The HTTP port: `/healthz` (the process works), `/readyz` (it takes new work), `/metrics`, and `/events/cloudrun`
+//! (see `events`). One task per connection. On hyper, which the tree has anyway: a web framework would add a router for
 //! four paths.
 
 use std::convert::Infallible;
@@ -21,11 +21,15 @@ use crate::events::{self, TokenVerifier};
 
 const PUSHED: &str = "/events/cloudrun";
 
+/// Binds the port.
+///
+/// # Errors
+/// When the address is taken or not ours; a retry is right in the first case.
 pub async fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(at).await
 }
 
-/// Until the dispatcher stops.
+/// Serves until the dispatcher stops.
 pub async fn serve(listener: TcpListener, context: Arc<Context>) {
     if let Ok(at) = listener.local_addr() {
         info!(%at, "health is served");
@@ -58,7 +62,7 @@ async fn attend(stream: tokio::net::TcpStream, context: Arc<Context>, verifier: 
             })
         }
     });
-    // With a timer, hyper drops who does not finish his request's head within 30 s.
+    // With a timer, hyper closes connections whose request head takes longer than 30 s.
     let served = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
     if let Err(error) = served {
         debug!(%error, "health: connection broke");
@@ -78,7 +82,7 @@ fn answer(path: &str, context: &Context) -> Response<Full<Bytes>> {
     text_response(status, message)
 }
 
-/// Settling may take as long as a runner's last beat takes to go cold: Pub/Sub waits, and comes again.
+/// May take as long as a runner's last heartbeat takes to expire: Pub/Sub waits, or delivers again.
 async fn push(request: Request<Incoming>, context: &Arc<Context>, verifier: Option<&TokenVerifier>) -> StatusCode {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, events::MAX_BYTES).collect().await else { return StatusCode::PAYLOAD_TOO_LARGE };

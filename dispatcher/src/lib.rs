@@ -1,28 +1,38 @@
-//! The route of a StartEgress, in order: `intake` hears it and bids, `admission` decides, `launch` starts a runner for it,
-//! `reconcile` sees to it that it ends in one truth, `report` tells livekit-server.
+//! The dispatcher: accepts StartEgress, starts a runner for each egress, sees that every egress ends in one final
+//! state, and bills its tasks. Modules are listed from the bottom up: each uses only those above it in this list.
 //!
-//! Beside the route: `config`, the `context` they share, the `targets` it may ask, `billing` (what it cost),
-//! `control` (stop and update, where no runner listens), `health` and what is pushed to its port (`events`); `exit_handler`,
-//! which is all of this that a Lambda needs.
+//! A request passes `intake` → `admission` → `queue` → `launch` → a launcher. `reconcile` is the control loop,
+//! `final_state` ends what a runner cannot end, `control` answers Stop and UpdateStream where no runner listens,
+//! `events` takes exit events, `billing` closes tasks. `dispatcher` and `exit_handler` (for AWS Lambda) put them
+//! together.
 
-pub mod config;
-mod context;
-pub mod targets;
-pub mod intake;
-pub mod admission;
-pub mod queue;
-pub mod launch;
-pub mod reconcile;
-pub mod report;
-pub mod billing;
-mod control;
-mod health;
-mod events;
+#![warn(missing_docs, clippy::missing_errors_doc)]
+
+mod lock;
 mod metrics;
+pub mod config;
+mod admission;
+mod launch_state;
+mod liveness;
+mod queue;
+pub mod targets;
+mod task_facts;
+mod report;
+mod context;
+mod final_state;
+pub mod billing;
+mod launch;
+pub mod reconcile;
+mod intake;
+mod control;
+mod events;
+mod health;
+mod setup;
 mod dispatcher;
 mod exit_handler;
 
 pub use config::Config;
-pub use dispatcher::{Dispatcher, DispatcherError, sweep, sweep_on};
+pub use dispatcher::{Dispatcher, sweep};
 pub use exit_handler::ExitHandler;
+pub use setup::{DispatcherError, Setup};
 pub use spillway_process::Clock;

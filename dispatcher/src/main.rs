@@ -1,4 +1,6 @@
-//! `spillway-dispatcher`: waits for StartEgress on Redis and starts a runner for each.
+//! `spillway-dispatcher`: reads the configuration, connects to Redis, runs a [`Dispatcher`] until a signal ends it.
+//! SIGHUP reads the configuration again; SIGTERM drains, a second one ends the recordings. Other commands are in
+//! `command`.
 
 mod command;
 
@@ -10,7 +12,7 @@ use clap::Parser;
 use command::CliCommand;
 use spillway_bus::Bus;
 use spillway_dispatcher::config::keys::File;
-use spillway_dispatcher::{Config, Dispatcher, config};
+use spillway_dispatcher::{Config, Dispatcher, Setup, config};
 use spillway_process::shutdown::{Signal, Signals};
 use spillway_process::telemetry::{self, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,11 +31,11 @@ struct DispatcherArgs {
     /// YAML text; goes before the file
     #[arg(long, env = "EGRESS_CONFIG_BODY", hide_env_values = true)]
     config_body: Option<String>,
-    /// Print what holds, with secrets hidden, and what was said in vain; start nothing
+    /// Print the effective configuration, secrets hidden, and the keys without effect; start nothing
     #[arg(long)]
     check_config: bool,
-    /// Look for tasks without an egress and egresses without a task, for orphan_grace where there are any; print what
-    /// becomes of each and why, end the orphans, and leave
+    /// Search for tasks without an egress and egresses without a task, for orphan_grace where there are any; print what
+    /// is done about each and why, end the orphans, and exit
     #[arg(long)]
     sweep: bool,
     /// With --sweep: end nothing
@@ -48,7 +50,7 @@ async fn main() -> ExitCode {
     match run(DispatcherArgs::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Before the log is up there is nowhere else to say it.
+            // The log may not have been started yet.
             eprintln!("spillway-dispatcher: {error:#}");
             error!(error = format!("{error:#}"), "dispatcher ends");
             ExitCode::FAILURE
@@ -66,7 +68,8 @@ async fn run(arguments: DispatcherArgs) -> anyhow::Result<()> {
     if sweep {
         telemetry::init("warn", LogFormat::Text);
         let bus = Bus::connect(&config.redis).await.context("unable to connect to redis")?;
-        let findings = spillway_dispatcher::sweep(config, bus, dry_run).await.context("sweep")?;
+        let setup = Setup::open(config, bus).await.context("sweep")?;
+        let findings = spillway_dispatcher::sweep(setup, dry_run).await.context("sweep")?;
         for finding in &findings {
             println!("{finding}");
         }
@@ -80,7 +83,8 @@ async fn run(arguments: DispatcherArgs) -> anyhow::Result<()> {
     telemetry::init(&config.log_level, if config.log_json { LogFormat::Json } else { LogFormat::Text });
     let mut signals = Signals::listen().context("listen to signals")?;
     let bus = Bus::connect(&config.redis).await.context("unable to connect to redis")?;
-    let dispatcher = Dispatcher::start(config, bus).await.context("start")?;
+    let setup = Setup::open(config, bus).await.context("start")?;
+    let dispatcher = Dispatcher::start(setup).await.context("start")?;
 
     let mut hang_up = signal(SignalKind::hangup()).context("listen to SIGHUP")?;
     let asked = loop {
@@ -89,7 +93,7 @@ async fn run(arguments: DispatcherArgs) -> anyhow::Result<()> {
             _ = hang_up.recv() => {
                 match source().map_err(anyhow::Error::from).and_then(|text| read(&text)) {
                     Ok((_, config)) => dispatcher.reload(config).await,
-                    Err(error) => error!(error = format!("{error:#}"), "configuration not read again; the old one holds"),
+                    Err(error) => error!(error = format!("{error:#}"), "configuration not read again; the old one stays"),
                 }
             }
         }

@@ -1,27 +1,41 @@
-//! What is counted, in Prometheus' text format. Names are written where things happen; help stands here.
+//! Counters, gauges and histograms of the dispatcher in Prometheus' text format. Names are written where values are set;
+//! their help is here. Any task may write; `/metrics` reads.
+//!
+//! Our own because no metrics crate is in the tree: 100 lines against one more dependency, and series have a bound here,
+//! which matters as labels come from requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
-/// Name, kind, help. What is not here is not printed, so that no name goes unexplained.
+use crate::lock::locked;
+
+/// Name, type, help. A name that is not here is not printed, so that none lacks its help.
 const FAMILIES: &[(&str, &str, &str)] = &[
-    ("spillway_queue_length", "gauge", "Accepted requests that wait for a place at this dispatcher"),
+    ("spillway_queue_length", "gauge", "Accepted requests in the launch queue of this dispatcher"),
     ("spillway_running", "gauge", "Recordings this dispatcher watches"),
     ("spillway_queue_wait_seconds", "histogram", "From acceptance to the launch call"),
     ("spillway_launches_total", "counter", "Launch calls by target and outcome"),
     ("spillway_refusals_total", "counter", "Requests refused by reason"),
-    ("spillway_given_up_total", "counter", "Requests that found no place in time"),
-    ("spillway_failures_total", "counter", "Recordings settled by the dispatcher by reason"),
+    ("spillway_given_up_total", "counter", "Requests that found no slot in time"),
+    ("spillway_failures_total", "counter", "Recordings ended by the dispatcher by reason"),
     ("spillway_relaunches_total", "counter", "Tasks that never recorded and were replaced"),
     ("spillway_orphans_total", "counter", "Tasks without an egress that were ended"),
     (
         "spillway_orphan_rounds_stopped_total",
         "counter",
-        "Looks in which most tasks seemed to belong to no egress, so that none was ended",
+        "Rounds in which most tasks seemed to belong to no egress, so that none was ended",
     ),
-    ("spillway_tasks_foreign", "gauge", "Tasks of this stack's name that another installation has started, by target"),
-    ("spillway_tasks_open", "gauge", "Tasks of all dispatchers by target, at the one that keeps the accounts"),
+    (
+        "spillway_tasks_foreign",
+        "gauge",
+        "Tasks with this stack's name that another installation has started, by target",
+    ),
+    (
+        "spillway_tasks_open",
+        "gauge",
+        "Tasks of all dispatchers by target, at the dispatcher that holds the billing lease",
+    ),
     ("spillway_target_open", "gauge", "1: the target is asked; 0: it is paused, draining or failing"),
     ("spillway_cost_dollars", "histogram", "Amount of each finished task"),
     ("spillway_billed_seconds_total", "counter", "Seconds billed for finished tasks"),
@@ -29,13 +43,14 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("spillway_spent_this_month_dollars", "gauge", "Finished tasks of this month by tenant with a budget"),
 ];
 
-/// Seconds of waiting and dollars of an hour both live between a thousandth and a hundred.
+/// Buckets of every histogram: seconds of waiting and dollars per task both lie between 0.001 and 60.
 const BOUNDS: &[f64] = &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 6.0, 10.0, 30.0, 60.0];
-/// Labels come from configuration and requests; more series than this of one name help nobody.
+/// Label values come from configuration and requests; further series of a name are dropped.
 const MAX_SERIES: usize = 2000;
 
 type Labels = Vec<(&'static str, String)>;
 
+/// All series.
 #[derive(Default)]
 pub struct Metrics {
     numbers: Mutex<Numbers>,
@@ -56,22 +71,24 @@ struct Histogram {
 
 impl Metrics {
     fn numbers(&self) -> MutexGuard<'_, Numbers> {
-        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.numbers)
     }
 
+    /// Adds to a counter.
     pub fn count(&self, name: &'static str, labels: &[(&'static str, &str)], by: f64) {
         if let Some(value) = series(self.numbers().values.entry(name).or_default(), labels) {
             *value += by;
         }
     }
 
+    /// Sets a gauge.
     pub fn set(&self, name: &'static str, labels: &[(&'static str, &str)], to: f64) {
         if let Some(value) = series(self.numbers().values.entry(name).or_default(), labels) {
             *value = to;
         }
     }
 
-    /// How often each label comes; those that came before and do not now are 0.
+    /// Sets a gauge per value of `label` to how often it occurs in `all`; values that no longer occur become 0.
     pub fn gauges<'a>(&self, name: &'static str, label: &'static str, all: impl Iterator<Item = &'a str>) {
         let mut numbers = self.numbers();
         let values = numbers.values.entry(name).or_default();
@@ -83,6 +100,7 @@ impl Metrics {
         }
     }
 
+    /// Adds to a histogram.
     pub fn observe(&self, name: &'static str, labels: &[(&'static str, &str)], value: f64) {
         let mut numbers = self.numbers();
         let Some(histogram) = series(numbers.histograms.entry(name).or_default(), labels) else { return };
@@ -94,6 +112,7 @@ impl Metrics {
         histogram.count += 1;
     }
 
+    /// The exposition format.
     pub fn text(&self) -> String {
         let numbers = self.numbers();
         let mut text = String::new();

@@ -1,43 +1,51 @@
-//! Who waits for a place, and who goes next. Pure: time comes in as an argument.
+//! The launch queue: weighted fair between tenants, first in first out within one, bounded by slots. Accepted launches
+//! come in, the next one that may be launched goes out. Pure: time is an argument, and nothing is launched here.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use spillway_bus::Record;
 use spillway_launchers::RunMode;
 use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
 
 use crate::admission::{self, Bounds, QueueLoad};
-use crate::context::Dispatch;
+use crate::launch_state::Dispatch;
 
-/// Launches in hand at once: waiting for their turn at a target or for a platform's API, which is slow, but not to be
-/// flooded.
+/// Launch calls at once. Platforms take seconds to answer one, and throttle callers that send too many.
 const MAX_IN_FLIGHT: usize = 64;
 
+/// A launch that waits.
 #[derive(Clone, Debug)]
 pub struct QueuedLaunch {
+    /// Of the egress.
     pub egress_id: EgressId,
+    /// Of the record; the launch itself may get the next number.
     pub attempt: u32,
+    /// Records, or completes the uploads of a task that died.
     pub run_mode: RunMode,
+    /// Cores it occupies.
     pub weight: f64,
+    /// Whose share it counts against.
     pub tenant: Arc<str>,
-    /// What the record says about its launch.
+    /// State of the launch as the record has it.
     pub dispatch: Dispatch,
+    /// For the wait metric.
     pub enqueued_at: Instant,
-    /// Not launched by then: given up.
+    /// A launch that still waits then is given up.
     pub deadline: Instant,
-    /// Not before then, while others may go.
+    /// This launch is skipped until then.
     pub not_before: Option<Instant>,
-    /// Why it waits, when a launcher said so.
+    /// Why it waits, for the error of a launch that is given up; empty: no slot was free.
     pub message: String,
 }
 
-/// Turns of recordings begin here; before them go those who only save what is recorded.
+/// Recordings are numbered from here; salvage runs have smaller numbers, so they go first.
 const FIRST_SEQUENCE: u64 = 1 << 32;
 
-/// Tenants take turns, in proportion to their weights; those of one tenant go in the order they came. One who is put back
-/// keeps his turn.
+/// All waiting launches of this dispatcher, and the slots of those that run. A launch that is requeued keeps its
+/// sequence number.
 #[derive(Debug)]
 pub struct LaunchQueue {
     bounds: Bounds,
@@ -45,40 +53,49 @@ pub struct LaunchQueue {
     last_salvage_sequence: u64,
     queued: BTreeMap<u64, QueuedLaunch>,
     tenants: HashMap<Arc<str>, Share>,
-    /// What the last one to go had used; nobody who comes later may have used less, or he would be owed the past.
+    /// Virtual time of weighted fair queueing: what the tenant launched last had used. A tenant that was idle starts
+    /// here, so that it gets no credit for the idle time.
     virtual_time: f64,
+    /// Weight of what runs or is being launched.
     slots: HashMap<EgressId, f64>,
-    /// Their launch is in hand.
+    /// Launch calls in progress.
     launching: HashSet<EgressId>,
-    /// Nobody goes before then.
+    /// No launch before then.
     not_before: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
-    /// Launches, each divided by the tenant's weight.
+    /// Launches so far, each divided by the tenant's weight.
     used: f64,
-    /// All places of this tenant are taken: nobody of his before then.
+    /// The tenant is at its cap: none of its launches before then.
     not_before: Option<Instant>,
 }
 
-/// Whom the one who is put back holds up.
+/// Which launches a requeued one holds back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PauseScope {
+    /// Every launch: the cap of the installation or a platform's throttling.
     All,
+    /// Those of the same tenant.
     Tenant,
+    /// Itself alone.
     Launch,
 }
 
+/// What the launch loop is to do next.
 #[derive(Debug)]
 pub enum QueueStep {
+    /// Launch it; the number is for [`LaunchQueue::requeue`].
     Launch(u64, Box<QueuedLaunch>),
+    /// Its deadline has passed.
     GiveUp(Box<QueuedLaunch>),
-    /// Nothing to do before then, or before somebody comes or leaves.
+    /// Nothing before that time, or before the queue changes.
     Wait(Option<Instant>),
 }
 
 impl LaunchQueue {
+    /// An empty queue.
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
@@ -93,33 +110,37 @@ impl LaunchQueue {
         }
     }
 
+    /// After a reload; what runs already stays.
     pub fn set_bounds(&mut self, bounds: Bounds) {
         self.bounds = bounds;
     }
 
-    /// What there is, and what there may be.
+    /// Current load and its bounds.
     pub fn load_and_bounds(&self) -> (QueueLoad, Bounds) {
         (self.load(), self.bounds)
     }
 
+    /// Current load.
     pub fn load(&self) -> QueueLoad {
         QueueLoad { running: self.slots.values().sum(), tasks: self.slots.len(), queued: self.queued.len() }
     }
 
+    /// Waiting launches of one tenant.
     pub fn queued_of(&self, tenant: &str) -> usize {
         self.queued.values().filter(|queued| &*queued.tenant == tenant).count()
     }
 
+    /// Nothing waits and no launch call is in progress.
     pub fn is_empty(&self) -> bool {
         self.queued.is_empty() && self.launching.is_empty()
     }
 
-    /// False when it waits already, or is just being launched.
+    /// False when it waits already or is being launched.
     pub fn enqueue(&mut self, queued: QueuedLaunch) -> bool {
         if self.is_pending(&queued.egress_id) {
             return false;
         }
-        // Its task was never heard of: the place is to be earned again.
+        // Its earlier task never reported: the slot is given out anew.
         self.slots.remove(&queued.egress_id);
         let last_sequence = match queued.run_mode {
             RunMode::Record => &mut self.last_sequence,
@@ -132,40 +153,41 @@ impl LaunchQueue {
         true
     }
 
+    /// It has a slot or waits.
     pub fn contains(&self, egress_id: &EgressId) -> bool {
         self.slots.contains_key(egress_id) || self.queued.values().any(|queued| queued.egress_id == *egress_id)
     }
 
-    /// It waits here, or its launch is in hand.
+    /// It waits, or its launch call is in progress.
     pub fn is_pending(&self, egress_id: &EgressId) -> bool {
         self.launching.contains(egress_id) || self.queued.values().any(|queued| queued.egress_id == *egress_id)
     }
 
-    /// A task that runs without having been launched here (adopted) takes its place.
+    /// The slot of a task that another dispatcher launched and we adopted.
     pub fn take_slot(&mut self, egress_id: &EgressId, weight: f64) {
         self.slots.entry(egress_id.clone()).or_insert(weight);
     }
 
-    /// Who has a place and is not just being launched.
+    /// What has a slot and is not being launched.
     pub fn admitted(&self) -> Vec<EgressId> {
         self.slots.keys().filter(|id| !self.launching.contains(*id)).cloned().collect()
     }
 
-    /// The egress is over, or was never to be: its place is free, its turn is gone.
+    /// The egress is over or another dispatcher has it: frees its slot and its position.
     pub fn remove(&mut self, egress_id: &EgressId) {
         self.slots.remove(egress_id);
         self.queued.retain(|_, queued| queued.egress_id != *egress_id);
-        // The place may be what some tenant waits for.
+        // The freed slot may be what a capped tenant waits for.
         self.tenants.values_mut().for_each(|share| share.not_before = None);
         self.forget_tenants();
     }
 
-    /// The launch is no longer in hand; the task, if any, keeps its place.
+    /// The launch call has ended; the task, if there is one, keeps its slot.
     pub fn launch_ended(&mut self, egress_id: &EgressId) {
         self.launching.remove(egress_id);
     }
 
-    /// Back into the line, at the old turn.
+    /// Back into the queue with its old sequence number, paused until then.
     pub fn requeue(&mut self, sequence: u64, queued: QueuedLaunch, until: Instant, scope: PauseScope) {
         self.launch_ended(&queued.egress_id);
         self.slots.remove(&queued.egress_id);
@@ -183,6 +205,8 @@ impl LaunchQueue {
         self.queued.insert(sequence, queued);
     }
 
+    /// What to do at `now`. A launch that is returned occupies a slot until [`LaunchQueue::remove`] or
+    /// [`LaunchQueue::requeue`].
     pub fn next(&mut self, now: Instant) -> QueueStep {
         if let Some(sequence) =
             self.queued.iter().find(|(_, queued)| queued.deadline <= now).map(|(sequence, _)| *sequence)
@@ -213,7 +237,7 @@ impl LaunchQueue {
                 best = Some((f64::NEG_INFINITY, *sequence));
                 break;
             }
-            // Of each tenant the first that may go.
+            // Of each tenant only the first that is not paused.
             if !seen.insert(&queued.tenant) {
                 continue;
             }
@@ -226,7 +250,8 @@ impl LaunchQueue {
                 best = Some((share.used, *sequence));
             }
         }
-        // Who is next waits for a place that is large enough; nobody overtakes him into a smaller one.
+        // The next one waits for a slot that is large enough: a smaller launch does not overtake it, or large ones
+        // would starve.
         let goes = best.map(|(_, sequence)| sequence).filter(|sequence| {
             self.queued
                 .get(sequence)
@@ -246,7 +271,7 @@ impl LaunchQueue {
         QueueStep::Launch(sequence, Box::new(queued))
     }
 
-    /// Of who does not wait nothing need be remembered once the others have caught up.
+    /// A tenant that does not wait is forgotten once the virtual time has reached it.
     fn forget_tenants(&mut self) {
         let queued: HashSet<Arc<str>> = self.queued.values().map(|queued| Arc::clone(&queued.tenant)).collect();
         let virtual_time = self.virtual_time;
@@ -255,12 +280,36 @@ impl LaunchQueue {
 }
 
 impl QueuedLaunch {
+    /// From what a record says about its launch. `now_ms`: Unix milliseconds, the clock of the record's deadline.
+    pub fn of(record: &Record, now_ms: i64) -> Self {
+        let dispatch = Dispatch::of(record);
+        let left_ms = u64::try_from(dispatch.deadline_ms.saturating_sub(now_ms)).unwrap_or(0);
+        let now = Instant::now();
+        Self {
+            egress_id: record.egress_id.clone(),
+            attempt: record.attempt,
+            run_mode: if record.lost.is_empty() { RunMode::Record } else { RunMode::Salvage },
+            weight: dispatch.weight,
+            tenant: dispatch.tenant.as_str().into(),
+            dispatch,
+            enqueued_at: now,
+            deadline: now + Duration::from_millis(left_ms),
+            not_before: None,
+            message: String::new(),
+        }
+    }
+
+    /// The attempt number that its next launch at `target` has.
+    pub fn next_attempt(&self, target: &str) -> u32 {
+        self.attempt + u32::from(self.dispatch.is_fresh_at(target))
+    }
+
     fn weight_of_tenant(&self) -> f64 {
         if self.dispatch.share > 0.0 { self.dispatch.share } else { 1.0 }
     }
 }
 
-/// How long to leave a launcher alone that has no room and does not say for how long.
+/// Pause for a launcher that has no capacity and does not say for how long.
 pub const NO_ROOM_PAUSE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
@@ -385,7 +434,7 @@ mod tests {
         queue.requeue(sequence, a, now + SECOND, PauseScope::Tenant);
         assert_eq!(launch_order(&mut queue, now), ["EG_c"]);
         queue.remove(&EgressId::parse("EG_elsewhere").unwrap());
-        assert_eq!(launch_order(&mut queue, now), ["EG_a", "EG_b"], "a place became free");
+        assert_eq!(launch_order(&mut queue, now), ["EG_a", "EG_b"], "a slot became free");
     }
 
     #[tokio::test(start_paused = true)]

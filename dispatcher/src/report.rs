@@ -1,4 +1,5 @@
-//! Facts → EgressInfo, through the one ledger that travels in the record.
+//! Facts → EgressInfo, by the egress ledger that is stored in the record. Pure, except for [`left_behind`], which looks
+//! at this machine's disk. Sends nothing: that is `final_state`.
 
 use std::path::Path;
 
@@ -12,41 +13,34 @@ use spillway_protocol::livekit::EgressInfo;
 use spillway_protocol::rpc::StartEgressRequest;
 use tracing::warn;
 
-/// The first entry: accepted, and what it waits for if it does. The ledger as the record keeps it, and what it says.
-pub fn accepted(start: &StartEgressRequest, waiting: Option<&str>, at: i64) -> Result<(String, EgressInfo), RpcError> {
-    let mut ledger = EgressLedger::accept(start, at);
-    if let Some(message) = waiting {
-        ledger.on(Fact::Waiting(message.to_owned()), at);
-    }
-    let info = ledger.info().clone();
-    let text = serde_json::to_string(&ledger).map_err(|error| RpcError::new(Code::Internal, error.to_string()))?;
-    Ok((text, info))
-}
-
-/// What livekit-server was or is to be told last.
+/// The record's EgressInfo: what livekit-server was or will be sent last.
+///
+/// # Errors
+/// INTERNAL when it cannot be decoded; no retry.
 pub fn info_of(record: &Record) -> Result<EgressInfo, RpcError> {
     EgressInfo::decode(record.info.as_slice())
         .map_err(|error| RpcError::new(Code::Internal, format!("the record's EgressInfo cannot be read: {error}")))
 }
 
-/// `None` when a newer version wrote more than we understand.
+/// `None`: it cannot be parsed, for instance because a newer version wrote it.
 pub fn ledger_of(record: &Record) -> Option<EgressLedger> {
     serde_json::from_str(&record.ledger)
         .inspect_err(|error| warn!(egress_id = %record.egress_id, error = %chain(error), "ledger cannot be read"))
         .ok()
 }
 
-/// What a runner left on this machine's disk.
+/// What a dead runner left on this machine's disk.
 #[derive(Debug, Default)]
 pub struct FilesLeftBehind {
+    /// For the ledger: files with their sizes.
     pub facts: Vec<Fact>,
-    /// All of it is complete.
+    /// Every file has its manifest, so the recording ended well.
     pub finished: bool,
 }
 
-/// Files on this machine that were begun and never told as closed, as results. Looks at the disk. A manifest is written
-/// last, and only beside a recording that ended well: with one, the runner had finished and only not said so. `clock`: the
-/// file's times are the host's.
+/// Files of this machine that were opened and never reported as closed. Blocks on the disk. The runner writes the
+/// manifest last, and only after a recording that ended well: where there is one, only the report is missing. `clock`
+/// translates the file's times, which are the host's.
 pub fn left_behind(ledger: &EgressLedger, clock: &Clock) -> FilesLeftBehind {
     let results = &ledger.info().file_results;
     let (mut facts, mut finished) = (vec![], true);
@@ -77,9 +71,9 @@ fn manifest_beside(location: &str, egress_id: &str) -> Option<Manifest> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
-/// The ledger of this record, with more facts.
+/// The record's ledger with more facts. `at`: Unix nanoseconds.
 pub fn continued(record: &Record, facts: Vec<Fact>, at: i64) -> Continued {
-    // Unreadable: the facts begin with what every egress has.
+    // Unreadable: a new one, which has at least the id.
     let mut ledger = ledger_of(record).unwrap_or_else(|| {
         EgressLedger::accept(&StartEgressRequest { egress_id: record.egress_id.to_string(), ..Default::default() }, at)
     });
@@ -89,9 +83,11 @@ pub fn continued(record: &Record, facts: Vec<Fact>, at: i64) -> Continued {
     Continued { text: serde_json::to_string(&ledger).unwrap_or_default(), info: ledger.info().clone() }
 }
 
-/// A ledger and what it says.
+/// A ledger and its EgressInfo.
 pub struct Continued {
+    /// The ledger as JSON.
     pub text: String,
+    /// For livekit-server.
     pub info: EgressInfo,
 }
 

@@ -1,9 +1,10 @@
-//! The places where recordings may run, in order, and which of them are worth asking now.
+//! Where recordings may run, in the operator's order, and which targets are worth asking now: breaker, pacing, and what
+//! the operator switched off. Holds the launchers; which target gets a launch is decided by the launch tasks.
 
 pub mod breaker;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use spillway_bus::{Pace, Record};
@@ -14,41 +15,48 @@ use tokio::time::Instant;
 
 use self::breaker::{Breaker, LaunchOutcome};
 use crate::config::targets::TargetConfig;
-use crate::context::{Dispatch, task_of};
+use crate::launch_state::{Dispatch, task_of};
+use crate::lock::locked;
 
-/// A turn further away than this is left to others; the next target may have one.
+/// A launch token further away than this is not waited for: the next target may have one.
 const MAX_PACE_WAIT: Duration = Duration::from_secs(2);
 
+/// One target at work.
 pub struct Target {
+    /// Its section of the configuration.
     pub config: TargetConfig,
+    /// Starts, watches and ends its tasks.
     pub launcher: Arc<dyn Launcher>,
+    /// Launch rate, enforced in Redis for all dispatchers; `None`: unlimited.
     pub pace: Option<Pace>,
     breaker: Mutex<Breaker>,
     recent: Mutex<RecentLaunches>,
 }
 
 impl Target {
+    /// With a closed breaker.
     pub fn new(config: TargetConfig, launcher: Arc<dyn Launcher>) -> Self {
         let quota = config.launches.or_else(|| launcher.quota());
         let pace = quota.map(|Quota { burst, per_second }| Pace { burst, per_second, max_wait: MAX_PACE_WAIT });
         Self { config, launcher, pace, breaker: Mutex::default(), recent: Mutex::default() }
     }
 
+    /// As configured.
     pub fn name(&self) -> &str {
         &self.config.name
     }
 
-    /// The platform was asked for a launch.
+    /// Counts a launch call.
     pub fn launch_requested(&self) {
         let mut recent = locked(&self.recent);
         recent.asked += 1;
-        // What was long ago counts half.
+        // Older calls count half.
         if recent.asked >= 64 {
             *recent = RecentLaunches { asked: recent.asked / 2, throttles: recent.throttles / 2 };
         }
     }
 
-    /// The platform complained about our pace: true when that is more than chance.
+    /// Counts a throttled launch call; true when there are too many to be chance.
     pub fn throttled(&self) -> bool {
         let mut recent = locked(&self.recent);
         recent.throttles += 1;
@@ -59,10 +67,12 @@ impl Target {
         too_fast
     }
 
+    /// Tells the breaker.
     pub fn record_outcome(&self, outcome: LaunchOutcome) {
         self.breaker().on(outcome, Instant::now());
     }
 
+    /// Not to be held across an `await`.
     pub fn breaker(&self) -> MutexGuard<'_, Breaker> {
         locked(&self.breaker)
     }
@@ -87,16 +97,17 @@ struct RecentLaunches {
     throttles: u32,
 }
 
-/// What an operator has said about a target.
+/// What an operator has switched a target to, with `spillway-dispatcher target`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperatorState {
-    /// Nothing is launched there; who has nowhere else to go waits.
+    /// Nothing is launched there; requests that no other target takes wait.
     Paused,
     /// Nothing is launched there, as if it were not configured; what runs there goes on.
     Draining,
 }
 
 impl OperatorState {
+    /// From the text in Redis; `None`: a newer version's.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "paused" => Some(Self::Paused),
@@ -105,6 +116,7 @@ impl OperatorState {
         }
     }
 
+    /// As stored in Redis.
     pub fn text(self) -> &'static str {
         match self {
             Self::Paused => "paused",
@@ -113,32 +125,34 @@ impl OperatorState {
     }
 }
 
-/// Under this name the operator's words lie on the bus.
+/// Name of the switches in Redis: target → state.
 pub const SWITCHES: &str = "targets";
 
-/// They may change while we run.
+/// All targets. The list changes on a reload, the switches with each reconcile.
 #[derive(Default)]
 pub struct Targets {
     list: Mutex<Arc<[Arc<Target>]>>,
-    /// No longer configured; what runs there is watched and billed to its end.
+    /// No longer configured; tasks there are watched and billed until they end.
     retired: Mutex<Vec<Arc<Target>>>,
     states: Mutex<BTreeMap<String, OperatorState>>,
 }
 
 /// Which targets to ask, in order, and what is known about the others.
 pub struct TargetChoice {
+    /// Worth asking, in the operator's order.
     pub open: Vec<Arc<Target>>,
     /// The first of the others to open again, if that is known, and why it is closed.
     pub closed: Option<(Option<Instant>, String)>,
 }
 
 impl Targets {
+    /// In the operator's order.
     pub fn new(list: Vec<Target>) -> Self {
         let list: Vec<Arc<Target>> = list.into_iter().map(Arc::new).collect();
         Self { list: Mutex::new(list.into()), ..Self::default() }
     }
 
-    /// From now on these, in this order. Those that are not among them are asked for nothing new.
+    /// Replaces the list; targets that are not in it are retired.
     pub fn replace(&self, new: Vec<Arc<Target>>) {
         let mut retired = locked(&self.retired);
         let before = std::mem::replace(&mut *locked(&self.list), new.iter().map(Arc::clone).collect());
@@ -146,24 +160,27 @@ impl Targets {
         retired.retain(|old| new.iter().all(|new| new.name() != old.name()));
     }
 
-    /// Where something may be launched.
+    /// The configured ones, where something may be launched.
     pub fn all(&self) -> Arc<[Arc<Target>]> {
         Arc::clone(&locked(&self.list))
     }
 
+    /// No longer configured.
     pub fn retired(&self) -> Vec<Arc<Target>> {
         locked(&self.retired).clone()
     }
 
-    /// Wherever something may be running.
+    /// Configured and retired: wherever something may be running.
     pub fn known(&self) -> Vec<Arc<Target>> {
         self.all().iter().cloned().chain(self.retired()).collect()
     }
 
+    /// Configured or retired.
     pub fn named(&self, name: &str) -> Option<Arc<Target>> {
         self.known().into_iter().find(|target| target.name() == name)
     }
 
+    /// Takes over the operator's switches as Redis has them.
     pub fn apply_switches(&self, states: &BTreeMap<String, String>) {
         *locked(&self.states) = states
             .iter()
@@ -171,11 +188,15 @@ impl Targets {
             .collect();
     }
 
+    /// `None`: launches are allowed.
     pub fn operator_state(&self, name: &str) -> Option<OperatorState> {
         locked(&self.states).get(name).copied()
     }
 
-    /// The machine each target would give, or what each says against it.
+    /// The machine at each target that takes such a recording.
+    ///
+    /// # Errors
+    /// When no target does: the reasons of all of them. A retry is right only after the configuration has changed.
     pub fn shapes(&self, kind: EgressKind, load: &Load) -> Result<BTreeMap<String, Shape>, String> {
         let mut shapes = BTreeMap::new();
         let mut against = Vec::new();
@@ -192,7 +213,7 @@ impl Targets {
         if shapes.is_empty() { Err(against.join("; ")) } else { Ok(shapes) }
     }
 
-    /// Of those that have a machine for it.
+    /// Sorts the targets in `shapes`: those to ask, without `tried`, and when a closed one opens again.
     pub fn choose(&self, shapes: &BTreeMap<String, Shape>, tried: &BTreeSet<String>, now: Instant) -> TargetChoice {
         let mut choice = TargetChoice { open: Vec::new(), closed: None };
         let mut close = |until: Option<Instant>, message: String| {
@@ -216,13 +237,13 @@ impl Targets {
         choice
     }
 
-    /// Another than this one could be asked.
+    /// A target other than `than` could be asked now.
     pub fn has_another(&self, shapes: &BTreeMap<String, Shape>, tried: &BTreeSet<String>, than: &str) -> bool {
         let choice = self.choose(shapes, tried, Instant::now());
         choice.open.iter().any(|target| target.name() != than)
     }
 
-    /// Where the task of this record is, if it is anywhere.
+    /// The target of the record's task; `None`: not configured here.
     pub fn of(&self, record: &Record) -> Option<Arc<Target>> {
         let launcher = task_of(record).map(|task| task.launcher);
         let by_launcher =
@@ -230,7 +251,7 @@ impl Targets {
         self.named(&Dispatch::of(record).target).or_else(by_launcher)
     }
 
-    /// `None` when the record names no task.
+    /// What the platform says about the record's task; `None` when the record names none.
     pub async fn status(&self, record: &Record) -> Option<TaskStatus> {
         let task = task_of(record)?;
         Some(match self.of(record) {
@@ -239,13 +260,14 @@ impl Targets {
         })
     }
 
+    /// Ends the record's task, if it names one and its target is known.
     pub async fn end(&self, record: &Record, how: StopMode) {
         if let (Some(task), Some(target)) = (task_of(record), self.of(record)) {
             target.launcher.end(&task, how).await;
         }
     }
 
-    /// Its files, if it wrote any, are on this machine's disk.
+    /// The task's files, if any, are on this machine's disk.
     pub fn is_here(&self, record: &Record) -> bool {
         match self.of(record) {
             Some(target) => target.launcher.is_this_machine(),
@@ -253,14 +275,10 @@ impl Targets {
         }
     }
 
+    /// Every target runs its tasks on this machine.
     pub fn all_are_here(&self) -> bool {
         self.all().iter().all(|target| target.launcher.is_this_machine())
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change is one statement, so a panic elsewhere leaves nothing half done.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -269,7 +287,7 @@ mod tests {
     use spillway_launchers::simulated::SimulatedOptions;
 
     use super::*;
-    use crate::config::LauncherConfig;
+    use crate::config::targets::LauncherConfig;
 
     fn target(name: &str) -> Target {
         let launcher = LauncherConfig::Simulated { latency: Duration::ZERO, quota: None };

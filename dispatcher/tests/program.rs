@@ -1,5 +1,4 @@
-//! The program as people call it: bills, prices, words to targets, a look for what was lost, a configuration that changes.
-//! Against a real Redis.
+//! The program from its command line, against a real Redis: `bill`, `price`, `target`, `--sweep`, SIGHUP.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in the stage too")]
 
@@ -165,7 +164,7 @@ async fn switches_of_targets_and_a_changed_configuration_reach_a_running_dispatc
     assert!(ground.run(&config, &["target", "resume", "near"]).ok);
     open("near", 1.0).await;
 
-    // One is taken away, one is new: the next recording starts there.
+    // One target is removed, one is new: the next recording starts there.
     let livekit = ground.livekit().await;
     livekit.start_composite("EG_before").await.unwrap();
     let launched = |target: &str| format!("spillway_launches_total{{target=\"{target}\",outcome=\"launched\"}}");
@@ -178,7 +177,7 @@ async fn switches_of_targets_and_a_changed_configuration_reach_a_running_dispatc
     assert_eq!(dispatcher.metric(&launched("near")).await, Some(1.0));
     assert_eq!(livekit.shows("EG_before").unwrap().error, "", "what ran there goes on");
 
-    // What cannot be opened changes nothing.
+    // A target that cannot be opened changes nothing.
     dispatcher.reload("nonsense: true\n");
     dispatcher.reload(&ground.config("targets: [{ name: bad, launcher: moon }]\n"));
     dispatcher.reload(&ground.config(&format!("targets: [{FAR}]\n")));
@@ -199,7 +198,7 @@ async fn a_look_for_what_was_lost_names_it_and_changes_nothing() {
     registry.create(&record).await.unwrap();
     let before = registry.get(&record.egress_id).await.unwrap();
     let found = ground.run(&config, &["--sweep", "--dry-run"]);
-    let line = "egress\tEG_lost\trunning\tit has no task and no heartbeat; to be settled";
+    let line = "egress\tEG_lost\trunning\tit has no task and no heartbeat; to be ended";
     assert_eq!(found.out, format!("{line}\n1 found, nothing was changed\n"), "{found:?}");
     assert_eq!(registry.get(&record.egress_id).await.unwrap(), before);
     let wrong = ground.run(&config, &["--dry-run"]);

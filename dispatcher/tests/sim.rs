@@ -1,6 +1,6 @@
-//! Whole lives of egresses in virtual time: dispatchers, a cloud on paper, runners that die when it hurts.
+//! Egresses from start to end in virtual time: dispatchers, a simulated platform, runners that die at every step.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in the stage too")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in the harness too")]
 
 mod harness;
 #[path = "sim/figures.rs"]
@@ -112,7 +112,7 @@ async fn a_stop_is_answered_at_once_in_every_phase() {
         (answer, begun.elapsed())
     };
 
-    // Launching: its launch call is in the air.
+    // Launching: its launch call is in progress.
     harness.livekit.start_composite("EG_launching").await.unwrap();
     sleep(Duration::from_millis(100)).await;
     let (answer, took) = timed("EG_launching").await;
@@ -129,7 +129,7 @@ async fn a_stop_is_answered_at_once_in_every_phase() {
     }
     sleep(3 * SECOND).await;
     let waits = harness.livekit.shows("EG_waits").unwrap();
-    assert_eq!(waits.details, "waiting for a place: 2 of 2 recordings running, 0 before this one");
+    assert_eq!(waits.details, "waiting for a slot: 2 of 2 recordings running, 0 before this one");
     let (answer, took) = timed("EG_waits").await;
     assert_eq!(answer.unwrap().status(), EgressStatus::EgressAborted);
     assert!(took < Duration::from_millis(50), "{took:?}");
@@ -150,7 +150,7 @@ async fn a_stop_is_answered_at_once_in_every_phase() {
     assert_eq!(error.message, "egress with status EGRESS_COMPLETE cannot be stopped");
     assert!(took < Duration::from_millis(50), "{took:?}");
 
-    // Nobody's.
+    // Unknown.
     let error = timed("EG_unknown").await.0.unwrap_err();
     assert_eq!(error.message, "no response from servers");
     harness.livekit.stop("EG_two").await.unwrap();
@@ -239,8 +239,8 @@ async fn uploads_of_a_dead_task_are_salvaged_by_the_next_attempt_and_end_once() 
     }
     assert_eq!(harness.cloud.started(), 6);
 
-    // A stop while it is saved is answered with the truth; whoever dies at it is followed by another, and when the third
-    // has died it is told as such, once.
+    // A stop during a salvage run is answered with the current state; a salvage run that dies is followed by another, and
+    // the third death ends the egress, once.
     harness.runners.play("EG_twice", Play::DiesRecording);
     harness.runners.play_salvages("EG_twice", &[Play::DiesRecording, Play::DiesWithItsTicket]);
     harness.livekit.start_stored("EG_twice").await.unwrap();
@@ -263,7 +263,7 @@ async fn uploads_of_a_dead_task_are_salvaged_by_the_next_attempt_and_end_once() 
         "{message}"
     );
 
-    // Nothing is salvaged that was recorded to its end, and what cannot start is not tried for ever.
+    // A recording that ended well is not salvaged, and a launch that cannot succeed is not tried for ever.
     harness.livekit.start_stored("EG_whole").await.unwrap();
     until("it records", || harness.livekit.status("EG_whole") == Some(EgressStatus::EgressActive)).await;
     harness.livekit.stop("EG_whole").await.unwrap();
@@ -306,7 +306,7 @@ async fn a_dispatcher_may_die_at_any_moment_and_another_finishes() {
             harness.livekit.start_composite("EG_orphan").await
         };
         let death = async {
-            // At 1000 the call is on its way.
+            // At 1000 the call is in progress.
             sleep(Duration::from_millis(after_ms)).await;
             a.vanish().await;
         };
@@ -347,7 +347,7 @@ async fn a_full_dispatcher_queues_then_refuses_with_the_reason_and_gives_up() {
     harness.livekit.start_composite("EG_second").await.unwrap();
     let error = harness.livekit.start_composite("EG_third").await.unwrap_err();
     assert_eq!(error.code, Code::ResourceExhausted);
-    assert_eq!(error.message, "no place for another recording: 1 of 1 recordings running, 1 waiting");
+    assert_eq!(error.message, "no slot for another recording: 1 of 1 recordings running, 1 waiting");
     assert_eq!(harness.livekit.status("EG_third"), None);
 
     harness.livekit.stop("EG_first").await.unwrap();
@@ -355,7 +355,7 @@ async fn a_full_dispatcher_queues_then_refuses_with_the_reason_and_gives_up() {
     harness.livekit.start_composite("EG_fourth").await.unwrap();
     until("the fourth is given up", || harness.livekit.status("EG_fourth") == Some(EgressStatus::EgressFailed)).await;
     let given_up = harness.livekit.shows("EG_fourth").unwrap();
-    assert_eq!(given_up.error, "no place became free within 20 s");
+    assert_eq!(given_up.error, "no slot became free within 20 s");
     assert_eq!(given_up.error_code, 429);
 }
 
@@ -369,7 +369,7 @@ async fn a_dispatcher_with_a_place_goes_before_one_with_a_queue() {
     }
     let begun = Instant::now();
     let queued = harness.livekit.start_composite("EG_nowhere").await.unwrap();
-    assert!(queued.details.starts_with("waiting for a place"), "{}", queued.details);
+    assert!(queued.details.starts_with("waiting for a slot"), "{}", queued.details);
     assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
 }
 
@@ -393,13 +393,13 @@ async fn what_a_launcher_says_is_minded() {
     assert!(begun.elapsed() > 3 * SECOND, "patience was asked for: {:?}", begun.elapsed());
 }
 
-/// The others of the same target are asked at once, under numbers of their own.
+/// Another zone of the same target is asked at once, with a new attempt number.
 #[tokio::test(start_paused = true)]
 async fn one_full_place_of_a_target_costs_no_time() {
     let harness = Harness::set(SimulatedOptions::default()).await;
     let _dispatcher = harness.dispatcher().await;
     let here = || LaunchError::ZoneCapacity { message: "zone a is full".to_owned() };
-    // More than it takes to close a target that has no room at all.
+    // More than it takes to open the breaker of a target without any capacity.
     harness.cloud.refuse(&EgressId::parse("EG_zones").unwrap(), (0..5).map(|_| here()).collect());
     let begun = Instant::now();
     harness.livekit.start_composite("EG_zones").await.unwrap();
@@ -424,7 +424,7 @@ async fn redis_may_be_away_for_a_while() {
     harness.livekit.assert_each_ended_once();
 }
 
-/// Redis is away for minutes just when recordings end: for everybody, and for the runners alone.
+/// Redis is down for minutes just when recordings end: for all processes, and for the runners alone.
 #[tokio::test(start_paused = true)]
 async fn a_recording_that_ends_while_redis_is_away_is_complete_afterwards() {
     for (everybody, minutes) in [(true, 2), (true, 10), (true, 14), (false, 1), (false, 4)] {
@@ -433,7 +433,7 @@ async fn a_recording_that_ends_while_redis_is_away_is_complete_afterwards() {
         let _dispatchers = (harness.dispatcher().await, harness.dispatcher().await);
         let ids: Vec<String> = (0..6).map(|n| format!("EG_away{n}")).collect();
         for (id, n) in ids.iter().zip(0u64..) {
-            // From well before to well after the moment Redis goes.
+            // From well before to well after the begin of the outage.
             harness.runners.play(id, Play::Ends(Duration::from_millis(8_000 + 700 * n)));
             if n % 2 == 0 {
                 harness.livekit.start_stored(id).await.unwrap();
@@ -464,7 +464,7 @@ async fn a_recording_that_ends_while_redis_is_away_is_complete_afterwards() {
     }
 }
 
-/// A failover to a replica that has not heard of the end: the record says again that it records, and its runner has left.
+/// A failover to a replica without the last write: the record is `Running` again, and its runner has exited.
 #[tokio::test(start_paused = true)]
 async fn a_record_that_loses_its_end_is_not_told_as_another_end() {
     let harness = Harness::set(slow()).await;

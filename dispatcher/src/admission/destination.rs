@@ -1,4 +1,5 @@
-//! Can this machine write where the request wants its file? Asked before the 200, not after an hour of recording.
+//! Whether this machine can write where the request wants its file: checked before the request is accepted, not after an
+//! hour of recording. Blocks on the disk; runs on tokio's blocking threads.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,10 @@ use spillway_plan::{EgressPlan, Output};
 use spillway_process::LocalRoot;
 use spillway_protocol::code::{Code, RpcError};
 
-/// Tries every output of the plan that stays on this machine. Touches the disk: call it where blocking is allowed.
+/// Tries every output of the plan that stays on this machine.
+///
+/// # Errors
+/// INVALID_ARGUMENT with the folder that cannot be written; not worth a retry with the same request.
 pub fn check(plan: &EgressPlan, root: Option<&Path>) -> Result<(), RpcError> {
     for output in &plan.outputs {
         let Output::File(file) = output;
@@ -27,9 +31,9 @@ pub fn check(plan: &EgressPlan, root: Option<&Path>) -> Result<(), RpcError> {
     Ok(())
 }
 
-/// The folder that is already there on the way to the file has to take a new entry; the rest of the way will be made by
-/// the runner. A variable in the path is only known later, so the way is followed as far as it is known, and with a
-/// configured root never out of it.
+/// The nearest existing folder above the file has to take a new entry; the runner creates the folders below it. A
+/// variable in the path is only known later, so the path is followed up to the first one, and never out of a configured
+/// root.
 fn can_write(path: &str, root: Option<&Path>) -> Result<(), (PathBuf, io::Error)> {
     let absolute = |path: &Path| std::path::absolute(path).map_err(|error| (path.to_owned(), error));
     let root = match root {
@@ -42,7 +46,7 @@ fn can_write(path: &str, root: Option<&Path>) -> Result<(), (PathBuf, io::Error)
     let is_folder = known.is_empty() || known.ends_with('/') || place == root.path();
     let folder = if is_folder { place.as_path() } else { place.parent().unwrap_or(&place) };
     let (at, opened) = root.nearest_folder(folder)?;
-    // Asking for permission is not enough: to root everything seems allowed, in /proc and on a full or read-only disk too.
+    // access(2) is not enough: root is allowed everything, in /proc and on a full or read-only disk too.
     let probe = format!(".spillway-probe-{}-{:08x}", std::process::id(), rand::random::<u32>());
     let tried = mkdirat(&opened, &probe, Mode::RWXU).and_then(|()| unlinkat(&opened, &probe, AtFlags::REMOVEDIR));
     tried.map_err(|error| (at, error.into()))

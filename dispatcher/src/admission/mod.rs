@@ -1,49 +1,77 @@
-//! A StartEgress and the state of the dispatcher → a place, a place in the queue, or a refusal in words. Pure, but for
+//! A StartEgress and the state of the dispatcher → a slot, a position in the queue, or a refusal. Pure, except for
 //! `destination`, which tries the disk.
 
 pub mod destination;
 
 use spillway_protocol::code::{Code, RpcError};
 
+use crate::config::Config;
+use crate::config::targets::LauncherConfig;
+
 /// How full the dispatcher is.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct QueueLoad {
     /// Weight of what runs or is being started.
     pub running: f64,
+    /// Tasks that run or are being started.
     pub tasks: usize,
+    /// Launches that wait.
     pub queued: usize,
 }
 
+/// How full it may be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounds {
-    /// Cores this host gives to recordings; `None` where the platform has its own bounds.
+    /// Cores for recordings; `None`: the platforms have their own bounds.
     pub cores: Option<f64>,
-    /// Recordings at once, whatever they weigh.
+    /// Recordings at once, whatever their weight; `None`: no cap.
     pub tasks: Option<usize>,
-    /// Most that may wait for a place.
+    /// Launches that may wait.
     pub queue: usize,
 }
 
+impl Bounds {
+    /// As configured; the cores of this host where nothing is configured and every recording runs on it.
+    pub fn of(config: &Config) -> Self {
+        let host = || {
+            std::thread::available_parallelism().map_or(1.0, |cores| f64::from(u32::try_from(cores.get()).unwrap_or(1)))
+        };
+        // Beside a cloud, this machine is a target like others, bounded by its `max_tasks`.
+        let all_here = config.targets.iter().all(|target| matches!(target.launcher, LauncherConfig::Process { .. }));
+        let cores = if all_here { Some(config.cores.unwrap_or_else(host)) } else { config.cores };
+        Self { cores, tasks: config.max_recordings, queue: config.queue }
+    }
+}
+
+/// An accepted request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Admission {
+    /// A slot is free.
     Now,
-    /// Accepted, and launched when there is room; the words are for `details`.
+    /// It waits for one.
     Queued {
+        /// For `details` of EgressInfo.
         message: String,
     },
 }
 
-/// A request that is too heavy for an empty host is started all the same: the recording lags, it does not lose frames.
+/// A recording of this weight may be launched. One that is too heavy for an empty host is launched too: it lags, but
+/// loses no frames.
 pub fn fits(weight: f64, load: QueueLoad, bounds: Bounds) -> bool {
     load.tasks == 0
         || (bounds.cores.is_none_or(|cores| load.running + weight <= cores + 1e-9)
             && bounds.tasks.is_none_or(|tasks| load.tasks < tasks))
 }
 
+/// Nothing fits and the queue is at its bound.
 pub fn is_full(load: QueueLoad, bounds: Bounds) -> bool {
     load.queued >= bounds.queue && !fits(0.0, load, bounds)
 }
 
+/// Slot or queue.
+///
+/// # Errors
+/// RESOURCE_EXHAUSTED when the queue is at its bound; livekit-server may try again later.
 pub fn admit(weight: f64, load: QueueLoad, bounds: Bounds) -> Result<Admission, RpcError> {
     if load.queued == 0 && fits(weight, load, bounds) {
         return Ok(Admission::Now);
@@ -54,13 +82,16 @@ pub fn admit(weight: f64, load: QueueLoad, bounds: Bounds) -> Result<Admission, 
         _ => format!("{} recordings are being started", load.tasks),
     };
     if load.queued >= bounds.queue {
-        let message = format!("no place for another recording: {occupied}, {} waiting", load.queued);
+        let message = format!("no slot for another recording: {occupied}, {} waiting", load.queued);
         return Err(RpcError::new(Code::ResourceExhausted, message));
     }
-    Ok(Admission::Queued { message: format!("waiting for a place: {occupied}, {} before this one", load.queued) })
+    Ok(Admission::Queued { message: format!("waiting for a slot: {occupied}, {} before this one", load.queued) })
 }
 
-/// No tenant fills the line alone.
+/// The tenant's bound on waiting requests.
+///
+/// # Errors
+/// RESOURCE_EXHAUSTED when the tenant is at its bound; a retry later is right.
 pub fn tenant(tenant: &str, queued: usize, max: Option<usize>) -> Result<(), RpcError> {
     match max {
         Some(max) if queued >= max => {
@@ -71,7 +102,11 @@ pub fn tenant(tenant: &str, queued: usize, max: Option<usize>) -> Result<(), Rpc
     }
 }
 
-/// What runs is not counted yet, so a budget ends with what was running when it was used up.
+/// The tenant's budget of the month, in dollars. Running tasks are not counted yet, so the budget is exceeded by what
+/// was running when it was used up.
+///
+/// # Errors
+/// RESOURCE_EXHAUSTED once the budget is used up; not worth a retry before the next month.
 pub fn budget(tenant: &str, month: &str, spent: f64, budget: f64) -> Result<(), RpcError> {
     if spent < budget {
         return Ok(());
@@ -94,10 +129,10 @@ mod tests {
         let load = |running, tasks, queued| QueueLoad { running, tasks, queued };
         assert_eq!(admit(0.7, load(1.3, 2, 0), HOST), Ok(Admission::Now));
         let Ok(Admission::Queued { message }) = admit(0.8, load(1.3, 2, 0), HOST) else { panic!("queued") };
-        assert_eq!(message, "waiting for a place: 2 recordings take 1.3 of 2.0 cores, 0 before this one");
+        assert_eq!(message, "waiting for a slot: 2 recordings take 1.3 of 2.0 cores, 0 before this one");
         let refusal = admit(0.8, load(1.3, 2, 2), HOST).unwrap_err();
         assert_eq!(refusal.code, Code::ResourceExhausted);
-        assert_eq!(refusal.message, "no place for another recording: 2 recordings take 1.3 of 2.0 cores, 2 waiting");
+        assert_eq!(refusal.message, "no slot for another recording: 2 recordings take 1.3 of 2.0 cores, 2 waiting");
     }
 
     #[test]

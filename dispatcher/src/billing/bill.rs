@@ -1,35 +1,52 @@
-//! `spillway-dispatcher bill`: the ledger, added up.
+//! `spillway-dispatcher bill`: reads the ledger from Redis and adds it up. Writes nothing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use chrono::{NaiveDate, NaiveTime};
 use spillway_bus::{BusError, Tasks};
 
-use super::entry::{Entry, day, days_of};
+use super::entry::{Entry, day};
 
-/// Lines read at once.
+/// Ledger lines per read.
 const PAGE: usize = 1000;
 
+/// What the rows of a bill are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum By {
+    /// Rooms.
     Room,
+    /// Tenants.
     Tenant,
+    /// Kinds of egress.
     Type,
+    /// Days in UTC, by the end of the task.
     Day,
+    /// Targets.
     Target,
+    /// Single egresses.
     Egress,
 }
 
+/// Sums of some tasks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BillRow {
+    /// How many.
     pub tasks: u64,
+    /// Billed seconds.
     pub billed_s: f64,
+    /// Recorded seconds.
     pub recorded_s: f64,
+    /// Size of the files.
     pub bytes: u64,
+    /// Dollars.
     pub amount: f64,
 }
 
-/// Entries of that time, by the end of their task.
+/// Ledger lines of that time, by the end of their task; Unix milliseconds.
+///
+/// # Errors
+/// When Redis does not answer; a retry is right.
 pub async fn read(tasks: &Tasks, since_ms: i64, until_ms: i64) -> Result<Vec<Entry>, BusError> {
     let mut entries = Vec::new();
     let mut after: Option<String> = None;
@@ -37,7 +54,7 @@ pub async fn read(tasks: &Tasks, since_ms: i64, until_ms: i64) -> Result<Vec<Ent
         let page = tasks.lines(since_ms, until_ms, after.as_deref(), PAGE).await?;
         let is_last = page.len() < PAGE;
         after = page.last().map(|(id, _)| id.clone());
-        // A line of a newer version that we cannot read is better left out than taken for an end.
+        // A line of a newer version that cannot be parsed is left out; the pages after it are not.
         entries.extend(page.iter().filter_map(|(_, text)| serde_json::from_str(text).ok()));
         if is_last {
             return Ok(entries);
@@ -45,6 +62,7 @@ pub async fn read(tasks: &Tasks, since_ms: i64, until_ms: i64) -> Result<Vec<Ent
     }
 }
 
+/// Sums by name.
 pub fn add_up(entries: &[Entry], by: By) -> BTreeMap<String, BillRow> {
     let mut rows: BTreeMap<String, BillRow> = BTreeMap::new();
     for entry in entries {
@@ -76,6 +94,7 @@ fn total(rows: &BTreeMap<String, BillRow>) -> BillRow {
     })
 }
 
+/// For a terminal, with a total.
 pub fn table(rows: &BTreeMap<String, BillRow>, by: By) -> String {
     let title = format!("{by:?}").to_lowercase();
     let width = rows.keys().map(|name| name.chars().count()).chain([title.len(), 5]).max().unwrap_or(5);
@@ -99,6 +118,7 @@ pub fn table(rows: &BTreeMap<String, BillRow>, by: By) -> String {
     text
 }
 
+/// For a spreadsheet.
 pub fn csv(rows: &BTreeMap<String, BillRow>, by: By) -> String {
     let mut text = format!("{},tasks,billed_seconds,recorded_seconds,bytes,usd\n", format!("{by:?}").to_lowercase());
     for (name, row) in rows {
@@ -108,16 +128,19 @@ pub fn csv(rows: &BTreeMap<String, BillRow>, by: By) -> String {
     text
 }
 
-/// A room may be called anything; a spreadsheet must not take its name for a formula.
+/// Rooms have any name; a spreadsheet must not take one for a formula.
 fn field(text: &str) -> String {
     let guarded = if text.starts_with(['=', '+', '-', '@']) { format!("'{text}") } else { text.to_owned() };
     if guarded.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", guarded.replace('"', "\"\"")) } else { guarded }
 }
 
-/// `2026-11`, `2026-11-22`, `7d`, `12h` before now, or Unix seconds; the start of what it names, in milliseconds.
+/// `2026-11`, `2026-11-22`, `7d` or `12h` before now, or Unix seconds → the start of it in Unix milliseconds.
+///
+/// # Errors
+/// When the text is none of these; the message is for the operator.
 pub fn moment(text: &str, now_ms: i64) -> Result<i64, String> {
     let wrong = || format!("\"{text}\" is no time: write 2026-11, 2026-11-22, 7d, 12h or Unix seconds");
-    // What is further away than the calendar of any ledger is a slip of the hand.
+    // A number further away than any ledger's calendar is a typing error.
     let number =
         |text: &str| text.parse::<i64>().ok().filter(|number| (0..100_000_000_000).contains(number)).ok_or_else(wrong);
     let before = |count: i64, unit_ms: i64| now_ms.checked_sub(count.checked_mul(unit_ms)?);
@@ -131,13 +154,12 @@ pub fn moment(text: &str, now_ms: i64) -> Result<i64, String> {
     match parts.as_slice() {
         [seconds] => Ok(number(seconds)? * 1000),
         [year, month] | [year, month, _] if text.len() >= 7 => {
-            let (year, month) = (number(year)?, number(month)?);
             let day = parts.get(2).map_or(Ok(1), |day| number(day))?;
-            if (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day) {
-                Ok(days_of(year, month, day) * 86_400_000)
-            } else {
-                Err(wrong())
-            }
+            let small = |number: i64| u32::try_from(number).map_err(|_| wrong());
+            let year = i32::try_from(number(year)?).ok().filter(|year| (1970..=9999).contains(year));
+            let (year, month, day) = (year.ok_or_else(wrong)?, small(number(month)?)?, small(day)?);
+            let date = NaiveDate::from_ymd_opt(year, month, day).ok_or_else(wrong)?;
+            Ok(date.and_time(NaiveTime::MIN).and_utc().timestamp_millis())
         }
         _ => Err(wrong()),
     }
@@ -164,6 +186,7 @@ mod tests {
             "99999999999-11",
             "2026-13",
             "2026-11-32",
+            "2026-02-30",
             "2026-11-22-1",
         ] {
             assert!(moment(text, now).is_err(), "{text}");

@@ -1,3 +1,7 @@
+//! Closes tasks that no record wants any more: asks their platforms whether they are gone and what they bill, writes a
+//! line into the ledger, ends those that linger. Runs in the billing loop of the lease holder; [`gone`] also where an
+//! exit event is handled. Redis closes a task once, so two dispatchers write one line.
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,50 +15,58 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::entry::{Entry, TaskEnd, entry, month};
-use super::facts::TaskFacts;
-use crate::config::targets::OverBudget;
-use crate::context::{Context, Dispatch, task_of};
-use crate::reconcile::Timeouts;
+use crate::config::tenants::OverBudget;
+use crate::context::Context;
+use crate::launch_state::{Dispatch, task_of};
+use crate::liveness::is_beating;
 use crate::report;
 use crate::targets::Target;
+use crate::task_facts::TaskFacts;
 
-/// A platform may know its own window only a while after the task is gone.
+/// Platforms report the billed window up to a minute after the task is gone.
 const BILL_TIMEOUT: Duration = Duration::from_secs(60);
-/// A task whose egress is over and that is still there after this is ended.
+/// A task that still runs so long after its egress is over is ended.
 const LINGERS: Duration = Duration::from_secs(90);
 
-/// Until one that still is there is told again.
-const TOLD_AGAIN: Duration = Duration::from_secs(30);
-/// Launchers end their calls themselves, sooner.
+/// Before a task that still runs is ended again.
+const END_AGAIN: Duration = Duration::from_secs(30);
+/// Launchers have shorter timeouts of their own.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// State of the closing between rounds.
 pub(super) struct TaskCloser {
     context: Arc<Context>,
-    /// Since when a task's egress is done with it.
+    /// Since when no record has wanted the task.
     done_since: HashMap<TaskKey, Instant>,
-    told: HashMap<TaskKey, Instant>,
+    /// When it was last ended because it lingered.
+    ended_at: HashMap<TaskKey, Instant>,
 }
 
-/// A task that nobody needs any more.
+/// An open task that no record wants.
 struct ClosingTask {
     open: OpenTaskEntry,
     facts: TaskFacts,
-    /// As long as it stands at this attempt.
+    /// The record, if it is still at this attempt.
     current: Option<Record>,
-    /// Where the record knows it, and its target is known here.
+    /// The platform's reference, where the record has it and the target is configured here.
     task: Option<(TaskRef, Arc<Target>)>,
     done_for: Duration,
 }
 
 impl TaskCloser {
+    /// Knows of no task yet.
     pub fn new(context: Arc<Context>) -> Self {
-        Self { context, done_since: HashMap::new(), told: HashMap::new() }
+        Self { context, done_since: HashMap::new(), ended_at: HashMap::new() }
     }
 
+    /// Goes through all open tasks.
+    ///
+    /// # Errors
+    /// When Redis does not answer; the next round is the retry.
     pub async fn round(&mut self) -> Result<(), BusError> {
         let open = self.context.tasks.list().await?;
         self.done_since.retain(|key, _| open.iter().any(|task| task.task == *key));
-        self.told.retain(|key, _| open.iter().any(|task| task.task == *key));
+        self.ended_at.retain(|key, _| open.iter().any(|task| task.task == *key));
         self.context.metrics.gauges("spillway_tasks_open", "target", open.iter().map(|task| task.target.as_str()));
         let mut closings = Vec::new();
         for task in open {
@@ -76,7 +88,7 @@ impl TaskCloser {
             return Ok(None);
         };
         let record = self.context.registry.get(&open.task.egress_id).await?;
-        // Opened for an attempt that the record does not stand at yet.
+        // Opened for an attempt that the record has not reached yet.
         if record.as_ref().is_some_and(|record| record.attempt < open.task.attempt && record.phase != Phase::Over)
             && self.context.clock.unix_ms() - facts.opened_ms < 60_000
         {
@@ -85,7 +97,7 @@ impl TaskCloser {
         let task = record.as_ref().and_then(|record| reference(record, open.task.attempt));
         let task = task.and_then(|task| Some((task, self.context.targets.named(&open.target)?)));
         let current = record.filter(|record| record.attempt == open.task.attempt);
-        // Our view was old.
+        // The index of live records was old.
         if current.as_ref().is_some_and(|record| wants(record, open.task.attempt)) {
             return Ok(None);
         }
@@ -109,7 +121,7 @@ impl TaskCloser {
                 }
                 return Ok(());
             }
-            // Nobody has seen it, or can: what is left is our own clock.
+            // Its platform does not know it or cannot be asked: our own clock decides.
             Presence::Nowhere if done_for < BILL_TIMEOUT / 4 => return Ok(()),
             Presence::Nowhere => end_of(&self.context, &facts, current.as_ref(), None),
         };
@@ -119,12 +131,12 @@ impl TaskCloser {
 
     fn send_away(&mut self, open: OpenTaskEntry, task: TaskRef, target: Arc<Target>) {
         let now = Instant::now();
-        if self.told.get(&open.task).is_some_and(|at| now - *at < TOLD_AGAIN) {
+        if self.ended_at.get(&open.task).is_some_and(|at| now - *at < END_AGAIN) {
             return;
         }
         info!(egress_id = %open.task.egress_id, %task, "its egress is over for long, task ended");
-        self.told.insert(open.task, now);
-        // A platform that is slow to answer holds up nobody.
+        self.ended_at.insert(open.task, now);
+        // In the background: a slow platform must not delay the round.
         self.context.spawn(async move {
             target.launcher.end(&task, StopMode::Immediate).await;
         });
@@ -134,19 +146,15 @@ impl TaskCloser {
         Ok(match (task_status, record) {
             (Some(TaskStatus::Gone(exit_report)), _) => Presence::Gone(exit_report),
             (Some(TaskStatus::Alive | TaskStatus::Starting(_)), _) => Presence::There,
-            (Some(TaskStatus::Unknown(_)), Some(record)) if self.is_beating(record).await? => Presence::There,
+            (Some(TaskStatus::Unknown(_)), Some(record)) if is_beating(&self.context.heartbeats, record).await? => {
+                Presence::There
+            }
             (Some(TaskStatus::Unknown(_)) | None, _) => Presence::Nowhere,
         })
     }
-
-    async fn is_beating(&self, record: &Record) -> Result<bool, BusError> {
-        let last = self.context.heartbeats.last(&record.egress_id).await?;
-        let fresh = Timeouts::default().heartbeat;
-        Ok(matches!(last, Some((age, beat)) if beat.attempt == record.attempt && age < fresh))
-    }
 }
 
-/// What platforms say about each, many at once; `None` where there is nobody to ask.
+/// Status of each on its platform, many per call; `None` where no platform can be asked.
 async fn poll_statuses(closings: &[ClosingTask]) -> Vec<Option<TaskStatus>> {
     let mut by_target: BTreeMap<&str, (&Target, Vec<usize>)> = BTreeMap::new();
     for (nth, closing) in closings.iter().enumerate() {
@@ -173,7 +181,10 @@ async fn poll_statuses(closings: &[ClosingTask]) -> Vec<Option<TaskStatus>> {
     task_statuses
 }
 
-/// The line of a task whose end somebody has told, unless its egress still wants it or the line is there.
+/// Closes a task whose exit was reported, unless a record still wants it or its bill is not known yet.
+///
+/// # Errors
+/// When Redis does not answer; the billing loop closes the task later.
 pub async fn gone(context: &Context, key: &TaskKey, exit_report: &ExitReport) -> Result<(), BusError> {
     let Some(open) = context.tasks.list().await?.into_iter().find(|open| open.task == *key) else { return Ok(()) };
     let Ok(facts) = serde_json::from_str::<TaskFacts>(&open.facts) else { return Ok(()) };
@@ -185,12 +196,12 @@ pub async fn gone(context: &Context, key: &TaskKey, exit_report: &ExitReport) ->
     write(context, &open, &facts, &end_of(context, &facts, current, Some(exit_report))).await
 }
 
-/// The platform will name the window it bills, and has not yet.
+/// The platform will report the billed window, and has not yet.
 fn lacks_its_bill(facts: &TaskFacts, exit_report: &ExitReport) -> bool {
     exit_report.billed.is_none() && !exit_report.how.never_ran() && facts.platform != Platform::Host
 }
 
-/// It is just being launched, or runs.
+/// The task is being launched, or runs.
 fn wants(record: &Record, attempt: u32) -> bool {
     record.phase != Phase::Over && !Dispatch::of(record).earlier.contains_key(&attempt)
 }
@@ -202,7 +213,7 @@ fn end_of(context: &Context, facts: &TaskFacts, record: Option<&Record>, exit_re
     let own = (facts.opened_ms, if ended_ms > 0 { ended_ms } else { now_ms });
     let billed = exit_report.and_then(|exit_report| exit_report.billed);
     let (from_ms, to_ms) = billed.map_or(own, |billed| (billed.from, billed.to));
-    // What a salvage run has saved stands in its line: that of the run before it was written before anybody knew.
+    // Bytes that a salvage run stored are in its own line: the line of the task before it was written earlier.
     let recorded = recorded(&info);
     TaskEnd {
         from_ms,
@@ -224,6 +235,7 @@ fn end_of(context: &Context, facts: &TaskFacts, record: Option<&Record>, exit_re
     }
 }
 
+/// Closes the task in Redis with its ledger line, and updates metrics and budget.
 async fn write(context: &Context, open: &OpenTaskEntry, facts: &TaskFacts, end: &TaskEnd) -> Result<(), BusError> {
     let config = context.config();
     let extra_s = context.overheads().extra_s(&open.target);
@@ -234,7 +246,9 @@ async fn write(context: &Context, open: &OpenTaskEntry, facts: &TaskFacts, end: 
     if !context.tasks.close(&open.task, line).await? {
         return Ok(());
     }
-    context.overheads().learn(&entry);
+    if let Some(extra_s) = entry.extra_s() {
+        context.overheads().learn(&entry.target, extra_s);
+    }
     context.emit_ledger_line(&text);
     measure(context, &entry);
     let rules = config.tenants.rules(&open.tenant);
@@ -263,16 +277,16 @@ enum Presence {
     Nowhere,
 }
 
-/// The task of this attempt, as far as the record remembers.
+/// The task of this attempt, if the record has it.
 fn reference(record: &Record, attempt: u32) -> Option<TaskRef> {
     let earlier = Dispatch::of(record).earlier.get(&attempt).cloned();
     earlier.or_else(|| task_of(record).filter(|_| record.attempt == attempt))
 }
 
-/// Bytes and seconds.
+/// Bytes and seconds of the recording.
 fn recorded(info: &EgressInfo) -> (u64, f64) {
     let bytes = info.file_results.iter().map(|file| u64::try_from(file.size).unwrap_or(0)).sum();
-    // An egress begins with its request, and may end long after its files.
+    // An egress starts with its request and may end long after its files, so the files' own times come first.
     let max_file_ns = info.file_results.iter().map(|file| file.duration).max().unwrap_or(0);
     let began = info.file_results.iter().map(|file| file.started_at).filter(|at| *at > 0).min();
     let lasted = match (max_file_ns, began.unwrap_or(info.started_at), info.ended_at) {

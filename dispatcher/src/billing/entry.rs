@@ -1,73 +1,109 @@
-//! A task that is gone, in money. Pure.
+//! One line of the ledger: a task that is gone, with its bill. And the calendar of bills, which is UTC. Pure.
 
+use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use spillway_bus::TaskKey;
 use spillway_cost::{Bill, Capacity, Platform, PriceList, Usage, bill, puts};
 use spillway_launchers::TaskMachine;
 
-use super::facts::{TaskFacts, estimate};
+use crate::task_facts::{TaskFacts, estimate};
 
-/// What became of it.
+/// How a task ended, as far as the bill needs it.
 #[derive(Clone, Debug, Default)]
 pub struct TaskEnd {
-    /// Unix milliseconds.
+    /// Unix milliseconds; begin of the billed window.
     pub from_ms: i64,
+    /// Unix milliseconds; end of the billed window.
     pub to_ms: i64,
-    /// The window is the vendor's.
+    /// The platform reported the window; else it is from our own clock.
     pub by_vendor: bool,
-    /// Nothing of it ran, so nothing is billed.
+    /// No container started, so nothing is billed.
     pub never_ran: bool,
+    /// The machine it really had, where the platform says so.
     pub machine: Option<TaskMachine>,
-    /// Bytes of the files it made.
+    /// Size of its files.
     pub bytes: u64,
-    /// Of the recording, not of the machine.
+    /// Length of the recording.
     pub recorded_s: f64,
+    /// Status of the egress, its error, or how the task exited.
     pub outcome: String,
 }
 
 /// One line of the ledger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
+    /// Of the egress.
     pub egress_id: String,
+    /// Of the task.
     pub attempt: u32,
+    /// The task completed uploads of another one.
     #[serde(default)]
     pub salvage: bool,
+    /// Name of the room.
     pub room: String,
+    /// Kind of egress.
     #[serde(rename = "type")]
     pub kind: String,
+    /// Empty where there is only one tenant.
     pub tenant: String,
+    /// Where it ran.
     pub target: String,
+    /// Whose prices apply.
     pub platform: Platform,
+    /// Of the price.
     pub region: String,
+    /// Of the price.
     pub arch: String,
+    /// On demand or spot.
     pub capacity: Capacity,
+    /// Thousandths of a vCPU.
     pub cpu_milli: u32,
+    /// Memory.
     pub memory_mib: u32,
+    /// Disk.
     pub disk_gib: u32,
+    /// Unix milliseconds; begin of the billed window.
     pub from_ms: i64,
+    /// Unix milliseconds; end of the billed window.
     pub to_ms: i64,
-    /// Billed.
+    /// Billed seconds, with the platform's minimum.
     pub seconds: f64,
+    /// Length of the recording.
     pub recorded_s: f64,
-    /// `vendor`, or `own` clock where the vendor says nothing.
+    /// Whose clock the window is from: `vendor`, or `own` where the platform reports none.
     pub window: String,
+    /// Size of the files.
     pub bytes: u64,
-    /// Computed from time and bytes.
+    /// Requests to the store, computed from time and bytes.
     pub puts: f64,
+    /// In `currency`.
     pub amount: f64,
+    /// What `amount` is made of.
     pub parts: Bill,
-    /// What was to be expected of a recording of this length.
+    /// Expected amount for a recording of this length.
     pub estimate: f64,
-    /// What an hour of it was expected to cost when it was launched.
+    /// Expected amount for an hour, as estimated at the launch.
     #[serde(default)]
     pub estimate_hour: f64,
+    /// Of the price list.
     pub currency: String,
-    /// Empty: there is no price for this machine.
+    /// Of the price list; empty: it has no price for this machine.
     pub price_version: String,
+    /// See [`TaskEnd::outcome`].
     pub outcome: String,
 }
 
-/// `extra_s`: seconds usually billed at this target beside the recording, where that is known.
+impl Entry {
+    /// Seconds billed beside the recording; `None` where they say nothing about other tasks: our own clock, a salvage
+    /// run, or a recording that did not end well.
+    pub fn extra_s(&self) -> Option<f64> {
+        let usual = self.window == "vendor" && !self.salvage && self.recorded_s > 0.0;
+        let window_s = self.to_ms.saturating_sub(self.from_ms) as f64 / 1000.0;
+        (usual && self.outcome == "egress_complete").then(|| (window_s - self.recorded_s).max(0.0))
+    }
+}
+
+/// The line of a task. `extra_s`: seconds usually billed at this target beside the recording, where known.
 pub fn entry(
     task: &TaskKey,
     (tenant, target): (&str, &str),
@@ -124,42 +160,20 @@ pub fn entry(
 
 /// `2026-11`, in UTC.
 pub fn month(unix_ms: i64) -> String {
-    let (year, month, _) = civil(unix_ms.div_euclid(86_400_000));
-    format!("{year:04}-{month:02}")
+    utc(unix_ms, "%Y-%m")
 }
 
 /// `2026-11-22`, in UTC.
 pub fn day(unix_ms: i64) -> String {
-    let (year, month, day) = civil(unix_ms.div_euclid(86_400_000));
-    format!("{year:04}-{month:02}-{day:02}")
+    utc(unix_ms, "%Y-%m-%d")
 }
 
-/// Days since 1970 → year, month, day (Howard Hinnant's algorithm).
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
-}
-
-/// Days since 1970 of a date in UTC.
-pub fn days_of(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let shifted = if month > 2 { month - 3 } else { month + 9 };
-    let of_year = (153 * shifted + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+fn utc(unix_ms: i64, format: &str) -> String {
+    DateTime::from_timestamp_millis(unix_ms).unwrap_or_default().format(format).to_string()
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use proptest::prelude::*;
+mod tests {
     use spillway_cost::{Load, Shape};
     use spillway_protocol::ids::EgressId;
 
@@ -180,10 +194,6 @@ pub(super) mod tests {
             opened_ms: 0,
             hour: 0.1,
         }
-    }
-
-    pub fn some() -> Entry {
-        of(&facts(), &TaskEnd::default())
     }
 
     fn of(facts: &TaskFacts, end: &TaskEnd) -> Entry {
@@ -234,11 +244,17 @@ pub(super) mod tests {
         assert_eq!(day(-1), "1969-12-31");
     }
 
-    proptest! {
-        #[test]
-        fn a_day_is_found_again(days in -200_000i64..200_000) {
-            let (year, month, day) = civil(days);
-            prop_assert_eq!(days_of(year, month, day), days);
-        }
+    #[test]
+    fn only_a_recording_that_ended_well_in_the_vendors_window_tells_the_overhead() {
+        let entry = |outcome: &str| Entry {
+            to_ms: 104_000,
+            recorded_s: 100.0,
+            window: "vendor".to_owned(),
+            outcome: outcome.to_owned(),
+            ..of(&facts(), &TaskEnd::default())
+        };
+        assert_eq!(entry("egress_complete").extra_s(), Some(4.0));
+        assert_eq!(entry("the runner died").extra_s(), None);
+        assert_eq!(Entry { window: "own".to_owned(), ..entry("egress_complete") }.extra_s(), None);
     }
 }

@@ -1,44 +1,45 @@
-//! What every task cost, and whether somebody still wants it. One dispatcher at a time keeps the accounts: it closes the
-//! tasks that are gone, with a line in the ledger, and looks for tasks that belong to no egress.
+//! What every task cost, and whether a record still wants it. One dispatcher at a time, the holder of the billing lease,
+//! closes tasks that are gone with a line in the ledger, and ends tasks that belong to no egress.
 //!
-//! `facts` is what is written down when a task is opened, `entry` the arithmetic, `close` the closing, `orphans` the look
-//! for what was lost; `bill` prints bills, `price_quote` says beforehand.
+//! `entry` is the arithmetic of one line (pure), `close` closes tasks, `orphan_tracker` (pure) and `orphans` find lost
+//! ones; `bill` adds up the ledger, `price_quote` says what a recording would cost (both for the command line).
 
-pub mod facts;
 pub mod entry;
-mod close;
-pub mod overhead;
-pub mod orphans;
 pub mod bill;
 pub mod price_quote;
+mod lease;
+mod close;
+pub mod orphan_tracker;
+pub(crate) mod orphans;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use spillway_bus::BusError;
 use spillway_process::chain;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use self::close::TaskCloser;
 pub use self::close::gone;
+use self::entry::Entry;
 use self::orphans::Orphans;
 use crate::context::Context;
 
 const ROUND: Duration = Duration::from_secs(2);
 const ORPHAN_INTERVAL: Duration = Duration::from_secs(30);
-const LEASE: &str = "accounts";
-const LEASE_LASTS: Duration = Duration::from_secs(15);
 
+/// Ledger lines that a new lease holder learns usual overheads from: of the last day, at most so many.
 const LOOK_BACK_MS: i64 = 24 * 3_600_000;
 const MAX_REMEMBERED: usize = 1000;
 
-/// Until the dispatcher stops.
+/// The billing loop. Returns when the dispatcher stops.
 pub async fn run(context: Arc<Context>) {
     let mut ticks = interval(ROUND);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut closer = TaskCloser::new(Arc::clone(&context));
     let mut orphans = Orphans::new(Arc::clone(&context));
-    let mut statuses = Instant::now() + ORPHAN_INTERVAL;
+    let mut next_search = Instant::now() + ORPHAN_INTERVAL;
     let mut failing = false;
     let mut number = None;
     loop {
@@ -47,28 +48,28 @@ pub async fn run(context: Arc<Context>) {
             () = context.shutdown.triggered() => return,
         }
         let round = async {
-            let held = context.leases.hold(LEASE, context.name.as_str(), LEASE_LASTS).await?;
+            let held = lease::hold(&context).await?;
             if held.is_some() && held != number {
-                info!(number = held, "keeps the accounts");
+                info!(number = held, "holds the billing lease");
                 remember(&context).await?;
             }
             number = held;
             if held.is_some() {
                 closer.round().await?;
             }
-            if Instant::now() >= statuses {
-                statuses = Instant::now() + ORPHAN_INTERVAL;
-                // For what is launched from now on, by whichever dispatcher.
+            if Instant::now() >= next_search {
+                next_search = Instant::now() + ORPHAN_INTERVAL;
+                // Redis may have lost it, and the next launches carry it.
                 context.learn_installation().await?;
                 orphans.round(held).await?;
             }
-            Ok::<_, spillway_bus::BusError>(())
+            Ok::<_, BusError>(())
         };
         match round.await {
             Ok(()) => failing = false,
             Err(error) => {
                 if !failing {
-                    warn!(error = %chain(&error), "accounts not kept, the registry is not reachable");
+                    warn!(error = %chain(&error), "billing put off, the registry is not reachable");
                 }
                 failing = true;
             }
@@ -76,17 +77,16 @@ pub async fn run(context: Arc<Context>) {
     }
 }
 
-/// What is usual, from the last lines of the one who kept them before.
-async fn remember(context: &Context) -> Result<(), spillway_bus::BusError> {
+/// Usual overheads, from the latest lines of the ledger.
+async fn remember(context: &Context) -> Result<(), BusError> {
     let now_ms = context.clock.unix_ms();
     let lines = context.tasks.lines(now_ms - LOOK_BACK_MS, i64::MAX / 2, None, MAX_REMEMBERED).await?;
-    let entries = lines.iter().filter_map(|(_, text)| serde_json::from_str(text).ok());
+    let entries = lines.iter().filter_map(|(_, text)| serde_json::from_str::<Entry>(text).ok());
     let mut overheads = context.overheads();
-    entries.for_each(|entry| overheads.learn(&entry));
+    for entry in entries {
+        if let Some(extra_s) = entry.extra_s() {
+            overheads.learn(&entry.target, extra_s);
+        }
+    }
     Ok(())
-}
-
-/// Whether this number is still the one that keeps the accounts.
-async fn is_current(context: &Context, number: u64) -> bool {
-    matches!(context.leases.is_current(LEASE, number).await, Ok(true))
 }

@@ -1,26 +1,36 @@
-//! `spillway-dispatcher price`: what a recording would cost, before anything is launched.
+//! `spillway-dispatcher price`: what a recording would cost. Pure; launches nothing.
 
 use std::fmt::Write;
 
 use spillway_cost::{Capacity, Load, Platform, PriceList, Shape, shape_for};
 
-use super::facts::{estimate, rate};
-use crate::config::targets::TargetConfig;
-use crate::config::{Config, LauncherConfig};
+use crate::config::Config;
+use crate::config::targets::{LauncherConfig, TargetConfig};
+use crate::task_facts::{estimate, rate};
 
+/// Expected cost at one target.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PriceQuote {
+    /// Its name, or the platform's.
     pub target: String,
+    /// Of the price.
     pub region: String,
+    /// Of the price.
     pub arch: String,
+    /// Of the price.
     pub capacity: Capacity,
+    /// The machine that would be requested.
     pub shape: Shape,
+    /// In the price list's currency.
     pub amount: f64,
-    /// The price is of another region.
+    /// The price is of another region than the target's.
     pub elsewhere: bool,
 }
 
-/// On each target of the configuration, or on everything in the list.
+/// For `seconds` at each target of the configuration, or, without one, on everything in the price list.
+///
+/// # Errors
+/// Of an entry: there is no machine or no price for it; the text says why.
 pub fn quotes(
     load: &Load,
     seconds: f64,
@@ -45,7 +55,7 @@ fn on_target(load: &Load, seconds: f64, target: &TargetConfig, prices: &PriceLis
     one(load, seconds, &target.name, platform, &target.region, &target.arch, target.capacity, target.nat, prices)
 }
 
-pub fn platform(launcher: &LauncherConfig) -> Platform {
+fn platform(launcher: &LauncherConfig) -> Platform {
     match launcher {
         LauncherConfig::Container(spec) => match spec.launcher.as_str() {
             "ecs" => Platform::Fargate,
@@ -57,7 +67,7 @@ pub fn platform(launcher: &LauncherConfig) -> Platform {
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "a price depends on all of them, and nobody else calls it")]
+#[allow(clippy::too_many_arguments, reason = "a price depends on all of them, and the two callers are above")]
 fn one(
     load: &Load,
     seconds: f64,
@@ -83,6 +93,7 @@ fn one(
     })
 }
 
+/// For a terminal.
 pub fn table(quotes: &[Result<PriceQuote, String>], prices: &PriceList, minutes: f64) -> String {
     let width = quotes.iter().flatten().map(|quote| quote.target.len()).chain([6]).max().unwrap_or(6);
     let mut text = format!(

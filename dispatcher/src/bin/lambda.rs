@@ -1,9 +1,9 @@
-//! `spillway-lambda`: a function that AWS starts for "ECS Task State Change" and that settles the egress whose task is
-//! gone, also when no dispatcher lives. It is configured as a dispatcher is; secrets are named by `SPILLWAY_SECRETS`
-//! (JSON: variable to ARN), because Lambda has no references to them.
+//! `spillway-lambda`: the AWS Lambda function for "ECS Task State Change" events. It ends, salvages or relaunches the
+//! egress whose task is gone, also when no dispatcher runs. Configured like a dispatcher; `SPILLWAY_SECRETS` (JSON:
+//! variable to ARN) names secrets in Secrets Manager, because Lambda's environment cannot refer to them.
 //!
-//! Nothing but the configuration outlives an invocation: between two of them the process is frozen, and connections that
-//! slept for an hour are connections to nobody.
+//! Only the configuration outlives an invocation: between two of them the process is frozen, and connections are dead
+//! afterwards.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::{Value, json};
 use spillway_bus::Bus;
 use spillway_dispatcher::reconcile::task_exit::TaskExitEvent;
-use spillway_dispatcher::{Config, ExitHandler, config};
+use spillway_dispatcher::{Config, ExitHandler, Setup, config};
 use spillway_launchers::TaskStatus;
 use spillway_launchers::ecs::event;
 use spillway_process::chain;
@@ -29,9 +29,9 @@ use tokio::time::Instant;
 use tracing::{debug, error, info};
 
 const SECRETS: &str = "SPILLWAY_SECRETS";
-/// The function's own keys, which are no keys of a bucket.
+/// Credentials of the function itself, which must not be taken for those of a bucket.
 const OWN_KEYS: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
-/// Before AWS ends us: so that the answer, and with it the reason, gets out.
+/// Before the deadline of the invocation: so that the answer with the reason still gets out.
 const MARGIN: Duration = Duration::from_secs(2);
 
 #[tokio::main]
@@ -45,7 +45,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     .await
 }
 
-/// Of the configuration, before anything is asked of anybody.
+/// Log level of the configuration, read before secrets are fetched.
 fn level() -> String {
     let file = text().ok().and_then(|text| config::read(&text, &|_| None).ok()).unwrap_or_default();
     let said = file.logging.and_then(|logging| logging.level).or(file.log_level);
@@ -59,7 +59,7 @@ fn text() -> anyhow::Result<String> {
 
 #[derive(Default)]
 struct Function {
-    /// What worked last time. Secrets are changed now and then: after a failure they are read again.
+    /// That of the last success. Secrets are rotated: after a failure they are read again.
     config: Mutex<Option<Config>>,
 }
 
@@ -74,13 +74,13 @@ impl Function {
             Err(error) => {
                 *self.config.lock().await = None;
                 let message = format!("{error:#}");
-                error!(error = message, "event not settled; it comes again");
+                error!(error = message, "event not handled; it comes again");
                 Err(Diagnostic { error_type: "NotSettled".to_owned(), error_message: message })
             }
         }
     }
 
-    /// One event, or a batch of them from a queue: all are heard, and the batch comes again if one could not be settled.
+    /// One event, or a batch of them from a queue: all are handled, and the batch comes again if one failed.
     async fn handle_all(&self, payload: &Value, by: Instant) -> anyhow::Result<Vec<String>> {
         let mut said = Vec::new();
         let mut failed = None;
@@ -95,11 +95,11 @@ impl Function {
 
     async fn handle(&self, event: &Value, by: Instant) -> anyhow::Result<String> {
         let Some(read) = event::read(event) else {
-            debug!("no event about a task of ours");
+            debug!("not an event about a task of ours");
             return Ok("not ours".to_owned());
         };
         let TaskStatus::Gone(exit_report) = read.task_status else {
-            // The runner has its SIGTERM and finishes; there is nothing to settle before it is gone.
+            // The runner has its SIGTERM and finishes; there is nothing to do before it is gone.
             info!(egress_id = %read.task.egress_id, task = read.task.task.id, warned = read.warned, "its task still runs");
             return Ok("not over".to_owned());
         };
@@ -108,12 +108,13 @@ impl Function {
             return Ok("not ours".to_owned());
         }
         let bus = Bus::connect(&config.redis).await.context("unable to connect to redis")?;
-        let exit_handler = ExitHandler::open(config, bus).await.context("open the targets")?;
+        let setup = Setup::open(config, bus).await.context("open the targets")?;
+        let exit_handler = ExitHandler::start(setup).await.context("start")?;
         let task = read.task;
         let event = TaskExitEvent { egress_id: task.egress_id, attempt: task.attempt, task: task.task.id, exit_report };
         let heard = exit_handler.handle(&event).await;
         let finished = exit_handler.finish(by).await;
-        let heard = heard.with_context(|| format!("settle {}", event.egress_id))?;
+        let heard = heard.with_context(|| format!("handle the end of {}", event.egress_id))?;
         if !finished {
             bail!("{}: {heard:?}, and not finished in the time of one invocation", event.egress_id);
         }
@@ -137,7 +138,7 @@ impl Function {
     }
 }
 
-/// EventBridge gives the event itself, a queue gives it as the text of a message.
+/// EventBridge sends the event itself, SQS as the body of a message.
 fn events(payload: &Value) -> Vec<Value> {
     match payload["Records"].as_array() {
         None => vec![payload.clone()],
@@ -148,7 +149,7 @@ fn events(payload: &Value) -> Vec<Value> {
     }
 }
 
-/// What the environment names, read from Secrets Manager.
+/// Variable → secret, for those that `SPILLWAY_SECRETS` names.
 async fn secrets() -> anyhow::Result<BTreeMap<String, Secret>> {
     let Ok(named) = std::env::var(SECRETS) else { return Ok(BTreeMap::new()) };
     let named: BTreeMap<String, String> = serde_json::from_str(&named).with_context(|| format!("read {SECRETS}"))?;

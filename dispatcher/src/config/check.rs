@@ -1,23 +1,31 @@
-//! `--check-config`: what holds, without its secrets, and what was said in vain. And the reference in `CONFIG.md`.
+//! `--check-config`: the effective configuration without its secrets, and the keys that have no effect. And the
+//! reference in `CONFIG.md`. Only makes text.
 
 use std::fmt::Write;
 
 use serde_yaml_ng::Value;
 use spillway_protocol::redact;
 
-use super::keys::{self, File};
+use super::duration::GoDuration;
+use super::keys::{self, File, Logging, Push, Runner, SessionLimits};
 use super::section::{KeyEffect, KeyRow};
-use super::{Config, resolve};
+use super::settings::{Config, Trust};
+use super::targets::LauncherConfig;
+use super::values::{Affinity, Cores, LauncherName, Level, ServerUrl};
 
-/// What holds, as YAML with remarks.
+/// The effective configuration as annotated YAML.
+///
+/// # Errors
+/// When YAML cannot express a value; no configuration is known for which that happens.
 pub fn report(config: &Config, file: &File) -> Result<String, serde_yaml_ng::Error> {
     let rows = keys::rows();
-    let mut holds = shown(&resolve::effective(config, file), &rows)?;
-    // A dozen empty keys of Redis would hide the two that matter.
+    let mut effective_yaml = shown(&effective(config, file), &rows)?;
+    // A dozen empty keys of Redis would hide the two that are set.
     for section in ["redis", "storage", "backup", "s3", "gcp", "azure", "alioss"] {
-        prune(&mut holds, section);
+        prune(&mut effective_yaml, section);
     }
-    let mut text = format!("# what holds (secrets hidden)\n{}", serde_yaml_ng::to_string(&holds)?);
+    let mut text =
+        format!("# effective configuration (secrets hidden)\n{}", serde_yaml_ng::to_string(&effective_yaml)?);
 
     let mut given = shown(file, &rows)?;
     prune(&mut given, "redis");
@@ -44,15 +52,15 @@ pub fn report(config: &Config, file: &File) -> Result<String, serde_yaml_ng::Err
     Ok(text)
 }
 
-/// Every key as a Markdown table, defaults from the values that are really used.
+/// Every key as a Markdown table, with the defaults that [`Config::default`] really has.
 pub fn reference() -> String {
     let rows = keys::rows();
-    let usual = resolve::effective(&Config::default(), &File::default());
+    let usual = effective(&Config::default(), &File::default());
     let usual = serde_yaml_ng::to_value(&usual).unwrap_or_default();
     let mut text = String::from(
         "YAML in a file (`--config`, env `EGRESS_CONFIG_FILE`) or as text (`--config-body`, env `EGRESS_CONFIG_BODY`, which wins).\n\
          Keys are those of livekit/egress, today's and 2022's, and our own; durations are written like `90m`, `5s`, `100ms`. An unknown\n\
-         key is an error. `spillway-dispatcher --check-config` prints what holds.\n\n\
+         key is an error. `spillway-dispatcher --check-config` prints the effective configuration.\n\n\
          | key | value | default | |\n|---|---|---|---|\n",
     );
     for row in rows.iter().filter(|row| row.effect == KeyEffect::Used) {
@@ -69,7 +77,7 @@ pub fn reference() -> String {
     text
 }
 
-/// Whole sections under one name where all of their keys share the fate.
+/// Keys with this effect; a section whose keys all have it is one entry.
 fn together(rows: &[KeyRow], effect: KeyEffect) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for row in rows.iter().filter(|row| row.effect == effect) {
@@ -89,7 +97,7 @@ fn together(rows: &[KeyRow], effect: KeyEffect) -> Vec<String> {
     names
 }
 
-/// The file as YAML without secrets: those that are declared so, and passwords in URLs.
+/// The file as YAML without secrets: keys declared as secret, and passwords in URLs.
 fn shown(file: &File, rows: &[KeyRow]) -> Result<Value, serde_yaml_ng::Error> {
     let mut value = serde_yaml_ng::to_value(file)?;
     for row in rows.iter().filter(|row| row.secret) {
@@ -142,5 +150,103 @@ fn plain(value: &Value) -> String {
         Value::Bool(given) => given.to_string(),
         Value::Number(number) => number.to_string(),
         _ => String::new(),
+    }
+}
+
+/// The effective configuration under the names of the file. The runner's section shows the runner's defaults where the
+/// file sets nothing.
+fn effective(config: &Config, file: &File) -> File {
+    let (program, log_dir, launcher) = match config.targets.first().map(|target| &target.launcher) {
+        // Each target has its own launcher.
+        _ if file.targets.is_some() => (file.runner_program.clone(), file.runner_log_dir.clone(), None),
+        Some(LauncherConfig::Process { program, log_dir }) => {
+            (program.clone(), log_dir.clone(), Some(LauncherName::Process))
+        }
+        Some(LauncherConfig::Simulated { .. }) => (None, None, Some(LauncherName::Simulated)),
+        None | Some(LauncherConfig::Container(_)) => (None, None, None),
+    };
+    let level = [Level::Debug, Level::Info, Level::Warn, Level::Error];
+    let level = level.into_iter().find(|level| level.as_str() == config.log_level).unwrap_or(Level::Info);
+    let limits = &config.defaults.limits;
+    File {
+        redis: Some(config.redis.clone()),
+        api_key: Some(config.api_key.clone()),
+        api_secret: Some(config.api_secret.clone()),
+        ws_url: ServerUrl::try_from(config.ws_url.clone()).ok(),
+        logging: Some(Logging { level: Some(level), json: Some(config.log_json), ..Logging::default() }),
+        health: config.health,
+        push: config.push.clone().map(|Trust { audience, account, keys }| Push {
+            audience: Some(audience),
+            service_account: Some(account),
+            keys: Some(keys),
+        }),
+        launcher,
+        targets: file.targets.clone(),
+        tenants: file.tenants.clone(),
+        max_tasks: config.max_tasks,
+        stack: Some(config.stack.clone()),
+        orphan_grace: Some(GoDuration(config.orphan_grace)),
+        prices: file.prices.clone(),
+        prometheus_port: config.metrics.map(|at| at.port()),
+        runner_program: program,
+        runner_log_dir: log_dir,
+        local_root: config.local_root.clone(),
+        cores: config.cores.and_then(|cores| Cores::try_from(cores).ok()),
+        max_recordings: config.max_recordings.map(|max| max as u64),
+        queue: Some(config.queue as u64),
+        queue_deadline: Some(GoDuration(config.queue_deadline)),
+        start_deadline: Some(GoDuration(config.start_deadline)),
+        heartbeat_timeout: Some(GoDuration(config.heartbeat_timeout)),
+        drain: Some(GoDuration(config.drain)),
+        bid: Some(Affinity(config.bid)),
+        ticket_key: config.ticket_key.clone(),
+        runner: Some(runner_defaults(file)),
+        session_limits: Some(SessionLimits {
+            file_output_max_duration: Some(
+                limits
+                    .max_duration_ns
+                    .map_or_else(GoDuration::default, |nanos| GoDuration(std::time::Duration::from_nanos(nanos))),
+            ),
+            file_output_max_size: Some(limits.max_file_bytes.unwrap_or_default()),
+            ..SessionLimits::default()
+        }),
+        disallow_local_storage: Some(config.defaults.storage.disallow_local),
+        storage: file.storage.clone(),
+        backup: file.backup.clone(),
+        s3: file.s3.clone(),
+        gcp: file.gcp.clone(),
+        azure: file.azure.clone(),
+        alioss: file.alioss.clone(),
+        backup_storage: file.backup_storage.clone(),
+        s3_assume_role_key: file.s3_assume_role_key.clone(),
+        s3_assume_role_secret: file.s3_assume_role_secret.clone(),
+        s3_assume_role_arn: file.s3_assume_role_arn.clone(),
+        s3_assume_role_external_id: file.s3_assume_role_external_id.clone(),
+        ..File::default()
+    }
+}
+
+/// The runner's own defaults (`runner/src/config.rs`) where the file sets nothing.
+fn runner_defaults(file: &File) -> Runner {
+    let given = file.runner.clone().unwrap_or_default();
+    let jitter = file.latency.as_ref().and_then(|latency| latency.jitter_buffer_latency);
+    let or = |given: Option<GoDuration>, millis| given.or(Some(GoDuration::from_millis(millis)));
+    Runner {
+        start_timeout: or(given.start_timeout, 0),
+        hang_after: or(given.hang_after, 10_000),
+        drain_timeout: or(given.drain_timeout, 30_000),
+        last_report_timeout: or(given.last_report_timeout, 15 * 60_000),
+        report_timeout: or(given.report_timeout, 30_000),
+        reorder: or(given.reorder.or(jitter), 2000),
+        appear: or(given.appear, 30_000),
+        backlog_bytes: given.backlog_bytes.or(Some(256 << 20)),
+        spill_dir: given.spill_dir,
+        fragment: or(given.fragment, 1000),
+        checkpoint: or(given.checkpoint, 10_000),
+        spool_dir: given.spool_dir,
+        spool_bytes: given.spool_bytes.or(Some(2 << 30)),
+        outage: or(given.outage, 15 * 60_000),
+        backup_after: or(given.backup_after, 60_000),
+        write_check: given.write_check.or(Some(true)),
     }
 }

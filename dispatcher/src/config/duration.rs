@@ -1,14 +1,19 @@
+//! Durations of the file, written as Go writes them. Pure.
+//!
+//! Parsed by hand: the rule is Go's (`1h30m`, `2.5s`, no bare numbers but 0), and its errors name the key and the line.
+
 use std::fmt;
 use std::time::Duration;
 
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A duration as Go writes it, and so as livekit's files have it: `90m`, `1h30m`, `2.5s`, `100ms`.
+/// A duration as Go's `time.ParseDuration` reads it, which livekit's files rely on: `90m`, `1h30m`, `2.5s`, `100ms`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GoDuration(pub Duration);
 
 impl GoDuration {
+    /// `None`: not such a duration, negative, or too long.
     pub fn parse(text: &str) -> Option<Self> {
         let mut rest = text.strip_prefix('+').unwrap_or(text);
         if rest == "0" {
@@ -35,15 +40,17 @@ impl GoDuration {
             seconds += amount.parse::<f64>().ok()? * worth;
             rest = after;
         }
-        // Nanoseconds are as fine as anybody writes; sums of binary fractions are not.
+        // Binary fractions do not add up to whole nanoseconds; Go's durations are whole nanoseconds.
         let rounded = (seconds * 1e9).round() / 1e9;
         Duration::try_from_secs_f64(rounded).ok().map(Self)
     }
 
+    /// Whole milliseconds, saturating.
     pub fn millis(self) -> u64 {
         u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// For defaults.
     pub fn from_millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
     }
@@ -84,7 +91,7 @@ impl<'de> Deserialize<'de> for GoDuration {
                     .ok_or_else(|| E::custom(format!("\"{text}\" is no duration, write it like 90m, 5s or 100ms")))
             }
 
-            // Go takes a bare number for nanoseconds, which nobody means; only nothing is nothing in every unit.
+            // Go takes a bare number for nanoseconds, which is never what is meant; zero needs no unit.
             fn visit_u64<E: Error>(self, number: u64) -> Result<GoDuration, E> {
                 match number {
                     0 => Ok(GoDuration::default()),

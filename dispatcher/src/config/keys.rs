@@ -1,4 +1,5 @@
-//! Every key of the file: ours, today's of livekit/egress, and those of its first version.
+//! Every key of the file: ours, those of livekit/egress today, and those of its version of 2022. Declarations only; the
+//! reference in `CONFIG.md` is generated from the descriptions here.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,12 +10,14 @@ use spillway_plan::EgressKind;
 use spillway_protocol::Secret;
 
 use super::duration::GoDuration;
-use super::section::{Explained, KeyEffect, KeyRow, below, section};
+use super::section::{Explained, KeyEffect, KeyRow, below, leaf, section};
 use super::values::{
     Affinity, CapacityName, Cores, LauncherName, Level, OutputName, OverBudgetName, ServerUrl, TenantByName,
 };
 
-section!(File {
+section!(
+    /// The whole file.
+    File {
     Used "" redis: RedisConfig,
     Used "LiveKit API key; makes room tokens for requests without one. Env `LIVEKIT_API_KEY`" api_key: String,
     Used "and its secret. Env `LIVEKIT_API_SECRET`" api_secret: Secret,
@@ -26,23 +29,23 @@ section!(File {
     Used "" push: Push,
     Used "`process`: a child of the dispatcher for each recording; `simulated`: starts no process, records nothing; `ecs`, `cloud-run`, `aci` and `docker` need `targets`" launcher: LauncherName,
     Used "where recordings may run, the first that can take one does; instead of `launcher`" targets: Vec<Target>,
-    Used "whose recordings they are: caps, turns and budgets" tenants: Tenants,
+    Used "which tenant a recording belongs to; caps, weights and budgets" tenants: Tenants,
     Used "tasks at once, of all dispatchers and targets" max_tasks: u64,
     Used "tells our tasks from those of other installations in the same place; needed for ecs, cloud-run, aci and docker, one name for each installation" stack: String,
     Used "a task that was seen without an egress and without a heartbeat for so long is ended" orphan_grace: GoDuration,
     Used "price list instead of the built-in one; `spillway-dispatcher price --list` prints that" prices: PathBuf,
     Used "`spillway-runner` to start; without it the one beside the dispatcher" runner_program: PathBuf,
     Used "where each runner's log goes; without it into the dispatcher's own" runner_log_dir: PathBuf,
-    Used "files of this machine lie below it, whatever their names say (`/a.mp4` too, unless it begins with it); without it names begin in the working directory and absolute ones are obeyed" local_root: PathBuf,
+    Used "local files lie below it, whatever their names say (`/a.mp4` too, unless it begins with it); without it relative names begin in the working directory and absolute ones are used as they are" local_root: PathBuf,
     Used "2022's name of `local_root`" local_directory: PathBuf,
     Used "cores given to recordings; without it all of this host. Env `LIVEKIT_CPU_REQUEST`" cores: Cores,
     Used "recordings of this dispatcher at once, whatever their weight; without it no bound" max_recordings: u64,
-    Used "accepted requests that may wait for a place" queue: u64,
+    Used "accepted requests that may wait in the launch queue" queue: u64,
     Used "how long each of them may wait" queue_deadline: GoDuration,
-    Used "from launch to a runner that has taken over; after that it is launched again or given up" start_deadline: GoDuration,
-    Used "silence of a runner whose platform says it is running; after it the task is ended and its egress settled" heartbeat_timeout: GoDuration,
-    Used "how long a SIGTERM waits for what is in hand; recordings go on by themselves" drain: GoDuration,
-    Used "how much we want a request, above 0 to 1; below 1 lets other egress services on the same Redis win" bid: Affinity,
+    Used "from launch to a runner that has taken over; after that it is launched again or fails" start_deadline: GoDuration,
+    Used "how long heartbeats may be missing while the platform says the task runs; after that the task is ended and its egress fails" heartbeat_timeout: GoDuration,
+    Used "how long SIGTERM waits for work in hand; recordings go on by themselves" drain: GoDuration,
+    Used "psrpc affinity of our claims, above 0 to 1; below 1 lets other egress services on the same Redis win" bid: Affinity,
     Used "32 bytes in base64 or hex that encrypt tickets in Redis; without it derived from `api_secret`. Env `SPILLWAY_TICKET_KEY`" ticket_key: Secret,
     Used "" runner: Runner,
     Used "" session_limits: SessionLimits,
@@ -84,13 +87,17 @@ section!(File {
     Without "2022's; the log has one level" aws_log_level: Level,
 });
 
-section!(Push {
+section!(
+    /// Whose pushed events are accepted.
+    Push {
     Used "audience of the tokens that come with events at `/events/cloudrun`; without it none is asked for: on Cloud Run, IAM has checked them, and an event only says where to look" audience: String,
     Used "email of the service account that pushes them" service_account: String,
     Used "where the keys of these tokens are published; without it Google's" keys: String,
 });
 
-section!(Target {
+section!(
+    /// One entry of `targets`.
+    Target {
     Used "what logs, metrics, bills and `spillway-dispatcher target` call it" name: String,
     Used "as `launcher`" launcher: LauncherName,
     Used "the launcher's own keys. `process`: runner_program, runner_log_dir; `simulated`: latency, burst, per_second; `ecs`: region, cluster, task_definition, subnets …; `cloud-run`: project, location, jobs …; `aci`: subscription, resource_group, location, image …; `docker`: image …" options: serde_json::Value,
@@ -106,10 +113,12 @@ section!(Target {
     Used "instead of the installation's" start_deadline: GoDuration,
 });
 
-section!(Tenants {
+section!(
+    /// `tenants`: the rules of all of them.
+    Tenants {
     Used "`none`: there is one tenant; `room_prefix`: what stands before the `separator` in the room's name" by: TenantByName,
     Used "without it `/`" separator: String,
-    Used "turns in the line, in proportion to other tenants" weight: f64,
+    Used "share of launches, relative to other tenants" weight: f64,
     Used "tasks of each tenant at once, of all dispatchers" max_recordings: u64,
     Used "accepted requests of each tenant that may wait at one dispatcher" max_waiting: u64,
     Used "dollars of finished tasks of each tenant in a calendar month (UTC)" month_budget: f64,
@@ -117,7 +126,9 @@ section!(Tenants {
     Used "the same keys from `weight` on, by tenant" named: BTreeMap<String, Tenant>,
 });
 
-section!(Tenant {
+section!(
+    /// One entry of `tenants.named`.
+    Tenant {
     Used "" weight: f64,
     Used "" max_recordings: u64,
     Used "" max_waiting: u64,
@@ -125,7 +136,9 @@ section!(Tenant {
     Used "" over_budget: OverBudgetName,
 });
 
-section!(Logging {
+section!(
+    /// `logging`.
+    Logging {
     Used "`debug`, `info`, `warn`, `error`" level: Level,
     Used "a JSON object per line" json: bool,
     Without "every line is written" sample: bool,
@@ -137,7 +150,9 @@ section!(Logging {
     Without "" component_levels: serde_json::Value,
 });
 
-section!(Runner {
+section!(
+    /// Settings that the ticket carries to the runner.
+    Runner {
     Used "how long a recording may wait for its first media; 0: until the room ends" start_timeout: GoDuration,
     Used "silence of the media process that counts as its death" hang_after: GoDuration,
     Used "how long the media process may stand still while it finishes its files" drain_timeout: GoDuration,
@@ -156,7 +171,9 @@ section!(Runner {
     Used "stores are tried before the room is joined, so that a wrong bucket fails at once" write_check: bool,
 });
 
-section!(SessionLimits {
+section!(
+    /// Limits of one egress.
+    SessionLimits {
     Used "longest recording to a file; 0: no limit" file_output_max_duration: GoDuration,
     Used "largest file in bytes; 0: no limit" file_output_max_size: u64,
     NotYet "" stream_output_max_duration: GoDuration,
@@ -164,7 +181,9 @@ section!(SessionLimits {
     NotYet "" image_output_max_duration: GoDuration,
 });
 
-section!(Latency {
+section!(
+    /// `latency`, livekit/egress' pipeline delays.
+    Latency {
     Used "livekit/egress' name of `runner.reorder`" jitter_buffer_latency: GoDuration,
     Without "mixing is by time, not by delay" audio_mixer_latency: GoDuration,
     Without "likewise" pipeline_latency: GoDuration,
@@ -177,7 +196,9 @@ section!(Latency {
     Without "" rtp_drift_adjustment_window_percent: f64,
 });
 
-section!(Storage {
+section!(
+    /// `storage` and `backup`: one store.
+    Storage {
     Used "before every name, of uploads that requests bring too" prefix: String,
     Used "locations are links that work for 7 days" generate_presigned_url: bool,
     Used "" s3: S3,
@@ -186,7 +207,9 @@ section!(Storage {
     Used "" alioss: AliOss,
 });
 
-section!(S3 {
+section!(
+    /// Amazon S3 and what speaks its protocol.
+    S3 {
     Used "without key and secret the runner's own identity. Env `AWS_ACCESS_KEY_ID`" access_key: Secret,
     Used "Env `AWS_SECRET_ACCESS_KEY`" secret: Secret,
     Used "Env `AWS_SESSION_TOKEN`" session_token: Secret,
@@ -207,21 +230,27 @@ section!(S3 {
     Without "" aws_log_level: Level,
 });
 
-section!(Gcp {
+section!(
+    /// Google Cloud Storage.
+    Gcp {
     Used "JSON of a service account or of another of Google's kinds; without it env `GOOGLE_APPLICATION_CREDENTIALS` names the file" credentials_json: Secret,
     Used "" bucket: String,
     Used "" proxy_config: Proxy,
     Used "without it Google's" endpoint: String,
 });
 
-section!(Azure {
+section!(
+    /// Azure Blob Storage.
+    Azure {
     Used "Env `AZURE_STORAGE_ACCOUNT`" account_name: String,
     Used "without it the runner's managed identity. Env `AZURE_STORAGE_KEY`" account_key: Secret,
     Used "" container_name: String,
     Used "without it `https://{account_name}.blob.core.windows.net`" endpoint: String,
 });
 
-section!(AliOss {
+section!(
+    /// Alibaba Cloud OSS.
+    AliOss {
     Used "" access_key: Secret,
     Used "" secret: Secret,
     Used "" region: String,
@@ -229,13 +258,17 @@ section!(AliOss {
     Used "" bucket: String,
 });
 
-section!(Proxy {
+section!(
+    /// An HTTP proxy in front of a store.
+    Proxy {
     Used "" url: String,
     Used "" username: Secret,
     Used "" password: Secret,
 });
 
-section!(Debug {
+section!(
+    /// `debug` of livekit/egress.
+    Debug {
     NotYet "" enable_profiling: bool,
     NotYet "" enable_track_logging: bool,
     NotYet "" enable_stream_logging: bool,
@@ -249,7 +282,9 @@ section!(Debug {
     NotYet "" alioss: AliOss,
 });
 
-section!(CpuCost {
+section!(
+    /// `cpu_cost` of livekit/egress.
+    CpuCost {
     Without "" max_cpu_utilization: f64,
     Without "" max_memory: f64,
     Without "" memory_cost: f64,
@@ -268,12 +303,16 @@ section!(CpuCost {
     Without "" track_cpu_cost: f64,
 });
 
-section!(TempoController {
+section!(
+    /// `audio_tempo_controller` of livekit/egress.
+    TempoController {
     Without "" enabled: bool,
     Without "" adjustment_rate: f64,
 });
 
-section!(TestOverrides {
+section!(
+    /// `test_overrides` of livekit/egress.
+    TestOverrides {
     Without "" failure_injection_room: String,
     Without "" disconnect_injection_room: String,
 });
@@ -321,17 +360,7 @@ impl Explained for Vec<Target> {
     }
 }
 
-impl Explained for BTreeMap<String, Tenant> {
-    fn rows(row: KeyRow, out: &mut Vec<KeyRow>) {
-        out.push(KeyRow { kind: "map", ..row });
-    }
-}
-
-impl Explained for BTreeMap<String, Latency> {
-    fn rows(row: KeyRow, out: &mut Vec<KeyRow>) {
-        out.push(KeyRow { kind: "map", ..row });
-    }
-}
+leaf! { BTreeMap<String, Tenant> => "map", BTreeMap<String, Latency> => "map" }
 
 /// Every key, in the order of this file.
 pub fn rows() -> Vec<KeyRow> {

@@ -1,4 +1,4 @@
-//! From what was said to what holds: environment, old names, defaults, and what contradicts itself.
+//! The parsed file → [`Config`]: defaults, old names, and contradictions between keys. Reads the price list.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -8,100 +8,17 @@ use spillway_bus::TicketKey;
 use spillway_cost::{PriceError, PriceList};
 use spillway_plan::{Defaults, Limits};
 use spillway_process::chain;
-use spillway_protocol::Secret;
 
 use super::duration::GoDuration;
-use super::keys::{Azure, File, Gcp, Logging, Push, Runner, S3, SessionLimits};
-use super::values::{Affinity, Cores, LauncherName, Level, ServerUrl};
-use super::{Config, ConfigError, Environment, LauncherConfig, stores, targets};
-use crate::events::Trust;
+use super::error::ConfigError;
+use super::keys::{File, Push, Runner, SessionLimits};
+use super::settings::{Config, Trust};
+use super::{stores, targets, tenants};
 
-/// Everything the first README promised, and what LiveKit's services read besides. A value in the file wins.
-pub fn with_environment(mut file: File, env: Environment) -> Result<File, ConfigError> {
-    let env = |name: &str| env(name).filter(|value| !value.is_empty());
-    let wrong = |key, message: String| ConfigError::Value { key, message };
-    if file.api_key.as_ref().is_none_or(String::is_empty) {
-        file.api_key = env("LIVEKIT_API_KEY").or(file.api_key);
-    }
-    if is_unset(file.api_secret.as_ref()) {
-        file.api_secret = env("LIVEKIT_API_SECRET").map(Secret::new).or(file.api_secret);
-    }
-    // These two as the runner finds them in a container: a secret store fills variables, not places in a text.
-    if is_unset(file.ticket_key.as_ref()) {
-        file.ticket_key = env("SPILLWAY_TICKET_KEY").map(Secret::new).or(file.ticket_key);
-    }
-    if let Some(redis) = &mut file.redis
-        && is_unset(Some(&redis.password))
-        && let Some(password) = env("SPILLWAY_REDIS_PASSWORD")
-    {
-        redis.password = Secret::new(password);
-    }
-    if file.ws_url.as_ref().is_none_or(|url| url.as_str().is_empty())
-        && let Some(url) = env("LIVEKIT_WS_URL")
-    {
-        file.ws_url = Some(ServerUrl::try_from(url).map_err(|message| wrong("LIVEKIT_WS_URL", message))?);
-    }
-    if file.cores.is_none()
-        && let Some(cores) = env("LIVEKIT_CPU_REQUEST")
-    {
-        let cores: f64 =
-            cores.parse().map_err(|_| wrong("LIVEKIT_CPU_REQUEST", format!("\"{cores}\" is no number of cores")))?;
-        // Zero and less mean "not said" to LiveKit.
-        file.cores = Cores::try_from(cores).ok();
-    }
-    let storages = [file.storage.as_mut(), file.backup.as_mut()];
-    for storage in storages.into_iter().flatten() {
-        s3_environment(storage.s3.as_mut(), env);
-        azure_environment(storage.azure.as_mut(), env);
-        gcp_environment(storage.gcp.as_mut(), env)?;
-    }
-    s3_environment(file.s3.as_mut(), env);
-    azure_environment(file.azure.as_mut(), env);
-    gcp_environment(file.gcp.as_mut(), env)?;
-    Ok(file)
-}
-
-fn s3_environment(s3: Option<&mut S3>, env: impl Fn(&str) -> Option<String>) {
-    let Some(s3) = s3 else { return };
-    // Key and secret belong together: one of each would be neither.
-    if is_unset(s3.access_key.as_ref()) && is_unset(s3.secret.as_ref()) {
-        s3.access_key = env("AWS_ACCESS_KEY_ID").map(Secret::new);
-        s3.secret = env("AWS_SECRET_ACCESS_KEY").map(Secret::new);
-        if is_unset(s3.session_token.as_ref()) {
-            s3.session_token = env("AWS_SESSION_TOKEN").map(Secret::new);
-        }
-    }
-    if s3.region.as_ref().is_none_or(String::is_empty) {
-        s3.region = env("AWS_REGION").or_else(|| env("AWS_DEFAULT_REGION"));
-    }
-}
-
-fn azure_environment(azure: Option<&mut Azure>, env: impl Fn(&str) -> Option<String>) {
-    let Some(azure) = azure else { return };
-    if azure.account_name.as_ref().is_none_or(String::is_empty) {
-        azure.account_name = env("AZURE_STORAGE_ACCOUNT");
-    }
-    if is_unset(azure.account_key.as_ref()) {
-        azure.account_key = env("AZURE_STORAGE_KEY").map(Secret::new);
-    }
-}
-
-fn gcp_environment(gcp: Option<&mut Gcp>, env: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
-    let Some(gcp) = gcp else { return Ok(()) };
-    if is_unset(gcp.credentials_json.as_ref())
-        && let Some(path) = env("GOOGLE_APPLICATION_CREDENTIALS")
-    {
-        let path = std::path::PathBuf::from(path);
-        let json = std::fs::read_to_string(&path).map_err(|source| ConfigError::File { path, source })?;
-        gcp.credentials_json = Some(Secret::new(json));
-    }
-    Ok(())
-}
-
-fn is_unset(secret: Option<&Secret>) -> bool {
-    secret.is_none_or(|secret| secret.reveal().is_empty())
-}
-
+/// What the dispatcher works with.
+///
+/// # Errors
+/// When a value is not possible, two keys contradict each other, or the price list cannot be read; no retry.
 pub fn resolve(file: &File) -> Result<Config, ConfigError> {
     let usual = Config::default();
     let redis = file.redis.clone().unwrap_or_default();
@@ -125,7 +42,7 @@ pub fn resolve(file: &File) -> Result<Config, ConfigError> {
             TicketKey::from_text(text.reveal())
                 .map_err(|error| ConfigError::Value { key: "ticket_key", message: error.to_string() })?;
         }
-        // Derived from nothing it would be known to everybody.
+        // Derived from an empty secret, the key would be public.
         None if api_secret.reveal().is_empty() => {
             let message = "needed where there is no api_secret to derive it from".to_owned();
             return Err(ConfigError::Value { key: "ticket_key", message });
@@ -148,7 +65,7 @@ pub fn resolve(file: &File) -> Result<Config, ConfigError> {
         ws_url,
         ticket_key,
         targets: targets::resolve(file)?,
-        tenants: targets::tenants(file)?,
+        tenants: tenants::resolve(file)?,
         max_tasks: file.max_tasks,
         stack: file.stack.clone().unwrap_or_default(),
         orphan_grace: file.orphan_grace.map_or(usual.orphan_grace, |duration| duration.0),
@@ -231,7 +148,7 @@ fn limits(file: &File) -> Limits {
     }
 }
 
-/// The settings in the words of the runner, which fills in its own defaults.
+/// The runner's section under the names the runner reads; what is not set, the runner fills in itself.
 fn runner(file: &File) -> serde_json::Value {
     let Runner {
         start_timeout,
@@ -284,101 +201,4 @@ fn runner(file: &File) -> serde_json::Value {
         }
     }
     all.into()
-}
-
-/// What holds, in the words of the file; the runner's part is the runner's own where nothing is said.
-pub fn effective(config: &Config, file: &File) -> File {
-    let (program, log_dir, launcher) = match config.targets.first().map(|target| &target.launcher) {
-        // What each target says stands there.
-        _ if file.targets.is_some() => (file.runner_program.clone(), file.runner_log_dir.clone(), None),
-        Some(LauncherConfig::Process { program, log_dir }) => {
-            (program.clone(), log_dir.clone(), Some(LauncherName::Process))
-        }
-        Some(LauncherConfig::Simulated { .. }) => (None, None, Some(LauncherName::Simulated)),
-        None | Some(LauncherConfig::Container(_)) => (None, None, None),
-    };
-    let level = [Level::Debug, Level::Info, Level::Warn, Level::Error];
-    let level = level.into_iter().find(|level| level.as_str() == config.log_level).unwrap_or(Level::Info);
-    let limits = &config.defaults.limits;
-    File {
-        redis: Some(config.redis.clone()),
-        api_key: Some(config.api_key.clone()),
-        api_secret: Some(config.api_secret.clone()),
-        ws_url: ServerUrl::try_from(config.ws_url.clone()).ok(),
-        logging: Some(Logging { level: Some(level), json: Some(config.log_json), ..Logging::default() }),
-        health: config.health,
-        push: config.push.clone().map(|Trust { audience, account, keys }| Push {
-            audience: Some(audience),
-            service_account: Some(account),
-            keys: Some(keys),
-        }),
-        launcher,
-        targets: file.targets.clone(),
-        tenants: file.tenants.clone(),
-        max_tasks: config.max_tasks,
-        stack: Some(config.stack.clone()),
-        orphan_grace: Some(GoDuration(config.orphan_grace)),
-        prices: file.prices.clone(),
-        prometheus_port: config.metrics.map(|at| at.port()),
-        runner_program: program,
-        runner_log_dir: log_dir,
-        local_root: config.local_root.clone(),
-        cores: config.cores.and_then(|cores| Cores::try_from(cores).ok()),
-        max_recordings: config.max_recordings.map(|max| max as u64),
-        queue: Some(config.queue as u64),
-        queue_deadline: Some(GoDuration(config.queue_deadline)),
-        start_deadline: Some(GoDuration(config.start_deadline)),
-        heartbeat_timeout: Some(GoDuration(config.heartbeat_timeout)),
-        drain: Some(GoDuration(config.drain)),
-        bid: Some(Affinity(config.bid)),
-        ticket_key: config.ticket_key.clone(),
-        runner: Some(runner_defaults(file)),
-        session_limits: Some(SessionLimits {
-            file_output_max_duration: Some(
-                limits
-                    .max_duration_ns
-                    .map_or_else(GoDuration::default, |nanos| GoDuration(std::time::Duration::from_nanos(nanos))),
-            ),
-            file_output_max_size: Some(limits.max_file_bytes.unwrap_or_default()),
-            ..SessionLimits::default()
-        }),
-        disallow_local_storage: Some(config.defaults.storage.disallow_local),
-        storage: file.storage.clone(),
-        backup: file.backup.clone(),
-        s3: file.s3.clone(),
-        gcp: file.gcp.clone(),
-        azure: file.azure.clone(),
-        alioss: file.alioss.clone(),
-        backup_storage: file.backup_storage.clone(),
-        s3_assume_role_key: file.s3_assume_role_key.clone(),
-        s3_assume_role_secret: file.s3_assume_role_secret.clone(),
-        s3_assume_role_arn: file.s3_assume_role_arn.clone(),
-        s3_assume_role_external_id: file.s3_assume_role_external_id.clone(),
-        ..File::default()
-    }
-}
-
-/// The runner's own defaults where nothing is said; a test holds them to the runner's.
-fn runner_defaults(file: &File) -> Runner {
-    let given = file.runner.clone().unwrap_or_default();
-    let jitter = file.latency.as_ref().and_then(|latency| latency.jitter_buffer_latency);
-    let or = |given: Option<GoDuration>, millis| given.or(Some(GoDuration::from_millis(millis)));
-    Runner {
-        start_timeout: or(given.start_timeout, 0),
-        hang_after: or(given.hang_after, 10_000),
-        drain_timeout: or(given.drain_timeout, 30_000),
-        last_report_timeout: or(given.last_report_timeout, 15 * 60_000),
-        report_timeout: or(given.report_timeout, 30_000),
-        reorder: or(given.reorder.or(jitter), 2000),
-        appear: or(given.appear, 30_000),
-        backlog_bytes: given.backlog_bytes.or(Some(256 << 20)),
-        spill_dir: given.spill_dir,
-        fragment: or(given.fragment, 1000),
-        checkpoint: or(given.checkpoint, 10_000),
-        spool_dir: given.spool_dir,
-        spool_bytes: given.spool_bytes.or(Some(2 << 30)),
-        outage: or(given.outage, 15 * 60_000),
-        backup_after: or(given.backup_after, 60_000),
-        write_check: given.write_check.or(Some(true)),
-    }
 }

@@ -1,4 +1,4 @@
-//! A section of the file, declared once: the struct that is read, and the rows of its reference.
+//! A section of the file, declared once: the struct that serde reads, and the rows of the reference. Pure.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,37 +13,44 @@ use super::values::{
     Affinity, CapacityName, Cores, LauncherName, Level, OutputName, OverBudgetName, ServerUrl, TenantByName,
 };
 
-/// What becomes of a key.
+/// What a key does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyEffect {
+    /// It changes behaviour.
     Used,
-    /// Read, checked, and waiting for the feature it belongs to.
+    /// Read and checked; the feature it belongs to does not exist yet.
     NotYet,
-    /// Read so that files written for livekit/egress are accepted; there is nothing here it could change.
+    /// Read so that files written for livekit/egress are accepted; changes nothing.
     Without,
 }
 
-/// A line of the reference.
+/// A row of the reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRow {
     /// With dots: `redis.address`.
     pub key: String,
+    /// Type of the value, for the reader of the reference.
     pub kind: &'static str,
+    /// Hidden by `--check-config`.
     pub secret: bool,
+    /// Whether it changes anything.
     pub effect: KeyEffect,
+    /// Markdown; may be empty.
     pub description: String,
 }
 
-/// How a row's value looks, or which rows are below it.
+/// A type of value: contributes its own row, or the rows of the section below it.
 pub trait Explained {
+    /// Appends to `out`; `row` is the key as its section declares it.
     fn rows(row: KeyRow, out: &mut Vec<KeyRow>);
 }
 
+/// Types that are one row each.
 macro_rules! leaf {
     ($($type:ty => $kind:literal),* $(,)?) => {
-        $(impl Explained for $type {
-            fn rows(row: KeyRow, out: &mut Vec<KeyRow>) {
-                out.push(KeyRow { kind: $kind, ..row });
+        $(impl crate::config::section::Explained for $type {
+            fn rows(row: crate::config::section::KeyRow, out: &mut Vec<crate::config::section::KeyRow>) {
+                out.push(crate::config::section::KeyRow { kind: $kind, ..row });
             }
         })*
     };
@@ -63,25 +70,30 @@ impl Explained for Secret {
     }
 }
 
-/// What is below inherits the fate of the section, unless the section is used and the key is not.
+/// The row of `key` inside the section `row`. An unused section makes all its keys unused.
 pub fn below(row: &KeyRow, key: &str, effect: KeyEffect, description: &str) -> KeyRow {
     let effect = if row.effect == KeyEffect::Used { effect } else { row.effect };
     let key = if row.key.is_empty() { key.to_owned() } else { format!("{}.{key}", row.key) };
     KeyRow { key, kind: "", secret: false, effect, description: description.trim().to_owned() }
 }
 
-/// A key written without a value is a key not written: `s3:` alone is common in files that grew.
+/// A key without a value (`s3:` alone) is taken as not set.
+///
+/// # Errors
+/// When the value has the wrong type; no retry.
 pub fn given<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<Option<T>, D::Error> {
     Option::deserialize(from)
 }
 
-/// `Used "why it is there" key: Type`, one line per key; everything is optional, defaults are applied later.
+/// `Used "description" key: Type`, one line per key. Every key is optional; `resolve` applies the defaults.
 macro_rules! section {
-    ($name:ident { $($effect:ident $description:literal $key:ident : $type:ty),* $(,)? }) => {
+    ($(#[$meta:meta])* $name:ident { $($effect:ident $description:literal $key:ident : $type:ty),* $(,)? }) => {
+        $(#[$meta])*
         #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(deny_unknown_fields, default)]
         pub struct $name {
             $(
+                #[doc = concat!("`", stringify!($key), "`. ", $description)]
                 #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "crate::config::section::given")]
                 pub $key: Option<$type>,
             )*
@@ -99,4 +111,4 @@ macro_rules! section {
         }
     };
 }
-pub(super) use section;
+pub(super) use {leaf, section};

@@ -1,4 +1,5 @@
-//! The storage sections, today's and 2022's → what the plan takes them for.
+//! The storage sections, today's and those of livekit/egress in 2022 → the plan's `StorageConfig`. Pure: no store is
+//! opened.
 
 use std::path::Path;
 
@@ -8,8 +9,13 @@ use spillway_plan::destination::{
 use spillway_plan::uploads::check;
 use spillway_protocol::Secret;
 
-use super::{ConfigError, keys};
+use super::error::ConfigError;
+use super::keys;
 
+/// Where recordings are uploaded when a request names no store of its own, and the backup store.
+///
+/// # Errors
+/// When a store is given twice or its section is incomplete; no retry.
 pub fn resolve(file: &keys::File) -> Result<StorageConfig, ConfigError> {
     let section = today_or_2022(file)?;
     let primary = provider(&section, "storage")?;
@@ -64,7 +70,7 @@ fn backup(file: &keys::File) -> Result<Option<Store>, ConfigError> {
     }))
 }
 
-/// In livekit/egress' order of choice. Empty sections are templates nobody filled in.
+/// The first store that is set, in livekit/egress' order. An empty section counts as not set: templates have them.
 fn provider(section: &keys::Storage, key: &'static str) -> Result<Option<Provider>, ConfigError> {
     let s3 = section.s3.as_ref().filter(|given| **given != keys::S3::default()).map(s3);
     let gcp = || section.gcp.as_ref().filter(|given| **given != keys::Gcp::default()).map(gcp);

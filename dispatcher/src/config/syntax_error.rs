@@ -1,19 +1,22 @@
-//! What is wrong with the file, said so that it can be mended: the key, the line, and the name that was probably meant.
+//! serde's error → key, line, and the key that was probably meant. Pure.
 
 use std::fmt;
 
 use super::keys;
 
-/// Below this likeness a suggestion confuses more than it helps.
-const ALIKE: f64 = 0.82;
+/// Jaro-Winkler similarity below which a suggestion confuses more than it helps.
+const MIN_SIMILARITY: f64 = 0.82;
 
+/// One mistake in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntaxError {
-    /// With dots; empty when the file as a whole is no YAML.
+    /// With dots; empty when the file as a whole is not YAML.
     pub key: String,
+    /// From 1; `None`: the parser does not say.
     pub line: Option<usize>,
+    /// What is wrong, after the key.
     pub message: String,
-    /// The name that was probably meant.
+    /// The key that was probably meant.
     pub meant: Option<String>,
 }
 
@@ -39,7 +42,7 @@ impl From<serde_yaml_ng::Error> for SyntaxError {
     fn from(error: serde_yaml_ng::Error) -> Self {
         let text = error.to_string();
         let line = error.location().map(|location| location.line());
-        // The library says "path: words at line L column C"; all but the words is known from elsewhere.
+        // serde_yaml_ng says "path: message at line L column C"; path and line are taken apart here.
         let message = text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]);
         let (path, message) = match message.split_once(": ") {
             Some((path, rest)) if is_path(path) => (path, rest),
@@ -65,16 +68,16 @@ impl From<serde_yaml_ng::Error> for SyntaxError {
     }
 }
 
-/// `redis.tls`, `latency_overrides.web`, `cluster_addresses[0]`: what the library puts before its colon.
+/// `redis.tls`, `latency_overrides.web`, `cluster_addresses[0]`: what serde_yaml_ng puts before its colon.
 fn is_path(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '[' | ']' | '?'))
 }
 
 fn nearest(name: &str, possible: &[&str]) -> Option<String> {
     let name = name.to_lowercase().replace('-', "_");
-    let likeness = |other: &&&str| (strsim::jaro_winkler(&name, other) * 1e6) as u64;
-    let best = possible.iter().max_by_key(likeness)?;
-    let near = strsim::jaro_winkler(&name, best) >= ALIKE || strsim::damerau_levenshtein(&name, best) <= 2;
+    let similarity = |other: &&&str| (strsim::jaro_winkler(&name, other) * 1e6) as u64;
+    let best = possible.iter().max_by_key(similarity)?;
+    let near = strsim::jaro_winkler(&name, best) >= MIN_SIMILARITY || strsim::damerau_levenshtein(&name, best) <= 2;
     near.then(|| (*best).to_owned())
 }
 

@@ -1,6 +1,6 @@
-//! Where recordings may run, in order of preference, and whose they are.
+//! The section `targets`: where recordings may run, in order of preference. Pure; whether a platform can be reached is
+//! found out when its launcher is opened.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,33 +10,62 @@ use spillway_launchers::{LauncherSpec, Quota};
 use spillway_plan::EgressKind;
 
 use super::duration::GoDuration;
+use super::error::ConfigError;
 use super::keys::{self, File};
-use super::values::{CapacityName, LauncherName, OutputName, OverBudgetName, TenantByName};
-use super::{ConfigError, LauncherConfig};
+use super::values::{CapacityName, LauncherName, OutputName};
 
+/// What starts tasks at a target.
+#[derive(Clone, Debug)]
+pub enum LauncherConfig {
+    /// A child process of the dispatcher for each recording.
+    Process {
+        /// `None`: `spillway-runner` beside our own executable.
+        program: Option<PathBuf>,
+        /// One log file per runner there; `None`: the dispatcher's own log.
+        log_dir: Option<PathBuf>,
+    },
+    /// Starts nothing; answers like a platform, for load tests of the control plane.
+    Simulated {
+        /// Until a launch call is answered.
+        latency: Duration,
+        /// Launches beyond it are throttled; `None`: none are.
+        quota: Option<Quota>,
+    },
+    /// A container on a platform: one of [`spillway_launchers::KINDS`].
+    Container(LauncherSpec),
+}
+
+/// One target.
 #[derive(Clone, Debug)]
 pub struct TargetConfig {
+    /// In records, labels, metrics, bills and on the command line; unique.
     pub name: String,
+    /// What starts its tasks.
     pub launcher: LauncherConfig,
+    /// On demand or spot.
     pub capacity: Capacity,
-    /// Tasks there at once, of all dispatchers.
+    /// Tasks there at once, of all dispatchers; `None`: no cap.
     pub max_tasks: Option<u64>,
-    /// `None`: what the launcher's platform surely takes.
+    /// Launches per second and burst; `None`: a little below what the launcher's platform takes.
     pub launches: Option<Quota>,
-    /// Empty: all.
+    /// Kinds of egress it takes; empty: all.
     pub kinds: Vec<EgressKind>,
+    /// Takes recordings that go to a store.
     pub takes_uploads: bool,
+    /// Takes recordings that stay on the disk of the task.
     pub takes_local_files: bool,
-    /// For prices; empty: the platform's first in the list.
+    /// For prices; empty: the platform's first in the price list.
     pub region: String,
+    /// `x86_64` or `arm64`, for prices; empty: `x86_64`.
     pub arch: String,
+    /// Media pass a NAT gateway, which costs by the byte.
     pub nat: bool,
-    /// `None`: the installation's.
+    /// Overrides the installation's `start_deadline`.
     pub start_deadline: Option<Duration>,
 }
 
 impl TargetConfig {
-    /// With nothing said but where.
+    /// With the defaults of every other key.
     pub fn of(name: &str, launcher: LauncherConfig) -> Self {
         Self {
             name: name.to_owned(),
@@ -55,66 +84,10 @@ impl TargetConfig {
     }
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tenants {
-    pub by: TenantBy,
-    /// For everyone who is not named.
-    pub usual: Tenant,
-    pub named: BTreeMap<String, Tenant>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum TenantBy {
-    /// There is one, without a name.
-    #[default]
-    Nothing,
-    /// What stands before the first of these in the room's name; without one, the whole name.
-    RoomPrefix(String),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tenant {
-    /// Turns in the line, in proportion to the others.
-    pub weight: f64,
-    pub max_recordings: Option<u64>,
-    pub max_waiting: Option<usize>,
-    /// Dollars of finished tasks in a calendar month (UTC).
-    pub month_budget: Option<f64>,
-    pub over_budget: OverBudget,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OverBudget {
-    #[default]
-    Refuse,
-    Warn,
-}
-
-impl Default for Tenant {
-    fn default() -> Self {
-        Self {
-            weight: 1.0,
-            max_recordings: None,
-            max_waiting: None,
-            month_budget: None,
-            over_budget: OverBudget::default(),
-        }
-    }
-}
-
-impl Tenants {
-    pub fn of(&self, room: &str) -> String {
-        match &self.by {
-            TenantBy::Nothing => String::new(),
-            TenantBy::RoomPrefix(separator) => room.split(separator.as_str()).next().unwrap_or_default().to_owned(),
-        }
-    }
-
-    pub fn rules(&self, tenant: &str) -> &Tenant {
-        self.named.get(tenant).unwrap_or(&self.usual)
-    }
-}
-
+/// The section `targets`, or the one target that `launcher` names; never empty.
+///
+/// # Errors
+/// When a target is incomplete, contradicts another key or shares its name with another; no retry.
 pub fn resolve(file: &File) -> Result<Vec<TargetConfig>, ConfigError> {
     let Some(given) = file.targets.as_ref().filter(|given| !given.is_empty()) else {
         let (name, launcher) = match file.launcher {
@@ -123,7 +96,7 @@ pub fn resolve(file: &File) -> Result<Vec<TargetConfig>, ConfigError> {
             }
             Some(LauncherName::Simulated) => ("simulated", simulated(SimulatedKeys::default())),
             Some(LauncherName::Ecs | LauncherName::CloudRun | LauncherName::Aci | LauncherName::Docker) => {
-                let message = "has to be told where its tasks run: name it in `targets`, with `options`".to_owned();
+                let message = "needs to know where its tasks run: name it in `targets`, with `options`".to_owned();
                 return Err(ConfigError::Value { key: "launcher", message });
             }
         };
@@ -148,7 +121,7 @@ fn wrong(message: String) -> ConfigError {
 
 fn target(given: &keys::Target, file: &File) -> Result<TargetConfig, ConfigError> {
     let name = given.name.clone().unwrap_or_default();
-    // It stands in records, labels, metrics and on command lines.
+    // The name goes into records, labels, metrics and command lines.
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/')) {
         return Err(wrong(format!("\"{name}\" is no name for one: letters, digits and - _ . / make one")));
     }
@@ -175,7 +148,7 @@ fn target(given: &keys::Target, file: &File) -> Result<TargetConfig, ConfigError
         Some(LauncherName::Aci) => container("aci", given, options, file)?,
         Some(LauncherName::Docker) => container("docker", given, options, file)?,
     };
-    // What is written into a container is gone with it.
+    // Files in a container are gone with it.
     let keeps_files = !matches!(launcher, LauncherConfig::Container(_));
     let usual = TargetConfig::of(&name, launcher);
     let launches = match (given.burst, given.launches_per_second) {
@@ -204,7 +177,7 @@ fn target(given: &keys::Target, file: &File) -> Result<TargetConfig, ConfigError
     })
 }
 
-/// Other installations may run tasks in the same place, and are seen there.
+/// Other installations may run tasks on the same platform, and their tasks are listed with ours.
 fn is_shared(launcher: LauncherName) -> bool {
     match launcher {
         LauncherName::Process | LauncherName::Simulated => false,
@@ -271,51 +244,6 @@ fn simulated(keys: SimulatedKeys) -> LauncherConfig {
     LauncherConfig::Simulated { latency, quota: Some(quota) }
 }
 
-pub fn tenants(file: &File) -> Result<Tenants, ConfigError> {
-    let given = file.tenants.clone().unwrap_or_default();
-    let by = match given.by {
-        None | Some(TenantByName::None) => TenantBy::Nothing,
-        Some(TenantByName::RoomPrefix) => {
-            let separator = given.separator.clone().unwrap_or_else(|| "/".to_owned());
-            if separator.is_empty() {
-                return Err(ConfigError::Value { key: "tenants", message: "separator must not be empty".to_owned() });
-            }
-            TenantBy::RoomPrefix(separator)
-        }
-    };
-    let usual = tenant(
-        keys::Tenant {
-            weight: given.weight,
-            max_recordings: given.max_recordings,
-            max_waiting: given.max_waiting,
-            month_budget: given.month_budget,
-            over_budget: given.over_budget,
-        },
-        &Tenant::default(),
-    )?;
-    let named = given.named.unwrap_or_default().into_iter();
-    let named = named.map(|(name, keys)| Ok((name, tenant(keys, &usual)?))).collect::<Result<_, ConfigError>>()?;
-    Ok(Tenants { by, usual, named })
-}
-
-fn tenant(keys: keys::Tenant, usual: &Tenant) -> Result<Tenant, ConfigError> {
-    let weight = keys.weight.unwrap_or(usual.weight);
-    if !weight.is_finite() || weight <= 0.0 {
-        return Err(ConfigError::Value { key: "tenants", message: "a weight must be more than 0".to_owned() });
-    }
-    Ok(Tenant {
-        weight,
-        max_recordings: keys.max_recordings.or(usual.max_recordings),
-        max_waiting: keys.max_waiting.map(|max| usize::try_from(max).unwrap_or(usize::MAX)).or(usual.max_waiting),
-        month_budget: keys.month_budget.or(usual.month_budget),
-        over_budget: match keys.over_budget {
-            None => usual.over_budget,
-            Some(OverBudgetName::Refuse) => OverBudget::Refuse,
-            Some(OverBudgetName::Warn) => OverBudget::Warn,
-        },
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -370,7 +298,7 @@ mod tests {
             ("targets: [{name: a}]\n", "a: `launcher` is missing"),
             ("targets: [{name: a, launcher: simulated, options: {burts: 1}}]\n", "a: options: unknown field `burts`"),
             ("targets: [{name: a, launcher: simulated, launches_per_second: 0}]\n", "launches_per_second must be"),
-            ("launcher: ecs\n", "`launcher`: has to be told where its tasks run"),
+            ("launcher: ecs\n", "`launcher`: needs to know where its tasks run"),
             (
                 "stack: prod\ntargets: [{name: a, launcher: aci, options: {subscription: s}}]\n",
                 "`resource_group` is missing",
@@ -387,19 +315,5 @@ mod tests {
             let given = config(text).unwrap_err();
             assert!(given.contains(message), "{text}\n{given}");
         }
-    }
-
-    #[test]
-    fn a_tenant_is_what_the_room_is_called_up_to_the_separator() {
-        let tenants = config(
-            "tenants: {by: room_prefix, separator: '--', max_recordings: 3, month_budget: 10, named: {acme: {weight: 2, over_budget: warn}}}\n",
-        )
-        .unwrap()
-        .tenants;
-        assert_eq!((tenants.of("acme--standup").as_str(), tenants.of("lobby").as_str()), ("acme", "lobby"));
-        let acme = tenants.rules("acme");
-        assert_eq!((acme.weight, acme.max_recordings, acme.over_budget), (2.0, Some(3), OverBudget::Warn));
-        assert_eq!(tenants.rules("lobby").over_budget, OverBudget::Refuse);
-        assert_eq!(Tenants::default().of("acme--standup"), "");
     }
 }

@@ -1,6 +1,9 @@
+//! Files as operators have them → `Config`, errors, and the reference.
+
 use std::collections::BTreeMap;
 
 use spillway_plan::Provider;
+use spillway_protocol::Secret;
 
 use super::*;
 

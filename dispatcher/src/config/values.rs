@@ -1,5 +1,5 @@
-//! Values that are checked as they are read, so that a wrong one is told with its line: a check after the reading
-//! (`try_from`) would be told with the line of the section.
+//! Values that are checked while the file is parsed, so that the error names their line: a check after parsing
+//! (`#[serde(try_from)]`) would name the line of the section. Pure.
 
 use std::fmt;
 
@@ -7,55 +7,80 @@ use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use url::Url;
 
+/// `launcher`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LauncherName {
+    /// A child process for each recording.
     Process,
+    /// Starts nothing.
     Simulated,
+    /// Amazon ECS.
     Ecs,
+    /// Google Cloud Run jobs.
     CloudRun,
+    /// Azure Container Instances.
     Aci,
+    /// A Docker daemon.
     Docker,
 }
 
+/// `targets[].capacity`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CapacityName {
+    /// Stays until it ends.
     OnDemand,
+    /// Cheaper, may be reclaimed.
     Spot,
 }
 
+/// An entry of `targets[].outputs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OutputName {
+    /// To a store.
     Upload,
+    /// To the disk of the task.
     Disk,
 }
 
+/// `tenants.by`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TenantByName {
+    /// One tenant for all rooms.
     None,
+    /// The room's name up to the separator.
     RoomPrefix,
 }
 
+/// `tenants.over_budget`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OverBudgetName {
+    /// Refuse new requests.
     Refuse,
+    /// Log a warning.
     Warn,
 }
 
+/// `logging.level`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
+    /// For development.
     Debug,
+    /// One line per step of an egress.
     Info,
+    /// What heals by itself.
     Warn,
+    /// What an operator has to mend.
     Error,
 }
 
 impl Level {
+    /// As the file spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Debug => "debug",
@@ -66,7 +91,7 @@ impl Level {
     }
 }
 
-/// Above 0, at most 1. psrpc counts 0 and less as "cannot".
+/// psrpc affinity, above 0 to 1. psrpc takes 0 and less for "cannot serve".
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Affinity(pub f32);
 
@@ -82,6 +107,7 @@ impl TryFrom<f64> for Affinity {
     }
 }
 
+/// A number of cores, finite and above 0.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Cores(pub f64);
 
@@ -93,11 +119,12 @@ impl TryFrom<f64> for Cores {
     }
 }
 
-/// livekit-server's address; `http` is taken for `ws`, as by LiveKit's own tools.
+/// livekit-server's address; `http` is taken for `ws`, as by LiveKit's own tools. Empty: not set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServerUrl(String);
 
 impl ServerUrl {
+    /// The URL as it was written.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -110,7 +137,7 @@ impl TryFrom<String> for ServerUrl {
         let fits = |url: &Url| matches!(url.scheme(), "ws" | "wss" | "http" | "https") && url.has_host();
         match Url::parse(&text) {
             Ok(url) if fits(&url) => Ok(Self(text)),
-            // Unset in templates.
+            // Templates have an empty value.
             _ if text.is_empty() => Ok(Self(text)),
             _ => Err("not a URL like wss://livekit.example.com".to_owned()),
         }

@@ -1,9 +1,9 @@
-//! `POST /events/cloudrun`: the end of an execution of Cloud Run, as Cloud Logging writes it down and Pub/Sub pushes it.
+//! `POST /events/cloudrun`: the end of a Cloud Run execution, as Cloud Logging writes it and Pub/Sub pushes it. Runs in
+//! the HTTP server's tasks.
 //!
-//! A push is a hint and no more: it names an execution, and what became of that is asked of the platform. So whoever may
-//! reach the port can make us look at a task of ours, never settle one. On Cloud Run, IAM refuses a stranger's token
-//! before it comes here (and takes the signature off those it lets through); elsewhere `push` names whose tokens are
-//! taken, and `token` checks them.
+//! A push is only a hint: it names an execution, and its outcome is asked of the platform. A forged push makes us look
+//! at a task of ours and never ends one. On Cloud Run, IAM refuses foreign tokens before they get here (and removes the
+//! signature from those it accepts); elsewhere `push` names whose tokens are accepted, and `token` checks them.
 
 mod token;
 
@@ -19,13 +19,14 @@ use spillway_launchers::{TaskRef, TaskStatus};
 use spillway_process::chain;
 use tracing::{debug, warn};
 
-pub use self::token::{TokenVerifier, Trust};
-use crate::context::{Context, Dispatch, task_of};
+pub use self::token::TokenVerifier;
+use crate::context::Context;
+use crate::launch_state::{Dispatch, task_of};
 use crate::reconcile::task_exit::{self, TaskExitEvent};
 
-/// Of a whole push; entries of executions have some ten thousand.
+/// Size of a push; those of executions have about 10 kB.
 pub const MAX_BYTES: usize = 1 << 20;
-/// The entry may be faster than the platform's own answer.
+/// The push may arrive before the platform's own API knows of the end.
 const POLLS: u32 = 5;
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -55,17 +56,18 @@ struct Payload {
     resource_name: String,
 }
 
-/// The execution's own name; `None`: some other message, which is not worth coming again.
+/// Name of the execution; `None`: another message, which does not have to be delivered again.
 fn execution_of(body: &[u8]) -> Option<String> {
     let push: Push = serde_json::from_slice(body).ok()?;
     let entry: LogEntry = serde_json::from_slice(&STANDARD.decode(push.message.data).ok()?).ok()?;
     let payload = entry.proto_payload;
-    // namespaces/<project>/executions/<name>, or as the newer API writes it
+    // namespaces/<project>/executions/<name>, or projects/<project>/locations/…/executions/<name> of the newer API
     let name = payload.resource_name.rsplit_once("/executions/").map(|(_, name)| name.to_owned());
     name.filter(|name| payload.method_name == "/Jobs.RunJob" && !name.is_empty() && !name.contains('/'))
 }
 
-/// What Pub/Sub is told: anything but 2xx brings the message again.
+/// The status for Pub/Sub, which delivers the message again after anything but 2xx. `bearer`: the `Authorization`
+/// header.
 pub async fn receive(
     context: &Arc<Context>,
     verifier: Option<&TokenVerifier>,
@@ -86,13 +88,13 @@ pub async fn receive(
         Ok(true) => StatusCode::NO_CONTENT,
         Ok(false) => StatusCode::SERVICE_UNAVAILABLE,
         Err(error) => {
-            warn!(execution, error = %chain(&error), "event not settled; it comes again");
+            warn!(execution, error = %chain(&error), "event not handled; it comes again");
             StatusCode::SERVICE_UNAVAILABLE
         }
     }
 }
 
-/// False: it is to come again.
+/// False: the execution has not ended yet, and the message has to come again.
 async fn handle(context: &Arc<Context>, execution: &str) -> Result<bool, BusError> {
     for record in context.registry.list_live().await? {
         let Some((attempt, task)) = task_named(&record, execution) else { continue };
@@ -108,13 +110,12 @@ async fn handle(context: &Arc<Context>, execution: &str) -> Result<bool, BusErro
                     task_exit::handle(context, &event).await?;
                     return Ok(true);
                 }
-                // It will end, and then this comes again.
                 _ if poll == POLLS => return Ok(false),
                 _ => tokio::time::sleep(POLL_INTERVAL).await,
             }
         }
     }
-    debug!(execution, "an execution that nobody waits for");
+    debug!(execution, "an execution that no record names");
     Ok(true)
 }
 

@@ -1,8 +1,8 @@
-//! The bearer token of a push, as Google documents it: an OpenID Connect token, signed with RS256 by one of the keys that
-//! Google publishes, for our audience, of the service account that the subscription names.
+//! The bearer token of a push, as Google documents it: an OpenID Connect token, signed with RS256 by one of the keys
+//! that Google publishes, for our audience, of the service account that the subscription names.
 //!
-//! By hand, over the one crypto library of the tree: `jsonwebtoken` takes its cryptography from a global provider, and
-//! that place is taken by one (of the library that makes room tokens) which knows no RSA.
+//! Our own on `aws-lc-rs`, because `jsonwebtoken` takes its cryptography from one provider per process, and the library
+//! that makes room tokens installs one without RSA. Asks Google for its keys; everything else is pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,56 +15,60 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::config::settings::Trust;
+
 const ISSUERS: [&str; 2] = ["https://accounts.google.com", "accounts.google.com"];
-/// Clocks differ.
+/// Tolerated difference between Google's clock and ours.
 const SKEW_S: i64 = 60;
-/// Google changes its keys every few days and publishes them long before they sign.
+/// Google rotates its keys every few days and publishes new ones long before they sign.
 const KEYS_LAST: Duration = Duration::from_secs(3600);
-/// A token of a key nobody has heard of makes us ask for the keys, so seldom.
+/// A token with an unknown key makes us fetch the keys at most this often.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// Whose pushes are taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trust {
-    pub audience: String,
-    /// Email of the service account.
-    pub account: String,
-    /// Where the keys are published.
-    pub keys: String,
-}
-
+/// Why a push is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
+    /// The header is missing.
     #[error("there is no bearer token")]
     None,
+    /// Not three parts of base64 and JSON.
     #[error("the token is no signed token")]
     Malformed,
+    /// Not RS256.
     #[error("the token is signed with {0}")]
     Algorithm(String),
-    #[error("nobody knows the key \"{0}\"")]
+    /// Google publishes no such key.
+    #[error("the key \"{0}\" is not published")]
     UnknownKey(String),
+    /// The signature does not match.
     #[error("the signature is not that of its key")]
     Forged,
+    /// For another audience, from another issuer or account; the text says which.
     #[error("the token's {0} is not the one that is expected")]
     NotOurs(&'static str),
+    /// Expired or not valid yet; Unix seconds.
     #[error("the token holds from {from} to {to}, now is {now}")]
     Time { from: i64, to: i64, now: i64 },
-    #[error("the keys at {url} could not be had")]
+    /// The keys cannot be fetched; the caller may be right.
+    #[error("fetch the keys at {url}")]
     Keys {
+        /// As configured.
         url: String,
+        /// From the HTTP client.
         #[source]
         source: reqwest::Error,
     },
 }
 
 impl TokenError {
-    /// The caller may be right.
+    /// The failure is on our side: the same push has to come again.
     pub fn is_ours(&self) -> bool {
         matches!(self, Self::Keys { .. })
     }
 }
 
+/// Checks tokens against one [`Trust`]; caches Google's keys.
 pub struct TokenVerifier {
     trust: Trust,
     client: reqwest::Client,
@@ -117,10 +121,15 @@ struct Claims {
 }
 
 impl TokenVerifier {
+    /// Without keys yet.
     pub fn new(trust: Trust) -> Self {
         Self { trust, client: reqwest::Client::new(), kept: Mutex::default() }
     }
 
+    /// `authorization`: the header; `now_s`: Unix seconds.
+    ///
+    /// # Errors
+    /// When the token is not the one expected; a retry is right where [`TokenError::is_ours`].
     pub async fn check(&self, authorization: &str, now_s: i64) -> Result<(), TokenError> {
         let token = authorization.strip_prefix("Bearer ").filter(|token| !token.is_empty()).ok_or(TokenError::None)?;
         let parts = Parts::of(token)?;

@@ -1,84 +1,36 @@
-//! From accepted to launched: waits for its turn and a place, asks a target, minds what it answers.
+//! From the queue to a started task: takes the next launch, opens a slot at a target, writes `Launching` into the
+//! record, calls the launcher, notes the task. [`run`] is the loop; each launch is a task of its own, and its path is
+//! in this file. `attempt` has the ways a launch ends without a task. Never decides whether an egress is accepted, nor
+//! what a dead task means.
 
-mod placement;
-mod steps;
+mod attempt;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_bus::{ClaimToken, Phase, Record};
-use spillway_launchers::RunMode;
+use spillway_bus::{
+    BusError, CapReached, Caps, ClaimToken, Decision, OpenTask, Pace, Phase, Record, SlotResult, TaskKey, Updated,
+};
+use spillway_cost::Shape;
+use spillway_launchers::{LaunchError, LaunchOrder, RunMode, StopMode, TaskRef};
 use spillway_process::chain;
-use spillway_protocol::code::Code;
+use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
-use tracing::{Instrument, debug, info_span, warn};
+use tracing::{Instrument, debug, info, info_span, warn};
 
-use self::steps::Launch;
-pub(crate) use self::steps::note_task;
-use crate::admission::Bounds;
-use crate::config::{Config, LauncherConfig};
-use crate::context::{Context, Dispatch};
-use crate::queue::{QueueStep, QueuedLaunch};
-use crate::reconcile::final_state;
+use self::attempt::{BeginOutcome, Launch};
+use crate::context::Context;
+use crate::launch_state::{Dispatch, task_of};
+use crate::queue::{NO_ROOM_PAUSE, PauseScope, QueueStep, QueuedLaunch};
+use crate::targets::Target;
+use crate::targets::breaker::LaunchOutcome;
+use crate::task_facts::TaskFacts;
 
-/// A ticket outlives the longest way to its runner by this.
-const TICKET_MARGIN: Duration = Duration::from_secs(60);
+/// For a launch call that is not answered. The platform may have taken the order all the same, so it is asked again.
+const LAUNCH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A place for one who saves what is recorded: no cloud is full, nor a mistake in its settings unseen, for much longer.
-/// Until then its egress is not over.
-pub(crate) const SALVAGE_TIMEOUT: Duration = Duration::from_secs(3600);
-
-pub fn bounds_of(config: &Config) -> Bounds {
-    let host =
-        || std::thread::available_parallelism().map_or(1.0, |cores| f64::from(u32::try_from(cores.get()).unwrap_or(1)));
-    // Where some go elsewhere, this machine is a target like others, with its `max_tasks`.
-    let all_here = config.targets.iter().all(|target| matches!(target.launcher, LauncherConfig::Process { .. }));
-    let cores = if all_here { Some(config.cores.unwrap_or_else(host)) } else { config.cores };
-    Bounds { cores, tasks: config.max_recordings, queue: config.queue }
-}
-
-pub fn ticket_ttl(config: &Config) -> Duration {
-    let slowest = config.targets.iter().filter_map(|target| target.start_deadline).max().unwrap_or_default();
-    config.queue_deadline + config.start_deadline.max(slowest) + TICKET_MARGIN
-}
-
-/// Of a run that saves what another had recorded: it waits for its place as long as that is worth something.
-pub fn salvage_ticket_ttl(config: &Config) -> Duration {
-    ticket_ttl(config) + SALVAGE_TIMEOUT
-}
-
-/// The runner's settings, as the ticket carries them.
-pub fn runner_settings(config: &Config) -> serde_json::Value {
-    let mut settings = config.runner.clone();
-    if let (Some(settings), Some(root)) = (settings.as_object_mut(), &config.local_root) {
-        settings.insert("local_root".to_owned(), serde_json::json!(root));
-    }
-    settings
-}
-
-/// Into the line, from what the record says; for one we accepted and for one we took over.
-pub fn enqueue(context: &Context, record: &Record) {
-    let dispatch = Dispatch::of(record);
-    let left_ms = dispatch.deadline_ms.saturating_sub(context.clock.unix_ms());
-    let now = Instant::now();
-    let queued = QueuedLaunch {
-        egress_id: record.egress_id.clone(),
-        attempt: record.attempt,
-        run_mode: if record.lost.is_empty() { RunMode::Record } else { RunMode::Salvage },
-        weight: dispatch.weight,
-        tenant: dispatch.tenant.as_str().into(),
-        dispatch,
-        enqueued_at: now,
-        deadline: now + Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)),
-        not_before: None,
-        message: String::new(),
-    };
-    if context.queue().enqueue(queued) {
-        context.queue_changed.notify_one();
-    }
-}
-
-/// Until the dispatcher stops.
+/// The launch loop. Returns when the dispatcher stops.
 pub async fn run(context: Arc<Context>) {
     loop {
         let step = context.queue().next(Instant::now());
@@ -90,7 +42,7 @@ pub async fn run(context: Arc<Context>) {
             }
             QueueStep::GiveUp(queued) => {
                 let context = Arc::clone(&context);
-                context.clone().spawn(async move { give_up(&context, &queued).await });
+                context.clone().spawn(async move { attempt::give_up(&context, &queued).await });
             }
             QueueStep::Wait(until) => {
                 let rest = async {
@@ -109,33 +61,307 @@ pub async fn run(context: Arc<Context>) {
     }
 }
 
-async fn give_up(context: &Arc<Context>, queued: &QueuedLaunch) {
-    let waited = match queued.run_mode {
-        RunMode::Record => context.config().queue_deadline.as_secs(),
-        RunMode::Salvage => SALVAGE_TIMEOUT.as_secs(),
-    };
-    let message = match queued.message.as_str() {
-        "" => format!("no place became free within {waited} s"),
-        why => format!("not started within {waited} s: {why}"),
-    };
-    withdraw(context, queued).await;
-    context.metrics.count("spillway_given_up_total", &[], 1.0);
-    fail(context, queued, Code::ResourceExhausted, message).await;
-}
+impl Launch {
+    /// Opens a slot, waits for the target's pace, and goes on with [`Launch::at`].
+    async fn run(mut self) {
+        match find_slot(&self.context, &mut self.queued).await {
+            Ok(Placement::At { target, wait, slowed }) => {
+                tokio::time::sleep(wait).await;
+                self.at(target, slowed).await;
+            }
+            Ok(Placement::None { pause, scope, message }) => self.again_after(pause, scope, message),
+            Ok(Placement::Lost(name)) => {
+                self.fail(format!("its launch was asked of {name}, which is no longer configured")).await;
+            }
+            Err(error) => self.again_with_redis(&error, "slot not opened"),
+        }
+    }
 
-/// Unless it has started after all, or somebody else has moved it on.
-async fn fail(context: &Arc<Context>, queued: &QueuedLaunch, code: Code, message: String) {
-    let attempt = queued.attempt;
-    let may = |record: &Record| record.attempt == attempt && matches!(record.phase, Phase::Accepted | Phase::Launching);
-    if let Err(error) = final_state::failed(context, &queued.egress_id, code, message, may).await {
-        // Whoever finds it in the registry comes to a verdict of his own.
-        warn!(error = %chain(&error), "egress not settled");
+    async fn at(mut self, target: Arc<Target>, slowed: bool) {
+        match self.begin(&target).await {
+            Ok(BeginOutcome::Launching { asked_before }) => {
+                // Another dispatcher that took us for dead may have closed the slot before the record named its target.
+                match keep_open(&self.context, &self.queued, &target).await {
+                    Ok(()) => self.ask(&target, slowed, asked_before).await,
+                    Err(error) => self.again_with_redis(&error, "task not noted as open"),
+                }
+            }
+            Ok(BeginOutcome::NoTicket) => {
+                self.not_launched().await;
+                self.fail("its ticket was taken by a task that never recorded".to_owned()).await;
+            }
+            Ok(BeginOutcome::NotWanted) => {
+                // Stopped, ended or taken over meanwhile.
+                self.drop_task(self.queued.next_attempt(target.name()), |record, attempt| {
+                    let dispatch = Dispatch::of(record);
+                    // Where the next launch needs a new number, this number may have had a task, which has to be billed.
+                    let unused = !dispatch.asked && !dispatch.fresh;
+                    record.attempt < attempt || (record.attempt == attempt && unused)
+                })
+                .await;
+                self.context.queue().launch_ended(&self.queued.egress_id);
+                self.context.leave_queue(&self.queued.egress_id);
+            }
+            Err(error) => self.again_with_redis(&error, "launch not begun"),
+        }
+    }
+
+    /// Writes `Launching`, the target and the attempt into the record before anything can be running.
+    async fn begin(&mut self, target: &Target) -> Result<BeginOutcome, BusError> {
+        let (context, id) = (&self.context, &self.queued.egress_id);
+        let (now_ms, before) = (context.clock.unix_ms(), self.queued.attempt);
+        let attempt = self.queued.next_attempt(target.name());
+        let fresh = self.queued.dispatch.is_fresh_at(target.name());
+        let old_claim = ClaimToken::from_text(&self.queued.dispatch.claim);
+        let mut claim = self.queued.dispatch.claim.clone();
+        if fresh {
+            // The old ticket stays until the record says that it is not to be used: a crash in between leaves two
+            // tickets, of which the record knows one.
+            match self.ticket_for(attempt, &old_claim).await? {
+                Ok(copy) => claim = copy.reveal().to_owned(),
+                Err(outcome) => return Ok(outcome),
+            }
+        }
+        let mut asked_before = false;
+        let Dispatch { tried, asked: may_run, launched_ms: last_ms, .. } = &self.queued.dispatch;
+        let updated = context
+            .registry
+            .update(id, |record| {
+                let starting = matches!(record.phase, Phase::Accepted | Phase::Launching);
+                if !context.owns(record) || !starting || record.attempt != before {
+                    return Decision::Leave;
+                }
+                let mut dispatch = Dispatch::of(record);
+                // The queued state was old: the launch has been requested and answered since.
+                let launched = dispatch.asked && !dispatch.fresh && record.task.is_some();
+                if launched && record.phase == Phase::Launching && !fresh {
+                    return Decision::Leave;
+                }
+                // The last request was ours, and the answer was no.
+                let refused = !may_run && *last_ms > 0 && *last_ms == dispatch.launched_ms;
+                asked_before = dispatch.asked && !fresh && !refused;
+                record.phase = Phase::Launching;
+                record.attempt = attempt;
+                if let (true, Some(task)) = (fresh, task_of(record)) {
+                    dispatch.earlier.insert(before, task);
+                    record.task = None;
+                }
+                dispatch.launched_ms = now_ms;
+                dispatch.claim.clone_from(&claim);
+                dispatch.tried.clone_from(tried);
+                target.name().clone_into(&mut dispatch.target);
+                dispatch.asked = true;
+                dispatch.fresh = false;
+                dispatch.write(record);
+                Decision::Write
+            })
+            .await?;
+        let Updated::Written(record) = updated else {
+            if fresh {
+                context.tickets.withdraw(id, &ClaimToken::from_text(&claim)).await?;
+            }
+            return Ok(BeginOutcome::NotWanted);
+        };
+        if fresh && let Err(error) = context.tickets.withdraw(id, &old_claim).await {
+            debug!(error = %chain(&error), "ticket of the previous attempt not withdrawn; the record no longer uses it");
+        }
+        self.queued.attempt = attempt;
+        self.queued.dispatch = Dispatch::of(&record);
+        Ok(BeginOutcome::Launching { asked_before })
+    }
+
+    async fn ask(self, target: &Arc<Target>, slowed: bool, asked_before: bool) {
+        let context = Arc::clone(&self.context);
+        let order = self.order(target);
+        let waited_s = self.queued.enqueued_at.elapsed().as_secs_f64();
+        context.metrics.observe("spillway_queue_wait_seconds", &[], waited_s);
+        target.launch_requested();
+        let answer = tokio::time::timeout(LAUNCH_TIMEOUT, target.launcher.launch(&order)).await;
+        let answer = answer.unwrap_or_else(|_| {
+            Err(LaunchError::Transient { message: "the launcher does not answer".to_owned(), source: None })
+        });
+        let outcome = answer.as_ref().map_or_else(attempt::label, |_| "launched");
+        let labels = [("target", target.name()), ("outcome", outcome)];
+        context.metrics.count("spillway_launches_total", &labels, 1.0);
+        match answer {
+            Ok(task) => {
+                target.record_outcome(LaunchOutcome::Launched);
+                if let (true, Some(pace)) = (slowed, target.pace) {
+                    let _ = context.tasks.speed_up(target.name(), pace).await;
+                }
+                self.launched(target, task).await;
+            }
+            Err(error) => self.refused(target, error, asked_before).await,
+        }
+    }
+
+    fn order(&self, target: &Target) -> LaunchOrder {
+        let QueuedLaunch { egress_id, attempt, run_mode, weight, dispatch, .. } = &self.queued;
+        let labels = [
+            ("egress_id", egress_id.to_string()),
+            ("room", dispatch.room.clone()),
+            ("type", dispatch.kind.clone()),
+            ("tenant", dispatch.tenant.clone()),
+            ("stack", self.context.config().stack.clone()),
+            ("attempt", attempt.to_string()),
+        ];
+        let labels: BTreeMap<String, String> = labels
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect();
+        // A record of an older version names no machine; only `process` existed then.
+        let ours = Shape { cpu_milli: (weight * 1000.0).ceil() as u32, memory_mib: 0, disk_gib: 0 };
+        LaunchOrder {
+            egress_id: egress_id.clone(),
+            attempt: *attempt,
+            run_mode: *run_mode,
+            installation: self.context.installation(),
+            claim: dispatch.claim.clone(),
+            handover: self.context.handover.clone(),
+            labels,
+            shape: dispatch.shapes.get(target.name()).copied().unwrap_or(ours),
+            max_duration: dispatch.max_duration_s.map(Duration::from_secs),
+        }
+    }
+
+    async fn launched(self, target: &Target, task: TaskRef) {
+        self.context.queue().launch_ended(&self.queued.egress_id);
+        self.context.queue_changed.notify_one();
+        info!(%task, target = target.name(), attempt = self.queued.attempt, "launched");
+        let (context, id) = (&self.context, &self.queued.egress_id);
+        match note_task(context, id, self.queued.attempt, &task).await {
+            Ok(true) => {}
+            Ok(false) => {
+                debug!(%task, "over before its task was noted");
+                // A runner that sends heartbeats ended the egress itself and is about to exit.
+                if !matches!(context.heartbeats.last(id).await, Ok(Some(_))) {
+                    target.launcher.end(&task, StopMode::Immediate).await;
+                }
+                context.leave_queue(id);
+            }
+            // The sweep launches again, and the launcher answers with the task it knows by egress id and attempt.
+            Err(error) => warn!(error = %chain(&error), "task not noted in the registry"),
+        }
     }
 }
 
-async fn withdraw(context: &Context, queued: &QueuedLaunch) {
-    let claim = ClaimToken::from_text(&queued.dispatch.claim);
-    if let Err(error) = context.tickets.withdraw(&queued.egress_id, &claim).await {
-        debug!(error = %chain(&error), "ticket not withdrawn; its time will run out");
+/// Where to launch.
+enum Placement {
+    /// A slot is open there; the task may be launched after `wait`. `slowed`: the pace there is
+    /// reduced, and a successful launch raises it.
+    At { target: Arc<Target>, wait: Duration, slowed: bool },
+    /// Not now.
+    None { pause: Duration, scope: PauseScope, message: String },
+    /// The only target that may know of its launch is no longer configured.
+    Lost(String),
+}
+
+/// Opens a slot at the first target that has one.
+///
+/// # Errors
+/// When Redis does not answer; a retry is right.
+async fn find_slot(context: &Context, queued: &mut QueuedLaunch) -> Result<Placement, BusError> {
+    let dispatch = &queued.dispatch;
+    let now = Instant::now();
+    if dispatch.asked {
+        let Some(target) = context.targets.named(&dispatch.target) else {
+            return Ok(Placement::Lost(dispatch.target.clone()));
+        };
+        return Ok(Placement::At { target, wait: Duration::ZERO, slowed: false });
     }
+    let mut choice = context.targets.choose(&dispatch.shapes, &dispatch.tried, now);
+    if choice.open.is_empty() && !dispatch.tried.is_empty() {
+        queued.dispatch.tried.clear();
+        choice = context.targets.choose(&queued.dispatch.shapes, &queued.dispatch.tried, now);
+    }
+    let mut later: Option<(Duration, String)> = None;
+    let mut sooner = |wait: Duration, message: String| {
+        if later.as_ref().is_none_or(|(before, _)| wait < *before) {
+            later = Some((wait, message));
+        }
+    };
+    for target in choice.open {
+        match open_slot(context, queued, &target, caps(context, queued, &target), target.pace).await? {
+            SlotResult::Granted { wait, slowed } => return Ok(Placement::At { target, wait, slowed }),
+            SlotResult::Refused(CapReached::All) => {
+                let message = format!("all {} slots are taken", context.config().max_tasks.unwrap_or_default());
+                return Ok(Placement::None { pause: NO_ROOM_PAUSE, scope: PauseScope::All, message });
+            }
+            SlotResult::Refused(CapReached::Tenant) => {
+                let message = format!("tenant {} has all its slots taken", queued.tenant);
+                return Ok(Placement::None { pause: NO_ROOM_PAUSE, scope: PauseScope::Tenant, message });
+            }
+            SlotResult::Refused(CapReached::Target) => sooner(NO_ROOM_PAUSE, format!("{} is full", target.name())),
+            SlotResult::Later(wait) => {
+                sooner(wait / 2, format!("{} takes no more launches for {} s", target.name(), wait.as_secs()));
+            }
+        }
+    }
+    if let Some((until, message)) = choice.closed {
+        let pause = until.map_or(Duration::from_secs(1), |until| until.saturating_duration_since(now));
+        sooner(pause.max(NO_ROOM_PAUSE), message);
+    }
+    let (pause, message) = later.unwrap_or_else(|| (Duration::from_secs(1), "no target takes launches".to_owned()));
+    Ok(Placement::None { pause, scope: PauseScope::Launch, message })
+}
+
+fn caps(context: &Context, queued: &QueuedLaunch, target: &Target) -> Caps {
+    let config = context.config();
+    match queued.run_mode {
+        RunMode::Record => Caps {
+            all: config.max_tasks,
+            tenant: config.tenants.rules(&queued.tenant).max_recordings,
+            target: target.config.max_tasks,
+        },
+        // Recorded media is saved, whatever the caps say.
+        RunMode::Salvage => Caps::default(),
+    }
+}
+
+/// Opens the slot again, without caps: another dispatcher may have closed it.
+///
+/// # Errors
+/// When Redis does not answer; a retry is right.
+async fn keep_open(context: &Context, queued: &QueuedLaunch, target: &Target) -> Result<(), BusError> {
+    open_slot(context, queued, target, Caps::default(), None).await.map(drop)
+}
+
+async fn open_slot(
+    context: &Context,
+    queued: &QueuedLaunch,
+    target: &Target,
+    caps: Caps,
+    pace: Option<Pace>,
+) -> Result<SlotResult, BusError> {
+    let key = TaskKey { egress_id: queued.egress_id.clone(), attempt: queued.next_attempt(target.name()) };
+    let extra_s = context.overheads().extra_s(target.name());
+    let facts = TaskFacts::of(queued, target, &context.config().prices, extra_s, context.clock.unix_ms()).text();
+    let open_task = OpenTask { task: &key, tenant: &queued.tenant, target: target.name(), facts: &facts, caps, pace };
+    context.tasks.open(open_task).await
+}
+
+/// Writes the task of this attempt into the record. False: the egress is over, or has another attempt, so the task is
+/// not wanted.
+///
+/// # Errors
+/// When Redis does not answer; a retry is right.
+pub async fn note_task(context: &Context, id: &EgressId, attempt: u32, task: &TaskRef) -> Result<bool, BusError> {
+    let text = serde_json::to_string(task).ok();
+    let wants = |record: &Record| record.attempt == attempt && record.phase != Phase::Over;
+    let updated = context
+        .registry
+        .update(id, |record| {
+            if !wants(record) || task_of(record).as_ref() == Some(task) {
+                return Decision::Leave;
+            }
+            record.task.clone_from(&text);
+            Decision::Write
+        })
+        .await?;
+    Ok(match updated {
+        Updated::Written(_) => true,
+        Updated::Left(record) => wants(record.as_ref()),
+        Updated::Missing => false,
+    })
 }

@@ -1,4 +1,5 @@
-//! What a verdict leads to: the same for a sweep, for a platform's event, and in the Lambda.
+//! Diagnosis → action: the same for a sweep, for an exit event of a platform, and in the Lambda function. Changes
+//! records by compare-and-set, enqueues launches, ends tasks.
 
 use std::sync::Arc;
 
@@ -6,37 +7,47 @@ use spillway_bus::{BusError, Decision, Phase, Record, Updated};
 use spillway_launchers::StopMode;
 use spillway_protocol::code::Code;
 use spillway_protocol::ids::EgressId;
+use spillway_protocol::ledger::Outcome;
 use tracing::{Instrument, debug, info};
 
 use super::diagnosis::Diagnosis;
-use super::{final_state, relaunch, salvage};
+use super::{relaunch, salvage};
 use crate::context::Context;
-use crate::launch;
+use crate::final_state;
 
+/// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ActOutcome {
     Nothing,
+    /// Its launch waits in the queue.
     Enqueued,
+    /// Its final state is being delivered.
     Delivering,
+    /// The platform was asked to end the task, which ignores a stop.
     Reminded,
-    /// Another task is wanted in the place of this one.
+    /// Another task is launched in place of this one.
     Again,
+    /// Another task completes its uploads.
     Salvage,
     Ended,
-    /// Somebody else has changed the record: it is to be looked at again.
+    /// The record has changed meanwhile and needs another diagnosis.
     Conflict,
 }
 
+/// Carries a diagnosis out.
+///
+/// # Errors
+/// When Redis does not answer; the next sweep is the retry.
 pub(super) async fn act(context: &Arc<Context>, record: &Record, diagnosis: Diagnosis) -> Result<ActOutcome, BusError> {
     Ok(match diagnosis {
         Diagnosis::Leave => ActOutcome::Nothing,
-        // Its caller may never have had an answer: livekit-server is told before it is launched.
+        // The caller may have had no answer: livekit-server is told before the launch.
         Diagnosis::Launch if record.phase == Phase::Accepted => {
             final_state::announce(context, record.clone());
             ActOutcome::Enqueued
         }
         Diagnosis::Launch => {
-            launch::enqueue(context, record);
+            context.enqueue(record);
             ActOutcome::Enqueued
         }
         Diagnosis::Deliver => {
@@ -56,7 +67,7 @@ pub(super) async fn act(context: &Arc<Context>, record: &Record, diagnosis: Diag
             ActOutcome::Again
         }
         Diagnosis::Ask(message) if final_state::as_livekit_knows_it(context, record).await? => {
-            debug!(message, "its end was told before");
+            debug!(message, "livekit-server knew its end");
             ActOutcome::Ended
         }
         Diagnosis::Ask(message) => finish(context, record, message, false).await?,
@@ -64,16 +75,19 @@ pub(super) async fn act(context: &Arc<Context>, record: &Record, diagnosis: Diag
     })
 }
 
-/// By another task if there is something to save, else at once.
+/// By a salvage run if there are uploads to complete, else at once.
 async fn finish(
     context: &Arc<Context>,
     record: &Record,
     message: String,
     aborted: bool,
 ) -> Result<ActOutcome, BusError> {
+    let outcome = |message| {
+        if aborted { Outcome::Aborted { message } } else { Outcome::Failed { code: Code::Internal, message } }
+    };
     let done = if salvage::begin(context, record, &message).await? {
         ActOutcome::Salvage
-    } else if ended(context, record, message, aborted).await? {
+    } else if final_state::ended(context, &record.egress_id, message, outcome, final_state::stands_as(record)).await? {
         ActOutcome::Ended
     } else {
         return Ok(ActOutcome::Conflict);
@@ -84,22 +98,16 @@ async fn finish(
     Ok(done)
 }
 
-/// A platform that is slow to answer holds up nobody.
+/// In the background: a slow platform must not delay the sweep.
 fn end(context: &Arc<Context>, record: &Record, how: StopMode) {
     let (home, record) = (Arc::clone(context), record.clone());
     context.spawn(async move { home.targets.end(&record, how).await }.in_current_span());
 }
 
-async fn ended(context: &Arc<Context>, record: &Record, message: String, aborted: bool) -> Result<bool, BusError> {
-    let (id, may) = (&record.egress_id, final_state::stands_as(record));
-    if aborted {
-        final_state::aborted(context, id, message, may).await
-    } else {
-        final_state::failed(context, id, Code::Internal, message, may).await
-    }
-}
-
-/// Whoever owns the record shows no sign of life; ours is never gone.
+/// The dispatcher that owns the record has no heartbeat. Always false for our own records.
+///
+/// # Errors
+/// When Redis does not answer; a retry is right.
 pub(super) async fn is_owner_silent(context: &Context, record: &Record) -> Result<bool, BusError> {
     if context.owns(record) {
         return Ok(false);
@@ -110,7 +118,10 @@ pub(super) async fn is_owner_silent(context: &Context, record: &Record) -> Resul
     }
 }
 
-/// `None` when somebody else was faster.
+/// Makes this dispatcher the owner; `None` when another one was faster.
+///
+/// # Errors
+/// When Redis does not answer; a retry is right.
 pub(super) async fn adopt(context: &Arc<Context>, record: Record) -> Result<Option<Record>, BusError> {
     let before = record.dispatcher;
     let updated = context

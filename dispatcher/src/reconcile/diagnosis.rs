@@ -1,21 +1,25 @@
-//! What a record, a heartbeat and a look at the task mean together. Pure: the whole table in one function.
+//! Record, heartbeat and task status → diagnosis. Pure: the whole table is in one function, and `act` carries it out.
 
 use std::time::Duration;
 
 use spillway_bus::Phase;
 use spillway_launchers::{ExitReport, TaskExit, TaskStatus};
 
+use crate::liveness::HEARTBEAT_FRESH;
+
+/// After how long something counts as failed.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// From the launch to a runner that has taken over.
+    /// From the launch call to a runner that has taken over.
     pub start: Duration,
-    /// A heartbeat older than this means nothing any more once the task is known to be gone.
+    /// Age up to which a heartbeat means that the runner lives, whatever the platform says.
     pub heartbeat: Duration,
-    /// Silence of a task that cannot be seen from here.
+    /// Missing heartbeats of a task whose status is unknown.
     pub unseen: Duration,
-    /// Silence of a task that is there: stopped, starved, hung, or cut off from Redis alone.
+    /// Missing heartbeats of a task that its platform reports as running: it is stopped, starved, hung, or only cut off
+    /// from Redis.
     pub hung: Duration,
-    /// From a stop to a runner that has begun to obey.
+    /// From a stop to a runner that has begun to end.
     pub stop: Duration,
 }
 
@@ -23,7 +27,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             start: Duration::from_secs(60),
-            heartbeat: Duration::from_millis(2500),
+            heartbeat: HEARTBEAT_FRESH,
             unseen: Duration::from_secs(12),
             hung: Duration::from_secs(5 * 60),
             stop: Duration::from_secs(60),
@@ -34,43 +38,50 @@ impl Default for Timeouts {
 /// All that is known about one egress of ours at one moment.
 #[derive(Clone, Debug)]
 pub struct Observation {
+    /// As the record has it.
     pub phase: Phase,
-    /// Since its launch was begun; `None` before.
+    /// Since the launch call; `None` before.
     pub launched_for: Option<Duration>,
-    /// Of the target it was launched at, where that is not the installation's.
+    /// Of its target, where it differs from the installation's.
     pub start_deadline: Option<Duration>,
-    /// Another target could be asked.
+    /// Another target could be asked now.
     pub has_another: bool,
     /// Tasks before this one that never recorded.
     pub lost_starts: u32,
+    /// Since a stop was seen in the record while the runner still records.
     pub stop_ignored_for: Duration,
-    /// It waits for a place here, or its launch call is in the air.
+    /// It is in the launch queue, or its launch call is in progress.
     pub is_queued: bool,
     /// What the launcher says; `None` without a task.
     pub task: Option<TaskStatus>,
     /// Age of the last heartbeat; `None` when there is none.
     pub beat: Option<Duration>,
-    /// How long we have seen no heartbeat while the bus was healthy.
+    /// Since when no heartbeat was seen while Redis was reachable.
     pub silent_for: Duration,
 }
 
+/// What has to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Diagnosis {
+    /// Nothing.
     Leave,
-    /// Nobody is launching it: do.
+    /// It is not being launched: enqueue it.
     Launch,
-    /// Over, and the one who ended it can no longer say so.
+    /// Over, and its runner no longer delivers the final state.
     Deliver,
-    /// It was stopped and goes on: the platform is to end its task in good order.
+    /// It was stopped and still records: the platform is asked to end its task gracefully.
     Remind,
-    /// Nothing was recorded: another task may.
+    /// Nothing was recorded: launch another task. The text is the reason.
     Again(String),
-    /// The task left with exit status 0, which a runner does when its work is done, and the record says that it records:
-    /// the last report may have been lost. Whatever can be asked is asked before it is settled with these words.
+    /// The task exited with status 0, as a runner does after its last report, and the record says that it records:
+    /// Redis may have lost that report. livekit-server is asked what it knows before the egress fails with this
+    /// message.
     Ask(String),
-    /// FAILED, or ABORTED, with these words; whatever is left of the task is ended.
+    /// End the egress, and the task if it still runs.
     End {
+        /// For `error` of EgressInfo.
         message: String,
+        /// ABORTED instead of FAILED: the platform took the machine.
         aborted: bool,
     },
 }
@@ -79,9 +90,10 @@ fn failed(message: String) -> Diagnosis {
     Diagnosis::End { message, aborted: false }
 }
 
-/// A task that never ran is replaced so often; what stands in its way is seldom gone the third time.
+/// How often a task that never recorded is replaced; what prevented it twice is seldom gone the third time.
 const MAX_LOST_STARTS: u32 = 2;
 
+/// The table.
 pub fn diagnose(observation: &Observation, timeouts: Timeouts) -> Diagnosis {
     let beating = observation.beat.is_some_and(|age| age < timeouts.heartbeat);
     match observation.phase {
@@ -118,11 +130,11 @@ fn starting(observation: &Observation, beating: bool, timeouts: Timeouts) -> Dia
     let deadline = observation.start_deadline.unwrap_or(timeouts.start);
     let may_again = observation.lost_starts < MAX_LOST_STARTS;
     match &observation.task {
-        // A second task lost the race for the ticket and left; the one that beats won it.
+        // A second task lost the race for the ticket and exited; the one that sends heartbeats won it.
         Some(TaskStatus::Gone(_)) if beating => Diagnosis::Leave,
         Some(TaskStatus::Gone(exit_report)) => {
             let message = format!("the runner left before it started recording: {exit_report}");
-            // Spot capacity may be gone for good, and a machine may have been bad; a program that fails will fail again.
+            // Spot capacity may be gone, and a machine may have been bad; a program that fails will fail again.
             let blameless = exit_report.how.never_ran()
                 || matches!(exit_report.how, TaskExit::CapacityReclaimed | TaskExit::HostRetired(_));
             if blameless && may_again { Diagnosis::Again(message) } else { failed(message) }
@@ -135,7 +147,7 @@ fn starting(observation: &Observation, beating: bool, timeouts: Timeouts) -> Dia
                 }
                 _ => format!("the runner did not start within {} s", deadline.as_secs()),
             };
-            // One whose launch nobody could confirm may still come: it is not replaced.
+            // A task whose launch was never confirmed may still start: it is not replaced.
             if task.is_some() && may_again && observation.has_another {
                 Diagnosis::Again(message)
             } else {
@@ -226,7 +238,7 @@ mod tests {
         assert_eq!(
             diagnosis(Observation { beat: Some(SECOND), ..left }),
             Diagnosis::Leave,
-            "its last words may be on the way"
+            "its last report may be on the way"
         );
     }
 

@@ -1,13 +1,18 @@
-//! Every egress ends in one truth, whoever dies: a sweep over all live records, once a second. It takes over what a dead
-//! dispatcher left, launches what nobody launches, settles what died mute and delivers last words.
+//! The control loop: once a second a sweep compares every live record of this dispatcher (desired state) with its
+//! heartbeat and the status of its task (observed state). `diagnosis` says what that means, `act` carries it out:
+//! launch, relaunch, salvage, end, deliver. The sweep also sends this dispatcher's own heartbeat and adopts the records
+//! of dispatchers whose heartbeat is missing. `task_exit` does the same for one egress when its platform reports the
+//! end of the task.
+//!
+//! A sweep waits for Redis alone; platforms are asked and tasks ended in the background. While Redis is unreachable
+//! nothing is concluded from missing heartbeats.
 
-mod act;
 mod diagnosis;
 mod status_poller;
-pub mod task_exit;
 mod relaunch;
 mod salvage;
-pub mod final_state;
+mod act;
+pub mod task_exit;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,30 +26,31 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{Instrument, info, info_span, warn};
 
 use self::act::{ActOutcome, act};
-pub use self::diagnosis::Timeouts;
-use self::diagnosis::{Observation, diagnose};
+use self::diagnosis::{Observation, Timeouts, diagnose};
 use self::status_poller::StatusPoller;
-use crate::context::{Context, Dispatch, key_of};
+use crate::context::Context;
+use crate::launch_state::{Dispatch, key_of};
+use crate::liveness::beat_as;
 use crate::targets::SWITCHES;
 
 const SWEEP: Duration = Duration::from_secs(1);
-/// Our own sign of life for the other dispatchers, and how long its absence must last until they take over.
-pub(crate) const OWNER_HEARTBEAT_TTL: Duration = Duration::from_secs(3);
+/// How long a dispatcher's heartbeat must be missing until its records are adopted.
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(2);
 
+/// What a sweep remembers for the next one.
 pub struct Reconciler {
     context: Arc<Context>,
     timeouts: Timeouts,
-    /// Since when we have seen no heartbeat of an egress.
+    /// Since when an egress has had no heartbeat.
     silent_since: HashMap<EgressId, Instant>,
-    /// Since when we have seen no sign of a dispatcher that owns something.
+    /// Since when a dispatcher that owns records has had no heartbeat.
     owner_missing_since: HashMap<String, Instant>,
-    /// Since when we have seen a stop that its runner has not begun to obey.
+    /// Since when a record has had a stop that its runner has not followed.
     stop_seen: HashMap<EgressId, Instant>,
     status_poller: StatusPoller,
     switches: Switches,
     live_index: LiveIndex,
-    /// What each record of the roll says about its launch; it is the same as long as the record is.
+    /// Parsed launch state of each live record; valid as long as the record is the same `Arc`.
     read: HashMap<EgressId, (Arc<Record>, Arc<Dispatch>)>,
 }
 
@@ -53,10 +59,11 @@ fn timeouts_of(context: &Context) -> Timeouts {
     Timeouts { start: config.start_deadline, hung: config.heartbeat_timeout, ..Timeouts::default() }
 }
 
-/// Age of the last heartbeat, and what it said.
+/// Age of the last heartbeat, and its content.
 type LastHeartbeat = Option<(Duration, Heartbeat)>;
 
 impl Reconciler {
+    /// Remembers nothing yet.
     pub fn new(context: Arc<Context>) -> Self {
         let timeouts = timeouts_of(&context);
         let switches = Switches::new(&context.bus, SWITCHES);
@@ -73,6 +80,7 @@ impl Reconciler {
         }
     }
 
+    /// Sweeps until the dispatcher stops.
     pub async fn run(mut self) {
         let mut ticks = interval(SWEEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -89,7 +97,7 @@ impl Reconciler {
                 }
                 Ok(()) => {}
                 Err(error) => {
-                    // Nobody could be heard meanwhile: silence before now proves nothing.
+                    // No heartbeat could be read meanwhile: that they were missing until now proves nothing.
                     self.forget_silences();
                     if !failing {
                         warn!(error = %chain(&error), "registry not reached, sweep put off");
@@ -106,7 +114,7 @@ impl Reconciler {
     }
 
     async fn sweep(&mut self) -> Result<(), BusError> {
-        self.context.heartbeats.beat(&self.context.name, 1, &Heartbeat::default(), OWNER_HEARTBEAT_TTL).await?;
+        beat_as(&self.context.name, &self.context.heartbeats).await?;
         if !self.context.bus.healthy() {
             self.forget_silences();
             return Ok(());
@@ -116,7 +124,7 @@ impl Reconciler {
         let admitted = self.context.queue().admitted();
         let live = self.context.registry.refresh_live_index(&mut self.live_index).await?;
         self.forget_all_but(&live);
-        // Their runners have finished them; they had been in the list since they were accepted.
+        // Live records include these since they were accepted, so their runners have finished them.
         for id in admitted.iter().filter(|id| !self.read.contains_key(*id)) {
             self.context.leave_queue(id);
         }
@@ -135,7 +143,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// What is remembered is remembered of these; what they say about their launches is read where it is new.
+    /// Drops what is remembered about other egresses, and parses the launch state of records that changed.
     fn forget_all_but(&mut self, live: &[Arc<Record>]) {
         let mut read = HashMap::with_capacity(live.len());
         for record in live {
@@ -144,7 +152,7 @@ impl Reconciler {
             read.insert(record.egress_id.clone(), now);
         }
         self.read = read;
-        // Its task is wanted; what it costs is not yet known.
+        // Their tasks are wanted, so billing leaves them open.
         let at_work = self.read.values().filter(|(record, dispatch)| {
             record.phase != Phase::Over && !dispatch.earlier.contains_key(&record.attempt)
         });
@@ -172,7 +180,7 @@ impl Reconciler {
         }
     }
 
-    /// `heartbeat` where the record is ours.
+    /// One record. `heartbeat`: read already, because the record is ours; `None`: the record is another dispatcher's.
     async fn attend(
         &mut self,
         record: Arc<Record>,
@@ -189,7 +197,7 @@ impl Reconciler {
             None => None,
         };
         let Some((record, heartbeat)) = mine else {
-            // Moved on by one who heard of its end before us: its place here is free.
+            // Another process handled its exit event: its slot here is free.
             let has_slot = {
                 let queue = self.context.queue();
                 queue.contains(&id) && !queue.is_pending(&id)
@@ -233,7 +241,7 @@ impl Reconciler {
         let beating = beat.as_ref().is_some_and(|(age, _)| *age < self.timeouts.heartbeat);
         let task = match (record.phase, &record.task) {
             (Phase::Over, _) | (_, None) => None,
-            // It says itself that it is alive, and no platform would be believed against that.
+            // A heartbeat outweighs what the platform says.
             (Phase::Running | Phase::Ending | Phase::Lost, _) if beating => Some(TaskStatus::Alive),
             _ => self.status_poller.about(record).await,
         };

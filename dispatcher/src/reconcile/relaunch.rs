@@ -1,20 +1,24 @@
-//! A task that never recorded anything is replaced: by another attempt, at another target if there is one.
+//! Replaces a task that never recorded anything: another attempt, at another target if there is one. Changes the record
+//! and enqueues; `launch` starts the task.
 
 use std::sync::Arc;
 
 use spillway_bus::{BusError, Decision, Phase, Record, Updated};
 use tracing::info;
 
-use crate::context::{Context, Dispatch, task_of};
-use crate::launch;
+use crate::context::Context;
+use crate::launch_state::{Dispatch, task_of};
 
-/// Another target than the one it was launched at could be asked.
+/// A target other than the one it was launched at could be asked now.
 pub fn has_another(context: &Context, dispatch: &Dispatch) -> bool {
     context.targets.has_another(&dispatch.shapes, &dispatch.tried, &dispatch.target)
 }
 
-/// Back into the line. The ticket of the attempt before goes with the next launch; a runner that comes late finds that
-/// the record has moved on. False: it has started after all, or somebody else has changed the record.
+/// Back into the queue as a new attempt. The next launch withdraws the ticket of the previous one; a runner that comes
+/// late finds that the record has moved on. False: the record has changed since it was `seen`.
+///
+/// # Errors
+/// When Redis does not answer; a retry is right.
 pub async fn begin(context: &Arc<Context>, seen: &Record, message: &str) -> Result<bool, BusError> {
     let deadline_ms = context.deadline_ms();
     let updated = context
@@ -24,7 +28,7 @@ pub async fn begin(context: &Arc<Context>, seen: &Record, message: &str) -> Resu
                 return Decision::Leave;
             }
             let mut dispatch = Dispatch::of(record);
-            // One who saves what is recorded has more time than that already.
+            // A salvage run has a later deadline already.
             dispatch.deadline_ms = dispatch.deadline_ms.max(deadline_ms);
             dispatch.launched_ms = 0;
             dispatch.asked = false;
@@ -43,6 +47,6 @@ pub async fn begin(context: &Arc<Context>, seen: &Record, message: &str) -> Resu
     info!(reason = message, attempt = record.attempt, "its task never recorded; another is launched");
     context.metrics.count("spillway_relaunches_total", &[], 1.0);
     context.leave_queue(&record.egress_id);
-    launch::enqueue(context, &record);
+    context.enqueue(&record);
     Ok(true)
 }

@@ -1,28 +1,34 @@
-//! A task that died with its disk leaves uploads that are not complete. Another task of the same image finishes them:
-//! the dispatcher has no right to write where users store their recordings. One that dies at it is followed by another.
+//! A task that died with its disk leaves incomplete uploads. A salvage run, a task of the same image, completes them:
+//! the dispatcher itself has no access to users' stores. If it dies too, another one follows. Changes the record and
+//! enqueues.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use spillway_bus::{BusError, ClaimToken, Decision, Phase, Record, Updated};
+use spillway_launchers::RunMode;
 use tracing::info;
 
-use crate::context::{Context, Dispatch, task_of};
-use crate::launch::{self, SALVAGE_TIMEOUT};
+use crate::config::settings::SALVAGE_TIMEOUT;
+use crate::context::Context;
+use crate::launch_state::{Dispatch, task_of};
 
-/// Whatever three of them die of, the fourth would too.
+/// What three salvage runs die of, the fourth would die of too.
 const MAX_SALVAGES: u32 = 3;
 
-/// Puts the salvage run of `seen` into the line, with the next attempt, so that a runner which was only away finds
-/// itself replaced. False: there is nothing to salvage, or somebody else has changed the record.
+/// Enqueues the salvage run of `seen` with the next attempt number, so that a runner which was only cut off finds itself
+/// replaced. False: there is nothing to salvage, or the record has changed since it was `seen`.
+///
+/// # Errors
+/// When Redis does not answer; a retry is right.
 pub async fn begin(context: &Arc<Context>, seen: &Record, message: &str) -> Result<bool, BusError> {
     if !may(seen) {
         return Ok(false);
     }
     let (id, attempt) = (&seen.egress_id, seen.attempt + 1);
     let spare = ClaimToken::from_text(&seen.spare);
-    let ttl = launch::salvage_ticket_ttl(&context.config());
-    // Only its time takes the spare away.
+    let ttl = context.config().ticket_ttl(RunMode::Salvage);
+    // The spare ticket is gone only after it has expired.
     let Some(claim) = context.tickets.copy(id, &spare, attempt, ttl).await? else { return Ok(false) };
     let deadline_ms = context.clock.unix_ms().saturating_add(SALVAGE_TIMEOUT.as_millis() as i64);
     let updated = context
@@ -63,11 +69,11 @@ pub async fn begin(context: &Arc<Context>, seen: &Record, message: &str) -> Resu
     };
     info!(reason = message, attempt, "recording task lost; its uploads are completed by another");
     context.leave_queue(&record.egress_id);
-    launch::enqueue(context, &record);
+    context.enqueue(&record);
     Ok(true)
 }
 
-/// It recorded, or was about to save what had been, and there is a ticket for another.
+/// The task recorded, or was itself a salvage run, and there is a ticket for another one.
 fn may(record: &Record) -> bool {
     let died = matches!(record.phase, Phase::Running | Phase::Ending | Phase::Lost);
     let died_saving = !record.lost.is_empty() && record.phase == Phase::Launching;

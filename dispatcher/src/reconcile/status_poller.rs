@@ -1,8 +1,9 @@
-//! What platforms say about tasks, asked in the background: no platform that is slow or away holds up the sweep, and with it
-//! our own sign of life. Many tasks are asked about at once, and none so often that a platform's quota for reads is touched.
+//! Status of tasks on their platforms, asked in the background: a slow platform must not delay the sweep, which also
+//! sends our own heartbeat. One call asks about many tasks, and no task is asked about more than every 3 s: platforms
+//! limit reads.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use spillway_bus::{Phase, Record};
@@ -11,13 +12,16 @@ use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::context::{Context, task_of};
+use crate::context::Context;
+use crate::launch_state::task_of;
+use crate::lock::locked;
 
-/// How long a platform's word about a task is good.
+/// How long an answer is used.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
-/// Launchers end their calls themselves, sooner.
+/// Launchers have shorter timeouts of their own.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Cache of answers, and what to ask next.
 pub struct StatusPoller {
     context: Arc<Context>,
     cache: Arc<Mutex<StatusCache>>,
@@ -27,7 +31,7 @@ pub struct StatusPoller {
 #[derive(Default)]
 struct StatusCache {
     seen: HashMap<EgressId, CachedStatus>,
-    /// Targets that are just being asked.
+    /// Targets with a call in progress.
     busy: HashSet<String>,
 }
 
@@ -40,12 +44,12 @@ struct CachedStatus {
 struct StatusRequest {
     egress_id: EgressId,
     task: TaskRef,
-    /// The silent ones go first, then those that were asked about longest ago.
     starting: bool,
     last: Option<Instant>,
 }
 
 impl StatusPoller {
+    /// With an empty cache.
     pub fn new(context: Arc<Context>) -> Self {
         Self { context, cache: Arc::default(), wanted: BTreeMap::new() }
     }
@@ -54,12 +58,13 @@ impl StatusPoller {
         locked(&self.cache)
     }
 
+    /// Drops answers about other egresses.
     pub fn forget_all_but(&self, live: &HashSet<&EgressId>) {
         self.cache().seen.retain(|id, _| live.contains(id));
     }
 
-    /// The last word about this record's task; it is asked for again where it is old. A task nobody has told of yet is
-    /// taken to be there. `None`: the record names no task.
+    /// The last answer about the record's task; an old one is asked for again with the next [`StatusPoller::ask`].
+    /// Without an answer the task counts as alive. `None`: the record names no task.
     pub async fn about(&mut self, record: &Record) -> Option<TaskStatus> {
         let task = task_of(record)?;
         let Some(target) = self.context.targets.of(record) else {
@@ -73,7 +78,7 @@ impl StatusPoller {
             Some(seen) => (Some(seen.at), seen.task_status.clone()),
             None => (None, TaskStatus::Alive),
         };
-        // Gone is for good.
+        // A task that is gone stays gone.
         if !matches!(task_status, TaskStatus::Gone(_)) && last.is_none_or(|at| now - at >= ASK_AGAIN) {
             let starting = record.phase == Phase::Launching;
             let wanted = StatusRequest { egress_id: record.egress_id.clone(), task, starting, last };
@@ -82,7 +87,8 @@ impl StatusPoller {
         Some(task_status)
     }
 
-    /// Sends for everything that was wanted since the last time.
+    /// Starts the calls for what was requested since the last time; tasks that run (and are silent) first, then the
+    /// oldest answers.
     pub fn ask(&mut self) {
         for (name, mut wanted) in std::mem::take(&mut self.wanted) {
             let Some(target) = self.context.targets.named(&name) else { continue };
@@ -107,9 +113,4 @@ impl StatusPoller {
             });
         }
     }
-}
-
-fn locked(cache: &Mutex<StatusCache>) -> MutexGuard<'_, StatusCache> {
-    // Every change is one statement, so a panic elsewhere leaves nothing half done.
-    cache.lock().unwrap_or_else(PoisonError::into_inner)
 }

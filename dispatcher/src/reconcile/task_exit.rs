@@ -1,8 +1,9 @@
-//! A platform said that a task is gone: what the next sweep would do is done now, by whoever hears of it first.
+//! Exit event of a task, from its platform: what the next sweep would do is done at once, by the dispatcher or the
+//! Lambda function that gets the event.
 //!
-//! News may come twice, late, in any order, and to several at once. Only the end of a task is news, and it is final, so
-//! there is no older or newer: whether something is left to do stands in the record alone, and who does it is decided by
-//! compare-and-set.
+//! Events may come twice, late, in any order, and to several dispatchers. They only say that a task has ended, which is
+//! final, so their order does not matter: whether something is left to do is in the record, and who does it is decided
+//! by compare-and-set.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,48 +18,60 @@ use super::act::{self, ActOutcome, act};
 use super::diagnosis::{Observation, Timeouts, diagnose};
 use super::relaunch;
 use crate::billing;
-use crate::context::{Context, Dispatch, task_of};
+use crate::context::Context;
+use crate::final_state;
 use crate::launch;
+use crate::launch_state::{Dispatch, task_of};
 
-/// A runner's last beat and a dead owner's must have gone cold; then somebody else is at it, or it lives.
+/// By then the last heartbeats of a dead runner (6 s) and of a dead dispatcher (3 s) have expired: another process is at
+/// it, or the runner lives.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(8);
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+const TAKEN_OVER: &str = "the dispatcher that took it over";
 
 /// The end of one task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskExitEvent {
+    /// From the task's labels.
     pub egress_id: EgressId,
+    /// From the task's labels.
     pub attempt: u32,
-    /// As the platform names the task.
+    /// The platform's id of the task.
     pub task: String,
+    /// How it ended.
     pub exit_report: ExitReport,
 }
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventOutcome {
-    /// No record, or one that has nothing to do with that task.
+    /// There is no record, or it has nothing to do with that task.
     NotOurs,
-    /// It had ended, and livekit-server knows.
+    /// The egress had ended, and livekit-server knows.
     WasOver,
-    /// It ends with this task; the last word is on its way.
+    /// The egress ends with this task; the final state is being delivered.
     Ended,
-    /// It had ended; the last word is on its way.
+    /// The egress had ended; the final state is being delivered.
     Delivering,
-    /// Another task finishes its uploads.
+    /// Another task completes its uploads.
     Salvage,
     /// Nothing had been recorded: another task is launched in its place.
     Again,
-    /// Somebody who lives sees to it, and this is who.
+    /// A live process takes care of it; the text says which.
     InOtherHands(&'static str),
 }
 
 enum EventStep {
     Over(EventOutcome),
-    /// Looked at again, and why; in the end, the reason it was left alone.
+    /// Look again, because this process may act; after the timeout it is the reason for leaving the egress alone.
     Wait(&'static str),
 }
 
+/// Handles one event; takes up to 8 s, because heartbeats have to expire.
+///
+/// # Errors
+/// When Redis does not answer; the event has to be delivered again.
 pub async fn handle(context: &Arc<Context>, event: &TaskExitEvent) -> Result<EventOutcome, BusError> {
     let span = info_span!("egress", egress_id = %event.egress_id, attempt = event.attempt);
     async {
@@ -89,7 +102,7 @@ async fn step(context: &Arc<Context>, event: &TaskExitEvent) -> Result<EventStep
         return last_report(context, record, beating).await;
     }
     let dispatch = Dispatch::of(&record);
-    // A task of an attempt that the record does not stand at yet: a double, which finds that out by itself.
+    // An attempt that the record has not reached: a second start of the task, which the runner itself detects.
     if event.attempt > record.attempt {
         return Ok(EventStep::Over(EventOutcome::NotOurs));
     }
@@ -117,31 +130,31 @@ async fn step(context: &Arc<Context>, event: &TaskExitEvent) -> Result<EventStep
         ActOutcome::Again | ActOutcome::Enqueued => EventStep::Over(EventOutcome::Again),
         ActOutcome::Delivering => EventStep::Over(EventOutcome::Delivering),
         ActOutcome::Nothing | ActOutcome::Reminded => EventStep::Wait("a runner that is alive"),
-        ActOutcome::Conflict => EventStep::Wait("whoever changed the record"),
+        ActOutcome::Conflict => EventStep::Wait("the process that changed the record"),
     })
 }
 
-/// Over: is there anybody who says so?
+/// The egress is over: delivers its final state, unless a live process does.
 async fn last_report(context: &Arc<Context>, record: Record, beating: bool) -> Result<EventStep, BusError> {
     if !context.registry.is_live(&record.egress_id).await? {
         return Ok(EventStep::Over(EventOutcome::WasOver));
     }
     if beating {
-        return Ok(EventStep::Wait("its runner, which tells its end"));
+        return Ok(EventStep::Wait("its runner, which reports its end"));
     }
     let record = match act::is_owner_silent(context, &record).await? {
         false if context.owns(&record) => record,
-        false => return Ok(EventStep::Wait("the dispatcher that tells its end")),
+        false => return Ok(EventStep::Wait("the dispatcher that reports its end")),
         true => match act::adopt(context, record).await? {
             Some(record) => record,
-            None => return Ok(EventStep::Wait("whoever took it over")),
+            None => return Ok(EventStep::Wait(TAKEN_OVER)),
         },
     };
-    super::final_state::deliver(context, &record);
+    final_state::deliver(context, &record);
     Ok(EventStep::Over(EventOutcome::Delivering))
 }
 
-/// The record has moved on; whoever moved it may have died before the launch.
+/// The record has another attempt; the dispatcher that made it may have died before the launch.
 async fn next_launch(context: &Arc<Context>, record: Record) -> Result<EventStep, BusError> {
     let waits = matches!(record.phase, Phase::Accepted | Phase::Launching) && record.task.is_none();
     if !waits {
@@ -150,13 +163,13 @@ async fn next_launch(context: &Arc<Context>, record: Record) -> Result<EventStep
     if !act::is_owner_silent(context, &record).await? {
         return Ok(EventStep::Wait("the dispatcher that launches the next task"));
     }
-    let Some(record) = act::adopt(context, record).await? else { return Ok(EventStep::Wait("whoever took it over")) };
-    launch::enqueue(context, &record);
+    let Some(record) = act::adopt(context, record).await? else { return Ok(EventStep::Wait(TAKEN_OVER)) };
+    context.enqueue(&record);
     Ok(EventStep::Over(if record.lost.is_empty() { EventOutcome::Again } else { EventOutcome::Salvage }))
 }
 
-/// The record, if that task is its task. The launch's answer may have been lost with whoever asked for it: then the
-/// platform has just named the task.
+/// The record, if the event's task is its task. Where the record names none, the answer of the launch call was lost
+/// with its dispatcher, and the event names the task.
 async fn at(context: &Arc<Context>, event: &TaskExitEvent, record: Record) -> Result<Option<Record>, BusError> {
     match (task_of(&record), context.targets.of(&record)) {
         (Some(task), _) => Ok((task.id == event.task).then_some(record)),

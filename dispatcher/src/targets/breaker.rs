@@ -1,4 +1,5 @@
-//! Whether a target is worth asking. Pure: time is an argument. Each dispatcher makes its own experience.
+//! Circuit breaker of one target: outcomes of launch calls come in, whether to ask it now goes out. Pure: time is an
+//! argument. Each dispatcher has its own.
 
 use std::time::Duration;
 
@@ -8,15 +9,20 @@ use tokio::time::Instant;
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const MAX_PAUSE: Duration = Duration::from_secs(120);
 
-/// How a launch went, as far as it says something about the target.
+/// Outcome of a launch call, as far as it says something about the target; the text is the platform's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LaunchOutcome {
+    /// Closes the breaker.
     Launched,
+    /// No machine or no quota left.
     NoCapacity(String),
+    /// No answer, or an error that may pass.
     Failed(String),
+    /// An error that only an operator can mend.
     Impossible(String),
 }
 
+/// Opens after a streak of failures of one kind, for 10 s and twice as long after each relapse, up to 120 s.
 #[derive(Debug, Default)]
 pub struct Breaker {
     /// Failures of each kind in a row.
@@ -27,23 +33,27 @@ pub struct Breaker {
     open: Option<Open>,
 }
 
+/// An open breaker.
 #[derive(Clone, Debug)]
 pub struct Open {
+    /// The target is not asked before then.
     pub until: Instant,
+    /// The failure that opened it.
     pub message: String,
 }
 
 impl Breaker {
+    /// Takes one outcome into account.
     pub fn on(&mut self, outcome: LaunchOutcome, now: Instant) {
         let (streak, bound, message) = match outcome {
             LaunchOutcome::Launched => return *self = Self::default(),
-            // One machine that is not free says little about the next.
+            // One machine that is not available says little about the next.
             LaunchOutcome::NoCapacity(message) => (&mut self.no_capacity, 3, message),
             LaunchOutcome::Failed(message) => (&mut self.failed, 5, message),
             LaunchOutcome::Impossible(message) => (&mut self.impossible, 2, message),
         };
         *streak += 1;
-        // What was asked before it opened comes back while it is open and says nothing new.
+        // Calls from before it opened may still fail while it is open; they say nothing new.
         if *streak < bound || self.open.as_ref().is_some_and(|open| open.until > now) {
             return;
         }
@@ -51,7 +61,7 @@ impl Breaker {
         self.open = Some(Open { until: now + self.pause, message });
     }
 
-    /// Not to be asked before then. After it, the first failure opens it again for longer.
+    /// `None`: ask. After the pause the first failure opens it again, for longer.
     pub fn open(&self, now: Instant) -> Option<&Open> {
         self.open.as_ref().filter(|open| open.until > now)
     }

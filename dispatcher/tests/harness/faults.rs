@@ -1,4 +1,4 @@
-//! A platform in bad weather: it refuses, throttles, loses its answers, starts a task twice, and tells late. All by seed.
+//! A faulty platform: refuses, throttles, loses answers, starts a task twice, reports exits late. All by seed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use spillway_launchers::{
 use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
 
-/// How often each thing happens, of 1.
+/// Probability of each fault, 0 to 1.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FaultRates {
     pub throttled: f64,
@@ -27,7 +27,7 @@ pub struct FaultRates {
     /// No answer at all for a while, and a task.
     pub hangs: f64,
     pub misconfigured: f64,
-    /// A departure is seen so long after it.
+    /// An exit is reported this long after it.
     pub tells_late: Duration,
 }
 
@@ -39,7 +39,7 @@ pub struct FaultyPlatform {
     known: Mutex<HashSet<(EgressId, u32)>>,
     platform: Platform,
     gone: Mutex<HashMap<TaskRef, Instant>>,
-    /// Where a bill is wanted: when each task was asked for.
+    /// When each task was launched, for its bill.
     started: Mutex<HashMap<TaskRef, Instant>>,
     quota: Option<Quota>,
     unix_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
@@ -61,7 +61,7 @@ impl FaultyPlatform {
         }
     }
 
-    /// Sells machines of this platform and says for how long each was billed.
+    /// Has this platform's prices and reports billed windows.
     pub fn selling(self, platform: Platform, unix_ms: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
         Self { platform, unix_ms: Arc::new(unix_ms), ..self }
     }
@@ -95,7 +95,7 @@ impl Launcher for FaultyPlatform {
             let retry_after = Some(Duration::from_millis(500));
             return Err(LaunchError::Throttled { message: "rate exceeded".to_owned(), retry_after });
         }
-        // What it has, a launcher finds, whatever else there is no room for.
+        // A launcher finds a task it has already started, even without capacity for others.
         let key = (order.egress_id.clone(), order.attempt);
         let has_it = self.known.lock().unwrap().contains(&key);
         if !has_it && self.happens(no_capacity) {
@@ -130,7 +130,7 @@ impl Launcher for FaultyPlatform {
                 let started = self.started.lock().unwrap().get(task).copied().unwrap_or(since);
                 let to = (self.unix_ms)() - i64::try_from((now - since).as_millis()).unwrap();
                 let from = to - i64::try_from((since - started).as_millis()).unwrap();
-                // As far from the usual as start and end of a real task are.
+                // Start and end of real tasks vary this much.
                 let (from, to) = {
                     let mut dice = self.dice.lock().unwrap();
                     (from + dice.random_range(-10_000..10_000), to + dice.random_range(5_000..15_000))

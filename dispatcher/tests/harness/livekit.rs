@@ -1,3 +1,5 @@
+//! livekit-server: calls the egress services through psrpc, serves IOInfo, and checks the order of the updates it gets.
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use spillway_protocol::livekit::{
 };
 use spillway_protocol::rpc::{GetEgressRequest, StartEgressRequest, service, start_egress_request::EgressRequest};
 
-/// livekit-server as an egress service sees it: it starts and stops, and keeps what it is told.
+/// livekit-server as an egress service sees it: starts and stops egresses, and stores the EgressInfo it gets.
 pub struct LiveKit {
     internal: RpcClient,
     handler: RpcClient,
@@ -26,7 +28,7 @@ pub struct Book {
     pub created: BTreeMap<String, u32>,
     /// Terminal updates of each egress.
     pub ends: BTreeMap<String, u32>,
-    /// What must never happen: an update before the record, or after the end.
+    /// Protocol violations: an update before CreateEgress, or after the end.
     pub violations: Vec<String>,
 }
 
@@ -141,7 +143,7 @@ impl LiveKit {
         .await
     }
 
-    /// As livekit-server does it: three attempts of 10, 20 and 40 s with the same egress id, for what passes.
+    /// As livekit-server does it: up to three attempts of 10, 20 and 40 s with the same egress id.
     pub async fn start(&self, start: StartEgressRequest) -> Result<EgressInfo, RpcError> {
         let mut attempts = [10, 20, 40].into_iter().map(Duration::from_secs).peekable();
         loop {
@@ -175,7 +177,7 @@ impl LiveKit {
         self.handler.call(method, id, Vec::new(), &CallOptions::queue()).await.map(drop)
     }
 
-    /// Every egress of the book has one end, and nothing wrong was said.
+    /// Every egress has exactly one final state, and no protocol was violated.
     pub fn assert_each_ended_once(&self) {
         let book = self.book();
         assert!(book.violations.is_empty(), "{:?}", book.violations);

@@ -1,4 +1,5 @@
-//! A small world in memory: livekit-server's side of psrpc, a cloud on paper, and runners that behave as they are told.
+//! The control plane in memory and in virtual time: livekit-server's side of psrpc, a simulated platform, and runners whose
+//! behaviour a test chooses.
 
 mod livekit;
 mod runner;
@@ -9,11 +10,10 @@ use std::time::Duration;
 
 use spillway_bus::{Bus, FaultyLink, LinkFaults, MemoryBroker};
 use spillway_cost::PriceList;
-use spillway_dispatcher::config::LauncherConfig;
-use spillway_dispatcher::config::targets::TargetConfig;
-use spillway_dispatcher::{Clock, Config, Dispatcher};
-use spillway_launchers::SimulatedLauncher;
+use spillway_dispatcher::config::targets::{LauncherConfig, TargetConfig};
+use spillway_dispatcher::{Clock, Config, Dispatcher, Setup};
 use spillway_launchers::simulated::SimulatedOptions;
+use spillway_launchers::{Launcher, SimulatedLauncher};
 use spillway_protocol::Secret;
 
 pub use faults::{FaultRates, FaultyPlatform};
@@ -36,7 +36,7 @@ impl Harness {
         Self::set_with(options, &FaultyLink::new(LinkFaults::default())).await
     }
 
-    /// With a way to Redis for the runners.
+    /// `link`: the runners' connection to Redis.
     pub async fn set_with(options: SimulatedOptions, link: &FaultyLink) -> Self {
         let broker = MemoryBroker::new();
         let cloud = SimulatedLauncher::new(options);
@@ -55,7 +55,8 @@ impl Harness {
     }
 
     pub async fn dispatcher_with(&self, config: Config) -> Dispatcher {
-        Dispatcher::with(config, self.bus(), Arc::new(self.cloud.clone()), self.clock.clone()).await.unwrap()
+        let launchers: Vec<Arc<dyn Launcher>> = vec![Arc::new(self.cloud.clone())];
+        Dispatcher::start(Setup::with(config, self.bus(), launchers, self.clock.clone())).await.unwrap()
     }
 }
 
@@ -75,7 +76,7 @@ pub fn target(name: &str) -> TargetConfig {
     TargetConfig::of(name, LauncherConfig::Simulated { latency: Duration::ZERO, quota: None })
 }
 
-/// Polls until it holds; a bound in virtual time.
+/// Polls until it holds; fails after ten minutes of virtual time.
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..120_000 {
         if holds() {

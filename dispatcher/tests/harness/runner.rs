@@ -1,3 +1,5 @@
+//! Runners: take tickets, send heartbeats and change records as the real one does, and fail where a test wants it.
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,32 +20,32 @@ use spillway_protocol::rpc::service;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-/// What becomes of a task.
+/// How a task behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Play {
     /// Records until it is stopped.
     #[default]
     Records,
-    /// Never takes its ticket, never leaves.
+    /// Never takes its ticket, never exits.
     Sleeps,
     DiesBeforeItsTicket,
     DiesWithItsTicket,
     DiesRecording,
-    /// Between the first and the last word of its end.
+    /// Dies while it ends: `Ending` is written, `Over` is not.
     DiesEnding,
-    /// The record says how it ended, livekit-server does not know yet.
+    /// Dies after `Over` was written, before livekit-server was told.
     DiesBeforeItsLastReport,
-    /// Stays, and is never heard again.
+    /// Keeps running without any heartbeat.
     FallsSilent,
-    /// Stopped in the middle of its recording for a while, and goes on as if nothing had been.
+    /// Frozen for a while during its recording, then goes on.
     Freezes(Duration),
-    /// The same, after it has said that it ends.
+    /// The same, after it has written `Ending`.
     FreezesEnding(Duration),
-    /// Its source ends after so long, and the recording with it.
+    /// Its source ends after this long, and the recording with it.
     Ends(Duration),
-    /// The platform takes its machine away while it records.
+    /// The platform reclaims its machine while it records.
     Reclaimed,
-    /// The platform never gets as far as running it.
+    /// The platform never starts it.
     NeverStarts,
 }
 
@@ -55,17 +57,17 @@ pub struct Runners {
     /// Of salvage runs.
     salvage_plays: Mutex<HashMap<String, Vec<Play>>>,
     salvages: Mutex<HashMap<String, usize>>,
-    /// Time from the start of a task to its first act.
+    /// Time from the start of a task to its first call.
     pub boot: Mutex<Duration>,
     /// The platform starts these twice.
     twice: Mutex<HashSet<String>>,
-    /// How often each egress was recorded by whom.
+    /// Attempts that recorded each egress.
     recordings: Mutex<HashMap<String, Vec<u32>>>,
     started_at: Mutex<HashMap<String, Instant>>,
-    /// Who hears of tasks that are gone.
+    /// Receivers of exit events.
     listeners: Mutex<Vec<mpsc::UnboundedSender<(LaunchOrder, TaskRef)>>>,
     started: Mutex<Vec<(String, u32)>>,
-    /// What must never happen; a panic in a runner would end nothing but the runner.
+    /// Violations; a panic in a runner's task would not fail the test.
     violations: Mutex<Vec<String>>,
 }
 
@@ -105,12 +107,12 @@ impl Runners {
         self.plays.lock().unwrap().insert(id.to_owned(), play);
     }
 
-    /// One after the other; those that come later do what they should.
+    /// Behaviour of the next tasks, in this order; later ones record normally.
     pub fn play_salvages(&self, id: &str, plays: &[Play]) {
         self.salvage_plays.lock().unwrap().insert(id.to_owned(), plays.to_vec());
     }
 
-    /// Programs that were to save what another had recorded.
+    /// Salvage runs.
     pub fn salvages(&self, id: &str) -> usize {
         self.salvages.lock().unwrap().get(id).copied().unwrap_or_default()
     }
@@ -129,7 +131,7 @@ impl Runners {
         self.recordings.lock().unwrap().get(id).cloned().unwrap_or_default()
     }
 
-    /// Every task that is gone from now on.
+    /// Exit events from now on.
     pub fn exits(&self) -> mpsc::UnboundedReceiver<(LaunchOrder, TaskRef)> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.listeners.lock().unwrap().push(sender);
@@ -175,14 +177,14 @@ impl Runners {
             () = self.ended(&task) => TaskExit::Exited(0),
         };
         server.unsubscribe(service::STOP_EGRESS, order.egress_id.as_str()).await;
-        // Of two the platform knows as one, the first that leaves with nothing done is not the end of the task.
+        // Of two starts that the platform has as one task, the first that exits without work is not the end of the task.
         if twin == Twin::First || exit != LEFT {
             self.cloud.leave(&task, Duration::ZERO, exit);
             self.listeners.lock().unwrap().retain(|to| to.send((order.clone(), task.clone())).is_ok());
         }
     }
 
-    /// Somebody ended the task.
+    /// The task was ended through its platform.
     async fn ended(&self, task: &TaskRef) {
         while matches!(self.cloud.status(task).await, TaskStatus::Alive | TaskStatus::Starting(_)) {
             tokio::time::sleep(Duration::from_millis(250)).await;
@@ -199,7 +201,7 @@ enum Twin {
 /// The runner's default (`last_report_timeout_ms`).
 const LAST_REPORT: Duration = Duration::from_secs(15 * 60);
 
-/// Redis may be away for a while.
+/// Repeats a call while Redis does not answer.
 async fn until_ok<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(mut ask: impl FnMut() -> F) -> T {
     loop {
         match ask().await {
@@ -235,7 +237,7 @@ impl ScriptedRunner<'_> {
         let claim = ClaimToken::from_text(&order.claim);
         let taker = Taker::random();
         let Some(ticket) = until_ok(|| tickets.take(&self.id, &claim, &taker)).await else { return LEFT };
-        // A spare ticket was laid down before it was known which attempt would need it.
+        // A spare ticket is stored before it is known which attempt needs it.
         let fits = ticket.attempt == self.attempt || order.run_mode == RunMode::Salvage;
         self.harness.must(ticket.egress_id == self.id && fits, || {
             format!("{}/{} has the ticket of {}/{}", self.id, self.attempt, ticket.egress_id, ticket.attempt)
@@ -293,7 +295,7 @@ impl ScriptedRunner<'_> {
             return KILLED;
         }
         let over = vec![Fact::Over(Outcome::Complete)];
-        // It waits for Redis as long as a real one, then leaves as if all were well.
+        // Waits for Redis as long as a real runner, then exits with status 0.
         let entered = tokio::time::timeout(LAST_REPORT, self.enter(Phase::Ending, Phase::Over, over)).await;
         if !entered.unwrap_or(false) {
             return LEFT;
@@ -342,7 +344,7 @@ impl ScriptedRunner<'_> {
         LEFT
     }
 
-    /// Until a stop; false when the egress was settled by somebody else.
+    /// Until a stop; false when a dispatcher ended the egress.
     async fn record(&self, mut stopped: watch::Receiver<bool>) -> bool {
         let mut known = None;
         let ends = match self.play {
@@ -359,7 +361,7 @@ impl ScriptedRunner<'_> {
             let registry = Registry::new(&self.harness.bus);
             let record = match (registry.get(&self.id).await, &known) {
                 (Ok(Some(record)), _) => record,
-                // Redis has lost everything: as our runner does, it is written again.
+                // Redis has lost everything: the runner writes its record again.
                 (Ok(None), Some(known)) => {
                     let _ = registry.create(known).await;
                     continue;

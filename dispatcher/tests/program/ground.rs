@@ -1,3 +1,5 @@
+//! A real Redis, a folder, and dispatcher processes for the tests of the program.
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -16,7 +18,7 @@ pub use livekit::LiveKit;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A Redis of our own and a folder; both go with it.
+/// A Redis and a folder of its own, removed with it.
 pub struct Ground {
     server: Child,
     pub redis: String,
@@ -97,7 +99,7 @@ impl Ground {
     pub fn run_with(&self, config: &str, arguments: &[&str], input: &[u8]) -> Ran {
         let pipe = Stdio::piped;
         let mut child = program(config).args(arguments).stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().unwrap();
-        // One that has not read it all may be gone.
+        // The program may exit before it has read all of its input.
         let _ = child.stdin.take().unwrap().write_all(input);
         let output = child.wait_with_output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -123,7 +125,7 @@ impl Drop for Ground {
     }
 }
 
-/// A dispatcher that serves.
+/// A running dispatcher.
 pub struct Running {
     child: Option<Child>,
     path: PathBuf,

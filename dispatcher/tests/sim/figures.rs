@@ -1,4 +1,4 @@
-//! Many lives at once, in virtual time: the figures of issue 5 that need no cloud.
+//! Figures of the control plane that need no cloud, with many egresses in virtual time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use spillway_bus::Tasks;
 use spillway_cost::Platform;
 use spillway_dispatcher::billing::bill;
 use spillway_dispatcher::billing::entry::Entry;
-use spillway_dispatcher::{Config, Dispatcher};
+use spillway_dispatcher::{Config, Dispatcher, Setup};
 use spillway_launchers::Launcher;
 use spillway_launchers::simulated::{Quota, SimulatedOptions};
 use spillway_protocol::livekit::EgressStatus;
@@ -22,7 +22,7 @@ pub fn targets(names: &[&str]) -> Config {
     Config { targets: names.iter().map(|name| target(name)).collect(), ..config() }
 }
 
-/// Figure 2, on paper.
+/// Wait until a recording starts, with Fargate's quota.
 #[tokio::test(start_paused = true)]
 async fn two_hundred_starts_in_two_seconds_are_all_recorded_within_six_seconds_of_waiting() {
     let options = SimulatedOptions {
@@ -39,11 +39,9 @@ async fn two_hundred_starts_in_two_seconds_are_all_recorded_within_six_seconds_o
         config.targets[0].launches = Some(Quota { burst: 90, per_second: 18.0 });
         let mut dispatchers = Vec::new();
         for _ in 0..2 {
-            dispatchers.push(
-                Dispatcher::on(config.clone(), harness.bus(), vec![Arc::clone(&platform)], harness.clock.clone())
-                    .await
-                    .unwrap(),
-            );
+            let launchers = vec![Arc::clone(&platform)];
+            let setup = Setup::with(config.clone(), harness.bus(), launchers, harness.clock.clone());
+            dispatchers.push(Dispatcher::start(setup).await.unwrap());
         }
         let starts = (0..200u32).map(|n| {
             let (harness, id) = (&harness, format!("EG_{n}"));
@@ -74,7 +72,7 @@ async fn two_hundred_starts_in_two_seconds_are_all_recorded_within_six_seconds_o
     }
 }
 
-/// Figure 9: what was estimated for a recording of that length, against the platform's own window.
+/// The estimate for a recording of that length against the bill of the platform's window.
 #[tokio::test(start_paused = true)]
 async fn estimates_are_within_two_percent_of_the_bill() {
     let provisioning = 40 * SECOND;
@@ -84,8 +82,8 @@ async fn estimates_are_within_two_percent_of_the_bill() {
     let platform = FaultyPlatform::new("near", &harness.cloud, FaultRates::default(), 1)
         .selling(Platform::Fargate, move || clock.unix_ms());
     let launchers: Vec<Arc<dyn Launcher>> = vec![Arc::new(platform)];
-    let _dispatcher =
-        Dispatcher::on(targets(&["near"]), harness.bus(), launchers, harness.clock.clone()).await.unwrap();
+    let setup = Setup::with(targets(&["near"]), harness.bus(), launchers, harness.clock.clone());
+    let _dispatcher = Dispatcher::start(setup).await.unwrap();
     let mut dice = StdRng::seed_from_u64(9);
     let lives = (0..50).map(|n| {
         let (id, minutes) = (format!("EG_{n}"), dice.random_range(10..180));

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use spillway_bus::{Installation, MemoryBroker};
 use spillway_cost::Platform;
-use spillway_dispatcher::billing::orphans::{Fate, Finding};
-use spillway_dispatcher::{Dispatcher, sweep_on};
+use spillway_dispatcher::billing::orphan_tracker::{Fate, Finding};
+use spillway_dispatcher::{Dispatcher, Setup, sweep};
 use spillway_launchers::{LaunchOrder, Launcher, StopMode, TaskRef, TaskStatus, conformance};
 use spillway_protocol::livekit::EgressStatus;
 use tokio::time::sleep;
@@ -28,7 +28,7 @@ async fn living(harness: &Harness) -> usize {
     harness.cloud.tasks().await.unwrap().len()
 }
 
-/// A task of this stack that no record knows, which does nothing and never leaves.
+/// A task of this stack without a record, which does nothing and never exits.
 async fn lost_task(harness: &Harness, name: &str, installation: &str) -> TaskRef {
     harness.runners.play(&format!("EG_{name}"), Play::Sleeps);
     let order = conformance::order(Platform::Host, name, 1);
@@ -63,7 +63,7 @@ async fn a_redis_that_forgets_everything_again_and_again_costs_no_recording() {
     harness.livekit.assert_each_ended_once();
 }
 
-/// Once, and for good: runners write their records again, and the id in their tasks is one that Redis no longer has.
+/// Redis loses everything, once: runners write their records again, and their tasks carry an id that Redis no longer has.
 #[tokio::test(start_paused = true)]
 async fn tasks_from_before_redis_was_emptied_are_left_alone() {
     let harness = Harness::set(slow()).await;
@@ -90,7 +90,8 @@ async fn two_installations_on_one_platform_leave_each_other_alone() {
     // With the same stack, and a Redis of its own.
     let other = MemoryBroker::new();
     let cloud: Arc<dyn Launcher> = Arc::new(harness.cloud.clone());
-    let _staging = Dispatcher::with(config(), other.bus(), cloud, harness.clock.clone()).await.unwrap();
+    let setup = Setup::with(config(), other.bus(), vec![cloud], harness.clock.clone());
+    let _staging = Dispatcher::start(setup).await.unwrap();
     sleep(30 * MINUTE).await;
     assert_eq!(living(&harness).await, 2);
     for id in ["EG_one", "EG_two"] {
@@ -106,7 +107,7 @@ async fn an_orphan_of_ours_is_ended_after_the_grace_and_not_when_most_are_unknow
     let ours = Installation::new(&harness.bus()).find().await.unwrap().unwrap();
     let older = lost_task(&harness, "older", "").await;
     let lost = lost_task(&harness, "lost", &ours).await;
-    // The look after it was seen first for the whole grace, at the latest.
+    // At the latest one observation after the grace.
     sleep(2 * MINUTE - SECOND).await;
     assert!(!is_gone(&harness, &lost).await);
     sleep(MINUTE + SECOND).await;
@@ -136,7 +137,9 @@ async fn a_sweep_by_hand_follows_the_same_rules_and_says_why() {
     let lost = lost_task(&harness, "lost", &ours).await;
     let swept = async |broker: &MemoryBroker, dry_run: bool| {
         let cloud: Arc<dyn Launcher> = Arc::new(harness.cloud.clone());
-        sweep_on(config(), broker.bus(), vec![cloud], dry_run).await.unwrap()
+        let bus = broker.bus();
+        let clock = bus.clock().clone();
+        sweep(Setup::with(config(), bus, vec![cloud], clock), dry_run).await.unwrap()
     };
     let fates = |findings: &[Finding]| -> Vec<Fate> {
         let fate = |finding: &Finding| match finding {
@@ -145,7 +148,7 @@ async fn a_sweep_by_hand_follows_the_same_rules_and_says_why() {
         };
         findings.iter().filter_map(fate).collect()
     };
-    // A laptop with the production targets and a Redis of its own, empty or with another installation in it.
+    // A laptop with the production targets and another Redis, empty or with another installation in it.
     let laptop = MemoryBroker::new();
     for _ in 0..2 {
         let found = swept(&laptop, false).await;
@@ -157,7 +160,7 @@ async fn a_sweep_by_hand_follows_the_same_rules_and_says_why() {
     let found = swept(&harness.broker, true).await;
     assert!(matches!(fates(&found)[..], [Fate::End { .. }]), "{found:?}");
     assert!(found[0].to_string().contains("its egress is not known; to be ended, seen so"), "{}", found[0]);
-    // The dispatcher itself ends it at its next look, or the sweep does.
+    // The dispatcher ends it in its next round, or the sweep does.
     swept(&harness.broker, false).await;
     assert!(is_gone(&harness, &lost).await);
     assert_eq!(living(&harness).await, 3);

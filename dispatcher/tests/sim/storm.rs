@@ -1,4 +1,4 @@
-//! Figure 4: many short worlds in which everything goes wrong, each by its seed, in virtual time.
+//! Storms: short simulations in which everything fails, each by its seed, in virtual time. Every egress ends exactly once.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,8 +11,8 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use spillway_bus::{FaultyLink, LinkFaults, Tasks};
 use spillway_dispatcher::billing::bill;
-use spillway_dispatcher::config::targets::{Tenant, TenantBy, Tenants};
-use spillway_dispatcher::{Config, Dispatcher};
+use spillway_dispatcher::config::tenants::{Tenant, TenantBy, Tenants};
+use spillway_dispatcher::{Config, Dispatcher, Setup};
 use spillway_launchers::Launcher;
 use spillway_launchers::simulated::SimulatedOptions;
 use spillway_protocol::code::Code;
@@ -24,14 +24,14 @@ use crate::harness::{FaultRates, FaultyPlatform, Harness, Play, is_over};
 
 const SECOND: Duration = Duration::from_secs(1);
 const EGRESSES: usize = 8;
-/// Of virtual time; after it nothing new goes wrong.
+/// Of virtual time; no faults after it.
 const STORM: Duration = Duration::from_secs(50);
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
-/// `SPILLWAY_SIM_SEEDS=1000` for the figure, `SPILLWAY_SIM_SEED=17` for one world.
+/// `SPILLWAY_SIM_SEEDS=1000` for many storms, `SPILLWAY_SIM_SEED=17` for one.
 #[test]
 fn whatever_happens_each_egress_is_recorded_once_at_most_and_ends_once_and_no_task_is_left() {
     let only = from_environment("SPILLWAY_SIM_SEED");
@@ -56,7 +56,7 @@ fn whatever_happens_each_egress_is_recorded_once_at_most_and_ends_once_and_no_ta
     let (stats, failures) = (stats.into_inner().unwrap(), failures.into_inner().unwrap());
     println!("{stats:?}");
     assert!(failures.is_empty(), "{} worlds went wrong:\n{}", failures.len(), failures.join("\n"));
-    // A storm in which nothing happens shows nothing.
+    // A storm without faults proves nothing.
     let StormStats { recorded, replaced, deaths, frozen, away, cut_off, salvaged, .. } = stats;
     assert!(
         [recorded, replaced, deaths, frozen, away, cut_off, salvaged].iter().all(|n| *n > 0) || only.is_some(),
@@ -71,19 +71,19 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
 #[derive(Clone, Copy, Debug, Default)]
 struct StormStats {
     worlds: u32,
-    /// That livekit-server was told of.
+    /// That livekit-server knows.
     egresses: u32,
     recorded: u32,
-    /// Recorded by another task than the first.
+    /// Recorded by a task other than the first.
     replaced: u32,
     salvaged: u32,
     tasks: u32,
-    /// Dispatchers killed at a moment, and between two given commands to Redis.
+    /// Dispatchers killed at a random time, and between two given commands to Redis.
     deaths: u32,
     frozen: u32,
-    /// Times Redis was away, for all or for one dispatcher.
+    /// Outages of Redis, for all or for one dispatcher.
     away: u32,
-    /// Times the runners were cut off from Redis, and no dispatcher was.
+    /// Outages of Redis for the runners alone.
     cut_off: u32,
     told_again: u32,
 }
@@ -126,7 +126,7 @@ fn play(dice: &mut StdRng) -> Play {
     *plays.choose(dice).unwrap()
 }
 
-/// What every dispatcher of one world is made with.
+/// What every dispatcher of one storm is made with.
 struct DispatcherPool<'a> {
     harness: &'a Harness,
     config: Config,
@@ -138,17 +138,16 @@ impl DispatcherPool<'_> {
     async fn open(&self, link: &FaultyLink) -> Dispatcher {
         loop {
             let bus = link.to(&self.harness.bus());
-            let opened =
-                Dispatcher::on(self.config.clone(), bus, self.launchers.clone(), self.harness.clock.clone()).await;
-            match opened {
+            let setup = Setup::with(self.config.clone(), bus, self.launchers.clone(), self.harness.clock.clone());
+            match Dispatcher::start(setup).await {
                 Ok(dispatcher) => return dispatcher,
-                // Redis is away: whoever keeps it running starts it again.
+                // Redis does not answer: started again, as a supervisor would.
                 Err(_) => sleep(SECOND / 2).await,
             }
         }
     }
 
-    /// One place for a dispatcher: a new one follows each that dies, until the storm is over.
+    /// One replica of the dispatcher: a new one follows each that dies, until the storm is over.
     async fn place(&self, mut dice: StdRng, until: Instant) -> Dispatcher {
         while Instant::now() < until {
             let faults = LinkFaults {
@@ -239,7 +238,7 @@ async fn run(seed: u64) -> StormStats {
             sleep(Duration::from_millis(start)).await;
             let _ = if *stored { livekit.start_stored(id).await } else { livekit.start_composite(id).await };
             sleep(Duration::from_millis(stop)).await;
-            // A runner that is silent, or a Redis that is away, may cost the answer, not the wish; people ask again.
+            // A silent runner or an outage of Redis may cost the answer; callers ask again.
             for _ in 0..20 {
                 match livekit.stop(id).await {
                     Ok(_) => break,
@@ -262,7 +261,7 @@ async fn run(seed: u64) -> StormStats {
             harness.broker.mend();
         }
     };
-    // The runners' own way, for minutes, wherever in their lives they are.
+    // The runners' own connection, for minutes, in any phase.
     let cut = dice.random_bool(0.4).then(|| (dice.random_range(3_000..40_000), dice.random_range(5_000..200_000)));
     let cut = async {
         let Some((after, time)) = cut else { return };
@@ -286,7 +285,7 @@ async fn run(seed: u64) -> StormStats {
         assert!(begun.elapsed() < 400 * SECOND, "not every egress ended: {:?}", harness.livekit.book().infos);
         sleep(SECOND / 4).await;
     }
-    // Late events, orphans, and a runner that was only away.
+    // Late events, orphans, and a runner that was only cut off.
     sleep(240 * SECOND).await;
     let mut stats = *pool.stats.lock().unwrap();
     count(&ids, &harness, &mut stats);

@@ -1,4 +1,4 @@
-//! The function that hears of every task that is gone: alone when all dispatchers are dead, and against them when they live.
+//! The exit handler of the Lambda function: alone when all dispatchers are dead, and beside live ones.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use spillway_bus::Tasks;
-use spillway_dispatcher::ExitHandler;
 use spillway_dispatcher::billing::entry::Entry;
 use spillway_dispatcher::reconcile::task_exit::TaskExitEvent;
+use spillway_dispatcher::{ExitHandler, Setup};
 use spillway_launchers::simulated::SimulatedOptions;
 use spillway_launchers::{Launcher, TaskStatus};
 use spillway_protocol::livekit::EgressStatus;
@@ -20,7 +20,7 @@ use crate::harness::{Harness, Play, config, is_over, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Each end is told `copies` times, each so late; an invocation that fails comes again.
+/// Each exit event is delivered `copies` times, each up to `late` later; a failed invocation is repeated.
 fn function(harness: &Harness, copies: usize, late: Duration, seed: u64) {
     let mut exits = harness.runners.exits();
     let (cloud, bus, clock) = (harness.cloud.clone(), harness.broker.clone(), harness.clock.clone());
@@ -42,8 +42,8 @@ fn function(harness: &Harness, copies: usize, late: Duration, seed: u64) {
                     };
                     for _ in 0..3 {
                         let launcher: Arc<dyn Launcher> = Arc::new(cloud.clone());
-                        let exit_handler =
-                            ExitHandler::on(config(), bus.clone(), vec![launcher], clock.clone()).await.unwrap();
+                        let setup = Setup::with(config(), bus.clone(), vec![launcher], clock.clone());
+                        let exit_handler = ExitHandler::start(setup).await.unwrap();
                         let heard = exit_handler.handle(&event).await;
                         let finished = exit_handler.finish(Instant::now() + 20 * SECOND).await;
                         if heard.is_ok() && finished {

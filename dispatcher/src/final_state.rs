@@ -1,5 +1,6 @@
-//! The last state of an egress that cannot speak for itself: decided once, by compare-and-set, then delivered until
-//! livekit-server has it.
+//! The final state of an egress whose runner cannot report it: decided once, by compare-and-set in the record, then
+//! delivered to livekit-server until it is acknowledged. Called by launch, control and reconcile; deliveries run as
+//! tasks of their own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,55 +8,36 @@ use std::time::Duration;
 use prost::Message;
 use spillway_bus::{BusError, ClaimToken, Decision, Phase, Record, Updated};
 use spillway_process::chain;
-use spillway_protocol::code::Code;
 use spillway_protocol::ids::EgressId;
 use spillway_protocol::ledger::{Fact, Outcome};
 use spillway_protocol::livekit::{EgressInfo, EgressStatus};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
-use crate::context::{Context, Dispatch};
-use crate::launch;
+use crate::context::Context;
+use crate::launch_state::Dispatch;
 use crate::report::{self, FilesLeftBehind};
 
-/// As long as livekit-server itself remembers an ended egress: so long a stop is answered at once.
+/// livekit-server itself keeps an ended egress for 24 h; until then a late stop is answered from the record.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
-/// livekit-server may be down for a while; the record waits, and another dispatcher goes on if we are gone.
+/// For one delivery. The record stays until it succeeds; the next sweep, or another dispatcher, starts another.
 const DELIVERY: Duration = Duration::from_secs(600);
-/// A file's size is not worth more than this to a settlement.
+/// A final state waits no longer than this for a disk to tell the size of a file.
 const DISK_TIMEOUT: Duration = Duration::from_secs(1);
-/// For an answer about what livekit-server knows; its nodes answer from their Redis.
+/// For livekit-server's answer about what it knows; its nodes answer from their Redis.
 const KNOWN: Duration = Duration::from_secs(3);
 const CREATE: Duration = Duration::from_secs(10);
 
-/// FAILED, if `may` still holds for what stands in the registry. False: it did not.
-pub async fn failed(
-    context: &Arc<Context>,
-    id: &EgressId,
-    code: Code,
-    message: String,
-    may: impl Fn(&Record) -> bool,
-) -> Result<bool, BusError> {
-    ended(context, id, message, |message| Outcome::Failed { code, message }, may).await
-}
-
-/// ABORTED: it was nobody's fault here.
-pub async fn aborted(
-    context: &Arc<Context>,
-    id: &EgressId,
-    message: String,
-    may: impl Fn(&Record) -> bool,
-) -> Result<bool, BusError> {
-    ended(context, id, message, |message| Outcome::Aborted { message }, may).await
-}
-
-/// A judgement is about what was seen: another attempt or another phase is judged anew.
+/// Holds as long as the record has the attempt and phase of `seen`: a diagnosis is about what was seen.
 pub fn stands_as(seen: &Record) -> impl Fn(&Record) -> bool + use<> {
     let (attempt, phase) = (seen.attempt, seen.phase);
     move |record| record.attempt == attempt && record.phase == phase
 }
 
-/// livekit-server has heard the end of an egress whose record says that it goes on: Redis has lost the last write, as a
-/// failover to a replica may. It is not told another end. False: it knows of none.
+/// Takes over the end that livekit-server knows, where the record says that the egress goes on: Redis lost the last
+/// write, as a failover to a replica may. False: livekit-server knows of no end.
+///
+/// # Errors
+/// When Redis does not answer; a retry is right.
 pub async fn as_livekit_knows_it(context: &Arc<Context>, record: &Record) -> Result<bool, BusError> {
     let id = &record.egress_id;
     let known = match context.io.get_egress(id, KNOWN).await {
@@ -91,7 +73,13 @@ fn is_over(info: &EgressInfo) -> bool {
     !matches!(info.status(), EgressStatus::EgressStarting | EgressStatus::EgressActive | EgressStatus::EgressEnding)
 }
 
-async fn ended(
+/// Ends an egress without its runner, with what it left on this machine's disk, if `may` holds for the record as it is
+/// in Redis now. `outcome`: FAILED or ABORTED, from the message; COMPLETE instead where the runner had finished every
+/// file. False: `may` does not hold, or the egress is over already.
+///
+/// # Errors
+/// When Redis does not answer; a retry is right.
+pub async fn ended(
     context: &Arc<Context>,
     id: &EgressId,
     message: String,
@@ -107,15 +95,15 @@ async fn ended(
     let FilesLeftBehind { mut facts, finished } = left_behind(context, &record).await;
     let outcome = if finished { Outcome::Complete } else { outcome(message.clone()) };
     facts.push(Fact::Over(outcome));
-    let settled = over(context, id, &facts, may).await?.is_some();
-    if settled {
-        info!(egress_id = %id, reason = message, finished, "egress settled");
+    let ended = over(context, id, &facts, may).await?.is_some();
+    if ended {
+        info!(egress_id = %id, reason = message, finished, "egress ended by the dispatcher");
     }
-    Ok(settled)
+    Ok(ended)
 }
 
-/// What a dead runner of this machine had written is where it was written; the result says how much that is, and whether
-/// the runner had finished it before it died or left: with Redis away it may have had no way to say so.
+/// Files of a dead runner of this machine. With Redis unreachable it may have finished them without being able to report
+/// it.
 async fn left_behind(context: &Context, record: &Record) -> FilesLeftBehind {
     if !context.targets.is_here(record) {
         return FilesLeftBehind::default();
@@ -126,8 +114,11 @@ async fn left_behind(context: &Context, record: &Record) -> FilesLeftBehind {
     tokio::time::timeout(DISK_TIMEOUT, scan).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
-/// Ends it with these facts if `may` still holds for what stands in the registry, and sees to the delivery. `None`: it
-/// was over already, or `may` said no.
+/// Ends the egress with these facts, if `may` holds for the record as it is in Redis now, and starts the delivery.
+/// `None`: it is over already, or `may` does not hold.
+///
+/// # Errors
+/// When Redis does not answer; a retry is right.
 pub async fn over(
     context: &Arc<Context>,
     id: &EgressId,
@@ -156,7 +147,7 @@ pub async fn over(
     Ok(Some(record))
 }
 
-/// Nobody will launch for it any more. Tickets are encrypted, and their time runs out if this does not get through.
+/// There will be no further launch. If this fails the tickets, which are encrypted, expire.
 async fn take_away_tickets(context: Arc<Context>, record: Box<Record>) {
     let launch = if record.lost.is_empty() { String::new() } else { Dispatch::of(&record).claim };
     for claim in [record.spare, launch].iter().filter(|claim| !claim.is_empty()) {
@@ -166,7 +157,7 @@ async fn take_away_tickets(context: Arc<Context>, record: Box<Record>) {
     }
 }
 
-/// Takes the record's last EgressInfo to livekit-server, in the background, once at a time.
+/// Delivers the record's EgressInfo to livekit-server in the background; one delivery per egress at a time.
 pub fn deliver(context: &Arc<Context>, record: &Record) {
     let id = record.egress_id.clone();
     let Some(held) = context.take_for_delivery(&id) else { return };
@@ -179,7 +170,7 @@ pub fn deliver(context: &Arc<Context>, record: &Record) {
     let context = Arc::clone(context);
     let delivery = async move {
         let _held = held;
-        // Whoever accepted it may have died before livekit-server knew; for an id it knows this does nothing.
+        // The dispatcher that accepted it may have died before livekit-server knew; for a known id this does nothing.
         if let Err(error) = context.io.create_egress(&info, DELIVERY).await {
             return warn!(code = %error.code, %error, "last state not delivered yet");
         }
@@ -191,11 +182,11 @@ pub fn deliver(context: &Arc<Context>, record: &Record) {
             warn!(error = %chain(&error), "record not finished; its last state may be delivered twice");
         }
     };
-    // Not tracked: leaving does not wait ten minutes for livekit-server, the record tells the next dispatcher.
+    // Untracked: the shutdown does not wait ten minutes for livekit-server, and the record tells the next dispatcher.
     home.spawn_untracked(delivery.instrument(span));
 }
 
-/// Makes sure, in the background, that livekit-server has a record at all; then it is launched.
+/// Makes sure, in the background, that livekit-server knows the egress; then it is enqueued.
 pub fn announce(context: &Arc<Context>, record: Record) {
     let Some(held) = context.take_in_flight(&record.egress_id) else { return };
     let span = info_span!("egress", egress_id = %record.egress_id);
@@ -208,8 +199,8 @@ pub fn announce(context: &Arc<Context>, record: Record) {
             Err(error) => return error!(%error, "record holds no EgressInfo, not launched"),
         };
         match context.io.create_egress(&info, CREATE).await {
-            Ok(()) => launch::enqueue(&context, &record),
-            // The next sweep finds it again.
+            Ok(()) => context.enqueue(&record),
+            // The next sweep tries again.
             Err(error) => warn!(code = %error.code, %error, "livekit-server did not take the egress, launch put off"),
         }
     };

@@ -1,21 +1,23 @@
-//! StartEgress, heard: bid, and once granted a promise or a refusal. The promise is kept in Redis before it is given:
-//! ticket, record, livekit-server's own record (acknowledged), then the answer. Nothing here waits for a launcher.
-
-mod token;
+//! StartEgress: claims the call, and once it is granted accepts or refuses the request. Before the answer goes out,
+//! ticket and record are in Redis and livekit-server has acknowledged its own record. Runs in the RPC server's tasks,
+//! one per call; never waits for a launcher.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use livekit_token::{AccessToken, VideoGrants};
 use prost::Message;
 use spillway_bus::{Bid, ClaimToken, Created, Handler, Incoming, Phase, Record, Ticket};
 use spillway_cost::Shape;
-use spillway_plan::{Destination, Destinations, EgressPlan};
+use spillway_launchers::RunMode;
+use spillway_plan::{Destination, Destinations, EgressPlan, Output};
 use spillway_process::chain;
 use spillway_protocol::Secret;
 use spillway_protocol::code::{Code, RpcError};
 use spillway_protocol::ids::EgressId;
+use spillway_protocol::ledger::{EgressLedger, Fact};
 use spillway_protocol::livekit::EgressInfo;
 use spillway_protocol::rpc::{ListActiveEgressResponse, StartEgressRequest};
 use tokio::time::Instant;
@@ -24,26 +26,33 @@ use tracing::{Instrument, info, info_span, warn};
 use crate::admission::{self, Admission};
 use crate::billing::entry;
 use crate::config::Config;
-use crate::config::targets::OverBudget;
-use crate::context::{Context, Dispatch};
-use crate::launch;
+use crate::config::tenants::OverBudget;
+use crate::context::Context;
+use crate::launch_state::Dispatch;
 use crate::report;
 
-/// Wins only when nobody healthy bids, half a second later; then we can at least say why.
+/// Affinity of a full dispatcher. It wins only when no other one claims within half a second; then the caller at least
+/// learns why it is refused.
 const TO_REFUSE: f32 = 0.01;
-/// Where a request would have to wait for a place, a dispatcher that has one may be faster.
+/// A dispatcher where the request would wait for a slot lets others claim first.
 const HEAD_START: Duration = Duration::from_millis(50);
-/// The caller may be gone long before the time he gave us (auto egress has 10 s for everything).
+/// The caller may be gone before the time it allows us: auto egress has 10 s for everything.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
-/// A slow network disk must not cost the bid of the next request.
+/// For a slow network disk.
 const DISK_TIMEOUT: Duration = Duration::from_secs(2);
-/// The ticket of a salvage run lives as long as what would be salvaged: unfinished uploads are kept for a week at most.
-const SPARE_TICKET: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The spare ticket lives as long as what it salvages: stores keep incomplete uploads for a week at most.
+const SPARE_TICKET_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A recording that used its whole time must still be finished, uploaded and reported before the platform ends its task:
-/// a store may be away for 15 minutes of that (`outage`) and Redis for as long (`last_report_timeout`).
+/// Between the end of the longest allowed recording and the end of its task by the platform: to close, upload and
+/// report. A store may be down for 15 minutes of it (`outage`) and Redis for as long (`last_report_timeout`).
 const FINISHING_S: u64 = 35 * 60;
 
+/// A room token without a duration limit in the plan; livekit's own egress uses the same.
+const UNLIMITED_TOKEN: Duration = Duration::from_secs(24 * 3600);
+/// Added to a room token's lifetime for the end of the recording.
+const TOKEN_MARGIN: Duration = Duration::from_secs(300);
+
+/// Handler of StartEgress.
 pub struct StartEgress(pub Arc<Context>);
 
 #[async_trait]
@@ -58,7 +67,7 @@ impl Handler for StartEgress {
             Err(error) => return Bid::Malformed(error.to_string()),
         };
         match EgressId::parse(&start.egress_id) {
-            // It was granted to us before and we have not answered: we are too slow, let somebody else try.
+            // It was granted to us before and we have not answered: another dispatcher may be faster.
             Ok(id) if context.is_in_flight(&id) => Bid::Silent,
             Ok(id) if !context.queue().contains(&id) => {
                 let (load, bounds) = context.queue().load_and_bounds();
@@ -92,7 +101,7 @@ impl Handler for StartEgress {
 struct StartRequest<'a> {
     context: &'a Arc<Context>,
     id: EgressId,
-    /// As they came; a re-encoding would not be the same.
+    /// As received: fields unknown to us would be lost by re-encoding.
     bytes: &'a [u8],
     start: StartEgressRequest,
     timeout: Duration,
@@ -101,7 +110,7 @@ struct StartRequest<'a> {
 impl StartRequest<'_> {
     async fn answer(self) -> Result<EgressInfo, RpcError> {
         let outcome = match self.context.registry.get(&self.id).await? {
-            Some(record) => self.again(record).await,
+            Some(record) => self.repeated(record).await,
             None => self.first().await,
         };
         match &outcome {
@@ -116,10 +125,11 @@ impl StartRequest<'_> {
     }
 
     /// livekit-server repeats a call whose answer was lost or late, with the same egress id.
-    async fn again(&self, record: Record) -> Result<EgressInfo, RpcError> {
+    async fn repeated(&self, record: Record) -> Result<EgressInfo, RpcError> {
         let info = report::info_of(&record)?;
         if record.phase != Phase::Over {
-            // Whoever accepted it may have died before livekit-server knew; for an id it knows this does nothing.
+            // The dispatcher that accepted it may have died before livekit-server knew; for a known id this does
+            // nothing.
             self.context.io.create_egress(&info, self.timeout).await?;
         }
         info!(phase = ?record.phase, "StartEgress repeated; answered from the registry");
@@ -148,17 +158,17 @@ impl StartRequest<'_> {
             Admission::Now => None,
             Admission::Queued { message } => Some(message.as_str()),
         };
-        let (ledger, info) = report::accepted(&self.start, message, context.clock.unix_ns())?;
+        let (ledger, info) = accepted_ledger(&self.start, message, context.clock.unix_ns())?;
 
         let ticket = self.ticket(&plan, if stored { &destinations } else { &[] })?;
-        let claim = context.tickets.put(&ticket, launch::ticket_ttl(&config)).await?;
+        let claim = context.tickets.put(&ticket, config.ticket_ttl(RunMode::Record)).await?;
         let now_ms = context.clock.unix_ms();
         let deadline = config.queue_deadline;
         let mut record = Record::new(self.id.clone(), now_ms);
         record.attempt = 1;
         if stored {
             let spare = Ticket { attempt: 2, ..ticket };
-            record.spare = context.tickets.put(&spare, SPARE_TICKET).await?.reveal().to_owned();
+            record.spare = context.tickets.put(&spare, SPARE_TICKET_TTL).await?.reveal().to_owned();
         }
         record.dispatcher = context.name.to_string();
         record.info = info.encode_to_vec();
@@ -180,7 +190,7 @@ impl StartRequest<'_> {
         dispatch.write(&mut record);
         if let Created::Exists(theirs) = context.registry.create(&record).await? {
             self.withdraw(&[claim.reveal(), &record.spare]).await;
-            return self.again(*theirs).await;
+            return self.repeated(*theirs).await;
         }
         if let Err(error) = context.io.create_egress(&info, self.timeout).await {
             warn!(code = %error.code, %error, "livekit-server did not take the new egress; it is not started");
@@ -189,11 +199,11 @@ impl StartRequest<'_> {
             return Err(error);
         }
         info!(kind = ?plan.kind, room = plan.room_name, queued = message.is_some(), "egress accepted");
-        launch::enqueue(context, &record);
+        context.enqueue(&record);
         Ok(info)
     }
 
-    /// Where none of them would be asked before the request's time is over, it is better to say so now.
+    /// Refuses now what no target would take before the deadline of the queue.
     fn check_target(&self, shapes: &BTreeMap<String, Shape>, config: &Config) -> Result<(), RpcError> {
         let now = Instant::now();
         let choice = self.context.targets.choose(shapes, &BTreeSet::new(), now);
@@ -203,7 +213,7 @@ impl StartRequest<'_> {
         let message = match choice.closed {
             None => "every target that could take it is being drained".to_owned(),
             Some((Some(until), message)) if until > now + config.queue_deadline => message,
-            // It will be asked in time, or an operator may let it go on.
+            // It opens in time, or an operator may resume it.
             Some(_) => return Ok(()),
         };
         Err(RpcError::new(Code::ResourceExhausted, format!("no target takes launches: {message}")))
@@ -218,7 +228,8 @@ impl StartRequest<'_> {
     }
 
     async fn check_destination(&self, plan: &EgressPlan) -> Result<(), RpcError> {
-        if !self.context.targets.all_are_here() {
+        let is_local = |output: &Output| matches!(output, Output::File(file) if !file.stored);
+        if !self.context.targets.all_are_here() || !plan.outputs.iter().any(is_local) {
             return Ok(());
         }
         let (plan, root) = (plan.clone(), self.context.config().local_root.clone());
@@ -235,7 +246,7 @@ impl StartRequest<'_> {
         let config = &*self.context.config();
         let given = |asked: &str, ours: &str| if asked.is_empty() { ours.to_owned() } else { asked.to_owned() };
         let token = match self.start.token.as_str() {
-            "" => token::mint(plan, config)?,
+            "" => room_token(plan, config)?,
             theirs => Secret::new(theirs.to_owned()),
         };
         Ok(Ticket {
@@ -249,11 +260,11 @@ impl StartRequest<'_> {
                 [] => None,
                 some => Some(Secret::new(serde_json::to_string(some).map_err(internal)?)),
             },
-            runner: launch::runner_settings(config),
+            runner: config.runner_settings(),
         })
     }
 
-    /// What was laid down for an egress that will not be. Both vanish by themselves or by the sweep when this fails.
+    /// Takes back the tickets of a request that is not accepted; if this fails they expire.
     async fn withdraw(&self, claims: &[&str]) {
         for claim in claims.iter().filter(|claim| !claim.is_empty()) {
             if let Err(error) = self.context.tickets.withdraw(&self.id, &ClaimToken::from_text(claim)).await {
@@ -262,6 +273,7 @@ impl StartRequest<'_> {
         }
     }
 
+    /// Takes back the record of a request that is not accepted; if this fails the sweep finds it.
     async fn forget(&self) {
         if let Err(error) = self.context.registry.forget(&self.id).await {
             warn!(error = %chain(&error), "record of a refused egress not removed");
@@ -269,7 +281,48 @@ impl StartRequest<'_> {
     }
 }
 
-/// Everybody answers with what is his, so that nobody is named twice.
+/// The permission to join one room, hidden, and to subscribe; for as long as the recording may take.
+fn room_token(plan: &EgressPlan, config: &Config) -> Result<Secret, RpcError> {
+    let waiting = config.queue_deadline + config.start_deadline;
+    let max = plan.limits.max_duration_ns;
+    let ttl = max.map_or(UNLIMITED_TOKEN, |ns| Duration::from_nanos(ns) + TOKEN_MARGIN + waiting);
+    let grants = VideoGrants {
+        room_join: true,
+        room: plan.room_name.clone(),
+        can_publish: Some(false),
+        can_subscribe: Some(true),
+        can_publish_data: Some(false),
+        hidden: true,
+        recorder: true,
+        ..VideoGrants::default()
+    };
+    AccessToken::with_api_key(&config.api_key, config.api_secret.reveal())
+        .with_identity(&plan.egress_id)
+        .with_kind("egress")
+        .with_ttl(ttl)
+        .with_grants(grants)
+        .to_jwt()
+        .map(Secret::new)
+        .map_err(|error| RpcError::new(Code::Internal, format!("make a room token: {}", chain(&error))))
+}
+
+/// A new ledger with its first entry: the ledger as JSON for the record, and its EgressInfo. `waiting`: why there is no
+/// slot yet. `at`: Unix nanoseconds.
+fn accepted_ledger(
+    start: &StartEgressRequest,
+    waiting: Option<&str>,
+    at: i64,
+) -> Result<(String, EgressInfo), RpcError> {
+    let mut ledger = EgressLedger::accept(start, at);
+    if let Some(message) = waiting {
+        ledger.on(Fact::Waiting(message.to_owned()), at);
+    }
+    let info = ledger.info().clone();
+    let text = serde_json::to_string(&ledger).map_err(|error| RpcError::new(Code::Internal, error.to_string()))?;
+    Ok((text, info))
+}
+
+/// Handler of ListActiveEgress: each dispatcher answers with its own records, so that none is listed twice.
 pub struct ListActive(pub Arc<Context>);
 
 #[async_trait]

@@ -1,0 +1,233 @@
+//! One launch in progress, and every way it ends without a task: back into the queue, at another target, with a new
+//! ticket, or as a failed egress. Runs in the launch's own task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spillway_bus::{BusError, ClaimToken, Phase, Record, TaskKey};
+use spillway_launchers::{LaunchError, RunMode};
+use spillway_process::chain;
+use spillway_protocol::code::Code;
+use spillway_protocol::ledger::Outcome;
+use tokio::time::Instant;
+use tracing::{debug, error, warn};
+
+use crate::config::settings::SALVAGE_TIMEOUT;
+use crate::context::Context;
+use crate::final_state;
+use crate::launch_state::Dispatch;
+use crate::queue::{NO_ROOM_PAUSE, PauseScope, QueuedLaunch};
+use crate::targets::Target;
+use crate::targets::breaker::LaunchOutcome;
+
+/// Before the next call after an error that may pass.
+const TRANSIENT_PAUSE: Duration = Duration::from_secs(1);
+/// Before the next call after an error that only an operator can mend.
+const IMPOSSIBLE_PAUSE: Duration = Duration::from_secs(10);
+
+/// A launch that was taken from the queue.
+pub(super) struct Launch {
+    /// Of the dispatcher.
+    pub context: Arc<Context>,
+    /// Its position, for a requeue.
+    pub sequence: u64,
+    /// With the attempt and target of the latest launch call.
+    pub queued: QueuedLaunch,
+}
+
+/// What the record said when the launch was to begin.
+pub(super) enum BeginOutcome {
+    /// `asked_before`: the record has an earlier request for this attempt whose outcome is not known; an answer now is
+    /// about this call alone, and a task may exist all the same.
+    Launching { asked_before: bool },
+    /// The egress was stopped, ended or taken over: nothing is to be launched.
+    NotWanted,
+    /// The ticket was taken, and there is no spare one.
+    NoTicket,
+}
+
+/// The metric's name of a refusal.
+pub(super) fn label(error: &LaunchError) -> &'static str {
+    match error {
+        LaunchError::Capacity { .. } | LaunchError::ZoneCapacity { .. } => "no_capacity",
+        LaunchError::Quota { .. } => "quota",
+        LaunchError::Throttled { .. } => "throttled",
+        LaunchError::Misconfigured { .. } => "misconfigured",
+        LaunchError::Transient { .. } => "unknown",
+    }
+}
+
+/// Ends an egress whose launch waited until its deadline.
+pub(super) async fn give_up(context: &Arc<Context>, queued: &QueuedLaunch) {
+    let waited = match queued.run_mode {
+        RunMode::Record => context.config().queue_deadline.as_secs(),
+        RunMode::Salvage => SALVAGE_TIMEOUT.as_secs(),
+    };
+    let message = match queued.message.as_str() {
+        "" => format!("no slot became free within {waited} s"),
+        why => format!("not started within {waited} s: {why}"),
+    };
+    withdraw(context, queued).await;
+    context.metrics.count("spillway_given_up_total", &[], 1.0);
+    end_as_failed(context, queued, Code::ResourceExhausted, message).await;
+}
+
+/// Unless a runner has started after all, or another dispatcher has changed the record.
+async fn end_as_failed(context: &Arc<Context>, queued: &QueuedLaunch, code: Code, message: String) {
+    let attempt = queued.attempt;
+    let may = |record: &Record| record.attempt == attempt && matches!(record.phase, Phase::Accepted | Phase::Launching);
+    let outcome = |message| Outcome::Failed { code, message };
+    if let Err(error) = final_state::ended(context, &queued.egress_id, message, outcome, may).await {
+        // The next sweep finds the record and diagnoses it.
+        warn!(error = %chain(&error), "egress not ended");
+    }
+}
+
+async fn withdraw(context: &Context, queued: &QueuedLaunch) {
+    let claim = ClaimToken::from_text(&queued.dispatch.claim);
+    if let Err(error) = context.tickets.withdraw(&queued.egress_id, &claim).await {
+        debug!(error = %chain(&error), "ticket not withdrawn; it expires");
+    }
+}
+
+impl Launch {
+    /// Back into the queue.
+    pub fn again_after(self, pause: Duration, scope: PauseScope, message: String) {
+        let Self { context, sequence, queued } = self;
+        context.queue().requeue(sequence, QueuedLaunch { message, ..queued }, Instant::now() + pause, scope);
+        context.queue_changed.notify_one();
+    }
+
+    /// Back into the queue, because Redis does not answer.
+    pub fn again_with_redis(self, error: &BusError, what: &str) {
+        warn!(error = %chain(error), what, "registry not reached, launch put off");
+        self.again_after(TRANSIENT_PAUSE, PauseScope::Launch, "the registry is not reachable".to_owned());
+    }
+
+    /// The launcher's answer was no, or there was none.
+    pub async fn refused(mut self, target: &Target, error: LaunchError, asked_before: bool) {
+        match error {
+            LaunchError::Throttled { message, retry_after } => {
+                debug!(reason = message, ?retry_after, "launch call throttled");
+                let pause = retry_after.unwrap_or(NO_ROOM_PAUSE);
+                if !asked_before {
+                    self.not_launched().await;
+                }
+                match target.pace {
+                    // A single throttled call among many that went well is chance.
+                    Some(_) if !target.throttled() => self.again_after(pause, PauseScope::Launch, message),
+                    Some(pace) => {
+                        let _ = self.context.tasks.slow_down(target.name(), pace, pause).await;
+                        self.again_after(pause, PauseScope::Launch, message);
+                    }
+                    None => self.again_after(pause, PauseScope::All, message),
+                }
+            }
+            // From here on nothing was launched: a launcher that had a task of this attempt would have returned it.
+            LaunchError::ZoneCapacity { message } => {
+                debug!(reason = message, target = target.name(), "no capacity in one zone");
+                self.not_launched().await;
+                self.queued.dispatch.fresh = true;
+                self.again_after(Duration::ZERO, PauseScope::Launch, message);
+            }
+            LaunchError::Capacity { message } | LaunchError::Quota { message } => {
+                debug!(reason = message, target = target.name(), "no capacity");
+                target.record_outcome(LaunchOutcome::NoCapacity(message.clone()));
+                self.elsewhere(target, message).await;
+            }
+            error @ LaunchError::Misconfigured { .. } => {
+                error!(error = %chain(&error), target = target.name(), "launch impossible");
+                let message = chain(&error).to_string();
+                target.record_outcome(LaunchOutcome::Impossible(message.clone()));
+                if self.has_another(target) {
+                    self.elsewhere(target, message).await;
+                } else if self.queued.run_mode == RunMode::Salvage {
+                    // An operator may mend it while the uploads can still be completed.
+                    self.not_launched().await;
+                    self.queued.dispatch.fresh = true;
+                    self.again_after(IMPOSSIBLE_PAUSE, PauseScope::Launch, message);
+                } else {
+                    self.not_launched().await;
+                    self.fail(message).await;
+                }
+            }
+            error @ LaunchError::Transient { .. } => {
+                warn!(error = %chain(&error), target = target.name(), "launch failed, asking again");
+                target.record_outcome(LaunchOutcome::Failed(error.to_string()));
+                self.again_after(TRANSIENT_PAUSE, PauseScope::Launch, error.to_string());
+            }
+        }
+    }
+
+    /// To the next target with a new attempt number; where all were tried, to all of them again after a pause.
+    async fn elsewhere(mut self, target: &Target, message: String) {
+        self.not_launched().await;
+        self.queued.dispatch.fresh = true;
+        self.queued.dispatch.tried.insert(target.name().to_owned());
+        let pause = if self.has_another(target) { Duration::ZERO } else { NO_ROOM_PAUSE };
+        self.again_after(pause, PauseScope::Launch, format!("{}: {message}", target.name()));
+    }
+
+    fn has_another(&self, target: &Target) -> bool {
+        let Dispatch { shapes, tried, .. } = &self.queued.dispatch;
+        self.context.targets.has_another(shapes, tried, target.name())
+    }
+
+    /// Ends the egress as FAILED.
+    pub async fn fail(self, message: String) {
+        self.context.queue().launch_ended(&self.queued.egress_id);
+        withdraw(&self.context, &self.queued).await;
+        end_as_failed(&self.context, &self.queued, Code::Internal, message).await;
+    }
+
+    /// The launch certainly did not happen: its slot is free, and no target has to be asked about it.
+    pub async fn not_launched(&mut self) {
+        self.queued.dispatch.asked = false;
+        let context = Arc::clone(&self.context);
+        self.drop_task(self.queued.attempt, |record, _| context.owns(record)).await;
+    }
+
+    /// Closes the slot without a bill, where `is_ours` holds for the record; a slot that stays open is closed by
+    /// billing.
+    pub async fn drop_task(&self, attempt: u32, is_ours: impl Fn(&Record, u32) -> bool) {
+        let (context, id) = (&self.context, &self.queued.egress_id);
+        match context.registry.get(id).await {
+            Ok(Some(record)) if !is_ours(&record, attempt) => return,
+            Ok(_) => {}
+            Err(error) => return debug!(error = %chain(&error), "slot not dropped, it may be another dispatcher's"),
+        }
+        let key = TaskKey { egress_id: id.clone(), attempt };
+        if let Err(error) = context.tasks.drop(&key).await {
+            debug!(error = %chain(&error), "slot not dropped; the next billing round closes it");
+        }
+    }
+
+    /// A ticket for a new attempt: a copy of the current one, or of the spare one where the current was taken by a task
+    /// that died before it reported. The inner error: why there is none.
+    ///
+    /// # Errors
+    /// When Redis does not answer; a retry is right.
+    pub async fn ticket_for(
+        &self,
+        attempt: u32,
+        current: &ClaimToken,
+    ) -> Result<Result<ClaimToken, BeginOutcome>, BusError> {
+        let (context, id) = (&self.context, &self.queued.egress_id);
+        let ttl = context.config().ticket_ttl(self.queued.run_mode);
+        if let Some(copy) = context.tickets.copy(id, current, attempt, ttl).await? {
+            return Ok(Ok(copy));
+        }
+        let Some(record) = context.registry.get(id).await? else { return Ok(Err(BeginOutcome::NotWanted)) };
+        let starting = matches!(record.phase, Phase::Accepted | Phase::Launching);
+        let is_same =
+            record.attempt == self.queued.attempt && Dispatch::of(&record).claim == self.queued.dispatch.claim;
+        if !context.owns(&record) || !starting || !is_same {
+            return Ok(Err(BeginOutcome::NotWanted));
+        }
+        let copy = match record.spare.as_str() {
+            "" => None,
+            spare => context.tickets.copy(id, &ClaimToken::from_text(spare), attempt, ttl).await?,
+        };
+        Ok(copy.ok_or(BeginOutcome::NoTicket))
+    }
+}
