@@ -9,7 +9,7 @@ use spillway_ipc::SpoolError;
 use spillway_plan::Container;
 
 use crate::mux::Ivf;
-use crate::pipeline::{Feed, FeedError};
+use crate::output::{Feed, FeedError};
 use crate::track::{Codec, Frame, MediaTime};
 
 /// Distance of the black frames of a mute: players that seek find one soon.

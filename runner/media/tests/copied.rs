@@ -11,9 +11,10 @@ use gstreamer_app as gst_app;
 use common::{complaints, drained, encoded, packets, plays_from_the_middle, start};
 use spillway_ipc::restart::RestartPoints;
 use spillway_ipc::{SpoolFile, SpoolReader};
+use spillway_media::encode::{AudioInputFormat, VideoInputFormat, black};
 use spillway_media::mux::Ivf;
+use spillway_media::output::PipelinePlan;
 use spillway_media::passthrough::{Copied, Passthrough, PassthroughTarget, container};
-use spillway_media::pipeline::{AudioInputFormat, PipelinePlan, VideoInputFormat, black};
 use spillway_media::track::{Codec, Frame, MediaTime};
 use spillway_plan::Container;
 

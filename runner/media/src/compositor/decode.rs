@@ -10,7 +10,7 @@ use gstreamer::prelude::*;
 use gstreamer_audio as gst_audio;
 use gstreamer_video as gst_video;
 
-use super::lock;
+use super::sync::lock::lock;
 use crate::track::{Codec, MediaTime};
 
 #[derive(Debug, thiserror::Error)]

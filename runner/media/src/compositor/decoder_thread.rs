@@ -8,10 +8,10 @@ use bytes::Bytes;
 use spillway_process::chain;
 use tracing::warn;
 
-use super::audio_buffer::AudioTrackBuffer;
+use super::audio::track_buffer::AudioTrackBuffer;
 use super::decode::{DecodeError, Decoder};
-use super::frame_queue::{FrameQueue, QueuedFrame};
-use super::inbox::{Inbox, InboxItem, TrackEvent};
+use super::sync::inbox::{Inbox, InboxItem, TrackEvent};
+use super::video::frame_queue::{FrameQueue, QueuedFrame};
 use crate::track::{Codec, MediaTime, Track};
 
 /// A picture may ask again for a key frame after this much media time.

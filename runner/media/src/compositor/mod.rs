@@ -1,87 +1,82 @@
-//! Many tracks become one picture and one sound, on the session's timeline.
+//! Many tracks become one picture and one sound, on the recording's timeline.
 //!
-//! `inbox` (encoded frames; the only place where lag is kept, `spill` beyond its bound) → `thread_state` (a thread per track:
-//! `decode`) → `handover` and `voice` (few decoded pictures and packets) → `picture` and `sound` (a thread each: one
-//! picture per output time, one block per 20 ms) → the pipeline's feeds.
+//! ```text
+//!  room thread ──► recorder ──► Compositor::take (never waits)
+//!                                 │ frames, events                  │ watermark, joins, layouts
+//!                                 ▼                                 ▼
+//!                         sync::inbox, one per track          sync::mixer_sync
+//!                         (all lag is kept here, encoded;           │
+//!                          sync::backlog spills it to disk)         │
+//!                                 │ up to the watermark             │
+//!                 ┌───────────────┴──────────────┐                  │
+//!  thread "video", one per track     thread "voice", one per track  │
+//!   decoder_thread, decode            decoder_thread, decode        │
+//!                 │ at most 3 pictures           │ at most 0.5 s    │
+//!         video::frame_queue            audio::track_buffer         │
+//!                 │                              │                  │
+//!        thread "picture"               thread "sound" ◄────────────┤
+//!         video::mixer, canvas           audio::mixer, limiter      │
+//!                 │      ▲                       │                  │
+//!                 │      └───────────────────────│──────────────────┘
+//!                 ▼                              ▼
+//!          RawSink, blocks               RawSink, blocks        (encoders, in GStreamer's threads)
+//! ```
 //!
-//! No clock is asked anywhere. A picture is made once every track is known up to its time; being late means lag, held
-//! as encoded frames, and what is recorded does not depend on how busy the machine was. `sync` holds what both mixers
-//! know; `phase` (when each picture is shown, and where its person's sound goes with it), `start`, `layout`, `focus`,
-//! `degradation`, `limiter` and `request` are pure.
+//! Thread "scene" decides the start and waits for both mixers. A full queue blocks the thread that fills it, back to the
+//! inbox, which never blocks. The two mixers never wait for one another.
+//!
+//! No clock is read anywhere. A picture is made once every track is known up to its time; being late means lag, held as
+//! encoded frames, and what is recorded does not depend on how busy the machine was. `policy` (pacing and lip sync,
+//! start, layout, focus, degradation, layer requests) is pure.
 
-mod backlog;
-mod inbox;
-mod decode;
+mod tracks;
 mod decoder_thread;
-mod frame_queue;
-mod audio_buffer;
-mod pacing;
-mod start;
-mod mixer_sync;
-mod layout;
-mod focus;
-mod degradation;
-mod layer_request;
-mod canvas;
-mod video_mixer;
-mod limiter;
-mod audio_mixer;
+mod video;
+mod audio;
+mod sync;
 mod stats;
+mod decode;
+mod event;
+mod policy;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 
-use gstreamer as gst;
 use spillway_plan::LayoutName;
 use spillway_process::chain;
 
-pub use audio_mixer::{AudioMixerOptions, encoder_delay};
-pub use backlog::BacklogStats;
-pub use canvas::CanvasError;
-pub use degradation::DegradationBounds;
-pub use layer_request::LayerRequest;
-pub use layout::{Arrangement, Size};
-pub use start::{Candidate, Prelude, StartRule};
-pub use stats::CompositorStats;
-pub use video_mixer::VideoMixerOptions;
+pub use self::audio::mixer::{AudioMixerOptions, encoder_delay};
+pub use self::event::CompositorEvent;
+pub use self::policy::degradation::DegradationBounds;
+pub use self::policy::layer_request::LayerRequest;
+pub use self::policy::layout::{Arrangement, Size};
+pub use self::policy::start::{Candidate, Prelude, StartRule};
+pub use self::stats::CompositorStats;
+pub use self::sync::backlog::BacklogStats;
+pub use self::video::canvas::CanvasError;
+pub use self::video::mixer::VideoMixerOptions;
 
-use crate::pipeline::{Feed, FeedError};
+use self::audio::mixer::{AudioMixer, decoder_delay};
+use self::audio::track_buffer::{AudioTrackBuffer, RATE};
+use self::decoder_thread::{AudioDecoderThread, DecoderCounters, DecoderEvents, VideoDecoderThread};
+use self::event::EventFn;
+use self::policy::pacing::{FURTHEST, FramePacing, LipSync, output_time_near};
+use self::stats::StatsCounter;
+use self::sync::backlog::Backlog;
+use self::sync::inbox::{Inbox, TrackEvent};
+use self::sync::lock::lock;
+use self::sync::mixer_sync::{AudioJoin, MixerSync, VideoEvent};
+use self::tracks::{DecodedQueue, LiveTrack, TrackPacing, Tracks};
+use self::video::frame_queue::FrameQueue;
+use self::video::mixer::VideoMixer;
+use crate::output::RawSink;
 use crate::track::{Frame, MediaTime, TimelineEvent, Track, TrackId, TrackSource};
-use audio_buffer::AudioTrackBuffer;
-use audio_mixer::{AudioMixer, decoder_delay};
-use backlog::Backlog;
-use canvas::output_time_near;
-use decoder_thread::{AudioDecoderThread, DecoderCounters, DecoderEvents, VideoDecoderThread};
-use frame_queue::FrameQueue;
-use inbox::{Inbox, TrackEvent};
-use mixer_sync::{AudioJoin, MixerSync, VideoEvent};
-use pacing::{FURTHEST, FramePacing, LipSync};
-use stats::StatsCounter;
-use video_mixer::VideoMixer;
-
-/// Where finished pictures and sound go: a [`Feed`], and in tests whatever looks at them.
-pub trait RawSink: Send {
-    /// Blocks while enough waits there.
-    fn push(&self, buffer: gst::Buffer) -> Result<(), FeedError>;
-    fn end(&self);
-}
-
-impl RawSink for Feed {
-    fn push(&self, buffer: gst::Buffer) -> Result<(), FeedError> {
-        Feed::push(self, buffer)
-    }
-
-    fn end(&self) {
-        Feed::end(self);
-    }
-}
 
 /// What is made. At least one of `picture` and `sound`.
 #[derive(Clone, Debug)]
@@ -99,26 +94,6 @@ pub struct CompositorOptions {
 /// The last picture of a camera that went silent is held this long, unless told otherwise.
 pub const HOLD_NS: u64 = 10_000_000_000;
 
-/// What the scene says while it works, from its own threads. Whoever hears it must not wait.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CompositorEvent {
-    /// Output time 0 is this moment of the session.
-    Started {
-        at: MediaTime,
-    },
-    LayerRequest(LayerRequest),
-    /// Worth telling the user.
-    Noted {
-        message: String,
-    },
-    /// No more pictures can be made.
-    Broken {
-        message: String,
-    },
-    /// Both feeds are ended; everything up to the end was pushed.
-    Ended,
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum CompositorError {
     #[error("a scene of neither picture nor sound")]
@@ -128,8 +103,6 @@ pub enum CompositorError {
     #[error("start a thread of the scene")]
     Thread(#[from] io::Error),
 }
-
-type EventFn = Arc<dyn Fn(CompositorEvent) + Send + Sync>;
 
 /// A running scene. Dropping it gives it up: threads leave, feeds are ended.
 pub struct Compositor {
@@ -143,85 +116,6 @@ pub struct Compositor {
     wants_sound: bool,
     tracks: Mutex<Tracks>,
     leader: Mutex<Option<JoinHandle<()>>>,
-}
-
-#[derive(Default)]
-struct Tracks {
-    /// In order of joining; a track that left stays until its lane has finished.
-    live: Vec<LiveTrack>,
-    /// By participant: samples of sound that came when their time was already mixed.
-    late_samples: BTreeMap<String, Arc<AtomicU64>>,
-    /// Said so far.
-    watermark: MediaTime,
-    /// Nothing is taken any more.
-    over: bool,
-}
-
-struct LiveTrack {
-    track: TrackId,
-    identity: String,
-    inbox: Arc<Inbox>,
-    out: DecodedQueue,
-    pace: TrackPacing,
-    /// A screen's sound goes along with the screen, a microphone with the camera.
-    screen: bool,
-    left: bool,
-    /// The user knows that pictures of it are missing.
-    told_full: bool,
-}
-
-impl Tracks {
-    /// Where a frame of this track goes.
-    fn pace(&mut self, track: TrackId, at: MediaTime) -> MediaTime {
-        let Some(index) = self.live.iter().rposition(|live| live.track == track && !live.left) else { return at };
-        let late = self.late_beside(&self.live[index]);
-        match &mut self.live[index].pace {
-            TrackPacing::FrameQueue(step) => step.show(at),
-            TrackPacing::Sound(follow) => follow.shift(at, late),
-        }
-    }
-
-    /// How late the pictures are shown that the sound of `live` belongs to.
-    fn late_beside(&self, live: &LiveTrack) -> Option<i64> {
-        let same = |other: &&LiveTrack| !other.left && other.identity == live.identity && other.screen == live.screen;
-        self.live.iter().filter(same).find_map(|other| match &other.pace {
-            TrackPacing::FrameQueue(step) => step.late(),
-            TrackPacing::Sound(_) => None,
-        })
-    }
-
-    fn of_mut(&mut self, track: TrackId) -> Option<&mut LiveTrack> {
-        self.live.iter_mut().rfind(|live| live.track == track && !live.left)
-    }
-
-    fn forget_finished(&mut self) {
-        // A lane that has ended has let go of its inbox.
-        self.live.retain(|live| !live.left || Arc::strong_count(&live.inbox) > 1);
-    }
-}
-
-enum DecodedQueue {
-    FrameQueue(Arc<FrameQueue>),
-    AudioTrackBuffer(Arc<AudioTrackBuffer>),
-}
-
-enum TrackPacing {
-    FrameQueue(FramePacing),
-    Sound(LipSync),
-}
-
-impl LiveTrack {
-    fn is_video(&self) -> bool {
-        matches!(self.pace, TrackPacing::FrameQueue(_))
-    }
-
-    /// Where a moment of this track goes.
-    fn moved(&self, at: MediaTime) -> MediaTime {
-        match &self.pace {
-            TrackPacing::FrameQueue(step) => step.moved(at),
-            TrackPacing::Sound(follow) => follow.moved(at),
-        }
-    }
 }
 
 impl Compositor {
@@ -367,8 +261,7 @@ impl Compositor {
     /// By participant: milliseconds of sound that arrived too late to be mixed, where any did.
     pub fn late_sound_ms(&self) -> Vec<(String, u64)> {
         let tracks = lock(&self.tracks);
-        let ms =
-            tracks.late_samples.iter().map(|(who, samples)| (who, samples.load(Relaxed) * 1000 / audio_buffer::RATE));
+        let ms = tracks.late_samples.iter().map(|(who, samples)| (who, samples.load(Relaxed) * 1000 / RATE));
         ms.filter(|(_, ms)| *ms > 0).map(|(who, ms)| (who.clone(), ms)).collect()
     }
 
@@ -447,16 +340,6 @@ impl Compositor {
     }
 }
 
-impl LiveTrack {
-    fn abandon(&self) {
-        self.inbox.abandon();
-        match &self.out {
-            DecodedQueue::FrameQueue(pictures) => pictures.abandon(),
-            DecodedQueue::AudioTrackBuffer(voice) => voice.abandon(),
-        }
-    }
-}
-
 impl Drop for Compositor {
     fn drop(&mut self) {
         self.sync.give_up();
@@ -485,13 +368,4 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
     // What a thread says belongs to the recording that started it.
     let span = tracing::Span::current();
     Builder::new().name(name.to_owned()).spawn(move || span.in_scope(work))
-}
-
-/// What a panicked thread held is still whole enough: every change under these locks is one step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn wait<'a, T>(news: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-    news.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Mutex;
 
-use super::backlog::BacklogStats;
-use super::lock;
+use super::sync::backlog::BacklogStats;
+use super::sync::lock::lock;
 use crate::cadence::{GAP_NS, is_gap};
 use crate::track::MediaTime;
 

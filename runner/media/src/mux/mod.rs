@@ -11,7 +11,7 @@ pub use ivf::Ivf;
 pub use mp4::{Mp4, Mp4TrackKind};
 pub use spool_sink::{SpoolSink, WriteProgress};
 
-use crate::pipeline::{PipelineError, make};
+use crate::element::{PipelineError, make};
 
 /// GStreamer's muxer of a container, in the form that survives a `kill -9` (`spec/storage.md` 4).
 pub(crate) fn muxer(container: Container) -> Result<gst::Element, PipelineError> {

@@ -5,20 +5,16 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use spillway_ipc::{FileId, MediaSettings, Quality, SpoolError, SpoolFile};
-use spillway_plan::{AudioCodec, AudioPlan, Container, EgressPlan, Mixing, VideoEncoding, VideoPlan};
+use spillway_plan::{Container, EgressPlan, VideoPlan};
 
-use super::RecorderInput;
+use super::formats::{audio_input, copied_tracks, picture_options, sound_options, video_input};
+use super::input::RecorderInput;
 use super::mode::{FileStart, RecordingMode, container};
-use crate::compositor::{
-    Arrangement, AudioMixerOptions, Compositor, CompositorError, CompositorOptions, DegradationBounds, HOLD_NS,
-    RawSink, Size, StartRule, VideoMixerOptions, encoder_delay,
-};
+use crate::compositor::{Compositor, CompositorError, CompositorOptions, DegradationBounds, StartRule};
+use crate::encode::{VideoInputFormat, black};
 use crate::mux::{Ivf, WriteProgress};
+use crate::output::{Feed, Pipeline, PipelineError, PipelineEvent, PipelinePlan, PipelineProgress, RawSink};
 use crate::passthrough::{Copied, Passthrough, PassthroughError, PassthroughTarget};
-use crate::pipeline::{
-    AudioInputFormat, Colour, Feed, Pipeline, PipelineError, PipelineEvent, PipelinePlan, PipelineProgress,
-    VideoInputFormat, black,
-};
 use crate::quality::{ComposedQuality, QualityMeter, add_late_sound};
 use crate::track::{Codec, MediaTime, TimelineEvent, Track, TrackId};
 
@@ -360,55 +356,4 @@ impl CopiedTrack {
         }
         Ok(self.copy.absent(at)?)
     }
-}
-
-fn copied_tracks(track: &Track, first: FileStart) -> (Option<VideoInputFormat>, Option<AudioInputFormat>) {
-    if track.codec.is_video() {
-        (Some(VideoInputFormat::Copied { codec: track.codec, size: first.size }), None)
-    } else {
-        (None, Some(AudioInputFormat::Copied { codec: track.codec, channels: track.channels }))
-    }
-}
-
-fn encoding(plan: &EgressPlan) -> Option<&VideoEncoding> {
-    match plan.picture.as_ref()? {
-        VideoPlan::Copied => None,
-        VideoPlan::CopiedIfPossible(encoding) | VideoPlan::Single(encoding) | VideoPlan::Composed { encoding, .. } => {
-            Some(encoding)
-        }
-    }
-}
-
-fn video_input(plan: &EgressPlan) -> Option<VideoInputFormat> {
-    encoding(plan).map(|encoding| VideoInputFormat::Raw { encoding: encoding.clone(), colour: Colour::Bt601 })
-}
-
-fn audio_input(plan: &EgressPlan) -> Option<AudioInputFormat> {
-    mixed(plan).map(|(codec, bitrate, frequency, _)| AudioInputFormat::Raw { codec, bitrate, frequency })
-}
-
-fn mixed(plan: &EgressPlan) -> Option<(AudioCodec, u32, u32, Mixing)> {
-    match plan.sound.as_ref()? {
-        AudioPlan::Copied => None,
-        AudioPlan::Mixed { codec, bitrate, frequency, mixing } => Some((*codec, *bitrate, *frequency, *mixing)),
-    }
-}
-
-fn picture_options(plan: &EgressPlan) -> Option<VideoMixerOptions> {
-    let encoding = encoding(plan)?;
-    let arrangement = match &plan.picture {
-        Some(VideoPlan::Composed { layout, .. }) => Arrangement::Tiles(*layout),
-        _ => Arrangement::Single,
-    };
-    Some(VideoMixerOptions {
-        size: Size { width: encoding.width, height: encoding.height },
-        framerate: encoding.framerate,
-        arrangement,
-        hold_ns: HOLD_NS,
-    })
-}
-
-fn sound_options(plan: &EgressPlan) -> Option<AudioMixerOptions> {
-    let (codec, _, frequency, mixing) = mixed(plan)?;
-    Some(AudioMixerOptions { mixing, lead: encoder_delay(codec, frequency) })
 }

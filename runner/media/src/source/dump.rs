@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::event::{RoomEvent, SourceTime};
+use crate::receive::event::{RoomEvent, SourceTime};
 
 const MAGIC: &[u8] = b"spillway arrivals 1\n";
 /// No JSON line and no payload of ours is longer; a broken file must not ask for gigabytes.

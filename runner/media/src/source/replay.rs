@@ -7,8 +7,8 @@ use std::path::Path;
 use spillway_ipc::MediaEndReason;
 
 use super::dump::{DumpItem, DumpReader};
-use super::receiver::{ReceiveOptions, RoomReceiver};
 use super::room::RoomMessage;
+use crate::receive::{ReceiveOptions, RoomReceiver};
 
 pub struct Replay {
     reader: DumpReader,
@@ -61,4 +61,5 @@ impl Replay {
 }
 
 #[cfg(test)]
+#[path = "replay_tests.rs"]
 mod tests;

@@ -13,7 +13,7 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 use spillway_ipc::restart::RestartPoints;
 use spillway_ipc::{SpoolFile, SpoolReader};
-use spillway_media::pipeline::{Feeds, Pipeline, PipelineEvent, PipelinePlan};
+use spillway_media::output::{Feeds, Pipeline, PipelineEvent, PipelinePlan};
 use spillway_media::track::{Codec, Frame, MediaTime, TrackId};
 
 pub fn start(plan: &PipelinePlan, path: &Path) -> (Pipeline, Feeds, Receiver<PipelineEvent>) {

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::*;
-use crate::source::event::{PayloadFormat, Publication, RoomEvent};
-use crate::source::{ReceiveOptions, RoomReceiver};
+use crate::receive::event::{PayloadFormat, Publication, RoomEvent};
+use crate::receive::{ReceiveOptions, RoomReceiver};
 
 const PACKET_MS: u64 = 20;
 

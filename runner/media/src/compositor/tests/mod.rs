@@ -14,6 +14,7 @@ use gstreamer as gst;
 use spillway_plan::{LayoutShape, Mixing};
 
 use super::*;
+use crate::output::{FeedError, MediaKind};
 use crate::track::{Codec, TrackSource};
 use media::{Catch, Caught, MS, TestScript, WHITE, ms, sound, track, video};
 
@@ -32,7 +33,7 @@ impl RawSink for TestNetwork {
         std::thread::sleep(self.slow);
         let mut caught = lock(&self.catch);
         if caught.buffers.len() >= self.breaks_after {
-            return Err(FeedError(crate::pipeline::MediaKind::Video));
+            return Err(FeedError(MediaKind::Video));
         }
         let data = Bytes::copy_from_slice(&buffer.map_readable().unwrap());
         let (pts, duration) = (buffer.pts().unwrap().nseconds(), buffer.duration().unwrap().nseconds());

@@ -1,6 +1,13 @@
 //! The boxes of ISO 14496-12, as far as we write them.
 
-use super::SampleFormat;
+/// What a track's samples are, for players.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SampleFormat {
+    H264 { config: Vec<u8>, size: (u32, u32) },
+    H265 { config: Vec<u8>, size: (u32, u32) },
+    Aac { config: Vec<u8>, rate: u32 },
+    Opus { pre_skip: u16 },
+}
 
 /// A box around what `inside` writes.
 pub fn boxed(out: &mut Vec<u8>, name: &[u8; 4], inside: impl FnOnce(&mut Vec<u8>)) {

@@ -16,7 +16,7 @@ mod boxes;
 use spillway_ipc::{SpoolError, SpoolFile};
 
 use crate::track::Codec;
-use boxes::{boxed, full, u32, u64};
+use boxes::{SampleFormat, boxed, full, u32, u64};
 
 /// Where the gap stands, behind `ftyp`.
 const GAP: u64 = 32;
@@ -27,15 +27,6 @@ const FIRST_FRAGMENT_NS: u64 = 200_000_000;
 
 const SYNC: u32 = 0x0200_0000;
 const NOT_SYNC: u32 = 0x0101_0000;
-
-/// What a track's samples are, for players.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum SampleFormat {
-    H264 { config: Vec<u8>, size: (u32, u32) },
-    H265 { config: Vec<u8>, size: (u32, u32) },
-    Aac { config: Vec<u8>, rate: u32 },
-    Opus { pre_skip: u16 },
-}
 
 /// What goes into a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use livekit_protocol::{
 use spillway_ipc::MediaEndReason;
 use spillway_plan::Source;
 
-use super::super::event::{Publication, RoomEvent, SourceTime};
+use crate::receive::event::{Publication, RoomEvent, SourceTime};
 use crate::track::TrackSource;
 
 /// After our connection was rebuilt, participants may still be on their way back (the server was restarted).

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use super::super::event::PayloadFormat;
+use crate::receive::event::PayloadFormat;
 use crate::track::Codec;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

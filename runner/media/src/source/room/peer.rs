@@ -12,10 +12,10 @@ use str0m::rtp::Ssrc;
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig, RtcError};
 use tracing::{debug, warn};
 
-use super::super::event::{PayloadFormat, Publication, RoomEvent};
 use super::holdback::NackHoldback;
 use super::net::{DatagramBatch, Net, TcpEvent};
 use super::offer::{self, Section};
+use crate::receive::event::{PayloadFormat, Publication, RoomEvent};
 
 /// Calls for datagrams, or packets over TCP, before anything else gets its turn.
 const BAGS: usize = 4;

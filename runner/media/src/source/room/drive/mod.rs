@@ -16,13 +16,13 @@ use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 use super::link::{self, JoinParams, Joined, LinkError, Reconnect};
+use super::message::{JoinOptions, RoomCommand, RoomListener, RoomMessage};
 use super::model::{RoomChange, RoomModel};
 use super::net::TcpEvent;
 use super::peer::Peer;
-use super::{JoinOptions, RoomCommand, RoomListener, RoomMessage};
+use crate::receive::event::RoomEvent;
+use crate::receive::{ReceiveOptions, RoomReceiver};
 use crate::source::dump::{Dump, DumpItem, DumpRecord};
-use crate::source::event::RoomEvent;
-use crate::source::receiver::{ReceiveOptions, RoomReceiver};
 
 /// Sockets and timers are looked at this often, and nothing else wakes us: waking costs more than a packet does. When a
 /// packet came the kernel knows, and requests for a lost one are 105 ms apart anyway.

@@ -13,9 +13,9 @@ use spillway_process::chain;
 use tracing::{debug, info, warn};
 
 use super::{LAST_PACKETS, RoomDriver, failed};
-use crate::source::event::RoomEvent;
-use crate::source::room::RoomMessage;
+use crate::receive::event::RoomEvent;
 use crate::source::room::link::{self, Reconnect};
+use crate::source::room::message::RoomMessage;
 use crate::source::room::peer::Peer;
 
 impl RoomDriver {

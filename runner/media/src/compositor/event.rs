@@ -1,0 +1,28 @@
+//! What a compositor says while it works.
+
+use std::sync::Arc;
+
+use super::policy::layer_request::LayerRequest;
+use crate::track::MediaTime;
+
+/// What the scene says while it works, from its own threads. Whoever hears it must not wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CompositorEvent {
+    /// Output time 0 is this moment of the session.
+    Started {
+        at: MediaTime,
+    },
+    LayerRequest(LayerRequest),
+    /// Worth telling the user.
+    Noted {
+        message: String,
+    },
+    /// No more pictures can be made.
+    Broken {
+        message: String,
+    },
+    /// Both feeds are ended; everything up to the end was pushed.
+    Ended,
+}
+
+pub(super) type EventFn = Arc<dyn Fn(CompositorEvent) + Send + Sync>;
