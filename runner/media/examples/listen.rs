@@ -40,9 +40,6 @@ struct Args {
     /// Keep everything that arrives, for a replay.
     #[arg(long)]
     dump: Option<PathBuf>,
-    /// Hold the start until every track has a sender report, seconds.
-    #[arg(long, default_value_t = 0.0)]
-    hold: f64,
     /// Print every frame.
     #[arg(long)]
     frames: bool,
@@ -72,7 +69,6 @@ fn main() -> Result<()> {
     let options = JoinOptions {
         lose: args.lose,
         dump: args.dump.clone(),
-        hold: Duration::from_secs_f64(args.hold),
         ..JoinOptions::new(&args.url, Secret::new(args.token.clone()), choose)
     };
     let (outbox, inbox) = channel();

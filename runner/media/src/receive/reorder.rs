@@ -1,6 +1,7 @@
 //! Packets in any order → whole frames in order. Pure: time is an argument.
 
 use std::collections::BTreeMap;
+use std::ops::Add;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -62,6 +63,20 @@ pub struct ReorderCounts {
     pub late: u64,
     /// Arrived, but their frame could not be completed.
     pub torn: u64,
+}
+
+impl Add for ReorderCounts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            lost: self.lost + other.lost,
+            recovered: self.recovered + other.recovered,
+            late: self.late + other.late,
+            torn: self.torn + other.torn,
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]

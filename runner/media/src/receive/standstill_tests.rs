@@ -1,8 +1,12 @@
 //! Publishers whose RTP time stands still while they are quiet, and everything that only looks like it.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::receive::event::PayloadFormat;
+use crate::track::Codec;
 
 const SOUND: u32 = 1;
 const PICTURE: u32 = 2;
@@ -147,8 +151,7 @@ impl Session {
             came.extend(self.track(PICTURE, 40, &pauses, counts));
         }
         came.sort_by_key(|came| came.at);
-        let mut reception =
-            RoomReceiver::new(ReceiveOptions { reorder_wait: ms(2000), late: ms(10_000), hold: Duration::ZERO });
+        let mut receiver = TrackReceiver::new(ReceiveOptions { reorder_wait: ms(2000), late: ms(10_000) });
         for (stream, origin) in [(SOUND, TrackSource::Microphone), (PICTURE, TrackSource::Camera)] {
             if stream == SOUND || self.picture.is_some() {
                 let publication = Publication {
@@ -159,7 +162,7 @@ impl Session {
                     size: (640, 360),
                     muted: false,
                 };
-                reception.on(RoomEvent::Opened { stream, publication }, ms(0));
+                receiver.push(RoomEvent::Opened { stream, publication }, ms(0));
             }
         }
         let mut outcome = Outcome::default();
@@ -173,15 +176,15 @@ impl Session {
         let mut next = 0;
         for one in came {
             while next <= one.at {
-                reception.tick(ms(next));
-                outcome.take(&mut reception, zero, &numbers);
+                receiver.tick(ms(next));
+                outcome.take(&mut receiver, zero, &numbers);
                 next += 20;
             }
-            reception.on(one.arrival, ms(one.at));
-            outcome.take(&mut reception, zero, &numbers);
+            receiver.push(one.arrival, ms(one.at));
+            outcome.take(&mut receiver, zero, &numbers);
         }
-        reception.finish(ms(next + 1000));
-        outcome.take(&mut reception, zero, &numbers);
+        receiver.finish(ms(next + 1000));
+        outcome.take(&mut receiver, zero, &numbers);
         outcome
     }
 }
@@ -194,8 +197,8 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn take(&mut self, reception: &mut RoomReceiver, zero: i64, numbers: &[Vec<(i64, i64)>; 2]) {
-        while let Some(timed) = reception.take() {
+    fn take(&mut self, receiver: &mut TrackReceiver, zero: i64, numbers: &[Vec<(i64, i64)>; 2]) {
+        for timed in receiver.drain() {
             match timed {
                 TimelineEvent::Watermark { at } => self.complete = at.0 as i64 / 1_000_000 + zero,
                 TimelineEvent::Frame(frame) => {
@@ -376,8 +379,7 @@ fn a_clock_that_is_set_moves_nothing() {
 #[test]
 fn media_time_that_runs_away_never_leads_far_from_its_arrival() {
     for pace in [2, 20, 3000] {
-        let mut reception =
-            RoomReceiver::new(ReceiveOptions { reorder_wait: ms(2000), late: ms(10_000), hold: Duration::ZERO });
+        let mut receiver = TrackReceiver::new(ReceiveOptions { reorder_wait: ms(2000), late: ms(10_000) });
         let publication = Publication {
             sid: "TR_1".to_owned(),
             identity: "mallory".to_owned(),
@@ -386,14 +388,14 @@ fn media_time_that_runs_away_never_leads_far_from_its_arrival() {
             size: (0, 0),
             muted: false,
         };
-        reception.on(RoomEvent::Opened { stream: SOUND, publication }, ms(0));
+        receiver.push(RoomEvent::Opened { stream: SOUND, publication }, ms(0));
         for n in 0..3000u64 {
             let at = ms(20 * n as i64);
             let payload = vec![0x78, 1, 2, 3].into();
             let (seq, rtp) = (n, (1 << 32) + n * 960 * pace);
-            reception.on(RoomEvent::Packet { stream: SOUND, seq, rtp, marker: false, form: OPUS, payload }, at);
-            reception.tick(at);
-            while let Some(timed) = reception.take() {
+            receiver.push(RoomEvent::Packet { stream: SOUND, seq, rtp, marker: false, form: OPUS, payload }, at);
+            receiver.tick(at);
+            for timed in receiver.drain() {
                 if let TimelineEvent::Frame(frame) = timed {
                     let ahead = frame.at.0 as i64 - at.as_nanos() as i64;
                     // Times of one track rise by at least 1 ms a frame.

@@ -1,7 +1,11 @@
+use std::time::Duration;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::receive::event::PayloadFormat;
+use crate::track::{Codec, Frame, MediaTime};
 
 const VIDEO: u32 = 11;
 const SOUND: u32 = 22;
@@ -9,7 +13,7 @@ const VP8: PayloadFormat = PayloadFormat { codec: Codec::Vp8, clock_rate: 90_000
 const OPUS: PayloadFormat = PayloadFormat { codec: Codec::Opus, clock_rate: 48_000, channels: 2 };
 
 fn options() -> ReceiveOptions {
-    ReceiveOptions { reorder_wait: ms(500), late: ms(500), hold: Duration::ZERO }
+    ReceiveOptions { reorder_wait: ms(500), late: ms(500) }
 }
 
 fn ms(n: u64) -> Duration {
@@ -27,11 +31,12 @@ fn publication(sid: &str, origin: TrackSource) -> Publication {
     }
 }
 
-fn opened() -> RoomReceiver {
-    let mut reception = RoomReceiver::new(options());
-    reception.on(RoomEvent::Opened { stream: VIDEO, publication: publication("TR_v", TrackSource::Camera) }, ms(0));
-    reception.on(RoomEvent::Opened { stream: SOUND, publication: publication("TR_a", TrackSource::Microphone) }, ms(0));
-    reception
+fn opened() -> TrackReceiver {
+    let mut receiver = TrackReceiver::new(options());
+    receiver.push(RoomEvent::Opened { stream: VIDEO, publication: publication("TR_v", TrackSource::Camera) }, ms(0));
+    receiver
+        .push(RoomEvent::Opened { stream: SOUND, publication: publication("TR_a", TrackSource::Microphone) }, ms(0));
+    receiver
 }
 
 /// Picture `n` at 25 per second in two packets; every tenth is a key frame. The payload ends with its number.
@@ -54,23 +59,23 @@ fn packet(stream: u32, seq: u64, rtp: u64, marker: bool, form: PayloadFormat, pa
     RoomEvent::Packet { stream, seq, rtp: rtp + (1 << 32), marker, form, payload: Bytes::from(payload) }
 }
 
-fn taken(reception: &mut RoomReceiver) -> Vec<TimelineEvent> {
-    std::iter::from_fn(|| reception.take()).collect()
+fn taken(receiver: &mut TrackReceiver) -> Vec<TimelineEvent> {
+    receiver.drain().collect()
 }
 
 /// Both tracks for `seconds`, packets of `lost` numbers left out (picture n, half).
-fn play(reception: &mut RoomReceiver, from: u64, to: u64, lost: impl Fn(u64, u64) -> bool) {
+fn play(receiver: &mut TrackReceiver, from: u64, to: u64, lost: impl Fn(u64, u64) -> bool) {
     for n in from..to {
         let at = ms(n * 40);
         for half in 0..2 {
             if !lost(n, half) {
-                reception.on(picture(n, half), at);
+                receiver.push(picture(n, half), at);
             }
         }
-        reception.on(sound(2 * n), at);
-        reception.on(sound(2 * n + 1), at + ms(20));
-        reception.tick(at);
-        reception.tick(at + ms(20));
+        receiver.push(sound(2 * n), at);
+        receiver.push(sound(2 * n + 1), at + ms(20));
+        receiver.tick(at);
+        receiver.tick(at + ms(20));
     }
 }
 
@@ -91,9 +96,9 @@ fn pictures(timed: &[TimelineEvent]) -> Vec<u32> {
 
 #[test]
 fn without_loss_every_frame_comes_once_and_the_watermark_follows_closely() {
-    let mut reception = opened();
-    play(&mut reception, 0, 100, |_, _| false);
-    let timed = taken(&mut reception);
+    let mut receiver = opened();
+    play(&mut receiver, 0, 100, |_, _| false);
+    let timed = taken(&mut receiver);
     assert_eq!(pictures(&timed), (0..100).collect::<Vec<_>>());
     let complete = timed.iter().rev().find_map(|timed| match timed {
         TimelineEvent::Watermark { at } => Some(at.0),
@@ -104,12 +109,13 @@ fn without_loss_every_frame_comes_once_and_the_watermark_follows_closely() {
 
 #[test]
 fn a_lost_packet_costs_the_pictures_up_to_the_next_key_frame_and_is_said() {
-    let mut reception = RoomReceiver::new(ReceiveOptions { reorder_wait: ms(100), ..options() });
-    reception.on(RoomEvent::Opened { stream: VIDEO, publication: publication("TR_v", TrackSource::Camera) }, ms(0));
-    reception.on(RoomEvent::Opened { stream: SOUND, publication: publication("TR_a", TrackSource::Microphone) }, ms(0));
-    play(&mut reception, 0, 40, |n, half| n == 13 && half == 1);
-    assert!(!reception.keyframes_wanted().is_empty());
-    let timed = taken(&mut reception);
+    let mut receiver = TrackReceiver::new(ReceiveOptions { reorder_wait: ms(100), ..options() });
+    receiver.push(RoomEvent::Opened { stream: VIDEO, publication: publication("TR_v", TrackSource::Camera) }, ms(0));
+    receiver
+        .push(RoomEvent::Opened { stream: SOUND, publication: publication("TR_a", TrackSource::Microphone) }, ms(0));
+    play(&mut receiver, 0, 40, |n, half| n == 13 && half == 1);
+    assert!(!receiver.keyframes_wanted().is_empty());
+    let timed = taken(&mut receiver);
     let expected: Vec<u32> = (0..13).chain(20..40).collect();
     assert_eq!(pictures(&timed), expected);
     let lost: Vec<&TimelineEvent> = timed.iter().filter(|timed| matches!(timed, TimelineEvent::Lost { .. })).collect();
@@ -122,75 +128,75 @@ fn a_lost_packet_costs_the_pictures_up_to_the_next_key_frame_and_is_said() {
 
 #[test]
 fn while_a_hole_is_waited_for_the_watermark_waits_too() {
-    let mut reception = opened();
-    play(&mut reception, 0, 20, |n, half| n == 13 && half == 0);
-    let timed = taken(&mut reception);
+    let mut receiver = opened();
+    play(&mut receiver, 0, 20, |n, half| n == 13 && half == 0);
+    let timed = taken(&mut receiver);
     let last = timed.iter().rev().find_map(|timed| match timed {
         TimelineEvent::Watermark { at } => Some(at.0),
         _ => None,
     });
     assert!(last.is_some_and(|at| at <= ms(13 * 40).as_nanos() as u64), "{last:?}");
     // It comes back: nothing is lost.
-    reception.on(picture(13, 0), ms(800));
-    reception.tick(ms(820));
-    assert_eq!(pictures(&taken(&mut reception)), (13..20).collect::<Vec<_>>());
+    receiver.push(picture(13, 0), ms(800));
+    receiver.tick(ms(820));
+    assert_eq!(pictures(&taken(&mut receiver)), (13..20).collect::<Vec<_>>());
 }
 
 #[test]
 fn subscriptions_are_said_before_their_first_frame() {
-    let mut reception = RoomReceiver::new(options());
+    let mut receiver = TrackReceiver::new(options());
     let published = |sid: &str, video, muted| RoomEvent::Published { sid: sid.to_owned(), video, muted };
-    reception.on(published("TR_v", true, true), ms(0));
-    reception.on(published("TR_a", false, false), ms(0));
-    reception.on(RoomEvent::Muted { sid: "TR_v".to_owned(), muted: false }, ms(50));
-    reception.on(published("TR_w", true, false), ms(60));
-    reception.on(RoomEvent::Refused { sid: "TR_w".to_owned() }, ms(70));
-    reception.tick(ms(80));
-    assert_eq!(taken(&mut reception), [], "session time begins with the first packet");
+    receiver.push(published("TR_v", true, true), ms(0));
+    receiver.push(published("TR_a", false, false), ms(0));
+    receiver.push(RoomEvent::Muted { sid: "TR_v".to_owned(), muted: false }, ms(50));
+    receiver.push(published("TR_w", true, false), ms(60));
+    receiver.push(RoomEvent::Refused { sid: "TR_w".to_owned() }, ms(70));
+    receiver.tick(ms(80));
+    assert_eq!(taken(&mut receiver), [], "session time begins with the first packet");
 
-    reception
-        .on(RoomEvent::Opened { stream: SOUND, publication: publication("TR_a", TrackSource::Microphone) }, ms(90));
+    receiver
+        .push(RoomEvent::Opened { stream: SOUND, publication: publication("TR_a", TrackSource::Microphone) }, ms(90));
     (0..30).for_each(|n| {
-        reception.on(sound(n), ms(100 + 20 * n));
-        reception.tick(ms(100 + 20 * n));
+        receiver.push(sound(n), ms(100 + 20 * n));
+        receiver.tick(ms(100 + 20 * n));
     });
     let told = |sid: &str, video, muted, at: u64| {
         let at = MediaTime(ms(at).as_nanos() as u64);
         TimelineEvent::Published { sid: sid.to_owned(), video, muted, at }
     };
-    let timed = taken(&mut reception);
+    let timed = taken(&mut receiver);
     assert_eq!(timed[..2], [told("TR_a", false, false, 0), told("TR_v", true, false, 0)]);
     assert!(!timed[2..].iter().any(|timed| matches!(timed, TimelineEvent::Published { .. })));
 
-    reception.on(RoomEvent::Muted { sid: "TR_v".to_owned(), muted: true }, ms(1100));
-    reception.on(RoomEvent::Left { sid: "TR_v".to_owned() }, ms(1200));
+    receiver.push(RoomEvent::Muted { sid: "TR_v".to_owned(), muted: true }, ms(1100));
+    receiver.push(RoomEvent::Left { sid: "TR_v".to_owned() }, ms(1200));
     let over = TimelineEvent::Unpublished { sid: "TR_v".to_owned(), at: MediaTime(ms(1100).as_nanos() as u64) };
-    assert_eq!(taken(&mut reception), [told("TR_v", true, true, 1000), over]);
+    assert_eq!(taken(&mut receiver), [told("TR_v", true, true, 1000), over]);
 }
 
 #[test]
 fn blank_frames_never_come_out_and_a_real_key_frame_ends_them() {
-    let mut reception = opened();
-    play(&mut reception, 0, 10, |_, _| false);
+    let mut receiver = opened();
+    play(&mut receiver, 0, 10, |_, _| false);
     let blank = vec![0x10, 0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x08, 0x00, 0x08, 0x00];
     for n in 10..16 {
-        reception.on(packet(VIDEO, 1000 + 2 * n, n * 3600, true, VP8, blank.clone()), ms(n * 40));
-        reception.on(packet(VIDEO, 1001 + 2 * n, n * 3600 + 9, true, VP8, vec![0x10, 0x11, 0]), ms(n * 40));
+        receiver.push(packet(VIDEO, 1000 + 2 * n, n * 3600, true, VP8, blank.clone()), ms(n * 40));
+        receiver.push(packet(VIDEO, 1001 + 2 * n, n * 3600 + 9, true, VP8, vec![0x10, 0x11, 0]), ms(n * 40));
     }
-    play(&mut reception, 16, 30, |_, _| false);
-    assert_eq!(pictures(&taken(&mut reception)), (0..10).chain(20..30).collect::<Vec<_>>());
+    play(&mut receiver, 16, 30, |_, _| false);
+    assert_eq!(pictures(&taken(&mut receiver)), (0..10).chain(20..30).collect::<Vec<_>>());
 }
 
 #[test]
 fn a_muted_track_is_absent_until_it_speaks_again() {
-    let mut reception = opened();
-    play(&mut reception, 0, 25, |_, _| false);
-    reception.on(RoomEvent::Muted { sid: "TR_v".to_owned(), muted: true }, ms(990));
+    let mut receiver = opened();
+    play(&mut receiver, 0, 25, |_, _| false);
+    receiver.push(RoomEvent::Muted { sid: "TR_v".to_owned(), muted: true }, ms(990));
     for n in 50..75 {
-        reception.on(sound(2 * (n - 25)), ms(n * 20));
-        reception.tick(ms(n * 20));
+        receiver.push(sound(2 * (n - 25)), ms(n * 20));
+        receiver.tick(ms(n * 20));
     }
-    let timed = taken(&mut reception);
+    let timed = taken(&mut receiver);
     let absent = timed.iter().find_map(|timed| match timed {
         TimelineEvent::Muted { track: TrackId(1), at, muted: true } => Some(*at),
         _ => None,
@@ -199,29 +205,31 @@ fn a_muted_track_is_absent_until_it_speaks_again() {
         absent.is_some_and(|at| at.0 > ms(960).as_nanos() as u64 && at.0 <= ms(1000).as_nanos() as u64 + 1),
         "{absent:?}"
     );
-    reception.on(RoomEvent::Muted { sid: "TR_v".to_owned(), muted: false }, ms(2000));
-    play(&mut reception, 55, 70, |_, _| false);
-    let back = pictures(&taken(&mut reception));
+    receiver.push(RoomEvent::Muted { sid: "TR_v".to_owned(), muted: false }, ms(2000));
+    play(&mut receiver, 55, 70, |_, _| false);
+    let back = pictures(&taken(&mut receiver));
     assert_eq!(back.first(), Some(&60), "begins with a key frame");
 }
 
 #[test]
 fn after_a_reconnect_the_same_source_keeps_its_track_and_its_time_goes_on() {
-    let mut reception = opened();
-    play(&mut reception, 0, 25, |_, _| false);
-    reception.on(RoomEvent::Interrupted, ms(1100));
-    let before = taken(&mut reception);
+    let mut receiver = opened();
+    play(&mut receiver, 0, 25, |_, _| false);
+    receiver.push(RoomEvent::Interrupted, ms(1100));
+    let before = taken(&mut receiver);
     assert!(before.iter().any(|timed| matches!(timed, TimelineEvent::Muted { track: TrackId(1), muted: false, .. })));
-    reception.on(RoomEvent::Opened { stream: 99, publication: publication("TR_new", TrackSource::Camera) }, ms(6000));
+    receiver.push(RoomEvent::Opened { stream: 99, publication: publication("TR_new", TrackSource::Camera) }, ms(6000));
     for n in 0..50 {
         let at = ms(6000 + n * 40);
         let RoomEvent::Packet { seq, rtp, marker, form, .. } = picture(n, 1) else { continue };
         let RoomEvent::Packet { payload, .. } = picture(n, 0) else { continue };
-        reception
-            .on(RoomEvent::Packet { stream: 99, seq: seq + 7_000_000, rtp: rtp + 999_999, marker, form, payload }, at);
-        reception.tick(at);
+        receiver.push(
+            RoomEvent::Packet { stream: 99, seq: seq + 7_000_000, rtp: rtp + 999_999, marker, form, payload },
+            at,
+        );
+        receiver.tick(at);
     }
-    let after = taken(&mut reception);
+    let after = taken(&mut receiver);
     let first = after.iter().find_map(|timed| match timed {
         TimelineEvent::Frame(frame) => Some((frame.track, frame.at.0, frame.key)),
         _ => None,
@@ -232,15 +240,15 @@ fn after_a_reconnect_the_same_source_keeps_its_track_and_its_time_goes_on() {
 
 #[test]
 fn while_the_connection_is_in_trouble_a_silent_track_becomes_absent_before_the_others_go_on() {
-    let mut reception = opened();
-    play(&mut reception, 0, 25, |_, _| false);
-    reception.on(RoomEvent::Trouble { on: true }, ms(1000));
+    let mut receiver = opened();
+    play(&mut receiver, 0, 25, |_, _| false);
+    receiver.push(RoomEvent::Trouble { on: true }, ms(1000));
     for n in 50..150 {
-        reception.tick(ms(n * 20));
+        receiver.tick(ms(n * 20));
     }
     let mut complete = MediaTime(0);
     let mut absent = 0;
-    for timed in taken(&mut reception) {
+    for timed in taken(&mut receiver) {
         match timed {
             TimelineEvent::Watermark { at } => complete = at,
             TimelineEvent::Muted { at, muted, .. } => {
@@ -253,16 +261,6 @@ fn while_the_connection_is_in_trouble_a_silent_track_becomes_absent_before_the_o
     }
     assert_eq!(absent, 2);
     assert!(complete.0 > ms(2700).as_nanos() as u64);
-}
-
-#[test]
-fn held_copies_wait_for_reports_but_not_for_ever() {
-    let mut reception = RoomReceiver::new(ReceiveOptions { hold: ms(1000), ..options() });
-    reception.on(RoomEvent::Opened { stream: VIDEO, publication: publication("TR_v", TrackSource::Camera) }, ms(0));
-    play(&mut reception, 0, 24, |_, _| false);
-    assert_eq!(pictures(&taken(&mut reception)), Vec::<u32>::new());
-    play(&mut reception, 24, 27, |_, _| false);
-    assert_eq!(pictures(&taken(&mut reception)).len(), 27);
 }
 
 proptest! {
@@ -289,14 +287,14 @@ proptest! {
             arrivals.push((ms(mute), RoomEvent::Muted { sid: "TR_v".to_owned(), muted: true }));
         }
         arrivals.sort_by_key(|arrival| arrival.0);
-        let mut reception = opened();
+        let mut receiver = opened();
         for (at, arrival) in arrivals {
-            reception.on(arrival, at);
-            reception.tick(at);
+            receiver.push(arrival, at);
+            receiver.tick(at);
         }
-        reception.finish(ms(6000));
+        receiver.finish(ms(6000));
         let (mut last, mut number_before, mut needs_key, mut complete) = (None, None, true, None);
-        for timed in taken(&mut reception) {
+        for timed in taken(&mut receiver) {
             match timed {
                 TimelineEvent::Frame(frame) => {
                     prop_assert!(last.is_none_or(|last| frame.at > last));
@@ -319,18 +317,18 @@ proptest! {
 
 #[test]
 fn a_key_frame_is_asked_for_when_a_hole_is_beyond_hope_and_not_before() {
-    let mut reception = RoomReceiver::new(ReceiveOptions { reorder_wait: ms(2000), ..options() });
-    reception.on(RoomEvent::Opened { stream: VIDEO, publication: publication("TR_v", TrackSource::Camera) }, ms(0));
+    let mut receiver = TrackReceiver::new(ReceiveOptions { reorder_wait: ms(2000), ..options() });
+    receiver.push(RoomEvent::Opened { stream: VIDEO, publication: publication("TR_v", TrackSource::Camera) }, ms(0));
     let mut asked = None;
     for n in 0..60 {
         let at = ms(n * 40);
         for half in 0..2 {
             if (n, half) != (5, 1) {
-                reception.on(picture(n, half), at);
+                receiver.push(picture(n, half), at);
             }
         }
-        reception.tick(at);
-        if !reception.keyframes_wanted().is_empty() {
+        receiver.tick(at);
+        if !receiver.keyframes_wanted().is_empty() {
             asked.get_or_insert(at);
         }
     }
@@ -339,17 +337,17 @@ fn a_key_frame_is_asked_for_when_a_hole_is_beyond_hope_and_not_before() {
 
 #[test]
 fn what_is_between_picture_and_sound_is_known_by_their_reports() {
-    let mut reception = opened();
-    let offset = |reception: &RoomReceiver| reception.stats()[0].av_offset_ms;
-    play(&mut reception, 0, 25, |_, _| false);
-    assert_eq!(offset(&reception), None);
+    let mut receiver = opened();
+    let offset = |receiver: &TrackReceiver| receiver.stats()[0].av_offset_ms;
+    play(&mut receiver, 0, 25, |_, _| false);
+    assert_eq!(offset(&receiver), None);
     // At one second of media the picture shows what was to be heard 60 ms before.
     let ntp = 1_700_000_000_000_000_000;
-    reception.on(RoomEvent::Report { stream: VIDEO, rtp: 90_000, ntp: ntp - 60_000_000 }, ms(1000));
-    reception.on(RoomEvent::Report { stream: SOUND, rtp: 48_000, ntp }, ms(1000));
-    let before = offset(&reception);
+    receiver.push(RoomEvent::Report { stream: VIDEO, rtp: 90_000, ntp: ntp - 60_000_000 }, ms(1000));
+    receiver.push(RoomEvent::Report { stream: SOUND, rtp: 48_000, ntp }, ms(1000));
+    let before = offset(&receiver);
     assert!(before.is_some_and(|before| (40.0..80.0).contains(&before)), "{before:?}");
-    play(&mut reception, 25, 75, |_, _| false);
-    let after = offset(&reception);
+    play(&mut receiver, 25, 75, |_, _| false);
+    let after = offset(&receiver);
     assert!(after.is_some_and(|after| after.abs() < 1.0), "{after:?}");
 }

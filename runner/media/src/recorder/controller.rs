@@ -27,9 +27,6 @@ const ROOM_LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same when the runner is gone and nobody will wait for us.
 const ORPHAN_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-/// Copies of several tracks may wait this long for sender reports to begin in sync.
-const HOLD: Duration = Duration::ZERO;
-
 pub(super) struct RecorderController {
     start: StartCommand,
     /// The installation's time, as the runner has told it; no step of the host's wall clock moves it.
@@ -134,7 +131,6 @@ impl RecorderController {
         options.want_audio = plan.sound.is_some();
         options.reorder = Duration::from_millis(self.start.settings.reorder_ms);
         options.appear = Duration::from_millis(self.start.settings.appear_ms);
-        options.hold = HOLD;
         let sender = RoomSender(self.tell.clone());
         match Room::join(options, move |deliveries| sender.0.send(RecorderInput::Room(deliveries)).is_ok()) {
             Ok(room) => self.room = Some(room),

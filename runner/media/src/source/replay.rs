@@ -8,11 +8,11 @@ use spillway_ipc::MediaEndReason;
 
 use super::dump::{DumpItem, DumpReader};
 use super::room::RoomMessage;
-use crate::receive::{ReceiveOptions, RoomReceiver};
+use crate::receive::{ReceiveOptions, TrackReceiver};
 
 pub struct Replay {
     reader: DumpReader,
-    reception: RoomReceiver,
+    receiver: TrackReceiver,
     ready: VecDeque<RoomMessage>,
     over: bool,
 }
@@ -20,7 +20,7 @@ pub struct Replay {
 impl Replay {
     pub fn open(path: &Path, options: ReceiveOptions) -> io::Result<Self> {
         let reader = DumpReader::open(path)?;
-        Ok(Self { reader, reception: RoomReceiver::new(options), ready: VecDeque::new(), over: false })
+        Ok(Self { reader, receiver: TrackReceiver::new(options), ready: VecDeque::new(), over: false })
     }
 
     /// `None` after `Ended`. A file that cannot be read further ends as `Failed`.
@@ -29,7 +29,7 @@ impl Replay {
             if let Some(delivery) = self.ready.pop_front() {
                 return Some(delivery);
             }
-            if let Some(timed) = self.reception.take() {
+            if let Some(timed) = self.receiver.drain().next() {
                 return Some(RoomMessage::TimelineEvent(timed));
             }
             if self.over {
@@ -39,9 +39,9 @@ impl Replay {
                 Ok(Some(record)) => {
                     let at = record.at();
                     match record.what {
-                        DumpItem::Event(arrival) => self.reception.on(arrival, at),
-                        DumpItem::Tick => self.reception.tick(at),
-                        DumpItem::Finish => self.reception.finish(at),
+                        DumpItem::Event(arrival) => self.receiver.push(arrival, at),
+                        DumpItem::Tick => self.receiver.tick(at),
+                        DumpItem::Finish => self.receiver.finish(at),
                     }
                 }
                 end => {
@@ -52,7 +52,7 @@ impl Replay {
                             MediaEndReason::Failed { code: "data_loss".to_owned(), message: error.to_string() }
                         }
                     };
-                    self.ready.extend(self.reception.stats().into_iter().map(RoomMessage::Stats));
+                    self.ready.extend(self.receiver.stats().into_iter().map(RoomMessage::Stats));
                     self.ready.push_back(RoomMessage::Ended(why));
                 }
             }

@@ -5,11 +5,11 @@ use bytes::Bytes;
 use super::super::dump::{Dump, DumpItem, DumpRecord};
 use super::*;
 use crate::receive::event::{PayloadFormat, Publication, RoomEvent};
-use crate::receive::{ReceiveOptions, RoomReceiver};
+use crate::receive::{ReceiveOptions, TrackReceiver};
 use crate::track::{Codec, TimelineEvent, TrackSource};
 
 const OPTIONS: ReceiveOptions =
-    ReceiveOptions { reorder_wait: Duration::from_millis(500), late: Duration::from_millis(500), hold: Duration::ZERO };
+    ReceiveOptions { reorder_wait: Duration::from_millis(500), late: Duration::from_millis(500) };
 
 /// A minute of sound with holes, a report every three seconds, a mute and a departure.
 fn a_minute() -> Vec<DumpRecord> {
@@ -64,17 +64,17 @@ fn a_dump_gives_the_same_stream_as_the_room_did_and_faster() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("minute.dump");
     let mut dump = Dump::create(&path).expect("a dump");
-    let mut live = RoomReceiver::new(OPTIONS);
+    let mut live = TrackReceiver::new(OPTIONS);
     let mut expected = Vec::new();
     for record in a_minute() {
         dump.keep(&record).expect("kept");
         let at = record.at();
         match record.what {
-            DumpItem::Event(arrival) => live.on(arrival, at),
+            DumpItem::Event(arrival) => live.push(arrival, at),
             DumpItem::Tick => live.tick(at),
             DumpItem::Finish => live.finish(at),
         }
-        expected.extend(std::iter::from_fn(|| live.take()));
+        expected.extend(live.drain());
     }
     dump.finish().expect("flushed");
     let began = Instant::now();

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::receive::event::{PayloadFormat, Publication, RoomEvent};
-use crate::receive::{ReceiveOptions, RoomReceiver};
+use crate::receive::{ReceiveOptions, TrackReceiver};
 
 const PACKET_MS: u64 = 20;
 
@@ -18,11 +18,8 @@ fn sound_only() -> CompositorOptions {
 
 /// Captured in the pauses: nothing; RTP time counts what was sent.
 fn received(clip: &[(u64, bool, Bytes)], pauses: &[(u64, u64)]) -> (Vec<TimelineEvent>, MediaTime) {
-    let mut reception = RoomReceiver::new(ReceiveOptions {
-        reorder_wait: Duration::from_secs(2),
-        late: Duration::from_secs(10),
-        hold: Duration::ZERO,
-    });
+    let mut receiver =
+        TrackReceiver::new(ReceiveOptions { reorder_wait: Duration::from_secs(2), late: Duration::from_secs(10) });
     let publication = Publication {
         sid: "TR_1".into(),
         identity: "ann".into(),
@@ -32,20 +29,20 @@ fn received(clip: &[(u64, bool, Bytes)], pauses: &[(u64, u64)]) -> (Vec<Timeline
         muted: false,
     };
     let form = PayloadFormat { codec: Codec::Opus, clock_rate: 48_000, channels: 2 };
-    reception.on(RoomEvent::Opened { stream: 1, publication }, Duration::ZERO);
+    receiver.push(RoomEvent::Opened { stream: 1, publication }, Duration::ZERO);
     let mut sent = 0;
     for (n, (.., payload)) in clip.iter().enumerate() {
         let captured = n as u64 * PACKET_MS;
         let at = Duration::from_millis(captured + 30);
         if !pauses.iter().any(|(from, length)| (*from..from + length).contains(&captured)) {
             let (seq, rtp, payload) = (sent, (1 << 32) + sent * 960, payload.clone());
-            reception.on(RoomEvent::Packet { stream: 1, seq, rtp, marker: false, form, payload }, at);
+            receiver.push(RoomEvent::Packet { stream: 1, seq, rtp, marker: false, form, payload }, at);
             sent += 1;
         }
-        reception.tick(at);
+        receiver.tick(at);
     }
-    reception.finish(Duration::from_millis(clip.len() as u64 * PACKET_MS + 1000));
-    let timed = std::iter::from_fn(|| reception.take()).collect();
+    receiver.finish(Duration::from_millis(clip.len() as u64 * PACKET_MS + 1000));
+    let timed = receiver.drain().collect();
     (timed, ms(clip.len() as u64 * PACKET_MS))
 }
 

@@ -101,11 +101,6 @@ impl Timeline {
         }
     }
 
-    /// Every stream has a line: sound and picture can start aligned.
-    pub fn has_report(&self, stream: u32) -> bool {
-        self.streams.get(&stream).is_some_and(|it| it.mapping.offset().is_some())
-    }
-
     /// How much later than its publisher's clock says a stream is placed, nanoseconds; only differences of streams of
     /// one participant mean something.
     pub fn lateness(&self, stream: u32) -> Option<f64> {

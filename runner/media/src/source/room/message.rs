@@ -24,8 +24,6 @@ pub struct JoinOptions {
     pub late: Duration,
     /// How long a named participant or track may take to appear.
     pub appear: Duration,
-    /// Hold the first frames until every track has a sender report, at most this long: copies then start in sync.
-    pub hold: Duration,
     /// Keep everything that arrives in this file, for [`crate::source::replay::Replay`].
     pub dump: Option<PathBuf>,
     /// Share of incoming media packets to throw away, 0 to 1: to see recovery work.
@@ -45,7 +43,6 @@ impl JoinOptions {
             // A full uplink queues for 2 to 5 s; waiting costs a file memory only.
             late: Duration::from_secs(10),
             appear: Duration::from_secs(30),
-            hold: Duration::ZERO,
             dump: None,
             lose: 0.0,
         }

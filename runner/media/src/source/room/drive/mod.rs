@@ -21,7 +21,7 @@ use super::model::{RoomChange, RoomModel};
 use super::net::TcpEvent;
 use super::peer::Peer;
 use crate::receive::event::RoomEvent;
-use crate::receive::{ReceiveOptions, RoomReceiver};
+use crate::receive::{ReceiveOptions, TrackReceiver};
 use crate::source::dump::{Dump, DumpItem, DumpRecord};
 
 /// Sockets and timers are looked at this often, and nothing else wakes us: waking costs more than a packet does. When a
@@ -70,11 +70,7 @@ pub(super) async fn run(
     let now = Instant::now();
     let drive = RoomDriver {
         model: RoomModel::new(options.choose.clone(), options.want_video, options.want_audio, options.appear),
-        reception: RoomReceiver::new(ReceiveOptions {
-            reorder_wait: options.reorder,
-            late: options.late,
-            hold: options.hold,
-        }),
+        receiver: TrackReceiver::new(ReceiveOptions { reorder_wait: options.reorder, late: options.late }),
         peer: Peer::new(server, options.lose),
         server,
         began: now,
@@ -146,7 +142,7 @@ fn failed(error: LinkError) -> MediaEndReason {
 
 struct RoomDriver {
     model: RoomModel,
-    reception: RoomReceiver,
+    receiver: TrackReceiver,
     peer: Peer,
     server: Option<SocketAddr>,
     /// Zero of every arrival's time.
@@ -163,7 +159,7 @@ struct RoomDriver {
     /// Signalling works; while it does not, `back` will say how it ended.
     link_up: bool,
     lost_since: Option<Instant>,
-    /// Signalling or media does not work, as the reception knows it.
+    /// Signalling or media does not work, as the receiver knows it.
     trouble: bool,
     media_lost_since: Option<Instant>,
     room_id: String,
@@ -240,7 +236,7 @@ impl RoomDriver {
         if self.unread {
             return self.ticked;
         }
-        self.ticked + if self.reception.is_receiving() { TICK } else { IDLE_TICK }
+        self.ticked + if self.receiver.is_receiving() { TICK } else { IDLE_TICK }
     }
 
     fn network(&mut self, news: Option<TcpEvent>) {
@@ -292,7 +288,7 @@ impl RoomDriver {
             self.receive(RoomEvent::Trouble { on: trouble }, since);
         }
         self.keep(since, DumpItem::Tick);
-        self.reception.tick(since);
+        self.receiver.tick(since);
         let changes = self.model.tick(since);
         self.obey(changes).await;
         if now >= self.next_stats {
@@ -335,12 +331,12 @@ impl RoomDriver {
     async fn command(&mut self, command: Option<RoomCommand>) {
         match command {
             Some(RoomCommand::Keyframe(track)) => {
-                for ssrc in self.reception.streams_of(track).collect::<Vec<_>>() {
+                for ssrc in self.receiver.streams_of(track).collect::<Vec<_>>() {
                     self.ask_keyframe(ssrc);
                 }
             }
             Some(RoomCommand::Prefer { track, width, height }) => {
-                let Some(sid) = self.reception.sid_of(track) else { return };
+                let Some(sid) = self.receiver.sid_of(track) else { return };
                 let settings = UpdateTrackSettings {
                     track_sids: vec![sid.to_owned()],
                     width,
@@ -394,7 +390,7 @@ impl RoomDriver {
         if self.dump.is_some() {
             self.keep(at, DumpItem::Event(arrival.clone()));
         }
-        self.reception.on(arrival, at);
+        self.receiver.push(arrival, at);
     }
 
     fn keep(&mut self, at: Duration, what: DumpItem) {
@@ -405,13 +401,13 @@ impl RoomDriver {
         }
     }
 
-    /// Arrivals to the reception.
+    /// Arrivals to the receiver.
     fn receive_all(&mut self) {
         for (arrival, at) in self.peer.take_arrivals() {
             let at = self.since(at);
             self.receive(arrival, at);
         }
-        for ssrc in self.reception.keyframes_wanted() {
+        for ssrc in self.receiver.keyframes_wanted() {
             self.ask_keyframe(ssrc);
         }
     }
@@ -427,15 +423,13 @@ impl RoomDriver {
 
     fn hand_out(&mut self) {
         if !self.origin_told
-            && let Some(zero) = self.reception.origin()
+            && let Some(zero) = self.receiver.origin()
         {
             self.origin_told = true;
             let at = self.began + zero;
             self.say(RoomMessage::TrackSource { at });
         }
-        while let Some(timed) = self.reception.take() {
-            self.say(RoomMessage::TimelineEvent(timed));
-        }
+        self.deliveries.extend(self.receiver.drain().map(RoomMessage::TimelineEvent));
     }
 
     fn say(&mut self, delivery: RoomMessage) {
@@ -443,7 +437,7 @@ impl RoomDriver {
     }
 
     fn say_stats(&mut self) {
-        for stats in self.reception.stats() {
+        for stats in self.receiver.stats() {
             self.say(RoomMessage::Stats(stats));
         }
     }
@@ -465,7 +459,7 @@ impl RoomDriver {
         }
         let now = self.since(Instant::now());
         self.keep(now, DumpItem::Finish);
-        self.reception.finish(now);
+        self.receiver.finish(now);
         self.hand_out();
         self.say_stats();
         let why = self.over.take().map_or(MediaEndReason::Stopped, |(_, why)| why);
