@@ -98,29 +98,29 @@ fn main() -> Result<()> {
                     println!(
                         "[{at:8.3}] {:?} {:.3} key={} {:?} {} bytes",
                         frame.track,
-                        frame.at.0 as f64 / 1e9,
+                        frame.at.ns() as f64 / 1e9,
                         frame.key,
                         frame.size,
                         frame.data.len()
                     );
                 }
-                seen.first.get_or_insert(frame.at.0);
+                seen.first.get_or_insert(frame.at.ns());
                 if seen.frames > 0 {
-                    seen.longest_gap = seen.longest_gap.max(frame.at.0.saturating_sub(seen.last));
+                    seen.longest_gap = seen.longest_gap.max(frame.at.ns().saturating_sub(seen.last));
                 }
-                seen.last = frame.at.0;
+                seen.last = frame.at.ns();
                 seen.frames += 1;
                 seen.keys += u64::from(frame.key);
                 if let Some(out) = &mut seen.out {
                     out.write_all(&frame.data)?;
                 }
                 if let Some(zero) = zero {
-                    longest_wait = longest_wait.max(zero.elapsed().saturating_sub(Duration::from_nanos(frame.at.0)));
+                    longest_wait = longest_wait.max(zero.elapsed().saturating_sub(Duration::from_nanos(frame.at.ns())));
                 }
             }
             RoomMessage::TimelineEvent(TimelineEvent::Watermark { .. }) => {}
             RoomMessage::TimelineEvent(TimelineEvent::Joined { track, at: place }) => {
-                println!("[{at:8.3}] joined {track:?} at {:.3}", place.0 as f64 / 1e9);
+                println!("[{at:8.3}] joined {track:?} at {:.3}", place.ns() as f64 / 1e9);
                 let seen = tracks.entry(track.id).or_default();
                 seen.what = describe(&track);
                 if let Some(folder) = &args.out {

@@ -18,3 +18,4 @@ pub mod encode;
 pub mod cadence;
 mod element;
 pub mod track;
+pub mod units;

@@ -10,7 +10,8 @@ use spillway_plan::Container;
 
 use crate::mux::Ivf;
 use crate::output::{Feed, FeedError};
-use crate::track::{Codec, Frame, MediaTime};
+use crate::track::{Codec, Frame};
+use crate::units::MediaTime;
 
 /// Distance of the black frames of a mute: players that seek find one soon.
 const BLACK_EVERY_NS: u64 = 1_000_000_000;
@@ -85,7 +86,7 @@ impl Passthrough {
     }
 
     pub fn frame(&mut self, frame: &Frame) -> Result<Copied, PassthroughError> {
-        let Some(at) = frame.at.0.checked_sub(self.origin.0) else { return Ok(Copied::Skipped) };
+        let Some(at) = frame.at.checked_ns_since(self.origin) else { return Ok(Copied::Skipped) };
         if self.last.is_none() && self.video && !frame.key {
             return Ok(Copied::Skipped);
         }
@@ -116,12 +117,12 @@ impl Passthrough {
             return Ok(());
         }
         self.absent = true;
-        self.fill(at.0.saturating_sub(self.origin.0))
+        self.fill(at.ns_since(self.origin))
     }
 
     /// Everything before `at` has come.
     pub fn complete_to(&mut self, at: MediaTime) -> Result<(), PassthroughError> {
-        let at = at.0.saturating_sub(self.origin.0);
+        let at = at.ns_since(self.origin);
         while self.absent
             && let Some(last) = self.last
             && last + BLACK_EVERY_NS <= at

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use spillway_ipc::Quality;
 
 use crate::cadence::{Cadence, Gaps, is_gap};
-use crate::track::{MediaTime, TimelineEvent, TrackId, TrackSource};
+use crate::track::{TimelineEvent, TrackId, TrackSource};
+use crate::units::MediaTime;
 
 /// Thresholds of the words in `degraded`.
 const LOSS: f64 = 0.01;
@@ -61,7 +62,7 @@ impl TrackQuality {
 
     fn overdue(&self, at: MediaTime) -> Option<u64> {
         let last = self.last.filter(|_| self.here && self.video && !self.screen)?;
-        Some(at.0.saturating_sub(last.0))
+        Some(at.ns_since(last))
     }
 }
 
@@ -91,9 +92,9 @@ impl QualityMeter {
                 let Some(stats) = self.tracks.get_mut(&frame.track) else { return };
                 if !stats.video
                     && let Some(last) = stats.last
-                    && frame.at.0.saturating_sub(last.0) > SILENCE_NS
+                    && frame.at.ns_since(last) > SILENCE_NS
                 {
-                    stats.silence_ns += frame.at.0.saturating_sub(last.0);
+                    stats.silence_ns += frame.at.ns_since(last);
                 }
                 stats.expected_to(frame.at);
                 stats.here = true;
@@ -235,7 +236,7 @@ mod tests {
     fn video(ms: u64) -> TimelineEvent {
         TimelineEvent::Frame(Frame {
             track: TrackId(1),
-            at: MediaTime(ms * 1_000_000),
+            at: MediaTime::from_ns(ms * 1_000_000),
             key: false,
             size: None,
             data: Bytes::new(),
@@ -260,19 +261,19 @@ mod tests {
             channels: 0,
             published_size: (0, 0),
         };
-        meter.take(&TimelineEvent::Joined { track, at: MediaTime(ms * 1_000_000) });
+        meter.take(&TimelineEvent::Joined { track, at: MediaTime::from_ns(ms * 1_000_000) });
     }
 
     fn leaves(meter: &mut QualityMeter, ms: u64) {
-        meter.take(&TimelineEvent::Left { track: TrackId(1), at: MediaTime(ms * 1_000_000) });
+        meter.take(&TimelineEvent::Left { track: TrackId(1), at: MediaTime::from_ns(ms * 1_000_000) });
     }
 
     fn absent(meter: &mut QualityMeter, ms: u64, muted: bool) {
-        meter.take(&TimelineEvent::Muted { track: TrackId(1), at: MediaTime(ms * 1_000_000), muted });
+        meter.take(&TimelineEvent::Muted { track: TrackId(1), at: MediaTime::from_ns(ms * 1_000_000), muted });
     }
 
     fn complete_to(meter: &mut QualityMeter, ms: u64) {
-        meter.take(&TimelineEvent::Watermark { at: MediaTime(ms * 1_000_000) });
+        meter.take(&TimelineEvent::Watermark { at: MediaTime::from_ns(ms * 1_000_000) });
     }
 
     /// Gaps, their length in milliseconds, and the words.
@@ -366,7 +367,7 @@ mod tests {
     fn a_mute_is_no_gap_and_a_stall_is() {
         let mut meter = meter();
         meter.take(&video(0));
-        meter.take(&TimelineEvent::Muted { track: TrackId(1), at: MediaTime(33_000_000), muted: true });
+        meter.take(&TimelineEvent::Muted { track: TrackId(1), at: MediaTime::from_ns(33_000_000), muted: true });
         meter.take(&video(5000));
         assert_eq!(meter.quality(5000, Some(TrackId(1)), None).degraded, Vec::<String>::new());
         meter.take(&video(8000));

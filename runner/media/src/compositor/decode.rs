@@ -11,7 +11,8 @@ use gstreamer_audio as gst_audio;
 use gstreamer_video as gst_video;
 
 use super::sync::lock::lock;
-use crate::track::{Codec, MediaTime};
+use crate::track::Codec;
+use crate::units::MediaTime;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
@@ -128,7 +129,7 @@ impl Decoder {
     pub fn push(&self, at: MediaTime, key: bool, data: Bytes) -> Result<(), DecodeError> {
         let mut buffer = gst::Buffer::from_slice(data);
         let fresh = buffer.get_mut().expect("just made, not shared");
-        fresh.set_pts(gst::ClockTime::from_nseconds(at.0));
+        fresh.set_pts(gst::ClockTime::from_nseconds(at.ns()));
         if self.codec.is_video() && !key {
             fresh.set_flags(gst::BufferFlags::DELTA_UNIT);
         }
@@ -164,7 +165,7 @@ fn exit(out: impl FnMut(DecoderOutput<'_>) + Send + 'static) -> gst::Pad {
         .chain_function(move |_, _, buffer| {
             // Without a time it has no place; our frames all carry one, so this is a decoder's leftover.
             if let Some(at) = buffer.pts() {
-                lock(&out)(DecoderOutput::Buffer(buffer, MediaTime(at.nseconds())));
+                lock(&out)(DecoderOutput::Buffer(buffer, MediaTime::from_ns(at.nseconds())));
             }
             Ok(gst::FlowSuccess::Ok)
         })

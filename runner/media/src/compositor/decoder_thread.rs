@@ -12,7 +12,8 @@ use super::audio::track_buffer::AudioTrackBuffer;
 use super::decode::{DecodeError, Decoder};
 use super::sync::inbox::{Inbox, InboxItem, TrackEvent};
 use super::video::frame_queue::{FrameQueue, QueuedFrame};
-use crate::track::{Codec, MediaTime, Track};
+use crate::track::{Codec, Track};
+use crate::units::MediaTime;
 
 /// A picture may ask again for a key frame after this much media time.
 const ASK_AGAIN_NS: u64 = 1_000_000_000;
@@ -71,7 +72,7 @@ impl DecoderState {
 impl VideoDecoderThread {
     pub fn run(self) {
         let mut state = DecoderState::of(self.track.codec);
-        let mut announced = MediaTime(0);
+        let mut announced = MediaTime::ZERO;
         loop {
             match self.inbox.next(announced) {
                 InboxItem::Frame { at, key, data } => self.decode(&mut state, at, key, data),
@@ -141,7 +142,7 @@ impl VideoDecoderThread {
     }
 
     fn ask(&self, state: &mut DecoderState, at: MediaTime) {
-        if state.asked_at.is_none_or(|asked| at.0.saturating_sub(asked.0) >= ASK_AGAIN_NS) {
+        if state.asked_at.is_none_or(|asked| at.ns_since(asked) >= ASK_AGAIN_NS) {
             state.asked_at = Some(at);
             self.events.wants_key_frame();
         }
@@ -166,7 +167,7 @@ pub struct AudioDecoderThread {
 impl AudioDecoderThread {
     pub fn run(self) {
         let mut state = DecoderState::of(self.track.codec);
-        let mut announced = MediaTime(0);
+        let mut announced = MediaTime::ZERO;
         loop {
             match self.inbox.next(announced) {
                 InboxItem::Frame { at, data, .. } => self.decode(&mut state, at, data),
@@ -196,7 +197,7 @@ impl AudioDecoderThread {
         if data.is_empty() {
             return;
         }
-        if state.asked_at.is_some_and(|broke| at.0.saturating_sub(broke.0) < SOUND_REST_NS) {
+        if state.asked_at.is_some_and(|broke| at.ns_since(broke) < SOUND_REST_NS) {
             return;
         }
         if state.decoder.is_none() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::policy::layer_request::LayerRequest;
-use crate::track::MediaTime;
+use crate::units::MediaTime;
 
 /// What the scene says while it works, from its own threads. Whoever hears it must not wait.
 #[derive(Clone, Debug, PartialEq, Eq)]

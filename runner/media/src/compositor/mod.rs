@@ -63,10 +63,10 @@ pub use self::video::canvas::CanvasError;
 pub use self::video::mixer::VideoMixerOptions;
 
 use self::audio::mixer::{AudioMixer, decoder_delay};
-use self::audio::track_buffer::{AudioTrackBuffer, RATE};
+use self::audio::track_buffer::AudioTrackBuffer;
 use self::decoder_thread::{AudioDecoderThread, DecoderCounters, DecoderEvents, VideoDecoderThread};
 use self::event::EventFn;
-use self::policy::pacing::{FURTHEST, FramePacing, LipSync, output_time_near};
+use self::policy::pacing::{FURTHEST_NS, FramePacing, LipSync, output_time_near};
 use self::stats::StatsCounter;
 use self::sync::backlog::Backlog;
 use self::sync::inbox::{Inbox, TrackEvent};
@@ -76,7 +76,8 @@ use self::tracks::{DecodedQueue, LiveTrack, TrackPacing, Tracks};
 use self::video::frame_queue::FrameQueue;
 use self::video::mixer::VideoMixer;
 use crate::output::RawSink;
-use crate::track::{Frame, MediaTime, TimelineEvent, Track, TrackId, TrackSource};
+use crate::track::{Frame, TimelineEvent, Track, TrackId, TrackSource};
+use crate::units::{MediaTime, SampleIndex};
 
 /// What is made. At least one of `picture` and `sound`.
 #[derive(Clone, Debug)]
@@ -208,7 +209,7 @@ impl Compositor {
             TimelineEvent::Speakers { .. } | TimelineEvent::Layout { .. } => {}
             TimelineEvent::Watermark { at } => {
                 // What is still to come may be moved ahead by this much.
-                let at = MediaTime(at.0.saturating_sub(FURTHEST as u64));
+                let at = at.minus_ns(FURTHEST_NS as u64);
                 tracks.watermark = tracks.watermark.max(at);
                 for live in &tracks.live {
                     live.inbox.complete_to(at);
@@ -244,7 +245,7 @@ impl Compositor {
         let (mut stats, picture_at, sound_at) = self.stats_counter.read();
         let started = self.sync.started();
         let made = |at: Option<MediaTime>| match (at, started) {
-            (Some(at), Some(start)) => at.0.saturating_sub(start.0),
+            (Some(at), Some(start)) => at.ns_since(start),
             _ => 0,
         };
         stats.started = started;
@@ -261,7 +262,8 @@ impl Compositor {
     /// By participant: milliseconds of sound that arrived too late to be mixed, where any did.
     pub fn late_sound_ms(&self) -> Vec<(String, u64)> {
         let tracks = lock(&self.tracks);
-        let ms = tracks.late_samples.iter().map(|(who, samples)| (who, samples.load(Relaxed) * 1000 / RATE));
+        let ms =
+            tracks.late_samples.iter().map(|(who, samples)| (who, samples.load(Relaxed) * 1000 / SampleIndex::RATE));
         ms.filter(|(_, ms)| *ms > 0).map(|(who, ms)| (who.clone(), ms)).collect()
     }
 

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use super::sync::backlog::BacklogStats;
 use super::sync::lock::lock;
 use crate::cadence::{GAP_NS, is_gap};
-use crate::track::MediaTime;
+use crate::units::MediaTime;
 
 /// Times in nanoseconds of media.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl StatsCounter {
         state.stats.pictures += 1;
         state.stats.distinct_frames += u64::from(different);
         if let Some(since) = state.still_since {
-            let still_ns = at.0.saturating_sub(since.0);
+            let still_ns = at.ns_since(since);
             if still_ns <= GAP_NS || usual_ns.is_some_and(|usual| is_gap(still_ns, Some(usual))) {
                 state.stats.longest_freeze_ns = state.stats.longest_freeze_ns.max(still_ns);
             }
@@ -100,8 +100,9 @@ mod tests {
     #[test]
     fn a_freeze_is_the_time_without_a_different_picture_of_a_camera() {
         let stats_counter = StatsCounter::default();
-        let on =
-            |ms: u64, different, moving| stats_counter.on_picture(MediaTime(ms * MS), different, moving, Some(33 * MS));
+        let on = |ms: u64, different, moving| {
+            stats_counter.on_picture(MediaTime::from_ns(ms * MS), different, moving, Some(33 * MS))
+        };
         on(0, true, true);
         on(100, false, true);
         on(200, false, true);
@@ -120,7 +121,7 @@ mod tests {
         let freeze = |usual_ns: Option<u64>| {
             let stats_counter = StatsCounter::default();
             for n in 0..=7000 / 33 {
-                stats_counter.on_picture(MediaTime(n * 33 * MS), n == 0, true, usual_ns);
+                stats_counter.on_picture(MediaTime::from_ns(n * 33 * MS), n == 0, true, usual_ns);
             }
             stats_counter.read().0.longest_freeze_ns / MS
         };

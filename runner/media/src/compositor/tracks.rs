@@ -8,7 +8,8 @@ use super::audio::track_buffer::AudioTrackBuffer;
 use super::policy::pacing::{FramePacing, LipSync};
 use super::sync::inbox::Inbox;
 use super::video::frame_queue::FrameQueue;
-use crate::track::{MediaTime, TrackId};
+use crate::track::TrackId;
+use crate::units::MediaTime;
 
 #[derive(Default)]
 pub(super) struct Tracks {

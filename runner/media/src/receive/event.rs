@@ -4,23 +4,24 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::track::{Codec, TrackSource};
+use crate::units::{RtpTime, SeqNo, Ssrc};
 
 /// What comes from a room, before anything was made of it. A dump is a list of these with their times.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RoomEvent {
     /// From now on this RTP stream (SSRC) carries this publication.
     Opened {
-        stream: u32,
+        stream: Ssrc,
         publication: Publication,
     },
     /// The server took the stream away.
     Closed {
-        stream: u32,
+        stream: Ssrc,
     },
     Packet {
-        stream: u32,
-        seq: u64,
-        rtp: u64,
+        stream: Ssrc,
+        seq: SeqNo,
+        rtp: RtpTime,
         marker: bool,
         form: PayloadFormat,
         #[serde(skip)]
@@ -28,7 +29,7 @@ pub enum RoomEvent {
     },
     /// `rtp` as on the wire; `ntp` is the publisher's clock, nanoseconds since 1970.
     Report {
-        stream: u32,
+        stream: Ssrc,
         rtp: u32,
         ntp: i64,
     },

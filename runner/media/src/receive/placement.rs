@@ -10,8 +10,9 @@ use super::event::{PayloadFormat, Publication, SourceTime};
 use super::reorder::ReorderCounts;
 use super::stats::TrackStats;
 use super::stream::{StreamOutput, StreamReceiver};
-use super::timeline::{LEAST_STEP, Timeline};
-use crate::track::{Codec, Frame, MediaTime, TimelineEvent, Track, TrackId};
+use super::timeline::{LEAST_STEP_NS, Timeline};
+use crate::track::{Codec, Frame, TimelineEvent, Track, TrackId};
+use crate::units::{MediaTime, Ssrc};
 
 /// A muted or departing track is over when it was quiet this long: the last packets travel beside the news.
 const QUIET: Duration = Duration::from_millis(200);
@@ -28,7 +29,7 @@ const MARGIN: Duration = Duration::from_millis(150);
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// A hole that old is not filled any more: the server answers three requests for a packet, 100 ms apart. Not earlier,
 /// because after a request for a key frame it retransmits nothing until it has one.
-const BEYOND_HOPE: Duration = Duration::from_secs(1);
+pub(super) const BEYOND_HOPE: Duration = Duration::from_secs(1);
 /// The server begins every subscription with a key frame by itself.
 const ASK_FIRST: Duration = Duration::from_millis(300);
 
@@ -61,7 +62,7 @@ pub(super) struct Placement {
     pub(super) trouble: bool,
     pub(super) out: VecDeque<TimelineEvent>,
     /// Streams to ask a key frame of.
-    pub(super) keyframes: Vec<u32>,
+    pub(super) keyframes: Vec<Ssrc>,
 }
 
 /// A track as far as it is known.
@@ -113,7 +114,7 @@ impl Placement {
             sid: sid.clone(),
             video: *video,
             muted: *muted,
-            at: MediaTime(0),
+            at: MediaTime::ZERO,
         }));
     }
 
@@ -142,7 +143,7 @@ impl Placement {
     /// The first packet, or another codec in the same stream.
     pub(super) fn change_format(
         &mut self,
-        ssrc: u32,
+        ssrc: Ssrc,
         stream: &mut StreamReceiver,
         format: PayloadFormat,
         at: SourceTime,
@@ -157,7 +158,7 @@ impl Placement {
     }
 
     /// The stream is over: what is whole is placed, its counts go to the track.
-    pub(super) fn close(&mut self, ssrc: u32, stream: &mut StreamReceiver, at: SourceTime) {
+    pub(super) fn close(&mut self, ssrc: Ssrc, stream: &mut StreamReceiver, at: SourceTime) {
         self.flush(ssrc, stream, at);
         self.timeline.close(ssrc);
         if let Some(known) = self.tracks.get_mut(&stream.track) {
@@ -165,7 +166,7 @@ impl Placement {
         }
     }
 
-    fn flush(&mut self, ssrc: u32, stream: &mut StreamReceiver, at: SourceTime) {
+    fn flush(&mut self, ssrc: Ssrc, stream: &mut StreamReceiver, at: SourceTime) {
         for made in stream.flush() {
             self.made(ssrc, stream, made, at);
         }
@@ -173,7 +174,7 @@ impl Placement {
     }
 
     /// Frames that became whole, in order; asks for a key frame where one is needed.
-    pub(super) fn pump(&mut self, ssrc: u32, stream: &mut StreamReceiver, at: SourceTime) {
+    pub(super) fn pump(&mut self, ssrc: Ssrc, stream: &mut StreamReceiver, at: SourceTime) {
         while let Some(made) = stream.next(at) {
             self.made(ssrc, stream, made, at);
         }
@@ -193,7 +194,7 @@ impl Placement {
         }
     }
 
-    fn made(&mut self, ssrc: u32, stream: &mut StreamReceiver, made: StreamOutput, at: SourceTime) {
+    fn made(&mut self, ssrc: Ssrc, stream: &mut StreamReceiver, made: StreamOutput, at: SourceTime) {
         match made {
             StreamOutput::Unit(unit) => {
                 if self.timeline.arrive(ssrc, unit.rtp, unit.at) {
@@ -209,7 +210,7 @@ impl Placement {
                 self.release(ssrc, stream, at, true);
                 let Some(known) = self.tracks.get(&stream.track) else { return };
                 if let (Some(_), Some(last)) = (known.joined, known.last) {
-                    self.out.push_back(TimelineEvent::Lost { track: stream.track, at: MediaTime(last.0 + 1), packets });
+                    self.out.push_back(TimelineEvent::Lost { track: stream.track, at: last.plus_ns(1), packets });
                 }
             }
             StreamOutput::Undecodable => {
@@ -221,7 +222,7 @@ impl Placement {
     }
 
     /// Places what waits, unless the timeline still gathers evidence.
-    fn release(&mut self, ssrc: u32, stream: &mut StreamReceiver, at: SourceTime, force: bool) {
+    fn release(&mut self, ssrc: Ssrc, stream: &mut StreamReceiver, at: SourceTime, force: bool) {
         if stream.held.is_empty() {
             return;
         }
@@ -233,7 +234,7 @@ impl Placement {
             let Some(known) = self.tracks.get_mut(&stream.track) else { continue };
             let placed = self.timeline.place(ssrc, unit.rtp, at);
             // A new stream of the same track (reconnect) goes on after the old one.
-            let place = known.last.map_or(placed, |last| placed.max(MediaTime(last.0 + LEAST_STEP.as_nanos() as u64)));
+            let place = known.last.map_or(placed, |last| placed.max(last.plus_ns(LEAST_STEP_NS)));
             if known.joined != Some(form.codec) {
                 if known.joined.is_some() {
                     self.out.push_back(TimelineEvent::Left { track: stream.track, at: place });
@@ -254,7 +255,7 @@ impl Placement {
                 self.out.push_back(TimelineEvent::Joined { track, at: place });
             }
             if let Some(last) = known.last {
-                let step = (place.0 - last.0) as f64;
+                let step = place.ns_since(last) as f64;
                 known.interval =
                     if known.interval == 0.0 { step } else { known.interval + (step - known.interval) * 0.1 };
             }
@@ -303,8 +304,8 @@ impl Placement {
     fn end_of(&self, known: &TrackState) -> Option<MediaTime> {
         let last = known.last?;
         let complete = self.complete.unwrap_or_default();
-        let end = last.0 + (known.interval as u64).clamp(LEAST_STEP.as_nanos() as u64, REGULAR);
-        Some(complete.max(MediaTime(end)))
+        let end = last.plus_ns((known.interval as u64).clamp(LEAST_STEP_NS, REGULAR));
+        Some(complete.max(end))
     }
 
     pub(super) fn absent(&mut self, id: TrackId, muted: bool) {
@@ -333,12 +334,12 @@ impl Placement {
         if self.timeline.origin().is_some() {
             let last = self.tracks.values().filter_map(|known| known.last).max().unwrap_or_default();
             let at = last.max(self.complete.unwrap_or_default());
-            self.out.push_back(TimelineEvent::Watermark { at: MediaTime(at.0 + 1) });
+            self.out.push_back(TimelineEvent::Watermark { at: at.plus_ns(1) });
         }
     }
 
     /// Moves the watermark to where every track is known.
-    pub(super) fn advance(&mut self, streams: &BTreeMap<u32, StreamReceiver>, at: SourceTime) {
+    pub(super) fn advance(&mut self, streams: &BTreeMap<Ssrc, StreamReceiver>, at: SourceTime) {
         if self.timeline.origin().is_none() {
             return;
         }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::units::{RtpTime, SeqNo};
+
 /// A jump this large is another stretch of the stream, not a hole that retransmission could fill.
 const BEYOND_REPAIR: u64 = 3000;
 /// Packets that may pile up behind one hole; beyond it the hole is given up early, so that memory is bounded.
@@ -18,9 +20,9 @@ const EARLIER_WAIT: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Extended: never wraps.
-    pub seq: u64,
+    pub seq: SeqNo,
     /// Extended RTP time in ticks of the codec's clock.
-    pub rtp: u64,
+    pub rtp: RtpTime,
     /// The codec says that a frame may begin here. Always true for sound.
     pub starts: bool,
     /// The frame is over after this packet: the marker bit of video; always true for sound.
@@ -38,17 +40,17 @@ pub struct Packet {
 #[derive(Debug)]
 pub struct Reorder {
     reorder_wait: Duration,
-    waiting: BTreeMap<u64, Packet>,
+    waiting: BTreeMap<SeqNo, Packet>,
     /// First sequence number not yet released or given up.
-    next: Option<u64>,
+    next: Option<SeqNo>,
     /// Within the frame at the head: everything from `next` up to here is present.
-    seen_to: u64,
+    seen_to: SeqNo,
     /// The packet before `next` ended a frame, or nothing was ever released before it.
     clean: bool,
     released_any: bool,
     began: Option<Duration>,
     blocked_since: Option<Duration>,
-    highest: u64,
+    highest: SeqNo,
     counts: ReorderCounts,
 }
 
@@ -96,23 +98,18 @@ impl Reorder {
             reorder_wait,
             waiting: BTreeMap::new(),
             next: None,
-            seen_to: 0,
+            seen_to: SeqNo::default(),
             clean: false,
             released_any: false,
             began: None,
             blocked_since: None,
-            highest: 0,
+            highest: SeqNo::default(),
             counts: ReorderCounts::default(),
         }
     }
 
     pub fn counts(&self) -> ReorderCounts {
         self.counts
-    }
-
-    /// Nothing is being waited for: neither a hole nor the rest of a frame.
-    pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty()
     }
 
     /// Since when the oldest hole is there.
@@ -129,7 +126,7 @@ impl Reorder {
                 self.seen_to = seq;
             }
             Some(next) if seq < next => {
-                let still_beginning = !self.released_any && next - seq <= EARLIER_START;
+                let still_beginning = !self.released_any && next.since(seq) <= EARLIER_START;
                 if !still_beginning {
                     self.counts.late += 1;
                     return;
@@ -168,7 +165,7 @@ impl Reorder {
                 self.counts.torn += 1;
             }
             self.waiting.remove(&next);
-            next += 1;
+            next = next.next();
             self.advance(next);
         }
         if self.waiting.is_empty() {
@@ -193,7 +190,7 @@ impl Reorder {
         // Counted from when it could first be known, not from when it became the oldest: many holes do not add up.
         let since = self.waiting.get(&beyond).map_or(now, |packet| packet.at.min(now));
         self.blocked_since = Some(self.blocked_since.map_or(since, |before| before.min(since)));
-        let hopeless = beyond - self.seen_to > BEYOND_REPAIR || self.waiting.len() > MOST_WAITING;
+        let hopeless = beyond.since(self.seen_to) > BEYOND_REPAIR || self.waiting.len() > MOST_WAITING;
         match self.reorder_wait_left(now) {
             Some(until) if !hopeless => ReorderOutput::WaitUntil(until),
             _ => self.give_up(beyond),
@@ -208,7 +205,7 @@ impl Reorder {
                 ReorderOutput::WaitUntil(_) | ReorderOutput::Empty => {
                     self.counts.torn += self.waiting.len() as u64;
                     self.waiting.clear();
-                    self.advance(last + 1);
+                    self.advance(last.next());
                 }
                 step => out.push(step),
             }
@@ -217,7 +214,7 @@ impl Reorder {
     }
 
     /// One past the last packet of the frame that begins at `from`, when all of it is here.
-    fn frame_end(&mut self, from: u64) -> Option<u64> {
+    fn frame_end(&mut self, from: SeqNo) -> Option<SeqNo> {
         let head = self.waiting.get(&from)?;
         if !self.clean && !head.starts {
             return None;
@@ -228,7 +225,7 @@ impl Reorder {
             if !padding && packet.rtp != rtp {
                 return Some(self.seen_to);
             }
-            self.seen_to += 1;
+            self.seen_to = self.seen_to.next();
             if !padding && packet.ends {
                 return Some(self.seen_to);
             }
@@ -242,19 +239,19 @@ impl Reorder {
         (!self.released_any && now < until).then_some(until)
     }
 
-    fn give_up(&mut self, up_to: u64) -> ReorderOutput {
+    fn give_up(&mut self, up_to: SeqNo) -> ReorderOutput {
         let rest = self.waiting.split_off(&up_to);
         let torn = std::mem::replace(&mut self.waiting, rest).len() as u64;
         self.counts.torn += torn;
         let from = self.next.unwrap_or(up_to);
-        let lost = (up_to - from).saturating_sub(torn);
+        let lost = up_to.since(from).saturating_sub(torn);
         self.counts.lost += lost;
         self.clean = false;
         self.advance(up_to);
         ReorderOutput::Lost(lost)
     }
 
-    fn advance(&mut self, next: u64) {
+    fn advance(&mut self, next: SeqNo) {
         self.next = Some(next);
         self.seen_to = next;
         self.blocked_since = None;
@@ -284,8 +281,8 @@ mod tests {
     fn packet(seq: u64, size: u64, at: Duration) -> Packet {
         let place = seq % size;
         Packet {
-            seq,
-            rtp: seq / size * 3000,
+            seq: SeqNo::new(seq),
+            rtp: RtpTime::new(seq / size * 3000),
             starts: place == 0,
             ends: place == size - 1,
             payload: seq.to_be_bytes().to_vec().into(),
@@ -295,7 +292,7 @@ mod tests {
 
     fn seqs(next: &ReorderOutput) -> Vec<u64> {
         match next {
-            ReorderOutput::Frame(packets) => packets.iter().map(|packet| packet.seq).collect(),
+            ReorderOutput::Frame(packets) => packets.iter().map(|packet| packet.seq.since(SeqNo::default())).collect(),
             other => panic!("{other:?}"),
         }
     }
@@ -369,7 +366,7 @@ mod tests {
         let mut reorder = Reorder::new(REORDER_WAIT);
         for seq in 0..5 {
             let mut packet = packet(seq, 1, ms(0));
-            packet.rtp = if seq < 2 { 0 } else { 3000 };
+            packet.rtp = RtpTime::new(if seq < 2 { 0 } else { 3000 });
             packet.ends = seq == 4;
             if seq == 1 || seq == 3 {
                 packet.payload = Default::default();
@@ -391,7 +388,7 @@ mod tests {
             let mut last = None;
             let mut check = |step: &ReorderOutput| {
                 if let ReorderOutput::Frame(packets) = step {
-                    let seqs: Vec<u64> = packets.iter().map(|packet| packet.seq).collect();
+                    let seqs: Vec<u64> = packets.iter().map(|packet| packet.seq.since(SeqNo::default())).collect();
                     assert_eq!(seqs.len() as u64, size);
                     assert_eq!(seqs[0] % size, 0);
                     assert!(seqs.windows(2).all(|pair| pair[1] == pair[0] + 1));
@@ -417,7 +414,7 @@ mod tests {
                 }
             }
             reorder.flush().iter().for_each(check);
-            prop_assert!(reorder.is_idle());
+            prop_assert!(reorder.waiting.is_empty());
         }
 
         #[test]

@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::receive::event::PayloadFormat;
 use crate::track::Codec;
+use crate::units::{RtpTime, SeqNo};
 
-const SOUND: u32 = 1;
-const PICTURE: u32 = 2;
+const SOUND: Ssrc = Ssrc::new(1);
+const PICTURE: Ssrc = Ssrc::new(2);
 const OPUS: PayloadFormat = PayloadFormat { codec: Codec::Opus, clock_rate: 48_000, channels: 2 };
 const VP8: PayloadFormat = PayloadFormat { codec: Codec::Vp8, clock_rate: 90_000, channels: 0 };
 /// The way of a packet that waits nowhere.
@@ -94,7 +95,7 @@ impl Session {
         if self.jitter == 0 { 0 } else { (self.seed >> 11) as i64 % (self.jitter + 1) }
     }
 
-    fn track(&mut self, stream: u32, step: i64, pauses: &Pauses, counts: bool) -> Vec<Came> {
+    fn track(&mut self, stream: Ssrc, step: i64, pauses: &Pauses, counts: bool) -> Vec<Came> {
         let form = if stream == SOUND { OPUS } else { VP8 };
         let ticks = i64::from(form.clock_rate) / 1000;
         let (mut media, mut number, mut last) = (0, 0u32, 0);
@@ -120,8 +121,8 @@ impl Session {
                     payload.extend_from_slice(&[0x02, 0x00, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01]);
                 }
                 payload.extend_from_slice(&number.to_be_bytes());
-                let rtp = (1 << 32) + (media * ticks) as u64;
-                let seq = 1000 + u64::from(number);
+                let rtp = RtpTime::new((1 << 32) + (media * ticks) as u64);
+                let seq = SeqNo::new(1000 + u64::from(number));
                 let marker = stream == PICTURE;
                 let arrival = RoomEvent::Packet { stream, seq, rtp, marker, form, payload: payload.into() };
                 out.push(Came { at: last, captured, arrival });
@@ -169,7 +170,7 @@ impl Session {
         let mut numbers: [Vec<(i64, i64)>; 2] = [vec![], vec![]];
         for one in &came {
             if let RoomEvent::Packet { stream, .. } = &one.arrival {
-                numbers[*stream as usize - 1].push((one.captured, one.at));
+                numbers[stream.get() as usize - 1].push((one.captured, one.at));
             }
         }
         let zero = came.first().map_or(0, |came| came.at);
@@ -200,12 +201,12 @@ impl Outcome {
     fn take(&mut self, receiver: &mut TrackReceiver, zero: i64, numbers: &[Vec<(i64, i64)>; 2]) {
         for timed in receiver.drain() {
             match timed {
-                TimelineEvent::Watermark { at } => self.complete = at.0 as i64 / 1_000_000 + zero,
+                TimelineEvent::Watermark { at } => self.complete = at.ns() as i64 / 1_000_000 + zero,
                 TimelineEvent::Frame(frame) => {
                     let number = frame.data.last_chunk::<4>().map_or(0, |bytes| u32::from_be_bytes(*bytes));
                     let sound = frame.size.is_none() && frame.data.len() == 5;
                     let (captured, arrived) = numbers[usize::from(!sound)][number as usize];
-                    let at = frame.at.0 as i64 / 1_000_000 + zero;
+                    let at = frame.at.ns() as i64 / 1_000_000 + zero;
                     let placed = PlacedTile { captured, arrived, at, complete: self.complete };
                     if sound { self.sound.push(placed) } else { self.picture.push(placed) }
                 }
@@ -392,12 +393,12 @@ fn media_time_that_runs_away_never_leads_far_from_its_arrival() {
         for n in 0..3000u64 {
             let at = ms(20 * n as i64);
             let payload = vec![0x78, 1, 2, 3].into();
-            let (seq, rtp) = (n, (1 << 32) + n * 960 * pace);
+            let (seq, rtp) = (SeqNo::new(n), RtpTime::new((1 << 32) + n * 960 * pace));
             receiver.push(RoomEvent::Packet { stream: SOUND, seq, rtp, marker: false, form: OPUS, payload }, at);
             receiver.tick(at);
             for timed in receiver.drain() {
                 if let TimelineEvent::Frame(frame) = timed {
-                    let ahead = frame.at.0 as i64 - at.as_nanos() as i64;
+                    let ahead = frame.at.ns() as i64 - at.as_nanos() as i64;
                     // Times of one track rise by at least 1 ms a frame.
                     assert!(ahead <= 2_001_000_000, "pace {pace}: {} ms ahead at {n}", ahead / 1_000_000);
                 }

@@ -8,10 +8,11 @@ use super::depacketize::{self, UnitKind};
 use super::event::{PayloadFormat, SourceTime};
 use super::reorder::{Packet, Reorder, ReorderOutput};
 use crate::track::TrackId;
+use crate::units::RtpTime;
 
 /// A frame that may be recorded, not yet placed in time.
 pub(super) struct WholeFrame {
-    pub(super) rtp: u64,
+    pub(super) rtp: RtpTime,
     /// Arrival of its earliest packet.
     pub(super) at: SourceTime,
     pub(super) key: bool,

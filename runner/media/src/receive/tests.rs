@@ -5,10 +5,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::receive::event::PayloadFormat;
-use crate::track::{Codec, Frame, MediaTime};
+use crate::receive::placement::BEYOND_HOPE;
+use crate::track::{Codec, Frame};
+use crate::units::{MediaTime, RtpTime, SeqNo};
 
-const VIDEO: u32 = 11;
-const SOUND: u32 = 22;
+const VIDEO: Ssrc = Ssrc::new(11);
+const SOUND: Ssrc = Ssrc::new(22);
 const VP8: PayloadFormat = PayloadFormat { codec: Codec::Vp8, clock_rate: 90_000, channels: 0 };
 const OPUS: PayloadFormat = PayloadFormat { codec: Codec::Opus, clock_rate: 48_000, channels: 2 };
 
@@ -55,8 +57,9 @@ fn sound(n: u64) -> RoomEvent {
     packet(SOUND, 500 + n, n * 960, false, OPUS, vec![0x78, n as u8, 1, 2])
 }
 
-fn packet(stream: u32, seq: u64, rtp: u64, marker: bool, form: PayloadFormat, payload: Vec<u8>) -> RoomEvent {
-    RoomEvent::Packet { stream, seq, rtp: rtp + (1 << 32), marker, form, payload: Bytes::from(payload) }
+fn packet(stream: Ssrc, seq: u64, rtp: u64, marker: bool, form: PayloadFormat, payload: Vec<u8>) -> RoomEvent {
+    let (seq, rtp) = (SeqNo::new(seq), RtpTime::new(rtp + (1 << 32)));
+    RoomEvent::Packet { stream, seq, rtp, marker, form, payload: Bytes::from(payload) }
 }
 
 fn taken(receiver: &mut TrackReceiver) -> Vec<TimelineEvent> {
@@ -101,7 +104,7 @@ fn without_loss_every_frame_comes_once_and_the_watermark_follows_closely() {
     let timed = taken(&mut receiver);
     assert_eq!(pictures(&timed), (0..100).collect::<Vec<_>>());
     let complete = timed.iter().rev().find_map(|timed| match timed {
-        TimelineEvent::Watermark { at } => Some(at.0),
+        TimelineEvent::Watermark { at } => Some(at.ns()),
         _ => None,
     });
     assert!(complete.is_some_and(|at| at >= ms(3980 - 180).as_nanos() as u64), "{complete:?} of 3.98 s");
@@ -132,7 +135,7 @@ fn while_a_hole_is_waited_for_the_watermark_waits_too() {
     play(&mut receiver, 0, 20, |n, half| n == 13 && half == 0);
     let timed = taken(&mut receiver);
     let last = timed.iter().rev().find_map(|timed| match timed {
-        TimelineEvent::Watermark { at } => Some(at.0),
+        TimelineEvent::Watermark { at } => Some(at.ns()),
         _ => None,
     });
     assert!(last.is_some_and(|at| at <= ms(13 * 40).as_nanos() as u64), "{last:?}");
@@ -161,7 +164,7 @@ fn subscriptions_are_said_before_their_first_frame() {
         receiver.tick(ms(100 + 20 * n));
     });
     let told = |sid: &str, video, muted, at: u64| {
-        let at = MediaTime(ms(at).as_nanos() as u64);
+        let at = MediaTime::from_ns(ms(at).as_nanos() as u64);
         TimelineEvent::Published { sid: sid.to_owned(), video, muted, at }
     };
     let timed = taken(&mut receiver);
@@ -170,7 +173,8 @@ fn subscriptions_are_said_before_their_first_frame() {
 
     receiver.push(RoomEvent::Muted { sid: "TR_v".to_owned(), muted: true }, ms(1100));
     receiver.push(RoomEvent::Left { sid: "TR_v".to_owned() }, ms(1200));
-    let over = TimelineEvent::Unpublished { sid: "TR_v".to_owned(), at: MediaTime(ms(1100).as_nanos() as u64) };
+    let over =
+        TimelineEvent::Unpublished { sid: "TR_v".to_owned(), at: MediaTime::from_ns(ms(1100).as_nanos() as u64) };
     assert_eq!(taken(&mut receiver), [told("TR_v", true, true, 1000), over]);
 }
 
@@ -202,7 +206,7 @@ fn a_muted_track_is_absent_until_it_speaks_again() {
         _ => None,
     });
     assert!(
-        absent.is_some_and(|at| at.0 > ms(960).as_nanos() as u64 && at.0 <= ms(1000).as_nanos() as u64 + 1),
+        absent.is_some_and(|at| at.ns() > ms(960).as_nanos() as u64 && at.ns() <= ms(1000).as_nanos() as u64 + 1),
         "{absent:?}"
     );
     receiver.push(RoomEvent::Muted { sid: "TR_v".to_owned(), muted: false }, ms(2000));
@@ -218,20 +222,19 @@ fn after_a_reconnect_the_same_source_keeps_its_track_and_its_time_goes_on() {
     receiver.push(RoomEvent::Interrupted, ms(1100));
     let before = taken(&mut receiver);
     assert!(before.iter().any(|timed| matches!(timed, TimelineEvent::Muted { track: TrackId(1), muted: false, .. })));
-    receiver.push(RoomEvent::Opened { stream: 99, publication: publication("TR_new", TrackSource::Camera) }, ms(6000));
+    receiver.push(
+        RoomEvent::Opened { stream: Ssrc::new(99), publication: publication("TR_new", TrackSource::Camera) },
+        ms(6000),
+    );
     for n in 0..50 {
         let at = ms(6000 + n * 40);
-        let RoomEvent::Packet { seq, rtp, marker, form, .. } = picture(n, 1) else { continue };
         let RoomEvent::Packet { payload, .. } = picture(n, 0) else { continue };
-        receiver.push(
-            RoomEvent::Packet { stream: 99, seq: seq + 7_000_000, rtp: rtp + 999_999, marker, form, payload },
-            at,
-        );
+        receiver.push(packet(Ssrc::new(99), 7_000_000 + 2 * n, n * 3600 + 999_999, true, VP8, payload.to_vec()), at);
         receiver.tick(at);
     }
     let after = taken(&mut receiver);
     let first = after.iter().find_map(|timed| match timed {
-        TimelineEvent::Frame(frame) => Some((frame.track, frame.at.0, frame.key)),
+        TimelineEvent::Frame(frame) => Some((frame.track, frame.at.ns(), frame.key)),
         _ => None,
     });
     let Some((TrackId(1), at, true)) = first else { panic!("{first:?}") };
@@ -246,7 +249,7 @@ fn while_the_connection_is_in_trouble_a_silent_track_becomes_absent_before_the_o
     for n in 50..150 {
         receiver.tick(ms(n * 20));
     }
-    let mut complete = MediaTime(0);
+    let mut complete = MediaTime::ZERO;
     let mut absent = 0;
     for timed in taken(&mut receiver) {
         match timed {
@@ -260,7 +263,7 @@ fn while_the_connection_is_in_trouble_a_silent_track_becomes_absent_before_the_o
         }
     }
     assert_eq!(absent, 2);
-    assert!(complete.0 > ms(2700).as_nanos() as u64);
+    assert!(complete.ns() > ms(2700).as_nanos() as u64);
 }
 
 proptest! {

@@ -9,12 +9,13 @@ use super::reorder::Packet;
 use super::stats::TrackStats;
 use super::stream::StreamReceiver;
 use crate::track::{TimelineEvent, TrackId, TrackSource};
+use crate::units::Ssrc;
 
 /// Receives every track of a room.
 ///
 /// Push what arrives, tick some 25 times a second, drain after either.
 pub struct TrackReceiver {
-    streams: BTreeMap<u32, StreamReceiver>,
+    streams: BTreeMap<Ssrc, StreamReceiver>,
     placement: Placement,
     /// Subscriptions: whether it is a video, and whether it is muted.
     published: BTreeMap<String, (bool, bool)>,
@@ -120,7 +121,7 @@ impl TrackReceiver {
     }
 
     /// Streams that need a key frame now; each call empties the list.
-    pub fn keyframes_wanted(&mut self) -> Vec<u32> {
+    pub fn keyframes_wanted(&mut self) -> Vec<Ssrc> {
         std::mem::take(&mut self.placement.keyframes)
     }
 
@@ -135,7 +136,7 @@ impl TrackReceiver {
     }
 
     /// The open streams of a track.
-    pub fn streams_of(&self, track: TrackId) -> impl Iterator<Item = u32> + '_ {
+    pub fn streams_of(&self, track: TrackId) -> impl Iterator<Item = Ssrc> + '_ {
         self.streams.iter().filter(move |(_, stream)| stream.track == track).map(|(ssrc, _)| *ssrc)
     }
 
@@ -192,7 +193,7 @@ impl TrackReceiver {
         }
     }
 
-    fn open(&mut self, ssrc: u32, publication: Publication, at: SourceTime) {
+    fn open(&mut self, ssrc: Ssrc, publication: Publication, at: SourceTime) {
         if let Some(stream) = self.streams.get(&ssrc) {
             if self.sid_of(stream.track) == Some(publication.sid.as_str()) {
                 return;
@@ -232,7 +233,7 @@ impl TrackReceiver {
         }
     }
 
-    fn close(&mut self, ssrc: u32, at: SourceTime) {
+    fn close(&mut self, ssrc: Ssrc, at: SourceTime) {
         let Some(mut stream) = self.streams.remove(&ssrc) else { return };
         let track = stream.track;
         self.placement.close(ssrc, &mut stream, at);

@@ -323,7 +323,7 @@ impl RecorderController {
             && let (Some(zero), Some(origin)) = (self.origin, recorder.origin())
         {
             self.started = true;
-            self.report.send(MediaEvent::Started { at: zero + origin.0 as i64 });
+            self.report.send(MediaEvent::Started { at: zero + origin.ns() as i64 });
         }
         CONTINUE
     }
@@ -413,7 +413,7 @@ impl RecorderController {
         let (bytes, sealed_to) = recorder.bytes();
         self.report.wrote(recorder.number, bytes, sealed_to, media_ns);
         let zero = self.origin.unwrap_or_else(|| self.clock.unix_ns());
-        let started_at = zero + recorder.origin().map_or(0, |at| at.0 as i64);
+        let started_at = zero + recorder.origin().map_or(0, |at| at.ns() as i64);
         self.report.send(MediaEvent::Closed {
             file: recorder.number,
             bytes,

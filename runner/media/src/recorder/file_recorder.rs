@@ -16,7 +16,8 @@ use crate::mux::{Ivf, WriteProgress};
 use crate::output::{Feed, Pipeline, PipelineError, PipelineEvent, PipelinePlan, PipelineProgress, RawSink};
 use crate::passthrough::{Copied, Passthrough, PassthroughError, PassthroughTarget};
 use crate::quality::{ComposedQuality, QualityMeter, add_late_sound};
-use crate::track::{Codec, MediaTime, TimelineEvent, Track, TrackId};
+use crate::track::{Codec, TimelineEvent, Track, TrackId};
+use crate::units::MediaTime;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -97,7 +98,7 @@ impl FileRecorder {
         let mut recorder = Self {
             number,
             origin: None,
-            known_to: MediaTime(0),
+            known_to: MediaTime::ZERO,
             copied: None,
             next: None,
             compositor: None,

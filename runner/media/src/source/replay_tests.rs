@@ -7,6 +7,7 @@ use super::*;
 use crate::receive::event::{PayloadFormat, Publication, RoomEvent};
 use crate::receive::{ReceiveOptions, TrackReceiver};
 use crate::track::{Codec, TimelineEvent, TrackSource};
+use crate::units::{RtpTime, SeqNo, Ssrc};
 
 const OPTIONS: ReceiveOptions =
     ReceiveOptions { reorder_wait: Duration::from_millis(500), late: Duration::from_millis(500) };
@@ -23,15 +24,15 @@ fn a_minute() -> Vec<DumpRecord> {
     };
     let form = PayloadFormat { codec: Codec::Opus, clock_rate: 48_000, channels: 2 };
     let mut records =
-        vec![DumpRecord::new(Duration::ZERO, DumpItem::Event(RoomEvent::Opened { stream: 1, publication }))];
+        vec![DumpRecord::new(Duration::ZERO, DumpItem::Event(RoomEvent::Opened { stream: Ssrc::new(1), publication }))];
     for n in 0..3000u64 {
         let at = Duration::from_millis(20 * n + n * n % 7);
         if n % 31 != 5 && !(1000..1200).contains(&n) {
             let payload = Bytes::from(vec![0x78, n as u8, (n >> 8) as u8]);
             let packet = RoomEvent::Packet {
-                stream: 1,
-                seq: 70_000 + n,
-                rtp: (1 << 32) + 960 * n,
+                stream: Ssrc::new(1),
+                seq: SeqNo::new(70_000 + n),
+                rtp: RtpTime::new((1 << 32) + 960 * n),
                 marker: false,
                 form,
                 payload,
@@ -46,7 +47,7 @@ fn a_minute() -> Vec<DumpRecord> {
         }
         if n % 150 == 99 {
             let report = RoomEvent::Report {
-                stream: 1,
+                stream: Ssrc::new(1),
                 rtp: (960 * n) as u32,
                 ntp: 1_700_000_000_000_000_000 + 20_000_000 * n as i64,
             };

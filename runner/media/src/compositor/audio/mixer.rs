@@ -6,11 +6,13 @@ use gstreamer as gst;
 use spillway_plan::{AudioCodec, Mixing};
 
 use super::limiter::{Limiter, peak};
-use super::track_buffer::{AudioTrackBuffer, BLOCK, LOOK_AHEAD, RATE, StereoSide, sample_at, time_of};
+use super::sample_timeline::{BLOCK, StereoSide};
+use super::track_buffer::{AudioTrackBuffer, LOOK_AHEAD};
 use crate::compositor::stats::StatsCounter;
 use crate::compositor::sync::mixer_sync::{AudioJoin, MixerSync, SyncWait};
 use crate::output::RawSink;
-use crate::track::{Codec, MediaTime, Track};
+use crate::track::{Codec, Track};
+use crate::units::{MediaTime, SampleIndex};
 
 /// Below −60 dB nobody is heard.
 const HEARD: f32 = 0.001;
@@ -28,7 +30,7 @@ pub struct AudioMixerOptions {
 /// avenc_aac delays by 1024 samples of its own rate and tells nobody. Opus and MP3 carry their delay in the file.
 pub fn encoder_delay(codec: AudioCodec, frequency: u32) -> u32 {
     match codec {
-        AudioCodec::Aac => (1024 * RATE / u64::from(frequency.max(1))) as u32,
+        AudioCodec::Aac => (1024 * SampleIndex::RATE / u64::from(frequency.max(1))) as u32,
         AudioCodec::Opus | AudioCodec::Mp3 => 0,
     }
 }
@@ -63,7 +65,7 @@ impl AudioMixer {
     }
 
     fn record(&mut self, start: MediaTime, feed: &dyn RawSink) {
-        let base = sample_at(start);
+        let base = SampleIndex::at(start);
         let lead = i64::from(self.options.lead);
         let mut limiter = Limiter::default();
         // Positions in the output, in samples.
@@ -72,10 +74,10 @@ impl AudioMixer {
         let mut parcel = Vec::new();
         loop {
             let at = base + lead + mixed;
-            let total = match self.sync.audio_joins(time_of(at + PARCEL + LOOK_AHEAD)) {
+            let total = match self.sync.audio_joins((at + PARCEL + LOOK_AHEAD).time()) {
                 SyncWait::Known((audio_joins, end)) => {
                     audio_joins.into_iter().for_each(|audio_join| self.enter(audio_join, base + lead));
-                    end.map(|end| (sample_at(end) - base).max(0))
+                    end.map(|end| (SampleIndex::at(end) - base).max(0))
                 }
                 SyncWait::Over => return,
             };
@@ -86,9 +88,10 @@ impl AudioMixer {
             while mixed < until {
                 let mut block = vec![0.0; 2 * BLOCK as usize];
                 self.voices.retain(|(voice, side)| voice.mix(base + lead + mixed, &mut block, *side));
-                let lag = self.sync.lag(time_of(base + mixed));
-                let length = time_of(BLOCK.min(until - mixed)).0;
-                self.stats_counter.on_sound(time_of(base + mixed), length, peak(&block) > HEARD, lag);
+                let time = (base + mixed).time();
+                let lag = self.sync.lag(time);
+                let length = SampleIndex::new(BLOCK.min(until - mixed)).time().ns();
+                self.stats_counter.on_sound(time, length, peak(&block) > HEARD, lag);
                 mixed += BLOCK;
                 parcel.extend(limiter.push(block).unwrap_or_default());
             }
@@ -104,7 +107,7 @@ impl AudioMixer {
         }
     }
 
-    fn enter(&mut self, AudioJoin { track, voice }: AudioJoin, begin: i64) {
+    fn enter(&mut self, AudioJoin { track, voice }: AudioJoin, begin: SampleIndex) {
         voice.begins(begin);
         let side = self.side(&track);
         self.entered += 1;
@@ -128,7 +131,8 @@ fn give(feed: &dyn RawSink, mut block: Vec<f32>, at: i64, total: Option<i64>) ->
     if block.is_empty() {
         return true;
     }
-    let (from, to) = (time_of(at).0, time_of(at + (block.len() / 2) as i64).0);
+    let output = |sample: i64| SampleIndex::new(sample).time().ns();
+    let (from, to) = (output(at), output(at + (block.len() / 2) as i64));
     let bytes: Vec<u8> = block.iter().flat_map(|sample| sample.to_le_bytes()).collect();
     let mut buffer = gst::Buffer::from_mut_slice(bytes);
     let fresh = buffer.make_mut();

@@ -1,6 +1,6 @@
 //! Who has the stage: the loudest speaker, but not a cough. Pure.
 
-use crate::track::MediaTime;
+use crate::units::MediaTime;
 
 const MS: u64 = 1_000_000;
 /// The server says every 300–500 ms who speaks; a single word among others' does not take the stage.
@@ -36,8 +36,8 @@ impl Focus {
         if let Some((rival, since)) = &self.rival
             && there(rival)
         {
-            let long_enough = at.0.saturating_sub(since.0) >= RIVAL_FOR;
-            let sync_old = self.sync.as_ref().is_none_or(|(_, taken)| at.0.saturating_sub(taken.0) >= STAGE_FOR);
+            let long_enough = at.ns_since(*since) >= RIVAL_FOR;
+            let sync_old = self.sync.as_ref().is_none_or(|(_, taken)| at.ns_since(*taken) >= STAGE_FOR);
             if empty || (long_enough && sync_old) {
                 self.sync = Some((rival.clone(), at));
                 self.rival = None;
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     fn at(ms: u64) -> MediaTime {
-        MediaTime(ms * MS)
+        MediaTime::from_ns(ms * MS)
     }
 
     fn says(focus: &mut Focus, ms: u64, who: &[&str]) {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::degradation::DegradationLevel;
 use super::layout::PlacedTile;
-use crate::track::{MediaTime, TrackId};
+use crate::track::TrackId;
+use crate::units::MediaTime;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayerRequest {
@@ -55,7 +56,7 @@ impl LayerRequests {
                 known.wanted = wanted;
                 known.since = at;
             }
-            let settled = known.sent.is_none() || at.0.saturating_sub(known.since.0) >= SETTLED_NS;
+            let settled = known.sent.is_none() || at.ns_since(known.since) >= SETTLED_NS;
             if known.sent != Some(wanted) && settled {
                 known.sent = Some(wanted);
                 requests.push(LayerRequest::Prefer { track: *track, width: wanted.0, height: wanted.1 });
@@ -84,7 +85,8 @@ mod tests {
     #[test]
     fn a_size_is_asked_for_once_and_a_change_when_it_has_settled() {
         let mut requests = LayerRequests::default();
-        let mut on = |ms: u64, tile: PlacedTile, level| requests.on(MediaTime(ms * MS), &[TRACK], &[tile], level);
+        let mut on =
+            |ms: u64, tile: PlacedTile, level| requests.on(MediaTime::from_ns(ms * MS), &[TRACK], &[tile], level);
         assert_eq!(on(0, tile(1280, 720), DegradationLevel::Nothing), prefer(1280, 720));
         assert_eq!(on(33, tile(1280, 720), DegradationLevel::Nothing), []);
         assert_eq!(on(66, tile(636, 356), DegradationLevel::Nothing), []);
@@ -98,6 +100,6 @@ mod tests {
     #[test]
     fn a_track_without_a_tile_needs_little() {
         let mut requests = LayerRequests::default();
-        assert_eq!(requests.on(MediaTime(0), &[TRACK], &[], DegradationLevel::Nothing), prefer(320, 180));
+        assert_eq!(requests.on(MediaTime::ZERO, &[TRACK], &[], DegradationLevel::Nothing), prefer(320, 180));
     }
 }

@@ -9,11 +9,11 @@
 //! Worked out where frames come in, in their order, from their times alone: what is recorded does not depend on how
 //! busy the machine was.
 
-use crate::track::MediaTime;
+use crate::units::MediaTime;
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// A camera keeps its step up to this far from its time, early or late; then it leaves a picture out, or repeats one.
-pub const FURTHEST: i64 = 65_000_000;
+pub const FURTHEST_NS: i64 = 65_000_000;
 /// How much of one picture's distance is believed: cameras are not exact.
 const LEARNED: f64 = 0.15;
 /// Per picture, towards no distance at all. Whoever has no phase (25 pictures a second shown at 30) ends there.
@@ -61,7 +61,7 @@ impl FramePacing {
 
     /// When the picture of this time is to be shown. The same picture gets the same answer.
     pub fn show(&mut self, at: MediaTime) -> MediaTime {
-        let here = at.0 as f64;
+        let here = at.ns() as f64;
         let Some((last_at, last)) = self.last else {
             let tick = (here / self.interval).round();
             self.late = Some(tick * self.interval - here);
@@ -71,7 +71,7 @@ impl FramePacing {
         if at <= last_at {
             return self.time_of(last);
         }
-        let since = (at.0 - last_at.0) as f64;
+        let since = at.ns_since(last_at) as f64;
         // A pause says nothing of how fast a camera is.
         self.spacing += (since.min(4.0 * self.interval) - self.spacing) * SPACING_LEARNED;
         let late = self.late.unwrap_or_default();
@@ -83,17 +83,17 @@ impl FramePacing {
         }
         let natural = ((here + late) / self.interval).round() as i64;
         let own = natural.max(last + 1);
-        let too_late = own as f64 * self.interval - here > FURTHEST as f64 + self.interval / 2.0;
+        let too_late = own as f64 * self.interval - here > FURTHEST_NS as f64 + self.interval / 2.0;
         let tick = if too_late { natural.max(last) } else { own };
         let is = tick as f64 * self.interval - here;
         let late = (late + (is - late) * LEARNED) * (1.0 - FORGOTTEN);
-        self.late = Some(late.clamp(-FURTHEST as f64, FURTHEST as f64));
+        self.late = Some(late.clamp(-FURTHEST_NS as f64, FURTHEST_NS as f64));
         self.last = Some((at, tick));
         self.time_of(tick)
     }
 
     fn time_of(&self, tick: i64) -> MediaTime {
-        MediaTime(output_time(tick.max(0) as u64, self.framerate))
+        MediaTime::from_ns(output_time(tick.max(0) as u64, self.framerate))
     }
 }
 
@@ -113,14 +113,14 @@ impl LipSync {
 
     /// Where the sound of this time is to be heard. `late`: how much later than theirs the pictures beside it are shown.
     pub fn shift(&mut self, at: MediaTime, late: Option<i64>) -> MediaTime {
-        let since = self.last.map_or(u64::MAX, |last| at.0.saturating_sub(last.0));
+        let since = self.last.map_or(u64::MAX, |last| at.ns_since(last));
         if since >= SILENT || self.began.is_none() {
             self.began = Some(at);
         }
         self.last = Some(at);
         // Without pictures there is nothing to be in sync with.
         let off = late.map_or(0.0, |late| late as f64 - self.moved);
-        let fresh = self.began.is_some_and(|began| at.0.saturating_sub(began.0) < BEGUN);
+        let fresh = self.began.is_some_and(|began| at.ns_since(began) < BEGUN);
         if off.abs() > NEAR {
             let most = since as f64 * SLEW;
             self.moved += if fresh { off } else { off.clamp(-most, most) };
@@ -130,7 +130,7 @@ impl LipSync {
 }
 
 fn shifted(at: MediaTime, by: f64) -> MediaTime {
-    MediaTime(at.0.saturating_add_signed(by as i64))
+    at.shifted_ns(by as i64)
 }
 
 /// PTS and duration of picture `n`: whole nanoseconds, so that pictures neither overlap nor leave a hole.
@@ -140,8 +140,8 @@ pub fn output_time(n: u64, framerate: u32) -> u64 {
 
 /// Pictures are shown at these times of the session.
 pub fn output_time_near(at: MediaTime, framerate: u32) -> MediaTime {
-    let n = (u128::from(at.0) * u128::from(framerate) + u128::from(SECOND_NS / 2)) / u128::from(SECOND_NS);
-    MediaTime(output_time(n as u64, framerate))
+    let n = (u128::from(at.ns()) * u128::from(framerate) + u128::from(SECOND_NS / 2)) / u128::from(SECOND_NS);
+    MediaTime::from_ns(output_time(n as u64, framerate))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ const MS: i64 = 1_000_000;
 const SECOND: i64 = 1_000_000_000;
 
 fn session(at: i64) -> MediaTime {
-    MediaTime(at as u64)
+    MediaTime::from_ns(at as u64)
 }
 
 /// Numbers of the output times (30 a second) at which pictures of these times are shown.
@@ -17,7 +17,7 @@ fn ticks(pictures: impl IntoIterator<Item = i64>) -> (Vec<i64>, FramePacing) {
         .map(|at| {
             let queued = step.show(session(at));
             assert_eq!(step.show(session(at)), queued);
-            (queued.0 as f64 * 30.0 / 1e9).round() as i64
+            (queued.ns() as f64 * 30.0 / 1e9).round() as i64
         })
         .collect();
     (ticks, step)
@@ -49,7 +49,7 @@ fn a_camera_that_drifts_leaves_one_out_where_it_must() {
 #[test]
 fn a_faster_camera_keeps_its_time() {
     let mut step = FramePacing::new(30);
-    let last = (0..300).map(|n| step.show(session(n * SECOND / 60)).0 as i64 - n * SECOND / 60).last();
+    let last = (0..300).map(|n| step.show(session(n * SECOND / 60)).ns() as i64 - n * SECOND / 60).last();
     assert!(last.is_some_and(|off| off.abs() < MS), "{last:?}");
 }
 
@@ -59,7 +59,7 @@ fn sound_follows_its_pictures_slowly() {
     let mut at = 0;
     let mut shift = |late: Option<i64>| {
         at += 20 * MS;
-        follow.shift(session(at), late).0 as i64 - at
+        follow.shift(session(at), late).ns() as i64 - at
     };
     assert_eq!(shift(None), 0);
     assert_eq!(shift(Some(12 * MS)), 12 * MS, "at once while it has hardly begun");

@@ -5,7 +5,8 @@
 //! given. Sound before the first picture is not recorded, so that a file begins with both (a player shows the first
 //! picture as its poster, and a black one is taken for a broken recording).
 
-use crate::track::{MediaTime, TrackId};
+use crate::track::TrackId;
+use crate::units::MediaTime;
 
 const MS: u64 = 1_000_000;
 /// The longest wait for a picture, from the first publication or medium on. livekit/egress' default template starts 5 s
@@ -148,7 +149,7 @@ impl Prelude {
 }
 
 fn after(moment: MediaTime, by: u64) -> MediaTime {
-    MediaTime(moment.0 + by)
+    moment.plus_ns(by)
 }
 
 #[cfg(test)]

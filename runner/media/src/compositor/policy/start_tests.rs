@@ -5,7 +5,7 @@ const MICROPHONE: TrackId = TrackId(2);
 const BOTH: [StartRule; 2] = [StartRule::Composite, StartRule::FirstMedium];
 
 fn at(ms: u64) -> MediaTime {
-    MediaTime(ms * MS)
+    MediaTime::from_ns(ms * MS)
 }
 
 fn candidate(prelude: &Prelude, rule: StartRule) -> Candidate {

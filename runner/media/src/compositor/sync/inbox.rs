@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use super::backlog::{Backlog, BacklogEntry, Retention};
 use super::lock::{lock, wait};
-use crate::track::{Codec, MediaTime};
+use crate::track::Codec;
+use crate::units::MediaTime;
 
 /// Sound is decoded in parcels of this length: waking its thread costs more than a packet does.
 const SOUND_STEP_NS: u64 = 100_000_000;
@@ -59,7 +60,8 @@ enum QueuedItem {
 
 impl Inbox {
     pub fn new(codec: Codec, backlog: Arc<Backlog>) -> Self {
-        let state = InboxState { waiting: VecDeque::new(), watermark: MediaTime(0), closed: false, giving_up: false };
+        let state =
+            InboxState { waiting: VecDeque::new(), watermark: MediaTime::ZERO, closed: false, giving_up: false };
         Self { state: Mutex::new(state), news: Condvar::new(), backlog, video: codec.is_video() }
     }
 
@@ -100,7 +102,7 @@ impl Inbox {
     pub fn complete_to(&self, to: MediaTime) {
         let mut state = lock(&self.state);
         let step = if self.video { 1 } else { SOUND_STEP_NS };
-        if to.0 >= state.watermark.0.saturating_add(step) {
+        if to >= state.watermark.plus_ns(step) {
             state.watermark = to;
             self.news.notify_one();
         }
@@ -161,7 +163,7 @@ mod tests {
     }
 
     fn at(ms: u64) -> MediaTime {
-        MediaTime(ms * MS)
+        MediaTime::from_ns(ms * MS)
     }
 
     fn data(len: usize) -> Bytes {

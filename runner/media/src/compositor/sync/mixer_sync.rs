@@ -12,7 +12,8 @@ use crate::compositor::audio::track_buffer::AudioTrackBuffer;
 use crate::compositor::policy::pacing::output_time_near;
 use crate::compositor::policy::start::{Prelude, StartRule};
 use crate::compositor::video::frame_queue::FrameQueue;
-use crate::track::{MediaTime, Track};
+use crate::track::Track;
+use crate::units::MediaTime;
 
 /// Something the picture mixer obeys from an exact time on.
 pub enum VideoEvent {
@@ -33,7 +34,7 @@ pub enum SyncWait<T> {
 }
 
 /// No watermark is beyond.
-const NEVER: MediaTime = MediaTime(u64::MAX);
+const NEVER: MediaTime = MediaTime::MAX;
 
 pub struct MixerSync {
     state: Mutex<SyncState>,
@@ -91,7 +92,7 @@ impl<T> TimeOrdered<T> {
 impl MixerSync {
     pub fn new(rule: StartRule, framerate: Option<u32>) -> Self {
         let state = SyncState {
-            watermark: MediaTime(0),
+            watermark: MediaTime::ZERO,
             seen_to: NEVER,
             heard_to: NEVER,
             end: None,
@@ -164,7 +165,7 @@ impl MixerSync {
 
     /// How far the session is known beyond `at`.
     pub fn lag(&self, at: MediaTime) -> u64 {
-        lock(&self.state).watermark.0.saturating_sub(at.0)
+        lock(&self.state).watermark.ns_since(at)
     }
 
     /// For the mixer that does not decide. `None`: it ended before it began.
@@ -242,7 +243,7 @@ impl MixerSync {
                 return SyncWait::Over;
             }
             // What is said of the end itself and beyond was said by chance.
-            let last = state.end.map(|end| MediaTime(end.0 - 1));
+            let last = state.end.map(|end| end.minus_ns(1));
             if state.watermark > half || last.is_some() {
                 let known = last.map_or(half, |last| last.min(half));
                 return SyncWait::Known((state.video_events.take_to(known), known));

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::*;
 use crate::receive::event::{PayloadFormat, Publication, RoomEvent};
 use crate::receive::{ReceiveOptions, TrackReceiver};
+use crate::units::{RtpTime, SeqNo, Ssrc};
 
 const PACKET_MS: u64 = 20;
 
@@ -29,14 +30,14 @@ fn received(clip: &[(u64, bool, Bytes)], pauses: &[(u64, u64)]) -> (Vec<Timeline
         muted: false,
     };
     let form = PayloadFormat { codec: Codec::Opus, clock_rate: 48_000, channels: 2 };
-    receiver.push(RoomEvent::Opened { stream: 1, publication }, Duration::ZERO);
+    receiver.push(RoomEvent::Opened { stream: Ssrc::new(1), publication }, Duration::ZERO);
     let mut sent = 0;
     for (n, (.., payload)) in clip.iter().enumerate() {
         let captured = n as u64 * PACKET_MS;
         let at = Duration::from_millis(captured + 30);
         if !pauses.iter().any(|(from, length)| (*from..from + length).contains(&captured)) {
-            let (seq, rtp, payload) = (sent, (1 << 32) + sent * 960, payload.clone());
-            receiver.push(RoomEvent::Packet { stream: 1, seq, rtp, marker: false, form, payload }, at);
+            let (seq, rtp, payload) = (SeqNo::new(sent), RtpTime::new((1 << 32) + sent * 960), payload.clone());
+            receiver.push(RoomEvent::Packet { stream: Ssrc::new(1), seq, rtp, marker: false, form, payload }, at);
             sent += 1;
         }
         receiver.tick(at);
@@ -80,7 +81,7 @@ fn sound_that_comes_when_its_time_is_mixed_is_counted_for_its_participant() {
     let run = TestRun::new(sound_only(), Duration::ZERO, usize::MAX);
     let says = |track: u32, from: usize, to: usize| {
         for (at, key, data) in clip[from..to].iter().cloned() {
-            let (track, at) = (TrackId(track), MediaTime(at));
+            let (track, at) = (TrackId(track), MediaTime::from_ns(at));
             run.compositor.take(TimelineEvent::Frame(Frame { track, at, key, size: None, data }));
         }
     };

@@ -297,13 +297,13 @@ fn fed_at_the_live_edge_it_is_the_same_recording() {
     let at_once = make(options(tiles(LayoutShape::Grid)), script.clone().ticking(ms(20), end), end);
     let run = TestRun::new(options(tiles(LayoutShape::Grid)), Duration::ZERO, usize::MAX);
     for timed in script.ticking(ms(10), end) {
-        let edge = if let TimelineEvent::Watermark { at } = timed { at.0 } else { 0 };
+        let edge = if let TimelineEvent::Watermark { at } = timed { at.ns() } else { 0 };
         run.compositor.take(timed);
         let began = std::time::Instant::now();
         // The next tick comes when everything that can be made is made: a picture wants to know half an interval more;
         // sound is let into its decoder 100 ms at a time, mixed 100 ms at a time, and wants to know 20 ms more. Both want
         // to know that nothing is moved ahead that far.
-        let ahead = FURTHEST as u64;
+        let ahead = FURTHEST_NS as u64;
         let behind = |stats: CompositorStats| {
             stats.picture_ns + 51 * MS + ahead < edge || stats.sound_ns + 240 * MS + ahead < edge
         };

@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex};
 
 use crate::compositor::decode::VideoFrame;
 use crate::compositor::sync::lock::{lock, wait};
-use crate::track::MediaTime;
+use crate::units::MediaTime;
 
 /// More would only be raw memory: 1.4 MB each at 720p.
 const AHEAD: usize = 3;

@@ -22,7 +22,8 @@ use crate::compositor::policy::pacing::output_time;
 use crate::compositor::stats::StatsCounter;
 use crate::compositor::sync::mixer_sync::{MixerSync, SyncWait, VideoEvent};
 use crate::output::RawSink;
-use crate::track::{MediaTime, Track, TrackId, TrackSource};
+use crate::track::{Track, TrackId, TrackSource};
+use crate::units::MediaTime;
 
 /// A picture older than this is not fresh: with several videos of one participant another one is shown.
 const FRESH_NS: u64 = 2_000_000_000;
@@ -126,8 +127,8 @@ impl VideoMixer {
         for n in 0.. {
             let offset = output_time(n, self.options.framerate);
             let next = output_time(n + 1, self.options.framerate);
-            let at = MediaTime(start.0 + offset);
-            let half = MediaTime(start.0 + (offset + next) / 2);
+            let at = start.plus_ns(offset);
+            let half = start.plus_ns((offset + next) / 2);
             let known = match self.sync.wait_for_video_events(at, half) {
                 SyncWait::Known((video_events, known)) => {
                     video_events.into_iter().for_each(|(when, video_event)| self.follow(when, video_event));
@@ -200,7 +201,7 @@ impl VideoMixer {
                 QueuedFrame::Frame(picture) => match due.back().or(current.as_ref()).map(|last| last.at) {
                     Some(last) if last > picture.at => {}
                     last => {
-                        last.into_iter().for_each(|last| cadence.distance(picture.at.0 - last.0));
+                        last.into_iter().for_each(|last| cadence.distance(picture.at.ns_since(last)));
                         due.push_back(picture);
                     }
                 },
@@ -222,7 +223,7 @@ impl VideoMixer {
                 *current = Some(picture);
                 input.changed = true;
             }
-            let old = current.as_ref().is_some_and(|queued| at.0.saturating_sub(queued.at.0) > self.options.hold_ns);
+            let old = current.as_ref().is_some_and(|queued| at.ns_since(queued.at) > self.options.hold_ns);
             if old && !input.is_screen() {
                 input.current = None;
             }
@@ -280,7 +281,7 @@ impl VideoMixer {
                     screen: input.is_screen(),
                     size: input.size()?,
                     came: input.came,
-                    fresh: at.0.saturating_sub(picture.at.0) <= FRESH_NS,
+                    fresh: at.ns_since(picture.at) <= FRESH_NS,
                 })
             })
             .collect();
@@ -334,7 +335,7 @@ impl VideoMixer {
 /// Which of the pictures that fall on one output time is shown: the nearest. Those after it wait for the next.
 fn next_due<T>(due: &mut VecDeque<T>, at: MediaTime, time: impl Fn(&T) -> MediaTime) -> Option<T> {
     while let (Some(first), Some(second)) = (due.front().map(&time), due.get(1).map(&time))
-        && second.0.abs_diff(at.0) < first.0.abs_diff(at.0)
+        && second.abs_diff_ns(at) < first.abs_diff_ns(at)
     {
         due.pop_front();
     }
@@ -353,7 +354,7 @@ mod tests {
         for n in 0..58 {
             let (at, next) = (output_time(n, 30), output_time(n + 1, 30));
             due.extend(std::iter::from_fn(|| coming.next_if(|picture| *picture <= (at + next) / 2)));
-            queued.extend(next_due(&mut due, MediaTime(at), |picture| MediaTime(*picture)));
+            queued.extend(next_due(&mut due, MediaTime::from_ns(at), |picture| MediaTime::from_ns(*picture)));
         }
         let steps: Vec<u64> = queued.windows(2).map(|pair| (pair[1] - pair[0]) / 1_000_000).collect();
         assert_eq!(steps.len(), 57);

@@ -6,7 +6,7 @@
 use super::bits::IncompleteFrame;
 use super::sps;
 
-const START_CODE: [u8; 4] = [0, 0, 0, 1];
+pub(super) const START_CODE: [u8; 4] = [0, 0, 0, 1];
 
 /// What the NAL units of an access unit say.
 #[derive(Debug, Default)]

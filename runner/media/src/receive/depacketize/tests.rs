@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::nal::START_CODE;
 use super::*;
+use crate::units::{RtpTime, SeqNo};
 
 /// The SPS livekit-server sends when it closes a track: 2×2.
 const BLANK_SPS: [u8; 24] = [
@@ -20,8 +22,8 @@ fn packets(payloads: &[&[u8]]) -> Vec<Packet> {
         .iter()
         .enumerate()
         .map(|(seq, payload)| Packet {
-            seq: seq as u64,
-            rtp: 0,
+            seq: SeqNo::new(seq as u64),
+            rtp: RtpTime::default(),
             starts: seq == 0,
             ends: seq + 1 == payloads.len(),
             payload: Bytes::copy_from_slice(payload),

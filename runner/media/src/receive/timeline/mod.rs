@@ -25,17 +25,17 @@ use std::time::Duration;
 use self::delay::DelayEstimate;
 use self::mapping::ReportOutcome;
 use self::stream::{BELIEVABLE, SLEW_SOUND, StreamClock};
-use crate::track::MediaTime;
+use crate::units::{MediaTime, RtpTime, Ssrc};
 
 /// Frames of one stream never come closer than this; muxers need rising times.
-pub const LEAST_STEP: Duration = Duration::from_millis(1);
+pub const LEAST_STEP_NS: u64 = 1_000_000;
 
 #[derive(Debug, Default)]
 pub struct Timeline {
     /// Arrival of the first packet of the session.
     origin: Option<Duration>,
     clocks: HashMap<String, PublisherClock>,
-    streams: HashMap<u32, StreamClock>,
+    streams: HashMap<Ssrc, StreamClock>,
 }
 
 #[derive(Debug, Default)]
@@ -50,13 +50,13 @@ struct PublisherClock {
 
 impl Timeline {
     /// A new RTP stream (a new SSRC) of this participant.
-    pub fn open(&mut self, stream: u32, identity: &str, sound: bool, rate: u32) {
+    pub fn open(&mut self, stream: Ssrc, identity: &str, sound: bool, rate: u32) {
         self.close(stream);
         self.clocks.entry(identity.to_owned()).or_default();
         self.streams.insert(stream, StreamClock::new(identity, sound, rate));
     }
 
-    pub fn close(&mut self, stream: u32) {
+    pub fn close(&mut self, stream: Ssrc) {
         let Some(it) = self.streams.remove(&stream) else { return };
         if it.anchor
             && let Some(person) = self.clocks.get_mut(&it.identity)
@@ -76,13 +76,13 @@ impl Timeline {
 
     /// The session's time at a moment of arrival.
     pub fn session_time(&self, at: Duration) -> MediaTime {
-        MediaTime(self.origin.map_or(0, |origin| at.saturating_sub(origin).as_nanos() as u64))
+        self.origin.map_or(MediaTime::ZERO, |origin| at.saturating_sub(origin).into())
     }
 
     /// A frame arrived, before it is placed. Feeds the start gate and the arrival clock. True: frames of this stream that
     /// are held from before are to be placed now, because media time stood still between them and this one.
     #[must_use]
-    pub fn arrive(&mut self, stream: u32, rtp: u64, at: Duration) -> bool {
+    pub fn arrive(&mut self, stream: Ssrc, rtp: RtpTime, at: Duration) -> bool {
         self.begin(at);
         let Some(it) = self.streams.get_mut(&stream) else { return false };
         let media = it.media(rtp);
@@ -90,12 +90,12 @@ impl Timeline {
     }
 
     /// May frames of this stream be placed? Before that they are held.
-    pub fn is_open(&mut self, stream: u32, now: Duration) -> bool {
+    pub fn is_open(&mut self, stream: Ssrc, now: Duration) -> bool {
         self.streams.get_mut(&stream).is_none_or(|it| it.is_open(now))
     }
 
     /// What was placed lately is of no use any more: from the next frame on the stream stands where it arrives.
-    pub fn catch_up(&mut self, stream: u32) {
+    pub fn catch_up(&mut self, stream: Ssrc) {
         if let Some(it) = self.streams.get_mut(&stream) {
             it.catch_up();
         }
@@ -103,16 +103,16 @@ impl Timeline {
 
     /// How much later than its publisher's clock says a stream is placed, nanoseconds; only differences of streams of
     /// one participant mean something.
-    pub fn lateness(&self, stream: u32) -> Option<f64> {
+    pub fn lateness(&self, stream: Ssrc) -> Option<f64> {
         let it = self.streams.get(&stream)?;
         Some(it.applied? - it.mapping.offset()? as f64)
     }
 
     /// A sender report: RTP time as on the wire, the publisher's clock in nanoseconds since 1970.
-    pub fn report(&mut self, stream: u32, rtp: u32, ntp: i64, at: Duration) {
+    pub fn report(&mut self, stream: Ssrc, rtp: u32, ntp: i64, at: Duration) {
         let Some(it) = self.streams.get_mut(&stream) else { return };
         let Some(person) = self.clocks.get_mut(&it.identity) else { return };
-        let Some(rtp) = it.unwrap(rtp) else { return };
+        let Some(rtp) = it.extend(rtp) else { return };
         let media = it.media(rtp);
         let raw = ntp - media;
         let supported = it.supports(raw, person.shift) && person.delay.is_near(ntp, at);
@@ -150,13 +150,13 @@ impl Timeline {
     }
 
     /// The place of a frame. Frames of one stream are asked in RTP order; the same RTP time gets the same answer.
-    pub fn place(&mut self, stream: u32, rtp: u64, at: Duration) -> MediaTime {
+    pub fn place(&mut self, stream: Ssrc, rtp: RtpTime, at: Duration) -> MediaTime {
         let origin = self.origin.unwrap_or(at).as_nanos() as f64;
         let Some(it) = self.streams.get_mut(&stream) else { return self.session_time(at) };
         if let Some((last_rtp, time)) = it.last
             && last_rtp == rtp
         {
-            return MediaTime(time);
+            return time;
         }
         let media = it.media(rtp);
         let by_report = self.clocks.get_mut(&it.identity).and_then(|person| {
@@ -164,14 +164,14 @@ impl Timeline {
             Some(it.mapping.offset()? as f64 + shift)
         });
         let wanted = (it.place(media, by_report, at) - origin).max(0.0) as u64;
-        let least = it.last.map_or(0, |(_, time)| time + LEAST_STEP.as_nanos() as u64);
-        let time = wanted.max(least);
+        let least = it.last.map_or(MediaTime::ZERO, |(_, time)| time.plus_ns(LEAST_STEP_NS));
+        let time = MediaTime::from_ns(wanted).max(least);
         it.last = Some((rtp, time));
-        MediaTime(time)
+        time
     }
 
     /// The publisher's clock was set by so much, as this stream's reports and their delay say: its media stays in place.
-    fn clock_set(&mut self, stream: u32, by: i64) {
+    fn clock_set(&mut self, stream: Ssrc, by: i64) {
         let Some(identity) = self.streams.get(&stream).map(|it| it.identity.clone()) else { return };
         if let Some(person) = self.clocks.get_mut(&identity) {
             person.shift = person.shift.map(|shift| shift - by as f64);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::gate::StartupGate;
 use super::mapping::{NtpMapping, STEP};
 use super::standstill::{Recent, Standstill, Verdict};
+use crate::units::{MediaTime, RtpTime};
 
 /// Correction per second of media. The mixer stretches sound by this much unheard.
 pub(super) const SLEW_SOUND: f64 = 0.005;
@@ -54,7 +55,7 @@ pub(super) struct StreamClock {
     pub(super) identity: String,
     pub(super) sound: bool,
     rate: u64,
-    first_rtp: Option<u64>,
+    first_rtp: Option<RtpTime>,
     pub(super) gate: StartupGate,
     pub(super) mapping: NtpMapping,
     pub(super) anchor: bool,
@@ -76,7 +77,7 @@ pub(super) struct StreamClock {
     hurries: bool,
     last_media: i64,
     /// One time per RTP time.
-    pub(super) last: Option<(u64, u64)>,
+    pub(super) last: Option<(RtpTime, MediaTime)>,
 }
 
 impl StreamClock {
@@ -105,20 +106,18 @@ impl StreamClock {
     }
 
     /// Nanoseconds of media since the stream's first frame; negative for what lies before it.
-    pub(super) fn media(&mut self, rtp: u64) -> i64 {
+    pub(super) fn media(&mut self, rtp: RtpTime) -> i64 {
         let first = *self.first_rtp.get_or_insert(rtp);
-        let ticks = i128::from(rtp) - i128::from(first);
-        (ticks * 1_000_000_000 / i128::from(self.rate)) as i64
+        rtp.ns_since(first, self.rate)
     }
 
     /// The report's 32 bits near the last frame; `None` before the first frame.
-    pub(super) fn unwrap(&self, rtp: u32) -> Option<u64> {
+    pub(super) fn extend(&self, rtp: u32) -> Option<RtpTime> {
         let near = match self.last {
             Some((rtp, _)) => rtp,
             None => self.first_rtp?,
         };
-        let distance = i64::from(rtp.wrapping_sub(near as u32) as i32);
-        near.checked_add_signed(distance)
+        near.extend(rtp)
     }
 
     /// A frame arrived, before it is placed. True: what waits came before media time stood still, and is placed first.

@@ -7,6 +7,7 @@ use super::mapping::NtpMapping;
 use super::*;
 
 const SECOND: i64 = 1_000_000_000;
+const ONE: Ssrc = Ssrc::new(1);
 
 /// A publisher on paper: its clock, its drift, and what the way does to packets and reports.
 struct TestPublisher {
@@ -97,8 +98,8 @@ fn run_stopped(publishers: &mut [TestPublisher], seconds: i64, loss: f64, stoppe
     events.sort_by_key(|event| event.0);
     let mut timeline = Timeline::default();
     for (place, publisher) in publishers.iter().enumerate() {
-        timeline.open(2 * place as u32, publisher.identity, false, 90_000);
-        timeline.open(2 * place as u32 + 1, publisher.identity, true, 48_000);
+        timeline.open(Ssrc::new(2 * place as u32), publisher.identity, false, 90_000);
+        timeline.open(Ssrc::new(2 * place as u32 + 1), publisher.identity, true, 48_000);
     }
     let mut out: Vec<Heard2> = publishers.iter().map(|_| Heard2 { video: vec![], audio: vec![] }).collect();
     let mut held: Vec<Vec<(i64, u64)>> = publishers.iter().flat_map(|_| [vec![], vec![]]).collect();
@@ -106,17 +107,17 @@ fn run_stopped(publishers: &mut [TestPublisher], seconds: i64, loss: f64, stoppe
     for (at, place, stream, what) in events {
         let at = Duration::from_nanos(at as u64 + 7 * SECOND as u64);
         match what {
-            TestEvent::Report { rtp, ntp } => timeline.report(stream, rtp, ntp, at),
+            TestEvent::Report { rtp, ntp } => timeline.report(Ssrc::new(stream), rtp, ntp, at),
             TestEvent::Frame { captured, rtp } => {
                 // The jitter buffer would have put it back in order; here what comes too late is lost.
                 if rtp <= highest[stream as usize] {
                     continue;
                 }
                 highest[stream as usize] = rtp;
-                let before = timeline.arrive(stream, rtp, at);
+                let before = timeline.arrive(Ssrc::new(stream), RtpTime::new(rtp), at);
                 let mut placed = |timeline: &mut Timeline, held: &mut Vec<(i64, u64)>| {
                     for (captured, rtp) in held.drain(..) {
-                        let time = timeline.place(stream, rtp, at).0 as i64;
+                        let time = timeline.place(Ssrc::new(stream), RtpTime::new(rtp), at).ns() as i64;
                         let list = if stream % 2 == 0 { &mut out[place].video } else { &mut out[place].audio };
                         list.push((captured, time));
                     }
@@ -125,7 +126,7 @@ fn run_stopped(publishers: &mut [TestPublisher], seconds: i64, loss: f64, stoppe
                     placed(&mut timeline, &mut held[stream as usize]);
                 }
                 held[stream as usize].push((captured, rtp));
-                if timeline.is_open(stream, at) {
+                if timeline.is_open(Ssrc::new(stream), at) {
                     placed(&mut timeline, &mut held[stream as usize]);
                 }
             }
@@ -187,16 +188,16 @@ fn two_publishers_whose_clocks_are_hours_apart_stand_side_by_side() {
 #[test]
 fn a_burst_of_old_packets_does_not_set_the_clock() {
     let mut timeline = Timeline::default();
-    timeline.open(1, "alice", true, 48_000);
+    timeline.open(ONE, "alice", true, 48_000);
     let mut placed = Vec::new();
     let mut held = Vec::new();
     for n in 0..100u64 {
         // The first 20 packets come at once, 400 ms late; the rest as they are made.
         let at = Duration::from_millis(if n < 20 { 400 } else { n * 20 });
-        assert!(!timeline.arrive(1, n * 960, at));
+        assert!(!timeline.arrive(ONE, RtpTime::new(n * 960), at));
         held.push((n, n * 960));
-        if timeline.is_open(1, at) {
-            placed.extend(held.drain(..).map(|(n, rtp)| (n, timeline.place(1, rtp, at).0)));
+        if timeline.is_open(ONE, at) {
+            placed.extend(held.drain(..).map(|(n, rtp)| (n, timeline.place(ONE, RtpTime::new(rtp), at).ns())));
         }
     }
     let first_live = placed.iter().find(|frame| frame.0 == 20).map(|frame| frame.1);
@@ -209,12 +210,12 @@ fn a_burst_of_old_packets_does_not_set_the_clock() {
 #[test]
 fn one_rtp_time_has_one_place() {
     let mut timeline = Timeline::default();
-    timeline.open(1, "alice", false, 90_000);
-    assert!(!timeline.arrive(1, 0, Duration::ZERO));
-    assert!(timeline.is_open(1, Duration::from_secs(1)));
-    let first = timeline.place(1, 9000, Duration::from_millis(100));
-    timeline.report(1, 9000, 5 * SECOND, Duration::from_millis(110));
-    assert_eq!(timeline.place(1, 9000, Duration::from_millis(400)), first);
+    timeline.open(ONE, "alice", false, 90_000);
+    assert!(!timeline.arrive(ONE, RtpTime::new(0), Duration::ZERO));
+    assert!(timeline.is_open(ONE, Duration::from_secs(1)));
+    let first = timeline.place(ONE, RtpTime::new(9000), Duration::from_millis(100));
+    timeline.report(ONE, 9000, 5 * SECOND, Duration::from_millis(110));
+    assert_eq!(timeline.place(ONE, RtpTime::new(9000), Duration::from_millis(400)), first);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::receive::event::PayloadFormat;
 use crate::track::Codec;
+use crate::units::Ssrc;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Section {
@@ -20,7 +21,7 @@ pub(super) struct Section {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Announced {
-    pub(super) ssrc: u32,
+    pub(super) ssrc: Ssrc,
     /// Has a stream for retransmissions beside it.
     pub(super) rtx: bool,
 }
@@ -34,7 +35,7 @@ pub(super) struct TcpCandidate {
 
 pub(super) fn read(sdp: &str) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
-    let mut rtx: Vec<u32> = Vec::new();
+    let mut rtx: Vec<Ssrc> = Vec::new();
     let mut session_ufrag = "";
     for line in sdp.lines().map(str::trim_end) {
         if line.starts_with("m=") {
@@ -54,7 +55,7 @@ pub(super) fn read(sdp: &str) -> Vec<Section> {
             "ice-ufrag" => section.ufrag = value.to_owned(),
             "msid" => section.track = value.split_once(' ').map_or("", |(_, track)| track).to_owned(),
             "ssrc" => {
-                let ssrc = value.split(' ').next().and_then(|ssrc| ssrc.parse().ok());
+                let ssrc = value.split(' ').next().and_then(|ssrc| ssrc.parse().ok()).map(Ssrc::new);
                 if let Some(ssrc) = ssrc.filter(|ssrc| !rtx.contains(ssrc)) {
                     section.add(ssrc);
                 }
@@ -65,6 +66,7 @@ pub(super) fn read(sdp: &str) -> Vec<Section> {
                     && let (Some(Ok(main)), Some(Ok(repair))) =
                         (message.next().map(str::parse), message.next().map(str::parse))
                 {
+                    let (main, repair) = (Ssrc::new(main), Ssrc::new(repair));
                     rtx.push(repair);
                     section.streams.retain(|stream| stream.ssrc != repair);
                     section.add(main);
@@ -82,7 +84,7 @@ pub(super) fn read(sdp: &str) -> Vec<Section> {
 }
 
 impl Section {
-    fn add(&mut self, ssrc: u32) {
+    fn add(&mut self, ssrc: Ssrc) {
         if !self.streams.iter().any(|stream| stream.ssrc == ssrc) {
             self.streams.push(Announced { ssrc, rtx: false });
         }
@@ -163,8 +165,8 @@ mod tests {
     fn streams_are_mapped_to_tracks_and_retransmissions_are_not_streams() {
         let sections = read(OFFER);
         assert_eq!(sections[1].track, "TR_v");
-        assert_eq!(sections[1].streams, [Announced { ssrc: 11, rtx: true }]);
-        assert_eq!(sections[2].streams, [Announced { ssrc: 33, rtx: false }]);
+        assert_eq!(sections[1].streams, [Announced { ssrc: Ssrc::new(11), rtx: true }]);
+        assert_eq!(sections[2].streams, [Announced { ssrc: Ssrc::new(33), rtx: false }]);
         let opus = PayloadFormat { codec: Codec::Opus, clock_rate: 48_000, channels: 2 };
         assert_eq!(sections[2].forms, [(111, opus)]);
         assert_eq!(sections[1].forms.len(), 2, "rtx is no form");

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use str0m::change::SdpOffer;
 use str0m::media::KeyframeRequestKind;
 use str0m::net::{Protocol, Receive, TcpType};
-use str0m::rtp::Ssrc;
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig, RtcError};
 use tracing::{debug, warn};
 
@@ -16,6 +15,7 @@ use super::holdback::NackHoldback;
 use super::net::{DatagramBatch, Net, TcpEvent};
 use super::offer::{self, Section};
 use crate::receive::event::{PayloadFormat, Publication, RoomEvent};
+use crate::units::{RtpTime, SeqNo, Ssrc};
 
 /// Calls for datagrams, or packets over TCP, before anything else gets its turn.
 const BAGS: usize = 4;
@@ -35,7 +35,7 @@ pub(super) struct Peer {
     rtc: Rtc,
     net: Net,
     /// By SSRC.
-    streams: HashMap<u32, SubscribedStream>,
+    streams: HashMap<Ssrc, SubscribedStream>,
     forms: HashMap<(String, u8), PayloadFormat>,
     early_candidates: Vec<String>,
     offered: bool,
@@ -86,10 +86,10 @@ impl PacketDropper {
 }
 
 /// SSRC and sequence number: SRTP leaves the header in the clear.
-fn rtp_of(datagram: &[u8]) -> Option<(u32, u16)> {
+fn rtp_of(datagram: &[u8]) -> Option<(Ssrc, u16)> {
     let is_rtp = datagram.len() > 12 && (128..192).contains(&datagram[0]) && !(192..=223).contains(&datagram[1]);
     let ssrc = is_rtp.then(|| u32::from_be_bytes([datagram[8], datagram[9], datagram[10], datagram[11]]))?;
-    Some((ssrc, u16::from_be_bytes([datagram[2], datagram[3]])))
+    Some((Ssrc::new(ssrc), u16::from_be_bytes([datagram[2], datagram[3]])))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -193,7 +193,7 @@ impl Peer {
                     SubscribedStream { mid: section.mid.clone(), track: section.track.clone() },
                 );
                 if !announced.rtx
-                    && let Some(stream) = self.rtc.direct_api().stream_rx(&Ssrc::from(announced.ssrc))
+                    && let Some(stream) = self.rtc.direct_api().stream_rx(&announced.ssrc.get().into())
                 {
                     // Sound has no retransmission stream, but the server answers NACKs for it all the same.
                     stream.suppress_nack(false);
@@ -220,13 +220,13 @@ impl Peer {
 
     /// Streams that the offer no longer names.
     fn retire(&mut self, sections: &[Section], now: Instant) {
-        let named: Vec<u32> =
+        let named: Vec<Ssrc> =
             sections.iter().flat_map(|section| section.streams.iter().map(|stream| stream.ssrc)).collect();
-        let gone: Vec<u32> = self.streams.keys().copied().filter(|ssrc| !named.contains(ssrc)).collect();
+        let gone: Vec<Ssrc> = self.streams.keys().copied().filter(|ssrc| !named.contains(ssrc)).collect();
         for ssrc in gone {
             self.streams.remove(&ssrc);
             self.holdback.close(ssrc);
-            self.rtc.direct_api().remove_stream_rx(Ssrc::from(ssrc));
+            self.rtc.direct_api().remove_stream_rx(ssrc.get().into());
             self.arrivals.push((RoomEvent::Closed { stream: ssrc }, now));
         }
     }
@@ -269,8 +269,8 @@ impl Peer {
         }
     }
 
-    pub(super) fn ask_keyframe(&mut self, ssrc: u32) {
-        if let Some(stream) = self.rtc.direct_api().stream_rx(&Ssrc::from(ssrc)) {
+    pub(super) fn ask_keyframe(&mut self, ssrc: Ssrc) {
+        if let Some(stream) = self.rtc.direct_api().stream_rx(&ssrc.get().into()) {
             stream.request_keyframe(KeyframeRequestKind::Pli);
             self.poll();
         }
@@ -423,13 +423,13 @@ impl Peer {
     fn event(&mut self, event: Event) {
         match event {
             Event::RtpPacket(packet) => {
-                let ssrc = *packet.header.ssrc;
+                let ssrc = Ssrc::new(*packet.header.ssrc);
                 let Some(carried) = self.streams.get(&ssrc) else { return };
                 let Some(form) = self.forms.get(&(carried.mid.clone(), *packet.header.payload_type)) else { return };
                 let arrival = RoomEvent::Packet {
                     stream: ssrc,
-                    seq: *packet.seq_no,
-                    rtp: packet.time.numer(),
+                    seq: SeqNo::new(*packet.seq_no),
+                    rtp: RtpTime::new(packet.time.numer()),
                     marker: packet.header.marker,
                     form: *form,
                     payload: Bytes::from_owner(packet.payload),

@@ -23,6 +23,7 @@ use super::peer::Peer;
 use crate::receive::event::RoomEvent;
 use crate::receive::{ReceiveOptions, TrackReceiver};
 use crate::source::dump::{Dump, DumpItem, DumpRecord};
+use crate::units::Ssrc;
 
 /// Sockets and timers are looked at this often, and nothing else wakes us: waking costs more than a packet does. When a
 /// packet came the kernel knows, and requests for a lost one are 105 ms apart anyway.
@@ -165,7 +166,7 @@ struct RoomDriver {
     room_id: String,
     last_offer: Option<SessionDescription>,
     last_answer: Option<SessionDescription>,
-    asked: HashMap<u32, Instant>,
+    asked: HashMap<Ssrc, Instant>,
     /// When everything was last looked after.
     ticked: Instant,
     /// The sockets have more than was read: it is read as soon as all others had their turn.
@@ -349,7 +350,7 @@ impl RoomDriver {
         }
     }
 
-    fn ask_keyframe(&mut self, ssrc: u32) {
+    fn ask_keyframe(&mut self, ssrc: Ssrc) {
         let now = Instant::now();
         if self.asked.get(&ssrc).is_some_and(|asked| now - *asked < KEYFRAME_EVERY) {
             return;
