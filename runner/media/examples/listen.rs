@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Parser;
-use spillway_media::source::room::{JoinOptions, Room, RoomMessage};
+use spillway_media::source::room::{JoinOptions, PacketFilter, Room, RoomMessage};
 use spillway_media::track::{TimelineEvent, Track, TrackId};
 use spillway_plan::Secret;
 use spillway_plan::Source;
@@ -67,7 +67,7 @@ fn main() -> Result<()> {
     };
     let began = Instant::now();
     let options = JoinOptions {
-        lose: args.lose,
+        filter: (args.lose > 0.0).then(|| lose(args.lose)),
         dump: args.dump.clone(),
         ..JoinOptions::new(&args.url, Secret::new(args.token.clone()), choose)
     };
@@ -91,7 +91,7 @@ fn main() -> Result<()> {
         };
         let at = began.elapsed().as_secs_f64();
         match delivery {
-            RoomMessage::TrackSource { at, .. } => zero = Some(at),
+            RoomMessage::Epoch { at, .. } => zero = Some(at),
             RoomMessage::TimelineEvent(TimelineEvent::Frame(frame)) => {
                 let seen = tracks.entry(frame.track).or_default();
                 if args.frames {
@@ -151,6 +151,17 @@ fn main() -> Result<()> {
         used / began.elapsed().as_secs_f64()
     );
     Ok(())
+}
+
+/// Loses this share of the packets, the same ones in every run.
+fn lose(share: f64) -> PacketFilter {
+    let mut seed = 88_172_645_463_325_252u64;
+    Box::new(move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed >> 11) as f64 / ((1u64 << 53) as f64) >= share
+    })
 }
 
 fn describe(track: &Track) -> String {

@@ -70,7 +70,7 @@ pub struct Passthrough {
 /// What came of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copied {
-    WriteProgress,
+    Written,
     /// The first frame of another size.
     Resized {
         from: (u32, u32),
@@ -98,10 +98,10 @@ impl Passthrough {
         }
         self.last = Some(at);
         self.absent = false;
-        let Some(size) = frame.size else { return Ok(Copied::WriteProgress) };
+        let Some(size) = frame.size else { return Ok(Copied::Written) };
         Ok(match self.size.replace(size) {
             Some(from) if from != size => Copied::Resized { from, to: size },
-            _ => Copied::WriteProgress,
+            _ => Copied::Written,
         })
     }
 

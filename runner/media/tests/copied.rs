@@ -190,12 +190,12 @@ fn what_is_left_of_a_copied_track_plays_by_itself() {
         let mut copy = Passthrough::new(PassthroughTarget::Feed(feeds.video.unwrap()), true, frames[0].at);
         let (mut points, reader) = (RestartPoints::new(container), SpoolReader::open(&path).unwrap());
         let (first, second) = frames.split_at(150);
-        first.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::WriteProgress));
+        first.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::Written));
         common::until("some of it is walked", || {
             points.advance(&reader, pipeline.written().sealed_to()).unwrap();
             points.walked_to() > 10_000
         });
-        second.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::WriteProgress));
+        second.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::Written));
         copy.end().unwrap();
         drained(&told);
         drop(pipeline);
@@ -207,7 +207,7 @@ fn what_is_left_of_a_copied_track_plays_by_itself() {
         let file = SpoolFile::create(&path, Container::Ivf).unwrap();
         let ivf = Ivf::open(file, codec, frames[0].size.unwrap()).unwrap();
         let mut copy = Passthrough::new(PassthroughTarget::Ivf(Box::new(ivf)), true, frames[0].at);
-        frames.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::WriteProgress));
+        frames.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::Written));
         copy.end().unwrap();
         plays_from_the_middle(&path, RestartPoints::new(Container::Ivf), 0);
     }
@@ -265,7 +265,7 @@ fn a_muted_picture_is_black_and_does_not_hold_up_the_sound() {
     // It goes on where it is.
     let mut later = video[0].clone();
     later.at = audio.last().unwrap().at;
-    assert_eq!(picture.frame(&later).unwrap(), Copied::WriteProgress);
+    assert_eq!(picture.frame(&later).unwrap(), Copied::Written);
     picture.end().unwrap();
     sound.end().unwrap();
     drained(&told);

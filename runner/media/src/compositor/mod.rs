@@ -64,15 +64,16 @@ pub use self::video::mixer::VideoMixerOptions;
 
 use self::audio::mixer::{AudioMixer, decoder_delay};
 use self::audio::track_buffer::AudioTrackBuffer;
-use self::decoder_thread::{AudioDecoderThread, DecoderCounters, DecoderEvents, VideoDecoderThread};
+use self::decoder_thread::{DecoderCounters, DecoderEvents, DecoderThread};
 use self::event::EventFn;
 use self::policy::pacing::{FURTHEST_NS, FramePacing, LipSync, output_time_near};
 use self::stats::StatsCounter;
 use self::sync::backlog::Backlog;
+use self::sync::decoded_queue::DecodedQueue;
 use self::sync::inbox::{Inbox, TrackEvent};
 use self::sync::lock::lock;
 use self::sync::mixer_sync::{AudioJoin, MixerSync, VideoEvent};
-use self::tracks::{DecodedQueue, LiveTrack, TrackPacing, Tracks};
+use self::tracks::{LiveTrack, TrackPacing, Tracks};
 use self::video::frame_queue::FrameQueue;
 use self::video::mixer::VideoMixer;
 use crate::output::RawSink;
@@ -290,20 +291,19 @@ impl Compositor {
         let events = Arc::new(TrackEventSender { track: track.id, tell: self.tell.clone() });
         let (counts, id, identity) = (self.counts.clone(), track.id, track.identity.clone());
         let screen = matches!(track.origin, TrackSource::ScreenShare | TrackSource::ScreenShareAudio);
-        let (out, thread) = if video {
-            let pictures = Arc::new(FrameQueue::default());
-            self.sync.video_event(at, VideoEvent::Video(track.clone(), pictures.clone()));
-            let thread_state =
-                VideoDecoderThread { track, inbox: inbox.clone(), pictures: pictures.clone(), events, counts };
-            (DecodedQueue::FrameQueue(pictures), spawn("video", move || thread_state.run()))
+        let (queue, thread): (Arc<dyn DecodedQueue>, _) = if video {
+            let queue = Arc::new(FrameQueue::default());
+            self.sync.video_event(at, VideoEvent::Video(track.clone(), queue.clone()));
+            let thread = DecoderThread { track, inbox: inbox.clone(), queue: queue.clone(), events, counts };
+            (queue, spawn("video", move || thread.run()))
         } else {
             let dropped = tracks.late_samples.entry(identity.clone()).or_default().clone();
-            let voice = Arc::new(AudioTrackBuffer::new(decoder_delay(track.codec), dropped));
-            self.sync.enters(at, AudioJoin { track: track.clone(), voice: voice.clone() });
-            let thread_state = AudioDecoderThread { track, inbox: inbox.clone(), voice: voice.clone(), events, counts };
-            (DecodedQueue::AudioTrackBuffer(voice), spawn("voice", move || thread_state.run()))
+            let queue = Arc::new(AudioTrackBuffer::new(decoder_delay(track.codec), dropped));
+            self.sync.enters(at, AudioJoin { track: track.clone(), voice: queue.clone() });
+            let thread = DecoderThread { track, inbox: inbox.clone(), queue: queue.clone(), events, counts };
+            (queue, spawn("voice", move || thread.run()))
         };
-        let live = LiveTrack { track: id, identity, inbox, out, pace, screen, left: false, told_full: false };
+        let live = LiveTrack { track: id, identity, inbox, queue, pace, screen, left: false, told_full: false };
         if let Err(error) = thread {
             live.abandon();
             self.note(format!("a track is not recorded, it got no thread: {error}"));

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::audio::track_buffer::AudioTrackBuffer;
 use super::policy::pacing::{FramePacing, LipSync};
+use super::sync::decoded_queue::DecodedQueue;
 use super::sync::inbox::Inbox;
-use super::video::frame_queue::FrameQueue;
 use crate::track::TrackId;
 use crate::units::MediaTime;
 
@@ -27,7 +26,7 @@ pub(super) struct LiveTrack {
     pub(super) track: TrackId,
     pub(super) identity: String,
     pub(super) inbox: Arc<Inbox>,
-    pub(super) out: DecodedQueue,
+    pub(super) queue: Arc<dyn DecodedQueue>,
     pub(super) pace: TrackPacing,
     /// A screen's sound goes along with the screen, a microphone with the camera.
     pub(super) screen: bool,
@@ -66,11 +65,6 @@ impl Tracks {
     }
 }
 
-pub(super) enum DecodedQueue {
-    FrameQueue(Arc<FrameQueue>),
-    AudioTrackBuffer(Arc<AudioTrackBuffer>),
-}
-
 pub(super) enum TrackPacing {
     FrameQueue(FramePacing),
     Sound(LipSync),
@@ -91,9 +85,6 @@ impl LiveTrack {
 
     pub(super) fn abandon(&self) {
         self.inbox.abandon();
-        match &self.out {
-            DecodedQueue::FrameQueue(pictures) => pictures.abandon(),
-            DecodedQueue::AudioTrackBuffer(voice) => voice.abandon(),
-        }
+        self.queue.abandon();
     }
 }

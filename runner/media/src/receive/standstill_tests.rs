@@ -62,7 +62,7 @@ impl Default for Session {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct PlacedTile {
+struct PlacedFrame {
     captured: i64,
     arrived: i64,
     /// In arrival time.
@@ -71,7 +71,7 @@ struct PlacedTile {
     complete: i64,
 }
 
-impl PlacedTile {
+impl PlacedFrame {
     fn off(&self) -> i64 {
         self.at - self.captured - WAY
     }
@@ -192,8 +192,8 @@ impl Session {
 
 #[derive(Default)]
 struct Outcome {
-    sound: Vec<PlacedTile>,
-    picture: Vec<PlacedTile>,
+    sound: Vec<PlacedFrame>,
+    picture: Vec<PlacedFrame>,
     complete: i64,
 }
 
@@ -207,7 +207,7 @@ impl Outcome {
                     let sound = frame.size.is_none() && frame.data.len() == 5;
                     let (captured, arrived) = numbers[usize::from(!sound)][number as usize];
                     let at = frame.at.ns() as i64 / 1_000_000 + zero;
-                    let placed = PlacedTile { captured, arrived, at, complete: self.complete };
+                    let placed = PlacedFrame { captured, arrived, at, complete: self.complete };
                     if sound { self.sound.push(placed) } else { self.picture.push(placed) }
                 }
                 _ => {}
@@ -217,17 +217,17 @@ impl Outcome {
 }
 
 /// Frames captured in the span that are more than 100 ms from where they belong.
-fn wrong(placed: &[PlacedTile], from: i64, to: i64) -> Vec<PlacedTile> {
+fn wrong(placed: &[PlacedFrame], from: i64, to: i64) -> Vec<PlacedFrame> {
     let within = placed.iter().filter(|one| (from..to).contains(&one.captured));
     within.filter(|one| one.off().abs() > 100).copied().collect()
 }
 
 /// Frames behind the watermark: a composite cannot use them any more.
-fn late(placed: &[PlacedTile]) -> Vec<PlacedTile> {
+fn late(placed: &[PlacedFrame]) -> Vec<PlacedFrame> {
     placed.iter().filter(|one| one.at < one.complete).copied().collect()
 }
 
-fn assert_right(name: &str, placed: &[PlacedTile]) {
+fn assert_right(name: &str, placed: &[PlacedFrame]) {
     assert!(placed.len() > 400, "{name}: {}", placed.len());
     let wrong = wrong(placed, 0, i64::MAX);
     assert!(wrong.is_empty(), "{name}: {} of {} wrong, first {:?}", wrong.len(), placed.len(), wrong[0]);
@@ -316,7 +316,7 @@ fn a_pause_in_which_rtp_goes_on_moves_nothing() {
             Session { seconds: 60, sound: vec![(15_000, gap)], sound_counts: true, jitter: 40, ..Session::default() };
         let outcome = session.play();
         assert_right(&format!("{gap} ms"), &outcome.sound);
-        let offs = outcome.sound.iter().map(PlacedTile::off);
+        let offs = outcome.sound.iter().map(PlacedFrame::off);
         let (min, max) = (offs.clone().min().unwrap_or(0), offs.max().unwrap_or(0));
         assert!(max - min < 45, "{gap} ms: {min} to {max}");
     }
@@ -415,7 +415,7 @@ fn what_stays_behind_the_watermark_goes_on_where_it_arrives() {
     assert_never_behind_for_long(&session.play().sound).unwrap();
 }
 
-fn assert_never_behind_for_long(placed: &[PlacedTile]) -> Result<(), String> {
+fn assert_never_behind_for_long(placed: &[PlacedFrame]) -> Result<(), String> {
     let mut since = None;
     for one in placed {
         if one.at >= one.complete {

@@ -1,20 +1,22 @@
 //! The controller of one recording: decides what is made ([`RecordingMode`]), leads the file ([`FileRecorder`]), tells
 //! the runner what happens ([`EventReporter`]). Runs on the main thread and reads one channel; never touches media.
 
+mod files;
+
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
-use spillway_ipc::{FileId, MediaCommand, MediaEndReason, MediaEvent, StartCommand};
+use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, StartCommand};
 use spillway_plan::Secret;
 use spillway_process::{Clock, chain};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use super::event_reporter::EventReporter;
 use super::file_recorder::{FileError, FileRecorder, TakeOutcome};
 use super::input::{RecorderInput, TICK};
-use super::mode::{self, RecordingMode, TrackSurvey};
+use super::mode::{RecordingMode, TrackSurvey};
 use crate::compositor::{CompositorEvent, LayerRequest};
 use crate::output::{PipelineError, PipelineEvent};
 use crate::receive::TrackStats;
@@ -161,7 +163,7 @@ impl RecorderController {
 
     fn on_room_message(&mut self, delivery: RoomMessage) -> Flow {
         match delivery {
-            RoomMessage::TrackSource { at } => self.origin = Some(self.clock.unix_ns_at(at.into())),
+            RoomMessage::Epoch { at } => self.origin = Some(self.clock.unix_ns_at(at.into())),
             RoomMessage::TimelineEvent(timed) => return self.timed(timed),
             RoomMessage::Joined { room_id, room_name } => self.report.send(MediaEvent::Joined { room_id, room_name }),
             RoomMessage::Waiting(what) => self.report.send(MediaEvent::Waiting { what }),
@@ -197,77 +199,6 @@ impl RecorderController {
             Ok(TakeOutcome::OtherCodec) => self.next_file(timed),
             Err(error) => self.broke(error),
         }
-    }
-
-    /// Asks for a file as soon as enough is known.
-    fn choose_mode(&mut self) -> Flow {
-        if self.opening.is_none()
-            && let Some(mode) = self.survey.choose_mode(&self.start.plan)
-        {
-            debug!(?mode, "chosen");
-            let container = match &mode {
-                RecordingMode::Track { container, .. } => *container,
-                _ => mode::container(&self.start.plan),
-            };
-            let facts = self.survey.facts(&self.start.plan);
-            self.report.send(MediaEvent::Opening { file: self.file_count, container, facts });
-            self.opening = Some(mode);
-        }
-        CONTINUE
-    }
-
-    fn write_to(&mut self, file: u32, place: (&std::path::Path, Option<FileId>)) -> Flow {
-        if file != self.file_count {
-            return CONTINUE;
-        }
-        let Some(mode) = self.opening.take() else { return CONTINUE };
-        if let Some(gstreamer) = self.gstreamer.take() {
-            match gstreamer.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return failed("internal", format!("start GStreamer: {error}")),
-                Err(_) => return failed("internal", "start GStreamer: it panicked".into()),
-            }
-        }
-        let opened = FileRecorder::open(file, mode, &self.start.plan, &self.start.settings, place, &self.tell);
-        match opened {
-            Ok(recorder) => self.recorder = Some(recorder),
-            Err(error) => return self.broke(error),
-        }
-        self.file_count += 1;
-        for timed in std::mem::take(&mut self.held) {
-            let flow = self.timed(timed);
-            if flow != CONTINUE {
-                return flow;
-            }
-        }
-        CONTINUE
-    }
-
-    /// The publication came back in a codec this file cannot take.
-    fn next_file(&mut self, joined: TimelineEvent) -> Flow {
-        let message = "the published codec changed; the recording goes on in another file".to_owned();
-        self.report.send(MediaEvent::Noted { message });
-        if let Some(recorder) = &mut self.recorder
-            && let Err(error) = recorder.end()
-        {
-            return self.broke(error);
-        }
-        self.survey = TrackSurvey::default();
-        self.survey.take(&joined);
-        self.held.push(joined);
-        // The old part drains in its own threads; what comes meanwhile is held.
-        self.draining = None;
-        self.finish_quietly();
-        self.choose_mode()
-    }
-
-    /// Waits for the old file of a change of codec; its drain is a matter of milliseconds.
-    fn finish_quietly(&mut self) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.wait_drained(ORPHAN_DRAIN_TIMEOUT);
-        }
-        self.close_file();
-        self.recorder = None;
     }
 
     fn stop(&mut self) -> Flow {
@@ -403,24 +334,6 @@ impl RecorderController {
             return self.drain(MediaEndReason::Stopped);
         }
         CONTINUE
-    }
-
-    /// Says what the file has become.
-    fn close_file(&mut self) {
-        let Some(recorder) = &mut self.recorder else { return };
-        let (quality, media_ns) = (recorder.quality(), recorder.media_ns());
-        recorder.close();
-        let (bytes, sealed_to) = recorder.bytes();
-        self.report.wrote(recorder.number, bytes, sealed_to, media_ns);
-        let zero = self.origin.unwrap_or_else(|| self.clock.unix_ns());
-        let started_at = zero + recorder.origin().map_or(0, |at| at.ns() as i64);
-        self.report.send(MediaEvent::Closed {
-            file: recorder.number,
-            bytes,
-            started_at,
-            ended_at: started_at + media_ns as i64,
-            quality,
-        });
     }
 }
 

@@ -9,6 +9,7 @@ use super::limiter::{Limiter, peak};
 use super::sample_timeline::{BLOCK, StereoSide};
 use super::track_buffer::{AudioTrackBuffer, LOOK_AHEAD};
 use crate::compositor::stats::StatsCounter;
+use crate::compositor::sync::decoded_queue::DecodedQueue;
 use crate::compositor::sync::mixer_sync::{AudioJoin, MixerSync, SyncWait};
 use crate::output::RawSink;
 use crate::track::{Codec, Track};

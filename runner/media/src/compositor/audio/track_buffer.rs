@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::sample_timeline::{BLOCK, SampleTimeline, StereoSide};
 use crate::compositor::decode::AudioFrame;
+use crate::compositor::sync::decoded_queue::{DecodedQueue, QueueProgress};
 use crate::compositor::sync::lock::{lock, wait};
 use crate::units::{MediaTime, SampleIndex};
 
@@ -27,9 +28,7 @@ pub struct AudioTrackBuffer {
 #[derive(Default)]
 struct BufferState {
     timeline: SampleTimeline,
-    complete: MediaTime,
-    closed: bool,
-    abandoned: bool,
+    progress: QueueProgress,
     cut: bool,
     /// The mixer waits until the track is known up to this sample.
     wanted: Option<SampleIndex>,
@@ -51,12 +50,12 @@ impl AudioTrackBuffer {
     /// Blocks while half a second waits.
     pub fn put(&self, samples: AudioFrame) {
         let mut state = lock(&self.state);
-        while state.timeline.waiting() > AHEAD && !state.abandoned {
+        while state.timeline.waiting() > AHEAD && !state.progress.abandoned {
             state.full = true;
             state = wait(&self.news, state);
         }
         state.full = false;
-        if state.abandoned {
+        if state.progress.abandoned {
             return;
         }
         let cut = std::mem::take(&mut state.cut);
@@ -70,24 +69,6 @@ impl AudioTrackBuffer {
         lock(&self.state).cut = true;
     }
 
-    pub fn complete_to(&self, to: MediaTime) {
-        let mut state = lock(&self.state);
-        state.complete = state.complete.max(to);
-        self.tell(&state);
-    }
-
-    pub fn close(&self) {
-        lock(&self.state).closed = true;
-        self.news.notify_all();
-    }
-
-    pub fn abandon(&self) {
-        let mut state = lock(&self.state);
-        state.closed = true;
-        state.abandoned = true;
-        self.news.notify_all();
-    }
-
     /// Nobody is woken for less than what it waits for.
     fn tell(&self, state: &BufferState) {
         if state.wanted.is_some_and(|known| self.is_known(state, known)) {
@@ -97,7 +78,9 @@ impl AudioTrackBuffer {
 
     /// A packet placed before `known` may still come while the track is not complete up to there.
     fn is_known(&self, state: &BufferState, known: SampleIndex) -> bool {
-        state.closed || state.timeline.known_to(known) || SampleIndex::at(state.complete) - self.delay > known
+        state.progress.closed
+            || state.timeline.known_to(known)
+            || SampleIndex::at(state.progress.complete) - self.delay > known
     }
 
     /// Waits until what is heard in `[at, end)` can be mixed.
@@ -133,6 +116,24 @@ impl AudioTrackBuffer {
         let mut state = self.known(at, at + BLOCK);
         state.timeline.add(at, mix, side);
         self.forget_before(&mut state, at + BLOCK);
-        !(state.closed && state.timeline.is_empty())
+        !(state.progress.closed && state.timeline.is_empty())
+    }
+}
+
+impl DecodedQueue for AudioTrackBuffer {
+    fn complete_to(&self, to: MediaTime) {
+        let mut state = lock(&self.state);
+        state.progress.complete_to(to);
+        self.tell(&state);
+    }
+
+    fn close(&self) {
+        lock(&self.state).progress.closed = true;
+        self.news.notify_all();
+    }
+
+    fn abandon(&self) {
+        lock(&self.state).progress.abandon();
+        self.news.notify_all();
     }
 }

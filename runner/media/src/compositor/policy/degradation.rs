@@ -23,8 +23,6 @@ impl DegradationBounds {
     /// A file may be late; it must not lose what can still be made. A machine that gave us nothing for ten seconds has
     /// cost nothing: what waits is encoded, bounded in bytes, and spilled to disk.
     pub const FILE: Self = Self { half_above_ns: 30 * SECOND, lower_above_ns: 60 * SECOND };
-    /// Somebody watches.
-    pub const LIVE: Self = Self { half_above_ns: 2 * SECOND, lower_above_ns: 4 * SECOND };
     /// A replay is as far behind as its reader is fast: nothing is given up.
     pub const NEVER: Self = Self { half_above_ns: u64::MAX, lower_above_ns: u64::MAX };
 }

@@ -10,7 +10,7 @@ const STAGE_FOR: u64 = 2_000 * MS;
 
 #[derive(Debug, Default)]
 pub struct Focus {
-    sync: Option<(String, MediaTime)>,
+    stage: Option<(String, MediaTime)>,
     /// Loudest since then, without the stage.
     rival: Option<(String, MediaTime)>,
 }
@@ -22,9 +22,9 @@ impl Focus {
             self.rival = None;
             return;
         };
-        match (&self.sync, &self.rival) {
-            (None, _) => self.sync = Some((loudest.clone(), at)),
-            (Some((sync, _)), _) if sync == loudest => self.rival = None,
+        match (&self.stage, &self.rival) {
+            (None, _) => self.stage = Some((loudest.clone(), at)),
+            (Some((stage, _)), _) if stage == loudest => self.rival = None,
             (_, Some((rival, _))) if rival == loudest => {}
             _ => self.rival = Some((loudest.clone(), at)),
         }
@@ -32,18 +32,18 @@ impl Focus {
 
     /// Has the stage at `at`. `there`: has this participant a picture to put on it? Who has none gives it up at once.
     pub fn at(&mut self, at: MediaTime, there: impl Fn(&str) -> bool) -> Option<&str> {
-        let empty = self.sync.as_ref().is_none_or(|(sync, _)| !there(sync));
+        let empty = self.stage.as_ref().is_none_or(|(stage, _)| !there(stage));
         if let Some((rival, since)) = &self.rival
             && there(rival)
         {
             let long_enough = at.ns_since(*since) >= RIVAL_FOR;
-            let sync_old = self.sync.as_ref().is_none_or(|(_, taken)| at.ns_since(*taken) >= STAGE_FOR);
-            if empty || (long_enough && sync_old) {
-                self.sync = Some((rival.clone(), at));
+            let stage_old = self.stage.as_ref().is_none_or(|(_, taken)| at.ns_since(*taken) >= STAGE_FOR);
+            if empty || (long_enough && stage_old) {
+                self.stage = Some((rival.clone(), at));
                 self.rival = None;
             }
         }
-        self.sync.as_ref().map(|(sync, _)| sync.as_str()).filter(|sync| there(sync))
+        self.stage.as_ref().map(|(stage, _)| stage.as_str()).filter(|stage| there(stage))
     }
 }
 

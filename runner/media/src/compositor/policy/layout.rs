@@ -82,14 +82,14 @@ pub fn place(arrangement: Arrangement, canvas: Size, tiles: &[Tile<'_>], speaker
         Arrangement::Single => return single(canvas, tiles).into_iter().collect(),
         Arrangement::Tiles(LayoutName { shape, .. }) => shape,
     };
-    let Some(sync) = on_sync(tiles, speaker) else { return Vec::new() };
+    let Some(stage) = on_stage(tiles, speaker) else { return Vec::new() };
     let alone = |tile: &Tile<'_>| placed(tile, Rect::whole(canvas));
     match shape {
-        LayoutShape::SingleSpeaker => vec![alone(&tiles[sync])],
+        LayoutShape::SingleSpeaker => vec![alone(&tiles[stage])],
         _ if tiles.len() == 1 => vec![alone(&tiles[0])],
         LayoutShape::Grid if !tiles.iter().any(|tile| tile.screen) => grid(canvas, tiles, speaker),
         // A screen share in a grid takes the stage, as in the template.
-        LayoutShape::Grid | LayoutShape::Speaker => with_sync(canvas, tiles, sync, speaker),
+        LayoutShape::Grid | LayoutShape::Speaker => with_stage(canvas, tiles, stage, speaker),
     }
 }
 
@@ -116,7 +116,7 @@ fn fit_of(tile: &Tile<'_>, rect: Rect) -> Fit {
 }
 
 /// A screen share before the speaker, the speaker before whoever came first.
-fn on_sync(tiles: &[Tile<'_>], speaker: Option<&str>) -> Option<usize> {
+fn on_stage(tiles: &[Tile<'_>], speaker: Option<&str>) -> Option<usize> {
     let shared = tiles.iter().position(|tile| tile.screen);
     let speaking = || speaker.and_then(|identity| tiles.iter().position(|tile| tile.identity == identity));
     shared.or_else(speaking).or(if tiles.is_empty() { None } else { Some(0) })
@@ -126,12 +126,12 @@ fn grid(canvas: Size, tiles: &[Tile<'_>], speaker: Option<&str>) -> Vec<PlacedTi
     let columns = columns(canvas, tiles.len());
     let most_rows = (canvas.height / SMALLEST).max(1) as usize;
     let most = MOST_IN_GRID.min(columns as usize * most_rows);
-    let queued = visible(tiles, most, speaker);
-    let rows = (queued.len() as u32).div_ceil(columns).max(1);
+    let shown = visible(tiles, most, speaker);
+    let rows = (shown.len() as u32).div_ceil(columns).max(1);
     let (width, left) = cells(canvas.width, columns);
     let (height, top) = cells(canvas.height, rows);
     let (step_x, step_y) = (width + gap(canvas.width, columns), height + gap(canvas.height, rows));
-    queued
+    shown
         .iter()
         .zip(0u32..)
         .map(|(tile, index)| {
@@ -176,15 +176,15 @@ fn cells(length: u32, count: u32) -> (u32, u32) {
 }
 
 /// The carousel is a sixth of the width, on the left; its thumbnails are 16:10.
-fn with_sync(canvas: Size, tiles: &[Tile<'_>], sync: usize, speaker: Option<&str>) -> Vec<PlacedTile> {
-    let others: Vec<_> = tiles.iter().enumerate().filter(|(index, _)| *index != sync).map(|(_, tile)| *tile).collect();
+fn with_stage(canvas: Size, tiles: &[Tile<'_>], stage: usize, speaker: Option<&str>) -> Vec<PlacedTile> {
+    let others: Vec<_> = tiles.iter().enumerate().filter(|(index, _)| *index != stage).map(|(_, tile)| *tile).collect();
     let gap = gap(canvas.width, 6);
     let side = ((canvas.width - gap) / 6) & !1;
     if side < SMALLEST {
-        return vec![placed(&tiles[sync], Rect::whole(canvas))];
+        return vec![placed(&tiles[stage], Rect::whole(canvas))];
     }
     let beside = Rect { x: side + gap, y: 0, width: canvas.width - side - gap, height: canvas.height };
-    let mut all = vec![placed(&tiles[sync], beside)];
+    let mut all = vec![placed(&tiles[stage], beside)];
     let wanted = visible(&others, MOST_IN_CAROUSEL, speaker);
     let height = |count: u32| {
         let most = (canvas.height.saturating_sub(gap * (count - 1)) / count) & !1;
@@ -202,14 +202,14 @@ fn with_sync(canvas: Size, tiles: &[Tile<'_>], sync: usize, speaker: Option<&str
 
 /// The first `most` in stable order; a speaker who is not among them takes the last place.
 fn visible<'a>(tiles: &[Tile<'a>], most: usize, speaker: Option<&str>) -> Vec<Tile<'a>> {
-    let mut queued = tiles[..tiles.len().min(most)].to_vec();
+    let mut shown = tiles[..tiles.len().min(most)].to_vec();
     let hidden = tiles.get(most..).unwrap_or_default();
     if let Some(speaking) = hidden.iter().find(|tile| Some(tile.identity) == speaker)
-        && let Some(last) = queued.last_mut()
+        && let Some(last) = shown.last_mut()
     {
         *last = *speaking;
     }
-    queued
+    shown
 }
 
 /// The part of the source that is seen, and where it goes.

@@ -12,7 +12,7 @@ const MS: u64 = 1_000_000;
 /// The longest wait for a picture, from the first publication or medium on. livekit/egress' default template starts 5 s
 /// after something is subscribed, whatever there is to see; publishers that do not answer requests for a key frame
 /// (OBS by WHIP, an ingress without transcoding) send one each 2 to 4 s.
-const REORDER_WAIT: u64 = 5_000 * MS;
+const PICTURE_TIMEOUT: u64 = 5_000 * MS;
 /// A room in which no video is published is waited for this long after its first sound: the template's 500 ms.
 const NO_VIDEO: u64 = 500 * MS;
 /// One participant, or named tracks: a camera is published up to a second after its microphone.
@@ -117,15 +117,15 @@ impl Prelude {
             return Some(Candidate { at, picture_before: at });
         }
         let first = self.intervals.iter().map(|interval| interval.from).min()?;
-        let by_reorder_wait = after(first, REORDER_WAIT);
-        let begin = self.first_sound.map_or(by_reorder_wait, |sound| sound.min(by_reorder_wait));
+        let by_timeout = after(first, PICTURE_TIMEOUT);
+        let begin = self.first_sound.map_or(by_timeout, |sound| sound.min(by_timeout));
         if !wants_picture {
             return Some(Candidate { at: begin, picture_before: begin });
         }
         let alone = if rule == StartRule::Composite { NO_VIDEO } else { NEAR };
         let picture_before = match self.first_sound {
-            None => by_reorder_wait,
-            Some(sound) => self.first_without_video(after(sound, alone), known_to).min(by_reorder_wait.max(sound)),
+            None => by_timeout,
+            Some(sound) => self.first_without_video(after(sound, alone), known_to).min(by_timeout.max(sound)),
         };
         Some(Candidate { at: begin, picture_before })
     }
@@ -141,7 +141,9 @@ impl Prelude {
             match over {
                 None => return moment,
                 // Still there: nothing is known beyond the watermark.
-                Some(interval) => moment = interval.gone.unwrap_or_else(|| after(known_to.max(moment), REORDER_WAIT)),
+                Some(interval) => {
+                    moment = interval.gone.unwrap_or_else(|| after(known_to.max(moment), PICTURE_TIMEOUT))
+                }
             }
         }
         moment

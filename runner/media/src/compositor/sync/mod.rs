@@ -4,4 +4,5 @@
 pub(super) mod mixer_sync;
 pub(super) mod inbox;
 pub(super) mod backlog;
+pub(super) mod decoded_queue;
 pub(super) mod lock;

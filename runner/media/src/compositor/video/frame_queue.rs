@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};
 
 use crate::compositor::decode::VideoFrame;
+use crate::compositor::sync::decoded_queue::{DecodedQueue, QueueProgress};
 use crate::compositor::sync::lock::{lock, wait};
 use crate::units::MediaTime;
 
@@ -36,9 +37,7 @@ pub struct FrameQueue {
 #[derive(Default)]
 struct FrameQueueState {
     waiting: VecDeque<QueuedFrame>,
-    complete: MediaTime,
-    closed: bool,
-    abandoned: bool,
+    progress: QueueProgress,
 }
 
 impl FrameQueueState {
@@ -52,33 +51,13 @@ impl FrameQueue {
     /// Blocks while enough pictures wait: the back-pressure of a busy mixer.
     pub fn put(&self, queued: QueuedFrame) {
         let mut state = lock(&self.state);
-        while state.is_full() && !state.abandoned {
+        while state.is_full() && !state.progress.abandoned {
             state = wait(&self.news, state);
         }
-        if !state.abandoned {
+        if !state.progress.abandoned {
             state.waiting.push_back(queued);
             self.news.notify_all();
         }
-    }
-
-    pub fn complete_to(&self, to: MediaTime) {
-        let mut state = lock(&self.state);
-        state.complete = state.complete.max(to);
-        self.news.notify_all();
-    }
-
-    /// Nothing more comes; what waits is still taken.
-    pub fn close(&self) {
-        lock(&self.state).closed = true;
-        self.news.notify_all();
-    }
-
-    pub fn abandon(&self) {
-        let mut state = lock(&self.state);
-        state.closed = true;
-        state.abandoned = true;
-        state.waiting.clear();
-        self.news.notify_all();
     }
 
     /// Hands over everything up to and including `t`; returns when nothing as early can still come.
@@ -98,7 +77,7 @@ impl FrameQueue {
             if taken {
                 self.news.notify_all();
             }
-            if !state.waiting.is_empty() || state.complete > t || state.closed {
+            if !state.waiting.is_empty() || state.progress.complete > t || state.progress.closed {
                 return;
             }
             state = wait(&self.news, state);
@@ -113,10 +92,29 @@ impl FrameQueue {
                 QueuedFrame::Frame(picture) => Some(picture.at),
                 QueuedFrame::Muted(_) | QueuedFrame::Left(_) => None,
             });
-            if first.is_some() || state.complete >= horizon || state.closed {
+            if first.is_some() || state.progress.complete >= horizon || state.progress.closed {
                 return first.filter(|at| *at < horizon);
             }
             state = wait(&self.news, state);
         }
+    }
+}
+
+impl DecodedQueue for FrameQueue {
+    fn complete_to(&self, to: MediaTime) {
+        lock(&self.state).progress.complete_to(to);
+        self.news.notify_all();
+    }
+
+    fn close(&self) {
+        lock(&self.state).progress.closed = true;
+        self.news.notify_all();
+    }
+
+    fn abandon(&self) {
+        let mut state = lock(&self.state);
+        state.progress.abandon();
+        state.waiting.clear();
+        self.news.notify_all();
     }
 }

@@ -20,6 +20,7 @@ use crate::compositor::policy::layer_request::LayerRequests;
 use crate::compositor::policy::layout::{self, Arrangement, PlacedTile, Rect, Size, TileDrawing};
 use crate::compositor::policy::pacing::output_time;
 use crate::compositor::stats::StatsCounter;
+use crate::compositor::sync::decoded_queue::DecodedQueue;
 use crate::compositor::sync::mixer_sync::{MixerSync, SyncWait, VideoEvent};
 use crate::output::RawSink;
 use crate::track::{Track, TrackId, TrackSource};

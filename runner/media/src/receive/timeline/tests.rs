@@ -36,19 +36,19 @@ impl TestPublisher {
     }
 }
 
-struct Heard2 {
+struct PlacedStreams {
     /// (our true capture time, place) per frame
     video: Vec<(i64, i64)>,
     audio: Vec<(i64, i64)>,
 }
 
 /// Runs publishers for `seconds` and returns where their frames were placed.
-fn run(publishers: &mut [TestPublisher], seconds: i64, loss: f64) -> Vec<Heard2> {
+fn run(publishers: &mut [TestPublisher], seconds: i64, loss: f64) -> Vec<PlacedStreams> {
     run_stopped(publishers, seconds, loss, 0..0)
 }
 
 /// The same when our process stands still meanwhile: what came is read at the end of it.
-fn run_stopped(publishers: &mut [TestPublisher], seconds: i64, loss: f64, stopped: Range<i64>) -> Vec<Heard2> {
+fn run_stopped(publishers: &mut [TestPublisher], seconds: i64, loss: f64, stopped: Range<i64>) -> Vec<PlacedStreams> {
     #[derive(Debug)]
     enum TestEvent {
         Frame { captured: i64, rtp: u64 },
@@ -101,7 +101,8 @@ fn run_stopped(publishers: &mut [TestPublisher], seconds: i64, loss: f64, stoppe
         timeline.open(Ssrc::new(2 * place as u32), publisher.identity, false, 90_000);
         timeline.open(Ssrc::new(2 * place as u32 + 1), publisher.identity, true, 48_000);
     }
-    let mut out: Vec<Heard2> = publishers.iter().map(|_| Heard2 { video: vec![], audio: vec![] }).collect();
+    let mut out: Vec<PlacedStreams> =
+        publishers.iter().map(|_| PlacedStreams { video: vec![], audio: vec![] }).collect();
     let mut held: Vec<Vec<(i64, u64)>> = publishers.iter().flat_map(|_| [vec![], vec![]]).collect();
     let mut highest: Vec<u64> = vec![0; held.len()];
     for (at, place, stream, what) in events {
@@ -136,7 +137,7 @@ fn run_stopped(publishers: &mut [TestPublisher], seconds: i64, loss: f64, stoppe
 }
 
 /// Picture minus sound, nanoseconds, for frames captured in the span.
-fn lip_errors(heard: &Heard2, from: i64, to: i64) -> Vec<i64> {
+fn lip_errors(heard: &PlacedStreams, from: i64, to: i64) -> Vec<i64> {
     let offset_near = |list: &[(i64, i64)], captured: i64| {
         let at = list.partition_point(|frame| frame.0 < captured).min(list.len() - 1);
         list[at].1 - list[at].0
@@ -180,7 +181,7 @@ fn sound_and_picture_that_travel_differently_are_in_sync_after_the_first_reports
 fn two_publishers_whose_clocks_are_hours_apart_stand_side_by_side() {
     let mut publishers = [publisher("alice", 3600 * SECOND, 200.0, 1), publisher("bob", -3600 * SECOND, -200.0, 9)];
     let heard = run(&mut publishers, 120, 0.0);
-    let delay = |heard: &Heard2| heard.audio.last().map(|frame| frame.1 - frame.0).unwrap_or_default();
+    let delay = |heard: &PlacedStreams| heard.audio.last().map(|frame| frame.1 - frame.0).unwrap_or_default();
     let apart = delay(&heard[0]) - delay(&heard[1]);
     assert!(apart.abs() < 30_000_000, "{apart} ns apart");
 }
@@ -246,7 +247,7 @@ fn a_process_that_was_stopped_goes_on_where_the_session_is() {
 }
 
 /// Where a composite would notice: pictures of 30 a second come closer together, or further apart.
-fn roughest(heard: &Heard2) -> i64 {
+fn roughest(heard: &PlacedStreams) -> i64 {
     // Nothing is before the session's zero, not even what was read late at the very beginning.
     let steps = heard
         .video

@@ -9,6 +9,10 @@ use spillway_plan::{Secret, Source};
 use crate::receive::TrackStats;
 use crate::track::{TimelineEvent, TrackId};
 
+/// Decides which incoming media packets are kept, from the room's thread.
+pub type PacketFilter = Box<dyn FnMut() -> bool + Send>;
+
+/// How to join, and what to record.
 pub struct JoinOptions {
     /// `ws://` or `wss://` of livekit-server.
     pub ws_url: String,
@@ -26,8 +30,8 @@ pub struct JoinOptions {
     pub appear: Duration,
     /// Keep everything that arrives in this file, for [`crate::source::replay::Replay`].
     pub dump: Option<PathBuf>,
-    /// Share of incoming media packets to throw away, 0 to 1: to see recovery work.
-    pub lose: f64,
+    /// Tests only: asked for each media packet that comes in; `false` loses it.
+    pub filter: Option<PacketFilter>,
 }
 
 impl JoinOptions {
@@ -44,7 +48,7 @@ impl JoinOptions {
             late: Duration::from_secs(10),
             appear: Duration::from_secs(30),
             dump: None,
-            lose: 0.0,
+            filter: None,
         }
     }
 }
@@ -52,7 +56,7 @@ impl JoinOptions {
 #[derive(Clone, Debug, PartialEq)]
 pub enum RoomMessage {
     /// When session time 0 was. Before the first [`RoomMessage::TimelineEvent`] and never again.
-    TrackSource {
+    Epoch {
         at: Instant,
     },
     TimelineEvent(TimelineEvent),

@@ -313,8 +313,8 @@ mod tests {
         let (mut net, local, server) = net();
         net.calm();
         server.send_to(b"one", local).unwrap();
-        let reorder_wait = Duration::from_millis(50);
-        assert!(timeout(reorder_wait, net.wait()).await.is_err());
+        let calm = Duration::from_millis(50);
+        assert!(timeout(calm, net.wait()).await.is_err());
         assert_eq!(lengths(&net), [3]);
     }
 

@@ -61,10 +61,10 @@ pub(super) fn read(sdp: &str) -> Vec<Section> {
                 }
             }
             "ssrc-group" => {
-                let mut message = value.split(' ');
-                if message.next() == Some("FID")
+                let mut fields = value.split(' ');
+                if fields.next() == Some("FID")
                     && let (Some(Ok(main)), Some(Ok(repair))) =
-                        (message.next().map(str::parse), message.next().map(str::parse))
+                        (fields.next().map(str::parse), fields.next().map(str::parse))
                 {
                     let (main, repair) = (Ssrc::new(main), Ssrc::new(repair));
                     rtx.push(repair);
@@ -102,8 +102,8 @@ impl Section {
 /// `111 opus/48000/2`
 fn form(rtpmap: &str) -> Option<(u8, PayloadFormat)> {
     let (payload_type, rest) = rtpmap.split_once(' ')?;
-    let mut message = rest.split('/');
-    let codec = match message.next()?.to_ascii_uppercase().as_str() {
+    let mut fields = rest.split('/');
+    let codec = match fields.next()?.to_ascii_uppercase().as_str() {
         "H264" => Codec::H264,
         "H265" => Codec::H265,
         "VP8" => Codec::Vp8,
@@ -114,14 +114,14 @@ fn form(rtpmap: &str) -> Option<(u8, PayloadFormat)> {
         "PCMA" => Codec::Pcma,
         _ => return None,
     };
-    let clock_rate = message.next()?.parse().ok()?;
-    let channels = message.next().and_then(|channels| channels.parse().ok()).unwrap_or(u8::from(!codec.is_video()));
+    let clock_rate = fields.next()?.parse().ok()?;
+    let channels = fields.next().and_then(|channels| channels.parse().ok()).unwrap_or(u8::from(!codec.is_video()));
     Some((payload_type.parse().ok()?, PayloadFormat { codec, clock_rate, channels }))
 }
 
 pub(super) fn address(candidate: &str) -> Option<SocketAddr> {
-    let mut message = candidate.split(' ').skip(4);
-    let (ip, port) = (message.next()?, message.next()?);
+    let mut fields = candidate.split(' ').skip(4);
+    let (ip, port) = (fields.next()?, fields.next()?);
     Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
 }
 

@@ -1,6 +1,7 @@
 //! The room's loop: what comes from the server (`signals`), the sockets, the clock and our own people, each to its place.
 
 mod signals;
+mod deliver;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -22,7 +23,7 @@ use super::net::TcpEvent;
 use super::peer::Peer;
 use crate::receive::event::RoomEvent;
 use crate::receive::{ReceiveOptions, TrackReceiver};
-use crate::source::dump::{Dump, DumpItem, DumpRecord};
+use crate::source::dump::{Dump, DumpItem};
 use crate::units::Ssrc;
 
 /// Sockets and timers are looked at this often, and nothing else wakes us: waking costs more than a packet does. When a
@@ -35,8 +36,6 @@ const STATS_EVERY: Duration = Duration::from_secs(2);
 const IDLE_TICK: Duration = Duration::from_millis(200);
 /// During the handshake timers are obeyed, but a machine that cannot keep up with them is not asked to.
 const LEAST_WAIT: Duration = Duration::from_millis(1);
-/// The server throttles too; this keeps us from asking for nothing.
-const KEYFRAME_EVERY: Duration = Duration::from_millis(500);
 /// A media connection that is gone is built anew when the server has not asked for it by then.
 const MEDIA_TIMEOUT: Duration = Duration::from_secs(30);
 /// A tick that late: we were stopped. What was sent meanwhile over TCP then comes as fast as the way allows.
@@ -72,7 +71,7 @@ pub(super) async fn run(
     let drive = RoomDriver {
         model: RoomModel::new(options.choose.clone(), options.want_video, options.want_audio, options.appear),
         receiver: TrackReceiver::new(ReceiveOptions { reorder_wait: options.reorder, late: options.late }),
-        peer: Peer::new(server, options.lose),
+        peer: Peer::new(server, options.filter),
         server,
         began: now,
         params,
@@ -322,8 +321,8 @@ impl RoomDriver {
             return;
         }
         let since = *self.media_lost_since.get_or_insert(now);
-        let reorder_wait = if self.peer.is_alive() { MEDIA_TIMEOUT } else { Duration::ZERO };
-        if now - since > reorder_wait {
+        let timeout = if self.peer.is_alive() { MEDIA_TIMEOUT } else { Duration::ZERO };
+        if now - since > timeout {
             self.media_lost_since = None;
             self.lost("no media connection", true);
         }
@@ -348,15 +347,6 @@ impl RoomDriver {
             }
             Some(RoomCommand::Leave) | None => self.end(MediaEndReason::Stopped, Duration::ZERO),
         }
-    }
-
-    fn ask_keyframe(&mut self, ssrc: Ssrc) {
-        let now = Instant::now();
-        if self.asked.get(&ssrc).is_some_and(|asked| now - *asked < KEYFRAME_EVERY) {
-            return;
-        }
-        self.asked.insert(ssrc, now);
-        self.peer.ask_keyframe(ssrc);
     }
 
     async fn obey(&mut self, changes: Vec<RoomChange>) {
@@ -384,62 +374,6 @@ impl RoomDriver {
             let request =
                 UpdateSubscription { track_sids: subscribe, subscribe: true, ..UpdateSubscription::default() };
             self.link.client.send(Request::Subscription(request)).await;
-        }
-    }
-
-    fn receive(&mut self, arrival: RoomEvent, at: Duration) {
-        if self.dump.is_some() {
-            self.keep(at, DumpItem::Event(arrival.clone()));
-        }
-        self.receiver.push(arrival, at);
-    }
-
-    fn keep(&mut self, at: Duration, what: DumpItem) {
-        let Some(dump) = &mut self.dump else { return };
-        if let Err(error) = dump.keep(&DumpRecord::new(at, what)) {
-            warn!(%error, "arrivals are no longer kept");
-            self.dump = None;
-        }
-    }
-
-    /// Arrivals to the receiver.
-    fn receive_all(&mut self) {
-        for (arrival, at) in self.peer.take_arrivals() {
-            let at = self.since(at);
-            self.receive(arrival, at);
-        }
-        for ssrc in self.receiver.keyframes_wanted() {
-            self.ask_keyframe(ssrc);
-        }
-    }
-
-    /// Everything that is known to the listener, in one go: waking it costs more than what it then does with a frame.
-    fn deliver(&mut self) {
-        self.receive_all();
-        self.hand_out();
-        if !self.deliveries.is_empty() && !(self.hear)(std::mem::take(&mut self.deliveries)) {
-            self.end(MediaEndReason::Stopped, Duration::ZERO);
-        }
-    }
-
-    fn hand_out(&mut self) {
-        if !self.origin_told
-            && let Some(zero) = self.receiver.origin()
-        {
-            self.origin_told = true;
-            let at = self.began + zero;
-            self.say(RoomMessage::TrackSource { at });
-        }
-        self.deliveries.extend(self.receiver.drain().map(RoomMessage::TimelineEvent));
-    }
-
-    fn say(&mut self, delivery: RoomMessage) {
-        self.deliveries.push(delivery);
-    }
-
-    fn say_stats(&mut self) {
-        for stats in self.receiver.stats() {
-            self.say(RoomMessage::Stats(stats));
         }
     }
 
