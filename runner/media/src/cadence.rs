@@ -25,7 +25,9 @@ pub fn is_gap(distance_ns: u64, usual_ns: Option<u64>) -> bool {
 /// The gaps of a track, times in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gaps {
+    /// Gaps found.
     pub count: u32,
+    /// Their sum, nanoseconds.
     pub total_ns: u64,
     /// The longest distance that was no pace of the publisher: a gap, or anything up to a second.
     pub longest_ns: u64,

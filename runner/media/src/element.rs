@@ -4,16 +4,35 @@ use gst::element_factory::ElementBuilder;
 use gstreamer as gst;
 use spillway_ipc::SpoolError;
 
+/// Why a pipeline cannot be built, or broke. A broken one does not recover; another file may be tried.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
+    /// A plugin is not installed.
     #[error("GStreamer has no element {name}")]
-    Missing { name: &'static str },
+    Missing {
+        /// Of the factory.
+        name: &'static str,
+    },
+    /// Elements cannot be linked or started, or inputs do not go into the container.
     #[error("the pieces of the pipeline do not fit: {message}")]
-    Build { message: String },
+    Build {
+        /// What does not fit.
+        message: String,
+    },
+    /// An element reported an error.
     #[error("{element}: {message}")]
-    Element { element: String, message: String },
+    Element {
+        /// Its name.
+        element: String,
+        /// What it said.
+        message: String,
+    },
+    /// The spool takes nothing more.
     #[error("keep the recording")]
-    Write { source: SpoolError },
+    Write {
+        /// Why.
+        source: SpoolError,
+    },
 }
 
 pub(crate) fn build(error: impl std::fmt::Display) -> PipelineError {

@@ -6,6 +6,8 @@
 //!
 //! A module uses only modules below it in this list; `tests/rules` looks for cycles.
 
+#![warn(missing_docs, clippy::missing_errors_doc)]
+
 pub mod recorder;
 pub mod quality;
 pub mod source;

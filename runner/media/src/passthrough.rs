@@ -39,17 +39,22 @@ pub fn fits(codec: Codec, container: Container) -> bool {
     }
 }
 
+/// Why a copied file takes nothing more. A retry does not help.
 #[derive(Debug, thiserror::Error)]
 pub enum PassthroughError {
+    /// The pipeline takes nothing more.
     #[error(transparent)]
     Feed(#[from] FeedError),
+    /// The spool takes nothing more.
     #[error("keep the recording")]
     Write(#[from] SpoolError),
 }
 
 /// Where a copied track goes.
 pub enum PassthroughTarget {
+    /// A pipeline.
     Feed(Feed),
+    /// An IVF file, without a pipeline.
     Ivf(Box<Ivf>),
 }
 
@@ -70,10 +75,13 @@ pub struct Passthrough {
 /// What came of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copied {
+    /// It is in the file, or on its way.
     Written,
     /// The first frame of another size.
     Resized {
+        /// Pixels before.
         from: (u32, u32),
+        /// Pixels from this frame on.
         to: (u32, u32),
     },
     /// Older than the file's beginning, or before the first key frame.
@@ -81,10 +89,17 @@ pub enum Copied {
 }
 
 impl Passthrough {
+    /// `origin`: media time of the file's beginning.
     pub fn new(target: PassthroughTarget, video: bool, origin: MediaTime) -> Self {
         Self { target, video, origin, last: None, black: None, absent: false, size: None }
     }
 
+    /// Copies one frame; frames come in order of time.
+    ///
+    /// # Errors
+    ///
+    /// When the file takes nothing more: [`PassthroughError::Feed`] echoes what its pipeline says itself,
+    /// [`PassthroughError::Write`] is the spool.
     pub fn frame(&mut self, frame: &Frame) -> Result<Copied, PassthroughError> {
         let Some(at) = frame.at.checked_ns_since(self.origin) else { return Ok(Copied::Skipped) };
         if self.last.is_none() && self.video && !frame.key {
@@ -112,6 +127,11 @@ impl Passthrough {
     }
 
     /// The picture goes at `at` and comes back with a key frame.
+    ///
+    /// # Errors
+    ///
+    /// When the file takes nothing more: [`PassthroughError::Feed`] echoes what its pipeline says itself,
+    /// [`PassthroughError::Write`] is the spool.
     pub fn absent(&mut self, at: MediaTime) -> Result<(), PassthroughError> {
         if self.absent || self.last.is_none() {
             return Ok(());
@@ -121,6 +141,11 @@ impl Passthrough {
     }
 
     /// Everything before `at` has come.
+    ///
+    /// # Errors
+    ///
+    /// When the file takes nothing more: [`PassthroughError::Feed`] echoes what its pipeline says itself,
+    /// [`PassthroughError::Write`] is the spool.
     pub fn complete_to(&mut self, at: MediaTime) -> Result<(), PassthroughError> {
         let at = at.ns_since(self.origin);
         while self.absent
@@ -142,6 +167,11 @@ impl Passthrough {
     }
 
     /// Nothing more comes. An IVF file is whole after this; a pipeline says so itself.
+    ///
+    /// # Errors
+    ///
+    /// When the file takes nothing more: [`PassthroughError::Feed`] echoes what its pipeline says itself,
+    /// [`PassthroughError::Write`] is the spool.
     pub fn end(&mut self) -> Result<(), PassthroughError> {
         match &mut self.target {
             PassthroughTarget::Feed(feed) => feed.end(),
@@ -158,6 +188,7 @@ impl Passthrough {
         }
     }
 
+    /// The IVF file, if this is one.
     pub fn ivf(&self) -> Option<&Ivf> {
         match &self.target {
             PassthroughTarget::Ivf(ivf) => Some(ivf),

@@ -23,11 +23,17 @@ const SILENCE_NS: u64 = 500_000_000;
 /// What a scene knows of itself, in our units.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ComposedQuality {
+    /// Pictures made.
     pub pictures: u64,
+    /// Of them, those that differ from the one before.
     pub distinct_frames: u64,
+    /// Output times without a picture.
     pub frames_skipped: u64,
+    /// Longest time without a different picture of a camera.
     pub max_freeze_ms: u64,
+    /// Sound made in which nobody was heard.
     pub silence_ms: u64,
+    /// Most that the mixers were behind.
     pub max_lag_ms: u64,
 }
 
@@ -79,6 +85,7 @@ pub struct QualityMeter {
 }
 
 impl QualityMeter {
+    /// Every event that is recorded, in order.
     pub fn take(&mut self, timed: &TimelineEvent) {
         match timed {
             TimelineEvent::Joined { track, .. } => {
@@ -134,6 +141,7 @@ impl QualityMeter {
         self.av_offsets.entry(picture).or_default().extend(ms);
     }
 
+    /// The compositor is so far behind now.
     pub fn lag(&mut self, ms: u64) {
         self.max_lag_ms = self.max_lag_ms.max(ms);
     }

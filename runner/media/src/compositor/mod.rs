@@ -83,9 +83,13 @@ use crate::units::{MediaTime, SampleIndex};
 /// What is made. At least one of `picture` and `sound`.
 #[derive(Clone, Debug)]
 pub struct CompositorOptions {
+    /// Pictures, if any are made.
     pub picture: Option<VideoMixerOptions>,
+    /// Sound, if any is made.
     pub sound: Option<AudioMixerOptions>,
+    /// When the output begins.
     pub start: StartRule,
+    /// From which lag on pictures are given up.
     pub degradation: DegradationBounds,
     /// Encoded bytes that may wait in memory.
     pub backlog_bytes: u64,
@@ -96,12 +100,16 @@ pub struct CompositorOptions {
 /// The last picture of a camera that went silent is held this long, unless told otherwise.
 pub const HOLD_NS: u64 = 10_000_000_000;
 
+/// Why a compositor cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum CompositorError {
+    /// Neither picture nor sound is to be made.
     #[error("a scene of neither picture nor sound")]
     Nothing,
+    /// No canvas of this size.
     #[error("prepare the canvas")]
     Canvas(#[from] CanvasError),
+    /// The system has no thread left.
     #[error("start a thread of the scene")]
     Thread(#[from] io::Error),
 }
@@ -122,6 +130,11 @@ pub struct Compositor {
 
 impl Compositor {
     /// A feed for each of what `options` make.
+    ///
+    /// # Errors
+    ///
+    /// When neither picture nor sound has both options and a sink, no canvas can be made, or the system has no thread
+    /// left.
     pub fn start(
         options: CompositorOptions,
         video: Option<Box<dyn RawSink>>,
@@ -242,6 +255,7 @@ impl Compositor {
         }
     }
 
+    /// Counters and positions at this moment; cheap, from any thread.
     pub fn stats(&self) -> CompositorStats {
         let (mut stats, picture_at, sound_at) = self.stats_counter.read();
         let started = self.sync.started();

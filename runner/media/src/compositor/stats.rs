@@ -10,17 +10,23 @@ use crate::units::MediaTime;
 /// Times in nanoseconds of media.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CompositorStats {
+    /// Media time of output time 0.
     pub started: Option<MediaTime>,
     /// Made so far, since the start.
     pub picture_ns: u64,
+    /// Sound made so far, since the start.
     pub sound_ns: u64,
     /// Between what is known of the session and what is made of it.
     pub lag_ns: u64,
+    /// The largest `lag_ns` so far.
     pub longest_lag_ns: u64,
+    /// Encoded frames that wait.
     pub backlog: BacklogStats,
+    /// Pictures made.
     pub pictures: u64,
     /// Pictures that differ from the one before: a source showed a new one, or the layout changed.
     pub distinct_frames: u64,
+    /// Output times without a picture, given up because of lag.
     pub frames_skipped: u64,
     /// Longest time without a different picture while a camera was to be seen, unless that is its pace.
     pub longest_freeze_ns: u64,
@@ -30,6 +36,7 @@ pub struct CompositorStats {
     pub broken_frames: u64,
 }
 
+/// The counters under a lock; both mixers write, anyone reads.
 #[derive(Default)]
 pub struct StatsCounter {
     state: Mutex<CounterState>,
@@ -45,6 +52,7 @@ struct CounterState {
 }
 
 impl StatsCounter {
+    /// The picture mixer has reached this output time.
     pub fn on_picture_time(&self, at: MediaTime, lag_ns: u64) {
         let mut state = lock(&self.state);
         state.picture_at = Some(at);
@@ -70,10 +78,12 @@ impl StatsCounter {
         }
     }
 
+    /// The picture of an output time was given up.
     pub fn on_skipped(&self) {
         lock(&self.state).stats.frames_skipped += 1;
     }
 
+    /// A block of sound was made; `heard`: it was not silent.
     pub fn on_sound(&self, at: MediaTime, length_ns: u64, heard: bool, lag_ns: u64) {
         let mut state = lock(&self.state);
         state.sound_at = Some(at);

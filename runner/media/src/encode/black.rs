@@ -1,3 +1,6 @@
+//! A black key frame, for the time in which a copied picture is muted. Runs a small GStreamer pipeline in the caller's
+//! thread and waits for it.
+
 use bytes::Bytes;
 use gst::prelude::*;
 use gstreamer as gst;
@@ -10,6 +13,10 @@ const ENCODE_TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(5);
 
 /// One black H264 key frame with its parameter sets, Annex B: a picture that needs none before it and that none after
 /// it needs. Takes some tens of milliseconds.
+///
+/// # Errors
+///
+/// When an element is missing or no picture came within five seconds.
 pub fn black((width, height): (u32, u32)) -> Result<Bytes, PipelineError> {
     let caps = gst::Caps::builder("video/x-raw")
         .field("format", "I420")

@@ -29,18 +29,31 @@ const FAST_AAC_KBPS: u32 = 128;
 /// Pixels of a picture up to which one x264 thread keeps up and its bytes are reproducible.
 const ONE_THREAD_PIXELS: u32 = 1280 * 720;
 
+/// What pictures go in.
 #[derive(Clone, Debug)]
 pub enum VideoInputFormat {
     /// I420 pictures of exactly this size, one per output time.
-    Raw { encoding: VideoEncoding, colour: Colour },
+    Raw {
+        /// Size, rate and bit rate of the encoded pictures.
+        encoding: VideoEncoding,
+        /// How they are labelled.
+        colour: Colour,
+    },
     /// Frames as [`crate::track::Frame`] defines them; `size` of the first key frame.
-    Copied { codec: Codec, size: (u32, u32) },
+    Copied {
+        /// Any video codec.
+        codec: Codec,
+        /// Pixels.
+        size: (u32, u32),
+    },
 }
 
+/// What sound goes in.
 #[derive(Clone, Debug)]
 pub enum AudioInputFormat {
     /// F32 interleaved stereo at 48 kHz.
     Raw {
+        /// What it becomes.
         codec: AudioCodec,
         /// Kilobits per second.
         bitrate: u32,
@@ -48,7 +61,12 @@ pub enum AudioInputFormat {
         frequency: u32,
     },
     /// Opus goes in untouched; PCMU and PCMA, which no container of ours carries, become Opus.
-    Copied { codec: Codec, channels: u8 },
+    Copied {
+        /// Any audio codec.
+        codec: Codec,
+        /// One or two.
+        channels: u8,
+    },
 }
 
 /// What the pictures' numbers mean. A label only: nothing is converted.
@@ -57,6 +75,7 @@ pub enum Colour {
     /// What WebRTC sends.
     #[default]
     Bt601,
+    /// What most encoders of HD video label it with.
     Bt709,
 }
 

@@ -16,7 +16,12 @@ use crate::mux::{Mp4, Mp4TrackKind, WriteProgress};
 /// Where composed pictures and sound go: a [`Feed`]; in tests something that looks at them.
 pub trait RawSink: Send {
     /// Blocks while enough waits there.
+    ///
+    /// # Errors
+    ///
+    /// When nothing more is taken: it ended, broke, or was dropped.
     fn push(&self, buffer: gst::Buffer) -> Result<(), FeedError>;
+    /// Nothing comes any more.
     fn end(&self);
 }
 
@@ -74,6 +79,10 @@ impl Feed {
 
     /// `buffer` has its PTS: nanoseconds since the beginning of the file, already decided by the timeline. Blocks while
     /// a raw lane is full.
+    ///
+    /// # Errors
+    ///
+    /// When the file takes nothing more: it ended, broke, or was dropped.
     pub fn push(&self, buffer: gst::Buffer) -> Result<(), FeedError> {
         let pushed = match &self.way {
             FeedTarget::Elements(appsrc) => appsrc.push_buffer(buffer).map(|_| ()),
@@ -118,6 +127,7 @@ struct WriterState {
 }
 
 impl Mp4Output {
+    /// `inputs`: what goes in, in the order of the file's tracks.
     pub fn new(
         file: SpoolFile,
         lanes: &[(MediaKind, Mp4TrackKind)],
@@ -132,11 +142,16 @@ impl Mp4Output {
         Arc::new(Self { state, written: Arc::default(), progress, tell })
     }
 
+    /// How the writing stands.
     pub fn written(&self) -> Arc<WriteProgress> {
         self.written.clone()
     }
 
     /// Index of a lane in the file: the order of `lanes` at the beginning.
+    ///
+    /// # Errors
+    ///
+    /// `Flushing` when the file is over, `Error` when it broke just now.
     pub fn push(
         &self,
         kind: MediaKind,

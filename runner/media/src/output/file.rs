@@ -26,6 +26,10 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// `tell` is called from GStreamer's threads and must not wait.
+    ///
+    /// # Errors
+    ///
+    /// When an element is missing, or the inputs do not go into the container. The file is closed and stays empty.
     pub fn start(
         plan: &PipelinePlan,
         file: SpoolFile,
@@ -45,10 +49,12 @@ impl Pipeline {
         Ok((pipeline, feeds))
     }
 
+    /// How far the file has come; readable after the pipeline is gone.
     pub fn progress(&self) -> Arc<PipelineProgress> {
         self.progress.clone()
     }
 
+    /// How many bytes it has; readable after the pipeline is gone.
     pub fn written(&self) -> Arc<WriteProgress> {
         match &self.end {
             FileWriter::Sink(sink) => sink.written(),

@@ -19,8 +19,11 @@ use crate::track::Codec;
 /// What goes in and what comes out.
 #[derive(Clone, Debug)]
 pub struct PipelinePlan {
+    /// Pictures, if the file has any.
     pub video: Option<VideoInputFormat>,
+    /// Sound, if the file has any.
     pub audio: Option<AudioInputFormat>,
+    /// What the file is.
     pub container: Container,
     /// Fragment length of MP4, milliseconds.
     pub fragment_ms: u64,
@@ -29,7 +32,9 @@ pub struct PipelinePlan {
 /// The ways in; a lane that is not in the plan has none.
 #[derive(Clone, Debug, Default)]
 pub struct Feeds {
+    /// For pictures.
     pub video: Option<Feed>,
+    /// For sound.
     pub audio: Option<Feed>,
 }
 

@@ -10,7 +10,9 @@ use crate::element::PipelineError;
 /// Which of the two streams of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MediaKind {
+    /// Pictures.
     Video,
+    /// Sound.
     Audio,
 }
 
@@ -23,6 +25,7 @@ impl fmt::Display for MediaKind {
     }
 }
 
+/// What a pipeline says, from GStreamer's threads.
 #[derive(Debug)]
 pub enum PipelineEvent {
     /// The first encoded frame is on its way into the file.

@@ -54,8 +54,10 @@ pub struct Reorder {
     counts: ReorderCounts,
 }
 
+/// Packets of one stream since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReorderCounts {
+    /// Arrived, each counted once.
     pub packets: u64,
     /// Never came.
     pub lost: u64,
@@ -81,6 +83,7 @@ impl Add for ReorderCounts {
     }
 }
 
+/// What [`Reorder::next`] gives.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReorderOutput {
     /// All packets of one frame, padding taken out.
@@ -93,6 +96,7 @@ pub enum ReorderOutput {
 }
 
 impl Reorder {
+    /// `reorder_wait`: how long a hole is waited for.
     pub fn new(reorder_wait: Duration) -> Self {
         Self {
             reorder_wait,
@@ -108,6 +112,7 @@ impl Reorder {
         }
     }
 
+    /// Counts until now.
     pub fn counts(&self) -> ReorderCounts {
         self.counts
     }
@@ -117,6 +122,7 @@ impl Reorder {
         self.blocked_since
     }
 
+    /// Takes a packet in any order; what comes twice or too late is counted and dropped.
     pub fn put(&mut self, packet: Packet) {
         let seq = packet.seq;
         self.began.get_or_insert(packet.at);

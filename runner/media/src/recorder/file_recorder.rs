@@ -19,6 +19,7 @@ use crate::quality::{ComposedQuality, QualityMeter, add_late_sound};
 use crate::track::{Codec, TimelineEvent, Track, TrackId};
 use crate::units::MediaTime;
 
+/// Why a file cannot be begun or takes no more.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     #[error("open the file")]
@@ -52,7 +53,9 @@ pub enum TakeOutcome {
     OtherCodec,
 }
 
+/// Everything that belongs to one file; dropping it stops all of it.
 pub struct FileRecorder {
+    /// Of the file within the recording, from 0.
     pub number: u32,
     origin: Option<MediaTime>,
     known_to: MediaTime,
@@ -78,6 +81,12 @@ struct CopiedTrack {
 }
 
 impl FileRecorder {
+    /// Opens the file at `path` and starts what fills it. Blocks for the time GStreamer takes to start.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be claimed or written, an element is missing, or a thread cannot be started. Nothing of
+    /// it is left running.
     pub fn open(
         number: u32,
         mode: RecordingMode,
@@ -179,6 +188,11 @@ impl FileRecorder {
         Ok(())
     }
 
+    /// One event, in order.
+    ///
+    /// # Errors
+    ///
+    /// When the file takes no more; see [`FileError::is_full`].
     pub fn take(&mut self, timed: &TimelineEvent) -> Result<TakeOutcome, FileError> {
         self.meter.take(timed);
         let mut turn = TakeOutcome::Went;
@@ -244,6 +258,10 @@ impl FileRecorder {
     }
 
     /// Nothing more comes. [`PipelineEvent::Drained`] says when the file is whole.
+    ///
+    /// # Errors
+    ///
+    /// When the end of a copied track cannot be written.
     pub fn end(&mut self) -> Result<(), FileError> {
         if let Some(compositor) = &self.compositor {
             compositor.end_at(self.known_to);
@@ -268,14 +286,17 @@ impl FileRecorder {
         self.pipeline = None;
     }
 
+    /// The newest counts of a track.
     pub fn packets(&mut self, track: TrackId, packets: u64, lost: u64) {
         self.meter.packets(track, packets, lost);
     }
 
+    /// How much later than its sound a picture is placed now.
     pub fn av_offset(&mut self, picture: TrackId, ms: Option<f64>) {
         self.meter.av_offset(picture, ms);
     }
 
+    /// Media time of the file's beginning, once it is known.
     pub fn origin(&self) -> Option<MediaTime> {
         self.origin
     }
@@ -288,6 +309,7 @@ impl FileRecorder {
         }
     }
 
+    /// Length of the file by its encoded frames, nanoseconds.
     pub fn media_ns(&self) -> u64 {
         match self.copied.as_ref().and_then(|copied| copied.copy.ivf()) {
             Some(ivf) => ivf.media_ns(),
@@ -311,6 +333,7 @@ impl FileRecorder {
         lag
     }
 
+    /// Encoded bytes that wait, in memory or spilled.
     pub fn backlog_bytes(&self) -> u64 {
         let compositor = self.compositor.as_ref().map_or(0, |compositor| {
             let backlog = compositor.stats().backlog;
@@ -319,6 +342,7 @@ impl FileRecorder {
         compositor + self.copied.as_ref().map_or(0, |copied| copied.copy.waiting_bytes())
     }
 
+    /// What was recorded until now.
     pub fn quality(&self) -> Quality {
         let made = self.compositor.as_ref().map(|compositor| {
             let stats = compositor.stats();

@@ -13,6 +13,7 @@ use crate::passthrough;
 use crate::track::{Codec, Frame, TimelineEvent, Track, TrackId, TrackSource};
 use crate::units::MediaTime;
 
+/// How a file is made.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RecordingMode {
     /// One track, untouched, alone in its file.
@@ -26,6 +27,7 @@ pub enum RecordingMode {
 /// Where a copied file begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStart {
+    /// Media time of its first frame.
     pub at: MediaTime,
     /// Of the first key frame; (0, 0) for sound.
     pub size: (u32, u32),
@@ -43,6 +45,7 @@ pub struct TrackSurvey {
 }
 
 impl TrackSurvey {
+    /// One event before the mode is chosen, in order.
     pub fn take(&mut self, timed: &TimelineEvent) {
         match timed {
             TimelineEvent::Published { sid, video, muted, at } => self.prelude.published(sid, *video, *muted, *at),
@@ -100,6 +103,7 @@ impl TrackSurvey {
         }
     }
 
+    /// What the runner needs for the file's name and for EgressInfo.
     pub fn facts(&self, plan: &EgressPlan) -> TrackFacts {
         let mut facts = TrackFacts::default();
         let of = |video: bool| self.tracks.values().filter(move |track| track.codec.is_video() == video);

@@ -10,6 +10,7 @@ use super::dump::{DumpItem, DumpReader};
 use super::room::RoomMessage;
 use crate::receive::{ReceiveOptions, TrackReceiver};
 
+/// A dump and the receiver it goes into.
 pub struct Replay {
     reader: DumpReader,
     receiver: TrackReceiver,
@@ -18,6 +19,11 @@ pub struct Replay {
 }
 
 impl Replay {
+    /// `options`: those of the receiver, which may differ from the recording's.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or is no dump.
     pub fn open(path: &Path, options: ReceiveOptions) -> io::Result<Self> {
         let reader = DumpReader::open(path)?;
         Ok(Self { reader, receiver: TrackReceiver::new(options), ready: VecDeque::new(), over: false })

@@ -5,6 +5,7 @@ const CEILING: f32 = 0.97;
 /// How fast the gain comes back: from nothing to full in half a second.
 const RELEASE_PER_BLOCK: f32 = 0.04;
 
+/// Holds one block; a mix that never exceeds the ceiling passes unchanged, one block late.
 pub struct Limiter {
     /// Gain where the held block begins.
     gain: f32,
@@ -59,6 +60,7 @@ fn most_gain(block: &[f32]) -> f32 {
     if peak > CEILING { CEILING / peak } else { 1.0 }
 }
 
+/// The largest absolute sample.
 pub fn peak(block: &[f32]) -> f32 {
     block.iter().fold(0.0, |peak: f32, sample| peak.max(sample.abs()))
 }

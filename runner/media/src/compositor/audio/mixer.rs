@@ -21,8 +21,10 @@ const HEARD: f32 = 0.001;
 /// Samples made and handed on at once: waking a thread costs more than what it then does with 20 ms.
 pub const PARCEL: i64 = 5 * BLOCK;
 
+/// How sound is mixed.
 #[derive(Clone, Copy, Debug)]
 pub struct AudioMixerOptions {
+    /// Which participants are heard on which channel.
     pub mixing: Mixing,
     /// Samples at 48 kHz by which the output's encoder delays without saying so: see [`encoder_delay`].
     pub lead: u32,
@@ -41,6 +43,7 @@ pub fn decoder_delay(codec: Codec) -> i64 {
     if codec == Codec::Opus { 312 } else { 0 }
 }
 
+/// State of the sound mixer; its `run` is the thread.
 pub struct AudioMixer {
     options: AudioMixerOptions,
     sync: Arc<MixerSync>,
@@ -50,6 +53,7 @@ pub struct AudioMixer {
 }
 
 impl AudioMixer {
+    /// Nothing is mixed before [`AudioMixer::run`].
     pub fn new(options: AudioMixerOptions, sync: Arc<MixerSync>, stats_counter: Arc<StatsCounter>) -> Self {
         Self { options, sync, stats_counter, voices: Vec::new(), entered: 0 }
     }

@@ -11,9 +11,12 @@ pub enum DegradationLevel {
     LowerLayers,
 }
 
+/// Lag from which on a recording gives something up, nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DegradationBounds {
+    /// Beyond it every second picture is left out.
     pub half_above_ns: u64,
+    /// Beyond it lower layers are asked for as well.
     pub lower_above_ns: u64,
 }
 
@@ -35,10 +38,12 @@ pub struct DegradationPolicy {
 }
 
 impl DegradationPolicy {
+    /// Nothing is given up yet.
     pub fn new(bounds: DegradationBounds) -> Self {
         Self { bounds, level: DegradationLevel::Nothing }
     }
 
+    /// The level at this lag.
     pub fn on(&mut self, lag_ns: u64) -> DegradationLevel {
         let DegradationBounds { half_above_ns, lower_above_ns } = self.bounds;
         let floor = if lag_ns > lower_above_ns {

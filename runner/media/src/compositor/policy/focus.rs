@@ -8,6 +8,7 @@ const RIVAL_FOR: u64 = 600 * MS;
 /// Whoever has the stage keeps it this long at least.
 const STAGE_FOR: u64 = 2_000 * MS;
 
+/// Who speaks and who is shown large.
 #[derive(Debug, Default)]
 pub struct Focus {
     stage: Option<(String, MediaTime)>,

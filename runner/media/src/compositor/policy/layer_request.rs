@@ -7,15 +7,21 @@ use super::layout::PlacedTile;
 use crate::track::TrackId;
 use crate::units::MediaTime;
 
+/// A wish of the compositor to the room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayerRequest {
     /// The layer nearest to this size, in pixels.
     Prefer {
+        /// The track.
         track: TrackId,
+        /// Of its tile.
         width: u32,
+        /// Of its tile.
         height: u32,
     },
+    /// A key frame as soon as possible.
     KeyFrame {
+        /// The track.
         track: TrackId,
     },
 }
@@ -25,6 +31,7 @@ const SETTLED_NS: u64 = 500_000_000;
 /// Of a track that has no tile. It is still decoded, so that it can come at once.
 const UNSEEN: (u32, u32) = (320, 180);
 
+/// What was asked for of each track, so that nothing is asked twice.
 #[derive(Debug, Default)]
 pub struct LayerRequests {
     tracks: HashMap<TrackId, LastRequest>,

@@ -12,17 +12,25 @@ const MOST_IN_CAROUSEL: usize = 3;
 /// A tile smaller than this shows nothing.
 const SMALLEST: u32 = 16;
 
+/// Pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Size {
+    /// Pixels of a row.
     pub width: u32,
+    /// Rows.
     pub height: u32,
 }
 
+/// A part of a canvas or of a picture, in pixels from its upper left corner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rect {
+    /// Pixels from the left.
     pub x: u32,
+    /// Rows from the top.
     pub y: u32,
+    /// Pixels of a row.
     pub width: u32,
+    /// Rows.
     pub height: u32,
 }
 
@@ -46,10 +54,12 @@ pub enum Fit {
 pub enum Arrangement {
     /// One source at a time, seen whole (Participant, TrackComposite).
     Single,
+    /// All participants, in this layout.
     Tiles(LayoutName),
 }
 
 impl Arrangement {
+    /// The ground is white instead of black.
     pub fn is_light(self) -> bool {
         matches!(self, Self::Tiles(LayoutName { light: true, .. }))
     }
@@ -58,8 +68,11 @@ impl Arrangement {
 /// A track that has a picture now. The list of them is in a stable order: the order in which they first joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tile<'a> {
+    /// The track.
     pub track: TrackId,
+    /// Its participant.
     pub identity: &'a str,
+    /// A screen share.
     pub screen: bool,
     /// Of its newest decoded picture, pixels. Not as published: some clients publish an upright camera as a lying one.
     pub size: Size,
@@ -69,10 +82,14 @@ pub struct Tile<'a> {
     pub fresh: bool,
 }
 
+/// Where a tile goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlacedTile {
+    /// The track.
     pub track: TrackId,
+    /// Its place on the canvas.
     pub rect: Rect,
+    /// How its picture meets that place.
     pub fit: Fit,
 }
 
@@ -215,7 +232,9 @@ fn visible<'a>(tiles: &[Tile<'a>], most: usize, speaker: Option<&str>) -> Vec<Ti
 /// The part of the source that is seen, and where it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TileDrawing {
+    /// Part of the source.
     pub crop: Rect,
+    /// Place on the canvas.
     pub dest: Rect,
 }
 

@@ -44,6 +44,7 @@ pub struct FramePacing {
 }
 
 impl FramePacing {
+    /// `framerate`: output times a second.
     pub fn new(framerate: u32) -> Self {
         let interval = 1e9 / f64::from(framerate.max(1));
         Self { framerate, interval, last: None, spacing: interval, late: None }
@@ -107,6 +108,7 @@ pub struct LipSync {
 }
 
 impl LipSync {
+    /// Anything else that happens to this track.
     pub fn moved(&self, at: MediaTime) -> MediaTime {
         shifted(at, self.moved)
     }

@@ -18,6 +18,7 @@ const NO_VIDEO: u64 = 500 * MS;
 /// One participant, or named tracks: a camera is published up to a second after its microphone.
 const NEAR: u64 = 1_000 * MS;
 
+/// What decides where an output begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartRule {
     /// Many tiles.
@@ -31,7 +32,9 @@ pub enum StartRule {
 /// A start that needs no picture, and until when a picture would be better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
+    /// Where the recording would begin without a picture.
     pub at: MediaTime,
+    /// A picture before this moment makes a better beginning.
     pub picture_before: MediaTime,
 }
 
@@ -74,6 +77,7 @@ impl Prelude {
         self.end(at, |interval| interval.sid == sid);
     }
 
+    /// The first frame of a track has come.
     pub fn joined(&mut self, track: TrackId, sid: &str, video: bool, at: MediaTime) {
         match self.intervals.iter_mut().find(|interval| interval.gone.is_none() && interval.sid == sid) {
             Some(interval) => interval.track = Some(track),
@@ -89,6 +93,7 @@ impl Prelude {
         }
     }
 
+    /// The track left or was muted.
     pub fn gone(&mut self, track: TrackId, at: MediaTime) {
         self.end(at, |interval| interval.track == Some(track));
     }

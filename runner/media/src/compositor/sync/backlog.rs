@@ -33,12 +33,17 @@ pub struct Backlog {
 /// What the backlog holds, in bytes, and how many frames found no place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BacklogStats {
+    /// Bytes in memory.
     pub memory: u64,
+    /// Bytes in the spill file.
     pub spilled: u64,
+    /// The most both held together, bytes.
     pub peak: u64,
+    /// Frames given up.
     pub refused_frames: u64,
 }
 
+/// What a frame is worth when there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retention {
     /// Kept whatever it costs: sound, and what is too small to matter.
@@ -106,6 +111,7 @@ impl Backlog {
         self.refused.fetch_add(1, Relaxed);
     }
 
+    /// There is room in memory for another frame.
     pub fn has_room(&self) -> bool {
         self.memory.load(Relaxed) < self.bound
     }
@@ -115,6 +121,7 @@ impl Backlog {
         lock(&self.spill).trouble.take()
     }
 
+    /// Counters at this moment.
     pub fn stats(&self) -> BacklogStats {
         BacklogStats {
             memory: self.memory.load(Relaxed),

@@ -38,6 +38,7 @@ pub enum InboxItem {
     Closed,
 }
 
+/// Filled by the recorder, which must not wait; emptied by the track's decoder thread.
 pub struct Inbox {
     state: Mutex<InboxState>,
     news: Condvar,
@@ -59,6 +60,7 @@ enum QueuedItem {
 }
 
 impl Inbox {
+    /// Empty, with the watermark at zero.
     pub fn new(codec: Codec, backlog: Arc<Backlog>) -> Self {
         let state =
             InboxState { waiting: VecDeque::new(), watermark: MediaTime::ZERO, closed: false, giving_up: false };
@@ -94,6 +96,7 @@ impl Inbox {
         }
     }
 
+    /// Events are never given up.
     pub fn put_event(&self, at: MediaTime, event: TrackEvent) {
         lock(&self.state).waiting.push_back((at, QueuedItem::TrackEvent(event)));
     }

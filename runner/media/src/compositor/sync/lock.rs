@@ -7,6 +7,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Waits for a notification; a poisoned lock is taken as it is, see [`lock`].
 pub fn wait<'a, T>(news: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     news.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }

@@ -24,10 +24,13 @@ pub enum VideoEvent {
 
 /// A voice joins the mix.
 pub struct AudioJoin {
+    /// The track.
     pub track: Track,
+    /// Its decoded sound.
     pub voice: Arc<AudioTrackBuffer>,
 }
 
+/// What a wait gave.
 pub enum SyncWait<T> {
     Known(T),
     Over,
@@ -36,6 +39,7 @@ pub enum SyncWait<T> {
 /// No watermark is beyond.
 const NEVER: MediaTime = MediaTime::MAX;
 
+/// State under one lock, and a condition variable for each mixer.
 pub struct MixerSync {
     state: Mutex<SyncState>,
     /// For whoever waits for pictures or the start.
@@ -90,6 +94,7 @@ impl<T> TimeOrdered<T> {
 }
 
 impl MixerSync {
+    /// `framerate`: pictures a second, if any are made.
     pub fn new(rule: StartRule, framerate: Option<u32>) -> Self {
         let state = SyncState {
             watermark: MediaTime::ZERO,
@@ -106,6 +111,7 @@ impl MixerSync {
         Self { state: Mutex::new(state), news: Condvar::new(), heard: Condvar::new(), rule, framerate }
     }
 
+    /// To be obeyed by the picture mixer from `at` on.
     pub fn video_event(&self, at: MediaTime, video_event: VideoEvent) {
         let mut state = lock(&self.state);
         if let VideoEvent::Video(_, pictures) = &video_event
@@ -116,6 +122,7 @@ impl MixerSync {
         state.video_events.put(at, video_event);
     }
 
+    /// The sound mixer hears this track from `at` on.
     pub fn enters(&self, at: MediaTime, audio_join: AudioJoin) {
         lock(&self.state).audio_joins.put(at, audio_join);
     }
@@ -128,6 +135,7 @@ impl MixerSync {
         }
     }
 
+    /// Everything before `to` has been said; wakes a mixer only when it can go on.
     pub fn complete_to(&self, to: MediaTime) {
         let mut state = lock(&self.state);
         state.watermark = state.watermark.max(to);
@@ -146,6 +154,7 @@ impl MixerSync {
         self.heard.notify_all();
     }
 
+    /// The recording ends here; the first call counts.
     pub fn end_at(&self, end: MediaTime) {
         let mut state = lock(&self.state);
         state.end.get_or_insert(end);
@@ -159,6 +168,7 @@ impl MixerSync {
         self.wake_all();
     }
 
+    /// The start, once it is decided.
     pub fn started(&self) -> Option<MediaTime> {
         lock(&self.state).start
     }

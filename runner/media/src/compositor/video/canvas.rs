@@ -10,14 +10,31 @@ use gstreamer_video::prelude::*;
 use crate::compositor::decode::VideoFrame;
 use crate::compositor::policy::layout::{Rect, Size, TileDrawing};
 
+/// Why a picture cannot be made. None of these passes by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum CanvasError {
+    /// No canvas can have this size.
     #[error("no canvas of {width}x{height}")]
-    Impossible { width: u32, height: u32, source: gst::glib::BoolError },
+    Impossible {
+        /// Pixels of a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// What GStreamer says.
+        source: gst::glib::BoolError,
+    },
+    /// No memory for another picture.
     #[error("no memory for another picture")]
-    NoMemory { source: gst::FlowError },
+    NoMemory {
+        /// What GStreamer says.
+        source: gst::FlowError,
+    },
+    /// The canvas cannot be written.
     #[error("write into the canvas")]
-    Map { source: gst::glib::BoolError },
+    Map {
+        /// What GStreamer says.
+        source: gst::glib::BoolError,
+    },
 }
 
 /// Where canvases come from.
@@ -28,6 +45,11 @@ pub struct FramePool {
 }
 
 impl FramePool {
+    /// `light`: the ground is white.
+    ///
+    /// # Errors
+    ///
+    /// When no pool of such buffers can be made (a size of zero).
     pub fn new(size: Size, light: bool) -> Result<Self, CanvasError> {
         let Size { width, height } = size;
         let impossible = |source| CanvasError::Impossible { width, height, source };
@@ -44,21 +66,31 @@ impl FramePool {
         Ok(frame_pool)
     }
 
+    /// White or black, from the next canvas on.
     pub fn set_ground(&mut self, light: bool) {
         // Video range: 16 is black, 235 white.
         self.ground = [if light { 235 } else { 16 }, 128, 128];
     }
 
     /// A canvas whose content is undefined.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory.
     pub fn canvas(&self) -> Result<gst::Buffer, CanvasError> {
         self.pool.acquire_buffer(None).map_err(|source| CanvasError::NoMemory { source })
     }
 
+    /// Format and size of every canvas.
     pub fn info(&self) -> &gst_video::VideoInfo {
         &self.info
     }
 
     /// Opens a canvas for painting.
+    ///
+    /// # Errors
+    ///
+    /// When the buffer cannot be mapped for writing.
     pub fn open<'a>(&'a self, buffer: &'a mut gst::BufferRef) -> Result<Canvas<'a>, CanvasError> {
         let frame = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, &self.info)
             .map_err(|source| CanvasError::Map { source })?;
@@ -72,12 +104,14 @@ impl Drop for FramePool {
     }
 }
 
+/// A canvas that is painted on.
 pub struct Canvas<'a> {
     frame: gst_video::VideoFrameRef<&'a mut gst::BufferRef>,
     ground: [u8; 3],
 }
 
 impl Canvas<'_> {
+    /// Fills a rectangle with the ground.
     pub fn clear(&mut self, rect: Rect) {
         for plane in 0..3 {
             let area = Area::of(rect, plane);

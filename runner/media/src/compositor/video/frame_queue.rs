@@ -11,6 +11,7 @@ use crate::units::MediaTime;
 /// More would only be raw memory: 1.4 MB each at 720p.
 const AHEAD: usize = 3;
 
+/// What the picture mixer takes of a track, in order of time.
 #[derive(Debug)]
 pub enum QueuedFrame {
     Frame(VideoFrame),
@@ -28,6 +29,7 @@ impl QueuedFrame {
     }
 }
 
+/// Filled by the track's decoder thread, emptied by the picture mixer.
 #[derive(Default)]
 pub struct FrameQueue {
     state: Mutex<FrameQueueState>,

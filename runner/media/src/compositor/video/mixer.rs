@@ -29,10 +29,14 @@ use crate::units::MediaTime;
 /// A picture older than this is not fresh: with several videos of one participant another one is shown.
 const FRESH_NS: u64 = 2_000_000_000;
 
+/// What pictures are made.
 #[derive(Clone, Debug)]
 pub struct VideoMixerOptions {
+    /// Of the canvas.
     pub size: Size,
+    /// Pictures a second.
     pub framerate: u32,
+    /// Which tracks are shown where.
     pub arrangement: Arrangement,
     /// How long the last picture of a camera that sends nothing (and was not muted) is held. A screen share may stand
     /// still for ever.
@@ -67,6 +71,7 @@ impl VideoInput {
     }
 }
 
+/// State of the picture mixer; its `run` is the thread.
 pub struct VideoMixer {
     options: VideoMixerOptions,
     sync: Arc<MixerSync>,
@@ -90,6 +95,11 @@ struct LastCanvas {
 }
 
 impl VideoMixer {
+    /// Nothing is made before [`VideoMixer::run`].
+    ///
+    /// # Errors
+    ///
+    /// When no canvas of this size can be made.
     pub fn new(
         options: VideoMixerOptions,
         bounds: DegradationBounds,

@@ -33,12 +33,17 @@ const NOT_SYNC: u32 = 0x0101_0000;
 pub enum Mp4TrackKind {
     /// H264 or H265 access units in Annex B; described by the first key frame.
     Video {
+        /// H264 or H265.
         codec: Codec,
+        /// Pixels, of the first key frame.
         size: (u32, u32),
     },
+    /// AAC-LC, stereo.
     Aac {
+        /// Samples a second.
         rate: u32,
     },
+    /// Opus, stereo.
     Opus,
 }
 
@@ -73,6 +78,7 @@ struct Mp4Chunk {
     samples: u32,
 }
 
+/// An MP4 file that is being written.
 pub struct Mp4 {
     file: SpoolFile,
     tracks: Vec<Mp4Track>,
@@ -86,6 +92,7 @@ pub struct Mp4 {
 }
 
 impl Mp4 {
+    /// `kinds`: the tracks in the order of their indices. Nothing is written before the first fragment.
     pub fn open(file: SpoolFile, kinds: &[Mp4TrackKind], fragment_ns: u64) -> Self {
         let tracks = kinds.iter().map(|kind| Mp4Track::new(*kind)).collect();
         let next_fragment_ns = FIRST_FRAGMENT_NS.min(fragment_ns);
@@ -102,6 +109,10 @@ impl Mp4 {
     }
 
     /// `at_ns` since the beginning of the file. Pictures before the first key frame are dropped: nothing can show them.
+    ///
+    /// # Errors
+    ///
+    /// When the spool cannot be written (full, or its disk fails). The file takes no more; a retry does not help.
     pub fn push(&mut self, track: usize, at_ns: u64, key: bool, data: &[u8]) -> Result<(), SpoolError> {
         let Some(track) = self.tracks.get_mut(track) else { return Ok(()) };
         if !track.take(at_ns, key, data) {
@@ -118,6 +129,10 @@ impl Mp4 {
     }
 
     /// Makes it an ordinary MP4.
+    ///
+    /// # Errors
+    ///
+    /// When the spool cannot be written (full, or its disk fails). The file takes no more; a retry does not help.
     pub fn finish(&mut self) -> Result<(), SpoolError> {
         self.tracks.retain(|track| track.format.is_some());
         self.fragment(true)?;
@@ -132,6 +147,7 @@ impl Mp4 {
         self.file.rewrite(GAP, &head).map(|_| ())
     }
 
+    /// The file, for its length.
     pub fn file(&self) -> &SpoolFile {
         &self.file
     }

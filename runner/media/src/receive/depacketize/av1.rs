@@ -1,3 +1,5 @@
+//! AV1 over RTP (AOM specification 1.0): packets of one temporal unit → OBUs that carry their size. Pure.
+
 use super::bits::{Bits, IncompleteFrame, leb128, put_leb128};
 
 const SEQUENCE_HEADER: u8 = 1;

@@ -21,12 +21,16 @@ use crate::track::Codec;
 /// of 8×8, which end a muxer that has already promised another size.
 const SMALLEST: u32 = 16;
 
+/// What the packets of one RTP time make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessUnit {
+    /// As [`crate::track::Frame`] describes its data.
     pub data: Bytes,
+    /// What it is good for.
     pub kind: UnitKind,
 }
 
+/// What may be done with an access unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnitKind {
     /// Decodable by itself.
@@ -51,6 +55,11 @@ pub fn starts_frame(codec: Codec, payload: &[u8]) -> bool {
     }
 }
 
+/// Packets of one frame in order, padding taken out.
+///
+/// # Errors
+///
+/// When they do not make a frame: pieces are missing or are not of this codec.
 pub fn assemble(codec: Codec, packets: &[Packet]) -> Result<AccessUnit, IncompleteFrame> {
     let first = packets.first().ok_or(IncompleteFrame)?;
     if !codec.is_video() {

@@ -1,3 +1,5 @@
+//! VP8 over RTP (RFC 7741): packets of one frame → the frame, and its size when it is a key frame. Pure.
+
 use super::bits::IncompleteFrame;
 
 /// Payload descriptor (RFC 7741 4.2): begins a frame?, length.

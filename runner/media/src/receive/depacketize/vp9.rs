@@ -1,3 +1,5 @@
+//! VP9 over RTP (RFC 9628): packets of one picture → a frame or superframe, and its size when it is a key frame. Pure.
+
 use super::bits::{Bits, IncompleteFrame};
 
 struct Descriptor {

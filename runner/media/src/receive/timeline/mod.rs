@@ -30,6 +30,7 @@ use crate::units::{MediaTime, RtpTime, Ssrc};
 /// Frames of one stream never come closer than this; muxers need rising times.
 pub const LEAST_STEP_NS: u64 = 1_000_000;
 
+/// The clocks of all streams and their publishers.
 #[derive(Debug, Default)]
 pub struct Timeline {
     /// Arrival of the first packet of the session.
@@ -56,6 +57,7 @@ impl Timeline {
         self.streams.insert(stream, StreamClock::new(identity, sound, rate));
     }
 
+    /// The stream is over; its publisher's clock stays.
     pub fn close(&mut self, stream: Ssrc) {
         let Some(it) = self.streams.remove(&stream) else { return };
         if it.anchor
@@ -70,6 +72,7 @@ impl Timeline {
         self.origin.get_or_insert(at);
     }
 
+    /// Arrival of the first packet: media time zero.
     pub fn origin(&self) -> Option<Duration> {
         self.origin
     }

@@ -16,11 +16,15 @@ pub type PacketFilter = Box<dyn FnMut() -> bool + Send>;
 pub struct JoinOptions {
     /// `ws://` or `wss://` of livekit-server.
     pub ws_url: String,
+    /// Room token: subscribe only, hidden, recorder.
     pub token: Secret,
     /// Sid of the room that was asked for; empty: whichever has the name in the token.
     pub room_id: String,
+    /// Which publications are recorded.
     pub choose: Source,
+    /// Subscribe to video.
     pub want_video: bool,
+    /// Subscribe to sound.
     pub want_audio: bool,
     /// How long a hole in a track's RTP is waited for.
     pub reorder: Duration,
@@ -35,6 +39,7 @@ pub struct JoinOptions {
 }
 
 impl JoinOptions {
+    /// Everything else as a recording to a file has it.
     pub fn new(ws_url: impl Into<String>, token: Secret, choose: Source) -> Self {
         Self {
             ws_url: ws_url.into(),
@@ -53,16 +58,21 @@ impl JoinOptions {
     }
 }
 
+/// What a room tells its listener.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RoomMessage {
     /// When session time 0 was. Before the first [`RoomMessage::TimelineEvent`] and never again.
     Epoch {
+        /// By the monotonic clock.
         at: Instant,
     },
+    /// An event of the recording, per track in order of time.
     TimelineEvent(TimelineEvent),
-    /// Again after a rejoin.
+    /// In the room; again after a rejoin.
     Joined {
+        /// Sid, `RM_…`.
         room_id: String,
+        /// Its name.
         room_name: String,
     },
     /// What the recording still waits for, in words.

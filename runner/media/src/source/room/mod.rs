@@ -26,6 +26,10 @@ pub struct Room {
 
 impl Room {
     /// Returns at once; whatever goes wrong is the reason in [`RoomMessage::Ended`].
+    ///
+    /// # Errors
+    ///
+    /// When the runtime or its thread cannot be made. What goes wrong later is in [`RoomMessage::Ended`].
     pub fn join(
         options: JoinOptions,
         hear: impl FnMut(Vec<RoomMessage>) -> bool + Send + 'static,

@@ -49,7 +49,9 @@ struct Udp {
 }
 
 pub(super) struct Datagram {
+    /// Who sent it.
     pub remote: SocketAddr,
+    /// The socket it came to.
     pub local: SocketAddr,
     /// When the kernel took it from the network.
     pub at: Instant,
