@@ -1,8 +1,8 @@
 //! One recording's media, from datagrams to the bytes of a file.
 //!
-//! `recorder` controls one recording. `source` joins a room and hands packets to `receive`, which gives frames and events
-//! with their media time. They are copied (`passthrough`) or decoded and mixed (`compositor`), and go through `output`
-//! (with `encode` and `mux`) into the spool. `quality` counts what was really recorded.
+//! `recorder` controls one recording. `source` joins a room and hands packets to `receive`, which gives frames and
+//! events with their media time. They are copied (`passthrough`) or decoded and mixed (`compositor`), and go through
+//! `output` (with `encode` and `mux`) into the spool. `quality` counts what was really recorded.
 //!
 //! A module uses only modules below it in this list; `tests/rules` looks for cycles.
 

@@ -1,7 +1,8 @@
 //! Encoded frames that go into the file as they came: only their times are ours.
 //!
 //! A later change of the picture's size needs nothing: H264, H265 and AV1 key frames bring their parameter sets in the
-//! stream, VP8 and VP9 say their size in every key frame, and the muxer keeps the label of the first one. A change of the codec cannot go into the same lane; `recording` opens another file for it.
+//! stream, VP8 and VP9 say their size in every key frame, and the muxer keeps the label of the first one. A change of
+//! the codec cannot go into the same file; `recorder` opens another one for it.
 
 use bytes::Bytes;
 use gstreamer as gst;
@@ -16,7 +17,7 @@ use crate::units::MediaTime;
 /// Distance of the black frames of a mute: players that seek find one soon.
 const BLACK_EVERY_NS: u64 = 1_000_000_000;
 
-/// Frames of one lane never stand closer than this: equal times are refused by players.
+/// Frames of one track never stand closer than this: equal times are refused by players.
 const CLOSEST_NS: u64 = 100_000;
 
 /// The container of a copied track when none was asked for.
@@ -66,7 +67,7 @@ pub struct Passthrough {
     origin: MediaTime,
     /// The last frame's place in the file, nanoseconds.
     last: Option<u64>,
-    /// What stands in for a picture that is not there; needed only beside another lane.
+    /// What stands in for a picture that is not there; needed only beside sound.
     black: Option<Bytes>,
     absent: bool,
     size: Option<(u32, u32)>,
@@ -120,7 +121,7 @@ impl Passthrough {
         })
     }
 
-    /// A muted picture is black, as in a composed recording. Every return begins with a key frame, so that a stranger's
+    /// A muted picture is black, as in a composed recording. Every return begins with a key frame, so that a foreign
     /// picture before it does no harm.
     pub fn fill_with(&mut self, black: Bytes) {
         self.black = Some(black);

@@ -8,7 +8,7 @@ use crate::cadence::{Cadence, Gaps, is_gap};
 use crate::track::{TimelineEvent, TrackId, TrackSource};
 use crate::units::MediaTime;
 
-/// Thresholds of the words in `degraded`.
+/// Thresholds of the messages in `degraded`.
 const LOSS: f64 = 0.01;
 const GAP_MS: u64 = 1000;
 const FREEZE_MS: u64 = 2000;
@@ -20,7 +20,7 @@ const LATE_SOUND_MS: u64 = 100;
 /// Opus' silence sends a packet each 400 ms; what is longer is silence without any.
 const SILENCE_NS: u64 = 500_000_000;
 
-/// What a scene knows of itself, in our units.
+/// What a compositor has counted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ComposedQuality {
     /// Pictures made.
@@ -31,7 +31,7 @@ pub struct ComposedQuality {
     pub frames_skipped: u64,
     /// Longest time without a different picture of a camera.
     pub max_freeze_ms: u64,
-    /// Sound made in which nobody was heard.
+    /// Sound made that was silent, milliseconds.
     pub silence_ms: u64,
     /// Most that the mixers were behind.
     pub max_lag_ms: u64,
@@ -146,7 +146,7 @@ impl QualityMeter {
         self.max_lag_ms = self.max_lag_ms.max(ms);
     }
 
-    /// `copied`: the track whose pictures went into the file untouched; `composed`: what the scene made.
+    /// `copied`: the track whose pictures went into the file untouched; `composed`: what the compositor made.
     pub fn quality(&self, media_ms: u64, copied: Option<TrackId>, composed: Option<ComposedQuality>) -> Quality {
         let gaps = |stats: &TrackQuality| stats.cadence.gaps(stats.overdue(self.known_to));
         let all: Vec<Gaps> = self.tracks.values().map(gaps).collect();
@@ -195,7 +195,7 @@ fn further(a: &f64, b: &f64) -> std::cmp::Ordering {
     a.abs().total_cmp(&b.abs())
 }
 
-/// Why a recording is not what it should be, in words.
+/// Why a recording is not what it should be, for the user.
 pub fn degraded(quality: &Quality) -> Vec<String> {
     let mut message = vec![];
     let lost = quality.packets_lost as f64 / (quality.packets + quality.packets_lost).max(1) as f64;
@@ -284,7 +284,7 @@ mod tests {
         meter.take(&TimelineEvent::Watermark { at: MediaTime::from_ns(ms * 1_000_000) });
     }
 
-    /// Gaps, their length in milliseconds, and the words.
+    /// Gaps, their length in milliseconds, and the messages.
     fn fault(meter: &QualityMeter) -> (u32, u64, Vec<String>) {
         let quality = meter.quality(60_000, Some(TrackId(1)), None);
         (quality.gaps, quality.gaps_ms, quality.degraded)

@@ -1,11 +1,11 @@
-//! Words every room of this crate shares: a track, a moment, and what happens to tracks on the session's timeline.
+//! What all modules share: a track, a frame of it, and what happens to tracks on the recording's timeline.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::units::MediaTime;
 
-/// One stay of one publication in this recording. A publication that comes back (reconnect, republish) with the same
+/// Number of a track in this recording. A publication that comes back (reconnect, republish) with the same
 /// participant identity and source keeps its id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TrackId(pub u32);
@@ -76,7 +76,7 @@ pub struct Track {
     pub published_size: (u32, u32),
 }
 
-/// One whole encoded frame at its place on the session's timeline.
+/// One whole encoded frame at its place on the recording's timeline.
 ///
 /// H264/H265: an access unit in Annex B with the parameter sets it came with. VP8/VP9: a frame. AV1: a temporal unit of
 /// OBUs that all carry their size. Opus: a packet. PCMU/PCMA: the samples of a packet.
@@ -97,8 +97,8 @@ pub struct Frame {
 /// What reaches the recording, per track in order of `at`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TimelineEvent {
-    /// A publication is subscribed, or its mute changed. Said from the subscription on, long before `Joined`, which comes
-    /// with the first frame.
+    /// A publication is subscribed, or its mute changed. Said from the subscription on, long before `Joined`, which
+    /// comes with the first frame.
     Published {
         /// `TR_…`.
         sid: String,

@@ -1,6 +1,7 @@
 //! A decoder that works in the caller's thread: when `push` returns, everything the frame completes has been handed on.
 //!
-//! That is why "decoded up to" needs no markers and no clock: there is no queue, no sink and no bus between the two pads.
+//! That is why "decoded up to" needs no markers and no clock: there is no queue, no sink and no bus between the two
+//! pads.
 
 use std::sync::{Arc, Mutex};
 

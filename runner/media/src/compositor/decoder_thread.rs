@@ -1,5 +1,5 @@
-//! One track's own thread: inbox → decoder → what its mixer takes. A decoder that breaks costs its own tile or voice and
-//! nothing else.
+//! One track's own thread: inbox → decoder → what its mixer takes. A decoder that breaks costs its own tile or voice
+//! and nothing else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -8,7 +8,7 @@ use crate::units::MediaTime;
 /// What a compositor says while it works, from its own threads. The function that takes it must not wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CompositorEvent {
-    /// Output time 0 is this moment of the session.
+    /// Output time 0 is this moment of the recording.
     Started {
         /// The start.
         at: MediaTime,

@@ -16,7 +16,7 @@ pub struct CompositorStats {
     pub picture_ns: u64,
     /// Sound made so far, since the start.
     pub sound_ns: u64,
-    /// Between what is known of the session and what is made of it.
+    /// Between what is known of the recording and what is made of it.
     pub lag_ns: u64,
     /// The largest `lag_ns` so far.
     pub longest_lag_ns: u64,
@@ -30,7 +30,7 @@ pub struct CompositorStats {
     pub frames_skipped: u64,
     /// Longest time without a different picture while a camera was to be seen, unless that is its pace.
     pub longest_freeze_ns: u64,
-    /// Sound made in which nobody was heard.
+    /// Sound made that was silent.
     pub silence_ns: u64,
     /// Frames a decoder refused.
     pub broken_frames: u64,

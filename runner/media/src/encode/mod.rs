@@ -1,4 +1,4 @@
-//! What GStreamer makes of a lane: raw pictures and sound are encoded, copied frames parsed. Each function gives an
+//! What GStreamer makes of an input: raw pictures and sound are encoded, copied frames parsed. Each function gives an
 //! `appsrc` and the elements behind it, not yet linked; `output` links them to a muxer and runs them.
 
 mod black;
@@ -11,8 +11,8 @@ pub use self::black::black;
 use crate::element::{PipelineError, make};
 use crate::track::Codec;
 
-/// Pictures and blocks that may wait in a raw lane. Enough to keep the encoder busy, few enough that lag is held as
-/// encoded packets in the scene's inbox and not as pictures here.
+/// Pictures and blocks that may wait at a raw input. Enough to keep the encoder busy, few enough that lag is held as
+/// encoded packets in the compositor's inbox and not as pictures here.
 const PICTURES: u64 = 3;
 const BLOCKS: u64 = 5;
 
@@ -165,7 +165,7 @@ fn h264(encoding: &VideoEncoding) -> Result<Vec<gst::Element>, PipelineError> {
             .property("vbv-buf-capacity", VBV_MS)
             .property("key-int-max", key_int)
             .property("threads", threads)
-            // A sixth of the time at equal quality, and no reordering to wait for (`spec/compositor.md` 9).
+            // A sixth of the time at equal quality, and no reordering to wait for.
             .property("bframes", 0u32);
         // Asked for an interval: key frames exactly there, none between.
         if encoding.key_frame_interval.is_some() { e.property("option-string", "scenecut=0") } else { e }
@@ -301,8 +301,8 @@ fn filter(caps: &gst::Caps) -> Result<gst::Element, PipelineError> {
     make("capsfilter", |f| f.property("caps", caps))
 }
 
-/// Parts the encoder's thread from a muxer's of two lanes. Unbounded: what waits here is encoded, and waits only while
-/// the other lane is behind.
+/// Parts the encoder's thread from that of a muxer with two inputs. Unbounded: what waits here is encoded, and waits
+/// only while the other input is behind.
 pub(crate) fn queue() -> Result<gst::Element, PipelineError> {
     make("queue", |q| {
         q.property("max-size-buffers", 0u32).property("max-size-bytes", 0u32).property("max-size-time", 0u64)

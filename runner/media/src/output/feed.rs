@@ -35,13 +35,13 @@ impl RawSink for Feed {
     }
 }
 
-/// The pipeline takes nothing more: it ended, broke or was dropped. Not an accident of its own; whoever leads the
-/// pipeline knows why.
+/// The pipeline takes nothing more: it ended, broke or was dropped. Not a fault of its own: the reason is in a
+/// [`PipelineEvent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the {0} lane of the pipeline is closed")]
+#[error("the {0} input of the pipeline is closed")]
 pub struct FeedError(pub MediaKind);
 
-/// One lane's way into the pipeline. A raw lane holds few buffers and makes its feeder wait; a copied lane holds what
+/// One input of the pipeline. A raw one holds few buffers and makes its feeder wait; a copied one holds what
 /// it is given, for its feeder must not wait, and says how much that is.
 #[derive(Clone, Debug)]
 pub struct Feed {
@@ -78,7 +78,7 @@ impl Feed {
     }
 
     /// `buffer` has its PTS: nanoseconds since the beginning of the file, already decided by the timeline. Blocks while
-    /// a raw lane is full.
+    /// a raw input is full.
     ///
     /// # Errors
     ///
@@ -97,7 +97,7 @@ impl Feed {
     /// Nothing comes any more.
     pub fn end(&self) {
         match &self.way {
-            // Refused only by a lane that is closed already.
+            // Refused only by an input that is closed already.
             FeedTarget::Elements(appsrc) => drop(appsrc.end_of_stream()),
             FeedTarget::File { out, .. } => out.end(self.kind),
         }
@@ -130,14 +130,14 @@ impl Mp4Output {
     /// `inputs`: what goes in, in the order of the file's tracks.
     pub fn new(
         file: SpoolFile,
-        lanes: &[(MediaKind, Mp4TrackKind)],
+        inputs: &[(MediaKind, Mp4TrackKind)],
         fragment_ms: u64,
         progress: Arc<PipelineProgress>,
         tell: PipelineEventFn,
     ) -> Arc<Self> {
-        let kinds: Vec<Mp4TrackKind> = lanes.iter().map(|(_, kind)| *kind).collect();
+        let kinds: Vec<Mp4TrackKind> = inputs.iter().map(|(_, kind)| *kind).collect();
         let mp4 = Mp4::open(file, &kinds, fragment_ms.max(100) * 1_000_000);
-        let open = lanes.iter().map(|(kind, _)| *kind).collect();
+        let open = inputs.iter().map(|(kind, _)| *kind).collect();
         let state = Mutex::new(WriterState { mp4: Some(mp4), open });
         Arc::new(Self { state, written: Arc::default(), progress, tell })
     }
@@ -147,7 +147,7 @@ impl Mp4Output {
         self.written.clone()
     }
 
-    /// Index of a lane in the file: the order of `lanes` at the beginning.
+    /// `index` of a track in the file: the order of `inputs` at the beginning.
     ///
     /// # Errors
     ///
@@ -178,7 +178,7 @@ impl Mp4Output {
         Ok(())
     }
 
-    /// The last lane that ends makes the file whole.
+    /// The last input that ends makes the file whole.
     pub fn end(&self, kind: MediaKind) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let before = state.open.len();

@@ -1,7 +1,7 @@
-//! One file being made: raw or encoded lanes in, the bytes of a file out. Its one watcher turns bus messages into
+//! One file being made: raw or encoded frames in, the bytes of a file out. Its one watcher turns bus messages into
 //! [`PipelineEvent`]s.
 //!
-//! No clock is asked anywhere: lanes carry their PTS, sinks do not wait.
+//! No clock is asked anywhere: buffers carry their PTS, sinks do not wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,8 @@ use super::progress::{PipelineEvent, PipelineEventFn, PipelineProgress};
 use crate::element::{PipelineError, build};
 use crate::mux::WriteProgress;
 
-/// One file being made. Dropping it stops everything at once and closes the file; the bytes written so far stay written.
+/// One file being made. Dropping it stops everything at once and closes the file; the bytes written so far stay
+/// written.
 pub struct Pipeline {
     gst: gst::Pipeline,
     end: FileWriter,
@@ -70,7 +71,7 @@ impl Pipeline {
     /// Stops and closes the file. After [`PipelineEvent::Drained`] it is whole; before, it is what a `kill -9` would
     /// have left.
     fn halt(&self) {
-        // Going down cannot fail for our elements, and there is nobody to tell.
+        // Going down cannot fail for our elements, and there is no listener left.
         let _ = self.gst.set_state(gst::State::Null);
         if let Some(bus) = self.gst.bus() {
             bus.unset_sync_handler();
@@ -98,7 +99,7 @@ impl Pipeline {
                 // One fault makes several elements complain; the first one is the reason.
                 gst::MessageView::Error(error) if !broken.swap(true, Ordering::AcqRel) => {
                     if let Some(pipeline) = weak.upgrade() {
-                        // Feeders that wait in a full lane are let go. Not from here: this is a streaming thread.
+                        // Feeders that wait at a full input are let go. Not from here: this is a streaming thread.
                         pipeline.call_async(|pipeline| {
                             let _ = pipeline.set_state(gst::State::Null);
                         });

@@ -29,7 +29,7 @@ pub struct PipelinePlan {
     pub fragment_ms: u64,
 }
 
-/// The ways in; a lane that is not in the plan has none.
+/// The ways in; what is not in the plan has none.
 #[derive(Clone, Debug, Default)]
 pub struct Feeds {
     /// For pictures.
@@ -53,7 +53,7 @@ pub(super) enum FileWriter {
     Mp4(Arc<Mp4Output>),
 }
 
-/// Lanes that meet in a muxer of GStreamer's.
+/// Inputs that meet in a muxer of GStreamer's.
 pub(super) fn muxed(
     plan: &PipelinePlan,
     pipeline: &gst::Pipeline,
@@ -90,7 +90,7 @@ pub(super) fn muxed(
     Ok((FileWriter::Sink(sink), feeds))
 }
 
-/// Lanes that meet in our own MP4: encoded ones at the end of their encoder, copied ones directly.
+/// Inputs that meet in our own MP4: encoded ones at the end of their encoder, copied ones directly.
 pub(super) fn fragmented(
     plan: &PipelinePlan,
     pipeline: &gst::Pipeline,
@@ -98,28 +98,28 @@ pub(super) fn fragmented(
     progress: &Arc<PipelineProgress>,
     tell: &PipelineEventFn,
 ) -> Result<(FileWriter, Feeds), PipelineError> {
-    let mut lanes = vec![];
+    let mut inputs = vec![];
     match &plan.video {
         Some(VideoInputFormat::Raw { encoding, .. }) => {
             let size = (encoding.width, encoding.height);
-            lanes.push((MediaKind::Video, Mp4TrackKind::Video { codec: Codec::H264, size }));
+            inputs.push((MediaKind::Video, Mp4TrackKind::Video { codec: Codec::H264, size }));
         }
         Some(VideoInputFormat::Copied { codec, size }) => {
-            lanes.push((MediaKind::Video, Mp4TrackKind::Video { codec: *codec, size: *size }));
+            inputs.push((MediaKind::Video, Mp4TrackKind::Video { codec: *codec, size: *size }));
         }
         None => {}
     }
     match &plan.audio {
         Some(AudioInputFormat::Raw { codec: AudioCodec::Aac, frequency, .. }) => {
-            lanes.push((MediaKind::Audio, Mp4TrackKind::Aac { rate: *frequency }));
+            inputs.push((MediaKind::Audio, Mp4TrackKind::Aac { rate: *frequency }));
         }
         Some(AudioInputFormat::Raw { codec: AudioCodec::Mp3, .. }) => return Err(build("MP3 does not go into an MP4")),
-        Some(_) => lanes.push((MediaKind::Audio, Mp4TrackKind::Opus)),
+        Some(_) => inputs.push((MediaKind::Audio, Mp4TrackKind::Opus)),
         None => {}
     }
-    let out = Mp4Output::new(file, &lanes, plan.fragment_ms, progress.clone(), tell.clone());
+    let out = Mp4Output::new(file, &inputs, plan.fragment_ms, progress.clone(), tell.clone());
     let mut feeds = Feeds::default();
-    for (index, (kind, _)) in lanes.into_iter().enumerate() {
+    for (index, (kind, _)) in inputs.into_iter().enumerate() {
         let encoded = match kind {
             MediaKind::Video => {
                 plan.video.as_ref().filter(|video| matches!(video, VideoInputFormat::Raw { .. })).map(encode::video)
@@ -160,8 +160,8 @@ fn connect(
     last.static_pad("src").ok_or_else(|| PipelineError::Build { message: "a chain without an end".into() })
 }
 
-/// A picture that changes its size may bring new caps, which muxers refuse. Key frames say their size themselves, so the
-/// first label will do.
+/// A picture that changes its size may bring new caps, which muxers refuse. Key frames say their size themselves, so
+/// the first label will do.
 fn keep_first_caps(pad: &gst::Pad) {
     let seen = AtomicBool::new(false);
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| match &info.data {

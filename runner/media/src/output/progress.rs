@@ -30,7 +30,7 @@ impl fmt::Display for MediaKind {
 pub enum PipelineEvent {
     /// The first encoded frame is on its way into the file.
     Flowing,
-    /// Every lane ended and the muxer has written its last byte.
+    /// Every input ended and the muxer has written its last byte.
     Drained,
     /// Nothing is written any more; what was written stays.
     Broke(PipelineError),
@@ -54,12 +54,12 @@ impl PipelineProgress {
         self.video_ns.load(Ordering::Relaxed).max(self.audio_ns.load(Ordering::Relaxed))
     }
 
-    /// Grows whenever either lane does: a picture far behind its sound is still work.
+    /// Grows whenever either stream does: a picture far behind its sound is still work.
     pub fn worked(&self) -> u64 {
         self.video_ns.load(Ordering::Relaxed).saturating_add(self.audio_ns.load(Ordering::Relaxed))
     }
 
-    /// The lane that is behind the other; what the muxer has surely seen of both.
+    /// The stream that is behind the other; what the muxer has surely seen of both.
     pub fn complete_ns(&self, video: bool, audio: bool) -> u64 {
         let of = |kind: &AtomicU64, there| if there { kind.load(Ordering::Relaxed) } else { u64::MAX };
         match of(&self.video_ns, video).min(of(&self.audio_ns, audio)) {

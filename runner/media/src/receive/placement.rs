@@ -51,7 +51,7 @@ pub(super) enum Absence {
 }
 
 /// Every track's place in time, and what the recording is told of it.
-pub(super) struct Placement {
+pub(super) struct TrackPlacement {
     pub(super) options: ReceiveOptions,
     pub(super) timeline: Timeline,
     pub(super) tracks: BTreeMap<TrackId, TrackState>,
@@ -85,7 +85,7 @@ pub(super) struct TrackState {
     pub(super) past: ReorderCounts,
 }
 
-impl Placement {
+impl TrackPlacement {
     pub(super) fn new(options: ReceiveOptions) -> Self {
         Self {
             options,
@@ -101,7 +101,7 @@ impl Placement {
 
     /// Media time of this moment, never before what was declared complete.
     pub(super) fn now(&self, at: SourceTime) -> MediaTime {
-        self.timeline.session_time(at).max(self.complete.unwrap_or_default())
+        self.timeline.recording_time(at).max(self.complete.unwrap_or_default())
     }
 
     /// Media time zero, if this is the first packet: now what was published before has a time.
@@ -343,7 +343,7 @@ impl Placement {
         if self.timeline.origin().is_none() {
             return;
         }
-        let session = |since: SourceTime| self.timeline.session_time(since);
+        let session = |since: SourceTime| self.timeline.recording_time(since);
         let (silent, late) =
             (session(at.saturating_sub(self.options.reorder_wait)), session(at.saturating_sub(self.options.late)));
         let mut complete = session(at.saturating_sub(MARGIN));

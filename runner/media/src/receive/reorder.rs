@@ -340,7 +340,7 @@ mod tests {
                 ReorderOutput::WaitUntil(_) | ReorderOutput::Empty => break,
             }
         }
-        assert_eq!((frames, lost), (41, 40), "all that is older than the patience");
+        assert_eq!((frames, lost), (41, 40), "all that is older than the wait");
     }
 
     #[test]

@@ -102,7 +102,8 @@ impl Session {
         // Media time and capture of the last frame.
         let mut sent = (0, 0);
         let mut out = vec![];
-        // Publisher's reports: what they say, and when the server had them. libwebrtc: each 5 s for sound, 1 s for pictures.
+        // Publisher's reports: what they say, and when the server had them. libwebrtc: each 5 s for sound, 1 s for
+        // pictures.
         let mut reports: Vec<(i64, i64, i64)> = vec![];
         let every = if stream == SOUND { 5000 } else { 1000 };
         for captured in (0..self.seconds * 1000).step_by(step as usize) {

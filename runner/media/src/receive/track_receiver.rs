@@ -1,10 +1,10 @@
-//! The tracks of one room: which stream carries which of them, who comes, mutes and leaves. In: [`RoomEvent`]s with their
-//! arrival. Out: [`TimelineEvent`]s, and requests for key frames.
+//! The tracks of one room: which stream carries which of them, who comes, mutes and leaves. In: [`RoomEvent`]s with
+//! their arrival. Out: [`TimelineEvent`]s, and requests for key frames.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::event::{Publication, RoomEvent, SourceTime};
-use super::placement::{Absence, Placement, ReceiveOptions};
+use super::placement::{Absence, ReceiveOptions, TrackPlacement};
 use super::reorder::Packet;
 use super::stats::TrackStats;
 use super::stream::StreamReceiver;
@@ -16,7 +16,7 @@ use crate::units::Ssrc;
 /// Push what arrives, tick some 25 times a second, drain after either.
 pub struct TrackReceiver {
     streams: BTreeMap<Ssrc, StreamReceiver>,
-    placement: Placement,
+    placement: TrackPlacement,
     /// Subscriptions: whether it is a video, and whether it is muted.
     published: BTreeMap<String, (bool, bool)>,
     ids: HashMap<(String, TrackSource), Vec<TrackId>>,
@@ -27,7 +27,7 @@ impl TrackReceiver {
     pub fn new(options: ReceiveOptions) -> Self {
         Self {
             streams: BTreeMap::new(),
-            placement: Placement::new(options),
+            placement: TrackPlacement::new(options),
             published: BTreeMap::new(),
             ids: HashMap::new(),
         }

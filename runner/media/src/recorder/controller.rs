@@ -27,7 +27,7 @@ use crate::track::TimelineEvent;
 const ROOM_LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a drain may go without any progress before the file is closed as it is.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same when the runner is gone and nobody will wait for us.
+/// The same when the runner is gone and will not wait for us.
 const ORPHAN_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct RecorderController {
     start: StartCommand,
@@ -37,7 +37,7 @@ pub(super) struct RecorderController {
     tell: Sender<RecorderInput>,
     gstreamer: Option<JoinHandle<Result<(), gst::glib::Error>>>,
     room: Option<Room>,
-    /// Unix nanoseconds of session time 0.
+    /// Unix nanoseconds of media time 0.
     origin: Option<i64>,
     survey: TrackSurvey,
     /// What came while there was no file to take it.
@@ -241,7 +241,7 @@ impl RecorderController {
             PipelineEvent::Flowing => self.flowing(),
             PipelineEvent::Drained => match self.draining.take() {
                 Some(draining) => Flow::Break(draining.why),
-                // Both lanes ended by themselves: only a scene that broke does that.
+                // Both inputs ended by themselves: only a compositor that broke does that.
                 None => failed("internal", "the recording ended before it was told to".into()),
             },
             PipelineEvent::Broke(error) => self.broke(FileError::Pipeline(error)),
@@ -284,7 +284,7 @@ impl RecorderController {
 
     /// Nothing more can be written. What was, stays.
     fn broke(&mut self, error: FileError) -> Flow {
-        // A closed lane is the echo of a fault that the pipeline tells itself.
+        // A closed input is the echo of a fault that the pipeline tells itself.
         if matches!(&error, FileError::Passthrough(crate::passthrough::PassthroughError::Feed(_))) {
             return CONTINUE;
         }
@@ -315,7 +315,7 @@ impl RecorderController {
             self.report.wrote(recorder.number, end, sealed_to, media_ns);
         }
         self.report.alive(media_ns, lag_ms, backlog);
-        // The first frame may have passed before the scene's start or the wall clock was known.
+        // The first frame may have passed before the compositor's start or the wall clock was known.
         if media_ns > 0 {
             let _ = self.flowing();
         }

@@ -1,4 +1,4 @@
-//! What the runner hears, no more often than it wants to.
+//! Events to the runner, rate limited. Runs on the controller's thread.
 
 use std::time::{Duration, Instant};
 
@@ -25,9 +25,9 @@ impl EventReporter {
 
     /// At once. A runner that is gone is no error here.
     pub fn send(&mut self, event: MediaEvent) {
-        // A runner that is gone is noticed where orders are read.
+        // A runner that is gone is noticed where commands are read.
         if let Err(error) = self.send.send(&event) {
-            debug!(error = %spillway_process::chain(&error), "nobody hears");
+            debug!(error = %spillway_process::chain(&error), "the runner does not read");
         }
     }
 

@@ -26,7 +26,7 @@ pub enum FileError {
     Open(#[from] SpoolError),
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
-    #[error("start the scene")]
+    #[error("start the compositor")]
     Compositor(#[from] CompositorError),
     #[error("copy a frame")]
     Passthrough(#[from] PassthroughError),
@@ -44,7 +44,7 @@ impl FileError {
     }
 }
 
-/// What a moment of the session means beyond the file.
+/// What a moment of the recording means beyond the file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TakeOutcome {
     Went,
@@ -129,7 +129,7 @@ impl FileRecorder {
         let plan_ = PipelinePlan { video, audio, container, fragment_ms: settings.fragment_ms };
         let tell = events.clone();
         let (pipeline, feeds) = Pipeline::start(&plan_, file, move |event| {
-            // Nobody listens any more: the leader is leaving.
+            // Refused only when the controller is gone.
             let _ = tell.send(RecorderInput::Pipeline(number, event));
         })?;
         recorder.progress = pipeline.progress();
@@ -252,7 +252,7 @@ impl FileRecorder {
         }
     }
 
-    /// The scene has decided where the file begins.
+    /// The compositor has decided where the file begins.
     pub fn began(&mut self, at: MediaTime) {
         self.origin.get_or_insert(at);
     }
@@ -325,7 +325,7 @@ impl FileRecorder {
         }
     }
 
-    /// Between what is known of the session and what is encoded.
+    /// Between what is known of the recording and what is encoded.
     pub fn lag_ms(&mut self) -> u64 {
         let Some(compositor) = &self.compositor else { return 0 };
         let lag = compositor.stats().lag_ns / 1_000_000;

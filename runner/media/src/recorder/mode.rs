@@ -1,7 +1,7 @@
-//! What is made of what came first: copied, or composed, and where a copy begins. Pure.
+//! Whether a recording is copied or composed, decided from its first events, and where a copy begins. Pure.
 //!
-//! A copied picture begins its file, as a composed one does (`compositor::StartRule`): sound before its first key frame is
-//! not recorded.
+//! A copied picture begins its file, as a composed one does (`compositor::StartRule`): sound before its first key frame
+//! is not recorded.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ pub enum RecordingMode {
     Track { track: Track, first: FileStart, container: Container },
     /// The picture untouched, the sound mixed.
     CopiedPicture { track: Track, first: FileStart },
-    /// Everything through the scene.
+    /// Everything through the compositor.
     Composed,
 }
 

@@ -1,5 +1,5 @@
-//! Where media comes from. `room` joins a LiveKit room and receives; `dump` keeps what arrived in a file, `replay` gives
-//! it to a receiver again.
+//! Where media comes from. `room` joins a LiveKit room and receives; `dump` keeps what arrived in a file, `replay`
+//! gives it to a receiver again.
 
 pub mod replay;
 pub mod room;

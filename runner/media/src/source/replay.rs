@@ -1,4 +1,4 @@
-//! A dump arrives again, as fast as it is read, and gives the same stream as the room did.
+//! A dump goes into a receiver again, as fast as it is read, and gives the same events as the room did.
 
 use std::collections::VecDeque;
 use std::io;

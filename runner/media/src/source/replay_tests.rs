@@ -12,7 +12,7 @@ use crate::units::{RtpTime, SeqNo, Ssrc};
 const OPTIONS: ReceiveOptions =
     ReceiveOptions { reorder_wait: Duration::from_millis(500), late: Duration::from_millis(500) };
 
-/// A minute of sound with holes, a report every three seconds, a mute and a departure.
+/// A minute of sound with holes, a report every three seconds, a mute and a publication that ends.
 fn a_minute() -> Vec<DumpRecord> {
     let publication = Publication {
         sid: "TR_a".to_owned(),

@@ -15,7 +15,7 @@ use crate::output::RawSink;
 use crate::track::{Codec, Track};
 use crate::units::{MediaTime, SampleIndex};
 
-/// Below −60 dB nobody is heard.
+/// Below −60 dB it is silence.
 const HEARD: f32 = 0.001;
 
 /// Samples made and handed on at once: waking a thread costs more than what it then does with 20 ms.
@@ -30,7 +30,7 @@ pub struct AudioMixerOptions {
     pub lead: u32,
 }
 
-/// avenc_aac delays by 1024 samples of its own rate and tells nobody. Opus and MP3 carry their delay in the file.
+/// avenc_aac delays by 1024 samples of its own rate and does not say so. Opus and MP3 carry their delay in the file.
 pub fn encoder_delay(codec: AudioCodec, frequency: u32) -> u32 {
     match codec {
         AudioCodec::Aac => (1024 * SampleIndex::RATE / u64::from(frequency.max(1))) as u32,
@@ -58,7 +58,7 @@ impl AudioMixer {
         Self { options, sync, stats_counter, voices: Vec::new(), entered: 0 }
     }
 
-    /// Until the session's end, or until the feed takes nothing more.
+    /// Until the recording's end, or until the feed takes nothing more.
     pub fn run(mut self, start: Option<MediaTime>, feed: Box<dyn RawSink>) {
         if let Some(start) = start {
             self.record(start, feed.as_ref());

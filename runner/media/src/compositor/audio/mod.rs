@@ -1,4 +1,5 @@
-//! Sound: from decoded packets at their sample positions (`track_buffer`, `sample_timeline`) to mixed blocks (`mixer`, `limiter`).
+//! Sound: from decoded packets at their sample positions (`track_buffer`, `sample_timeline`) to mixed blocks (`mixer`,
+//! `limiter`).
 
 pub(super) mod mixer;
 pub(super) mod limiter;

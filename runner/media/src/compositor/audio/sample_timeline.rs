@@ -1,7 +1,8 @@
 //! Where the sound of one track lies in samples, and what is heard of it. Pure.
 //!
-//! In: packets with the sample they want to begin at. Near the end of the last one they go on from there and are stretched
-//! towards their own time; farther off they begin a new run, faded in. Out: samples added to a block of the mix.
+//! In: packets with the sample they want to begin at. Near the end of the last one they go on from there and are
+//! stretched towards their own time; farther off they begin a new run, faded in. Out: samples added to a block of the
+//! mix.
 
 use std::collections::VecDeque;
 
@@ -13,7 +14,7 @@ pub const BLOCK: i64 = 960;
 /// This near to where the last packet ended it is the same run: the difference is drift, and is stretched away. A lost
 /// packet (20 ms) is not: it leaves its hole.
 const SAME_RUN: i64 = 480;
-/// Drift is followed by at most 5 samples per 20 ms (5 ms per second), which nobody hears.
+/// Drift is followed by at most 5 samples per 20 ms (5 ms per second), which is not heard.
 const STRETCH_PER_BLOCK: i64 = 5;
 /// Samples of a fade.
 const FADE: usize = 120;
@@ -72,7 +73,8 @@ impl SampleTimeline {
 
     pub(super) fn forget_before(&mut self, sample: SampleIndex) {
         if !std::mem::replace(&mut self.mixing, true) {
-            // Nothing of this track was mixed yet: what lies before came too late, if it is not from before the beginning.
+            // Nothing of this track was mixed yet: what lies before came too late, if it is not from before the
+            // beginning.
             let late = self.chunks.iter().map(|chunk| chunk.end().min(sample) - chunk.at.max(self.begin));
             self.dropped += late.map(|samples| samples.max(0)).sum::<i64>();
         }
@@ -133,8 +135,8 @@ impl SampleTimeline {
     pub(super) fn add(&mut self, at: SampleIndex, mix: &mut [f32], side: StereoSide) {
         let end = at + (mix.len() / 2) as i64;
         for index in 0..self.chunks.len() {
-            // The track is known beyond this block by more than a fade and a run's tolerance: whoever has no successor
-            // now has none.
+            // The track is known beyond this block by more than a fade and a run's tolerance: a chunk without a
+            // successor now has none.
             let ends = self.chunks.get(index + 1).is_none_or(|next| next.fresh);
             let chunk = &mut self.chunks[index];
             if chunk.at >= end {

@@ -32,7 +32,7 @@ struct BufferState {
     cut: bool,
     /// The mixer waits until the track is known up to this sample.
     wanted: Option<SampleIndex>,
-    /// The lane waits for room.
+    /// The decoder waits for room.
     full: bool,
 }
 
@@ -69,7 +69,7 @@ impl AudioTrackBuffer {
         lock(&self.state).cut = true;
     }
 
-    /// Nobody is woken for less than what it waits for.
+    /// The mixer is woken only when it can go on.
     fn tell(&self, state: &BufferState) {
         if state.wanted.is_some_and(|known| self.is_known(state, known)) {
             self.news.notify_all();

@@ -1,18 +1,18 @@
-//! Who has the stage: the loudest speaker, but not a cough. Pure.
+//! Which participant is shown large: the loudest speaker, after a short delay, so that a cough changes nothing. Pure.
 
 use crate::units::MediaTime;
 
 const MS: u64 = 1_000_000;
-/// The server says every 300–500 ms who speaks; a single word among others' does not take the stage.
+/// The server says every 300–500 ms who speaks; a rival must be the loudest for so long.
 const RIVAL_FOR: u64 = 600 * MS;
-/// Whoever has the stage keeps it this long at least.
+/// The large place is kept this long at least.
 const STAGE_FOR: u64 = 2_000 * MS;
 
 /// Who speaks and who is shown large.
 #[derive(Debug, Default)]
 pub struct Focus {
     stage: Option<(String, MediaTime)>,
-    /// Loudest since then, without the stage.
+    /// Loudest since then, and not shown large.
     rival: Option<(String, MediaTime)>,
 }
 
@@ -31,7 +31,7 @@ impl Focus {
         }
     }
 
-    /// Has the stage at `at`. `there`: has this participant a picture to put on it? Who has none gives it up at once.
+    /// Shown large at `at`. `there`: whether a participant has a picture; one without gives the place up at once.
     pub fn at(&mut self, at: MediaTime, there: impl Fn(&str) -> bool) -> Option<&str> {
         let empty = self.stage.as_ref().is_none_or(|(stage, _)| !there(stage));
         if let Some((rival, since)) = &self.rival

@@ -1,4 +1,4 @@
-//! What the scene asks of the source: the layer that fits the tile is worth as much as the encoder's preset. Pure.
+//! What the compositor asks of the room: the layer that fits the tile is worth as much as the encoder's preset. Pure.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use super::layout::PlacedTile;
 use crate::track::TrackId;
 use crate::units::MediaTime;
 
-/// A wish of the compositor to the room.
+/// A request of the compositor to the room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayerRequest {
     /// The layer nearest to this size, in pixels.

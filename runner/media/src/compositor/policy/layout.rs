@@ -93,7 +93,7 @@ pub struct PlacedTile {
     pub fit: Fit,
 }
 
-/// `speaker`: who has the stage, by identity (`focus` decides).
+/// `speaker`: who is shown large, by identity (`focus` decides).
 pub fn place(arrangement: Arrangement, canvas: Size, tiles: &[Tile<'_>], speaker: Option<&str>) -> Vec<PlacedTile> {
     let shape = match arrangement {
         Arrangement::Single => return single(canvas, tiles).into_iter().collect(),
@@ -105,7 +105,7 @@ pub fn place(arrangement: Arrangement, canvas: Size, tiles: &[Tile<'_>], speaker
         LayoutShape::SingleSpeaker => vec![alone(&tiles[stage])],
         _ if tiles.len() == 1 => vec![alone(&tiles[0])],
         LayoutShape::Grid if !tiles.iter().any(|tile| tile.screen) => grid(canvas, tiles, speaker),
-        // A screen share in a grid takes the stage, as in the template.
+        // A screen share in a grid is shown large, as in the template.
         LayoutShape::Grid | LayoutShape::Speaker => with_stage(canvas, tiles, stage, speaker),
     }
 }
@@ -132,7 +132,7 @@ fn fit_of(tile: &Tile<'_>, rect: Rect) -> Fit {
     if tile.screen || across_lying || across_upright { Fit::Contain } else { Fit::Cover }
 }
 
-/// A screen share before the speaker, the speaker before whoever came first.
+/// A screen share before the speaker, the speaker before the first to join.
 fn on_stage(tiles: &[Tile<'_>], speaker: Option<&str>) -> Option<usize> {
     let shared = tiles.iter().position(|tile| tile.screen);
     let speaking = || speaker.and_then(|identity| tiles.iter().position(|tile| tile.identity == identity));

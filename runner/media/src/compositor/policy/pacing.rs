@@ -1,10 +1,10 @@
-//! At which output time each picture of a camera is shown, and how its person's sound goes along. Pure.
+//! At which output time each picture of a camera is shown, and how its sound goes along. Pure.
 //!
 //! Output times stand still, cameras do not: each has its own phase, which drifts, and which moves when the timeline
 //! learns better (sender reports come seconds after the first frame). Taking the output time nearest to each picture
 //! would show one twice or leave one out whenever the phase crosses the middle between two output times. Instead a
-//! camera keeps its step, one output time per picture, and what that makes it late or early is measured: its person's
-//! sound is moved by as much, slowly, so that lips stay in sync to the sample.
+//! camera keeps its step, one output time per picture, and what that makes it late or early is measured: the
+//! sound of its participant is moved by as much, slowly, so that lips stay in sync to the sample.
 //!
 //! Worked out where frames come in, in their order, from their times alone: what is recorded does not depend on how
 //! busy the machine was.
@@ -16,7 +16,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 pub const FURTHEST_NS: i64 = 65_000_000;
 /// How much of one picture's distance is believed: cameras are not exact.
 const LEARNED: f64 = 0.15;
-/// Per picture, towards no distance at all. Whoever has no phase (25 pictures a second shown at 30) ends there.
+/// Per picture, towards no distance at all. A camera without a phase (25 pictures a second shown at 30) ends there.
 const FORGOTTEN: f64 = 0.0005;
 /// A camera this much faster than the output loses pictures anyway: of its pictures the nearest.
 const FASTER: f64 = 0.9;
@@ -98,7 +98,7 @@ impl FramePacing {
     }
 }
 
-/// One track of sound, beside the pictures of the same person.
+/// One track of sound, beside the pictures of the same participant.
 #[derive(Debug, Default)]
 pub struct LipSync {
     /// Its first time after the last silence.
@@ -113,7 +113,8 @@ impl LipSync {
         shifted(at, self.moved)
     }
 
-    /// Where the sound of this time is to be heard. `late`: how much later than theirs the pictures beside it are shown.
+    /// Where the sound of this time is to be heard. `late`: how much later than theirs the pictures beside it are
+    /// shown.
     pub fn shift(&mut self, at: MediaTime, late: Option<i64>) -> MediaTime {
         let since = self.last.map_or(u64::MAX, |last| at.ns_since(last));
         if since >= SILENT || self.began.is_none() {
@@ -140,7 +141,7 @@ pub fn output_time(n: u64, framerate: u32) -> u64 {
     (u128::from(n) * u128::from(SECOND_NS) / u128::from(framerate.max(1))) as u64
 }
 
-/// Pictures are shown at these times of the session.
+/// Pictures are shown at these times of the recording.
 pub fn output_time_near(at: MediaTime, framerate: u32) -> MediaTime {
     let n = (u128::from(at.ns()) * u128::from(framerate) + u128::from(SECOND_NS / 2)) / u128::from(SECOND_NS);
     MediaTime::from_ns(output_time(n as u64, framerate))

@@ -1,6 +1,6 @@
 //! When a recording begins: at its first picture if one is to be expected, else at its first sound. Pure.
 //!
-//! In: what is published, who comes and goes, the first sound, all with their session times. Out: a start that needs no
+//! In: what is published, who comes and goes, the first sound, all with their media times. Out: a start that needs no
 //! picture, and until when a picture would be better. The answer may lie in the past: nothing is made before it is
 //! given. Sound before the first picture is not recorded, so that a file begins with both (a player shows the first
 //! picture as its poster, and a black one is taken for a broken recording).
@@ -25,7 +25,7 @@ pub enum StartRule {
     Composite,
     /// One source.
     FirstMedium,
-    /// This moment, decided elsewhere (by a copied track beside the scene).
+    /// This moment, decided elsewhere (by a copied track beside the compositor).
     At(MediaTime),
 }
 
@@ -38,7 +38,7 @@ pub struct Candidate {
     pub picture_before: MediaTime,
 }
 
-/// What is known of the session before it is recorded.
+/// What is known of the room before the recording begins.
 #[derive(Debug, Default)]
 pub struct Prelude {
     intervals: Vec<TrackInterval>,
@@ -116,7 +116,7 @@ impl Prelude {
         }
     }
 
-    /// Where the recording would begin without a picture, as far as the session is known.
+    /// Where the recording would begin without a picture, by what is known up to `known_to`.
     pub fn candidate(&self, rule: StartRule, wants_picture: bool, known_to: MediaTime) -> Option<Candidate> {
         if let StartRule::At(at) = rule {
             return Some(Candidate { at, picture_before: at });
@@ -138,7 +138,7 @@ impl Prelude {
     /// The first moment from `from` on at which no video is published.
     fn first_without_video(&self, from: MediaTime, known_to: MediaTime) -> MediaTime {
         let mut moment = from;
-        // Each stay can push the moment once; one pass per stay is enough whatever their order.
+        // Each interval can push the moment once; one pass per interval is enough whatever their order.
         for _ in 0..=self.intervals.len() {
             let over = self.intervals.iter().find(|interval| {
                 interval.video && interval.from <= moment && interval.gone.is_none_or(|gone| gone > moment)

@@ -20,7 +20,7 @@ pub enum BacklogEntry {
     Spilled { offset: u64, len: u64 },
 }
 
-/// Counts the encoded bytes of every inbox of a scene and decides where the next ones go.
+/// Counts the encoded bytes of every inbox of a compositor and decides where the next ones go.
 pub struct Backlog {
     bound: u64,
     memory: AtomicU64,
@@ -116,7 +116,7 @@ impl Backlog {
         self.memory.load(Relaxed) < self.bound
     }
 
-    /// What went wrong with the disk since the last time somebody asked.
+    /// What went wrong with the disk since the last call.
     pub fn trouble(&self) -> Option<String> {
         lock(&self.spill).trouble.take()
     }

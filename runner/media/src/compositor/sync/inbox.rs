@@ -16,7 +16,7 @@ const SOUND_STEP_NS: u64 = 100_000_000;
 /// What happens to a track between its frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrackEvent {
-    /// The stay begins, or goes on after a reconnect, perhaps in another codec.
+    /// The track begins, or goes on after a reconnect, perhaps in another codec.
     Begins(Codec),
     /// Packets that never came.
     Lost,
@@ -117,7 +117,7 @@ impl Inbox {
         self.news.notify_one();
     }
 
-    /// Forgets what waits, for a scene that is given up.
+    /// Forgets what waits, for a compositor that is given up.
     pub fn abandon(&self) {
         let mut state = lock(&self.state);
         state.closed = true;

@@ -1,4 +1,5 @@
-//! What the mixers know in common: how far the session is known, when it started and ends, who comes and which layout.
+//! What the mixers know in common: how far the recording is known, when it started and ends, who comes and which
+//! layout.
 //!
 //! The two mixers never wait for one another: each is driven by the watermark and its own tracks alone.
 
@@ -42,7 +43,7 @@ const NEVER: MediaTime = MediaTime::MAX;
 /// State under one lock, and a condition variable for each mixer.
 pub struct MixerSync {
     state: Mutex<SyncState>,
-    /// For whoever waits for pictures or the start.
+    /// For those who wait for pictures or for the start.
     news: Condvar,
     /// For the sound mixer.
     heard: Condvar,
@@ -53,7 +54,7 @@ pub struct MixerSync {
 
 struct SyncState {
     watermark: MediaTime,
-    /// Up to here the watermark wakes nobody who waits for `news`, or for `heard`.
+    /// Up to here the watermark notifies neither `news` nor `heard`: their waiters need more.
     seen_to: MediaTime,
     heard_to: MediaTime,
     end: Option<MediaTime>,
@@ -66,7 +67,7 @@ struct SyncState {
     audio_joins: TimeOrdered<AudioJoin>,
 }
 
-/// Cues of different tracks come in any order as long as the watermark has not passed them.
+/// By time: events of different tracks come in any order as long as the watermark has not passed them.
 struct TimeOrdered<T> {
     waiting: BTreeMap<(MediaTime, u64), T>,
     count: u64,
@@ -127,7 +128,7 @@ impl MixerSync {
         lock(&self.state).audio_joins.put(at, audio_join);
     }
 
-    /// Facts for the start rule; nobody asks after it.
+    /// Facts for the start rule; not needed after the start.
     pub fn before_start(&self, note: impl FnOnce(&mut Prelude)) {
         let mut state = lock(&self.state);
         if state.start.is_none() {
@@ -173,7 +174,7 @@ impl MixerSync {
         lock(&self.state).start
     }
 
-    /// How far the session is known beyond `at`.
+    /// How far the recording is known beyond `at`.
     pub fn lag(&self, at: MediaTime) -> u64 {
         lock(&self.state).watermark.ns_since(at)
     }
@@ -223,7 +224,7 @@ impl MixerSync {
             if let Some(candidate) = candidate
                 && (candidate.picture_before <= known_to || end.is_some())
             {
-                // Pictures stand at the output times of the session, so that each has its own wherever it begins.
+                // Pictures stand at the output times of the recording, so that each has its own wherever it begins.
                 let at = self.framerate.map_or(candidate.at, |framerate| output_time_near(candidate.at, framerate));
                 if at <= known_to {
                     return Some(at).filter(|at| end.is_none_or(|end| *at < end));
@@ -240,8 +241,8 @@ impl MixerSync {
         }
     }
 
-    /// Waits until the picture at `at` can be made as far as the session goes: what happens up to `half`, and up to
-    /// when that is. It is earlier where the session ends before.
+    /// Waits until the picture at `at` can be made as far as the recording goes: what happens up to `half`, and up to
+    /// when that is. It is earlier where the recording ends before.
     pub fn wait_for_video_events(
         &self,
         at: MediaTime,

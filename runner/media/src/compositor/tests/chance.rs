@@ -1,5 +1,5 @@
-//! Sessions nobody would write down: whoever joins, mutes, leaves, comes back, stalls or speaks, at any moment, with
-//! any watermark, the scene comes to its end with every picture and every sample, and makes the same of it twice.
+//! Random sessions: tracks join, mute, leave, come back, stall or speak at any moment, with any watermark, and the
+//! compositor comes to its end with every picture and every sample, and makes the same of it twice.
 
 use proptest::prelude::*;
 
@@ -25,7 +25,7 @@ fn deeds() -> impl Strategy<Value = Vec<(u64, Deed)>> {
     prop::collection::vec((0u64..2000, deed), 1..25)
 }
 
-/// Tracks 0–3 are videos (one of them a screen share), 4 and 5 microphones. Whoever is in the room and was muted or
+/// Tracks 0–3 are videos (one of them a screen share), 4 and 5 microphones. A track in the room that was muted or
 /// came back sends again from its next key frame on.
 fn script(deeds: &[(u64, Deed)], clips: &[Vec<(u64, bool, Bytes)>]) -> TestScript {
     let mut script = TestScript::default();

@@ -151,7 +151,7 @@ pub fn track(id: u32, codec: Codec, identity: &str, origin: TrackSource) -> Trac
     }
 }
 
-/// What is said of a session, in order of time, without the watermarks.
+/// What is said of a recording, in order of time, without the watermarks.
 #[derive(Clone, Default)]
 pub struct TestScript(pub Vec<(MediaTime, TimelineEvent)>);
 

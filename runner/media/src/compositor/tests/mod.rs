@@ -1,4 +1,4 @@
-//! The whole scene, from encoded frames to raw pictures and samples.
+//! The whole compositor, from encoded frames to raw pictures and samples.
 
 mod media;
 mod pictures;
@@ -18,13 +18,16 @@ use bytes::Bytes;
 use gstreamer as gst;
 use spillway_plan::{LayoutShape, Mixing};
 
+use super::policy::pacing::FURTHEST_NS;
+use super::sync::lock::lock;
 use super::*;
-use crate::output::{FeedError, MediaKind};
-use crate::track::{Codec, TrackSource};
+use crate::output::{FeedError, MediaKind, RawSink};
+use crate::track::{Codec, TimelineEvent, Track, TrackId, TrackSource};
+use crate::units::{MediaTime, SampleIndex};
 use media::{Catch, Caught, MS, TestScript, WHITE, ms, sound, track, video};
 
 const SIZE: Size = Size { width: 320, height: 180 };
-/// Nothing here takes longer, however busy the machine is; a scene that hangs fails instead of standing still.
+/// Nothing here takes longer, however busy the machine is; a compositor that hangs fails instead of standing still.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 struct TestSink {
@@ -127,7 +130,7 @@ impl TestRun {
     fn finish(self) -> ComposedFile {
         let mut events = Vec::new();
         while events.last() != Some(&CompositorEvent::Ended) {
-            events.push(self.events.recv_timeout(TIMEOUT).expect("the scene comes to its end"));
+            events.push(self.events.recv_timeout(TIMEOUT).expect("the compositor comes to its end"));
         }
         self.compositor.wait();
         let stats = self.compositor.stats();

@@ -33,8 +33,8 @@ fn fed_at_the_live_edge_it_is_the_same_recording() {
         run.compositor.take(timed);
         let began = std::time::Instant::now();
         // The next tick comes when everything that can be made is made: a picture wants to know half an interval more;
-        // sound is let into its decoder 100 ms at a time, mixed 100 ms at a time, and wants to know 20 ms more. Both want
-        // to know that nothing is moved ahead that far.
+        // sound is let into its decoder 100 ms at a time, mixed 100 ms at a time, and wants to know 20 ms more. Both
+        // want to know that nothing is moved ahead that far.
         let ahead = FURTHEST_NS as u64;
         let behind = |stats: CompositorStats| {
             stats.picture_ns + 51 * MS + ahead < edge || stats.sound_ns + 240 * MS + ahead < edge

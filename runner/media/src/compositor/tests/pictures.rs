@@ -11,13 +11,13 @@ fn a_room_shows_who_is_there_from_the_exact_picture_on() {
     // Alone: the whole frame. Picture 30 is the first of the second participant.
     assert!(near(made.luma(29, 300, 90), 40));
     assert!(near(made.luma(35, 80, 90), 40) && near(made.luma(35, 240, 90), 80), "two side by side");
-    // A screen share takes the stage; the two others stand in the carousel.
+    // A screen share is shown large; the two others stand in the carousel.
     assert!(near(at(2400, 200, 90), 120) && near(at(2400, 20, 10), 40));
     assert!(near(at(2400, 20, 45), 80));
     // ann stalls: her last picture is held. bob is muted at 3.0 exactly.
     assert!(near(made.luma(89, 20, 45), 80) && near(made.luma(90, 20, 45), 16));
     assert!(near(at(3700, 160, 90), 40), "alone again after the screen share left");
-    // From the exact picture the speaker layout is asked for, ann has the stage.
+    // From the exact picture the speaker layout is asked for, ann is shown large.
     assert!(near(made.luma(125, 80, 90), 40) && near(made.luma(125, 240, 90), 80));
     assert!(near(made.luma(126, 240, 90), 40) && near(made.luma(126, 20, 10), 80));
     assert!(near(at(4650, 20, 10), 40), "bob left");

@@ -208,7 +208,7 @@ fn scaler(
     config.set_dest_width(Some(whole(drawn.dest.width)));
     config.set_dest_height(Some(whole(drawn.dest.height)));
     config.set_fill_border(false);
-    // The default is cubic: a quarter more work, and nobody sees it.
+    // The default is cubic: a quarter more work, and no difference to be seen.
     config.set_resampler_method(gst_video::VideoResamplerMethod::Linear);
     config.set_threads(1);
     let colorimetry = info.colorimetry();

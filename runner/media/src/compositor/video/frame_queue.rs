@@ -64,8 +64,8 @@ impl FrameQueue {
 
     /// Hands over everything up to and including `t`; returns when nothing as early can still come.
     ///
-    /// The lane is never held up by a mixer that waits here: whatever is ≤ `t` is taken at once, so the head is either
-    /// later (and we return) or there is room.
+    /// The decoder is never held up by a mixer that waits here: whatever is ≤ `t` is taken at once, so the head is
+    /// either later (and we return) or there is room.
     pub fn take_to(&self, t: MediaTime, mut each: impl FnMut(QueuedFrame)) {
         let mut state = lock(&self.state);
         loop {

@@ -43,7 +43,7 @@ pub struct VideoMixerOptions {
     pub hold_ns: u64,
 }
 
-/// A video track in the scene.
+/// A video track on the canvas.
 struct VideoInput {
     track: Track,
     pictures: Arc<FrameQueue>,
@@ -123,7 +123,7 @@ impl VideoMixer {
         })
     }
 
-    /// Until the session's end, or until the feed takes nothing more.
+    /// Until the recording's end, or until the feed takes nothing more.
     pub fn run(mut self, start: Option<MediaTime>, feed: Box<dyn RawSink>) {
         if let Some(start) = start {
             self.record(start, feed.as_ref());
@@ -296,7 +296,7 @@ impl VideoMixer {
                 })
             })
             .collect();
-        // A stay that has not ended yet beside the one that replaces it: one tile per track.
+        // A decoder thread that has not ended yet beside the one that replaces it: one tile per track.
         tiles.dedup_by_key(|tile| tile.track);
         layout::place(self.options.arrangement, self.options.size, &tiles, speaker)
     }

@@ -1,12 +1,12 @@
 //! MP4 that may be cut off at any byte, and is an ordinary MP4 after a clean end.
 //!
-//! Our own, because mp4mux (1.22) fails at just this: as soon as two lanes share a fragment it may leave the size or
-//! duration of a run of samples out of the `moof` and of its defaults, and then no player opens what a kill left; and it
-//! makes one lane wait for the other, so that a muted picture holds back the sound.
+//! Our own, because mp4mux (1.22) fails at just this: as soon as two tracks share a fragment it may leave the size or
+//! duration of a run of samples out of the `moof` and of its defaults, and then no player opens what a kill left; and
+//! it makes one track wait for the other, so that a muted picture holds back the sound.
 //!
 //! While recording: `ftyp`, a gap of 16 bytes, a `moov` that only describes, then fragments, each `mdat` before its
-//! `moof`, and the `mdat` without an end until all of it is there: a torn tail is no fragment at all. At the end a `moov`
-//! that knows every sample follows, and the gap becomes the head of one `mdat` that covers all before it.
+//! `moof`, and the `mdat` without an end until all of it is there: a torn tail is no fragment at all. At the end a
+//! `moov` that knows every sample follows, and the gap becomes the head of one `mdat` that covers all before it.
 //!
 //! Nothing here is reordered (rooms send no B frames and our encoder makes none): time stamps are of both kinds.
 
@@ -28,7 +28,7 @@ const FIRST_FRAGMENT_NS: u64 = 200_000_000;
 const SYNC: u32 = 0x0200_0000;
 const NOT_SYNC: u32 = 0x0101_0000;
 
-/// What goes into a lane.
+/// What goes into a track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mp4TrackKind {
     /// H264 or H265 access units in Annex B; described by the first key frame.
@@ -152,7 +152,7 @@ impl Mp4 {
         &self.file
     }
 
-    /// Writes what is waiting; of a lane that goes on, all but its last sample, whose duration is not known.
+    /// Writes what is waiting; of a track that goes on, all but its last sample, whose duration is not known.
     fn fragment(&mut self, last: bool) -> Result<(), SpoolError> {
         if !self.described {
             let mut front = vec![];
@@ -293,7 +293,7 @@ impl Mp4Track {
         if last {
             return (std::mem::take(&mut self.waiting), waiting + usual);
         }
-        // A lane that stands still: its last sample is shown until something comes.
+        // A track that stands still: its last sample is shown until something comes.
         if newest >= waiting + scale(reorder_wait_ns, 1_000_000_000, self.timescale) {
             return (std::mem::take(&mut self.waiting), newest);
         }
@@ -303,7 +303,7 @@ impl Mp4Track {
         (samples, waiting)
     }
 
-    /// Duration of a sample nobody follows.
+    /// Duration of a sample that none follows.
     fn usual(&self) -> u64 {
         match self.kind {
             Mp4TrackKind::Aac { .. } => 1024,
@@ -378,7 +378,7 @@ impl Mp4Track {
         });
     }
 
-    /// A lane that begins after the file: nothing, then all of it.
+    /// A track that begins after the file: nothing, then all of it.
     fn edts(&self, out: &mut Vec<u8>, movie: u64) {
         let begin = self.written.first().map_or(0, |sample| scale(sample.at, u64::from(self.timescale), TIMESCALE));
         boxed(out, b"edts", |out| {

@@ -17,7 +17,7 @@ use self::nal::{H264, H265, NalSummary};
 use super::reorder::Packet;
 use crate::track::Codec;
 
-/// Anything smaller is not a picture of anybody: livekit-server closes a track with H264 frames of 2×2 and VP8 frames
+/// Anything smaller was not published: livekit-server closes a track with H264 frames of 2×2 and VP8 frames
 /// of 8×8, which end a muxer that has already promised another size.
 const SMALLEST: u32 = 16;
 
@@ -37,7 +37,7 @@ pub enum UnitKind {
     Key { size: Option<(u32, u32)> },
     /// Needs what came before. Sound is always `Key`.
     Delta,
-    /// Put in by the server when a track ends or is muted: nobody published it.
+    /// Put in by the server when a track ends or is muted: not published.
     Blank,
     /// Parameter sets only; they belong to the next unit.
     Prefix,

@@ -1,4 +1,5 @@
-//! Arrival of reports minus the publisher's clock: the way's delay with the clocks' difference in it.
+//! Arrival of reports minus the publisher's clock: the delay of the network, with the difference of the
+//! clocks in it. Pure.
 
 use std::time::Duration;
 

@@ -1,17 +1,17 @@
-//! RTP time, sender reports and arrival → session time. Pure: no clock inside.
+//! RTP time, sender reports and arrival → recording time. Pure: no clock inside.
 //!
 //! A stream starts on arrival time. With its first sender report it moves onto its publisher's clock, which sound and
 //! picture of one participant share: from then on they are in sync exactly, whatever the way did to them. A
-//! participant's clock is laid onto the session by the delay of its reports, so that publishers whose clocks disagree
+//! participant's clock is laid onto the recording by the delay of its reports, so that publishers whose clocks disagree
 //! still stand where they were heard.
 //!
 //! Three witnesses place a packet: its RTP time, the sender reports, its arrival. Where one of them disagrees with the
-//! other two it is wrong: RTP time that stood still (`standstill`: the stream steps to its arrival), a publisher's clock
-//! that was set (nothing moves), a queue on the way (nothing moves either, up to what a recording waits).
+//! other two it is wrong: RTP time that stood still (`standstill`: the stream steps to its arrival), a publisher's
+//! clock that was set (nothing moves), a queue on the way (nothing moves either, up to what a recording waits).
 //!
 //! Ears notice steps, eyes hardly: what is less than 100 ms off slews, and the first report of a sound stream moves the
-//! participant's clock to where the sound already is; the picture follows faster. Not so fast that a composite would have
-//! to show a picture twice or leave one out, though, unless it is far off.
+//! participant's clock to where the sound already is; the picture follows faster. Not so fast that a composite would
+//! have to show a picture twice or leave one out, though, unless it is far off.
 
 mod delay;
 mod gate;
@@ -33,7 +33,7 @@ pub const LEAST_STEP_NS: u64 = 1_000_000;
 /// The clocks of all streams and their publishers.
 #[derive(Debug, Default)]
 pub struct Timeline {
-    /// Arrival of the first packet of the session.
+    /// Arrival of the first packet: media time zero.
     origin: Option<Duration>,
     clocks: HashMap<String, PublisherClock>,
     streams: HashMap<Ssrc, StreamClock>,
@@ -67,7 +67,7 @@ impl Timeline {
         }
     }
 
-    /// The first packet of any track is the session's zero.
+    /// The first packet of any track is the recording's zero.
     pub fn begin(&mut self, at: Duration) {
         self.origin.get_or_insert(at);
     }
@@ -77,13 +77,13 @@ impl Timeline {
         self.origin
     }
 
-    /// The session's time at a moment of arrival.
-    pub fn session_time(&self, at: Duration) -> MediaTime {
+    /// Recording time at a moment of arrival.
+    pub fn recording_time(&self, at: Duration) -> MediaTime {
         self.origin.map_or(MediaTime::ZERO, |origin| at.saturating_sub(origin).into())
     }
 
-    /// A frame arrived, before it is placed. Feeds the start gate and the arrival clock. True: frames of this stream that
-    /// are held from before are to be placed now, because media time stood still between them and this one.
+    /// A frame arrived, before it is placed. Feeds the start gate and the arrival clock. True: frames of this stream
+    /// that are held from before are to be placed now, because media time stood still between them and this one.
     #[must_use]
     pub fn arrive(&mut self, stream: Ssrc, rtp: RtpTime, at: Duration) -> bool {
         self.begin(at);
@@ -155,7 +155,7 @@ impl Timeline {
     /// The place of a frame. Frames of one stream are asked in RTP order; the same RTP time gets the same answer.
     pub fn place(&mut self, stream: Ssrc, rtp: RtpTime, at: Duration) -> MediaTime {
         let origin = self.origin.unwrap_or(at).as_nanos() as f64;
-        let Some(it) = self.streams.get_mut(&stream) else { return self.session_time(at) };
+        let Some(it) = self.streams.get_mut(&stream) else { return self.recording_time(at) };
         if let Some((last_rtp, time)) = it.last
             && last_rtp == rtp
         {
@@ -173,7 +173,8 @@ impl Timeline {
         time
     }
 
-    /// The publisher's clock was set by so much, as this stream's reports and their delay say: its media stays in place.
+    /// The publisher's clock was set by so much, as this stream's reports and their delay say: its media stays in
+    /// place.
     fn clock_set(&mut self, stream: Ssrc, by: i64) {
         let Some(identity) = self.streams.get(&stream).map(|it| it.identity.clone()) else { return };
         if let Some(person) = self.clocks.get_mut(&identity) {

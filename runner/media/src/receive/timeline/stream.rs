@@ -1,4 +1,4 @@
-//! One RTP stream: its media time, and how far that is from the session's.
+//! One RTP stream: its media time, and how far that is from the recording's.
 //!
 //! `wall` is what arrival says of the difference, the line (sender reports) with the participant's shift is what the
 //! publisher says; `applied` follows one of them. It moves by less than 100 ms unheard (slewing), else in one step.
@@ -12,7 +12,7 @@ use crate::units::{MediaTime, RtpTime};
 
 /// Correction per second of media. The mixer stretches sound by this much unheard.
 pub(super) const SLEW_SOUND: f64 = 0.005;
-/// Less than 1 ms between two pictures of 30 a second, so that whoever composes them can follow.
+/// Less than 1 ms between two pictures of 30 a second, so that the compositor can follow.
 const SLEW_PICTURE: f64 = 0.02;
 /// Lips this far from their sound are worth a picture.
 const FAR: f64 = 40e6;

@@ -204,7 +204,7 @@ fn a_burst_of_old_packets_does_not_set_the_clock() {
     let first_live = placed.iter().find(|frame| frame.0 == 20).map(|frame| frame.1);
     assert!(
         first_live.is_some_and(|time| time < 30_000_000),
-        "{first_live:?}: packet 20 arrived at the session's zero"
+        "{first_live:?}: packet 20 arrived at the recording's zero"
     );
 }
 
@@ -248,7 +248,7 @@ fn a_process_that_was_stopped_goes_on_where_the_session_is() {
 
 /// Where a composite would notice: pictures of 30 a second come closer together, or further apart.
 fn roughest(heard: &PlacedStreams) -> i64 {
-    // Nothing is before the session's zero, not even what was read late at the very beginning.
+    // Nothing is before the recording's zero, not even what was read late at the very beginning.
     let steps = heard
         .video
         .windows(2)

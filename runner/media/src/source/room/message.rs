@@ -61,7 +61,7 @@ impl JoinOptions {
 /// What a room tells its listener.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RoomMessage {
-    /// When session time 0 was. Before the first [`RoomMessage::TimelineEvent`] and never again.
+    /// When media time 0 was. Before the first [`RoomMessage::TimelineEvent`] and never again.
     Epoch {
         /// By the monotonic clock.
         at: Instant,
@@ -75,7 +75,7 @@ pub enum RoomMessage {
         /// Its name.
         room_name: String,
     },
-    /// What the recording still waits for, in words.
+    /// What the recording still waits for, for the user.
     Waiting(String),
     /// Worth telling the user.
     Noted(String),
@@ -85,12 +85,12 @@ pub enum RoomMessage {
     Ended(MediaEndReason),
 }
 
-pub(super) enum RoomCommand {
+pub(crate) enum RoomCommand {
     Keyframe(TrackId),
     Prefer { track: TrackId, width: u32, height: u32 },
     Leave,
 }
 
-/// Hears everything in order, all that is known at a time, from the room's own thread: it must not wait. False: nobody
-/// listens any more. It is dropped after [`RoomMessage::Ended`].
+/// Called with everything in order, all that is known at a time, from the room's own thread: it must not wait. False:
+/// the recorder is gone. It is dropped after [`RoomMessage::Ended`].
 pub type RoomListener = dyn FnMut(Vec<RoomMessage>) -> bool + Send;

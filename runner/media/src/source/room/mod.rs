@@ -1,7 +1,7 @@
 //! A hidden recorder in a LiveKit room.
 //!
 //! One thread with its own small runtime does everything of the room: signalling (`link`, `model`), the peer connection
-//! (`peer`, `net`, `offer`) and the way from packets to `TimelineEvent` (`reception`). It never waits for its listener.
+//! (`peer`, `net`, `offer`) and the receiver (`crate::receive`). It never waits for its listener.
 
 mod drive;
 mod link;
@@ -35,7 +35,7 @@ impl Room {
         hear: impl FnMut(Vec<RoomMessage>) -> bool + Send + 'static,
     ) -> std::io::Result<Self> {
         // Two TLS providers are linked (livekit-signaling brings the second): one must be chosen. An error means that
-        // somebody chose already.
+        // one is chosen already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         // The first random number of a process takes 30 ms (AWS-LC gathers entropy): meanwhile we sign in.
         std::thread::spawn(peer::warm_up);

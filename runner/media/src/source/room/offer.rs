@@ -90,8 +90,8 @@ impl Section {
         }
     }
 
-    pub(super) fn tcp_doors(&self) -> impl Iterator<Item = TcpCandidate> + '_ {
-        self.candidates.iter().filter_map(|candidate| tcp_door(candidate, &self.ufrag))
+    pub(super) fn tcp_candidates(&self) -> impl Iterator<Item = TcpCandidate> + '_ {
+        self.candidates.iter().filter_map(|candidate| tcp_candidate(candidate, &self.ufrag))
     }
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
@@ -125,7 +125,7 @@ pub(super) fn address(candidate: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
 }
 
-pub(super) fn tcp_door(candidate: &str, ufrag: &str) -> Option<TcpCandidate> {
+pub(super) fn tcp_candidate(candidate: &str, ufrag: &str) -> Option<TcpCandidate> {
     let is_tcp = candidate.split(' ').nth(2).is_some_and(|protocol| protocol.eq_ignore_ascii_case("tcp"));
     if !is_tcp || !candidate.contains("tcptype passive") {
         return None;
@@ -174,8 +174,11 @@ mod tests {
 
     #[test]
     fn a_passive_tcp_candidate_is_a_door_with_its_own_fragment() {
-        let doors: Vec<TcpCandidate> = read(OFFER)[1].tcp_doors().collect();
-        assert_eq!(doors, [TcpCandidate { address: "10.0.0.1:7881".parse().expect("address"), ufrag: "efgh".into() }]);
+        let candidates: Vec<TcpCandidate> = read(OFFER)[1].tcp_candidates().collect();
+        assert_eq!(
+            candidates,
+            [TcpCandidate { address: "10.0.0.1:7881".parse().expect("address"), ufrag: "efgh".into() }]
+        );
     }
 
     #[test]

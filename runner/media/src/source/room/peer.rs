@@ -19,7 +19,7 @@ use crate::receive::event::{PayloadFormat, RoomEvent};
 use crate::units::{RtpTime, SeqNo, Ssrc};
 
 /// Calls for datagrams, or packets over TCP, before anything else gets its turn.
-const BAGS: usize = 4;
+const BATCHES: usize = 4;
 const BATCH: usize = 256;
 
 /// We send no receiver reports: the server's answer to them would tell str0m the round trip, and on a short way it then
@@ -44,7 +44,7 @@ pub(super) struct Peer {
     arrivals: Vec<(RoomEvent, Instant)>,
     caught_up: Instant,
     connected: bool,
-    /// The handshake is over: datagrams are read when somebody looks.
+    /// The handshake is over: datagrams are read at each tick.
     secured: bool,
     batch: DatagramBatch,
     filter: Option<PacketFilter>,
@@ -186,7 +186,7 @@ impl Peer {
         self.input(Input::Timeout(Instant::now()));
         let mut batch = std::mem::take(&mut self.batch);
         let mut left = None;
-        for _ in 0..BAGS {
+        for _ in 0..BATCHES {
             let now = Instant::now();
             left = self.net.fill(&mut batch);
             self.caught_up = left.unwrap_or(now);

@@ -10,14 +10,14 @@ use crate::track::TrackSource;
 impl RoomModel {
     pub(super) fn choose(&mut self, changes: &mut Vec<RoomChange>) {
         let mut found = Vec::new();
-        for person in self.people.values() {
-            for track in person.tracks.values() {
+        for participant in self.participants.values() {
+            for track in participant.tracks.values() {
                 let kind = track.r#type();
                 let wanted = match &self.source {
                     Source::Room => self.wants(kind),
                     Source::Participant { identity, screen_share } => {
                         let ordinary = matches!(origin(track), TrackSource::Camera | TrackSource::Microphone);
-                        person.identity == *identity && ordinary != *screen_share && self.wants(kind)
+                        participant.identity == *identity && ordinary != *screen_share && self.wants(kind)
                     }
                     Source::Tracks { audio, video } => {
                         let named = |name: &Option<String>| name.as_ref() == Some(&track.sid);
@@ -50,7 +50,7 @@ impl RoomModel {
                     }
                     continue;
                 }
-                found.push((track.sid.clone(), (person.identity.clone(), origin(track))));
+                found.push((track.sid.clone(), (participant.identity.clone(), origin(track))));
             }
         }
         for (sid, whose) in found {
@@ -74,7 +74,7 @@ impl RoomModel {
         match self.source.clone() {
             Source::Room => {}
             Source::Participant { identity, .. } => {
-                let here = self.people.values().any(|person| person.identity == identity);
+                let here = self.participants.values().any(|participant| participant.identity == identity);
                 if here {
                     self.seen = true;
                 } else if self.seen && self.return_by.is_none() {

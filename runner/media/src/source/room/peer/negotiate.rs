@@ -24,7 +24,7 @@ impl Peer {
         for address in sections.iter().flat_map(Section::addresses).collect::<Vec<_>>() {
             self.listen_towards(address);
         }
-        for params in sections.iter().flat_map(Section::tcp_doors).collect::<Vec<_>>() {
+        for params in sections.iter().flat_map(Section::tcp_candidates).collect::<Vec<_>>() {
             self.net.dial(params);
         }
         self.retire(&sections, now);
@@ -86,7 +86,7 @@ impl Peer {
             self.listen_towards(address);
         }
         let ufrag = init["usernameFragment"].as_str().unwrap_or_default();
-        if let Some(params) = offer::tcp_door(candidate, ufrag) {
+        if let Some(params) = offer::tcp_candidate(candidate, ufrag) {
             self.net.dial(params);
         }
         if self.offered {
