@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Parser;
-use spillway_media::source::room::{JoinOptions, Room, RoomMessage};
+use spillway_media::source::room::{JoinOptions, PacketFilter, Room, RoomMessage};
 use spillway_media::track::{TimelineEvent, Track, TrackId};
 use spillway_plan::Secret;
 use spillway_plan::Source;
@@ -40,9 +40,6 @@ struct Args {
     /// Keep everything that arrives, for a replay.
     #[arg(long)]
     dump: Option<PathBuf>,
-    /// Hold the start until every track has a sender report, seconds.
-    #[arg(long, default_value_t = 0.0)]
-    hold: f64,
     /// Print every frame.
     #[arg(long)]
     frames: bool,
@@ -70,9 +67,8 @@ fn main() -> Result<()> {
     };
     let began = Instant::now();
     let options = JoinOptions {
-        lose: args.lose,
+        filter: (args.lose > 0.0).then(|| lose(args.lose)),
         dump: args.dump.clone(),
-        hold: Duration::from_secs_f64(args.hold),
         ..JoinOptions::new(&args.url, Secret::new(args.token.clone()), choose)
     };
     let (outbox, inbox) = channel();
@@ -95,36 +91,36 @@ fn main() -> Result<()> {
         };
         let at = began.elapsed().as_secs_f64();
         match delivery {
-            RoomMessage::TrackSource { at, .. } => zero = Some(at),
+            RoomMessage::Epoch { at, .. } => zero = Some(at),
             RoomMessage::TimelineEvent(TimelineEvent::Frame(frame)) => {
                 let seen = tracks.entry(frame.track).or_default();
                 if args.frames {
                     println!(
                         "[{at:8.3}] {:?} {:.3} key={} {:?} {} bytes",
                         frame.track,
-                        frame.at.0 as f64 / 1e9,
+                        frame.at.ns() as f64 / 1e9,
                         frame.key,
                         frame.size,
                         frame.data.len()
                     );
                 }
-                seen.first.get_or_insert(frame.at.0);
+                seen.first.get_or_insert(frame.at.ns());
                 if seen.frames > 0 {
-                    seen.longest_gap = seen.longest_gap.max(frame.at.0.saturating_sub(seen.last));
+                    seen.longest_gap = seen.longest_gap.max(frame.at.ns().saturating_sub(seen.last));
                 }
-                seen.last = frame.at.0;
+                seen.last = frame.at.ns();
                 seen.frames += 1;
                 seen.keys += u64::from(frame.key);
                 if let Some(out) = &mut seen.out {
                     out.write_all(&frame.data)?;
                 }
                 if let Some(zero) = zero {
-                    longest_wait = longest_wait.max(zero.elapsed().saturating_sub(Duration::from_nanos(frame.at.0)));
+                    longest_wait = longest_wait.max(zero.elapsed().saturating_sub(Duration::from_nanos(frame.at.ns())));
                 }
             }
             RoomMessage::TimelineEvent(TimelineEvent::Watermark { .. }) => {}
             RoomMessage::TimelineEvent(TimelineEvent::Joined { track, at: place }) => {
-                println!("[{at:8.3}] joined {track:?} at {:.3}", place.0 as f64 / 1e9);
+                println!("[{at:8.3}] joined {track:?} at {:.3}", place.ns() as f64 / 1e9);
                 let seen = tracks.entry(track.id).or_default();
                 seen.what = describe(&track);
                 if let Some(folder) = &args.out {
@@ -155,6 +151,17 @@ fn main() -> Result<()> {
         used / began.elapsed().as_secs_f64()
     );
     Ok(())
+}
+
+/// Loses this share of the packets, the same ones in every run.
+fn lose(share: f64) -> PacketFilter {
+    let mut seed = 88_172_645_463_325_252u64;
+    Box::new(move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed >> 11) as f64 / ((1u64 << 53) as f64) >= share
+    })
 }
 
 fn describe(track: &Track) -> String {

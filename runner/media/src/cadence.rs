@@ -1,6 +1,6 @@
 //! How regularly the frames of a video track come, and which of the distances between them are gaps. Pure.
 //!
-//! In: distances between consecutive frames of one track, nanoseconds of session time. Out: the usual distance, and
+//! In: distances between consecutive frames of one track, nanoseconds of media time. Out: the usual distance, and
 //! the sum of the gaps. A publisher may send as few frames as it likes (a still screen share, a camera with one picture
 //! in two seconds); only a distance that is long for this publisher is a fault of the recording.
 
@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 
 /// No distance up to this is a gap, nanoseconds.
 pub const GAP_NS: u64 = 1_000_000_000;
-/// A gap is longer than the usual distance times this: congestion control halves and quarters the frame rate of a camera
-/// step by step, each step within this bound.
+/// A gap is longer than the usual distance times this: congestion control halves and quarters the frame rate of a
+/// camera step by step, each step within this bound.
 const TIMES_USUAL: u64 = 3;
 /// The usual distance is the median of up to this many distances before and as many after the one that is judged: a
 /// publisher that has slowed down has a new usual distance after four frames, and four stalls in a row are still gaps
@@ -25,7 +25,9 @@ pub fn is_gap(distance_ns: u64, usual_ns: Option<u64>) -> bool {
 /// The gaps of a track, times in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gaps {
+    /// Gaps found.
     pub count: u32,
+    /// Their sum, nanoseconds.
     pub total_ns: u64,
     /// The longest distance that was no pace of the publisher: a gap, or anything up to a second.
     pub longest_ns: u64,

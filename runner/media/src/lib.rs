@@ -1,16 +1,23 @@
-//! One recording's media, in the order a packet meets the rooms:
+//! One recording's media, from datagrams to the bytes of a file.
 //!
-//! `source` (a room: join, subscribe, reorder, assemble) → `timeline` (session time) → `compositor` (inbox, decode, layout,
-//! picture, sound) or `copy` → `pipeline` (encode) → `outlet` (mux into the spool). `recording` leads them;
-//! `quality` watches what was really recorded.
+//! `recorder` controls one recording. `source` joins a room and hands packets to `receive`, which gives frames and
+//! events with their media time. They are copied (`passthrough`) or decoded and mixed (`compositor`), and go through
+//! `output` (with `encode` and `mux`) into the spool. `quality` counts what was really recorded.
+//!
+//! A module uses only modules below it in this list; `tests/rules` looks for cycles.
 
-pub mod track;
-pub mod cadence;
+#![warn(missing_docs, clippy::missing_errors_doc)]
+
+pub mod recorder;
+pub mod quality;
 pub mod source;
-pub mod timeline;
+pub mod receive;
 pub mod compositor;
 pub mod passthrough;
-pub mod pipeline;
+pub mod output;
 pub mod mux;
-pub mod quality;
-pub mod recorder;
+pub mod encode;
+pub mod cadence;
+mod element;
+pub mod track;
+pub mod units;

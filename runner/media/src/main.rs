@@ -1,4 +1,5 @@
-//! The process that may crash: it holds no secret but a room token, and whatever it wrote is already with the kernel.
+//! The media process of a task. It may crash: it holds no secret but a room token, and what it wrote is in the page
+//! cache. Its standard input is the socket pair to the runner.
 
 use std::process::ExitCode;
 
@@ -6,7 +7,7 @@ use spillway_process::chain;
 use spillway_process::telemetry;
 use tracing::error;
 
-/// Its standard input is the runner's socket pair; a person has nothing to say to it.
+/// Takes no arguments; ends with the recording, or when standard input is no socket.
 fn main() -> ExitCode {
     telemetry::init("info", telemetry::inherited_format());
     match spillway_ipc::framing::media_endpoint() {

@@ -1,7 +1,8 @@
 //! Encoded frames that go into the file as they came: only their times are ours.
 //!
 //! A later change of the picture's size needs nothing: H264, H265 and AV1 key frames bring their parameter sets in the
-//! stream, VP8 and VP9 say their size in every key frame, and the muxer keeps the label of the first one. A change of the codec cannot go into the same lane; `recording` opens another file for it.
+//! stream, VP8 and VP9 say their size in every key frame, and the muxer keeps the label of the first one. A change of
+//! the codec cannot go into the same file; `recorder` opens another one for it.
 
 use bytes::Bytes;
 use gstreamer as gst;
@@ -9,13 +10,14 @@ use spillway_ipc::SpoolError;
 use spillway_plan::Container;
 
 use crate::mux::Ivf;
-use crate::pipeline::{Feed, FeedError};
-use crate::track::{Codec, Frame, MediaTime};
+use crate::output::{Feed, FeedError};
+use crate::track::{Codec, Frame};
+use crate::units::MediaTime;
 
 /// Distance of the black frames of a mute: players that seek find one soon.
 const BLACK_EVERY_NS: u64 = 1_000_000_000;
 
-/// Frames of one lane never stand closer than this: equal times are refused by players.
+/// Frames of one track never stand closer than this: equal times are refused by players.
 const CLOSEST_NS: u64 = 100_000;
 
 /// The container of a copied track when none was asked for.
@@ -38,17 +40,22 @@ pub fn fits(codec: Codec, container: Container) -> bool {
     }
 }
 
+/// Why a copied file takes nothing more. A retry does not help.
 #[derive(Debug, thiserror::Error)]
 pub enum PassthroughError {
+    /// The pipeline takes nothing more.
     #[error(transparent)]
     Feed(#[from] FeedError),
+    /// The spool takes nothing more.
     #[error("keep the recording")]
     Write(#[from] SpoolError),
 }
 
 /// Where a copied track goes.
 pub enum PassthroughTarget {
+    /// A pipeline.
     Feed(Feed),
+    /// An IVF file, without a pipeline.
     Ivf(Box<Ivf>),
 }
 
@@ -60,7 +67,7 @@ pub struct Passthrough {
     origin: MediaTime,
     /// The last frame's place in the file, nanoseconds.
     last: Option<u64>,
-    /// What stands in for a picture that is not there; needed only beside another lane.
+    /// What stands in for a picture that is not there; needed only beside sound.
     black: Option<Bytes>,
     absent: bool,
     size: Option<(u32, u32)>,
@@ -69,10 +76,13 @@ pub struct Passthrough {
 /// What came of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copied {
-    WriteProgress,
+    /// It is in the file, or on its way.
+    Written,
     /// The first frame of another size.
     Resized {
+        /// Pixels before.
         from: (u32, u32),
+        /// Pixels from this frame on.
         to: (u32, u32),
     },
     /// Older than the file's beginning, or before the first key frame.
@@ -80,12 +90,19 @@ pub enum Copied {
 }
 
 impl Passthrough {
+    /// `origin`: media time of the file's beginning.
     pub fn new(target: PassthroughTarget, video: bool, origin: MediaTime) -> Self {
         Self { target, video, origin, last: None, black: None, absent: false, size: None }
     }
 
+    /// Copies one frame; frames come in order of time.
+    ///
+    /// # Errors
+    ///
+    /// When the file takes nothing more: [`PassthroughError::Feed`] echoes what its pipeline says itself,
+    /// [`PassthroughError::Write`] is the spool.
     pub fn frame(&mut self, frame: &Frame) -> Result<Copied, PassthroughError> {
-        let Some(at) = frame.at.0.checked_sub(self.origin.0) else { return Ok(Copied::Skipped) };
+        let Some(at) = frame.at.checked_ns_since(self.origin) else { return Ok(Copied::Skipped) };
         if self.last.is_none() && self.video && !frame.key {
             return Ok(Copied::Skipped);
         }
@@ -97,31 +114,41 @@ impl Passthrough {
         }
         self.last = Some(at);
         self.absent = false;
-        let Some(size) = frame.size else { return Ok(Copied::WriteProgress) };
+        let Some(size) = frame.size else { return Ok(Copied::Written) };
         Ok(match self.size.replace(size) {
             Some(from) if from != size => Copied::Resized { from, to: size },
-            _ => Copied::WriteProgress,
+            _ => Copied::Written,
         })
     }
 
-    /// A muted picture is black, as in a composed recording. Every return begins with a key frame, so that a stranger's
+    /// A muted picture is black, as in a composed recording. Every return begins with a key frame, so that a foreign
     /// picture before it does no harm.
     pub fn fill_with(&mut self, black: Bytes) {
         self.black = Some(black);
     }
 
     /// The picture goes at `at` and comes back with a key frame.
+    ///
+    /// # Errors
+    ///
+    /// When the file takes nothing more: [`PassthroughError::Feed`] echoes what its pipeline says itself,
+    /// [`PassthroughError::Write`] is the spool.
     pub fn absent(&mut self, at: MediaTime) -> Result<(), PassthroughError> {
         if self.absent || self.last.is_none() {
             return Ok(());
         }
         self.absent = true;
-        self.fill(at.0.saturating_sub(self.origin.0))
+        self.fill(at.ns_since(self.origin))
     }
 
     /// Everything before `at` has come.
+    ///
+    /// # Errors
+    ///
+    /// When the file takes nothing more: [`PassthroughError::Feed`] echoes what its pipeline says itself,
+    /// [`PassthroughError::Write`] is the spool.
     pub fn complete_to(&mut self, at: MediaTime) -> Result<(), PassthroughError> {
-        let at = at.0.saturating_sub(self.origin.0);
+        let at = at.ns_since(self.origin);
         while self.absent
             && let Some(last) = self.last
             && last + BLACK_EVERY_NS <= at
@@ -141,6 +168,11 @@ impl Passthrough {
     }
 
     /// Nothing more comes. An IVF file is whole after this; a pipeline says so itself.
+    ///
+    /// # Errors
+    ///
+    /// When the file takes nothing more: [`PassthroughError::Feed`] echoes what its pipeline says itself,
+    /// [`PassthroughError::Write`] is the spool.
     pub fn end(&mut self) -> Result<(), PassthroughError> {
         match &mut self.target {
             PassthroughTarget::Feed(feed) => feed.end(),
@@ -157,6 +189,7 @@ impl Passthrough {
         }
     }
 
+    /// The IVF file, if this is one.
     pub fn ivf(&self) -> Option<&Ivf> {
         match &self.target {
             PassthroughTarget::Ivf(ivf) => Some(ivf),

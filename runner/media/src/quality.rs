@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use spillway_ipc::Quality;
 
 use crate::cadence::{Cadence, Gaps, is_gap};
-use crate::track::{MediaTime, TimelineEvent, TrackId, TrackSource};
+use crate::track::{TimelineEvent, TrackId, TrackSource};
+use crate::units::MediaTime;
 
-/// Thresholds of the words in `degraded`.
+/// Thresholds of the messages in `degraded`.
 const LOSS: f64 = 0.01;
 const GAP_MS: u64 = 1000;
 const FREEZE_MS: u64 = 2000;
@@ -19,14 +20,20 @@ const LATE_SOUND_MS: u64 = 100;
 /// Opus' silence sends a packet each 400 ms; what is longer is silence without any.
 const SILENCE_NS: u64 = 500_000_000;
 
-/// What a scene knows of itself, in our units.
+/// What a compositor has counted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ComposedQuality {
+    /// Pictures made.
     pub pictures: u64,
+    /// Of them, those that differ from the one before.
     pub distinct_frames: u64,
+    /// Output times without a picture.
     pub frames_skipped: u64,
+    /// Longest time without a different picture of a camera.
     pub max_freeze_ms: u64,
+    /// Sound made that was silent, milliseconds.
     pub silence_ms: u64,
+    /// Most that the mixers were behind.
     pub max_lag_ms: u64,
 }
 
@@ -61,7 +68,7 @@ impl TrackQuality {
 
     fn overdue(&self, at: MediaTime) -> Option<u64> {
         let last = self.last.filter(|_| self.here && self.video && !self.screen)?;
-        Some(at.0.saturating_sub(last.0))
+        Some(at.ns_since(last))
     }
 }
 
@@ -78,6 +85,7 @@ pub struct QualityMeter {
 }
 
 impl QualityMeter {
+    /// Every event that is recorded, in order.
     pub fn take(&mut self, timed: &TimelineEvent) {
         match timed {
             TimelineEvent::Joined { track, .. } => {
@@ -91,9 +99,9 @@ impl QualityMeter {
                 let Some(stats) = self.tracks.get_mut(&frame.track) else { return };
                 if !stats.video
                     && let Some(last) = stats.last
-                    && frame.at.0.saturating_sub(last.0) > SILENCE_NS
+                    && frame.at.ns_since(last) > SILENCE_NS
                 {
-                    stats.silence_ns += frame.at.0.saturating_sub(last.0);
+                    stats.silence_ns += frame.at.ns_since(last);
                 }
                 stats.expected_to(frame.at);
                 stats.here = true;
@@ -133,11 +141,12 @@ impl QualityMeter {
         self.av_offsets.entry(picture).or_default().extend(ms);
     }
 
+    /// The compositor is so far behind now.
     pub fn lag(&mut self, ms: u64) {
         self.max_lag_ms = self.max_lag_ms.max(ms);
     }
 
-    /// `copied`: the track whose pictures went into the file untouched; `composed`: what the scene made.
+    /// `copied`: the track whose pictures went into the file untouched; `composed`: what the compositor made.
     pub fn quality(&self, media_ms: u64, copied: Option<TrackId>, composed: Option<ComposedQuality>) -> Quality {
         let gaps = |stats: &TrackQuality| stats.cadence.gaps(stats.overdue(self.known_to));
         let all: Vec<Gaps> = self.tracks.values().map(gaps).collect();
@@ -186,7 +195,7 @@ fn further(a: &f64, b: &f64) -> std::cmp::Ordering {
     a.abs().total_cmp(&b.abs())
 }
 
-/// Why a recording is not what it should be, in words.
+/// Why a recording is not what it should be, for the user.
 pub fn degraded(quality: &Quality) -> Vec<String> {
     let mut message = vec![];
     let lost = quality.packets_lost as f64 / (quality.packets + quality.packets_lost).max(1) as f64;
@@ -235,7 +244,7 @@ mod tests {
     fn video(ms: u64) -> TimelineEvent {
         TimelineEvent::Frame(Frame {
             track: TrackId(1),
-            at: MediaTime(ms * 1_000_000),
+            at: MediaTime::from_ns(ms * 1_000_000),
             key: false,
             size: None,
             data: Bytes::new(),
@@ -260,22 +269,22 @@ mod tests {
             channels: 0,
             published_size: (0, 0),
         };
-        meter.take(&TimelineEvent::Joined { track, at: MediaTime(ms * 1_000_000) });
+        meter.take(&TimelineEvent::Joined { track, at: MediaTime::from_ns(ms * 1_000_000) });
     }
 
     fn leaves(meter: &mut QualityMeter, ms: u64) {
-        meter.take(&TimelineEvent::Left { track: TrackId(1), at: MediaTime(ms * 1_000_000) });
+        meter.take(&TimelineEvent::Left { track: TrackId(1), at: MediaTime::from_ns(ms * 1_000_000) });
     }
 
     fn absent(meter: &mut QualityMeter, ms: u64, muted: bool) {
-        meter.take(&TimelineEvent::Muted { track: TrackId(1), at: MediaTime(ms * 1_000_000), muted });
+        meter.take(&TimelineEvent::Muted { track: TrackId(1), at: MediaTime::from_ns(ms * 1_000_000), muted });
     }
 
     fn complete_to(meter: &mut QualityMeter, ms: u64) {
-        meter.take(&TimelineEvent::Watermark { at: MediaTime(ms * 1_000_000) });
+        meter.take(&TimelineEvent::Watermark { at: MediaTime::from_ns(ms * 1_000_000) });
     }
 
-    /// Gaps, their length in milliseconds, and the words.
+    /// Gaps, their length in milliseconds, and the messages.
     fn fault(meter: &QualityMeter) -> (u32, u64, Vec<String>) {
         let quality = meter.quality(60_000, Some(TrackId(1)), None);
         (quality.gaps, quality.gaps_ms, quality.degraded)
@@ -366,7 +375,7 @@ mod tests {
     fn a_mute_is_no_gap_and_a_stall_is() {
         let mut meter = meter();
         meter.take(&video(0));
-        meter.take(&TimelineEvent::Muted { track: TrackId(1), at: MediaTime(33_000_000), muted: true });
+        meter.take(&TimelineEvent::Muted { track: TrackId(1), at: MediaTime::from_ns(33_000_000), muted: true });
         meter.take(&video(5000));
         assert_eq!(meter.quality(5000, Some(TrackId(1)), None).degraded, Vec::<String>::new());
         meter.take(&video(8000));

@@ -1,30 +1,38 @@
-//! Words every room of this crate shares: a track, a moment, and what happens to tracks on the session's timeline.
+//! What all modules share: a track, a frame of it, and what happens to tracks on the recording's timeline.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// One stay of one publication in this recording. A publication that comes back (reconnect, republish) with the same
+use crate::units::MediaTime;
+
+/// Number of a track in this recording. A publication that comes back (reconnect, republish) with the same
 /// participant identity and source keeps its id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TrackId(pub u32);
 
-/// Nanoseconds since the first packet of the session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MediaTime(pub u64);
-
+/// Codecs that a room carries and we record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Codec {
+    /// ITU-T H.264.
     H264,
+    /// ITU-T H.265.
     H265,
+    /// VP8.
     Vp8,
+    /// VP9.
     Vp9,
+    /// AV1.
     Av1,
+    /// Opus, always at 48 kHz.
     Opus,
+    /// G.711 µ-law, 8 kHz.
     Pcmu,
+    /// G.711 A-law, 8 kHz.
     Pcma,
 }
 
 impl Codec {
+    /// Pictures, not sound.
     pub fn is_video(self) -> bool {
         !matches!(self, Self::Opus | Self::Pcmu | Self::Pcma)
     }
@@ -33,96 +41,132 @@ impl Codec {
 /// LiveKit's TrackSource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TrackSource {
+    /// A camera.
     Camera,
+    /// A microphone.
     Microphone,
+    /// The picture of a shared screen.
     ScreenShare,
+    /// The sound of a shared screen.
     ScreenShareAudio,
+    /// Anything else: an ingress, a bot.
     Unknown,
 }
 
+/// A track of the recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Track {
+    /// Its number in this recording.
     pub id: TrackId,
     /// Publication sid (`TR_…`) at the time it joined.
     pub sid: String,
+    /// Of its participant.
     pub identity: String,
     /// The participant is an agent (routes of dual-channel mixing).
     pub agent: bool,
+    /// Camera, microphone, screen.
     pub origin: TrackSource,
     /// From the payload type really received, never from TrackInfo.
     pub codec: Codec,
     /// RTP clock, hertz.
     pub clock_rate: u32,
+    /// Of sound; 0 for video.
     pub channels: u8,
     /// As published; (0, 0) when unknown or audio.
     pub published_size: (u32, u32),
 }
 
-/// One whole encoded frame at its place on the session's timeline.
+/// One whole encoded frame at its place on the recording's timeline.
 ///
 /// H264/H265: an access unit in Annex B with the parameter sets it came with. VP8/VP9: a frame. AV1: a temporal unit of
 /// OBUs that all carry their size. Opus: a packet. PCMU/PCMA: the samples of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
+    /// Its track.
     pub track: TrackId,
+    /// When it is to be shown or heard.
     pub at: MediaTime,
+    /// Decodable by itself; always true for sound.
     pub key: bool,
     /// Of a video key frame, read from its header.
     pub size: Option<(u32, u32)>,
+    /// The encoded frame.
     pub data: Bytes,
 }
 
 /// What reaches the recording, per track in order of `at`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TimelineEvent {
-    /// A publication is subscribed, or its mute changed. Said from the subscription on, long before `Joined`, which comes
-    /// with the first frame.
+    /// A publication is subscribed, or its mute changed. Said from the subscription on, long before `Joined`, which
+    /// comes with the first frame.
     Published {
+        /// `TR_…`.
         sid: String,
+        /// A video, not sound.
         video: bool,
+        /// By its publisher.
         muted: bool,
+        /// When it was known.
         at: MediaTime,
     },
     /// Nothing (more) comes of it: it ended, or the server does not give it.
     Unpublished {
+        /// `TR_…`.
         sid: String,
+        /// When it was known.
         at: MediaTime,
     },
+    /// A track begins, or goes on in another codec.
     Joined {
+        /// The track.
         track: Track,
+        /// Of its first frame.
         at: MediaTime,
     },
     /// The first frame of a video track, and the first after `Muted`, is a key frame.
     Frame(Frame),
     /// The tile goes, sound is silence, until the next frame.
     Muted {
+        /// The track.
         track: TrackId,
+        /// One frame after its last.
         at: MediaTime,
         /// By its publisher. Otherwise its packets stopped: our connection is lost, or the server took the stream away.
         muted: bool,
     },
+    /// The track is over; the same participant and source may come back under the same id.
     Left {
+        /// The track.
         track: TrackId,
+        /// One frame after its last.
         at: MediaTime,
     },
     /// Packets that never came, before the next frame of this track.
     Lost {
+        /// The track.
         track: TrackId,
+        /// Just after its last frame.
         at: MediaTime,
+        /// How many.
         packets: u64,
     },
     /// Active speakers, loudest first, by identity.
     Speakers {
+        /// When it was known.
         at: MediaTime,
+        /// Loudest first; empty when all are silent.
         identities: Vec<String>,
     },
     /// A layout asked for while running (our own metadata, `{"layout": …}`).
     Layout {
+        /// When it was known.
         at: MediaTime,
+        /// As given, not checked.
         name: String,
     },
     /// Everything before this moment, of every track, has been said. Advances by a timer.
     Watermark {
+        /// The watermark.
         at: MediaTime,
     },
 }

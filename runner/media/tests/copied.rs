@@ -11,10 +11,12 @@ use gstreamer_app as gst_app;
 use common::{complaints, drained, encoded, packets, plays_from_the_middle, start};
 use spillway_ipc::restart::RestartPoints;
 use spillway_ipc::{SpoolFile, SpoolReader};
+use spillway_media::encode::{AudioInputFormat, VideoInputFormat, black};
 use spillway_media::mux::Ivf;
+use spillway_media::output::PipelinePlan;
 use spillway_media::passthrough::{Copied, Passthrough, PassthroughTarget, container};
-use spillway_media::pipeline::{AudioInputFormat, PipelinePlan, VideoInputFormat, black};
-use spillway_media::track::{Codec, Frame, MediaTime};
+use spillway_media::track::{Codec, Frame};
+use spillway_media::units::MediaTime;
 use spillway_plan::Container;
 
 /// Records `frames` of one track.
@@ -56,7 +58,7 @@ fn every_codec_goes_into_its_container_frame_by_frame() {
         }
         let first = packets[0].0;
         for (packet, frame) in packets.iter().zip(&frames) {
-            let wanted = (frame.at.0 - frames[0].at.0) as f64 / 1e9;
+            let wanted = (frame.at.ns() - frames[0].at.ns()) as f64 / 1e9;
             assert!((packet.0 - first - wanted).abs() < 0.0012, "{codec:?}: {} {wanted}", packet.0 - first);
         }
     }
@@ -97,8 +99,8 @@ fn plainly(video: &[Frame], audio: &[Frame], path: &std::path::Path) {
         for frame in frames {
             let mut buffer = gst::Buffer::from_slice(frame.data.clone());
             let writable = buffer.get_mut().unwrap();
-            writable.set_pts(gst::ClockTime::from_nseconds(frame.at.0));
-            writable.set_dts(gst::ClockTime::from_nseconds(frame.at.0));
+            writable.set_pts(gst::ClockTime::from_nseconds(frame.at.ns()));
+            writable.set_dts(gst::ClockTime::from_nseconds(frame.at.ns()));
             input.push_buffer(buffer).unwrap();
         }
         input.end_of_stream().unwrap();
@@ -123,8 +125,8 @@ fn a_clean_file_is_packet_by_packet_what_a_plain_muxer_makes() {
         fragment_ms: 1000,
     };
     let (pipeline, feeds, told) = start(&plan, &ours);
-    let mut picture = Passthrough::new(PassthroughTarget::Feed(feeds.video.unwrap()), true, MediaTime(0));
-    let mut sound = Passthrough::new(PassthroughTarget::Feed(feeds.audio.unwrap()), false, MediaTime(0));
+    let mut picture = Passthrough::new(PassthroughTarget::Feed(feeds.video.unwrap()), true, MediaTime::ZERO);
+    let mut sound = Passthrough::new(PassthroughTarget::Feed(feeds.audio.unwrap()), false, MediaTime::ZERO);
     // As they happen: neither is far ahead.
     let mut heard = audio.iter().peekable();
     for frame in &video {
@@ -187,12 +189,12 @@ fn what_is_left_of_a_copied_track_plays_by_itself() {
         let mut copy = Passthrough::new(PassthroughTarget::Feed(feeds.video.unwrap()), true, frames[0].at);
         let (mut points, reader) = (RestartPoints::new(container), SpoolReader::open(&path).unwrap());
         let (first, second) = frames.split_at(150);
-        first.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::WriteProgress));
+        first.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::Written));
         common::until("some of it is walked", || {
             points.advance(&reader, pipeline.written().sealed_to()).unwrap();
             points.walked_to() > 10_000
         });
-        second.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::WriteProgress));
+        second.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::Written));
         copy.end().unwrap();
         drained(&told);
         drop(pipeline);
@@ -204,7 +206,7 @@ fn what_is_left_of_a_copied_track_plays_by_itself() {
         let file = SpoolFile::create(&path, Container::Ivf).unwrap();
         let ivf = Ivf::open(file, codec, frames[0].size.unwrap()).unwrap();
         let mut copy = Passthrough::new(PassthroughTarget::Ivf(Box::new(ivf)), true, frames[0].at);
-        frames.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::WriteProgress));
+        frames.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::Written));
         copy.end().unwrap();
         plays_from_the_middle(&path, RestartPoints::new(Container::Ivf), 0);
     }
@@ -216,8 +218,8 @@ fn a_mute_is_a_long_frame_and_a_new_size_loses_nothing() {
     for codec in [Codec::H264, Codec::Vp8] {
         let mut frames = encoded(codec, (320, 180), 60).unwrap();
         let mut more = encoded(codec, (640, 360), 60).unwrap();
-        let shift = frames.last().unwrap().at.0 + 5_000_000_000;
-        more.iter_mut().for_each(|frame| frame.at = MediaTime(frame.at.0 + shift));
+        let shift = frames.last().unwrap().at.ns() + 5_000_000_000;
+        more.iter_mut().for_each(|frame| frame.at = frame.at.plus_ns(shift));
         frames.append(&mut more);
         let path = dir.path().join(format!("{codec:?}"));
         record(&frames, codec, container(codec), &path);
@@ -242,14 +244,14 @@ fn a_muted_picture_is_black_and_does_not_hold_up_the_sound() {
         fragment_ms: 500,
     };
     let (pipeline, feeds, told) = start(&plan, &path);
-    let origin = MediaTime(0);
+    let origin = MediaTime::ZERO;
     let mut picture = Passthrough::new(PassthroughTarget::Feed(feeds.video.unwrap()), true, origin);
     picture.fill_with(black((320, 180)).unwrap());
     let mut sound = Passthrough::new(PassthroughTarget::Feed(feeds.audio.unwrap()), false, origin);
     for frame in &video {
         picture.frame(frame).unwrap();
     }
-    picture.absent(MediaTime(2_000_000_000)).unwrap();
+    picture.absent(MediaTime::from_ns(2_000_000_000)).unwrap();
     for frame in &audio {
         sound.frame(frame).unwrap();
         picture.complete_to(frame.at).unwrap();
@@ -261,8 +263,8 @@ fn a_muted_picture_is_black_and_does_not_hold_up_the_sound() {
     assert!(packets(&killed).iter().map(|p| p.0).fold(0.0, f64::max) > 9.2);
     // It goes on where it is.
     let mut later = video[0].clone();
-    later.at = MediaTime(audio.last().unwrap().at.0);
-    assert_eq!(picture.frame(&later).unwrap(), Copied::WriteProgress);
+    later.at = audio.last().unwrap().at;
+    assert_eq!(picture.frame(&later).unwrap(), Copied::Written);
     picture.end().unwrap();
     sound.end().unwrap();
     drained(&told);

@@ -12,7 +12,8 @@ use gstreamer as gst;
 use spillway_ipc::SpoolReader;
 use spillway_ipc::restart::RestartPoints;
 use spillway_media::compositor::encoder_delay;
-use spillway_media::pipeline::{AudioInputFormat, Colour, Feed, Feeds, PipelinePlan, VideoInputFormat};
+use spillway_media::encode::{AudioInputFormat, Colour, VideoInputFormat};
+use spillway_media::output::{Feed, Feeds, PipelinePlan};
 use spillway_plan::{AudioCodec, Container, H264Profile, VideoEncoding};
 
 fn encoding() -> VideoEncoding {

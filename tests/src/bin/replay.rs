@@ -12,9 +12,11 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use spillway_ipc::framing::{EventWriter, media_endpoint};
 use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, Quality, SpoolFile, StartCommand, TrackFacts};
+use spillway_media::encode::{AudioInputFormat, VideoInputFormat};
+use spillway_media::output::{Pipeline, PipelineEvent, PipelinePlan};
 use spillway_media::passthrough::{Passthrough, PassthroughTarget};
-use spillway_media::pipeline::{AudioInputFormat, Pipeline, PipelineEvent, PipelinePlan, VideoInputFormat};
-use spillway_media::track::{Codec, Frame, MediaTime, TrackId};
+use spillway_media::track::{Codec, Frame, TrackId};
+use spillway_media::units::MediaTime;
 use spillway_plan::Container;
 use spillway_tests::assets::clip;
 use spillway_tests::clip::Clip;
@@ -139,7 +141,7 @@ impl ReplayFile {
         let sound_rate = sound_bytes as f64 / sound.length.as_secs_f64();
         let track = |clip, feed: Option<_>, id| -> Result<ReplayTrack> {
             let copy =
-                Passthrough::new(PassthroughTarget::Feed(feed.context("no way in")?), id == PICTURE, MediaTime(0));
+                Passthrough::new(PassthroughTarget::Feed(feed.context("no way in")?), id == PICTURE, MediaTime::ZERO);
             Ok(ReplayTrack { clip, copy, id, given: 0 })
         };
         let tracks = [track(picture, feeds.video, PICTURE)?, track(sound, feeds.audio, SOUND)?];
@@ -168,7 +170,7 @@ impl ReplayFile {
                 self.owed -= fill(&mut data, self.owed) as f64;
             }
             let size = (track.id == PICTURE && frame.key).then_some(track.clip.size);
-            let at = MediaTime(u64::try_from(at.as_nanos())?);
+            let at = MediaTime::from(at);
             track.copy.frame(&Frame { track: track.id, at, key: frame.key, size, data: Bytes::from(data) })?;
         }
     }

@@ -1,6 +1,7 @@
 //! A decoder that works in the caller's thread: when `push` returns, everything the frame completes has been handed on.
 //!
-//! That is why "decoded up to" needs no markers and no clock: there is no queue, no sink and no bus between the two pads.
+//! That is why "decoded up to" needs no markers and no clock: there is no queue, no sink and no bus between the two
+//! pads.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,9 +11,11 @@ use gstreamer::prelude::*;
 use gstreamer_audio as gst_audio;
 use gstreamer_video as gst_video;
 
-use super::lock;
-use crate::track::{Codec, MediaTime};
+use super::sync::lock::lock;
+use crate::track::Codec;
+use crate::units::MediaTime;
 
+/// Why a decoder cannot be built or has stopped. Another decoder may be built at the next key frame.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     #[error("GStreamer element {element} is not installed")]
@@ -28,18 +31,24 @@ pub enum DecodeError {
 /// A decoded picture, in the decoder's own memory.
 #[derive(Clone, Debug)]
 pub struct VideoFrame {
+    /// Its place in the recording, as its encoded frame had it.
     pub at: MediaTime,
+    /// The picture, with the strides of its `VideoMeta`.
     pub buffer: gst::Buffer,
+    /// Format, size and colour.
     pub info: Arc<gst_video::VideoInfo>,
 }
 
 /// Decoded sound: interleaved stereo, 48 kHz.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AudioFrame {
+    /// Place of the first sample.
     pub at: MediaTime,
+    /// Left and right in turn, full scale at 1.
     pub stereo: Vec<f32>,
 }
 
+/// A chain of GStreamer elements between two pads of our own.
 pub struct Decoder {
     codec: Codec,
     bin: gst::Bin,
@@ -52,6 +61,10 @@ pub struct Decoder {
 
 impl Decoder {
     /// `out` may block: that is the back-pressure.
+    ///
+    /// # Errors
+    ///
+    /// When an element is missing or does not start. A retry does not help.
     pub fn pictures(codec: Codec, mut out: impl FnMut(VideoFrame) + Send + 'static) -> Result<Self, DecodeError> {
         let mut info: Option<Arc<gst_video::VideoInfo>> = None;
         Self::new(codec, 0, move |output| match output {
@@ -65,6 +78,10 @@ impl Decoder {
     }
 
     /// `channels` counts for PCMU and PCMA only: an Opus packet says itself what it carries.
+    ///
+    /// # Errors
+    ///
+    /// When an element is missing or does not start. A retry does not help.
     pub fn samples(
         codec: Codec,
         channels: u8,
@@ -125,10 +142,15 @@ impl Decoder {
         Ok(Self { codec, bin, entry, _exit: exit, trouble })
     }
 
+    /// Decodes one frame in the caller's thread; `out` was called for all it completes when this returns.
+    ///
+    /// # Errors
+    ///
+    /// When an element reported an error. The decoder is of no use any more.
     pub fn push(&self, at: MediaTime, key: bool, data: Bytes) -> Result<(), DecodeError> {
         let mut buffer = gst::Buffer::from_slice(data);
         let fresh = buffer.get_mut().expect("just made, not shared");
-        fresh.set_pts(gst::ClockTime::from_nseconds(at.0));
+        fresh.set_pts(gst::ClockTime::from_nseconds(at.ns()));
         if self.codec.is_video() && !key {
             fresh.set_flags(gst::BufferFlags::DELTA_UNIT);
         }
@@ -164,7 +186,7 @@ fn exit(out: impl FnMut(DecoderOutput<'_>) + Send + 'static) -> gst::Pad {
         .chain_function(move |_, _, buffer| {
             // Without a time it has no place; our frames all carry one, so this is a decoder's leftover.
             if let Some(at) = buffer.pts() {
-                lock(&out)(DecoderOutput::Buffer(buffer, MediaTime(at.nseconds())));
+                lock(&out)(DecoderOutput::Buffer(buffer, MediaTime::from_ns(at.nseconds())));
             }
             Ok(gst::FlowSuccess::Ok)
         })

@@ -1,4 +1,4 @@
-//! One track's own thread: inbox → decoder → what the mixers take. A decoder that breaks costs its own tile or voice
+//! One track's own thread: inbox → decoder → what its mixer takes. A decoder that breaks costs its own tile or voice
 //! and nothing else.
 
 use std::sync::Arc;
@@ -8,11 +8,13 @@ use bytes::Bytes;
 use spillway_process::chain;
 use tracing::warn;
 
-use super::audio_buffer::AudioTrackBuffer;
+use super::audio::track_buffer::AudioTrackBuffer;
 use super::decode::{DecodeError, Decoder};
-use super::frame_queue::{FrameQueue, QueuedFrame};
-use super::inbox::{Inbox, InboxItem, TrackEvent};
-use crate::track::{Codec, MediaTime, Track};
+use super::sync::decoded_queue::DecodedQueue;
+use super::sync::inbox::{Inbox, InboxItem, TrackEvent};
+use super::video::frame_queue::{FrameQueue, QueuedFrame};
+use crate::track::{Codec, Track};
+use crate::units::MediaTime;
 
 /// A picture may ask again for a key frame after this much media time.
 const ASK_AGAIN_NS: u64 = 1_000_000_000;
@@ -22,30 +24,48 @@ const REBUILD_AFTER: u32 = 30;
 /// After a broken sound decoder, so that rubbish does not build a decoder per packet.
 const SOUND_REST_NS: u64 = 200_000_000;
 
-/// What a lane may say while it works.
+/// What a decoder's thread says while it works.
 pub trait DecoderEvents: Send + Sync {
+    /// Nothing can be decoded before the next key frame.
     fn wants_key_frame(&self);
+    /// Worth telling the user.
     fn noted(&self, message: String);
 }
 
-/// Frames that a decoder refused, of all lanes.
+/// Frames that a decoder refused, of all tracks.
 #[derive(Debug, Default)]
 pub struct DecoderCounters {
+    /// So many until now.
     pub broken_frames: AtomicU64,
 }
 
-pub struct VideoDecoderThread {
+/// What a track's thread works on; `run` is the thread. Dropping it closes the queue.
+pub struct DecoderThread<Q: Decoded> {
+    /// The track, with the codec it joined with.
     pub track: Track,
+    /// Where its encoded frames come from.
     pub inbox: Arc<Inbox>,
-    pub pictures: Arc<FrameQueue>,
+    /// Where decoded pictures or sound go.
+    pub queue: Arc<Q>,
+    /// Who is told.
     pub events: Arc<dyn DecoderEvents>,
+    /// Where refused frames are counted.
     pub counts: Arc<DecoderCounters>,
 }
 
-/// What a lane decodes with. Broken: nothing, until the next key frame.
-struct DecoderState {
+/// What pictures and sound do differently on their way through a [`DecoderThread`].
+pub trait Decoded: DecodedQueue + Sized {
+    /// One encoded frame.
+    fn decode(thread: &DecoderThread<Self>, state: &mut DecoderState, at: MediaTime, key: bool, data: Bytes);
+    /// `Lost`, `Muted` or `Left`.
+    fn on_event(thread: &DecoderThread<Self>, state: &mut DecoderState, at: MediaTime, event: &TrackEvent);
+}
+
+/// What a thread decodes with. Broken: nothing, until the next key frame.
+pub struct DecoderState {
     decoder: Option<Decoder>,
     codec: Codec,
+    /// Of a picture: asked for a key frame. Of sound: its decoder broke.
     asked_at: Option<MediaTime>,
     told: bool,
     /// Pictures that came out, counted where they come.
@@ -59,6 +79,13 @@ impl DecoderState {
         Self { decoder: None, codec, asked_at: None, told: false, seen: Arc::default(), seen_before: 0, unanswered: 0 }
     }
 
+    fn begins(&mut self, codec: Codec) {
+        if codec != self.codec {
+            self.codec = codec;
+            self.decoder = None;
+        }
+    }
+
     /// Frames in a row that gave no picture.
     fn unanswered(&mut self) -> u32 {
         let seen = self.seen.load(Relaxed);
@@ -68,166 +95,143 @@ impl DecoderState {
     }
 }
 
-impl VideoDecoderThread {
+impl<Q: Decoded> DecoderThread<Q> {
+    /// Until the track leaves or its inbox is closed.
     pub fn run(self) {
         let mut state = DecoderState::of(self.track.codec);
-        let mut announced = MediaTime(0);
+        let mut announced = MediaTime::ZERO;
         loop {
             match self.inbox.next(announced) {
-                InboxItem::Frame { at, key, data } => self.decode(&mut state, at, key, data),
-                InboxItem::TrackEvent(_, TrackEvent::Begins(codec)) => {
-                    if codec != state.codec {
-                        state.codec = codec;
-                        state.decoder = None;
+                InboxItem::Frame { at, key, data } => Q::decode(&self, &mut state, at, key, data),
+                InboxItem::TrackEvent(_, TrackEvent::Begins(codec)) => state.begins(codec),
+                InboxItem::TrackEvent(at, event) => {
+                    Q::on_event(&self, &mut state, at, &event);
+                    if event == TrackEvent::Left {
+                        break;
                     }
-                }
-                InboxItem::TrackEvent(at, TrackEvent::Lost) => self.ask(&mut state, at),
-                InboxItem::TrackEvent(at, TrackEvent::Muted) => self.pictures.put(QueuedFrame::Muted(at)),
-                InboxItem::TrackEvent(at, TrackEvent::Left) => {
-                    // Codecs that still hold a picture have lost it: its track is gone.
-                    self.pictures.put(QueuedFrame::Left(at));
-                    break;
                 }
                 InboxItem::Watermark(to) => {
                     announced = to;
-                    self.pictures.complete_to(to);
+                    self.queue.complete_to(to);
                 }
                 InboxItem::Closed => break,
             }
         }
     }
 
-    fn decode(&self, state: &mut DecoderState, at: MediaTime, key: bool, data: Bytes) {
+    /// Throws the decoder away; the user is told once per track.
+    fn broke(&self, state: &mut DecoderState, error: &DecodeError, kind: &str) {
+        state.decoder = None;
+        state.unanswered = 0;
+        self.counts.broken_frames.fetch_add(1, Relaxed);
+        if !std::mem::replace(&mut state.told, true) {
+            warn!(track = %self.track.sid, error = %chain(error), "{kind} cannot be decoded");
+            self.events.noted(format!("the {kind} of {} could not be decoded for a while", self.track.identity));
+        }
+    }
+}
+
+/// However a thread ends, a panic included: its mixer waits for it no longer.
+impl<Q: Decoded> Drop for DecoderThread<Q> {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+impl Decoded for FrameQueue {
+    fn decode(thread: &DecoderThread<Self>, state: &mut DecoderState, at: MediaTime, key: bool, data: Bytes) {
         if state.decoder.is_none() {
             if !key {
-                self.ask(state, at);
+                thread.ask(state, at);
                 return;
             }
-            let (pictures, seen) = (self.pictures.clone(), state.seen.clone());
+            let (pictures, seen) = (thread.queue.clone(), state.seen.clone());
             let decoder = Decoder::pictures(state.codec, move |picture| {
                 seen.fetch_add(1, Relaxed);
                 pictures.put(QueuedFrame::Frame(picture));
             });
             match decoder {
                 Ok(decoder) => state.decoder = Some(decoder),
-                Err(error) => return self.broke(state, at, error),
+                Err(error) => return thread.video_broke(state, at, &error),
             }
         }
         let Some(decoder) = &state.decoder else { return };
         if let Err(error) = decoder.push(at, key, data) {
-            return self.broke(state, at, error);
+            return thread.video_broke(state, at, &error);
         }
         let unanswered = state.unanswered();
         if unanswered >= REBUILD_AFTER {
             let message = format!("no picture in {unanswered} frames");
-            return self.broke(state, at, DecodeError::Broken { codec: state.codec, message });
+            return thread.video_broke(state, at, &DecodeError::Broken { codec: state.codec, message });
         }
         if unanswered > 0 && unanswered.is_multiple_of(ASK_AFTER) {
-            self.counts.broken_frames.fetch_add(u64::from(ASK_AFTER), Relaxed);
-            self.ask(state, at);
+            thread.counts.broken_frames.fetch_add(u64::from(ASK_AFTER), Relaxed);
+            thread.ask(state, at);
         }
     }
 
-    fn broke(&self, state: &mut DecoderState, at: MediaTime, error: DecodeError) {
-        state.decoder = None;
-        state.unanswered = 0;
-        self.counts.broken_frames.fetch_add(1, Relaxed);
-        if !state.told {
-            state.told = true;
-            warn!(track = %self.track.sid, error = %chain(&error), "picture cannot be decoded, waiting for a key frame");
-            self.events.noted(format!("the video of {} could not be decoded for a while", self.track.identity));
+    fn on_event(thread: &DecoderThread<Self>, state: &mut DecoderState, at: MediaTime, event: &TrackEvent) {
+        match event {
+            TrackEvent::Lost => thread.ask(state, at),
+            TrackEvent::Muted => thread.queue.put(QueuedFrame::Muted(at)),
+            // Codecs that still hold a picture have lost it: its track is gone.
+            TrackEvent::Left => thread.queue.put(QueuedFrame::Left(at)),
+            TrackEvent::Begins(_) => {}
         }
+    }
+}
+
+impl DecoderThread<FrameQueue> {
+    fn video_broke(&self, state: &mut DecoderState, at: MediaTime, error: &DecodeError) {
+        self.broke(state, error, "video");
         self.ask(state, at);
     }
 
     fn ask(&self, state: &mut DecoderState, at: MediaTime) {
-        if state.asked_at.is_none_or(|asked| at.0.saturating_sub(asked.0) >= ASK_AGAIN_NS) {
+        if state.asked_at.is_none_or(|asked| at.ns_since(asked) >= ASK_AGAIN_NS) {
             state.asked_at = Some(at);
             self.events.wants_key_frame();
         }
     }
 }
 
-/// However a lane ends, a panic included: nobody waits for it any longer.
-impl Drop for VideoDecoderThread {
-    fn drop(&mut self) {
-        self.pictures.close();
-    }
-}
-
-pub struct AudioDecoderThread {
-    pub track: Track,
-    pub inbox: Arc<Inbox>,
-    pub voice: Arc<AudioTrackBuffer>,
-    pub events: Arc<dyn DecoderEvents>,
-    pub counts: Arc<DecoderCounters>,
-}
-
-impl AudioDecoderThread {
-    pub fn run(self) {
-        let mut state = DecoderState::of(self.track.codec);
-        let mut announced = MediaTime(0);
-        loop {
-            match self.inbox.next(announced) {
-                InboxItem::Frame { at, data, .. } => self.decode(&mut state, at, data),
-                InboxItem::TrackEvent(_, TrackEvent::Begins(codec)) => {
-                    if codec != state.codec {
-                        state.codec = codec;
-                        state.decoder = None;
-                    }
-                }
-                InboxItem::TrackEvent(_, TrackEvent::Lost) => self.voice.cut(),
-                // A fresh decoder on return: the old one's state belongs to sound long gone.
-                InboxItem::TrackEvent(_, TrackEvent::Muted) => {
-                    self.voice.cut();
-                    state.decoder = None;
-                }
-                InboxItem::TrackEvent(_, TrackEvent::Left) | InboxItem::Closed => break,
-                InboxItem::Watermark(to) => {
-                    announced = to;
-                    self.voice.complete_to(to);
-                }
-            }
-        }
-    }
-
-    fn decode(&self, state: &mut DecoderState, at: MediaTime, data: Bytes) {
+impl Decoded for AudioTrackBuffer {
+    fn decode(thread: &DecoderThread<Self>, state: &mut DecoderState, at: MediaTime, _: bool, data: Bytes) {
         // An empty packet means "nothing said"; to a decoder it would mean "lost".
-        if data.is_empty() {
-            return;
-        }
-        if state.asked_at.is_some_and(|broke| at.0.saturating_sub(broke.0) < SOUND_REST_NS) {
+        if data.is_empty() || state.asked_at.is_some_and(|broke| at.ns_since(broke) < SOUND_REST_NS) {
             return;
         }
         if state.decoder.is_none() {
-            let voice = self.voice.clone();
-            match Decoder::samples(state.codec, self.track.channels, move |samples| voice.put(samples)) {
+            let buffer = thread.queue.clone();
+            match Decoder::samples(state.codec, thread.track.channels, move |samples| buffer.put(samples)) {
                 Ok(decoder) => state.decoder = Some(decoder),
-                Err(error) => return self.broke(state, at, error),
+                Err(error) => return thread.sound_broke(state, at, &error),
             }
         }
         if let Some(decoder) = &state.decoder
             && let Err(error) = decoder.push(at, true, data)
         {
-            self.broke(state, at, error);
+            thread.sound_broke(state, at, &error);
         }
     }
 
-    fn broke(&self, state: &mut DecoderState, at: MediaTime, error: DecodeError) {
-        state.decoder = None;
-        state.asked_at = Some(at);
-        self.counts.broken_frames.fetch_add(1, Relaxed);
-        self.voice.cut();
-        if !state.told {
-            state.told = true;
-            warn!(track = %self.track.sid, error = %chain(&error), "sound cannot be decoded");
-            self.events.noted(format!("the sound of {} could not be decoded for a while", self.track.identity));
+    fn on_event(thread: &DecoderThread<Self>, state: &mut DecoderState, _: MediaTime, event: &TrackEvent) {
+        match event {
+            TrackEvent::Lost => thread.queue.cut(),
+            // A fresh decoder on return: the old one's state belongs to sound long gone.
+            TrackEvent::Muted => {
+                thread.queue.cut();
+                state.decoder = None;
+            }
+            TrackEvent::Left | TrackEvent::Begins(_) => {}
         }
     }
 }
 
-impl Drop for AudioDecoderThread {
-    fn drop(&mut self) {
-        self.voice.close();
+impl DecoderThread<AudioTrackBuffer> {
+    fn sound_broke(&self, state: &mut DecoderState, at: MediaTime, error: &DecodeError) {
+        self.broke(state, error, "sound");
+        state.asked_at = Some(at);
+        self.queue.cut();
     }
 }

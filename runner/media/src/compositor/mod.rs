@@ -1,94 +1,72 @@
-//! Many tracks become one picture and one sound, on the session's timeline.
+//! Many tracks become one picture and one sound, on the recording's timeline.
 //!
-//! `inbox` (encoded frames; the only place where lag is kept, `spill` beyond its bound) → `thread_state` (a thread per track:
-//! `decode`) → `handover` and `voice` (few decoded pictures and packets) → `picture` and `sound` (a thread each: one
-//! picture per output time, one block per 20 ms) → the pipeline's feeds.
+//! ```text
+//!  room thread ──► recorder ──► Compositor::take (never waits)
+//!                                 │ frames, events                  │ watermark, joins, layouts
+//!                                 ▼                                 ▼
+//!                         sync::inbox, one per track          sync::mixer_sync
+//!                         (all lag is kept here, encoded;           │
+//!                          sync::backlog spills it to disk)         │
+//!                                 │ up to the watermark             │
+//!                 ┌───────────────┴──────────────┐                  │
+//!  thread "video", one per track     thread "voice", one per track  │
+//!   decoder_thread, decode            decoder_thread, decode        │
+//!                 │ at most 3 pictures           │ at most 0.5 s    │
+//!         video::frame_queue            audio::track_buffer         │
+//!                 │                              │                  │
+//!        thread "picture"               thread "sound" ◄────────────┤
+//!         video::mixer, canvas           audio::mixer, limiter      │
+//!                 │      ▲                       │                  │
+//!                 │      └───────────────────────│──────────────────┘
+//!                 ▼                              ▼
+//!          RawSink, blocks               RawSink, blocks        (encoders, in GStreamer's threads)
+//! ```
 //!
-//! No clock is asked anywhere. A picture is made once every track is known up to its time; being late means lag, held
-//! as encoded frames, and what is recorded does not depend on how busy the machine was. `sync` holds what both mixers
-//! know; `phase` (when each picture is shown, and where its person's sound goes with it), `start`, `layout`, `focus`,
-//! `degradation`, `limiter` and `request` are pure.
+//! Thread "scene" decides the start and waits for both mixers. A full queue blocks the thread that fills it, back to
+//! the inbox, which never blocks. The two mixers never wait for one another.
+//!
+//! No clock is read anywhere. A picture is made once every track is known up to its time; being late means lag, held as
+//! encoded frames, and what is recorded does not depend on how busy the machine was. `policy` (pacing and lip sync,
+//! start, layout, focus, degradation, layer requests) is pure.
 
-mod backlog;
-mod inbox;
-mod decode;
+mod inputs;
 mod decoder_thread;
-mod frame_queue;
-mod audio_buffer;
-mod pacing;
-mod start;
-mod mixer_sync;
-mod layout;
-mod focus;
-mod degradation;
-mod layer_request;
-mod canvas;
-mod video_mixer;
-mod limiter;
-mod audio_mixer;
+mod video;
+mod audio;
+mod sync;
 mod stats;
+mod decode;
+mod event;
+mod policy;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, JoinHandle};
 
-use gstreamer as gst;
-use spillway_plan::LayoutName;
-use spillway_process::chain;
-
-pub use audio_mixer::{AudioMixerOptions, encoder_delay};
-pub use backlog::BacklogStats;
-pub use canvas::CanvasError;
-pub use degradation::DegradationBounds;
-pub use layer_request::LayerRequest;
-pub use layout::{Arrangement, Size};
-pub use start::{Candidate, Prelude, StartRule};
-pub use stats::CompositorStats;
-pub use video_mixer::VideoMixerOptions;
-
-use crate::pipeline::{Feed, FeedError};
-use crate::track::{Frame, MediaTime, TimelineEvent, Track, TrackId, TrackSource};
-use audio_buffer::AudioTrackBuffer;
-use audio_mixer::{AudioMixer, decoder_delay};
-use backlog::Backlog;
-use canvas::output_time_near;
-use decoder_thread::{AudioDecoderThread, DecoderCounters, DecoderEvents, VideoDecoderThread};
-use frame_queue::FrameQueue;
-use inbox::{Inbox, TrackEvent};
-use mixer_sync::{AudioJoin, MixerSync, VideoEvent};
-use pacing::{FURTHEST, FramePacing, LipSync};
-use stats::StatsCounter;
-use video_mixer::VideoMixer;
-
-/// Where finished pictures and sound go: a [`Feed`], and in tests whatever looks at them.
-pub trait RawSink: Send {
-    /// Blocks while enough waits there.
-    fn push(&self, buffer: gst::Buffer) -> Result<(), FeedError>;
-    fn end(&self);
-}
-
-impl RawSink for Feed {
-    fn push(&self, buffer: gst::Buffer) -> Result<(), FeedError> {
-        Feed::push(self, buffer)
-    }
-
-    fn end(&self) {
-        Feed::end(self);
-    }
-}
+pub use self::audio::mixer::{AudioMixerOptions, encoder_delay};
+pub use self::event::CompositorEvent;
+pub use self::inputs::Compositor;
+pub use self::policy::degradation::DegradationBounds;
+pub use self::policy::layer_request::LayerRequest;
+pub use self::policy::layout::{Arrangement, Size};
+pub use self::policy::start::{Candidate, Prelude, StartRule};
+pub use self::stats::CompositorStats;
+pub use self::sync::backlog::BacklogStats;
+pub use self::video::canvas::CanvasError;
+pub use self::video::mixer::VideoMixerOptions;
 
 /// What is made. At least one of `picture` and `sound`.
 #[derive(Clone, Debug)]
 pub struct CompositorOptions {
+    /// Pictures, if any are made.
     pub picture: Option<VideoMixerOptions>,
+    /// Sound, if any is made.
     pub sound: Option<AudioMixerOptions>,
+    /// When the output begins.
     pub start: StartRule,
+    /// From which lag on pictures are given up.
     pub degradation: DegradationBounds,
     /// Encoded bytes that may wait in memory.
     pub backlog_bytes: u64,
@@ -99,399 +77,16 @@ pub struct CompositorOptions {
 /// The last picture of a camera that went silent is held this long, unless told otherwise.
 pub const HOLD_NS: u64 = 10_000_000_000;
 
-/// What the scene says while it works, from its own threads. Whoever hears it must not wait.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CompositorEvent {
-    /// Output time 0 is this moment of the session.
-    Started {
-        at: MediaTime,
-    },
-    LayerRequest(LayerRequest),
-    /// Worth telling the user.
-    Noted {
-        message: String,
-    },
-    /// No more pictures can be made.
-    Broken {
-        message: String,
-    },
-    /// Both feeds are ended; everything up to the end was pushed.
-    Ended,
-}
-
+/// Why a compositor cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum CompositorError {
-    #[error("a scene of neither picture nor sound")]
+    /// Neither picture nor sound is to be made.
+    #[error("a compositor of neither picture nor sound")]
     Nothing,
+    /// No canvas of this size.
     #[error("prepare the canvas")]
     Canvas(#[from] CanvasError),
-    #[error("start a thread of the scene")]
+    /// The system has no thread left.
+    #[error("start a thread of the compositor")]
     Thread(#[from] io::Error),
-}
-
-type EventFn = Arc<dyn Fn(CompositorEvent) + Send + Sync>;
-
-/// A running scene. Dropping it gives it up: threads leave, feeds are ended.
-pub struct Compositor {
-    sync: Arc<MixerSync>,
-    backlog: Arc<Backlog>,
-    stats_counter: Arc<StatsCounter>,
-    counts: Arc<DecoderCounters>,
-    tell: EventFn,
-    /// Pictures a second, if any are made.
-    framerate: Option<u32>,
-    wants_sound: bool,
-    tracks: Mutex<Tracks>,
-    leader: Mutex<Option<JoinHandle<()>>>,
-}
-
-#[derive(Default)]
-struct Tracks {
-    /// In order of joining; a track that left stays until its lane has finished.
-    live: Vec<LiveTrack>,
-    /// By participant: samples of sound that came when their time was already mixed.
-    late_samples: BTreeMap<String, Arc<AtomicU64>>,
-    /// Said so far.
-    watermark: MediaTime,
-    /// Nothing is taken any more.
-    over: bool,
-}
-
-struct LiveTrack {
-    track: TrackId,
-    identity: String,
-    inbox: Arc<Inbox>,
-    out: DecodedQueue,
-    pace: TrackPacing,
-    /// A screen's sound goes along with the screen, a microphone with the camera.
-    screen: bool,
-    left: bool,
-    /// The user knows that pictures of it are missing.
-    told_full: bool,
-}
-
-impl Tracks {
-    /// Where a frame of this track goes.
-    fn pace(&mut self, track: TrackId, at: MediaTime) -> MediaTime {
-        let Some(index) = self.live.iter().rposition(|live| live.track == track && !live.left) else { return at };
-        let late = self.late_beside(&self.live[index]);
-        match &mut self.live[index].pace {
-            TrackPacing::FrameQueue(step) => step.show(at),
-            TrackPacing::Sound(follow) => follow.shift(at, late),
-        }
-    }
-
-    /// How late the pictures are shown that the sound of `live` belongs to.
-    fn late_beside(&self, live: &LiveTrack) -> Option<i64> {
-        let same = |other: &&LiveTrack| !other.left && other.identity == live.identity && other.screen == live.screen;
-        self.live.iter().filter(same).find_map(|other| match &other.pace {
-            TrackPacing::FrameQueue(step) => step.late(),
-            TrackPacing::Sound(_) => None,
-        })
-    }
-
-    fn of_mut(&mut self, track: TrackId) -> Option<&mut LiveTrack> {
-        self.live.iter_mut().rfind(|live| live.track == track && !live.left)
-    }
-
-    fn forget_finished(&mut self) {
-        // A lane that has ended has let go of its inbox.
-        self.live.retain(|live| !live.left || Arc::strong_count(&live.inbox) > 1);
-    }
-}
-
-enum DecodedQueue {
-    FrameQueue(Arc<FrameQueue>),
-    AudioTrackBuffer(Arc<AudioTrackBuffer>),
-}
-
-enum TrackPacing {
-    FrameQueue(FramePacing),
-    Sound(LipSync),
-}
-
-impl LiveTrack {
-    fn is_video(&self) -> bool {
-        matches!(self.pace, TrackPacing::FrameQueue(_))
-    }
-
-    /// Where a moment of this track goes.
-    fn moved(&self, at: MediaTime) -> MediaTime {
-        match &self.pace {
-            TrackPacing::FrameQueue(step) => step.moved(at),
-            TrackPacing::Sound(follow) => follow.moved(at),
-        }
-    }
-}
-
-impl Compositor {
-    /// A feed for each of what `options` make.
-    pub fn start(
-        options: CompositorOptions,
-        video: Option<Box<dyn RawSink>>,
-        audio: Option<Box<dyn RawSink>>,
-        tell: impl Fn(CompositorEvent) + Send + Sync + 'static,
-    ) -> Result<Self, CompositorError> {
-        let picture = options.picture.zip(video);
-        let sound = options.sound.zip(audio);
-        if picture.is_none() && sound.is_none() {
-            return Err(CompositorError::Nothing);
-        }
-        let framerate = picture.as_ref().map(|(options, _)| options.framerate);
-        let wants_sound = sound.is_some();
-        let sync = Arc::new(MixerSync::new(options.start, framerate));
-        let stats_counter = Arc::new(StatsCounter::default());
-        let tell: EventFn = Arc::new(tell);
-
-        let picture = match picture {
-            Some((options_, feed)) => {
-                let mixer =
-                    VideoMixer::new(options_, options.degradation, sync.clone(), stats_counter.clone(), tell.clone())?;
-                Some((mixer, feed))
-            }
-            None => None,
-        };
-        let sound = sound.map(|(options, feed)| (AudioMixer::new(options, sync.clone(), stats_counter.clone()), feed));
-
-        let (leads, says) = (sync.clone(), tell.clone());
-        let leader = spawn("scene", move || {
-            let pictures = picture.map(|(mixer, feed)| {
-                let sync = leads.clone();
-                spawn("picture", move || mixer.run(sync.wait_for_start(), feed))
-            });
-            let sounds = sound.map(|(mixer, feed)| {
-                let sync = leads.clone();
-                spawn("sound", move || mixer.run(sync.wait_for_start(), feed))
-            });
-            if let Some(at) = leads.decide_start() {
-                says(CompositorEvent::Started { at });
-            }
-            for mixer in [pictures, sounds].into_iter().flatten() {
-                match mixer.map(JoinHandle::join) {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => says(CompositorEvent::Broken { message: "a mixer of the scene panicked".into() }),
-                    Err(error) => says(CompositorEvent::Broken { message: format!("a mixer has no thread: {error}") }),
-                }
-            }
-            says(CompositorEvent::Ended);
-        })?;
-        Ok(Self {
-            sync,
-            backlog: Arc::new(Backlog::new(options.backlog_bytes, options.spill_dir)),
-            stats_counter,
-            counts: Arc::default(),
-            tell,
-            framerate,
-            wants_sound,
-            tracks: Mutex::default(),
-            leader: Mutex::new(Some(leader)),
-        })
-    }
-
-    /// Never waits for the scene, however late it is.
-    pub fn take(&self, timed: TimelineEvent) {
-        let mut tracks = lock(&self.tracks);
-        if tracks.over {
-            return;
-        }
-        match timed {
-            TimelineEvent::Published { sid, video, muted, at } => {
-                self.sync.before_start(|prelude| prelude.published(&sid, video, muted, at));
-            }
-            TimelineEvent::Unpublished { sid, at } => self.sync.before_start(|prelude| prelude.unpublished(&sid, at)),
-            TimelineEvent::Joined { track, at } => self.join(&mut tracks, track, at),
-            TimelineEvent::Frame(frame) => self.frame(&mut tracks, frame),
-            TimelineEvent::Muted { track, at, .. } => self.track_event(&mut tracks, track, at, TrackEvent::Muted),
-            TimelineEvent::Left { track, at } => self.track_event(&mut tracks, track, at, TrackEvent::Left),
-            TimelineEvent::Lost { track, at, .. } => self.track_event(&mut tracks, track, at, TrackEvent::Lost),
-            TimelineEvent::Speakers { at, identities } if self.framerate.is_some() => {
-                self.sync.video_event(at, VideoEvent::Speakers(identities))
-            }
-            TimelineEvent::Layout { at, name } if self.framerate.is_some() => match LayoutName::parse(&name) {
-                Ok(layout) => self.sync.video_event(at, VideoEvent::Layout(layout)),
-                Err(error) => self.note(format!("the layout stays as it is: {}", chain(&error))),
-            },
-            TimelineEvent::Speakers { .. } | TimelineEvent::Layout { .. } => {}
-            TimelineEvent::Watermark { at } => {
-                // What is still to come may be moved ahead by this much.
-                let at = MediaTime(at.0.saturating_sub(FURTHEST as u64));
-                tracks.watermark = tracks.watermark.max(at);
-                for live in &tracks.live {
-                    live.inbox.complete_to(at);
-                }
-                self.sync.complete_to(at);
-            }
-        }
-    }
-
-    /// The recording ends at this moment of the session: everything before it is made, then the feeds are ended.
-    pub fn end_at(&self, end: MediaTime) {
-        let mut tracks = lock(&self.tracks);
-        if std::mem::replace(&mut tracks.over, true) {
-            return;
-        }
-        for live in &tracks.live {
-            live.inbox.complete_to(end);
-            live.inbox.close();
-        }
-        self.sync.end_at(end);
-    }
-
-    /// Waits until both feeds are ended.
-    pub fn wait(&self) {
-        let leader = lock(&self.leader).take();
-        if let Some(leader) = leader {
-            // It reports its mixers' panics and has none of its own.
-            let _ = leader.join();
-        }
-    }
-
-    pub fn stats(&self) -> CompositorStats {
-        let (mut stats, picture_at, sound_at) = self.stats_counter.read();
-        let started = self.sync.started();
-        let made = |at: Option<MediaTime>| match (at, started) {
-            (Some(at), Some(start)) => at.0.saturating_sub(start.0),
-            _ => 0,
-        };
-        stats.started = started;
-        stats.picture_ns = made(picture_at);
-        let positions = [(self.framerate.is_some(), picture_at), (self.wants_sound, sound_at)];
-        let behind = positions.iter().filter(|(wanted, _)| *wanted).filter_map(|(_, at)| at.or(started)).min();
-        stats.lag_ns = behind.map_or(0, |at| self.sync.lag(at));
-        stats.longest_lag_ns = stats.longest_lag_ns.max(stats.lag_ns);
-        stats.backlog = self.backlog.stats();
-        stats.broken_frames = self.counts.broken_frames.load(Relaxed);
-        stats
-    }
-
-    /// By participant: milliseconds of sound that arrived too late to be mixed, where any did.
-    pub fn late_sound_ms(&self) -> Vec<(String, u64)> {
-        let tracks = lock(&self.tracks);
-        let ms =
-            tracks.late_samples.iter().map(|(who, samples)| (who, samples.load(Relaxed) * 1000 / audio_buffer::RATE));
-        ms.filter(|(_, ms)| *ms > 0).map(|(who, ms)| (who.clone(), ms)).collect()
-    }
-
-    fn join(&self, tracks: &mut Tracks, track: Track, at: MediaTime) {
-        let video = track.codec.is_video();
-        let pace = match self.framerate {
-            Some(framerate) if video => TrackPacing::FrameQueue(FramePacing::new(framerate)),
-            None if video => return,
-            _ if self.wants_sound => TrackPacing::Sound(LipSync::default()),
-            _ => return,
-        };
-        tracks.forget_finished();
-        if let Some(live) = tracks.of_mut(track.id) {
-            // Back after a reconnect without having left: the tile keeps its last picture, the codec may be another.
-            let at = live.moved(at);
-            self.sync.before_start(|prelude| prelude.joined(track.id, &track.sid, video, at));
-            return live.inbox.put_event(at, TrackEvent::Begins(track.codec));
-        }
-        // Its first picture may be shown a little ahead of its time, and joins with its track.
-        let at = self.framerate.filter(|_| video).map_or(at, |framerate| output_time_near(at, framerate));
-        self.sync.before_start(|prelude| prelude.joined(track.id, &track.sid, video, at));
-        let inbox = Arc::new(Inbox::new(track.codec, self.backlog.clone()));
-        inbox.complete_to(tracks.watermark);
-        let events = Arc::new(TrackEventSender { track: track.id, tell: self.tell.clone() });
-        let (counts, id, identity) = (self.counts.clone(), track.id, track.identity.clone());
-        let screen = matches!(track.origin, TrackSource::ScreenShare | TrackSource::ScreenShareAudio);
-        let (out, thread) = if video {
-            let pictures = Arc::new(FrameQueue::default());
-            self.sync.video_event(at, VideoEvent::Video(track.clone(), pictures.clone()));
-            let thread_state =
-                VideoDecoderThread { track, inbox: inbox.clone(), pictures: pictures.clone(), events, counts };
-            (DecodedQueue::FrameQueue(pictures), spawn("video", move || thread_state.run()))
-        } else {
-            let dropped = tracks.late_samples.entry(identity.clone()).or_default().clone();
-            let voice = Arc::new(AudioTrackBuffer::new(decoder_delay(track.codec), dropped));
-            self.sync.enters(at, AudioJoin { track: track.clone(), voice: voice.clone() });
-            let thread_state = AudioDecoderThread { track, inbox: inbox.clone(), voice: voice.clone(), events, counts };
-            (DecodedQueue::AudioTrackBuffer(voice), spawn("voice", move || thread_state.run()))
-        };
-        let live = LiveTrack { track: id, identity, inbox, out, pace, screen, left: false, told_full: false };
-        if let Err(error) = thread {
-            live.abandon();
-            self.note(format!("a track is not recorded, it got no thread: {error}"));
-        }
-        tracks.live.push(live);
-    }
-
-    fn frame(&self, tracks: &mut Tracks, frame: Frame) {
-        let at = tracks.pace(frame.track, frame.at);
-        let Some(live) = tracks.of_mut(frame.track) else { return };
-        self.sync.before_start(|prelude| prelude.frame(frame.track, live.is_video(), at));
-        let kept = live.inbox.put_frame(at, frame.key, frame.data);
-        if !kept && !std::mem::replace(&mut live.told_full, true) {
-            self.note(format!(
-                "the machine could not keep up and there was no more room to wait: pictures of {} are missing",
-                live.identity
-            ));
-        }
-        if let Some(message) = self.backlog.trouble() {
-            self.note(message);
-        }
-    }
-
-    fn note(&self, message: String) {
-        (self.tell)(CompositorEvent::Noted { message });
-    }
-
-    fn track_event(&self, tracks: &mut Tracks, track: TrackId, at: MediaTime, track_event: TrackEvent) {
-        let Some(live) = tracks.of_mut(track) else { return };
-        let at = live.moved(at);
-        if matches!(track_event, TrackEvent::Muted | TrackEvent::Left) {
-            self.sync.before_start(|prelude| prelude.gone(track, at));
-        }
-        live.left |= track_event == TrackEvent::Left;
-        live.inbox.put_event(at, track_event);
-    }
-}
-
-impl LiveTrack {
-    fn abandon(&self) {
-        self.inbox.abandon();
-        match &self.out {
-            DecodedQueue::FrameQueue(pictures) => pictures.abandon(),
-            DecodedQueue::AudioTrackBuffer(voice) => voice.abandon(),
-        }
-    }
-}
-
-impl Drop for Compositor {
-    fn drop(&mut self) {
-        self.sync.give_up();
-        let mut tracks = lock(&self.tracks);
-        tracks.over = true;
-        tracks.live.iter().for_each(LiveTrack::abandon);
-    }
-}
-
-struct TrackEventSender {
-    track: TrackId,
-    tell: EventFn,
-}
-
-impl DecoderEvents for TrackEventSender {
-    fn wants_key_frame(&self) {
-        (self.tell)(CompositorEvent::LayerRequest(LayerRequest::KeyFrame { track: self.track }));
-    }
-
-    fn noted(&self, message: String) {
-        (self.tell)(CompositorEvent::Noted { message });
-    }
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    // What a thread says belongs to the recording that started it.
-    let span = tracing::Span::current();
-    Builder::new().name(name.to_owned()).spawn(move || span.in_scope(work))
-}
-
-/// What a panicked thread held is still whole enough: every change under these locks is one step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn wait<'a, T>(news: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-    news.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }

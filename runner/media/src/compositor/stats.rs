@@ -2,34 +2,41 @@
 
 use std::sync::Mutex;
 
-use super::backlog::BacklogStats;
-use super::lock;
+use super::sync::backlog::BacklogStats;
+use super::sync::lock::lock;
 use crate::cadence::{GAP_NS, is_gap};
-use crate::track::MediaTime;
+use crate::units::MediaTime;
 
 /// Times in nanoseconds of media.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CompositorStats {
+    /// Media time of output time 0.
     pub started: Option<MediaTime>,
     /// Made so far, since the start.
     pub picture_ns: u64,
+    /// Sound made so far, since the start.
     pub sound_ns: u64,
-    /// Between what is known of the session and what is made of it.
+    /// Between what is known of the recording and what is made of it.
     pub lag_ns: u64,
+    /// The largest `lag_ns` so far.
     pub longest_lag_ns: u64,
+    /// Encoded frames that wait.
     pub backlog: BacklogStats,
+    /// Pictures made.
     pub pictures: u64,
     /// Pictures that differ from the one before: a source showed a new one, or the layout changed.
     pub distinct_frames: u64,
+    /// Output times without a picture, given up because of lag.
     pub frames_skipped: u64,
     /// Longest time without a different picture while a camera was to be seen, unless that is its pace.
     pub longest_freeze_ns: u64,
-    /// Sound made in which nobody was heard.
+    /// Sound made that was silent.
     pub silence_ns: u64,
     /// Frames a decoder refused.
     pub broken_frames: u64,
 }
 
+/// The counters under a lock; both mixers write, anyone reads.
 #[derive(Default)]
 pub struct StatsCounter {
     state: Mutex<CounterState>,
@@ -45,6 +52,7 @@ struct CounterState {
 }
 
 impl StatsCounter {
+    /// The picture mixer has reached this output time.
     pub fn on_picture_time(&self, at: MediaTime, lag_ns: u64) {
         let mut state = lock(&self.state);
         state.picture_at = Some(at);
@@ -58,7 +66,7 @@ impl StatsCounter {
         state.stats.pictures += 1;
         state.stats.distinct_frames += u64::from(different);
         if let Some(since) = state.still_since {
-            let still_ns = at.0.saturating_sub(since.0);
+            let still_ns = at.ns_since(since);
             if still_ns <= GAP_NS || usual_ns.is_some_and(|usual| is_gap(still_ns, Some(usual))) {
                 state.stats.longest_freeze_ns = state.stats.longest_freeze_ns.max(still_ns);
             }
@@ -70,10 +78,12 @@ impl StatsCounter {
         }
     }
 
+    /// The picture of an output time was given up.
     pub fn on_skipped(&self) {
         lock(&self.state).stats.frames_skipped += 1;
     }
 
+    /// A block of sound was made; `heard`: it was not silent.
     pub fn on_sound(&self, at: MediaTime, length_ns: u64, heard: bool, lag_ns: u64) {
         let mut state = lock(&self.state);
         state.sound_at = Some(at);
@@ -100,8 +110,9 @@ mod tests {
     #[test]
     fn a_freeze_is_the_time_without_a_different_picture_of_a_camera() {
         let stats_counter = StatsCounter::default();
-        let on =
-            |ms: u64, different, moving| stats_counter.on_picture(MediaTime(ms * MS), different, moving, Some(33 * MS));
+        let on = |ms: u64, different, moving| {
+            stats_counter.on_picture(MediaTime::from_ns(ms * MS), different, moving, Some(33 * MS))
+        };
         on(0, true, true);
         on(100, false, true);
         on(200, false, true);
@@ -120,7 +131,7 @@ mod tests {
         let freeze = |usual_ns: Option<u64>| {
             let stats_counter = StatsCounter::default();
             for n in 0..=7000 / 33 {
-                stats_counter.on_picture(MediaTime(n * 33 * MS), n == 0, true, usual_ns);
+                stats_counter.on_picture(MediaTime::from_ns(n * 33 * MS), n == 0, true, usual_ns);
             }
             stats_counter.read().0.longest_freeze_ns / MS
         };

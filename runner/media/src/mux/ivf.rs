@@ -11,6 +11,7 @@ const TICKS: u64 = 90_000;
 /// AV1 temporal units in IVF begin with a delimiter, which RTP leaves out.
 const TEMPORAL_DELIMITER: [u8; 2] = [0x12, 0x00];
 
+/// An IVF file that is being written; readable at any moment.
 pub struct Ivf {
     file: SpoolFile,
     codec: Codec,
@@ -20,12 +21,20 @@ pub struct Ivf {
 
 impl Ivf {
     /// `size` is that of the first key frame.
+    ///
+    /// # Errors
+    ///
+    /// When the spool cannot be written (full, or its disk fails). The file takes no more; a retry does not help.
     pub fn open(mut file: SpoolFile, codec: Codec, size: (u32, u32)) -> Result<Self, SpoolError> {
         file.append(&header(codec, size))?;
         Ok(Self { file, codec, frames: 0, media_ns: 0 })
     }
 
     /// `at`: nanoseconds since the beginning of the file.
+    ///
+    /// # Errors
+    ///
+    /// When the spool cannot be written (full, or its disk fails). The file takes no more; a retry does not help.
     pub fn write(&mut self, at: u64, data: &[u8]) -> Result<(), SpoolError> {
         let delimiter: &[u8] = match self.codec {
             Codec::Av1 if !data.starts_with(&TEMPORAL_DELIMITER) => &TEMPORAL_DELIMITER,
@@ -44,16 +53,22 @@ impl Ivf {
     }
 
     /// Fills in the length. libvpx counts frames here and looks at it nowhere; ffmpeg reads it as a duration.
+    ///
+    /// # Errors
+    ///
+    /// When the spool cannot be written (full, or its disk fails). The file takes no more; a retry does not help.
     pub fn finish(&mut self) -> Result<(), SpoolError> {
         let frame = self.media_ns / u64::from(self.frames.max(2) - 1);
         let length = u32::try_from(ticks(self.media_ns + frame)).unwrap_or(u32::MAX);
         self.file.rewrite(24, &length.to_le_bytes()).map(|_| ())
     }
 
+    /// The file, for its length.
     pub fn file(&self) -> &SpoolFile {
         &self.file
     }
 
+    /// Frames written.
     pub fn frames(&self) -> u64 {
         u64::from(self.frames)
     }

@@ -11,9 +11,9 @@ pub use ivf::Ivf;
 pub use mp4::{Mp4, Mp4TrackKind};
 pub use spool_sink::{SpoolSink, WriteProgress};
 
-use crate::pipeline::{PipelineError, make};
+use crate::element::{PipelineError, make};
 
-/// GStreamer's muxer of a container, in the form that survives a `kill -9` (`spec/storage.md` 4).
+/// GStreamer's muxer of a container, in the form that survives a `kill -9`.
 pub(crate) fn muxer(container: Container) -> Result<gst::Element, PipelineError> {
     match container {
         // What a cluster holds is lost with the task: a picture without key frames would keep it open for a minute.

@@ -12,10 +12,12 @@ use gstreamer_base as gst_base;
 use spillway_ipc::{SpoolError, SpoolFile};
 
 glib::wrapper! {
+    /// GStreamer element that writes into a spool file.
     pub struct SpoolSink(ObjectSubclass<imp::SpoolSink>) @extends gst_base::BaseSink, gst::Element, gst::Object;
 }
 
 impl SpoolSink {
+    /// Takes the file over; `close` or the last reference closes it.
     pub fn new(file: SpoolFile) -> Self {
         let sink: Self = glib::Object::builder().property("name", "spool").build();
         sink.set_sync(false);
@@ -70,6 +72,7 @@ mod imp {
 
     use super::*;
 
+    /// Implementation behind the wrapper.
     #[derive(Default)]
     pub struct SpoolSink {
         state: Mutex<SinkState>,
@@ -90,14 +93,17 @@ mod imp {
     }
 
     impl SpoolSink {
+        /// Writes into this file from position 0.
         pub fn open(&self, file: SpoolFile) {
             *self.state() = SinkState { file: Some(file), position: 0 };
         }
 
+        /// Nothing is written after this.
         pub fn close(&self) {
             self.state().file = None;
         }
 
+        /// How the writing stands.
         pub fn written(&self) -> Arc<WriteProgress> {
             self.written.clone()
         }

@@ -5,30 +5,28 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use spillway_ipc::{FileId, MediaSettings, Quality, SpoolError, SpoolFile};
-use spillway_plan::{AudioCodec, AudioPlan, Container, EgressPlan, Mixing, VideoEncoding, VideoPlan};
+use spillway_plan::{Container, EgressPlan, VideoPlan};
 
-use super::RecorderInput;
+use super::formats::{audio_input, copied_tracks, picture_options, sound_options, video_input};
+use super::input::RecorderInput;
 use super::mode::{FileStart, RecordingMode, container};
-use crate::compositor::{
-    Arrangement, AudioMixerOptions, Compositor, CompositorError, CompositorOptions, DegradationBounds, HOLD_NS,
-    RawSink, Size, StartRule, VideoMixerOptions, encoder_delay,
-};
+use crate::compositor::{Compositor, CompositorError, CompositorOptions, DegradationBounds, StartRule};
+use crate::encode::{VideoInputFormat, black};
 use crate::mux::{Ivf, WriteProgress};
+use crate::output::{Feed, Pipeline, PipelineError, PipelineEvent, PipelinePlan, PipelineProgress, RawSink};
 use crate::passthrough::{Copied, Passthrough, PassthroughError, PassthroughTarget};
-use crate::pipeline::{
-    AudioInputFormat, Colour, Feed, Pipeline, PipelineError, PipelineEvent, PipelinePlan, PipelineProgress,
-    VideoInputFormat, black,
-};
 use crate::quality::{ComposedQuality, QualityMeter, add_late_sound};
-use crate::track::{Codec, MediaTime, TimelineEvent, Track, TrackId};
+use crate::track::{Codec, TimelineEvent, Track, TrackId};
+use crate::units::MediaTime;
 
+/// Why a file cannot be begun or takes no more.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     #[error("open the file")]
     Open(#[from] SpoolError),
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
-    #[error("start the scene")]
+    #[error("start the compositor")]
     Compositor(#[from] CompositorError),
     #[error("copy a frame")]
     Passthrough(#[from] PassthroughError),
@@ -46,7 +44,7 @@ impl FileError {
     }
 }
 
-/// What a moment of the session means beyond the file.
+/// What a moment of the recording means beyond the file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TakeOutcome {
     Went,
@@ -55,7 +53,9 @@ pub enum TakeOutcome {
     OtherCodec,
 }
 
+/// Everything that belongs to one file; dropping it stops all of it.
 pub struct FileRecorder {
+    /// Of the file within the recording, from 0.
     pub number: u32,
     origin: Option<MediaTime>,
     known_to: MediaTime,
@@ -81,6 +81,12 @@ struct CopiedTrack {
 }
 
 impl FileRecorder {
+    /// Opens the file at `path` and starts what fills it. Blocks for the time GStreamer takes to start.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be claimed or written, an element is missing, or a thread cannot be started. Nothing of
+    /// it is left running.
     pub fn open(
         number: u32,
         mode: RecordingMode,
@@ -101,7 +107,7 @@ impl FileRecorder {
         let mut recorder = Self {
             number,
             origin: None,
-            known_to: MediaTime(0),
+            known_to: MediaTime::ZERO,
             copied: None,
             next: None,
             compositor: None,
@@ -123,7 +129,7 @@ impl FileRecorder {
         let plan_ = PipelinePlan { video, audio, container, fragment_ms: settings.fragment_ms };
         let tell = events.clone();
         let (pipeline, feeds) = Pipeline::start(&plan_, file, move |event| {
-            // Nobody listens any more: the leader is leaving.
+            // Refused only when the controller is gone.
             let _ = tell.send(RecorderInput::Pipeline(number, event));
         })?;
         recorder.progress = pipeline.progress();
@@ -182,6 +188,11 @@ impl FileRecorder {
         Ok(())
     }
 
+    /// One event, in order.
+    ///
+    /// # Errors
+    ///
+    /// When the file takes no more; see [`FileError::is_full`].
     pub fn take(&mut self, timed: &TimelineEvent) -> Result<TakeOutcome, FileError> {
         self.meter.take(timed);
         let mut turn = TakeOutcome::Went;
@@ -241,12 +252,16 @@ impl FileRecorder {
         }
     }
 
-    /// The scene has decided where the file begins.
+    /// The compositor has decided where the file begins.
     pub fn began(&mut self, at: MediaTime) {
         self.origin.get_or_insert(at);
     }
 
     /// Nothing more comes. [`PipelineEvent::Drained`] says when the file is whole.
+    ///
+    /// # Errors
+    ///
+    /// When the end of a copied track cannot be written.
     pub fn end(&mut self) -> Result<(), FileError> {
         if let Some(compositor) = &self.compositor {
             compositor.end_at(self.known_to);
@@ -271,14 +286,17 @@ impl FileRecorder {
         self.pipeline = None;
     }
 
+    /// The newest counts of a track.
     pub fn packets(&mut self, track: TrackId, packets: u64, lost: u64) {
         self.meter.packets(track, packets, lost);
     }
 
+    /// How much later than its sound a picture is placed now.
     pub fn av_offset(&mut self, picture: TrackId, ms: Option<f64>) {
         self.meter.av_offset(picture, ms);
     }
 
+    /// Media time of the file's beginning, once it is known.
     pub fn origin(&self) -> Option<MediaTime> {
         self.origin
     }
@@ -291,6 +309,7 @@ impl FileRecorder {
         }
     }
 
+    /// Length of the file by its encoded frames, nanoseconds.
     pub fn media_ns(&self) -> u64 {
         match self.copied.as_ref().and_then(|copied| copied.copy.ivf()) {
             Some(ivf) => ivf.media_ns(),
@@ -306,7 +325,7 @@ impl FileRecorder {
         }
     }
 
-    /// Between what is known of the session and what is encoded.
+    /// Between what is known of the recording and what is encoded.
     pub fn lag_ms(&mut self) -> u64 {
         let Some(compositor) = &self.compositor else { return 0 };
         let lag = compositor.stats().lag_ns / 1_000_000;
@@ -314,6 +333,7 @@ impl FileRecorder {
         lag
     }
 
+    /// Encoded bytes that wait, in memory or spilled.
     pub fn backlog_bytes(&self) -> u64 {
         let compositor = self.compositor.as_ref().map_or(0, |compositor| {
             let backlog = compositor.stats().backlog;
@@ -322,6 +342,7 @@ impl FileRecorder {
         compositor + self.copied.as_ref().map_or(0, |copied| copied.copy.waiting_bytes())
     }
 
+    /// What was recorded until now.
     pub fn quality(&self) -> Quality {
         let made = self.compositor.as_ref().map(|compositor| {
             let stats = compositor.stats();
@@ -360,55 +381,4 @@ impl CopiedTrack {
         }
         Ok(self.copy.absent(at)?)
     }
-}
-
-fn copied_tracks(track: &Track, first: FileStart) -> (Option<VideoInputFormat>, Option<AudioInputFormat>) {
-    if track.codec.is_video() {
-        (Some(VideoInputFormat::Copied { codec: track.codec, size: first.size }), None)
-    } else {
-        (None, Some(AudioInputFormat::Copied { codec: track.codec, channels: track.channels }))
-    }
-}
-
-fn encoding(plan: &EgressPlan) -> Option<&VideoEncoding> {
-    match plan.picture.as_ref()? {
-        VideoPlan::Copied => None,
-        VideoPlan::CopiedIfPossible(encoding) | VideoPlan::Single(encoding) | VideoPlan::Composed { encoding, .. } => {
-            Some(encoding)
-        }
-    }
-}
-
-fn video_input(plan: &EgressPlan) -> Option<VideoInputFormat> {
-    encoding(plan).map(|encoding| VideoInputFormat::Raw { encoding: encoding.clone(), colour: Colour::Bt601 })
-}
-
-fn audio_input(plan: &EgressPlan) -> Option<AudioInputFormat> {
-    mixed(plan).map(|(codec, bitrate, frequency, _)| AudioInputFormat::Raw { codec, bitrate, frequency })
-}
-
-fn mixed(plan: &EgressPlan) -> Option<(AudioCodec, u32, u32, Mixing)> {
-    match plan.sound.as_ref()? {
-        AudioPlan::Copied => None,
-        AudioPlan::Mixed { codec, bitrate, frequency, mixing } => Some((*codec, *bitrate, *frequency, *mixing)),
-    }
-}
-
-fn picture_options(plan: &EgressPlan) -> Option<VideoMixerOptions> {
-    let encoding = encoding(plan)?;
-    let arrangement = match &plan.picture {
-        Some(VideoPlan::Composed { layout, .. }) => Arrangement::Tiles(*layout),
-        _ => Arrangement::Single,
-    };
-    Some(VideoMixerOptions {
-        size: Size { width: encoding.width, height: encoding.height },
-        framerate: encoding.framerate,
-        arrangement,
-        hold_ns: HOLD_NS,
-    })
-}
-
-fn sound_options(plan: &EgressPlan) -> Option<AudioMixerOptions> {
-    let (codec, _, frequency, mixing) = mixed(plan)?;
-    Some(AudioMixerOptions { mixing, lead: encoder_delay(codec, frequency) })
 }

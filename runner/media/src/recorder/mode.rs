@@ -1,7 +1,7 @@
-//! What is made of what came first: copied, or composed, and where a copy begins. Pure.
+//! Whether a recording is copied or composed, decided from its first events, and where a copy begins. Pure.
 //!
-//! A copied picture begins its file, as a composed one does (`compositor::StartRule`): sound before its first key frame is
-//! not recorded.
+//! A copied picture begins its file, as a composed one does (`compositor::StartRule`): sound before its first key frame
+//! is not recorded.
 
 use std::collections::HashMap;
 
@@ -10,21 +10,24 @@ use spillway_plan::{Container, EgressPlan, Output, VideoPlan};
 
 use crate::compositor::{Prelude, StartRule};
 use crate::passthrough;
-use crate::track::{Codec, Frame, MediaTime, TimelineEvent, Track, TrackId, TrackSource};
+use crate::track::{Codec, Frame, TimelineEvent, Track, TrackId, TrackSource};
+use crate::units::MediaTime;
 
+/// How a file is made.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RecordingMode {
     /// One track, untouched, alone in its file.
     Track { track: Track, first: FileStart, container: Container },
     /// The picture untouched, the sound mixed.
     CopiedPicture { track: Track, first: FileStart },
-    /// Everything through the scene.
+    /// Everything through the compositor.
     Composed,
 }
 
 /// Where a copied file begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStart {
+    /// Media time of its first frame.
     pub at: MediaTime,
     /// Of the first key frame; (0, 0) for sound.
     pub size: (u32, u32),
@@ -42,6 +45,7 @@ pub struct TrackSurvey {
 }
 
 impl TrackSurvey {
+    /// One event before the mode is chosen, in order.
     pub fn take(&mut self, timed: &TimelineEvent) {
         match timed {
             TimelineEvent::Published { sid, video, muted, at } => self.prelude.published(sid, *video, *muted, *at),
@@ -99,6 +103,7 @@ impl TrackSurvey {
         }
     }
 
+    /// What the runner needs for the file's name and for EgressInfo.
     pub fn facts(&self, plan: &EgressPlan) -> TrackFacts {
         let mut facts = TrackFacts::default();
         let of = |video: bool| self.tracks.values().filter(move |track| track.codec.is_video() == video);
@@ -193,13 +198,13 @@ mod tests {
             channels: 0,
             published_size: (0, 0),
         };
-        TimelineEvent::Joined { track, at: MediaTime(0) }
+        TimelineEvent::Joined { track, at: MediaTime::ZERO }
     }
 
     fn frame(id: u32, ms: u64, size: Option<(u32, u32)>) -> TimelineEvent {
         TimelineEvent::Frame(Frame {
             track: TrackId(id),
-            at: MediaTime(ms * 1_000_000),
+            at: MediaTime::from_ns(ms * 1_000_000),
             key: size.is_some(),
             size,
             data: Bytes::new(),
@@ -213,11 +218,11 @@ mod tests {
     }
 
     fn complete_to(ms: u64) -> TimelineEvent {
-        TimelineEvent::Watermark { at: MediaTime(ms * 1_000_000) }
+        TimelineEvent::Watermark { at: MediaTime::from_ns(ms * 1_000_000) }
     }
 
     fn published(muted: bool) -> TimelineEvent {
-        TimelineEvent::Published { sid: "TR_2".into(), video: true, muted, at: MediaTime(0) }
+        TimelineEvent::Published { sid: "TR_2".into(), video: true, muted, at: MediaTime::ZERO }
     }
 
     fn copied_from(survey: &TrackSurvey) -> FileStart {
@@ -234,7 +239,7 @@ mod tests {
         assert_eq!(survey.choose_mode(&plan), None);
         survey.take(&joined(2, Codec::H264));
         survey.take(&frame(2, 950, Some((1280, 720))));
-        let first = FileStart { at: MediaTime(950_000_000), size: (1280, 720) };
+        let first = FileStart { at: MediaTime::from_ns(950_000_000), size: (1280, 720) };
         assert_eq!(copied_from(&survey), first, "no sound without a picture before it");
         let late = self::survey(&[joined(1, Codec::Opus), frame(1, 100, None), complete_to(1100)]);
         assert_eq!(late.choose_mode(&plan), Some(RecordingMode::Composed));
@@ -249,7 +254,7 @@ mod tests {
         assert_eq!(survey.choose_mode(&plan), None);
         survey.take(&joined(2, Codec::H264));
         survey.take(&frame(2, 2950, Some((640, 360))));
-        assert_eq!(copied_from(&survey), FileStart { at: MediaTime(2_950_000_000), size: (640, 360) });
+        assert_eq!(copied_from(&survey), FileStart { at: MediaTime::from_ns(2_950_000_000), size: (640, 360) });
 
         let mut never = self::survey(&sound);
         never.take(&complete_to(4990));

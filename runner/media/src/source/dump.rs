@@ -10,47 +10,66 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::event::{RoomEvent, SourceTime};
+use crate::receive::event::{RoomEvent, SourceTime};
 
 const MAGIC: &[u8] = b"spillway arrivals 1\n";
 /// No JSON line and no payload of ours is longer; a broken file must not ask for gigabytes.
 const LONGEST: u32 = 1 << 20;
 
+/// One thing that arrived.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DumpRecord {
     /// Nanoseconds since the source began.
     at: u64,
+    /// What it was.
     pub what: DumpItem,
 }
 
+/// What a receiver was given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DumpItem {
+    /// Something arrived.
     Event(RoomEvent),
+    /// Time passed.
     Tick,
+    /// Nothing more arrives.
     Finish,
 }
 
 impl DumpRecord {
+    /// Arrived at `at`.
     pub fn new(at: SourceTime, what: DumpItem) -> Self {
         Self { at: at.as_nanos() as u64, what }
     }
 
+    /// When it arrived.
     pub fn at(&self) -> SourceTime {
         Duration::from_nanos(self.at)
     }
 }
 
+/// A dump that is being written, through a buffer.
 pub struct Dump {
     file: BufWriter<File>,
 }
 
 impl Dump {
+    /// Overwrites a file that is there.
+    ///
+    /// # Errors
+    ///
+    /// On errors of the file system.
     pub fn create(path: &Path) -> io::Result<Self> {
         let mut file = BufWriter::with_capacity(1 << 18, File::create(path)?);
         file.write_all(MAGIC)?;
         Ok(Self { file })
     }
 
+    /// Appends a record.
+    ///
+    /// # Errors
+    ///
+    /// On errors of the file system. The dump is of no use after it.
     pub fn keep(&mut self, record: &DumpRecord) -> io::Result<()> {
         let message = serde_json::to_vec(record).map_err(io::Error::other)?;
         let payload = match &record.what {
@@ -65,16 +84,27 @@ impl Dump {
         self.file.write_all(payload)
     }
 
+    /// Writes what is still buffered.
+    ///
+    /// # Errors
+    ///
+    /// On errors of the file system.
     pub fn finish(mut self) -> io::Result<()> {
         self.file.flush()
     }
 }
 
+/// Reads a dump from its beginning.
 pub struct DumpReader {
     file: BufReader<File>,
 }
 
 impl DumpReader {
+    /// Reads the first line.
+    ///
+    /// # Errors
+    ///
+    /// On errors of the file system, or when the file is no dump (`InvalidData`).
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut file = BufReader::with_capacity(1 << 18, File::open(path)?);
         let mut magic = [0; MAGIC.len()];
@@ -86,6 +116,10 @@ impl DumpReader {
     }
 
     /// `None` at the end, also in the middle of a record whose writer died.
+    ///
+    /// # Errors
+    ///
+    /// On errors of the file system, or when a record is broken (`InvalidData`).
     pub fn record(&mut self) -> io::Result<Option<DumpRecord>> {
         let mut lengths = [[0u8; 4]; 2];
         for length in &mut lengths {

@@ -14,8 +14,9 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 use spillway_ipc::restart::RestartPoints;
 use spillway_ipc::{SpoolFile, SpoolReader};
-use spillway_media::pipeline::{Feeds, Pipeline, PipelineEvent, PipelinePlan};
-use spillway_media::track::{Codec, Frame, MediaTime, TrackId};
+use spillway_media::output::{Feeds, Pipeline, PipelineEvent, PipelinePlan};
+use spillway_media::track::{Codec, Frame, TrackId};
+use spillway_media::units::MediaTime;
 
 pub fn start(plan: &PipelinePlan, path: &Path) -> (Pipeline, Feeds, Receiver<PipelineEvent>) {
     gst::init().unwrap();
@@ -135,7 +136,7 @@ pub fn encoded(codec: Codec, (width, height): (u32, u32), count: u32) -> Option<
         let at = if codec.is_video() { at - first } else { frames.len() as u64 * 20_000_000 };
         frames.push(Frame {
             track: TrackId(1),
-            at: MediaTime(at),
+            at: MediaTime::from_ns(at),
             key,
             size: (codec.is_video() && key).then_some((width, height)),
             data: Bytes::copy_from_slice(&buffer.map_readable().unwrap()),

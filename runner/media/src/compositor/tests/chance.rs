@@ -1,5 +1,5 @@
-//! Sessions nobody would write down: whoever joins, mutes, leaves, comes back, stalls or speaks, at any moment, with
-//! any watermark, the scene comes to its end with every picture and every sample, and makes the same of it twice.
+//! Random sessions: tracks join, mute, leave, come back, stall or speak at any moment, with any watermark, and the
+//! compositor comes to its end with every picture and every sample, and makes the same of it twice.
 
 use proptest::prelude::*;
 
@@ -25,7 +25,7 @@ fn deeds() -> impl Strategy<Value = Vec<(u64, Deed)>> {
     prop::collection::vec((0u64..2000, deed), 1..25)
 }
 
-/// Tracks 0–3 are videos (one of them a screen share), 4 and 5 microphones. Whoever is in the room and was muted or
+/// Tracks 0–3 are videos (one of them a screen share), 4 and 5 microphones. A track in the room that was muted or
 /// came back sends again from its next key frame on.
 fn script(deeds: &[(u64, Deed)], clips: &[Vec<(u64, bool, Bytes)>]) -> TestScript {
     let mut script = TestScript::default();
@@ -59,7 +59,7 @@ fn script(deeds: &[(u64, Deed)], clips: &[Vec<(u64, bool, Bytes)>]) -> TestScrip
                 let clip = &clips[id as usize];
                 let key =
                     clip.iter().find(|(time, key, _)| *key && *time >= at * MS).map_or(u64::MAX, |(time, ..)| *time);
-                script = script.sends(id, clip, MediaTime(key), ms(until));
+                script = script.sends(id, clip, MediaTime::from_ns(key), ms(until));
             }
         }
     }
@@ -100,9 +100,9 @@ fn any_session_ends_whole_and_is_made_the_same_twice() {
         prop_assert_eq!(one.stats.started, two.stats.started);
         prop_assert!(one.pictures.ended && one.sound.ended);
         if let Some(start) = one.stats.started {
-            let pictures = ((end.0 - start.0) * 30).div_ceil(1_000_000_000);
+            let pictures = (end.ns_since(start) * 30).div_ceil(1_000_000_000);
             prop_assert_eq!(one.pictures.buffers.len() as u64, pictures);
-            prop_assert_eq!(one.left().len() as i64, audio_buffer::sample_at(end) - audio_buffer::sample_at(start));
+            prop_assert_eq!(one.left().len() as i64, SampleIndex::at(end) - SampleIndex::at(start));
         }
     });
 }

@@ -1,4 +1,4 @@
-//! What the scene costs without an encoder, for whoever changes it: prints, asserts only that nothing is lost.
+//! What the compositor costs without an encoder: prints, asserts only that nothing is lost.
 //! `cargo test --workspace --lib --release -- --ignored --nocapture compositor_cost`
 
 use super::*;

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use super::*;
-use crate::source::event::{PayloadFormat, Publication, RoomEvent};
-use crate::source::{ReceiveOptions, RoomReceiver};
+use crate::receive::event::{PayloadFormat, Publication, RoomEvent};
+use crate::receive::{ReceiveOptions, TrackReceiver};
+use crate::units::{RtpTime, SeqNo, Ssrc};
 
 const PACKET_MS: u64 = 20;
 
@@ -18,11 +19,8 @@ fn sound_only() -> CompositorOptions {
 
 /// Captured in the pauses: nothing; RTP time counts what was sent.
 fn received(clip: &[(u64, bool, Bytes)], pauses: &[(u64, u64)]) -> (Vec<TimelineEvent>, MediaTime) {
-    let mut reception = RoomReceiver::new(ReceiveOptions {
-        reorder_wait: Duration::from_secs(2),
-        late: Duration::from_secs(10),
-        hold: Duration::ZERO,
-    });
+    let mut receiver =
+        TrackReceiver::new(ReceiveOptions { reorder_wait: Duration::from_secs(2), late: Duration::from_secs(10) });
     let publication = Publication {
         sid: "TR_1".into(),
         identity: "ann".into(),
@@ -32,20 +30,20 @@ fn received(clip: &[(u64, bool, Bytes)], pauses: &[(u64, u64)]) -> (Vec<Timeline
         muted: false,
     };
     let form = PayloadFormat { codec: Codec::Opus, clock_rate: 48_000, channels: 2 };
-    reception.on(RoomEvent::Opened { stream: 1, publication }, Duration::ZERO);
+    receiver.push(RoomEvent::Opened { stream: Ssrc::new(1), publication }, Duration::ZERO);
     let mut sent = 0;
     for (n, (.., payload)) in clip.iter().enumerate() {
         let captured = n as u64 * PACKET_MS;
         let at = Duration::from_millis(captured + 30);
         if !pauses.iter().any(|(from, length)| (*from..from + length).contains(&captured)) {
-            let (seq, rtp, payload) = (sent, (1 << 32) + sent * 960, payload.clone());
-            reception.on(RoomEvent::Packet { stream: 1, seq, rtp, marker: false, form, payload }, at);
+            let (seq, rtp, payload) = (SeqNo::new(sent), RtpTime::new((1 << 32) + sent * 960), payload.clone());
+            receiver.push(RoomEvent::Packet { stream: Ssrc::new(1), seq, rtp, marker: false, form, payload }, at);
             sent += 1;
         }
-        reception.tick(at);
+        receiver.tick(at);
     }
-    reception.finish(Duration::from_millis(clip.len() as u64 * PACKET_MS + 1000));
-    let timed = std::iter::from_fn(|| reception.take()).collect();
+    receiver.finish(Duration::from_millis(clip.len() as u64 * PACKET_MS + 1000));
+    let timed = receiver.drain().collect();
     (timed, ms(clip.len() as u64 * PACKET_MS))
 }
 
@@ -83,7 +81,7 @@ fn sound_that_comes_when_its_time_is_mixed_is_counted_for_its_participant() {
     let run = TestRun::new(sound_only(), Duration::ZERO, usize::MAX);
     let says = |track: u32, from: usize, to: usize| {
         for (at, key, data) in clip[from..to].iter().cloned() {
-            let (track, at) = (TrackId(track), MediaTime(at));
+            let (track, at) = (TrackId(track), MediaTime::from_ns(at));
             run.compositor.take(TimelineEvent::Frame(Frame { track, at, key, size: None, data }));
         }
     };
@@ -94,8 +92,8 @@ fn sound_that_comes_when_its_time_is_mixed_is_counted_for_its_participant() {
     says(1, 0, 50);
     says(2, 0, 250);
     run.compositor.take(TimelineEvent::Watermark { at: ms(5000) });
-    let reorder_wait = Instant::now() + REORDER_WAIT;
-    while run.compositor.stats().sound_ns < 4_000 * MS && Instant::now() < reorder_wait {
+    let give_up_at = Instant::now() + TIMEOUT;
+    while run.compositor.stats().sound_ns < 4_000 * MS && Instant::now() < give_up_at {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(run.compositor.late_sound_ms(), []);

@@ -7,12 +7,13 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
-use crate::track::{Codec, Frame, MediaTime, TimelineEvent, Track, TrackId, TrackSource};
+use crate::track::{Codec, Frame, TimelineEvent, Track, TrackId, TrackSource};
+use crate::units::MediaTime;
 
 pub const MS: u64 = 1_000_000;
 
 pub fn ms(ms: u64) -> MediaTime {
-    MediaTime(ms * MS)
+    MediaTime::from_ns(ms * MS)
 }
 
 /// What an encoder made of `raw`, buffer by buffer.
@@ -150,7 +151,7 @@ pub fn track(id: u32, codec: Codec, identity: &str, origin: TrackSource) -> Trac
     }
 }
 
-/// What is said of a session, in order of time, without the watermarks.
+/// What is said of a recording, in order of time, without the watermarks.
 #[derive(Clone, Default)]
 pub struct TestScript(pub Vec<(MediaTime, TimelineEvent)>);
 
@@ -184,8 +185,8 @@ impl TestScript {
 
     /// The frames whose own time lies in `[from, to)`, each at its own time.
     pub fn sends(mut self, id: u32, frames: &[(u64, bool, Bytes)], from: MediaTime, to: MediaTime) -> Self {
-        for (at, key, data) in frames.iter().filter(|(at, ..)| (from.0..to.0).contains(at)) {
-            let at = MediaTime(*at);
+        for (at, key, data) in frames.iter().filter(|(at, ..)| (from.ns()..to.ns()).contains(at)) {
+            let at = MediaTime::from_ns(*at);
             let frame = Frame { track: TrackId(id), at, key: *key, size: None, data: data.clone() };
             self.0.push((at, TimelineEvent::Frame(frame)));
         }
@@ -198,12 +199,12 @@ impl TestScript {
         let mut out = Vec::new();
         let mut said = self.0.into_iter().peekable();
         let mut watermark = 0;
-        while watermark < end.0 {
-            watermark = (watermark + tick.0).min(end.0);
-            while let Some((_, timed)) = said.next_if(|(at, _)| at.0 < watermark) {
+        while watermark < end.ns() {
+            watermark = (watermark + tick.ns()).min(end.ns());
+            while let Some((_, timed)) = said.next_if(|(at, _)| at.ns() < watermark) {
                 out.push(timed);
             }
-            out.push(TimelineEvent::Watermark { at: MediaTime(watermark) });
+            out.push(TimelineEvent::Watermark { at: MediaTime::from_ns(watermark) });
         }
         out
     }

@@ -61,7 +61,8 @@ pub fn hevc_config(key_frame: &[u8]) -> Option<Vec<u8>> {
     let profile = plain.get(3..15)?;
     let mut out = vec![1];
     out.extend_from_slice(profile);
-    // No spatial segmentation, parallelism unknown, 4:2:0, eight bits, frame rate unknown; one layer, lengths of four bytes.
+    // No spatial segmentation, parallelism unknown, 4:2:0, eight bits, frame rate unknown; one layer, lengths of four
+    // bytes.
     out.extend_from_slice(&[0xf0, 0, 0xfc, 0xfd, 0xf8, 0xf8, 0, 0, 0x0f, 3]);
     for (kind, unit) in [(32, vps), (33, sps), (34, pps)] {
         out.extend_from_slice(&[0x80 | kind, 0, 1]);

@@ -1,6 +1,13 @@
 //! The boxes of ISO 14496-12, as far as we write them.
 
-use super::SampleFormat;
+/// What a track's samples are, for players.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SampleFormat {
+    H264 { config: Vec<u8>, size: (u32, u32) },
+    H265 { config: Vec<u8>, size: (u32, u32) },
+    Aac { config: Vec<u8>, rate: u32 },
+    Opus { pre_skip: u16 },
+}
 
 /// A box around what `inside` writes.
 pub fn boxed(out: &mut Vec<u8>, name: &[u8; 4], inside: impl FnOnce(&mut Vec<u8>)) {
@@ -20,18 +27,22 @@ pub fn full(out: &mut Vec<u8>, name: &[u8; 4], version: u8, flags: u32, inside: 
     });
 }
 
+/// Big endian.
 pub fn u16(out: &mut Vec<u8>, value: u16) {
     out.extend_from_slice(&value.to_be_bytes());
 }
 
+/// Big endian.
 pub fn u32(out: &mut Vec<u8>, value: u32) {
     out.extend_from_slice(&value.to_be_bytes());
 }
 
+/// Big endian.
 pub fn u64(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_be_bytes());
 }
 
+/// `count` zero bytes.
 pub fn zeros(out: &mut Vec<u8>, count: usize) {
     out.resize(out.len() + count, 0);
 }
@@ -51,6 +62,7 @@ fn matrix(out: &mut Vec<u8>) {
     MATRIX.iter().for_each(|value| u32(out, *value));
 }
 
+/// Movie header; `duration` in `timescale`.
 pub fn mvhd(out: &mut Vec<u8>, timescale: u32, duration: u64, next_track: u32) {
     full(out, b"mvhd", 1, 0, |out| {
         zeros(out, 16);
@@ -65,6 +77,7 @@ pub fn mvhd(out: &mut Vec<u8>, timescale: u32, duration: u64, next_track: u32) {
     });
 }
 
+/// Track header; `duration` in the movie's timescale, `size` in pixels for a picture.
 pub fn tkhd(out: &mut Vec<u8>, track: u32, duration: u64, size: Option<(u32, u32)>) {
     // Enabled, in the movie, in the preview.
     full(out, b"tkhd", 1, 7, |out| {
@@ -85,6 +98,7 @@ pub fn tkhd(out: &mut Vec<u8>, track: u32, duration: u64, size: Option<(u32, u32
     });
 }
 
+/// Media header; `duration` in `timescale`.
 pub fn mdhd(out: &mut Vec<u8>, timescale: u32, duration: u64) {
     full(out, b"mdhd", 1, 0, |out| {
         zeros(out, 16);
@@ -96,6 +110,7 @@ pub fn mdhd(out: &mut Vec<u8>, timescale: u32, duration: u64) {
     });
 }
 
+/// Handler: video or sound.
 pub fn hdlr(out: &mut Vec<u8>, video: bool) {
     full(out, b"hdlr", 0, 0, |out| {
         u32(out, 0);
@@ -105,6 +120,7 @@ pub fn hdlr(out: &mut Vec<u8>, video: bool) {
     });
 }
 
+/// `vmhd` or `smhd`, and a `dinf` that says: in this file.
 pub fn media_head(out: &mut Vec<u8>, video: bool) {
     if video {
         full(out, b"vmhd", 0, 1, |out| zeros(out, 8));
@@ -120,6 +136,7 @@ pub fn media_head(out: &mut Vec<u8>, video: bool) {
     });
 }
 
+/// Sample description with one entry.
 pub fn stsd(out: &mut Vec<u8>, format: &SampleFormat) {
     full(out, b"stsd", 0, 0, |out| {
         u32(out, 1);

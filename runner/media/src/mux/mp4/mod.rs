@@ -1,12 +1,12 @@
 //! MP4 that may be cut off at any byte, and is an ordinary MP4 after a clean end.
 //!
-//! Our own, because mp4mux (1.22) fails at just this: as soon as two lanes share a fragment it may leave the size or
-//! duration of a run of samples out of the `moof` and of its defaults, and then no player opens what a kill left; and it
-//! makes one lane wait for the other, so that a muted picture holds back the sound.
+//! Our own, because mp4mux (1.22) fails at just this: as soon as two tracks share a fragment it may leave the size or
+//! duration of a run of samples out of the `moof` and of its defaults, and then no player opens what a kill left; and
+//! it makes one track wait for the other, so that a muted picture holds back the sound.
 //!
 //! While recording: `ftyp`, a gap of 16 bytes, a `moov` that only describes, then fragments, each `mdat` before its
-//! `moof`, and the `mdat` without an end until all of it is there: a torn tail is no fragment at all. At the end a `moov`
-//! that knows every sample follows, and the gap becomes the head of one `mdat` that covers all before it.
+//! `moof`, and the `mdat` without an end until all of it is there: a torn tail is no fragment at all. At the end a
+//! `moov` that knows every sample follows, and the gap becomes the head of one `mdat` that covers all before it.
 //!
 //! Nothing here is reordered (rooms send no B frames and our encoder makes none): time stamps are of both kinds.
 
@@ -16,7 +16,7 @@ mod boxes;
 use spillway_ipc::{SpoolError, SpoolFile};
 
 use crate::track::Codec;
-use boxes::{boxed, full, u32, u64};
+use boxes::{SampleFormat, boxed, full, u32, u64};
 
 /// Where the gap stands, behind `ftyp`.
 const GAP: u64 = 32;
@@ -31,26 +31,22 @@ const MIN_FRAGMENT_NS: u64 = 100_000_000;
 const SYNC: u32 = 0x0200_0000;
 const NOT_SYNC: u32 = 0x0101_0000;
 
-/// What a track's samples are, for players.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum SampleFormat {
-    H264 { config: Vec<u8>, size: (u32, u32) },
-    H265 { config: Vec<u8>, size: (u32, u32) },
-    Aac { config: Vec<u8>, rate: u32 },
-    Opus { pre_skip: u16 },
-}
-
-/// What goes into a lane.
+/// What goes into a track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mp4TrackKind {
     /// H264 or H265 access units in Annex B; described by the first key frame.
     Video {
+        /// H264 or H265.
         codec: Codec,
+        /// Pixels, of the first key frame.
         size: (u32, u32),
     },
+    /// AAC-LC, stereo.
     Aac {
+        /// Samples a second.
         rate: u32,
     },
+    /// Opus, stereo.
     Opus,
 }
 
@@ -85,6 +81,7 @@ struct Mp4Chunk {
     samples: u32,
 }
 
+/// An MP4 file that is being written.
 pub struct Mp4 {
     file: SpoolFile,
     tracks: Vec<Mp4Track>,
@@ -98,6 +95,7 @@ pub struct Mp4 {
 }
 
 impl Mp4 {
+    /// `kinds`: the tracks in the order of their indices. Nothing is written before the first fragment.
     pub fn open(file: SpoolFile, kinds: &[Mp4TrackKind], fragment_ns: u64) -> Self {
         let tracks = kinds.iter().map(|kind| Mp4Track::new(*kind)).collect();
         let next_fragment_ns = FIRST_FRAGMENT_NS.min(fragment_ns);
@@ -114,6 +112,10 @@ impl Mp4 {
     }
 
     /// `at_ns` since the beginning of the file. Pictures before the first key frame are dropped: nothing can show them.
+    ///
+    /// # Errors
+    ///
+    /// When the spool cannot be written (full, or its disk fails). The file takes no more; a retry does not help.
     pub fn push(&mut self, track: usize, at_ns: u64, key: bool, data: &[u8]) -> Result<(), SpoolError> {
         let Some(track) = self.tracks.get_mut(track) else { return Ok(()) };
         if !track.take(at_ns, key, data) {
@@ -138,6 +140,10 @@ impl Mp4 {
     }
 
     /// Makes it an ordinary MP4.
+    ///
+    /// # Errors
+    ///
+    /// When the spool cannot be written (full, or its disk fails). The file takes no more; a retry does not help.
     pub fn finish(&mut self) -> Result<(), SpoolError> {
         self.tracks.retain(|track| track.format.is_some());
         self.fragment(None)?;
@@ -159,6 +165,7 @@ impl Mp4 {
             && self.tracks.iter().any(|track| track.is_video() && track.waiting.len() > 1)
     }
 
+    /// The file, for its length.
     pub fn file(&self) -> &SpoolFile {
         &self.file
     }
@@ -320,7 +327,7 @@ impl Mp4Track {
         (std::mem::replace(&mut self.waiting, rest), until)
     }
 
-    /// Duration of a sample nobody follows.
+    /// Duration of a sample that none follows.
     fn usual(&self) -> u64 {
         match self.kind {
             Mp4TrackKind::Aac { .. } => 1024,
@@ -395,7 +402,7 @@ impl Mp4Track {
         });
     }
 
-    /// A lane that begins after the file: nothing, then all of it.
+    /// A track that begins after the file: nothing, then all of it.
     fn edts(&self, out: &mut Vec<u8>, movie: u64) {
         let begin = self.written.first().map_or(0, |sample| scale(sample.at, u64::from(self.timescale), TIMESCALE));
         boxed(out, b"edts", |out| {

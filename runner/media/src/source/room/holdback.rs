@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::units::{SeqNo, Ssrc};
+
 /// How far the newest may run ahead of a hole.
 const REACH: u64 = 96;
 /// By then all requests for a packet were made and their answers had time to come.
@@ -15,15 +17,15 @@ const GIVE_UP: Duration = Duration::from_secs(1);
 const ANOTHER_STRETCH: u64 = 3000;
 
 pub(super) struct NackHoldback<T> {
-    streams: HashMap<u32, SsrcState<T>>,
+    streams: HashMap<Ssrc, SsrcState<T>>,
 }
 
 struct SsrcState<T> {
     /// The newest that was let through.
-    top: u64,
+    top: SeqNo,
     /// Missing before `top`, and since when.
-    holes: BTreeMap<u64, Instant>,
-    held: VecDeque<(u64, T)>,
+    holes: BTreeMap<SeqNo, Instant>,
+    held: VecDeque<(SeqNo, T)>,
 }
 
 impl<T> NackHoldback<T> {
@@ -32,15 +34,15 @@ impl<T> NackHoldback<T> {
     }
 
     /// Gives the packet back when it may pass, now or never later; keeps it for [`NackHoldback::take`] otherwise.
-    pub(super) fn put(&mut self, stream: u32, seq: u16, packet: impl FnOnce() -> T, now: Instant) -> bool {
+    pub(super) fn put(&mut self, stream: Ssrc, seq: u16, packet: impl FnOnce() -> T, now: Instant) -> bool {
         let stream_state = self.streams.entry(stream).or_insert_with(|| SsrcState {
             // Far from zero, so that what is a little earlier than the first has a number too.
-            top: (1 << 32) + u64::from(seq) - 1,
+            top: SeqNo::new((1 << 32) + u64::from(seq) - 1),
             holes: BTreeMap::new(),
             held: VecDeque::new(),
         });
         let newest = stream_state.held.back().map_or(stream_state.top, |(held, _)| (*held).max(stream_state.top));
-        let seq = extend(newest, seq);
+        let seq = newest.extend(seq);
         if seq.abs_diff(newest) > ANOTHER_STRETCH && stream_state.held.is_empty() {
             stream_state.holes.clear();
             stream_state.top = seq;
@@ -57,11 +59,11 @@ impl<T> NackHoldback<T> {
     }
 
     /// A packet arrived in the end, by whatever way.
-    pub(super) fn arrived(&mut self, stream: u32, seq: u16) {
+    pub(super) fn arrived(&mut self, stream: Ssrc, seq: u16) {
         if let Some(stream_state) = self.streams.get_mut(&stream)
             && !stream_state.holes.is_empty()
         {
-            let seq = extend(stream_state.top, seq);
+            let seq = stream_state.top.extend(seq);
             stream_state.holes.remove(&seq);
         }
     }
@@ -90,37 +92,33 @@ impl<T> NackHoldback<T> {
         self.streams.values().any(|stream_state| !stream_state.held.is_empty())
     }
 
-    pub(super) fn close(&mut self, stream: u32) {
+    pub(super) fn close(&mut self, stream: Ssrc) {
         self.streams.remove(&stream);
     }
 }
 
 impl<T> SsrcState<T> {
-    fn reaches(&self, seq: u64) -> bool {
-        self.holes.first_key_value().is_none_or(|(hole, _)| seq <= hole + REACH)
+    fn reaches(&self, seq: SeqNo) -> bool {
+        self.holes.first_key_value().is_none_or(|(hole, _)| seq.since(*hole) <= REACH)
     }
 
-    fn pass(&mut self, seq: u64, now: Instant) {
+    fn pass(&mut self, seq: SeqNo, now: Instant) {
         if seq <= self.top {
             self.holes.remove(&seq);
             return;
         }
         // What is further back than str0m remembers is lost whatever we do.
-        let first = (self.top + 1).max(seq.saturating_sub(REACH));
-        self.holes.extend((first..seq).map(|hole| (hole, now)));
+        let first = self.top.next().max(seq.back(REACH));
+        self.holes.extend(first.until(seq).map(|hole| (hole, now)));
         self.top = seq;
     }
-}
-
-/// The number nearest to `near` that ends in `seq`.
-fn extend(near: u64, seq: u16) -> u64 {
-    let ahead = seq.wrapping_sub(near as u16) as i16;
-    near.saturating_add_signed(i64::from(ahead))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SSRC: Ssrc = Ssrc::new(1);
 
     struct TestLink {
         holdback: NackHoldback<u16>,
@@ -135,8 +133,8 @@ mod tests {
 
         fn send(&mut self, seqs: impl IntoIterator<Item = u16>) {
             for seq in seqs {
-                if self.holdback.put(1, seq, || seq, self.now) {
-                    self.holdback.arrived(1, seq);
+                if self.holdback.put(SSRC, seq, || seq, self.now) {
+                    self.holdback.arrived(SSRC, seq);
                     self.out.push(seq);
                 }
                 self.rest();
@@ -145,7 +143,7 @@ mod tests {
 
         fn rest(&mut self) {
             while let Some(seq) = self.holdback.take(self.now) {
-                self.holdback.arrived(1, seq);
+                self.holdback.arrived(SSRC, seq);
                 self.out.push(seq);
             }
         }
@@ -166,7 +164,7 @@ mod tests {
         line.send((0..300).map(|n| 65_502u16.wrapping_add(n)));
         let passed = line.out.len();
         assert!((90..100).contains(&passed), "{passed}");
-        line.holdback.arrived(1, 65_501);
+        line.holdback.arrived(SSRC, 65_501);
         line.rest();
         assert_eq!(line.out.len(), 301);
         assert!(line.out.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) < 3), "in order");
@@ -186,7 +184,7 @@ mod tests {
     fn the_next_hole_is_held_for_too() {
         let mut line = TestLink::new();
         line.send((0..400).filter(|n| *n != 10 && *n != 150));
-        line.holdback.arrived(1, 10);
+        line.holdback.arrived(SSRC, 10);
         line.rest();
         assert_eq!(line.out.last(), Some(&(150 + REACH as u16)));
         line.send([150]);

@@ -35,7 +35,7 @@ pub(super) struct Joined {
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
-    /// psrpc code and the server's words: no retry helps.
+    /// psrpc code and what the server said: no retry helps.
     #[error("{message}")]
     Refused { code: &'static str, message: String },
     #[error("livekit-server cannot be reached: {message}")]

@@ -1,7 +1,7 @@
 //! A hidden recorder in a LiveKit room.
 //!
 //! One thread with its own small runtime does everything of the room: signalling (`link`, `model`), the peer connection
-//! (`peer`, `net`, `offer`) and the way from packets to `TimelineEvent` (`reception`). It never waits for its listener.
+//! (`peer`, `net`, `offer`) and the receiver (`crate::receive`). It never waits for its listener.
 
 mod drive;
 mod link;
@@ -10,93 +10,14 @@ mod net;
 mod offer;
 mod peer;
 mod holdback;
+mod message;
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
-use spillway_ipc::MediaEndReason;
-use spillway_plan::Secret;
-use spillway_plan::Source;
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
-use super::TrackStats;
-use crate::track::{TimelineEvent, TrackId};
-
-pub struct JoinOptions {
-    /// `ws://` or `wss://` of livekit-server.
-    pub ws_url: String,
-    pub token: Secret,
-    /// Sid of the room that was asked for; empty: whichever has the name in the token.
-    pub room_id: String,
-    pub choose: Source,
-    pub want_video: bool,
-    pub want_audio: bool,
-    /// How long a hole in a track's RTP is waited for.
-    pub reorder: Duration,
-    /// How far a track that keeps coming may be late before the others go on without it.
-    pub late: Duration,
-    /// How long a named participant or track may take to appear.
-    pub appear: Duration,
-    /// Hold the first frames until every track has a sender report, at most this long: copies then start in sync.
-    pub hold: Duration,
-    /// Keep everything that arrives in this file, for [`super::replay::Replay`].
-    pub dump: Option<PathBuf>,
-    /// Share of incoming media packets to throw away, 0 to 1: to see recovery work.
-    pub lose: f64,
-}
-
-impl JoinOptions {
-    pub fn new(ws_url: impl Into<String>, token: Secret, choose: Source) -> Self {
-        Self {
-            ws_url: ws_url.into(),
-            token,
-            room_id: String::new(),
-            choose,
-            want_video: true,
-            want_audio: true,
-            reorder: Duration::from_secs(2),
-            // A full uplink queues for 2 to 5 s; waiting costs a file memory only.
-            late: Duration::from_secs(10),
-            appear: Duration::from_secs(30),
-            hold: Duration::ZERO,
-            dump: None,
-            lose: 0.0,
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum RoomMessage {
-    /// When session time 0 was. Before the first [`RoomMessage::TimelineEvent`] and never again.
-    TrackSource {
-        at: Instant,
-    },
-    TimelineEvent(TimelineEvent),
-    /// Again after a rejoin.
-    Joined {
-        room_id: String,
-        room_name: String,
-    },
-    /// What the recording still waits for, in words.
-    Waiting(String),
-    /// Worth telling the user.
-    Noted(String),
-    /// Of every track, about every two seconds and at the end.
-    Stats(TrackStats),
-    /// The last one.
-    Ended(MediaEndReason),
-}
-
-enum RoomCommand {
-    Keyframe(TrackId),
-    Prefer { track: TrackId, width: u32, height: u32 },
-    Leave,
-}
-
-/// Hears everything in order, all that is known at a time, from the room's own thread: it must not wait. False: nobody
-/// listens any more. It is dropped after [`RoomMessage::Ended`].
-pub type RoomListener = dyn FnMut(Vec<RoomMessage>) -> bool + Send;
+use self::message::RoomCommand;
+pub use self::message::{JoinOptions, PacketFilter, RoomListener, RoomMessage};
+use crate::track::TrackId;
 
 /// What can be asked of the room from any thread. Dropping it leaves.
 pub struct Room {
@@ -105,12 +26,16 @@ pub struct Room {
 
 impl Room {
     /// Returns at once; whatever goes wrong is the reason in [`RoomMessage::Ended`].
+    ///
+    /// # Errors
+    ///
+    /// When the runtime or its thread cannot be made. What goes wrong later is in [`RoomMessage::Ended`].
     pub fn join(
         options: JoinOptions,
         hear: impl FnMut(Vec<RoomMessage>) -> bool + Send + 'static,
     ) -> std::io::Result<Self> {
         // Two TLS providers are linked (livekit-signaling brings the second): one must be chosen. An error means that
-        // somebody chose already.
+        // one is chosen already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         // The first random number of a process takes 30 ms (AWS-LC gathers entropy): meanwhile we sign in.
         std::thread::spawn(peer::warm_up);

@@ -1,15 +1,18 @@
-//! Who is in the room, what of it is recorded, and when that is over. Pure: messages and time in, changes out.
+//! Who is in the room, what of it is recorded, and when that is over. Pure: the server's messages and time in, changes
+//! of the subscription and of the recording out.
+
+mod choice;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use livekit_protocol::{
-    ParticipantInfo, SpeakerInfo, TrackInfo, TrackSource as LkTrackSource, TrackType, encryption, participant_info,
+    ParticipantInfo, SpeakerInfo, TrackInfo, TrackSource as LkTrackSource, TrackType, participant_info,
 };
 use spillway_ipc::MediaEndReason;
 use spillway_plan::Source;
 
-use super::super::event::{Publication, RoomEvent, SourceTime};
+use crate::receive::event::{Publication, RoomEvent, SourceTime};
 use crate::track::TrackSource;
 
 /// After our connection was rebuilt, participants may still be on their way back (the server was restarted).
@@ -33,7 +36,7 @@ pub(super) struct RoomModel {
     want_audio: bool,
     own_sid: String,
     own_metadata: String,
-    people: BTreeMap<String, Participant>,
+    participants: BTreeMap<String, Participant>,
     /// Sids that are subscribed, with whose and what they are.
     chosen: BTreeMap<String, (String, TrackSource)>,
     /// Named publications that were seen and are gone.
@@ -64,7 +67,7 @@ impl RoomModel {
             want_audio,
             own_sid: String::new(),
             own_metadata: String::new(),
-            people: BTreeMap::new(),
+            participants: BTreeMap::new(),
             chosen: BTreeMap::new(),
             ended: BTreeSet::new(),
             refused: BTreeSet::new(),
@@ -91,7 +94,7 @@ impl RoomModel {
         changes
     }
 
-    /// A new stay in the room after the connection was lost: everybody has a new sid, nothing is subscribed.
+    /// Joined anew after the connection was lost: every participant has a new sid, nothing is subscribed.
     pub(super) fn rejoined(
         &mut self,
         own: &ParticipantInfo,
@@ -100,23 +103,27 @@ impl RoomModel {
         now: SourceTime,
     ) -> Vec<RoomChange> {
         self.own_sid = own.sid.clone();
-        self.people.clear();
+        self.participants.clear();
         self.speakers.clear();
         self.return_by = Some(now + RETURN_TIMEOUT);
         self.other_room = other_room;
         let before = std::mem::take(&mut self.chosen);
         let mut changes = Vec::new();
-        for person in others {
-            self.learn(person, &mut changes);
+        for participant in others {
+            self.learn(participant, &mut changes);
         }
         // What was recorded goes on, even under a new sid.
         let back: Vec<(String, (String, TrackSource))> = before
             .iter()
             .filter_map(|(sid, (identity, origin))| {
-                let person = self.people.values().find(|person| person.identity == *identity)?;
-                let same = person.tracks.contains_key(sid).then(|| sid.clone());
+                let participant = self.participants.values().find(|participant| participant.identity == *identity)?;
+                let same = participant.tracks.contains_key(sid).then(|| sid.clone());
                 let sid = same.or_else(|| {
-                    person.tracks.values().find(|track| self::origin(track) == *origin).map(|track| track.sid.clone())
+                    participant
+                        .tracks
+                        .values()
+                        .find(|track| self::origin(track) == *origin)
+                        .map(|track| track.sid.clone())
                 })?;
                 Some((sid, (identity.clone(), *origin)))
             })
@@ -128,7 +135,7 @@ impl RoomModel {
             changes.push(RoomChange::Subscribe(sid));
         }
         self.choose(&mut changes);
-        // Kept as chosen until the patience ends, so that they are found again.
+        // Kept as chosen until the timeout ends, so that they are found again.
         self.chosen.extend(missing);
         changes
     }
@@ -148,12 +155,13 @@ impl RoomModel {
         let mut changes = Vec::new();
         if self.return_by.is_some_and(|by| now >= by) {
             self.return_by = None;
-            let present: BTreeSet<&String> = self.people.values().flat_map(|person| person.tracks.keys()).collect();
+            let present: BTreeSet<&String> =
+                self.participants.values().flat_map(|participant| participant.tracks.keys()).collect();
             let gone: Vec<String> = self.chosen.keys().filter(|sid| !present.contains(sid)).cloned().collect();
             for sid in gone {
                 self.end_track(&sid, &mut changes);
             }
-            if self.other_room && self.people.is_empty() && self.source == Source::Room {
+            if self.other_room && self.participants.is_empty() && self.source == Source::Room {
                 changes.push(closed("the room was closed while the connection to it was lost"));
             }
         }
@@ -171,7 +179,8 @@ impl RoomModel {
         }
         let mut loudest: Vec<(&String, &f32)> = self.speakers.iter().collect();
         loudest.sort_by(|one, other| other.1.total_cmp(one.1));
-        let identities = loudest.iter().filter_map(|(sid, _)| Some(self.people.get(*sid)?.identity.clone())).collect();
+        let identities =
+            loudest.iter().filter_map(|(sid, _)| Some(self.participants.get(*sid)?.identity.clone())).collect();
         vec![RoomChange::Speakers(identities)]
     }
 
@@ -187,7 +196,7 @@ impl RoomModel {
         }
     }
 
-    /// What the reception is told of a publication when it is subscribed.
+    /// What the receiver is told of a publication when it is subscribed.
     pub(super) fn published(&self, sid: &str) -> Option<RoomEvent> {
         let (_, track) = self.find(sid)?;
         let video = track.r#type() == TrackType::Video;
@@ -195,15 +204,15 @@ impl RoomModel {
     }
 
     fn find(&self, sid: &str) -> Option<(&Participant, &TrackInfo)> {
-        self.people.values().find_map(|person| Some((person, person.tracks.get(sid)?)))
+        self.participants.values().find_map(|participant| Some((participant, participant.tracks.get(sid)?)))
     }
 
     pub(super) fn publication(&self, sid: &str) -> Option<Publication> {
-        let (person, track) = self.find(sid)?;
+        let (participant, track) = self.find(sid)?;
         Some(Publication {
             sid: sid.to_owned(),
-            identity: person.identity.clone(),
-            agent: person.agent,
+            identity: participant.identity.clone(),
+            agent: participant.agent,
             origin: origin(track),
             size: (track.width, track.height),
             muted: track.muted,
@@ -223,23 +232,23 @@ impl RoomModel {
             return;
         }
         if info.state() == participant_info::State::Disconnected {
-            if let Some(person) = self.people.remove(&info.sid) {
+            if let Some(participant) = self.participants.remove(&info.sid) {
                 self.speakers.remove(&info.sid);
-                for sid in person.tracks.keys() {
+                for sid in participant.tracks.keys() {
                     self.track_gone(sid, changes);
                 }
             }
             return;
         }
-        let person = self.people.entry(info.sid.clone()).or_default();
-        if info.version < person.version {
+        let participant = self.participants.entry(info.sid.clone()).or_default();
+        if info.version < participant.version {
             return;
         }
-        person.version = info.version;
-        person.identity = info.identity.clone();
-        person.agent = info.kind() == participant_info::Kind::Agent;
-        let before = std::mem::take(&mut person.tracks);
-        person.tracks = info.tracks.iter().map(|track| (track.sid.clone(), track.clone())).collect();
+        participant.version = info.version;
+        participant.identity = info.identity.clone();
+        participant.agent = info.kind() == participant_info::Kind::Agent;
+        let before = std::mem::take(&mut participant.tracks);
+        participant.tracks = info.tracks.iter().map(|track| (track.sid.clone(), track.clone())).collect();
         for track in &info.tracks {
             if before.get(&track.sid).is_some_and(|old| old.muted != track.muted) {
                 changes.push(RoomChange::Muted { sid: track.sid.clone(), muted: track.muted });
@@ -264,149 +273,27 @@ impl RoomModel {
         changes.push(RoomChange::Left { sid: sid.to_owned() });
     }
 
-    /// While patience lasts after a rebuilt connection, the same source of the same participant stands in for a lost sid.
+    /// Before the timeout after a rebuilt connection, the same source of the same participant stands in for a lost sid.
     fn adopt_returned(&mut self, changes: &mut Vec<RoomChange>) {
         if self.return_by.is_none() {
             return;
         }
         let mut adopted = Vec::new();
         for (sid, (identity, origin)) in &self.chosen {
-            let there = self.people.values().find(|person| person.identity == *identity);
-            let Some(person) = there.filter(|person| !person.tracks.contains_key(sid)) else { continue };
-            let heir = person
+            let there = self.participants.values().find(|participant| participant.identity == *identity);
+            let Some(participant) = there.filter(|participant| !participant.tracks.contains_key(sid)) else { continue };
+            let successor = participant
                 .tracks
                 .values()
                 .find(|track| self::origin(track) == *origin && !self.chosen.contains_key(&track.sid));
-            if let Some(heir) = heir {
-                adopted.push((sid.clone(), heir.sid.clone(), (identity.clone(), *origin)));
+            if let Some(successor) = successor {
+                adopted.push((sid.clone(), successor.sid.clone(), (identity.clone(), *origin)));
             }
         }
-        for (lost, heir, whose) in adopted {
+        for (lost, successor, whose) in adopted {
             self.chosen.remove(&lost);
-            self.chosen.insert(heir.clone(), whose);
-            changes.push(RoomChange::Subscribe(heir));
-        }
-    }
-
-    fn choose(&mut self, changes: &mut Vec<RoomChange>) {
-        let mut found = Vec::new();
-        for person in self.people.values() {
-            for track in person.tracks.values() {
-                let kind = track.r#type();
-                let wanted = match &self.source {
-                    Source::Room => self.wants(kind),
-                    Source::Participant { identity, screen_share } => {
-                        let ordinary = matches!(origin(track), TrackSource::Camera | TrackSource::Microphone);
-                        person.identity == *identity && ordinary != *screen_share && self.wants(kind)
-                    }
-                    Source::Tracks { audio, video } => {
-                        let named = |name: &Option<String>| name.as_ref() == Some(&track.sid);
-                        if named(video) && kind != TrackType::Video || named(audio) && kind != TrackType::Audio {
-                            let (is, not) =
-                                if kind == TrackType::Video { ("video", "audio") } else { ("audio", "video") };
-                            let message = format!("track {} is {is}, but was named as the {not} track", track.sid);
-                            changes.push(failed("invalid_argument", message));
-                            return;
-                        }
-                        named(audio) || named(video)
-                    }
-                    Source::Track { track_id } => track.sid == *track_id,
-                };
-                if !wanted || self.chosen.contains_key(&track.sid) || self.ended.contains(&track.sid) {
-                    continue;
-                }
-                if track.encryption() != encryption::Type::None {
-                    if self.refused.insert(track.sid.clone()) {
-                        changes.push(match &self.source {
-                            Source::Room | Source::Participant { .. } => RoomChange::Noted(format!(
-                                "track {} is end-to-end encrypted and cannot be recorded",
-                                track.sid
-                            )),
-                            _ => failed(
-                                "failed_precondition",
-                                format!("track {} is end-to-end encrypted and cannot be recorded", track.sid),
-                            ),
-                        });
-                    }
-                    continue;
-                }
-                found.push((track.sid.clone(), (person.identity.clone(), origin(track))));
-            }
-        }
-        for (sid, whose) in found {
-            changes.push(RoomChange::Subscribe(sid.clone()));
-            self.chosen.insert(sid, whose);
-        }
-    }
-
-    fn wants(&self, kind: TrackType) -> bool {
-        match kind {
-            TrackType::Video => self.want_video,
-            TrackType::Audio => self.want_audio,
-            TrackType::Data => false,
-        }
-    }
-
-    fn judge(&mut self, now: SourceTime, changes: &mut Vec<RoomChange>) {
-        if changes.iter().any(|change| matches!(change, RoomChange::Over(_))) {
-            return;
-        }
-        match self.source.clone() {
-            Source::Room => {}
-            Source::Participant { identity, .. } => {
-                let here = self.people.values().any(|person| person.identity == identity);
-                if here {
-                    self.seen = true;
-                } else if self.seen && self.return_by.is_none() {
-                    changes.push(closed(&format!("participant {identity} left")));
-                } else if !self.seen && now >= self.appear_by {
-                    changes.push(failed("not_found", format!("participant {identity} not found")));
-                }
-            }
-            Source::Tracks { audio, video } => {
-                self.judge_tracks(audio.into_iter().chain(video).collect(), now, changes)
-            }
-            Source::Track { track_id } => self.judge_tracks(vec![track_id], now, changes),
-        }
-    }
-
-    fn judge_tracks(&mut self, named: Vec<String>, now: SourceTime, changes: &mut Vec<RoomChange>) {
-        let found = self.chosen.len() + self.ended.len();
-        if found >= named.len() {
-            self.seen = true;
-        }
-        if !self.seen && now >= self.appear_by {
-            let missing = named.iter().find(|sid| !self.chosen.contains_key(*sid) && !self.ended.contains(*sid));
-            let missing = missing.map_or("", String::as_str);
-            changes.push(failed("not_found", format!("track {missing} not found")));
-        } else if self.seen && self.chosen.is_empty() {
-            let ended: Vec<&str> = self.ended.iter().map(String::as_str).collect();
-            changes.push(closed(&format!("track {} ended", ended.join(" and "))));
-        }
-    }
-
-    fn waiting_message(&mut self, changes: &mut Vec<RoomChange>) {
-        let message = match &self.source {
-            Source::Room if self.chosen.is_empty() => "waiting for the first track of the room".to_owned(),
-            Source::Participant { identity, .. } if !self.seen => format!("waiting for participant {identity}"),
-            Source::Participant { identity, .. } if self.chosen.is_empty() => {
-                format!("waiting for a track of participant {identity}")
-            }
-            Source::Tracks { audio, video } if !self.seen => {
-                let missing: Vec<&str> = audio
-                    .iter()
-                    .chain(video)
-                    .filter(|sid| !self.chosen.contains_key(*sid))
-                    .map(String::as_str)
-                    .collect();
-                format!("waiting for track {}", missing.join(" and "))
-            }
-            Source::Track { track_id } if !self.seen => format!("waiting for track {track_id}"),
-            _ => return,
-        };
-        if message != self.waiting {
-            self.waiting = message.clone();
-            changes.push(RoomChange::Waiting(message));
+            self.chosen.insert(successor.clone(), whose);
+            changes.push(RoomChange::Subscribe(successor));
         }
     }
 }

@@ -27,13 +27,13 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 const TCP_OUTBOX: usize = 256;
 
 /// Datagrams taken from a socket by one call: what comes within two ticks at 10 Mbit/s.
-const BAG: usize = 64;
+const BATCH: usize = 64;
 /// No path of the internet carries longer ones.
 const DATAGRAM: usize = 2048;
 
 pub(super) struct Net {
     udp: Vec<Udp>,
-    /// Datagrams wake nobody any more: whoever wants them looks.
+    /// Datagrams no longer wake the thread: they are read at each tick.
     calm: bool,
     tcp: HashMap<SocketAddr, mpsc::Sender<Vec<u8>>>,
     dialled: HashSet<TcpCandidate>,
@@ -49,7 +49,9 @@ struct Udp {
 }
 
 pub(super) struct Datagram {
+    /// Who sent it.
     pub remote: SocketAddr,
+    /// The socket it came to.
     pub local: SocketAddr,
     /// When the kernel took it from the network.
     pub at: Instant,
@@ -106,8 +108,8 @@ impl Net {
         Ok(Some(local))
     }
 
-    /// Dials once per door: the server's TCP mux binds a connection to the first fragment it sees on it, and closes it
-    /// at an ICE restart.
+    /// Dials once per candidate: the server's TCP mux binds a connection to the first fragment it sees on it, and
+    /// closes it at an ICE restart.
     pub(super) fn dial(&mut self, params: TcpCandidate) {
         if !self.dialled.insert(params.clone()) {
             return;
@@ -147,7 +149,7 @@ impl Net {
         }
     }
 
-    /// From now on datagrams wake nobody.
+    /// From now on datagrams do not wake the thread.
     pub(super) fn calm(&mut self) {
         self.calm = true;
         self.udp.iter_mut().for_each(|udp| udp.alarm = None);
@@ -172,13 +174,13 @@ impl Net {
     /// Everything that came before the moment given back has been taken; `None`: nothing is left.
     pub(super) fn fill(&self, batch: &mut DatagramBatch) -> Option<Instant> {
         batch.datagrams.clear();
-        batch.space.resize(self.udp.len() * BAG, [0; DATAGRAM]);
+        batch.space.resize(self.udp.len() * BATCH, [0; DATAGRAM]);
         let mut left = None;
         for udp in &self.udp {
             let before = batch.datagrams.len();
-            udp.receive(&mut batch.space[before..before + BAG], &mut batch.datagrams);
+            udp.receive(&mut batch.space[before..before + BATCH], &mut batch.datagrams);
             match batch.datagrams.last() {
-                Some(last) if batch.datagrams.len() - before == BAG => {
+                Some(last) if batch.datagrams.len() - before == BATCH => {
                     left = Some(left.map_or(last.at, |left: Instant| left.min(last.at)));
                 }
                 _ => udp.rest(),
@@ -313,8 +315,8 @@ mod tests {
         let (mut net, local, server) = net();
         net.calm();
         server.send_to(b"one", local).unwrap();
-        let reorder_wait = Duration::from_millis(50);
-        assert!(timeout(reorder_wait, net.wait()).await.is_err());
+        let calm = Duration::from_millis(50);
+        assert!(timeout(calm, net.wait()).await.is_err());
         assert_eq!(lengths(&net), [3]);
     }
 
@@ -322,13 +324,13 @@ mod tests {
     async fn more_than_a_bag_is_known_to_be_left() {
         let (net, local, server) = net();
         let before = Instant::now();
-        for _ in 0..BAG + 3 {
+        for _ in 0..BATCH + 3 {
             server.send_to(b"one", local).unwrap();
         }
         let mut batch = DatagramBatch::default();
         let left = net.fill(&mut batch).unwrap();
         assert!(left >= before && left <= Instant::now());
-        assert_eq!(batch.iter().count(), BAG);
+        assert_eq!(batch.iter().count(), BATCH);
         assert!(batch.iter().all(|(datagram, _)| datagram.remote == server.local_addr().unwrap()));
         assert!(net.fill(&mut batch).is_none());
         assert_eq!(batch.iter().count(), 3);

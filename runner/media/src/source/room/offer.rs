@@ -3,8 +3,9 @@
 
 use std::net::SocketAddr;
 
-use super::super::event::PayloadFormat;
+use crate::receive::event::PayloadFormat;
 use crate::track::Codec;
+use crate::units::Ssrc;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Section {
@@ -20,7 +21,7 @@ pub(super) struct Section {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Announced {
-    pub(super) ssrc: u32,
+    pub(super) ssrc: Ssrc,
     /// Has a stream for retransmissions beside it.
     pub(super) rtx: bool,
 }
@@ -34,7 +35,7 @@ pub(super) struct TcpCandidate {
 
 pub(super) fn read(sdp: &str) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
-    let mut rtx: Vec<u32> = Vec::new();
+    let mut rtx: Vec<Ssrc> = Vec::new();
     let mut session_ufrag = "";
     for line in sdp.lines().map(str::trim_end) {
         if line.starts_with("m=") {
@@ -54,17 +55,18 @@ pub(super) fn read(sdp: &str) -> Vec<Section> {
             "ice-ufrag" => section.ufrag = value.to_owned(),
             "msid" => section.track = value.split_once(' ').map_or("", |(_, track)| track).to_owned(),
             "ssrc" => {
-                let ssrc = value.split(' ').next().and_then(|ssrc| ssrc.parse().ok());
+                let ssrc = value.split(' ').next().and_then(|ssrc| ssrc.parse().ok()).map(Ssrc::new);
                 if let Some(ssrc) = ssrc.filter(|ssrc| !rtx.contains(ssrc)) {
                     section.add(ssrc);
                 }
             }
             "ssrc-group" => {
-                let mut message = value.split(' ');
-                if message.next() == Some("FID")
+                let mut fields = value.split(' ');
+                if fields.next() == Some("FID")
                     && let (Some(Ok(main)), Some(Ok(repair))) =
-                        (message.next().map(str::parse), message.next().map(str::parse))
+                        (fields.next().map(str::parse), fields.next().map(str::parse))
                 {
+                    let (main, repair) = (Ssrc::new(main), Ssrc::new(repair));
                     rtx.push(repair);
                     section.streams.retain(|stream| stream.ssrc != repair);
                     section.add(main);
@@ -82,14 +84,14 @@ pub(super) fn read(sdp: &str) -> Vec<Section> {
 }
 
 impl Section {
-    fn add(&mut self, ssrc: u32) {
+    fn add(&mut self, ssrc: Ssrc) {
         if !self.streams.iter().any(|stream| stream.ssrc == ssrc) {
             self.streams.push(Announced { ssrc, rtx: false });
         }
     }
 
-    pub(super) fn tcp_doors(&self) -> impl Iterator<Item = TcpCandidate> + '_ {
-        self.candidates.iter().filter_map(|candidate| tcp_door(candidate, &self.ufrag))
+    pub(super) fn tcp_candidates(&self) -> impl Iterator<Item = TcpCandidate> + '_ {
+        self.candidates.iter().filter_map(|candidate| tcp_candidate(candidate, &self.ufrag))
     }
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
@@ -100,8 +102,8 @@ impl Section {
 /// `111 opus/48000/2`
 fn form(rtpmap: &str) -> Option<(u8, PayloadFormat)> {
     let (payload_type, rest) = rtpmap.split_once(' ')?;
-    let mut message = rest.split('/');
-    let codec = match message.next()?.to_ascii_uppercase().as_str() {
+    let mut fields = rest.split('/');
+    let codec = match fields.next()?.to_ascii_uppercase().as_str() {
         "H264" => Codec::H264,
         "H265" => Codec::H265,
         "VP8" => Codec::Vp8,
@@ -112,18 +114,18 @@ fn form(rtpmap: &str) -> Option<(u8, PayloadFormat)> {
         "PCMA" => Codec::Pcma,
         _ => return None,
     };
-    let clock_rate = message.next()?.parse().ok()?;
-    let channels = message.next().and_then(|channels| channels.parse().ok()).unwrap_or(u8::from(!codec.is_video()));
+    let clock_rate = fields.next()?.parse().ok()?;
+    let channels = fields.next().and_then(|channels| channels.parse().ok()).unwrap_or(u8::from(!codec.is_video()));
     Some((payload_type.parse().ok()?, PayloadFormat { codec, clock_rate, channels }))
 }
 
 pub(super) fn address(candidate: &str) -> Option<SocketAddr> {
-    let mut message = candidate.split(' ').skip(4);
-    let (ip, port) = (message.next()?, message.next()?);
+    let mut fields = candidate.split(' ').skip(4);
+    let (ip, port) = (fields.next()?, fields.next()?);
     Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
 }
 
-pub(super) fn tcp_door(candidate: &str, ufrag: &str) -> Option<TcpCandidate> {
+pub(super) fn tcp_candidate(candidate: &str, ufrag: &str) -> Option<TcpCandidate> {
     let is_tcp = candidate.split(' ').nth(2).is_some_and(|protocol| protocol.eq_ignore_ascii_case("tcp"));
     if !is_tcp || !candidate.contains("tcptype passive") {
         return None;
@@ -163,8 +165,8 @@ mod tests {
     fn streams_are_mapped_to_tracks_and_retransmissions_are_not_streams() {
         let sections = read(OFFER);
         assert_eq!(sections[1].track, "TR_v");
-        assert_eq!(sections[1].streams, [Announced { ssrc: 11, rtx: true }]);
-        assert_eq!(sections[2].streams, [Announced { ssrc: 33, rtx: false }]);
+        assert_eq!(sections[1].streams, [Announced { ssrc: Ssrc::new(11), rtx: true }]);
+        assert_eq!(sections[2].streams, [Announced { ssrc: Ssrc::new(33), rtx: false }]);
         let opus = PayloadFormat { codec: Codec::Opus, clock_rate: 48_000, channels: 2 };
         assert_eq!(sections[2].forms, [(111, opus)]);
         assert_eq!(sections[1].forms.len(), 2, "rtx is no form");
@@ -172,8 +174,11 @@ mod tests {
 
     #[test]
     fn a_passive_tcp_candidate_is_a_door_with_its_own_fragment() {
-        let doors: Vec<TcpCandidate> = read(OFFER)[1].tcp_doors().collect();
-        assert_eq!(doors, [TcpCandidate { address: "10.0.0.1:7881".parse().expect("address"), ufrag: "efgh".into() }]);
+        let candidates: Vec<TcpCandidate> = read(OFFER)[1].tcp_candidates().collect();
+        assert_eq!(
+            candidates,
+            [TcpCandidate { address: "10.0.0.1:7881".parse().expect("address"), ufrag: "efgh".into() }]
+        );
     }
 
     #[test]

@@ -1,24 +1,25 @@
 //! The subscriber's peer connection: offers in, answers out, packets and reports in. No publisher of our own.
 
+mod negotiate;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
-use str0m::change::SdpOffer;
 use str0m::media::KeyframeRequestKind;
 use str0m::net::{Protocol, Receive, TcpType};
-use str0m::rtp::Ssrc;
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig, RtcError};
 use tracing::{debug, warn};
 
-use super::super::event::{PayloadFormat, Publication, RoomEvent};
 use super::holdback::NackHoldback;
+use super::message::PacketFilter;
 use super::net::{DatagramBatch, Net, TcpEvent};
-use super::offer::{self, Section};
+use crate::receive::event::{PayloadFormat, RoomEvent};
+use crate::units::{RtpTime, SeqNo, Ssrc};
 
 /// Calls for datagrams, or packets over TCP, before anything else gets its turn.
-const BAGS: usize = 4;
+const BATCHES: usize = 4;
 const BATCH: usize = 256;
 
 /// We send no receiver reports: the server's answer to them would tell str0m the round trip, and on a short way it then
@@ -35,7 +36,7 @@ pub(super) struct Peer {
     rtc: Rtc,
     net: Net,
     /// By SSRC.
-    streams: HashMap<u32, SubscribedStream>,
+    streams: HashMap<Ssrc, SubscribedStream>,
     forms: HashMap<(String, u8), PayloadFormat>,
     early_candidates: Vec<String>,
     offered: bool,
@@ -43,10 +44,10 @@ pub(super) struct Peer {
     arrivals: Vec<(RoomEvent, Instant)>,
     caught_up: Instant,
     connected: bool,
-    /// The handshake is over: datagrams are read when somebody looks.
+    /// The handshake is over: datagrams are read at each tick.
     secured: bool,
     batch: DatagramBatch,
-    lose: PacketDropper,
+    filter: Option<PacketFilter>,
     holdback: NackHoldback<HeldPacket>,
     over_tcp: bool,
     /// When the datagram in hand came.
@@ -67,29 +68,11 @@ struct SubscribedStream {
     track: String,
 }
 
-/// Packets thrown away on purpose, to see recovery work.
-struct PacketDropper {
-    share: f64,
-    seed: u64,
-}
-
-impl PacketDropper {
-    fn falls(&mut self, datagram: &[u8]) -> bool {
-        if self.share <= 0.0 {
-            return false;
-        }
-        self.seed ^= self.seed << 13;
-        self.seed ^= self.seed >> 7;
-        self.seed ^= self.seed << 17;
-        rtp_of(datagram).is_some() && (self.seed >> 11) as f64 / ((1u64 << 53) as f64) < self.share
-    }
-}
-
 /// SSRC and sequence number: SRTP leaves the header in the clear.
-fn rtp_of(datagram: &[u8]) -> Option<(u32, u16)> {
+fn rtp_of(datagram: &[u8]) -> Option<(Ssrc, u16)> {
     let is_rtp = datagram.len() > 12 && (128..192).contains(&datagram[0]) && !(192..=223).contains(&datagram[1]);
     let ssrc = is_rtp.then(|| u32::from_be_bytes([datagram[8], datagram[9], datagram[10], datagram[11]]))?;
-    Some((ssrc, u16::from_be_bytes([datagram[2], datagram[3]])))
+    Some((Ssrc::new(ssrc), u16::from_be_bytes([datagram[2], datagram[3]])))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +90,7 @@ pub(super) fn warm_up() {
 
 impl Peer {
     /// `server`: an address of the signalling server, the first guess at where media will come from.
-    pub(super) fn new(server: Option<SocketAddr>, lose: f64) -> Self {
+    pub(super) fn new(server: Option<SocketAddr>, filter: Option<PacketFilter>) -> Self {
         let now = Instant::now();
         // Without RED the server forwards the plain Opus out of it.
         let mut config = RtcConfig::new();
@@ -134,7 +117,7 @@ impl Peer {
             connected: false,
             secured: false,
             batch: DatagramBatch::default(),
-            lose: PacketDropper { share: lose, seed: 88_172_645_463_325_252 },
+            filter,
             holdback: NackHoldback::new(),
             over_tcp: false,
             came: None,
@@ -158,119 +141,17 @@ impl Peer {
         self.over_tcp
     }
 
-    pub(super) fn lose_share(&self) -> f64 {
-        self.lose.share
+    /// For the peer that comes after this one.
+    pub(super) fn take_filter(&mut self) -> Option<PacketFilter> {
+        self.filter.take()
     }
 
     pub(super) fn is_alive(&self) -> bool {
         self.rtc.is_alive()
     }
 
-    /// The answer to an offer. `publication` knows what a track's sid stands for.
-    pub(super) fn answer(
-        &mut self,
-        sdp: &str,
-        publication: impl Fn(&str) -> Option<Publication>,
-    ) -> Result<String, PeerError> {
-        let now = Instant::now();
-        let sections = offer::read(sdp);
-        for address in sections.iter().flat_map(Section::addresses).collect::<Vec<_>>() {
-            self.listen_towards(address);
-        }
-        for params in sections.iter().flat_map(Section::tcp_doors).collect::<Vec<_>>() {
-            self.net.dial(params);
-        }
-        self.retire(&sections, now);
-        let offer =
-            SdpOffer::from_sdp_string(&offer::only_sending(sdp)).map_err(|source| PeerError::Offer { source })?;
-        let answer = self.rtc.sdp_api().accept_offer(offer).map_err(|source| PeerError::Accept { source })?;
-        for section in &sections {
-            self.forms
-                .extend(section.forms.iter().map(|(payload_type, form)| ((section.mid.clone(), *payload_type), *form)));
-            for announced in &section.streams {
-                let known = self.streams.insert(
-                    announced.ssrc,
-                    SubscribedStream { mid: section.mid.clone(), track: section.track.clone() },
-                );
-                if !announced.rtx
-                    && let Some(stream) = self.rtc.direct_api().stream_rx(&Ssrc::from(announced.ssrc))
-                {
-                    // Sound has no retransmission stream, but the server answers NACKs for it all the same.
-                    stream.suppress_nack(false);
-                }
-                if known.is_some_and(|known| known.track == section.track) {
-                    continue;
-                }
-                match publication(&section.track) {
-                    Some(publication) => {
-                        self.arrivals.push((RoomEvent::Opened { stream: announced.ssrc, publication }, now))
-                    }
-                    None => warn!(track = section.track, "a stream of an unknown track"),
-                }
-            }
-        }
-        if !std::mem::replace(&mut self.offered, true) {
-            for candidate in std::mem::take(&mut self.early_candidates) {
-                self.add_remote(&candidate);
-            }
-        }
-        self.poll();
-        Ok(answer.to_sdp_string())
-    }
-
-    /// Streams that the offer no longer names.
-    fn retire(&mut self, sections: &[Section], now: Instant) {
-        let named: Vec<u32> =
-            sections.iter().flat_map(|section| section.streams.iter().map(|stream| stream.ssrc)).collect();
-        let gone: Vec<u32> = self.streams.keys().copied().filter(|ssrc| !named.contains(ssrc)).collect();
-        for ssrc in gone {
-            self.streams.remove(&ssrc);
-            self.holdback.close(ssrc);
-            self.rtc.direct_api().remove_stream_rx(Ssrc::from(ssrc));
-            self.arrivals.push((RoomEvent::Closed { stream: ssrc }, now));
-        }
-    }
-
-    /// A trickled candidate: `{"candidate": "candidate:…", …}`.
-    pub(super) fn trickle(&mut self, init: &str) {
-        let Ok(init) = serde_json::from_str::<serde_json::Value>(init) else { return };
-        let Some(candidate) = init["candidate"].as_str() else { return };
-        if let Some(address) = offer::address(candidate) {
-            self.listen_towards(address);
-        }
-        let ufrag = init["usernameFragment"].as_str().unwrap_or_default();
-        if let Some(params) = offer::tcp_door(candidate, ufrag) {
-            self.net.dial(params);
-        }
-        if self.offered {
-            self.add_remote(candidate);
-        } else {
-            self.early_candidates.push(candidate.to_owned());
-        }
-    }
-
-    fn add_remote(&mut self, candidate: &str) {
-        match Candidate::from_sdp_string(candidate) {
-            Ok(candidate) => self.rtc.add_remote_candidate(candidate),
-            Err(error) => debug!(%error, candidate, "candidate not understood"),
-        }
-    }
-
-    fn listen_towards(&mut self, remote: SocketAddr) {
-        match self.net.listen_towards(remote) {
-            Ok(Some(local)) => match Candidate::host(local, "udp") {
-                Ok(candidate) => {
-                    self.rtc.add_local_candidate(candidate);
-                }
-                Err(error) => debug!(%error, %local, "no candidate"),
-            },
-            Ok(None) => {}
-            Err(error) => debug!(%error, %remote, "no way there over UDP"),
-        }
-    }
-
-    pub(super) fn ask_keyframe(&mut self, ssrc: u32) {
-        if let Some(stream) = self.rtc.direct_api().stream_rx(&Ssrc::from(ssrc)) {
+    pub(super) fn ask_keyframe(&mut self, ssrc: Ssrc) {
+        if let Some(stream) = self.rtc.direct_api().stream_rx(&ssrc.get().into()) {
             stream.request_keyframe(KeyframeRequestKind::Pli);
             self.poll();
         }
@@ -305,7 +186,7 @@ impl Peer {
         self.input(Input::Timeout(Instant::now()));
         let mut batch = std::mem::take(&mut self.batch);
         let mut left = None;
-        for _ in 0..BAGS {
+        for _ in 0..BATCHES {
             let now = Instant::now();
             left = self.net.fill(&mut batch);
             self.caught_up = left.unwrap_or(now);
@@ -355,12 +236,13 @@ impl Peer {
     }
 
     fn receive(&mut self, protocol: Protocol, remote: SocketAddr, local: SocketAddr, data: &[u8], at: Instant) {
-        if self.lose.falls(data) {
+        let rtp = rtp_of(data);
+        if rtp.is_some() && self.filter.as_mut().is_some_and(|keeps| !keeps()) {
             return;
         }
         let now = Instant::now();
         self.over_tcp = protocol == Protocol::Tcp;
-        if let Some((ssrc, seq)) = rtp_of(data)
+        if let Some((ssrc, seq)) = rtp
             // Retransmissions have streams of their own, which nothing is said about.
             && self.streams.contains_key(&ssrc)
         {
@@ -423,13 +305,13 @@ impl Peer {
     fn event(&mut self, event: Event) {
         match event {
             Event::RtpPacket(packet) => {
-                let ssrc = *packet.header.ssrc;
+                let ssrc = Ssrc::new(*packet.header.ssrc);
                 let Some(carried) = self.streams.get(&ssrc) else { return };
                 let Some(form) = self.forms.get(&(carried.mid.clone(), *packet.header.payload_type)) else { return };
                 let arrival = RoomEvent::Packet {
                     stream: ssrc,
-                    seq: *packet.seq_no,
-                    rtp: packet.time.numer(),
+                    seq: SeqNo::new(*packet.seq_no),
+                    rtp: RtpTime::new(packet.time.numer()),
                     marker: packet.header.marker,
                     form: *form,
                     payload: Bytes::from_owner(packet.payload),

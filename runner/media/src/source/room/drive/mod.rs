@@ -1,28 +1,31 @@
-//! The room's loop: what comes from the server (`signals`), the sockets, the clock and our own people, each to its place.
+//! The room's loop: what comes from the server (`signals`), the sockets, the clock and the commands of the
+//! recorder, each to its place. Runs in the room's thread; never waits for the listener.
 
 mod signals;
+mod requests;
+mod start;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use livekit_protocol::signal_request::Message as Request;
-use livekit_protocol::{SessionDescription, UpdateSubscription, UpdateTrackSettings};
+use livekit_protocol::SessionDescription;
 use spillway_ipc::MediaEndReason;
 use spillway_ipc::migration::{MigrationSignal, MigrationSignals};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
+pub(super) use self::start::run;
 use super::link::{self, JoinParams, Joined, LinkError, Reconnect};
-use super::model::{RoomChange, RoomModel};
+use super::message::{RoomCommand, RoomListener, RoomMessage};
+use super::model::RoomModel;
 use super::net::TcpEvent;
 use super::peer::Peer;
-use super::{JoinOptions, RoomCommand, RoomListener, RoomMessage};
+use crate::receive::TrackReceiver;
+use crate::receive::event::RoomEvent;
 use crate::source::dump::{Dump, DumpItem, DumpRecord};
-use crate::source::event::RoomEvent;
-use crate::source::receiver::{ReceiveOptions, RoomReceiver};
+use crate::units::Ssrc;
 
 /// Sockets and timers are looked at this often, and nothing else wakes us: waking costs more than a packet does. When a
 /// packet came the kernel knows, and requests for a lost one are 105 ms apart anyway.
@@ -34,119 +37,15 @@ const STATS_EVERY: Duration = Duration::from_secs(2);
 const IDLE_TICK: Duration = Duration::from_millis(200);
 /// During the handshake timers are obeyed, but a machine that cannot keep up with them is not asked to.
 const LEAST_WAIT: Duration = Duration::from_millis(1);
-/// The server throttles too; this keeps us from asking for nothing.
-const KEYFRAME_EVERY: Duration = Duration::from_millis(500);
 /// A media connection that is gone is built anew when the server has not asked for it by then.
 const MEDIA_TIMEOUT: Duration = Duration::from_secs(30);
 /// A tick that late: we were stopped. What was sent meanwhile over TCP then comes as fast as the way allows.
 const STOPPED: Duration = Duration::from_millis(200);
 const RESUMING: Duration = Duration::from_secs(2);
 
-pub(super) async fn run(
-    options: JoinOptions,
-    commands: mpsc::UnboundedReceiver<RoomCommand>,
-    mut hear: Box<RoomListener>,
-) {
-    let migration =
-        MigrationSignals::listen().inspect_err(|error| warn!(%error, "a move to another machine will stop us")).ok();
-    let params = JoinParams { ws_url: options.ws_url.clone(), token: options.token.clone() };
-    let server = server_address(&options.ws_url).await;
-    let mut commands = commands;
-    let joined = tokio::select! {
-        joined = link::join(&params) => joined,
-        () = leave_asked(&mut commands) => {
-            hear(vec![RoomMessage::Ended(MediaEndReason::Stopped)]);
-            return;
-        }
-    };
-    let joined = match joined {
-        Ok(joined) => joined,
-        Err(error) => {
-            hear(vec![RoomMessage::Ended(failed(error))]);
-            return;
-        }
-    };
-    let (back_in, back) = mpsc::unbounded_channel();
-    let now = Instant::now();
-    let drive = RoomDriver {
-        model: RoomModel::new(options.choose.clone(), options.want_video, options.want_audio, options.appear),
-        reception: RoomReceiver::new(ReceiveOptions {
-            reorder_wait: options.reorder,
-            late: options.late,
-            hold: options.hold,
-        }),
-        peer: Peer::new(server, options.lose),
-        server,
-        began: now,
-        params,
-        link: joined,
-        commands,
-        hear,
-        deliveries: Vec::new(),
-        origin_told: false,
-        back_in,
-        back,
-        link_up: true,
-        lost_since: None,
-        trouble: false,
-        media_lost_since: None,
-        room_id: options.room_id.clone(),
-        last_offer: None,
-        last_answer: None,
-        asked: HashMap::new(),
-        ticked: now,
-        unread: false,
-        resuming: None,
-        next_stats: now + STATS_EVERY,
-        over: None,
-        migration,
-        dump: options.dump.as_deref().and_then(open_dump),
-    };
-    drive.run().await;
-}
-
-async fn next_move(migration: &mut Option<MigrationSignals>) -> MigrationSignal {
-    match migration {
-        Some(migration) => migration.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Resolves when we are asked to leave, or nobody can ask any more.
-async fn leave_asked(commands: &mut mpsc::UnboundedReceiver<RoomCommand>) {
-    while let Some(command) = commands.recv().await {
-        if matches!(command, RoomCommand::Leave) {
-            return;
-        }
-    }
-}
-
-fn open_dump(path: &Path) -> Option<Dump> {
-    Dump::create(path).inspect_err(|error| warn!(%error, path = %path.display(), "arrivals are not kept")).ok()
-}
-
-async fn server_address(ws_url: &str) -> Option<SocketAddr> {
-    let rest = ws_url.split_once("://").map_or(ws_url, |(_, rest)| rest);
-    let authority = rest.split(['/', '?']).next()?;
-    let authority = authority.rsplit('@').next()?;
-    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    // The port does not matter: it is about the way there.
-    let target = if has_port { authority.to_owned() } else { format!("{authority}:443") };
-    tokio::net::lookup_host(target).await.ok()?.next()
-}
-
-fn failed(error: LinkError) -> MediaEndReason {
-    match error {
-        LinkError::Refused { code, message } => MediaEndReason::Failed { code: code.to_owned(), message },
-        error @ LinkError::Unreachable { .. } => {
-            MediaEndReason::Failed { code: "unavailable".to_owned(), message: error.to_string() }
-        }
-    }
-}
-
 struct RoomDriver {
     model: RoomModel,
-    reception: RoomReceiver,
+    receiver: TrackReceiver,
     peer: Peer,
     server: Option<SocketAddr>,
     /// Zero of every arrival's time.
@@ -163,13 +62,13 @@ struct RoomDriver {
     /// Signalling works; while it does not, `back` will say how it ended.
     link_up: bool,
     lost_since: Option<Instant>,
-    /// Signalling or media does not work, as the reception knows it.
+    /// Signalling or media does not work, as the receiver knows it.
     trouble: bool,
     media_lost_since: Option<Instant>,
     room_id: String,
     last_offer: Option<SessionDescription>,
     last_answer: Option<SessionDescription>,
-    asked: HashMap<u32, Instant>,
+    asked: HashMap<Ssrc, Instant>,
     /// When everything was last looked after.
     ticked: Instant,
     /// The sockets have more than was read: it is read as soon as all others had their turn.
@@ -213,8 +112,8 @@ impl RoomDriver {
         self.finish().await;
     }
 
-    /// A connection that has died of it is found out as any other: by unanswered pings, or by the server. A resume of one
-    /// that lives on would cost its media for seconds.
+    /// A connection that has died of it is found out as any other: by unanswered pings, or by the server. A resume of
+    /// one that lives on would cost its media for seconds.
     fn moved(&mut self, moved: MigrationSignal) {
         match moved {
             MigrationSignal::Announced => info!("the platform will move us to another machine; the recording goes on"),
@@ -240,7 +139,7 @@ impl RoomDriver {
         if self.unread {
             return self.ticked;
         }
-        self.ticked + if self.reception.is_receiving() { TICK } else { IDLE_TICK }
+        self.ticked + if self.receiver.is_receiving() { TICK } else { IDLE_TICK }
     }
 
     fn network(&mut self, news: Option<TcpEvent>) {
@@ -256,23 +155,6 @@ impl RoomDriver {
 
     fn since(&self, at: Instant) -> Duration {
         at.saturating_duration_since(self.began)
-    }
-
-    async fn greet(&mut self) {
-        let response = &self.link.response;
-        let room = response.room.clone().unwrap_or_default();
-        let own = response.participant.clone().unwrap_or_default();
-        let others = response.other_participants.clone();
-        info!(room = room.name, room_id = room.sid, participants = others.len(), "joined");
-        if !self.room_id.is_empty() && !room.sid.is_empty() && self.room_id != room.sid {
-            let message = format!("room {} is over; another of the same name has begun", self.room_id);
-            self.end(MediaEndReason::SourceClosed { message }, Duration::ZERO);
-            return;
-        }
-        self.room_id = room.sid.clone();
-        self.say(RoomMessage::Joined { room_id: room.sid, room_name: room.name });
-        let changes = self.model.joined(&own, &others, self.since(Instant::now()));
-        self.obey(changes).await;
     }
 
     async fn tick(&mut self) {
@@ -292,7 +174,7 @@ impl RoomDriver {
             self.receive(RoomEvent::Trouble { on: trouble }, since);
         }
         self.keep(since, DumpItem::Tick);
-        self.reception.tick(since);
+        self.receiver.tick(since);
         let changes = self.model.tick(since);
         self.obey(changes).await;
         if now >= self.next_stats {
@@ -302,8 +184,8 @@ impl RoomDriver {
         self.watch_media(now);
     }
 
-    /// Up to when everything has been read. A datagram that waited says when it came, and an empty socket is empty; what
-    /// waits in a TCP connection is known to its two ends only.
+    /// Up to when everything has been read. A datagram that waited says when it came, and an empty socket is empty;
+    /// what waits in a TCP connection is known to its two ends only.
     fn caught_up(&mut self, now: Instant, due: Instant) -> Instant {
         if self.resuming.is_none() && now.saturating_duration_since(due) > STOPPED && self.peer.is_over_tcp() {
             self.resuming = Some((now + RESUMING, due));
@@ -325,76 +207,18 @@ impl RoomDriver {
             return;
         }
         let since = *self.media_lost_since.get_or_insert(now);
-        let reorder_wait = if self.peer.is_alive() { MEDIA_TIMEOUT } else { Duration::ZERO };
-        if now - since > reorder_wait {
+        let timeout = if self.peer.is_alive() { MEDIA_TIMEOUT } else { Duration::ZERO };
+        if now - since > timeout {
             self.media_lost_since = None;
             self.lost("no media connection", true);
         }
     }
 
-    async fn command(&mut self, command: Option<RoomCommand>) {
-        match command {
-            Some(RoomCommand::Keyframe(track)) => {
-                for ssrc in self.reception.streams_of(track).collect::<Vec<_>>() {
-                    self.ask_keyframe(ssrc);
-                }
-            }
-            Some(RoomCommand::Prefer { track, width, height }) => {
-                let Some(sid) = self.reception.sid_of(track) else { return };
-                let settings = UpdateTrackSettings {
-                    track_sids: vec![sid.to_owned()],
-                    width,
-                    height,
-                    ..UpdateTrackSettings::default()
-                };
-                self.link.client.send(Request::TrackSetting(settings)).await;
-            }
-            Some(RoomCommand::Leave) | None => self.end(MediaEndReason::Stopped, Duration::ZERO),
-        }
-    }
-
-    fn ask_keyframe(&mut self, ssrc: u32) {
-        let now = Instant::now();
-        if self.asked.get(&ssrc).is_some_and(|asked| now - *asked < KEYFRAME_EVERY) {
-            return;
-        }
-        self.asked.insert(ssrc, now);
-        self.peer.ask_keyframe(ssrc);
-    }
-
-    async fn obey(&mut self, changes: Vec<RoomChange>) {
-        let now = self.since(Instant::now());
-        let mut subscribe = Vec::new();
-        for change in changes {
-            match change {
-                RoomChange::Subscribe(sid) => {
-                    if let Some(published) = self.model.published(&sid) {
-                        self.receive(published, now);
-                    }
-                    subscribe.push(sid);
-                }
-                RoomChange::Muted { sid, muted } => self.receive(RoomEvent::Muted { sid, muted }, now),
-                RoomChange::Left { sid } => self.receive(RoomEvent::Left { sid }, now),
-                RoomChange::Speakers(identities) => self.receive(RoomEvent::Speakers { identities }, now),
-                RoomChange::Layout(name) => self.receive(RoomEvent::Layout { name }, now),
-                RoomChange::Waiting(message) => self.say(RoomMessage::Waiting(message)),
-                RoomChange::Noted(message) => self.say(RoomMessage::Noted(message)),
-                RoomChange::Over(why) => self.end(why, LAST_PACKETS),
-            }
-        }
-        if !subscribe.is_empty() {
-            debug!(?subscribe, "subscribing");
-            let request =
-                UpdateSubscription { track_sids: subscribe, subscribe: true, ..UpdateSubscription::default() };
-            self.link.client.send(Request::Subscription(request)).await;
-        }
-    }
-
-    fn receive(&mut self, arrival: RoomEvent, at: Duration) {
+    pub(super) fn receive(&mut self, arrival: RoomEvent, at: Duration) {
         if self.dump.is_some() {
             self.keep(at, DumpItem::Event(arrival.clone()));
         }
-        self.reception.on(arrival, at);
+        self.receiver.push(arrival, at);
     }
 
     fn keep(&mut self, at: Duration, what: DumpItem) {
@@ -405,13 +229,13 @@ impl RoomDriver {
         }
     }
 
-    /// Arrivals to the reception.
+    /// Arrivals to the receiver.
     fn receive_all(&mut self) {
         for (arrival, at) in self.peer.take_arrivals() {
             let at = self.since(at);
             self.receive(arrival, at);
         }
-        for ssrc in self.reception.keyframes_wanted() {
+        for ssrc in self.receiver.keyframes_wanted() {
             self.ask_keyframe(ssrc);
         }
     }
@@ -427,23 +251,21 @@ impl RoomDriver {
 
     fn hand_out(&mut self) {
         if !self.origin_told
-            && let Some(zero) = self.reception.origin()
+            && let Some(zero) = self.receiver.origin()
         {
             self.origin_told = true;
             let at = self.began + zero;
-            self.say(RoomMessage::TrackSource { at });
+            self.say(RoomMessage::Epoch { at });
         }
-        while let Some(timed) = self.reception.take() {
-            self.say(RoomMessage::TimelineEvent(timed));
-        }
+        self.deliveries.extend(self.receiver.drain().map(RoomMessage::TimelineEvent));
     }
 
-    fn say(&mut self, delivery: RoomMessage) {
+    pub(super) fn say(&mut self, delivery: RoomMessage) {
         self.deliveries.push(delivery);
     }
 
     fn say_stats(&mut self) {
-        for stats in self.reception.stats() {
+        for stats in self.receiver.stats() {
             self.say(RoomMessage::Stats(stats));
         }
     }
@@ -465,7 +287,7 @@ impl RoomDriver {
         }
         let now = self.since(Instant::now());
         self.keep(now, DumpItem::Finish);
-        self.reception.finish(now);
+        self.receiver.finish(now);
         self.hand_out();
         self.say_stats();
         let why = self.over.take().map_or(MediaEndReason::Stopped, |(_, why)| why);
@@ -478,6 +300,22 @@ impl RoomDriver {
         drop(self.hear);
         if tokio::time::timeout(Duration::from_secs(2), link::leave(&self.link.client)).await.is_err() {
             debug!("leave not sent in time");
+        }
+    }
+}
+
+async fn next_move(migration: &mut Option<MigrationSignals>) -> MigrationSignal {
+    match migration {
+        Some(migration) => migration.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn failed(error: LinkError) -> MediaEndReason {
+    match error {
+        LinkError::Refused { code, message } => MediaEndReason::Failed { code: code.to_owned(), message },
+        error @ LinkError::Unreachable { .. } => {
+            MediaEndReason::Failed { code: "unavailable".to_owned(), message: error.to_string() }
         }
     }
 }

@@ -13,9 +13,9 @@ use spillway_process::chain;
 use tracing::{debug, info, warn};
 
 use super::{LAST_PACKETS, RoomDriver, failed};
-use crate::source::event::RoomEvent;
-use crate::source::room::RoomMessage;
+use crate::receive::event::RoomEvent;
 use crate::source::room::link::{self, Reconnect};
+use crate::source::room::message::RoomMessage;
 use crate::source::room::peer::Peer;
 
 impl RoomDriver {
@@ -155,7 +155,7 @@ impl RoomDriver {
                 self.link = *joined;
                 let now = self.since(Instant::now());
                 self.receive(RoomEvent::Interrupted, now);
-                self.peer = Peer::new(self.server, self.peer.lose_share());
+                self.peer = Peer::new(self.server, self.peer.take_filter());
                 self.last_offer = None;
                 self.last_answer = None;
                 let response = &self.link.response;

@@ -16,7 +16,7 @@ fn microphone(sid: &str) -> TrackInfo {
     track(sid, TrackType::Audio, LkTrackSource::Microphone)
 }
 
-fn person(sid: &str, version: u32, tracks: &[TrackInfo]) -> ParticipantInfo {
+fn participant(sid: &str, version: u32, tracks: &[TrackInfo]) -> ParticipantInfo {
     ParticipantInfo {
         sid: sid.to_owned(),
         identity: sid.trim_start_matches("PA_").to_owned(),
@@ -28,7 +28,7 @@ fn person(sid: &str, version: u32, tracks: &[TrackInfo]) -> ParticipantInfo {
 }
 
 fn gone(sid: &str) -> ParticipantInfo {
-    ParticipantInfo { state: participant_info::State::Disconnected as i32, ..person(sid, 99, &[]) }
+    ParticipantInfo { state: participant_info::State::Disconnected as i32, ..participant(sid, 99, &[]) }
 }
 
 fn me() -> ParticipantInfo {
@@ -59,9 +59,9 @@ fn over(changes: &[RoomChange]) -> Option<&MediaEndReason> {
 #[test]
 fn a_room_takes_every_track_also_late_ones_and_never_ends_by_itself() {
     let mut model = model(Source::Room);
-    let changes = model.joined(&me(), &[person("PA_a", 1, &[camera("TR_1")])], ms(0));
+    let changes = model.joined(&me(), &[participant("PA_a", 1, &[camera("TR_1")])], ms(0));
     assert_eq!(subscribed(&changes), ["TR_1"]);
-    let changes = model.update(&[person("PA_a", 2, &[camera("TR_1"), microphone("TR_2")])], ms(100));
+    let changes = model.update(&[participant("PA_a", 2, &[camera("TR_1"), microphone("TR_2")])], ms(100));
     assert_eq!(subscribed(&changes), ["TR_2"]);
     let changes = model.update(&[gone("PA_a")], ms(200));
     assert!(changes.contains(&RoomChange::Left { sid: "TR_1".to_owned() }));
@@ -74,9 +74,10 @@ fn a_participants_camera_and_microphone_or_its_screen_share() {
     let tracks = [camera("TR_1"), microphone("TR_2"), screen];
     for (screen_share, expected) in [(false, vec!["TR_1", "TR_2"]), (true, vec!["TR_s"])] {
         let mut model = model(Source::Participant { identity: "a".to_owned(), screen_share });
-        let changes = model.joined(&me(), &[person("PA_a", 1, &tracks), person("PA_b", 1, &[camera("TR_9")])], ms(0));
+        let changes =
+            model.joined(&me(), &[participant("PA_a", 1, &tracks), participant("PA_b", 1, &[camera("TR_9")])], ms(0));
         assert_eq!(subscribed(&changes), expected);
-        assert_eq!(over(&model.update(&[person("PA_a", 2, &[])], ms(10))), None, "unpublishing does not end it");
+        assert_eq!(over(&model.update(&[participant("PA_a", 2, &[])], ms(10))), None, "unpublishing does not end it");
         let changes = model.update(&[gone("PA_a")], ms(20));
         assert!(
             matches!(over(&changes), Some(MediaEndReason::SourceClosed { message }) if message == "participant a left")
@@ -100,7 +101,7 @@ fn what_does_not_appear_is_not_found_by_its_name() {
 #[test]
 fn a_microphone_named_as_the_video_track_is_refused() {
     let mut model = model(Source::Tracks { audio: None, video: Some("TR_2".to_owned()) });
-    let changes = model.joined(&me(), &[person("PA_a", 1, &[microphone("TR_2")])], ms(0));
+    let changes = model.joined(&me(), &[participant("PA_a", 1, &[microphone("TR_2")])], ms(0));
     let message = "track TR_2 is audio, but was named as the video track".to_owned();
     assert_eq!(over(&changes), Some(&MediaEndReason::Failed { code: "invalid_argument".to_owned(), message }));
 }
@@ -108,9 +109,9 @@ fn a_microphone_named_as_the_video_track_is_refused() {
 #[test]
 fn two_named_tracks_end_with_the_last_of_them() {
     let mut model = model(Source::Tracks { audio: Some("TR_2".to_owned()), video: Some("TR_1".to_owned()) });
-    model.joined(&me(), &[person("PA_a", 1, &[camera("TR_1"), microphone("TR_2")])], ms(0));
-    assert_eq!(over(&model.update(&[person("PA_a", 2, &[microphone("TR_2")])], ms(10))), None);
-    let changes = model.update(&[person("PA_a", 3, &[])], ms(20));
+    model.joined(&me(), &[participant("PA_a", 1, &[camera("TR_1"), microphone("TR_2")])], ms(0));
+    assert_eq!(over(&model.update(&[participant("PA_a", 2, &[microphone("TR_2")])], ms(10))), None);
+    let changes = model.update(&[participant("PA_a", 3, &[])], ms(20));
     assert!(
         matches!(over(&changes), Some(MediaEndReason::SourceClosed { message }) if message == "track TR_1 and TR_2 ended")
     );
@@ -119,19 +120,19 @@ fn two_named_tracks_end_with_the_last_of_them() {
 #[test]
 fn older_news_of_a_participant_change_nothing() {
     let mut model = model(Source::Room);
-    model.joined(&me(), &[person("PA_a", 5, &[camera("TR_1")])], ms(0));
-    assert_eq!(model.update(&[person("PA_a", 4, &[])], ms(10)), []);
+    model.joined(&me(), &[participant("PA_a", 5, &[camera("TR_1")])], ms(0));
+    assert_eq!(model.update(&[participant("PA_a", 4, &[])], ms(10)), []);
 }
 
 #[test]
 fn after_a_rejoin_the_same_source_under_a_new_sid_goes_on() {
     let mut model = model(Source::Track { track_id: "TR_1".to_owned() });
-    model.joined(&me(), &[person("PA_a", 1, &[camera("TR_1")])], ms(0));
+    model.joined(&me(), &[participant("PA_a", 1, &[camera("TR_1")])], ms(0));
     let changes = model.rejoined(&me(), &[], true, ms(5000));
     assert_eq!((subscribed(&changes), over(&changes)), (vec![], None), "the server was restarted and is still empty");
-    let changes = model.update(&[person("PA_a2", 1, &[])], ms(9000));
+    let changes = model.update(&[participant("PA_a2", 1, &[])], ms(9000));
     assert_eq!(over(&changes), None);
-    let returned = ParticipantInfo { identity: "a".to_owned(), ..person("PA_a2", 2, &[camera("TR_7")]) };
+    let returned = ParticipantInfo { identity: "a".to_owned(), ..participant("PA_a2", 2, &[camera("TR_7")]) };
     let changes = model.update(&[returned], ms(9500));
     assert_eq!((subscribed(&changes), over(&changes)), (vec!["TR_7"], None));
     assert_eq!(over(&model.tick(ms(60_000))), None);
@@ -140,7 +141,7 @@ fn after_a_rejoin_the_same_source_under_a_new_sid_goes_on() {
 #[test]
 fn who_does_not_come_back_after_a_rejoin_ends_the_recording() {
     let mut model = model(Source::Participant { identity: "a".to_owned(), screen_share: false });
-    model.joined(&me(), &[person("PA_a", 1, &[camera("TR_1")])], ms(0));
+    model.joined(&me(), &[participant("PA_a", 1, &[camera("TR_1")])], ms(0));
     model.rejoined(&me(), &[], true, ms(5000));
     assert_eq!(over(&model.tick(ms(34_999))), None);
     assert!(matches!(over(&model.tick(ms(35_000))), Some(MediaEndReason::SourceClosed { .. })));
@@ -149,7 +150,7 @@ fn who_does_not_come_back_after_a_rejoin_ends_the_recording() {
 #[test]
 fn our_own_metadata_is_a_layout_and_speakers_are_loudest_first() {
     let mut model = model(Source::Room);
-    model.joined(&me(), &[person("PA_a", 1, &[]), person("PA_b", 1, &[])], ms(0));
+    model.joined(&me(), &[participant("PA_a", 1, &[]), participant("PA_b", 1, &[])], ms(0));
     let own = ParticipantInfo { metadata: r#"{"layout":"speaker-light"}"#.to_owned(), ..me() };
     assert_eq!(model.update(std::slice::from_ref(&own), ms(1)), [RoomChange::Layout("speaker-light".to_owned())]);
     assert_eq!(model.update(&[own], ms(2)), []);

@@ -1,0 +1,7 @@
+//! Sound: from decoded packets at their sample positions (`track_buffer`, `sample_timeline`) to mixed blocks (`mixer`,
+//! `limiter`).
+
+pub(super) mod mixer;
+pub(super) mod limiter;
+pub(super) mod track_buffer;
+pub(super) mod sample_timeline;

@@ -1,0 +1,8 @@
+//! Decisions of a compositor. Everything here is pure: facts and media time in, a decision out.
+
+pub(super) mod start;
+pub(super) mod layer_request;
+pub(super) mod layout;
+pub(super) mod focus;
+pub(super) mod degradation;
+pub(super) mod pacing;

@@ -1,0 +1,225 @@
+//! Encoded frames of one track, waiting for the watermark. The only place where lag is kept.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex};
+
+use bytes::Bytes;
+
+use super::backlog::{Backlog, BacklogEntry, Retention};
+use super::lock::{lock, wait};
+use crate::track::Codec;
+use crate::units::MediaTime;
+
+/// Sound is decoded in parcels of this length: waking its thread costs more than a packet does.
+const SOUND_STEP_NS: u64 = 100_000_000;
+
+/// What happens to a track between its frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrackEvent {
+    /// The track begins, or goes on after a reconnect, perhaps in another codec.
+    Begins(Codec),
+    /// Packets that never came.
+    Lost,
+    Muted,
+    Left,
+}
+
+/// What a track's thread is told, in order of time.
+#[derive(Debug, PartialEq, Eq)]
+pub enum InboxItem {
+    Frame {
+        at: MediaTime,
+        key: bool,
+        data: Bytes,
+    },
+    TrackEvent(MediaTime, TrackEvent),
+    /// Nothing earlier than this will come any more.
+    Watermark(MediaTime),
+    Closed,
+}
+
+/// Filled by the recorder, which must not wait; emptied by the track's decoder thread.
+pub struct Inbox {
+    state: Mutex<InboxState>,
+    news: Condvar,
+    backlog: Arc<Backlog>,
+    video: bool,
+}
+
+struct InboxState {
+    waiting: VecDeque<(MediaTime, QueuedItem)>,
+    watermark: MediaTime,
+    closed: bool,
+    /// Frames are given up until the next key frame that finds room.
+    giving_up: bool,
+}
+
+enum QueuedItem {
+    Frame { key: bool, data: BacklogEntry },
+    TrackEvent(TrackEvent),
+}
+
+impl Inbox {
+    /// Empty, with the watermark at zero.
+    pub fn new(codec: Codec, backlog: Arc<Backlog>) -> Self {
+        let state =
+            InboxState { waiting: VecDeque::new(), watermark: MediaTime::ZERO, closed: false, giving_up: false };
+        Self { state: Mutex::new(state), news: Condvar::new(), backlog, video: codec.is_video() }
+    }
+
+    /// Never blocks for long: at worst one write into the page cache. Sound is never given up. False: this and the rest
+    /// of its group have no place.
+    pub fn put_frame(&self, at: MediaTime, key: bool, data: Bytes) -> bool {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return true;
+        }
+        if state.giving_up {
+            if !(key && self.backlog.has_room()) {
+                self.backlog.count_refused();
+                return false;
+            }
+            state.giving_up = false;
+        }
+        let worth = if self.video { Retention::IfRoom } else { Retention::Keep };
+        match self.backlog.keep(data, worth) {
+            Some(data) => {
+                state.waiting.push_back((at, QueuedItem::Frame { key, data }));
+                true
+            }
+            None => {
+                // A group of pictures with a hole is worth little: the rest of it goes too, and the hole is marked.
+                state.giving_up = true;
+                state.waiting.push_back((at, QueuedItem::TrackEvent(TrackEvent::Lost)));
+                false
+            }
+        }
+    }
+
+    /// Events are never given up.
+    pub fn put_event(&self, at: MediaTime, event: TrackEvent) {
+        lock(&self.state).waiting.push_back((at, QueuedItem::TrackEvent(event)));
+    }
+
+    /// Everything before `to` has been put. Sound is let go on when enough of it is there.
+    pub fn complete_to(&self, to: MediaTime) {
+        let mut state = lock(&self.state);
+        let step = if self.video { 1 } else { SOUND_STEP_NS };
+        if to >= state.watermark.plus_ns(step) {
+            state.watermark = to;
+            self.news.notify_one();
+        }
+    }
+
+    /// Nothing more comes; what waits is still handed out.
+    pub fn close(&self) {
+        lock(&self.state).closed = true;
+        self.news.notify_one();
+    }
+
+    /// Forgets what waits, for a compositor that is given up.
+    pub fn abandon(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        for (_, waiting) in state.waiting.drain(..) {
+            if let QueuedItem::Frame { data, .. } = waiting {
+                let _ = self.backlog.give_back(data);
+            }
+        }
+        self.news.notify_one();
+    }
+
+    /// Waits for the next thing to do. `announced`: the last `Watermark` this thread has passed on.
+    pub fn next(&self, announced: MediaTime) -> InboxItem {
+        let mut state = lock(&self.state);
+        loop {
+            let due = state.waiting.front().is_some_and(|(at, _)| *at < state.watermark || state.closed);
+            if due && let Some((at, waiting)) = state.waiting.pop_front() {
+                drop(state);
+                return match waiting {
+                    QueuedItem::TrackEvent(event) => InboxItem::TrackEvent(at, event),
+                    QueuedItem::Frame { key, data } => match self.backlog.give_back(data) {
+                        Some(data) => InboxItem::Frame { at, key, data },
+                        None => InboxItem::TrackEvent(at, TrackEvent::Lost),
+                    },
+                };
+            }
+            if state.watermark > announced {
+                return InboxItem::Watermark(state.watermark);
+            }
+            if state.closed {
+                return InboxItem::Closed;
+            }
+            state = wait(&self.news, state);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn inbox(bound: u64) -> Inbox {
+        Inbox::new(Codec::Vp8, Arc::new(Backlog::new(bound, None)))
+    }
+
+    fn at(ms: u64) -> MediaTime {
+        MediaTime::from_ns(ms * MS)
+    }
+
+    fn data(len: usize) -> Bytes {
+        Bytes::from(vec![7; len])
+    }
+
+    #[test]
+    fn a_frame_waits_for_the_watermark_and_the_watermark_is_said_after_it() {
+        let inbox = inbox(1000);
+        inbox.put_frame(at(10), true, data(1));
+        inbox.put_frame(at(20), false, data(1));
+        inbox.complete_to(at(20));
+        assert_eq!(inbox.next(at(0)), InboxItem::Frame { at: at(10), key: true, data: data(1) });
+        assert_eq!(inbox.next(at(0)), InboxItem::Watermark(at(20)));
+        inbox.close();
+        assert_eq!(inbox.next(at(20)), InboxItem::Frame { at: at(20), key: false, data: data(1) });
+        assert_eq!(inbox.next(at(20)), InboxItem::Closed);
+    }
+
+    #[test]
+    fn sound_is_let_go_on_a_parcel_at_a_time_and_all_of_it_at_the_end() {
+        let inbox = Inbox::new(Codec::Opus, Arc::new(Backlog::new(1000, None)));
+        for n in 0..8 {
+            inbox.put_frame(at(20 * n), true, data(1));
+        }
+        inbox.complete_to(at(100));
+        inbox.complete_to(at(160));
+        let mut frames = 0;
+        let announced = loop {
+            match inbox.next(at(0)) {
+                InboxItem::Frame { .. } => frames += 1,
+                other => break other,
+            }
+        };
+        assert_eq!((frames, announced), (5, InboxItem::Watermark(at(100))));
+        inbox.close();
+        assert!((0..3).all(|_| matches!(inbox.next(at(100)), InboxItem::Frame { .. })));
+        assert_eq!(inbox.next(at(100)), InboxItem::Closed);
+    }
+
+    #[test]
+    fn without_room_the_rest_of_the_group_goes_and_the_hole_is_marked() {
+        let inbox = inbox(100);
+        assert!(inbox.put_frame(at(0), true, data(100)));
+        assert!(!inbox.put_frame(at(10), false, data(1)), "no room");
+        assert!(!inbox.put_frame(at(20), false, data(1)));
+        inbox.complete_to(at(15));
+        assert!(matches!(inbox.next(at(15)), InboxItem::Frame { key: true, .. }));
+        inbox.put_frame(at(30), false, data(1)); // room, but its reference is gone
+        inbox.put_frame(at(40), true, data(2));
+        inbox.close();
+        assert_eq!(inbox.next(at(15)), InboxItem::TrackEvent(at(10), TrackEvent::Lost));
+        assert_eq!(inbox.next(at(15)), InboxItem::Frame { at: at(40), key: true, data: data(2) });
+        assert_eq!(inbox.backlog.stats().refused_frames, 3);
+    }
+}

@@ -1,0 +1,236 @@
+//! Tiles onto the canvas: rows copied where nothing is scaled, else scaled straight into it. No picture in between.
+
+use std::sync::Arc;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
+
+use crate::compositor::decode::VideoFrame;
+use crate::compositor::policy::layout::{Rect, Size, TileDrawing};
+
+/// Why a picture cannot be made. None of these passes by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum CanvasError {
+    /// No canvas can have this size.
+    #[error("no canvas of {width}x{height}")]
+    Impossible {
+        /// Pixels of a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// What GStreamer says.
+        source: gst::glib::BoolError,
+    },
+    /// No memory for another picture.
+    #[error("no memory for another picture")]
+    NoMemory {
+        /// What GStreamer says.
+        source: gst::FlowError,
+    },
+    /// The canvas cannot be written.
+    #[error("write into the canvas")]
+    Map {
+        /// What GStreamer says.
+        source: gst::glib::BoolError,
+    },
+}
+
+/// Where canvases come from.
+pub struct FramePool {
+    info: gst_video::VideoInfo,
+    pool: gst_video::VideoBufferPool,
+    ground: [u8; 3],
+}
+
+impl FramePool {
+    /// `light`: the ground is white.
+    ///
+    /// # Errors
+    ///
+    /// When no pool of such buffers can be made (a size of zero).
+    pub fn new(size: Size, light: bool) -> Result<Self, CanvasError> {
+        let Size { width, height } = size;
+        let impossible = |source| CanvasError::Impossible { width, height, source };
+        let info =
+            gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, width, height).build().map_err(impossible)?;
+        let caps = info.to_caps().map_err(impossible)?;
+        let pool = gst_video::VideoBufferPool::new();
+        let mut config = pool.config();
+        config.set_params(Some(&caps), info.size() as u32, 4, 0);
+        pool.set_config(config).map_err(impossible)?;
+        pool.set_active(true).map_err(impossible)?;
+        let mut frame_pool = Self { info, pool, ground: [0; 3] };
+        frame_pool.set_ground(light);
+        Ok(frame_pool)
+    }
+
+    /// White or black, from the next canvas on.
+    pub fn set_ground(&mut self, light: bool) {
+        // Video range: 16 is black, 235 white.
+        self.ground = [if light { 235 } else { 16 }, 128, 128];
+    }
+
+    /// A canvas whose content is undefined.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory.
+    pub fn canvas(&self) -> Result<gst::Buffer, CanvasError> {
+        self.pool.acquire_buffer(None).map_err(|source| CanvasError::NoMemory { source })
+    }
+
+    /// Format and size of every canvas.
+    pub fn info(&self) -> &gst_video::VideoInfo {
+        &self.info
+    }
+
+    /// Opens a canvas for painting.
+    ///
+    /// # Errors
+    ///
+    /// When the buffer cannot be mapped for writing.
+    pub fn open<'a>(&'a self, buffer: &'a mut gst::BufferRef) -> Result<Canvas<'a>, CanvasError> {
+        let frame = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, &self.info)
+            .map_err(|source| CanvasError::Map { source })?;
+        Ok(Canvas { frame, ground: self.ground })
+    }
+}
+
+impl Drop for FramePool {
+    fn drop(&mut self) {
+        let _ = self.pool.set_active(false);
+    }
+}
+
+/// A canvas that is painted on.
+pub struct Canvas<'a> {
+    frame: gst_video::VideoFrameRef<&'a mut gst::BufferRef>,
+    ground: [u8; 3],
+}
+
+impl Canvas<'_> {
+    /// Fills a rectangle with the ground.
+    pub fn clear(&mut self, rect: Rect) {
+        for plane in 0..3 {
+            let area = Area::of(rect, plane);
+            let stride = self.frame.plane_stride()[plane] as usize;
+            let value = self.ground[plane];
+            let Ok(data) = self.frame.plane_data_mut(plane as u32) else { return };
+            for row in 0..area.height {
+                data[(area.y + row) * stride + area.x..][..area.width].fill(value);
+            }
+        }
+    }
+
+    /// Rows of `source`, from `crop`, to `dest`: both of one size.
+    pub fn copy<T>(&mut self, source: &gst_video::VideoFrameRef<T>, crop: Rect, dest: Rect) {
+        for plane in 0..3 {
+            let (from, to) = (Area::of(crop, plane), Area::of(dest, plane));
+            let (from_stride, to_stride) =
+                (source.plane_stride()[plane] as usize, self.frame.plane_stride()[plane] as usize);
+            let Ok(read) = source.plane_data(plane as u32) else { return };
+            let Ok(write) = self.frame.plane_data_mut(plane as u32) else { return };
+            for row in 0..to.height {
+                let line = &read[(from.y + row) * from_stride + from.x..][..to.width];
+                write[(to.y + row) * to_stride + to.x..][..to.width].copy_from_slice(line);
+            }
+        }
+    }
+}
+
+/// A rectangle in samples of one plane.
+struct Area {
+    x: usize,
+    y: usize,
+    width: usize,
+    height: usize,
+}
+
+impl Area {
+    fn of(rect: Rect, plane: usize) -> Self {
+        let shift = if plane == 0 { 0 } else { 1 };
+        let samples = |length: u32| (length >> shift) as usize;
+        Self { x: samples(rect.x), y: samples(rect.y), width: samples(rect.width), height: samples(rect.height) }
+    }
+}
+
+/// Draws one track, and keeps its scaler while neither the source nor the place changes.
+#[derive(Default)]
+pub struct TileScaler {
+    scaler: Option<(Arc<gst_video::VideoInfo>, TileDrawing, gst_video::VideoConverter)>,
+}
+
+impl TileScaler {
+    /// False: the picture cannot be drawn (a format without a way to I420); its place is left as it was.
+    pub fn draw(
+        &mut self,
+        canvas: &mut Canvas<'_>,
+        picture: &VideoFrame,
+        drawn: TileDrawing,
+        onto: &gst_video::VideoInfo,
+    ) -> bool {
+        let Ok(source) = gst_video::VideoFrameRef::from_buffer_ref_readable(&picture.buffer, &picture.info) else {
+            return false;
+        };
+        if drawn.is_exact() && picture.info.format() == gst_video::VideoFormat::I420 && !is_full_range(&picture.info) {
+            canvas.copy(&source, drawn.crop, drawn.dest);
+            return true;
+        }
+        let same = |(info, at, _): &(Arc<gst_video::VideoInfo>, TileDrawing, _)| *info == picture.info && *at == drawn;
+        if !self.scaler.as_ref().is_some_and(same) {
+            self.scaler = scaler(&picture.info, drawn, onto).map(|scaler| (picture.info.clone(), drawn, scaler));
+        }
+        let Some((_, _, scaler)) = &self.scaler else { return false };
+        scaler.frame_ref(&source, &mut canvas.frame);
+        true
+    }
+}
+
+fn is_full_range(info: &gst_video::VideoInfo) -> bool {
+    info.colorimetry().range() == gst_video::VideoColorRange::Range0_255
+}
+
+fn scaler(
+    info: &gst_video::VideoInfo,
+    drawn: TileDrawing,
+    onto: &gst_video::VideoInfo,
+) -> Option<gst_video::VideoConverter> {
+    let mut config = gst_video::VideoConverterConfig::new();
+    let whole = |length: u32| length as i32;
+    config.set_src_x(whole(drawn.crop.x));
+    config.set_src_y(whole(drawn.crop.y));
+    config.set_src_width(Some(whole(drawn.crop.width)));
+    config.set_src_height(Some(whole(drawn.crop.height)));
+    config.set_dest_x(whole(drawn.dest.x));
+    config.set_dest_y(whole(drawn.dest.y));
+    config.set_dest_width(Some(whole(drawn.dest.width)));
+    config.set_dest_height(Some(whole(drawn.dest.height)));
+    config.set_fill_border(false);
+    // The default is cubic: a quarter more work, and no difference to be seen.
+    config.set_resampler_method(gst_video::VideoResamplerMethod::Linear);
+    config.set_threads(1);
+    let colorimetry = info.colorimetry();
+    // The file is labelled with what tracks normally are; converting SD colour to HD colour would double the work.
+    // Full range is different: unconverted it would be seen with crushed blacks.
+    let colorimetry = if is_full_range(info) {
+        gst_video::VideoColorimetry::new(
+            gst_video::VideoColorRange::Range16_235,
+            colorimetry.matrix(),
+            colorimetry.transfer(),
+            colorimetry.primaries(),
+        )
+    } else {
+        config.set_matrix_mode(gst_video::VideoMatrixMode::None);
+        colorimetry
+    };
+    // The converter refuses different rates and interlace modes; ours are only labels.
+    let target = gst_video::VideoInfo::builder(onto.format(), onto.width(), onto.height())
+        .fps(info.fps())
+        .interlace_mode(info.interlace_mode())
+        .colorimetry(&colorimetry)
+        .build()
+        .ok()?;
+    gst_video::VideoConverter::new(info, &target, Some(config)).ok()
+}

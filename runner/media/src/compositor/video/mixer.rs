@@ -1,0 +1,374 @@
+//! The picture mixer's thread: one picture per output time, made once every track is known up to it.
+//!
+//! Everything that happens is shown at the output time nearest to it. Pictures come with the output time they belong
+//! to (`phase`); those of a camera that is faster than the output come with their own.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+
+use super::canvas::{CanvasError, FramePool, TileScaler};
+use super::frame_queue::{FrameQueue, QueuedFrame};
+use crate::cadence::Cadence;
+use crate::compositor::decode::VideoFrame;
+use crate::compositor::event::{CompositorEvent, EventFn};
+use crate::compositor::policy::degradation::{DegradationBounds, DegradationLevel, DegradationPolicy};
+use crate::compositor::policy::focus::Focus;
+use crate::compositor::policy::layer_request::LayerRequests;
+use crate::compositor::policy::layout::{self, Arrangement, PlacedTile, Rect, Size, TileDrawing};
+use crate::compositor::policy::pacing::output_time;
+use crate::compositor::stats::StatsCounter;
+use crate::compositor::sync::decoded_queue::DecodedQueue;
+use crate::compositor::sync::mixer_sync::{MixerSync, SyncWait, VideoEvent};
+use crate::output::RawSink;
+use crate::track::{Track, TrackId, TrackSource};
+use crate::units::MediaTime;
+
+/// A picture older than this is not fresh: with several videos of one participant another one is shown.
+const FRESH_NS: u64 = 2_000_000_000;
+
+/// What pictures are made.
+#[derive(Clone, Debug)]
+pub struct VideoMixerOptions {
+    /// Of the canvas.
+    pub size: Size,
+    /// Pictures a second.
+    pub framerate: u32,
+    /// Which tracks are shown where.
+    pub arrangement: Arrangement,
+    /// How long the last picture of a camera that sends nothing (and was not muted) is held. A screen share may stand
+    /// still for ever.
+    pub hold_ns: u64,
+}
+
+/// A video track on the canvas.
+struct VideoInput {
+    track: Track,
+    pictures: Arc<FrameQueue>,
+    current: Option<VideoFrame>,
+    /// Taken and not shown yet.
+    due: VecDeque<VideoFrame>,
+    cadence: Cadence,
+    /// Order of first joining: the layouts' stable order.
+    order: usize,
+    /// Counts up whenever any track begins to be seen.
+    came: u64,
+    /// `current` is not what the last canvas shows.
+    changed: bool,
+    scaler: TileScaler,
+    left: bool,
+}
+
+impl VideoInput {
+    fn is_screen(&self) -> bool {
+        self.track.origin == TrackSource::ScreenShare
+    }
+
+    fn size(&self) -> Option<Size> {
+        self.current.as_ref().map(|picture| Size { width: picture.info.width(), height: picture.info.height() })
+    }
+}
+
+/// State of the picture mixer; its `run` is the thread.
+pub struct VideoMixer {
+    options: VideoMixerOptions,
+    sync: Arc<MixerSync>,
+    stats_counter: Arc<StatsCounter>,
+    tell: EventFn,
+    frame_pool: FramePool,
+    degradation: DegradationPolicy,
+    requests: LayerRequests,
+    focus: Focus,
+    inputs: Vec<VideoInput>,
+    orders: HashMap<TrackId, usize>,
+    came: u64,
+    /// What the last canvas shows, and the canvas.
+    last: Option<LastCanvas>,
+}
+
+struct LastCanvas {
+    canvas: gst::Buffer,
+    drawn: Vec<(TrackId, TileDrawing)>,
+    light: bool,
+}
+
+impl VideoMixer {
+    /// Nothing is made before [`VideoMixer::run`].
+    ///
+    /// # Errors
+    ///
+    /// When no canvas of this size can be made.
+    pub fn new(
+        options: VideoMixerOptions,
+        bounds: DegradationBounds,
+        sync: Arc<MixerSync>,
+        stats_counter: Arc<StatsCounter>,
+        tell: EventFn,
+    ) -> Result<Self, CanvasError> {
+        Ok(Self {
+            frame_pool: FramePool::new(options.size, options.arrangement.is_light())?,
+            options,
+            sync,
+            stats_counter,
+            tell,
+            degradation: DegradationPolicy::new(bounds),
+            requests: LayerRequests::default(),
+            focus: Focus::default(),
+            inputs: Vec::new(),
+            orders: HashMap::new(),
+            came: 0,
+            last: None,
+        })
+    }
+
+    /// Until the recording's end, or until the feed takes nothing more.
+    pub fn run(mut self, start: Option<MediaTime>, feed: Box<dyn RawSink>) {
+        if let Some(start) = start {
+            self.record(start, feed.as_ref());
+        }
+        feed.end();
+        for input in &self.inputs {
+            input.pictures.abandon();
+        }
+    }
+
+    fn record(&mut self, start: MediaTime, feed: &dyn RawSink) {
+        for n in 0.. {
+            let offset = output_time(n, self.options.framerate);
+            let next = output_time(n + 1, self.options.framerate);
+            let at = start.plus_ns(offset);
+            let half = start.plus_ns((offset + next) / 2);
+            let known = match self.sync.wait_for_video_events(at, half) {
+                SyncWait::Known((video_events, known)) => {
+                    video_events.into_iter().for_each(|(when, video_event)| self.follow(when, video_event));
+                    known
+                }
+                SyncWait::Over => return,
+            };
+            self.advance(at, known);
+            let lag = self.sync.lag(at);
+            let level = self.degradation.on(lag);
+            self.stats_counter.on_picture_time(at, lag);
+            if self.degradation.skips(n) {
+                self.stats_counter.on_skipped();
+                continue;
+            }
+            let picture = match self.compose(at, level) {
+                Ok(mut picture) => {
+                    // Just made or a copy that shares memory: its times are ours to write.
+                    let fresh = picture.make_mut();
+                    fresh.set_pts(gst::ClockTime::from_nseconds(offset));
+                    fresh.set_duration(gst::ClockTime::from_nseconds(next - offset));
+                    picture
+                }
+                Err(error) => {
+                    (self.tell)(CompositorEvent::Broken { message: spillway_process::chain(&error).to_string() });
+                    return;
+                }
+            };
+            if feed.push(picture).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn follow(&mut self, when: MediaTime, video_event: VideoEvent) {
+        match video_event {
+            VideoEvent::Video(track, pictures) => {
+                let next = self.orders.len();
+                let order = *self.orders.entry(track.id).or_insert(next);
+                self.inputs.push(VideoInput {
+                    track,
+                    pictures,
+                    current: None,
+                    due: VecDeque::new(),
+                    cadence: Cadence::default(),
+                    order,
+                    came: 0,
+                    changed: false,
+                    scaler: TileScaler::default(),
+                    left: false,
+                });
+                self.inputs.sort_by_key(|input| input.order);
+            }
+            VideoEvent::Speakers(identities) => self.focus.heard(when, &identities),
+            VideoEvent::Layout(name) => {
+                // One source at a time knows no layouts.
+                if let Arrangement::Tiles(_) = self.options.arrangement {
+                    self.options.arrangement = Arrangement::Tiles(name);
+                    self.frame_pool.set_ground(name.light);
+                }
+            }
+        }
+    }
+
+    /// Every track up to `known`: an absence empties the tile, nothing goes back in time.
+    fn advance(&mut self, at: MediaTime, known: MediaTime) {
+        for input in &mut self.inputs {
+            let VideoInput { pictures, current, due, cadence, left, .. } = input;
+            pictures.take_to(known, |queued| match queued {
+                QueuedFrame::Frame(picture) => match due.back().or(current.as_ref()).map(|last| last.at) {
+                    Some(last) if last > picture.at => {}
+                    last => {
+                        last.into_iter().for_each(|last| cadence.distance(picture.at.ns_since(last)));
+                        due.push_back(picture);
+                    }
+                },
+                QueuedFrame::Muted(_) => {
+                    due.clear();
+                    *current = None;
+                }
+                QueuedFrame::Left(_) => {
+                    due.clear();
+                    *current = None;
+                    *left = true;
+                }
+            });
+            if let Some(picture) = next_due(due, at, |picture| picture.at) {
+                if current.is_none() {
+                    self.came += 1;
+                    input.came = self.came;
+                }
+                *current = Some(picture);
+                input.changed = true;
+            }
+            let old = current.as_ref().is_some_and(|queued| at.ns_since(queued.at) > self.options.hold_ns);
+            if old && !input.is_screen() {
+                input.current = None;
+            }
+        }
+        self.inputs.retain(|input| !input.left);
+    }
+
+    fn compose(&mut self, at: MediaTime, level: DegradationLevel) -> Result<gst::Buffer, CanvasError> {
+        let placed = self.place(at);
+        self.request(at, &placed, level);
+        let drawn: Vec<(usize, TrackId, TileDrawing)> = placed
+            .iter()
+            .filter_map(|placed| {
+                let index =
+                    self.inputs.iter().position(|input| input.track.id == placed.track && input.current.is_some())?;
+                let drawn = layout::fit(self.inputs[index].size()?, placed.rect, placed.fit)?;
+                Some((index, placed.track, drawn))
+            })
+            .collect();
+        let light = self.options.arrangement.is_light();
+        let same_places = self.last.as_ref().is_some_and(|last| {
+            last.light == light && last.drawn.iter().copied().eq(drawn.iter().map(|(_, track, drawn)| (*track, *drawn)))
+        });
+        let any_changed = drawn.iter().any(|(index, ..)| self.inputs[*index].changed);
+        let mut cameras =
+            drawn.iter().map(|(index, ..)| &self.inputs[*index]).filter(|input| !input.is_screen()).peekable();
+        let moving = cameras.peek().is_some();
+        let usual_ns = cameras.filter_map(|input| input.cadence.usual()).min();
+        self.stats_counter.on_picture(at, any_changed || !same_places, moving, usual_ns);
+        let canvas = match &self.last {
+            // Nothing to paint: the same memory again, under another time.
+            Some(last) if same_places && !any_changed => return Ok(last.canvas.copy()),
+            _ => self.paint(&drawn, same_places)?,
+        };
+        for (index, ..) in &drawn {
+            self.inputs[*index].changed = false;
+        }
+        let drawn = drawn.into_iter().map(|(_, track, drawn)| (track, drawn)).collect();
+        self.last = Some(LastCanvas { canvas: canvas.clone(), drawn, light });
+        Ok(canvas.copy())
+    }
+
+    fn place(&mut self, at: MediaTime) -> Vec<PlacedTile> {
+        let inputs = &self.inputs;
+        let seen =
+            |identity: &str| inputs.iter().any(|input| input.current.is_some() && input.track.identity == identity);
+        let speaker = self.focus.at(at, seen);
+        let mut tiles: Vec<_> = inputs
+            .iter()
+            .filter_map(|input| {
+                let picture = input.current.as_ref()?;
+                Some(layout::Tile {
+                    track: input.track.id,
+                    identity: &input.track.identity,
+                    screen: input.is_screen(),
+                    size: input.size()?,
+                    came: input.came,
+                    fresh: at.ns_since(picture.at) <= FRESH_NS,
+                })
+            })
+            .collect();
+        // A decoder thread that has not ended yet beside the one that replaces it: one tile per track.
+        tiles.dedup_by_key(|tile| tile.track);
+        layout::place(self.options.arrangement, self.options.size, &tiles, speaker)
+    }
+
+    fn request(&mut self, at: MediaTime, placed: &[PlacedTile], level: DegradationLevel) {
+        let live = self.inputs.iter().filter(|input| input.current.is_some());
+        let tracks: Vec<TrackId> = live.map(|input| input.track.id).collect();
+        for request in self.requests.on(at, &tracks, placed, level) {
+            (self.tell)(CompositorEvent::LayerRequest(request));
+        }
+    }
+
+    fn paint(
+        &mut self,
+        drawn: &[(usize, TrackId, TileDrawing)],
+        same_places: bool,
+    ) -> Result<gst::Buffer, CanvasError> {
+        let mut buffer = self.frame_pool.canvas()?;
+        let last = self.last.as_ref().filter(|_| same_places);
+        let old = last.and_then(|last| {
+            gst_video::VideoFrameRef::from_buffer_ref_readable(&last.canvas, self.frame_pool.info()).ok()
+        });
+        {
+            let mut canvas = self.frame_pool.open(buffer.make_mut())?;
+            let covered: Vec<Rect> = drawn.iter().map(|(_, _, drawn)| drawn.dest).collect();
+            for free in layout::background(self.options.size, &covered) {
+                canvas.clear(free);
+            }
+            for (index, _, drawn) in drawn {
+                let input = &mut self.inputs[*index];
+                let Some(picture) = &input.current else { continue };
+                match &old {
+                    // Copying rows of the last canvas is never dearer than scaling again.
+                    Some(old) if !input.changed && !drawn.is_exact() => canvas.copy(old, drawn.dest, drawn.dest),
+                    _ => {
+                        if !input.scaler.draw(&mut canvas, picture, *drawn, self.frame_pool.info()) {
+                            canvas.clear(drawn.dest);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(buffer)
+    }
+}
+
+/// Which of the pictures that fall on one output time is shown: the nearest. Those after it wait for the next.
+fn next_due<T>(due: &mut VecDeque<T>, at: MediaTime, time: impl Fn(&T) -> MediaTime) -> Option<T> {
+    while let (Some(first), Some(second)) = (due.front().map(&time), due.get(1).map(&time))
+        && second.abs_diff_ns(at) < first.abs_diff_ns(at)
+    {
+        due.pop_front();
+    }
+    due.pop_front()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_faster_camera_is_thinned_evenly() {
+        let pictures: Vec<u64> = (0..120).map(|n| output_time(n, 60)).collect();
+        let (mut due, mut coming) = (VecDeque::new(), pictures.iter().copied().peekable());
+        let mut queued = Vec::new();
+        for n in 0..58 {
+            let (at, next) = (output_time(n, 30), output_time(n + 1, 30));
+            due.extend(std::iter::from_fn(|| coming.next_if(|picture| *picture <= (at + next) / 2)));
+            queued.extend(next_due(&mut due, MediaTime::from_ns(at), |picture| MediaTime::from_ns(*picture)));
+        }
+        let steps: Vec<u64> = queued.windows(2).map(|pair| (pair[1] - pair[0]) / 1_000_000).collect();
+        assert_eq!(steps.len(), 57);
+        assert!(steps.iter().all(|step| (33..=34).contains(step)), "{steps:?}");
+    }
+}

@@ -1,0 +1,215 @@
+//! H264 (RFC 6184) and H265 (RFC 7798): packets of one access unit → Annex B, and what its NAL units say. Pure.
+//!
+//! Both formats fragment and aggregate alike; [`NalFormat`] holds what differs. H265 is read without decoding order
+//! numbers, which WebRTC does not use. Never decodes a slice: of one it reads the type and the first bit.
+
+use super::bits::IncompleteFrame;
+use super::sps;
+
+pub(super) const START_CODE: [u8; 4] = [0, 0, 0, 1];
+
+/// What the NAL units of an access unit say.
+#[derive(Debug, Default)]
+pub(super) struct NalSummary {
+    /// A slice that needs nothing before it.
+    pub(super) idr: bool,
+    /// Pixels, from the sequence parameter set.
+    pub(super) size: Option<(u32, u32)>,
+    /// It has slices, not only parameter sets.
+    pub(super) picture: bool,
+}
+
+/// Where H264 and H265 differ.
+pub(super) trait NalFormat {
+    /// Bytes of a NAL unit's header, and of a packet's.
+    const HEADER: usize;
+    /// Packet types: several NAL units, and a piece of one.
+    const AGGREGATION: u8;
+    const FRAGMENT: u8;
+    const SPS: u8;
+
+    /// The type in the first byte of a header.
+    fn kind(header: u8) -> u8;
+    /// The type in the header of a fragment.
+    fn fragmented_kind(fragment: u8) -> u8;
+    /// Writes the header of the NAL unit whose first fragment has this packet header.
+    fn put_header(packet: &[u8], fragment: u8, out: &mut Vec<u8>);
+    /// A packet of this type is one NAL unit.
+    fn is_unit(kind: u8) -> bool;
+    /// A slice that may be an access unit's first (its first macroblock is the picture's).
+    fn is_slice(kind: u8) -> bool;
+    /// What may stand before the slices of an access unit: parameter sets, SEI, delimiter.
+    fn is_prefix(kind: u8) -> bool;
+    fn note(kind: u8, facts: &mut NalSummary);
+    fn size(sps: &[u8]) -> Option<(u32, u32)>;
+}
+
+pub(super) struct H264;
+
+impl NalFormat for H264 {
+    const HEADER: usize = 1;
+    /// STAP-A
+    const AGGREGATION: u8 = 24;
+    /// FU-A
+    const FRAGMENT: u8 = 28;
+    const SPS: u8 = 7;
+
+    fn kind(header: u8) -> u8 {
+        header & 31
+    }
+
+    fn fragmented_kind(fragment: u8) -> u8 {
+        fragment & 31
+    }
+
+    fn put_header(packet: &[u8], fragment: u8, out: &mut Vec<u8>) {
+        out.extend(packet.first().map(|header| header & 0xe0 | fragment & 31));
+    }
+
+    fn is_unit(kind: u8) -> bool {
+        (1..=23).contains(&kind)
+    }
+
+    /// first_mb_in_slice is ue(v): 0 is a single 1 bit.
+    fn is_slice(kind: u8) -> bool {
+        matches!(kind, 1 | 2 | 5)
+    }
+
+    fn is_prefix(kind: u8) -> bool {
+        (6..=9).contains(&kind)
+    }
+
+    fn note(kind: u8, facts: &mut NalSummary) {
+        facts.idr |= kind == 5;
+        facts.picture |= (1..=5).contains(&kind);
+    }
+
+    fn size(sps: &[u8]) -> Option<(u32, u32)> {
+        sps::h264_size(sps)
+    }
+}
+
+pub(super) struct H265;
+
+impl NalFormat for H265 {
+    const HEADER: usize = 2;
+    const AGGREGATION: u8 = 48;
+    const FRAGMENT: u8 = 49;
+    const SPS: u8 = 33;
+
+    fn kind(header: u8) -> u8 {
+        header >> 1 & 63
+    }
+
+    fn fragmented_kind(fragment: u8) -> u8 {
+        fragment & 63
+    }
+
+    fn put_header(packet: &[u8], fragment: u8, out: &mut Vec<u8>) {
+        if let [header, second, ..] = packet {
+            out.extend([header & 0x81 | (fragment & 63) << 1, *second]);
+        }
+    }
+
+    fn is_unit(kind: u8) -> bool {
+        kind < 48
+    }
+
+    /// first_slice_segment_in_pic_flag is the first bit behind the header.
+    fn is_slice(kind: u8) -> bool {
+        kind <= 31
+    }
+
+    fn is_prefix(kind: u8) -> bool {
+        matches!(kind, 32..=35 | 39)
+    }
+
+    fn note(kind: u8, facts: &mut NalSummary) {
+        facts.idr |= (16..=23).contains(&kind);
+        facts.picture |= kind <= 31;
+    }
+
+    fn size(sps: &[u8]) -> Option<(u32, u32)> {
+        sps::h265_size(sps)
+    }
+}
+
+/// Can the first slice of an access unit, or what stands before it, begin in this payload?
+pub(super) fn starts<F: NalFormat>(payload: &[u8]) -> bool {
+    let first_bit = |at: usize| payload.get(at).is_some_and(|byte| byte & 0x80 != 0);
+    match payload.first().map(|header| F::kind(*header)) {
+        // Behind the packet's header and the length of its first unit.
+        Some(kind) if kind == F::AGGREGATION => payload.get(F::HEADER + 2..).is_some_and(starts_unit::<F>),
+        Some(kind) if kind == F::FRAGMENT => first_bit(F::HEADER) && first_bit(F::HEADER + 1),
+        _ => starts_unit::<F>(payload),
+    }
+}
+
+fn starts_unit<F: NalFormat>(nal: &[u8]) -> bool {
+    nal.first().map(|header| F::kind(*header)).is_some_and(|kind| {
+        F::is_prefix(kind) || F::is_slice(kind) && nal.get(F::HEADER).is_some_and(|slice| slice & 0x80 != 0)
+    })
+}
+
+/// Payloads of one access unit → Annex B.
+pub(super) fn join<'a, F: NalFormat>(
+    payloads: impl Iterator<Item = &'a [u8]>,
+    out: &mut Vec<u8>,
+) -> Result<NalSummary, IncompleteFrame> {
+    let mut facts = NalSummary::default();
+    let mut fragment_open = false;
+    for payload in payloads {
+        let (header, rest) = payload.split_at_checked(F::HEADER).ok_or(IncompleteFrame)?;
+        let kind = F::kind(header[0]);
+        if kind != F::FRAGMENT && fragment_open {
+            return Err(IncompleteFrame);
+        }
+        if kind == F::AGGREGATION {
+            aggregated(rest, |nal| put::<F>(nal, &mut facts, out))?;
+        } else if kind == F::FRAGMENT {
+            let (fragment, data) = rest.split_first().ok_or(IncompleteFrame)?;
+            let (begin, end) = (fragment & 0x80 != 0, fragment & 0x40 != 0);
+            if begin == fragment_open {
+                return Err(IncompleteFrame);
+            }
+            if begin {
+                out.extend_from_slice(&START_CODE);
+                F::put_header(header, *fragment, out);
+                F::note(F::fragmented_kind(*fragment), &mut facts);
+            }
+            out.extend_from_slice(data);
+            fragment_open = !end;
+        } else if F::is_unit(kind) {
+            put::<F>(payload, &mut facts, out)?;
+        } else {
+            return Err(IncompleteFrame);
+        }
+    }
+    if fragment_open { Err(IncompleteFrame) } else { Ok(facts) }
+}
+
+/// The NAL units of an aggregation packet behind its header: each with its length in two bytes (RFC 6184 5.7.1, RFC
+/// 7798 4.4.2).
+fn aggregated(
+    mut rest: &[u8],
+    mut put: impl FnMut(&[u8]) -> Result<(), IncompleteFrame>,
+) -> Result<(), IncompleteFrame> {
+    while !rest.is_empty() {
+        let (length, units) = rest.split_first_chunk().ok_or(IncompleteFrame)?;
+        let (unit, behind) = units.split_at_checked(u16::from_be_bytes(*length).into()).ok_or(IncompleteFrame)?;
+        put(unit)?;
+        rest = behind;
+    }
+    Ok(())
+}
+
+fn put<F: NalFormat>(nal: &[u8], facts: &mut NalSummary, out: &mut Vec<u8>) -> Result<(), IncompleteFrame> {
+    let kind = F::kind(*nal.first().ok_or(IncompleteFrame)?);
+    F::note(kind, facts);
+    if kind == F::SPS {
+        facts.size = F::size(nal);
+    }
+    out.extend_from_slice(&START_CODE);
+    out.extend_from_slice(nal);
+    Ok(())
+}

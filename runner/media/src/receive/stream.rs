@@ -1,0 +1,160 @@
+//! One RTP stream on its way to whole frames that a decoder can start with.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use super::depacketize::{self, UnitKind};
+use super::event::{PayloadFormat, SourceTime};
+use super::reorder::{Packet, Reorder, ReorderOutput};
+use crate::track::TrackId;
+use crate::units::RtpTime;
+
+/// A frame that may be recorded, not yet placed in time.
+pub(super) struct WholeFrame {
+    pub(super) rtp: RtpTime,
+    /// Arrival of its earliest packet.
+    pub(super) at: SourceTime,
+    pub(super) key: bool,
+    pub(super) size: Option<(u32, u32)>,
+    pub(super) data: Bytes,
+}
+
+pub(super) enum StreamOutput {
+    Unit(WholeFrame),
+    Lost(u64),
+    /// A frame that needs a key frame first, or that does not make sense.
+    Undecodable,
+}
+
+pub(super) struct StreamReceiver {
+    pub(super) track: TrackId,
+    pub(super) form: Option<PayloadFormat>,
+    pub(super) reorder: Reorder,
+    pub(super) held: VecDeque<WholeFrame>,
+    /// Nothing but a key frame may come next.
+    pub(super) key_needed_since: Option<SourceTime>,
+    /// It is needed because the chain of frames broke.
+    pub(super) torn: bool,
+    pub(super) had_key: bool,
+    pub(super) asked: Option<SourceTime>,
+    prefix: BytesMut,
+}
+
+impl StreamReceiver {
+    pub(super) fn new(track: TrackId, reorder_wait: std::time::Duration, at: SourceTime) -> Self {
+        Self {
+            track,
+            form: None,
+            reorder: Reorder::new(reorder_wait),
+            held: VecDeque::new(),
+            key_needed_since: Some(at),
+            torn: false,
+            had_key: false,
+            asked: None,
+            prefix: BytesMut::new(),
+        }
+    }
+
+    pub(super) fn starts(&self, payload: &[u8]) -> bool {
+        self.form.is_some_and(|form| depacketize::starts_frame(form.codec, payload))
+    }
+
+    pub(super) fn sends_video(&self) -> bool {
+        self.form.is_some_and(|form| form.codec.is_video())
+    }
+
+    pub(super) fn needs_key(&mut self, at: SourceTime) {
+        self.key_needed_since.get_or_insert(at);
+        self.prefix.clear();
+    }
+
+    /// A decoder may have been thrown away meanwhile; the server begins again with a key frame.
+    pub(super) fn needs_key_after_pause(&mut self) {
+        if self.sends_video() {
+            // Far in the future of "since": the wait begins with the first frame that comes.
+            self.key_needed_since = Some(SourceTime::MAX);
+        }
+    }
+
+    pub(super) fn next(&mut self, now: SourceTime) -> Option<StreamOutput> {
+        loop {
+            match self.reorder.next(now) {
+                ReorderOutput::Frame(packets) => {
+                    if let Some(made) = self.make(&packets, now) {
+                        return Some(made);
+                    }
+                }
+                ReorderOutput::Lost(packets) => return Some(self.lost(packets, now)),
+                ReorderOutput::WaitUntil(_) | ReorderOutput::Empty => return None,
+            }
+        }
+    }
+
+    pub(super) fn flush(&mut self) -> Vec<StreamOutput> {
+        let steps = self.reorder.flush();
+        let mut out = Vec::new();
+        for step in steps {
+            match step {
+                ReorderOutput::Frame(packets) => out.extend(self.make(&packets, SourceTime::MAX)),
+                ReorderOutput::Lost(packets) => out.push(self.lost(packets, SourceTime::MAX)),
+                ReorderOutput::WaitUntil(_) | ReorderOutput::Empty => {}
+            }
+        }
+        out
+    }
+
+    fn lost(&mut self, packets: u64, now: SourceTime) -> StreamOutput {
+        if self.sends_video() {
+            self.needs_key(now);
+            self.torn = true;
+        }
+        StreamOutput::Lost(packets)
+    }
+
+    /// `None`: nothing to say about it (blank frames, parameter sets).
+    fn make(&mut self, packets: &[Packet], now: SourceTime) -> Option<StreamOutput> {
+        let form = self.form?;
+        let first = packets.first()?;
+        let Ok(unit) = depacketize::assemble(form.codec, packets) else {
+            self.needs_key(now);
+            self.torn = true;
+            return Some(StreamOutput::Undecodable);
+        };
+        let (key, size) = match unit.kind {
+            UnitKind::Blank => {
+                // The server's own frames; after a blank key frame nothing decodes until a real one.
+                if form.codec.is_video() {
+                    self.key_needed_since = Some(SourceTime::MAX);
+                }
+                return None;
+            }
+            UnitKind::Prefix => {
+                self.prefix.extend_from_slice(&unit.data);
+                return None;
+            }
+            UnitKind::Key { size } => (true, size),
+            UnitKind::Delta => (false, None),
+        };
+        if form.codec.is_video() {
+            if key {
+                self.key_needed_since = None;
+                self.torn = false;
+            } else if let Some(since) = self.key_needed_since {
+                self.key_needed_since = Some(since.min(now));
+                return Some(StreamOutput::Undecodable);
+            }
+        } else {
+            self.key_needed_since = None;
+        }
+        self.had_key = true;
+        let data = if self.prefix.is_empty() {
+            unit.data
+        } else {
+            self.prefix.extend_from_slice(&unit.data);
+            self.prefix.split().freeze()
+        };
+        let at = packets.iter().map(|packet| packet.at).min().unwrap_or(first.at);
+        Some(StreamOutput::Unit(WholeFrame { rtp: first.rtp, at, key, size, data }))
+    }
+}

@@ -1,0 +1,356 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::receive::event::PayloadFormat;
+use crate::receive::placement::BEYOND_HOPE;
+use crate::track::{Codec, Frame};
+use crate::units::{MediaTime, RtpTime, SeqNo};
+
+const VIDEO: Ssrc = Ssrc::new(11);
+const SOUND: Ssrc = Ssrc::new(22);
+const VP8: PayloadFormat = PayloadFormat { codec: Codec::Vp8, clock_rate: 90_000, channels: 0 };
+const OPUS: PayloadFormat = PayloadFormat { codec: Codec::Opus, clock_rate: 48_000, channels: 2 };
+
+fn options() -> ReceiveOptions {
+    ReceiveOptions { reorder_wait: ms(500), late: ms(500) }
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn publication(sid: &str, origin: TrackSource) -> Publication {
+    Publication {
+        sid: sid.to_owned(),
+        identity: "alice".to_owned(),
+        agent: false,
+        origin,
+        size: (640, 360),
+        muted: false,
+    }
+}
+
+fn opened() -> TrackReceiver {
+    let mut receiver = TrackReceiver::new(options());
+    receiver.push(RoomEvent::Opened { stream: VIDEO, publication: publication("TR_v", TrackSource::Camera) }, ms(0));
+    receiver
+        .push(RoomEvent::Opened { stream: SOUND, publication: publication("TR_a", TrackSource::Microphone) }, ms(0));
+    receiver
+}
+
+/// Picture `n` at 25 per second in two packets; every tenth is a key frame. The payload ends with its number.
+fn picture(n: u64, half: u64) -> RoomEvent {
+    let number = (n as u32).to_be_bytes();
+    let mut payload = vec![if half == 0 { 0x10 } else { 0x00 }];
+    if half == 0 {
+        payload.push(if n.is_multiple_of(10) { 0x10 } else { 0x11 });
+        payload.extend_from_slice(&[0x02, 0x00, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01]);
+    }
+    payload.extend_from_slice(&number);
+    packet(VIDEO, 1000 + 2 * n + half, n * 3600, half == 1, VP8, payload)
+}
+
+fn sound(n: u64) -> RoomEvent {
+    packet(SOUND, 500 + n, n * 960, false, OPUS, vec![0x78, n as u8, 1, 2])
+}
+
+fn packet(stream: Ssrc, seq: u64, rtp: u64, marker: bool, form: PayloadFormat, payload: Vec<u8>) -> RoomEvent {
+    let (seq, rtp) = (SeqNo::new(seq), RtpTime::new(rtp + (1 << 32)));
+    RoomEvent::Packet { stream, seq, rtp, marker, form, payload: Bytes::from(payload) }
+}
+
+fn taken(receiver: &mut TrackReceiver) -> Vec<TimelineEvent> {
+    receiver.drain().collect()
+}
+
+/// Both tracks for `seconds`, packets of `lost` numbers left out (picture n, half).
+fn play(receiver: &mut TrackReceiver, from: u64, to: u64, lost: impl Fn(u64, u64) -> bool) {
+    for n in from..to {
+        let at = ms(n * 40);
+        for half in 0..2 {
+            if !lost(n, half) {
+                receiver.push(picture(n, half), at);
+            }
+        }
+        receiver.push(sound(2 * n), at);
+        receiver.push(sound(2 * n + 1), at + ms(20));
+        receiver.tick(at);
+        receiver.tick(at + ms(20));
+    }
+}
+
+fn number(frame: &Frame) -> u32 {
+    let data = &frame.data;
+    u32::from_be_bytes([data[data.len() - 4], data[data.len() - 3], data[data.len() - 2], data[data.len() - 1]])
+}
+
+fn pictures(timed: &[TimelineEvent]) -> Vec<u32> {
+    timed
+        .iter()
+        .filter_map(|timed| match timed {
+            TimelineEvent::Frame(frame) if frame.track == TrackId(1) => Some(number(frame)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn without_loss_every_frame_comes_once_and_the_watermark_follows_closely() {
+    let mut receiver = opened();
+    play(&mut receiver, 0, 100, |_, _| false);
+    let timed = taken(&mut receiver);
+    assert_eq!(pictures(&timed), (0..100).collect::<Vec<_>>());
+    let complete = timed.iter().rev().find_map(|timed| match timed {
+        TimelineEvent::Watermark { at } => Some(at.ns()),
+        _ => None,
+    });
+    assert!(complete.is_some_and(|at| at >= ms(3980 - 180).as_nanos() as u64), "{complete:?} of 3.98 s");
+}
+
+#[test]
+fn a_lost_packet_costs_the_pictures_up_to_the_next_key_frame_and_is_said() {
+    let mut receiver = TrackReceiver::new(ReceiveOptions { reorder_wait: ms(100), ..options() });
+    receiver.push(RoomEvent::Opened { stream: VIDEO, publication: publication("TR_v", TrackSource::Camera) }, ms(0));
+    receiver
+        .push(RoomEvent::Opened { stream: SOUND, publication: publication("TR_a", TrackSource::Microphone) }, ms(0));
+    play(&mut receiver, 0, 40, |n, half| n == 13 && half == 1);
+    assert!(!receiver.keyframes_wanted().is_empty());
+    let timed = taken(&mut receiver);
+    let expected: Vec<u32> = (0..13).chain(20..40).collect();
+    assert_eq!(pictures(&timed), expected);
+    let lost: Vec<&TimelineEvent> = timed.iter().filter(|timed| matches!(timed, TimelineEvent::Lost { .. })).collect();
+    assert!(matches!(lost[..], [TimelineEvent::Lost { track: TrackId(1), packets: 1, .. }]), "{lost:?}");
+    assert_eq!(
+        timed.iter().filter(|timed| matches!(timed, TimelineEvent::Frame(frame) if frame.track == TrackId(2))).count(),
+        80
+    );
+}
+
+#[test]
+fn while_a_hole_is_waited_for_the_watermark_waits_too() {
+    let mut receiver = opened();
+    play(&mut receiver, 0, 20, |n, half| n == 13 && half == 0);
+    let timed = taken(&mut receiver);
+    let last = timed.iter().rev().find_map(|timed| match timed {
+        TimelineEvent::Watermark { at } => Some(at.ns()),
+        _ => None,
+    });
+    assert!(last.is_some_and(|at| at <= ms(13 * 40).as_nanos() as u64), "{last:?}");
+    // It comes back: nothing is lost.
+    receiver.push(picture(13, 0), ms(800));
+    receiver.tick(ms(820));
+    assert_eq!(pictures(&taken(&mut receiver)), (13..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn subscriptions_are_said_before_their_first_frame() {
+    let mut receiver = TrackReceiver::new(options());
+    let published = |sid: &str, video, muted| RoomEvent::Published { sid: sid.to_owned(), video, muted };
+    receiver.push(published("TR_v", true, true), ms(0));
+    receiver.push(published("TR_a", false, false), ms(0));
+    receiver.push(RoomEvent::Muted { sid: "TR_v".to_owned(), muted: false }, ms(50));
+    receiver.push(published("TR_w", true, false), ms(60));
+    receiver.push(RoomEvent::Refused { sid: "TR_w".to_owned() }, ms(70));
+    receiver.tick(ms(80));
+    assert_eq!(taken(&mut receiver), [], "session time begins with the first packet");
+
+    receiver
+        .push(RoomEvent::Opened { stream: SOUND, publication: publication("TR_a", TrackSource::Microphone) }, ms(90));
+    (0..30).for_each(|n| {
+        receiver.push(sound(n), ms(100 + 20 * n));
+        receiver.tick(ms(100 + 20 * n));
+    });
+    let told = |sid: &str, video, muted, at: u64| {
+        let at = MediaTime::from_ns(ms(at).as_nanos() as u64);
+        TimelineEvent::Published { sid: sid.to_owned(), video, muted, at }
+    };
+    let timed = taken(&mut receiver);
+    assert_eq!(timed[..2], [told("TR_a", false, false, 0), told("TR_v", true, false, 0)]);
+    assert!(!timed[2..].iter().any(|timed| matches!(timed, TimelineEvent::Published { .. })));
+
+    receiver.push(RoomEvent::Muted { sid: "TR_v".to_owned(), muted: true }, ms(1100));
+    receiver.push(RoomEvent::Left { sid: "TR_v".to_owned() }, ms(1200));
+    let over =
+        TimelineEvent::Unpublished { sid: "TR_v".to_owned(), at: MediaTime::from_ns(ms(1100).as_nanos() as u64) };
+    assert_eq!(taken(&mut receiver), [told("TR_v", true, true, 1000), over]);
+}
+
+#[test]
+fn blank_frames_never_come_out_and_a_real_key_frame_ends_them() {
+    let mut receiver = opened();
+    play(&mut receiver, 0, 10, |_, _| false);
+    let blank = vec![0x10, 0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x08, 0x00, 0x08, 0x00];
+    for n in 10..16 {
+        receiver.push(packet(VIDEO, 1000 + 2 * n, n * 3600, true, VP8, blank.clone()), ms(n * 40));
+        receiver.push(packet(VIDEO, 1001 + 2 * n, n * 3600 + 9, true, VP8, vec![0x10, 0x11, 0]), ms(n * 40));
+    }
+    play(&mut receiver, 16, 30, |_, _| false);
+    assert_eq!(pictures(&taken(&mut receiver)), (0..10).chain(20..30).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_muted_track_is_absent_until_it_speaks_again() {
+    let mut receiver = opened();
+    play(&mut receiver, 0, 25, |_, _| false);
+    receiver.push(RoomEvent::Muted { sid: "TR_v".to_owned(), muted: true }, ms(990));
+    for n in 50..75 {
+        receiver.push(sound(2 * (n - 25)), ms(n * 20));
+        receiver.tick(ms(n * 20));
+    }
+    let timed = taken(&mut receiver);
+    let absent = timed.iter().find_map(|timed| match timed {
+        TimelineEvent::Muted { track: TrackId(1), at, muted: true } => Some(*at),
+        _ => None,
+    });
+    assert!(
+        absent.is_some_and(|at| at.ns() > ms(960).as_nanos() as u64 && at.ns() <= ms(1000).as_nanos() as u64 + 1),
+        "{absent:?}"
+    );
+    receiver.push(RoomEvent::Muted { sid: "TR_v".to_owned(), muted: false }, ms(2000));
+    play(&mut receiver, 55, 70, |_, _| false);
+    let back = pictures(&taken(&mut receiver));
+    assert_eq!(back.first(), Some(&60), "begins with a key frame");
+}
+
+#[test]
+fn after_a_reconnect_the_same_source_keeps_its_track_and_its_time_goes_on() {
+    let mut receiver = opened();
+    play(&mut receiver, 0, 25, |_, _| false);
+    receiver.push(RoomEvent::Interrupted, ms(1100));
+    let before = taken(&mut receiver);
+    assert!(before.iter().any(|timed| matches!(timed, TimelineEvent::Muted { track: TrackId(1), muted: false, .. })));
+    receiver.push(
+        RoomEvent::Opened { stream: Ssrc::new(99), publication: publication("TR_new", TrackSource::Camera) },
+        ms(6000),
+    );
+    for n in 0..50 {
+        let at = ms(6000 + n * 40);
+        let RoomEvent::Packet { payload, .. } = picture(n, 0) else { continue };
+        receiver.push(packet(Ssrc::new(99), 7_000_000 + 2 * n, n * 3600 + 999_999, true, VP8, payload.to_vec()), at);
+        receiver.tick(at);
+    }
+    let after = taken(&mut receiver);
+    let first = after.iter().find_map(|timed| match timed {
+        TimelineEvent::Frame(frame) => Some((frame.track, frame.at.ns(), frame.key)),
+        _ => None,
+    });
+    let Some((TrackId(1), at, true)) = first else { panic!("{first:?}") };
+    assert!(at.abs_diff(ms(6000).as_nanos() as u64) < 50_000_000, "{at}");
+}
+
+#[test]
+fn while_the_connection_is_in_trouble_a_silent_track_becomes_absent_before_the_others_go_on() {
+    let mut receiver = opened();
+    play(&mut receiver, 0, 25, |_, _| false);
+    receiver.push(RoomEvent::Trouble { on: true }, ms(1000));
+    for n in 50..150 {
+        receiver.tick(ms(n * 20));
+    }
+    let mut complete = MediaTime::ZERO;
+    let mut absent = 0;
+    for timed in taken(&mut receiver) {
+        match timed {
+            TimelineEvent::Watermark { at } => complete = at,
+            TimelineEvent::Muted { at, muted, .. } => {
+                assert!(!muted, "it is our connection");
+                assert!(at >= complete, "{at:?} was said to be complete to {complete:?}");
+                absent += 1;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(absent, 2);
+    assert!(complete.ns() > ms(2700).as_nanos() as u64);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_order_duplication_and_loss_gives_whole_decodable_frames_in_order(
+        fates in prop::collection::vec((0u8..20, 0u64..300), 240),
+        mute in prop::option::of(0u64..4000),
+    ) {
+        let mut arrivals: Vec<(Duration, RoomEvent)> = Vec::new();
+        for n in 0..120u64 {
+            for half in 0..2 {
+                let (fate, late) = fates[(2 * n + half) as usize];
+                let at = ms(n * 40);
+                match fate {
+                    0 => {}
+                    1 => arrivals.push((at + ms(late), picture(n, half))),
+                    2 => arrivals.extend([(at, picture(n, half)), (at + ms(late), picture(n, half))]),
+                    _ => arrivals.push((at, picture(n, half))),
+                }
+            }
+        }
+        if let Some(mute) = mute {
+            arrivals.push((ms(mute), RoomEvent::Muted { sid: "TR_v".to_owned(), muted: true }));
+        }
+        arrivals.sort_by_key(|arrival| arrival.0);
+        let mut receiver = opened();
+        for (at, arrival) in arrivals {
+            receiver.push(arrival, at);
+            receiver.tick(at);
+        }
+        receiver.finish(ms(6000));
+        let (mut last, mut number_before, mut needs_key, mut complete) = (None, None, true, None);
+        for timed in taken(&mut receiver) {
+            match timed {
+                TimelineEvent::Frame(frame) => {
+                    prop_assert!(last.is_none_or(|last| frame.at > last));
+                    prop_assert_eq!(frame.data.len(), 18, "whole");
+                    let number = number(&frame);
+                    prop_assert!(frame.key || (!needs_key && Some(number) == number_before.map(|before: u32| before + 1)));
+                    prop_assert_eq!(frame.key, number.is_multiple_of(10));
+                    (last, number_before, needs_key) = (Some(frame.at), Some(number), false);
+                }
+                TimelineEvent::Lost { .. } | TimelineEvent::Muted { .. } => needs_key = true,
+                TimelineEvent::Watermark { at } => {
+                    prop_assert!(complete.is_none_or(|complete| at > complete));
+                    complete = Some(at);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn a_key_frame_is_asked_for_when_a_hole_is_beyond_hope_and_not_before() {
+    let mut receiver = TrackReceiver::new(ReceiveOptions { reorder_wait: ms(2000), ..options() });
+    receiver.push(RoomEvent::Opened { stream: VIDEO, publication: publication("TR_v", TrackSource::Camera) }, ms(0));
+    let mut asked = None;
+    for n in 0..60 {
+        let at = ms(n * 40);
+        for half in 0..2 {
+            if (n, half) != (5, 1) {
+                receiver.push(picture(n, half), at);
+            }
+        }
+        receiver.tick(at);
+        if !receiver.keyframes_wanted().is_empty() {
+            asked.get_or_insert(at);
+        }
+    }
+    assert_eq!(asked, Some(ms(5 * 40) + BEYOND_HOPE));
+}
+
+#[test]
+fn what_is_between_picture_and_sound_is_known_by_their_reports() {
+    let mut receiver = opened();
+    let offset = |receiver: &TrackReceiver| receiver.stats()[0].av_offset_ms;
+    play(&mut receiver, 0, 25, |_, _| false);
+    assert_eq!(offset(&receiver), None);
+    // At one second of media the picture shows what was to be heard 60 ms before.
+    let ntp = 1_700_000_000_000_000_000;
+    receiver.push(RoomEvent::Report { stream: VIDEO, rtp: 90_000, ntp: ntp - 60_000_000 }, ms(1000));
+    receiver.push(RoomEvent::Report { stream: SOUND, rtp: 48_000, ntp }, ms(1000));
+    let before = offset(&receiver);
+    assert!(before.is_some_and(|before| (40.0..80.0).contains(&before)), "{before:?}");
+    play(&mut receiver, 25, 75, |_, _| false);
+    let after = offset(&receiver);
+    assert!(after.is_some_and(|after| after.abs() < 1.0), "{after:?}");
+}

@@ -1,0 +1,342 @@
+//! The controller of one recording: decides what is made ([`RecordingMode`]), leads the file ([`FileRecorder`]), tells
+//! the runner what happens ([`EventReporter`]). Runs on the main thread and reads one channel; never touches media.
+
+mod files;
+
+use std::sync::mpsc::{Receiver, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, StartCommand};
+use spillway_plan::Secret;
+use spillway_process::{Clock, chain};
+use tracing::{error, info, warn};
+
+use super::event_reporter::EventReporter;
+use super::file_recorder::{FileError, FileRecorder, TakeOutcome};
+use super::input::{RecorderInput, TICK};
+use super::mode::{RecordingMode, TrackSurvey};
+use crate::compositor::{CompositorEvent, LayerRequest};
+use crate::output::{PipelineError, PipelineEvent};
+use crate::receive::TrackStats;
+use crate::source::room::{JoinOptions, Room, RoomMessage};
+use crate::track::TimelineEvent;
+
+/// How long the room may take to hand over what has arrived after we leave.
+const ROOM_LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a drain may go without any progress before the file is closed as it is.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same when the runner is gone and will not wait for us.
+const ORPHAN_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) struct RecorderController {
+    start: StartCommand,
+    /// The installation's time, as the runner has told it; no step of the host's wall clock moves it.
+    clock: Clock,
+    report: EventReporter,
+    tell: Sender<RecorderInput>,
+    gstreamer: Option<JoinHandle<Result<(), gst::glib::Error>>>,
+    room: Option<Room>,
+    /// Unix nanoseconds of media time 0.
+    origin: Option<i64>,
+    survey: TrackSurvey,
+    /// What came while there was no file to take it.
+    held: Vec<TimelineEvent>,
+    /// Asked the runner where the next file goes.
+    opening: Option<RecordingMode>,
+    recorder: Option<FileRecorder>,
+    file_count: u32,
+    started: bool,
+    /// Asked the room to let us go; it is given until then.
+    leaving: Option<Instant>,
+    draining: Option<DrainState>,
+    /// The runner is gone.
+    orphan: bool,
+}
+
+struct DrainState {
+    why: MediaEndReason,
+    worked: u64,
+    give_up_at: Instant,
+}
+
+/// The room's way to us. However the room ends, a panic included, we hear that it is gone.
+struct RoomSender(Sender<RecorderInput>);
+
+impl Drop for RoomSender {
+    fn drop(&mut self) {
+        let _ = self.0.send(RecorderInput::RoomGone);
+    }
+}
+
+/// Whether the recording goes on.
+type Flow = std::ops::ControlFlow<MediaEndReason>;
+const CONTINUE: Flow = Flow::Continue(());
+
+impl RecorderController {
+    /// `gstreamer`: the thread that initialises GStreamer, joined before the first file.
+    pub(super) fn new(
+        start: StartCommand,
+        report: EventReporter,
+        tell: Sender<RecorderInput>,
+        gstreamer: JoinHandle<Result<(), gst::glib::Error>>,
+    ) -> Self {
+        Self {
+            clock: Clock::host_ahead_by(start.clock_ahead_ns),
+            start,
+            report,
+            tell,
+            gstreamer: Some(gstreamer),
+            room: None,
+            origin: None,
+            survey: TrackSurvey::default(),
+            held: vec![],
+            opening: None,
+            recorder: None,
+            file_count: 0,
+            started: false,
+            leaving: None,
+            draining: None,
+            orphan: false,
+        }
+    }
+
+    /// Until the recording is over and everything is said.
+    pub(super) fn run_loop(mut self, inbox: &Receiver<RecorderInput>) {
+        let mut flow = self.join();
+        let mut next_tick = Instant::now();
+        while flow == CONTINUE {
+            let now = Instant::now();
+            flow = if now >= next_tick {
+                next_tick = now + TICK;
+                self.tick(now)
+            } else {
+                match inbox.recv_timeout(next_tick - now) {
+                    Ok(input) => self.on(input),
+                    Err(_) => CONTINUE,
+                }
+            };
+        }
+        if let Flow::Break(why) = flow {
+            self.close_file();
+            info!(?why, "recording ended");
+            self.report.ended(why);
+        }
+    }
+
+    fn join(&mut self) -> Flow {
+        let plan = &self.start.plan;
+        let mut options =
+            JoinOptions::new(self.start.ws_url.clone(), Secret::new(self.start.token.clone()), plan.source.clone());
+        options.room_id = plan.room_id.clone();
+        options.want_video = plan.picture.is_some();
+        options.want_audio = plan.sound.is_some();
+        options.reorder = Duration::from_millis(self.start.settings.reorder_ms);
+        options.appear = Duration::from_millis(self.start.settings.appear_ms);
+        let sender = RoomSender(self.tell.clone());
+        match Room::join(options, move |deliveries| sender.0.send(RecorderInput::Room(deliveries)).is_ok()) {
+            Ok(room) => self.room = Some(room),
+            Err(error) => return failed("internal", format!("start the room's thread: {error}")),
+        }
+        CONTINUE
+    }
+
+    fn on(&mut self, input: RecorderInput) -> Flow {
+        match input {
+            RecorderInput::Command(MediaCommand::Start(_)) => CONTINUE,
+            RecorderInput::Command(MediaCommand::WriteTo { file, path, id }) => self.write_to(file, (&path, id)),
+            RecorderInput::Command(MediaCommand::Stop) => self.stop(),
+            RecorderInput::RunnerGone => {
+                self.orphan = true;
+                self.stop()
+            }
+            RecorderInput::Room(deliveries) => {
+                deliveries.into_iter().try_for_each(|delivery| self.on_room_message(delivery))
+            }
+            RecorderInput::RoomGone => {
+                self.room_over(MediaEndReason::SourceClosed { message: "the room is over".into() })
+            }
+            RecorderInput::Pipeline(recorder, event) => self.on_pipeline(recorder, event),
+            RecorderInput::Compositor(recorder, event) => self.on_scene(recorder, event),
+        }
+    }
+
+    fn on_room_message(&mut self, delivery: RoomMessage) -> Flow {
+        match delivery {
+            RoomMessage::Epoch { at } => self.origin = Some(self.clock.unix_ns_at(at.into())),
+            RoomMessage::TimelineEvent(timed) => return self.timed(timed),
+            RoomMessage::Joined { room_id, room_name } => self.report.send(MediaEvent::Joined { room_id, room_name }),
+            RoomMessage::Waiting(what) => self.report.send(MediaEvent::Waiting { what }),
+            RoomMessage::Noted(message) => self.report.send(MediaEvent::Noted { message }),
+            RoomMessage::Stats(stats) => self.stats(&stats),
+            RoomMessage::Ended(why) => return self.room_over(why),
+        }
+        CONTINUE
+    }
+
+    fn stats(&mut self, stats: &TrackStats) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.packets(stats.track, stats.packets, stats.lost);
+            recorder.av_offset(stats.track, stats.av_offset_ms);
+        }
+    }
+
+    fn timed(&mut self, timed: TimelineEvent) -> Flow {
+        if self.draining.is_some() {
+            return CONTINUE;
+        }
+        let Some(recorder) = &mut self.recorder else {
+            self.survey.take(&timed);
+            self.held.push(timed);
+            return self.choose_mode();
+        };
+        match recorder.take(&timed) {
+            Ok(TakeOutcome::Went) => CONTINUE,
+            Ok(TakeOutcome::Noted(message)) => {
+                self.report.send(MediaEvent::Noted { message });
+                CONTINUE
+            }
+            Ok(TakeOutcome::OtherCodec) => self.next_file(timed),
+            Err(error) => self.broke(error),
+        }
+    }
+
+    fn stop(&mut self) -> Flow {
+        if self.leaving.is_none() && self.draining.is_none() {
+            self.leaving = Some(Instant::now() + ROOM_LEAVE_TIMEOUT);
+            if let Some(room) = &self.room {
+                room.leave();
+            }
+        }
+        CONTINUE
+    }
+
+    fn room_over(&mut self, why: MediaEndReason) -> Flow {
+        let why = if self.leaving.is_some() { MediaEndReason::Stopped } else { why };
+        self.drain(why)
+    }
+
+    fn drain(&mut self, why: MediaEndReason) -> Flow {
+        if self.draining.is_some() {
+            return CONTINUE;
+        }
+        let Some(recorder) = &mut self.recorder else { return Flow::Break(why) };
+        if let Err(error) = recorder.end() {
+            return self.broke(error);
+        }
+        self.draining =
+            Some(DrainState { why, worked: recorder.worked(), give_up_at: Instant::now() + self.drain_timeout() });
+        CONTINUE
+    }
+
+    fn drain_timeout(&self) -> Duration {
+        if self.orphan { ORPHAN_DRAIN_TIMEOUT } else { DRAIN_TIMEOUT }
+    }
+
+    fn on_pipeline(&mut self, number: u32, event: PipelineEvent) -> Flow {
+        if self.recorder.as_ref().is_none_or(|recorder| recorder.number != number) {
+            return CONTINUE;
+        }
+        match event {
+            PipelineEvent::Flowing => self.flowing(),
+            PipelineEvent::Drained => match self.draining.take() {
+                Some(draining) => Flow::Break(draining.why),
+                // Both inputs ended by themselves: only a compositor that broke does that.
+                None => failed("internal", "the recording ended before it was told to".into()),
+            },
+            PipelineEvent::Broke(error) => self.broke(FileError::Pipeline(error)),
+        }
+    }
+
+    fn flowing(&mut self) -> Flow {
+        let Some(recorder) = &self.recorder else { return CONTINUE };
+        if !self.started
+            && let (Some(zero), Some(origin)) = (self.origin, recorder.origin())
+        {
+            self.started = true;
+            self.report.send(MediaEvent::Started { at: zero + origin.ns() as i64 });
+        }
+        CONTINUE
+    }
+
+    fn on_scene(&mut self, number: u32, event: CompositorEvent) -> Flow {
+        let Some(recorder) = self.recorder.as_mut().filter(|recorder| recorder.number == number) else {
+            return CONTINUE;
+        };
+        match event {
+            CompositorEvent::Started { at } => recorder.began(at),
+            CompositorEvent::LayerRequest(request) => {
+                if let Some(room) = &self.room {
+                    match request {
+                        LayerRequest::Prefer { track, width, height } => room.prefer(track, width, height),
+                        LayerRequest::KeyFrame { track } => room.ask_keyframe(track),
+                    }
+                }
+            }
+            CompositorEvent::Noted { message } => self.report.send(MediaEvent::Noted { message }),
+            CompositorEvent::Broken { message } => {
+                return self.drain(MediaEndReason::Failed { code: "internal".into(), message });
+            }
+            CompositorEvent::Ended => {}
+        }
+        CONTINUE
+    }
+
+    /// Nothing more can be written. What was, stays.
+    fn broke(&mut self, error: FileError) -> Flow {
+        // A closed input is the echo of a fault that the pipeline tells itself.
+        if matches!(&error, FileError::Passthrough(crate::passthrough::PassthroughError::Feed(_))) {
+            return CONTINUE;
+        }
+        let message = chain(&error).to_string();
+        if let Some(room) = &self.room {
+            room.leave();
+        }
+        Flow::Break(match &error {
+            full if full.is_full() => MediaEndReason::Full { message },
+            FileError::Open(_) | FileError::Pipeline(PipelineError::Write { .. }) => {
+                MediaEndReason::Failed { code: "invalid_argument".into(), message }
+            }
+            _ => {
+                error!(error = message, "recording broke");
+                MediaEndReason::Failed { code: "internal".into(), message }
+            }
+        })
+    }
+
+    fn tick(&mut self, now: Instant) -> Flow {
+        let (mut media_ns, mut lag_ms, mut backlog, mut worked) = (0, 0, 0, 0);
+        if let Some(recorder) = &mut self.recorder {
+            media_ns = recorder.media_ns();
+            lag_ms = recorder.lag_ms();
+            backlog = recorder.backlog_bytes();
+            worked = recorder.worked();
+            let (end, sealed_to) = recorder.bytes();
+            self.report.wrote(recorder.number, end, sealed_to, media_ns);
+        }
+        self.report.alive(media_ns, lag_ms, backlog);
+        // The first frame may have passed before the compositor's start or the wall clock was known.
+        if media_ns > 0 {
+            let _ = self.flowing();
+        }
+        if let Some(draining) = &mut self.draining {
+            if draining.worked != worked {
+                draining.worked = worked;
+                draining.give_up_at = now + if self.orphan { ORPHAN_DRAIN_TIMEOUT } else { DRAIN_TIMEOUT };
+            } else if now >= draining.give_up_at {
+                warn!("the file did not finish draining");
+                return Flow::Break(MediaEndReason::Failed {
+                    code: "deadline_exceeded".into(),
+                    message: "the encoder did not finish; the file ends where it stood".into(),
+                });
+            }
+        } else if self.leaving.is_some_and(|until| now >= until) {
+            return self.drain(MediaEndReason::Stopped);
+        }
+        CONTINUE
+    }
+}
+
+fn failed(code: &str, message: String) -> Flow {
+    Flow::Break(MediaEndReason::Failed { code: code.to_owned(), message })
+}

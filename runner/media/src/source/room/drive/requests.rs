@@ -1,0 +1,94 @@
+//! What is asked of the server: subscriptions, layers, key frames.
+
+use std::time::{Duration, Instant};
+
+use livekit_protocol::signal_request::Message as Request;
+use livekit_protocol::{UpdateSubscription, UpdateTrackSettings};
+use spillway_ipc::MediaEndReason;
+use tracing::{debug, info};
+
+use super::{LAST_PACKETS, RoomDriver};
+use crate::receive::event::RoomEvent;
+use crate::source::room::message::{RoomCommand, RoomMessage};
+use crate::source::room::model::RoomChange;
+use crate::units::Ssrc;
+
+/// The server throttles too; this keeps us from asking for nothing.
+const KEYFRAME_EVERY: Duration = Duration::from_millis(500);
+
+impl RoomDriver {
+    pub(super) async fn greet(&mut self) {
+        let response = &self.link.response;
+        let room = response.room.clone().unwrap_or_default();
+        let own = response.participant.clone().unwrap_or_default();
+        let others = response.other_participants.clone();
+        info!(room = room.name, room_id = room.sid, participants = others.len(), "joined");
+        if !self.room_id.is_empty() && !room.sid.is_empty() && self.room_id != room.sid {
+            let message = format!("room {} is over; another of the same name has begun", self.room_id);
+            self.end(MediaEndReason::SourceClosed { message }, Duration::ZERO);
+            return;
+        }
+        self.room_id = room.sid.clone();
+        self.say(RoomMessage::Joined { room_id: room.sid, room_name: room.name });
+        let changes = self.model.joined(&own, &others, self.since(Instant::now()));
+        self.obey(changes).await;
+    }
+
+    pub(super) async fn command(&mut self, command: Option<RoomCommand>) {
+        match command {
+            Some(RoomCommand::Keyframe(track)) => {
+                for ssrc in self.receiver.streams_of(track).collect::<Vec<_>>() {
+                    self.ask_keyframe(ssrc);
+                }
+            }
+            Some(RoomCommand::Prefer { track, width, height }) => {
+                let Some(sid) = self.receiver.sid_of(track) else { return };
+                let settings = UpdateTrackSettings {
+                    track_sids: vec![sid.to_owned()],
+                    width,
+                    height,
+                    ..UpdateTrackSettings::default()
+                };
+                self.link.client.send(Request::TrackSetting(settings)).await;
+            }
+            Some(RoomCommand::Leave) | None => self.end(MediaEndReason::Stopped, Duration::ZERO),
+        }
+    }
+
+    pub(super) async fn obey(&mut self, changes: Vec<RoomChange>) {
+        let now = self.since(Instant::now());
+        let mut subscribe = Vec::new();
+        for change in changes {
+            match change {
+                RoomChange::Subscribe(sid) => {
+                    if let Some(published) = self.model.published(&sid) {
+                        self.receive(published, now);
+                    }
+                    subscribe.push(sid);
+                }
+                RoomChange::Muted { sid, muted } => self.receive(RoomEvent::Muted { sid, muted }, now),
+                RoomChange::Left { sid } => self.receive(RoomEvent::Left { sid }, now),
+                RoomChange::Speakers(identities) => self.receive(RoomEvent::Speakers { identities }, now),
+                RoomChange::Layout(name) => self.receive(RoomEvent::Layout { name }, now),
+                RoomChange::Waiting(message) => self.say(RoomMessage::Waiting(message)),
+                RoomChange::Noted(message) => self.say(RoomMessage::Noted(message)),
+                RoomChange::Over(why) => self.end(why, LAST_PACKETS),
+            }
+        }
+        if !subscribe.is_empty() {
+            debug!(?subscribe, "subscribing");
+            let request =
+                UpdateSubscription { track_sids: subscribe, subscribe: true, ..UpdateSubscription::default() };
+            self.link.client.send(Request::Subscription(request)).await;
+        }
+    }
+
+    pub(super) fn ask_keyframe(&mut self, ssrc: Ssrc) {
+        let now = Instant::now();
+        if self.asked.get(&ssrc).is_some_and(|asked| now - *asked < KEYFRAME_EVERY) {
+            return;
+        }
+        self.asked.insert(ssrc, now);
+        self.peer.ask_keyframe(ssrc);
+    }
+}

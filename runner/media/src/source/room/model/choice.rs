@@ -1,0 +1,132 @@
+//! Which publications are recorded, and when that is over.
+
+use livekit_protocol::{TrackType, encryption};
+use spillway_plan::Source;
+
+use super::{RoomChange, RoomModel, closed, failed, origin};
+use crate::receive::event::SourceTime;
+use crate::track::TrackSource;
+
+impl RoomModel {
+    pub(super) fn choose(&mut self, changes: &mut Vec<RoomChange>) {
+        let mut found = Vec::new();
+        for participant in self.participants.values() {
+            for track in participant.tracks.values() {
+                let kind = track.r#type();
+                let wanted = match &self.source {
+                    Source::Room => self.wants(kind),
+                    Source::Participant { identity, screen_share } => {
+                        let ordinary = matches!(origin(track), TrackSource::Camera | TrackSource::Microphone);
+                        participant.identity == *identity && ordinary != *screen_share && self.wants(kind)
+                    }
+                    Source::Tracks { audio, video } => {
+                        let named = |name: &Option<String>| name.as_ref() == Some(&track.sid);
+                        if named(video) && kind != TrackType::Video || named(audio) && kind != TrackType::Audio {
+                            let (is, not) =
+                                if kind == TrackType::Video { ("video", "audio") } else { ("audio", "video") };
+                            let message = format!("track {} is {is}, but was named as the {not} track", track.sid);
+                            changes.push(failed("invalid_argument", message));
+                            return;
+                        }
+                        named(audio) || named(video)
+                    }
+                    Source::Track { track_id } => track.sid == *track_id,
+                };
+                if !wanted || self.chosen.contains_key(&track.sid) || self.ended.contains(&track.sid) {
+                    continue;
+                }
+                if track.encryption() != encryption::Type::None {
+                    if self.refused.insert(track.sid.clone()) {
+                        changes.push(match &self.source {
+                            Source::Room | Source::Participant { .. } => RoomChange::Noted(format!(
+                                "track {} is end-to-end encrypted and cannot be recorded",
+                                track.sid
+                            )),
+                            _ => failed(
+                                "failed_precondition",
+                                format!("track {} is end-to-end encrypted and cannot be recorded", track.sid),
+                            ),
+                        });
+                    }
+                    continue;
+                }
+                found.push((track.sid.clone(), (participant.identity.clone(), origin(track))));
+            }
+        }
+        for (sid, whose) in found {
+            changes.push(RoomChange::Subscribe(sid.clone()));
+            self.chosen.insert(sid, whose);
+        }
+    }
+
+    fn wants(&self, kind: TrackType) -> bool {
+        match kind {
+            TrackType::Video => self.want_video,
+            TrackType::Audio => self.want_audio,
+            TrackType::Data => false,
+        }
+    }
+
+    pub(super) fn judge(&mut self, now: SourceTime, changes: &mut Vec<RoomChange>) {
+        if changes.iter().any(|change| matches!(change, RoomChange::Over(_))) {
+            return;
+        }
+        match self.source.clone() {
+            Source::Room => {}
+            Source::Participant { identity, .. } => {
+                let here = self.participants.values().any(|participant| participant.identity == identity);
+                if here {
+                    self.seen = true;
+                } else if self.seen && self.return_by.is_none() {
+                    changes.push(closed(&format!("participant {identity} left")));
+                } else if !self.seen && now >= self.appear_by {
+                    changes.push(failed("not_found", format!("participant {identity} not found")));
+                }
+            }
+            Source::Tracks { audio, video } => {
+                self.judge_tracks(audio.into_iter().chain(video).collect(), now, changes)
+            }
+            Source::Track { track_id } => self.judge_tracks(vec![track_id], now, changes),
+        }
+    }
+
+    fn judge_tracks(&mut self, named: Vec<String>, now: SourceTime, changes: &mut Vec<RoomChange>) {
+        let found = self.chosen.len() + self.ended.len();
+        if found >= named.len() {
+            self.seen = true;
+        }
+        if !self.seen && now >= self.appear_by {
+            let missing = named.iter().find(|sid| !self.chosen.contains_key(*sid) && !self.ended.contains(*sid));
+            let missing = missing.map_or("", String::as_str);
+            changes.push(failed("not_found", format!("track {missing} not found")));
+        } else if self.seen && self.chosen.is_empty() {
+            let ended: Vec<&str> = self.ended.iter().map(String::as_str).collect();
+            changes.push(closed(&format!("track {} ended", ended.join(" and "))));
+        }
+    }
+
+    pub(super) fn waiting_message(&mut self, changes: &mut Vec<RoomChange>) {
+        let message = match &self.source {
+            Source::Room if self.chosen.is_empty() => "waiting for the first track of the room".to_owned(),
+            Source::Participant { identity, .. } if !self.seen => format!("waiting for participant {identity}"),
+            Source::Participant { identity, .. } if self.chosen.is_empty() => {
+                format!("waiting for a track of participant {identity}")
+            }
+            Source::Tracks { audio, video } if !self.seen => {
+                let missing: Vec<&str> = audio
+                    .iter()
+                    .chain(video)
+                    .filter(|sid| !self.chosen.contains_key(*sid))
+                    .map(String::as_str)
+                    .collect();
+                format!("waiting for track {}", missing.join(" and "))
+            }
+            Source::Track { track_id } if !self.seen => format!("waiting for track {track_id}"),
+            _ => return,
+        };
+        if message != self.waiting {
+            self.waiting = message.clone();
+            changes.push(RoomChange::Waiting(message));
+        }
+    }
+}
