@@ -15,8 +15,8 @@ const IN_CYCLES: &[(&str, usize)] = &[
     ("infra/bus", 5),
     ("infra/storage", 9),
     ("dispatcher", 15),
-    ("runner/ipc", 4),
-    ("runner", 9),
+    ("runner/ipc", 0),
+    ("runner", 0),
     ("runner/media", 30),
 ];
 

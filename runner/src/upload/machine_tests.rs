@@ -6,7 +6,7 @@ use spillway_plan::Container;
 
 use super::super::plan::PartSizes;
 use super::*;
-use crate::salvage::candidates;
+use crate::upload::candidates;
 
 const SECOND: Duration = Duration::from_secs(1);
 const CONTAINERS: [Container; 5] = [Container::Mp4, Container::Webm, Container::Ogg, Container::Ivf, Container::Mp3];

@@ -1,15 +1,22 @@
-//! Hours of bad weather in virtual time, with real files and the sizes of real stores.
+//! Hours of outages and aborted uploads in virtual time, with real files and the part sizes of real stores.
 
 use std::os::unix::fs::FileExt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use spillway_ipc::SpoolReader;
+use spillway_ipc::restart::{Origin, RestartPoints};
 use spillway_storage::unreliable::FaultMode;
-use spillway_storage::{Object, Part, PartRules, RamStorage, Unreliable};
+use spillway_storage::{Meta, Object, Part, PartRules, PartTag, RamStorage, Storage, Unreliable, Upload};
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use super::*;
+use crate::events::SessionEvent;
+use crate::upload::checkpoint::CheckpointWriter;
+use crate::upload::outcome::UploadProgress;
+use crate::upload::settings::UploadSettings;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(250);
@@ -515,7 +522,7 @@ async fn a_store_that_keeps_no_upload_is_given_up() {
 
 /// MinIO and Ceph answer the repetition of a `complete` with NoSuchUpload, and most keys may only write.
 #[tokio::test(start_paused = true)]
-async fn a_completion_without_an_answer_is_believed_where_nobody_may_look() {
+async fn a_completion_without_an_answer_is_believed_where_keys_may_not_look() {
     let lab = UploadLab::with(1_000_000, 20_000_000, Setting { write_only: true, ..MP4 });
     lab.record(MINUTE).await;
     let kept = lab.finish().await.0.unwrap();
