@@ -18,8 +18,10 @@ use crate::upload::checkpoint::FileCheckpoint;
 pub(super) struct Spooled {
     pub(super) spool: Arc<SpoolReader>,
     pub(super) origin: Origin,
-    /// Of an MP4.
+    /// Those behind `offsets_from`.
     offsets: Vec<BaseDataOffset>,
+    /// Offsets of an MP4 before this byte of the file are not known: a part with such bytes cannot be sent.
+    offsets_from: u64,
     /// Size of the object that can be made of it.
     pub(super) bytes: u64,
 }
@@ -33,7 +35,7 @@ impl Spooled {
     /// Bytes `range` of the object can be read.
     pub(super) fn is_whole(&self, range: Range<u64>) -> io::Result<bool> {
         let file = self.origin.in_file(range.start)..self.origin.in_file(range.end);
-        self.spool.is_whole(file)
+        Ok(file.start >= self.offsets_from && self.spool.is_whole(file)?)
     }
 }
 
@@ -44,13 +46,15 @@ pub(super) async fn spooled(file: &FileCheckpoint) -> Option<Spooled> {
         let spool = SpoolReader::open(&path).ok()?;
         let end = spool.end().ok().filter(|bytes| *bytes > 0)?;
         if origin.is_whole() {
-            return Some(Spooled { spool: Arc::new(spool), origin, offsets: vec![], bytes: end });
+            return Some(Spooled { spool: Arc::new(spool), origin, offsets: vec![], offsets_from: 0, bytes: end });
         }
         let from = origin.from.max(kept_from);
         let mut points = RestartPoints::resume(container, &Origin { head: origin.head.clone(), from });
         points.advance(&spool, end).ok()?;
         let bytes = origin.in_object(points.walked_to());
-        Some(Spooled { spool: Arc::new(spool), offsets: points.offsets_in(from..end), origin, bytes })
+        // The other containers have no offsets.
+        let offsets_from = if container == Container::Mp4 { from } else { 0 };
+        Some(Spooled { spool: Arc::new(spool), offsets: points.offsets_in(from..end), offsets_from, origin, bytes })
     });
     look.await.ok().flatten()
 }

@@ -332,6 +332,12 @@ impl UploadMachine {
         slot.and_then(|slot| slot.acked.as_ref()).map_or(whole, |acked| acked.to)
     }
 
+    /// Bytes of whole parts without a gap from the first on. What lies behind may be sent again, from the first byte of
+    /// its part.
+    pub fn whole_to(&self) -> u64 {
+        self.first_not_whole().1
+    }
+
     /// The first part that the store does not have up to its end, and where it begins.
     fn first_not_whole(&self) -> (Option<&PartSlot>, u64) {
         let (done, rest) = self.slots.split_at(self.first_open.min(self.slots.len()));

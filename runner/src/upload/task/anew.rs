@@ -106,6 +106,7 @@ impl Uploader {
             state.objects += 1;
             self.name = numbered(&self.asked_name, state.objects);
             self.origin = origin;
+            self.points.forget_offsets(0..self.origin.from);
             let (origin, filename, kept_from) = (self.origin.clone(), self.name.clone(), state.kept_from);
             let media = state.samples.iter().copied().collect();
             self.checkpoint_writer.update(self.file, |file| {

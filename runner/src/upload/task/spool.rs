@@ -31,9 +31,11 @@ impl Uploader {
         state
             .stored
             .extend(stored.into_iter().map(|range| self.origin.in_file(range.start)..self.origin.in_file(range.end)));
-        let safe = self.origin.in_file(state.machine.safe_to());
+        // Behind it stands a part that is not whole in the store: it is sent again from its first byte, by this process
+        // or by a salvage. What it needs of the fragment in which it begins stays as well.
+        let stored_to = self.origin.in_file(state.machine.whole_to());
         // Should another party abort the upload, the next object begins with what is there: at a restart point.
-        let limit = self.points.keep_from(safe, KEY_WITHIN.min(self.spool_cap / 4)).unwrap_or(safe);
+        let limit = self.points.keep_from(stored_to, KEY_WITHIN.min(self.spool_cap / 4)).unwrap_or(stored_to);
         let mut ranges = vec![];
         for range in &mut state.stored {
             let to = range.end.min(limit);
@@ -45,9 +47,11 @@ impl Uploader {
         state.stored.retain(|range| !range.is_empty());
         let Some(kept_from) = ranges.iter().map(|range| range.end).max() else { return };
         state.kept_from = state.kept_from.max(kept_from).max(limit);
-        let first_end = self.origin.in_file(self.layout().size(1));
         self.points.forget_starts(state.kept_from);
-        self.points.forget_offsets(first_end..state.kept_from);
+        // Only what is given back: a part whose answer was lost stays, and may be sent again with its offsets.
+        for range in &ranges {
+            self.points.forget_offsets(range.clone());
+        }
         let spool = self.spool.clone();
         let punch = move || ranges.into_iter().try_for_each(|range: Range<u64>| spool.punch(range).map(|_| ()));
         if let Ok(Err(error)) = spawn_blocking(punch).await {
@@ -66,8 +70,11 @@ impl Uploader {
         if state.samples.back().is_none_or(|(end, _)| *end < sealed_to) {
             state.samples.push_back((sealed_to, media_ns));
             let safe = state.machine.safe_to();
-            // One before the first that is not safe, to measure from.
-            while state.samples.get(1).is_some_and(|(end, _)| *end <= safe) {
+            // Another object would begin at `kept_from`: how much media is before that has to be known.
+            let given_back = state.kept_from > self.origin.from;
+            let measured = if given_back { safe.min(self.origin.in_object(state.kept_from)) } else { safe };
+            // One at or before it, to measure from.
+            while state.samples.get(1).is_some_and(|(end, _)| *end <= measured) {
                 state.samples.pop_front();
             }
             if state.samples.len() > MAX_SAMPLES {
