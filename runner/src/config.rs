@@ -1,5 +1,5 @@
-//! What a runner is told besides the request: by the dispatcher (one line on standard input, settings in the ticket) or
-//! by whoever started it with `--request`.
+//! Settings of a runner besides the request: from the dispatcher (one line on standard input, and the ticket) or from the
+//! command line with `--request`. Values with their defaults; read once at the start.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,15 +20,20 @@ use crate::upload::UploadSettings;
 pub struct Handover {
     /// Text of the ticket key.
     pub ticket_key: Secret,
+    /// How Redis is reached.
     pub redis: RedisConfig,
+    /// How to log.
     #[serde(default)]
     pub log: LogSettings,
 }
 
+/// How a runner logs.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct LogSettings {
+    /// debug, info, warn or error; empty: info.
     pub level: String,
+    /// One JSON object a line instead of text.
     pub json: bool,
 }
 
@@ -42,19 +47,20 @@ pub struct Settings {
     pub local_root: Option<PathBuf>,
     /// The media program; `None`: as the environment says, else beside our own executable.
     pub media_program: Option<PathBuf>,
+    /// For the media process.
     pub media: MediaSettings,
-    /// Silence of the media process that counts as its death.
+    /// How long the media process may send no event before it is killed.
     pub hang_after_ms: u64,
     /// How long an egress may wait for its first media; 0: until the room ends.
     pub start_timeout_ms: u64,
-    /// How long the media process may stand still while it finishes its files.
+    /// How long the media process may make no progress while it finishes its files.
     pub drain_timeout_ms: u64,
     /// How long the last report waits for Redis. Without it a finished recording counts as a dead one, so this outlasts a
     /// long outage; it costs what an idle machine costs.
     pub last_report_timeout_ms: u64,
     /// How long the last report is offered to livekit-server once Redis has it; after that a dispatcher delivers it.
     pub report_timeout_ms: u64,
-    /// Of outputs that end in a store.
+    /// For outputs that end in a store.
     pub upload: UploadSettings,
 }
 
@@ -75,6 +81,7 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Limits of the plan and timeouts of these settings, for the session.
     pub fn rules(&self, limits: &Limits) -> SessionRules {
         SessionRules {
             max_duration: limits.max_duration_ns.map(Duration::from_nanos),

@@ -1,5 +1,6 @@
-//! A runner that was started in a container: what the platform's secret store put into its environment becomes the line
-//! that a launcher would have written on standard input, and leaves the environment before anything else is done.
+//! A runner that was started in a container: secrets that the platform put into its environment become the line that a
+//! launcher would have written on standard input, and leave the environment before anything else is done. Runs in the main
+//! thread before any other exists.
 //!
 //! Variables, as Terraform names them:
 //! * `SPILLWAY_TICKET_KEY`: text of the ticket key (secret)
@@ -25,14 +26,19 @@ const REDIS: &str = "SPILLWAY_REDIS";
 const REDIS_PASSWORD: &str = "SPILLWAY_REDIS_PASSWORD";
 const ALL: [&str; 4] = [HANDOVER, TICKET_KEY, REDIS, REDIS_PASSWORD];
 
+/// Why the environment was not turned into a handover.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
-    #[error("{TICKET_KEY} is set and {REDIS} is not: nobody says where Redis is")]
+    /// A ticket key without Redis.
+    #[error("{TICKET_KEY} is set and {REDIS} is not: it is not known where Redis is")]
     NoRedis,
+    /// The text is not quoted: it may hold a password.
     #[error("{REDIS} is no JSON object")]
     BadRedis,
+    /// No memory file could be made.
     #[error("keep the handover in memory")]
     Memory(#[source] io::Error),
+    /// This program could not be executed again.
     #[error("start anew without secrets in the environment")]
     Reexec(#[source] io::Error),
 }
@@ -45,7 +51,7 @@ fn handover_line(get: impl Fn(&str) -> Option<String>, json_log: bool) -> Result
     }
     let Some(key) = given(TICKET_KEY) else { return Ok(None) };
     let redis = given(REDIS).ok_or(ContainerError::NoRedis)?;
-    // The parser's own message would quote the text, and somebody may have put a password into it.
+    // The parser's own message would quote the text, which may hold a password.
     let mut redis: serde_json::Value = serde_json::from_str(&redis).map_err(|_| ContainerError::BadRedis)?;
     let section = redis.as_object_mut().ok_or(ContainerError::BadRedis)?;
     if let Some(password) = given(REDIS_PASSWORD) {
@@ -55,8 +61,11 @@ fn handover_line(get: impl Fn(&str) -> Option<String>, json_log: bool) -> Result
     Ok(Some(Secret::new(handover_line.to_string())))
 }
 
-/// Where the environment holds secrets, this program becomes itself once more without them, with the line on standard
-/// input; so they are in no `/proc/<pid>/environ`, and nothing started later can inherit them. Otherwise it returns.
+/// Where the environment holds secrets, executes this program once more without them, with the line on standard input; so
+/// they are in no `/proc/<pid>/environ`, and no child can inherit them. Returns `Ok` only where there are none.
+///
+/// # Errors
+/// Half of the variables are missing or wrong, or the operating system refuses. A retry changes nothing.
 pub fn take_secrets_out() -> Result<(), ContainerError> {
     let json_log = telemetry::inherited_format() == LogFormat::Json;
     let Some(handover_line) = handover_line(|name| env::var(name).ok(), json_log)? else { return Ok(()) };

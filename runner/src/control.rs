@@ -1,4 +1,5 @@
-//! StopEgress and UpdateStream for our egress, from the moment it is ours until its end is acknowledged.
+//! StopEgress and UpdateStream for one egress, from before it is owned until its end is acknowledged. Calls come from the
+//! bus, stops go into the session's inbox, and the answer is the newest EgressInfo. Runs on the bus' tasks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,18 +13,22 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tracing::info;
 
+use crate::events::{SessionEvent, StopSource};
 use crate::report::{EgressReport, ReportPhase};
-use crate::session::machine::{SessionEvent, StopSource};
 
 /// A stop is answered with the state it led to; when that takes longer than this, with the state as it is.
 const STOP_STATE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The methods of one egress on the bus.
 pub struct ControlServer {
     server: RpcServer,
 }
 
 impl ControlServer {
-    /// Calls are heard when it returns.
+    /// Subscribes; calls are received when it returns.
+    ///
+    /// # Errors
+    /// Redis does not answer; a retry is right.
     pub async fn open(
         bus: &Bus,
         egress_id: &EgressId,
@@ -37,7 +42,7 @@ impl ControlServer {
         Ok(Self { server })
     }
 
-    /// Calls in hand are answered first.
+    /// Unsubscribes; calls that were received are answered first.
     pub async fn close(self) {
         self.server.close().await;
     }
@@ -54,7 +59,7 @@ impl Handler for StopEgress {
         Bid::Now(1.0)
     }
 
-    /// Idempotent: the first one acts, every one is answered with the state.
+    /// Idempotent: the first call acts, every call is answered with the state.
     async fn answer(&self, _: Incoming) -> Result<Vec<u8>, RpcError> {
         info!("stop asked");
         // A session that is over takes no events, and its state says so.

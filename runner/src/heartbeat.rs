@@ -1,5 +1,5 @@
-//! Signs of life to Redis, and what they find there: a stop that a dispatcher answered for us, a record that is not
-//! ours any more, or none at all.
+//! Heartbeats to Redis, once a second beside the session, each with a look at the record: it brings a stop that a
+//! dispatcher answered for us, or the loss of ownership, and has the report written again when the record is missing.
 
 use std::time::Duration;
 
@@ -9,26 +9,35 @@ use spillway_protocol::EgressId;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
+use crate::events::{SessionEvent, StopSource};
 use crate::report::Reporter;
-use crate::session::machine::{SessionEvent, StopSource};
 
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Some beats may be lost on a busy machine before we count as silent.
+/// Some heartbeats may be lost on a busy machine before a dispatcher assumes that the task is dead.
 const TTL: Duration = Duration::from_secs(6);
 
+/// The heartbeats of one attempt.
 pub struct HeartbeatTask {
+    /// Where they go.
     pub heartbeats: Heartbeats,
+    /// Where the record is.
     pub registry: Registry,
+    /// The egress.
     pub egress_id: EgressId,
+    /// Heartbeats of an earlier attempt are refused.
     pub attempt: u32,
 }
 
 impl HeartbeatTask {
+    /// Sends one heartbeat.
+    ///
+    /// # Errors
+    /// Redis does not answer; a retry is right.
     pub async fn beat(&self, beat: &Heartbeat) -> Result<FencedWrite, BusError> {
         self.heartbeats.beat(&self.egress_id, self.attempt, beat, TTL).await
     }
 
-    /// Until dropped.
+    /// Sends heartbeats until it is dropped; a Redis that is away is logged and tried again.
     pub async fn run(self, reporter: &Reporter, inbox: mpsc::Sender<SessionEvent>) {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -45,7 +54,7 @@ impl HeartbeatTask {
                 Ok(None) => failing = false,
                 Err(error) => {
                     if !failing {
-                        warn!(error = %chain(&error), "no sign of life reaches redis, the recording goes on");
+                        warn!(error = %chain(&error), "no heartbeat reaches redis, the recording goes on");
                     }
                     failing = true;
                 }
@@ -54,13 +63,13 @@ impl HeartbeatTask {
     }
 
     async fn beat_and_check(&self, reporter: &Reporter) -> Result<Option<SessionEvent>, BusError> {
-        let heard = self.beat(&reporter.beat()).await?;
+        let written = self.beat(&reporter.beat()).await?;
         let record = self.registry.get(&self.egress_id).await?;
-        // Asked after the record was read: an end in it may be our own.
+        // Looked at after the record was read: an end in that may be our own.
         if reporter.is_over() {
             return Ok(None);
         }
-        if heard == FencedWrite::Superseded {
+        if written == FencedWrite::Superseded {
             return Ok(Some(SessionEvent::OwnershipLost));
         }
         Ok(match record {

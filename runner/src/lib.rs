@@ -1,17 +1,21 @@
-//! One egress, then exit. The route: what is asked (`ticket`, in a container after `container`, or `oneshot` without a dispatcher), who may interrupt it
-//! (`control`), its life (`session`, which starts the media process and obeys the pure machine), what its files mean
-//! (`results`), how they get into their stores (`upload`; of a dead run: `salvage`), and what the outside hears of it (`report`).
+//! One egress, then exit. `serve` puts a runner together: for a dispatcher, whose launch is read by `container` and `ticket`, or
+//! for a request by hand (`oneshot`). `session` records: it runs the media process and owns the files, `upload` brings them
+//! into their stores, `results` says what they are called, `report` tells livekit-server. `control` and `heartbeat` run beside it;
+//! `salvage` finishes the uploads of an attempt that died. Each module uses those below it.
 
+#![warn(missing_docs, clippy::missing_errors_doc)]
+
+pub mod serve;
 pub mod container;
-pub mod config;
-pub mod ticket;
 pub mod oneshot;
+pub mod ticket;
+pub mod config;
+pub mod salvage;
+pub mod heartbeat;
 pub mod control;
 pub mod session;
-pub mod results;
-pub mod upload;
-pub mod salvage;
 pub mod report;
-pub mod heartbeat;
-pub mod serve;
+pub mod upload;
+pub mod results;
+pub mod events;
 mod clock;

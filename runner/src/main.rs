@@ -1,3 +1,6 @@
+//! The program: reads the command line, takes secrets out of the environment, starts the runtime, and turns the outcome into an
+//! exit code.
+
 use std::io::{Write, stdin, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,14 +16,14 @@ use spillway_protocol::livekit::EgressStatus;
 use spillway_runner::config::Settings;
 use spillway_runner::container;
 use spillway_runner::oneshot::{self, Access};
-use spillway_runner::serve::{self, RunnerTask};
+use spillway_runner::serve;
 use spillway_runner::session::media;
-use spillway_runner::ticket::{self, Names};
+use spillway_runner::ticket::{self, Names, RunnerTask};
 use spillway_runner::upload::stores;
 use tracing::error;
 
-/// For calls that block when everything is said: a removal on a slow disk, not one on a disk that hangs.
-const LEAVING: Duration = Duration::from_secs(2);
+/// For blocking calls that are left at the end: long enough for a removal on a slow disk, not for a disk that hangs.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Records one egress of a LiveKit room, then exits.
 ///
@@ -64,7 +67,7 @@ struct RunnerArgs {
 
 fn main() -> ExitCode {
     let arguments = RunnerArgs::parse();
-    // What we hold is not for other processes of this user, our own child included.
+    // Other processes of this user, our own child included, cannot read our memory.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let outcome = match &arguments.request {
         Some(_) => run_request(arguments),
@@ -81,14 +84,14 @@ fn main() -> ExitCode {
 
 /// Runs `work` to its end. A call to a disk that hangs does not keep the process beyond that.
 fn run<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    // The recording is made elsewhere: here are only messages.
+    // The media process makes the recording: here are only messages and uploads.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("start the runtime")?;
     let done = runtime.block_on(work);
-    runtime.shutdown_timeout(LEAVING);
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     done
 }
 

@@ -1,4 +1,5 @@
-//! `--request FILE`: one recording without Redis and without a dispatcher.
+//! `--request FILE`: one recording without Redis and without a dispatcher. A request as JSON or YAML comes in, a plan, its
+//! destinations and a room token go out. It contacts no server.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,47 +11,73 @@ use spillway_plan::{Defaults, Destinations, EgressPlan, Limits, PlanError, ReadE
 use spillway_protocol::Secret;
 use spillway_protocol::rpc::StartEgressRequest;
 
-/// Longer than any recording, and the token is only good for its room.
-const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// Longer than any recording; the token is only valid for its room.
+const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 const ID_CHARACTERS: &[u8] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 
+/// Why a request cannot be recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum OneShotError {
+    /// The file was not read.
     #[error("read {}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    Read {
+        /// As given; "-" is standard input.
+        path: PathBuf,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// The file is no YAML.
     #[error("{} is neither JSON nor YAML", path.display())]
-    Syntax { path: PathBuf, source: serde_yaml_ng::Error },
+    Syntax {
+        /// As given; "-" is standard input.
+        path: PathBuf,
+        /// Where, and what is wrong.
+        source: serde_yaml_ng::Error,
+    },
+    /// No StartEgress request.
     #[error(transparent)]
     Request(#[from] ReadError),
+    /// No livekit-server is named.
     #[error("no server: name it with --ws-url, LIVEKIT_URL or \"ws_url\"")]
     NoServer,
+    /// Neither an API key nor a token.
     #[error(
         "no way in: LIVEKIT_API_KEY and LIVEKIT_API_SECRET, or a room token in LIVEKIT_TOKEN or \"token\", are needed"
     )]
     NoKeys,
+    /// The API secret is not usable.
     #[error("make a room token")]
     Token(#[source] AccessTokenError),
+    /// The request is not valid.
     #[error(transparent)]
     Plan(#[from] PlanError),
 }
 
-/// What the command line and the environment say.
+/// Access to livekit-server from the command line and the environment; the request goes before it.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
+    /// Its websocket URL.
     pub ws_url: Option<String>,
+    /// For a token of our own.
     pub api_key: Option<String>,
+    /// Secret of that key.
     pub api_secret: Option<Secret>,
+    /// A ready room token; it goes before the key.
     pub token: Option<Secret>,
 }
 
-/// A request, read and planned, and the way into its room.
+/// A request that was read and planned, with the access to its room.
 #[derive(Clone)]
 pub struct OneShot {
+    /// The request, its token taken out.
     pub start: StartEgressRequest,
+    /// What is recorded, how, and into which files.
     pub plan: EgressPlan,
     /// By output.
     pub destinations: Vec<Destinations>,
+    /// livekit-server's websocket URL.
     pub ws_url: String,
+    /// JWT for the room.
     pub token: Secret,
 }
 
@@ -61,7 +88,10 @@ impl fmt::Debug for OneShot {
     }
 }
 
-/// JSON is YAML, so one reader does for both.
+/// Reads a request; JSON is YAML, so one parser reads both. "-" is standard input.
+///
+/// # Errors
+/// The file is not there or no YAML; a retry changes nothing.
 pub fn read(path: &Path) -> Result<Value, OneShotError> {
     let text =
         if path == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
@@ -69,6 +99,10 @@ pub fn read(path: &Path) -> Result<Value, OneShotError> {
     serde_yaml_ng::from_str(&text).map_err(|source| OneShotError::Syntax { path: path.to_owned(), source })
 }
 
+/// Checks and plans a request: fills in what is missing from `access`, and mints a room token where there is none.
+///
+/// # Errors
+/// The request is not valid, or has no access to a server; a retry changes nothing.
 pub fn prepare(request: Value, access: &Access, limits: Limits) -> Result<OneShot, OneShotError> {
     let mut start = start_request(request)?;
     if start.egress_id.is_empty() {
@@ -106,7 +140,7 @@ fn room_token(key: &str, secret: &Secret, plan: &EgressPlan) -> Result<String, A
     AccessToken::with_api_key(key, secret.reveal())
         .with_identity(&plan.egress_id)
         .with_kind("egress")
-        .with_ttl(TOKEN_LIFE)
+        .with_ttl(TOKEN_TTL)
         .with_grants(VideoGrants {
             room_join: true,
             room: plan.room_name.clone(),

@@ -1,4 +1,5 @@
-//! The two ways through the runner: for a dispatcher, and alone.
+//! Puts the runner together, for a dispatcher (`serve_task`) and alone (`serve_request`): connections, ownership, and the tasks
+//! that run beside the session until its end is delivered. The steps of a recording are in `session`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,40 +23,36 @@ use tracing::{Instrument, info, info_span, warn};
 
 use crate::config::Settings;
 use crate::control::ControlServer;
+use crate::events::{SessionEvent, StopSource};
 use crate::heartbeat::HeartbeatTask;
 use crate::oneshot::OneShot;
 use crate::report::{Delivered, ReportPublisher, Reporter};
 use crate::salvage::{SalvageJob, salvage};
-use crate::session::machine::{SessionEvent, StopSource};
 use crate::session::{self, SessionEnd, SessionJob, drive, media};
-use crate::ticket::{self, Names};
+use crate::ticket::{self, Names, RunnerTask};
 use crate::upload::UploadResources;
 use crate::upload::checkpoint::{Checkpoint, CheckpointWriter};
 use crate::upload::stores::{self, StoreFactory};
 
-/// Stops and news for the session; a handful at most.
+/// Events for the session besides those of the media process: a handful.
 const INBOX_CAPACITY: usize = 16;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How it went for whoever started us.
+/// What became of a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServeOutcome {
-    /// Recorded or failed, and said so.
+    /// It was recorded or failed, and this became of the last report.
     Served(Delivered),
-    /// Taken by somebody else, stopped or settled before it was ours.
+    /// The egress was taken by another process, stopped or ended before this one owned it.
     NotOurs,
 }
 
-/// What a dispatcher has started us for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunnerTask {
-    Record,
-    /// To finish the uploads of a task that died.
-    Salvage,
-}
-
-/// One egress of a dispatcher.
+/// Serves one egress of a dispatcher: connects to Redis, takes the ticket, and does as [`serve_ticket`].
+///
+/// # Errors
+/// Redis does not answer at the start, or what the dispatcher wrote is not usable. Nothing is reported then; the
+/// dispatcher sees the task end.
 pub async fn serve_task(
     names: Names,
     redis: &RedisConfig,
@@ -67,7 +64,7 @@ pub async fn serve_task(
         let bus = connect(redis).await.context("connect to redis")?;
         let tickets = Tickets::new(&bus, key);
         let Some(ticket) = ticket::take(&tickets, &names, task).await.context("take the ticket")? else {
-            info!("no ticket for us");
+            info!("the ticket is taken or has expired");
             return Ok(ServeOutcome::NotOurs);
         };
         serve_ticket(&bus, &tickets, names, ticket, task, Arc::new(stores::DefaultStoreFactory::default())).await
@@ -77,6 +74,7 @@ pub async fn serve_task(
 }
 
 async fn connect(redis: &RedisConfig) -> Result<Bus, spillway_bus::BusError> {
+    // Every error is tried again: a name may not resolve yet while a container starts.
     let give_up = tokio::time::Instant::now() + CONNECT_TIMEOUT;
     let mut waits = RetrySchedule::new(Duration::from_millis(100), Duration::from_secs(2));
     loop {
@@ -91,7 +89,11 @@ async fn connect(redis: &RedisConfig) -> Result<Bus, spillway_bus::BusError> {
     }
 }
 
-/// The order of `spec/psrpc.md` 5.3: reachable first, then the owner, only then the room.
+/// Serves one egress with its ticket, from ownership to the delivery of the last report. The order matters: first the control
+/// methods are subscribed, then the record is taken over, only then the room is joined; so a stop is never lost.
+///
+/// # Errors
+/// Redis does not answer before the egress is owned, or its record is not readable. Later errors are outcomes.
 pub async fn serve_ticket(
     bus: &Bus,
     tickets: &Tickets,
@@ -121,9 +123,9 @@ pub async fn serve_ticket(
         egress_id: names.egress_id.clone(),
         attempt: names.attempt,
     };
-    heartbeat.beat(&reporter.beat()).await.context("first sign of life")?;
+    heartbeat.beat(&reporter.beat()).await.context("first heartbeat")?;
     let Some(record) = ticket::own(&registry, &names).await.context("become the owner")? else {
-        info!("egress was stopped or replaced before we were there");
+        info!("the egress was stopped or replaced before this task owned it");
         control.close().await;
         return Ok(ServeOutcome::NotOurs);
     };
@@ -143,7 +145,7 @@ pub async fn serve_ticket(
         timeout: Duration::from_millis(settings.report_timeout_ms),
         inbox: inbox.clone(),
     };
-    // Subscribed before anything can be told.
+    // Subscribed before the first fact.
     let reports = reporter.reports();
     let session_tx = inbox.clone();
     let session = async {
@@ -176,7 +178,7 @@ pub async fn serve_ticket(
                 SessionEnd::Reported => reporting.await,
                 SessionEnd::OwnershipLost => Delivered::NotOurs,
             },
-            // The media process may need a moment longer to leave.
+            // The media process may need a moment longer to exit.
             delivered = &mut reporting => {
                 session.await;
                 delivered
@@ -198,7 +200,7 @@ pub async fn serve_ticket(
     Ok(ServeOutcome::Served(delivered))
 }
 
-/// Until it is dropped, even when its own work is over.
+/// Never returns, even when `work` has.
 async fn then_pending(work: impl Future<Output = ()>) {
     work.await;
     std::future::pending().await
@@ -209,7 +211,7 @@ fn fail(reporter: &Reporter, error: &anyhow::Error) -> SessionEnd {
     SessionEnd::Reported
 }
 
-/// What the dead run has kept; from here on it can keep nothing more.
+/// The checkpoint of the dead attempt; from here on that attempt can write none.
 async fn take_over(states: &UploadStates, names: &Names) -> Option<Checkpoint> {
     let found = ticket::with_retries(|| states.get(&names.egress_id)).await;
     let (_, text) = found
@@ -221,7 +223,7 @@ async fn take_over(states: &UploadStates, names: &Names) -> Option<Checkpoint> {
     serde_json::from_slice(&text).inspect_err(|error| warn!(%error, "state of the uploads not understood")).ok()
 }
 
-/// The egress is over and said to be: nothing is left for others. All of it goes by itself in time.
+/// The egress is over and reported: removes what a salvage would need. All of it has a TTL as well.
 async fn clean_up(states: &UploadStates, tickets: &Tickets, names: &Names, spare: &str) {
     let removed = timeout(CLEAN_UP_TIMEOUT, async {
         states.close(&names.egress_id, names.attempt).await?;
@@ -240,7 +242,7 @@ fn destinations_of(ticket: &Ticket) -> anyhow::Result<Vec<Destinations>> {
     serde_json::from_str(text.reveal()).context("read the destinations in the ticket")
 }
 
-/// What a dispatcher of another version sends is no reason to lose a recording.
+/// Settings of a dispatcher of another version that cannot be read are no reason to lose a recording.
 fn settings_of(ticket: &Ticket) -> Settings {
     if ticket.runner.is_null() {
         return Settings::default();
@@ -285,8 +287,8 @@ async fn forward_signals(mut signals: Signals, inbox: mpsc::Sender<SessionEvent>
     }
 }
 
-/// To another machine and on. Redis and the storages mend their connections by themselves when a call is not answered;
-/// the media process sees to the room.
+/// Only logs: clients of Redis and of stores reconnect by themselves when a call is not answered, and the media process
+/// rejoins the room.
 async fn log_migrations(mut migration: MigrationSignals) {
     loop {
         match migration.next().await {
@@ -296,7 +298,10 @@ async fn log_migrations(mut migration: MigrationSignals) {
     }
 }
 
-/// One recording without a dispatcher; what became of it. Without Redis the host's clock is the one that counts.
+/// Makes one recording without a dispatcher and answers its final EgressInfo. Without Redis all times are those of the host.
+///
+/// # Errors
+/// Signals cannot be listened to, or there is no working directory. Later errors are in the EgressInfo.
 pub async fn serve_request(
     shot: OneShot,
     settings: &Settings,

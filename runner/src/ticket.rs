@@ -1,4 +1,5 @@
-//! From the names in the environment to the egress that is ours: ticket taken, record in phase Running.
+//! From the names in the environment to an egress that this process owns: the ticket is taken, then the record moves to phase
+//! Running. Each command to Redis is repeated a few times.
 
 use std::io::BufRead;
 use std::time::Duration;
@@ -9,34 +10,60 @@ use spillway_bus::{
 use spillway_protocol::EgressId;
 
 use crate::config::Handover;
-use crate::serve::RunnerTask;
 
 /// The handover holds a key and how to reach Redis; certificates may be part of that.
 const MAX_HANDOVER_BYTES: u64 = 1 << 20;
 
+/// What a dispatcher has started this program for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunnerTask {
+    /// To record an egress.
+    Record,
+    /// To finish the uploads of a task that died.
+    Salvage,
+}
+
+/// Why the launch is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum TicketError {
+    /// A variable is missing.
     #[error("{0} is not set: the runner is started by a dispatcher, or with --request FILE")]
     NoName(&'static str),
+    /// A variable has no valid value.
     #[error("{name} is not what a dispatcher sets")]
-    BadName { name: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+    BadName {
+        /// The variable.
+        name: &'static str,
+        /// What is wrong with its value.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Standard input was not read.
     #[error("read the handover from standard input")]
     Handover(#[source] std::io::Error),
+    /// Nothing a launcher writes.
     #[error("the handover is no JSON of ours")]
     BadHandover(#[source] serde_json::Error),
+    /// The key has no valid form.
     #[error("ticket key")]
     Key(#[source] BusError),
 }
 
-/// What a launch carries: names only.
+/// What a launch carries in the environment: names, and a claim that opens one ticket together with the key.
 #[derive(Clone, Debug)]
 pub struct Names {
+    /// The egress.
     pub egress_id: EgressId,
+    /// From 1; a salvage is the next attempt.
     pub attempt: u32,
+    /// Names the ticket.
     pub claim: ClaimToken,
 }
 
 impl Names {
+    /// Reads `SPILLWAY_EGRESS_ID`, `SPILLWAY_ATTEMPT` and `SPILLWAY_CLAIM`.
+    ///
+    /// # Errors
+    /// One is missing or not valid; a retry changes nothing.
     pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Self, TicketError> {
         let named = |name: &'static str| get(name).ok_or(TicketError::NoName(name));
         let bad = |name| move |source| TicketError::BadName { name, source };
@@ -51,7 +78,10 @@ impl Names {
     }
 }
 
-/// One line of JSON.
+/// Reads the handover: one line of JSON.
+///
+/// # Errors
+/// The line was not read or is not one of a launcher; a retry changes nothing.
 pub fn handover(input: impl BufRead) -> Result<(Handover, TicketKey), TicketError> {
     let mut line = Vec::new();
     input.take(MAX_HANDOVER_BYTES).read_until(b'\n', &mut line).map_err(TicketError::Handover)?;
@@ -60,16 +90,22 @@ pub fn handover(input: impl BufRead) -> Result<(Handover, TicketKey), TicketErro
     Ok((handover, key))
 }
 
-/// The ticket, once, even if Redis does not get its answer through at the first try. `None`: another has it, or it is too
-/// old.
+/// Takes the ticket, exactly once, even if Redis' first answer is lost. `None`: another process has it, or it has expired.
+///
+/// # Errors
+/// Redis does not answer after five attempts, or the key does not open the ticket.
 pub async fn take(tickets: &Tickets, names: &Names, task: RunnerTask) -> Result<Option<Ticket>, BusError> {
     let taker = Taker::random();
     let ticket = with_retries(|| tickets.take(&names.egress_id, &names.claim, &taker)).await?;
-    // A spare ticket was laid down before it was known which attempt would need it.
+    // A spare ticket was written before it was known which attempt would need it.
     Ok(ticket.filter(|ticket| task == RunnerTask::Salvage || ticket.attempt == names.attempt))
 }
 
-/// From here on stops are ours. `None`: it was stopped, replaced or settled meanwhile; then nothing may be said about it.
+/// Moves the record to Running: from here on this process answers stops. `None`: the egress was stopped, replaced or ended
+/// meanwhile; then nothing may be reported about it.
+///
+/// # Errors
+/// Redis does not answer after five attempts.
 pub async fn own(registry: &Registry, names: &Names) -> Result<Option<Record>, BusError> {
     let updated = with_retries(|| {
         registry.update(&names.egress_id, |record| {
@@ -88,7 +124,8 @@ pub async fn own(registry: &Registry, names: &Names) -> Result<Option<Record>, B
     })
 }
 
-/// Redis may be restarting while we start.
+/// Repeats a command up to four times within 3.4 s: Redis may be restarting just now. Redis' errors are all tried again,
+/// which is why this is not the retry of `upload::attempts`.
 pub(crate) async fn with_retries<T, F>(mut act: impl FnMut() -> F) -> Result<T, BusError>
 where
     F: Future<Output = Result<T, BusError>>,

@@ -1,3 +1,7 @@
+//! A spool file as the media process writes it: a muxer's writes go in at any position, bytes of a regular file come out.
+//! Runs in the muxer's thread and blocks for as long as the disk does. It never truncates, never follows a link, and never
+//! writes to a file that has bytes already.
+
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -10,19 +14,36 @@ use spillway_plan::Container;
 
 use crate::{FileId, SealTracker};
 
-/// A name is never followed to where it leads, and opening a pipe waits for no reader.
+/// Symbolic links are not followed, and opening a pipe waits for no reader.
 pub(crate) const NO_SURPRISES: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
 
+/// Why a spool file was not made or not written.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
+    /// The file was not opened, or what lies there is not an empty regular file.
     #[error("create {}", path.display())]
-    Create { path: PathBuf, source: io::Error },
+    Create {
+        /// As it was asked for.
+        path: PathBuf,
+        /// The operating system's error, or the reason for the refusal.
+        source: io::Error,
+    },
+    /// A write failed; some of its bytes may be in the file.
     #[error("write {} bytes at {at} of {}", bytes, path.display())]
-    Write { path: PathBuf, at: u64, bytes: usize, source: io::Error },
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Position of the first byte.
+        at: u64,
+        /// Length of the write.
+        bytes: usize,
+        /// The operating system's error.
+        source: io::Error,
+    },
 }
 
 impl SpoolError {
-    /// No room: disk, quota or the largest file size. What was written so far is kept and is a recording.
+    /// No room: disk, quota or maximum file size. What was written before is kept and can be played.
     pub fn is_full(&self) -> bool {
         let (Self::Create { source, .. } | Self::Write { source, .. }) = self;
         [Errno::NOSPC, Errno::DQUOT, Errno::FBIG]
@@ -31,8 +52,8 @@ impl SpoolError {
     }
 }
 
-/// A file of muxed bytes, for the media process' sink. Every byte goes to the kernel at once (`pwrite`), so it outlives
-/// this process; it is not flushed to the disk.
+/// A file of muxed bytes. Every byte goes to the kernel at once (`pwrite`), so it outlives the media process; it is not
+/// flushed to the disk.
 #[derive(Debug)]
 pub struct SpoolFile {
     path: PathBuf,
@@ -41,11 +62,11 @@ pub struct SpoolFile {
 }
 
 impl SpoolFile {
-    /// The empty file `path`, made where it is not there; with `id`, that file and no other, and it is not made.
+    /// Opens the empty file `path`; creates it without `id`, and with `id` opens exactly that file.
     ///
     /// # Errors
-    /// What lies there is no regular file, has bytes already (they are never cut off), or is not the one that was meant;
-    /// else the operating system's. A retry helps only after [`SpoolError::is_full`].
+    /// What lies there is no regular file, has bytes already (they are never truncated), or is not the file `id`; else
+    /// the operating system's. A retry is right only after [`SpoolError::is_full`].
     pub fn claimed(path: &Path, id: Option<FileId>, container: Container) -> Result<Self, SpoolError> {
         let failed = |source| SpoolError::Create { path: path.to_owned(), source };
         let refused = |reason: &str| failed(io::Error::new(io::ErrorKind::AlreadyExists, reason));
@@ -69,7 +90,7 @@ impl SpoolFile {
         Ok(Self::over(file, path, container))
     }
 
-    /// A new file, or an empty one that is there.
+    /// Opens `path`, a new file or an empty one that is there.
     ///
     /// # Errors
     /// As [`SpoolFile::claimed`].
@@ -81,18 +102,27 @@ impl SpoolFile {
         Self { path: path.to_owned(), file, seal: SealTracker::new(container) }
     }
 
-    /// Behind everything written so far.
+    /// Writes behind everything written so far. Answers as [`SpoolFile::write_at`].
+    ///
+    /// # Errors
+    /// As [`SpoolFile::write_at`].
     pub fn append(&mut self, bytes: &[u8]) -> Result<Range<u64>, SpoolError> {
         self.write_at(self.seal.end(), bytes)
     }
 
-    /// Over what was written before. Reaching beyond the end is allowed and appends.
+    /// Overwrites what was written before. Reaching beyond the end is allowed and appends.
+    ///
+    /// # Errors
+    /// As [`SpoolFile::write_at`].
     pub fn rewrite(&mut self, at: u64, bytes: &[u8]) -> Result<Range<u64>, SpoolError> {
         self.write_at(at, bytes)
     }
 
-    /// Where a muxer's sink stands. Answers the already sealed bytes that were changed, see [`SealTracker::wrote`].
-    /// After an error nothing is promised about `bytes`; everything before is untouched.
+    /// Writes `bytes` at position `at`. Answers the sealed bytes that were changed, see [`SealTracker::wrote`].
+    ///
+    /// # Errors
+    /// The operating system's. Some of `bytes` may be in the file; the same write may be tried again, which is of use
+    /// only after [`SpoolError::is_full`].
     pub fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<Range<u64>, SpoolError> {
         self.file.write_all_at(bytes, at).map_err(|source| SpoolError::Write {
             path: self.path.clone(),
@@ -103,6 +133,7 @@ impl SpoolFile {
         Ok(self.seal.wrote(at, bytes))
     }
 
+    /// Where the file lies.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -112,7 +143,7 @@ impl SpoolFile {
         self.seal.end()
     }
 
-    /// Bytes before this one are final but for the head, for `MediaEvent::Wrote`.
+    /// Bytes before this one are final, except those of the head; for `MediaEvent::Wrote`.
     pub fn sealed_to(&self) -> u64 {
         self.seal.sealed_to()
     }

@@ -1,5 +1,6 @@
-//! One message per line. The media process reads and writes with threads (`EventWriter`, `CommandReader`), the runner with
-//! tokio (`CommandWriter`, `EventReader`); both stand on `FrameReader`, which knows no socket.
+//! Messages over the socket pair of the two processes: one JSON object per line. The media process reads and writes with
+//! blocking threads (`EventWriter`, `CommandReader`), the runner with tokio (`CommandWriter`, `EventReader`); both use
+//! `FrameReader`, which knows no socket. Nothing here interprets a message.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -13,18 +14,22 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::{MediaCommand, MediaEvent};
 
-/// Longest line either side accepts. A plan is a few kilobytes; a megabyte without a line end is not one of ours.
+/// Longest line either side accepts, its line end included. A plan takes a few kilobytes.
 pub const MAX_LINE_BYTES: usize = 1 << 20;
 
+/// Why a message was not sent or not received.
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
+    /// The socket's error: the other process is gone.
     #[error("talk to the other process")]
     Pipe(#[from] io::Error),
+    /// Longer than [`MAX_LINE_BYTES`].
     #[error("the other process sent a line of more than {MAX_LINE_BYTES} bytes")]
     TooLong,
-    /// The line stays unquoted: a command carries a token.
+    /// No message of this version. The line is not quoted: a command carries a token.
     #[error("the other process sent a line that is no known message")]
     Malformed(#[source] serde_json::Error),
+    /// The stream ended within a line.
     #[error("the other process left in the middle of a line")]
     Truncated,
 }
@@ -36,7 +41,7 @@ fn encode_line<T: Serialize>(message: &T) -> Result<Vec<u8>, MessageError> {
     if bytes.len() > MAX_LINE_BYTES { Err(MessageError::TooLong) } else { Ok(bytes) }
 }
 
-/// Bytes in, messages out.
+/// Cuts a byte stream into messages: bytes in, messages out. Pure.
 #[derive(Default)]
 pub struct FrameReader {
     buffered: Vec<u8>,
@@ -45,11 +50,16 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
+    /// Adds what was received.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffered.extend_from_slice(bytes);
     }
 
-    /// The next whole message; `None` when more bytes are needed. A malformed line is an error once, then it is gone.
+    /// The next whole message; `None` when more bytes are needed.
+    ///
+    /// # Errors
+    /// The line is malformed or too long. A malformed line is dropped, so the next call goes on behind it; a line that
+    /// is too long and has no end yet stays an error.
     pub fn take<T: DeserializeOwned>(&mut self) -> Result<Option<T>, MessageError> {
         loop {
             let Some(at) = self.buffered[self.scanned..].iter().position(|byte| *byte == b'\n') else {
@@ -70,30 +80,43 @@ impl FrameReader {
         }
     }
 
-    /// What the end of the stream means.
+    /// To be called at the end of the stream.
+    ///
+    /// # Errors
+    /// [`MessageError::Truncated`] when the last line was not complete; a retry changes nothing.
     pub fn end(&self) -> Result<(), MessageError> {
         if self.buffered.is_empty() { Ok(()) } else { Err(MessageError::Truncated) }
     }
 }
 
-/// The media process' end: its standard input is one end of a socket pair, for both directions.
+/// The media process' end: its standard input is one end of the socket pair, for both directions.
+///
+/// # Errors
+/// The operating system's: standard input is no socket, or no file descriptor is left.
 pub fn media_endpoint() -> io::Result<(CommandReader, EventWriter)> {
     media_endpoint_of(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
+/// The same over any socket.
+///
+/// # Errors
+/// No file descriptor is left for the second direction.
 pub fn media_endpoint_of(stream: UnixStream) -> io::Result<(CommandReader, EventWriter)> {
     let writer = EventWriter { stream: Arc::new(Mutex::new(stream.try_clone()?)) };
     Ok((CommandReader { stream, frames: FrameReader::default() }, writer))
 }
 
-/// Blocking. Meant for a thread of its own.
+/// Receives commands in the media process. Blocks; meant for a thread of its own.
 pub struct CommandReader {
     stream: UnixStream,
     frames: FrameReader,
 }
 
 impl CommandReader {
-    /// `None`: the runner is gone; finish local files and leave.
+    /// Waits for the next command. `None`: the runner is gone; the media process closes its files and exits.
+    ///
+    /// # Errors
+    /// After [`MessageError::Malformed`] the next call goes on; every other error is the end of the stream.
     pub fn recv(&mut self) -> Result<Option<MediaCommand>, MessageError> {
         let mut chunk = [0; 4096];
         loop {
@@ -112,15 +135,18 @@ impl CommandReader {
     }
 }
 
-/// Blocking, shared by the threads of the media process. The socket holds some hundred messages, so a runner that is
-/// stopped for a while does not stop the recording; an error means that the runner is gone, which the `CommandReader` says
-/// as well.
+/// Sends events from any thread of the media process; clones share the socket, which is locked for one message. The socket
+/// buffers some hundred messages, so a runner that is stopped for a while does not stop the recording; then it blocks.
 #[derive(Clone)]
 pub struct EventWriter {
     stream: Arc<Mutex<UnixStream>>,
 }
 
 impl EventWriter {
+    /// Sends one event.
+    ///
+    /// # Errors
+    /// The runner is gone, which [`CommandReader::recv`] reports as well, or the event is too long. No retry.
     pub fn send(&self, event: &MediaEvent) -> Result<(), MessageError> {
         let bytes = encode_line(event)?;
         let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,20 +154,28 @@ impl EventWriter {
     }
 }
 
-/// The runner's end. `stream` must be the other end of the pair the media process got as its standard input.
+/// The runner's end. `stream` must be the other end of the pair the media process got as its standard input. To be called
+/// within a tokio runtime.
+///
+/// # Errors
+/// The socket could not be made non-blocking or registered with the runtime.
 pub fn runner_endpoint(stream: UnixStream) -> io::Result<(EventReader, CommandWriter)> {
     stream.set_nonblocking(true)?;
     let (reader, writer) = tokio::net::UnixStream::from_std(stream)?.into_split();
     Ok((EventReader { stream: reader, frames: FrameReader::default() }, CommandWriter { stream: writer }))
 }
 
+/// Receives events in the runner.
 pub struct EventReader {
     stream: OwnedReadHalf,
     frames: FrameReader,
 }
 
 impl EventReader {
-    /// `None`: the media process has closed its end. Cancel-safe.
+    /// Waits for the next event. `None`: the media process has closed its end. Cancel-safe.
+    ///
+    /// # Errors
+    /// After [`MessageError::Malformed`] the next call goes on; every other error is the end of the stream.
     pub async fn recv(&mut self) -> Result<Option<MediaEvent>, MessageError> {
         let mut chunk = [0; 4096];
         loop {
@@ -159,11 +193,16 @@ impl EventReader {
     }
 }
 
+/// Sends commands from the runner.
 pub struct CommandWriter {
     stream: OwnedWriteHalf,
 }
 
 impl CommandWriter {
+    /// Sends one command. Not cancel-safe: a cancelled call may leave half a line.
+    ///
+    /// # Errors
+    /// The media process is gone, or the command is too long. No retry.
     pub async fn send(&mut self, command: &MediaCommand) -> Result<(), MessageError> {
         Ok(self.stream.write_all(&encode_line(command)?).await?)
     }

@@ -1,9 +1,11 @@
-//! The seam between the two processes of a task.
+//! What the two processes of a task share: messages over one socket pair, and spool files.
 //!
-//! `messages` is what they say to each other, `framing` how it travels over their one socket pair (JSON, a line each):
-//! commands go down to the media process, events come up. `file` is what the media process writes and `seal` says
-//! what of it is final; `reader` is the same file as the runner reads it,
-//! and `restart` where in it another file could begin. `migration` is what both hear of a platform that moves them.
+//! `messages` defines commands (runner to media process) and events (media process to runner), `framing` carries them as
+//! one JSON object per line. `file` is a spool file as the media process writes it, `seal` says which of its bytes are
+//! final, `reader` is the same file as the runner reads it, and `restart` finds where in it another file could begin.
+//! `migration` reports that the platform moves the task to another machine. Nothing here knows a store, Redis or a muxer.
+
+#![warn(missing_docs, clippy::missing_errors_doc)]
 
 mod messages;
 pub mod migration;

@@ -1,3 +1,7 @@
+//! Messages between the runner and its media process: commands go down, events come up. Unknown
+//! fields are ignored and missing ones take their default where one is declared, so that versions may differ by one. Times
+//! are Unix nanoseconds or nanoseconds of media, as each field says.
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -5,7 +9,7 @@ use spillway_plan::{Container, EgressPlan};
 
 use crate::FileId;
 
-/// Runner → media.
+/// From the runner to the media process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum MediaCommand {
@@ -13,23 +17,28 @@ pub enum MediaCommand {
     Start(Box<StartCommand>),
     /// The answer to [`MediaEvent::Opening`]: where the bytes of this file go.
     WriteTo {
+        /// Number of the output, from 0.
         file: u32,
+        /// Absolute.
         path: PathBuf,
-        /// The empty file that the runner has made there; without it the media process makes the file.
+        /// The empty file that the runner has created there; without it the media process creates the file.
         #[serde(default)]
         id: Option<FileId>,
     },
-    /// Drain what is recorded, close the files, send [`MediaEvent::Ended`], exit.
+    /// Drain what is queued, close the files, send [`MediaEvent::Ended`], exit.
     Stop,
 }
 
+/// What the media process needs to begin.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StartCommand {
+    /// What is recorded, how, and into which files.
     pub plan: EgressPlan,
     /// livekit-server's websocket URL.
     pub ws_url: String,
-    /// Bounded by the job's limits; the only secret the media process holds.
+    /// JWT for this room; the only secret the media process holds.
     pub token: String,
+    /// From the configuration.
     pub settings: MediaSettings,
     /// By how much the time that the installation agrees on is ahead of this host's wall clock, nanoseconds. The media
     /// process adds it once, at the beginning, and goes on by the monotonic clock.
@@ -41,7 +50,7 @@ pub struct StartCommand {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MediaSettings {
-    /// How long a hole in a track's RTP is waited for, milliseconds.
+    /// How long the jitter buffer waits for a missing packet, milliseconds.
     pub reorder_ms: u64,
     /// How long a named participant or track may take to appear, milliseconds.
     pub appear_ms: u64,
@@ -59,85 +68,157 @@ impl Default for MediaSettings {
     }
 }
 
-/// Media → runner.
+/// From the media process to the runner.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum MediaEvent {
     /// In the room; `room_id` is the sid of the room really joined.
-    Joined { room_id: String, room_name: String },
-    /// Still STARTING; text for `details`, e.g. "waiting for track TR_x".
-    Waiting { what: String },
+    Joined {
+        /// Sid, `RM_…`.
+        room_id: String,
+        /// As the server spells it.
+        room_name: String,
+    },
+    /// Still STARTING.
+    Waiting {
+        /// Text for `details`, e.g. "waiting for track TR_x".
+        what: String,
+    },
     /// A file is about to be written; the runner answers [`MediaCommand::WriteTo`].
-    Opening { file: u32, container: Container, facts: TrackFacts },
-    /// The first media was written: the egress is ACTIVE. Unix nanoseconds of the first recorded instant.
-    Started { at: i64 },
-    /// Progress of a file, at most four times a second: bytes before `sealed_to` never change again (but see
-    /// `spec/storage.md` 4: the head of an MP4 is rewritten at its end).
-    Wrote { file: u32, end: u64, sealed_to: u64, media_ns: u64 },
-    /// The file is complete and closed. Times are Unix nanoseconds.
-    Closed { file: u32, bytes: u64, started_at: i64, ended_at: i64, quality: Quality },
-    /// At least once a second, from the first moment on; silence is a hang.
-    Alive { media_ns: u64, lag_ms: u64, backlog_bytes: u64 },
+    Opening {
+        /// Number of the output, from 0.
+        file: u32,
+        /// Decided from the codecs where the request leaves it open.
+        container: Container,
+        /// For the file name.
+        facts: TrackFacts,
+    },
+    /// The first media was written: the egress is ACTIVE.
+    Started {
+        /// Unix nanoseconds of the first recorded instant.
+        at: i64,
+    },
+    /// Progress of a file, at most four times a second.
+    Wrote {
+        /// Number of the output.
+        file: u32,
+        /// Bytes of the file.
+        end: u64,
+        /// Bytes before this one never change again, except those of the head, which is rewritten when the file ends.
+        sealed_to: u64,
+        /// Nanoseconds of media in the file.
+        media_ns: u64,
+    },
+    /// The file is complete and closed.
+    Closed {
+        /// Number of the output.
+        file: u32,
+        /// Bytes of the file.
+        bytes: u64,
+        /// Unix nanoseconds of the first recorded instant.
+        started_at: i64,
+        /// Unix nanoseconds of the last recorded instant.
+        ended_at: i64,
+        /// What was really recorded.
+        quality: Quality,
+    },
+    /// Sent at least once a second from the start of the process on; without it the runner assumes a hang.
+    Alive {
+        /// Nanoseconds of media written so far.
+        media_ns: u64,
+        /// Distance between the live edge and what is encoded, milliseconds.
+        lag_ms: u64,
+        /// Encoded bytes that wait for a decoder.
+        backlog_bytes: u64,
+    },
     /// Worth telling the user in `details`, e.g. "reconnected to the room after 5.1 s".
-    Noted { message: String },
+    Noted {
+        /// The sentence.
+        message: String,
+    },
     /// The last event. After it the process exits.
-    Ended { why: MediaEndReason },
+    Ended {
+        /// Why nothing more is recorded.
+        why: MediaEndReason,
+    },
 }
 
-/// Facts about the source that file names and manifests may carry. Empty: not known or not one.
+/// Facts about the source for file names and manifests. An empty field is not known, or there is more than one value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackFacts {
+    /// Identity of the participant.
     pub publisher_identity: String,
+    /// Sid of the recorded track, `TR_…`.
     pub track_id: String,
     /// `audio` or `video`.
     pub track_kind: String,
     /// Lower-case proto name: `camera`, `microphone`, `screen_share`, `screen_share_audio`, `unknown`.
     pub track_source: String,
+    /// Sid of the audio track, where video and audio have one each.
     pub audio_track_id: String,
+    /// Sid of the video track, where video and audio have one each.
     pub video_track_id: String,
 }
 
+/// Why the media process ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum MediaEndReason {
     /// A stop command was obeyed.
     Stopped,
     /// Room closed, participant left, tracks ended: an ordinary end.
-    SourceClosed { message: String },
+    SourceClosed {
+        /// For `details`; may be empty.
+        message: String,
+    },
     /// The disk or another bound ended the recording; what was recorded is closed and kept.
-    Full { message: String },
-    /// A stranger took our identity.
+    Full {
+        /// Which bound.
+        message: String,
+    },
+    /// Another participant joined the room with the identity of this egress.
     Evicted,
-    /// psrpc code as text (`not_found`, `unavailable`, `internal` …) and a message for the user.
-    Failed { code: String, message: String },
+    /// An error.
+    Failed {
+        /// psrpc code as text: `not_found`, `unavailable`, `internal` …
+        code: String,
+        /// For the user.
+        message: String,
+    },
 }
 
 /// What was really recorded. Times in milliseconds of media time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Quality {
+    /// Length of the file.
     pub media_ms: u64,
-    /// Pictures written, and pictures that differ from the one before.
+    /// Video frames written.
     pub frames: u64,
+    /// Video frames that differ from the one before.
     pub distinct_frames: u64,
+    /// [`Self::distinct_frames`] over the length of the file.
     pub distinct_frames_per_second: f64,
+    /// Longest time without a distinct frame.
     pub max_freeze_ms: u64,
-    /// Spans in which a source that should have been there was not (lost, reconnecting).
+    /// Number of spans in which a source that should have been there was not (lost, reconnecting).
     pub gaps: u32,
+    /// Sum of those spans.
     pub gaps_ms: u64,
-    /// Spans without sound from any track, mutes included.
+    /// Time without audio from any track, mutes included.
     pub silence_ms: u64,
+    /// RTP packets received.
     pub packets: u64,
-    /// Never arrived in spite of retransmission.
+    /// RTP packets that never arrived in spite of retransmission.
     pub packets_lost: u64,
-    /// Picture minus sound, estimated from sender reports; positive: picture late. `None` without both.
+    /// Video minus audio, estimated from sender reports; positive: video late. `None` without both.
     pub av_offset_ms: Option<f64>,
-    /// Sound that arrived when its time was already mixed, of all participants.
+    /// Audio that arrived when its time was already mixed, of all participants.
     pub late_sound_ms: u64,
     /// Largest distance between the live edge and what was encoded.
     pub max_lag_ms: u64,
-    /// Pictures skipped because the machine could not keep up.
+    /// Video frames skipped because the machine could not keep up.
     pub frames_skipped: u64,
-    /// Why the recording is degraded, as text; empty when it is not.
+    /// Why the recording is degraded, one sentence each; empty when it is not.
     pub degraded: Vec<String>,
 }

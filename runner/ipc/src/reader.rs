@@ -1,3 +1,7 @@
+//! A spool file as the runner reads it while the media process writes it: ranges go in, bytes come out, and stored ranges
+//! are given back to the disk as holes. Every call blocks for as long as the disk does; it never changes a byte that was
+//! not given back.
+
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -10,11 +14,10 @@ use rustix::io::Errno;
 
 use crate::file::NO_SURPRISES;
 
-/// Holes are made of whole blocks; what is punched beside them stays.
+/// Holes are made of whole blocks; the rest of a range keeps its bytes.
 const BLOCK: u64 = 4096;
 
-/// A spool file as its reader has it: ranges are read, stored ranges are given back to the disk while the file goes on
-/// growing. Every call blocks for as long as the disk does.
+/// A spool file, opened for reading and for punching holes. Shared between threads.
 #[derive(Debug)]
 pub struct SpoolReader {
     path: PathBuf,
@@ -23,8 +26,11 @@ pub struct SpoolReader {
 }
 
 impl SpoolReader {
+    /// Opens the file; links are not followed.
+    ///
     /// # Errors
-    /// The operating system's, and whatever is not a regular file under this very name.
+    /// The operating system's, and `InvalidInput` for what is not a regular file. A retry is right only where the
+    /// disk's error passes.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::options().read(true).write(true).custom_flags(NO_SURPRISES).open(path)?;
         if !file.metadata()?.is_file() {
@@ -33,11 +39,15 @@ impl SpoolReader {
         Ok(Self { path: path.to_owned(), file, punches: true.into() })
     }
 
+    /// Where the file lies.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// All of it, or an error.
+    /// All bytes of `range`.
+    ///
+    /// # Errors
+    /// The operating system's; `UnexpectedEof` where the file is shorter, which a retry changes only when it has grown.
     pub fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
         let length = usize::try_from(range.end.saturating_sub(range.start)).map_err(io::Error::other)?;
         let mut bytes = vec![0; length];
@@ -46,17 +56,26 @@ impl SpoolReader {
     }
 
     /// Bytes of the file, holes included.
+    ///
+    /// # Errors
+    /// The operating system's.
     pub fn end(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 
-    /// Bytes it takes from the disk.
+    /// Bytes the file takes from the disk, holes excluded.
+    ///
+    /// # Errors
+    /// The operating system's.
     pub fn used(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.blocks() * 512)
     }
 
     /// Gives the blocks that lie wholly in `range` back to the disk; they read as zeros afterwards. False: this file
-    /// system cannot, and is not asked again.
+    /// system has no holes, and is not asked again.
+    ///
+    /// # Errors
+    /// The operating system's; the bytes stay, and a retry does no harm.
     pub fn punch(&self, range: Range<u64>) -> io::Result<bool> {
         use std::sync::atomic::Ordering::Relaxed;
         let (from, to) = (range.start.next_multiple_of(BLOCK), range.end / BLOCK * BLOCK);
@@ -77,7 +96,10 @@ impl SpoolReader {
         }
     }
 
-    /// Nothing in `range` was punched and all of it was written: media files have no holes of their own.
+    /// All of `range` was written and nothing of it was given back: media files have no holes of their own.
+    ///
+    /// # Errors
+    /// The operating system's.
     pub fn is_whole(&self, range: Range<u64>) -> io::Result<bool> {
         if range.is_empty() {
             return Ok(true);

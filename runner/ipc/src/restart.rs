@@ -1,10 +1,12 @@
 //! Where in a growing file another one could begin: the units of each container (fragment, cluster, page, frame), found
 //! by walking the spool behind the media process, and the head that players need in front of them.
 //!
-//! Comes in: sealed ranges of a [`SpoolReader`], ascending. Goes out: restart points, the head, and which bytes of an MP4 name
-//! places in the file. Runs wherever its caller does, blocks for a few small reads of pages that were just written, and
-//! never reads media but for the flags of key frames.
+//! Comes in: sealed ranges of a [`SpoolReader`], ascending. Goes out: restart points, the head, and the offsets of an MP4
+//! that name positions in the file. Runs in the calling thread, blocks for a few small reads of pages that were just
+//! written, and never reads media but for the flags of keyframes.
 
+mod unit;
+mod origin;
 mod ebml;
 mod mp4;
 mod plain;
@@ -14,128 +16,51 @@ use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use spillway_plan::Container;
 
+pub use origin::Origin;
+pub use unit::BaseDataOffset;
+
 use crate::SpoolReader;
+use unit::{Head, Step, Unit};
 
 /// Between two restart points that are remembered; what lies between them is lost with the one before.
 const SPACING: u64 = 16 << 10;
 /// Behind the last unit stands at most an index: 2.9 MB of an MP4 for each hour (measured, mp4mux).
-const LONGEST_INDEX: u64 = 256 << 20;
+const MAX_INDEX_BYTES: u64 = 256 << 20;
 /// A fragment or cluster of a second; what is longer is none of ours.
-const LONGEST_UNIT: u64 = 16 << 20;
-/// Descriptions of codecs and tags take some kilobytes; a `moof` of a second takes some more.
-const LONGEST_HEAD: u64 = 1 << 20;
+const MAX_UNIT_BYTES: u64 = 16 << 20;
 
-/// What an object is made of that does not begin where its file does: a head of its own, and the file from a restart point
-/// on. The default is the file itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
-    #[serde(with = "base64_text")]
-    pub head: Bytes,
-    /// Bytes of the file before this one are not part of the object.
-    pub from: u64,
-}
+/// Bytes of a `base_data_offset`.
+const OFFSET_BYTES: u64 = 8;
 
-impl Origin {
-    pub fn is_whole(&self) -> bool {
-        self.from == 0 && self.head.is_empty()
-    }
-
-    /// Where byte `at` of the file is in the object; the head's end for what lies before `from`.
-    pub fn in_object(&self, at: u64) -> u64 {
-        self.head.len() as u64 + at.saturating_sub(self.from)
-    }
-
-    /// Where byte `at` of the object is in the file; `from` for what lies in the head.
-    pub fn in_file(&self, at: u64) -> u64 {
-        self.from + at.saturating_sub(self.head.len() as u64)
-    }
-
-    /// Bytes `range` of the object. `places`: where in the file an MP4 names a place of it ([`RestartPoints::places_in`]);
-    /// these are moved with it.
-    ///
-    /// # Errors
-    /// The file was not read or is shorter; a retry is of use only where the disk's error passes.
-    pub fn read(&self, reader: &SpoolReader, range: Range<u64>, places: &[u64]) -> io::Result<Bytes> {
-        if self.is_whole() {
-            return reader.read(range);
-        }
-        let head = self.head.len() as u64;
-        let of_head = range.start.min(head) as usize..range.end.min(head) as usize;
-        let file = self.in_file(range.start)..self.in_file(range.end);
-        let mut bytes = self.head[of_head].to_vec();
-        let before = bytes.len();
-        bytes.extend_from_slice(&reader.read(file.clone())?);
-        for place in places.iter().filter(|place| **place + 8 > file.start && **place < file.end) {
-            let named = reader.read(*place..*place + 8)?;
-            let Ok(named) = <[u8; 8]>::try_from(&named[..]) else { continue };
-            let moved = self.in_object(u64::from_be_bytes(named)).to_be_bytes();
-            for (at, byte) in (*place..).zip(moved).filter(|(at, _)| file.contains(at)) {
-                bytes[before + (at - file.start) as usize] = byte;
-            }
-        }
-        Ok(bytes.into())
-    }
-}
-
-mod base64_text {
-    use base64::Engine;
-    use base64::engine::general_purpose::STANDARD;
-    use bytes::Bytes;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(bytes: &Bytes, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&STANDARD.encode(bytes))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
-        let text = String::deserialize(from)?;
-        STANDARD.decode(text).map(Bytes::from).map_err(serde::de::Error::custom)
-    }
-}
-
-/// One unit of a container, whole.
-struct Unit {
-    end: u64,
-    /// Begins with pictures that need none before them, or has none.
-    key: bool,
-    /// Another file may begin with it.
-    start: bool,
-}
-
-enum Step {
-    Unit(Unit),
-    /// More of the file is needed.
-    Wait,
-    /// No media follows, or nothing that is known here.
-    End,
-}
-
+/// Another file may begin here.
 #[derive(Clone, Copy, Debug)]
 struct Start {
     at: u64,
     key: bool,
 }
 
-/// Follows one file.
+/// Follows one file while it grows.
 #[derive(Debug)]
 pub struct RestartPoints {
     container: Container,
     head: Option<Bytes>,
     walked_to: u64,
+    /// Nothing behind `walked_to` is understood.
     ended: bool,
     starts: VecDeque<Start>,
-    places: VecDeque<u64>,
+    /// Ascending; those of ranges that are stored and given back are gone.
+    offsets: VecDeque<BaseDataOffset>,
 }
 
 impl RestartPoints {
+    /// For a file of this container, from its first byte on.
     pub fn new(container: Container) -> Self {
-        Self { container, head: None, walked_to: 0, ended: false, starts: VecDeque::new(), places: VecDeque::new() }
+        Self { container, head: None, walked_to: 0, ended: false, starts: VecDeque::new(), offsets: VecDeque::new() }
     }
 
-    /// Goes on at a restart point of `origin`, in another process.
+    /// Continues at the restart point `origin.from`, in another process. Offsets before that point stay unknown.
     pub fn resume(container: Container, origin: &Origin) -> Self {
         let start = Start { at: origin.from, key: true };
         Self { head: Some(origin.head.clone()), walked_to: origin.from, starts: [start].into(), ..Self::new(container) }
@@ -164,7 +89,7 @@ impl RestartPoints {
             }
             let at = self.walked_to;
             let step = match self.container {
-                Container::Mp4 => mp4::unit(reader, at, sealed_to, &mut self.places)?,
+                Container::Mp4 => mp4::unit(reader, at, sealed_to, &mut self.offsets)?,
                 Container::Webm => ebml::unit(reader, at, sealed_to)?,
                 Container::Ogg => plain::ogg_unit(reader, at, sealed_to)?,
                 Container::Ivf => plain::ivf_unit(reader, at, sealed_to)?,
@@ -194,7 +119,7 @@ impl RestartPoints {
         self.walked_to
     }
 
-    /// The last point not behind `limit` at which another file can begin; with a key frame if one is among the last
+    /// The last point not behind `limit` at which another file can begin; with a keyframe if one is among the last
     /// `key_within` bytes. `None`: there is none but the beginning.
     pub fn before(&self, limit: u64, key_within: u64) -> Option<u64> {
         self.head.as_ref()?;
@@ -217,44 +142,35 @@ impl RestartPoints {
         Some(Origin { head: self.head.clone()?, from })
     }
 
-    /// Where the file names places of itself, ascending; eight bytes each, big end first.
-    pub fn places_in(&self, range: Range<u64>) -> Vec<u64> {
-        let first = self.places.partition_point(|place| place + 8 <= range.start);
-        self.places.iter().skip(first).take_while(|place| **place < range.end).copied().collect()
+    /// Offsets of which at least one byte lies in `range` of the file, ascending.
+    pub fn offsets_in(&self, range: Range<u64>) -> Vec<BaseDataOffset> {
+        let first = self.offsets.partition_point(|offset| offset.at + OFFSET_BYTES <= range.start);
+        self.offsets.iter().skip(first).take_while(|offset| offset.at < range.end).copied().collect()
     }
 
-    /// From where on the file has to stay so that another can begin with it, when all before `safe` is stored. `None`: that
-    /// is in vain, its units are not known.
-    pub fn keep_from(&self, safe: u64, key_within: u64) -> Option<u64> {
-        let lost_track = safe > self.walked_to + if self.ended { LONGEST_INDEX } else { LONGEST_UNIT };
+    /// From where on the file has to stay so that another can begin with it, when all before `stored_to` is in the store
+    /// for good. `None`: no other can, because its units are not known.
+    pub fn keep_from(&self, stored_to: u64, key_within: u64) -> Option<u64> {
+        let lost_track = stored_to > self.walked_to + if self.ended { MAX_INDEX_BYTES } else { MAX_UNIT_BYTES };
         if lost_track || self.ended && self.head.is_none() {
             None
         } else {
-            Some(self.before(safe, key_within).unwrap_or(0))
+            Some(self.before(stored_to, key_within).unwrap_or(0))
         }
     }
 
-    /// No restart point before the end of this range will be asked for any more, and no place in it.
-    pub fn forget(&mut self, range: Range<u64>) {
-        while self.starts.front().is_some_and(|start| start.at < range.end) {
+    /// No restart point before this byte will be asked for any more.
+    pub fn forget_starts(&mut self, before: u64) {
+        while self.starts.front().is_some_and(|start| start.at < before) {
             self.starts.pop_front();
         }
-        self.places.retain(|place| !range.contains(place));
     }
-}
 
-enum Head {
-    Found { bytes: Bytes, end: u64 },
-    Wait,
-    Unknown,
-}
-
-/// Exactly `N` bytes, if the file is sealed so far.
-fn peek<const N: usize>(reader: &SpoolReader, at: u64, sealed_to: u64) -> io::Result<Option<[u8; N]>> {
-    if at + N as u64 > sealed_to {
-        return Ok(None);
+    /// Bytes `range` of the file are never read again, and so no offset that lies wholly in it is needed. One that only
+    /// begins there is: its last bytes belong to the next part.
+    pub fn forget_offsets(&mut self, range: Range<u64>) {
+        self.offsets.retain(|offset| offset.at < range.start || offset.at + OFFSET_BYTES > range.end);
     }
-    Ok(<[u8; N]>::try_from(&reader.read(at..at + N as u64)?[..]).ok())
 }
 
 #[cfg(test)]

@@ -1,23 +1,27 @@
+//! Which bytes of a file that is still being written are final. A muxer's writes go in, a position comes out. Pure: it
+//! knows no file and no clock.
+
 use std::ops::Range;
 
 use spillway_plan::Container;
 
-/// Says which bytes of a file that is still being written will not change any more (`spec/storage.md` 4 and 5): bytes
-/// `head()..sealed_to()`. The first `head()` bytes are rewritten once, when the file ends.
+/// Tracks one file: bytes `head()..sealed_to()` will not change any more. The first `head()` bytes are rewritten once, when
+/// the file ends.
 ///
 /// Muxers append, and go back only to fill in a size they did not know: of the open fragment (MP4) or cluster (WebM).
-/// So everything before the open one is final. It knows no file and no clock.
+/// So everything before the open one is final.
 #[derive(Clone, Debug)]
 pub struct SealTracker {
     container: Container,
     end: u64,
     /// Start of the fragment or cluster whose size is not known yet.
     open: Option<u64>,
-    /// The largest answer ever given: a promise is not taken back.
+    /// The largest answer ever given: it only grows.
     sealed_to: u64,
 }
 
 impl SealTracker {
+    /// For an empty file of this container.
     pub fn new(container: Container) -> Self {
         Self { container, end: 0, open: None, sealed_to: 0 }
     }
@@ -37,8 +41,8 @@ impl SealTracker {
         }
     }
 
-    /// `bytes` were written at `at`. Answers which already sealed bytes behind the head were changed: empty but for the
-    /// one byte by which an MP4 hides its first `moov` at the end, which nobody needs.
+    /// `bytes` were written at `at`. Answers which sealed bytes behind the head were changed: empty except for the one
+    /// byte by which mp4mux hides its first `moov` at the end, which no player needs.
     pub fn wrote(&mut self, at: u64, bytes: &[u8]) -> Range<u64> {
         let end = at + bytes.len() as u64;
         if at >= self.end {
@@ -56,10 +60,12 @@ impl SealTracker {
         if changed.is_empty() { 0..0 } else { changed }
     }
 
+    /// Bytes of the file.
     pub fn end(&self) -> u64 {
         self.end
     }
 
+    /// Bytes before this one are final, except those of the head.
     pub fn sealed_to(&self) -> u64 {
         self.sealed_to
     }
@@ -92,7 +98,7 @@ mod tests {
         [&8u32.to_be_bytes()[..], b"free", &0u32.to_be_bytes(), b"mdat"].concat()
     }
 
-    /// The writes of a whole recording as the muxers of `spec/storage.md` 4 make them: (position, bytes).
+    /// The writes of a whole recording as the muxers make them: (position, bytes).
     fn recording(container: Container, fragments: &[Vec<Vec<u8>>]) -> Vec<(u64, Vec<u8>)> {
         let (mut writes, mut end) = (vec![], 0u64);
         let mut append = |writes: &mut Vec<(u64, Vec<u8>)>, bytes: Vec<u8>| {

@@ -1,5 +1,5 @@
-//! Facts → EgressInfo. `Reporter` keeps the ledger and never waits; `publisher` carries the newest to the registry and to
-//! livekit-server, one at a time.
+//! Facts → EgressInfo. `Reporter` keeps the ledger, is shared by all tasks of the runner and never waits; `publisher` writes the
+//! newest EgressInfo to the registry and sends it to livekit-server, one at a time.
 
 mod publisher;
 
@@ -16,25 +16,30 @@ use tracing::info;
 
 pub use publisher::{Delivered, ReportPublisher};
 
-use crate::results::Files;
 use crate::upload::UploadProgress;
 
 /// The egress as it should be known outside.
 #[derive(Clone, Debug)]
 pub struct EgressReport {
+    /// For livekit-server.
     pub info: EgressInfo,
-    /// The ledger behind it, to go on elsewhere.
+    /// The ledger behind it, so that another process can go on.
     pub ledger: EgressLedger,
 }
 
+/// What the status of an EgressInfo means for its delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ReportPhase {
+    /// STARTING or ACTIVE.
     Going,
+    /// ENDING.
     Ending,
+    /// A final state.
     Over,
 }
 
 impl EgressReport {
+    /// From the status.
     pub fn phase(&self) -> ReportPhase {
         match self.info.status() {
             EgressStatus::EgressStarting | EgressStatus::EgressActive => ReportPhase::Going,
@@ -47,6 +52,16 @@ impl EgressReport {
     }
 }
 
+/// How far the files of an egress are.
+#[derive(Clone, Debug, Default)]
+pub struct FilesProgress {
+    /// Bytes written, by the location users see.
+    pub bytes: BTreeMap<String, u64>,
+    /// Of each file that goes to a store.
+    pub uploads: Vec<UploadProgress>,
+}
+
+/// The state of one egress as it is reported: EgressInfo and heartbeat.
 pub struct Reporter {
     clock: Clock,
     ledger: Mutex<EgressLedger>,
@@ -61,7 +76,7 @@ struct ProgressLog {
 }
 
 impl Reporter {
-    /// Goes on with `ledger`; `clock` stamps what is told. How far the recording is goes to the log once in `interval`.
+    /// Continues `ledger`, with timestamps of `clock`. Progress is logged once in `interval`.
     pub fn new(ledger: EgressLedger, interval: Duration, clock: Clock) -> Self {
         let report = EgressReport { info: ledger.info().clone(), ledger: ledger.clone() };
         Self {
@@ -73,6 +88,7 @@ impl Reporter {
         }
     }
 
+    /// Applies a fact; if it changes the EgressInfo, receivers of [`Reporter::reports`] are notified.
     pub fn report(&self, fact: Fact) {
         let mut ledger = lock(&self.ledger);
         if let Some(info) = ledger.on(fact, self.clock.unix_ns()) {
@@ -81,18 +97,17 @@ impl Reporter {
         }
     }
 
-    pub fn progress(&self, media_ns: u64, lag_ms: u64, files: &Files, uploads: Vec<(String, UploadProgress)>) {
-        let files: BTreeMap<String, u64> =
-            files.sizes().map(|(output_path, bytes)| (output_path.display.clone(), bytes)).collect();
+    /// Takes the next heartbeat's content. `lag_ms`: between the live edge and what is encoded.
+    pub fn progress(&self, media_ns: u64, lag_ms: u64, FilesProgress { bytes: files, uploads }: FilesProgress) {
         let bytes: u64 = files.values().sum();
         let mut extra = BTreeMap::new();
-        let stored: u64 = uploads.iter().map(|(_, upload)| upload.stored).sum();
-        let behind_ms = uploads.iter().map(|(_, upload)| upload.behind_ms).max();
+        let stored: u64 = uploads.iter().map(|upload| upload.stored).sum();
+        let behind_ms = uploads.iter().map(|upload| upload.behind_ms).max();
         if let Some(behind_ms) = behind_ms {
             extra.insert("stored_bytes".to_owned(), stored.into());
             extra.insert("upload_behind_ms".to_owned(), behind_ms.into());
         }
-        if let Some((_, upload)) = uploads.iter().find(|(_, upload)| !upload.error.is_empty()) {
+        if let Some(upload) = uploads.iter().find(|upload| !upload.error.is_empty()) {
             extra.insert("upload_error".to_owned(), upload.error.clone().into());
         }
         self.beat.send_replace(Heartbeat { media_ns, lag_ms, files, extra, ..Heartbeat::default() });
@@ -107,24 +122,27 @@ impl Reporter {
         }
     }
 
-    /// The newest one; later ones are announced.
+    /// The newest report, and notification of later ones.
     pub fn reports(&self) -> watch::Receiver<EgressReport> {
         self.reports.subscribe()
     }
 
-    /// The newest one is to be carried out once more: somebody has forgotten it.
+    /// Notifies of the newest report once more: its receiver has lost it.
     pub fn republish(&self) {
         self.reports.send_modify(|_| {});
     }
 
+    /// The newest EgressInfo.
     pub fn info(&self) -> EgressInfo {
         self.reports.borrow().info.clone()
     }
 
+    /// The newest EgressInfo is final.
     pub fn is_over(&self) -> bool {
         self.reports.borrow().phase() == ReportPhase::Over
     }
 
+    /// Content of the next heartbeat.
     pub fn beat(&self) -> Heartbeat {
         self.beat.borrow().clone()
     }

@@ -1,3 +1,7 @@
+//! Delivers the EgressInfo: into the record first, then to livekit-server. Reports come through a watch channel, of which only
+//! the newest counts; one update is in flight. Runs beside the session; it ends with the last report and never ends the
+//! recording itself.
+
 use std::time::Duration;
 
 use prost::Message;
@@ -9,39 +13,45 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::{EgressReport, ReportPhase};
-use crate::session::machine::SessionEvent;
+use crate::events::SessionEvent;
 
-/// How long an update that is not the last may keep a newer one waiting.
+/// How long an update that is not the last may delay a newer one.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Between two tries of the last report.
-const AFTER_TROUBLE: Duration = Duration::from_millis(500);
+/// Between two attempts to write the last report.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a finished record still answers repeated calls.
 const FINISHED_RECORD_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// How the last report ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivered {
+    /// livekit-server has it.
     Acknowledged,
     /// livekit-server could not be reached: a dispatcher finds it in the registry.
     Left,
     /// Redis could not be reached: its record says that this egress goes on, and what is kept for a salvage stays there.
     Unwritten,
-    /// Somebody else has settled this egress; nothing was said.
+    /// Another writer has ended this egress; nothing was reported.
     NotOurs,
 }
 
-/// Carries reports out: into the record first, then to livekit-server. One update in flight, the newest wins.
+/// Delivers the reports of one egress.
 pub struct ReportPublisher {
+    /// Where the record is.
     pub registry: Registry,
+    /// livekit-server.
     pub io: IoClient,
+    /// The egress.
     pub egress_id: EgressId,
+    /// A record of another attempt is not written.
     pub attempt: u32,
-    /// The record as we took it over, in case Redis forgets it.
+    /// The record as it was taken over, in case Redis loses it.
     pub record: Record,
     /// How long the last report waits for Redis.
     pub redis_timeout: Duration,
     /// How long it is then offered to livekit-server.
     pub timeout: Duration,
+    /// The session's, for the loss of ownership.
     pub inbox: mpsc::Sender<SessionEvent>,
 }
 
@@ -54,13 +64,13 @@ enum Ownership {
 }
 
 impl ReportPublisher {
-    /// Ends with the last report.
+    /// Delivers until the last report is delivered or given up.
     pub async fn run(self, mut reports: watch::Receiver<EgressReport>) -> Delivered {
-        // What the dispatcher has said is known.
+        // The report at the beginning was delivered by the dispatcher.
         let mut behind = false;
         loop {
             if !behind && reports.changed().await.is_err() {
-                // The session left without a last report: it was disowned.
+                // The session ended without a last report: it lost ownership.
                 return Delivered::NotOurs;
             }
             let report = reports.borrow_and_update().clone();
@@ -68,7 +78,7 @@ impl ReportPublisher {
                 return self.deliver_last(&report).await;
             }
             if self.write(&report).await == Ownership::Theirs {
-                // Whatever the session does now is not for the outside.
+                // What the session does now is not reported.
                 let _ = self.inbox.send(SessionEvent::OwnershipLost).await;
                 return Delivered::NotOurs;
             }
@@ -98,9 +108,9 @@ impl ReportPublisher {
             }
             if !std::mem::replace(&mut waited, true) {
                 let seconds = self.redis_timeout.as_secs();
-                warn!(error = why, seconds, "the last report waits for redis; nothing else is left to do");
+                warn!(error = why, seconds, "the last report waits for redis");
             }
-            sleep(AFTER_TROUBLE).await;
+            sleep(RETRY_INTERVAL).await;
         }
         if waited {
             info!("the last report is in redis");
@@ -164,7 +174,7 @@ impl ReportPublisher {
                         }
                         Ok(Ownership::Ours)
                     }
-                    // Somebody was faster; looked at again with the next report.
+                    // Another writer was faster; looked at again with the next report.
                     Created::Exists(_) => Ok(Ownership::Unknown),
                 }
             }

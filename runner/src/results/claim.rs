@@ -15,7 +15,7 @@ use spillway_ipc::FileId;
 use spillway_process::LocalRoot;
 use tokio::task::spawn_blocking;
 
-use super::{OutputError, OutputPath};
+use super::output::{OutputError, OutputPath};
 
 /// More files of one name than this are a mistake of the request, and looking for a free one would take long.
 const MAX_NAMES: u32 = 10_000;
@@ -31,8 +31,8 @@ const NEW_FILE: OFlags = OFlags::CREATE
     .union(OFlags::NONBLOCK)
     .union(OFlags::CLOEXEC);
 
-/// A file that this egress has made, by the folder it lies in. Until it is [kept](Claim::keep) it goes away with this
-/// value.
+/// A file that this egress has made, named relative to its open folder. Until it is [kept](Claim::keep) it is removed with
+/// this value.
 #[derive(Debug)]
 pub struct Claim {
     folder: OwnedFd,
@@ -120,6 +120,7 @@ impl Claim {
         self.kept = true;
     }
 
+    /// Identity of the file, for the media process.
     pub fn id(&self) -> FileId {
         self.id
     }
@@ -135,7 +136,7 @@ impl Claim {
     /// Takes the file away, unless another one has taken its place.
     ///
     /// # Errors
-    /// The operating system's; `NotFound` where there is another file or none.
+    /// The operating system's; `NotFound` where there is another file or none. No retry.
     pub fn remove(&self) -> io::Result<()> {
         let there = statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW)?;
         if (there.st_dev, there.st_ino) != (self.id.device, self.id.inode) {
@@ -197,7 +198,7 @@ impl Claim {
 }
 
 impl Drop for Claim {
-    /// Asked for, and the session was over before it was made.
+    /// The session was over before the file was used.
     fn drop(&mut self) {
         if !self.kept {
             let _ = self.remove();

@@ -1,4 +1,6 @@
-//! Obeys the machine: starts the media process, carries words and facts, settles what is on the disk and in the stores.
+//! Runs one recording: starts the media process, passes its events to the files and to the machine, and carries out the
+//! machine's effects. One task; what may block (disks, stores) runs beside it or after the media process has ended. It
+//! decides nothing about phases and outcomes.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,50 +16,58 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::finalize::{FinalizeContext, finalize_files};
-use super::machine::{Session, SessionEffect, SessionEvent, SessionRules};
+use super::files::SessionFiles;
+use super::finalize::finalize_files;
+use super::machine::{Session, SessionEffect, SessionRules};
 use super::media::{MediaProcess, MediaUpdate};
 use crate::clock;
+use crate::events::SessionEvent;
 use crate::report::Reporter;
 use crate::results::claim::{self, Claim};
-use crate::results::{Files, OutputError, OutputPath};
-use crate::upload::{UploadResources, Uploads};
+use crate::results::{OutputError, OutputPath};
+use crate::upload::{PreparedOutputs, UploadResources};
 
 const TICK: Duration = Duration::from_millis(250);
-/// A media process that has said its last word, or was told to stop, leaves by itself within this.
+/// A media process that has sent its last event, or was told to stop, exits by itself within this.
 const EXIT_GRACE: Duration = Duration::from_secs(2);
-/// A stop waits no longer for a trial of the stores.
+/// A stop waits no longer than this for the trial of the stores.
 const STORE_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-/// For folders and a file to be made. A network disk that wakes up takes seconds; one that hangs is no place to record to.
+/// For folders and a file to be made. A network disk that wakes up takes seconds; one that hangs is an error.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Everything one recording needs.
 #[derive(Clone, Debug)]
 pub struct SessionJob {
+    /// What is recorded, how, and into which files.
     pub plan: EgressPlan,
+    /// livekit-server's websocket URL.
     pub ws_url: String,
+    /// JWT for the room.
     pub token: Secret,
+    /// For the media process.
     pub media: MediaSettings,
+    /// The media program.
     pub program: PathBuf,
     /// Where files lie that stay on this machine.
     pub root: LocalRoot,
+    /// Limits and timeouts.
     pub rules: SessionRules,
+    /// Stores, spool and checkpoint.
     pub resources: UploadResources,
-    /// For what is stamped, here and in the media process.
+    /// For all timestamps, here and in the media process.
     pub clock: Clock,
 }
 
-/// How it went.
+/// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
-    /// The last fact has been told.
+    /// The final state is reported.
     Reported,
-    /// Somebody else has settled this egress.
+    /// Another writer has ended this egress; nothing more is reported.
     OwnershipLost,
 }
 
-/// Records until the end. `inbox` brings what others want: stops, and the news that the egress is not ours any more;
-/// `session_tx` is its other end.
+/// Records until the end. `inbox` brings stops and the loss of ownership; `session_tx` is its other end, for the uploads.
 pub async fn drive(
     job: SessionJob,
     reporter: &Reporter,
@@ -75,13 +85,13 @@ pub async fn drive(
     };
     let (plan, resources, begun) = (job.plan.clone(), job.resources.clone(), clock::local(&job.clock));
     // The media process gets ready meanwhile, but joins no room before it is known that we may write.
-    let mut opening = std::pin::pin!(Uploads::open(&plan, resources, begun, session_tx));
+    let files = SessionFiles::new(resources.checkpoint_writer.clone());
+    let mut opening = std::pin::pin!(PreparedOutputs::open(&plan, resources, begun, session_tx));
     let mut driver = Driver {
         session: Session::new(job.rules.clone(), Instant::now()),
         job,
         reporter,
-        files: Files::default(),
-        uploads: None,
+        files,
         placing: JoinSet::new(),
         media_ended: false,
     };
@@ -96,9 +106,9 @@ pub async fn drive(
                 MediaUpdate::Received(media_event) => SessionEvent::Media(media_event),
                 MediaUpdate::Exited(message) => SessionEvent::MediaExited(message),
             },
-            opened = &mut opening, if driver.uploads.is_none() => match opened {
-                Ok(uploads) => {
-                    driver.begin(uploads, &mut media).await;
+            opened = &mut opening, if driver.files.outputs.is_none() => match opened {
+                Ok(outputs) => {
+                    driver.begin(outputs, &mut media).await;
                     continue;
                 }
                 Err(message) => {
@@ -112,7 +122,7 @@ pub async fn drive(
                     Err(error) => SessionEvent::CannotWrite(error.to_string()),
                 }
             }
-            _ = ticks.tick(), if driver.uploads.is_some() => SessionEvent::Tick,
+            _ = ticks.tick(), if driver.files.outputs.is_some() => SessionEvent::Tick,
         };
         match driver.on(event, &mut media).await {
             NextStep::Continue => {}
@@ -120,9 +130,9 @@ pub async fn drive(
             NextStep::Leave => break None,
         }
     };
-    if outcome.is_some() && driver.uploads.is_none() && !refused {
-        // What the trial has begun is to be taken back.
-        driver.uploads = timeout(STORE_CHECK_TIMEOUT, opening).await.ok().and_then(Result::ok);
+    if outcome.is_some() && driver.files.outputs.is_none() && !refused {
+        // What the trial has begun is aborted.
+        driver.files.outputs = timeout(STORE_CHECK_TIMEOUT, opening).await.ok().and_then(Result::ok);
     }
     driver.finalize(outcome, media, inbox).await
 }
@@ -137,12 +147,10 @@ struct Driver<'a> {
     session: Session,
     job: SessionJob,
     reporter: &'a Reporter,
-    files: Files,
-    /// `None`: the stores are still being tried.
-    uploads: Option<Uploads>,
+    files: SessionFiles,
     /// Files that are being made on this machine's disk, beside everything else: a disk may hang.
     placing: JoinSet<Placed>,
-    /// The media process has said `Ended`: its files are closed.
+    /// The media process has sent `Ended`: its files are closed.
     media_ended: bool,
 }
 
@@ -155,9 +163,9 @@ struct Placed {
 }
 
 impl Driver<'_> {
-    async fn begin(&mut self, uploads: Uploads, media: &mut MediaProcess) {
-        self.uploads = Some(uploads);
-        // Its patience with the media process begins now.
+    async fn begin(&mut self, outputs: PreparedOutputs, media: &mut MediaProcess) {
+        self.files.outputs = Some(outputs);
+        // Its timeouts begin now.
         self.session = Session::new(self.job.rules.clone(), Instant::now());
         let start = StartCommand {
             plan: self.job.plan.clone(),
@@ -173,9 +181,6 @@ impl Driver<'_> {
         let event = match event {
             SessionEvent::Media(media_event) => {
                 self.files.on_media_event(&media_event);
-                if let Some(uploads) = &mut self.uploads {
-                    uploads.on_media_event(&media_event);
-                }
                 match self.on_media_event(&media_event, media).await {
                     Ok(None) => SessionEvent::Media(media_event),
                     Ok(Some(instead)) => instead,
@@ -195,8 +200,8 @@ impl Driver<'_> {
         NextStep::Continue
     }
 
-    /// What the machine does not decide: where files lie, and what is shown of progress. The event it is for the
-    /// machine, if not what was said.
+    /// What the machine does not decide: where files lie, and progress. Answers the event for the machine, if it is another
+    /// than this one.
     async fn on_media_event(
         &mut self,
         media_event: &MediaEvent,
@@ -217,8 +222,7 @@ impl Driver<'_> {
                 self.reporter.report(Fact::Joined { room_id: room_id.clone(), room_name: room_name.clone() });
             }
             MediaEvent::Alive { media_ns, lag_ms, .. } => {
-                let uploads = self.uploads.iter().flat_map(Uploads::progress).collect();
-                self.reporter.progress(*media_ns, *lag_ms, &self.files, uploads);
+                self.reporter.progress(*media_ns, *lag_ms, self.files.progress());
             }
             MediaEvent::Closed { quality, .. } => {
                 for message in &quality.degraded {
@@ -245,17 +249,21 @@ impl Driver<'_> {
         media: &mut MediaProcess,
     ) -> Result<(), OutputError> {
         let plan = &self.job.plan;
-        let (Some(Output::File(output)), Some(uploads)) = (plan.outputs.get(file as usize), &mut self.uploads) else {
+        let (Some(Output::File(output)), Some(outputs)) = (plan.outputs.get(file as usize), &mut self.files.outputs)
+        else {
             return Err(OutputError::NotRequested(file));
         };
         let wanted =
             OutputPath::of(plan, output, container, facts, clock::local(&self.job.clock), self.job.root.path());
         let spooled =
-            timeout(PLACE_TIMEOUT, uploads.opening(plan, file, container, facts, clock::local(&self.job.clock)));
+            timeout(PLACE_TIMEOUT, outputs.begin(plan, file, container, facts, clock::local(&self.job.clock)));
         let path = self.job.root.locate(&wanted.filename);
         let slow = |_| OutputError::Slow { path: path.clone(), seconds: PLACE_TIMEOUT.as_secs() };
-        if let Some(output_path) = spooled.await.map_err(slow)? {
-            self.write_to(file, output_path?, facts.clone(), None, media).await;
+        if let Some(begun) = spooled.await.map_err(slow)? {
+            let (output_path, upload) = begun?;
+            let path = output_path.location.clone();
+            self.files.opened_in_spool(file, output_path, facts.clone(), upload);
+            self.write_to(file, path, None, media).await;
             return Ok(());
         }
         let (root, facts) = (self.job.root.clone(), facts.clone());
@@ -270,23 +278,13 @@ impl Driver<'_> {
         let Ok(Placed { file, container, facts, made }) = placed else { return Ok(()) };
         let (output_path, claim) = made?;
         info!(file = %output_path.location.display(), "file opened");
-        if let Some(uploads) = &self.uploads {
-            uploads.opened_on_disk(file, container, &output_path);
-        }
-        self.write_to(file, output_path, facts, Some(claim), media).await;
+        let path = output_path.location.clone();
+        let id = self.files.opened_on_disk(file, container, output_path, facts, claim);
+        self.write_to(file, path, Some(id), media).await;
         Ok(())
     }
 
-    async fn write_to(
-        &mut self,
-        file: u32,
-        output_path: OutputPath,
-        facts: TrackFacts,
-        claim: Option<Claim>,
-        media: &mut MediaProcess,
-    ) {
-        let (path, id): (PathBuf, Option<FileId>) = (output_path.location.clone(), claim.as_ref().map(Claim::id));
-        self.files.opened(file, output_path, facts, claim);
+    async fn write_to(&mut self, file: u32, path: PathBuf, id: Option<FileId>, media: &mut MediaProcess) {
         if self.files.started() {
             self.report_opened();
         }
@@ -295,12 +293,8 @@ impl Driver<'_> {
 
     /// Files are named from the first media on: an aborted egress has none.
     fn report_opened(&self) {
-        for (index, (file, recorded)) in self.files.numbered().enumerate() {
-            let OutputPath { filename, display, .. } = recorded.output_path.clone();
-            // In a store nobody finds it before it is there.
-            let stored = self.uploads.as_ref().is_some_and(|uploads| uploads.is_stored(file));
-            let location = if stored { String::new() } else { display };
-            self.reporter.report(Fact::FileOpened { index, filename, location });
+        for fact in self.files.opened_facts() {
+            self.reporter.report(fact);
         }
     }
 
@@ -312,25 +306,22 @@ impl Driver<'_> {
     }
 
     async fn finalize(
-        mut self,
+        self,
         outcome: Option<Outcome>,
         mut media: MediaProcess,
         inbox: mpsc::Receiver<SessionEvent>,
     ) -> SessionEnd {
-        // Whoever has not said its last word may still be writing.
+        // Without its last event it may still be writing.
         let written_to = !self.media_ended && !matches!(outcome, Some(Outcome::Aborted { .. }));
         if written_to {
             media.end(Duration::ZERO, Duration::from_millis(300)).await;
         }
         let ended = match outcome {
-            // What was begun is for whoever has it now.
+            // What was begun belongs to the later attempt.
             None => SessionEnd::OwnershipLost,
             Some(outcome) => {
-                let context = FinalizeContext { plan: &self.job.plan, reporter: self.reporter };
-                let files = std::mem::take(&mut self.files);
-                let uploads = self.uploads.take();
                 tokio::select! {
-                    () = finalize_files(context, files, uploads, outcome) => SessionEnd::Reported,
+                    () = finalize_files(&self.job.plan, self.reporter, self.files, outcome) => SessionEnd::Reported,
                     () = ownership_lost(inbox) => SessionEnd::OwnershipLost,
                 }
             }
@@ -342,7 +333,8 @@ impl Driver<'_> {
     }
 }
 
-/// Uploading the last of it may take long; whoever speaks to us meanwhile is heard.
+/// Waits until the egress belongs to another writer. Other events are dropped: the recording has ended, and only uploads
+/// go on.
 pub async fn ownership_lost(mut inbox: mpsc::Receiver<SessionEvent>) {
     loop {
         match inbox.recv().await {

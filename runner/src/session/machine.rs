@@ -1,4 +1,5 @@
-//! The life of an egress as one table: phases, events, effects. It awaits nothing and asks no clock.
+//! Phases of a recording as one table: an event and the time come in, effects go out. Pure: it awaits nothing and asks no
+//! clock.
 
 use std::time::{Duration, Instant};
 
@@ -6,59 +7,40 @@ use spillway_ipc::{MediaEndReason, MediaEvent};
 use spillway_protocol::Code;
 use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
 
-/// A longer gap between two of our own ticks means that we were away (stopped, starved); what the media process said
-/// meanwhile may not have been read yet.
+use crate::events::{SessionEvent, StopSource};
+
+/// A longer gap between two of our own ticks means that we were away (stopped, starved); events of the
+/// media process from that time may not have been read yet.
 const OWN_SUSPENSION: Duration = Duration::from_secs(2);
 
 const OTHER_ROOM: &str = "the room had ended before the recorder joined it";
 const EVICTED: &str = "recording ended early: another participant joined the room with the identity of this egress";
 
+/// Limits and timeouts of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRules {
-    /// Since the runner took the egress.
+    /// Since the runner took the egress. Reaching it is LIMIT_REACHED.
     pub max_duration: Option<Duration>,
+    /// Of each file. Reaching it is LIMIT_REACHED.
     pub max_file_bytes: Option<u64>,
     /// How long an egress may wait for its first media.
     pub start_timeout: Option<Duration>,
-    /// Silence of the media process that counts as its death.
+    /// How long the media process may send no event before it is killed.
     pub hang_after: Duration,
-    /// While the files are being finished: how long without progress.
+    /// How long the media process may make no progress while it finishes its files.
     pub drain_timeout: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopSource {
-    Api,
-    Signal,
-}
-
-#[derive(Clone, Debug)]
-pub enum SessionEvent {
-    Media(MediaEvent),
-    StopAsked(StopSource),
-    /// The media process is over, in words.
-    MediaExited(String),
-    /// The room of the request has ended, and our joining made a new one of the same name.
-    WrongRoom,
-    /// A file cannot be written where the request wants it.
-    CannotWrite(String),
-    /// What waits to be uploaded has no room any more, or no object to go to.
-    SpoolFull(String),
-    /// Worth telling the user.
-    Noted(String),
-    /// Somebody else writes about this egress now.
-    OwnershipLost,
-    Tick,
-}
-
+/// What the driver has to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SessionEffect {
+    /// Send the media process a stop.
     StopMedia,
-    /// What the outside should know now.
+    /// Put this into the EgressInfo.
     Report(Fact),
-    /// This or `Leave` once, and nothing after it. What was recorded is kept.
+    /// End with this outcome. This or `Leave` comes once, and nothing after it. What was recorded is kept.
     Finish(Outcome),
-    /// Not ours any more: end without a word.
+    /// The egress belongs to another writer: end without a report.
     Leave,
 }
 
@@ -76,6 +58,7 @@ enum SessionPhase {
     Over,
 }
 
+/// State of one recording.
 #[derive(Clone, Debug)]
 pub struct Session {
     rules: SessionRules,
@@ -88,14 +71,17 @@ pub struct Session {
 }
 
 impl Session {
+    /// A recording that begins now.
     pub fn new(rules: SessionRules, now: Instant) -> Self {
         Self { rules, phase: SessionPhase::Joining, since: now, last_event_at: now, ticked_at: now, full: None }
     }
 
+    /// `Finish` or `Leave` was answered.
     pub fn is_over(&self) -> bool {
         self.phase == SessionPhase::Over
     }
 
+    /// One event at the time `now`; effects are to be carried out in their order.
     pub fn on(&mut self, event: SessionEvent, now: Instant) -> Vec<SessionEffect> {
         if self.is_over() {
             return vec![];
@@ -198,7 +184,7 @@ impl Session {
         }
     }
 
-    /// `why` holds when nobody asked for the end before.
+    /// `why` is the reason if the end was not asked for before.
     fn ended_well(&mut self, why: EgressEndReason, message: String) -> Vec<SessionEffect> {
         let noted = |mut effects: Vec<SessionEffect>| {
             if !message.is_empty() {

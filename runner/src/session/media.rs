@@ -1,4 +1,5 @@
-//! The media process as a thing: started, spoken with, watched, ended.
+//! The media process: started with an empty environment, sent commands, its events and its exit received, ended. Runs in the
+//! session's task. It interprets no event.
 
 use std::env;
 use std::io;
@@ -16,30 +17,46 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-/// Names the program when it does not lie beside ours.
+/// Environment variable with the media program, when it does not lie beside this one.
 pub const PROGRAM_VARIABLE: &str = "SPILLWAY_MEDIA";
 const PROGRAM: &str = "spillway-media";
 
-/// It starts no program. livekit-signaling would: it asks `lsb_release`, a shell script with a dozen processes, what
-/// system this is, which takes a tenth of the time we have to begin; where it finds none it reads /etc/os-release.
+/// `PATH` of the media process, which starts no program. livekit-signaling would: it runs `lsb_release`, a shell script with a
+/// dozen processes, which takes a tenth of the time to begin; where it finds none it reads /etc/os-release.
 const NO_PROGRAMS: &str = "/nonexistent";
 
 /// Out of memory, this process goes first: its recording survives it.
 const OOM_SCORE: &str = "800";
 
+/// Why the media process was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
+    /// There is no media program beside this one.
     #[error("find {PROGRAM} beside {}", beside.display())]
-    Missing { beside: PathBuf },
+    Missing {
+        /// This program.
+        beside: PathBuf,
+    },
+    /// `/proc/self/exe` cannot be read.
     #[error("find our own executable")]
     Ourselves(#[source] io::Error),
+    /// No file descriptor is left.
     #[error("make a socket pair")]
     Pair(#[source] io::Error),
+    /// The program was not executed.
     #[error("start {}", program.display())]
-    Start { program: PathBuf, source: io::Error },
+    Start {
+        /// The media program.
+        program: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
 }
 
 /// Where the media program is: as the environment says, else beside our own executable.
+///
+/// # Errors
+/// There is none; a retry changes nothing.
 pub fn program() -> Result<PathBuf, MediaError> {
     if let Some(named) = env::var_os(PROGRAM_VARIABLE) {
         return Ok(PathBuf::from(named));
@@ -49,16 +66,21 @@ pub fn program() -> Result<PathBuf, MediaError> {
     if program.is_file() { Ok(program) } else { Err(MediaError::Missing { beside }) }
 }
 
+/// A running media process; it is killed with this value.
 pub struct MediaProcess {
     child: Child,
     commands: CommandWriter,
     events: EventReader,
-    /// It closed its end of the pair.
+    /// It closed its end of the socket pair.
     closed: bool,
     kills_by_memory: Option<u64>,
 }
 
 impl MediaProcess {
+    /// Starts `program`. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// It could not be executed, or resources ran out; only the latter may pass.
     pub fn start(program: &Path) -> Result<Self, MediaError> {
         let (ours, theirs) = UnixStream::pair().map_err(MediaError::Pair)?;
         let (events, commands) = runner_endpoint(ours).map_err(MediaError::Pair)?;
@@ -83,14 +105,15 @@ impl MediaProcess {
         Ok(Self { child, commands, events, closed: false, kills_by_memory: kills_by_memory() })
     }
 
+    /// Sends a command. That the process is gone is seen by [`MediaProcess::next`].
     pub async fn send(&mut self, command: &MediaCommand) {
         if let Err(error) = self.commands.send(command).await {
-            // Its death is noticed by `next`, with a better reason.
+            // `next` notices its exit, with a better reason.
             debug!(error = %spillway_process::chain(&error), "command not delivered");
         }
     }
 
-    /// What it says, or why it is gone. Cancel-safe.
+    /// Waits for its next event, or its exit. Cancel-safe.
     pub async fn next(&mut self) -> MediaUpdate {
         loop {
             if self.closed {
@@ -140,7 +163,8 @@ impl MediaProcess {
         }
     }
 
-    /// Asks, then insists; it is gone when this returns, unless the kernel holds it (a dead network disk).
+    /// Waits `asked_before` for its exit, then sends SIGTERM, and SIGKILL after `grace`. It is gone when this returns, unless
+    /// the kernel holds it (a network disk that hangs).
     pub async fn end(&mut self, asked_before: Duration, grace: Duration) {
         if timeout(asked_before, self.child.wait()).await.is_ok() {
             return;
@@ -156,16 +180,18 @@ impl MediaProcess {
     }
 
     fn signal(&self, signal: Signal) {
-        // `id` is none once it was waited for, so nobody else's process is hit.
+        // `id` is none once it was waited for, so no other process of that number is hit.
         if let Some(pid) = self.child.id().and_then(|pid| Pid::from_raw(pid as i32)) {
             let _ = kill_process(pid, signal);
         }
     }
 }
 
+/// What a media process did.
 pub enum MediaUpdate {
+    /// It sent this.
     Received(MediaEvent),
-    /// Why it is over, in words.
+    /// It exited; a description for the user.
     Exited(String),
 }
 

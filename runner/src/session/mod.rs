@@ -1,8 +1,10 @@
-//! The life of an egress: `machine` decides, `drive` obeys, `media` is the process they are about.
+//! One recording: `machine` decides about phases and outcomes, `drive` carries that out, `files` owns the state of each file,
+//! `finalize` finishes and reports them, and `media` is the media process.
 
 pub mod machine;
 pub mod media;
 mod drive;
 mod finalize;
+mod files;
 
 pub use drive::{SessionEnd, SessionJob, drive, ownership_lost};

@@ -1,4 +1,6 @@
-//! What another process needs to complete our uploads should this one die: kept on the bus, without a secret.
+//! What a salvage needs to complete the uploads of this process should it die. Changes come from the session and the upload
+//! tasks; a background task writes the newest state to Redis as JSON, without a secret. No caller waits for Redis, except
+//! in [`CheckpointWriter::flush`].
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,9 +17,11 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::machine::PartState;
+use super::parts::PartState;
 use super::plan::PartLayout;
 
+/// How long Redis may keep an upload waiting.
+pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -27,59 +31,83 @@ pub struct Checkpoint {
     /// The machine whose disk the paths are of.
     #[serde(default)]
     pub host: String,
+    /// One entry per output that was opened or whose upload was begun.
     #[serde(default)]
     pub files: Vec<FileCheckpoint>,
 }
 
+/// State of one file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileCheckpoint {
     /// Number of the output.
     pub file: u32,
+    /// The object's name, or the file's on the disk.
     pub filename: String,
+    /// Decides how the file is read.
     pub container: Container,
     /// Unix nanoseconds of the first recorded instant; `None`: nothing was recorded yet.
     #[serde(default)]
     pub started_at: Option<i64>,
-    /// (bytes, nanoseconds of media in them), ascending.
+    /// Samples: (bytes of the object, nanoseconds of media in them), ascending.
     #[serde(default)]
     pub media: Vec<(u64, u64)>,
-    /// While it is written: the file itself, or what waits for its upload.
+    /// The file itself, or its spool file.
     pub path: PathBuf,
-    /// `None`: it stays on the disk.
+    /// `None`: it stays on the disk, or its upload has not begun.
     #[serde(default)]
     pub upload: Option<UploadCheckpoint>,
     /// What of the file the object is made of; its parts and samples count the object's bytes.
     #[serde(default)]
     pub origin: Origin,
-    /// Bytes of the file from here on were never given back to the disk: a restart point.
+    /// Nothing of the file from here on was given back to the disk: a restart point.
     #[serde(default)]
     pub kept_from: u64,
 }
 
+/// State of an upload.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UploadCheckpoint {
-    /// The second of the file's destinations.
+    /// It goes to the second of the file's destinations.
     #[serde(default)]
     pub backup: bool,
+    /// As the store named it.
     pub upload: Upload,
-    /// Everything was there and the store was asked to make the object of it.
+    /// Every part was stored and the store was asked to complete the object.
     #[serde(default)]
     pub completing: bool,
+    /// How the object is cut into parts.
     pub layout: PartLayout,
+    /// Part `n` is `parts[n - 1]`.
     pub parts: Vec<PartState>,
-    /// Uploads that were begun elsewhere and are to be aborted: at the primary store.
+    /// Uploads at the primary store that were given up for the backup and are to be aborted.
     #[serde(default)]
     pub left: Vec<Upload>,
 }
 
 impl FileCheckpoint {
+    /// Of a file in which nothing is recorded yet, without an upload.
+    pub fn new(file: u32, filename: String, container: Container, path: PathBuf) -> Self {
+        Self {
+            file,
+            filename,
+            container,
+            started_at: None,
+            media: vec![],
+            path,
+            upload: None,
+            origin: Origin::default(),
+            kept_from: 0,
+        }
+    }
+
     /// How much media is in the first `bytes`, nanoseconds.
     pub fn media_ns(&self, bytes: u64) -> u64 {
         media_at(&self.media, bytes)
     }
 }
 
-/// Between samples media grows evenly, and beyond the last as it did until then.
+/// Nanoseconds of media in the first `bytes`: interpolated between `samples`, extrapolated beyond the last at the average so
+/// far.
 pub fn media_at(samples: &[(u64, u64)], bytes: u64) -> u64 {
     let after = samples.partition_point(|(at, _)| *at < bytes);
     let before = after.checked_sub(1).map_or((0, 0), |index| samples[index]);
@@ -94,7 +122,7 @@ pub fn media_at(samples: &[(u64, u64)], bytes: u64) -> u64 {
     }
 }
 
-/// Writes the newest state in the background. Cheap to clone; trouble with Redis holds up nobody for long.
+/// Keeps the state and has it written in the background. Clones share it.
 #[derive(Clone, Debug)]
 pub struct CheckpointWriter {
     shared: Arc<CheckpointState>,
@@ -111,7 +139,7 @@ struct CheckpointState {
 }
 
 impl CheckpointWriter {
-    /// For a recording without a dispatcher: nobody would come to salvage it.
+    /// For a recording without a dispatcher, which no salvage follows: changes are dropped.
     pub fn disabled() -> Self {
         Self::new(false)
     }
@@ -129,7 +157,7 @@ impl CheckpointWriter {
         }
     }
 
-    /// The second is to be run beside everything else, until it is dropped.
+    /// The writer, and the loop that writes: to be polled beside everything else, until it is dropped.
     pub fn start(states: UploadStates, egress_id: EgressId, attempt: u32) -> (Self, impl Future<Output = ()>) {
         let checkpoint_writer = Self::new(true);
         let shared = checkpoint_writer.shared.clone();
@@ -140,10 +168,12 @@ impl CheckpointWriter {
         self.shared.checkpoint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The newest state.
     pub fn snapshot(&self) -> Checkpoint {
         self.checkpoint().clone()
     }
 
+    /// A file was opened, or its upload begun; an earlier entry of that number is replaced.
     pub fn opened(&self, file: FileCheckpoint) {
         self.change(|checkpoint| {
             checkpoint.files.retain(|known| known.file != file.file);
@@ -151,12 +181,18 @@ impl CheckpointWriter {
         });
     }
 
+    /// Changes the entry of a file, if there is one.
     pub fn update(&self, file: u32, change: impl FnOnce(&mut FileCheckpoint)) {
         self.change(|checkpoint| {
             if let Some(known) = checkpoint.files.iter_mut().find(|known| known.file == file) {
                 change(known);
             }
         });
+    }
+
+    /// Changes the entries of all files.
+    pub fn update_all(&self, change: impl Fn(&mut FileCheckpoint)) {
+        self.change(|checkpoint| checkpoint.files.iter_mut().for_each(&change));
     }
 
     fn change(&self, change: impl FnOnce(&mut Checkpoint)) {
@@ -166,7 +202,7 @@ impl CheckpointWriter {
         }
     }
 
-    /// What was changed before now is written; or `limit` is over.
+    /// Waits until what was changed before now is written, for at most `limit`.
     pub async fn flush(&self, limit: Duration) {
         if self.shared.enabled {
             let wanted = *self.shared.version.borrow();
@@ -175,11 +211,12 @@ impl CheckpointWriter {
         }
     }
 
-    /// A later attempt has taken the uploads over.
+    /// Redis has refused a write because a later attempt has taken the uploads over.
     pub fn is_superseded(&self) -> bool {
         *self.shared.superseded.borrow()
     }
 
+    /// Waits for that. Cancel-safe.
     pub async fn superseded(&self) {
         let mut superseded = self.shared.superseded.subscribe();
         if superseded.wait_for(|superseded| *superseded).await.is_err() {
@@ -206,7 +243,7 @@ async fn write_loop(shared: Arc<CheckpointState>, states: UploadStates, egress_i
                     continue;
                 }
                 Ok(Ok(FencedWrite::Superseded)) => {
-                    debug!("uploads are somebody else's now");
+                    debug!("a later attempt has taken the uploads over");
                     shared.superseded.send_replace(true);
                     return;
                 }
@@ -224,7 +261,7 @@ async fn write_loop(shared: Arc<CheckpointState>, states: UploadStates, egress_i
     }
 }
 
-/// Names this machine, as far as anything does: files of another are not looked for here.
+/// Identifies this boot of this machine (host name and boot id): paths of another are not looked for here.
 pub fn host() -> String {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
     format!("{}/{}", read("hostname").trim(), read("random/boot_id").trim())
@@ -237,15 +274,9 @@ mod tests {
 
     fn file(number: u32) -> FileCheckpoint {
         FileCheckpoint {
-            file: number,
-            filename: "a.mp4".into(),
-            container: Container::Mp4,
             started_at: Some(1),
             media: vec![(100, 1000), (200, 3000)],
-            path: "/tmp/a.mp4".into(),
-            upload: None,
-            origin: Origin::default(),
-            kept_from: 0,
+            ..FileCheckpoint::new(number, "a.mp4".into(), Container::Mp4, "/tmp/a.mp4".into())
         }
     }
 
@@ -253,7 +284,7 @@ mod tests {
     fn media_grows_evenly_between_samples() {
         let at = |bytes| file(0).media_ns(bytes);
         assert_eq!((at(0), at(50), at(100), at(150), at(200)), (0, 500, 1000, 2000, 3000));
-        assert_eq!(at(220), 3300, "what nobody wrote down any more went on as before");
+        assert_eq!(at(220), 3300, "beyond the last sample it goes on as before");
         assert_eq!(at(999), 14985);
         assert_eq!(media_at(&[], 7), 0);
     }

@@ -2,15 +2,15 @@
 //!
 //! The order is such that whatever is completed at any moment is a recording: parts hold sealed bytes only, an object is
 //! made of whole parts without a gap and at most one shorter one behind them, and the head that is rewritten at the end
-//! goes last, when everything it points to is there (`spec/storage.md` 5, 6).
+//! goes last, when everything it points to is there.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use spillway_storage::{Part, PartRules, PartTag};
 
+use super::parts::{AckedPart, InFlightPart, PartRequest, PartSlot, PartState};
 use super::plan::PartLayout;
 
 /// A part that closes by itself this much after a checkpoint is due makes it needless.
@@ -23,114 +23,18 @@ const MIN_PACE_SPAN: Duration = Duration::from_secs(2);
 /// Of one part; older ones have arrived by now or never will.
 const MAX_LOST: usize = 8;
 
+/// When and how much is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tuning {
     /// How old media may become before it is sent even though its part is not full.
     pub checkpoint: Duration,
+    /// Requests in flight.
     pub at_once: usize,
     /// Bytes that may be in flight, and so in memory; one part is always allowed.
     pub bytes_at_once: u64,
 }
 
-/// Send these bytes under this number. Never two of one number at a time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartRequest {
-    pub number: u32,
-    pub generation: u32,
-    pub range: Range<u64>,
-}
-
-/// One part as another process needs to know it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PartState {
-    pub start: u64,
-    /// Where it is cut; open at the end of a file that grows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub end: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub acked: Option<Part>,
-    /// Sent, but the store has not answered: these may have arrived, or may yet. The newest last.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub pending: Vec<PendingPart>,
-    /// How often it was sent.
-    #[serde(default)]
-    pub sends: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PendingPart {
-    pub generation: u32,
-    pub bytes: u64,
-    /// What the store answers if it gets the bytes, where that can be known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tag: Option<PartTag>,
-}
-
-#[derive(Clone, Debug)]
-struct PartSlot {
-    start: u64,
-    /// Where it is cut; the last one may be open.
-    end: Option<u64>,
-    sends: u32,
-    in_flight: Option<InFlightPart>,
-    acked: Option<AckedPart>,
-    /// Sendings whose answer was lost: they may still arrive at the store, after newer ones.
-    lost: Vec<PendingPart>,
-    punched: bool,
-    /// Rises when its bytes are written again.
-    version: u32,
-    /// Since when there are sealed bytes nobody else has.
-    waiting_since: Option<Instant>,
-}
-
-#[derive(Clone, Debug)]
-struct InFlightPart {
-    generation: u32,
-    to: u64,
-    version: u32,
-    waited_since: Option<Instant>,
-    tag: Option<PartTag>,
-}
-
-#[derive(Clone, Debug)]
-struct AckedPart {
-    part: Part,
-    to: u64,
-    version: u32,
-}
-
-impl InFlightPart {
-    fn pending(&self, start: u64) -> PendingPart {
-        PendingPart { generation: self.generation, bytes: self.to - start, tag: self.tag.clone() }
-    }
-}
-
-impl PartSlot {
-    fn new(start: u64) -> Self {
-        Self {
-            start,
-            end: None,
-            sends: 0,
-            in_flight: None,
-            acked: None,
-            lost: vec![],
-            punched: false,
-            version: 0,
-            waiting_since: None,
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        self.acked.as_ref().is_some_and(|acked| Some(acked.to) == self.end && acked.version == self.version)
-    }
-
-    /// Bytes that are in the store or on their way.
-    fn taken_to(&self) -> u64 {
-        let acked = self.acked.as_ref().map_or(self.start, |acked| acked.to);
-        self.in_flight.as_ref().map_or(acked, |in_flight| in_flight.to)
-    }
-}
-
+/// State of one object: parts that are cut, in flight and stored.
 #[derive(Clone, Debug)]
 pub struct UploadMachine {
     layout: PartLayout,
@@ -142,12 +46,13 @@ pub struct UploadMachine {
     first_open: usize,
     sealed_to: u64,
     closed: bool,
-    /// Sendings whose answer was lost, each of which may come in late, once.
+    /// Requests whose answer was lost, each of which may arrive late, once.
     late_writes: usize,
     pace: VecDeque<(Instant, u64)>,
 }
 
 impl UploadMachine {
+    /// For an object of which nothing is written yet.
     pub fn new(layout: PartLayout, rules: PartRules, tuning: Tuning) -> Self {
         let slots = vec![PartSlot::new(0)];
         Self {
@@ -216,6 +121,7 @@ impl UploadMachine {
         self.first_open = 0;
     }
 
+    /// [`UploadMachine::close`] was called.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
@@ -289,7 +195,7 @@ impl UploadMachine {
         Some(PartRequest { number: index as u32 + 1, generation, range })
     }
 
-    /// Up to where a piece is to be sent now.
+    /// Up to which byte the part is to be sent now; `None`: it is not.
     fn due(&self, index: usize, now: Instant) -> Option<u64> {
         let slot = &self.slots[index];
         if slot.in_flight.is_some() || slot.is_done() {
@@ -341,14 +247,14 @@ impl UploadMachine {
         (span >= MIN_PACE_SPAN && to > from).then(|| (to - from) as f64 / span.as_secs_f64())
     }
 
-    /// The store will answer this, if it gets the bytes.
+    /// The tag the store will answer if it gets the bytes.
     pub fn expects(&mut self, number: u32, generation: u32, tag: PartTag) {
         if let Some(in_flight) = self.sent(number, generation).and_then(|slot| slot.in_flight.as_mut()) {
             in_flight.tag = Some(tag);
         }
     }
 
-    /// The store has it. An answer to a sending that was given up means nothing.
+    /// The store has it. An answer to an earlier generation is ignored.
     pub fn acked(&mut self, number: u32, generation: u32, tag: PartTag) {
         let Some(slot) = self.sent(number, generation) else { return };
         if let Some(in_flight) = slot.in_flight.take() {
@@ -357,7 +263,7 @@ impl UploadMachine {
         }
     }
 
-    /// It was not stored, or nobody knows (`may_arrive`); it becomes due again.
+    /// It was not stored, or that is not known (`may_arrive`); it becomes due again.
     pub fn failed(&mut self, number: u32, generation: u32, may_arrive: bool) {
         let Some(slot) = self.sent(number, generation) else { return };
         let Some(in_flight) = slot.in_flight.take() else { return };
@@ -387,6 +293,7 @@ impl UploadMachine {
         self.sealed_to
     }
 
+    /// Nothing was written.
     pub fn is_empty(&self) -> bool {
         self.sealed_to == 0
     }
@@ -419,18 +326,29 @@ impl UploadMachine {
         (parts, bytes)
     }
 
-    /// Bytes that survive the death of this process.
+    /// Bytes that survive the death of this process: whole parts, and the part of which the store has the beginning.
     pub fn safe_to(&self) -> u64 {
-        let done = self.slots[..self.first_open.min(self.slots.len())].last().map_or(0, PartSlot::taken_to);
-        let mut safe = done;
-        for slot in &self.slots[self.first_open.min(self.slots.len())..] {
-            let Some(acked) = &slot.acked else { break };
-            safe = acked.to;
-            if Some(acked.to) != slot.end {
-                break;
+        let (slot, whole) = self.first_not_whole();
+        slot.and_then(|slot| slot.acked.as_ref()).map_or(whole, |acked| acked.to)
+    }
+
+    /// Bytes of whole parts without a gap from the first on. What lies behind may be sent again, from the first byte of
+    /// its part.
+    pub fn whole_to(&self) -> u64 {
+        self.first_not_whole().1
+    }
+
+    /// The first part that the store does not have up to its end, and where it begins.
+    fn first_not_whole(&self) -> (Option<&PartSlot>, u64) {
+        let (done, rest) = self.slots.split_at(self.first_open.min(self.slots.len()));
+        let mut whole = done.last().map_or(0, PartSlot::taken_to);
+        for slot in rest {
+            match &slot.acked {
+                Some(acked) if Some(acked.to) == slot.end => whole = acked.to,
+                _ => return (Some(slot), whole),
             }
         }
-        safe
+        (None, whole)
     }
 
     /// Ranges whose bytes are in the store for good and were not named before. Not the first part, which is sent again.
@@ -448,7 +366,7 @@ impl UploadMachine {
         ranges
     }
 
-    /// For another process.
+    /// For the checkpoint.
     pub fn part_states(&self) -> Vec<PartState> {
         let state = |slot: &PartSlot| PartState {
             start: slot.start,

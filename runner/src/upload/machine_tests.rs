@@ -6,7 +6,7 @@ use spillway_plan::Container;
 
 use super::super::plan::PartSizes;
 use super::*;
-use crate::salvage::candidates;
+use crate::upload::candidates;
 
 const SECOND: Duration = Duration::from_secs(1);
 const CONTAINERS: [Container; 5] = [Container::Mp4, Container::Webm, Container::Ogg, Container::Ivf, Container::Mp3];
@@ -458,4 +458,23 @@ fn a_store_takes_ten_thousand_parts_and_says_so_in_time() {
         parts.push(put.number);
     }
     assert_eq!(machine.finished().map(|parts| parts.len()), Some(5), "{parts:?}");
+}
+
+/// What is stored of a part that is not whole yet is safe, but its first byte is sent again with the rest.
+#[test]
+fn a_part_that_is_not_whole_is_sent_again_from_its_first_byte() {
+    let tuning = Tuning { checkpoint: SECOND, at_once: 4, bytes_at_once: 1 << 30 };
+    let mut machine = UploadMachine::new(PartLayout::Uniform(100_000), PartRules { uniform: true, ..s3() }, tuning);
+    let begin = Instant::now();
+    let send = |machine: &mut UploadMachine, sealed_to, seconds: u32| {
+        let now = begin + seconds * SECOND;
+        machine.wrote(sealed_to, now);
+        let put = machine.next(now + 2 * SECOND).unwrap();
+        let tag = PartTag { bytes: put.range.end - put.range.start, etag: String::new(), crc32c: None };
+        machine.acked(put.number, put.generation, tag);
+        (put.range, machine.safe_to(), machine.whole_to())
+    };
+    assert_eq!(send(&mut machine, 100_000, 0), (0..100_000, 100_000, 100_000));
+    assert_eq!(send(&mut machine, 150_000, 10), (100_000..150_000, 150_000, 100_000));
+    assert_eq!(send(&mut machine, 200_000, 20), (100_000..200_000, 200_000, 200_000));
 }

@@ -1,20 +1,22 @@
-//! Where a file is cut into parts, by what its store allows.
+//! Where a file is cut into parts, by what its store allows. Pure.
 
 use serde::{Deserialize, Serialize};
 use spillway_storage::PartRules;
 
-/// Sizes of parts in bytes. The defaults are those of `spec/storage.md` 9: small ones first, because what is not in a
-/// whole part is sent again and again; larger ones later, so that ten thousand are enough for days.
+/// Sizes of parts in bytes. Small ones come first, because what is not in a whole part is sent again and again; larger ones
+/// later, so that ten thousand (the limit of S3) are enough for days.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PartSizes {
-    /// Of the first `small_until`.
+    /// Size of the first parts.
     pub small: u64,
+    /// Number of the last small part, from 1.
     pub small_until: u32,
-    /// Up to part number `middle_until`.
+    /// Size of the parts behind them.
     pub middle: u64,
+    /// Number of the last of those.
     pub middle_until: u32,
-    /// Of all others.
+    /// Size of all others.
     pub large: u64,
 }
 
@@ -31,19 +33,23 @@ const SLOW_BITS_PER_SECOND: u64 = 4_800_000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PartLayout {
+    /// Growing with the part's number.
     Steps(PartSizes),
-    /// All but the last.
+    /// All parts but the last have this size.
     Uniform(u64),
     /// A part ends wherever it is cut: the store takes parts of any size. The first holds only what is rewritten at
     /// the end.
     Flowing {
+        /// Size of part 1.
         first: u64,
+        /// Most bytes of every other part.
         max_bytes: u64,
     },
 }
 
 impl PartLayout {
-    /// `head`: bytes at the start that are written once more at the end. `bits_per_second`: what is expected, if known.
+    /// Layout for a store with these rules. `head`: bytes at the start that are rewritten at the end. `bits_per_second`:
+    /// what is expected, if known.
     pub fn of(rules: &PartRules, sizes: &PartSizes, head: u64, bits_per_second: Option<u64>) -> Self {
         let fit = |bytes: u64| bytes.clamp(rules.min_part_bytes.max(head).max(1), rules.max_part_bytes.max(1));
         if rules.append_small() {
@@ -74,7 +80,7 @@ impl PartLayout {
         }
     }
 
-    /// Parts may be cut short wherever it suits; but for the first, whose length is that of the head.
+    /// Part `number` may end wherever it is cut: every part of a flowing layout, except a first one that holds the head.
     pub fn flows(&self, number: u32) -> bool {
         matches!(self, Self::Flowing { first, max_bytes } if number > 1 || first == max_bytes)
     }

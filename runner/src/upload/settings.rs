@@ -1,3 +1,5 @@
+//! Settings of uploads, as they travel in the ticket.
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,16 +12,18 @@ use super::plan::PartSizes;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UploadSettings {
-    /// How old media may become before it is in the store: what the loss of the whole task may cost, but for a fragment
-    /// and the time of one request. Milliseconds, as everywhere here.
+    /// How old media may become before it is in the store: what the loss of the whole task may cost, plus a fragment and
+    /// the time of one request. Milliseconds, as everywhere here.
     pub checkpoint_ms: u64,
+    /// Sizes of the parts of an object.
     pub parts: PartSizes,
     /// Requests at once, of one file.
     pub at_once: usize,
     /// Bytes of one file in memory because they are being sent.
     pub bytes_at_once: u64,
-    /// Waits between tries grow from the first to the longest.
+    /// First wait between two attempts; it doubles from attempt to attempt.
     pub first_wait_ms: u64,
+    /// Longest wait between two attempts.
     pub longest_wait_ms: u64,
     /// How long a store may fail after the recording has ended; while it goes on, as long as the spool has room.
     pub max_outage_ms: u64,
@@ -31,7 +35,7 @@ pub struct UploadSettings {
     pub spool_cap_bytes: u64,
     /// Storage is tried before the room is joined.
     pub write_check: bool,
-    /// A store that does not answer for so long at the start is taken for one that will.
+    /// Timeout of that trial; after it the recording begins as if the store had answered.
     pub write_check_ms: u64,
 }
 
@@ -63,6 +67,7 @@ impl UploadSettings {
         }
     }
 
+    /// The folder of all spool files on this machine.
     pub fn spool(&self) -> PathBuf {
         self.spool_dir.clone().unwrap_or_else(|| std::env::temp_dir().join("spillway"))
     }

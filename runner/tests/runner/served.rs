@@ -18,8 +18,8 @@ use spillway_protocol::livekit::{
 use spillway_protocol::rpc::{StartEgressRequest, service, start_egress_request::EgressRequest};
 use spillway_protocol::{Code, EgressId, RpcError, livekit};
 use spillway_runner::report::{Delivered, ReportPublisher, Reporter};
-use spillway_runner::serve::{RunnerTask, ServeOutcome, serve_ticket};
-use spillway_runner::ticket::{self, Names};
+use spillway_runner::serve::{ServeOutcome, serve_ticket};
+use spillway_runner::ticket::{self, Names, RunnerTask};
 use spillway_runner::upload::stores::{self, StoreFactory};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -322,7 +322,7 @@ async fn stop_is_idempotent_and_other_methods_say_what_is_missing() {
     for _ in 0..3 {
         assert_eq!(harness.call(service::STOP_EGRESS).await.unwrap().status(), EgressEnding);
     }
-    // The media process ignores the stop and keeps recording: patience is for standing still only.
+    // The media process ignores the stop and keeps recording: only a standstill has a timeout.
     harness.finished_by_another_writer().await;
     assert_eq!(done(run).await, ServeOutcome::Served(Delivered::NotOurs));
 }
@@ -464,7 +464,7 @@ async fn a_recording_that_ends_without_redis_waits_and_is_complete_once() {
     harness.broker.cut();
     // Longer than the last report is offered to livekit-server.
     sleep(Duration::from_secs(3)).await;
-    assert!(!run.is_finished(), "nobody else knows how it ended");
+    assert!(!run.is_finished(), "no other process knows how it ended");
     harness.broker.mend();
     assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
     assert_eq!(harness.statuses().iter().filter(|status| **status as i32 >= EgressComplete as i32).count(), 1);

@@ -1,9 +1,10 @@
 //! WebM as GStreamer's muxer makes it for a sink that can seek: everything that describes before the first cluster, then
 //! clusters with the time of the whole file in each, then the index (RFC 9559).
+//! Reads element headers and the flags of the first block of each track.
 
 use std::io;
 
-use super::{Head, LONGEST_HEAD, Step, Unit, peek};
+use super::unit::{Head, MAX_HEAD_BYTES, Step, Unit, peek};
 use crate::SpoolReader;
 
 const EBML: [u8; 4] = [0x1A, 0x45, 0xDF, 0xA3];
@@ -15,7 +16,7 @@ const BLOCK_GROUP: u32 = 0xA0;
 const SIMPLE_BLOCK: u32 = 0xA3;
 const KEY: u8 = 0x80;
 
-/// A number of variable length with its mark taken off: value and bytes; `None`: not there yet.
+/// A size of variable length (RFC 8794, 4.4) without its length marker: value and bytes; `None`: not there yet.
 fn size(reader: &SpoolReader, at: u64, sealed_to: u64) -> io::Result<Option<(u64, u64)>> {
     let Some([first]) = peek::<1>(reader, at, sealed_to)? else { return Ok(None) };
     let length = u64::from(first.leading_zeros()) + 1;
@@ -33,7 +34,7 @@ pub(super) fn head(reader: &SpoolReader, sealed_to: u64) -> io::Result<Head> {
     let mut segment = None;
     loop {
         let Some(id) = peek::<4>(reader, at, sealed_to)? else { return Ok(Head::Wait) };
-        if at == 0 && id != EBML || at > LONGEST_HEAD {
+        if at == 0 && id != EBML || at > MAX_HEAD_BYTES {
             return Ok(Head::Unknown);
         }
         if id == CLUSTER {

@@ -1,10 +1,11 @@
 //! Fragmented MP4 as our own writer makes it: `ftyp`, a gap, a `moov` that only describes, then `mdat` and its `moof` in
-//! turns (ISO 14496-12). At the end comes a `moov` that names places in the whole file: no other file can use it.
+//! turns (ISO 14496-12). At the end comes a `moov` that names positions in the whole file: no other file can use it.
+//! Reads box headers and `moof` boxes, never media.
 
 use std::collections::VecDeque;
 use std::io;
 
-use super::{Head, LONGEST_HEAD, Step, Unit, peek};
+use super::unit::{BaseDataOffset, Head, MAX_HEAD_BYTES, Step, Unit, peek};
 use crate::SpoolReader;
 
 const BASE_DATA_OFFSET: u32 = 0x1;
@@ -16,15 +17,16 @@ const FLAGS: u32 = 0x400;
 /// `sample_is_non_sync_sample`
 const NOT_SYNC: u32 = 0x1_0000;
 
-struct Seen {
+struct BoxHeader {
     name: [u8; 4],
-    /// Of all of it, and of what stands before its content.
+    /// Bytes of the whole box, this header included.
     size: u64,
+    /// Bytes of this header: 8, or 16 with a long size.
     front: u64,
 }
 
 /// `None`: not there yet, or its end is not known.
-fn seen(reader: &SpoolReader, at: u64, sealed_to: u64) -> io::Result<Option<Seen>> {
+fn box_header(reader: &SpoolReader, at: u64, sealed_to: u64) -> io::Result<Option<BoxHeader>> {
     let Some(front) = peek::<8>(reader, at, sealed_to)? else { return Ok(None) };
     let [a, b, c, d, name @ ..] = front;
     let size = u64::from(u32::from_be_bytes([a, b, c, d]));
@@ -36,15 +38,15 @@ fn seen(reader: &SpoolReader, at: u64, sealed_to: u64) -> io::Result<Option<Seen
         },
         size => (size, 8),
     };
-    Ok(Some(Seen { name, size, front }))
+    Ok(Some(BoxHeader { name, size, front }))
 }
 
 pub(super) fn head(reader: &SpoolReader, sealed_to: u64) -> io::Result<Head> {
     let mut bytes = vec![];
     let mut at = 0;
     loop {
-        let Some(found) = seen(reader, at, sealed_to)? else { return Ok(Head::Wait) };
-        if found.size < found.front || at + found.size > LONGEST_HEAD {
+        let Some(found) = box_header(reader, at, sealed_to)? else { return Ok(Head::Wait) };
+        if found.size < found.front || at + found.size > MAX_HEAD_BYTES {
             return Ok(Head::Unknown);
         }
         let end = at + found.size;
@@ -63,10 +65,15 @@ pub(super) fn head(reader: &SpoolReader, sealed_to: u64) -> io::Result<Head> {
     }
 }
 
-pub(super) fn unit(reader: &SpoolReader, at: u64, sealed_to: u64, places: &mut VecDeque<u64>) -> io::Result<Step> {
+pub(super) fn unit(
+    reader: &SpoolReader,
+    at: u64,
+    sealed_to: u64,
+    offsets: &mut VecDeque<BaseDataOffset>,
+) -> io::Result<Step> {
     let mut next = at;
     loop {
-        let Some(found) = seen(reader, next, sealed_to)? else { return Ok(Step::Wait) };
+        let Some(found) = box_header(reader, next, sealed_to)? else { return Ok(Step::Wait) };
         if found.size < found.front {
             return Ok(Step::End);
         }
@@ -75,10 +82,10 @@ pub(super) fn unit(reader: &SpoolReader, at: u64, sealed_to: u64, places: &mut V
             b"free" | b"mdat" if end > sealed_to => return Ok(Step::Wait),
             b"free" | b"mdat" => next = end,
             b"moof" if end > sealed_to => return Ok(Step::Wait),
-            b"moof" if found.size > LONGEST_HEAD => return Ok(Step::End),
+            b"moof" if found.size > MAX_HEAD_BYTES => return Ok(Step::End),
             b"moof" => {
                 let moof = reader.read(next + found.front..end)?;
-                let key = described(&moof, next + found.front, places);
+                let key = scan_moof(&moof, next + found.front, offsets);
                 return Ok(Step::Unit(Unit { end, key, start: true }));
             }
             _ => return Ok(Step::End),
@@ -86,7 +93,7 @@ pub(super) fn unit(reader: &SpoolReader, at: u64, sealed_to: u64, places: &mut V
     }
 }
 
-/// Content of a box: name, where it begins, and the bytes.
+/// Boxes in the content of a box: name, where the content begins in `bytes`, and the content.
 fn inside(bytes: &[u8]) -> impl Iterator<Item = (&[u8], usize, &[u8])> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -103,26 +110,31 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_be_bytes)
 }
 
-/// Notes where the tracks of a `moof`, whose content begins at `at`, name places; whether each begins with a sample that
-/// needs none before it.
-fn described(moof: &[u8], at: u64, places: &mut VecDeque<u64>) -> bool {
+/// Notes the base data offsets of the tracks of a `moof` whose content begins at `at`. Answers whether each track begins
+/// with a sync sample.
+fn scan_moof(moof: &[u8], at: u64, offsets: &mut VecDeque<BaseDataOffset>) -> bool {
     let mut key = true;
     for (_, traf_at, traf) in inside(moof).filter(|(name, ..)| *name == b"traf") {
         let mut first = true;
         for (name, box_at, content) in inside(traf) {
             let flags = number(content, 0) & 0xFF_FFFF;
             match name {
-                // Version and flags, the track, then the place.
-                b"tfhd" if flags & BASE_DATA_OFFSET != 0 => places.push_back(at + (traf_at + box_at + 8) as u64),
+                // Version and flags, track id, then the offset.
+                b"tfhd" if flags & BASE_DATA_OFFSET != 0 => {
+                    if let Some(value) = content.get(8..16).and_then(|eight| eight.try_into().ok()) {
+                        let at = at + (traf_at + box_at + 8) as u64;
+                        offsets.push_back(BaseDataOffset { at, value: u64::from_be_bytes(value) });
+                    }
+                }
                 b"trun" if std::mem::take(&mut first) => {
                     let skipped = 8 + if flags & DATA_OFFSET != 0 { 4 } else { 0 };
                     let of_sample = [DURATION, SIZE].iter().filter(|flag| flags & **flag != 0).count() * 4;
-                    let said = match (flags & FIRST_FLAGS != 0, flags & FLAGS != 0) {
+                    let sample_flags = match (flags & FIRST_FLAGS != 0, flags & FLAGS != 0) {
                         (true, _) => number(content, skipped),
                         (false, true) => number(content, skipped + of_sample),
                         (false, false) => 0,
                     };
-                    key &= said & NOT_SYNC == 0;
+                    key &= sample_flags & NOT_SYNC == 0;
                 }
                 _ => {}
             }

@@ -1,10 +1,11 @@
 //! Containers that are a row of units with their own length in front: Ogg (RFC 3533), IVF, MP3 (ISO 11172-3, 13818-3).
+//! Reads the headers of pages and frames only.
 
 use std::io;
 
 use bytes::Bytes;
 
-use super::{Head, LONGEST_HEAD, Step, Unit, peek};
+use super::unit::{Head, MAX_HEAD_BYTES, Step, Unit, peek};
 use crate::SpoolReader;
 
 /// The first packet of this page began on the one before.
@@ -46,7 +47,7 @@ pub(super) fn ogg_head(reader: &SpoolReader, sealed_to: u64) -> io::Result<Head>
             Read::Found(page) if page.granule != 0 && at > 0 => {
                 return Ok(Head::Found { bytes: reader.read(0..at)?, end: at });
             }
-            Read::Found(page) if page.granule == 0 && page.end <= LONGEST_HEAD => at = page.end,
+            Read::Found(page) if page.granule == 0 && page.end <= MAX_HEAD_BYTES => at = page.end,
             Read::Wait => return Ok(Head::Wait),
             Read::Found(_) | Read::Unknown => return Ok(Head::Unknown),
         }

@@ -161,7 +161,7 @@ pub fn plays_from_the_middle(path: &Path, mut points: RestartPoints, forgiven: u
         begun.push(from);
         let origin = points.origin(from).unwrap();
         let to = origin.in_object(points.walked_to());
-        let object = origin.read(&reader, 0..to, &points.places_in(from..end)).unwrap();
+        let object = origin.read(&reader, 0..to, &points.offsets_in(from..end)).unwrap();
         let second = path.with_file_name("second").with_extension(path.extension().unwrap_or_default());
         std::fs::write(&second, &object).unwrap();
         let told = complaints(&second);

@@ -1,5 +1,5 @@
 //! An upload that another party has aborted (a life-cycle rule, MinIO's sweep after 24 h, an operator): what the spool
-//! still has becomes a new object, and the recording goes on there.
+//! still has becomes a new object, and the recording goes on there. Runs in the upload task.
 
 use std::time::Duration;
 
@@ -7,21 +7,19 @@ use spillway_storage::{StorageError, StorageErrorKind};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use super::outage::StoreOutage;
-use super::{UploadFlow, UploadTaskState, Uploader};
-use crate::session::machine::SessionEvent;
-use crate::upload::UploadFailure;
+use super::state::{StoreOutage, UploadFlow, UploadTaskState, Uploader};
+use crate::events::SessionEvent;
 use crate::upload::checkpoint::media_at;
+use crate::upload::outcome::{StoredObject, UploadFailure};
 
-/// How long it may take to hear whether a later attempt of this egress has taken the upload over: one write to Redis and
-/// its repetition.
+/// To learn whether a later attempt of this egress has taken the upload over: one write to Redis and its repetition.
 const SUPERSEDED_WITHIN: Duration = Duration::from_secs(3);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Uploads lost in a row without a stored part: such a store keeps none.
 const MAX_TAKEN_AWAY: u32 = 3;
 
 impl Uploader {
-    /// The store does not know the upload any more.
+    /// The store does not know the upload any more: it was completed, taken over by a salvage, or aborted.
     pub(super) async fn taken_away(&mut self, state: &mut UploadTaskState, error: StorageError) -> UploadFlow {
         // A salvage that took our uploads over has also taken our state over: written once more, it is refused.
         self.checkpoint_writer.update(self.file, |_| {});
@@ -29,11 +27,11 @@ impl Uploader {
         if self.checkpoint_writer.is_superseded() {
             warn!(%error, "a later attempt has completed or aborted the upload");
             self.answer(state, Err(UploadFailure { message: error.to_string(), kept: None, gone: true }));
-            return UploadFlow::ServeOutcome;
+            return UploadFlow::Done;
         }
         if let Some(kept) = self.completed_unseen(state).await {
             self.answer(state, Ok(kept));
-            return UploadFlow::ServeOutcome;
+            return UploadFlow::Done;
         }
         warn!(%error, file = self.name, "another party has aborted the upload");
         state.in_flight.shutdown().await;
@@ -74,7 +72,7 @@ impl Uploader {
         UploadFlow::Continue
     }
 
-    /// Nothing can take its place. A recording that goes on is ended by the session, which then asks us to finish.
+    /// No other object can be begun. A recording that goes on is ended by the session, which then calls `finish`.
     async fn lose(&mut self, state: &mut UploadTaskState, why: String) -> UploadFlow {
         warn!(why, "no new object can be begun");
         if state.machine.is_closed() {
@@ -86,7 +84,7 @@ impl Uploader {
         UploadFlow::Continue
     }
 
-    /// Sets what the next object is made of, and how it is called; says it. The error: why there can be none.
+    /// Sets what the next object is made of and its name, and notes that for the user. The error: why there can be none.
     fn move_on(&mut self, state: &mut UploadTaskState, message: &str) -> Result<(), String> {
         let name = self.name.clone();
         let note = if state.kept_from <= self.origin.from {
@@ -108,6 +106,7 @@ impl Uploader {
             state.objects += 1;
             self.name = numbered(&self.asked_name, state.objects);
             self.origin = origin;
+            self.points.forget_offsets(0..self.origin.from);
             let (origin, filename, kept_from) = (self.origin.clone(), self.name.clone(), state.kept_from);
             let media = state.samples.iter().copied().collect();
             self.checkpoint_writer.update(self.file, |file| {
@@ -121,15 +120,15 @@ impl Uploader {
             )
         };
         self.checkpoint_writer.update(self.file, |file| file.upload = None);
-        // If the session's inbox is full the end says it.
+        // If the session's inbox is full, the notes at the end have it.
         let _ = self.session.try_send(SessionEvent::Noted(note.clone()));
         state.notes.push(note);
         Ok(())
     }
 
-    /// The store did not answer when it was asked to make the object, then knows no such upload, and does not let us look:
-    /// the object was made. Keys that may only write are what most installations have.
-    async fn completed_unseen(&self, state: &mut UploadTaskState) -> Option<crate::upload::StoredObject> {
+    /// The store did not answer `complete`, then knows no such upload, and refuses `head`: the object was made. Most
+    /// installations use keys that may only write.
+    async fn completed_unseen(&self, state: &mut UploadTaskState) -> Option<StoredObject> {
         if !state.unanswered {
             return None;
         }
@@ -145,11 +144,6 @@ impl Uploader {
             }
             _ => None,
         }
-    }
-
-    /// Where in the object the last whole unit before `sealed_to` of the file ends.
-    pub(super) fn walked(&self, sealed_to: u64) -> u64 {
-        self.origin.in_object(self.points.walked_to().min(sealed_to))
     }
 }
 

@@ -1,48 +1,24 @@
-//! A store that fails: how long it is waited for, the backup that takes over, and the last acts when nobody takes all.
+//! A store that fails: how long the task waits for it, the backup that takes over, and the last requests when no store takes
+//! all of the file. Runs in the upload task.
 
 use std::time::Duration;
 
-use spillway_process::retry::RetrySchedule;
-use spillway_storage::{Storage, StorageError, StorageErrorKind, Upload};
+use spillway_storage::{StorageError, StorageErrorKind};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
-use super::{UploadFlow, UploadTarget, UploadTaskState, Uploader};
+use super::state::{StoreOutage, UploadFlow, UploadTarget, UploadTaskState, Uploader};
+use crate::upload::abort::abort;
+use crate::upload::candidates::candidates;
 use crate::upload::checkpoint::media_at;
-use crate::upload::settings::UploadSettings;
-use crate::upload::{StoredObject, UploadFailure};
+use crate::upload::outcome::{StoredObject, UploadFailure};
 
-/// For the last acts after giving up.
+/// For the last requests after giving up.
 const LAST_OPERATIONS_TIMEOUT: Duration = Duration::from_secs(10);
-/// A refusal counts when it was heard so often in a row: keys and policies need a moment to be known everywhere.
+/// A refusal counts when it came so often in a row: new keys and policies take a moment to reach every server.
 const REFUSALS: u32 = 2;
-/// Why nothing is sent just now.
-pub(super) struct StoreOutage {
-    waits: RetrySchedule,
-    /// Nothing before then.
-    pub(super) until: Option<Instant>,
-    pub(super) since: Option<Instant>,
-    pub(super) refusals: u32,
-    pub(super) message: String,
-}
-
-impl StoreOutage {
-    pub(super) fn new(settings: &UploadSettings) -> Self {
-        let waits = RetrySchedule::new(
-            Duration::from_millis(settings.first_wait_ms),
-            Duration::from_millis(settings.longest_wait_ms),
-        );
-        Self { waits, until: None, since: None, refusals: 0, message: String::new() }
-    }
-
-    /// Nothing for a while, each time for longer.
-    pub(super) fn wait(&mut self) {
-        self.until = Some(Instant::now() + self.waits.wait());
-    }
-}
-
 impl Uploader {
-    /// Trouble begins or goes on.
+    /// A request failed: the store is tried again later, changed or given up.
     pub(super) async fn failed(&mut self, state: &mut UploadTaskState, error: StorageError) -> UploadFlow {
         if error.kind == StorageErrorKind::Gone {
             return self.taken_away(state, error).await;
@@ -59,15 +35,16 @@ impl Uploader {
             debug!(%error, "store fails");
         }
         outage.message = error.to_string();
-        outage.until = Some(now + outage.waits.wait());
+        outage.wait();
         let refused = outage.refusals >= REFUSALS;
-        // While the recording goes on, there is time for keys to be mended; only a backup is not made to wait.
+        // While the recording goes on, there is time to correct the keys; a backup takes over at once.
         if refused && (self.can_change(state) || state.closed_at.is_some()) {
             return self.next_store(state, error.kind).await;
         }
         self.check_deadlines(state).await
     }
 
+    /// Changes the store, or gives up, when it has failed for too long.
     pub(super) async fn check_deadlines(&mut self, state: &mut UploadTaskState) -> UploadFlow {
         let Some(since) = state.outage.since else { return UploadFlow::Continue };
         let limit = if self.can_change(state) {
@@ -83,10 +60,12 @@ impl Uploader {
         self.next_store(state, StorageErrorKind::Busy).await
     }
 
+    /// The backup store could still take over: the spool has the whole object.
     pub(super) fn can_change(&self, state: &UploadTaskState) -> bool {
         self.backup.is_some() && !state.on_backup && state.kept_from == self.origin.from
     }
 
+    /// Begins again at the backup store; without one the upload is given up.
     pub(super) async fn next_store(&mut self, state: &mut UploadTaskState, kind: StorageErrorKind) -> UploadFlow {
         let message = std::mem::take(&mut state.outage.message);
         let Some(backup) = self.backup.clone().filter(|_| self.can_change(state)) else {
@@ -130,12 +109,12 @@ impl Uploader {
             self.abort_left(state).await;
         }
         self.answer(state, Err(UploadFailure { message, kept, gone: false }));
-        UploadFlow::ServeOutcome
+        UploadFlow::Done
     }
 
     async fn keep_what_is_there(&self, state: &UploadTaskState) -> Option<(StoredObject, u64)> {
         let upload = self.target.upload.as_ref()?;
-        let lists = crate::salvage::candidates(&state.machine.part_states());
+        let lists = candidates(&state.machine.part_states());
         for parts in lists {
             match self.target.store.complete(upload, &parts, &self.meta).await {
                 Ok(stored) => {
@@ -158,24 +137,17 @@ impl Uploader {
     pub(super) async fn abandon(&mut self, state: &mut UploadTaskState) {
         state.in_flight.shutdown().await;
         if let Some(upload) = self.target.upload.take() {
-            abort(&*self.target.store, &upload).await;
+            abort(&*self.target.store, &upload, LAST_OPERATIONS_TIMEOUT).await;
         }
         self.abort_left(state).await;
     }
 
+    /// Aborts what was begun at the primary store before the change.
     pub(super) async fn abort_left(&self, state: &mut UploadTaskState) {
         // After the change the two have swapped places.
         let Some(primary) = self.backup.as_ref().filter(|_| state.on_backup) else { return };
         for upload in state.left.drain(..) {
-            abort(&**primary, &upload).await;
+            abort(&**primary, &upload, LAST_OPERATIONS_TIMEOUT).await;
         }
-    }
-}
-
-async fn abort(store: &dyn Storage, upload: &Upload) {
-    match timeout(LAST_OPERATIONS_TIMEOUT, store.abort(upload)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!(%error, "unfinished upload stays in the store"),
-        Err(_) => warn!(store = store.name(), "unfinished upload stays in the store: no answer"),
     }
 }

@@ -1,15 +1,22 @@
-//! Hours of bad weather in virtual time, with real files and the sizes of real stores.
+//! Hours of outages and aborted uploads in virtual time, with real files and the part sizes of real stores.
 
 use std::os::unix::fs::FileExt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use spillway_ipc::SpoolReader;
+use spillway_ipc::restart::{Origin, RestartPoints};
 use spillway_storage::unreliable::FaultMode;
-use spillway_storage::{Object, Part, PartRules, RamStorage, Unreliable};
+use spillway_storage::{Meta, Object, Part, PartRules, PartTag, RamStorage, Storage, Unreliable, Upload};
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use super::*;
+use crate::events::SessionEvent;
+use crate::upload::checkpoint::CheckpointWriter;
+use crate::upload::outcome::UploadProgress;
+use crate::upload::settings::UploadSettings;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(250);
@@ -386,7 +393,6 @@ fn notes(told: &[SessionEvent]) -> Vec<String> {
 
 /// A life-cycle rule, MinIO's sweep after 24 h: the store forgets what was begun and not finished.
 #[tokio::test(start_paused = true)]
-#[ignore = "a new object after an aborted upload names wrong places from its third part on: to be mended next"]
 async fn an_upload_that_was_swept_goes_on_in_a_new_object() {
     let lab = UploadLab::with(2_000_000, 20_000_000, MP4);
     for (number, name) in [(2, "a-2.mp4"), (3, "a-3.mp4")] {
@@ -451,7 +457,6 @@ async fn an_upload_swept_at_the_very_end_is_stored_as_far_as_the_spool_has_it() 
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "a new object after an aborted upload names wrong places from its third part on: to be mended next"]
 async fn the_backup_takes_over_when_no_new_object_can_be_begun() {
     for fault_mode in [FaultMode::Refusing(StorageErrorKind::Denied), FaultMode::Down] {
         // A spool so small that room had to be made although there is a backup.
@@ -515,7 +520,7 @@ async fn a_store_that_keeps_no_upload_is_given_up() {
 
 /// MinIO and Ceph answer the repetition of a `complete` with NoSuchUpload, and most keys may only write.
 #[tokio::test(start_paused = true)]
-async fn a_completion_without_an_answer_is_believed_where_nobody_may_look() {
+async fn a_completion_without_an_answer_is_believed_where_keys_may_not_look() {
     let lab = UploadLab::with(1_000_000, 20_000_000, Setting { write_only: true, ..MP4 });
     lab.record(MINUTE).await;
     let kept = lab.finish().await.0.unwrap();

@@ -1,0 +1,36 @@
+//! Events for the session of an egress, from the media process and from the tasks around it: control, heartbeat, uploads,
+//! signals. Values only; they travel through one bounded channel of `serve` into `session`.
+
+use spillway_ipc::MediaEvent;
+
+/// Origin of a stop; it decides the end reason in `details`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopSource {
+    /// StopEgress.
+    Api,
+    /// SIGTERM or SIGINT.
+    Signal,
+}
+
+/// An event for [`Session::on`](crate::session::machine::Session::on).
+#[derive(Clone, Debug)]
+pub enum SessionEvent {
+    /// The media process sent this.
+    Media(MediaEvent),
+    /// The recording is to end; repeated stops change nothing.
+    StopAsked(StopSource),
+    /// The media process exited; a description for the user.
+    MediaExited(String),
+    /// The room of the request has ended, and our joining made a new one of the same name.
+    WrongRoom,
+    /// A file cannot be written where the request wants it.
+    CannotWrite(String),
+    /// The spool has no room for what waits to be uploaded, or no object can be begun for it.
+    SpoolFull(String),
+    /// Worth telling the user in `details`.
+    Noted(String),
+    /// Another runner or a dispatcher writes about this egress now.
+    OwnershipLost,
+    /// Time has passed.
+    Tick,
+}

@@ -1,0 +1,118 @@
+//! Where a file of an output goes: its name with the variables filled in, its place in the spool or on this machine's disk,
+//! and the location that users are told. Pure, except for [`OutputPath::prepare_private`].
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use chrono::NaiveDateTime;
+use spillway_ipc::TrackFacts;
+use spillway_plan::name::{self, NameFacts};
+use spillway_plan::{Container, EgressPlan, FileOutput};
+
+/// Why a file cannot be written where the request wants it.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// The media process opened an output that the plan does not have.
+    #[error("the media process opened file {0}, which is no output of this egress")]
+    NotRequested(u32),
+    /// The folder was not made.
+    #[error("cannot create the folder {}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// The file was not made.
+    #[error("cannot write {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// A device, pipe or socket lies there.
+    #[error("cannot write {}: there is no recording to a place that is {what}", path.display())]
+    Special {
+        /// As it was asked for.
+        path: PathBuf,
+        /// With its article: "a pipe".
+        what: &'static str,
+    },
+    /// Every numbered variant of the name is taken.
+    #[error("cannot write {}: {names} files of that name are there", path.display())]
+    Taken {
+        /// As it was asked for.
+        path: PathBuf,
+        /// How many were tried.
+        names: u32,
+    },
+    /// The disk hangs.
+    #[error("the disk of {} did not answer within {seconds} s", path.display())]
+    Slow {
+        /// As it was asked for.
+        path: PathBuf,
+        /// The timeout.
+        seconds: u64,
+    },
+}
+
+/// Where a file goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputPath {
+    /// As users see it: variables filled in, relative if they asked for a relative one.
+    pub filename: String,
+    /// Absolute: where it is written.
+    pub location: PathBuf,
+    /// For the user: where the file is in the end, a path or a store's location.
+    pub display: String,
+}
+
+impl OutputPath {
+    /// Where `output` is asked to go. `root` is absolute; a relative name lies below it, an absolute one is obeyed as it
+    /// is. On this machine's disk `claim` has the last word.
+    pub fn of(
+        plan: &EgressPlan,
+        output: &FileOutput,
+        container: Container,
+        track: &TrackFacts,
+        now: NaiveDateTime,
+        root: &Path,
+    ) -> Self {
+        let mut facts = NameFacts::of(plan);
+        for (known, fact) in [
+            (&mut facts.publisher_identity, &track.publisher_identity),
+            (&mut facts.track_id, &track.track_id),
+            (&mut facts.track_kind, &track.track_kind),
+            (&mut facts.track_source, &track.track_source),
+        ] {
+            if !fact.is_empty() {
+                known.clone_from(fact);
+            }
+        }
+        let filename = name::resolve(output, container, &facts, now);
+        let location = root.join(&filename);
+        Self { display: location.display().to_string(), location, filename }
+    }
+
+    /// For the spool: creates an empty file that only this user can read. What an earlier attempt of this egress has left
+    /// there is removed, not written over: its media process may not be dead yet. Blocks.
+    ///
+    /// # Errors
+    /// The operating system's. A retry is right only where the disk's error passes.
+    pub fn prepare_private(&self) -> Result<(), OutputError> {
+        if let Some(folder) = self.location.parent() {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(|source| OutputError::Folder { path: folder.to_owned(), source })?;
+        }
+        let refused = |source| OutputError::File { path: self.location.clone(), source };
+        match fs::remove_file(&self.location) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(error)),
+            _ => {}
+        }
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&self.location);
+        file.map(|_| ()).map_err(refused)
+    }
+}

@@ -1,0 +1,207 @@
+//! Completes the uploads of a dead attempt: `spillway-runner --salvage`. Its checkpoint says which parts the stores have; what
+//! still lies in a spool of this machine is sent first. Files on a disk stay where they are. One task, file after file;
+//! facts for the EgressInfo go to the reporter. It begins no recording.
+
+mod object;
+mod spooled;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use spillway_plan::manifest::{self, Manifest};
+use spillway_plan::{Destination, Destinations};
+use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
+use spillway_protocol::{Code, EgressId};
+use spillway_storage::Meta;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, info, warn};
+
+use crate::report::Reporter;
+use crate::upload::checkpoint::{Checkpoint, FileCheckpoint, host};
+use crate::upload::stores::StoreFactory;
+use crate::upload::{UploadSettings, abort, remove_spooled};
+use object::FileSalvager;
+use spooled::spooled;
+
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+const ABORT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What became of a file.
+struct SalvagedFile {
+    filename: String,
+    location: String,
+    bytes: u64,
+    used_backup: bool,
+    /// Times of the manifest: the attempt had finished the recording, and only its last report is missing.
+    finished: Option<Times>,
+}
+
+/// Unix nanoseconds of begin and end. `None`: there is a manifest and these keys may not read it.
+type Times = Option<(i64, i64)>;
+
+/// Everything a salvage needs.
+#[derive(Clone, Debug)]
+pub struct SalvageJob {
+    /// The egress.
+    pub egress_id: EgressId,
+    /// `None`: the dead attempt has written none.
+    pub checkpoint: Option<Checkpoint>,
+    /// By output.
+    pub destinations: Vec<Destinations>,
+    /// Opens the stores.
+    pub stores: Arc<dyn StoreFactory>,
+    /// Timeouts and sizes.
+    pub settings: UploadSettings,
+    /// Why the recording task is gone, for the user.
+    pub lost: String,
+}
+
+/// Reports every file that could be saved, and that the egress failed; or that it is complete, if the dead attempt had
+/// finished and only its last report is missing.
+pub async fn salvage(job: SalvageJob, reporter: &Reporter) {
+    let give_up = Instant::now() + Duration::from_millis(job.settings.max_outage_ms);
+    let mut message = job.lost.clone();
+    let checkpoint = job.checkpoint.clone().unwrap_or_default();
+    let mut finished = !checkpoint.files.is_empty();
+    for (index, file) in checkpoint.files.iter().enumerate() {
+        let here = checkpoint.host == host();
+        match salvage_file(&job, file, here, give_up).await {
+            Ok(Some(salvaged)) => {
+                info!(file = file.filename, bytes = salvaged.bytes, "file saved");
+                let started_at = file.started_at.unwrap_or_default();
+                let estimated = (started_at, started_at.saturating_add_unsigned(file.media_ns(salvaged.bytes)));
+                let (started_at, ended_at) = salvaged.finished.flatten().unwrap_or(estimated);
+                if salvaged.finished == Some(None) {
+                    let message = format!("{} is complete; how long it is was estimated", salvaged.filename);
+                    reporter.report(Fact::Noted(message));
+                }
+                finished &= salvaged.finished.is_some();
+                if salvaged.used_backup {
+                    reporter.report(Fact::BackupUsed);
+                }
+                reporter.report(Fact::FileOpened {
+                    index,
+                    filename: salvaged.filename,
+                    location: salvaged.location.clone(),
+                });
+                reporter.report(Fact::FileStored {
+                    index,
+                    size: salvaged.bytes,
+                    started_at,
+                    ended_at,
+                    location: salvaged.location,
+                });
+            }
+            Ok(None) => {
+                finished = false;
+                info!(file = file.filename, "nothing of it was recorded");
+            }
+            Err(why) => {
+                finished = false;
+                warn!(file = file.filename, error = why, "file not saved");
+                message = format!("{message}; {why}");
+            }
+        }
+    }
+    if finished {
+        info!("the recording was finished; only its last report was missing");
+        return reporter.report(Fact::Over(Outcome::Complete));
+    }
+    reporter.report(Fact::Ending(EgressEndReason::Failure));
+    reporter.report(Fact::Over(Outcome::Failed { code: Code::Internal, message }));
+}
+
+/// `Ok(None)`: nothing was recorded, and nothing is left behind. `Err`: why it is not saved, for the user.
+async fn salvage_file(
+    job: &SalvageJob,
+    file: &FileCheckpoint,
+    here: bool,
+    give_up: Instant,
+) -> Result<Option<SalvagedFile>, String> {
+    let spool = if here { spooled(file).await } else { None };
+    let destinations = job.destinations.get(file.file as usize);
+    let Some(Destinations { primary: primary @ Destination::Store(_), backup }) = destinations else {
+        return Ok(spool.map(|spooled| SalvagedFile {
+            filename: file.filename.clone(),
+            location: spooled.spool.path().display().to_string(),
+            bytes: spooled.bytes,
+            used_backup: false,
+            finished: manifest_beside(spooled.spool.path(), &job.egress_id),
+        }));
+    };
+    if let Some(finished) = finished(job, file, primary, backup.as_ref()).await {
+        if here {
+            remove_spooled(&file.path).await;
+        }
+        return Ok(Some(finished));
+    }
+    let on_backup = file.upload.as_ref().is_some_and(|upload| upload.backup);
+    let destination = backup.as_ref().filter(|_| on_backup).unwrap_or(primary);
+    let store = job.stores.open(destination).await.map_err(|error| error.to_string())?;
+    let salvager = FileSalvager { store, meta: Meta::of(file.container.mime()), settings: &job.settings, give_up };
+    let stored = match &file.upload {
+        Some(upload) => salvager.save(file, upload, spool).await,
+        None => salvager.begin_again(file, spool).await,
+    };
+    if on_backup && let Some(upload) = &file.upload {
+        let primary = job.stores.open(primary).await.map_err(|error| error.to_string())?;
+        for left in &upload.left {
+            abort(&*primary, left, ABORT_TIMEOUT).await;
+        }
+    }
+    let stored = stored?;
+    if here {
+        remove_spooled(&file.path).await;
+    }
+    Ok(stored.map(|stored| SalvagedFile {
+        filename: file.filename.clone(),
+        location: stored.location,
+        bytes: stored.bytes,
+        used_backup: on_backup,
+        finished: None,
+    }))
+}
+
+/// The manifest is written last, and only of a recording that ended well: where one is, the attempt had finished its work
+/// before it died. The right to `head` is enough; the times in it need the right to read.
+async fn finished(
+    job: &SalvageJob,
+    file: &FileCheckpoint,
+    primary: &Destination,
+    backup: Option<&Destination>,
+) -> Option<SalvagedFile> {
+    let name = manifest::path(&file.filename, job.egress_id.as_str());
+    let destinations = [(Some(primary), false), (backup, true)];
+    for (destination, used_backup) in destinations.into_iter().filter_map(|(to, is)| Some((to?, is))) {
+        let Ok(store) = job.stores.open(destination).await else { continue };
+        match timeout(LOOK_TIMEOUT, store.head(&name)).await {
+            Ok(Ok(Some(_))) => {}
+            Ok(Ok(None)) | Err(_) => continue,
+            Ok(Err(error)) => {
+                debug!(%error, "no manifest seen");
+                continue;
+            }
+        }
+        let read = timeout(LOOK_TIMEOUT, store.read_small(&name)).await;
+        let read: Option<Manifest> = match read {
+            Ok(Ok(Some(bytes))) => serde_json::from_slice(&bytes).ok(),
+            _ => None,
+        };
+        // The object's name is the newest one, of which our checkpoint need not know.
+        let named = read.as_ref().and_then(|read| read.files.get(file.file as usize));
+        let filename = named.map_or(&file.filename, |named| &named.filename).clone();
+        let Ok(Ok(Some(object))) = timeout(LOOK_TIMEOUT, store.head(&filename)).await else { continue };
+        let location = named.map_or_else(|| store.location(&filename), |named| named.location.clone());
+        let times = read.map(|read| (read.started_at, read.ended_at));
+        return Some(SalvagedFile { filename, location, bytes: object.bytes, used_backup, finished: Some(times) });
+    }
+    None
+}
+
+/// The same for a file on this machine's disk.
+fn manifest_beside(file: &Path, egress_id: &EgressId) -> Option<Times> {
+    let read = std::fs::read(file.with_file_name(format!("{egress_id}.json"))).ok()?;
+    let manifest: Manifest = serde_json::from_slice(&read).ok()?;
+    Some(Some((manifest.started_at, manifest.ended_at)))
+}

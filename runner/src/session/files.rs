@@ -1,0 +1,401 @@
+//! The files of a recording, each with one owner of its state from opening to result. Events of the media process and the
+//! outcome of uploads come in; sizes, facts for the EgressInfo and results come out. Runs in the session's task; blocks for
+//! no disk and no store except in the calls that are `async`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use spillway_ipc::{FileId, MediaEvent, Quality, TrackFacts};
+use spillway_plan::Container;
+use spillway_protocol::ledger::Fact;
+use tokio::task::spawn_blocking;
+use tracing::{debug, warn};
+
+use crate::report::FilesProgress;
+use crate::results::claim::Claim;
+use crate::results::{self, FileResult, OutputPath};
+use crate::upload::checkpoint::{CheckpointWriter, FileCheckpoint};
+use crate::upload::{FileUpload, PreparedOutputs, StoredObject, UploadFailure};
+
+/// How exactly the checkpoint knows the length of a file on the disk, nanoseconds of media.
+const CHECKPOINT_EVERY_NS: u64 = 500_000_000;
+
+/// All files of one recording.
+pub struct SessionFiles {
+    files: Vec<SessionFile>,
+    /// Outputs that are not opened yet; `None`: the stores are still being tried.
+    pub outputs: Option<PreparedOutputs>,
+    checkpoint_writer: CheckpointWriter,
+    /// Unix nanoseconds of the first recorded instant.
+    started_at: Option<i64>,
+}
+
+/// One file of this egress.
+struct SessionFile {
+    /// Number of the output.
+    number: u32,
+    output_path: OutputPath,
+    track: TrackFacts,
+    target: FileTarget,
+    /// As the media process said last.
+    bytes: u64,
+    media_ns: u64,
+    /// Media when the checkpoint last took note of a file on the disk.
+    checkpointed_ns: Option<u64>,
+    quality: Option<Quality>,
+    state: FileState,
+}
+
+enum FileTarget {
+    /// It stays on this machine's disk.
+    Disk(Arc<Claim>),
+    /// It lies in the spool, for a store.
+    Store(Box<FileUpload>),
+}
+
+#[derive(Clone, Debug)]
+enum FileState {
+    /// The media process writes it.
+    Recording,
+    /// The media process has closed it. Unix nanoseconds.
+    Sealed { started_at: i64, ended_at: i64 },
+    /// Nothing more is written; what it will be when all of it is stored.
+    Uploading(FileResult),
+    /// It is where it was asked to be, or as much of it as there is.
+    Stored(FileResult),
+    /// Nothing of it is kept.
+    Failed,
+}
+
+/// What the uploads of all files came to.
+#[derive(Default)]
+pub struct UploadSummary {
+    /// At least one file is in its backup store.
+    pub used_backup: bool,
+    /// Uploads were taken over by a later attempt.
+    pub gone: bool,
+    /// Messages for the user, one per file that is not where it was asked to be.
+    pub failures: Vec<String>,
+    /// Spool files that stay because they could not be stored.
+    pub spooled: Vec<PathBuf>,
+}
+
+impl SessionFiles {
+    /// No file is open yet.
+    pub fn new(checkpoint_writer: CheckpointWriter) -> Self {
+        Self { files: vec![], outputs: None, checkpoint_writer, started_at: None }
+    }
+
+    /// A file was made on this machine's disk; it stays. Answers its identity.
+    pub fn opened_on_disk(
+        &mut self,
+        number: u32,
+        container: Container,
+        output_path: OutputPath,
+        track: TrackFacts,
+        mut claim: Claim,
+    ) -> FileId {
+        claim.keep();
+        let id = claim.id();
+        // A salvage has to know files on the disk too.
+        let (filename, path) = (output_path.filename.clone(), output_path.location.clone());
+        self.checkpoint_writer.opened(FileCheckpoint::new(number, filename, container, path));
+        self.opened(number, output_path, track, FileTarget::Disk(Arc::new(claim)));
+        id
+    }
+
+    /// A file was made in the spool, and its upload runs.
+    pub fn opened_in_spool(&mut self, number: u32, output_path: OutputPath, track: TrackFacts, upload: FileUpload) {
+        self.opened(number, output_path, track, FileTarget::Store(Box::new(upload)));
+    }
+
+    fn opened(&mut self, number: u32, output_path: OutputPath, track: TrackFacts, target: FileTarget) {
+        self.files.push(SessionFile {
+            number,
+            output_path,
+            track,
+            target,
+            bytes: 0,
+            media_ns: 0,
+            checkpointed_ns: None,
+            quality: None,
+            state: FileState::Recording,
+        });
+        if let Some(at) = self.started_at {
+            self.checkpoint_writer.update(number, |checkpoint| checkpoint.started_at = Some(at));
+        }
+    }
+
+    /// The media process said this. Never waits.
+    pub fn on_media_event(&mut self, media_event: &MediaEvent) {
+        match media_event {
+            MediaEvent::Started { at } => {
+                self.started_at = self.started_at.or(Some(*at));
+                self.checkpoint_writer.update_all(|checkpoint| {
+                    checkpoint.started_at = checkpoint.started_at.or(Some(*at));
+                });
+            }
+            MediaEvent::Wrote { file, end, sealed_to, media_ns } => {
+                let checkpoint_writer = self.checkpoint_writer.clone();
+                if let Some(known) = self.find(*file) {
+                    known.wrote(*end, *sealed_to, *media_ns, &checkpoint_writer);
+                }
+            }
+            MediaEvent::Closed { file, bytes, started_at, ended_at, quality } => {
+                if let Some(known) = self.find(*file) {
+                    known.bytes = *bytes;
+                    known.quality = Some(quality.clone());
+                    known.state = FileState::Sealed { started_at: *started_at, ended_at: *ended_at };
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn find(&mut self, number: u32) -> Option<&mut SessionFile> {
+        self.files.iter_mut().find(|file| file.number == number)
+    }
+
+    /// Something was recorded.
+    pub fn started(&self) -> bool {
+        self.started_at.is_some()
+    }
+
+    /// What the EgressInfo says of files that are being recorded.
+    pub fn opened_facts(&self) -> impl Iterator<Item = Fact> {
+        self.files.iter().enumerate().map(|(index, file)| {
+            let OutputPath { filename, display, .. } = file.output_path.clone();
+            // In a store there is nothing to be found before it is stored.
+            let location = if matches!(file.target, FileTarget::Store(_)) { String::new() } else { display };
+            Fact::FileOpened { index, filename, location }
+        })
+    }
+
+    /// How far all files are, for heartbeats.
+    pub fn progress(&self) -> FilesProgress {
+        let bytes = self.files.iter().map(|file| (file.output_path.display.clone(), file.bytes));
+        let uploads = self.files.iter().filter_map(|file| Some(file.upload()?.progress()));
+        FilesProgress { bytes: bytes.collect::<BTreeMap<_, _>>(), uploads: uploads.collect() }
+    }
+
+    /// The media process is gone or has ended. Its word counts for a file it has closed, the disk for the others; a file
+    /// in which nothing was recorded is removed. False: nothing is left.
+    pub async fn seal(&mut self) -> bool {
+        let started_at = self.started_at;
+        let looks: Vec<DiskLook> = self.files.iter().map(|file| file.disk_look(started_at)).collect();
+        let looked = spawn_blocking(move || looks.iter().map(DiskLook::run).collect::<Vec<_>>()).await;
+        let looked = looked.unwrap_or_else(|error| {
+            warn!(%error, "the disk was not looked at");
+            vec![None; self.files.len()]
+        });
+        for (index, (file, bytes)) in self.files.iter_mut().zip(looked).enumerate() {
+            file.seal(index, bytes, started_at);
+        }
+        self.files.iter().any(|file| !matches!(file.state, FileState::Failed))
+    }
+
+    /// Nothing was recorded: nothing stays in a store or in the spool.
+    pub async fn abandon(&mut self) {
+        if let Some(outputs) = &mut self.outputs {
+            outputs.abandon().await;
+        }
+        for upload in self.files.iter().filter_map(SessionFile::upload) {
+            upload.abandon().await;
+        }
+    }
+
+    /// Finishes the uploads of sealed files, all at once. `report` takes what the EgressInfo says of an object that has
+    /// another name than its file was opened with.
+    pub async fn finish_uploads(&mut self, report: impl Fn(Fact)) -> UploadSummary {
+        let finished = join_all(self.files.iter().map(SessionFile::finish_upload)).await;
+        let mut summary = UploadSummary::default();
+        for (file, finished) in self.files.iter_mut().zip(finished) {
+            if let Some(finished) = finished {
+                file.uploaded(finished, &mut summary, &report);
+            }
+        }
+        summary
+    }
+
+    /// What users should know of the uploads.
+    pub fn upload_notes(&self) -> impl Iterator<Item = String> {
+        self.files.iter().filter_map(SessionFile::upload).flat_map(|upload| upload.progress().notes)
+    }
+
+    /// Files that are where they were asked to be.
+    pub fn results(&self) -> Vec<FileResult> {
+        let stored = self.files.iter().filter_map(|file| match &file.state {
+            FileState::Stored(result) => Some(result.clone()),
+            _ => None,
+        });
+        stored.collect()
+    }
+
+    /// Facts and quality of the first file, for the manifest.
+    pub fn first(&self) -> Option<(&TrackFacts, Option<&Quality>)> {
+        self.files.first().map(|file| (&file.track, file.quality.as_ref()))
+    }
+
+    /// File `number` has a backup store.
+    pub fn has_backup(&self, number: u32) -> bool {
+        self.files.iter().any(|file| file.number == number && file.upload().is_some_and(FileUpload::has_backup))
+    }
+
+    /// Puts the manifest beside file `number`: into its store, or on the disk. Answers where it is.
+    ///
+    /// # Errors
+    /// The store's or the operating system's message; a store was retried for up to 30 s.
+    pub async fn put_manifest(
+        &self,
+        number: u32,
+        used_backup: bool,
+        egress_id: &str,
+        (name, content): (String, String),
+    ) -> Result<Option<String>, String> {
+        let Some(file) = self.files.iter().find(|file| file.number == number) else { return Ok(None) };
+        let claim = match &file.target {
+            FileTarget::Store(upload) => {
+                return upload.put_beside(used_backup, &name, content.into()).await.map(Some);
+            }
+            FileTarget::Disk(claim) => claim.clone(),
+        };
+        let (path, egress_id) = (file.output_path.location.clone(), egress_id.to_owned());
+        let written = spawn_blocking(move || results::write_manifest(&claim, &path, &egress_id, &content)).await;
+        match written {
+            Ok(Ok(location)) => Ok(Some(location)),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Why the recording is less than it should be, one sentence each.
+    pub fn degraded(&self) -> Vec<String> {
+        let known = self.files.iter().filter_map(|file| file.quality.as_ref());
+        let mut messages: Vec<String> = known.flat_map(|quality| quality.degraded.iter().cloned()).collect();
+        messages.dedup();
+        messages
+    }
+}
+
+impl SessionFile {
+    fn upload(&self) -> Option<&FileUpload> {
+        match &self.target {
+            FileTarget::Store(upload) => Some(upload),
+            FileTarget::Disk(_) => None,
+        }
+    }
+
+    fn wrote(&mut self, end: u64, sealed_to: u64, media_ns: u64, checkpoint_writer: &CheckpointWriter) {
+        (self.bytes, self.media_ns) = (end, media_ns);
+        match &self.target {
+            FileTarget::Store(upload) => upload.wrote(sealed_to, media_ns),
+            FileTarget::Disk(_) if self.checkpointed_ns.is_none_or(|noted| media_ns >= noted + CHECKPOINT_EVERY_NS) => {
+                self.checkpointed_ns = Some(media_ns);
+                checkpoint_writer.update(self.number, |checkpoint| checkpoint.media = vec![(end, media_ns)]);
+            }
+            FileTarget::Disk(_) => {}
+        }
+    }
+
+    /// Unix nanoseconds of first and last instant; `None`: nothing was recorded.
+    fn times(&self, started_at: Option<i64>) -> Option<(i64, i64)> {
+        if let FileState::Sealed { started_at, ended_at } = self.state {
+            return Some((started_at, ended_at));
+        }
+        started_at.map(|at| (at, at.saturating_add_unsigned(self.media_ns)))
+    }
+
+    fn disk_look(&self, started_at: Option<i64>) -> DiskLook {
+        DiskLook {
+            claim: if let FileTarget::Disk(claim) = &self.target { Some(claim.clone()) } else { None },
+            path: self.output_path.location.clone(),
+            remove: self.times(started_at).is_none(),
+        }
+    }
+
+    fn seal(&mut self, index: usize, on_disk: Option<u64>, started_at: Option<i64>) {
+        let Some((started_at, ended_at)) = self.times(started_at) else {
+            self.state = FileState::Failed;
+            return;
+        };
+        let result = FileResult {
+            file: self.number,
+            index,
+            filename: self.output_path.filename.clone(),
+            location: self.output_path.display.clone(),
+            bytes: on_disk.unwrap_or(self.bytes),
+            started_at,
+            ended_at,
+        };
+        self.state = match self.target {
+            FileTarget::Store(_) => FileState::Uploading(result),
+            FileTarget::Disk(_) => FileState::Stored(result),
+        };
+    }
+
+    async fn finish_upload(&self) -> Option<Result<StoredObject, UploadFailure>> {
+        match (&self.state, &self.target) {
+            (FileState::Uploading(_), FileTarget::Store(upload)) => Some(upload.finish().await),
+            _ => None,
+        }
+    }
+
+    fn uploaded(
+        &mut self,
+        finished: Result<StoredObject, UploadFailure>,
+        summary: &mut UploadSummary,
+        report: &impl Fn(Fact),
+    ) {
+        let FileState::Uploading(mut result) = std::mem::replace(&mut self.state, FileState::Failed) else { return };
+        let kept = match finished {
+            Ok(stored) => Some(stored),
+            Err(failure) => {
+                summary.spooled.extend(self.upload().map(|upload| upload.spool_path().to_owned()));
+                summary.gone |= failure.gone;
+                summary.failures.push(failure.message);
+                failure.kept.map(|(kept, media_ns)| {
+                    result.ended_at = result.started_at.saturating_add_unsigned(kept.skipped_ns + media_ns);
+                    kept
+                })
+            }
+        };
+        let Some(kept) = kept else { return };
+        if kept.filename != result.filename {
+            let (index, filename) = (result.index, kept.filename.clone());
+            report(Fact::FileOpened { index, filename, location: String::new() });
+        }
+        result.filename = kept.filename;
+        result.started_at = result.started_at.saturating_add_unsigned(kept.skipped_ns);
+        (result.location, result.bytes) = (kept.location, kept.bytes);
+        summary.used_backup |= kept.used_backup;
+        self.state = FileState::Stored(result);
+    }
+}
+
+/// What the disk has of one file; runs on a blocking thread.
+struct DiskLook {
+    claim: Option<Arc<Claim>>,
+    path: PathBuf,
+    remove: bool,
+}
+
+impl DiskLook {
+    /// Bytes of the file; `None`: nothing was recorded and it is removed, or the disk does not say.
+    fn run(&self) -> Option<u64> {
+        if self.remove {
+            let removed = self.claim.as_ref().map_or_else(|| fs::remove_file(&self.path), |claim| claim.remove());
+            if let Err(error) = removed {
+                debug!(%error, path = %self.path.display(), "empty file not removed");
+            }
+            return None;
+        }
+        let bytes = match &self.claim {
+            Some(claim) => claim.bytes(),
+            None => fs::metadata(&self.path).map(|metadata| metadata.len()),
+        };
+        bytes.ok()
+    }
+}
