@@ -1,4 +1,5 @@
-//! GStreamer elements by name, and what can go wrong with a pipeline of them.
+//! GStreamer elements by name, and what can go wrong with a pipeline of them. Below `encode`, `mux` and `output`, which
+//! all build elements.
 
 use gst::element_factory::ElementBuilder;
 use gstreamer as gst;

@@ -1,4 +1,6 @@
-//! What was really recorded, counted where it goes by, and when that is called degraded.
+//! What was really recorded, and when that is called degraded. In: every event on its way into a file, counts of
+//! packets and of the compositor. Out: the numbers of a file and messages for the user. Runs on the controller's
+//! thread; pure.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,5 @@
-//! What a compositor says while it works.
+//! What a compositor says while it works. Sent from its mixers' and decoders' threads through one function, which must
+//! not block.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The way of events into a running compositor: every track has an inbox, a thread, and times that are moved by its pacing.
-//! Called from the recorder's thread, and never waits there.
+//! The way of events into a running compositor: every track has an inbox, a thread, and times that are moved by its
+//! pacing. Called from the recorder's thread, and never waits there.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,4 +1,5 @@
-//! What was really made: counted where it is made, read from anywhere.
+//! Counters of what was really made. Both mixers write them where they make something; any thread reads them. Times are
+//! nanoseconds of media, never of a clock.
 
 use std::sync::Mutex;
 

@@ -1,4 +1,5 @@
-//! Encoded streams become the bytes of a file.
+//! Encoded streams become the bytes of a file. MP4 and IVF are written by our own muxers; WebM, Ogg and MP3 by
+//! GStreamer's, whose bytes `spool_sink` writes.
 
 mod ivf;
 mod mp4;

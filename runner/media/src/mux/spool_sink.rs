@@ -1,4 +1,5 @@
-//! The end of every pipeline: an element that writes muxed bytes at their positions into the spool.
+//! The end of every GStreamer pipeline: an element that writes muxed bytes at their positions into the spool. Runs in
+//! the muxer's thread; an error of the disk ends the pipeline and is kept for the recorder.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,6 @@
 //! The way of buffers into a file: into a pipeline's `appsrc`, or, for copied frames of an MP4, straight into our own
-//! muxer from whichever thread has them.
+//! muxer. Called from the recorder's thread (copied) and the mixers' threads (composed, which block here); encoded
+//! frames come back from GStreamer's threads.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

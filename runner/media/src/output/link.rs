@@ -1,4 +1,5 @@
-//! Puts a file's pipeline together: the inputs, their encoders, and the muxer or our own MP4 writer behind them.
+//! Puts a file's pipeline together: the inputs, their encoders, and the muxer or our own MP4 writer behind them. Runs
+//! once per file; the probes it installs run in GStreamer's threads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,5 @@
-//! What arrives of a room: the input of `receive`, and what a dump keeps.
+//! What arrives of a room: the input of `receive`, made by `source::room`, and what a dump keeps. Its serialised form
+//! is the format of dumps.
 
 use std::time::Duration;
 

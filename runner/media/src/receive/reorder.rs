@@ -1,4 +1,6 @@
-//! Packets in any order → whole frames in order. Pure: time is an argument.
+//! The jitter buffer: packets of one RTP stream in any order → whole frames in order.
+//!
+//! In: packets with their arrival. Out: frames, and holes that were given up. Pure: time is an argument.
 
 use std::collections::BTreeMap;
 use std::ops::Add;

@@ -1,4 +1,4 @@
-//! What is known of a track in numbers.
+//! What is known of a track in numbers, for `quality` and for logs.
 
 use crate::track::{Codec, TrackId};
 

@@ -1,4 +1,5 @@
-//! One RTP stream on its way to whole frames that a decoder can start with.
+//! One RTP stream on its way to whole frames that a decoder can start with: jitter buffer and depacketiser behind one
+//! interface. Drops what needs a key frame that is missing, and the server's own blank frames. Pure.
 
 use std::collections::VecDeque;
 

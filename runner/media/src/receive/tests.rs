@@ -1,3 +1,5 @@
+//! Packets, reports and mutes of two tracks through the whole receiver.
+
 use std::time::Duration;
 
 use bytes::Bytes;

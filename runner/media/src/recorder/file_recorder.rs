@@ -1,4 +1,7 @@
-//! One file being made: what came is copied into it, composed into it, or both.
+//! One file being made: what comes is copied into it, composed into it, or both.
+//!
+//! In: timeline events, on the controller's thread. Out: a pipeline and a compositor that run in
+//! their own threads and report to the controller.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What a plan asks of encoders and mixers. Pure.
+//! What a plan asks of encoders and mixers: input formats and mixer options of a file. Pure.
 
 use spillway_plan::{AudioCodec, AudioPlan, EgressPlan, Mixing, VideoEncoding, VideoPlan};
 

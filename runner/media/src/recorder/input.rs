@@ -1,4 +1,4 @@
-//! Everything that reaches the controller, on one channel.
+//! Everything that reaches the controller, on one channel: commands, the room, pipelines, a compositor.
 
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! A dump gives the same events as the room did.
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;

@@ -1,5 +1,5 @@
 //! Keeps a loud mix below full scale without a crack: the gain moves in straight lines between blocks, and is low
-//! enough on both sides of a loud one. Pure; one block of look-ahead.
+//! enough on both sides of a loud one. In: interleaved blocks. Out: the same blocks, one later. Pure.
 
 const CEILING: f32 = 0.97;
 /// How fast the gain comes back: from nothing to full in half a second.

@@ -1,4 +1,7 @@
 //! The sound mixer's thread: a block of 20 ms at a time, every sample at its place.
+//!
+//! In: the tracks' buffers, up to the watermark. Out: interleaved stereo at 48 kHz into a [`RawSink`], from the start
+//! of the recording to its end without a hole. Never drops sound, however late it is, and reads no clock.
 
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Runs, holes, drift and late packets, sample by sample.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,4 +1,5 @@
-//! What is done when the machine cannot keep up: little while the lag is small, and never anything to the sound. Pure.
+//! What is given up when the machine cannot keep up: little while the lag is small, and never anything of the sound.
+//! In: the lag of the picture mixer. Out: which pictures are left out, and whether lower layers are asked for. Pure.
 
 /// What a recording that lags gives up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]

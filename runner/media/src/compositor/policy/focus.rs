@@ -1,4 +1,5 @@
-//! Which participant is shown large: the loudest speaker, after a short delay, so that a cough changes nothing. Pure.
+//! Which participant is shown large: the loudest speaker, after a short delay, so that a cough changes nothing.
+//! In: active speakers as the server says them. Out: an identity at any media time. Pure.
 
 use crate::units::MediaTime;
 

@@ -1,4 +1,5 @@
-//! What the compositor asks of the room: the layer that fits the tile is worth as much as the encoder's preset. Pure.
+//! What the compositor asks of the room: the simulcast layer that fits a tile saves as much as the encoder's preset.
+//! In: where each track is drawn. Out: requests, each once, after a change has lasted half a second. Pure.
 
 use std::collections::HashMap;
 

@@ -1,3 +1,5 @@
+//! Geometry of the layouts: nothing overlaps, nothing is outside, everything is even.
+
 use proptest::prelude::*;
 
 use super::*;

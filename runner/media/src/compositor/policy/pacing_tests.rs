@@ -1,3 +1,5 @@
+//! Cameras of every rate and phase: no picture twice, none left out, and lips in sync.
+
 use proptest::prelude::*;
 
 use super::*;

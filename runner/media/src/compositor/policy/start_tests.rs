@@ -1,3 +1,5 @@
+//! Where recordings begin, by what is known of the room.
+
 use super::*;
 
 const CAMERA: TrackId = TrackId(1);

@@ -1,5 +1,5 @@
-//! The backlog's memory bound and what lies beyond it: one sequential file without a name, so that a killed process
-//! leaves nothing behind.
+//! The memory bound of all inboxes of a compositor, and what lies beyond it: one sequential file without a name, so
+//! that a killed process leaves nothing behind. Used from the recorder's thread (in) and the decoders' threads (out).
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

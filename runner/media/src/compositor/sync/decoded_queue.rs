@@ -1,4 +1,5 @@
-//! What the queues of decoded pictures and of decoded sound have in common.
+//! What the queues of decoded pictures and of decoded sound have in common: how far they are known, and how they end.
+//! Each has one writer (a decoder's thread) and one reader (a mixer).
 
 use crate::units::MediaTime;
 

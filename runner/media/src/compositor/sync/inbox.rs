@@ -1,4 +1,7 @@
-//! Encoded frames of one track, waiting for the watermark. The only place where lag is kept.
+//! Encoded frames and events of one track, waiting for the watermark. The only place where lag is kept.
+//!
+//! In, from the recorder's thread, which never waits for the decoder: frames, events, the watermark. Out, to the
+//! track's decoder thread: everything before the watermark, in order.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};

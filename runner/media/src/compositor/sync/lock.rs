@@ -1,4 +1,5 @@
-//! Locks and condition variables that outlive a panic.
+//! Locks and condition variables that outlive a panic: every change under the locks of a compositor is one step, so
+//! what a panicked thread held is still whole.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 

@@ -1,5 +1,5 @@
-//! What the mixers know in common: how far the recording is known, when it started and ends, who comes and which
-//! layout.
+//! What both mixers know: how far the recording is known, when it starts and ends, which tracks join, which layout is
+//! wanted from when on. Written from the recorder's thread, waited on by the mixers.
 //!
 //! The two mixers never wait for one another: each is driven by the watermark and its own tracks alone.
 

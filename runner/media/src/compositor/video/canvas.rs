@@ -1,4 +1,5 @@
-//! Tiles onto the canvas: rows copied where nothing is scaled, else scaled straight into it. No picture in between.
+//! Tiles onto the canvas: rows copied where nothing is scaled, else scaled straight into it, without a picture in
+//! between. Runs in the picture mixer's thread; I420 only.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Decoded pictures of one track, few, between its thread and the picture mixer.
+//! Decoded pictures of one track, at most three, between its decoder's thread and the picture mixer. Blocks the decoder
+//! when it is full, and the mixer until the track is known up to the time it asks for.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};

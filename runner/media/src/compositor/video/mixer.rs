@@ -1,7 +1,7 @@
 //! The picture mixer's thread: one picture per output time, made once every track is known up to it.
 //!
 //! Everything that happens is shown at the output time nearest to it. Pictures come with the output time they belong
-//! to (`phase`); those of a camera that is faster than the output come with their own.
+//! to (`policy::pacing`); those of a camera that is faster than the output come with their own. Reads no clock.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! H264 and H265 as RTP brings them (start codes) and as MP4 keeps them (lengths, and a description in front).
+//! H264 and H265 as RTP brings them (start codes) and as MP4 keeps them (lengths, and a description in front: `avcC`,
+//! `hvcC`). Pure.
 
 /// The NAL units of an access unit.
 pub fn units(data: &[u8]) -> Vec<&[u8]> {

@@ -1,4 +1,4 @@
-//! The boxes of ISO 14496-12, as far as we write them.
+//! The boxes of ISO 14496-12, as far as we write them: each function appends one box to a buffer. Pure.
 
 /// What a track's samples are, for players.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Reading headers bit by bit. Everything returns `None` past the end: headers are not trusted.
+//! Reading headers bit by bit. Everything returns `None` past the end, and nothing panics: headers are not trusted.
 
 /// The packets do not make a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

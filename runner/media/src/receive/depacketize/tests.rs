@@ -1,3 +1,5 @@
+//! Frames of every codec from their packets, and payloads that make no sense.
+
 use std::time::Duration;
 
 use proptest::prelude::*;

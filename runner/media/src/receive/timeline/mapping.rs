@@ -1,4 +1,5 @@
-//! One stream's sender reports → the publisher's own clock at any RTP time.
+//! One stream's sender reports → the publisher's own clock at any RTP time. The median of the last reports, because
+//! single ones of a busy publisher are off by its stalls. Pure.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! Publishers with clocks of their own, over paths that delay and lose, and where their frames are placed.
+
 use std::ops::Range;
 use std::time::Duration;
 

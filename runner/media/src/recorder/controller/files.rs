@@ -1,4 +1,5 @@
-//! The files of a recording: when one is asked for, opened, followed by another, and closed.
+//! The files of a recording: when one is asked for, opened, followed by another, and closed. Part of the controller, on
+//! its thread.
 
 use std::path::Path;
 

@@ -85,6 +85,7 @@ pub enum RoomMessage {
     Ended(MediaEndReason),
 }
 
+/// What the room's handle asks of its thread.
 pub(crate) enum RoomCommand {
     Keyframe(TrackId),
     Prefer { track: TrackId, width: u32, height: u32 },

@@ -1,3 +1,5 @@
+//! The model of a room under the messages a server sends.
+
 use super::*;
 
 fn ms(n: u64) -> Duration {
