@@ -8,28 +8,28 @@
 
 #![warn(missing_docs, clippy::missing_errors_doc)]
 
-mod lock;
-mod metrics;
-pub mod config;
-mod admission;
-mod launch_state;
-mod liveness;
-mod queue;
-pub mod targets;
-mod task_facts;
-mod report;
-mod context;
-mod final_state;
-pub mod billing;
-mod launch;
-pub mod reconcile;
-mod intake;
-mod control;
-mod events;
-mod health;
-mod setup;
-mod dispatcher;
 mod exit_handler;
+mod dispatcher;
+mod setup;
+mod health;
+mod events;
+mod control;
+mod intake;
+pub mod reconcile;
+mod launch;
+pub mod billing;
+mod final_state;
+mod context;
+mod report;
+mod task_facts;
+pub mod targets;
+mod queue;
+mod liveness;
+mod launch_state;
+mod admission;
+pub mod config;
+mod metrics;
+mod lock;
 
 pub use config::Config;
 pub use dispatcher::{Dispatcher, sweep};

@@ -10,30 +10,30 @@
 #![warn(missing_docs)]
 #![warn(clippy::missing_errors_doc)]
 
-pub mod config;
-pub mod error;
-pub mod names;
-mod envelope;
-mod selection;
-mod pub_sub;
-mod key_value;
-mod task_ledger;
-mod backend;
-mod bus;
-mod redis;
-mod client;
-mod server;
-mod io;
-mod registry;
-mod tickets;
-mod heartbeats;
-mod uploads;
-mod leases;
-mod installation;
-mod switches;
-mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tasks;
+mod switches;
+mod installation;
+mod leases;
+mod uploads;
+mod heartbeats;
+mod tickets;
+mod registry;
+mod io;
+mod server;
+mod client;
+mod redis;
+mod bus;
+mod backend;
+mod task_ledger;
+mod key_value;
+mod pub_sub;
+mod selection;
+mod envelope;
+pub mod names;
+pub mod error;
+pub mod config;
 
 pub use bus::Bus;
 pub use client::{CallOptions, RpcClient};

@@ -8,29 +8,29 @@
 
 #![warn(missing_docs, clippy::missing_errors_doc)]
 
-mod exit;
-mod launcher;
-#[allow(dead_code, reason = "only clouds have labels")]
-mod labels;
-#[cfg(any(feature = "ecs", feature = "cloud-run", feature = "aci", feature = "docker"))]
-#[cfg_attr(not(feature = "cloud-run"), allow(dead_code, reason = "other platforms have names or tokens for launches"))]
-mod memory;
+#[cfg(feature = "testing")]
+pub mod conformance;
+mod open;
+#[cfg(feature = "docker")]
+pub mod docker;
+#[cfg(feature = "aci")]
+pub mod aci;
+#[cfg(feature = "cloud-run")]
+pub mod cloud_run;
+#[cfg(feature = "ecs")]
+pub mod ecs;
+pub mod simulated;
+pub mod process;
 #[cfg(any(feature = "cloud-run", feature = "aci"))]
 #[cfg_attr(not(feature = "cloud-run"), allow(dead_code, reason = "a name makes a lost answer harmless on ACI"))]
 mod rest;
-pub mod process;
-pub mod simulated;
-#[cfg(feature = "ecs")]
-pub mod ecs;
-#[cfg(feature = "cloud-run")]
-pub mod cloud_run;
-#[cfg(feature = "aci")]
-pub mod aci;
-#[cfg(feature = "docker")]
-pub mod docker;
-mod open;
-#[cfg(feature = "testing")]
-pub mod conformance;
+#[cfg(any(feature = "ecs", feature = "cloud-run", feature = "aci", feature = "docker"))]
+#[cfg_attr(not(feature = "cloud-run"), allow(dead_code, reason = "other platforms have names or tokens for launches"))]
+mod memory;
+#[allow(dead_code, reason = "only clouds have labels")]
+mod labels;
+mod launcher;
+mod exit;
 
 pub use exit::{Billed, ExitReport, TaskExit, TaskMachine};
 pub use launcher::{

@@ -6,31 +6,31 @@
 
 #![warn(missing_docs, clippy::missing_errors_doc)]
 
-pub mod error;
-pub mod storage;
-mod options;
-pub mod checksum;
-#[cfg(any(feature = "s3", feature = "gcs"))]
-mod proxy;
-#[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
-mod escape;
-#[cfg(any(feature = "azure", feature = "gcs"))]
-mod attempts;
-#[cfg(feature = "s3")]
-mod s3;
-#[cfg(feature = "azure")]
-mod azure;
-#[cfg(feature = "gcs")]
-mod gcs;
-pub mod disk;
-mod prefixed;
-mod open;
 #[cfg(feature = "testing")]
-pub mod ram;
+pub mod conformance;
 #[cfg(feature = "testing")]
 pub mod unreliable;
 #[cfg(feature = "testing")]
-pub mod conformance;
+pub mod ram;
+mod open;
+mod prefixed;
+pub mod disk;
+#[cfg(feature = "gcs")]
+mod gcs;
+#[cfg(feature = "azure")]
+mod azure;
+#[cfg(feature = "s3")]
+mod s3;
+#[cfg(any(feature = "azure", feature = "gcs"))]
+mod attempts;
+#[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
+mod escape;
+#[cfg(any(feature = "s3", feature = "gcs"))]
+mod proxy;
+pub mod checksum;
+mod options;
+pub mod storage;
+pub mod error;
 
 pub use disk::DiskStorage;
 pub use error::{StorageError, StorageErrorKind};

@@ -7,14 +7,14 @@
 
 #![warn(missing_docs, clippy::missing_errors_doc)]
 
+pub mod framing;
 mod messages;
 pub mod migration;
-pub mod framing;
+pub mod restart;
+mod reader;
 mod file;
 mod file_id;
 mod seal;
-mod reader;
-pub mod restart;
 
 pub use file::*;
 pub use file_id::FileId;
