@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::*;
 use crate::receive::event::{PayloadFormat, Publication, RoomEvent};
 use crate::receive::{ReceiveOptions, TrackReceiver};
+use crate::track::Frame;
 use crate::units::{RtpTime, SeqNo, Ssrc};
 
 const PACKET_MS: u64 = 20;
