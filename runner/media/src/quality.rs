@@ -267,9 +267,7 @@ mod tests {
             agent: false,
             origin,
             codec: Codec::H264,
-            clock_rate: 90_000,
             channels: 0,
-            published_size: (0, 0),
         };
         meter.take(&TimelineEvent::Joined { track, at: MediaTime::from_ns(ms * 1_000_000) });
     }

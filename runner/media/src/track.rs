@@ -68,12 +68,8 @@ pub struct Track {
     pub origin: TrackSource,
     /// From the payload type really received, never from TrackInfo.
     pub codec: Codec,
-    /// RTP clock, hertz.
-    pub clock_rate: u32,
     /// Of sound; 0 for video.
     pub channels: u8,
-    /// As published; (0, 0) when unknown or audio.
-    pub published_size: (u32, u32),
 }
 
 /// One whole encoded frame at its place on the recording's timeline.

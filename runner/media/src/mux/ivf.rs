@@ -68,11 +68,6 @@ impl Ivf {
         &self.file
     }
 
-    /// Frames written.
-    pub fn frames(&self) -> u64 {
-        u64::from(self.frames)
-    }
-
     /// Where the last frame stands.
     pub fn media_ns(&self) -> u64 {
         self.media_ns

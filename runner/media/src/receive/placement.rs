@@ -248,9 +248,7 @@ impl TrackPlacement {
                     agent: publication.agent,
                     origin: publication.origin,
                     codec: form.codec,
-                    clock_rate: form.clock_rate,
                     channels: form.channels,
-                    published_size: publication.size,
                 };
                 self.out.push_back(TimelineEvent::Joined { track, at: place });
             }

@@ -194,9 +194,7 @@ mod tests {
             agent: false,
             origin: if codec.is_video() { TrackSource::Camera } else { TrackSource::Microphone },
             codec,
-            clock_rate: 90_000,
             channels: 0,
-            published_size: (0, 0),
         };
         TimelineEvent::Joined { track, at: MediaTime::ZERO }
     }

@@ -1,4 +1,4 @@
-//! Cameras of every rate and phase: no picture twice, none left out, and lips in sync.
+//! Cameras of several rates and phases: which output time each picture gets, and how sound follows.
 
 use proptest::prelude::*;
 

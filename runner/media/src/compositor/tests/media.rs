@@ -145,9 +145,7 @@ pub fn track(id: u32, codec: Codec, identity: &str, origin: TrackSource) -> Trac
         agent: false,
         origin,
         codec,
-        clock_rate: if codec.is_video() { 90_000 } else { 48_000 },
         channels: if codec == Codec::Opus { 2 } else { 1 },
-        published_size: (0, 0),
     }
 }
 
