@@ -70,16 +70,22 @@ pub fn packets(path: &Path) -> Vec<(f64, String)> {
 }
 
 /// Payload hash of every packet of each stream, in the order of the file.
-fn by_stream(path: &Path) -> BTreeMap<String, Vec<String>> {
+fn by_stream(path: &Path) -> BTreeMap<u32, Vec<String>> {
     let out = Command::new("ffprobe")
         .args(["-v", "error", "-show_data_hash", "md5", "-show_entries", "packet=stream_index,data_hash", "-of"])
         .arg("csv=p=0")
         .arg(path)
         .output()
         .unwrap();
-    let mut streams = BTreeMap::<String, Vec<String>>::new();
-    for (stream, hash) in String::from_utf8_lossy(&out.stdout).lines().filter_map(|line| line.split_once(',')) {
-        streams.entry(stream.to_owned()).or_default().push(hash.to_owned());
+    let mut streams = BTreeMap::<u32, Vec<String>>::new();
+    for line in String::from_utf8_lossy(&out.stdout).lines() {
+        // Lines of side data (samples to skip) have other fields.
+        let mut fields = line.split(',');
+        if let (Some(Ok(stream)), Some(hash)) = (fields.next().map(str::parse), fields.next())
+            && hash.starts_with("MD5:")
+        {
+            streams.entry(stream).or_default().push(hash.to_owned());
+        }
     }
     streams
 }

@@ -122,18 +122,18 @@ impl Mp4 {
             return Ok(());
         }
         let keyframe = track.is_video() && key;
-        let sound = !track.is_video();
+        let (sound, waits_ns) = (!track.is_video(), track.waits_ns());
         self.newest_ns = self.newest_ns.max(at_ns);
         let since = *self.since_ns.get_or_insert(at_ns);
-        let length = at_ns.saturating_sub(since);
         let due = if keyframe {
-            length >= MIN_FRAGMENT_NS
+            // By the track's own time: a busy encoder's pictures come seconds behind the sound.
+            waits_ns >= MIN_FRAGMENT_NS
         } else {
-            length >= self.next_fragment_ns && !(sound && self.awaits_video(since))
+            at_ns.saturating_sub(since) >= self.next_fragment_ns && !(sound && self.awaits_video(since))
         };
         if due && self.tracks.iter().all(|track| track.format.is_some()) {
             self.fragment(Some(at_ns))?;
-            self.since_ns = Some(at_ns);
+            self.since_ns = Some(since.max(at_ns));
             self.next_fragment_ns = (self.next_fragment_ns * 2).min(self.fragment_ns);
         }
         Ok(())
@@ -302,6 +302,12 @@ impl Mp4Track {
         };
         self.waiting.push(PendingSample { at, key, data });
         true
+    }
+
+    /// From its first sample that is not in the file to its newest.
+    fn waits_ns(&self) -> u64 {
+        let (Some(first), Some(last)) = (self.waiting.first(), self.waiting.last()) else { return 0 };
+        scale(last.at - first.at, u64::from(self.timescale), 1_000_000_000)
     }
 
     fn is_video(&self) -> bool {
