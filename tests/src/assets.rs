@@ -1,17 +1,30 @@
-//! Clips with flashes and beeps, made once per machine by `assets/make.sh`, and other files that the set-up has put
-//! into the cache.
+//! Clips, made once per machine by ffmpeg, and other files that the set-up has put into the cache: flashes and beeps for
+//! the analyser (`assets/make.sh`), and clips for people to look at (`assets/demo.sh`).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::clip::Clip;
 
-const SCRIPT: &str = include_str!("../assets/make.sh");
+/// Clips that a script makes. Each is made and read on first use.
+pub struct ClipSet {
+    name: &'static str,
+    script: &'static str,
+    takes: &'static str,
+    made: Mutex<Option<PathBuf>>,
+    read: Mutex<BTreeMap<String, Arc<Clip>>>,
+}
+
+/// Clips that the analyser reads back out of a recording: flash, beep, large bar code.
+pub static TEST_CLIPS: ClipSet = ClipSet::new("make.sh", include_str!("../assets/make.sh"), "about a minute");
+
+/// Clips that a person likes to look at: names, clocks, motion, music, a small bar code.
+pub static DEMO_CLIPS: ClipSet = ClipSet::new("demo.sh", include_str!("../assets/demo.sh"), "half a minute");
 
 /// The folder of the set-up on this machine: `SPILLWAY_CACHE`, else `spillway` in the cache folder of the user.
 pub fn cache() -> PathBuf {
@@ -43,47 +56,70 @@ fn images() -> PathBuf {
     cache().join("images/dev")
 }
 
-/// The folder of the clips. Made on first use, by one process at a time; another version of the script makes another
-/// folder.
-pub fn folder() -> Result<PathBuf> {
-    static FOLDER: OnceLock<Mutex<Option<PathBuf>>> = OnceLock::new();
-    let mut known = FOLDER.get_or_init(Mutex::default).lock().expect("no panic while the folder is made");
-    if let Some(folder) = &*known {
-        return Ok(folder.clone());
+impl ClipSet {
+    const fn new(name: &'static str, script: &'static str, takes: &'static str) -> Self {
+        Self { name, script, takes, made: Mutex::new(None), read: Mutex::new(BTreeMap::new()) }
     }
-    let version = SCRIPT
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    let folder = cache().join("assets").join(format!("{version:016x}"));
-    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let done = folder.join("complete");
-    if !done.exists() {
-        let lock = File::create(folder.join("lock")).context("create the lock of the clips")?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).context("lock the clips")?;
-        if !done.exists() {
-            eprintln!("making test media in {} (about a minute, once)", folder.display());
-            let script = folder.join("make.sh");
-            fs::write(&script, SCRIPT).context("write the script of the clips")?;
-            let made = Command::new("sh").arg(&script).arg(&folder).status().context("start sh")?;
-            ensure!(made.success(), "assets/make.sh failed: {made}");
-            fs::write(&done, b"").context("mark the clips complete")?;
+
+    /// The folder of the clips. Made on first use, by one process at a time; another version of the script makes another
+    /// folder.
+    ///
+    /// # Errors
+    ///
+    /// When the cache cannot be written or ffmpeg fails; what it has finished is kept for the next attempt.
+    pub fn folder(&self) -> Result<PathBuf> {
+        let mut known = self.made.lock().expect("no panic while the folder is made");
+        if let Some(folder) = &*known {
+            return Ok(folder.clone());
         }
+        let version = self
+            .script
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let folder = cache().join("assets").join(format!("{version:016x}"));
+        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let done = folder.join("complete");
+        if !done.exists() {
+            let lock = File::create(folder.join("lock")).context("create the lock of the clips")?;
+            rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).context("lock the clips")?;
+            if !done.exists() {
+                eprintln!("making clips in {} ({}, once)", folder.display(), self.takes);
+                let script = folder.join(self.name);
+                fs::write(&script, self.script).context("write the script of the clips")?;
+                let made = Command::new("sh").arg(&script).arg(&folder).status().context("start sh")?;
+                ensure!(made.success(), "assets/{} failed: {made}", self.name);
+                fs::write(&done, b"").context("mark the clips complete")?;
+            }
+        }
+        *known = Some(folder.clone());
+        Ok(folder)
     }
-    *known = Some(folder.clone());
-    Ok(folder)
+
+    /// A clip by its file name in the folder, e.g. `p0-720.h264`; read once per process.
+    ///
+    /// # Errors
+    ///
+    /// When the clips cannot be made, or the script makes none of that name.
+    pub fn clip(&self, name: &str) -> Result<Arc<Clip>> {
+        let folder = self.folder()?;
+        let mut read = self.read.lock().expect("no panic while a clip is read");
+        if let Some(clip) = read.get(name) {
+            return Ok(clip.clone());
+        }
+        let clip = Arc::new(Clip::open(&folder.join(name))?);
+        read.insert(name.to_owned(), clip.clone());
+        Ok(clip)
+    }
 }
 
-/// A clip by its file name in the folder, e.g. `p0-720.h264`; read once per process.
+/// The folder of [`TEST_CLIPS`].
+pub fn folder() -> Result<PathBuf> {
+    TEST_CLIPS.folder()
+}
+
+/// One of [`TEST_CLIPS`], by its file name.
 pub fn clip(name: &str) -> Result<Arc<Clip>> {
-    static READ: OnceLock<Mutex<HashMap<String, Arc<Clip>>>> = OnceLock::new();
-    let folder = folder()?;
-    let mut read = READ.get_or_init(Mutex::default).lock().expect("no panic while a clip is read");
-    if let Some(clip) = read.get(name) {
-        return Ok(clip.clone());
-    }
-    let clip = Arc::new(Clip::open(&folder.join(name))?);
-    read.insert(name.to_owned(), clip.clone());
-    Ok(clip)
+    TEST_CLIPS.clip(name)
 }
 
 /// A person in the clips of `make.sh`, by the properties that the analyser recognises in a recording.

@@ -1,9 +1,8 @@
-//! `spillway-demo`: a real livekit-server, three publishers and two recordings requested through its API; leaves the
-//! files for a look.
+//! `spillway-demo`: a real livekit-server, three publishers of clips made for people to look at (`assets/demo.sh`), and
+//! two recordings requested through its API. Leaves the files and a contact sheet of each. Judges nothing.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,12 +10,19 @@ use clap::Parser;
 use serde_json::json;
 use spillway_commands::DEMO;
 use spillway_tests::analyser::{duration, probe};
-use spillway_tests::assets::{cache, clip};
+use spillway_tests::assets::{DEMO_CLIPS, cache};
 use spillway_tests::egress::{Egress, file_of};
 use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 use spillway_tests::servers::TestServers;
 
 const ROOM: &str = "demo";
+
+/// Identities. The clips of each are named after it in lower case.
+const PEOPLE: [&str; 3] = ["Amara", "Jonas", "Mei"];
+
+/// Frames on a contact sheet.
+const COLUMNS: u32 = 4;
+const ROWS: u32 = 3;
 
 #[derive(Parser)]
 #[command(name = "spillway-demo", about = "Records a room composite and a track from a real livekit-server")]
@@ -41,9 +47,8 @@ async fn main() -> Result<()> {
     let out = std::path::absolute(args.out.clone().unwrap_or_else(|| cache().join("demo")))
         .context("the folder of the files")?;
     std::fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;
-    for name in ["p0-720.h264", "p1-720.h264", "p2-720.h264", "p0.opus", "p1.opus", "p2.opus"] {
-        clip(name)?;
-    }
+    // Before the servers: made on a machine's first use, which takes longer than a server waits for a silent participant.
+    DEMO_CLIPS.folder()?;
 
     println!("starting redis-server, livekit-server and spillway-dispatcher");
     let servers = TestServers::start("").await?;
@@ -53,12 +58,13 @@ async fn main() -> Result<()> {
 
     let mut people = Vec::new();
     let mut camera = String::new();
-    for who in ["p0", "p1", "p2"] {
-        let person = Publisher::join(&servers.api, ROOM, who, PublisherOptions::default()).await?;
-        let video = person.publish(&clip(&format!("{who}-720.h264"))?, SourceKind::Camera).await?;
-        person.publish(&clip(&format!("{who}.opus"))?, SourceKind::Microphone).await?;
-        println!("  {who} publishes camera {video} and a microphone");
-        if who == "p0" {
+    for name in PEOPLE {
+        let person = Publisher::join(&servers.api, ROOM, name, PublisherOptions::default()).await?;
+        let file = name.to_lowercase();
+        let video = person.publish(&DEMO_CLIPS.clip(&format!("{file}-720.h264"))?, SourceKind::Camera).await?;
+        person.publish(&DEMO_CLIPS.clip(&format!("{file}.opus"))?, SourceKind::Microphone).await?;
+        println!("  {name} publishes camera {video} and a microphone");
+        if camera.is_empty() {
             camera = video;
         }
         people.push(person);
@@ -113,12 +119,8 @@ async fn record(
 /// Path, what ffprobe says, and a contact sheet beside the file.
 fn describe(path: &Path) -> Result<()> {
     let probed = probe(path)?;
-    println!(
-        "\n{}  {:.1} s, {} bytes",
-        path.display(),
-        duration(&probed),
-        probed["format"]["size"].as_str().unwrap_or("?")
-    );
+    let seconds = duration(&probed);
+    println!("\n{}  {seconds:.1} s, {} bytes", path.display(), probed["format"]["size"].as_str().unwrap_or("?"));
     for stream in probed["streams"].as_array().into_iter().flatten() {
         let text = |key: &str| stream[key].as_str().map(str::to_owned).unwrap_or_else(|| stream[key].to_string());
         match stream["codec_type"].as_str() {
@@ -133,16 +135,24 @@ fn describe(path: &Path) -> Result<()> {
             _ => println!("  audio  {} {} Hz, {} channels", text("codec_name"), text("sample_rate"), text("channels")),
         }
     }
-    let sheet: Arc<Path> = path.with_extension("png").into();
+    let sheet = path.with_extension("png");
+    contact_sheet(path, seconds, &sheet)?;
+    println!("  {} moments of it: {}", COLUMNS * ROWS, sheet.display());
+    Ok(())
+}
+
+/// Frames spread evenly over a file of so many seconds, large enough to read the names and clocks in the tiles of a grid.
+fn contact_sheet(path: &Path, seconds: f64, sheet: &Path) -> Result<()> {
+    let rate = f64::from(COLUMNS * ROWS) / seconds.max(0.1);
     let made = Command::new("ffmpeg")
         .args(["-v", "error", "-nostdin", "-y", "-i"])
         .arg(path)
-        .args(["-vf", "fps=1,scale=320:-2,tile=4x3", "-frames:v", "1"])
-        .arg(&*sheet)
+        .args(["-frames:v", "1", "-vf"])
+        .arg(format!("fps={rate:.6},scale=480:-2,tile={COLUMNS}x{ROWS}:margin=8:padding=8:color=0x101014"))
+        .arg(sheet)
         .status()
         .context("start ffmpeg")?;
     ensure!(made.success(), "no contact sheet of {}", path.display());
-    println!("  a picture of each second: {}", sheet.display());
     Ok(())
 }
 
