@@ -43,7 +43,7 @@ fn fragment(file: &mut SpoolFile, bytes: u64) -> Result<(), SpoolError> {
     let moof = boxed(b"moof", &boxed(b"traf", &tfhd));
     let data = (at..at + bytes).map(media).chain(moof).collect::<Vec<u8>>();
     file.append(&data)?;
-    file.rewrite(at - 16, &mdat(bytes as u32 + 8)).map(|_| ())
+    file.write_at(at - 16, &mdat(bytes as u32 + 8))
 }
 
 fn step(file: &mut SpoolFile, container: Container, bytes: u64) -> Result<(), SpoolError> {
@@ -56,7 +56,7 @@ fn step(file: &mut SpoolFile, container: Container, bytes: u64) -> Result<(), Sp
     let at = file.end();
     file.append(&(at..at + bytes).map(media).collect::<Vec<u8>>())?;
     if container == Container::Mp4 {
-        file.rewrite(at - 16, &mdat(bytes as u32 + 8))?;
+        file.write_at(at - 16, &mdat(bytes as u32 + 8))?;
     }
     Ok(())
 }
@@ -124,7 +124,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         let media_ns = began.elapsed().as_nanos() as u64;
         if !does("mute") {
-            emit(MediaEvent::Wrote { file: 0, end: file.end(), sealed_to: file.sealed_to(), media_ns })?;
+            emit(MediaEvent::Wrote { file: 0, end: file.end(), sealed_to: file.written().sealed_to(), media_ns })?;
             emit(alive(media_ns))?;
         }
         let old_enough = began.elapsed() > Duration::from_millis(300);
@@ -143,7 +143,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if container == Container::Mp4 {
         let index = if does("boxes") { boxed(b"moov", &[b'M'; 191]) } else { vec![b'M'; 199] };
         file.append(&index)?;
-        file.rewrite(32, &mdat(1234))?;
+        file.write_at(32, &mdat(1234))?;
     }
     let degraded = if does("degraded") { vec!["frozen for 3.0 s".to_owned()] } else { vec![] };
     let ended_at = started_at + began.elapsed().as_nanos() as i64;

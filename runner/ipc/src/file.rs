@@ -1,18 +1,19 @@
-//! A spool file as the media process writes it: a muxer's writes go in at any position, bytes of a regular file come out.
-//! Runs in the muxer's thread and blocks for as long as the disk does. It never truncates, never follows a link, and never
-//! writes to a file that has bytes already.
+//! A spool file as the media process writes it: a muxer's writes go in at any position, bytes of a regular file come out,
+//! and how many of them are final. Runs in the muxer's thread and blocks for as long as the disk does. It never truncates,
+//! never follows a link, and never writes to a file that has bytes already.
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use spillway_plan::Container;
 
-use crate::{FileId, SealTracker};
+use crate::FileId;
 
 /// Symbolic links are not followed, and opening a pipe waits for no reader.
 pub(crate) const NO_SURPRISES: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
@@ -59,6 +60,26 @@ pub struct SpoolFile {
     path: PathBuf,
     file: File,
     seal: SealTracker,
+    written: Arc<WriteProgress>,
+}
+
+/// How far a spool file is; readable from any thread, also after the file is closed.
+#[derive(Debug, Default)]
+pub struct WriteProgress {
+    end: AtomicU64,
+    sealed_to: AtomicU64,
+}
+
+impl WriteProgress {
+    /// Bytes of the file.
+    pub fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// Bytes before this one are final, except those of the head.
+    pub fn sealed_to(&self) -> u64 {
+        self.sealed_to.load(Ordering::Acquire)
+    }
 }
 
 impl SpoolFile {
@@ -99,112 +120,120 @@ impl SpoolFile {
     }
 
     fn over(file: File, path: &Path, container: Container) -> Self {
-        Self { path: path.to_owned(), file, seal: SealTracker::new(container) }
+        Self { path: path.to_owned(), file, seal: SealTracker::new(container), written: Arc::default() }
     }
 
-    /// Writes behind everything written so far. Answers as [`SpoolFile::write_at`].
+    /// Writes behind everything written so far.
     ///
     /// # Errors
     /// As [`SpoolFile::write_at`].
-    pub fn append(&mut self, bytes: &[u8]) -> Result<Range<u64>, SpoolError> {
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
         self.write_at(self.seal.end(), bytes)
     }
 
-    /// Overwrites what was written before. Reaching beyond the end is allowed and appends.
-    ///
-    /// # Errors
-    /// As [`SpoolFile::write_at`].
-    pub fn rewrite(&mut self, at: u64, bytes: &[u8]) -> Result<Range<u64>, SpoolError> {
-        self.write_at(at, bytes)
-    }
-
-    /// Writes `bytes` at position `at`. Answers the sealed bytes that were changed, see [`SealTracker::wrote`].
+    /// Writes `bytes` at position `at`, over what was written before or beyond its end.
     ///
     /// # Errors
     /// The operating system's. Some of `bytes` may be in the file; the same write may be tried again, which is of use
     /// only after [`SpoolError::is_full`].
-    pub fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<Range<u64>, SpoolError> {
+    pub fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<(), SpoolError> {
         self.file.write_all_at(bytes, at).map_err(|source| SpoolError::Write {
             path: self.path.clone(),
             at,
             bytes: bytes.len(),
             source,
         })?;
-        Ok(self.seal.wrote(at, bytes))
+        self.seal.wrote(at, bytes);
+        self.written.sealed_to.store(self.seal.sealed_to(), Ordering::Release);
+        self.written.end.store(self.seal.end(), Ordering::Release);
+        Ok(())
     }
 
-    /// Where the file lies.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Bytes of the file, for `MediaEvent::Wrote`.
+    /// Bytes of the file.
     pub fn end(&self) -> u64 {
         self.seal.end()
     }
 
-    /// Bytes before this one are final, except those of the head; for `MediaEvent::Wrote`.
+    /// How far it is, for `MediaEvent::Wrote`.
+    pub fn written(&self) -> Arc<WriteProgress> {
+        self.written.clone()
+    }
+}
+
+/// Which bytes of a file that is still being written are final. Pure: a muxer's writes go in, a position comes out.
+///
+/// Bytes `head()..sealed_to()` will not change any more. The first `head()` bytes are rewritten once, when
+/// the file ends.
+///
+/// Muxers append, and go back only to fill in a size they did not know: of the open fragment (MP4) or cluster (WebM).
+/// So everything before the open one is final.
+#[derive(Clone, Debug)]
+pub struct SealTracker {
+    container: Container,
+    end: u64,
+    /// Start of the fragment or cluster whose size is not known yet.
+    open: Option<u64>,
+    /// The largest answer ever given: it only grows.
+    sealed_to: u64,
+}
+
+impl SealTracker {
+    /// For an empty file of this container.
+    pub fn new(container: Container) -> Self {
+        Self { container, end: 0, open: None, sealed_to: 0 }
+    }
+
+    /// Bytes at the start that are written once more when the recording ends.
+    pub fn head(&self) -> u64 {
+        match self.container {
+            // `ftyp`, then size and type of the box that covers all media.
+            Container::Mp4 => 48,
+            // Segment size, seek head, duration, cues position: all in front of the first cluster.
+            Container::Webm => 1024,
+            // The frame count.
+            Container::Ivf => 32,
+            // The Xing frame.
+            Container::Mp3 => 256,
+            Container::Ogg => 0,
+        }
+    }
+
+    /// `bytes` were written at `at`.
+    pub fn wrote(&mut self, at: u64, bytes: &[u8]) {
+        let end = at + bytes.len() as u64;
+        if at >= self.end {
+            // Inside an open one nothing opens: media data may look like anything.
+            if self.open.is_none() && self.opens(bytes) {
+                self.open = Some(at);
+            }
+        } else if self.open.is_some_and(|open| at < open + 16 && end > open) {
+            self.open = None;
+        }
+        self.end = self.end.max(end);
+        self.sealed_to = self.sealed_to.max(self.open.unwrap_or(self.end));
+    }
+
+    /// Bytes of the file.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Bytes before this one are final, except those of the head.
     pub fn sealed_to(&self) -> u64 {
-        self.seal.sealed_to()
+        self.sealed_to
+    }
+
+    fn opens(&self, bytes: &[u8]) -> bool {
+        match self.container {
+            // The muxer pushes such a head as a buffer of its own, 16 bytes: `mdat` with a long size, or `free` + `mdat`.
+            Container::Mp4 => {
+                bytes.len() == 16 && (&bytes[4..8] == b"mdat" || (&bytes[4..8] == b"free" && &bytes[12..16] == b"mdat"))
+            }
+            Container::Webm => bytes.starts_with(&[0x1F, 0x43, 0xB6, 0x75]),
+            Container::Ogg | Container::Ivf | Container::Mp3 => false,
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_are_in_the_file_as_soon_as_they_are_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.ogg");
-        let mut file = SpoolFile::create(&path, Container::Ogg).unwrap();
-        file.append(b"hello ").unwrap();
-        file.append(b"World").unwrap();
-        file.rewrite(6, b"w").unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"hello world");
-        assert_eq!((file.end(), file.sealed_to()), (11, 11));
-    }
-
-    #[test]
-    fn what_lies_there_is_never_cut_off() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        std::fs::write(path("older"), "an older recording").unwrap();
-        std::fs::write(path("empty"), "").unwrap();
-        std::os::unix::fs::symlink("older", path("link")).unwrap();
-        std::os::unix::fs::symlink("empty", path("link-to-empty")).unwrap();
-        std::os::unix::fs::symlink("nothing", path("dangling")).unwrap();
-        let fifo = std::process::Command::new("mkfifo").arg(path("fifo")).status().unwrap();
-        assert!(fifo.success());
-        for name in ["older", "link", "link-to-empty", "dangling", "fifo"] {
-            assert!(SpoolFile::create(&path(name), Container::Ogg).is_err(), "{name}");
-        }
-        let error = SpoolFile::create(Path::new("/dev/null"), Container::Ogg).unwrap_err();
-        assert!(matches!(&error, SpoolError::Create { source, .. } if source.to_string() == "not a regular file"));
-        assert_eq!(std::fs::read(path("older")).unwrap(), b"an older recording");
-        assert!(!path("nothing").exists());
-
-        let id = FileId::of(&std::fs::metadata(path("empty")).unwrap());
-        assert!(SpoolFile::claimed(&path("new"), Some(id), Container::Ogg).is_err(), "not made");
-        std::fs::write(path("other"), "").unwrap();
-        assert!(SpoolFile::claimed(&path("other"), Some(id), Container::Ogg).is_err(), "another file");
-        SpoolFile::claimed(&path("empty"), Some(id), Container::Ogg).unwrap().append(b"ours").unwrap();
-        assert_eq!(std::fs::read(path("empty")).unwrap(), b"ours");
-    }
-
-    #[test]
-    fn a_full_disk_is_a_value() {
-        let path = Path::new("/dev/full");
-        let mut file = SpoolFile::over(File::options().write(true).open(path).unwrap(), path, Container::Mp4);
-        let error = file.append(&[0; 100]).unwrap_err();
-        assert!(error.is_full(), "{error}");
-        assert_eq!(file.end(), 0);
-    }
-
-    #[test]
-    fn a_folder_that_is_not_there_is_not_a_full_disk() {
-        let error = SpoolFile::create(Path::new("/proc/nowhere/a.mp4"), Container::Mp4).unwrap_err();
-        assert!(!error.is_full());
-        assert_eq!(error.to_string(), "create /proc/nowhere/a.mp4");
-    }
-}
+mod tests;

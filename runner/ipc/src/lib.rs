@@ -1,7 +1,7 @@
 //! What the two processes of a task share: messages over one socket pair, and spool files.
 //!
 //! `messages` defines commands (runner to media process) and events (media process to runner), `framing` carries them as
-//! one JSON object per line. `file` is a spool file as the media process writes it, `seal` says which of its bytes are
+//! one JSON object per line. `file` is a spool file as the media process writes it and says which of its bytes are
 //! final, `reader` is the same file as the runner reads it, and `restart` finds where in it another file could begin.
 //! `migration` reports that the platform moves the task to another machine. Nothing here knows a store, Redis or a muxer.
 
@@ -14,10 +14,8 @@ pub mod restart;
 mod reader;
 mod file;
 mod file_id;
-mod seal;
 
 pub use file::*;
 pub use file_id::FileId;
 pub use messages::*;
-pub use reader::SpoolReader;
-pub use seal::*;
+pub use reader::{BaseDataOffset, Origin, SpoolReader};

@@ -6,7 +6,6 @@
 //! written, and never reads media but for the flags of keyframes.
 
 mod unit;
-mod origin;
 mod ebml;
 mod mp4;
 mod plain;
@@ -18,10 +17,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use spillway_plan::Container;
 
-pub use origin::Origin;
-pub use unit::BaseDataOffset;
-
-use crate::SpoolReader;
+use crate::{BaseDataOffset, Origin, SpoolReader};
 use unit::{Head, Step, Unit};
 
 /// Between two restart points that are remembered; what lies between them is lost with the one before.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Parser;
-use spillway_media::source::room::{JoinOptions, PacketFilter, Room, RoomMessage};
+use spillway_media::source::room::{JoinOptions, Room, RoomMessage};
 use spillway_media::track::{TimelineEvent, Track, TrackId};
 use spillway_plan::Secret;
 use spillway_plan::Source;
@@ -34,9 +34,6 @@ struct Args {
     /// Write each track's frames, one after the other, into this folder.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Throw away this share of the incoming packets.
-    #[arg(long, default_value_t = 0.0)]
-    lose: f64,
     /// Keep everything that arrives, for a replay.
     #[arg(long)]
     dump: Option<PathBuf>,
@@ -66,11 +63,8 @@ fn main() -> Result<()> {
         (None, None) => Source::Room,
     };
     let began = Instant::now();
-    let options = JoinOptions {
-        filter: (args.lose > 0.0).then(|| lose(args.lose)),
-        dump: args.dump.clone(),
-        ..JoinOptions::new(&args.url, Secret::new(args.token.clone()), choose)
-    };
+    let options =
+        JoinOptions { dump: args.dump.clone(), ..JoinOptions::new(&args.url, Secret::new(args.token.clone()), choose) };
     let (outbox, inbox) = channel();
     let room =
         Room::join(options, move |deliveries| deliveries.into_iter().all(|delivery| outbox.send(delivery).is_ok()))?;
@@ -151,17 +145,6 @@ fn main() -> Result<()> {
         used / began.elapsed().as_secs_f64()
     );
     Ok(())
-}
-
-/// Loses this share of the packets, the same ones in every run.
-fn lose(share: f64) -> PacketFilter {
-    let mut seed = 88_172_645_463_325_252u64;
-    Box::new(move || {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        (seed >> 11) as f64 / ((1u64 << 53) as f64) >= share
-    })
 }
 
 fn describe(track: &Track) -> String {

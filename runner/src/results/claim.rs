@@ -15,12 +15,10 @@ use spillway_ipc::FileId;
 use spillway_process::LocalRoot;
 use tokio::task::spawn_blocking;
 
-use super::output::{OutputError, OutputPath};
+use super::output::{OutputError, OutputPath, numbered};
 
 /// More files of one name than this are a mistake of the request, and looking for a free one would take long.
 const MAX_NAMES: u32 = 10_000;
-/// Longest component a file system takes, in bytes.
-const MAX_COMPONENT: usize = 255;
 /// A manifest of ours has a few kilobytes.
 const MAX_MANIFEST: u64 = 1 << 20;
 
@@ -95,23 +93,6 @@ fn special(folder: &OwnedFd, name: &str) -> Option<&'static str> {
         FileType::CharacterDevice | FileType::BlockDevice => Some("a device"),
         _ => None,
     }
-}
-
-/// `a.mp4`, `a-2.mp4`, `a-3.mp4`.
-fn numbered(name: &str, number: u32) -> String {
-    if number == 1 {
-        return name.to_owned();
-    }
-    let (stem, extension) = match name.rfind('.') {
-        Some(dot) if dot > 0 => name.split_at(dot),
-        _ => (name, ""),
-    };
-    let end = format!("-{number}{extension}");
-    let mut room = MAX_COMPONENT.saturating_sub(end.len()).min(stem.len());
-    while !stem.is_char_boundary(room) {
-        room -= 1;
-    }
-    format!("{}{end}", &stem[..room])
 }
 
 impl Claim {

@@ -12,6 +12,7 @@ use spillway_ipc::{Quality, TrackFacts};
 use spillway_plan::manifest::{self, Manifest, ManifestFile};
 use spillway_plan::{EgressPlan, Output};
 
+pub(crate) use output::numbered;
 pub use output::{OutputError, OutputPath};
 
 use claim::Claim;

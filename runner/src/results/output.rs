@@ -11,6 +11,9 @@ use spillway_ipc::TrackFacts;
 use spillway_plan::name::{self, NameFacts};
 use spillway_plan::{Container, EgressPlan, FileOutput};
 
+/// Longest component a file system takes, in bytes.
+const MAX_COMPONENT: usize = 255;
+
 /// Why a file cannot be written where the request wants it.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
@@ -115,4 +118,22 @@ impl OutputPath {
         let file = File::options().write(true).create_new(true).mode(0o600).open(&self.location);
         file.map(|_| ()).map_err(refused)
     }
+}
+
+/// `d/a.mp4`, 2 → `d/a-2.mp4`; 1 is the name itself. Long names are cut, so that a file system takes them.
+pub fn numbered(name: &str, number: u32) -> String {
+    if number == 1 {
+        return name.to_owned();
+    }
+    let (folder, name) = name.split_at(name.rfind('/').map_or(0, |at| at + 1));
+    let (stem, extension) = match name.rfind('.') {
+        Some(dot) if dot > 0 => name.split_at(dot),
+        _ => (name, ""),
+    };
+    let end = format!("-{number}{extension}");
+    let mut room = MAX_COMPONENT.saturating_sub(end.len()).min(stem.len());
+    while !stem.is_char_boundary(room) {
+        room -= 1;
+    }
+    format!("{folder}{}{end}", &stem[..room])
 }

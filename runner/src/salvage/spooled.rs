@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use spillway_ipc::SpoolReader;
-use spillway_ipc::restart::{BaseDataOffset, Origin, RestartPoints};
+use spillway_ipc::restart::RestartPoints;
+use spillway_ipc::{BaseDataOffset, Origin, SpoolReader};
 use spillway_plan::Container;
 use tokio::task::spawn_blocking;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use spillway_bus::{FencedWrite, UploadStates};
-use spillway_ipc::restart::Origin;
+use spillway_ipc::Origin;
 use spillway_plan::Container;
 use spillway_process::chain;
 use spillway_protocol::EgressId;
@@ -166,11 +166,6 @@ impl CheckpointWriter {
 
     fn checkpoint(&self) -> MutexGuard<'_, Checkpoint> {
         self.shared.checkpoint.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The newest state.
-    pub fn snapshot(&self) -> Checkpoint {
-        self.checkpoint().clone()
     }
 
     /// A file was opened, or its upload begun; an earlier entry of that number is replaced.

@@ -1,9 +1,8 @@
 //! Spool files → stores, while they are still being written. `prepare` opens the stores and starts an upload per file,
-//! `file` is its handle, `task` its work. `plan` says where a file is cut, `parts` is one part and `machine` what is sent
+//! `task` is that upload and its handle. `plan` says where a file is cut, `parts` is one part and `machine` what is sent
 //! when (all pure); `checkpoint` is what another process needs to go on, `candidates` what it may complete.
 
 pub mod prepare;
-mod file;
 mod task;
 mod candidates;
 pub mod checkpoint;
@@ -20,8 +19,8 @@ mod outcome;
 pub(crate) use abort::abort;
 pub(crate) use attempts::until as retry_until;
 pub(crate) use candidates::candidates;
-pub use file::FileUpload;
 pub use outcome::{StoredObject, UploadFailure, UploadProgress};
 pub use prepare::{PreparedOutputs, UploadResources};
 pub use settings::UploadSettings;
 pub(crate) use spool::remove as remove_spooled;
+pub use task::FileUpload;

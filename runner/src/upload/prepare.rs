@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::NaiveDateTime;
-use spillway_ipc::restart::{Origin, RestartPoints};
-use spillway_ipc::{SealTracker, SpoolReader, TrackFacts};
+use spillway_ipc::restart::RestartPoints;
+use spillway_ipc::{Origin, SealTracker, SpoolReader, TrackFacts};
 use spillway_plan::{AudioPlan, Container, Destination, Destinations, EgressPlan, FileOutput, Output, VideoPlan};
 use spillway_process::chain;
 use spillway_storage::{Meta, Storage, StorageError};
@@ -19,13 +19,12 @@ use tracing::{Instrument, Span, info, warn};
 
 use super::abort::abort;
 use super::checkpoint::{CheckpointWriter, FLUSH_TIMEOUT, FileCheckpoint, UploadCheckpoint};
-use super::file::FileUpload;
 use super::outcome::UploadProgress;
 use super::plan::PartLayout;
 use super::settings::UploadSettings;
 use super::spool;
 use super::stores::StoreFactory;
-use super::task::{SpoolProgress, UploadTarget, Uploader};
+use super::task::{FileUpload, SpoolProgress, UploadTarget, Uploader};
 use crate::events::SessionEvent;
 use crate::results::{OutputError, OutputPath};
 

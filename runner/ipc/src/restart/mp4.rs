@@ -5,8 +5,8 @@
 use std::collections::VecDeque;
 use std::io;
 
-use super::unit::{BaseDataOffset, Head, MAX_HEAD_BYTES, Step, Unit, peek};
-use crate::SpoolReader;
+use super::unit::{Head, MAX_HEAD_BYTES, Step, Unit, peek};
+use crate::{BaseDataOffset, SpoolReader};
 
 const BASE_DATA_OFFSET: u32 = 0x1;
 const DATA_OFFSET: u32 = 0x1;

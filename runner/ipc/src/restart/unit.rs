@@ -40,17 +40,6 @@ pub(super) enum Head {
     Unknown,
 }
 
-/// A `base_data_offset` of a `tfhd` box (ISO 14496-12, 8.8.7): eight bytes, big-endian, that name a position in the same
-/// file. In an object that begins elsewhere it is changed. The value is kept here because the bytes in front of it may be
-/// given back to the disk before the last of them is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BaseDataOffset {
-    /// Where in the file the eight bytes begin.
-    pub at: u64,
-    /// The position they name.
-    pub value: u64,
-}
-
 /// Exactly `N` bytes, if the file is sealed so far.
 pub(super) fn peek<const N: usize>(reader: &SpoolReader, at: u64, sealed_to: u64) -> io::Result<Option<[u8; N]>> {
     if at + N as u64 > sealed_to {

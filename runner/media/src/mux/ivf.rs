@@ -60,12 +60,7 @@ impl Ivf {
     pub fn finish(&mut self) -> Result<(), SpoolError> {
         let frame = self.media_ns / u64::from(self.frames.max(2) - 1);
         let length = u32::try_from(ticks(self.media_ns + frame)).unwrap_or(u32::MAX);
-        self.file.rewrite(24, &length.to_le_bytes()).map(|_| ())
-    }
-
-    /// The file, for its length.
-    pub fn file(&self) -> &SpoolFile {
-        &self.file
+        self.file.write_at(24, &length.to_le_bytes())
     }
 
     /// Where the last frame stands.

@@ -10,7 +10,7 @@ use spillway_plan::Container;
 
 pub use ivf::Ivf;
 pub use mp4::{Mp4, Mp4TrackKind};
-pub use spool_sink::{SpoolSink, WriteProgress};
+pub use spool_sink::SpoolSink;
 
 use crate::element::{PipelineError, make};
 

@@ -1,9 +1,6 @@
 //! The end of every GStreamer pipeline: an element that writes muxed bytes at their positions into the spool. Runs in
 //! the muxer's thread; an error of the disk ends the pipeline and is kept for the recorder.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-
 use gst::glib;
 use gst::subclass::prelude::*;
 use gst_base::prelude::*;
@@ -27,9 +24,9 @@ impl SpoolSink {
         sink
     }
 
-    /// How the writing stands; readable from any thread, also after the pipeline is gone.
-    pub fn written(&self) -> Arc<WriteProgress> {
-        self.imp().written()
+    /// Why writing stopped, once.
+    pub fn take_error(&self) -> Option<SpoolError> {
+        self.imp().take_error()
     }
 
     /// Closes the file: nothing is written after this.
@@ -38,38 +35,8 @@ impl SpoolSink {
     }
 }
 
-/// What the sink has done so far.
-#[derive(Debug, Default)]
-pub struct WriteProgress {
-    end: AtomicU64,
-    sealed_to: AtomicU64,
-    error: Mutex<Option<SpoolError>>,
-}
-
-impl WriteProgress {
-    /// One past the last byte.
-    pub fn end(&self) -> u64 {
-        self.end.load(Ordering::Acquire)
-    }
-
-    /// Bytes before this one are final but for the head.
-    pub fn sealed_to(&self) -> u64 {
-        self.sealed_to.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn stands(&self, file: &SpoolFile) {
-        self.sealed_to.store(file.sealed_to(), Ordering::Release);
-        self.end.store(file.end(), Ordering::Release);
-    }
-
-    /// Why writing stopped, once.
-    pub fn take_error(&self) -> Option<SpoolError> {
-        self.error.lock().ok()?.take()
-    }
-}
-
 mod imp {
-    use std::sync::{LazyLock, MutexGuard};
+    use std::sync::{LazyLock, Mutex, MutexGuard};
 
     use super::*;
 
@@ -77,13 +44,13 @@ mod imp {
     #[derive(Default)]
     pub struct SpoolSink {
         state: Mutex<SinkState>,
-        written: Arc<WriteProgress>,
     }
 
     #[derive(Default)]
     struct SinkState {
         file: Option<SpoolFile>,
         position: u64,
+        error: Option<SpoolError>,
     }
 
     #[glib::object_subclass]
@@ -96,7 +63,7 @@ mod imp {
     impl SpoolSink {
         /// Writes into this file from position 0.
         pub fn open(&self, file: SpoolFile) {
-            *self.state() = SinkState { file: Some(file), position: 0 };
+            *self.state() = SinkState { file: Some(file), ..SinkState::default() };
         }
 
         /// Nothing is written after this.
@@ -104,9 +71,9 @@ mod imp {
             self.state().file = None;
         }
 
-        /// How the writing stands.
-        pub fn written(&self) -> Arc<WriteProgress> {
-            self.written.clone()
+        /// Why writing stopped, once.
+        pub fn take_error(&self) -> Option<SpoolError> {
+            self.state().error.take()
         }
 
         fn state(&self) -> MutexGuard<'_, SinkState> {
@@ -120,14 +87,11 @@ mod imp {
             let at = state.position;
             let file = state.file.as_mut().ok_or(gst::FlowError::Flushing)?;
             if let Err(error) = file.write_at(at, &map) {
-                if let Ok(mut slot) = self.written.error.lock() {
-                    slot.get_or_insert(error);
-                }
+                state.error.get_or_insert(error);
                 drop(state);
                 gst::element_imp_error!(self, gst::ResourceError::Write, ["the spool takes no more"]);
                 return Err(gst::FlowError::Error);
             }
-            self.written.stands(file);
             state.position = at + map.len() as u64;
             Ok(())
         }

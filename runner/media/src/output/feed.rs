@@ -12,7 +12,7 @@ use spillway_ipc::{SpoolError, SpoolFile};
 
 use super::progress::{MediaKind, PipelineEvent, PipelineEventFn, PipelineProgress};
 use crate::element::PipelineError;
-use crate::mux::{Mp4, Mp4TrackKind, WriteProgress};
+use crate::mux::{Mp4, Mp4TrackKind};
 
 /// Where composed pictures and sound go: a [`Feed`]; in tests something that looks at them.
 pub trait RawSink: Send {
@@ -116,7 +116,6 @@ impl Feed {
 /// The file and who still writes into it.
 pub(super) struct Mp4Output {
     state: Mutex<WriterState>,
-    written: Arc<WriteProgress>,
     progress: Arc<PipelineProgress>,
     tell: PipelineEventFn,
 }
@@ -140,12 +139,7 @@ impl Mp4Output {
         let mp4 = Mp4::open(file, &kinds, fragment_ms.max(100) * 1_000_000);
         let open = inputs.iter().map(|(kind, _)| *kind).collect();
         let state = Mutex::new(WriterState { mp4: Some(mp4), open });
-        Arc::new(Self { state, written: Arc::default(), progress, tell })
-    }
-
-    /// How the writing stands.
-    pub fn written(&self) -> Arc<WriteProgress> {
-        self.written.clone()
+        Arc::new(Self { state, progress, tell })
     }
 
     /// `index` of a track in the file: the order of `inputs` at the beginning.
@@ -164,9 +158,7 @@ impl Mp4Output {
         let key = kind == MediaKind::Audio || !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mp4 = state.mp4.as_mut().ok_or(gst::FlowError::Flushing)?;
-        let pushed = mp4.push(index, at_ns, key, &map);
-        self.written.stands(mp4.file());
-        if let Err(error) = pushed {
+        if let Err(error) = mp4.push(index, at_ns, key, &map) {
             state.mp4 = None;
             drop(state);
             self.broke(error);
@@ -189,9 +181,7 @@ impl Mp4Output {
         }
         let Some(mut mp4) = state.mp4.take() else { return };
         drop(state);
-        let finished = mp4.finish();
-        self.written.stands(mp4.file());
-        match finished {
+        match mp4.finish() {
             Ok(()) => {
                 self.progress.finish();
                 (self.tell)(PipelineEvent::Drained);

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use gst::prelude::*;
 use gstreamer as gst;
-use spillway_ipc::SpoolFile;
+use spillway_ipc::{SpoolFile, WriteProgress};
 use spillway_plan::Container;
 
 use super::link::{Feeds, FileWriter, PipelinePlan, fragmented, muxed};
 use super::progress::{PipelineEvent, PipelineEventFn, PipelineProgress};
 use crate::element::{PipelineError, build};
-use crate::mux::WriteProgress;
+use crate::mux::SpoolSink;
 
 /// One file being made. Dropping it stops everything at once and closes the file; the bytes written so far stay
 /// written.
@@ -23,6 +23,7 @@ pub struct Pipeline {
     gst: gst::Pipeline,
     end: FileWriter,
     progress: Arc<PipelineProgress>,
+    written: Arc<WriteProgress>,
 }
 
 impl Pipeline {
@@ -38,13 +39,13 @@ impl Pipeline {
     ) -> Result<(Self, Feeds), PipelineError> {
         let tell: PipelineEventFn = Arc::new(tell);
         let progress = Arc::new(PipelineProgress::default());
-        let pipeline = gst::Pipeline::new();
+        let (pipeline, written) = (gst::Pipeline::new(), file.written());
         let (end, feeds) = if plan.container == Container::Mp4 {
             fragmented(plan, &pipeline, file, &progress, &tell)?
         } else {
             muxed(plan, &pipeline, file, &progress, &tell)?
         };
-        let pipeline = Self { gst: pipeline, end, progress };
+        let pipeline = Self { gst: pipeline, end, progress, written };
         pipeline.watch_bus(tell)?;
         pipeline.gst.set_state(gst::State::Playing).map_err(build)?;
         Ok((pipeline, feeds))
@@ -57,10 +58,7 @@ impl Pipeline {
 
     /// How many bytes it has; readable after the pipeline is gone.
     pub fn written(&self) -> Arc<WriteProgress> {
-        match &self.end {
-            FileWriter::Sink(sink) => sink.written(),
-            FileWriter::Mp4(out) => out.written(),
-        }
+        self.written.clone()
     }
 
     /// Waits for the end of the file, drained or broken; false when it did not come.
@@ -86,7 +84,7 @@ impl Pipeline {
     fn watch_bus(&self, tell: PipelineEventFn) -> Result<(), PipelineError> {
         let bus = self.gst.bus().ok_or_else(|| PipelineError::Build { message: "no bus".into() })?;
         let weak = self.gst.downgrade();
-        let (written, progress) = (self.written(), self.progress.clone());
+        let progress = self.progress.clone();
         let muxed = matches!(self.end, FileWriter::Sink(_));
         let broken = AtomicBool::new(false);
         bus.set_sync_handler(move |_, message| {
@@ -105,7 +103,7 @@ impl Pipeline {
                         });
                     }
                     progress.finish();
-                    tell(PipelineEvent::Broke(fault(error, &written)));
+                    tell(PipelineEvent::Broke(fault(error)));
                 }
                 _ => {}
             }
@@ -121,10 +119,9 @@ impl Drop for Pipeline {
     }
 }
 
-fn fault(error: &gst::message::Error, written: &WriteProgress) -> PipelineError {
-    if error.error().matches(gst::ResourceError::Write)
-        && let Some(source) = written.take_error()
-    {
+fn fault(error: &gst::message::Error) -> PipelineError {
+    let sink = error.src().and_then(|source| source.downcast_ref::<SpoolSink>());
+    if let Some(source) = sink.and_then(SpoolSink::take_error) {
         return PipelineError::Write { source };
     }
     let element = error.src().map(|source| source.name().to_string()).unwrap_or_default();

@@ -1,39 +1,48 @@
 //! The controller of one recording: decides what is made ([`RecordingMode`]), leads the file ([`FileRecorder`]), tells
-//! the runner what happens ([`EventReporter`]). Runs on the main thread and reads one channel; never touches media.
+//! the runner what happens. Runs on the main thread and reads one channel; never touches media.
 
-mod files;
+mod begin;
 
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
+use spillway_ipc::framing::EventWriter;
 use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, StartCommand};
-use spillway_plan::Secret;
 use spillway_process::{Clock, chain};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
-use super::event_reporter::EventReporter;
 use super::file_recorder::{FileError, FileRecorder, TakeOutcome};
-use super::input::{RecorderInput, TICK};
+use super::input::RecorderInput;
 use super::mode::{RecordingMode, TrackSurvey};
 use crate::compositor::{CompositorEvent, LayerRequest};
 use crate::output::{PipelineError, PipelineEvent};
 use crate::receive::TrackStats;
-use crate::source::room::{JoinOptions, Room, RoomMessage};
+use crate::source::room::{Room, RoomMessage};
 use crate::track::TimelineEvent;
 
+/// Progress is looked at this often.
+const TICK: Duration = Duration::from_millis(250);
 /// How long the room may take to hand over what has arrived after we leave.
 const ROOM_LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a drain may go without any progress before the file is closed as it is.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same when the runner is gone and will not wait for us.
 const ORPHAN_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two [`MediaEvent::Alive`].
+pub(super) const ALIVE_EVERY: Duration = Duration::from_millis(700);
+/// Between two [`MediaEvent::Wrote`].
+const WROTE_EVERY: Duration = Duration::from_millis(250);
+
 pub(super) struct RecorderController {
     start: StartCommand,
     /// The installation's time, as the runner has told it; no step of the host's wall clock moves it.
     clock: Clock,
-    report: EventReporter,
+    events: EventWriter,
+    alive_at: Option<Instant>,
+    wrote_at: Option<Instant>,
+    wrote_end: u64,
     tell: Sender<RecorderInput>,
     gstreamer: Option<JoinHandle<Result<(), gst::glib::Error>>>,
     room: Option<Room>,
@@ -60,15 +69,6 @@ struct DrainState {
     give_up_at: Instant,
 }
 
-/// The room's way to us. However the room ends, a panic included, we hear that it is gone.
-struct RoomSender(Sender<RecorderInput>);
-
-impl Drop for RoomSender {
-    fn drop(&mut self) {
-        let _ = self.0.send(RecorderInput::RoomGone);
-    }
-}
-
 /// Whether the recording goes on.
 type Flow = std::ops::ControlFlow<MediaEndReason>;
 const CONTINUE: Flow = Flow::Continue(());
@@ -77,14 +77,17 @@ impl RecorderController {
     /// `gstreamer`: the thread that initialises GStreamer, joined before the first file.
     pub(super) fn new(
         start: StartCommand,
-        report: EventReporter,
+        events: EventWriter,
         tell: Sender<RecorderInput>,
         gstreamer: JoinHandle<Result<(), gst::glib::Error>>,
     ) -> Self {
         Self {
             clock: Clock::host_ahead_by(start.clock_ahead_ns),
             start,
-            report,
+            events,
+            alive_at: None,
+            wrote_at: None,
+            wrote_end: 0,
             tell,
             gstreamer: Some(gstreamer),
             room: None,
@@ -120,25 +123,8 @@ impl RecorderController {
         if let Flow::Break(why) = flow {
             self.close_file();
             info!(?why, "recording ended");
-            self.report.ended(why);
+            self.send(MediaEvent::Ended { why });
         }
-    }
-
-    fn join(&mut self) -> Flow {
-        let plan = &self.start.plan;
-        let mut options =
-            JoinOptions::new(self.start.ws_url.clone(), Secret::new(self.start.token.clone()), plan.source.clone());
-        options.room_id = plan.room_id.clone();
-        options.want_video = plan.picture.is_some();
-        options.want_audio = plan.sound.is_some();
-        options.reorder = Duration::from_millis(self.start.settings.reorder_ms);
-        options.appear = Duration::from_millis(self.start.settings.appear_ms);
-        let sender = RoomSender(self.tell.clone());
-        match Room::join(options, move |deliveries| sender.0.send(RecorderInput::Room(deliveries)).is_ok()) {
-            Ok(room) => self.room = Some(room),
-            Err(error) => return failed("internal", format!("start the room's thread: {error}")),
-        }
-        CONTINUE
     }
 
     fn on(&mut self, input: RecorderInput) -> Flow {
@@ -165,9 +151,9 @@ impl RecorderController {
         match delivery {
             RoomMessage::Epoch { at } => self.origin = Some(self.clock.unix_ns_at(at.into())),
             RoomMessage::TimelineEvent(timed) => return self.timed(timed),
-            RoomMessage::Joined { room_id, room_name } => self.report.send(MediaEvent::Joined { room_id, room_name }),
-            RoomMessage::Waiting(what) => self.report.send(MediaEvent::Waiting { what }),
-            RoomMessage::Noted(message) => self.report.send(MediaEvent::Noted { message }),
+            RoomMessage::Joined { room_id, room_name } => self.send(MediaEvent::Joined { room_id, room_name }),
+            RoomMessage::Waiting(what) => self.send(MediaEvent::Waiting { what }),
+            RoomMessage::Noted(message) => self.send(MediaEvent::Noted { message }),
             RoomMessage::Stats(stats) => self.stats(&stats),
             RoomMessage::Ended(why) => return self.room_over(why),
         }
@@ -193,7 +179,7 @@ impl RecorderController {
         match recorder.take(&timed) {
             Ok(TakeOutcome::Went) => CONTINUE,
             Ok(TakeOutcome::Noted(message)) => {
-                self.report.send(MediaEvent::Noted { message });
+                self.send(MediaEvent::Noted { message });
                 CONTINUE
             }
             Ok(TakeOutcome::OtherCodec) => self.next_file(timed),
@@ -254,7 +240,7 @@ impl RecorderController {
             && let (Some(zero), Some(origin)) = (self.origin, recorder.origin())
         {
             self.started = true;
-            self.report.send(MediaEvent::Started { at: zero + origin.ns() as i64 });
+            self.send(MediaEvent::Started { at: zero + origin.ns() as i64 });
         }
         CONTINUE
     }
@@ -273,7 +259,7 @@ impl RecorderController {
                     }
                 }
             }
-            CompositorEvent::Noted { message } => self.report.send(MediaEvent::Noted { message }),
+            CompositorEvent::Noted { message } => self.send(MediaEvent::Noted { message }),
             CompositorEvent::Broken { message } => {
                 return self.drain(MediaEndReason::Failed { code: "internal".into(), message });
             }
@@ -305,16 +291,17 @@ impl RecorderController {
     }
 
     fn tick(&mut self, now: Instant) -> Flow {
-        let (mut media_ns, mut lag_ms, mut backlog, mut worked) = (0, 0, 0, 0);
+        let (mut media_ns, mut lag_ms, mut backlog_bytes, mut worked) = (0, 0, 0, 0);
         if let Some(recorder) = &mut self.recorder {
             media_ns = recorder.media_ns();
             lag_ms = recorder.lag_ms();
-            backlog = recorder.backlog_bytes();
+            backlog_bytes = recorder.backlog_bytes();
             worked = recorder.worked();
-            let (end, sealed_to) = recorder.bytes();
-            self.report.wrote(recorder.number, end, sealed_to, media_ns);
         }
-        self.report.alive(media_ns, lag_ms, backlog);
+        self.report_written(media_ns);
+        if due(&mut self.alive_at, ALIVE_EVERY) {
+            self.send(MediaEvent::Alive { media_ns, lag_ms, backlog_bytes });
+        }
         // The first frame may have passed before the compositor's start or the wall clock was known.
         if media_ns > 0 {
             let _ = self.flowing();
@@ -335,6 +322,50 @@ impl RecorderController {
         }
         CONTINUE
     }
+
+    /// Says what the file has become.
+    fn close_file(&mut self) {
+        let Some(recorder) = &mut self.recorder else { return };
+        let (quality, media_ns) = (recorder.quality(), recorder.media_ns());
+        recorder.close();
+        let (file, (bytes, _)) = (recorder.number, recorder.bytes());
+        let zero = self.origin.unwrap_or_else(|| self.clock.unix_ns());
+        let started_at = zero + recorder.origin().map_or(0, |at| at.ns() as i64);
+        self.report_written(media_ns);
+        self.send(MediaEvent::Closed { file, bytes, started_at, ended_at: started_at + media_ns as i64, quality });
+    }
+
+    /// How far the file is, if it has grown; at most every 250 ms.
+    fn report_written(&mut self, media_ns: u64) {
+        let Some(recorder) = &self.recorder else { return };
+        let (file, (end, sealed_to)) = (recorder.number, recorder.bytes());
+        if end != self.wrote_end && due(&mut self.wrote_at, WROTE_EVERY) {
+            self.wrote_end = end;
+            self.send(MediaEvent::Wrote { file, end, sealed_to, media_ns });
+        }
+    }
+
+    fn send(&self, event: MediaEvent) {
+        send(&self.events, &event);
+    }
+}
+
+/// Sends an event to the runner. One that is gone is no error here: it is noticed where commands are read.
+pub(super) fn send(events: &EventWriter, event: &MediaEvent) {
+    if let Err(error) = events.send(event) {
+        debug!(error = %chain(&error), "the runner does not read");
+    }
+}
+
+/// Whether `every` has passed; then it begins anew.
+fn due(last: &mut Option<Instant>, every: Duration) -> bool {
+    let now = Instant::now();
+    // A tick that comes a little early counts.
+    let due = last.is_none_or(|last| now + Duration::from_millis(10) >= last + every);
+    if due {
+        *last = Some(now);
+    }
+    due
 }
 
 fn failed(code: &str, message: String) -> Flow {

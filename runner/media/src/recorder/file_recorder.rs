@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use spillway_ipc::{FileId, MediaSettings, Quality, SpoolError, SpoolFile};
+use spillway_ipc::{FileId, MediaSettings, Quality, SpoolError, SpoolFile, WriteProgress};
 use spillway_plan::{Container, EgressPlan, VideoPlan};
 
 use super::formats::{audio_input, copied_tracks, picture_options, sound_options, video_input};
@@ -15,7 +15,7 @@ use super::input::RecorderInput;
 use super::mode::{FileStart, RecordingMode, container};
 use crate::compositor::{Compositor, CompositorError, CompositorOptions, DegradationBounds, StartRule};
 use crate::encode::{VideoInputFormat, black};
-use crate::mux::{Ivf, WriteProgress};
+use crate::mux::Ivf;
 use crate::output::{Feed, Pipeline, PipelineError, PipelineEvent, PipelinePlan, PipelineProgress, RawSink};
 use crate::passthrough::{Copied, Passthrough, PassthroughError, PassthroughTarget};
 use crate::quality::{ComposedQuality, QualityMeter, add_late_sound};
@@ -116,7 +116,7 @@ impl FileRecorder {
             compositor: None,
             pipeline: None,
             progress: Arc::default(),
-            written: Arc::default(),
+            written: file.written(),
             meter: QualityMeter::default(),
             events: events.clone(),
             spill_dir: settings.spill_dir.clone().or_else(|| path.parent().map(Path::to_owned)),
@@ -136,7 +136,6 @@ impl FileRecorder {
             let _ = tell.send(RecorderInput::Pipeline(number, event));
         })?;
         recorder.progress = pipeline.progress();
-        recorder.written = pipeline.written();
         recorder.pipeline = Some(pipeline);
         match mode {
             RecordingMode::Track { track, first, .. } => {
@@ -306,10 +305,7 @@ impl FileRecorder {
 
     /// Bytes of the file, and how many of them are final.
     pub fn bytes(&self) -> (u64, u64) {
-        match self.copied.as_ref().and_then(|copied| copied.copy.ivf()) {
-            Some(ivf) => (ivf.file().end(), ivf.file().sealed_to()),
-            None => (self.written.end(), self.written.sealed_to()),
-        }
+        (self.written.end(), self.written.sealed_to())
     }
 
     /// Length of the file by its encoded frames, nanoseconds.

@@ -1,15 +1,10 @@
 //! Everything that reaches the controller, on one channel: commands, the room, pipelines, a compositor.
 
-use std::time::Duration;
-
 use spillway_ipc::MediaCommand;
 
 use crate::compositor::CompositorEvent;
 use crate::output::PipelineEvent;
 use crate::source::room::RoomMessage;
-
-/// Progress is looked at this often.
-pub(super) const TICK: Duration = Duration::from_millis(250);
 
 /// What the controller is told.
 pub(crate) enum RecorderInput {

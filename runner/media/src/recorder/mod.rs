@@ -12,23 +12,21 @@ mod controller;
 mod file_recorder;
 mod formats;
 mod mode;
-mod event_reporter;
 mod input;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use gstreamer as gst;
 use spillway_ipc::framing::{CommandReader, EventWriter};
-use spillway_ipc::{MediaCommand, MediaEndReason, StartCommand};
+use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, StartCommand};
 use spillway_process::chain;
 use tracing::warn;
 
-use self::controller::RecorderController;
-use self::event_reporter::EventReporter;
-use self::input::{RecorderInput, TICK};
+use self::controller::{ALIVE_EVERY, RecorderController, send};
+use self::input::RecorderInput;
 
 /// Records until told to stop or until there is nothing more. Returns when everything is said.
-pub fn run(mut commands: CommandReader, send: EventWriter) {
+pub fn run(mut commands: CommandReader, events: EventWriter) {
     let (tell, inbox) = channel();
     // The first start of a process pays for GStreamer's registry: meanwhile we join.
     let gstreamer = std::thread::spawn(gst::init);
@@ -49,24 +47,25 @@ pub fn run(mut commands: CommandReader, send: EventWriter) {
             }
         }
     });
-    let mut report = EventReporter::new(send);
-    let Some(start) = first_command(&inbox, &mut report) else { return };
+    let Some(start) = first_command(&inbox, &events) else { return };
     let span = tracing::info_span!("recording", egress_id = %start.plan.egress_id);
     let _recording = span.enter();
-    RecorderController::new(start, report, tell, gstreamer).run_loop(&inbox);
+    RecorderController::new(start, events, tell, gstreamer).run_loop(&inbox);
 }
 
-fn first_command(inbox: &Receiver<RecorderInput>, report: &mut EventReporter) -> Option<StartCommand> {
+fn first_command(inbox: &Receiver<RecorderInput>, events: &EventWriter) -> Option<StartCommand> {
     loop {
-        match inbox.recv_timeout(TICK) {
+        match inbox.recv_timeout(ALIVE_EVERY) {
             Ok(RecorderInput::Command(MediaCommand::Start(start))) => return Some(*start),
             Ok(RecorderInput::Command(MediaCommand::Stop)) => {
-                report.ended(MediaEndReason::Stopped);
+                send(events, &MediaEvent::Ended { why: MediaEndReason::Stopped });
                 return None;
             }
             Ok(RecorderInput::RunnerGone) | Err(RecvTimeoutError::Disconnected) => return None,
             Ok(_) => {}
-            Err(RecvTimeoutError::Timeout) => report.alive(0, 0, 0),
+            Err(RecvTimeoutError::Timeout) => {
+                send(events, &MediaEvent::Alive { media_ns: 0, lag_ms: 0, backlog_bytes: 0 });
+            }
         }
     }
 }

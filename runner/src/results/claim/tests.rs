@@ -188,6 +188,9 @@ fn a_manifest_replaces_only_one_of_the_same_egress() {
 #[test]
 fn a_number_fits_into_the_longest_name() {
     assert_eq!(numbered("a.mp4", 1), "a.mp4");
+    assert_eq!(numbered("d.e/a.mp4", 2), "d.e/a-2.mp4");
+    assert_eq!(numbered("d.e/a", 2), "d.e/a-2");
+    assert_eq!(numbered("a", 2), "a-2");
     assert_eq!(numbered("a.b.mp4", 12), "a.b-12.mp4");
     assert_eq!(numbered(".mp4", 2), ".mp4-2");
     let long = format!("{}.mp4", "ü".repeat(125));

@@ -9,7 +9,8 @@ use tracing::warn;
 
 use super::state::{StoreOutage, UploadFlow, UploadTaskState, Uploader};
 use crate::events::SessionEvent;
-use crate::upload::checkpoint::media_at;
+use crate::results::numbered;
+use crate::upload::checkpoint::{FLUSH_TIMEOUT, media_at};
 use crate::upload::outcome::{StoredObject, UploadFailure};
 
 /// To learn whether a later attempt of this egress has taken the upload over: one write to Redis and its repetition.
@@ -60,6 +61,7 @@ impl Uploader {
         }
         state.machine = self.machine();
         state.stored.clear();
+        self.give_back_beginning().await;
         self.wrote(state);
         if closed {
             if let Err(error) = self.close_object(state).await {
@@ -70,6 +72,17 @@ impl Uploader {
             }
         }
         UploadFlow::Continue
+    }
+
+    /// What lies before the object's beginning is not read again, the old first part above all. The head stays: with it
+    /// what is left in the spool can be played, should no store take it.
+    async fn give_back_beginning(&self) {
+        let lost = self.origin.head.len() as u64..self.origin.from;
+        if !lost.is_empty() {
+            // A salvage has to know the new beginning before.
+            self.checkpoint_writer.flush(FLUSH_TIMEOUT).await;
+            self.give_back(vec![lost]).await;
+        }
     }
 
     /// No other object can be begun. A recording that goes on is ended by the session, which then calls `finish`.
@@ -143,27 +156,6 @@ impl Uploader {
                 Some(self.kept(state, location, end))
             }
             _ => None,
-        }
-    }
-}
-
-/// `d/a.mp4`, 2 → `d/a-2.mp4`.
-fn numbered(name: &str, number: u32) -> String {
-    let folder = name.rfind('/').map_or(0, |at| at + 1);
-    let dot = name[folder..].rfind('.').filter(|at| *at > 0).map_or(name.len(), |at| folder + at);
-    format!("{}-{number}{}", &name[..dot], &name[dot..])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::numbered;
-
-    #[test]
-    fn a_number_goes_before_the_extension() {
-        for (name, second) in
-            [("d.e/a.mp4", "d.e/a-2.mp4"), ("a", "a-2"), ("d.e/a", "d.e/a-2"), (".a", ".a-2"), ("a.b.ogg", "a.b-2.ogg")]
-        {
-            assert_eq!(numbered(name, 2), second);
         }
     }
 }

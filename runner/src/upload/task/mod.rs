@@ -1,32 +1,124 @@
-//! One file on its way into its store, as a task: starts requests, takes their results, keeps the state, and in the end
-//! makes the object. `spool` is what it reads from and gives back to the disk, `outage` waits for a store that fails and
-//! changes to the backup, `anew` begins another object when the upload was aborted by another party.
+//! The upload of one file: [`FileUpload`] is the session's handle of a task, in which the file's progress goes in, and the
+//! state and in the end the stored object come out. `transfer` is the way of the bytes from the spool into the store,
+//! `outage` waits for a store that fails and changes to the backup, `anew` begins another object when the upload was aborted
+//! by another party. A handle that is dropped without an end leaves everything as it is, for a salvage.
 
 mod state;
-mod spool;
+mod transfer;
 mod outage;
 mod anew;
 
-use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use spillway_storage::{StorageError, StorageErrorKind, Stored};
-use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep_until};
-use tracing::{debug, info, warn};
+use spillway_process::retry::RetrySchedule;
+use spillway_storage::{Meta, Storage};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::warn;
 
 pub(in crate::upload) use state::{SpoolProgress, UploadCommand, UploadTarget, Uploader};
 
-use crate::upload::checkpoint::FLUSH_TIMEOUT;
-use crate::upload::outcome::{StoredObject, UploadFailure};
-use crate::upload::parts::PartRequest;
-use state::{OperationResult, StoreOutage, UploadFlow, UploadTaskState};
+use super::attempts::until as retry_until;
+use super::checkpoint::{UploadCheckpoint, media_at};
+use super::outcome::{StoredObject, UploadFailure, UploadProgress};
+use super::settings::UploadSettings;
+use super::spool::remove as remove_spooled;
+use state::{UploadFlow, UploadTaskState};
+
+/// For the task to take back what it has begun.
+const ABANDON_TIMEOUT: Duration = Duration::from_secs(5);
+const MANIFEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 const TICK: Duration = Duration::from_millis(250);
 /// While nothing is stored: how often the checkpoint says how far the recording is.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+/// Of media over bytes, in the checkpoint.
+const CHECKPOINT_SAMPLES: usize = 16;
+
+/// The upload of one file.
+pub struct FileUpload {
+    pub(in crate::upload) primary: Arc<dyn Storage>,
+    pub(in crate::upload) backup: Option<Arc<dyn Storage>>,
+    pub(in crate::upload) settings: UploadSettings,
+    /// The spool file.
+    pub(in crate::upload) path: PathBuf,
+    pub(in crate::upload) written: watch::Sender<SpoolProgress>,
+    pub(in crate::upload) progress: watch::Receiver<UploadProgress>,
+    pub(in crate::upload) commands: mpsc::Sender<UploadCommand>,
+    pub(in crate::upload) task: JoinHandle<()>,
+}
+
+impl Drop for FileUpload {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl FileUpload {
+    /// The media process wrote: bytes before `sealed_to` are final and hold `media_ns` nanoseconds of media. Never waits.
+    pub fn wrote(&self, sealed_to: u64, media_ns: u64) {
+        self.written.send_replace(SpoolProgress { sealed_to, media_ns });
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> UploadProgress {
+        self.progress.borrow().clone()
+    }
+
+    /// Where the spool file lies; it stays there when the upload fails.
+    pub fn spool_path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file has a second destination.
+    pub fn has_backup(&self) -> bool {
+        self.backup.is_some()
+    }
+
+    /// The file is as it will be: stores all that was written and removes the spool file. Bounded by
+    /// [`UploadSettings::max_outage_ms`].
+    ///
+    /// # Errors
+    /// No store takes all of it, the upload was taken over, or nothing was written. All retries are done.
+    pub async fn finish(&self) -> Result<StoredObject, UploadFailure> {
+        let (done, result) = oneshot::channel();
+        if self.commands.send(UploadCommand::Finish(done)).await.is_err() {
+            return Err(UploadFailure::lost());
+        }
+        let stored = result.await.unwrap_or_else(|_| Err(UploadFailure::lost()))?;
+        remove_spooled(&self.path).await;
+        Ok(stored)
+    }
+
+    /// Nothing of it is wanted: nothing stays in a store or in the spool.
+    pub async fn abandon(&self) {
+        let (done, dropped) = oneshot::channel();
+        if self.commands.send(UploadCommand::Drop(done)).await.is_ok() {
+            let _ = timeout(ABANDON_TIMEOUT, dropped).await;
+        }
+        remove_spooled(&self.path).await;
+    }
+
+    /// Puts a small object beside the file, into the backup store if the file is there. Answers its location.
+    ///
+    /// # Errors
+    /// The store's message; transient errors were retried for up to 30 s.
+    pub async fn put_beside(&self, used_backup: bool, name: &str, bytes: Bytes) -> Result<String, String> {
+        let store = self.backup.as_ref().filter(|_| used_backup).unwrap_or(&self.primary);
+        let first_wait = Duration::from_millis(self.settings.first_wait_ms.min(1000));
+        let waits = RetrySchedule::new(first_wait, Duration::from_secs(5));
+        let give_up = Instant::now() + MANIFEST_TIMEOUT.min(Duration::from_millis(self.settings.max_outage_ms));
+        let meta = Meta::of("application/json");
+        retry_until(give_up, waits, &**store, "put", || store.put(name, bytes.clone(), &meta))
+            .await
+            .map(|stored| stored.location)
+            .map_err(|error| error.to_string())
+    }
+}
 
 impl Uploader {
     /// Runs until it was asked to finish or drop. When the handle is dropped without either, everything stays as it is:
@@ -77,170 +169,55 @@ impl Uploader {
         }
     }
 
-    /// Starts whatever may be started.
-    fn start_operations(&mut self, state: &mut UploadTaskState) {
-        let now = Instant::now();
-        if state.lost.is_some() || state.outage.until.is_some_and(|until| now < until) {
-            return;
+    /// Publishes the last state and answers `finish`, if it was called.
+    fn answer(&self, state: &mut UploadTaskState, result: Result<StoredObject, UploadFailure>) {
+        self.publish(state);
+        if let Some(done) = state.finish.take() {
+            let _ = done.send(result);
         }
-        let Some(upload) = self.target.upload.clone() else {
-            if !state.beginning {
-                state.beginning = true;
-                let (store, name, meta) = (self.target.store.clone(), self.name.clone(), self.meta.clone());
-                state.in_flight.spawn(async move { OperationResult::Begun(store.begin(&name, &meta).await) });
-            }
-            return;
+    }
+
+    /// Writes the checkpoint of this file; Redis follows in the background.
+    fn save(&self, state: &mut UploadTaskState) {
+        state.checkpointed_at = Instant::now();
+        let Some(upload) = &self.target.upload else { return };
+        let checkpoint = UploadCheckpoint {
+            backup: state.on_backup,
+            upload: upload.clone(),
+            completing: state.completing,
+            layout: self.layout(),
+            parts: state.machine.part_states(),
+            left: state.left.clone(),
         };
-        if state.completing {
-            return;
-        }
-        // While the store fails, one request at a time finds out when that is over.
-        while state.outage.since.is_none() || state.in_flight.is_empty() {
-            let Some(put) = state.machine.next(now.into_std()) else { break };
-            let (spool, range, origin) = (self.spool.clone(), put.range.clone(), self.origin.clone());
-            let offsets = self.points.offsets_in(origin.in_file(range.start)..origin.in_file(range.end));
-            state.in_flight.spawn(async move {
-                let bytes = spawn_blocking(move || origin.read(&spool, range, &offsets))
-                    .await
-                    .unwrap_or_else(|error| Err(io::Error::other(error)));
-                OperationResult::Read { put, bytes }
-            });
-        }
-        if let (Some(parts), true) = (state.machine.finished(), state.in_flight.is_empty()) {
-            state.completing = true;
-            self.save(state);
-            let (store, meta, checkpoint_writer) =
-                (self.target.store.clone(), self.meta.clone(), self.checkpoint_writer.clone());
-            state.in_flight.spawn(async move {
-                checkpoint_writer.flush(FLUSH_TIMEOUT).await;
-                OperationResult::Completed(store.complete(&upload, &parts, &meta).await)
-            });
-        }
-    }
-
-    async fn on_result(&mut self, state: &mut UploadTaskState, result: OperationResult) -> UploadFlow {
-        match result {
-            OperationResult::Begun(result) => {
-                state.beginning = false;
-                match result {
-                    Ok(upload) => {
-                        self.target.upload = Some(upload);
-                        self.recovered(state);
-                        self.save(state);
-                    }
-                    Err(error) => return self.failed(state, error).await,
-                }
-            }
-            OperationResult::Read { put, bytes: Ok(bytes) } => self.send(state, put, bytes),
-            OperationResult::Read { put, bytes: Err(error) } => {
-                state.machine.failed(put.number, put.generation, false);
-                warn!(%error, path = %self.spool.path().display(), "spool not read");
-                let message = format!("read {}: {error}", self.spool.path().display());
-                let error =
-                    StorageError::new(StorageErrorKind::Other, self.target.store.name(), "read the spool", message);
-                return self.failed(state, error).await;
-            }
-            OperationResult::Sent { put, result: Ok(tag) } => {
-                debug!(part = put.number, bytes = tag.bytes, "part stored");
-                state.machine.acked(put.number, put.generation, tag);
-                state.taken_away = 0;
-                self.recovered(state);
-                self.release_stored(state).await;
-                self.save(state);
-            }
-            OperationResult::Sent { put, result: Err(error) } => {
-                state.machine.failed(put.number, put.generation, error.is_transient());
-                self.save(state);
-                return self.failed(state, error).await;
-            }
-            OperationResult::Completed(result) => {
-                state.completing = false;
-                return self.completed(state, result).await;
-            }
-        }
-        UploadFlow::Continue
-    }
-
-    fn send(&mut self, state: &mut UploadTaskState, put: PartRequest, bytes: Bytes) {
-        let Some(upload) = self.target.upload.clone() else { return };
-        if put.number == 1 {
-            let head = usize::try_from(self.rewritten()).unwrap_or(0).min(bytes.len());
-            state.head = Some(Bytes::copy_from_slice(&bytes[..head]));
-        }
-        let store = self.target.store.clone();
-        if let Some(tag) = store.expected_tag(put.number, put.generation, &bytes) {
-            state.machine.expects(put.number, put.generation, tag);
-        }
-        self.save(state);
-        let checkpoint_writer = self.checkpoint_writer.clone();
-        state.in_flight.spawn(async move {
-            // Should this process die now, a salvage can only use what the checkpoint knows.
-            checkpoint_writer.flush(FLUSH_TIMEOUT).await;
-            let result = store.put_part(&upload, put.number, put.generation, bytes).await;
-            OperationResult::Sent { put, result }
+        let every = state.samples.len().div_ceil(CHECKPOINT_SAMPLES).max(1);
+        let last = state.samples.back().copied();
+        let media = state.samples.iter().copied().step_by(every).chain(last).collect();
+        let kept_from = state.kept_from;
+        self.checkpoint_writer.update(self.file, |file| {
+            file.media = media;
+            file.media.dedup();
+            file.upload = Some(checkpoint);
+            file.kept_from = kept_from;
         });
     }
 
-    fn recovered(&self, state: &mut UploadTaskState) {
-        if let Some(since) = state.outage.since {
-            info!(seconds = since.elapsed().as_secs(), "store answers again");
-            state.outage = StoreOutage::new(&self.settings);
-        }
-    }
-
-    async fn close(
-        &mut self,
-        state: &mut UploadTaskState,
-        done: oneshot::Sender<Result<StoredObject, UploadFailure>>,
-    ) -> UploadFlow {
-        self.wrote(state);
-        state.closed_at = Some(Instant::now());
-        state.finish = Some(done);
-        // The last attempts begin at once.
-        state.outage.until = None;
-        if let Some(why) = state.lost.clone() {
-            return self.give_up(state, StorageErrorKind::Gone, why).await;
-        }
-        if let Err(error) = self.close_object(state).await {
-            let message = format!("Local upload failed: read {}: {error}", self.spool.path().display());
-            return self.give_up(state, StorageErrorKind::Other, message).await;
-        }
-        if state.machine.is_empty() {
-            self.abandon(state).await;
-            self.answer(state, Err(UploadFailure::nothing()));
-            return UploadFlow::Done;
-        }
-        self.save(state);
-        UploadFlow::Continue
-    }
-
-    async fn completed(&mut self, state: &mut UploadTaskState, result: Result<Stored, StorageError>) -> UploadFlow {
-        let end = state.machine.prefix().1;
-        match result {
-            Ok(stored) if stored.bytes == end => {
-                // The location may be a link that opens the object: not for logs.
-                info!(file = self.name, bytes = stored.bytes, "file stored");
-                self.abort_left(state).await;
-                let kept = self.kept(state, stored.location, stored.bytes);
-                self.answer(state, Ok(kept));
-                UploadFlow::Done
-            }
-            Ok(stored) => {
-                let message = format!("stored object has {} bytes instead of {end}", stored.bytes);
-                let error =
-                    StorageError::new(StorageErrorKind::Mismatch, self.target.store.name(), "complete", message);
-                self.give_up(state, error.kind, error.to_string()).await
-            }
-            // Older bytes of a part came in after newer ones.
-            Err(error) if error.kind == StorageErrorKind::Invalid && state.machine.invalidate() => {
-                warn!(%error, "parts sent again");
-                UploadFlow::Continue
-            }
-            Err(error) => {
-                state.unanswered |= error.is_transient();
-                self.failed(state, error).await
-            }
-        }
+    /// Tells the handle how far the upload is.
+    fn publish(&self, state: &UploadTaskState) {
+        let safe = state.machine.safe_to();
+        let last = state.samples.back().map_or(0, |(_, ns)| *ns);
+        let samples: Vec<(u64, u64)> = state.samples.iter().copied().collect();
+        let progress = UploadProgress {
+            stored: safe,
+            behind_ms: last.saturating_sub(media_at(&samples, safe)) / 1_000_000,
+            error: state.outage.message.clone(),
+            name: self.name.clone(),
+            notes: state.notes.clone(),
+        };
+        self.progress.send_if_modified(|known| {
+            let changed = *known != progress;
+            *known = progress;
+            changed
+        });
     }
 }
 

@@ -1,5 +1,5 @@
-//! State of one upload task: what it was made with, what it knows, and what it reports. Nothing here waits or asks a store;
-//! the files beside it change the state.
+//! State of one upload task: what it was made with and what it knows. Nothing here waits or asks a store; the files beside
+//! it change the state.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use spillway_ipc::SpoolReader;
-use spillway_ipc::restart::{Origin, RestartPoints};
+use spillway_ipc::restart::RestartPoints;
+use spillway_ipc::{Origin, SpoolReader};
 use spillway_process::retry::RetrySchedule;
 use spillway_storage::{Meta, PartTag, Storage, StorageError, Stored, Upload};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -17,14 +17,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::events::SessionEvent;
-use crate::upload::checkpoint::{CheckpointWriter, UploadCheckpoint, media_at};
+use crate::upload::checkpoint::CheckpointWriter;
 use crate::upload::machine::UploadMachine;
 use crate::upload::outcome::{StoredObject, UploadFailure, UploadProgress};
 use crate::upload::parts::PartRequest;
 use crate::upload::plan::PartLayout;
 use crate::upload::settings::UploadSettings;
-
-const CHECKPOINT_SAMPLES: usize = 16;
 
 /// How far the file is, as the media process said last: `FileUpload::wrote`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -230,56 +228,5 @@ impl Uploader {
             used_backup: state.on_backup,
             skipped_ns: state.skipped_ns,
         }
-    }
-
-    /// Publishes the last state and answers `finish`, if it was called.
-    pub(super) fn answer(&self, state: &mut UploadTaskState, result: Result<StoredObject, UploadFailure>) {
-        self.publish(state);
-        if let Some(done) = state.finish.take() {
-            let _ = done.send(result);
-        }
-    }
-
-    /// Writes the checkpoint of this file; Redis follows in the background.
-    pub(super) fn save(&self, state: &mut UploadTaskState) {
-        state.checkpointed_at = Instant::now();
-        let Some(upload) = &self.target.upload else { return };
-        let checkpoint = UploadCheckpoint {
-            backup: state.on_backup,
-            upload: upload.clone(),
-            completing: state.completing,
-            layout: self.layout(),
-            parts: state.machine.part_states(),
-            left: state.left.clone(),
-        };
-        let every = state.samples.len().div_ceil(CHECKPOINT_SAMPLES).max(1);
-        let last = state.samples.back().copied();
-        let media = state.samples.iter().copied().step_by(every).chain(last).collect();
-        let kept_from = state.kept_from;
-        self.checkpoint_writer.update(self.file, |file| {
-            file.media = media;
-            file.media.dedup();
-            file.upload = Some(checkpoint);
-            file.kept_from = kept_from;
-        });
-    }
-
-    /// Tells the handle how far the upload is.
-    pub(super) fn publish(&self, state: &UploadTaskState) {
-        let safe = state.machine.safe_to();
-        let last = state.samples.back().map_or(0, |(_, ns)| *ns);
-        let samples: Vec<(u64, u64)> = state.samples.iter().copied().collect();
-        let progress = UploadProgress {
-            stored: safe,
-            behind_ms: last.saturating_sub(media_at(&samples, safe)) / 1_000_000,
-            error: state.outage.message.clone(),
-            name: self.name.clone(),
-            notes: state.notes.clone(),
-        };
-        self.progress.send_if_modified(|known| {
-            let changed = *known != progress;
-            *known = progress;
-            changed
-        });
     }
 }

@@ -5,10 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use spillway_ipc::SpoolReader;
-use spillway_ipc::restart::{Origin, RestartPoints};
+use bytes::Bytes;
+use spillway_ipc::restart::RestartPoints;
+use spillway_ipc::{Origin, SpoolReader};
 use spillway_storage::unreliable::FaultMode;
-use spillway_storage::{Meta, Object, Part, PartRules, PartTag, RamStorage, Storage, Unreliable, Upload};
+use spillway_storage::{
+    Meta, Object, Part, PartRules, PartTag, RamStorage, Storage, StorageError, StorageErrorKind, Stored, Unreliable,
+    Upload,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
@@ -408,6 +412,8 @@ async fn an_upload_that_was_swept_goes_on_in_a_new_object() {
     }
     lab.record(5 * MINUTE).await;
     assert!(lab.spooled.load(Ordering::Relaxed) < 32 << 20, "the spool is given back as before");
+    assert!(!lab.spool.is_whole(8192..1 << 20).unwrap(), "and so is the first part of the first object");
+    assert!(lab.spool.is_whole(0..front().len() as u64).unwrap(), "but not the head");
     let (result, took) = lab.finish().await;
     let kept = result.unwrap();
     assert!(took < 10 * SECOND, "{took:?}");

@@ -155,7 +155,7 @@ impl Mp4 {
         u32(&mut head, 1);
         head.extend_from_slice(b"mdat");
         u64(&mut head, end - GAP);
-        self.file.rewrite(GAP, &head).map(|_| ())
+        self.file.write_at(GAP, &head)
     }
 
     /// Sound that comes first would end the fragment one picture before a keyframe that is on its way. Video that stands
@@ -163,11 +163,6 @@ impl Mp4 {
     fn awaits_video(&self, since_ns: u64) -> bool {
         self.newest_ns < since_ns + self.next_fragment_ns * 3 / 2
             && self.tracks.iter().any(|track| track.is_video() && track.waiting.len() > 1)
-    }
-
-    /// The file, for its length.
-    pub fn file(&self) -> &SpoolFile {
-        &self.file
     }
 
     /// Writes what lies before `cut_ns`; of a track that goes on not its last sample, whose duration is not known. `None`:
@@ -208,7 +203,7 @@ impl Mp4 {
         });
         self.file.append(&out)?;
         // Until here a player sees one box without an end: a torn write is invisible.
-        self.file.rewrite(at - 16, &data_head(data + 8))?;
+        self.file.write_at(at - 16, &data_head(data + 8))?;
         for ((track, (samples, _)), offset) in self.tracks.iter_mut().zip(&parts).zip(&offsets) {
             track.wrote(samples, *offset);
         }

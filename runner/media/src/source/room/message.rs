@@ -9,9 +9,6 @@ use spillway_plan::{Secret, Source};
 use crate::receive::TrackStats;
 use crate::track::{TimelineEvent, TrackId};
 
-/// Decides which incoming media packets are kept, from the room's thread.
-pub type PacketFilter = Box<dyn FnMut() -> bool + Send>;
-
 /// How to join, and what to record.
 pub struct JoinOptions {
     /// `ws://` or `wss://` of livekit-server.
@@ -34,8 +31,6 @@ pub struct JoinOptions {
     pub appear: Duration,
     /// Keep everything that arrives in this file, for [`crate::source::replay::Replay`].
     pub dump: Option<PathBuf>,
-    /// Tests only: asked for each media packet that comes in; `false` loses it.
-    pub filter: Option<PacketFilter>,
 }
 
 impl JoinOptions {
@@ -53,7 +48,6 @@ impl JoinOptions {
             late: Duration::from_secs(10),
             appear: Duration::from_secs(30),
             dump: None,
-            filter: None,
         }
     }
 }

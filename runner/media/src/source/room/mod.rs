@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use self::message::RoomCommand;
-pub use self::message::{JoinOptions, PacketFilter, RoomListener, RoomMessage};
+pub use self::message::{JoinOptions, RoomListener, RoomMessage};
 use crate::track::TrackId;
 
 /// What can be asked of the room from any thread. Dropping it leaves.

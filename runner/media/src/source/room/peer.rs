@@ -13,7 +13,6 @@ use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig,
 use tracing::{debug, warn};
 
 use super::holdback::NackHoldback;
-use super::message::PacketFilter;
 use super::net::{DatagramBatch, Net, TcpEvent};
 use crate::receive::event::{PayloadFormat, RoomEvent};
 use crate::units::{RtpTime, SeqNo, Ssrc};
@@ -47,7 +46,6 @@ pub(super) struct Peer {
     /// The handshake is over: datagrams are read at each tick.
     secured: bool,
     batch: DatagramBatch,
-    filter: Option<PacketFilter>,
     holdback: NackHoldback<HeldPacket>,
     over_tcp: bool,
     /// When the datagram in hand came.
@@ -90,7 +88,7 @@ pub(super) fn warm_up() {
 
 impl Peer {
     /// `server`: an address of the signalling server, the first guess at where media will come from.
-    pub(super) fn new(server: Option<SocketAddr>, filter: Option<PacketFilter>) -> Self {
+    pub(super) fn new(server: Option<SocketAddr>) -> Self {
         let now = Instant::now();
         // Without RED the server forwards the plain Opus out of it.
         let mut config = RtcConfig::new();
@@ -117,7 +115,6 @@ impl Peer {
             connected: false,
             secured: false,
             batch: DatagramBatch::default(),
-            filter,
             holdback: NackHoldback::new(),
             over_tcp: false,
             came: None,
@@ -139,11 +136,6 @@ impl Peer {
     /// The last that came from the network came over TCP.
     pub(super) fn is_over_tcp(&self) -> bool {
         self.over_tcp
-    }
-
-    /// For the peer that comes after this one.
-    pub(super) fn take_filter(&mut self) -> Option<PacketFilter> {
-        self.filter.take()
     }
 
     pub(super) fn is_alive(&self) -> bool {
@@ -236,13 +228,9 @@ impl Peer {
     }
 
     fn receive(&mut self, protocol: Protocol, remote: SocketAddr, local: SocketAddr, data: &[u8], at: Instant) {
-        let rtp = rtp_of(data);
-        if rtp.is_some() && self.filter.as_mut().is_some_and(|keeps| !keeps()) {
-            return;
-        }
         let now = Instant::now();
         self.over_tcp = protocol == Protocol::Tcp;
-        if let Some((ssrc, seq)) = rtp
+        if let Some((ssrc, seq)) = rtp_of(data)
             // Retransmissions have streams of their own, which nothing is said about.
             && self.streams.contains_key(&ssrc)
         {

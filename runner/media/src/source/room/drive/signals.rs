@@ -155,7 +155,7 @@ impl RoomDriver {
                 self.link = *joined;
                 let now = self.since(Instant::now());
                 self.receive(RoomEvent::Interrupted, now);
-                self.peer = Peer::new(self.server, self.peer.take_filter());
+                self.peer = Peer::new(self.server);
                 self.last_offer = None;
                 self.last_answer = None;
                 let response = &self.link.response;

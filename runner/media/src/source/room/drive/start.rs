@@ -48,7 +48,7 @@ pub(crate) async fn run(
     let drive = RoomDriver {
         model: RoomModel::new(options.choose.clone(), options.want_video, options.want_audio, options.appear),
         receiver: TrackReceiver::new(ReceiveOptions { reorder_wait: options.reorder, late: options.late }),
-        peer: Peer::new(server, options.filter),
+        peer: Peer::new(server),
         server,
         began: now,
         params,

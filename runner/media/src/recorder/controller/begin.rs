@@ -1,17 +1,48 @@
-//! The files of a recording: when one is asked for, opened, followed by another, and closed. Part of the controller, on
-//! its thread.
+//! What begins: the room is joined, a file is asked for as soon as enough is known, opened, and followed by another when
+//! the codec changes. Part of the controller, on its thread.
 
 use std::path::Path;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use spillway_ipc::{FileId, MediaEvent};
+use spillway_plan::Secret;
 use tracing::debug;
 
 use super::{CONTINUE, Flow, ORPHAN_DRAIN_TIMEOUT, RecorderController, failed};
 use crate::recorder::file_recorder::FileRecorder;
+use crate::recorder::input::RecorderInput;
 use crate::recorder::mode::{self, RecordingMode, TrackSurvey};
+use crate::source::room::{JoinOptions, Room};
 use crate::track::TimelineEvent;
 
+/// The room's way to us. However the room ends, a panic included, we hear that it is gone.
+struct RoomSender(Sender<RecorderInput>);
+
+impl Drop for RoomSender {
+    fn drop(&mut self) {
+        let _ = self.0.send(RecorderInput::RoomGone);
+    }
+}
+
 impl RecorderController {
+    pub(super) fn join(&mut self) -> Flow {
+        let plan = &self.start.plan;
+        let mut options =
+            JoinOptions::new(self.start.ws_url.clone(), Secret::new(self.start.token.clone()), plan.source.clone());
+        options.room_id = plan.room_id.clone();
+        options.want_video = plan.picture.is_some();
+        options.want_audio = plan.sound.is_some();
+        options.reorder = Duration::from_millis(self.start.settings.reorder_ms);
+        options.appear = Duration::from_millis(self.start.settings.appear_ms);
+        let sender = RoomSender(self.tell.clone());
+        match Room::join(options, move |deliveries| sender.0.send(RecorderInput::Room(deliveries)).is_ok()) {
+            Ok(room) => self.room = Some(room),
+            Err(error) => return failed("internal", format!("start the room's thread: {error}")),
+        }
+        CONTINUE
+    }
+
     /// Asks for a file as soon as enough is known.
     pub(super) fn choose_mode(&mut self) -> Flow {
         if self.opening.is_none()
@@ -23,7 +54,7 @@ impl RecorderController {
                 _ => mode::container(&self.start.plan),
             };
             let facts = self.survey.facts(&self.start.plan);
-            self.report.send(MediaEvent::Opening { file: self.file_count, container, facts });
+            self.send(MediaEvent::Opening { file: self.file_count, container, facts });
             self.opening = Some(mode);
         }
         CONTINUE
@@ -59,7 +90,7 @@ impl RecorderController {
     /// The publication came back in a codec this file cannot take.
     pub(super) fn next_file(&mut self, joined: TimelineEvent) -> Flow {
         let message = "the published codec changed; the recording goes on in another file".to_owned();
-        self.report.send(MediaEvent::Noted { message });
+        self.send(MediaEvent::Noted { message });
         if let Some(recorder) = &mut self.recorder
             && let Err(error) = recorder.end()
         {
@@ -81,23 +112,5 @@ impl RecorderController {
         }
         self.close_file();
         self.recorder = None;
-    }
-
-    /// Says what the file has become.
-    pub(super) fn close_file(&mut self) {
-        let Some(recorder) = &mut self.recorder else { return };
-        let (quality, media_ns) = (recorder.quality(), recorder.media_ns());
-        recorder.close();
-        let (bytes, sealed_to) = recorder.bytes();
-        self.report.wrote(recorder.number, bytes, sealed_to, media_ns);
-        let zero = self.origin.unwrap_or_else(|| self.clock.unix_ns());
-        let started_at = zero + recorder.origin().map_or(0, |at| at.ns() as i64);
-        self.report.send(MediaEvent::Closed {
-            file: recorder.number,
-            bytes,
-            started_at,
-            ended_at: started_at + media_ns as i64,
-            quality,
-        });
     }
 }

@@ -1,19 +1,24 @@
-//! Delivers the EgressInfo: into the record first, then to livekit-server. Reports come through a watch channel, of which only
-//! the newest counts; one update is in flight. Runs beside the session; it ends with the last report and never ends the
-//! recording itself.
+//! Facts → EgressInfo. [`Reporter`] keeps the ledger, is shared by all tasks of the runner and never waits.
+//! [`ReportPublisher`] delivers: into the record first, then to livekit-server. Reports reach it through a watch channel, of
+//! which only the newest counts; one update is in flight. It runs beside the session, ends with the last report, and never
+//! ends the recording itself.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use prost::Message;
-use spillway_bus::{BusError, Created, Decision, IoClient, Phase, Record, Registry, Updated};
-use spillway_process::chain;
+use spillway_bus::{BusError, Created, Decision, Heartbeat, IoClient, Phase, Record, Registry, Updated};
+use spillway_process::{Clock, chain};
 use spillway_protocol::EgressId;
+use spillway_protocol::ledger::{EgressLedger, Fact};
+use spillway_protocol::livekit::{EgressInfo, EgressStatus};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::{EgressReport, ReportPhase};
 use crate::events::SessionEvent;
+use crate::upload::UploadProgress;
 
 /// How long an update that is not the last may delay a newer one.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -21,6 +26,136 @@ const UPDATE_TIMEOUT: Duration = Duration::from_secs(3);
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a finished record still answers repeated calls.
 const FINISHED_RECORD_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// The egress as it should be known outside.
+#[derive(Clone, Debug)]
+pub struct EgressReport {
+    /// For livekit-server.
+    pub info: EgressInfo,
+    /// The ledger behind it, so that another process can go on.
+    pub ledger: EgressLedger,
+}
+
+/// What the status of an EgressInfo means for its delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ReportPhase {
+    /// STARTING or ACTIVE.
+    Going,
+    /// ENDING.
+    Ending,
+    /// A final state.
+    Over,
+}
+
+impl EgressReport {
+    /// From the status.
+    pub fn phase(&self) -> ReportPhase {
+        match self.info.status() {
+            EgressStatus::EgressStarting | EgressStatus::EgressActive => ReportPhase::Going,
+            EgressStatus::EgressEnding => ReportPhase::Ending,
+            EgressStatus::EgressComplete
+            | EgressStatus::EgressFailed
+            | EgressStatus::EgressAborted
+            | EgressStatus::EgressLimitReached => ReportPhase::Over,
+        }
+    }
+}
+
+/// How far the files of an egress are.
+#[derive(Clone, Debug, Default)]
+pub struct FilesProgress {
+    /// Bytes written, by the location users see.
+    pub bytes: BTreeMap<String, u64>,
+    /// Of each file that goes to a store.
+    pub uploads: Vec<UploadProgress>,
+}
+
+/// The state of one egress as it is reported: EgressInfo and heartbeat.
+pub struct Reporter {
+    clock: Clock,
+    ledger: Mutex<EgressLedger>,
+    reports: watch::Sender<EgressReport>,
+    beat: watch::Sender<Heartbeat>,
+    progress: Mutex<ProgressLog>,
+}
+
+struct ProgressLog {
+    interval: Duration,
+    logged_at: Instant,
+}
+
+impl Reporter {
+    /// Continues `ledger`, with timestamps of `clock`. Progress is logged once in `interval`.
+    pub fn new(ledger: EgressLedger, interval: Duration, clock: Clock) -> Self {
+        let report = EgressReport { info: ledger.info().clone(), ledger: ledger.clone() };
+        Self {
+            clock,
+            ledger: Mutex::new(ledger),
+            reports: watch::Sender::new(report),
+            beat: watch::Sender::new(Heartbeat::default()),
+            progress: Mutex::new(ProgressLog { interval, logged_at: Instant::now() }),
+        }
+    }
+
+    /// Applies a fact; if it changes the EgressInfo, receivers of [`Reporter::reports`] are notified.
+    pub fn report(&self, fact: Fact) {
+        let mut ledger = lock(&self.ledger);
+        if let Some(info) = ledger.on(fact, self.clock.unix_ns()) {
+            info!(status = info.status().as_str_name(), details = info.details, error = info.error, "status");
+            self.reports.send_replace(EgressReport { info, ledger: ledger.clone() });
+        }
+    }
+
+    /// Takes the next heartbeat's content. `lag_ms`: between the live edge and what is encoded.
+    pub fn progress(&self, media_ns: u64, lag_ms: u64, FilesProgress { bytes: files, uploads }: FilesProgress) {
+        let bytes: u64 = files.values().sum();
+        let mut extra = BTreeMap::new();
+        let stored: u64 = uploads.iter().map(|upload| upload.stored).sum();
+        let behind_ms = uploads.iter().map(|upload| upload.behind_ms).max();
+        if let Some(behind_ms) = behind_ms {
+            extra.insert("stored_bytes".to_owned(), stored.into());
+            extra.insert("upload_behind_ms".to_owned(), behind_ms.into());
+        }
+        if let Some(upload) = uploads.iter().find(|upload| !upload.error.is_empty()) {
+            extra.insert("upload_error".to_owned(), upload.error.clone().into());
+        }
+        self.beat.send_replace(Heartbeat { media_ns, lag_ms, files, extra, ..Heartbeat::default() });
+        let mut progress = lock(&self.progress);
+        if media_ns > 0 && progress.logged_at.elapsed() >= progress.interval {
+            progress.logged_at = Instant::now();
+            let seconds = media_ns / 1_000_000_000;
+            match behind_ms {
+                Some(behind_ms) => info!(seconds, lag_ms, bytes, stored, behind_ms, "recording"),
+                None => info!(seconds, lag_ms, bytes, "recording"),
+            }
+        }
+    }
+
+    /// The newest report, and notification of later ones.
+    pub fn reports(&self) -> watch::Receiver<EgressReport> {
+        self.reports.subscribe()
+    }
+
+    /// Notifies of the newest report once more: its receiver has lost it.
+    pub fn republish(&self) {
+        self.reports.send_modify(|_| {});
+    }
+
+    /// The newest EgressInfo.
+    pub fn info(&self) -> EgressInfo {
+        self.reports.borrow().info.clone()
+    }
+
+    /// The newest EgressInfo is final.
+    pub fn is_over(&self) -> bool {
+        self.reports.borrow().phase() == ReportPhase::Over
+    }
+
+    /// Content of the next heartbeat.
+    pub fn beat(&self) -> Heartbeat {
+        self.beat.borrow().clone()
+    }
+}
 
 /// How the last report ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +228,7 @@ impl ReportPublisher {
     }
 
     async fn deliver_last(&self, report: &EgressReport) -> Delivered {
-        let give_up = Instant::now() + self.redis_timeout;
+        let give_up = tokio::time::Instant::now() + self.redis_timeout;
         let mut waited = false;
         loop {
             let why = match self.try_write(report).await {
@@ -102,7 +237,7 @@ impl ReportPublisher {
                 Ok(Ownership::Unknown) => "another has just written the record".to_owned(),
                 Err(error) => chain(&error).to_string(),
             };
-            if Instant::now() >= give_up {
+            if tokio::time::Instant::now() >= give_up {
                 warn!(error = why, "the last report is given up");
                 return Delivered::Unwritten;
             }
@@ -180,4 +315,8 @@ impl ReportPublisher {
             }
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
