@@ -6,22 +6,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use spillway_bus::{
-    Bus, BusError, Heartbeats, Installation, IoClient, Leases, Record, Registry, TaskKey, Tasks, Tickets,
+    Bus, BusError, ClaimToken, Heartbeats, Installation, IoClient, Leases, Record, Registry, TaskKey, Tasks, Tickets,
 };
-use spillway_process::{Clock, Shutdown};
+use spillway_cost::Overheads;
+use spillway_process::{Clock, Shutdown, chain};
 use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::admission::Bounds;
 use crate::config::Config;
+use crate::cut_off::CutOff;
 use crate::lock::locked;
 use crate::metrics::Metrics;
 use crate::queue::{LaunchQueue, QueuedLaunch};
 use crate::targets::Targets;
-use crate::task_facts::Overheads;
 
 /// Shared by all tasks of one dispatcher.
 pub struct Context {
@@ -66,8 +66,8 @@ pub struct Context {
     installation: RwLock<String>,
     overheads: Mutex<Overheads>,
     ledger_sink: Option<LedgerSink>,
-    /// Cancelled by tests alone: the dispatcher then does nothing more, as if its process were gone.
-    abandoned: CancellationToken,
+    /// Every task and answer runs under it.
+    cut_off: CutOff,
 }
 
 /// What [`Context::new`] takes over.
@@ -118,7 +118,7 @@ impl Context {
             installation: RwLock::default(),
             overheads: Mutex::default(),
             ledger_sink: parts.ledger_sink,
-            abandoned: CancellationToken::new(),
+            cut_off: CutOff::default(),
         }
     }
 
@@ -133,33 +133,28 @@ impl Context {
     }
 
     /// Starts a task that the shutdown waits for.
-    pub fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
-        let abandoned = self.abandoned.clone();
-        self.shutdown.spawn(async move {
-            abandoned.run_until_cancelled(task).await;
-        });
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.shutdown.spawn(self.cut_off.clone().unless(task));
     }
 
     /// As [`Context::spawn`], but the shutdown does not wait for it.
-    pub fn spawn_untracked(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
-        let abandoned = self.abandoned.clone();
-        tokio::spawn(async move {
-            abandoned.run_until_cancelled(task).await;
-        });
+    pub fn spawn_untracked(&self, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(self.cut_off.clone().unless(task));
     }
 
-    /// Runs what an RPC or HTTP call waits for; never returns once the dispatcher is abandoned.
-    pub async fn unless_abandoned<T>(&self, work: impl Future<Output = T>) -> T {
-        match self.abandoned.run_until_cancelled(work).await {
+    /// Runs what an RPC or HTTP call waits for; never returns once a test has cut the dispatcher off.
+    pub async fn answered<T>(&self, work: impl Future<Output = T>) -> T {
+        match self.cut_off.clone().unless(work).await {
             Some(done) => done,
             None => std::future::pending().await,
         }
     }
 
-    /// Stops everything at once without finishing anything. For tests.
-    pub fn abandon(&self) {
+    /// Stops everything at once without finishing anything.
+    #[cfg(feature = "testing")]
+    pub fn cut_off(&self) {
         self.drain();
-        self.abandoned.cancel();
+        self.cut_off.cut();
         self.shutdown.trigger();
     }
 
@@ -187,6 +182,16 @@ impl Context {
     pub fn leave_queue(&self, egress_id: &EgressId) {
         self.queue().remove(egress_id);
         self.queue_changed.notify_one();
+    }
+
+    /// Takes back tickets of an egress that will not be launched with them; an empty claim is none. If this fails the
+    /// tickets, which are encrypted, expire.
+    pub async fn withdraw_tickets(&self, egress_id: &EgressId, claims: &[&str]) {
+        for claim in claims.iter().filter(|claim| !claim.is_empty()) {
+            if let Err(error) = self.tickets.withdraw(egress_id, &ClaimToken::from_text(claim)).await {
+                debug!(%egress_id, error = %chain(&error), "ticket not withdrawn; it expires");
+            }
+        }
     }
 
     /// The record names this dispatcher.

@@ -75,7 +75,7 @@ impl Handler for ControlHandler {
             .map_err(|error| RpcError::new(Code::InvalidArgument, error.to_string()))?;
         let span = info_span!("egress", egress_id = %id);
         let info = match self.what {
-            ControlMethod::Stop => self.context.unless_abandoned(self.stop(&id).instrument(span)).await?,
+            ControlMethod::Stop => self.context.answered(self.stop(&id).instrument(span)).await?,
             ControlMethod::UpdateStream => return Err(self.update_stream(&id).await),
             ControlMethod::Other => {
                 return Err(RpcError::new(Code::Unimplemented, format!("{} is not supported", incoming.method)));

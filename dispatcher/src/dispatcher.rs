@@ -200,8 +200,9 @@ impl Dispatcher {
 
     /// Stops as if the process had been killed: nothing is finished, nothing is reported. For tests of what other
     /// dispatchers do then.
+    #[cfg(feature = "testing")]
     pub async fn vanish(self) {
-        self.context.abandon();
+        self.context.cut_off();
         self.starts.unsubscribe(service::START_EGRESS, "").await;
         for method in [service::STOP_EGRESS, service::UPDATE_STREAM, service::UPDATE_EGRESS] {
             self.control.unsubscribe_pattern(method).await;

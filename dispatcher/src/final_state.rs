@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use spillway_bus::{BusError, ClaimToken, Decision, Phase, Record, Updated};
+use spillway_bus::{BusError, Decision, Phase, Record, Updated};
 use spillway_process::chain;
 use spillway_protocol::ids::EgressId;
 use spillway_protocol::ledger::{Fact, Outcome};
@@ -147,14 +147,10 @@ pub async fn over(
     Ok(Some(record))
 }
 
-/// There will be no further launch. If this fails the tickets, which are encrypted, expire.
+/// There will be no further launch.
 async fn take_away_tickets(context: Arc<Context>, record: Box<Record>) {
     let launch = if record.lost.is_empty() { String::new() } else { Dispatch::of(&record).claim };
-    for claim in [record.spare, launch].iter().filter(|claim| !claim.is_empty()) {
-        if let Err(error) = context.tickets.withdraw(&record.egress_id, &ClaimToken::from_text(claim)).await {
-            debug!(egress_id = %record.egress_id, error = %chain(&error), "ticket not withdrawn");
-        }
-    }
+    context.withdraw_tickets(&record.egress_id, &[&record.spare, &launch]).await;
 }
 
 /// Delivers the record's EgressInfo to livekit-server in the background; one delivery per egress at a time.

@@ -87,7 +87,7 @@ async fn push(request: Request<Incoming>, context: &Arc<Context>, verifier: Opti
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, events::MAX_BYTES).collect().await else { return StatusCode::PAYLOAD_TOO_LARGE };
     let bearer = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    context.unless_abandoned(events::receive(context, verifier, bearer, &body.to_bytes())).await
+    context.answered(events::receive(context, verifier, bearer, &body.to_bytes())).await
 }
 
 fn text_response(status: StatusCode, message: String) -> Response<Full<Bytes>> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use livekit_token::{AccessToken, VideoGrants};
 use prost::Message;
-use spillway_bus::{Bid, ClaimToken, Created, Handler, Incoming, Phase, Record, Ticket};
+use spillway_bus::{Bid, Created, Handler, Incoming, Phase, Record, Ticket};
 use spillway_cost::Shape;
 use spillway_launchers::RunMode;
 use spillway_plan::{Destination, Destinations, EgressPlan, Output};
@@ -94,7 +94,7 @@ impl Handler for StartEgress {
         };
         let timeout = incoming.time_allowed.mul_f32(0.8).min(ANSWER_TIMEOUT);
         let request = StartRequest { context: &self.0, id, bytes: &incoming.request, start, timeout };
-        self.0.unless_abandoned(request.answer().instrument(span)).await.map(|info| info.encode_to_vec())
+        self.0.answered(request.answer().instrument(span)).await.map(|info| info.encode_to_vec())
     }
 }
 
@@ -189,12 +189,12 @@ impl StartRequest<'_> {
         };
         dispatch.write(&mut record);
         if let Created::Exists(theirs) = context.registry.create(&record).await? {
-            self.withdraw(&[claim.reveal(), &record.spare]).await;
+            context.withdraw_tickets(&self.id, &[claim.reveal(), &record.spare]).await;
             return self.repeated(*theirs).await;
         }
         if let Err(error) = context.io.create_egress(&info, self.timeout).await {
             warn!(code = %error.code, %error, "livekit-server did not take the new egress; it is not started");
-            self.withdraw(&[claim.reveal(), &record.spare]).await;
+            context.withdraw_tickets(&self.id, &[claim.reveal(), &record.spare]).await;
             self.forget().await;
             return Err(error);
         }
@@ -262,15 +262,6 @@ impl StartRequest<'_> {
             },
             runner: config.runner_settings(),
         })
-    }
-
-    /// Takes back the tickets of a request that is not accepted; if this fails they expire.
-    async fn withdraw(&self, claims: &[&str]) {
-        for claim in claims.iter().filter(|claim| !claim.is_empty()) {
-            if let Err(error) = self.context.tickets.withdraw(&self.id, &ClaimToken::from_text(claim)).await {
-                warn!(error = %chain(&error), "ticket not withdrawn");
-            }
-        }
     }
 
     /// Takes back the record of a request that is not accepted; if this fails the sweep finds it.

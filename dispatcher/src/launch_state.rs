@@ -1,12 +1,14 @@
-//! The dispatcher's part of a record: what is stored about the launch of an egress, and the task a record names. Read
-//! and written inside `Registry::update`; nothing here talks to Redis.
+//! What is stored about a launch: [`Dispatch`], the dispatcher's part of a record, and [`TaskFacts`] beside the open task.
+//! Read and written inside `Registry::update` and when a task is opened; nothing here talks to Redis.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use spillway_bus::{Record, TaskKey};
-use spillway_cost::{Load, Shape};
-use spillway_launchers::TaskRef;
+use spillway_cost::{Capacity, Load, Platform, PriceList, Rate, Shape, estimate};
+use spillway_launchers::{RunMode, TaskRef};
+
+use crate::config::targets::TargetConfig;
 
 /// Name of [`Dispatch`] among the record's extra fields.
 const DISPATCH: &str = "dispatch";
@@ -83,4 +85,77 @@ pub fn task_of(record: &Record) -> Option<TaskRef> {
 /// The launch a record is at.
 pub fn key_of(record: &Record) -> TaskKey {
     TaskKey { egress_id: record.egress_id.clone(), attempt: record.attempt }
+}
+
+/// What is known about a task when it is opened: enough for its bill. Stored as JSON with the open task in Redis, so that
+/// whichever dispatcher closes the task can bill it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskFacts {
+    /// Name of the room.
+    pub room: String,
+    /// Kind of egress.
+    pub kind: String,
+    /// The task completes uploads of another one.
+    pub salvage: bool,
+    /// Whose prices apply.
+    pub platform: Platform,
+    /// Empty: the platform's first in the price list.
+    pub region: String,
+    /// Empty: `x86_64`.
+    pub arch: String,
+    /// On demand or spot, as requested.
+    pub capacity: Capacity,
+    /// Media pass a NAT gateway.
+    pub nat: bool,
+    /// The machine that was requested.
+    pub shape: Shape,
+    /// Expected use.
+    pub load: Load,
+    /// Unix milliseconds.
+    pub opened_ms: i64,
+    /// Expected cost of one hour when the task was opened, in dollars; 0 without a price.
+    #[serde(default)]
+    pub hour: f64,
+}
+
+impl TaskFacts {
+    /// Of a launch at `target`, which is on `platform`. `extra_s`: seconds usually billed there beside the recording, where
+    /// known.
+    pub fn of(
+        dispatch: &Dispatch,
+        run_mode: RunMode,
+        (target, platform): (&TargetConfig, Platform),
+        prices: &PriceList,
+        extra_s: Option<f64>,
+        opened_ms: i64,
+    ) -> Self {
+        let no_machine = Shape { cpu_milli: 0, memory_mib: 0, disk_gib: 0 };
+        let mut facts = Self {
+            room: dispatch.room.clone(),
+            kind: dispatch.kind.clone(),
+            salvage: run_mode == RunMode::Salvage,
+            platform,
+            region: target.region.clone(),
+            arch: target.arch.clone(),
+            capacity: target.capacity,
+            nat: target.nat,
+            shape: dispatch.shapes.get(&target.name).copied().unwrap_or(no_machine),
+            load: dispatch.load,
+            opened_ms,
+            hour: 0.0,
+        };
+        let hour = |rate| estimate(rate, facts.shape, &facts.load, 3600.0, facts.nat, extra_s).total;
+        facts.hour = facts.rate(prices).map(hour).unwrap_or_default();
+        facts
+    }
+
+    /// As JSON.
+    pub fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The price of this machine; `None`: the list has none.
+    pub fn rate<'a>(&self, prices: &'a PriceList) -> Option<&'a Rate> {
+        prices.rate(self.platform, &self.region, &self.arch, self.capacity).map(|(rate, _)| rate)
+    }
 }

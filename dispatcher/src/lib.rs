@@ -21,7 +21,6 @@ pub mod billing;
 mod final_state;
 mod context;
 mod report;
-mod task_facts;
 pub mod targets;
 mod queue;
 mod liveness;
@@ -29,6 +28,7 @@ mod launch_state;
 mod admission;
 pub mod config;
 mod metrics;
+mod cut_off;
 mod lock;
 
 pub use config::Config;

@@ -77,6 +77,7 @@ impl Setup {
     }
 
     /// With these launchers, in the order of the targets. For tests.
+    #[cfg(feature = "testing")]
     pub fn with(config: Config, bus: Bus, launchers: Vec<Arc<dyn Launcher>>, clock: Clock) -> Self {
         Self { config, bus, launchers, clock, ledger_sink: None }
     }

@@ -17,11 +17,10 @@ use tracing::{debug, info};
 use super::entry::{Entry, TaskEnd, entry, month};
 use crate::config::tenants::OverBudget;
 use crate::context::Context;
-use crate::launch_state::{Dispatch, task_of};
+use crate::launch_state::{Dispatch, TaskFacts, task_of};
 use crate::liveness::is_beating;
 use crate::report;
 use crate::targets::Target;
-use crate::task_facts::TaskFacts;
 
 /// Platforms report the billed window up to a minute after the task is gone.
 const BILL_TIMEOUT: Duration = Duration::from_secs(60);

@@ -3,10 +3,10 @@
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use spillway_bus::TaskKey;
-use spillway_cost::{Bill, Capacity, Platform, PriceList, Usage, bill, puts};
+use spillway_cost::{Bill, Capacity, Platform, PriceList, Usage, bill, estimate, puts};
 use spillway_launchers::TaskMachine;
 
-use crate::task_facts::{TaskFacts, estimate};
+use crate::launch_state::TaskFacts;
 
 /// How a task ended, as far as the bill needs it.
 #[derive(Clone, Debug, Default)]

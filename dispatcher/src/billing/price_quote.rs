@@ -2,11 +2,10 @@
 
 use std::fmt::Write;
 
-use spillway_cost::{Capacity, Load, Platform, PriceList, Shape, shape_for};
+use spillway_cost::{Capacity, Load, Platform, PriceList, Shape, estimate, shape_for};
 
 use crate::config::Config;
 use crate::config::targets::{LauncherConfig, TargetConfig};
-use crate::task_facts::{estimate, rate};
 
 /// Expected cost at one target.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,7 +80,7 @@ fn one(
 ) -> Result<PriceQuote, String> {
     let shape = shape_for(load, platform).map_err(|error| format!("{name}: {error}"))?;
     let (rate, exact) =
-        rate(prices, platform, region, arch, capacity).ok_or_else(|| format!("{name}: no price in the list"))?;
+        prices.rate(platform, region, arch, capacity).ok_or_else(|| format!("{name}: no price in the list"))?;
     Ok(PriceQuote {
         target: name.to_owned(),
         region: rate.region.clone(),

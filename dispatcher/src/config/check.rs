@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use serde_yaml_ng::Value;
-use spillway_protocol::redact;
+use spillway_protocol::requested::without_credentials;
 
 use super::duration::GoDuration;
 use super::keys::{self, File, Logging, Push, Runner, SessionLimits};
@@ -113,7 +113,7 @@ fn shown(file: &File, rows: &[KeyRow]) -> Result<Value, serde_yaml_ng::Error> {
 
 fn credentials(value: &mut Value) {
     match value {
-        Value::String(text) if text.contains('@') => *text = redact::without_credentials(text),
+        Value::String(text) if text.contains('@') => *text = without_credentials(text),
         Value::Sequence(list) => list.iter_mut().for_each(credentials),
         Value::Mapping(map) => map.values_mut().for_each(credentials),
         _ => {}

@@ -17,8 +17,7 @@ use crate::context::Context;
 use crate::final_state;
 use crate::launch_state::Dispatch;
 use crate::queue::{NO_ROOM_PAUSE, PauseScope, QueuedLaunch};
-use crate::targets::Target;
-use crate::targets::breaker::LaunchOutcome;
+use crate::targets::{LaunchOutcome, Target};
 
 /// Before the next call after an error that may pass.
 const TRANSIENT_PAUSE: Duration = Duration::from_secs(1);
@@ -67,7 +66,7 @@ pub(super) async fn give_up(context: &Arc<Context>, queued: &QueuedLaunch) {
         "" => format!("no slot became free within {waited} s"),
         why => format!("not started within {waited} s: {why}"),
     };
-    withdraw(context, queued).await;
+    context.withdraw_tickets(&queued.egress_id, &[&queued.dispatch.claim]).await;
     context.metrics.count("spillway_given_up_total", &[], 1.0);
     end_as_failed(context, queued, Code::ResourceExhausted, message).await;
 }
@@ -80,13 +79,6 @@ async fn end_as_failed(context: &Arc<Context>, queued: &QueuedLaunch, code: Code
     if let Err(error) = final_state::ended(context, &queued.egress_id, message, outcome, may).await {
         // The next sweep finds the record and diagnoses it.
         warn!(error = %chain(&error), "egress not ended");
-    }
-}
-
-async fn withdraw(context: &Context, queued: &QueuedLaunch) {
-    let claim = ClaimToken::from_text(&queued.dispatch.claim);
-    if let Err(error) = context.tickets.withdraw(&queued.egress_id, &claim).await {
-        debug!(error = %chain(&error), "ticket not withdrawn; it expires");
     }
 }
 
@@ -176,7 +168,7 @@ impl Launch {
     /// Ends the egress as FAILED.
     pub async fn fail(self, message: String) {
         self.context.queue().launch_ended(&self.queued.egress_id);
-        withdraw(&self.context, &self.queued).await;
+        self.context.withdraw_tickets(&self.queued.egress_id, &[&self.queued.dispatch.claim]).await;
         end_as_failed(&self.context, &self.queued, Code::Internal, message).await;
     }
 

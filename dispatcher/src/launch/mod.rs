@@ -21,11 +21,9 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use self::attempt::{BeginOutcome, Launch};
 use crate::context::Context;
-use crate::launch_state::{Dispatch, task_of};
+use crate::launch_state::{Dispatch, TaskFacts, task_of};
 use crate::queue::{NO_ROOM_PAUSE, PauseScope, QueueStep, QueuedLaunch};
-use crate::targets::Target;
-use crate::targets::breaker::LaunchOutcome;
-use crate::task_facts::TaskFacts;
+use crate::targets::{LaunchOutcome, Target};
 
 /// For a launch call that is not answered. The platform may have taken the order all the same, so it is asked again.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -336,7 +334,9 @@ async fn open_slot(
 ) -> Result<SlotResult, BusError> {
     let key = TaskKey { egress_id: queued.egress_id.clone(), attempt: queued.next_attempt(target.name()) };
     let extra_s = context.overheads().extra_s(target.name());
-    let facts = TaskFacts::of(queued, target, &context.config().prices, extra_s, context.clock.unix_ms()).text();
+    let at = (&target.config, target.launcher.platform());
+    let now_ms = context.clock.unix_ms();
+    let facts = TaskFacts::of(&queued.dispatch, queued.run_mode, at, &context.config().prices, extra_s, now_ms).text();
     let open_task = OpenTask { task: &key, tenant: &queued.tenant, target: target.name(), facts: &facts, caps, pace };
     context.tasks.open(open_task).await
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use prost::Message;
-use spillway_bus::{Bid, Bus, CallOptions, Handler, Incoming, Routing, RpcClient, RpcServer};
+use spillway_bus::{AffinityOptions, Bid, Bus, CallOptions, Handler, Incoming, Routing, RpcClient, RpcServer};
 use spillway_protocol::code::{Code, RpcError};
 use spillway_protocol::livekit::encoded_file_output::Output as Upload;
 use spillway_protocol::livekit::{
@@ -147,8 +147,9 @@ impl LiveKit {
     pub async fn start(&self, start: StartEgressRequest) -> Result<EgressInfo, RpcError> {
         let mut attempts = [10, 20, 40].into_iter().map(Duration::from_secs).peekable();
         loop {
-            let options = CallOptions::start_egress().timeout(attempts.next().unwrap());
-            let answer = self.internal.call(service::START_EGRESS, "", start.encode_to_vec(), &options).await;
+            let options = AffinityOptions::start_egress().timeout(attempts.next().unwrap());
+            let answer =
+                self.internal.call_by_affinity(service::START_EGRESS, "", start.encode_to_vec(), &options).await;
             match answer {
                 Ok(bytes) => return Ok(EgressInfo::decode(bytes).unwrap()),
                 Err(error) if attempts.peek().is_some() && is_repeated(error.code) => {

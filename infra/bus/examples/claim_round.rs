@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use async_trait::async_trait;
-use spillway_bus::{Bid, Bus, CallOptions, Handler, Incoming, RedisConfig, Routing, RpcClient, RpcServer};
+use spillway_bus::{
+    AffinityOptions, Bid, Bus, CallOptions, Handler, Incoming, RedisConfig, Routing, RpcClient, RpcServer,
+};
 use spillway_protocol::RpcError;
 
 struct Echo;
@@ -32,11 +34,15 @@ async fn main() -> anyhow::Result<()> {
     server.serve("StartEgress", "", Routing::Affinity, Arc::new(Echo)).await?;
     server.serve("StopEgress", "", Routing::Queue, Arc::new(Echo)).await?;
     let client = RpcClient::new(&there, "EgressInternal");
-    for (method, options) in [("StartEgress", CallOptions::start_egress()), ("StopEgress", CallOptions::queue())] {
+    for method in ["StartEgress", "StopEgress"] {
         let mut took = Vec::with_capacity(rounds);
         for _ in 0..rounds {
             let began = Instant::now();
-            client.call(method, "", vec![0; 300], &options).await?;
+            let request = vec![0; 300];
+            match method {
+                "StartEgress" => client.call_by_affinity(method, "", request, &AffinityOptions::start_egress()).await?,
+                _ => client.call(method, "", request, &CallOptions::queue()).await?,
+            };
             took.push(began.elapsed());
         }
         took.sort();

@@ -1,11 +1,24 @@
-//! [`Bus`]: the one handle to everything shared, passed to the constructor of each service of this crate.
+//! [`Bus`]: the one handle to everything shared, passed to the constructor of each service of this crate, and what it
+//! stands on: Redis (`redis`) or, for tests, memory.
 
 use std::fmt;
 use std::sync::Arc;
 
 use spillway_process::Clock;
 
-use crate::backend::Backend;
+use crate::key_value::KeyValue;
+use crate::pub_sub::PubSub;
+use crate::task_ledger::TaskLedger;
+
+/// Everything the bus asks of Redis. Calls wait for a bounded time; what they wait for may have been done although they
+/// fail.
+pub(crate) trait Backend: PubSub + KeyValue + TaskLedger + 'static {
+    /// The server's time, as well as it is known here; it stamps what is sent.
+    fn clock(&self) -> &Clock;
+
+    /// Commands are answered, and every subscription is confirmed.
+    fn healthy(&self) -> bool;
+}
 
 /// A connection to everything shared. Cheap to clone; clones share the connection.
 #[derive(Clone)]

@@ -1,25 +1,39 @@
-//! The calling side of psrpc: publish a request, collect bids, grant the call to one server, wait for its answer. One
-//! background task per client receives bids and answers; it ends when the last clone of the client is dropped.
+//! The calling side of psrpc, and with it [`IoClient`]: livekit-server's IOInfo service. A call publishes a request, grants
+//! it to the first server that bids, and waits for the answer, as psrpc's clients do with a queue method.
+//!
+//! One background task per client receives bids and answers; it ends when the last clone of the client is dropped.
+//! Everything else runs in the caller's task.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message;
+use spillway_process::chain;
+use spillway_process::retry::RetrySchedule;
+use spillway_protocol::livekit::EgressInfo;
 use spillway_protocol::psrpc::{ClaimRequest, ClaimResponse, RpcRequest, RpcResponse};
-use spillway_protocol::{Code, RpcError};
+use spillway_protocol::rpc::{GetEgressRequest, service};
+use spillway_protocol::{Code, EgressId, RpcError};
 use tokio::sync::{OnceCell, mpsc};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::debug;
+use tracing::{debug, info};
 
-use crate::backend::Backend;
-use crate::bus::Bus;
+use crate::bus::{Backend, Bus};
 use crate::envelope;
 use crate::error::BusError;
 use crate::names::{self, ChannelKind};
 use crate::pub_sub::Interest;
-use crate::selection::{Pick, Selection, SelectionRules};
+
+/// A longer wait for a bid would outlast a restart of livekit-server: a request published while no node listens is
+/// lost, and only a new one is received.
+const SELECTION_TIMEOUT: Duration = Duration::from_millis(1500);
+/// For the answer of a node that bid, as livekit/egress' own client waits.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(15);
+/// As [`CREATE_TIMEOUT`].
+const UPDATE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Calls methods of one service. Answers come to channels of its own, subscribed at the first call and kept. Clones
 /// are one client.
@@ -39,63 +53,24 @@ struct ClientInner {
 /// How one call is made.
 #[derive(Clone, Copy, Debug)]
 pub struct CallOptions {
-    /// For the whole call, selection included; sent to the servers.
-    pub timeout: Duration,
-    /// How the method's servers are chosen; must be what they serve it with.
-    pub routing: CallRouting,
-    rules: SelectionRules,
-}
-
-/// How servers of a method are chosen, as the caller sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallRouting {
-    /// By the affinity they bid; an answer before the grant is ignored.
-    Affinity,
-    /// By a lock among the servers; one may announce itself and answer without a grant.
-    Queue,
+    timeout: Duration,
+    selection: Duration,
 }
 
 impl CallOptions {
-    /// psrpc's defaults for a queue method: 3 s, 1 s of selection, the first bid wins.
+    /// psrpc's defaults for a queue method: 3 s, of which 1 s is for the first bid.
     pub fn queue() -> Self {
-        Self {
-            timeout: Duration::from_secs(3),
-            routing: CallRouting::Queue,
-            rules: SelectionRules {
-                window: Some(Duration::from_secs(1)),
-                short_circuit: None,
-                first_wins: true,
-                min_affinity: 0.0,
-                max_affinity: 0.0,
-            },
-        }
+        Self { timeout: Duration::from_secs(3), selection: Duration::from_secs(1) }
     }
 
-    /// As livekit-server calls StartEgress: 10 s, of which 1 s is for selection; a bid of 1.0 wins at once, the best
-    /// lower one 500 ms after the first.
-    pub fn start_egress() -> Self {
-        Self {
-            timeout: Duration::from_secs(10),
-            routing: CallRouting::Affinity,
-            rules: SelectionRules {
-                window: Some(Duration::from_secs(1)),
-                short_circuit: Some(Duration::from_millis(500)),
-                first_wins: false,
-                min_affinity: 0.0,
-                max_affinity: 1.0,
-            },
-        }
-    }
-
-    /// With another timeout for the whole call.
+    /// With another timeout for the whole call, selection included; it is sent to the servers.
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
-    /// With another time for bids; `None`: as long as the call may take.
-    pub fn selection(mut self, window: Option<Duration>) -> Self {
-        self.rules.window = window;
-        self
+    /// With another time for the first bid.
+    pub fn selection(self, selection: Duration) -> Self {
+        Self { selection, ..self }
     }
 }
 
@@ -105,8 +80,11 @@ struct PendingCalls {
     calls: Mutex<HashMap<String, mpsc::Sender<Reply>>>,
 }
 
-enum Reply {
+/// What a server sends to a client.
+pub(crate) enum Reply {
+    /// It wants the call.
     Bid(ClaimRequest),
+    /// It has done the call.
     Answer(RpcResponse),
 }
 
@@ -125,10 +103,29 @@ impl PendingCalls {
 }
 
 /// One call's entry, until it is dropped.
-struct Call {
+pub(crate) struct Call {
     pending: Arc<PendingCalls>,
     request_id: String,
-    replies: mpsc::Receiver<Reply>,
+    /// Channel of its grant.
+    grants: String,
+    /// Bids and answers, as they come.
+    pub(crate) replies: mpsc::Receiver<Reply>,
+}
+
+impl Call {
+    /// The answer of the server that has the call.
+    ///
+    /// # Errors
+    /// The server's own, or [`Code::DeadlineExceeded`].
+    pub(crate) async fn answer(&mut self, give_up: Instant) -> Result<Bytes, RpcError> {
+        loop {
+            match timeout_at(give_up, self.replies.recv()).await {
+                Ok(Some(Reply::Answer(answer))) => return read(answer),
+                Ok(Some(Reply::Bid(_))) => {}
+                Ok(None) | Err(_) => return Err(timed_out()),
+            }
+        }
+    }
 }
 
 impl Drop for Call {
@@ -164,7 +161,8 @@ impl RpcClient {
         self.inner.listening.get_or_try_init(|| self.inner.listen()).await.map(|_| ())
     }
 
-    /// One call: every server receives it, one is chosen, its answer is returned.
+    /// One call: every server receives it, the first that bids is granted it, its answer is returned. A server may also
+    /// announce itself and answer without a grant.
     ///
     /// # Errors
     /// [`Code::Unavailable`]: no server bid, or Redis is away. [`Code::DeadlineExceeded`]: a server may have done the
@@ -177,51 +175,31 @@ impl RpcClient {
         options: &CallOptions,
     ) -> Result<Bytes, RpcError> {
         let give_up = Instant::now() + options.timeout;
-        timeout_at(give_up, self.listen()).await.map_err(|_| timed_out())??;
-        let mut call = self.send(method, topic, request, give_up, Multi::No).await?;
-        if let Some(answer) = self.select(&mut call, method, topic, options, give_up).await? {
-            return read(answer);
+        let mut call = self.send(method, topic, request, give_up, false).await?;
+        let until = give_up.min(Instant::now() + options.selection);
+        match timeout_at(until, call.replies.recv()).await {
+            Ok(Some(Reply::Bid(bid))) if bid.handling => {}
+            Ok(Some(Reply::Bid(bid))) => self.grant(&call, bid.server_id).await?,
+            // It may arrive before the announcement.
+            Ok(Some(Reply::Answer(answer))) => return read(answer),
+            Ok(None) | Err(_) => return Err(RpcError::new(Code::Unavailable, "no response from servers")),
         }
-        loop {
-            match timeout_at(give_up, call.replies.recv()).await {
-                Ok(Some(Reply::Answer(answer))) => return read(answer),
-                Ok(Some(Reply::Bid(_))) => {}
-                Ok(None) | Err(_) => return Err(timed_out()),
-            }
-        }
+        call.answer(give_up).await
     }
 
-    /// Calls all servers and collects their answers until `timeout` is over.
+    /// Publishes a request. `multi`: every server is to answer, without a grant.
     ///
     /// # Errors
-    /// The request could not be published; a retry is right. A server's own error is one of the answers.
-    pub async fn call_all(
-        &self,
-        method: &str,
-        topic: &str,
-        request: Vec<u8>,
-        timeout: Duration,
-    ) -> Result<Vec<Result<Bytes, RpcError>>, RpcError> {
-        let give_up = Instant::now() + timeout;
-        timeout_at(give_up, self.listen()).await.map_err(|_| timed_out())??;
-        let mut call = self.send(method, topic, request, give_up, Multi::Yes).await?;
-        let mut answers = Vec::new();
-        while let Ok(Some(reply)) = timeout_at(give_up, call.replies.recv()).await {
-            if let Reply::Answer(answer) = reply {
-                answers.push(read(answer));
-            }
-        }
-        Ok(answers)
-    }
-
-    async fn send(
+    /// Redis was not reached or did not answer; a retry is right.
+    pub(crate) async fn send(
         &self,
         method: &str,
         topic: &str,
         raw_request: Vec<u8>,
         give_up: Instant,
-        multi: Multi,
+        multi: bool,
     ) -> Result<Call, RpcError> {
+        timeout_at(give_up, self.listen()).await.map_err(|_| timed_out())??;
         let inner = &self.inner;
         let sent_at = inner.backend.clock().unix_ns();
         let left = i64::try_from((give_up - Instant::now()).as_nanos()).unwrap_or(i64::MAX);
@@ -230,65 +208,27 @@ impl RpcClient {
             client_id: inner.client_id.clone(),
             sent_at,
             expiry: sent_at.saturating_add(left),
-            multi: matches!(multi, Multi::Yes),
+            multi,
             metadata: HashMap::new(),
             raw_request,
         };
         let (inbox, replies) = mpsc::channel(1000);
         inner.pending.calls().insert(request.request_id.clone(), inbox);
-        let call = Call { pending: inner.pending.clone(), request_id: request.request_id.clone(), replies };
-        let channel = names::method_channel(inner.service, method, topic, ChannelKind::Request);
-        inner.backend.publish(&channel, envelope::seal(&request)).await?;
+        let channel = |kind| names::method_channel(inner.service, method, topic, kind);
+        let (pending, grants) = (inner.pending.clone(), channel(ChannelKind::Grant));
+        let call = Call { pending, request_id: request.request_id.clone(), grants, replies };
+        inner.backend.publish(&channel(ChannelKind::Request), envelope::seal(&request)).await?;
         Ok(call)
     }
 
-    /// Collects bids and grants the call to one. An answer, when one already ends the call.
-    async fn select(
-        &self,
-        call: &mut Call,
-        method: &str,
-        topic: &str,
-        options: &CallOptions,
-        give_up: Instant,
-    ) -> Result<Option<RpcResponse>, RpcError> {
-        let mut selection = Selection::new(options.rules, Instant::now(), give_up);
-        let mut refusal = None;
-        let pick = loop {
-            match timeout_at(selection.until(), call.replies.recv()).await {
-                Ok(Some(Reply::Bid(bid))) => {
-                    if let Some(pick) = selection.on_bid(&bid, Instant::now()) {
-                        break pick;
-                    }
-                }
-                // A server of a queue may announce and answer before the announcement is received.
-                Ok(Some(Reply::Answer(answer))) if options.routing == CallRouting::Queue => return Ok(Some(answer)),
-                // An error before any grant: a server could not read the request. Kept, in case none bids.
-                Ok(Some(Reply::Answer(answer))) if !answer.error.is_empty() => refusal = Some(answer),
-                Ok(Some(Reply::Answer(_))) => debug!(method, "answer without a grant ignored"),
-                Ok(None) | Err(_) => break selection.end(),
-            }
-        };
-        match pick {
-            Pick::Announced => Ok(None),
-            Pick::Grant(server_id) => {
-                let grant = ClaimResponse { request_id: call.request_id.clone(), server_id };
-                let channel = names::method_channel(self.inner.service, method, topic, ChannelKind::Grant);
-                self.inner.backend.publish(&channel, envelope::seal(&grant)).await?;
-                Ok(None)
-            }
-            Pick::Nobody { .. } if refusal.is_some() => Ok(refusal),
-            Pick::Nobody { bids: 0 } => Err(RpcError::new(Code::Unavailable, "no response from servers")),
-            Pick::Nobody { bids } => {
-                Err(RpcError::new(Code::Unavailable, format!("no servers available (received {bids} responses)")))
-            }
-        }
+    /// Gives the call to one of the servers that bid.
+    ///
+    /// # Errors
+    /// Redis was not reached or did not answer; the server may have got it.
+    pub(crate) async fn grant(&self, call: &Call, server_id: String) -> Result<(), RpcError> {
+        let grant = ClaimResponse { request_id: call.request_id.clone(), server_id };
+        Ok(self.inner.backend.publish(&call.grants, envelope::seal(&grant)).await?)
     }
-}
-
-#[derive(Clone, Copy)]
-enum Multi {
-    Yes,
-    No,
 }
 
 impl ClientInner {
@@ -309,14 +249,14 @@ impl ClientInner {
                         None => return,
                         Some(bid) => match envelope::open::<ClaimRequest>(&bid.payload) {
                             Ok(bid) => pending.deliver(&bid.request_id.clone(), Reply::Bid(bid)),
-                            Err(error) => debug!(error = %spillway_process::chain(&error), "bid ignored"),
+                            Err(error) => debug!(error = %chain(&error), "bid ignored"),
                         },
                     },
                     answer = answers.recv() => match answer {
                         None => return,
                         Some(answer) => match envelope::open::<RpcResponse>(&answer.payload) {
                             Ok(answer) => pending.deliver(&answer.request_id.clone(), Reply::Answer(answer)),
-                            Err(error) => debug!(error = %spillway_process::chain(&error), "answer ignored"),
+                            Err(error) => debug!(error = %chain(&error), "answer ignored"),
                         },
                     },
                 }
@@ -326,7 +266,11 @@ impl ClientInner {
     }
 }
 
-fn read(answer: RpcResponse) -> Result<Bytes, RpcError> {
+/// What an answer says.
+///
+/// # Errors
+/// The server's own.
+pub(crate) fn read(answer: RpcResponse) -> Result<Bytes, RpcError> {
     if answer.error.is_empty() {
         Ok(answer.raw_response.into())
     } else {
@@ -336,4 +280,94 @@ fn read(answer: RpcResponse) -> Result<Bytes, RpcError> {
 
 fn timed_out() -> RpcError {
     RpcError::new(Code::DeadlineExceeded, "request timed out")
+}
+
+/// The IOInfo service of livekit-server, on any node. Each method retries transient failures, with a new request id and
+/// waits growing from 0.5 to 60 s, until `give_up` has passed; then the last error is returned.
+///
+/// livekit-server overwrites what it has with what comes last: send one update of an egress at a time.
+#[derive(Clone)]
+pub struct IoClient {
+    client: RpcClient,
+}
+
+impl IoClient {
+    /// Subscribes nothing yet.
+    pub fn new(bus: &Bus) -> Self {
+        Self { client: RpcClient::new(bus, service::IO_INFO) }
+    }
+
+    /// Subscribes the channels of answers, so that the first call need not.
+    ///
+    /// # Errors
+    /// Redis did not confirm; a retry is right.
+    pub async fn listen(&self) -> Result<(), BusError> {
+        self.client.listen().await
+    }
+
+    /// Creates livekit-server's record. For an id it knows, livekit-server changes nothing and reports success.
+    ///
+    /// # Errors
+    /// A refusal that is final, or the last transient one when `give_up` has passed.
+    pub async fn create_egress(&self, info: &EgressInfo, give_up: Duration) -> Result<(), RpcError> {
+        self.repeat(service::CREATE_EGRESS, info.encode_to_vec(), CREATE_TIMEOUT, give_up).await
+    }
+
+    /// Overwrites livekit-server's record.
+    ///
+    /// # Errors
+    /// As [`IoClient::create_egress`].
+    pub async fn update_egress(&self, info: &EgressInfo, give_up: Duration) -> Result<(), RpcError> {
+        self.repeat(service::UPDATE_EGRESS, info.encode_to_vec(), UPDATE_TIMEOUT, give_up).await
+    }
+
+    /// livekit-server's record; `None`: it has none. One call, for at most `within`.
+    ///
+    /// # Errors
+    /// No livekit-server answered, or its own Redis failed: a retry is right. [`Code::MalformedResult`]: it is not.
+    pub async fn get_egress(&self, id: &EgressId, within: Duration) -> Result<Option<EgressInfo>, RpcError> {
+        let request = GetEgressRequest { egress_id: id.to_string() }.encode_to_vec();
+        let options = CallOptions::queue().timeout(within).selection(SELECTION_TIMEOUT.min(within));
+        match self.client.call(service::GET_EGRESS, "", request, &options).await {
+            Ok(answer) => EgressInfo::decode(answer)
+                .map(Some)
+                .map_err(|error| RpcError::new(Code::MalformedResult, error.to_string())),
+            Err(error) if error.code == Code::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn repeat(
+        &self,
+        method: &'static str,
+        request: Vec<u8>,
+        answer_within: Duration,
+        give_up: Duration,
+    ) -> Result<(), RpcError> {
+        let give_up = Instant::now() + give_up;
+        let mut waits = RetrySchedule::new(Duration::from_millis(500), Duration::from_secs(60));
+        let mut refused = 0u32;
+        loop {
+            let left = give_up.saturating_duration_since(Instant::now());
+            let options = CallOptions::queue().timeout(answer_within.min(left)).selection(SELECTION_TIMEOUT);
+            let error = match self.client.call(method, "", request.clone(), &options).await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            let wait = waits.wait();
+            if !is_transient(error.code) || Instant::now() + wait >= give_up {
+                return Err(error);
+            }
+            refused += 1;
+            if refused.is_power_of_two() {
+                info!(method, code = %error.code, error = %error, attempts = refused, "livekit-server not reached, trying again");
+            }
+            sleep(wait).await;
+        }
+    }
+}
+
+/// `unknown` and `internal` are what livekit-server answers when its own Redis fails.
+fn is_transient(code: Code) -> bool {
+    matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Internal)
 }

@@ -20,28 +20,24 @@ mod uploads;
 mod heartbeats;
 mod tickets;
 mod registry;
-mod io;
 mod server;
 mod client;
 mod redis;
 mod bus;
-mod backend;
 mod task_ledger;
 mod key_value;
 mod pub_sub;
-mod selection;
 mod envelope;
 pub mod names;
 pub mod error;
 pub mod config;
 
 pub use bus::Bus;
-pub use client::{CallOptions, RpcClient};
+pub use client::{CallOptions, IoClient, RpcClient};
 pub use config::RedisConfig;
 pub use error::BusError;
 pub use heartbeats::{FencedWrite, Heartbeats};
 pub use installation::Installation;
-pub use io::IoClient;
 pub use leases::Leases;
 pub use registry::{Created, Decision, LiveIndex, Registry, Updated};
 pub use server::{Bid, Handler, Incoming, Routing, RpcServer};
@@ -52,6 +48,6 @@ pub use spillway_model::{
 pub use switches::Switches;
 pub use tasks::Tasks;
 #[cfg(feature = "testing")]
-pub use testing::{FaultyLink, LinkFaults, MemoryBroker};
+pub use testing::{AffinityOptions, FaultyLink, LinkFaults, MemoryBroker};
 pub use tickets::{Taker, TicketKey, Tickets};
 pub use uploads::UploadStates;

@@ -10,7 +10,6 @@ use spillway_process::chain;
 use spillway_protocol::EgressId;
 use tracing::{debug, error};
 
-use crate::backend::Backend;
 use crate::bus::Bus;
 use crate::error::BusError;
 use crate::key_value::{CasResult, NewValue, Precondition, Versioned};
@@ -73,10 +72,6 @@ impl Registry {
         Self { bus: bus.clone() }
     }
 
-    fn backend(&self) -> &dyn Backend {
-        &*self.bus.backend
-    }
-
     fn unix_ms(&self) -> i64 {
         self.bus.clock().unix_ms()
     }
@@ -89,11 +84,11 @@ impl Registry {
     pub async fn create(&self, record: &Record) -> Result<Created, BusError> {
         let id = &record.egress_id;
         // The live set first: a record that no sweep can find must not exist.
-        self.backend().index_add(LIVE, id.as_str(), self.unix_ms()).await?;
+        self.bus.backend.index_add(LIVE, id.as_str(), self.unix_ms()).await?;
         for _ in 0..MAX_ATTEMPTS {
             let value = encode(record)?;
             let value = NewValue { version: 1, value: &value, ttl: None };
-            if self.backend().compare_and_set(&key(id), Precondition::Is(0), value).await? == CasResult::Done {
+            if self.bus.backend.compare_and_set(&key(id), Precondition::Is(0), value).await? == CasResult::Done {
                 return Ok(Created::Yes);
             }
             let Some(found) = self.get(id).await? else { continue };
@@ -111,7 +106,7 @@ impl Registry {
     /// # Errors
     /// Redis was not reached or did not answer: a retry is right. [`BusError::Record`]: it cannot be read.
     pub async fn get(&self, id: &EgressId) -> Result<Option<Record>, BusError> {
-        let Some(kept) = self.backend().read(&key(id)).await? else { return Ok(None) };
+        let Some(kept) = self.bus.backend.read(&key(id)).await? else { return Ok(None) };
         decode(id, kept.version, &kept.value).map(Some)
     }
 
@@ -131,14 +126,14 @@ impl Registry {
     pub async fn refresh_live_index(&self, live_index: &mut LiveIndex) -> Result<Vec<Arc<Record>>, BusError> {
         let now = self.unix_ms();
         let mut names = Vec::new();
-        for (name, since) in self.backend().index(LIVE).await? {
+        for (name, since) in self.bus.backend.index(LIVE).await? {
             match EgressId::parse(&name) {
                 Ok(id) => names.push((id, since)),
-                Err(_) => self.backend().index_remove(LIVE, &name).await?,
+                Err(_) => self.bus.backend.index_remove(LIVE, &name).await?,
             }
         }
         let keys: Vec<String> = names.iter().map(|(id, _)| key(id)).collect();
-        let versions = self.backend().versions(&keys).await?;
+        let versions = self.bus.backend.versions(&keys).await?;
         let mut seen = std::mem::take(&mut live_index.seen);
         let (mut changed, mut wanted) = (Vec::new(), Vec::new());
         for (((id, since), key), version) in names.into_iter().zip(keys).zip(versions) {
@@ -150,12 +145,12 @@ impl Registry {
                 }
                 None if now - since > ORPHANED_AFTER_MS => {
                     debug!(egress_id = %id, "id without a record removed from the live set");
-                    self.backend().index_remove(LIVE, id.as_str()).await?;
+                    self.bus.backend.index_remove(LIVE, id.as_str()).await?;
                 }
                 None => {}
             }
         }
-        let found = if wanted.is_empty() { Vec::new() } else { self.backend().read_all(&wanted).await? };
+        let found = if wanted.is_empty() { Vec::new() } else { self.bus.backend.read_all(&wanted).await? };
         for ((id, since), kept) in changed.into_iter().zip(found) {
             let Some(kept) = kept else { continue };
             match decode(&id, kept.version, &kept.value) {
@@ -177,7 +172,7 @@ impl Registry {
     /// # Errors
     /// Redis was not reached or did not answer; a retry is right.
     pub async fn is_live(&self, id: &EgressId) -> Result<bool, BusError> {
-        Ok(self.backend().index(LIVE).await?.iter().any(|(name, _)| name == id.as_str()))
+        Ok(self.bus.backend.index(LIVE).await?.iter().any(|(name, _)| name == id.as_str()))
     }
 
     /// Many at once, in their order.
@@ -186,7 +181,7 @@ impl Registry {
     /// As [`Registry::get`], of the first that failed.
     pub async fn get_all(&self, ids: &[EgressId]) -> Result<Vec<Option<Record>>, BusError> {
         let keys: Vec<String> = ids.iter().map(key).collect();
-        let found = self.backend().read_all(&keys).await?.into_iter();
+        let found = self.bus.backend.read_all(&keys).await?.into_iter();
         let record = |(id, kept): (&EgressId, Option<Versioned>)| {
             kept.map(|kept| decode(id, kept.version, &kept.value)).transpose()
         };
@@ -213,7 +208,7 @@ impl Registry {
             record.version = before + 1;
             let value = encode(&record)?;
             let value = NewValue { version: record.version, value: &value, ttl: None };
-            if self.backend().compare_and_set(&key(id), Precondition::Is(before), value).await? == CasResult::Done {
+            if self.bus.backend.compare_and_set(&key(id), Precondition::Is(before), value).await? == CasResult::Done {
                 return Ok(Updated::Written(Box::new(record)));
             }
         }
@@ -225,8 +220,8 @@ impl Registry {
     /// # Errors
     /// Redis was not reached or did not answer; a retry is right.
     pub async fn finish(&self, id: &EgressId, ttl: Duration) -> Result<(), BusError> {
-        self.backend().expire(&key(id), ttl).await?;
-        self.backend().index_remove(LIVE, id.as_str()).await
+        self.bus.backend.expire(&key(id), ttl).await?;
+        self.bus.backend.index_remove(LIVE, id.as_str()).await
     }
 
     /// Removes the record and its id: the request is refused after all.
@@ -234,8 +229,8 @@ impl Registry {
     /// # Errors
     /// As [`Registry::finish`].
     pub async fn forget(&self, id: &EgressId) -> Result<(), BusError> {
-        self.backend().remove(&key(id)).await?;
-        self.backend().index_remove(LIVE, id.as_str()).await
+        self.bus.backend.remove(&key(id)).await?;
+        self.bus.backend.index_remove(LIVE, id.as_str()).await
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use spillway_model::{CloseTask, LedgerLine, OpenTask, OpenTaskEntry, Pace, SlotResult, TaskKey};
 
-use crate::backend::Backend;
 use crate::bus::Bus;
 use crate::error::BusError;
 
@@ -22,10 +21,6 @@ impl Tasks {
         Self { bus: bus.clone() }
     }
 
-    fn backend(&self) -> &dyn Backend {
-        &*self.bus.backend
-    }
-
     /// Opens a task if caps and pace allow. A task that is open already is granted, whatever the caps are by now; so
     /// is one that was closed with a line, and that one stays closed.
     ///
@@ -33,7 +28,7 @@ impl Tasks {
     /// Redis was not reached or did not answer: the task may be open, and a retry is right.
     pub async fn open(&self, open_task: OpenTask<'_>) -> Result<SlotResult, BusError> {
         let tenant = one_line(open_task.tenant);
-        self.backend().open_task(&OpenTask { tenant: &tenant, ..open_task }).await
+        self.bus.backend.open_task(&OpenTask { tenant: &tenant, ..open_task }).await
     }
 
     /// The platform throttled: no launch at the target for `retry_after`, and then at half the pace.
@@ -41,7 +36,7 @@ impl Tasks {
     /// # Errors
     /// Redis was not reached or did not answer; the pace may have been halved, and a retry may halve it again.
     pub async fn slow_down(&self, target: &str, pace: Pace, retry_after: Duration) -> Result<(), BusError> {
-        self.backend().adjust_pace(target, pace, Some(retry_after)).await
+        self.bus.backend.adjust_pace(target, pace, Some(retry_after)).await
     }
 
     /// A launch went well: a little faster again.
@@ -49,7 +44,7 @@ impl Tasks {
     /// # Errors
     /// Redis was not reached or did not answer; the next launch that goes well is retry enough.
     pub async fn speed_up(&self, target: &str, pace: Pace) -> Result<(), BusError> {
-        self.backend().adjust_pace(target, pace, None).await
+        self.bus.backend.adjust_pace(target, pace, None).await
     }
 
     /// Closes a task that never ran. False: it was not open.
@@ -57,7 +52,7 @@ impl Tasks {
     /// # Errors
     /// Redis was not reached or did not answer; a retry is right.
     pub async fn drop(&self, task: &TaskKey) -> Result<bool, BusError> {
-        self.backend().close_task(&CloseTask { task, line: None }).await
+        self.bus.backend.close_task(&CloseTask { task, line: None }).await
     }
 
     /// Closes a task that is gone and writes what it cost. Of several callers one gets true, and its line counts.
@@ -67,7 +62,7 @@ impl Tasks {
     pub async fn close(&self, task: &TaskKey, line: LedgerLine<'_>) -> Result<bool, BusError> {
         let tenant = one_line(line.tenant);
         let line = LedgerLine { tenant: &tenant, ..line };
-        self.backend().close_task(&CloseTask { task, line: Some(line) }).await
+        self.bus.backend.close_task(&CloseTask { task, line: Some(line) }).await
     }
 
     /// Every open task, in no order. Entries this version cannot read are left out.
@@ -75,7 +70,7 @@ impl Tasks {
     /// # Errors
     /// Redis was not reached or did not answer; a retry is right.
     pub async fn list(&self) -> Result<Vec<OpenTaskEntry>, BusError> {
-        let found = self.backend().open_tasks().await?;
+        let found = self.bus.backend.open_tasks().await?;
         Ok(found.iter().filter_map(|(task, stored)| OpenTaskEntry::from_stored(task, stored)).collect())
     }
 
@@ -84,7 +79,7 @@ impl Tasks {
     /// # Errors
     /// Redis was not reached or did not answer; a retry is right.
     pub async fn spent(&self, month: &str, tenant: &str) -> Result<f64, BusError> {
-        self.backend().spent(&format!("{month} {}", one_line(tenant))).await
+        self.bus.backend.spent(&format!("{month} {}", one_line(tenant))).await
     }
 
     /// At most `max` lines of the ledger between `since_ms` and `until_ms` (Unix milliseconds), the oldest first,
@@ -100,7 +95,7 @@ impl Tasks {
         max: usize,
     ) -> Result<Vec<(String, String)>, BusError> {
         let from = after.map_or_else(|| since_ms.max(0).to_string(), |after| format!("({after}"));
-        self.backend().ledger_lines(&from, until_ms.max(0), max).await
+        self.bus.backend.ledger_lines(&from, until_ms.max(0), max).await
     }
 }
 

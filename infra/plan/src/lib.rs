@@ -1,20 +1,18 @@
 //! A StartEgress request becomes an [`EgressPlan`] and its [`Destinations`], or is refused. Pure: no clock, no sockets, no
 //! disk.
 //!
-//! `plan` is the entry point. `request` reads the request; `encoding`, `layout`, `container`, `name` and `uploads` hold
-//! the rules that `plan` applies. The plan travels in the ticket to the runner and its media process; the destinations
-//! have secrets and are never part of it. `read` takes a request from a file; `manifest` is the JSON file beside a
-//! recording.
+//! `plan` is the entry point. `request` reads the request; `encoding` (options, container, layout) and `uploads` (path,
+//! store) hold the rules that `plan` applies. The plan travels in the ticket to the runner and its media process; the
+//! destinations have secrets and are never part of it. In the runner, `name` makes file names of it. `read` takes a request
+//! from a file; `manifest` is the JSON file beside a recording.
 #![warn(missing_docs)]
 
 mod plan;
 mod request;
+pub mod name;
 pub mod uploads;
 pub mod destination;
 mod encoding;
-mod container;
-mod layout;
-pub mod name;
 mod types;
 mod error;
 mod read;

@@ -1,4 +1,5 @@
-//! File names: cleaned when the request is planned, variables filled in when the recording knows its tracks.
+//! File names in the runner: variables are filled in when the recording knows its tracks. The path was cleaned when the
+//! request was planned (`uploads`).
 //!
 //! The rules are livekit/egress' (variables are plain replacement, `/` in a value makes directories, an unknown variable
 //! stays as it is written), with one difference: a `..` that comes from a *value* is dropped.
@@ -6,11 +7,7 @@
 use chrono::NaiveDateTime;
 
 use crate::types::{Container, EgressKind, EgressPlan, FileOutput, Source};
-
-/// Longest component a file system takes.
-const MAX_COMPONENT_BYTES: usize = 255;
-/// Longest path that is accepted or made, below Linux' 4096. Object stores refuse more than 1024 themselves.
-const MAX_PATH_BYTES: usize = 4000;
+use crate::uploads::{MAX_COMPONENT_BYTES, MAX_PATH_BYTES};
 
 /// Values of the variables. An empty one is not known and its variable stays in the name, as with livekit/egress.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,34 +87,6 @@ fn time(now: NaiveDateTime) -> String {
     now.format("%Y-%m-%dT%H%M%S").to_string()
 }
 
-/// The requested path without `.` and `..`: they are resolved, and a `..` above the root is dropped. A leading `/` stays, and
-/// so does a trailing one, which asks for a generated name in that directory.
-pub fn clean(path: &str) -> String {
-    let mut kept: Vec<&str> = Vec::new();
-    for component in path.split('/') {
-        match component {
-            "" | "." => {}
-            ".." => {
-                kept.pop();
-            }
-            name => kept.push(name),
-        }
-    }
-    joined(path.starts_with('/'), &kept, path.ends_with('/') && !kept.is_empty())
-}
-
-/// Whether a path can exist on a file system: no NUL, no component over 255 bytes, at most 4000 bytes in all.
-pub(crate) fn possible(path: &str) -> bool {
-    path.len() <= MAX_PATH_BYTES
-        && !path.contains('\0')
-        && path.split('/').all(|component| component.len() <= MAX_COMPONENT_BYTES)
-}
-
-/// Whether a second attempt cannot overwrite the file of the first: the name is generated or has `{retry}` in it.
-pub(crate) fn retry_safe(path: &str) -> bool {
-    path.is_empty() || path.ends_with('/') || path.contains("{retry}")
-}
-
 /// The storage path of a file: variables filled in, a name generated where the path has none, the extension of the
 /// container. It begins with `/` only if the requested path does; no component is `.` or `..`.
 ///
@@ -133,7 +102,8 @@ pub fn resolve(output: &FileOutput, container: Container, facts: &NameFacts, now
     let directories = within(&components, MAX_PATH_BYTES.saturating_sub(file.len() + 1));
     let mut all: Vec<&str> = directories.iter().map(String::as_str).collect();
     all.push(&file);
-    joined(output.path.starts_with('/'), &all, false)
+    let root = if output.path.starts_with('/') { "/" } else { "" };
+    format!("{root}{}", all.join("/"))
 }
 
 /// The last component with the container's extension: another known extension is replaced, any other stays part of the
@@ -198,21 +168,13 @@ fn fill(path: &str, value: impl Fn(&str) -> Option<String>) -> String {
     filled + rest
 }
 
-fn joined(absolute: bool, components: &[&str], directory: bool) -> String {
-    let mut path = String::from(if absolute { "/" } else { "" });
-    path.push_str(&components.join("/"));
-    if directory {
-        path.push('/');
-    }
-    path
-}
-
 #[cfg(test)]
 mod tests {
     use chrono::NaiveDate;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::uploads::clean;
 
     fn now() -> NaiveDateTime {
         NaiveDate::from_ymd_opt(2022, 10, 4).unwrap().and_hms_milli_opt(1, 13, 6, 78).unwrap()
@@ -277,22 +239,6 @@ mod tests {
             ("d.ogg/b.ts", "d.ogg/b.mp4"),
         ] {
             assert_eq!(name(asked, EgressKind::Track), expected);
-        }
-    }
-
-    #[test]
-    fn paths_are_cleaned_as_the_peer_does() {
-        for (asked, expected) in [
-            ("../../etc/x", "etc/x"),
-            ("a/./b/../c", "a/c"),
-            ("/a//b/", "/a/b/"),
-            ("..", ""),
-            (".", ""),
-            ("/..", "/"),
-            ("a/..", ""),
-            ("", ""),
-        ] {
-            assert_eq!(clean(asked), expected, "{asked}");
         }
     }
 

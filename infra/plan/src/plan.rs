@@ -4,11 +4,9 @@
 use spillway_protocol::EgressId;
 use spillway_protocol::rpc::StartEgressRequest;
 
-use crate::container;
 use crate::destination::{Destinations, StorageConfig};
-use crate::encoding::Encoding;
+use crate::encoding::{Encoding, choose_container};
 use crate::error::PlanError;
-use crate::name;
 use crate::request::{self, File, Outputs, RequestFields};
 use crate::types::*;
 use crate::uploads;
@@ -72,7 +70,7 @@ pub fn plan(start: &StartEgressRequest, defaults: &Defaults) -> Result<EgressPla
         sound,
         outputs: vec![Output::File(FileOutput {
             container,
-            path: name::clean(file.path),
+            path: uploads::clean(file.path),
             manifest: file.manifest,
             stored: file.upload.is_some() || defaults.storage.primary.is_some(),
         })],
@@ -114,10 +112,10 @@ fn only_file<'a>(outputs: &Outputs<'a>, retry_count: i32, defaults: &Defaults) -
     }
     let file = *outputs.files.first().ok_or(PlanError::Field("output"))?;
     uploads::destination(file.upload, &defaults.storage)?;
-    if !name::possible(file.path) {
+    if !uploads::possible(file.path) {
         return Err(PlanError::Field("filepath"));
     }
-    if retry_count > 0 && !name::retry_safe(file.path) {
+    if retry_count > 0 && !uploads::retry_safe(file.path) {
         return Err(PlanError::NotRetrySafe);
     }
     Ok(file)
@@ -139,7 +137,7 @@ fn media(asked: &RequestFields, encoding: Encoding, file: &File) -> Result<Plann
         });
     }
     let (container, codec) =
-        container::choose(file.container, encoding.audio_codec, asked.wants_sound, asked.wants_picture)?;
+        choose_container(file.container, encoding.audio_codec, asked.wants_sound, asked.wants_picture)?;
     let sound = if asked.wants_sound {
         let (bitrate, frequency) = encoding.audio_rates(codec)?;
         Some(AudioPlan::Mixed { codec, bitrate, frequency, mixing: asked.mixing })

@@ -1,5 +1,5 @@
-//! The destination of an output: the upload in the request, or the installation's storage, checked for every mistake that
-//! shows without access to the store.
+//! Where an output goes: its path, and the upload in the request or the installation's storage, checked for every mistake
+//! that shows without access to the store.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,6 +9,11 @@ use url::Url;
 
 use crate::destination::*;
 use crate::error::PlanError;
+
+/// Longest component a file system takes.
+pub(crate) const MAX_COMPONENT_BYTES: usize = 255;
+/// Longest path that is accepted or made, below Linux' 4096. Object stores refuse more than 1024 themselves.
+pub(crate) const MAX_PATH_BYTES: usize = 4000;
 
 /// The upload of an output. Each message of the protocol has the same four, as types of its own.
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +126,36 @@ fn proxy(asked: Option<&livekit::ProxyConfig>) -> Option<Proxy> {
         username: Secret::new(asked.username.clone()),
         password: Secret::new(asked.password.clone()),
     })
+}
+
+/// The requested path without `.` and `..`: they are resolved, and a `..` above the root is dropped. A leading `/` stays, and
+/// so does a trailing one, which asks for a generated name in that directory.
+pub(crate) fn clean(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    for component in path.split('/') {
+        match component {
+            "" | "." => {}
+            ".." => {
+                kept.pop();
+            }
+            name => kept.push(name),
+        }
+    }
+    let root = if path.starts_with('/') { "/" } else { "" };
+    let end = if path.ends_with('/') && !kept.is_empty() { "/" } else { "" };
+    format!("{root}{}{end}", kept.join("/"))
+}
+
+/// Whether a path can exist on a file system: no NUL, no component over 255 bytes, at most 4000 bytes in all.
+pub(crate) fn possible(path: &str) -> bool {
+    path.len() <= MAX_PATH_BYTES
+        && !path.contains('\0')
+        && path.split('/').all(|component| component.len() <= MAX_COMPONENT_BYTES)
+}
+
+/// Whether a second attempt cannot overwrite the file of the first: the name is generated or has `{retry}` in it.
+pub(crate) fn retry_safe(path: &str) -> bool {
+    path.is_empty() || path.ends_with('/') || path.contains("{retry}")
 }
 
 /// Checks the fields of a provider, from a request or from the configuration. Does not contact it.
@@ -399,5 +434,21 @@ mod tests {
         let bare = StorageConfig { disallow_local: false, ..bare };
         let disk = Destinations { primary: Destination::Disk, backup: None };
         assert_eq!(destination(None, &bare), Ok(disk));
+    }
+
+    #[test]
+    fn paths_are_cleaned_as_the_peer_does() {
+        for (asked, expected) in [
+            ("../../etc/x", "etc/x"),
+            ("a/./b/../c", "a/c"),
+            ("/a//b/", "/a/b/"),
+            ("..", ""),
+            (".", ""),
+            ("/..", "/"),
+            ("a/..", ""),
+            ("", ""),
+        ] {
+            assert_eq!(clean(asked), expected, "{asked}");
+        }
     }
 }

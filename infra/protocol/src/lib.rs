@@ -1,12 +1,12 @@
 //! Messages between livekit-server and an egress service (`psrpc`, `rpc`), the codes and ids in them, EgressInfo as
-//! users see it (`ledger`, `redact`), and values that never print (`secret`). Pure: no sockets, no clock, no randomness.
+//! users see it (`ledger`, `requested`), and values that never print (`secret`). Pure: no sockets, no clock, no randomness.
 #![warn(missing_docs)]
 
 /// LiveKit's public messages, as the crate publishes them.
 pub use livekit_protocol as livekit;
 
 pub mod ledger;
-pub mod redact;
+pub mod requested;
 pub mod rpc;
 pub mod psrpc;
 pub mod code;

@@ -27,8 +27,6 @@ pub mod service {
     pub const UPDATE_EGRESS: &str = "UpdateEgress";
     /// [`IO_INFO`]: [`GetEgressRequest`](super::GetEgressRequest) → EgressInfo.
     pub const GET_EGRESS: &str = "GetEgress";
-    /// [`IO_INFO`]: [`UpdateMetricsRequest`](super::UpdateMetricsRequest) → empty. livekit-server only logs it.
-    pub const UPDATE_METRICS: &str = "UpdateMetrics";
 }
 
 /// livekit-server's request for a recording. The server fills in `egress_id`, `room_id` and the request, and checks
@@ -109,18 +107,4 @@ pub struct GetEgressRequest {
     /// Of any egress that livekit-server still keeps.
     #[prost(string, tag = "1")]
     pub egress_id: String,
-}
-
-/// Request of [`service::UPDATE_METRICS`].
-#[derive(Clone, PartialEq, Message)]
-pub struct UpdateMetricsRequest {
-    /// Of the egress that was measured.
-    #[prost(message, optional, tag = "1")]
-    pub info: Option<lk::EgressInfo>,
-    /// Cores, mean over the recording.
-    #[prost(float, tag = "3")]
-    pub avg_cpu_usage: f32,
-    /// Cores, highest sample.
-    #[prost(float, tag = "4")]
-    pub max_cpu_usage: f32,
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use rand::RngExt;
 use redis::{Cmd, ParsingError, Value};
 
-use super::backend::RedisBackend;
+use super::RedisBackend;
 use super::commands::script;
 use crate::error::BusError;
 use crate::key_value::{CasResult, KeyValue, Lock, NewValue, Precondition, Versioned};

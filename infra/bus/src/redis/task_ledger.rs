@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use redis::{FromRedisValue, Value};
 use spillway_model::{CapReached, CloseTask, OpenTask, Pace, SlotResult};
 
-use super::backend::RedisBackend;
+use super::RedisBackend;
 use super::commands::script;
 use crate::error::BusError;
 use crate::task_ledger::{CLOSED_REMEMBERED, MAX_LINES, MIN_PACE_FACTOR, PACE_RECOVERY, TaskLedger};

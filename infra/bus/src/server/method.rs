@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, warn};
 
 use super::handler::{Bid, Handler, Incoming, Routing};
-use crate::backend::Backend;
+use crate::bus::Backend;
 use crate::envelope;
 use crate::key_value::Lock;
 use crate::names::{self, ChannelKind};

@@ -12,8 +12,7 @@ use tokio_util::task::TaskTracker;
 
 pub use handler::{Bid, Handler, Incoming, Routing};
 
-use crate::backend::Backend;
-use crate::bus::Bus;
+use crate::bus::{Backend, Bus};
 use crate::error::BusError;
 use crate::names::{self, ChannelKind};
 use crate::pub_sub::Interest;
@@ -58,11 +57,6 @@ impl RpcServer {
                 tasks: TaskTracker::new(),
             }),
         }
-    }
-
-    /// Made at random for this server.
-    pub fn server_id(&self) -> &str {
-        &self.inner.server_id
     }
 
     /// Serves one topic. When it returns, calls and grants are received.

@@ -13,8 +13,7 @@ use spillway_model::{CloseTask, OpenTask, Pace, SlotResult};
 use spillway_process::Clock;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::Backend;
-use crate::bus::Bus;
+use crate::bus::{Backend, Bus};
 use crate::error::BusError;
 use crate::key_value::{CasResult, KeyValue, Lock, NewValue, Precondition, Versioned};
 use crate::pub_sub::{Interest, PubSub, Subscription};

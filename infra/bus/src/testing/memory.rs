@@ -14,8 +14,7 @@ use spillway_process::clock::Measurement;
 use tokio::time::Instant;
 
 use super::memory_ledger::MemoryLedger;
-use crate::backend::Backend;
-use crate::bus::Bus;
+use crate::bus::{Backend, Bus};
 use crate::error::BusError;
 use crate::key_value::{CasResult, KeyValue, Lock, NewValue, Precondition, Versioned};
 use crate::pub_sub::{InboundMessage, Interest, PubSub, RouteRemoval, Routes, Subscription};

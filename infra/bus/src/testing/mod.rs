@@ -1,11 +1,15 @@
 //! For tests (cargo feature `testing`): a broker in memory that passes the same suite as Redis, a link to a broker on
-//! which commands fail by seed, and channels without psrpc. Nothing in production uses this module.
+//! which commands fail by seed, livekit-server's kinds of calls, and channels without psrpc. Nothing in production uses
+//! this module.
 
 mod memory_ledger;
 mod memory;
 mod faulty_link;
 mod raw;
+mod affinity;
+mod selection;
 
+pub use affinity::AffinityOptions;
 pub use faulty_link::{FaultyLink, LinkFaults};
 pub use memory::MemoryBroker;
 pub use raw::{ChannelMessage, Tap};

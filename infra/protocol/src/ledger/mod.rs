@@ -5,17 +5,14 @@
 //! the egress, so that a dispatcher continues what a runner began.
 
 mod fact;
-mod info_bytes;
-mod requested;
 
 use livekit_protocol as livekit;
 use livekit_protocol::EgressStatus;
 use serde::{Deserialize, Serialize};
 
 pub use self::fact::{EgressEndReason, Fact, Outcome};
-use self::requested::RequestedOutputs;
 use crate::code::Code;
-use crate::redact;
+use crate::requested::{self, RequestedOutputs};
 use crate::rpc::StartEgressRequest;
 
 /// HTTP "content too large", livekit/egress' number for a limit; no psrpc code has it.
@@ -57,7 +54,7 @@ struct LedgerFile {
 impl EgressLedger {
     /// A ledger in STARTING, with the request without its secrets and one entry in `file_results` for each file asked for.
     pub fn accept(start: &StartEgressRequest, at: i64) -> Self {
-        let request = start.request.as_ref().map(redact::redacted);
+        let request = start.request.as_ref().map(requested::redacted);
         let asked = request.as_ref().map(RequestedOutputs::of).unwrap_or_default();
         let room_name = if asked.room_name.is_empty() { start.room_name.clone() } else { asked.room_name };
         let file = livekit::FileInfo::default();
@@ -282,6 +279,27 @@ impl EgressLedger {
         {
             single.clone_from(file);
         }
+    }
+}
+
+/// Serde form of EgressInfo in a stored ledger: its protobuf bytes in base64. Unlike a JSON form it keeps fields that this
+/// version does not know.
+mod info_bytes {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use livekit_protocol as livekit;
+    use prost::Message;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(info: &livekit::EgressInfo, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&STANDARD.encode(info.encode_to_vec()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<livekit::EgressInfo, D::Error> {
+        let text = String::deserialize(from)?;
+        let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
+        livekit::EgressInfo::decode(bytes.as_slice()).map_err(D::Error::custom)
     }
 }
 

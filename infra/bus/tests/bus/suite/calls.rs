@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use spillway_bus::{Bid, CallOptions, Routing, RpcClient, RpcServer};
+use spillway_bus::{AffinityOptions, Bid, CallOptions, Routing, RpcClient, RpcServer};
 use spillway_protocol::{Code, RpcError};
 use tokio::time::Instant;
 
@@ -39,24 +39,24 @@ pub async fn a_bid_of_one_wins_at_once_and_a_higher_one_over_a_lower(fixture: &i
         server.serve("StartEgress", "", Routing::Affinity, scripted).await.unwrap();
     }
     let began = Instant::now();
-    let answer = client.call("StartEgress", "", vec![], &CallOptions::start_egress()).await.unwrap();
+    let answer = client.call_by_affinity("StartEgress", "", vec![], &AffinityOptions::start_egress()).await.unwrap();
     assert_eq!(&answer[..], b"more");
     assert!(began.elapsed() >= 500 * MS, "a lower bid waits for half a second of competition");
     servers[2].serve("StartEgress", "", Routing::Affinity, ScriptedHandler::answering("all")).await.unwrap();
-    let answer = client.call("StartEgress", "", vec![], &CallOptions::start_egress()).await.unwrap();
+    let answer = client.call_by_affinity("StartEgress", "", vec![], &AffinityOptions::start_egress()).await.unwrap();
     assert_eq!(&answer[..], b"all");
 }
 
 pub async fn who_bids_nothing_is_never_granted(fixture: &impl Fixture) {
     let bus = fixture.bus().await;
     let client = RpcClient::new(&bus, INTERNAL);
-    let options = CallOptions::start_egress().selection(Some(200 * MS));
-    let nobody = client.call("StartEgress", "", vec![], &options).await.unwrap_err();
+    let options = AffinityOptions::start_egress().selection(200 * MS);
+    let nobody = client.call_by_affinity("StartEgress", "", vec![], &options).await.unwrap_err();
     assert_eq!(nobody, RpcError::new(Code::Unavailable, "no response from servers"));
     let server = RpcServer::new(&bus, INTERNAL);
     let scripted = ScriptedHandler::bidding(Bid::Now(0.0), "never");
     server.serve("StartEgress", "", Routing::Affinity, scripted.clone()).await.unwrap();
-    let nothing = client.call("StartEgress", "", vec![], &options).await.unwrap_err();
+    let nothing = client.call_by_affinity("StartEgress", "", vec![], &options).await.unwrap_err();
     assert_eq!(nothing, RpcError::new(Code::Unavailable, "no servers available (received 1 responses)"));
     assert!(scripted.granted().is_empty());
 }
@@ -131,7 +131,7 @@ pub async fn a_pattern_serves_every_topic(fixture: &impl Fixture) {
     let topics: Vec<_> = scripted.granted().into_iter().map(|incoming| incoming.topic).collect();
     assert_eq!(topics, ["EG_1", "EG_never-seen.before"]);
     server.unsubscribe_pattern("UpdateStream").await;
-    let options = CallOptions::queue().selection(Some(200 * MS));
+    let options = CallOptions::queue().selection(200 * MS);
     assert!(client.call("UpdateStream", "EG_1", vec![], &options).await.is_err());
 }
 
@@ -145,7 +145,10 @@ pub async fn every_error_code_travels(fixture: &impl Fixture) {
     for code in Code::all() {
         let said = RpcError::new(code, format!("because of {code}"));
         scripted.refuse(said.clone());
-        assert_eq!(client.call("StartEgress", "", vec![], &CallOptions::start_egress()).await, Err(said));
+        assert_eq!(
+            client.call_by_affinity("StartEgress", "", vec![], &AffinityOptions::start_egress()).await,
+            Err(said)
+        );
     }
 }
 
@@ -158,7 +161,8 @@ pub async fn a_handler_that_panics_is_an_error_and_not_a_silence(fixture: &impl 
         .unwrap();
     let client = RpcClient::new(&bus, INTERNAL);
     for _ in 0..2 {
-        let error = client.call("StartEgress", "", vec![], &CallOptions::start_egress()).await.unwrap_err();
+        let error =
+            client.call_by_affinity("StartEgress", "", vec![], &AffinityOptions::start_egress()).await.unwrap_err();
         assert_eq!(error.code, Code::Internal);
     }
 }
@@ -173,7 +177,7 @@ pub async fn after_leaving_no_bid_is_made_and_the_call_in_hand_is_answered(fixtu
     let call = tokio::spawn(async move { caller.call("StopEgress", "EG_1", vec![], &CallOptions::queue()).await });
     eventually("the call is in hand", async || scripted.granted().len() == 1).await;
     server.unsubscribe("StopEgress", "EG_1").await;
-    let options = CallOptions::queue().selection(Some(200 * MS));
+    let options = CallOptions::queue().selection(200 * MS);
     eventually("no more bids", async || client.call("StopEgress", "EG_1", vec![], &options).await.is_err()).await;
     scripted.gate.notify_one();
     assert_eq!(&call.await.unwrap().unwrap()[..], b"late");

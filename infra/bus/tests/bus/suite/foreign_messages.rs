@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use prost::Message;
 use spillway_bus::testing::Tap;
-use spillway_bus::{Bid, Bus, CallOptions, Routing, RpcClient, RpcServer};
+use spillway_bus::{AffinityOptions, Bid, Bus, CallOptions, Routing, RpcClient, RpcServer};
 use spillway_protocol::Code;
 use spillway_protocol::psrpc::{ClaimRequest, ClaimResponse, Msg, RpcRequest, RpcResponse};
 use tracing_subscriber::fmt::MakeWriter;
@@ -100,7 +100,7 @@ pub async fn a_malformed_message_is_logged_once_and_the_next_call_is_served(fixt
         }
     }
     let client = RpcClient::new(&other, "EgressInternal");
-    let answer = client.call("StartEgress", "", vec![], &CallOptions::start_egress()).await.unwrap();
+    let answer = client.call_by_affinity("StartEgress", "", vec![], &AffinityOptions::start_egress()).await.unwrap();
     assert_eq!(&answer[..], b"served");
     let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert_eq!(said.matches("cannot be read").count(), 1, "{said}");
@@ -137,8 +137,8 @@ pub async fn a_request_nobody_can_read_is_refused_without_a_bid(fixture: &impl F
     let scripted = ScriptedHandler::bidding(Bid::Malformed("proto: cannot parse".into()), "");
     server.serve("StartEgress", "", Routing::Affinity, scripted.clone()).await.unwrap();
     let client = RpcClient::new(&fixture.bus().await, "EgressInternal");
-    let options = CallOptions::start_egress().selection(Some(Duration::from_millis(300)));
-    let error = client.call("StartEgress", "", vec![0xff], &options).await.unwrap_err();
+    let options = AffinityOptions::start_egress().selection(Duration::from_millis(300));
+    let error = client.call_by_affinity("StartEgress", "", vec![0xff], &options).await.unwrap_err();
     assert_eq!((error.code, error.message.as_str()), (Code::MalformedRequest, "proto: cannot parse"));
     assert!(scripted.granted().is_empty());
 }
@@ -175,7 +175,7 @@ pub async fn a_reader_that_never_reads_holds_up_nobody(fixture: &impl Fixture) {
         other.publish("EgressInternal|nobody|RES", Bytes::from_static(b"noise")).await.unwrap();
     }
     let client = RpcClient::new(&other, "EgressInternal");
-    client.call("StartEgress", "", vec![], &CallOptions::start_egress()).await.unwrap();
+    client.call_by_affinity("StartEgress", "", vec![], &AffinityOptions::start_egress()).await.unwrap();
 }
 
 pub async fn an_announcement_needs_no_grant(fixture: &impl Fixture) {

@@ -1,5 +1,5 @@
-//! Which bidder gets the call: psrpc's own rules (livekit/psrpc `pkg/client/rpc.go`), so that our client behaves as
-//! livekit-server's does. Pure: bids and the time come in, a [`Pick`] goes out.
+//! Which bidder gets the call: psrpc's own rules (livekit/psrpc `pkg/client/rpc.go`), so that a test calls as
+//! livekit-server does. Pure: bids and the time come in, a [`Pick`] goes out.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 /// Options of one selection.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct SelectionRules {
+pub(super) struct SelectionRules {
     /// How long bids are collected. `None`: as long as the call may take.
     pub window: Option<Duration>,
     /// How long after the first bid a better one is waited for.
@@ -23,7 +23,7 @@ pub(crate) struct SelectionRules {
 
 /// Outcome of a selection.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Pick {
+pub(super) enum Pick {
     /// The server with this id gets the call.
     Grant(String),
     /// A server announced that it handles the call already: nothing to grant.
@@ -36,7 +36,7 @@ pub(crate) enum Pick {
 }
 
 /// One selection in progress.
-pub(crate) struct Selection {
+pub(super) struct Selection {
     rules: SelectionRules,
     until: Instant,
     short: bool,
