@@ -211,13 +211,14 @@ impl RunnerContainer {
         let top = || async {
             let out = dockerd.docker().args(["top", self.name, "-o", "pid,uid,args"]).output()?;
             let text = String::from_utf8_lossy(&out.stdout).into_owned();
-            Ok(text.contains("spillway-media").then_some(text))
+            // livekit-signaling asks for `lsb_release` while it connects: for a moment a child of the media process looks
+            // for a program that the image does not have.
+            Ok((text.contains("spillway-media") && text.lines().count() == 3).then_some(text))
         };
-        let top = eventually("the media process runs", Duration::from_secs(30), top)
+        let top = eventually("runner and media process, and no other", Duration::from_secs(30), top)
             .await
             .with_context(|| format!("{}: {}", self.name, self.logged()))?;
         let processes: Vec<Vec<&str>> = top.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
-        ensure!(processes.len() == 2, "{top}");
         ensure!(processes.iter().all(|process| process.get(1) == Some(&USER)), "{top}");
         Ok(())
     }
