@@ -13,7 +13,7 @@ use azure_storage_blob::models::{
     BlockListType, BlockLookupList,
 };
 use bytes::Bytes;
-use spillway_plan::destination::Azure;
+use spillway_plan::destination::{Azure, with_scheme};
 
 use super::api::{self, NAME, failed};
 use super::block::{Block, block_id};
@@ -59,8 +59,7 @@ impl BlobContainer {
         let invalid = |message: String| StorageError::new(StorageErrorKind::Invalid, NAME, "open", message);
         let endpoint = match azure.endpoint.as_str() {
             "" => format!("https://{}.blob.core.windows.net", azure.account),
-            endpoint if endpoint.contains("://") => endpoint.to_owned(),
-            endpoint => format!("https://{endpoint}"),
+            endpoint => with_scheme(endpoint),
         };
         let location = format!("{}/{}", endpoint.trim_end_matches('/'), azure.container);
         let url = Url::parse(&location).map_err(|error| invalid(format!("{error}: {location}")))?;
