@@ -1,6 +1,5 @@
 //! Checksums and ETags in the forms the stores use. Pure, but for [`Etags`], which learns from a store's first answer.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use md5::{Digest, Md5};
@@ -12,19 +11,12 @@ pub fn md5(bytes: &[u8]) -> [u8; 16] {
 
 /// Lower-case hexadecimal text.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::encode(bytes)
 }
 
 /// Bytes of hexadecimal text; `None` where it is none.
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
-    if !text.len().is_multiple_of(2) {
-        return None;
-    }
-    text.as_bytes().chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
+    hex::decode(text).ok()
 }
 
 /// The ETag that S3 gives an object made of parts with these ETags: the MD5 of their MD5s and the number of parts. `None`
