@@ -187,6 +187,13 @@ impl KeyValue for RedisBackend {
         Ok(found.into_iter().map(|(member, score)| (member, score as i64)).collect())
     }
 
+    async fn index_score(&self, key: &str, member: &str) -> Result<Option<i64>, BusError> {
+        let mut cmd = redis::cmd("ZSCORE");
+        cmd.arg(key).arg(member);
+        let score: Option<f64> = self.commands.run("index", Some(key), cmd).await?;
+        Ok(score.map(|score| score as i64))
+    }
+
     async fn lease(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>, BusError> {
         let mut cmd = script(LEASE, &[key]);
         cmd.arg(holder).arg(ms(ttl));
