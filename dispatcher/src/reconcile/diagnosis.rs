@@ -108,8 +108,8 @@ pub fn diagnose(observation: &Observation, timeouts: Timeouts) -> Diagnosis {
         Phase::Accepted => Diagnosis::Launch,
         Phase::Launching => starting(observation, beating, timeouts),
         Phase::Running if beating && observation.stop_ignored_for >= timeouts.stop => Diagnosis::Remind,
-        Phase::Running | Phase::Ending | Phase::Lost if beating => Diagnosis::Leave,
-        Phase::Running | Phase::Ending | Phase::Lost => match &observation.task {
+        Phase::Running | Phase::Ending if beating => Diagnosis::Leave,
+        Phase::Running | Phase::Ending => match &observation.task {
             Some(TaskStatus::Gone(exit_report)) => died(exit_report),
             Some(TaskStatus::Alive | TaskStatus::Starting(_)) if observation.silent_for >= timeouts.hung => {
                 failed(format!("the runner stopped answering for {} s and was ended", observation.silent_for.as_secs()))

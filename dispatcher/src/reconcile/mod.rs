@@ -242,7 +242,7 @@ impl Reconciler {
         let task = match (record.phase, &record.task) {
             (Phase::Over, _) | (_, None) => None,
             // A heartbeat outweighs what the platform says.
-            (Phase::Running | Phase::Ending | Phase::Lost, _) if beating => Some(TaskStatus::Alive),
+            (Phase::Running | Phase::Ending, _) if beating => Some(TaskStatus::Alive),
             _ => self.status_poller.about(record).await,
         };
         let launched_for = (dispatch.launched_ms > 0).then(|| {
