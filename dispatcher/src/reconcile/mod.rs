@@ -266,13 +266,12 @@ impl Reconciler {
 
     async fn is_owner_gone(&mut self, record: &Record, owners: &mut HashMap<String, bool>) -> Result<bool, BusError> {
         let owner = record.dispatcher.clone();
-        let seen = match (owners.get(&owner), EgressId::parse(&owner)) {
-            (Some(seen), _) => *seen,
-            (None, Ok(name)) => self.context.heartbeats.last(&name).await?.is_some(),
-            (None, Err(_)) => false,
+        let silent = match owners.get(&owner) {
+            Some(silent) => *silent,
+            None => act::is_owner_silent(&self.context, record).await?,
         };
-        owners.insert(owner.clone(), seen);
-        if seen {
+        owners.insert(owner.clone(), silent);
+        if !silent {
             self.owner_missing_since.remove(&owner);
             return Ok(false);
         }
