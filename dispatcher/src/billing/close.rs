@@ -29,8 +29,6 @@ const LINGERS: Duration = Duration::from_secs(90);
 
 /// Before a task that still runs is ended again.
 const END_AGAIN: Duration = Duration::from_secs(30);
-/// Launchers have shorter timeouts of their own.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// State of the closing between rounds.
 pub(super) struct TaskCloser {
@@ -166,9 +164,9 @@ async fn poll_statuses(closings: &[ClosingTask]) -> Vec<Option<TaskStatus>> {
         for some in nths.chunks(target.launcher.max_status_batch()) {
             let tasks = some.iter().filter_map(|nth| closings[*nth].task.as_ref());
             let tasks: Vec<TaskRef> = tasks.map(|(task, _)| task.clone()).collect();
-            let polled = tokio::time::timeout(STATUS_TIMEOUT, target.launcher.statuses(&tasks)).await;
+            let polled = target.statuses(&tasks).await;
             let silent =
-                |_| tasks.iter().map(|_| TaskStatus::Unknown("the platform does not answer".to_owned())).collect();
+                || tasks.iter().map(|_| TaskStatus::Unknown("the platform does not answer".to_owned())).collect();
             seen.extend(some.iter().copied().zip(polled.unwrap_or_else(silent)));
         }
         seen

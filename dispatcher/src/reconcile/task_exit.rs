@@ -25,7 +25,7 @@ use crate::launch_state::{Dispatch, task_of};
 
 /// By then the last heartbeats of a dead runner (6 s) and of a dead dispatcher (3 s) have expired: another process is at
 /// it, or the runner lives.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(8);
+const HEARTBEATS_EXPIRED: Duration = Duration::from_secs(8);
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 const TAKEN_OVER: &str = "the dispatcher that took it over";
@@ -75,7 +75,7 @@ enum EventStep {
 pub async fn handle(context: &Arc<Context>, event: &TaskExitEvent) -> Result<EventOutcome, BusError> {
     let span = info_span!("egress", egress_id = %event.egress_id, attempt = event.attempt);
     async {
-        let until = Instant::now() + STATUS_TIMEOUT;
+        let until = Instant::now() + HEARTBEATS_EXPIRED;
         let outcome = loop {
             match step(context, event).await? {
                 EventStep::Over(outcome) => break outcome,
