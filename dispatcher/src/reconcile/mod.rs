@@ -30,7 +30,7 @@ use self::diagnosis::{Observation, Timeouts, diagnose};
 use self::status_poller::StatusPoller;
 use crate::context::Context;
 use crate::launch_state::{Dispatch, key_of};
-use crate::liveness::beat_as;
+use crate::liveness::{HEARTBEAT_FRESH, beat_as};
 use crate::targets::SWITCHES;
 
 const SWEEP: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ pub struct Reconciler {
 
 fn timeouts_of(context: &Context) -> Timeouts {
     let config = context.config();
-    Timeouts { start: config.start_deadline, hung: config.heartbeat_timeout, ..Timeouts::default() }
+    Timeouts { start: config.start_deadline, hung: config.heartbeat_timeout }
 }
 
 /// Age of the last heartbeat, and its content.
@@ -238,7 +238,7 @@ impl Reconciler {
             (true, Phase::Running) => now - *self.stop_seen.entry(id.clone()).or_insert(now),
             _ => Duration::ZERO,
         };
-        let beating = beat.as_ref().is_some_and(|(age, _)| *age < self.timeouts.heartbeat);
+        let beating = beat.as_ref().is_some_and(|(age, _)| *age < HEARTBEAT_FRESH);
         let task = match (record.phase, &record.task) {
             (Phase::Over, _) | (_, None) => None,
             // A heartbeat outweighs what the platform says.

@@ -22,6 +22,7 @@ use crate::context::Context;
 use crate::final_state;
 use crate::launch;
 use crate::launch_state::{Dispatch, task_of};
+use crate::liveness::HEARTBEAT_FRESH;
 
 /// By then the last heartbeats of a dead runner (6 s) and of a dead dispatcher (3 s) have expired: another process is at
 /// it, or the runner lives.
@@ -97,7 +98,7 @@ async fn step(context: &Arc<Context>, event: &TaskExitEvent) -> Result<EventStep
         return Ok(EventStep::Over(EventOutcome::NotOurs));
     };
     let beat = context.heartbeats.last(&record.egress_id).await?.filter(|(_, beat)| beat.attempt == record.attempt);
-    let beating = beat.as_ref().is_some_and(|(age, _)| *age < Timeouts::default().heartbeat);
+    let beating = beat.as_ref().is_some_and(|(age, _)| *age < HEARTBEAT_FRESH);
     if record.phase == Phase::Over {
         return last_report(context, record, beating).await;
     }
