@@ -90,7 +90,8 @@ impl Launch {
             }
             Ok(BeginOutcome::NotWanted) => {
                 // Stopped, ended or taken over meanwhile.
-                self.drop_task(self.queued.next_attempt(target.name()), |record, attempt| {
+                let attempt = self.queued.next_attempt(target.name());
+                self.drop_task(attempt, |record| {
                     let dispatch = Dispatch::of(record);
                     // Where the next launch needs a new number, this number may have had a task, which has to be billed.
                     let unused = !dispatch.asked && !dispatch.fresh;
