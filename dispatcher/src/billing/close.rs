@@ -1,5 +1,5 @@
 //! Closes tasks that no record wants any more: asks their platforms whether they are gone and what they bill, writes a
-//! line into the ledger, ends those that linger. Runs in the billing loop of the lease holder; [`gone`] also where an
+//! line into the ledger, ends those that linger. Runs in the billing loop of the lease holder; [`close_exited`] also where an
 //! exit event is handled. Redis closes a task once, so two dispatchers write one line.
 
 use std::collections::{BTreeMap, HashMap};
@@ -182,7 +182,7 @@ async fn poll_statuses(closings: &[ClosingTask]) -> Vec<Option<TaskStatus>> {
 ///
 /// # Errors
 /// When Redis does not answer; the billing loop closes the task later.
-pub async fn gone(context: &Context, key: &TaskKey, exit_report: &ExitReport) -> Result<(), BusError> {
+pub async fn close_exited(context: &Context, key: &TaskKey, exit_report: &ExitReport) -> Result<(), BusError> {
     let Some(open) = context.tasks.list().await?.into_iter().find(|open| open.task == *key) else { return Ok(()) };
     let Ok(facts) = serde_json::from_str::<TaskFacts>(&open.facts) else { return Ok(()) };
     let record = context.registry.get(&key.egress_id).await?;

@@ -85,7 +85,7 @@ pub async fn handle(context: &Arc<Context>, event: &TaskExitEvent) -> Result<Eve
             }
         };
         let key = TaskKey { egress_id: event.egress_id.clone(), attempt: event.attempt };
-        billing::gone(context, &key, &event.exit_report).await?;
+        billing::close_exited(context, &key, &event.exit_report).await?;
         info!(task = event.task, left = %event.exit_report, ?outcome, "a task's end was told");
         Ok(outcome)
     }
