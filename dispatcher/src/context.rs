@@ -66,7 +66,7 @@ pub struct Context {
     installation: Mutex<String>,
     overheads: Mutex<Overheads>,
     ledger_sink: Option<LedgerSink>,
-    /// Every task and answer runs under it.
+    /// Every task of the context, and every answer that changes something, runs under it.
     cut_off: CutOff,
 }
 
