@@ -258,7 +258,7 @@ impl StartRequest<'_> {
                 [] => None,
                 some => Some(Secret::new(serde_json::to_string(some).map_err(internal)?)),
             },
-            runner: config.runner_settings(),
+            runner: config.runner.clone(),
         })
     }
 
