@@ -196,14 +196,8 @@ impl Launch {
 
     fn order(&self, target: &Target) -> LaunchOrder {
         let QueuedLaunch { egress_id, attempt, run_mode, weight, dispatch, .. } = &self.queued;
-        let labels = [
-            ("egress_id", egress_id.to_string()),
-            ("room", dispatch.room.clone()),
-            ("type", dispatch.kind.clone()),
-            ("tenant", dispatch.tenant.clone()),
-            ("stack", self.context.config().stack.clone()),
-            ("attempt", attempt.to_string()),
-        ];
+        let labels =
+            [("room", dispatch.room.clone()), ("type", dispatch.kind.clone()), ("tenant", dispatch.tenant.clone())];
         let labels: BTreeMap<String, String> = labels
             .into_iter()
             .filter(|(_, value)| !value.is_empty())
