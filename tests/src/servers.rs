@@ -256,7 +256,7 @@ rtc:
         }
     }
 
-    /// Starts a dispatcher with exactly this YAML and a free health port, which is appended, and waits until it is ready.
+    /// Starts a dispatcher with exactly this YAML and a free health port appended, and waits until it is ready.
     pub async fn dispatcher_from(&self, name: &str, config: &str) -> Result<DispatcherProcess> {
         let port = free_port()?;
         self.dispatcher_with(name, &format!("{config}health: \"127.0.0.1:{port}\"\n"), port).await
