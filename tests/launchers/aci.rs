@@ -141,7 +141,7 @@ async fn what_the_role_does_not_allow_is_a_mistake_to_be_told() {
     assert!(message.contains("containerGroups/write"), "{message}");
 }
 
-/// Terraform's role: the runners' own identity, and nobody else's.
+/// Terraform's role: the runners' own identity, and no other.
 #[tokio::test]
 async fn a_group_gets_no_identity_but_the_runners() {
     let folder = tempfile::tempdir().unwrap();
