@@ -117,9 +117,8 @@ impl Uploader {
             let Some(origin) = origin else {
                 return Err(format!("{message}; the rest of {name} would not play by itself"));
             };
-            let samples: Vec<(u64, u64)> = state.samples.iter().copied().collect();
-            let lost_ns = media_at(&samples, self.origin.in_object(state.kept_from));
-            state.samples = samples
+            let lost_ns = media_at(&state.samples, self.origin.in_object(state.kept_from));
+            state.samples = std::mem::take(&mut state.samples)
                 .into_iter()
                 .map(|(at, ns)| (self.origin.in_file(at), ns.saturating_sub(lost_ns)))
                 .filter(|(at, _)| *at > origin.from)
@@ -131,7 +130,7 @@ impl Uploader {
             self.origin = origin;
             self.points.forget_offsets(0..self.origin.from);
             let (origin, filename, kept_from) = (self.origin.clone(), self.name.clone(), state.kept_from);
-            let media = state.samples.iter().copied().collect();
+            let media = state.samples.clone();
             self.checkpoint_writer.update(self.file, |file| {
                 file.started_at = file.started_at.map(|at| at.saturating_add_unsigned(lost_ns));
                 (file.filename, file.origin, file.kept_from, file.media) = (filename, origin, kept_from, media);

@@ -114,8 +114,7 @@ impl Uploader {
             match self.target.store.complete(upload, &parts, &self.meta).await {
                 Ok(stored) => {
                     let bytes = stored.bytes;
-                    let samples: Vec<(u64, u64)> = state.samples.iter().copied().collect();
-                    let media_ns = media_at(&samples, bytes);
+                    let media_ns = media_at(&state.samples, bytes);
                     return Some((self.kept(state, stored.location, bytes), media_ns));
                 }
                 Err(error) if error.kind == StorageErrorKind::Invalid => debug!(%error, "not these parts"),

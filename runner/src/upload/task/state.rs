@@ -1,7 +1,6 @@
 //! State of one upload task: what it was made with and what it knows. Nothing here waits or asks a store; the files beside
 //! it change the state.
 
-use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -135,7 +134,7 @@ pub(super) struct UploadTaskState {
     /// The head as it was last read for sending.
     pub(super) head: Option<Bytes>,
     /// (bytes of the object, nanoseconds of media in them), ascending.
-    pub(super) samples: VecDeque<(u64, u64)>,
+    pub(super) samples: Vec<(u64, u64)>,
     pub(super) checkpointed_at: Instant,
     pub(super) closed_at: Option<Instant>,
     pub(super) finish: Option<oneshot::Sender<Result<StoredObject, UploadFailure>>>,
@@ -196,7 +195,7 @@ impl UploadTaskState {
             used: 0,
             full_reported: false,
             head: None,
-            samples: VecDeque::new(),
+            samples: vec![],
             checkpointed_at: Instant::now(),
             closed_at: None,
             finish: None,

@@ -33,16 +33,15 @@ impl Uploader {
         }
         let sealed_to = if self.origin.is_whole() { sealed_to } else { self.walked(sealed_to) };
         let media_ns = media_ns.saturating_sub(state.skipped_ns);
-        if state.samples.back().is_none_or(|(end, _)| *end < sealed_to) {
-            state.samples.push_back((sealed_to, media_ns));
+        if state.samples.last().is_none_or(|(end, _)| *end < sealed_to) {
+            state.samples.push((sealed_to, media_ns));
             let safe = state.machine.safe_to();
             // Another object would begin at `kept_from`: how much media is before that has to be known.
             let given_back = state.kept_from > self.origin.from;
             let measured = if given_back { safe.min(self.origin.in_object(state.kept_from)) } else { safe };
             // One at or before it, to measure from.
-            while state.samples.get(1).is_some_and(|(end, _)| *end <= measured) {
-                state.samples.pop_front();
-            }
+            let known = state.samples.partition_point(|(end, _)| *end <= measured);
+            state.samples.drain(..known.saturating_sub(1));
             if state.samples.len() > MAX_SAMPLES {
                 let mut odd = false;
                 state.samples.retain(|_| {
