@@ -78,7 +78,7 @@ impl Uploader {
         let left = std::mem::replace(&mut self.target, UploadTarget { store: backup, upload: None });
         self.backup = Some(left.store);
         state.on_backup = true;
-        state.primary_error = message;
+        self.primary_error = message;
         if let Err(error) = self.begin_from_spool(state).await {
             return self.give_up(state, StorageErrorKind::Other, format!("Local upload failed: {error}")).await;
         }
@@ -96,7 +96,7 @@ impl Uploader {
         warn!(error = message, ?kind, spool = %self.spool.path().display(), "upload given up");
         state.in_flight.shutdown().await;
         let message =
-            if state.on_backup { format!("primary: {}\nbackup: {message}", state.primary_error) } else { message };
+            if state.on_backup { format!("primary: {}\nbackup: {message}", self.primary_error) } else { message };
         let kept = timeout(LAST_OPERATIONS_TIMEOUT, self.keep_what_is_there(state)).await.ok().flatten();
         if kept.is_none() {
             self.abandon(state).await;

@@ -72,7 +72,7 @@ pub(in crate::upload) struct Uploader {
     pub target: UploadTarget,
     /// The other store; after the change the primary one.
     pub backup: Option<Arc<dyn Storage>>,
-    /// Not empty: the primary store refused at the start, and the target is the backup.
+    /// Why the primary store was given up. Not empty at the start: it refused then, and the target is the backup.
     pub primary_error: String,
     /// The file.
     pub spool: Arc<SpoolReader>,
@@ -106,8 +106,6 @@ pub(super) struct UploadTaskState {
     pub(super) in_flight: JoinSet<OperationResult>,
     pub(super) outage: StoreOutage,
     pub(super) on_backup: bool,
-    /// Why the primary store was given up.
-    pub(super) primary_error: String,
     /// Uploads at the primary store that are to be aborted in the end.
     pub(super) left: Vec<Upload>,
     pub(super) beginning: bool,
@@ -180,7 +178,6 @@ impl UploadTaskState {
             in_flight: JoinSet::new(),
             outage: StoreOutage::new(&uploader.settings),
             on_backup: !uploader.primary_error.is_empty(),
-            primary_error: uploader.primary_error.clone(),
             left: vec![],
             beginning: false,
             completing: false,
