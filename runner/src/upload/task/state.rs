@@ -4,7 +4,6 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use spillway_ipc::restart::RestartPoints;
@@ -158,11 +157,7 @@ pub(super) struct StoreOutage {
 
 impl StoreOutage {
     pub(super) fn new(settings: &UploadSettings) -> Self {
-        let waits = RetrySchedule::new(
-            Duration::from_millis(settings.first_wait_ms),
-            Duration::from_millis(settings.longest_wait_ms),
-        );
-        Self { waits, until: None, since: None, refusals: 0, message: String::new() }
+        Self { waits: settings.waits(), until: None, since: None, refusals: 0, message: String::new() }
     }
 
     /// No request for a while, each time for longer.
