@@ -56,16 +56,15 @@ impl Uploader {
         }
         state.used = self.spool.used().unwrap_or(0);
         let used = state.used;
-        let full = if state.lost.is_some() {
-            state.lost.clone()
-        } else if state.machine.is_exhausted() {
-            Some(format!("{} takes no more parts of one object", self.target.store.name()))
-        } else {
+        let full = state.lost.clone().or_else(|| {
+            if state.machine.is_exhausted() {
+                return Some(format!("{} takes no more parts of one object", self.target.store.name()));
+            }
             (used >= self.spool_cap).then(|| {
                 let why = if state.outage.message.is_empty() { "the store is too slow" } else { &state.outage.message };
                 format!("{} MB wait to be uploaded and the spool holds no more: {why}", used >> 20)
             })
-        };
+        });
         if let Some(message) = full {
             warn!(reason = message, "recording has to end");
             // The session reads its inbox at all times; if it is full just now, the next tick tries again.
