@@ -25,6 +25,7 @@ use object::FileSalvager;
 use spooled::spooled;
 
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// For an abort of what cannot be completed.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What became of a file.
@@ -201,7 +202,7 @@ async fn finished(
 
 /// The same for a file on this machine's disk.
 fn manifest_beside(file: &Path, egress_id: &EgressId) -> Option<Times> {
-    let read = std::fs::read(file.with_file_name(format!("{egress_id}.json"))).ok()?;
+    let read = std::fs::read(file.with_file_name(manifest::path("", egress_id.as_str()))).ok()?;
     let manifest: Manifest = serde_json::from_slice(&read).ok()?;
     Some(Some((manifest.started_at, manifest.ended_at)))
 }

@@ -135,13 +135,13 @@ fn scan_moof(moof: &[u8], at: u64, video: &[u32], offsets: &mut VecDeque<BaseDat
         let mut first = true;
         for (name, box_at, content) in inside(traf) {
             let flags = number(content, 0) & 0xFF_FFFF;
-            if name == b"tfhd" {
-                seen.push(number(content, 4));
-            }
             match name {
                 // Version and flags, track id, then the offset.
-                b"tfhd" if flags & BASE_DATA_OFFSET != 0 => {
-                    if let Some(value) = content.get(8..16).and_then(|eight| eight.try_into().ok()) {
+                b"tfhd" => {
+                    seen.push(number(content, 4));
+                    if flags & BASE_DATA_OFFSET != 0
+                        && let Some(value) = content.get(8..16).and_then(|eight| eight.try_into().ok())
+                    {
                         let at = at + (traf_at + box_at + 8) as u64;
                         offsets.push_back(BaseDataOffset { at, value: u64::from_be_bytes(value) });
                     }

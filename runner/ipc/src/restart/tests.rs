@@ -53,15 +53,15 @@ fn mp4(keys: &[bool]) -> (Vec<u64>, File) {
 
 #[test]
 fn another_mp4_begins_with_a_keyframe_and_its_offsets_are_changed() {
-    let (starts, mut file) = mp4(&[true, false, true, false, false]);
-    let whole = file.bytes.len() as u64;
+    let (starts, mut first) = mp4(&[true, false, true, false, false]);
+    let whole = first.bytes.len() as u64;
     // The index of a finished file is no part of it.
-    file.bytes.extend(boxed(b"moov", &[9; 50]));
-    std::fs::write(file.reader.path(), &file.bytes).unwrap();
-    let reader = &file.reader;
+    first.bytes.extend(boxed(b"moov", &[9; 50]));
+    std::fs::write(first.reader.path(), &first.bytes).unwrap();
+    let reader = &first.reader;
     let mut points = RestartPoints::new(Container::Mp4);
     // Sealed at any byte.
-    for sealed_to in (0..=file.bytes.len() as u64).step_by(777).chain([file.bytes.len() as u64]) {
+    for sealed_to in (0..=first.bytes.len() as u64).step_by(777).chain([first.bytes.len() as u64]) {
         points.advance(reader, sealed_to).unwrap();
         assert!(points.walked_to() <= sealed_to);
     }
@@ -72,7 +72,7 @@ fn another_mp4_begins_with_a_keyframe_and_its_offsets_are_changed() {
     assert_eq!(points.keep_from(whole, NEAR), Some(starts[2]));
 
     let origin = points.origin(starts[2]).unwrap();
-    assert_eq!(origin.head, [&file.bytes[..32], &file.bytes[48..156]].concat());
+    assert_eq!(origin.head, [&first.bytes[..32], &first.bytes[48..156]].concat());
     let end = origin.in_object(whole);
     let offsets = points.offsets_in(0..whole);
     assert_eq!(offsets.len(), 5);
@@ -87,8 +87,8 @@ fn another_mp4_begins_with_a_keyframe_and_its_offsets_are_changed() {
         });
         assert!(pieces.collect::<Vec<_>>().concat() == object, "in pieces of {size}");
     }
-    let (again, new) = (file_of(&object), Container::Mp4);
-    let mut second = RestartPoints::new(new);
+    let again = file(object.to_vec());
+    let mut second = RestartPoints::new(Container::Mp4);
     second.advance(&again.reader, end).unwrap();
     assert_eq!(second.walked_to(), end, "it is a file like the first");
     let offsets = second.offsets_in(0..end);
@@ -120,10 +120,6 @@ fn sound_alone_is_no_beginning_where_there_are_pictures() {
         points.advance(&file.reader, end).unwrap();
         assert_eq!(points.before(end, NEAR), Some(starts[last_key]));
     }
-}
-
-fn file_of(object: &[u8]) -> File {
-    file(object.to_vec())
 }
 
 #[test]
