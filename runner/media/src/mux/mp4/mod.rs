@@ -87,9 +87,8 @@ pub struct Mp4 {
     tracks: Vec<Mp4Track>,
     fragment_ns: u64,
     next_fragment_ns: u64,
-    /// Begin of the open fragment and newest time seen.
+    /// Begin of the open fragment.
     since_ns: Option<u64>,
-    newest_ns: u64,
     described: bool,
     fragments: u32,
 }
@@ -99,16 +98,7 @@ impl Mp4 {
     pub fn open(file: SpoolFile, kinds: &[Mp4TrackKind], fragment_ns: u64) -> Self {
         let tracks = kinds.iter().map(|kind| Mp4Track::new(*kind)).collect();
         let next_fragment_ns = FIRST_FRAGMENT_NS.min(fragment_ns);
-        Self {
-            file,
-            tracks,
-            fragment_ns,
-            next_fragment_ns,
-            since_ns: None,
-            newest_ns: 0,
-            described: false,
-            fragments: 0,
-        }
+        Self { file, tracks, fragment_ns, next_fragment_ns, since_ns: None, described: false, fragments: 0 }
     }
 
     /// `at_ns` since the beginning of the file. Pictures before the first key frame are dropped: nothing can show them.
@@ -123,13 +113,12 @@ impl Mp4 {
         }
         let keyframe = track.is_video() && key;
         let (sound, waits_ns) = (!track.is_video(), track.waits_ns());
-        self.newest_ns = self.newest_ns.max(at_ns);
         let since = *self.since_ns.get_or_insert(at_ns);
         let due = if keyframe {
             // By the track's own time: a busy encoder's pictures come seconds behind the sound.
             waits_ns >= MIN_FRAGMENT_NS
         } else {
-            at_ns.saturating_sub(since) >= self.next_fragment_ns && !(sound && self.awaits_video(since))
+            at_ns.saturating_sub(since) >= self.next_fragment_ns && !(sound && self.awaits_video(at_ns, since))
         };
         if due && self.tracks.iter().all(|track| track.format.is_some()) {
             self.fragment(Some(at_ns))?;
@@ -160,8 +149,8 @@ impl Mp4 {
 
     /// Sound that comes first would end the fragment one picture before a keyframe that is on its way. Video that stands
     /// still is not waited for.
-    fn awaits_video(&self, since_ns: u64) -> bool {
-        self.newest_ns < since_ns + self.next_fragment_ns * 3 / 2
+    fn awaits_video(&self, at_ns: u64, since_ns: u64) -> bool {
+        at_ns < since_ns + self.next_fragment_ns * 3 / 2
             && self.tracks.iter().any(|track| track.is_video() && track.waiting.len() > 1)
     }
 
@@ -176,9 +165,9 @@ impl Mp4 {
             self.file.append(&front)?;
             self.described = true;
         }
-        let (newest, standstill) = (self.newest_ns, self.fragment_ns);
+        let standstill_ns = self.fragment_ns;
         let parts: Vec<(Vec<PendingSample>, u64)> =
-            self.tracks.iter_mut().map(|track| track.part(newest, standstill, cut_ns)).collect();
+            self.tracks.iter_mut().map(|track| track.part(standstill_ns, cut_ns)).collect();
         if parts.iter().all(|(samples, _)| samples.is_empty()) {
             return Ok(());
         }
@@ -310,7 +299,7 @@ impl Mp4Track {
     }
 
     /// What goes into this fragment, and where its last sample ends.
-    fn part(&mut self, newest_ns: u64, standstill_ns: u64, cut_ns: Option<u64>) -> (Vec<PendingSample>, u64) {
+    fn part(&mut self, standstill_ns: u64, cut_ns: Option<u64>) -> (Vec<PendingSample>, u64) {
         let in_track = |ns: u64| scale(ns, 1_000_000_000, self.timescale);
         let Some(waiting) = self.waiting.last().map(|sample| sample.at) else { return (vec![], 0) };
         let Some(cut) = cut_ns.map(in_track) else {
@@ -318,9 +307,8 @@ impl Mp4Track {
             return (std::mem::take(&mut self.waiting), waiting + usual);
         };
         // A track that stands still: its last sample is shown until something comes.
-        let newest = in_track(newest_ns);
-        if newest >= waiting + in_track(standstill_ns) {
-            return (std::mem::take(&mut self.waiting), newest);
+        if cut >= waiting + in_track(standstill_ns) {
+            return (std::mem::take(&mut self.waiting), cut);
         }
         let before = self.waiting.partition_point(|sample| sample.at < cut).min(self.waiting.len() - 1);
         let rest = self.waiting.split_off(before);
@@ -491,3 +479,6 @@ fn aac_config(rate: u32) -> Vec<u8> {
 fn scale(value: u64, from: u64, to: u32) -> u64 {
     ((u128::from(value) * u128::from(to) + u128::from(from / 2)) / u128::from(from)) as u64
 }
+
+#[cfg(test)]
+mod tests;
