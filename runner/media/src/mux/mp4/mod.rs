@@ -111,14 +111,13 @@ impl Mp4 {
         if !track.take(at_ns, key, data) {
             return Ok(());
         }
-        let keyframe = track.is_video() && key;
-        let (sound, waits_ns) = (!track.is_video(), track.waits_ns());
+        let (video, waits_ns) = (track.is_video(), track.waits_ns());
         let since = *self.since_ns.get_or_insert(at_ns);
-        let due = if keyframe {
+        let due = if video && key {
             // By the track's own time: a busy encoder's pictures come seconds behind the sound.
             waits_ns >= MIN_FRAGMENT_NS
         } else {
-            at_ns.saturating_sub(since) >= self.next_fragment_ns && !(sound && self.awaits_video(at_ns, since))
+            at_ns.saturating_sub(since) >= self.next_fragment_ns && (video || !self.awaits_video(at_ns, since))
         };
         if due && self.tracks.iter().all(|track| track.format.is_some()) {
             self.fragment(Some(at_ns))?;
