@@ -15,6 +15,7 @@ mod boxes;
 
 use spillway_ipc::{SpoolError, SpoolFile};
 
+use super::scale;
 use crate::track::Codec;
 use boxes::{SampleFormat, boxed, full, u32, u64};
 
@@ -462,10 +463,6 @@ fn aac_config(rate: u32) -> Vec<u8> {
             bits.to_be_bytes()[3..].to_vec()
         }
     }
-}
-
-fn scale(value: u64, from: u64, to: u32) -> u64 {
-    ((u128::from(value) * u128::from(to) + u128::from(from / 2)) / u128::from(from)) as u64
 }
 
 #[cfg(test)]
