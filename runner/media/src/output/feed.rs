@@ -166,8 +166,7 @@ impl Mp4Output {
         }
         drop(state);
         let end = at_ns + buffer.duration().map_or(0, gst::ClockTime::nseconds);
-        self.progress.advance(kind, end);
-        self.progress.flow(&self.tell);
+        self.progress.advance(kind, end, &self.tell);
         Ok(())
     }
 

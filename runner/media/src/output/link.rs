@@ -82,10 +82,7 @@ pub(super) fn muxed(
             keep_first_caps(&pad);
         }
         let (progress, tell) = (progress.clone(), tell.clone());
-        watch_buffers(&out, move |end_ns| {
-            progress.advance(kind, end_ns);
-            progress.flow(&tell);
-        });
+        watch_buffers(&out, move |end_ns| progress.advance(kind, end_ns, &tell));
         feeds.set(kind, Feed::new(kind, appsrc));
     }
     Ok((FileWriter::Sink(sink), feeds))
