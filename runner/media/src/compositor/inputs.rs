@@ -330,7 +330,8 @@ impl Tracks {
     /// Where a frame of this track goes.
     fn pace(&mut self, track: TrackId, at: MediaTime) -> MediaTime {
         let Some(index) = self.live.iter().rposition(|live| live.track == track && !live.left) else { return at };
-        let late = self.late_beside(&self.live[index]);
+        let live = &self.live[index];
+        let late = if live.is_video() { None } else { self.late_beside(live) };
         match &mut self.live[index].pace {
             TrackPacing::FrameQueue(step) => step.show(at),
             TrackPacing::Sound(follow) => follow.shift(at, late),
