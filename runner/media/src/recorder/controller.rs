@@ -143,7 +143,7 @@ impl RecorderController {
                 self.room_over(MediaEndReason::SourceClosed { message: "the room is over".into() })
             }
             RecorderInput::Pipeline(recorder, event) => self.on_pipeline(recorder, event),
-            RecorderInput::Compositor(recorder, event) => self.on_scene(recorder, event),
+            RecorderInput::Compositor(recorder, event) => self.on_compositor(recorder, event),
         }
     }
 
@@ -245,7 +245,7 @@ impl RecorderController {
         CONTINUE
     }
 
-    fn on_scene(&mut self, number: u32, event: CompositorEvent) -> Flow {
+    fn on_compositor(&mut self, number: u32, event: CompositorEvent) -> Flow {
         let Some(recorder) = self.recorder.as_mut().filter(|recorder| recorder.number == number) else {
             return CONTINUE;
         };

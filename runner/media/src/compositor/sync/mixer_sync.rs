@@ -80,17 +80,14 @@ impl<T> Default for TimeOrdered<T> {
 }
 
 impl<T> TimeOrdered<T> {
-    fn put(&mut self, at: MediaTime, video_event: T) {
+    fn put(&mut self, at: MediaTime, item: T) {
         self.count += 1;
-        self.waiting.insert((at, self.count), video_event);
+        self.waiting.insert((at, self.count), item);
     }
 
     fn take_to(&mut self, at: MediaTime) -> Vec<(MediaTime, T)> {
         let later = self.waiting.split_off(&(at, u64::MAX));
-        std::mem::replace(&mut self.waiting, later)
-            .into_iter()
-            .map(|((at, _), video_event)| (at, video_event))
-            .collect()
+        std::mem::replace(&mut self.waiting, later).into_iter().map(|((at, _), item)| (at, item)).collect()
     }
 }
 
