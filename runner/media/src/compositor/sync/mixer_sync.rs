@@ -176,7 +176,7 @@ impl MixerSync {
         lock(&self.state).watermark.ns_since(at)
     }
 
-    /// For the mixer that does not decide. `None`: it ended before it began.
+    /// For both mixers. `None`: it ended before it began.
     pub fn wait_for_start(&self) -> Option<MediaTime> {
         let mut state = lock(&self.state);
         while state.start.is_none() && !state.given_up {
@@ -185,7 +185,7 @@ impl MixerSync {
         state.start.filter(|_| !state.given_up)
     }
 
-    /// For one mixer, in its own thread: decides when the recording begins. `None`: it ended before it began.
+    /// For the compositor's own thread: decides when the recording begins. `None`: it ended before it began.
     pub fn decide_start(&self) -> Option<MediaTime> {
         let start = self.find_start();
         let mut state = lock(&self.state);
