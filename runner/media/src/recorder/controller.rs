@@ -306,10 +306,11 @@ impl RecorderController {
         if media_ns > 0 {
             let _ = self.flowing();
         }
+        let drain_timeout = self.drain_timeout();
         if let Some(draining) = &mut self.draining {
             if draining.worked != worked {
                 draining.worked = worked;
-                draining.give_up_at = now + if self.orphan { ORPHAN_DRAIN_TIMEOUT } else { DRAIN_TIMEOUT };
+                draining.give_up_at = now + drain_timeout;
             } else if now >= draining.give_up_at {
                 warn!("the file did not finish draining");
                 return Flow::Break(MediaEndReason::Failed {
