@@ -21,12 +21,10 @@ use crate::report::Reporter;
 use crate::upload::checkpoint::{Checkpoint, FileCheckpoint, host};
 use crate::upload::stores::StoreFactory;
 use crate::upload::{UploadSettings, abort, remove_spooled};
-use object::FileSalvager;
+use object::{ABORT_TIMEOUT, FileSalvager};
 use spooled::spooled;
 
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
-/// For an abort of what cannot be completed.
-const ABORT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What became of a file.
 struct SalvagedFile {

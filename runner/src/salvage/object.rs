@@ -2,6 +2,7 @@
 //! complete one list of parts after the other, the one that loses least first. Runs in the salvage's task.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use spillway_ipc::SealTracker;
 use spillway_plan::Container;
@@ -11,12 +12,14 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::ABORT_TIMEOUT;
 use super::spooled::Spooled;
 use crate::upload::checkpoint::{FileCheckpoint, UploadCheckpoint};
 use crate::upload::machine::UploadMachine;
 use crate::upload::plan::PartLayout;
 use crate::upload::{UploadSettings, abort, candidates, retry_until};
+
+/// For an abort of what cannot be completed.
+pub(super) const ABORT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Completes one object in one store.
 pub(super) struct FileSalvager<'a> {
