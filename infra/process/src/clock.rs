@@ -16,6 +16,37 @@ const SLEW: i64 = 2;
 /// A clock that is at least so far behind, nanoseconds, steps ahead at once: its machine was suspended or moved.
 const STEP_NS: i64 = 1_000_000_000;
 
+/// Two clocks that were read within this time were read at once.
+const AT_ONCE: Duration = Duration::from_micros(200);
+/// Reads before the best one is taken.
+const MAX_READS: u32 = 16;
+
+/// The monotonic clock and the host's wall clock (Unix nanoseconds), read at one moment. A thread may lose its CPU between
+/// two reads: on a busy machine of two cores a recording was found to begin 0.1 s before its `started_at`.
+pub fn read_both() -> (Instant, i64) {
+    read_together(Instant::now, || unix_ns_of(SystemTime::now()))
+}
+
+/// Reads `wall` between two reads of `monotonic`, until these two are close or it was tried often enough.
+fn read_together(mut monotonic: impl FnMut() -> Instant, mut wall: impl FnMut() -> i64) -> (Instant, i64) {
+    let mut read = || {
+        let (before, unix_ns, after) = (monotonic(), wall(), monotonic());
+        (after.saturating_duration_since(before), before, unix_ns)
+    };
+    let mut best = read();
+    for _ in 1..MAX_READS {
+        if best.0 <= AT_ONCE {
+            break;
+        }
+        let next = read();
+        if next.0 < best.0 {
+            best = next;
+        }
+    }
+    let (apart, before, unix_ns) = best;
+    (before + apart / 2, unix_ns)
+}
+
 /// Handle of a clock; clones are one clock. It runs with tokio's clock, so that both agree in a test with paused time.
 #[derive(Clone, Debug)]
 pub struct Clock {
@@ -67,7 +98,7 @@ pub struct Corrected {
 /// How a difference to the reference is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Correction {
-    /// The first measurement: the reference's time is taken over.
+    /// The first measurement: the reference's time is taken over, unless the difference is within its uncertainty.
     First,
     /// None: the difference is within the uncertainty of the measurement.
     Nothing,
@@ -80,18 +111,23 @@ pub enum Correction {
 impl Clock {
     /// Starts at the host's wall clock time.
     pub fn host() -> Self {
-        Self::starting_at(unix_ns_of(SystemTime::now()))
+        Self::host_ahead_by(0)
     }
 
     /// Starts at `unix_ns`, Unix nanoseconds.
     pub fn starting_at(unix_ns: i64) -> Self {
-        let state = State { at: Instant::now(), unix_ns, pending_ns: 0, is_measured: false };
+        Self::starting_from(Instant::now(), unix_ns)
+    }
+
+    fn starting_from(at: Instant, unix_ns: i64) -> Self {
+        let state = State { at, unix_ns, pending_ns: 0, is_measured: false };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// Starts ahead of the host's wall clock; negative: behind it.
     pub fn host_ahead_by(nanoseconds: i64) -> Self {
-        Self::starting_at(unix_ns_of(SystemTime::now()).saturating_add(nanoseconds))
+        let (at, unix_ns) = read_both();
+        Self::starting_from(at, unix_ns.saturating_add(nanoseconds))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -129,11 +165,13 @@ impl Clock {
 
     /// By how much this clock is ahead of the host's wall clock, nanoseconds.
     pub fn ahead_of_host_ns(&self) -> i64 {
-        self.unix_ns().saturating_sub(unix_ns_of(SystemTime::now()))
+        let (at, host_ns) = read_both();
+        self.state().read(at).saturating_sub(host_ns)
     }
 
-    /// Corrects the clock. The first measurement is taken over; later ones remove, without a jump, the part of the
-    /// difference that exceeds the uncertainty. A clock that is at least a second behind is set ahead.
+    /// Corrects the clock. The first measurement is taken over, unless the host's clock is right within the uncertainty;
+    /// later ones remove, without a jump, the part of the difference that exceeds the uncertainty. A clock that is at
+    /// least a second behind is set ahead.
     pub fn measured(&self, measurement: &Measurement) -> Corrected {
         self.state().measured(measurement)
     }
@@ -164,9 +202,10 @@ impl State {
         let since = nanos(now - measurement.answered);
         let reference = measurement.reference_ns.saturating_add(open).saturating_add(since);
         let behind_ns = reference.saturating_sub(unix_ns).saturating_sub(pending_ns);
+        let is_certain = behind_ns.saturating_abs() > open;
         let (unix_ns, pending_ns, how) = if !self.is_measured {
-            (reference, 0, Correction::First)
-        } else if behind_ns.saturating_abs() <= open {
+            (if is_certain { reference } else { unix_ns }, 0, Correction::First)
+        } else if !is_certain {
             (unix_ns, pending_ns, Correction::Nothing)
         } else {
             let surely = behind_ns - open * behind_ns.signum();
@@ -237,6 +276,46 @@ mod tests {
         assert_eq!((corrected.behind_ns, corrected.how), (-20 * MS, Correction::Slewed));
         advance(Duration::from_secs(1)).await;
         assert_eq!(right.unix_ns() - clock.unix_ns(), -MS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_is_right_is_not_made_wrong_by_a_slow_answer() {
+        let (right, clock) = (Clock::starting_at(NEW_YEAR), Clock::starting_at(NEW_YEAR));
+        assert_eq!(ask(&clock, &right, 250, 0).await, Corrected { behind_ns: -125 * MS, how: Correction::First });
+        assert_eq!(clock.unix_ns(), right.unix_ns());
+    }
+
+    #[test]
+    fn a_pause_between_two_reads_does_not_move_the_clock() {
+        let (begun, now) = (Instant::now(), std::cell::Cell::new(Duration::ZERO));
+        // The thread loses its CPU for 100 ms before, between and after the reads, in turn; then it has luck.
+        let mut pauses = [100, 0, 0, 0, 100, 0, 0, 0, 100].into_iter().map(Duration::from_millis);
+        let mut pass = || now.set(now.get() + pauses.next().unwrap_or(Duration::from_micros(1)));
+        let pass = std::cell::RefCell::new(&mut pass);
+        let monotonic = || {
+            (pass.borrow_mut())();
+            begun + now.get()
+        };
+        let wall = || {
+            (pass.borrow_mut())();
+            NEW_YEAR + nanos(now.get())
+        };
+        let (at, unix_ns) = read_together(monotonic, wall);
+        let off = unix_ns - NEW_YEAR - nanos(at.saturating_duration_since(begun));
+        assert!(off.abs() <= nanos(AT_ONCE) / 2, "{off} ns");
+    }
+
+    #[test]
+    fn the_best_of_bad_reads_is_taken() {
+        let (begun, reads) = (Instant::now(), std::cell::Cell::new(0u64));
+        // Each pair is 100 ms apart but the fifth, which is 10 ms.
+        let at = || {
+            reads.set(reads.get() + 1);
+            let (pair, second) = ((reads.get() - 1) / 2, (reads.get() - 1) % 2);
+            begun + Duration::from_millis(pair * 1000 + second * if pair == 4 { 10 } else { 100 })
+        };
+        let (at, _) = read_together(at, || NEW_YEAR);
+        assert_eq!(at, begun + Duration::from_millis(4005));
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,8 +16,14 @@ use crate::error::BusError;
 /// Crystals drift by some ten microseconds a second; what this finds is a machine that was suspended, or another Redis
 /// after a failover.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(15);
-/// Measurements at the beginning; the one with the shortest round trip is the most exact.
+/// Measurements at the beginning; the one with the shortest round trip is the most exact. On a busy machine more are made,
+/// while there is time.
 const FIRST_MEASUREMENTS: usize = 3;
+const MAX_FIRST_MEASUREMENTS: usize = 12;
+/// Exact enough for a `started_at`.
+const SHORT_ROUND_TRIP: Duration = Duration::from_millis(10);
+/// No further measurement is begun after this; a recording waits for it.
+const FIRST_LIMIT: Duration = Duration::from_millis(150);
 /// A difference from here on is logged.
 const LOGGED_DIFFERENCE_NS: i64 = 1_000_000_000;
 
@@ -34,7 +40,12 @@ impl RedisTime {
     /// Redis did not answer; a retry is right.
     pub async fn follow(clock: Clock, commands: &Arc<Commands>) -> Result<Self, BusError> {
         let mut best = measure(commands).await?;
-        for _ in 1..FIRST_MEASUREMENTS {
+        let begun = Instant::now();
+        for number in 1..MAX_FIRST_MEASUREMENTS {
+            let is_exact = best.round_trip() <= SHORT_ROUND_TRIP;
+            if number >= FIRST_MEASUREMENTS && (is_exact || begun.elapsed() >= FIRST_LIMIT) {
+                break;
+            }
             let next = measure(commands).await?;
             if next.round_trip() < best.round_trip() {
                 best = next;

@@ -6,10 +6,11 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
+use spillway_process::clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -204,7 +205,8 @@ impl Udp {
         let Ok(messages) = recvmmsg(self.socket.as_raw_fd(), &mut headers, parts.iter_mut(), flags, None) else {
             return;
         };
-        let (now, unix) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        let (now, unix_ns) = clock::read_both();
+        let (now, unix) = (now.into_std(), Duration::from_nanos(unix_ns.max(0) as u64));
         for message in messages {
             let stamp = message.cmsgs().ok().and_then(|mut parts| {
                 parts.find_map(|part| match part {
