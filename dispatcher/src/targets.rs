@@ -90,9 +90,9 @@ impl Target {
         if !kinds.is_empty() && !kinds.contains(&kind) {
             return Some(format!("takes no {}", kind.name()));
         }
-        match (load.stored, takes_uploads, takes_local_files) {
-            (true, false, _) => Some("takes no uploads".to_owned()),
-            (false, _, false) => Some("takes no files without an upload".to_owned()),
+        match (takes_uploads, takes_local_files) {
+            (false, _) if load.stored => Some("takes no uploads".to_owned()),
+            (_, false) if load.is_local() => Some("takes no files without an upload".to_owned()),
             _ => None,
         }
     }
@@ -403,6 +403,10 @@ mod tests {
         let names = |shapes: &BTreeMap<String, Shape>| shapes.keys().cloned().collect::<Vec<_>>().join(" ");
         assert_eq!(names(&targets.shapes(EgressKind::Track, &stored).unwrap()), "far near picky");
         assert_eq!(names(&targets.shapes(EgressKind::Track, &load).unwrap()), "far near");
+        let both = Load { local: true, ..stored };
+        assert_eq!(names(&targets.shapes(EgressKind::Track, &both).unwrap()), "far near");
+        let streams = Load { files: 0, streamed: 1.0, ..load };
+        assert_eq!(names(&targets.shapes(EgressKind::Track, &streams).unwrap()), "far near picky");
         let shapes = targets.shapes(EgressKind::RoomComposite, &stored).unwrap();
         assert_eq!(names(&shapes), "far near");
 

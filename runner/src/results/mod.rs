@@ -9,8 +9,8 @@ use std::io;
 use std::path::Path;
 
 use spillway_ipc::{Quality, TrackFacts};
+use spillway_plan::EgressPlan;
 use spillway_plan::manifest::{self, Manifest, ManifestFile};
-use spillway_plan::{EgressPlan, Output};
 
 pub use output::{OutputError, OutputPath};
 pub(crate) use output::{filename, numbered};
@@ -48,7 +48,7 @@ pub fn manifest(
     results: &[FileResult],
     wanted_anyway: bool,
 ) -> io::Result<Option<(String, String)>> {
-    let wanted = wanted_anyway || plan.outputs.iter().any(|Output::File(file)| file.manifest);
+    let wanted = wanted_anyway || plan.files().any(|file| file.manifest);
     let (true, Some(first)) = (wanted, results.first()) else {
         return Ok(None);
     };

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use spillway_ipc::{FileId, MediaCommand, MediaEndReason, MediaEvent, MediaSettings, StartCommand, TrackFacts};
-use spillway_plan::{Container, EgressPlan, Output};
+use spillway_plan::{Container, EgressPlan};
 use spillway_process::{Clock, LocalRoot};
 use spillway_protocol::Code;
 use spillway_protocol::Secret;
@@ -249,8 +249,7 @@ impl Driver<'_> {
         media: &mut MediaProcess,
     ) -> Result<(), OutputError> {
         let plan = &self.job.plan;
-        let (Some(Output::File(output)), Some(outputs)) = (plan.outputs.get(file as usize), &mut self.files.outputs)
-        else {
+        let (Some(output), Some(outputs)) = (plan.file(file), &mut self.files.outputs) else {
             return Err(OutputError::NotRequested(file));
         };
         let asked = results::filename(plan, output, container, facts, clock::local(&self.job.clock));

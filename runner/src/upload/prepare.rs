@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::NaiveDateTime;
 use spillway_ipc::restart::RestartPoints;
 use spillway_ipc::{Origin, SealTracker, SpoolReader, TrackFacts};
-use spillway_plan::{AudioPlan, Container, Destination, Destinations, EgressPlan, FileOutput, Output, VideoPlan};
+use spillway_plan::{AudioPlan, Container, Destination, Destinations, EgressPlan, FileOutput, VideoPlan};
 use spillway_process::chain;
 use spillway_storage::{Meta, Storage, StorageError};
 use tokio::sync::{mpsc, watch};
@@ -74,7 +74,7 @@ impl PreparedOutputs {
         session: mpsc::Sender<SessionEvent>,
     ) -> Result<Self, String> {
         let mut outputs = Vec::new();
-        for (index, Output::File(output)) in plan.outputs.iter().enumerate() {
+        for (index, output) in plan.files().enumerate() {
             outputs.push(match resources.destinations.get(index) {
                 Some(Destinations { primary: Destination::Disk, .. }) | None => None,
                 Some(destinations) => {
@@ -303,7 +303,7 @@ fn expected_bits(plan: &EgressPlan) -> Option<u64> {
     let audio = match &plan.sound {
         Some(AudioPlan::Mixed { bitrate, .. }) => u64::from(*bitrate),
         Some(AudioPlan::Copied) => 128,
-        None => 0,
+        Some(AudioPlan::Raw { .. }) | None => 0,
     };
     let video = match &plan.picture {
         None => 0,

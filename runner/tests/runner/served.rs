@@ -154,7 +154,7 @@ impl RunnerHarness {
     fn ticket(&self, script: &str) -> Ticket {
         let start = start_request(script);
         let mut plan = spillway_plan::plan(&start, &Defaults::default()).unwrap();
-        let Output::File(file) = &mut plan.outputs[0];
+        let Output::File(file) = &mut plan.outputs[0] else { panic!("{:?}", plan.outputs) };
         file.stored = self.destinations.is_some();
         let destinations = self.destinations.as_ref().map(|one| serde_json::to_string(&[one]).unwrap());
         Ticket {
