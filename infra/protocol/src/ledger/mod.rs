@@ -5,6 +5,7 @@
 //! the egress, so that a dispatcher continues what a runner began.
 
 mod fact;
+mod results;
 
 use livekit_protocol as livekit;
 use livekit_protocol::EgressStatus;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use self::fact::NOTHING_CAME;
 pub use self::fact::{EgressEndReason, Fact, Outcome};
+use self::results::{bounded, entry, signed};
 use crate::code::Code;
 use crate::requested::{self, RequestedOutputs};
 use crate::rpc::StartEgressRequest;
@@ -19,11 +21,8 @@ use crate::rpc::StartEgressRequest;
 /// HTTP "content too large", livekit/egress' number for a limit; no psrpc code has it.
 const LIMIT_CODE: i32 = 413;
 const LIMIT_REACHED: &str = "Session limit reached";
-/// Bounds of the text in `details`, which people read.
+/// Bound of the text in `details`, which people read.
 const MAX_NOTES: usize = 12;
-const MAX_NOTE_CHARS: usize = 400;
-/// Bound on `file_results`; facts about further files are dropped.
-const MAX_FILES: usize = 1000;
 
 /// One egress from acceptance to its terminal status. All times are Unix nanoseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,28 +53,24 @@ struct LedgerFile {
 }
 
 impl EgressLedger {
-    /// A ledger in STARTING, with the request without its secrets and one entry in `file_results` for each file asked for.
+    /// A ledger in STARTING, with the request without its secrets and one result for each output asked for, of a stream
+    /// output for each URL.
     pub fn accept(start: &StartEgressRequest, at: i64) -> Self {
-        let request = start.request.as_ref().map(requested::redacted);
-        let asked = request.as_ref().map(RequestedOutputs::of).unwrap_or_default();
-        let room_name = if asked.room_name.is_empty() { start.room_name.clone() } else { asked.room_name };
-        let file = livekit::FileInfo::default();
-        #[expect(deprecated, reason = "clients of the single-output days still read it")]
-        let result = (asked.files == 1 && asked.others == 0).then(|| livekit::egress_info::Result::File(file.clone()));
-        let info = livekit::EgressInfo {
+        let asked = start.request.as_ref().map(RequestedOutputs::of).unwrap_or_default();
+        let room_name = if asked.room_name.is_empty() { start.room_name.as_str() } else { asked.room_name };
+        let mut info = livekit::EgressInfo {
             egress_id: start.egress_id.clone(),
             room_id: start.room_id.clone(),
-            room_name,
+            room_name: room_name.to_owned(),
             source_type: asked.source_type.into(),
             status: EgressStatus::EgressStarting.into(),
             started_at: at,
             updated_at: at,
-            file_results: vec![file; asked.files.min(MAX_FILES)],
             retry_count: start.retry_count,
-            request,
-            result,
+            request: start.request.as_ref().map(requested::redacted),
             ..livekit::EgressInfo::default()
         };
+        results::prefill(&mut info, &asked);
         Self {
             files: vec![LedgerFile::default(); info.file_results.len()],
             info,
@@ -137,7 +132,7 @@ impl EgressLedger {
             Fact::Ending(why) => self.end(why, at),
             Fact::FileStored { index, size, started_at, ended_at, location } => {
                 if let Some((file, state)) = self.file(index) {
-                    file.size = size.try_into().unwrap_or(i64::MAX);
+                    file.size = signed(size);
                     file.started_at = started_at;
                     file.ended_at = ended_at.max(started_at);
                     file.duration = file.ended_at.saturating_sub(started_at);
@@ -147,7 +142,7 @@ impl EgressLedger {
                 false
             }
             // A note during ENDING goes out with the terminal update.
-            Fact::Noted(message) => self.note(message) && self.status() != EgressStatus::EgressEnding,
+            Fact::Noted(message) => self.note(&message) && self.status() != EgressStatus::EgressEnding,
             Fact::ManifestStored { location } => {
                 // The first one counts, as with livekit/egress.
                 fill(&mut self.info.manifest_location, location);
@@ -160,7 +155,7 @@ impl EgressLedger {
             }
         };
         self.info.details = self.details();
-        self.mirror_single_result();
+        results::mirror_single(&mut self.info);
         // Two updates never carry the same time, so a receiver can put them in order.
         self.info.updated_at = at.max(self.info.updated_at.saturating_add(1));
         worth_sending.then(|| self.info.clone())
@@ -171,11 +166,7 @@ impl EgressLedger {
             return false;
         }
         self.active = true;
-        for file in &mut self.info.file_results {
-            if file.started_at == 0 {
-                file.started_at = started_at;
-            }
-        }
+        results::begin(&mut self.info, started_at);
         // The end may have been asked for while the first media was on its way.
         let status = if self.why.is_some() { EgressStatus::EgressEnding } else { EgressStatus::EgressActive };
         self.info.set_status(status);
@@ -223,7 +214,7 @@ impl EgressLedger {
         let unfinished: Vec<String> =
             self.unfinished().filter(|(_, at)| !at.is_empty()).map(|(_, at)| at.to_owned()).collect();
         for location in unfinished {
-            self.note(format!("not finished properly: {location}"));
+            self.note(&format!("not finished properly: {location}"));
         }
         self.info.set_status(status);
         self.info.error_code = code;
@@ -241,18 +232,11 @@ impl EgressLedger {
     }
 
     fn file(&mut self, index: usize) -> Option<(&mut livekit::FileInfo, &mut LedgerFile)> {
-        if index >= MAX_FILES {
-            return None;
-        }
-        if index >= self.files.len() {
-            self.files.resize_with(index + 1, LedgerFile::default);
-            self.info.file_results.resize_with(index + 1, livekit::FileInfo::default);
-        }
-        Some((self.info.file_results.get_mut(index)?, self.files.get_mut(index)?))
+        Some((entry(&mut self.info.file_results, index)?, entry(&mut self.files, index)?))
     }
 
-    fn note(&mut self, message: String) -> bool {
-        let message: String = message.chars().take(MAX_NOTE_CHARS).collect();
+    fn note(&mut self, message: &str) -> bool {
+        let message = bounded(message);
         if message.is_empty() || self.notes.contains(&message) {
             return false;
         }
@@ -271,15 +255,6 @@ impl EgressLedger {
         let more = (self.notes_left_out > 0).then(|| format!("and {} more", self.notes_left_out));
         let parts: Vec<String> = why.into_iter().chain(waiting).chain(self.notes.iter().cloned()).chain(more).collect();
         parts.join("; ")
-    }
-
-    #[expect(deprecated, reason = "clients of the single-output days still read it")]
-    fn mirror_single_result(&mut self) {
-        if let (Some(livekit::egress_info::Result::File(single)), Some(file)) =
-            (&mut self.info.result, self.info.file_results.first())
-        {
-            single.clone_from(file);
-        }
     }
 }
 
