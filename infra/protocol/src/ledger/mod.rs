@@ -6,6 +6,7 @@
 
 mod fact;
 mod results;
+mod streams;
 
 use livekit_protocol as livekit;
 use livekit_protocol::EgressStatus;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use self::fact::NOTHING_CAME;
 pub use self::fact::{EgressEndReason, Fact, Outcome};
 use self::results::{bounded, entry, signed};
+use self::streams::{LedgerStream, StreamResults};
 use crate::code::Code;
 use crate::requested::{self, RequestedOutputs};
 use crate::rpc::StartEgressRequest;
@@ -43,6 +45,9 @@ pub struct EgressLedger {
     notes_left_out: u32,
     /// As long as `info.file_results`.
     files: Vec<LedgerFile>,
+    /// As long as `info.stream_results`, unless an older version wrote the ledger last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    streams: Vec<LedgerStream>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +55,9 @@ struct LedgerFile {
     /// Location while it is written, from [`Fact::FileOpened`].
     opened: Option<String>,
     stored: bool,
+    /// Text of the first [`Fact::FileFailed`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failed: Option<String>,
 }
 
 impl EgressLedger {
@@ -71,8 +79,9 @@ impl EgressLedger {
             ..livekit::EgressInfo::default()
         };
         results::prefill(&mut info, &asked);
-        Self {
+        let mut ledger = Self {
             files: vec![LedgerFile::default(); info.file_results.len()],
+            streams: Vec::new(),
             info,
             active: false,
             waiting: String::new(),
@@ -80,7 +89,10 @@ impl EgressLedger {
             limit_at: 0,
             notes: Vec::new(),
             notes_left_out: 0,
-        }
+        };
+        // What is kept beside each stream of the request.
+        ledger.streams();
+        ledger
     }
 
     /// The current EgressInfo, with changes that were not worth an update of their own.
@@ -110,7 +122,22 @@ impl EgressLedger {
         if self.is_over() {
             return None;
         }
-        let worth_sending = match fact {
+        let worth_sending = self.apply(fact, at);
+        self.info.details = self.details();
+        results::mirror_single(&mut self.info);
+        // Two updates never carry the same time, so a receiver can put them in order.
+        self.info.updated_at = at.max(self.info.updated_at.saturating_add(1));
+        if worth_sending {
+            self.streams().sent();
+        }
+        worth_sending.then(|| self.info.clone())
+    }
+
+    /// Whether the change is worth an update of its own.
+    fn apply(&mut self, fact: Fact, at: i64) -> bool {
+        // What comes during ENDING goes out with the terminal update.
+        let open = self.status() != EgressStatus::EgressEnding;
+        match fact {
             Fact::Waiting(message) => {
                 let changed = !self.active && self.waiting != message;
                 self.waiting = message;
@@ -141,8 +168,66 @@ impl EgressLedger {
                 }
                 false
             }
-            // A note during ENDING goes out with the terminal update.
-            Fact::Noted(message) => self.note(&message) && self.status() != EgressStatus::EgressEnding,
+            Fact::FileFailed { index, message } => {
+                if let Some((_, state)) = self.file(index) {
+                    state.failed.get_or_insert(message);
+                }
+                false
+            }
+            Fact::SegmentsOpened { index, playlist, live_playlist } => {
+                if let Some(segments) = entry(&mut self.info.segment_results, index) {
+                    segments.playlist_name = playlist;
+                    segments.live_playlist_name = live_playlist.unwrap_or_default();
+                }
+                false
+            }
+            Fact::SegmentsProgress { index, count, bytes, duration_ns } => {
+                if let Some(segments) = entry(&mut self.info.segment_results, index) {
+                    segments.segment_count = signed(count);
+                    segments.size = signed(bytes);
+                    segments.duration = signed(duration_ns);
+                }
+                false
+            }
+            Fact::SegmentsStored { index, playlist_location, live_location, started_at, ended_at } => {
+                if let Some(segments) = entry(&mut self.info.segment_results, index) {
+                    segments.playlist_location = playlist_location;
+                    segments.live_playlist_location = live_location.unwrap_or_default();
+                    segments.started_at = started_at;
+                    segments.ended_at = ended_at.max(started_at);
+                    segments.duration = segments.ended_at.saturating_sub(started_at);
+                }
+                false
+            }
+            Fact::ImagesOpened { index, prefix } => {
+                if let Some(images) = entry(&mut self.info.image_results, index) {
+                    images.filename_prefix = prefix;
+                }
+                false
+            }
+            Fact::ImagesProgress { index, count } => {
+                if let Some(images) = entry(&mut self.info.image_results, index) {
+                    images.image_count = signed(count);
+                }
+                false
+            }
+            Fact::ImagesStored { index, started_at, ended_at } => {
+                if let Some(images) = entry(&mut self.info.image_results, index) {
+                    images.started_at = started_at;
+                    images.ended_at = ended_at.max(started_at);
+                }
+                false
+            }
+            Fact::StreamAdded { id, url } => self.streams().add(id, url, at) && open,
+            Fact::StreamConnected { id, at } => self.streams().connected(id, at) && open,
+            Fact::StreamRetried { id, at: lost_at, message } => {
+                self.streams().retried(id, lost_at, &message, at) && open
+            }
+            Fact::StreamEnded { id, at, failure } => {
+                let failure = failure.filter(|_| matches!(self.why, None | Some(EgressEndReason::Failure)));
+                self.streams().ended(id, at, failure.as_deref()) && open
+            }
+            Fact::Noted(message) => self.note(&message) && open,
             Fact::ManifestStored { location } => {
                 // The first one counts, as with livekit/egress.
                 fill(&mut self.info.manifest_location, location);
@@ -153,12 +238,7 @@ impl EgressLedger {
                 self.finish(outcome, at);
                 true
             }
-        };
-        self.info.details = self.details();
-        results::mirror_single(&mut self.info);
-        // Two updates never carry the same time, so a receiver can put them in order.
-        self.info.updated_at = at.max(self.info.updated_at.saturating_add(1));
-        worth_sending.then(|| self.info.clone())
+        }
     }
 
     fn begin(&mut self, started_at: i64) -> bool {
@@ -189,6 +269,13 @@ impl EgressLedger {
     }
 
     fn finish(&mut self, outcome: Outcome, at: i64) {
+        let failed = self.files.iter().find_map(|file| file.failed.clone());
+        let outcome = match (outcome, failed) {
+            (Outcome::Complete | Outcome::LimitReached, Some(message)) if self.active => {
+                Outcome::Failed { code: Code::Internal, message }
+            }
+            (outcome, _) => outcome,
+        };
         let (status, error, code, why) = match outcome {
             Outcome::Complete | Outcome::LimitReached if !self.active => {
                 let limit = outcome == Outcome::LimitReached || self.why == Some(EgressEndReason::Limit);
@@ -228,11 +315,18 @@ impl EgressLedger {
             _ => at,
         };
         // livekit-server takes an end time of 0 for "not over" and keeps the record for ever.
-        self.info.ended_at = ended_at.max(self.info.started_at).max(1);
+        let ended_at = ended_at.max(self.info.started_at).max(1);
+        self.info.ended_at = ended_at;
+        let failure = (status == EgressStatus::EgressFailed).then(|| self.info.error.clone());
+        self.streams().end_all(ended_at, failure.as_deref());
     }
 
     fn file(&mut self, index: usize) -> Option<(&mut livekit::FileInfo, &mut LedgerFile)> {
         Some((entry(&mut self.info.file_results, index)?, entry(&mut self.files, index)?))
+    }
+
+    fn streams(&mut self) -> StreamResults<'_> {
+        StreamResults::new(&mut self.info.stream_results, &mut self.streams, self.info.started_at)
     }
 
     fn note(&mut self, message: &str) -> bool {
@@ -301,5 +395,7 @@ fn fill(field: &mut String, value: String) {
     }
 }
 
+#[cfg(test)]
+mod result_tests;
 #[cfg(test)]
 mod tests;
