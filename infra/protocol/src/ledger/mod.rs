@@ -5,24 +5,23 @@
 //! the egress, so that a dispatcher continues what a runner began.
 
 mod fact;
+mod info_bytes;
 mod results;
 mod streams;
+mod terminal;
 
 use livekit_protocol as livekit;
 use livekit_protocol::EgressStatus;
 use serde::{Deserialize, Serialize};
 
-use self::fact::NOTHING_CAME;
 pub use self::fact::{EgressEndReason, Fact, Outcome};
 use self::results::{bounded, entry, signed};
 use self::streams::{LedgerStream, StreamResults};
+use self::terminal::TerminalState;
 use crate::code::Code;
 use crate::requested::{self, RequestedOutputs};
 use crate::rpc::StartEgressRequest;
 
-/// HTTP "content too large", livekit/egress' number for a limit; no psrpc code has it.
-const LIMIT_CODE: i32 = 413;
-const LIMIT_REACHED: &str = "Session limit reached";
 /// Bound of the text in `details`, which people read.
 const MAX_NOTES: usize = 12;
 
@@ -276,23 +275,7 @@ impl EgressLedger {
             }
             (outcome, _) => outcome,
         };
-        let (status, error, code, why) = match outcome {
-            Outcome::Complete | Outcome::LimitReached if !self.active => {
-                let limit = outcome == Outcome::LimitReached || self.why == Some(EgressEndReason::Limit);
-                let message = if limit { "Session limit reached before start signal" } else { NOTHING_CAME };
-                let why = if limit { EgressEndReason::Limit } else { EgressEndReason::SourceClosed };
-                (EgressStatus::EgressAborted, message.to_owned(), aborted_code(), why)
-            }
-            Outcome::Complete if self.why == Some(EgressEndReason::Limit) => limit_reached(),
-            Outcome::Complete => (EgressStatus::EgressComplete, String::new(), 0, EgressEndReason::SourceClosed),
-            Outcome::LimitReached => limit_reached(),
-            Outcome::Aborted { message } => {
-                (EgressStatus::EgressAborted, message, aborted_code(), EgressEndReason::SourceClosed)
-            }
-            Outcome::Failed { code, message } => {
-                (EgressStatus::EgressFailed, message, i32::from(code.http()), EgressEndReason::Failure)
-            }
-        };
+        let TerminalState { status, error, code, why } = TerminalState::of(outcome, self.active, self.why);
         for (file, state) in self.info.file_results.iter_mut().zip(&self.files) {
             if let (Some(location), false) = (&state.opened, state.stored) {
                 file.location.clone_from(location);
@@ -305,10 +288,7 @@ impl EgressLedger {
         }
         self.info.set_status(status);
         self.info.error_code = code;
-        if status != EgressStatus::EgressComplete {
-            // A terminal status other than COMPLETE always has an error text.
-            self.info.error = if error.is_empty() { status_text(status).to_owned() } else { error };
-        }
+        self.info.error = error;
         self.why.get_or_insert(why);
         let ended_at = match status {
             EgressStatus::EgressLimitReached if self.limit_at != 0 => self.limit_at,
@@ -349,43 +329,6 @@ impl EgressLedger {
         let more = (self.notes_left_out > 0).then(|| format!("and {} more", self.notes_left_out));
         let parts: Vec<String> = why.into_iter().chain(waiting).chain(self.notes.iter().cloned()).chain(more).collect();
         parts.join("; ")
-    }
-}
-
-/// Serde form of EgressInfo in a stored ledger: its protobuf bytes in base64. Unlike a JSON form it keeps fields that this
-/// version does not know.
-mod info_bytes {
-    use base64::Engine;
-    use base64::engine::general_purpose::STANDARD;
-    use livekit_protocol as livekit;
-    use prost::Message;
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(info: &livekit::EgressInfo, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&STANDARD.encode(info.encode_to_vec()))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<livekit::EgressInfo, D::Error> {
-        let text = String::deserialize(from)?;
-        let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
-        livekit::EgressInfo::decode(bytes.as_slice()).map_err(D::Error::custom)
-    }
-}
-
-fn limit_reached() -> (EgressStatus, String, i32, EgressEndReason) {
-    (EgressStatus::EgressLimitReached, LIMIT_REACHED.to_owned(), LIMIT_CODE, EgressEndReason::Limit)
-}
-
-fn aborted_code() -> i32 {
-    Code::FailedPrecondition.http().into()
-}
-
-fn status_text(status: EgressStatus) -> &'static str {
-    match status {
-        EgressStatus::EgressAborted => "aborted",
-        EgressStatus::EgressLimitReached => LIMIT_REACHED,
-        _ => "failed",
     }
 }
 
