@@ -5,25 +5,25 @@
 //! the egress, so that a dispatcher continues what a runner began.
 
 mod fact;
+mod info_bytes;
+mod results;
+mod streams;
+mod terminal;
 
 use livekit_protocol as livekit;
 use livekit_protocol::EgressStatus;
 use serde::{Deserialize, Serialize};
 
-use self::fact::NOTHING_CAME;
 pub use self::fact::{EgressEndReason, Fact, Outcome};
+use self::results::{bounded, entry, signed};
+use self::streams::{LedgerStream, StreamResults};
+use self::terminal::TerminalState;
 use crate::code::Code;
 use crate::requested::{self, RequestedOutputs};
 use crate::rpc::StartEgressRequest;
 
-/// HTTP "content too large", livekit/egress' number for a limit; no psrpc code has it.
-const LIMIT_CODE: i32 = 413;
-const LIMIT_REACHED: &str = "Session limit reached";
-/// Bounds of the text in `details`, which people read.
+/// Bound of the text in `details`, which people read.
 const MAX_NOTES: usize = 12;
-const MAX_NOTE_CHARS: usize = 400;
-/// Bound on `file_results`; facts about further files are dropped.
-const MAX_FILES: usize = 1000;
 
 /// One egress from acceptance to its terminal status. All times are Unix nanoseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +44,9 @@ pub struct EgressLedger {
     notes_left_out: u32,
     /// As long as `info.file_results`.
     files: Vec<LedgerFile>,
+    /// As long as `info.stream_results`, unless an older version wrote the ledger last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    streams: Vec<LedgerStream>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,33 +54,33 @@ struct LedgerFile {
     /// Location while it is written, from [`Fact::FileOpened`].
     opened: Option<String>,
     stored: bool,
+    /// Text of the first [`Fact::FileFailed`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failed: Option<String>,
 }
 
 impl EgressLedger {
-    /// A ledger in STARTING, with the request without its secrets and one entry in `file_results` for each file asked for.
+    /// A ledger in STARTING, with the request without its secrets and one result for each output asked for, of a stream
+    /// output for each URL.
     pub fn accept(start: &StartEgressRequest, at: i64) -> Self {
-        let request = start.request.as_ref().map(requested::redacted);
-        let asked = request.as_ref().map(RequestedOutputs::of).unwrap_or_default();
-        let room_name = if asked.room_name.is_empty() { start.room_name.clone() } else { asked.room_name };
-        let file = livekit::FileInfo::default();
-        #[expect(deprecated, reason = "clients of the single-output days still read it")]
-        let result = (asked.files == 1 && asked.others == 0).then(|| livekit::egress_info::Result::File(file.clone()));
-        let info = livekit::EgressInfo {
+        let asked = start.request.as_ref().map(RequestedOutputs::of).unwrap_or_default();
+        let room_name = if asked.room_name.is_empty() { start.room_name.as_str() } else { asked.room_name };
+        let mut info = livekit::EgressInfo {
             egress_id: start.egress_id.clone(),
             room_id: start.room_id.clone(),
-            room_name,
+            room_name: room_name.to_owned(),
             source_type: asked.source_type.into(),
             status: EgressStatus::EgressStarting.into(),
             started_at: at,
             updated_at: at,
-            file_results: vec![file; asked.files.min(MAX_FILES)],
             retry_count: start.retry_count,
-            request,
-            result,
+            request: start.request.as_ref().map(requested::redacted),
             ..livekit::EgressInfo::default()
         };
-        Self {
+        results::prefill(&mut info, &asked);
+        let mut ledger = Self {
             files: vec![LedgerFile::default(); info.file_results.len()],
+            streams: Vec::new(),
             info,
             active: false,
             waiting: String::new(),
@@ -85,7 +88,10 @@ impl EgressLedger {
             limit_at: 0,
             notes: Vec::new(),
             notes_left_out: 0,
-        }
+        };
+        // What is kept beside each stream of the request.
+        ledger.streams();
+        ledger
     }
 
     /// The current EgressInfo, with changes that were not worth an update of their own.
@@ -115,7 +121,22 @@ impl EgressLedger {
         if self.is_over() {
             return None;
         }
-        let worth_sending = match fact {
+        let worth_sending = self.apply(fact, at);
+        self.info.details = self.details();
+        results::mirror_single(&mut self.info);
+        // Two updates never carry the same time, so a receiver can put them in order.
+        self.info.updated_at = at.max(self.info.updated_at.saturating_add(1));
+        if worth_sending {
+            self.streams().sent();
+        }
+        worth_sending.then(|| self.info.clone())
+    }
+
+    /// Whether the change is worth an update of its own.
+    fn apply(&mut self, fact: Fact, at: i64) -> bool {
+        // What comes during ENDING goes out with the terminal update.
+        let open = self.status() != EgressStatus::EgressEnding;
+        match fact {
             Fact::Waiting(message) => {
                 let changed = !self.active && self.waiting != message;
                 self.waiting = message;
@@ -137,7 +158,7 @@ impl EgressLedger {
             Fact::Ending(why) => self.end(why, at),
             Fact::FileStored { index, size, started_at, ended_at, location } => {
                 if let Some((file, state)) = self.file(index) {
-                    file.size = size.try_into().unwrap_or(i64::MAX);
+                    file.size = signed(size);
                     file.started_at = started_at;
                     file.ended_at = ended_at.max(started_at);
                     file.duration = file.ended_at.saturating_sub(started_at);
@@ -146,8 +167,66 @@ impl EgressLedger {
                 }
                 false
             }
-            // A note during ENDING goes out with the terminal update.
-            Fact::Noted(message) => self.note(message) && self.status() != EgressStatus::EgressEnding,
+            Fact::FileFailed { index, message } => {
+                if let Some((_, state)) = self.file(index) {
+                    state.failed.get_or_insert(message);
+                }
+                false
+            }
+            Fact::SegmentsOpened { index, playlist, live_playlist } => {
+                if let Some(segments) = entry(&mut self.info.segment_results, index) {
+                    segments.playlist_name = playlist;
+                    segments.live_playlist_name = live_playlist.unwrap_or_default();
+                }
+                false
+            }
+            Fact::SegmentsProgress { index, count, bytes, duration_ns } => {
+                if let Some(segments) = entry(&mut self.info.segment_results, index) {
+                    segments.segment_count = signed(count);
+                    segments.size = signed(bytes);
+                    segments.duration = signed(duration_ns);
+                }
+                false
+            }
+            Fact::SegmentsStored { index, playlist_location, live_location, started_at, ended_at } => {
+                if let Some(segments) = entry(&mut self.info.segment_results, index) {
+                    segments.playlist_location = playlist_location;
+                    segments.live_playlist_location = live_location.unwrap_or_default();
+                    segments.started_at = started_at;
+                    segments.ended_at = ended_at.max(started_at);
+                    segments.duration = segments.ended_at.saturating_sub(started_at);
+                }
+                false
+            }
+            Fact::ImagesOpened { index, prefix } => {
+                if let Some(images) = entry(&mut self.info.image_results, index) {
+                    images.filename_prefix = prefix;
+                }
+                false
+            }
+            Fact::ImagesProgress { index, count } => {
+                if let Some(images) = entry(&mut self.info.image_results, index) {
+                    images.image_count = signed(count);
+                }
+                false
+            }
+            Fact::ImagesStored { index, started_at, ended_at } => {
+                if let Some(images) = entry(&mut self.info.image_results, index) {
+                    images.started_at = started_at;
+                    images.ended_at = ended_at.max(started_at);
+                }
+                false
+            }
+            Fact::StreamAdded { id, url } => self.streams().add(id, url, at) && open,
+            Fact::StreamConnected { id, at } => self.streams().connected(id, at) && open,
+            Fact::StreamRetried { id, at: lost_at, message } => {
+                self.streams().retried(id, lost_at, &message, at) && open
+            }
+            Fact::StreamEnded { id, at, failure } => {
+                let failure = failure.filter(|_| matches!(self.why, None | Some(EgressEndReason::Failure)));
+                self.streams().ended(id, at, failure.as_deref()) && open
+            }
+            Fact::Noted(message) => self.note(&message) && open,
             Fact::ManifestStored { location } => {
                 // The first one counts, as with livekit/egress.
                 fill(&mut self.info.manifest_location, location);
@@ -158,12 +237,7 @@ impl EgressLedger {
                 self.finish(outcome, at);
                 true
             }
-        };
-        self.info.details = self.details();
-        self.mirror_single_result();
-        // Two updates never carry the same time, so a receiver can put them in order.
-        self.info.updated_at = at.max(self.info.updated_at.saturating_add(1));
-        worth_sending.then(|| self.info.clone())
+        }
     }
 
     fn begin(&mut self, started_at: i64) -> bool {
@@ -171,11 +245,7 @@ impl EgressLedger {
             return false;
         }
         self.active = true;
-        for file in &mut self.info.file_results {
-            if file.started_at == 0 {
-                file.started_at = started_at;
-            }
-        }
+        results::begin(&mut self.info, started_at);
         // The end may have been asked for while the first media was on its way.
         let status = if self.why.is_some() { EgressStatus::EgressEnding } else { EgressStatus::EgressActive };
         self.info.set_status(status);
@@ -198,23 +268,14 @@ impl EgressLedger {
     }
 
     fn finish(&mut self, outcome: Outcome, at: i64) {
-        let (status, error, code, why) = match outcome {
-            Outcome::Complete | Outcome::LimitReached if !self.active => {
-                let limit = outcome == Outcome::LimitReached || self.why == Some(EgressEndReason::Limit);
-                let message = if limit { "Session limit reached before start signal" } else { NOTHING_CAME };
-                let why = if limit { EgressEndReason::Limit } else { EgressEndReason::SourceClosed };
-                (EgressStatus::EgressAborted, message.to_owned(), aborted_code(), why)
+        let failed = self.files.iter().find_map(|file| file.failed.clone());
+        let outcome = match (outcome, failed) {
+            (Outcome::Complete | Outcome::LimitReached, Some(message)) if self.active => {
+                Outcome::Failed { code: Code::Internal, message }
             }
-            Outcome::Complete if self.why == Some(EgressEndReason::Limit) => limit_reached(),
-            Outcome::Complete => (EgressStatus::EgressComplete, String::new(), 0, EgressEndReason::SourceClosed),
-            Outcome::LimitReached => limit_reached(),
-            Outcome::Aborted { message } => {
-                (EgressStatus::EgressAborted, message, aborted_code(), EgressEndReason::SourceClosed)
-            }
-            Outcome::Failed { code, message } => {
-                (EgressStatus::EgressFailed, message, i32::from(code.http()), EgressEndReason::Failure)
-            }
+            (outcome, _) => outcome,
         };
+        let TerminalState { status, error, code, why } = TerminalState::of(outcome, self.active, self.why);
         for (file, state) in self.info.file_results.iter_mut().zip(&self.files) {
             if let (Some(location), false) = (&state.opened, state.stored) {
                 file.location.clone_from(location);
@@ -223,36 +284,33 @@ impl EgressLedger {
         let unfinished: Vec<String> =
             self.unfinished().filter(|(_, at)| !at.is_empty()).map(|(_, at)| at.to_owned()).collect();
         for location in unfinished {
-            self.note(format!("not finished properly: {location}"));
+            self.note(&format!("not finished properly: {location}"));
         }
         self.info.set_status(status);
         self.info.error_code = code;
-        if status != EgressStatus::EgressComplete {
-            // A terminal status other than COMPLETE always has an error text.
-            self.info.error = if error.is_empty() { status_text(status).to_owned() } else { error };
-        }
+        self.info.error = error;
         self.why.get_or_insert(why);
         let ended_at = match status {
             EgressStatus::EgressLimitReached if self.limit_at != 0 => self.limit_at,
             _ => at,
         };
         // livekit-server takes an end time of 0 for "not over" and keeps the record for ever.
-        self.info.ended_at = ended_at.max(self.info.started_at).max(1);
+        let ended_at = ended_at.max(self.info.started_at).max(1);
+        self.info.ended_at = ended_at;
+        let failure = (status == EgressStatus::EgressFailed).then(|| self.info.error.clone());
+        self.streams().end_all(ended_at, failure.as_deref());
     }
 
     fn file(&mut self, index: usize) -> Option<(&mut livekit::FileInfo, &mut LedgerFile)> {
-        if index >= MAX_FILES {
-            return None;
-        }
-        if index >= self.files.len() {
-            self.files.resize_with(index + 1, LedgerFile::default);
-            self.info.file_results.resize_with(index + 1, livekit::FileInfo::default);
-        }
-        Some((self.info.file_results.get_mut(index)?, self.files.get_mut(index)?))
+        Some((entry(&mut self.info.file_results, index)?, entry(&mut self.files, index)?))
     }
 
-    fn note(&mut self, message: String) -> bool {
-        let message: String = message.chars().take(MAX_NOTE_CHARS).collect();
+    fn streams(&mut self) -> StreamResults<'_> {
+        StreamResults::new(&mut self.info.stream_results, &mut self.streams, self.info.started_at)
+    }
+
+    fn note(&mut self, message: &str) -> bool {
+        let message = bounded(message);
         if message.is_empty() || self.notes.contains(&message) {
             return false;
         }
@@ -272,52 +330,6 @@ impl EgressLedger {
         let parts: Vec<String> = why.into_iter().chain(waiting).chain(self.notes.iter().cloned()).chain(more).collect();
         parts.join("; ")
     }
-
-    #[expect(deprecated, reason = "clients of the single-output days still read it")]
-    fn mirror_single_result(&mut self) {
-        if let (Some(livekit::egress_info::Result::File(single)), Some(file)) =
-            (&mut self.info.result, self.info.file_results.first())
-        {
-            single.clone_from(file);
-        }
-    }
-}
-
-/// Serde form of EgressInfo in a stored ledger: its protobuf bytes in base64. Unlike a JSON form it keeps fields that this
-/// version does not know.
-mod info_bytes {
-    use base64::Engine;
-    use base64::engine::general_purpose::STANDARD;
-    use livekit_protocol as livekit;
-    use prost::Message;
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(info: &livekit::EgressInfo, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&STANDARD.encode(info.encode_to_vec()))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<livekit::EgressInfo, D::Error> {
-        let text = String::deserialize(from)?;
-        let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
-        livekit::EgressInfo::decode(bytes.as_slice()).map_err(D::Error::custom)
-    }
-}
-
-fn limit_reached() -> (EgressStatus, String, i32, EgressEndReason) {
-    (EgressStatus::EgressLimitReached, LIMIT_REACHED.to_owned(), LIMIT_CODE, EgressEndReason::Limit)
-}
-
-fn aborted_code() -> i32 {
-    Code::FailedPrecondition.http().into()
-}
-
-fn status_text(status: EgressStatus) -> &'static str {
-    match status {
-        EgressStatus::EgressAborted => "aborted",
-        EgressStatus::EgressLimitReached => LIMIT_REACHED,
-        _ => "failed",
-    }
 }
 
 fn fill(field: &mut String, value: String) {
@@ -326,5 +338,7 @@ fn fill(field: &mut String, value: String) {
     }
 }
 
+#[cfg(test)]
+mod result_tests;
 #[cfg(test)]
 mod tests;

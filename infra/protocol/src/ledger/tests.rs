@@ -191,6 +191,8 @@ fn fact() -> impl Strategy<Value = Fact> {
             }
         ),
         message.prop_map(Fact::Noted),
+        result_fact(),
+        stream_fact(),
         message.prop_map(|location| Fact::ManifestStored { location }),
         prop_oneof![
             Just(Outcome::Complete),
@@ -200,6 +202,64 @@ fn fact() -> impl Strategy<Value = Fact> {
         ]
         .prop_map(Fact::Over),
     ]
+}
+
+fn result_fact() -> impl Strategy<Value = Fact> {
+    let (message, index) = ("[a-c]{0,2}", 0..3usize);
+    prop_oneof![
+        (index.clone(), message).prop_map(|(index, message)| Fact::FileFailed { index, message }),
+        (index.clone(), message, proptest::option::of(message))
+            .prop_map(|(index, playlist, live_playlist)| { Fact::SegmentsOpened { index, playlist, live_playlist } }),
+        (index.clone(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(index, count, bytes, duration_ns)| {
+            Fact::SegmentsProgress { index, count, bytes, duration_ns }
+        }),
+        (index.clone(), message, any::<i64>(), any::<i64>()).prop_map(
+            |(index, playlist_location, started_at, ended_at)| Fact::SegmentsStored {
+                index,
+                playlist_location,
+                live_location: None,
+                started_at,
+                ended_at
+            }
+        ),
+        (index.clone(), message).prop_map(|(index, prefix)| Fact::ImagesOpened { index, prefix }),
+        (index.clone(), any::<u64>()).prop_map(|(index, count)| Fact::ImagesProgress { index, count }),
+        (index, any::<i64>(), any::<i64>()).prop_map(|(index, started_at, ended_at)| Fact::ImagesStored {
+            index,
+            started_at,
+            ended_at
+        }),
+    ]
+}
+
+fn stream_fact() -> impl Strategy<Value = Fact> {
+    let (message, id) = ("[a-c]{0,2}", 0..4u32);
+    prop_oneof![
+        (id.clone(), message).prop_map(|(id, key)| Fact::stream_added(id, &format!("rtmp://h/live/{key}"))),
+        (id.clone(), any::<i64>()).prop_map(|(id, at)| Fact::StreamConnected { id, at }),
+        (id.clone(), any::<i64>(), message).prop_map(|(id, at, message)| Fact::StreamRetried { id, at, message }),
+        (id, any::<i64>(), proptest::option::of(message)).prop_map(|(id, at, failure)| Fact::StreamEnded {
+            id,
+            at,
+            failure
+        }),
+    ]
+}
+
+/// A request with no output but a file, or with streams as well.
+fn request(streams: usize) -> StartEgressRequest {
+    let mut start = start();
+    let Some(EgressRequest::RoomComposite(request)) = &mut start.request else { panic!() };
+    if streams > 0 {
+        let urls = (0..streams).map(|n| format!("rtmp://h/live/{n}")).collect();
+        request.stream_outputs.push(livekit::StreamOutput { urls, ..Default::default() });
+    }
+    start
+}
+
+/// Streams of an info that are over: a stream ends once, and nothing changes it afterwards.
+fn over(info: &livekit::EgressInfo) -> impl Iterator<Item = &livekit::StreamInfo> {
+    info.stream_results.iter().filter(|stream| stream.status() != livekit::stream_info::Status::Active)
 }
 
 fn step(status: EgressStatus) -> u8 {
@@ -215,8 +275,9 @@ proptest! {
     #[test]
     fn there_is_one_end_whatever_the_order_of_facts(
         facts in proptest::collection::vec((fact(), any::<i64>()), 0..40), hand_over in any::<prop::sample::Index>(),
+        streams in 0..3usize,
     ) {
-        let mut ledger = EgressLedger::accept(&start(), 1000);
+        let mut ledger = EgressLedger::accept(&request(streams), 1000);
         let mut sent: Vec<livekit::EgressInfo> = Vec::new();
         let hand_over = hand_over.index(facts.len() + 1);
         for (n, (fact, at)) in facts.into_iter().enumerate() {
@@ -235,7 +296,20 @@ proptest! {
             }
             prop_assert!(step(before.status()) <= step(ledger.status()));
             prop_assert_eq!(ledger.info().file_results.len(), ledger.files.len());
+            prop_assert_eq!(ledger.info().stream_results.len(), ledger.streams.len());
+            for stream in over(before.info()) {
+                prop_assert!(ledger.info().stream_results.contains(stream));
+            }
+            for stream in over(ledger.info()) {
+                let failed = stream.status() == livekit::stream_info::Status::Failed;
+                prop_assert_eq!(failed, !stream.error.is_empty());
+                prop_assert!(stream.started_at > 0 && stream.ended_at >= stream.started_at);
+                prop_assert!((0..=stream.ended_at - stream.started_at).contains(&stream.duration));
+            }
             sent.extend(out);
+        }
+        if ledger.is_over() {
+            prop_assert_eq!(over(ledger.info()).count(), ledger.info().stream_results.len());
         }
         prop_assert!(sent.windows(2).all(|two| two[0].updated_at < two[1].updated_at || two[0].updated_at == i64::MAX));
         prop_assert!(sent.iter().filter(|info| step(info.status()) == 3).count() <= 1);
