@@ -3,13 +3,15 @@
 //!
 //! `wait` never starts · `record` records until stopped · `die` aborts while recording · `exit3` leaves with a code ·
 //! `mute` stops talking · `deaf` ignores the stop · `full`, `evicted`, `refused`, `closed` end that way · `degraded`,
-//! `environment`, `nonsense` say so. `mp4` writes as the muxer of MP4 does, and with `boxes`
-//! what can be read as one; `fast` writes ten megabytes a second.
+//! `environment`, `nonsense` say so · `again` goes on in other files, as after a change of codec ·
+//! `two` writes two outputs, and with `lose1` the second one fails alone. `mp4` writes as the muxer of MP4 does, and with
+//! `boxes` what can be read as one; `fast` writes ten megabytes a second.
 
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::error::Error;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use spillway_ipc::framing::media_endpoint;
+use spillway_ipc::framing::{EventWriter, media_endpoint};
 use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, Quality, SpoolError, SpoolFile, TrackFacts};
 use spillway_plan::Container;
 
@@ -61,7 +63,69 @@ fn step(file: &mut SpoolFile, container: Container, bytes: u64) -> Result<(), Sp
     Ok(())
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// A file while it is written.
+struct ScriptedFile {
+    number: u32,
+    output: u32,
+    spool: SpoolFile,
+    container: Container,
+    began: Instant,
+    started_at: i64,
+}
+
+impl ScriptedFile {
+    fn wrote(&self) -> MediaEvent {
+        MediaEvent::Wrote {
+            file: self.number,
+            end: self.spool.end(),
+            sealed_to: self.spool.written().sealed_to(),
+            media_ns: self.began.elapsed().as_nanos() as u64,
+        }
+    }
+
+    /// Answers when it ended.
+    fn close(mut self, boxes: bool, degraded: Vec<String>, writer: &EventWriter) -> Result<i64, Box<dyn Error>> {
+        if self.container == Container::Mp4 && self.spool.end() > 0 {
+            let index = if boxes { boxed(b"moov", &[b'M'; 191]) } else { vec![b'M'; 199] };
+            self.spool.append(&index)?;
+            self.spool.write_at(32, &mdat(1234))?;
+        }
+        // A file without media has no length.
+        let length = if self.spool.end() == 0 { Duration::ZERO } else { self.began.elapsed() };
+        let (started_at, ended_at) = (self.started_at, self.started_at + length.as_nanos() as i64);
+        let quality = Quality { media_ms: length.as_millis() as u64, degraded, ..Quality::default() };
+        let (file, bytes) = (self.number, self.spool.end());
+        writer.send(&MediaEvent::Closed { file, bytes, started_at, ended_at, quality })?;
+        Ok(ended_at)
+    }
+}
+
+/// Asks for files, each with its output, and opens those that the runner makes; `None`: it says something else, or is gone.
+fn open_files(
+    commands: &Receiver<MediaCommand>,
+    writer: &EventWriter,
+    asked: &[(u32, u32)],
+    container: Container,
+) -> Result<Option<Vec<ScriptedFile>>, Box<dyn Error>> {
+    for (file, output) in asked {
+        let facts = TrackFacts { publisher_identity: "ann".into(), track_id: "TR_1".into(), ..TrackFacts::default() };
+        writer.send(&MediaEvent::Opening { file: *file, output: Some(*output), container, facts })?;
+    }
+    let mut files = vec![];
+    for _ in asked {
+        let (number, path, id) = match commands.recv() {
+            Ok(MediaCommand::WriteTo { file, path, id }) => (file, path, id),
+            Ok(MediaCommand::NoFile { .. }) => continue,
+            _ => return Ok(None),
+        };
+        let Some((_, output)) = asked.iter().find(|(file, _)| *file == number) else { return Ok(None) };
+        let spool = SpoolFile::claimed(&path, id, container)?;
+        files.push(ScriptedFile { number, output: *output, spool, container, began: Instant::now(), started_at: 0 });
+    }
+    Ok(Some(files))
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
     let (mut reader, writer) = media_endpoint()?;
     let (send, commands) = mpsc::channel();
     std::thread::spawn(move || {
@@ -107,29 +171,63 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
 
-    let facts = TrackFacts { publisher_identity: "ann".into(), track_id: "TR_1".into(), ..TrackFacts::default() };
-    let container = if does("mp4") { Container::Mp4 } else { Container::Ogg };
     let bytes = if does("fast") { 200_000 } else { 100 };
-    emit(MediaEvent::Opening { file: 0, container, facts })?;
-    let Ok(MediaCommand::WriteTo { file: 0, path, id }) = commands.recv() else { return Ok(()) };
-    let mut file = SpoolFile::claimed(&path, id, container)?;
+    let container = if does("mp4") { Container::Mp4 } else { Container::Ogg };
+    let open = |asked: &[(u32, u32)]| open_files(&commands, &writer, asked, container);
+    // The second one first: the order of results is the request's.
+    let asked: &[(u32, u32)] = if does("two") { &[(1, 1), (0, 0)] } else { &[(0, 0)] };
+    let Some(mut files) = open(asked)? else { return Ok(()) };
     let started_at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as i64 + start.clock_ahead_ns;
-    emit(MediaEvent::Started { at: started_at })?;
     let began = Instant::now();
+    for file in &mut files {
+        (file.started_at, file.began) = (started_at, began);
+    }
+    emit(MediaEvent::Started { at: started_at })?;
+    let degraded = if does("degraded") { vec!["frozen for 3.0 s".to_owned()] } else { vec![] };
+    let mut changes = u32::from(does("again"));
     let why = loop {
-        if does("boxes") {
-            fragment(&mut file, bytes)?;
-        } else {
-            step(&mut file, container, bytes)?;
+        for file in &mut files {
+            if does("boxes") {
+                fragment(&mut file.spool, bytes)?;
+            } else {
+                step(&mut file.spool, container, bytes)?;
+            }
+            if !does("mute") {
+                emit(file.wrote())?;
+            }
         }
-        let media_ns = began.elapsed().as_nanos() as u64;
         if !does("mute") {
-            emit(MediaEvent::Wrote { file: 0, end: file.end(), sealed_to: file.written().sealed_to(), media_ns })?;
-            emit(alive(media_ns))?;
+            emit(alive(began.elapsed().as_nanos() as u64))?;
         }
         let old_enough = began.elapsed() > Duration::from_millis(300);
+        if old_enough && changes > 0 {
+            changes -= 1;
+            let behind = start.plan.outputs.len() as u32;
+            let next: Vec<(u32, u32)> = (behind..).zip(files.iter().map(|file| file.output)).collect();
+            let mut ended_at = 0;
+            for file in files.drain(..) {
+                ended_at = file.close(does("boxes"), degraded.clone(), &writer)?;
+            }
+            let Some(opened) = open(&next)? else { return Ok(()) };
+            files = opened;
+            files.iter_mut().for_each(|file| file.started_at = ended_at);
+        }
+        if old_enough
+            && does("lose1")
+            && let Some(at) = files.iter().position(|file| file.output == 1)
+        {
+            let (lost, message) = (files.remove(at), "no space left on the disk".to_owned());
+            let (output, file) = (lost.output, Some(lost.number));
+            emit(MediaEvent::OutputFailed { output, file, full: true, code: "internal".into(), message })?;
+            lost.close(does("boxes"), degraded.clone(), &writer)?;
+        }
         match commands.recv_timeout(STEP) {
             Ok(MediaCommand::Stop) if !does("deaf") => break MediaEndReason::Stopped,
+            Ok(MediaCommand::CloseOutput { output }) => {
+                if let Some(at) = files.iter().position(|file| file.output == output) {
+                    files.remove(at).close(does("boxes"), degraded.clone(), &writer)?;
+                }
+            }
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
             _ if !old_enough => {}
             _ if does("die") => std::process::abort(),
@@ -140,14 +238,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ => {}
         }
     };
-    if container == Container::Mp4 {
-        let index = if does("boxes") { boxed(b"moov", &[b'M'; 191]) } else { vec![b'M'; 199] };
-        file.append(&index)?;
-        file.write_at(32, &mdat(1234))?;
+    for file in files {
+        file.close(does("boxes"), degraded.clone(), &writer)?;
     }
-    let degraded = if does("degraded") { vec!["frozen for 3.0 s".to_owned()] } else { vec![] };
-    let ended_at = started_at + began.elapsed().as_nanos() as i64;
-    let quality = Quality { media_ms: began.elapsed().as_millis() as u64, degraded, ..Quality::default() };
-    emit(MediaEvent::Closed { file: 0, bytes: file.end(), started_at, ended_at, quality })?;
     Ok(emit(MediaEvent::Ended { why })?)
 }

@@ -17,13 +17,26 @@ pub enum MediaCommand {
     Start(Box<StartCommand>),
     /// The answer to [`MediaEvent::Opening`]: where the bytes of this file go.
     WriteTo {
-        /// Number of the output, from 0.
+        /// As in [`MediaEvent::Opening`].
         file: u32,
         /// Absolute.
         path: PathBuf,
         /// The empty file that the runner has created there; without it the media process creates the file.
         #[serde(default)]
         id: Option<FileId>,
+    },
+    /// The answer to [`MediaEvent::Opening`] when the file could not be made and other outputs go on: so does the recording,
+    /// without this file.
+    NoFile {
+        /// As in [`MediaEvent::Opening`].
+        file: u32,
+        /// Why, for the log.
+        message: String,
+    },
+    /// This output ends and the others go on: its file is closed as it is. One that is not open is left alone.
+    CloseOutput {
+        /// Which output of the plan, from 0.
+        output: u32,
     },
     /// Drain what is queued, close the files, send [`MediaEvent::Ended`], exit.
     Stop,
@@ -84,10 +97,15 @@ pub enum MediaEvent {
         /// Text for `details`, e.g. "waiting for track TR_x".
         what: String,
     },
-    /// A file is about to be written; the runner answers [`MediaCommand::WriteTo`].
+    /// A file is about to be written; the runner answers [`MediaCommand::WriteTo`], or [`MediaCommand::NoFile`]. Several may
+    /// be asked for at once, and are answered in any order.
     Opening {
-        /// Number of the output, from 0.
+        /// Number of the file in this recording. The first file of an output has the output's number; a file that follows it,
+        /// after a change of codec, has the next number behind those of all outputs and files.
         file: u32,
+        /// Which output of the plan, from 0; `None`, from an older process: the one with the file's number.
+        #[serde(default)]
+        output: Option<u32>,
         /// Decided from the codecs where the request leaves it open.
         container: Container,
         /// For the file name.
@@ -100,7 +118,7 @@ pub enum MediaEvent {
     },
     /// Progress of a file, at most four times a second.
     Wrote {
-        /// Number of the output.
+        /// As in [`MediaEvent::Opening`].
         file: u32,
         /// Bytes of the file.
         end: u64,
@@ -111,7 +129,7 @@ pub enum MediaEvent {
     },
     /// The file is complete and closed.
     Closed {
-        /// Number of the output.
+        /// As in [`MediaEvent::Opening`].
         file: u32,
         /// Bytes of the file.
         bytes: u64,
@@ -121,6 +139,21 @@ pub enum MediaEvent {
         ended_at: i64,
         /// What was really recorded.
         quality: Quality,
+    },
+    /// An output takes nothing more, and the others go on. A file of it is closed as it is: [`MediaEvent::Closed`] follows.
+    OutputFailed {
+        /// Which output of the plan, from 0.
+        output: u32,
+        /// Its file, if it has one; as in [`MediaEvent::Opening`].
+        #[serde(default)]
+        file: Option<u32>,
+        /// The disk or another bound is the reason.
+        #[serde(default)]
+        full: bool,
+        /// psrpc code as text, as in [`MediaEndReason::Failed`].
+        code: String,
+        /// For the user.
+        message: String,
     },
     /// Sent at least once a second from the start of the process on; without it the runner assumes a hang.
     Alive {

@@ -2,6 +2,7 @@
 //! machine's effects. One task; what may block (disks, stores) runs beside it or after the media process has ended. It
 //! decides nothing about phases and outcomes.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -18,13 +19,13 @@ use tracing::{info, warn};
 
 use super::files::SessionFiles;
 use super::finalize::finalize_files;
-use super::machine::{Session, SessionEffect, SessionRules};
+use super::machine::{OpenOutputs, Session, SessionEffect, SessionRules};
 use super::media::{MediaProcess, MediaUpdate};
 use crate::clock;
 use crate::events::SessionEvent;
 use crate::report::Reporter;
 use crate::results::claim::{self, Claim};
-use crate::results::{self, OutputError, OutputPath};
+use crate::results::{self, FileNumber, OutputError, OutputPath};
 use crate::upload::{PreparedOutputs, UploadResources};
 
 const TICK: Duration = Duration::from_millis(250);
@@ -88,11 +89,12 @@ pub async fn drive(
     // The media process gets ready meanwhile, but joins no room before it is known that we may write.
     let mut opening = std::pin::pin!(PreparedOutputs::open(&plan, resources, begun, session_tx));
     let mut driver = Driver {
-        session: Session::new(job.rules.clone(), Instant::now()),
+        session: Session::new(job.rules.clone(), OpenOutputs::of(&plan), Instant::now()),
         job,
         reporter,
         files,
         placing: JoinSet::new(),
+        unmade: BTreeMap::new(),
         media_ended: false,
     };
     let mut ticks = tokio::time::interval(TICK);
@@ -118,8 +120,8 @@ pub async fn drive(
             },
             Some(placed) = driver.placing.join_next(), if !driver.placing.is_empty() => {
                 match driver.placed(placed, &mut media).await {
-                    Ok(()) => continue,
-                    Err(error) => SessionEvent::CannotWrite(error.to_string()),
+                    Some(event) => event,
+                    None => continue,
                 }
             }
             _ = ticks.tick(), if driver.files.outputs.is_some() => SessionEvent::Tick,
@@ -150,13 +152,15 @@ struct Driver<'a> {
     files: SessionFiles,
     /// Files that are being made on this machine's disk, beside everything else: a disk may hang.
     placing: JoinSet<Placed>,
+    /// By output: a file that the media process waits for and that could not be made, and why.
+    unmade: BTreeMap<u32, (u32, String)>,
     /// The media process has sent `Ended`: its files are closed.
     media_ended: bool,
 }
 
 /// What became of a file that the media process asked for.
 struct Placed {
-    file: u32,
+    number: FileNumber,
     container: Container,
     facts: TrackFacts,
     made: Result<(OutputPath, Claim), OutputError>,
@@ -166,7 +170,7 @@ impl Driver<'_> {
     async fn begin(&mut self, outputs: PreparedOutputs, media: &mut MediaProcess) {
         self.files.outputs = Some(outputs);
         // Its timeouts begin now.
-        self.session = Session::new(self.job.rules.clone(), Instant::now());
+        self.session = Session::new(self.job.rules.clone(), OpenOutputs::of(&self.job.plan), Instant::now());
         let start = StartCommand {
             plan: self.job.plan.clone(),
             ws_url: self.job.ws_url.clone(),
@@ -181,17 +185,23 @@ impl Driver<'_> {
         let event = match event {
             SessionEvent::Media(media_event) => {
                 self.files.on_media_event(&media_event);
-                match self.on_media_event(&media_event, media).await {
-                    Ok(None) => SessionEvent::Media(media_event),
-                    Ok(Some(instead)) => instead,
-                    Err(error) => SessionEvent::CannotWrite(error.to_string()),
-                }
+                self.on_media_event(&media_event, media).await.unwrap_or(SessionEvent::Media(media_event))
+            }
+            SessionEvent::OutputFull { output, message } => {
+                SessionEvent::OutputFull { output, message: self.of_file(output, message) }
             }
             other => other,
         };
         for effect in self.session.on(event, Instant::now()) {
             match effect {
                 SessionEffect::StopMedia => media.send(&MediaCommand::Stop).await,
+                SessionEffect::CloseOutput(output) => {
+                    let command = match self.unmade.remove(&output) {
+                        Some((file, message)) => MediaCommand::NoFile { file, message },
+                        None => MediaCommand::CloseOutput { output },
+                    };
+                    media.send(&command).await;
+                }
                 SessionEffect::Report(fact) => self.report(fact),
                 SessionEffect::Finish(outcome) => return NextStep::Finish(outcome),
                 SessionEffect::Leave => return NextStep::Leave,
@@ -202,14 +212,18 @@ impl Driver<'_> {
 
     /// What the machine does not decide: where files lie, and progress. Answers the event for the machine, if it is another
     /// than this one.
-    async fn on_media_event(
-        &mut self,
-        media_event: &MediaEvent,
-        media: &mut MediaProcess,
-    ) -> Result<Option<SessionEvent>, OutputError> {
+    async fn on_media_event(&mut self, media_event: &MediaEvent, media: &mut MediaProcess) -> Option<SessionEvent> {
         match media_event {
-            MediaEvent::Opening { file, container, facts } => {
-                self.open(*file, *container, facts, media).await?;
+            MediaEvent::Opening { file, output, container, facts } => {
+                let number = FileNumber::new(&self.job.plan, *file, output.unwrap_or(*file));
+                let opened = self.open(number, *container, facts, media).await;
+                return opened.err().map(|error| self.not_made(number, &error));
+            }
+            MediaEvent::OutputFailed { output, file, full, code, message } => {
+                warn!(output, reason = message, "output failed, the others go on");
+                let (output, file, full, code) = (*output, *file, *full, code.clone());
+                let message = self.of_file(output, message.clone());
+                return Some(SessionEvent::Media(MediaEvent::OutputFailed { output, file, full, code, message }));
             }
             MediaEvent::Joined { room_id, room_name } => {
                 info!(room = %room_name, room_id, "joined the room");
@@ -217,13 +231,14 @@ impl Driver<'_> {
                 if asked.is_empty() {
                     asked.clone_from(room_id);
                 } else if !room_id.is_empty() && asked != room_id {
-                    return Ok(Some(SessionEvent::WrongRoom));
+                    return Some(SessionEvent::WrongRoom);
                 }
                 self.reporter.report(Fact::Joined { room_id: room_id.clone(), room_name: room_name.clone() });
             }
             MediaEvent::Alive { media_ns, lag_ms, .. } => {
                 self.reporter.progress(*media_ns, *lag_ms, self.files.progress());
             }
+            MediaEvent::Wrote { .. } if self.files.started() => self.report_opened(),
             MediaEvent::Closed { quality, .. } => {
                 for message in &quality.degraded {
                     warn!(reason = message, "recording is degraded");
@@ -237,48 +252,71 @@ impl Driver<'_> {
             }
             _ => {}
         }
-        Ok(None)
+        None
+    }
+
+    /// With the name of the file, where there are others.
+    fn of_file(&self, output: u32, message: String) -> String {
+        match self.files.name_of(output) {
+            Some(name) if self.job.plan.outputs.len() > 1 && !message.contains(name) => format!("{name}: {message}"),
+            _ => message,
+        }
+    }
+
+    /// A file that the media process waits for could not be made.
+    fn not_made(&mut self, number: FileNumber, error: &OutputError) -> SessionEvent {
+        let message = error.to_string();
+        self.unmade.insert(number.output, (number.file, message.clone()));
+        SessionEvent::OutputEnded { output: number.output, failure: Some((Code::InvalidArgument, message)) }
     }
 
     /// Answers the media process at once for a file of the spool, and through [`Driver::placed`] for one that stays here.
     async fn open(
         &mut self,
-        file: u32,
+        number: FileNumber,
         container: Container,
         facts: &TrackFacts,
         media: &mut MediaProcess,
     ) -> Result<(), OutputError> {
         let plan = &self.job.plan;
-        let (Some(output), Some(outputs)) = (plan.file(file), &mut self.files.outputs) else {
-            return Err(OutputError::NotRequested(file));
+        let FileNumber { file, output, .. } = number;
+        // The codec changed: the recording of this output goes on in a file of another name.
+        let nth = self.files.count_of(output).saturating_add(1);
+        let (Some(asked), Some(outputs)) = (plan.file(output), &mut self.files.outputs) else {
+            return Err(OutputError::NotRequested(output));
         };
-        let asked = results::filename(plan, output, container, facts, clock::local(&self.job.clock));
-        let spooled = timeout(PLACE_TIMEOUT, outputs.begin(plan, file, container, &asked));
+        let asked = results::filename(plan, asked, container, facts, clock::local(&self.job.clock));
+        let asked = results::numbered(&asked, nth);
+        let spooled = timeout(PLACE_TIMEOUT, outputs.begin(plan, number, container, &asked));
         let path = self.job.root.locate(&asked);
         let slow = |_| OutputError::Slow { path: path.clone(), seconds: PLACE_TIMEOUT.as_secs() };
         if let Some(begun) = spooled.await.map_err(slow)? {
             let (output_path, upload) = begun?;
             let path = output_path.location.clone();
-            self.files.opened_in_spool(file, output_path, facts.clone(), upload);
+            self.files.opened_in_spool(number, output_path, facts.clone(), upload);
             self.write_to(file, path, None, media).await;
             return Ok(());
         }
         let (root, facts) = (self.job.root.clone(), facts.clone());
         self.placing.spawn(async move {
             let made = claim::within(PLACE_TIMEOUT, path, move || claim::claim(&asked, &root)).await;
-            Placed { file, container, facts, made }
+            Placed { number, container, facts, made }
         });
         Ok(())
     }
 
-    async fn placed(&mut self, placed: Result<Placed, JoinError>, media: &mut MediaProcess) -> Result<(), OutputError> {
-        let Ok(Placed { file, container, facts, made }) = placed else { return Ok(()) };
-        let (output_path, claim) = made?;
+    /// Answers the event for the machine, if the file was not made.
+    async fn placed(&mut self, placed: Result<Placed, JoinError>, media: &mut MediaProcess) -> Option<SessionEvent> {
+        let Ok(Placed { number, container, facts, made }) = placed else { return None };
+        let (output_path, claim) = match made {
+            Ok(made) => made,
+            Err(error) => return Some(self.not_made(number, &error)),
+        };
         info!(file = %output_path.location.display(), "file opened");
         let path = output_path.location.clone();
-        let id = self.files.opened_on_disk(file, container, output_path, facts, claim);
-        self.write_to(file, path, Some(id), media).await;
-        Ok(())
+        let id = self.files.opened_on_disk(number, container, output_path, facts, claim);
+        self.write_to(number.file, path, Some(id), media).await;
+        None
     }
 
     async fn write_to(&mut self, file: u32, path: PathBuf, id: Option<FileId>, media: &mut MediaProcess) {
@@ -289,13 +327,13 @@ impl Driver<'_> {
     }
 
     /// Files are named from the first media on: an aborted egress has none.
-    fn report_opened(&self) {
+    fn report_opened(&mut self) {
         for fact in self.files.opened_facts() {
             self.reporter.report(fact);
         }
     }
 
-    fn report(&self, fact: Fact) {
+    fn report(&mut self, fact: Fact) {
         if matches!(fact, Fact::Active { .. }) {
             self.report_opened();
         }

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use spillway_ipc::{FileId, MediaEvent, Quality, TrackFacts};
-use spillway_plan::Container;
+use spillway_plan::{Container, manifest};
 use spillway_protocol::ledger::Fact;
 use tokio::task::spawn_blocking;
 use tracing::{debug, warn};
 
 use crate::report::FilesProgress;
 use crate::results::claim::Claim;
-use crate::results::{self, FileResult, OutputPath};
+use crate::results::{self, FileNumber, FileResult, OutputPath};
 use crate::upload::checkpoint::{CheckpointWriter, FileCheckpoint};
 use crate::upload::{FileUpload, PreparedOutputs, StoredObject, UploadFailure};
 
@@ -26,7 +26,7 @@ const CHECKPOINT_EVERY_NS: u64 = 500_000_000;
 /// All files of one recording.
 pub struct SessionFiles {
     files: Vec<SessionFile>,
-    /// Outputs that are not opened yet; `None`: the stores are still being tried.
+    /// Outputs that end in a store; `None`: the stores are still being tried.
     pub outputs: Option<PreparedOutputs>,
     checkpoint_writer: CheckpointWriter,
     /// Unix nanoseconds of the first recorded instant.
@@ -35,11 +35,14 @@ pub struct SessionFiles {
 
 /// One file of this egress.
 struct SessionFile {
-    /// Number of the output.
-    number: u32,
+    number: FileNumber,
     output_path: OutputPath,
     track: TrackFacts,
     target: FileTarget,
+    /// Unix nanoseconds of the end of the file that it follows, of the same output.
+    follows_at: Option<i64>,
+    /// The EgressInfo has its name.
+    reported: bool,
     /// As the media process said last.
     bytes: u64,
     media_ns: u64,
@@ -92,7 +95,7 @@ impl SessionFiles {
     /// A file was made on this machine's disk; it stays. Answers its identity.
     pub fn opened_on_disk(
         &mut self,
-        number: u32,
+        number: FileNumber,
         container: Container,
         output_path: OutputPath,
         track: TrackFacts,
@@ -108,24 +111,34 @@ impl SessionFiles {
     }
 
     /// A file was made in the spool, and its upload runs.
-    pub fn opened_in_spool(&mut self, number: u32, output_path: OutputPath, track: TrackFacts, upload: FileUpload) {
+    pub fn opened_in_spool(
+        &mut self,
+        number: FileNumber,
+        output_path: OutputPath,
+        track: TrackFacts,
+        upload: FileUpload,
+    ) {
         self.opened(number, output_path, track, FileTarget::Store(Box::new(upload)));
     }
 
-    fn opened(&mut self, number: u32, output_path: OutputPath, track: TrackFacts, target: FileTarget) {
+    fn opened(&mut self, number: FileNumber, output_path: OutputPath, track: TrackFacts, target: FileTarget) {
+        let before = self.files.iter().filter(|file| file.number.output == number.output);
+        let follows_at = before.filter_map(SessionFile::sealed_at).max();
         self.files.push(SessionFile {
             number,
             output_path,
             track,
             target,
+            follows_at,
+            reported: false,
             bytes: 0,
             media_ns: 0,
             checkpointed_ns: None,
             quality: None,
             state: FileState::Recording,
         });
-        if let Some(at) = self.started_at {
-            self.checkpoint_writer.update(number, |checkpoint| checkpoint.started_at = Some(at));
+        if let Some(at) = follows_at.or(self.started_at) {
+            self.checkpoint_writer.update(number.file, |checkpoint| checkpoint.started_at = Some(at));
         }
     }
 
@@ -156,7 +169,13 @@ impl SessionFiles {
     }
 
     fn find(&mut self, number: u32) -> Option<&mut SessionFile> {
-        self.files.iter_mut().find(|file| file.number == number)
+        self.files.iter_mut().find(|file| file.number.file == number)
+    }
+
+    /// How many files of an output were opened.
+    pub fn count_of(&self, output: u32) -> u32 {
+        let of_output = self.files.iter().filter(|file| file.number.output == output);
+        u32::try_from(of_output.count()).unwrap_or(u32::MAX)
     }
 
     /// Something was recorded.
@@ -164,14 +183,21 @@ impl SessionFiles {
         self.started_at.is_some()
     }
 
-    /// What the EgressInfo says of files that are being recorded.
-    pub fn opened_facts(&self) -> impl Iterator<Item = Fact> {
-        self.files.iter().enumerate().map(|(index, file)| {
+    /// What the EgressInfo does not say yet of files that are being recorded. A file that follows another is one only when
+    /// something was recorded in it.
+    pub fn opened_facts(&mut self) -> Vec<Fact> {
+        let mut facts = vec![];
+        for file in &mut self.files {
+            if file.reported || !file.is_told() {
+                continue;
+            }
+            file.reported = true;
             let OutputPath { filename, display, .. } = file.output_path.clone();
             // In a store there is nothing to be found before it is stored.
             let location = if matches!(file.target, FileTarget::Store(_)) { String::new() } else { display };
-            Fact::FileOpened { index, filename, location }
-        })
+            facts.push(Fact::FileOpened { index: file.number.index, filename, location });
+        }
+        facts
     }
 
     /// How far all files are, for heartbeats.
@@ -191,23 +217,26 @@ impl SessionFiles {
             warn!(%error, "the disk was not looked at");
             vec![None; self.files.len()]
         });
-        for (index, (file, bytes)) in self.files.iter_mut().zip(looked).enumerate() {
-            file.recording_ended(index, bytes, started_at);
+        for (file, bytes) in self.files.iter_mut().zip(looked) {
+            file.recording_ended(bytes, started_at);
         }
         self.files.iter().any(|file| !matches!(file.state, FileState::Failed))
     }
 
     /// Nothing was recorded: nothing stays in a store or in the spool.
     pub async fn abandon(&mut self) {
+        self.abandon_unopened().await;
+        join_all(self.files.iter().filter_map(SessionFile::upload).map(FileUpload::abandon)).await;
+    }
+
+    /// Nothing stays in a store of what was begun for files that were never opened.
+    pub async fn abandon_unopened(&mut self) {
         if let Some(outputs) = &mut self.outputs {
             outputs.abandon().await;
         }
-        for upload in self.files.iter().filter_map(SessionFile::upload) {
-            upload.abandon().await;
-        }
     }
 
-    /// Finishes the uploads of sealed files, all at once. `report` takes what the EgressInfo says of an object that has
+    /// Finishes the uploads of sealed files, all at once; of files in which nothing was recorded, nothing stays. `report` takes what the EgressInfo says of an object that has
     /// another name than its file was opened with.
     pub async fn finish_uploads(&mut self, report: impl Fn(Fact)) -> UploadSummary {
         let finished = join_all(self.files.iter().map(SessionFile::finish_upload)).await;
@@ -225,40 +254,49 @@ impl SessionFiles {
         self.files.iter().filter_map(SessionFile::upload).flat_map(|upload| upload.progress().notes)
     }
 
-    /// Files that are where they were asked to be.
+    /// Files that are where they were asked to be, in the order of the EgressInfo.
     pub fn results(&self) -> Vec<FileResult> {
         let stored = self.files.iter().filter_map(|file| match &file.state {
             FileState::Stored(result) => Some(result.clone()),
             _ => None,
         });
-        stored.collect()
+        let mut results: Vec<FileResult> = stored.collect();
+        results.sort_by_key(|result| result.number.index);
+        results
     }
 
     /// Facts and quality of the first file, for the manifest.
     pub fn first(&self) -> Option<(&TrackFacts, Option<&Quality>)> {
-        self.files.first().map(|file| (&file.track, file.quality.as_ref()))
+        let first = self.files.iter().min_by_key(|file| file.number.index)?;
+        Some((&first.track, first.quality.as_ref()))
     }
 
-    /// File `number` has a backup store.
-    pub fn has_backup(&self, number: u32) -> bool {
+    /// The name of the file that is written, or was written last, for an output.
+    pub fn name_of(&self, output: u32) -> Option<&str> {
+        let file = self.files.iter().rev().find(|file| file.number.output == output)?;
+        Some(&file.output_path.filename)
+    }
+
+    /// The file has a backup store.
+    pub fn has_backup(&self, number: FileNumber) -> bool {
         self.files.iter().any(|file| file.number == number && file.upload().is_some_and(FileUpload::has_backup))
     }
 
-    /// Puts the manifest beside file `number`: into its store, or on the disk. Answers where it is.
+    /// Puts the manifest beside a file: into its store, or on the disk. Answers where it is.
     ///
     /// # Errors
     /// The store's or the operating system's message; a store was retried for up to 30 s.
     pub async fn put_manifest(
         &self,
-        number: u32,
-        used_backup: bool,
+        beside: &FileResult,
         egress_id: &str,
-        (name, content): (String, String),
+        content: String,
     ) -> Result<Option<String>, String> {
-        let Some(file) = self.files.iter().find(|file| file.number == number) else { return Ok(None) };
+        let Some(file) = self.files.iter().find(|file| file.number == beside.number) else { return Ok(None) };
         let claim = match &file.target {
             FileTarget::Store(upload) => {
-                return upload.put_beside(used_backup, &name, content.into()).await.map(Some);
+                let name = manifest::path(&beside.filename, egress_id);
+                return upload.put_beside(beside.used_backup, &name, content.into()).await.map(Some);
             }
             FileTarget::Disk(claim) => claim.clone(),
         };
@@ -273,9 +311,13 @@ impl SessionFiles {
 
     /// Why the recording is less than it should be, one sentence each.
     pub fn degraded(&self) -> Vec<String> {
+        let mut messages: Vec<String> = vec![];
         let known = self.files.iter().filter_map(|file| file.quality.as_ref());
-        let mut messages: Vec<String> = known.flat_map(|quality| quality.degraded.iter().cloned()).collect();
-        messages.dedup();
+        for message in known.flat_map(|quality| &quality.degraded) {
+            if !messages.contains(message) {
+                messages.push(message.clone());
+            }
+        }
         messages
     }
 }
@@ -288,13 +330,21 @@ impl SessionFile {
         }
     }
 
+    fn is_told(&self) -> bool {
+        match self.state {
+            FileState::Recording | FileState::Sealed { .. } => self.follows_at.is_none() || self.media_ns > 0,
+            FileState::Uploading(_) | FileState::Stored(_) => true,
+            FileState::Failed => false,
+        }
+    }
+
     fn wrote(&mut self, end: u64, sealed_to: u64, media_ns: u64, checkpoint_writer: &CheckpointWriter) {
         (self.bytes, self.media_ns) = (end, media_ns);
         match &self.target {
             FileTarget::Store(upload) => upload.wrote(sealed_to, media_ns),
             FileTarget::Disk(_) if self.checkpointed_ns.is_none_or(|noted| media_ns >= noted + CHECKPOINT_EVERY_NS) => {
                 self.checkpointed_ns = Some(media_ns);
-                checkpoint_writer.update(self.number, |checkpoint| checkpoint.media = vec![(end, media_ns)]);
+                checkpoint_writer.update(self.number.file, |checkpoint| checkpoint.media = vec![(end, media_ns)]);
             }
             FileTarget::Disk(_) => {}
         }
@@ -302,10 +352,19 @@ impl SessionFile {
 
     /// Unix nanoseconds of first and last instant; `None`: nothing was recorded.
     fn times(&self, started_at: Option<i64>) -> Option<(i64, i64)> {
-        if let FileState::Sealed { started_at, ended_at } = self.state {
-            return Some((started_at, ended_at));
-        }
-        started_at.map(|at| (at, at.saturating_add_unsigned(self.media_ns)))
+        let (from, to) = if let FileState::Sealed { started_at, ended_at } = self.state {
+            (started_at, ended_at)
+        } else {
+            let at = self.follows_at.or(started_at)?;
+            (at, at.saturating_add_unsigned(self.media_ns))
+        };
+        // The recording ended before the new codec was: the file before it has everything.
+        (self.follows_at.is_none() || to > from).then_some((from, to))
+    }
+
+    /// Unix nanoseconds of its last instant, if it is closed.
+    fn sealed_at(&self) -> Option<i64> {
+        if let FileState::Sealed { ended_at, .. } = self.state { Some(ended_at) } else { None }
     }
 
     fn disk_look(&self, started_at: Option<i64>) -> DiskLook {
@@ -316,19 +375,19 @@ impl SessionFile {
         }
     }
 
-    fn recording_ended(&mut self, index: usize, on_disk: Option<u64>, started_at: Option<i64>) {
+    fn recording_ended(&mut self, on_disk: Option<u64>, started_at: Option<i64>) {
         let Some((started_at, ended_at)) = self.times(started_at) else {
             self.state = FileState::Failed;
             return;
         };
         let result = FileResult {
-            file: self.number,
-            index,
+            number: self.number,
             filename: self.output_path.filename.clone(),
             location: self.output_path.display.clone(),
             bytes: on_disk.unwrap_or(self.bytes),
             started_at,
             ended_at,
+            used_backup: false,
         };
         self.state = match self.target {
             FileTarget::Store(_) => FileState::Uploading(result),
@@ -339,6 +398,10 @@ impl SessionFile {
     async fn finish_upload(&self) -> Option<Result<StoredObject, UploadFailure>> {
         match (&self.state, &self.target) {
             (FileState::Uploading(_), FileTarget::Store(upload)) => Some(upload.finish().await),
+            (FileState::Failed, FileTarget::Store(upload)) => {
+                upload.abandon().await;
+                None
+            }
             _ => None,
         }
     }
@@ -364,12 +427,13 @@ impl SessionFile {
         };
         let Some(kept) = kept else { return };
         if kept.filename != result.filename {
-            let (index, filename) = (result.index, kept.filename.clone());
+            let (index, filename) = (result.number.index, kept.filename.clone());
             report(Fact::FileOpened { index, filename, location: String::new() });
         }
         result.filename = kept.filename;
         result.started_at = result.started_at.saturating_add_unsigned(kept.skipped_ns);
         (result.location, result.bytes) = (kept.location, kept.bytes);
+        result.used_backup = kept.used_backup;
         summary.used_backup |= kept.used_backup;
         self.state = FileState::Stored(result);
     }

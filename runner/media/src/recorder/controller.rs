@@ -3,6 +3,7 @@
 
 mod begin;
 
+use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use crate::compositor::{CompositorEvent, LayerRequest};
 use crate::output::{PipelineError, PipelineEvent};
 use crate::receive::TrackStats;
 use crate::source::room::{Room, RoomMessage};
-use crate::track::TimelineEvent;
+use crate::track::{TimelineEvent, Track, TrackId};
 
 /// Progress is looked at this often.
 const TICK: Duration = Duration::from_millis(250);
@@ -49,6 +50,8 @@ pub(super) struct RecorderController {
     /// Unix nanoseconds of media time 0.
     origin: Option<i64>,
     survey: TrackSurvey,
+    /// Tracks of sound that have joined and not left.
+    heard: HashMap<TrackId, Track>,
     /// What came while there was no file to take it.
     held: Vec<TimelineEvent>,
     /// Asked the runner where the next file goes.
@@ -93,6 +96,7 @@ impl RecorderController {
             room: None,
             origin: None,
             survey: TrackSurvey::default(),
+            heard: HashMap::new(),
             held: vec![],
             opening: None,
             recorder: None,
@@ -131,6 +135,9 @@ impl RecorderController {
         match input {
             RecorderInput::Command(MediaCommand::Start(_)) => CONTINUE,
             RecorderInput::Command(MediaCommand::WriteTo { file, path, id }) => self.write_to(file, (&path, id)),
+            RecorderInput::Command(MediaCommand::NoFile { file, message }) => self.no_file(file, message),
+            // The one output there is ends with the recording.
+            RecorderInput::Command(MediaCommand::CloseOutput { .. }) => CONTINUE,
             RecorderInput::Command(MediaCommand::Stop) => self.stop(),
             RecorderInput::RunnerGone => {
                 self.orphan = true;
@@ -170,6 +177,15 @@ impl RecorderController {
     fn timed(&mut self, timed: TimelineEvent) -> Flow {
         if self.draining.is_some() {
             return CONTINUE;
+        }
+        match &timed {
+            TimelineEvent::Joined { track, .. } if !track.codec.is_video() => {
+                self.heard.insert(track.id, track.clone());
+            }
+            TimelineEvent::Left { track, .. } => {
+                self.heard.remove(track);
+            }
+            _ => {}
         }
         let Some(recorder) = &mut self.recorder else {
             self.survey.take(&timed);

@@ -54,7 +54,7 @@ impl RecorderController {
                 _ => mode::container(&self.start.plan),
             };
             let facts = self.survey.facts(&self.start.plan);
-            self.send(MediaEvent::Opening { file: self.file_count, container, facts });
+            self.send(MediaEvent::Opening { file: self.file_count, output: Some(0), container, facts });
             self.opening = Some(mode);
         }
         CONTINUE
@@ -87,6 +87,14 @@ impl RecorderController {
         CONTINUE
     }
 
+    /// The only file of this recording could not be made.
+    pub(super) fn no_file(&mut self, file: u32, message: String) -> Flow {
+        if file != self.file_count || self.opening.is_none() {
+            return CONTINUE;
+        }
+        failed("invalid_argument", message)
+    }
+
     /// The publication came back in a codec this file cannot take.
     pub(super) fn next_file(&mut self, joined: TimelineEvent) -> Flow {
         let message = "the published codec changed; the recording goes on in another file".to_owned();
@@ -98,6 +106,14 @@ impl RecorderController {
         }
         self.survey = TrackSurvey::default();
         self.survey.take(&joined);
+        // The new file knows of no track that joined before it: sound goes on.
+        if let TimelineEvent::Joined { at, .. } = &joined {
+            for track in self.heard.values().cloned() {
+                let joined = TimelineEvent::Joined { track, at: *at };
+                self.survey.take(&joined);
+                self.held.push(joined);
+            }
+        }
         self.held.push(joined);
         // The old file is drained and closed here; what comes until the next one is open is held.
         self.draining = None;
