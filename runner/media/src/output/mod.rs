@@ -1,13 +1,20 @@
-//! Where a recording goes. `file` is one file of the spool; `link` puts its pipeline together, `feed` is the way in,
-//! `progress` says how far it has come.
+//! Where a recording goes. `pipeline` is its encoders, which `link` puts together; `feed` is the way in. `fanout` gives
+//! every encoded unit to the outputs (`taker`), of which `takers` has those that make files. `progress` says how far all
+//! have come.
 
-mod file;
+mod takers;
+mod pipeline;
 mod link;
 mod feed;
+mod fanout;
 mod progress;
+mod taker;
 
+pub use self::fanout::{Fanout, TakerReporter};
 pub use self::feed::{Feed, FeedError, RawSink};
-pub use self::file::Pipeline;
 pub use self::link::{Feeds, PipelinePlan};
-pub use self::progress::{MediaKind, PipelineEvent, PipelineProgress};
+pub use self::pipeline::Pipeline;
+pub use self::progress::{PipelineEvent, PipelineProgress};
+pub use self::taker::{OutputTaker, TakerEnd, TakerError, TakerId, TakerProgress, TakerStart};
+pub use self::takers::{FileTakerOptions, add_file, one_file};
 pub use crate::element::PipelineError;

@@ -207,9 +207,7 @@ impl RecorderController {
             return CONTINUE;
         }
         let Some(recorder) = &mut self.recorder else { return Flow::Break(why) };
-        if let Err(error) = recorder.end() {
-            return self.broke(error);
-        }
+        recorder.end();
         self.draining =
             Some(DrainState { why, worked: recorder.worked(), give_up_at: Instant::now() + self.drain_timeout() });
         CONTINUE
@@ -225,11 +223,14 @@ impl RecorderController {
         }
         match event {
             PipelineEvent::Flowing => self.flowing(),
+            PipelineEvent::TakerEnded(_) => CONTINUE,
             PipelineEvent::Drained => match self.draining.take() {
                 Some(draining) => Flow::Break(draining.why),
                 // Both inputs ended by themselves: only a compositor that broke does that.
                 None => failed("internal", "the recording ended before it was told to".into()),
             },
+            // The only output.
+            PipelineEvent::TakerFailed(_, error) => self.broke(FileError::Pipeline(error.into())),
             PipelineEvent::Broke(error) => self.broke(FileError::Pipeline(error)),
         }
     }
@@ -271,7 +272,7 @@ impl RecorderController {
     /// Nothing more can be written. What was, stays.
     fn broke(&mut self, error: FileError) -> Flow {
         // A closed input is the echo of a fault that the pipeline tells itself.
-        if matches!(&error, FileError::Passthrough(crate::passthrough::PassthroughError::Feed(_))) {
+        if matches!(&error, FileError::Feed(_)) {
             return CONTINUE;
         }
         let message = chain(&error).to_string();

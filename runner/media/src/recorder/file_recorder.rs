@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use spillway_ipc::{FileId, MediaSettings, Quality, SpoolError, SpoolFile, WriteProgress};
-use spillway_plan::{Container, EgressPlan, VideoPlan};
+use spillway_ipc::{FileId, MediaSettings, Quality, SpoolError, SpoolFile};
+use spillway_plan::{EgressPlan, VideoPlan};
 
 use super::formats::{audio_input, copied_tracks, picture_options, sound_options, video_input};
 use super::input::RecorderInput;
 use super::mode::{FileStart, RecordingMode, container};
 use crate::compositor::{Compositor, CompositorError, CompositorOptions, DegradationBounds, StartRule};
 use crate::encode::{VideoInputFormat, black};
-use crate::mux::Ivf;
-use crate::output::{Feed, Pipeline, PipelineError, PipelineEvent, PipelinePlan, PipelineProgress, RawSink};
-use crate::passthrough::{Copied, Passthrough, PassthroughError, PassthroughTarget};
+use crate::output::{
+    Feed, FeedError, Pipeline, PipelineError, PipelinePlan, PipelineProgress, RawSink, TakerProgress, one_file,
+};
+use crate::passthrough::{Copied, Passthrough};
 use crate::quality::{ComposedQuality, QualityMeter, add_late_sound};
 use crate::track::{Codec, TimelineEvent, Track, TrackId};
 use crate::units::MediaTime;
@@ -32,16 +33,14 @@ pub enum FileError {
     #[error("start the compositor")]
     Compositor(#[from] CompositorError),
     #[error("copy a frame")]
-    Passthrough(#[from] PassthroughError),
+    Feed(#[from] FeedError),
 }
 
 impl FileError {
     /// The file takes no more; what it has is kept.
     pub fn is_full(&self) -> bool {
         match self {
-            Self::Open(error)
-            | Self::Passthrough(PassthroughError::Write(error))
-            | Self::Pipeline(PipelineError::Write { source: error }) => error.is_full(),
+            Self::Open(error) | Self::Pipeline(PipelineError::Write { source: error }) => error.is_full(),
             _ => false,
         }
     }
@@ -68,7 +67,7 @@ pub struct FileRecorder {
     compositor: Option<Compositor>,
     pipeline: Option<Pipeline>,
     progress: Arc<PipelineProgress>,
-    written: Arc<WriteProgress>,
+    file: Arc<TakerProgress>,
     meter: QualityMeter,
     events: Sender<RecorderInput>,
     spill_dir: Option<PathBuf>,
@@ -106,7 +105,14 @@ impl FileRecorder {
             }
             RecordingMode::Composed => (container(plan), (video_input(plan), audio_input(plan))),
         };
-        let file = SpoolFile::claimed(path, id, container)?;
+        let (video, audio) = inputs;
+        let inputs = PipelinePlan { video, audio: audio.into_iter().collect() };
+        let spool = SpoolFile::claimed(path, id, container)?;
+        let tell = events.clone();
+        let (pipeline, feeds, file) = one_file(&inputs, (container, settings.fragment_ms), spool, move |event| {
+            // Refused only when the controller is gone.
+            let _ = tell.send(RecorderInput::Pipeline(number, event));
+        })?;
         let mut recorder = Self {
             number,
             origin: None,
@@ -114,44 +120,28 @@ impl FileRecorder {
             copied: None,
             next: None,
             compositor: None,
-            pipeline: None,
-            progress: Arc::default(),
-            written: file.written(),
+            progress: pipeline.progress(),
+            pipeline: Some(pipeline),
+            file,
             meter: QualityMeter::default(),
             events: events.clone(),
             spill_dir: settings.spill_dir.clone().or_else(|| path.parent().map(Path::to_owned)),
         };
-        if let (Container::Ivf, RecordingMode::Track { track, first, .. }) = (container, &mode) {
-            let ivf = Ivf::open(file, track.codec, first.size)?;
-            recorder.origin = Some(first.at);
-            recorder.copied = Some(CopiedTrack::new(track, *first, PassthroughTarget::Ivf(Box::new(ivf)), false));
-            recorder.tell(PipelineEvent::Flowing);
-            return Ok(recorder);
-        }
-        let (video, audio) = inputs;
-        let plan_ = PipelinePlan { video, audio, container, fragment_ms: settings.fragment_ms };
-        let tell = events.clone();
-        let (pipeline, feeds) = Pipeline::start(&plan_, file, move |event| {
-            // Refused only when the controller is gone.
-            let _ = tell.send(RecorderInput::Pipeline(number, event));
-        })?;
-        recorder.progress = pipeline.progress();
-        recorder.pipeline = Some(pipeline);
+        let (video, audio) = (feeds.video, feeds.audio.into_iter().next());
         match mode {
             RecordingMode::Track { track, first, .. } => {
                 recorder.origin = Some(first.at);
-                if let Some(feed) = feeds.video.or(feeds.audio) {
-                    recorder.copied = Some(CopiedTrack::new(&track, first, PassthroughTarget::Feed(feed), false));
+                if let Some(feed) = video.or(audio) {
+                    recorder.copied = Some(CopiedTrack::new(&track, first, feed, false));
                 }
             }
             RecordingMode::CopiedPicture { track, first } => {
                 recorder.origin = Some(first.at);
-                let beside_sound = feeds.audio.is_some();
-                if let Some(feed) = feeds.video {
-                    recorder.copied =
-                        Some(CopiedTrack::new(&track, first, PassthroughTarget::Feed(feed), beside_sound));
+                let beside_sound = audio.is_some();
+                if let Some(feed) = video {
+                    recorder.copied = Some(CopiedTrack::new(&track, first, feed, beside_sound));
                 }
-                if let Some(audio) = feeds.audio {
+                if let Some(audio) = audio {
                     recorder.start_compositor(plan, settings, None, Some(audio), StartRule::At(first.at))?;
                 }
             }
@@ -160,7 +150,7 @@ impl FileRecorder {
                     Some(VideoPlan::Composed { .. }) | None => StartRule::Composite,
                     _ => StartRule::FirstMedium,
                 };
-                recorder.start_compositor(plan, settings, feeds.video, feeds.audio, rule)?;
+                recorder.start_compositor(plan, settings, video, audio, rule)?;
             }
         }
         Ok(recorder)
@@ -259,22 +249,14 @@ impl FileRecorder {
         self.origin.get_or_insert(at);
     }
 
-    /// Nothing more comes. [`PipelineEvent::Drained`] says when the file is whole.
-    ///
-    /// # Errors
-    ///
-    /// When the end of a copied track cannot be written.
-    pub fn end(&mut self) -> Result<(), FileError> {
+    /// Nothing more comes. [`PipelineEvent::Drained`](crate::output::PipelineEvent::Drained) says when the file is whole.
+    pub fn end(&mut self) {
         if let Some(compositor) = &self.compositor {
             compositor.end_at(self.known_to);
         }
-        if let Some(copied) = &mut self.copied {
-            copied.copy.end()?;
-            if copied.copy.ivf().is_some() {
-                self.tell(PipelineEvent::Drained);
-            }
+        if let Some(copied) = &self.copied {
+            copied.copy.end();
         }
-        Ok(())
     }
 
     /// Waits until the last byte is written. Only for the moment between two files.
@@ -305,23 +287,17 @@ impl FileRecorder {
 
     /// Bytes of the file, and how many of them are final.
     pub fn bytes(&self) -> (u64, u64) {
-        (self.written.end(), self.written.sealed_to())
+        self.file.written.as_ref().map_or((0, 0), |written| (written.end(), written.sealed_to()))
     }
 
     /// Length of the file by its encoded frames, nanoseconds.
     pub fn media_ns(&self) -> u64 {
-        match self.copied.as_ref().and_then(|copied| copied.copy.ivf()) {
-            Some(ivf) => ivf.media_ns(),
-            None => self.progress.media_ns(),
-        }
+        self.progress.media_ns()
     }
 
     /// Grows while anything is written.
     pub fn worked(&self) -> u64 {
-        match self.copied.as_ref().and_then(|copied| copied.copy.ivf()) {
-            Some(ivf) => ivf.media_ns(),
-            None => self.progress.worked(),
-        }
+        self.progress.worked()
     }
 
     /// Between what is known of the recording and what is encoded.
@@ -332,13 +308,14 @@ impl FileRecorder {
         lag
     }
 
-    /// Encoded bytes that wait, in memory or spilled.
+    /// Encoded bytes that wait, in memory or spilled: for a decoder, an encoder or a muxer.
     pub fn backlog_bytes(&self) -> u64 {
         let compositor = self.compositor.as_ref().map_or(0, |compositor| {
             let backlog = compositor.stats().backlog;
             backlog.memory + backlog.spilled
         });
-        compositor + self.copied.as_ref().map_or(0, |copied| copied.copy.waiting_bytes())
+        let copied = self.copied.as_ref().map_or(0, |copied| copied.copy.waiting_bytes());
+        compositor + copied + self.file.waiting_bytes()
     }
 
     /// What was recorded until now.
@@ -361,15 +338,11 @@ impl FileRecorder {
         }
         quality
     }
-
-    fn tell(&self, event: PipelineEvent) {
-        let _ = self.events.send(RecorderInput::Pipeline(self.number, event));
-    }
 }
 
 impl CopiedTrack {
-    fn new(track: &Track, first: FileStart, way: PassthroughTarget, beside_sound: bool) -> Self {
-        let copy = Passthrough::new(way, track.codec.is_video(), first.at);
+    fn new(track: &Track, first: FileStart, feed: Feed, beside_sound: bool) -> Self {
+        let copy = Passthrough::new(feed, track.codec.is_video(), first.at);
         Self { id: track.id, codec: track.codec, size: first.size, copy, beside_sound, blackened: false }
     }
 

@@ -91,10 +91,8 @@ impl RecorderController {
     pub(super) fn next_file(&mut self, joined: TimelineEvent) -> Flow {
         let message = "the published codec changed; the recording goes on in another file".to_owned();
         self.send(MediaEvent::Noted { message });
-        if let Some(recorder) = &mut self.recorder
-            && let Err(error) = recorder.end()
-        {
-            return self.broke(error);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.end();
         }
         self.survey = TrackSurvey::default();
         self.survey.take(&joined);
