@@ -3,13 +3,14 @@
 //!
 //! `wait` never starts · `record` records until stopped · `die` aborts while recording · `exit3` leaves with a code ·
 //! `mute` stops talking · `deaf` ignores the stop · `full`, `evicted`, `refused`, `closed` end that way · `degraded`,
-//! `environment`, `nonsense` say so. `mp4` writes as the muxer of MP4 does, and with `boxes`
-//! what can be read as one; `fast` writes ten megabytes a second.
+//! `environment`, `nonsense` say so · `again` goes on in a second file, as after a change of codec. `mp4` writes as the
+//! muxer of MP4 does, and with `boxes` what can be read as one; `fast` writes ten megabytes a second.
 
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::error::Error;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use spillway_ipc::framing::media_endpoint;
+use spillway_ipc::framing::{EventWriter, media_endpoint};
 use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, Quality, SpoolError, SpoolFile, TrackFacts};
 use spillway_plan::Container;
 
@@ -61,7 +62,66 @@ fn step(file: &mut SpoolFile, container: Container, bytes: u64) -> Result<(), Sp
     Ok(())
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// A file while it is written.
+struct ScriptedFile {
+    number: u32,
+    spool: SpoolFile,
+    container: Container,
+    began: Instant,
+    started_at: i64,
+}
+
+impl ScriptedFile {
+    fn wrote(&self) -> MediaEvent {
+        MediaEvent::Wrote {
+            file: self.number,
+            end: self.spool.end(),
+            sealed_to: self.spool.written().sealed_to(),
+            media_ns: self.began.elapsed().as_nanos() as u64,
+        }
+    }
+
+    /// Answers when it ended.
+    fn close(mut self, boxes: bool, degraded: Vec<String>, writer: &EventWriter) -> Result<i64, Box<dyn Error>> {
+        if self.container == Container::Mp4 && self.spool.end() > 0 {
+            let index = if boxes { boxed(b"moov", &[b'M'; 191]) } else { vec![b'M'; 199] };
+            self.spool.append(&index)?;
+            self.spool.write_at(32, &mdat(1234))?;
+        }
+        // A file without media has no length.
+        let length = if self.spool.end() == 0 { Duration::ZERO } else { self.began.elapsed() };
+        let (started_at, ended_at) = (self.started_at, self.started_at + length.as_nanos() as i64);
+        let quality = Quality { media_ms: length.as_millis() as u64, degraded, ..Quality::default() };
+        writer.send(&MediaEvent::Closed {
+            file: self.number,
+            bytes: self.spool.end(),
+            started_at,
+            ended_at,
+            quality,
+        })?;
+        Ok(ended_at)
+    }
+}
+
+/// Asks for a file and opens it where the runner says; `None`: it says something else, or is gone.
+fn open_file(
+    commands: &Receiver<MediaCommand>,
+    writer: &EventWriter,
+    number: u32,
+    output: u32,
+    container: Container,
+) -> Result<Option<ScriptedFile>, Box<dyn Error>> {
+    let facts = TrackFacts { publisher_identity: "ann".into(), track_id: "TR_1".into(), ..TrackFacts::default() };
+    writer.send(&MediaEvent::Opening { file: number, output: Some(output), container, facts })?;
+    let Ok(MediaCommand::WriteTo { file, path, id }) = commands.recv() else { return Ok(None) };
+    if file != number {
+        return Ok(None);
+    }
+    let spool = SpoolFile::claimed(&path, id, container)?;
+    Ok(Some(ScriptedFile { number, spool, container, began: Instant::now(), started_at: 0 }))
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
     let (mut reader, writer) = media_endpoint()?;
     let (send, commands) = mpsc::channel();
     std::thread::spawn(move || {
@@ -107,27 +167,34 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
 
-    let facts = TrackFacts { publisher_identity: "ann".into(), track_id: "TR_1".into(), ..TrackFacts::default() };
-    let container = if does("mp4") { Container::Mp4 } else { Container::Ogg };
     let bytes = if does("fast") { 200_000 } else { 100 };
-    emit(MediaEvent::Opening { file: 0, container, facts })?;
-    let Ok(MediaCommand::WriteTo { file: 0, path, id }) = commands.recv() else { return Ok(()) };
-    let mut file = SpoolFile::claimed(&path, id, container)?;
-    let started_at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as i64 + start.clock_ahead_ns;
-    emit(MediaEvent::Started { at: started_at })?;
+    let container = if does("mp4") { Container::Mp4 } else { Container::Ogg };
+    let open = |file, output| open_file(&commands, &writer, file, output, container);
+    let Some(mut written) = open(0, 0)? else { return Ok(()) };
+    written.started_at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as i64 + start.clock_ahead_ns;
+    emit(MediaEvent::Started { at: written.started_at })?;
+    let degraded = if does("degraded") { vec!["frozen for 3.0 s".to_owned()] } else { vec![] };
     let began = Instant::now();
+    written.began = began;
+    let mut changes = u32::from(does("again"));
     let why = loop {
         if does("boxes") {
-            fragment(&mut file, bytes)?;
+            fragment(&mut written.spool, bytes)?;
         } else {
-            step(&mut file, container, bytes)?;
+            step(&mut written.spool, container, bytes)?;
         }
-        let media_ns = began.elapsed().as_nanos() as u64;
         if !does("mute") {
-            emit(MediaEvent::Wrote { file: 0, end: file.end(), sealed_to: file.written().sealed_to(), media_ns })?;
-            emit(alive(media_ns))?;
+            emit(written.wrote())?;
+            emit(alive(began.elapsed().as_nanos() as u64))?;
         }
         let old_enough = began.elapsed() > Duration::from_millis(300);
+        if old_enough && changes > 0 {
+            changes -= 1;
+            let ended_at = written.close(does("boxes"), degraded.clone(), &writer)?;
+            let behind = start.plan.outputs.len() as u32;
+            let Some(next) = open(behind, 0)? else { return Ok(()) };
+            written = ScriptedFile { started_at: ended_at, ..next };
+        }
         match commands.recv_timeout(STEP) {
             Ok(MediaCommand::Stop) if !does("deaf") => break MediaEndReason::Stopped,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -140,14 +207,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ => {}
         }
     };
-    if container == Container::Mp4 {
-        let index = if does("boxes") { boxed(b"moov", &[b'M'; 191]) } else { vec![b'M'; 199] };
-        file.append(&index)?;
-        file.write_at(32, &mdat(1234))?;
-    }
-    let degraded = if does("degraded") { vec!["frozen for 3.0 s".to_owned()] } else { vec![] };
-    let ended_at = started_at + began.elapsed().as_nanos() as i64;
-    let quality = Quality { media_ms: began.elapsed().as_millis() as u64, degraded, ..Quality::default() };
-    emit(MediaEvent::Closed { file: 0, bytes: file.end(), started_at, ended_at, quality })?;
+    written.close(does("boxes"), degraded, &writer)?;
     Ok(emit(MediaEvent::Ended { why })?)
 }

@@ -28,6 +28,15 @@ pub struct EgressPlan {
     pub retry_count: i32,
 }
 
+impl EgressPlan {
+    /// Output number `output`, from 0, if it is a file.
+    pub fn file(&self, output: u32) -> Option<&FileOutput> {
+        match self.outputs.get(output as usize)? {
+            Output::File(file) => Some(file),
+        }
+    }
+}
+
 /// The type of a request; also the key of metrics and costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -17,7 +17,7 @@ pub enum MediaCommand {
     Start(Box<StartCommand>),
     /// The answer to [`MediaEvent::Opening`]: where the bytes of this file go.
     WriteTo {
-        /// Number of the output, from 0.
+        /// As in [`MediaEvent::Opening`].
         file: u32,
         /// Absolute.
         path: PathBuf,
@@ -86,8 +86,12 @@ pub enum MediaEvent {
     },
     /// A file is about to be written; the runner answers [`MediaCommand::WriteTo`].
     Opening {
-        /// Number of the output, from 0.
+        /// Number of the file in this recording. The first file of an output has the output's number; a file that follows it,
+        /// after a change of codec, has the next number behind those of all outputs and files.
         file: u32,
+        /// Which output of the plan, from 0; `None`, from an older process: the one with the file's number.
+        #[serde(default)]
+        output: Option<u32>,
         /// Decided from the codecs where the request leaves it open.
         container: Container,
         /// For the file name.
@@ -100,7 +104,7 @@ pub enum MediaEvent {
     },
     /// Progress of a file, at most four times a second.
     Wrote {
-        /// Number of the output.
+        /// As in [`MediaEvent::Opening`].
         file: u32,
         /// Bytes of the file.
         end: u64,
@@ -111,7 +115,7 @@ pub enum MediaEvent {
     },
     /// The file is complete and closed.
     Closed {
-        /// Number of the output.
+        /// As in [`MediaEvent::Opening`].
         file: u32,
         /// Bytes of the file.
         bytes: u64,

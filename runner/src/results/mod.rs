@@ -20,7 +20,7 @@ use claim::Claim;
 /// What the EgressInfo says about a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileResult {
-    /// Number of the output.
+    /// Number of the file in the recording.
     pub file: u32,
     /// Its place in the list of files of the EgressInfo.
     pub index: usize,

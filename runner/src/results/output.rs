@@ -18,7 +18,7 @@ const MAX_COMPONENT: usize = 255;
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// The media process opened an output that the plan does not have.
-    #[error("the media process opened file {0}, which is no output of this egress")]
+    #[error("the media process opened a file of output {0}, which this egress does not have")]
     NotRequested(u32),
     /// The folder was not made.
     #[error("cannot create the folder {}: {source}", path.display())]

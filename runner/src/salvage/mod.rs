@@ -119,7 +119,7 @@ async fn salvage_file(
     give_up: Instant,
 ) -> Result<Option<SalvagedFile>, String> {
     let spool = if here { spooled(file).await } else { None };
-    let destinations = job.destinations.get(file.file as usize);
+    let destinations = job.destinations.get(file.output() as usize);
     let Some(Destinations { primary: primary @ Destination::Store(_), backup }) = destinations else {
         return Ok(spool.map(|spooled| SalvagedFile {
             filename: file.filename.clone(),

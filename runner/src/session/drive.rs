@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use spillway_ipc::{FileId, MediaCommand, MediaEndReason, MediaEvent, MediaSettings, StartCommand, TrackFacts};
-use spillway_plan::{Container, EgressPlan, Output};
+use spillway_plan::{Container, EgressPlan};
 use spillway_process::{Clock, LocalRoot};
 use spillway_protocol::Code;
 use spillway_protocol::Secret;
@@ -16,7 +16,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::files::SessionFiles;
+use super::files::{FileNumber, SessionFiles};
 use super::finalize::finalize_files;
 use super::machine::{Session, SessionEffect, SessionRules};
 use super::media::{MediaProcess, MediaUpdate};
@@ -156,7 +156,7 @@ struct Driver<'a> {
 
 /// What became of a file that the media process asked for.
 struct Placed {
-    file: u32,
+    number: FileNumber,
     container: Container,
     facts: TrackFacts,
     made: Result<(OutputPath, Claim), OutputError>,
@@ -208,8 +208,9 @@ impl Driver<'_> {
         media: &mut MediaProcess,
     ) -> Result<Option<SessionEvent>, OutputError> {
         match media_event {
-            MediaEvent::Opening { file, container, facts } => {
-                self.open(*file, *container, facts, media).await?;
+            MediaEvent::Opening { file, output, container, facts } => {
+                let number = FileNumber { file: *file, output: output.unwrap_or(*file) };
+                self.open(number, *container, facts, media).await?;
             }
             MediaEvent::Joined { room_id, room_name } => {
                 info!(room = %room_name, room_id, "joined the room");
@@ -224,6 +225,7 @@ impl Driver<'_> {
             MediaEvent::Alive { media_ns, lag_ms, .. } => {
                 self.reporter.progress(*media_ns, *lag_ms, self.files.progress());
             }
+            MediaEvent::Wrote { .. } if self.files.started() => self.report_opened(),
             MediaEvent::Closed { quality, .. } => {
                 for message in &quality.degraded {
                     warn!(reason = message, "recording is degraded");
@@ -243,42 +245,45 @@ impl Driver<'_> {
     /// Answers the media process at once for a file of the spool, and through [`Driver::placed`] for one that stays here.
     async fn open(
         &mut self,
-        file: u32,
+        number: FileNumber,
         container: Container,
         facts: &TrackFacts,
         media: &mut MediaProcess,
     ) -> Result<(), OutputError> {
         let plan = &self.job.plan;
-        let (Some(Output::File(output)), Some(outputs)) = (plan.outputs.get(file as usize), &mut self.files.outputs)
-        else {
-            return Err(OutputError::NotRequested(file));
+        let FileNumber { file, output } = number;
+        // The codec changed: the recording of this output goes on in a file of another name.
+        let nth = self.files.count_of(output).saturating_add(1);
+        let (Some(asked), Some(outputs)) = (plan.file(output), &mut self.files.outputs) else {
+            return Err(OutputError::NotRequested(output));
         };
-        let asked = results::filename(plan, output, container, facts, clock::local(&self.job.clock));
-        let spooled = timeout(PLACE_TIMEOUT, outputs.begin(plan, file, container, &asked));
+        let asked = results::filename(plan, asked, container, facts, clock::local(&self.job.clock));
+        let asked = results::numbered(&asked, nth);
+        let spooled = timeout(PLACE_TIMEOUT, outputs.begin(plan, (output, file), container, &asked));
         let path = self.job.root.locate(&asked);
         let slow = |_| OutputError::Slow { path: path.clone(), seconds: PLACE_TIMEOUT.as_secs() };
         if let Some(begun) = spooled.await.map_err(slow)? {
             let (output_path, upload) = begun?;
             let path = output_path.location.clone();
-            self.files.opened_in_spool(file, output_path, facts.clone(), upload);
+            self.files.opened_in_spool(number, output_path, facts.clone(), upload);
             self.write_to(file, path, None, media).await;
             return Ok(());
         }
         let (root, facts) = (self.job.root.clone(), facts.clone());
         self.placing.spawn(async move {
             let made = claim::within(PLACE_TIMEOUT, path, move || claim::claim(&asked, &root)).await;
-            Placed { file, container, facts, made }
+            Placed { number, container, facts, made }
         });
         Ok(())
     }
 
     async fn placed(&mut self, placed: Result<Placed, JoinError>, media: &mut MediaProcess) -> Result<(), OutputError> {
-        let Ok(Placed { file, container, facts, made }) = placed else { return Ok(()) };
+        let Ok(Placed { number, container, facts, made }) = placed else { return Ok(()) };
         let (output_path, claim) = made?;
         info!(file = %output_path.location.display(), "file opened");
         let path = output_path.location.clone();
-        let id = self.files.opened_on_disk(file, container, output_path, facts, claim);
-        self.write_to(file, path, Some(id), media).await;
+        let id = self.files.opened_on_disk(number, container, output_path, facts, claim);
+        self.write_to(number.file, path, Some(id), media).await;
         Ok(())
     }
 
@@ -290,13 +295,13 @@ impl Driver<'_> {
     }
 
     /// Files are named from the first media on: an aborted egress has none.
-    fn report_opened(&self) {
+    fn report_opened(&mut self) {
         for fact in self.files.opened_facts() {
             self.reporter.report(fact);
         }
     }
 
-    fn report(&self, fact: Fact) {
+    fn report(&mut self, fact: Fact) {
         if matches!(fact, Fact::Active { .. }) {
             self.report_opened();
         }

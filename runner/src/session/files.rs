@@ -26,20 +26,32 @@ const CHECKPOINT_EVERY_NS: u64 = 500_000_000;
 /// All files of one recording.
 pub struct SessionFiles {
     files: Vec<SessionFile>,
-    /// Outputs that are not opened yet; `None`: the stores are still being tried.
+    /// Outputs that end in a store; `None`: the stores are still being tried.
     pub outputs: Option<PreparedOutputs>,
     checkpoint_writer: CheckpointWriter,
     /// Unix nanoseconds of the first recorded instant.
     started_at: Option<i64>,
 }
 
+/// Which file of this recording, and which output of the plan it is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileNumber {
+    /// As the media process numbers its files.
+    pub file: u32,
+    /// Place in the plan's outputs.
+    pub output: u32,
+}
+
 /// One file of this egress.
 struct SessionFile {
-    /// Number of the output.
-    number: u32,
+    number: FileNumber,
     output_path: OutputPath,
     track: TrackFacts,
     target: FileTarget,
+    /// Unix nanoseconds of the end of the file that it follows, of the same output.
+    follows_at: Option<i64>,
+    /// The EgressInfo has its name.
+    reported: bool,
     /// As the media process said last.
     bytes: u64,
     media_ns: u64,
@@ -92,7 +104,7 @@ impl SessionFiles {
     /// A file was made on this machine's disk; it stays. Answers its identity.
     pub fn opened_on_disk(
         &mut self,
-        number: u32,
+        number: FileNumber,
         container: Container,
         output_path: OutputPath,
         track: TrackFacts,
@@ -102,30 +114,40 @@ impl SessionFiles {
         let id = claim.id();
         // A salvage has to know files on the disk too.
         let (filename, path) = (output_path.filename.clone(), output_path.location.clone());
-        self.checkpoint_writer.opened(FileCheckpoint::new(number, filename, container, path));
+        self.checkpoint_writer.opened(FileCheckpoint::new(number.file, number.output, filename, container, path));
         self.opened(number, output_path, track, FileTarget::Disk(Arc::new(claim)));
         id
     }
 
     /// A file was made in the spool, and its upload runs.
-    pub fn opened_in_spool(&mut self, number: u32, output_path: OutputPath, track: TrackFacts, upload: FileUpload) {
+    pub fn opened_in_spool(
+        &mut self,
+        number: FileNumber,
+        output_path: OutputPath,
+        track: TrackFacts,
+        upload: FileUpload,
+    ) {
         self.opened(number, output_path, track, FileTarget::Store(Box::new(upload)));
     }
 
-    fn opened(&mut self, number: u32, output_path: OutputPath, track: TrackFacts, target: FileTarget) {
+    fn opened(&mut self, number: FileNumber, output_path: OutputPath, track: TrackFacts, target: FileTarget) {
+        let before = self.files.iter().filter(|file| file.number.output == number.output);
+        let follows_at = before.filter_map(SessionFile::sealed_at).max();
         self.files.push(SessionFile {
             number,
             output_path,
             track,
             target,
+            follows_at,
+            reported: false,
             bytes: 0,
             media_ns: 0,
             checkpointed_ns: None,
             quality: None,
             state: FileState::Recording,
         });
-        if let Some(at) = self.started_at {
-            self.checkpoint_writer.update(number, |checkpoint| checkpoint.started_at = Some(at));
+        if let Some(at) = follows_at.or(self.started_at) {
+            self.checkpoint_writer.update(number.file, |checkpoint| checkpoint.started_at = Some(at));
         }
     }
 
@@ -156,7 +178,13 @@ impl SessionFiles {
     }
 
     fn find(&mut self, number: u32) -> Option<&mut SessionFile> {
-        self.files.iter_mut().find(|file| file.number == number)
+        self.files.iter_mut().find(|file| file.number.file == number)
+    }
+
+    /// How many files of an output were opened.
+    pub fn count_of(&self, output: u32) -> u32 {
+        let of_output = self.files.iter().filter(|file| file.number.output == output);
+        u32::try_from(of_output.count()).unwrap_or(u32::MAX)
     }
 
     /// Something was recorded.
@@ -164,14 +192,21 @@ impl SessionFiles {
         self.started_at.is_some()
     }
 
-    /// What the EgressInfo says of files that are being recorded.
-    pub fn opened_facts(&self) -> impl Iterator<Item = Fact> {
-        self.files.iter().enumerate().map(|(index, file)| {
+    /// What the EgressInfo does not say yet of files that are being recorded. A file that follows another is one only when
+    /// something was recorded in it.
+    pub fn opened_facts(&mut self) -> Vec<Fact> {
+        let mut facts = vec![];
+        for (index, file) in self.files.iter_mut().enumerate() {
+            if file.reported || !file.is_told() {
+                continue;
+            }
+            file.reported = true;
             let OutputPath { filename, display, .. } = file.output_path.clone();
             // In a store there is nothing to be found before it is stored.
             let location = if matches!(file.target, FileTarget::Store(_)) { String::new() } else { display };
-            Fact::FileOpened { index, filename, location }
-        })
+            facts.push(Fact::FileOpened { index, filename, location });
+        }
+        facts
     }
 
     /// How far all files are, for heartbeats.
@@ -207,7 +242,7 @@ impl SessionFiles {
         }
     }
 
-    /// Finishes the uploads of sealed files, all at once. `report` takes what the EgressInfo says of an object that has
+    /// Finishes the uploads of sealed files, all at once; of files in which nothing was recorded, nothing stays. `report` takes what the EgressInfo says of an object that has
     /// another name than its file was opened with.
     pub async fn finish_uploads(&mut self, report: impl Fn(Fact)) -> UploadSummary {
         let finished = join_all(self.files.iter().map(SessionFile::finish_upload)).await;
@@ -241,7 +276,7 @@ impl SessionFiles {
 
     /// File `number` has a backup store.
     pub fn has_backup(&self, number: u32) -> bool {
-        self.files.iter().any(|file| file.number == number && file.upload().is_some_and(FileUpload::has_backup))
+        self.files.iter().any(|file| file.number.file == number && file.upload().is_some_and(FileUpload::has_backup))
     }
 
     /// Puts the manifest beside file `number`: into its store, or on the disk. Answers where it is.
@@ -255,7 +290,7 @@ impl SessionFiles {
         egress_id: &str,
         (name, content): (String, String),
     ) -> Result<Option<String>, String> {
-        let Some(file) = self.files.iter().find(|file| file.number == number) else { return Ok(None) };
+        let Some(file) = self.files.iter().find(|file| file.number.file == number) else { return Ok(None) };
         let claim = match &file.target {
             FileTarget::Store(upload) => {
                 return upload.put_beside(used_backup, &name, content.into()).await.map(Some);
@@ -288,13 +323,21 @@ impl SessionFile {
         }
     }
 
+    fn is_told(&self) -> bool {
+        match self.state {
+            FileState::Recording | FileState::Sealed { .. } => self.follows_at.is_none() || self.media_ns > 0,
+            FileState::Uploading(_) | FileState::Stored(_) => true,
+            FileState::Failed => false,
+        }
+    }
+
     fn wrote(&mut self, end: u64, sealed_to: u64, media_ns: u64, checkpoint_writer: &CheckpointWriter) {
         (self.bytes, self.media_ns) = (end, media_ns);
         match &self.target {
             FileTarget::Store(upload) => upload.wrote(sealed_to, media_ns),
             FileTarget::Disk(_) if self.checkpointed_ns.is_none_or(|noted| media_ns >= noted + CHECKPOINT_EVERY_NS) => {
                 self.checkpointed_ns = Some(media_ns);
-                checkpoint_writer.update(self.number, |checkpoint| checkpoint.media = vec![(end, media_ns)]);
+                checkpoint_writer.update(self.number.file, |checkpoint| checkpoint.media = vec![(end, media_ns)]);
             }
             FileTarget::Disk(_) => {}
         }
@@ -302,10 +345,19 @@ impl SessionFile {
 
     /// Unix nanoseconds of first and last instant; `None`: nothing was recorded.
     fn times(&self, started_at: Option<i64>) -> Option<(i64, i64)> {
-        if let FileState::Sealed { started_at, ended_at } = self.state {
-            return Some((started_at, ended_at));
-        }
-        started_at.map(|at| (at, at.saturating_add_unsigned(self.media_ns)))
+        let (from, to) = if let FileState::Sealed { started_at, ended_at } = self.state {
+            (started_at, ended_at)
+        } else {
+            let at = self.follows_at.or(started_at)?;
+            (at, at.saturating_add_unsigned(self.media_ns))
+        };
+        // The recording ended before the new codec was: the file before it has everything.
+        (self.follows_at.is_none() || to > from).then_some((from, to))
+    }
+
+    /// Unix nanoseconds of its last instant, if it is closed.
+    fn sealed_at(&self) -> Option<i64> {
+        if let FileState::Sealed { ended_at, .. } = self.state { Some(ended_at) } else { None }
     }
 
     fn disk_look(&self, started_at: Option<i64>) -> DiskLook {
@@ -322,7 +374,7 @@ impl SessionFile {
             return;
         };
         let result = FileResult {
-            file: self.number,
+            file: self.number.file,
             index,
             filename: self.output_path.filename.clone(),
             location: self.output_path.display.clone(),
@@ -339,6 +391,10 @@ impl SessionFile {
     async fn finish_upload(&self) -> Option<Result<StoredObject, UploadFailure>> {
         match (&self.state, &self.target) {
             (FileState::Uploading(_), FileTarget::Store(upload)) => Some(upload.finish().await),
+            (FileState::Failed, FileTarget::Store(upload)) => {
+                upload.abandon().await;
+                None
+            }
             _ => None,
         }
     }

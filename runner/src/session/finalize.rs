@@ -19,6 +19,9 @@ pub(super) async fn finalize_files(
 ) {
     let mut used_backup = false;
     if files.recording_ended().await {
+        for fact in files.opened_facts() {
+            reporter.report(fact);
+        }
         let uploads = files.finish_uploads(|fact| reporter.report(fact)).await;
         for message in files.upload_notes() {
             reporter.report(Fact::Noted(message));

@@ -39,8 +39,11 @@ pub struct Checkpoint {
 /// State of one file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileCheckpoint {
-    /// Number of the output.
+    /// Number of the file in the recording: that of its output, or a later one.
     pub file: u32,
+    /// Which output of the plan; `None`, from an older attempt: the one with the file's number.
+    #[serde(default)]
+    pub output: Option<u32>,
     /// The object's name, or the file's on the disk.
     pub filename: String,
     /// Decides how the file is read.
@@ -86,9 +89,10 @@ pub struct UploadCheckpoint {
 
 impl FileCheckpoint {
     /// Of a file in which nothing is recorded yet, without an upload.
-    pub fn new(file: u32, filename: String, container: Container, path: PathBuf) -> Self {
+    pub fn new(file: u32, output: u32, filename: String, container: Container, path: PathBuf) -> Self {
         Self {
             file,
+            output: Some(output),
             filename,
             container,
             started_at: None,
@@ -98,6 +102,11 @@ impl FileCheckpoint {
             origin: Origin::default(),
             kept_from: 0,
         }
+    }
+
+    /// Which output of the plan it is of.
+    pub fn output(&self) -> u32 {
+        self.output.unwrap_or(self.file)
     }
 
     /// How much media is in the first `bytes`, nanoseconds.
@@ -271,7 +280,7 @@ mod tests {
         FileCheckpoint {
             started_at: Some(1),
             media: vec![(100, 1000), (200, 3000)],
-            ..FileCheckpoint::new(number, "a.mp4".into(), Container::Mp4, "/tmp/a.mp4".into())
+            ..FileCheckpoint::new(number, number, "a.mp4".into(), Container::Mp4, "/tmp/a.mp4".into())
         }
     }
 

@@ -43,21 +43,23 @@ pub struct UploadResources {
     pub settings: UploadSettings,
 }
 
-/// The outputs of an egress that end in a store and are not opened yet.
+/// The outputs of an egress that end in a store.
 pub struct PreparedOutputs {
     resources: UploadResources,
-    /// By output; `None`: it stays on the disk, or its file is open.
+    /// By output; `None`: it stays on the disk.
     outputs: Vec<Option<PreparedOutput>>,
     session: mpsc::Sender<SessionEvent>,
 }
 
 /// A store that was tried, and what its upload is made of.
+#[derive(Clone)]
 struct PreparedOutput {
     target: UploadTarget,
     backup: Option<Arc<dyn Storage>>,
     /// Not empty: the primary store refused, and the target is the backup.
     primary_error: String,
-    /// The object's name, if it is known before the tracks are; then its upload is begun.
+    /// The name of the output's first object, if it is known before the tracks are and its file is not opened yet; then
+    /// its upload is begun.
     name: Option<String>,
 }
 
@@ -89,19 +91,19 @@ impl PreparedOutputs {
         Ok(Self { resources, outputs, session })
     }
 
-    /// File `file` opens under the name `asked`, or under the one its upload was begun with: its spool file is made and its
-    /// upload task started. `None`: it stays on the disk.
+    /// File `file` of output `output` opens under the name `asked`, or under the one its upload was begun with: its spool
+    /// file is made and its upload task started. `None`: it stays on the disk.
     ///
     /// # Errors
-    /// The spool file was not made; a retry is right only where the disk's error passes, and finds the output taken.
+    /// The spool file was not made; a retry is right only where the disk's error passes.
     pub async fn begin(
         &mut self,
         plan: &EgressPlan,
-        file: u32,
+        (output, file): (u32, u32),
         container: Container,
         asked: &str,
     ) -> Option<Result<(OutputPath, FileUpload), OutputError>> {
-        let prepared = self.outputs.get_mut(file as usize)?.take()?;
+        let prepared = self.outputs.get(output as usize)?.clone()?;
         let filename = prepared.name.clone().unwrap_or_else(|| asked.to_owned());
         let path = spool::path(&self.resources.settings, plan, file, container);
         let display = prepared.target.store.location(&filename);
@@ -115,12 +117,17 @@ impl PreparedOutputs {
                 Err(source) => Err(OutputError::File { path: spooled.location, source }),
             }
         });
-        let (reader, free) = match opened.await.unwrap_or(Err(OutputError::NotRequested(file))) {
+        let (reader, free) = match opened.await.unwrap_or(Err(OutputError::NotRequested(output))) {
             Ok(opened) => opened,
             Err(error) => return Some(Err(error)),
         };
+        // What was begun is this file's; another one of the output begins for itself.
+        if let Some(Some(known)) = self.outputs.get_mut(output as usize) {
+            (known.name, known.target.upload) = (None, None);
+        }
         info!(file = output_path.display, spool = %output_path.location.display(), "upload while recording");
-        let opened = FileCheckpoint::new(file, output_path.filename.clone(), container, output_path.location.clone());
+        let (filename, location) = (output_path.filename.clone(), output_path.location.clone());
+        let opened = FileCheckpoint::new(file, output, filename, container, location);
         self.resources.checkpoint_writer.opened(opened.clone());
         let spool_cap = self.resources.settings.spool_cap_bytes.min(free / 5 * 4);
         let upload = self.start(prepared, opened, reader, spool_cap, expected_bits(plan));
@@ -215,12 +222,13 @@ impl PreparedOutput {
         Ok(Self { target, backup: None, primary_error, name })
     }
 
-    fn checkpoint(&self, file: u32, plan: &EgressPlan, output: &FileOutput, resources: &UploadResources) {
+    /// Keeps what was begun for the first file of output `number`, which has the output's number.
+    fn checkpoint(&self, number: u32, plan: &EgressPlan, output: &FileOutput, resources: &UploadResources) {
         let (Some(name), Some(upload), Some(container)) = (&self.name, &self.target.upload, output.container) else {
             return;
         };
         let rules = self.target.store.rules();
-        let path = spool::path(&resources.settings, plan, file, container);
+        let path = spool::path(&resources.settings, plan, number, container);
         resources.checkpoint_writer.opened(FileCheckpoint {
             upload: Some(UploadCheckpoint {
                 backup: !self.primary_error.is_empty(),
@@ -230,7 +238,7 @@ impl PreparedOutput {
                 parts: vec![],
                 left: vec![],
             }),
-            ..FileCheckpoint::new(file, name.clone(), container, path)
+            ..FileCheckpoint::new(number, number, name.clone(), container, path)
         });
     }
 }

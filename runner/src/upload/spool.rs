@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::settings::UploadSettings;
 
-/// Where output `file` of an egress lies while it is uploaded.
+/// Where file `file` of an egress lies while it is uploaded.
 pub(super) fn path(settings: &UploadSettings, plan: &EgressPlan, file: u32, container: Container) -> PathBuf {
     settings.spool().join(&plan.egress_id).join(format!("{file}{}", container.extension()))
 }

@@ -537,3 +537,33 @@ async fn a_ticket_is_taken_although_the_answer_was_lost() {
         "it is taken for others"
     );
 }
+
+/// The publication came back in a codec that the first file cannot take.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_that_goes_on_in_another_file_has_two_results_and_is_complete() {
+    let harness = RunnerHarness::new().await;
+    let run = harness.run("record-again").await;
+    harness.heard(EgressActive).await;
+    let second = harness.folder.path().join("a-2.ogg");
+    let wait = async {
+        while !std::fs::metadata(&second).is_ok_and(|file| file.len() > 500) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(TIMEOUT, wait).await.unwrap();
+    harness.call(service::STOP_EGRESS).await.unwrap();
+    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
+    let last = harness.last();
+    assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""));
+    let names: Vec<&str> = last.file_results.iter().map(|file| file.filename.as_str()).collect();
+    assert_eq!(names, ["a.ogg", "a-2.ogg"]);
+    for file in &last.file_results {
+        let path = harness.folder.path().join(&file.filename);
+        assert_eq!(file.location, path.display().to_string());
+        assert_eq!(file.size as u64, std::fs::metadata(path).unwrap().len());
+        assert!(file.size > 500 && file.duration > 0, "{file:?}");
+    }
+    assert_eq!(last.file_results[1].started_at, last.file_results[0].ended_at);
+    let manifest = std::fs::read_to_string(harness.folder.path().join("EG_1.json")).unwrap();
+    assert!(manifest.contains("a.ogg") && manifest.contains("a-2.ogg"), "{manifest}");
+}

@@ -68,7 +68,8 @@ fn main() -> Result<()> {
     let script = ReplayScript::parse(&start.plan.room_name).context("the room's name is no script")?;
     let (room_id, room_name) = (start.plan.room_id.clone(), start.plan.room_name.clone());
     events_tx.send(&MediaEvent::Joined { room_id, room_name })?;
-    events_tx.send(&MediaEvent::Opening { file: 0, container: Container::Mp4, facts: TrackFacts::default() })?;
+    let facts = TrackFacts::default();
+    events_tx.send(&MediaEvent::Opening { file: 0, output: Some(0), container: Container::Mp4, facts })?;
     let path = loop {
         match inbox.recv_timeout(REPORT_INTERVAL) {
             Ok(MediaCommand::WriteTo { path, .. }) => break path,

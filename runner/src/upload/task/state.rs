@@ -51,7 +51,7 @@ pub(in crate::upload) struct UploadTarget {
 
 /// What an upload is made with; the object's part of it changes when another has to be begun.
 pub(in crate::upload) struct Uploader {
-    /// Number of the output.
+    /// Number of the file in the recording.
     pub file: u32,
     /// The object's name as it was asked for; those begun later are numbered.
     pub asked_name: String,

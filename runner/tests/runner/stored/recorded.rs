@@ -140,3 +140,42 @@ async fn a_recording_by_hand_goes_to_its_store_too() {
     assert_eq!(info.manifest_location, "ram://b/EG_1.json");
     assert_eq!(buckets.open_uploads(), 0);
 }
+
+/// The publication came back in a codec that the first file cannot take.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_that_goes_on_in_another_file_is_two_objects() {
+    for script in ["record-mp4-fast-again", "record-again"] {
+        let (harness, buckets) = harness(s3(), false).await;
+        let run = harness.run(script).await;
+        harness.heard(EgressActive).await;
+        let second = |path: &std::path::PathBuf| path.file_stem().is_some_and(|stem| stem == "1");
+        let large = |path: &std::path::PathBuf| std::fs::metadata(path).is_ok_and(|file| file.len() > 1000);
+        until("bytes in the second file", || harness.spooled().iter().any(|path| second(path) && large(path))).await;
+        harness.call(service::STOP_EGRESS).await.unwrap();
+        assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
+        let last = harness.last();
+        assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""), "{script}");
+        assert_eq!(last.file_results.len(), 2);
+        let second = name(script).replace("a.", "a-2.");
+        for (file, expected) in last.file_results.iter().zip([name(script), second.as_str()]) {
+            let object = buckets.primary.object(expected).unwrap_or_else(|| panic!("{:?}", buckets.primary.keys()));
+            assert!(plays(&object, script.contains("mp4")));
+            assert_eq!((file.filename.as_str(), file.location.clone()), (expected, format!("ram://{expected}")));
+            assert_eq!(file.size as usize, object.len());
+        }
+        assert_eq!(buckets.open_uploads(), 0);
+        assert!(harness.spooled().is_empty(), "the spool is given back");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_that_ends_as_its_next_file_is_opened_is_complete_without_that_file() {
+    let (harness, buckets) = harness(s3(), false).await;
+    let run = harness.run("record-mp4-fast-again-closed").await;
+    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
+    let last = harness.last();
+    assert_eq!((last.status(), last.error.as_str(), last.file_results.len()), (EgressComplete, "", 1));
+    assert!(!last.details.contains("not finished"), "{}", last.details);
+    assert_eq!(buckets.primary.keys(), ["EG_1.json", "a.mp4"]);
+    assert!(buckets.open_uploads() == 0 && harness.spooled().is_empty());
+}

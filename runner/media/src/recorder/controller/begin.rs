@@ -54,7 +54,7 @@ impl RecorderController {
                 _ => mode::container(&self.start.plan),
             };
             let facts = self.survey.facts(&self.start.plan);
-            self.send(MediaEvent::Opening { file: self.file_count, container, facts });
+            self.send(MediaEvent::Opening { file: self.file_count, output: Some(0), container, facts });
             self.opening = Some(mode);
         }
         CONTINUE
