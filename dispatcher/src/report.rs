@@ -44,8 +44,13 @@ pub struct FilesLeftBehind {
 pub fn left_behind(ledger: &EgressLedger, clock: &Clock) -> FilesLeftBehind {
     let results = &ledger.info().file_results;
     let (mut facts, mut finished) = (vec![], true);
+    let egress_id = &ledger.info().egress_id;
+    let manifests: Vec<Manifest> =
+        ledger.unfinished().filter_map(|(_, location)| manifest_beside(location, egress_id)).collect();
     for (index, location) in ledger.unfinished() {
-        let manifest = manifest_beside(location, &ledger.info().egress_id);
+        // An output that wants none beside it is in that of another.
+        let manifest = manifest_beside(location, egress_id)
+            .or_else(|| manifests.iter().find(|manifest| manifest.file(location).is_some()).cloned());
         finished &= manifest.is_some();
         let found = std::fs::metadata(location).ok().filter(|found| found.is_file() && found.len() > 0);
         let Some(found) = found else {
@@ -55,7 +60,7 @@ pub fn left_behind(ledger: &EgressLedger, clock: &Clock) -> FilesLeftBehind {
         let began = results.get(index).map_or(0, |file| file.started_at);
         let Ok(written) = found.modified() else { continue };
         let (started_at, ended_at) = match &manifest {
-            Some(manifest) => (manifest.started_at, manifest.ended_at),
+            Some(manifest) => manifest.times_of(location),
             None => (began, clock.unix_ns_of_host(written)),
         };
         facts.push(Fact::FileStored { index, size: found.len(), started_at, ended_at, location: location.to_owned() });
@@ -94,6 +99,7 @@ pub struct Continued {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use spillway_plan::manifest::ManifestFile;
 
     #[test]
     fn a_file_a_dead_runner_left_is_a_result_with_its_size() {
@@ -147,5 +153,39 @@ mod tests {
         );
         assert_eq!((info.file_results[0].size, info.file_results[0].duration), (1234, 60_000));
         assert!(!info.details.contains("not finished"), "{}", info.details);
+    }
+    /// One manifest beside each file, in the folder of each; where an output wants none, that of another names its file.
+    #[test]
+    fn files_in_several_folders_are_complete_and_as_long_as_their_manifest_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let locations = ["a.mp4", "d/b.mp4", "e/c.mp4"].map(|name| dir.path().join(name).display().to_string());
+        let start = StartEgressRequest { egress_id: "EG_done".to_owned(), ..Default::default() };
+        let mut ledger = EgressLedger::accept(&start, 1);
+        let file = |location: &String, started_at, ended_at| ManifestFile {
+            location: location.clone(),
+            started_at,
+            ended_at,
+            ..ManifestFile::default()
+        };
+        let [a, b, c] = &locations;
+        let files = vec![file(a, 0, 0), file(b, 31_000, 61_000), file(c, 0, 0)];
+        let manifest = Manifest { started_at: 1_000, ended_at: 61_000, files, ..Manifest::default() };
+        for (index, location) in locations.iter().enumerate() {
+            let path = Path::new(location);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, [0; 12]).unwrap();
+            if index < 2 {
+                std::fs::write(path.with_file_name("EG_done.json"), manifest.to_json().unwrap()).unwrap();
+            }
+            let filename = "a.mp4".to_owned();
+            ledger.on(Fact::FileOpened { index, filename, location: location.clone() }, 2);
+        }
+        let left = left_behind(&ledger, &Clock::host());
+        assert!(left.finished);
+        for fact in left.facts {
+            ledger.on(fact, 9);
+        }
+        let durations: Vec<i64> = ledger.info().file_results.iter().map(|file| file.duration).collect();
+        assert_eq!(durations, [60_000, 30_000, 60_000]);
     }
 }

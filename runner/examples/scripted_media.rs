@@ -3,8 +3,9 @@
 //!
 //! `wait` never starts · `record` records until stopped · `die` aborts while recording · `exit3` leaves with a code ·
 //! `mute` stops talking · `deaf` ignores the stop · `full`, `evicted`, `refused`, `closed` end that way · `degraded`,
-//! `environment`, `nonsense` say so · `again` goes on in a second file, as after a change of codec. `mp4` writes as the
-//! muxer of MP4 does, and with `boxes` what can be read as one; `fast` writes ten megabytes a second.
+//! `environment`, `nonsense` say so · `again` goes on in other files, as after a change of codec ·
+//! `two` writes two outputs, and with `lose1` the second one fails alone. `mp4` writes as the muxer of MP4 does, and with
+//! `boxes` what can be read as one; `fast` writes ten megabytes a second.
 
 use std::error::Error;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -65,6 +66,7 @@ fn step(file: &mut SpoolFile, container: Container, bytes: u64) -> Result<(), Sp
 /// A file while it is written.
 struct ScriptedFile {
     number: u32,
+    output: u32,
     spool: SpoolFile,
     container: Container,
     began: Instant,
@@ -92,33 +94,35 @@ impl ScriptedFile {
         let length = if self.spool.end() == 0 { Duration::ZERO } else { self.began.elapsed() };
         let (started_at, ended_at) = (self.started_at, self.started_at + length.as_nanos() as i64);
         let quality = Quality { media_ms: length.as_millis() as u64, degraded, ..Quality::default() };
-        writer.send(&MediaEvent::Closed {
-            file: self.number,
-            bytes: self.spool.end(),
-            started_at,
-            ended_at,
-            quality,
-        })?;
+        let (file, bytes) = (self.number, self.spool.end());
+        writer.send(&MediaEvent::Closed { file, bytes, started_at, ended_at, quality })?;
         Ok(ended_at)
     }
 }
 
-/// Asks for a file and opens it where the runner says; `None`: it says something else, or is gone.
-fn open_file(
+/// Asks for files, each with its output, and opens those that the runner makes; `None`: it says something else, or is gone.
+fn open_files(
     commands: &Receiver<MediaCommand>,
     writer: &EventWriter,
-    number: u32,
-    output: u32,
+    asked: &[(u32, u32)],
     container: Container,
-) -> Result<Option<ScriptedFile>, Box<dyn Error>> {
-    let facts = TrackFacts { publisher_identity: "ann".into(), track_id: "TR_1".into(), ..TrackFacts::default() };
-    writer.send(&MediaEvent::Opening { file: number, output: Some(output), container, facts })?;
-    let Ok(MediaCommand::WriteTo { file, path, id }) = commands.recv() else { return Ok(None) };
-    if file != number {
-        return Ok(None);
+) -> Result<Option<Vec<ScriptedFile>>, Box<dyn Error>> {
+    for (file, output) in asked {
+        let facts = TrackFacts { publisher_identity: "ann".into(), track_id: "TR_1".into(), ..TrackFacts::default() };
+        writer.send(&MediaEvent::Opening { file: *file, output: Some(*output), container, facts })?;
     }
-    let spool = SpoolFile::claimed(&path, id, container)?;
-    Ok(Some(ScriptedFile { number, spool, container, began: Instant::now(), started_at: 0 }))
+    let mut files = vec![];
+    for _ in asked {
+        let (number, path, id) = match commands.recv() {
+            Ok(MediaCommand::WriteTo { file, path, id }) => (file, path, id),
+            Ok(MediaCommand::NoFile { .. }) => continue,
+            _ => return Ok(None),
+        };
+        let Some((_, output)) = asked.iter().find(|(file, _)| *file == number) else { return Ok(None) };
+        let spool = SpoolFile::claimed(&path, id, container)?;
+        files.push(ScriptedFile { number, output: *output, spool, container, began: Instant::now(), started_at: 0 });
+    }
+    Ok(Some(files))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -169,34 +173,61 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let bytes = if does("fast") { 200_000 } else { 100 };
     let container = if does("mp4") { Container::Mp4 } else { Container::Ogg };
-    let open = |file, output| open_file(&commands, &writer, file, output, container);
-    let Some(mut written) = open(0, 0)? else { return Ok(()) };
-    written.started_at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as i64 + start.clock_ahead_ns;
-    emit(MediaEvent::Started { at: written.started_at })?;
-    let degraded = if does("degraded") { vec!["frozen for 3.0 s".to_owned()] } else { vec![] };
+    let open = |asked: &[(u32, u32)]| open_files(&commands, &writer, asked, container);
+    // The second one first: the order of results is the request's.
+    let asked: &[(u32, u32)] = if does("two") { &[(1, 1), (0, 0)] } else { &[(0, 0)] };
+    let Some(mut files) = open(asked)? else { return Ok(()) };
+    let started_at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as i64 + start.clock_ahead_ns;
     let began = Instant::now();
-    written.began = began;
+    for file in &mut files {
+        (file.started_at, file.began) = (started_at, began);
+    }
+    emit(MediaEvent::Started { at: started_at })?;
+    let degraded = if does("degraded") { vec!["frozen for 3.0 s".to_owned()] } else { vec![] };
     let mut changes = u32::from(does("again"));
     let why = loop {
-        if does("boxes") {
-            fragment(&mut written.spool, bytes)?;
-        } else {
-            step(&mut written.spool, container, bytes)?;
+        for file in &mut files {
+            if does("boxes") {
+                fragment(&mut file.spool, bytes)?;
+            } else {
+                step(&mut file.spool, container, bytes)?;
+            }
+            if !does("mute") {
+                emit(file.wrote())?;
+            }
         }
         if !does("mute") {
-            emit(written.wrote())?;
             emit(alive(began.elapsed().as_nanos() as u64))?;
         }
         let old_enough = began.elapsed() > Duration::from_millis(300);
         if old_enough && changes > 0 {
             changes -= 1;
-            let ended_at = written.close(does("boxes"), degraded.clone(), &writer)?;
             let behind = start.plan.outputs.len() as u32;
-            let Some(next) = open(behind, 0)? else { return Ok(()) };
-            written = ScriptedFile { started_at: ended_at, ..next };
+            let next: Vec<(u32, u32)> = (behind..).zip(files.iter().map(|file| file.output)).collect();
+            let mut ended_at = 0;
+            for file in files.drain(..) {
+                ended_at = file.close(does("boxes"), degraded.clone(), &writer)?;
+            }
+            let Some(opened) = open(&next)? else { return Ok(()) };
+            files = opened;
+            files.iter_mut().for_each(|file| file.started_at = ended_at);
+        }
+        if old_enough
+            && does("lose1")
+            && let Some(at) = files.iter().position(|file| file.output == 1)
+        {
+            let (lost, message) = (files.remove(at), "no space left on the disk".to_owned());
+            let (output, file) = (lost.output, Some(lost.number));
+            emit(MediaEvent::OutputFailed { output, file, full: true, code: "internal".into(), message })?;
+            lost.close(does("boxes"), degraded.clone(), &writer)?;
         }
         match commands.recv_timeout(STEP) {
             Ok(MediaCommand::Stop) if !does("deaf") => break MediaEndReason::Stopped,
+            Ok(MediaCommand::CloseOutput { output }) => {
+                if let Some(at) = files.iter().position(|file| file.output == output) {
+                    files.remove(at).close(does("boxes"), degraded.clone(), &writer)?;
+                }
+            }
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
             _ if !old_enough => {}
             _ if does("die") => std::process::abort(),
@@ -207,6 +238,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             _ => {}
         }
     };
-    written.close(does("boxes"), degraded, &writer)?;
+    for file in files {
+        file.close(does("boxes"), degraded.clone(), &writer)?;
+    }
     Ok(emit(MediaEvent::Ended { why })?)
 }

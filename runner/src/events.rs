@@ -2,6 +2,7 @@
 //! signals. Values only; they travel through one bounded channel of `serve` into `session`.
 
 use spillway_ipc::MediaEvent;
+use spillway_protocol::Code;
 
 /// Origin of a stop; it decides the end reason in `details`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +24,22 @@ pub enum SessionEvent {
     MediaExited(String),
     /// The room of the request has ended, and our joining made a new one of the same name.
     WrongRoom,
-    /// A file cannot be written where the request wants it.
+    /// A store refuses before anything is recorded.
     CannotWrite(String),
+    /// An output takes nothing more.
+    OutputEnded {
+        /// Place in the plan's outputs.
+        output: u32,
+        /// `None`: it was asked to end.
+        failure: Option<(Code, String)>,
+    },
     /// The spool has no room for what waits to be uploaded, or no object can be begun for it.
-    SpoolFull(String),
+    OutputFull {
+        /// Place in the plan's outputs.
+        output: u32,
+        /// For the user.
+        message: String,
+    },
     /// Worth telling the user in `details`.
     Noted(String),
     /// Another runner or a dispatcher writes about this egress now.

@@ -58,9 +58,28 @@ pub struct ManifestFile {
     /// Path or URL that a client opens.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub location: String,
+    /// Unix nanoseconds; 0 where it is the manifest's own. Ours.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub started_at: i64,
+    /// Unix nanoseconds; 0 where it is the manifest's own. Ours.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ended_at: i64,
 }
 
 impl Manifest {
+    /// The entry of a file, by its storage path or by its location.
+    pub fn file(&self, path: &str) -> Option<&ManifestFile> {
+        self.files.iter().find(|file| file.filename == path || file.location == path)
+    }
+
+    /// First and last instant of a file; those of the recording where the file has none of its own. Unix nanoseconds.
+    pub fn times_of(&self, path: &str) -> (i64, i64) {
+        match self.file(path) {
+            Some(file) if file.started_at != 0 => (file.started_at, file.ended_at),
+            _ => (self.started_at, self.ended_at),
+        }
+    }
+
     /// One line with a line end.
     ///
     /// # Errors
@@ -89,12 +108,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_file_that_has_no_times_of_its_own_has_those_of_the_recording() {
+        let text = r#"{"started_at":1,"ended_at":9,"files":[{"filename":"a.mp4","location":"ram://a.mp4"},
+            {"filename":"b.mp4","location":"ram://b.mp4","started_at":5,"ended_at":9}]}"#;
+        let manifest: Manifest = serde_json::from_str(text).unwrap();
+        assert_eq!((manifest.times_of("a.mp4"), manifest.times_of("ram://b.mp4")), ((1, 9), (5, 9)));
+        assert_eq!(manifest.times_of("another"), (1, 9));
+    }
+
+    #[test]
     fn what_is_empty_is_left_out_and_nothing_is_escaped_for_html() {
         let manifest = Manifest {
             egress_id: "EG_x".into(),
             room_name: "a&b <c>".into(),
             started_at: 1_700_000_000_000_000_001,
-            files: vec![ManifestFile { filename: "d/a.mp4".into(), location: "/out/d/a.mp4".into() }],
+            files: vec![ManifestFile {
+                filename: "d/a.mp4".into(),
+                location: "/out/d/a.mp4".into(),
+                ..ManifestFile::default()
+            }],
             quality: serde_json::json!({ "longest_freeze_ms": 33 }),
             ..Manifest::default()
         };

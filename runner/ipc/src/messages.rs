@@ -25,6 +25,19 @@ pub enum MediaCommand {
         #[serde(default)]
         id: Option<FileId>,
     },
+    /// The answer to [`MediaEvent::Opening`] when the file could not be made and other outputs go on: so does the recording,
+    /// without this file.
+    NoFile {
+        /// As in [`MediaEvent::Opening`].
+        file: u32,
+        /// Why, for the log.
+        message: String,
+    },
+    /// This output ends and the others go on: its file is closed as it is. One that is not open is left alone.
+    CloseOutput {
+        /// Which output of the plan, from 0.
+        output: u32,
+    },
     /// Drain what is queued, close the files, send [`MediaEvent::Ended`], exit.
     Stop,
 }
@@ -84,7 +97,8 @@ pub enum MediaEvent {
         /// Text for `details`, e.g. "waiting for track TR_x".
         what: String,
     },
-    /// A file is about to be written; the runner answers [`MediaCommand::WriteTo`].
+    /// A file is about to be written; the runner answers [`MediaCommand::WriteTo`], or [`MediaCommand::NoFile`]. Several may
+    /// be asked for at once, and are answered in any order.
     Opening {
         /// Number of the file in this recording. The first file of an output has the output's number; a file that follows it,
         /// after a change of codec, has the next number behind those of all outputs and files.
@@ -125,6 +139,21 @@ pub enum MediaEvent {
         ended_at: i64,
         /// What was really recorded.
         quality: Quality,
+    },
+    /// An output takes nothing more, and the others go on. A file of it is closed as it is: [`MediaEvent::Closed`] follows.
+    OutputFailed {
+        /// Which output of the plan, from 0.
+        output: u32,
+        /// Its file, if it has one; as in [`MediaEvent::Opening`].
+        #[serde(default)]
+        file: Option<u32>,
+        /// The disk or another bound is the reason.
+        #[serde(default)]
+        full: bool,
+        /// psrpc code as text, as in [`MediaEndReason::Failed`].
+        code: String,
+        /// For the user.
+        message: String,
     },
     /// Sent at least once a second from the start of the process on; without it the runner assumes a hang.
     Alive {

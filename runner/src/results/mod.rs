@@ -9,21 +9,45 @@ use std::io;
 use std::path::Path;
 
 use spillway_ipc::{Quality, TrackFacts};
+use spillway_plan::EgressPlan;
 use spillway_plan::manifest::{self, Manifest, ManifestFile};
-use spillway_plan::{EgressPlan, Output};
 
 pub use output::{OutputError, OutputPath};
 pub(crate) use output::{filename, numbered};
 
 use claim::Claim;
 
+/// Which file of the recording, which output of the plan it is made for, and which result of the EgressInfo it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileNumber {
+    /// As the media process numbers its files ([`spillway_ipc::MediaEvent::Opening`]).
+    pub file: u32,
+    /// Place in the plan's outputs.
+    pub output: u32,
+    /// Place in the EgressInfo's list of files: one for each file that was asked for, in the order of the request, then those
+    /// that follow one after a change of codec.
+    pub index: usize,
+}
+
+impl FileNumber {
+    /// File `file`, made for output `output`.
+    pub fn new(plan: &EgressPlan, file: u32, output: u32) -> Self {
+        let is_file = |output: &u32| plan.file(*output).is_some();
+        let outputs = u32::try_from(plan.outputs.len()).unwrap_or(u32::MAX);
+        let index = if file == output {
+            (0..output).filter(is_file).count()
+        } else {
+            (0..outputs).filter(is_file).count() + file.saturating_sub(outputs) as usize
+        };
+        Self { file, output, index }
+    }
+}
+
 /// What the EgressInfo says about a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileResult {
-    /// Number of the file in the recording.
-    pub file: u32,
-    /// Its place in the list of files of the EgressInfo.
-    pub index: usize,
+    /// Which file.
+    pub number: FileNumber,
     /// As users see it, variables filled in.
     pub filename: String,
     /// A path on this machine's disk or a store's location.
@@ -34,10 +58,11 @@ pub struct FileResult {
     pub started_at: i64,
     /// Unix nanoseconds of the last recorded instant.
     pub ended_at: i64,
+    /// It is in its second destination.
+    pub used_backup: bool,
 }
 
-/// The manifest beside the files, if the request or `wanted_anyway` asks for it and there is a file: name and content.
-/// `track` and `quality` are those of the first file.
+/// Content of the manifest beside the files. `track` and `quality` are those of the first file.
 ///
 /// # Errors
 /// The content is no JSON: a number is not finite. A retry changes nothing.
@@ -46,31 +71,34 @@ pub fn manifest(
     track: TrackFacts,
     quality: Option<&Quality>,
     results: &[FileResult],
-    wanted_anyway: bool,
-) -> io::Result<Option<(String, String)>> {
-    let wanted = wanted_anyway || plan.outputs.iter().any(|Output::File(file)| file.manifest);
-    let (true, Some(first)) = (wanted, results.first()) else {
-        return Ok(None);
+) -> io::Result<String> {
+    let started_at = results.iter().map(|file| file.started_at).min().unwrap_or_default();
+    let ended_at = results.iter().map(|file| file.ended_at).max().unwrap_or_default();
+    let file = |file: &FileResult| {
+        let own = (file.started_at, file.ended_at) != (started_at, ended_at);
+        ManifestFile {
+            filename: file.filename.clone(),
+            location: file.location.clone(),
+            started_at: if own { file.started_at } else { 0 },
+            ended_at: if own { file.ended_at } else { 0 },
+        }
     };
     let manifest = Manifest {
         egress_id: plan.egress_id.clone(),
         room_id: plan.room_id.clone(),
         room_name: plan.room_name.clone(),
-        started_at: first.started_at,
-        ended_at: first.ended_at,
+        started_at,
+        ended_at,
         publisher_identity: track.publisher_identity,
         track_id: track.track_id,
         track_kind: track.track_kind,
         track_source: track.track_source,
         audio_track_id: track.audio_track_id,
         video_track_id: track.video_track_id,
-        files: results
-            .iter()
-            .map(|file| ManifestFile { filename: file.filename.clone(), location: file.location.clone() })
-            .collect(),
+        files: results.iter().map(file).collect(),
         quality: serde_json::to_value(quality)?,
     };
-    Ok(Some((manifest::path(&first.filename, &plan.egress_id), manifest.to_json()?)))
+    Ok(manifest.to_json()?)
 }
 
 /// Writes the manifest on this machine's disk beside `file`, which is `claim`; answers where it lies.
@@ -86,4 +114,22 @@ pub fn write_manifest(claim: &Claim, file: &Path, egress_id: &str, content: &str
     };
     let name = claim.write_beside(&manifest::path("", egress_id), content.as_bytes(), is_ours)?;
     Ok(file.with_file_name(name).display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_in_the_order_of_the_request_and_files_that_follow_come_behind() {
+        let file = serde_json::json!({"file": {"container": null, "path": "a", "manifest": true}});
+        let text = serde_json::json!({
+            "egress_id": "EG_1", "room_name": "r", "room_id": "", "kind": "room_composite", "source": "room",
+            "picture": null, "sound": null, "outputs": [file, file],
+            "limits": {"max_duration_ns": null, "max_file_bytes": null}, "retry_count": 0
+        });
+        let plan: EgressPlan = serde_json::from_value(text).unwrap();
+        let index = |file, output| FileNumber::new(&plan, file, output).index;
+        assert_eq!([index(0, 0), index(1, 1), index(2, 1), index(3, 0)], [0, 1, 2, 3]);
+    }
 }

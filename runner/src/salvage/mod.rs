@@ -63,7 +63,8 @@ pub async fn salvage(job: SalvageJob, reporter: &Reporter) {
     let mut message = job.lost.clone();
     let checkpoint = job.checkpoint.clone().unwrap_or_default();
     let mut finished = !checkpoint.files.is_empty();
-    for (index, file) in checkpoint.files.iter().enumerate() {
+    for (place, file) in checkpoint.files.iter().enumerate() {
+        let index = file.index.unwrap_or(place);
         let here = checkpoint.host == host();
         match salvage_file(&job, file, here, give_up).await {
             Ok(Some(salvaged)) => {
@@ -126,7 +127,7 @@ async fn salvage_file(
             location: spooled.spool.path().display().to_string(),
             bytes: spooled.bytes,
             used_backup: false,
-            finished: manifest_beside(spooled.spool.path(), &job.egress_id),
+            finished: manifest_beside(spooled.spool.path(), &file.filename, &job.egress_id),
         }));
     };
     if let Some(finished) = finished(job, file, primary, backup.as_ref()).await {
@@ -188,19 +189,22 @@ async fn finished(
             _ => None,
         };
         // The object's name is the newest one, of which our checkpoint need not know.
-        let named = read.as_ref().and_then(|read| read.files.get(file.file as usize));
+        let named = read.as_ref().and_then(|read| {
+            let place = file.index.unwrap_or(file.file as usize);
+            read.file(&file.filename).or_else(|| read.files.get(place))
+        });
         let filename = named.map_or(&file.filename, |named| &named.filename).clone();
         let Ok(Ok(Some(object))) = timeout(LOOK_TIMEOUT, store.head(&filename)).await else { continue };
         let location = named.map_or_else(|| store.location(&filename), |named| named.location.clone());
-        let times = read.map(|read| (read.started_at, read.ended_at));
+        let times = read.map(|read| read.times_of(&filename));
         return Some(SalvagedFile { filename, location, bytes: object.bytes, used_backup, finished: Some(times) });
     }
     None
 }
 
 /// The same for a file on this machine's disk.
-fn manifest_beside(file: &Path, egress_id: &EgressId) -> Option<Times> {
-    let read = std::fs::read(file.with_file_name(manifest::path("", egress_id.as_str()))).ok()?;
+fn manifest_beside(path: &Path, filename: &str, egress_id: &EgressId) -> Option<Times> {
+    let read = std::fs::read(path.with_file_name(manifest::path("", egress_id.as_str()))).ok()?;
     let manifest: Manifest = serde_json::from_slice(&read).ok()?;
-    Some(Some((manifest.started_at, manifest.ended_at)))
+    Some(Some(manifest.times_of(filename)))
 }

@@ -2,6 +2,7 @@
 //! machine's effects. One task; what may block (disks, stores) runs beside it or after the media process has ended. It
 //! decides nothing about phases and outcomes.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -16,15 +17,15 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::files::{FileNumber, SessionFiles};
+use super::files::SessionFiles;
 use super::finalize::finalize_files;
-use super::machine::{Session, SessionEffect, SessionRules};
+use super::machine::{OpenOutputs, Session, SessionEffect, SessionRules};
 use super::media::{MediaProcess, MediaUpdate};
 use crate::clock;
 use crate::events::SessionEvent;
 use crate::report::Reporter;
 use crate::results::claim::{self, Claim};
-use crate::results::{self, OutputError, OutputPath};
+use crate::results::{self, FileNumber, OutputError, OutputPath};
 use crate::upload::{PreparedOutputs, UploadResources};
 
 const TICK: Duration = Duration::from_millis(250);
@@ -88,11 +89,12 @@ pub async fn drive(
     // The media process gets ready meanwhile, but joins no room before it is known that we may write.
     let mut opening = std::pin::pin!(PreparedOutputs::open(&plan, resources, begun, session_tx));
     let mut driver = Driver {
-        session: Session::new(job.rules.clone(), Instant::now()),
+        session: Session::new(job.rules.clone(), OpenOutputs::of(&plan), Instant::now()),
         job,
         reporter,
         files,
         placing: JoinSet::new(),
+        unmade: BTreeMap::new(),
         media_ended: false,
     };
     let mut ticks = tokio::time::interval(TICK);
@@ -118,8 +120,8 @@ pub async fn drive(
             },
             Some(placed) = driver.placing.join_next(), if !driver.placing.is_empty() => {
                 match driver.placed(placed, &mut media).await {
-                    Ok(()) => continue,
-                    Err(error) => SessionEvent::CannotWrite(error.to_string()),
+                    Some(event) => event,
+                    None => continue,
                 }
             }
             _ = ticks.tick(), if driver.files.outputs.is_some() => SessionEvent::Tick,
@@ -150,6 +152,8 @@ struct Driver<'a> {
     files: SessionFiles,
     /// Files that are being made on this machine's disk, beside everything else: a disk may hang.
     placing: JoinSet<Placed>,
+    /// By output: a file that the media process waits for and that could not be made, and why.
+    unmade: BTreeMap<u32, (u32, String)>,
     /// The media process has sent `Ended`: its files are closed.
     media_ended: bool,
 }
@@ -166,7 +170,7 @@ impl Driver<'_> {
     async fn begin(&mut self, outputs: PreparedOutputs, media: &mut MediaProcess) {
         self.files.outputs = Some(outputs);
         // Its timeouts begin now.
-        self.session = Session::new(self.job.rules.clone(), Instant::now());
+        self.session = Session::new(self.job.rules.clone(), OpenOutputs::of(&self.job.plan), Instant::now());
         let start = StartCommand {
             plan: self.job.plan.clone(),
             ws_url: self.job.ws_url.clone(),
@@ -181,17 +185,23 @@ impl Driver<'_> {
         let event = match event {
             SessionEvent::Media(media_event) => {
                 self.files.on_media_event(&media_event);
-                match self.on_media_event(&media_event, media).await {
-                    Ok(None) => SessionEvent::Media(media_event),
-                    Ok(Some(instead)) => instead,
-                    Err(error) => SessionEvent::CannotWrite(error.to_string()),
-                }
+                self.on_media_event(&media_event, media).await.unwrap_or(SessionEvent::Media(media_event))
+            }
+            SessionEvent::OutputFull { output, message } => {
+                SessionEvent::OutputFull { output, message: self.of_file(output, message) }
             }
             other => other,
         };
         for effect in self.session.on(event, Instant::now()) {
             match effect {
                 SessionEffect::StopMedia => media.send(&MediaCommand::Stop).await,
+                SessionEffect::CloseOutput(output) => {
+                    let command = match self.unmade.remove(&output) {
+                        Some((file, message)) => MediaCommand::NoFile { file, message },
+                        None => MediaCommand::CloseOutput { output },
+                    };
+                    media.send(&command).await;
+                }
                 SessionEffect::Report(fact) => self.report(fact),
                 SessionEffect::Finish(outcome) => return NextStep::Finish(outcome),
                 SessionEffect::Leave => return NextStep::Leave,
@@ -202,15 +212,18 @@ impl Driver<'_> {
 
     /// What the machine does not decide: where files lie, and progress. Answers the event for the machine, if it is another
     /// than this one.
-    async fn on_media_event(
-        &mut self,
-        media_event: &MediaEvent,
-        media: &mut MediaProcess,
-    ) -> Result<Option<SessionEvent>, OutputError> {
+    async fn on_media_event(&mut self, media_event: &MediaEvent, media: &mut MediaProcess) -> Option<SessionEvent> {
         match media_event {
             MediaEvent::Opening { file, output, container, facts } => {
-                let number = FileNumber { file: *file, output: output.unwrap_or(*file) };
-                self.open(number, *container, facts, media).await?;
+                let number = FileNumber::new(&self.job.plan, *file, output.unwrap_or(*file));
+                let opened = self.open(number, *container, facts, media).await;
+                return opened.err().map(|error| self.not_made(number, &error));
+            }
+            MediaEvent::OutputFailed { output, file, full, code, message } => {
+                warn!(output, reason = message, "output failed, the others go on");
+                let (output, file, full, code) = (*output, *file, *full, code.clone());
+                let message = self.of_file(output, message.clone());
+                return Some(SessionEvent::Media(MediaEvent::OutputFailed { output, file, full, code, message }));
             }
             MediaEvent::Joined { room_id, room_name } => {
                 info!(room = %room_name, room_id, "joined the room");
@@ -218,7 +231,7 @@ impl Driver<'_> {
                 if asked.is_empty() {
                     asked.clone_from(room_id);
                 } else if !room_id.is_empty() && asked != room_id {
-                    return Ok(Some(SessionEvent::WrongRoom));
+                    return Some(SessionEvent::WrongRoom);
                 }
                 self.reporter.report(Fact::Joined { room_id: room_id.clone(), room_name: room_name.clone() });
             }
@@ -239,7 +252,22 @@ impl Driver<'_> {
             }
             _ => {}
         }
-        Ok(None)
+        None
+    }
+
+    /// With the name of the file, where there are others.
+    fn of_file(&self, output: u32, message: String) -> String {
+        match self.files.name_of(output) {
+            Some(name) if self.job.plan.outputs.len() > 1 && !message.contains(name) => format!("{name}: {message}"),
+            _ => message,
+        }
+    }
+
+    /// A file that the media process waits for could not be made.
+    fn not_made(&mut self, number: FileNumber, error: &OutputError) -> SessionEvent {
+        let message = error.to_string();
+        self.unmade.insert(number.output, (number.file, message.clone()));
+        SessionEvent::OutputEnded { output: number.output, failure: Some((Code::InvalidArgument, message)) }
     }
 
     /// Answers the media process at once for a file of the spool, and through [`Driver::placed`] for one that stays here.
@@ -251,7 +279,7 @@ impl Driver<'_> {
         media: &mut MediaProcess,
     ) -> Result<(), OutputError> {
         let plan = &self.job.plan;
-        let FileNumber { file, output } = number;
+        let FileNumber { file, output, .. } = number;
         // The codec changed: the recording of this output goes on in a file of another name.
         let nth = self.files.count_of(output).saturating_add(1);
         let (Some(asked), Some(outputs)) = (plan.file(output), &mut self.files.outputs) else {
@@ -259,7 +287,7 @@ impl Driver<'_> {
         };
         let asked = results::filename(plan, asked, container, facts, clock::local(&self.job.clock));
         let asked = results::numbered(&asked, nth);
-        let spooled = timeout(PLACE_TIMEOUT, outputs.begin(plan, (output, file), container, &asked));
+        let spooled = timeout(PLACE_TIMEOUT, outputs.begin(plan, number, container, &asked));
         let path = self.job.root.locate(&asked);
         let slow = |_| OutputError::Slow { path: path.clone(), seconds: PLACE_TIMEOUT.as_secs() };
         if let Some(begun) = spooled.await.map_err(slow)? {
@@ -277,14 +305,18 @@ impl Driver<'_> {
         Ok(())
     }
 
-    async fn placed(&mut self, placed: Result<Placed, JoinError>, media: &mut MediaProcess) -> Result<(), OutputError> {
-        let Ok(Placed { number, container, facts, made }) = placed else { return Ok(()) };
-        let (output_path, claim) = made?;
+    /// Answers the event for the machine, if the file was not made.
+    async fn placed(&mut self, placed: Result<Placed, JoinError>, media: &mut MediaProcess) -> Option<SessionEvent> {
+        let Ok(Placed { number, container, facts, made }) = placed else { return None };
+        let (output_path, claim) = match made {
+            Ok(made) => made,
+            Err(error) => return Some(self.not_made(number, &error)),
+        };
         info!(file = %output_path.location.display(), "file opened");
         let path = output_path.location.clone();
         let id = self.files.opened_on_disk(number, container, output_path, facts, claim);
         self.write_to(number.file, path, Some(id), media).await;
-        Ok(())
+        None
     }
 
     async fn write_to(&mut self, file: u32, path: PathBuf, id: Option<FileId>, media: &mut MediaProcess) {

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use spillway_ipc::{FileId, MediaEvent, Quality, TrackFacts};
-use spillway_plan::Container;
+use spillway_plan::{Container, manifest};
 use spillway_protocol::ledger::Fact;
 use tokio::task::spawn_blocking;
 use tracing::{debug, warn};
 
 use crate::report::FilesProgress;
 use crate::results::claim::Claim;
-use crate::results::{self, FileResult, OutputPath};
+use crate::results::{self, FileNumber, FileResult, OutputPath};
 use crate::upload::checkpoint::{CheckpointWriter, FileCheckpoint};
 use crate::upload::{FileUpload, PreparedOutputs, StoredObject, UploadFailure};
 
@@ -31,15 +31,6 @@ pub struct SessionFiles {
     checkpoint_writer: CheckpointWriter,
     /// Unix nanoseconds of the first recorded instant.
     started_at: Option<i64>,
-}
-
-/// Which file of this recording, and which output of the plan it is made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileNumber {
-    /// As the media process numbers its files.
-    pub file: u32,
-    /// Place in the plan's outputs.
-    pub output: u32,
 }
 
 /// One file of this egress.
@@ -114,7 +105,7 @@ impl SessionFiles {
         let id = claim.id();
         // A salvage has to know files on the disk too.
         let (filename, path) = (output_path.filename.clone(), output_path.location.clone());
-        self.checkpoint_writer.opened(FileCheckpoint::new(number.file, number.output, filename, container, path));
+        self.checkpoint_writer.opened(FileCheckpoint::new(number, filename, container, path));
         self.opened(number, output_path, track, FileTarget::Disk(Arc::new(claim)));
         id
     }
@@ -196,7 +187,7 @@ impl SessionFiles {
     /// something was recorded in it.
     pub fn opened_facts(&mut self) -> Vec<Fact> {
         let mut facts = vec![];
-        for (index, file) in self.files.iter_mut().enumerate() {
+        for file in &mut self.files {
             if file.reported || !file.is_told() {
                 continue;
             }
@@ -204,7 +195,7 @@ impl SessionFiles {
             let OutputPath { filename, display, .. } = file.output_path.clone();
             // In a store there is nothing to be found before it is stored.
             let location = if matches!(file.target, FileTarget::Store(_)) { String::new() } else { display };
-            facts.push(Fact::FileOpened { index, filename, location });
+            facts.push(Fact::FileOpened { index: file.number.index, filename, location });
         }
         facts
     }
@@ -226,19 +217,22 @@ impl SessionFiles {
             warn!(%error, "the disk was not looked at");
             vec![None; self.files.len()]
         });
-        for (index, (file, bytes)) in self.files.iter_mut().zip(looked).enumerate() {
-            file.recording_ended(index, bytes, started_at);
+        for (file, bytes) in self.files.iter_mut().zip(looked) {
+            file.recording_ended(bytes, started_at);
         }
         self.files.iter().any(|file| !matches!(file.state, FileState::Failed))
     }
 
     /// Nothing was recorded: nothing stays in a store or in the spool.
     pub async fn abandon(&mut self) {
+        self.abandon_unopened().await;
+        join_all(self.files.iter().filter_map(SessionFile::upload).map(FileUpload::abandon)).await;
+    }
+
+    /// Nothing stays in a store of what was begun for files that were never opened.
+    pub async fn abandon_unopened(&mut self) {
         if let Some(outputs) = &mut self.outputs {
             outputs.abandon().await;
-        }
-        for upload in self.files.iter().filter_map(SessionFile::upload) {
-            upload.abandon().await;
         }
     }
 
@@ -260,40 +254,49 @@ impl SessionFiles {
         self.files.iter().filter_map(SessionFile::upload).flat_map(|upload| upload.progress().notes)
     }
 
-    /// Files that are where they were asked to be.
+    /// Files that are where they were asked to be, in the order of the EgressInfo.
     pub fn results(&self) -> Vec<FileResult> {
         let stored = self.files.iter().filter_map(|file| match &file.state {
             FileState::Stored(result) => Some(result.clone()),
             _ => None,
         });
-        stored.collect()
+        let mut results: Vec<FileResult> = stored.collect();
+        results.sort_by_key(|result| result.number.index);
+        results
     }
 
     /// Facts and quality of the first file, for the manifest.
     pub fn first(&self) -> Option<(&TrackFacts, Option<&Quality>)> {
-        self.files.first().map(|file| (&file.track, file.quality.as_ref()))
+        let first = self.files.iter().min_by_key(|file| file.number.index)?;
+        Some((&first.track, first.quality.as_ref()))
     }
 
-    /// File `number` has a backup store.
-    pub fn has_backup(&self, number: u32) -> bool {
-        self.files.iter().any(|file| file.number.file == number && file.upload().is_some_and(FileUpload::has_backup))
+    /// The name of the file that is written, or was written last, for an output.
+    pub fn name_of(&self, output: u32) -> Option<&str> {
+        let file = self.files.iter().rev().find(|file| file.number.output == output)?;
+        Some(&file.output_path.filename)
     }
 
-    /// Puts the manifest beside file `number`: into its store, or on the disk. Answers where it is.
+    /// The file has a backup store.
+    pub fn has_backup(&self, number: FileNumber) -> bool {
+        self.files.iter().any(|file| file.number == number && file.upload().is_some_and(FileUpload::has_backup))
+    }
+
+    /// Puts the manifest beside a file: into its store, or on the disk. Answers where it is.
     ///
     /// # Errors
     /// The store's or the operating system's message; a store was retried for up to 30 s.
     pub async fn put_manifest(
         &self,
-        number: u32,
-        used_backup: bool,
+        beside: &FileResult,
         egress_id: &str,
-        (name, content): (String, String),
+        content: String,
     ) -> Result<Option<String>, String> {
-        let Some(file) = self.files.iter().find(|file| file.number.file == number) else { return Ok(None) };
+        let Some(file) = self.files.iter().find(|file| file.number == beside.number) else { return Ok(None) };
         let claim = match &file.target {
             FileTarget::Store(upload) => {
-                return upload.put_beside(used_backup, &name, content.into()).await.map(Some);
+                let name = manifest::path(&beside.filename, egress_id);
+                return upload.put_beside(beside.used_backup, &name, content.into()).await.map(Some);
             }
             FileTarget::Disk(claim) => claim.clone(),
         };
@@ -308,9 +311,13 @@ impl SessionFiles {
 
     /// Why the recording is less than it should be, one sentence each.
     pub fn degraded(&self) -> Vec<String> {
+        let mut messages: Vec<String> = vec![];
         let known = self.files.iter().filter_map(|file| file.quality.as_ref());
-        let mut messages: Vec<String> = known.flat_map(|quality| quality.degraded.iter().cloned()).collect();
-        messages.dedup();
+        for message in known.flat_map(|quality| &quality.degraded) {
+            if !messages.contains(message) {
+                messages.push(message.clone());
+            }
+        }
         messages
     }
 }
@@ -368,19 +375,19 @@ impl SessionFile {
         }
     }
 
-    fn recording_ended(&mut self, index: usize, on_disk: Option<u64>, started_at: Option<i64>) {
+    fn recording_ended(&mut self, on_disk: Option<u64>, started_at: Option<i64>) {
         let Some((started_at, ended_at)) = self.times(started_at) else {
             self.state = FileState::Failed;
             return;
         };
         let result = FileResult {
-            file: self.number.file,
-            index,
+            number: self.number,
             filename: self.output_path.filename.clone(),
             location: self.output_path.display.clone(),
             bytes: on_disk.unwrap_or(self.bytes),
             started_at,
             ended_at,
+            used_backup: false,
         };
         self.state = match self.target {
             FileTarget::Store(_) => FileState::Uploading(result),
@@ -420,12 +427,13 @@ impl SessionFile {
         };
         let Some(kept) = kept else { return };
         if kept.filename != result.filename {
-            let (index, filename) = (result.index, kept.filename.clone());
+            let (index, filename) = (result.number.index, kept.filename.clone());
             report(Fact::FileOpened { index, filename, location: String::new() });
         }
         result.filename = kept.filename;
         result.started_at = result.started_at.saturating_add_unsigned(kept.skipped_ns);
         (result.location, result.bytes) = (kept.location, kept.bytes);
+        result.used_backup = kept.used_backup;
         summary.used_backup |= kept.used_backup;
         self.state = FileState::Stored(result);
     }

@@ -1,7 +1,8 @@
 //! After the last event of the media process: files are finished where they lie, or in their stores, and all of it is
 //! reported. Runs in the session's task; dropped halfway it has reported no end, and uploads stay as they are.
 
-use spillway_plan::EgressPlan;
+use futures_util::future::join_all;
+use spillway_plan::{EgressPlan, manifest};
 use spillway_protocol::Code;
 use spillway_protocol::ledger::{Fact, Outcome};
 use tracing::{info, warn};
@@ -22,6 +23,7 @@ pub(super) async fn finalize_files(
         for fact in files.opened_facts() {
             reporter.report(fact);
         }
+        files.abandon_unopened().await;
         let uploads = files.finish_uploads(|fact| reporter.report(fact)).await;
         for message in files.upload_notes() {
             reporter.report(Fact::Noted(message));
@@ -47,7 +49,7 @@ pub(super) async fn finalize_files(
             "file kept"
         );
         reporter.report(Fact::FileStored {
-            index: file.index,
+            index: file.number.index,
             size: file.bytes,
             started_at: file.started_at,
             ended_at: file.ended_at,
@@ -55,11 +57,8 @@ pub(super) async fn finalize_files(
         });
     }
     if matches!(outcome, Outcome::Complete | Outcome::LimitReached) {
-        match manifest(plan, &files, &results, used_backup).await {
-            Ok(Some(location)) => reporter.report(Fact::ManifestStored { location }),
-            Ok(None) => {}
-            // The recording itself is whole.
-            Err(message) => warn!(error = message, "manifest not written"),
+        for location in put_manifests(plan, &files, &results, used_backup).await {
+            reporter.report(Fact::ManifestStored { location });
         }
     }
     for message in files.degraded() {
@@ -74,28 +73,54 @@ fn with_failures(outcome: Outcome, uploads: &UploadSummary, reporter: &Reporter)
         let path = path.display();
         reporter.report(Fact::Noted(format!("what is not stored lies on the recorder's disk: {path}")));
     }
-    let Some(message) = uploads.failures.first() else { return outcome };
-    match outcome {
-        Outcome::Complete | Outcome::LimitReached => {
-            Outcome::Failed { code: Code::InvalidArgument, message: message.clone() }
-        }
-        other => {
-            reporter.report(Fact::Noted(message.clone()));
-            other
+    let mut outcome = outcome;
+    for message in &uploads.failures {
+        match outcome {
+            Outcome::Complete | Outcome::LimitReached => {
+                outcome = Outcome::Failed { code: Code::InvalidArgument, message: message.clone() };
+            }
+            _ => reporter.report(Fact::Noted(message.clone())),
         }
     }
+    outcome
 }
 
-/// Answers where the manifest is, if one is wanted.
-async fn manifest(
+/// Puts one manifest beside the files of each output that wants one, or has a backup store. Answers where they are, in the
+/// order of the files. One that cannot be written is logged: the recording itself is whole.
+async fn put_manifests(
     plan: &EgressPlan,
     files: &SessionFiles,
     results: &[FileResult],
     used_backup: bool,
-) -> Result<Option<String>, String> {
-    let (Some(first), Some((track, quality))) = (results.first(), files.first()) else { return Ok(None) };
-    let wanted_anyway = used_backup || files.has_backup(first.file);
-    let manifest = results::manifest(plan, track.clone(), quality, results, wanted_anyway);
-    let Some(manifest) = manifest.map_err(|error| error.to_string())? else { return Ok(None) };
-    files.put_manifest(first.file, used_backup, &plan.egress_id, manifest).await
+) -> Vec<String> {
+    let mut places: Vec<(u32, bool, String)> = vec![];
+    let beside: Vec<&FileResult> = results
+        .iter()
+        .filter(|file| {
+            let wanted = plan.file(file.number.output).is_some_and(|output| output.manifest);
+            let place = (file.number.output, file.used_backup, manifest::path(&file.filename, &plan.egress_id));
+            // Files that follow one another lie in one folder.
+            let first = !places.contains(&place);
+            places.push(place);
+            first && (wanted || used_backup || files.has_backup(file.number))
+        })
+        .collect();
+    let (Some((track, quality)), false) = (files.first(), beside.is_empty()) else { return vec![] };
+    let content = match results::manifest(plan, track.clone(), quality, results) {
+        Ok(content) => content,
+        Err(error) => {
+            warn!(%error, "manifest not written");
+            return vec![];
+        }
+    };
+    let put: Vec<_> =
+        beside.into_iter().map(|file| files.put_manifest(file, &plan.egress_id, content.clone())).collect();
+    let mut locations = vec![];
+    for put in join_all(put).await {
+        match put {
+            Ok(location) => locations.extend(location),
+            Err(message) => warn!(error = message, "manifest not written"),
+        }
+    }
+    locations
 }

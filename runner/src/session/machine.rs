@@ -1,9 +1,11 @@
 //! Phases of a recording as one table: an event and the time come in, effects go out. Pure: it awaits nothing and asks no
 //! clock.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use spillway_ipc::{MediaEndReason, MediaEvent};
+use spillway_plan::EgressPlan;
 use spillway_protocol::Code;
 use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
 
@@ -36,6 +38,8 @@ pub struct SessionRules {
 pub enum SessionEffect {
     /// Send the media process a stop.
     StopMedia,
+    /// This output ends, the others go on.
+    CloseOutput(u32),
     /// Put this into the EgressInfo.
     Report(Fact),
     /// End with this outcome. This or `Leave` comes once, and nothing after it. What was recorded is kept.
@@ -58,22 +62,34 @@ enum SessionPhase {
     Over,
 }
 
+/// Outputs that take what is recorded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenOutputs(BTreeSet<u32>);
+
+impl OpenOutputs {
+    /// All outputs of a plan.
+    pub fn of(plan: &EgressPlan) -> Self {
+        Self((0..u32::try_from(plan.outputs.len()).unwrap_or(u32::MAX)).collect())
+    }
+}
+
 /// State of one recording.
 #[derive(Clone, Debug)]
 pub struct Session {
     rules: SessionRules,
     phase: SessionPhase,
+    open: OpenOutputs,
     since: Instant,
     last_event_at: Instant,
     ticked_at: Instant,
     /// Why a recording that ends well has failed all the same.
-    full: Option<String>,
+    failed: Option<(Code, String)>,
 }
 
 impl Session {
-    /// A recording that begins now.
-    pub fn new(rules: SessionRules, now: Instant) -> Self {
-        Self { rules, phase: SessionPhase::Joining, since: now, last_event_at: now, ticked_at: now, full: None }
+    /// A recording that begins now, with all its outputs.
+    pub fn new(rules: SessionRules, open: OpenOutputs, now: Instant) -> Self {
+        Self { rules, phase: SessionPhase::Joining, open, since: now, last_event_at: now, ticked_at: now, failed: None }
     }
 
     /// `Finish` or `Leave` was answered.
@@ -96,11 +112,12 @@ impl Session {
             SessionEvent::MediaExited(message) => self.fail(Code::Internal, message),
             SessionEvent::CannotWrite(message) => self.fail(Code::InvalidArgument, message),
             SessionEvent::Noted(message) => vec![SessionEffect::Report(Fact::Noted(message))],
-            SessionEvent::SpoolFull(message) if self.phase == SessionPhase::Recording => {
-                self.full = Some(message);
-                self.stop(EgressEndReason::Failure, now)
+            SessionEvent::OutputEnded { output, failure } => self.output_ended(output, failure, now),
+            SessionEvent::OutputFull { output, message } if self.phase == SessionPhase::Recording => {
+                self.output_ended(output, Some((Code::ResourceExhausted, message)), now)
             }
-            SessionEvent::SpoolFull(_) => vec![],
+            // What is written by now is all there will be, and may still be stored.
+            SessionEvent::OutputFull { .. } => vec![],
             SessionEvent::WrongRoom if self.phase == SessionPhase::Joining => {
                 let mut effects = vec![SessionEffect::Report(Fact::Noted(OTHER_ROOM.to_owned()))];
                 effects.extend(self.stop(EgressEndReason::SourceClosed, now));
@@ -136,6 +153,10 @@ impl Session {
                     _ => vec![],
                 }
             }
+            MediaEvent::OutputFailed { output, full, code, message, .. } => {
+                let code = if full { Code::ResourceExhausted } else { Code::parse(&code) };
+                self.output_ended(output, Some((code, message)), now)
+            }
             MediaEvent::Ended { why } => self.ended(why),
             MediaEvent::Started { .. }
             | MediaEvent::Waiting { .. }
@@ -152,6 +173,30 @@ impl Session {
         {
             (*media_ns, *give_up_at) = (now_ns, now + self.rules.drain_timeout);
         }
+    }
+
+    /// An output takes nothing more. The others go on; with the last one the recording ends.
+    fn output_ended(&mut self, output: u32, failure: Option<(Code, String)>, now: Instant) -> Vec<SessionEffect> {
+        if !self.open.0.remove(&output) {
+            return vec![];
+        }
+        let is_last = self.open.0.is_empty();
+        let Some((code, message)) = failure else {
+            return if is_last { self.stop(EgressEndReason::StreamsStopped, now) } else { vec![] };
+        };
+        let goes_on = matches!(self.phase, SessionPhase::Joining | SessionPhase::Recording);
+        if is_last && self.phase == SessionPhase::Joining {
+            return self.fail(code, message);
+        }
+        if is_last {
+            self.failed = Some((code, message));
+            // While it drains, that goes on: nothing is begun anew.
+            return if goes_on { self.stop(EgressEndReason::Failure, now) } else { vec![] };
+        }
+        let note = if goes_on { format!("{message}; the other outputs go on") } else { message.clone() };
+        self.failed.get_or_insert((code, message));
+        let close = goes_on.then_some(SessionEffect::CloseOutput(output));
+        close.into_iter().chain([SessionEffect::Report(Fact::Noted(note))]).collect()
     }
 
     fn stop(&mut self, why: EgressEndReason, now: Instant) -> Vec<SessionEffect> {
@@ -246,8 +291,12 @@ impl Session {
 
     fn finish(&mut self, mut effects: Vec<SessionEffect>, outcome: Outcome) -> Vec<SessionEffect> {
         self.phase = SessionPhase::Over;
-        let outcome = match (self.full.take(), outcome) {
-            (Some(message), Outcome::Complete) => Outcome::Failed { code: Code::ResourceExhausted, message },
+        let outcome = match (self.failed.take(), outcome) {
+            (Some((code, message)), Outcome::Complete | Outcome::LimitReached) => Outcome::Failed { code, message },
+            // The end of a recording without outputs says nothing of its own.
+            (Some((code, message)), Outcome::Failed { .. }) if self.open.0.is_empty() => {
+                Outcome::Failed { code, message }
+            }
             (_, outcome) => outcome,
         };
         effects.push(SessionEffect::Finish(outcome));
@@ -288,8 +337,17 @@ mod tests {
         SessionEvent::Media(MediaEvent::Ended { why })
     }
 
+    /// With outputs 0 to `outputs` - 1.
+    fn joining(outputs: u32, now: Instant) -> Session {
+        Session::new(rules(), OpenOutputs((0..outputs).collect()), now)
+    }
+
     fn recording(now: Instant) -> Session {
-        let mut session = Session::new(rules(), now);
+        recording_to(1, now)
+    }
+
+    fn recording_to(outputs: u32, now: Instant) -> Session {
+        let mut session = joining(outputs, now);
         assert_eq!(session.on(started(), now), [SessionEffect::Report(Fact::Active { started_at: 5 })]);
         session
     }
@@ -328,9 +386,10 @@ mod tests {
     fn a_full_spool_ends_the_recording_cleanly_with_its_reason() {
         let now = Instant::now();
         let mut session = recording(now);
-        let effects = session.on(SessionEvent::SpoolFull("no room".to_owned()), now);
+        let full = || SessionEvent::OutputFull { output: 0, message: "no room".to_owned() };
+        let effects = session.on(full(), now);
         assert_eq!(effects, [SessionEffect::StopMedia, SessionEffect::Report(Fact::Ending(EgressEndReason::Failure))]);
-        assert_eq!(session.on(SessionEvent::SpoolFull("no room".to_owned()), now), []);
+        assert_eq!(session.on(full(), now), []);
         let failed = Outcome::Failed { code: Code::ResourceExhausted, message: "no room".to_owned() };
         assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(failed)]);
     }
@@ -338,7 +397,7 @@ mod tests {
     #[test]
     fn a_stop_before_the_first_media_aborts_at_once() {
         let now = Instant::now();
-        let mut session = Session::new(rules(), now);
+        let mut session = joining(1, now);
         let effects = session.on(SessionEvent::StopAsked(StopSource::Api), now);
         assert_eq!(
             outcome(&effects),
@@ -349,7 +408,7 @@ mod tests {
     #[test]
     fn the_room_ending_before_the_first_media_aborts() {
         let now = Instant::now();
-        let mut session = Session::new(rules(), now);
+        let mut session = joining(1, now);
         let effects = session.on(ended(MediaEndReason::SourceClosed { message: "room closed".to_owned() }), now);
         assert_eq!(outcome(&effects), Some(&Outcome::Aborted { message: "Start signal not received".to_owned() }));
         assert!(effects.contains(&SessionEffect::Report(Fact::Noted("room closed".to_owned()))));
@@ -379,7 +438,7 @@ mod tests {
     #[test]
     fn without_a_publisher_it_ends_at_the_start_timeout() {
         let now = Instant::now();
-        let mut session = Session::new(rules(), now);
+        let mut session = joining(1, now);
         let (effects, at) = live(&mut session, now, 50).unwrap();
         assert_eq!(at, 40);
         assert!(matches!(outcome(&effects), Some(Outcome::Aborted { .. })));
@@ -436,6 +495,103 @@ mod tests {
         );
     }
 
+    fn failed(output: u32, message: &str) -> SessionEvent {
+        SessionEvent::OutputEnded { output, failure: Some((Code::InvalidArgument, message.to_owned())) }
+    }
+
+    fn media_failed(output: u32) -> SessionEvent {
+        SessionEvent::Media(MediaEvent::OutputFailed {
+            output,
+            file: None,
+            full: true,
+            code: "internal".to_owned(),
+            message: "no space".to_owned(),
+        })
+    }
+
+    fn noted(message: &str) -> SessionEffect {
+        SessionEffect::Report(Fact::Noted(message.to_owned()))
+    }
+
+    #[test]
+    fn an_output_that_fails_alone_is_closed_and_the_egress_fails_in_the_end_with_its_reason() {
+        let now = Instant::now();
+        for (limit, full) in [(false, false), (true, false), (false, true)] {
+            let mut session = recording_to(3, now);
+            let (event, code, message) = if full {
+                (media_failed(1), Code::ResourceExhausted, "no space")
+            } else {
+                (failed(1, "b.mp4: refused"), Code::InvalidArgument, "b.mp4: refused")
+            };
+            let effects = session.on(event.clone(), now);
+            assert_eq!(effects, [SessionEffect::CloseOutput(1), noted(&format!("{message}; the other outputs go on"))]);
+            assert_eq!(session.on(event, now), [], "it is told once");
+            assert_eq!(session.on(failed(7, "no output"), now), []);
+            if limit {
+                let wrote = MediaEvent::Wrote { file: 0, end: 1_000_000, sealed_to: 0, media_ns: 1 };
+                session.on(SessionEvent::Media(wrote), now);
+            } else {
+                session.on(SessionEvent::StopAsked(StopSource::Api), now);
+            }
+            let effects = session.on(ended(MediaEndReason::Stopped), now);
+            assert_eq!(outcome(&effects), Some(&Outcome::Failed { code, message: message.to_owned() }));
+        }
+    }
+
+    #[test]
+    fn the_last_output_that_fails_ends_the_recording_whatever_the_order() {
+        let now = Instant::now();
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut session = recording_to(3, now);
+            for output in &order[..2] {
+                let effects = session.on(failed(*output, &format!("output {output}")), now);
+                assert_eq!(effects[0], SessionEffect::CloseOutput(*output));
+                assert_eq!(outcome(&effects), None);
+            }
+            let last = format!("output {}", order[2]);
+            assert_eq!(
+                session.on(failed(order[2], &last), now),
+                [SessionEffect::StopMedia, SessionEffect::Report(Fact::Ending(EgressEndReason::Failure))]
+            );
+            let effects = session.on(ended(MediaEndReason::Stopped), now);
+            assert_eq!(outcome(&effects), Some(&Outcome::Failed { code: Code::InvalidArgument, message: last }));
+
+            let mut session = joining(3, now);
+            for output in &order[..2] {
+                assert_eq!(outcome(&session.on(failed(*output, "x"), now)), None);
+            }
+            let effects = session.on(failed(order[2], "last"), now);
+            let failed = Outcome::Failed { code: Code::InvalidArgument, message: "last".to_owned() };
+            assert_eq!(outcome(&effects), Some(&failed), "nothing is recorded yet: at once");
+        }
+    }
+
+    #[test]
+    fn an_output_that_fails_while_it_drains_changes_the_outcome_only() {
+        let now = Instant::now();
+        let mut session = recording_to(2, now);
+        session.on(SessionEvent::StopAsked(StopSource::Api), now);
+        assert_eq!(session.on(failed(0, "a"), now), [noted("a")]);
+        assert_eq!(session.on(SessionEvent::OutputFull { output: 1, message: "full".to_owned() }, now), []);
+        assert_eq!(session.on(failed(1, "b"), now), []);
+        let effects = session.on(ended(MediaEndReason::Stopped), now);
+        let failed = Outcome::Failed { code: Code::InvalidArgument, message: "b".to_owned() };
+        assert_eq!(effects, [SessionEffect::Finish(failed)]);
+    }
+
+    #[test]
+    fn outputs_that_were_asked_to_end_are_no_failure() {
+        let now = Instant::now();
+        let mut session = recording_to(2, now);
+        let asked = |output| SessionEvent::OutputEnded { output, failure: None };
+        assert_eq!(session.on(asked(1), now), []);
+        assert_eq!(
+            session.on(asked(0), now),
+            [SessionEffect::StopMedia, SessionEffect::Report(Fact::Ending(EgressEndReason::StreamsStopped))]
+        );
+        assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(Outcome::Complete)]);
+    }
+
     fn any_event() -> impl Strategy<Value = SessionEvent> {
         let text = || Just("message".to_owned());
         prop_oneof![
@@ -444,6 +600,10 @@ mod tests {
             text().prop_map(SessionEvent::MediaExited),
             Just(SessionEvent::WrongRoom),
             text().prop_map(SessionEvent::CannotWrite),
+            (0u32..3, text()).prop_map(|(output, message)| SessionEvent::OutputFull { output, message }),
+            (0u32..3).prop_map(|output| SessionEvent::OutputEnded { output, failure: None }),
+            (0u32..3, text()).prop_map(|(output, message)| failed(output, &message)),
+            (0u32..3).prop_map(media_failed),
             text().prop_map(SessionEvent::Noted),
             Just(SessionEvent::OwnershipLost),
             Just(SessionEvent::Tick),
@@ -472,7 +632,7 @@ mod tests {
             events in prop::collection::vec((any_event(), 0u64..20_000), 0..80),
         ) {
             let mut now = Instant::now();
-            let mut session = Session::new(rules(), now);
+            let mut session = joining(3, now);
             let (mut finished, mut ending, mut active) = (0, 0, 0);
             for (event, later) in events {
                 now += Duration::from_millis(later);
@@ -495,7 +655,8 @@ mod tests {
             events in prop::collection::vec((any_event(), 0u64..2_000), 0..40),
         ) {
             let mut now = Instant::now();
-            let mut session = Session::new(SessionRules { max_duration: None, start_timeout: None, ..rules() }, now);
+            let mut session = joining(3, now);
+            session.rules = SessionRules { max_duration: None, start_timeout: None, ..rules() };
             for (event, later) in events {
                 now += Duration::from_millis(later);
                 session.on(event, now);

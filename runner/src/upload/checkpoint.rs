@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use super::parts::PartState;
 use super::plan::PartLayout;
+use crate::results::FileNumber;
 
 /// How long Redis may keep an upload waiting.
 pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
@@ -44,6 +45,9 @@ pub struct FileCheckpoint {
     /// Which output of the plan; `None`, from an older attempt: the one with the file's number.
     #[serde(default)]
     pub output: Option<u32>,
+    /// Its place in the EgressInfo's list of files; `None`, from an older attempt: its place in this list.
+    #[serde(default)]
+    pub index: Option<usize>,
     /// The object's name, or the file's on the disk.
     pub filename: String,
     /// Decides how the file is read.
@@ -89,10 +93,11 @@ pub struct UploadCheckpoint {
 
 impl FileCheckpoint {
     /// Of a file in which nothing is recorded yet, without an upload.
-    pub fn new(file: u32, output: u32, filename: String, container: Container, path: PathBuf) -> Self {
+    pub fn new(number: FileNumber, filename: String, container: Container, path: PathBuf) -> Self {
         Self {
-            file,
-            output: Some(output),
+            file: number.file,
+            output: Some(number.output),
+            index: Some(number.index),
             filename,
             container,
             started_at: None,
@@ -276,11 +281,15 @@ mod tests {
     use super::*;
     use spillway_bus::Bus;
 
+    fn named(number: u32) -> FileNumber {
+        FileNumber { file: number, output: number, index: number as usize }
+    }
+
     fn file(number: u32) -> FileCheckpoint {
         FileCheckpoint {
             started_at: Some(1),
             media: vec![(100, 1000), (200, 3000)],
-            ..FileCheckpoint::new(number, number, "a.mp4".into(), Container::Mp4, "/tmp/a.mp4".into())
+            ..FileCheckpoint::new(named(number), "a.mp4".into(), Container::Mp4, "/tmp/a.mp4".into())
         }
     }
 
@@ -291,6 +300,17 @@ mod tests {
         assert_eq!(at(220), 3300, "beyond the last sample it goes on as before");
         assert_eq!(at(999), 14985);
         assert_eq!(media_at(&[], 7), 0);
+    }
+
+    #[test]
+    fn a_checkpoint_of_an_older_attempt_is_understood() {
+        let text = r#"{"host":"h/1","files":[{"file":0,"filename":"a.mp4","container":"mp4","started_at":7,
+            "media":[[100,1000]],"path":"/spool/EG_1/0.mp4","upload":null,"origin":{"head":"","from":0},"kept_from":0}]}"#;
+        let read: Checkpoint = serde_json::from_str(text).unwrap();
+        let file = &read.files[0];
+        assert_eq!((file.output(), file.output, file.index, file.started_at), (0, None, None, Some(7)));
+        let now = serde_json::to_string(&read).unwrap();
+        assert_eq!(serde_json::from_str::<Checkpoint>(&now).unwrap(), read);
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ pub mod machine;
 pub mod parts;
 pub mod plan;
 mod settings;
+mod names;
 mod spool;
 pub mod stores;
 mod abort;

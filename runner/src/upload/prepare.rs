@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::NaiveDateTime;
+use futures_util::future::join_all;
 use spillway_ipc::restart::RestartPoints;
 use spillway_ipc::{Origin, SealTracker, SpoolReader, TrackFacts};
-use spillway_plan::{AudioPlan, Container, Destination, Destinations, EgressPlan, FileOutput, Output, VideoPlan};
+use spillway_plan::{AudioPlan, Container, Destination, Destinations, EgressPlan, FileOutput, VideoPlan};
 use spillway_process::chain;
 use spillway_storage::{Meta, Storage, StorageError};
 use tokio::sync::{mpsc, watch};
@@ -18,6 +19,7 @@ use tracing::{Instrument, Span, info, warn};
 
 use super::abort::abort;
 use super::checkpoint::{CheckpointWriter, FLUSH_TIMEOUT, FileCheckpoint, UploadCheckpoint};
+use super::names::ObjectNames;
 use super::outcome::UploadProgress;
 use super::plan::PartLayout;
 use super::settings::UploadSettings;
@@ -25,7 +27,7 @@ use super::spool;
 use super::stores::StoreFactory;
 use super::task::{FileUpload, SpoolProgress, UploadTarget, Uploader};
 use crate::events::SessionEvent;
-use crate::results::{self, OutputError, OutputPath};
+use crate::results::{self, FileNumber, OutputError, OutputPath};
 
 /// For an abort of what was begun and is not wanted.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,10 +63,50 @@ struct PreparedOutput {
     /// The name of the output's first object, if it is known before the tracks are and its file is not opened yet; then
     /// its upload is begun.
     name: Option<String>,
+    /// Gives names to its objects.
+    names: ObjectNames,
+}
+
+/// The stores of an egress. Each is opened once, however many outputs go there.
+struct OpenedStores<'a>(Vec<(&'a Destination, Result<Arc<dyn Storage>, StorageError>)>);
+
+impl<'a> OpenedStores<'a> {
+    async fn open(plan: &EgressPlan, resources: &'a UploadResources) -> Self {
+        let mut distinct: Vec<&Destination> = vec![];
+        for (_, _, destinations) in stored_files(plan, resources) {
+            for destination in [Some(&destinations.primary), destinations.backup.as_ref()].into_iter().flatten() {
+                if matches!(destination, Destination::Store(_)) && !distinct.contains(&destination) {
+                    distinct.push(destination);
+                }
+            }
+        }
+        let opening: Vec<_> =
+            distinct.into_iter().map(|to| async move { (to, resources.stores.open(to).await) }).collect();
+        Self(join_all(opening).await)
+    }
+
+    fn number(&self, destination: &Destination) -> Option<usize> {
+        self.0.iter().position(|(known, _)| *known == destination)
+    }
+
+    /// `None`: it is no store.
+    fn get(&self, destination: &Destination) -> Option<Result<Arc<dyn Storage>, &StorageError>> {
+        let (_, opened) = self.0.get(self.number(destination)?)?;
+        Some(opened.as_ref().map(Arc::clone))
+    }
+}
+
+/// Number, output and destinations of each file of the plan that ends in a store.
+fn stored_files<'p, 'r>(
+    plan: &'p EgressPlan,
+    resources: &'r UploadResources,
+) -> impl Iterator<Item = (u32, &'p FileOutput, &'r Destinations)> {
+    let stored = (0..).zip(&resources.destinations).filter(|(_, to)| matches!(to.primary, Destination::Store(_)));
+    stored.filter_map(move |(number, destinations)| Some((number, plan.file(number)?, destinations)))
 }
 
 impl PreparedOutputs {
-    /// Opens the stores and tries them, before anything is recorded.
+    /// Opens the stores and tries them, all at once, before anything is recorded.
     ///
     /// # Errors
     /// A store refuses for good and there is no backup that does not: the message for the user. A store that does not
@@ -75,37 +117,64 @@ impl PreparedOutputs {
         now: NaiveDateTime,
         session: mpsc::Sender<SessionEvent>,
     ) -> Result<Self, String> {
-        let mut outputs = Vec::new();
-        for (index, Output::File(output)) in plan.outputs.iter().enumerate() {
-            outputs.push(match resources.destinations.get(index) {
-                Some(Destinations { primary: Destination::Disk, .. }) | None => None,
-                Some(destinations) => {
-                    let prepared = PreparedOutput::open(plan, output, destinations, &resources, now).await?;
-                    prepared.checkpoint(u32::try_from(index).unwrap_or(u32::MAX), plan, output, &resources);
-                    Some(prepared)
-                }
-            });
+        let stores = OpenedStores::open(plan, &resources).await;
+        let names = ObjectNames::default();
+        let opening = stored_files(plan, &resources).map(|(number, output, destinations)| {
+            let to = [Some(&destinations.primary), destinations.backup.as_ref()].into_iter().flatten();
+            let names = names.for_stores(to.filter_map(|to| stores.number(to)).collect());
+            // In the order of the request: the first output of a name has it.
+            let name = known_name(plan, output, now).map(|name| names.take(&name));
+            let (stores, resources) = (&stores, &resources);
+            async move {
+                (number, PreparedOutput::open(plan, output, destinations, stores, (name, names), resources, now).await)
+            }
+        });
+        // The names are taken before the first store is tried.
+        let opening: Vec<_> = opening.collect();
+        let (mut outputs, mut refused) = (vec![None; plan.outputs.len()], None);
+        for (number, opened) in join_all(opening).await {
+            match (opened, outputs.get_mut(number as usize)) {
+                (Ok(prepared), Some(place)) => *place = Some(prepared),
+                (Ok(_), None) => {}
+                (Err(message), _) => refused = refused.or(Some(message)),
+            }
         }
+        drop(stores);
+        let mut prepared = Self { resources, outputs, session };
+        if let Some(message) = refused {
+            prepared.abandon().await;
+            return Err(message);
+        }
+        prepared.checkpoint(plan);
         // Should this process die while it waits for media, a salvage has to know what to abort.
-        resources.checkpoint_writer.flush(FLUSH_TIMEOUT).await;
-        Ok(Self { resources, outputs, session })
+        prepared.resources.checkpoint_writer.flush(FLUSH_TIMEOUT).await;
+        Ok(prepared)
     }
 
-    /// File `file` of output `output` opens under the name `asked`, or under the one its upload was begun with: its spool
-    /// file is made and its upload task started. `None`: it stays on the disk.
+    fn checkpoint(&self, plan: &EgressPlan) {
+        for (number, output, _) in stored_files(plan, &self.resources) {
+            if let Some(Some(prepared)) = self.outputs.get(number as usize) {
+                prepared.checkpoint(number, plan, output, &self.resources);
+            }
+        }
+    }
+
+    /// A file opens under the name `asked`, or under the one its upload was begun with: its spool file is made and its upload
+    /// task started. `None`: it stays on the disk.
     ///
     /// # Errors
     /// The spool file was not made; a retry is right only where the disk's error passes.
     pub async fn begin(
         &mut self,
         plan: &EgressPlan,
-        (output, file): (u32, u32),
+        number: FileNumber,
         container: Container,
         asked: &str,
     ) -> Option<Result<(OutputPath, FileUpload), OutputError>> {
-        let prepared = self.outputs.get(output as usize)?.clone()?;
-        let filename = prepared.name.clone().unwrap_or_else(|| asked.to_owned());
-        let path = spool::path(&self.resources.settings, plan, file, container);
+        let output = number.output as usize;
+        let prepared = self.outputs.get(output)?.clone()?;
+        let filename = prepared.name.clone().unwrap_or_else(|| prepared.names.take(asked));
+        let path = spool::path(&self.resources.settings, plan, number.file, container);
         let display = prepared.target.store.location(&filename);
         let output_path = OutputPath { filename, location: path, display };
         let spooled = output_path.clone();
@@ -117,19 +186,20 @@ impl PreparedOutputs {
                 Err(source) => Err(OutputError::File { path: spooled.location, source }),
             }
         });
-        let (reader, free) = match opened.await.unwrap_or(Err(OutputError::NotRequested(output))) {
+        let (reader, free) = match opened.await.unwrap_or(Err(OutputError::NotRequested(number.output))) {
             Ok(opened) => opened,
             Err(error) => return Some(Err(error)),
         };
         // What was begun is this file's; another one of the output begins for itself.
-        if let Some(Some(known)) = self.outputs.get_mut(output as usize) {
+        if let Some(Some(known)) = self.outputs.get_mut(output) {
             (known.name, known.target.upload) = (None, None);
         }
         info!(file = output_path.display, spool = %output_path.location.display(), "upload while recording");
         let (filename, location) = (output_path.filename.clone(), output_path.location.clone());
-        let opened = FileCheckpoint::new(file, output, filename, container, location);
+        let opened = FileCheckpoint::new(number, filename, container, location);
         self.resources.checkpoint_writer.opened(opened.clone());
-        let spool_cap = self.resources.settings.spool_cap_bytes.min(free / 5 * 4);
+        let outputs = self.outputs.iter().flatten().count().max(1) as u64;
+        let spool_cap = self.resources.settings.spool_cap_bytes.min(free / 5 * 4) / outputs;
         let upload = self.start(prepared, opened, reader, spool_cap, expected_bits(plan));
         Some(Ok((output_path, upload)))
     }
@@ -148,7 +218,9 @@ impl PreparedOutputs {
         let (commands, command_rx) = mpsc::channel(2);
         let uploader = Uploader {
             file: opened.file,
+            output: opened.output(),
             asked_name: opened.filename.clone(),
+            names: prepared.names,
             name: opened.filename,
             origin: Origin::default(),
             points: RestartPoints::new(opened.container),
@@ -181,11 +253,13 @@ impl PreparedOutputs {
 
     /// Nothing was recorded: uploads that were begun are aborted.
     pub async fn abandon(&mut self) {
-        for prepared in self.outputs.iter_mut().filter_map(Option::take) {
-            if let Some(upload) = &prepared.target.upload {
-                abort(&*prepared.target.store, upload, ABORT_TIMEOUT).await;
-            }
-        }
+        let outputs: Vec<PreparedOutput> = self.outputs.iter_mut().filter_map(Option::take).collect();
+        let aborting = outputs.iter().filter_map(|prepared| {
+            let upload = prepared.target.upload.as_ref()?;
+            Some(abort(&*prepared.target.store, upload, ABORT_TIMEOUT))
+        });
+        let aborting: Vec<_> = aborting.collect();
+        join_all(aborting).await;
     }
 }
 
@@ -194,32 +268,34 @@ impl PreparedOutput {
         plan: &EgressPlan,
         output: &FileOutput,
         destinations: &Destinations,
+        stores: &OpenedStores<'_>,
+        (name, names): (Option<String>, ObjectNames),
         resources: &UploadResources,
         now: NaiveDateTime,
     ) -> Result<Self, String> {
-        let backup = match &destinations.backup {
-            Some(destination @ Destination::Store(_)) => {
-                Some(resources.stores.open(destination).await.map_err(|error| error.to_string())?)
-            }
-            _ => None,
+        let backup = destinations.backup.as_ref().and_then(|destination| stores.get(destination));
+        let backup = backup.transpose().map_err(StorageError::to_string)?;
+        let refused = |error: &StorageError| {
+            warn!(%error, cause = %chain(error), "store refuses");
+            error.to_string()
         };
-        let name = known_name(plan, output, now);
-        let checked = match resources.stores.open(&destinations.primary).await {
-            Ok(store) => check(store, plan, output, name.as_deref(), resources, now).await,
-            Err(error) => Err(error),
+        let checked = match stores.get(&destinations.primary) {
+            Some(Ok(store)) => {
+                let checked = check(store, plan, output, name.as_deref(), resources, now).await;
+                checked.map_err(|error| refused(&error))
+            }
+            Some(Err(error)) => Err(refused(error)),
+            None => Err("no store".to_owned()),
         };
         let primary_error = match checked {
-            Ok(target) => return Ok(Self { target, backup, primary_error: String::new(), name }),
-            Err(error) => {
-                warn!(%error, cause = %chain(&error), "store refuses");
-                error.to_string()
-            }
+            Ok(target) => return Ok(Self { target, backup, primary_error: String::new(), name, names }),
+            Err(message) => message,
         };
         let Some(backup) = backup else { return Err(primary_error) };
         let target = check(backup, plan, output, name.as_deref(), resources, now)
             .await
             .map_err(|error| format!("primary: {primary_error}\nbackup: {error}"))?;
-        Ok(Self { target, backup: None, primary_error, name })
+        Ok(Self { target, backup: None, primary_error, name, names })
     }
 
     /// Keeps what was begun for the first file of output `number`, which has the output's number.
@@ -238,7 +314,7 @@ impl PreparedOutput {
                 parts: vec![],
                 left: vec![],
             }),
-            ..FileCheckpoint::new(number, number, name.clone(), container, path)
+            ..FileCheckpoint::new(FileNumber::new(plan, number, number), name.clone(), container, path)
         });
     }
 }

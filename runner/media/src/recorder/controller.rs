@@ -131,6 +131,9 @@ impl RecorderController {
         match input {
             RecorderInput::Command(MediaCommand::Start(_)) => CONTINUE,
             RecorderInput::Command(MediaCommand::WriteTo { file, path, id }) => self.write_to(file, (&path, id)),
+            RecorderInput::Command(MediaCommand::NoFile { file, message }) => self.no_file(file, message),
+            // The one output there is ends with the recording.
+            RecorderInput::Command(MediaCommand::CloseOutput { .. }) => CONTINUE,
             RecorderInput::Command(MediaCommand::Stop) => self.stop(),
             RecorderInput::RunnerGone => {
                 self.orphan = true;

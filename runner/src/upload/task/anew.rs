@@ -10,7 +10,6 @@ use tracing::warn;
 
 use super::state::{StoreOutage, UploadFlow, UploadTaskState, Uploader};
 use crate::events::SessionEvent;
-use crate::results::numbered;
 use crate::upload::checkpoint::{FLUSH_TIMEOUT, media_at};
 use crate::upload::outcome::{StoredObject, UploadFailure};
 
@@ -125,8 +124,7 @@ impl Uploader {
                 .map(|(at, ns)| (origin.in_object(at), ns))
                 .collect();
             state.skipped_ns += lost_ns;
-            state.objects += 1;
-            self.name = numbered(&self.asked_name, state.objects);
+            self.name = self.names.take(&self.asked_name);
             self.origin = origin;
             self.points.forget_offsets(0..self.origin.from);
             let (origin, filename, kept_from) = (self.origin.clone(), self.name.clone(), state.kept_from);

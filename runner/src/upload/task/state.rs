@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::events::SessionEvent;
 use crate::upload::checkpoint::CheckpointWriter;
 use crate::upload::machine::UploadMachine;
+use crate::upload::names::ObjectNames;
 use crate::upload::outcome::{StoredObject, UploadFailure, UploadProgress};
 use crate::upload::parts::PartRequest;
 use crate::upload::plan::PartLayout;
@@ -53,8 +54,12 @@ pub(in crate::upload) struct UploadTarget {
 pub(in crate::upload) struct Uploader {
     /// Number of the file in the recording.
     pub file: u32,
+    /// Which output of the plan it is made for.
+    pub output: u32,
     /// The object's name as it was asked for; those begun later are numbered.
     pub asked_name: String,
+    /// Gives names to those.
+    pub names: ObjectNames,
     /// The object's name.
     pub name: String,
     /// What of the spool the object is made of.
@@ -113,8 +118,6 @@ pub(super) struct UploadTaskState {
     pub(super) kept_from: u64,
     /// Ranges of the file that are stored and still take room.
     pub(super) stored: Vec<Range<u64>>,
-    /// Objects begun for this file.
-    pub(super) objects: u32,
     /// Uploads that were taken from us since a part was stored last.
     pub(super) taken_away: u32,
     /// Media before the object's beginning, nanoseconds.
@@ -178,7 +181,6 @@ impl UploadTaskState {
             completing: false,
             kept_from: 0,
             stored: vec![],
-            objects: 1,
             taken_away: 0,
             skipped_ns: 0,
             unanswered: false,

@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use super::*;
 use crate::events::SessionEvent;
 use crate::upload::checkpoint::CheckpointWriter;
+use crate::upload::names::ObjectNames;
 use crate::upload::outcome::UploadProgress;
 use crate::upload::settings::UploadSettings;
 
@@ -186,9 +187,13 @@ impl UploadLab {
         let (progress_tx, progress) = watch::channel(UploadProgress::default());
         let (commands, command_rx) = mpsc::channel(2);
         let (session, told) = mpsc::channel(16);
+        let names = ObjectNames::default().for_stores(vec![0, 1]);
+        names.take("a.mp4");
         let uploader = Uploader {
             file: 0,
+            output: 0,
             asked_name: "a.mp4".into(),
+            names,
             name: "a.mp4".into(),
             origin: Origin::default(),
             points: RestartPoints::new(spillway_plan::Container::Mp4),
@@ -495,10 +500,9 @@ async fn after_a_sweep_the_spools_bound_is_still_watched() {
     lab.ram.sweep();
     lab.fault_mode.set_fault_mode(FaultMode::Down);
     lab.record(5 * MINUTE).await;
-    let full = lab
-        .told()
-        .iter()
-        .any(|event| matches!(event, SessionEvent::SpoolFull(message) if message.contains("spool holds no more")));
+    let says = |message: &str| message.contains("spool holds no more");
+    let full =
+        lab.told().iter().any(|event| matches!(event, SessionEvent::OutputFull { message, .. } if says(message)));
     assert!(full, "the recording is ended before the disk is full");
 }
 
@@ -510,8 +514,8 @@ async fn what_would_not_play_ends_the_recording_at_once_with_the_reason() {
     lab.ram.sweep();
     lab.record(15 * SECOND).await;
     let told = lab.told();
-    let full =
-        told.iter().any(|event| matches!(event, SessionEvent::SpoolFull(message) if message.contains("NoSuchUpload")));
+    let says = |message: &str| message.contains("NoSuchUpload");
+    let full = told.iter().any(|event| matches!(event, SessionEvent::OutputFull { message, .. } if says(message)));
     assert!(full, "{told:?}");
     let (result, took) = lab.finish().await;
     assert!(result.unwrap_err().message.contains("would not play by itself"));

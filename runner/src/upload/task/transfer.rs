@@ -25,7 +25,7 @@ const MAX_SAMPLES: usize = 512;
 const KEY_WITHIN: u64 = 32 << 20;
 
 impl Uploader {
-    /// Looks how far the file is: walks it, cuts parts, and ends the recording when the spool is full.
+    /// Looks how far the file is: walks it, cuts parts, and ends the output when the spool is full.
     pub(super) fn wrote(&mut self, state: &mut UploadTaskState) {
         let SpoolProgress { sealed_to, media_ns } = *self.written.borrow_and_update();
         if let Err(error) = self.points.advance(&self.spool, sealed_to) {
@@ -66,9 +66,10 @@ impl Uploader {
             })
         });
         if let Some(message) = full {
-            warn!(reason = message, "recording has to end");
+            warn!(reason = message, "output has to end");
             // The session reads its inbox at all times; if it is full just now, the next tick tries again.
-            state.full_reported = self.session.try_send(SessionEvent::SpoolFull(message)).is_ok();
+            let event = SessionEvent::OutputFull { output: self.output, message };
+            state.full_reported = self.session.try_send(event).is_ok();
         }
     }
 

@@ -1,13 +1,16 @@
 //! Recordings that end in a store, which is a bucket in memory: what all of these tests need. `recorded` is the ordinary way,
-//! `outages` has stores that fail, `aborted` an upload that another party aborts, `salvaged` a runner that dies.
+//! `several` has more than one file, `outages` stores that fail, `aborted` an upload that another party aborts, `salvaged` a
+//! runner that dies.
 
 mod aborted;
 mod outages;
 mod recorded;
+mod several;
 mod salvaged;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,6 +32,8 @@ struct Buckets {
     backup: RamStorage,
     over_primary: Unreliable,
     over_backup: Unreliable,
+    /// How often a store was opened.
+    opened: Arc<AtomicUsize>,
 }
 
 impl Buckets {
@@ -36,7 +41,7 @@ impl Buckets {
         let (primary, backup) = (RamStorage::with_rules(rules), RamStorage::with_rules(rules));
         let over_primary = Unreliable::new(Arc::new(primary.clone()));
         let over_backup = Unreliable::new(Arc::new(backup.clone()));
-        Self { primary, backup, over_primary, over_backup }
+        Self { primary, backup, over_primary, over_backup, opened: Arc::default() }
     }
 
     fn open_uploads(&self) -> usize {
@@ -49,6 +54,7 @@ impl StoreFactory for Buckets {
     async fn open(&self, destination: &Destination) -> Result<Arc<dyn Storage>, StorageError> {
         let Destination::Store(store) = destination else { panic!("a disk is not opened") };
         let Provider::S3(s3) = &store.provider else { panic!("not asked for") };
+        self.opened.fetch_add(1, Ordering::Relaxed);
         let store = if s3.bucket == "primary" { &self.over_primary } else { &self.over_backup };
         Ok(Arc::new(store.clone()))
     }

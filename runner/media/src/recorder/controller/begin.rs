@@ -87,6 +87,14 @@ impl RecorderController {
         CONTINUE
     }
 
+    /// The only file of this recording could not be made.
+    pub(super) fn no_file(&mut self, file: u32, message: String) -> Flow {
+        if file != self.file_count || self.opening.is_none() {
+            return CONTINUE;
+        }
+        failed("invalid_argument", message)
+    }
+
     /// The publication came back in a codec this file cannot take.
     pub(super) fn next_file(&mut self, joined: TimelineEvent) -> Flow {
         let message = "the published codec changed; the recording goes on in another file".to_owned();
