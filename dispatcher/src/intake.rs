@@ -12,7 +12,7 @@ use prost::Message;
 use spillway_bus::{Bid, Created, Handler, Incoming, Phase, Record, Ticket};
 use spillway_cost::Shape;
 use spillway_launchers::RunMode;
-use spillway_plan::{Destinations, EgressPlan, Output};
+use spillway_plan::{Destinations, EgressPlan};
 use spillway_process::chain;
 use spillway_protocol::Secret;
 use spillway_protocol::code::{Code, RpcError};
@@ -226,8 +226,8 @@ impl StartRequest<'_> {
     }
 
     async fn check_destination(&self, plan: &EgressPlan) -> Result<(), RpcError> {
-        let is_local = |output: &Output| matches!(output, Output::File(file) if !file.stored);
-        if !self.context.targets.all_are_here() || !plan.outputs.iter().any(is_local) {
+        let stays_local = plan.outputs.iter().any(|output| output.leaves_files() && !output.is_stored());
+        if !self.context.targets.all_are_here() || !stays_local {
             return Ok(());
         }
         let (plan, root) = (plan.clone(), self.context.config().local_root.clone());

@@ -90,9 +90,9 @@ impl Target {
         if !kinds.is_empty() && !kinds.contains(&kind) {
             return Some(format!("takes no {}", kind.name()));
         }
-        match (load.stored, takes_uploads, takes_local_files) {
-            (true, false, _) => Some("takes no uploads".to_owned()),
-            (false, _, false) => Some("takes no files without an upload".to_owned()),
+        match (takes_uploads, takes_local_files) {
+            (false, _) if load.stored => Some("takes no uploads".to_owned()),
+            (_, false) if load.is_local() => Some("takes no files without an upload".to_owned()),
             _ => None,
         }
     }

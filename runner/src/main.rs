@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use spillway_plan::Limits;
+use spillway_plan::LimitRules;
 use spillway_process::telemetry;
 use spillway_protocol::Secret;
 use spillway_protocol::livekit::EgressStatus;
@@ -117,7 +117,7 @@ fn run_request(arguments: RunnerArgs) -> anyhow::Result<ExitCode> {
         api_secret: secret("LIVEKIT_API_SECRET"),
         token: secret("LIVEKIT_TOKEN"),
     };
-    let limits = Limits { max_duration_ns: arguments.max_duration.map(|s| s * 1_000_000_000), ..Limits::default() };
+    let limits = LimitRules::lasting(arguments.max_duration.map(|s| s * 1_000_000_000));
     let settings = Settings {
         local_root: arguments.local_root,
         start_timeout_ms: arguments.start_timeout.map_or(0, |s| s * 1000),

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use livekit_token::{AccessToken, AccessTokenError, VideoGrants};
 use serde_json::Value;
-use spillway_plan::{Defaults, Destinations, EgressPlan, Limits, PlanError, ReadError, StorageConfig, start_request};
+use spillway_plan::{
+    Defaults, Destinations, EgressPlan, LimitRules, PlanError, ReadError, StorageConfig, start_request,
+};
 use spillway_protocol::Secret;
 use spillway_protocol::rpc::StartEgressRequest;
 
@@ -103,7 +105,7 @@ pub fn read(path: &Path) -> Result<Value, OneShotError> {
 ///
 /// # Errors
 /// The request is not valid, or has no access to a server; a retry changes nothing.
-pub fn prepare(request: Value, access: &Access, limits: Limits) -> Result<OneShot, OneShotError> {
+pub fn prepare(request: Value, access: &Access, limits: LimitRules) -> Result<OneShot, OneShotError> {
     let mut start = start_request(request)?;
     if start.egress_id.is_empty() {
         start.egress_id = new_id();
@@ -188,7 +190,7 @@ mod tests {
             yaml("track:\n  room_name: r\n  track_id: TR_1\n  file:\n    filepath: a.mp4\n"),
         ];
         for request in requests {
-            let shot = prepare(request, &access(), Limits::default()).unwrap();
+            let shot = prepare(request, &access(), LimitRules::default()).unwrap();
             assert_eq!(shot.plan.kind, EgressKind::Track);
             assert_eq!(shot.plan.source, Source::Track { track_id: "TR_1".to_owned() });
             assert!(shot.plan.egress_id.starts_with("EG_") && shot.plan.egress_id.len() == 15);
@@ -199,7 +201,7 @@ mod tests {
     fn the_token_opens_that_room_only_and_publishes_nothing() {
         let request =
             json!({"room_composite": {"room_name": "r", "file_outputs": [{"filepath": "a.mp4"}]}, "egress_id": "EG_x"});
-        let shot = prepare(request, &access(), Limits::default()).unwrap();
+        let shot = prepare(request, &access(), LimitRules::default()).unwrap();
         let claims = livekit_token::Claims::from_unverified(shot.token.reveal()).unwrap();
         assert_eq!((claims.sub.as_str(), claims.kind.as_str(), claims.video.room.as_str()), ("EG_x", "egress", "r"));
         assert!(claims.video.hidden && claims.video.recorder && !claims.video.can_publish());
@@ -209,7 +211,8 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let track = || json!({"track": {"room_name": "r", "track_id": "TR_1", "file": {"filepath": "a.mp4"}}});
-        let message = |request, access: &Access| prepare(request, access, Limits::default()).unwrap_err().to_string();
+        let message =
+            |request, access: &Access| prepare(request, access, LimitRules::default()).unwrap_err().to_string();
         assert!(message(track(), &Access { ws_url: None, ..access() }).contains("--ws-url"));
         assert!(message(track(), &Access { api_secret: None, ..access() }).contains("LIVEKIT_API_SECRET"));
         assert!(message(json!({"trak": {}}), &access()).starts_with("\"trak\" is not known"));

@@ -108,7 +108,8 @@ fn composed(width: u32, height: u32, framerate: u32) -> EgressPlan {
     let encoding =
         VideoEncoding { width, height, framerate, bitrate: 4500, profile: H264Profile::Main, key_frame_interval: None };
     let layout = LayoutName { shape: LayoutShape::Grid, light: false };
-    let sound = AudioPlan::Mixed { codec: AudioCodec::Aac, bitrate: 128, frequency: 44100, mixing: Mixing::Both };
+    let (codec, mixing) = (AudioCodec::Aac, Mixing::Both);
+    let sound = AudioPlan::Mixed { codec, bitrate: 128, frequency: 44100, mixing, also: vec![] };
     plan(Some(VideoPlan::Composed { layout, encoding }), Some(sound))
 }
 

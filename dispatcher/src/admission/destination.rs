@@ -5,24 +5,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, mkdirat, unlinkat};
-use spillway_plan::{EgressPlan, Output};
+use spillway_plan::EgressPlan;
 use spillway_process::LocalRoot;
 use spillway_protocol::code::{Code, RpcError};
 
 /// Tries every output of the plan that stays on this machine.
 ///
 /// # Errors
-/// INVALID_ARGUMENT with the folder that cannot be written; not worth a retry with the same request.
+/// INVALID_ARGUMENT with the field and the folder that cannot be written; not worth a retry with the same request.
 pub fn check(plan: &EgressPlan, root: Option<&Path>) -> Result<(), RpcError> {
-    for output in &plan.outputs {
-        let Output::File(file) = output;
-        if file.stored {
-            continue;
-        }
-        can_write(&file.path, root).map_err(|(at, error)| {
+    let local = plan.outputs.iter().filter(|output| !output.is_stored());
+    for (field, path) in local.filter_map(|output| output.path()) {
+        can_write(path, root).map_err(|(at, error)| {
             let message = format!(
-                "request has missing or invalid field: filepath ({}: cannot write in {}: {error})",
-                file.path,
+                "request has missing or invalid field: {field} ({path}: cannot write in {}: {error})",
                 at.display()
             );
             RpcError::new(Code::InvalidArgument, message)

@@ -2,6 +2,7 @@
 //! reference in `CONFIG.md`. Only makes text.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use serde_yaml_ng::Value;
 use spillway_protocol::requested::without_credentials;
@@ -168,6 +169,7 @@ fn effective(config: &Config, file: &File) -> File {
     let level = [Level::Debug, Level::Info, Level::Warn, Level::Error];
     let level = level.into_iter().find(|level| level.as_str() == config.log_level).unwrap_or(Level::Info);
     let limits = &config.defaults.limits;
+    let duration = |nanos: Option<u64>| Some(GoDuration(Duration::from_nanos(nanos.unwrap_or_default())));
     File {
         redis: Some(config.redis.clone()),
         api_key: Some(config.api_key.clone()),
@@ -202,13 +204,12 @@ fn effective(config: &Config, file: &File) -> File {
         ticket_key: config.ticket_key.clone(),
         runner: Some(runner_defaults(file)),
         session_limits: Some(SessionLimits {
-            file_output_max_duration: Some(
-                limits
-                    .max_duration_ns
-                    .map_or_else(GoDuration::default, |nanos| GoDuration(std::time::Duration::from_nanos(nanos))),
-            ),
-            file_output_max_size: Some(limits.max_file_bytes.unwrap_or_default()),
-            ..SessionLimits::default()
+            file_output_max_duration: duration(limits.file_max_duration_ns),
+            file_output_max_size: Some(limits.file_max_bytes.unwrap_or_default()),
+            stream_output_max_duration: duration(limits.stream_max_duration_ns),
+            segment_output_max_duration: duration(limits.segment_max_duration_ns),
+            segment_output_max_size: Some(limits.segment_max_bytes.unwrap_or_default()),
+            image_output_max_duration: duration(limits.image_max_duration_ns),
         }),
         disallow_local_storage: Some(config.defaults.storage.disallow_local),
         storage: file.storage.clone(),

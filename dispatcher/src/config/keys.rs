@@ -174,11 +174,12 @@ section!(
 section!(
     /// Limits of one egress.
     SessionLimits {
-    Used "longest recording to a file; 0: no limit" file_output_max_duration: GoDuration,
+    Used "longest recording to a file; 0: no limit. Of several kinds of output the shortest counts" file_output_max_duration: GoDuration,
     Used "largest file in bytes; 0: no limit" file_output_max_size: u64,
-    NotYet "" stream_output_max_duration: GoDuration,
-    NotYet "" segment_output_max_duration: GoDuration,
-    NotYet "" image_output_max_duration: GoDuration,
+    Used "longest recording with streams; 0: no limit" stream_output_max_duration: GoDuration,
+    Used "longest recording with segments; 0: no limit" segment_output_max_duration: GoDuration,
+    Used "bytes in the segments of one output; 0: no limit" segment_output_max_size: u64,
+    Used "longest recording with images; 0: no limit" image_output_max_duration: GoDuration,
 });
 
 section!(

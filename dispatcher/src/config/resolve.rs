@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use spillway_bus::TicketKey;
 use spillway_cost::{PriceError, PriceList};
-use spillway_plan::{Defaults, Limits};
+use spillway_plan::{Defaults, LimitRules};
 use spillway_process::chain;
 
 use super::duration::GoDuration;
 use super::error::ConfigError;
-use super::keys::{File, Push, Runner, SessionLimits};
+use super::keys::{File, Push, Runner};
 use super::settings::{Config, Trust};
 use super::{stores, targets, tenants};
 
@@ -139,13 +139,19 @@ fn prices(file: &File) -> Result<Arc<PriceList>, ConfigError> {
     Ok(Arc::new(list))
 }
 
-fn limits(file: &File) -> Limits {
-    let SessionLimits { file_output_max_duration, file_output_max_size, .. } =
-        file.session_limits.clone().unwrap_or_default();
-    let nanos = |duration: GoDuration| u64::try_from(duration.0.as_nanos()).unwrap_or(u64::MAX);
-    Limits {
-        max_duration_ns: file_output_max_duration.map(nanos).filter(|nanos| *nanos > 0),
-        max_file_bytes: file_output_max_size.filter(|bytes| *bytes > 0),
+fn limits(file: &File) -> LimitRules {
+    let given = file.session_limits.clone().unwrap_or_default();
+    let nanos = |duration: Option<GoDuration>| {
+        let nanos = duration.map(|duration| u64::try_from(duration.0.as_nanos()).unwrap_or(u64::MAX));
+        nanos.filter(|nanos| *nanos > 0)
+    };
+    LimitRules {
+        file_max_duration_ns: nanos(given.file_output_max_duration),
+        stream_max_duration_ns: nanos(given.stream_output_max_duration),
+        segment_max_duration_ns: nanos(given.segment_output_max_duration),
+        image_max_duration_ns: nanos(given.image_output_max_duration),
+        file_max_bytes: given.file_output_max_size.filter(|bytes| *bytes > 0),
+        segment_max_bytes: given.segment_output_max_size.filter(|bytes| *bytes > 0),
     }
 }
 

@@ -100,8 +100,8 @@ fn a_file_of_today_is_understood() {
     ))
     .unwrap();
     assert_eq!((config.log_level.as_str(), config.log_json), ("warn", true));
-    assert_eq!(config.defaults.limits.max_duration_ns, Some(5_400_000_000_000));
-    assert_eq!(config.defaults.limits.max_file_bytes, Some(300_000));
+    assert_eq!(config.defaults.limits.file_max_duration_ns, Some(5_400_000_000_000));
+    assert_eq!(config.defaults.limits.file_max_bytes, Some(300_000));
     assert_eq!(config.runner, serde_json::json!({ "media": { "reorder_ms": 1000 } }));
     assert_eq!(config.defaults.storage.primary, None, "an empty section is no storage");
     assert_eq!(config.defaults.storage.prefix, "p");

@@ -230,7 +230,7 @@ fn expected(load: &Load, seconds: f64, rate: &Rate, behind_nat: bool) -> Usage {
     let written = seconds * load.written;
     Usage {
         billed_s: rate.start_s + seconds + rate.end_s,
-        nat_bytes: if behind_nat { seconds * load.received + written } else { 0.0 },
+        nat_bytes: if behind_nat { seconds * (load.received + load.streamed) + written } else { 0.0 },
         address: !behind_nat,
         puts: puts(load, seconds, written),
         launches: 1,
@@ -240,7 +240,9 @@ fn expected(load: &Load, seconds: f64, rate: &Rate, behind_nat: bool) -> Usage {
 /// Estimate of the writing requests for `written` bytes recorded over `seconds`; 0 where the files stay on the machine.
 pub fn puts(load: &Load, seconds: f64, written: f64) -> f64 {
     if load.stored {
-        f64::from(load.files) * ((written / PART).max(seconds / CHECKPOINT_S) + PUTS_PER_FILE)
+        let files = f64::from(load.files);
+        let per_file = (written / files.max(1.0) / PART).max(seconds / CHECKPOINT_S) + PUTS_PER_FILE;
+        files * per_file + load.objects * seconds
     } else {
         0.0
     }

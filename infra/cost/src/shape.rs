@@ -10,6 +10,8 @@ const COMPOSED: f64 = 0.30;
 const CORES_PER_720P30: f64 = 0.35;
 const PIXELS_PER_720P30: f64 = 1280.0 * 720.0 * 30.0;
 const MIXED_SOUND: f64 = 0.08;
+/// Each output beside the first; measured 0.001 (HLS) to 0.027 (SRT) beside the encoder they share.
+const FURTHER_OUTPUT: f64 = 0.02;
 /// Room connection, muxing, upload.
 const ANY: f64 = 0.03;
 
@@ -23,6 +25,11 @@ const BACKLOG_MIB: f64 = 256.0;
 /// Assumed bit rate of a published camera and microphone, bits per second.
 const PUBLISHED: f64 = 2_000_000.0;
 const PUBLISHED_SOUND: f64 = 48_000.0;
+/// S16 at 48 kHz in stereo.
+const RAW_SOUND: f64 = 1_536_000.0;
+/// Bytes of an image for each pixel: JPEG of quality 85, 55 kB at 1280×720.
+const BYTES_PER_PIXEL: f64 = 0.06;
+const PIXELS_720P: f64 = 1280.0 * 720.0;
 
 /// Needs of a recording: all that its machine and its price depend on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -31,14 +38,31 @@ pub struct Load {
     pub cores: f64,
     /// Peak of both processes of the runner.
     pub memory_mib: f64,
-    /// Bytes per second into the files.
+    /// Bytes per second into all files, segments and images.
     pub written: f64,
     /// Bytes per second from livekit-server.
     pub received: f64,
-    /// Number of files.
+    /// Number of files that grow for the whole recording.
     pub files: u32,
-    /// The files are uploaded to an object store.
+    /// An output is uploaded to an object store.
     pub stored: bool,
+    /// An output stays on the machine; see [`Load::is_local`].
+    #[serde(default)]
+    pub local: bool,
+    /// Bytes per second to the servers of streams.
+    #[serde(default)]
+    pub streamed: f64,
+    /// Small objects uploaded per second: segments, playlists, images.
+    #[serde(default)]
+    pub objects: f64,
+}
+
+impl Load {
+    /// A file stays on the machine, so it must be one whose disk outlives the recording. Records of older versions have
+    /// files of one kind only and do not say it.
+    pub fn is_local(&self) -> bool {
+        self.local || (!self.stored && self.files > 0)
+    }
 }
 
 /// Estimates the needs of a plan.
@@ -57,17 +81,56 @@ pub fn load(plan: &EgressPlan) -> Load {
         Some(AudioPlan::Mixed { bitrate, codec, .. }) => {
             (MIXED_SOUND, f64::from(*bitrate) * 1000.0 + if *codec == AudioCodec::Mp3 { 0.0 } else { 4000.0 })
         }
+        Some(AudioPlan::Raw { .. }) => (MIXED_SOUND, RAW_SOUND),
     };
     let backlog = if pixels > 0.0 { BACKLOG_MIB } else { 0.0 };
     let received = if plan.picture.is_some() { PUBLISHED + PUBLISHED_SOUND } else { 3.0 * PUBLISHED_SOUND };
-    Load {
+    let media = (video_bits + audio_bits) / 8.0;
+    let mut load = Load {
         cores: ANY + picture + sound,
         memory_mib: BASE_MIB + backlog + MIB_PER_MEGAPIXEL * pixels / 1e6,
-        written: (video_bits + audio_bits) / 8.0,
         received: received / 8.0,
-        files: u32::try_from(plan.outputs.len()).unwrap_or(u32::MAX),
-        stored: plan.outputs.iter().any(|Output::File(file)| file.stored),
+        ..Load::default()
+    };
+    for output in &plan.outputs {
+        match output {
+            Output::File(_) => {
+                load.files += 1;
+                load.written += media;
+            }
+            Output::Segments(segments) => {
+                load.written += media;
+                // Each with its playlist.
+                load.objects += per_second(segments.segment_ns, segments.stored) * 2.0;
+            }
+            Output::Images(images) => {
+                let pixels = images.size.map_or(if pixels > 0.0 { pixels } else { PIXELS_720P }, |(width, height)| {
+                    f64::from(width) * f64::from(height)
+                });
+                load.written += per_second(images.interval_ns, true) * pixels * BYTES_PER_PIXEL;
+                load.objects += per_second(images.interval_ns, images.stored);
+            }
+            Output::Streams(streams) => load.streamed += media * f64::from(streams.count),
+        }
+        load.stored |= output.is_stored();
+        load.local |= output.leaves_files() && !output.is_stored();
     }
+    load.cores += FURTHER_OUTPUT * (takers(plan) - 1.0).max(0.0);
+    load
+}
+
+/// Outputs and streams that take what is encoded once.
+fn takers(plan: &EgressPlan) -> f64 {
+    let streams = plan.outputs.iter().map(|output| match output {
+        Output::Streams(streams) => f64::from(streams.count),
+        Output::File(_) | Output::Segments(_) | Output::Images(_) => 1.0,
+    });
+    streams.sum()
+}
+
+/// How often something happens each `interval_ns`, if it does.
+fn per_second(interval_ns: u64, it_does: bool) -> f64 {
+    if it_does && interval_ns > 0 { 1e9 / interval_ns as f64 } else { 0.0 }
 }
 
 fn area(encoding: &VideoEncoding) -> f64 {
@@ -229,15 +292,20 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn track() -> EgressPlan {
-        plan(Some(VideoPlan::Copied), Some(AudioPlan::Copied))
+        EgressPlan { outputs: vec![file(false)], ..plan(Some(VideoPlan::Copied), Some(AudioPlan::Copied)) }
+    }
+
+    fn file(stored: bool) -> Output {
+        Output::File(FileOutput { container: None, audio: None, path: String::new(), manifest: false, stored })
     }
 
     pub(crate) fn composed(width: u32, height: u32, framerate: u32, bitrate: u32) -> EgressPlan {
         let encoding =
             VideoEncoding { width, height, framerate, bitrate, profile: H264Profile::Main, key_frame_interval: None };
         let layout = LayoutName { shape: LayoutShape::Grid, light: false };
-        let sound = AudioPlan::Mixed { codec: AudioCodec::Aac, bitrate: 128, frequency: 44100, mixing: Mixing::Both };
-        plan(Some(VideoPlan::Composed { layout, encoding }), Some(sound))
+        let (codec, mixing) = (AudioCodec::Aac, Mixing::Both);
+        let sound = AudioPlan::Mixed { codec, bitrate: 128, frequency: 44100, mixing, also: vec![] };
+        EgressPlan { outputs: vec![file(false)], ..plan(Some(VideoPlan::Composed { layout, encoding }), Some(sound)) }
     }
 
     #[test]
@@ -271,6 +339,62 @@ pub(crate) mod tests {
         assert!((full_hd.cores - hd.cores - 1.25 * CORES_PER_720P30).abs() < 1e-9);
         assert!(full_hd.memory_mib > hd.memory_mib);
         assert!((hd.written - 3_132_000.0 / 8.0).abs() < 1.0, "{}", hd.written);
+    }
+
+    #[test]
+    fn each_kind_of_output_counts_where_it_costs() {
+        let one = composed(1280, 720, 30, 3000);
+        let alone = load(&one);
+        assert_eq!((alone.files, alone.stored, alone.local, alone.streamed, alone.objects), (1, false, true, 0.0, 0.0));
+        let with = |outputs: Vec<Output>| load(&EgressPlan { outputs, ..one.clone() });
+
+        let two = with(vec![file(true), file(false)]);
+        assert_eq!((two.files, two.stored, two.local, two.is_local()), (2, true, true, true));
+        assert!((two.written - 2.0 * alone.written).abs() < 1e-9 && (two.cores - alone.cores - 0.02).abs() < 1e-9);
+
+        let streams = |count| Output::Streams(StreamsOutput { protocol: StreamProtocol::Rtmp, count });
+        let streamed = with(vec![streams(3)]);
+        assert_eq!((streamed.files, streamed.stored, streamed.is_local(), streamed.written), (0, false, false, 0.0));
+        assert!((streamed.streamed - 3.0 * alone.written).abs() < 1e-6);
+        assert!((streamed.cores - alone.cores - 0.04).abs() < 1e-9);
+        assert_eq!(with(vec![streams(0)]).cores, alone.cores, "streams may come later");
+
+        let naming = spillway_plan::segment_name::SegmentNaming::default();
+        let segments = |stored| {
+            let (naming, segment_ns) = (naming.clone(), 4_000_000_000);
+            Output::Segments(SegmentsOutput { naming, segment_ns, manifest: true, stored })
+        };
+        let hls = with(vec![segments(true)]);
+        assert_eq!((hls.files, hls.stored, hls.is_local(), hls.objects), (0, true, false, 0.5));
+        let hls = with(vec![segments(false)]);
+        assert_eq!((hls.stored, hls.is_local(), hls.objects), (false, true, 0.0));
+        assert_eq!(hls.written, alone.written);
+
+        let images = with(vec![
+            file(true),
+            Output::Images(ImagesOutput {
+                prefix: String::new(),
+                interval_ns: 5_000_000_000,
+                size: Some((640, 360)),
+                suffix: ImageSuffix::Index,
+                codec: ImageCodec::Jpeg,
+                manifest: true,
+                stored: true,
+            }),
+        ]);
+        assert_eq!((images.files, images.is_local(), images.objects), (1, false, 0.2));
+        assert!((images.written - alone.written - 0.2 * 640.0 * 360.0 * 0.06).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_record_of_an_older_version_says_by_its_files_whether_they_stay() {
+        let read = |stored: bool| {
+            let text = format!(
+                r#"{{"cores":0.1,"memory_mib":200.0,"written":1.0,"received":2.0,"files":1,"stored":{stored}}}"#
+            );
+            serde_json::from_str::<Load>(&text).unwrap()
+        };
+        assert!(read(false).is_local() && !read(true).is_local() && !read(false).local);
     }
 
     proptest! {

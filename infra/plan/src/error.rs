@@ -28,6 +28,14 @@ pub enum PlanError {
         /// MIME type.
         codec: &'static str,
     },
+    /// A URL of a stream output.
+    #[error("invalid url {url}: {reason}")]
+    InvalidUrl {
+        /// Scheme and host at most; the rest is secret.
+        url: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A second attempt could overwrite the file of the first: its name has no `{retry}`.
     #[error("output configuration does not support retry")]
     NotRetrySafe,
@@ -72,6 +80,7 @@ impl PlanError {
             | Self::NoFileType
             | Self::Incompatible { .. }
             | Self::Encoding { .. }
+            | Self::InvalidUrl { .. }
             | Self::TooMuch { .. }
             | Self::Impossible { .. } => Code::InvalidArgument,
         }

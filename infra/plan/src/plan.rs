@@ -1,15 +1,17 @@
 //! A StartEgress request becomes a plan, or is refused with every mistake that can be known without a room, in the order
 //! and with the texts of livekit/egress. Called by the dispatcher's intake, and by a runner that has no dispatcher.
 
-use spillway_protocol::EgressId;
 use spillway_protocol::rpc::StartEgressRequest;
+use spillway_protocol::{EgressId, Secret};
 
+use crate::codecs::{ChosenCodecs, choose_codecs};
 use crate::destination::{Destinations, StorageConfig};
-use crate::encoding::{Encoding, choose_container};
+use crate::encoding::Encoding;
 use crate::error::PlanError;
-use crate::request::{self, File, Outputs, RequestFields};
+use crate::output_types::{Output, OutputKind};
+use crate::outputs;
+use crate::request::{self, Outputs, RequestFields};
 use crate::types::*;
-use crate::uploads;
 
 /// The installation's configuration as far as it decides about requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,13 +22,64 @@ pub struct Defaults {
     pub knows_server: bool,
     /// Destinations of outputs that bring none, and rules for those that do.
     pub storage: StorageConfig,
-    /// Copied into every plan.
-    pub limits: Limits,
+    /// Limits of every recording, by its outputs.
+    pub limits: LimitRules,
+}
+
+/// Limits for each kind of output; `None`: no limit. Durations in nanoseconds, as in [`Limits`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LimitRules {
+    /// Longest recording with a file.
+    pub file_max_duration_ns: Option<u64>,
+    /// With streams, over a websocket too.
+    pub stream_max_duration_ns: Option<u64>,
+    /// With segments.
+    pub segment_max_duration_ns: Option<u64>,
+    /// With images.
+    pub image_max_duration_ns: Option<u64>,
+    /// Largest file.
+    pub file_max_bytes: Option<u64>,
+    /// Most bytes in the segments of one output.
+    pub segment_max_bytes: Option<u64>,
+}
+
+impl LimitRules {
+    /// The same duration for every kind of output, and no sizes.
+    pub fn lasting(max_duration_ns: Option<u64>) -> Self {
+        Self {
+            file_max_duration_ns: max_duration_ns,
+            stream_max_duration_ns: max_duration_ns,
+            segment_max_duration_ns: max_duration_ns,
+            image_max_duration_ns: max_duration_ns,
+            ..Self::default()
+        }
+    }
+
+    /// Limits of a recording with these outputs: the shortest duration of their kinds, as in livekit/egress.
+    pub fn of(&self, outputs: &[Output]) -> Limits {
+        let has = |kind| outputs.iter().any(|output| output.kind() == kind);
+        let duration = |output: &Output| match output.kind() {
+            OutputKind::File => self.file_max_duration_ns,
+            OutputKind::Segments => self.segment_max_duration_ns,
+            OutputKind::Images => self.image_max_duration_ns,
+            OutputKind::Stream => self.stream_max_duration_ns,
+        };
+        Limits {
+            max_duration_ns: outputs.iter().filter_map(duration).min(),
+            max_file_bytes: self.file_max_bytes.filter(|_| has(OutputKind::File)),
+            max_segment_bytes: self.segment_max_bytes.filter(|_| has(OutputKind::Segments)),
+        }
+    }
 }
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self { mints_tokens: true, knows_server: true, storage: StorageConfig::default(), limits: Limits::default() }
+        Self {
+            mints_tokens: true,
+            knows_server: true,
+            storage: StorageConfig::default(),
+            limits: LimitRules::default(),
+        }
     }
 }
 
@@ -37,13 +90,24 @@ impl Default for Defaults {
 /// A missing or malformed field, options that contradict each other, or a feature that this version does not have. A retry
 /// is useless; [`PlanError::code`] and text go back to the caller.
 pub fn plan(start: &StartEgressRequest, defaults: &Defaults) -> Result<EgressPlan, PlanError> {
+    plan_what(outputs::served, start, defaults)
+}
+
+/// The plan of a request whose outputs are `served`.
+fn plan_what(
+    served: fn(&Outputs) -> Result<(), PlanError>,
+    start: &StartEgressRequest,
+    defaults: &Defaults,
+) -> Result<EgressPlan, PlanError> {
     // The id is part of file names (spool, manifest): no `/` and no `..` in it, also where no livekit-server has made it.
     if EgressId::parse(&start.egress_id).is_err() {
         return Err(PlanError::Field("egressID"));
     }
     let asked = request::read(start)?;
     let encoding = Encoding::read(&asked.encoding)?;
-    let file = only_file(&asked.outputs, start.retry_count, defaults)?;
+    outputs::check_numbers(&asked.outputs)?;
+    served(&asked.outputs)?;
+    let mut outputs = outputs::read(&asked, start.retry_count, &defaults.storage)?;
 
     let room_name = if asked.room_name.is_empty() { &start.room_name } else { asked.room_name };
     if start.token.is_empty() {
@@ -59,7 +123,7 @@ pub fn plan(start: &StartEgressRequest, defaults: &Defaults) -> Result<EgressPla
         return Err(PlanError::Field("ws_url"));
     }
 
-    let PlannedMedia { picture, sound, container } = media(&asked, encoding, &file)?;
+    let (picture, sound) = media(&asked, encoding, &mut outputs)?;
     Ok(EgressPlan {
         egress_id: start.egress_id.clone(),
         room_name: room_name.clone(),
@@ -68,13 +132,8 @@ pub fn plan(start: &StartEgressRequest, defaults: &Defaults) -> Result<EgressPla
         source: asked.source,
         picture,
         sound,
-        outputs: vec![Output::File(FileOutput {
-            container,
-            path: uploads::clean(file.path),
-            manifest: file.manifest,
-            stored: file.upload.is_some() || defaults.storage.primary.is_some(),
-        })],
-        limits: defaults.limits.clone(),
+        limits: defaults.limits.of(&outputs),
+        outputs,
         retry_count: start.retry_count,
     })
 }
@@ -86,68 +145,73 @@ pub fn plan(start: &StartEgressRequest, defaults: &Defaults) -> Result<EgressPla
 ///
 /// As [`plan`], for the fields of the outputs. A retry is useless.
 pub fn destinations(start: &StartEgressRequest, config: &StorageConfig) -> Result<Vec<Destinations>, PlanError> {
-    request::read(start)?.outputs.files.iter().map(|file| uploads::destination(file.upload, config)).collect()
+    outputs::destinations(&request::read(start)?.outputs, config)
 }
 
-/// The one file, if a file is all that was asked for.
-fn only_file<'a>(outputs: &Outputs<'a>, retry_count: i32, defaults: &Defaults) -> Result<File<'a>, PlanError> {
-    if outputs.files.len() > 1 {
-        return Err(PlanError::Field("multiple file outputs"));
-    }
-    if outputs.streams > 1 {
-        return Err(PlanError::Field("multiple stream outputs"));
-    }
-    if outputs.segments > 1 {
-        return Err(PlanError::Field("multiple segmented file outputs"));
-    }
-    for (asked, feature) in [
-        (outputs.streams > 0, "stream outputs (RTMP, SRT) are"),
-        (outputs.segments > 0, "segment outputs (HLS) are"),
-        (outputs.images > 0, "image outputs are"),
-        (outputs.websocket, "websocket outputs are"),
-    ] {
-        if asked {
-            return Err(PlanError::NotYet(feature));
-        }
-    }
-    let file = *outputs.files.first().ok_or(PlanError::Field("output"))?;
-    uploads::destination(file.upload, &defaults.storage)?;
-    if !uploads::possible(file.path) {
-        return Err(PlanError::Field("filepath"));
-    }
-    if retry_count > 0 && !uploads::retry_safe(file.path) {
-        return Err(PlanError::NotRetrySafe);
-    }
-    Ok(file)
+/// The URLs of a request's streams, in its order: those of the plan's [`Output::Streams`]. They hold keys and are no part of
+/// the plan; nothing is checked here.
+///
+/// # Errors
+///
+/// As [`plan`], for the fields of the request's kind. A retry is useless.
+pub fn stream_urls(start: &StartEgressRequest) -> Result<Vec<Secret>, PlanError> {
+    let outputs = request::read(start)?.outputs;
+    let listed = outputs.streams.iter().flat_map(|stream| stream.urls.iter().map(String::as_str));
+    Ok(outputs.websocket.into_iter().chain(listed).map(|url| Secret::new(url.to_owned())).collect())
 }
 
-/// Video and audio as they will be recorded, and the container of the file.
-struct PlannedMedia {
-    picture: Option<VideoPlan>,
-    sound: Option<AudioPlan>,
-    container: Option<Container>,
-}
-
-fn media(asked: &RequestFields, encoding: Encoding, file: &File) -> Result<PlannedMedia, PlanError> {
+/// Video and audio as they will be recorded. Sets the containers and codecs of files.
+fn media(
+    asked: &RequestFields,
+    encoding: Encoding,
+    outputs: &mut [Output],
+) -> Result<(Option<VideoPlan>, Option<AudioPlan>), PlanError> {
     if asked.kind == EgressKind::Track {
-        return Ok(PlannedMedia {
-            picture: Some(VideoPlan::Copied),
-            sound: Some(AudioPlan::Copied),
-            container: file.container,
+        return Ok(if outputs.iter().any(|output| output.kind() == OutputKind::Stream) {
+            (None, Some(AudioPlan::Raw { mixing: asked.mixing }))
+        } else {
+            (Some(VideoPlan::Copied), Some(AudioPlan::Copied))
         });
     }
-    let (container, codec) =
-        choose_container(file.container, encoding.audio_codec, asked.wants_sound, asked.wants_picture)?;
-    let sound = if asked.wants_sound {
-        let (bitrate, frequency) = encoding.audio_rates(codec)?;
-        Some(AudioPlan::Mixed { codec, bitrate, frequency, mixing: asked.mixing })
-    } else {
-        None
-    };
+    let (mut types, mut others) = (Vec::new(), Vec::new());
+    for output in &*outputs {
+        match output {
+            Output::File(file) => types.push(file.container),
+            other => others.push(other.kind()),
+        }
+    }
+    let chosen = choose_codecs(&types, &others, encoding.audio_codec, asked.wants_sound, asked.wants_picture)?;
+    let has_sound = asked.wants_sound && outputs.iter().any(|output| output.kind() != OutputKind::Images);
+    let sound = if has_sound { Some(mixed(&chosen, &encoding, asked.mixing)?) } else { None };
+    let files = outputs.iter_mut().filter_map(|output| match output {
+        Output::File(file) => Some(file),
+        _ => None,
+    });
+    for (file, (container, codec)) in files.zip(chosen.files) {
+        file.container = Some(container);
+        file.audio = (has_sound && codec != chosen.main).then_some(codec);
+    }
+
+    // Only our encoder puts keyframes where segments and streams need them, so one of these has it encode for all.
+    let needs_encoder = others.iter().any(|kind| matches!(kind, OutputKind::Segments | OutputKind::Stream));
     let picture = asked.wants_picture.then_some(match asked.kind {
         EgressKind::RoomComposite => VideoPlan::Composed { layout: asked.layout, encoding: encoding.video },
-        _ if encoding.video_asked => VideoPlan::Single(encoding.video),
+        _ if encoding.video_asked || needs_encoder => VideoPlan::Single(encoding.video),
         _ => VideoPlan::CopiedIfPossible(encoding.video),
     });
-    Ok(PlannedMedia { picture, sound, container: Some(container) })
+    Ok((picture, sound))
 }
+
+fn mixed(chosen: &ChosenCodecs, encoding: &Encoding, mixing: Mixing) -> Result<AudioPlan, PlanError> {
+    let (bitrate, frequency) = encoding.audio_rates(chosen.main)?;
+    let mut also = Vec::new();
+    for codec in &chosen.also {
+        let (bitrate, frequency) = encoding.audio_rates(*codec)?;
+        also.push(AudioEncoding { codec: *codec, bitrate, frequency });
+    }
+    Ok(AudioPlan::Mixed { codec: chosen.main, bitrate, frequency, mixing, also })
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -8,7 +8,8 @@ use url::Url;
 
 use crate::encoding::RequestedEncoding;
 use crate::error::PlanError;
-use crate::types::{Container, EgressKind, LayoutName, Mixing, Source};
+use crate::output_types::Container;
+use crate::types::{EgressKind, LayoutName, Mixing, Source};
 use crate::uploads::RequestedUpload;
 
 /// A request of any kind.
@@ -34,22 +35,23 @@ pub(crate) struct File<'a> {
     pub(crate) upload: Option<RequestedUpload<'a>>,
 }
 
-/// The outputs of a request: files in full, the number of each other kind.
+/// The outputs of a request.
 #[derive(Default)]
 pub(crate) struct Outputs<'a> {
     pub(crate) files: Vec<File<'a>>,
-    pub(crate) streams: usize,
-    pub(crate) segments: usize,
-    pub(crate) images: usize,
-    pub(crate) websocket: bool,
+    pub(crate) segments: Vec<&'a livekit::SegmentedFileOutput>,
+    pub(crate) images: Vec<&'a livekit::ImageOutput>,
+    pub(crate) streams: Vec<&'a livekit::StreamOutput>,
+    /// URL of a Track request.
+    pub(crate) websocket: Option<&'a str>,
 }
 
 /// The deprecated single output of a request of the first API.
 enum Single<'a> {
     None,
     File(&'a livekit::EncodedFileOutput),
-    Stream,
-    Segments,
+    Stream(&'a livekit::StreamOutput),
+    Segments(&'a livekit::SegmentedFileOutput),
 }
 
 /// Macros, because these fields have the same names and different types in each message of the first API.
@@ -68,8 +70,8 @@ macro_rules! single {
         #[expect(deprecated, reason = "old SDKs still fill the single output")]
         let single = match &$request.output {
             Some(livekit::$message::Output::File(file)) => Single::File(file),
-            Some(livekit::$message::Output::Stream(_)) => Single::Stream,
-            Some(livekit::$message::Output::Segments(_)) => Single::Segments,
+            Some(livekit::$message::Output::Stream(stream)) => Single::Stream(stream),
+            Some(livekit::$message::Output::Segments(segments)) => Single::Segments(segments),
             None => Single::None,
         };
         single
@@ -81,9 +83,9 @@ macro_rules! outputs {
         Outputs::read(
             $single,
             &$request.file_outputs,
-            $request.stream_outputs.len(),
-            $request.segment_outputs.len(),
-            $request.image_outputs.len(),
+            &$request.stream_outputs,
+            &$request.segment_outputs,
+            &$request.image_outputs,
         )
     };
 }
@@ -173,7 +175,7 @@ fn track(request: &livekit::TrackEgressRequest) -> Result<RequestFields<'_>, Pla
             manifest: !file.disable_manifest,
             upload: file.output.as_ref().map(RequestedUpload::from),
         }),
-        Some(Output::WebsocketUrl(_)) => outputs.websocket = true,
+        Some(Output::WebsocketUrl(url)) => outputs.websocket = Some(url),
         None => {}
     }
     let source = Source::Track { track_id: request.track_id.clone() };
@@ -202,17 +204,30 @@ impl<'a> Outputs<'a> {
     fn read(
         single: Single<'a>,
         files: &'a [livekit::EncodedFileOutput],
-        streams: usize,
-        segments: usize,
-        images: usize,
+        streams: &'a [livekit::StreamOutput],
+        segments: &'a [livekit::SegmentedFileOutput],
+        images: &'a [livekit::ImageOutput],
     ) -> Result<Self, PlanError> {
-        let files = match single {
-            Single::File(file) if files.is_empty() => vec![encoded_file(file)?],
-            _ => files.iter().map(encoded_file).collect::<Result<_, _>>()?,
+        let (file, stream, segmented) = match single {
+            Single::None => (None, None, None),
+            Single::File(file) => (Some(file), None, None),
+            Single::Stream(stream) => (None, Some(stream), None),
+            Single::Segments(segments) => (None, None, Some(segments)),
         };
-        let streams = if matches!(single, Single::Stream) { streams.max(1) } else { streams };
-        let segments = if matches!(single, Single::Segments) { segments.max(1) } else { segments };
-        Ok(Self { files, streams, segments, images, websocket: false })
+        Ok(Self {
+            files: listed(files, file).into_iter().map(encoded_file).collect::<Result<_, _>>()?,
+            segments: listed(segments, segmented),
+            images: images.iter().collect(),
+            streams: listed(streams, stream),
+            websocket: None,
+        })
+    }
+}
+
+fn listed<'a, T>(list: &'a [T], single: Option<&'a T>) -> Vec<&'a T> {
+    match single {
+        Some(single) if list.is_empty() => vec![single],
+        _ => list.iter().collect(),
     }
 }
 

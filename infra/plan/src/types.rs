@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::output_types::{AudioCodec, FileOutput, Output, StreamProtocol};
+
 /// All that the runner needs to know about one recording. Holds no secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EgressPlan {
@@ -20,7 +22,7 @@ pub struct EgressPlan {
     pub picture: Option<VideoPlan>,
     /// `None`: no audio in any output.
     pub sound: Option<AudioPlan>,
-    /// At present one file.
+    /// Files, then segments, images and streams; those of one kind in the order of the request.
     pub outputs: Vec<Output>,
     /// When the recording ends by itself.
     pub limits: Limits,
@@ -29,11 +31,20 @@ pub struct EgressPlan {
 }
 
 impl EgressPlan {
-    /// Output number `output`, from 0, if it is a file.
+    /// The output with this index, if it is a file.
     pub fn file(&self, output: u32) -> Option<&FileOutput> {
-        match self.outputs.get(output as usize)? {
+        match self.outputs.get(usize::try_from(output).ok()?)? {
             Output::File(file) => Some(file),
+            Output::Segments(_) | Output::Images(_) | Output::Streams(_) => None,
         }
+    }
+
+    /// The files. They are the first outputs, so the place here is the index there.
+    pub fn files(&self) -> impl Iterator<Item = &FileOutput> {
+        self.outputs.iter().filter_map(|output| match output {
+            Output::File(file) => Some(file),
+            Output::Segments(_) | Output::Images(_) | Output::Streams(_) => None,
+        })
     }
 }
 
@@ -167,7 +178,7 @@ pub enum AudioPlan {
     Copied,
     /// Every source mixed to stereo and encoded.
     Mixed {
-        /// Codec of the file.
+        /// Codec of every output that names no other ([`Output::audio`]).
         codec: AudioCodec,
         /// Kilobits per second.
         bitrate: u32,
@@ -175,19 +186,40 @@ pub enum AudioPlan {
         frequency: u32,
         /// Source to channel.
         mixing: Mixing,
+        /// Encodings of the same mix beside it, for outputs that cannot take `codec`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        also: Vec<AudioEncoding>,
+    },
+    /// Every source mixed to stereo and not encoded, for a websocket.
+    Raw {
+        /// Source to channel.
+        mixing: Mixing,
     },
 }
 
-/// Audio codecs that are encoded.
+/// How the mixed audio is encoded once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AudioCodec {
-    /// AAC-LC.
-    Aac,
-    /// Opus.
-    Opus,
-    /// MPEG-1/2 Layer 3.
-    Mp3,
+pub struct AudioEncoding {
+    /// Differs from every other codec of the plan.
+    pub codec: AudioCodec,
+    /// Kilobits per second.
+    pub bitrate: u32,
+    /// Hertz; always 48000 for Opus.
+    pub frequency: u32,
+}
+
+impl Output {
+    /// Codec of the mixed audio in this output; `None` where it has none: it is copied or not encoded, or the output takes
+    /// no audio.
+    pub fn audio(&self, sound: &AudioPlan) -> Option<AudioCodec> {
+        let AudioPlan::Mixed { codec, .. } = sound else { return None };
+        match self {
+            Self::File(file) => Some(file.audio.unwrap_or(*codec)),
+            Self::Segments(_) => Some(AudioCodec::Aac),
+            Self::Streams(streams) => (streams.protocol != StreamProtocol::Websocket).then_some(AudioCodec::Aac),
+            Self::Images(_) => None,
+        }
+    }
 }
 
 /// Which participant is heard on which channel.
@@ -202,44 +234,6 @@ pub enum Mixing {
     Alternate,
 }
 
-/// An output of the plan. Its destinations have the same index in the list beside the plan.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Output {
-    /// One file for the whole recording.
-    File(FileOutput),
-}
-
-/// A file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct FileOutput {
-    /// `None`: follows from the published codec (Track).
-    pub container: Option<Container>,
-    /// The requested path, cleaned, variables not filled in; empty or ending in `/`: a generated name.
-    pub path: String,
-    /// A manifest is written beside it.
-    pub manifest: bool,
-    /// It is uploaded to a store and does not stay on the runner's disk.
-    #[serde(default)]
-    pub stored: bool,
-}
-
-/// File format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Container {
-    /// Fragmented MP4.
-    Mp4,
-    /// Ogg with Opus.
-    Ogg,
-    /// WebM with a published VP8, VP9 or AV1 stream.
-    Webm,
-    /// IVF with a published VP8, VP9 or AV1 stream.
-    Ivf,
-    /// MP3 frames without a container.
-    Mp3,
-}
-
 /// Limits of one recording; reaching one ends it with LIMIT_REACHED.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
@@ -247,4 +241,7 @@ pub struct Limits {
     pub max_duration_ns: Option<u64>,
     /// Largest file in bytes; `None`: no limit.
     pub max_file_bytes: Option<u64>,
+    /// Most bytes in the segments of one output; `None`: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_segment_bytes: Option<u64>,
 }

@@ -39,7 +39,7 @@ macro_rules! uploads_of {
     )*};
 }
 
-uploads_of!(encoded_file_output, direct_file_output);
+uploads_of!(encoded_file_output, direct_file_output, segmented_file_output, image_output);
 
 /// The destinations of an output with this upload: the upload, else the installation's storage, else the disk.
 pub(crate) fn destination(upload: Option<RequestedUpload>, config: &StorageConfig) -> Result<Destinations, PlanError> {

@@ -71,9 +71,12 @@ fn missing(field: &str) -> (Code, String) {
     (Code::InvalidArgument, format!("request has missing or invalid field: {field}"))
 }
 
+fn mixed(codec: AudioCodec, frequency: u32, mixing: Mixing) -> AudioPlan {
+    AudioPlan::Mixed { codec, bitrate: 128, frequency, mixing, also: vec![] }
+}
+
 fn container(plan: &EgressPlan) -> Option<Container> {
-    let Output::File(file) = &plan.outputs[0];
-    file.container
+    plan.file(0).expect("a file").container
 }
 
 #[test]
@@ -84,10 +87,7 @@ fn a_room_composite_with_nothing_said_is_the_grid_at_720p30() {
     assert_eq!(*layout, LayoutName { shape: LayoutShape::Grid, light: false });
     assert_eq!((encoding.width, encoding.height, encoding.framerate, encoding.bitrate), (1280, 720, 30, 3000));
     assert_eq!((encoding.profile, encoding.key_frame_interval), (H264Profile::Main, None));
-    assert_eq!(
-        plan.sound,
-        Some(AudioPlan::Mixed { codec: AudioCodec::Aac, bitrate: 128, frequency: 44_100, mixing: Mixing::Both })
-    );
+    assert_eq!(plan.sound, Some(mixed(AudioCodec::Aac, 44_100, Mixing::Both)));
     assert_eq!(container(&plan), Some(Container::Mp4));
     let json = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<EgressPlan>(&json).unwrap(), plan);
@@ -98,10 +98,7 @@ fn sound_alone_is_opus_in_ogg_unless_asked_otherwise() {
     let audio_only = livekit::RoomCompositeEgressRequest { audio_only: true, audio_mixing: 1, ..composite() };
     let plan = planned(EgressRequest::RoomComposite(audio_only.clone()));
     assert_eq!((plan.picture.clone(), container(&plan)), (None, Some(Container::Ogg)));
-    assert_eq!(
-        plan.sound,
-        Some(AudioPlan::Mixed { codec: AudioCodec::Opus, bitrate: 128, frequency: 48_000, mixing: Mixing::AgentsLeft })
-    );
+    assert_eq!(plan.sound, Some(mixed(AudioCodec::Opus, 48_000, Mixing::AgentsLeft)));
     let mp3 = livekit::RoomCompositeEgressRequest {
         file_outputs: file("a", livekit::EncodedFileType::Mp3),
         ..audio_only.clone()
@@ -274,9 +271,7 @@ fn what_the_installation_lacks_is_named() {
 #[test]
 fn the_plan_knows_whether_a_file_stays_on_this_machine() {
     let stored = |request: livekit::RoomCompositeEgressRequest, defaults: &Defaults| {
-        plan(&start(EgressRequest::RoomComposite(request)), defaults).map(|plan| match &plan.outputs[0] {
-            Output::File(file) => file.stored,
-        })
+        plan(&start(EgressRequest::RoomComposite(request)), defaults).map(|plan| plan.outputs[0].is_stored())
     };
     let uploaded = |bucket: &str| {
         let mut request = composite();
@@ -356,6 +351,36 @@ fn what_is_not_there_yet_is_refused_by_name() {
     }
 }
 
+/// As the version wrote it that had files only: tickets outlive an upgrade, in both directions.
+#[test]
+fn a_plan_with_a_file_is_the_json_it_has_always_been() {
+    let composite = concat!(
+        r#"{"egress_id":"EG_x","room_name":"sales","room_id":"RM_x","kind":"room_composite","source":"room","#,
+        r#""picture":{"composed":{"layout":{"shape":"grid","light":false},"encoding":{"width":1280,"height":720,"#,
+        r#""framerate":30,"bitrate":3000,"profile":"main","key_frame_interval":null}}},"#,
+        r#""sound":{"mixed":{"codec":"aac","bitrate":128,"frequency":44100,"mixing":"both"}},"#,
+        r#""outputs":[{"file":{"container":"mp4","path":"","manifest":true,"stored":false}}],"#,
+        r#""limits":{"max_duration_ns":null,"max_file_bytes":null},"retry_count":0}"#,
+    );
+    let track = concat!(
+        r#"{"egress_id":"EG_x","room_name":"sales","room_id":"RM_x","kind":"track","source":{"track":{"track_id":"TR_x"}},"#,
+        r#""picture":"copied","sound":"copied","#,
+        r#""outputs":[{"file":{"container":null,"path":"a/b","manifest":true,"stored":false}}],"#,
+        r#""limits":{"max_duration_ns":null,"max_file_bytes":null},"retry_count":0}"#,
+    );
+    for (text, request) in [
+        (composite, EgressRequest::RoomComposite(self::composite())),
+        (track, EgressRequest::Track(self::track("a/b"))),
+    ] {
+        let plan = planned(request);
+        assert_eq!(serde_json::to_string(&plan).unwrap(), text);
+        assert_eq!(serde_json::from_str::<EgressPlan>(text).unwrap(), plan);
+    }
+    // Older still: without `stored`.
+    let text = composite.replace(r#","stored":false"#, "");
+    assert!(!serde_json::from_str::<EgressPlan>(&text).unwrap().outputs[0].is_stored());
+}
+
 #[test]
 fn the_single_output_of_old_sdks_still_counts() {
     #[expect(deprecated, reason = "old SDKs")]
@@ -365,7 +390,7 @@ fn the_single_output_of_old_sdks_still_counts() {
     });
     let old = livekit::RoomCompositeEgressRequest { file_outputs: vec![], output: Some(output), ..composite() };
     let plan = planned(EgressRequest::RoomComposite(old));
-    let Output::File(file) = &plan.outputs[0];
+    let file = plan.file(0).expect("a file");
     assert_eq!((file.path.as_str(), file.manifest), ("old.mp4", true));
 }
 

@@ -387,7 +387,7 @@ fn expected_bits(plan: &EgressPlan) -> Option<u64> {
     let audio = match &plan.sound {
         Some(AudioPlan::Mixed { bitrate, .. }) => u64::from(*bitrate),
         Some(AudioPlan::Copied) => 128,
-        None => 0,
+        Some(AudioPlan::Raw { .. }) | None => 0,
     };
     let video = match &plan.picture {
         None => 0,

@@ -34,8 +34,8 @@ pub(super) fn audio_input(plan: &EgressPlan) -> Option<AudioInputFormat> {
 
 fn mixed(plan: &EgressPlan) -> Option<(AudioCodec, u32, u32, Mixing)> {
     match plan.sound.as_ref()? {
-        AudioPlan::Copied => None,
-        AudioPlan::Mixed { codec, bitrate, frequency, mixing } => Some((*codec, *bitrate, *frequency, *mixing)),
+        AudioPlan::Copied | AudioPlan::Raw { .. } => None,
+        AudioPlan::Mixed { codec, bitrate, frequency, mixing, .. } => Some((*codec, *bitrate, *frequency, *mixing)),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use spillway_ipc::TrackFacts;
-use spillway_plan::{Container, EgressPlan, Output, VideoPlan};
+use spillway_plan::{Container, EgressPlan, VideoPlan};
 
 use crate::compositor::{Prelude, StartRule};
 use crate::passthrough;
@@ -78,7 +78,7 @@ impl TrackSurvey {
             // One publication, whatever its kind.
             Some(VideoPlan::Copied) => {
                 let track = self.tracks.get(&first.track)?.clone();
-                let Output::File(file) = plan.outputs.first()?;
+                let file = plan.files().next()?;
                 let container = file
                     .container
                     .filter(|container| passthrough::fits(track.codec, *container))
@@ -140,7 +140,7 @@ fn source_name(origin: TrackSource) -> &'static str {
 
 /// The container of a recording that is not a single copied track.
 pub fn container(plan: &EgressPlan) -> Container {
-    plan.outputs.first().and_then(|Output::File(file)| file.container).unwrap_or(if plan.picture.is_some() {
+    plan.files().next().and_then(|file| file.container).unwrap_or(if plan.picture.is_some() {
         Container::Mp4
     } else {
         Container::Ogg
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use spillway_plan::{
-        AudioCodec, AudioPlan, EgressKind, FileOutput, H264Profile, Limits, Mixing, Source, VideoEncoding,
+        AudioCodec, AudioPlan, EgressKind, FileOutput, H264Profile, Limits, Mixing, Output, Source, VideoEncoding,
     };
 
     fn plan(kind: EgressKind, picture: VideoPlan, container: Option<Container>) -> EgressPlan {
@@ -168,8 +168,15 @@ mod tests {
                 bitrate: 128,
                 frequency: 44_100,
                 mixing: Mixing::Both,
+                also: vec![],
             }),
-            outputs: vec![Output::File(FileOutput { container, path: String::new(), manifest: false, stored: false })],
+            outputs: vec![Output::File(FileOutput {
+                container,
+                audio: None,
+                path: String::new(),
+                manifest: false,
+                stored: false,
+            })],
             limits: Limits::default(),
             retry_count: 0,
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use spillway_bus::{Heartbeats, UploadStates};
-use spillway_plan::{Limits, Secret};
+use spillway_plan::{LimitRules, Secret};
 use spillway_protocol::livekit::EgressStatus::{EgressActive, EgressComplete, EgressFailed, EgressLimitReached};
 use spillway_protocol::rpc::service;
 use spillway_runner::config::Settings;
@@ -126,7 +126,7 @@ async fn a_recording_by_hand_goes_to_its_store_too() {
         token: Some(Secret::new("room-token".into())),
         ..Access::default()
     };
-    let limits = Limits { max_duration_ns: Some(1_000_000_000), ..Limits::default() };
+    let limits = LimitRules::lasting(Some(1_000_000_000));
     let shot = oneshot::prepare(request, &access, limits).unwrap();
     assert!(!format!("{shot:?}").contains("canary"));
     let spool_dir = Some(folder.path().join("spool"));

@@ -1,0 +1,203 @@
+//! URLs of streams: which protocol they are of, and whether they have its form. Pure. A URL is a secret: the errors show its
+//! scheme and host at most. livekit/egress' errors show all of it.
+
+use livekit_protocol as livekit;
+use url::Url;
+
+use crate::error::PlanError;
+use crate::output_types::StreamProtocol;
+
+const RTMP_FORM: &str = "rtmp urls must be of format rtmp(s)://{host}(/{path})/{app}/{stream_key}( live=1)";
+/// librtmp's option for live streams, which some users put behind the key.
+const LIVE: &str = " live=1";
+/// Longer ones are no host, and nothing for an error.
+const MAX_HOST_BYTES: usize = 260;
+
+/// The protocol of a stream output: the one it names, else that of its first URL.
+pub(crate) fn protocol(output: &livekit::StreamOutput) -> Result<StreamProtocol, PlanError> {
+    use livekit::StreamProtocol as Named;
+    match Named::try_from(output.protocol) {
+        Ok(Named::Rtmp) => Ok(StreamProtocol::Rtmp),
+        Ok(Named::Srt) => Ok(StreamProtocol::Srt),
+        Ok(Named::Websocket) => Ok(StreamProtocol::Websocket),
+        Ok(Named::DefaultProtocol) => {
+            let first = output.urls.first().ok_or(PlanError::Field("stream protocol"))?;
+            protocol_of(first).ok_or_else(|| invalid(first, "invalid protocol"))
+        }
+        Err(_) => Err(PlanError::Field("stream protocol")),
+    }
+}
+
+/// Whether a URL is of this protocol and names a server, and a stream where the protocol needs one.
+pub(crate) fn check(url: &str, protocol: StreamProtocol) -> Result<(), PlanError> {
+    if url.chars().any(char::is_control) {
+        return Err(invalid(url, "invalid control character in URL"));
+    }
+    if protocol_of(url) != Some(protocol) {
+        return Err(invalid(url, "invalid scheme"));
+    }
+    match protocol {
+        StreamProtocol::Rtmp if !has_rtmp_form(url) => Err(invalid(url, RTMP_FORM)),
+        StreamProtocol::Srt | StreamProtocol::Websocket if !has_host(url) => Err(invalid(url, "no host in URL")),
+        StreamProtocol::Rtmp | StreamProtocol::Srt | StreamProtocol::Websocket => Ok(()),
+    }
+}
+
+pub(crate) fn invalid(url: &str, reason: &'static str) -> PlanError {
+    PlanError::InvalidUrl { url: shown(url), reason }
+}
+
+fn protocol_of(url: &str) -> Option<StreamProtocol> {
+    let (scheme, _) = url.split_once("://")?;
+    match scheme.to_ascii_lowercase().as_str() {
+        // The key of an account with Mux or Twitch, resolved by the runner.
+        "rtmp" | "rtmps" | "mux" | "twitch" => Some(StreamProtocol::Rtmp),
+        "srt" => Some(StreamProtocol::Srt),
+        "ws" | "wss" => Some(StreamProtocol::Websocket),
+        _ => None,
+    }
+}
+
+/// A host, then an application and a key: the key is what follows the last slash, with its query. A query may stand
+/// before that slash: then it belongs to the application.
+fn has_rtmp_form(url: &str) -> bool {
+    let url = url.strip_suffix(LIVE).unwrap_or(url);
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
+    if matches!(scheme.to_ascii_lowercase().as_str(), "mux" | "twitch") {
+        return !rest.is_empty() && !rest.contains(char::is_whitespace);
+    }
+    let Some((_, path)) = rest.split_once('/') else { return false };
+    let query = path.find('?').unwrap_or(path.len());
+    let Some(slash) = path[..query].rfind('/').or_else(|| path.rfind('/')) else { return false };
+    let (app, key) = (&path[..slash], &path[slash + 1..]);
+    let has_names = !app.is_empty() && !key.is_empty() && !key.starts_with('?');
+    has_names && !url.contains(char::is_whitespace) && has_host(url)
+}
+
+fn has_host(url: &str) -> bool {
+    Url::parse(url).is_ok_and(|url| url.host_str().is_some_and(|host| !host.is_empty()) && url.port() != Some(0))
+}
+
+/// A URL as errors show it: `rtmp://host/{...}`. Of a malformed one it is not known which part is the key, so nothing but
+/// scheme and host is ever shown, and no host where it may be the key.
+fn shown(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://").filter(|_| protocol_of(url).is_some()) else {
+        return "{...}".to_owned();
+    };
+    let authority = match scheme.to_ascii_lowercase().as_str() {
+        "rtmp" | "rtmps" => rest.split_once('/').map(|(authority, _)| authority),
+        "mux" | "twitch" => None,
+        _ => rest.split(['/', '?', '#']).next(),
+    };
+    let host = authority.and_then(|authority| authority.rsplit('@').next());
+    match host.filter(|host| is_host_and_port(host)) {
+        Some(host) => format!("{scheme}://{host}/{{...}}"),
+        None => format!("{scheme}://{{...}}"),
+    }
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    let (host, port) = text.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).unwrap_or((text, ""));
+    let is_address = host.starts_with('[') && host.chars().all(|c| c.is_ascii_hexdigit() || "[]:.".contains(c));
+    let is_name = host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+    text.len() <= MAX_HOST_BYTES && (is_address || is_name) && port.chars().all(|c| c.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use StreamProtocol::{Rtmp, Srt, Websocket};
+
+    fn output(protocol: i32, urls: &[&str]) -> livekit::StreamOutput {
+        livekit::StreamOutput { protocol, urls: urls.iter().map(|url| (*url).to_owned()).collect() }
+    }
+
+    #[test]
+    fn the_first_url_decides_where_no_protocol_is_named() {
+        let cases: &[(i32, &[&str], Result<StreamProtocol, PlanError>)] = &[
+            (0, &["rtmp://h/a/k", "srt://h:1"], Ok(Rtmp)),
+            (0, &["RTMPS://h/a/k"], Ok(Rtmp)),
+            (0, &["mux://key"], Ok(Rtmp)),
+            (0, &["twitch://key"], Ok(Rtmp)),
+            (0, &["srt://h:1"], Ok(Srt)),
+            (0, &["wss://h"], Ok(Websocket)),
+            (1, &["srt://h:1"], Ok(Rtmp)),
+            (2, &[], Ok(Srt)),
+            (3, &[], Ok(Websocket)),
+            (0, &[], Err(PlanError::Field("stream protocol"))),
+            (9, &["rtmp://h/a/k"], Err(PlanError::Field("stream protocol"))),
+        ];
+        for (named, urls, expected) in cases {
+            assert_eq!(protocol(&output(*named, urls)), *expected, "{named} {urls:?}");
+        }
+        for url in ["http://h/key", "key", ""] {
+            let refused = protocol(&output(0, &[url])).expect_err(url).to_string();
+            assert_eq!(refused, "invalid url {...}: invalid protocol");
+        }
+    }
+
+    #[test]
+    fn a_url_has_the_form_of_its_protocol() {
+        for (url, of) in [
+            ("rtmp://localhost:1935/live/key", Rtmp),
+            ("rtmp://localhost/live/key live=1", Rtmp),
+            ("rtmps://a.b.example:443/path/more/app/key?token=a/b&x=1", Rtmp),
+            ("rtmp://user:password@host/app/key", Rtmp),
+            ("rtmp://host/app?auth=x/key", Rtmp),
+            ("rtmp://[::1]:1935/app/key", Rtmp),
+            ("mux://key", Rtmp),
+            ("twitch://key", Rtmp),
+            ("srt://host:9000?passphrase=0123456789&mode=caller", Srt),
+            ("ws://host:8080/a?token=x", Websocket),
+            ("wss://host", Websocket),
+        ] {
+            assert_eq!(check(url, of), Ok(()), "{url}");
+        }
+        for (url, of, message) in [
+            ("rtmp://canary", Rtmp, "invalid url rtmp://{...}: rtmp urls must be"),
+            ("rtmp://host/canary", Rtmp, "invalid url rtmp://host/{...}: rtmp urls must be"),
+            ("rtmp://host/app/canary/", Rtmp, "invalid url rtmp://host/{...}: rtmp urls must be"),
+            ("rtmp://host/app/?canary", Rtmp, "invalid url rtmp://host/{...}: rtmp urls must be"),
+            ("rtmp://host//canary", Rtmp, "invalid url rtmp://host/{...}: rtmp urls must be"),
+            ("rtmp:///app/canary", Rtmp, "invalid url rtmp:///{...}: rtmp urls must be"),
+            ("rtmp://host:0/app/canary", Rtmp, "invalid url rtmp://host:0/{...}: rtmp urls must be"),
+            ("rtmp://host:x/app/canary", Rtmp, "invalid url rtmp://{...}: rtmp urls must be"),
+            ("rtmp://host/app/canary x", Rtmp, "invalid url rtmp://host/{...}: rtmp urls must be"),
+            ("rtmp://host/app/canary\n", Rtmp, "invalid url rtmp://host/{...}: invalid control character in URL"),
+            ("rtmp://canary?a=b/c", Rtmp, "invalid url rtmp://{...}: rtmp urls must be"),
+            ("rtmp://user:canary@host/app", Rtmp, "invalid url rtmp://host/{...}: rtmp urls must be"),
+            ("mux://", Rtmp, "invalid url mux://{...}: rtmp urls must be"),
+            ("mux://canary canary", Rtmp, "invalid url mux://{...}: rtmp urls must be"),
+            ("srt://host:1?passphrase=canary", Rtmp, "invalid url srt://host:1/{...}: invalid scheme"),
+            ("rtmp://host/app/canary", Srt, "invalid url rtmp://host/{...}: invalid scheme"),
+            ("srt://:9000?passphrase=canary", Srt, "invalid url srt://:9000/{...}: no host in URL"),
+            ("ws://", Websocket, "invalid url ws:///{...}: no host in URL"),
+            ("http://host/canary", Websocket, "invalid url {...}: invalid scheme"),
+            ("canary", Rtmp, "invalid url {...}: invalid scheme"),
+        ] {
+            let refused = check(url, of).expect_err(url).to_string();
+            assert!(refused.starts_with(message), "{url:?}: {refused}");
+            assert!(!refused.contains("canary"), "{refused}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_error_shows_a_key(
+            scheme in "rtmps?|mux|twitch|srt|wss?|https?|[a-z]{0,4}",
+            host in "[a-z]{0,5}(:[0-9]{0,6})?",
+            before in "[/?=&#@: ]{1,4}[a-z]{0,3}[/?=&]{0,2}",
+            after in "[/?=&# ]{0,3}",
+        ) {
+            // A user name is hidden, whatever stands there; behind an `@` the host begins.
+            prop_assume!(!before.contains('@') || before.ends_with(['/', '?']));
+            for of in [Rtmp, Srt, Websocket] {
+                if let Err(error) = check(&format!("{scheme}://{host}{before}CANARY{after}"), of) {
+                    prop_assert!(!error.to_string().contains("CANARY"), "{}", error);
+                }
+            }
+        }
+    }
+}
