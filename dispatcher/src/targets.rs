@@ -403,6 +403,10 @@ mod tests {
         let names = |shapes: &BTreeMap<String, Shape>| shapes.keys().cloned().collect::<Vec<_>>().join(" ");
         assert_eq!(names(&targets.shapes(EgressKind::Track, &stored).unwrap()), "far near picky");
         assert_eq!(names(&targets.shapes(EgressKind::Track, &load).unwrap()), "far near");
+        let both = Load { local: true, ..stored };
+        assert_eq!(names(&targets.shapes(EgressKind::Track, &both).unwrap()), "far near");
+        let streams = Load { files: 0, streamed: 1.0, ..load };
+        assert_eq!(names(&targets.shapes(EgressKind::Track, &streams).unwrap()), "far near picky");
         let shapes = targets.shapes(EgressKind::RoomComposite, &stored).unwrap();
         assert_eq!(names(&shapes), "far near");
 

@@ -91,6 +91,19 @@ fn a_file_of_2022_is_still_understood() {
 }
 
 #[test]
+fn each_kind_of_output_has_its_limits_and_zero_is_none() {
+    let config = Config::from_yaml(&format!(
+        "{MINIMAL}session_limits: {{stream_output_max_duration: 1s, segment_output_max_duration: 2s, \
+         segment_output_max_size: 3, image_output_max_duration: 4s, file_output_max_duration: 0s}}\n"
+    ))
+    .unwrap();
+    let limits = config.defaults.limits;
+    assert_eq!((limits.file_max_duration_ns, limits.stream_max_duration_ns), (None, Some(1_000_000_000)));
+    assert_eq!((limits.segment_max_duration_ns, limits.segment_max_bytes), (Some(2_000_000_000), Some(3)));
+    assert_eq!((limits.image_max_duration_ns, limits.file_max_bytes), (Some(4_000_000_000), None));
+}
+
+#[test]
 fn a_file_of_today_is_understood() {
     let config = Config::from_yaml(&format!(
         "{MINIMAL}logging: {{level: warn, json: true, sample: true}}\nlog_level: debug\ncluster_id: x\nenable_sync_engine: true\n\
