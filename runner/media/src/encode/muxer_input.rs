@@ -95,7 +95,7 @@ fn opus_head(channels: u8, pre_skip: u16) -> Vec<u8> {
     head.extend(pre_skip.to_le_bytes());
     head.extend(48_000u32.to_le_bytes());
     // No gain, mapping family 0.
-    head.extend([0; 3]);
+    head.extend([0u8; 3]);
     head
 }
 
@@ -105,7 +105,7 @@ fn opus_tags() -> Vec<u8> {
     let mut tags = b"OpusTags".to_vec();
     tags.extend((VENDOR.len() as u32).to_le_bytes());
     tags.extend(VENDOR);
-    tags.extend([0; 4]);
+    tags.extend([0u8; 4]);
     tags
 }
 

@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 

@@ -1,10 +1,11 @@
-//! Where a recording goes. `pipeline` is its encoders, which `link` puts together; `feed` is the way in. `fanout` gives
-//! every encoded unit to the outputs (`taker`), of which `takers` has those that make files. `progress` says how far all
-//! have come.
+//! Where a recording goes. `pipeline` is its encoders, which `link` puts together; `feed` is the way into one, `raw` that
+//! of a mixer into several. `fanout` gives every encoded unit to the outputs (`taker`), of which `takers` has those that
+//! make files. `progress` says how far all have come.
 
 mod takers;
 mod pipeline;
 mod link;
+mod raw;
 mod feed;
 mod fanout;
 mod progress;
@@ -15,6 +16,7 @@ pub use self::feed::{Feed, FeedError, RawSink};
 pub use self::link::{Feeds, PipelinePlan};
 pub use self::pipeline::Pipeline;
 pub use self::progress::{PipelineEvent, PipelineProgress};
+pub use self::raw::RawFanout;
 pub use self::taker::{OutputTaker, TakerEnd, TakerError, TakerId, TakerProgress, TakerStart};
 pub use self::takers::{FileTakerOptions, add_file, one_file};
 pub use crate::element::PipelineError;
