@@ -81,6 +81,7 @@ fn copied_plan() -> PipelinePlan {
     PipelinePlan {
         video: Some(VideoInputFormat::Copied { codec: Codec::H264, size: (320, 180) }),
         audio: vec![AudioInputFormat::Copied { codec: Codec::Opus, channels: 2 }],
+        key_grid: None,
     }
 }
 
@@ -176,7 +177,7 @@ fn one_track_is_copied_into_two_files() {
     let dir = tempfile::tempdir().unwrap();
     let frames = encoded(Codec::Vp8, (320, 180), 60).unwrap();
     let video = VideoInputFormat::Copied { codec: Codec::Vp8, size: (320, 180) };
-    let plan = PipelinePlan { video: Some(video), audio: vec![] };
+    let plan = PipelinePlan { video: Some(video), audio: vec![], key_grid: None };
     let outputs = Outputs::of(&plan);
     let (webm, ivf) = (dir.path().join("a.webm"), dir.path().join("a.ivf"));
     outputs.file(&webm, Container::Webm, &[VIDEO]);
@@ -213,7 +214,7 @@ fn a_click_stands_where_it_was_given_in_every_encoding() {
         let ahead = encoder_delay(AudioCodec::Aac, frequency);
         let raw = |codec, frequency| AudioInputFormat::Raw { codec, bitrate: 128, frequency };
         let audio = vec![raw(AudioCodec::Aac, frequency), raw(AudioCodec::Opus, 48_000)];
-        let plan = PipelinePlan { video: None, audio };
+        let plan = PipelinePlan { video: None, audio, key_grid: None };
         let outputs = Outputs::of(&plan);
         let path = |name: &str| dir.path().join(format!("{frequency}-{name}"));
         let files = [("aac.mp4", Container::Mp4, 0), ("opus.ogg", Container::Ogg, 1), ("opus.mp4", Container::Mp4, 1)];

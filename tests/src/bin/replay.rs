@@ -134,6 +134,7 @@ impl ReplayFile {
         let plan = PipelinePlan {
             video: Some(VideoInputFormat::Copied { codec: Codec::H264, size: picture.size }),
             audio: vec![AudioInputFormat::Copied { codec: Codec::Opus, channels: 2 }],
+            key_grid: None,
         };
         let (tx, events) = channel();
         let written = file.written();

@@ -14,6 +14,7 @@ use self::chain::{copied, filter, raw, whole};
 pub(crate) use self::muxer_input::muxer_input;
 use crate::element::{PipelineError, make};
 use crate::encoded::EncodedFormat;
+use crate::key_grid::KeyGrid;
 use crate::track::Codec;
 
 /// Pictures and blocks that may wait at a raw input. Enough to keep the encoder busy, few enough that lag is held as
@@ -124,10 +125,11 @@ pub enum Colour {
 }
 
 /// `None`: frames go on as they came.
-pub(crate) fn video(input: &VideoInputFormat) -> Result<Option<EncoderChain>, PipelineError> {
+/// The encoder is the first element; with a grid it is told where its key frames are.
+pub(crate) fn video(input: &VideoInputFormat, grid: Option<KeyGrid>) -> Result<Option<EncoderChain>, PipelineError> {
     match input {
         VideoInputFormat::Raw { encoding, colour } => {
-            Ok(Some((raw(picture_caps(encoding, *colour), PICTURES), h264(encoding)?)))
+            Ok(Some((raw(picture_caps(encoding, *colour), PICTURES), h264(encoding, grid)?)))
         }
         VideoInputFormat::Copied { .. } => Ok(None),
     }
@@ -175,9 +177,13 @@ fn sound_caps() -> gst::Caps {
         .build()
 }
 
-fn h264(encoding: &VideoEncoding) -> Result<Vec<gst::Element>, PipelineError> {
+fn h264(encoding: &VideoEncoding, grid: Option<KeyGrid>) -> Result<Vec<gst::Element>, PipelineError> {
     let pixels = encoding.width * encoding.height;
-    let interval = encoding.key_frame_interval.filter(|s| *s > 0.0).unwrap_or(KEY_FRAME_INTERVAL);
+    let interval = match grid {
+        // Out of the way of the forced ones, which restart its count; it remains for a line that is missed.
+        Some(grid) => 2.0 * grid.step_ns() as f64 / 1e9,
+        None => encoding.key_frame_interval.filter(|s| *s > 0.0).unwrap_or(KEY_FRAME_INTERVAL),
+    };
     let key_int = ((interval * f64::from(encoding.framerate)) as u32).max(1);
     let threads: u32 = if pixels <= ONE_THREAD_PIXELS { 1 } else { 0 };
     let encoder = make("x264enc", |e| {
@@ -190,7 +196,11 @@ fn h264(encoding: &VideoEncoding) -> Result<Vec<gst::Element>, PipelineError> {
             // A sixth of the time at equal quality, and no reordering to wait for.
             .property("bframes", 0u32);
         // Asked for an interval: key frames exactly there, none between.
-        if encoding.key_frame_interval.is_some() { e.property("option-string", "scenecut=0") } else { e }
+        if encoding.key_frame_interval.is_some() || grid.is_some() {
+            e.property("option-string", "scenecut=0")
+        } else {
+            e
+        }
     })?;
     let profile = match encoding.profile {
         H264Profile::Baseline => "baseline",

@@ -11,9 +11,11 @@ use gstreamer_audio as gst_audio;
 
 use super::fanout::Fanout;
 use super::feed::Feed;
+use super::key_frames::KeyFrameRequests;
 use crate::element::{PipelineError, build};
 use crate::encode::{self, AudioInputFormat, EncoderChain, VideoInputFormat};
 use crate::encoded::{EncodedFormat, EncodedUnit, MediaKind, StreamNumber};
+use crate::key_grid::KeyGrid;
 
 /// What opusenc counts clipped samples in.
 const OPUS_RATE: u64 = 48_000;
@@ -25,6 +27,8 @@ pub struct PipelinePlan {
     pub video: Option<VideoInputFormat>,
     /// Sound: one stream for each encoding that an output asks for.
     pub audio: Vec<AudioInputFormat>,
+    /// Where encoded pictures have key frames; `None`: where the encoder likes, not further apart than was asked.
+    pub key_grid: Option<KeyGrid>,
 }
 
 impl PipelinePlan {
@@ -44,36 +48,42 @@ pub struct Feeds {
     pub audio: Vec<Feed>,
 }
 
-/// The encoders of `plan`, added to `pipeline`.
+/// The encoders of `plan`, added to `pipeline`, and the way to ask for key frames.
 pub(super) fn encoders(
     plan: &PipelinePlan,
     pipeline: &gst::Pipeline,
     fanout: &Arc<Fanout>,
-) -> Result<Feeds, PipelineError> {
+) -> Result<(Feeds, KeyFrameRequests), PipelineError> {
+    let mut key_frames = KeyFrameRequests::default();
     let mut numbers = (0u8..).map(StreamNumber);
     let mut feeds = Feeds::default();
     if let Some(video) = &plan.video
         && let Some(stream) = numbers.next()
     {
-        feeds.video = Some(feed(pipeline, fanout, stream, encode::video(video)?, &video.encoded())?);
+        let encoder = encode::video(video, plan.key_grid)?;
+        if let Some(encoder) = encoder.as_ref().and_then(|(_, chain)| chain.first()) {
+            key_frames = KeyFrameRequests::of(encoder, plan.key_grid);
+        }
+        let keys = Some(key_frames.clone());
+        feeds.video = Some(feed(pipeline, (fanout, stream), encoder, &video.encoded(), keys)?);
     }
     for (audio, stream) in plan.audio.iter().zip(numbers) {
-        feeds.audio.push(feed(pipeline, fanout, stream, encode::audio(audio)?, &audio.encoded())?);
+        feeds.audio.push(feed(pipeline, (fanout, stream), encode::audio(audio)?, &audio.encoded(), None)?);
     }
-    Ok(feeds)
+    Ok((feeds, key_frames))
 }
 
 fn feed(
     pipeline: &gst::Pipeline,
-    fanout: &Arc<Fanout>,
-    stream: StreamNumber,
+    (fanout, stream): (&Arc<Fanout>, StreamNumber),
     encoder: Option<EncoderChain>,
     format: &EncodedFormat,
+    key_frames: Option<KeyFrameRequests>,
 ) -> Result<Feed, PipelineError> {
     let Some((appsrc, chain)) = encoder else {
         return Ok(Feed::direct(format.kind(), fanout.clone(), stream));
     };
-    let sink = unit_sink(fanout, stream, format);
+    let sink = unit_sink(fanout, stream, format, key_frames);
     pipeline.add(&sink).map_err(build)?;
     connect(pipeline, &appsrc, chain, &sink)?;
     Ok(Feed::new(format.kind(), appsrc))
@@ -99,7 +109,12 @@ pub(super) fn connect(
 
 /// The end of an encoder's chain. It refuses with `Flushing` once the fan-out is closed, so that the encoder's thread
 /// ends.
-fn unit_sink(fanout: &Arc<Fanout>, stream: StreamNumber, format: &EncodedFormat) -> gst::Element {
+fn unit_sink(
+    fanout: &Arc<Fanout>,
+    stream: StreamNumber,
+    format: &EncodedFormat,
+    key_frames: Option<KeyFrameRequests>,
+) -> gst::Element {
     let (units, ends) = (Arc::downgrade(fanout), Arc::downgrade(fanout));
     let (kind, opus) = (format.kind(), matches!(format, EncodedFormat::Opus { .. }));
     let callbacks = gst_app::AppSinkCallbacks::builder()
@@ -118,6 +133,9 @@ fn unit_sink(fanout: &Arc<Fanout>, stream: StreamNumber, format: &EncodedFormat)
             let duration_ns = duration_ns(&buffer, opus);
             let data = buffer.into_mapped_buffer_readable().map_err(|_| gst::FlowError::Error)?;
             let (at_ns, data) = (at.nseconds(), Bytes::from_owner(data));
+            if let Some(key_frames) = &key_frames {
+                key_frames.reached(at_ns);
+            }
             fanout.push(EncodedUnit { stream, kind, key, at_ns, duration_ns, data }).map(|()| gst::FlowSuccess::Ok)
         })
         .eos(move |_| {

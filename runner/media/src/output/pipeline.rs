@@ -11,6 +11,7 @@ use gst::prelude::*;
 use gstreamer as gst;
 
 use super::fanout::Fanout;
+use super::key_frames::KeyFrameRequests;
 use super::link::{Feeds, PipelinePlan, encoders};
 use super::progress::PipelineProgress;
 use crate::element::{PipelineError, build, element_error};
@@ -20,6 +21,7 @@ use crate::element::{PipelineError, build, element_error};
 pub struct Pipeline {
     gst: gst::Pipeline,
     fanout: Arc<Fanout>,
+    key_frames: KeyFrameRequests,
 }
 
 impl Pipeline {
@@ -29,16 +31,24 @@ impl Pipeline {
     ///
     /// When an element is missing. The fan-out is closed, what its outputs have open stays as it is.
     pub fn start(plan: &PipelinePlan, fanout: Arc<Fanout>) -> Result<(Self, Feeds), PipelineError> {
-        let pipeline = Self { gst: gst::Pipeline::new(), fanout };
-        let feeds = encoders(plan, &pipeline.gst, &pipeline.fanout)?;
+        let mut pipeline = Self { gst: gst::Pipeline::new(), fanout, key_frames: KeyFrameRequests::default() };
+        let (feeds, key_frames) = encoders(plan, &pipeline.gst, &pipeline.fanout)?;
+        pipeline.key_frames = key_frames;
         pipeline.watch_bus()?;
         pipeline.gst.set_state(gst::State::Playing).map_err(build)?;
+        // An encoder forgets what it is asked for before it plays.
+        pipeline.key_frames.reached(0);
         Ok((pipeline, feeds))
     }
 
     /// Where its outputs are.
     pub fn fanout(&self) -> &Arc<Fanout> {
         &self.fanout
+    }
+
+    /// Asks its encoder for key frames.
+    pub fn key_frames(&self) -> KeyFrameRequests {
+        self.key_frames.clone()
     }
 
     /// How far the recording has come; readable after the pipeline is gone.

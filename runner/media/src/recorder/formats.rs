@@ -1,32 +1,38 @@
 //! What a plan asks of encoders, mixers and files: input formats, mixer options, and which streams go into which file. Pure.
 
 use spillway_plan::{
-    AudioCodec, AudioEncoding, AudioPlan, Container, EgressPlan, Mixing, Output, VideoEncoding, VideoPlan,
+    AudioCodec, AudioEncoding, AudioPlan, Container, EgressPlan, Mixing, Output, OutputKind, VideoEncoding, VideoPlan,
 };
 
 use super::mode::RecordingMode;
 use crate::compositor::{Arrangement, AudioMixerOptions, HOLD_NS, Size, VideoMixerOptions, encoder_delay};
 use crate::encode::{AudioInputFormat, Colour, VideoInputFormat};
 use crate::encoded::{EncodedFormat, StreamNumber};
+use crate::key_grid::KeyGrid;
 use crate::output::PipelinePlan;
 use crate::track::Codec;
+
+/// Between two lines of the grid unless asked otherwise.
+const KEY_FRAME_INTERVAL_NS: u64 = 2_000_000_000;
 
 /// Pictures and sound of the recording, whichever file takes them.
 pub(super) fn inputs(mode: &RecordingMode, plan: &EgressPlan) -> PipelinePlan {
     match mode {
         RecordingMode::Track { track, first } if track.codec.is_video() => {
             let video = VideoInputFormat::Copied { codec: track.codec, size: first.size };
-            PipelinePlan { video: Some(video), audio: vec![] }
+            PipelinePlan { video: Some(video), audio: vec![], key_grid: None }
         }
         RecordingMode::Track { track, .. } => {
             let audio = AudioInputFormat::Copied { codec: track.codec, channels: track.channels };
-            PipelinePlan { video: None, audio: vec![audio] }
+            PipelinePlan { video: None, audio: vec![audio], key_grid: None }
         }
         RecordingMode::CopiedPicture { first, .. } => {
             let video = VideoInputFormat::Copied { codec: Codec::H264, size: first.size };
-            PipelinePlan { video: Some(video), audio: audio_inputs(plan) }
+            PipelinePlan { video: Some(video), audio: audio_inputs(plan), key_grid: None }
         }
-        RecordingMode::Composed => PipelinePlan { video: video_input(plan), audio: audio_inputs(plan) },
+        RecordingMode::Composed => {
+            PipelinePlan { video: video_input(plan), audio: audio_inputs(plan), key_grid: key_grid(plan) }
+        }
     }
 }
 
@@ -92,7 +98,21 @@ pub(super) fn picture_options(plan: &EgressPlan) -> Option<VideoMixerOptions> {
         framerate: encoding.framerate,
         arrangement,
         hold_ns: HOLD_NS,
+        key_grid: key_grid(plan),
     })
+}
+
+/// Key frames stand on a grid where an output cuts or joins the pictures; files alone leave it to the encoder.
+fn key_grid(plan: &EgressPlan) -> Option<KeyGrid> {
+    let asked = encoding(plan)?.key_frame_interval.filter(|seconds| *seconds > 0.0);
+    let wanted_ns = asked.map_or(KEY_FRAME_INTERVAL_NS, |seconds| (seconds * 1e9) as u64);
+    let segment_ns = plan.outputs.iter().find_map(|output| match output {
+        Output::Segments(segments) => Some(segments.segment_ns),
+        Output::File(_) | Output::Images(_) | Output::Streams(_) => None,
+    });
+    let joined = |output: &Output| output.kind() == OutputKind::Stream && output.takes_encoded_video();
+    let whole_ns = segment_ns.or_else(|| plan.outputs.iter().any(joined).then_some(wanted_ns))?;
+    Some(KeyGrid::new(whole_ns, wanted_ns))
 }
 
 /// The mixer is ahead for the encoder that delays most.

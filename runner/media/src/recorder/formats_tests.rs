@@ -1,6 +1,9 @@
 //! Which streams a plan makes, and which file gets which.
 
-use spillway_plan::{EgressKind, FileOutput, H264Profile, LayoutName, LayoutShape, Limits, Source};
+use spillway_plan::{
+    EgressKind, FileOutput, H264Profile, LayoutName, LayoutShape, Limits, SegmentsOutput, Source, StreamProtocol,
+    StreamsOutput,
+};
 
 use super::*;
 
@@ -72,4 +75,30 @@ fn the_mixer_is_ahead_for_the_encoder_that_delays_most() {
         leads.sort_unstable();
         assert_eq!(leads, [0, 1024]);
     }
+}
+
+#[test]
+fn key_frames_have_a_grid_where_pictures_are_cut_or_joined() {
+    let segments = |segment_ns| {
+        Output::Segments(SegmentsOutput { naming: Default::default(), segment_ns, manifest: false, stored: false })
+    };
+    let streams = Output::Streams(StreamsOutput { protocol: StreamProtocol::Rtmp, count: 1 });
+    let mp4 = || file(Container::Mp4, None);
+    let second = 1_000_000_000;
+    for (outputs, interval, expected) in [
+        (vec![mp4()], None, None),
+        (vec![mp4()], Some(4.0), None),
+        (vec![mp4(), streams.clone()], None, Some(KeyGrid::new(2 * second, 2 * second))),
+        (vec![streams.clone()], Some(4.0), Some(KeyGrid::new(4 * second, 4 * second))),
+        (vec![segments(6 * second), streams], Some(4.0), Some(KeyGrid::new(6 * second, 3 * second))),
+        (vec![mp4(), segments(5 * second)], None, Some(KeyGrid::new(5 * second, 2 * second))),
+    ] {
+        let mut plan = self::plan(MAIN, vec![], true, outputs);
+        if let Some(VideoPlan::Composed { encoding, .. }) = &mut plan.picture {
+            encoding.key_frame_interval = interval;
+        }
+        assert_eq!(key_grid(&plan), expected);
+        assert_eq!(picture_options(&plan).and_then(|options| options.key_grid), expected);
+    }
+    assert_eq!(key_grid(&self::plan(MAIN, vec![], false, vec![segments(6 * second)])), None, "no pictures");
 }

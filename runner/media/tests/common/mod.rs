@@ -58,7 +58,8 @@ pub fn start(plan: &FilePlan, path: &Path) -> (OneFile, FileFeeds, Receiver<Pipe
     // Some tests make one file again and again; the writer itself never takes an existing one.
     let _ = std::fs::remove_file(path);
     let file = SpoolFile::create(path, plan.container).unwrap();
-    let inputs = PipelinePlan { video: plan.video.clone(), audio: plan.audio.iter().cloned().collect() };
+    let inputs =
+        PipelinePlan { video: plan.video.clone(), audio: plan.audio.iter().cloned().collect(), key_grid: None };
     let (pipeline, feeds, file) = one_file(&inputs, (plan.container, plan.fragment_ms), file, move |event| {
         let _ = tell.lock().unwrap().send(event);
     })
