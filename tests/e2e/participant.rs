@@ -27,6 +27,9 @@ pub fn cases() -> Vec<Trial> {
         }),
         case("participant::vp8_with_sound_that_comes_and_goes", |harness| async move { vp8(harness).await }),
         case("participant::h264_that_goes_and_comes_back", |harness| async move { h264(harness).await }),
+        case("participant::h264_that_comes_back_as_vp8_goes_on_in_another_file", |harness| async move {
+            other_codec(harness).await
+        }),
         case("participant::audio_only_has_a_black_picture", |harness| async move { audio_only(harness).await }),
     ]
 }
@@ -91,6 +94,39 @@ async fn h264(harness: Arc<E2eHarness>) -> Result<()> {
     // Black a second after it went; a key frame may take a second when it comes back.
     probe.shows("p0", &[(0.5, off - 0.2), (on + 2.0, probe.seconds() - 0.7)], &[(off + 1.0, on - 0.2)])?;
     probe.in_sync("p0")?;
+    Ok(())
+}
+
+async fn other_codec(harness: Arc<E2eHarness>) -> Result<()> {
+    let room = harness.room("participant-codecs");
+    let (h264, vp8, sound) = (clip("p0-360.h264")?, clip("p0-360.vp8.ivf")?, clip("p0.opus")?);
+    let p0 = Publisher::join(harness.api(), &room, "p0", PublisherOptions::default()).await?;
+    let video = p0.publish(&h264, SourceKind::Camera).await?;
+    p0.publish(&sound, SourceKind::Microphone).await?;
+    let egress = start(&harness, &room).await?;
+    let begun = Instant::now();
+    let off = at(begun, 4.5).await;
+    p0.unpublish(&video);
+    at(begun, 6.0).await;
+    p0.publish(&vp8, SourceKind::Camera).await?;
+    at(begun, 12.0).await;
+    let info = egress.complete().await?;
+    let probe = |number: usize| {
+        let mut one = info.clone();
+        one["file_results"] = json!([info["file_results"][number]]);
+        RecordingProbe::open(&one)
+    };
+    ensure!(info["file_results"].as_array().is_some_and(|files| files.len() == 2), "{info}");
+    let (first, second) = (probe(0)?, probe(1)?);
+    ensure!(second.name().ends_with("-2.mp4"), "named {}", second.name());
+    first.shows("p0", &[(0.5, first.at(off) - 0.2)], &[])?;
+    first.sounds("p0", BeepSide::Both, &[(0.5, first.at(off) - 0.2)], &[])?;
+    second.is_h264("Main", 1280, 720)?;
+    // A key frame may take a second.
+    let wanted = [(2.0, second.seconds() - 0.7)];
+    second.shows("p0", &wanted, &[])?;
+    second.sounds("p0", BeepSide::Both, &wanted, &[])?;
+    second.in_sync("p0")?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 mod begin;
 mod files;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ use crate::compositor::{CompositorEvent, LayerRequest};
 use crate::output::PipelineEvent;
 use crate::receive::TrackStats;
 use crate::source::room::{Room, RoomMessage};
-use crate::track::TimelineEvent;
+use crate::track::{TimelineEvent, Track, TrackId};
 
 /// Progress is looked at this often.
 const TICK: Duration = Duration::from_millis(250);
@@ -49,6 +49,8 @@ pub(super) struct RecorderController {
     /// Unix nanoseconds of media time 0.
     origin: Option<i64>,
     survey: TrackSurvey,
+    /// Tracks of sound that have joined and not left.
+    heard: HashMap<TrackId, Track>,
     /// What came while there were no files to take it.
     held: Vec<TimelineEvent>,
     /// Asked the runner where the next files go.
@@ -101,6 +103,7 @@ impl RecorderController {
             room: None,
             origin: None,
             survey: TrackSurvey::default(),
+            heard: HashMap::new(),
             held: vec![],
             opening: None,
             recorder: None,
@@ -185,6 +188,15 @@ impl RecorderController {
     fn timed(&mut self, timed: TimelineEvent) -> Flow {
         if self.draining.is_some() {
             return CONTINUE;
+        }
+        match &timed {
+            TimelineEvent::Joined { track, .. } if !track.codec.is_video() => {
+                self.heard.insert(track.id, track.clone());
+            }
+            TimelineEvent::Left { track, .. } => {
+                self.heard.remove(track);
+            }
+            _ => {}
         }
         let Some(recorder) = &mut self.recorder else {
             self.survey.take(&timed);

@@ -178,6 +178,14 @@ impl RecorderController {
         }
         self.survey = TrackSurvey::default();
         self.survey.take(&joined);
+        // The new file knows of no track that joined before it: sound goes on.
+        if let TimelineEvent::Joined { at, .. } = &joined {
+            for track in self.heard.values().cloned() {
+                let joined = TimelineEvent::Joined { track, at: *at };
+                self.survey.take(&joined);
+                self.held.push(joined);
+            }
+        }
         self.held.push(joined);
         // The old files are drained and closed here; what comes until the next ones are open is held.
         self.draining = None;
