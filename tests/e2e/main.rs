@@ -12,6 +12,7 @@ mod room_composite;
 mod participant;
 mod track_composite;
 mod track;
+mod multi;
 mod edges;
 mod mistakes;
 mod faults;
@@ -36,6 +37,7 @@ fn main() {
         track::cases(),
         track_composite::cases(),
         participant::cases(),
+        multi::cases(),
         mistakes::cases(),
         edges::cases(),
         foreign::cases(),

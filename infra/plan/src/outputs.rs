@@ -37,9 +37,6 @@ pub(crate) fn check_numbers(outputs: &Outputs) -> Result<(), PlanError> {
 
 /// The one list of what is not recorded yet. A step that brings one of these deletes its line.
 pub(crate) fn served(outputs: &Outputs) -> Result<(), PlanError> {
-    if outputs.files.len() > 1 {
-        return Err(PlanError::Field("multiple file outputs"));
-    }
     let is_srt = |stream: &&livekit::StreamOutput| stream_url::protocol(stream) == Ok(StreamProtocol::Srt);
     for (asked, feature) in [
         // RTMP, and any that is malformed.

@@ -163,6 +163,16 @@ fn a_track_is_copied_and_its_codec_decides_the_container() {
     assert_eq!(container(&planned(EgressRequest::Track(track("a.ivf")))), Some(Container::Ivf));
 }
 
+/// The peer refuses more than one.
+#[test]
+fn a_request_may_have_several_files() {
+    let files = [livekit::EncodedFileType::Mp4, livekit::EncodedFileType::Ogg].map(|of| file("", of).remove(0));
+    let request = livekit::RoomCompositeEgressRequest { file_outputs: files.to_vec(), ..composite() };
+    let plan = planned(EgressRequest::RoomComposite(request));
+    let containers: Vec<_> = plan.files().map(|file| file.container).collect();
+    assert_eq!(containers, [Some(Container::Mp4), Some(Container::Ogg)]);
+}
+
 #[test]
 fn mistakes_are_answered_with_the_peers_messages() {
     type Composite = livekit::RoomCompositeEgressRequest;
@@ -173,7 +183,7 @@ fn mistakes_are_answered_with_the_peers_messages() {
         (|r| (r.audio_only, r.video_only) = (true, true), "audio_only and video_only"),
         (|r| r.custom_base_url = "ftp://x".into(), "template base url"),
         (|r| r.custom_base_url = "not a url".into(), "template base url"),
-        (|r| r.file_outputs.push(r.file_outputs[0].clone()), "multiple file outputs"),
+        (|r| r.file_outputs = vec![r.file_outputs[0].clone(); 9], "file_outputs (9 asked, at most 8)"),
         (|r| r.stream_outputs = vec![Default::default(); 2], "multiple stream outputs"),
         (|r| r.segment_outputs = vec![Default::default(); 2], "multiple segmented file outputs"),
         (|r| r.file_outputs[0].file_type = 77, "file_type"),

@@ -2,6 +2,7 @@
 //! all build elements.
 
 use gst::element_factory::ElementBuilder;
+use gst::prelude::*;
 use gstreamer as gst;
 use spillway_ipc::SpoolError;
 
@@ -38,6 +39,16 @@ pub enum PipelineError {
 
 pub(crate) fn build(error: impl std::fmt::Display) -> PipelineError {
     PipelineError::Build { message: error.to_string() }
+}
+
+/// What an element complained about on the bus.
+pub(crate) fn element_error(error: &gst::message::Error) -> PipelineError {
+    let element = error.src().map(|source| source.name().to_string()).unwrap_or_default();
+    let message = match error.debug() {
+        Some(debug) => format!("{} ({debug})", error.error()),
+        None => error.error().to_string(),
+    };
+    PipelineError::Element { element, message }
 }
 
 /// An element by its factory's name.

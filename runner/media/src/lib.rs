@@ -17,6 +17,8 @@ pub mod passthrough;
 pub mod output;
 pub mod mux;
 pub mod encode;
+pub mod encoded;
+pub mod key_grid;
 pub mod cadence;
 mod element;
 mod nal_unit;

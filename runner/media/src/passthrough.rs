@@ -1,15 +1,12 @@
-//! Encoded frames that go into the file as they came: only their times are ours.
+//! Encoded frames that go to the outputs as they came: only their times are ours.
 //!
 //! A later change of the picture's size needs nothing: H264, H265 and AV1 key frames bring their parameter sets in the
 //! stream, VP8 and VP9 say their size in every key frame, and the muxer keeps the label of the first one. A change of
 //! the codec cannot go into the same file; `recorder` opens another one for it.
 
 use bytes::Bytes;
-use gstreamer as gst;
-use spillway_ipc::SpoolError;
 use spillway_plan::Container;
 
-use crate::mux::Ivf;
 use crate::output::{Feed, FeedError};
 use crate::track::{Codec, Frame};
 use crate::units::MediaTime;
@@ -40,28 +37,9 @@ pub fn fits(codec: Codec, container: Container) -> bool {
     }
 }
 
-/// Why a copied file takes nothing more. A retry does not help.
-#[derive(Debug, thiserror::Error)]
-pub enum PassthroughError {
-    /// The pipeline takes nothing more.
-    #[error(transparent)]
-    Feed(#[from] FeedError),
-    /// The spool takes nothing more.
-    #[error("keep the recording")]
-    Write(#[from] SpoolError),
-}
-
-/// Where a copied track goes.
-pub enum PassthroughTarget {
-    /// A pipeline.
-    Feed(Feed),
-    /// An IVF file, without a pipeline.
-    Ivf(Box<Ivf>),
-}
-
 /// One copied track on its way into the file.
 pub struct Passthrough {
-    target: PassthroughTarget,
+    feed: Feed,
     video: bool,
     /// Session time of the file's beginning.
     origin: MediaTime,
@@ -91,27 +69,23 @@ pub enum Copied {
 
 impl Passthrough {
     /// `origin`: media time of the file's beginning.
-    pub fn new(target: PassthroughTarget, video: bool, origin: MediaTime) -> Self {
-        Self { target, video, origin, last: None, black: None, absent: false, size: None }
+    pub fn new(feed: Feed, video: bool, origin: MediaTime) -> Self {
+        Self { feed, video, origin, last: None, black: None, absent: false, size: None }
     }
 
     /// Copies one frame; frames come in order of time.
     ///
     /// # Errors
     ///
-    /// When the file takes nothing more: [`PassthroughError::Feed`] echoes what its pipeline says itself,
-    /// [`PassthroughError::Write`] is the spool.
-    pub fn frame(&mut self, frame: &Frame) -> Result<Copied, PassthroughError> {
+    /// When the pipeline takes nothing more; it says itself why.
+    pub fn frame(&mut self, frame: &Frame) -> Result<Copied, FeedError> {
         let Some(at) = frame.at.checked_ns_since(self.origin) else { return Ok(Copied::Skipped) };
         if self.last.is_none() && self.video && !frame.key {
             return Ok(Copied::Skipped);
         }
         // The timeline is monotonic; this holds if it ever slips.
         let at = self.last.map_or(at, |last| at.max(last + CLOSEST_NS));
-        match &mut self.target {
-            PassthroughTarget::Feed(feed) => feed.push(buffer(frame.data.clone(), at, self.video && !frame.key))?,
-            PassthroughTarget::Ivf(ivf) => ivf.write(at, &frame.data)?,
-        }
+        self.feed.push_frame(frame.data.clone(), at, !self.video || frame.key)?;
         self.last = Some(at);
         self.absent = false;
         let Some(size) = frame.size else { return Ok(Copied::Written) };
@@ -131,9 +105,8 @@ impl Passthrough {
     ///
     /// # Errors
     ///
-    /// When the file takes nothing more: [`PassthroughError::Feed`] echoes what its pipeline says itself,
-    /// [`PassthroughError::Write`] is the spool.
-    pub fn absent(&mut self, at: MediaTime) -> Result<(), PassthroughError> {
+    /// When the pipeline takes nothing more; it says itself why.
+    pub fn absent(&mut self, at: MediaTime) -> Result<(), FeedError> {
         if self.absent || self.last.is_none() {
             return Ok(());
         }
@@ -145,9 +118,8 @@ impl Passthrough {
     ///
     /// # Errors
     ///
-    /// When the file takes nothing more: [`PassthroughError::Feed`] echoes what its pipeline says itself,
-    /// [`PassthroughError::Write`] is the spool.
-    pub fn complete_to(&mut self, at: MediaTime) -> Result<(), PassthroughError> {
+    /// When the pipeline takes nothing more; it says itself why.
+    pub fn complete_to(&mut self, at: MediaTime) -> Result<(), FeedError> {
         let at = at.ns_since(self.origin);
         while self.absent
             && let Some(last) = self.last
@@ -159,55 +131,21 @@ impl Passthrough {
         Ok(())
     }
 
-    fn fill(&mut self, at: u64) -> Result<(), PassthroughError> {
-        let (Some(black), PassthroughTarget::Feed(feed)) = (&self.black, &self.target) else { return Ok(()) };
+    fn fill(&mut self, at: u64) -> Result<(), FeedError> {
+        let Some(black) = &self.black else { return Ok(()) };
         let at = self.last.map_or(at, |last| at.max(last + CLOSEST_NS));
-        feed.push(buffer(black.clone(), at, false))?;
+        self.feed.push_frame(black.clone(), at, true)?;
         self.last = Some(at);
         Ok(())
     }
 
-    /// Nothing more comes. An IVF file is whole after this; a pipeline says so itself.
-    ///
-    /// # Errors
-    ///
-    /// When the file takes nothing more: [`PassthroughError::Feed`] echoes what its pipeline says itself,
-    /// [`PassthroughError::Write`] is the spool.
-    pub fn end(&mut self) -> Result<(), PassthroughError> {
-        match &mut self.target {
-            PassthroughTarget::Feed(feed) => feed.end(),
-            PassthroughTarget::Ivf(ivf) => ivf.finish()?,
-        }
-        Ok(())
+    /// Nothing more comes.
+    pub fn end(&self) {
+        self.feed.end();
     }
 
-    /// Bytes taken and not yet written.
+    /// Bytes taken and not yet encoded.
     pub fn waiting_bytes(&self) -> u64 {
-        match &self.target {
-            PassthroughTarget::Feed(feed) => feed.waiting_bytes(),
-            PassthroughTarget::Ivf(_) => 0,
-        }
+        self.feed.waiting_bytes()
     }
-
-    /// The IVF file, if this is one.
-    pub fn ivf(&self) -> Option<&Ivf> {
-        match &self.target {
-            PassthroughTarget::Ivf(ivf) => Some(ivf),
-            PassthroughTarget::Feed(_) => None,
-        }
-    }
-}
-
-fn buffer(data: Bytes, at: u64, delta: bool) -> gst::Buffer {
-    let mut buffer = gst::Buffer::from_slice(data);
-    if let Some(buffer) = buffer.get_mut() {
-        let at = gst::ClockTime::from_nseconds(at);
-        buffer.set_pts(at);
-        // Nothing from a room is reordered.
-        buffer.set_dts(at);
-        if delta {
-            buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
-        }
-    }
-    buffer
 }

@@ -8,13 +8,13 @@ use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 
-use common::{complaints, drained, encoded, packets, plays_from_the_middle, start};
+use common::{
+    FilePlan, complaints, described, drained, encoded, one_chain, packets, plays_from_the_middle, start, times,
+};
+use spillway_ipc::SpoolReader;
 use spillway_ipc::restart::RestartPoints;
-use spillway_ipc::{SpoolFile, SpoolReader};
 use spillway_media::encode::{AudioInputFormat, VideoInputFormat, black};
-use spillway_media::mux::Ivf;
-use spillway_media::output::PipelinePlan;
-use spillway_media::passthrough::{Copied, Passthrough, PassthroughTarget, container};
+use spillway_media::passthrough::{Copied, Passthrough, container};
 use spillway_media::track::{Codec, Frame};
 use spillway_media::units::MediaTime;
 use spillway_plan::Container;
@@ -22,7 +22,7 @@ use spillway_plan::Container;
 /// Records `frames` of one track.
 fn record(frames: &[Frame], codec: Codec, container: Container, path: &std::path::Path) {
     let size = frames[0].size.unwrap_or_default();
-    let plan = PipelinePlan {
+    let plan = FilePlan {
         video: codec.is_video().then_some(VideoInputFormat::Copied { codec, size }),
         audio: (!codec.is_video()).then_some(AudioInputFormat::Copied { codec, channels: 2 }),
         container,
@@ -30,13 +30,13 @@ fn record(frames: &[Frame], codec: Codec, container: Container, path: &std::path
     };
     let (pipeline, feeds, told) = start(&plan, path);
     let feed = feeds.video.or(feeds.audio).unwrap();
-    let mut copy = Passthrough::new(PassthroughTarget::Feed(feed), codec.is_video(), frames[0].at);
+    let mut copy = Passthrough::new(feed, codec.is_video(), frames[0].at);
     for frame in frames {
         if copy.frame(frame).is_err() {
             break;
         }
     }
-    copy.end().unwrap();
+    copy.end();
     drained(&told);
     drop(pipeline);
 }
@@ -62,24 +62,6 @@ fn every_codec_goes_into_its_container_frame_by_frame() {
             assert!((packet.0 - first - wanted).abs() < 0.0012, "{codec:?}: {} {wanted}", packet.0 - first);
         }
     }
-}
-
-/// Presentation and decoding time, duration, flags and contents of every packet of one stream.
-fn described(path: &std::path::Path, stream: &str) -> Vec<(Vec<f64>, String)> {
-    let entries = "packet=pts_time,dts_time,duration_time,flags,data_hash";
-    let out = std::process::Command::new("ffprobe")
-        .args(["-v", "error", "-select_streams", stream, "-show_data_hash", "md5"])
-        .args(["-show_entries", entries, "-of", "csv=p=0"])
-        .arg(path)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    let fields = |line: &str| {
-        let (numbers, message): (Vec<&str>, Vec<&str>) =
-            line.split(',').partition(|field| field.parse::<f64>().is_ok());
-        (numbers.into_iter().map(|number| number.parse().unwrap()).collect(), message.join(","))
-    };
-    text.lines().map(fields).collect()
 }
 
 /// GStreamer's own chain for the same frames.
@@ -118,15 +100,15 @@ fn a_clean_file_is_packet_by_packet_what_a_plain_muxer_makes() {
     let video = encoded(Codec::H264, (320, 180), 120).unwrap();
     let audio = encoded(Codec::Opus, (0, 0), 200).unwrap();
     let (ours, plain) = (dir.path().join("ours.mp4"), dir.path().join("plain.mp4"));
-    let plan = PipelinePlan {
+    let plan = FilePlan {
         video: Some(VideoInputFormat::Copied { codec: Codec::H264, size: (320, 180) }),
         audio: Some(AudioInputFormat::Copied { codec: Codec::Opus, channels: 2 }),
         container: Container::Mp4,
         fragment_ms: 1000,
     };
     let (pipeline, feeds, told) = start(&plan, &ours);
-    let mut picture = Passthrough::new(PassthroughTarget::Feed(feeds.video.unwrap()), true, MediaTime::ZERO);
-    let mut sound = Passthrough::new(PassthroughTarget::Feed(feeds.audio.unwrap()), false, MediaTime::ZERO);
+    let mut picture = Passthrough::new(feeds.video.unwrap(), true, MediaTime::ZERO);
+    let mut sound = Passthrough::new(feeds.audio.unwrap(), false, MediaTime::ZERO);
     // As they happen: neither is far ahead.
     let mut heard = audio.iter().peekable();
     for frame in &video {
@@ -136,8 +118,8 @@ fn a_clean_file_is_packet_by_packet_what_a_plain_muxer_makes() {
         picture.frame(frame).unwrap();
     }
     heard.try_for_each(|frame| sound.frame(frame).map(|_| ())).unwrap();
-    picture.end().unwrap();
-    sound.end().unwrap();
+    picture.end();
+    sound.end();
     drained(&told);
     drop(pipeline);
     plainly(&video, &audio, &plain);
@@ -153,19 +135,42 @@ fn a_clean_file_is_packet_by_packet_what_a_plain_muxer_makes() {
     }
 }
 
+/// What no container of ours carries becomes Opus in the pipeline and goes from there to the muxer.
+#[test]
+fn a_g711_track_is_packet_by_packet_what_one_chain_makes() {
+    let dir = tempfile::tempdir().unwrap();
+    for (codec, chain) in [(Codec::Pcmu, "audio/x-mulaw"), (Codec::Pcma, "audio/x-alaw")] {
+        let mut frames = encoded(codec, (0, 0), 90).unwrap();
+        // Not a multiple of an Opus packet.
+        let last = frames.last_mut().unwrap();
+        last.data = last.data.slice(..60);
+        let (ours, plain) = (dir.path().join("ours.ogg"), dir.path().join("plain.ogg"));
+        record(&frames, codec, Container::Ogg, &ours);
+        let buffers = frames.iter().map(|frame| {
+            let mut buffer = gst::Buffer::from_slice(frame.data.clone());
+            let writable = buffer.get_mut().unwrap();
+            writable.set_pts(gst::ClockTime::from_nseconds(frame.at.ns()));
+            writable.set_dts(gst::ClockTime::from_nseconds(frame.at.ns()));
+            buffer
+        });
+        let decoder = if codec == Codec::Pcmu { "mulawdec" } else { "alawdec" };
+        let chain = format!(
+            "caps={chain},rate=8000,channels=1 ! {decoder} ! audiorate skip-to-first=true ! audioconvert \
+             ! audioresample ! opusenc bitrate=128000 ! opusparse ! oggmux"
+        );
+        one_chain(&chain, buffers, &plain);
+        assert_eq!(times(&ours), times(&plain), "{codec:?}");
+        assert_eq!(described(&ours, "a"), described(&plain, "a"), "{codec:?}");
+    }
+}
+
 #[test]
 fn ivf_carries_the_three_free_codecs() {
     let dir = tempfile::tempdir().unwrap();
     for codec in [Codec::Vp8, Codec::Vp9, Codec::Av1] {
         let Some(frames) = encoded(codec, (320, 180), 60) else { continue };
         let path = dir.path().join(format!("{codec:?}.ivf"));
-        let file = SpoolFile::create(&path, Container::Ivf).unwrap();
-        let ivf = Ivf::open(file, codec, frames[0].size.unwrap()).unwrap();
-        let mut copy = Passthrough::new(PassthroughTarget::Ivf(Box::new(ivf)), true, frames[0].at);
-        for frame in &frames {
-            copy.frame(frame).unwrap();
-        }
-        copy.end().unwrap();
+        record(&frames, codec, Container::Ivf, &path);
         assert_eq!(complaints(&path), "", "{codec:?}");
         assert_eq!(packets(&path).len(), frames.len());
     }
@@ -179,14 +184,14 @@ fn what_is_left_of_a_copied_track_plays_by_itself() {
         let frames = encoded(codec, (320, 180), 300).unwrap();
         let container = container(codec);
         let path = dir.path().join(format!("{codec:?}.{}", container.extension().trim_start_matches('.')));
-        let plan = PipelinePlan {
+        let plan = FilePlan {
             video: Some(VideoInputFormat::Copied { codec, size: frames[0].size.unwrap() }),
             audio: None,
             container,
             fragment_ms: 1000,
         };
         let (pipeline, feeds, told) = start(&plan, &path);
-        let mut copy = Passthrough::new(PassthroughTarget::Feed(feeds.video.unwrap()), true, frames[0].at);
+        let mut copy = Passthrough::new(feeds.video.unwrap(), true, frames[0].at);
         let (mut points, reader) = (RestartPoints::new(container), SpoolReader::open(&path).unwrap());
         let (first, second) = frames.split_at(150);
         first.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::Written));
@@ -195,7 +200,7 @@ fn what_is_left_of_a_copied_track_plays_by_itself() {
             points.walked_to() > 10_000
         });
         second.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::Written));
-        copy.end().unwrap();
+        copy.end();
         drained(&told);
         drop(pipeline);
         plays_from_the_middle(&path, points, 0);
@@ -203,11 +208,7 @@ fn what_is_left_of_a_copied_track_plays_by_itself() {
     for codec in [Codec::Vp8, Codec::Vp9, Codec::Av1] {
         let Some(frames) = encoded(codec, (320, 180), 300) else { continue };
         let path = dir.path().join(format!("{codec:?}.ivf"));
-        let file = SpoolFile::create(&path, Container::Ivf).unwrap();
-        let ivf = Ivf::open(file, codec, frames[0].size.unwrap()).unwrap();
-        let mut copy = Passthrough::new(PassthroughTarget::Ivf(Box::new(ivf)), true, frames[0].at);
-        frames.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::Written));
-        copy.end().unwrap();
+        record(&frames, codec, Container::Ivf, &path);
         plays_from_the_middle(&path, RestartPoints::new(Container::Ivf), 0);
     }
 }
@@ -237,7 +238,7 @@ fn a_muted_picture_is_black_and_does_not_hold_up_the_sound() {
     let path = dir.path().join("a.mp4");
     let video = encoded(Codec::H264, (320, 180), 60).unwrap();
     let audio = encoded(Codec::Opus, (0, 0), 500).unwrap();
-    let plan = PipelinePlan {
+    let plan = FilePlan {
         video: Some(VideoInputFormat::Copied { codec: Codec::H264, size: (320, 180) }),
         audio: Some(AudioInputFormat::Copied { codec: Codec::Opus, channels: 2 }),
         container: Container::Mp4,
@@ -245,9 +246,9 @@ fn a_muted_picture_is_black_and_does_not_hold_up_the_sound() {
     };
     let (pipeline, feeds, told) = start(&plan, &path);
     let origin = MediaTime::ZERO;
-    let mut picture = Passthrough::new(PassthroughTarget::Feed(feeds.video.unwrap()), true, origin);
+    let mut picture = Passthrough::new(feeds.video.unwrap(), true, origin);
     picture.fill_with(black((320, 180)).unwrap());
-    let mut sound = Passthrough::new(PassthroughTarget::Feed(feeds.audio.unwrap()), false, origin);
+    let mut sound = Passthrough::new(feeds.audio.unwrap(), false, origin);
     for frame in &video {
         picture.frame(frame).unwrap();
     }
@@ -265,8 +266,8 @@ fn a_muted_picture_is_black_and_does_not_hold_up_the_sound() {
     let mut later = video[0].clone();
     later.at = audio.last().unwrap().at;
     assert_eq!(picture.frame(&later).unwrap(), Copied::Written);
-    picture.end().unwrap();
-    sound.end().unwrap();
+    picture.end();
+    sound.end();
     drained(&told);
     drop(pipeline);
     assert_eq!(complaints(&path), "");

@@ -7,13 +7,13 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{complaints, drained, plays_from_the_middle, start};
+use common::{FileFeeds, FilePlan, complaints, described, drained, one_chain, plays_from_the_middle, start, times};
 use gstreamer as gst;
 use spillway_ipc::SpoolReader;
 use spillway_ipc::restart::RestartPoints;
 use spillway_media::compositor::encoder_delay;
 use spillway_media::encode::{AudioInputFormat, Colour, VideoInputFormat};
-use spillway_media::output::{Feed, Feeds, PipelinePlan};
+use spillway_media::output::Feed;
 use spillway_plan::{AudioCodec, Container, H264Profile, VideoEncoding};
 
 fn encoding() -> VideoEncoding {
@@ -28,14 +28,14 @@ fn encoding() -> VideoEncoding {
 }
 
 /// Seconds of pictures in which every picture differs, and of a tone.
-fn feed_raw(feeds: &Feeds, seconds: u32) {
+fn feed_raw(feeds: &FileFeeds, seconds: u32) {
     feed_some(feeds, seconds, 0.3);
     feeds.video.iter().for_each(Feed::end);
     feeds.audio.iter().for_each(Feed::end);
 }
 
 /// The same without an end.
-fn feed_some(feeds: &Feeds, seconds: u32, loud: f32) {
+fn feed_some(feeds: &FileFeeds, seconds: u32, loud: f32) {
     std::thread::scope(|threads| {
         if let Some(video) = &feeds.video {
             threads.spawn(move || (0..u64::from(seconds) * 30).for_each(|n| video.push(picture(n)).unwrap()));
@@ -47,7 +47,7 @@ fn feed_some(feeds: &Feeds, seconds: u32, loud: f32) {
 }
 
 /// As mixers do that work up to one watermark: where the bytes of a moment lie in the file does not depend on threads.
-fn feed_together(feeds: &Feeds, seconds: u32, loud: f32) {
+fn feed_together(feeds: &FileFeeds, seconds: u32, loud: f32) {
     let mut pictures = 0..u64::from(seconds) * 30;
     for n in 0..u64::from(seconds) * 50 {
         if let Some(video) = &feeds.video {
@@ -89,8 +89,8 @@ fn block(n: u64, loud: f32) -> gst::Buffer {
     buffer
 }
 
-fn raw(container: Container, video: bool, codec: AudioCodec) -> PipelinePlan {
-    PipelinePlan {
+fn raw(container: Container, video: bool, codec: AudioCodec) -> FilePlan {
+    FilePlan {
         video: video.then(|| VideoInputFormat::Raw { encoding: encoding(), colour: Colour::Bt601 }),
         audio: Some(AudioInputFormat::Raw { codec, bitrate: 128, frequency: 48_000 }),
         container,
@@ -129,6 +129,46 @@ fn a_clean_end_leaves_a_whole_file_of_every_container() {
         assert_eq!(complaints(&path), "", "{name}");
         let end = seconds(&path);
         assert!((2.9..3.1).contains(&end), "{name} ends at {end}");
+    }
+}
+
+/// Encoder and muxer have a fan-out between them; nothing of what the muxer must know is lost on the way.
+#[test]
+fn sound_is_packet_by_packet_what_one_chain_makes() {
+    const RAW: &str = "caps=audio/x-raw,format=F32LE,layout=interleaved,rate=48000,channels=2,channel-mask=(bitmask)3 \
+                       ! audioconvert ! audioresample ! audio/x-raw,rate=48000,channels=2";
+    let dir = tempfile::tempdir().unwrap();
+    for (container, codec, chain, name) in [
+        (Container::Ogg, AudioCodec::Opus, "opusenc bitrate=128000 ! opusparse ! oggmux", "a.ogg"),
+        (
+            Container::Mp3,
+            AudioCodec::Mp3,
+            "lamemp3enc target=bitrate cbr=true bitrate=128 ! mpegaudioparse ! xingmux",
+            "a.mp3",
+        ),
+    ] {
+        // A recording ends anywhere: seven packets and a bit.
+        let blocks = || {
+            (0..8).map(|n| {
+                let mut whole = block(n, 0.3);
+                if n == 7 {
+                    let writable = whole.get_mut().unwrap();
+                    writable.set_size(8 * 247);
+                    writable.set_duration(gst::ClockTime::from_nseconds(247 * 1_000_000_000 / 48_000));
+                }
+                whole
+            })
+        };
+        let (ours, plain) = (dir.path().join(name), dir.path().join(format!("plain-{name}")));
+        let (pipeline, feeds, told) = start(&raw(container, false, codec), &ours);
+        let feed = feeds.audio.unwrap();
+        blocks().for_each(|block| feed.push(block).unwrap());
+        feed.end();
+        drained(&told);
+        drop(pipeline);
+        one_chain(&format!("{RAW} ! {chain}"), blocks(), &plain);
+        assert_eq!(times(&ours), times(&plain), "{name}");
+        assert_eq!(described(&ours, "a"), described(&plain, "a"), "{name}");
     }
 }
 

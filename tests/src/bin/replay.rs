@@ -11,10 +11,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use spillway_ipc::framing::{EventWriter, media_endpoint};
-use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, Quality, SpoolFile, StartCommand, TrackFacts};
+use spillway_ipc::{
+    MediaCommand, MediaEndReason, MediaEvent, Quality, SpoolFile, StartCommand, TrackFacts, WriteProgress,
+};
 use spillway_media::encode::{AudioInputFormat, VideoInputFormat};
-use spillway_media::output::{Pipeline, PipelineEvent, PipelinePlan};
-use spillway_media::passthrough::{Passthrough, PassthroughTarget};
+use spillway_media::output::{Feed, Pipeline, PipelineEvent, PipelinePlan, one_file};
+use spillway_media::passthrough::Passthrough;
 use spillway_media::track::{Codec, Frame, TrackId};
 use spillway_media::units::MediaTime;
 use spillway_plan::Container;
@@ -110,6 +112,7 @@ fn main() -> Result<()> {
 /// A file being made of two clips in a loop.
 struct ReplayFile {
     pipeline: Pipeline,
+    written: Arc<WriteProgress>,
     events: std::sync::mpsc::Receiver<PipelineEvent>,
     tracks: [ReplayTrack; 2],
     /// Bytes each picture is filled up to on average.
@@ -130,24 +133,23 @@ impl ReplayFile {
         let (picture, sound) = (clip("p0-360.h264")?, clip("p0.opus")?);
         let plan = PipelinePlan {
             video: Some(VideoInputFormat::Copied { codec: Codec::H264, size: picture.size }),
-            audio: Some(AudioInputFormat::Copied { codec: Codec::Opus, channels: 2 }),
-            container: Container::Mp4,
-            fragment_ms: start.settings.fragment_ms,
+            audio: vec![AudioInputFormat::Copied { codec: Codec::Opus, channels: 2 }],
+            key_grid: None,
         };
         let (tx, events) = channel();
-        let (pipeline, feeds) = Pipeline::start(&plan, file, move |event| {
+        let written = file.written();
+        let (pipeline, feeds, _) = one_file(&plan, (Container::Mp4, start.settings.fragment_ms), file, move |event| {
             let _ = tx.send(event);
         })?;
         let sound_bytes: usize = sound.frames.iter().map(|frame| frame.data.len()).sum();
         let sound_rate = sound_bytes as f64 / sound.length.as_secs_f64();
-        let track = |clip, feed: Option<_>, id| -> Result<ReplayTrack> {
-            let copy =
-                Passthrough::new(PassthroughTarget::Feed(feed.context("no way in")?), id == PICTURE, MediaTime::ZERO);
+        let track = |clip, feed: Option<Feed>, id| -> Result<ReplayTrack> {
+            let copy = Passthrough::new(feed.context("no way in")?, id == PICTURE, MediaTime::ZERO);
             Ok(ReplayTrack { clip, copy, id, given: 0 })
         };
-        let tracks = [track(picture, feeds.video, PICTURE)?, track(sound, feeds.audio, SOUND)?];
+        let tracks = [track(picture, feeds.video, PICTURE)?, track(sound, feeds.audio.into_iter().next(), SOUND)?];
         let picture_bytes = (script.bytes_per_second - sound_rate).max(0.0) / 30.0;
-        Ok(Self { pipeline, events, tracks, picture_bytes, owed: 0.0 })
+        Ok(Self { pipeline, written, events, tracks, picture_bytes, owed: 0.0 })
     }
 
     /// Everything that has happened before `end`, in the order of time.
@@ -177,26 +179,26 @@ impl ReplayFile {
     }
 
     fn report_progress(&self, events_tx: &EventWriter) -> Result<()> {
-        let (written, media_ns) = (self.pipeline.written(), self.pipeline.progress().media_ns());
-        events_tx.send(&MediaEvent::Wrote { file: 0, end: written.end(), sealed_to: written.sealed_to(), media_ns })?;
+        let media_ns = self.pipeline.progress().media_ns();
+        let (end, sealed_to) = (self.written.end(), self.written.sealed_to());
+        events_tx.send(&MediaEvent::Wrote { file: 0, end, sealed_to, media_ns })?;
         events_tx.send(&MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0 })?;
         Ok(())
     }
 
     /// Closes the file; its length in bytes and nanoseconds.
-    fn finish(mut self, events_tx: &EventWriter) -> Result<(u64, u64)> {
-        for track in &mut self.tracks {
-            track.copy.end()?;
-        }
+    fn finish(self, events_tx: &EventWriter) -> Result<(u64, u64)> {
+        self.tracks.iter().for_each(|track| track.copy.end());
         loop {
             match self.events.recv_timeout(Duration::from_secs(20)).context("the file does not end")? {
-                PipelineEvent::Flowing => {}
+                PipelineEvent::Flowing | PipelineEvent::TakerEnded(_) => {}
                 PipelineEvent::Drained => break,
+                PipelineEvent::TakerFailed(_, error) => return Err(error).context("the file broke"),
                 PipelineEvent::Broke(error) => return Err(error).context("the file broke"),
             }
         }
         self.report_progress(events_tx)?;
-        Ok((self.pipeline.written().end(), self.pipeline.progress().media_ns()))
+        Ok((self.written.end(), self.pipeline.progress().media_ns()))
     }
 }
 

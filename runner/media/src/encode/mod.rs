@@ -1,14 +1,20 @@
-//! What GStreamer makes of an input: raw pictures and sound are encoded, copied frames parsed. Each function gives an
-//! `appsrc` and the elements behind it, not yet linked; `output` links them to a muxer and runs them.
+//! What GStreamer makes of an input: raw pictures and sound are encoded, PCMU and PCMA become Opus, all else goes on as
+//! it came. Each function gives an `appsrc` and the elements behind it, not yet linked; `output` links and runs them.
 
 mod black;
+mod muxer_input;
+mod chain;
 
 use gstreamer as gst;
-use gstreamer_app as gst_app;
 use spillway_plan::{AudioCodec, H264Profile, VideoEncoding};
 
 pub use self::black::black;
+pub(crate) use self::chain::EncoderChain;
+use self::chain::{copied, filter, raw, whole};
+pub(crate) use self::muxer_input::muxer_input;
 use crate::element::{PipelineError, make};
+use crate::encoded::EncodedFormat;
+use crate::key_grid::KeyGrid;
 use crate::track::Codec;
 
 /// Pictures and blocks that may wait at a raw input. Enough to keep the encoder busy, few enough that lag is held as
@@ -25,6 +31,9 @@ const VBV_MS: u32 = 2000;
 /// From here on the encoder's cheap search (a third of the time) leaves less noise above what is masked than its
 /// thorough one, at the same band width; below it leaves holes in the treble.
 const FAST_AAC_KBPS: u32 = 128;
+
+/// Samples at 48 kHz that a decoder drops at the beginning of what opusenc makes: libopus' look-ahead.
+const OPUS_PRE_SKIP: u16 = 312;
 
 /// Pixels of a picture up to which one x264 thread keeps up and its bytes are reproducible.
 const ONE_THREAD_PIXELS: u32 = 1280 * 720;
@@ -48,6 +57,23 @@ pub enum VideoInputFormat {
     },
 }
 
+impl VideoInputFormat {
+    /// What comes out.
+    pub fn encoded(&self) -> EncodedFormat {
+        match self {
+            Self::Raw { encoding, .. } => EncodedFormat::Video {
+                codec: Codec::H264,
+                size: (encoding.width, encoding.height),
+                framerate: Some(encoding.framerate),
+                bitrate_kbps: Some(encoding.bitrate),
+            },
+            Self::Copied { codec, size } => {
+                EncodedFormat::Video { codec: *codec, size: *size, framerate: None, bitrate_kbps: None }
+            }
+        }
+    }
+}
+
 /// What sound goes in.
 #[derive(Clone, Debug)]
 pub enum AudioInputFormat {
@@ -69,6 +95,25 @@ pub enum AudioInputFormat {
     },
 }
 
+impl AudioInputFormat {
+    /// What comes out.
+    pub fn encoded(&self) -> EncodedFormat {
+        match self {
+            Self::Raw { codec: AudioCodec::Aac, bitrate, frequency } => {
+                EncodedFormat::Aac { rate: encoder_rate(*frequency), bitrate_kbps: *bitrate }
+            }
+            Self::Raw { codec: AudioCodec::Mp3, frequency, .. } => {
+                EncodedFormat::Mp3 { rate: encoder_rate(*frequency) }
+            }
+            Self::Raw { codec: AudioCodec::Opus, .. } => EncodedFormat::Opus { channels: 2, pre_skip: OPUS_PRE_SKIP },
+            Self::Copied { codec: Codec::Pcmu | Codec::Pcma, .. } => {
+                EncodedFormat::Opus { channels: 1, pre_skip: OPUS_PRE_SKIP }
+            }
+            Self::Copied { channels, .. } => EncodedFormat::Opus { channels: (*channels).clamp(1, 2), pre_skip: 0 },
+        }
+    }
+}
+
 /// What the pictures' numbers mean. A label only: nothing is converted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Colour {
@@ -79,50 +124,29 @@ pub enum Colour {
     Bt709,
 }
 
-/// The way in, and the elements behind it in order.
-pub(crate) type EncoderChain = (gst_app::AppSrc, Vec<gst::Element>);
-
-pub(crate) fn video(plan: &VideoInputFormat) -> Result<EncoderChain, PipelineError> {
-    match plan {
+/// `None`: frames go on as they came.
+/// The encoder is the first element; with a grid it is told where its key frames are.
+pub(crate) fn video(input: &VideoInputFormat, grid: Option<KeyGrid>) -> Result<Option<EncoderChain>, PipelineError> {
+    match input {
         VideoInputFormat::Raw { encoding, colour } => {
-            Ok((raw(picture_caps(encoding, *colour), PICTURES), h264(encoding)?))
+            Ok(Some((raw(picture_caps(encoding, *colour), PICTURES), h264(encoding, grid)?)))
         }
-        VideoInputFormat::Copied { codec, size } => Ok((copied(video_caps(*codec, *size)?), video_parser(*codec)?)),
+        VideoInputFormat::Copied { .. } => Ok(None),
     }
 }
 
-pub(crate) fn audio(plan: &AudioInputFormat) -> Result<EncoderChain, PipelineError> {
-    match plan {
+/// `None`: packets go on as they came.
+pub(crate) fn audio(input: &AudioInputFormat) -> Result<Option<EncoderChain>, PipelineError> {
+    match input {
         AudioInputFormat::Raw { codec, bitrate, frequency } => {
-            Ok((raw(sound_caps(), BLOCKS), sound(*codec, *bitrate, *frequency)?))
+            Ok(Some((raw(sound_caps(), BLOCKS), sound(*codec, *bitrate, *frequency)?)))
         }
-        AudioInputFormat::Copied { codec, channels } => {
-            let channels = (*channels).clamp(1, 2);
-            Ok((copied(audio_caps(*codec, channels)?), audio_parser(*codec)?))
+        AudioInputFormat::Copied { codec: codec @ (Codec::Pcmu | Codec::Pcma), .. } => Ok(Some(g711(*codec)?)),
+        AudioInputFormat::Copied { codec: Codec::Opus, .. } => Ok(None),
+        AudioInputFormat::Copied { codec, .. } => {
+            Err(PipelineError::Build { message: format!("{codec:?} is not audio") })
         }
     }
-}
-
-fn raw(caps: gst::Caps, buffers: u64) -> gst_app::AppSrc {
-    gst_app::AppSrc::builder()
-        .caps(&caps)
-        .format(gst::Format::Time)
-        .block(true)
-        .max_buffers(buffers)
-        .max_bytes(0)
-        .max_time(gst::ClockTime::ZERO)
-        .build()
-}
-
-/// Its feeder must never wait: it holds up no room, only memory, and that is watched.
-fn copied(caps: gst::Caps) -> gst_app::AppSrc {
-    gst_app::AppSrc::builder()
-        .caps(&caps)
-        .format(gst::Format::Time)
-        .max_buffers(0)
-        .max_bytes(0)
-        .max_time(gst::ClockTime::ZERO)
-        .build()
 }
 
 fn picture_caps(encoding: &VideoEncoding, colour: Colour) -> gst::Caps {
@@ -153,9 +177,13 @@ fn sound_caps() -> gst::Caps {
         .build()
 }
 
-fn h264(encoding: &VideoEncoding) -> Result<Vec<gst::Element>, PipelineError> {
+fn h264(encoding: &VideoEncoding, grid: Option<KeyGrid>) -> Result<Vec<gst::Element>, PipelineError> {
     let pixels = encoding.width * encoding.height;
-    let interval = encoding.key_frame_interval.filter(|s| *s > 0.0).unwrap_or(KEY_FRAME_INTERVAL);
+    let interval = match grid {
+        // Out of the way of the forced ones, which restart its count; it remains for a line that is missed.
+        Some(grid) => 2.0 * grid.step_ns() as f64 / 1e9,
+        None => encoding.key_frame_interval.filter(|s| *s > 0.0).unwrap_or(KEY_FRAME_INTERVAL),
+    };
     let key_int = ((interval * f64::from(encoding.framerate)) as u32).max(1);
     let threads: u32 = if pixels <= ONE_THREAD_PIXELS { 1 } else { 0 };
     let encoder = make("x264enc", |e| {
@@ -168,7 +196,11 @@ fn h264(encoding: &VideoEncoding) -> Result<Vec<gst::Element>, PipelineError> {
             // A sixth of the time at equal quality, and no reordering to wait for.
             .property("bframes", 0u32);
         // Asked for an interval: key frames exactly there, none between.
-        if encoding.key_frame_interval.is_some() { e.property("option-string", "scenecut=0") } else { e }
+        if encoding.key_frame_interval.is_some() || grid.is_some() {
+            e.property("option-string", "scenecut=0")
+        } else {
+            e
+        }
     })?;
     let profile = match encoding.profile {
         H264Profile::Baseline => "baseline",
@@ -186,7 +218,7 @@ fn h264(encoding: &VideoEncoding) -> Result<Vec<gst::Element>, PipelineError> {
 fn sound(codec: AudioCodec, bitrate: u32, frequency: u32) -> Result<Vec<gst::Element>, PipelineError> {
     let frequency = match codec {
         AudioCodec::Opus => 48_000,
-        AudioCodec::Aac | AudioCodec::Mp3 => whole(frequency.max(8000)),
+        AudioCodec::Aac | AudioCodec::Mp3 => whole(encoder_rate(frequency)),
     };
     let caps = gst::Caps::builder("audio/x-raw").field("rate", frequency).field("channels", 2).build();
     let mut chain = vec![make("audioconvert", |c| c)?, make("audioresample", |r| r)?, filter(&caps)?];
@@ -213,103 +245,22 @@ fn opus(bitrate: u32) -> Result<Vec<gst::Element>, PipelineError> {
     Ok(vec![make("opusenc", |e| e.property("bitrate", bits))?, make("opusparse", |p| p)?])
 }
 
-fn video_caps(codec: Codec, size: (u32, u32)) -> Result<gst::Caps, PipelineError> {
-    let caps = match codec {
-        Codec::H264 => {
-            gst::Caps::builder("video/x-h264").field("stream-format", "byte-stream").field("alignment", "au")
-        }
-        Codec::H265 => {
-            gst::Caps::builder("video/x-h265").field("stream-format", "byte-stream").field("alignment", "au")
-        }
-        Codec::Vp8 => gst::Caps::builder("video/x-vp8"),
-        Codec::Vp9 => gst::Caps::builder("video/x-vp9"),
-        Codec::Av1 => gst::Caps::builder("video/x-av1").field("stream-format", "obu-stream").field("alignment", "tu"),
-        Codec::Opus | Codec::Pcmu | Codec::Pcma => {
-            return Err(PipelineError::Build { message: format!("{codec:?} is not video") });
-        }
-    };
-    Ok(match codec {
-        // Their parsers read the size themselves.
-        Codec::H264 | Codec::H265 => caps.build(),
-        Codec::Av1 => caps.field("framerate", gst::Fraction::new(0, 1)).build(),
-        _ => caps
-            .field("width", whole(size.0))
-            .field("height", whole(size.1))
-            // Variable; webmmux insists on being told.
-            .field("framerate", gst::Fraction::new(0, 1))
-            .build(),
-    })
+/// PCMU or PCMA, 8 kHz, as Opus.
+fn g711(codec: Codec) -> Result<EncoderChain, PipelineError> {
+    let (format, decoder) =
+        if codec == Codec::Pcmu { ("audio/x-mulaw", "mulawdec") } else { ("audio/x-alaw", "alawdec") };
+    let caps = gst::Caps::builder(format).field("rate", 8000).field("channels", 1).build();
+    let mut chain = vec![
+        make(decoder, |d| d)?,
+        make("audiorate", |r| r.property("skip-to-first", true))?,
+        make("audioconvert", |c| c)?,
+        make("audioresample", |r| r)?,
+    ];
+    chain.extend(opus(128)?);
+    Ok((copied(caps), chain))
 }
 
-fn video_parser(codec: Codec) -> Result<Vec<gst::Element>, PipelineError> {
-    Ok(match codec {
-        Codec::H264 => vec![
-            make("h264parse", |p| p)?,
-            filter(&gst::Caps::builder("video/x-h264").field("stream-format", "avc").field("alignment", "au").build())?,
-        ],
-        Codec::H265 => vec![
-            make("h265parse", |p| p)?,
-            filter(
-                &gst::Caps::builder("video/x-h265").field("stream-format", "hvc1").field("alignment", "au").build(),
-            )?,
-        ],
-        Codec::Av1 => vec![
-            make("av1parse", |p| p)?,
-            filter(
-                &gst::Caps::builder("video/x-av1")
-                    .field("stream-format", "obu-stream")
-                    .field("alignment", "tu")
-                    .build(),
-            )?,
-        ],
-        _ => vec![],
-    })
-}
-
-fn audio_caps(codec: Codec, channels: u8) -> Result<gst::Caps, PipelineError> {
-    Ok(match codec {
-        Codec::Opus => gst::Caps::builder("audio/x-opus")
-            .field("rate", 48_000)
-            .field("channels", i32::from(channels))
-            .field("channel-mapping-family", 0)
-            .build(),
-        Codec::Pcmu => gst::Caps::builder("audio/x-mulaw").field("rate", 8000).field("channels", 1).build(),
-        Codec::Pcma => gst::Caps::builder("audio/x-alaw").field("rate", 8000).field("channels", 1).build(),
-        _ => return Err(PipelineError::Build { message: format!("{codec:?} is not audio") }),
-    })
-}
-
-fn audio_parser(codec: Codec) -> Result<Vec<gst::Element>, PipelineError> {
-    Ok(match codec {
-        Codec::Pcmu | Codec::Pcma => {
-            let decoder = if codec == Codec::Pcmu { "mulawdec" } else { "alawdec" };
-            let mut chain = vec![
-                make(decoder, |d| d)?,
-                make("audiorate", |r| r.property("skip-to-first", true))?,
-                make("audioconvert", |c| c)?,
-                make("audioresample", |r| r)?,
-            ];
-            chain.extend(opus(128)?);
-            chain
-        }
-        _ => vec![make("opusparse", |p| p)?],
-    })
-}
-
-fn filter(caps: &gst::Caps) -> Result<gst::Element, PipelineError> {
-    let caps = caps.clone();
-    make("capsfilter", |f| f.property("caps", caps))
-}
-
-/// Parts the encoder's thread from that of a muxer with two inputs. Unbounded: what waits here is encoded, and waits
-/// only while the other input is behind.
-pub(crate) fn queue() -> Result<gst::Element, PipelineError> {
-    make("queue", |q| {
-        q.property("max-size-buffers", 0u32).property("max-size-bytes", 0u32).property("max-size-time", 0u64)
-    })
-}
-
-/// Numbers of requests are far below the bound.
-fn whole(number: u32) -> i32 {
-    i32::try_from(number).unwrap_or(i32::MAX)
+/// Samples a second that AAC and MP3 encoders are asked for.
+fn encoder_rate(frequency: u32) -> u32 {
+    frequency.max(8000)
 }

@@ -63,11 +63,6 @@ impl Ivf {
         let length = u32::try_from(ticks(self.media_ns + frame)).unwrap_or(u32::MAX);
         self.file.write_at(24, &length.to_le_bytes())
     }
-
-    /// Where the last frame stands.
-    pub fn media_ns(&self) -> u64 {
-        self.media_ns
-    }
 }
 
 fn ticks(ns: u64) -> u64 {

@@ -1,33 +1,42 @@
-//! Puts a file's pipeline together: the inputs, their encoders, and the muxer or our own MP4 writer behind them. Runs
-//! once per file; the probes it installs run in GStreamer's threads.
+//! Puts the encoders together: every input that is encoded ends in an `appsink` whose callback gives units to the
+//! fan-out; what is copied goes there directly. Runs once per recording; the callbacks run in GStreamer's threads.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use bytes::Bytes;
 use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
-use spillway_ipc::SpoolFile;
-use spillway_plan::{AudioCodec, Container};
+use gstreamer_audio as gst_audio;
 
-use super::feed::{Feed, Mp4Output};
-use super::progress::{MediaKind, PipelineEventFn, PipelineProgress};
+use super::fanout::Fanout;
+use super::feed::Feed;
+use super::key_frames::KeyFrameRequests;
 use crate::element::{PipelineError, build};
-use crate::encode::{self, AudioInputFormat, VideoInputFormat};
-use crate::mux::{self, Mp4TrackKind, SpoolSink};
-use crate::track::Codec;
+use crate::encode::{self, AudioInputFormat, EncoderChain, VideoInputFormat};
+use crate::encoded::{EncodedFormat, EncodedUnit, MediaKind, StreamNumber};
+use crate::key_grid::KeyGrid;
 
-/// What goes in and what comes out.
+/// What opusenc counts clipped samples in.
+const OPUS_RATE: u64 = 48_000;
+
+/// What goes in. Its streams are numbered in this order.
 #[derive(Clone, Debug)]
 pub struct PipelinePlan {
-    /// Pictures, if the file has any.
+    /// Pictures, if the recording has any.
     pub video: Option<VideoInputFormat>,
-    /// Sound, if the file has any.
-    pub audio: Option<AudioInputFormat>,
-    /// What the file is.
-    pub container: Container,
-    /// Fragment length of MP4, milliseconds.
-    pub fragment_ms: u64,
+    /// Sound: one stream for each encoding that an output asks for.
+    pub audio: Vec<AudioInputFormat>,
+    /// Where encoded pictures have key frames; `None`: where the encoder likes, not further apart than was asked.
+    pub key_grid: Option<KeyGrid>,
+}
+
+impl PipelinePlan {
+    /// What its streams are, by their numbers.
+    pub fn formats(&self) -> Vec<EncodedFormat> {
+        let video = self.video.iter().map(VideoInputFormat::encoded);
+        video.chain(self.audio.iter().map(AudioInputFormat::encoded)).collect()
+    }
 }
 
 /// The ways in; what is not in the plan has none.
@@ -35,108 +44,53 @@ pub struct PipelinePlan {
 pub struct Feeds {
     /// For pictures.
     pub video: Option<Feed>,
-    /// For sound.
-    pub audio: Option<Feed>,
+    /// For sound, in the order of the plan.
+    pub audio: Vec<Feed>,
 }
 
-impl Feeds {
-    fn set(&mut self, kind: MediaKind, feed: Feed) {
-        match kind {
-            MediaKind::Video => self.video = Some(feed),
-            MediaKind::Audio => self.audio = Some(feed),
-        }
-    }
-}
-
-/// What writes the file.
-pub(super) enum FileWriter {
-    Sink(SpoolSink),
-    Mp4(Arc<Mp4Output>),
-}
-
-/// Inputs that meet in a muxer of GStreamer's.
-pub(super) fn muxed(
+/// The encoders of `plan`, added to `pipeline`, and the way to ask for key frames.
+pub(super) fn encoders(
     plan: &PipelinePlan,
     pipeline: &gst::Pipeline,
-    file: SpoolFile,
-    progress: &Arc<PipelineProgress>,
-    tell: &PipelineEventFn,
-) -> Result<(FileWriter, Feeds), PipelineError> {
-    let sink = SpoolSink::new(file);
-    let mux = mux::muxer(plan.container)?;
-    pipeline.add_many([&mux, sink.upcast_ref()]).map_err(build)?;
-    mux.link(&sink).map_err(build)?;
-    let video = plan.video.as_ref().map(encode::video).transpose()?;
-    let audio = plan.audio.as_ref().map(encode::audio).transpose()?;
-    let two = video.is_some() && audio.is_some();
+    fanout: &Arc<Fanout>,
+) -> Result<(Feeds, KeyFrameRequests), PipelineError> {
+    let mut key_frames = KeyFrameRequests::default();
+    let mut numbers = (0u8..).map(StreamNumber);
     let mut feeds = Feeds::default();
-    for (kind, chain) in [(MediaKind::Video, video), (MediaKind::Audio, audio)] {
-        let Some((appsrc, mut chain)) = chain else { continue };
-        if two {
-            chain.push(encode::queue()?);
+    if let Some(video) = &plan.video
+        && let Some(stream) = numbers.next()
+    {
+        let encoder = encode::video(video, plan.key_grid)?;
+        if let Some(encoder) = encoder.as_ref().and_then(|(_, chain)| chain.first()) {
+            key_frames = KeyFrameRequests::of(encoder, plan.key_grid);
         }
-        let out = connect(pipeline, &appsrc, chain, &mux)?;
-        if kind == MediaKind::Video
-            && let Some(pad) = out.peer()
-        {
-            keep_first_caps(&pad);
-        }
-        let (progress, tell) = (progress.clone(), tell.clone());
-        watch_buffers(&out, move |end_ns| progress.advance(kind, end_ns, &tell));
-        feeds.set(kind, Feed::new(kind, appsrc));
+        let keys = Some(key_frames.clone());
+        feeds.video = Some(feed(pipeline, (fanout, stream), encoder, &video.encoded(), keys)?);
     }
-    Ok((FileWriter::Sink(sink), feeds))
+    for (audio, stream) in plan.audio.iter().zip(numbers) {
+        feeds.audio.push(feed(pipeline, (fanout, stream), encode::audio(audio)?, &audio.encoded(), None)?);
+    }
+    Ok((feeds, key_frames))
 }
 
-/// Inputs that meet in our own MP4: encoded ones at the end of their encoder, copied ones directly.
-pub(super) fn fragmented(
-    plan: &PipelinePlan,
+fn feed(
     pipeline: &gst::Pipeline,
-    file: SpoolFile,
-    progress: &Arc<PipelineProgress>,
-    tell: &PipelineEventFn,
-) -> Result<(FileWriter, Feeds), PipelineError> {
-    let mut inputs = vec![];
-    match &plan.video {
-        Some(raw @ VideoInputFormat::Raw { encoding, .. }) => {
-            let track = Mp4TrackKind::Video { codec: Codec::H264, size: (encoding.width, encoding.height) };
-            inputs.push((MediaKind::Video, track, Some(encode::video(raw)?)));
-        }
-        Some(VideoInputFormat::Copied { codec, size }) => {
-            inputs.push((MediaKind::Video, Mp4TrackKind::Video { codec: *codec, size: *size }, None));
-        }
-        None => {}
-    }
-    match &plan.audio {
-        Some(AudioInputFormat::Raw { codec: AudioCodec::Mp3, .. }) => return Err(build("MP3 does not go into an MP4")),
-        Some(raw @ AudioInputFormat::Raw { codec, frequency, .. }) => {
-            let aac = *codec == AudioCodec::Aac;
-            let track = if aac { Mp4TrackKind::Aac { rate: *frequency } } else { Mp4TrackKind::Opus };
-            inputs.push((MediaKind::Audio, track, Some(encode::audio(raw)?)));
-        }
-        Some(AudioInputFormat::Copied { .. }) => inputs.push((MediaKind::Audio, Mp4TrackKind::Opus, None)),
-        None => {}
-    }
-    let tracks: Vec<_> = inputs.iter().map(|(kind, track, _)| (*kind, *track)).collect();
-    let out = Mp4Output::new(file, &tracks, plan.fragment_ms, progress.clone(), tell.clone());
-    let mut feeds = Feeds::default();
-    for (index, (kind, _, encoder)) in inputs.into_iter().enumerate() {
-        let feed = match encoder {
-            Some((appsrc, chain)) => {
-                let sink = out.sink(kind, index);
-                pipeline.add(&sink).map_err(build)?;
-                connect(pipeline, &appsrc, chain, &sink)?;
-                Feed::new(kind, appsrc)
-            }
-            None => Feed::direct(kind, index, out.clone()),
-        };
-        feeds.set(kind, feed);
-    }
-    Ok((FileWriter::Mp4(out), feeds))
+    (fanout, stream): (&Arc<Fanout>, StreamNumber),
+    encoder: Option<EncoderChain>,
+    format: &EncodedFormat,
+    key_frames: Option<KeyFrameRequests>,
+) -> Result<Feed, PipelineError> {
+    let Some((appsrc, chain)) = encoder else {
+        return Ok(Feed::direct(format.kind(), fanout.clone(), stream));
+    };
+    let sink = unit_sink(fanout, stream, format, key_frames);
+    pipeline.add(&sink).map_err(build)?;
+    connect(pipeline, &appsrc, chain, &sink)?;
+    Ok(Feed::new(format.kind(), appsrc))
 }
 
 /// Links `appsrc`, the chain and what follows; gives the pad before that.
-fn connect(
+pub(super) fn connect(
     pipeline: &gst::Pipeline,
     appsrc: &gst_app::AppSrc,
     chain: Vec<gst::Element>,
@@ -153,43 +107,56 @@ fn connect(
     last.static_pad("src").ok_or_else(|| PipelineError::Build { message: "a chain without an end".into() })
 }
 
-/// A picture that changes its size may bring new caps, which muxers refuse. Key frames say their size themselves, so
-/// the first label will do.
-fn keep_first_caps(pad: &gst::Pad) {
-    let seen = AtomicBool::new(false);
-    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| match &info.data {
-        Some(gst::PadProbeData::Event(event))
-            if event.type_() == gst::EventType::Caps && seen.swap(true, Ordering::Relaxed) =>
-        {
-            // Taken rather than dropped: the event was released twice otherwise (GStreamer 1.22).
-            info.data = None;
-            gst::PadProbeReturn::Handled
-        }
-        _ => gst::PadProbeReturn::Ok,
-    });
+/// The end of an encoder's chain. It refuses with `Flushing` once the fan-out is closed, so that the encoder's thread
+/// ends.
+fn unit_sink(
+    fanout: &Arc<Fanout>,
+    stream: StreamNumber,
+    format: &EncodedFormat,
+    key_frames: Option<KeyFrameRequests>,
+) -> gst::Element {
+    let (units, ends) = (Arc::downgrade(fanout), Arc::downgrade(fanout));
+    let (kind, opus) = (format.kind(), matches!(format, EncodedFormat::Opus { .. }));
+    let callbacks = gst_app::AppSinkCallbacks::builder()
+        .new_sample(move |sink| {
+            let fanout = units.upgrade().ok_or(gst::FlowError::Flushing)?;
+            let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            let (Some(buffer), Some(segment)) = (sample.buffer_owned(), sample.segment()) else {
+                return Ok(gst::FlowSuccess::Ok);
+            };
+            // Running time: x264enc moves its time stamps and its segment by a thousand hours.
+            let segment = segment.downcast_ref::<gst::ClockTime>();
+            let Some(at) = segment.and_then(|segment| segment.to_running_time(buffer.pts())) else {
+                return Ok(gst::FlowSuccess::Ok);
+            };
+            let key = kind == MediaKind::Audio || !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+            let duration_ns = duration_ns(&buffer, opus);
+            let data = buffer.into_mapped_buffer_readable().map_err(|_| gst::FlowError::Error)?;
+            let (at_ns, data) = (at.nseconds(), Bytes::from_owner(data));
+            if let Some(key_frames) = &key_frames {
+                key_frames.reached(at_ns);
+            }
+            fanout.push(EncodedUnit { stream, kind, key, at_ns, duration_ns, data }).map(|()| gst::FlowSuccess::Ok)
+        })
+        .eos(move |_| {
+            if let Some(fanout) = ends.upgrade() {
+                fanout.end_stream(stream);
+            }
+        })
+        .build();
+    let sink = gst_app::AppSink::builder().sync(false).callbacks(callbacks).build();
+    sink.set_property("async", false);
+    sink.upcast()
 }
 
-/// Calls `seen` with the running time at the end of every buffer. Running time, because x264enc moves its time stamps
-/// and its segment by a thousand hours.
-fn watch_buffers(pad: &gst::Pad, seen: impl Fn(u64) + Send + Sync + 'static) {
-    let segment = Mutex::new(gst::FormattedSegment::<gst::ClockTime>::new());
-    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-        let Ok(mut segment) = segment.lock() else { return gst::PadProbeReturn::Ok };
-        match &info.data {
-            Some(gst::PadProbeData::Event(event)) => {
-                if let gst::EventView::Segment(new) = event.view()
-                    && let Some(new) = new.segment().downcast_ref::<gst::ClockTime>()
-                {
-                    *segment = new.clone();
-                }
-            }
-            Some(gst::PadProbeData::Buffer(buffer)) => {
-                if let Some(at) = segment.to_running_time(buffer.pts()) {
-                    seen((at + buffer.duration().unwrap_or_default()).nseconds());
-                }
-            }
-            _ => {}
+/// What opusenc has filled its last packet up with is not heard.
+fn duration_ns(buffer: &gst::BufferRef, opus: bool) -> u64 {
+    let whole = buffer.duration().map_or(0, gst::ClockTime::nseconds);
+    let clipped = buffer.meta::<gst_audio::AudioClippingMeta>().filter(|_| opus).map(|meta| meta.end());
+    match clipped {
+        Some(gst::GenericFormattedValue::Default(Some(samples))) => {
+            whole.saturating_sub(*samples * 1_000_000_000 / OPUS_RATE)
         }
-        gst::PadProbeReturn::Ok
-    });
+        _ => whole,
+    }
 }

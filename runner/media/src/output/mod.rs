@@ -1,13 +1,24 @@
-//! Where a recording goes. `file` is one file of the spool; `link` puts its pipeline together, `feed` is the way in,
-//! `progress` says how far it has come.
+//! Where a recording goes. `pipeline` is its encoders, which `link` puts together; `feed` is the way into one, `raw` that
+//! of a mixer into several. `fanout` gives every encoded unit to the outputs (`taker`), of which `takers` has those that
+//! make files. `progress` says how far all have come, `key_frames` asks our encoder for key frames.
 
-mod file;
+mod takers;
+mod pipeline;
 mod link;
+mod raw;
 mod feed;
+mod key_frames;
+mod fanout;
 mod progress;
+mod taker;
 
+pub use self::fanout::{Fanout, TakerReporter};
 pub use self::feed::{Feed, FeedError, RawSink};
-pub use self::file::Pipeline;
+pub use self::key_frames::KeyFrameRequests;
 pub use self::link::{Feeds, PipelinePlan};
-pub use self::progress::{MediaKind, PipelineEvent, PipelineProgress};
+pub use self::pipeline::Pipeline;
+pub use self::progress::{PipelineEvent, PipelineProgress};
+pub use self::raw::RawFanout;
+pub use self::taker::{OutputTaker, TakerEnd, TakerError, TakerId, TakerProgress, TakerStart};
+pub use self::takers::{FileTakerOptions, add_file, one_file};
 pub use crate::element::PipelineError;

@@ -1,42 +1,30 @@
-//! How far a file has come, and what its writer says. Written from GStreamer's threads, read from any.
+//! How far the encoded streams have come, and what the fan-out says. Written from GStreamer's threads and the
+//! recorder's, read from any.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::taker::{TakerError, TakerId};
 use crate::element::PipelineError;
+use crate::encoded::MediaKind;
 
-/// Which of the two streams of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MediaKind {
-    /// Pictures.
-    Video,
-    /// Sound.
-    Audio,
-}
-
-impl fmt::Display for MediaKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Video => "video",
-            Self::Audio => "audio",
-        })
-    }
-}
-
-/// What a pipeline says, from GStreamer's threads.
+/// What a pipeline says, from GStreamer's threads and the recorder's.
 #[derive(Debug)]
 pub enum PipelineEvent {
-    /// The first encoded frame is on its way into the file.
+    /// The first encoded unit went to the outputs.
     Flowing,
-    /// Every input ended and the muxer has written its last byte.
+    /// This output is whole; its file is closed.
+    TakerEnded(TakerId),
+    /// This output takes no more; the others go on. What it has written stays.
+    TakerFailed(TakerId, TakerError),
+    /// Every stream ended and no output is left that writes.
     Drained,
-    /// Nothing is written any more; what was written stays.
+    /// An encoder broke: nothing more comes. What was written stays.
     Broke(PipelineError),
 }
 
-/// How far the file has come; readable from any thread.
+/// How far the encoded streams have come; readable from any thread.
 #[derive(Debug, Default)]
 pub struct PipelineProgress {
     video_ns: AtomicU64,
@@ -49,7 +37,7 @@ pub struct PipelineProgress {
 pub(super) type PipelineEventFn = Arc<dyn Fn(PipelineEvent) + Send + Sync>;
 
 impl PipelineProgress {
-    /// Where the file ends by its encoded frames, nanoseconds.
+    /// Where the recording ends by its encoded units, nanoseconds.
     pub fn media_ns(&self) -> u64 {
         self.video_ns.load(Ordering::Relaxed).max(self.audio_ns.load(Ordering::Relaxed))
     }
@@ -59,7 +47,7 @@ impl PipelineProgress {
         self.video_ns.load(Ordering::Relaxed).saturating_add(self.audio_ns.load(Ordering::Relaxed))
     }
 
-    /// The stream that is behind the other; what the muxer has surely seen of both.
+    /// The kind that is behind the other; what the outputs have surely seen of both.
     pub fn complete_ns(&self, video: bool, audio: bool) -> u64 {
         let of = |kind: &AtomicU64, there| if there { kind.load(Ordering::Relaxed) } else { u64::MAX };
         match of(&self.video_ns, video).min(of(&self.audio_ns, audio)) {
@@ -68,19 +56,17 @@ impl PipelineProgress {
         }
     }
 
-    /// Another encoded frame is in the file, or on its way there; it ends at `end_ns`. The first one is told.
-    pub(super) fn advance(&self, kind: MediaKind, end_ns: u64, tell: &PipelineEventFn) {
+    /// The outputs have another encoded unit; it ends at `end_ns`. True for the first one.
+    pub(super) fn advance(&self, kind: MediaKind, end_ns: u64) -> bool {
         let stream = match kind {
             MediaKind::Video => &self.video_ns,
             MediaKind::Audio => &self.audio_ns,
         };
         stream.fetch_max(end_ns, Ordering::Relaxed);
-        if !self.flowing.swap(true, Ordering::Relaxed) {
-            tell(PipelineEvent::Flowing);
-        }
+        !self.flowing.swap(true, Ordering::Relaxed)
     }
 
-    /// Waits for the end of the file, drained or broken; false when it did not come.
+    /// Waits for the end, drained or broken; false when it did not come.
     pub(super) fn wait_over(&self, timeout: Duration) -> bool {
         let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.over_now.wait_timeout_while(over, timeout, |over| !*over);

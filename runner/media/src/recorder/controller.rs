@@ -1,9 +1,11 @@
-//! The controller of one recording: decides what is made ([`RecordingMode`]), leads the file ([`FileRecorder`]), tells
-//! the runner what happens. Runs on the main thread and reads one channel; never touches media.
+//! The controller of one recording: decides what is made ([`RecordingMode`](super::mode::RecordingMode)), leads its source
+//! ([`SourceRecorder`]) and its files ([`RecordedFile`]), tells the runner what happens. Runs on the main thread and reads
+//! one channel; never touches media.
 
 mod begin;
+mod files;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,11 +16,12 @@ use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, StartCommand};
 use spillway_process::{Clock, chain};
 use tracing::{debug, error, info, warn};
 
-use super::file_recorder::{FileError, FileRecorder, TakeOutcome};
 use super::input::RecorderInput;
-use super::mode::{RecordingMode, TrackSurvey};
+use super::mode::TrackSurvey;
+use super::recorded_file::{FileError, FilePlace, OpeningFiles, RecordedFile, due};
+use super::source_recorder::{SourceRecorder, TakeOutcome};
 use crate::compositor::{CompositorEvent, LayerRequest};
-use crate::output::{PipelineError, PipelineEvent};
+use crate::output::PipelineEvent;
 use crate::receive::TrackStats;
 use crate::source::room::{Room, RoomMessage};
 use crate::track::{TimelineEvent, Track, TrackId};
@@ -33,8 +36,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const ORPHAN_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two [`MediaEvent::Alive`].
 pub(super) const ALIVE_EVERY: Duration = Duration::from_millis(700);
-/// Between two [`MediaEvent::Wrote`].
-const WROTE_EVERY: Duration = Duration::from_millis(250);
 
 pub(super) struct RecorderController {
     start: StartCommand,
@@ -42,8 +43,6 @@ pub(super) struct RecorderController {
     clock: Clock,
     events: EventWriter,
     alive_at: Option<Instant>,
-    wrote_at: Option<Instant>,
-    wrote_end: u64,
     tell: Sender<RecorderInput>,
     gstreamer: Option<JoinHandle<Result<(), gst::glib::Error>>>,
     room: Option<Room>,
@@ -52,12 +51,21 @@ pub(super) struct RecorderController {
     survey: TrackSurvey,
     /// Tracks of sound that have joined and not left.
     heard: HashMap<TrackId, Track>,
-    /// What came while there was no file to take it.
+    /// What came while there were no files to take it.
     held: Vec<TimelineEvent>,
-    /// Asked the runner where the next file goes.
-    opening: Option<RecordingMode>,
-    recorder: Option<FileRecorder>,
-    file_count: u32,
+    /// Asked the runner where the next files go.
+    opening: Option<OpeningFiles>,
+    recorder: Option<SourceRecorder>,
+    /// Recorders so far.
+    recorder_count: u32,
+    /// Those that are written.
+    files: Vec<RecordedFile>,
+    /// Files of the recorder that are whole and closed.
+    whole_files: u32,
+    /// Number of the next file after a change of codec.
+    next_number: u32,
+    /// Of the plan: they failed or were closed, and get no other file.
+    ended_outputs: BTreeSet<u32>,
     started: bool,
     /// Asked the room to let us go; it is given until then.
     leaving: Option<Instant>,
@@ -86,11 +94,10 @@ impl RecorderController {
     ) -> Self {
         Self {
             clock: Clock::host_ahead_by(start.clock_ahead_ns),
+            next_number: u32::try_from(start.plan.outputs.len()).unwrap_or(u32::MAX),
             start,
             events,
             alive_at: None,
-            wrote_at: None,
-            wrote_end: 0,
             tell,
             gstreamer: Some(gstreamer),
             room: None,
@@ -100,7 +107,10 @@ impl RecorderController {
             held: vec![],
             opening: None,
             recorder: None,
-            file_count: 0,
+            recorder_count: 0,
+            files: vec![],
+            whole_files: 0,
+            ended_outputs: BTreeSet::new(),
             started: false,
             leaving: None,
             draining: None,
@@ -125,7 +135,7 @@ impl RecorderController {
             };
         }
         if let Flow::Break(why) = flow {
-            self.close_file();
+            self.close_files();
             info!(?why, "recording ended");
             self.send(MediaEvent::Ended { why });
         }
@@ -134,10 +144,11 @@ impl RecorderController {
     fn on(&mut self, input: RecorderInput) -> Flow {
         match input {
             RecorderInput::Command(MediaCommand::Start(_)) => CONTINUE,
-            RecorderInput::Command(MediaCommand::WriteTo { file, path, id }) => self.write_to(file, (&path, id)),
+            RecorderInput::Command(MediaCommand::WriteTo { file, path, id }) => {
+                self.write_to(file, FilePlace { path, id })
+            }
             RecorderInput::Command(MediaCommand::NoFile { file, message }) => self.no_file(file, message),
-            // The one output there is ends with the recording.
-            RecorderInput::Command(MediaCommand::CloseOutput { .. }) => CONTINUE,
+            RecorderInput::Command(MediaCommand::CloseOutput { output }) => self.close_output(output),
             RecorderInput::Command(MediaCommand::Stop) => self.stop(),
             RecorderInput::RunnerGone => {
                 self.orphan = true;
@@ -198,7 +209,7 @@ impl RecorderController {
                 self.send(MediaEvent::Noted { message });
                 CONTINUE
             }
-            Ok(TakeOutcome::OtherCodec) => self.next_file(timed),
+            Ok(TakeOutcome::OtherCodec) => self.next_files(timed),
             Err(error) => self.broke(error),
         }
     }
@@ -223,9 +234,7 @@ impl RecorderController {
             return CONTINUE;
         }
         let Some(recorder) = &mut self.recorder else { return Flow::Break(why) };
-        if let Err(error) = recorder.end() {
-            return self.broke(error);
-        }
+        recorder.end();
         self.draining =
             Some(DrainState { why, worked: recorder.worked(), give_up_at: Instant::now() + self.drain_timeout() });
         CONTINUE
@@ -241,6 +250,11 @@ impl RecorderController {
         }
         match event {
             PipelineEvent::Flowing => self.flowing(),
+            PipelineEvent::TakerEnded(taker) => {
+                self.file_ended(taker);
+                CONTINUE
+            }
+            PipelineEvent::TakerFailed(taker, error) => self.file_failed(taker, error),
             PipelineEvent::Drained => match self.draining.take() {
                 Some(draining) => Flow::Break(draining.why),
                 // Both inputs ended by themselves: only a compositor that broke does that.
@@ -287,23 +301,20 @@ impl RecorderController {
     /// Nothing more can be written. What was, stays.
     fn broke(&mut self, error: FileError) -> Flow {
         // A closed input is the echo of a fault that the pipeline tells itself.
-        if matches!(&error, FileError::Passthrough(crate::passthrough::PassthroughError::Feed(_))) {
+        if matches!(&error, FileError::Feed(_)) {
             return CONTINUE;
         }
         let message = chain(&error).to_string();
         if let Some(room) = &self.room {
             room.leave();
         }
-        Flow::Break(match &error {
-            full if full.is_full() => MediaEndReason::Full { message },
-            FileError::Open(_) | FileError::Pipeline(PipelineError::Write { .. }) => {
-                MediaEndReason::Failed { code: "invalid_argument".into(), message }
-            }
-            _ => {
-                error!(error = message, "recording broke");
-                MediaEndReason::Failed { code: "internal".into(), message }
-            }
-        })
+        if error.is_full() {
+            return Flow::Break(MediaEndReason::Full { message });
+        }
+        if error.code() == "internal" {
+            error!(error = message, "recording broke");
+        }
+        failed(error.code(), message)
     }
 
     fn tick(&mut self, now: Instant) -> Flow {
@@ -311,10 +322,10 @@ impl RecorderController {
         if let Some(recorder) = &mut self.recorder {
             media_ns = recorder.media_ns();
             lag_ms = recorder.lag_ms();
-            backlog_bytes = recorder.backlog_bytes();
+            backlog_bytes = recorder.backlog_bytes() + self.files.iter().map(RecordedFile::waiting_bytes).sum::<u64>();
             worked = recorder.worked();
         }
-        self.report_written(media_ns);
+        self.report_written();
         if due(&mut self.alive_at, ALIVE_EVERY) {
             self.send(MediaEvent::Alive { media_ns, lag_ms, backlog_bytes });
         }
@@ -340,28 +351,6 @@ impl RecorderController {
         CONTINUE
     }
 
-    /// Says what the file has become.
-    fn close_file(&mut self) {
-        let Some(recorder) = &mut self.recorder else { return };
-        let (quality, media_ns) = (recorder.quality(), recorder.media_ns());
-        recorder.close();
-        let (file, (bytes, _)) = (recorder.number, recorder.bytes());
-        let zero = self.origin.unwrap_or_else(|| self.clock.unix_ns());
-        let started_at = zero + recorder.origin().map_or(0, |at| at.ns() as i64);
-        self.report_written(media_ns);
-        self.send(MediaEvent::Closed { file, bytes, started_at, ended_at: started_at + media_ns as i64, quality });
-    }
-
-    /// How far the file is, if it has grown; at most every 250 ms.
-    fn report_written(&mut self, media_ns: u64) {
-        let Some(recorder) = &self.recorder else { return };
-        let (file, (end, sealed_to)) = (recorder.number, recorder.bytes());
-        if end != self.wrote_end && due(&mut self.wrote_at, WROTE_EVERY) {
-            self.wrote_end = end;
-            self.send(MediaEvent::Wrote { file, end, sealed_to, media_ns });
-        }
-    }
-
     fn send(&self, event: MediaEvent) {
         send(&self.events, &event);
     }
@@ -372,17 +361,6 @@ pub(super) fn send(events: &EventWriter, event: &MediaEvent) {
     if let Err(error) = events.send(event) {
         debug!(error = %chain(&error), "the runner does not read");
     }
-}
-
-/// Whether `every` has passed; then it begins anew.
-fn due(last: &mut Option<Instant>, every: Duration) -> bool {
-    let now = Instant::now();
-    // A tick that comes a little early counts.
-    let due = last.is_none_or(|last| now + Duration::from_millis(10) >= last + every);
-    if due {
-        *last = Some(now);
-    }
-    due
 }
 
 fn failed(code: &str, message: String) -> Flow {

@@ -1,18 +1,58 @@
-//! What a plan asks of encoders and mixers: input formats and mixer options of a file. Pure.
+//! What a plan asks of encoders, mixers and files: input formats, mixer options, and which streams go into which file. Pure.
 
-use spillway_plan::{AudioCodec, AudioPlan, EgressPlan, Mixing, VideoEncoding, VideoPlan};
+use spillway_plan::{
+    AudioCodec, AudioEncoding, AudioPlan, Container, EgressPlan, Mixing, Output, OutputKind, VideoEncoding, VideoPlan,
+};
 
-use super::mode::FileStart;
+use super::mode::RecordingMode;
 use crate::compositor::{Arrangement, AudioMixerOptions, HOLD_NS, Size, VideoMixerOptions, encoder_delay};
 use crate::encode::{AudioInputFormat, Colour, VideoInputFormat};
-use crate::track::Track;
+use crate::encoded::{EncodedFormat, StreamNumber};
+use crate::key_grid::KeyGrid;
+use crate::output::PipelinePlan;
+use crate::track::Codec;
 
-pub(super) fn copied_tracks(track: &Track, first: FileStart) -> (Option<VideoInputFormat>, Option<AudioInputFormat>) {
-    if track.codec.is_video() {
-        (Some(VideoInputFormat::Copied { codec: track.codec, size: first.size }), None)
-    } else {
-        (None, Some(AudioInputFormat::Copied { codec: track.codec, channels: track.channels }))
+/// Between two lines of the grid unless asked otherwise.
+const KEY_FRAME_INTERVAL_NS: u64 = 2_000_000_000;
+
+/// Pictures and sound of the recording, whichever file takes them.
+pub(super) fn inputs(mode: &RecordingMode, plan: &EgressPlan) -> PipelinePlan {
+    match mode {
+        RecordingMode::Track { track, first } if track.codec.is_video() => {
+            let video = VideoInputFormat::Copied { codec: track.codec, size: first.size };
+            PipelinePlan { video: Some(video), audio: vec![], key_grid: None }
+        }
+        RecordingMode::Track { track, .. } => {
+            let audio = AudioInputFormat::Copied { codec: track.codec, channels: track.channels };
+            PipelinePlan { video: None, audio: vec![audio], key_grid: None }
+        }
+        RecordingMode::CopiedPicture { first, .. } => {
+            let video = VideoInputFormat::Copied { codec: Codec::H264, size: first.size };
+            PipelinePlan { video: Some(video), audio: audio_inputs(plan), key_grid: None }
+        }
+        RecordingMode::Composed => {
+            PipelinePlan { video: video_input(plan), audio: audio_inputs(plan), key_grid: key_grid(plan) }
+        }
     }
+}
+
+/// The streams of `inputs` that go into the file of this output.
+pub(super) fn file_streams(
+    inputs: &PipelinePlan,
+    plan: &EgressPlan,
+    output: u32,
+    container: Container,
+) -> Vec<StreamNumber> {
+    let sound = plan.outputs.get(output as usize).zip(plan.sound.as_ref());
+    let codec = sound.and_then(|(output, sound)| Output::audio(output, sound));
+    let wanted = |format: &EncodedFormat| match format {
+        EncodedFormat::Video { .. } => !matches!(container, Container::Ogg | Container::Mp3),
+        EncodedFormat::Aac { .. } => codec.is_none_or(|codec| codec == AudioCodec::Aac),
+        EncodedFormat::Opus { .. } => codec.is_none_or(|codec| codec == AudioCodec::Opus),
+        EncodedFormat::Mp3 { .. } => codec.is_none_or(|codec| codec == AudioCodec::Mp3),
+    };
+    let formats = inputs.formats();
+    (0..).map(StreamNumber).zip(&formats).filter(|(_, format)| wanted(format)).map(|(stream, _)| stream).collect()
 }
 
 fn encoding(plan: &EgressPlan) -> Option<&VideoEncoding> {
@@ -24,18 +64,26 @@ fn encoding(plan: &EgressPlan) -> Option<&VideoEncoding> {
     }
 }
 
-pub(super) fn video_input(plan: &EgressPlan) -> Option<VideoInputFormat> {
+fn video_input(plan: &EgressPlan) -> Option<VideoInputFormat> {
     encoding(plan).map(|encoding| VideoInputFormat::Raw { encoding: encoding.clone(), colour: Colour::Bt601 })
 }
 
-pub(super) fn audio_input(plan: &EgressPlan) -> Option<AudioInputFormat> {
-    mixed(plan).map(|(codec, bitrate, frequency, _)| AudioInputFormat::Raw { codec, bitrate, frequency })
+/// The mixed sound in each encoding that an output asks for.
+fn audio_inputs(plan: &EgressPlan) -> Vec<AudioInputFormat> {
+    let Some(AudioPlan::Mixed { codec, bitrate, frequency, also, .. }) = &plan.sound else { return vec![] };
+    let main = AudioEncoding { codec: *codec, bitrate: *bitrate, frequency: *frequency };
+    let raw = |encoding: &AudioEncoding| {
+        let AudioEncoding { codec, bitrate, frequency } = *encoding;
+        AudioInputFormat::Raw { codec, bitrate, frequency }
+    };
+    [main].iter().chain(also).map(raw).collect()
 }
 
-fn mixed(plan: &EgressPlan) -> Option<(AudioCodec, u32, u32, Mixing)> {
-    match plan.sound.as_ref()? {
-        AudioPlan::Copied | AudioPlan::Raw { .. } => None,
-        AudioPlan::Mixed { codec, bitrate, frequency, mixing, .. } => Some((*codec, *bitrate, *frequency, *mixing)),
+/// Samples at 48 kHz by which the encoder of this input delays without saying so.
+pub(super) fn lead(input: &AudioInputFormat) -> u32 {
+    match input {
+        AudioInputFormat::Raw { codec, frequency, .. } => encoder_delay(*codec, *frequency),
+        AudioInputFormat::Copied { .. } => 0,
     }
 }
 
@@ -50,10 +98,36 @@ pub(super) fn picture_options(plan: &EgressPlan) -> Option<VideoMixerOptions> {
         framerate: encoding.framerate,
         arrangement,
         hold_ns: HOLD_NS,
+        key_grid: key_grid(plan),
     })
 }
 
-pub(super) fn sound_options(plan: &EgressPlan) -> Option<AudioMixerOptions> {
-    let (codec, _, frequency, mixing) = mixed(plan)?;
-    Some(AudioMixerOptions { mixing, lead: encoder_delay(codec, frequency) })
+/// Key frames stand on a grid where an output cuts or joins the pictures; files alone leave it to the encoder.
+fn key_grid(plan: &EgressPlan) -> Option<KeyGrid> {
+    let asked = encoding(plan)?.key_frame_interval.filter(|seconds| *seconds > 0.0);
+    let wanted_ns = asked.map_or(KEY_FRAME_INTERVAL_NS, |seconds| (seconds * 1e9) as u64);
+    let segment_ns = plan.outputs.iter().find_map(|output| match output {
+        Output::Segments(segments) => Some(segments.segment_ns),
+        Output::File(_) | Output::Images(_) | Output::Streams(_) => None,
+    });
+    let joined = |output: &Output| output.kind() == OutputKind::Stream && output.takes_encoded_video();
+    let whole_ns = segment_ns.or_else(|| plan.outputs.iter().any(joined).then_some(wanted_ns))?;
+    Some(KeyGrid::new(whole_ns, wanted_ns))
 }
+
+/// The mixer is ahead for the encoder that delays most.
+pub(super) fn sound_options(plan: &EgressPlan) -> Option<AudioMixerOptions> {
+    let lead = audio_inputs(plan).iter().map(lead).max()?;
+    mixing(plan).map(|mixing| AudioMixerOptions { mixing, lead })
+}
+
+fn mixing(plan: &EgressPlan) -> Option<Mixing> {
+    match plan.sound.as_ref()? {
+        AudioPlan::Copied => None,
+        AudioPlan::Mixed { mixing, .. } | AudioPlan::Raw { mixing } => Some(*mixing),
+    }
+}
+
+#[cfg(test)]
+#[path = "formats_tests.rs"]
+mod tests;

@@ -5,11 +5,12 @@
 //!
 //! Choices it makes (each loses nothing that was published):
 //! * A picture that can be copied is copied, whatever sizes it takes later.
-//! * When the copied publication comes back in another codec, its file is closed and another file begins.
+//! * When the copied publication comes back in another codec, its files are closed and others begin.
 //! * A muted picture beside sound is black; a single track has a long last frame instead.
 
 mod controller;
-mod file_recorder;
+mod source_recorder;
+mod recorded_file;
 mod formats;
 mod mode;
 mod input;

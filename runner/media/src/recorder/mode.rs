@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use spillway_ipc::TrackFacts;
-use spillway_plan::{Container, EgressPlan, VideoPlan};
+use spillway_plan::{Container, EgressPlan, FileOutput, VideoPlan};
 
 use crate::compositor::{Prelude, StartRule};
 use crate::passthrough;
@@ -16,8 +16,8 @@ use crate::units::MediaTime;
 /// How a file is made.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RecordingMode {
-    /// One track, untouched, alone in its file.
-    Track { track: Track, first: FileStart, container: Container },
+    /// One track, untouched, alone in its files.
+    Track { track: Track, first: FileStart },
     /// The picture untouched, the sound mixed.
     CopiedPicture { track: Track, first: FileStart },
     /// Everything through the compositor.
@@ -78,13 +78,8 @@ impl TrackSurvey {
             // One publication, whatever its kind.
             Some(VideoPlan::Copied) => {
                 let track = self.tracks.get(&first.track)?.clone();
-                let file = plan.files().next()?;
-                let container = file
-                    .container
-                    .filter(|container| passthrough::fits(track.codec, *container))
-                    .unwrap_or_else(|| passthrough::container(track.codec));
                 let first = FileStart { at: first.at, size: first.size.unwrap_or_default() };
-                Some(RecordingMode::Track { track, first, container })
+                Some(RecordingMode::Track { track, first })
             }
             Some(VideoPlan::CopiedIfPossible(_)) => match self.first_picture {
                 Some((id, at, size)) => {
@@ -138,13 +133,17 @@ fn source_name(origin: TrackSource) -> &'static str {
     }
 }
 
-/// The container of a recording that is not a single copied track.
-pub fn container(plan: &EgressPlan) -> Container {
-    plan.files().next().and_then(|file| file.container).unwrap_or(if plan.picture.is_some() {
-        Container::Mp4
-    } else {
-        Container::Ogg
-    })
+/// The container of a file, decided from the codecs where the request leaves it open or asks for what cannot be.
+pub fn container(mode: &RecordingMode, plan: &EgressPlan, file: &FileOutput) -> Container {
+    match mode {
+        RecordingMode::Track { track, .. } => file
+            .container
+            .filter(|container| passthrough::fits(track.codec, *container))
+            .unwrap_or_else(|| passthrough::container(track.codec)),
+        RecordingMode::CopiedPicture { .. } | RecordingMode::Composed => {
+            file.container.unwrap_or(if plan.picture.is_some() { Container::Mp4 } else { Container::Ogg })
+        }
+    }
 }
 
 #[cfg(test)]
@@ -289,8 +288,11 @@ mod tests {
             (Codec::Opus, Some(Container::Ivf), Container::Ogg),
             (Codec::Pcmu, None, Container::Ogg),
         ] {
-            match tracks(codec).choose_mode(&asked(container)) {
-                Some(RecordingMode::Track { container, .. }) => assert_eq!(container, expected, "{codec:?}"),
+            let plan = asked(container);
+            match tracks(codec).choose_mode(&plan) {
+                Some(mode @ RecordingMode::Track { .. }) => {
+                    assert_eq!(self::container(&mode, &plan, plan.file(0).unwrap()), expected, "{codec:?}");
+                }
                 other => panic!("{other:?}"),
             }
         }

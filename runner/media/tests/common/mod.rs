@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -13,30 +14,66 @@ use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 use spillway_ipc::restart::RestartPoints;
-use spillway_ipc::{SpoolFile, SpoolReader};
-use spillway_media::output::{Feeds, Pipeline, PipelineEvent, PipelinePlan};
+use spillway_ipc::{SpoolFile, SpoolReader, WriteProgress};
+use spillway_media::encode::{AudioInputFormat, VideoInputFormat};
+use spillway_media::output::{Feed, Pipeline, PipelineEvent, PipelinePlan, PipelineProgress, TakerProgress, one_file};
 use spillway_media::track::{Codec, Frame, TrackId};
 use spillway_media::units::MediaTime;
+use spillway_plan::Container;
 
-pub fn start(plan: &PipelinePlan, path: &Path) -> (Pipeline, Feeds, Receiver<PipelineEvent>) {
+/// A recording with one file.
+pub struct FilePlan {
+    pub video: Option<VideoInputFormat>,
+    pub audio: Option<AudioInputFormat>,
+    pub container: Container,
+    pub fragment_ms: u64,
+}
+
+/// The ways into it.
+pub struct FileFeeds {
+    pub video: Option<Feed>,
+    pub audio: Option<Feed>,
+}
+
+/// A pipeline with one file; dropping it closes the file.
+pub struct OneFile {
+    pub pipeline: Pipeline,
+    file: Arc<TakerProgress>,
+}
+
+impl OneFile {
+    pub fn written(&self) -> Arc<WriteProgress> {
+        self.file.written.clone().unwrap()
+    }
+
+    pub fn progress(&self) -> Arc<PipelineProgress> {
+        self.pipeline.progress()
+    }
+}
+
+pub fn start(plan: &FilePlan, path: &Path) -> (OneFile, FileFeeds, Receiver<PipelineEvent>) {
     gst::init().unwrap();
     let (tell, told) = channel();
     let tell = std::sync::Mutex::new(tell);
     // Some tests make one file again and again; the writer itself never takes an existing one.
     let _ = std::fs::remove_file(path);
     let file = SpoolFile::create(path, plan.container).unwrap();
-    let (pipeline, feeds) = Pipeline::start(plan, file, move |event| {
+    let inputs =
+        PipelinePlan { video: plan.video.clone(), audio: plan.audio.iter().cloned().collect(), key_grid: None };
+    let (pipeline, feeds, file) = one_file(&inputs, (plan.container, plan.fragment_ms), file, move |event| {
         let _ = tell.lock().unwrap().send(event);
     })
     .unwrap();
-    (pipeline, feeds, told)
+    let feeds = FileFeeds { video: feeds.video, audio: feeds.audio.into_iter().next() };
+    (OneFile { pipeline, file }, feeds, told)
 }
 
 pub fn drained(told: &Receiver<PipelineEvent>) {
     loop {
         match told.recv_timeout(Duration::from_secs(60)).unwrap() {
-            PipelineEvent::Flowing => {}
+            PipelineEvent::Flowing | PipelineEvent::TakerEnded(_) => {}
             PipelineEvent::Drained => return,
+            PipelineEvent::TakerFailed(_, error) => panic!("{error}"),
             PipelineEvent::Broke(error) => panic!("{error}"),
         }
     }
@@ -88,6 +125,53 @@ fn by_stream(path: &Path) -> BTreeMap<u32, Vec<String>> {
         }
     }
     streams
+}
+
+/// Presentation and decoding time, duration, flags and contents of every packet of one stream.
+pub fn described(path: &Path, stream: &str) -> Vec<(Vec<f64>, String)> {
+    let entries = "packet=pts_time,dts_time,duration_time,flags,data_hash";
+    let out = Command::new("ffprobe")
+        .args(["-v", "error", "-select_streams", stream, "-show_data_hash", "md5"])
+        .args(["-show_entries", entries, "-of", "csv=p=0"])
+        .arg(path)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let fields = |line: &str| {
+        let (numbers, message): (Vec<&str>, Vec<&str>) =
+            line.split(',').partition(|field| field.parse::<f64>().is_ok());
+        (numbers.into_iter().map(|number| number.parse().unwrap()).collect(), message.join(","))
+    };
+    text.lines().map(fields).collect()
+}
+
+/// Begin and length of the file and of each stream, as players see them.
+pub fn times(path: &Path) -> String {
+    let out = Command::new("ffprobe")
+        .args(["-v", "error", "-show_entries", "format=start_time,duration:stream=start_time,duration,initial_padding"])
+        .args(["-of", "compact"])
+        .arg(path)
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// Everything in one chain of GStreamer's: `chain` begins with the caps of its `appsrc`.
+pub fn one_chain(chain: &str, buffers: impl Iterator<Item = gst::Buffer>, path: &Path) {
+    gst::init().unwrap();
+    let pipeline = gst::parse::launch(&format!(
+        "appsrc name=in format=time max-bytes=0 {chain} ! filesink location={}",
+        path.display()
+    ));
+    let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let input: gst_app::AppSrc = pipeline.by_name("in").unwrap().downcast().unwrap();
+    buffers.for_each(|buffer| drop(input.push_buffer(buffer).unwrap()));
+    input.end_of_stream().unwrap();
+    let types = [gst::MessageType::Eos, gst::MessageType::Error];
+    let message = pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(20), &types).unwrap();
+    assert!(matches!(message.view(), gst::MessageView::Eos(_)), "{message:?}");
+    pipeline.set_state(gst::State::Null).unwrap();
 }
 
 /// Waits for a state, not for a time.

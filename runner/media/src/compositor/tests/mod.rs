@@ -21,7 +21,8 @@ use spillway_plan::{LayoutShape, Mixing};
 use super::policy::pacing::FURTHEST_NS;
 use super::sync::lock::lock;
 use super::*;
-use crate::output::{FeedError, MediaKind, RawSink};
+use crate::encoded::MediaKind;
+use crate::output::{FeedError, RawSink};
 use crate::track::{Codec, TimelineEvent, Track, TrackId, TrackSource};
 use crate::units::{MediaTime, SampleIndex};
 use media::{Catch, Caught, MS, TestScript, WHITE, ms, sound, track, video};
@@ -57,7 +58,7 @@ impl RawSink for TestSink {
 fn options(arrangement: Arrangement) -> CompositorOptions {
     gst::init().unwrap();
     CompositorOptions {
-        picture: Some(VideoMixerOptions { size: SIZE, framerate: 30, arrangement, hold_ns: 3000 * MS }),
+        picture: Some(VideoMixerOptions { size: SIZE, framerate: 30, arrangement, hold_ns: 3000 * MS, key_grid: None }),
         sound: Some(AudioMixerOptions { mixing: Mixing::Both, lead: 0 }),
         start: StartRule::Composite,
         degradation: DegradationBounds::NEVER,

@@ -22,6 +22,7 @@ use crate::compositor::policy::pacing::output_time;
 use crate::compositor::stats::StatsCounter;
 use crate::compositor::sync::decoded_queue::DecodedQueue;
 use crate::compositor::sync::mixer_sync::{MixerSync, SyncWait, VideoEvent};
+use crate::key_grid::KeyGrid;
 use crate::output::RawSink;
 use crate::track::{Track, TrackId, TrackSource};
 use crate::units::MediaTime;
@@ -41,6 +42,8 @@ pub struct VideoMixerOptions {
     /// How long the last picture of a camera that sends nothing (and was not muted) is held. A screen share may stand
     /// still for ever.
     pub hold_ns: u64,
+    /// Where the encoder is asked for key frames: the first picture at a line or later is never left out.
+    pub key_grid: Option<KeyGrid>,
 }
 
 /// A video track on the canvas.
@@ -135,6 +138,8 @@ impl VideoMixer {
     }
 
     fn record(&mut self, start: MediaTime, feed: &dyn RawSink) {
+        // End of the lines that belong to pictures so far.
+        let mut lines_to = 0;
         for n in 0.. {
             let offset = output_time(n, self.options.framerate);
             let next = output_time(n + 1, self.options.framerate);
@@ -151,7 +156,9 @@ impl VideoMixer {
             let lag = self.sync.lag(at);
             let level = self.degradation.on(lag);
             self.stats_counter.on_picture_time(at, lag);
-            if self.degradation.skips(n) {
+            let lines_from = std::mem::replace(&mut lines_to, offset + 1);
+            let key = self.options.key_grid.is_some_and(|grid| grid.has_line_in(lines_from, lines_to));
+            if self.degradation.skips(n) && !key {
                 self.stats_counter.on_skipped();
                 continue;
             }

@@ -1,18 +1,22 @@
-//! What begins: the room is joined, a file is asked for as soon as enough is known, opened, and followed by another when
+//! What begins: the room is joined, files are asked for as soon as enough is known, opened, and followed by others when
 //! the codec changes. Part of the controller, on its thread.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use spillway_ipc::{FileId, MediaEvent};
+use spillway_ipc::{MediaEvent, Quality};
 use spillway_plan::Secret;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{CONTINUE, Flow, ORPHAN_DRAIN_TIMEOUT, RecorderController, failed};
-use crate::recorder::file_recorder::FileRecorder;
+use crate::output::{Fanout, FileTakerOptions};
+use crate::recorder::formats::{file_streams, inputs};
 use crate::recorder::input::RecorderInput;
-use crate::recorder::mode::{self, RecordingMode, TrackSurvey};
+use crate::recorder::mode::{self, TrackSurvey};
+use crate::recorder::recorded_file::{AskedFile, FilePlace, OpeningFiles, RecordedFile, output_failed};
+use crate::recorder::source_recorder::SourceRecorder;
 use crate::source::room::{JoinOptions, Room};
 use crate::track::TimelineEvent;
 
@@ -43,28 +47,67 @@ impl RecorderController {
         CONTINUE
     }
 
-    /// Asks for a file as soon as enough is known.
+    /// Asks for the files as soon as enough is known.
     pub(super) fn choose_mode(&mut self) -> Flow {
         if self.opening.is_none()
             && let Some(mode) = self.survey.choose_mode(&self.start.plan)
         {
             debug!(?mode, "chosen");
-            let container = match &mode {
-                RecordingMode::Track { container, .. } => *container,
-                _ => mode::container(&self.start.plan),
-            };
-            let facts = self.survey.facts(&self.start.plan);
-            self.send(MediaEvent::Opening { file: self.file_count, output: Some(0), container, facts });
-            self.opening = Some(mode);
+            let plan = &self.start.plan;
+            let mut asked = BTreeMap::new();
+            for (output, file) in (0..).zip(plan.files()).filter(|(output, _)| !self.ended_outputs.contains(output)) {
+                let container = mode::container(&mode, plan, file);
+                // The first file of an output has its number.
+                let number = if self.recorder_count == 0 { output } else { self.next_number };
+                self.next_number += u32::from(self.recorder_count > 0);
+                asked.insert(number, AskedFile { output, container, place: None });
+            }
+            if asked.is_empty() {
+                return failed("invalid_argument", "no output is left".to_owned());
+            }
+            for (number, AskedFile { output, container, .. }) in &asked {
+                let (file, output, container) = (*number, Some(*output), *container);
+                self.send(MediaEvent::Opening { file, output, container, facts: self.survey.facts(plan) });
+            }
+            self.opening = Some(OpeningFiles { mode, asked });
         }
         CONTINUE
     }
 
-    pub(super) fn write_to(&mut self, file: u32, place: (&Path, Option<FileId>)) -> Flow {
-        if file != self.file_count {
+    pub(super) fn write_to(&mut self, file: u32, place: FilePlace) -> Flow {
+        let Some(asked) = self.opening.as_mut().and_then(|opening| opening.asked.get_mut(&file)) else {
             return CONTINUE;
+        };
+        asked.place.get_or_insert(place);
+        self.begin_if_answered()
+    }
+
+    /// This file could not be made.
+    pub(super) fn no_file(&mut self, file: u32, message: String) -> Flow {
+        let Some(asked) = self.opening.as_ref().and_then(|opening| opening.asked.get(&file)) else { return CONTINUE };
+        let output = asked.output;
+        self.ended_outputs.insert(output);
+        self.forget_asked(|asked| asked.output == output, message)
+    }
+
+    /// Goes on without some of the files that were asked for; `message` says why there is none if none is left.
+    pub(super) fn forget_asked(&mut self, forgotten: impl Fn(&AskedFile) -> bool, message: String) -> Flow {
+        let Some(opening) = &mut self.opening else { return CONTINUE };
+        opening.asked.retain(|_, asked| !forgotten(asked));
+        if opening.asked.is_empty() {
+            return failed("invalid_argument", message);
         }
-        let Some(mode) = self.opening.take() else { return CONTINUE };
+        self.begin_if_answered()
+    }
+
+    fn begin_if_answered(&mut self) -> Flow {
+        match self.opening.take_if(|opening| opening.asked.values().all(|asked| asked.place.is_some())) {
+            Some(opening) => self.begin(opening),
+            None => CONTINUE,
+        }
+    }
+
+    fn begin(&mut self, opening: OpeningFiles) -> Flow {
         if let Some(gstreamer) = self.gstreamer.take() {
             match gstreamer.join() {
                 Ok(Ok(())) => {}
@@ -72,12 +115,51 @@ impl RecorderController {
                 Err(_) => return failed("internal", "start GStreamer: it panicked".into()),
             }
         }
-        let opened = FileRecorder::open(file, mode, &self.start.plan, &self.start.settings, place, &self.tell);
-        match opened {
-            Ok(recorder) => self.recorder = Some(recorder),
-            Err(error) => return self.broke(error),
+        let inputs = inputs(&opening.mode, &self.start.plan);
+        let (number, tell) = (self.recorder_count, self.tell.clone());
+        self.recorder_count += 1;
+        self.whole_files = 0;
+        let fanout = Fanout::new(inputs.formats(), move |event| {
+            // Refused only when the controller is gone.
+            let _ = tell.send(RecorderInput::Pipeline(number, event));
+        });
+        let mut settings = self.start.settings.clone();
+        let mut refused = vec![];
+        for (file, asked) in opening.asked {
+            let Some(place) = asked.place else { continue };
+            let spill_dir = place.path.parent().map(Path::to_owned);
+            settings.spill_dir = settings.spill_dir.take().or(spill_dir);
+            let options = FileTakerOptions {
+                streams: file_streams(&inputs, &self.start.plan, asked.output, asked.container),
+                container: asked.container,
+                fragment_ms: settings.fragment_ms,
+            };
+            match RecordedFile::open(&fanout, (file, asked.output), &place, &options) {
+                Ok(file) => self.files.push(file),
+                Err(error) => refused.push(((file, asked.output), error)),
+            }
         }
-        self.file_count += 1;
+        if self.files.is_empty()
+            && let Some((_, error)) = refused.pop()
+        {
+            return self.broke(error);
+        }
+        let plan = &self.start.plan;
+        match SourceRecorder::start(number, opening.mode, plan, &settings, (&inputs, fanout), &self.tell) {
+            Ok(recorder) => self.recorder = Some(recorder),
+            Err(error) => {
+                self.files.clear();
+                return self.broke(error);
+            }
+        }
+        for ((file, output), error) in refused {
+            warn!(file, output, "a file cannot be written; the others go on");
+            self.ended_outputs.insert(output);
+            self.send(output_failed((file, output), &error));
+            let at = self.clock.unix_ns();
+            let quality = Quality::default();
+            self.send(MediaEvent::Closed { file, bytes: 0, started_at: at, ended_at: at, quality });
+        }
         for timed in std::mem::take(&mut self.held) {
             let flow = self.timed(timed);
             if flow != CONTINUE {
@@ -87,22 +169,12 @@ impl RecorderController {
         CONTINUE
     }
 
-    /// The only file of this recording could not be made.
-    pub(super) fn no_file(&mut self, file: u32, message: String) -> Flow {
-        if file != self.file_count || self.opening.is_none() {
-            return CONTINUE;
-        }
-        failed("invalid_argument", message)
-    }
-
-    /// The publication came back in a codec this file cannot take.
-    pub(super) fn next_file(&mut self, joined: TimelineEvent) -> Flow {
+    /// The publication came back in a codec these files cannot take.
+    pub(super) fn next_files(&mut self, joined: TimelineEvent) -> Flow {
         let message = "the published codec changed; the recording goes on in another file".to_owned();
         self.send(MediaEvent::Noted { message });
-        if let Some(recorder) = &mut self.recorder
-            && let Err(error) = recorder.end()
-        {
-            return self.broke(error);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.end();
         }
         self.survey = TrackSurvey::default();
         self.survey.take(&joined);
@@ -115,18 +187,18 @@ impl RecorderController {
             }
         }
         self.held.push(joined);
-        // The old file is drained and closed here; what comes until the next one is open is held.
+        // The old files are drained and closed here; what comes until the next ones are open is held.
         self.draining = None;
         self.finish_quietly();
         self.choose_mode()
     }
 
-    /// Waits for the old file of a change of codec; its drain is a matter of milliseconds.
+    /// Waits for the old files of a change of codec; their drain is a matter of milliseconds.
     fn finish_quietly(&mut self) {
         if let Some(recorder) = &mut self.recorder {
             recorder.wait_drained(ORPHAN_DRAIN_TIMEOUT);
         }
-        self.close_file();
+        self.close_files();
         self.recorder = None;
     }
 }

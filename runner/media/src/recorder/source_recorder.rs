@@ -1,64 +1,39 @@
-//! One file being made: what comes is copied into it, composed into it, or both.
+//! What comes is copied to the outputs, composed for them, or both; the same for all of them.
 //!
 //! In: timeline events, on the controller's thread. Out: a pipeline and a compositor that run in
 //! their own threads and report to the controller.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use spillway_ipc::{FileId, MediaSettings, Quality, SpoolError, SpoolFile, WriteProgress};
-use spillway_plan::{Container, EgressPlan, VideoPlan};
+use spillway_ipc::{MediaSettings, Quality};
+use spillway_plan::{EgressPlan, VideoPlan};
 
-use super::formats::{audio_input, copied_tracks, picture_options, sound_options, video_input};
+use super::formats::{lead, picture_options, sound_options};
 use super::input::RecorderInput;
-use super::mode::{FileStart, RecordingMode, container};
+use super::mode::{FileStart, RecordingMode};
+use super::recorded_file::FileError;
 use crate::compositor::{Compositor, CompositorError, CompositorOptions, DegradationBounds, StartRule};
-use crate::encode::{VideoInputFormat, black};
-use crate::mux::Ivf;
-use crate::output::{Feed, Pipeline, PipelineError, PipelineEvent, PipelinePlan, PipelineProgress, RawSink};
-use crate::passthrough::{Copied, Passthrough, PassthroughError, PassthroughTarget};
+use crate::encode::black;
+use crate::output::{Fanout, Feed, Pipeline, PipelinePlan, PipelineProgress, RawFanout, RawSink, TakerId};
+use crate::passthrough::{Copied, Passthrough};
 use crate::quality::{ComposedQuality, QualityMeter, add_late_sound};
 use crate::track::{Codec, TimelineEvent, Track, TrackId};
 use crate::units::MediaTime;
 
-/// Why a file cannot be begun or takes no more.
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    #[error("open the file")]
-    Open(#[from] SpoolError),
-    #[error(transparent)]
-    Pipeline(#[from] PipelineError),
-    #[error("start the compositor")]
-    Compositor(#[from] CompositorError),
-    #[error("copy a frame")]
-    Passthrough(#[from] PassthroughError),
-}
-
-impl FileError {
-    /// The file takes no more; what it has is kept.
-    pub fn is_full(&self) -> bool {
-        match self {
-            Self::Open(error)
-            | Self::Passthrough(PassthroughError::Write(error))
-            | Self::Pipeline(PipelineError::Write { source: error }) => error.is_full(),
-            _ => false,
-        }
-    }
-}
-
-/// What a moment of the recording means beyond the file.
+/// What a moment of the recording means beyond the files.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TakeOutcome {
     Went,
     Noted(String),
-    /// Cannot go into this file: it ends here and another one begins.
+    /// Cannot go into these files: they end here and others begin.
     OtherCodec,
 }
 
-/// Everything that belongs to one file; dropping it stops all of it.
-pub struct FileRecorder {
-    /// Of the file within the recording, from 0.
+/// Everything between the room and the outputs; dropping it stops all of it.
+pub struct SourceRecorder {
+    /// Within the recording, from 0: a change of codec begins another one.
     pub number: u32,
     origin: Option<MediaTime>,
     known_to: MediaTime,
@@ -68,7 +43,6 @@ pub struct FileRecorder {
     compositor: Option<Compositor>,
     pipeline: Option<Pipeline>,
     progress: Arc<PipelineProgress>,
-    written: Arc<WriteProgress>,
     meter: QualityMeter,
     events: Sender<RecorderInput>,
     spill_dir: Option<PathBuf>,
@@ -83,30 +57,22 @@ struct CopiedTrack {
     blackened: bool,
 }
 
-impl FileRecorder {
-    /// Opens the file at `path` and starts what fills it. Blocks for the time GStreamer takes to start.
+impl SourceRecorder {
+    /// Starts what fills the outputs of `fanout`. Blocks for the time GStreamer takes to start.
     ///
     /// # Errors
     ///
-    /// When the file cannot be claimed or written, an element is missing, or a thread cannot be started. Nothing of
-    /// it is left running.
-    pub fn open(
+    /// When an element is missing, or a thread cannot be started. Nothing of it is left running, and all outputs are
+    /// closed.
+    pub fn start(
         number: u32,
         mode: RecordingMode,
         plan: &EgressPlan,
         settings: &MediaSettings,
-        (path, id): (&Path, Option<FileId>),
+        (inputs, fanout): (&PipelinePlan, Arc<Fanout>),
         events: &Sender<RecorderInput>,
     ) -> Result<Self, FileError> {
-        let (container, inputs) = match &mode {
-            RecordingMode::Track { track, first, container } => (*container, copied_tracks(track, *first)),
-            RecordingMode::CopiedPicture { first, .. } => {
-                let video = VideoInputFormat::Copied { codec: Codec::H264, size: first.size };
-                (container(plan), (Some(video), audio_input(plan)))
-            }
-            RecordingMode::Composed => (container(plan), (video_input(plan), audio_input(plan))),
-        };
-        let file = SpoolFile::claimed(path, id, container)?;
+        let (pipeline, feeds) = Pipeline::start(inputs, fanout)?;
         let mut recorder = Self {
             number,
             origin: None,
@@ -114,45 +80,27 @@ impl FileRecorder {
             copied: None,
             next: None,
             compositor: None,
-            pipeline: None,
-            progress: Arc::default(),
-            written: file.written(),
+            progress: pipeline.progress(),
+            pipeline: Some(pipeline),
             meter: QualityMeter::default(),
             events: events.clone(),
-            spill_dir: settings.spill_dir.clone().or_else(|| path.parent().map(Path::to_owned)),
+            spill_dir: settings.spill_dir.clone(),
         };
-        if let (Container::Ivf, RecordingMode::Track { track, first, .. }) = (container, &mode) {
-            let ivf = Ivf::open(file, track.codec, first.size)?;
-            recorder.origin = Some(first.at);
-            recorder.copied = Some(CopiedTrack::new(track, *first, PassthroughTarget::Ivf(Box::new(ivf)), false));
-            recorder.tell(PipelineEvent::Flowing);
-            return Ok(recorder);
-        }
-        let (video, audio) = inputs;
-        let plan_ = PipelinePlan { video, audio, container, fragment_ms: settings.fragment_ms };
-        let tell = events.clone();
-        let (pipeline, feeds) = Pipeline::start(&plan_, file, move |event| {
-            // Refused only when the controller is gone.
-            let _ = tell.send(RecorderInput::Pipeline(number, event));
-        })?;
-        recorder.progress = pipeline.progress();
-        recorder.pipeline = Some(pipeline);
         match mode {
-            RecordingMode::Track { track, first, .. } => {
+            RecordingMode::Track { track, first } => {
                 recorder.origin = Some(first.at);
-                if let Some(feed) = feeds.video.or(feeds.audio) {
-                    recorder.copied = Some(CopiedTrack::new(&track, first, PassthroughTarget::Feed(feed), false));
+                if let Some(feed) = feeds.video.or_else(|| feeds.audio.into_iter().next()) {
+                    recorder.copied = Some(CopiedTrack::new(&track, first, feed, false));
                 }
             }
             RecordingMode::CopiedPicture { track, first } => {
                 recorder.origin = Some(first.at);
-                let beside_sound = feeds.audio.is_some();
+                let audio = mixed_sound(inputs, feeds.audio, plan);
                 if let Some(feed) = feeds.video {
-                    recorder.copied =
-                        Some(CopiedTrack::new(&track, first, PassthroughTarget::Feed(feed), beside_sound));
+                    recorder.copied = Some(CopiedTrack::new(&track, first, feed, audio.is_some()));
                 }
-                if let Some(audio) = feeds.audio {
-                    recorder.start_compositor(plan, settings, None, Some(audio), StartRule::At(first.at))?;
+                if audio.is_some() {
+                    recorder.start_compositor(plan, settings, None, audio, StartRule::At(first.at))?;
                 }
             }
             RecordingMode::Composed => {
@@ -160,7 +108,9 @@ impl FileRecorder {
                     Some(VideoPlan::Composed { .. }) | None => StartRule::Composite,
                     _ => StartRule::FirstMedium,
                 };
-                recorder.start_compositor(plan, settings, feeds.video, feeds.audio, rule)?;
+                let video = feeds.video.map(|feed| Box::new(feed) as Box<dyn RawSink>);
+                let audio = mixed_sound(inputs, feeds.audio, plan);
+                recorder.start_compositor(plan, settings, video, audio, rule)?;
             }
         }
         Ok(recorder)
@@ -170,11 +120,10 @@ impl FileRecorder {
         &mut self,
         plan: &EgressPlan,
         settings: &MediaSettings,
-        video: Option<Feed>,
-        audio: Option<Feed>,
+        video: Option<Box<dyn RawSink>>,
+        audio: Option<Box<dyn RawSink>>,
         start: StartRule,
     ) -> Result<(), CompositorError> {
-        let raw_sink = |feed: Feed| Box::new(feed) as Box<dyn RawSink>;
         let options = CompositorOptions {
             picture: video.is_some().then(|| picture_options(plan)).flatten(),
             sound: audio.is_some().then(|| sound_options(plan)).flatten(),
@@ -184,7 +133,7 @@ impl FileRecorder {
             spill_dir: self.spill_dir.clone(),
         };
         let (number, events) = (self.number, self.events.clone());
-        self.compositor = Some(Compositor::start(options, video.map(raw_sink), audio.map(raw_sink), move |event| {
+        self.compositor = Some(Compositor::start(options, video, audio, move |event| {
             let _ = events.send(RecorderInput::Compositor(number, event));
         })?);
         Ok(())
@@ -194,7 +143,7 @@ impl FileRecorder {
     ///
     /// # Errors
     ///
-    /// When the file takes no more; see [`FileError::is_full`].
+    /// When the pipeline takes no more.
     pub fn take(&mut self, timed: &TimelineEvent) -> Result<TakeOutcome, FileError> {
         self.meter.take(timed);
         let mut outcome = TakeOutcome::Went;
@@ -254,35 +203,34 @@ impl FileRecorder {
         }
     }
 
-    /// The compositor has decided where the file begins.
+    /// The compositor has decided where the recording begins.
     pub fn began(&mut self, at: MediaTime) {
         self.origin.get_or_insert(at);
     }
 
-    /// Nothing more comes. [`PipelineEvent::Drained`] says when the file is whole.
-    ///
-    /// # Errors
-    ///
-    /// When the end of a copied track cannot be written.
-    pub fn end(&mut self) -> Result<(), FileError> {
+    /// Nothing more comes. [`PipelineEvent::Drained`](crate::output::PipelineEvent::Drained) says when all files are whole.
+    pub fn end(&mut self) {
         if let Some(compositor) = &self.compositor {
             compositor.end_at(self.known_to);
         }
-        if let Some(copied) = &mut self.copied {
-            copied.copy.end()?;
-            if copied.copy.ivf().is_some() {
-                self.tell(PipelineEvent::Drained);
-            }
+        if let Some(copied) = &self.copied {
+            copied.copy.end();
         }
-        Ok(())
     }
 
-    /// Waits until the last byte is written. Only for the moment between two files.
+    /// Ends one output; its file is closed when the pipeline says so.
+    pub fn remove(&self, taker: TakerId) {
+        if let Some(pipeline) = &self.pipeline {
+            pipeline.fanout().remove(taker);
+        }
+    }
+
+    /// Waits until the last byte is written. Only for the moment of a change of codec.
     pub fn wait_drained(&self, drain_timeout: std::time::Duration) -> bool {
         self.pipeline.as_ref().is_none_or(|pipeline| pipeline.wait_drained(drain_timeout))
     }
 
-    /// Stops at once; the file stays as it is.
+    /// Stops at once; the files stay as they are.
     pub fn close(&mut self) {
         self.compositor = None;
         self.pipeline = None;
@@ -298,30 +246,19 @@ impl FileRecorder {
         self.meter.av_offset(picture, ms);
     }
 
-    /// Media time of the file's beginning, once it is known.
+    /// Media time of the files' beginning, once it is known.
     pub fn origin(&self) -> Option<MediaTime> {
         self.origin
     }
 
-    /// Bytes of the file, and how many of them are final.
-    pub fn bytes(&self) -> (u64, u64) {
-        (self.written.end(), self.written.sealed_to())
-    }
-
-    /// Length of the file by its encoded frames, nanoseconds.
+    /// Length of the recording by its encoded frames, nanoseconds.
     pub fn media_ns(&self) -> u64 {
-        match self.copied.as_ref().and_then(|copied| copied.copy.ivf()) {
-            Some(ivf) => ivf.media_ns(),
-            None => self.progress.media_ns(),
-        }
+        self.progress.media_ns()
     }
 
     /// Grows while anything is written.
     pub fn worked(&self) -> u64 {
-        match self.copied.as_ref().and_then(|copied| copied.copy.ivf()) {
-            Some(ivf) => ivf.media_ns(),
-            None => self.progress.worked(),
-        }
+        self.progress.worked()
     }
 
     /// Between what is known of the recording and what is encoded.
@@ -332,17 +269,18 @@ impl FileRecorder {
         lag
     }
 
-    /// Encoded bytes that wait, in memory or spilled.
+    /// Encoded bytes that wait for a decoder, in memory or spilled.
     pub fn backlog_bytes(&self) -> u64 {
         let compositor = self.compositor.as_ref().map_or(0, |compositor| {
             let backlog = compositor.stats().backlog;
             backlog.memory + backlog.spilled
         });
-        compositor + self.copied.as_ref().map_or(0, |copied| copied.copy.waiting_bytes())
+        let copied = self.copied.as_ref().map_or(0, |copied| copied.copy.waiting_bytes());
+        compositor + copied
     }
 
-    /// What was recorded until now.
-    pub fn quality(&self) -> Quality {
+    /// What was recorded until now, of a file of this length.
+    pub fn quality(&self, media_ns: u64) -> Quality {
         let made = self.compositor.as_ref().map(|compositor| {
             let stats = compositor.stats();
             ComposedQuality {
@@ -355,21 +293,24 @@ impl FileRecorder {
             }
         });
         let copied = self.copied.as_ref().map(|copied| copied.id);
-        let mut quality = self.meter.quality(self.media_ns() / 1_000_000, copied, made);
+        let mut quality = self.meter.quality(media_ns / 1_000_000, copied, made);
         if let Some(compositor) = &self.compositor {
             add_late_sound(&mut quality, &compositor.late_sound_ms());
         }
         quality
     }
+}
 
-    fn tell(&self, event: PipelineEvent) {
-        let _ = self.events.send(RecorderInput::Pipeline(self.number, event));
-    }
+/// The mixer's way to its encoders: each gets everything later by what it delays less than the mixer is ahead.
+fn mixed_sound(inputs: &PipelinePlan, feeds: Vec<Feed>, plan: &EgressPlan) -> Option<Box<dyn RawSink>> {
+    let ahead = sound_options(plan)?.lead;
+    let later = inputs.audio.iter().map(|input| ahead.saturating_sub(lead(input)));
+    (!feeds.is_empty()).then(|| Box::new(RawFanout::new(feeds.into_iter().zip(later))) as Box<dyn RawSink>)
 }
 
 impl CopiedTrack {
-    fn new(track: &Track, first: FileStart, way: PassthroughTarget, beside_sound: bool) -> Self {
-        let copy = Passthrough::new(way, track.codec.is_video(), first.at);
+    fn new(track: &Track, first: FileStart, feed: Feed, beside_sound: bool) -> Self {
+        let copy = Passthrough::new(feed, track.codec.is_video(), first.at);
         Self { id: track.id, codec: track.codec, size: first.size, copy, beside_sound, blackened: false }
     }
 

@@ -1,0 +1,286 @@
+//! Encoded units go to every output that wants them. In: units from the encoders' threads and the recorder's. Out: calls
+//! of each [`OutputTaker`], one unit after the other under one lock, and what became of them as [`PipelineEvent`]s.
+//!
+//! An output that fails is taken out, dropped and reported; the others get every unit. What is taken out is dropped, and
+//! events are told, only after the lock is released: dropping an output may wait for a thread of its own that reports
+//! here. Order of locks: the fan-out's, then the spool's.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use gstreamer as gst;
+
+use super::progress::{PipelineEvent, PipelineEventFn, PipelineProgress};
+use super::taker::{OutputTaker, TakerEnd, TakerError, TakerId, TakerProgress, TakerStart};
+use crate::element::PipelineError;
+use crate::encoded::{EncodedFormat, EncodedUnit, StreamNumber};
+
+/// Where all encoded streams of a recording meet all its outputs.
+pub struct Fanout {
+    formats: Arc<[EncodedFormat]>,
+    state: Mutex<FanoutState>,
+    next_id: AtomicU32,
+    progress: Arc<PipelineProgress>,
+    tell: PipelineEventFn,
+}
+
+#[derive(Default)]
+struct FanoutState {
+    takers: Vec<TakerSlot>,
+    /// They answered [`TakerEnd::Later`].
+    ending: Vec<TakerSlot>,
+    /// A bit per stream.
+    ended: u8,
+    drained: bool,
+    closed: bool,
+}
+
+struct TakerSlot {
+    id: TakerId,
+    /// A bit per stream.
+    wants: u8,
+    taker: Box<dyn OutputTaker>,
+    progress: Arc<TakerProgress>,
+}
+
+/// What is done after the lock is released.
+#[derive(Default)]
+struct Aftermath {
+    gone: Vec<TakerSlot>,
+    events: Vec<PipelineEvent>,
+}
+
+impl Aftermath {
+    fn ended(&mut self, slot: TakerSlot) {
+        self.events.push(PipelineEvent::TakerEnded(slot.id));
+        self.gone.push(slot);
+    }
+
+    fn failed(&mut self, slot: TakerSlot, error: TakerError) {
+        self.events.push(PipelineEvent::TakerFailed(slot.id, error));
+        self.gone.push(slot);
+    }
+}
+
+fn bit(stream: StreamNumber) -> u8 {
+    1u8.checked_shl(u32::from(stream.0)).unwrap_or(0)
+}
+
+impl FanoutState {
+    /// The end of its streams, for one taker.
+    fn end(&mut self, mut slot: TakerSlot, after: &mut Aftermath) {
+        match slot.taker.end(slot.progress.media_ns()) {
+            Ok(TakerEnd::Whole) => after.ended(slot),
+            Ok(TakerEnd::Later) => self.ending.push(slot),
+            Err(error) => after.failed(slot, error),
+        }
+    }
+
+    /// Takers whose streams have all ended.
+    fn end_complete(&mut self, after: &mut Aftermath) {
+        let ended = self.ended;
+        let complete: Vec<TakerSlot> = self.takers.extract_if(.., |slot| slot.wants & !ended == 0).collect();
+        complete.into_iter().for_each(|slot| self.end(slot, after));
+    }
+
+    fn remove(&mut self, id: TakerId) -> Option<TakerSlot> {
+        let of =
+            |slots: &mut Vec<TakerSlot>| slots.iter().position(|slot| slot.id == id).map(|index| slots.remove(index));
+        of(&mut self.takers).or_else(|| of(&mut self.ending))
+    }
+}
+
+impl Fanout {
+    /// Of streams of these formats, numbered in this order; at most eight. `tell` is called from the threads that give
+    /// units and from those of outputs; it must not wait.
+    pub fn new(formats: Vec<EncodedFormat>, tell: impl Fn(PipelineEvent) + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            formats: formats.into(),
+            state: Mutex::default(),
+            next_id: AtomicU32::new(0),
+            progress: Arc::default(),
+            tell: Arc::new(tell),
+        })
+    }
+
+    /// What the streams are, by their numbers.
+    pub fn formats(&self) -> &Arc<[EncodedFormat]> {
+        &self.formats
+    }
+
+    /// How far the streams have come.
+    pub fn progress(&self) -> Arc<PipelineProgress> {
+        self.progress.clone()
+    }
+
+    /// To every output that wants it.
+    ///
+    /// # Errors
+    ///
+    /// `Flushing` once it is closed: what gives units ends.
+    pub fn push(&self, unit: EncodedUnit) -> Result<(), gst::FlowError> {
+        let mut after = Aftermath::default();
+        {
+            let mut state = self.state();
+            if state.closed {
+                return Err(gst::FlowError::Flushing);
+            }
+            let (wanted, end_ns) = (bit(unit.stream), unit.end_ns());
+            let mut failed = Vec::new();
+            for (index, slot) in state.takers.iter_mut().enumerate().filter(|(_, slot)| slot.wants & wanted != 0) {
+                match slot.taker.take(&unit) {
+                    Ok(()) => slot.progress.advance(end_ns),
+                    Err(error) => failed.push((index, error)),
+                }
+            }
+            for (index, error) in failed.into_iter().rev() {
+                let slot = state.takers.remove(index);
+                after.failed(slot, error);
+            }
+            if self.progress.advance(unit.kind, end_ns) {
+                after.events.insert(0, PipelineEvent::Flowing);
+            }
+            self.check_drained(&mut state, &mut after);
+        }
+        self.finish(after);
+        Ok(())
+    }
+
+    /// Nothing more comes of this stream. Outputs that wait for none of the others are ended.
+    pub fn end_stream(&self, stream: StreamNumber) {
+        let mut after = Aftermath::default();
+        {
+            let mut state = self.state();
+            if state.closed {
+                return;
+            }
+            state.ended |= bit(stream);
+            state.end_complete(&mut after);
+            self.check_drained(&mut state, &mut after);
+        }
+        self.finish(after);
+    }
+
+    /// A number and a way to report, before the taker is made.
+    pub fn reserve(self: &Arc<Self>) -> (TakerId, TakerReporter) {
+        let id = TakerId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        (id, TakerReporter { fanout: Arc::downgrade(self), id })
+    }
+
+    /// It is given every unit from now on, and ended at once if its streams have ended.
+    pub fn add(&self, start: TakerStart) {
+        let wants = start.streams.iter().fold(0, |wants, stream| wants | bit(*stream));
+        let slot = TakerSlot { id: start.id, wants, taker: start.taker, progress: start.progress };
+        let mut after = Aftermath::default();
+        {
+            let mut state = self.state();
+            if state.closed {
+                after.gone.push(slot);
+            } else {
+                state.takers.push(slot);
+                state.end_complete(&mut after);
+                self.check_drained(&mut state, &mut after);
+            }
+        }
+        self.finish(after);
+    }
+
+    /// Ends this output alone; nothing happens if it has ended.
+    pub fn remove(&self, id: TakerId) {
+        let mut after = Aftermath::default();
+        {
+            let mut state = self.state();
+            if let Some(index) = state.takers.iter().position(|slot| slot.id == id) {
+                let slot = state.takers.remove(index);
+                state.end(slot, &mut after);
+                self.check_drained(&mut state, &mut after);
+            }
+        }
+        self.finish(after);
+    }
+
+    /// Takes nothing more; outputs are dropped as they are.
+    pub fn close(&self) {
+        let mut after = Aftermath::default();
+        {
+            let mut state = self.state();
+            state.closed = true;
+            after.gone.append(&mut state.takers);
+            after.gone.append(&mut state.ending);
+        }
+        self.finish(after);
+    }
+
+    /// An encoder broke.
+    pub(super) fn broke(&self, error: PipelineError) {
+        self.progress.finish();
+        (self.tell)(PipelineEvent::Broke(error));
+    }
+
+    /// A taker says from its own thread that it is over.
+    fn over(&self, id: TakerId, error: Option<TakerError>) {
+        let mut after = Aftermath::default();
+        {
+            let mut state = self.state();
+            let Some(slot) = state.remove(id) else { return };
+            match error {
+                None => after.ended(slot),
+                Some(error) => after.failed(slot, error),
+            }
+            self.check_drained(&mut state, &mut after);
+        }
+        self.finish(after);
+    }
+
+    fn check_drained(&self, state: &mut FanoutState, after: &mut Aftermath) {
+        let all = (0..self.formats.len()).fold(0, |all, number| all | bit(StreamNumber(number as u8)));
+        let over = state.ended & all == all && state.takers.is_empty() && state.ending.is_empty();
+        if over && !state.drained {
+            state.drained = true;
+            after.events.push(PipelineEvent::Drained);
+        }
+    }
+
+    /// Files are closed before anything is told of them.
+    fn finish(&self, after: Aftermath) {
+        drop(after.gone);
+        for event in after.events {
+            if matches!(event, PipelineEvent::Drained) {
+                self.progress.finish();
+            }
+            (self.tell)(event);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, FanoutState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// For takers that end later or fail by themselves. Both calls are idempotent, and neither is made inside of
+/// [`OutputTaker::take`] or [`OutputTaker::end`]: they take the fan-out's lock and drop the taker.
+#[derive(Clone)]
+pub struct TakerReporter {
+    fanout: Weak<Fanout>,
+    id: TakerId,
+}
+
+impl TakerReporter {
+    /// Everything is written.
+    pub fn ended(&self) {
+        if let Some(fanout) = self.fanout.upgrade() {
+            fanout.over(self.id, None);
+        }
+    }
+
+    /// It takes no more.
+    pub fn failed(&self, error: TakerError) {
+        if let Some(fanout) = self.fanout.upgrade() {
+            fanout.over(self.id, Some(error));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "fanout_tests.rs"]
+mod tests;

@@ -1,0 +1,81 @@
+//! Key frames of our encoder on the lines of the outputs' grid, and on request. The threads of encoders and streams ask;
+//! nothing waits for an answer.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gst::glib;
+use gst::prelude::*;
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+
+use crate::key_grid::KeyGrid;
+
+/// A line is asked for so long before its picture comes: pictures are inside of the encoder by then.
+const ASK_AHEAD_NS: u64 = 2_000_000_000;
+/// All streams together get no more key frames off the grid: each costs the picture's quality.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// For takers and the tasks of streams; cheap, from any thread.
+#[derive(Clone, Default)]
+pub struct KeyFrameRequests {
+    /// `None`: pictures are copied, or there are none.
+    encoder: Option<Arc<KeyFrameEncoder>>,
+}
+
+struct KeyFrameEncoder {
+    element: glib::WeakRef<gst::Element>,
+    asked_at: Mutex<Option<Instant>>,
+    grid: Option<KeyGrid>,
+    /// Number of the first line that is not asked for.
+    next_line: AtomicU64,
+}
+
+impl KeyFrameRequests {
+    /// Of this encoder. Line 0 is there anyway.
+    pub(super) fn of(encoder: &gst::Element, grid: Option<KeyGrid>) -> Self {
+        let (element, asked_at) = (encoder.downgrade(), Mutex::default());
+        Self { encoder: Some(Arc::new(KeyFrameEncoder { element, asked_at, grid, next_line: AtomicU64::new(1) })) }
+    }
+
+    /// The next picture is a key frame, unless one was asked for within a second. Does nothing without our encoder.
+    pub fn now(&self) {
+        let Some(encoder) = &self.encoder else { return };
+        {
+            let mut asked_at = encoder.asked_at.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            if asked_at.is_some_and(|at| now < at + ASK_INTERVAL) {
+                return;
+            }
+            *asked_at = Some(now);
+        }
+        encoder.force(None);
+    }
+
+    /// The encoder has come to `at_ns`: the lines ahead are asked for. Called by one thread at a time.
+    pub(super) fn reached(&self, at_ns: u64) {
+        let Some(encoder) = &self.encoder else { return };
+        let Some(grid) = encoder.grid else { return };
+        let ahead_ns = at_ns.saturating_add(ASK_AHEAD_NS.max(grid.step_ns()));
+        loop {
+            let line = encoder.next_line.load(Ordering::Relaxed);
+            let at = grid.line(line);
+            if at > ahead_ns {
+                return;
+            }
+            encoder.next_line.store(line + 1, Ordering::Relaxed);
+            encoder.force(Some(gst::ClockTime::from_nseconds(at)));
+        }
+    }
+}
+
+impl KeyFrameEncoder {
+    /// `at`: the first picture at this running time or later; `None`: the next one.
+    fn force(&self, at: Option<gst::ClockTime>) {
+        let pad = self.element.upgrade().and_then(|element| element.static_pad("src"));
+        let Some(pad) = pad else { return };
+        // Refused only by an encoder that has ended.
+        pad.send_event(gst_video::UpstreamForceKeyUnitEvent::builder().running_time(at).all_headers(true).build());
+    }
+}

@@ -1,0 +1,67 @@
+//! Between a mixer and its encoders: every buffer goes to each of them. Runs in the mixer's thread, which waits for the
+//! slowest encoder.
+//!
+//! A mixer takes its sound ahead by the longest delay that an encoder does not declare. An encoder that delays less gets
+//! silence first and everything later by the difference, so that all files hold a sound at the same time.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use gstreamer as gst;
+
+use super::feed::{Feed, FeedError, RawSink};
+use crate::units::SampleIndex;
+
+/// Bytes of a stereo sample, F32.
+const SAMPLE_BYTES: usize = 8;
+
+/// One mixer's way into several encoders.
+pub struct RawFanout {
+    feeds: Vec<RawFeed>,
+}
+
+struct RawFeed {
+    feed: Feed,
+    /// In samples at 48 kHz; 0 for pictures.
+    later: u32,
+    begun: AtomicBool,
+}
+
+impl RawFanout {
+    /// Each feed with the samples at 48 kHz by which its encoder gets everything later.
+    pub fn new(feeds: impl IntoIterator<Item = (Feed, u32)>) -> Self {
+        let feeds = feeds.into_iter().map(|(feed, later)| RawFeed { feed, later, begun: AtomicBool::new(false) });
+        Self { feeds: feeds.collect() }
+    }
+}
+
+impl RawSink for RawFanout {
+    fn push(&self, buffer: gst::Buffer) -> Result<(), FeedError> {
+        let Some((last, others)) = self.feeds.split_last() else { return Ok(()) };
+        others.iter().try_for_each(|feed| feed.push(buffer.copy()))?;
+        last.push(buffer)
+    }
+
+    fn end(&self) {
+        self.feeds.iter().for_each(|feed| feed.feed.end());
+    }
+}
+
+impl RawFeed {
+    fn push(&self, mut buffer: gst::Buffer) -> Result<(), FeedError> {
+        if self.later == 0 {
+            return self.feed.push(buffer);
+        }
+        let later = gst::ClockTime::from_nseconds(SampleIndex::new(i64::from(self.later)).time().ns());
+        if !self.begun.swap(true, Ordering::Relaxed) {
+            let mut silence = gst::Buffer::from_mut_slice(vec![0u8; SAMPLE_BYTES * self.later as usize]);
+            let fresh = silence.make_mut();
+            fresh.set_pts(gst::ClockTime::ZERO);
+            fresh.set_duration(later);
+            self.feed.push(silence)?;
+        }
+        let at = buffer.pts();
+        // A copy that shares memory, or the last one: its times are ours to write.
+        buffer.make_mut().set_pts(at.map(|at| at + later));
+        self.feed.push(buffer)
+    }
+}

@@ -1,0 +1,81 @@
+//! Outputs that make one file each: `mp4` and `ivf` by our own muxers, `muxed` (WebM, Ogg, MP3) by one of GStreamer's.
+
+mod mp4;
+mod ivf;
+mod muxed;
+
+use std::sync::Arc;
+
+use spillway_ipc::SpoolFile;
+use spillway_plan::Container;
+
+use super::fanout::Fanout;
+use super::link::{Feeds, PipelinePlan};
+use super::pipeline::Pipeline;
+use super::progress::PipelineEvent;
+use super::taker::{OutputTaker, TakerId, TakerProgress, TakerStart};
+use crate::element::PipelineError;
+use crate::encoded::{EncodedFormat, StreamNumber};
+use ivf::IvfFile;
+use mp4::Mp4File;
+use muxed::MuxedFile;
+
+/// What a file is made of, and how.
+#[derive(Clone, Debug)]
+pub struct FileTakerOptions {
+    /// The streams that go into it.
+    pub streams: Vec<StreamNumber>,
+    /// Its format.
+    pub container: Container,
+    /// Fragment length of MP4, milliseconds.
+    pub fragment_ms: u64,
+}
+
+/// Adds an output that writes this file.
+///
+/// # Errors
+///
+/// When a stream does not go into the container, an element is missing, or the spool cannot be written. The file is closed
+/// as it is.
+pub fn add_file(
+    fanout: &Arc<Fanout>,
+    file: SpoolFile,
+    options: &FileTakerOptions,
+) -> Result<(TakerId, Arc<TakerProgress>), PipelineError> {
+    let progress = Arc::new(TakerProgress::of_file(file.written()));
+    let (id, reporter) = fanout.reserve();
+    let formats = fanout.formats();
+    let inputs: Vec<(StreamNumber, EncodedFormat)> = options
+        .streams
+        .iter()
+        .filter_map(|stream| Some((*stream, formats.get(usize::from(stream.0))?.clone())))
+        .collect();
+    let taker: Box<dyn OutputTaker> = match options.container {
+        Container::Mp4 => Box::new(Mp4File::open(file, &inputs, options.fragment_ms)?),
+        Container::Ivf => Box::new(IvfFile::open(file, &inputs)?),
+        container @ (Container::Webm | Container::Ogg | Container::Mp3) => {
+            Box::new(MuxedFile::open(file, container, &inputs, reporter, progress.clone())?)
+        }
+    };
+    fanout.add(TakerStart { id, streams: options.streams.clone(), taker, progress: progress.clone() });
+    Ok((id, progress))
+}
+
+/// One file of everything that `plan` makes: the short way for a recording with a single output. `tell` is called from
+/// the threads that give frames and from GStreamer's; it must not wait.
+///
+/// # Errors
+///
+/// As [`add_file`] and [`Pipeline::start`].
+pub fn one_file(
+    plan: &PipelinePlan,
+    (container, fragment_ms): (Container, u64),
+    file: SpoolFile,
+    tell: impl Fn(PipelineEvent) + Send + Sync + 'static,
+) -> Result<(Pipeline, Feeds, Arc<TakerProgress>), PipelineError> {
+    let fanout = Fanout::new(plan.formats(), tell);
+    let streams = (0u8..).zip(fanout.formats().iter()).map(|(number, _)| StreamNumber(number)).collect();
+    let (_, progress) = add_file(&fanout, file, &FileTakerOptions { streams, container, fragment_ms })?;
+    let (pipeline, feeds) = Pipeline::start(plan, fanout)?;
+    Ok((pipeline, feeds, progress))
+}

@@ -1,0 +1,104 @@
+//! Which streams a plan makes, and which file gets which.
+
+use spillway_plan::{
+    EgressKind, FileOutput, H264Profile, LayoutName, LayoutShape, Limits, SegmentsOutput, Source, StreamProtocol,
+    StreamsOutput,
+};
+
+use super::*;
+
+const MAIN: AudioEncoding = AudioEncoding { codec: AudioCodec::Aac, bitrate: 128, frequency: 48_000 };
+
+fn file(container: Container, audio: Option<AudioCodec>) -> Output {
+    Output::File(FileOutput { container: Some(container), audio, path: String::new(), manifest: false, stored: false })
+}
+
+fn plan(main: AudioEncoding, also: Vec<AudioEncoding>, picture: bool, outputs: Vec<Output>) -> EgressPlan {
+    let encoding = VideoEncoding {
+        width: 1280,
+        height: 720,
+        framerate: 30,
+        bitrate: 3000,
+        profile: H264Profile::Main,
+        key_frame_interval: None,
+    };
+    let layout = LayoutName { shape: LayoutShape::Grid, light: false };
+    let AudioEncoding { codec, bitrate, frequency } = main;
+    EgressPlan {
+        egress_id: "EG_x".into(),
+        room_name: "room".into(),
+        room_id: String::new(),
+        kind: EgressKind::RoomComposite,
+        source: Source::Room,
+        picture: picture.then_some(VideoPlan::Composed { encoding, layout }),
+        sound: Some(AudioPlan::Mixed { codec, bitrate, frequency, mixing: Mixing::Both, also }),
+        outputs,
+        limits: Limits::default(),
+        retry_count: 0,
+    }
+}
+
+fn streams(plan: &EgressPlan, output: u32, container: Container) -> Vec<u8> {
+    let inputs = inputs(&RecordingMode::Composed, plan);
+    file_streams(&inputs, plan, output, container).into_iter().map(|stream| stream.0).collect()
+}
+
+#[test]
+fn a_file_gets_the_encoding_it_can_hold() {
+    let opus = AudioEncoding { codec: AudioCodec::Opus, bitrate: 128, frequency: 48_000 };
+    let outputs =
+        vec![file(Container::Mp4, None), file(Container::Ogg, Some(AudioCodec::Opus)), file(Container::Mp4, None)];
+    let plan = self::plan(MAIN, vec![opus], true, outputs);
+    assert_eq!(inputs(&RecordingMode::Composed, &plan).formats().len(), 3);
+    assert_eq!(streams(&plan, 0, Container::Mp4), [0, 1]);
+    assert_eq!(streams(&plan, 1, Container::Ogg), [2], "no pictures in an Ogg");
+    assert_eq!(streams(&plan, 2, Container::Mp4), [0, 1], "one encoding for both");
+}
+
+#[test]
+fn sound_alone_is_numbered_from_0() {
+    let mp3 = AudioEncoding { codec: AudioCodec::Mp3, bitrate: 128, frequency: 44_100 };
+    let opus = AudioEncoding { codec: AudioCodec::Opus, bitrate: 128, frequency: 48_000 };
+    let outputs = vec![file(Container::Ogg, None), file(Container::Mp3, Some(AudioCodec::Mp3))];
+    let plan = self::plan(opus, vec![mp3], false, outputs);
+    assert_eq!((streams(&plan, 0, Container::Ogg), streams(&plan, 1, Container::Mp3)), (vec![0], vec![1]));
+    assert_eq!(sound_options(&plan).map(|options| options.lead), Some(0));
+}
+
+#[test]
+fn the_mixer_is_ahead_for_the_encoder_that_delays_most() {
+    let opus = AudioEncoding { codec: AudioCodec::Opus, bitrate: 128, frequency: 48_000 };
+    for (main, also) in [(MAIN, vec![opus]), (opus, vec![MAIN])] {
+        let plan = self::plan(main, also, false, vec![file(Container::Mp4, None)]);
+        assert_eq!(sound_options(&plan).map(|options| options.lead), Some(1024));
+        let mut leads: Vec<u32> = inputs(&RecordingMode::Composed, &plan).audio.iter().map(lead).collect();
+        leads.sort_unstable();
+        assert_eq!(leads, [0, 1024]);
+    }
+}
+
+#[test]
+fn key_frames_have_a_grid_where_pictures_are_cut_or_joined() {
+    let segments = |segment_ns| {
+        Output::Segments(SegmentsOutput { naming: Default::default(), segment_ns, manifest: false, stored: false })
+    };
+    let streams = Output::Streams(StreamsOutput { protocol: StreamProtocol::Rtmp, count: 1 });
+    let mp4 = || file(Container::Mp4, None);
+    let second = 1_000_000_000;
+    for (outputs, interval, expected) in [
+        (vec![mp4()], None, None),
+        (vec![mp4()], Some(4.0), None),
+        (vec![mp4(), streams.clone()], None, Some(KeyGrid::new(2 * second, 2 * second))),
+        (vec![streams.clone()], Some(4.0), Some(KeyGrid::new(4 * second, 4 * second))),
+        (vec![segments(6 * second), streams], Some(4.0), Some(KeyGrid::new(6 * second, 3 * second))),
+        (vec![mp4(), segments(5 * second)], None, Some(KeyGrid::new(5 * second, 2 * second))),
+    ] {
+        let mut plan = self::plan(MAIN, vec![], true, outputs);
+        if let Some(VideoPlan::Composed { encoding, .. }) = &mut plan.picture {
+            encoding.key_frame_interval = interval;
+        }
+        assert_eq!(key_grid(&plan), expected);
+        assert_eq!(picture_options(&plan).and_then(|options| options.key_grid), expected);
+    }
+    assert_eq!(key_grid(&self::plan(MAIN, vec![], false, vec![segments(6 * second)])), None, "no pictures");
+}
