@@ -1,10 +1,11 @@
 //! Where a recording goes. `file` is one file of the spool; `link` puts its pipeline together, `feed` is the way in,
-//! `progress` says how far it has come.
+//! `progress` says how far it has come. `segments` cuts encoded frames into the files of an HLS stream.
 
 mod file;
 mod link;
 mod feed;
 mod progress;
+pub mod segments;
 
 pub use self::feed::{Feed, FeedError, RawSink};
 pub use self::file::Pipeline;

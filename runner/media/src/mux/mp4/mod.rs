@@ -10,11 +10,11 @@
 //!
 //! Nothing here is reordered (rooms send no B frames and our encoder makes none): time stamps are of both kinds.
 
-mod annexb;
 mod boxes;
 
 use spillway_ipc::{SpoolError, SpoolFile};
 
+use super::{aac, annexb};
 use crate::track::Codec;
 use boxes::{SampleFormat, boxed, full, u32, u64};
 
@@ -267,7 +267,7 @@ impl Mp4Track {
     fn new(kind: Mp4TrackKind) -> Self {
         let (format, timescale) = match kind {
             Mp4TrackKind::Video { .. } => (None, TIMESCALE),
-            Mp4TrackKind::Aac { rate } => (Some(SampleFormat::Aac { config: aac_config(rate), rate }), rate),
+            Mp4TrackKind::Aac { rate } => (Some(SampleFormat::Aac { config: aac::config(rate), rate }), rate),
             Mp4TrackKind::Opus => (Some(SampleFormat::Opus { pre_skip: 312 }), 48_000),
         };
         Self { kind, format, timescale, waiting: vec![], written: vec![], chunks: vec![] }
@@ -471,20 +471,6 @@ impl Mp4Track {
             u32(out, chunks.len() as u32);
             chunks.iter().for_each(|chunk| u64(out, chunk.offset));
         });
-    }
-}
-
-/// AudioSpecificConfig: AAC-LC, stereo.
-fn aac_config(rate: u32) -> Vec<u8> {
-    const RATES: [u32; 13] =
-        [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8000, 7350];
-    match RATES.iter().position(|known| *known == rate) {
-        Some(index) => ((2 << 11) | ((index as u16) << 7) | (2 << 3)).to_be_bytes().to_vec(),
-        None => {
-            // The rate itself, 24 bits.
-            let bits: u64 = (2 << 35) | (15 << 31) | (u64::from(rate) << 7) | (2 << 3);
-            bits.to_be_bytes()[3..].to_vec()
-        }
     }
 }
 
