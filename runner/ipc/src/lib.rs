@@ -3,7 +3,8 @@
 //! `messages` defines commands (runner to media process) and events (media process to runner), `framing` carries them as
 //! one JSON object per line. `file` is a spool file as the media process writes it and says which of its bytes are
 //! final, `reader` is the same file as the runner reads it, and `restart` finds where in it another file could begin.
-//! `migration` reports that the platform moves the task to another machine. Nothing here knows a store, Redis or a muxer.
+//! `ts_tail` cuts a segment that a dead media process left. `migration` reports that the platform moves the task to another
+//! machine. Nothing here knows a store, Redis or a muxer.
 
 #![warn(missing_docs, clippy::missing_errors_doc)]
 
@@ -14,8 +15,10 @@ pub mod restart;
 mod reader;
 mod file;
 mod file_id;
+mod ts_tail;
 
 pub use file::*;
 pub use file_id::FileId;
 pub use messages::*;
 pub use reader::{BaseDataOffset, Origin, SpoolReader};
+pub use ts_tail::TsTail;
