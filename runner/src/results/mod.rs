@@ -1,8 +1,9 @@
 //! What files of an egress are called, where they lie on this machine's disk, and what is told about them in the end. `output`
-//! resolves names, `claim` makes the files that stay on the disk, and here are results and the manifest. Blocks where it
-//! touches the disk; knows no store.
+//! resolves names, `claim` makes the files that stay on the disk, `playlist` writes HLS playlists, and here are results and
+//! the manifest. Blocks where it touches the disk; knows no store.
 
 pub mod claim;
+pub mod playlist;
 mod output;
 
 use std::io;

@@ -1,6 +1,7 @@
 //! Spool files → stores, while they are still being written. `prepare` opens the stores and starts an upload per file,
 //! `task` is that upload and its handle. `plan` says where a file is cut, `parts` is one part and `machine` what is sent
-//! when (all pure); `checkpoint` is what another process needs to go on, `candidates` what it may complete.
+//! when (all pure); `segments` orders the uploads of an HLS output (pure). `checkpoint` is what another process needs to go
+//! on, `candidates` what it may complete.
 
 pub mod prepare;
 mod task;
@@ -9,6 +10,7 @@ pub mod checkpoint;
 pub mod machine;
 pub mod parts;
 pub mod plan;
+pub mod segments;
 mod settings;
 mod spool;
 pub mod stores;
