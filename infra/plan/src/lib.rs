@@ -3,12 +3,13 @@
 //!
 //! `plan` is the entry point. `request` reads the request; `encoding` (options, container, layout) and `uploads` (path,
 //! store) hold the rules that `plan` applies. The plan travels in the ticket to the runner and its media process; the
-//! destinations have secrets and are never part of it. In the runner, `name` makes file names of it. `read` takes a request
-//! from a file; `manifest` is the JSON file beside a recording.
+//! destinations have secrets and are never part of it. In the runner, `name` makes file names of it, and `segment_name` those
+//! of an HLS output. `read` takes a request from a file; `manifest` is the JSON file beside a recording.
 #![warn(missing_docs)]
 
 mod plan;
 mod request;
+pub mod segment_name;
 pub mod name;
 pub mod uploads;
 pub mod destination;

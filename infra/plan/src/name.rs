@@ -51,7 +51,7 @@ impl NameFacts {
     }
 
     /// The value of a variable; `None`: this kind of egress does not have it, or it is not known.
-    fn value(&self, variable: &str, now: NaiveDateTime) -> Option<String> {
+    pub(crate) fn value(&self, variable: &str, now: NaiveDateTime) -> Option<String> {
         let known = |text: &String| (!text.is_empty()).then(|| text.clone());
         let of_track = |text: &String| if self.kind == EgressKind::Track { known(text) } else { None };
         match variable {
@@ -70,7 +70,8 @@ impl NameFacts {
         }
     }
 
-    fn generated(&self, now: NaiveDateTime) -> String {
+    /// Of a file without a name: room or track, and the time.
+    pub(crate) fn generated(&self, now: NaiveDateTime) -> String {
         let identifier = match self.kind {
             EgressKind::Track => &self.track_id,
             EgressKind::RoomComposite | EgressKind::Participant | EgressKind::TrackComposite => &self.room_name,
@@ -127,7 +128,7 @@ fn named(last: &str, container: Container, facts: &NameFacts, now: NaiveDateTime
 }
 
 /// As many leading directories as fit into `room` bytes, each short enough for a file system.
-fn within(components: &[&str], room: usize) -> Vec<String> {
+pub(crate) fn within(components: &[&str], room: usize) -> Vec<String> {
     let mut used = 0;
     let cut_short = components.iter().map(|component| cut(component, MAX_COMPONENT_BYTES).to_owned());
     cut_short
@@ -138,7 +139,8 @@ fn within(components: &[&str], room: usize) -> Vec<String> {
         .collect()
 }
 
-fn cut(text: &str, max_bytes: usize) -> &str {
+/// The beginning of `text`, at most so many bytes of whole characters.
+pub(crate) fn cut(text: &str, max_bytes: usize) -> &str {
     if text.len() <= max_bytes {
         return text;
     }
@@ -147,7 +149,7 @@ fn cut(text: &str, max_bytes: usize) -> &str {
 }
 
 /// Fills variables in one pass, so that a value that looks like a variable stays as it is.
-fn fill(path: &str, value: impl Fn(&str) -> Option<String>) -> String {
+pub(crate) fn fill(path: &str, value: impl Fn(&str) -> Option<String>) -> String {
     let mut filled = String::with_capacity(path.len());
     let mut rest = path;
     while let Some(open) = rest.find('{') {
