@@ -13,9 +13,8 @@ use crate::name::{NameFacts, cut, fill, within};
 use crate::uploads::{MAX_COMPONENT_BYTES, MAX_PATH_BYTES, clean};
 
 const PLAYLIST: &str = ".m3u8";
-const SEGMENT: &str = ".ts";
 /// Behind the prefix of a segment: `_`, 17 digits of a time, the extension.
-const MAX_SUFFIX_BYTES: usize = 21;
+const MAX_SUFFIX_BYTES: usize = 22;
 /// Longest name of a file without its suffix.
 const MAX_STEM_BYTES: usize = MAX_COMPONENT_BYTES - MAX_SUFFIX_BYTES;
 
@@ -30,6 +29,17 @@ pub enum SegmentSuffix {
     Timestamp,
 }
 
+/// What a segment is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SegmentFormat {
+    /// What the API asks for.
+    #[default]
+    MpegTs,
+    /// Segments that share an init segment; by our own setting.
+    FragmentedMp4,
+}
+
 /// What a request says; paths cleaned, variables not filled in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentNaming {
@@ -41,6 +51,9 @@ pub struct SegmentNaming {
     pub live_playlist: String,
     /// `filename_suffix`.
     pub suffix: SegmentSuffix,
+    /// Decides the extension of segments.
+    #[serde(default)]
+    pub format: SegmentFormat,
 }
 
 /// Names with all variables filled in. No component is `.` or `..`, none is too long for a file system.
@@ -56,12 +69,15 @@ pub struct SegmentNames {
     pub prefix: String,
     /// What follows the prefix.
     pub suffix: SegmentSuffix,
+    /// Decides the extension.
+    pub format: SegmentFormat,
 }
 
 impl SegmentNaming {
     /// As the request has them.
     pub fn new(prefix: &str, playlist: &str, live_playlist: &str, suffix: SegmentSuffix) -> Self {
-        Self { prefix: clean(prefix), playlist: clean(playlist), live_playlist: clean(live_playlist), suffix }
+        let (prefix, playlist, live_playlist) = (clean(prefix), clean(playlist), clean(live_playlist));
+        Self { prefix, playlist, live_playlist, suffix, format: SegmentFormat::MpegTs }
     }
 
     /// Mistakes that show before the variables are known.
@@ -116,6 +132,7 @@ impl SegmentNaming {
             live_playlist,
             prefix: format!("{own_directory}{own_stem}"),
             suffix: self.suffix,
+            format: self.format,
         }
     }
 }
@@ -123,10 +140,19 @@ impl SegmentNaming {
 impl SegmentNames {
     /// Name of a segment, relative to the playlists. `begin`: local time of where it begins.
     pub fn segment(&self, index: u32, begin: NaiveDateTime) -> String {
+        let extension = match self.format {
+            SegmentFormat::MpegTs => ".ts",
+            SegmentFormat::FragmentedMp4 => ".m4s",
+        };
         match self.suffix {
-            SegmentSuffix::Index => format!("{}_{index:05}{SEGMENT}", self.prefix),
-            SegmentSuffix::Timestamp => format!("{}_{}{SEGMENT}", self.prefix, begin.format("%Y%m%d%H%M%S%3f")),
+            SegmentSuffix::Index => format!("{}_{index:05}{extension}", self.prefix),
+            SegmentSuffix::Timestamp => format!("{}_{}{extension}", self.prefix, begin.format("%Y%m%d%H%M%S%3f")),
         }
+    }
+
+    /// Name of the init segment, relative to the playlists, where the format has one.
+    pub fn init(&self) -> Option<String> {
+        (self.format == SegmentFormat::FragmentedMp4).then(|| format!("{}_init.mp4", self.prefix))
     }
 
     /// Storage path of a playlist or segment.
@@ -229,7 +255,12 @@ mod tests {
         assert_eq!(names.segment(123_456, now()), "e/x_123456.ts");
         assert_eq!(names.path(&names.segment(7, now())), "d/e/x_00007.ts");
         names.suffix = SegmentSuffix::Timestamp;
-        assert_eq!(names.segment(7, now()), "e/x_20221004011306078.ts");
+        assert_eq!((names.segment(7, now()), names.init()), ("e/x_20221004011306078.ts".into(), None));
+        names.format = SegmentFormat::FragmentedMp4;
+        assert_eq!(
+            (names.segment(7, now()), names.init()),
+            ("e/x_20221004011306078.m4s".into(), Some("e/x_init.mp4".into()))
+        );
     }
 
     #[test]

@@ -10,8 +10,9 @@ use std::sync::LazyLock;
 
 use common::{complaints, packets};
 use spillway_ipc::TsTail;
-use spillway_media::output::segments::{ClosedSegment, SegmentEffect, Segmenter, SegmenterPlan};
+use spillway_media::output::segments::{ClosedSegment, SegmentEffect, SegmentVideo, Segmenter, SegmenterPlan};
 use spillway_media::units::MediaTime;
+use spillway_plan::segment_name::SegmentFormat;
 
 const SECOND: u64 = 1_000_000_000;
 const RATE: u64 = 44_100;
@@ -62,16 +63,25 @@ fn copied(path: &Path, codec: &str, format: &str) -> Vec<u8> {
     out.stdout
 }
 
-/// The clip from media time `begin_ns` on, in segments of four seconds: one file for each.
-fn cut(folder: &Path, begin_ns: u64, video: bool, audio: bool) -> Vec<(ClosedSegment, PathBuf)> {
-    let plan =
-        SegmenterPlan { length_ns: 4 * SECOND, framerate: video.then_some(30), aac_rate: audio.then_some(RATE as u32) };
+/// Segments of the clip, one file for each.
+struct Cut {
+    folder: tempfile::TempDir,
+    segments: Vec<(ClosedSegment, PathBuf)>,
+    /// Of fragmented MP4.
+    init: Vec<u8>,
+}
+
+/// The clip from media time `begin_ns` on, in segments of four seconds.
+fn cut(format: SegmentFormat, begin_ns: u64, video: bool, audio: bool) -> Cut {
+    let video = video.then_some(SegmentVideo { framerate: 30, size: (320, 180) });
+    let plan = SegmenterPlan { format, length_ns: 4 * SECOND, video, aac_rate: audio.then_some(RATE as u32) };
     let mut segmenter = Segmenter::new(plan).unwrap();
     let mut written: Vec<Vec<u8>> = vec![];
-    let mut closed = vec![];
+    let (mut closed, mut init) = (vec![], vec![]);
     let mut apply = |effects: Vec<SegmentEffect>| {
         for effect in effects {
             match effect {
+                SegmentEffect::Init(bytes) => init = bytes,
                 SegmentEffect::Open { .. } => written.push(vec![]),
                 SegmentEffect::Append(bytes) => written.last_mut().unwrap().extend(bytes),
                 SegmentEffect::Close(segment) => closed.push(segment),
@@ -89,28 +99,40 @@ fn cut(folder: &Path, begin_ns: u64, video: bool, audio: bool) -> Vec<(ClosedSeg
         apply(segmenter.video(MediaTime::from_ns(at), number % 30 == 0, picture));
     }
     apply(segmenter.finish());
+    let folder = tempfile::tempdir().unwrap();
+    let extension = if format == SegmentFormat::MpegTs { "ts" } else { "mp4" };
     let files = closed.into_iter().zip(&written).map(|(segment, bytes)| {
-        let path = folder.join(format!("{:05}.ts", segment.index));
-        std::fs::write(&path, bytes).unwrap();
+        let path = folder.path().join(format!("{:05}.{extension}", segment.index));
+        std::fs::write(&path, [init.as_slice(), bytes].concat()).unwrap();
         assert_eq!(segment.bytes, bytes.len() as u64);
         (segment, path)
     });
-    files.collect()
+    let segments = files.collect();
+    Cut { folder, segments, init }
+}
+
+impl Cut {
+    /// All segments behind one another, and the init segment before them.
+    fn together(&self) -> PathBuf {
+        let path = self.folder.path().join("all").with_extension(self.segments[0].1.extension().unwrap());
+        let bytes = self.segments.iter().map(|(_, path)| std::fs::read(path).unwrap().split_off(self.init.len()));
+        std::fs::write(&path, [self.init.clone(), bytes.collect::<Vec<_>>().concat()].concat()).unwrap();
+        path
+    }
+
+    fn lengths_ms(&self) -> Vec<u64> {
+        self.segments.iter().map(|(segment, _)| (segment.length_ns + 500_000) / 1_000_000).collect()
+    }
 }
 
 fn sound_at(begin_ns: u64, number: usize) -> u64 {
     begin_ns + number as u64 * 1024 * SECOND / RATE
 }
 
-fn together(folder: &Path, segments: &[(ClosedSegment, PathBuf)]) -> PathBuf {
-    let path = folder.join("all.ts");
-    let bytes: Vec<Vec<u8>> = segments.iter().map(|(_, path)| std::fs::read(path).unwrap()).collect();
-    std::fs::write(&path, bytes.concat()).unwrap();
-    path
-}
-
-fn lengths_ms(segments: &[(ClosedSegment, PathBuf)]) -> Vec<u64> {
-    segments.iter().map(|(segment, _)| (segment.length_ns + 500_000) / 1_000_000).collect()
+/// Checksum of what a decoder makes of a stream.
+fn decoded(path: &Path, stream: &str) -> String {
+    let path = path.to_str().unwrap();
+    String::from_utf8(ffmpeg(&["-i", path, "-map", stream, "-f md5 -"])).unwrap()
 }
 
 /// Times of the packets of one stream.
@@ -132,10 +154,9 @@ fn even_steps(times: &[f64], step: f64) {
 
 #[test]
 fn segments_put_together_are_what_the_encoders_gave() {
-    let folder = tempfile::tempdir().unwrap();
-    let segments = cut(folder.path(), 500_000_000, true, true);
-    assert_eq!(lengths_ms(&segments), [4000, 4000, 4000, 3000]);
-    let all = together(folder.path(), &segments);
+    let cut = cut(SegmentFormat::MpegTs, 500_000_000, true, true);
+    assert_eq!(cut.lengths_ms(), [4000, 4000, 4000, 3000]);
+    let all = cut.together();
     // A counter that jumps is "Packet corrupt", a warning.
     assert!(copied(&all, "-c:v", "h264") == CLIP.pictures.concat());
     assert!(copied(&all, "-c:a", "adts") == CLIP.sound.concat());
@@ -149,63 +170,80 @@ fn segments_put_together_are_what_the_encoders_gave() {
 
 #[test]
 fn each_segment_plays_alone_and_has_the_sound_of_its_time() {
-    let folder = tempfile::tempdir().unwrap();
-    for (segment, path) in cut(folder.path(), 0, true, true) {
-        assert_eq!(complaints(&path), "");
-        let begin = segment.at.ns() as f64 / 1e9 + 0.7;
-        let (video, audio) = (times(&path, "v"), times(&path, "a"));
-        assert!((video[0] - begin).abs() < 0.0001);
-        assert!((0.0..0.024).contains(&(audio[0] - begin)), "{} {begin}", audio[0]);
-        let end = begin + segment.length_ns as f64 / 1e9;
-        // The encoder's sound is a frame longer than its pictures.
-        assert!((end - 0.024..end + 0.024).contains(audio.last().unwrap()));
+    for (format, delay) in [(SegmentFormat::MpegTs, 0.7), (SegmentFormat::FragmentedMp4, 0.0)] {
+        for (segment, path) in &cut(format, 0, true, true).segments {
+            assert_eq!(complaints(path), "");
+            let begin = segment.at.ns() as f64 / 1e9 + delay;
+            let (video, audio) = (times(path, "v"), times(path, "a"));
+            assert!((video[0] - begin).abs() < 0.0001, "{format:?}: {} {begin}", video[0]);
+            assert!((0.0..0.024).contains(&(audio[0] - begin)), "{format:?}: {} {begin}", audio[0]);
+            let end = begin + segment.length_ns as f64 / 1e9;
+            // The encoder's sound is a frame longer than its pictures.
+            assert!((end - 0.024..end + 0.024).contains(audio.last().unwrap()));
+        }
     }
 }
 
 #[test]
-fn sound_alone_is_a_stream_of_segments_too() {
-    let folder = tempfile::tempdir().unwrap();
-    let segments = cut(folder.path(), 0, false, true);
-    assert_eq!(segments.len(), 4);
-    assert!(segments.iter().take(3).all(|(segment, _)| segment.length_ns.abs_diff(4 * SECOND) < SECOND / 40));
-    let all = together(folder.path(), &segments);
+fn fragments_put_together_are_what_the_encoders_gave() {
+    let cut = cut(SegmentFormat::FragmentedMp4, 500_000_000, true, true);
+    assert_eq!(cut.lengths_ms(), [4000, 4000, 4000, 3000]);
+    let all = cut.together();
+    assert_eq!(complaints(&all), "");
     assert!(copied(&all, "-c:a", "adts") == CLIP.sound.concat());
+    let raw = cut.folder.path().join("raw.h264");
+    std::fs::write(&raw, CLIP.pictures.concat()).unwrap();
+    assert_eq!(decoded(&all, "0:v"), decoded(&raw, "0:v"));
+    let video = times(&all, "v");
+    assert!((video[0] - 0.5).abs() < 0.0001, "{}", video[0]);
+    even_steps(&video, 1.0 / 30.0);
     even_steps(&times(&all, "a"), 1024.0 / RATE as f64);
+}
+
+#[test]
+fn sound_alone_is_a_stream_of_segments_too() {
+    for format in [SegmentFormat::MpegTs, SegmentFormat::FragmentedMp4] {
+        let cut = cut(format, 0, false, true);
+        assert_eq!(cut.segments.len(), 4);
+        assert!(cut.segments.iter().take(3).all(|(segment, _)| segment.length_ns.abs_diff(4 * SECOND) < SECOND / 40));
+        let all = cut.together();
+        assert!(copied(&all, "-c:a", "adts") == CLIP.sound.concat());
+        even_steps(&times(&all, "a"), 1024.0 / RATE as f64);
+    }
 }
 
 #[test]
 fn a_recording_goes_on_when_its_time_stamps_wrap() {
-    let folder = tempfile::tempdir().unwrap();
     // The time stamps of pictures wrap 7 seconds later, the clock 7.7.
     let wrap_ns = (1u64 << 33) * 100_000 / 9;
     let begin_ns = wrap_ns - 7_700_000_000;
     assert_eq!(begin_ns / (SECOND * 360), 265, "26.5 hours");
-    let segments = cut(folder.path(), begin_ns, true, true);
-    assert_eq!(lengths_ms(&segments), [4000, 4000, 4000, 3000]);
-    let all = together(folder.path(), &segments);
-    assert_eq!(complaints(&all), "");
-    assert_eq!(times(&all, "v").len(), CLIP.pictures.len());
-    even_steps(&times(&all, "v"), 1.0 / 30.0);
-    even_steps(&times(&all, "a"), 1024.0 / RATE as f64);
-    assert_eq!(packets(&all).len(), CLIP.pictures.len() + CLIP.sound.len());
+    for format in [SegmentFormat::MpegTs, SegmentFormat::FragmentedMp4] {
+        let cut = cut(format, begin_ns, true, true);
+        assert_eq!(cut.lengths_ms(), [4000, 4000, 4000, 3000]);
+        let all = cut.together();
+        assert_eq!(complaints(&all), "");
+        assert_eq!(times(&all, "v").len(), CLIP.pictures.len());
+        even_steps(&times(&all, "v"), 1.0 / 30.0);
+        even_steps(&times(&all, "a"), 1024.0 / RATE as f64);
+        assert_eq!(packets(&all).len(), CLIP.pictures.len() + CLIP.sound.len());
+    }
 }
 
 #[test]
 fn a_segment_that_a_kill_tore_is_cut_behind_its_last_whole_picture() {
-    let folder = tempfile::tempdir().unwrap();
-    let (whole, path) = &cut(folder.path(), 0, true, true)[1];
+    let cut = cut(SegmentFormat::MpegTs, 0, true, true);
+    let (whole, path) = &cut.segments[1];
     let bytes = std::fs::read(path).unwrap();
     let tail = TsTail::of(&bytes).unwrap();
-    assert_eq!(
-        (tail.bytes, tail.length.as_nanos().abs_diff(u128::from(whole.length_ns)) < 20_000),
-        (whole.bytes, true)
-    );
-    let torn = folder.path().join("torn.ts");
+    assert_eq!(tail.bytes, whole.bytes);
+    assert!(tail.length.as_nanos().abs_diff(u128::from(whole.length_ns)) < 20_000);
+    let torn = cut.folder.path().join("torn.ts");
+    let largest = CLIP.pictures.iter().map(Vec::len).max().unwrap() * 188 / 184 + 376;
     for number in 1..24 {
         let to = bytes.len() * number / 24 + number * 7;
         let tail = TsTail::of(&bytes[..to]).unwrap();
         let end = tail.bytes as usize;
-        let largest = CLIP.pictures.iter().map(Vec::len).max().unwrap() * 188 / 184 + 376;
         assert!(end <= to && to - end <= largest, "everything that was whole is kept");
         std::fs::write(&torn, &bytes[..end]).unwrap();
         assert_eq!(complaints(&torn), "", "torn at {to}");

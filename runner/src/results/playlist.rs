@@ -31,6 +31,8 @@ pub struct PlaylistEntry {
 pub struct Playlist {
     target_seconds: u64,
     origin_unix_ns: i64,
+    /// Name of the init segment.
+    init: Option<String>,
     /// Of all entries.
     text: String,
     window: VecDeque<WindowEntry>,
@@ -52,11 +54,18 @@ impl Playlist {
         Self {
             target_seconds: segment_length.as_millis().div_ceil(1000) as u64,
             origin_unix_ns,
+            init: None,
             text: String::new(),
             window: VecDeque::new(),
             removed: 0,
             removed_discontinuities: 0,
         }
+    }
+
+    /// Segments are of fragmented MP4 and need this init segment; its path is relative to the playlist.
+    pub fn with_init(mut self, name: &str) -> Self {
+        self.init = Some(reference(name));
+        self
     }
 
     /// Another segment is stored, and all before it are or never will be.
@@ -91,18 +100,14 @@ impl Playlist {
 
     /// The playlist of everything so far. `ended`: nothing follows.
     pub fn event(&self, ended: bool) -> String {
-        let mut out = self.head(true, 0);
+        let mut out = self.head(true, 0, 0);
         out.push_str(&self.text);
         finish(out, ended)
     }
 
     /// The playlist of the last five segments. `ended`: nothing follows.
     pub fn live(&self, ended: bool) -> String {
-        let mut out = self.head(false, self.removed);
-        // A player that loads the list again counts the discontinuities that it no longer sees; without the tag there are none.
-        if self.removed_discontinuities > 0 {
-            let _ = writeln!(out, "#EXT-X-DISCONTINUITY-SEQUENCE:{}", self.removed_discontinuities);
-        }
+        let mut out = self.head(false, self.removed, self.removed_discontinuities);
         self.window.iter().for_each(|entry| out.push_str(&entry.text));
         finish(out, ended)
     }
@@ -112,12 +117,22 @@ impl Playlist {
         self.text.len() as u64
     }
 
-    fn head(&self, event: bool, sequence: u64) -> String {
+    fn head(&self, event: bool, sequence: u64, discontinuities: u64) -> String {
         let kind = if event { "#EXT-X-PLAYLIST-TYPE:EVENT\n" } else { "" };
         let target = self.target_seconds;
-        format!(
-            "#EXTM3U\n#EXT-X-VERSION:4\n{kind}#EXT-X-ALLOW-CACHE:NO\n#EXT-X-TARGETDURATION:{target}\n#EXT-X-MEDIA-SEQUENCE:{sequence}\n"
-        )
+        // EXT-X-MAP beside other things than I frames is of version 6 (RFC 8216 7); 7 is what players know fragments by.
+        let version = if self.init.is_some() { 7 } else { 4 };
+        let mut out = format!(
+            "#EXTM3U\n#EXT-X-VERSION:{version}\n{kind}#EXT-X-ALLOW-CACHE:NO\n#EXT-X-TARGETDURATION:{target}\n#EXT-X-MEDIA-SEQUENCE:{sequence}\n"
+        );
+        // A player that loads the list again counts the discontinuities that it no longer sees; without the tag there are none.
+        if discontinuities > 0 {
+            let _ = writeln!(out, "#EXT-X-DISCONTINUITY-SEQUENCE:{discontinuities}");
+        }
+        if let Some(init) = &self.init {
+            let _ = writeln!(out, "#EXT-X-MAP:URI=\"{init}\"");
+        }
+        out
     }
 
     fn unix_ms(&self, at_ns: u64) -> i64 {
@@ -142,7 +157,7 @@ fn reference(name: &str) -> String {
     }
     for c in name.chars() {
         match c {
-            '%' | '#' | '?' | '\\' | '\u{7f}' | '\0'..='\u{1f}' => {
+            '%' | '#' | '?' | '\\' | '"' | '\u{7f}' | '\0'..='\u{1f}' => {
                 let _ = write!(out, "%{:02X}", u32::from(c));
             }
             _ => out.push(c),
@@ -247,6 +262,14 @@ mod tests {
     fn the_target_duration_holds_a_length_with_a_fraction() {
         let text = Playlist::new(Duration::from_millis(2500), ORIGIN).live(false);
         assert!(text.contains("#EXT-X-TARGETDURATION:3\n"), "{text}");
+    }
+
+    #[test]
+    fn fragments_name_their_init_segment() {
+        let playlist = Playlist::new(Duration::from_secs(4), ORIGIN).with_init("e/a_init.mp4");
+        let text = playlist.live(false);
+        assert!(text.starts_with("#EXTM3U\n#EXT-X-VERSION:7\n"), "{text}");
+        assert!(text.ends_with("#EXT-X-MEDIA-SEQUENCE:0\n#EXT-X-MAP:URI=\"e/a_init.mp4\"\n"), "{text}");
     }
 
     #[test]

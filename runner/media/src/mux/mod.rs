@@ -12,7 +12,7 @@ use gstreamer as gst;
 use spillway_plan::Container;
 
 pub use ivf::Ivf;
-pub use mp4::{Mp4, Mp4TrackKind};
+pub use mp4::{FragmentMuxer, Mp4, Mp4TrackKind};
 pub use spool_sink::SpoolSink;
 pub use ts::TsMuxer;
 

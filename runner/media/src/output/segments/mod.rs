@@ -1,4 +1,4 @@
-//! HLS segments of MPEG-TS, cut on a grid of media time. Encoded pictures and frames of sound come in, each as its stream
+//! HLS segments of MPEG-TS or fragmented MP4, cut on a grid of media time. Encoded pictures and frames of sound come in, each as its stream
 //! has it; what is to be done with the segment files comes out, in order. Pure: runs in the encoder's thread, which
 //! writes each effect to the spool at once (one write for an access unit, so that a kill leaves whole ones).
 //!
@@ -6,63 +6,27 @@
 //! frame asked for by a viewer cuts nothing, and what comes late once does not move later borders. Without pictures every
 //! frame of sound is a key frame. Playlists are the runner's: it alone knows which segments are stored.
 
+mod muxer;
+mod plan;
 mod grid;
 
 use std::collections::VecDeque;
 
-use crate::mux::{AAC_FRAME_SAMPLES, TsMuxer};
+use crate::mux::AAC_FRAME_SAMPLES;
 use crate::units::MediaTime;
 
 pub use grid::SegmentGrid;
+pub use plan::{ClosedSegment, SegmentEffect, SegmentVideo, SegmenterPlan};
+
+use muxer::SegmentMuxer;
 
 /// Sound that is so far ahead of the pictures is written without them: 80 kB at 128 kbit/s.
 const MAX_HELD_NS: u64 = 5_000_000_000;
 
-/// What is cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SegmenterPlan {
-    /// Of a segment, nanoseconds.
-    pub length_ns: u64,
-    /// H264 at so many frames a second; `None`: sound alone.
-    pub framerate: Option<u32>,
-    /// AAC-LC stereo at so many samples a second.
-    pub aac_rate: Option<u32>,
-}
-
-/// What is to be done with the files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SegmentEffect {
-    /// A segment begins.
-    Open {
-        /// Its number, from 0 on without a gap.
-        index: u32,
-        /// Of its first picture, or frame of sound where there are no pictures.
-        at: MediaTime,
-    },
-    /// Whole packets, behind everything in the open segment.
-    Append(Vec<u8>),
-    /// The open segment is whole.
-    Close(ClosedSegment),
-}
-
-/// A whole segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClosedSegment {
-    /// Its number.
-    pub index: u32,
-    /// Where it begins; where the one before it ends.
-    pub at: MediaTime,
-    /// Up to the begin of the next, or the end of its last picture. Never the sum of the lengths of frames.
-    pub length_ns: u64,
-    /// Size of the file.
-    pub bytes: u64,
-}
-
 /// Cuts one recording.
-#[derive(Debug)]
 pub struct Segmenter {
     plan: SegmenterPlan,
-    muxer: TsMuxer,
+    muxer: SegmentMuxer,
     /// Of a picture, or of sound where it is alone.
     frame_ns: u64,
     audio_frame_ns: u64,
@@ -86,11 +50,11 @@ struct OpenSegment {
 }
 
 impl Segmenter {
-    /// `None` for what a transport stream cannot describe, see [`TsMuxer::new`].
+    /// `None` for what the format cannot describe: a rate of AAC that ADTS has no number for, or nothing to cut.
     pub fn new(plan: SegmenterPlan) -> Option<Self> {
-        let muxer = TsMuxer::new(plan.framerate.is_some(), plan.aac_rate)?;
+        let muxer = SegmentMuxer::new(&plan)?;
         let audio_frame_ns = plan.aac_rate.map_or(0, |rate| AAC_FRAME_SAMPLES * 1_000_000_000 / u64::from(rate.max(1)));
-        let frame_ns = plan.framerate.map_or(audio_frame_ns, |framerate| 1_000_000_000 / u64::from(framerate.max(1)));
+        let frame_ns = plan.video.map_or(audio_frame_ns, |video| 1_000_000_000 / u64::from(video.framerate.max(1)));
         Some(Self {
             plan,
             muxer,
@@ -114,10 +78,10 @@ impl Segmenter {
     /// can show them.
     pub fn video(&mut self, at: MediaTime, key: bool, access_unit: &[u8]) -> Vec<SegmentEffect> {
         let mut effects = vec![];
-        if self.plan.framerate.is_none() {
+        if self.plan.video.is_none() {
             return effects;
         }
-        if key {
+        if key && self.muxer.describe(access_unit) {
             self.cut_if_due(at, &mut effects);
         }
         if self.open.is_some() {
@@ -138,7 +102,7 @@ impl Segmenter {
         if self.plan.aac_rate.is_none() {
             return effects;
         }
-        if self.plan.framerate.is_none() {
+        if self.plan.video.is_none() {
             self.cut_if_due(at, &mut effects);
             self.newest = self.newest.max(at);
             self.muxer.audio(at, frame, &mut bytes);
@@ -171,12 +135,13 @@ impl Segmenter {
             // Sound from before the first picture.
             let begun = |held: &(MediaTime, Vec<u8>)| held.0.plus_ns(self.audio_frame_ns) > at;
             self.held.retain(begun);
+            effects.extend(self.muxer.init().map(SegmentEffect::Init));
         }
         self.next_index += 1;
         self.open = Some(open);
         effects.push(SegmentEffect::Open { index: open.index, at });
         let mut tables = vec![];
-        self.muxer.begin_segment(&mut tables);
+        self.muxer.begin(&mut tables);
         self.append(tables, effects);
     }
 
@@ -187,7 +152,7 @@ impl Segmenter {
         }
         let mut bytes = vec![];
         self.release_to(sound_to, &mut bytes);
-        self.muxer.end_segment(&mut bytes);
+        self.muxer.end(end, &mut bytes);
         self.append(bytes, effects);
         if let Some(open) = self.open.take() {
             effects.push(SegmentEffect::Close(ClosedSegment {

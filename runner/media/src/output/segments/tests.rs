@@ -1,7 +1,9 @@
+use spillway_plan::segment_name::SegmentFormat;
+
 use super::*;
 
 const SECOND: u64 = 1_000_000_000;
-const KEY: [u8; 16] = [0, 0, 0, 1, 0x67, 1, 2, 0, 0, 1, 0x68, 3, 0, 0, 1, 0x65];
+const KEY: [u8; 17] = [0, 0, 0, 1, 0x67, 1, 2, 3, 0, 0, 1, 0x68, 3, 0, 0, 1, 0x65];
 const PICTURE: [u8; 6] = [0, 0, 0, 1, 0x41, 9];
 
 fn ns(seconds: f64) -> u64 {
@@ -17,7 +19,8 @@ fn frame_at(frame: u64, rate: u64) -> MediaTime {
 }
 
 fn segmenter(framerate: Option<u32>, aac_rate: Option<u32>) -> Segmenter {
-    Segmenter::new(SegmenterPlan { length_ns: 4 * SECOND, framerate, aac_rate }).unwrap()
+    let video = framerate.map(|framerate| SegmentVideo { framerate, size: (320, 180) });
+    Segmenter::new(SegmenterPlan { format: SegmentFormat::MpegTs, length_ns: 4 * SECOND, video, aac_rate }).unwrap()
 }
 
 /// Files as the effects leave them, checked on the way.
@@ -31,6 +34,7 @@ impl Files {
     fn apply(&mut self, effects: Vec<SegmentEffect>) {
         for effect in effects {
             match effect {
+                SegmentEffect::Init(_) => panic!("not of MPEG-TS"),
                 SegmentEffect::Open { index, at } => {
                     assert!(self.open.is_none());
                     assert_eq!(index as usize, self.closed.len());
@@ -209,4 +213,36 @@ fn a_recording_may_begin_with_sound_that_has_no_picture() {
     }
     files.apply(segmenter.finish());
     assert!(files.closed.is_empty() && files.open.is_none());
+}
+
+/// Players need the parameter sets before anything else, and a fragment's sizes stand in front of its data.
+#[test]
+fn fragments_come_whole_behind_one_init_segment() {
+    let video = Some(SegmentVideo { framerate: 30, size: (320, 180) });
+    let plan = SegmenterPlan { format: SegmentFormat::FragmentedMp4, length_ns: SECOND, video, aac_rate: Some(48_000) };
+    let mut segmenter = Segmenter::new(plan).unwrap();
+    let mut names = vec![];
+    for number in 0..75u64 {
+        let time = MediaTime::from_ns(number * SECOND / 30);
+        let unit: &[u8] = match number {
+            // A key frame that nothing describes.
+            0 => &KEY[13..],
+            15 | 45 | 60 => &KEY,
+            _ => &PICTURE,
+        };
+        let mut effects = segmenter.audio(time, &[0x21; 9]);
+        effects.extend(segmenter.video(time, number % 15 == 0, unit));
+        if number == 74 {
+            effects.extend(segmenter.finish());
+        }
+        names.extend(effects.iter().map(|effect| match effect {
+            SegmentEffect::Init(bytes) => String::from_utf8_lossy(&bytes[4..8]).into_owned(),
+            SegmentEffect::Open { index, .. } => format!("open {index}"),
+            SegmentEffect::Append(bytes) => String::from_utf8_lossy(&bytes[4..8]).into_owned(),
+            SegmentEffect::Close(closed) => format!("close {} of {} ms", closed.index, closed.length_ns / 1_000_000),
+        }));
+    }
+    let expected =
+        ["ftyp", "open 0", "styp", "close 0 of 1000 ms", "open 1", "styp", "close 1 of 999 ms"].map(str::to_owned);
+    assert_eq!(names, expected);
 }
