@@ -137,7 +137,7 @@ impl Playlist {
 
     fn unix_ms(&self, at_ns: u64) -> i64 {
         let unix_ns = i128::from(self.origin_unix_ns) + i128::from(at_ns);
-        i64::try_from(unix_ns.div_euclid(1_000_000)).unwrap_or(i64::MAX)
+        i64::try_from((unix_ns + 500_000).div_euclid(1_000_000)).unwrap_or(i64::MAX)
     }
 }
 

@@ -8,12 +8,16 @@ use crate::units::MediaTime;
 
 use super::plan::SegmenterPlan;
 
+/// One of the two.
 pub enum SegmentMuxer {
+    /// Appends packets as frames come.
     Ts(TsMuxer),
+    /// Writes a segment when it ends.
     Fragments(FragmentMuxer),
 }
 
 impl SegmentMuxer {
+    /// `None` for what the format cannot describe.
     pub fn new(plan: &SegmenterPlan) -> Option<Self> {
         let size = plan.video.map(|video| video.size);
         match plan.format {
@@ -38,12 +42,14 @@ impl SegmentMuxer {
         }
     }
 
+    /// A segment begins.
     pub fn begin(&mut self, out: &mut Vec<u8>) {
         if let Self::Ts(muxer) = self {
             muxer.begin_segment(out);
         }
     }
 
+    /// An access unit in Annex B.
     pub fn video(&mut self, at: MediaTime, key: bool, access_unit: &[u8], out: &mut Vec<u8>) {
         match self {
             Self::Ts(muxer) => muxer.video(at, key, access_unit, out),
@@ -51,6 +57,7 @@ impl SegmentMuxer {
         }
     }
 
+    /// One raw AAC frame.
     pub fn audio(&mut self, at: MediaTime, frame: &[u8], out: &mut Vec<u8>) {
         match self {
             Self::Ts(muxer) => muxer.audio(at, frame, out),
@@ -58,6 +65,7 @@ impl SegmentMuxer {
         }
     }
 
+    /// The segment ends at `at`.
     pub fn end(&mut self, at: MediaTime, out: &mut Vec<u8>) {
         match self {
             Self::Ts(muxer) => muxer.end_segment(out),
