@@ -30,7 +30,7 @@ impl TsTail {
         let mut walk = Walk::default();
         let mut end = 0;
         for bytes in segment.chunks_exact(PACKET_BYTES) {
-            let Some(packet) = Packet::read(bytes) else { break };
+            let Some(packet) = TsPacket::read(bytes) else { break };
             walk.packet(&packet, end);
             end += PACKET_BYTES;
         }
@@ -58,7 +58,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn packet(&mut self, packet: &Packet, at: usize) {
+    fn packet(&mut self, packet: &TsPacket, at: usize) {
         let goes_on = self.open.as_ref().is_some_and(|open| open.pid == packet.pid)
             && !packet.start
             && !packet.payload.is_empty();
@@ -118,14 +118,14 @@ impl OpenPes {
     }
 }
 
-struct Packet<'a> {
+struct TsPacket<'a> {
     pid: u16,
     start: bool,
     has_field: bool,
     payload: &'a [u8],
 }
 
-impl<'a> Packet<'a> {
+impl<'a> TsPacket<'a> {
     /// `None` for what is none: pages that were never written are zeros.
     fn read(bytes: &'a [u8]) -> Option<Self> {
         let has_field = bytes[3] & 0x20 != 0;
