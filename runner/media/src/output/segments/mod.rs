@@ -1,6 +1,6 @@
-//! HLS segments of MPEG-TS or fragmented MP4, cut on a grid of media time. Encoded pictures and frames of sound come in, each as its stream
-//! has it; what is to be done with the segment files comes out, in order. Pure: runs in the encoder's thread, which
-//! writes each effect to the spool at once (one write for an access unit, so that a kill leaves whole ones).
+//! HLS segments of MPEG-TS or fragmented MP4, cut on a grid of media time. Encoded pictures and frames of sound come in,
+//! each as its stream has it; what is to be done with the segment files comes out, in order. Pure: runs in the encoder's
+//! thread, which writes each effect to the spool at once (one write for an access unit, so that a kill leaves whole ones).
 //!
 //! A segment ends at the first key frame on or behind the next line of the grid, not `length` after its begin: a key
 //! frame asked for by a viewer cuts nothing, and what comes late once does not move later borders. Without pictures every
