@@ -17,8 +17,8 @@ mod file;
 mod file_id;
 mod ts_tail;
 
-pub use file::*;
+pub use file::{SealTracker, SpoolError, SpoolFile, WriteProgress};
 pub use file_id::FileId;
-pub use messages::*;
+pub use messages::{MediaCommand, MediaEndReason, MediaEvent, MediaSettings, Quality, StartCommand, TrackFacts};
 pub use reader::{BaseDataOffset, Origin, SpoolReader};
 pub use ts_tail::TsTail;

@@ -1,6 +1,8 @@
 //! H264 and H265 as RTP brings them (start codes) and as MP4 keeps them (lengths, and a description in front: `avcC`,
 //! `hvcC`). Pure.
 
+use crate::nal_unit::unescaped;
+
 /// The NAL units of an access unit.
 pub fn units(data: &[u8]) -> Vec<&[u8]> {
     let mut starts = vec![];
@@ -82,17 +84,6 @@ pub fn hevc_config(key_frame: &[u8]) -> Option<Vec<u8>> {
         out.extend_from_slice(unit);
     }
     Some(out)
-}
-
-fn unescaped(unit: &[u8]) -> Vec<u8> {
-    let mut out: Vec<u8> = Vec::with_capacity(unit.len());
-    for byte in unit {
-        if *byte == 3 && out.ends_with(&[0, 0]) {
-            continue;
-        }
-        out.push(*byte);
-    }
-    out
 }
 
 #[cfg(test)]

@@ -33,3 +33,8 @@ pub(crate) fn muxer(container: Container) -> Result<gst::Element, PipelineError>
         }
     }
 }
+
+/// A time in another unit, rounded: `from` and `to` are units a second.
+fn scale(value: u64, from: u64, to: u32) -> u64 {
+    ((u128::from(value) * u128::from(to) + u128::from(from / 2)) / u128::from(from)) as u64
+}

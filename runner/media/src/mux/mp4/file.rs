@@ -29,9 +29,8 @@ pub struct Mp4 {
     tracks: Vec<Mp4Track>,
     fragment_ns: u64,
     next_fragment_ns: u64,
-    /// Begin of the open fragment and newest time seen.
+    /// Begin of the open fragment.
     since_ns: Option<u64>,
-    newest_ns: u64,
     described: bool,
     fragments: u32,
 }
@@ -41,16 +40,7 @@ impl Mp4 {
     pub fn open(file: SpoolFile, kinds: &[Mp4TrackKind], fragment_ns: u64) -> Self {
         let tracks = kinds.iter().map(|kind| Mp4Track::new(*kind)).collect();
         let next_fragment_ns = FIRST_FRAGMENT_NS.min(fragment_ns);
-        Self {
-            file,
-            tracks,
-            fragment_ns,
-            next_fragment_ns,
-            since_ns: None,
-            newest_ns: 0,
-            described: false,
-            fragments: 0,
-        }
+        Self { file, tracks, fragment_ns, next_fragment_ns, since_ns: None, described: false, fragments: 0 }
     }
 
     /// `at_ns` since the beginning of the file. Pictures before the first key frame are dropped: nothing can show them.
@@ -63,15 +53,13 @@ impl Mp4 {
         if !track.take(at_ns, key, data) {
             return Ok(());
         }
-        let keyframe = track.is_video() && key;
-        let (sound, waits_ns) = (!track.is_video(), track.waits_ns());
-        self.newest_ns = self.newest_ns.max(at_ns);
+        let (video, waits_ns) = (track.is_video(), track.waits_ns());
         let since = *self.since_ns.get_or_insert(at_ns);
-        let due = if keyframe {
+        let due = if video && key {
             // By the track's own time: a busy encoder's pictures come seconds behind the sound.
             waits_ns >= MIN_FRAGMENT_NS
         } else {
-            at_ns.saturating_sub(since) >= self.next_fragment_ns && !(sound && self.awaits_video(since))
+            at_ns.saturating_sub(since) >= self.next_fragment_ns && (video || !self.awaits_video(at_ns, since))
         };
         if due && self.tracks.iter().all(|track| track.format.is_some()) {
             self.fragment(Some(at_ns))?;
@@ -102,8 +90,8 @@ impl Mp4 {
 
     /// Sound that comes first would end the fragment one picture before a keyframe that is on its way. Video that stands
     /// still is not waited for.
-    fn awaits_video(&self, since_ns: u64) -> bool {
-        self.newest_ns < since_ns + self.next_fragment_ns * 3 / 2
+    fn awaits_video(&self, at_ns: u64, since_ns: u64) -> bool {
+        at_ns < since_ns + self.next_fragment_ns * 3 / 2
             && self.tracks.iter().any(|track| track.is_video() && track.waiting.len() > 1)
     }
 
@@ -118,9 +106,9 @@ impl Mp4 {
             self.file.append(&front)?;
             self.described = true;
         }
-        let (newest, standstill) = (self.newest_ns, self.fragment_ns);
+        let standstill_ns = self.fragment_ns;
         let parts: Vec<(Vec<PendingSample>, u64)> =
-            self.tracks.iter_mut().map(|track| track.part(newest, standstill, cut_ns)).collect();
+            self.tracks.iter_mut().map(|track| track.part(standstill_ns, cut_ns)).collect();
         if parts.iter().all(|(samples, _)| samples.is_empty()) {
             return Ok(());
         }
@@ -159,3 +147,6 @@ fn data_head(size: u32) -> [u8; 16] {
     head[8..12].copy_from_slice(&size.to_be_bytes());
     head
 }
+
+#[cfg(test)]
+mod tests;

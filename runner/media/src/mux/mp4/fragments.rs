@@ -8,8 +8,8 @@ use crate::track::Codec;
 use crate::units::MediaTime;
 
 use super::boxes::{boxed, brands, full, u32};
-use super::track::{DataPlace, Mp4Track, Mp4TrackKind, PendingSample, moov, scale, traf};
-use crate::mux::annexb;
+use super::track::{DataPlace, Mp4Track, Mp4TrackKind, PendingSample, moov, traf};
+use crate::mux::{annexb, scale};
 
 /// Bytes of a box's size and name.
 const BOX_HEAD: usize = 8;
@@ -70,7 +70,7 @@ impl FragmentMuxer {
             .iter_mut()
             .map(|track| {
                 let end = scale(end.ns(), 1_000_000_000, track.timescale);
-                let (video, (samples, usual_end)) = (track.is_video(), track.part(0, 0, None));
+                let (video, (samples, usual_end)) = (track.is_video(), track.part(0, None));
                 let shown_until = samples.last().filter(|last| video && last.at < end).map_or(usual_end, |_| end);
                 (samples, shown_until)
             })

@@ -1,7 +1,7 @@
 //! One track of an MP4: its samples on the way into the file, and the boxes that describe them. Pure; `file` and
 //! `fragments` decide what is written when.
 
-use crate::mux::{aac, annexb};
+use crate::mux::{aac, annexb, scale};
 use crate::track::Codec;
 
 use super::boxes::{self, SampleFormat, boxed, full, u32, u64};
@@ -67,12 +67,12 @@ struct Mp4Chunk {
     samples: u32,
 }
 
-/// Describes the tracks. `fragmented`: samples follow in fragments; else all that are written are in it.
+/// Describes the tracks. `fragmented`: before the first fragment, when no sample is known and everything about samples is
+/// empty.
 pub fn moov(out: &mut Vec<u8>, tracks: &[Mp4Track], fragmented: bool) {
     let duration = tracks.iter().map(|track| track.end_in(TIMESCALE)).max().unwrap_or(0);
     boxed(out, b"moov", |out| {
-        let queued = if fragmented { 0 } else { duration };
-        boxes::mvhd(out, TIMESCALE, queued, tracks.len() as u32 + 1);
+        boxes::mvhd(out, TIMESCALE, duration, tracks.len() as u32 + 1);
         for (index, track) in tracks.iter().enumerate() {
             track.trak(out, index as u32 + 1, fragmented);
         }
@@ -186,7 +186,7 @@ impl Mp4Track {
     }
 
     /// What goes into this fragment, and where its last sample ends.
-    pub fn part(&mut self, newest_ns: u64, standstill_ns: u64, cut_ns: Option<u64>) -> (Vec<PendingSample>, u64) {
+    pub fn part(&mut self, standstill_ns: u64, cut_ns: Option<u64>) -> (Vec<PendingSample>, u64) {
         let in_track = |ns: u64| scale(ns, 1_000_000_000, self.timescale);
         let Some(waiting) = self.waiting.last().map(|sample| sample.at) else { return (vec![], 0) };
         let Some(cut) = cut_ns.map(in_track) else {
@@ -194,9 +194,8 @@ impl Mp4Track {
             return (std::mem::take(&mut self.waiting), waiting + usual);
         };
         // A track that stands still: its last sample is shown until something comes.
-        let newest = in_track(newest_ns);
-        if newest >= waiting + in_track(standstill_ns) {
-            return (std::mem::take(&mut self.waiting), newest);
+        if cut >= waiting + in_track(standstill_ns) {
+            return (std::mem::take(&mut self.waiting), cut);
         }
         let before = self.waiting.partition_point(|sample| sample.at < cut).min(self.waiting.len() - 1);
         let rest = self.waiting.split_off(before);
@@ -204,14 +203,15 @@ impl Mp4Track {
         (std::mem::replace(&mut self.waiting, rest), until)
     }
 
-    /// Duration of a sample that none follows.
-    pub fn usual(&self) -> u64 {
+    /// Duration of a sample that none follows: a picture's is that of the one before.
+    fn usual(&self) -> u64 {
         match self.kind {
             Mp4TrackKind::Aac { .. } => 1024,
             Mp4TrackKind::Opus => 960,
             Mp4TrackKind::Video { .. } => {
-                let mut times = self.waiting.iter().rev().map(|sample| sample.at);
-                let (last, before) = (times.next(), times.next().or(self.written.last().map(|sample| sample.at)));
+                let written = self.written.iter().rev().map(|sample| sample.at);
+                let mut times = self.waiting.iter().rev().map(|sample| sample.at).chain(written);
+                let (last, before) = (times.next(), times.next());
                 last.zip(before)
                     .map_or(u64::from(self.timescale) / 30, |(last, before)| last.saturating_sub(before).max(1))
             }
@@ -232,14 +232,7 @@ impl Mp4Track {
     }
 
     fn durations(&self) -> impl Iterator<Item = u32> {
-        let usual = match self.kind {
-            Mp4TrackKind::Aac { .. } => 1024,
-            Mp4TrackKind::Opus => 960,
-            Mp4TrackKind::Video { .. } => match self.written.as_slice() {
-                [.., before, last] => (last.at - before.at) as u32,
-                _ => self.timescale / 30,
-            },
-        };
+        let usual = self.usual() as u32;
         let nexts = self.written.iter().skip(1).map(Some).chain([None]);
         self.written
             .iter()
@@ -259,8 +252,7 @@ impl Mp4Track {
             SampleFormat::H264 { size, .. } | SampleFormat::H265 { size, .. } => Some(*size),
             SampleFormat::Aac { .. } | SampleFormat::Opus { .. } => None,
         };
-        let (movie, media) =
-            if fragmented { (0, 0) } else { (self.end_in(TIMESCALE), self.durations().map(u64::from).sum()) };
+        let (movie, media): (u64, u64) = (self.end_in(TIMESCALE), self.durations().map(u64::from).sum());
         boxed(out, b"trak", |out| {
             boxes::tkhd(out, track, movie, size);
             if !fragmented {
@@ -299,16 +291,12 @@ impl Mp4Track {
     }
 
     fn tables(&self, out: &mut Vec<u8>, fragmented: bool, video: bool) {
-        let samples: &[WrittenSample] = if fragmented { &[] } else { &self.written };
-        let chunks: &[Mp4Chunk] = if fragmented { &[] } else { &self.chunks };
         full(out, b"stts", 0, 0, |out| {
             let mut runs: Vec<(u32, u32)> = vec![];
-            if !fragmented {
-                for duration in self.durations() {
-                    match runs.last_mut() {
-                        Some((count, same)) if *same == duration => *count += 1,
-                        _ => runs.push((1, duration)),
-                    }
+            for duration in self.durations() {
+                match runs.last_mut() {
+                    Some((count, same)) if *same == duration => *count += 1,
+                    _ => runs.push((1, duration)),
                 }
             }
             u32(out, runs.len() as u32);
@@ -320,14 +308,14 @@ impl Mp4Track {
         if video && !fragmented {
             full(out, b"stss", 0, 0, |out| {
                 let keys: Vec<u32> =
-                    samples.iter().zip(1..).filter(|(sample, _)| sample.key).map(|(_, number)| number).collect();
+                    self.written.iter().zip(1..).filter(|(sample, _)| sample.key).map(|(_, number)| number).collect();
                 u32(out, keys.len() as u32);
                 keys.iter().for_each(|number| u32(out, *number));
             });
         }
         full(out, b"stsc", 0, 0, |out| {
             let mut runs: Vec<(u32, u32)> = vec![];
-            for (chunk, number) in chunks.iter().zip(1..) {
+            for (chunk, number) in self.chunks.iter().zip(1..) {
                 if runs.last().is_none_or(|(_, same)| *same != chunk.samples) {
                     runs.push((number, chunk.samples));
                 }
@@ -341,17 +329,12 @@ impl Mp4Track {
         });
         full(out, b"stsz", 0, 0, |out| {
             u32(out, 0);
-            u32(out, samples.len() as u32);
-            samples.iter().for_each(|sample| u32(out, sample.size));
+            u32(out, self.written.len() as u32);
+            self.written.iter().for_each(|sample| u32(out, sample.size));
         });
         full(out, b"co64", 0, 0, |out| {
-            u32(out, chunks.len() as u32);
-            chunks.iter().for_each(|chunk| u64(out, chunk.offset));
+            u32(out, self.chunks.len() as u32);
+            self.chunks.iter().for_each(|chunk| u64(out, chunk.offset));
         });
     }
-}
-
-/// `value` units of which `from` are a second, in units of which `to` are one.
-pub fn scale(value: u64, from: u64, to: u32) -> u64 {
-    ((u128::from(value) * u128::from(to) + u128::from(from / 2)) / u128::from(from)) as u64
 }

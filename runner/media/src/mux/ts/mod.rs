@@ -12,7 +12,7 @@ mod tables;
 
 use crate::units::MediaTime;
 
-use super::{aac, annexb};
+use super::{aac, annexb, scale};
 use packet::{PesHead, PidWriter};
 use tables::Tables;
 
@@ -21,7 +21,7 @@ const AUDIO_PID: u16 = 0x101;
 const VIDEO_STREAM: u8 = 0xe0;
 const AUDIO_STREAM: u8 = 0xc0;
 
-const TICKS_PER_SECOND: u64 = 90_000;
+const TICKS_PER_SECOND: u32 = 90_000;
 /// From the clock to the time stamp of what is written at the same moment: what a decoder may buffer. ffmpeg's value.
 const PTS_DELAY: u64 = 63_000;
 /// The clock follows the stream that is behind, but stays no further than this behind the other: a decoder buffers at
@@ -221,7 +221,7 @@ impl AudioPid {
 
     /// A frame at this time is where the time stamp of the waiting PES packet says, give or take half a frame.
     fn continues_at(&self, at: u64) -> bool {
-        let frames = |count: u64| count * aac::FRAME_SAMPLES * TICKS_PER_SECOND / self.rate;
+        let frames = |count: u64| count * aac::FRAME_SAMPLES * u64::from(TICKS_PER_SECOND) / self.rate;
         self.pending_frames == 0 || at.abs_diff(self.pending_at + frames(self.pending_frames)) <= frames(1) / 2
     }
 
@@ -240,7 +240,7 @@ impl AudioPid {
 }
 
 fn ticks(at: MediaTime) -> u64 {
-    ((u128::from(at.ns()) * u128::from(TICKS_PER_SECOND) + 500_000_000) / 1_000_000_000) as u64
+    scale(at.ns(), 1_000_000_000, TICKS_PER_SECOND)
 }
 
 fn nal_type(unit: &[u8]) -> u8 {
