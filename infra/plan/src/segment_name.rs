@@ -40,6 +40,24 @@ pub enum SegmentFormat {
     FragmentedMp4,
 }
 
+impl SegmentFormat {
+    /// Extension of a segment's file, with its dot.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::MpegTs => ".ts",
+            Self::FragmentedMp4 => ".m4s",
+        }
+    }
+
+    /// MIME type of a segment; of MPEG-TS livekit/egress' own.
+    pub fn mime(self) -> &'static str {
+        match self {
+            Self::MpegTs => "video/mp2t",
+            Self::FragmentedMp4 => "video/iso.segment",
+        }
+    }
+}
+
 /// What a request says; paths cleaned, variables not filled in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentNaming {
@@ -57,7 +75,7 @@ pub struct SegmentNaming {
 }
 
 /// Names with all variables filled in. No component is `.` or `..`, none is too long for a file system.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentNames {
     /// Storage path of the directory with the playlists: empty, or it ends in `/`.
     pub directory: String,
@@ -140,10 +158,7 @@ impl SegmentNaming {
 impl SegmentNames {
     /// Name of a segment, relative to the playlists. `begin`: local time of where it begins.
     pub fn segment(&self, index: u32, begin: NaiveDateTime) -> String {
-        let extension = match self.format {
-            SegmentFormat::MpegTs => ".ts",
-            SegmentFormat::FragmentedMp4 => ".m4s",
-        };
+        let extension = self.format.extension();
         match self.suffix {
             SegmentSuffix::Index => format!("{}_{index:05}{extension}", self.prefix),
             SegmentSuffix::Timestamp => format!("{}_{}{extension}", self.prefix, begin.format("%Y%m%d%H%M%S%3f")),

@@ -178,9 +178,10 @@ fn time_stamps_and_clock_wrap_after_twenty_six_and_a_half_hours() {
     let mut out = vec![];
     let wrap = 1u64 << 33;
     let begin = wrap - 2 * PTS_DELAY;
-    assert_eq!(begin / TICKS_PER_SECOND / 60, 1590);
+    let ticks_per_second = u64::from(TICKS_PER_SECOND);
+    assert_eq!(begin / ticks_per_second / 60, 1590);
     for number in 0..100u64 {
-        let ns = (begin + number * 3600) * (SECOND / TICKS_PER_SECOND) + (begin + number * 3600) / 9;
+        let ns = (begin + number * 3600) * (SECOND / ticks_per_second) + (begin + number * 3600) / 9;
         let time = MediaTime::from_ns(ns);
         assert_eq!(ticks(time), begin + number * 3600);
         muxer.video(time, number % 25 == 0, &key_frame(100), &mut out);
