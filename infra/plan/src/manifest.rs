@@ -43,6 +43,9 @@ pub struct Manifest {
     /// In the order of EgressInfo's `file_results`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<ManifestFile>,
+    /// Of the HLS outputs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub playlists: Vec<ManifestPlaylist>,
     /// What was really recorded, as measured by the media process; its type is the media process' own.
     #[serde(skip_serializing_if = "serde_json::Value::is_null")]
     pub quality: serde_json::Value,
@@ -58,6 +61,18 @@ pub struct ManifestFile {
     /// Path or URL that a client opens.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub location: String,
+}
+
+/// The playlist of an HLS output.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ManifestPlaylist {
+    /// Path or URL that a client opens.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub location: String,
+    /// In the order of the playlist.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<ManifestFile>,
 }
 
 impl Manifest {

@@ -69,6 +69,7 @@ pub fn manifest(
             .iter()
             .map(|file| ManifestFile { filename: file.filename.clone(), location: file.location.clone() })
             .collect(),
+        playlists: vec![],
         quality: serde_json::to_value(quality)?,
     };
     Ok(Some((manifest::path(&first.filename, &plan.egress_id), manifest.to_json()?)))
