@@ -130,6 +130,9 @@ pub enum MediaEvent {
         n: u32,
         /// Where it begins: nanoseconds since [`MediaEvent::Started`].
         at_ns: u64,
+        /// With the first one: what names are made of.
+        #[serde(default)]
+        facts: Option<TrackFacts>,
     },
     /// Progress of the open segment, at most four times a second.
     SegmentWrote {

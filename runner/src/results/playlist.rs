@@ -18,6 +18,8 @@ const LIVE_WINDOW: usize = 5;
 pub struct PlaylistEntry {
     /// Path of its file, relative to the playlist.
     pub name: String,
+    /// URL of its file, where it is in another store than the playlist.
+    pub elsewhere: Option<String>,
     /// Where it begins, nanoseconds of media time.
     pub at_ns: u64,
     /// Until the next one begins, nanoseconds.
@@ -86,7 +88,7 @@ impl Playlist {
             date.format("%Y-%m-%dT%H:%M:%S%.3fZ"),
             length / 1000,
             length % 1000,
-            reference(&entry.name),
+            entry.elsewhere.clone().unwrap_or_else(|| reference(&entry.name)),
         );
         self.text.push_str(&text);
         self.window.push_back(WindowEntry { text, discontinuity });
@@ -136,9 +138,14 @@ impl Playlist {
     }
 
     fn unix_ms(&self, at_ns: u64) -> i64 {
-        let unix_ns = i128::from(self.origin_unix_ns) + i128::from(at_ns);
-        i64::try_from((unix_ns + 500_000).div_euclid(1_000_000)).unwrap_or(i64::MAX)
+        unix_ms(self.origin_unix_ns, at_ns)
     }
+}
+
+/// The date of a moment of media as playlists and names of segments have it: rounded to milliseconds.
+pub fn unix_ms(origin_unix_ns: i64, at_ns: u64) -> i64 {
+    let unix_ns = i128::from(origin_unix_ns) + i128::from(at_ns);
+    i64::try_from((unix_ns + 500_000).div_euclid(1_000_000)).unwrap_or(i64::MAX)
 }
 
 fn finish(mut text: String, ended: bool) -> String {
@@ -177,7 +184,8 @@ mod tests {
     fn entry(index: u64, discontinuity: bool) -> PlaylistEntry {
         let at = |index: u64| index * 4 * SECOND + index % 2 * 11_333_333;
         let length_ns = at(index + 1) - at(index);
-        PlaylistEntry { name: format!("a_{index:05}.ts"), at_ns: at(index), length_ns, discontinuity }
+        let name = format!("a_{index:05}.ts");
+        PlaylistEntry { name, elsewhere: None, at_ns: at(index), length_ns, discontinuity }
     }
 
     fn filled(entries: impl Iterator<Item = PlaylistEntry>) -> Playlist {
@@ -217,6 +225,7 @@ mod tests {
         let mut playlist = filled((0..1).map(|index| entry(index, true)));
         playlist.push(&PlaylistEntry {
             name: "b.ts".into(),
+            elsewhere: None,
             at_ns: 8 * SECOND,
             length_ns: 4 * SECOND,
             discontinuity: true,

@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use super::parts::PartState;
 use super::plan::PartLayout;
+use super::segments::SegmentsCheckpoint;
 
 /// How long Redis may keep an upload waiting.
 pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
@@ -34,6 +35,9 @@ pub struct Checkpoint {
     /// One entry per output that was opened or whose upload was begun.
     #[serde(default)]
     pub files: Vec<FileCheckpoint>,
+    /// One entry per HLS output in which something is recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<SegmentsCheckpoint>,
 }
 
 /// State of one file.
@@ -145,7 +149,7 @@ impl CheckpointWriter {
     }
 
     fn new(enabled: bool) -> Self {
-        let checkpoint = Checkpoint { host: host(), files: vec![] };
+        let checkpoint = Checkpoint { host: host(), ..Checkpoint::default() };
         Self {
             shared: Arc::new(CheckpointState {
                 checkpoint: Mutex::new(checkpoint),
@@ -188,6 +192,16 @@ impl CheckpointWriter {
     /// Changes the entries of all files.
     pub fn update_all(&self, change: impl Fn(&mut FileCheckpoint)) {
         self.change(|checkpoint| checkpoint.files.iter_mut().for_each(&change));
+    }
+
+    /// The state of an HLS output has changed; its earlier entry is replaced.
+    pub fn segments(&self, segments: SegmentsCheckpoint) {
+        self.change(|checkpoint| {
+            match checkpoint.segments.iter_mut().find(|known| known.output == segments.output) {
+                Some(known) => *known = segments,
+                None => checkpoint.segments.push(segments),
+            }
+        });
     }
 
     fn change(&self, change: impl FnOnce(&mut Checkpoint)) {
@@ -282,6 +296,13 @@ mod tests {
         assert_eq!(at(220), 3300, "beyond the last sample it goes on as before");
         assert_eq!(at(999), 14985);
         assert_eq!(media_at(&[], 7), 0);
+    }
+
+    #[test]
+    fn a_checkpoint_without_segments_reads_and_writes_as_before() {
+        let text = r#"{"host":"h/b","files":[]}"#;
+        let checkpoint: Checkpoint = serde_json::from_str(text).unwrap();
+        assert_eq!((checkpoint.segments.len(), serde_json::to_string(&checkpoint).unwrap().as_str()), (0, text));
     }
 
     #[tokio::test]

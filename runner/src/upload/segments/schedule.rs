@@ -20,7 +20,7 @@ pub enum UploadRule {
     BySize,
 }
 
-/// Uploads of one playlist object.
+/// Uploads of one playlist object, or of another small one that may have to be sent again.
 #[derive(Clone, Debug)]
 pub struct PlaylistSchedule {
     rule: UploadRule,
@@ -66,6 +66,13 @@ impl PlaylistSchedule {
         self.retry_at = None;
     }
 
+    /// Another store has taken over, and has nothing yet.
+    pub fn moved(&mut self) {
+        self.changed = self.any;
+        self.stored_at = None;
+        self.retry_at = None;
+    }
+
     /// Whether a PUT of the newest text begins now. If so it is under way until [`Self::finished`].
     pub fn begin(&mut self, playlist_bytes: u64, now: Instant) -> bool {
         let waits = self.retry_at.is_some_and(|at| now < at);
@@ -107,9 +114,14 @@ impl PlaylistSchedule {
         self.retry_at.or(self.stored_at.map(|at| at + MAX_AGE))
     }
 
+    /// The newest text is stored, or there was none.
+    pub fn is_stored(&self) -> bool {
+        !self.changed && self.in_flight.is_none()
+    }
+
     /// The last text, with its end, is stored, or there was none.
     pub fn is_complete(&self) -> bool {
-        self.ended && !self.changed && self.in_flight.is_none()
+        self.ended && self.is_stored()
     }
 }
 

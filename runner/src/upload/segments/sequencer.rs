@@ -1,9 +1,7 @@
 //! Which segments playlists name: uploads finish in any order, a playlist grows in the order of the recording and names
-//! only what is stored. Pure: results of uploads come in, entries go out.
+//! only what is stored. Pure: results of uploads come in, what may be listed goes out.
 
 use std::collections::BTreeMap;
-
-use crate::results::playlist::PlaylistEntry;
 
 /// A segment that is in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +14,19 @@ pub struct StoredSegment {
     pub length_ns: u64,
     /// Its size.
     pub bytes: u64,
+    /// It is in the backup store.
+    pub on_backup: bool,
+}
+
+/// A segment that playlists name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedSegment {
+    /// Its number.
+    pub index: u32,
+    /// What it is called and where it belongs.
+    pub segment: StoredSegment,
+    /// Segments between it and the one listed before it are lost.
+    pub discontinuity: bool,
 }
 
 /// What became of a segment.
@@ -53,31 +64,44 @@ pub struct SegmentSequencer {
 }
 
 impl SegmentSequencer {
-    /// Segment `index` is stored or lost; the first outcome counts. Answers the entries that playlists get now.
-    pub fn resolved(&mut self, index: u32, outcome: SegmentOutcome) -> Vec<PlaylistEntry> {
+    /// Segment `index` is stored or lost; the first outcome counts. Answers what playlists name from now on.
+    pub fn resolved(&mut self, index: u32, outcome: SegmentOutcome) -> Vec<ListedSegment> {
         if index >= self.next {
             self.waiting.entry(index).or_insert(outcome);
         }
-        let mut entries = vec![];
+        let mut listed = vec![];
         while let Some(outcome) = self.waiting.remove(&self.next) {
+            listed.extend(self.list(self.next, outcome));
             self.next += 1;
-            entries.extend(self.list(outcome));
         }
-        entries
+        listed
     }
 
-    /// No outcome will come any more: what has none is lost. Answers the entries behind it.
-    pub fn close(&mut self) -> Vec<PlaylistEntry> {
-        let mut entries = vec![];
+    /// No outcome will come any more: what has none is lost. Answers what playlists name behind it.
+    pub fn close(&mut self) -> Vec<ListedSegment> {
+        let mut listed = vec![];
         for (index, outcome) in std::mem::take(&mut self.waiting) {
             if index > self.next {
                 self.totals.lost += u64::from(index - self.next);
                 self.gap = true;
             }
+            listed.extend(self.list(index, outcome));
             self.next = index + 1;
-            entries.extend(self.list(outcome));
         }
-        entries
+        listed
+    }
+
+    /// Segment `index` is listed, or lost.
+    pub fn is_past(&self, index: u32) -> bool {
+        index < self.next
+    }
+
+    /// Stored segments that wait for one before them.
+    pub fn waiting(&self) -> impl Iterator<Item = (u32, &StoredSegment)> {
+        self.waiting.iter().filter_map(|(index, outcome)| match outcome {
+            SegmentOutcome::Stored(segment) => Some((*index, segment)),
+            SegmentOutcome::Lost => None,
+        })
     }
 
     /// Of everything listed so far.
@@ -85,7 +109,7 @@ impl SegmentSequencer {
         self.totals
     }
 
-    fn list(&mut self, outcome: SegmentOutcome) -> Option<PlaylistEntry> {
+    fn list(&mut self, index: u32, outcome: SegmentOutcome) -> Option<ListedSegment> {
         let SegmentOutcome::Stored(segment) = outcome else {
             self.gap = true;
             self.totals.lost += 1;
@@ -94,12 +118,7 @@ impl SegmentSequencer {
         self.totals.count += 1;
         self.totals.bytes += segment.bytes;
         self.totals.length_ns += segment.length_ns;
-        Some(PlaylistEntry {
-            name: segment.name,
-            at_ns: segment.at_ns,
-            length_ns: segment.length_ns,
-            discontinuity: std::mem::take(&mut self.gap),
-        })
+        Some(ListedSegment { index, segment, discontinuity: std::mem::take(&mut self.gap) })
     }
 }
 
@@ -111,11 +130,18 @@ mod tests {
 
     fn stored(index: u32) -> SegmentOutcome {
         let at_ns = u64::from(index) * 4_000_000_000;
-        SegmentOutcome::Stored(StoredSegment { name: index.to_string(), at_ns, length_ns: 4_000_000_000, bytes: 1000 })
+        SegmentOutcome::Stored(StoredSegment {
+            name: index.to_string(),
+            at_ns,
+            length_ns: 4_000_000_000,
+            bytes: 1000,
+            on_backup: false,
+        })
     }
 
-    fn names(entries: &[PlaylistEntry]) -> Vec<&str> {
-        entries.iter().map(|entry| entry.name.as_str()).collect()
+    fn names(listed: &[ListedSegment]) -> Vec<&str> {
+        assert!(listed.iter().all(|listed| listed.segment.name == listed.index.to_string()));
+        listed.iter().map(|listed| listed.segment.name.as_str()).collect()
     }
 
     #[test]
@@ -177,7 +203,7 @@ mod tests {
                 .map(|index| (index.to_string(), index > 0 && lost[index - 1]))
                 .collect();
             let listed: Vec<(String, bool)> =
-                entries.into_iter().map(|entry| (entry.name, entry.discontinuity)).collect();
+                entries.into_iter().map(|entry| (entry.segment.name, entry.discontinuity)).collect();
             prop_assert_eq!(listed, expected);
             prop_assert!(sequencer.close().is_empty());
         }
