@@ -14,7 +14,7 @@ use spillway_plan::manifest::{self, Manifest, ManifestFile};
 use spillway_plan::{EgressPlan, Output};
 
 pub use output::{OutputError, OutputPath};
-pub(crate) use output::{filename, numbered};
+pub(crate) use output::{filename, numbered, segment_names};
 
 use claim::Claim;
 

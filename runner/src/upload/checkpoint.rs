@@ -196,11 +196,9 @@ impl CheckpointWriter {
 
     /// The state of an HLS output has changed; its earlier entry is replaced.
     pub fn segments(&self, segments: SegmentsCheckpoint) {
-        self.change(|checkpoint| {
-            match checkpoint.segments.iter_mut().find(|known| known.output == segments.output) {
-                Some(known) => *known = segments,
-                None => checkpoint.segments.push(segments),
-            }
+        self.change(|checkpoint| match checkpoint.segments.iter_mut().find(|known| known.output == segments.output) {
+            Some(known) => *known = segments,
+            None => checkpoint.segments.push(segments),
         });
     }
 
