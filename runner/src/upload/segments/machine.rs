@@ -25,7 +25,7 @@ pub struct SegmentsPlan {
     pub names: SegmentNames,
     /// Length that was asked for, nanoseconds.
     pub segment_ns: u64,
-    /// Of the spool.
+    /// Of the spool; empty: there is none on this machine.
     pub folder: PathBuf,
     /// Unix nanoseconds at media time zero.
     pub started_at: i64,

@@ -427,6 +427,9 @@ impl UploaderState {
 }
 
 fn remove_spooled(folder: &Path, output: u32, format: SegmentFormat) {
+    if folder.as_os_str().is_empty() {
+        return;
+    }
     for n in leftover::numbers(folder, output, format) {
         let _ = fs::remove_file(folder.join(segment_file::name(output, n, format)));
     }
