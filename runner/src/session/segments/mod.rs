@@ -2,6 +2,8 @@
 //! in and are passed on to the upload of their output; progress and results come out. Runs in the session's task; blocks for
 //! no disk and no store except in the calls that are `async`.
 
+mod facts;
+
 use std::path::PathBuf;
 
 use chrono::NaiveDateTime;
@@ -17,6 +19,8 @@ use crate::upload::segments::{
     SpooledSegment,
 };
 use crate::upload::{ObjectPlace, UploadSettings};
+
+pub use facts::result_facts;
 
 /// One HLS output before anything of it is recorded.
 #[derive(Clone, Debug)]
