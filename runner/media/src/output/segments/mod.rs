@@ -6,6 +6,7 @@
 //! frame asked for by a viewer cuts nothing, and what comes late once does not move later borders. Without pictures every
 //! frame of sound is a key frame. Playlists are the runner's: it alone knows which segments are stored.
 
+mod taker;
 mod muxer;
 mod plan;
 mod grid;
@@ -17,6 +18,7 @@ use crate::units::MediaTime;
 
 pub use grid::SegmentGrid;
 pub use plan::{ClosedSegment, SegmentEffect, SegmentVideo, SegmenterPlan};
+pub use taker::{SegmentEventFn, SegmentsTaker, SegmentsTakerOptions};
 
 use muxer::SegmentMuxer;
 
