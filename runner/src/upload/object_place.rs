@@ -84,6 +84,11 @@ impl ObjectPlace {
         Arc::new(move |name| primary.location(name))
     }
 
+    /// There is a second destination.
+    pub fn has_backup(&self) -> bool {
+        self.backup.is_some()
+    }
+
     /// Nothing is sent yet.
     pub fn uploads(self, settings: UploadSettings) -> ObjectUploads {
         match self.backup {

@@ -21,6 +21,7 @@ use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
+use super::attempts::until as retry_until;
 use super::settings::UploadSettings;
 
 /// Requests with files at once; texts are small and come on top.
@@ -211,6 +212,22 @@ impl ObjectUploads {
     /// Bytes of an object in the store in use; `None` where there is none, or the store does not tell.
     pub async fn bytes(&self, name: &str) -> Option<u64> {
         self.store.bytes(name).await
+    }
+
+    /// Stores a small object in the store in use and answers its location; transient errors are retried for so long.
+    ///
+    /// # Errors
+    /// The store's message, for the user. All retries are done.
+    pub async fn put_small(&self, name: &str, bytes: Bytes, meta: &Meta, limit: Duration) -> Result<String, String> {
+        let stored = match &self.store {
+            ObjectStore::Disk(_) => self.store.put_text(name, bytes, meta).await,
+            ObjectStore::Remote(store) => {
+                let give_up = Instant::now() + limit;
+                let put = || store.put(name, bytes.clone(), meta);
+                retry_until(give_up, self.settings.waits(), &**store, "put", put).await
+            }
+        };
+        stored.map(|stored| stored.location).map_err(|error| error.to_string())
     }
 
     /// Why nothing more is sent.

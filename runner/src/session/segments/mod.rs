@@ -10,6 +10,7 @@ use chrono::NaiveDateTime;
 use futures_util::future::join_all;
 use spillway_ipc::{MediaEvent, TrackFacts};
 use spillway_plan::EgressPlan;
+use spillway_plan::manifest;
 use spillway_plan::segment_name::{SegmentNames, SegmentNaming};
 
 use crate::results;
@@ -184,6 +185,21 @@ impl SessionSegments {
         for (output, result) in self.outputs.iter_mut().zip(results) {
             output.result = result;
         }
+    }
+
+    /// An output has a backup store. `index` among the HLS outputs.
+    pub fn has_backup(&self, index: usize) -> bool {
+        self.outputs.get(index).is_some_and(|output| output.job.place.has_backup())
+    }
+
+    /// After [`Self::finish`]: puts the manifest beside the playlists of an output. Answers where it is.
+    ///
+    /// # Errors
+    /// The store's message; it was retried for up to 30 s.
+    pub async fn put_manifest(&self, index: usize, egress_id: &str, content: String) -> Result<Option<String>, String> {
+        let Some(running) = self.outputs.get(index).and_then(|output| output.running.as_ref()) else { return Ok(None) };
+        let name = manifest::path(&running.names.path(&running.names.playlist), egress_id);
+        running.upload.put_beside(name, content.into()).await.map(Some)
     }
 
     /// Nothing was recorded, or nothing of it is wanted: nothing stays in the spool.

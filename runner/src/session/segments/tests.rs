@@ -71,6 +71,9 @@ async fn an_output_begins_when_its_time_and_its_names_are_known() {
     assert!(text.contains("ann_00000.ts\n#EXT-X-DISCONTINUITY\n") && text.ends_with("ann_00002.ts\n#EXT-X-ENDLIST\n"));
     assert_eq!(fs::read(out.join("ann_00002.ts")).unwrap(), b"segment");
     assert_eq!(segments.progress().next().unwrap().0, out.join("ann.m3u8").display().to_string());
+    let manifest = segments.put_manifest(0, "EG_1", "{}".to_owned()).await.unwrap();
+    assert_eq!((manifest, segments.has_backup(0)), (Some(out.join("EG_1.json").display().to_string()), false));
+    assert_eq!(fs::read(out.join("EG_1.json")).unwrap(), b"{}");
 }
 
 #[tokio::test]

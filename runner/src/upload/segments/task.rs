@@ -26,6 +26,7 @@ const PLAYLIST_MIME: &str = "application/x-mpegurl";
 const INIT_MIME: &str = "video/mp4";
 /// For the task to take back what it has begun.
 const ABANDON_TIMEOUT: Duration = Duration::from_secs(5);
+const MANIFEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Without anything to do.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -81,6 +82,7 @@ enum SegmentsCommand {
     Closed(SpooledSegment),
     Lost(u32),
     Finish(oneshot::Sender<SegmentsResult>),
+    PutBeside { name: String, content: Bytes, done: oneshot::Sender<Result<String, String>> },
     Drop(oneshot::Sender<()>),
 }
 
@@ -160,6 +162,17 @@ impl SegmentsUpload {
         result.await.unwrap_or(taken_over)
     }
 
+    /// After [`Self::finish`]: puts a small JSON object where the playlists are, into the same store. Answers its location.
+    ///
+    /// # Errors
+    /// The store's message; transient errors were retried for up to 30 s.
+    pub async fn put_beside(&self, name: String, content: Bytes) -> Result<String, String> {
+        let lost = || "upload was lost".to_owned();
+        let (done, answer) = oneshot::channel();
+        self.commands.send(SegmentsCommand::PutBeside { name, content, done }).map_err(|_| lost())?;
+        answer.await.unwrap_or_else(|_| Err(lost()))
+    }
+
     /// Nothing of it is wanted: nothing more is sent, and the spool is emptied.
     pub async fn abandon(&self) {
         let (done, dropped) = oneshot::channel();
@@ -187,7 +200,7 @@ impl SegmentsUploader {
             let given_up = self.objects.given_up().is_some() && self.objects.is_drained();
             if state.finish.is_some() && (self.machine.is_complete() || given_up) {
                 self.answer(state).await;
-                return;
+                return self.after_the_end(commands).await;
             }
             let wake = self.machine.next_at().map_or_else(|| Instant::now() + IDLE, Instant::from_std);
             tokio::select! {
@@ -204,6 +217,16 @@ impl SegmentsUploader {
                 event = self.objects.next() => self.on_event(&mut state, event),
                 () = sleep_until(wake) => {}
                 () = self.checkpoint_writer.superseded() => return,
+            }
+        }
+    }
+
+    /// Until the handle is dropped.
+    async fn after_the_end(self, mut commands: mpsc::UnboundedReceiver<SegmentsCommand>) {
+        while let Some(command) = commands.recv().await {
+            if let SegmentsCommand::PutBeside { name, content, done } = command {
+                let meta = Meta::of("application/json");
+                let _ = done.send(self.objects.put_small(&name, content, &meta, MANIFEST_TIMEOUT).await);
             }
         }
     }
@@ -232,8 +255,8 @@ impl SegmentsUploader {
                 state.finish = Some(done);
                 state.changed = true;
             }
-            // Ends the task: not here.
-            SegmentsCommand::Drop(_) => {}
+            // The one comes after the end only, the other ends the task.
+            SegmentsCommand::PutBeside { .. } | SegmentsCommand::Drop(_) => {}
         }
     }
 
@@ -355,7 +378,7 @@ impl SegmentsUploader {
         }
     }
 
-    async fn answer(self, mut state: UploaderState) {
+    async fn answer(&self, mut state: UploaderState) {
         let plan = self.machine.plan();
         let totals = self.machine.totals();
         let (event, live) = self.machine.locations();

@@ -130,6 +130,8 @@ async fn a_recording_becomes_segments_and_playlists() {
     }
     assert_eq!(lab.ram.meta("d/a.m3u8").unwrap().content_type, PLAYLIST_MIME);
     assert!(!lab.folder.path().join("EG_1").exists(), "the spool is empty and gone");
+    let manifest = lab.upload.put_beside("d/EG_1.json".into(), "{}".into()).await;
+    assert_eq!((manifest, lab.text("d/EG_1.json").as_str()), (Ok(lab.ram.location("d/EG_1.json")), "{}"));
 }
 
 /// The media process dies in the third segment, between two writes.
@@ -204,5 +206,5 @@ async fn nothing_recorded_leaves_nothing() {
     lab.write("0-0.ts", &[0; 10]);
     lab.upload.abandon().await;
     assert!(lab.ram.keys().is_empty() && !lab.folder.path().join("EG_1").exists());
-    assert!(lab.upload.finish().await.gone);
+    assert!(lab.upload.finish().await.gone && lab.upload.put_beside("a".into(), Bytes::new()).await.is_err());
 }
