@@ -485,9 +485,18 @@ fn write_object(root: &LocalRoot, name: &str, mut content: impl Read) -> io::Res
     Ok(Stored { bytes: written?, etag: String::new(), location: path.display().to_string() })
 }
 
-/// A disk that is full or away may be so for a while.
+/// A disk that is full or away may be so for a while; anything else is a refusal.
 fn on_disk(error: &io::Error) -> StorageError {
-    StorageError::new(StorageErrorKind::Busy, LOCAL, "put", error.to_string())
+    let passes = matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::ResourceBusy
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::StaleNetworkFileHandle
+    );
+    let kind = if passes { StorageErrorKind::Busy } else { StorageErrorKind::Other };
+    StorageError::new(kind, LOCAL, "put", error.to_string())
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use tracing::{Instrument, Span, info, warn};
 
 use super::leftover;
 use super::machine::{SegmentsAction, SegmentsMachine, SpooledSegment};
+use super::saved::SegmentsCheckpoint;
 use super::sequencer::SegmentTotals;
 use crate::upload::checkpoint::{CheckpointWriter, FLUSH_TIMEOUT};
 use crate::upload::objects::{ObjectEvent, ObjectFile, ObjectUploads};
@@ -374,7 +375,9 @@ impl SegmentsUploader {
             changed
         });
         if std::mem::take(&mut state.changed) {
-            self.checkpoint_writer.segments(self.machine.checkpoint());
+            // The primary store may have refused before anything was recorded.
+            let on_backup = self.objects.on_backup();
+            self.checkpoint_writer.segments(SegmentsCheckpoint { on_backup, ..self.machine.checkpoint() });
         }
     }
 
