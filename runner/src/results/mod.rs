@@ -1,8 +1,9 @@
 //! What files of an egress are called, where they lie on this machine's disk, and what is told about them in the end. `output`
-//! resolves names, `claim` makes the files that stay on the disk, and here are results and the manifest. Blocks where it
-//! touches the disk; knows no store.
+//! resolves names, `claim` makes the files that stay on the disk, `playlist` writes HLS playlists, and here are results and
+//! the manifest. Blocks where it touches the disk; knows no store.
 
 pub mod claim;
+pub mod playlist;
 mod output;
 
 use std::io;
@@ -13,7 +14,7 @@ use spillway_plan::EgressPlan;
 use spillway_plan::manifest::{self, Manifest, ManifestFile};
 
 pub use output::{OutputError, OutputPath};
-pub(crate) use output::{filename, numbered};
+pub(crate) use output::{filename, numbered, segment_names};
 
 use claim::Claim;
 
@@ -96,6 +97,7 @@ pub fn manifest(
         audio_track_id: track.audio_track_id,
         video_track_id: track.video_track_id,
         files: results.iter().map(file).collect(),
+        playlists: vec![],
         quality: serde_json::to_value(quality)?,
     };
     Ok(manifest.to_json()?)

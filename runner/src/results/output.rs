@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use chrono::NaiveDateTime;
 use spillway_ipc::TrackFacts;
 use spillway_plan::name::{self, NameFacts};
+use spillway_plan::segment_name::{SegmentNames, SegmentNaming};
 use spillway_plan::{Container, EgressPlan, FileOutput};
 
 /// Longest component a file system takes, in bytes.
@@ -103,6 +104,20 @@ pub fn filename(
     track: &TrackFacts,
     now: NaiveDateTime,
 ) -> String {
+    name::resolve(output, container, &name_facts(plan, track), now)
+}
+
+/// Names of everything that an HLS output stores.
+pub fn segment_names(
+    plan: &EgressPlan,
+    naming: &SegmentNaming,
+    track: &TrackFacts,
+    now: NaiveDateTime,
+) -> SegmentNames {
+    naming.resolve(&name_facts(plan, track), now)
+}
+
+fn name_facts(plan: &EgressPlan, track: &TrackFacts) -> NameFacts {
     let mut facts = NameFacts::of(plan);
     for (known, fact) in [
         (&mut facts.publisher_identity, &track.publisher_identity),
@@ -114,7 +129,7 @@ pub fn filename(
             known.clone_from(fact);
         }
     }
-    name::resolve(output, container, &facts, now)
+    facts
 }
 
 /// `d/a.mp4`, 2 → `d/a-2.mp4`; 1 is the name itself. Long names are cut, so that a file system takes them.

@@ -3,6 +3,7 @@
 //! facts for the EgressInfo go to the reporter. It begins no recording.
 
 mod object;
+pub mod segments;
 mod spooled;
 
 use std::path::Path;

@@ -162,6 +162,9 @@ impl Session {
             | MediaEvent::Waiting { .. }
             | MediaEvent::Joined { .. }
             | MediaEvent::Opening { .. }
+            | MediaEvent::SegmentOpen { .. }
+            | MediaEvent::SegmentWrote { .. }
+            | MediaEvent::Segment { .. }
             | MediaEvent::Closed { .. } => vec![],
         }
     }

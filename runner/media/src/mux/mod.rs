@@ -1,16 +1,22 @@
-//! Encoded streams become the bytes of a file. MP4 and IVF are written by our own muxers; WebM, Ogg and MP3 by
-//! GStreamer's, whose bytes `spool_sink` writes.
+//! Encoded streams become the bytes of a file. MP4, MPEG-TS and IVF are written by our own muxers; WebM, Ogg and MP3 by
+//! GStreamer's, whose bytes `spool_sink` writes. `annexb` and `aac` are what the own ones know of H264, H265 and AAC.
 
 mod ivf;
 mod mp4;
+mod ts;
+mod aac;
+mod annexb;
 mod spool_sink;
 
 use gstreamer as gst;
 use spillway_plan::Container;
 
 pub use ivf::Ivf;
-pub use mp4::{Mp4, Mp4TrackKind};
+pub use mp4::{FragmentMuxer, Mp4, Mp4TrackKind};
 pub use spool_sink::SpoolSink;
+pub use ts::TsMuxer;
+
+pub(crate) use aac::FRAME_SAMPLES as AAC_FRAME_SAMPLES;
 
 use crate::element::{PipelineError, make};
 

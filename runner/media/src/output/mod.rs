@@ -1,8 +1,10 @@
 //! Where a recording goes. `pipeline` is its encoders, which `link` puts together; `feed` is the way into one, `raw` that
 //! of a mixer into several. `fanout` gives every encoded unit to the outputs (`taker`), of which `takers` has those that
-//! make files. `progress` says how far all have come, `key_frames` asks our encoder for key frames.
+//! make files and `segments` the one that cuts an HLS stream. `progress` says how far all have come, `key_frames` asks our
+//! encoder for key frames.
 
 mod takers;
+pub mod segments;
 mod pipeline;
 mod link;
 mod raw;

@@ -1,0 +1,120 @@
+//! Where the objects of an output go: its stores are opened and tried before anything is recorded. Destinations of the plan
+//! come in, an [`ObjectUploads`] comes out. Errors that may pass are no reason not to record.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spillway_plan::{Destination, Destinations};
+use spillway_process::{LocalRoot, chain};
+use spillway_storage::{Meta, Storage, StorageError};
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::abort::abort;
+use super::objects::{ObjectStore, ObjectUploads};
+use super::settings::UploadSettings;
+use super::stores::StoreFactory;
+
+/// For an abort of what was begun to see whether we may write.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The place of one output's objects.
+#[derive(Clone, Debug)]
+pub struct ObjectPlace {
+    /// The first destination; of what it has the URL is asked for after it was given up.
+    primary: ObjectStore,
+    backup: Option<Arc<dyn Storage>>,
+    /// Not empty: the primary store has refused, and the backup is used from the beginning.
+    primary_error: String,
+}
+
+impl ObjectPlace {
+    /// Opens the stores and tries the first one, and the other if that refuses: an upload of `probe` is begun and aborted.
+    /// Without destinations, or with [`Destination::Disk`], objects are files below `root`.
+    ///
+    /// # Errors
+    /// A store refuses for good and there is no backup that does not: the message for the user. A store that does not
+    /// answer is no error.
+    pub async fn open(
+        destinations: Option<&Destinations>,
+        root: &LocalRoot,
+        stores: &dyn StoreFactory,
+        settings: &UploadSettings,
+        probe: &str,
+    ) -> Result<Self, String> {
+        let Some(Destinations { primary: primary @ Destination::Store(_), backup }) = destinations else {
+            return Ok(Self { primary: ObjectStore::Disk(root.clone()), backup: None, primary_error: String::new() });
+        };
+        let backup = match backup {
+            Some(backup @ Destination::Store(_)) => Some(stores.open(backup).await.map_err(|error| error.to_string())?),
+            _ => None,
+        };
+        let primary = stores.open(primary).await.map_err(|error| error.to_string())?;
+        let mut place = Self { primary: ObjectStore::Remote(primary.clone()), backup, primary_error: String::new() };
+        if let Err(error) = check(&*primary, settings, probe).await {
+            warn!(%error, cause = %chain(&error), "store refuses");
+            let Some(backup) = &place.backup else { return Err(error.to_string()) };
+            check(&**backup, settings, probe).await.map_err(|second| format!("primary: {error}\nbackup: {second}"))?;
+            place.primary_error = error.to_string();
+        }
+        Ok(place)
+    }
+
+    /// That of a dead attempt; nothing is tried.
+    ///
+    /// # Errors
+    /// As of [`StoreFactory::open`], for the user.
+    pub async fn resume(
+        destinations: Option<&Destinations>,
+        on_backup: bool,
+        root: &LocalRoot,
+        stores: &dyn StoreFactory,
+    ) -> Result<Self, String> {
+        let untried = UploadSettings { write_check: false, ..UploadSettings::default() };
+        let mut place = Self::open(destinations, root, stores, &untried, "").await?;
+        if on_backup {
+            place.primary_error = "given up by an earlier attempt".to_owned();
+        }
+        Ok(place)
+    }
+
+    /// URL or path of an object in the first destination.
+    pub fn locate(&self) -> Arc<dyn Fn(&str) -> String + Send + Sync> {
+        let primary = self.primary.clone();
+        Arc::new(move |name| primary.location(name))
+    }
+
+    /// There is a second destination.
+    pub fn has_backup(&self) -> bool {
+        self.backup.is_some()
+    }
+
+    /// Nothing is sent yet.
+    pub fn uploads(self, settings: UploadSettings) -> ObjectUploads {
+        match self.backup {
+            Some(backup) if !self.primary_error.is_empty() => {
+                ObjectUploads::new(ObjectStore::Remote(backup), None, self.primary_error, settings)
+            }
+            backup => ObjectUploads::new(self.primary, backup, String::new(), settings),
+        }
+    }
+}
+
+async fn check(store: &dyn Storage, settings: &UploadSettings, probe: &str) -> Result<(), StorageError> {
+    if !settings.write_check {
+        return Ok(());
+    }
+    let begin = async {
+        let upload = store.begin(probe, &Meta::of("application/json")).await?;
+        abort(store, &upload, ABORT_TIMEOUT).await;
+        Ok(())
+    };
+    match timeout(Duration::from_millis(settings.write_check_ms), begin).await {
+        Ok(Err(error)) if !StorageError::is_transient(&error) => Err(error),
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => {
+            warn!(store = store.name(), "store does not answer yet, the recording begins without it");
+            Ok(())
+        }
+    }
+}
