@@ -42,7 +42,6 @@ pub(crate) fn served(outputs: &Outputs) -> Result<(), PlanError> {
         // RTMP, and any that is malformed.
         (!outputs.streams.iter().all(is_srt), "stream outputs (RTMP, SRT) are"),
         (outputs.streams.iter().any(is_srt), "stream outputs (RTMP, SRT) are"),
-        (!outputs.segments.is_empty(), "segment outputs (HLS) are"),
         (!outputs.images.is_empty(), "image outputs are"),
         (outputs.websocket.is_some(), "websocket outputs are"),
     ] {

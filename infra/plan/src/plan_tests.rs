@@ -387,14 +387,18 @@ fn the_shortest_limit_of_its_kinds_ends_a_recording() {
 #[test]
 fn the_gate_names_what_is_not_recorded_yet() {
     for (kinds, text) in [
-        (2, "segment outputs (HLS) are not supported yet"),
-        (3, "segment outputs (HLS) are not supported yet"),
         (4, "image outputs are not supported yet"),
         (8, "stream outputs (RTMP, SRT) are not supported yet"),
+        (6, "image outputs are not supported yet"),
+        (10, "stream outputs (RTMP, SRT) are not supported yet"),
         (15, "stream outputs (RTMP, SRT) are not supported yet"),
     ] {
         let error = plan(&start(EgressRequest::RoomComposite(combined(kinds))), &Defaults::default()).unwrap_err();
         assert_eq!((error.code(), error.to_string().as_str()), (Code::Unimplemented, text));
+    }
+    for kinds in [1, 2, 3] {
+        let planned = plan(&start(EgressRequest::RoomComposite(combined(kinds))), &Defaults::default()).unwrap();
+        assert_eq!(planned.outputs.len(), kinds.count_ones() as usize);
     }
     for urls in [vec!["srt://h:1".to_owned()], vec!["nosuch://h".to_owned()], vec![]] {
         let stream_outputs = vec![livekit::StreamOutput { protocol: 0, urls }];

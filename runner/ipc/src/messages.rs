@@ -57,6 +57,9 @@ pub struct StartCommand {
     /// process adds it once, at the beginning, and goes on by the monotonic clock.
     #[serde(default)]
     pub clock_ahead_ns: i64,
+    /// Absolute: an existing folder that only this user can read, for segments; `None`: no output has any.
+    #[serde(default)]
+    pub spool: Option<PathBuf>,
 }
 
 /// Settings of the media process; the defaults are those of the configuration reference.
