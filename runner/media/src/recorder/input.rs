@@ -1,6 +1,6 @@
 //! Everything that reaches the controller, on one channel: commands, the room, pipelines, a compositor.
 
-use spillway_ipc::MediaCommand;
+use spillway_ipc::{MediaCommand, MediaEvent};
 
 use crate::compositor::CompositorEvent;
 use crate::output::PipelineEvent;
@@ -14,4 +14,6 @@ pub(crate) enum RecorderInput {
     RoomGone,
     Pipeline(u32, PipelineEvent),
     Compositor(u32, CompositorEvent),
+    /// Of an output, for the runner.
+    Media(MediaEvent),
 }

@@ -10,6 +10,7 @@
 
 mod controller;
 mod source_recorder;
+mod recorded_segments;
 mod recorded_file;
 mod formats;
 mod mode;

@@ -62,14 +62,17 @@ impl RecorderController {
                 self.next_number += u32::from(self.recorder_count > 0);
                 asked.insert(number, AskedFile { output, container, place: None });
             }
-            if asked.is_empty() {
+            if asked.is_empty() && self.segments_to_begin().is_empty() {
                 return failed("invalid_argument", "no output is left".to_owned());
             }
+            let facts = self.survey.facts(plan);
             for (number, AskedFile { output, container, .. }) in &asked {
                 let (file, output, container) = (*number, Some(*output), *container);
-                self.send(MediaEvent::Opening { file, output, container, facts: self.survey.facts(plan) });
+                self.send(MediaEvent::Opening { file, output, container, facts: facts.clone() });
             }
-            self.opening = Some(OpeningFiles { mode, asked });
+            self.opening = Some(OpeningFiles { mode, facts, asked });
+            // Without files nothing is waited for.
+            return self.begin_if_answered();
         }
         CONTINUE
     }
@@ -92,9 +95,10 @@ impl RecorderController {
 
     /// Goes on without some of the files that were asked for; `message` says why there is none if none is left.
     pub(super) fn forget_asked(&mut self, forgotten: impl Fn(&AskedFile) -> bool, message: String) -> Flow {
+        let nothing_else = self.segments_to_begin().is_empty();
         let Some(opening) = &mut self.opening else { return CONTINUE };
         opening.asked.retain(|_, asked| !forgotten(asked));
-        if opening.asked.is_empty() {
+        if opening.asked.is_empty() && nothing_else {
             return failed("invalid_argument", message);
         }
         self.begin_if_answered()
@@ -116,9 +120,10 @@ impl RecorderController {
             }
         }
         let inputs = inputs(&opening.mode, &self.start.plan);
+        let segments = self.segments_to_begin();
         let (number, tell) = (self.recorder_count, self.tell.clone());
         self.recorder_count += 1;
-        self.whole_files = 0;
+        self.whole_outputs = 0;
         let fanout = Fanout::new(inputs.formats(), move |event| {
             // Refused only when the controller is gone.
             let _ = tell.send(RecorderInput::Pipeline(number, event));
@@ -136,10 +141,18 @@ impl RecorderController {
             };
             match RecordedFile::open(&fanout, (file, asked.output), &place, &options) {
                 Ok(file) => self.files.push(file),
-                Err(error) => refused.push(((file, asked.output), error)),
+                Err(error) => refused.push(((Some(file), asked.output), error)),
             }
         }
+        for (output, segments) in segments {
+            match self.open_segments(&fanout, output, &segments, &opening.facts) {
+                Ok(segments) => self.segments.push(segments),
+                Err(error) => refused.push(((None, output), error)),
+            }
+        }
+        settings.spill_dir = settings.spill_dir.take().or_else(|| self.start.spool.clone());
         if self.files.is_empty()
+            && self.segments.is_empty()
             && let Some((_, error)) = refused.pop()
         {
             return self.broke(error);
@@ -149,13 +162,15 @@ impl RecorderController {
             Ok(recorder) => self.recorder = Some(recorder),
             Err(error) => {
                 self.files.clear();
+                self.segments.clear();
                 return self.broke(error);
             }
         }
         for ((file, output), error) in refused {
-            warn!(file, output, "a file cannot be written; the others go on");
+            warn!(file, output, "an output cannot be written; the others go on");
             self.ended_outputs.insert(output);
             self.send(output_failed((file, output), &error));
+            let Some(file) = file else { continue };
             let at = self.clock.unix_ns();
             let quality = Quality::default();
             self.send(MediaEvent::Closed { file, bytes: 0, started_at: at, ended_at: at, quality });

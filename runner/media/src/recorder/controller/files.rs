@@ -1,4 +1,5 @@
-//! How files get on and end: each by itself, the last one with the recording. Part of the controller, on its thread.
+//! How files and other outputs get on and end: each by itself, the last one with the recording. Part of the controller, on
+//! its thread.
 
 use spillway_ipc::{MediaEvent, Quality};
 use tracing::warn;
@@ -9,28 +10,33 @@ use crate::recorder::recorded_file::{FileError, RecordedFile, output_failed};
 use crate::recorder::source_recorder::SourceRecorder;
 
 impl RecorderController {
-    /// A file is whole.
-    pub(super) fn file_ended(&mut self, taker: TakerId) {
+    /// An output is whole.
+    pub(super) fn taker_ended(&mut self, taker: TakerId) {
+        self.whole_outputs += u32::from(self.forget_segments(taker).is_some());
         if let Some(index) = self.files.iter().position(|file| file.taker == taker) {
             let file = self.files.remove(index);
-            self.whole_files += 1;
+            self.whole_outputs += 1;
             let quality = self.recorder.as_ref().map(|recorder| recorder.quality(file.media_ns()));
             self.close_file(file, quality.unwrap_or_default());
         }
     }
 
-    /// A file takes no more. With the last one that was still written the recording ends.
-    pub(super) fn file_failed(&mut self, taker: TakerId, error: TakerError) -> Flow {
-        let Some(index) = self.files.iter().position(|file| file.taker == taker) else { return CONTINUE };
+    /// An output takes no more. With the last one that was still written the recording ends.
+    pub(super) fn taker_failed(&mut self, taker: TakerId, error: TakerError) -> Flow {
         let error = FileError::Pipeline(error.into());
-        let others_are_whole = self.draining.is_some() && self.whole_files > 0;
-        if self.files.len() == 1 && !others_are_whole {
+        let others_are_whole = self.draining.is_some() && self.whole_outputs > 0;
+        let is_last = self.files.len() + self.segments.len() == 1 && !others_are_whole;
+        if let Some(output) = self.forget_segments(taker) {
+            return if is_last { self.broke(error) } else { self.segments_failed(output, &error) };
+        }
+        let Some(index) = self.files.iter().position(|file| file.taker == taker) else { return CONTINUE };
+        if is_last {
             return self.broke(error);
         }
         let file = self.files.remove(index);
         warn!(file = file.file, output = file.output, "a file takes no more; the others go on");
         self.ended_outputs.insert(file.output);
-        self.send(output_failed((file.file, file.output), &error));
+        self.send(output_failed((Some(file.file), file.output), &error));
         let quality = self.recorder.as_ref().map(|recorder| recorder.quality(file.media_ns()));
         self.close_file(file, quality.unwrap_or_default());
         CONTINUE
@@ -40,14 +46,17 @@ impl RecorderController {
     pub(super) fn close_output(&mut self, output: u32) -> Flow {
         self.ended_outputs.insert(output);
         if let Some(recorder) = &self.recorder {
-            let files = self.files.iter().filter(|file| file.output == output);
-            files.for_each(|file| recorder.remove(file.taker));
+            let files = self.files.iter().map(|file| (file.output, file.taker));
+            let segments = self.segments.iter().map(|segments| (segments.output, segments.taker));
+            let takers = files.chain(segments).filter(|(of, _)| *of == output);
+            takers.for_each(|(_, taker)| recorder.remove(taker));
         }
         self.forget_asked(|asked| asked.output == output, "no output is left".to_owned())
     }
 
     /// Stops the recorder and says what the files have become that are still open.
     pub(super) fn close_files(&mut self) {
+        self.segments.clear();
         let Some(recorder) = &mut self.recorder else { return };
         let quality = |file: RecordedFile| {
             let quality = recorder.quality(file.media_ns());
