@@ -195,6 +195,13 @@ pub enum MediaEvent {
         #[serde(default)]
         gap: bool,
     },
+    /// An HLS output is over: nothing of it is written any more.
+    SegmentsEnded {
+        /// Number of the output.
+        output: u32,
+        /// What was really recorded.
+        quality: Quality,
+    },
     /// Sent at least once a second from the start of the process on; without it the runner assumes a hang.
     Alive {
         /// Nanoseconds of media written so far.

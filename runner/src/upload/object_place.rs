@@ -84,6 +84,11 @@ impl ObjectPlace {
         Arc::new(move |name| primary.location(name))
     }
 
+    /// Objects go to a store, and do not stay on this machine.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.primary, ObjectStore::Remote(_))
+    }
+
     /// There is a second destination.
     pub fn has_backup(&self) -> bool {
         self.backup.is_some()

@@ -9,7 +9,7 @@ use chrono::NaiveDateTime;
 use futures_util::future::join_all;
 use spillway_ipc::restart::RestartPoints;
 use spillway_ipc::{Origin, SealTracker, SpoolReader, TrackFacts};
-use spillway_plan::{AudioPlan, Container, Destination, Destinations, EgressPlan, FileOutput, VideoPlan};
+use spillway_plan::{AudioPlan, Container, Destination, Destinations, EgressPlan, FileOutput, OutputKind, VideoPlan};
 use spillway_process::chain;
 use spillway_storage::{Meta, Storage, StorageError};
 use tokio::sync::{mpsc, watch};
@@ -105,6 +105,13 @@ fn stored_files<'p, 'r>(
     stored.filter_map(move |(number, destinations)| Some((number, plan.file(number)?, destinations)))
 }
 
+/// Bytes of the spool that one output may take where `free` are free: all that lie there share them alike.
+pub fn spool_share(plan: &EgressPlan, resources: &UploadResources, free: u64) -> u64 {
+    let files = stored_files(plan, resources).count();
+    let segments = plan.outputs.iter().filter(|output| output.kind() == OutputKind::Segments).count();
+    resources.settings.spool_cap_bytes.min(free / 5 * 4) / (files + segments).max(1) as u64
+}
+
 impl PreparedOutputs {
     /// Opens the stores and tries them, all at once, before anything is recorded.
     ///
@@ -198,8 +205,7 @@ impl PreparedOutputs {
         let (filename, location) = (output_path.filename.clone(), output_path.location.clone());
         let opened = FileCheckpoint::new(number, filename, container, location);
         self.resources.checkpoint_writer.opened(opened.clone());
-        let outputs = self.outputs.iter().flatten().count().max(1) as u64;
-        let spool_cap = self.resources.settings.spool_cap_bytes.min(free / 5 * 4) / outputs;
+        let spool_cap = spool_share(plan, &self.resources, free);
         let upload = self.start(prepared, opened, reader, spool_cap, expected_bits(plan));
         Some(Ok((output_path, upload)))
     }

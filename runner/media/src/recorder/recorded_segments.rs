@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use spillway_ipc::{MediaEvent, Quality};
+
 use super::input::RecorderInput;
 use super::recorded_file::FileError;
 use crate::output::segments::{SegmentEventFn, SegmentsTaker, SegmentsTakerOptions};
-use crate::output::{Fanout, TakerId, TakerStart};
+use crate::output::{Fanout, TakerId, TakerProgress, TakerStart};
 
 /// One output that is cut into segments.
 pub struct RecordedSegments {
@@ -15,6 +17,7 @@ pub struct RecordedSegments {
     pub output: u32,
     /// What writes it.
     pub taker: TakerId,
+    progress: Arc<TakerProgress>,
 }
 
 impl RecordedSegments {
@@ -35,7 +38,18 @@ impl RecordedSegments {
         });
         let (taker, streams) = SegmentsTaker::new(fanout.formats(), options, report)?;
         let (id, _) = fanout.reserve();
-        fanout.add(TakerStart { id, streams, taker: Box::new(taker), progress: Arc::default() });
-        Ok(Self { output, taker: id })
+        let progress = Arc::<TakerProgress>::default();
+        fanout.add(TakerStart { id, streams, taker: Box::new(taker), progress: progress.clone() });
+        Ok(Self { output, taker: id, progress })
+    }
+
+    /// It grows no more.
+    pub fn ended(&self, quality: Quality) -> MediaEvent {
+        MediaEvent::SegmentsEnded { output: self.output, quality }
+    }
+
+    /// Length by its encoded frames, nanoseconds.
+    pub fn media_ns(&self) -> u64 {
+        self.progress.media_ns()
     }
 }

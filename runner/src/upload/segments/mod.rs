@@ -16,4 +16,5 @@ pub use machine::{SegmentsMachine, SegmentsPlan, SpooledSegment};
 pub use saved::{SegmentRun, SegmentsCheckpoint, UnlistedSegment};
 pub use schedule::{PlaylistSchedule, UploadRule};
 pub use sequencer::{ListedSegment, SegmentOutcome, SegmentSequencer, SegmentTotals, StoredSegment};
+pub(crate) use task::remove_spooled;
 pub use task::{SegmentsResult, SegmentsStatus, SegmentsUpload, SegmentsUploader};

@@ -452,7 +452,8 @@ impl UploaderState {
     }
 }
 
-fn remove_spooled(folder: &Path, output: u32, format: SegmentFormat) {
+/// Removes the segments of an output from a folder, and the folder if it is empty then. Blocks for the disk.
+pub(crate) fn remove_spooled(folder: &Path, output: u32, format: SegmentFormat) {
     if folder.as_os_str().is_empty() {
         return;
     }

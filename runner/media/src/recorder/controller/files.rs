@@ -7,12 +7,16 @@ use tracing::warn;
 use super::{CONTINUE, Flow, RecorderController};
 use crate::output::{TakerError, TakerId};
 use crate::recorder::recorded_file::{FileError, RecordedFile, output_failed};
+use crate::recorder::recorded_segments::RecordedSegments;
 use crate::recorder::source_recorder::SourceRecorder;
 
 impl RecorderController {
     /// An output is whole.
     pub(super) fn taker_ended(&mut self, taker: TakerId) {
-        self.whole_outputs += u32::from(self.forget_segments(taker).is_some());
+        if let Some(segments) = self.forget_segments(taker) {
+            self.whole_outputs += 1;
+            self.segments_ended(&segments);
+        }
         if let Some(index) = self.files.iter().position(|file| file.taker == taker) {
             let file = self.files.remove(index);
             self.whole_outputs += 1;
@@ -26,8 +30,9 @@ impl RecorderController {
         let error = FileError::Pipeline(error.into());
         let others_are_whole = self.draining.is_some() && self.whole_outputs > 0;
         let is_last = self.files.len() + self.segments.len() == 1 && !others_are_whole;
-        if let Some(output) = self.forget_segments(taker) {
-            return if is_last { self.broke(error) } else { self.segments_failed(output, &error) };
+        if let Some(segments) = self.forget_segments(taker) {
+            self.segments_ended(&segments);
+            return if is_last { self.broke(error) } else { self.segments_failed(segments.output, &error) };
         }
         let Some(index) = self.files.iter().position(|file| file.taker == taker) else { return CONTINUE };
         if is_last {
@@ -56,14 +61,16 @@ impl RecorderController {
 
     /// Stops the recorder and says what the files have become that are still open.
     pub(super) fn close_files(&mut self) {
-        self.segments.clear();
         let Some(recorder) = &mut self.recorder else { return };
         let quality = |file: RecordedFile| {
             let quality = recorder.quality(file.media_ns());
             (file, quality)
         };
         let open: Vec<_> = self.files.drain(..).map(quality).collect();
+        let ended = |segments: RecordedSegments| segments.ended(recorder.quality(segments.media_ns()));
+        let segments: Vec<MediaEvent> = self.segments.drain(..).map(ended).collect();
         recorder.close();
+        segments.into_iter().for_each(|event| self.send(event));
         open.into_iter().for_each(|(file, quality)| self.close_file(file, quality));
     }
 

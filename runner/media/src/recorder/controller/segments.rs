@@ -53,9 +53,15 @@ impl RecorderController {
     }
 
     /// The output that this taker wrote.
-    pub(super) fn forget_segments(&mut self, taker: TakerId) -> Option<u32> {
+    pub(super) fn forget_segments(&mut self, taker: TakerId) -> Option<RecordedSegments> {
         let index = self.segments.iter().position(|segments| segments.taker == taker)?;
-        Some(self.segments.remove(index).output)
+        Some(self.segments.remove(index))
+    }
+
+    /// Nothing of it is written any more.
+    pub(super) fn segments_ended(&self, segments: &RecordedSegments) {
+        let quality = self.recorder.as_ref().map(|recorder| recorder.quality(segments.media_ns()));
+        self.send(segments.ended(quality.unwrap_or_default()));
     }
 
     /// It takes no more, and the others go on. The segment that is open is the runner's.
