@@ -1,9 +1,9 @@
-//! Runs one recording: starts the media process, passes its events to the files and to the machine, and carries out the
+//! Runs one recording: starts the media process, passes its events to files, segments and machine, and carries out the
 //! machine's effects. One task; what may block (disks, stores) runs beside it or after the media process has ended. It
 //! decides nothing about phases and outcomes.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use spillway_ipc::{FileId, MediaCommand, MediaEndReason, MediaEvent, MediaSettings, StartCommand, TrackFacts};
@@ -18,15 +18,17 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::files::SessionFiles;
-use super::finalize::finalize_files;
+use super::finalize::finalize_outputs;
 use super::machine::{OpenOutputs, Session, SessionEffect, SessionRules};
 use super::media::{MediaProcess, MediaUpdate};
+use super::opening::{OpenedOutputs, open_outputs};
+use super::segments::SessionSegments;
 use crate::clock;
 use crate::events::SessionEvent;
-use crate::report::Reporter;
+use crate::report::{FilesProgress, Reporter};
 use crate::results::claim::{self, Claim};
 use crate::results::{self, FileNumber, OutputError, OutputPath};
-use crate::upload::{PreparedOutputs, UploadResources};
+use crate::upload::UploadResources;
 
 const TICK: Duration = Duration::from_millis(250);
 /// A media process that has sent its last event, or was told to stop, exits by itself within this.
@@ -84,15 +86,18 @@ pub async fn drive(
             return SessionEnd::Reported;
         }
     };
-    let (plan, resources, begun) = (job.plan.clone(), job.resources.clone(), clock::local(&job.clock));
+    let (plan, root, resources, begun) =
+        (job.plan.clone(), job.root.clone(), job.resources.clone(), clock::local(&job.clock));
     let files = SessionFiles::new(resources.checkpoint_writer.clone());
+    let segments = SessionSegments::none(resources.settings.clone(), resources.checkpoint_writer.clone());
     // The media process gets ready meanwhile, but joins no room before it is known that we may write.
-    let mut opening = std::pin::pin!(PreparedOutputs::open(&plan, resources, begun, session_tx));
+    let mut opening = std::pin::pin!(open_outputs(&plan, resources, &root, begun, session_tx));
     let mut driver = Driver {
         session: Session::new(job.rules.clone(), OpenOutputs::of(&plan), Instant::now()),
         job,
         reporter,
         files,
+        segments,
         placing: JoinSet::new(),
         unmade: BTreeMap::new(),
         media_ended: false,
@@ -134,7 +139,9 @@ pub async fn drive(
     };
     if outcome.is_some() && driver.files.outputs.is_none() && !refused {
         // What the trial has begun is aborted.
-        driver.files.outputs = timeout(STORE_CHECK_TIMEOUT, opening).await.ok().and_then(Result::ok);
+        if let Ok(Ok(OpenedOutputs { files, segments })) = timeout(STORE_CHECK_TIMEOUT, opening).await {
+            (driver.files.outputs, driver.segments) = (Some(files), segments);
+        }
     }
     driver.finalize(outcome, media, inbox).await
 }
@@ -150,6 +157,7 @@ struct Driver<'a> {
     job: SessionJob,
     reporter: &'a Reporter,
     files: SessionFiles,
+    segments: SessionSegments,
     /// Files that are being made on this machine's disk, beside everything else: a disk may hang.
     placing: JoinSet<Placed>,
     /// By output: a file that the media process waits for and that could not be made, and why.
@@ -167,8 +175,8 @@ struct Placed {
 }
 
 impl Driver<'_> {
-    async fn begin(&mut self, outputs: PreparedOutputs, media: &mut MediaProcess) {
-        self.files.outputs = Some(outputs);
+    async fn begin(&mut self, OpenedOutputs { files, segments }: OpenedOutputs, media: &mut MediaProcess) {
+        (self.files.outputs, self.segments) = (Some(files), segments);
         // Its timeouts begin now.
         self.session = Session::new(self.job.rules.clone(), OpenOutputs::of(&self.job.plan), Instant::now());
         let start = StartCommand {
@@ -177,6 +185,7 @@ impl Driver<'_> {
             token: self.job.token.reveal().clone(),
             settings: self.job.media.clone(),
             clock_ahead_ns: self.job.clock.ahead_of_host_ns(),
+            spool: self.segments.folder().map(Path::to_owned),
         };
         media.send(&MediaCommand::Start(Box::new(start))).await;
     }
@@ -185,6 +194,12 @@ impl Driver<'_> {
         let event = match event {
             SessionEvent::Media(media_event) => {
                 self.files.on_media_event(&media_event);
+                let now = clock::local(&self.job.clock);
+                let named = self.segments.on_media_event(&media_event, &self.job.plan, now);
+                // With the first media, `Active` says so.
+                if named && !matches!(media_event, MediaEvent::Started { .. }) {
+                    self.report_opened();
+                }
                 self.on_media_event(&media_event, media).await.unwrap_or(SessionEvent::Media(media_event))
             }
             SessionEvent::OutputFull { output, message } => {
@@ -236,10 +251,13 @@ impl Driver<'_> {
                 self.reporter.report(Fact::Joined { room_id: room_id.clone(), room_name: room_name.clone() });
             }
             MediaEvent::Alive { media_ns, lag_ms, .. } => {
-                self.reporter.progress(*media_ns, *lag_ms, self.files.progress());
+                for fact in self.segments.progress_facts() {
+                    self.reporter.report(fact);
+                }
+                self.reporter.progress(*media_ns, *lag_ms, self.progress());
             }
             MediaEvent::Wrote { .. } if self.files.started() => self.report_opened(),
-            MediaEvent::Closed { quality, .. } => {
+            MediaEvent::Closed { quality, .. } | MediaEvent::SegmentsEnded { quality, .. } => {
                 for message in &quality.degraded {
                     warn!(reason = message, "recording is degraded");
                 }
@@ -255,12 +273,20 @@ impl Driver<'_> {
         None
     }
 
-    /// With the name of the file, where there are others.
+    /// With the name of the file or playlist, where there are others.
     fn of_file(&self, output: u32, message: String) -> String {
-        match self.files.name_of(output) {
-            Some(name) if self.job.plan.outputs.len() > 1 && !message.contains(name) => format!("{name}: {message}"),
+        let name = self.files.name_of(output).map(str::to_owned).or_else(|| self.segments.name_of(output));
+        match name {
+            Some(name) if self.job.plan.outputs.len() > 1 && !message.contains(&name) => format!("{name}: {message}"),
             _ => message,
         }
+    }
+
+    /// How far all outputs are, for heartbeats.
+    fn progress(&self) -> FilesProgress {
+        let mut progress = self.files.progress();
+        self.segments.add_progress(&mut progress);
+        progress
     }
 
     /// A file that the media process waits for could not be made.
@@ -326,9 +352,9 @@ impl Driver<'_> {
         media.send(&MediaCommand::WriteTo { file, path, id }).await;
     }
 
-    /// Files are named from the first media on: an aborted egress has none.
+    /// Files and playlists are named from the first media on: an aborted egress has none.
     fn report_opened(&mut self) {
-        for fact in self.files.opened_facts() {
+        for fact in self.files.opened_facts().into_iter().chain(self.segments.opened_facts()) {
             self.reporter.report(fact);
         }
     }
@@ -351,18 +377,26 @@ impl Driver<'_> {
         if written_to {
             media.end(Duration::ZERO, Duration::from_millis(300)).await;
         }
+        let aborted = matches!(outcome, Some(Outcome::Aborted { .. }));
+        let spooled = self.segments.spooled();
         let ended = match outcome {
             // What was begun belongs to the later attempt.
             None => SessionEnd::OwnershipLost,
             Some(outcome) => {
                 tokio::select! {
-                    () = finalize_files(&self.job.plan, self.reporter, self.files, outcome) => SessionEnd::Reported,
+                    () = finalize_outputs(&self.job.plan, self.reporter, self.files, self.segments, outcome) => {
+                        SessionEnd::Reported
+                    }
                     () = ownership_lost(inbox) => SessionEnd::OwnershipLost,
                 }
             }
         };
         if !written_to {
             media.end(EXIT_GRACE, EXIT_GRACE).await;
+        }
+        if aborted {
+            // It may have written until now.
+            spooled.remove().await;
         }
         ended
     }

@@ -1,7 +1,7 @@
 //! Phases of a recording as one table: an event and the time come in, effects go out. Pure: it awaits nothing and asks no
 //! clock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use spillway_ipc::{MediaEndReason, MediaEvent};
@@ -25,6 +25,8 @@ pub struct SessionRules {
     pub max_duration: Option<Duration>,
     /// Of each file. Reaching it is LIMIT_REACHED.
     pub max_file_bytes: Option<u64>,
+    /// Of all segments of an output. Reaching it is LIMIT_REACHED.
+    pub max_segment_bytes: Option<u64>,
     /// How long an egress may wait for its first media.
     pub start_timeout: Option<Duration>,
     /// How long the media process may send no event before it is killed.
@@ -79,6 +81,8 @@ pub struct Session {
     rules: SessionRules,
     phase: SessionPhase,
     open: OpenOutputs,
+    /// Bytes of the whole segments of each HLS output.
+    segment_bytes: BTreeMap<u32, u64>,
     since: Instant,
     last_event_at: Instant,
     ticked_at: Instant,
@@ -89,7 +93,16 @@ pub struct Session {
 impl Session {
     /// A recording that begins now, with all its outputs.
     pub fn new(rules: SessionRules, open: OpenOutputs, now: Instant) -> Self {
-        Self { rules, phase: SessionPhase::Joining, open, since: now, last_event_at: now, ticked_at: now, failed: None }
+        Self {
+            rules,
+            phase: SessionPhase::Joining,
+            open,
+            segment_bytes: BTreeMap::new(),
+            since: now,
+            last_event_at: now,
+            ticked_at: now,
+            failed: None,
+        }
     }
 
     /// `Finish` or `Leave` was answered.
@@ -153,6 +166,14 @@ impl Session {
                     _ => vec![],
                 }
             }
+            MediaEvent::Segment { output, bytes, .. } => {
+                let all = self.segment_bytes.entry(output).or_default();
+                *all = all.saturating_add(bytes);
+                match self.rules.max_segment_bytes {
+                    Some(max) if *all >= max => self.stop(EgressEndReason::Limit, now),
+                    _ => vec![],
+                }
+            }
             MediaEvent::OutputFailed { output, full, code, message, .. } => {
                 let code = if full { Code::ResourceExhausted } else { Code::parse(&code) };
                 self.output_ended(output, Some((code, message)), now)
@@ -164,7 +185,7 @@ impl Session {
             | MediaEvent::Opening { .. }
             | MediaEvent::SegmentOpen { .. }
             | MediaEvent::SegmentWrote { .. }
-            | MediaEvent::Segment { .. }
+            | MediaEvent::SegmentsEnded { .. }
             | MediaEvent::Closed { .. } => vec![],
         }
     }
@@ -322,6 +343,7 @@ mod tests {
         SessionRules {
             max_duration: Some(60 * SECOND),
             max_file_bytes: Some(1_000_000),
+            max_segment_bytes: Some(2_000_000),
             start_timeout: Some(40 * SECOND),
             hang_after: 10 * SECOND,
             drain_timeout: 30 * SECOND,
@@ -436,6 +458,19 @@ mod tests {
         let wrote = MediaEvent::Wrote { file: 0, end: 1_000_000, sealed_to: 0, media_ns: 1 };
         assert_eq!(session.on(SessionEvent::Media(wrote), now)[0], SessionEffect::StopMedia);
         assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(Outcome::LimitReached)]);
+    }
+
+    #[test]
+    fn the_size_limit_of_segments_counts_all_of_one_output() {
+        let now = Instant::now();
+        let mut session = recording_to(2, now);
+        let mut segment = |output, n, bytes| {
+            let segment = MediaEvent::Segment { output, n, at_ns: 0, length_ns: 1, bytes, gap: bytes == 0 };
+            session.on(SessionEvent::Media(segment), now)
+        };
+        assert_eq!([segment(0, 0, 1_500_000), segment(1, 0, 1_500_000), segment(0, 1, 0)], [vec![], vec![], vec![]]);
+        let limit = SessionEffect::Report(Fact::Ending(EgressEndReason::Limit));
+        assert_eq!(segment(0, 2, 500_000), [SessionEffect::StopMedia, limit]);
     }
 
     #[test]

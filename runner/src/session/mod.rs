@@ -1,10 +1,12 @@
 //! One recording: `machine` decides about phases and outcomes, `drive` carries that out, `files` owns the state of each file
-//! and `segments` of each HLS output, `finalize` finishes and reports them, and `media` is the media process.
+//! and `segments` of each HLS output, which `opening` makes ready and `finalize` finishes and reports; `media` is the media
+//! process.
 
 pub mod machine;
 pub mod media;
 mod drive;
 mod finalize;
+mod opening;
 mod files;
 pub mod segments;
 

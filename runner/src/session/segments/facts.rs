@@ -6,9 +6,16 @@ use super::SessionSegments;
 use crate::upload::segments::{SegmentTotals, SegmentsResult};
 
 impl SessionSegments {
-    /// Of outputs that have names.
-    pub fn opened_facts(&self) -> impl Iterator<Item = Fact> {
-        self.playlists().map(|(index, playlist, live_playlist)| Fact::SegmentsOpened { index, playlist, live_playlist })
+    /// Of outputs that have got their names since the last call.
+    pub fn opened_facts(&mut self) -> Vec<Fact> {
+        let named: Vec<_> = self.playlists().collect();
+        let mut facts = vec![];
+        for (index, playlist, live_playlist) in named {
+            if !std::mem::replace(&mut self.outputs[index].told, true) {
+                facts.push(Fact::SegmentsOpened { index, playlist, live_playlist });
+            }
+        }
+        facts
     }
 
     /// Of outputs that have come further since the last call.

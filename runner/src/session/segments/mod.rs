@@ -4,22 +4,24 @@
 
 mod facts;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chrono::NaiveDateTime;
 use futures_util::future::join_all;
-use spillway_ipc::{MediaEvent, TrackFacts};
+use spillway_ipc::{MediaEvent, Quality, TrackFacts};
 use spillway_plan::EgressPlan;
 use spillway_plan::manifest;
-use spillway_plan::segment_name::{SegmentNames, SegmentNaming};
+use spillway_plan::segment_name::{SegmentFormat, SegmentNames, SegmentNaming};
+use tokio::task::spawn_blocking;
 
-use crate::results;
+use crate::report::FilesProgress;
+use crate::results::{self, PlaylistResult};
 use crate::upload::checkpoint::CheckpointWriter;
 use crate::upload::segments::{
     SegmentTotals, SegmentsMachine, SegmentsPlan, SegmentsResult, SegmentsStatus, SegmentsUpload, SegmentsUploader,
-    SpooledSegment,
+    SpooledSegment, remove_spooled,
 };
-use crate::upload::{ObjectPlace, UploadSettings};
+use crate::upload::{ObjectPlace, UploadProgress, UploadSettings};
 
 pub use facts::result_facts;
 
@@ -56,6 +58,9 @@ struct SegmentedOutput {
     /// For names, from the first segment on.
     facts: Option<TrackFacts>,
     running: Option<RunningOutput>,
+    /// The EgressInfo has its names.
+    told: bool,
+    quality: Option<Quality>,
     /// As they were reported last.
     reported: SegmentTotals,
     result: Option<SegmentsResult>,
@@ -64,6 +69,24 @@ struct SegmentedOutput {
 struct RunningOutput {
     names: SegmentNames,
     upload: SegmentsUpload,
+}
+
+/// What the outputs of a recording have in the spool.
+pub struct SpooledOutputs {
+    folder: PathBuf,
+    outputs: Vec<(u32, SegmentFormat)>,
+}
+
+impl SpooledOutputs {
+    /// Removes it, and the folder if it is empty then. Nothing writes there any more.
+    pub async fn remove(self) {
+        let removed = spawn_blocking(move || {
+            for (output, format) in self.outputs {
+                remove_spooled(&self.folder, output, format);
+            }
+        });
+        let _ = removed.await;
+    }
 }
 
 impl SessionSegments {
@@ -79,11 +102,23 @@ impl SessionSegments {
             early: vec![],
             facts: None,
             running: None,
+            told: false,
+            quality: None,
             reported: SegmentTotals::default(),
             result: None,
         };
         let outputs = jobs.into_iter().map(output).collect();
         Self { outputs, folder, settings, checkpoint_writer, started_at: None }
+    }
+
+    /// Of a recording without HLS outputs, or whose outputs are not opened yet.
+    pub fn none(settings: UploadSettings, checkpoint_writer: CheckpointWriter) -> Self {
+        Self::new(vec![], PathBuf::new(), settings, checkpoint_writer)
+    }
+
+    /// Where the media process writes segments; `None`: no output has any.
+    pub fn folder(&self) -> Option<&Path> {
+        (!self.outputs.is_empty()).then_some(&self.folder)
     }
 
     /// The media process said this; `now` is the local time, for names. Never waits. True: an output has got its names.
@@ -96,6 +131,12 @@ impl SessionSegments {
             MediaEvent::SegmentOpen { output, .. }
             | MediaEvent::SegmentWrote { output, .. }
             | MediaEvent::Segment { output, .. } => *output,
+            MediaEvent::SegmentsEnded { output, quality } => {
+                if let Some(known) = self.outputs.iter_mut().find(|known| known.job.output == *output) {
+                    known.quality = Some(quality.clone());
+                }
+                return false;
+            }
             _ => return false,
         };
         let Some(known) = self.outputs.iter_mut().find(|known| known.job.output == output) else { return false };
@@ -148,13 +189,32 @@ impl SessionSegments {
         })
     }
 
-    /// How far the outputs are, for heartbeats and limits: location of the playlist, status.
+    /// Something was recorded.
+    pub fn any(&self) -> bool {
+        self.outputs.iter().any(|output| output.running.is_some())
+    }
+
+    /// Name of the playlist of an output of the plan, once it is known.
+    pub fn name_of(&self, output: u32) -> Option<String> {
+        let names = &self.outputs.iter().find(|known| known.job.output == output)?.running.as_ref()?.names;
+        Some(names.path(&names.playlist))
+    }
+
+    /// How far the outputs are: location of the playlist, status.
     pub fn progress(&self) -> impl Iterator<Item = (String, SegmentsStatus)> {
-        self.outputs.iter().filter_map(|output| {
-            let running = output.running.as_ref()?;
-            let playlist = running.names.path(&running.names.playlist);
-            Some((output.job.place.locate()(&playlist), running.upload.status()))
-        })
+        self.outputs.iter().filter_map(SegmentedOutput::progress)
+    }
+
+    /// Adds how far they are to a heartbeat.
+    pub fn add_progress(&self, to: &mut FilesProgress) {
+        for output in &self.outputs {
+            let Some((location, status)) = output.progress() else { continue };
+            to.bytes.insert(location, status.totals.bytes + status.spooled_bytes);
+            if output.job.place.is_remote() {
+                let SegmentsStatus { totals, error, .. } = status;
+                to.uploads.push(UploadProgress { stored: totals.bytes, error, ..UploadProgress::default() });
+            }
+        }
     }
 
     /// Totals that have changed since the last call: index among the HLS outputs, totals.
@@ -185,6 +245,50 @@ impl SessionSegments {
         for (output, result) in self.outputs.iter_mut().zip(results) {
             output.result = result;
         }
+        self.spooled_of(|output| output.running.is_none()).remove().await;
+    }
+
+    /// After [`Self::finish`]: outputs whose playlists are stored, for a manifest.
+    pub fn playlist_results(&self) -> Vec<PlaylistResult> {
+        let stored =
+            self.results().filter(|(_, _, result)| result.failure.is_none() && !result.gone && result.totals.count > 0);
+        let results = stored.filter_map(|(index, _, result)| {
+            Some(PlaylistResult {
+                index,
+                location: result.playlist_location.clone()?,
+                segments: result.segments.clone(),
+                started_at: result.started_at,
+                ended_at: result.ended_at,
+            })
+        });
+        results.collect()
+    }
+
+    /// Number in the plan of the output `index`, among the HLS outputs.
+    pub fn output(&self, index: usize) -> Option<u32> {
+        self.outputs.get(index).map(|output| output.job.output)
+    }
+
+    /// Facts and quality of the first output in which something was recorded, for a manifest.
+    pub fn first(&self) -> Option<(&TrackFacts, Option<&Quality>)> {
+        let first = self.outputs.iter().find(|output| output.running.is_some())?;
+        Some((first.facts.as_ref()?, first.quality.as_ref()))
+    }
+
+    /// What was really recorded of each output.
+    pub fn qualities(&self) -> impl Iterator<Item = &Quality> {
+        self.outputs.iter().filter_map(|output| output.quality.as_ref())
+    }
+
+    /// What lies in the spool.
+    pub fn spooled(&self) -> SpooledOutputs {
+        self.spooled_of(|_| true)
+    }
+
+    fn spooled_of(&self, which: impl Fn(&SegmentedOutput) -> bool) -> SpooledOutputs {
+        let of = |output: &SegmentedOutput| (output.job.output, output.job.naming.format);
+        let outputs = self.outputs.iter().filter(|output| which(output)).map(of).collect();
+        SpooledOutputs { folder: self.folder.clone(), outputs }
     }
 
     /// An output has a backup store. `index` among the HLS outputs.
@@ -207,6 +311,7 @@ impl SessionSegments {
         for running in self.outputs.iter().filter_map(|output| output.running.as_ref()) {
             running.upload.abandon().await;
         }
+        self.spooled().remove().await;
     }
 
     /// After [`Self::finish`]: index among the HLS outputs, names, what it came to. Outputs in which nothing was recorded
@@ -216,6 +321,14 @@ impl SessionSegments {
             .iter()
             .enumerate()
             .filter_map(|(index, output)| Some((index, &output.running.as_ref()?.names, output.result.as_ref()?)))
+    }
+}
+
+impl SegmentedOutput {
+    fn progress(&self) -> Option<(String, SegmentsStatus)> {
+        let running = self.running.as_ref()?;
+        let playlist = running.names.path(&running.names.playlist);
+        Some((self.job.place.locate()(&playlist), running.upload.status()))
     }
 }
 
