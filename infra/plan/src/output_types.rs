@@ -81,10 +81,11 @@ impl Output {
     pub fn path(&self) -> Option<(&'static str, &str)> {
         match self {
             Self::File(file) => Some(("filepath", &file.path)),
-            Self::Segments(SegmentsOutput { naming, .. }) if naming.playlist.is_empty() => {
-                Some(("filename_prefix", &naming.prefix))
+            // The playlists lie in the directory of the prefix where their name has none.
+            Self::Segments(SegmentsOutput { naming, .. }) if naming.playlist.contains('/') => {
+                Some(("playlist_name", &naming.playlist))
             }
-            Self::Segments(SegmentsOutput { naming, .. }) => Some(("playlist_name", &naming.playlist)),
+            Self::Segments(SegmentsOutput { naming, .. }) => Some(("filename_prefix", &naming.prefix)),
             Self::Images(images) => Some(("filename_prefix", &images.prefix)),
             Self::Streams(_) => None,
         }
