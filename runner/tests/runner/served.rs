@@ -8,7 +8,8 @@ use spillway_bus::{
     Bid, Bus, CallOptions, ClaimToken, Created, Decision, FaultyLink, Handler, Heartbeats, Incoming, IoClient,
     LinkFaults, MemoryBroker, Phase, Record, Registry, Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets,
 };
-use spillway_plan::{Container, Defaults, Destination, Destinations, FileOutput, Output};
+use spillway_plan::segment_name::{SegmentNaming, SegmentSuffix};
+use spillway_plan::{Container, Defaults, Destination, Destinations, FileOutput, Output, SegmentsOutput};
 use spillway_process::Clock;
 use spillway_protocol::Secret;
 use spillway_protocol::ledger::{EgressLedger, Fact, Outcome};
@@ -46,6 +47,10 @@ pub struct RunnerHarness {
     pub destinations: Option<Destinations>,
     /// Paths and destinations of further files.
     pub more: Vec<(&'static str, Option<Destinations>)>,
+    /// Destinations of HLS outputs behind the files: at most one.
+    pub segments: Vec<Option<Destinations>>,
+    /// There are only HLS outputs.
+    pub no_files: bool,
     pub upload: serde_json::Value,
     /// How long the last report waits for Redis.
     pub last_report_timeout_ms: u64,
@@ -119,6 +124,8 @@ impl RunnerHarness {
             stores: Arc::new(stores::DefaultStoreFactory::default()),
             destinations: None,
             more: vec![],
+            segments: vec![],
+            no_files: false,
             upload: json!({}),
             last_report_timeout_ms: 15 * 60_000,
         };
@@ -165,6 +172,16 @@ impl RunnerHarness {
             let container = path.ends_with(".mp4").then_some(Container::Mp4);
             let file = FileOutput { container, path: (*path).to_owned(), stored: to.is_some(), ..first.clone() };
             plan.outputs.push(Output::File(file));
+            destinations.push(to.clone());
+        }
+        if self.no_files {
+            plan.outputs.clear();
+            destinations.clear();
+        }
+        for to in &self.segments {
+            let naming = SegmentNaming::new("hls/part", "index", "live", SegmentSuffix::Index);
+            let (segment_ns, stored) = (100_000_000, to.is_some());
+            plan.outputs.push(Output::Segments(SegmentsOutput { naming, segment_ns, manifest: true, stored }));
             destinations.push(to.clone());
         }
         let disk = || Destinations { primary: Destination::Disk, backup: None };

@@ -118,7 +118,7 @@ impl SessionSegments {
 
     /// Where the media process writes segments; `None`: no output has any.
     pub fn folder(&self) -> Option<&Path> {
-        (!self.outputs.is_empty()).then_some(&self.folder)
+        (!self.outputs.is_empty()).then_some(self.folder.as_path())
     }
 
     /// The media process said this; `now` is the local time, for names. Never waits. True: an output has got its names.

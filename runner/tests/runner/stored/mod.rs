@@ -1,8 +1,9 @@
 //! Recordings that end in a store, which is a bucket in memory: what all of these tests need. `recorded` is the ordinary way,
-//! `several` has more than one file, `outages` stores that fail, `aborted` an upload that another party aborts, `salvaged` a
+//! `several` has more than one file, `hls` segments and playlists, `outages` stores that fail, `aborted` an upload that another party aborts, `salvaged` a
 //! runner that dies.
 
 mod aborted;
+mod hls;
 mod outages;
 mod recorded;
 mod several;
