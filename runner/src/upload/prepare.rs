@@ -68,7 +68,9 @@ struct PreparedOutput {
 }
 
 /// The stores of an egress. Each is opened once, however many outputs go there.
-struct OpenedStores<'a>(Vec<(&'a Destination, Result<Arc<dyn Storage>, StorageError>)>);
+struct OpenedStores<'a>(Vec<(&'a Destination, OpenedStore)>);
+
+type OpenedStore = Result<Arc<dyn Storage>, StorageError>;
 
 impl<'a> OpenedStores<'a> {
     async fn open(plan: &EgressPlan, resources: &'a UploadResources) -> Self {

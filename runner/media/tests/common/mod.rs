@@ -166,7 +166,9 @@ pub fn one_chain(chain: &str, buffers: impl Iterator<Item = gst::Buffer>, path: 
     let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
     let input: gst_app::AppSrc = pipeline.by_name("in").unwrap().downcast().unwrap();
-    buffers.for_each(|buffer| drop(input.push_buffer(buffer).unwrap()));
+    for buffer in buffers {
+        input.push_buffer(buffer).unwrap();
+    }
     input.end_of_stream().unwrap();
     let types = [gst::MessageType::Eos, gst::MessageType::Error];
     let message = pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(20), &types).unwrap();
