@@ -10,16 +10,24 @@ use spillway_plan::manifest;
 use spillway_plan::segment_name::SegmentNames;
 use spillway_plan::{Destination, Destinations};
 use spillway_process::LocalRoot;
-use tokio::time::timeout;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, timeout};
 use tracing::info;
 
 use crate::upload::checkpoint::CheckpointWriter;
 use crate::upload::objects::ObjectUploads;
-use crate::upload::segments::{SegmentsCheckpoint, SegmentsMachine, SegmentsResult, SegmentsUpload, SegmentsUploader};
+use crate::upload::segments::{
+    SegmentsCheckpoint, SegmentsMachine, SegmentsResult, SegmentsUpload, SegmentsUploader, last_write,
+};
 use crate::upload::stores::StoreFactory;
 use crate::upload::{ObjectPlace, UploadSettings};
 
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// A media process that has lost its runner writes what it has and leaves; one that encodes writes many times a second.
+const QUIET: Duration = Duration::from_secs(1);
+/// It has not left within this: it hangs.
+const QUIET_TIMEOUT: Duration = Duration::from_secs(10);
+const QUIET_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a salvage knows of the places of an HLS output.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +72,9 @@ impl SegmentsSalvager<'_> {
             // A folder of that path belongs to something else.
             checkpoint.folder = PathBuf::new();
         }
+        if self.here {
+            written_to_the_end(&checkpoint).await;
+        }
         let mut machine = SegmentsMachine::resume(&checkpoint, place.locate());
         let objects = place.uploads(self.settings.clone());
         for (n, name, bytes) in machine.pending() {
@@ -94,6 +105,19 @@ impl SegmentsSalvager<'_> {
             "playlist finished"
         );
         Ok(SalvagedSegments { names, result, finished })
+    }
+}
+
+/// Waits until nothing is written to the segments that lie on this machine: they are cut then.
+async fn written_to_the_end(checkpoint: &SegmentsCheckpoint) {
+    let give_up = Instant::now() + QUIET_TIMEOUT;
+    while Instant::now() < give_up {
+        let (folder, output, format) = (checkpoint.folder.clone(), checkpoint.output, checkpoint.names.format);
+        let looked = spawn_blocking(move || last_write(&folder, output, format)).await;
+        if looked.ok().flatten().is_none_or(|at| at.elapsed().is_ok_and(|since| since >= QUIET)) {
+            return;
+        }
+        sleep(QUIET_INTERVAL).await;
     }
 }
 

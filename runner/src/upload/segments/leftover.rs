@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use spillway_ipc::{TsTail, segment_file};
 use spillway_plan::segment_name::SegmentFormat;
@@ -25,6 +25,12 @@ pub fn numbers(folder: &Path, output: u32, format: SegmentFormat) -> Vec<u32> {
     let mut numbers: Vec<u32> = names.filter_map(|name| segment_file::number(&name, output, format)).collect();
     numbers.sort_unstable();
     numbers
+}
+
+/// When a segment file of an output was last written to; `None`: there is none.
+pub fn last_write(folder: &Path, output: u32, format: SegmentFormat) -> Option<SystemTime> {
+    let written = |n| fs::metadata(folder.join(segment_file::name(output, n, format))).ok()?.modified().ok();
+    numbers(folder, output, format).into_iter().filter_map(written).max()
 }
 
 /// Cuts the files of these segments to what can be played. Nothing writes to them any more.
@@ -58,6 +64,9 @@ mod tests {
             fs::write(folder.path().join(name), [0x47; 188]).unwrap();
         }
         assert_eq!(numbers(folder.path(), 0, SegmentFormat::MpegTs), [9, 10]);
+        let written = last_write(folder.path(), 0, SegmentFormat::MpegTs).unwrap();
+        assert!(written.elapsed().unwrap() < Duration::from_secs(60));
+        assert_eq!(last_write(folder.path(), 2, SegmentFormat::MpegTs), None);
         assert!(numbers(&folder.path().join("none"), 0, SegmentFormat::MpegTs).is_empty());
         let left = cut(folder.path(), 0, SegmentFormat::MpegTs, &[9, 12]);
         assert_eq!(left, [9, 12].map(|n| LeftSegment { n, kept: None }), "no picture, and no file");

@@ -16,5 +16,6 @@ pub use machine::{SegmentsMachine, SegmentsPlan, SpooledSegment};
 pub use saved::{SegmentRun, SegmentsCheckpoint, UnlistedSegment};
 pub use schedule::{PlaylistSchedule, UploadRule};
 pub use sequencer::{ListedSegment, SegmentOutcome, SegmentSequencer, SegmentTotals, StoredSegment};
+pub(crate) use leftover::last_write;
 pub(crate) use task::remove_spooled;
 pub use task::{SegmentsResult, SegmentsStatus, SegmentsUpload, SegmentsUploader};
