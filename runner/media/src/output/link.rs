@@ -85,16 +85,16 @@ fn feed(
     };
     let sink = unit_sink(fanout, stream, format, key_frames);
     pipeline.add(&sink).map_err(build)?;
-    connect(pipeline, &appsrc, chain, &sink)?;
+    let out = connect(pipeline, &appsrc, chain)?;
+    out.link(&static_pad(&sink, "sink")?).map_err(build)?;
     Ok(Feed::new(format.kind(), appsrc))
 }
 
-/// Links `appsrc`, the chain and what follows; gives the pad before that.
+/// Links `appsrc` and the chain; gives the pad at the end.
 pub(super) fn connect(
     pipeline: &gst::Pipeline,
     appsrc: &gst_app::AppSrc,
     chain: Vec<gst::Element>,
-    next: &gst::Element,
 ) -> Result<gst::Pad, PipelineError> {
     pipeline.add(appsrc).map_err(build)?;
     let mut last: gst::Element = appsrc.clone().upcast();
@@ -103,8 +103,13 @@ pub(super) fn connect(
         last.link(&element).map_err(build)?;
         last = element;
     }
-    last.link(next).map_err(build)?;
-    last.static_pad("src").ok_or_else(|| PipelineError::Build { message: "a chain without an end".into() })
+    static_pad(&last, "src")
+}
+
+pub(super) fn static_pad(element: &gst::Element, name: &str) -> Result<gst::Pad, PipelineError> {
+    element
+        .static_pad(name)
+        .ok_or_else(|| PipelineError::Build { message: format!("{} has no {name} pad", element.name()) })
 }
 
 /// The end of an encoder's chain. It refuses with `Flushing` once the fan-out is closed, so that the encoder's thread

@@ -36,8 +36,6 @@ impl Pipeline {
         pipeline.key_frames = key_frames;
         pipeline.watch_bus()?;
         pipeline.gst.set_state(gst::State::Playing).map_err(build)?;
-        // An encoder forgets what it is asked for before it plays.
-        pipeline.key_frames.reached(0);
         Ok((pipeline, feeds))
     }
 
