@@ -12,10 +12,10 @@ mod saved;
 mod schedule;
 mod sequencer;
 
+pub(crate) use leftover::last_write;
 pub use machine::{SegmentsMachine, SegmentsPlan, SpooledSegment};
 pub use saved::{SegmentRun, SegmentsCheckpoint, UnlistedSegment};
 pub use schedule::{PlaylistSchedule, UploadRule};
 pub use sequencer::{ListedSegment, SegmentOutcome, SegmentSequencer, SegmentTotals, StoredSegment};
-pub(crate) use leftover::last_write;
 pub(crate) use task::remove_spooled;
 pub use task::{SegmentsResult, SegmentsStatus, SegmentsUpload, SegmentsUploader};
