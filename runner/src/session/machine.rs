@@ -210,6 +210,7 @@ impl Session {
         };
         let goes_on = matches!(self.phase, SessionPhase::Joining | SessionPhase::Recording);
         if is_last && self.phase == SessionPhase::Joining {
+            self.failed = None;
             return self.fail(code, message);
         }
         if is_last {
