@@ -4,7 +4,8 @@
 //! two of one name at once: they could be stored in the wrong order.
 //!
 //! A store that fails is tried again for as long as the recording goes on. After `backup_after_ms`, or at once when it
-//! refuses, the backup takes over. After the end of the recording all is given up within `max_outage_ms`.
+//! refuses, the backup takes over. After the end of the recording all is given up within `max_outage_ms`: files first, so that
+//! a store that takes texts still gets those that say so.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::{self, File};
@@ -30,6 +31,8 @@ const FILES_AT_ONCE: usize = 4;
 const REFUSALS: u32 = 2;
 /// How often deadlines are looked at while the store fails.
 const TICK: Duration = Duration::from_millis(250);
+/// After files were given up, texts may fail for this much longer, and for a quarter of `max_outage_ms` at most.
+const TEXTS_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(3600);
 const LOCAL: &str = "Local";
 
@@ -104,7 +107,18 @@ pub struct ObjectUploads {
     events: VecDeque<ObjectEvent>,
     outage: ObjectOutage,
     closed_at: Option<Instant>,
+    files_given_up: Option<FilesGivenUp>,
     given_up: Option<String>,
+}
+
+/// No file is sent any more; texts are.
+#[derive(Debug)]
+struct FilesGivenUp {
+    message: String,
+    /// There were some.
+    any: bool,
+    /// If texts still fail then, they are given up as well.
+    texts_until: Instant,
 }
 
 /// A request on its way, and whether to the backup.
@@ -160,15 +174,18 @@ impl ObjectUploads {
             events: VecDeque::new(),
             outage: ObjectOutage::default(),
             closed_at: None,
+            files_given_up: None,
             given_up: None,
         }
     }
 
     /// A file becomes an object; answered by [`ObjectEvent::Stored`] or [`ObjectEvent::Lost`].
     pub fn put_file(&mut self, file: ObjectFile) {
-        match &self.given_up {
-            Some(message) => {
-                self.events.push_back(ObjectEvent::Lost { number: file.number, message: message.clone() });
+        match &mut self.files_given_up {
+            Some(given_up) => {
+                given_up.any = true;
+                let message = given_up.message.clone();
+                self.events.push_back(ObjectEvent::Lost { number: file.number, message });
             }
             None => {
                 self.waiting.insert(file.number, file);
@@ -228,6 +245,11 @@ impl ObjectUploads {
             }
         };
         stored.map(|stored| stored.location).map_err(|error| error.to_string())
+    }
+
+    /// Why files were given up at the end, if any was.
+    pub fn files_given_up(&self) -> Option<&str> {
+        self.files_given_up.as_ref().filter(|given_up| given_up.any).map(|given_up| given_up.message.as_str())
     }
 
     /// Why nothing more is sent.
@@ -318,10 +340,13 @@ impl ObjectUploads {
                     PutContent::File(_) if error.kind == StorageErrorKind::Invalid => {
                         return self.lost(content, error.to_string());
                     }
-                    PutContent::File(file) if self.given_up.is_some() => {
-                        return self.lost(PutContent::File(file), error.to_string());
+                    PutContent::File(file) => {
+                        if let Some(given_up) = &mut self.files_given_up {
+                            given_up.any = true;
+                            return self.lost(PutContent::File(file), error.to_string());
+                        }
+                        self.waiting.insert(file.number, file);
                     }
-                    PutContent::File(file) => drop(self.waiting.insert(file.number, file)),
                     PutContent::Text(name) => {
                         self.events.push_back(ObjectEvent::Text { name, result: Err(error.to_string()) });
                     }
@@ -370,17 +395,23 @@ impl ObjectUploads {
 
     fn check_deadlines(&mut self) {
         let Some(since) = self.outage.since else { return };
-        let limit = match (&self.backup, self.closed_at) {
-            (Some(_), _) => since + Duration::from_millis(self.settings.backup_after_ms),
-            (None, Some(closed_at)) => since.max(closed_at) + Duration::from_millis(self.settings.max_outage_ms),
-            (None, None) => return,
+        let max_outage = Duration::from_millis(self.settings.max_outage_ms);
+        let limit = match (&self.backup, self.closed_at, &self.files_given_up) {
+            (Some(_), ..) => since + Duration::from_millis(self.settings.backup_after_ms),
+            (None, _, Some(given_up)) => given_up.texts_until,
+            (None, Some(closed_at), None) => since.max(closed_at) + max_outage - self.texts_timeout(),
+            (None, None, None) => return,
         };
         if Instant::now() >= limit {
             self.next_store();
         }
     }
 
-    /// The backup takes over; without one everything is given up.
+    fn texts_timeout(&self) -> Duration {
+        TEXTS_TIMEOUT.min(Duration::from_millis(self.settings.max_outage_ms / 4))
+    }
+
+    /// The backup takes over; without one files are given up, and after them everything.
     fn next_store(&mut self) {
         let message = std::mem::take(&mut self.outage.message);
         self.outage = ObjectOutage::default();
@@ -394,10 +425,16 @@ impl ObjectUploads {
         }
         let message =
             if self.on_backup { format!("primary: {}\nbackup: {message}", self.primary_error) } else { message };
-        warn!(error = message, "objects given up");
-        for number in std::mem::take(&mut self.waiting).into_keys() {
-            self.events.push_back(ObjectEvent::Lost { number, message: message.clone() });
+        if self.files_given_up.is_none() {
+            warn!(error = message, files = self.waiting.len(), "files given up");
+            let (any, texts_until) = (!self.waiting.is_empty(), Instant::now() + self.texts_timeout());
+            for number in std::mem::take(&mut self.waiting).into_keys() {
+                self.events.push_back(ObjectEvent::Lost { number, message: message.clone() });
+            }
+            self.files_given_up = Some(FilesGivenUp { message, any, texts_until });
+            return;
         }
+        warn!(error = message, "objects given up");
         for name in std::mem::take(&mut self.texts).into_keys() {
             self.events.push_back(ObjectEvent::Text { name, result: Err(message.clone()) });
         }

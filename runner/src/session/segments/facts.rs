@@ -42,7 +42,7 @@ pub fn result_facts(index: usize, result: &SegmentsResult) -> Vec<Fact> {
         facts.push(progress(index, result.totals));
     }
     // Without a playlist that ends there is nothing to be opened.
-    if let (None, Some(playlist_location)) = (&result.failure, &result.playlist_location) {
+    if let (true, Some(playlist_location)) = (result.ended, &result.playlist_location) {
         facts.push(Fact::SegmentsStored {
             index,
             playlist_location: playlist_location.clone(),
@@ -71,6 +71,7 @@ mod tests {
             started_at: 5,
             ended_at: 13,
             playlist_location: Some("https://x/a.m3u8".into()),
+            ended: true,
             notes: vec!["1 segment is missing".into()],
             ..SegmentsResult::default()
         };
@@ -86,9 +87,12 @@ mod tests {
             Fact::Noted("1 segment is missing".into()),
         ];
         assert_eq!(result_facts(1, &stored), expected);
-        let failed = SegmentsResult { failure: Some("denied".into()), used_backup: true, ..stored.clone() };
+        let denied = || Some("denied".to_owned());
+        let failed = SegmentsResult { ended: false, failure: denied(), used_backup: true, ..stored.clone() };
         let facts = result_facts(0, &failed);
         assert_eq!((facts.len(), &facts[0]), (3, &Fact::BackupUsed));
+        // The store has taken playlists, and not the last segments.
+        assert_eq!(result_facts(1, &SegmentsResult { failure: denied(), ..stored.clone() }), expected);
         assert_eq!(result_facts(0, &SegmentsResult { gone: true, ..stored }), []);
     }
 }

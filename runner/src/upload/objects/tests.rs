@@ -142,13 +142,43 @@ async fn after_the_end_everything_is_given_up_in_time() {
     let mut events = lab.events(outage + 5 * SECOND).await;
     events.sort();
     assert_eq!(events, ["0 lost", "1 lost"]);
-    assert!(lab.objects.given_up().unwrap().contains("RAM upload failed"));
+    assert!(lab.objects.files_given_up().unwrap().contains("RAM upload failed"));
+    assert_eq!(lab.objects.given_up(), None, "a text may still be taken");
     lab.text("1");
     lab.put(2);
     let mut events = lab.events(SECOND).await;
     events.sort();
     assert_eq!(events, ["2 lost", "text false"]);
+    assert!(lab.objects.given_up().unwrap().contains("RAM upload failed"));
+    lab.text("2");
+    assert_eq!(lab.events(SECOND).await, ["text false"]);
     assert!(lab.folder.path().join("0.ts").exists(), "what is not stored stays");
+}
+
+/// A store that takes texts and no files.
+#[tokio::test(start_paused = true)]
+async fn texts_are_still_sent_when_files_are_given_up() {
+    let mut lab = ObjectLab::new(false);
+    lab.objects.close();
+    lab.link.set_fault_mode(FaultMode::Refusing(StorageErrorKind::Denied));
+    lab.put(0);
+    assert_eq!(lab.events(5 * SECOND).await, ["0 lost"]);
+    lab.link.set_fault_mode(FaultMode::Fine);
+    lab.text("1");
+    assert_eq!(lab.events(SECOND).await, ["text true"]);
+    assert!(lab.objects.files_given_up().is_some() && lab.objects.given_up().is_none());
+    // All files are stored, and the last texts only just.
+    let mut lab = ObjectLab::new(false);
+    lab.objects.close();
+    lab.link.set_fault_mode(FaultMode::Refusing(StorageErrorKind::Denied));
+    for _ in 0..2 {
+        lab.text("1");
+        assert_eq!(lab.events(SECOND).await, ["text false"]);
+    }
+    lab.link.set_fault_mode(FaultMode::Fine);
+    lab.text("1");
+    assert_eq!(lab.events(SECOND).await, ["text true"]);
+    assert!(lab.objects.files_given_up().is_none() && lab.objects.given_up().is_none());
 }
 
 #[tokio::test(start_paused = true)]

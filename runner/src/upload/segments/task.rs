@@ -61,7 +61,9 @@ pub struct SegmentsResult {
     pub used_backup: bool,
     /// For `details`: segments that are lost, and why.
     pub notes: Vec<String>,
-    /// Why the playlists are not stored as they should be, for the user.
+    /// The playlists are stored with their end.
+    pub ended: bool,
+    /// Why the output is not stored as it should be, for the user.
     pub failure: Option<String>,
     /// The folder of what is not stored then.
     pub spooled: Option<PathBuf>,
@@ -385,10 +387,13 @@ impl SegmentsUploader {
         let plan = self.machine.plan();
         let totals = self.machine.totals();
         let (event, live) = self.machine.locations();
-        let mut failure = (!self.machine.is_complete()).then(|| match self.objects.given_up() {
-            Some(message) => message.to_owned(),
-            None => state.playlist_error.clone(),
-        });
+        let ended = self.machine.is_complete();
+        let mut failure = match (self.objects.files_given_up(), ended) {
+            // The end of the recording is on this machine, and not where it was asked to be.
+            (Some(message), _) => Some(message.to_owned()),
+            (None, true) => None,
+            (None, false) => Some(state.playlist_error.clone()),
+        };
         if totals.count == 0 && totals.lost > 0 {
             failure = failure.or_else(|| state.reasons.first().cloned());
         }
@@ -416,6 +421,7 @@ impl SegmentsUploader {
             used_backup: self.objects.on_backup(),
             notes: state.reasons,
             spooled: failure.is_some().then(|| plan.folder.clone()),
+            ended,
             failure,
             gone: false,
         };

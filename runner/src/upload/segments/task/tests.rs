@@ -178,9 +178,31 @@ async fn a_store_that_stays_away_fails_the_output_in_time() {
     let result = lab.upload.finish().await;
     let outage = Duration::from_millis(UploadSettings::default().max_outage_ms);
     assert!(before.elapsed() < outage + Duration::from_secs(5));
-    assert!(result.failure.unwrap().contains("RAM upload failed"));
+    assert!(result.failure.unwrap().contains("RAM upload failed") && !result.ended);
     assert_eq!(result.spooled, Some(lab.folder.path().join("EG_1")));
     assert!(lab.folder.path().join("EG_1/0-1.ts").exists());
+}
+
+/// Files are given up before texts: the store is back in between.
+#[tokio::test(start_paused = true)]
+async fn playlists_end_without_the_segments_that_are_given_up() {
+    let lab = SegmentsLab::new(SegmentFormat::MpegTs, 1 << 30);
+    lab.record(0).await;
+    lab.link.set_fault_mode(FaultMode::Down);
+    lab.record(1).await;
+    lab.record(2).await;
+    let outage = Duration::from_millis(UploadSettings::default().max_outage_ms);
+    let back = async {
+        sleep(outage - Duration::from_secs(5)).await;
+        lab.link.set_fault_mode(FaultMode::Fine);
+    };
+    let (result, ()) = tokio::join!(lab.upload.finish(), back);
+    assert_eq!((result.totals.count, result.totals.lost, result.ended), (1, 2, true));
+    assert!(result.failure.unwrap().contains("RAM upload failed"));
+    assert!(result.notes[0].starts_with("2 segments are missing in d/a.m3u8: "));
+    assert_eq!(result.playlist_location, Some(lab.ram.location("d/a.m3u8")));
+    assert!(lab.text("d/a.m3u8").ends_with("a_00000.ts\n#EXT-X-ENDLIST\n"));
+    assert!(lab.folder.path().join("EG_1/0-1.ts").exists(), "what is not stored stays");
 }
 
 #[tokio::test(start_paused = true)]
