@@ -102,15 +102,16 @@ pub async fn ended(
     Ok(ended)
 }
 
-/// Files of a dead runner of this machine. With Redis unreachable it may have finished them without being able to report
+/// Files and playlists of a dead runner of this machine. With Redis unreachable it may have finished them without being able to report
 /// it.
 async fn left_behind(context: &Context, record: &Record) -> FilesLeftBehind {
     if !context.targets.is_here(record) {
         return FilesLeftBehind::default();
     }
     let Some(ledger) = report::ledger_of(record) else { return FilesLeftBehind::default() };
+    let Ok(root) = context.config().root() else { return FilesLeftBehind::default() };
     let clock = context.clock.clone();
-    let scan = tokio::task::spawn_blocking(move || report::left_behind(&ledger, &clock));
+    let scan = tokio::task::spawn_blocking(move || report::left_behind(&ledger, &root, &clock));
     tokio::time::timeout(DISK_TIMEOUT, scan).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 

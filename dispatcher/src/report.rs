@@ -1,15 +1,15 @@
 //! Facts → EgressInfo, by the egress ledger that is stored in the record. Pure, except for [`left_behind`], which looks
 //! at this machine's disk. Sends nothing: that is `final_state`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use prost::Message;
 use spillway_bus::Record;
-use spillway_plan::manifest::Manifest;
-use spillway_process::{Clock, chain};
+use spillway_plan::manifest::{Manifest, ManifestPlaylist};
+use spillway_process::{Clock, LocalRoot, chain};
 use spillway_protocol::code::{Code, RpcError};
 use spillway_protocol::ledger::{EgressLedger, Fact};
-use spillway_protocol::livekit::EgressInfo;
+use spillway_protocol::livekit::{EgressInfo, SegmentsInfo};
 use spillway_protocol::rpc::StartEgressRequest;
 use tracing::warn;
 
@@ -32,24 +32,26 @@ pub fn ledger_of(record: &Record) -> Option<EgressLedger> {
 /// What a dead runner left on this machine's disk.
 #[derive(Debug, Default)]
 pub struct FilesLeftBehind {
-    /// For the ledger: files with their sizes.
+    /// For the ledger: files and HLS outputs with their sizes.
     pub facts: Vec<Fact>,
-    /// Every file has its manifest, so the recording ended well.
+    /// Every file and playlist is in a manifest, so the recording ended well.
     pub finished: bool,
 }
 
-/// Files of this machine that were opened and never reported as closed. Blocks on the disk. The runner writes the
-/// manifest last, and only after a recording that ended well: where there is one, only the report is missing. `clock`
-/// translates the file's times, which are the host's.
-pub fn left_behind(ledger: &EgressLedger, clock: &Clock) -> FilesLeftBehind {
+/// Files and playlists of this machine that were opened and never reported as closed. Blocks on the disk. The runner writes
+/// the manifest last, and only after a recording that ended well: where there is one, only the report is missing. `root`:
+/// where the runner looks for names. `clock` translates the file's times, which are the host's.
+pub fn left_behind(ledger: &EgressLedger, root: &LocalRoot, clock: &Clock) -> FilesLeftBehind {
     let results = &ledger.info().file_results;
     let (mut facts, mut finished) = (vec![], true);
     let egress_id = &ledger.info().egress_id;
-    let manifests: Vec<Manifest> =
-        ledger.unfinished().filter_map(|(_, location)| manifest_beside(location, egress_id)).collect();
+    let playlists = unfinished_playlists(ledger, root);
+    let files = ledger.unfinished().map(|(_, location)| Path::new(location));
+    let places = files.chain(playlists.iter().map(|playlist| playlist.path.as_path()));
+    let manifests: Vec<Manifest> = places.filter_map(|place| manifest_beside(place, egress_id)).collect();
     for (index, location) in ledger.unfinished() {
         // An output that wants none beside it is in that of another.
-        let manifest = manifest_beside(location, egress_id)
+        let manifest = manifest_beside(Path::new(location), egress_id)
             .or_else(|| manifests.iter().find(|manifest| manifest.file(location).is_some()).cloned());
         finished &= manifest.is_some();
         let found = std::fs::metadata(location).ok().filter(|found| found.is_file() && found.len() > 0);
@@ -68,11 +70,70 @@ pub fn left_behind(ledger: &EgressLedger, clock: &Clock) -> FilesLeftBehind {
             facts.push(Fact::Noted(format!("not finished properly: {location}")));
         }
     }
+    for playlist in playlists {
+        if let Some(stored) = manifests.iter().find_map(|manifest| playlist.facts(manifest)) {
+            facts.extend(stored);
+            continue;
+        }
+        finished = false;
+        if playlist.path.is_file() {
+            facts.push(Fact::Noted(format!("not finished properly: {}", playlist.path.display())));
+        }
+    }
     FilesLeftBehind { finished: finished && !facts.is_empty(), facts }
 }
 
-fn manifest_beside(location: &str, egress_id: &str) -> Option<Manifest> {
-    let path = Path::new(location).with_file_name(format!("{egress_id}.json"));
+/// The playlist of an HLS output that is not reported as stored.
+struct UnfinishedPlaylist<'a> {
+    index: usize,
+    /// Storage paths of the playlist and of the live playlist, which may be empty.
+    name: &'a str,
+    live: &'a str,
+    /// Where it is if it is on this machine.
+    path: PathBuf,
+}
+
+fn unfinished_playlists<'a>(ledger: &'a EgressLedger, root: &LocalRoot) -> Vec<UnfinishedPlaylist<'a>> {
+    let results = ledger.info().segment_results.iter().enumerate();
+    let open = results.filter(|(_, result)| !result.playlist_name.is_empty() && result.playlist_location.is_empty());
+    let playlist = |(index, result): (usize, &'a SegmentsInfo)| {
+        let (name, live) = (result.playlist_name.as_str(), result.live_playlist_name.as_str());
+        UnfinishedPlaylist { index, name, live, path: root.locate(name) }
+    };
+    open.map(playlist).collect()
+}
+
+impl UnfinishedPlaylist<'_> {
+    /// What the manifest says of it. `None`: nothing, or a segment is not there. Blocks on the disk.
+    fn facts(&self, manifest: &Manifest) -> Option<Vec<Fact>> {
+        let is_here = |playlist: &&ManifestPlaylist| Path::new(&playlist.location) == self.path;
+        let here = manifest.playlists.iter().find(is_here);
+        // In a store, whose URLs end in the name.
+        let stored = || manifest.playlists.iter().find(|playlist| playlist.location.ends_with(self.name));
+        let playlist = here.or_else(stored)?;
+        let &Manifest { started_at, ended_at, .. } = manifest;
+        let mut facts = vec![];
+        if here.is_some() {
+            let sizes = playlist.segments.iter().map(|segment| Some(std::fs::metadata(&segment.location).ok()?.len()));
+            let bytes = sizes.sum::<Option<u64>>()?;
+            let duration_ns = u64::try_from(ended_at.saturating_sub(started_at)).unwrap_or_default();
+            let count = playlist.segments.len() as u64;
+            facts.push(Fact::SegmentsProgress { index: self.index, count, bytes, duration_ns });
+        }
+        let folder = playlist.location.strip_suffix(self.name).filter(|_| !self.live.is_empty());
+        facts.push(Fact::SegmentsStored {
+            index: self.index,
+            playlist_location: playlist.location.clone(),
+            live_location: folder.map(|folder| format!("{folder}{}", self.live)),
+            started_at,
+            ended_at,
+        });
+        Some(facts)
+    }
+}
+
+fn manifest_beside(location: &Path, egress_id: &str) -> Option<Manifest> {
+    let path = location.with_file_name(format!("{egress_id}.json"));
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
@@ -115,7 +176,7 @@ mod tests {
         };
         ledger.on(file(0, &location), 2);
         ledger.on(file(1, "/nowhere/b.mp4"), 2);
-        let left = left_behind(&ledger, &Clock::host());
+        let left = left_behind(&ledger, &LocalRoot::starting_at("/"), &Clock::host());
         assert!(!left.finished);
         for fact in left.facts {
             ledger.on(fact, 3);
@@ -138,10 +199,13 @@ mod tests {
         ledger.on(Fact::Active { started_at: 5 }, 3);
         let another = Manifest { started_at: 1, ..Manifest::default() }.to_json().unwrap();
         std::fs::write(dir.path().join("EG_other.json"), another).unwrap();
-        assert!(!left_behind(&ledger, &Clock::host()).finished, "the manifest of another egress says nothing");
+        assert!(
+            !left_behind(&ledger, &LocalRoot::starting_at("/"), &Clock::host()).finished,
+            "the manifest of another egress says nothing"
+        );
         let manifest = Manifest { started_at: 1_000, ended_at: 61_000, ..Manifest::default() }.to_json().unwrap();
         std::fs::write(dir.path().join("EG_done.json"), manifest).unwrap();
-        let left = left_behind(&ledger, &Clock::host());
+        let left = left_behind(&ledger, &LocalRoot::starting_at("/"), &Clock::host());
         assert!(left.finished);
         for fact in left.facts.into_iter().chain([Fact::Over(spillway_protocol::ledger::Outcome::Complete)]) {
             ledger.on(fact, 9);
@@ -180,12 +244,75 @@ mod tests {
             let filename = "a.mp4".to_owned();
             ledger.on(Fact::FileOpened { index, filename, location: location.clone() }, 2);
         }
-        let left = left_behind(&ledger, &Clock::host());
+        let left = left_behind(&ledger, &LocalRoot::starting_at("/"), &Clock::host());
         assert!(left.finished);
         for fact in left.facts {
             ledger.on(fact, 9);
         }
         let durations: Vec<i64> = ledger.info().file_results.iter().map(|file| file.duration).collect();
         assert_eq!(durations, [60_000, 30_000, 60_000]);
+    }
+
+    /// One without a file has its manifest beside the playlist.
+    #[test]
+    fn a_playlist_with_its_manifest_is_complete() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = LocalRoot::confined(dir.path());
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        let location = |name: &str| root.locate(name).display().to_string();
+        let mut ledger =
+            EgressLedger::accept(&StartEgressRequest { egress_id: "EG_hls".to_owned(), ..Default::default() }, 1);
+        let opened = Fact::SegmentsOpened {
+            index: 0,
+            playlist: "d/a.m3u8".to_owned(),
+            live_playlist: Some("d/live.m3u8".to_owned()),
+        };
+        ledger.on(opened, 2);
+        ledger.on(Fact::Active { started_at: 5 }, 3);
+        std::fs::write(location("d/a.m3u8"), "#EXTM3U\n").unwrap();
+        let left = left_behind(&ledger, &root, &Clock::host());
+        assert!(!left.finished);
+        let note = format!("not finished properly: {}", location("d/a.m3u8"));
+        assert!(matches!(&left.facts[..], [Fact::Noted(said)] if *said == note), "{:?}", left.facts);
+
+        let segment = |name: &str| ManifestFile { location: location(name), ..ManifestFile::default() };
+        let segments = vec![segment("d/a_00000.ts"), segment("d/a_00001.ts")];
+        let playlists = vec![ManifestPlaylist { location: location("d/a.m3u8"), segments }];
+        let manifest = Manifest { started_at: 1_000, ended_at: 61_000, playlists, ..Manifest::default() };
+        std::fs::write(location("d/EG_hls.json"), manifest.to_json().unwrap()).unwrap();
+        std::fs::write(location("d/a_00000.ts"), [0; 300]).unwrap();
+        assert!(!left_behind(&ledger, &root, &Clock::host()).finished, "a segment is missing");
+        std::fs::write(location("d/a_00001.ts"), [0; 40]).unwrap();
+        let left = left_behind(&ledger, &root, &Clock::host());
+        assert!(left.finished);
+        for fact in left.facts.into_iter().chain([Fact::Over(spillway_protocol::ledger::Outcome::Complete)]) {
+            ledger.on(fact, 9);
+        }
+        let result = &ledger.info().segment_results[0];
+        assert_eq!((result.segment_count, result.size, result.duration), (2, 340, 60_000));
+        assert_eq!(result.playlist_location, location("d/a.m3u8"));
+        assert_eq!(result.live_playlist_location, location("d/live.m3u8"));
+        assert!(!ledger.info().details.contains("not finished"), "{}", ledger.info().details);
+        // What is reported as stored is not looked for.
+        assert!(left_behind(&ledger, &root, &Clock::host()).facts.is_empty());
+    }
+
+    /// A file on this disk, HLS in a store: one manifest says that both are finished.
+    #[test]
+    fn a_playlist_in_a_store_is_complete_where_the_manifest_of_a_file_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let location = dir.path().join("a.mp4").display().to_string();
+        std::fs::write(&location, [0; 12]).unwrap();
+        let mut ledger =
+            EgressLedger::accept(&StartEgressRequest { egress_id: "EG_two".to_owned(), ..Default::default() }, 1);
+        ledger.on(Fact::FileOpened { index: 0, filename: "a.mp4".to_owned(), location }, 2);
+        ledger.on(Fact::SegmentsOpened { index: 0, playlist: "d/a.m3u8".to_owned(), live_playlist: None }, 2);
+        let playlists = vec![ManifestPlaylist { location: "https://s/b/d/a.m3u8".to_owned(), segments: vec![] }];
+        for (playlists, finished) in [(vec![], false), (playlists, true)] {
+            let manifest = Manifest { started_at: 1_000, ended_at: 61_000, playlists, ..Manifest::default() };
+            std::fs::write(dir.path().join("EG_two.json"), manifest.to_json().unwrap()).unwrap();
+            let left = left_behind(&ledger, &LocalRoot::starting_at(dir.path()), &Clock::host());
+            assert_eq!(left.finished, finished);
+        }
     }
 }
