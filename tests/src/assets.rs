@@ -35,6 +35,15 @@ pub fn cache() -> PathBuf {
     std::env::var_os("XDG_CACHE_HOME").map_or_else(|| Path::new(&home).join(".cache"), PathBuf::from).join("spillway")
 }
 
+/// A file of the npm packages that the set-up has installed for pages in the browser: in `SPILLWAY_NPM`, else in the cache.
+/// `path` begins with the package's name.
+pub fn npm_file(path: &str) -> Result<PathBuf> {
+    let npm = std::env::var_os("SPILLWAY_NPM").map_or_else(|| cache().join("npm"), PathBuf::from);
+    let file = npm.join("node_modules").join(path);
+    ensure!(file.is_file(), "nothing at {}: `cargo verify` installs it", file.display());
+    Ok(file)
+}
+
 /// Archive (`docker save`) of the runner's image: the one that `cargo verify` built from these sources, or the one that
 /// `SPILLWAY_RUNNER_IMAGE` names.
 ///

@@ -9,7 +9,7 @@ use livekit_token::VideoGrants;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::assets::cache;
+use crate::assets::{cache, npm_file};
 use crate::browser::HEADLESS;
 use crate::process::{Process, eventually, kill_marked, new_mark};
 use crate::twirp::Api;
@@ -61,12 +61,7 @@ impl ForeignPublisher {
 
     /// Joins with Chromium; else as [`wheel`](Self::wheel).
     pub async fn browser(api: &Api, room: &str, who: &str, codec: &str) -> Result<Self> {
-        let named = std::env::var_os("SPILLWAY_PUBLISHER_NPM").map(PathBuf::from);
-        let npm = named.unwrap_or_else(|| cache().join("npm"));
-        let client = npm.join("node_modules/livekit-client/dist/livekit-client.umd.js");
-        if !client.is_file() {
-            bail!("no livekit-client at {}: `cargo verify` installs it", client.display());
-        }
+        let client = npm_file("livekit-client/dist/livekit-client.umd.js")?;
         let folder = tempfile::tempdir().context("make a folder")?;
         let page = PAGE
             .replace("@CLIENT@", &format!("file://{}", client.display()))

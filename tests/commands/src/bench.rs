@@ -4,6 +4,8 @@
 pub const API: &str = "api";
 /// Media lost to a `kill -9`, on each store.
 pub const KILLS: &str = "kills";
+/// HLS lost to a `kill -9`, on each store.
+pub const SEGMENT_KILLS: &str = "kills of segments";
 /// Latency of the begin and the end of recordings.
 pub const STARTS: &str = "starts";
 /// Latency of the stop of recordings of up to an hour.
@@ -30,6 +32,7 @@ pub const NAMES: &[&str] = &[
     "room 1080p30 of 4 x 720p",
     API,
     KILLS,
+    SEGMENT_KILLS,
     STARTS,
     LENGTHS,
     WEIGHTS,
@@ -38,10 +41,13 @@ pub const NAMES: &[&str] = &[
     ESTIMATES,
 ];
 
-/// Measurements that upload to emulators of object stores. `kills` also plays the files in a browser.
-pub const ON_STORES: &[&str] = &[KILLS, WEIGHTS, ESTIMATES];
+/// Measurements that upload to emulators of object stores.
+pub const ON_STORES: &[&str] = &[KILLS, SEGMENT_KILLS, WEIGHTS, ESTIMATES];
 
-/// Destinations that `kills` records to.
+/// Of them, those that also play what they have recorded in a browser.
+pub const IN_A_BROWSER: &[&str] = &[KILLS, SEGMENT_KILLS];
+
+/// Destinations that `kills` and `kills of segments` record to.
 pub const STORES: &[&str] = &["disk", "S3", "Azure", "Google"];
 
 /// Whether `--only` selects a measurement; an empty one selects all.

@@ -57,7 +57,7 @@ pub fn bench(given: &Given) -> Result<()> {
     let runs = |name: &str| measurements::is_selected(name, only_those);
     let needs = Needs {
         stores: measurements::ON_STORES.iter().any(|name| runs(name)),
-        browser: runs(measurements::KILLS),
+        browser: measurements::IN_A_BROWSER.iter().any(|name| runs(name)),
         tests: false,
     };
     let ready = need::install(needs)?;
@@ -117,7 +117,7 @@ fn equip<'a>(command: &'a mut Command, ready: &Ready) -> &'a mut Command {
         command.env("SPILLWAY_PUBLISHER_PYTHON", python.join("bin/python"));
     }
     if let Some(browser) = &ready.browser {
-        command.env("SPILLWAY_PUBLISHER_NPM", browser);
+        command.env("SPILLWAY_NPM", browser);
     }
     if let Some(terraform) = &ready.terraform {
         command.env("TERRAFORM", terraform);

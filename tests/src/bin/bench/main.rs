@@ -41,13 +41,13 @@ struct Args {
     /// Recordings that `dispatcher` watches
     #[arg(long, default_value_t = 1000)]
     live: usize,
-    /// Rounds of `kills`: five recordings on each of four stores
+    /// Rounds of `kills`, with five recordings on each of four stores, and of `kills of segments`, with four
     #[arg(long, default_value_t = 2)]
     rounds: usize,
-    /// Only this store in `kills`: disk, S3, Azure or Google
+    /// Only this store in `kills` and `kills of segments`: disk, S3, Azure or Google
     #[arg(long, default_value = "")]
     store: String,
-    /// Of the moments of `kills` and the faults of `fleet`
+    /// Of the moments of `kills` and `kills of segments`, and the faults of `fleet`
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Also write everything here
@@ -109,6 +109,6 @@ mod tests {
         known.sort();
         assert_eq!(here, known);
         assert!(bench::NAMES.starts_with(&cost::names()), "{:?}", cost::names());
-        assert_eq!(bench::NAMES.len(), cost::names().len() + 8, "the others have a line each in main");
+        assert_eq!(bench::NAMES.len(), cost::names().len() + 9, "the others have a line each in main");
     }
 }
