@@ -3,6 +3,7 @@
 
 pub mod bucket;
 pub mod fault_proxy;
+pub mod file_server;
 pub mod emulators;
 pub mod policy_proxy;
 mod ports;

@@ -55,6 +55,15 @@ pub enum HttpReply {
         /// Content.
         body: Value,
     },
+    /// Any content.
+    Content {
+        /// HTTP status.
+        status: u16,
+        /// All but Content-Length.
+        headers: Vec<(&'static str, String)>,
+        /// Content.
+        body: Bytes,
+    },
     /// The connection closes instead.
     HangUp,
     /// The same after 1.5 s.
@@ -76,6 +85,10 @@ impl HttpReply {
             Self::Json { status, mut headers, body } => {
                 headers.push((name, value.into()));
                 Self::Json { status, headers, body }
+            }
+            Self::Content { status, mut headers, body } => {
+                headers.push((name, value.into()));
+                Self::Content { status, headers, body }
             }
             Self::HangUp | Self::Late(_) => self,
         }
@@ -148,14 +161,18 @@ where
         tokio::time::sleep(LATE).await;
         reply = *later;
     }
-    let HttpReply::Json { status, headers, body } = reply else {
-        return Err(io::Error::other("hung up, as told"));
+    let (status, headers, body) = match reply {
+        HttpReply::Json { status, headers, body } => {
+            let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
+            let json = ("content-type", "application/json".to_owned());
+            (status, std::iter::once(json).chain(headers).collect(), body)
+        }
+        HttpReply::Content { status, headers, body } => (status, headers, body),
+        HttpReply::HangUp | HttpReply::Late(_) => return Err(io::Error::other("hung up, as told")),
     };
-    let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let json = ("content-type", "application/json".to_owned());
-    for (name, value) in std::iter::once(json).chain(headers) {
+    for (name, value) in headers {
         if let Ok(value) = value.parse() {
             response.headers_mut().insert(name, value);
         }
