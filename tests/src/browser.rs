@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::process::{Process, eventually, kill_marked, new_mark};
@@ -93,25 +94,47 @@ pub async fn watch(files: &[&Path]) -> Result<Vec<BrowserPlayback>> {
     let addresses: Vec<String> = files.iter().map(|file| format!("file://{}", file.display())).collect();
     let path = folder.path().join("play.html");
     std::fs::write(&path, PAGE.replace("@FILES@", &json!(addresses).to_string())).context("write the page")?;
-    let mark = new_mark("browser");
-    let process = Process::start("chromium", Path::new("/usr/bin/chromium"), folder.path(), &mark, |command| {
+    let limit = Duration::from_secs(30 + 15 * files.len() as u64);
+    let address = format!("file://{}", path.display());
+    let seen: Vec<BrowserPlayback> =
+        seen_by_page(folder.path(), &address, &["--allow-file-access-from-files"], limit).await?;
+    ensure!(seen.len() == files.len(), "{} of {} files were looked at", seen.len(), files.len());
+    Ok(seen)
+}
+
+/// Opens a page in a browser of its own, whose log and profile lie in `folder`, and waits until it writes
+/// `SEEN <base64 of JSON> END` to its console; gives the JSON.
+pub(crate) async fn seen_by_page<T: DeserializeOwned>(
+    folder: &Path,
+    address: &str,
+    arguments: &[&str],
+    limit: Duration,
+) -> Result<T> {
+    let browser = RunningBrowser { mark: new_mark("browser") };
+    let process = Process::start("chromium", Path::new("/usr/bin/chromium"), folder, &browser.mark, |command| {
         command
             .args(HEADLESS)
-            .arg("--allow-file-access-from-files")
-            .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
-            .arg(format!("file://{}", path.display()));
+            .args(arguments)
+            .arg(format!("--user-data-dir={}", folder.join("profile").display()))
+            .arg(address);
     })?;
-    let limit = Duration::from_secs(30 + 15 * files.len() as u64);
     let seen = eventually("the browser has seen everything", limit, || async {
         let log = std::fs::read(&process.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log).into_owned();
         let told = log.split_once("SEEN ").and_then(|(_, rest)| rest.split_once(" END"));
         Ok(told.map(|(told, _)| told.to_owned()))
     });
-    let seen = seen.await;
-    kill_marked(&mark);
-    let seen = seen.with_context(|| process.tail())?;
-    let seen: Vec<BrowserPlayback> = serde_json::from_slice(&STANDARD.decode(seen)?).context("understand the page")?;
-    ensure!(seen.len() == files.len(), "{} of {} files were looked at", seen.len(), files.len());
-    Ok(seen)
+    let seen = seen.await.with_context(|| process.tail())?;
+    serde_json::from_slice(&STANDARD.decode(seen)?).context("understand the page")
+}
+
+/// A browser is many processes.
+struct RunningBrowser {
+    mark: String,
+}
+
+impl Drop for RunningBrowser {
+    fn drop(&mut self) {
+        kill_marked(&self.mark);
+    }
 }

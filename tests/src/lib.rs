@@ -1,6 +1,6 @@
 //! The test harness, used by the end-to-end cases (`tests/e2e`), the tests of launchers and stores, and the programs in
 //! `bin`: real servers (`servers`), fakes of the clouds (`clouds`), publishers of known clips (`publisher`, `foreign`)
-//! and the analyser of recordings (`analyser`, `browser`).
+//! and the analyser of recordings (`analyser`, `browser`, `hls_player`).
 //!
 //! A function that returns a `Result` fails when the system under test does not do what its comment says, or when this
 //! machine lacks a program; the text names what was expected and what was found. A case passes the error on. Everything
@@ -22,3 +22,4 @@ pub mod fleet;
 pub mod analyser;
 pub mod grants;
 pub mod browser;
+pub mod hls_player;
