@@ -33,9 +33,13 @@ pub enum StoreFault {
     Lost,
     /// A byte of the body is changed on the way.
     Damaged,
+    /// 400: whatever it is, no retry helps.
+    Refused,
+    /// 403.
+    Denied,
 }
 
-/// Every fault.
+/// Every fault that a retry helps against.
 pub const ALL: [StoreFault; 8] = [
     StoreFault::Overload,
     StoreFault::TooMany,
@@ -63,6 +67,8 @@ struct FaultSource {
     /// For requests without a script.
     probability: f64,
     script: VecDeque<Option<StoreFault>>,
+    /// Requests whose path contains one of these have its fault, whatever the script says.
+    named: Vec<(String, StoreFault)>,
     injected: BTreeMap<StoreFault, u64>,
     stats: BTreeMap<String, RequestStats>,
     /// Multipart uploads seen.
@@ -83,10 +89,14 @@ pub struct RequestStats {
 }
 
 impl FaultSource {
-    fn next(&mut self) -> Option<StoreFault> {
-        let fault = match self.script.pop_front() {
-            Some(fault) => fault,
-            None => {
+    /// `target`: path and query of the request.
+    fn next(&mut self, target: &str) -> Option<StoreFault> {
+        let path = target.split('?').next().unwrap_or_default();
+        let named = self.named.iter().find(|(part, _)| path.contains(part.as_str())).map(|(_, fault)| *fault);
+        let fault = match (named, self.script.is_empty()) {
+            (Some(fault), _) => Some(fault),
+            (None, false) => self.script.pop_front().flatten(),
+            (None, true) => {
                 let fault = ALL[self.rng.random_range(0..ALL.len())];
                 self.rng.random_bool(self.probability).then_some(fault)
             }
@@ -107,6 +117,7 @@ impl FaultProxy {
             rng: StdRng::seed_from_u64(seed),
             probability: 0.0,
             script: VecDeque::new(),
+            named: vec![],
             injected: BTreeMap::new(),
             stats: BTreeMap::new(),
             uploads: BTreeSet::new(),
@@ -137,6 +148,15 @@ impl FaultProxy {
     /// Faults of the next requests, in order; `None`: the request passes.
     pub fn script(&self, faults: impl IntoIterator<Item = Option<StoreFault>>) {
         self.source().script.extend(faults);
+    }
+
+    /// From now on requests whose path contains `part` have this fault; `None`: not any more.
+    pub fn fail_named(&self, part: &str, fault: Option<StoreFault>) {
+        let mut source = self.source();
+        match fault {
+            Some(fault) => source.named.push((part.to_owned(), fault)),
+            None => source.named.retain(|(named, _)| named != part),
+        }
     }
 
     /// A life-cycle rule of the store aborts every multipart upload seen so far: later requests for them get S3's
@@ -182,7 +202,8 @@ impl Drop for FaultProxy {
 /// One request for each connection: the response has `Connection: close`.
 async fn serve(mut client: TcpStream, to: &str, source: &Mutex<FaultSource>) -> Result<()> {
     let (head, mut body) = read_head(&mut client).await?;
-    let fault = source.lock().expect("no panic while it is locked").next();
+    let target = head.split(' ').nth(1).unwrap_or_default();
+    let fault = source.lock().expect("no panic while it is locked").next(target);
     let header = |name: &str| {
         head.split("\r\n").find_map(|line| {
             let (found, value) = line.split_once(':')?;
@@ -205,7 +226,6 @@ async fn serve(mut client: TcpStream, to: &str, source: &Mutex<FaultSource>) -> 
         let stats = source.stats.entry(method.to_owned()).or_default();
         (stats.requests, stats.bytes) = (stats.requests + 1, stats.bytes + body.len() as u64);
     }
-    let target = head.split(' ').nth(1).unwrap_or_default();
     if let Some(upload) = target.split(['?', '&']).find_map(|field| field.strip_prefix("uploadId=")) {
         let swept = {
             let mut source = source.lock().expect("no panic while it is locked");
@@ -234,6 +254,14 @@ async fn serve(mut client: TcpStream, to: &str, source: &Mutex<FaultSource>) -> 
         }
         Some(StoreFault::TooMany) => return refuse(&mut client, "429 Too Many Requests", "").await,
         Some(StoreFault::Broken) => return refuse(&mut client, "500 Internal Server Error", "<html>oops</html>").await,
+        Some(StoreFault::Refused) => {
+            let message = "<Error><Code>InvalidArgument</Code><Message>Not wanted here.</Message></Error>";
+            return refuse(&mut client, "400 Bad Request", message).await;
+        }
+        Some(StoreFault::Denied) => {
+            let message = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
+            return refuse(&mut client, "403 Forbidden", message).await;
+        }
         Some(StoreFault::Reset) => return reset(client),
         Some(StoreFault::Stall) => {
             tokio::time::sleep(STALL).await;
