@@ -20,12 +20,12 @@ use crate::publishers::person;
 use crate::recording_probe::RecordingProbe;
 
 /// One at 30 pictures a second.
-const PICTURE: f64 = 1.0 / 30.0;
+pub const PICTURE: f64 = 1.0 / 30.0;
 /// One of AAC at 44.1 kHz.
-const SOUND: f64 = 1024.0 / 44_100.0;
+pub const SOUND: f64 = 1024.0 / 44_100.0;
 /// Names in every case.
-const PLAYLIST: &str = "index.m3u8";
-const LIVE: &str = "live.m3u8";
+pub const PLAYLIST: &str = "index.m3u8";
+pub const LIVE: &str = "live.m3u8";
 
 pub fn cases() -> Vec<Trial> {
     vec![
@@ -51,17 +51,17 @@ fn segments(folder: &str, seconds: u64) -> Value {
 }
 
 /// A folder of the shared servers for a case's output.
-fn folder(harness: &E2eHarness, kind: &str) -> PathBuf {
+pub fn folder(harness: &E2eHarness, kind: &str) -> PathBuf {
     harness.file(&format!("hls-{kind}"))
 }
 
-fn of_disk(folder: &Path, seconds: u64) -> Value {
+pub fn of_disk(folder: &Path, seconds: u64) -> Value {
     json!([segments(&folder.to_string_lossy(), seconds)])
 }
 
 /// The finished output of an egress in `folder`: all of it is there, plays, goes on from segment to segment and is what the
 /// EgressInfo says.
-fn finished(folder: &Path, info: &Value, seconds: u64, frame: f64) -> Result<HlsFolder> {
+pub fn finished(folder: &Path, info: &Value, seconds: u64, frame: f64) -> Result<HlsFolder> {
     let hls = HlsFolder::open(&folder.join(PLAYLIST))?;
     hls.playlist.is_on_grid(seconds as f64, frame)?;
     ensure!(hls.playlist.is_event && hls.playlist.sequence == 0, "{:?}", hls.playlist);
@@ -80,7 +80,7 @@ fn finished(folder: &Path, info: &Value, seconds: u64, frame: f64) -> Result<Hls
 }
 
 /// Counts, sizes and times of `segment_results` are those of the files.
-fn as_told(hls: &HlsFolder, info: &Value) -> Result<()> {
+pub fn as_told(hls: &HlsFolder, info: &Value) -> Result<()> {
     let results = info["segment_results"].as_array().context("no segment_results")?;
     ensure!(results.len() == 1, "one output was asked for: {info}");
     let told = &results[0];
@@ -112,7 +112,7 @@ fn probe(hls: &HlsFolder, info: &Value) -> Result<RecordingProbe> {
 }
 
 /// Starts an egress, lets it record, and gives its final info.
-async fn recorded(harness: &E2eHarness, method: &str, request: Value, seconds: u64) -> Result<Value> {
+pub async fn recorded(harness: &E2eHarness, method: &str, request: Value, seconds: u64) -> Result<Value> {
     let egress = Egress::start(harness.api(), method, request).await?;
     egress.active().await?;
     tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -161,7 +161,7 @@ async fn room_composite(harness: &E2eHarness) -> Result<()> {
 }
 
 /// Waits until a playlist names so many segments.
-async fn grown(path: &Path, segments: usize) -> Result<HlsPlaylist> {
+pub async fn grown(path: &Path, segments: usize) -> Result<HlsPlaylist> {
     eventually(&format!("{} has {segments} segments", path.display()), Duration::from_secs(30), || async {
         let Ok(text) = std::fs::read_to_string(path) else { return Ok(None) };
         let playlist = HlsPlaylist::read(&text)?;
@@ -258,29 +258,34 @@ enum Place {
 }
 
 /// Servers, a room and one egress with segments of two seconds, for some seconds.
-struct HlsScenario {
-    servers: TestServers,
+pub struct HlsScenario {
+    pub servers: TestServers,
     _dispatcher: spillway_tests::servers::DispatcherProcess,
-    bucket: Option<TestBucket>,
+    pub bucket: Option<TestBucket>,
     _room: TestRoom,
-    egress: Egress,
+    pub egress: Egress,
     /// ACTIVE was seen then.
     since: Instant,
 }
 
-const FOLDER: &str = "calls/hls";
+pub const FOLDER: &str = "calls/hls";
 
 impl HlsScenario {
     async fn recording(place: Place) -> Result<Self> {
-        let servers = TestServers::start("").await?;
         let bucket = if place == Place::Bucket { Some(TestBucket::s3().await?) } else { None };
+        Self::recording_to(bucket, "").await
+    }
+
+    /// To the disk without a bucket. `settings`: more of the runner's, each with a comma before it.
+    pub async fn recording_to(bucket: Option<TestBucket>, settings: &str) -> Result<Self> {
+        let servers = TestServers::start("").await?;
         let spool = servers.folder().join("spool");
-        let more = format!("runner: {{ checkpoint: 2s, spool_dir: {} }}\n", spool.display());
+        let more = format!("runner: {{ checkpoint: 2s, spool_dir: {}{settings} }}\n", spool.display());
         let dispatcher = servers.dispatcher("dispatcher", &more).await?;
         let room = TestRoom::open(&servers.api, "hls").await?;
-        let mut output = match place {
-            Place::Disk => segments(&servers.folder().join(FOLDER).to_string_lossy(), 2),
-            Place::Bucket => segments(FOLDER, 2),
+        let mut output = match bucket {
+            None => segments(&servers.folder().join(FOLDER).to_string_lossy(), 2),
+            Some(_) => segments(FOLDER, 2),
         };
         if let Some((provider, upload)) = bucket.as_ref().and_then(TestBucket::upload) {
             output[provider] = upload;
@@ -291,12 +296,12 @@ impl HlsScenario {
         Ok(Self { servers, _dispatcher: dispatcher, bucket, _room: room, egress, since: Instant::now() })
     }
 
-    fn spool(&self) -> PathBuf {
+    pub fn spool(&self) -> PathBuf {
         self.servers.folder().join("spool")
     }
 
     /// The output on this machine's disk; of a bucket, fetched from there.
-    async fn folder(&self) -> Result<PathBuf> {
+    pub async fn folder(&self) -> Result<PathBuf> {
         let folder = self.servers.folder().join(FOLDER);
         let Some(bucket) = &self.bucket else { return Ok(folder) };
         std::fs::create_dir_all(&folder).context("make a folder")?;
@@ -320,7 +325,7 @@ impl HlsScenario {
     }
 
     /// No process and nothing in the spool is left.
-    async fn tidy(&self) -> Result<()> {
+    pub async fn tidy(&self) -> Result<()> {
         self.servers.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await?;
         let spooled = std::fs::read_dir(self.spool()).map_or(0, Iterator::count);
         ensure!(spooled == 0, "{spooled} folders left in the spool");

@@ -34,6 +34,8 @@ pub struct HlsPlaylist {
     pub target: u64,
     /// EXT-X-MEDIA-SEQUENCE.
     pub sequence: u64,
+    /// EXT-X-DISCONTINUITY-SEQUENCE.
+    pub discontinuities: u64,
     /// It says EVENT.
     pub is_event: bool,
     /// It has EXT-X-ENDLIST.
@@ -44,12 +46,16 @@ impl HlsPlaylist {
     /// Reads the text.
     pub fn read(text: &str) -> Result<Self> {
         ensure!(text.starts_with("#EXTM3U\n"), "no playlist: {text}");
-        let mut read = Self { segments: vec![], target: 0, sequence: 0, is_event: false, ended: false };
+        let mut read =
+            Self { segments: vec![], target: 0, sequence: 0, discontinuities: 0, is_event: false, ended: false };
         let (mut seconds, mut begins, mut discontinuity) = (None, None, false);
         for line in text.lines() {
             match line.split_once(':').unwrap_or((line, "")) {
                 ("#EXT-X-TARGETDURATION", target) => read.target = target.parse::<u64>().context(line.to_owned())?,
                 ("#EXT-X-MEDIA-SEQUENCE", number) => read.sequence = number.parse::<u64>().context(line.to_owned())?,
+                ("#EXT-X-DISCONTINUITY-SEQUENCE", number) => {
+                    read.discontinuities = number.parse::<u64>().context(line.to_owned())?;
+                }
                 ("#EXT-X-PLAYLIST-TYPE", kind) => read.is_event = kind == "EVENT",
                 ("#EXT-X-DISCONTINUITY", _) => discontinuity = true,
                 ("#EXT-X-ENDLIST", _) => read.ended = true,
