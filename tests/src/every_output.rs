@@ -1,4 +1,4 @@
-//! A room with two people, and one request for each container.
+//! A room with two people, one request for each container, and one for each kind of HLS.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -60,13 +60,51 @@ impl TestRoom {
     /// Starts every request of [`requests`](Self::requests) and waits until all are ACTIVE; gives each egress with its
     /// file name.
     pub async fn record(&self, api: &Api, output: impl Fn(&str) -> Value) -> Result<Vec<(Egress, &'static str)>> {
-        let mut running = Vec::new();
-        for (method, name, request) in self.requests(output) {
-            running.push((Egress::start(api, method, request).await?, name));
-        }
-        for (egress, _) in &running {
-            egress.active().await?;
-        }
-        Ok(running)
+        all_active(api, self.requests(output)).await
     }
+
+    /// For each kind of request that HLS is encoded for: method, name and request, in 360p. `output` makes the segment
+    /// output from the name.
+    pub fn segment_requests(&self, output: impl Fn(&str) -> Value) -> Vec<(&'static str, &'static str, Value)> {
+        let small = || json!({ "width": 640, "height": 360, "video_bitrate": 600 });
+        let (picture, sound) = (&self.picture, &self.sound);
+        let mut requests = vec![
+            ("StartRoomCompositeEgress", "room", json!({ "layout": "speaker", "advanced": small() })),
+            ("StartParticipantEgress", "participant", json!({ "identity": "p0", "advanced": small() })),
+            (
+                "StartTrackCompositeEgress",
+                "tracks",
+                json!({ "video_track_id": picture, "audio_track_id": sound, "advanced": small() }),
+            ),
+            ("StartRoomCompositeEgress", "sound", json!({ "audio_only": true })),
+        ];
+        for (_, name, request) in &mut requests {
+            request["room_name"] = json!(self.name);
+            request["segment_outputs"] = json!([output(name)]);
+        }
+        requests
+    }
+
+    /// As [`record`](Self::record), for every request of [`segment_requests`](Self::segment_requests).
+    pub async fn record_segments(
+        &self,
+        api: &Api,
+        output: impl Fn(&str) -> Value,
+    ) -> Result<Vec<(Egress, &'static str)>> {
+        all_active(api, self.segment_requests(output)).await
+    }
+}
+
+async fn all_active(
+    api: &Api,
+    requests: Vec<(&'static str, &'static str, Value)>,
+) -> Result<Vec<(Egress, &'static str)>> {
+    let mut running = Vec::new();
+    for (method, name, request) in requests {
+        running.push((Egress::start(api, method, request).await?, name));
+    }
+    for (egress, _) in &running {
+        egress.active().await?;
+    }
+    Ok(running)
 }

@@ -24,7 +24,7 @@ const CHECKPOINT: u64 = 2;
 /// Which processes are killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Victim {
+pub enum Victim {
     /// The media process.
     Media,
     /// Both processes, with the spool. A file of the output `disk` stays in its folder.
@@ -157,22 +157,7 @@ async fn death(
     moment: Duration,
 ) -> Result<Death> {
     tokio::time::sleep(moment).await;
-    let (runner, media) = pids_of(servers, &egress.id)?;
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?.as_secs_f64();
-    let begun = Instant::now();
-    match killed {
-        Victim::Media => kill_process(media, Signal::KILL).context("kill the media process")?,
-        Victim::Task => {
-            // A machine that is taken away takes everything at once.
-            let _ = kill_process(media, Signal::STOP);
-            kill_process(runner, Signal::KILL).context("kill the runner")?;
-            let _ = kill_process(media, Signal::KILL);
-            let disk = servers.folder().join("spool").join(&egress.id);
-            if disk.exists() {
-                std::fs::remove_dir_all(&disk).context("take the disk away")?;
-            }
-        }
-    }
+    let (unix, begun) = kill(servers, killed, egress, true)?;
     let info = egress.over(Duration::from_secs(40)).await?;
     let terminal = begun.elapsed().as_secs_f64();
     ensure!(info["status"] == "EGRESS_FAILED", "not FAILED after a kill: {info}");
@@ -191,6 +176,27 @@ async fn death(
     }
     let lost = unix - started - end;
     Ok(Death { path, killed, moment, plays: wrong.is_none(), wrong, browsed: None, lost, terminal, message })
+}
+
+/// Kills what is to be killed of the task of an egress, with its spool or without; gives the time, in Unix seconds as well.
+pub fn kill(servers: &TestServers, killed: Victim, egress: &Egress, with_the_spool: bool) -> Result<(f64, Instant)> {
+    let (runner, media) = pids_of(servers, &egress.id)?;
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?.as_secs_f64();
+    let begun = Instant::now();
+    match killed {
+        Victim::Media => kill_process(media, Signal::KILL).context("kill the media process")?,
+        Victim::Task => {
+            // A machine that is taken away takes everything at once.
+            let _ = kill_process(media, Signal::STOP);
+            kill_process(runner, Signal::KILL).context("kill the runner")?;
+            let _ = kill_process(media, Signal::KILL);
+            let disk = servers.folder().join("spool").join(&egress.id);
+            if with_the_spool && disk.exists() {
+                std::fs::remove_dir_all(&disk).context("take the disk away")?;
+            }
+        }
+    }
+    Ok((unix, begun))
 }
 
 /// What is wrong with it; nothing when every packet decodes.

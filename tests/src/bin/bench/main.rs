@@ -7,6 +7,7 @@ mod fleet;
 mod api;
 mod kills;
 mod lengths;
+mod segment_kills;
 mod starts;
 mod stores;
 mod weights;
@@ -67,6 +68,11 @@ async fn main() -> Result<()> {
     let costs = cost::measure(&args.only, args.seconds, args.runs).await?;
     let api = if wants(bench::API) { Some(api::measure().await?) } else { None };
     let kills = if wants(bench::KILLS) { kills::measure(args.rounds, args.seed, &args.store).await? } else { vec![] };
+    let segment_kills = if wants(bench::SEGMENT_KILLS) {
+        segment_kills::measure(args.rounds, args.seed, &args.store).await?
+    } else {
+        vec![]
+    };
     let starts = if wants(bench::STARTS) { starts::measure().await? } else { vec![] };
     let lengths = if wants(bench::LENGTHS) { lengths::measure().await? } else { vec![] };
     let weights = if wants(bench::WEIGHTS) { weights::measure(args.seconds.max(120.0)).await? } else { vec![] };
@@ -81,6 +87,7 @@ async fn main() -> Result<()> {
         "estimates": estimates,
         "dispatcher": dispatcher,
         "fleet": fleet,
+        "segment_kills": segment_kills,
         "costs": costs, "api": api, "kills": kills, "starts": starts, "lengths": lengths, "weights": weights,
     });
     match &args.json {

@@ -3,10 +3,16 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use serde_json::{Value, json};
 use spillway_tests::egress::nanos;
 use spillway_tests::servers::bucket::TestBucket;
 use spillway_tests::servers::fault_proxy::FaultProxy;
+
+/// Names of the playlists of a segment output.
+pub const PLAYLIST: &str = "index.m3u8";
+/// See [`PLAYLIST`].
+pub const LIVE: &str = "live.m3u8";
 
 /// A destination.
 pub enum StoreTarget {
@@ -63,6 +69,32 @@ impl StoreTarget {
                 }
                 output
             }
+        }
+    }
+
+    /// A segment output whose playlists and segments lie in `folder`, or are objects with its name before theirs.
+    pub fn segments(&self, folder: &Path, seconds: u64) -> Value {
+        let at = match self {
+            Self::Disk => folder.to_string_lossy().into_owned(),
+            Self::Store(..) => key(folder),
+        };
+        let mut output = json!({
+            "filename_prefix": format!("{at}/part"), "playlist_name": PLAYLIST, "live_playlist_name": LIVE,
+            "segment_duration": seconds,
+        });
+        if let Self::Store(_, bucket) = self
+            && let Some((provider, upload)) = bucket.upload()
+        {
+            output[provider] = upload;
+        }
+        output
+    }
+
+    /// A file, or the object with its path as its name; `None` where there is none.
+    pub async fn read(&self, path: &Path) -> Result<Option<Bytes>> {
+        match self {
+            Self::Disk => Ok(std::fs::read(path).ok().map(Bytes::from)),
+            Self::Store(_, bucket) => bucket.read(&key(path)).await,
         }
     }
 
