@@ -6,6 +6,8 @@ pub const API: &str = "api";
 pub const KILLS: &str = "kills";
 /// HLS lost to a `kill -9`, on each store.
 pub const SEGMENT_KILLS: &str = "kills of segments";
+/// HLS in a store, watched while it grows.
+pub const LIVE_SEGMENTS: &str = "live segments";
 /// Latency of the begin and the end of recordings.
 pub const STARTS: &str = "starts";
 /// Latency of the stop of recordings of up to an hour.
@@ -33,6 +35,7 @@ pub const NAMES: &[&str] = &[
     API,
     KILLS,
     SEGMENT_KILLS,
+    LIVE_SEGMENTS,
     STARTS,
     LENGTHS,
     WEIGHTS,
@@ -42,10 +45,10 @@ pub const NAMES: &[&str] = &[
 ];
 
 /// Measurements that upload to emulators of object stores.
-pub const ON_STORES: &[&str] = &[KILLS, SEGMENT_KILLS, WEIGHTS, ESTIMATES];
+pub const ON_STORES: &[&str] = &[KILLS, SEGMENT_KILLS, LIVE_SEGMENTS, WEIGHTS, ESTIMATES];
 
 /// Of them, those that also play what they have recorded in a browser.
-pub const IN_A_BROWSER: &[&str] = &[KILLS, SEGMENT_KILLS];
+pub const IN_A_BROWSER: &[&str] = &[KILLS, SEGMENT_KILLS, LIVE_SEGMENTS];
 
 /// Destinations that `kills` and `kills of segments` record to.
 pub const STORES: &[&str] = &["disk", "S3", "Azure", "Google"];

@@ -87,7 +87,11 @@ pub const BENCH: Command = Command {
     about: "figures as a table and JSON (release build), never a verdict",
     flags: &[
         flag("--only", Value::PieceOf(bench::NAMES), "only the measurements whose name contains this"),
-        flag("--seconds", Value::Number, "how long each kind is recorded (20; `weights`: at least 120)"),
+        flag(
+            "--seconds",
+            Value::Number,
+            "how long each kind is recorded (20; `live segments`: at least 60, `weights`: 120)",
+        ),
         flag("--runs", Value::Whole, "runs of each kind (1)"),
         flag("--fleet", Value::Whole, "StartEgress calls of `fleet` (200)"),
         flag("--estimates", Value::Whole, "recordings of `estimates` (50)"),

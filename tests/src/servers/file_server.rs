@@ -1,12 +1,14 @@
-//! A folder over HTTP on a loopback port, as a web server or a public bucket gives it to a page of another origin: byte
-//! ranges, CORS, and nothing that a browser may keep. It reads the disk at each request, so what is replaced is seen.
+//! A folder or a bucket over HTTP on a loopback port, as a web server gives it to a page of another origin: byte ranges, CORS,
+//! and nothing that a browser may keep. It reads at each request, so what is replaced is seen.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use bytes::Bytes;
 
+use super::bucket::TestBucket;
 use crate::clouds::web::{HttpReply, HttpRequest, HttpServer};
 
 /// Ends when dropped.
@@ -17,11 +19,20 @@ pub struct FileServer {
 impl FileServer {
     /// Serves everything below `root`.
     pub async fn start(root: &Path) -> Result<Self> {
-        let root: PathBuf = root.to_owned();
+        Self::of(Source::Folder(root.to_owned())).await
+    }
+
+    /// Serves every object of a bucket.
+    pub async fn of_bucket(bucket: Arc<TestBucket>) -> Result<Self> {
+        Self::of(Source::Bucket(bucket)).await
+    }
+
+    async fn of(source: Source) -> Result<Self> {
+        let source = Arc::new(source);
         let server = HttpServer::start(move |request| {
-            let root = root.clone();
+            let source = source.clone();
             async move {
-                reply(&root, &request)
+                reply(&source, &request)
                     .await
                     .with("access-control-allow-origin", "*")
                     .with("access-control-allow-headers", "*")
@@ -32,13 +43,27 @@ impl FileServer {
         Ok(Self { server: server.await? })
     }
 
-    /// Address of a file, by its path below the folder.
+    /// Address of a file, by its path below the folder or in the bucket.
     pub fn url(&self, name: &str) -> String {
         format!("{}/{name}", self.server.url())
     }
 }
 
-async fn reply(root: &Path, request: &HttpRequest) -> HttpReply {
+enum Source {
+    Folder(PathBuf),
+    Bucket(Arc<TestBucket>),
+}
+
+impl Source {
+    async fn read(&self, name: &str) -> Option<Bytes> {
+        match self {
+            Self::Folder(root) => tokio::fs::read(root.join(name)).await.ok().map(Bytes::from),
+            Self::Bucket(bucket) => bucket.read(name).await.ok().flatten(),
+        }
+    }
+}
+
+async fn reply(source: &Source, request: &HttpRequest) -> HttpReply {
     let empty = |status| HttpReply::Content { status, headers: vec![], body: Bytes::new() };
     match request.method.as_str() {
         "OPTIONS" => return empty(204),
@@ -49,8 +74,7 @@ async fn reply(root: &Path, request: &HttpRequest) -> HttpReply {
     if name.split('/').any(|part| part.is_empty() || part.starts_with('.')) {
         return empty(404);
     }
-    let Ok(content) = tokio::fs::read(root.join(name)).await else { return empty(404) };
-    let content = Bytes::from(content);
+    let Some(content) = source.read(name).await else { return empty(404) };
     let (status, range) = match request.header("range") {
         "" => (200, Some(0..content.len())),
         asked => (206, range_of(asked, content.len())),

@@ -7,6 +7,7 @@ mod fleet;
 mod api;
 mod kills;
 mod lengths;
+mod live_segments;
 mod segment_kills;
 mod starts;
 mod stores;
@@ -73,6 +74,8 @@ async fn main() -> Result<()> {
     } else {
         vec![]
     };
+    let live_segments =
+        if wants(bench::LIVE_SEGMENTS) { Some(live_segments::measure(args.seconds.max(60.0)).await?) } else { None };
     let starts = if wants(bench::STARTS) { starts::measure().await? } else { vec![] };
     let lengths = if wants(bench::LENGTHS) { lengths::measure().await? } else { vec![] };
     let weights = if wants(bench::WEIGHTS) { weights::measure(args.seconds.max(120.0)).await? } else { vec![] };
@@ -87,7 +90,7 @@ async fn main() -> Result<()> {
         "estimates": estimates,
         "dispatcher": dispatcher,
         "fleet": fleet,
-        "segment_kills": segment_kills,
+        "segment_kills": segment_kills, "live_segments": live_segments,
         "costs": costs, "api": api, "kills": kills, "starts": starts, "lengths": lengths, "weights": weights,
     });
     match &args.json {
@@ -116,6 +119,6 @@ mod tests {
         known.sort();
         assert_eq!(here, known);
         assert!(bench::NAMES.starts_with(&cost::names()), "{:?}", cost::names());
-        assert_eq!(bench::NAMES.len(), cost::names().len() + 9, "the others have a line each in main");
+        assert_eq!(bench::NAMES.len(), cost::names().len() + 10, "the others have a line each in main");
     }
 }
