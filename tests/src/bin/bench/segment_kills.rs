@@ -193,10 +193,7 @@ async fn death(
     let (over, endlist) = tokio::join!(over, both_end(target, &folder, begun));
     let (info, terminal) = over?;
     ensure!(info["status"] == "EGRESS_FAILED", "not FAILED after a kill: {info}");
-    let playlist = match fetch(target, &folder).await {
-        Ok(()) => complaint(&folder, &info),
-        Err(error) => Err(error),
-    };
+    let playlist = fetch(target, &folder).await.and_then(|()| complaint(&folder, &info));
     let playlist = playlist.map_err(|error| format!("{error:#}"));
     let started = nanos(&info["segment_results"][0]["started_at"]) as f64 / 1e9;
     let lost = playlist.as_ref().map_or(0.0, |playlist| unix - started - playlist.seconds());
