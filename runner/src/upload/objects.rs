@@ -420,7 +420,7 @@ impl ObjectStore {
             Self::Disk(root) => {
                 let path = root.locate(name);
                 let metadata = spawn_blocking(move || fs::metadata(path)).await.ok()?.ok()?;
-                metadata.is_file().then(|| metadata.len())
+                metadata.is_file().then_some(metadata.len())
             }
             Self::Remote(store) => match store.head(name).await {
                 Ok(object) => object.map(|object| object.bytes),
