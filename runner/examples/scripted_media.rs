@@ -235,7 +235,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in &mut files {
         (file.started_at, file.began) = (started_at, began);
     }
-    emit(MediaEvent::Started { at: started_at })?;
     let degraded = if does("degraded") { vec!["frozen for 3.0 s".to_owned()] } else { vec![] };
     let mut changes = u32::from(does("again"));
     let hls = (0u32..).zip(&start.plan.outputs).find(|(_, output)| output.kind() == OutputKind::Segments);
@@ -246,6 +245,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         at_ns: 0,
         bytes: 0,
     });
+    // Outputs take the first unit before it is told of.
+    if let Some(segments) = &mut segments {
+        segments.step(0, &writer)?;
+    }
+    emit(MediaEvent::Started { at: started_at })?;
     let elapsed_ns = || began.elapsed().as_nanos() as u64;
     let why = loop {
         for file in &mut files {
