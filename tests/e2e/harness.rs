@@ -94,6 +94,17 @@ where
     })
 }
 
+/// As [`case`], with no case beside it.
+pub fn exclusive_case<F>(name: &str, body: impl FnOnce(Arc<E2eHarness>) -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = Result<()>> + Send,
+{
+    exclusive(name, move || {
+        let harness = harness()?;
+        runtime().block_on(body(harness))
+    })
+}
+
 /// Cases run beside one another; one that fills the machine by itself does not.
 static MACHINE: RwLock<()> = RwLock::new(());
 
