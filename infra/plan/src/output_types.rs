@@ -140,7 +140,7 @@ pub enum SegmentFormat {
     /// What the API asks for.
     #[default]
     MpegTs,
-    /// Segments that share an init segment; by our own setting.
+    /// Segments that share an init segment; no request asks for them.
     FragmentedMp4,
 }
 
@@ -223,7 +223,7 @@ pub enum ImageCodec {
 pub struct StreamsOutput {
     /// Of every URL, of those that are added later too.
     pub protocol: StreamProtocol,
-    /// URLs in the request; 0: they come later.
+    /// Different URLs in the request; 0: they come later.
     pub count: u32,
 }
 
