@@ -118,7 +118,7 @@ pub fn load(plan: &EgressPlan) -> Load {
             Output::Streams(streams) => load.streamed += media * f64::from(streams.count),
         }
         load.stored |= output.is_stored();
-        load.local |= output.leaves_files() && !output.is_stored();
+        load.local |= output.stays_local();
     }
     load.cores += FURTHER_OUTPUT * (takers(plan) - 1.0).max(0.0);
     load

@@ -56,6 +56,11 @@ impl Output {
         self.kind() != OutputKind::Stream
     }
 
+    /// It makes files, and they stay on the runner's disk.
+    pub fn stays_local(&self) -> bool {
+        self.leaves_files() && !self.is_stored()
+    }
+
     /// A manifest is written beside its files.
     pub fn manifest(&self) -> bool {
         match self {

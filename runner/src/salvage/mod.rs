@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use crate::report::Reporter;
-use crate::session::segments::result_facts;
+use crate::session::segments::{opened_fact, result_facts};
 use crate::upload::checkpoint::{Checkpoint, FileCheckpoint, host};
 use crate::upload::stores::StoreFactory;
 use crate::upload::{UploadSettings, abort, remove_spooled};
@@ -149,9 +149,7 @@ async fn salvage_segments(job: &SalvageJob, checkpoint: &Checkpoint, here: bool,
         };
         match salvager.finish(segments, job.egress_id.as_str()).await {
             Ok(SalvagedSegments { names, result, finished: was_finished }) => {
-                let playlist = names.path(&names.playlist);
-                let live_playlist = names.live_playlist.as_ref().map(|live| names.path(live));
-                reporter.report(Fact::SegmentsOpened { index, playlist, live_playlist });
+                reporter.report(opened_fact(index, &names));
                 for fact in result_facts(index, &result) {
                     reporter.report(fact);
                 }
