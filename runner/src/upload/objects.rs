@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::renameat;
 use spillway_process::{LocalRoot, chain};
 use spillway_storage::{Meta, Storage, StorageError, StorageErrorKind, Stored};
 use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
@@ -24,6 +24,7 @@ use tracing::{debug, warn};
 use super::attempts::until as retry_until;
 use super::outage::StoreOutage;
 use super::settings::UploadSettings;
+use crate::results::claim::write_whole;
 
 /// Requests with files at once; texts are small and come on top.
 const FILES_AT_ONCE: usize = 4;
@@ -31,8 +32,6 @@ const FILES_AT_ONCE: usize = 4;
 const TICK: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_secs(3600);
 const LOCAL: &str = "Local";
-
-const NEW_FILE: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::WRONLY).union(OFlags::CLOEXEC);
 
 /// Where objects go.
 #[derive(Clone, Debug)]
@@ -448,14 +447,15 @@ fn write_object(root: &LocalRoot, name: &str, mut content: impl Read) -> io::Res
     };
     let folder = root.make_folder(folder)?;
     let unfinished = format!(".{:016x}.part", rand::random::<u64>());
-    let mut file = File::from(openat(&folder, &unfinished, NEW_FILE, Mode::from_raw_mode(0o666))?);
-    let written = io::copy(&mut content, &mut file).and_then(|bytes| {
-        renameat(&folder, &unfinished, &folder, Path::new(file_name))?;
-        Ok(bytes)
-    });
-    if written.is_err() {
-        let _ = unlinkat(&folder, &unfinished, AtFlags::empty());
-    }
+    let written = write_whole(
+        &folder,
+        &unfinished,
+        |file| io::copy(&mut content, file),
+        |bytes| {
+            renameat(&folder, &unfinished, &folder, Path::new(file_name))?;
+            Ok(bytes)
+        },
+    );
     Ok(Stored { bytes: written?, etag: String::new(), location: path.display().to_string() })
 }
 
