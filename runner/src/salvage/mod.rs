@@ -25,10 +25,8 @@ use crate::upload::checkpoint::{Checkpoint, FileCheckpoint, host};
 use crate::upload::stores::StoreFactory;
 use crate::upload::{UploadSettings, abort, remove_spooled};
 use object::{ABORT_TIMEOUT, FileSalvager};
-use segments::{SalvagedSegments, SegmentsSalvager};
+use segments::{LOOK_TIMEOUT, SalvagedSegments, SegmentsSalvager};
 use spooled::spooled;
-
-const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What became of a file.
 struct SalvagedFile {
