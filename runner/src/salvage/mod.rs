@@ -146,7 +146,8 @@ async fn salvage_segments(job: &SalvageJob, checkpoint: &Checkpoint, here: bool,
             here,
         };
         match salvager.finish(segments, job.egress_id.as_str()).await {
-            Ok(SalvagedSegments { names, result, finished: was_finished }) => {
+            Ok(SalvagedSegments { result, finished: was_finished }) => {
+                let names = &segments.names;
                 let playlist = names.path(&names.playlist);
                 let live_playlist = names.live_playlist.as_ref().map(|live| names.path(live));
                 reporter.report(Fact::SegmentsOpened { index, playlist, live_playlist });

@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use spillway_ipc::segment_file;
-use spillway_plan::manifest;
-use spillway_plan::segment_name::SegmentNames;
 use spillway_plan::Destinations;
+use spillway_plan::manifest;
 use spillway_process::LocalRoot;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
@@ -47,8 +46,6 @@ pub struct SegmentsSalvager<'a> {
 /// What became of it.
 #[derive(Clone, Debug)]
 pub struct SalvagedSegments {
-    /// Of everything that is stored.
-    pub names: SegmentNames,
     /// As of a recording that ended here.
     pub result: SegmentsResult,
     /// There is a manifest, which is written last: the attempt had finished, and only its last report is missing.
@@ -86,7 +83,6 @@ impl SegmentsSalvager<'_> {
                 machine.lost(n);
             }
         }
-        let names = checkpoint.names;
         let manifest = manifest::path(&playlist, egress_id);
         let finished = stored_bytes(&objects, &manifest).await.is_some();
         let upload = SegmentsUpload::start(SegmentsUploader {
@@ -96,7 +92,7 @@ impl SegmentsSalvager<'_> {
             spool_cap: u64::MAX,
         });
         let result = upload.finish().await;
-        Ok(SalvagedSegments { names, result, finished })
+        Ok(SalvagedSegments { result, finished })
     }
 }
 
