@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::segments::{SegmentsJob, SessionSegments};
 use crate::events::SessionEvent;
 use crate::results::{self, OutputError};
-use crate::upload::segments::remove_spooled;
+use crate::upload::segments::remove_segments;
 use crate::upload::{ObjectPlace, PreparedOutputs, UploadResources, free_bytes, spool_share};
 
 /// For the folder of segments to be made.
@@ -127,7 +127,7 @@ async fn make_folder(folder: PathBuf, outputs: Vec<(u32, SegmentFormat)>) -> Res
 
 fn made_now(folder: &Path, outputs: &[(u32, SegmentFormat)]) -> io::Result<u64> {
     for (output, format) in outputs {
-        remove_spooled(folder, *output, *format);
+        remove_segments(folder, *output, *format);
     }
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     Ok(free_bytes(folder))
