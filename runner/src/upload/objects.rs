@@ -1,7 +1,7 @@
-//! Small whole objects of one output: the segments and playlists of an HLS output, images. Files of the spool and texts come
-//! in; what became of them comes out of [`ObjectUploads::next`]. Owned and polled by the task of that output: requests run
-//! beside it, at most four with files at once. Of a text that is replaced again and again only the newest is sent, and never
-//! two of one name at once: they could be stored in the wrong order.
+//! Small whole objects of one output: the segments and playlists of an HLS output. Files of the spool and texts come in;
+//! what became of them comes out of [`ObjectUploads::next`]. Owned and polled by the task of that output: requests run beside
+//! it, at most four with files at once. Of a text that is replaced again and again only the newest is sent, and never two of
+//! one name at once: they could be stored in the wrong order.
 //!
 //! A store that fails is tried again for as long as the recording goes on. After `backup_after_ms`, or at once when it
 //! refuses, the backup takes over. After the end of the recording all is given up within `max_outage_ms`.

@@ -1,4 +1,4 @@
-//! The outputs of one egress that end in a store, before their files are opened: stores are opened and tried, uploads whose
+//! The files of one egress that end in a store, before they are opened: stores are opened and tried, uploads whose
 //! name is known are begun, and each file that opens gets its spool file and its upload task. Runs in the session's task.
 //! Errors that may pass are no reason not to record.
 
@@ -40,7 +40,7 @@ pub struct UploadResources {
     pub settings: UploadSettings,
 }
 
-/// The outputs of an egress that end in a store.
+/// The file outputs of an egress that end in a store.
 pub struct PreparedOutputs {
     resources: UploadResources,
     /// By output; `None`: it stays on the disk.
@@ -62,7 +62,7 @@ struct PreparedOutput {
     names: ObjectNames,
 }
 
-/// The stores of an egress. Each is opened once, however many outputs go there.
+/// The stores of an egress' files. Each is opened once, however many files go there; each HLS output opens its own.
 struct OpenedStores<'a>(Vec<(&'a Destination, OpenedStore)>);
 
 type OpenedStore = Result<Arc<dyn Storage>, StorageError>;
