@@ -25,10 +25,8 @@ use crate::upload::checkpoint::{Checkpoint, FileCheckpoint, host};
 use crate::upload::stores::StoreFactory;
 use crate::upload::{UploadSettings, abort, remove_spooled};
 use object::{ABORT_TIMEOUT, FileSalvager};
-use segments::{SalvagedSegments, SegmentsSalvager};
+use segments::{LOOK_TIMEOUT, SalvagedSegments, SegmentsSalvager};
 use spooled::spooled;
-
-const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What became of a file.
 struct SalvagedFile {
@@ -148,8 +146,8 @@ async fn salvage_segments(job: &SalvageJob, checkpoint: &Checkpoint, here: bool,
             here,
         };
         match salvager.finish(segments, job.egress_id.as_str()).await {
-            Ok(SalvagedSegments { names, result, finished: was_finished }) => {
-                reporter.report(opened_fact(index, &names));
+            Ok(SalvagedSegments { result, finished: was_finished }) => {
+                reporter.report(opened_fact(index, &segments.names));
                 for fact in result_facts(index, &result) {
                     reporter.report(fact);
                 }

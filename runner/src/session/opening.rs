@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::segments::{SegmentsJob, SessionSegments};
 use crate::events::SessionEvent;
 use crate::results::{self, OutputError, claim};
-use crate::upload::segments::remove_spooled;
+use crate::upload::segments::remove_segments;
 use crate::upload::{ObjectPlace, PreparedOutputs, UploadResources, free_bytes, spool_share};
 
 /// For folders and a file to be made. A network disk that wakes up takes seconds; one that hangs is an error.
@@ -114,7 +114,7 @@ async fn make_folder(folder: PathBuf, outputs: Vec<(u32, SegmentFormat)>) -> Res
     let path = folder.clone();
     claim::within(PLACE_TIMEOUT, path, move || {
         for (output, format) in outputs {
-            remove_spooled(&folder, output, format);
+            remove_segments(&folder, output, format);
         }
         results::private_folder(&folder)?;
         Ok(free_bytes(&folder))

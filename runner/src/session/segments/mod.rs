@@ -20,7 +20,7 @@ use crate::results::{self, PlaylistResult};
 use crate::upload::checkpoint::CheckpointWriter;
 use crate::upload::segments::{
     SegmentTotals, SegmentsMachine, SegmentsPlan, SegmentsResult, SegmentsStatus, SegmentsUpload, SegmentsUploader,
-    SpooledSegment, remove_spooled,
+    SpooledSegment, remove_segments,
 };
 use crate::upload::{ObjectPlace, UploadProgress, UploadSettings};
 
@@ -83,7 +83,7 @@ impl SpooledOutputs {
     pub async fn remove(self) {
         let removed = spawn_blocking(move || {
             for (output, format) in self.outputs {
-                remove_spooled(&self.folder, output, format);
+                remove_segments(&self.folder, output, format);
             }
         });
         let _ = removed.await;
