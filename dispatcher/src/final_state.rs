@@ -102,8 +102,8 @@ pub async fn ended(
     Ok(ended)
 }
 
-/// Files and playlists of a dead runner of this machine. With Redis unreachable it may have finished them without being able to report
-/// it.
+/// Files and playlists of a dead runner of this machine. With Redis unreachable it may have finished them without being
+/// able to report it.
 async fn left_behind(context: &Context, record: &Record) -> FilesLeftBehind {
     if !context.targets.is_here(record) {
         return FilesLeftBehind::default();

@@ -12,7 +12,7 @@ use prost::Message;
 use spillway_bus::{Bid, Created, Handler, Incoming, Phase, Record, Ticket};
 use spillway_cost::Shape;
 use spillway_launchers::RunMode;
-use spillway_plan::{Destinations, EgressPlan, OutputKind};
+use spillway_plan::{Destinations, EgressPlan, Output, OutputKind};
 use spillway_process::chain;
 use spillway_protocol::Secret;
 use spillway_protocol::code::{Code, RpcError};
@@ -228,7 +228,7 @@ impl StartRequest<'_> {
     }
 
     async fn check_destination(&self, plan: &EgressPlan) -> Result<(), RpcError> {
-        let stays_local = plan.outputs.iter().any(|output| output.leaves_files() && !output.is_stored());
+        let stays_local = plan.outputs.iter().any(Output::stays_local);
         if !self.context.targets.all_are_here() || !stays_local {
             return Ok(());
         }

@@ -46,13 +46,15 @@ pub fn left_behind(ledger: &EgressLedger, root: &LocalRoot, clock: &Clock) -> Fi
     let (mut facts, mut finished) = (vec![], true);
     let egress_id = &ledger.info().egress_id;
     let playlists = unfinished_playlists(ledger, root);
-    let files = ledger.unfinished().map(|(_, location)| Path::new(location));
-    let places = files.chain(playlists.iter().map(|playlist| playlist.path.as_path()));
-    let manifests: Vec<Manifest> = places.filter_map(|place| manifest_beside(place, egress_id)).collect();
-    for (index, location) in ledger.unfinished() {
+    let beside: Vec<Option<Manifest>> =
+        ledger.unfinished().map(|(_, location)| manifest_beside(Path::new(location), egress_id)).collect();
+    let beside_playlists: Vec<Option<Manifest>> =
+        playlists.iter().map(|playlist| manifest_beside(&playlist.path, egress_id)).collect();
+    let manifests: Vec<&Manifest> = beside.iter().chain(&beside_playlists).flatten().collect();
+    for ((index, location), own) in ledger.unfinished().zip(&beside) {
         // An output that wants none beside it is in that of another.
-        let manifest = manifest_beside(Path::new(location), egress_id)
-            .or_else(|| manifests.iter().find(|manifest| manifest.file(location).is_some()).cloned());
+        let in_another = || manifests.iter().copied().find(|manifest| manifest.file(location).is_some());
+        let manifest = own.as_ref().or_else(in_another);
         finished &= manifest.is_some();
         let found = std::fs::metadata(location).ok().filter(|found| found.is_file() && found.len() > 0);
         let Some(found) = found else {
@@ -61,7 +63,7 @@ pub fn left_behind(ledger: &EgressLedger, root: &LocalRoot, clock: &Clock) -> Fi
         };
         let began = results.get(index).map_or(0, |file| file.started_at);
         let Ok(written) = found.modified() else { continue };
-        let (started_at, ended_at) = match &manifest {
+        let (started_at, ended_at) = match manifest {
             Some(manifest) => manifest.times_of(location),
             None => (began, clock.unix_ns_of_host(written)),
         };
@@ -218,6 +220,7 @@ mod tests {
         assert_eq!((info.file_results[0].size, info.file_results[0].duration), (1234, 60_000));
         assert!(!info.details.contains("not finished"), "{}", info.details);
     }
+
     /// One manifest beside each file, in the folder of each; where an output wants none, that of another names its file.
     #[test]
     fn files_in_several_folders_are_complete_and_as_long_as_their_manifest_says() {

@@ -17,7 +17,7 @@ use spillway_tests::servers::bucket::TestBucket;
 use spillway_tests::servers::fault_proxy::{FaultProxy, StoreFault};
 use spillway_tests::servers::file_server::FileServer;
 
-use crate::harness::{E2eHarness, SharedRun, alone, block_on, case, harness};
+use crate::harness::{E2eHarness, SharedRun, alone, block_on, case, harness, tidy};
 use crate::hls::{FOLDER, HlsScenario, LIVE, PICTURE, PLAYLIST, SOUND, finished, folder, grown, of_disk, recorded};
 use crate::publishers::person;
 
@@ -217,7 +217,7 @@ async fn with_a_hole() -> Result<()> {
     counted(&hls, &info)?;
     let [playback] = played(&folder, [(PLAYLIST, hls.playlist.seconds())]).await?;
     ensure!(playback.discontinuities == 1, "{playback:?}");
-    scenario.tidy().await
+    tidy(&scenario.servers, scenario.bucket.as_ref()).await
 }
 
 /// Keys for segments are revoked, those for playlists are not: the egress fails, in words, and what is stored plays to its

@@ -20,15 +20,13 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use crate::report::Reporter;
-use crate::session::segments::result_facts;
+use crate::session::segments::{opened_fact, result_facts};
 use crate::upload::checkpoint::{Checkpoint, FileCheckpoint, host};
 use crate::upload::stores::StoreFactory;
 use crate::upload::{UploadSettings, abort, remove_spooled};
 use object::{ABORT_TIMEOUT, FileSalvager};
-use segments::{SalvagedSegments, SegmentsSalvager};
+use segments::{LOOK_TIMEOUT, SalvagedSegments, SegmentsSalvager};
 use spooled::spooled;
-
-const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What became of a file.
 struct SalvagedFile {
@@ -148,10 +146,8 @@ async fn salvage_segments(job: &SalvageJob, checkpoint: &Checkpoint, here: bool,
             here,
         };
         match salvager.finish(segments, job.egress_id.as_str()).await {
-            Ok(SalvagedSegments { names, result, finished: was_finished }) => {
-                let playlist = names.path(&names.playlist);
-                let live_playlist = names.live_playlist.as_ref().map(|live| names.path(live));
-                reporter.report(Fact::SegmentsOpened { index, playlist, live_playlist });
+            Ok(SalvagedSegments { result, finished: was_finished }) => {
+                reporter.report(opened_fact(index, &segments.names));
                 for fact in result_facts(index, &result) {
                     reporter.report(fact);
                 }

@@ -73,14 +73,12 @@ pub(super) async fn finalize_outputs(
             reporter.report(Fact::ManifestStored { location });
         }
     }
-    let mut degraded = files.degraded();
-    for message in segments.qualities().flat_map(|quality| &quality.degraded) {
-        if !degraded.contains(message) {
-            degraded.push(message.clone());
+    let mut degraded: Vec<&String> = vec![];
+    for message in files.qualities().chain(segments.qualities()).flat_map(|quality| &quality.degraded) {
+        if !degraded.contains(&message) {
+            degraded.push(message);
+            reporter.report(Fact::Noted(message.clone()));
         }
-    }
-    for message in degraded {
-        reporter.report(Fact::Noted(message));
     }
     reporter.report(Fact::Over(outcome));
 }
