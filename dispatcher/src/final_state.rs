@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use prost::Message;
 use spillway_bus::{BusError, Decision, Phase, Record, Updated};
-use spillway_process::chain;
+use spillway_process::{LocalRoot, chain};
 use spillway_protocol::ids::EgressId;
 use spillway_protocol::ledger::{Fact, Outcome};
 use spillway_protocol::livekit::{EgressInfo, EgressStatus};
@@ -109,7 +109,9 @@ async fn left_behind(context: &Context, record: &Record) -> FilesLeftBehind {
         return FilesLeftBehind::default();
     }
     let Some(ledger) = report::ledger_of(record) else { return FilesLeftBehind::default() };
-    let Ok(root) = context.config().root() else { return FilesLeftBehind::default() };
+    // A runner of this machine has our working directory.
+    let root = LocalRoot::of_setting(context.config().local_root.as_deref());
+    let Ok(root) = root else { return FilesLeftBehind::default() };
     let clock = context.clock.clone();
     let scan = tokio::task::spawn_blocking(move || report::left_behind(&ledger, &root, &clock));
     tokio::time::timeout(DISK_TIMEOUT, scan).await.ok().and_then(Result::ok).unwrap_or_default()

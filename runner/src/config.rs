@@ -98,11 +98,7 @@ impl Settings {
     /// # Errors
     /// There is no working directory any more.
     pub fn root(&self) -> std::io::Result<LocalRoot> {
-        let here = std::env::current_dir()?;
-        Ok(match &self.local_root {
-            Some(root) => LocalRoot::confined(here.join(root)),
-            None => LocalRoot::starting_at(here),
-        })
+        LocalRoot::of_setting(self.local_root.as_deref())
     }
 }
 

@@ -31,11 +31,7 @@ pub fn check(plan: &EgressPlan, root: Option<&Path>) -> Result<(), RpcError> {
 /// variable in the path is only known later, so the path is followed up to the first one, and never out of a configured
 /// root.
 fn can_write(path: &str, root: Option<&Path>) -> Result<(), (PathBuf, io::Error)> {
-    let absolute = |path: &Path| std::path::absolute(path).map_err(|error| (path.to_owned(), error));
-    let root = match root {
-        Some(root) => LocalRoot::confined(absolute(root)?),
-        None => LocalRoot::starting_at(absolute(Path::new("."))?),
-    };
+    let root = LocalRoot::of_setting(root).map_err(|error| (PathBuf::from("."), error))?;
     let known = path.split('{').next().unwrap_or_default();
     let place = root.locate(known);
     // Of `dir/na{time}` only `dir` is a folder; of `dir/name.mp4` as well.

@@ -1,7 +1,6 @@
 //! The configuration as the dispatcher uses it: every default applied, every old name resolved, every value checked.
 //! Built by `resolve`; read by everything else through `Arc<Config>`; replaced as a whole on SIGHUP.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +10,6 @@ use spillway_bus::RedisConfig;
 use spillway_cost::PriceList;
 use spillway_launchers::RunMode;
 use spillway_plan::Defaults;
-use spillway_process::LocalRoot;
 use spillway_protocol::Secret;
 
 use super::targets::{LauncherConfig, TargetConfig};
@@ -140,17 +138,5 @@ impl Config {
             RunMode::Record => ttl,
             RunMode::Salvage => ttl + SALVAGE_TIMEOUT,
         }
-    }
-
-    /// Where a runner of this machine looks for names of local files: it has our working directory.
-    ///
-    /// # Errors
-    /// The working directory is gone; no retry.
-    pub fn root(&self) -> io::Result<LocalRoot> {
-        let here = std::env::current_dir()?;
-        Ok(match &self.local_root {
-            Some(root) => LocalRoot::confined(here.join(root)),
-            None => LocalRoot::starting_at(here),
-        })
     }
 }

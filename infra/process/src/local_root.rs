@@ -36,6 +36,20 @@ impl LocalRoot {
         Self { path: path.into(), confined: false }
     }
 
+    /// Of a process with the setting `local_root`, which may be relative; without one relative names begin in the working
+    /// directory.
+    ///
+    /// # Errors
+    ///
+    /// The working directory is gone. A retry is useless.
+    pub fn of_setting(local_root: Option<&Path>) -> io::Result<Self> {
+        let here = std::env::current_dir()?;
+        Ok(match local_root {
+            Some(root) => Self::confined(here.join(root)),
+            None => Self::starting_at(here),
+        })
+    }
+
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path

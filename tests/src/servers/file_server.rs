@@ -142,7 +142,8 @@ mod tests {
         let client = reqwest::Client::new();
         let get = |name: &str, range: &'static str| client.get(server.url(name)).header("range", range).send();
         let part = get("a.ts", "bytes=2-3").await.unwrap();
-        assert_eq!((part.status().as_u16(), &part.headers()["content-range"]), (206, &"bytes 2-3/10".parse().unwrap()));
+        assert_eq!(part.status().as_u16(), 206);
+        assert_eq!(part.headers()["content-range"], "bytes 2-3/10");
         assert_eq!(part.headers()["access-control-allow-origin"], "*");
         assert_eq!(part.headers()["content-type"], "video/mp2t");
         assert_eq!(part.bytes().await.unwrap().as_ref(), b"23");

@@ -99,7 +99,7 @@ pub async fn measure(seconds: f64) -> Result<LiveSegments> {
 
 fn figures(hls: &HlsFolder, played: HlsPlayback, delays: &[f64]) -> LiveSegments {
     let all = &hls.playlist.segments;
-    let whole = all.split_last().map_or(&[][..], |(_, whole)| whole);
+    let whole = &all[..all.len().saturating_sub(1)];
     let deviation = whole.iter().map(|segment| (segment.seconds - SECONDS).abs()).fold(0.0, f64::max);
     let broken = hls.counters_go_on().inspect_err(|error| println!("  {error:#}")).is_err();
     played.errors.iter().for_each(|error| println!("  hls.js: {error}"));
