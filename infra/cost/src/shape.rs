@@ -69,16 +69,19 @@ impl Load {
 
 /// Estimates the needs of a plan.
 pub fn load(plan: &EgressPlan) -> Load {
+    let has_images = plan.images().next().is_some();
     let (picture, pixels, video_bits) = match &plan.picture {
         None => (0.0, 0.0, 0.0),
         Some(VideoPlan::Copied) => (0.0, 0.0, PUBLISHED),
         // Images are made of decoded pictures, beside a copy or alone.
-        Some(VideoPlan::CopiedIfPossible(encoding)) if plan.images().next().is_some() => {
+        Some(VideoPlan::CopiedIfPossible(encoding)) if has_images => {
             ((0.2 + WITHOUT_ENCODER) * encoded(encoding), area(encoding), PUBLISHED)
         }
         // Nearly always copied. A source that is not H264 is encoded, at half the cost of a composition.
         Some(VideoPlan::CopiedIfPossible(encoding)) => (0.2 * encoded(encoding), 0.0, PUBLISHED),
-        Some(VideoPlan::Single(encoding) | VideoPlan::Composed { encoding, .. }) if !plan.encoder_needed() => {
+        Some(VideoPlan::Single(encoding) | VideoPlan::Composed { encoding, .. })
+            if has_images && !plan.encoder_needed() =>
+        {
             (WITHOUT_ENCODER * encoded(encoding), area(encoding), 0.0)
         }
         Some(VideoPlan::Single(encoding)) => (0.7 * encoded(encoding), area(encoding), bits(encoding)),

@@ -122,7 +122,9 @@ mod tests {
 
     #[test]
     fn the_prefix_is_told_as_it_was_asked_for() {
-        for (prefix, told) in [("", ""), ("d/", "d/"), ("d/{room_name}_{nosuch}", "d/sales_{nosuch}"), ("a.png", "a.png")] {
+        for (prefix, told) in
+            [("", ""), ("d/", "d/"), ("d/{room_name}_{nosuch}", "d/sales_{nosuch}"), ("a.png", "a.png")]
+        {
             assert_eq!(names(prefix, "sales", ImageSuffix::Index).told, told);
         }
     }
