@@ -1,7 +1,9 @@
 //! What GStreamer makes of an input: raw pictures and sound are encoded, PCMU and PCMA become Opus, all else goes on as
-//! it came. Each function gives an `appsrc` and the elements behind it, not yet linked; `output` links and runs them.
+//! it came. Each function gives an `appsrc` and the elements behind it, not yet linked; `output` links and runs them. `image`
+//! makes files of single pictures, and runs its elements itself.
 
 mod black;
+mod image;
 mod muxer_input;
 mod chain;
 
@@ -9,6 +11,7 @@ use gstreamer as gst;
 use spillway_plan::{AudioCodec, H264Profile, VideoEncoding};
 
 pub use self::black::black;
+pub use self::image::ImageEncoder;
 pub(crate) use self::chain::EncoderChain;
 use self::chain::{copied, filter, raw, whole};
 pub(crate) use self::muxer_input::muxer_input;
