@@ -14,6 +14,7 @@ mod track_composite;
 mod track;
 mod multi;
 mod hls;
+mod images;
 mod edges;
 mod mistakes;
 mod faults;
@@ -40,6 +41,7 @@ fn main() {
         participant::cases(),
         multi::cases(),
         hls::cases(),
+        images::cases(),
         mistakes::cases(),
         edges::cases(),
         foreign::cases(),

@@ -98,11 +98,12 @@ async fn a_dead_tasks_images_are_sent_by_another() {
         let last = harness.last();
         assert_eq!((last.status(), last.error.as_str()), (EgressFailed, "runner was lost"));
         let told = &last.image_results[0];
-        assert!(told.image_count >= 2 && told.image_count as usize <= images(&buckets).len(), "{told:?}");
-        if same_disk {
-            assert!(finished(&buckets, &last) >= 3);
-            nothing_is_spooled(&harness);
-        }
+        // One may have been stored in the moment before its task died, and the checkpoint does not know it.
+        let (count, stored) = (told.image_count as usize, images(&buckets).len());
+        assert!(count >= 2 && (stored - 1..=stored).contains(&count), "{stored} are stored: {told:?}");
+        assert_eq!(told.filename_prefix, "pics/ann");
+        assert!(told.started_at > 0 && told.ended_at > told.started_at, "{told:?}");
+        nothing_is_spooled(&harness);
     }
 }
 
