@@ -47,7 +47,7 @@ impl PipelineProgress {
     /// Grows whenever any stream does: a picture far behind its sound is still work.
     pub fn worked(&self) -> u64 {
         let all = [&self.video_ns, &self.audio_ns, &self.raw_ns];
-        all.into_iter().fold(0, |sum, ns| sum.saturating_add(ns.load(Ordering::Relaxed)))
+        all.into_iter().fold(0u64, |sum, ns| sum.saturating_add(ns.load(Ordering::Relaxed)))
     }
 
     /// The kind that is behind the other; what the outputs have surely seen of both.
