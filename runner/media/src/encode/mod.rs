@@ -11,9 +11,9 @@ use gstreamer as gst;
 use spillway_plan::{AudioCodec, H264Profile, VideoEncoding};
 
 pub use self::black::black;
-pub use self::image::ImageEncoder;
 pub(crate) use self::chain::EncoderChain;
 use self::chain::{copied, filter, raw, whole};
+pub use self::image::ImageEncoder;
 pub(crate) use self::muxer_input::muxer_input;
 use crate::element::{PipelineError, make};
 use crate::encoded::EncodedFormat;

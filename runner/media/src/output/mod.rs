@@ -1,7 +1,7 @@
 //! Where a recording goes. `pipeline` is its encoders, which `link` puts together; `feed` is the way into one, `raw` that
 //! of a mixer into several. `fanout` gives every encoded unit to the outputs (`taker`), of which `takers` has those that
-//! make files, `segments` the one that cuts an HLS stream and `images` the one that makes files of single raw pictures. `progress` says how far all have come, `key_frames` asks our
-//! encoder for key frames.
+//! make files, `segments` the one that cuts an HLS stream and `images` the one that makes files of single raw pictures.
+//! `progress` says how far all have come, `key_frames` asks our encoder for key frames.
 
 mod takers;
 pub mod segments;

@@ -341,7 +341,7 @@ impl UploaderState {
 
 /// Numbers and sizes of the images of an output in a folder, ascending. A folder that is not there has none. Blocks for the
 /// disk.
-pub(crate) fn spooled_images(folder: &Path, output: u32, codec: ImageCodec) -> Vec<(u32, u64)> {
+fn spooled_images(folder: &Path, output: u32, codec: ImageCodec) -> Vec<(u32, u64)> {
     let Ok(entries) = fs::read_dir(folder) else { return vec![] };
     let of = |entry: fs::DirEntry| {
         let n = image_file::number(entry.file_name().to_str()?, output, codec)?;

@@ -1,5 +1,5 @@
-//! An image output: raw pictures come in, one each `interval` goes to the spool as a file, and its maker is told of each. The
-//! mixer's thread leaves a picture in a slot and never waits; the thread of the output encodes and writes the newest one.
+//! An image output: raw pictures come in, one each `interval_ns` goes to the spool as a file, and the recorder is told of each.
+//! The mixer's thread leaves a picture in a slot and never waits; the thread of the output encodes and writes the newest one.
 //! `grid` says which pictures those are.
 
 mod grid;
