@@ -94,6 +94,8 @@ struct DrainState {
     why: MediaEndReason,
     worked: u64,
     give_up_at: Instant,
+    /// Nothing but images is still made; they are not waited for after this.
+    images_until: Option<Instant>,
 }
 
 /// Whether the recording goes on.
@@ -261,8 +263,12 @@ impl RecorderController {
         }
         let Some(recorder) = &mut self.recorder else { return Flow::Break(why) };
         recorder.end();
-        self.draining =
-            Some(DrainState { why, worked: recorder.worked(), give_up_at: Instant::now() + self.drain_timeout() });
+        self.draining = Some(DrainState {
+            why,
+            worked: recorder.worked(),
+            give_up_at: Instant::now() + self.drain_timeout(),
+            images_until: None,
+        });
         CONTINUE
     }
 
@@ -358,6 +364,12 @@ impl RecorderController {
         // The first frame may have passed before the compositor's start or the wall clock was known.
         if media_ns > 0 {
             let _ = self.flowing();
+        }
+        if self.images_are_late(now)
+            && let Some(draining) = self.draining.take()
+        {
+            self.send(MediaEvent::Noted { message: "the last images were not made in time".to_owned() });
+            return Flow::Break(draining.why);
         }
         let drain_timeout = self.drain_timeout();
         if let Some(draining) = &mut self.draining {

@@ -2,6 +2,7 @@
 //! its thread.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use spillway_ipc::{MediaEvent, TrackFacts};
 use spillway_plan::ImagesOutput;
@@ -17,6 +18,9 @@ use crate::recorder::recorded_file::{FileError, output_failed};
 use crate::recorder::recorded_images::RecordedImages;
 use crate::recorder::source_recorder::SourceRecorder;
 use crate::units::MediaTime;
+
+/// How long files that are whole wait for the images of a busy machine.
+const IMAGES_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl RecorderController {
     /// Those that the next recorder makes.
@@ -82,6 +86,13 @@ impl RecorderController {
     pub(super) fn keep_origin(&mut self) {
         let known = self.recorder.as_ref().and_then(|recorder| Some((recorder.number, recorder.origin()?)));
         self.origins.extend(known);
+    }
+
+    /// All else is whole, and images that are decoded for themselves are still not.
+    pub(super) fn images_are_late(&mut self, now: Instant) -> bool {
+        let only_images = self.whole_outputs > 0 && self.files.is_empty() && self.segments.is_empty();
+        let Some(draining) = self.draining.as_mut().filter(|_| only_images) else { return false };
+        now >= *draining.images_until.get_or_insert(now + IMAGES_DRAIN_TIMEOUT)
     }
 
     /// The output that this taker wrote.
