@@ -229,7 +229,7 @@ impl StartRequest<'_> {
     }
 
     async fn check_destination(&self, plan: &EgressPlan) -> Result<(), RpcError> {
-        let stays_local = plan.outputs.iter().any(|output| output.leaves_files() && !output.is_stored());
+        let stays_local = plan.outputs.iter().any(Output::stays_local);
         if !self.context.targets.all_are_here() || !stays_local {
             return Ok(());
         }

@@ -3,10 +3,10 @@
 //!
 //! `wait` never starts · `record` records until stopped · `die` aborts while recording · `exit3` leaves with a code ·
 //! `mute` stops talking · `deaf` ignores the stop · `full`, `evicted`, `refused`, `closed` end that way · `degraded`,
-//! `environment`, `nonsense` say so · `again` goes on in other files, as after a change of codec ·
-//! `two` writes two outputs, and with `lose1` the second one fails alone. `nofile` writes no file; an HLS output of the plan
-//! has segments of 100 ms, an image output an image each 100 ms. `mp4` writes as the muxer of MP4 does, and with
-//! `boxes` what can be read as one; `fast` writes ten megabytes a second.
+//! `environment`, `nonsense` say so · `other` joins another room of the same name · `again` goes on in other files, as after
+//! a change of codec · `two` writes two outputs, and with `lose1` the second one fails alone · `nofile` writes no file · `mp4`
+//! writes as the muxer of MP4 does, and with `boxes` what can be read as one · `fast` writes ten megabytes a second. An HLS
+//! output of the plan has segments of 100 ms, an image output an image each 100 ms.
 
 use std::error::Error;
 use std::io::Write;
@@ -263,7 +263,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in &mut files {
         (file.started_at, file.began) = (started_at, began);
     }
-    emit(MediaEvent::Started { at: started_at })?;
     let degraded = if does("degraded") { vec!["frozen for 3.0 s".to_owned()] } else { vec![] };
     let mut changes = u32::from(does("again"));
     let hls = (0u32..).zip(&start.plan.outputs).find(|(_, output)| output.kind() == OutputKind::Segments);
@@ -280,6 +279,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             Some(ScriptedImages { output, folder: folder?, codec: images.codec, n: 0 })
         })
         .collect();
+    // Outputs take the first unit before it is told of.
+    if let Some(segments) = &mut segments {
+        segments.step(0, &writer)?;
+    }
+    emit(MediaEvent::Started { at: started_at })?;
     let elapsed_ns = || began.elapsed().as_nanos() as u64;
     let why = loop {
         for file in &mut files {
@@ -299,7 +303,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             images.step(elapsed_ns(), &writer)?;
         }
         if !does("mute") {
-            emit(alive(began.elapsed().as_nanos() as u64))?;
+            emit(alive(elapsed_ns()))?;
         }
         let old_enough = began.elapsed() > Duration::from_millis(300);
         if old_enough && changes > 0 {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use spillway_tests::analyser::hls::{HlsFolder, HlsPlaylist};
 use spillway_tests::analyser::sound::BeepSide;
@@ -15,9 +15,9 @@ use spillway_tests::process::eventually;
 use spillway_tests::servers::TestServers;
 use spillway_tests::servers::bucket::TestBucket;
 
-use crate::harness::{E2eHarness, alone, block_on, case};
+use crate::harness::{E2eHarness, alone, block_on, case, signal, tidy};
 use crate::publishers::person;
-use crate::recording_probe::RecordingProbe;
+use crate::recording_probe::{RecordingProbe, one_result};
 
 /// One at 30 pictures a second.
 const PICTURE: f64 = 1.0 / 30.0;
@@ -92,10 +92,12 @@ fn as_told(hls: &HlsFolder, info: &Value) -> Result<()> {
     ensure!((duration - seconds).abs() < 0.01 && (ends - begins - seconds).abs() < 0.01, "{seconds} s: {told}");
     let first = hls.playlist.segments[0].begins;
     ensure!((first - begins).abs() < 0.002, "the first segment begins at {first}: {told}");
-    for (field, name) in [("playlist_name", PLAYLIST), ("live_playlist_name", LIVE)] {
-        ensure!(told[field].as_str().is_some_and(|told| told.ends_with(name)), "{field}: {told}");
-    }
-    for (field, name) in [("playlist_location", PLAYLIST), ("live_playlist_location", LIVE)] {
+    for (field, name) in [
+        ("playlist_name", PLAYLIST),
+        ("live_playlist_name", LIVE),
+        ("playlist_location", PLAYLIST),
+        ("live_playlist_location", LIVE),
+    ] {
         ensure!(told[field].as_str().is_some_and(|told| told.ends_with(name)), "{field}: {told}");
     }
     Ok(())
@@ -103,9 +105,7 @@ fn as_told(hls: &HlsFolder, info: &Value) -> Result<()> {
 
 /// All of it as one recording, from the playlist on.
 fn probe(hls: &HlsFolder, info: &Value) -> Result<RecordingProbe> {
-    let mut info = info.clone();
-    info["file_results"] = json!([info["segment_results"][0]]);
-    let probe = RecordingProbe::fetched(&info, hls.as_mp4()?)?;
+    let probe = RecordingProbe::fetched(&one_result(info, &info["segment_results"][0]), hls.as_mp4()?)?;
     let (has, said) = (probe.seconds(), hls.playlist.seconds());
     ensure!((has - said).abs() < 0.1, "{said:.3} s are named and {has:.3} s are there");
     Ok(probe)
@@ -312,22 +312,10 @@ impl HlsScenario {
         Ok(folder)
     }
 
-    fn kill(&self, name: &str, signal: Signal) -> Result<()> {
-        let all = self.servers.left_behind().into_iter().filter(|(_, command)| command.contains(name));
-        let pids: Vec<Pid> = all.filter_map(|(pid, _)| Pid::from_raw(pid)).collect();
+    fn kill(&self, name: &str, kind: Signal) -> Result<()> {
+        let pids = self.servers.pids(name);
         ensure!(pids.len() == 1, "{} processes called {name}", pids.len());
-        kill_process(pids[0], signal).context("signal a process")
-    }
-
-    /// No process and nothing in the spool is left.
-    async fn tidy(&self) -> Result<()> {
-        self.servers.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await?;
-        let spooled = std::fs::read_dir(self.spool()).map_or(0, Iterator::count);
-        ensure!(spooled == 0, "{spooled} folders left in the spool");
-        let Some(bucket) = &self.bucket else { return Ok(()) };
-        let unfinished = bucket.unfinished().await?;
-        ensure!(unfinished.is_empty(), "unfinished uploads: {unfinished:?}");
-        Ok(())
+        signal(pids[0], kind)
     }
 }
 
@@ -373,7 +361,7 @@ async fn on_s3() -> Result<()> {
     let probe = probe(&hls, &info)?;
     probe.shows("p0", &probe.whole(), &[])?;
     probe.in_sync("p0")?;
-    scenario.tidy().await
+    tidy(&scenario.servers, scenario.bucket.as_ref()).await
 }
 
 /// After the death of a process the playlist plays to its end, and only what no other process had is lost.
@@ -409,5 +397,5 @@ async fn killed(name: &str, place: Place) -> Result<()> {
     ensure!(took < limit + 2.0, "terminal after {took:.1} s");
     let probe = probe(&hls, &info)?;
     probe.shows("p0", &[(0.5, seconds - 0.7)], &[])?;
-    scenario.tidy().await
+    tidy(&scenario.servers, scenario.bucket.as_ref()).await
 }

@@ -37,7 +37,7 @@ impl ImagesOutput {
         let stem = match stem.unwrap_or(name) {
             "" => {
                 generated = facts.generated(now).replace('/', "-").replace('\0', "_");
-                &generated
+                generated.as_str()
             }
             stem => stem,
         };

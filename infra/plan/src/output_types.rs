@@ -56,6 +56,11 @@ impl Output {
         self.kind() != OutputKind::Stream
     }
 
+    /// It makes files, and they stay on the runner's disk.
+    pub fn stays_local(&self) -> bool {
+        self.leaves_files() && !self.is_stored()
+    }
+
     /// A manifest is written beside its files.
     pub fn manifest(&self) -> bool {
         match self {
@@ -140,7 +145,7 @@ pub enum SegmentFormat {
     /// What the API asks for.
     #[default]
     MpegTs,
-    /// Segments that share an init segment; by our own setting.
+    /// Segments that share an init segment; no request asks for them.
     FragmentedMp4,
 }
 
@@ -254,7 +259,7 @@ impl ImageCodec {
 pub struct StreamsOutput {
     /// Of every URL, of those that are added later too.
     pub protocol: StreamProtocol,
-    /// URLs in the request; 0: they come later.
+    /// Different URLs in the request; 0: they come later.
     pub count: u32,
 }
 

@@ -4,7 +4,8 @@
 //! one JSON object per line. `file` is a spool file as the media process writes it and says which of its bytes are
 //! final, `reader` is the same file as the runner reads it, and `restart` finds where in it another file could begin.
 //! `segment_file` names the segments of an HLS output in the spool and `image_file` images, `ts_tail` cuts a segment that a
-//! dead media process left. `migration` reports that the platform moves the task to another machine. Nothing here knows a store, Redis or a muxer.
+//! dead media process left. `migration` reports that the platform moves the task to another machine. Nothing here knows a
+//! store, Redis or a muxer.
 
 #![warn(missing_docs, clippy::missing_errors_doc)]
 

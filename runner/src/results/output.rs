@@ -1,10 +1,10 @@
 //! Where a file of an output goes: its name with the variables filled in, its place in the spool or on this machine's disk,
-//! and the location that users are told. Pure, except for [`OutputPath::prepare_private`].
+//! and the location that users are told. Pure, except for [`OutputPath::prepare_private`] and [`private_folder`].
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chrono::NaiveDateTime;
 use spillway_ipc::TrackFacts;
@@ -83,8 +83,7 @@ impl OutputPath {
     /// The operating system's. A retry is right only where the disk's error passes.
     pub fn prepare_private(&self) -> Result<(), OutputError> {
         if let Some(folder) = self.location.parent() {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-            made.map_err(|source| OutputError::Folder { path: folder.to_owned(), source })?;
+            private_folder(folder)?;
         }
         let refused = |source| OutputError::File { path: self.location.clone(), source };
         match fs::remove_file(&self.location) {
@@ -94,6 +93,15 @@ impl OutputPath {
         let file = File::options().write(true).create_new(true).mode(0o600).open(&self.location);
         file.map(|_| ()).map_err(refused)
     }
+}
+
+/// Makes a folder of the spool, and those above it, which only this user can read. Blocks.
+///
+/// # Errors
+/// The operating system's. A retry is right only where the disk's error passes.
+pub fn private_folder(folder: &Path) -> Result<(), OutputError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|source| OutputError::Folder { path: folder.to_owned(), source })
 }
 
 /// The name that is asked for, as users see it: variables filled in, relative if they asked for a relative one. On this

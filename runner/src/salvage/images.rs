@@ -2,23 +2,17 @@
 //! checkpoint only names what there is: the folder and the store are the truth. Runs in the salvage's task.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use spillway_ipc::image_file;
-use spillway_plan::image_name::ImageNames;
+use spillway_plan::Destinations;
 use spillway_plan::manifest;
-use spillway_plan::{Destination, Destinations};
 use spillway_process::LocalRoot;
-use tokio::time::timeout;
-use tracing::info;
 
+use super::segments::stored_bytes;
 use crate::upload::checkpoint::CheckpointWriter;
 use crate::upload::images::{ImagesCheckpoint, ImagesMachine, ImagesResult, ImagesUpload, ImagesUploader};
-use crate::upload::objects::ObjectUploads;
 use crate::upload::stores::StoreFactory;
 use crate::upload::{ObjectPlace, UploadSettings};
-
-const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a salvage knows of the places of an image output.
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +32,6 @@ pub struct ImagesSalvager<'a> {
 /// What became of it.
 #[derive(Clone, Debug)]
 pub struct SalvagedImages {
-    /// Of everything that is stored.
-    pub names: ImageNames,
     /// As of a recording that ended here.
     pub result: ImagesResult,
     /// There is a manifest, which is written last: the attempt had finished, and only its last report is missing.
@@ -52,11 +44,10 @@ impl ImagesSalvager<'_> {
     /// # Errors
     /// A store cannot be opened, or what was recorded lies on another machine's disk: the message for the user.
     pub async fn finish(&self, checkpoint: &ImagesCheckpoint, egress_id: &str) -> Result<SalvagedImages, String> {
-        let on_disk = !matches!(self.destinations, Some(Destinations { primary: Destination::Store(_), .. }));
-        if on_disk && !self.here {
+        let place = ObjectPlace::resume(self.destinations, checkpoint.on_backup, self.root, self.stores).await?;
+        if !place.is_remote() && !self.here {
             return Err(format!("images {} lie on the disk of another machine", checkpoint.names.prefix));
         }
-        let place = ObjectPlace::resume(self.destinations, checkpoint.on_backup, self.root, self.stores).await?;
         let mut checkpoint = checkpoint.clone();
         if !self.here {
             // A folder of that path belongs to something else.
@@ -78,8 +69,7 @@ impl ImagesSalvager<'_> {
             }
         }
         spooled.into_iter().for_each(|n| machine.send(n));
-        let names = checkpoint.names;
-        let manifest = manifest::path(&names.prefix, egress_id);
+        let manifest = manifest::path(&checkpoint.names.prefix, egress_id);
         let finished = stored_bytes(&objects, &manifest).await.is_some();
         let upload = ImagesUpload::start(ImagesUploader {
             machine,
@@ -89,11 +79,6 @@ impl ImagesSalvager<'_> {
             spool_cap: u64::MAX,
         });
         let result = upload.finish().await;
-        info!(images = names.prefix, count = result.totals.count, lost = result.totals.lost, "images finished");
-        Ok(SalvagedImages { names, result, finished })
+        Ok(SalvagedImages { result, finished })
     }
-}
-
-async fn stored_bytes(objects: &ObjectUploads, name: &str) -> Option<u64> {
-    timeout(LOOK_TIMEOUT, objects.bytes(name)).await.ok().flatten()
 }

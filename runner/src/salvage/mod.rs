@@ -22,16 +22,14 @@ use tracing::{debug, info, warn};
 
 use crate::report::Reporter;
 use crate::session::images::image_facts;
-use crate::session::segments::result_facts;
+use crate::session::segments::{opened_fact, result_facts};
 use crate::upload::checkpoint::{Checkpoint, FileCheckpoint, host};
 use crate::upload::stores::StoreFactory;
 use crate::upload::{UploadSettings, abort, remove_spooled};
 use images::{ImagesSalvager, SalvagedImages};
 use object::{ABORT_TIMEOUT, FileSalvager};
-use segments::{SalvagedSegments, SegmentsSalvager};
+use segments::{LOOK_TIMEOUT, SalvagedSegments, SegmentsSalvager};
 use spooled::spooled;
-
-const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What became of a file.
 struct SalvagedFile {
@@ -152,10 +150,8 @@ async fn salvage_segments(job: &SalvageJob, checkpoint: &Checkpoint, here: bool,
             here,
         };
         match salvager.finish(segments, job.egress_id.as_str()).await {
-            Ok(SalvagedSegments { names, result, finished: was_finished }) => {
-                let playlist = names.path(&names.playlist);
-                let live_playlist = names.live_playlist.as_ref().map(|live| names.path(live));
-                reporter.report(Fact::SegmentsOpened { index, playlist, live_playlist });
+            Ok(SalvagedSegments { result, finished: was_finished }) => {
+                reporter.report(opened_fact(index, &segments.names));
                 for fact in result_facts(index, &result) {
                     reporter.report(fact);
                 }
@@ -183,8 +179,9 @@ async fn salvage_images(job: &SalvageJob, checkpoint: &Checkpoint, here: bool, r
             here,
         };
         match salvager.finish(images, job.egress_id.as_str()).await {
-            Ok(SalvagedImages { names, result, finished: was_finished }) => {
-                reporter.report(Fact::ImagesOpened { index: images.index, prefix: names.told });
+            Ok(SalvagedImages { result, finished: was_finished }) => {
+                let prefix = images.names.told.clone();
+                reporter.report(Fact::ImagesOpened { index: images.index, prefix });
                 for fact in image_facts(images.index, &result) {
                     reporter.report(fact);
                 }

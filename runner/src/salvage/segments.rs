@@ -6,13 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use spillway_ipc::segment_file;
+use spillway_plan::Destinations;
 use spillway_plan::manifest;
-use spillway_plan::segment_name::SegmentNames;
-use spillway_plan::{Destination, Destinations};
 use spillway_process::LocalRoot;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::info;
 
 use crate::upload::checkpoint::CheckpointWriter;
 use crate::upload::objects::ObjectUploads;
@@ -22,7 +20,8 @@ use crate::upload::segments::{
 use crate::upload::stores::StoreFactory;
 use crate::upload::{ObjectPlace, UploadSettings};
 
-const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the store to say whether it has an object.
+pub(super) const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A media process that has lost its runner writes what it has and leaves; one that encodes writes many times a second.
 const QUIET: Duration = Duration::from_secs(1);
 /// It has not left within this: it hangs.
@@ -47,8 +46,6 @@ pub struct SegmentsSalvager<'a> {
 /// What became of it.
 #[derive(Clone, Debug)]
 pub struct SalvagedSegments {
-    /// Of everything that is stored.
-    pub names: SegmentNames,
     /// As of a recording that ended here.
     pub result: SegmentsResult,
     /// There is a manifest, which is written last: the attempt had finished, and only its last report is missing.
@@ -61,19 +58,17 @@ impl SegmentsSalvager<'_> {
     /// # Errors
     /// A store cannot be opened, or what was recorded lies on another machine's disk: the message for the user.
     pub async fn finish(&self, checkpoint: &SegmentsCheckpoint, egress_id: &str) -> Result<SalvagedSegments, String> {
-        let on_disk = !matches!(self.destinations, Some(Destinations { primary: Destination::Store(_), .. }));
-        if on_disk && !self.here {
-            let playlist = checkpoint.names.path(&checkpoint.names.playlist);
+        let playlist = checkpoint.names.path(&checkpoint.names.playlist);
+        let place = ObjectPlace::resume(self.destinations, checkpoint.on_backup, self.root, self.stores).await?;
+        if !place.is_remote() && !self.here {
             return Err(format!("{playlist} lies on the disk of another machine, without its end"));
         }
-        let place = ObjectPlace::resume(self.destinations, checkpoint.on_backup, self.root, self.stores).await?;
         let mut checkpoint = checkpoint.clone();
-        if !self.here {
-            // A folder of that path belongs to something else.
-            checkpoint.folder = PathBuf::new();
-        }
         if self.here {
             written_to_the_end(&checkpoint).await;
+        } else {
+            // A folder of that path belongs to something else.
+            checkpoint.folder = PathBuf::new();
         }
         let mut machine = SegmentsMachine::resume(&checkpoint, place.locate());
         let objects = place.uploads(self.settings.clone());
@@ -88,8 +83,7 @@ impl SegmentsSalvager<'_> {
                 machine.lost(n);
             }
         }
-        let names = checkpoint.names;
-        let manifest = manifest::path(&names.path(&names.playlist), egress_id);
+        let manifest = manifest::path(&playlist, egress_id);
         let finished = stored_bytes(&objects, &manifest).await.is_some();
         let upload = SegmentsUpload::start(SegmentsUploader {
             machine,
@@ -98,13 +92,7 @@ impl SegmentsSalvager<'_> {
             spool_cap: u64::MAX,
         });
         let result = upload.finish().await;
-        info!(
-            playlist = names.playlist,
-            segments = result.totals.count,
-            lost = result.totals.lost,
-            "playlist finished"
-        );
-        Ok(SalvagedSegments { names, result, finished })
+        Ok(SalvagedSegments { result, finished })
     }
 }
 
@@ -121,7 +109,8 @@ async fn written_to_the_end(checkpoint: &SegmentsCheckpoint) {
     }
 }
 
-async fn stored_bytes(objects: &ObjectUploads, name: &str) -> Option<u64> {
+/// Size of an object; `None`: it is not there, or the store does not say.
+pub(super) async fn stored_bytes(objects: &ObjectUploads, name: &str) -> Option<u64> {
     timeout(LOOK_TIMEOUT, objects.bytes(name)).await.ok().flatten()
 }
 

@@ -22,7 +22,7 @@ use super::finalize::{RecordedOutputs, finalize_outputs};
 use super::images::SessionImages;
 use super::machine::{OpenOutputs, Session, SessionEffect, SessionRules};
 use super::media::{MediaProcess, MediaUpdate};
-use super::opening::{OpenedOutputs, open_outputs};
+use super::opening::{OpenedOutputs, PLACE_TIMEOUT, open_outputs};
 use super::segments::SessionSegments;
 use crate::clock;
 use crate::events::SessionEvent;
@@ -36,8 +36,6 @@ const TICK: Duration = Duration::from_millis(250);
 const EXIT_GRACE: Duration = Duration::from_secs(2);
 /// A stop waits no longer than this for the trial of the stores.
 const STORE_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-/// For folders and a file to be made. A network disk that wakes up takes seconds; one that hangs is an error.
-const PLACE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Everything one recording needs.
 #[derive(Clone, Debug)]
@@ -198,7 +196,7 @@ impl Driver<'_> {
         let event = match event {
             SessionEvent::Media(media_event) => {
                 self.files.on_media_event(&media_event);
-                let now = clock::local(&self.job.clock);
+                let now = || clock::local(&self.job.clock);
                 let named = self.segments.on_media_event(&media_event, &self.job.plan, now)
                     | self.images.on_media_event(&media_event, &self.job.plan, now);
                 // With the first media, `Active` says so.
@@ -382,12 +380,12 @@ impl Driver<'_> {
         mut media: MediaProcess,
         inbox: mpsc::Receiver<SessionEvent>,
     ) -> SessionEnd {
+        let aborted = matches!(outcome, Some(Outcome::Aborted { .. }));
         // Without its last event it may still be writing.
-        let written_to = !self.media_ended && !matches!(outcome, Some(Outcome::Aborted { .. }));
+        let written_to = !self.media_ended && !aborted;
         if written_to {
             media.end(Duration::ZERO, Duration::from_millis(300)).await;
         }
-        let aborted = matches!(outcome, Some(Outcome::Aborted { .. }));
         let spooled = (self.segments.spooled(), self.images.spooled());
         let ended = match outcome {
             // What was begun belongs to the later attempt.

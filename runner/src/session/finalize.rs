@@ -92,14 +92,13 @@ pub(super) async fn finalize_outputs(
         }
     }
     let RecordedOutputs { files, segments, images } = &outputs;
-    let mut degraded = files.degraded();
-    for message in segments.qualities().chain(images.qualities()).flat_map(|quality| &quality.degraded) {
-        if !degraded.contains(message) {
-            degraded.push(message.clone());
+    let mut degraded: Vec<&String> = vec![];
+    let qualities = files.qualities().chain(segments.qualities()).chain(images.qualities());
+    for message in qualities.flat_map(|quality| &quality.degraded) {
+        if !degraded.contains(&message) {
+            degraded.push(message);
+            reporter.report(Fact::Noted(message.clone()));
         }
-    }
-    for message in degraded {
-        reporter.report(Fact::Noted(message));
     }
     reporter.report(Fact::Over(outcome));
 }

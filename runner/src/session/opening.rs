@@ -1,10 +1,7 @@
 //! What is made ready before anything is recorded: the stores of all outputs are opened and tried, all at once, and segments
 //! and images get their folder in the spool. Runs in the session's task while the media process starts; reports nothing.
 
-use std::fs::DirBuilder;
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::NaiveDateTime;
@@ -14,19 +11,17 @@ use spillway_plan::segment_name::SegmentFormat;
 use spillway_plan::{EgressPlan, ImageCodec, ImagesOutput, Output, SegmentsOutput, manifest};
 use spillway_process::LocalRoot;
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 
 use super::images::{ImagesJob, SessionImages};
 use super::segments::{SegmentsJob, SessionSegments};
 use crate::events::SessionEvent;
-use crate::results::{self, OutputError};
-use crate::upload::images::remove_spooled_images;
-use crate::upload::segments::remove_spooled;
+use crate::results::{self, OutputError, claim};
+use crate::upload::images::remove_images;
+use crate::upload::segments::remove_segments;
 use crate::upload::{ObjectPlace, PreparedOutputs, UploadResources, free_bytes, spool_share};
 
-/// For the folder of segments and images to be made.
-const FOLDER_TIMEOUT: Duration = Duration::from_secs(15);
+/// For folders and a file to be made. A network disk that wakes up takes seconds; one that hangs is an error.
+pub(super) const PLACE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The outputs of a recording whose stores do not refuse.
 pub(super) struct OpenedOutputs {
@@ -78,7 +73,7 @@ async fn open_objects(
     });
     let segments = asked.map(|(output, segments)| async move {
         let names = results::segment_names(plan, &segments.naming, &TrackFacts::default(), now);
-        let place = open_place(plan, resources, root, output, &names.path(&names.playlist)).await;
+        let place = open_place(plan, resources, root, output, &names.playlist_path()).await;
         place.map(|place| (output, segments, place))
     });
     let images = plan.images().map(|(output, images)| async move {
@@ -148,21 +143,15 @@ struct Leftovers {
 /// has left there of these outputs is removed. Answers how many bytes are free.
 async fn make_folder(folder: PathBuf, leftovers: Leftovers) -> Result<u64, OutputError> {
     let path = folder.clone();
-    let made = spawn_blocking(move || made_now(&folder, &leftovers));
-    match timeout(FOLDER_TIMEOUT, made).await {
-        Ok(Ok(Ok(free))) => Ok(free),
-        Ok(Ok(Err(source))) => Err(OutputError::Folder { path, source }),
-        Ok(Err(_)) | Err(_) => Err(OutputError::Slow { path, seconds: FOLDER_TIMEOUT.as_secs() }),
-    }
-}
-
-fn made_now(folder: &Path, leftovers: &Leftovers) -> io::Result<u64> {
-    for (output, format) in &leftovers.segments {
-        remove_spooled(folder, *output, *format);
-    }
-    for (output, codec) in &leftovers.images {
-        remove_spooled_images(folder, *output, *codec);
-    }
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    Ok(free_bytes(folder))
+    claim::within(PLACE_TIMEOUT, path, move || {
+        for (output, format) in leftovers.segments {
+            remove_segments(&folder, output, format);
+        }
+        for (output, codec) in leftovers.images {
+            remove_images(&folder, output, codec);
+        }
+        results::private_folder(&folder)?;
+        Ok(free_bytes(&folder))
+    })
+    .await
 }

@@ -28,13 +28,13 @@ pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The files of an egress.
+/// The outputs of an egress: its files, and those of HLS.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// The machine whose disk the paths are of.
     #[serde(default)]
     pub host: String,
-    /// One entry per output that was opened or whose upload was begun.
+    /// One entry per file that was opened or whose upload was begun.
     #[serde(default)]
     pub files: Vec<FileCheckpoint>,
     /// One entry per HLS output in which something is recorded.

@@ -2,21 +2,16 @@
 //! come in, an [`ObjectUploads`] comes out. Errors that may pass are no reason not to record.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use spillway_plan::{Destination, Destinations};
 use spillway_process::{LocalRoot, chain};
-use spillway_storage::{Meta, Storage, StorageError};
-use tokio::time::timeout;
+use spillway_storage::{Meta, Storage};
 use tracing::warn;
 
-use super::abort::abort;
+use super::abort::tried;
 use super::objects::{ObjectStore, ObjectUploads};
 use super::settings::UploadSettings;
 use super::stores::StoreFactory;
-
-/// For an abort of what was begun to see whether we may write.
-const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The place of one output's objects.
 #[derive(Clone, Debug)]
@@ -51,10 +46,13 @@ impl ObjectPlace {
         };
         let primary = stores.open(primary).await.map_err(|error| error.to_string())?;
         let mut place = Self { primary: ObjectStore::Remote(primary.clone()), backup, primary_error: String::new() };
-        if let Err(error) = check(&*primary, settings, probe).await {
+        let meta = Meta::of("application/json");
+        if let Err(error) = tried(&*primary, settings, &meta, None, probe).await {
             warn!(%error, cause = %chain(&error), "store refuses");
             let Some(backup) = &place.backup else { return Err(error.to_string()) };
-            check(&**backup, settings, probe).await.map_err(|second| format!("primary: {error}\nbackup: {second}"))?;
+            tried(&**backup, settings, &meta, None, probe)
+                .await
+                .map_err(|second| format!("primary: {error}\nbackup: {second}"))?;
             place.primary_error = error.to_string();
         }
         Ok(place)
@@ -101,25 +99,6 @@ impl ObjectPlace {
                 ObjectUploads::new(ObjectStore::Remote(backup), None, self.primary_error, settings)
             }
             backup => ObjectUploads::new(self.primary, backup, String::new(), settings),
-        }
-    }
-}
-
-async fn check(store: &dyn Storage, settings: &UploadSettings, probe: &str) -> Result<(), StorageError> {
-    if !settings.write_check {
-        return Ok(());
-    }
-    let begin = async {
-        let upload = store.begin(probe, &Meta::of("application/json")).await?;
-        abort(store, &upload, ABORT_TIMEOUT).await;
-        Ok(())
-    };
-    match timeout(Duration::from_millis(settings.write_check_ms), begin).await {
-        Ok(Err(error)) if !StorageError::is_transient(&error) => Err(error),
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => {
-            warn!(store = store.name(), "store does not answer yet, the recording begins without it");
-            Ok(())
         }
     }
 }

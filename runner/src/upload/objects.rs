@@ -1,7 +1,7 @@
-//! Small whole objects of one output: the segments and playlists of an HLS output, images. Files of the spool and texts come
-//! in; what became of them comes out of [`ObjectUploads::next`]. Owned and polled by the task of that output: requests run
-//! beside it, at most four with files at once. Of a text that is replaced again and again only the newest is sent, and never
-//! two of one name at once: they could be stored in the wrong order.
+//! Small whole objects of one output: the segments and playlists of an HLS output. Files of the spool and texts come in;
+//! what became of them comes out of [`ObjectUploads::next`]. Owned and polled by the task of that output: requests run beside
+//! it, at most four with files at once. Of a text that is replaced again and again only the newest is sent, and never two of
+//! one name at once: they could be stored in the wrong order.
 //!
 //! A store that fails is tried again for as long as the recording goes on. After `backup_after_ms`, or at once when it
 //! refuses, the backup takes over. After the end of the recording all is given up within `max_outage_ms`.
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::renameat;
 use spillway_process::{LocalRoot, chain};
 use spillway_storage::{Meta, Storage, StorageError, StorageErrorKind, Stored};
 use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
@@ -22,18 +22,16 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::attempts::until as retry_until;
+use super::outage::StoreOutage;
 use super::settings::UploadSettings;
+use crate::results::claim::write_whole;
 
 /// Requests with files at once; texts are small and come on top.
 const FILES_AT_ONCE: usize = 4;
-/// A refusal counts when it came so often in a row: new keys and policies take a moment to reach every server.
-const REFUSALS: u32 = 2;
 /// How often deadlines are looked at while the store fails.
 const TICK: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_secs(3600);
 const LOCAL: &str = "Local";
-
-const NEW_FILE: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::WRONLY).union(OFlags::CLOEXEC);
 
 /// Where objects go.
 #[derive(Clone, Debug)]
@@ -102,7 +100,7 @@ pub struct ObjectUploads {
     sending: HashMap<Id, ObjectPut>,
     requests: JoinSet<Result<Stored, PutError>>,
     events: VecDeque<ObjectEvent>,
-    outage: ObjectOutage,
+    outage: StoreOutage,
     closed_at: Option<Instant>,
     given_up: Option<String>,
 }
@@ -127,17 +125,6 @@ enum PutError {
     Store(StorageError),
 }
 
-/// The store fails.
-#[derive(Debug, Default)]
-struct ObjectOutage {
-    since: Option<Instant>,
-    /// No file is sent before then.
-    until: Option<Instant>,
-    waits: Option<spillway_process::retry::RetrySchedule>,
-    refusals: u32,
-    message: String,
-}
-
 impl ObjectUploads {
     /// Nothing is sent yet. `primary_error` is not empty where the primary store has refused before: `store` is the backup
     /// then.
@@ -152,13 +139,13 @@ impl ObjectUploads {
             backup,
             on_backup: !primary_error.is_empty(),
             primary_error,
+            outage: StoreOutage::new(&settings),
             settings,
             waiting: BTreeMap::new(),
             texts: BTreeMap::new(),
             sending: HashMap::new(),
             requests: JoinSet::new(),
             events: VecDeque::new(),
-            outage: ObjectOutage::default(),
             closed_at: None,
             given_up: None,
         }
@@ -307,19 +294,16 @@ impl ObjectUploads {
         match result {
             Ok(stored) => {
                 if on_backup == self.on_backup {
-                    self.outage = ObjectOutage::default();
+                    self.outage = StoreOutage::new(&self.settings);
                 }
                 self.stored(content, stored, on_backup);
             }
             Err(PutError::Spool(error)) => self.lost(content, format!("{LOCAL} upload failed: {error}")),
             Err(PutError::Store(error)) => {
                 match content {
-                    // Not the store's state but this object's: no retry helps.
-                    PutContent::File(_) if error.kind == StorageErrorKind::Invalid => {
+                    // Invalid: not the store's state but this object's, no retry helps.
+                    PutContent::File(_) if error.kind == StorageErrorKind::Invalid || self.given_up.is_some() => {
                         return self.lost(content, error.to_string());
-                    }
-                    PutContent::File(file) if self.given_up.is_some() => {
-                        return self.lost(PutContent::File(file), error.to_string());
                     }
                     PutContent::File(file) => drop(self.waiting.insert(file.number, file)),
                     PutContent::Text(name) => {
@@ -352,16 +336,11 @@ impl ObjectUploads {
     }
 
     fn failed(&mut self, error: &StorageError) {
-        let now = Instant::now();
-        let outage = &mut self.outage;
-        outage.refusals = if error.is_transient() { 0 } else { outage.refusals + 1 };
-        if outage.since.is_none() {
+        if self.outage.since.is_none() {
             warn!(%error, cause = %chain(error), "store fails, objects wait in the spool");
         }
-        outage.since.get_or_insert(now);
-        outage.message = error.to_string();
-        outage.until = Some(now + outage.waits.get_or_insert_with(|| self.settings.waits()).wait());
-        if outage.refusals >= REFUSALS && (self.backup.is_some() || self.closed_at.is_some()) {
+        self.outage.note(error);
+        if self.outage.is_refused() && (self.backup.is_some() || self.closed_at.is_some()) {
             self.next_store();
         } else {
             self.check_deadlines();
@@ -369,13 +348,7 @@ impl ObjectUploads {
     }
 
     fn check_deadlines(&mut self) {
-        let Some(since) = self.outage.since else { return };
-        let limit = match (&self.backup, self.closed_at) {
-            (Some(_), _) => since + Duration::from_millis(self.settings.backup_after_ms),
-            (None, Some(closed_at)) => since.max(closed_at) + Duration::from_millis(self.settings.max_outage_ms),
-            (None, None) => return,
-        };
-        if Instant::now() >= limit {
+        if self.outage.is_over(self.backup.is_some(), self.closed_at, &self.settings) {
             self.next_store();
         }
     }
@@ -383,7 +356,7 @@ impl ObjectUploads {
     /// The backup takes over; without one everything is given up.
     fn next_store(&mut self) {
         let message = std::mem::take(&mut self.outage.message);
-        self.outage = ObjectOutage::default();
+        self.outage = StoreOutage::new(&self.settings);
         if let Some(backup) = self.backup.take() {
             warn!(error = message, backup = backup.name(), "primary store given up, backup takes over");
             self.store = ObjectStore::Remote(backup);
@@ -420,7 +393,7 @@ impl ObjectStore {
             Self::Disk(root) => {
                 let path = root.locate(name);
                 let metadata = spawn_blocking(move || fs::metadata(path)).await.ok()?.ok()?;
-                metadata.is_file().then(|| metadata.len())
+                metadata.is_file().then_some(metadata.len())
             }
             Self::Remote(store) => match store.head(name).await {
                 Ok(object) => object.map(|object| object.bytes),
@@ -474,14 +447,15 @@ fn write_object(root: &LocalRoot, name: &str, mut content: impl Read) -> io::Res
     };
     let folder = root.make_folder(folder)?;
     let unfinished = format!(".{:016x}.part", rand::random::<u64>());
-    let mut file = File::from(openat(&folder, &unfinished, NEW_FILE, Mode::from_raw_mode(0o666))?);
-    let written = io::copy(&mut content, &mut file).and_then(|bytes| {
-        renameat(&folder, &unfinished, &folder, Path::new(file_name))?;
-        Ok(bytes)
-    });
-    if written.is_err() {
-        let _ = unlinkat(&folder, &unfinished, AtFlags::empty());
-    }
+    let written = write_whole(
+        &folder,
+        &unfinished,
+        |file| io::copy(&mut content, file),
+        |bytes| {
+            renameat(&folder, &unfinished, &folder, Path::new(file_name))?;
+            Ok(bytes)
+        },
+    );
     Ok(Stored { bytes: written?, etag: String::new(), location: path.display().to_string() })
 }
 

@@ -1,9 +1,8 @@
-//! The outputs of one egress that end in a store, before their files are opened: stores are opened and tried, uploads whose
+//! The files of one egress that end in a store, before they are opened: stores are opened and tried, uploads whose
 //! name is known are begun, and each file that opens gets its spool file and its upload task. Runs in the session's task.
 //! Errors that may pass are no reason not to record.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::NaiveDateTime;
 use futures_util::future::join_all;
@@ -16,10 +15,9 @@ use spillway_process::chain;
 use spillway_storage::{Meta, Storage, StorageError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 use tracing::{Instrument, Span, info, warn};
 
-use super::abort::abort;
+use super::abort::{ABORT_TIMEOUT, abort, tried};
 use super::checkpoint::{CheckpointWriter, FLUSH_TIMEOUT, FileCheckpoint, UploadCheckpoint};
 use super::names::ObjectNames;
 use super::outcome::UploadProgress;
@@ -30,9 +28,6 @@ use super::stores::StoreFactory;
 use super::task::{FileUpload, SpoolProgress, UploadTarget, Uploader};
 use crate::events::SessionEvent;
 use crate::results::{self, FileNumber, OutputError, OutputPath};
-
-/// For an abort of what was begun and is not wanted.
-const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Everything uploads need besides the plan.
 #[derive(Clone, Debug)]
@@ -47,7 +42,7 @@ pub struct UploadResources {
     pub settings: UploadSettings,
 }
 
-/// The outputs of an egress that end in a store.
+/// The file outputs of an egress that end in a store.
 pub struct PreparedOutputs {
     resources: UploadResources,
     /// By output; `None`: it stays on the disk.
@@ -69,7 +64,7 @@ struct PreparedOutput {
     names: ObjectNames,
 }
 
-/// The stores of an egress. Each is opened once, however many outputs go there.
+/// The stores of an egress' files. Each is opened once, however many files go there; each HLS output opens its own.
 struct OpenedStores<'a>(Vec<(&'a Destination, OpenedStore)>);
 
 type OpenedStore = Result<Arc<dyn Storage>, StorageError>;
@@ -339,37 +334,12 @@ async fn check(
     resources: &UploadResources,
     now: NaiveDateTime,
 ) -> Result<UploadTarget, StorageError> {
-    if !resources.settings.write_check {
-        return Ok(UploadTarget { store, upload: None });
-    }
     let container = output.container.unwrap_or(Container::Mp4);
-    let probe = || {
-        let guess = results::filename(plan, output, container, &TrackFacts::default(), now);
-        spillway_plan::manifest::path(&guess, &plan.egress_id)
-    };
+    let guess = results::filename(plan, output, container, &TrackFacts::default(), now);
+    let probe = spillway_plan::manifest::path(&guess, &plan.egress_id);
     let meta = Meta::of(container.mime());
-    let begin = async {
-        match name {
-            Some(name) => Ok(Some(store.begin(name, &meta).await?)),
-            None => {
-                let upload = store.begin(&probe(), &meta).await?;
-                abort(&*store, &upload, ABORT_TIMEOUT).await;
-                Ok(None)
-            }
-        }
-    };
-    match timeout(Duration::from_millis(resources.settings.write_check_ms), begin).await {
-        Ok(Ok(upload)) => Ok(UploadTarget { store, upload }),
-        Ok(Err(error)) if !StorageError::is_transient(&error) => Err(error),
-        Ok(Err(error)) => {
-            warn!(%error, "store does not answer yet, the recording begins without it");
-            Ok(UploadTarget { store, upload: None })
-        }
-        Err(_) => {
-            warn!(store = store.name(), "store does not answer yet, the recording begins without it");
-            Ok(UploadTarget { store, upload: None })
-        }
-    }
+    let upload = tried(&*store, &resources.settings, &meta, name, &probe).await?;
+    Ok(UploadTarget { store, upload })
 }
 
 /// The object's name, if no fact that is still to come is part of it.

@@ -18,7 +18,7 @@ pub use ts::TsMuxer;
 
 pub(crate) use aac::FRAME_SAMPLES as AAC_FRAME_SAMPLES;
 
-use crate::element::{PipelineError, make};
+use crate::element::{PipelineError, build, make};
 
 /// GStreamer's muxer of a container, in the form that survives a `kill -9`.
 pub(crate) fn muxer(container: Container) -> Result<gst::Element, PipelineError> {
@@ -28,9 +28,7 @@ pub(crate) fn muxer(container: Container) -> Result<gst::Element, PipelineError>
         Container::Ogg => make("oggmux", |m| m),
         Container::Mp3 => make("xingmux", |m| m),
         // Written without GStreamer, see [`Mp4`] and [`Ivf`].
-        Container::Mp4 | Container::Ivf => {
-            Err(PipelineError::Build { message: "this container has its own muxer".into() })
-        }
+        Container::Mp4 | Container::Ivf => Err(build("this container has its own muxer")),
     }
 }
 

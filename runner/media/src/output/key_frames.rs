@@ -20,7 +20,7 @@ const ASK_INTERVAL: Duration = Duration::from_secs(1);
 /// For takers and the tasks of streams; cheap, from any thread.
 #[derive(Clone, Default)]
 pub struct KeyFrameRequests {
-    /// `None`: pictures are copied, or there are none.
+    /// `None`: there is no encoder of pictures behind it.
     encoder: Option<Arc<KeyFrameEncoder>>,
 }
 

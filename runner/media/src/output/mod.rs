@@ -23,5 +23,5 @@ pub use self::pipeline::Pipeline;
 pub use self::progress::{PipelineEvent, PipelineProgress};
 pub use self::raw::{RawFanout, RawPictures, RawTaker};
 pub use self::taker::{OutputTaker, TakerEnd, TakerError, TakerId, TakerProgress, TakerStart};
-pub use self::takers::{FileTakerOptions, add_file, one_file};
+pub use self::takers::{FileTakerOptions, add_file};
 pub use crate::element::PipelineError;

@@ -61,7 +61,7 @@ impl Pipeline {
 
     /// The one place where the encoders' bus messages are read.
     fn watch_bus(&self) -> Result<(), PipelineError> {
-        let bus = self.gst.bus().ok_or_else(|| PipelineError::Build { message: "no bus".into() })?;
+        let bus = self.gst.bus().ok_or_else(|| build("no bus"))?;
         let (weak, fanout) = (self.gst.downgrade(), Arc::downgrade(&self.fanout));
         let broken = AtomicBool::new(false);
         bus.set_sync_handler(move |_, message| {

@@ -66,7 +66,7 @@ pub(super) struct RecorderController {
     recorder: Option<SourceRecorder>,
     /// Recorders so far.
     recorder_count: u32,
-    /// Those that are written.
+    /// Files that are written.
     files: Vec<RecordedFile>,
     /// HLS outputs that are written.
     segments: Vec<RecordedSegments>,

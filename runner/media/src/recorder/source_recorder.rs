@@ -3,7 +3,6 @@
 //! In: timeline events, on the controller's thread. Out: a pipeline and a compositor that run in
 //! their own threads and report to the controller.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -59,7 +58,6 @@ pub struct SourceRecorder {
     progress: Arc<PipelineProgress>,
     meter: QualityMeter,
     events: Sender<RecorderInput>,
-    spill_dir: Option<PathBuf>,
 }
 
 struct CopiedTrack {
@@ -100,7 +98,6 @@ impl SourceRecorder {
             pipeline: Some(pipeline),
             meter: QualityMeter::default(),
             events: events.clone(),
-            spill_dir: settings.spill_dir.clone(),
         };
         if takers.is_empty() {
             fanout.end_raw_pictures();
@@ -158,7 +155,7 @@ impl SourceRecorder {
             start,
             degradation: DegradationBounds::FILE,
             backlog_bytes: settings.backlog_bytes,
-            spill_dir: self.spill_dir.clone(),
+            spill_dir: settings.spill_dir.clone(),
         };
         let (number, events) = (self.number, self.events.clone());
         self.compositor = Some(Compositor::start(options, video, audio, move |event| {
@@ -182,7 +179,7 @@ impl SourceRecorder {
             start: StartRule::At(at),
             degradation: DegradationBounds::FILE,
             backlog_bytes: settings.backlog_bytes,
-            spill_dir: self.spill_dir.clone(),
+            spill_dir: settings.spill_dir.clone(),
         };
         let (number, events) = (self.number, self.events.clone());
         self.raw_compositor = Some(Compositor::start(options, Some(raw), None, move |event| {

@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use proptest::prelude::*;
-use spillway_plan::segment_name::{SegmentFormat, SegmentSuffix};
-use spillway_plan::{Provider, Store};
+use spillway_plan::segment_name::{SegmentFormat, SegmentNames, SegmentSuffix};
+use spillway_plan::{Destination, Provider, Store};
 use spillway_storage::{Meta, RamStorage, Storage, StorageError};
 
 use super::*;

@@ -2,6 +2,7 @@
 //! in and are passed on to the upload of their output; progress, facts for the EgressInfo and results come out. Runs in the
 //! session's task; blocks for no disk and no store except in the calls that are `async`.
 
+use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 
 use chrono::NaiveDateTime;
@@ -18,7 +19,7 @@ use crate::results::{self, ImageResult};
 use crate::upload::checkpoint::CheckpointWriter;
 use crate::upload::images::{
     ImageTotals, ImagesMachine, ImagesPlan, ImagesResult, ImagesStatus, ImagesUpload, ImagesUploader, SpooledImage,
-    remove_spooled_images,
+    remove_images,
 };
 use crate::upload::{ObjectPlace, UploadProgress, UploadSettings};
 
@@ -77,7 +78,7 @@ impl SpooledImages {
     pub async fn remove(self) {
         let removed = spawn_blocking(move || {
             for (output, codec) in self.outputs {
-                remove_spooled_images(&self.folder, output, codec);
+                remove_images(&self.folder, output, codec);
             }
         });
         let _ = removed.await;
@@ -116,8 +117,14 @@ impl SessionImages {
         (!self.outputs.is_empty()).then_some(self.folder.as_path())
     }
 
-    /// The media process said this; `now` is the local time, for names. Never waits. True: an output has got its names.
-    pub fn on_media_event(&mut self, media_event: &MediaEvent, plan: &EgressPlan, now: NaiveDateTime) -> bool {
+    /// The media process said this; `now` answers the local time, for names. Never waits. True: an output has got its
+    /// names.
+    pub fn on_media_event(
+        &mut self,
+        media_event: &MediaEvent,
+        plan: &EgressPlan,
+        now: impl FnOnce() -> NaiveDateTime,
+    ) -> bool {
         match media_event {
             MediaEvent::Started { at } => {
                 self.started_at = self.started_at.or(Some(*at));
@@ -149,12 +156,14 @@ impl SessionImages {
     }
 
     /// Starts the uploads of outputs of which everything is known now.
-    fn begin_known(&mut self, plan: &EgressPlan, now: NaiveDateTime) -> bool {
+    fn begin_known(&mut self, plan: &EgressPlan, now: impl FnOnce() -> NaiveDateTime) -> bool {
         let Some(started_at) = self.started_at else { return false };
+        // One time for all of them.
+        let now = LazyCell::new(now);
         let mut begun = false;
         for (index, output) in self.outputs.iter_mut().enumerate() {
             let (None, Some(facts)) = (&output.running, &output.facts) else { continue };
-            let names = results::image_names(plan, &output.job.images, facts, now);
+            let names = results::image_names(plan, &output.job.images, facts, *now);
             let machine = ImagesMachine::new(ImagesPlan {
                 output: output.job.output,
                 index,

@@ -49,7 +49,7 @@ async fn an_output_begins_when_its_time_and_its_names_are_known() {
     let folder = tempfile::tempdir().unwrap();
     let (mut images, plan) = (images(folder.path()).await, plan());
     let facts = TrackFacts { publisher_identity: "ann".into(), ..TrackFacts::default() };
-    let on = |images: &mut SessionImages, event: &MediaEvent| images.on_media_event(event, &plan, now());
+    let on = |images: &mut SessionImages, event: &MediaEvent| images.on_media_event(event, &plan, now);
     assert!(!on(&mut images, &captured(folder.path(), 0, Some(facts))));
     assert_eq!((images.any(), images.opened_facts()), (false, vec![]));
     assert!(on(&mut images, &MediaEvent::Started { at: ORIGIN }));
@@ -79,7 +79,7 @@ async fn an_output_begins_when_its_time_and_its_names_are_known() {
 async fn an_output_of_which_nothing_was_recorded_has_no_result() {
     let folder = tempfile::tempdir().unwrap();
     let (mut images, plan) = (images(folder.path()).await, plan());
-    images.on_media_event(&MediaEvent::Started { at: ORIGIN }, &plan, now());
+    images.on_media_event(&MediaEvent::Started { at: ORIGIN }, &plan, now);
     images.finish().await;
     assert!(images.results().next().is_none() && !folder.path().join("out").exists());
     images.abandon().await;

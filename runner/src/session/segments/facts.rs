@@ -1,5 +1,6 @@
 //! HLS outputs as facts for the EgressInfo. Values only.
 
+use spillway_plan::segment_name::SegmentNames;
 use spillway_protocol::ledger::Fact;
 
 use super::SessionSegments;
@@ -8,12 +9,11 @@ use crate::upload::segments::{SegmentTotals, SegmentsResult};
 impl SessionSegments {
     /// Of outputs that have got their names since the last call.
     pub fn opened_facts(&mut self) -> Vec<Fact> {
-        let named: Vec<_> = self.playlists().collect();
         let mut facts = vec![];
-        for (index, playlist, live_playlist) in named {
-            if !std::mem::replace(&mut self.outputs[index].told, true) {
-                facts.push(Fact::SegmentsOpened { index, playlist, live_playlist });
-            }
+        for (index, output) in self.outputs.iter_mut().enumerate() {
+            let (Some(running), false) = (&output.running, output.told) else { continue };
+            facts.push(opened_fact(index, &running.names));
+            output.told = true;
         }
         facts
     }
@@ -27,6 +27,12 @@ impl SessionSegments {
     pub fn result_facts(&self) -> impl Iterator<Item = Fact> {
         self.results().flat_map(|(index, _, result)| result_facts(index, result))
     }
+}
+
+/// An output has these names; `index` among the HLS outputs.
+pub fn opened_fact(index: usize, names: &SegmentNames) -> Fact {
+    let live_playlist = names.live_playlist.as_ref().map(|live| names.path(live));
+    Fact::SegmentsOpened { index, playlist: names.playlist_path(), live_playlist }
 }
 
 /// What one output came to; `index` among the HLS outputs.

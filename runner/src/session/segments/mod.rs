@@ -4,6 +4,7 @@
 
 mod facts;
 
+use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 
 use chrono::NaiveDateTime;
@@ -19,11 +20,11 @@ use crate::results::{self, PlaylistResult};
 use crate::upload::checkpoint::CheckpointWriter;
 use crate::upload::segments::{
     SegmentTotals, SegmentsMachine, SegmentsPlan, SegmentsResult, SegmentsStatus, SegmentsUpload, SegmentsUploader,
-    SpooledSegment, remove_spooled,
+    SpooledSegment, remove_segments,
 };
 use crate::upload::{ObjectPlace, UploadProgress, UploadSettings};
 
-pub use facts::result_facts;
+pub use facts::{opened_fact, result_facts};
 
 /// One HLS output before anything of it is recorded.
 #[derive(Clone, Debug)]
@@ -82,7 +83,7 @@ impl SpooledOutputs {
     pub async fn remove(self) {
         let removed = spawn_blocking(move || {
             for (output, format) in self.outputs {
-                remove_spooled(&self.folder, output, format);
+                remove_segments(&self.folder, output, format);
             }
         });
         let _ = removed.await;
@@ -121,8 +122,14 @@ impl SessionSegments {
         (!self.outputs.is_empty()).then_some(self.folder.as_path())
     }
 
-    /// The media process said this; `now` is the local time, for names. Never waits. True: an output has got its names.
-    pub fn on_media_event(&mut self, media_event: &MediaEvent, plan: &EgressPlan, now: NaiveDateTime) -> bool {
+    /// The media process said this; `now` answers the local time, for names. Never waits. True: an output has got its
+    /// names.
+    pub fn on_media_event(
+        &mut self,
+        media_event: &MediaEvent,
+        plan: &EgressPlan,
+        now: impl FnOnce() -> NaiveDateTime,
+    ) -> bool {
         let output = match media_event {
             MediaEvent::Started { at } => {
                 self.started_at = self.started_at.or(Some(*at));
@@ -152,12 +159,14 @@ impl SessionSegments {
     }
 
     /// Starts the uploads of outputs of which everything is known now.
-    fn begin_known(&mut self, plan: &EgressPlan, now: NaiveDateTime) -> bool {
+    fn begin_known(&mut self, plan: &EgressPlan, now: impl FnOnce() -> NaiveDateTime) -> bool {
         let Some(started_at) = self.started_at else { return false };
+        // One time for all of them.
+        let now = LazyCell::new(now);
         let mut begun = false;
         for output in &mut self.outputs {
             let (None, Some(facts)) = (&output.running, &output.facts) else { continue };
-            let names = results::segment_names(plan, &output.job.naming, facts, now);
+            let names = results::segment_names(plan, &output.job.naming, facts, *now);
             let machine = SegmentsMachine::new(SegmentsPlan {
                 output: output.job.output,
                 names: names.clone(),
@@ -180,15 +189,6 @@ impl SessionSegments {
         begun
     }
 
-    /// Storage paths of playlist and live playlist of the outputs that have names: index among the HLS outputs, both.
-    pub fn playlists(&self) -> impl Iterator<Item = (usize, String, Option<String>)> {
-        self.outputs.iter().enumerate().filter_map(|(index, output)| {
-            let names = &output.running.as_ref()?.names;
-            let live = names.live_playlist.as_ref().map(|live| names.path(live));
-            Some((index, names.path(&names.playlist), live))
-        })
-    }
-
     /// Something was recorded.
     pub fn any(&self) -> bool {
         self.outputs.iter().any(|output| output.running.is_some())
@@ -197,12 +197,7 @@ impl SessionSegments {
     /// Name of the playlist of an output of the plan, once it is known.
     pub fn name_of(&self, output: u32) -> Option<String> {
         let names = &self.outputs.iter().find(|known| known.job.output == output)?.running.as_ref()?.names;
-        Some(names.path(&names.playlist))
-    }
-
-    /// How far the outputs are: location of the playlist, status.
-    pub fn progress(&self) -> impl Iterator<Item = (String, SegmentsStatus)> {
-        self.outputs.iter().filter_map(SegmentedOutput::progress)
+        Some(names.playlist_path())
     }
 
     /// Adds how far they are to a heartbeat.
@@ -302,7 +297,7 @@ impl SessionSegments {
     /// The store's message; it was retried for up to 30 s.
     pub async fn put_manifest(&self, index: usize, egress_id: &str, content: String) -> Result<Option<String>, String> {
         let Some(running) = self.outputs.get(index).and_then(|output| output.running.as_ref()) else { return Ok(None) };
-        let name = manifest::path(&running.names.path(&running.names.playlist), egress_id);
+        let name = manifest::path(&running.names.playlist_path(), egress_id);
         running.upload.put_beside(name, content.into()).await.map(Some)
     }
 
@@ -327,7 +322,7 @@ impl SessionSegments {
 impl SegmentedOutput {
     fn progress(&self) -> Option<(String, SegmentsStatus)> {
         let running = self.running.as_ref()?;
-        let playlist = running.names.path(&running.names.playlist);
+        let playlist = running.names.playlist_path();
         Some((self.job.place.locate()(&playlist), running.upload.status()))
     }
 }

@@ -3,6 +3,7 @@ use std::fs;
 use chrono::NaiveDate;
 use spillway_plan::segment_name::SegmentSuffix;
 use spillway_process::LocalRoot;
+use spillway_protocol::ledger::Fact;
 
 use super::*;
 use crate::upload::stores::DefaultStoreFactory;
@@ -45,14 +46,14 @@ async fn an_output_begins_when_its_time_and_its_names_are_known() {
     let folder = tempfile::tempdir().unwrap();
     let (mut segments, plan) = (segments(folder.path()).await, plan());
     let facts = TrackFacts { publisher_identity: "ann".into(), ..TrackFacts::default() };
-    let on = |segments: &mut SessionSegments, event: &MediaEvent| segments.on_media_event(event, &plan, now());
+    let on = |segments: &mut SessionSegments, event: &MediaEvent| segments.on_media_event(event, &plan, now);
     assert!(!on(&mut segments, &open(0, Some(facts))));
-    assert_eq!((segments.playlists().count(), segments.changed_totals()), (0, vec![]));
+    assert_eq!((segments.opened_facts(), segments.changed_totals()), (vec![], vec![]));
     fs::write(folder.path().join("spool/1-0.ts"), "segment").unwrap();
     assert!(!on(&mut segments, &closed(0, false)));
     assert!(on(&mut segments, &MediaEvent::Started { at: ORIGIN }));
-    let expected = (0, "d/ann.m3u8".to_owned(), Some("d/live.m3u8".to_owned()));
-    assert_eq!(segments.playlists().collect::<Vec<_>>(), [expected]);
+    let (playlist, live_playlist) = ("d/ann.m3u8".to_owned(), Some("d/live.m3u8".to_owned()));
+    assert_eq!(segments.opened_facts(), [Fact::SegmentsOpened { index: 0, playlist, live_playlist }]);
     // The disk took no more of the second, and the third is whole.
     assert!(!on(&mut segments, &open(1, None)) && !on(&mut segments, &closed(1, true)));
     fs::write(folder.path().join("spool/1-2.ts"), "segment").unwrap();
@@ -70,7 +71,9 @@ async fn an_output_begins_when_its_time_and_its_names_are_known() {
     let text = fs::read_to_string(out.join("ann.m3u8")).unwrap();
     assert!(text.contains("ann_00000.ts\n#EXT-X-DISCONTINUITY\n") && text.ends_with("ann_00002.ts\n#EXT-X-ENDLIST\n"));
     assert_eq!(fs::read(out.join("ann_00002.ts")).unwrap(), b"segment");
-    assert_eq!(segments.progress().next().unwrap().0, out.join("ann.m3u8").display().to_string());
+    let mut progress = FilesProgress::default();
+    segments.add_progress(&mut progress);
+    assert_eq!(progress.bytes.into_keys().next().unwrap(), out.join("ann.m3u8").display().to_string());
     let manifest = segments.put_manifest(0, "EG_1", "{}".to_owned()).await.unwrap();
     assert_eq!((manifest, segments.has_backup(0)), (Some(out.join("EG_1.json").display().to_string()), false));
     assert_eq!(fs::read(out.join("EG_1.json")).unwrap(), b"{}");
@@ -80,7 +83,7 @@ async fn an_output_begins_when_its_time_and_its_names_are_known() {
 async fn an_output_in_which_nothing_was_recorded_has_no_result() {
     let folder = tempfile::tempdir().unwrap();
     let (mut segments, plan) = (segments(folder.path()).await, plan());
-    segments.on_media_event(&MediaEvent::Started { at: ORIGIN }, &plan, now());
+    segments.on_media_event(&MediaEvent::Started { at: ORIGIN }, &plan, now);
     segments.finish().await;
     assert!(segments.results().next().is_none() && !folder.path().join("out").exists());
     segments.abandon().await;

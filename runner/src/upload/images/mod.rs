@@ -7,5 +7,5 @@ mod saved;
 
 pub use machine::{ImagesMachine, ImagesPlan};
 pub use saved::{ImageTotals, ImagesCheckpoint, SpooledImage};
-pub(crate) use task::remove_spooled_images;
+pub(crate) use task::remove_images;
 pub use task::{ImagesResult, ImagesStatus, ImagesUpload, ImagesUploader};

@@ -326,7 +326,7 @@ impl ImagesUploader {
     async fn empty_spool(&self) {
         let plan = self.machine.plan();
         let (folder, output, codec) = (plan.folder.clone(), plan.output, plan.names.codec);
-        let _ = spawn_blocking(move || remove_spooled_images(&folder, output, codec)).await;
+        let _ = spawn_blocking(move || remove_images(&folder, output, codec)).await;
     }
 }
 
@@ -353,7 +353,7 @@ fn spooled_images(folder: &Path, output: u32, codec: ImageCodec) -> Vec<(u32, u6
 }
 
 /// Removes the images of an output from a folder, and the folder if it is empty then. Blocks for the disk.
-pub(crate) fn remove_spooled_images(folder: &Path, output: u32, codec: ImageCodec) {
+pub(crate) fn remove_images(folder: &Path, output: u32, codec: ImageCodec) {
     if folder.as_os_str().is_empty() {
         return;
     }

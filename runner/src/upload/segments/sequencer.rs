@@ -91,11 +91,6 @@ impl SegmentSequencer {
         listed
     }
 
-    /// Segment `index` is listed, or lost.
-    pub fn is_past(&self, index: u32) -> bool {
-        index < self.next
-    }
-
     /// Stored segments that wait for one before them.
     pub fn waiting(&self) -> impl Iterator<Item = (u32, &StoredSegment)> {
         self.waiting.iter().filter_map(|(index, outcome)| match outcome {

@@ -439,7 +439,7 @@ impl SegmentsUploader {
     async fn empty_spool(&self) {
         let plan = self.machine.plan();
         let (folder, output, format) = (plan.folder.clone(), plan.output, plan.names.format);
-        let _ = spawn_blocking(move || remove_spooled(&folder, output, format)).await;
+        let _ = spawn_blocking(move || remove_segments(&folder, output, format)).await;
     }
 }
 
@@ -453,7 +453,7 @@ impl UploaderState {
 }
 
 /// Removes the segments of an output from a folder, and the folder if it is empty then. Blocks for the disk.
-pub(crate) fn remove_spooled(folder: &Path, output: u32, format: SegmentFormat) {
+pub(crate) fn remove_segments(folder: &Path, output: u32, format: SegmentFormat) {
     if folder.as_os_str().is_empty() {
         return;
     }

@@ -5,8 +5,8 @@ use spillway_protocol::rpc::service;
 use spillway_runner::report::Delivered;
 use spillway_runner::serve::ServeOutcome;
 
-use super::{Buckets, harness, s3, until};
-use crate::served::{RunnerHarness, done};
+use super::{Buckets, harness, s3};
+use crate::harness::{RunnerHarness, done, until};
 
 /// The object is one that was begun in the middle: whole fragments, each with the place of its own data. `cut`: its writer
 /// was killed, so the last one may lack its end.

@@ -9,8 +9,8 @@ use spillway_runner::serve::ServeOutcome;
 use spillway_storage::StorageErrorKind;
 use spillway_storage::unreliable::FaultMode;
 
-use super::{Buckets, bucket, harness, plays, s3, until};
-use crate::served::{RunnerHarness, done};
+use super::{Buckets, bucket, harness, plays, s3};
+use crate::harness::{RunnerHarness, done, until};
 
 const PLAYLIST: &str = "hls/index.m3u8";
 const LIVE: &str = "hls/live.m3u8";

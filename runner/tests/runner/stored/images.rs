@@ -9,8 +9,8 @@ use spillway_runner::serve::ServeOutcome;
 use spillway_storage::StorageErrorKind;
 use spillway_storage::unreliable::FaultMode;
 
-use super::{Buckets, bucket, harness, plays, s3, until};
-use crate::served::{RunnerHarness, done};
+use super::{Buckets, bucket, harness, is_stored_whole, s3};
+use crate::harness::{RunnerHarness, done, until};
 
 /// A file and an image output in one bucket.
 async fn beside_a_file(suffix: ImageSuffix) -> (RunnerHarness, Buckets) {
@@ -55,7 +55,8 @@ async fn images_are_stored_while_they_are_made() {
     let last = harness.last();
     assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""));
     let count = finished(&buckets, &last);
-    assert!(plays(&buckets.primary.object("a.mp4").unwrap(), true));
+    assert_eq!(last.file_results[0].filename, "a.mp4");
+    is_stored_whole(&buckets, &last.file_results[0]);
     assert_eq!(last.manifest_location, "ram://EG_1.json");
     let manifest = buckets.primary.object("pics/EG_1.json").unwrap();
     assert_eq!(buckets.primary.object("EG_1.json").unwrap(), manifest);

@@ -9,7 +9,7 @@ use crate::units::MediaTime;
 
 use super::boxes::{boxed, brands, full, u32};
 use super::track::{DataPlace, Mp4Track, Mp4TrackKind, PendingSample, moov, traf};
-use crate::mux::{annexb, scale};
+use crate::mux::annexb;
 
 /// Bytes of a box's size and name.
 const BOX_HEAD: usize = 8;
@@ -69,7 +69,7 @@ impl FragmentMuxer {
             .tracks
             .iter_mut()
             .map(|track| {
-                let end = scale(end.ns(), 1_000_000_000, track.timescale);
+                let end = track.ticks(end.ns());
                 let (video, (samples, usual_end)) = (track.is_video(), track.part(0, None));
                 let shown_until = samples.last().filter(|last| video && last.at < end).map_or(usual_end, |_| end);
                 (samples, shown_until)

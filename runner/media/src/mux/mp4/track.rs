@@ -36,7 +36,7 @@ pub struct Mp4Track {
     /// Known from the first key frame on.
     pub format: Option<SampleFormat>,
     /// Units of a second of its time stamps.
-    pub timescale: u32,
+    timescale: u32,
     /// Not yet in the file, in the order of their times.
     pub waiting: Vec<PendingSample>,
     /// In the file, for the last `moov`.
@@ -165,13 +165,18 @@ impl Mp4Track {
 
     /// A sample as it stands in the file.
     pub fn push(&mut self, at_ns: u64, key: bool, data: Vec<u8>) {
-        let at = scale(at_ns, 1_000_000_000, self.timescale);
+        let at = self.ticks(at_ns);
         // Players want times that grow.
         let at = match self.waiting.last().map(|sample| sample.at).or(self.written.last().map(|sample| sample.at)) {
             Some(last) => at.max(last + 1),
             None => at,
         };
         self.waiting.push(PendingSample { at, key, data });
+    }
+
+    /// A time in its timescale.
+    pub fn ticks(&self, ns: u64) -> u64 {
+        scale(ns, 1_000_000_000, self.timescale)
     }
 
     /// From its first sample that is not in the file to its newest.
@@ -187,14 +192,13 @@ impl Mp4Track {
 
     /// What goes into this fragment, and where its last sample ends.
     pub fn part(&mut self, standstill_ns: u64, cut_ns: Option<u64>) -> (Vec<PendingSample>, u64) {
-        let in_track = |ns: u64| scale(ns, 1_000_000_000, self.timescale);
         let Some(waiting) = self.waiting.last().map(|sample| sample.at) else { return (vec![], 0) };
-        let Some(cut) = cut_ns.map(in_track) else {
+        let Some(cut) = cut_ns.map(|ns| self.ticks(ns)) else {
             let usual = self.usual();
             return (std::mem::take(&mut self.waiting), waiting + usual);
         };
         // A track that stands still: its last sample is shown until something comes.
-        if cut >= waiting + in_track(standstill_ns) {
+        if cut >= waiting + self.ticks(standstill_ns) {
             return (std::mem::take(&mut self.waiting), cut);
         }
         let before = self.waiting.partition_point(|sample| sample.at < cut).min(self.waiting.len() - 1);
@@ -206,7 +210,7 @@ impl Mp4Track {
     /// Duration of a sample that none follows: a picture's is that of the one before.
     fn usual(&self) -> u64 {
         match self.kind {
-            Mp4TrackKind::Aac { .. } => 1024,
+            Mp4TrackKind::Aac { .. } => aac::FRAME_SAMPLES,
             Mp4TrackKind::Opus => 960,
             Mp4TrackKind::Video { .. } => {
                 let written = self.written.iter().rev().map(|sample| sample.at);

@@ -111,14 +111,12 @@ impl TsMuxer {
         let Some(video) = &mut self.video else { return };
         let at = ticks(at);
         video.newest = video.newest.max(Some(at));
-        if key {
-            video.remember_parameter_sets(access_unit);
-        }
+        let sets_missing = key && !video.remember_parameter_sets(access_unit);
         self.write_tables(at, key, out);
         let clock = self.advance_clock();
         let Some(video) = &mut self.video else { return };
         let (delimiter, picture) = split_delimiter(access_unit);
-        let sets: &[u8] = if key && !has_parameter_sets(access_unit) { &video.parameter_sets } else { &[] };
+        let sets: &[u8] = if sets_missing { &video.parameter_sets } else { &[] };
         let head = PesHead { stream_id: VIDEO_STREAM, pts: at + PTS_DELAY, random_access: key, clock: Some(clock) };
         video.pid.pes(out, head, &[delimiter, sets, picture]);
         self.at_tables = false;
@@ -192,16 +190,20 @@ impl TsMuxer {
 }
 
 impl VideoPid {
-    fn remember_parameter_sets(&mut self, access_unit: &[u8]) {
-        if has_parameter_sets(access_unit) {
+    /// Whether it brings them.
+    fn remember_parameter_sets(&mut self, access_unit: &[u8]) -> bool {
+        let units = annexb::units(access_unit);
+        let brought = has_parameter_sets(&units);
+        if brought {
             self.parameter_sets.clear();
-            for unit in annexb::units(access_unit) {
+            for unit in units {
                 if matches!(nal_type(unit), SPS | PPS) {
                     self.parameter_sets.extend_from_slice(&[0, 0, 0, 1]);
                     self.parameter_sets.extend_from_slice(unit);
                 }
             }
         }
+        brought
     }
 }
 
@@ -247,8 +249,7 @@ fn nal_type(unit: &[u8]) -> u8 {
     unit.first().map_or(0, |first| first & 0x1f)
 }
 
-fn has_parameter_sets(access_unit: &[u8]) -> bool {
-    let units = annexb::units(access_unit);
+fn has_parameter_sets(units: &[&[u8]]) -> bool {
     [SPS, PPS].iter().all(|wanted| units.iter().any(|unit| nal_type(unit) == *wanted))
 }
 

@@ -9,14 +9,13 @@
 mod taker;
 mod muxer;
 mod plan;
-mod grid;
 
 use std::collections::VecDeque;
 
+use crate::key_grid::KeyGrid;
 use crate::mux::AAC_FRAME_SAMPLES;
 use crate::units::MediaTime;
 
-pub use grid::SegmentGrid;
 pub use plan::{ClosedSegment, SegmentEffect, SegmentVideo, SegmenterPlan};
 pub use taker::{SegmentEventFn, SegmentsTaker, SegmentsTakerOptions};
 
@@ -32,8 +31,8 @@ pub struct Segmenter {
     /// Of a picture, or of sound where it is alone.
     frame_ns: u64,
     audio_frame_ns: u64,
-    /// From the first segment on.
-    grid: Option<SegmentGrid>,
+    /// Where the first segment begins: line 0 of the grid.
+    origin: Option<MediaTime>,
     open: Option<OpenSegment>,
     next_index: u32,
     /// Newest picture.
@@ -62,18 +61,12 @@ impl Segmenter {
             muxer,
             frame_ns,
             audio_frame_ns,
-            grid: None,
+            origin: None,
             open: None,
             next_index: 0,
             newest: MediaTime::ZERO,
             held: VecDeque::new(),
         })
-    }
-
-    /// The line where the open segment is to end: the encoder is asked for a key frame there. `None` before the first key
-    /// frame.
-    pub fn border(&self) -> Option<MediaTime> {
-        self.open.map(|open| open.border)
     }
 
     /// An access unit in Annex B; times grow from call to call. Pictures before the first key frame are dropped: nothing
@@ -131,8 +124,11 @@ impl Segmenter {
             return;
         }
         self.close(at, at, effects);
-        let grid = *self.grid.get_or_insert(SegmentGrid::new(at, self.plan.length_ns));
-        let open = OpenSegment { index: self.next_index, at, border: grid.line_after(at, tolerance_ns), bytes: 0 };
+        let origin = *self.origin.get_or_insert(at);
+        let grid = KeyGrid::new(self.plan.length_ns, self.plan.length_ns);
+        let past = at.plus_ns(tolerance_ns).ns_since(origin);
+        let border = origin.plus_ns(grid.line(grid.next_after(past)));
+        let open = OpenSegment { index: self.next_index, at, border, bytes: 0 };
         if open.index == 0 {
             // Sound from before the first picture.
             let begun = |held: &(MediaTime, Vec<u8>)| held.0.plus_ns(self.audio_frame_ns) > at;

@@ -118,19 +118,14 @@ impl SegmentsTaker {
     fn open(&mut self, n: u32, at: MediaTime) -> Result<(), TakerError> {
         let path = self.path(n);
         remove_leftover(&path);
-        let made = SpoolFile::create_append_only(&path);
-        self.open = Some(SegmentOnDisk { n, file: None, told_at: Instant::now() });
+        let (file, refused) = match SpoolFile::create_append_only(&path) {
+            Ok(file) => (Some(file), None),
+            Err(error) => (None, Some(error)),
+        };
+        self.open = Some(SegmentOnDisk { n, file, told_at: Instant::now() });
         let facts = (n == 0).then(|| self.options.facts.clone());
         (self.report)(MediaEvent::SegmentOpen { output: self.options.output, n, at_ns: at.ns(), facts });
-        match made {
-            Ok(file) => {
-                if let Some(open) = &mut self.open {
-                    open.file = Some(file);
-                }
-                Ok(())
-            }
-            Err(error) => self.lose(n, error),
-        }
+        refused.map_or(Ok(()), |error| self.lose(n, error))
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), TakerError> {

@@ -90,7 +90,7 @@ fn segments_end_on_the_grid_and_other_key_frames_cut_nothing() {
         let key = number % 120 == 0 || [37, 130, 299].contains(&number);
         let time = MediaTime::from_ns(ns(0.5) + number * SECOND / 30);
         files.apply(segmenter.video(time, key, if key { &KEY } else { &PICTURE }));
-        assert!(segmenter.border().is_some());
+        assert!(segmenter.open.is_some());
     }
     files.apply(segmenter.finish());
     assert_eq!(files.borders(), [0.5, 4.5, 8.5, 12.5, 16.5].map(ns));
@@ -115,7 +115,7 @@ fn skipped_pictures_do_not_move_later_borders() {
         let time = MediaTime::from_ns(number * SECOND / 30);
         let key = time.plus_ns(1) >= line;
         files.apply(segmenter.video(time, key, if key { &KEY } else { &PICTURE }));
-        line = segmenter.border().unwrap();
+        line = segmenter.open.unwrap().border;
     }
     files.apply(segmenter.finish());
     let borders = files.borders();

@@ -66,7 +66,7 @@ impl MuxedFile {
     /// The one place where its bus messages are read. What they mean is reported from another thread than the one that
     /// posts them: the report drops this file, which waits for that one.
     fn watch_bus(&self, reporter: TakerReporter) -> Result<(), PipelineError> {
-        let bus = self.pipeline.bus().ok_or_else(|| PipelineError::Build { message: "no bus".into() })?;
+        let bus = self.pipeline.bus().ok_or_else(|| build("no bus"))?;
         let weak = self.pipeline.downgrade();
         let over = AtomicBool::new(false);
         bus.set_sync_handler(move |_, message| {

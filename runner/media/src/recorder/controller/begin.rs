@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use spillway_ipc::{MediaEvent, Quality};
 use spillway_plan::Secret;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{CONTINUE, Flow, ORPHAN_DRAIN_TIMEOUT, RecorderController, failed};
 use crate::output::{Fanout, FileTakerOptions};
 use crate::recorder::formats::{canvas, file_streams, inputs};
 use crate::recorder::input::RecorderInput;
 use crate::recorder::mode::{self, TrackSurvey};
-use crate::recorder::recorded_file::{AskedFile, FilePlace, OpeningFiles, RecordedFile, output_failed};
+use crate::recorder::recorded_file::{AskedFile, FilePlace, OpeningFiles, RecordedFile};
 use crate::recorder::source_recorder::{RawPictureOutputs, SourceRecorder};
 use crate::source::room::{JoinOptions, Room};
 use crate::track::TimelineEvent;
@@ -144,7 +144,7 @@ impl RecorderController {
             let spill_dir = place.path.parent().map(Path::to_owned);
             settings.spill_dir = settings.spill_dir.take().or(spill_dir);
             let options = FileTakerOptions {
-                streams: file_streams(&inputs, &self.start.plan, asked.output, asked.container),
+                streams: file_streams(fanout.formats(), &self.start.plan, asked.output, asked.container),
                 container: asked.container,
                 fragment_ms: settings.fragment_ms,
             };
@@ -189,9 +189,7 @@ impl RecorderController {
             }
         }
         for ((file, output), error) in refused {
-            warn!(file, output, "an output cannot be written; the others go on");
-            self.ended_outputs.insert(output);
-            self.send(output_failed((file, output), &error));
+            self.output_failed((file, output), &error);
             let Some(file) = file else { continue };
             let at = self.clock.unix_ns();
             let quality = Quality::default();

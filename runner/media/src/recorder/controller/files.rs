@@ -25,8 +25,8 @@ impl RecorderController {
         if let Some(index) = self.files.iter().position(|file| file.taker == taker) {
             let file = self.files.remove(index);
             self.whole_outputs += 1;
-            let quality = self.recorder.as_ref().map(|recorder| recorder.quality(file.media_ns()));
-            self.close_file(file, quality.unwrap_or_default());
+            let quality = self.quality(file.media_ns());
+            self.close_file(file, quality);
         }
     }
 
@@ -37,23 +37,36 @@ impl RecorderController {
         let is_last = self.files.len() + self.segments.len() + self.images.len() == 1 && !others_are_whole;
         if let Some(segments) = self.forget_segments(taker) {
             self.segments_ended(&segments);
-            return if is_last { self.broke(error) } else { self.segments_failed(segments.output, &error) };
+            if is_last {
+                return self.broke(error);
+            }
+            self.output_failed((None, segments.output), &error);
+            return CONTINUE;
         }
         if let Some(images) = self.forget_images(taker) {
             self.images_ended(&images);
-            return if is_last { self.broke(error) } else { self.images_failed(images.output, &error) };
+            if is_last {
+                return self.broke(error);
+            }
+            self.output_failed((None, images.output), &error);
+            return CONTINUE;
         }
         let Some(index) = self.files.iter().position(|file| file.taker == taker) else { return CONTINUE };
         if is_last {
             return self.broke(error);
         }
         let file = self.files.remove(index);
-        warn!(file = file.file, output = file.output, "a file takes no more; the others go on");
-        self.ended_outputs.insert(file.output);
-        self.send(output_failed((Some(file.file), file.output), &error));
-        let quality = self.recorder.as_ref().map(|recorder| recorder.quality(file.media_ns()));
-        self.close_file(file, quality.unwrap_or_default());
+        self.output_failed((Some(file.file), file.output), &error);
+        let quality = self.quality(file.media_ns());
+        self.close_file(file, quality);
         CONTINUE
+    }
+
+    /// It takes no more, and the others go on. A segment that is open is the runner's.
+    pub(super) fn output_failed(&mut self, (file, output): (Option<u32>, u32), error: &FileError) {
+        warn!(file, output, "an output takes no more; the others go on");
+        self.ended_outputs.insert(output);
+        self.send(output_failed((file, output), error));
     }
 
     /// This output ends and the others go on.
@@ -94,6 +107,11 @@ impl RecorderController {
         let zero = self.origin.unwrap_or_else(|| self.clock.unix_ns());
         let origin = self.recorder.as_ref().and_then(SourceRecorder::origin);
         self.send(file.closed(zero + origin.map_or(0, |at| at.ns() as i64), quality));
+    }
+
+    /// What was recorded until now, of an output of this length.
+    pub(super) fn quality(&self, media_ns: u64) -> Quality {
+        self.recorder.as_ref().map(|recorder| recorder.quality(media_ns)).unwrap_or_default()
     }
 
     /// How far the files are.

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use spillway_ipc::{MediaEvent, TrackFacts};
 use spillway_plan::ImagesOutput;
-use tracing::warn;
 
 use super::{CONTINUE, Flow, RecorderController};
 use crate::compositor::VideoMixerOptions;
@@ -14,9 +13,8 @@ use crate::element::build;
 use crate::output::images::{CapturedImage, ImageTakerOptions};
 use crate::output::{Fanout, RawTaker, TakerId};
 use crate::recorder::input::RecorderInput;
-use crate::recorder::recorded_file::{FileError, output_failed};
+use crate::recorder::recorded_file::FileError;
 use crate::recorder::recorded_images::RecordedImages;
-use crate::recorder::source_recorder::SourceRecorder;
 use crate::units::MediaTime;
 
 /// How long files that are whole wait for the images of a busy machine.
@@ -103,15 +101,6 @@ impl RecorderController {
 
     /// Nothing of it is written any more.
     pub(super) fn images_ended(&self, images: &RecordedImages) {
-        let quality = self.recorder.as_ref().map(|recorder: &SourceRecorder| recorder.quality(images.media_ns()));
-        self.send(images.ended(quality.unwrap_or_default()));
-    }
-
-    /// It takes no more, and the others go on.
-    pub(super) fn images_failed(&mut self, output: u32, error: &FileError) -> Flow {
-        warn!(output, "an image output takes no more; the others go on");
-        self.ended_outputs.insert(output);
-        self.send(output_failed((None, output), error));
-        CONTINUE
+        self.send(images.ended(self.quality(images.media_ns())));
     }
 }

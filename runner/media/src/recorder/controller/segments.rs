@@ -6,14 +6,13 @@ use std::sync::mpsc::Receiver;
 
 use spillway_ipc::TrackFacts;
 use spillway_plan::{Output, SegmentsOutput};
-use tracing::warn;
 
-use super::{CONTINUE, Flow, RecorderController};
+use super::RecorderController;
 use crate::element::build;
 use crate::output::segments::SegmentsTakerOptions;
 use crate::output::{Fanout, TakerId};
 use crate::recorder::input::RecorderInput;
-use crate::recorder::recorded_file::{FileError, output_failed};
+use crate::recorder::recorded_file::FileError;
 use crate::recorder::recorded_segments::RecordedSegments;
 
 impl RecorderController {
@@ -60,16 +59,7 @@ impl RecorderController {
 
     /// Nothing of it is written any more.
     pub(super) fn segments_ended(&self, segments: &RecordedSegments) {
-        let quality = self.recorder.as_ref().map(|recorder| recorder.quality(segments.media_ns()));
-        self.send(segments.ended(quality.unwrap_or_default()));
-    }
-
-    /// It takes no more, and the others go on. The segment that is open is the runner's.
-    pub(super) fn segments_failed(&mut self, output: u32, error: &FileError) -> Flow {
-        warn!(output, "an HLS output takes no more; the others go on");
-        self.ended_outputs.insert(output);
-        self.send(output_failed((None, output), error));
-        CONTINUE
+        self.send(segments.ended(self.quality(segments.media_ns())));
     }
 
     /// Nothing is written any more: what outputs have reported goes to the runner before the end does.

@@ -154,6 +154,7 @@ async fn of_a_segment_without_an_end_the_whole_pictures_are_kept() {
 async fn beyond_the_cap_the_oldest_segment_is_given_up_and_the_recording_goes_on() {
     let lab = SegmentsLab::new(SegmentFormat::MpegTs, 5500);
     lab.record(0).await;
+    sleep(Duration::from_secs(1)).await;
     lab.link.set_fault_mode(FaultMode::Down);
     for n in 1..10 {
         lab.record(n).await;
