@@ -16,7 +16,7 @@ use spillway_tests::process::eventually;
 use spillway_tests::servers::TestServers;
 use spillway_tests::servers::bucket::TestBucket;
 
-use crate::harness::{E2eHarness, alone, block_on, case};
+use crate::harness::{E2eHarness, alone, block_on, case, tidy};
 use crate::publishers::person;
 use crate::recording_probe::RecordingProbe;
 
@@ -270,10 +270,5 @@ async fn on_s3() -> Result<()> {
     let listed = manifest["images"].as_array().context("no images in the manifest")?;
     ensure!(listed.len() == images.len() && listed[0]["filename"] == "calls/pic_00000.jpeg", "{manifest}");
     ensure!(listed[0]["location"] == store.location("calls/pic_00000.jpeg").as_str(), "{manifest}");
-    servers.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await?;
-    let spooled = std::fs::read_dir(&spool).map_or(0, Iterator::count);
-    ensure!(spooled == 0, "{spooled} folders left in the spool");
-    let unfinished = bucket.unfinished().await?;
-    ensure!(unfinished.is_empty(), "unfinished uploads: {unfinished:?}");
-    Ok(())
+    tidy(&servers, Some(&bucket)).await
 }

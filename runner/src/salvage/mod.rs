@@ -1,6 +1,7 @@
 //! Completes the uploads of a dead attempt: `spillway-runner --salvage`. Its checkpoint says which parts the stores have; what
 //! still lies in a spool of this machine is sent first, and playlists get their end. Files on a disk stay where they are. One
-//! task, file after file, HLS and image outputs beside them; facts for the EgressInfo go to the reporter. It begins no recording.
+//! task, file after file, HLS and image outputs beside them; facts for the EgressInfo go to the reporter. It begins no
+//! recording.
 
 mod object;
 pub mod segments;

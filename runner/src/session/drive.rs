@@ -1,5 +1,5 @@
-//! Runs one recording: starts the media process, passes its events to files, segments, images and machine, and carries out the
-//! machine's effects. One task; what may block (disks, stores) runs beside it or after the media process has ended. It
+//! Runs one recording: starts the media process, passes its events to files, segments, images and machine, and carries out
+//! the machine's effects. One task; what may block (disks, stores) runs beside it or after the media process has ended. It
 //! decides nothing about phases and outcomes.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
-//! After the last event of the media process: files, segments and images are finished where they lie, or in their stores, and all of
-//! it is reported. Runs in the session's task; dropped halfway it has reported no end, and uploads stay as they are.
+//! After the last event of the media process: files, segments and images are finished where they lie, or in their stores,
+//! and all of it is reported. Runs in the session's task; dropped halfway it has reported no end, and uploads stay as they
+//! are.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! One recording: `machine` decides about phases and outcomes, `drive` carries that out, `files` owns the state of each file
+//! One recording: `machine` decides about phases and outcomes, `drive` carries that out. `files` owns the state of each file,
 //! `segments` of each HLS output and `images` of each image output, which `opening` makes ready and `finalize` finishes and
 //! reports; `media` is the media process.
 

@@ -133,7 +133,7 @@ fn scaler(from: &gst_video::VideoInfo, to: &gst_video::VideoInfo) -> Result<gst_
 
 /// Where a picture stands in an image of other proportions, pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Placed {
+struct PictureArea {
     x: u32,
     y: u32,
     width: u32,
@@ -141,7 +141,7 @@ struct Placed {
 }
 
 /// As large as it fits, in the middle, on even pixels where it does not fill the image.
-fn letterbox((width, height): (u32, u32), (to_width, to_height): (u32, u32)) -> Placed {
+fn letterbox((width, height): (u32, u32), (to_width, to_height): (u32, u32)) -> PictureArea {
     let (wide, high) = (u64::from(width) * u64::from(to_height), u64::from(height) * u64::from(to_width));
     let even = |length: u64, full: u32| match u32::try_from(length).unwrap_or(full) {
         length if length >= full => full,
@@ -152,7 +152,7 @@ fn letterbox((width, height): (u32, u32), (to_width, to_height): (u32, u32)) -> 
     } else {
         (even(wide / u64::from(height.max(1)), to_width), to_height)
     };
-    Placed { x: ((to_width - width) / 2) & !1, y: ((to_height - height) / 2) & !1, width, height }
+    PictureArea { x: ((to_width - width) / 2) & !1, y: ((to_height - height) / 2) & !1, width, height }
 }
 
 /// From the range of video (16 to 235) to that of a JPEG file (0 to 255), which jpegenc takes for granted and GStreamer's
@@ -202,7 +202,7 @@ mod tests {
             ((4096, 16), (32, 32), (0, 14, 32, 2)),
             ((16, 16), (1, 1), (0, 0, 1, 1)),
         ] {
-            let Placed { x, y, width, height } = letterbox(from, to);
+            let PictureArea { x, y, width, height } = letterbox(from, to);
             assert_eq!((x, y, width, height), expected, "{from:?} {to:?}");
         }
     }

@@ -53,7 +53,7 @@ struct ImageOutput {
     early: Vec<SpooledImage>,
     /// For names, from the first image on.
     facts: Option<TrackFacts>,
-    running: Option<RunningOutput>,
+    running: Option<RunningImages>,
     /// The EgressInfo has its prefix.
     told: bool,
     quality: Option<Quality>,
@@ -62,7 +62,7 @@ struct ImageOutput {
     result: Option<ImagesResult>,
 }
 
-struct RunningOutput {
+struct RunningImages {
     names: ImageNames,
     upload: ImagesUpload,
 }
@@ -180,7 +180,7 @@ impl SessionImages {
                 spool_cap: output.job.spool_cap,
             });
             output.early.drain(..).for_each(|early| upload.captured(early));
-            output.running = Some(RunningOutput { names, upload });
+            output.running = Some(RunningImages { names, upload });
             begun = true;
         }
         begun

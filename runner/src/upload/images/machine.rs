@@ -330,7 +330,10 @@ mod tests {
     proptest! {
         /// Whatever the store answers: each image is stored, lost or replaced, and never two of one name are on their way.
         #[test]
-        fn every_image_comes_to_an_end(answers in proptest::collection::vec(any::<(bool, bool)>(), 1..60), one in any::<bool>()) {
+        fn every_image_comes_to_an_end(
+            answers in proptest::collection::vec(any::<(bool, bool)>(), 1..60),
+            one in any::<bool>(),
+        ) {
             let suffix = if one { ImageSuffix::NoneOverwrite } else { ImageSuffix::Index };
             let mut machine = machine(suffix);
             let (mut sent, mut removed) = (vec![], 0);

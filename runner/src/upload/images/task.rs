@@ -90,7 +90,7 @@ pub struct ImagesUploader {
 
 /// What changes while the task runs.
 #[derive(Default)]
-struct UploaderState {
+struct ImagesUploaderState {
     /// Why images are lost; the first of each reason.
     reasons: Vec<String>,
     finish: Option<oneshot::Sender<ImagesResult>>,
@@ -156,7 +156,7 @@ impl ImagesUpload {
 
 impl ImagesUploader {
     async fn run(mut self, mut commands: mpsc::UnboundedReceiver<ImagesCommand>, status: watch::Sender<ImagesStatus>) {
-        let mut state = UploaderState { changed: true, ..UploaderState::default() };
+        let mut state = ImagesUploaderState { changed: true, ..ImagesUploaderState::default() };
         loop {
             self.send_what_is_due();
             self.keep_within_cap(&mut state);
@@ -193,7 +193,7 @@ impl ImagesUploader {
         }
     }
 
-    async fn on_command(&mut self, state: &mut UploaderState, command: ImagesCommand) {
+    async fn on_command(&mut self, state: &mut ImagesUploaderState, command: ImagesCommand) {
         match command {
             ImagesCommand::Captured(image) => {
                 self.machine.captured(image);
@@ -213,7 +213,7 @@ impl ImagesUploader {
         }
     }
 
-    fn on_event(&mut self, state: &mut UploaderState, event: ObjectEvent) {
+    fn on_event(&mut self, state: &mut ImagesUploaderState, event: ObjectEvent) {
         state.changed = true;
         match event {
             ObjectEvent::Stored { number, bytes, on_backup } => self.machine.stored(number, bytes, on_backup),
@@ -244,7 +244,7 @@ impl ImagesUploader {
     }
 
     /// The spool has a bound; the recording goes on without its oldest images.
-    fn keep_within_cap(&mut self, state: &mut UploaderState) {
+    fn keep_within_cap(&mut self, state: &mut ImagesUploaderState) {
         while self.machine.spooled_bytes() > self.spool_cap
             && let Some(file) = self.objects.give_up_oldest()
         {
@@ -259,7 +259,7 @@ impl ImagesUploader {
         }
     }
 
-    fn publish(&self, state: &mut UploaderState, status: &watch::Sender<ImagesStatus>) {
+    fn publish(&self, state: &mut ImagesUploaderState, status: &watch::Sender<ImagesStatus>) {
         let now = ImagesStatus {
             totals: self.machine.totals(),
             spooled_bytes: self.machine.spooled_bytes(),
@@ -277,7 +277,7 @@ impl ImagesUploader {
         }
     }
 
-    async fn answer(&self, state: UploaderState) {
+    async fn answer(&self, state: ImagesUploaderState) {
         let plan = self.machine.plan();
         let totals = self.machine.totals();
         let mut failure = self.objects.given_up().filter(|_| totals.lost > 0).map(str::to_owned);
@@ -330,7 +330,7 @@ impl ImagesUploader {
     }
 }
 
-impl UploaderState {
+impl ImagesUploaderState {
     fn lost(&mut self, message: String) {
         self.changed = true;
         if !self.reasons.contains(&message) && self.reasons.len() < 3 {

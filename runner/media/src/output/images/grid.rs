@@ -1,16 +1,18 @@
 //! Which pictures become images: the first one, and after it the first at or behind each multiple of the interval. Pure.
 
+use crate::key_grid::KeyGrid;
+
 /// The lines at which a picture is taken, from output time 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CaptureGrid {
-    interval_ns: u64,
+    lines: KeyGrid,
     next_ns: u64,
 }
 
 impl CaptureGrid {
     /// An interval of 0 is taken as a nanosecond.
     pub(super) fn new(interval_ns: u64) -> Self {
-        Self { interval_ns: interval_ns.max(1), next_ns: 0 }
+        Self { lines: KeyGrid::new(interval_ns, interval_ns), next_ns: 0 }
     }
 
     /// Whether the picture at `at_ns` becomes an image. Lines without a picture of their own are left out.
@@ -18,7 +20,7 @@ impl CaptureGrid {
         if at_ns < self.next_ns {
             return false;
         }
-        self.next_ns = (at_ns / self.interval_ns).saturating_add(1).saturating_mul(self.interval_ns);
+        self.next_ns = self.lines.line(self.lines.next_after(at_ns));
         true
     }
 }
