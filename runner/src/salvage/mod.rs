@@ -4,8 +4,8 @@
 //! recording.
 
 mod object;
-pub mod segments;
 pub mod images;
+pub mod segments;
 mod spooled;
 
 use std::path::Path;
