@@ -164,9 +164,10 @@ impl StartRequest<'_> {
         let now_ms = context.clock.unix_ms();
         let mut record = Record::new(self.id.clone(), now_ms);
         record.attempt = 1;
-        // A playlist without its end is for a salvage too, where its task can reach the disk.
-        let segments = plan.outputs.iter().any(|output| output.kind() == OutputKind::Segments);
-        if load.stored || (segments && context.targets.all_are_here()) {
+        // A playlist without its end and images in a spool are for a salvage too, where its task can reach the disk.
+        let objects = |output: &Output| matches!(output.kind(), OutputKind::Segments | OutputKind::Images);
+        let spooled = plan.outputs.iter().any(objects);
+        if load.stored || (spooled && context.targets.all_are_here()) {
             let spare = Ticket { attempt: 2, ..ticket };
             record.spare = context.tickets.put(&spare, SPARE_TICKET_TTL).await?.reveal().to_owned();
         }

@@ -6,7 +6,7 @@
 //! `environment`, `nonsense` say so · `other` joins another room of the same name · `again` goes on in other files, as after
 //! a change of codec · `two` writes two outputs, and with `lose1` the second one fails alone · `nofile` writes no file · `mp4`
 //! writes as the muxer of MP4 does, and with `boxes` what can be read as one · `fast` writes ten megabytes a second. An HLS
-//! output of the plan has segments of 100 ms.
+//! output of the plan has segments of 100 ms, an image output an image each 100 ms.
 
 use std::error::Error;
 use std::io::Write;
@@ -16,10 +16,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use spillway_ipc::framing::{EventWriter, media_endpoint};
 use spillway_ipc::{
-    MediaCommand, MediaEndReason, MediaEvent, Quality, SpoolError, SpoolFile, TrackFacts, segment_file,
+    MediaCommand, MediaEndReason, MediaEvent, Quality, SpoolError, SpoolFile, TrackFacts, image_file, segment_file,
 };
 use spillway_plan::segment_name::SegmentFormat;
-use spillway_plan::{Container, OutputKind};
+use spillway_plan::{Container, ImageCodec, OutputKind};
 
 /// How often the script records a little.
 const STEP: Duration = Duration::from_millis(20);
@@ -150,6 +150,34 @@ impl ScriptedSegments {
     }
 }
 
+/// The images of an image output.
+struct ScriptedImages {
+    output: u32,
+    folder: PathBuf,
+    codec: ImageCodec,
+    n: u32,
+}
+
+impl ScriptedImages {
+    /// Records a little.
+    fn step(&mut self, now_ns: u64, writer: &EventWriter) -> Result<(), Box<dyn Error>> {
+        let (output, n) = (self.output, self.n);
+        if now_ns < u64::from(n) * 100_000_000 {
+            return Ok(());
+        }
+        let content = format!("image {n}");
+        std::fs::write(self.folder.join(image_file::name(output, n, self.codec)), &content)?;
+        let facts = (n == 0).then(|| TrackFacts { publisher_identity: "ann".to_owned(), ..TrackFacts::default() });
+        self.n += 1;
+        Ok(writer.send(&MediaEvent::Image { output, n, at_ns: now_ns, bytes: content.len() as u64, facts })?)
+    }
+
+    fn end(self, now_ns: u64, writer: &EventWriter) -> Result<(), Box<dyn Error>> {
+        let quality = Quality { media_ms: now_ns / 1_000_000, ..Quality::default() };
+        Ok(writer.send(&MediaEvent::ImagesEnded { output: self.output, quality })?)
+    }
+}
+
 /// Asks for files, each with its output, and opens those that the runner makes; `None`: it says something else, or is gone.
 fn open_files(
     commands: &Receiver<MediaCommand>,
@@ -245,6 +273,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         at_ns: 0,
         bytes: 0,
     });
+    let of_images = start.plan.images().zip(std::iter::repeat(start.spool.clone()));
+    let mut images: Vec<ScriptedImages> = of_images
+        .filter_map(|((output, images), folder)| {
+            Some(ScriptedImages { output, folder: folder?, codec: images.codec, n: 0 })
+        })
+        .collect();
     // Outputs take the first unit before it is told of.
     if let Some(segments) = &mut segments {
         segments.step(0, &writer)?;
@@ -264,6 +298,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         if let Some(segments) = &mut segments {
             segments.step(elapsed_ns(), &writer)?;
+        }
+        for images in &mut images {
+            images.step(elapsed_ns(), &writer)?;
         }
         if !does("mute") {
             emit(alive(elapsed_ns()))?;
@@ -312,6 +349,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if let Some(segments) = segments {
         segments.end(elapsed_ns(), &writer)?;
+    }
+    for images in images {
+        images.end(elapsed_ns(), &writer)?;
     }
     Ok(emit(MediaEvent::Ended { why })?)
 }

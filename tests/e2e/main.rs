@@ -15,6 +15,7 @@ mod track;
 mod multi;
 mod hls;
 mod players;
+mod images;
 mod edges;
 mod mistakes;
 mod faults;
@@ -42,6 +43,7 @@ fn main() {
         multi::cases(),
         hls::cases(),
         players::cases(),
+        images::cases(),
         mistakes::cases(),
         edges::cases(),
         foreign::cases(),

@@ -285,7 +285,12 @@ fn recorded(info: &EgressInfo) -> (u64, f64) {
     let files = info.file_results.iter().map(|file| (file.size, file.started_at, file.duration));
     let segments = info.segment_results.iter().map(|hls| (hls.size, hls.started_at, hls.duration));
     let streams = info.stream_results.iter().map(|stream| (0, stream.started_at, stream.duration));
-    let results: Vec<(i64, i64, i64)> = files.chain(segments).chain(streams).collect();
+    // From the first image to the last one; their sizes are not told.
+    let images = info.image_results.iter().map(|images| {
+        let lasted = images.ended_at.saturating_sub(images.started_at);
+        (0, images.started_at, lasted)
+    });
+    let results: Vec<(i64, i64, i64)> = files.chain(segments).chain(streams).chain(images).collect();
     let bytes = results.iter().map(|(bytes, ..)| u64::try_from(*bytes).unwrap_or(0)).sum();
     // An egress starts with its request and may end long after its outputs, so their own times come first.
     let max_ns = results.iter().map(|(.., duration)| *duration).max().unwrap_or(0);
@@ -300,7 +305,7 @@ fn recorded(info: &EgressInfo) -> (u64, f64) {
 
 #[cfg(test)]
 mod tests {
-    use spillway_protocol::livekit::{FileInfo, SegmentsInfo, StreamInfo};
+    use spillway_protocol::livekit::{FileInfo, ImagesInfo, SegmentsInfo, StreamInfo};
 
     use super::*;
 
@@ -321,6 +326,9 @@ mod tests {
         assert_eq!(recorded(&info(vec![], vec![hls.clone()], vec![])), (300, 5.0));
         assert_eq!(recorded(&info(vec![], vec![], vec![stream.clone()])), (0, 3.0));
         assert_eq!(recorded(&info(vec![file], vec![hls.clone()], vec![stream])), (1000, 5.0));
+        let images = ImagesInfo { started_at: 1_500_000_000, ended_at: 8_500_000_000, ..ImagesInfo::default() };
+        let alone = EgressInfo { image_results: vec![images], ..info(vec![], vec![], vec![]) };
+        assert_eq!(recorded(&alone), (0, 7.0));
         // No output says how long it was.
         let unmeasured = SegmentsInfo { duration: 0, ..hls };
         assert_eq!(recorded(&info(vec![], vec![unmeasured], vec![])), (300, 8.0));

@@ -8,6 +8,8 @@ use spillway_plan::{AudioCodec, AudioPlan, EgressPlan, Output, VideoEncoding, Vi
 /// is for the tiles, one for the pixels of the canvas; the rest is a margin for slower cores than the measured ones.
 const COMPOSED: f64 = 0.30;
 const CORES_PER_720P30: f64 = 0.35;
+/// Of a composition's cores: decoding and composing without an encoder (measured: decoding is 38 %).
+const WITHOUT_ENCODER: f64 = 0.5;
 const PIXELS_PER_720P30: f64 = 1280.0 * 720.0 * 30.0;
 const MIXED_SOUND: f64 = 0.08;
 /// Each output beside the first; measured 0.001 (HLS) to 0.027 (SRT) beside the encoder they share.
@@ -67,11 +69,21 @@ impl Load {
 
 /// Estimates the needs of a plan.
 pub fn load(plan: &EgressPlan) -> Load {
+    let has_images = plan.images().next().is_some();
     let (picture, pixels, video_bits) = match &plan.picture {
         None => (0.0, 0.0, 0.0),
         Some(VideoPlan::Copied) => (0.0, 0.0, PUBLISHED),
+        // Images are made of decoded pictures, beside a copy or alone.
+        Some(VideoPlan::CopiedIfPossible(encoding)) if has_images => {
+            ((0.2 + WITHOUT_ENCODER) * encoded(encoding), area(encoding), PUBLISHED)
+        }
         // Nearly always copied. A source that is not H264 is encoded, at half the cost of a composition.
         Some(VideoPlan::CopiedIfPossible(encoding)) => (0.2 * encoded(encoding), 0.0, PUBLISHED),
+        Some(VideoPlan::Single(encoding) | VideoPlan::Composed { encoding, .. })
+            if has_images && !plan.encoder_needed() =>
+        {
+            (WITHOUT_ENCODER * encoded(encoding), area(encoding), 0.0)
+        }
         Some(VideoPlan::Single(encoding)) => (0.7 * encoded(encoding), area(encoding), bits(encoding)),
         Some(VideoPlan::Composed { encoding, .. }) => (encoded(encoding), area(encoding), bits(encoding)),
     };
@@ -375,20 +387,25 @@ pub(crate) mod tests {
         assert_eq!((hls.stored, hls.is_local(), hls.objects), (false, true, 0.0));
         assert_eq!(hls.written, alone.written);
 
-        let images = with(vec![
-            file(true),
-            Output::Images(ImagesOutput {
-                prefix: String::new(),
-                interval_ns: 5_000_000_000,
-                size: Some((640, 360)),
-                suffix: ImageSuffix::Index,
-                codec: ImageCodec::Jpeg,
-                manifest: true,
-                stored: true,
-            }),
-        ]);
+        let image = Output::Images(ImagesOutput {
+            prefix: String::new(),
+            interval_ns: 5_000_000_000,
+            size: Some((640, 360)),
+            suffix: ImageSuffix::Index,
+            codec: ImageCodec::Jpeg,
+            manifest: true,
+            stored: true,
+        });
+        let images = with(vec![file(true), image.clone()]);
         assert_eq!((images.files, images.is_local(), images.objects), (1, false, 0.2));
         assert!((images.written - alone.written - 0.2 * 640.0 * 360.0 * 0.06).abs() < 1e-6);
+        let without_encoder = with(vec![image.clone()]);
+        assert!((alone.cores - without_encoder.cores - 0.5 * 0.65).abs() < 1e-9, "{without_encoder:?}");
+        // Beside a copied file, pictures are decoded.
+        let Some(VideoPlan::Composed { encoding, .. }) = &one.picture else { panic!("{one:?}") };
+        let copied = EgressPlan { picture: Some(VideoPlan::CopiedIfPossible(encoding.clone())), ..one.clone() };
+        let beside = load(&EgressPlan { outputs: vec![file(true), image], ..copied.clone() });
+        assert!((beside.cores - load(&copied).cores - 0.02 - 0.5 * 0.65).abs() < 1e-9, "{beside:?}");
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub struct Manifest {
     /// Of the HLS outputs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub playlists: Vec<ManifestPlaylist>,
+    /// Of the image outputs, in the order of their stored objects.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<ManifestImage>,
     /// What was really recorded, as measured by the media process; its type is the media process' own.
     #[serde(skip_serializing_if = "serde_json::Value::is_null")]
     pub quality: serde_json::Value,
@@ -79,6 +82,21 @@ pub struct ManifestPlaylist {
     /// In the order of the playlist.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub segments: Vec<ManifestFile>,
+}
+
+/// One image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ManifestImage {
+    /// Storage path, without the prefix of the installation.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub filename: String,
+    /// When it was captured: RFC 3339 with nanoseconds.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub timestamp: String,
+    /// Path or URL that a client opens.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub location: String,
 }
 
 impl Manifest {

@@ -171,6 +171,24 @@ pub(crate) fn fill(path: &str, value: impl Fn(&str) -> Option<String>) -> String
     filled + rest
 }
 
+/// Directory with its `/`, and the rest.
+pub(crate) fn split(path: &str) -> (&str, &str) {
+    path.split_at(path.rfind('/').map_or(0, |at| at + 1))
+}
+
+/// A path with its variables filled in. A value may contain anything: no `..`, no NUL, nothing too long; rooted only if the
+/// request is.
+pub(crate) fn tidy(asked: &str, filled: &str) -> String {
+    let safe = filled.replace('\0', "_");
+    let (directories, name) = split(&safe);
+    let name = if matches!(name, "." | "..") { "" } else { name };
+    let components: Vec<&str> = directories.split('/').filter(|c| !matches!(*c, "" | "." | "..")).collect();
+    // Half of the longest path for the directory of an output, half for what is below it.
+    let room = MAX_PATH_BYTES / 2 - MAX_COMPONENT_BYTES;
+    let root = if asked.starts_with('/') { "/" } else { "" };
+    within(&components, room).iter().fold(root.to_owned(), |path, component| path + component + "/") + name
+}
+
 #[cfg(test)]
 mod tests {
     use chrono::NaiveDate;

@@ -220,6 +220,37 @@ pub enum ImageSuffix {
 pub enum ImageCodec {
     /// JPEG.
     Jpeg,
+    /// PNG; not among those of the API, see [`ImageCodec::of`].
+    Png,
+    /// WebP; as PNG.
+    Webp,
+}
+
+impl ImageCodec {
+    /// The codec that a prefix asks for where the request names none: the API knows JPEG alone, and a prefix of `a.png` or
+    /// `a.webp` is asking for the others.
+    pub fn of(prefix: &str) -> Self {
+        let ends = |codec: &&Self| prefix.ends_with(codec.extension());
+        [Self::Png, Self::Webp].iter().find(ends).copied().unwrap_or(Self::Jpeg)
+    }
+
+    /// Extension of a file, with its dot; of JPEG livekit/egress' own.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Jpeg => ".jpeg",
+            Self::Png => ".png",
+            Self::Webp => ".webp",
+        }
+    }
+
+    /// MIME type of a stored image.
+    pub fn mime(self) -> &'static str {
+        match self {
+            Self::Jpeg => "image/jpeg",
+            Self::Png => "image/png",
+            Self::Webp => "image/webp",
+        }
+    }
 }
 
 /// The streams of a recording. Their URLs are secrets and not here: [`stream_urls`](crate::stream_urls) reads them from the

@@ -44,7 +44,6 @@ pub(crate) fn served(outputs: &Outputs) -> Result<(), PlanError> {
         // RTMP, and any that is malformed.
         (!outputs.streams.iter().all(is_srt), "stream outputs (RTMP, SRT) are"),
         (outputs.streams.iter().any(is_srt), "stream outputs (RTMP, SRT) are"),
-        (!outputs.images.is_empty(), "image outputs are"),
         (outputs.websocket.is_some(), "websocket outputs are"),
     ] {
         if asked {
@@ -146,7 +145,8 @@ fn images(asked: &livekit::ImageOutput, storage: &StorageConfig) -> Result<Image
         Err(_) => return Err(PlanError::Field("filename_suffix")),
     };
     let codec = match livekit::ImageCodec::try_from(asked.image_codec) {
-        Ok(livekit::ImageCodec::IcDefault | livekit::ImageCodec::IcJpeg) => ImageCodec::Jpeg,
+        Ok(livekit::ImageCodec::IcDefault) => ImageCodec::of(&asked.filename_prefix),
+        Ok(livekit::ImageCodec::IcJpeg) => ImageCodec::Jpeg,
         Err(_) => return Err(PlanError::NoCommonCodec),
     };
     at_most("width", asked.width, MAX_PIXELS_PER_SIDE)?;

@@ -9,9 +9,9 @@ use chrono::NaiveDateTime;
 use serde::{Deserialize, Serialize};
 
 use crate::error::PlanError;
-use crate::name::{NameFacts, cut, fill, within};
+use crate::name::{NameFacts, cut, fill, split, tidy};
 pub use crate::output_types::{SegmentFormat, SegmentNaming, SegmentSuffix};
-use crate::uploads::{MAX_COMPONENT_BYTES, MAX_PATH_BYTES, clean};
+use crate::uploads::{MAX_COMPONENT_BYTES, clean};
 
 const PLAYLIST: &str = ".m3u8";
 /// Behind the prefix of a segment: `_`, 17 digits of a time, the extension.
@@ -126,26 +126,9 @@ impl SegmentNames {
     }
 }
 
-/// Directory with its `/`, and the rest.
-fn split(path: &str) -> (&str, &str) {
-    path.split_at(path.rfind('/').map_or(0, |at| at + 1))
-}
-
 /// Of a playlist: whatever follows its last dot is dropped, known or not.
 fn without_extension(name: &str) -> &str {
     name.rfind('.').map_or(name, |dot| &name[..dot])
-}
-
-/// A value may contain anything: no `..`, no NUL, nothing too long; rooted only if the request is.
-fn tidy(asked: &str, filled: &str) -> String {
-    let safe = filled.replace('\0', "_");
-    let (directories, name) = split(&safe);
-    let name = if matches!(name, "." | "..") { "" } else { name };
-    let components: Vec<&str> = directories.split('/').filter(|c| !matches!(*c, "" | "." | "..")).collect();
-    // Half of the longest path for the playlist's directory, half for one below it.
-    let room = MAX_PATH_BYTES / 2 - MAX_COMPONENT_BYTES;
-    let root = if asked.starts_with('/') { "/" } else { "" };
-    within(&components, room).iter().fold(root.to_owned(), |path, component| path + component + "/") + name
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::output_types::{AudioCodec, FileOutput, Output, StreamProtocol};
+use crate::output_types::{AudioCodec, FileOutput, ImagesOutput, Output, StreamProtocol};
 
 /// All that the runner needs to know about one recording. Holds no secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,20 @@ impl EgressPlan {
             Output::File(file) => Some(file),
             Output::Segments(_) | Output::Images(_) | Output::Streams(_) => None,
         }
+    }
+
+    /// Pictures are encoded or copied as video: an output takes them so. Images are made of raw pictures, and a recording of
+    /// images alone has no video encoder.
+    pub fn encoder_needed(&self) -> bool {
+        self.picture.is_some() && self.outputs.iter().any(Output::takes_encoded_video)
+    }
+
+    /// The image outputs, each with its index among all outputs.
+    pub fn images(&self) -> impl Iterator<Item = (u32, &ImagesOutput)> {
+        (0u32..).zip(&self.outputs).filter_map(|(output, of)| match of {
+            Output::Images(images) => Some((output, images)),
+            Output::File(_) | Output::Segments(_) | Output::Streams(_) => None,
+        })
     }
 
     /// The files. They are the first outputs, so the place here is the index there.

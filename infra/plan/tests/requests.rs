@@ -334,13 +334,6 @@ fn what_is_not_there_yet_is_refused_by_name() {
             "stream outputs",
         ),
         (
-            EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {
-                image_outputs: vec![livekit::ImageOutput::default()],
-                ..composite()
-            }),
-            "image outputs",
-        ),
-        (
             EgressRequest::Participant(livekit::ParticipantEgressRequest {
                 options: Some(livekit::participant_egress_request::Options::Preset(8)),
                 ..participant()

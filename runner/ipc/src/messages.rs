@@ -57,7 +57,8 @@ pub struct StartCommand {
     /// process adds it once, at the beginning, and goes on by the monotonic clock.
     #[serde(default)]
     pub clock_ahead_ns: i64,
-    /// Absolute: an existing folder that only this user can read, for segments; `None`: no output has any.
+    /// Absolute: an existing folder that only this user can read, for segments and images; `None`: no
+    /// output has any.
     #[serde(default)]
     pub spool: Option<PathBuf>,
 }
@@ -197,6 +198,27 @@ pub enum MediaEvent {
     },
     /// An HLS output is over: nothing of it is written any more.
     SegmentsEnded {
+        /// Number of the output.
+        output: u32,
+        /// What was really recorded.
+        quality: Quality,
+    },
+    /// An image of an image output is whole; its file in the spool is named by `image_file`.
+    Image {
+        /// Number of the output.
+        output: u32,
+        /// Of the image, from 0 on without a gap.
+        n: u32,
+        /// When it was captured: nanoseconds since [`MediaEvent::Started`].
+        at_ns: u64,
+        /// Bytes of its file.
+        bytes: u64,
+        /// With the first one: what names are made of.
+        #[serde(default)]
+        facts: Option<TrackFacts>,
+    },
+    /// An image output is over: nothing of it is written any more.
+    ImagesEnded {
         /// Number of the output.
         output: u32,
         /// What was really recorded.

@@ -1,5 +1,5 @@
 //! Where key frames stand in pictures that are cut into segments or joined by streams: on lines of output time that all
-//! outputs of a recording share. Pure.
+//! outputs of a recording share. Images are taken at such lines too. Pure.
 
 /// Equally distant lines from output time 0. Every multiple of `whole_ns` is a line, exactly; the lines between divide it
 /// evenly.

@@ -9,12 +9,13 @@ mod output;
 use std::io;
 use std::path::Path;
 
+use chrono::{DateTime, SecondsFormat};
 use spillway_ipc::{Quality, TrackFacts};
 use spillway_plan::EgressPlan;
-use spillway_plan::manifest::{self, Manifest, ManifestFile, ManifestPlaylist};
+use spillway_plan::manifest::{self, Manifest, ManifestFile, ManifestImage, ManifestPlaylist};
 
 pub use output::{OutputError, OutputPath};
-pub(crate) use output::{filename, numbered, private_folder, segment_names};
+pub(crate) use output::{filename, image_names, numbered, private_folder, segment_names};
 
 use claim::Claim;
 
@@ -78,8 +79,21 @@ pub struct PlaylistResult {
     pub ended_at: i64,
 }
 
-/// Content of the manifest beside files and playlists. `track` and `quality` are those of the first file, or of the first
-/// playlist where there is no file.
+/// What the EgressInfo says about an image output of which something is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageResult {
+    /// Place in the EgressInfo's list of images.
+    pub index: usize,
+    /// Name, location and time of capture (Unix nanoseconds) of each object.
+    pub images: Vec<(String, String, i64)>,
+    /// When the first one was captured, Unix nanoseconds.
+    pub started_at: i64,
+    /// When the last one was captured, Unix nanoseconds.
+    pub ended_at: i64,
+}
+
+/// Content of the manifest beside files, playlists and images. `track` and `quality` are those of the first file, or of the
+/// first playlist or image output where there is no file.
 ///
 /// # Errors
 /// The content is no JSON: a number is not finite. A retry changes nothing.
@@ -89,9 +103,13 @@ pub fn manifest(
     quality: Option<&Quality>,
     results: &[FileResult],
     playlists: &[PlaylistResult],
+    images: &[ImageResult],
 ) -> io::Result<String> {
-    let begins = results.iter().map(|file| file.started_at).chain(playlists.iter().map(|list| list.started_at));
-    let ends = results.iter().map(|file| file.ended_at).chain(playlists.iter().map(|list| list.ended_at));
+    let files = results.iter().map(|file| (file.started_at, file.ended_at));
+    let playlist_times = playlists.iter().map(|list| (list.started_at, list.ended_at));
+    let image_times = images.iter().map(|images| (images.started_at, images.ended_at));
+    let times: Vec<(i64, i64)> = files.chain(playlist_times).chain(image_times).collect();
+    let (begins, ends) = (times.iter().map(|(begin, _)| *begin), times.iter().map(|(_, end)| *end));
     let (started_at, ended_at) = (begins.min().unwrap_or_default(), ends.max().unwrap_or_default());
     let file = |file: &FileResult| {
         let own = (file.started_at, file.ended_at) != (started_at, ended_at);
@@ -111,6 +129,11 @@ pub fn manifest(
         location: playlist.location.clone(),
         segments: playlist.segments.iter().map(segment).collect(),
     };
+    let image = |(filename, location, at): &(String, String, i64)| ManifestImage {
+        filename: filename.clone(),
+        timestamp: DateTime::from_timestamp_nanos(*at).to_rfc3339_opts(SecondsFormat::Nanos, true),
+        location: location.clone(),
+    };
     let manifest = Manifest {
         egress_id: plan.egress_id.clone(),
         room_id: plan.room_id.clone(),
@@ -125,6 +148,7 @@ pub fn manifest(
         video_track_id: track.video_track_id,
         files: results.iter().map(file).collect(),
         playlists: playlists.iter().map(playlist).collect(),
+        images: images.iter().flat_map(|images| images.images.iter().map(image)).collect(),
         quality: serde_json::to_value(quality)?,
     };
     Ok(manifest.to_json()?)

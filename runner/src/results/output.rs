@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use chrono::NaiveDateTime;
 use spillway_ipc::TrackFacts;
+use spillway_plan::image_name::ImageNames;
 use spillway_plan::name::{self, NameFacts};
 use spillway_plan::segment_name::{SegmentNames, SegmentNaming};
-use spillway_plan::{Container, EgressPlan, FileOutput};
+use spillway_plan::{Container, EgressPlan, FileOutput, ImagesOutput};
 
 /// Longest component a file system takes, in bytes.
 const MAX_COMPONENT: usize = 255;
@@ -123,6 +124,11 @@ pub fn segment_names(
     now: NaiveDateTime,
 ) -> SegmentNames {
     naming.resolve(&name_facts(plan, track), now)
+}
+
+/// Names of everything that an image output stores.
+pub fn image_names(plan: &EgressPlan, images: &ImagesOutput, track: &TrackFacts, now: NaiveDateTime) -> ImageNames {
+    images.names(&name_facts(plan, track), now)
 }
 
 fn name_facts(plan: &EgressPlan, track: &TrackFacts) -> NameFacts {

@@ -1,8 +1,10 @@
 //! Completes the uploads of a dead attempt: `spillway-runner --salvage`. Its checkpoint says which parts the stores have; what
 //! still lies in a spool of this machine is sent first, and playlists get their end. Files on a disk stay where they are. One
-//! task, file after file, HLS outputs beside them; facts for the EgressInfo go to the reporter. It begins no recording.
+//! task, file after file, HLS and image outputs beside them; facts for the EgressInfo go to the reporter. It begins no
+//! recording.
 
 mod object;
+pub mod images;
 pub mod segments;
 mod spooled;
 
@@ -20,10 +22,12 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use crate::report::Reporter;
+use crate::session::images::image_facts;
 use crate::session::segments::{opened_fact, result_facts};
 use crate::upload::checkpoint::{Checkpoint, FileCheckpoint, host};
 use crate::upload::stores::StoreFactory;
 use crate::upload::{UploadSettings, abort, remove_spooled};
+use images::{ImagesSalvager, SalvagedImages};
 use object::{ABORT_TIMEOUT, FileSalvager};
 use segments::{LOOK_TIMEOUT, SalvagedSegments, SegmentsSalvager};
 use spooled::spooled;
@@ -65,16 +69,17 @@ pub struct SalvageJob {
 pub async fn salvage(job: SalvageJob, reporter: &Reporter) {
     let checkpoint = job.checkpoint.clone().unwrap_or_default();
     let here = checkpoint.host == host();
-    let (files, segments) = tokio::join!(
+    let (files, segments, images) = tokio::join!(
         salvage_files(&job, &checkpoint, here, reporter),
         salvage_segments(&job, &checkpoint, here, reporter),
+        salvage_images(&job, &checkpoint, here, reporter),
     );
-    let is_empty = checkpoint.files.is_empty() && checkpoint.segments.is_empty();
-    if !is_empty && files.finished && segments.finished {
+    let is_empty = checkpoint.files.is_empty() && checkpoint.segments.is_empty() && checkpoint.images.is_empty();
+    if !is_empty && files.finished && segments.finished && images.finished {
         info!("the recording was finished; only its last report was missing");
         return reporter.report(Fact::Over(Outcome::Complete));
     }
-    let message = [vec![job.lost.clone()], files.messages, segments.messages].concat().join("; ");
+    let message = [vec![job.lost.clone()], files.messages, segments.messages, images.messages].concat().join("; ");
     reporter.report(Fact::Ending(EgressEndReason::Failure));
     reporter.report(Fact::Over(Outcome::Failed { code: Code::Internal, message }));
 }
@@ -157,6 +162,36 @@ async fn salvage_segments(job: &SalvageJob, checkpoint: &Checkpoint, here: bool,
             Err(why) => {
                 finished = false;
                 warn!(playlist = segments.names.playlist, error = why, "playlist not finished");
+                messages.push(why);
+            }
+        }
+    }
+    Salvaged { finished, messages }
+}
+
+async fn salvage_images(job: &SalvageJob, checkpoint: &Checkpoint, here: bool, reporter: &Reporter) -> Salvaged {
+    let (mut finished, mut messages) = (true, vec![]);
+    for images in &checkpoint.images {
+        let salvager = ImagesSalvager {
+            destinations: job.destinations.get(images.output as usize),
+            root: &job.root,
+            stores: &*job.stores,
+            settings: &job.settings,
+            here,
+        };
+        match salvager.finish(images, job.egress_id.as_str()).await {
+            Ok(SalvagedImages { result, finished: was_finished }) => {
+                let prefix = images.names.told.clone();
+                reporter.report(Fact::ImagesOpened { index: images.index, prefix });
+                for fact in image_facts(images.index, &result) {
+                    reporter.report(fact);
+                }
+                finished &= was_finished && result.failure.is_none();
+                messages.extend(result.failure);
+            }
+            Err(why) => {
+                finished = false;
+                warn!(images = images.names.prefix, error = why, "images not finished");
                 messages.push(why);
             }
         }

@@ -109,7 +109,8 @@ async fn written_to_the_end(checkpoint: &SegmentsCheckpoint) {
     }
 }
 
-async fn stored_bytes(objects: &ObjectUploads, name: &str) -> Option<u64> {
+/// Size of an object; `None`: it is not there, or the store does not say.
+pub(super) async fn stored_bytes(objects: &ObjectUploads, name: &str) -> Option<u64> {
     timeout(LOOK_TIMEOUT, objects.bytes(name)).await.ok().flatten()
 }
 

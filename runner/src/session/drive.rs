@@ -1,5 +1,5 @@
-//! Runs one recording: starts the media process, passes its events to files, segments and machine, and carries out the
-//! machine's effects. One task; what may block (disks, stores) runs beside it or after the media process has ended. It
+//! Runs one recording: starts the media process, passes its events to files, segments, images and machine, and carries out
+//! the machine's effects. One task; what may block (disks, stores) runs beside it or after the media process has ended. It
 //! decides nothing about phases and outcomes.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,8 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::files::SessionFiles;
-use super::finalize::finalize_outputs;
+use super::finalize::{RecordedOutputs, finalize_outputs};
+use super::images::SessionImages;
 use super::machine::{OpenOutputs, Session, SessionEffect, SessionRules};
 use super::media::{MediaProcess, MediaUpdate};
 use super::opening::{OpenedOutputs, PLACE_TIMEOUT, open_outputs};
@@ -88,6 +89,7 @@ pub async fn drive(
         (job.plan.clone(), job.root.clone(), job.resources.clone(), clock::local(&job.clock));
     let files = SessionFiles::new(resources.checkpoint_writer.clone());
     let segments = SessionSegments::none(resources.settings.clone(), resources.checkpoint_writer.clone());
+    let images = SessionImages::none(resources.settings.clone(), resources.checkpoint_writer.clone());
     // The media process gets ready meanwhile, but joins no room before it is known that we may write.
     let mut opening = std::pin::pin!(open_outputs(&plan, resources, &root, begun, session_tx));
     let mut driver = Driver {
@@ -96,6 +98,7 @@ pub async fn drive(
         reporter,
         files,
         segments,
+        images,
         placing: JoinSet::new(),
         unmade: BTreeMap::new(),
         media_ended: false,
@@ -137,8 +140,8 @@ pub async fn drive(
     };
     if outcome.is_some() && driver.files.outputs.is_none() && !refused {
         // What the trial has begun is aborted.
-        if let Ok(Ok(OpenedOutputs { files, segments })) = timeout(STORE_CHECK_TIMEOUT, opening).await {
-            (driver.files.outputs, driver.segments) = (Some(files), segments);
+        if let Ok(Ok(OpenedOutputs { files, segments, images })) = timeout(STORE_CHECK_TIMEOUT, opening).await {
+            (driver.files.outputs, driver.segments, driver.images) = (Some(files), segments, images);
         }
     }
     driver.finalize(outcome, media, inbox).await
@@ -156,6 +159,7 @@ struct Driver<'a> {
     reporter: &'a Reporter,
     files: SessionFiles,
     segments: SessionSegments,
+    images: SessionImages,
     /// Files that are being made on this machine's disk, beside everything else: a disk may hang.
     placing: JoinSet<Placed>,
     /// By output: a file that the media process waits for and that could not be made, and why.
@@ -173,8 +177,8 @@ struct Placed {
 }
 
 impl Driver<'_> {
-    async fn begin(&mut self, OpenedOutputs { files, segments }: OpenedOutputs, media: &mut MediaProcess) {
-        (self.files.outputs, self.segments) = (Some(files), segments);
+    async fn begin(&mut self, OpenedOutputs { files, segments, images }: OpenedOutputs, media: &mut MediaProcess) {
+        (self.files.outputs, self.segments, self.images) = (Some(files), segments, images);
         // Its timeouts begin now.
         self.session = Session::new(self.job.rules.clone(), OpenOutputs::of(&self.job.plan), Instant::now());
         let start = StartCommand {
@@ -183,7 +187,7 @@ impl Driver<'_> {
             token: self.job.token.reveal().clone(),
             settings: self.job.media.clone(),
             clock_ahead_ns: self.job.clock.ahead_of_host_ns(),
-            spool: self.segments.folder().map(Path::to_owned),
+            spool: self.segments.folder().or(self.images.folder()).map(Path::to_owned),
         };
         media.send(&MediaCommand::Start(Box::new(start))).await;
     }
@@ -193,7 +197,8 @@ impl Driver<'_> {
             SessionEvent::Media(media_event) => {
                 self.files.on_media_event(&media_event);
                 let now = || clock::local(&self.job.clock);
-                let named = self.segments.on_media_event(&media_event, &self.job.plan, now);
+                let named = self.segments.on_media_event(&media_event, &self.job.plan, now)
+                    | self.images.on_media_event(&media_event, &self.job.plan, now);
                 // With the first media, `Active` says so.
                 if named && !matches!(media_event, MediaEvent::Started { .. }) {
                     self.report_opened();
@@ -249,13 +254,15 @@ impl Driver<'_> {
                 self.reporter.report(Fact::Joined { room_id: room_id.clone(), room_name: room_name.clone() });
             }
             MediaEvent::Alive { media_ns, lag_ms, .. } => {
-                for fact in self.segments.progress_facts() {
+                for fact in self.segments.progress_facts().chain(self.images.progress_facts()) {
                     self.reporter.report(fact);
                 }
                 self.reporter.progress(*media_ns, *lag_ms, self.progress());
             }
             MediaEvent::Wrote { .. } if self.files.started() => self.report_opened(),
-            MediaEvent::Closed { quality, .. } | MediaEvent::SegmentsEnded { quality, .. } => {
+            MediaEvent::Closed { quality, .. }
+            | MediaEvent::SegmentsEnded { quality, .. }
+            | MediaEvent::ImagesEnded { quality, .. } => {
                 for message in &quality.degraded {
                     warn!(reason = message, "recording is degraded");
                 }
@@ -271,9 +278,10 @@ impl Driver<'_> {
         None
     }
 
-    /// With the name of the file or playlist, where there are others.
+    /// With the name of the file, playlist or images, where there are others.
     fn of_file(&self, output: u32, message: String) -> String {
-        let name = self.files.name_of(output).map(str::to_owned).or_else(|| self.segments.name_of(output));
+        let name = self.files.name_of(output).map(str::to_owned);
+        let name = name.or_else(|| self.segments.name_of(output)).or_else(|| self.images.name_of(output));
         match name {
             Some(name) if self.job.plan.outputs.len() > 1 && !message.contains(&name) => format!("{name}: {message}"),
             _ => message,
@@ -284,6 +292,7 @@ impl Driver<'_> {
     fn progress(&self) -> FilesProgress {
         let mut progress = self.files.progress();
         self.segments.add_progress(&mut progress);
+        self.images.add_progress(&mut progress);
         progress
     }
 
@@ -350,9 +359,10 @@ impl Driver<'_> {
         media.send(&MediaCommand::WriteTo { file, path, id }).await;
     }
 
-    /// Files and playlists are named from the first media on: an aborted egress has none.
+    /// Files, playlists and images are named from the first media on: an aborted egress has none.
     fn report_opened(&mut self) {
-        for fact in self.files.opened_facts().into_iter().chain(self.segments.opened_facts()) {
+        let facts = [self.files.opened_facts(), self.segments.opened_facts(), self.images.opened_facts()];
+        for fact in facts.into_iter().flatten() {
             self.reporter.report(fact);
         }
     }
@@ -376,15 +386,14 @@ impl Driver<'_> {
         if written_to {
             media.end(Duration::ZERO, Duration::from_millis(300)).await;
         }
-        let spooled = self.segments.spooled();
+        let spooled = (self.segments.spooled(), self.images.spooled());
         let ended = match outcome {
             // What was begun belongs to the later attempt.
             None => SessionEnd::OwnershipLost,
             Some(outcome) => {
+                let outputs = RecordedOutputs { files: self.files, segments: self.segments, images: self.images };
                 tokio::select! {
-                    () = finalize_outputs(&self.job.plan, self.reporter, self.files, self.segments, outcome) => {
-                        SessionEnd::Reported
-                    }
+                    () = finalize_outputs(&self.job.plan, self.reporter, outputs, outcome) => SessionEnd::Reported,
                     () = ownership_lost(inbox) => SessionEnd::OwnershipLost,
                 }
             }
@@ -394,7 +403,9 @@ impl Driver<'_> {
         }
         if aborted {
             // It may have written until now.
-            spooled.remove().await;
+            let (segments, images) = spooled;
+            segments.remove().await;
+            images.remove().await;
         }
         ended
     }

@@ -1,5 +1,8 @@
-//! After the last event of the media process: files and segments are finished where they lie, or in their stores, and all of
-//! it is reported. Runs in the session's task; dropped halfway it has reported no end, and uploads stay as they are.
+//! After the last event of the media process: files, segments and images are finished where they lie, or in their stores,
+//! and all of it is reported. Runs in the session's task; dropped halfway it has reported no end, and uploads stay as they
+//! are.
+
+use std::path::PathBuf;
 
 use futures_util::future::join_all;
 use spillway_plan::{EgressPlan, Output, manifest};
@@ -8,30 +11,38 @@ use spillway_protocol::ledger::{Fact, Outcome};
 use tracing::{info, warn};
 
 use super::files::{SessionFiles, UploadSummary};
+use super::images::SessionImages;
 use super::segments::SessionSegments;
 use crate::report::Reporter;
-use crate::results::{self, FileResult, PlaylistResult};
+use crate::results::{self, FileResult, ImageResult, PlaylistResult};
 
-/// Reports every file and playlist, then the end. Nothing is written into the spool any more.
+/// Everything that was recorded.
+pub(super) struct RecordedOutputs {
+    pub(super) files: SessionFiles,
+    pub(super) segments: SessionSegments,
+    pub(super) images: SessionImages,
+}
+
+/// Reports every file, playlist and image output, then the end. Nothing is written into the spool any more.
 pub(super) async fn finalize_outputs(
     plan: &EgressPlan,
     reporter: &Reporter,
-    mut files: SessionFiles,
-    mut segments: SessionSegments,
+    mut outputs: RecordedOutputs,
     mut outcome: Outcome,
 ) {
+    let RecordedOutputs { files, segments, images } = &mut outputs;
     let mut used_backup = false;
-    if files.recording_ended().await || segments.any() {
-        for fact in files.opened_facts().into_iter().chain(segments.opened_facts()) {
+    if files.recording_ended().await || segments.any() || images.any() {
+        for fact in [files.opened_facts(), segments.opened_facts(), images.opened_facts()].into_iter().flatten() {
             reporter.report(fact);
         }
         files.abandon_unopened().await;
         let finishing = files.finish_uploads(|fact| reporter.report(fact));
-        let (mut uploads, ()) = tokio::join!(finishing, segments.finish());
+        let (mut uploads, (), ()) = tokio::join!(finishing, segments.finish(), images.finish());
         for message in files.upload_notes() {
             reporter.report(Fact::Noted(message));
         }
-        for fact in segments.result_facts() {
+        for fact in segments.result_facts().chain(images.result_facts()) {
             reporter.report(fact);
         }
         for (_, _, result) in segments.results() {
@@ -40,6 +51,14 @@ pub(super) async fn finalize_outputs(
             uploads.failures.extend(result.failure.clone());
             uploads.spooled.extend(result.spooled.clone());
         }
+        for (_, _, result) in images.results() {
+            uploads.used_backup |= result.used_backup;
+            uploads.gone |= result.gone;
+            uploads.failures.extend(result.failure.clone());
+            let known = |folder: &PathBuf| uploads.spooled.contains(folder);
+            let spooled = result.spooled.clone().filter(|folder| !known(folder));
+            uploads.spooled.extend(spooled);
+        }
         used_backup = uploads.used_backup;
         if uploads.gone {
             // The later attempt that has our uploads reports what became of them.
@@ -47,7 +66,7 @@ pub(super) async fn finalize_outputs(
         }
         outcome = with_failures(outcome, &uploads, reporter);
     } else {
-        tokio::join!(files.abandon(), segments.abandon());
+        tokio::join!(files.abandon(), segments.abandon(), images.abandon());
     }
     if used_backup {
         reporter.report(Fact::BackupUsed);
@@ -69,12 +88,14 @@ pub(super) async fn finalize_outputs(
         });
     }
     if matches!(outcome, Outcome::Complete | Outcome::LimitReached) {
-        for location in put_manifests(plan, &files, &segments, &results, used_backup).await {
+        for location in put_manifests(plan, &outputs, &results, used_backup).await {
             reporter.report(Fact::ManifestStored { location });
         }
     }
+    let RecordedOutputs { files, segments, images } = &outputs;
     let mut degraded: Vec<&String> = vec![];
-    for message in files.qualities().chain(segments.qualities()).flat_map(|quality| &quality.degraded) {
+    let qualities = files.qualities().chain(segments.qualities()).chain(images.qualities());
+    for message in qualities.flat_map(|quality| &quality.degraded) {
         if !degraded.contains(&message) {
             degraded.push(message);
             reporter.report(Fact::Noted(message.clone()));
@@ -101,12 +122,11 @@ fn with_failures(outcome: Outcome, uploads: &UploadSummary, reporter: &Reporter)
     outcome
 }
 
-/// Puts one manifest beside the files and playlists of each output that wants one, or has a backup store. Answers where they
-/// are, those of files first. One that cannot be written is logged: the recording itself is whole.
+/// Puts one manifest beside the files, playlists and images of each output that wants one, or has a backup store. Answers
+/// where they are, those of files first. One that cannot be written is logged: the recording itself is whole.
 async fn put_manifests(
     plan: &EgressPlan,
-    files: &SessionFiles,
-    segments: &SessionSegments,
+    RecordedOutputs { files, segments, images }: &RecordedOutputs,
     results: &[FileResult],
     used_backup: bool,
 ) -> Vec<String> {
@@ -128,11 +148,18 @@ async fn put_manifests(
         output.is_some_and(Output::manifest) || used_backup || segments.has_backup(playlist.index)
     };
     let beside_playlists: Vec<&PlaylistResult> = playlists.iter().filter(wanted).collect();
-    let first = files.first().or_else(|| segments.first());
-    let (Some((track, quality)), false) = (first, beside.is_empty() && beside_playlists.is_empty()) else {
+    let image_results = images.image_results();
+    let wanted = |result: &&ImageResult| {
+        let asked = images.asked(result.index).is_some_and(|asked| asked.manifest);
+        asked || used_backup || images.has_backup(result.index)
+    };
+    let beside_images: Vec<&ImageResult> = image_results.iter().filter(wanted).collect();
+    let first = files.first().or_else(|| segments.first()).or_else(|| images.first());
+    let nothing = beside.is_empty() && beside_playlists.is_empty() && beside_images.is_empty();
+    let (Some((track, quality)), false) = (first, nothing) else {
         return vec![];
     };
-    let content = match results::manifest(plan, track.clone(), quality, results, &playlists) {
+    let content = match results::manifest(plan, track.clone(), quality, results, &playlists, &image_results) {
         Ok(content) => content,
         Err(error) => {
             warn!(%error, "manifest not written");
@@ -145,6 +172,9 @@ async fn put_manifests(
     // After the files': in one folder, both are the same object.
     for playlist in beside_playlists {
         put.push(segments.put_manifest(playlist.index, &plan.egress_id, content.clone()).await);
+    }
+    for result in beside_images {
+        put.push(images.put_manifest(result.index, &plan.egress_id, content.clone()).await);
     }
     let mut locations: Vec<String> = vec![];
     for put in put {

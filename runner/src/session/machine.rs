@@ -186,6 +186,8 @@ impl Session {
             | MediaEvent::SegmentOpen { .. }
             | MediaEvent::SegmentWrote { .. }
             | MediaEvent::SegmentsEnded { .. }
+            | MediaEvent::Image { .. }
+            | MediaEvent::ImagesEnded { .. }
             | MediaEvent::Closed { .. } => vec![],
         }
     }

@@ -1,5 +1,5 @@
 //! What is made ready before anything is recorded: the stores of all outputs are opened and tried, all at once, and segments
-//! get their folder in the spool. Runs in the session's task while the media process starts; reports nothing.
+//! and images get their folder in the spool. Runs in the session's task while the media process starts; reports nothing.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,13 +8,15 @@ use chrono::NaiveDateTime;
 use futures_util::future::join_all;
 use spillway_ipc::TrackFacts;
 use spillway_plan::segment_name::SegmentFormat;
-use spillway_plan::{EgressPlan, Output, SegmentsOutput, manifest};
+use spillway_plan::{EgressPlan, ImageCodec, ImagesOutput, Output, SegmentsOutput, manifest};
 use spillway_process::LocalRoot;
 use tokio::sync::mpsc;
 
+use super::images::{ImagesJob, SessionImages};
 use super::segments::{SegmentsJob, SessionSegments};
 use crate::events::SessionEvent;
 use crate::results::{self, OutputError, claim};
+use crate::upload::images::remove_images;
 use crate::upload::segments::remove_segments;
 use crate::upload::{ObjectPlace, PreparedOutputs, UploadResources, free_bytes, spool_share};
 
@@ -25,13 +27,14 @@ pub(super) const PLACE_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) struct OpenedOutputs {
     pub(super) files: PreparedOutputs,
     pub(super) segments: SessionSegments,
+    pub(super) images: SessionImages,
 }
 
 /// Opens and tries the stores of all outputs. Names that do not depend on tracks are of the time `now`.
 ///
 /// # Errors
-/// A store refuses for good and there is no backup that does not, or there is no folder for segments: the message for the
-/// user. What was begun is aborted.
+/// A store refuses for good and there is no backup that does not, or there is no folder for segments or images: the message
+/// for the user. What was begun is aborted.
 pub(super) async fn open_outputs(
     plan: &EgressPlan,
     resources: UploadResources,
@@ -40,81 +43,112 @@ pub(super) async fn open_outputs(
     session: mpsc::Sender<SessionEvent>,
 ) -> Result<OpenedOutputs, String> {
     let files = PreparedOutputs::open(plan, resources.clone(), now, session);
-    let (files, segments) = tokio::join!(files, open_segments(plan, &resources, root, now));
-    match (files, segments) {
-        (Ok(files), Ok(segments)) => Ok(OpenedOutputs { files, segments }),
+    let (files, objects) = tokio::join!(files, open_objects(plan, &resources, root, now));
+    match (files, objects) {
+        (Ok(files), Ok((segments, images))) => Ok(OpenedOutputs { files, segments, images }),
         (Ok(mut files), Err(message)) => {
             files.abandon().await;
             Err(message)
         }
-        (Err(message), Ok(mut segments)) => {
-            segments.abandon().await;
+        (Err(message), Ok((mut segments, mut images))) => {
+            tokio::join!(segments.abandon(), images.abandon());
             Err(message)
         }
         (Err(message), Err(_)) => Err(message),
     }
 }
 
-async fn open_segments(
+/// An output whose store was tried.
+type Opened<'a, T> = (u32, &'a T, ObjectPlace);
+
+async fn open_objects(
     plan: &EgressPlan,
     resources: &UploadResources,
     root: &LocalRoot,
     now: NaiveDateTime,
-) -> Result<SessionSegments, String> {
-    let (settings, checkpoint_writer) = (&resources.settings, &resources.checkpoint_writer);
+) -> Result<(SessionSegments, SessionImages), String> {
     let asked = (0u32..).zip(&plan.outputs).filter_map(|(output, of)| match of {
         Output::Segments(segments) => Some((output, segments)),
         _ => None,
     });
-    let opening: Vec<_> = asked
-        .map(|(output, segments)| async move {
-            (output, segments, open_place(plan, resources, root, (output, segments), now).await)
-        })
-        .collect();
-    let mut opened = vec![];
-    for (output, segments, place) in join_all(opening).await {
-        opened.push((output, segments, place?));
+    let segments = asked.map(|(output, segments)| async move {
+        let names = results::segment_names(plan, &segments.naming, &TrackFacts::default(), now);
+        let place = open_place(plan, resources, root, output, &names.playlist_path()).await;
+        place.map(|place| (output, segments, place))
+    });
+    let images = plan.images().map(|(output, images)| async move {
+        let names = results::image_names(plan, images, &TrackFacts::default(), now);
+        let place = open_place(plan, resources, root, output, &names.prefix).await;
+        place.map(|place| (output, images, place))
+    });
+    // All at once, each kind with its own.
+    let (segments, images): (Vec<_>, Vec<_>) = (segments.collect(), images.collect());
+    let (segments, images) = tokio::join!(join_all(segments), join_all(images));
+    let segments = segments.into_iter().collect::<Result<Vec<Opened<'_, SegmentsOutput>>, String>>()?;
+    let images = images.into_iter().collect::<Result<Vec<Opened<'_, ImagesOutput>>, String>>()?;
+
+    let (settings, checkpoint_writer) = (&resources.settings, &resources.checkpoint_writer);
+    let mut folder = PathBuf::new();
+    let mut spool_cap = 0;
+    if !segments.is_empty() || !images.is_empty() {
+        folder = settings.spool().join(&plan.egress_id);
+        folder = std::path::absolute(&folder).unwrap_or(folder);
+        let leftovers = Leftovers {
+            segments: segments.iter().map(|(output, segments, _)| (*output, segments.naming.format)).collect(),
+            images: images.iter().map(|(output, images, _)| (*output, images.codec)).collect(),
+        };
+        let free = make_folder(folder.clone(), leftovers).await.map_err(|error| error.to_string())?;
+        spool_cap = spool_share(plan, resources, free);
     }
-    if opened.is_empty() {
-        return Ok(SessionSegments::none(settings.clone(), checkpoint_writer.clone()));
-    }
-    let folder = settings.spool().join(&plan.egress_id);
-    let folder = std::path::absolute(&folder).unwrap_or(folder);
-    let outputs = opened.iter().map(|(output, segments, _)| (*output, segments.naming.format)).collect();
-    let free = make_folder(folder.clone(), outputs).await.map_err(|error| error.to_string())?;
-    let spool_cap = spool_share(plan, resources, free);
-    let job = |(output, segments, place): (u32, &SegmentsOutput, ObjectPlace)| SegmentsJob {
+    let job = |(output, segments, place): Opened<'_, SegmentsOutput>| SegmentsJob {
         output,
         naming: segments.naming.clone(),
         segment_ns: segments.segment_ns,
         place,
         spool_cap,
     };
-    let jobs = opened.into_iter().map(job).collect();
-    Ok(SessionSegments::new(jobs, folder, settings.clone(), checkpoint_writer.clone()))
+    let jobs = segments.into_iter().map(job).collect();
+    let segments = SessionSegments::new(jobs, folder.clone(), settings.clone(), checkpoint_writer.clone());
+    let job = |(output, images, place): Opened<'_, ImagesOutput>| ImagesJob {
+        output,
+        images: images.clone(),
+        place,
+        spool_cap,
+    };
+    let jobs = images.into_iter().map(job).collect();
+    let images = SessionImages::new(jobs, folder, settings.clone(), checkpoint_writer.clone());
+    Ok((segments, images))
 }
 
-/// Where the objects of an output go. The store is tried beside the playlists, at a name that nothing else has.
+/// Where the objects of an output go. The store is tried beside the object `beside`, at a name that nothing else has.
 async fn open_place(
     plan: &EgressPlan,
     resources: &UploadResources,
     root: &LocalRoot,
-    (output, segments): (u32, &SegmentsOutput),
-    now: NaiveDateTime,
+    output: u32,
+    beside: &str,
 ) -> Result<ObjectPlace, String> {
     let UploadResources { destinations, stores, settings, .. } = resources;
-    let names = results::segment_names(plan, &segments.naming, &TrackFacts::default(), now);
-    let probe = manifest::path(&names.playlist_path(), &plan.egress_id);
+    let probe = manifest::path(beside, &plan.egress_id);
     ObjectPlace::open(destinations.get(output as usize), root, &**stores, settings, &probe).await
+}
+
+/// What an earlier attempt of this egress may have left in the folder: by output, what its files are called.
+struct Leftovers {
+    segments: Vec<(u32, SegmentFormat)>,
+    images: Vec<(u32, ImageCodec)>,
 }
 
 /// Makes the folder, which only this user can read: these are recordings of people. What an earlier attempt of this egress
 /// has left there of these outputs is removed. Answers how many bytes are free.
-async fn make_folder(folder: PathBuf, outputs: Vec<(u32, SegmentFormat)>) -> Result<u64, OutputError> {
+async fn make_folder(folder: PathBuf, leftovers: Leftovers) -> Result<u64, OutputError> {
     let path = folder.clone();
     claim::within(PLACE_TIMEOUT, path, move || {
-        for (output, format) in outputs {
+        for (output, format) in leftovers.segments {
             remove_segments(&folder, output, format);
+        }
+        for (output, codec) in leftovers.images {
+            remove_images(&folder, output, codec);
         }
         results::private_folder(&folder)?;
         Ok(free_bytes(&folder))

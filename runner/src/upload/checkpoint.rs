@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+use super::images::ImagesCheckpoint;
 use super::parts::PartState;
 use super::plan::PartLayout;
 use super::segments::SegmentsCheckpoint;
@@ -39,6 +40,9 @@ pub struct Checkpoint {
     /// One entry per HLS output in which something is recorded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub segments: Vec<SegmentsCheckpoint>,
+    /// One entry per image output of which something is recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<ImagesCheckpoint>,
 }
 
 /// State of one file.
@@ -216,6 +220,14 @@ impl CheckpointWriter {
         });
     }
 
+    /// The state of an image output has changed; its earlier entry is replaced.
+    pub fn images(&self, images: ImagesCheckpoint) {
+        self.change(|checkpoint| match checkpoint.images.iter_mut().find(|known| known.output == images.output) {
+            Some(known) => *known = images,
+            None => checkpoint.images.push(images),
+        });
+    }
+
     fn change(&self, change: impl FnOnce(&mut Checkpoint)) {
         if self.shared.enabled {
             change(&mut self.checkpoint());
@@ -326,9 +338,10 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_without_segments_reads_and_writes_as_before() {
+    fn a_checkpoint_without_segments_and_images_reads_and_writes_as_before() {
         let text = r#"{"host":"h/b","files":[]}"#;
         let checkpoint: Checkpoint = serde_json::from_str(text).unwrap();
+        assert!(checkpoint.images.is_empty());
         assert_eq!((checkpoint.segments.len(), serde_json::to_string(&checkpoint).unwrap().as_str()), (0, text));
     }
 

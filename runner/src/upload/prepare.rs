@@ -8,7 +8,9 @@ use chrono::NaiveDateTime;
 use futures_util::future::join_all;
 use spillway_ipc::restart::RestartPoints;
 use spillway_ipc::{Origin, SealTracker, SpoolReader, TrackFacts};
-use spillway_plan::{AudioPlan, Container, Destination, Destinations, EgressPlan, FileOutput, OutputKind, VideoPlan};
+use spillway_plan::{
+    AudioPlan, Container, Destination, Destinations, EgressPlan, FileOutput, Output, OutputKind, VideoPlan,
+};
 use spillway_process::chain;
 use spillway_storage::{Meta, Storage, StorageError};
 use tokio::sync::{mpsc, watch};
@@ -105,8 +107,9 @@ fn stored_files<'p, 'r>(
 /// Bytes of the spool that one output may take where `free` are free: all that lie there share them alike.
 pub fn spool_share(plan: &EgressPlan, resources: &UploadResources, free: u64) -> u64 {
     let files = stored_files(plan, resources).count();
-    let segments = plan.outputs.iter().filter(|output| output.kind() == OutputKind::Segments).count();
-    resources.settings.spool_cap_bytes.min(free / 5 * 4) / (files + segments).max(1) as u64
+    let objects = |output: &&Output| matches!(output.kind(), OutputKind::Segments | OutputKind::Images);
+    let others = plan.outputs.iter().filter(objects).count();
+    resources.settings.spool_cap_bytes.min(free / 5 * 4) / (files + others).max(1) as u64
 }
 
 impl PreparedOutputs {

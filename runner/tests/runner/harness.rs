@@ -11,7 +11,10 @@ use spillway_bus::{
     Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets,
 };
 use spillway_plan::segment_name::{SegmentNaming, SegmentSuffix};
-use spillway_plan::{Container, Defaults, Destination, Destinations, FileOutput, Output, SegmentsOutput};
+use spillway_plan::{
+    Container, Defaults, Destination, Destinations, FileOutput, ImageCodec, ImageSuffix, ImagesOutput, Output,
+    SegmentsOutput,
+};
 use spillway_process::Clock;
 use spillway_protocol::Secret;
 use spillway_protocol::ledger::EgressLedger;
@@ -50,7 +53,9 @@ pub struct RunnerHarness {
     pub more: Vec<(&'static str, Option<Destinations>)>,
     /// Destinations of HLS outputs behind the files: at most one.
     pub segments: Vec<Option<Destinations>>,
-    /// There are only HLS outputs.
+    /// Destinations of image outputs behind those, and what tells their images apart.
+    pub images: Vec<(Option<Destinations>, ImageSuffix)>,
+    /// There are only HLS and image outputs.
     pub no_files: bool,
     pub upload: serde_json::Value,
     /// How long the last report waits for Redis.
@@ -126,6 +131,7 @@ impl RunnerHarness {
             destinations: None,
             more: vec![],
             segments: vec![],
+            images: vec![],
             no_files: false,
             upload: json!({}),
             last_report_timeout_ms: 15 * 60_000,
@@ -183,6 +189,18 @@ impl RunnerHarness {
             let naming = SegmentNaming::new("hls/part", "index", "live", SegmentSuffix::Index);
             let (segment_ns, stored) = (100_000_000, to.is_some());
             plan.outputs.push(Output::Segments(SegmentsOutput { naming, segment_ns, manifest: true, stored }));
+            destinations.push(to.clone());
+        }
+        for (to, suffix) in &self.images {
+            plan.outputs.push(Output::Images(ImagesOutput {
+                prefix: "pics/{publisher_identity}".to_owned(),
+                interval_ns: 100_000_000,
+                size: None,
+                suffix: *suffix,
+                codec: ImageCodec::Jpeg,
+                manifest: true,
+                stored: to.is_some(),
+            }));
             destinations.push(to.clone());
         }
         let disk = || Destinations { primary: Destination::Disk, backup: None };

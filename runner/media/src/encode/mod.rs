@@ -1,7 +1,9 @@
 //! What GStreamer makes of an input: raw pictures and sound are encoded, PCMU and PCMA become Opus, all else goes on as
-//! it came. Each function gives an `appsrc` and the elements behind it, not yet linked; `output` links and runs them.
+//! it came. Each function gives an `appsrc` and the elements behind it, not yet linked; `output` links and runs them. `image`
+//! makes files of single pictures, and runs its elements itself.
 
 mod black;
+mod image;
 mod muxer_input;
 mod chain;
 
@@ -11,6 +13,7 @@ use spillway_plan::{AudioCodec, H264Profile, VideoEncoding};
 pub use self::black::black;
 pub(crate) use self::chain::EncoderChain;
 use self::chain::{copied, filter, raw, whole};
+pub use self::image::ImageEncoder;
 pub(crate) use self::muxer_input::muxer_input;
 use crate::element::{PipelineError, build, make};
 use crate::encoded::EncodedFormat;

@@ -19,6 +19,8 @@ use crate::encoded::{EncodedFormat, EncodedUnit, StreamNumber};
 /// Where all encoded streams of a recording meet all its outputs.
 pub struct Fanout {
     formats: Arc<[EncodedFormat]>,
+    /// A stream more than there are formats: raw pictures, of which no units come.
+    has_raw_pictures: bool,
     state: Mutex<FanoutState>,
     next_id: AtomicU32,
     progress: Arc<PipelineProgress>,
@@ -104,8 +106,26 @@ impl Fanout {
     /// Of streams of these formats, numbered in this order; at most eight. `tell` is called from the threads that give
     /// units and from those of outputs; it must not wait.
     pub fn new(formats: Vec<EncodedFormat>, tell: impl Fn(PipelineEvent) + Send + Sync + 'static) -> Arc<Self> {
+        Self::with(formats, false, tell)
+    }
+
+    /// The same, with outputs of raw pictures beside the streams; at most seven of these. The end of the pictures counts as
+    /// that of a stream ([`Fanout::raw_pictures`]).
+    pub fn with_raw_pictures(
+        formats: Vec<EncodedFormat>,
+        tell: impl Fn(PipelineEvent) + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Self::with(formats, true, tell)
+    }
+
+    fn with(
+        formats: Vec<EncodedFormat>,
+        has_raw_pictures: bool,
+        tell: impl Fn(PipelineEvent) + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new(Self {
             formats: formats.into(),
+            has_raw_pictures,
             state: Mutex::default(),
             next_id: AtomicU32::new(0),
             progress: Arc::default(),
@@ -116,6 +136,25 @@ impl Fanout {
     /// What the streams are, by their numbers.
     pub fn formats(&self) -> &Arc<[EncodedFormat]> {
         &self.formats
+    }
+
+    /// The stream that ends with the raw pictures, behind all others.
+    pub fn raw_pictures(&self) -> Option<StreamNumber> {
+        self.has_raw_pictures.then(|| StreamNumber(u8::try_from(self.formats.len()).unwrap_or(u8::MAX)))
+    }
+
+    /// A raw picture was shown to the outputs that take them; it ends at `end_ns`.
+    pub(super) fn raw_picture_to(&self, end_ns: u64) {
+        if self.progress.advance_raw(end_ns, self.formats.is_empty()) {
+            (self.tell)(PipelineEvent::Flowing);
+        }
+    }
+
+    /// No raw picture comes any more.
+    pub fn end_raw_pictures(&self) {
+        if let Some(stream) = self.raw_pictures() {
+            self.end_stream(stream);
+        }
     }
 
     /// How far the streams have come.
@@ -251,7 +290,7 @@ impl Fanout {
         let drained = {
             let mut state = self.state();
             state.untold -= told;
-            state.newly_drained(self.formats.len())
+            state.newly_drained(self.formats.len() + usize::from(self.has_raw_pictures))
         };
         if drained {
             self.progress.finish();

@@ -195,6 +195,25 @@ fn the_end_waits_for_those_that_end_later() {
 }
 
 #[test]
+fn raw_pictures_end_as_a_stream_behind_all_others() {
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let fanout = Fanout::with_raw_pictures(formats(), move |event| drop(tell.lock().unwrap().send(event)));
+    let pictures = fanout.raw_pictures().unwrap();
+    assert_eq!(pictures, StreamNumber(2));
+    add(&fanout, &[VIDEO, AUDIO], whole());
+    add(&fanout, &[pictures], whole());
+    fanout.raw_picture_to(40);
+    assert_eq!(events(&told), [""; 0], "encoded units say how far the recording is");
+    fanout.end_stream(VIDEO);
+    fanout.end_stream(AUDIO);
+    assert_eq!(events(&told), ["ended 0"], "the pictures have not ended");
+    fanout.end_raw_pictures();
+    fanout.end_raw_pictures();
+    assert_eq!(events(&told), ["ended 1", "Drained"]);
+}
+
+#[test]
 fn a_closed_fan_out_drops_what_it_has() {
     let (fanout, told) = fanout();
     let taker = whole();

@@ -29,6 +29,8 @@ pub enum PipelineEvent {
 pub struct PipelineProgress {
     video_ns: AtomicU64,
     audio_ns: AtomicU64,
+    /// Raw pictures that no encoder takes, or that one takes as well.
+    raw_ns: AtomicU64,
     flowing: AtomicBool,
     over: Mutex<bool>,
     over_now: Condvar,
@@ -42,9 +44,10 @@ impl PipelineProgress {
         self.video_ns.load(Ordering::Relaxed).max(self.audio_ns.load(Ordering::Relaxed))
     }
 
-    /// Grows whenever either stream does: a picture far behind its sound is still work.
+    /// Grows whenever any stream does: a picture far behind its sound is still work.
     pub fn worked(&self) -> u64 {
-        self.video_ns.load(Ordering::Relaxed).saturating_add(self.audio_ns.load(Ordering::Relaxed))
+        let all = [&self.video_ns, &self.audio_ns, &self.raw_ns];
+        all.into_iter().fold(0u64, |sum, ns| sum.saturating_add(ns.load(Ordering::Relaxed)))
     }
 
     /// The kind that is behind the other; what the outputs have surely seen of both.
@@ -64,6 +67,13 @@ impl PipelineProgress {
         };
         stream.fetch_max(end_ns, Ordering::Relaxed);
         !self.flowing.swap(true, Ordering::Relaxed)
+    }
+
+    /// The outputs were shown another raw picture; it ends at `end_ns`. `alone`: there are no encoded units that say how far
+    /// the recording is. True for the first one then.
+    pub(super) fn advance_raw(&self, end_ns: u64, alone: bool) -> bool {
+        self.raw_ns.fetch_max(end_ns, Ordering::Relaxed);
+        alone && self.advance(MediaKind::Video, end_ns)
     }
 
     /// Waits for the end, drained or broken; false when it did not come.

@@ -1,13 +1,15 @@
-//! Between a mixer and its encoders: every buffer goes to each of them. Runs in the mixer's thread, which waits for the
-//! slowest encoder.
+//! Between a mixer and its encoders: every buffer goes to each of them, and pictures to outputs that take them raw. Runs in
+//! the mixer's thread, which waits for the slowest encoder and for no output.
 //!
 //! A mixer takes its sound ahead by the longest delay that an encoder does not declare. An encoder that delays less gets
 //! silence first and everything later by the difference, so that all files hold a sound at the same time.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gstreamer as gst;
 
+use super::fanout::Fanout;
 use super::feed::{Feed, FeedError, RawSink};
 use crate::units::SampleIndex;
 
@@ -63,5 +65,44 @@ impl RawFeed {
         // A copy that shares memory, or the last one: its times are ours to write.
         buffer.make_mut().set_pts(at.map(|at| at + later));
         self.feed.push(buffer)
+    }
+}
+
+/// What an output does with raw pictures. The end of them is told by the fan-out, where it is an output like the others.
+pub trait RawTaker: Send + Sync {
+    /// A composed picture, with its time. Called from the mixer's thread: never waits.
+    fn take(&self, picture: &gst::Buffer);
+}
+
+/// A picture mixer's way into an encoder, if there is one, and to the outputs that take raw pictures.
+pub struct RawPictures {
+    feed: Option<Feed>,
+    takers: Vec<Box<dyn RawTaker>>,
+    fanout: Arc<Fanout>,
+}
+
+impl RawPictures {
+    /// `fanout` is of [`Fanout::with_raw_pictures`].
+    pub fn new(feed: Option<Feed>, takers: Vec<Box<dyn RawTaker>>, fanout: Arc<Fanout>) -> Self {
+        Self { feed, takers, fanout }
+    }
+}
+
+impl RawSink for RawPictures {
+    fn push(&self, buffer: gst::Buffer) -> Result<(), FeedError> {
+        self.takers.iter().for_each(|taker| taker.take(&buffer));
+        let end = buffer.pts().unwrap_or_default() + buffer.duration().unwrap_or_default();
+        self.fanout.raw_picture_to(end.nseconds());
+        match &self.feed {
+            Some(feed) => feed.push(buffer),
+            None => Ok(()),
+        }
+    }
+
+    fn end(&self) {
+        if let Some(feed) = &self.feed {
+            feed.end();
+        }
+        self.fanout.end_raw_pictures();
     }
 }

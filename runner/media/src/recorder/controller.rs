@@ -1,12 +1,16 @@
 //! The controller of one recording: decides what is made ([`RecordingMode`](super::mode::RecordingMode)), leads its source
-//! ([`SourceRecorder`]), its files ([`RecordedFile`]) and HLS outputs ([`RecordedSegments`]), tells the runner what happens.
+//! ([`SourceRecorder`]), its files ([`RecordedFile`]), HLS outputs ([`RecordedSegments`]) and image outputs
+//! ([`RecordedImages`]), tells the runner what happens.
 //! Runs on the main thread and reads one channel; never touches media.
 
 mod begin;
 mod files;
 mod segments;
+mod images;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,6 +24,7 @@ use tracing::{debug, error, info, warn};
 use super::input::RecorderInput;
 use super::mode::TrackSurvey;
 use super::recorded_file::{FileError, FilePlace, OpeningFiles, RecordedFile, due};
+use super::recorded_images::RecordedImages;
 use super::recorded_segments::RecordedSegments;
 use super::source_recorder::{SourceRecorder, TakeOutcome};
 use crate::compositor::{CompositorEvent, LayerRequest};
@@ -27,6 +32,7 @@ use crate::output::PipelineEvent;
 use crate::receive::TrackStats;
 use crate::source::room::{Room, RoomMessage};
 use crate::track::{TimelineEvent, Track, TrackId};
+use crate::units::MediaTime;
 
 /// Progress is looked at this often.
 const TICK: Duration = Duration::from_millis(250);
@@ -64,6 +70,12 @@ pub(super) struct RecorderController {
     files: Vec<RecordedFile>,
     /// HLS outputs that are written.
     segments: Vec<RecordedSegments>,
+    /// Image outputs that are written.
+    images: Vec<RecordedImages>,
+    /// By output: the number of its next image.
+    image_counts: BTreeMap<u32, Arc<AtomicU32>>,
+    /// By recorder: where those began that are gone.
+    origins: BTreeMap<u32, MediaTime>,
     /// Outputs of the recorder that are whole and closed.
     whole_outputs: u32,
     /// Number of the next file after a change of codec.
@@ -82,6 +94,8 @@ struct DrainState {
     why: MediaEndReason,
     worked: u64,
     give_up_at: Instant,
+    /// Nothing but images is still made; they are not waited for after this.
+    images_until: Option<Instant>,
 }
 
 /// Whether the recording goes on.
@@ -114,6 +128,9 @@ impl RecorderController {
             recorder_count: 0,
             files: vec![],
             segments: vec![],
+            images: vec![],
+            image_counts: BTreeMap::new(),
+            origins: BTreeMap::new(),
             whole_outputs: 0,
             ended_outputs: BTreeSet::new(),
             started: false,
@@ -172,6 +189,7 @@ impl RecorderController {
                 self.send(event);
                 CONTINUE
             }
+            RecorderInput::Image(recorder, image) => self.image_captured(recorder, image),
         }
     }
 
@@ -245,8 +263,12 @@ impl RecorderController {
         }
         let Some(recorder) = &mut self.recorder else { return Flow::Break(why) };
         recorder.end();
-        self.draining =
-            Some(DrainState { why, worked: recorder.worked(), give_up_at: Instant::now() + self.drain_timeout() });
+        self.draining = Some(DrainState {
+            why,
+            worked: recorder.worked(),
+            give_up_at: Instant::now() + self.drain_timeout(),
+            images_until: None,
+        });
         CONTINUE
     }
 
@@ -342,6 +364,12 @@ impl RecorderController {
         // The first frame may have passed before the compositor's start or the wall clock was known.
         if media_ns > 0 {
             let _ = self.flowing();
+        }
+        if self.images_are_late(now)
+            && let Some(draining) = self.draining.take()
+        {
+            self.send(MediaEvent::Noted { message: "the last images were not made in time".to_owned() });
+            return Flow::Break(draining.why);
         }
         let drain_timeout = self.drain_timeout();
         if let Some(draining) = &mut self.draining {

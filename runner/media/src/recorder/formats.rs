@@ -15,6 +15,10 @@ use crate::track::Codec;
 /// Between two lines of the grid unless asked otherwise.
 const KEY_FRAME_INTERVAL_NS: u64 = 2_000_000_000;
 
+/// Pixels of a side of a canvas whose size was not asked for.
+const MIN_CANVAS: u32 = 16;
+const MAX_CANVAS: u32 = 4096;
+
 /// Pictures and sound of the recording, whichever file takes them.
 pub(super) fn inputs(mode: &RecordingMode, plan: &EgressPlan) -> PipelinePlan {
     match mode {
@@ -31,7 +35,9 @@ pub(super) fn inputs(mode: &RecordingMode, plan: &EgressPlan) -> PipelinePlan {
             PipelinePlan { video: Some(video), audio: audio_inputs(plan), key_grid: None }
         }
         RecordingMode::Composed => {
-            PipelinePlan { video: video_input(plan), audio: audio_inputs(plan), key_grid: key_grid(plan) }
+            // Images are made of raw pictures: where they are alone nothing is encoded.
+            let video = video_input(plan).filter(|_| plan.encoder_needed());
+            PipelinePlan { video, audio: audio_inputs(plan), key_grid: key_grid(plan) }
         }
     }
 }
@@ -99,6 +105,25 @@ pub(super) fn picture_options(plan: &EgressPlan) -> Option<VideoMixerOptions> {
         hold_ns: HOLD_NS,
         key_grid: key_grid(plan),
     })
+}
+
+/// The pictures of this recording, if any are composed or could be: what goes into the encoder, or, where none runs, what
+/// images are made of. These are as large as the picture is published, unless a size was asked for.
+pub(super) fn canvas(
+    mode: &RecordingMode,
+    plan: &EgressPlan,
+    published: Option<(u32, u32)>,
+) -> Option<VideoMixerOptions> {
+    let options = picture_options(plan)?;
+    let published = match (mode, &plan.picture) {
+        (RecordingMode::Track { .. }, _) => None,
+        (RecordingMode::CopiedPicture { first, .. }, _) => Some(first.size),
+        (RecordingMode::Composed, Some(VideoPlan::CopiedIfPossible(_))) if !plan.encoder_needed() => published,
+        (RecordingMode::Composed, _) => None,
+    };
+    let even = |length: u32| (length & !1).clamp(MIN_CANVAS, MAX_CANVAS);
+    let size = published.map(|(width, height)| Size { width: even(width), height: even(height) });
+    Some(VideoMixerOptions { size: size.unwrap_or(options.size), ..options })
 }
 
 /// Key frames stand on a grid where an output cuts or joins the pictures; files alone leave it to the encoder.

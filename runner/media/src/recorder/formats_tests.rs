@@ -1,11 +1,14 @@
 //! Which streams a plan makes, and which file gets which.
 
 use spillway_plan::{
-    EgressKind, FileOutput, H264Profile, LayoutName, LayoutShape, Limits, SegmentsOutput, Source, StreamProtocol,
-    StreamsOutput,
+    EgressKind, FileOutput, H264Profile, ImageCodec, ImageSuffix, ImagesOutput, LayoutName, LayoutShape, Limits,
+    SegmentsOutput, Source, StreamProtocol, StreamsOutput,
 };
 
 use super::*;
+use crate::recorder::mode::FileStart;
+use crate::track::{Track, TrackId, TrackSource};
+use crate::units::MediaTime;
 
 const MAIN: AudioEncoding = AudioEncoding { codec: AudioCodec::Aac, bitrate: 128, frequency: 48_000 };
 
@@ -101,4 +104,53 @@ fn key_frames_have_a_grid_where_pictures_are_cut_or_joined() {
         assert_eq!(picture_options(&plan).and_then(|options| options.key_grid), expected);
     }
     assert_eq!(key_grid(&self::plan(MAIN, vec![], false, vec![segments(6 * second)])), None, "no pictures");
+}
+
+fn images() -> Output {
+    Output::Images(ImagesOutput {
+        prefix: String::new(),
+        interval_ns: 1_000_000_000,
+        size: None,
+        suffix: ImageSuffix::Index,
+        codec: ImageCodec::Jpeg,
+        manifest: false,
+        stored: false,
+    })
+}
+
+#[test]
+fn images_alone_need_no_encoder() {
+    let alone = EgressPlan { sound: None, ..plan(MAIN, vec![], true, vec![images()]) };
+    assert!(inputs(&RecordingMode::Composed, &alone).formats().is_empty());
+    let beside = plan(MAIN, vec![], true, vec![file(Container::Mp4, None), images()]);
+    assert_eq!(inputs(&RecordingMode::Composed, &beside).formats().len(), 2);
+    assert_eq!(streams(&beside, 0, Container::Mp4), [0, 1]);
+}
+
+#[test]
+fn images_are_as_large_as_the_picture_is_published_unless_it_is_encoded() {
+    let composed = plan(MAIN, vec![], true, vec![images()]);
+    let Some(VideoPlan::Composed { encoding, .. }) = composed.picture.clone() else { panic!("{composed:?}") };
+    let of =
+        |picture: VideoPlan, outputs: Vec<Output>| EgressPlan { picture: Some(picture), outputs, ..composed.clone() };
+    let size = |mode: &RecordingMode, plan: &EgressPlan| {
+        canvas(mode, plan, Some((641, 363))).map(|options| (options.size.width, options.size.height))
+    };
+    let track = Track {
+        id: TrackId(1),
+        sid: "TR_1".into(),
+        identity: "ann".into(),
+        agent: false,
+        origin: TrackSource::Camera,
+        codec: Codec::H264,
+        channels: 0,
+    };
+    let copied = RecordingMode::CopiedPicture { track, first: FileStart { at: MediaTime::ZERO, size: (320, 180) } };
+    let (mp4, if_possible) = (file(Container::Mp4, None), VideoPlan::CopiedIfPossible(encoding.clone()));
+    let both = of(if_possible.clone(), vec![mp4, images()]);
+    assert_eq!(size(&copied, &both), Some((320, 180)));
+    assert_eq!(size(&RecordingMode::Composed, &both), Some((1280, 720)), "as the file");
+    assert_eq!(size(&RecordingMode::Composed, &of(if_possible, vec![images()])), Some((640, 362)));
+    assert_eq!(size(&RecordingMode::Composed, &of(VideoPlan::Single(encoding), vec![images()])), Some((1280, 720)));
+    assert_eq!(size(&RecordingMode::Composed, &composed), Some((1280, 720)));
 }

@@ -4,6 +4,7 @@ use spillway_ipc::{MediaCommand, MediaEvent};
 
 use crate::compositor::CompositorEvent;
 use crate::output::PipelineEvent;
+use crate::output::images::CapturedImage;
 use crate::source::room::RoomMessage;
 
 /// What the controller is told.
@@ -16,4 +17,6 @@ pub(crate) enum RecorderInput {
     Compositor(u32, CompositorEvent),
     /// Of an output, for the runner.
     Media(MediaEvent),
+    /// Of an image output of this recorder, for the runner.
+    Image(u32, CapturedImage),
 }

@@ -7,10 +7,12 @@
 //! * A picture that can be copied is copied, whatever sizes it takes later.
 //! * When the copied publication comes back in another codec, its files are closed and others begin.
 //! * A muted picture beside sound is black; a single track has a long last frame instead.
+//! * Images beside a copied picture are decoded for themselves: the copy and its sound are what they are without them.
 
 mod controller;
 mod source_recorder;
 mod recorded_segments;
+mod recorded_images;
 mod recorded_file;
 mod formats;
 mod mode;

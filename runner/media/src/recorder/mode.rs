@@ -98,6 +98,11 @@ impl TrackSurvey {
         }
     }
 
+    /// Pixels of the first picture, if one has come.
+    pub fn published_size(&self) -> Option<(u32, u32)> {
+        self.first_picture.map(|(_, _, size)| size)
+    }
+
     /// What the runner needs for the file's name and for EgressInfo.
     pub fn facts(&self, plan: &EgressPlan) -> TrackFacts {
         let mut facts = TrackFacts::default();

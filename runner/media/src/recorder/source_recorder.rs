@@ -9,13 +9,17 @@ use std::sync::mpsc::Sender;
 use spillway_ipc::{MediaSettings, Quality};
 use spillway_plan::{EgressPlan, VideoPlan};
 
-use super::formats::{lead, picture_options, sound_options};
+use super::formats::{lead, sound_options};
 use super::input::RecorderInput;
 use super::mode::{FileStart, RecordingMode};
 use super::recorded_file::FileError;
-use crate::compositor::{Compositor, CompositorError, CompositorOptions, DegradationBounds, StartRule};
+use crate::compositor::{
+    Compositor, CompositorError, CompositorEvent, CompositorOptions, DegradationBounds, StartRule, VideoMixerOptions,
+};
 use crate::encode::black;
-use crate::output::{Fanout, Feed, Pipeline, PipelinePlan, PipelineProgress, RawFanout, RawSink, TakerId};
+use crate::output::{
+    Fanout, Feed, Pipeline, PipelinePlan, PipelineProgress, RawFanout, RawPictures, RawSink, RawTaker, TakerId,
+};
 use crate::passthrough::{Copied, Passthrough};
 use crate::quality::{ComposedQuality, QualityMeter, add_late_sound};
 use crate::track::{Codec, TimelineEvent, Track, TrackId};
@@ -30,6 +34,14 @@ pub enum TakeOutcome {
     OtherCodec,
 }
 
+/// What takes raw pictures, and what these are.
+pub struct RawPictureOutputs {
+    /// The ways into the outputs.
+    pub takers: Vec<Box<dyn RawTaker>>,
+    /// Of the mixer that makes them; `None`: there are no pictures.
+    pub canvas: Option<VideoMixerOptions>,
+}
+
 /// Everything between the room and the outputs; dropping it stops all of it.
 pub struct SourceRecorder {
     /// Within the recording, from 0: a change of codec begins another one.
@@ -40,6 +52,8 @@ pub struct SourceRecorder {
     /// A newer picture of the same source: copied from its first key frame on.
     next: Option<Track>,
     compositor: Option<Compositor>,
+    /// Of raw pictures alone, beside a copied picture: nothing that it does moves the copy or its sound.
+    raw_compositor: Option<Compositor>,
     pipeline: Option<Pipeline>,
     progress: Arc<PipelineProgress>,
     meter: QualityMeter,
@@ -67,10 +81,11 @@ impl SourceRecorder {
         mode: RecordingMode,
         plan: &EgressPlan,
         settings: &MediaSettings,
-        (inputs, fanout): (&PipelinePlan, Arc<Fanout>),
+        (inputs, fanout, pictures): (&PipelinePlan, Arc<Fanout>, RawPictureOutputs),
         events: &Sender<RecorderInput>,
     ) -> Result<Self, FileError> {
-        let (pipeline, feeds) = Pipeline::start(inputs, fanout)?;
+        let RawPictureOutputs { takers, canvas } = pictures;
+        let (pipeline, feeds) = Pipeline::start(inputs, fanout.clone())?;
         let mut recorder = Self {
             number,
             origin: None,
@@ -78,11 +93,15 @@ impl SourceRecorder {
             copied: None,
             next: None,
             compositor: None,
+            raw_compositor: None,
             progress: pipeline.progress(),
             pipeline: Some(pipeline),
             meter: QualityMeter::default(),
             events: events.clone(),
         };
+        if takers.is_empty() {
+            fanout.end_raw_pictures();
+        }
         match mode {
             RecordingMode::Track { track, first } => {
                 recorder.origin = Some(first.at);
@@ -99,15 +118,23 @@ impl SourceRecorder {
                 if audio.is_some() {
                     recorder.start_compositor(plan, settings, None, audio, StartRule::At(first.at))?;
                 }
+                if let (Some(canvas), false) = (canvas, takers.is_empty()) {
+                    let raw = Box::new(RawPictures::new(None, takers, fanout));
+                    recorder.start_raw_compositor(canvas, settings, raw, first.at)?;
+                }
             }
             RecordingMode::Composed => {
                 let rule = match plan.picture {
                     Some(VideoPlan::Composed { .. }) | None => StartRule::Composite,
                     _ => StartRule::FirstMedium,
                 };
-                let video = feeds.video.map(|feed| Box::new(feed) as Box<dyn RawSink>);
+                let video = match feeds.video {
+                    Some(feed) if takers.is_empty() => Some(Box::new(feed) as Box<dyn RawSink>),
+                    None if takers.is_empty() => None,
+                    feed => Some(Box::new(RawPictures::new(feed, takers, fanout)) as Box<dyn RawSink>),
+                };
                 let audio = mixed_sound(inputs, feeds.audio, plan);
-                recorder.start_compositor(plan, settings, video, audio, rule)?;
+                recorder.start_compositor(plan, settings, video.zip(canvas), audio, rule)?;
             }
         }
         Ok(recorder)
@@ -117,12 +144,13 @@ impl SourceRecorder {
         &mut self,
         plan: &EgressPlan,
         settings: &MediaSettings,
-        video: Option<Box<dyn RawSink>>,
+        video: Option<(Box<dyn RawSink>, VideoMixerOptions)>,
         audio: Option<Box<dyn RawSink>>,
         start: StartRule,
     ) -> Result<(), CompositorError> {
+        let (video, picture) = video.unzip();
         let options = CompositorOptions {
-            picture: video.is_some().then(|| picture_options(plan)).flatten(),
+            picture,
             sound: audio.is_some().then(|| sound_options(plan)).flatten(),
             start,
             degradation: DegradationBounds::FILE,
@@ -132,6 +160,35 @@ impl SourceRecorder {
         let (number, events) = (self.number, self.events.clone());
         self.compositor = Some(Compositor::start(options, video, audio, move |event| {
             let _ = events.send(RecorderInput::Compositor(number, event));
+        })?);
+        Ok(())
+    }
+
+    /// Decodes the copied picture once more, for outputs of raw pictures. Its faults are theirs alone; what it would ask of
+    /// the publisher is not asked: the copy would show it.
+    fn start_raw_compositor(
+        &mut self,
+        canvas: VideoMixerOptions,
+        settings: &MediaSettings,
+        raw: Box<dyn RawSink>,
+        at: MediaTime,
+    ) -> Result<(), CompositorError> {
+        let options = CompositorOptions {
+            picture: Some(VideoMixerOptions { key_grid: None, ..canvas }),
+            sound: None,
+            start: StartRule::At(at),
+            degradation: DegradationBounds::FILE,
+            backlog_bytes: settings.backlog_bytes,
+            spill_dir: settings.spill_dir.clone(),
+        };
+        let (number, events) = (self.number, self.events.clone());
+        self.raw_compositor = Some(Compositor::start(options, Some(raw), None, move |event| {
+            let message = match event {
+                CompositorEvent::Noted { message } => message,
+                CompositorEvent::Broken { message } => format!("images end here: {message}"),
+                CompositorEvent::Started { .. } | CompositorEvent::LayerRequest(_) | CompositorEvent::Ended => return,
+            };
+            let _ = events.send(RecorderInput::Compositor(number, CompositorEvent::Noted { message }));
         })?);
         Ok(())
     }
@@ -175,12 +232,14 @@ impl SourceRecorder {
             }
             _ => {}
         }
-        if outcome != TakeOutcome::OtherCodec
-            && let Some(compositor) = &self.compositor
-        {
-            compositor.take(timed.clone());
+        if outcome != TakeOutcome::OtherCodec {
+            self.compositors().for_each(|compositor| compositor.take(timed.clone()));
         }
         Ok(outcome)
+    }
+
+    fn compositors(&self) -> impl Iterator<Item = &Compositor> {
+        self.compositor.iter().chain(&self.raw_compositor)
     }
 
     fn joined(&mut self, track: &Track) -> TakeOutcome {
@@ -207,9 +266,7 @@ impl SourceRecorder {
 
     /// Nothing more comes. [`PipelineEvent::Drained`](crate::output::PipelineEvent::Drained) says when all files are whole.
     pub fn end(&mut self) {
-        if let Some(compositor) = &self.compositor {
-            compositor.end_at(self.known_to);
-        }
+        self.compositors().for_each(|compositor| compositor.end_at(self.known_to));
         if let Some(copied) = &self.copied {
             copied.copy.end();
         }
@@ -229,7 +286,7 @@ impl SourceRecorder {
 
     /// Stops at once; the files stay as they are.
     pub fn close(&mut self) {
-        self.compositor = None;
+        (self.compositor, self.raw_compositor) = (None, None);
         self.pipeline = None;
     }
 
@@ -268,10 +325,11 @@ impl SourceRecorder {
 
     /// Encoded bytes that wait for a decoder, in memory or spilled.
     pub fn backlog_bytes(&self) -> u64 {
-        let compositor = self.compositor.as_ref().map_or(0, |compositor| {
+        let waiting = |compositor: &Compositor| {
             let backlog = compositor.stats().backlog;
             backlog.memory + backlog.spilled
-        });
+        };
+        let compositor: u64 = self.compositors().map(waiting).sum();
         let copied = self.copied.as_ref().map_or(0, |copied| copied.copy.waiting_bytes());
         compositor + copied
     }

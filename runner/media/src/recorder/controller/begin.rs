@@ -12,11 +12,11 @@ use tracing::debug;
 
 use super::{CONTINUE, Flow, ORPHAN_DRAIN_TIMEOUT, RecorderController, failed};
 use crate::output::{Fanout, FileTakerOptions};
-use crate::recorder::formats::{file_streams, inputs};
+use crate::recorder::formats::{canvas, file_streams, inputs};
 use crate::recorder::input::RecorderInput;
 use crate::recorder::mode::{self, TrackSurvey};
 use crate::recorder::recorded_file::{AskedFile, FilePlace, OpeningFiles, RecordedFile};
-use crate::recorder::source_recorder::SourceRecorder;
+use crate::recorder::source_recorder::{RawPictureOutputs, SourceRecorder};
 use crate::source::room::{JoinOptions, Room};
 use crate::track::TimelineEvent;
 
@@ -62,7 +62,7 @@ impl RecorderController {
                 self.next_number += u32::from(self.recorder_count > 0);
                 asked.insert(number, AskedFile { output, container, place: None });
             }
-            if asked.is_empty() && self.segments_to_begin().is_empty() {
+            if asked.is_empty() && !self.others_to_begin() {
                 return failed("invalid_argument", "no output is left".to_owned());
             }
             let facts = self.survey.facts(plan);
@@ -95,13 +95,18 @@ impl RecorderController {
 
     /// Goes on without some of the files that were asked for; `message` says why there is none if none is left.
     pub(super) fn forget_asked(&mut self, forgotten: impl Fn(&AskedFile) -> bool, message: String) -> Flow {
-        let nothing_else = self.segments_to_begin().is_empty();
+        let nothing_else = !self.others_to_begin();
         let Some(opening) = &mut self.opening else { return CONTINUE };
         opening.asked.retain(|_, asked| !forgotten(asked));
         if opening.asked.is_empty() && nothing_else {
             return failed("invalid_argument", message);
         }
         self.begin_if_answered()
+    }
+
+    /// The next recorder makes something besides files.
+    fn others_to_begin(&self) -> bool {
+        !self.segments_to_begin().is_empty() || !self.images_to_begin().is_empty()
     }
 
     fn begin_if_answered(&mut self) -> Flow {
@@ -120,14 +125,18 @@ impl RecorderController {
             }
         }
         let inputs = inputs(&opening.mode, &self.start.plan);
-        let segments = self.segments_to_begin();
+        let (segments, images) = (self.segments_to_begin(), self.images_to_begin());
+        let canvas = canvas(&opening.mode, &self.start.plan, self.survey.published_size());
         let (number, tell) = (self.recorder_count, self.tell.clone());
         self.recorder_count += 1;
         self.whole_outputs = 0;
-        let fanout = Fanout::new(inputs.formats(), move |event| {
+        let tell = move |event| {
             // Refused only when the controller is gone.
             let _ = tell.send(RecorderInput::Pipeline(number, event));
-        });
+        };
+        let formats = inputs.formats();
+        let fanout =
+            if images.is_empty() { Fanout::new(formats, tell) } else { Fanout::with_raw_pictures(formats, tell) };
         let mut settings = self.start.settings.clone();
         let mut refused = vec![];
         for (file, asked) in opening.asked {
@@ -150,19 +159,32 @@ impl RecorderController {
                 Err(error) => refused.push(((None, output), error)),
             }
         }
+        let mut ways = vec![];
+        for (output, images) in images {
+            match self.open_images((&fanout, number), (output, &images), canvas.as_ref(), &opening.facts) {
+                Ok((images, way)) => {
+                    self.images.push(images);
+                    ways.push(way);
+                }
+                Err(error) => refused.push(((None, output), error)),
+            }
+        }
         settings.spill_dir = settings.spill_dir.take().or_else(|| self.start.spool.clone());
         if self.files.is_empty()
             && self.segments.is_empty()
+            && self.images.is_empty()
             && let Some((_, error)) = refused.pop()
         {
             return self.broke(error);
         }
         let plan = &self.start.plan;
-        match SourceRecorder::start(number, opening.mode, plan, &settings, (&inputs, fanout), &self.tell) {
+        let pictures = RawPictureOutputs { takers: ways, canvas };
+        match SourceRecorder::start(number, opening.mode, plan, &settings, (&inputs, fanout, pictures), &self.tell) {
             Ok(recorder) => self.recorder = Some(recorder),
             Err(error) => {
                 self.files.clear();
                 self.segments.clear();
+                self.images.clear();
                 return self.broke(error);
             }
         }
@@ -212,6 +234,7 @@ impl RecorderController {
             recorder.wait_drained(ORPHAN_DRAIN_TIMEOUT);
         }
         self.close_files();
+        self.keep_origin();
         self.recorder = None;
     }
 }

@@ -7,6 +7,7 @@ use tracing::warn;
 use super::{CONTINUE, Flow, RecorderController};
 use crate::output::{TakerError, TakerId};
 use crate::recorder::recorded_file::{FileError, RecordedFile, output_failed};
+use crate::recorder::recorded_images::RecordedImages;
 use crate::recorder::recorded_segments::RecordedSegments;
 use crate::recorder::source_recorder::SourceRecorder;
 
@@ -16,6 +17,10 @@ impl RecorderController {
         if let Some(segments) = self.forget_segments(taker) {
             self.whole_outputs += 1;
             self.segments_ended(&segments);
+        }
+        if let Some(images) = self.forget_images(taker) {
+            self.whole_outputs += 1;
+            self.images_ended(&images);
         }
         if let Some(index) = self.files.iter().position(|file| file.taker == taker) {
             let file = self.files.remove(index);
@@ -29,13 +34,21 @@ impl RecorderController {
     pub(super) fn taker_failed(&mut self, taker: TakerId, error: TakerError) -> Flow {
         let error = FileError::Pipeline(error.into());
         let others_are_whole = self.draining.is_some() && self.whole_outputs > 0;
-        let is_last = self.files.len() + self.segments.len() == 1 && !others_are_whole;
+        let is_last = self.files.len() + self.segments.len() + self.images.len() == 1 && !others_are_whole;
         if let Some(segments) = self.forget_segments(taker) {
             self.segments_ended(&segments);
             if is_last {
                 return self.broke(error);
             }
             self.output_failed((None, segments.output), &error);
+            return CONTINUE;
+        }
+        if let Some(images) = self.forget_images(taker) {
+            self.images_ended(&images);
+            if is_last {
+                return self.broke(error);
+            }
+            self.output_failed((None, images.output), &error);
             return CONTINUE;
         }
         let Some(index) = self.files.iter().position(|file| file.taker == taker) else { return CONTINUE };
@@ -62,7 +75,8 @@ impl RecorderController {
         if let Some(recorder) = &self.recorder {
             let files = self.files.iter().map(|file| (file.output, file.taker));
             let segments = self.segments.iter().map(|segments| (segments.output, segments.taker));
-            let takers = files.chain(segments).filter(|(of, _)| *of == output);
+            let images = self.images.iter().map(|images| (images.output, images.taker));
+            let takers = files.chain(segments).chain(images).filter(|(of, _)| *of == output);
             takers.for_each(|(_, taker)| recorder.remove(taker));
         }
         self.forget_asked(|asked| asked.output == output, "no output is left".to_owned())
@@ -78,8 +92,10 @@ impl RecorderController {
         let open: Vec<_> = self.files.drain(..).map(quality).collect();
         let ended = |segments: RecordedSegments| segments.ended(recorder.quality(segments.media_ns()));
         let segments: Vec<MediaEvent> = self.segments.drain(..).map(ended).collect();
+        let ended = |images: RecordedImages| images.ended(recorder.quality(images.media_ns()));
+        let images: Vec<MediaEvent> = self.images.drain(..).map(ended).collect();
         recorder.close();
-        segments.into_iter().for_each(|event| self.send(event));
+        segments.into_iter().chain(images).for_each(|event| self.send(event));
         open.into_iter().for_each(|(file, quality)| self.close_file(file, quality));
     }
 

@@ -65,8 +65,12 @@ impl RecorderController {
     /// Nothing is written any more: what outputs have reported goes to the runner before the end does.
     pub(super) fn pass_on_reports(&self, inbox: &Receiver<RecorderInput>) {
         for input in inbox.try_iter() {
-            if let RecorderInput::Media(event) = input {
-                self.send(event);
+            match input {
+                RecorderInput::Media(event) => self.send(event),
+                RecorderInput::Image(recorder, image) => {
+                    self.send_image(self.origin_of(recorder).unwrap_or_default(), image);
+                }
+                _ => {}
             }
         }
     }

@@ -1,0 +1,106 @@
+use std::fs;
+
+use chrono::NaiveDate;
+use spillway_plan::ImageSuffix;
+use spillway_process::LocalRoot;
+
+use super::*;
+use crate::upload::stores::DefaultStoreFactory;
+
+const SECOND_NS: u64 = 1_000_000_000;
+const ORIGIN: i64 = 1_772_366_400_000_000_000;
+
+fn plan() -> EgressPlan {
+    let text = r#"{"egress_id":"EG_1","room_name":"r","room_id":"RM_1","kind":"track_composite",
+        "source":{"tracks":{"audio":null,"video":"TR_v"}},"picture":null,"sound":null,"outputs":[],
+        "limits":{"max_duration_ns":null,"max_file_bytes":null},"retry_count":0}"#;
+    serde_json::from_str(text).unwrap()
+}
+
+fn now() -> NaiveDateTime {
+    NaiveDate::from_ymd_opt(2026, 3, 1).unwrap().and_hms_opt(12, 0, 0).unwrap()
+}
+
+async fn images(folder: &Path) -> SessionImages {
+    let root = LocalRoot::confined(folder.join("out"));
+    let (stores, settings) = (DefaultStoreFactory::default(), UploadSettings::default());
+    let place = ObjectPlace::open(None, &root, &stores, &settings, "d/EG_1.json").await.unwrap();
+    let images = ImagesOutput {
+        prefix: "d/{publisher_identity}".into(),
+        interval_ns: SECOND_NS,
+        size: None,
+        suffix: ImageSuffix::Index,
+        codec: ImageCodec::Jpeg,
+        manifest: true,
+        stored: false,
+    };
+    let job = ImagesJob { output: 1, images, place, spool_cap: 1 << 30 };
+    fs::create_dir(folder.join("spool")).unwrap();
+    SessionImages::new(vec![job], folder.join("spool"), settings, CheckpointWriter::disabled())
+}
+
+fn captured(folder: &Path, n: u32, facts: Option<TrackFacts>) -> MediaEvent {
+    fs::write(folder.join(format!("spool/1-{n}.jpeg")), "image").unwrap();
+    MediaEvent::Image { output: 1, n, at_ns: u64::from(n) * SECOND_NS, bytes: 5, facts }
+}
+
+#[tokio::test]
+async fn an_output_begins_when_its_time_and_its_names_are_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut images, plan) = (images(folder.path()).await, plan());
+    let facts = TrackFacts { publisher_identity: "ann".into(), ..TrackFacts::default() };
+    let on = |images: &mut SessionImages, event: &MediaEvent| images.on_media_event(event, &plan, now);
+    assert!(!on(&mut images, &captured(folder.path(), 0, Some(facts))));
+    assert_eq!((images.any(), images.opened_facts()), (false, vec![]));
+    assert!(on(&mut images, &MediaEvent::Started { at: ORIGIN }));
+    assert_eq!(images.opened_facts(), [Fact::ImagesOpened { index: 0, prefix: "d/ann".into() }]);
+    assert!(images.opened_facts().is_empty());
+    assert!(!on(&mut images, &captured(folder.path(), 1, None)));
+    // Of another output.
+    let other = MediaEvent::Image { output: 0, n: 0, at_ns: 0, bytes: 1, facts: None };
+    assert!(!on(&mut images, &other));
+    images.finish().await;
+    assert_eq!(images.progress_facts(), [Fact::ImagesProgress { index: 0, count: 2 }]);
+    let ended_at = ORIGIN + SECOND_NS as i64;
+    let expected =
+        [Fact::ImagesProgress { index: 0, count: 2 }, Fact::ImagesStored { index: 0, started_at: ORIGIN, ended_at }];
+    assert_eq!(images.result_facts().collect::<Vec<_>>(), expected);
+    let out = folder.path().join("out/d");
+    assert_eq!(fs::read(out.join("ann_00001.jpeg")).unwrap(), b"image");
+    let results = images.image_results();
+    let second = ("d/ann_00001.jpeg".to_owned(), out.join("ann_00001.jpeg").display().to_string(), ended_at);
+    assert_eq!(results[0].images[1], second);
+    let manifest = images.put_manifest(0, "EG_1", "{}".to_owned()).await.unwrap();
+    assert_eq!((manifest, images.has_backup(0)), (Some(out.join("EG_1.json").display().to_string()), false));
+    assert!(!folder.path().join("spool").exists());
+}
+
+#[tokio::test]
+async fn an_output_of_which_nothing_was_recorded_has_no_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut images, plan) = (images(folder.path()).await, plan());
+    images.on_media_event(&MediaEvent::Started { at: ORIGIN }, &plan, now);
+    images.finish().await;
+    assert!(images.results().next().is_none() && !folder.path().join("out").exists());
+    images.abandon().await;
+}
+
+#[test]
+fn what_is_in_the_backup_and_what_is_lost_is_told() {
+    let result = ImagesResult {
+        totals: ImageTotals { count: 2, bytes: 10, lost: 1 },
+        started_at: 5,
+        ended_at: 9,
+        used_backup: true,
+        notes: vec!["1 image is missing of a: no room".into()],
+        ..ImagesResult::default()
+    };
+    let expected = [
+        Fact::BackupUsed,
+        Fact::ImagesProgress { index: 3, count: 2 },
+        Fact::ImagesStored { index: 3, started_at: 5, ended_at: 9 },
+        Fact::Noted("1 image is missing of a: no room".into()),
+    ];
+    assert_eq!(image_facts(3, &result), expected);
+    assert!(image_facts(0, &ImagesResult { gone: true, ..result }).is_empty());
+}
