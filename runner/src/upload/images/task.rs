@@ -161,7 +161,7 @@ impl ImagesUploader {
             self.send_what_is_due();
             self.keep_within_cap(&mut state);
             self.publish(&mut state, &status);
-            let given_up = self.objects.given_up().is_some() && self.objects.is_drained();
+            let given_up = self.objects.files_given_up().is_some() && self.objects.is_drained();
             if state.finish.is_some() && (self.machine.is_complete() || given_up) {
                 self.answer(state).await;
                 return self.after_the_end(commands).await;
@@ -280,7 +280,7 @@ impl ImagesUploader {
     async fn answer(&self, state: ImagesUploaderState) {
         let plan = self.machine.plan();
         let totals = self.machine.totals();
-        let mut failure = self.objects.given_up().filter(|_| totals.lost > 0).map(str::to_owned);
+        let mut failure = self.objects.files_given_up().filter(|_| totals.lost > 0).map(str::to_owned);
         if totals.count == 0 && totals.lost > 0 {
             failure = failure.or_else(|| state.reasons.first().cloned());
         }
