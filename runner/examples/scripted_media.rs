@@ -6,7 +6,8 @@
 //! `environment`, `nonsense` say so · `other` joins another room of the same name · `again` goes on in other files, as after
 //! a change of codec · `two` writes two outputs, and with `lose1` the second one fails alone · `nofile` writes no file · `mp4`
 //! writes as the muxer of MP4 does, and with `boxes` what can be read as one · `fast` writes ten megabytes a second. An HLS
-//! output of the plan has segments of 100 ms, an image output an image each 100 ms.
+//! output of the plan has segments of 100 ms, an image output an image each 100 ms. Streams are connected at once, or with
+//! `wedge` tried again and again; `fail1` fails the stream of that id, after 300 ms.
 
 use std::error::Error;
 use std::io::Write;
@@ -16,7 +17,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use spillway_ipc::framing::{EventWriter, media_endpoint};
 use spillway_ipc::{
-    MediaCommand, MediaEndReason, MediaEvent, Quality, SpoolError, SpoolFile, TrackFacts, image_file, segment_file,
+    MediaCommand, MediaEndReason, MediaEvent, Quality, SpoolError, SpoolFile, StreamLag, StreamState, TrackFacts,
+    image_file, segment_file,
 };
 use spillway_plan::segment_name::SegmentFormat;
 use spillway_plan::{Container, ImageCodec, OutputKind};
@@ -104,6 +106,10 @@ impl ScriptedFile {
         writer.send(&MediaEvent::Closed { file, bytes, started_at, ended_at, quality })?;
         Ok(ended_at)
     }
+}
+
+fn stream(id: u32, state: StreamState, message: &str) -> MediaEvent {
+    MediaEvent::Stream { id, state, message: message.to_owned(), retries: 0, lag_ms: 0 }
 }
 
 /// The segments of an HLS output.
@@ -215,7 +221,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let script = start.plan.room_name.clone();
     let does = |behaviour: &str| script.split('-').any(|part| part == behaviour);
     let emit = |event: MediaEvent| writer.send(&event);
-    let alive = |media_ns| MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0 };
+    let alive = |media_ns| MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0, streams: vec![] };
 
     emit(alive(0))?;
     if does("environment") {
@@ -252,13 +258,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let container = if does("mp4") { Container::Mp4 } else { Container::Ogg };
     let open = |asked: &[(u32, u32)]| open_files(&commands, &writer, asked, container);
     // The second one first: the order of results is the request's.
-    let asked: &[(u32, u32)] = match (does("nofile"), does("two")) {
+    let asked: &[(u32, u32)] = match (does("nofile") || start.plan.files().next().is_none(), does("two")) {
         (true, _) => &[],
         (false, true) => &[(1, 1), (0, 0)],
         (false, false) => &[(0, 0)],
     };
     let Some(mut files) = open(asked)? else { return Ok(()) };
-    let started_at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as i64 + start.clock_ahead_ns;
+    let ahead_ns = start.clock_ahead_ns;
+    let unix_ns = || SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_nanos() as i64 + ahead_ns);
+    let started_at = unix_ns()?;
     let began = Instant::now();
     for file in &mut files {
         (file.started_at, file.began) = (started_at, began);
@@ -284,6 +292,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         segments.step(0, &writer)?;
     }
     emit(MediaEvent::Started { at: started_at })?;
+    let connected = |id| {
+        let at = unix_ns()?;
+        let wedged = does("wedge").then(|| stream(id, StreamState::Retrying { at }, "no answer"));
+        emit(stream(id, StreamState::Connecting, ""))?;
+        emit(wedged.unwrap_or_else(|| stream(id, StreamState::Active { at }, "")))?;
+        Ok::<(), Box<dyn Error>>(())
+    };
+    let mut live: Vec<u32> = start.streams.iter().map(|stream| stream.id).collect();
+    for id in &live {
+        connected(*id)?;
+    }
+    let failing: Vec<u32> = script.split('-').filter_map(|part| part.strip_prefix("fail")?.parse().ok()).collect();
     let elapsed_ns = || began.elapsed().as_nanos() as u64;
     let why = loop {
         for file in &mut files {
@@ -303,7 +323,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             images.step(elapsed_ns(), &writer)?;
         }
         if !does("mute") {
-            emit(alive(elapsed_ns()))?;
+            let streams = live.iter().map(|id| StreamLag { id: *id, lag_ms: 40 }).collect();
+            emit(MediaEvent::Alive { media_ns: elapsed_ns(), lag_ms: 0, backlog_bytes: 0, streams })?;
         }
         let old_enough = began.elapsed() > Duration::from_millis(300);
         if old_enough && changes > 0 {
@@ -327,7 +348,22 @@ fn main() -> Result<(), Box<dyn Error>> {
             emit(MediaEvent::OutputFailed { output, file, full: true, code: "internal".into(), message })?;
             lost.close(does("boxes"), degraded.clone(), &writer)?;
         }
+        if old_enough {
+            for id in live.extract_if(.., |id| failing.contains(id)) {
+                let state = StreamState::Failed { at: unix_ns()?, code: "unavailable".into() };
+                emit(stream(id, state, "the server refused the stream"))?;
+            }
+        }
         match commands.recv_timeout(STEP) {
+            Ok(MediaCommand::AddStream(start)) => {
+                live.push(start.id);
+                connected(start.id)?;
+            }
+            Ok(MediaCommand::RemoveStream { id }) => {
+                if let Some(at) = live.iter().position(|live| *live == id) {
+                    emit(stream(live.remove(at), StreamState::Finished { at: unix_ns()? }, ""))?;
+                }
+            }
             Ok(MediaCommand::Stop) if !does("deaf") => break MediaEndReason::Stopped,
             Ok(MediaCommand::CloseOutput { output }) => {
                 if let Some(at) = files.iter().position(|file| file.output == output) {
@@ -344,6 +380,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             _ => {}
         }
     };
+    for id in live {
+        emit(stream(id, StreamState::Finished { at: unix_ns()? }, ""))?;
+    }
     for file in files {
         file.close(does("boxes"), degraded.clone(), &writer)?;
     }

@@ -16,6 +16,7 @@ mod multi;
 mod hls;
 mod players;
 mod images;
+mod rtmp;
 mod edges;
 mod mistakes;
 mod faults;
@@ -44,6 +45,7 @@ fn main() {
         hls::cases(),
         players::cases(),
         images::cases(),
+        rtmp::cases(),
         mistakes::cases(),
         edges::cases(),
         foreign::cases(),

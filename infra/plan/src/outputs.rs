@@ -41,9 +41,7 @@ pub(crate) fn check_numbers(outputs: &Outputs) -> Result<(), PlanError> {
 pub(crate) fn served(outputs: &Outputs) -> Result<(), PlanError> {
     let is_srt = |stream: &&livekit::StreamOutput| stream_url::protocol(stream) == Ok(StreamProtocol::Srt);
     for (asked, feature) in [
-        // RTMP, and any that is malformed.
-        (!outputs.streams.iter().all(is_srt), "stream outputs (RTMP, SRT) are"),
-        (outputs.streams.iter().any(is_srt), "stream outputs (RTMP, SRT) are"),
+        (outputs.streams.iter().any(is_srt), "SRT streams are"),
         (outputs.websocket.is_some(), "websocket outputs are"),
     ] {
         if asked {

@@ -22,6 +22,9 @@ mod ts_tail;
 
 pub use file::{SealTracker, SpoolError, SpoolFile, WriteProgress};
 pub use file_id::FileId;
-pub use messages::{MediaCommand, MediaEndReason, MediaEvent, MediaSettings, Quality, StartCommand, TrackFacts};
+pub use messages::{
+    MediaCommand, MediaEndReason, MediaEvent, MediaSettings, Quality, StartCommand, StreamLag, StreamSettings,
+    StreamStart, StreamState, TrackFacts,
+};
 pub use reader::{BaseDataOffset, Origin, SpoolReader};
 pub use ts_tail::TsTail;

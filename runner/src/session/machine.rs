@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use spillway_ipc::{MediaEndReason, MediaEvent};
-use spillway_plan::EgressPlan;
+use spillway_plan::{EgressPlan, StreamsOutput};
 use spillway_protocol::Code;
 use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
 
@@ -66,12 +66,21 @@ enum SessionPhase {
 
 /// Outputs that take what is recorded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OpenOutputs(BTreeSet<u32>);
+pub struct OpenOutputs {
+    open: BTreeSet<u32>,
+    /// Streams that fail leave the egress well as long as another output is open: each has its own result.
+    streams: Option<u32>,
+}
 
 impl OpenOutputs {
-    /// All outputs of a plan.
+    /// All outputs of a plan, but for streams of which none is there yet.
     pub fn of(plan: &EgressPlan) -> Self {
-        Self((0..u32::try_from(plan.outputs.len()).unwrap_or(u32::MAX)).collect())
+        let mut open: BTreeSet<u32> = (0..u32::try_from(plan.outputs.len()).unwrap_or(u32::MAX)).collect();
+        let streams = plan.streams();
+        if let Some((output, StreamsOutput { count: 0, .. })) = streams {
+            open.remove(&output);
+        }
+        Self { open, streams: streams.map(|(output, _)| output) }
     }
 }
 
@@ -105,6 +114,11 @@ impl Session {
         }
     }
 
+    /// Timeouts count from now on; what is known of the outputs stays.
+    pub fn restart(&mut self, now: Instant) {
+        (self.since, self.last_event_at, self.ticked_at) = (now, now, now);
+    }
+
     /// `Finish` or `Leave` was answered.
     pub fn is_over(&self) -> bool {
         self.phase == SessionPhase::Over
@@ -126,6 +140,10 @@ impl Session {
             SessionEvent::CannotWrite(message) => self.fail(Code::InvalidArgument, message),
             SessionEvent::Noted(message) => vec![SessionEffect::Report(Fact::Noted(message))],
             SessionEvent::OutputEnded { output, failure } => self.output_ended(output, failure, now),
+            SessionEvent::OutputOpened { output } => {
+                self.open.open.insert(output);
+                vec![]
+            }
             SessionEvent::OutputFull { output, message } if self.phase == SessionPhase::Recording => {
                 self.output_ended(output, Some((Code::ResourceExhausted, message)), now)
             }
@@ -188,6 +206,7 @@ impl Session {
             | MediaEvent::SegmentsEnded { .. }
             | MediaEvent::Image { .. }
             | MediaEvent::ImagesEnded { .. }
+            | MediaEvent::Stream { .. }
             | MediaEvent::Closed { .. } => vec![],
         }
     }
@@ -203,13 +222,16 @@ impl Session {
 
     /// An output takes nothing more. The others go on; with the last one the recording ends.
     fn output_ended(&mut self, output: u32, failure: Option<(Code, String)>, now: Instant) -> Vec<SessionEffect> {
-        if !self.open.0.remove(&output) {
+        if !self.open.open.remove(&output) {
             return vec![];
         }
-        let is_last = self.open.0.is_empty();
+        let is_last = self.open.open.is_empty();
         let Some((code, message)) = failure else {
             return if is_last { self.stop(EgressEndReason::StreamsStopped, now) } else { vec![] };
         };
+        if !is_last && self.open.streams == Some(output) {
+            return vec![];
+        }
         let goes_on = matches!(self.phase, SessionPhase::Joining | SessionPhase::Recording);
         if is_last && self.phase == SessionPhase::Joining {
             self.failed = None;
@@ -321,7 +343,7 @@ impl Session {
         let outcome = match (self.failed.take(), outcome) {
             (Some((code, message)), Outcome::Complete | Outcome::LimitReached) => Outcome::Failed { code, message },
             // The end of a recording without outputs says nothing of its own.
-            (Some((code, message)), Outcome::Failed { .. }) if self.open.0.is_empty() => {
+            (Some((code, message)), Outcome::Failed { .. }) if self.open.open.is_empty() => {
                 Outcome::Failed { code, message }
             }
             (_, outcome) => outcome,

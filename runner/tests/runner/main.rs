@@ -10,6 +10,7 @@ mod places;
 mod served;
 mod several;
 mod stored;
+mod streams;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
 //! Encoded streams become the bytes of a file. MP4, MPEG-TS and IVF are written by our own muxers; WebM, Ogg and MP3 by
-//! GStreamer's, whose bytes `spool_sink` writes. `annexb` and `aac` are what the own ones know of H264, H265 and AAC.
+//! GStreamer's, whose bytes `spool_sink` writes. `annexb` and `aac` are what the own ones know of H264, H265 and AAC,
+//! and what FLV in `output/rtmp` needs of it.
 
 mod ivf;
 mod mp4;
@@ -16,7 +17,8 @@ pub use mp4::{FragmentMuxer, Mp4, Mp4TrackKind};
 pub use spool_sink::SpoolSink;
 pub use ts::TsMuxer;
 
-pub(crate) use aac::FRAME_SAMPLES as AAC_FRAME_SAMPLES;
+pub(crate) use aac::{FRAME_SAMPLES as AAC_FRAME_SAMPLES, config as aac_config};
+pub(crate) use annexb::{avc_config, h264_samples};
 
 use crate::element::{PipelineError, build, make};
 

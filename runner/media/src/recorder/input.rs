@@ -1,10 +1,10 @@
-//! Everything that reaches the controller, on one channel: commands, the room, pipelines, a compositor.
+//! Everything that reaches the controller, on one channel: commands, the room, pipelines, a compositor, streams.
 
 use spillway_ipc::{MediaCommand, MediaEvent};
 
 use crate::compositor::CompositorEvent;
-use crate::output::PipelineEvent;
 use crate::output::images::CapturedImage;
+use crate::output::{PipelineEvent, StreamEvent};
 use crate::source::room::RoomMessage;
 
 /// What the controller is told.
@@ -15,6 +15,7 @@ pub(crate) enum RecorderInput {
     RoomGone,
     Pipeline(u32, PipelineEvent),
     Compositor(u32, CompositorEvent),
+    Stream(u32, StreamEvent),
     /// Of an output, for the runner.
     Media(MediaEvent),
     /// Of an image output of this recorder, for the runner.

@@ -18,7 +18,8 @@ use crate::compositor::{
 };
 use crate::encode::black;
 use crate::output::{
-    Fanout, Feed, Pipeline, PipelinePlan, PipelineProgress, RawFanout, RawPictures, RawSink, RawTaker, TakerId,
+    Fanout, Feed, KeyFrameRequests, Pipeline, PipelinePlan, PipelineProgress, RawFanout, RawPictures, RawSink,
+    RawTaker, TakerId,
 };
 use crate::passthrough::{Copied, Passthrough};
 use crate::quality::{ComposedQuality, QualityMeter, add_late_sound};
@@ -277,6 +278,11 @@ impl SourceRecorder {
         if let Some(pipeline) = &self.pipeline {
             pipeline.fanout().remove(taker);
         }
+    }
+
+    /// Asks for key frames; does nothing where pictures are not encoded.
+    pub fn key_frames(&self) -> KeyFrameRequests {
+        self.pipeline.as_ref().map(Pipeline::key_frames).unwrap_or_default()
     }
 
     /// Waits until the last byte is written. Only for the moment of a change of codec.

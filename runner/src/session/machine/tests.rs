@@ -15,7 +15,7 @@ fn rules() -> SessionRules {
 }
 
 fn alive(media_ns: u64) -> SessionEvent {
-    SessionEvent::Media(MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0 })
+    SessionEvent::Media(MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0, streams: vec![] })
 }
 
 fn started() -> SessionEvent {
@@ -28,7 +28,7 @@ fn ended(why: MediaEndReason) -> SessionEvent {
 
 /// With outputs 0 to `outputs` - 1.
 fn joining(outputs: u32, now: Instant) -> Session {
-    Session::new(rules(), OpenOutputs((0..outputs).collect()), now)
+    Session::new(rules(), OpenOutputs { open: (0..outputs).collect(), streams: None }, now)
 }
 
 fn recording(now: Instant) -> Session {
@@ -294,6 +294,73 @@ fn outputs_that_were_asked_to_end_are_no_failure() {
     assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(Outcome::Complete)]);
 }
 
+/// A file at 0, streams at 1.
+fn with_streams(now: Instant) -> Session {
+    let open = OpenOutputs { open: [0, 1].into(), streams: Some(1) };
+    let mut session = Session::new(rules(), open, now);
+    session.on(started(), now);
+    session
+}
+
+#[test]
+fn streams_that_fail_beside_a_file_leave_the_egress_well() {
+    let now = Instant::now();
+    let mut session = with_streams(now);
+    assert_eq!(session.on(failed(1, "refused"), now), []);
+    session.on(SessionEvent::StopAsked(StopSource::Api), now);
+    assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(Outcome::Complete)]);
+
+    // The last ones fail it, whatever came before.
+    let mut session = with_streams(now);
+    let effects = session.on(failed(0, "no space"), now);
+    assert_eq!(effects[0], SessionEffect::CloseOutput(0));
+    let unavailable = (Code::Unavailable, "refused".to_owned());
+    let event = SessionEvent::OutputEnded { output: 1, failure: Some(unavailable) };
+    let effects = session.on(event, now);
+    assert_eq!(effects, [SessionEffect::StopMedia, SessionEffect::Report(Fact::Ending(EgressEndReason::Failure))]);
+    let effects = session.on(ended(MediaEndReason::Stopped), now);
+    let failed = Outcome::Failed { code: Code::Unavailable, message: "refused".to_owned() };
+    assert_eq!(effects, [SessionEffect::Finish(failed)]);
+}
+
+#[test]
+fn streams_that_come_back_keep_the_recording_going() {
+    let now = Instant::now();
+    let removed = || SessionEvent::OutputEnded { output: 1, failure: None };
+    let mut session = with_streams(now);
+    assert_eq!(session.on(removed(), now), []);
+    assert_eq!(session.on(SessionEvent::OutputOpened { output: 1 }, now), []);
+    let effects = session.on(failed(0, "no space"), now);
+    assert_eq!(outcome(&effects), None);
+    assert_eq!(
+        session.on(removed(), now),
+        [SessionEffect::StopMedia, SessionEffect::Report(Fact::Ending(EgressEndReason::StreamsStopped))]
+    );
+    let effects = session.on(ended(MediaEndReason::Stopped), now);
+    assert!(matches!(outcome(&effects), Some(Outcome::Failed { .. })), "the file had failed");
+}
+
+#[test]
+fn streams_without_a_url_are_not_waited_for() {
+    let plan = |count| EgressPlan {
+        egress_id: "EG_x".to_owned(),
+        room_name: "room".to_owned(),
+        room_id: String::new(),
+        kind: spillway_plan::EgressKind::RoomComposite,
+        source: spillway_plan::Source::Room,
+        picture: None,
+        sound: None,
+        outputs: vec![spillway_plan::Output::Streams(StreamsOutput {
+            protocol: spillway_plan::StreamProtocol::Rtmp,
+            count,
+        })],
+        limits: spillway_plan::Limits::default(),
+        retry_count: 0,
+    };
+    assert_eq!(OpenOutputs::of(&plan(0)), OpenOutputs { open: [].into(), streams: Some(0) });
+    assert_eq!(OpenOutputs::of(&plan(2)), OpenOutputs { open: [0].into(), streams: Some(0) });
+}
+
 fn any_event() -> impl Strategy<Value = SessionEvent> {
     let text = || Just("message".to_owned());
     prop_oneof![
@@ -306,6 +373,7 @@ fn any_event() -> impl Strategy<Value = SessionEvent> {
         (0u32..3).prop_map(|output| SessionEvent::OutputEnded { output, failure: None }),
         (0u32..3, text()).prop_map(|(output, message)| failed(output, &message)),
         (0u32..3).prop_map(media_failed),
+        (0u32..3).prop_map(|output| SessionEvent::OutputOpened { output }),
         text().prop_map(SessionEvent::Noted),
         Just(SessionEvent::OwnershipLost),
         Just(SessionEvent::Tick),

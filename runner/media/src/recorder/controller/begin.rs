@@ -47,6 +47,11 @@ impl RecorderController {
         CONTINUE
     }
 
+    /// The next recorder has something else to do than files. The end of the last stream is the runner's to judge.
+    fn has_others_to_begin(&self) -> bool {
+        self.streams.is_asked() || !self.segments_to_begin().is_empty() || !self.images_to_begin().is_empty()
+    }
+
     /// Asks for the files as soon as enough is known.
     pub(super) fn choose_mode(&mut self) -> Flow {
         if self.opening.is_none()
@@ -62,7 +67,7 @@ impl RecorderController {
                 self.next_number += u32::from(self.recorder_count > 0);
                 asked.insert(number, AskedFile { output, container, place: None });
             }
-            if asked.is_empty() && !self.others_to_begin() {
+            if asked.is_empty() && !self.has_others_to_begin() {
                 return failed("invalid_argument", "no output is left".to_owned());
             }
             let facts = self.survey.facts(plan);
@@ -95,18 +100,13 @@ impl RecorderController {
 
     /// Goes on without some of the files that were asked for; `message` says why there is none if none is left.
     pub(super) fn forget_asked(&mut self, forgotten: impl Fn(&AskedFile) -> bool, message: String) -> Flow {
-        let nothing_else = !self.others_to_begin();
+        let nothing_else = !self.has_others_to_begin();
         let Some(opening) = &mut self.opening else { return CONTINUE };
         opening.asked.retain(|_, asked| !forgotten(asked));
         if opening.asked.is_empty() && nothing_else {
             return failed("invalid_argument", message);
         }
         self.begin_if_answered()
-    }
-
-    /// The next recorder makes something besides files.
-    fn others_to_begin(&self) -> bool {
-        !self.segments_to_begin().is_empty() || !self.images_to_begin().is_empty()
     }
 
     fn begin_if_answered(&mut self) -> Flow {
@@ -169,18 +169,28 @@ impl RecorderController {
                 Err(error) => refused.push(((None, output), error)),
             }
         }
-        settings.spill_dir = settings.spill_dir.take().or_else(|| self.start.spool.clone());
+        // Streams alone have no folder for what waits.
+        let spool = self.start.spool.clone().unwrap_or_else(std::env::temp_dir);
+        settings.spill_dir.get_or_insert(spool);
         if self.files.is_empty()
             && self.segments.is_empty()
             && self.images.is_empty()
+            && !self.streams.is_asked()
             && let Some((_, error)) = refused.pop()
         {
             return self.broke(error);
         }
+        // Outputs before the encoders run: so each stream has the first key frame.
+        if let Err(error) = self.streams.begin(&fanout, &settings.streams, &self.tell) {
+            return failed("internal", format!("start the streams' thread: {error}"));
+        }
         let plan = &self.start.plan;
         let pictures = RawPictureOutputs { takers: ways, canvas };
         match SourceRecorder::start(number, opening.mode, plan, &settings, (&inputs, fanout, pictures), &self.tell) {
-            Ok(recorder) => self.recorder = Some(recorder),
+            Ok(recorder) => {
+                self.streams.encoding(recorder.key_frames());
+                self.recorder = Some(recorder);
+            }
             Err(error) => {
                 self.files.clear();
                 self.segments.clear();

@@ -1,11 +1,14 @@
 //! How files and other outputs get on and end: each by itself, the last one with the recording. Part of the controller, on
 //! its thread.
 
+use std::sync::mpsc::Receiver;
+
 use spillway_ipc::{MediaEvent, Quality};
 use tracing::warn;
 
 use super::{CONTINUE, Flow, RecorderController};
 use crate::output::{TakerError, TakerId};
+use crate::recorder::input::RecorderInput;
 use crate::recorder::recorded_file::{FileError, RecordedFile, output_failed};
 use crate::recorder::recorded_images::RecordedImages;
 use crate::recorder::recorded_segments::RecordedSegments;
@@ -30,11 +33,13 @@ impl RecorderController {
         }
     }
 
-    /// An output takes no more. With the last one that was still written the recording ends.
+    /// An output takes no more. With the last one that was still written the recording ends, but for one that has streams:
+    /// then the runner decides.
     pub(super) fn taker_failed(&mut self, taker: TakerId, error: TakerError) -> Flow {
         let error = FileError::Pipeline(error.into());
         let others_are_whole = self.draining.is_some() && self.whole_outputs > 0;
-        let is_last = self.files.len() + self.segments.len() + self.images.len() == 1 && !others_are_whole;
+        let others = self.files.len() + self.segments.len() + self.images.len() > 1 || self.streams.is_asked();
+        let is_last = !others && !others_are_whole;
         if let Some(segments) = self.forget_segments(taker) {
             self.segments_ended(&segments);
             if is_last {
@@ -97,6 +102,20 @@ impl RecorderController {
         recorder.close();
         segments.into_iter().chain(images).for_each(|event| self.send(event));
         open.into_iter().for_each(|(file, quality)| self.close_file(file, quality));
+    }
+
+    /// Nothing is written or sent any more: what outputs have reported goes to the runner before the end does.
+    pub(super) fn pass_on_reports(&mut self, inbox: &Receiver<RecorderInput>) {
+        for input in inbox.try_iter() {
+            match input {
+                RecorderInput::Media(event) => self.send(event),
+                RecorderInput::Stream(id, event) => self.on_stream(id, event),
+                RecorderInput::Image(recorder, image) => {
+                    self.send_image(self.origin_of(recorder).unwrap_or_default(), image);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Nothing is written into it any more.

@@ -2,7 +2,6 @@
 //! thread.
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 
 use spillway_ipc::TrackFacts;
 use spillway_plan::{Output, SegmentsOutput};
@@ -11,7 +10,6 @@ use super::RecorderController;
 use crate::element::build;
 use crate::output::segments::SegmentsTakerOptions;
 use crate::output::{Fanout, TakerId};
-use crate::recorder::input::RecorderInput;
 use crate::recorder::recorded_file::FileError;
 use crate::recorder::recorded_segments::RecordedSegments;
 
@@ -60,18 +58,5 @@ impl RecorderController {
     /// Nothing of it is written any more.
     pub(super) fn segments_ended(&self, segments: &RecordedSegments) {
         self.send(segments.ended(self.quality(segments.media_ns())));
-    }
-
-    /// Nothing is written any more: what outputs have reported goes to the runner before the end does.
-    pub(super) fn pass_on_reports(&self, inbox: &Receiver<RecorderInput>) {
-        for input in inbox.try_iter() {
-            match input {
-                RecorderInput::Media(event) => self.send(event),
-                RecorderInput::Image(recorder, image) => {
-                    self.send_image(self.origin_of(recorder).unwrap_or_default(), image);
-                }
-                _ => {}
-            }
-        }
     }
 }
