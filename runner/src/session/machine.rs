@@ -10,6 +10,7 @@ use spillway_protocol::Code;
 use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
 
 use crate::events::{SessionEvent, StopSource};
+use crate::results::FileNumber;
 
 /// A longer gap between two of our own ticks means that we were away (stopped, starved); events of the
 /// media process from that time may not have been read yet.
@@ -66,12 +67,19 @@ enum SessionPhase {
 
 /// Outputs that take what is recorded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OpenOutputs(BTreeSet<u32>);
+pub struct OpenOutputs {
+    open: BTreeSet<u32>,
+    /// Of those that are files: place in the EgressInfo's list of files.
+    files: BTreeMap<u32, usize>,
+}
 
 impl OpenOutputs {
     /// All outputs of a plan.
     pub fn of(plan: &EgressPlan) -> Self {
-        Self((0..u32::try_from(plan.outputs.len()).unwrap_or(u32::MAX)).collect())
+        let open: BTreeSet<u32> = (0..u32::try_from(plan.outputs.len()).unwrap_or(u32::MAX)).collect();
+        let files = open.iter().filter(|output| plan.file(**output).is_some());
+        let files = files.map(|output| (*output, FileNumber::new(plan, *output, *output).index)).collect();
+        Self { open, files }
     }
 }
 
@@ -201,10 +209,10 @@ impl Session {
 
     /// An output takes nothing more. The others go on; with the last one the recording ends.
     fn output_ended(&mut self, output: u32, failure: Option<(Code, String)>, now: Instant) -> Vec<SessionEffect> {
-        if !self.open.0.remove(&output) {
+        if !self.open.open.remove(&output) {
             return vec![];
         }
-        let is_last = self.open.0.is_empty();
+        let is_last = self.open.open.is_empty();
         let Some((code, message)) = failure else {
             return if is_last { self.stop(EgressEndReason::StreamsStopped, now) } else { vec![] };
         };
@@ -219,9 +227,13 @@ impl Session {
             return if goes_on { self.stop(EgressEndReason::Failure, now) } else { vec![] };
         }
         let note = if goes_on { format!("{message}; the other outputs go on") } else { message.clone() };
+        let file_failed = |index: &usize| Fact::FileFailed { index: *index, message: message.clone() };
+        let failed = self.open.files.get(&output).map(file_failed);
         self.failed.get_or_insert((code, message));
         let close = goes_on.then_some(SessionEffect::CloseOutput(output));
-        close.into_iter().chain([SessionEffect::Report(Fact::Noted(note))]).collect()
+        // The note is what sends an update: it comes last.
+        let facts = failed.into_iter().chain([Fact::Noted(note)]).map(SessionEffect::Report);
+        close.into_iter().chain(facts).collect()
     }
 
     fn stop(&mut self, why: EgressEndReason, now: Instant) -> Vec<SessionEffect> {
@@ -319,7 +331,7 @@ impl Session {
         let outcome = match (self.failed.take(), outcome) {
             (Some((code, message)), Outcome::Complete | Outcome::LimitReached) => Outcome::Failed { code, message },
             // The end of a recording without outputs says nothing of its own.
-            (Some((code, message)), Outcome::Failed { .. }) if self.open.0.is_empty() => {
+            (Some((code, message)), Outcome::Failed { .. }) if self.open.open.is_empty() => {
                 Outcome::Failed { code, message }
             }
             (_, outcome) => outcome,

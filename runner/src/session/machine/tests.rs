@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use spillway_plan::{Output, StreamProtocol, StreamsOutput};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -28,7 +29,7 @@ fn ended(why: MediaEndReason) -> SessionEvent {
 
 /// With outputs 0 to `outputs` - 1.
 fn joining(outputs: u32, now: Instant) -> Session {
-    Session::new(rules(), OpenOutputs((0..outputs).collect()), now)
+    Session::new(rules(), OpenOutputs { open: (0..outputs).collect(), files: BTreeMap::new() }, now)
 }
 
 fn recording(now: Instant) -> Session {
@@ -238,6 +239,31 @@ fn an_output_that_fails_alone_is_closed_and_the_egress_fails_in_the_end_with_its
         let effects = session.on(ended(MediaEndReason::Stopped), now);
         assert_eq!(outcome(&effects), Some(&Outcome::Failed { code, message: message.to_owned() }));
     }
+}
+
+#[test]
+fn a_file_that_fails_alone_is_told_by_its_place_in_the_egress_info() {
+    let now = Instant::now();
+    let file = serde_json::json!({"file": {"container": null, "path": "a", "manifest": true}});
+    let text = serde_json::json!({
+        "egress_id": "EG_1", "room_name": "r", "room_id": "", "kind": "room_composite", "source": "room",
+        "picture": null, "sound": null, "outputs": [file, file],
+        "limits": {"max_duration_ns": null, "max_file_bytes": null}, "retry_count": 0
+    });
+    let mut plan: EgressPlan = serde_json::from_value(text).unwrap();
+    plan.outputs.insert(0, Output::Streams(StreamsOutput { protocol: StreamProtocol::Rtmp, count: 1 }));
+    let file_failed = |index, message: &str| SessionEffect::Report(Fact::FileFailed { index, message: message.into() });
+
+    let mut session = Session::new(rules(), OpenOutputs::of(&plan), now);
+    session.on(started(), now);
+    let effects = session.on(failed(2, "b.mp4: refused"), now);
+    let note = noted("b.mp4: refused; the other outputs go on");
+    assert_eq!(effects, [SessionEffect::CloseOutput(2), file_failed(1, "b.mp4: refused"), note]);
+    session.on(SessionEvent::StopAsked(StopSource::Api), now);
+    assert_eq!(
+        session.on(failed(1, "a.mp4: no space"), now),
+        [file_failed(0, "a.mp4: no space"), noted("a.mp4: no space")]
+    );
 }
 
 #[test]
