@@ -14,7 +14,7 @@ use spillway_plan::EgressPlan;
 use spillway_plan::manifest::{self, Manifest, ManifestFile, ManifestPlaylist};
 
 pub use output::{OutputError, OutputPath};
-pub(crate) use output::{filename, numbered, private_folder, segment_names};
+pub(crate) use output::{filename, known, numbered, private_folder, segment_names};
 
 use claim::Claim;
 

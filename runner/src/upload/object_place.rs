@@ -82,6 +82,14 @@ impl ObjectPlace {
         Arc::new(move |name| primary.location(name))
     }
 
+    /// Objects stay on this machine, below this root.
+    pub fn root(&self) -> Option<&LocalRoot> {
+        match &self.primary {
+            ObjectStore::Disk(root) => Some(root),
+            ObjectStore::Remote(_) => None,
+        }
+    }
+
     /// Objects go to a store, and do not stay on this machine.
     pub fn is_remote(&self) -> bool {
         matches!(self.primary, ObjectStore::Remote(_))

@@ -45,6 +45,8 @@ pub struct PreparedOutputs {
     resources: UploadResources,
     /// By output; `None`: it stays on the disk.
     outputs: Vec<Option<PreparedOutput>>,
+    /// By output, of every kind.
+    names: Vec<ObjectNames>,
     session: mpsc::Sender<SessionEvent>,
 }
 
@@ -82,13 +84,9 @@ impl<'a> OpenedStores<'a> {
         Self(join_all(opening).await)
     }
 
-    fn number(&self, destination: &Destination) -> Option<usize> {
-        self.0.iter().position(|(known, _)| *known == destination)
-    }
-
     /// `None`: it is no store.
     fn get(&self, destination: &Destination) -> Option<Result<Arc<dyn Storage>, &StorageError>> {
-        let (_, opened) = self.0.get(self.number(destination)?)?;
+        let (_, opened) = self.0.iter().find(|(known, _)| *known == destination)?;
         Some(opened.as_ref().map(Arc::clone))
     }
 }
@@ -122,10 +120,9 @@ impl PreparedOutputs {
         session: mpsc::Sender<SessionEvent>,
     ) -> Result<Self, String> {
         let stores = OpenedStores::open(plan, &resources).await;
-        let names = ObjectNames::default();
+        let all_names = ObjectNames::of_outputs(&resources.destinations);
         let opening = stored_files(plan, &resources).map(|(number, output, destinations)| {
-            let to = [Some(&destinations.primary), destinations.backup.as_ref()].into_iter().flatten();
-            let names = names.for_stores(to.filter_map(|to| stores.number(to)).collect());
+            let names = all_names.get(number as usize).cloned().unwrap_or_default();
             // In the order of the request: the first output of a name has it.
             let name = known_name(plan, output, now).map(|name| names.take(&name));
             let (stores, resources) = (&stores, &resources);
@@ -144,7 +141,7 @@ impl PreparedOutputs {
             }
         }
         drop(stores);
-        let mut prepared = Self { resources, outputs, session };
+        let mut prepared = Self { resources, outputs, names: all_names, session };
         if let Some(message) = refused {
             prepared.abandon().await;
             return Err(message);
@@ -153,6 +150,11 @@ impl PreparedOutputs {
         // Should this process die while it waits for media, a salvage has to know what to abort.
         prepared.resources.checkpoint_writer.flush(FLUSH_TIMEOUT).await;
         Ok(prepared)
+    }
+
+    /// Gives names to the objects of output `output`, of whatever kind it is.
+    pub(crate) fn names(&self, output: u32) -> ObjectNames {
+        self.names.get(output as usize).cloned().unwrap_or_default()
     }
 
     fn checkpoint(&self, plan: &EgressPlan) {
@@ -342,22 +344,7 @@ async fn check(
 /// The object's name, if no fact that is still to come is part of it.
 fn known_name(plan: &EgressPlan, output: &FileOutput, now: NaiveDateTime) -> Option<String> {
     let container = output.container?;
-    let with = |mark: &str| {
-        let mut plan = plan.clone();
-        if plan.room_id.is_empty() {
-            plan.room_id = mark.to_owned();
-        }
-        let track = TrackFacts {
-            publisher_identity: mark.to_owned(),
-            track_id: mark.to_owned(),
-            track_kind: mark.to_owned(),
-            track_source: mark.to_owned(),
-            ..TrackFacts::default()
-        };
-        results::filename(&plan, output, container, &track, now)
-    };
-    let name = with("a");
-    (name == with("b")).then_some(name)
+    results::known(plan, |plan, track| results::filename(plan, output, container, track, now))
 }
 
 /// Bits per second to be expected, where they were asked for.
