@@ -158,10 +158,15 @@ impl SessionFiles {
                 }
             }
             MediaEvent::Closed { file, bytes, started_at, ended_at, quality } => {
+                let any = self.started_at.is_some() && ended_at > started_at;
                 if let Some(known) = self.find(*file) {
                     known.bytes = *bytes;
                     known.quality = Some(quality.clone());
                     known.state = FileState::Sealed { started_at: *started_at, ended_at: *ended_at };
+                    // After a change of codec the recording may go on in another file for hours.
+                    if let Some(upload) = known.upload().filter(|_| any) {
+                        upload.close();
+                    }
                 }
             }
             _ => {}
@@ -236,7 +241,7 @@ impl SessionFiles {
         }
     }
 
-    /// Finishes the uploads of sealed files, all at once; of files in which nothing was recorded, nothing stays. `report`
+    /// Waits for the uploads of sealed files, all at once; of files in which nothing was recorded, nothing stays. `report`
     /// takes what the EgressInfo says of an object that has another name than its file was opened with.
     pub async fn finish_uploads(&mut self, report: impl Fn(Fact)) -> UploadSummary {
         let finished = join_all(self.files.iter().map(SessionFile::finish_upload)).await;

@@ -315,6 +315,7 @@ impl PreparedOutput {
                 backup: !self.primary_error.is_empty(),
                 upload: upload.clone(),
                 completing: false,
+                stored: None,
                 layout: PartLayout::of(&rules, &resources.settings.parts, 0, None),
                 parts: vec![],
                 left: vec![],
