@@ -22,7 +22,7 @@ use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
-use super::attempts::until as retry_until;
+use super::attempts::put_small;
 use super::outage::StoreOutage;
 use super::settings::UploadSettings;
 use crate::results::claim::write_whole;
@@ -225,11 +225,7 @@ impl ObjectUploads {
     pub async fn put_small(&self, name: &str, bytes: Bytes, meta: &Meta, limit: Duration) -> Result<String, String> {
         let stored = match &self.store {
             ObjectStore::Disk(_) => self.store.put_text(name, bytes, meta).await,
-            ObjectStore::Remote(store) => {
-                let give_up = Instant::now() + limit;
-                let put = || store.put(name, bytes.clone(), meta);
-                retry_until(give_up, self.settings.waits(), &**store, "put", put).await
-            }
+            ObjectStore::Remote(store) => put_small(&**store, &self.settings, (name, bytes, meta), limit).await,
         };
         stored.map(|stored| stored.location).map_err(|error| error.to_string())
     }

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use spillway_process::retry::RetrySchedule;
 use spillway_storage::{Meta, Storage};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -23,7 +22,7 @@ use tracing::warn;
 
 pub(in crate::upload) use state::{SpoolProgress, UploadCommand, UploadTarget, Uploader};
 
-use super::attempts::until as retry_until;
+use super::attempts::put_small;
 use super::checkpoint::{UploadCheckpoint, media_at};
 use super::outcome::{StoredObject, UploadFailure, UploadProgress};
 use super::settings::UploadSettings;
@@ -116,14 +115,9 @@ impl FileUpload {
     /// The store's message; transient errors were retried for up to 30 s.
     pub async fn put_beside(&self, used_backup: bool, name: &str, bytes: Bytes) -> Result<String, String> {
         let store = self.backup.as_ref().filter(|_| used_backup).unwrap_or(&self.primary);
-        let first_wait = Duration::from_millis(self.settings.first_wait_ms.min(1000));
-        let waits = RetrySchedule::new(first_wait, Duration::from_secs(5));
-        let give_up = Instant::now() + MANIFEST_TIMEOUT.min(Duration::from_millis(self.settings.max_outage_ms));
         let meta = Meta::of("application/json");
-        retry_until(give_up, waits, &**store, "put", || store.put(name, bytes.clone(), &meta))
-            .await
-            .map(|stored| stored.location)
-            .map_err(|error| error.to_string())
+        let stored = put_small(&**store, &self.settings, (name, bytes, &meta), MANIFEST_TIMEOUT).await;
+        stored.map(|stored| stored.location).map_err(|error| error.to_string())
     }
 }
 
