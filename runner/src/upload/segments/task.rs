@@ -17,7 +17,6 @@ use tracing::{Instrument, Span, info, warn};
 
 use super::leftover;
 use super::machine::{SegmentsAction, SegmentsMachine, SpooledSegment};
-use super::saved::SegmentsCheckpoint;
 use super::sequencer::SegmentTotals;
 use crate::upload::checkpoint::{CheckpointWriter, FLUSH_TIMEOUT};
 use crate::upload::objects::{ObjectEvent, ObjectFile, ObjectUploads};
@@ -192,6 +191,10 @@ impl SegmentsUploader {
         status: watch::Sender<SegmentsStatus>,
     ) {
         let mut state = UploaderState { changed: true, ..UploaderState::default() };
+        if self.objects.on_backup() {
+            // The primary store has refused before anything was recorded.
+            self.machine.use_backup();
+        }
         loop {
             loop {
                 self.send_what_is_due(&mut state).await;
@@ -377,9 +380,7 @@ impl SegmentsUploader {
             changed
         });
         if std::mem::take(&mut state.changed) {
-            // The primary store may have refused before anything was recorded.
-            let on_backup = self.objects.on_backup();
-            self.checkpoint_writer.segments(SegmentsCheckpoint { on_backup, ..self.machine.checkpoint() });
+            self.checkpoint_writer.segments(self.machine.checkpoint());
         }
     }
 
