@@ -1,6 +1,6 @@
 //! Small whole objects of one output: the segments and playlists of an HLS output. Files of the spool and texts come in;
 //! what became of them comes out of [`ObjectUploads::next`]. Owned and polled by the task of that output: requests run beside
-//! it, at most four with files at once. Of a text that is replaced again and again only the newest is sent, and never two of
+//! it, with files `at_once` at most. Of a text that is replaced again and again only the newest is sent, and never two of
 //! one name at once: they could be stored in the wrong order.
 //!
 //! A store that fails is tried again for as long as the recording goes on. After `backup_after_ms`, or at once when it
@@ -27,8 +27,6 @@ use super::outage::StoreOutage;
 use super::settings::UploadSettings;
 use crate::results::claim::write_whole;
 
-/// Requests with files at once; texts are small and come on top.
-const FILES_AT_ONCE: usize = 4;
 /// How often deadlines are looked at while the store fails.
 const TICK: Duration = Duration::from_millis(250);
 /// After files were given up, texts may fail for this much longer, and for a quarter of `max_outage_ms` at most.
@@ -284,8 +282,8 @@ impl ObjectUploads {
         if self.outage.until.is_some_and(|until| Instant::now() < until) {
             return;
         }
-        // While the store fails, one request at a time finds out when that is over.
-        let at_once = if self.outage.since.is_some() { 1 } else { FILES_AT_ONCE };
+        // While the store fails, one request at a time finds out when that is over. Texts are small and come on top.
+        let at_once = if self.outage.since.is_some() { 1 } else { self.settings.at_once.max(1) };
         while self.files_in_flight() < at_once
             && let Some((_, file)) = self.waiting.pop_first()
         {

@@ -18,7 +18,7 @@ pub struct UploadSettings {
     pub checkpoint_ms: u64,
     /// Sizes of the parts of an object.
     pub parts: PartSizes,
-    /// Requests at once, of one file.
+    /// Requests at once, of one file or with files of one HLS output.
     pub at_once: usize,
     /// Bytes of one file in memory because they are being sent.
     pub bytes_at_once: u64,
