@@ -22,7 +22,7 @@ use super::outcome::UploadProgress;
 use super::plan::PartLayout;
 use super::settings::UploadSettings;
 use super::spool;
-use super::stores::StoreFactory;
+use super::stores::{OpenedStores, StoreFactory};
 use super::task::{FileUpload, SpoolProgress, UploadTarget, Uploader};
 use crate::events::SessionEvent;
 use crate::results::{self, FileNumber, OutputError, OutputPath};
@@ -64,33 +64,6 @@ struct PreparedOutput {
     names: ObjectNames,
 }
 
-/// The stores of an egress' files. Each is opened once, however many files go there; each HLS output opens its own.
-struct OpenedStores<'a>(Vec<(&'a Destination, OpenedStore)>);
-
-type OpenedStore = Result<Arc<dyn Storage>, StorageError>;
-
-impl<'a> OpenedStores<'a> {
-    async fn open(plan: &EgressPlan, resources: &'a UploadResources) -> Self {
-        let mut distinct: Vec<&Destination> = vec![];
-        for (_, _, destinations) in stored_files(plan, resources) {
-            for destination in [Some(&destinations.primary), destinations.backup.as_ref()].into_iter().flatten() {
-                if matches!(destination, Destination::Store(_)) && !distinct.contains(&destination) {
-                    distinct.push(destination);
-                }
-            }
-        }
-        let opening: Vec<_> =
-            distinct.into_iter().map(|to| async move { (to, resources.stores.open(to).await) }).collect();
-        Self(join_all(opening).await)
-    }
-
-    /// `None`: it is no store.
-    fn get(&self, destination: &Destination) -> Option<Result<Arc<dyn Storage>, &StorageError>> {
-        let (_, opened) = self.0.iter().find(|(known, _)| *known == destination)?;
-        Some(opened.as_ref().map(Arc::clone))
-    }
-}
-
 /// Number, output and destinations of each file of the plan that ends in a store.
 fn stored_files<'p, 'r>(
     plan: &'p EgressPlan,
@@ -119,7 +92,8 @@ impl PreparedOutputs {
         now: NaiveDateTime,
         session: mpsc::Sender<SessionEvent>,
     ) -> Result<Self, String> {
-        let stores = OpenedStores::open(plan, &resources).await;
+        let destinations = stored_files(plan, &resources).map(|(_, _, destinations)| destinations);
+        let stores = OpenedStores::open(destinations, &*resources.stores).await;
         let all_names = ObjectNames::of_outputs(&resources.destinations);
         let opening = stored_files(plan, &resources).map(|(number, output, destinations)| {
             let names = all_names.get(number as usize).cloned().unwrap_or_default();
