@@ -1,5 +1,6 @@
 //! Objects in virtual time, with real files.
 
+use spillway_process::LocalRoot;
 use spillway_storage::unreliable::{Fault, FaultMode};
 use spillway_storage::{RamStorage, Unreliable};
 
