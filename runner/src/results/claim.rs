@@ -108,6 +108,20 @@ pub fn claim_segments(
     Err(OutputError::Taken { path: root.locate(names.playlist_path()), names: MAX_NAMES })
 }
 
+/// Removes what a dead attempt has held of these names, whose objects are complete now. Failures are ignored: hidden files
+/// stay.
+pub fn release_segments(names: &SegmentNames, root: &LocalRoot, holder: &str) {
+    for name in names.reserved() {
+        // Held once more, and no longer.
+        drop(hold(&name, root, holder));
+    }
+}
+
+/// Who holds the names of output `output`.
+pub fn holder(egress_id: &str, output: u32) -> String {
+    format!("{egress_id}/{output}")
+}
+
 /// `None`: there is a file of that name, or another output holds it.
 fn hold(filename: &str, root: &LocalRoot, holder: &str) -> Result<Option<Claim>, OutputError> {
     let location = root.locate(filename);

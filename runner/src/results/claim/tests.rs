@@ -242,6 +242,11 @@ fn names_of_an_hls_output_are_held_until_something_is_there() {
             .filter(|entry| entry.as_ref().unwrap().file_type().unwrap().is_file())
     };
     assert_eq!((left("d").count(), left("d/s").count()), (0, 0));
+    claimed("EG_4/0").1.into_iter().for_each(std::mem::forget);
+    release_segments(&names, &root, "EG_5/0");
+    assert_eq!((left("d").count(), left("d/s").count()), (2, 1), "of another egress");
+    release_segments(&names, &root, "EG_4/0");
+    assert_eq!((left("d").count(), left("d/s").count()), (0, 0));
     for (number, path) in ["d/a.m3u8", "d/s/a-2_00000.ts", "d/live-3.m3u8"].into_iter().enumerate() {
         fs::write(folder.path().join(path), "older").unwrap();
         assert_eq!(claimed("EG_3/0").0, format!("a-{}.m3u8", number + 2));

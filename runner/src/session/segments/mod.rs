@@ -144,7 +144,7 @@ impl SessionSegments {
             let known = results::known(plan, |plan, track| results::segment_names(plan, naming, track, now));
             let (Some(root), Some(names)) = (output.job.place.root().cloned(), known) else { continue };
             let (path, holder) =
-                (root.locate(names.playlist_path()), format!("{}/{}", plan.egress_id, output.job.output));
+                (root.locate(names.playlist_path()), claim::holder(&plan.egress_id, output.job.output));
             let claimed = claim::within(limit, path, move || claim::claim_segments(&names, &root, &holder));
             output.claimed = Some(claimed.await?);
         }
