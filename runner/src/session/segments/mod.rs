@@ -3,10 +3,10 @@
 //! no disk and no store except in the calls that are `async`.
 
 mod facts;
+mod naming;
 
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use chrono::NaiveDateTime;
 use futures_util::future::join_all;
@@ -17,8 +17,8 @@ use spillway_plan::segment_name::{SegmentFormat, SegmentNames, SegmentNaming};
 use tokio::task::spawn_blocking;
 
 use crate::report::FilesProgress;
-use crate::results::claim::{self, Claim};
-use crate::results::{self, OutputError, PlaylistResult};
+use crate::results::PlaylistResult;
+use crate::results::claim::Claim;
 use crate::upload::checkpoint::CheckpointWriter;
 use crate::upload::segments::{
     SegmentTotals, SegmentsMachine, SegmentsPlan, SegmentsResult, SegmentsStatus, SegmentsUpload, SegmentsUploader,
@@ -125,32 +125,6 @@ impl SessionSegments {
         Self::new(vec![], PathBuf::new(), settings, checkpoint_writer)
     }
 
-    /// Before anything is recorded: an output gets names that no other of this egress has in its stores, which `object_names`
-    /// knows by the output's number, and on this machine's disk names of which nothing is there. Names that depend on a track
-    /// are not known yet: they are not claimed on a disk.
-    ///
-    /// # Errors
-    /// The disk refuses, or does not answer within `limit`; a retry is right only where that passes.
-    pub(super) async fn claim_names(
-        &mut self,
-        plan: &EgressPlan,
-        now: NaiveDateTime,
-        limit: Duration,
-        object_names: impl Fn(u32) -> ObjectNames,
-    ) -> Result<(), OutputError> {
-        for output in &mut self.outputs {
-            output.object_names = object_names(output.job.output);
-            let naming = &output.job.naming;
-            let known = results::known(plan, |plan, track| results::segment_names(plan, naming, track, now));
-            let (Some(root), Some(names)) = (output.job.place.root().cloned(), known) else { continue };
-            let (path, holder) =
-                (root.locate(names.playlist_path()), claim::holder(&plan.egress_id, output.job.output));
-            let claimed = claim::within(limit, path, move || claim::claim_segments(&names, &root, &holder));
-            output.claimed = Some(claimed.await?);
-        }
-        Ok(())
-    }
-
     /// Where the media process writes segments; `None`: no output has any.
     pub fn folder(&self) -> Option<&Path> {
         (!self.outputs.is_empty()).then_some(self.folder.as_path())
@@ -200,13 +174,7 @@ impl SessionSegments {
         let mut begun = false;
         for output in &mut self.outputs {
             let (None, Some(facts)) = (&output.running, &output.facts) else { continue };
-            let names = if let Some((names, _)) = &output.claimed {
-                names.clone()
-            } else {
-                let asked = results::segment_names(plan, &output.job.naming, facts, *now);
-                let number = output.object_names.take_all(|number| asked.numbered(number).reserved());
-                asked.numbered(number)
-            };
+            let names = output.names(plan, facts, || *now);
             let machine = SegmentsMachine::new(SegmentsPlan {
                 output: output.job.output,
                 names: names.clone(),

@@ -1,4 +1,5 @@
 use std::fs;
+use std::time::Duration;
 
 use chrono::NaiveDate;
 use spillway_plan::segment_name::SegmentSuffix;
