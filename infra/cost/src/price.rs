@@ -237,15 +237,17 @@ fn expected(load: &Load, seconds: f64, rate: &Rate, behind_nat: bool) -> Usage {
     }
 }
 
-/// Estimate of the writing requests for `written` bytes recorded over `seconds`; 0 where the files stay on the machine.
+/// Estimate of the writing requests for `written` bytes recorded over `seconds`, in all outputs; 0 where all stay on the
+/// machine.
 pub fn puts(load: &Load, seconds: f64, written: f64) -> f64 {
-    if load.stored {
-        let files = f64::from(load.files);
-        let per_file = (written / files.max(1.0) / PART).max(seconds / CHECKPOINT_S) + PUTS_PER_FILE;
-        files * per_file + load.objects * seconds
-    } else {
-        0.0
+    if !load.stored {
+        return 0.0;
     }
+    // What segments and images have is in no part of a file.
+    let in_objects = if load.written > 0.0 { (load.written_objects / load.written).min(1.0) } else { 0.0 };
+    let per_file = written * (1.0 - in_objects) / f64::from(load.files.max(1));
+    let puts_per_file = (per_file / PART).max(seconds / CHECKPOINT_S) + PUTS_PER_FILE;
+    f64::from(load.files.saturating_sub(load.local_files)) * puts_per_file + load.objects * seconds
 }
 
 /// Tasks per target that the usual overhead is taken from: enough that one slow image pull changes little, few enough to
@@ -292,7 +294,24 @@ mod tests {
     }
 
     fn stored(plan: &spillway_plan::EgressPlan) -> Load {
-        Load { files: 1, stored: true, ..crate::shape::load(plan) }
+        Load { files: 1, local_files: 0, stored: true, ..crate::shape::load(plan) }
+    }
+
+    #[test]
+    fn segments_beside_a_file_are_counted_as_segments_and_only_where_they_are_stored() {
+        // 10 MB a second; a segment and a playlist each four seconds.
+        let (second, seconds) = (1e7, 3600.0);
+        let file = Load { files: 1, stored: true, written: second, ..Load::default() };
+        let alone = puts(&file, seconds, second * seconds);
+        assert!((alone - (second * seconds / PART + PUTS_PER_FILE)).abs() < 1e-6, "{alone}");
+        let both = Load { written: 2.0 * second, written_objects: second, objects: 0.5, ..file };
+        let beside = puts(&both, seconds, 2.0 * second * seconds);
+        assert!((beside - alone - 1800.0).abs() < 1e-6, "{beside}");
+        let local = Load { local: true, local_files: 1, ..both };
+        assert!((puts(&local, seconds, 2.0 * second * seconds) - 1800.0).abs() < 1e-6);
+        let two = Load { files: 2, local_files: 1, local: true, written: 2.0 * second, ..file };
+        assert!((puts(&two, seconds, 2.0 * second * seconds) - alone).abs() < 1e-6, "one of them is uploaded");
+        assert_eq!(puts(&Load { stored: false, ..both }, seconds, second), 0.0);
     }
 
     /// Computed by hand from the vendors' pages of the built-in list's day, per hour of recording on 2 vCPU and 4 GiB.

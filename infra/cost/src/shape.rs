@@ -57,6 +57,12 @@ pub struct Load {
     /// Small objects uploaded per second: segments, playlists, images.
     #[serde(default)]
     pub objects: f64,
+    /// Of `written`, bytes per second into segments and images. Records of older versions have none.
+    #[serde(default)]
+    pub written_objects: f64,
+    /// Of `files`, those that stay on the machine. Records of older versions do not have both kinds.
+    #[serde(default)]
+    pub local_files: u32,
 }
 
 impl Load {
@@ -106,15 +112,18 @@ pub fn load(plan: &EgressPlan) -> Load {
     };
     for output in &plan.outputs {
         match output {
-            Output::File(_) => {
+            Output::File(file) => {
                 load.files += 1;
+                load.local_files += u32::from(!file.stored);
                 load.written += media;
             }
             Output::Segments(segments) => {
                 load.written += media;
+                load.written_objects += media;
                 if segments.stored {
-                    // Each with its playlist.
-                    load.objects += per_second(segments.segment_ns) * 2.0;
+                    // Each with its playlists.
+                    let playlists = if segments.naming.live_playlist.is_empty() { 1.0 } else { 2.0 };
+                    load.objects += per_second(segments.segment_ns) * (1.0 + playlists);
                 }
             }
             Output::Images(images) => {
@@ -123,6 +132,7 @@ pub fn load(plan: &EgressPlan) -> Load {
                 });
                 let images_per_second = per_second(images.interval_ns);
                 load.written += images_per_second * pixels * BYTES_PER_PIXEL;
+                load.written_objects += images_per_second * pixels * BYTES_PER_PIXEL;
                 if images.stored {
                     load.objects += images_per_second;
                 }
@@ -385,7 +395,15 @@ pub(crate) mod tests {
         assert_eq!((hls.files, hls.stored, hls.is_local(), hls.objects), (0, true, false, 0.5));
         let hls = with(vec![segments(false)]);
         assert_eq!((hls.stored, hls.is_local(), hls.objects), (false, true, 0.0));
-        assert_eq!(hls.written, alone.written);
+        assert_eq!((hls.written, hls.written_objects), (alone.written, alone.written));
+        let live = segment_name::SegmentNaming::new("", "a", "live", segment_name::SegmentSuffix::Index);
+        let live = with(vec![Output::Segments(SegmentsOutput {
+            naming: live,
+            segment_ns: 4_000_000_000,
+            manifest: true,
+            stored: true,
+        })]);
+        assert_eq!(live.objects, 0.75, "two playlists");
 
         let image = Output::Images(ImagesOutput {
             prefix: String::new(),

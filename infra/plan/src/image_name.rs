@@ -57,6 +57,30 @@ impl ImageNames {
         }
     }
 
+    /// A storage path of these names that no other output may have: that of the first image, or of one of 1970 where images
+    /// are told apart by time. Two outputs have it in common if they have any.
+    pub fn reserved(&self) -> String {
+        self.image(0, NaiveDateTime::default())
+    }
+
+    /// Variant `number` of all names: 1 is the names themselves, 2 has `a-2_00000.jpeg`.
+    pub fn numbered(&self, number: u32) -> Self {
+        if number == 1 {
+            return self.clone();
+        }
+        let end = format!("-{number}");
+        let (folder, stem) = split(&self.prefix);
+        let prefix = format!("{folder}{}{end}", cut(stem, MAX_COMPONENT_BYTES - MAX_SUFFIX_BYTES - end.len()));
+        let told = match split(&self.told) {
+            (_, "") => self.told.clone(),
+            (_, name) if self.codec != ImageCodec::Jpeg && name.ends_with(self.codec.extension()) => {
+                format!("{prefix}{}", self.codec.extension())
+            }
+            _ => prefix.clone(),
+        };
+        Self { prefix, told, ..self.clone() }
+    }
+
     /// All images are one object, which each of them replaces.
     pub fn is_one(&self) -> bool {
         self.suffix == ImageSuffix::NoneOverwrite
@@ -127,6 +151,23 @@ mod tests {
         {
             assert_eq!(names(prefix, "sales", ImageSuffix::Index).told, told);
         }
+    }
+
+    #[test]
+    fn a_variant_has_other_names_for_everything() {
+        for (prefix, suffix, reserved, told) in [
+            ("d/a", ImageSuffix::Index, "d/a-2_00000.jpeg", "d/a-2"),
+            ("d/a", ImageSuffix::Timestamp, "d/a-2_19700101000000000.jpeg", "d/a-2"),
+            ("a.png", ImageSuffix::NoneOverwrite, "a-2.png", "a-2.png"),
+            ("d/", ImageSuffix::NoneOverwrite, "d/sales-2022-10-04T011306-2.jpeg", "d/"),
+        ] {
+            let names = names(prefix, "sales", suffix);
+            assert_eq!(names.numbered(1), names);
+            let second = names.numbered(2);
+            assert_eq!((second.reserved().as_str(), second.told.as_str()), (reserved, told), "{prefix}");
+        }
+        let long = names(&"x".repeat(300), "sales", ImageSuffix::Timestamp).numbered(10_000);
+        assert!(long.reserved().len() <= MAX_COMPONENT_BYTES && long.prefix.ends_with("-10000"));
     }
 
     #[test]

@@ -103,11 +103,16 @@ impl SegmentNaming {
 impl SegmentNames {
     /// Name of a segment, relative to the playlists. `begin`: local time of where it begins.
     pub fn segment(&self, index: u32, begin: NaiveDateTime) -> String {
-        let extension = self.format.extension();
         match self.suffix {
-            SegmentSuffix::Index => format!("{}_{index:05}{extension}", self.prefix),
-            SegmentSuffix::Timestamp => format!("{}_{}{extension}", self.prefix, begin.format("%Y%m%d%H%M%S%3f")),
+            SegmentSuffix::Index => self.indexed(index),
+            SegmentSuffix::Timestamp => {
+                format!("{}_{}{}", self.prefix, begin.format("%Y%m%d%H%M%S%3f"), self.format.extension())
+            }
         }
+    }
+
+    fn indexed(&self, index: u32) -> String {
+        format!("{}_{index:05}{}", self.prefix, self.format.extension())
     }
 
     /// Name of the init segment, relative to the playlists, where the format has one.
@@ -118,6 +123,30 @@ impl SegmentNames {
     /// Storage path of a playlist or segment.
     pub fn path(&self, name: &str) -> String {
         format!("{}{name}", self.directory)
+    }
+
+    /// Storage paths that no other output may have: those of the playlists, of the init segment and, where segments are
+    /// counted, of the first one.
+    pub fn reserved(&self) -> Vec<String> {
+        let first = (self.suffix == SegmentSuffix::Index).then(|| self.indexed(0));
+        let names = [Some(self.playlist.clone()), self.live_playlist.clone(), self.init(), first];
+        names.into_iter().flatten().map(|name| self.path(&name)).collect()
+    }
+
+    /// Variant `number` of all names: 1 is the names themselves, 2 has `a-2.m3u8` and `a-2_00000.ts`.
+    pub fn numbered(&self, number: u32) -> Self {
+        if number == 1 {
+            return self.clone();
+        }
+        let end = format!("-{number}");
+        let playlist = |name: &str| format!("{}{end}{PLAYLIST}", name.strip_suffix(PLAYLIST).unwrap_or(name));
+        let (folder, stem) = split(&self.prefix);
+        Self {
+            playlist: playlist(&self.playlist),
+            live_playlist: self.live_playlist.as_deref().map(playlist),
+            prefix: format!("{folder}{}{end}", cut(stem, MAX_STEM_BYTES - end.len())),
+            ..self.clone()
+        }
     }
 
     /// Storage path of the playlist.
@@ -209,6 +238,20 @@ mod tests {
             (names.segment(7, now()), names.init()),
             ("e/x_20221004011306078.m4s".into(), Some("e/x_init.mp4".into()))
         );
+    }
+
+    #[test]
+    fn a_variant_has_other_names_for_everything() {
+        let mut names = naming("e/x", "d/a", "d/live").resolve(&facts("sales"), now());
+        assert_eq!(names.reserved(), ["d/a.m3u8", "d/live.m3u8", "d/e/x_00000.ts"]);
+        assert_eq!(names.numbered(1), names);
+        assert_eq!(names.numbered(2).reserved(), ["d/a-2.m3u8", "d/live-2.m3u8", "d/e/x-2_00000.ts"]);
+        (names.suffix, names.format) = (SegmentSuffix::Timestamp, SegmentFormat::FragmentedMp4);
+        assert_eq!(names.numbered(12).reserved(), ["d/a-12.m3u8", "d/live-12.m3u8", "d/e/x-12_init.mp4"]);
+        let long = naming(&"x".repeat(300), &"a".repeat(300), "").resolve(&facts("sales"), now()).numbered(10_000);
+        for name in [&long.playlist, &long.segment(4_000_000_000, now())] {
+            assert!(name.len() <= MAX_COMPONENT_BYTES && name.contains("-10000"), "{name}");
+        }
     }
 
     #[test]

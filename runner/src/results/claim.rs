@@ -1,7 +1,8 @@
 //! A name on this machine's disk becomes a file of this egress and of no other. A wanted name goes in, a new empty file
 //! comes out: it is made with `O_EXCL`, so of two runners that want one name, on one machine or one share, each gets a
 //! file of its own, and what lay there before is never written to. Blocks for as long as the disk does: call it where
-//! that is allowed, with a bound ([`within`]).
+//! that is allowed, with a bound ([`within`]). Objects of an HLS output are written whole and later, so their names
+//! are only held meanwhile, by a hidden file each ([`claim_segments`]).
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, openat, renameat, renameat_with, statat, unlinkat};
 use rustix::io::Errno;
 use spillway_ipc::FileId;
+use spillway_plan::segment_name::SegmentNames;
 use spillway_process::LocalRoot;
 use tokio::task::spawn_blocking;
 
@@ -84,6 +86,70 @@ pub fn claim(filename: &str, root: &LocalRoot) -> Result<(OutputPath, Claim), Ou
     Err(OutputError::Taken { path: location, names: MAX_NAMES })
 }
 
+/// The names of an HLS output, or their first numbered variant of which nothing is there and no other output holds anything.
+/// They are held until the claims go, by `holder`: what a dead attempt of the same one has held is free. Where segments are
+/// named by time, they are not looked at.
+///
+/// # Errors
+/// As of [`claim`].
+pub fn claim_segments(
+    names: &SegmentNames,
+    root: &LocalRoot,
+    holder: &str,
+) -> Result<(SegmentNames, Vec<Claim>), OutputError> {
+    for number in 1..=MAX_NAMES {
+        let tried = names.numbered(number);
+        let held =
+            tried.reserved().iter().map(|name| hold(name, root, holder)).collect::<Result<Option<Vec<_>>, _>>()?;
+        if let Some(claims) = held {
+            return Ok((tried, claims));
+        }
+    }
+    Err(OutputError::Taken { path: root.locate(names.playlist_path()), names: MAX_NAMES })
+}
+
+/// Removes what a dead attempt has held of these names, whose objects are complete now. Failures are ignored: hidden files
+/// stay.
+pub fn release_segments(names: &SegmentNames, root: &LocalRoot, holder: &str) {
+    for name in names.reserved() {
+        // Held once more, and no longer.
+        drop(hold(&name, root, holder));
+    }
+}
+
+/// Who holds the names of output `output`.
+pub fn holder(egress_id: &str, output: u32) -> String {
+    format!("{egress_id}/{output}")
+}
+
+/// `None`: there is a file of that name, or another output holds it.
+fn hold(filename: &str, root: &LocalRoot, holder: &str) -> Result<Option<Claim>, OutputError> {
+    let location = root.locate(filename);
+    let refused = |source: io::Error| OutputError::File { path: location.clone(), source };
+    let (Some(folder_path), Some(name)) = (location.parent(), location.file_name().and_then(|name| name.to_str()))
+    else {
+        return Err(refused(io::ErrorKind::InvalidFilename.into()));
+    };
+    let folder =
+        root.make_folder(folder_path).map_err(|source| OutputError::Folder { path: folder_path.to_owned(), source })?;
+    let hidden = format!(".{name}.claim");
+    if read_small(&folder, &hidden).is_some_and(|content| content == holder.as_bytes()) {
+        // Of an attempt that was killed.
+        let _ = unlinkat(&folder, &hidden, AtFlags::empty());
+    }
+    let file = match openat(&folder, &hidden, NEW_FILE, Mode::from_raw_mode(0o666)) {
+        Ok(file) => File::from(file),
+        Err(Errno::EXIST) => return Ok(None),
+        Err(error) => return Err(refused(error.into())),
+    };
+    let id = FileId::of(&file.metadata().map_err(refused)?);
+    let claim = Claim { folder, name: hidden, file, id, kept: false };
+    (&claim.file).write_all(holder.as_bytes()).map_err(refused)?;
+    // Only now: what held the name until now has written by now.
+    let is_there = statat(&claim.folder, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+    Ok((!is_there).then_some(claim))
+}
+
 /// What else than a file lies there, where a recording is certainly not wanted.
 fn special(folder: &OwnedFd, name: &str) -> Option<&'static str> {
     let stat = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
@@ -153,7 +219,7 @@ impl Claim {
             }
             match moved {
                 Ok(()) => return Ok(tried),
-                Err(Errno::EXIST) if self.read_beside(&tried).is_some_and(|content| is_ours(&content)) => {
+                Err(Errno::EXIST) if read_small(&self.folder, &tried).is_some_and(|content| is_ours(&content)) => {
                     renameat(folder, unfinished, folder, &tried)?;
                     return Ok(tried);
                 }
@@ -163,18 +229,19 @@ impl Claim {
         }
         Err(io::ErrorKind::AlreadyExists.into())
     }
+}
 
-    fn read_beside(&self, name: &str) -> Option<Vec<u8>> {
-        let there = statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        if FileType::from_raw_mode(there.st_mode) != FileType::RegularFile {
-            return None;
-        }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(openat(&self.folder, name, flags, Mode::empty()).ok()?);
-        let mut content = Vec::new();
-        file.take(MAX_MANIFEST).read_to_end(&mut content).ok()?;
-        Some(content)
+/// The beginning of a file of this folder that a manifest of ours fits into.
+fn read_small(folder: &OwnedFd, name: &str) -> Option<Vec<u8>> {
+    let there = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    if FileType::from_raw_mode(there.st_mode) != FileType::RegularFile {
+        return None;
     }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(openat(folder, name, flags, Mode::empty()).ok()?);
+    let mut content = Vec::new();
+    file.take(MAX_MANIFEST).read_to_end(&mut content).ok()?;
+    Some(content)
 }
 
 impl Drop for Claim {

@@ -15,7 +15,7 @@ use spillway_plan::EgressPlan;
 use spillway_plan::manifest::{self, Manifest, ManifestFile, ManifestImage, ManifestPlaylist};
 
 pub use output::{OutputError, OutputPath};
-pub(crate) use output::{filename, image_names, numbered, private_folder, segment_names};
+pub(crate) use output::{filename, image_names, known, numbered, private_folder, segment_names};
 
 use claim::Claim;
 

@@ -131,6 +131,26 @@ pub fn image_names(plan: &EgressPlan, images: &ImagesOutput, track: &TrackFacts,
     images.names(&name_facts(plan, track), now)
 }
 
+/// What `resolve` makes of plan and facts, if no fact that is still to come changes it.
+pub fn known<T: PartialEq>(plan: &EgressPlan, resolve: impl Fn(&EgressPlan, &TrackFacts) -> T) -> Option<T> {
+    let with = |mark: &str| {
+        let mut plan = plan.clone();
+        if plan.room_id.is_empty() {
+            plan.room_id = mark.to_owned();
+        }
+        let track = TrackFacts {
+            publisher_identity: mark.to_owned(),
+            track_id: mark.to_owned(),
+            track_kind: mark.to_owned(),
+            track_source: mark.to_owned(),
+            ..TrackFacts::default()
+        };
+        resolve(&plan, &track)
+    };
+    let resolved = with("a");
+    (resolved == with("b")).then_some(resolved)
+}
+
 fn name_facts(plan: &EgressPlan, track: &TrackFacts) -> NameFacts {
     let mut facts = NameFacts::of(plan);
     for (known, fact) in [

@@ -42,6 +42,10 @@ impl FileSalvager<'_> {
             abort(&*self.store, &checkpoint.upload, ABORT_TIMEOUT).await;
             return Ok(None);
         }
+        if let Some(bytes) = checkpoint.stored {
+            let location = self.store.location(&file.filename);
+            return Ok(Some(Stored { bytes, etag: String::new(), location }));
+        }
         let mut sent = None;
         if let Some(spooled) = spooled
             && let Some(machine) = self.resumed(checkpoint, &spooled).await
@@ -202,5 +206,41 @@ impl FileSalvager<'_> {
         F: Future<Output = Result<T, StorageError>>,
     {
         retry_until(self.give_up, self.settings.waits(), &*self.store, "salvage", act).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spillway_storage::RamStorage;
+
+    use super::*;
+    use crate::results::FileNumber;
+
+    #[tokio::test]
+    async fn an_object_that_is_known_to_be_made_is_not_asked_for() {
+        let ram = RamStorage::new();
+        let meta = Meta::of("video/mp4");
+        let upload = ram.begin("a.mp4", &meta).await.unwrap();
+        let checkpoint = |stored| UploadCheckpoint {
+            backup: false,
+            upload: upload.clone(),
+            completing: true,
+            stored,
+            layout: PartLayout::Uniform(100),
+            parts: vec![],
+            left: vec![],
+        };
+        let number = FileNumber { file: 0, output: 0, index: 0 };
+        let mut file = FileCheckpoint::new(number, "a.mp4".into(), Container::Mp4, "/spool/EG_1/0.mp4".into());
+        file.started_at = Some(1);
+        let salvager = FileSalvager {
+            store: Arc::new(ram.clone()),
+            meta: meta.clone(),
+            settings: &UploadSettings::default(),
+            give_up: Instant::now() + Duration::from_secs(1),
+        };
+        let stored = salvager.save(&file, &checkpoint(Some(7)), None).await.unwrap().unwrap();
+        assert_eq!((stored.bytes, stored.location), (7, ram.location("a.mp4")));
+        assert_eq!(salvager.save(&file, &checkpoint(None), None).await.map(|stored| stored.is_some()), Ok(false));
     }
 }

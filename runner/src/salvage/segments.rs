@@ -12,6 +12,7 @@ use spillway_process::LocalRoot;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::results::claim;
 use crate::upload::checkpoint::CheckpointWriter;
 use crate::upload::objects::ObjectUploads;
 use crate::upload::segments::{
@@ -70,6 +71,7 @@ impl SegmentsSalvager<'_> {
             // A folder of that path belongs to something else.
             checkpoint.folder = PathBuf::new();
         }
+        let root = place.root().cloned();
         let mut machine = SegmentsMachine::resume(&checkpoint, place.locate());
         let objects = place.uploads(self.settings.clone());
         for (n, name, bytes) in machine.pending() {
@@ -92,6 +94,10 @@ impl SegmentsSalvager<'_> {
             spool_cap: u64::MAX,
         });
         let result = upload.finish().await;
+        if let Some(root) = root {
+            let (names, holder) = (checkpoint.names, claim::holder(egress_id, checkpoint.output));
+            let _ = spawn_blocking(move || claim::release_segments(&names, &root, &holder)).await;
+        }
         Ok(SalvagedSegments { result, finished })
     }
 }

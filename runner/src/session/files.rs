@@ -2,9 +2,9 @@
 //! outcome of uploads come in; sizes, facts for the EgressInfo and results come out. Runs in the session's task; blocks for
 //! no disk and no store except in the calls that are `async`.
 
+mod file;
+
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -12,16 +12,16 @@ use spillway_ipc::{FileId, MediaEvent, Quality, TrackFacts};
 use spillway_plan::{Container, manifest};
 use spillway_protocol::ledger::Fact;
 use tokio::task::spawn_blocking;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::report::FilesProgress;
 use crate::results::claim::Claim;
 use crate::results::{self, FileNumber, FileResult, OutputPath};
 use crate::upload::checkpoint::{CheckpointWriter, FileCheckpoint};
-use crate::upload::{FileUpload, PreparedOutputs, StoredObject, UploadFailure};
+use crate::upload::{FileUpload, PreparedOutputs};
+use file::{DiskLook, FileState, FileTarget, SessionFile};
 
-/// How exactly the checkpoint knows the length of a file on the disk, nanoseconds of media.
-const CHECKPOINT_EVERY_NS: u64 = 500_000_000;
+pub use file::UploadSummary;
 
 /// All files of one recording.
 pub struct SessionFiles {
@@ -31,59 +31,6 @@ pub struct SessionFiles {
     checkpoint_writer: CheckpointWriter,
     /// Unix nanoseconds of the first recorded instant.
     started_at: Option<i64>,
-}
-
-/// One file of this egress.
-struct SessionFile {
-    number: FileNumber,
-    output_path: OutputPath,
-    track: TrackFacts,
-    target: FileTarget,
-    /// Unix nanoseconds of the end of the file that it follows, of the same output.
-    follows_at: Option<i64>,
-    /// The EgressInfo has its name.
-    reported: bool,
-    /// As the media process said last.
-    bytes: u64,
-    media_ns: u64,
-    /// Media when the checkpoint last took note of a file on the disk.
-    checkpointed_ns: Option<u64>,
-    quality: Option<Quality>,
-    state: FileState,
-}
-
-enum FileTarget {
-    /// It stays on this machine's disk.
-    Disk(Arc<Claim>),
-    /// It lies in the spool, for a store.
-    Store(Box<FileUpload>),
-}
-
-#[derive(Clone, Debug)]
-enum FileState {
-    /// The media process writes it.
-    Recording,
-    /// The media process has closed it. Unix nanoseconds.
-    Sealed { started_at: i64, ended_at: i64 },
-    /// Nothing more is written; what it will be when all of it is stored.
-    Uploading(FileResult),
-    /// It is where it was asked to be, or as much of it as there is.
-    Stored(FileResult),
-    /// Nothing of it is kept.
-    Failed,
-}
-
-/// What the uploads of all files came to.
-#[derive(Default)]
-pub struct UploadSummary {
-    /// At least one file is in its backup store.
-    pub used_backup: bool,
-    /// Uploads were taken over by a later attempt.
-    pub gone: bool,
-    /// Messages for the user, one per file that is not where it was asked to be.
-    pub failures: Vec<String>,
-    /// Spool files that stay because they could not be stored.
-    pub spooled: Vec<PathBuf>,
 }
 
 impl SessionFiles {
@@ -158,10 +105,15 @@ impl SessionFiles {
                 }
             }
             MediaEvent::Closed { file, bytes, started_at, ended_at, quality } => {
+                let any = self.started_at.is_some() && ended_at > started_at;
                 if let Some(known) = self.find(*file) {
                     known.bytes = *bytes;
                     known.quality = Some(quality.clone());
                     known.state = FileState::Sealed { started_at: *started_at, ended_at: *ended_at };
+                    // After a change of codec the recording may go on in another file for hours.
+                    if let Some(upload) = known.upload().filter(|_| any) {
+                        upload.close();
+                    }
                 }
             }
             _ => {}
@@ -236,7 +188,7 @@ impl SessionFiles {
         }
     }
 
-    /// Finishes the uploads of sealed files, all at once; of files in which nothing was recorded, nothing stays. `report`
+    /// Waits for the uploads of sealed files, all at once; of files in which nothing was recorded, nothing stays. `report`
     /// takes what the EgressInfo says of an object that has another name than its file was opened with.
     pub async fn finish_uploads(&mut self, report: impl Fn(Fact)) -> UploadSummary {
         let finished = join_all(self.files.iter().map(SessionFile::finish_upload)).await;
@@ -312,147 +264,5 @@ impl SessionFiles {
     /// What was really recorded of each file that the media process has closed.
     pub fn qualities(&self) -> impl Iterator<Item = &Quality> {
         self.files.iter().filter_map(|file| file.quality.as_ref())
-    }
-}
-
-impl SessionFile {
-    fn upload(&self) -> Option<&FileUpload> {
-        match &self.target {
-            FileTarget::Store(upload) => Some(upload),
-            FileTarget::Disk(_) => None,
-        }
-    }
-
-    fn is_told(&self) -> bool {
-        match self.state {
-            FileState::Recording | FileState::Sealed { .. } => self.follows_at.is_none() || self.media_ns > 0,
-            FileState::Uploading(_) | FileState::Stored(_) => true,
-            FileState::Failed => false,
-        }
-    }
-
-    fn wrote(&mut self, end: u64, sealed_to: u64, media_ns: u64, checkpoint_writer: &CheckpointWriter) {
-        (self.bytes, self.media_ns) = (end, media_ns);
-        match &self.target {
-            FileTarget::Store(upload) => upload.wrote(sealed_to, media_ns),
-            FileTarget::Disk(_) if self.checkpointed_ns.is_none_or(|noted| media_ns >= noted + CHECKPOINT_EVERY_NS) => {
-                self.checkpointed_ns = Some(media_ns);
-                checkpoint_writer.update(self.number.file, |checkpoint| checkpoint.media = vec![(end, media_ns)]);
-            }
-            FileTarget::Disk(_) => {}
-        }
-    }
-
-    /// Unix nanoseconds of first and last instant; `None`: nothing was recorded.
-    fn times(&self, started_at: Option<i64>) -> Option<(i64, i64)> {
-        let (from, to) = if let FileState::Sealed { started_at, ended_at } = self.state {
-            (started_at, ended_at)
-        } else {
-            let at = self.follows_at.or(started_at)?;
-            (at, at.saturating_add_unsigned(self.media_ns))
-        };
-        // The recording ended before the new codec was: the file before it has everything.
-        (self.follows_at.is_none() || to > from).then_some((from, to))
-    }
-
-    /// Unix nanoseconds of its last instant, if it is closed.
-    fn sealed_at(&self) -> Option<i64> {
-        if let FileState::Sealed { ended_at, .. } = self.state { Some(ended_at) } else { None }
-    }
-
-    fn disk_look(&self, started_at: Option<i64>) -> DiskLook {
-        DiskLook {
-            claim: if let FileTarget::Disk(claim) = &self.target { Some(claim.clone()) } else { None },
-            path: self.output_path.location.clone(),
-            remove: self.times(started_at).is_none(),
-        }
-    }
-
-    fn recording_ended(&mut self, on_disk: Option<u64>, started_at: Option<i64>) {
-        let Some((started_at, ended_at)) = self.times(started_at) else {
-            self.state = FileState::Failed;
-            return;
-        };
-        let result = FileResult {
-            number: self.number,
-            filename: self.output_path.filename.clone(),
-            location: self.output_path.display.clone(),
-            bytes: on_disk.unwrap_or(self.bytes),
-            started_at,
-            ended_at,
-            used_backup: false,
-        };
-        self.state = match self.target {
-            FileTarget::Store(_) => FileState::Uploading(result),
-            FileTarget::Disk(_) => FileState::Stored(result),
-        };
-    }
-
-    async fn finish_upload(&self) -> Option<Result<StoredObject, UploadFailure>> {
-        match (&self.state, &self.target) {
-            (FileState::Uploading(_), FileTarget::Store(upload)) => Some(upload.finish().await),
-            (FileState::Failed, FileTarget::Store(upload)) => {
-                upload.abandon().await;
-                None
-            }
-            _ => None,
-        }
-    }
-
-    fn uploaded(
-        &mut self,
-        finished: Result<StoredObject, UploadFailure>,
-        summary: &mut UploadSummary,
-        report: &impl Fn(Fact),
-    ) {
-        let FileState::Uploading(mut result) = std::mem::replace(&mut self.state, FileState::Failed) else { return };
-        let kept = match finished {
-            Ok(stored) => Some(stored),
-            Err(failure) => {
-                summary.spooled.extend(self.upload().map(|upload| upload.spool_path().to_owned()));
-                summary.gone |= failure.gone;
-                summary.failures.push(failure.message);
-                failure.kept.map(|(kept, media_ns)| {
-                    result.ended_at = result.started_at.saturating_add_unsigned(kept.skipped_ns + media_ns);
-                    kept
-                })
-            }
-        };
-        let Some(kept) = kept else { return };
-        if kept.filename != result.filename {
-            let (index, filename) = (result.number.index, kept.filename.clone());
-            report(Fact::FileOpened { index, filename, location: String::new() });
-        }
-        result.filename = kept.filename;
-        result.started_at = result.started_at.saturating_add_unsigned(kept.skipped_ns);
-        (result.location, result.bytes) = (kept.location, kept.bytes);
-        result.used_backup = kept.used_backup;
-        summary.used_backup |= kept.used_backup;
-        self.state = FileState::Stored(result);
-    }
-}
-
-/// What the disk has of one file; runs on a blocking thread.
-struct DiskLook {
-    claim: Option<Arc<Claim>>,
-    path: PathBuf,
-    remove: bool,
-}
-
-impl DiskLook {
-    /// Bytes of the file; `None`: nothing was recorded and it is removed, or the disk does not say.
-    fn run(&self) -> Option<u64> {
-        if self.remove {
-            let removed = self.claim.as_ref().map_or_else(|| fs::remove_file(&self.path), |claim| claim.remove());
-            if let Err(error) = removed {
-                debug!(%error, path = %self.path.display(), "empty file not removed");
-            }
-            return None;
-        }
-        let bytes = match &self.claim {
-            Some(claim) => claim.bytes(),
-            None => fs::metadata(&self.path).map(|metadata| metadata.len()),
-        };
-        bytes.ok()
     }
 }

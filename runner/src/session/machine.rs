@@ -10,6 +10,7 @@ use spillway_protocol::Code;
 use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
 
 use crate::events::{SessionEvent, StopSource};
+use crate::results::FileNumber;
 
 /// A longer gap between two of our own ticks means that we were away (stopped, starved); events of the
 /// media process from that time may not have been read yet.
@@ -70,17 +71,21 @@ pub struct OpenOutputs {
     open: BTreeSet<u32>,
     /// Streams that fail leave the egress well as long as another output is open: each has its own result.
     streams: Option<u32>,
+    /// Of those that are files: place in the EgressInfo's list of files.
+    files: BTreeMap<u32, usize>,
 }
 
 impl OpenOutputs {
     /// All outputs of a plan, but for streams of which none is there yet.
     pub fn of(plan: &EgressPlan) -> Self {
         let mut open: BTreeSet<u32> = (0..u32::try_from(plan.outputs.len()).unwrap_or(u32::MAX)).collect();
+        let files = open.iter().filter(|output| plan.file(**output).is_some());
+        let files = files.map(|output| (*output, FileNumber::new(plan, *output, *output).index)).collect();
         let streams = plan.streams();
         if let Some((output, StreamsOutput { count: 0, .. })) = streams {
             open.remove(&output);
         }
-        Self { open, streams: streams.map(|(output, _)| output) }
+        Self { open, streams: streams.map(|(output, _)| output), files }
     }
 }
 
@@ -243,9 +248,13 @@ impl Session {
             return if goes_on { self.stop(EgressEndReason::Failure, now) } else { vec![] };
         }
         let note = if goes_on { format!("{message}; the other outputs go on") } else { message.clone() };
+        let file_failed = |index: &usize| Fact::FileFailed { index: *index, message: message.clone() };
+        let failed = self.open.files.get(&output).map(file_failed);
         self.failed.get_or_insert((code, message));
         let close = goes_on.then_some(SessionEffect::CloseOutput(output));
-        close.into_iter().chain([SessionEffect::Report(Fact::Noted(note))]).collect()
+        // The note is what sends an update: it comes last.
+        let facts = failed.into_iter().chain([Fact::Noted(note)]).map(SessionEffect::Report);
+        close.into_iter().chain(facts).collect()
     }
 
     fn stop(&mut self, why: EgressEndReason, now: Instant) -> Vec<SessionEffect> {

@@ -33,8 +33,8 @@ pub(super) struct OpenedOutputs {
 /// Opens and tries the stores of all outputs. Names that do not depend on tracks are of the time `now`.
 ///
 /// # Errors
-/// A store refuses for good and there is no backup that does not, or there is no folder for segments or images: the message
-/// for the user. What was begun is aborted.
+/// A store or disk refuses for good and there is no backup that does not, or there is no folder for segments or images: the
+/// message for the user. What was begun is aborted.
 pub(super) async fn open_outputs(
     plan: &EgressPlan,
     resources: UploadResources,
@@ -45,7 +45,15 @@ pub(super) async fn open_outputs(
     let files = PreparedOutputs::open(plan, resources.clone(), now, session);
     let (files, objects) = tokio::join!(files, open_objects(plan, &resources, root, now));
     match (files, objects) {
-        (Ok(files), Ok((segments, images))) => Ok(OpenedOutputs { files, segments, images }),
+        (Ok(mut files), Ok((mut segments, mut images))) => {
+            images.share_names(|output| files.names(output));
+            let claimed = segments.claim_names(plan, now, PLACE_TIMEOUT, |output| files.names(output)).await;
+            if let Err(error) = claimed {
+                tokio::join!(files.abandon(), segments.abandon(), images.abandon());
+                return Err(error.to_string());
+            }
+            Ok(OpenedOutputs { files, segments, images })
+        }
         (Ok(mut files), Err(message)) => {
             files.abandon().await;
             Err(message)

@@ -90,6 +90,9 @@ pub struct UploadCheckpoint {
     /// Every part was stored and the store was asked to complete the object.
     #[serde(default)]
     pub completing: bool,
+    /// The object is made, and has so many bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<u64>,
     /// How the object is cut into parts.
     pub layout: PartLayout,
     /// Part `n` is `parts[n - 1]`.

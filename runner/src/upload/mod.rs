@@ -27,6 +27,7 @@ mod outcome;
 pub(crate) use abort::abort;
 pub(crate) use attempts::until as retry_until;
 pub(crate) use candidates::candidates;
+pub(crate) use names::ObjectNames;
 pub use object_place::ObjectPlace;
 pub use outcome::{StoredObject, UploadFailure, UploadProgress};
 pub use prepare::{PreparedOutputs, UploadResources, spool_share};

@@ -24,8 +24,8 @@ pub struct ObjectPlace {
 }
 
 impl ObjectPlace {
-    /// Opens the stores and tries the first one, and the other if that refuses: an upload of `probe` is begun and aborted.
-    /// Without destinations, or with [`Destination::Disk`], objects are files below `root`.
+    /// Opens the stores and tries the first one, and the other if that refuses or cannot be opened: an upload of `probe` is
+    /// begun and aborted. Without destinations, or with [`Destination::Disk`], objects are files below `root`.
     ///
     /// # Errors
     /// A store refuses for good and there is no backup that does not: the message for the user. A store that does not
@@ -44,18 +44,24 @@ impl ObjectPlace {
             Some(backup @ Destination::Store(_)) => Some(stores.open(backup).await.map_err(|error| error.to_string())?),
             _ => None,
         };
-        let primary = stores.open(primary).await.map_err(|error| error.to_string())?;
-        let mut place = Self { primary: ObjectStore::Remote(primary.clone()), backup, primary_error: String::new() };
         let meta = Meta::of("application/json");
-        if let Err(error) = tried(&*primary, settings, &meta, None, probe).await {
-            warn!(%error, cause = %chain(&error), "store refuses");
-            let Some(backup) = &place.backup else { return Err(error.to_string()) };
-            tried(&**backup, settings, &meta, None, probe)
-                .await
-                .map_err(|second| format!("primary: {error}\nbackup: {second}"))?;
-            place.primary_error = error.to_string();
-        }
-        Ok(place)
+        let (opened, error) = match stores.open(primary).await {
+            Ok(store) => match tried(&*store, settings, &meta, None, probe).await {
+                Ok(_) => {
+                    return Ok(Self { primary: ObjectStore::Remote(store), backup, primary_error: String::new() });
+                }
+                Err(error) => (Some(store), error),
+            },
+            Err(error) => (None, error),
+        };
+        warn!(%error, cause = %chain(&error), "store refuses");
+        let Some(backup) = backup else { return Err(error.to_string()) };
+        tried(&*backup, settings, &meta, None, probe)
+            .await
+            .map_err(|second| format!("primary: {error}\nbackup: {second}"))?;
+        // Nothing will be in a store that is not open.
+        let primary = ObjectStore::Remote(opened.unwrap_or_else(|| backup.clone()));
+        Ok(Self { primary, backup: Some(backup), primary_error: error.to_string() })
     }
 
     /// That of a dead attempt; nothing is tried.
@@ -70,6 +76,10 @@ impl ObjectPlace {
     ) -> Result<Self, String> {
         let untried = UploadSettings { write_check: false, ..UploadSettings::default() };
         let mut place = Self::open(destinations, root, stores, &untried, "").await?;
+        if !place.primary_error.is_empty() {
+            // Where its objects are would not be known.
+            return Err(place.primary_error);
+        }
         if on_backup {
             place.primary_error = "given up by an earlier attempt".to_owned();
         }
@@ -80,6 +90,14 @@ impl ObjectPlace {
     pub fn locate(&self) -> Arc<dyn Fn(&str) -> String + Send + Sync> {
         let primary = self.primary.clone();
         Arc::new(move |name| primary.location(name))
+    }
+
+    /// Objects stay on this machine, below this root.
+    pub fn root(&self) -> Option<&LocalRoot> {
+        match &self.primary {
+            ObjectStore::Disk(root) => Some(root),
+            ObjectStore::Remote(_) => None,
+        }
     }
 
     /// Objects go to a store, and do not stay on this machine.
@@ -99,6 +117,62 @@ impl ObjectPlace {
                 ObjectUploads::new(ObjectStore::Remote(backup), None, self.primary_error, settings)
             }
             backup => ObjectUploads::new(self.primary, backup, String::new(), settings),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use spillway_plan::destination::S3;
+    use spillway_plan::{Provider, Store};
+    use spillway_storage::unreliable::FaultMode;
+    use spillway_storage::{RamStorage, StorageError, StorageErrorKind, Unreliable};
+
+    use super::*;
+    use crate::upload::objects::ObjectEvent;
+
+    fn bucket(name: &str) -> Destination {
+        let provider = Provider::S3(Box::new(S3 { bucket: name.into(), ..S3::default() }));
+        Destination::Store(Box::new(Store { provider, prefix: String::new(), presign: false }))
+    }
+
+    /// The backup, and a primary store that cannot be opened, or refuses.
+    #[derive(Debug)]
+    struct TwoStores {
+        primary: Option<Unreliable>,
+        backup: RamStorage,
+    }
+
+    #[async_trait]
+    impl StoreFactory for TwoStores {
+        async fn open(&self, destination: &Destination) -> Result<Arc<dyn Storage>, StorageError> {
+            if *destination == bucket("backup") {
+                return Ok(Arc::new(self.backup.clone()));
+            }
+            let denied = || StorageError::new(StorageErrorKind::Denied, "S3", "open", "no credentials");
+            self.primary.clone().map(|primary| Arc::new(primary) as Arc<dyn Storage>).ok_or_else(denied)
+        }
+    }
+
+    #[tokio::test]
+    async fn the_backup_takes_over_from_a_store_that_refuses_or_cannot_be_opened() {
+        let refusing = Unreliable::new(Arc::new(RamStorage::new()));
+        refusing.set_fault_mode(FaultMode::Refusing(StorageErrorKind::Denied));
+        let (root, settings) = (LocalRoot::confined("/nowhere"), UploadSettings::default());
+        for primary in [None, Some(refusing)] {
+            let stores = TwoStores { primary, backup: RamStorage::new() };
+            let to = |backup| Destinations { primary: bucket("primary"), backup };
+            let open = async |to: Destinations| ObjectPlace::open(Some(&to), &root, &stores, &settings, "p.json").await;
+            assert!(open(to(None)).await.is_err());
+            let place = open(to(Some(bucket("backup")))).await.unwrap();
+            assert!(place.has_backup() && place.is_remote());
+            let mut objects = place.uploads(settings.clone());
+            assert!(objects.on_backup());
+            objects.put_text("a.m3u8".into(), Bytes::from_static(b"text"), Meta::default());
+            assert!(matches!(objects.next().await, ObjectEvent::Text { result: Ok(_), .. }));
+            assert_eq!(stores.backup.keys(), ["a.m3u8"]);
         }
     }
 }

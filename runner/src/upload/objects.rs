@@ -1,62 +1,36 @@
 //! Small whole objects of one output: the segments and playlists of an HLS output. Files of the spool and texts come in;
 //! what became of them comes out of [`ObjectUploads::next`]. Owned and polled by the task of that output: requests run beside
-//! it, at most four with files at once. Of a text that is replaced again and again only the newest is sent, and never two of
+//! it, with files `at_once` at most. Of a text that is replaced again and again only the newest is sent, and never two of
 //! one name at once: they could be stored in the wrong order.
 //!
 //! A store that fails is tried again for as long as the recording goes on. After `backup_after_ms`, or at once when it
 //! refuses, the backup takes over. After the end of the recording all is given up within `max_outage_ms`: files first, so that
 //! a store that takes texts still gets those that say so.
 
+mod giving_up;
+mod store;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustix::fs::renameat;
-use spillway_process::{LocalRoot, chain};
-use spillway_storage::{Meta, Storage, StorageError, StorageErrorKind, Stored};
+use spillway_storage::{Meta, Storage, StorageErrorKind, Stored};
 use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, warn};
 
-use super::attempts::until as retry_until;
+use super::attempts::put_small;
 use super::outage::StoreOutage;
 use super::settings::UploadSettings;
-use crate::results::claim::write_whole;
+use store::{LOCAL, PutError};
 
-/// Requests with files at once; texts are small and come on top.
-const FILES_AT_ONCE: usize = 4;
+pub use store::{ObjectFile, ObjectStore};
+
 /// How often deadlines are looked at while the store fails.
 const TICK: Duration = Duration::from_millis(250);
-/// After files were given up, texts may fail for this much longer, and for a quarter of `max_outage_ms` at most.
-const TEXTS_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(3600);
-const LOCAL: &str = "Local";
-
-/// Where objects go.
-#[derive(Clone, Debug)]
-pub enum ObjectStore {
-    /// Below a folder of this machine. An object of the same name is replaced.
-    Disk(LocalRoot),
-    /// A store.
-    Remote(Arc<dyn Storage>),
-}
-
-/// A whole file of the spool that becomes an object. It is removed when it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObjectFile {
-    /// Files go in the order of their numbers.
-    pub number: u32,
-    /// The object's name.
-    pub name: String,
-    /// In the spool.
-    pub path: PathBuf,
-    /// Content type.
-    pub meta: Meta,
-}
 
 /// What became of an object.
 #[derive(Debug)]
@@ -130,13 +104,6 @@ struct ObjectPut {
 enum PutContent {
     File(ObjectFile),
     Text(String),
-}
-
-#[derive(Debug)]
-enum PutError {
-    /// The spool file cannot be read.
-    Spool(io::Error),
-    Store(StorageError),
 }
 
 impl ObjectUploads {
@@ -225,11 +192,7 @@ impl ObjectUploads {
     pub async fn put_small(&self, name: &str, bytes: Bytes, meta: &Meta, limit: Duration) -> Result<String, String> {
         let stored = match &self.store {
             ObjectStore::Disk(_) => self.store.put_text(name, bytes, meta).await,
-            ObjectStore::Remote(store) => {
-                let give_up = Instant::now() + limit;
-                let put = || store.put(name, bytes.clone(), meta);
-                retry_until(give_up, self.settings.waits(), &**store, "put", put).await
-            }
+            ObjectStore::Remote(store) => put_small(&**store, &self.settings, (name, bytes, meta), limit).await,
         };
         stored.map(|stored| stored.location).map_err(|error| error.to_string())
     }
@@ -288,8 +251,8 @@ impl ObjectUploads {
         if self.outage.until.is_some_and(|until| Instant::now() < until) {
             return;
         }
-        // While the store fails, one request at a time finds out when that is over.
-        let at_once = if self.outage.since.is_some() { 1 } else { FILES_AT_ONCE };
+        // While the store fails, one request at a time finds out when that is over. Texts are small and come on top.
+        let at_once = if self.outage.since.is_some() { 1 } else { self.settings.at_once.max(1) };
         while self.files_in_flight() < at_once
             && let Some((_, file)) = self.waiting.pop_first()
         {
@@ -362,160 +325,6 @@ impl ObjectUploads {
             PutContent::File(file) => ObjectEvent::Lost { number: file.number, message },
         });
     }
-
-    fn failed(&mut self, error: &StorageError) {
-        if self.outage.since.is_none() {
-            warn!(%error, cause = %chain(error), "store fails, objects wait in the spool");
-        }
-        self.outage.note(error);
-        if self.outage.is_refused() && (self.backup.is_some() || self.closed_at.is_some()) {
-            self.next_store();
-        } else {
-            self.check_deadlines();
-        }
-    }
-
-    fn check_deadlines(&mut self) {
-        let over = match &self.files_given_up {
-            Some(given_up) => self.outage.since.is_some() && Instant::now() >= given_up.texts_until,
-            None => {
-                let after_files = self.texts_timeout();
-                self.outage.is_over(self.backup.is_some(), self.closed_at, &self.settings, after_files)
-            }
-        };
-        if over {
-            self.next_store();
-        }
-    }
-
-    fn texts_timeout(&self) -> Duration {
-        TEXTS_TIMEOUT.min(Duration::from_millis(self.settings.max_outage_ms / 4))
-    }
-
-    /// The backup takes over; without one files are given up, and after them everything.
-    fn next_store(&mut self) {
-        let message = std::mem::take(&mut self.outage.message);
-        self.outage = StoreOutage::new(&self.settings);
-        if let Some(backup) = self.backup.take() {
-            warn!(error = message, backup = backup.name(), "primary store given up, backup takes over");
-            self.store = ObjectStore::Remote(backup);
-            self.on_backup = true;
-            self.primary_error = message;
-            self.events.push_back(ObjectEvent::BackupUsed);
-            return;
-        }
-        let message =
-            if self.on_backup { format!("primary: {}\nbackup: {message}", self.primary_error) } else { message };
-        if self.files_given_up.is_none() {
-            warn!(error = message, files = self.waiting.len(), "files given up");
-            let (any, texts_until) = (!self.waiting.is_empty(), Instant::now() + self.texts_timeout());
-            for number in std::mem::take(&mut self.waiting).into_keys() {
-                self.events.push_back(ObjectEvent::Lost { number, message: message.clone() });
-            }
-            self.files_given_up = Some(FilesGivenUp { message, any, texts_until });
-            return;
-        }
-        warn!(error = message, "objects given up");
-        for name in std::mem::take(&mut self.texts).into_keys() {
-            self.events.push_back(ObjectEvent::Text { name, result: Err(message.clone()) });
-        }
-        self.given_up = Some(message);
-    }
-}
-
-impl ObjectStore {
-    /// URL or path of an object for people; never a presigned link.
-    pub fn location(&self, name: &str) -> String {
-        match self {
-            Self::Disk(root) => root.locate(name).display().to_string(),
-            Self::Remote(store) => store.location(name),
-        }
-    }
-
-    /// Bytes of an object; `None` where there is none, or the store does not tell.
-    pub async fn bytes(&self, name: &str) -> Option<u64> {
-        match self {
-            Self::Disk(root) => {
-                let path = root.locate(name);
-                let metadata = spawn_blocking(move || fs::metadata(path)).await.ok()?.ok()?;
-                metadata.is_file().then_some(metadata.len())
-            }
-            Self::Remote(store) => match store.head(name).await {
-                Ok(object) => object.map(|object| object.bytes),
-                Err(error) => {
-                    debug!(%error, "object not seen");
-                    None
-                }
-            },
-        }
-    }
-
-    async fn put_file(&self, file: &ObjectFile) -> Result<Stored, PutError> {
-        let path = file.path.clone();
-        match self {
-            Self::Disk(root) => {
-                let (root, name) = (root.clone(), file.name.clone());
-                let made = spawn_blocking(move || match File::open(&path) {
-                    Ok(spooled) => {
-                        write_object(&root, &name, spooled).map_err(|error| PutError::Store(on_disk(&error)))
-                    }
-                    Err(error) => Err(PutError::Spool(error)),
-                });
-                made.await.unwrap_or_else(|panicked| Err(PutError::Spool(io::Error::other(panicked))))
-            }
-            Self::Remote(store) => {
-                let read = spawn_blocking(move || fs::read(path)).await;
-                let bytes = read.unwrap_or_else(|panicked| Err(io::Error::other(panicked))).map_err(PutError::Spool)?;
-                store.put(&file.name, bytes.into(), &file.meta).await.map_err(PutError::Store)
-            }
-        }
-    }
-
-    async fn put_text(&self, name: &str, text: Bytes, meta: &Meta) -> Result<Stored, StorageError> {
-        match self {
-            Self::Disk(root) => {
-                let (root, name) = (root.clone(), name.to_owned());
-                let made =
-                    spawn_blocking(move || write_object(&root, &name, &text[..]).map_err(|error| on_disk(&error)));
-                made.await.unwrap_or_else(|panicked| Err(on_disk(&io::Error::other(panicked))))
-            }
-            Self::Remote(store) => store.put(name, text, meta).await,
-        }
-    }
-}
-
-/// Makes a file below `root`, whole or not at all. A file of that name is replaced.
-fn write_object(root: &LocalRoot, name: &str, mut content: impl Read) -> io::Result<Stored> {
-    let path = root.locate(name);
-    let (Some(folder), Some(file_name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::InvalidFilename.into());
-    };
-    let folder = root.make_folder(folder)?;
-    let unfinished = format!(".{:016x}.part", rand::random::<u64>());
-    let written = write_whole(
-        &folder,
-        &unfinished,
-        |file| io::copy(&mut content, file),
-        |bytes| {
-            renameat(&folder, &unfinished, &folder, Path::new(file_name))?;
-            Ok(bytes)
-        },
-    );
-    Ok(Stored { bytes: written?, etag: String::new(), location: path.display().to_string() })
-}
-
-/// A disk that is full or away may be so for a while; anything else is a refusal.
-fn on_disk(error: &io::Error) -> StorageError {
-    let passes = matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::ResourceBusy
-            | io::ErrorKind::TimedOut
-            | io::ErrorKind::StaleNetworkFileHandle
-    );
-    let kind = if passes { StorageErrorKind::Busy } else { StorageErrorKind::Other };
-    StorageError::new(kind, LOCAL, "put", error.to_string())
 }
 
 #[cfg(test)]

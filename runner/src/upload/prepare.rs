@@ -24,7 +24,7 @@ use super::outcome::UploadProgress;
 use super::plan::PartLayout;
 use super::settings::UploadSettings;
 use super::spool;
-use super::stores::StoreFactory;
+use super::stores::{OpenedStores, StoreFactory};
 use super::task::{FileUpload, SpoolProgress, UploadTarget, Uploader};
 use crate::events::SessionEvent;
 use crate::results::{self, FileNumber, OutputError, OutputPath};
@@ -47,6 +47,8 @@ pub struct PreparedOutputs {
     resources: UploadResources,
     /// By output; `None`: it stays on the disk.
     outputs: Vec<Option<PreparedOutput>>,
+    /// By output, of every kind.
+    names: Vec<ObjectNames>,
     session: mpsc::Sender<SessionEvent>,
 }
 
@@ -62,37 +64,6 @@ struct PreparedOutput {
     name: Option<String>,
     /// Gives names to its objects.
     names: ObjectNames,
-}
-
-/// The stores of an egress' files. Each is opened once, however many files go there; each HLS output opens its own.
-struct OpenedStores<'a>(Vec<(&'a Destination, OpenedStore)>);
-
-type OpenedStore = Result<Arc<dyn Storage>, StorageError>;
-
-impl<'a> OpenedStores<'a> {
-    async fn open(plan: &EgressPlan, resources: &'a UploadResources) -> Self {
-        let mut distinct: Vec<&Destination> = vec![];
-        for (_, _, destinations) in stored_files(plan, resources) {
-            for destination in [Some(&destinations.primary), destinations.backup.as_ref()].into_iter().flatten() {
-                if matches!(destination, Destination::Store(_)) && !distinct.contains(&destination) {
-                    distinct.push(destination);
-                }
-            }
-        }
-        let opening: Vec<_> =
-            distinct.into_iter().map(|to| async move { (to, resources.stores.open(to).await) }).collect();
-        Self(join_all(opening).await)
-    }
-
-    fn number(&self, destination: &Destination) -> Option<usize> {
-        self.0.iter().position(|(known, _)| *known == destination)
-    }
-
-    /// `None`: it is no store.
-    fn get(&self, destination: &Destination) -> Option<Result<Arc<dyn Storage>, &StorageError>> {
-        let (_, opened) = self.0.get(self.number(destination)?)?;
-        Some(opened.as_ref().map(Arc::clone))
-    }
 }
 
 /// Number, output and destinations of each file of the plan that ends in a store.
@@ -124,11 +95,11 @@ impl PreparedOutputs {
         now: NaiveDateTime,
         session: mpsc::Sender<SessionEvent>,
     ) -> Result<Self, String> {
-        let stores = OpenedStores::open(plan, &resources).await;
-        let names = ObjectNames::default();
+        let destinations = stored_files(plan, &resources).map(|(_, _, destinations)| destinations);
+        let stores = OpenedStores::open(destinations, &*resources.stores).await;
+        let all_names = ObjectNames::of_outputs(&resources.destinations);
         let opening = stored_files(plan, &resources).map(|(number, output, destinations)| {
-            let to = [Some(&destinations.primary), destinations.backup.as_ref()].into_iter().flatten();
-            let names = names.for_stores(to.filter_map(|to| stores.number(to)).collect());
+            let names = all_names.get(number as usize).cloned().unwrap_or_default();
             // In the order of the request: the first output of a name has it.
             let name = known_name(plan, output, now).map(|name| names.take(&name));
             let (stores, resources) = (&stores, &resources);
@@ -147,7 +118,7 @@ impl PreparedOutputs {
             }
         }
         drop(stores);
-        let mut prepared = Self { resources, outputs, session };
+        let mut prepared = Self { resources, outputs, names: all_names, session };
         if let Some(message) = refused {
             prepared.abandon().await;
             return Err(message);
@@ -156,6 +127,11 @@ impl PreparedOutputs {
         // Should this process die while it waits for media, a salvage has to know what to abort.
         prepared.resources.checkpoint_writer.flush(FLUSH_TIMEOUT).await;
         Ok(prepared)
+    }
+
+    /// Gives names to the objects of output `output`, of whatever kind it is.
+    pub(crate) fn names(&self, output: u32) -> ObjectNames {
+        self.names.get(output as usize).cloned().unwrap_or_default()
     }
 
     fn checkpoint(&self, plan: &EgressPlan) {
@@ -316,6 +292,7 @@ impl PreparedOutput {
                 backup: !self.primary_error.is_empty(),
                 upload: upload.clone(),
                 completing: false,
+                stored: None,
                 layout: PartLayout::of(&rules, &resources.settings.parts, 0, None),
                 parts: vec![],
                 left: vec![],
@@ -345,22 +322,7 @@ async fn check(
 /// The object's name, if no fact that is still to come is part of it.
 fn known_name(plan: &EgressPlan, output: &FileOutput, now: NaiveDateTime) -> Option<String> {
     let container = output.container?;
-    let with = |mark: &str| {
-        let mut plan = plan.clone();
-        if plan.room_id.is_empty() {
-            plan.room_id = mark.to_owned();
-        }
-        let track = TrackFacts {
-            publisher_identity: mark.to_owned(),
-            track_id: mark.to_owned(),
-            track_kind: mark.to_owned(),
-            track_source: mark.to_owned(),
-            ..TrackFacts::default()
-        };
-        results::filename(&plan, output, container, &track, now)
-    };
-    let name = with("a");
-    (name == with("b")).then_some(name)
+    results::known(plan, |plan, track| results::filename(plan, output, container, track, now))
 }
 
 /// Bits per second to be expected, where they were asked for.

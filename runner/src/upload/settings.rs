@@ -18,7 +18,7 @@ pub struct UploadSettings {
     pub checkpoint_ms: u64,
     /// Sizes of the parts of an object.
     pub parts: PartSizes,
-    /// Requests at once, of one file.
+    /// Requests at once, of one file or with files of one HLS output.
     pub at_once: usize,
     /// Bytes of one file in memory because they are being sent.
     pub bytes_at_once: u64,
@@ -73,8 +73,23 @@ impl UploadSettings {
         RetrySchedule::new(Duration::from_millis(self.first_wait_ms), Duration::from_millis(self.longest_wait_ms))
     }
 
-    /// The folder of all spool files on this machine.
+    /// The folder of all spool files on this machine, absolute: paths in it go to the media process and into the checkpoint.
     pub fn spool(&self) -> PathBuf {
-        self.spool_dir.clone().unwrap_or_else(|| std::env::temp_dir().join("spillway"))
+        let folder = self.spool_dir.clone().unwrap_or_else(|| std::env::temp_dir().join("spillway"));
+        std::path::absolute(&folder).unwrap_or(folder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_spool_lies_below_the_working_directory() {
+        let spool = |spool_dir| UploadSettings { spool_dir, ..UploadSettings::default() }.spool();
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(spool(Some("some/where".into())), here.join("some/where"));
+        assert_eq!(spool(Some("/spool".into())), PathBuf::from("/spool"));
+        assert!(spool(None).is_absolute());
     }
 }

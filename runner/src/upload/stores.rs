@@ -1,11 +1,12 @@
 //! Opens the stores of a recording: a destination of the request goes in, a [`Storage`] comes out. A trait, so that tests
-//! put stores in memory in its place.
+//! put stores in memory in its place. The stores of all files are opened at once.
 
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use spillway_plan::Destination;
+use futures_util::future::join_all;
+use spillway_plan::{Destination, Destinations};
 use spillway_storage::{Options, Storage, StorageError};
 
 /// Opens stores.
@@ -30,5 +31,32 @@ pub struct DefaultStoreFactory {
 impl StoreFactory for DefaultStoreFactory {
     async fn open(&self, destination: &Destination) -> Result<Arc<dyn Storage>, StorageError> {
         spillway_storage::open(destination, &self.options).await
+    }
+}
+
+/// The stores of an egress' files. Each is opened once, however many files go there; each HLS output opens its own.
+pub(super) struct OpenedStores<'a>(Vec<(&'a Destination, OpenedStore)>);
+
+type OpenedStore = Result<Arc<dyn Storage>, StorageError>;
+
+impl<'a> OpenedStores<'a> {
+    /// Opens the stores of these files.
+    pub(super) async fn open(files: impl Iterator<Item = &'a Destinations>, stores: &dyn StoreFactory) -> Self {
+        let mut distinct: Vec<&Destination> = vec![];
+        for destinations in files {
+            for destination in [Some(&destinations.primary), destinations.backup.as_ref()].into_iter().flatten() {
+                if matches!(destination, Destination::Store(_)) && !distinct.contains(&destination) {
+                    distinct.push(destination);
+                }
+            }
+        }
+        let opening: Vec<_> = distinct.into_iter().map(|to| async move { (to, stores.open(to).await) }).collect();
+        Self(join_all(opening).await)
+    }
+
+    /// `None`: it is no store of theirs.
+    pub(super) fn get(&self, destination: &Destination) -> Option<Result<Arc<dyn Storage>, &StorageError>> {
+        let (_, opened) = self.0.iter().find(|(known, _)| *known == destination)?;
+        Some(opened.as_ref().map(Arc::clone))
     }
 }

@@ -5,6 +5,8 @@ use std::process::Command;
 use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
+use spillway_plan::segment_name::{SegmentFormat, SegmentSuffix};
+
 use super::*;
 
 /// Where a kept claim of that name has landed, from `folder`, and what users are told it is called.
@@ -208,4 +210,45 @@ async fn a_disk_that_does_not_answer_is_waited_for_with_a_bound() {
     assert_eq!(error.to_string(), "the disk of /slow/a.mp4 did not answer within 0 s");
     assert!(begun.elapsed() < Duration::from_secs(5));
     drop(done);
+}
+
+#[test]
+fn names_of_an_hls_output_are_held_until_something_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = LocalRoot::confined(folder.path());
+    let names = SegmentNames {
+        directory: "d/".into(),
+        playlist: "a.m3u8".into(),
+        live_playlist: Some("live.m3u8".into()),
+        prefix: "s/a".into(),
+        suffix: SegmentSuffix::Index,
+        format: SegmentFormat::MpegTs,
+    };
+    let claimed = |holder: &str| {
+        let (names, claims) = claim_segments(&names, &root, holder).unwrap();
+        (names.playlist, claims)
+    };
+    let (first, held) = claimed("EG_1/0");
+    let (second, also_held) = claimed("EG_2/0");
+    assert_eq!((first.as_str(), second.as_str()), ("a.m3u8", "a-2.m3u8"));
+    assert_eq!(claimed("EG_1/1").0, "a-3.m3u8", "another output of one egress");
+    // A new attempt of an egress that was killed.
+    also_held.into_iter().for_each(std::mem::forget);
+    assert_eq!(claimed("EG_2/0").0, "a-2.m3u8");
+    drop(held);
+    let left = |path: &str| {
+        fs::read_dir(folder.path().join(path))
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_type().unwrap().is_file())
+    };
+    assert_eq!((left("d").count(), left("d/s").count()), (0, 0));
+    claimed("EG_4/0").1.into_iter().for_each(std::mem::forget);
+    release_segments(&names, &root, "EG_5/0");
+    assert_eq!((left("d").count(), left("d/s").count()), (2, 1), "of another egress");
+    release_segments(&names, &root, "EG_4/0");
+    assert_eq!((left("d").count(), left("d/s").count()), (0, 0));
+    for (number, path) in ["d/a.m3u8", "d/s/a-2_00000.ts", "d/live-3.m3u8"].into_iter().enumerate() {
+        fs::write(folder.path().join(path), "older").unwrap();
+        assert_eq!(claimed("EG_3/0").0, format!("a-{}.m3u8", number + 2));
+    }
 }

@@ -21,7 +21,7 @@ use crate::upload::images::{
     ImageTotals, ImagesMachine, ImagesPlan, ImagesResult, ImagesStatus, ImagesUpload, ImagesUploader, SpooledImage,
     remove_images,
 };
-use crate::upload::{ObjectPlace, UploadProgress, UploadSettings};
+use crate::upload::{ObjectNames, ObjectPlace, UploadProgress, UploadSettings};
 
 /// One image output before anything of it is recorded.
 #[derive(Clone, Debug)]
@@ -49,6 +49,8 @@ pub struct SessionImages {
 
 struct ImageOutput {
     job: ImagesJob,
+    /// Names in its stores, or on the disk.
+    object_names: ObjectNames,
     /// What came before both the time and the facts for names were known; it is passed on then.
     early: Vec<SpooledImage>,
     /// For names, from the first image on.
@@ -95,6 +97,7 @@ impl SessionImages {
     ) -> Self {
         let output = |job| ImageOutput {
             job,
+            object_names: ObjectNames::default(),
             early: vec![],
             facts: None,
             running: None,
@@ -110,6 +113,16 @@ impl SessionImages {
     /// Of a recording without images, or whose outputs are not opened yet.
     pub fn none(settings: UploadSettings, checkpoint_writer: CheckpointWriter) -> Self {
         Self::new(vec![], PathBuf::new(), settings, checkpoint_writer)
+    }
+
+    /// Before anything is recorded: an output gets names that no other of this egress has in its stores, which `object_names`
+    /// knows by the output's number. On a disk no two image outputs have the same names.
+    pub(in crate::session) fn share_names(&mut self, object_names: impl Fn(u32) -> ObjectNames) {
+        let on_disk = ObjectNames::default().for_stores(vec![0]);
+        for output in &mut self.outputs {
+            let is_remote = output.job.place.is_remote();
+            output.object_names = if is_remote { object_names(output.job.output) } else { on_disk.clone() };
+        }
     }
 
     /// Where the media process writes images; `None`: no output has any.
@@ -163,7 +176,9 @@ impl SessionImages {
         let mut begun = false;
         for (index, output) in self.outputs.iter_mut().enumerate() {
             let (None, Some(facts)) = (&output.running, &output.facts) else { continue };
-            let names = results::image_names(plan, &output.job.images, facts, *now);
+            let asked = results::image_names(plan, &output.job.images, facts, *now);
+            let number = output.object_names.take_all(|number| vec![asked.numbered(number).reserved()]);
+            let names = asked.numbered(number);
             let machine = ImagesMachine::new(ImagesPlan {
                 output: output.job.output,
                 index,

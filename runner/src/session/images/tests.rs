@@ -22,10 +22,21 @@ fn now() -> NaiveDateTime {
 }
 
 async fn images(folder: &Path) -> SessionImages {
+    several(folder, 1).await
+}
+
+async fn several(folder: &Path, outputs: u32) -> SessionImages {
     let root = LocalRoot::confined(folder.join("out"));
     let (stores, settings) = (DefaultStoreFactory::default(), UploadSettings::default());
     let place = ObjectPlace::open(None, &root, &stores, &settings, "d/EG_1.json").await.unwrap();
-    let images = ImagesOutput {
+    let job = |output| ImagesJob { output, images: asked(), place: place.clone(), spool_cap: 1 << 30 };
+    fs::create_dir(folder.join("spool")).unwrap();
+    let jobs = (1..=outputs).map(job).collect();
+    SessionImages::new(jobs, folder.join("spool"), settings, CheckpointWriter::disabled())
+}
+
+fn asked() -> ImagesOutput {
+    ImagesOutput {
         prefix: "d/{publisher_identity}".into(),
         interval_ns: SECOND_NS,
         size: None,
@@ -33,10 +44,7 @@ async fn images(folder: &Path) -> SessionImages {
         codec: ImageCodec::Jpeg,
         manifest: true,
         stored: false,
-    };
-    let job = ImagesJob { output: 1, images, place, spool_cap: 1 << 30 };
-    fs::create_dir(folder.join("spool")).unwrap();
-    SessionImages::new(vec![job], folder.join("spool"), settings, CheckpointWriter::disabled())
+    }
 }
 
 fn captured(folder: &Path, n: u32, facts: Option<TrackFacts>) -> MediaEvent {
@@ -73,6 +81,24 @@ async fn an_output_begins_when_its_time_and_its_names_are_known() {
     let manifest = images.put_manifest(0, "EG_1", "{}".to_owned()).await.unwrap();
     assert_eq!((manifest, images.has_backup(0)), (Some(out.join("EG_1.json").display().to_string()), false));
     assert!(!folder.path().join("spool").exists());
+}
+
+#[tokio::test]
+async fn two_outputs_of_one_prefix_have_a_name_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut images, plan) = (several(folder.path(), 2).await, plan());
+    images.share_names(|_| ObjectNames::default());
+    images.on_media_event(&MediaEvent::Started { at: ORIGIN }, &plan, now);
+    for output in [1, 2] {
+        fs::write(folder.path().join(format!("spool/{output}-0.jpeg")), "image").unwrap();
+        let facts = Some(TrackFacts { publisher_identity: "ann".into(), ..TrackFacts::default() });
+        images.on_media_event(&MediaEvent::Image { output, n: 0, at_ns: 0, bytes: 5, facts }, &plan, now);
+    }
+    let opened = |index, prefix: &str| Fact::ImagesOpened { index, prefix: prefix.into() };
+    assert_eq!(images.opened_facts(), [opened(0, "d/ann"), opened(1, "d/ann-2")]);
+    images.finish().await;
+    let out = folder.path().join("out/d");
+    assert!(out.join("ann_00000.jpeg").exists() && out.join("ann-2_00000.jpeg").exists());
 }
 
 #[tokio::test]

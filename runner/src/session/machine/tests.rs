@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use spillway_plan::{Output, StreamProtocol, StreamsOutput};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -28,7 +29,7 @@ fn ended(why: MediaEndReason) -> SessionEvent {
 
 /// With outputs 0 to `outputs` - 1.
 fn joining(outputs: u32, now: Instant) -> Session {
-    Session::new(rules(), OpenOutputs { open: (0..outputs).collect(), streams: None }, now)
+    Session::new(rules(), OpenOutputs { open: (0..outputs).collect(), ..OpenOutputs::default() }, now)
 }
 
 fn recording(now: Instant) -> Session {
@@ -241,6 +242,31 @@ fn an_output_that_fails_alone_is_closed_and_the_egress_fails_in_the_end_with_its
 }
 
 #[test]
+fn a_file_that_fails_alone_is_told_by_its_place_in_the_egress_info() {
+    let now = Instant::now();
+    let file = serde_json::json!({"file": {"container": null, "path": "a", "manifest": true}});
+    let text = serde_json::json!({
+        "egress_id": "EG_1", "room_name": "r", "room_id": "", "kind": "room_composite", "source": "room",
+        "picture": null, "sound": null, "outputs": [file, file],
+        "limits": {"max_duration_ns": null, "max_file_bytes": null}, "retry_count": 0
+    });
+    let mut plan: EgressPlan = serde_json::from_value(text).unwrap();
+    plan.outputs.insert(0, Output::Streams(StreamsOutput { protocol: StreamProtocol::Rtmp, count: 1 }));
+    let file_failed = |index, message: &str| SessionEffect::Report(Fact::FileFailed { index, message: message.into() });
+
+    let mut session = Session::new(rules(), OpenOutputs::of(&plan), now);
+    session.on(started(), now);
+    let effects = session.on(failed(2, "b.mp4: refused"), now);
+    let note = noted("b.mp4: refused; the other outputs go on");
+    assert_eq!(effects, [SessionEffect::CloseOutput(2), file_failed(1, "b.mp4: refused"), note]);
+    session.on(SessionEvent::StopAsked(StopSource::Api), now);
+    assert_eq!(
+        session.on(failed(1, "a.mp4: no space"), now),
+        [file_failed(0, "a.mp4: no space"), noted("a.mp4: no space")]
+    );
+}
+
+#[test]
 fn the_last_output_that_fails_ends_the_recording_whatever_the_order() {
     let now = Instant::now();
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
@@ -296,7 +322,7 @@ fn outputs_that_were_asked_to_end_are_no_failure() {
 
 /// A file at 0, streams at 1.
 fn with_streams(now: Instant) -> Session {
-    let open = OpenOutputs { open: [0, 1].into(), streams: Some(1) };
+    let open = OpenOutputs { open: [0, 1].into(), streams: Some(1), ..OpenOutputs::default() };
     let mut session = Session::new(rules(), open, now);
     session.on(started(), now);
     session
@@ -357,8 +383,8 @@ fn streams_without_a_url_are_not_waited_for() {
         limits: spillway_plan::Limits::default(),
         retry_count: 0,
     };
-    assert_eq!(OpenOutputs::of(&plan(0)), OpenOutputs { open: [].into(), streams: Some(0) });
-    assert_eq!(OpenOutputs::of(&plan(2)), OpenOutputs { open: [0].into(), streams: Some(0) });
+    let streams = |open| OpenOutputs { open, streams: Some(0), ..OpenOutputs::default() };
+    assert_eq!((OpenOutputs::of(&plan(0)), OpenOutputs::of(&plan(2))), (streams([].into()), streams([0].into())));
 }
 
 fn any_event() -> impl Strategy<Value = SessionEvent> {

@@ -3,6 +3,7 @@
 //! no disk and no store except in the calls that are `async`.
 
 mod facts;
+mod naming;
 
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
@@ -16,13 +17,14 @@ use spillway_plan::segment_name::{SegmentFormat, SegmentNames, SegmentNaming};
 use tokio::task::spawn_blocking;
 
 use crate::report::FilesProgress;
-use crate::results::{self, PlaylistResult};
+use crate::results::PlaylistResult;
+use crate::results::claim::Claim;
 use crate::upload::checkpoint::CheckpointWriter;
 use crate::upload::segments::{
     SegmentTotals, SegmentsMachine, SegmentsPlan, SegmentsResult, SegmentsStatus, SegmentsUpload, SegmentsUploader,
     SpooledSegment, remove_segments,
 };
-use crate::upload::{ObjectPlace, UploadProgress, UploadSettings};
+use crate::upload::{ObjectNames, ObjectPlace, UploadProgress, UploadSettings};
 
 pub use facts::{opened_fact, result_facts};
 
@@ -54,6 +56,10 @@ pub struct SessionSegments {
 
 struct SegmentedOutput {
     job: SegmentsJob,
+    /// Names in its stores.
+    object_names: ObjectNames,
+    /// Its names on this machine's disk, which are held until it is finished.
+    claimed: Option<(SegmentNames, Vec<Claim>)>,
     /// What came before both the time and the facts for names were known; they are passed on then.
     early: Vec<MediaEvent>,
     /// For names, from the first segment on.
@@ -100,6 +106,8 @@ impl SessionSegments {
     ) -> Self {
         let output = |job| SegmentedOutput {
             job,
+            object_names: ObjectNames::default(),
+            claimed: None,
             early: vec![],
             facts: None,
             running: None,
@@ -166,7 +174,7 @@ impl SessionSegments {
         let mut begun = false;
         for output in &mut self.outputs {
             let (None, Some(facts)) = (&output.running, &output.facts) else { continue };
-            let names = results::segment_names(plan, &output.job.naming, facts, *now);
+            let names = output.names(plan, facts, || *now);
             let machine = SegmentsMachine::new(SegmentsPlan {
                 output: output.job.output,
                 names: names.clone(),

@@ -1,4 +1,5 @@
 use std::fs;
+use std::time::Duration;
 
 use chrono::NaiveDate;
 use spillway_plan::segment_name::SegmentSuffix;
@@ -23,10 +24,14 @@ fn now() -> NaiveDateTime {
 }
 
 async fn segments(folder: &std::path::Path) -> SessionSegments {
+    named(folder, "d/{publisher_identity}").await
+}
+
+async fn named(folder: &std::path::Path, prefix: &str) -> SessionSegments {
     let root = LocalRoot::confined(folder.join("out"));
     let (stores, settings) = (DefaultStoreFactory::default(), UploadSettings::default());
     let place = ObjectPlace::open(None, &root, &stores, &settings, "d/EG_1.json").await.unwrap();
-    let naming = SegmentNaming::new("d/{publisher_identity}", "", "d/live", SegmentSuffix::Index);
+    let naming = SegmentNaming::new(prefix, "", "d/live", SegmentSuffix::Index);
     let job = SegmentsJob { output: 1, naming, segment_ns: 4 * SECOND_NS, place, spool_cap: 1 << 30 };
     fs::create_dir(folder.join("spool")).unwrap();
     SessionSegments::new(vec![job], folder.join("spool"), settings, CheckpointWriter::disabled())
@@ -77,6 +82,29 @@ async fn an_output_begins_when_its_time_and_its_names_are_known() {
     let manifest = segments.put_manifest(0, "EG_1", "{}".to_owned()).await.unwrap();
     assert_eq!((manifest, segments.has_backup(0)), (Some(out.join("EG_1.json").display().to_string()), false));
     assert_eq!(fs::read(out.join("EG_1.json")).unwrap(), b"{}");
+}
+
+#[tokio::test]
+async fn a_playlist_that_is_there_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut segments, plan) = (named(folder.path(), "d/x").await, plan());
+    let out = folder.path().join("out/d");
+    fs::create_dir_all(&out).unwrap();
+    fs::write(out.join("x.m3u8"), "older").unwrap();
+    let bound = Duration::from_secs(5);
+    segments.claim_names(&plan, now(), bound, |_| ObjectNames::default()).await.unwrap();
+    segments.on_media_event(&MediaEvent::Started { at: ORIGIN }, &plan, now);
+    fs::write(folder.path().join("spool/1-0.ts"), "segment").unwrap();
+    assert!(segments.on_media_event(&open(0, None), &plan, now));
+    let (playlist, live_playlist) = ("d/x-2.m3u8".to_owned(), Some("d/live-2.m3u8".to_owned()));
+    assert_eq!(segments.opened_facts(), [Fact::SegmentsOpened { index: 0, playlist, live_playlist }]);
+    segments.on_media_event(&closed(0, false), &plan, now);
+    segments.finish().await;
+    drop(segments);
+    assert_eq!(fs::read_to_string(out.join("x.m3u8")).unwrap(), "older");
+    let mut names: Vec<_> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["live-2.m3u8", "x-2.m3u8", "x-2_00000.ts", "x.m3u8"]);
 }
 
 #[tokio::test]

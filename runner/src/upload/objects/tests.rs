@@ -1,5 +1,6 @@
 //! Objects in virtual time, with real files.
 
+use spillway_process::LocalRoot;
 use spillway_storage::unreliable::{Fault, FaultMode};
 use spillway_storage::{RamStorage, Unreliable};
 
@@ -77,15 +78,18 @@ async fn files_become_objects_and_leave_the_spool() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_most_four_files_are_on_their_way() {
-    let mut lab = ObjectLab::new(false);
-    lab.link.set_fault_mode(FaultMode::Far(SECOND));
-    (0..9).for_each(|number| lab.put(number));
-    assert!(lab.events(Duration::from_millis(500)).await.is_empty());
-    assert_eq!((lab.objects.files_in_flight(), lab.objects.waiting.len()), (4, 5));
-    // A text does not wait for them.
-    lab.text("1");
-    assert_eq!(lab.events(10 * SECOND).await.len(), 10);
+async fn no_more_files_are_on_their_way_than_the_settings_allow() {
+    for (at_once, on_their_way) in [(4, 4), (2, 2), (0, 1)] {
+        let mut lab = ObjectLab::new(false);
+        lab.objects.settings.at_once = at_once;
+        lab.link.set_fault_mode(FaultMode::Far(SECOND));
+        (0..9).for_each(|number| lab.put(number));
+        assert!(lab.events(Duration::from_millis(500)).await.is_empty());
+        assert_eq!((lab.objects.files_in_flight(), lab.objects.waiting.len()), (on_their_way, 9 - on_their_way));
+        // A text does not wait for them.
+        lab.text("1");
+        assert_eq!(lab.events(30 * SECOND).await.len(), 10);
+    }
 }
 
 #[tokio::test(start_paused = true)]

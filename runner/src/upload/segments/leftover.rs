@@ -53,6 +53,18 @@ fn cut_ts(path: &Path) -> io::Result<Option<(u64, Duration)>> {
     Ok(Some((tail.bytes, tail.length)))
 }
 
+/// Removes the segments of an output from a folder, and the folder if it is empty then. Blocks for the disk.
+pub fn remove_segments(folder: &Path, output: u32, format: SegmentFormat) {
+    if folder.as_os_str().is_empty() {
+        return;
+    }
+    for n in numbers(folder, output, format) {
+        let _ = fs::remove_file(folder.join(segment_file::name(output, n, format)));
+    }
+    let _ = fs::remove_file(folder.join(segment_file::init_name(output)));
+    let _ = fs::remove_dir(folder);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

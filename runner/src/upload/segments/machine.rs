@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use spillway_plan::segment_name::SegmentNames;
 
-use super::saved::{SegmentRun, SegmentsCheckpoint, UnlistedSegment};
+use super::saved::{SegmentRuns, SegmentsCheckpoint, UnlistedSegment};
 use super::schedule::{PlaylistSchedule, UploadRule};
 use super::sequencer::{ListedSegment, SegmentOutcome, SegmentSequencer, SegmentTotals, StoredSegment};
 use crate::clock;
@@ -61,7 +61,7 @@ pub enum SegmentsAction {
 pub struct SegmentsMachine {
     plan: SegmentsPlan,
     sequencer: SegmentSequencer,
-    runs: Vec<SegmentRun>,
+    runs: SegmentRuns,
     playlist: Playlist,
     /// Of the init segment, which never changes but goes to the backup as well.
     init: Option<PlaylistSchedule>,
@@ -99,7 +99,7 @@ impl SegmentsMachine {
         Self {
             plan,
             sequencer: SegmentSequencer::default(),
-            runs: vec![],
+            runs: SegmentRuns::default(),
             playlist,
             init,
             event: PlaylistSchedule::new(UploadRule::BySize),
@@ -208,13 +208,14 @@ impl SegmentsMachine {
     pub fn use_backup(&mut self) {
         self.on_backup = true;
         self.playlist = empty_playlist(&self.plan);
-        for (index, run) in self.runs.iter().enumerate() {
+        let mut next = None;
+        for run in self.runs.as_slice() {
             for (n, at_ns, length_ns) in run.segments() {
                 let segment =
                     StoredSegment { name: self.name(n, at_ns), at_ns, length_ns, bytes: 0, on_backup: run.on_backup };
                 // A change of the store is none of the media.
-                let before = index.checked_sub(1).map(|before| ends(&self.runs[before]).0);
-                let discontinuity = n == run.first && before.is_some_and(|next| next != n);
+                let discontinuity = next.is_some_and(|next| next != n);
+                next = Some(n + 1);
                 self.playlist.push(&self.entry(&ListedSegment { index: n, segment, discontinuity }));
             }
         }
@@ -318,14 +319,13 @@ impl SegmentsMachine {
 
     /// Begin of the first listed segment and end of the last, nanoseconds of media.
     pub fn span_ns(&self) -> Option<(u64, u64)> {
-        let (first, last) = (self.runs.first()?, self.runs.last()?);
-        Some((first.at_ns, ends(last).1))
+        self.runs.span_ns()
     }
 
     /// Names of all listed segments below the playlist's directory, and whether the backup has them.
     pub fn listed(&self) -> Vec<(String, bool)> {
         let mut listed = vec![];
-        for run in &self.runs {
+        for run in self.runs.as_slice() {
             listed.extend(run.segments().map(|(n, at_ns, _)| (self.name(n, at_ns), run.on_backup)));
         }
         listed
@@ -363,7 +363,7 @@ impl SegmentsMachine {
             folder: self.plan.folder.clone(),
             started_at: self.plan.started_at,
             on_backup: self.on_backup,
-            listed: self.runs.clone(),
+            listed: self.runs.as_slice().to_vec(),
             unlisted,
             open: self.open,
         }
@@ -422,7 +422,7 @@ impl SegmentsMachine {
     }
 
     fn list(&mut self, listed: &ListedSegment) {
-        SegmentRun::push(&mut self.runs, listed);
+        self.runs.push(listed);
         self.playlist.push(&self.entry(listed));
         self.event.listed(listed.segment.bytes);
         if let Some(live) = &mut self.live {
@@ -449,11 +449,6 @@ fn empty_playlist(plan: &SegmentsPlan) -> Playlist {
         Some(init) => playlist.with_init(&init),
         None => playlist,
     }
-}
-
-/// Number and begin of the segment that would follow.
-fn ends(run: &SegmentRun) -> (u32, u64) {
-    run.segments().last().map_or((run.first, run.at_ns), |(n, at_ns, length_ns)| (n + 1, at_ns + length_ns))
 }
 
 impl fmt::Debug for SegmentsPlan {

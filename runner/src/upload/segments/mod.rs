@@ -1,20 +1,23 @@
 //! Uploads of an HLS output. Segments go to the store side by side; `sequencer` says which of them a playlist may name,
 //! `schedule` when a playlist is uploaded, `machine` puts both together, `saved` is its state in the checkpoint (all pure).
-//! `task` runs it, and `leftover` looks for what a dead media process has left in the spool.
+//! `task` runs it, the session has its `handle`, and `leftover` looks for what a dead media process has left in the spool.
 //!
 //! In the runner, not in the media process, because only the runner knows what is stored; and below `session`, because
 //! salvage finishes the same playlists for a task that died.
 
+mod handle;
 mod task;
+mod outcome;
 mod leftover;
 mod machine;
 mod saved;
 mod schedule;
 mod sequencer;
 
-pub(crate) use leftover::last_write;
+pub use handle::SegmentsUpload;
+pub(crate) use leftover::{last_write, remove_segments};
 pub use machine::{SegmentsMachine, SegmentsPlan, SpooledSegment};
+pub use outcome::{SegmentsResult, SegmentsStatus};
 pub use saved::{SegmentRun, SegmentsCheckpoint, UnlistedSegment};
 pub use sequencer::SegmentTotals;
-pub(crate) use task::remove_segments;
-pub use task::{SegmentsResult, SegmentsStatus, SegmentsUpload, SegmentsUploader};
+pub use task::SegmentsUploader;

@@ -1,93 +1,29 @@
-//! The upload of one HLS output: [`SegmentsUpload`] is the session's handle of a task, in which the media process' segments go
-//! in, and progress and in the end the result come out. The task asks `machine` what to send, `objects` sends it. A handle
-//! that is dropped without an end leaves everything as it is, for a salvage.
+//! The task of the upload of one HLS output: segments and commands of its handle go in, and progress and in the end the result
+//! come out. It asks `machine` what to send, `objects` sends it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use spillway_ipc::segment_file;
-use spillway_plan::segment_name::SegmentFormat;
 use spillway_storage::Meta;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{Instrument, Span, info, warn};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
 
 use super::leftover;
 use super::machine::{SegmentsAction, SegmentsMachine, SpooledSegment};
-use super::saved::SegmentsCheckpoint;
-use super::sequencer::SegmentTotals;
+use super::outcome::{SegmentsCommand, SegmentsResult, SegmentsStatus};
 use crate::upload::checkpoint::{CheckpointWriter, FLUSH_TIMEOUT};
 use crate::upload::objects::{ObjectEvent, ObjectFile, ObjectUploads};
 
 /// livekit/egress' MIME type of playlists.
-const PLAYLIST_MIME: &str = "application/x-mpegurl";
+pub(super) const PLAYLIST_MIME: &str = "application/x-mpegurl";
 const INIT_MIME: &str = "video/mp4";
-/// For the task to take back what it has begun.
-const ABANDON_TIMEOUT: Duration = Duration::from_secs(5);
 const MANIFEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Without anything to do.
 const IDLE: Duration = Duration::from_secs(3600);
-
-/// How far an HLS output is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SegmentsStatus {
-    /// Of all that is listed.
-    pub totals: SegmentTotals,
-    /// Bytes in the spool.
-    pub spooled_bytes: u64,
-    /// The store's error while it fails; else empty.
-    pub error: String,
-}
-
-/// What an HLS output came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SegmentsResult {
-    /// Of all that is listed.
-    pub totals: SegmentTotals,
-    /// Begin of the first listed segment and end of the last, Unix nanoseconds; 0 without one.
-    pub started_at: i64,
-    /// See `started_at`.
-    pub ended_at: i64,
-    /// Where the playlist is.
-    pub playlist_location: Option<String>,
-    /// Where the live playlist is.
-    pub live_location: Option<String>,
-    /// Name and location of each listed segment, for the manifest.
-    pub segments: Vec<(String, String)>,
-    /// Something is in the backup store.
-    pub used_backup: bool,
-    /// For `details`: segments that are lost, and why.
-    pub notes: Vec<String>,
-    /// The playlists are stored with their end.
-    pub ended: bool,
-    /// Why the output is not stored as it should be, for the user.
-    pub failure: Option<String>,
-    /// The folder of what is not stored then.
-    pub spooled: Option<PathBuf>,
-    /// A later attempt of this egress has taken the output over and reports it.
-    pub gone: bool,
-}
-
-/// The upload of one HLS output.
-pub struct SegmentsUpload {
-    commands: mpsc::UnboundedSender<SegmentsCommand>,
-    status: watch::Receiver<SegmentsStatus>,
-    task: JoinHandle<()>,
-}
-
-#[derive(Debug)]
-enum SegmentsCommand {
-    Opened { n: u32, at_ns: u64 },
-    Wrote { n: u32, bytes: u64 },
-    Closed(SpooledSegment),
-    Lost(u32),
-    Finish(oneshot::Sender<SegmentsResult>),
-    PutBeside { name: String, content: Bytes, done: oneshot::Sender<Result<String, String>> },
-    Drop(oneshot::Sender<()>),
-}
 
 /// The task's own.
 pub struct SegmentsUploader {
@@ -113,85 +49,18 @@ struct UploaderState {
     changed: bool,
 }
 
-impl Drop for SegmentsUpload {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl SegmentsUpload {
-    /// Starts the task.
-    pub fn start(uploader: SegmentsUploader) -> Self {
-        // Three messages a segment and four a second.
-        let (commands, command_rx) = mpsc::unbounded_channel();
-        let (status_tx, status) = watch::channel(SegmentsStatus::default());
-        let task = tokio::spawn(uploader.run(command_rx, status_tx).instrument(Span::current()));
-        Self { commands, status, task }
-    }
-
-    /// The media process writes segment `n`, which begins at `at_ns` of media. Never waits.
-    pub fn opened(&self, n: u32, at_ns: u64) {
-        let _ = self.commands.send(SegmentsCommand::Opened { n, at_ns });
-    }
-
-    /// So many bytes of it are in the spool. Never waits.
-    pub fn wrote(&self, n: u32, bytes: u64) {
-        let _ = self.commands.send(SegmentsCommand::Wrote { n, bytes });
-    }
-
-    /// A segment is whole. Never waits.
-    pub fn closed(&self, segment: SpooledSegment) {
-        let _ = self.commands.send(SegmentsCommand::Closed(segment));
-    }
-
-    /// Segment `n` was not written whole. Never waits.
-    pub fn lost(&self, n: u32) {
-        let _ = self.commands.send(SegmentsCommand::Lost(n));
-    }
-
-    /// How far it is.
-    pub fn status(&self) -> SegmentsStatus {
-        self.status.borrow().clone()
-    }
-
-    /// Nothing writes to the spool any more: sends what is left there, and the playlists with their end. Bounded by
-    /// `max_outage_ms`.
-    pub async fn finish(&self) -> SegmentsResult {
-        let taken_over = SegmentsResult { gone: true, ..SegmentsResult::default() };
-        let (done, result) = oneshot::channel();
-        if self.commands.send(SegmentsCommand::Finish(done)).is_err() {
-            return taken_over;
-        }
-        result.await.unwrap_or(taken_over)
-    }
-
-    /// After [`Self::finish`]: puts a small JSON object where the playlists are, into the same store. Answers its location.
-    ///
-    /// # Errors
-    /// The store's message; transient errors were retried for up to 30 s.
-    pub async fn put_beside(&self, name: String, content: Bytes) -> Result<String, String> {
-        let lost = || "upload was lost".to_owned();
-        let (done, answer) = oneshot::channel();
-        self.commands.send(SegmentsCommand::PutBeside { name, content, done }).map_err(|_| lost())?;
-        answer.await.unwrap_or_else(|_| Err(lost()))
-    }
-
-    /// Nothing of it is wanted: nothing more is sent, and the spool is emptied.
-    pub async fn abandon(&self) {
-        let (done, dropped) = oneshot::channel();
-        if self.commands.send(SegmentsCommand::Drop(done)).is_ok() {
-            let _ = timeout(ABANDON_TIMEOUT, dropped).await;
-        }
-    }
-}
-
 impl SegmentsUploader {
-    async fn run(
+    /// Until everything is stored or given up and the handle is dropped.
+    pub(super) async fn run(
         mut self,
         mut commands: mpsc::UnboundedReceiver<SegmentsCommand>,
         status: watch::Sender<SegmentsStatus>,
     ) {
         let mut state = UploaderState { changed: true, ..UploaderState::default() };
+        if self.objects.on_backup() {
+            // The primary store has refused before anything was recorded.
+            self.machine.use_backup();
+        }
         loop {
             loop {
                 self.send_what_is_due(&mut state).await;
@@ -377,9 +246,7 @@ impl SegmentsUploader {
             changed
         });
         if std::mem::take(&mut state.changed) {
-            // The primary store may have refused before anything was recorded.
-            let on_backup = self.objects.on_backup();
-            self.checkpoint_writer.segments(SegmentsCheckpoint { on_backup, ..self.machine.checkpoint() });
+            self.checkpoint_writer.segments(self.machine.checkpoint());
         }
     }
 
@@ -445,7 +312,7 @@ impl SegmentsUploader {
     async fn empty_spool(&self) {
         let plan = self.machine.plan();
         let (folder, output, format) = (plan.folder.clone(), plan.output, plan.names.format);
-        let _ = spawn_blocking(move || remove_segments(&folder, output, format)).await;
+        let _ = spawn_blocking(move || leftover::remove_segments(&folder, output, format)).await;
     }
 }
 
@@ -457,18 +324,3 @@ impl UploaderState {
         }
     }
 }
-
-/// Removes the segments of an output from a folder, and the folder if it is empty then. Blocks for the disk.
-pub(crate) fn remove_segments(folder: &Path, output: u32, format: SegmentFormat) {
-    if folder.as_os_str().is_empty() {
-        return;
-    }
-    for n in leftover::numbers(folder, output, format) {
-        let _ = fs::remove_file(folder.join(segment_file::name(output, n, format)));
-    }
-    let _ = fs::remove_file(folder.join(segment_file::init_name(output)));
-    let _ = fs::remove_dir(folder);
-}
-
-#[cfg(test)]
-mod tests;

@@ -32,6 +32,8 @@ impl Uploader {
             return UploadFlow::Done;
         }
         if let Some(kept) = self.completed_unseen(state).await {
+            state.object_bytes = Some(kept.bytes);
+            self.save(state);
             self.answer(state, Ok(kept));
             return UploadFlow::Done;
         }

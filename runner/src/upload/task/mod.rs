@@ -8,21 +8,21 @@ mod transfer;
 mod outage;
 mod anew;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use spillway_process::retry::RetrySchedule;
 use spillway_storage::{Meta, Storage};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::warn;
 
 pub(in crate::upload) use state::{SpoolProgress, UploadCommand, UploadTarget, Uploader};
 
-use super::attempts::until as retry_until;
+use super::attempts::put_small;
 use super::checkpoint::{UploadCheckpoint, media_at};
 use super::outcome::{StoredObject, UploadFailure, UploadProgress};
 use super::settings::UploadSettings;
@@ -79,7 +79,13 @@ impl FileUpload {
         self.backup.is_some()
     }
 
-    /// The file is as it will be: stores all that was written and removes the spool file. Bounded by
+    /// The file is as it will be, and the recording goes on: what was written is stored meanwhile. Never waits.
+    pub fn close(&self) {
+        // Before `finish` and `abandon` nothing else is sent, so there is room.
+        let _ = self.commands.try_send(UploadCommand::Close);
+    }
+
+    /// The recording has ended: stores all that was written and removes the spool file. Bounded by
     /// [`UploadSettings::max_outage_ms`].
     ///
     /// # Errors
@@ -109,14 +115,9 @@ impl FileUpload {
     /// The store's message; transient errors were retried for up to 30 s.
     pub async fn put_beside(&self, used_backup: bool, name: &str, bytes: Bytes) -> Result<String, String> {
         let store = self.backup.as_ref().filter(|_| used_backup).unwrap_or(&self.primary);
-        let first_wait = Duration::from_millis(self.settings.first_wait_ms.min(1000));
-        let waits = RetrySchedule::new(first_wait, Duration::from_secs(5));
-        let give_up = Instant::now() + MANIFEST_TIMEOUT.min(Duration::from_millis(self.settings.max_outage_ms));
         let meta = Meta::of("application/json");
-        retry_until(give_up, waits, &**store, "put", || store.put(name, bytes.clone(), &meta))
-            .await
-            .map(|stored| stored.location)
-            .map_err(|error| error.to_string())
+        let stored = put_small(&**store, &self.settings, (name, bytes, &meta), MANIFEST_TIMEOUT).await;
+        stored.map(|stored| stored.location).map_err(|error| error.to_string())
     }
 }
 
@@ -140,6 +141,7 @@ impl Uploader {
                         let _ = done.send(());
                         return;
                     }
+                    Some(UploadCommand::Close) => self.end_object(&mut state).await,
                     Some(UploadCommand::Finish(done)) => self.close(&mut state, done).await,
                 },
                 Some(joined) = state.in_flight.join_next() => match joined {
@@ -164,16 +166,43 @@ impl Uploader {
             };
             match flow {
                 UploadFlow::Continue => self.publish(&state),
-                UploadFlow::Done => return,
+                UploadFlow::Done => return self.await_finish(state).await,
             }
         }
     }
 
-    /// Publishes the last state and answers `finish`, if it was called.
+    /// Of a file that was done before the recording: keeps what it came to until the handle asks.
+    async fn await_finish(&mut self, state: UploadTaskState) {
+        let Some(result) = state.result else { return };
+        if result.is_ok() {
+            let path = self.spool.path().to_owned();
+            // Not its folder: the next file may be made in it just now.
+            let _ = spawn_blocking(move || fs::remove_file(path)).await;
+        }
+        loop {
+            match self.commands.recv().await {
+                Some(UploadCommand::Close) => {}
+                Some(UploadCommand::Finish(done)) => {
+                    let _ = done.send(result);
+                    return;
+                }
+                Some(UploadCommand::Drop(done)) => {
+                    let _ = done.send(());
+                    return;
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Publishes the last state and answers `finish`, if it was called; else the result waits for that.
     fn answer(&self, state: &mut UploadTaskState, result: Result<StoredObject, UploadFailure>) {
         self.publish(state);
-        if let Some(done) = state.finish.take() {
-            let _ = done.send(result);
+        match state.finish.take() {
+            Some(done) => {
+                let _ = done.send(result);
+            }
+            None => state.result = Some(result),
         }
     }
 
@@ -185,6 +214,7 @@ impl Uploader {
             backup: state.on_backup,
             upload: upload.clone(),
             completing: state.completing,
+            stored: state.object_bytes,
             layout: self.layout(),
             parts: state.machine.part_states(),
             left: state.left.clone(),

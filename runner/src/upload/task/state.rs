@@ -35,7 +35,9 @@ pub(in crate::upload) struct SpoolProgress {
 /// What the handle asks of the task.
 #[derive(Debug)]
 pub(in crate::upload) enum UploadCommand {
-    /// The file is as it will be: store all of it.
+    /// The file is as it will be, and the recording goes on: store all of it, however long that takes.
+    Close,
+    /// The file is as it will be, and the recording has ended: store all of it.
     Finish(oneshot::Sender<Result<StoredObject, UploadFailure>>),
     /// Nothing of it is wanted.
     Drop(oneshot::Sender<()>),
@@ -136,7 +138,12 @@ pub(super) struct UploadTaskState {
     /// (bytes of the object, nanoseconds of media in them), ascending.
     pub(super) samples: Vec<(u64, u64)>,
     pub(super) checkpointed_at: Instant,
+    /// When the recording ended.
     pub(super) closed_at: Option<Instant>,
+    /// Bytes of the object, since the store has made it.
+    pub(super) object_bytes: Option<u64>,
+    /// What it came to before `finish` was called.
+    pub(super) result: Option<Result<StoredObject, UploadFailure>>,
     pub(super) finish: Option<oneshot::Sender<Result<StoredObject, UploadFailure>>>,
 }
 
@@ -170,6 +177,8 @@ impl UploadTaskState {
             samples: vec![],
             checkpointed_at: Instant::now(),
             closed_at: None,
+            object_bytes: None,
+            result: None,
             finish: None,
         }
     }

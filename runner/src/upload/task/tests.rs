@@ -256,8 +256,8 @@ impl UploadLab {
         }
     }
 
-    /// How long it took.
-    async fn finish(&self) -> (Result<StoredObject, UploadFailure>, Duration) {
+    /// The media process closes the file.
+    fn seal(&self) {
         let end = {
             let mut file = self.file.lock().unwrap();
             let index = if self.fragmented { boxed(b"moov", &[b'M'; 191]) } else { vec![b'M'; 199] };
@@ -267,6 +267,15 @@ impl UploadLab {
             file.1
         };
         assert_eq!(self.spool.end().unwrap(), end);
+    }
+
+    /// How long it took.
+    async fn finish(&self) -> (Result<StoredObject, UploadFailure>, Duration) {
+        self.seal();
+        self.result().await
+    }
+
+    async fn result(&self) -> (Result<StoredObject, UploadFailure>, Duration) {
         let asked = Instant::now();
         let (done, result) = oneshot::channel();
         self.commands.send(UploadCommand::Finish(done)).await.unwrap();
@@ -320,6 +329,24 @@ impl UploadLab {
     fn heaviest(&self) -> u64 {
         self.link.heaviest.load(Ordering::Relaxed)
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_closed_is_stored_while_the_recording_goes_on() {
+    let lab = UploadLab::new(2_000_000, 20_000_000);
+    lab.record(MINUTE).await;
+    // For longer than a store may fail after the end of a recording.
+    lab.fault_mode.set_fault_mode(FaultMode::Down);
+    lab.seal();
+    lab.commands.send(UploadCommand::Close).await.unwrap();
+    sleep(30 * MINUTE).await;
+    lab.fault_mode.set_fault_mode(FaultMode::Fine);
+    sleep(5 * MINUTE).await;
+    lab.nothing_is_lost();
+    assert!(!lab.folder.path().join("0.mp4").exists(), "the spool has room for the next one");
+    let (stored, took) = lab.result().await;
+    assert_eq!(stored.unwrap().bytes, lab.file.lock().unwrap().1);
+    assert!(took < STEP, "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

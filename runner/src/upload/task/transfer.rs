@@ -235,11 +235,19 @@ impl Uploader {
         state: &mut UploadTaskState,
         done: oneshot::Sender<Result<StoredObject, UploadFailure>>,
     ) -> UploadFlow {
-        self.wrote(state);
         state.closed_at = Some(Instant::now());
         state.finish = Some(done);
         // The last attempts begin at once.
         state.outage.until = None;
+        self.end_object(state).await
+    }
+
+    /// The file is as it will be: the object ends where it does.
+    pub(super) async fn end_object(&mut self, state: &mut UploadTaskState) -> UploadFlow {
+        if state.machine.is_closed() {
+            return UploadFlow::Continue;
+        }
+        self.wrote(state);
         if let Some(why) = state.lost.clone() {
             return self.give_up(state, StorageErrorKind::Gone, why).await;
         }
@@ -283,6 +291,9 @@ impl Uploader {
                 // The location may be a link that opens the object: not for logs.
                 info!(file = self.name, bytes = stored.bytes, "file stored");
                 self.abort_left(state).await;
+                // Keys that may only write cannot look whether it is there: should this process die, a salvage is told.
+                state.object_bytes = Some(stored.bytes);
+                self.save(state);
                 let kept = self.kept(state, stored.location, stored.bytes);
                 self.answer(state, Ok(kept));
                 UploadFlow::Done

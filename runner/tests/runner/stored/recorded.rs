@@ -151,6 +151,9 @@ async fn a_recording_that_goes_on_in_another_file_is_two_objects() {
         let second = |path: &std::path::PathBuf| path.file_stem().is_some_and(|stem| stem == "1");
         let large = |path: &std::path::PathBuf| std::fs::metadata(path).is_ok_and(|file| file.len() > 1000);
         until("bytes in the second file", || harness.spooled().iter().any(|path| second(path) && large(path))).await;
+        // For as long as the recording may last.
+        until("the first one is stored", || buckets.primary.object(name(script)).is_some()).await;
+        until("its spool is given back", || harness.spooled().iter().all(second)).await;
         harness.call(service::STOP_EGRESS).await.unwrap();
         assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
         let last = harness.last();

@@ -1,15 +1,18 @@
 //! HLS outputs in virtual time, with real files and a store in memory.
 
+use std::fs;
 use std::sync::Arc;
 
-use spillway_plan::segment_name::{SegmentNames, SegmentSuffix};
+use spillway_plan::segment_name::{SegmentFormat, SegmentNames, SegmentSuffix};
 use spillway_storage::unreliable::FaultMode;
 use spillway_storage::{RamStorage, Storage, Unreliable};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::super::machine::SegmentsPlan;
+use super::super::machine::{SegmentsMachine, SegmentsPlan};
+use super::super::task::PLAYLIST_MIME;
 use super::*;
-use crate::upload::objects::ObjectStore;
+use crate::upload::checkpoint::CheckpointWriter;
+use crate::upload::objects::{ObjectStore, ObjectUploads};
 use crate::upload::settings::UploadSettings;
 
 const SECOND_NS: u64 = 1_000_000_000;

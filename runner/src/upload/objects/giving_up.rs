@@ -1,0 +1,78 @@
+//! A store that fails for too long: the backup takes over; without one files are given up after the end of the recording, and
+//! texts after them. Runs in the task that owns the uploads.
+
+use std::time::Duration;
+
+use spillway_process::chain;
+use spillway_storage::StorageError;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{FilesGivenUp, ObjectEvent, ObjectStore, ObjectUploads};
+use crate::upload::outage::StoreOutage;
+
+/// After files were given up, texts may fail for this much longer, and for a quarter of `max_outage_ms` at most.
+const TEXTS_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl ObjectUploads {
+    /// A request failed at the store in use.
+    pub(super) fn failed(&mut self, error: &StorageError) {
+        if self.outage.since.is_none() {
+            warn!(%error, cause = %chain(error), "store fails, objects wait in the spool");
+        }
+        self.outage.note(error);
+        if self.outage.is_refused() && (self.backup.is_some() || self.closed_at.is_some()) {
+            self.next_store();
+        } else {
+            self.check_deadlines();
+        }
+    }
+
+    /// Looks whether the store has failed for too long.
+    pub(super) fn check_deadlines(&mut self) {
+        let over = match &self.files_given_up {
+            Some(given_up) => self.outage.since.is_some() && Instant::now() >= given_up.texts_until,
+            None => {
+                let after_files = self.texts_timeout();
+                self.outage.is_over(self.backup.is_some(), self.closed_at, &self.settings, after_files)
+            }
+        };
+        if over {
+            self.next_store();
+        }
+    }
+
+    fn texts_timeout(&self) -> Duration {
+        TEXTS_TIMEOUT.min(Duration::from_millis(self.settings.max_outage_ms / 4))
+    }
+
+    /// The backup takes over; without one files are given up, and after them everything.
+    fn next_store(&mut self) {
+        let message = std::mem::take(&mut self.outage.message);
+        self.outage = StoreOutage::new(&self.settings);
+        if let Some(backup) = self.backup.take() {
+            warn!(error = message, backup = backup.name(), "primary store given up, backup takes over");
+            self.store = ObjectStore::Remote(backup);
+            self.on_backup = true;
+            self.primary_error = message;
+            self.events.push_back(ObjectEvent::BackupUsed);
+            return;
+        }
+        let message =
+            if self.on_backup { format!("primary: {}\nbackup: {message}", self.primary_error) } else { message };
+        if self.files_given_up.is_none() {
+            warn!(error = message, files = self.waiting.len(), "files given up");
+            let (any, texts_until) = (!self.waiting.is_empty(), Instant::now() + self.texts_timeout());
+            for number in std::mem::take(&mut self.waiting).into_keys() {
+                self.events.push_back(ObjectEvent::Lost { number, message: message.clone() });
+            }
+            self.files_given_up = Some(FilesGivenUp { message, any, texts_until });
+            return;
+        }
+        warn!(error = message, "objects given up");
+        for name in std::mem::take(&mut self.texts).into_keys() {
+            self.events.push_back(ObjectEvent::Text { name, result: Err(message.clone()) });
+        }
+        self.given_up = Some(message);
+    }
+}
