@@ -14,6 +14,7 @@ use super::audio::mixer::{AudioMixer, decoder_delay};
 use super::audio::track_buffer::AudioTrackBuffer;
 use super::decoder_thread::{DecoderCounters, DecoderEvents, DecoderThread};
 use super::event::{CompositorEvent, EventFn};
+use super::policy::degradation::LiveRule;
 use super::policy::layer_request::LayerRequest;
 use super::policy::pacing::{FURTHEST_NS, FramePacing, LipSync, output_time_near};
 use super::stats::{CompositorStats, StatsCounter};
@@ -146,6 +147,11 @@ impl Compositor {
                 self.sync.complete_to(at);
             }
         }
+    }
+
+    /// Whether a stream is watched: what is given up from which lag on changes with the next picture.
+    pub fn set_live(&self, live: LiveRule) {
+        self.sync.set_live(live);
     }
 
     /// The recording ends at this moment: everything before it is made, then the feeds are ended.

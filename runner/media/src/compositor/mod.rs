@@ -48,7 +48,7 @@ use std::path::PathBuf;
 pub use self::audio::mixer::{AudioMixerOptions, encoder_delay};
 pub use self::event::CompositorEvent;
 pub use self::inputs::Compositor;
-pub use self::policy::degradation::DegradationBounds;
+pub use self::policy::degradation::{DegradationBounds, LiveRule};
 pub use self::policy::layer_request::LayerRequest;
 pub use self::policy::layout::{Arrangement, Size};
 pub use self::policy::start::{Candidate, Prelude, StartRule};
@@ -66,7 +66,7 @@ pub struct CompositorOptions {
     pub sound: Option<AudioMixerOptions>,
     /// When the output begins.
     pub start: StartRule,
-    /// From which lag on pictures are given up.
+    /// From which lag on pictures are given up, unless a stream is watched.
     pub degradation: DegradationBounds,
     /// Encoded bytes that may wait in memory.
     pub backlog_bytes: u64,

@@ -10,6 +10,7 @@ use spillway_plan::LayoutName;
 
 use super::lock::{lock, wait};
 use crate::compositor::audio::track_buffer::AudioTrackBuffer;
+use crate::compositor::policy::degradation::LiveRule;
 use crate::compositor::policy::pacing::output_time_near;
 use crate::compositor::policy::start::{Prelude, StartRule};
 use crate::compositor::video::frame_queue::FrameQueue;
@@ -59,6 +60,7 @@ struct SyncState {
     heard_to: MediaTime,
     end: Option<MediaTime>,
     given_up: bool,
+    live: LiveRule,
     start: Option<MediaTime>,
     /// Before the start.
     prelude: Prelude,
@@ -100,6 +102,7 @@ impl MixerSync {
             heard_to: NEVER,
             end: None,
             given_up: false,
+            live: LiveRule::Off,
             start: None,
             prelude: Prelude::default(),
             videos: Vec::new(),
@@ -169,6 +172,16 @@ impl MixerSync {
     /// The start, once it is decided.
     pub fn started(&self) -> Option<MediaTime> {
         lock(&self.state).start
+    }
+
+    /// From the next picture on.
+    pub fn set_live(&self, live: LiveRule) {
+        lock(&self.state).live = live;
+    }
+
+    /// What was set last.
+    pub fn live(&self) -> LiveRule {
+        lock(&self.state).live
     }
 
     /// How far the recording is known beyond `at`.

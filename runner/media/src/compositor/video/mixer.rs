@@ -81,6 +81,7 @@ pub struct VideoMixer {
     stats_counter: Arc<StatsCounter>,
     tell: EventFn,
     frame_pool: FramePool,
+    bounds: DegradationBounds,
     degradation: DegradationPolicy,
     requests: LayerRequests,
     focus: Focus,
@@ -116,7 +117,8 @@ impl VideoMixer {
             sync,
             stats_counter,
             tell,
-            degradation: DegradationPolicy::new(bounds),
+            bounds,
+            degradation: DegradationPolicy::default(),
             requests: LayerRequests::default(),
             focus: Focus::default(),
             inputs: Vec::new(),
@@ -153,13 +155,13 @@ impl VideoMixer {
                 SyncWait::Over => return,
             };
             self.advance(at, known);
-            let lag = self.sync.lag(at);
-            let level = self.degradation.on(lag);
+            let (lag, live) = (self.sync.lag(at), self.sync.live());
+            let level = self.degradation.on(lag, live.bounds(self.bounds));
             self.stats_counter.on_picture_time(at, lag);
             let lines_from = std::mem::replace(&mut lines_to, offset + 1);
             let key = self.options.key_grid.is_some_and(|grid| grid.has_line_in(lines_from, lines_to));
             if self.degradation.skips(n) && !key {
-                self.stats_counter.on_skipped();
+                self.stats_counter.on_skipped(1, live.is_on());
                 continue;
             }
             let picture = match self.compose(at, level) {
