@@ -228,7 +228,7 @@ impl Compositor {
         let screen = matches!(track.origin, TrackSource::ScreenShare | TrackSource::ScreenShareAudio);
         let (queue, thread): (Arc<dyn DecodedQueue>, _) = if video {
             let queue = Arc::new(FrameQueue::default());
-            self.sync.video_event(at, VideoEvent::Video(track.clone(), queue.clone()));
+            self.sync.video_event(at, VideoEvent::Video(track.clone(), queue.clone(), Arc::downgrade(&inbox)));
             let thread = DecoderThread { track, inbox: inbox.clone(), queue: queue.clone(), events, counts };
             (queue, spawn("video", move || thread.run()))
         } else {

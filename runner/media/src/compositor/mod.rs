@@ -26,7 +26,8 @@
 //! to the inbox, which never blocks. The two mixers never wait for one another.
 //!
 //! No clock is read anywhere. A picture is made once every track is known up to its time; being late means lag, held as
-//! encoded frames, and what is recorded does not depend on how busy the machine was. `policy` (pacing and lip sync,
+//! encoded frames, and what is recorded does not depend on how busy the machine was, until so much lag is there that
+//! pictures are left out: half a minute, or seconds while a stream is watched. `policy` (pacing and lip sync,
 //! start, layout, focus, degradation, layer requests) is pure.
 
 mod inputs;

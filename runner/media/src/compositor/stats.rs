@@ -31,6 +31,8 @@ pub struct CompositorStats {
     pub frames_skipped: u64,
     /// Of them, those that were given up early because a stream was watched.
     pub frames_thinned: u64,
+    /// How often all pictures that waited were given up for a stream.
+    pub jumps: u64,
     /// Longest time without a different picture while a camera was to be seen, unless that is its pace.
     pub longest_freeze_ns: u64,
     /// Sound made that was silent.
@@ -88,6 +90,14 @@ impl StatsCounter {
         if is_live {
             state.stats.frames_thinned += pictures;
         }
+    }
+
+    /// The pictures that waited were given up for a stream that is watched: those of so many output times, up to `to`.
+    pub fn on_jump(&self, to: MediaTime, pictures: u64) {
+        self.on_skipped(pictures, true);
+        let mut state = lock(&self.state);
+        state.stats.jumps += 1;
+        state.picture_at = Some(to);
     }
 
     /// A block of sound was made; `heard`: it was not silent.

@@ -4,10 +4,11 @@
 //! The two mixers never wait for one another: each is driven by the watermark and its own tracks alone.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 
 use spillway_plan::LayoutName;
 
+use super::inbox::Inbox;
 use super::lock::{lock, wait};
 use crate::compositor::audio::track_buffer::AudioTrackBuffer;
 use crate::compositor::policy::degradation::LiveRule;
@@ -19,7 +20,8 @@ use crate::units::MediaTime;
 
 /// Something the picture mixer obeys from an exact time on.
 pub enum VideoEvent {
-    Video(Track, Arc<FrameQueue>),
+    /// With its decoded pictures, and with where the encoded ones wait.
+    Video(Track, Arc<FrameQueue>, Weak<Inbox>),
     Speakers(Vec<String>),
     Layout(LayoutName),
 }
@@ -115,7 +117,7 @@ impl MixerSync {
     /// To be obeyed by the picture mixer from `at` on.
     pub fn video_event(&self, at: MediaTime, video_event: VideoEvent) {
         let mut state = lock(&self.state);
-        if let VideoEvent::Video(_, pictures) = &video_event
+        if let VideoEvent::Video(_, pictures, _) = &video_event
             && state.start.is_none()
         {
             state.videos.push(pictures.clone());

@@ -111,6 +111,22 @@ fn a_starved_machine_leaves_out_pictures_for_a_stream_and_nothing_else() {
 }
 
 #[test]
+fn streams_alone_jump_where_a_quarter_of_the_pictures_is_too_much() {
+    // Each picture takes twelve times its length.
+    let script = (one_of_each(Codec::H264, 24), ms(24_000));
+    let (made, worst_lag_ns) = starved(options(Arrangement::Single), LiveRule::Jump, 400, script);
+    let CompositorStats { pictures, frames_skipped, frames_thinned, jumps, .. } = made.stats;
+    assert!(worst_lag_ns < 6200 * MS, "{worst_lag_ns}");
+    assert_eq!((pictures + frames_skipped, frames_thinned), (24 * 30, frames_skipped));
+    assert!(jumps >= 2, "{jumps}");
+    let times: Vec<u64> = made.pictures.buffers.iter().map(|(pts, ..)| *pts).collect();
+    let holes = times.windows(2).filter(|pair| pair[1] - pair[0] > 4000 * MS).count();
+    assert!(holes as u64 >= jumps - 1 && times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
+    assert_eq!(made.left().len(), 24 * 48_000);
+    assert_eq!(onsets(&made.left()).len(), 24);
+}
+
+#[test]
 fn without_a_viewer_every_picture_is_made_however_late() {
     let script = (one_of_each(Codec::H264, 10), ms(10_000));
     let (made, worst_lag_ns) = starved(options(Arrangement::Single), LiveRule::Off, 83, script);
