@@ -20,13 +20,9 @@ impl RecorderController {
     /// Streams and other outputs come and go: what may be given up is looked at again.
     pub(super) fn follow_viewers(&self) {
         let Some(recorder) = &self.recorder else { return };
-        let recordings = self.files.len() + self.segments.len();
-        let thins = self.streams.is_watched() && (self.start.settings.streams_thin_files || recordings == 0);
-        recorder.set_live(match (thins, recordings + self.images.len()) {
-            (false, _) => LiveRule::Off,
-            (true, 0) => LiveRule::Jump,
-            (true, _) => LiveRule::Thin,
-        });
+        let is_watched = self.streams.is_watched();
+        let (recordings, images) = (self.files.len() + self.segments.len(), self.images.len());
+        recorder.set_live(live_rule(is_watched, (recordings, images), self.start.settings.streams_thin_files));
     }
 
     /// The pictures are `lag_ms` behind.
@@ -44,6 +40,39 @@ impl RecorderController {
         let Some(recorder) = self.recorder.as_ref().filter(|_| !has_others) else { return };
         if let Some(message) = left_out(&recorder.quality(recorder.media_ns())) {
             self.send(MediaEvent::Noted { message });
+        }
+    }
+}
+
+/// What may be given up beside so many open files or segments, and so many image outputs. Of these one is expected in each
+/// of its intervals, as of every second of a file.
+fn live_rule(is_watched: bool, (recordings, images): (usize, usize), thins_files: bool) -> LiveRule {
+    if !is_watched || (recordings > 0 && !thins_files) {
+        LiveRule::Off
+    } else if recordings + images > 0 {
+        LiveRule::Thin
+    } else {
+        LiveRule::Jump
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_up_depends_on_what_else_is_open() {
+        for (is_watched, others, thins_files, wanted) in [
+            (false, (0, 0), true, LiveRule::Off),
+            (false, (1, 0), true, LiveRule::Off),
+            (true, (0, 0), true, LiveRule::Jump),
+            (true, (0, 0), false, LiveRule::Jump),
+            (true, (0, 1), true, LiveRule::Thin),
+            (true, (0, 1), false, LiveRule::Thin),
+            (true, (2, 1), true, LiveRule::Thin),
+            (true, (1, 0), false, LiveRule::Off),
+        ] {
+            assert_eq!(live_rule(is_watched, others, thins_files), wanted, "{is_watched} {others:?} {thins_files}");
         }
     }
 }
