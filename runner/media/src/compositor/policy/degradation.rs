@@ -187,7 +187,7 @@ mod tests {
     fn starved(bounds: DegradationBounds, share_percent: u64) -> (u64, u64) {
         const PICTURE_NS: u64 = SECOND / 30;
         let mut degradation = DegradationPolicy::default();
-        let (mut now_ns, mut worst_ns, mut made) = (0u64, 0, 0);
+        let (mut now_ns, mut worst_ns, mut made) = (0u64, 0u64, 0u64);
         for n in 0..60 * 30 {
             let at_ns = n * PICTURE_NS;
             now_ns = now_ns.max(at_ns);
