@@ -190,7 +190,9 @@ async fn last_removed(harness: &E2eHarness) -> Result<()> {
     egress.update_streams(&[], &[&good]).await?;
     let info = egress.over(Duration::from_secs(20)).await?;
     ensure!(info["status"] == "EGRESS_COMPLETE" && info["error"] == "", "{info}");
-    ensure!(info["details"] == "End reason: All streams stopped", "{info}");
+    // A machine that is too busy leaves out pictures, and says so behind it.
+    let details = info["details"].as_str().unwrap_or_default();
+    ensure!(details.starts_with("End reason: All streams stopped"), "{info}");
     ended(&info, &["FINISHED", "FAILED"])
 }
 

@@ -239,6 +239,7 @@ fn runner_defaults(file: &File) -> Runner {
         last_report_timeout: or(given.last_report_timeout, 15 * 60_000),
         report_timeout: or(given.report_timeout, 30_000),
         reorder: or(given.reorder.or(jitter), 2000),
+        live_reorder: or(given.live_reorder, 500),
         appear: or(given.appear, 30_000),
         backlog_bytes: given.backlog_bytes.or(Some(256 << 20)),
         spill_dir: given.spill_dir,
@@ -251,5 +252,6 @@ fn runner_defaults(file: &File) -> Runner {
         write_check: given.write_check.or(Some(true)),
         stream_ca_file: given.stream_ca_file,
         stream_tls_skip_verify: given.stream_tls_skip_verify.or(Some(false)),
+        streams_thin_files: given.streams_thin_files.or(Some(true)),
     }
 }

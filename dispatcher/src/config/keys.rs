@@ -159,6 +159,7 @@ section!(
     Used "how long the runner waits for Redis to take its last report; a recording that cannot report counts as lost" last_report_timeout: GoDuration,
     Used "how long the runner offers its last report to livekit-server; after that the dispatcher does" report_timeout: GoDuration,
     Used "how long a hole in a track's RTP is waited for; also `latency.jitter_buffer_latency`" reorder: GoDuration,
+    Used "how long a hole is waited for where a stream waits, too" live_reorder: GoDuration,
     Used "how long a named participant or track may take to appear" appear: GoDuration,
     Used "bytes of encoded media that may wait for a busy CPU in memory before they go to `spill_dir`" backlog_bytes: u64,
     Used "where the backlog goes beyond that; without it the directory of the file, or without one the system's folder for temporary files" spill_dir: PathBuf,
@@ -171,6 +172,7 @@ section!(
     Used "stores are tried before the room is joined, so that a wrong bucket fails at once" write_check: bool,
     Used "PEM file with certificate authorities that servers of `rtmps` streams are checked against beside those of the system; read by the dispatcher" stream_ca_file: PathBuf,
     Used "any certificate of a stream's server will do: the stream and its key go to whatever server answers" stream_tls_skip_verify: bool,
+    Used "while a stream is watched and the machine cannot keep up, pictures are left out early, also of files and segments beside it; `false`: these come first, and the stream is late" streams_thin_files: bool,
 });
 
 section!(

@@ -178,6 +178,7 @@ fn runner(file: &File, local_root: Option<PathBuf>) -> Result<serde_json::Value,
         last_report_timeout,
         report_timeout,
         reorder,
+        live_reorder,
         appear,
         backlog_bytes,
         spill_dir,
@@ -190,6 +191,7 @@ fn runner(file: &File, local_root: Option<PathBuf>) -> Result<serde_json::Value,
         write_check,
         stream_ca_file,
         stream_tls_skip_verify,
+        streams_thin_files,
     } = file.runner.clone().unwrap_or_default();
     let reorder = reorder.or(file.latency.as_ref().and_then(|latency| latency.jitter_buffer_latency));
     let mut media = serde_json::Map::new();
@@ -201,11 +203,13 @@ fn runner(file: &File, local_root: Option<PathBuf>) -> Result<serde_json::Value,
     };
     let millis = |duration: Option<GoDuration>| duration.map(|duration| duration.millis().into());
     put(&mut media, "reorder_ms", millis(reorder));
+    put(&mut media, "live_reorder_ms", millis(live_reorder));
     put(&mut media, "appear_ms", millis(appear));
     put(&mut media, "backlog_bytes", backlog_bytes.map(Into::into));
     let text = |path: Option<PathBuf>| path.map(|path| path.to_string_lossy().into_owned().into());
     put(&mut media, "spill_dir", text(spill_dir));
     put(&mut media, "fragment_ms", millis(fragment));
+    put(&mut media, "streams_thin_files", streams_thin_files.map(Into::into));
     let mut streams = serde_json::Map::new();
     put(&mut streams, "ca", stream_ca_file.map(stream_ca).transpose()?.map(Into::into));
     put(&mut streams, "tls_skip_verify", stream_tls_skip_verify.map(Into::into));

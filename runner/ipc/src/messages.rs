@@ -90,6 +90,11 @@ pub struct StartCommand {
 pub struct MediaSettings {
     /// How long the jitter buffer waits for a missing packet, milliseconds.
     pub reorder_ms: u64,
+    /// The same where a stream waits for the packets, too.
+    pub live_reorder_ms: u64,
+    /// While a stream is watched a machine that cannot keep up leaves out pictures early, also of the files and segments
+    /// beside it; false: these come first, and the stream is late.
+    pub streams_thin_files: bool,
     /// How long a named participant or track may take to appear, milliseconds.
     pub appear_ms: u64,
     /// Encoded bytes that may wait for a busy CPU in memory before they are spilled to `spill_dir`.
@@ -106,6 +111,8 @@ impl Default for MediaSettings {
     fn default() -> Self {
         Self {
             reorder_ms: 2000,
+            live_reorder_ms: 500,
+            streams_thin_files: true,
             appear_ms: 30_000,
             backlog_bytes: 256 << 20,
             spill_dir: None,
@@ -420,6 +427,8 @@ pub struct Quality {
     pub max_lag_ms: u64,
     /// Video frames skipped because the machine could not keep up.
     pub frames_skipped: u64,
+    /// Of them, those that were left out early because a stream was watched.
+    pub frames_thinned: u64,
     /// Why the recording is degraded, one sentence each; empty when it is not.
     pub degraded: Vec<String>,
 }

@@ -31,6 +31,8 @@ pub struct ComposedQuality {
     pub distinct_frames: u64,
     /// Output times without a picture.
     pub frames_skipped: u64,
+    /// Of them, those left out for a stream.
+    pub frames_thinned: u64,
     /// Longest time without a different picture of a camera.
     pub max_freeze_ms: u64,
     /// Sound made that was silent, milliseconds.
@@ -166,6 +168,7 @@ impl QualityMeter {
             quality.frames = composed.pictures;
             quality.distinct_frames = composed.distinct_frames;
             quality.frames_skipped = composed.frames_skipped;
+            quality.frames_thinned = composed.frames_thinned;
             quality.max_freeze_ms = composed.max_freeze_ms;
             quality.silence_ms = composed.silence_ms;
             quality.max_lag_ms = quality.max_lag_ms.max(composed.max_lag_ms);
@@ -213,9 +216,11 @@ pub fn degraded(quality: &Quality) -> Vec<String> {
     } else if quality.max_freeze_ms > FREEZE_MS {
         message.push(format!("the picture stood still for {:.1} s", quality.max_freeze_ms as f64 / 1000.0));
     }
-    if quality.frames_skipped as f64 > quality.frames as f64 * SKIPPED {
-        message.push(format!("{} pictures were skipped because the machine could not keep up", quality.frames_skipped));
+    let skipped = quality.frames_skipped.saturating_sub(quality.frames_thinned);
+    if skipped as f64 > quality.frames as f64 * SKIPPED {
+        message.push(format!("{skipped} pictures were skipped because the machine could not keep up"));
     }
+    message.extend(left_out(quality));
     if quality.max_lag_ms > LAG_MS {
         message.push(format!(
             "the machine could not keep up: the recording was up to {:.1} s late",
@@ -226,6 +231,14 @@ pub fn degraded(quality: &Quality) -> Vec<String> {
         message.push(format!("picture and sound are {offset:.0} ms apart"));
     }
     message
+}
+
+/// What streams have cost the pictures, for the user.
+pub fn left_out(quality: &Quality) -> Option<String> {
+    let thinned = quality.frames_thinned;
+    let message =
+        || format!("{thinned} pictures were left out because a stream was watched and the machine could not keep up");
+    (thinned as f64 > quality.frames as f64 * SKIPPED).then(message)
 }
 
 /// Sound that arrived when its time was already mixed, by participant, milliseconds.
@@ -392,6 +405,26 @@ mod tests {
         let quality = meter.quality(9900, Some(TrackId(1)), None);
         assert!(quality.degraded.is_empty());
         assert!((quality.distinct_frames_per_second - 30.3).abs() < 0.1);
+    }
+
+    #[test]
+    fn a_picture_that_is_left_out_is_told_once() {
+        let degraded = |frames_skipped, frames_thinned| {
+            let composed = ComposedQuality {
+                pictures: 900,
+                distinct_frames: 900,
+                frames_skipped,
+                frames_thinned,
+                ..Default::default()
+            };
+            meter().quality(60_000, None, Some(composed)).degraded
+        };
+        let skipped = "300 pictures were skipped because the machine could not keep up";
+        let thinned = "600 pictures were left out because a stream was watched and the machine could not keep up";
+        assert_eq!(degraded(300, 0), [skipped]);
+        assert_eq!(degraded(600, 600), [thinned]);
+        assert_eq!(degraded(900, 600), [skipped, thinned]);
+        assert_eq!(degraded(18, 9), Vec::<String>::new(), "one in a hundred is not");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::audio::mixer::{AudioMixer, decoder_delay};
 use super::audio::track_buffer::AudioTrackBuffer;
 use super::decoder_thread::{DecoderCounters, DecoderEvents, DecoderThread};
 use super::event::{CompositorEvent, EventFn};
+use super::policy::degradation::LiveRule;
 use super::policy::layer_request::LayerRequest;
 use super::policy::pacing::{FURTHEST_NS, FramePacing, LipSync, output_time_near};
 use super::stats::{CompositorStats, StatsCounter};
@@ -148,6 +149,11 @@ impl Compositor {
         }
     }
 
+    /// Whether a stream is watched: what is given up from which lag on changes with the next picture.
+    pub fn set_live(&self, live: LiveRule) {
+        self.sync.set_live(live);
+    }
+
     /// The recording ends at this moment: everything before it is made, then the feeds are ended.
     pub fn end_at(&self, end: MediaTime) {
         let mut tracks = lock(&self.tracks);
@@ -222,7 +228,7 @@ impl Compositor {
         let screen = matches!(track.origin, TrackSource::ScreenShare | TrackSource::ScreenShareAudio);
         let (queue, thread): (Arc<dyn DecodedQueue>, _) = if video {
             let queue = Arc::new(FrameQueue::default());
-            self.sync.video_event(at, VideoEvent::Video(track.clone(), queue.clone()));
+            self.sync.video_event(at, VideoEvent::Video(track.clone(), queue.clone(), Arc::downgrade(&inbox)));
             let thread = DecoderThread { track, inbox: inbox.clone(), queue: queue.clone(), events, counts };
             (queue, spawn("video", move || thread.run()))
         } else {

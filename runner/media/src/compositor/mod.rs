@@ -26,7 +26,8 @@
 //! to the inbox, which never blocks. The two mixers never wait for one another.
 //!
 //! No clock is read anywhere. A picture is made once every track is known up to its time; being late means lag, held as
-//! encoded frames, and what is recorded does not depend on how busy the machine was. `policy` (pacing and lip sync,
+//! encoded frames, and what is recorded does not depend on how busy the machine was, until so much lag is there that
+//! pictures are left out: half a minute, or seconds while a stream is watched. `policy` (pacing and lip sync,
 //! start, layout, focus, degradation, layer requests) is pure.
 
 mod inputs;
@@ -48,7 +49,7 @@ use std::path::PathBuf;
 pub use self::audio::mixer::{AudioMixerOptions, encoder_delay};
 pub use self::event::CompositorEvent;
 pub use self::inputs::Compositor;
-pub use self::policy::degradation::DegradationBounds;
+pub use self::policy::degradation::{DegradationBounds, LiveRule};
 pub use self::policy::layer_request::LayerRequest;
 pub use self::policy::layout::{Arrangement, Size};
 pub use self::policy::start::{Candidate, Prelude, StartRule};
@@ -66,7 +67,7 @@ pub struct CompositorOptions {
     pub sound: Option<AudioMixerOptions>,
     /// When the output begins.
     pub start: StartRule,
-    /// From which lag on pictures are given up.
+    /// From which lag on pictures are given up, unless a stream is watched.
     pub degradation: DegradationBounds,
     /// Encoded bytes that may wait in memory.
     pub backlog_bytes: u64,

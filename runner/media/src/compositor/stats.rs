@@ -29,6 +29,10 @@ pub struct CompositorStats {
     pub distinct_frames: u64,
     /// Output times without a picture, given up because of lag.
     pub frames_skipped: u64,
+    /// Of them, those that were given up early because a stream was watched.
+    pub frames_thinned: u64,
+    /// How often all pictures that waited were given up for a stream.
+    pub jumps: u64,
     /// Longest time without a different picture while a camera was to be seen, unless that is its pace.
     pub longest_freeze_ns: u64,
     /// Sound made that was silent.
@@ -79,9 +83,21 @@ impl StatsCounter {
         }
     }
 
-    /// The picture of an output time was given up.
-    pub fn on_skipped(&self) {
-        lock(&self.state).stats.frames_skipped += 1;
+    /// The pictures of so many output times were given up; `is_live`: for a stream that is watched.
+    pub fn on_skipped(&self, pictures: u64, is_live: bool) {
+        let mut state = lock(&self.state);
+        state.stats.frames_skipped += pictures;
+        if is_live {
+            state.stats.frames_thinned += pictures;
+        }
+    }
+
+    /// The pictures that waited were given up for a stream that is watched: those of so many output times, up to `to`.
+    pub fn on_jump(&self, to: MediaTime, pictures: u64) {
+        self.on_skipped(pictures, true);
+        let mut state = lock(&self.state);
+        state.stats.jumps += 1;
+        state.picture_at = Some(to);
     }
 
     /// A block of sound was made; `heard`: it was not silent.

@@ -50,7 +50,10 @@ impl UnitRing {
     /// Nothing comes any more. What lies here may still be taken; for how long is the stream's decision, see
     /// [`UnitRing::ended_for`].
     pub fn end(&self) {
-        self.state().ended_at.get_or_insert_with(Instant::now);
+        let mut state = self.state();
+        state.ended_at.get_or_insert_with(Instant::now);
+        state.buffer.finish();
+        drop(state);
         self.changed.notify_one();
     }
 
@@ -79,7 +82,7 @@ impl UnitRing {
         self.state().ended_at.map(|at| at.elapsed())
     }
 
-    /// The oldest frame, or `None` after the last one. For one task; dropping the future loses nothing.
+    /// The oldest frame that may be sent, or `None` after the last one. For one task; dropping the future loses nothing.
     pub async fn next(&self) -> Option<EncodedUnit> {
         loop {
             {

@@ -8,6 +8,7 @@ mod files;
 mod segments;
 mod images;
 mod streams;
+mod live;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -85,6 +86,8 @@ pub(super) struct RecorderController {
     /// Of the plan: they failed or were closed, and get no other file.
     ended_outputs: BTreeSet<u32>,
     streams: RecordedStreams,
+    /// When it was last told that a stream is late.
+    late_told_at: Option<Instant>,
     started: bool,
     /// Asked the room to let us go; it is given until then.
     leaving: Option<Instant>,
@@ -116,6 +119,7 @@ impl RecorderController {
         let streams = std::mem::take(&mut start.streams);
         Self {
             streams: RecordedStreams::new(&start.plan, streams),
+            late_told_at: None,
             clock: Clock::host_ahead_by(start.clock_ahead_ns),
             next_number: u32::try_from(start.plan.outputs.len()).unwrap_or(u32::MAX),
             start,
@@ -162,6 +166,7 @@ impl RecorderController {
             };
         }
         if let Flow::Break(why) = flow {
+            self.tell_left_out();
             self.close_files();
             self.close_streams();
             self.pass_on_reports(inbox);
@@ -376,6 +381,8 @@ impl RecorderController {
             worked = recorder.worked();
         }
         self.report_written();
+        self.follow_viewers();
+        self.tell_late_stream(lag_ms);
         if due(&mut self.alive_at, ALIVE_EVERY) {
             self.send(MediaEvent::Alive { media_ns, lag_ms, backlog_bytes, streams: self.streams.lags() });
         }

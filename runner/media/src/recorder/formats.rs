@@ -1,8 +1,12 @@
-//! What a plan asks of encoders, mixers and outputs: input formats, mixer options, and which encoded streams go into which
-//! file and to servers. Pure.
+//! What a plan asks of the room, encoders, mixers and outputs: how long is waited, input formats, mixer options, and which
+//! encoded streams go into which file and to servers. Pure.
 
+use std::time::Duration;
+
+use spillway_ipc::MediaSettings;
 use spillway_plan::{
-    AudioCodec, AudioEncoding, AudioPlan, Container, EgressPlan, Mixing, Output, VideoEncoding, VideoPlan,
+    AudioCodec, AudioEncoding, AudioPlan, Container, EgressPlan, Mixing, Output, StreamProtocol, VideoEncoding,
+    VideoPlan,
 };
 
 use super::mode::RecordingMode;
@@ -15,6 +19,9 @@ use crate::track::Codec;
 
 /// Between two lines of the grid unless asked otherwise.
 const KEY_FRAME_INTERVAL_NS: u64 = 2_000_000_000;
+
+/// How far a track may be late that only streams are made of.
+const LATE_FOR_STREAMS: Duration = Duration::from_secs(2);
 
 /// Pixels of a side of a canvas whose size was not asked for.
 const MIN_CANVAS: u32 = 16;
@@ -59,6 +66,17 @@ pub(super) fn file_streams(
         EncodedFormat::Mp3 { .. } => codec.is_none_or(|codec| codec == AudioCodec::Mp3),
     };
     (0..).map(StreamNumber).zip(formats).filter(|(_, format)| wanted(format)).map(|(stream, _)| stream).collect()
+}
+
+/// How long a hole in a track's RTP is waited for, and how far a track may be late before the others go on, where that is
+/// not as usual. With streams, even if they are all still to be added, less: it is what they are late by. Late sound is lost
+/// to files and segments, so beside them only holes are given up earlier.
+pub(super) fn join_waits(plan: &EgressPlan, settings: &MediaSettings) -> (Duration, Option<Duration>) {
+    let is_live = plan.streams().is_some_and(|(_, streams)| streams.protocol != StreamProtocol::Websocket);
+    let reorder_ms = if is_live { settings.live_reorder_ms } else { settings.reorder_ms };
+    let is_recording = |output: &Output| matches!(output, Output::File(_) | Output::Segments(_));
+    let is_alone = is_live && !plan.outputs.iter().any(is_recording);
+    (Duration::from_millis(reorder_ms), is_alone.then_some(LATE_FOR_STREAMS))
 }
 
 /// There is an output of streams that take what is encoded.

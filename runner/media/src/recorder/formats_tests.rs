@@ -106,6 +106,26 @@ fn key_frames_have_a_grid_where_pictures_are_cut_or_joined() {
     assert_eq!(key_grid(&self::plan(MAIN, vec![], false, vec![segments(6 * second)])), None, "no pictures");
 }
 
+#[test]
+fn what_viewers_wait_for_is_waited_for_less() {
+    let streams = |protocol, count| Output::Streams(StreamsOutput { protocol, count });
+    let (rtmp, srt) = (streams(StreamProtocol::Rtmp, 0), streams(StreamProtocol::Srt, 2));
+    let mp4 = || file(Container::Mp4, None);
+    let settings = MediaSettings { reorder_ms: 3000, live_reorder_ms: 400, ..MediaSettings::default() };
+    let late = Some(Duration::from_secs(2));
+    for (outputs, reorder_ms, late) in [
+        (vec![mp4(), images()], 3000, None),
+        (vec![streams(StreamProtocol::Websocket, 1)], 3000, None),
+        (vec![rtmp.clone()], 400, late),
+        (vec![srt], 400, late),
+        (vec![images(), rtmp.clone()], 400, late),
+        (vec![mp4(), rtmp], 400, None),
+    ] {
+        let waits = join_waits(&plan(MAIN, vec![], true, outputs), &settings);
+        assert_eq!(waits, (Duration::from_millis(reorder_ms), late));
+    }
+}
+
 fn images() -> Output {
     Output::Images(ImagesOutput {
         prefix: String::new(),

@@ -33,6 +33,7 @@ struct RunningStreams {
     fanout: Arc<Fanout>,
     /// The encoded streams that each stream is given.
     numbers: Vec<StreamNumber>,
+    has_pictures: bool,
     /// Known when the encoders run, which is after the first stream was added.
     key_frames: Arc<OnceLock<KeyFrameRequests>>,
 }
@@ -41,6 +42,8 @@ struct BegunStream {
     taker: TakerId,
     reporter: TakerReporter,
     retries: u32,
+    /// A server has taken it. Those who watch it are there while its connection is tried again, too.
+    was_active: bool,
     is_over: bool,
 }
 
@@ -74,6 +77,7 @@ impl RecordedStreams {
         let numbers = stream_numbers(fanout.formats());
         let of = |number: &StreamNumber| fanout.formats().get(usize::from(number.0)).cloned();
         let formats: Vec<EncodedFormat> = numbers.iter().filter_map(of).collect();
+        let has_pictures = formats.iter().any(|format| matches!(format, EncodedFormat::Video { .. }));
         let key_frames: Arc<OnceLock<KeyFrameRequests>> = Arc::default();
         let (keys, tell) = (key_frames.clone(), tell.clone());
         let key_frame = Arc::new(move || {
@@ -84,7 +88,7 @@ impl RecordedStreams {
         // Refused only when the controller is gone.
         let tell = Arc::new(move |id, event| drop(tell.send(RecorderInput::Stream(id, event))));
         let streams = Streams::start(formats.into(), settings, key_frame, tell)?;
-        self.running = Some(RunningStreams { streams, fanout: fanout.clone(), numbers, key_frames });
+        self.running = Some(RunningStreams { streams, fanout: fanout.clone(), numbers, has_pictures, key_frames });
         std::mem::take(&mut self.pending).into_iter().for_each(|start| self.add(start));
         Ok(())
     }
@@ -109,7 +113,7 @@ impl RecordedStreams {
         };
         let (taker, reporter) = running.fanout.reserve();
         let ring = Box::new(RingTaker::new(running.streams.add(start)));
-        self.begun.insert(id, BegunStream { taker, reporter, retries: 0, is_over: false });
+        self.begun.insert(id, BegunStream { taker, reporter, retries: 0, was_active: false, is_over: false });
         let (streams, progress) = (running.numbers.clone(), Arc::<TakerProgress>::default());
         running.fanout.add(TakerStart { id: taker, streams, taker: ring, progress });
     }
@@ -132,7 +136,10 @@ impl RecordedStreams {
         let begun = self.begun.get_mut(&id)?;
         let (state, message) = match event {
             StreamEvent::Connecting => (StreamState::Connecting, String::new()),
-            StreamEvent::Active => (StreamState::Active { at }, String::new()),
+            StreamEvent::Active => {
+                begun.was_active = true;
+                (StreamState::Active { at }, String::new())
+            }
             StreamEvent::Retrying { message, retries } => {
                 begun.retries = retries;
                 (StreamState::Retrying { at }, message)
@@ -151,6 +158,12 @@ impl RecordedStreams {
         let retries = begun.retries;
         let lag_ms = self.lags().into_iter().find(|lag| lag.id == id).map_or(0, |lag| lag.lag_ms);
         Some(MediaEvent::Stream { id, state, message, retries, lag_ms })
+    }
+
+    /// Pictures go to a server now, or would if its connection held.
+    pub fn is_watched(&self) -> bool {
+        let has_pictures = self.running.as_ref().is_some_and(|running| running.has_pictures);
+        has_pictures && self.begun.values().any(|begun| begun.was_active && !begun.is_over)
     }
 
     /// How far the streams that have begun and not ended are behind.
@@ -187,6 +200,7 @@ mod tests {
     use super::*;
     use crate::encoded::{EncodedUnit, MediaKind};
     use crate::output::PipelineEvent;
+    use crate::track::Codec;
 
     fn plan() -> EgressPlan {
         EgressPlan {
@@ -209,11 +223,18 @@ mod tests {
     }
 
     fn begun(streams: &mut RecordedStreams) -> (Arc<Fanout>, Receiver<RecorderInput>) {
-        let (tell, inbox) = channel();
         let formats = vec![
             EncodedFormat::Opus { channels: 2, pre_skip: 312 },
             EncodedFormat::Aac { rate: 44_100, bitrate_kbps: 128 },
         ];
+        begun_with(streams, formats)
+    }
+
+    fn begun_with(
+        streams: &mut RecordedStreams,
+        formats: Vec<EncodedFormat>,
+    ) -> (Arc<Fanout>, Receiver<RecorderInput>) {
+        let (tell, inbox) = channel();
         let pipeline = tell.clone();
         let fanout = Fanout::new(formats, move |event| drop(pipeline.send(RecorderInput::Pipeline(0, event))));
         streams.begin(&fanout, &StreamSettings::default(), &tell).unwrap();
@@ -277,6 +298,29 @@ mod tests {
         fanout.end_stream(StreamNumber(1));
         let next = || inbox.recv_timeout(Duration::from_secs(10)).unwrap();
         while !matches!(next(), RecorderInput::Pipeline(_, PipelineEvent::Drained)) {}
+    }
+
+    #[test]
+    fn it_is_watched_from_the_first_connection_to_the_last_end() {
+        let (size, bitrate_kbps) = ((320, 180), Some(500));
+        let video = EncodedFormat::Video { codec: Codec::H264, size, framerate: Some(30), bitrate_kbps };
+        let mut streams = RecordedStreams::new(&plan(), vec![start(0), start(1)]);
+        assert!(!streams.is_watched());
+        let _running = begun_with(&mut streams, vec![video]);
+        let mut on = |id, event| {
+            streams.on_event(id, event, 9);
+            streams.is_watched()
+        };
+        let lost = || StreamEvent::Retrying { message: "lost".into(), retries: 1 };
+        assert!(!on(0, StreamEvent::Connecting) && !on(0, lost()), "nobody has seen it");
+        assert!(on(0, StreamEvent::Active) && on(0, lost()) && on(1, StreamEvent::Active));
+        assert!(on(0, StreamEvent::Ended(StreamEnd::Finished)), "the other one still is");
+        let failed = StreamEnd::Failed { code: "unavailable", message: "gone".into() };
+        assert!(!on(1, StreamEvent::Ended(failed)));
+        let mut sound = RecordedStreams::new(&plan(), vec![start(0)]);
+        let _running = begun(&mut sound);
+        sound.on_event(0, StreamEvent::Active, 9);
+        assert!(!sound.is_watched(), "no picture to leave out");
     }
 
     #[test]

@@ -14,7 +14,8 @@ use super::input::RecorderInput;
 use super::mode::{FileStart, RecordingMode};
 use super::recorded_file::FileError;
 use crate::compositor::{
-    Compositor, CompositorError, CompositorEvent, CompositorOptions, DegradationBounds, StartRule, VideoMixerOptions,
+    Compositor, CompositorError, CompositorEvent, CompositorOptions, DegradationBounds, LiveRule, StartRule,
+    VideoMixerOptions,
 };
 use crate::encode::black;
 use crate::output::{
@@ -280,6 +281,13 @@ impl SourceRecorder {
         }
     }
 
+    /// What is given up for streams that are watched. Images beside a copied picture are not theirs.
+    pub fn set_live(&self, live: LiveRule) {
+        if let Some(compositor) = &self.compositor {
+            compositor.set_live(live);
+        }
+    }
+
     /// Asks for key frames; does nothing where pictures are not encoded.
     pub fn key_frames(&self) -> KeyFrameRequests {
         self.pipeline.as_ref().map(Pipeline::key_frames).unwrap_or_default()
@@ -348,6 +356,7 @@ impl SourceRecorder {
                 pictures: stats.pictures,
                 distinct_frames: stats.distinct_frames,
                 frames_skipped: stats.frames_skipped,
+                frames_thinned: stats.frames_thinned,
                 max_freeze_ms: stats.longest_freeze_ns / 1_000_000,
                 silence_ms: stats.silence_ns / 1_000_000,
                 max_lag_ms: stats.longest_lag_ns / 1_000_000,

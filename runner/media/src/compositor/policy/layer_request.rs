@@ -58,7 +58,7 @@ impl LayerRequests {
         for track in live {
             let tile = placed.iter().find(|placed| placed.track == *track);
             let (width, height) = tile.map_or(UNSEEN, |placed| (placed.rect.width, placed.rect.height));
-            let wanted = if level == DegradationLevel::LowerLayers { (width / 2, height / 2) } else { (width, height) };
+            let wanted = if level >= DegradationLevel::LowerLayers { (width / 2, height / 2) } else { (width, height) };
             let known = self.tracks.entry(*track).or_insert(LastRequest { sent: None, wanted, since: at });
             if known.wanted != wanted {
                 known.wanted = wanted;
@@ -103,6 +103,9 @@ mod tests {
         assert_eq!(on(1500, tile(636, 356), DegradationLevel::Nothing), prefer(636, 356));
         assert_eq!(on(2000, tile(636, 356), DegradationLevel::LowerLayers), []);
         assert_eq!(on(2500, tile(636, 356), DegradationLevel::LowerLayers), prefer(318, 178));
+        assert_eq!(on(3500, tile(636, 356), DegradationLevel::QuarterOfThePictures), []);
+        assert_eq!(on(4000, tile(636, 356), DegradationLevel::Nothing), []);
+        assert_eq!(on(4500, tile(636, 356), DegradationLevel::Nothing), prefer(636, 356));
     }
 
     #[test]

@@ -141,6 +141,11 @@ pub fn output_time(n: u64, framerate: u32) -> u64 {
     (u128::from(n) * u128::from(SECOND_NS) / u128::from(framerate.max(1))) as u64
 }
 
+/// Number of the first picture at this time or later.
+pub fn output_number(at_ns: u64, framerate: u32) -> u64 {
+    u64::try_from((u128::from(at_ns) * u128::from(framerate)).div_ceil(u128::from(SECOND_NS))).unwrap_or(u64::MAX)
+}
+
 /// Pictures are shown at these times of the recording.
 pub fn output_time_near(at: MediaTime, framerate: u32) -> MediaTime {
     let n = (u128::from(at.ns()) * u128::from(framerate) + u128::from(SECOND_NS / 2)) / u128::from(SECOND_NS);

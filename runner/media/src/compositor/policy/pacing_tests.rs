@@ -117,3 +117,13 @@ proptest! {
         prop_assert!((mean - step.late().unwrap()).abs() < 5 * MS, "{mean} {:?}", step.late());
     }
 }
+
+#[test]
+fn the_number_of_a_picture_is_that_of_its_time() {
+    for framerate in [15, 24, 25, 30, 60] {
+        for n in [0, 1, 2, 7, 29, 30, 1_000_001] {
+            let at = output_time(n, framerate);
+            assert_eq!((output_number(at, framerate), output_number(at + 1, framerate)), (n, n + 1), "{framerate}");
+        }
+    }
+}

@@ -111,6 +111,19 @@ impl Backlog {
         }
     }
 
+    /// This is not needed any more.
+    pub fn forget(&self, entry: BacklogEntry) {
+        match entry {
+            BacklogEntry::Memory(data) => {
+                self.memory.fetch_sub(data.len() as u64, Relaxed);
+            }
+            BacklogEntry::Spilled { len, .. } => {
+                self.spilled.fetch_sub(len, Relaxed);
+                lock(&self.spill).release(len);
+            }
+        }
+    }
+
     /// A frame its track had to give up because the frames before it found no place.
     pub fn count_refused(&self) {
         self.refused.fetch_add(1, Relaxed);
@@ -178,13 +191,19 @@ impl SpillFile {
         let (Some(file), Ok(length)) = (&self.file, usize::try_from(len)) else { return Ok(None) };
         let mut data = vec![0; length];
         let read = file.read_exact_at(&mut data, offset);
+        self.release(len);
+        read.map(|()| Some(data))
+    }
+
+    fn release(&mut self, len: u64) {
         self.outstanding = self.outstanding.saturating_sub(len);
-        if self.outstanding == 0 {
+        if self.outstanding == 0
+            && let Some(file) = &self.file
+        {
             self.end = 0;
             // The bytes are worth nothing any more; a file that stays long is only a waste.
             let _ = file.set_len(0);
         }
-        read.map(|()| Some(data))
     }
 }
 
@@ -226,6 +245,20 @@ mod tests {
             assert!(matches!(entry, BacklogEntry::Spilled { offset: 0, len: 64 }));
             assert_eq!(backlog.give_back(entry).unwrap(), frame(round, 64));
         }
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_counted_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let backlog = Backlog::new(100, Some(dir.path().to_owned()));
+        let entries: Vec<_> = (0..3).map(|n| backlog.keep(frame(n, 100), Retention::IfRoom).unwrap()).collect();
+        entries.into_iter().for_each(|entry| backlog.forget(entry));
+        assert_eq!(backlog.stats(), BacklogStats { peak: 300, ..Default::default() });
+        let again = (0..2).map(|n| backlog.keep(frame(n, 100), Retention::IfRoom).unwrap());
+        assert!(
+            matches!(again.collect::<Vec<_>>()[1], BacklogEntry::Spilled { offset: 0, .. }),
+            "the file starts anew"
+        );
     }
 
     #[test]

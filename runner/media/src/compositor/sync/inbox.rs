@@ -55,6 +55,8 @@ struct InboxState {
     closed: bool,
     /// Frames are given up until the next key frame that finds room.
     giving_up: bool,
+    /// Frames before it were given up by [`Inbox::jump_to_key`]: nothing is worth anything before the next key frame.
+    needs_key: bool,
 }
 
 enum QueuedItem {
@@ -65,8 +67,13 @@ enum QueuedItem {
 impl Inbox {
     /// Empty, with the watermark at zero.
     pub fn new(codec: Codec, backlog: Arc<Backlog>) -> Self {
-        let state =
-            InboxState { waiting: VecDeque::new(), watermark: MediaTime::ZERO, closed: false, giving_up: false };
+        let state = InboxState {
+            waiting: VecDeque::new(),
+            watermark: MediaTime::ZERO,
+            closed: false,
+            giving_up: false,
+            needs_key: false,
+        };
         Self { state: Mutex::new(state), news: Condvar::new(), backlog, video: codec.is_video() }
     }
 
@@ -74,9 +81,10 @@ impl Inbox {
     /// of its group have no place.
     pub fn put_frame(&self, at: MediaTime, key: bool, data: Bytes) -> bool {
         let mut state = lock(&self.state);
-        if state.closed {
+        if state.closed || (state.needs_key && !key) {
             return true;
         }
+        state.needs_key = false;
         if state.giving_up {
             if !(key && self.backlog.has_room()) {
                 self.backlog.count_refused();
@@ -114,6 +122,33 @@ impl Inbox {
         }
     }
 
+    /// Gives up the pictures that wait before the newest key frame, and answers when that is. `None`: there is none since
+    /// `recent`. Then all of them are given up, the hole is marked, and pictures are taken from the next key frame on.
+    /// Events stay.
+    pub fn jump_to_key(&self, recent: MediaTime) -> Option<MediaTime> {
+        let mut state = lock(&self.state);
+        let is_key = |queued: &QueuedItem| matches!(queued, QueuedItem::Frame { key: true, .. });
+        let newest = state.waiting.iter().rposition(|(at, queued)| *at >= recent && is_key(queued));
+        let key_at = newest.and_then(|index| state.waiting.get(index)).map(|(at, _)| *at);
+        let mut gave_up = false;
+        for (index, (at, queued)) in std::mem::take(&mut state.waiting).into_iter().enumerate() {
+            match queued {
+                QueuedItem::Frame { data, .. } if newest.is_none_or(|newest| index < newest) => {
+                    self.backlog.forget(data);
+                    gave_up = true;
+                }
+                queued => state.waiting.push_back((at, queued)),
+            }
+        }
+        // Without a picture that waited the decoder goes on where it stands.
+        if gave_up && newest.is_none() {
+            state.needs_key = true;
+            state.waiting.push_front((recent, QueuedItem::TrackEvent(TrackEvent::Lost)));
+        }
+        self.news.notify_one();
+        key_at
+    }
+
     /// Nothing more comes; what waits is still handed out.
     pub fn close(&self) {
         lock(&self.state).closed = true;
@@ -126,7 +161,7 @@ impl Inbox {
         state.closed = true;
         for (_, waiting) in state.waiting.drain(..) {
             if let QueuedItem::Frame { data, .. } = waiting {
-                let _ = self.backlog.give_back(data);
+                self.backlog.forget(data);
             }
         }
         self.news.notify_one();
@@ -208,6 +243,45 @@ mod tests {
         inbox.close();
         assert!((0..3).all(|_| matches!(inbox.next(at(100)), InboxItem::Frame { .. })));
         assert_eq!(inbox.next(at(100)), InboxItem::Closed);
+    }
+
+    #[test]
+    fn a_jump_goes_to_the_newest_key_frame_and_keeps_events() {
+        let inbox = inbox(1000);
+        inbox.put_frame(at(0), true, data(1));
+        inbox.put_event(at(5), TrackEvent::Muted);
+        for ms in [10, 20, 30, 40] {
+            inbox.put_frame(at(ms), ms % 20 == 10, data(1));
+        }
+        inbox.complete_to(at(50));
+        assert_eq!(inbox.jump_to_key(at(30)), Some(at(30)));
+        assert_eq!(inbox.next(at(0)), InboxItem::TrackEvent(at(5), TrackEvent::Muted));
+        assert_eq!(inbox.next(at(0)), InboxItem::Frame { at: at(30), key: true, data: data(1) });
+        assert_eq!(inbox.next(at(0)), InboxItem::Frame { at: at(40), key: false, data: data(1) });
+        assert_eq!(inbox.backlog.stats().memory, 0);
+        // Nothing waits: the decoder has all that came, and goes on.
+        assert_eq!(inbox.jump_to_key(at(50)), None);
+        inbox.put_frame(at(50), false, data(1));
+        inbox.complete_to(at(60));
+        assert!(matches!(inbox.next(at(50)), InboxItem::Frame { key: false, .. }));
+    }
+
+    #[test]
+    fn without_a_recent_key_frame_a_jump_waits_for_the_next() {
+        let inbox = inbox(1000);
+        for ms in [0, 10, 20] {
+            inbox.put_frame(at(ms), ms == 10, data(1));
+        }
+        inbox.complete_to(at(30));
+        assert_eq!(inbox.jump_to_key(at(15)), None);
+        assert!(inbox.put_frame(at(30), false, data(1)), "nobody is told that there was no room");
+        inbox.put_frame(at(40), true, data(2));
+        inbox.put_frame(at(50), false, data(3));
+        inbox.close();
+        assert_eq!(inbox.next(at(30)), InboxItem::TrackEvent(at(15), TrackEvent::Lost));
+        assert_eq!(inbox.next(at(30)), InboxItem::Frame { at: at(40), key: true, data: data(2) });
+        assert_eq!(inbox.next(at(30)), InboxItem::Frame { at: at(50), key: false, data: data(3) });
+        assert_eq!(inbox.next(at(30)), InboxItem::Closed);
     }
 
     #[test]

@@ -4,12 +4,14 @@
 //! The two mixers never wait for one another: each is driven by the watermark and its own tracks alone.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 
 use spillway_plan::LayoutName;
 
+use super::inbox::Inbox;
 use super::lock::{lock, wait};
 use crate::compositor::audio::track_buffer::AudioTrackBuffer;
+use crate::compositor::policy::degradation::LiveRule;
 use crate::compositor::policy::pacing::output_time_near;
 use crate::compositor::policy::start::{Prelude, StartRule};
 use crate::compositor::video::frame_queue::FrameQueue;
@@ -18,7 +20,8 @@ use crate::units::MediaTime;
 
 /// Something the picture mixer obeys from an exact time on.
 pub enum VideoEvent {
-    Video(Track, Arc<FrameQueue>),
+    /// With its decoded pictures, and with where the encoded ones wait.
+    Video(Track, Arc<FrameQueue>, Weak<Inbox>),
     Speakers(Vec<String>),
     Layout(LayoutName),
 }
@@ -59,6 +62,7 @@ struct SyncState {
     heard_to: MediaTime,
     end: Option<MediaTime>,
     given_up: bool,
+    live: LiveRule,
     start: Option<MediaTime>,
     /// Before the start.
     prelude: Prelude,
@@ -100,6 +104,7 @@ impl MixerSync {
             heard_to: NEVER,
             end: None,
             given_up: false,
+            live: LiveRule::Off,
             start: None,
             prelude: Prelude::default(),
             videos: Vec::new(),
@@ -112,7 +117,7 @@ impl MixerSync {
     /// To be obeyed by the picture mixer from `at` on.
     pub fn video_event(&self, at: MediaTime, video_event: VideoEvent) {
         let mut state = lock(&self.state);
-        if let VideoEvent::Video(_, pictures) = &video_event
+        if let VideoEvent::Video(_, pictures, _) = &video_event
             && state.start.is_none()
         {
             state.videos.push(pictures.clone());
@@ -169,6 +174,16 @@ impl MixerSync {
     /// The start, once it is decided.
     pub fn started(&self) -> Option<MediaTime> {
         lock(&self.state).start
+    }
+
+    /// From the next picture on.
+    pub fn set_live(&self, live: LiveRule) {
+        lock(&self.state).live = live;
+    }
+
+    /// What was set last.
+    pub fn live(&self) -> LiveRule {
+        lock(&self.state).live
     }
 
     /// How far the recording is known beyond `at`.

@@ -6,6 +6,7 @@ mod sound;
 mod begin;
 mod decoders;
 mod pace;
+mod live;
 mod chance;
 mod late;
 mod cost;

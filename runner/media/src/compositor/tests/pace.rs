@@ -51,7 +51,8 @@ fn fed_at_the_live_edge_it_is_the_same_recording() {
 #[test]
 fn overload_skips_every_second_picture_and_never_sound() {
     let (script, end) = busy_room(3);
-    let bounds = DegradationBounds { half_above_ns: 1000 * MS, lower_above_ns: 60_000 * MS };
+    let bounds =
+        DegradationBounds { half_above_ns: 1000 * MS, lower_above_ns: 60_000 * MS, quarter_above_ns: u64::MAX };
     let run = TestRun::new(
         CompositorOptions { degradation: bounds, ..options(tiles(LayoutShape::Grid)) },
         Duration::ZERO,

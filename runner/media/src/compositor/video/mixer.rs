@@ -4,7 +4,7 @@
 //! to (`policy::pacing`); those of a camera that is faster than the output come with their own. Reads no clock.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
@@ -18,9 +18,10 @@ use crate::compositor::policy::degradation::{DegradationBounds, DegradationLevel
 use crate::compositor::policy::focus::Focus;
 use crate::compositor::policy::layer_request::LayerRequests;
 use crate::compositor::policy::layout::{self, Arrangement, PlacedTile, Rect, Size, TileDrawing};
-use crate::compositor::policy::pacing::output_time;
+use crate::compositor::policy::pacing::{output_number, output_time};
 use crate::compositor::stats::StatsCounter;
 use crate::compositor::sync::decoded_queue::DecodedQueue;
+use crate::compositor::sync::inbox::Inbox;
 use crate::compositor::sync::mixer_sync::{MixerSync, SyncWait, VideoEvent};
 use crate::key_grid::KeyGrid;
 use crate::output::RawSink;
@@ -29,6 +30,9 @@ use crate::units::MediaTime;
 
 /// A picture older than this is not fresh: with several videos of one participant another one is shown.
 const FRESH_NS: u64 = 2_000_000_000;
+
+/// A key frame that waits and is older than this is no place to jump to: it takes a tenth of that to get a fresh one.
+const JUMP_KEY_AGE_NS: u64 = 1_000_000_000;
 
 /// What pictures are made.
 #[derive(Clone, Debug)]
@@ -50,6 +54,8 @@ pub struct VideoMixerOptions {
 struct VideoInput {
     track: Track,
     pictures: Arc<FrameQueue>,
+    /// Where its encoded pictures wait; gone with its decoder's thread.
+    inbox: Weak<Inbox>,
     current: Option<VideoFrame>,
     /// Taken and not shown yet.
     due: VecDeque<VideoFrame>,
@@ -81,6 +87,7 @@ pub struct VideoMixer {
     stats_counter: Arc<StatsCounter>,
     tell: EventFn,
     frame_pool: FramePool,
+    bounds: DegradationBounds,
     degradation: DegradationPolicy,
     requests: LayerRequests,
     focus: Focus,
@@ -116,7 +123,8 @@ impl VideoMixer {
             sync,
             stats_counter,
             tell,
-            degradation: DegradationPolicy::new(bounds),
+            bounds,
+            degradation: DegradationPolicy::default(),
             requests: LayerRequests::default(),
             focus: Focus::default(),
             inputs: Vec::new(),
@@ -140,7 +148,10 @@ impl VideoMixer {
     fn record(&mut self, start: MediaTime, feed: &dyn RawSink) {
         // End of the lines that belong to pictures so far.
         let mut lines_to = 0;
-        for n in 0.. {
+        let mut next_n = 0;
+        loop {
+            let n = next_n;
+            next_n += 1;
             let offset = output_time(n, self.options.framerate);
             let next = output_time(n + 1, self.options.framerate);
             let at = start.plus_ns(offset);
@@ -153,13 +164,20 @@ impl VideoMixer {
                 SyncWait::Over => return,
             };
             self.advance(at, known);
-            let lag = self.sync.lag(at);
-            let level = self.degradation.on(lag);
+            let (lag, live) = (self.sync.lag(at), self.sync.live());
+            let level = self.degradation.on(lag, live.bounds(self.bounds));
             self.stats_counter.on_picture_time(at, lag);
+            if live.jumps(lag)
+                && let Some(landing) = self.jump(at, lag)
+            {
+                next_n = next_n.max(output_number(landing.ns_since(start), self.options.framerate));
+                self.stats_counter.on_jump(landing, next_n - n);
+                continue;
+            }
             let lines_from = std::mem::replace(&mut lines_to, offset + 1);
             let key = self.options.key_grid.is_some_and(|grid| grid.has_line_in(lines_from, lines_to));
             if self.degradation.skips(n) && !key {
-                self.stats_counter.on_skipped();
+                self.stats_counter.on_skipped(1, live.is_on());
                 continue;
             }
             let picture = match self.compose(at, level) {
@@ -181,14 +199,26 @@ impl VideoMixer {
         }
     }
 
+    /// Gives up the pictures that wait, `lag_ns` of them from `at` on. Answers where pictures go on: at the first key frame
+    /// that is left, else where the recording is known to. `None`: it ends before.
+    fn jump(&mut self, at: MediaTime, lag_ns: u64) -> Option<MediaTime> {
+        let known = at.plus_ns(lag_ns).minus_ns(1);
+        let SyncWait::Known((video_events, known)) = self.sync.wait_for_video_events(known, known) else { return None };
+        video_events.into_iter().for_each(|(when, video_event)| self.follow(when, video_event));
+        let recent = known.minus_ns(JUMP_KEY_AGE_NS);
+        let inboxes = self.inputs.iter().filter_map(|input| input.inbox.upgrade());
+        Some(inboxes.filter_map(|inbox| inbox.jump_to_key(recent)).min().unwrap_or(known))
+    }
+
     fn follow(&mut self, when: MediaTime, video_event: VideoEvent) {
         match video_event {
-            VideoEvent::Video(track, pictures) => {
+            VideoEvent::Video(track, pictures, inbox) => {
                 let next = self.orders.len();
                 let order = *self.orders.entry(track.id).or_insert(next);
                 self.inputs.push(VideoInput {
                     track,
                     pictures,
+                    inbox,
                     current: None,
                     due: VecDeque::new(),
                     cadence: Cadence::default(),

@@ -1,5 +1,7 @@
-//! What an output has not sent yet: encoded frames, at most 5 s or 8 MB of them. Over a bound everything up to the newest
-//! key frame goes. Pure; [`super::UnitRing`] shares it between threads.
+//! What an output has not sent yet: encoded frames in order of time, at most 5 s or 8 MB of them. Over a bound everything up
+//! to the newest key frame goes. Sound of a time whose pictures are still to come waits for them: a player takes what comes
+//! as it comes, and a machine that is too slow makes pictures seconds after their sound.
+//! Pure; [`super::UnitRing`] shares it between threads.
 
 use std::collections::VecDeque;
 
@@ -12,6 +14,8 @@ const MAX_BYTES: usize = 8 << 20;
 /// A new connection begins at a key frame of at most this age; otherwise a fresh one is worth asking for, because
 /// players of RTMP never catch up.
 const MAX_START_AGE_NS: u64 = 1_000_000_000;
+/// Sound may be sent so much before the pictures of its time. Servers take it without a warning.
+const SOUND_AHEAD_NS: u64 = 300_000_000;
 
 /// How much lies in a ring, and what was dropped so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,7 +24,7 @@ pub struct RingStats {
     pub units: usize,
     /// Their bytes.
     pub bytes: usize,
-    /// From the oldest to the newest that waits, nanoseconds.
+    /// From the oldest to the newest that could be sent, nanoseconds.
     pub lag_ns: u64,
     /// Frames dropped.
     pub dropped: u64,
@@ -33,10 +37,15 @@ pub struct RingStats {
 #[derive(Debug)]
 pub struct UnitBuffer {
     has_video: bool,
+    /// In order of time.
     units: VecDeque<EncodedUnit>,
     bytes: usize,
     /// Pictures are refused until the next key frame.
     needs_key_frame: bool,
+    /// Time of the newest picture that came, taken or not.
+    pictures_to: u64,
+    /// Nothing comes any more.
+    ended: bool,
     dropped: u64,
     jumps: u64,
 }
@@ -44,13 +53,25 @@ pub struct UnitBuffer {
 impl UnitBuffer {
     /// Empty; `has_video`: whether pictures will come.
     pub const fn new(has_video: bool) -> Self {
-        Self { has_video, units: VecDeque::new(), bytes: 0, needs_key_frame: has_video, dropped: 0, jumps: 0 }
+        Self {
+            has_video,
+            units: VecDeque::new(),
+            bytes: 0,
+            needs_key_frame: has_video,
+            pictures_to: 0,
+            ended: false,
+            dropped: 0,
+            jumps: 0,
+        }
     }
 
     /// Takes a frame. After pictures were dropped the next ones are too, up to a key frame: the encoder makes one on its
     /// grid, and none is asked for, because it would be in the files as well.
     pub fn put(&mut self, unit: EncodedUnit) {
         let video = unit.kind == MediaKind::Video;
+        if video {
+            self.pictures_to = self.pictures_to.max(unit.at_ns);
+        }
         if video && unit.key {
             self.needs_key_frame = false;
         }
@@ -58,19 +79,19 @@ impl UnitBuffer {
             self.dropped += 1;
             return;
         }
-        let newest = unit.at_ns;
         self.bytes += unit.data.len();
-        self.units.push_back(unit);
-        while self.is_over(newest) {
+        let later = self.units.iter().rev().take_while(|other| other.at_ns > unit.at_ns).count();
+        self.units.insert(self.units.len() - later, unit);
+        while self.is_over() {
             self.jumps += 1;
             match self.newest_key_frame().filter(|at| self.oldest() < *at) {
                 Some(key_frame) => self.keep(|unit| unit.at_ns >= key_frame),
                 // The open group of pictures alone is too much, or sound is.
                 None => {
                     self.needs_key_frame = self.has_video;
-                    let half = newest.saturating_sub(MAX_AGE_NS / 2);
+                    let half = self.newest().saturating_sub(MAX_AGE_NS / 2);
                     self.keep(|unit| unit.kind == MediaKind::Audio && unit.at_ns >= half);
-                    if self.is_over(newest) {
+                    if self.is_over() {
                         self.keep(|_| false);
                     }
                 }
@@ -92,15 +113,24 @@ impl UnitBuffer {
                 false
             }
             None => {
-                self.keep(|_| false);
+                // Sound of pictures that are still to come is theirs.
+                let pictures_to = self.pictures_to;
+                self.keep(|unit| unit.kind == MediaKind::Audio && unit.at_ns > pictures_to);
                 self.needs_key_frame = true;
                 true
             }
         }
     }
 
-    /// The oldest frame.
+    /// Nothing comes any more: sound waits for no picture.
+    pub fn finish(&mut self) {
+        self.ended = true;
+    }
+
+    /// The oldest frame that may be sent.
     pub fn pop(&mut self) -> Option<EncodedUnit> {
+        let open_to = self.open_to();
+        self.units.front().filter(|unit| unit.at_ns <= open_to)?;
         let unit = self.units.pop_front()?;
         self.bytes -= unit.data.len();
         Some(unit)
@@ -122,12 +152,18 @@ impl UnitBuffer {
         }
     }
 
-    fn is_over(&self, newest: u64) -> bool {
-        !self.units.is_empty() && (self.bytes > MAX_BYTES || newest.saturating_sub(self.oldest()) > MAX_AGE_NS)
+    fn is_over(&self) -> bool {
+        !self.units.is_empty() && (self.bytes > MAX_BYTES || self.newest().saturating_sub(self.oldest()) > MAX_AGE_NS)
     }
 
+    /// What is later waits for pictures.
+    fn open_to(&self) -> u64 {
+        if self.has_video && !self.ended { self.pictures_to.saturating_add(SOUND_AHEAD_NS) } else { u64::MAX }
+    }
+
+    /// Of what may be sent.
     fn newest(&self) -> u64 {
-        self.units.back().map_or(0, |unit| unit.at_ns)
+        self.units.back().map_or(0, |unit| unit.at_ns).min(self.open_to())
     }
 
     fn oldest(&self) -> u64 {
@@ -238,6 +274,41 @@ mod tests {
         buffer.put(video(4200, false));
         buffer.put(video(4300, true));
         assert_eq!(drained(&mut buffer), [4300]);
+    }
+
+    #[test]
+    fn sound_waits_for_the_pictures_of_its_time() {
+        let mut buffer = UnitBuffer::new(true);
+        buffer.put(video(0, true));
+        (0..=200).for_each(|n| buffer.put(audio(n * 20)));
+        assert_eq!(buffer.stats().lag_ns, 300_000_000);
+        let sent = drained(&mut buffer);
+        assert_eq!((sent[..3].to_vec(), sent.last(), sent.len()), (vec![0, 0, 20], Some(&300), 17));
+        buffer.put(video(33, false));
+        assert_eq!(drained(&mut buffer), [33, 320]);
+        // A new connection: no key frame is there, and the sound of those to come is kept.
+        assert!(buffer.begin());
+        buffer.put(video(66, false));
+        assert_eq!(drained(&mut buffer), [340, 360]);
+        buffer.put(video(2000, true));
+        let sent = drained(&mut buffer);
+        assert!(sent.is_sorted() && sent.contains(&2000) && sent.last() == Some(&2300), "{sent:?}");
+        buffer.finish();
+        assert_eq!(drained(&mut buffer).last(), Some(&4000));
+        assert_eq!(buffer.stats(), RingStats { dropped: 1, ..RingStats::default() });
+    }
+
+    #[test]
+    fn nothing_is_dropped_because_sound_is_far_ahead() {
+        let mut buffer = UnitBuffer::new(true);
+        for n in 0..600 {
+            buffer.put(audio(n * 33 + 9000));
+            buffer.put(video(n * 33, n % 60 == 0));
+            let sent = drained(&mut buffer);
+            assert!(sent.is_sorted() && sent.contains(&(n * 33)), "{sent:?}");
+            assert_eq!(buffer.stats().lag_ns, 0);
+        }
+        assert_eq!((buffer.stats().dropped, buffer.stats().jumps), (0, 0));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::{CONTINUE, Flow, ORPHAN_DRAIN_TIMEOUT, RecorderController, failed};
 use crate::output::{Fanout, FileTakerOptions};
-use crate::recorder::formats::{canvas, file_streams, inputs};
+use crate::recorder::formats::{canvas, file_streams, inputs, join_waits};
 use crate::recorder::input::RecorderInput;
 use crate::recorder::mode::{self, TrackSurvey};
 use crate::recorder::recorded_file::{AskedFile, FilePlace, OpeningFiles, RecordedFile};
@@ -37,7 +37,9 @@ impl RecorderController {
         options.room_id = plan.room_id.clone();
         options.want_video = plan.picture.is_some();
         options.want_audio = plan.sound.is_some();
-        options.reorder = Duration::from_millis(self.start.settings.reorder_ms);
+        let (reorder, late) = join_waits(plan, &self.start.settings);
+        options.reorder = reorder;
+        options.late = late.unwrap_or(options.late);
         options.appear = Duration::from_millis(self.start.settings.appear_ms);
         let sender = RoomSender(self.tell.clone());
         match Room::join(options, move |deliveries| sender.0.send(RecorderInput::Room(deliveries)).is_ok()) {

@@ -16,6 +16,7 @@ impl RecorderController {
         if let Some(event) = self.streams.on_event(id, event, self.clock.unix_ns()) {
             self.send(event);
         }
+        self.follow_viewers();
     }
 
     /// Cuts streams that are still connected. What has become of them is in the channel; of those that never began it is told
