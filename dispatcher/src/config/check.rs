@@ -251,5 +251,8 @@ fn runner_defaults(file: &File) -> Runner {
         write_check: given.write_check.or(Some(true)),
         stream_ca_file: given.stream_ca_file,
         stream_tls_skip_verify: given.stream_tls_skip_verify.or(Some(false)),
+        poster: given.poster.or(Some(false)),
+        contact_sheet: given.contact_sheet.or(Some(false)),
+        thumbnails: or(given.thumbnails, 0),
     }
 }

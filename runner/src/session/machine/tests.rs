@@ -356,6 +356,7 @@ fn streams_without_a_url_are_not_waited_for() {
         })],
         limits: spillway_plan::Limits::default(),
         retry_count: 0,
+        sheets: None,
     };
     assert_eq!(OpenOutputs::of(&plan(0)), OpenOutputs { open: [].into(), streams: Some(0) });
     assert_eq!(OpenOutputs::of(&plan(2)), OpenOutputs { open: [0].into(), streams: Some(0) });
