@@ -28,10 +28,10 @@ const LIMIT_S: f64 = 50.0;
 
 pub fn cases() -> Vec<Trial> {
     vec![
-        alone("players::hls_js_plays_the_event_playlist_while_it_grows", || from_the_beginning(&watched()?)),
-        alone("players::hls_js_plays_the_live_playlist", || live(&watched()?)),
-        alone("players::hls_js_plays_what_is_finished", || block_on(after_the_end(&watched()?))),
-        alone("players::gstreamer_plays_what_is_finished", || block_on(in_gstreamer(&watched()?))),
+        alone("players::hls_js_plays_the_event_playlist_while_it_grows", || from_the_beginning(&*watched()?)),
+        alone("players::hls_js_plays_the_live_playlist", || live(&*watched()?)),
+        alone("players::hls_js_plays_what_is_finished", || block_on(after_the_end(&*watched()?))),
+        alone("players::gstreamer_plays_what_is_finished", || block_on(in_gstreamer(&*watched()?))),
         case("players::hls_js_plays_sound_alone", |harness| async move { sound_alone(&harness).await }),
         alone("players::hls_js_plays_over_segments_that_a_store_refused", || block_on(with_a_hole())),
         alone("players::hls_js_plays_what_a_store_took_before_it_refused_segments", || block_on(without_the_end())),
