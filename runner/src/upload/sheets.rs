@@ -97,7 +97,8 @@ impl SheetStore<'_> {
                     (name, put)
                 }
             });
-            for (name, put) in join_all(put).await {
+            let answers = join_all(put).await;
+            for (name, put) in answers {
                 there.push(put.is_ok());
                 self.is_stored("sprite_sheet", name, put);
             }
