@@ -1,6 +1,8 @@
-//! Images of a composite and of tracks: how many, when, how large, under which names, and what is said of them.
+//! Images of a composite and of tracks: how many, when, how large, under which names, and what is said of them. And the poster,
+//! contact sheet and thumbnails beside a file.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -13,6 +15,7 @@ use spillway_tests::assets::{clip, person as test_person};
 use spillway_tests::egress::{Egress, nanos};
 use spillway_tests::every_output::TestRoom;
 use spillway_tests::process::eventually;
+use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 use spillway_tests::servers::TestServers;
 use spillway_tests::servers::bucket::TestBucket;
 
@@ -34,6 +37,7 @@ pub fn cases() -> Vec<Trial> {
         case("images::participant_alone", |harness| async move { participant_alone(&harness).await }),
         case("images::beside_an_mp4_and_hls", |harness| async move { beside_an_mp4_and_hls(&harness).await }),
         alone("images::on_s3", || block_on(on_s3())),
+        alone("images::thumbnails", || block_on(thumbnails())),
     ]
 }
 
@@ -271,4 +275,131 @@ async fn on_s3() -> Result<()> {
     ensure!(listed.len() == images.len() && listed[0]["filename"] == "calls/pic_00000.jpeg", "{manifest}");
     ensure!(listed[0]["location"] == store.location("calls/pic_00000.jpeg").as_str(), "{manifest}");
     tidy(&servers, Some(&bucket)).await
+}
+
+/// Beside a composed file and beside a copied one, whose pictures are decoded for nothing else.
+async fn thumbnails() -> Result<()> {
+    let servers = TestServers::start("").await?;
+    let spool = servers.folder().join("spool");
+    let settings = format!("spool_dir: {}, poster: true, contact_sheet: true, thumbnails: 1s", spool.display());
+    let _dispatcher = servers.dispatcher("dispatcher", &format!("runner: {{ {settings} }}\n")).await?;
+    let p0 = Publisher::join(&servers.api, "sheets", "p0", PublisherOptions::default()).await?;
+    let picture = p0.publish(&clip("p0-360.h264")?, SourceKind::Camera).await?;
+    let sound = p0.publish(&clip("p0.opus")?, SourceKind::Microphone).await?;
+    let folder = servers.folder().join("files");
+    let file = |name: &str| json!([{ "filepath": folder.join(name).to_string_lossy(), "file_type": "MP4" }]);
+    let composed = json!({ "room_name": "sheets", "layout": "speaker", "file_outputs": file("all of #1.mp4") });
+    let copied = json!({
+        "room_name": "sheets", "video_track_id": picture, "audio_track_id": sound, "file_outputs": file("p0.mp4"),
+    });
+    let composed = Egress::start(&servers.api, "StartRoomCompositeEgress", composed).await?;
+    let copied = Egress::start(&servers.api, "StartTrackCompositeEgress", copied).await?;
+    composed.active().await?;
+    copied.active().await?;
+    tokio::time::sleep(Duration::from_secs(SECONDS)).await;
+    let (composed, copied) = (composed.complete().await?, copied.complete().await?);
+    let composed = has_sheets(&composed, (1280, 720))?;
+    composed.is_h264("Main", 1280, 720)?;
+    composed.in_sync("p0")?;
+    let copied = has_sheets(&copied, (640, 360))?;
+    let comparison = compare(&copied.path, &*clip("p0-360.h264")?)?;
+    ensure!(comparison.perfect(), "{comparison:?}");
+    tidy(&servers, None).await
+}
+
+/// A thumbnail as a player reads it.
+#[derive(Debug)]
+struct ListedThumbnail {
+    /// Seconds in the file.
+    from: f64,
+    to: f64,
+    /// Its sprite sheet, and where it stands there: left, upper edge, width, height.
+    sheet: PathBuf,
+    area: Vec<u32>,
+}
+
+/// Each thumbnail shows what the file shows at its time; all else is there too. Gives the file.
+fn has_sheets(info: &Value, (width, height): (u64, u64)) -> Result<RecordingProbe> {
+    let mp4 = RecordingProbe::open(info)?;
+    let stem = mp4.path.with_extension("");
+    let beside = |end: &str| PathBuf::from(format!("{}{end}", stem.display()));
+    looked_at(&beside(".jpg"), "mjpeg", (width, height))?;
+
+    let listed = listed_thumbnails(&beside("-thumbnails.vtt"))?;
+    ensure!((SECONDS as usize..=SECONDS as usize + 3).contains(&listed.len()), "{listed:?}");
+    let near = |a: f64, b: f64, seconds: f64| (a - b).abs() < seconds;
+    ensure!(near(listed[0].from, 0.0, 1e-6), "{listed:?}");
+    ensure!(near(listed[listed.len() - 1].to, mp4.seconds(), 0.5), "{} s: {listed:?}", mp4.seconds());
+    ensure!(listed.windows(2).all(|pair| near(pair[0].to, pair[1].from, 1e-6)), "holes in {listed:?}");
+    let pictures = mp4.pictures.as_ref().context("no pictures")?;
+    let recorded: Vec<(f64, i32)> =
+        pictures.of(test_person("p0")).filter_map(|(at, reading)| Some((at, i32::from(reading?.number?)))).collect();
+    let mut read = vec![];
+    for thumbnail in &listed {
+        let Some(number) = number_of(thumbnail)? else { continue };
+        // The first one is shown from the beginning on, wherever it was captured.
+        let then = recorded.iter().min_by(|a, b| (a.0 - thumbnail.from).abs().total_cmp(&(b.0 - thumbnail.from).abs()));
+        let (at, then) = *then.context("no picture of the file can be read")?;
+        let step = (number - then + LOOP / 2).rem_euclid(LOOP) - LOOP / 2;
+        ensure!(step.abs() <= 2, "at {at:.3} s the file shows frame {then}, the thumbnail {number}");
+        read.push(number);
+    }
+    println!("{}: thumbnails show frames {read:?}", mp4.name());
+    ensure!(read.len() + 2 >= listed.len(), "bar codes cannot be read: {read:?} of {listed:?}");
+
+    // Up to 16 looks are all on the contact sheet.
+    let columns = (1..).find(|columns| columns * columns >= listed.len()).unwrap_or(1);
+    let rows = listed.len().div_ceil(columns);
+    let probed = probe(&beside("-contact.jpg"))?;
+    let sheet = stream(&probed, "video").context("the contact sheet is no picture")?;
+    ensure!(
+        sheet["width"] == 320 * columns && sheet["height"] == 180 * rows,
+        "{columns} columns, {rows} rows: {sheet}"
+    );
+
+    let manifest = mp4.has_manifest()?;
+    let sheets = manifest["sheets"].as_array().context("no sheets in the manifest")?;
+    let kinds: Vec<&str> = sheets.iter().filter_map(|sheet| sheet["kind"].as_str()).collect();
+    ensure!(kinds == ["poster", "contact_sheet", "sprite_sheet", "thumbnails"], "{manifest}");
+    for sheet in sheets {
+        ensure!(sheet["location"].as_str().is_some_and(|at| Path::new(at).is_file()), "{sheet}");
+    }
+    Ok(mp4)
+}
+
+/// Reads a WebVTT file.
+fn listed_thumbnails(path: &Path) -> Result<Vec<ListedThumbnail>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("no {}", path.display()))?;
+    ensure!(text.starts_with("WEBVTT\n\n"), "{text}");
+    let seconds = |time: &str| {
+        time.split(':').try_fold(0.0, |sum, part| Some(sum * 60.0 + part.parse::<f64>().ok()?)).context("no time")
+    };
+    let mut listed = vec![];
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let Some((from, to)) = line.split_once(" --> ") else { continue };
+        let (sheet, area) = lines.next().and_then(|line| line.split_once("#xywh=")).context("no sheet")?;
+        let sheet = path.with_file_name(sheet.replace("%23", "#"));
+        let area = area.split(',').map(str::parse).collect::<Result<Vec<u32>, _>>().context("no area")?;
+        ensure!(area.len() == 4, "{line}");
+        listed.push(ListedThumbnail { from: seconds(from)?, to: seconds(to)?, sheet, area });
+    }
+    Ok(listed)
+}
+
+/// The frame of p0's clip that a thumbnail shows; `None`: its bar code cannot be read.
+fn number_of(thumbnail: &ListedThumbnail) -> Result<Option<i32>> {
+    let [x, y, width, height] = thumbnail.area[..] else { return Ok(None) };
+    let cut = thumbnail.sheet.with_extension(format!("{x}-{y}.png"));
+    let status = Command::new("ffmpeg")
+        .args(["-v", "error", "-nostdin", "-y", "-i"])
+        .arg(&thumbnail.sheet)
+        .args(["-vf", &format!("crop={width}:{height}:{x}:{y}"), "-frames:v", "1"])
+        .arg(&cut)
+        .status()
+        .context("start ffmpeg")?;
+    ensure!(status.success(), "{} has no part {:?}", thumbnail.sheet.display(), thumbnail.area);
+    let pictures = picture::analyse(&cut)?;
+    let (_, reading) = pictures.of(test_person("p0")).next().context("no frame")?;
+    Ok(reading.with_context(|| format!("p0 is not in {}", cut.display()))?.number.map(i32::from))
 }

@@ -125,5 +125,6 @@ fn plan(picture: Option<VideoPlan>, sound: Option<AudioPlan>) -> EgressPlan {
         outputs: vec![],
         limits: Limits::default(),
         retry_count: 0,
+        sheets: None,
     }
 }

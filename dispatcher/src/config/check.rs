@@ -253,5 +253,8 @@ fn runner_defaults(file: &File) -> Runner {
         stream_ca_file: given.stream_ca_file,
         stream_tls_skip_verify: given.stream_tls_skip_verify.or(Some(false)),
         streams_thin_files: given.streams_thin_files.or(Some(true)),
+        poster: given.poster.or(Some(false)),
+        contact_sheet: given.contact_sheet.or(Some(false)),
+        thumbnails: or(given.thumbnails, 0),
     }
 }

@@ -173,6 +173,9 @@ section!(
     Used "PEM file with certificate authorities that servers of `rtmps` streams are checked against beside those of the system; read by the dispatcher" stream_ca_file: PathBuf,
     Used "any certificate of a stream's server will do: the stream and its key go to whatever server answers" stream_tls_skip_verify: bool,
     Used "while a stream is watched and the machine cannot keep up, pictures are left out early, also of files and segments beside it; `false`: these come first, and the stream is late" streams_thin_files: bool,
+    Used "a picture of each recording beside it: `{name}.jpg`. This and the next two are made of decoded pictures: beside a picture that is copied they cost its decoding, and a single Track has none" poster: bool,
+    Used "up to 16 pictures of the whole recording in one image: `{name}-contact.jpg`" contact_sheet: bool,
+    Used "from one thumbnail for players to the next, 1 s or more; 0: none. `{name}-thumbnails.vtt` and its sprite sheets; in a long recording the time between two becomes longer" thumbnails: GoDuration,
 });
 
 section!(

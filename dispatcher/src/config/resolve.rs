@@ -4,10 +4,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use spillway_bus::TicketKey;
 use spillway_cost::{PriceError, PriceList};
-use spillway_plan::{Defaults, LimitRules};
+use spillway_plan::{Defaults, LimitRules, SheetRules};
 use spillway_process::chain;
 
 use super::duration::GoDuration;
@@ -60,6 +61,7 @@ pub fn resolve(file: &File) -> Result<Config, ConfigError> {
             knows_server: !ws_url.is_empty(),
             storage: stores::resolve(file)?,
             limits: limits(file),
+            sheets: sheets(file)?,
         },
         redis,
         api_key,
@@ -156,6 +158,22 @@ fn limits(file: &File) -> LimitRules {
     }
 }
 
+/// What lies beside every recording; it is part of the plan and not of the runner's settings, because it has a price.
+fn sheets(file: &File) -> Result<SheetRules, ConfigError> {
+    const MIN_INTERVAL: Duration = Duration::from_secs(1);
+    let Runner { poster, contact_sheet, thumbnails, .. } = file.runner.clone().unwrap_or_default();
+    let interval = thumbnails.map(|duration| duration.0).filter(|interval| !interval.is_zero());
+    if interval.is_some_and(|interval| interval < MIN_INTERVAL) {
+        let message = "less than 1s between two thumbnails".to_owned();
+        return Err(ConfigError::Value { key: "runner.thumbnails", message });
+    }
+    Ok(SheetRules {
+        poster: poster.unwrap_or_default(),
+        contact_sheet: contact_sheet.unwrap_or_default(),
+        thumbnails_ns: interval.map(|interval| u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX)),
+    })
+}
+
 /// The text of a PEM file: the runner may be on another machine.
 fn stream_ca(path: PathBuf) -> Result<String, ConfigError> {
     const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
@@ -192,6 +210,10 @@ fn runner(file: &File, local_root: Option<PathBuf>) -> Result<serde_json::Value,
         stream_ca_file,
         stream_tls_skip_verify,
         streams_thin_files,
+        // Of the plan: `sheets`.
+        poster: _,
+        contact_sheet: _,
+        thumbnails: _,
     } = file.runner.clone().unwrap_or_default();
     let reorder = reorder.or(file.latency.as_ref().and_then(|latency| latency.jitter_buffer_latency));
     let mut media = serde_json::Map::new();

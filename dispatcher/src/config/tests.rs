@@ -307,6 +307,18 @@ fn the_authorities_of_streams_travel_as_text_and_are_read_at_the_start() {
     assert!(matches!(given(None), Err(ConfigError::File { .. })));
 }
 
+#[test]
+fn sheets_are_off_unless_they_are_asked_for() {
+    let sheets = |given: &str| Config::from_yaml(&format!("{MINIMAL}{given}")).map(|config| config.defaults.sheets);
+    assert_eq!(sheets("").unwrap(), spillway_plan::SheetRules::default());
+    assert_eq!(sheets("runner: {thumbnails: 0s}\n").unwrap(), spillway_plan::SheetRules::default());
+    let all = sheets("runner: {poster: true, contact_sheet: true, thumbnails: 5s}\n").unwrap();
+    let expected = spillway_plan::SheetRules { poster: true, contact_sheet: true, thumbnails_ns: Some(5_000_000_000) };
+    assert_eq!(all, expected);
+    let refused = sheets("runner: {thumbnails: 900ms}\n");
+    assert!(matches!(refused, Err(ConfigError::Value { key: "runner.thumbnails", .. })), "{refused:?}");
+}
+
 /// Regenerate with `SPILLWAY_WRITE_REFERENCE=1 cargo test --workspace config_md_carries`.
 #[test]
 fn config_md_carries_the_reference() {

@@ -75,11 +75,11 @@ impl Load {
 
 /// Estimates the needs of a plan.
 pub fn load(plan: &EgressPlan) -> Load {
-    let has_images = plan.images().next().is_some();
+    let has_images = plan.images().next().is_some() || plan.sheets.is_some();
     let (picture, pixels, video_bits) = match &plan.picture {
         None => (0.0, 0.0, 0.0),
         Some(VideoPlan::Copied) => (0.0, 0.0, PUBLISHED),
-        // Images are made of decoded pictures, beside a copy or alone.
+        // Images and sheets are made of decoded pictures, beside a copy or alone.
         Some(VideoPlan::CopiedIfPossible(encoding)) if has_images => {
             ((0.2 + WITHOUT_ENCODER) * encoded(encoding), area(encoding), PUBLISHED)
         }
@@ -315,6 +315,7 @@ pub(crate) mod tests {
             outputs: vec![],
             limits: Limits::default(),
             retry_count: 0,
+            sheets: None,
         }
     }
 
@@ -422,6 +423,9 @@ pub(crate) mod tests {
         // Beside a copied file, pictures are decoded.
         let Some(VideoPlan::Composed { encoding, .. }) = &one.picture else { panic!("{one:?}") };
         let copied = EgressPlan { picture: Some(VideoPlan::CopiedIfPossible(encoding.clone())), ..one.clone() };
+        let sheets = Some(SheetsPlan { output: 0, rules: SheetRules { poster: true, ..SheetRules::default() } });
+        let decoded = load(&EgressPlan { sheets, ..copied.clone() });
+        assert!(decoded.cores > load(&copied).cores && decoded.memory_mib > load(&copied).memory_mib);
         let beside = load(&EgressPlan { outputs: vec![file(true), image], ..copied.clone() });
         assert!((beside.cores - load(&copied).cores - 0.02 - 0.5 * 0.65).abs() < 1e-9, "{beside:?}");
     }

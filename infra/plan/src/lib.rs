@@ -4,8 +4,8 @@
 //! `plan` is the entry point. `request` reads the request and `outputs` its outputs; `codecs`, `encoding` (options, layout),
 //! `stream_url` and `uploads` (path, store) hold the rules that these apply. The plan travels in the ticket to the runner and
 //! its media process; the destinations and URLs of streams are secrets and never part of it. In the runner, `name` makes file
-//! names of it, `segment_name` those of an HLS output and `image_name` those of images. `read` takes a request from a file;
-//! `manifest` is the JSON file beside a recording.
+//! names of it, `segment_name` those of an HLS output, `image_name` those of images and `sheets` those of the poster and the
+//! thumbnails beside a recording. `read` takes a request from a file; `manifest` is the JSON file beside a recording.
 #![warn(missing_docs)]
 
 mod plan;
@@ -15,6 +15,7 @@ mod request;
 mod stream_url;
 pub mod segment_name;
 pub mod image_name;
+pub mod sheets;
 pub mod name;
 pub mod uploads;
 pub mod destination;
@@ -29,7 +30,7 @@ pub use destination::{Destination, Destinations, Provider, StorageConfig, Store}
 pub use error::PlanError;
 pub use output_types::{
     AudioCodec, Container, FileOutput, ImageCodec, ImageSuffix, ImagesOutput, Output, OutputKind, SegmentsOutput,
-    StreamProtocol, StreamsOutput,
+    SheetRules, SheetsPlan, StreamProtocol, StreamsOutput,
 };
 pub use plan::{Defaults, LimitRules, destinations, plan, stream_urls};
 pub use read::{ReadError, start_request};

@@ -49,6 +49,9 @@ pub struct Manifest {
     /// Of the image outputs, in the order of their stored objects.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<ManifestImage>,
+    /// Poster, contact sheet and thumbnails. Ours.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sheets: Vec<ManifestSheet>,
     /// What was really recorded, as measured by the media process; its type is the media process' own.
     #[serde(skip_serializing_if = "serde_json::Value::is_null")]
     pub quality: serde_json::Value,
@@ -94,6 +97,20 @@ pub struct ManifestImage {
     /// When it was captured: RFC 3339 with nanoseconds.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub timestamp: String,
+    /// Path or URL that a client opens.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub location: String,
+}
+
+/// A small picture beside the recording, or the WebVTT file that says which part of which sprite sheet is shown when.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ManifestSheet {
+    /// `poster`, `contact_sheet`, `sprite_sheet` or `thumbnails`.
+    pub kind: String,
+    /// Storage path, without the prefix of the installation.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub filename: String,
     /// Path or URL that a client opens.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub location: String,

@@ -253,6 +253,29 @@ impl ImageCodec {
     }
 }
 
+/// What the installation wants beside its recordings; by default nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SheetRules {
+    /// One picture of the recording, as large as it is.
+    #[serde(default)]
+    pub poster: bool,
+    /// Up to 16 pictures of the whole recording in one image.
+    #[serde(default)]
+    pub contact_sheet: bool,
+    /// From one thumbnail to the next; `None`: there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thumbnails_ns: Option<u64>,
+}
+
+/// The sheets of one recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SheetsPlan {
+    /// The output of the plan whose file or playlist they lie beside.
+    pub output: u32,
+    /// What is made; at least one of them.
+    pub rules: SheetRules,
+}
+
 /// The streams of a recording. Their URLs are secrets and not here: [`stream_urls`](crate::stream_urls) reads them from the
 /// request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use crate::codecs::{ChosenCodecs, choose_codecs};
 use crate::destination::{Destinations, StorageConfig};
 use crate::encoding::Encoding;
 use crate::error::PlanError;
-use crate::output_types::{Output, OutputKind};
+use crate::output_types::{Output, OutputKind, SheetRules};
 use crate::outputs;
 use crate::request::{self, Outputs, RequestFields};
 use crate::types::*;
@@ -24,6 +24,8 @@ pub struct Defaults {
     pub storage: StorageConfig,
     /// Limits of every recording, by its outputs.
     pub limits: LimitRules,
+    /// What lies beside every recording with a picture.
+    pub sheets: SheetRules,
 }
 
 /// Limits for each kind of output; `None`: no limit. Durations in nanoseconds, as in [`Limits`].
@@ -79,6 +81,7 @@ impl Default for Defaults {
             knows_server: true,
             storage: StorageConfig::default(),
             limits: LimitRules::default(),
+            sheets: SheetRules::default(),
         }
     }
 }
@@ -130,6 +133,7 @@ fn plan_what(
         room_id: start.room_id.clone(),
         kind: asked.kind,
         source: asked.source,
+        sheets: defaults.sheets.of(picture.as_ref(), &outputs),
         picture,
         sound,
         limits: defaults.limits.of(&outputs),

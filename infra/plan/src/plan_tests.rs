@@ -349,6 +349,24 @@ fn what_is_left_out_has_the_peers_defaults() {
 }
 
 #[test]
+fn sheets_lie_beside_a_file_or_a_playlist() {
+    let rules = SheetRules { poster: true, contact_sheet: false, thumbnails_ns: Some(5) };
+    let defaults = Defaults { sheets: rules, ..Defaults::default() };
+    // Bits of `combined`.
+    for (kinds, output) in [(1, Some(0)), (2, Some(0)), (3, Some(0)), (6, Some(0)), (4, None), (8, None), (12, None)] {
+        let request = || EgressRequest::RoomComposite(combined(kinds));
+        let plan = with(request(), &defaults).unwrap();
+        assert_eq!(plan.sheets, output.map(|output| SheetsPlan { output, rules }), "{kinds}");
+        let text = serde_json::to_string(&plan).unwrap();
+        assert_eq!(serde_json::from_str::<EgressPlan>(&text).unwrap(), plan);
+        let usual = with(request(), &Defaults::default()).unwrap();
+        assert!(usual.sheets.is_none() && !serde_json::to_string(&usual).unwrap().contains("sheets"));
+    }
+    let audio = livekit::RoomCompositeEgressRequest { audio_only: true, ..combined(1) };
+    assert_eq!(with(EgressRequest::RoomComposite(audio), &defaults).unwrap().sheets, None);
+}
+
+#[test]
 fn the_shortest_limit_of_its_kinds_ends_a_recording() {
     let rules = LimitRules {
         file_max_duration_ns: Some(40),

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::output_types::{AudioCodec, FileOutput, ImagesOutput, Output, StreamProtocol, StreamsOutput};
+use crate::output_types::{AudioCodec, FileOutput, ImagesOutput, Output, SheetsPlan, StreamProtocol, StreamsOutput};
 
 /// All that the runner needs to know about one recording. Holds no secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct EgressPlan {
     pub sound: Option<AudioPlan>,
     /// Files, then segments, images and streams; those of one kind in the order of the request.
     pub outputs: Vec<Output>,
+    /// Small pictures beside one of the outputs. The recording does not depend on them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sheets: Option<SheetsPlan>,
     /// When the recording ends by itself.
     pub limits: Limits,
     /// 0 for the first attempt; part of generated file names.

@@ -3,9 +3,9 @@
 //! `messages` defines commands (runner to media process) and events (media process to runner), `framing` carries them as
 //! one JSON object per line. `file` is a spool file as the media process writes it and says which of its bytes are
 //! final, `reader` is the same file as the runner reads it, and `restart` finds where in it another file could begin.
-//! `segment_file` names the segments of an HLS output in the spool and `image_file` images, `ts_tail` cuts a segment that a
-//! dead media process left. `migration` reports that the platform moves the task to another machine. Nothing here knows a
-//! store, Redis or a muxer.
+//! `segment_file` names the segments of an HLS output in the spool, `image_file` images and `sheet_file` poster and thumbnails,
+//! `ts_tail` cuts a segment that a dead media process left. `migration` reports that the platform moves the task to another
+//! machine. Nothing here knows a store, Redis or a muxer.
 
 #![warn(missing_docs, clippy::missing_errors_doc)]
 
@@ -15,6 +15,7 @@ pub mod migration;
 pub mod restart;
 pub mod segment_file;
 pub mod image_file;
+pub mod sheet_file;
 mod reader;
 mod file;
 mod file_id;

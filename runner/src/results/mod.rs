@@ -1,8 +1,9 @@
 //! What files of an egress are called, where they lie on this machine's disk, and what is told about them in the end. `output`
-//! resolves names, `claim` makes the files that stay on the disk, `playlist` writes HLS playlists, and here are results and
-//! the manifest. Blocks where it touches the disk; knows no store.
+//! resolves names, `claim` makes the files that stay on the disk, `playlist` writes HLS playlists and `webvtt` the list of
+//! thumbnails, and here are results and the manifest. Blocks where it touches the disk; knows no store.
 
 pub mod claim;
+pub mod webvtt;
 pub mod playlist;
 mod output;
 
@@ -12,7 +13,7 @@ use std::path::Path;
 use chrono::{DateTime, SecondsFormat};
 use spillway_ipc::{Quality, TrackFacts};
 use spillway_plan::EgressPlan;
-use spillway_plan::manifest::{self, Manifest, ManifestFile, ManifestImage, ManifestPlaylist};
+use spillway_plan::manifest::{self, Manifest, ManifestFile, ManifestImage, ManifestPlaylist, ManifestSheet};
 
 pub use output::{OutputError, OutputPath};
 pub(crate) use output::{filename, image_names, known, numbered, private_folder, segment_names};
@@ -104,6 +105,7 @@ pub fn manifest(
     results: &[FileResult],
     playlists: &[PlaylistResult],
     images: &[ImageResult],
+    sheets: &[ManifestSheet],
 ) -> io::Result<String> {
     let files = results.iter().map(|file| (file.started_at, file.ended_at));
     let playlist_times = playlists.iter().map(|list| (list.started_at, list.ended_at));
@@ -149,6 +151,7 @@ pub fn manifest(
         files: results.iter().map(file).collect(),
         playlists: playlists.iter().map(playlist).collect(),
         images: images.iter().flat_map(|images| images.images.iter().map(image)).collect(),
+        sheets: sheets.to_vec(),
         quality: serde_json::to_value(quality)?,
     };
     Ok(manifest.to_json()?)

@@ -157,7 +157,7 @@ fn finish(mut text: String, ended: bool) -> String {
 
 /// A file's name as a relative reference (RFC 3986 4.2). Room names get into it: what would end the path, the line, or
 /// begin a scheme is escaped; the rest stays as it is, because a player that opens a local file decodes nothing.
-fn reference(name: &str) -> String {
+pub(super) fn reference(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     if name.split('/').next().is_some_and(|first| first.contains(':')) {
         out.push_str("./");

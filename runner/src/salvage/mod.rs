@@ -1,9 +1,10 @@
 //! Completes the uploads of a dead attempt: `spillway-runner --salvage`. Its checkpoint says which parts the stores have; what
 //! still lies in a spool of this machine is sent first, and playlists get their end. Files on a disk stay where they are. One
-//! task, file after file, HLS and image outputs beside them; facts for the EgressInfo go to the reporter. It begins no
-//! recording.
+//! task, file after file, HLS and image outputs beside them, poster and thumbnails behind them; facts for the EgressInfo go to
+//! the reporter. It begins no recording.
 
 mod object;
+mod sheets;
 pub mod images;
 pub mod segments;
 mod spooled;
@@ -30,6 +31,7 @@ use crate::upload::{UploadSettings, abort, remove_spooled};
 use images::{ImagesSalvager, SalvagedImages};
 use object::{ABORT_TIMEOUT, FileSalvager};
 use segments::{LOOK_TIMEOUT, SalvagedSegments, SegmentsSalvager};
+use sheets::SheetsSalvager;
 use spooled::spooled;
 
 /// What became of a file.
@@ -75,7 +77,20 @@ pub async fn salvage(job: SalvageJob, reporter: &Reporter) {
         salvage_images(&job, &checkpoint, here, reporter),
     );
     let is_empty = checkpoint.files.is_empty() && checkpoint.segments.is_empty() && checkpoint.images.is_empty();
-    if !is_empty && files.finished && segments.finished && images.finished {
+    let was_finished = !is_empty && files.finished && segments.finished && images.finished;
+    if here {
+        let is_saved = !was_finished && !is_empty && files.messages.is_empty() && segments.messages.is_empty();
+        let salvager = SheetsSalvager {
+            destinations: &job.destinations,
+            root: &job.root,
+            stores: &*job.stores,
+            settings: &job.settings,
+        };
+        for message in salvager.finish(&checkpoint, job.egress_id.as_str(), is_saved).await {
+            reporter.report(Fact::Noted(message));
+        }
+    }
+    if was_finished {
         info!("the recording was finished; only its last report was missing");
         return reporter.report(Fact::Over(Outcome::Complete));
     }

@@ -25,6 +25,7 @@ use super::machine::{OpenOutputs, Session, SessionEffect, SessionRules};
 use super::media::{MediaProcess, MediaUpdate};
 use super::opening::{OpenedOutputs, PLACE_TIMEOUT, open_outputs};
 use super::segments::SessionSegments;
+use super::sheets::{self, SessionSheets};
 use super::stream_updates::{ResolvedUpdate, StreamUpdates};
 use super::stream_url::{StreamUrl, StreamUrls};
 use super::streams::{SessionStreams, StreamEffects};
@@ -113,6 +114,7 @@ pub async fn drive(
         files,
         segments,
         images,
+        sheets: SessionSheets::none(None),
         streams,
         placing: JoinSet::new(),
         unmade: BTreeMap::new(),
@@ -161,8 +163,8 @@ pub async fn drive(
     drop(updates);
     if outcome.is_some() && driver.files.outputs.is_none() && !refused {
         // What the trial has begun is aborted.
-        if let Ok(Ok(OpenedOutputs { files, segments, images })) = timeout(STORE_CHECK_TIMEOUT, opening).await {
-            (driver.files.outputs, driver.segments, driver.images) = (Some(files), segments, images);
+        if let Ok(Ok(opened)) = timeout(STORE_CHECK_TIMEOUT, opening).await {
+            driver.opened(opened);
         }
     }
     driver.finalize(outcome, media, inbox).await
@@ -186,6 +188,7 @@ struct Driver<'a> {
     files: SessionFiles,
     segments: SessionSegments,
     images: SessionImages,
+    sheets: SessionSheets,
     streams: SessionStreams,
     /// Files that are being made on this machine's disk, beside everything else: a disk may hang.
     placing: JoinSet<Placed>,
@@ -204,8 +207,12 @@ struct Placed {
 }
 
 impl Driver<'_> {
-    async fn begin(&mut self, OpenedOutputs { files, segments, images }: OpenedOutputs, media: &mut MediaProcess) {
-        (self.files.outputs, self.segments, self.images) = (Some(files), segments, images);
+    fn opened(&mut self, OpenedOutputs { files, segments, images, sheets }: OpenedOutputs) {
+        (self.files.outputs, self.segments, self.images, self.sheets) = (Some(files), segments, images, sheets);
+    }
+
+    async fn begin(&mut self, opened: OpenedOutputs, media: &mut MediaProcess) {
+        self.opened(opened);
         // Its timeouts begin now.
         self.session.restart(Instant::now());
         let (streams, facts) = self.streams.begin();
@@ -217,7 +224,7 @@ impl Driver<'_> {
             settings: self.job.media.clone(),
             streams,
             clock_ahead_ns: self.job.clock.ahead_of_host_ns(),
-            spool: self.segments.folder().or(self.images.folder()).map(Path::to_owned),
+            spool: self.segments.folder().or(self.images.folder()).or(self.sheets.folder()).map(Path::to_owned),
         };
         media.send(&MediaCommand::Start(Box::new(start))).await;
     }
@@ -227,6 +234,7 @@ impl Driver<'_> {
         let event = match event {
             SessionEvent::Media(media_event) => {
                 self.files.on_media_event(&media_event);
+                self.sheets.on_media_event(&media_event);
                 if let MediaEvent::Stream { id, state, message, .. } = &media_event {
                     let effects = self.streams.on_event(*id, state, message);
                     of_streams = self.apply(effects, media).await;
@@ -465,11 +473,17 @@ impl Driver<'_> {
             media.end(Duration::ZERO, Duration::from_millis(300)).await;
         }
         let spooled = (self.segments.spooled(), self.images.spooled());
+        let sheets_folder = self.sheets.folder().map(Path::to_owned);
         let ended = match outcome {
             // What was begun belongs to the later attempt.
             None => SessionEnd::OwnershipLost,
             Some(outcome) => {
-                let outputs = RecordedOutputs { files: self.files, segments: self.segments, images: self.images };
+                let outputs = RecordedOutputs {
+                    files: self.files,
+                    segments: self.segments,
+                    images: self.images,
+                    sheets: self.sheets,
+                };
                 tokio::select! {
                     () = finalize_outputs(&self.job.plan, self.reporter, outputs, outcome) => SessionEnd::Reported,
                     () = ownership_lost(inbox) => SessionEnd::OwnershipLost,
@@ -484,6 +498,10 @@ impl Driver<'_> {
             let (segments, images) = spooled;
             segments.remove().await;
             images.remove().await;
+        }
+        // What is not stored by now is not missed: only the recording is kept in the spool.
+        if let (Some(folder), SessionEnd::Reported) = (sheets_folder, &ended) {
+            sheets::remove(folder).await;
         }
         ended
     }

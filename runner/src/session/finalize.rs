@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use futures_util::future::join_all;
+use spillway_plan::manifest::ManifestSheet;
 use spillway_plan::{EgressPlan, Output, manifest};
 use spillway_protocol::Code;
 use spillway_protocol::ledger::{Fact, Outcome};
@@ -13,6 +14,7 @@ use tracing::{info, warn};
 use super::files::{SessionFiles, UploadSummary};
 use super::images::SessionImages;
 use super::segments::SessionSegments;
+use super::sheets::{RecordedBeside, SessionSheets};
 use crate::report::Reporter;
 use crate::results::{self, FileResult, ImageResult, PlaylistResult};
 
@@ -21,6 +23,7 @@ pub(super) struct RecordedOutputs {
     pub(super) files: SessionFiles,
     pub(super) segments: SessionSegments,
     pub(super) images: SessionImages,
+    pub(super) sheets: SessionSheets,
 }
 
 /// Reports every file, playlist and image output, then the end. Nothing is written into the spool any more.
@@ -30,7 +33,7 @@ pub(super) async fn finalize_outputs(
     mut outputs: RecordedOutputs,
     mut outcome: Outcome,
 ) {
-    let RecordedOutputs { files, segments, images } = &mut outputs;
+    let RecordedOutputs { files, segments, images, .. } = &mut outputs;
     let mut used_backup = false;
     if files.recording_ended().await || segments.any() || images.any() {
         for fact in [files.opened_facts(), segments.opened_facts(), images.opened_facts()].into_iter().flatten() {
@@ -87,12 +90,18 @@ pub(super) async fn finalize_outputs(
             location: file.location.clone(),
         });
     }
+    let RecordedOutputs { segments, sheets, .. } = &outputs;
+    let stored = sheets.store(sheets.output().and_then(|output| beside(output, &results, segments))).await;
+    for message in stored.notes {
+        reporter.report(Fact::Noted(message));
+    }
     if matches!(outcome, Outcome::Complete | Outcome::LimitReached) {
-        for location in put_manifests(plan, &outputs, &results, used_backup).await {
+        for location in put_manifests(plan, &outputs, (results.as_slice(), stored.sheets.as_slice()), used_backup).await
+        {
             reporter.report(Fact::ManifestStored { location });
         }
     }
-    let RecordedOutputs { files, segments, images } = &outputs;
+    let RecordedOutputs { files, segments, images, .. } = &outputs;
     let mut degraded: Vec<&String> = vec![];
     let qualities = files.qualities().chain(segments.qualities()).chain(images.qualities());
     for message in qualities.flat_map(|quality| &quality.degraded) {
@@ -122,12 +131,32 @@ fn with_failures(outcome: Outcome, uploads: &UploadSummary, reporter: &Reporter)
     outcome
 }
 
+/// The first file of an output that is kept, or its playlist.
+fn beside(output: u32, results: &[FileResult], segments: &SessionSegments) -> Option<RecordedBeside> {
+    let first = results.iter().find(|file| file.number.output == output && file.number.file == output);
+    let file = first.map(|file| RecordedBeside {
+        name: file.filename.clone(),
+        started_at: file.started_at,
+        used_backup: file.used_backup,
+    });
+    file.or_else(|| {
+        let mut playlists = segments.results().filter(|(index, ..)| segments.output(*index) == Some(output));
+        let (_, names, result) = playlists.next()?;
+        let is_kept = result.failure.is_none() && !result.gone && result.totals.count > 0;
+        is_kept.then(|| RecordedBeside {
+            name: names.playlist_path(),
+            started_at: result.started_at,
+            used_backup: result.used_backup,
+        })
+    })
+}
+
 /// Puts one manifest beside the files, playlists and images of each output that wants one, or has a backup store. Answers
 /// where they are, those of files first. One that cannot be written is logged: the recording itself is whole.
 async fn put_manifests(
     plan: &EgressPlan,
-    RecordedOutputs { files, segments, images }: &RecordedOutputs,
-    results: &[FileResult],
+    RecordedOutputs { files, segments, images, .. }: &RecordedOutputs,
+    (results, sheets): (&[FileResult], &[ManifestSheet]),
     used_backup: bool,
 ) -> Vec<String> {
     let mut places: Vec<(u32, bool, String)> = vec![];
@@ -159,7 +188,7 @@ async fn put_manifests(
     let (Some((track, quality)), false) = (first, nothing) else {
         return vec![];
     };
-    let content = match results::manifest(plan, track.clone(), quality, results, &playlists, &image_results) {
+    let content = match results::manifest(plan, track.clone(), quality, results, &playlists, &image_results, sheets) {
         Ok(content) => content,
         Err(error) => {
             warn!(%error, "manifest not written");

@@ -1,6 +1,6 @@
 //! One recording: `machine` decides about phases and outcomes, `drive` carries that out. `files` owns the state of each file,
 //! `segments` of each HLS output and `images` of each image output, which `opening` makes ready and `finalize` finishes and
-//! reports. `streams` knows which streams are alive, `stream_url` where they go, and `stream_updates` brings the calls that
+//! reports; `sheets` puts poster and thumbnails beside them. `streams` knows which streams are alive, `stream_url` where they go, and `stream_updates` brings the calls that
 //! change them. `media` is the media process.
 
 pub mod machine;
@@ -11,6 +11,7 @@ mod opening;
 mod files;
 pub mod segments;
 pub mod images;
+mod sheets;
 pub mod streams;
 mod stream_updates;
 pub mod stream_url;

@@ -11,14 +11,17 @@ use spillway_plan::segment_name::SegmentFormat;
 use spillway_plan::{EgressPlan, ImageCodec, ImagesOutput, Output, SegmentsOutput, manifest};
 use spillway_process::LocalRoot;
 use tokio::sync::mpsc;
+use tracing::warn;
 
 use super::images::{ImagesJob, SessionImages};
 use super::segments::{SegmentsJob, SessionSegments};
+use super::sheets::{SessionSheets, SheetsJob};
 use crate::events::SessionEvent;
 use crate::results::{self, OutputError, claim};
 use crate::upload::images::remove_images;
 use crate::upload::segments::remove_segments;
-use crate::upload::{ObjectPlace, PreparedOutputs, UploadResources, free_bytes, spool_share};
+use crate::upload::sheets::remove_sheets;
+use crate::upload::{ObjectPlace, PreparedOutputs, UploadResources, UploadSettings, free_bytes, spool_share};
 
 /// For folders and a file to be made. A network disk that wakes up takes seconds; one that hangs is an error.
 pub(super) const PLACE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -28,6 +31,7 @@ pub(super) struct OpenedOutputs {
     pub(super) files: PreparedOutputs,
     pub(super) segments: SessionSegments,
     pub(super) images: SessionImages,
+    pub(super) sheets: SessionSheets,
 }
 
 /// Opens and tries the stores of all outputs. Names that do not depend on tracks are of the time `now`.
@@ -52,7 +56,8 @@ pub(super) async fn open_outputs(
                 tokio::join!(files.abandon(), segments.abandon(), images.abandon());
                 return Err(error.to_string());
             }
-            Ok(OpenedOutputs { files, segments, images })
+            let sheets = open_sheets(plan, resources, root).await;
+            Ok(OpenedOutputs { files, segments, images, sheets })
         }
         (Ok(mut files), Err(message)) => {
             files.abandon().await;
@@ -99,8 +104,7 @@ async fn open_objects(
     let mut folder = PathBuf::new();
     let mut spool_cap = 0;
     if !segments.is_empty() || !images.is_empty() {
-        folder = settings.spool().join(&plan.egress_id);
-        folder = std::path::absolute(&folder).unwrap_or(folder);
+        folder = spool_folder(plan, settings);
         let leftovers = Leftovers {
             segments: segments.iter().map(|(output, segments, _)| (*output, segments.naming.format)).collect(),
             images: images.iter().map(|(output, images, _)| (*output, images.codec)).collect(),
@@ -139,6 +143,31 @@ async fn open_place(
     let UploadResources { destinations, stores, settings, .. } = resources;
     let probe = manifest::path(beside, &plan.egress_id);
     ObjectPlace::open(destinations.get(output as usize), root, &**stores, settings, &probe).await
+}
+
+/// The folder of this egress in the spool, absolute.
+fn spool_folder(plan: &EgressPlan, settings: &UploadSettings) -> PathBuf {
+    let folder = settings.spool().join(&plan.egress_id);
+    std::path::absolute(&folder).unwrap_or(folder)
+}
+
+/// The folder for poster and thumbnails. Without it the recording has none.
+async fn open_sheets(plan: &EgressPlan, resources: UploadResources, root: &LocalRoot) -> SessionSheets {
+    let Some(sheets) = plan.sheets else { return SessionSheets::none(None) };
+    let folder = spool_folder(plan, &resources.settings);
+    let path = folder.clone();
+    let made = claim::within(PLACE_TIMEOUT, folder.clone(), move || {
+        // Of an earlier attempt.
+        remove_sheets(&path);
+        results::private_folder(&path)
+    });
+    match made.await {
+        Ok(()) => SessionSheets::new(SheetsJob { plan: sheets, folder, resources, root: root.clone() }),
+        Err(error) => {
+            warn!(%error, "no sheets");
+            SessionSheets::none(Some(format!("there is no poster and there are no thumbnails: {error}")))
+        }
+    }
 }
 
 /// What an earlier attempt of this egress may have left in the folder: by output, what its files are called.

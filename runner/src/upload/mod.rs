@@ -1,8 +1,9 @@
 //! Spool files → stores, while they are still being written. `prepare` opens the stores and starts an upload per file,
 //! `task` is that upload and its handle. `plan` says where a file is cut, `parts` is one part and `machine` what is sent
 //! when (all pure). `objects` sends small whole objects to where `object_place` says, `segments` is the upload of an HLS
-//! output and `images` that of an image output. `outage` is what `task` and `objects` know of a store that fails. `checkpoint`
-//! is what another process needs to go on, `candidates` what it may complete.
+//! output and `images` that of an image output; `sheets` puts poster and thumbnails beside a recording that is over.
+//! `outage` is what `task` and `objects` know of a store that fails. `checkpoint` is what another process needs to go on,
+//! `candidates` what it may complete.
 
 pub mod prepare;
 mod task;
@@ -15,6 +16,7 @@ pub mod parts;
 pub mod plan;
 pub mod segments;
 pub mod images;
+pub mod sheets;
 mod settings;
 mod names;
 mod spool;

@@ -18,9 +18,7 @@ const ENCODE_TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(10);
 /// Encodes pictures of one size. Dropping it stops its threads.
 pub struct ImageEncoder {
     codec: ImageCodec,
-    from: gst_video::VideoInfo,
-    to: gst_video::VideoInfo,
-    scaler: gst_video::VideoConverter,
+    scaler: ImageScaler,
     pipeline: gst::Pipeline,
     appsrc: gst_app::AppSrc,
     appsink: gst_app::AppSink,
@@ -33,12 +31,12 @@ impl ImageEncoder {
     ///
     /// When an element is missing or a size is impossible.
     pub fn new(codec: ImageCodec, from: (u32, u32), to: (u32, u32)) -> Result<Self, PipelineError> {
-        let (from, to) = (info(from)?, info(to)?);
-        let scaler = scaler(&from, &to)?;
+        let scaler = ImageScaler::new(from, to)?;
+        let (width, height) = to;
         let caps = gst::Caps::builder("video/x-raw")
             .field("format", "I420")
-            .field("width", whole(to.width()))
-            .field("height", whole(to.height()))
+            .field("width", whole(width))
+            .field("height", whole(height))
             .field("framerate", gst::Fraction::new(1, 1))
             .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
             .field("interlace-mode", "progressive")
@@ -59,7 +57,7 @@ impl ImageEncoder {
         let pipeline = gst::Pipeline::new();
         pipeline.add_many(&chain).map_err(build)?;
         gst::Element::link_many(&chain).map_err(build)?;
-        let encoder = Self { codec, from, to, scaler, pipeline, appsrc, appsink };
+        let encoder = Self { codec, scaler, pipeline, appsrc, appsink };
         encoder.pipeline.set_state(gst::State::Playing).map_err(build)?;
         Ok(encoder)
     }
@@ -70,16 +68,12 @@ impl ImageEncoder {
     ///
     /// When the picture is of another size, or an element broke. The encoder is of no use then.
     pub fn encode(&self, picture: &gst::BufferRef, at_ns: u64) -> Result<Bytes, PipelineError> {
-        let mut scaled = gst::Buffer::with_size(self.to.size()).map_err(build)?;
-        {
-            let source = gst_video::VideoFrameRef::from_buffer_ref_readable(picture, &self.from).map_err(build)?;
-            let fresh = scaled.make_mut();
-            fresh.set_pts(gst::ClockTime::from_nseconds(at_ns));
-            let mut frame = gst_video::VideoFrameRef::from_buffer_ref_writable(fresh, &self.to).map_err(build)?;
-            self.scaler.frame_ref(&source, &mut frame);
-            if self.codec == ImageCodec::Jpeg {
-                widen(&mut frame);
-            }
+        let mut scaled = self.scaler.scale(picture)?;
+        let fresh = scaled.make_mut();
+        fresh.set_pts(gst::ClockTime::from_nseconds(at_ns));
+        if self.codec == ImageCodec::Jpeg {
+            let frame = gst_video::VideoFrameRef::from_buffer_ref_writable(fresh, &self.scaler.to);
+            widen(&mut frame.map_err(build)?);
         }
         self.appsrc.push_buffer(scaled).map_err(|_| self.fault("takes no picture"))?;
         let sample =
@@ -106,7 +100,44 @@ impl Drop for ImageEncoder {
     }
 }
 
-fn info((width, height): (u32, u32)) -> Result<gst_video::VideoInfo, PipelineError> {
+/// Makes I420 pictures of one size into such of another, keeping their proportions; the rest is black.
+pub struct ImageScaler {
+    from: gst_video::VideoInfo,
+    to: gst_video::VideoInfo,
+    converter: gst_video::VideoConverter,
+}
+
+impl ImageScaler {
+    /// Both sizes in pixels.
+    ///
+    /// # Errors
+    ///
+    /// When a size is impossible.
+    pub fn new(from: (u32, u32), to: (u32, u32)) -> Result<Self, PipelineError> {
+        let (from, to) = (info(from)?, info(to)?);
+        let converter = converter(&from, &to)?;
+        Ok(Self { from, to, converter })
+    }
+
+    /// A picture of the other size, without a time.
+    ///
+    /// # Errors
+    ///
+    /// When the picture is not of the size it was said to be.
+    pub fn scale(&self, picture: &gst::BufferRef) -> Result<gst::Buffer, PipelineError> {
+        let mut scaled = gst::Buffer::with_size(self.to.size()).map_err(build)?;
+        {
+            let source = gst_video::VideoFrameRef::from_buffer_ref_readable(picture, &self.from).map_err(build)?;
+            let fresh = scaled.make_mut();
+            let mut frame = gst_video::VideoFrameRef::from_buffer_ref_writable(fresh, &self.to).map_err(build)?;
+            self.converter.frame_ref(&source, &mut frame);
+        }
+        Ok(scaled)
+    }
+}
+
+/// The layout of I420 pictures of a size in a buffer.
+pub(super) fn info((width, height): (u32, u32)) -> Result<gst_video::VideoInfo, PipelineError> {
     // The same for every size: nothing is converted from SD to HD colour.
     let colorimetry = gst_video::VideoColorimetry::new(
         gst_video::VideoColorRange::Range16_235,
@@ -118,7 +149,10 @@ fn info((width, height): (u32, u32)) -> Result<gst_video::VideoInfo, PipelineErr
     info.build().map_err(build)
 }
 
-fn scaler(from: &gst_video::VideoInfo, to: &gst_video::VideoInfo) -> Result<gst_video::VideoConverter, PipelineError> {
+fn converter(
+    from: &gst_video::VideoInfo,
+    to: &gst_video::VideoInfo,
+) -> Result<gst_video::VideoConverter, PipelineError> {
     let placed = letterbox((from.width(), from.height()), (to.width(), to.height()));
     let mut config = gst_video::VideoConverterConfig::new();
     config.set_dest_x(whole(placed.x));
@@ -215,7 +249,7 @@ mod tests {
         {
             let encoder = ImageEncoder::new(codec, (320, 180), (161, 91)).unwrap();
             for n in 0..3 {
-                let mut picture = gst::Buffer::with_size(encoder.from.size()).unwrap();
+                let mut picture = gst::Buffer::with_size(encoder.scaler.from.size()).unwrap();
                 picture.make_mut().map_writable().unwrap().fill(128);
                 let file = encoder.encode(&picture, n * 1_000_000_000).unwrap();
                 assert!(file.starts_with(begins) && file.len() > 100, "{codec:?} {}", file.len());

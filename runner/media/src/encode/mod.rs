@@ -1,8 +1,9 @@
 //! What GStreamer makes of an input: raw pictures and sound are encoded, PCMU and PCMA become Opus, all else goes on as
 //! it came. Each function gives an `appsrc` and the elements behind it, not yet linked; `output` links and runs them. `image`
-//! makes files of single pictures, and runs its elements itself.
+//! makes files of single pictures, and runs its elements itself; `sheet` puts small pictures side by side for it.
 
 mod black;
+mod sheet;
 mod image;
 mod muxer_input;
 mod chain;
@@ -13,8 +14,9 @@ use spillway_plan::{AudioCodec, H264Profile, VideoEncoding};
 pub use self::black::black;
 pub(crate) use self::chain::EncoderChain;
 use self::chain::{copied, filter, raw, whole};
-pub use self::image::ImageEncoder;
+pub use self::image::{ImageEncoder, ImageScaler};
 pub(crate) use self::muxer_input::muxer_input;
+pub use self::sheet::{SheetCanvas, contrast, jpeg};
 use crate::element::{PipelineError, build, make};
 use crate::encoded::EncodedFormat;
 use crate::key_grid::KeyGrid;

@@ -7,6 +7,7 @@ mod begin;
 mod files;
 mod segments;
 mod images;
+mod sheets;
 mod streams;
 mod live;
 

@@ -38,6 +38,7 @@ fn plan(main: AudioEncoding, also: Vec<AudioEncoding>, picture: bool, outputs: V
         outputs,
         limits: Limits::default(),
         retry_count: 0,
+        sheets: None,
     }
 }
 

@@ -183,6 +183,7 @@ mod tests {
             })],
             limits: Limits::default(),
             retry_count: 0,
+            sheets: None,
         }
     }
 

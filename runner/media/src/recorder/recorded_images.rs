@@ -8,7 +8,7 @@ use spillway_ipc::{MediaEvent, Quality};
 
 use super::input::RecorderInput;
 use super::recorded_file::FileError;
-use crate::output::images::{ImageReportFn, ImageTaker, ImageTakerOptions};
+use crate::output::images::{self, ImageReportFn, ImageTakerOptions};
 use crate::output::{Fanout, RawTaker, TakerId, TakerProgress, TakerStart};
 
 /// One output of images.
@@ -39,7 +39,7 @@ impl RecordedImages {
         });
         let (id, reporter) = fanout.reserve();
         let progress = Arc::<TakerProgress>::default();
-        let (taker, way) = ImageTaker::start(options, reporter, progress.clone(), report)?;
+        let (taker, way) = images::start(options, reporter, progress.clone(), report)?;
         let streams = fanout.raw_pictures().into_iter().collect();
         fanout.add(TakerStart { id, streams, taker: Box::new(taker), progress: progress.clone() });
         Ok((Self { output, taker: id, progress }, way))

@@ -214,6 +214,7 @@ mod tests {
             outputs: vec![Output::Streams(StreamsOutput { protocol: StreamProtocol::Rtmp, count: 1 })],
             limits: Limits::default(),
             retry_count: 0,
+            sheets: None,
         }
     }
 

@@ -382,6 +382,7 @@ fn streams_without_a_url_are_not_waited_for() {
         })],
         limits: spillway_plan::Limits::default(),
         retry_count: 0,
+        sheets: None,
     };
     let streams = |open| OpenOutputs { open, streams: Some(0), ..OpenOutputs::default() };
     assert_eq!((OpenOutputs::of(&plan(0)), OpenOutputs::of(&plan(2))), (streams([].into()), streams([0].into())));

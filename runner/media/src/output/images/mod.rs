@@ -1,30 +1,28 @@
 //! An image output: raw pictures come in, one each `interval_ns` goes to the spool as a file, and the recorder is told of each.
 //! The mixer's thread leaves a picture in a slot and never waits; the thread of the output encodes and writes the newest one.
-//! `grid` says which pictures those are.
+//! `grid` says which pictures those are. `sheets` takes pictures in the same way (`taker`) and makes a few small ones of many.
 
+pub mod sheets;
+mod taker;
+mod spooled;
 mod grid;
 mod slot;
 
-use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::Builder;
 
-use gstreamer as gst;
-use spillway_ipc::{SpoolError, SpoolFile, TrackFacts, image_file};
+use spillway_ipc::{TrackFacts, image_file};
 use spillway_plan::ImageCodec;
 use tracing::warn;
 
-use self::grid::CaptureGrid;
 use self::slot::{PictureSlot, TakenPicture};
+pub use self::taker::PictureTaker;
 use super::fanout::TakerReporter;
 use super::raw::RawTaker;
-use super::taker::{OutputTaker, TakerEnd, TakerError, TakerProgress};
-use crate::element::{PipelineError, build};
+use super::taker::{TakerError, TakerProgress};
+use crate::element::PipelineError;
 use crate::encode::ImageEncoder;
-use crate::encoded::EncodedUnit;
 
 /// So many images in a row that the disk does not take are the end of the output.
 const MAX_LOSSES: u32 = 3;
@@ -68,80 +66,35 @@ pub struct ImageTakerOptions {
     pub facts: TrackFacts,
 }
 
-/// An image output in the fan-out, which says when it is over. Dropping it stops its thread after the image that is being
-/// made.
-pub struct ImageTaker {
-    slot: Arc<PictureSlot>,
-}
-
-/// The same output on the side of the mixer.
-struct ImageWay {
-    slot: Arc<PictureSlot>,
-    progress: Arc<TakerProgress>,
-}
-
 /// The output's thread.
 struct ImageWriter {
     options: ImageTakerOptions,
     encoder: ImageEncoder,
-    slot: Arc<PictureSlot>,
     report: ImageReportFn,
 }
 
-impl ImageTaker {
-    /// Starts the thread. Answers the taker for the fan-out, which is to be added with its raw pictures, and the way into it.
-    ///
-    /// # Errors
-    ///
-    /// When an element is missing, a size is impossible, or the system has no thread left.
-    pub fn start(
-        options: ImageTakerOptions,
-        reporter: TakerReporter,
-        progress: Arc<TakerProgress>,
-        report: ImageReportFn,
-    ) -> Result<(Self, Box<dyn RawTaker>), PipelineError> {
-        let encoder = ImageEncoder::new(options.codec, options.from, options.to)?;
-        let slot = Arc::new(PictureSlot::new(CaptureGrid::new(options.interval_ns)));
-        let writer = ImageWriter { options, encoder, slot: slot.clone(), report };
-        let span = tracing::Span::current();
-        let thread = Builder::new().name("images".to_owned());
-        thread.spawn(move || span.in_scope(|| writer.run(&reporter))).map_err(build)?;
-        let way = ImageWay { slot: slot.clone(), progress };
-        Ok((Self { slot }, Box::new(way)))
-    }
-}
-
-impl OutputTaker for ImageTaker {
-    fn take(&mut self, _: &EncodedUnit) -> Result<(), TakerError> {
-        Ok(())
-    }
-
-    fn end(&mut self, _: u64) -> Result<TakerEnd, TakerError> {
-        self.slot.end();
-        Ok(TakerEnd::Later)
-    }
-}
-
-impl Drop for ImageTaker {
-    fn drop(&mut self) {
-        self.slot.abandon();
-    }
-}
-
-impl RawTaker for ImageWay {
-    fn take(&self, picture: &gst::Buffer) {
-        let Some(at) = picture.pts() else { return };
-        // A copy shares the memory, which nothing writes to any more.
-        self.slot.offer(at.nseconds(), || picture.copy());
-        self.progress.advance(at.nseconds().saturating_add(picture.duration().map_or(0, gst::ClockTime::nseconds)));
-    }
+/// Starts the thread. Answers the taker for the fan-out, which is to be added with its raw pictures, and the way into it.
+///
+/// # Errors
+///
+/// When an element is missing, a size is impossible, or the system has no thread left.
+pub fn start(
+    options: ImageTakerOptions,
+    reporter: TakerReporter,
+    progress: Arc<TakerProgress>,
+    report: ImageReportFn,
+) -> Result<(PictureTaker, Box<dyn RawTaker>), PipelineError> {
+    let encoder = ImageEncoder::new(options.codec, options.from, options.to)?;
+    let interval_ns = options.interval_ns;
+    let writer = ImageWriter { options, encoder, report };
+    PictureTaker::start("images", interval_ns, progress, move |slot| writer.run(slot, &reporter))
 }
 
 impl ImageWriter {
     /// Until the last picture is written, or the output takes no more.
-    fn run(self, reporter: &TakerReporter) {
+    fn run(self, slot: &PictureSlot, reporter: &TakerReporter) {
         let mut losses = 0;
-        while let Some(picture) = self.slot.next() {
+        while let Some(picture) = slot.next() {
             match self.write(&picture) {
                 Ok(()) => losses = 0,
                 Err(TakerError::Write(error)) if losses + 1 < MAX_LOSSES => {
@@ -158,13 +111,8 @@ impl ImageWriter {
         let bytes = self.encoder.encode(&picture.buffer, picture.at_ns)?;
         let ImageTakerOptions { output, folder, codec, next_n, facts, .. } = &self.options;
         let n = next_n.load(Ordering::Relaxed);
-        // Under its own name an image is whole: what a dead process was writing has none.
-        let unfinished = folder.join(image_file::unfinished_name(*output));
-        let _ = fs::remove_file(&unfinished);
-        SpoolFile::create_append_only(&unfinished)?.append(&bytes)?;
-        let path = folder.join(image_file::name(*output, n, *codec));
-        let renamed = fs::rename(&unfinished, &path);
-        renamed.map_err(|source: io::Error| SpoolError::Create { path, source })?;
+        let (unfinished, name) = (image_file::unfinished_name(*output), image_file::name(*output, n, *codec));
+        spooled::write(folder, &unfinished, &name, &bytes)?;
         next_n.store(n.saturating_add(1), Ordering::Relaxed);
         let facts = (n == 0).then(|| facts.clone());
         (self.report)(CapturedImage { output: *output, n, at_ns: picture.at_ns, bytes: bytes.len() as u64, facts });

@@ -1,8 +1,11 @@
 //! Image outputs with real encoders and a fan-out around them.
 
+use std::fs;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
+
+use gstreamer as gst;
 
 use super::*;
 use crate::output::{Fanout, PipelineEvent, RawPictures, RawSink, TakerId, TakerStart};
@@ -41,7 +44,7 @@ fn output(folder: &std::path::Path, next_n: u32) -> Output {
     let (id, reporter) = fanout.reserve();
     let progress = Arc::<TakerProgress>::default();
     let report: ImageReportFn = Arc::new(move |image| tell.lock().unwrap().push(image));
-    let (taker, way) = ImageTaker::start(options, reporter, progress.clone(), report).unwrap();
+    let (taker, way) = start(options, reporter, progress.clone(), report).unwrap();
     let streams = fanout.raw_pictures().into_iter().collect();
     fanout.add(TakerStart { id, streams, taker: Box::new(taker), progress });
     Output { fanout, taker: id, way: Some(way), told, events, next_n }

@@ -128,6 +128,7 @@ impl RecorderController {
         }
         let inputs = inputs(&opening.mode, &self.start.plan);
         let (segments, images) = (self.segments_to_begin(), self.images_to_begin());
+        let sheets = self.sheets_to_begin();
         let canvas = canvas(&opening.mode, &self.start.plan, self.survey.published_size());
         let (number, tell) = (self.recorder_count, self.tell.clone());
         self.recorder_count += 1;
@@ -137,8 +138,11 @@ impl RecorderController {
             let _ = tell.send(RecorderInput::Pipeline(number, event));
         };
         let formats = inputs.formats();
-        let fanout =
-            if images.is_empty() { Fanout::new(formats, tell) } else { Fanout::with_raw_pictures(formats, tell) };
+        let fanout = if images.is_empty() && sheets.is_none() {
+            Fanout::new(formats, tell)
+        } else {
+            Fanout::with_raw_pictures(formats, tell)
+        };
         let mut settings = self.start.settings.clone();
         let mut refused = vec![];
         for (file, asked) in opening.asked {
@@ -171,6 +175,7 @@ impl RecorderController {
                 Err(error) => refused.push(((None, output), error)),
             }
         }
+        ways.extend(sheets.and_then(|sheets| self.open_sheets(&fanout, sheets, canvas.as_ref())));
         // Streams alone have no folder for what waits.
         let spool = self.start.spool.clone().unwrap_or_else(std::env::temp_dir);
         settings.spill_dir.get_or_insert(spool);

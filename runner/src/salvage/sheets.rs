@@ -1,0 +1,64 @@
+//! Poster and thumbnails that a dead attempt has left in a spool of this machine: as far as they are written they are put
+//! beside what was saved of the recording. What lies in the spool of a machine that is gone is lost. Runs in the salvage's
+//! task, after everything else; a fault is a note.
+
+use spillway_ipc::sheet_file::SheetIndex;
+use spillway_plan::Destinations;
+use spillway_process::LocalRoot;
+use tokio::task::spawn_blocking;
+use tracing::info;
+
+use crate::upload::checkpoint::Checkpoint;
+use crate::upload::sheets::{read_index, remove_sheets, store_sheets};
+use crate::upload::stores::StoreFactory;
+use crate::upload::{ObjectPlace, UploadSettings};
+
+/// What a salvage knows of the places of a recording.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SheetsSalvager<'a> {
+    /// By output.
+    pub(super) destinations: &'a [Destinations],
+    /// Where files lie that stay on this machine.
+    pub(super) root: &'a LocalRoot,
+    /// Opens the stores.
+    pub(super) stores: &'a dyn StoreFactory,
+    /// Timeouts, spool folder.
+    pub(super) settings: &'a UploadSettings,
+}
+
+impl SheetsSalvager<'_> {
+    /// Puts them beside the recording and removes them from the spool. `is_saved`: the recording could be saved and was not
+    /// finished before. Answers notes for the user.
+    pub(super) async fn finish(&self, checkpoint: &Checkpoint, egress_id: &str, is_saved: bool) -> Vec<String> {
+        let folder = self.settings.spool().join(egress_id);
+        let Some(index) = read_index(&folder).await else { return vec![] };
+        let mut notes = vec![];
+        if let (true, Some((beside, on_backup))) = (is_saved, beside(&index, checkpoint)) {
+            let destinations = self.destinations.get(index.output as usize);
+            match ObjectPlace::resume(destinations, on_backup, self.root, self.stores).await {
+                Ok(place) => {
+                    let objects = place.uploads(self.settings.clone());
+                    let stored = store_sheets(&index, &folder, (beside.as_str(), 0), &objects).await;
+                    info!(beside, objects = stored.sheets.len(), "sheets saved");
+                    notes = stored.notes;
+                }
+                Err(message) => notes.push(format!("the poster and thumbnails of {beside} are not stored: {message}")),
+            }
+        }
+        let _ = spawn_blocking(move || remove_sheets(&folder)).await;
+        notes
+    }
+}
+
+/// Storage path of the file or playlist that they belong to, and whether it is in its second destination.
+fn beside(index: &SheetIndex, checkpoint: &Checkpoint) -> Option<(String, bool)> {
+    let first = checkpoint.files.iter().find(|file| file.output() == index.output && file.file == index.output);
+    let file = first.map(|file| {
+        let on_backup = file.upload.as_ref().is_some_and(|upload| upload.backup);
+        (file.filename.clone(), on_backup)
+    });
+    file.or_else(|| {
+        let segments = checkpoint.segments.iter().find(|segments| segments.output == index.output)?;
+        Some((segments.names.playlist_path(), segments.on_backup))
+    })
+}
