@@ -3,6 +3,7 @@
 
 mod ivf;
 mod mp4;
+pub(crate) mod annexb;
 mod spool_sink;
 
 use gstreamer as gst;

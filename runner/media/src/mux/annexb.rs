@@ -1,5 +1,5 @@
-//! H264 and H265 as RTP brings them (start codes) and as MP4 keeps them (lengths, and a description in front: `avcC`,
-//! `hvcC`). Pure.
+//! H264 and H265 as RTP brings them (start codes) and as MP4 and FLV keep them (lengths, and a description in front:
+//! `avcC`, `hvcC`). Pure.
 
 /// The NAL units of an access unit.
 pub fn units(data: &[u8]) -> Vec<&[u8]> {
@@ -25,13 +25,17 @@ pub fn units(data: &[u8]) -> Vec<&[u8]> {
 
 /// The same access unit with lengths instead of start codes.
 pub fn with_lengths(data: &[u8]) -> Vec<u8> {
-    let units = units(data);
-    let mut out = Vec::with_capacity(data.len() + units.len() * 4);
+    let mut out = Vec::with_capacity(data.len() + 16);
+    append_with_lengths(&mut out, units(data));
+    out
+}
+
+/// Appends NAL units, each behind its length of four bytes.
+pub fn append_with_lengths<'a>(out: &mut Vec<u8>, units: impl IntoIterator<Item = &'a [u8]>) {
     for unit in units {
         out.extend_from_slice(&(unit.len() as u32).to_be_bytes());
         out.extend_from_slice(unit);
     }
-    out
 }
 
 /// `avcC` of a key frame that brings its parameter sets.
