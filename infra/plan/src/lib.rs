@@ -23,4 +23,5 @@ pub use error::PlanError;
 pub use plan::{Defaults, destinations, plan};
 pub use read::{ReadError, start_request};
 pub use spillway_protocol::Secret;
+pub use spillway_protocol::requested::stream_url;
 pub use types::*;

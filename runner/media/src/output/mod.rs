@@ -1,6 +1,7 @@
 //! Where a recording goes. `file` is one file of the spool; `link` puts its pipeline together, `feed` is the way in,
-//! `progress` says how far it has come.
+//! `progress` says how far it has come. `rtmp` is a stream to a server.
 
+pub mod rtmp;
 mod file;
 mod link;
 mod feed;
