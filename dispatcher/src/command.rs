@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
-use spillway_bus::{Bus, Switches, Tasks};
+use spillway_bus::{Switches, Tasks};
 use spillway_cost::PriceList;
 use spillway_dispatcher::Config;
 use spillway_dispatcher::billing::bill::{self, By};
@@ -83,12 +83,8 @@ fn config(text: Result<String, ConfigError>) -> anyhow::Result<Config> {
     Ok(super::read(&text?)?.1)
 }
 
-async fn connect(config: &Config) -> anyhow::Result<Bus> {
-    Bus::connect(&config.redis).await.context("unable to connect to redis")
-}
-
 async fn bill(since: &str, until: Option<&str>, by: By, csv: bool, config: &Config) -> anyhow::Result<()> {
-    let bus = connect(config).await?;
+    let bus = super::connect(config).await?;
     let now_ms = bus.clock().unix_ms();
     let moment = |text: &str| bill::moment(text, now_ms).map_err(anyhow::Error::msg);
     let (since, until) = (moment(since)?, until.map_or(Ok(now_ms), moment)?);
@@ -145,7 +141,7 @@ async fn target(what: TargetAction, name: &str, config: &Config) -> anyhow::Resu
         TargetAction::Drain => Some(OperatorState::Draining),
         TargetAction::Resume => None,
     };
-    let switches = Switches::new(&connect(config).await?, SWITCHES);
+    let switches = Switches::new(&super::connect(config).await?, SWITCHES);
     switches.set(name, operator_state.map(OperatorState::text)).await.context("store the switch")?;
     println!("{name}: {}", operator_state.map_or("taken again", OperatorState::text));
     Ok(())

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use spillway_bus::{
     Bus, BusError, ClaimToken, Heartbeats, Installation, IoClient, Leases, Record, Registry, TaskKey, Tasks, Tickets,
@@ -27,7 +27,7 @@ use crate::targets::Targets;
 pub struct Context {
     /// Of this dispatcher among others; new at each start.
     pub name: EgressId,
-    config: RwLock<Arc<Config>>,
+    config: Mutex<Arc<Config>>,
     /// Redis' time.
     pub clock: Clock,
     /// For what has no handle below.
@@ -61,12 +61,12 @@ pub struct Context {
     delivering: Mutex<HashSet<EgressId>>,
     draining: AtomicBool,
     /// Launches that the records were at in the last sweep.
-    live: RwLock<Arc<HashSet<TaskKey>>>,
+    live: Mutex<HashSet<TaskKey>>,
     /// Id of the installation as last read; part of every launch order.
-    installation: RwLock<String>,
+    installation: Mutex<String>,
     overheads: Mutex<Overheads>,
     ledger_sink: Option<LedgerSink>,
-    /// Every task and answer runs under it.
+    /// Every task of the context, and every answer that changes something, runs under it.
     cut_off: CutOff,
 }
 
@@ -103,7 +103,7 @@ impl Context {
             tasks: Tasks::new(&parts.bus),
             leases: Leases::new(&parts.bus),
             metrics: Metrics::default(),
-            config: RwLock::new(Arc::new(parts.config)),
+            config: Mutex::new(Arc::new(parts.config)),
             clock: parts.clock,
             bus: parts.bus,
             tickets: parts.tickets,
@@ -114,8 +114,8 @@ impl Context {
             in_flight: Mutex::default(),
             delivering: Mutex::default(),
             draining: AtomicBool::new(false),
-            live: RwLock::default(),
-            installation: RwLock::default(),
+            live: Mutex::default(),
+            installation: Mutex::default(),
             overheads: Mutex::default(),
             ledger_sink: parts.ledger_sink,
             cut_off: CutOff::default(),
@@ -124,12 +124,12 @@ impl Context {
 
     /// The current configuration; a reload may replace it at any time.
     pub fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&locked(&self.config))
     }
 
     /// After a reload.
     pub fn set_config(&self, config: Config) {
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        *locked(&self.config) = Arc::new(config);
     }
 
     /// Starts a task that the shutdown waits for.
@@ -211,12 +211,12 @@ impl Context {
 
     /// After each sweep.
     pub fn set_live(&self, live: HashSet<TaskKey>) {
-        *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+        *locked(&self.live) = live;
     }
 
     /// A record was at this launch in the last sweep.
     pub fn is_live(&self, task: &TaskKey) -> bool {
-        self.live.read().unwrap_or_else(PoisonError::into_inner).contains(task)
+        locked(&self.live).contains(task)
     }
 
     /// Reads the installation's id, and creates one where Redis has none: because it is new, or has lost everything.
@@ -225,8 +225,7 @@ impl Context {
     /// When Redis does not answer; a retry is right, the id read before stays.
     pub async fn learn_installation(&self) -> Result<(), BusError> {
         let id = Installation::new(&self.bus).get_or_make().await?;
-        let before =
-            std::mem::replace(&mut *self.installation.write().unwrap_or_else(PoisonError::into_inner), id.clone());
+        let before = std::mem::replace(&mut *locked(&self.installation), id.clone());
         if !before.is_empty() && before != id {
             warn!(
                 before,
@@ -238,7 +237,7 @@ impl Context {
 
     /// Empty before [`Context::learn_installation`].
     pub fn installation(&self) -> String {
-        self.installation.read().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.installation).clone()
     }
 
     /// Not to be held across an `await`.

@@ -59,9 +59,7 @@ impl Handler for ControlHandler {
         let head_start = Bid::After(HEAD_START.min(incoming.time_allowed / 5), 1.0);
         match (record.phase, self.what) {
             (Phase::Accepted | Phase::Launching, _) => Bid::Now(1.0),
-            (Phase::Running | Phase::Ending | Phase::Lost, ControlMethod::UpdateStream)
-                if self.is_beating(&record).await =>
-            {
+            (Phase::Running | Phase::Ending, ControlMethod::UpdateStream) if self.is_beating(&record).await => {
                 Bid::Silent
             }
             // Its runner may still be delivering its final state, and answers for itself.

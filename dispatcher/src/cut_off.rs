@@ -1,5 +1,6 @@
 //! Cutting a dispatcher off in the middle of its work, as if its process were gone: for tests of what other dispatchers do
-//! then (feature `testing`). Every task and every answer runs under it; without the feature all of them run to their end.
+//! then (feature `testing`). Every task of the context, and every answer that changes something, runs under it; without the
+//! feature all of them run to their end.
 
 /// Clones are one.
 #[derive(Clone, Default)]

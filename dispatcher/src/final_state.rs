@@ -162,43 +162,41 @@ pub fn deliver(context: &Arc<Context>, record: &Record) {
         Err(error) => return error!(egress_id = %id, %error, "record holds no EgressInfo, nothing to deliver"),
     };
     let span = info_span!("egress", egress_id = %id);
-    let home = Arc::clone(context);
-    let context = Arc::clone(context);
+    let shared = Arc::clone(context);
     let delivery = async move {
         let _held = held;
         // The dispatcher that accepted it may have died before livekit-server knew; for a known id this does nothing.
-        if let Err(error) = context.io.create_egress(&info, DELIVERY).await {
+        if let Err(error) = shared.io.create_egress(&info, DELIVERY).await {
             return warn!(code = %error.code, %error, "last state not delivered yet");
         }
-        match context.io.update_egress(&info, DELIVERY).await {
+        match shared.io.update_egress(&info, DELIVERY).await {
             Ok(()) => info!(status = ?info.status(), "last state delivered"),
             Err(error) => return warn!(code = %error.code, %error, "last state not delivered yet"),
         }
-        if let Err(error) = context.registry.finish(&id, REMEMBERED).await {
+        if let Err(error) = shared.registry.finish(&id, REMEMBERED).await {
             warn!(error = %chain(&error), "record not finished; its last state may be delivered twice");
         }
     };
     // Untracked: the shutdown does not wait ten minutes for livekit-server, and the record tells the next dispatcher.
-    home.spawn_untracked(delivery.instrument(span));
+    context.spawn_untracked(delivery.instrument(span));
 }
 
 /// Makes sure, in the background, that livekit-server knows the egress; then it is enqueued.
 pub fn announce(context: &Arc<Context>, record: Record) {
     let Some(held) = context.take_in_flight(&record.egress_id) else { return };
     let span = info_span!("egress", egress_id = %record.egress_id);
-    let home = Arc::clone(context);
-    let context = Arc::clone(context);
+    let shared = Arc::clone(context);
     let announcement = async move {
         let _held = held;
         let info = match report::info_of(&record) {
             Ok(info) => info,
             Err(error) => return error!(%error, "record holds no EgressInfo, not launched"),
         };
-        match context.io.create_egress(&info, CREATE).await {
-            Ok(()) => context.enqueue(&record),
+        match shared.io.create_egress(&info, CREATE).await {
+            Ok(()) => shared.enqueue(&record),
             // The next sweep tries again.
             Err(error) => warn!(code = %error.code, %error, "livekit-server did not take the egress, launch put off"),
         }
     };
-    home.spawn(announcement.instrument(span));
+    context.spawn(announcement.instrument(span));
 }

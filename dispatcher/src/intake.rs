@@ -12,7 +12,7 @@ use prost::Message;
 use spillway_bus::{Bid, Created, Handler, Incoming, Phase, Record, Ticket};
 use spillway_cost::Shape;
 use spillway_launchers::RunMode;
-use spillway_plan::{Destination, Destinations, EgressPlan, Output};
+use spillway_plan::{Destinations, EgressPlan, Output};
 use spillway_process::chain;
 use spillway_protocol::Secret;
 use spillway_protocol::code::{Code, RpcError};
@@ -141,7 +141,6 @@ impl StartRequest<'_> {
         let config = context.config();
         let plan = spillway_plan::plan(&self.start, &config.defaults)?;
         let destinations = spillway_plan::destinations(&self.start, &config.defaults.storage)?;
-        let stored = destinations.iter().any(|it| it.primary != Destination::Disk);
         self.check_destination(&plan).await?;
         let tenant = config.tenants.of(&plan.room_name);
         let load = spillway_cost::load(&plan);
@@ -151,22 +150,21 @@ impl StartRequest<'_> {
         self.check_target(&shapes, &config)?;
         self.check_budget(&tenant, &config).await?;
         let weight = load.cores;
-        let (load_and_bounds, bounds) = context.queue().load_and_bounds();
+        let (queue_load, bounds) = context.queue().load_and_bounds();
         admission::tenant(&tenant, context.queue().queued_of(&tenant), config.tenants.rules(&tenant).max_waiting)?;
-        let admission = admission::admit(weight, load_and_bounds, bounds)?;
+        let admission = admission::admit(weight, queue_load, bounds)?;
         let message = match &admission {
             Admission::Now => None,
             Admission::Queued { message } => Some(message.as_str()),
         };
         let (ledger, info) = accepted_ledger(&self.start, message, context.clock.unix_ns())?;
 
-        let ticket = self.ticket(&plan, if stored { &destinations } else { &[] })?;
+        let ticket = self.ticket(&plan, if load.stored { &destinations } else { &[] })?;
         let claim = context.tickets.put(&ticket, config.ticket_ttl(RunMode::Record)).await?;
         let now_ms = context.clock.unix_ms();
-        let deadline = config.queue_deadline;
         let mut record = Record::new(self.id.clone(), now_ms);
         record.attempt = 1;
-        if stored {
+        if load.stored {
             let spare = Ticket { attempt: 2, ..ticket };
             record.spare = context.tickets.put(&spare, SPARE_TICKET_TTL).await?.reveal().to_owned();
         }
@@ -176,7 +174,7 @@ impl StartRequest<'_> {
         let dispatch = Dispatch {
             claim: claim.reveal().to_owned(),
             weight,
-            deadline_ms: now_ms.saturating_add(i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX)),
+            deadline_ms: context.deadline_ms(),
             launched_ms: 0,
             room: plan.room_name.clone(),
             kind: plan.kind.name().to_owned(),
@@ -260,7 +258,7 @@ impl StartRequest<'_> {
                 [] => None,
                 some => Some(Secret::new(serde_json::to_string(some).map_err(internal)?)),
             },
-            runner: config.runner_settings(),
+            runner: config.runner.clone(),
         })
     }
 

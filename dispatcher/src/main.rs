@@ -67,7 +67,7 @@ async fn run(arguments: DispatcherArgs) -> anyhow::Result<()> {
     let (file, config) = read(&source()?)?;
     if sweep {
         telemetry::init("warn", LogFormat::Text);
-        let bus = Bus::connect(&config.redis).await.context("unable to connect to redis")?;
+        let bus = connect(&config).await?;
         let setup = Setup::open(config, bus).await.context("sweep")?;
         let findings = spillway_dispatcher::sweep(setup, dry_run).await.context("sweep")?;
         for finding in &findings {
@@ -82,7 +82,7 @@ async fn run(arguments: DispatcherArgs) -> anyhow::Result<()> {
     }
     telemetry::init(&config.log_level, if config.log_json { LogFormat::Json } else { LogFormat::Text });
     let mut signals = Signals::listen().context("listen to signals")?;
-    let bus = Bus::connect(&config.redis).await.context("unable to connect to redis")?;
+    let bus = connect(&config).await?;
     let setup = Setup::open(config, bus).await.context("start")?;
     let dispatcher = Dispatcher::start(setup).await.context("start")?;
 
@@ -120,4 +120,8 @@ fn read(text: &str) -> anyhow::Result<(File, Config)> {
     let file = config::read(text, &|name| std::env::var(name).ok())?;
     let config = Config::from_file(&file)?;
     Ok((file, config))
+}
+
+async fn connect(config: &Config) -> anyhow::Result<Bus> {
+    Bus::connect(&config.redis).await.context("unable to connect to redis")
 }

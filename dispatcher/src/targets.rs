@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use spillway_bus::{Pace, Record};
 use spillway_cost::{Load, Shape, shape_for};
-use spillway_launchers::{Launcher, Quota, StopMode, TaskStatus};
+use spillway_launchers::{Launcher, Quota, StopMode, TaskRef, TaskStatus};
 use spillway_plan::EgressKind;
 use tokio::time::Instant;
 
@@ -20,6 +20,8 @@ const MAX_PACE_WAIT: Duration = Duration::from_secs(2);
 /// A breaker's first pause; it doubles each time the target fails again right after it.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const MAX_PAUSE: Duration = Duration::from_secs(120);
+/// Launchers have shorter timeouts of their own.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One target at work.
 pub struct Target {
@@ -44,6 +46,11 @@ impl Target {
     /// As configured.
     pub fn name(&self) -> &str {
         &self.config.name
+    }
+
+    /// What the platform says about each of these tasks; `None`: it does not answer.
+    pub async fn statuses(&self, tasks: &[TaskRef]) -> Option<Vec<TaskStatus>> {
+        tokio::time::timeout(STATUS_TIMEOUT, self.launcher.statuses(tasks)).await.ok()
     }
 
     /// Counts a launch call.

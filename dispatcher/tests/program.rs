@@ -1,6 +1,6 @@
 //! The program from its command line, against a real Redis: `bill`, `price`, `target`, `--sweep`, SIGHUP.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in the stage too")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in the harness too")]
 
 #[path = "program/ground.rs"]
 mod ground;

@@ -17,8 +17,8 @@ use std::time::Duration;
 use harness::{Harness, Play, config, until};
 use spillway_bus::{FaultyLink, LinkFaults, Registry};
 use spillway_dispatcher::Config;
-use spillway_launchers::LaunchError;
-use spillway_launchers::simulated::{Quota, SimulatedOptions};
+use spillway_launchers::simulated::SimulatedOptions;
+use spillway_launchers::{LaunchError, Quota};
 use spillway_protocol::code::Code;
 use spillway_protocol::ids::EgressId;
 use spillway_protocol::livekit::EgressStatus;
@@ -390,7 +390,7 @@ async fn what_a_launcher_says_is_minded() {
     assert_eq!(harness.livekit.shows("EG_never").unwrap().error, "launcher misconfigured: no such cluster");
     let begun = Instant::now();
     until("it records", || harness.livekit.status("EG_later") == Some(EgressStatus::EgressActive)).await;
-    assert!(begun.elapsed() > 3 * SECOND, "patience was asked for: {:?}", begun.elapsed());
+    assert!(begun.elapsed() > 3 * SECOND, "a pause was asked for: {:?}", begun.elapsed());
 }
 
 /// Another zone of the same target is asked at once, with a new attempt number.

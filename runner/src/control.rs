@@ -66,7 +66,7 @@ impl Handler for StopEgress {
         let _ = self.inbox.send(SessionEvent::StopAsked(StopSource::Api)).await;
         let mut reports = self.reports.clone();
         let _ = timeout(STOP_STATE_TIMEOUT, reports.wait_for(|report| report.phase() != ReportPhase::Going)).await;
-        let info = reports.borrow().info.encode_to_vec();
+        let info = reports.borrow().info().encode_to_vec();
         Ok(info)
     }
 }

@@ -30,9 +30,7 @@ const FINISHED_RECORD_TTL: Duration = Duration::from_secs(24 * 3600);
 /// The egress as it should be known outside.
 #[derive(Clone, Debug)]
 pub struct EgressReport {
-    /// For livekit-server.
-    pub info: EgressInfo,
-    /// The ledger behind it, so that another process can go on.
+    /// The ledger, so that another process can go on.
     pub ledger: EgressLedger,
 }
 
@@ -48,9 +46,14 @@ pub enum ReportPhase {
 }
 
 impl EgressReport {
+    /// For livekit-server.
+    pub fn info(&self) -> &EgressInfo {
+        self.ledger.info()
+    }
+
     /// From the status.
     pub fn phase(&self) -> ReportPhase {
-        match self.info.status() {
+        match self.ledger.status() {
             EgressStatus::EgressStarting | EgressStatus::EgressActive => ReportPhase::Going,
             EgressStatus::EgressEnding => ReportPhase::Ending,
             EgressStatus::EgressComplete
@@ -87,7 +90,7 @@ struct ProgressLog {
 impl Reporter {
     /// Continues `ledger`, with timestamps of `clock`. Progress is logged once in `interval`.
     pub fn new(ledger: EgressLedger, interval: Duration, clock: Clock) -> Self {
-        let report = EgressReport { info: ledger.info().clone(), ledger: ledger.clone() };
+        let report = EgressReport { ledger: ledger.clone() };
         Self {
             clock,
             ledger: Mutex::new(ledger),
@@ -102,7 +105,7 @@ impl Reporter {
         let mut ledger = lock(&self.ledger);
         if let Some(info) = ledger.on(fact, self.clock.unix_ns()) {
             info!(status = info.status().as_str_name(), details = info.details, error = info.error, "status");
-            self.reports.send_replace(EgressReport { info, ledger: ledger.clone() });
+            self.reports.send_replace(EgressReport { ledger: ledger.clone() });
         }
     }
 
@@ -143,7 +146,7 @@ impl Reporter {
 
     /// The newest EgressInfo.
     pub fn info(&self) -> EgressInfo {
-        self.reports.borrow().info.clone()
+        self.reports.borrow().info().clone()
     }
 
     /// The newest EgressInfo is final.
@@ -218,7 +221,7 @@ impl ReportPublisher {
                 return Delivered::NotOurs;
             }
             behind = false;
-            if let Err(error) = self.io.update_egress(&report.info, UPDATE_TIMEOUT).await {
+            if let Err(error) = self.io.update_egress(report.info(), UPDATE_TIMEOUT).await {
                 warn!(code = %error.code, error = %error, "update not delivered, the newest will be tried again");
                 behind = true;
                 // A newer one need not wait.
@@ -250,7 +253,7 @@ impl ReportPublisher {
         if waited {
             info!("the last report is in redis");
         }
-        if let Err(error) = self.io.update_egress(&report.info, self.timeout.max(UPDATE_TIMEOUT)).await {
+        if let Err(error) = self.io.update_egress(report.info(), self.timeout.max(UPDATE_TIMEOUT)).await {
             warn!(code = %error.code, error = %error, "last update not delivered, left for a dispatcher");
             return Delivered::Left;
         }
@@ -271,7 +274,7 @@ impl ReportPublisher {
     }
 
     async fn try_write(&self, report: &EgressReport) -> Result<Ownership, BusError> {
-        let info = report.info.encode_to_vec();
+        let info = report.info().encode_to_vec();
         let ledger = serde_json::to_string(&report.ledger).unwrap_or_default();
         let fill = |record: &mut Record| {
             record.phase = match report.phase() {
@@ -304,7 +307,7 @@ impl ReportPublisher {
                 match self.registry.create(&record).await? {
                     Created::Yes => {
                         // livekit-server's own record may be lost as well; for one that is there this does nothing.
-                        if let Err(error) = self.io.create_egress(&report.info, UPDATE_TIMEOUT).await {
+                        if let Err(error) = self.io.create_egress(report.info(), UPDATE_TIMEOUT).await {
                             warn!(code = %error.code, error = %error, "egress not created again");
                         }
                         Ok(Ownership::Ours)

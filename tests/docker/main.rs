@@ -103,9 +103,9 @@ impl FaultyLauncher for OnDocker {
     fn error_kind(&self, fault: CloudFault) -> Option<&'static str> {
         match fault {
             CloudFault::Broken | CloudFault::Lost => Some("passing"),
-            // Of a name that nobody has.
+            // Of a name that no container has.
             CloudFault::Busy => Some("passing"),
-            // A machine of one's own throttles nobody.
+            // A machine of one's own throttles no call.
             _ => None,
         }
     }

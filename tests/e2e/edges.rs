@@ -36,7 +36,7 @@ fn output(harness: &E2eHarness, name: &str, kind: &str) -> Value {
 }
 
 async fn seconds(seconds: f64) {
-    // Real time is what is tested here: so long somebody is away.
+    // Real time is what is tested here: so long a participant is away.
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
 }
 

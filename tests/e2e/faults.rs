@@ -195,8 +195,8 @@ async fn frozen() -> Result<()> {
     scenario.lost_nothing(300).await.map(drop)
 }
 
-/// As Cloud Run moves a task: SIGTSTP, which stops nobody, and SIGCONT. The connections live on here, so nothing may be
-/// lost.
+/// As Cloud Run moves a task: SIGTSTP, which stops no process, and SIGCONT. The connections live on here, so nothing may
+/// be lost.
 async fn moved() -> Result<()> {
     let scenario = recording(2.0).await?;
     let pids: Vec<i32> = [scenario.pids("spillway-media"), scenario.pids("spillway-runner")].concat();

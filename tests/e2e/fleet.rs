@@ -1,4 +1,4 @@
-//! More starts at once than the platform takes: they wait their turn, and nobody is lost or recorded twice.
+//! More starts at once than the platform takes: they wait their turn, and none is lost or recorded twice.
 
 use std::time::Duration;
 

@@ -31,7 +31,7 @@ fn runtime() -> &'static Runtime {
 
 /// The shared servers. A failed start is repeated by the next case.
 pub fn harness() -> Result<Arc<E2eHarness>> {
-    let mut shared = HARNESS.lock().map_err(|_| anyhow!("the stage broke while it was set up"))?;
+    let mut shared = HARNESS.lock().map_err(|_| anyhow!("the shared servers broke while they were started"))?;
     if let Some(harness) = &*shared {
         return Ok(harness.clone());
     }
@@ -46,7 +46,7 @@ pub fn harness() -> Result<Arc<E2eHarness>> {
         // The receiver waits just below.
         let _ = sender.send(started.await);
     });
-    let started = receiver.recv().context("the stage's start vanished")?.context("the stage's start panicked")??;
+    let started = receiver.recv().context("the servers' start vanished")?.context("the servers' start panicked")??;
     let harness = Arc::new(started);
     *shared = Some(harness.clone());
     Ok(harness)

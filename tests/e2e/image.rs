@@ -206,7 +206,7 @@ impl RunnerContainer {
         Ok(Self { name, client, said, log, bounded, started_at })
     }
 
-    /// Runner and media, both an ordinary user's, and nobody else: no init, no zombie.
+    /// Runner and media, both an ordinary user's, and no other process: no init, no zombie.
     async fn is_alone(&self, dockerd: &Dockerd) -> Result<()> {
         let top = || async {
             let out = dockerd.docker().args(["top", self.name, "-o", "pid,uid,args"]).output()?;

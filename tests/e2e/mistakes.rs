@@ -96,7 +96,7 @@ async fn unknown_track(harness: &E2eHarness) -> Result<()> {
     let (_p0, ..) = person(harness, &room, "p0", "p0-360.h264").await?;
     let path = harness.file("t_none.mp4");
     let request = json!({ "room_name": room, "track_id": "TR_nope", "file": { "filepath": path.to_string_lossy() } });
-    // It may be refused at once; else it must fail when nobody published it in time.
+    // It may be refused at once; else it must fail when no participant published it in time.
     match Egress::start(harness.api(), "StartTrackEgress", request).await {
         Ok(egress) => {
             let info = egress.over(Duration::from_secs(45)).await?;

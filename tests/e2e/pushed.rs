@@ -59,12 +59,9 @@ async fn another_hears() -> Result<()> {
         "project": "p-1", "location": "europe-west1", "endpoint": cloud.web.url(), "token": "stage-token",
         "jobs": [{ "name": "egress-1", "cpu_milli": 1000, "memory_mib": 512, "disk_gib": 0 }] } });
     let config = format!(
-        "redis: {{ address: \"{}\" }}\napi_key: {}\napi_secret: {}\nws_url: {}\ncores: 100\nstack: stage\nticket_key: \"{KEY}\"\n\
+        "{}cores: 100\nstack: stage\nticket_key: \"{KEY}\"\n\
          runner: {{ checkpoint: 2s }}\npush: {{ audience: \"{AUDIENCE}\", service_account: {ACCOUNT}, keys: \"{}\" }}\ntargets: [{target}]\n",
-        servers.redis_address,
-        servers.api.key,
-        servers.api.secret,
-        servers.api.ws_url(),
+        servers.connections(),
         issuer.keys(),
     );
     let owner = servers.dispatcher_from("owner", &config).await?;

@@ -152,7 +152,7 @@ impl RecordingProbe {
         people.iter().try_for_each(|who| self.in_sync(who).map(drop))
     }
 
-    /// At least so many different pictures of somebody a second, none out of order.
+    /// At least so many different pictures of a person a second, none out of order.
     pub fn moves(&self, who: &str, least: f64) -> Result<()> {
         let identity = self.pictures.as_ref().context("there is no picture")?.identity(person(who));
         println!("{} {who} {identity:?}", self.name());

@@ -143,7 +143,7 @@ impl UploadScenario {
         Ok(())
     }
 
-    /// Nothing unfinished in the bucket, nothing in the spool, nobody left.
+    /// Nothing unfinished in the bucket, nothing in the spool, no process left.
     async fn tidy(&self) -> Result<()> {
         self.servers.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await?;
         let unfinished = self.bucket.unfinished().await?;

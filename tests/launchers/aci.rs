@@ -65,7 +65,7 @@ async fn groups_are_listed_by_pages_and_a_pause_is_as_long_as_azure_says() {
         harness.launcher.launch(&order(Platform::Aci, &format!("many{n}"), 1)).await.unwrap();
     }
     assert_eq!(harness.launcher.tasks().await.unwrap().len(), 45);
-    harness.cloud.script("put", &[Some(CloudFault::Throttled)]);
+    harness.cloud.faults().script("put", [Some(CloudFault::Throttled)]);
     let error = harness.launcher.launch(&order(Platform::Aci, "throttled", 1)).await.unwrap_err();
     let LaunchError::Throttled { retry_after, .. } = &error else { panic!("{error:?}") };
     assert_eq!(*retry_after, Some(Duration::from_secs(2)));
@@ -141,7 +141,7 @@ async fn what_the_role_does_not_allow_is_a_mistake_to_be_told() {
     assert!(message.contains("containerGroups/write"), "{message}");
 }
 
-/// Terraform's role: the runners' own identity, and nobody else's.
+/// Terraform's role: the runners' own identity, and no other.
 #[tokio::test]
 async fn a_group_gets_no_identity_but_the_runners() {
     let folder = tempfile::tempdir().unwrap();

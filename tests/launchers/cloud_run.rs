@@ -5,10 +5,10 @@ use spillway_launchers::cloud_run::{CloudRunLauncher, CloudRunOptions, SizedJob}
 use spillway_launchers::conformance::{self, alive, exit_report, order};
 use spillway_launchers::{LaunchError, LaunchOrder, Launcher, RunMode, StopMode, StopOutcome, TaskExit, TaskStatus};
 use spillway_protocol::Secret;
+use spillway_tests::clouds::CloudSetup;
 use spillway_tests::clouds::cloud_run::{CloudRun, Location};
 use spillway_tests::clouds::fault::CloudFault;
 use spillway_tests::clouds::policy::Policy;
-use spillway_tests::clouds::{CloudSetup, Vendor};
 
 use crate::faults;
 use crate::harness::{LauncherUnderTest, eventually_consistent, given, setup};
@@ -63,7 +63,7 @@ async fn executions_are_listed_by_pages_and_a_pause_is_as_long_as_google_says() 
         harness.launcher.launch(&order(Platform::CloudRun, &format!("many{n}"), 1)).await.unwrap();
     }
     assert_eq!(harness.launcher.tasks().await.unwrap().len(), 110);
-    harness.cloud.script("run", &[Some(CloudFault::Throttled)]);
+    harness.cloud.faults().script("run", [Some(CloudFault::Throttled)]);
     let error = harness.launcher.launch(&order(Platform::CloudRun, "throttled", 1)).await.unwrap_err();
     let LaunchError::Throttled { retry_after, .. } = &error else { panic!("{error:?}") };
     assert_eq!(*retry_after, Some(Duration::from_secs(2)));

@@ -66,7 +66,7 @@ async fn ecs_is_eventually_consistent() {
     faults::in_time(faults::of_an_eventually_consistent_platform(&subject)).await;
 }
 
-/// A stopped task is known for an hour; then nobody says any more how it left, and nobody says that it lives.
+/// A stopped task is known for an hour; then ECS says neither how it left nor that it lives.
 #[tokio::test]
 async fn a_task_of_long_ago_is_not_called_alive() {
     let folder = tempfile::tempdir().unwrap();

@@ -9,10 +9,10 @@ use spillway_tests::clouds::fault::{ALL, CloudFault};
 
 /// A launcher whose platform can be made to fail.
 pub trait FaultyLauncher: LauncherSubject {
-    /// The next launch calls fare so.
+    /// Faults of the next launch calls, in order; `None`: the call succeeds.
     fn script_launches(&self, faults: &[Option<CloudFault>]);
 
-    /// The next looks fare so.
+    /// As `script_launches`, of the next status calls.
     fn script_status_calls(&self, faults: &[Option<CloudFault>]);
 
     /// How many tasks there ever were for this egress.
@@ -107,7 +107,7 @@ async fn two_in_a_row(subject: &dyn FaultyLauncher) {
     }
 }
 
-/// The order is taken, nobody hears it, and the one who asked dies.
+/// The order is taken, the answer is lost, and the dispatcher that asked dies.
 async fn an_answer_lost_and_a_dispatcher_too(subject: &dyn FaultyLauncher) {
     subject.script_launches(&[Some(CloudFault::LostAfter)]);
     let name = "both-lost";
@@ -121,7 +121,7 @@ async fn an_answer_lost_and_a_dispatcher_too(subject: &dyn FaultyLauncher) {
     exit_report(&*second, &task).await;
 }
 
-/// The runner's claim decides which of them records; whoever looks for orphans sees both.
+/// The runner's claim decides which of them records; the search for orphans sees both.
 async fn what_the_platform_started_twice_is_found(subject: &dyn FaultyLauncher) {
     let launcher = subject.launcher();
     subject.script_launches(&[Some(CloudFault::Doubled)]);
@@ -177,7 +177,7 @@ pub async fn of_an_eventually_consistent_platform(subject: &dyn FaultyLauncher) 
         launcher.end(&task, StopMode::Immediate).await;
         exit_report(&*launcher, &task).await;
     }
-    // Somebody changes his mind at once: who is not known yet is not gone.
+    // Ended right after its launch: a task that is not known yet is not gone.
     let (task, _) = launch_with_retries(&*launcher, "too-young").await;
     let ended = launcher.end(&task, StopMode::Immediate).await;
     assert_ne!(ended, StopOutcome::AlreadyGone);

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use spillway_launchers::conformance::LauncherSubject;
 use spillway_launchers::{Launcher, TaskRef};
 use spillway_tests::clouds::fault::CloudFault;
-use spillway_tests::clouds::{CloudSetup, FakeCloud, Vendor};
+use spillway_tests::clouds::{CloudApi, CloudSetup, FakeCloud, Vendor};
 use spillway_tests::process::eventually;
 
 use crate::faults::FaultyLauncher;
@@ -46,16 +46,16 @@ where
     }
 }
 
-impl<C: Send + Sync, L: Launcher> FaultyLauncher for LauncherUnderTest<C, L>
+impl<C: CloudApi, L: Launcher> FaultyLauncher for LauncherUnderTest<C, L>
 where
     FakeCloud<C>: Vendor,
 {
     fn script_launches(&self, faults: &[Option<CloudFault>]) {
-        self.cloud.script(FakeCloud::<C>::LAUNCH, faults);
+        self.cloud.faults().script(FakeCloud::<C>::LAUNCH, faults.iter().copied());
     }
 
     fn script_status_calls(&self, faults: &[Option<CloudFault>]) {
-        self.cloud.script(FakeCloud::<C>::STATUS, faults);
+        self.cloud.faults().script(FakeCloud::<C>::STATUS, faults.iter().copied());
     }
 
     fn task_count(&self, egress_id: &str) -> usize {

@@ -41,7 +41,7 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("spillway-setup", &["spillway-commands"]),
 ];
 
-/// The stage looks at everything and nothing looks at it.
+/// The harness uses every crate and no crate uses it.
 const HARNESS: &str = "spillway-tests";
 
 /// A crate and prefixes of packages that may appear nowhere below it.

@@ -190,9 +190,9 @@ impl Names<'_> {
                 self.leaf(before, &rename.ident.to_string(), Some(rename.rename.to_string()), exported);
             }
             syn::UseTree::Glob(_) => {
-                if let Some(path) = self.absolute(before).filter(|_| !exported) {
-                    self.paths.push(path);
-                }
+                let (path, module) = (before.join("::"), spelled(&self.module));
+                assert!(!exported, "{module}: `pub use {path}::*` hides which module a name belongs to: name them");
+                self.paths.extend(self.absolute(before));
             }
             syn::UseTree::Group(group) => group.items.iter().for_each(|tree| self.tree(tree, before, exported)),
         }

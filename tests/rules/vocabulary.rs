@@ -41,24 +41,13 @@ const BANNED: &[&str] = &[
     "doubt",
 ];
 
-/// Identifiers that hold a banned part because a foreign interface spells them so.
-const FOREIGN: &[&str] = &[];
-
-/// Type names that are defined more than once in what ships, each with the reason why that is right.
-const REPEATED: &[(&str, &str)] = &[];
-
-/// Of [`REPEATED`], at most so many.
-const MAX_REPEATED: usize = 20;
-
 #[test]
 fn identifiers_use_standard_terms() {
     let mut found = Vec::new();
     for (path, text) in sources::texts() {
         let tokens = TokenStream::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"));
         each_identifier(tokens, &mut |identifier| {
-            if !FOREIGN.contains(&identifier)
-                && let Some(part) = parts(identifier).into_iter().find(|part| is_banned(part))
-            {
+            if let Some(part) = parts(identifier).into_iter().find(|part| is_banned(part)) {
                 found.push(format!("{path}: `{identifier}` ({part})"));
             }
         });
@@ -70,26 +59,20 @@ fn identifiers_use_standard_terms() {
 
 #[test]
 fn a_type_name_has_one_definition() {
-    let mut definitions: BTreeMap<String, Vec<(String, bool)>> = BTreeMap::new();
+    let mut definitions: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for folder in SHIPPED {
         for source in sources::library(folder) {
             let mut types = Types::default();
             types.visit_file(&source.syntax);
-            for (name, public) in types.found {
-                definitions.entry(name).or_default().push((source.path.clone(), public));
+            for name in types.found {
+                definitions.entry(name).or_default().push(source.path.clone());
             }
         }
     }
-    definitions.retain(|_, places| places.len() > 1);
-    let unlisted: Vec<String> = definitions
-        .iter()
-        .filter(|(name, _)| !REPEATED.iter().any(|(listed, _)| listed == name))
-        .map(|(name, places)| format!("{name}: {places:?}"))
-        .collect();
-    assert!(unlisted.is_empty(), "defined more than once:\n{}", unlisted.join("\n"));
-    let outdated: Vec<_> = REPEATED.iter().filter(|(name, _)| !definitions.contains_key(*name)).collect();
-    assert!(outdated.is_empty(), "no longer defined more than once: {outdated:?}");
-    assert!(REPEATED.len() <= MAX_REPEATED, "{} repeated type names", REPEATED.len());
+    assert!(!definitions.is_empty(), "no type is found");
+    let repeated = definitions.iter().filter(|(_, places)| places.len() > 1);
+    let repeated: Vec<String> = repeated.map(|(name, places)| format!("{name}: {}", places.join(", "))).collect();
+    assert!(repeated.is_empty(), "type names with more than one definition:\n{}", repeated.join("\n"));
 }
 
 #[test]
@@ -134,16 +117,10 @@ fn each_identifier(tokens: TokenStream, each: &mut impl FnMut(&str)) {
     }
 }
 
-/// Types that a file defines, and whether they are public.
+/// Names of the types that a file defines.
 #[derive(Default)]
 struct Types {
-    found: Vec<(String, bool)>,
-}
-
-impl Types {
-    fn add(&mut self, name: &syn::Ident, visibility: &syn::Visibility) {
-        self.found.push((name.to_string(), matches!(visibility, syn::Visibility::Public(_))));
-    }
+    found: Vec<String>,
 }
 
 impl<'ast> Visit<'ast> for Types {
@@ -154,18 +131,18 @@ impl<'ast> Visit<'ast> for Types {
     }
 
     fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
-        self.add(&item.ident, &item.vis);
+        self.found.push(item.ident.to_string());
     }
 
     fn visit_item_enum(&mut self, item: &'ast syn::ItemEnum) {
-        self.add(&item.ident, &item.vis);
+        self.found.push(item.ident.to_string());
     }
 
     fn visit_item_trait(&mut self, item: &'ast syn::ItemTrait) {
-        self.add(&item.ident, &item.vis);
+        self.found.push(item.ident.to_string());
     }
 
     fn visit_item_type(&mut self, item: &'ast syn::ItemType) {
-        self.add(&item.ident, &item.vis);
+        self.found.push(item.ident.to_string());
     }
 }

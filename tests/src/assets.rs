@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::clip::Clip;
 
-/// Clips that a script makes. Each is made and read on first use.
+/// Clips that a script makes: all of them on the first use of one. Each is read on its own first use.
 pub struct ClipSet {
     name: &'static str,
     script: &'static str,

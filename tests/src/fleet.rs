@@ -139,12 +139,8 @@ impl Fleet {
                 "subnets": ["subnet-1"], "endpoint": cloud.web.url() },
         });
         let config = format!(
-            "redis: {{ address: \"{}\" }}\napi_key: {}\napi_secret: {}\nws_url: {}\ncores: 1000\nstack: stage\nticket_key: \"{KEY}\"\n\
-             targets: [{target}]\n",
-            servers.redis_address,
-            servers.api.key,
-            servers.api.secret,
-            servers.api.ws_url(),
+            "{}cores: 1000\nstack: stage\nticket_key: \"{KEY}\"\ntargets: [{target}]\n",
+            servers.connections(),
         );
         let mut dispatchers = Vec::new();
         for name in ["one", "two"] {

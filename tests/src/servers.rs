@@ -67,7 +67,7 @@ impl TestServers {
     /// Starts both. `extra` is appended to the YAML of livekit-server, whose last section is `rtc`: indented lines
     /// belong to it.
     pub async fn start(extra: &str) -> Result<Self> {
-        let mark = new_mark("ground");
+        let mark = new_mark("servers");
         let folder = tempfile::Builder::new().prefix("spillway-stage-").tempdir().context("make a folder")?;
         let livekit_ports = [free_port()?, free_port()?, free_port()?];
         let mut servers = Self {
@@ -199,11 +199,6 @@ rtc:
         self.livekit = None;
     }
 
-    /// Its log, JSON lines.
-    pub fn livekit_log(&self) -> PathBuf {
-        self.folder.path().join("livekit.log")
-    }
-
     /// Starts a dispatcher of this build and waits until it is ready. `extra` is appended to its YAML. It counts on a
     /// hundred cores, so that many short recordings share this machine.
     pub async fn dispatcher(&self, name: &str, extra: &str) -> Result<DispatcherProcess> {
@@ -228,18 +223,18 @@ rtc:
         self.ready(process, port).await
     }
 
-    fn dispatcher_config(&self, port: u16, extra: &str) -> String {
-        format!(
-            "redis: {{ address: \"{}\" }}\napi_key: {}\napi_secret: {}\nws_url: {}\nhealth: \"127.0.0.1:{port}\"\ncores: 100\n{extra}\n",
-            self.redis_address,
-            self.api.key,
-            self.api.secret,
-            self.api.ws_url(),
-        )
+    /// Lines of a dispatcher's YAML that connect it to these servers: `redis`, `api_key`, `api_secret`, `ws_url`.
+    pub fn connections(&self) -> String {
+        let Api { key, secret, .. } = &self.api;
+        let (redis, ws_url) = (&self.redis_address, self.api.ws_url());
+        format!("redis: {{ address: \"{redis}\" }}\napi_key: {key}\napi_secret: {secret}\nws_url: {ws_url}\n")
     }
 
-    /// Starts a dispatcher with exactly this YAML and waits until it is ready on its health port.
-    pub async fn dispatcher_with(&self, name: &str, config: &str, health_port: u16) -> Result<DispatcherProcess> {
+    fn dispatcher_config(&self, port: u16, extra: &str) -> String {
+        format!("{}health: \"127.0.0.1:{port}\"\ncores: 100\n{extra}\n", self.connections())
+    }
+
+    async fn dispatcher_with(&self, name: &str, config: &str, health_port: u16) -> Result<DispatcherProcess> {
         let process = self.spawn_dispatcher(name, config)?;
         self.ready(process, health_port).await
     }
@@ -261,7 +256,7 @@ rtc:
         }
     }
 
-    /// [`dispatcher_with`](Self::dispatcher_with) on a free health port, which is appended to the YAML.
+    /// Starts a dispatcher with exactly this YAML and a free health port appended, and waits until it is ready.
     pub async fn dispatcher_from(&self, name: &str, config: &str) -> Result<DispatcherProcess> {
         let port = free_port()?;
         self.dispatcher_with(name, &format!("{config}health: \"127.0.0.1:{port}\"\n"), port).await

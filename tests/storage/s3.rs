@@ -163,8 +163,8 @@ async fn a_role_is_taken_and_its_session_signs() {
     let link = store.presign("by-role", Duration::from_secs(60)).await.unwrap();
     assert!(link.contains("X-Amz-Credential=ASIA") && link.contains("X-Amz-Security-Token="), "{link}");
 
-    let nobody = Options { sts_endpoint: Some("http://127.0.0.1:9".into()), ..options };
-    let store = opened(Provider::S3(Box::new(request)), &nobody).await;
+    let unreachable = Options { sts_endpoint: Some("http://127.0.0.1:9".into()), ..options };
+    let store = opened(Provider::S3(Box::new(request)), &unreachable).await;
     let error = store.begin("x", &Meta::default()).await.unwrap_err();
     assert_eq!(error.kind, StorageErrorKind::Busy, "{error}");
 }

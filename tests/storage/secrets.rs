@@ -20,7 +20,7 @@ struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
 impl Write for CapturedLog {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("nobody panics while holding it").extend_from_slice(bytes);
+        self.0.lock().expect("no thread panics while holding it").extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -73,7 +73,7 @@ async fn a_log_of_everything_holds_no_credential() {
     used(Provider::S3(Box::new(S3 { assume_role: Some(role), proxy: None, ..s3 })), &options).await;
     tracing::trace!("the log is there");
 
-    let text = String::from_utf8_lossy(&log.0.lock().expect("nobody panics while holding it")).into_owned();
+    let text = String::from_utf8_lossy(&log.0.lock().expect("no thread panics while holding it")).into_owned();
     assert!(text.contains("the log is there"));
     let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("{CANARY}:{CANARY}"));
     let told: Vec<&str> = text.lines().filter(|line| line.contains(CANARY) || line.contains(&base64)).collect();

@@ -231,7 +231,7 @@ fn used(folder: &Path) -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
-/// Without what somebody's own terraform left there.
+/// Without what a user's own terraform left there.
 pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = vec![];
     for entry in std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {

@@ -1,5 +1,5 @@
 //! Closes tasks that no record wants any more: asks their platforms whether they are gone and what they bill, writes a
-//! line into the ledger, ends those that linger. Runs in the billing loop of the lease holder; [`gone`] also where an
+//! line into the ledger, ends those that linger. Runs in the billing loop of the lease holder; [`close_exited`] also where an
 //! exit event is handled. Redis closes a task once, so two dispatchers write one line.
 
 use std::collections::{BTreeMap, HashMap};
@@ -29,8 +29,6 @@ const LINGERS: Duration = Duration::from_secs(90);
 
 /// Before a task that still runs is ended again.
 const END_AGAIN: Duration = Duration::from_secs(30);
-/// Launchers have shorter timeouts of their own.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// State of the closing between rounds.
 pub(super) struct TaskCloser {
@@ -166,9 +164,9 @@ async fn poll_statuses(closings: &[ClosingTask]) -> Vec<Option<TaskStatus>> {
         for some in nths.chunks(target.launcher.max_status_batch()) {
             let tasks = some.iter().filter_map(|nth| closings[*nth].task.as_ref());
             let tasks: Vec<TaskRef> = tasks.map(|(task, _)| task.clone()).collect();
-            let polled = tokio::time::timeout(STATUS_TIMEOUT, target.launcher.statuses(&tasks)).await;
+            let polled = target.statuses(&tasks).await;
             let silent =
-                |_| tasks.iter().map(|_| TaskStatus::Unknown("the platform does not answer".to_owned())).collect();
+                || tasks.iter().map(|_| TaskStatus::Unknown("the platform does not answer".to_owned())).collect();
             seen.extend(some.iter().copied().zip(polled.unwrap_or_else(silent)));
         }
         seen
@@ -184,7 +182,7 @@ async fn poll_statuses(closings: &[ClosingTask]) -> Vec<Option<TaskStatus>> {
 ///
 /// # Errors
 /// When Redis does not answer; the billing loop closes the task later.
-pub async fn gone(context: &Context, key: &TaskKey, exit_report: &ExitReport) -> Result<(), BusError> {
+pub async fn close_exited(context: &Context, key: &TaskKey, exit_report: &ExitReport) -> Result<(), BusError> {
     let Some(open) = context.tasks.list().await?.into_iter().find(|open| open.task == *key) else { return Ok(()) };
     let Ok(facts) = serde_json::from_str::<TaskFacts>(&open.facts) else { return Ok(()) };
     let record = context.registry.get(&key.egress_id).await?;

@@ -21,7 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use self::close::TaskCloser;
-pub use self::close::gone;
+pub use self::close::close_exited;
 use self::entry::Entry;
 use self::orphans::Orphans;
 use crate::context::Context;

@@ -48,8 +48,8 @@ async fn main() -> Result<(), lambda_runtime::Error> {
 /// Log level of the configuration, read before secrets are fetched.
 fn level() -> String {
     let file = text().ok().and_then(|text| config::read(&text, &|_| None).ok()).unwrap_or_default();
-    let said = file.logging.and_then(|logging| logging.level).or(file.log_level);
-    said.map_or("info", |level| level.as_str()).to_owned()
+    let configured = file.logging.and_then(|logging| logging.level).or(file.log_level);
+    configured.map_or("info", |level| level.as_str()).to_owned()
 }
 
 fn text() -> anyhow::Result<String> {
@@ -70,27 +70,27 @@ impl Function {
         let by = Instant::now() + left;
         let done = tokio::time::timeout_at(by, self.handle_all(&event.payload, by)).await;
         match done.map_err(|_| anyhow::anyhow!("not done in the time of one invocation")).flatten() {
-            Ok(said) => Ok(json!({ "heard": said })),
+            Ok(outcomes) => Ok(json!({ "outcomes": outcomes })),
             Err(error) => {
                 *self.config.lock().await = None;
                 let message = format!("{error:#}");
                 error!(error = message, "event not handled; it comes again");
-                Err(Diagnostic { error_type: "NotSettled".to_owned(), error_message: message })
+                Err(Diagnostic { error_type: "NotHandled".to_owned(), error_message: message })
             }
         }
     }
 
     /// One event, or a batch of them from a queue: all are handled, and the batch comes again if one failed.
     async fn handle_all(&self, payload: &Value, by: Instant) -> anyhow::Result<Vec<String>> {
-        let mut said = Vec::new();
+        let mut outcomes = Vec::new();
         let mut failed = None;
         for event in events(payload) {
             match self.handle(&event, by).await {
-                Ok(message) => said.push(message),
+                Ok(outcome) => outcomes.push(outcome),
                 Err(error) => failed = Some(error),
             }
         }
-        failed.map_or(Ok(said), Err)
+        failed.map_or(Ok(outcomes), Err)
     }
 
     async fn handle(&self, event: &Value, by: Instant) -> anyhow::Result<String> {
@@ -112,13 +112,13 @@ impl Function {
         let exit_handler = ExitHandler::start(setup).await.context("start")?;
         let task = read.task;
         let event = TaskExitEvent { egress_id: task.egress_id, attempt: task.attempt, task: task.task.id, exit_report };
-        let heard = exit_handler.handle(&event).await;
+        let outcome = exit_handler.handle(&event).await;
         let finished = exit_handler.finish(by).await;
-        let heard = heard.with_context(|| format!("handle the end of {}", event.egress_id))?;
+        let outcome = outcome.with_context(|| format!("handle the end of {}", event.egress_id))?;
         if !finished {
-            bail!("{}: {heard:?}, and not finished in the time of one invocation", event.egress_id);
+            bail!("{}: {outcome:?}, and not finished in the time of one invocation", event.egress_id);
         }
-        Ok(format!("{heard:?}"))
+        Ok(format!("{outcome:?}"))
     }
 
     async fn config(&self) -> anyhow::Result<Config> {

@@ -52,6 +52,7 @@ pub fn resolve(file: &File) -> Result<Config, ConfigError> {
     let ws_url = file.ws_url.as_ref().map(|url| url.as_str().to_owned()).unwrap_or_default();
     let logging = file.logging.clone().unwrap_or_default();
     let level = logging.level.or(file.log_level);
+    let local_root = file.local_root.clone().or_else(|| file.local_directory.clone());
     Ok(Config {
         defaults: Defaults {
             mints_tokens: !api_key.is_empty(),
@@ -81,8 +82,8 @@ pub fn resolve(file: &File) -> Result<Config, ConfigError> {
         health: health(file)?,
         push: push(file)?,
         drain: file.drain.map_or(usual.drain, |duration| duration.0),
-        local_root: file.local_root.clone().or_else(|| file.local_directory.clone()),
-        runner: runner(file),
+        runner: runner(file, local_root.clone()),
+        local_root,
         log_level: level.map_or(usual.log_level, |level| level.as_str().to_owned()),
         log_json: logging.json.unwrap_or_default(),
     })
@@ -149,7 +150,7 @@ fn limits(file: &File) -> Limits {
 }
 
 /// The runner's section under the names the runner reads; what is not set, the runner fills in itself.
-fn runner(file: &File) -> serde_json::Value {
+fn runner(file: &File, local_root: Option<PathBuf>) -> serde_json::Value {
     let Runner {
         start_timeout,
         hang_after,
@@ -183,6 +184,7 @@ fn runner(file: &File) -> serde_json::Value {
     let text = |path: Option<PathBuf>| path.map(|path| path.to_string_lossy().into_owned().into());
     put(&mut media, "spill_dir", text(spill_dir));
     put(&mut media, "fragment_ms", millis(fragment));
+    put(&mut all, "local_root", text(local_root));
     put(&mut all, "start_timeout_ms", millis(start_timeout));
     put(&mut all, "hang_after_ms", millis(hang_after));
     put(&mut all, "drain_timeout_ms", millis(drain_timeout));

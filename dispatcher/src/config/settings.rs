@@ -75,7 +75,7 @@ pub struct Config {
     pub drain: Duration,
     /// Folder below which local files lie; `None`: the working directory.
     pub local_root: Option<PathBuf>,
-    /// Settings of the runner as a JSON object, passed on in the ticket.
+    /// Settings of the runner as a JSON object, `local_root` among them, passed on in the ticket.
     pub runner: serde_json::Value,
     /// `debug`, `info`, `warn` or `error`.
     pub log_level: String,
@@ -138,14 +138,5 @@ impl Config {
             RunMode::Record => ttl,
             RunMode::Salvage => ttl + SALVAGE_TIMEOUT,
         }
-    }
-
-    /// The runner's settings as the ticket carries them.
-    pub fn runner_settings(&self) -> serde_json::Value {
-        let mut settings = self.runner.clone();
-        if let (Some(settings), Some(root)) = (settings.as_object_mut(), &self.local_root) {
-            settings.insert("local_root".to_owned(), serde_json::json!(root));
-        }
-        settings
     }
 }

@@ -176,15 +176,15 @@ impl Launch {
     pub async fn not_launched(&mut self) {
         self.queued.dispatch.asked = false;
         let context = Arc::clone(&self.context);
-        self.drop_task(self.queued.attempt, |record, _| context.owns(record)).await;
+        self.drop_task(self.queued.attempt, |record| context.owns(record)).await;
     }
 
     /// Closes the slot without a bill, where `is_ours` holds for the record; a slot that stays open is closed by
     /// billing.
-    pub async fn drop_task(&self, attempt: u32, is_ours: impl Fn(&Record, u32) -> bool) {
+    pub async fn drop_task(&self, attempt: u32, is_ours: impl Fn(&Record) -> bool) {
         let (context, id) = (&self.context, &self.queued.egress_id);
         match context.registry.get(id).await {
-            Ok(Some(record)) if !is_ours(&record, attempt) => return,
+            Ok(Some(record)) if !is_ours(&record) => return,
             Ok(_) => {}
             Err(error) => return debug!(error = %chain(&error), "slot not dropped, it may be another dispatcher's"),
         }

@@ -90,7 +90,8 @@ impl Launch {
             }
             Ok(BeginOutcome::NotWanted) => {
                 // Stopped, ended or taken over meanwhile.
-                self.drop_task(self.queued.next_attempt(target.name()), |record, attempt| {
+                let attempt = self.queued.next_attempt(target.name());
+                self.drop_task(attempt, |record| {
                     let dispatch = Dispatch::of(record);
                     // Where the next launch needs a new number, this number may have had a task, which has to be billed.
                     let unused = !dispatch.asked && !dispatch.fresh;
@@ -195,14 +196,8 @@ impl Launch {
 
     fn order(&self, target: &Target) -> LaunchOrder {
         let QueuedLaunch { egress_id, attempt, run_mode, weight, dispatch, .. } = &self.queued;
-        let labels = [
-            ("egress_id", egress_id.to_string()),
-            ("room", dispatch.room.clone()),
-            ("type", dispatch.kind.clone()),
-            ("tenant", dispatch.tenant.clone()),
-            ("stack", self.context.config().stack.clone()),
-            ("attempt", attempt.to_string()),
-        ];
+        let labels =
+            [("room", dispatch.room.clone()), ("type", dispatch.kind.clone()), ("tenant", dispatch.tenant.clone())];
         let labels: BTreeMap<String, String> = labels
             .into_iter()
             .filter(|(_, value)| !value.is_empty())

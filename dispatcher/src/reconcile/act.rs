@@ -100,8 +100,8 @@ async fn finish(
 
 /// In the background: a slow platform must not delay the sweep.
 fn end(context: &Arc<Context>, record: &Record, how: StopMode) {
-    let (home, record) = (Arc::clone(context), record.clone());
-    context.spawn(async move { home.targets.end(&record, how).await }.in_current_span());
+    let (shared, record) = (Arc::clone(context), record.clone());
+    context.spawn(async move { shared.targets.end(&record, how).await }.in_current_span());
 }
 
 /// The dispatcher that owns the record has no heartbeat. Always false for our own records.

@@ -7,31 +7,24 @@ use spillway_launchers::{ExitReport, TaskExit, TaskStatus};
 
 use crate::liveness::HEARTBEAT_FRESH;
 
+/// Missing heartbeats of a task whose status is unknown.
+const UNSEEN_TIMEOUT: Duration = Duration::from_secs(12);
+/// From a stop to a runner that has begun to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// After how long something counts as failed.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     /// From the launch call to a runner that has taken over.
     pub start: Duration,
-    /// Age up to which a heartbeat means that the runner lives, whatever the platform says.
-    pub heartbeat: Duration,
-    /// Missing heartbeats of a task whose status is unknown.
-    pub unseen: Duration,
     /// Missing heartbeats of a task that its platform reports as running: it is stopped, starved, hung, or only cut off
     /// from Redis.
     pub hung: Duration,
-    /// From a stop to a runner that has begun to end.
-    pub stop: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self {
-            start: Duration::from_secs(60),
-            heartbeat: HEARTBEAT_FRESH,
-            unseen: Duration::from_secs(12),
-            hung: Duration::from_secs(5 * 60),
-            stop: Duration::from_secs(60),
-        }
+        Self { start: Duration::from_secs(60), hung: Duration::from_secs(5 * 60) }
     }
 }
 
@@ -95,7 +88,7 @@ const MAX_LOST_STARTS: u32 = 2;
 
 /// The table.
 pub fn diagnose(observation: &Observation, timeouts: Timeouts) -> Diagnosis {
-    let beating = observation.beat.is_some_and(|age| age < timeouts.heartbeat);
+    let beating = observation.beat.is_some_and(|age| age < HEARTBEAT_FRESH);
     match observation.phase {
         Phase::Over => {
             if beating {
@@ -107,17 +100,17 @@ pub fn diagnose(observation: &Observation, timeouts: Timeouts) -> Diagnosis {
         Phase::Accepted if observation.is_queued => Diagnosis::Leave,
         Phase::Accepted => Diagnosis::Launch,
         Phase::Launching => starting(observation, beating, timeouts),
-        Phase::Running if beating && observation.stop_ignored_for >= timeouts.stop => Diagnosis::Remind,
-        Phase::Running | Phase::Ending | Phase::Lost if beating => Diagnosis::Leave,
-        Phase::Running | Phase::Ending | Phase::Lost => match &observation.task {
+        Phase::Running if beating && observation.stop_ignored_for >= STOP_TIMEOUT => Diagnosis::Remind,
+        Phase::Running | Phase::Ending if beating => Diagnosis::Leave,
+        Phase::Running | Phase::Ending => match &observation.task {
             Some(TaskStatus::Gone(exit_report)) => died(exit_report),
             Some(TaskStatus::Alive | TaskStatus::Starting(_)) if observation.silent_for >= timeouts.hung => {
                 failed(format!("the runner stopped answering for {} s and was ended", observation.silent_for.as_secs()))
             }
-            Some(TaskStatus::Unknown(why)) if observation.silent_for >= timeouts.unseen => {
+            Some(TaskStatus::Unknown(why)) if observation.silent_for >= UNSEEN_TIMEOUT => {
                 failed(format!("the runner has been silent for {} s ({why})", observation.silent_for.as_secs()))
             }
-            None if observation.silent_for >= timeouts.unseen => {
+            None if observation.silent_for >= UNSEEN_TIMEOUT => {
                 failed(format!("the runner has been silent for {} s", observation.silent_for.as_secs()))
             }
             _ => Diagnosis::Leave,

@@ -30,7 +30,7 @@ use self::diagnosis::{Observation, Timeouts, diagnose};
 use self::status_poller::StatusPoller;
 use crate::context::Context;
 use crate::launch_state::{Dispatch, key_of};
-use crate::liveness::beat_as;
+use crate::liveness::{HEARTBEAT_FRESH, beat_as};
 use crate::targets::SWITCHES;
 
 const SWEEP: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ pub struct Reconciler {
 
 fn timeouts_of(context: &Context) -> Timeouts {
     let config = context.config();
-    Timeouts { start: config.start_deadline, hung: config.heartbeat_timeout, ..Timeouts::default() }
+    Timeouts { start: config.start_deadline, hung: config.heartbeat_timeout }
 }
 
 /// Age of the last heartbeat, and its content.
@@ -238,11 +238,11 @@ impl Reconciler {
             (true, Phase::Running) => now - *self.stop_seen.entry(id.clone()).or_insert(now),
             _ => Duration::ZERO,
         };
-        let beating = beat.as_ref().is_some_and(|(age, _)| *age < self.timeouts.heartbeat);
+        let beating = beat.as_ref().is_some_and(|(age, _)| *age < HEARTBEAT_FRESH);
         let task = match (record.phase, &record.task) {
             (Phase::Over, _) | (_, None) => None,
             // A heartbeat outweighs what the platform says.
-            (Phase::Running | Phase::Ending | Phase::Lost, _) if beating => Some(TaskStatus::Alive),
+            (Phase::Running | Phase::Ending, _) if beating => Some(TaskStatus::Alive),
             _ => self.status_poller.about(record).await,
         };
         let launched_for = (dispatch.launched_ms > 0).then(|| {
@@ -266,13 +266,12 @@ impl Reconciler {
 
     async fn is_owner_gone(&mut self, record: &Record, owners: &mut HashMap<String, bool>) -> Result<bool, BusError> {
         let owner = record.dispatcher.clone();
-        let seen = match (owners.get(&owner), EgressId::parse(&owner)) {
-            (Some(seen), _) => *seen,
-            (None, Ok(name)) => self.context.heartbeats.last(&name).await?.is_some(),
-            (None, Err(_)) => false,
+        let silent = match owners.get(&owner) {
+            Some(silent) => *silent,
+            None => act::is_owner_silent(&self.context, record).await?,
         };
-        owners.insert(owner.clone(), seen);
-        if seen {
+        owners.insert(owner.clone(), silent);
+        if !silent {
             self.owner_missing_since.remove(&owner);
             return Ok(false);
         }

@@ -75,7 +75,7 @@ pub async fn begin(context: &Arc<Context>, seen: &Record, message: &str) -> Resu
 
 /// The task recorded, or was itself a salvage run, and there is a ticket for another one.
 fn may(record: &Record) -> bool {
-    let died = matches!(record.phase, Phase::Running | Phase::Ending | Phase::Lost);
+    let died = matches!(record.phase, Phase::Running | Phase::Ending);
     let died_saving = !record.lost.is_empty() && record.phase == Phase::Launching;
     (died || died_saving) && !record.spare.is_empty() && Dispatch::of(record).salvages < MAX_SALVAGES
 }

@@ -18,8 +18,6 @@ use crate::lock::locked;
 
 /// How long an answer is used.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
-/// Launchers have shorter timeouts of their own.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Cache of answers, and what to ask next.
 pub struct StatusPoller {
@@ -100,10 +98,10 @@ impl StatusPoller {
             let cache = Arc::clone(&self.cache);
             self.context.spawn(async move {
                 let tasks: Vec<TaskRef> = wanted.iter().map(|wanted| wanted.task.clone()).collect();
-                let looked = tokio::time::timeout(STATUS_TIMEOUT, target.launcher.statuses(&tasks)).await;
+                let answer = target.statuses(&tasks).await;
                 let mut cache = locked(&cache);
                 cache.busy.remove(&name);
-                let Ok(task_statuses) = looked else {
+                let Some(task_statuses) = answer else {
                     return debug!(target = name, tasks = tasks.len(), "the platform does not answer");
                 };
                 let at = Instant::now();

@@ -22,10 +22,11 @@ use crate::context::Context;
 use crate::final_state;
 use crate::launch;
 use crate::launch_state::{Dispatch, task_of};
+use crate::liveness::HEARTBEAT_FRESH;
 
 /// By then the last heartbeats of a dead runner (6 s) and of a dead dispatcher (3 s) have expired: another process is at
 /// it, or the runner lives.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(8);
+const HEARTBEATS_EXPIRED: Duration = Duration::from_secs(8);
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 const TAKEN_OVER: &str = "the dispatcher that took it over";
@@ -75,7 +76,7 @@ enum EventStep {
 pub async fn handle(context: &Arc<Context>, event: &TaskExitEvent) -> Result<EventOutcome, BusError> {
     let span = info_span!("egress", egress_id = %event.egress_id, attempt = event.attempt);
     async {
-        let until = Instant::now() + STATUS_TIMEOUT;
+        let until = Instant::now() + HEARTBEATS_EXPIRED;
         let outcome = loop {
             match step(context, event).await? {
                 EventStep::Over(outcome) => break outcome,
@@ -84,7 +85,7 @@ pub async fn handle(context: &Arc<Context>, event: &TaskExitEvent) -> Result<Eve
             }
         };
         let key = TaskKey { egress_id: event.egress_id.clone(), attempt: event.attempt };
-        billing::gone(context, &key, &event.exit_report).await?;
+        billing::close_exited(context, &key, &event.exit_report).await?;
         info!(task = event.task, left = %event.exit_report, ?outcome, "a task's end was told");
         Ok(outcome)
     }
@@ -97,7 +98,7 @@ async fn step(context: &Arc<Context>, event: &TaskExitEvent) -> Result<EventStep
         return Ok(EventStep::Over(EventOutcome::NotOurs));
     };
     let beat = context.heartbeats.last(&record.egress_id).await?.filter(|(_, beat)| beat.attempt == record.attempt);
-    let beating = beat.as_ref().is_some_and(|(age, _)| *age < Timeouts::default().heartbeat);
+    let beating = beat.as_ref().is_some_and(|(age, _)| *age < HEARTBEAT_FRESH);
     if record.phase == Phase::Over {
         return last_report(context, record, beating).await;
     }

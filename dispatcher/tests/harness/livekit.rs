@@ -132,9 +132,9 @@ impl LiveKit {
         let file = EncodedFileOutput { filepath: format!("{id}.mp4"), output, ..Default::default() };
         self.start(StartEgressRequest {
             egress_id: id.to_owned(),
-            room_id: "RM_stage".to_owned(),
+            room_id: "RM_room".to_owned(),
             request: Some(EgressRequest::RoomComposite(RoomCompositeEgressRequest {
-                room_name: "stage".to_owned(),
+                room_name: "room".to_owned(),
                 file_outputs: vec![file],
                 ..Default::default()
             })),

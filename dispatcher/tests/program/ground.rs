@@ -11,7 +11,7 @@ use spillway_bus::{Bus, RedisConfig};
 use tempfile::TempDir;
 
 #[path = "../harness/livekit.rs"]
-#[allow(dead_code, reason = "the other stage uses the rest")]
+#[allow(dead_code, reason = "the other harness uses the rest")]
 mod livekit;
 
 pub use livekit::LiveKit;

@@ -11,8 +11,8 @@ use spillway_cost::Platform;
 use spillway_dispatcher::billing::bill;
 use spillway_dispatcher::billing::entry::Entry;
 use spillway_dispatcher::{Config, Dispatcher, Setup};
-use spillway_launchers::Launcher;
-use spillway_launchers::simulated::{Quota, SimulatedOptions};
+use spillway_launchers::simulated::SimulatedOptions;
+use spillway_launchers::{Launcher, Quota};
 use spillway_protocol::livekit::EgressStatus;
 use tokio::time::{Instant, sleep};
 

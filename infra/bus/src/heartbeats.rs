@@ -18,6 +18,15 @@ pub enum FencedWrite {
     Superseded,
 }
 
+impl From<CasResult> for FencedWrite {
+    fn from(result: CasResult) -> Self {
+        match result {
+            CasResult::Done => Self::Accepted,
+            CasResult::Conflict => Self::Superseded,
+        }
+    }
+}
+
 /// Heartbeats of all egresses.
 #[derive(Clone)]
 pub struct Heartbeats {
@@ -47,10 +56,8 @@ impl Heartbeats {
             serde_json::to_vec(&kept).map_err(|source| BusError::Record { egress_id: id.to_string(), source })?;
         let version = u64::from(attempt);
         let value = NewValue { version, value: &value, ttl: Some(ttl) };
-        Ok(match self.bus.backend.compare_and_set(&key(id), Precondition::NotAbove(version), value).await? {
-            CasResult::Done => FencedWrite::Accepted,
-            CasResult::Conflict => FencedWrite::Superseded,
-        })
+        let result = self.bus.backend.compare_and_set(&key(id), Precondition::NotAbove(version), value).await?;
+        Ok(result.into())
     }
 
     /// The last one and its age by Redis' clock. `None`: none was written, or it has expired.

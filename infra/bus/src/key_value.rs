@@ -51,6 +51,9 @@ pub(crate) trait KeyValue: Send + Sync {
     /// All names of the index, each with its number.
     async fn index(&self, key: &str) -> Result<Vec<(String, i64)>, BusError>;
 
+    /// The number of a name; `None`: it is not in the index.
+    async fn index_score(&self, key: &str, member: &str) -> Result<Option<i64>, BusError>;
+
     /// Takes or renews a lease: the holder's number, which grows with each new holder. `None`: another holder has it.
     async fn lease(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>, BusError>;
 

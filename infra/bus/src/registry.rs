@@ -172,7 +172,7 @@ impl Registry {
     /// # Errors
     /// Redis was not reached or did not answer; a retry is right.
     pub async fn is_live(&self, id: &EgressId) -> Result<bool, BusError> {
-        Ok(self.bus.backend.index(LIVE).await?.iter().any(|(name, _)| name == id.as_str()))
+        Ok(self.bus.backend.index_score(LIVE, id.as_str()).await?.is_some())
     }
 
     /// Many at once, in their order.

@@ -9,7 +9,7 @@ use spillway_protocol::EgressId;
 use crate::bus::Bus;
 use crate::error::BusError;
 use crate::heartbeats::FencedWrite;
-use crate::key_value::{CasResult, NewValue, Precondition};
+use crate::key_value::{NewValue, Precondition};
 
 /// Stores keep the parts of an unfinished upload for about as long.
 const STATE_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -35,10 +35,8 @@ impl UploadStates {
     pub async fn put(&self, id: &EgressId, attempt: u32, state: &[u8]) -> Result<FencedWrite, BusError> {
         let version = u64::from(attempt);
         let value = NewValue { version, value: state, ttl: Some(STATE_TTL) };
-        Ok(match self.bus.backend.compare_and_set(&key(id), Precondition::NotAbove(version), value).await? {
-            CasResult::Done => FencedWrite::Accepted,
-            CasResult::Conflict => FencedWrite::Superseded,
-        })
+        let result = self.bus.backend.compare_and_set(&key(id), Precondition::NotAbove(version), value).await?;
+        Ok(result.into())
     }
 
     /// The last checkpoint with the attempt that wrote it. `None`: none, or closed.

@@ -8,4 +8,4 @@ mod price;
 mod shape;
 
 pub use price::{Bill, Capacity, Overheads, PriceError, PriceList, Rate, Usage, bill, estimate, puts};
-pub use shape::{Load, Platform, Shape, TooLarge, load, shape, shape_for};
+pub use shape::{ACI_DISK, FARGATE_DISK, Load, Platform, Shape, TooLarge, load, shape, shape_for};

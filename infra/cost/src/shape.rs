@@ -135,8 +135,8 @@ const FARGATE: &[(u32, u32, u32, u32)] = &[
     (4096, 8192, 30720, 1024),
     (8192, 16384, 61440, 4096),
 ];
-/// Included in every Fargate task.
-const FARGATE_DISK: u32 = 20;
+/// Disk that is included in every Fargate task, GiB.
+pub const FARGATE_DISK: u32 = 20;
 /// (vCPU/1000, smallest, largest memory in MiB): limits of Cloud Run jobs, which take whole vCPUs.
 const CLOUD_RUN: &[(u32, u32, u32)] =
     &[(1000, 512, 4096), (2000, 512, 8192), (4000, 2048, 16384), (6000, 4096, 24576), (8000, 4096, 32768)];
@@ -145,7 +145,9 @@ const CLOUD_RUN_SPOOL_MIB: u32 = 256;
 /// Azure Container Instances: halves of a vCPU and of a GB, up to what every region has.
 const ACI_STEP_MILLI: u32 = 500;
 const ACI_STEP_MIB: u32 = 512;
-const ACI_MAX: Shape = Shape { cpu_milli: 4000, memory_mib: 16384, disk_gib: 50 };
+const ACI_MAX: Shape = Shape { cpu_milli: 4000, memory_mib: 16384, disk_gib: ACI_DISK };
+/// Disk of every container group of Azure Container Instances, GiB; it cannot be chosen.
+pub const ACI_DISK: u32 = 50;
 
 /// The smallest machine of `platform` for a plan.
 ///
@@ -195,7 +197,7 @@ fn fit(cpu_milli: u32, memory_mib: u32, platform: Platform) -> Result<Shape, Too
             let shape = Shape {
                 cpu_milli: cpu_milli.max(1).next_multiple_of(ACI_STEP_MILLI),
                 memory_mib: memory_mib.next_multiple_of(ACI_STEP_MIB),
-                disk_gib: ACI_MAX.disk_gib,
+                disk_gib: ACI_DISK,
             };
             let fits = shape.cpu_milli <= ACI_MAX.cpu_milli && shape.memory_mib <= ACI_MAX.memory_mib;
             if fits { Ok(shape) } else { Err(too_large(ACI_MAX)) }

@@ -107,8 +107,8 @@ pub struct LaunchOrder {
     pub claim: String,
     /// One line of JSON with the secrets that must not be in the environment (`process`: written to standard input).
     pub handover: Secret<String>,
-    /// For the bill and the platform's console: egress_id, room, type, tenant, stack, attempt. Unchanged; each launcher replaces
-    /// what its platform does not allow.
+    /// For the platform's console: room, type, tenant; launchers that label tasks add egress_id, stack, attempt and installation.
+    /// Unchanged; each launcher replaces what its platform does not allow.
     pub labels: BTreeMap<String, String>,
     /// The machine to be asked for, one that the platform sells.
     pub shape: Shape,

@@ -13,8 +13,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::exit::{ExitReport, TaskExit};
-pub use crate::launcher::Quota;
-use crate::launcher::{LaunchError, LaunchOrder, Launcher, OwnedTask, StopMode, StopOutcome, TaskRef, TaskStatus};
+use crate::launcher::{
+    LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, StopMode, StopOutcome, TaskRef, TaskStatus,
+};
 
 const NAME: &str = "simulated";
 

@@ -20,8 +20,6 @@ pub enum Phase {
     Ending,
     /// The final EgressInfo is in the record.
     Over,
-    /// The task is gone and left no final EgressInfo; a dispatcher has to decide the outcome.
-    Lost,
 }
 
 /// What is known about one egress. Fields of a newer version are kept in `extra` and written back.
@@ -153,7 +151,6 @@ mod tests {
             (Phase::Running, "running"),
             (Phase::Ending, "ending"),
             (Phase::Over, "over"),
-            (Phase::Lost, "lost"),
         ] {
             assert_eq!(serde_json::to_value(phase).unwrap(), text);
         }

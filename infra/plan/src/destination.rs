@@ -57,6 +57,11 @@ pub fn joined(prefix: &str, name: &str) -> String {
     }
 }
 
+/// An endpoint as a URL: one without a scheme is reached by `https`.
+pub fn with_scheme(endpoint: &str) -> String {
+    if endpoint.contains("://") { endpoint.to_owned() } else { format!("https://{endpoint}") }
+}
+
 /// A store, by its API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -138,7 +143,7 @@ pub struct Gcs {
     pub bucket: String,
     /// `None`: no proxy of the output's own.
     pub proxy: Option<Proxy>,
-    /// Empty: Google. For emulators and private endpoints.
+    /// Empty: Google. For emulators and private endpoints. The scheme may be missing.
     pub endpoint: String,
 }
 
@@ -152,7 +157,7 @@ pub struct Azure {
     pub key: Secret,
     /// Name.
     pub container: String,
-    /// Empty: `https://{account}.blob.core.windows.net`. For sovereign clouds and emulators.
+    /// Empty: `https://{account}.blob.core.windows.net`. For sovereign clouds and emulators. The scheme may be missing.
     pub endpoint: String,
 }
 

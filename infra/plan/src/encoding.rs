@@ -285,8 +285,8 @@ pub(crate) fn choose_container(
     Ok((container, codec))
 }
 
-/// Names of the built-in layouts: those of livekit/egress' default template. Any other name is refused: a misspelt one would otherwise be noticed only
-/// in the finished recording.
+/// Names of the built-in layouts: those of livekit/egress' default template. Any other name is refused: a misspelt one
+/// would otherwise be noticed only in the finished recording.
 const LAYOUTS: &str = "grid, speaker, single-speaker, each also with -light or -dark";
 
 impl LayoutName {

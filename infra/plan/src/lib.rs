@@ -24,4 +24,7 @@ pub use plan::{Defaults, destinations, plan};
 pub use read::{ReadError, start_request};
 pub use spillway_protocol::Secret;
 pub use spillway_protocol::requested::stream_url;
-pub use types::*;
+pub use types::{
+    AudioCodec, AudioPlan, Container, EgressKind, EgressPlan, FileOutput, H264Profile, LayoutName, LayoutShape, Limits,
+    Mixing, Output, Source, VideoEncoding, VideoPlan,
+};

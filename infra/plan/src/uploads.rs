@@ -201,8 +201,7 @@ pub fn check(provider: &Provider) -> Result<(), PlanError> {
 
 /// A URL, or a host with or without a port.
 fn is_endpoint(text: &str) -> bool {
-    let with_scheme = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
-    Url::parse(&with_scheme).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+    Url::parse(&with_scheme(text)).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 fn is_proxy(proxy: &Proxy) -> bool {

@@ -75,10 +75,22 @@ pub fn filter(asked: &str) -> Option<EnvFilter> {
 /// nothing.
 pub fn init(level: &str, format: LogFormat) {
     let libraries = if level == "debug" || level == "trace" { "info" } else { "warn" };
-    let crates =
-        ["protocol", "process", "plan", "bus", "storage", "launchers", "dispatcher", "ipc", "runner", "media", "tests"]
-            .map(|name| format!("spillway_{name}={level}"))
-            .join(",");
+    let crates = [
+        "protocol",
+        "process",
+        "plan",
+        "bus",
+        "storage",
+        "launchers",
+        "dispatcher",
+        "lambda",
+        "ipc",
+        "runner",
+        "media",
+        "tests",
+    ]
+    .map(|name| format!("spillway_{name}={level}"))
+    .join(",");
     let filter = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| format!("{libraries},{crates}"));
     let _ = CONFIGURED.set((filter.clone(), format));
     let filter = self::filter(&filter).or_else(|| self::filter("info")).unwrap_or_default();

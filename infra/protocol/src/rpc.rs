@@ -45,12 +45,6 @@ pub struct StartEgressRequest {
     /// URL of livekit-server; empty: from the configuration of the egress service.
     #[prost(string, tag = "9")]
     pub ws_url: String,
-    /// LiveKit Cloud only; ignored here.
-    #[prost(bool, tag = "10")]
-    pub cloud_backup_enabled: bool,
-    /// Cores that the caller expects; ignored here.
-    #[prost(double, tag = "14")]
-    pub estimated_cpu: f64,
     /// 0 for the first attempt.
     #[prost(int32, tag = "15")]
     pub retry_count: i32,

@@ -3,7 +3,6 @@
 //! Values only; nothing in here retries or logs.
 
 use std::error::Error;
-use std::fmt;
 
 /// Who can fix it: a retry, the user's configuration, or an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,7 +28,8 @@ pub enum StorageErrorKind {
 }
 
 /// A failed call to a store. `Display` is the text for EgressInfo: livekit/egress' form around the provider's own text.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{provider} upload failed: {doing}: {message}")]
 pub struct StorageError {
     /// What can be done about it.
     pub kind: StorageErrorKind,
@@ -69,17 +69,5 @@ impl StorageError {
     pub(crate) fn not_built(provider: &'static str, feature: &str) -> Self {
         let message = format!("this build has no {provider} (cargo feature `{feature}` of spillway-storage)");
         Self::new(StorageErrorKind::NotBuilt, provider, "open", message)
-    }
-}
-
-impl fmt::Display for StorageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} upload failed: {}: {}", self.provider, self.doing, self.message)
-    }
-}
-
-impl Error for StorageError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
     }
 }

@@ -15,7 +15,7 @@ mod reader;
 mod file;
 mod file_id;
 
-pub use file::*;
+pub use file::{SealTracker, SpoolError, SpoolFile, WriteProgress};
 pub use file_id::FileId;
-pub use messages::*;
+pub use messages::{MediaCommand, MediaEndReason, MediaEvent, MediaSettings, Quality, StartCommand, TrackFacts};
 pub use reader::{BaseDataOffset, Origin, SpoolReader};

@@ -68,7 +68,7 @@ impl RestartPoints {
     /// The file was not read; the next call goes on where this one stopped.
     pub fn advance(&mut self, reader: &SpoolReader, sealed_to: u64) -> io::Result<()> {
         while !self.ended && self.walked_to < sealed_to {
-            if self.head.is_none() {
+            let Some(head) = &self.head else {
                 let found = match self.container {
                     Container::Mp4 => mp4::head(reader, sealed_to)?,
                     Container::Webm => ebml::head(reader, sealed_to)?,
@@ -82,10 +82,10 @@ impl RestartPoints {
                     Head::Unknown => self.ended = true,
                 }
                 continue;
-            }
+            };
             let at = self.walked_to;
             let step = match self.container {
-                Container::Mp4 => mp4::unit(reader, at, sealed_to, &mut self.offsets)?,
+                Container::Mp4 => mp4::unit(reader, at, sealed_to, head, &mut self.offsets)?,
                 Container::Webm => ebml::unit(reader, at, sealed_to)?,
                 Container::Ogg => plain::ogg_unit(reader, at, sealed_to)?,
                 Container::Ivf => plain::ivf_unit(reader, at, sealed_to)?,

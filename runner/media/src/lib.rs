@@ -19,5 +19,6 @@ pub mod mux;
 pub mod encode;
 pub mod cadence;
 mod element;
+mod nal_unit;
 pub mod track;
 pub mod units;

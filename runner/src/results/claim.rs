@@ -40,14 +40,14 @@ pub struct Claim {
     kept: bool,
 }
 
-/// Makes the folders and the file. `wanted.filename` is what the request asks for; where a file of that name is there,
+/// Makes the folders and the file. `filename` is what the request asks for; where a file of that name is there,
 /// `name-2.mp4` is tried, and so on. The place that is answered says what it has become.
 ///
 /// # Errors
 /// The name leads out of the root, is a device, a pipe or a socket, or the disk refuses. A retry helps only where the
 /// disk was full or away.
-pub fn claim(wanted: OutputPath, root: &LocalRoot) -> Result<(OutputPath, Claim), OutputError> {
-    let location = root.locate(&wanted.filename);
+pub fn claim(filename: &str, root: &LocalRoot) -> Result<(OutputPath, Claim), OutputError> {
+    let location = root.locate(filename);
     let refused = |source: io::Error| OutputError::File { path: location.clone(), source };
     let (Some(folder_path), Some(name)) = (location.parent(), location.file_name().and_then(|name| name.to_str()))
     else {
@@ -66,7 +66,7 @@ pub fn claim(wanted: OutputPath, root: &LocalRoot) -> Result<(OutputPath, Claim)
                 let file = File::from(file);
                 let id = FileId::of(&file.metadata().map_err(refused)?);
                 let location = folder_path.join(&tried);
-                let filename = match wanted.filename.rsplit_once('/') {
+                let filename = match filename.rsplit_once('/') {
                     Some((folders, _)) => format!("{folders}/{tried}"),
                     None => tried.clone(),
                 };

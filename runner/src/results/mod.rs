@@ -12,8 +12,8 @@ use spillway_ipc::{Quality, TrackFacts};
 use spillway_plan::manifest::{self, Manifest, ManifestFile};
 use spillway_plan::{EgressPlan, Output};
 
-pub(crate) use output::numbered;
 pub use output::{OutputError, OutputPath};
+pub(crate) use output::{filename, numbered};
 
 use claim::Claim;
 

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use chrono::NaiveDateTime;
 use spillway_ipc::TrackFacts;
@@ -74,32 +74,6 @@ pub struct OutputPath {
 }
 
 impl OutputPath {
-    /// Where `output` is asked to go. `root` is absolute; a relative name lies below it, an absolute one is obeyed as it
-    /// is. On this machine's disk `claim` has the last word.
-    pub fn of(
-        plan: &EgressPlan,
-        output: &FileOutput,
-        container: Container,
-        track: &TrackFacts,
-        now: NaiveDateTime,
-        root: &Path,
-    ) -> Self {
-        let mut facts = NameFacts::of(plan);
-        for (known, fact) in [
-            (&mut facts.publisher_identity, &track.publisher_identity),
-            (&mut facts.track_id, &track.track_id),
-            (&mut facts.track_kind, &track.track_kind),
-            (&mut facts.track_source, &track.track_source),
-        ] {
-            if !fact.is_empty() {
-                known.clone_from(fact);
-            }
-        }
-        let filename = name::resolve(output, container, &facts, now);
-        let location = root.join(&filename);
-        Self { display: location.display().to_string(), location, filename }
-    }
-
     /// For the spool: creates an empty file that only this user can read. What an earlier attempt of this egress has left
     /// there is removed, not written over: its media process may not be dead yet. Blocks.
     ///
@@ -118,6 +92,29 @@ impl OutputPath {
         let file = File::options().write(true).create_new(true).mode(0o600).open(&self.location);
         file.map(|_| ()).map_err(refused)
     }
+}
+
+/// The name that is asked for, as users see it: variables filled in, relative if they asked for a relative one. On this
+/// machine's disk `claim` has the last word.
+pub fn filename(
+    plan: &EgressPlan,
+    output: &FileOutput,
+    container: Container,
+    track: &TrackFacts,
+    now: NaiveDateTime,
+) -> String {
+    let mut facts = NameFacts::of(plan);
+    for (known, fact) in [
+        (&mut facts.publisher_identity, &track.publisher_identity),
+        (&mut facts.track_id, &track.track_id),
+        (&mut facts.track_kind, &track.track_kind),
+        (&mut facts.track_source, &track.track_source),
+    ] {
+        if !fact.is_empty() {
+            known.clone_from(fact);
+        }
+    }
+    name::resolve(output, container, &facts, now)
 }
 
 /// `d/a.mp4`, 2 → `d/a-2.mp4`; 1 is the name itself. Long names are cut, so that a file system takes them.

@@ -21,11 +21,10 @@ use crate::report::Reporter;
 use crate::upload::checkpoint::{Checkpoint, FileCheckpoint, host};
 use crate::upload::stores::StoreFactory;
 use crate::upload::{UploadSettings, abort, remove_spooled};
-use object::FileSalvager;
+use object::{ABORT_TIMEOUT, FileSalvager};
 use spooled::spooled;
 
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
-const ABORT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What became of a file.
 struct SalvagedFile {
@@ -201,7 +200,7 @@ async fn finished(
 
 /// The same for a file on this machine's disk.
 fn manifest_beside(file: &Path, egress_id: &EgressId) -> Option<Times> {
-    let read = std::fs::read(file.with_file_name(format!("{egress_id}.json"))).ok()?;
+    let read = std::fs::read(file.with_file_name(manifest::path("", egress_id.as_str()))).ok()?;
     let manifest: Manifest = serde_json::from_slice(&read).ok()?;
     Some(Some((manifest.started_at, manifest.ended_at)))
 }

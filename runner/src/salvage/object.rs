@@ -7,7 +7,6 @@ use std::time::Duration;
 use spillway_ipc::SealTracker;
 use spillway_plan::Container;
 use spillway_process::chain;
-use spillway_process::retry::RetrySchedule;
 use spillway_storage::{Meta, Part, Storage, StorageError, StorageErrorKind, Stored, Upload};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -16,12 +15,11 @@ use tracing::{debug, warn};
 use super::spooled::Spooled;
 use crate::upload::checkpoint::{FileCheckpoint, UploadCheckpoint};
 use crate::upload::machine::UploadMachine;
-use crate::upload::parts::PartState;
 use crate::upload::plan::PartLayout;
 use crate::upload::{UploadSettings, abort, candidates, retry_until};
 
 /// For an abort of what cannot be completed.
-const ABORT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const ABORT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Completes one object in one store.
 pub(super) struct FileSalvager<'a> {
@@ -103,7 +101,7 @@ impl FileSalvager<'_> {
         let Some(spooled) = spooled.filter(|_| file.started_at.is_some()) else { return Ok(None) };
         let begin = self.with_retries(|| self.store.begin(&file.filename, &self.meta)).await;
         let upload = begin.map_err(|error| error.to_string())?;
-        let machine = self.machine(file.container, &[], &spooled);
+        let machine = self.machine(file.container, &spooled);
         let Some(parts) = self.send_rest(&upload, machine, &spooled).await else {
             abort(&*self.store, &upload, ABORT_TIMEOUT).await;
             return Err(format!("{} upload failed: the spool could not be sent", self.store.name()));
@@ -115,11 +113,11 @@ impl FileSalvager<'_> {
         stored.map(Some).map_err(|error| error.to_string())
     }
 
-    fn machine(&self, container: Container, parts: &[PartState], spooled: &Spooled) -> UploadMachine {
+    fn machine(&self, container: Container, spooled: &Spooled) -> UploadMachine {
         let head = if spooled.origin.is_whole() { SealTracker::new(container).head() } else { 0 };
         let rules = self.store.rules();
         let layout = PartLayout::of(&rules, &self.settings.parts, head, None);
-        self.closed(UploadMachine::resume(layout, rules, self.settings.tuning(), parts), spooled)
+        self.closed(UploadMachine::new(layout, rules, self.settings.tuning()), spooled)
     }
 
     /// Whether the head was rewritten is not known; it is sent again. An object with a head of its own keeps it.
@@ -199,10 +197,6 @@ impl FileSalvager<'_> {
     where
         F: Future<Output = Result<T, StorageError>>,
     {
-        let waits = RetrySchedule::new(
-            Duration::from_millis(self.settings.first_wait_ms),
-            Duration::from_millis(self.settings.longest_wait_ms),
-        );
-        retry_until(self.give_up, waits, &*self.store, "salvage", act).await
+        retry_until(self.give_up, self.settings.waits(), &*self.store, "salvage", act).await
     }
 }

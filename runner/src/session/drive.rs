@@ -24,7 +24,7 @@ use crate::clock;
 use crate::events::SessionEvent;
 use crate::report::Reporter;
 use crate::results::claim::{self, Claim};
-use crate::results::{OutputError, OutputPath};
+use crate::results::{self, OutputError, OutputPath};
 use crate::upload::{PreparedOutputs, UploadResources};
 
 const TICK: Duration = Duration::from_millis(250);
@@ -84,8 +84,8 @@ pub async fn drive(
         }
     };
     let (plan, resources, begun) = (job.plan.clone(), job.resources.clone(), clock::local(&job.clock));
-    // The media process gets ready meanwhile, but joins no room before it is known that we may write.
     let files = SessionFiles::new(resources.checkpoint_writer.clone());
+    // The media process gets ready meanwhile, but joins no room before it is known that we may write.
     let mut opening = std::pin::pin!(PreparedOutputs::open(&plan, resources, begun, session_tx));
     let mut driver = Driver {
         session: Session::new(job.rules.clone(), Instant::now()),
@@ -253,11 +253,9 @@ impl Driver<'_> {
         else {
             return Err(OutputError::NotRequested(file));
         };
-        let wanted =
-            OutputPath::of(plan, output, container, facts, clock::local(&self.job.clock), self.job.root.path());
-        let spooled =
-            timeout(PLACE_TIMEOUT, outputs.begin(plan, file, container, facts, clock::local(&self.job.clock)));
-        let path = self.job.root.locate(&wanted.filename);
+        let asked = results::filename(plan, output, container, facts, clock::local(&self.job.clock));
+        let spooled = timeout(PLACE_TIMEOUT, outputs.begin(plan, file, container, &asked));
+        let path = self.job.root.locate(&asked);
         let slow = |_| OutputError::Slow { path: path.clone(), seconds: PLACE_TIMEOUT.as_secs() };
         if let Some(begun) = spooled.await.map_err(slow)? {
             let (output_path, upload) = begun?;
@@ -268,7 +266,7 @@ impl Driver<'_> {
         }
         let (root, facts) = (self.job.root.clone(), facts.clone());
         self.placing.spawn(async move {
-            let made = claim::within(PLACE_TIMEOUT, path, move || claim::claim(wanted, &root)).await;
+            let made = claim::within(PLACE_TIMEOUT, path, move || claim::claim(&asked, &root)).await;
             Placed { file, container, facts, made }
         });
         Ok(())

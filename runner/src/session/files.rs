@@ -181,9 +181,9 @@ impl SessionFiles {
         FilesProgress { bytes: bytes.collect::<BTreeMap<_, _>>(), uploads: uploads.collect() }
     }
 
-    /// The media process is gone or has ended. Its word counts for a file it has closed, the disk for the others; a file
-    /// in which nothing was recorded is removed. False: nothing is left.
-    pub async fn seal(&mut self) -> bool {
+    /// The media process is gone or has ended. Times are those of `Closed` where it came, lengths are the disk's; a file in
+    /// which nothing was recorded is removed. False: nothing is left.
+    pub async fn recording_ended(&mut self) -> bool {
         let started_at = self.started_at;
         let looks: Vec<DiskLook> = self.files.iter().map(|file| file.disk_look(started_at)).collect();
         let looked = spawn_blocking(move || looks.iter().map(DiskLook::run).collect::<Vec<_>>()).await;
@@ -192,7 +192,7 @@ impl SessionFiles {
             vec![None; self.files.len()]
         });
         for (index, (file, bytes)) in self.files.iter_mut().zip(looked).enumerate() {
-            file.seal(index, bytes, started_at);
+            file.recording_ended(index, bytes, started_at);
         }
         self.files.iter().any(|file| !matches!(file.state, FileState::Failed))
     }
@@ -316,7 +316,7 @@ impl SessionFile {
         }
     }
 
-    fn seal(&mut self, index: usize, on_disk: Option<u64>, started_at: Option<i64>) {
+    fn recording_ended(&mut self, index: usize, on_disk: Option<u64>, started_at: Option<i64>) {
         let Some((started_at, ended_at)) = self.times(started_at) else {
             self.state = FileState::Failed;
             return;

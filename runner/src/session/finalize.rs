@@ -18,7 +18,7 @@ pub(super) async fn finalize_files(
     mut outcome: Outcome,
 ) {
     let mut used_backup = false;
-    if files.seal().await {
+    if files.recording_ended().await {
         let uploads = files.finish_uploads(|fact| reporter.report(fact)).await;
         for message in files.upload_notes() {
             reporter.report(Fact::Noted(message));

@@ -2,7 +2,6 @@
 //! name is known are begun, and each file that opens gets its spool file and its upload task. Runs in the session's task.
 //! Errors that may pass are no reason not to record.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ use super::spool;
 use super::stores::StoreFactory;
 use super::task::{FileUpload, SpoolProgress, UploadTarget, Uploader};
 use crate::events::SessionEvent;
-use crate::results::{OutputError, OutputPath};
+use crate::results::{self, OutputError, OutputPath};
 
 /// For an abort of what was begun and is not wanted.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -90,7 +89,8 @@ impl PreparedOutputs {
         Ok(Self { resources, outputs, session })
     }
 
-    /// File `file` opens: its spool file is made and its upload task started. `None`: it stays on the disk.
+    /// File `file` opens under the name `asked`, or under the one its upload was begun with: its spool file is made and its
+    /// upload task started. `None`: it stays on the disk.
     ///
     /// # Errors
     /// The spool file was not made; a retry is right only where the disk's error passes, and finds the output taken.
@@ -99,15 +99,10 @@ impl PreparedOutputs {
         plan: &EgressPlan,
         file: u32,
         container: Container,
-        track: &TrackFacts,
-        now: NaiveDateTime,
+        asked: &str,
     ) -> Option<Result<(OutputPath, FileUpload), OutputError>> {
         let prepared = self.outputs.get_mut(file as usize)?.take()?;
-        let Some(Output::File(output)) = plan.outputs.get(file as usize) else {
-            return Some(Err(OutputError::NotRequested(file)));
-        };
-        let asked = OutputPath::of(plan, output, container, track, now, Path::new("/"));
-        let filename = prepared.name.clone().unwrap_or(asked.filename);
+        let filename = prepared.name.clone().unwrap_or_else(|| asked.to_owned());
         let path = spool::path(&self.resources.settings, plan, file, container);
         let display = prepared.target.store.location(&filename);
         let output_path = OutputPath { filename, location: path, display };
@@ -254,7 +249,7 @@ async fn check(
     }
     let container = output.container.unwrap_or(Container::Mp4);
     let probe = || {
-        let guess = OutputPath::of(plan, output, container, &TrackFacts::default(), now, Path::new("/")).filename;
+        let guess = results::filename(plan, output, container, &TrackFacts::default(), now);
         spillway_plan::manifest::path(&guess, &plan.egress_id)
     };
     let meta = Meta::of(container.mime());
@@ -297,7 +292,7 @@ fn known_name(plan: &EgressPlan, output: &FileOutput, now: NaiveDateTime) -> Opt
             track_source: mark.to_owned(),
             ..TrackFacts::default()
         };
-        OutputPath::of(&plan, output, container, &track, now, Path::new("/")).filename
+        results::filename(&plan, output, container, &track, now)
     };
     let name = with("a");
     (name == with("b")).then_some(name)

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use spillway_process::retry::RetrySchedule;
 
 use super::machine::Tuning;
 use super::plan::PartSizes;
@@ -65,6 +66,11 @@ impl UploadSettings {
             at_once: self.at_once.max(1),
             bytes_at_once: self.bytes_at_once,
         }
+    }
+
+    /// Waits between two attempts, for one request or one outage.
+    pub(crate) fn waits(&self) -> RetrySchedule {
+        RetrySchedule::new(Duration::from_millis(self.first_wait_ms), Duration::from_millis(self.longest_wait_ms))
     }
 
     /// The folder of all spool files on this machine.

@@ -105,7 +105,7 @@ async fn recorded(cloud: CloudKind, end: EndCause) -> Result<()> {
             scenario.provider.take(&recording.task).await?;
         }
         if cloud == CloudKind::Aci {
-            // As a kill of a container is: nobody in it lives on for a moment.
+            // As a kill of a container is: no process in it lives on for a moment.
             scenario.runners().iter().for_each(kill);
         }
     }
@@ -130,7 +130,7 @@ async fn recorded(cloud: CloudKind, end: EndCause) -> Result<()> {
         );
         let bound = if end == EndCause::Taken && cloud == CloudKind::Aci { LOST_WITH_THE_TASK } else { LOST_WHEN_TOLD };
         ensure!(lost < bound, "{}: {lost:.2} s lost", recording.kind);
-        // Who was killed has told nobody how it ended.
+        // A runner that was killed has not said how it ended.
         let complete = info["status"] == "EGRESS_COMPLETE";
         ensure!(complete == (end == EndCause::Asked || cloud != CloudKind::Aci), "{}: {info}", recording.kind);
         let line = scenario.line(&recording.egress.id, false).await?;
@@ -182,7 +182,7 @@ async fn died_saving(cloud: CloudKind) -> Result<()> {
         }
         saving.len() >= recordings.len()
     };
-    poll(all_died, Duration::from_secs(30)).await.context("nobody came to save them")?;
+    poll(all_died, Duration::from_secs(30)).await.context("no runner came to save them")?;
     for recording in &recordings {
         let info = recording.egress.over(Duration::from_secs(60)).await?;
         let tasks = scenario.provider.tasks_of(&recording.egress.id)?.len();
@@ -190,7 +190,7 @@ async fn died_saving(cloud: CloudKind) -> Result<()> {
         let begun = nanos(&info["file_results"][0]["started_at"]) as f64 / 1e9;
         let lost = ended_at - (begun + played(&probe.path)?);
         println!("{cloud:?} {}: {tasks} tasks, {lost:.2} s lost, {}", recording.kind, info["error"]);
-        ensure!(tasks >= 3, "nobody died while saving");
+        ensure!(tasks >= 3, "no runner died while saving");
         ensure!(lost < LOST_WITH_THE_TASK, "{}: {lost:.2} s lost", recording.kind);
         let error = info["error"].as_str().unwrap_or_default();
         ensure!(error.starts_with("the runner died") && !error.contains("could not be completed"), "{info}");
@@ -219,7 +219,7 @@ async fn by_role(cloud: CloudKind) -> Result<()> {
         looks_whole(&scenario.probe(recording, &info).await?, recording.kind)?;
     }
     let given = metadata.issued.count();
-    println!("{cloud:?}: {given} times somebody was told who it is");
+    println!("{cloud:?}: {given} times a process was told who it is");
     ensure!(given >= 2 * recordings.len(), "{given} times");
     scenario.leave().await
 }

@@ -14,7 +14,7 @@ use spillway_tests::servers::{DispatcherProcess, TestServers};
 
 use crate::recording_probe::RecordingProbe;
 
-/// Somebody's, before the slash; and nothing that every console would take as it is.
+/// A tenant's, before the slash; and nothing that every console would take as it is.
 pub const ROOM: &str =
     "ACME Corp./Küche & Söhne <№1> 🎬 हिन्दी: what was said in every Quarterly Review of the Year 2026";
 pub const TENANT: &str = "ACME Corp.";

@@ -110,7 +110,7 @@ pub fn cargo(cache: &Cache) -> Command {
     cargo
 }
 
-/// Tells the stage where the parts are.
+/// Tells the harness where the parts are.
 fn equip<'a>(command: &'a mut Command, ready: &Ready) -> &'a mut Command {
     command.env("SPILLWAY_CACHE", ready.cache.root()).env("LIVEKIT_SERVER", &ready.livekit_server);
     if let Some(python) = &ready.python {

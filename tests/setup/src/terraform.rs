@@ -24,7 +24,7 @@ const STAND_IN_NODE: &[&str] =
     &["@cdktf/provider-aws@21.22.1", "@cdktf/provider-google@16.12.1", "@cdktf/provider-azurerm@14.23.1"];
 const CHECKOV: &[&str] = &["checkov==3.3.30"];
 
-/// Answers the terraform to use; the stage finds the rest by its names in the cache.
+/// Answers the terraform to use; the tests find the rest by its names in the cache.
 pub fn install(cache: &Cache) -> Result<PathBuf> {
     python(cache, "terraform", "install what stand-in providers are made of (PyPI)", STAND_IN_PYTHON)?;
     packages(cache)?;
@@ -57,7 +57,7 @@ fn terraform(cache: &Cache) -> Result<PathBuf> {
 }
 
 /// `go install` refuses a module that replaces its parts by folders, as terraform does with its stores of remote state.
-/// So a module of ours requires it, with doors to nowhere in their places.
+/// So a module of ours requires it, with empty modules in their places.
 fn build(cache: &Cache, to: &Path) -> Result<()> {
     let folder = cache.at("build-terraform");
     let write = |path: &str, text: String| -> Result<()> {

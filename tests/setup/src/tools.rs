@@ -94,8 +94,8 @@ pub fn browser_publisher(cache: &Cache) -> Result<PathBuf> {
     node(cache, "npm", "install the browser publisher (livekit-client)", NODE_PACKAGES)
 }
 
-/// moto (S3, STS), Google's storage, Azurite, and an S3 that looks at signatures. The stage finds them by their names in
-/// the cache.
+/// moto (S3, STS), Google's storage, Azurite, and an S3 that looks at signatures. The harness finds them by their names
+/// in the cache.
 pub fn emulators(cache: &Cache) -> Result<()> {
     python(cache, "emulators", "install moto and gcp-storage-emulator (PyPI)", EMULATORS_PYTHON)?;
     node(cache, "npm-azurite", "install Azurite (npm)", EMULATORS_NODE)?;
@@ -105,7 +105,7 @@ pub fn emulators(cache: &Cache) -> Result<()> {
     }
     let mut cargo = Command::new(std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from));
     cargo.args(["install", "s3s-fs", "--version", S3S_FS, "--features", "binary", "--locked", "--debug", "--force"]);
-    // What it is made of is needed by nobody else.
+    // What it is made of is needed by nothing else.
     let built = cache.at("target-s3s-fs");
     cargo.args(["--no-track", "--root"]).arg(cache.root()).env("CARGO_TARGET_DIR", &built);
     cargo.env("CARGO_INCREMENTAL", "0").env("CARGO_PROFILE_DEV_DEBUG", "false");

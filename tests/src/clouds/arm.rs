@@ -116,10 +116,6 @@ impl Vendor for Arm {
     fn task_count(&self, egress_id: &str) -> usize {
         self.cloud.state().made.iter().filter(|made| *made == egress_id).count()
     }
-
-    fn script(&self, operation: &str, faults: &[Option<CloudFault>]) {
-        self.faults().script(operation, faults.iter().copied());
-    }
 }
 
 impl CloudApi for Group {

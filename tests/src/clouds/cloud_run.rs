@@ -123,10 +123,6 @@ impl Vendor for CloudRun {
     fn task_count(&self, egress_id: &str) -> usize {
         self.executions_of(egress_id).len()
     }
-
-    fn script(&self, operation: &str, faults: &[Option<CloudFault>]) {
-        self.faults().script(operation, faults.iter().copied());
-    }
 }
 
 impl CloudApi for Location {

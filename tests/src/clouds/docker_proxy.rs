@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
 use super::fault::{CloudFault, FaultScript};
+use crate::servers::proxy::read_head;
 
-const MAX_HEAD_BYTES: usize = 64 << 10;
 /// Longer than any call here takes, shorter than any timeout.
 const LATE: Duration = Duration::from_millis(1500);
 
@@ -129,21 +129,6 @@ async fn refuse(client: &mut UnixStream, status: &str, message: &str) -> Result<
         body.len()
     );
     Ok(client.write_all(format!("{head}{body}").as_bytes()).await?)
-}
-
-/// The head without its final blank line, and the bytes of the body read so far.
-async fn read_head(from: &mut UnixStream) -> Result<(String, Vec<u8>)> {
-    let mut bytes = Vec::new();
-    loop {
-        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-            let rest = bytes.split_off(end + 4);
-            bytes.truncate(end);
-            return Ok((String::from_utf8_lossy(&bytes).into_owned(), rest));
-        }
-        if from.read_buf(&mut bytes).await? == 0 || bytes.len() > MAX_HEAD_BYTES {
-            bail!("no request");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub mod cloud_run;
 pub mod docker_proxy;
 pub mod web;
 
-pub use endpoint::FakeCloud;
+pub use endpoint::{CloudApi, FakeCloud};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -89,9 +89,9 @@ impl CloudSetup {
 
 /// What a test of any launcher does to its platform.
 pub trait Vendor: Send + Sync {
-    /// The call that launches, as [`Vendor::script`] names it.
+    /// The call that launches, as [`FaultScript::script`](fault::FaultScript::script) names it.
     const LAUNCH: &str;
-    /// The call that reads the status, as [`Vendor::script`] names it.
+    /// The call that reads the status, as [`FaultScript::script`](fault::FaultScript::script) names it.
     const STATUS: &str;
 
     /// Kills the processes of a task with signal 9, as the kernel would.
@@ -113,7 +113,4 @@ pub trait Vendor: Send + Sync {
             _ => "passing",
         })
     }
-
-    /// Faults of the next calls of an operation, in order; `None`: the call succeeds.
-    fn script(&self, operation: &str, faults: &[Option<fault::CloudFault>]);
 }

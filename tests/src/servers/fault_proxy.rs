@@ -101,7 +101,7 @@ impl FaultSource {
 impl FaultProxy {
     /// A proxy in front of the server at `to` (`host:port`). Injects nothing before a script or `set_probability`.
     pub async fn start(to: &str, seed: u64) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("bind the way")?;
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("bind the proxy")?;
         let address = listener.local_addr()?;
         let source = FaultSource {
             rng: StdRng::seed_from_u64(seed),

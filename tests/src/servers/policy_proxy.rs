@@ -57,7 +57,7 @@ impl PolicyProxy {
         policy: Policy,
         known: Option<AcceptedIdentities>,
     ) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("bind the gate")?;
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("bind the proxy")?;
         let address = listener.local_addr()?;
         let log = Arc::<Mutex<PolicyLog>>::default();
         let (issued, tls) = known.map_or((None, None), |known| (Some(known.issued), known.tls));
@@ -203,7 +203,7 @@ impl PolicyCheck {
             let key = authorization.split_once("Credential=").and_then(|(_, rest)| rest.split('/').next());
             if !issued.accepts(authorization) && !key.is_some_and(|key| issued.holds(key)) {
                 locked(&self.log).refused.push(format!("let in with {}", key.unwrap_or("no key")));
-                return Some(("InvalidAccessKeyId", format!("nobody was given {}", key.unwrap_or("what came"))));
+                return Some(("InvalidAccessKeyId", format!("no identity was given {}", key.unwrap_or("what came"))));
             }
         }
         match self.policy.lacks(&needed) {

@@ -105,7 +105,7 @@ async fn serve(mut client: TcpStream, wanted: &str, passed: &AtomicU64, refused:
 }
 
 /// The head without its final blank line, and the bytes of the body read so far.
-pub(super) async fn read_head(from: &mut (impl AsyncRead + Unpin)) -> Result<(String, Vec<u8>)> {
+pub(crate) async fn read_head(from: &mut (impl AsyncRead + Unpin)) -> Result<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {

@@ -24,6 +24,14 @@ pub(super) fn script(text: &str, keys: &[&str]) -> Cmd {
     cmd
 }
 
+/// An answer, or a part of one, as a `T`.
+///
+/// # Errors
+/// It is no `T`.
+pub(super) fn typed<T: FromRedisValue>(act: &'static str, answer: Value) -> Result<T, BusError> {
+    redis::from_redis_value(answer).map_err(|error| BusError::Command { act, source: error.into() })
+}
+
 /// Where commands go.
 pub(super) enum Commands {
     /// A single server, or the master the Sentinels name.
@@ -58,7 +66,7 @@ impl Commands {
             },
             Self::Cluster(cluster) => cluster.run(act, key, &cmd).await?,
         };
-        redis::from_redis_value(answer).map_err(|error| BusError::Command { act, source: error.into() })
+        typed(act, answer)
     }
 
     /// Reads of many keys, in their order: pipelines to one server, or single commands to the servers of a Cluster.

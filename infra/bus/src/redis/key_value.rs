@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rand::RngExt;
-use redis::{Cmd, ParsingError, Value};
+use redis::{Cmd, Value};
 
 use super::RedisBackend;
-use super::commands::script;
+use super::commands::{script, typed};
 use crate::error::BusError;
 use crate::key_value::{CasResult, KeyValue, Lock, NewValue, Precondition, Versioned};
 
@@ -72,11 +72,10 @@ impl RedisBackend {
             Ok(found) => found,
             Err(_) => return Ok(None),
         };
-        let odd = |error: ParsingError| BusError::Command { act, source: error.into() };
-        let left: i64 = redis::from_redis_value(left).map_err(odd)?;
+        let left: i64 = typed(act, left)?;
         Ok(Some(Versioned {
-            version: redis::from_redis_value(version).map_err(odd)?,
-            value: redis::from_redis_value::<Vec<u8>>(value).map_err(odd)?.into(),
+            version: typed(act, version)?,
+            value: typed::<Vec<u8>>(act, value)?.into(),
             // Negative: it never expires.
             remaining: u64::try_from(left).ok().map(Duration::from_millis),
         }))
@@ -107,11 +106,9 @@ impl KeyValue for RedisBackend {
             asked.extend([(key.clone(), cmd), (key.clone(), left)]);
         }
         let answers = self.commands.run_all("read", asked).await?;
-        let odd = |error: ParsingError| BusError::Command { act: "read", source: error.into() };
         let pairs = answers.chunks_exact(2).map(|pair| {
-            let (version, value): (Option<u64>, Option<Vec<u8>>) =
-                redis::from_redis_value(pair[0].clone()).map_err(odd)?;
-            let left: i64 = redis::from_redis_value(pair[1].clone()).map_err(odd)?;
+            let (version, value): (Option<u64>, Option<Vec<u8>>) = typed("read", pair[0].clone())?;
+            let left: i64 = typed("read", pair[1].clone())?;
             // It may have gone between the two.
             let there = version.zip(value).filter(|_| left != NOT_THERE);
             Ok(there.map(|(version, value)| Versioned {
@@ -131,8 +128,7 @@ impl KeyValue for RedisBackend {
             asked.push((key.clone(), cmd));
         }
         let answers = self.commands.run_all("read", asked).await?;
-        let odd = |error: ParsingError| BusError::Command { act: "read", source: error.into() };
-        let version = |answer| Ok(redis::from_redis_value::<Option<u64>>(answer).map_err(odd)?.unwrap_or_default());
+        let version = |answer| typed::<Option<u64>>("read", answer).map(Option::unwrap_or_default);
         answers.into_iter().map(version).collect()
     }
 
@@ -189,6 +185,13 @@ impl KeyValue for RedisBackend {
         let found: Vec<(String, f64)> = self.commands.run("index", Some(key), cmd).await?;
         // Unix milliseconds are far below 2^53.
         Ok(found.into_iter().map(|(member, score)| (member, score as i64)).collect())
+    }
+
+    async fn index_score(&self, key: &str, member: &str) -> Result<Option<i64>, BusError> {
+        let mut cmd = redis::cmd("ZSCORE");
+        cmd.arg(key).arg(member);
+        let score: Option<f64> = self.commands.run("index", Some(key), cmd).await?;
+        Ok(score.map(|score| score as i64))
     }
 
     async fn lease(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>, BusError> {

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{FromRedisValue, Value};
+use redis::Value;
 use spillway_model::{CapReached, CloseTask, OpenTask, Pace, SlotResult};
 
 use super::RedisBackend;
-use super::commands::script;
+use super::commands::{script, typed};
 use crate::error::BusError;
 use crate::task_ledger::{CLOSED_REMEMBERED, MAX_LINES, MIN_PACE_FACTOR, PACE_RECOVERY, TaskLedger};
 
@@ -158,11 +158,10 @@ impl TaskLedger for RedisBackend {
         cmd.arg(LEDGER).arg(from).arg(until_ms).arg("COUNT").arg(max);
         let found: Vec<(String, Value)> = self.commands.run(ACT, Some(LEDGER), cmd).await?;
         let line = |(id, fields): (String, Value)| {
-            let fields = Vec::<(String, String)>::from_redis_value(fields)?;
+            let fields: Vec<(String, String)> = typed(ACT, fields)?;
             Ok(fields.into_iter().find(|(name, _)| name == "l").map(|(_, text)| (id, text)))
         };
-        let lines: Result<Vec<_>, redis::ParsingError> = found.into_iter().map(line).collect();
-        let lines = lines.map_err(|error| BusError::Command { act: ACT, source: error.into() })?;
-        Ok(lines.into_iter().flatten().collect())
+        let lines: Result<Vec<_>, BusError> = found.into_iter().map(line).collect();
+        Ok(lines?.into_iter().flatten().collect())
     }
 }

@@ -4,14 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::ParsingError;
 use spillway_process::clock::{Correction, Measurement};
 use spillway_process::{Clock, chain};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
-use super::commands::Commands;
+use super::commands::{Commands, typed};
 use crate::error::BusError;
 
 /// Crystals drift by some ten microseconds a second; what this finds is a machine that was suspended, or another Redis
@@ -80,10 +79,9 @@ async fn measure(commands: &Commands) -> Result<Measurement, BusError> {
     let asked = Instant::now();
     let answer: Vec<redis::Value> = commands.run("time", None, redis::cmd("TIME")).await?;
     let answered = Instant::now();
-    let odd = |error: ParsingError| BusError::Command { act: "time", source: error.into() };
-    let mut numbers = answer.into_iter().map(redis::from_redis_value::<i64>);
+    let mut numbers = answer.into_iter().map(|number| typed::<i64>("time", number));
     // Seconds, and microseconds of the second that runs.
-    let mut next = || numbers.next().transpose().map_err(odd).map(Option::unwrap_or_default);
+    let mut next = || numbers.next().transpose().map(Option::unwrap_or_default);
     let (seconds, micros) = (next()?, next()?);
     Ok(Measurement {
         asked,

@@ -22,9 +22,7 @@ pub enum Routing {
 /// A call as it came in.
 #[derive(Clone, Debug)]
 pub struct Incoming {
-    /// psrpc service.
-    pub service: &'static str,
-    /// Method of the service.
+    /// Method of the served psrpc service.
     pub method: String,
     /// The egress id, for EgressHandler; else empty.
     pub topic: String,

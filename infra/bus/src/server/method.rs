@@ -143,7 +143,6 @@ impl<H: Handler> RpcMethod<H> {
             );
         }
         Some(Incoming {
-            service: self.service,
             method: self.method.to_owned(),
             topic,
             request: request.raw_request.into(),

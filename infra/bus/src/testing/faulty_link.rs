@@ -214,6 +214,10 @@ impl KeyValue for FaultyBackend {
         self.link.pass("index", self.backend.index(key)).await
     }
 
+    async fn index_score(&self, key: &str, member: &str) -> Result<Option<i64>, BusError> {
+        self.link.pass("index", self.backend.index_score(key, member)).await
+    }
+
     async fn lease(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>, BusError> {
         self.link.pass("lease", self.backend.lease(key, holder, ttl)).await
     }

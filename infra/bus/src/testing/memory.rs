@@ -281,6 +281,10 @@ impl KeyValue for MemoryBackend {
         Ok(store.indexes.get(key).into_iter().flatten().map(|(member, score)| (member.clone(), *score)).collect())
     }
 
+    async fn index_score(&self, key: &str, member: &str) -> Result<Option<i64>, BusError> {
+        Ok(self.shared.store("index")?.indexes.get(key).and_then(|index| index.get(member)).copied())
+    }
+
     async fn lease(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>, BusError> {
         let mut store = self.shared.store("lease")?;
         let now = Instant::now();

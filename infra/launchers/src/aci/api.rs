@@ -2,15 +2,13 @@
 //! 2023-05-01.
 
 use serde_json::Value;
-use spillway_cost::{Capacity, Shape};
+use spillway_cost::{ACI_DISK, Capacity, Shape};
 
 use crate::exit::{Billed, ExitReport, TaskExit, TaskMachine};
 use crate::launcher::{LaunchError, TaskStatus};
 use crate::rest::{RestResponse, milliseconds, text};
 
 pub(super) const NAME: &str = "aci";
-/// Disk of every group; it cannot be chosen.
-const DISK_GIB: u32 = 50;
 
 /// Status of a container group; `ended_by_us`: why we stopped it.
 pub(super) fn task_status(group: &Value, ended_by_us: Option<String>) -> TaskStatus {
@@ -91,7 +89,7 @@ pub(super) fn machine(group: &Value) -> Option<TaskMachine> {
     let shape = Shape {
         cpu_milli: (requests["cpu"].as_f64()? * 1000.0).round() as u32,
         memory_mib: (requests["memoryInGB"].as_f64()? * 1024.0).round() as u32,
-        disk_gib: DISK_GIB,
+        disk_gib: ACI_DISK,
     };
     let spot = group["properties"]["priority"] == "Spot";
     Some(TaskMachine { shape, capacity: if spot { Capacity::Spot } else { Capacity::OnDemand } })

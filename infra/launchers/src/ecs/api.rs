@@ -1,7 +1,7 @@
 //! Answers of ECS as statuses, exits and launch errors. Pure. The texts are those of the API reference, the developer guide's
 //! "Stopped tasks error codes" and the SDK's model.
 
-use spillway_cost::{Capacity, Shape};
+use spillway_cost::{Capacity, FARGATE_DISK, Shape};
 
 use crate::exit::{Billed, ExitReport, TaskExit, TaskMachine};
 use crate::launcher::{LaunchError, TaskStatus};
@@ -10,8 +10,6 @@ pub(super) const NAME: &str = "ecs";
 /// Prefix of our stop reasons, which tells them from an operator's.
 pub(super) const OURS: &str = "spillway: ";
 pub(super) const SPOT: &str = "FARGATE_SPOT";
-/// Disk of every Fargate task, GiB.
-const INCLUDED_DISK: u32 = 20;
 
 /// A task as an answer or an event describes it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -109,7 +107,7 @@ fn machine(described: &DescribedTask) -> Option<TaskMachine> {
     let shape = Shape {
         cpu_milli: units * 1000 / 1024,
         memory_mib: described.memory.parse().ok()?,
-        disk_gib: described.disk_gib.unwrap_or(INCLUDED_DISK),
+        disk_gib: described.disk_gib.unwrap_or(FARGATE_DISK),
     };
     let capacity = if described.capacity_provider == SPOT { Capacity::Spot } else { Capacity::OnDemand };
     Some(TaskMachine { shape, capacity })
@@ -122,7 +120,7 @@ pub(super) fn cpu_units(shape: Shape) -> u32 {
 
 /// Disk to be asked for, GiB; `None`: what is included is enough.
 pub(super) fn disk(shape: Shape) -> Option<i32> {
-    (shape.disk_gib > INCLUDED_DISK).then(|| i32::try_from(shape.disk_gib.clamp(21, 200)).unwrap_or(200))
+    (shape.disk_gib > FARGATE_DISK).then(|| i32::try_from(shape.disk_gib.clamp(21, 200)).unwrap_or(200))
 }
 
 /// The error in an entry of `failures` of a successful answer.

@@ -81,10 +81,13 @@ pub enum Outcome {
     LimitReached,
 }
 
+/// livekit/egress' text for an end before any media.
+pub(super) const NOTHING_CAME: &str = "Start signal not received";
+
 impl Outcome {
-    /// Stopped after the recorder was ready and before any media arrived. livekit/egress' text.
+    /// Stopped after the recorder was ready and before any media arrived.
     pub fn nothing_came() -> Self {
-        Self::Aborted { message: "Start signal not received".to_owned() }
+        Self::Aborted { message: NOTHING_CAME.to_owned() }
     }
 
     /// Stopped before a recorder was running. livekit/egress' text.

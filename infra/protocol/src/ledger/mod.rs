@@ -10,6 +10,7 @@ use livekit_protocol as livekit;
 use livekit_protocol::EgressStatus;
 use serde::{Deserialize, Serialize};
 
+use self::fact::NOTHING_CAME;
 pub use self::fact::{EgressEndReason, Fact, Outcome};
 use crate::code::Code;
 use crate::requested::{self, RequestedOutputs};
@@ -17,6 +18,7 @@ use crate::rpc::StartEgressRequest;
 
 /// HTTP "content too large", livekit/egress' number for a limit; no psrpc code has it.
 const LIMIT_CODE: i32 = 413;
+const LIMIT_REACHED: &str = "Session limit reached";
 /// Bounds of the text in `details`, which people read.
 const MAX_NOTES: usize = 12;
 const MAX_NOTE_CHARS: usize = 400;
@@ -199,8 +201,7 @@ impl EgressLedger {
         let (status, error, code, why) = match outcome {
             Outcome::Complete | Outcome::LimitReached if !self.active => {
                 let limit = outcome == Outcome::LimitReached || self.why == Some(EgressEndReason::Limit);
-                let message =
-                    if limit { "Session limit reached before start signal" } else { "Start signal not received" };
+                let message = if limit { "Session limit reached before start signal" } else { NOTHING_CAME };
                 let why = if limit { EgressEndReason::Limit } else { EgressEndReason::SourceClosed };
                 (EgressStatus::EgressAborted, message.to_owned(), aborted_code(), why)
             }
@@ -304,7 +305,7 @@ mod info_bytes {
 }
 
 fn limit_reached() -> (EgressStatus, String, i32, EgressEndReason) {
-    (EgressStatus::EgressLimitReached, "Session limit reached".to_owned(), LIMIT_CODE, EgressEndReason::Limit)
+    (EgressStatus::EgressLimitReached, LIMIT_REACHED.to_owned(), LIMIT_CODE, EgressEndReason::Limit)
 }
 
 fn aborted_code() -> i32 {
@@ -314,7 +315,7 @@ fn aborted_code() -> i32 {
 fn status_text(status: EgressStatus) -> &'static str {
     match status {
         EgressStatus::EgressAborted => "aborted",
-        EgressStatus::EgressLimitReached => "Session limit reached",
+        EgressStatus::EgressLimitReached => LIMIT_REACHED,
         _ => "failed",
     }
 }

@@ -1,8 +1,6 @@
 //! Ids of blocks: upload, number and generation as text, and back. Pure.
 
-use bytes::Bytes;
-
-use crate::checksum::{hex, md5};
+use crate::checksum::hex;
 use crate::storage::{Part, PartTag};
 
 /// Number of the block that proves at `begin` that the upload may write. It becomes no part of the blob.
@@ -16,9 +14,9 @@ pub struct Block {
     pub bytes: u64,
 }
 
-/// The tag of a part. Azure gives blocks no tag, so it is computed from the bytes alone.
-pub fn tag(bytes: &Bytes) -> PartTag {
-    PartTag { bytes: bytes.len() as u64, etag: hex(&md5(bytes)), crc32c: None }
+/// The tag of a part of so many bytes with this MD5. Azure gives blocks no tag.
+pub fn tag(bytes: u64, digest: &[u8]) -> PartTag {
+    PartTag { bytes, etag: hex(digest), crc32c: None }
 }
 
 /// Of the same length for every upload: Azure requires that of all blocks of a blob.

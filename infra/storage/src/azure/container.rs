@@ -13,16 +13,16 @@ use azure_storage_blob::models::{
     BlockListType, BlockLookupList,
 };
 use bytes::Bytes;
-use spillway_plan::destination::Azure;
+use spillway_plan::destination::{Azure, with_scheme};
 
 use super::api::{self, NAME, failed};
-use super::block::{Block, block_id};
+use super::block::{Block, block_id, tag};
 use super::key::SharedKey;
 use crate::attempts::tried;
 use crate::checksum::{hex, md5, unquoted};
 use crate::error::{StorageError, StorageErrorKind};
 use crate::options::Options;
-use crate::storage::{Object, Upload};
+use crate::storage::{Object, PartTag, Upload};
 
 /// One container with the credentials for it.
 pub struct BlobContainer {
@@ -59,8 +59,7 @@ impl BlobContainer {
         let invalid = |message: String| StorageError::new(StorageErrorKind::Invalid, NAME, "open", message);
         let endpoint = match azure.endpoint.as_str() {
             "" => format!("https://{}.blob.core.windows.net", azure.account),
-            endpoint if endpoint.contains("://") => endpoint.to_owned(),
-            endpoint => format!("https://{endpoint}"),
+            endpoint => with_scheme(endpoint),
         };
         let location = format!("{}/{}", endpoint.trim_end_matches('/'), azure.container);
         let url = Url::parse(&location).map_err(|error| invalid(format!("{error}: {location}")))?;
@@ -184,7 +183,7 @@ impl BlobContainer {
         Ok(blocks.unwrap_or_default().into_iter().map(block).collect())
     }
 
-    /// Stores one block, not committed. Its MD5 is checked by Azure.
+    /// Stores one block, not committed, and returns its tag. Its MD5 is checked by Azure.
     ///
     /// # Errors
     /// `Mismatch`: the bytes were changed on the way. Otherwise a refusal by its code; `Busy` where no answer came.
@@ -195,7 +194,7 @@ impl BlobContainer {
         generation: u32,
         bytes: Bytes,
         doing: &'static str,
-    ) -> Result<(), StorageError> {
+    ) -> Result<PartTag, StorageError> {
         let blob = self.blob(&upload.key, doing)?.block_blob_client();
         let id = block_id(&upload.id, number, generation).into_bytes();
         let length = bytes.len() as u64;
@@ -208,8 +207,8 @@ impl BlobContainer {
             let content = <RequestContent<_, _> as From<Bytes>>::from(bytes.clone());
             blob.stage_block(&id, length, content, Some(options)).await.map_err(|error| failed(doing, error))
         })
-        .await
-        .map(|_| ())
+        .await?;
+        Ok(tag(length, &digest))
     }
 
     /// Makes the blob of these blocks, on the condition that what was there when the upload began is there still. Returns its

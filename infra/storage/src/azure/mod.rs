@@ -19,7 +19,7 @@ use spillway_plan::destination::Azure;
 use self::api::{NAME, failed};
 use self::block::{PROBE, block_id, parse_block, tag};
 use self::container::{BlobContainer, HeadOutcome};
-use crate::checksum::hex;
+use crate::checksum::{hex, md5};
 use crate::error::{StorageError, StorageErrorKind};
 use crate::escape::escaped;
 use crate::options::Options;
@@ -92,13 +92,11 @@ impl Storage for AzureStorage {
         if self.container.is_overtaken(upload, doing).await? {
             return Err(error(StorageErrorKind::Gone, doing, "another blob was committed under this name"));
         }
-        let tag = tag(&bytes);
-        self.container.stage(upload, number, generation, bytes, doing).await?;
-        Ok(tag)
+        self.container.stage(upload, number, generation, bytes, doing).await
     }
 
     fn expected_tag(&self, _: u32, _: u32, bytes: &Bytes) -> Option<PartTag> {
-        Some(tag(bytes))
+        Some(tag(bytes.len() as u64, &md5(bytes)))
     }
 
     async fn complete(&self, upload: &Upload, parts: &[Part], meta: &Meta) -> Result<Stored, StorageError> {

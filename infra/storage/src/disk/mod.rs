@@ -201,8 +201,9 @@ impl Storage for DiskStorage {
         bytes: Bytes,
     ) -> Result<PartTag, StorageError> {
         let doing = "put part";
-        let folder = self.folder(upload, doing)?;
-        self.work(doing, move |_| {
+        let upload = upload.clone();
+        self.work(doing, move |own| {
+            let folder = own.folder(&upload, doing)?;
             let tag = PartTag { bytes: bytes.len() as u64, etag: hex(&md5(&bytes)), crc32c: None };
             let path = folder.join(part_name(number, generation, &tag));
             let beside = folder.join(format!(".{}.tmp", random_id()));
@@ -239,14 +240,18 @@ impl Storage for DiskStorage {
     }
 
     async fn abort(&self, upload: &Upload) -> Result<(), StorageError> {
-        let Ok(folder) = self.folder(upload, "abort") else { return Ok(()) };
-        self.work("abort", move |_| fs::remove_dir_all(folder).map_err(refused("abort"))).await
+        let upload = upload.clone();
+        self.work("abort", move |own| match own.folder(&upload, "abort") {
+            Ok(folder) => fs::remove_dir_all(folder).map_err(refused("abort")),
+            Err(_) => Ok(()),
+        })
+        .await
     }
 
     async fn list_parts(&self, upload: &Upload) -> Result<Option<Vec<Part>>, StorageError> {
-        let folder = self.folder(upload, "list parts")?;
+        let upload = upload.clone();
         self.work("list parts", move |own| {
-            let parts = own.parts(&folder).map_err(refused("list parts"))?;
+            let parts = own.parts(&own.folder(&upload, "list parts")?).map_err(refused("list parts"))?;
             Ok(Some(parts.into_iter().map(|(part, _)| part).collect()))
         })
         .await

@@ -98,8 +98,9 @@ fn whole_crc(parts: &[Part]) -> Option<u32> {
     })
 }
 
-fn headers_of(bytes: &[u8]) -> Vec<(&'static str, String)> {
-    vec![("content-md5", xml::base64(&md5(bytes))), ("x-goog-hash", xml::crc_header(crc32c::crc32c(bytes)))]
+/// Google compares both with what it receives.
+fn checksum_headers(digest: &[u8; 16], crc32c: u32) -> Vec<(&'static str, String)> {
+    vec![("content-md5", xml::base64(digest)), ("x-goog-hash", xml::crc_header(crc32c))]
 }
 
 #[async_trait]
@@ -119,15 +120,14 @@ impl Storage for GcsStorage {
     async fn put(&self, name: &str, bytes: Bytes, meta: &Meta) -> Result<Stored, StorageError> {
         let doing = "put";
         let length = bytes.len() as u64;
-        let etag = hex(&md5(&bytes));
-        let sent = crc32c::crc32c(&bytes);
-        let mut headers = headers_of(&bytes);
+        let (digest, crc32c) = (md5(&bytes), crc32c::crc32c(&bytes));
+        let mut headers = checksum_headers(&digest, crc32c);
         headers.push(("content-type", meta.content_type.clone()));
         headers.push(("content-disposition", "inline".to_owned()));
         let ask = GcsRequest { headers: &headers, body: bytes, ..GcsRequest::new(Method::PUT, name) };
         let answer = self.call(doing, self.options.call_timeout(length), ask).await?;
-        answer.is_stored_as_sent(sent)?;
-        Ok(Stored { bytes: length, etag, location: self.location(name) })
+        answer.is_stored_as_sent(crc32c)?;
+        Ok(Stored { bytes: length, etag: hex(&digest), location: self.location(name) })
     }
 
     async fn begin(&self, name: &str, meta: &Meta) -> Result<Upload, StorageError> {
@@ -146,8 +146,8 @@ impl Storage for GcsStorage {
     async fn put_part(&self, upload: &Upload, number: u32, _: u32, bytes: Bytes) -> Result<PartTag, StorageError> {
         let doing = "put part";
         let length = bytes.len() as u64;
-        let crc32c = crc32c::crc32c(&bytes);
-        let headers = headers_of(&bytes);
+        let (digest, crc32c) = (md5(&bytes), crc32c::crc32c(&bytes));
+        let headers = checksum_headers(&digest, crc32c);
         let text = number.to_string();
         let query = [("partNumber", text.as_str()), ("uploadId", upload.id.as_str())];
         let call_timeout = self.options.call_timeout(length);
@@ -158,7 +158,7 @@ impl Storage for GcsStorage {
                 GcsRequest {
                     query: &query,
                     headers: &headers,
-                    body: bytes.clone(),
+                    body: bytes,
                     ..GcsRequest::new(Method::PUT, &upload.key)
                 },
             )
@@ -166,7 +166,7 @@ impl Storage for GcsStorage {
         answer.is_stored_as_sent(crc32c)?;
         let etag = answer.etag();
         let mismatch = |message| StorageError::new(StorageErrorKind::Mismatch, NAME, doing, message);
-        self.etags.check(&etag, &bytes).map_err(mismatch)?;
+        self.etags.check(&etag, &digest).map_err(mismatch)?;
         Ok(PartTag { bytes: length, etag, crc32c: Some(crc32c) })
     }
 

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, Proxy, StatusCode};
 use serde::Deserialize;
-use spillway_plan::destination::Gcs;
+use spillway_plan::destination::{Gcs, with_scheme};
 use spillway_process::chain;
 
 use super::identity::{GcsIdentity, NAME};
@@ -83,11 +83,10 @@ impl XmlClient {
             let url = proxy::url(asked).ok_or_else(|| failed("the proxy's URL is none"))?;
             client = client.proxy(Proxy::all(url).map_err(|_| failed("the proxy's URL is none"))?);
         }
-        let endpoint = if gcs.endpoint.is_empty() { HOST } else { gcs.endpoint.trim_end_matches('/') };
         Ok(Self {
             client: client.build().map_err(|error| failed("no HTTP client").because(error))?,
             identity: identity.clone(),
-            url: format!("{endpoint}/{}", utf8_percent_encode(&gcs.bucket, KEY)),
+            url: bucket_url(gcs),
         })
     }
 
@@ -122,6 +121,12 @@ impl XmlClient {
         }
         Err(failed(doing, status, if is_head { b"" } else { &body }))
     }
+}
+
+/// Without a trailing slash.
+fn bucket_url(gcs: &Gcs) -> String {
+    let endpoint = if gcs.endpoint.is_empty() { HOST } else { gcs.endpoint.trim_end_matches('/') };
+    format!("{}/{}", with_scheme(endpoint), utf8_percent_encode(&gcs.bucket, KEY))
 }
 
 fn failed(doing: &'static str, status: StatusCode, body: &[u8]) -> StorageError {
@@ -276,6 +281,16 @@ impl GcsResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_endpoint_may_lack_its_scheme() {
+        let url =
+            |endpoint: &str| bucket_url(&Gcs { endpoint: endpoint.into(), bucket: "b c".into(), ..Gcs::default() });
+        assert_eq!(url(""), "https://storage.googleapis.com/b%20c");
+        assert_eq!(url("gcs.example:4443/"), "https://gcs.example:4443/b%20c");
+        assert_eq!(url("http://127.0.0.1:4443"), "http://127.0.0.1:4443/b%20c");
+        assert!(reqwest::Url::parse(&url("gcs.example")).is_ok_and(|url| url.host_str() == Some("gcs.example")));
+    }
 
     #[test]
     fn a_refusal_carries_googles_message() {

@@ -14,7 +14,7 @@ use aws_sdk_s3::config::{
 };
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::{Builder, Connector, tls};
-use spillway_plan::destination::S3;
+use spillway_plan::destination::{S3, with_scheme};
 use tracing::debug;
 
 use super::api::failed;
@@ -149,8 +149,4 @@ fn http(provider: &'static str, s3: &S3) -> Result<SharedHttpClient, StorageErro
         }
         connector.tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc)).build()
     }))
-}
-
-fn with_scheme(endpoint: &str) -> String {
-    if endpoint.contains("://") { endpoint.to_owned() } else { format!("https://{endpoint}") }
 }

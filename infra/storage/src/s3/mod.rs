@@ -113,17 +113,18 @@ impl S3Storage {
     }
 
     /// Checksum headers of a request with a body: the algorithm the SDK computes, or `Content-MD5`.
-    fn checksum_headers(&self, bytes: &[u8]) -> (Option<ChecksumAlgorithm>, Option<String>) {
-        if self.crc32c { (Some(ChecksumAlgorithm::Crc32C), None) } else { (None, Some(STANDARD.encode(md5(bytes)))) }
+    fn checksum_headers(&self, digest: &[u8; 16]) -> (Option<ChecksumAlgorithm>, Option<String>) {
+        if self.crc32c { (Some(ChecksumAlgorithm::Crc32C), None) } else { (None, Some(STANDARD.encode(digest))) }
     }
 
-    /// The tag of a body that was stored, checked against the CRC32C and ETag of the answer, where it has them.
+    /// The tag of a stored body with this MD5, checked against CRC32C and ETag of the answer, where it has them.
     fn checked_tag(
         &self,
         doing: &'static str,
         etag: Option<&str>,
         stored_crc: Option<&str>,
         bytes: &[u8],
+        digest: &[u8; 16],
     ) -> Result<PartTag, StorageError> {
         let mismatch = |message| self.error(StorageErrorKind::Mismatch, doing, message);
         let crc32c = crc32c::crc32c(bytes);
@@ -132,7 +133,7 @@ impl S3Storage {
             return Err(mismatch(format!("checksum mismatch: sent CRC32C {sent}, stored {stored}")));
         }
         let etag = unquoted(etag.unwrap_or_default());
-        self.etags.check(&etag, bytes).map_err(mismatch)?;
+        self.etags.check(&etag, digest).map_err(mismatch)?;
         Ok(PartTag { bytes: bytes.len() as u64, etag, crc32c: Some(crc32c) })
     }
 
@@ -171,7 +172,8 @@ impl Storage for S3Storage {
 
     async fn put(&self, name: &str, bytes: Bytes, meta: &Meta) -> Result<Stored, StorageError> {
         let doing = "put";
-        let (algorithm, content_md5) = self.checksum_headers(&bytes);
+        let digest = md5(&bytes);
+        let (algorithm, content_md5) = self.checksum_headers(&digest);
         let call = self
             .client
             .put_object()
@@ -187,7 +189,7 @@ impl Storage for S3Storage {
         let timeout = self.try_timeout(self.options.call_timeout(bytes.len() as u64));
         let answer = call.customize().config_override(timeout).send().await;
         let answer = answer.map_err(|error| failed(self.provider, doing, error))?;
-        let tag = self.checked_tag(doing, answer.e_tag(), answer.checksum_crc32_c(), &bytes)?;
+        let tag = self.checked_tag(doing, answer.e_tag(), answer.checksum_crc32_c(), &bytes, &digest)?;
         Ok(Stored { bytes: tag.bytes, etag: tag.etag, location: self.location(name) })
     }
 
@@ -213,7 +215,8 @@ impl Storage for S3Storage {
 
     async fn put_part(&self, upload: &Upload, number: u32, _: u32, bytes: Bytes) -> Result<PartTag, StorageError> {
         let doing = "put part";
-        let (algorithm, content_md5) = self.checksum_headers(&bytes);
+        let digest = md5(&bytes);
+        let (algorithm, content_md5) = self.checksum_headers(&digest);
         let call = self
             .client
             .upload_part()
@@ -227,7 +230,7 @@ impl Storage for S3Storage {
         let timeout = self.try_timeout(self.options.call_timeout(bytes.len() as u64));
         let answer = call.customize().config_override(timeout).send().await;
         let answer = answer.map_err(|error| failed(self.provider, doing, error))?;
-        self.checked_tag(doing, answer.e_tag(), answer.checksum_crc32_c(), &bytes)
+        self.checked_tag(doing, answer.e_tag(), answer.checksum_crc32_c(), &bytes, &digest)
     }
 
     fn expected_tag(&self, _: u32, _: u32, bytes: &Bytes) -> Option<PartTag> {

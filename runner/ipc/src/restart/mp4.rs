@@ -69,6 +69,7 @@ pub(super) fn unit(
     reader: &SpoolReader,
     at: u64,
     sealed_to: u64,
+    head: &[u8],
     offsets: &mut VecDeque<BaseDataOffset>,
 ) -> io::Result<Step> {
     let mut next = at;
@@ -85,7 +86,7 @@ pub(super) fn unit(
             b"moof" if found.size > MAX_HEAD_BYTES => return Ok(Step::End),
             b"moof" => {
                 let moof = reader.read(next + found.front..end)?;
-                let key = scan_moof(&moof, next + found.front, offsets);
+                let key = scan_moof(&moof, next + found.front, &video_tracks(head), offsets);
                 return Ok(Step::Unit(Unit { end, key, start: true }));
             }
             _ => return Ok(Step::End),
@@ -110,18 +111,37 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_be_bytes)
 }
 
+/// Ids of the tracks with pictures, from a head.
+fn video_tracks(head: &[u8]) -> Vec<u32> {
+    let moov = inside(head).find(|(name, ..)| *name == b"moov");
+    let traks = moov.into_iter().flat_map(|(_, _, moov)| inside(moov)).filter(|(name, ..)| *name == b"trak");
+    let video = traks.filter(|(_, _, trak)| {
+        let mdia = inside(trak).find(|(name, ..)| *name == b"mdia");
+        let handler = mdia.and_then(|(_, _, mdia)| inside(mdia).find(|(name, ..)| *name == b"hdlr"));
+        // Version and flags, four bytes that are zero, then the type.
+        handler.is_some_and(|(_, _, hdlr)| hdlr.get(8..12) == Some(&b"vide"[..]))
+    });
+    let tkhd = video.filter_map(|(_, _, trak)| inside(trak).find(|(name, ..)| *name == b"tkhd"));
+    // Version and flags, two times (of eight bytes in version 1), then the id.
+    tkhd.map(|(_, _, tkhd)| number(tkhd, if tkhd.first() == Some(&1) { 20 } else { 12 })).collect()
+}
+
 /// Notes the base data offsets of the tracks of a `moof` whose content begins at `at`. Answers whether each track begins
-/// with a sync sample.
-fn scan_moof(moof: &[u8], at: u64, offsets: &mut VecDeque<BaseDataOffset>) -> bool {
+/// with a sync sample, and those in `video` are all there: pictures that come after sound alone need the ones before.
+fn scan_moof(moof: &[u8], at: u64, video: &[u32], offsets: &mut VecDeque<BaseDataOffset>) -> bool {
     let mut key = true;
+    let mut seen = vec![];
     for (_, traf_at, traf) in inside(moof).filter(|(name, ..)| *name == b"traf") {
         let mut first = true;
         for (name, box_at, content) in inside(traf) {
             let flags = number(content, 0) & 0xFF_FFFF;
             match name {
                 // Version and flags, track id, then the offset.
-                b"tfhd" if flags & BASE_DATA_OFFSET != 0 => {
-                    if let Some(value) = content.get(8..16).and_then(|eight| eight.try_into().ok()) {
+                b"tfhd" => {
+                    seen.push(number(content, 4));
+                    if flags & BASE_DATA_OFFSET != 0
+                        && let Some(value) = content.get(8..16).and_then(|eight| eight.try_into().ok())
+                    {
                         let at = at + (traf_at + box_at + 8) as u64;
                         offsets.push_back(BaseDataOffset { at, value: u64::from_be_bytes(value) });
                     }
@@ -140,5 +160,5 @@ fn scan_moof(moof: &[u8], at: u64, offsets: &mut VecDeque<BaseDataOffset>) -> bo
             }
         }
     }
-    key
+    key && video.iter().all(|id| seen.contains(id))
 }

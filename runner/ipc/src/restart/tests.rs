@@ -11,8 +11,12 @@ fn boxed(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
 
 /// A fragment at `at` as our writer makes it, with one track that begins with a keyframe or not.
 fn fragment(at: u64, data: &[u8], key: bool) -> Vec<u8> {
+    fragment_of(1, at, data, key)
+}
+
+fn fragment_of(track: u8, at: u64, data: &[u8], key: bool) -> Vec<u8> {
     let mut out = [&[0, 0, 0, 8][..], b"free", &(data.len() as u32 + 8).to_be_bytes(), b"mdat", data].concat();
-    let tfhd = boxed(b"tfhd", &[&[0, 0, 0, 1, 0, 0, 0, 1][..], &(at + 16).to_be_bytes()].concat());
+    let tfhd = boxed(b"tfhd", &[&[0, 0, 0, 1, 0, 0, 0, track][..], &(at + 16).to_be_bytes()].concat());
     let flags: [u8; 4] = if key { [2, 0, 0, 0] } else { [1, 1, 0, 0] };
     let trun = boxed(b"trun", &[&[0, 0, 7, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 9][..], &flags].concat());
     out.extend(boxed(b"moof", &boxed(b"traf", &[tfhd, trun].concat())));
@@ -49,15 +53,15 @@ fn mp4(keys: &[bool]) -> (Vec<u64>, File) {
 
 #[test]
 fn another_mp4_begins_with_a_keyframe_and_its_offsets_are_changed() {
-    let (starts, mut file) = mp4(&[true, false, true, false, false]);
-    let whole = file.bytes.len() as u64;
+    let (starts, mut first) = mp4(&[true, false, true, false, false]);
+    let whole = first.bytes.len() as u64;
     // The index of a finished file is no part of it.
-    file.bytes.extend(boxed(b"moov", &[9; 50]));
-    std::fs::write(file.reader.path(), &file.bytes).unwrap();
-    let reader = &file.reader;
+    first.bytes.extend(boxed(b"moov", &[9; 50]));
+    std::fs::write(first.reader.path(), &first.bytes).unwrap();
+    let reader = &first.reader;
     let mut points = RestartPoints::new(Container::Mp4);
     // Sealed at any byte.
-    for sealed_to in (0..=file.bytes.len() as u64).step_by(777).chain([file.bytes.len() as u64]) {
+    for sealed_to in (0..=first.bytes.len() as u64).step_by(777).chain([first.bytes.len() as u64]) {
         points.advance(reader, sealed_to).unwrap();
         assert!(points.walked_to() <= sealed_to);
     }
@@ -68,7 +72,7 @@ fn another_mp4_begins_with_a_keyframe_and_its_offsets_are_changed() {
     assert_eq!(points.keep_from(whole, NEAR), Some(starts[2]));
 
     let origin = points.origin(starts[2]).unwrap();
-    assert_eq!(origin.head, [&file.bytes[..32], &file.bytes[48..156]].concat());
+    assert_eq!(origin.head, [&first.bytes[..32], &first.bytes[48..156]].concat());
     let end = origin.in_object(whole);
     let offsets = points.offsets_in(0..whole);
     assert_eq!(offsets.len(), 5);
@@ -83,8 +87,8 @@ fn another_mp4_begins_with_a_keyframe_and_its_offsets_are_changed() {
         });
         assert!(pieces.collect::<Vec<_>>().concat() == object, "in pieces of {size}");
     }
-    let (again, new) = (file_of(&object), Container::Mp4);
-    let mut second = RestartPoints::new(new);
+    let again = file(object.to_vec());
+    let mut second = RestartPoints::new(Container::Mp4);
     second.advance(&again.reader, end).unwrap();
     assert_eq!(second.walked_to(), end, "it is a file like the first");
     let offsets = second.offsets_in(0..end);
@@ -94,8 +98,28 @@ fn another_mp4_begins_with_a_keyframe_and_its_offsets_are_changed() {
     }
 }
 
-fn file_of(object: &[u8]) -> File {
-    file(object.to_vec())
+#[test]
+fn sound_alone_is_no_beginning_where_there_are_pictures() {
+    let trak = |id: u8, handler: &[u8; 4]| {
+        let tkhd = boxed(b"tkhd", &[&[1, 0, 0, 7][..], &[0; 16], &[0, 0, 0, id]].concat());
+        let hdlr = boxed(b"hdlr", &[&[0; 8][..], handler].concat());
+        boxed(b"trak", &[tkhd, boxed(b"mdia", &hdlr)].concat())
+    };
+    for (first, last_key) in [(b"vide", 0), (b"soun", 3)] {
+        let moov = boxed(b"moov", &[trak(1, first), trak(2, b"soun")].concat());
+        let mut bytes = [boxed(b"ftyp", &[1; 24]), moov].concat();
+        let mut starts = vec![];
+        // A keyframe, one that is none, sound alone twice.
+        for (track, key) in [(1, true), (1, false), (2, true), (2, true)] {
+            starts.push(bytes.len() as u64);
+            bytes.extend(fragment_of(track, bytes.len() as u64, &[0; 20_000], key));
+        }
+        let file = file(bytes);
+        let end = file.bytes.len() as u64;
+        let mut points = RestartPoints::new(Container::Mp4);
+        points.advance(&file.reader, end).unwrap();
+        assert_eq!(points.before(end, NEAR), Some(starts[last_key]));
+    }
 }
 
 #[test]

@@ -14,7 +14,8 @@ pub(super) const MAX_HEAD_BYTES: u64 = 1 << 20;
 pub(super) struct Unit {
     /// First byte behind it.
     pub(super) end: u64,
-    /// Every video track in it begins with a keyframe, or it has no video.
+    /// Another file can be decoded from it: each track in it begins with a keyframe and, in an MP4, no video track is
+    /// missing.
     pub(super) key: bool,
     /// Another file may begin with it.
     pub(super) start: bool,

@@ -78,7 +78,7 @@ impl Compositor {
         let sound = sound.map(|(options, feed)| (AudioMixer::new(options, sync.clone(), stats_counter.clone()), feed));
 
         let (shared, says) = (sync.clone(), tell.clone());
-        let starter = spawn("scene", move || {
+        let starter = spawn("compositor", move || {
             let pictures = picture.map(|(mixer, feed)| {
                 let sync = shared.clone();
                 spawn("picture", move || mixer.run(sync.wait_for_start(), feed))
@@ -200,7 +200,7 @@ impl Compositor {
     fn join(&self, tracks: &mut Tracks, track: Track, at: MediaTime) {
         let video = track.codec.is_video();
         let pace = match self.framerate {
-            Some(framerate) if video => TrackPacing::FrameQueue(FramePacing::new(framerate)),
+            Some(framerate) if video => TrackPacing::Video(FramePacing::new(framerate)),
             None if video => return,
             _ if self.wants_sound => TrackPacing::Sound(LipSync::default()),
             _ => return,
@@ -330,10 +330,11 @@ impl Tracks {
     /// Where a frame of this track goes.
     fn pace(&mut self, track: TrackId, at: MediaTime) -> MediaTime {
         let Some(index) = self.live.iter().rposition(|live| live.track == track && !live.left) else { return at };
-        let late = self.late_beside(&self.live[index]);
+        let live = &self.live[index];
+        let late = if live.is_video() { None } else { self.late_beside(live) };
         match &mut self.live[index].pace {
-            TrackPacing::FrameQueue(step) => step.show(at),
-            TrackPacing::Sound(follow) => follow.shift(at, late),
+            TrackPacing::Video(pacing) => pacing.show(at),
+            TrackPacing::Sound(lip_sync) => lip_sync.shift(at, late),
         }
     }
 
@@ -341,7 +342,7 @@ impl Tracks {
     fn late_beside(&self, live: &LiveTrack) -> Option<i64> {
         let same = |other: &&LiveTrack| !other.left && other.identity == live.identity && other.screen == live.screen;
         self.live.iter().filter(same).find_map(|other| match &other.pace {
-            TrackPacing::FrameQueue(step) => step.late(),
+            TrackPacing::Video(pacing) => pacing.late(),
             TrackPacing::Sound(_) => None,
         })
     }
@@ -357,20 +358,20 @@ impl Tracks {
 }
 
 enum TrackPacing {
-    FrameQueue(FramePacing),
+    Video(FramePacing),
     Sound(LipSync),
 }
 
 impl LiveTrack {
     fn is_video(&self) -> bool {
-        matches!(self.pace, TrackPacing::FrameQueue(_))
+        matches!(self.pace, TrackPacing::Video(_))
     }
 
     /// Where a moment of this track goes.
     fn moved(&self, at: MediaTime) -> MediaTime {
         match &self.pace {
-            TrackPacing::FrameQueue(step) => step.moved(at),
-            TrackPacing::Sound(follow) => follow.moved(at),
+            TrackPacing::Video(pacing) => pacing.moved(at),
+            TrackPacing::Sound(lip_sync) => lip_sync.moved(at),
         }
     }
 

@@ -22,8 +22,8 @@
 //!          RawSink, blocks               RawSink, blocks        (encoders, in GStreamer's threads)
 //! ```
 //!
-//! Thread "scene" decides the start and waits for both mixers. A full queue blocks the thread that fills it, back to
-//! the inbox, which never blocks. The two mixers never wait for one another.
+//! Thread "compositor" decides the start and waits for both mixers. A full queue blocks the thread that fills it, back
+//! to the inbox, which never blocks. The two mixers never wait for one another.
 //!
 //! No clock is read anywhere. A picture is made once every track is known up to its time; being late means lag, held as
 //! encoded frames, and what is recorded does not depend on how busy the machine was. `policy` (pacing and lip sync,

@@ -95,7 +95,7 @@ impl StatsCounter {
         }
     }
 
-    /// The counters, and where the mixer that is behind the other stands.
+    /// The counters, and how far the picture mixer and the sound mixer have come.
     pub fn read(&self) -> (CompositorStats, Option<MediaTime>, Option<MediaTime>) {
         let state = lock(&self.state);
         (state.stats, state.picture_at, state.sound_at)

@@ -1,5 +1,7 @@
-//! H264 and H265 as RTP brings them (start codes) and as MP4 and FLV keep them (lengths, and a description in front:
-//! `avcC`, `hvcC`). Pure.
+//! H264 and H265 as RTP brings them (start codes) and as MP4 keeps them (lengths, and a description in front: `avcC`,
+//! `hvcC`). Pure.
+
+use crate::nal_unit::unescaped;
 
 /// The NAL units of an access unit.
 pub fn units(data: &[u8]) -> Vec<&[u8]> {
@@ -25,17 +27,24 @@ pub fn units(data: &[u8]) -> Vec<&[u8]> {
 
 /// The same access unit with lengths instead of start codes.
 pub fn with_lengths(data: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(data.len() + 16);
-    append_with_lengths(&mut out, units(data));
-    out
+    join(data, |_| true)
 }
 
-/// Appends NAL units, each behind its length of four bytes.
-pub fn append_with_lengths<'a>(out: &mut Vec<u8>, units: impl IntoIterator<Item = &'a [u8]>) {
+/// The same access unit of H264, with lengths and without what stands in front: `avc1` has the parameter sets in its
+/// description only (ISO/IEC 14496-15 5.4.2.1), and no delimiters.
+pub fn h264_samples(data: &[u8]) -> Vec<u8> {
+    join(data, |unit| !matches!(unit[0] & 0x1f, 7..=9))
+}
+
+fn join(data: &[u8], keep: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    let mut units = units(data);
+    units.retain(|unit| keep(unit));
+    let mut out = Vec::with_capacity(data.len() + units.len() * 4);
     for unit in units {
         out.extend_from_slice(&(unit.len() as u32).to_be_bytes());
         out.extend_from_slice(unit);
     }
+    out
 }
 
 /// `avcC` of a key frame that brings its parameter sets.
@@ -77,17 +86,6 @@ pub fn hevc_config(key_frame: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-fn unescaped(unit: &[u8]) -> Vec<u8> {
-    let mut out: Vec<u8> = Vec::with_capacity(unit.len());
-    for byte in unit {
-        if *byte == 3 && out.ends_with(&[0, 0]) {
-            continue;
-        }
-        out.push(*byte);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +94,7 @@ mod tests {
     fn start_codes_of_three_and_four_bytes_become_lengths() {
         let data = [0, 0, 0, 1, 0x67, 1, 2, 0, 0, 1, 0x68, 9, 0, 0, 0, 1, 0x65, 7, 7, 7];
         assert_eq!(units(&data), [&[0x67, 1, 2][..], &[0x68, 9], &[0x65, 7, 7, 7]]);
+        assert_eq!(h264_samples(&data), [0, 0, 0, 4, 0x65, 7, 7, 7]);
         assert_eq!(with_lengths(&data), [0, 0, 0, 3, 0x67, 1, 2, 0, 0, 0, 2, 0x68, 9, 0, 0, 0, 4, 0x65, 7, 7, 7]);
     }
 

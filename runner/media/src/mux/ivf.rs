@@ -3,10 +3,11 @@
 
 use spillway_ipc::{SpoolError, SpoolFile};
 
+use super::scale;
 use crate::track::Codec;
 
 /// Ticks of a second: RTP's video clock, so that time stamps lose nothing.
-const TICKS: u64 = 90_000;
+const TICKS: u32 = 90_000;
 
 /// AV1 temporal units in IVF begin with a delimiter, which RTP leaves out.
 const TEMPORAL_DELIMITER: [u8; 2] = [0x12, 0x00];
@@ -70,7 +71,7 @@ impl Ivf {
 }
 
 fn ticks(ns: u64) -> u64 {
-    ((u128::from(ns) * u128::from(TICKS) + 500_000_000) / 1_000_000_000) as u64
+    scale(ns, 1_000_000_000, TICKS)
 }
 
 fn header(codec: Codec, (width, height): (u32, u32)) -> [u8; 32] {
@@ -87,7 +88,7 @@ fn header(codec: Codec, (width, height): (u32, u32)) -> [u8; 32] {
     header[8..12].copy_from_slice(name);
     header[12..14].copy_from_slice(&(width as u16).to_le_bytes());
     header[14..16].copy_from_slice(&(height as u16).to_le_bytes());
-    header[16..20].copy_from_slice(&(TICKS as u32).to_le_bytes());
+    header[16..20].copy_from_slice(&TICKS.to_le_bytes());
     header[20..24].copy_from_slice(&1u32.to_le_bytes());
     header
 }

@@ -3,7 +3,7 @@
 
 mod ivf;
 mod mp4;
-pub(crate) mod annexb;
+mod annexb;
 mod spool_sink;
 
 use gstreamer as gst;
@@ -12,6 +12,8 @@ use spillway_plan::Container;
 pub use ivf::Ivf;
 pub use mp4::{Mp4, Mp4TrackKind};
 pub use spool_sink::SpoolSink;
+
+pub(crate) use annexb::{avc_config, h264_samples};
 
 use crate::element::{PipelineError, make};
 
@@ -27,4 +29,9 @@ pub(crate) fn muxer(container: Container) -> Result<gst::Element, PipelineError>
             Err(PipelineError::Build { message: "this container has its own muxer".into() })
         }
     }
+}
+
+/// A time in another unit, rounded: `from` and `to` are units a second.
+fn scale(value: u64, from: u64, to: u32) -> u64 {
+    ((u128::from(value) * u128::from(to) + u128::from(from / 2)) / u128::from(from)) as u64
 }

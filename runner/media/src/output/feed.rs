@@ -166,8 +166,7 @@ impl Mp4Output {
         }
         drop(state);
         let end = at_ns + buffer.duration().map_or(0, gst::ClockTime::nseconds);
-        self.progress.advance(kind, end);
-        self.progress.flow(&self.tell);
+        self.progress.advance(kind, end, &self.tell);
         Ok(())
     }
 
@@ -201,7 +200,7 @@ impl Mp4Output {
     }
 
     /// The end of an encoder's chain.
-    pub fn sink(self: &Arc<Self>, kind: MediaKind, index: usize, caps: &gst::Caps) -> gst::Element {
+    pub fn sink(self: &Arc<Self>, kind: MediaKind, index: usize) -> gst::Element {
         let (frames, ends) = (Arc::downgrade(self), Arc::downgrade(self));
         let callbacks = gst_app::AppSinkCallbacks::builder()
             .new_sample(move |sink| {
@@ -222,7 +221,7 @@ impl Mp4Output {
                 }
             })
             .build();
-        let sink = gst_app::AppSink::builder().caps(caps).sync(false).callbacks(callbacks).build();
+        let sink = gst_app::AppSink::builder().sync(false).callbacks(callbacks).build();
         sink.set_property("async", false);
         sink.upcast()
     }

@@ -82,10 +82,7 @@ pub(super) fn muxed(
             keep_first_caps(&pad);
         }
         let (progress, tell) = (progress.clone(), tell.clone());
-        watch_buffers(&out, move |end_ns| {
-            progress.advance(kind, end_ns);
-            progress.flow(&tell);
-        });
+        watch_buffers(&out, move |end_ns| progress.advance(kind, end_ns, &tell));
         feeds.set(kind, Feed::new(kind, appsrc));
     }
     Ok((FileWriter::Sink(sink), feeds))
@@ -101,37 +98,32 @@ pub(super) fn fragmented(
 ) -> Result<(FileWriter, Feeds), PipelineError> {
     let mut inputs = vec![];
     match &plan.video {
-        Some(VideoInputFormat::Raw { encoding, .. }) => {
-            let size = (encoding.width, encoding.height);
-            inputs.push((MediaKind::Video, Mp4TrackKind::Video { codec: Codec::H264, size }));
+        Some(raw @ VideoInputFormat::Raw { encoding, .. }) => {
+            let track = Mp4TrackKind::Video { codec: Codec::H264, size: (encoding.width, encoding.height) };
+            inputs.push((MediaKind::Video, track, Some(encode::video(raw)?)));
         }
         Some(VideoInputFormat::Copied { codec, size }) => {
-            inputs.push((MediaKind::Video, Mp4TrackKind::Video { codec: *codec, size: *size }));
+            inputs.push((MediaKind::Video, Mp4TrackKind::Video { codec: *codec, size: *size }, None));
         }
         None => {}
     }
     match &plan.audio {
-        Some(AudioInputFormat::Raw { codec: AudioCodec::Aac, frequency, .. }) => {
-            inputs.push((MediaKind::Audio, Mp4TrackKind::Aac { rate: *frequency }));
-        }
         Some(AudioInputFormat::Raw { codec: AudioCodec::Mp3, .. }) => return Err(build("MP3 does not go into an MP4")),
-        Some(_) => inputs.push((MediaKind::Audio, Mp4TrackKind::Opus)),
+        Some(raw @ AudioInputFormat::Raw { codec, frequency, .. }) => {
+            let aac = *codec == AudioCodec::Aac;
+            let track = if aac { Mp4TrackKind::Aac { rate: *frequency } } else { Mp4TrackKind::Opus };
+            inputs.push((MediaKind::Audio, track, Some(encode::audio(raw)?)));
+        }
+        Some(AudioInputFormat::Copied { .. }) => inputs.push((MediaKind::Audio, Mp4TrackKind::Opus, None)),
         None => {}
     }
-    let out = Mp4Output::new(file, &inputs, plan.fragment_ms, progress.clone(), tell.clone());
+    let tracks: Vec<_> = inputs.iter().map(|(kind, track, _)| (*kind, *track)).collect();
+    let out = Mp4Output::new(file, &tracks, plan.fragment_ms, progress.clone(), tell.clone());
     let mut feeds = Feeds::default();
-    for (index, (kind, _)) in inputs.into_iter().enumerate() {
-        let encoded = match kind {
-            MediaKind::Video => {
-                plan.video.as_ref().filter(|video| matches!(video, VideoInputFormat::Raw { .. })).map(encode::video)
-            }
-            MediaKind::Audio => {
-                plan.audio.as_ref().filter(|audio| matches!(audio, AudioInputFormat::Raw { .. })).map(encode::audio)
-            }
-        };
-        let feed = match encoded.transpose()? {
+    for (index, (kind, _, encoder)) in inputs.into_iter().enumerate() {
+        let feed = match encoder {
             Some((appsrc, chain)) => {
-                let sink = out.sink(kind, index, &gst::Caps::new_any());
+                let sink = out.sink(kind, index);
                 pipeline.add(&sink).map_err(build)?;
                 connect(pipeline, &appsrc, chain, &sink)?;
                 Feed::new(kind, appsrc)

@@ -68,13 +68,16 @@ impl PipelineProgress {
         }
     }
 
-    /// Another encoded frame is in the file, or on its way there; it ends at `end_ns`.
-    pub(super) fn advance(&self, kind: MediaKind, end_ns: u64) {
+    /// Another encoded frame is in the file, or on its way there; it ends at `end_ns`. The first one is told.
+    pub(super) fn advance(&self, kind: MediaKind, end_ns: u64, tell: &PipelineEventFn) {
         let stream = match kind {
             MediaKind::Video => &self.video_ns,
             MediaKind::Audio => &self.audio_ns,
         };
         stream.fetch_max(end_ns, Ordering::Relaxed);
+        if !self.flowing.swap(true, Ordering::Relaxed) {
+            tell(PipelineEvent::Flowing);
+        }
     }
 
     /// Waits for the end of the file, drained or broken; false when it did not come.
@@ -87,11 +90,5 @@ impl PipelineProgress {
     pub(super) fn finish(&self) {
         *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.over_now.notify_all();
-    }
-
-    pub(super) fn flow(&self, tell: &PipelineEventFn) {
-        if !self.flowing.swap(true, Ordering::Relaxed) {
-            tell(PipelineEvent::Flowing);
-        }
     }
 }

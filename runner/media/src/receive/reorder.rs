@@ -47,7 +47,7 @@ pub struct Reorder {
     next: Option<SeqNo>,
     /// Within the frame at the head: everything from `next` up to here is present.
     seen_to: SeqNo,
-    /// The packet before `next` ended a frame, or nothing was ever released before it.
+    /// The packet before `next` ended a frame.
     clean: bool,
     released_any: bool,
     began: Option<Duration>,
@@ -241,7 +241,7 @@ impl Reorder {
         None
     }
 
-    /// Before the first frame an earlier packet may still come and give the head of the line its beginning.
+    /// Before the first frame an earlier packet may still come: the beginning of what the oldest packet goes on with.
     fn earlier_until(&self, now: Duration) -> Option<Duration> {
         let until = self.began?.saturating_add(EARLIER_WAIT.min(self.reorder_wait));
         (!self.released_any && now < until).then_some(until)

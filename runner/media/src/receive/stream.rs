@@ -81,28 +81,28 @@ impl StreamReceiver {
     pub(super) fn next(&mut self, now: SourceTime) -> Option<StreamOutput> {
         loop {
             match self.reorder.next(now) {
-                ReorderOutput::Frame(packets) => {
-                    if let Some(made) = self.make(&packets, now) {
+                ReorderOutput::WaitUntil(_) | ReorderOutput::Empty => return None,
+                step => {
+                    if let Some(made) = self.step(step, now) {
                         return Some(made);
                     }
                 }
-                ReorderOutput::Lost(packets) => return Some(self.lost(packets, now)),
-                ReorderOutput::WaitUntil(_) | ReorderOutput::Empty => return None,
             }
         }
     }
 
     pub(super) fn flush(&mut self) -> Vec<StreamOutput> {
         let steps = self.reorder.flush();
-        let mut out = Vec::new();
-        for step in steps {
-            match step {
-                ReorderOutput::Frame(packets) => out.extend(self.make(&packets, SourceTime::MAX)),
-                ReorderOutput::Lost(packets) => out.push(self.lost(packets, SourceTime::MAX)),
-                ReorderOutput::WaitUntil(_) | ReorderOutput::Empty => {}
-            }
+        steps.into_iter().filter_map(|step| self.step(step, SourceTime::MAX)).collect()
+    }
+
+    /// `None`: nothing to say about it.
+    fn step(&mut self, step: ReorderOutput, now: SourceTime) -> Option<StreamOutput> {
+        match step {
+            ReorderOutput::Frame(packets) => self.make(&packets, now),
+            ReorderOutput::Lost(packets) => Some(self.lost(packets, now)),
+            ReorderOutput::WaitUntil(_) | ReorderOutput::Empty => None,
         }
-        out
     }
 
     fn lost(&mut self, packets: u64, now: SourceTime) -> StreamOutput {
@@ -137,16 +137,12 @@ impl StreamReceiver {
             UnitKind::Key { size } => (true, size),
             UnitKind::Delta => (false, None),
         };
-        if form.codec.is_video() {
-            if key {
-                self.key_needed_since = None;
-                self.torn = false;
-            } else if let Some(since) = self.key_needed_since {
-                self.key_needed_since = Some(since.min(now));
-                return Some(StreamOutput::Undecodable);
-            }
-        } else {
+        if key {
             self.key_needed_since = None;
+            self.torn = false;
+        } else if let Some(since) = self.key_needed_since {
+            self.key_needed_since = Some(since.min(now));
+            return Some(StreamOutput::Undecodable);
         }
         self.had_key = true;
         let data = if self.prefix.is_empty() {

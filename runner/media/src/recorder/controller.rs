@@ -143,7 +143,7 @@ impl RecorderController {
                 self.room_over(MediaEndReason::SourceClosed { message: "the room is over".into() })
             }
             RecorderInput::Pipeline(recorder, event) => self.on_pipeline(recorder, event),
-            RecorderInput::Compositor(recorder, event) => self.on_scene(recorder, event),
+            RecorderInput::Compositor(recorder, event) => self.on_compositor(recorder, event),
         }
     }
 
@@ -245,7 +245,7 @@ impl RecorderController {
         CONTINUE
     }
 
-    fn on_scene(&mut self, number: u32, event: CompositorEvent) -> Flow {
+    fn on_compositor(&mut self, number: u32, event: CompositorEvent) -> Flow {
         let Some(recorder) = self.recorder.as_mut().filter(|recorder| recorder.number == number) else {
             return CONTINUE;
         };
@@ -306,10 +306,11 @@ impl RecorderController {
         if media_ns > 0 {
             let _ = self.flowing();
         }
+        let drain_timeout = self.drain_timeout();
         if let Some(draining) = &mut self.draining {
             if draining.worked != worked {
                 draining.worked = worked;
-                draining.give_up_at = now + if self.orphan { ORPHAN_DRAIN_TIMEOUT } else { DRAIN_TIMEOUT };
+                draining.give_up_at = now + drain_timeout;
             } else if now >= draining.give_up_at {
                 warn!("the file did not finish draining");
                 return Flow::Break(MediaEndReason::Failed {

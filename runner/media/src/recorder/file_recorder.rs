@@ -152,7 +152,7 @@ impl FileRecorder {
                         Some(CopiedTrack::new(&track, first, PassthroughTarget::Feed(feed), beside_sound));
                 }
                 if let Some(audio) = feeds.audio {
-                    recorder.start_scene(plan, settings, None, Some(audio), StartRule::At(first.at))?;
+                    recorder.start_compositor(plan, settings, None, Some(audio), StartRule::At(first.at))?;
                 }
             }
             RecordingMode::Composed => {
@@ -160,13 +160,13 @@ impl FileRecorder {
                     Some(VideoPlan::Composed { .. }) | None => StartRule::Composite,
                     _ => StartRule::FirstMedium,
                 };
-                recorder.start_scene(plan, settings, feeds.video, feeds.audio, rule)?;
+                recorder.start_compositor(plan, settings, feeds.video, feeds.audio, rule)?;
             }
         }
         Ok(recorder)
     }
 
-    fn start_scene(
+    fn start_compositor(
         &mut self,
         plan: &EgressPlan,
         settings: &MediaSettings,
@@ -197,9 +197,9 @@ impl FileRecorder {
     /// When the file takes no more; see [`FileError::is_full`].
     pub fn take(&mut self, timed: &TimelineEvent) -> Result<TakeOutcome, FileError> {
         self.meter.take(timed);
-        let mut turn = TakeOutcome::Went;
+        let mut outcome = TakeOutcome::Went;
         match timed {
-            TimelineEvent::Joined { track, .. } if track.codec.is_video() => turn = self.joined(track),
+            TimelineEvent::Joined { track, .. } if track.codec.is_video() => outcome = self.joined(track),
             TimelineEvent::Frame(frame) => {
                 self.known_to = self.known_to.max(frame.at);
                 if self.next.as_ref().is_some_and(|next| next.id == frame.track) && frame.key {
@@ -210,7 +210,7 @@ impl FileRecorder {
                 {
                     copied.size = to;
                     copied.blackened = false;
-                    turn = TakeOutcome::Noted(format!(
+                    outcome = TakeOutcome::Noted(format!(
                         "the published picture changed from {}×{} to {}×{}; it is copied as it comes",
                         from.0, from.1, to.0, to.1
                     ));
@@ -229,12 +229,12 @@ impl FileRecorder {
             }
             _ => {}
         }
-        if turn != TakeOutcome::OtherCodec
+        if outcome != TakeOutcome::OtherCodec
             && let Some(compositor) = &self.compositor
         {
             compositor.take(timed.clone());
         }
-        Ok(turn)
+        Ok(outcome)
     }
 
     fn joined(&mut self, track: &Track) -> TakeOutcome {

@@ -188,5 +188,5 @@ pub fn plays_from_the_middle(path: &Path, mut points: RestartPoints, forgiven: u
             assert!(same + forgiven >= rest.len(), "{}: {same} of {}", path.display(), rest.len());
         }
     }
-    assert!(begun[0] < begun[2]);
+    assert!(begun[0] < begun[2], "{}: {begun:?} of {end}", path.display());
 }

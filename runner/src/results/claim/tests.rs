@@ -7,13 +7,9 @@ use std::time::Instant;
 
 use super::*;
 
-fn wanted(filename: &str) -> OutputPath {
-    OutputPath { filename: filename.to_owned(), location: PathBuf::new(), display: String::new() }
-}
-
 /// Where a kept claim of that name has landed, from `folder`, and what users are told it is called.
 fn landed(folder: &Path, root: &LocalRoot, name: &str) -> (String, String) {
-    let (place, mut claim) = claim(wanted(name), root).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let (place, mut claim) = claim(name, root).unwrap_or_else(|error| panic!("{name}: {error}"));
     claim.keep();
     assert_eq!(place.display, place.location.display().to_string());
     let real = fs::canonicalize(&place.location).unwrap();
@@ -81,7 +77,7 @@ fn below_a_root_every_name_lands_below_it() {
     ] {
         assert_eq!(landed(ground.folder.path(), &root, name), (place.to_owned(), filename.to_owned()), "{name}");
     }
-    let error = claim(wanted("link/z.mp4"), &root).unwrap_err();
+    let error = claim("link/z.mp4", &root).unwrap_err();
     assert!(matches!(&error, OutputError::Folder { path, .. } if *path == jail.join("link")), "{error}");
     assert!(error.to_string().contains("leads out of"), "{error}");
     ground.untouched();
@@ -116,11 +112,11 @@ fn what_is_no_file_is_refused_at_once() {
         (LocalRoot::starting_at("/"), "/dev/null", "a device"),
         (LocalRoot::confined("/dev"), "null", "a device"),
     ] {
-        let error = claim(wanted(name), &root).unwrap_err();
+        let error = claim(name, &root).unwrap_err();
         assert!(error.to_string().ends_with(&format!("is {what}")), "{error}");
     }
     for name in ["", "/"] {
-        assert!(claim(wanted(name), &LocalRoot::confined(ground.path("jail"))).is_err(), "{name:?}");
+        assert!(claim(name, &LocalRoot::confined(ground.path("jail"))).is_err(), "{name:?}");
     }
 }
 
@@ -133,7 +129,7 @@ fn many_at_once_get_a_file_each() {
             let (start, root) = (start.clone(), LocalRoot::confined(folder.path()));
             std::thread::spawn(move || {
                 start.wait();
-                claim(wanted("d/x.mp4"), &root).unwrap()
+                claim("d/x.mp4", &root).unwrap()
             })
         })
         .collect();
@@ -154,7 +150,7 @@ fn many_at_once_get_a_file_each() {
 fn a_claim_takes_away_its_own_file_only() {
     let folder = tempfile::tempdir().unwrap();
     let root = LocalRoot::confined(folder.path());
-    let (place, mut ours) = claim(wanted("a.mp4"), &root).unwrap();
+    let (place, mut ours) = claim("a.mp4", &root).unwrap();
     ours.keep();
     fs::rename(&place.location, folder.path().join("moved.mp4")).unwrap();
     fs::write(&place.location, "another's").unwrap();
@@ -169,7 +165,7 @@ fn a_claim_takes_away_its_own_file_only() {
 fn a_manifest_replaces_only_one_of_the_same_egress() {
     let folder = tempfile::tempdir().unwrap();
     let root = LocalRoot::confined(folder.path());
-    let (_, mut file) = claim(wanted("a.mp4"), &root).unwrap();
+    let (_, mut file) = claim("a.mp4", &root).unwrap();
     file.keep();
     let ours = |content: &[u8]| content == b"first attempt";
     assert_eq!(file.write_beside("EG.json", b"first attempt", ours).unwrap(), "EG.json");

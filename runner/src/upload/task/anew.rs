@@ -1,6 +1,7 @@
 //! An upload that another party has aborted (a life-cycle rule, MinIO's sweep after 24 h, an operator): what the spool
 //! still has becomes a new object, and the recording goes on there. Runs in the upload task.
 
+use std::io;
 use std::time::Duration;
 
 use spillway_storage::{StorageError, StorageErrorKind};
@@ -35,14 +36,10 @@ impl Uploader {
             return UploadFlow::Done;
         }
         warn!(%error, file = self.name, "another party has aborted the upload");
-        state.in_flight.shutdown().await;
+        self.forget_object(state).await;
         self.target.upload = None;
-        (state.beginning, state.completing, state.unanswered) = (false, false, false);
-        state.head = None;
         state.taken_away += 1;
-        state.outage = StoreOutage::new(&self.settings);
         let message = error.to_string();
-        let closed = state.machine.is_closed();
         if state.taken_away > MAX_TAKEN_AWAY {
             let why = format!("{message}; so were the {MAX_TAKEN_AWAY} before it");
             if self.can_change(state) {
@@ -59,19 +56,32 @@ impl Uploader {
         if let Err(why) = self.move_on(state, &message) {
             return self.lose(state, why).await;
         }
-        state.machine = self.machine();
-        state.stored.clear();
         self.give_back_beginning().await;
-        self.wrote(state);
-        if closed {
-            if let Err(error) = self.close_object(state).await {
-                return self.give_up(state, StorageErrorKind::Other, format!("Local upload failed: {error}")).await;
-            }
-            if !self.origin.is_whole() && state.machine.total() <= self.origin.head.len() as u64 {
-                return self.give_up(state, StorageErrorKind::Gone, message).await;
-            }
+        if let Err(error) = self.begin_from_spool(state).await {
+            return self.give_up(state, StorageErrorKind::Other, format!("Local upload failed: {error}")).await;
+        }
+        let only_head = !self.origin.is_whole() && state.machine.total() <= self.origin.head.len() as u64;
+        if state.machine.is_closed() && only_head {
+            return self.give_up(state, StorageErrorKind::Gone, message).await;
         }
         UploadFlow::Continue
+    }
+
+    /// The object will not be made: its requests end, and what was known of it and of its store counts no more.
+    pub(super) async fn forget_object(&self, state: &mut UploadTaskState) {
+        state.in_flight.shutdown().await;
+        (state.beginning, state.completing, state.unanswered) = (false, false, false);
+        state.head = None;
+        state.stored.clear();
+        state.outage = StoreOutage::new(&self.settings);
+    }
+
+    /// Begins the next object with what the spool has; a file that is as it will be ends that object too.
+    pub(super) async fn begin_from_spool(&mut self, state: &mut UploadTaskState) -> io::Result<()> {
+        let closed = state.machine.is_closed();
+        state.machine = self.machine();
+        self.wrote(state);
+        if closed { self.close_object(state).await } else { Ok(()) }
     }
 
     /// What lies before the object's beginning is not read again, the old first part above all. The head stays: with it
@@ -107,9 +117,8 @@ impl Uploader {
             let Some(origin) = origin else {
                 return Err(format!("{message}; the rest of {name} would not play by itself"));
             };
-            let samples: Vec<(u64, u64)> = state.samples.iter().copied().collect();
-            let lost_ns = media_at(&samples, self.origin.in_object(state.kept_from));
-            state.samples = samples
+            let lost_ns = media_at(&state.samples, self.origin.in_object(state.kept_from));
+            state.samples = std::mem::take(&mut state.samples)
                 .into_iter()
                 .map(|(at, ns)| (self.origin.in_file(at), ns.saturating_sub(lost_ns)))
                 .filter(|(at, _)| *at > origin.from)
@@ -121,7 +130,7 @@ impl Uploader {
             self.origin = origin;
             self.points.forget_offsets(0..self.origin.from);
             let (origin, filename, kept_from) = (self.origin.clone(), self.name.clone(), state.kept_from);
-            let media = state.samples.iter().copied().collect();
+            let media = state.samples.clone();
             self.checkpoint_writer.update(self.file, |file| {
                 file.started_at = file.started_at.map(|at| at.saturating_add_unsigned(lost_ns));
                 (file.filename, file.origin, file.kept_from, file.media) = (filename, origin, kept_from, media);

@@ -190,7 +190,7 @@ impl Uploader {
             left: state.left.clone(),
         };
         let every = state.samples.len().div_ceil(CHECKPOINT_SAMPLES).max(1);
-        let last = state.samples.back().copied();
+        let last = state.samples.last().copied();
         let media = state.samples.iter().copied().step_by(every).chain(last).collect();
         let kept_from = state.kept_from;
         self.checkpoint_writer.update(self.file, |file| {
@@ -204,11 +204,10 @@ impl Uploader {
     /// Tells the handle how far the upload is.
     fn publish(&self, state: &UploadTaskState) {
         let safe = state.machine.safe_to();
-        let last = state.samples.back().map_or(0, |(_, ns)| *ns);
-        let samples: Vec<(u64, u64)> = state.samples.iter().copied().collect();
+        let last = state.samples.last().map_or(0, |(_, ns)| *ns);
         let progress = UploadProgress {
             stored: safe,
-            behind_ms: last.saturating_sub(media_at(&samples, safe)) / 1_000_000,
+            behind_ms: last.saturating_sub(media_at(&state.samples, safe)) / 1_000_000,
             error: state.outage.message.clone(),
             name: self.name.clone(),
             notes: state.notes.clone(),

@@ -7,7 +7,7 @@ use spillway_storage::{StorageError, StorageErrorKind};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
-use super::state::{StoreOutage, UploadFlow, UploadTarget, UploadTaskState, Uploader};
+use super::state::{UploadFlow, UploadTarget, UploadTaskState, Uploader};
 use crate::upload::abort::abort;
 use crate::upload::candidates::candidates;
 use crate::upload::checkpoint::media_at;
@@ -17,6 +17,7 @@ use crate::upload::outcome::{StoredObject, UploadFailure};
 const LAST_OPERATIONS_TIMEOUT: Duration = Duration::from_secs(10);
 /// A refusal counts when it came so often in a row: new keys and policies take a moment to reach every server.
 const REFUSALS: u32 = 2;
+
 impl Uploader {
     /// A request failed: the store is tried again later, changed or given up.
     pub(super) async fn failed(&mut self, state: &mut UploadTaskState, error: StorageError) -> UploadFlow {
@@ -72,19 +73,13 @@ impl Uploader {
             return self.give_up(state, kind, message).await;
         };
         warn!(error = message, backup = backup.name(), "primary store given up, backup takes over");
-        state.in_flight.shutdown().await;
+        self.forget_object(state).await;
         state.left.extend(self.target.upload.take());
         let left = std::mem::replace(&mut self.target, UploadTarget { store: backup, upload: None });
         self.backup = Some(left.store);
         state.on_backup = true;
-        state.primary_error = message;
-        state.outage = StoreOutage::new(&self.settings);
-        (state.beginning, state.completing) = (false, false);
-        state.head = None;
-        let closed = state.machine.is_closed();
-        state.machine = self.machine();
-        self.wrote(state);
-        if closed && let Err(error) = self.close_object(state).await {
+        self.primary_error = message;
+        if let Err(error) = self.begin_from_spool(state).await {
             return self.give_up(state, StorageErrorKind::Other, format!("Local upload failed: {error}")).await;
         }
         self.save(state);
@@ -101,7 +96,7 @@ impl Uploader {
         warn!(error = message, ?kind, spool = %self.spool.path().display(), "upload given up");
         state.in_flight.shutdown().await;
         let message =
-            if state.on_backup { format!("primary: {}\nbackup: {message}", state.primary_error) } else { message };
+            if state.on_backup { format!("primary: {}\nbackup: {message}", self.primary_error) } else { message };
         let kept = timeout(LAST_OPERATIONS_TIMEOUT, self.keep_what_is_there(state)).await.ok().flatten();
         if kept.is_none() {
             self.abandon(state).await;
@@ -119,8 +114,7 @@ impl Uploader {
             match self.target.store.complete(upload, &parts, &self.meta).await {
                 Ok(stored) => {
                     let bytes = stored.bytes;
-                    let samples: Vec<(u64, u64)> = state.samples.iter().copied().collect();
-                    let media_ns = media_at(&samples, bytes);
+                    let media_ns = media_at(&state.samples, bytes);
                     return Some((self.kept(state, stored.location, bytes), media_ns));
                 }
                 Err(error) if error.kind == StorageErrorKind::Invalid => debug!(%error, "not these parts"),

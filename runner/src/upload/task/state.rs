@@ -1,11 +1,9 @@
 //! State of one upload task: what it was made with and what it knows. Nothing here waits or asks a store; the files beside
 //! it change the state.
 
-use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use spillway_ipc::restart::RestartPoints;
@@ -73,7 +71,7 @@ pub(in crate::upload) struct Uploader {
     pub target: UploadTarget,
     /// The other store; after the change the primary one.
     pub backup: Option<Arc<dyn Storage>>,
-    /// Not empty: the primary store refused at the start, and the target is the backup.
+    /// Why the primary store was given up. Not empty at the start: it refused then, and the target is the backup.
     pub primary_error: String,
     /// The file.
     pub spool: Arc<SpoolReader>,
@@ -107,8 +105,6 @@ pub(super) struct UploadTaskState {
     pub(super) in_flight: JoinSet<OperationResult>,
     pub(super) outage: StoreOutage,
     pub(super) on_backup: bool,
-    /// Why the primary store was given up.
-    pub(super) primary_error: String,
     /// Uploads at the primary store that are to be aborted in the end.
     pub(super) left: Vec<Upload>,
     pub(super) beginning: bool,
@@ -135,7 +131,7 @@ pub(super) struct UploadTaskState {
     /// The head as it was last read for sending.
     pub(super) head: Option<Bytes>,
     /// (bytes of the object, nanoseconds of media in them), ascending.
-    pub(super) samples: VecDeque<(u64, u64)>,
+    pub(super) samples: Vec<(u64, u64)>,
     pub(super) checkpointed_at: Instant,
     pub(super) closed_at: Option<Instant>,
     pub(super) finish: Option<oneshot::Sender<Result<StoredObject, UploadFailure>>>,
@@ -161,11 +157,7 @@ pub(super) struct StoreOutage {
 
 impl StoreOutage {
     pub(super) fn new(settings: &UploadSettings) -> Self {
-        let waits = RetrySchedule::new(
-            Duration::from_millis(settings.first_wait_ms),
-            Duration::from_millis(settings.longest_wait_ms),
-        );
-        Self { waits, until: None, since: None, refusals: 0, message: String::new() }
+        Self { waits: settings.waits(), until: None, since: None, refusals: 0, message: String::new() }
     }
 
     /// No request for a while, each time for longer.
@@ -181,7 +173,6 @@ impl UploadTaskState {
             in_flight: JoinSet::new(),
             outage: StoreOutage::new(&uploader.settings),
             on_backup: !uploader.primary_error.is_empty(),
-            primary_error: uploader.primary_error.clone(),
             left: vec![],
             beginning: false,
             completing: false,
@@ -196,7 +187,7 @@ impl UploadTaskState {
             used: 0,
             full_reported: false,
             head: None,
-            samples: VecDeque::new(),
+            samples: vec![],
             checkpointed_at: Instant::now(),
             closed_at: None,
             finish: None,

@@ -32,7 +32,7 @@ struct ThrottledLink {
     bits_per_second: u64,
     flying: AtomicU64,
     heaviest: AtomicU64,
-    /// Its keys may only write, and its first answer to `complete` is lost.
+    /// Its keys may only write, its first answer to `complete` is lost, and then it knows no such upload.
     write_only: bool,
     completions: AtomicU64,
 }
@@ -80,7 +80,9 @@ impl Storage for ThrottledLink {
         let done = self.inner.complete(upload, parts, meta).await;
         match (self.write_only, before) {
             (true, 0) => done.and(Err(StorageError::new(StorageErrorKind::Busy, self.name(), "complete", "no answer"))),
-            (true, _) => Err(StorageError::new(StorageErrorKind::Gone, self.name(), "complete", "NoSuchUpload")),
+            (true, _) => {
+                done.and(Err(StorageError::new(StorageErrorKind::Gone, self.name(), "complete", "NoSuchUpload")))
+            }
             (false, _) => done,
         }
     }
@@ -161,15 +163,19 @@ impl UploadLab {
     fn with(bits_per_second: u64, link: u64, setting: Setting) -> Self {
         let ram = RamStorage::new();
         let fault_mode = Unreliable::new(Arc::new(ram.clone()));
-        let link = Arc::new(ThrottledLink {
-            inner: fault_mode.clone(),
-            bits_per_second: link,
-            flying: AtomicU64::new(0),
-            heaviest: AtomicU64::new(0),
-            write_only: setting.write_only,
-            completions: AtomicU64::new(0),
-        });
+        let throttled = |inner: &Unreliable| {
+            Arc::new(ThrottledLink {
+                inner: inner.clone(),
+                bits_per_second: link,
+                flying: AtomicU64::new(0),
+                heaviest: AtomicU64::new(0),
+                write_only: setting.write_only,
+                completions: AtomicU64::new(0),
+            })
+        };
         let backup = RamStorage::new();
+        let behind = Unreliable::new(Arc::new(backup.clone()));
+        let (link, second) = (throttled(&fault_mode), throttled(&behind));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("0.mp4");
         let file = std::fs::File::create(&path).unwrap();
@@ -190,7 +196,7 @@ impl UploadLab {
             head: 48,
             bits_per_second: Some(bits_per_second),
             target: UploadTarget { store: link.clone(), upload: None },
-            backup: setting.backup.then(|| Arc::new(backup.clone()) as Arc<dyn Storage>),
+            backup: setting.backup.then_some(second as Arc<dyn Storage>),
             primary_error: String::new(),
             spool: spool.clone(),
             spool_cap: setting.spool_cap,
@@ -534,4 +540,25 @@ async fn a_completion_without_an_answer_is_believed_where_keys_may_not_look() {
     assert_eq!(lab.ram.keys(), ["a.mp4"]);
     let notes = lab.progress.borrow().notes.clone();
     assert!(notes.len() == 1 && notes[0].contains("may not look"), "{notes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_completion_that_the_primary_did_not_answer_says_nothing_of_the_backup() {
+    let lab = UploadLab::with(1_000_000, 20_000_000, Setting { write_only: true, backup: true, ..MP4 });
+    lab.record(MINUTE).await;
+    let meanwhile = async {
+        while lab.link.completions.load(Ordering::Relaxed) == 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        lab.fault_mode.set_fault_mode(FaultMode::Down);
+        while lab.backup.open_uploads() == 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        lab.backup.sweep();
+    };
+    let ((result, _), ()) = tokio::join!(lab.finish(), meanwhile);
+    let kept = result.unwrap();
+    assert!(kept.used_backup && lab.backup.counts().begun == 2, "{kept:?}");
+    assert_eq!(lab.backup.object("a.mp4").unwrap().len() as u64, lab.file.lock().unwrap().1, "begun again, whole");
+    assert_eq!((lab.backup.keys().len(), lab.backup.open_uploads()), (1, 0));
 }

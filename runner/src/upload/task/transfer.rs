@@ -33,16 +33,15 @@ impl Uploader {
         }
         let sealed_to = if self.origin.is_whole() { sealed_to } else { self.walked(sealed_to) };
         let media_ns = media_ns.saturating_sub(state.skipped_ns);
-        if state.samples.back().is_none_or(|(end, _)| *end < sealed_to) {
-            state.samples.push_back((sealed_to, media_ns));
+        if state.samples.last().is_none_or(|(end, _)| *end < sealed_to) {
+            state.samples.push((sealed_to, media_ns));
             let safe = state.machine.safe_to();
             // Another object would begin at `kept_from`: how much media is before that has to be known.
             let given_back = state.kept_from > self.origin.from;
             let measured = if given_back { safe.min(self.origin.in_object(state.kept_from)) } else { safe };
             // One at or before it, to measure from.
-            while state.samples.get(1).is_some_and(|(end, _)| *end <= measured) {
-                state.samples.pop_front();
-            }
+            let known = state.samples.partition_point(|(end, _)| *end <= measured);
+            state.samples.drain(..known.saturating_sub(1));
             if state.samples.len() > MAX_SAMPLES {
                 let mut odd = false;
                 state.samples.retain(|_| {
@@ -57,16 +56,15 @@ impl Uploader {
         }
         state.used = self.spool.used().unwrap_or(0);
         let used = state.used;
-        let full = if state.lost.is_some() {
-            state.lost.clone()
-        } else if state.machine.is_exhausted() {
-            Some(format!("{} takes no more parts of one object", self.target.store.name()))
-        } else {
+        let full = state.lost.clone().or_else(|| {
+            if state.machine.is_exhausted() {
+                return Some(format!("{} takes no more parts of one object", self.target.store.name()));
+            }
             (used >= self.spool_cap).then(|| {
                 let why = if state.outage.message.is_empty() { "the store is too slow" } else { &state.outage.message };
                 format!("{} MB wait to be uploaded and the spool holds no more: {why}", used >> 20)
             })
-        };
+        });
         if let Some(message) = full {
             warn!(reason = message, "recording has to end");
             // The session reads its inbox at all times; if it is full just now, the next tick tries again.

@@ -32,7 +32,7 @@ impl Docker {
         if there.answers() { Ok(there) } else { Self::own(cache).context("no Docker answers") }
     }
 
-    /// One that nobody else uses, for as long as this is kept.
+    /// One that no other process uses, for as long as this is kept.
     pub fn own(cache: &Cache) -> Result<Self> {
         ensure!(is_root(), "only root may start a Docker daemon");
         let folder = cache.at("docker");
@@ -141,7 +141,7 @@ fn is_root() -> bool {
 fn lay_out(program: &str, root: &Path) -> Result<()> {
     let linked = Command::new("ldd").arg(program).output().context("ask what a program is linked with")?;
     let linked = String::from_utf8_lossy(&linked.stdout).into_owned();
-    for file in linked.split_whitespace().filter(|note| note.starts_with('/')).chain([program]) {
+    for file in linked.split_whitespace().filter(|field| field.starts_with('/')).chain([program]) {
         let to = root.join(file.trim_start_matches('/'));
         std::fs::create_dir_all(to.parent().context("a file lies in a folder")?).context("make a folder")?;
         std::fs::copy(file, &to).with_context(|| format!("copy {file}"))?;

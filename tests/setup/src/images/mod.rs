@@ -143,7 +143,7 @@ fn runner_of_tests(docker: &Docker, cache: &Cache) -> Result<PathBuf> {
     let (image, out) = (&IMAGES[0], cache.at("images").join("dev"));
     make(docker, image, &checkout()?, &cache.target().join("debug"), &out, cache)?;
     let archive = out.join(format!("{}.tar", image.name));
-    // Whoever loads it meanwhile has the one before.
+    // A process that loads it meanwhile has the one before.
     let growing = archive.with_extension("growing");
     docker.said(&["save", "--output", &growing.to_string_lossy(), &format!("{}:latest", image.name)])?;
     std::fs::rename(&growing, &archive).context("put the archive in its place")?;
@@ -175,7 +175,7 @@ fn make(docker: &Docker, image: &Image, root: &Path, built: &Path, out: &Path, c
 /// The image as a file beside its list of contents, and how large it is.
 fn stored(docker: &Docker, image: &str, out: &Path) -> Result<String> {
     let archive = out.join(format!("{image}.tar.gz"));
-    // Whoever loads it meanwhile has the one before.
+    // A process that loads it meanwhile has the one before.
     let growing = archive.with_extension("growing");
     let mut save = docker
         .command()

@@ -30,7 +30,7 @@ pub fn lay(plate: &Path, image: &Image, root: &Path, built: &Path, cache: &Cache
         named.read(&root.join(folder))?;
         ensure!(!named.must.is_empty(), "{folder} makes no GStreamer element");
         for (file, names) in [("must", &named.must), ("names", &named.names)] {
-            let text: String = names.iter().map(|note| format!("{note}\n")).collect();
+            let text: String = names.iter().map(|name| format!("{name}\n")).collect();
             std::fs::write(plate.join(file), text).with_context(|| format!("write {file}"))?;
         }
     }
@@ -46,7 +46,7 @@ pub fn lay(plate: &Path, image: &Image, root: &Path, built: &Path, cache: &Cache
     std::fs::write(plate.join("rust.json"), components).context("write rust.json")
 }
 
-/// Words in quotes: those that are surely elements, and those that may be.
+/// String literals of the source: those that are surely elements, and those that may be.
 #[derive(Default)]
 struct Named {
     must: BTreeSet<String>,
@@ -74,15 +74,15 @@ impl Named {
             let pieces: Vec<&str> = line.split('"').collect();
             // Between the first and second quote, the third and fourth, …
             for at in (1..pieces.len()).step_by(2) {
-                let note = pieces[at];
+                let literal = pieces[at];
                 let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-                if note.len() < 3 || !note.chars().all(plain) {
+                if literal.len() < 3 || !literal.chars().all(plain) {
                     continue;
                 }
                 if pieces[at - 1].ends_with("make(") {
-                    self.must.insert(note.to_owned());
+                    self.must.insert(literal.to_owned());
                 } else {
-                    self.names.insert(note.to_owned());
+                    self.names.insert(literal.to_owned());
                 }
             }
         }
@@ -94,13 +94,13 @@ fn components(tree: &str) -> String {
     let mut parts = BTreeSet::new();
     for line in tree.lines() {
         let Some((package, license)) = line.split_once('|') else { continue };
-        let mut names = package.split_whitespace();
-        let (Some(name), Some(version)) = (names.next(), names.next().and_then(|note| note.strip_prefix('v'))) else {
+        let mut fields = package.split_whitespace();
+        let (Some(name), Some(version)) = (fields.next(), fields.next().and_then(|text| text.strip_prefix('v'))) else {
             continue;
         };
         let mut part = format!(r#"{{"type":"library","name":"{name}","version":"{version}""#);
         // What lies in a folder is ours and in no registry.
-        if names.next().is_none_or(|place| place == "(proc-macro)") {
+        if fields.next().is_none_or(|place| place == "(proc-macro)") {
             let _ = write!(part, r#","purl":"pkg:cargo/{name}@{version}""#);
         }
         if !license.is_empty() {

@@ -64,12 +64,8 @@ pub async fn measure(live: usize) -> Result<Watching> {
     });
     let storage = "storage: { s3: { bucket: b, region: r, access_key: k, secret: s } }";
     let config = format!(
-        "redis: {{ address: \"{}\" }}\napi_key: {}\napi_secret: {}\nws_url: {}\ncores: 100000\nqueue: 2000\nstack: stage\n\
-         ticket_key: \"{KEY}\"\n{storage}\ntargets: [{target}]\n",
-        servers.redis_address,
-        servers.api.key,
-        servers.api.secret,
-        servers.api.ws_url(),
+        "{}cores: 100000\nqueue: 2000\nstack: stage\nticket_key: \"{KEY}\"\n{storage}\ntargets: [{target}]\n",
+        servers.connections(),
     );
     let begun = Instant::now();
     let dispatcher = servers.dispatcher_from("dispatcher", &config).await?;

@@ -170,10 +170,6 @@ impl Vendor for Ecs {
             _ => Some("passing"),
         }
     }
-
-    fn script(&self, operation: &str, faults: &[Option<CloudFault>]) {
-        self.faults().script(operation, faults.iter().copied());
-    }
 }
 
 impl CloudApi for Region {

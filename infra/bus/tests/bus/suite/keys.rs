@@ -80,6 +80,9 @@ pub async fn a_finished_record_is_not_live_and_goes_away(fixture: &impl Fixture)
     registry.finish(&id("EG_a"), Duration::from_secs(60)).await.unwrap();
     registry.forget(&id("EG_c")).await.unwrap();
     assert_eq!(live().await, ["EG_b"]);
+    for (name, is_live) in [("EG_a", false), ("EG_b", true), ("EG_c", false)] {
+        assert_eq!(registry.is_live(&id(name)).await.unwrap(), is_live, "{name}");
+    }
     assert!(registry.get(&id("EG_a")).await.unwrap().is_some(), "it still answers");
     assert!(registry.get(&id("EG_c")).await.unwrap().is_none());
     registry.finish(&id("EG_a"), Duration::from_millis(1)).await.unwrap();

@@ -28,6 +28,8 @@ pub struct Backlog {
     peak: AtomicU64,
     refused: AtomicU64,
     spill: Mutex<SpillFile>,
+    /// Asked for with every frame, so not under the lock that is held while the disk works.
+    trouble: Mutex<Option<String>>,
 }
 
 /// What the backlog holds, in bytes, and how many frames found no place.
@@ -61,7 +63,8 @@ impl Backlog {
             spilled: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-            spill: Mutex::new(SpillFile { dir, file: None, end: 0, outstanding: 0, trouble: None }),
+            spill: Mutex::new(SpillFile { dir, file: None, end: 0, outstanding: 0 }),
+            trouble: Mutex::default(),
         }
     }
 
@@ -72,6 +75,7 @@ impl Backlog {
             Some(self.in_memory(data))
         } else {
             let written = lock(&self.spill).write(&data);
+            let written = self.done("the backlog could not be spilled to disk", written);
             match (written, worth) {
                 (Some(offset), _) => {
                     self.spilled.fetch_add(len, Relaxed);
@@ -97,7 +101,8 @@ impl Backlog {
             }
             BacklogEntry::Spilled { offset, len } => {
                 self.spilled.fetch_sub(len, Relaxed);
-                let data = lock(&self.spill).read(offset, len);
+                let read = lock(&self.spill).read(offset, len);
+                let data = self.done("the spilled backlog could not be read", read);
                 if data.is_none() {
                     self.refused.fetch_add(1, Relaxed);
                 }
@@ -118,7 +123,7 @@ impl Backlog {
 
     /// What went wrong with the disk since the last call.
     pub fn trouble(&self) -> Option<String> {
-        lock(&self.spill).trouble.take()
+        lock(&self.trouble).take()
     }
 
     /// Counters at this moment.
@@ -129,6 +134,14 @@ impl Backlog {
             peak: self.peak.load(Relaxed),
             refused_frames: self.refused.load(Relaxed),
         }
+    }
+
+    /// Keeps a failure for [`Backlog::trouble`].
+    fn done<T>(&self, failure: &str, result: io::Result<Option<T>>) -> Option<T> {
+        result.unwrap_or_else(|error| {
+            *lock(&self.trouble) = Some(format!("{failure}: {}", chain(&error)));
+            None
+        })
     }
 
     fn in_memory(&self, data: Bytes) -> BacklogEntry {
@@ -143,21 +156,11 @@ struct SpillFile {
     end: u64,
     /// Bytes written and not yet read back; at zero the file starts anew.
     outstanding: u64,
-    trouble: Option<String>,
 }
 
 impl SpillFile {
-    fn write(&mut self, data: &[u8]) -> Option<u64> {
-        match self.try_write(data) {
-            Ok(offset) => offset,
-            Err(error) => {
-                self.trouble = Some(format!("the backlog could not be spilled to disk: {}", chain(&error)));
-                None
-            }
-        }
-    }
-
-    fn try_write(&mut self, data: &[u8]) -> io::Result<Option<u64>> {
+    /// Where it stands; `None` without a place to spill to.
+    fn write(&mut self, data: &[u8]) -> io::Result<Option<u64>> {
         let Some(dir) = &self.dir else { return Ok(None) };
         let file = match &self.file {
             Some(file) => file,
@@ -170,22 +173,18 @@ impl SpillFile {
         Ok(Some(offset))
     }
 
-    fn read(&mut self, offset: u64, len: u64) -> Option<Vec<u8>> {
-        let mut data = vec![0; usize::try_from(len).ok()?];
-        let read = self.file.as_ref()?.read_exact_at(&mut data, offset);
+    /// `None`: nothing was written.
+    fn read(&mut self, offset: u64, len: u64) -> io::Result<Option<Vec<u8>>> {
+        let (Some(file), Ok(length)) = (&self.file, usize::try_from(len)) else { return Ok(None) };
+        let mut data = vec![0; length];
+        let read = file.read_exact_at(&mut data, offset);
         self.outstanding = self.outstanding.saturating_sub(len);
         if self.outstanding == 0 {
             self.end = 0;
             // The bytes are worth nothing any more; a file that stays long is only a waste.
-            let _ = self.file.as_ref()?.set_len(0);
+            let _ = file.set_len(0);
         }
-        match read {
-            Ok(()) => Some(data),
-            Err(error) => {
-                self.trouble = Some(format!("the spilled backlog could not be read: {}", chain(&error)));
-                None
-            }
-        }
+        read.map(|()| Some(data))
     }
 }
 

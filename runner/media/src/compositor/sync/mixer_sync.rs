@@ -80,17 +80,14 @@ impl<T> Default for TimeOrdered<T> {
 }
 
 impl<T> TimeOrdered<T> {
-    fn put(&mut self, at: MediaTime, video_event: T) {
+    fn put(&mut self, at: MediaTime, item: T) {
         self.count += 1;
-        self.waiting.insert((at, self.count), video_event);
+        self.waiting.insert((at, self.count), item);
     }
 
     fn take_to(&mut self, at: MediaTime) -> Vec<(MediaTime, T)> {
         let later = self.waiting.split_off(&(at, u64::MAX));
-        std::mem::replace(&mut self.waiting, later)
-            .into_iter()
-            .map(|((at, _), video_event)| (at, video_event))
-            .collect()
+        std::mem::replace(&mut self.waiting, later).into_iter().map(|((at, _), item)| (at, item)).collect()
     }
 }
 
@@ -179,7 +176,7 @@ impl MixerSync {
         lock(&self.state).watermark.ns_since(at)
     }
 
-    /// For the mixer that does not decide. `None`: it ended before it began.
+    /// For both mixers. `None`: it ended before it began.
     pub fn wait_for_start(&self) -> Option<MediaTime> {
         let mut state = lock(&self.state);
         while state.start.is_none() && !state.given_up {
@@ -188,7 +185,7 @@ impl MixerSync {
         state.start.filter(|_| !state.given_up)
     }
 
-    /// For one mixer, in its own thread: decides when the recording begins. `None`: it ended before it began.
+    /// For the compositor's own thread: decides when the recording begins. `None`: it ended before it began.
     pub fn decide_start(&self) -> Option<MediaTime> {
         let start = self.find_start();
         let mut state = lock(&self.state);

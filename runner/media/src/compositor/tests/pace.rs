@@ -70,7 +70,7 @@ fn overload_skips_every_second_picture_and_never_sound() {
 }
 
 #[test]
-fn nobody_waits_for_a_scene_that_is_dropped_or_whose_feed_is_closed() {
+fn nobody_waits_for_a_compositor_that_is_dropped_or_whose_feed_is_closed() {
     let (script, end) = busy_room(2);
     for end_before in [ms(0), ms(0)] {
         let made = make(options(tiles(LayoutShape::Grid)), Vec::new(), end_before);

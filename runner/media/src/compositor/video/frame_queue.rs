@@ -44,7 +44,7 @@ struct FrameQueueState {
 }
 
 impl FrameQueueState {
-    /// Turns cost nothing, so only pictures count.
+    /// A mute and the end cost nothing, so only pictures count.
     fn is_full(&self) -> bool {
         self.waiting.iter().filter(|queued| matches!(queued, QueuedFrame::Frame(_))).count() >= AHEAD
     }

@@ -234,7 +234,7 @@ impl VideoMixer {
                 *current = Some(picture);
                 input.changed = true;
             }
-            let old = current.as_ref().is_some_and(|queued| at.ns_since(queued.at) > self.options.hold_ns);
+            let old = current.as_ref().is_some_and(|picture| at.ns_since(picture.at) > self.options.hold_ns);
             if old && !input.is_screen() {
                 input.current = None;
             }

@@ -14,7 +14,7 @@ mod boxes;
 
 use spillway_ipc::{SpoolError, SpoolFile};
 
-use super::annexb;
+use super::{annexb, scale};
 use crate::track::Codec;
 use boxes::{SampleFormat, boxed, full, u32, u64};
 
@@ -87,9 +87,8 @@ pub struct Mp4 {
     tracks: Vec<Mp4Track>,
     fragment_ns: u64,
     next_fragment_ns: u64,
-    /// Begin of the open fragment and newest time seen.
+    /// Begin of the open fragment.
     since_ns: Option<u64>,
-    newest_ns: u64,
     described: bool,
     fragments: u32,
 }
@@ -99,16 +98,7 @@ impl Mp4 {
     pub fn open(file: SpoolFile, kinds: &[Mp4TrackKind], fragment_ns: u64) -> Self {
         let tracks = kinds.iter().map(|kind| Mp4Track::new(*kind)).collect();
         let next_fragment_ns = FIRST_FRAGMENT_NS.min(fragment_ns);
-        Self {
-            file,
-            tracks,
-            fragment_ns,
-            next_fragment_ns,
-            since_ns: None,
-            newest_ns: 0,
-            described: false,
-            fragments: 0,
-        }
+        Self { file, tracks, fragment_ns, next_fragment_ns, since_ns: None, described: false, fragments: 0 }
     }
 
     /// `at_ns` since the beginning of the file. Pictures before the first key frame are dropped: nothing can show them.
@@ -121,15 +111,13 @@ impl Mp4 {
         if !track.take(at_ns, key, data) {
             return Ok(());
         }
-        let keyframe = track.is_video() && key;
-        let (sound, waits_ns) = (!track.is_video(), track.waits_ns());
-        self.newest_ns = self.newest_ns.max(at_ns);
+        let (video, waits_ns) = (track.is_video(), track.waits_ns());
         let since = *self.since_ns.get_or_insert(at_ns);
-        let due = if keyframe {
+        let due = if video && key {
             // By the track's own time: a busy encoder's pictures come seconds behind the sound.
             waits_ns >= MIN_FRAGMENT_NS
         } else {
-            at_ns.saturating_sub(since) >= self.next_fragment_ns && !(sound && self.awaits_video(since))
+            at_ns.saturating_sub(since) >= self.next_fragment_ns && (video || !self.awaits_video(at_ns, since))
         };
         if due && self.tracks.iter().all(|track| track.format.is_some()) {
             self.fragment(Some(at_ns))?;
@@ -160,8 +148,8 @@ impl Mp4 {
 
     /// Sound that comes first would end the fragment one picture before a keyframe that is on its way. Video that stands
     /// still is not waited for.
-    fn awaits_video(&self, since_ns: u64) -> bool {
-        self.newest_ns < since_ns + self.next_fragment_ns * 3 / 2
+    fn awaits_video(&self, at_ns: u64, since_ns: u64) -> bool {
+        at_ns < since_ns + self.next_fragment_ns * 3 / 2
             && self.tracks.iter().any(|track| track.is_video() && track.waiting.len() > 1)
     }
 
@@ -176,9 +164,9 @@ impl Mp4 {
             self.file.append(&front)?;
             self.described = true;
         }
-        let (newest, standstill) = (self.newest_ns, self.fragment_ns);
+        let standstill_ns = self.fragment_ns;
         let parts: Vec<(Vec<PendingSample>, u64)> =
-            self.tracks.iter_mut().map(|track| track.part(newest, standstill, cut_ns)).collect();
+            self.tracks.iter_mut().map(|track| track.part(standstill_ns, cut_ns)).collect();
         if parts.iter().all(|(samples, _)| samples.is_empty()) {
             return Ok(());
         }
@@ -210,11 +198,11 @@ impl Mp4 {
         Ok(())
     }
 
+    /// `fragmented`: before the first fragment, when no sample is known and everything about samples is empty.
     fn moov(&self, out: &mut Vec<u8>, fragmented: bool) {
         let duration = self.tracks.iter().map(|track| track.end_in(TIMESCALE)).max().unwrap_or(0);
         boxed(out, b"moov", |out| {
-            let queued = if fragmented { 0 } else { duration };
-            boxes::mvhd(out, TIMESCALE, queued, self.tracks.len() as u32 + 1);
+            boxes::mvhd(out, TIMESCALE, duration, self.tracks.len() as u32 + 1);
             for (index, track) in self.tracks.iter().enumerate() {
                 track.trak(out, index as u32 + 1, fragmented);
             }
@@ -310,7 +298,7 @@ impl Mp4Track {
     }
 
     /// What goes into this fragment, and where its last sample ends.
-    fn part(&mut self, newest_ns: u64, standstill_ns: u64, cut_ns: Option<u64>) -> (Vec<PendingSample>, u64) {
+    fn part(&mut self, standstill_ns: u64, cut_ns: Option<u64>) -> (Vec<PendingSample>, u64) {
         let in_track = |ns: u64| scale(ns, 1_000_000_000, self.timescale);
         let Some(waiting) = self.waiting.last().map(|sample| sample.at) else { return (vec![], 0) };
         let Some(cut) = cut_ns.map(in_track) else {
@@ -318,9 +306,8 @@ impl Mp4Track {
             return (std::mem::take(&mut self.waiting), waiting + usual);
         };
         // A track that stands still: its last sample is shown until something comes.
-        let newest = in_track(newest_ns);
-        if newest >= waiting + in_track(standstill_ns) {
-            return (std::mem::take(&mut self.waiting), newest);
+        if cut >= waiting + in_track(standstill_ns) {
+            return (std::mem::take(&mut self.waiting), cut);
         }
         let before = self.waiting.partition_point(|sample| sample.at < cut).min(self.waiting.len() - 1);
         let rest = self.waiting.split_off(before);
@@ -328,14 +315,15 @@ impl Mp4Track {
         (std::mem::replace(&mut self.waiting, rest), until)
     }
 
-    /// Duration of a sample that none follows.
+    /// Duration of a sample that none follows: a picture's is that of the one before.
     fn usual(&self) -> u64 {
         match self.kind {
             Mp4TrackKind::Aac { .. } => 1024,
             Mp4TrackKind::Opus => 960,
             Mp4TrackKind::Video { .. } => {
-                let mut times = self.waiting.iter().rev().map(|sample| sample.at);
-                let (last, before) = (times.next(), times.next().or(self.written.last().map(|sample| sample.at)));
+                let written = self.written.iter().rev().map(|sample| sample.at);
+                let mut times = self.waiting.iter().rev().map(|sample| sample.at).chain(written);
+                let (last, before) = (times.next(), times.next());
                 last.zip(before)
                     .map_or(u64::from(self.timescale) / 30, |(last, before)| last.saturating_sub(before).max(1))
             }
@@ -355,14 +343,7 @@ impl Mp4Track {
     }
 
     fn durations(&self) -> impl Iterator<Item = u32> {
-        let usual = match self.kind {
-            Mp4TrackKind::Aac { .. } => 1024,
-            Mp4TrackKind::Opus => 960,
-            Mp4TrackKind::Video { .. } => match self.written.as_slice() {
-                [.., before, last] => (last.at - before.at) as u32,
-                _ => self.timescale / 30,
-            },
-        };
+        let usual = self.usual() as u32;
         let nexts = self.written.iter().skip(1).map(Some).chain([None]);
         self.written
             .iter()
@@ -382,8 +363,7 @@ impl Mp4Track {
             SampleFormat::H264 { size, .. } | SampleFormat::H265 { size, .. } => Some(*size),
             SampleFormat::Aac { .. } | SampleFormat::Opus { .. } => None,
         };
-        let (movie, media) =
-            if fragmented { (0, 0) } else { (self.end_in(TIMESCALE), self.durations().map(u64::from).sum()) };
+        let (movie, media): (u64, u64) = (self.end_in(TIMESCALE), self.durations().map(u64::from).sum());
         boxed(out, b"trak", |out| {
             boxes::tkhd(out, track, movie, size);
             if !fragmented {
@@ -422,16 +402,12 @@ impl Mp4Track {
     }
 
     fn tables(&self, out: &mut Vec<u8>, fragmented: bool, video: bool) {
-        let samples: &[WrittenSample] = if fragmented { &[] } else { &self.written };
-        let chunks: &[Mp4Chunk] = if fragmented { &[] } else { &self.chunks };
         full(out, b"stts", 0, 0, |out| {
             let mut runs: Vec<(u32, u32)> = vec![];
-            if !fragmented {
-                for duration in self.durations() {
-                    match runs.last_mut() {
-                        Some((count, same)) if *same == duration => *count += 1,
-                        _ => runs.push((1, duration)),
-                    }
+            for duration in self.durations() {
+                match runs.last_mut() {
+                    Some((count, same)) if *same == duration => *count += 1,
+                    _ => runs.push((1, duration)),
                 }
             }
             u32(out, runs.len() as u32);
@@ -443,14 +419,14 @@ impl Mp4Track {
         if video && !fragmented {
             full(out, b"stss", 0, 0, |out| {
                 let keys: Vec<u32> =
-                    samples.iter().zip(1..).filter(|(sample, _)| sample.key).map(|(_, number)| number).collect();
+                    self.written.iter().zip(1..).filter(|(sample, _)| sample.key).map(|(_, number)| number).collect();
                 u32(out, keys.len() as u32);
                 keys.iter().for_each(|number| u32(out, *number));
             });
         }
         full(out, b"stsc", 0, 0, |out| {
             let mut runs: Vec<(u32, u32)> = vec![];
-            for (chunk, number) in chunks.iter().zip(1..) {
+            for (chunk, number) in self.chunks.iter().zip(1..) {
                 if runs.last().is_none_or(|(_, same)| *same != chunk.samples) {
                     runs.push((number, chunk.samples));
                 }
@@ -464,12 +440,12 @@ impl Mp4Track {
         });
         full(out, b"stsz", 0, 0, |out| {
             u32(out, 0);
-            u32(out, samples.len() as u32);
-            samples.iter().for_each(|sample| u32(out, sample.size));
+            u32(out, self.written.len() as u32);
+            self.written.iter().for_each(|sample| u32(out, sample.size));
         });
         full(out, b"co64", 0, 0, |out| {
-            u32(out, chunks.len() as u32);
-            chunks.iter().for_each(|chunk| u64(out, chunk.offset));
+            u32(out, self.chunks.len() as u32);
+            self.chunks.iter().for_each(|chunk| u64(out, chunk.offset));
         });
     }
 }
@@ -488,6 +464,5 @@ fn aac_config(rate: u32) -> Vec<u8> {
     }
 }
 
-fn scale(value: u64, from: u64, to: u32) -> u64 {
-    ((u128::from(value) * u128::from(to) + u128::from(from / 2)) / u128::from(from)) as u64
-}
+#[cfg(test)]
+mod tests;

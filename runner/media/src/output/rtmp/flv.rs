@@ -8,7 +8,7 @@ use super::super::MediaKind;
 use super::amf::{self, AmfValue};
 use super::chunk::RtmpMessage;
 use super::ring::StreamUnit;
-use crate::mux::annexb;
+use crate::mux::{avc_config, h264_samples};
 
 /// AAC, 44 kHz, 16 bits, stereo: what the tag says of every AAC stream, the truth is in its configuration.
 const AAC: u8 = 0xaf;
@@ -17,9 +17,6 @@ const AVC_INTER_FRAME: u8 = 0x27;
 /// Sequence header (0), or frame (1) with a composition offset of zero: there are no B frames.
 const AVC_HEADER: [u8; 4] = [0, 0, 0, 0];
 const AVC_FRAME: [u8; 4] = [1, 0, 0, 0];
-const SPS: u8 = 7;
-const PPS: u8 = 8;
-const ACCESS_UNIT_DELIMITER: u8 = 9;
 
 /// A stereo frame of AAC-LC without any sound. The same at every sample rate.
 const SILENCE: [u8; 6] = [0x21, 0x10, 0x04, 0x60, 0x8c, 0x1c];
@@ -129,7 +126,7 @@ impl FlvMuxer {
 
     fn picture(&mut self, access_unit: &[u8], key: bool, at_ms: u64) -> Vec<FlvTag> {
         let mut tags = Vec::new();
-        if let Some(config) = annexb::avc_config(access_unit)
+        if let Some(config) = avc_config(access_unit)
             && config != self.avc_config
         {
             tags.push(tag(RtmpMessage::VIDEO, at_ms, [&[AVC_KEY_FRAME], &AVC_HEADER[..], &config].concat()));
@@ -138,15 +135,10 @@ impl FlvMuxer {
         if self.avc_config.is_empty() {
             return tags;
         }
-        let mut body = Vec::with_capacity(access_unit.len() + 32);
-        body.push(if key { AVC_KEY_FRAME } else { AVC_INTER_FRAME });
-        body.extend_from_slice(&AVC_FRAME);
-        let header = body.len();
-        let units = annexb::units(access_unit).into_iter();
-        let slices = units.filter(|unit| !matches!(unit[0] & 0x1f, SPS | PPS | ACCESS_UNIT_DELIMITER));
-        annexb::append_with_lengths(&mut body, slices);
-        if body.len() > header {
-            tags.push(tag(RtmpMessage::VIDEO, at_ms, body));
+        let samples = h264_samples(access_unit);
+        if !samples.is_empty() {
+            let frame = if key { AVC_KEY_FRAME } else { AVC_INTER_FRAME };
+            tags.push(tag(RtmpMessage::VIDEO, at_ms, [&[frame], &AVC_FRAME[..], &samples].concat()));
         }
         tags
     }

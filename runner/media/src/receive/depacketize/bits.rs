@@ -56,21 +56,6 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// The bytes of a NAL unit without its emulation prevention.
-pub(super) fn unescaped(nal: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(nal.len());
-    let mut zeros = 0;
-    for &byte in nal {
-        if zeros >= 2 && byte == 3 {
-            zeros = 0;
-            continue;
-        }
-        zeros = if byte == 0 { zeros + 1 } else { 0 };
-        out.push(byte);
-    }
-    out
-}
-
 /// LEB128 as AV1 uses it: value and how many bytes it took.
 pub(super) fn leb128(data: &[u8]) -> Option<(usize, usize)> {
     let mut value = 0u64;

@@ -43,7 +43,7 @@ pub enum UnitKind {
     Prefix,
 }
 
-/// May a frame begin in this packet? Asked only after a loss and at the beginning of a stream.
+/// May a frame begin in this packet? Asked of each; the answer counts after a loss and at the beginning of a stream.
 pub fn starts_frame(codec: Codec, payload: &[u8]) -> bool {
     match codec {
         Codec::H264 => nal::starts::<H264>(payload),

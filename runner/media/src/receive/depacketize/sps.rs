@@ -3,7 +3,8 @@
 //! In: one NAL unit with its header. Out: pixels after cropping, `None` for what cannot be read. Only key frames carry
 //! these, so nothing here runs per frame.
 
-use super::bits::{Bits, unescaped};
+use super::bits::Bits;
+use crate::nal_unit::unescaped;
 
 /// Picture size from a sequence parameter set (ITU-T H.264 7.3.2.1.1).
 pub(super) fn h264_size(sps: &[u8]) -> Option<(u32, u32)> {

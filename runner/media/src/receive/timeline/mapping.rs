@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Reports whose median is the line. Odd; at one report per 3 s and 200 ppm between the sound card and the publisher's
-/// clock their middle lags by 1.2 ms.
+/// Reports whose median is the mapping. Odd; at one report per 3 s and 200 ppm between the sound card and the
+/// publisher's clock their middle lags by 1.2 ms.
 const REMEMBERED: usize = 5;
 /// A starved publisher sends single reports that are off by its stall: a step is believed when a second one agrees.
 pub(super) const STEP: i64 = 50_000_000;

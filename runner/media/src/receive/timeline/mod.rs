@@ -45,7 +45,7 @@ struct PublisherClock {
     /// Arrival time minus the publisher's clock, as applied; glides towards `delay`.
     shift: Option<f64>,
     moved_at: Option<Duration>,
-    /// Sound streams that have a line: they hold the shift in place.
+    /// Sound streams that have a mapping: they hold the shift in place.
     anchors: u32,
 }
 

@@ -1,7 +1,7 @@
 //! One RTP stream: its media time, and how far that is from the recording's.
 //!
-//! `wall` is what arrival says of the difference, the line (sender reports) with the participant's shift is what the
-//! publisher says; `applied` follows one of them. It moves by less than 100 ms unheard (slewing), else in one step.
+//! `wall` is what arrival says of the difference, the mapping (sender reports) with the participant's shift is what
+//! the publisher says; `applied` follows one of them. It moves by less than 100 ms unheard (slewing), else in one step.
 
 use std::time::Duration;
 

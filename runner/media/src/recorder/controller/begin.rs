@@ -99,7 +99,7 @@ impl RecorderController {
         self.survey = TrackSurvey::default();
         self.survey.take(&joined);
         self.held.push(joined);
-        // The old part drains in its own threads; what comes meanwhile is held.
+        // The old file is drained and closed here; what comes until the next one is open is held.
         self.draining = None;
         self.finish_quietly();
         self.choose_mode()

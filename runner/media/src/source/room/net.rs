@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_than_a_bag_is_known_to_be_left() {
+    async fn more_than_a_batch_is_known_to_be_left() {
         let (net, local, server) = net();
         let before = Instant::now();
         for _ in 0..BATCH + 3 {

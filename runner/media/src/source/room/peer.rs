@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
-use str0m::media::KeyframeRequestKind;
+use str0m::media::{KeyframeRequestKind, Mid};
 use str0m::net::{Protocol, Receive, TcpType};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig, RtcError};
 use tracing::{debug, warn};
@@ -36,7 +36,7 @@ pub(super) struct Peer {
     net: Net,
     /// By SSRC.
     streams: HashMap<Ssrc, SubscribedStream>,
-    forms: HashMap<(String, u8), PayloadFormat>,
+    forms: HashMap<(Mid, u8), PayloadFormat>,
     early_candidates: Vec<String>,
     offered: bool,
     next_timeout: Instant,
@@ -62,7 +62,7 @@ struct HeldPacket {
 }
 
 struct SubscribedStream {
-    mid: String,
+    mid: Mid,
     track: String,
 }
 
@@ -295,7 +295,7 @@ impl Peer {
             Event::RtpPacket(packet) => {
                 let ssrc = Ssrc::new(*packet.header.ssrc);
                 let Some(carried) = self.streams.get(&ssrc) else { return };
-                let Some(form) = self.forms.get(&(carried.mid.clone(), *packet.header.payload_type)) else { return };
+                let Some(form) = self.forms.get(&(carried.mid, *packet.header.payload_type)) else { return };
                 let arrival = RoomEvent::Packet {
                     stream: ssrc,
                     seq: SeqNo::new(*packet.seq_no),
@@ -308,8 +308,8 @@ impl Peer {
                 self.arrivals.push((arrival, self.came.unwrap_or(packet.timestamp)));
             }
             Event::SenderFeedback(feedback) => {
-                let mid = feedback.mid.to_string();
-                let stream = self.streams.iter().find(|(_, carried)| carried.mid == mid).map(|(ssrc, _)| *ssrc);
+                let stream =
+                    self.streams.iter().find(|(_, carried)| carried.mid == feedback.mid).map(|(ssrc, _)| *ssrc);
                 let ntp = feedback.sender_info.ntp_time.duration_since(UNIX_EPOCH).ok();
                 if let (Some(stream), Some(ntp)) = (stream, ntp) {
                     let rtp = feedback.sender_info.rtp_time.numer() as u32;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use str0m::Candidate;
 use str0m::change::SdpOffer;
+use str0m::media::Mid;
 use tracing::{debug, warn};
 
 use super::{Peer, PeerError, SubscribedStream};
@@ -32,13 +33,10 @@ impl Peer {
             SdpOffer::from_sdp_string(&offer::only_sending(sdp)).map_err(|source| PeerError::Offer { source })?;
         let answer = self.rtc.sdp_api().accept_offer(offer).map_err(|source| PeerError::Accept { source })?;
         for section in &sections {
-            self.forms
-                .extend(section.forms.iter().map(|(payload_type, form)| ((section.mid.clone(), *payload_type), *form)));
+            let mid = Mid::from(section.mid.as_str());
+            self.forms.extend(section.forms.iter().map(|(payload_type, form)| ((mid, *payload_type), *form)));
             for announced in &section.streams {
-                let known = self.streams.insert(
-                    announced.ssrc,
-                    SubscribedStream { mid: section.mid.clone(), track: section.track.clone() },
-                );
+                let known = self.streams.insert(announced.ssrc, SubscribedStream { mid, track: section.track.clone() });
                 if !announced.rtx
                     && let Some(stream) = self.rtc.direct_api().stream_rx(&announced.ssrc.get().into())
                 {
