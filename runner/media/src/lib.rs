@@ -17,6 +17,7 @@ pub mod passthrough;
 pub mod output;
 pub mod mux;
 pub mod encode;
+pub mod encoded;
 pub mod cadence;
 mod element;
 mod nal_unit;

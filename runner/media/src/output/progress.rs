@@ -1,29 +1,11 @@
 //! How far a file has come, and what its writer says. Written from GStreamer's threads, read from any.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::element::PipelineError;
-
-/// Which of the two streams of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MediaKind {
-    /// Pictures.
-    Video,
-    /// Sound.
-    Audio,
-}
-
-impl fmt::Display for MediaKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Video => "video",
-            Self::Audio => "audio",
-        })
-    }
-}
+pub use crate::encoded::MediaKind;
 
 /// What a pipeline says, from GStreamer's threads.
 #[derive(Debug)]
