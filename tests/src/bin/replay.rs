@@ -71,7 +71,7 @@ fn main() -> Result<()> {
         match inbox.recv_timeout(REPORT_INTERVAL) {
             Ok(MediaCommand::WriteTo { path, .. }) => break path,
             Ok(MediaCommand::Stop) => return Ok(events_tx.send(&MediaEvent::Ended { why: MediaEndReason::Stopped })?),
-            Ok(MediaCommand::Start(_)) => {}
+            Ok(_) => {}
             Err(RecvTimeoutError::Timeout) => {
                 events_tx.send(&MediaEvent::Alive { media_ns: 0, lag_ms: 0, backlog_bytes: 0 })?;
             }
