@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use base64::Engine;
@@ -20,19 +21,19 @@ use gstreamer_app as gst_app;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivatePkcs8KeyDer;
-use spillway_media::output::MediaKind;
-use spillway_media::output::rtmp::{
-    RtmpDial, RtmpFault, RtmpStream, RtmpTlsOptions, RtmpUrl, StreamAudio, StreamEvent, StreamFormat, StreamQueue,
-    StreamUnit, StreamVideo, TcpDial,
-};
-use spillway_media::track::Codec;
-use spillway_media::units::MediaTime;
+use spillway_ipc::{StreamSettings, StreamStart};
+use spillway_media::encoded::{EncodedFormat, EncodedUnit, MediaKind, StreamNumber};
+use spillway_media::output::{StreamEnd, StreamEvent, Streams};
+use spillway_media::track::{Codec, Frame};
+use spillway_plan::Secret;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
 const PICTURES: u64 = 90;
-const VIDEO: StreamVideo = StreamVideo { width: 320, height: 180, framerate: 30.0, bitrate_kbps: 400 };
+const SIZE: (u32, u32) = (320, 180);
+const VIDEO: EncodedFormat =
+    EncodedFormat::Video { codec: Codec::H264, size: SIZE, framerate: Some(30), bitrate_kbps: Some(400) };
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// ffmpeg that takes one stream and writes it into a file.
 struct FfmpegServer {
@@ -80,20 +81,20 @@ impl Drop for FfmpegServer {
     }
 }
 
+fn unit(kind: MediaKind, at_ns: u64, key: bool, data: Bytes) -> EncodedUnit {
+    let stream = StreamNumber(u8::from(kind == MediaKind::Audio));
+    EncodedUnit { stream, kind, key, at_ns, duration_ns: 0, data }
+}
+
 /// Three seconds of pictures.
-fn pictures() -> Vec<StreamUnit> {
-    let frames = encoded(Codec::H264, (VIDEO.width, VIDEO.height), PICTURES as u32).unwrap();
-    let unit = |(n, frame): (usize, spillway_media::track::Frame)| StreamUnit {
-        kind: MediaKind::Video,
-        at: MediaTime::from_ns(n as u64 * 1_000_000_000 / 30),
-        key: frame.key,
-        data: frame.data,
-    };
-    frames.into_iter().enumerate().map(unit).collect()
+fn pictures() -> Vec<EncodedUnit> {
+    let frames = encoded(Codec::H264, SIZE, PICTURES as u32).unwrap();
+    let unit = |(n, frame): (u64, Frame)| unit(MediaKind::Video, n * 1_000_000_000 / 30, frame.key, frame.data);
+    (0..).zip(frames).map(unit).collect()
 }
 
 /// Three seconds of a tone.
-fn tone() -> Vec<StreamUnit> {
+fn tone() -> Vec<EncodedUnit> {
     gst::init().unwrap();
     let chain = "audiotestsrc num-buffers=141 samplesperbuffer=1024 ! audio/x-raw,rate=48000,channels=2 ! avenc_aac ! \
                  audio/mpeg,stream-format=raw ! appsink name=out sync=false";
@@ -103,34 +104,53 @@ fn tone() -> Vec<StreamUnit> {
     let mut units = vec![];
     while let Ok(sample) = out.pull_sample() {
         let data = Bytes::copy_from_slice(&sample.buffer().unwrap().map_readable().unwrap());
-        let at = MediaTime::from_ns(units.len() as u64 * 1024 * 1_000_000_000 / 48_000);
-        units.push(StreamUnit { kind: MediaKind::Audio, at, key: true, data });
+        let at_ns = units.len() as u64 * 1024 * 1_000_000_000 / 48_000;
+        units.push(unit(MediaKind::Audio, at_ns, true, data));
     }
     pipeline.set_state(gst::State::Null).unwrap();
     units
 }
 
-/// Publishes the units faster than real time, from when the server has accepted the stream.
-async fn publish(url: &str, audio: Option<StreamAudio>, tls: RtmpTlsOptions, mut units: Vec<StreamUnit>) {
-    units.sort_by_key(|unit| unit.at);
-    let queue = Arc::new(StreamQueue::new(true));
-    let stream = RtmpStream {
-        url: RtmpUrl::parse(url).unwrap(),
-        format: StreamFormat { video: Some(VIDEO), audio },
-        queue: queue.clone(),
-        dial: TcpDial::new(tls.client_config().unwrap()),
-    };
-    let (tell, mut events) = mpsc::unbounded_channel();
-    let task = tokio::spawn(stream.run(move |event| {
+fn streams(formats: &[EncodedFormat], settings: StreamSettings) -> (Streams, Receiver<StreamEvent>) {
+    let (tell, events) = channel();
+    let said = move |_, event| {
         let _ = tell.send(event);
-    }));
-    assert_eq!(events.recv().await, Some(StreamEvent::Published { failures: 0 }));
+    };
+    (Streams::start(formats.into(), &settings, Arc::new(no_key_frame), Arc::new(said)).unwrap(), events)
+}
+
+fn no_key_frame() {
+    panic!("a key frame is wanted");
+}
+
+/// Publishes the units faster than real time, from when the server has accepted the stream.
+fn publish(url: &str, formats: &[EncodedFormat], settings: StreamSettings, mut units: Vec<EncodedUnit>) {
+    units.sort_by_key(|unit| unit.at_ns);
+    let (mut streams, events) = streams(formats, settings);
+    let ring = streams.add(StreamStart { id: 0, output: 0, url: Secret::new(url.to_owned()) });
+    // A connection that begins with a key frame at hand asks for none.
+    ring.put(units.remove(0));
+    assert_eq!(events.recv_timeout(TIMEOUT).unwrap(), StreamEvent::Connecting);
+    assert_eq!(events.recv_timeout(TIMEOUT).unwrap(), StreamEvent::Active);
     for unit in units {
-        assert!(!queue.put(unit), "a key frame is wanted");
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        ring.put(unit);
+        std::thread::sleep(Duration::from_millis(2));
     }
-    queue.end();
-    assert_eq!(task.await.unwrap(), Ok(()));
+    assert_eq!(ring.stats().dropped, 0);
+    streams.remove(0);
+    assert_eq!(events.recv_timeout(TIMEOUT).unwrap(), StreamEvent::Ended(StreamEnd::Finished));
+}
+
+/// How a stream ends whose server is not reached.
+fn end(url: &str, settings: StreamSettings) -> StreamEnd {
+    let (mut streams, events) = streams(&[VIDEO], settings);
+    let ring = streams.add(StreamStart { id: 0, output: 0, url: Secret::new(url.to_owned()) });
+    ring.put(unit(MediaKind::Video, 0, true, Bytes::new()));
+    loop {
+        if let StreamEvent::Ended(end) = events.recv_timeout(TIMEOUT).unwrap() {
+            return end;
+        }
+    }
 }
 
 /// Time in milliseconds of every packet of a stream (`v` or `a`).
@@ -151,27 +171,26 @@ fn assert_pictures(file: &Path) {
     assert_eq!(complaints(file), "");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn ffmpeg_receives_every_frame_in_its_time() {
+#[test]
+fn ffmpeg_receives_every_frame_in_its_time() {
     let folder = tempfile::tempdir().unwrap();
     let server = FfmpegServer::start(folder.path());
     let tone = tone();
-    let expected: Vec<u64> = tone.iter().map(|unit| unit.at.ns() / 1_000_000).collect();
-    let audio = Some(StreamAudio { rate: 48_000, channels: 2, bitrate_kbps: 128 });
+    let expected: Vec<u64> = tone.iter().map(|unit| unit.at_ns / 1_000_000).collect();
+    let formats = [VIDEO, EncodedFormat::Aac { rate: 48_000, bitrate_kbps: 128 }];
     let url = format!("rtmp://127.0.0.1:{}/live/key", server.port);
-    publish(&url, audio, RtmpTlsOptions::default(), [pictures(), tone].concat()).await;
+    publish(&url, &formats, StreamSettings::default(), [pictures(), tone].concat());
     let file = server.received();
     assert_pictures(&file);
     assert_eq!(times_ms(&file, "a"), expected);
 }
 
-/// TLS in front of a port of this machine, with a certificate that only the file at `ca` makes trusted.
-async fn tls_in_front_of(port: u16, ca: &Path) -> u16 {
+/// TLS in front of a port of this machine: its port, and the certificate that makes it trusted.
+async fn tls_in_front_of(port: u16) -> (u16, String) {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let text = STANDARD.encode(made.cert.der());
     let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-    std::fs::write(ca, format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n")))
-        .unwrap();
+    let ca = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
@@ -184,36 +203,31 @@ async fn tls_in_front_of(port: u16, ca: &Path) -> u16 {
     let tls_port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
-            // A client that trusts nobody ends the handshake; skipped ones send nothing and need no server.
+            // A client that does not trust the certificate ends the handshake.
             let Ok(mut tls) = acceptor.accept(tcp).await else { continue };
             tokio::spawn(async move {
-                let mut first = [0; 1];
-                if tokio::io::AsyncReadExt::read_exact(&mut tls, &mut first).await.is_ok() {
-                    let mut tcp = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-                    tokio::io::AsyncWriteExt::write_all(&mut tcp, &first).await.unwrap();
-                    let _ = tokio::io::copy_bidirectional(&mut tls, &mut tcp).await;
-                }
+                let mut tcp = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut tls, &mut tcp).await;
             });
         }
     });
-    tls_port
+    (tls_port, ca)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_private_authority_is_trusted_and_a_stream_without_sound_has_silence() {
+#[test]
+fn a_private_authority_is_trusted_and_a_stream_without_sound_has_silence() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let server = FfmpegServer::start(folder.path());
-    let ca_file = folder.path().join("ca.pem");
-    let port = tls_in_front_of(server.port, &ca_file).await;
+    let (port, ca) = runtime.block_on(tls_in_front_of(server.port));
     let url = format!("rtmps://127.0.0.1:{port}/live/key");
-    let parsed = RtmpUrl::parse(&url).unwrap();
 
-    let dial = |options: RtmpTlsOptions| TcpDial::new(options.client_config().unwrap());
-    let refused = dial(RtmpTlsOptions::default()).dial(&parsed).await.err().unwrap();
-    assert!(matches!(refused, RtmpFault::Tls { .. }), "{refused}");
-    assert!(dial(RtmpTlsOptions { skip_verify: true, ca_file: None }).dial(&parsed).await.is_ok());
+    let StreamEnd::Failed { code, message } = end(&url, StreamSettings::default()) else { panic!("trusted") };
+    assert_eq!(code, "unavailable");
+    assert!(message.starts_with("TLS: "), "{message}");
 
-    publish(&url, None, RtmpTlsOptions { ca_file: Some(ca_file), skip_verify: false }, pictures()).await;
+    let settings = StreamSettings { ca: Some(ca), tls_skip_verify: false };
+    publish(&url, &[VIDEO], settings, pictures());
     let file = server.received();
     assert_pictures(&file);
     let silence = times_ms(&file, "a");
@@ -221,14 +235,12 @@ async fn a_private_authority_is_trusted_and_a_stream_without_sound_has_silence()
 }
 
 #[test]
-fn a_file_without_authorities_is_refused() {
+fn a_server_that_is_not_authenticated_is_taken_where_the_settings_say_so() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let missing = RtmpTlsOptions { ca_file: Some(folder.path().join("none.pem")), skip_verify: false };
-    let empty = folder.path().join("empty.pem");
-    std::fs::write(&empty, "").unwrap();
-    let empty = RtmpTlsOptions { ca_file: Some(empty), skip_verify: false };
-    for options in [missing, empty] {
-        let told = options.client_config().unwrap_err().to_string();
-        assert!(told.contains(".pem: "), "{told}");
-    }
+    let server = FfmpegServer::start(folder.path());
+    let (port, _) = runtime.block_on(tls_in_front_of(server.port));
+    let settings = StreamSettings { ca: None, tls_skip_verify: true };
+    publish(&format!("rtmps://127.0.0.1:{port}/live/key"), &[VIDEO], settings, pictures());
+    assert_pictures(&server.received());
 }

@@ -1,8 +1,7 @@
-//! One RTMP stream from its queue to its server: dials, publishes, sends, notices that the server is gone, dials again.
-//! The task of one stream; it waits for nothing but its own connection, and takes nothing from others but its queue.
+//! One RTMP stream from its ring to its server: dials, publishes, sends, notices that the server is gone, dials again.
+//! The task of one stream; it waits for nothing but its own connection, and takes nothing from others but its frames.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -12,13 +11,12 @@ use tracing::{debug, info};
 use super::client::{ACK_WINDOW, RtmpClient, RtmpEvent};
 use super::dial::RtmpDial;
 use super::fault::RtmpFault;
-use super::flv::{FlvMuxer, StreamFormat};
+use super::flv::{FlvMuxer, bitrate_kbps};
 use super::health::{HEALTH_STEP, HealthWatch};
-use super::queue::StreamQueue;
 use super::retry::{RetryBudget, RetryDecision};
-use super::ring::{RingStats, StreamUnit};
 use super::url::RtmpUrl;
-use crate::units::MediaTime;
+use crate::encoded::EncodedUnit;
+use crate::output::stream::{StreamContext, StreamEvent};
 
 /// From the first byte on until the stream is accepted, and for the connection before it.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,130 +29,88 @@ const REASON_TIMEOUT: Duration = Duration::from_millis(100);
 const PING_EVERY: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 16 << 10;
 
-/// What a stream's task says. The callback must not wait.
-#[derive(Clone, Debug, PartialEq)]
-pub enum StreamEvent {
-    /// The server accepted it, at first or again.
-    Published {
-        /// Attempts and connections that failed before.
-        failures: u32,
-    },
-    /// No key frame waits that a new connection could begin with.
-    KeyFrameWanted,
-    /// It is tried again after a wait.
-    Retrying {
-        /// Why.
-        fault: RtmpFault,
-        /// How long.
-        wait: Duration,
-    },
-    /// Every second while it is published.
-    Progress(StreamProgress),
-}
-
-/// How a stream gets on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamProgress {
-    /// Over this connection.
-    pub sent_bytes: u64,
-    /// The server has not read; divided by the bit rate the lag behind us. `None`: it never acknowledges.
-    pub unacked_bytes: Option<u64>,
-    /// What waits here.
-    pub waiting: RingStats,
-}
-
-/// One stream.
-pub struct RtmpStream<D> {
-    /// Where to.
-    pub url: RtmpUrl,
-    /// What it has.
-    pub format: StreamFormat,
-    /// Its frames.
-    pub queue: Arc<StreamQueue>,
-    /// How it is reached.
-    pub dial: D,
-}
-
-impl<D: RtmpDial> RtmpStream<D> {
-    /// Publishes until the queue ends.
-    ///
-    /// # Errors
-    ///
-    /// The fault that was final: what could be tried again was, three times before the first frame was sent, for 30 s after
-    /// that. A queue that ends while a stream that was accepted is being tried again is no fault.
-    pub async fn run(self, mut on_event: impl FnMut(StreamEvent) + Send) -> Result<(), RtmpFault> {
-        let mut budget = RetryBudget::default();
-        let mut clock = StreamTime::default();
-        loop {
-            let mut connection = StreamConnection {
-                client: RtmpClient::new(self.url.clone()),
-                muxer: FlvMuxer::new(self.format),
-                health: HealthWatch::new(ACK_WINDOW.into(), Instant::now().into_std()),
-                queue: &self.queue,
-                budget: &mut budget,
-                clock: &mut clock,
-                on_event: &mut on_event,
-                is_flushed: true,
-            };
-            let fault = match self.attempt(&mut connection).await {
-                Ok(()) => return Ok(()),
-                Err(fault) => fault,
-            };
-            let RetryDecision::After(wait) = budget.failed(Instant::now().into_std(), &fault) else {
-                return Err(fault);
-            };
-            debug!(url = %self.url, %fault, ?wait, "the stream is tried again");
-            on_event(StreamEvent::Retrying { fault: fault.clone(), wait });
-            if timeout(wait, self.queue.ended()).await.is_ok() {
-                return if clock.has_begun() { Ok(()) } else { Err(fault) };
-            }
+/// Publishes until the ring ends.
+///
+/// # Errors
+///
+/// The fault that was final: what could be tried again was, three times before the first frame was sent, for 30 s after
+/// that. A ring that ends while a stream that was accepted is being tried again is no fault.
+pub async fn publish<D: RtmpDial>(url: &RtmpUrl, context: &StreamContext, dial: &D) -> Result<(), RtmpFault> {
+    let mut budget = RetryBudget::default();
+    let mut clock = StreamTime::default();
+    context.reporter.report(StreamEvent::Connecting);
+    loop {
+        let mut connection = StreamConnection {
+            client: RtmpClient::new(url.clone()),
+            muxer: FlvMuxer::new(&context.formats),
+            health: HealthWatch::new(ACK_WINDOW.into(), Instant::now().into_std()),
+            context,
+            budget: &mut budget,
+            clock: &mut clock,
+            is_flushed: true,
+        };
+        let fault = match attempt(url, context, dial, &mut connection).await {
+            Ok(()) => return Ok(()),
+            Err(fault) => fault,
+        };
+        let RetryDecision::After(wait) = budget.failed(Instant::now().into_std(), &fault) else {
+            return Err(fault);
+        };
+        debug!(stream = ?context.reporter, %url, %fault, ?wait, "tried again");
+        context.reporter.report(StreamEvent::Retrying { message: fault.to_string(), retries: budget.failures() });
+        if timeout(wait, context.ring.ended()).await.is_ok() {
+            return if clock.has_begun() { Ok(()) } else { Err(fault) };
         }
     }
+}
 
-    async fn attempt<F: FnMut(StreamEvent)>(&self, connection: &mut StreamConnection<'_, F>) -> Result<(), RtmpFault> {
-        let io = tokio::select! {
-            dialled = timeout(ANSWER_TIMEOUT, self.dial.dial(&self.url)) => match dialled {
-                Ok(io) => io?,
-                Err(_) => return Err(RtmpFault::Silent { step: "the connection" }),
-            },
-            () = self.queue.ended() => return Ok(()),
-        };
-        connection.run(io).await
-    }
+async fn attempt<D: RtmpDial>(
+    url: &RtmpUrl,
+    context: &StreamContext,
+    dial: &D,
+    connection: &mut StreamConnection<'_>,
+) -> Result<(), RtmpFault> {
+    let io = tokio::select! {
+        dialled = timeout(ANSWER_TIMEOUT, dial.dial(url)) => match dialled {
+            Ok(io) => io?,
+            Err(_) => return Err(RtmpFault::Silent { step: "the connection" }),
+        },
+        () = context.ring.ended() => return Ok(()),
+    };
+    connection.run(io).await
 }
 
 /// Media time becomes the stream's own, which goes on over all its connections.
 #[derive(Debug, Default)]
 struct StreamTime {
-    began: Option<MediaTime>,
+    began_ns: Option<u64>,
 }
 
 impl StreamTime {
     const fn has_begun(&self) -> bool {
-        self.began.is_some()
+        self.began_ns.is_some()
     }
 
     /// Milliseconds since the first frame that was sent.
-    fn ms(&mut self, at: MediaTime) -> u64 {
-        at.ns_since(*self.began.get_or_insert(at)) / 1_000_000
+    fn ms(&mut self, at_ns: u64) -> u64 {
+        at_ns.saturating_sub(*self.began_ns.get_or_insert(at_ns)) / 1_000_000
     }
 }
 
 /// One connection, with what outlives it.
-struct StreamConnection<'a, F> {
+struct StreamConnection<'a> {
     client: RtmpClient,
     muxer: FlvMuxer,
     health: HealthWatch,
-    queue: &'a StreamQueue,
+    context: &'a StreamContext,
     budget: &'a mut RetryBudget,
     clock: &'a mut StreamTime,
-    on_event: &'a mut F,
     /// Nothing waits in TLS.
     is_flushed: bool,
 }
 
-impl<F: FnMut(StreamEvent)> StreamConnection<'_, F> {
-    /// Until the queue ended and is empty, or [`DRAIN_TIMEOUT`] after its end.
+impl StreamConnection<'_> {
+    /// Until the ring ended and is empty, or [`DRAIN_TIMEOUT`] after its end.
     async fn run(&mut self, io: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), RtmpFault> {
         let (mut read, mut write) = tokio::io::split(io);
         let mut buffer = vec![0; READ_BYTES];
@@ -180,13 +136,13 @@ impl<F: FnMut(StreamEvent)> StreamConnection<'_, F> {
                     }
                     Err(error) => return Err(self.reason(&mut read, &mut buffer, &error).await),
                 },
-                unit = self.queue.next(), if is_idle && self.client.is_live() => match unit {
+                unit = self.context.ring.next(), if is_idle && self.client.is_live() => match unit {
                     Some(unit) => self.on_unit(&unit),
                     None => break,
                 },
                 _ = steps.tick() => {
                     self.step(opened, &mut pinged)?;
-                    match self.queue.ended_for() {
+                    match self.context.ring.ended_for() {
                         Some(_) if !self.client.is_live() => return Ok(()),
                         Some(ended) if ended >= DRAIN_TIMEOUT => break,
                         _ => {}
@@ -211,16 +167,15 @@ impl<F: FnMut(StreamEvent)> StreamConnection<'_, F> {
         for event in self.client.receive(bytes)? {
             match event {
                 RtmpEvent::Published => {
-                    info!(failures = self.budget.failures(), "stream published");
+                    info!(stream = ?self.context.reporter, failures = self.budget.failures(), "published");
                     let now = Instant::now().into_std();
                     self.budget.published(now);
                     self.health = HealthWatch::new(ACK_WINDOW.into(), now);
-                    let is_key_frame_wanted = self.queue.begin();
-                    self.muxer.headers().iter().for_each(|tag| self.client.send(tag));
-                    (self.on_event)(StreamEvent::Published { failures: self.budget.failures() });
-                    if is_key_frame_wanted {
-                        (self.on_event)(StreamEvent::KeyFrameWanted);
+                    if self.context.ring.begin() {
+                        (self.context.key_frame)();
                     }
+                    self.muxer.headers().iter().for_each(|tag| self.client.send(tag));
+                    self.context.reporter.report(StreamEvent::Active);
                 }
                 RtmpEvent::Acknowledged { bytes } => self.health.acked(bytes),
                 RtmpEvent::Pong => self.health.ponged(),
@@ -229,8 +184,8 @@ impl<F: FnMut(StreamEvent)> StreamConnection<'_, F> {
         Ok(())
     }
 
-    fn on_unit(&mut self, unit: &StreamUnit) {
-        let at_ms = self.clock.ms(unit.at);
+    fn on_unit(&mut self, unit: &EncodedUnit) {
+        let at_ms = self.clock.ms(unit.at_ns);
         self.muxer.push(unit, at_ms).iter().for_each(|tag| self.client.send(tag));
     }
 
@@ -248,11 +203,16 @@ impl<F: FnMut(StreamEvent)> StreamConnection<'_, F> {
         if now.duration_since(*pinged) >= PING_EVERY {
             *pinged = now;
             self.client.ping(now.duration_since(opened).as_millis() as u32);
-            let unacked_bytes = self.health.unacked(sent_bytes);
-            let waiting = self.queue.stats();
-            (self.on_event)(StreamEvent::Progress(StreamProgress { sent_bytes, unacked_bytes, waiting }));
+            self.context.reporter.set_lag_ms(self.lag_ms(sent_bytes));
         }
         Ok(())
+    }
+
+    /// What lies here, and what the server has not acknowledged: kernels on the way hold seconds of a slow stream.
+    fn lag_ms(&self, sent_bytes: u64) -> u64 {
+        let unacked_bits = self.health.unacked(sent_bytes).unwrap_or(0) * 8;
+        let bitrate_kbps = bitrate_kbps(&self.context.formats);
+        self.context.ring.stats().lag_ns / 1_000_000 + unacked_bits.checked_div(bitrate_kbps).unwrap_or(0)
     }
 
     fn failed(&self, error: &io::Error) -> RtmpFault {

@@ -1,8 +1,11 @@
 //! A stream's task against a small RTMP server in memory, in tokio's paused time.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
+use spillway_plan::Secret;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -10,9 +13,12 @@ use tokio::time::sleep;
 
 use super::super::amf::{self, AmfValue};
 use super::super::chunk::{ChunkReader, ChunkWriter, RtmpMessage};
-use super::super::flv::{StreamAudio, StreamVideo};
 use super::*;
-use crate::output::MediaKind;
+use crate::encoded::{EncodedFormat, MediaKind, StreamNumber};
+use crate::output::ring::UnitRing;
+use crate::output::stream::StreamReporter;
+use crate::output::stream_tls::StreamTls;
+use crate::track::Codec;
 
 /// Hands the server's end of each connection to the test; refuses when the test takes no more.
 struct MemoryDial(mpsc::UnboundedSender<FakeServer>);
@@ -119,30 +125,43 @@ impl FakeServer {
 }
 
 struct Running {
-    queue: Arc<StreamQueue>,
+    ring: Arc<UnitRing>,
     task: JoinHandle<Result<(), RtmpFault>>,
     servers: mpsc::UnboundedReceiver<FakeServer>,
     events: mpsc::UnboundedReceiver<StreamEvent>,
+    key_frames: Arc<AtomicU32>,
+    reporter: StreamReporter,
 }
 
 fn running() -> Running {
-    let video = Some(StreamVideo { width: 16, height: 16, framerate: 10.0, bitrate_kbps: 100 });
-    let audio = Some(StreamAudio { rate: 48_000, channels: 2, bitrate_kbps: 128 });
-    let queue = Arc::new(StreamQueue::new(true));
+    let formats = [
+        EncodedFormat::Video { codec: Codec::H264, size: (16, 16), framerate: Some(10), bitrate_kbps: Some(100) },
+        EncodedFormat::Aac { rate: 48_000, bitrate_kbps: 128 },
+    ];
+    let ring = Arc::new(UnitRing::new(true));
+    let key_frames = Arc::new(AtomicU32::new(0));
+    let asked = key_frames.clone();
     let (dialled, servers) = mpsc::unbounded_channel();
     let (tell, events) = mpsc::unbounded_channel();
-    let stream = RtmpStream {
-        url: RtmpUrl::parse("rtmp://h/app/canary-key").unwrap(),
-        format: StreamFormat { video, audio },
-        queue: queue.clone(),
-        dial: MemoryDial(dialled),
+    let said = move |_: u32, event| {
+        let _ = tell.send(event);
     };
-    let task = tokio::spawn(stream.run(move |event| {
-        if !matches!(event, StreamEvent::Progress(_)) {
-            let _ = tell.send(event);
-        }
-    }));
-    Running { queue, task, servers, events }
+    let context = StreamContext {
+        url: Secret::new("rtmp://h/app/canary-key".to_owned()),
+        formats: formats.into(),
+        ring: ring.clone(),
+        key_frame: Arc::new(move || {
+            asked.fetch_add(1, Ordering::Relaxed);
+        }),
+        reporter: StreamReporter::new(7, Arc::new(said)),
+        tls: StreamTls::default(),
+    };
+    let reporter = context.reporter.clone();
+    let task = tokio::spawn(async move {
+        let url = RtmpUrl::parse(context.url.reveal()).unwrap();
+        publish(&url, &context, &MemoryDial(dialled)).await
+    });
+    Running { ring, task, servers, events, key_frames, reporter }
 }
 
 impl Running {
@@ -154,25 +173,39 @@ impl Running {
     fn said(&mut self) -> Vec<StreamEvent> {
         std::iter::from_fn(|| self.events.try_recv().ok()).collect()
     }
+
+    fn asked_key_frames(&self) -> u32 {
+        self.key_frames.load(Ordering::Relaxed)
+    }
 }
 
-fn picture(at_ms: u64, key: bool, bytes: usize) -> StreamUnit {
+/// Why it was tried again.
+fn retried(events: &[StreamEvent]) -> Vec<String> {
+    let message = |event: &StreamEvent| match event {
+        StreamEvent::Retrying { message, .. } => Some(message.clone()),
+        _ => None,
+    };
+    events.iter().filter_map(message).collect()
+}
+
+fn picture(at_ms: u64, key: bool, bytes: usize) -> EncodedUnit {
     let head: &[u8] =
         if key { &[0, 0, 1, 0x67, 77, 0, 31, 1, 0, 0, 1, 0x68, 1, 2, 0, 0, 1, 0x65] } else { &[0, 0, 1, 0x41] };
     let data = Bytes::from([head, &vec![5; bytes]].concat());
-    StreamUnit { kind: MediaKind::Video, at: MediaTime::from_ns(at_ms * 1_000_000), key, data }
+    let (kind, at_ns) = (MediaKind::Video, at_ms * 1_000_000);
+    EncodedUnit { stream: StreamNumber(0), kind, key, at_ns, duration_ns: 0, data }
 }
 
-fn sound(at_ms: u64) -> StreamUnit {
-    StreamUnit { kind: MediaKind::Audio, ..picture(at_ms, true, 1) }
+fn sound(at_ms: u64) -> EncodedUnit {
+    EncodedUnit { stream: StreamNumber(1), kind: MediaKind::Audio, ..picture(at_ms, true, 1) }
 }
 
-/// Puts pictures in, ten a second with a key frame each two seconds, until the queue is dropped or ended.
-fn feed(queue: &Arc<StreamQueue>, bytes: usize) -> JoinHandle<()> {
-    let queue = queue.clone();
+/// Puts pictures in, ten a second with a key frame each two seconds, until it is aborted.
+fn feed(ring: &Arc<UnitRing>, bytes: usize) -> JoinHandle<()> {
+    let ring = ring.clone();
     tokio::spawn(async move {
         for n in 0u64.. {
-            queue.put(picture(n * 100, n % 20 == 0, bytes));
+            ring.put(picture(n * 100, n % 20 == 0, bytes));
             sleep(Duration::from_millis(100)).await;
         }
     })
@@ -182,11 +215,11 @@ fn feed(queue: &Arc<StreamQueue>, bytes: usize) -> JoinHandle<()> {
 async fn frames_go_out_in_their_time_and_the_end_is_told() {
     let mut running = running();
     let mut server = running.server().await;
-    running.queue.put(picture(5000, true, 10_000));
+    running.ring.put(picture(5000, true, 10_000));
     server.accept().await;
-    running.queue.put(sound(5010));
-    running.queue.put(picture(5040, false, 10));
-    running.queue.end();
+    running.ring.put(sound(5010));
+    running.ring.put(picture(5040, false, 10));
+    running.ring.end();
     assert_eq!(running.task.await.unwrap(), Ok(()));
     let mut told = vec![];
     while let Some(message) = server.next().await {
@@ -241,7 +274,7 @@ async fn an_unreachable_server_gets_three_tries_in_two_seconds() {
 #[tokio::test(start_paused = true)]
 async fn time_goes_on_over_a_reconnect_that_begins_at_a_key_frame() {
     let mut running = running();
-    let feed = feed(&running.queue, 100);
+    let feed = feed(&running.ring, 100);
     let mut server = running.server().await;
     server.accept().await;
     let before = server.receive_for(Duration::from_millis(4250)).await;
@@ -255,26 +288,19 @@ async fn time_goes_on_over_a_reconnect_that_begins_at_a_key_frame() {
     let after = server.receive_for(Duration::from_secs(2)).await;
     assert_eq!(after[..2], [(9, 6000, [0x17, 0]), (9, 6000, [0x17, 1])]);
     feed.abort();
-    running.queue.end();
-    assert_eq!(running.task.await.unwrap(), Ok(()));
-    let said: Vec<_> = std::iter::from_fn(|| running.events.try_recv().ok()).collect();
-    let lost = RtmpFault::Lost { message: "the server closed the connection".to_owned() };
-    let retrying = StreamEvent::Retrying { fault: lost, wait: Duration::from_millis(50) };
-    assert_eq!(
-        said,
-        [
-            StreamEvent::Published { failures: 0 },
-            retrying,
-            StreamEvent::Published { failures: 1 },
-            StreamEvent::KeyFrameWanted
-        ]
-    );
+    running.ring.end();
+    assert_eq!((&mut running.task).await.unwrap(), Ok(()));
+    let lost = "the connection was lost: the server closed the connection".to_owned();
+    let retrying = StreamEvent::Retrying { message: lost, retries: 1 };
+    assert_eq!(running.said(), [StreamEvent::Connecting, StreamEvent::Active, retrying, StreamEvent::Active]);
+    // The first connection began at the key frame that lay there.
+    assert_eq!(running.asked_key_frames(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_hangs_is_found_in_little_more_than_four_seconds() {
     let mut running = running();
-    let feed = feed(&running.queue, 100);
+    let feed = feed(&running.ring, 100);
     let mut server = running.server().await;
     server.accept().await;
     server.receive_for(Duration::from_secs(3)).await;
@@ -283,7 +309,7 @@ async fn a_server_that_hangs_is_found_in_little_more_than_four_seconds() {
     let hung = Instant::now();
     let mut second = running.server().await;
     assert!(hung.elapsed() > Duration::from_secs(3) && hung.elapsed() < Duration::from_secs(5), "{:?}", hung.elapsed());
-    assert!(matches!(running.said()[..], [StreamEvent::Retrying { fault: RtmpFault::Wedged { .. }, .. }]));
+    assert_eq!(retried(&running.said()), ["the server has not answered for 4.0 s"]);
     second.accept().await;
     assert!(!second.receive_for(Duration::from_secs(3)).await.is_empty());
     feed.abort();
@@ -292,16 +318,14 @@ async fn a_server_that_hangs_is_found_in_little_more_than_four_seconds() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_stops_reading_is_found_though_it_never_answered() {
     let mut running = running();
-    let feed = feed(&running.queue, 20_000);
+    let feed = feed(&running.ring, 20_000);
     let mut server = running.server().await;
     server.accept().await;
     sleep(Duration::from_secs(8)).await;
-    assert!(matches!(
-        running.said()[..],
-        [StreamEvent::Published { .. }, StreamEvent::Retrying { fault: RtmpFault::Wedged { .. }, .. }]
-    ));
-    let stats = running.queue.stats();
+    assert_eq!(retried(&running.said()), ["the server has not answered for 4.0 s"]);
+    let stats = running.ring.stats();
     assert!(stats.lag_ns <= 5_000_000_000, "{stats:?}");
+    assert!(running.reporter.lag_ms() >= 2000, "{} ms", running.reporter.lag_ms());
     feed.abort();
 }
 
@@ -312,10 +336,10 @@ async fn the_end_does_not_wait_for_a_slow_server() {
     server.accept().await;
     sleep(Duration::from_millis(100)).await;
     for n in 0..40 {
-        running.queue.put(picture(n * 100, n == 0, 20_000));
+        running.ring.put(picture(n * 100, n == 0, 20_000));
     }
     let ended = Instant::now();
-    running.queue.end();
+    running.ring.end();
     assert_eq!(running.task.await.unwrap(), Ok(()));
     assert!(ended.elapsed() < DRAIN_TIMEOUT + END_TIMEOUT + HEALTH_STEP * 2, "{:?}", ended.elapsed());
 }
@@ -323,14 +347,14 @@ async fn the_end_does_not_wait_for_a_slow_server() {
 #[tokio::test(start_paused = true)]
 async fn an_end_during_a_wait_is_not_waited_for() {
     let mut running = running();
-    let feed = feed(&running.queue, 100);
+    let feed = feed(&running.ring, 100);
     let mut server = running.server().await;
     server.accept().await;
     server.receive_for(Duration::from_secs(3)).await;
     drop((server, running.servers));
     sleep(Duration::from_secs(5)).await;
     let ended = Instant::now();
-    running.queue.end();
+    running.ring.end();
     assert_eq!((running.task.await.unwrap(), ended.elapsed()), (Ok(()), Duration::ZERO));
     feed.abort();
 }

@@ -4,10 +4,9 @@
 //! Nothing is held back and nothing waits for the other kind: flvmux is an aggregator, so that a muted track would hold
 //! the other one, and complains about sound that is 300 ms late where servers take it.
 
-use super::super::MediaKind;
 use super::amf::{self, AmfValue};
 use super::chunk::RtmpMessage;
-use super::ring::StreamUnit;
+use crate::encoded::{EncodedFormat, EncodedUnit, MediaKind};
 use crate::mux::{avc_config, h264_samples};
 
 /// AAC, 44 kHz, 16 bits, stereo: what the tag says of every AAC stream, the truth is in its configuration.
@@ -21,45 +20,13 @@ const AVC_FRAME: [u8; 4] = [1, 0, 0, 0];
 /// A stereo frame of AAC-LC without any sound. The same at every sample rate.
 const SILENCE: [u8; 6] = [0x21, 0x10, 0x04, 0x60, 0x8c, 0x1c];
 const SILENCE_RATE: u32 = 44_100;
+const SILENCE_KBPS: u32 = 2;
 const AAC_FRAME_SAMPLES: u64 = 1024;
 /// After a gap silence goes on there, and is not sent for the gap.
 const MAX_SILENCE_BEHIND_MS: u64 = 2000;
 /// Of ISO 14496-3, by index.
 const AAC_RATES: [u32; 13] =
     [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350];
-
-/// The pictures of a stream, for its metadata.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StreamVideo {
-    /// Pixels.
-    pub width: u32,
-    /// Pixels.
-    pub height: u32,
-    /// Frames a second.
-    pub framerate: f64,
-    /// Kilobits a second.
-    pub bitrate_kbps: u32,
-}
-
-/// The sound of a stream: AAC-LC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamAudio {
-    /// Samples a second, one of AAC's rates; any other is told as 44 100.
-    pub rate: u32,
-    /// 1 or 2.
-    pub channels: u8,
-    /// Kilobits a second.
-    pub bitrate_kbps: u32,
-}
-
-/// What a stream has. Without sound it gets silence: services refuse or stall streams that have none.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct StreamFormat {
-    /// `None`: sound alone.
-    pub video: Option<StreamVideo>,
-    /// `None`: silence.
-    pub audio: Option<StreamAudio>,
-}
 
 /// One tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +42,9 @@ pub struct FlvTag {
 /// Tags of one connection.
 #[derive(Debug)]
 pub struct FlvMuxer {
-    format: StreamFormat,
+    headers: [FlvTag; 2],
+    /// No sound comes: it gets silence, because services refuse or stall streams that have none.
+    is_silent: bool,
     /// `avcC` that was sent last; empty before the first.
     avc_config: Vec<u8>,
     /// Since when, milliseconds, and how many frames.
@@ -83,41 +52,45 @@ pub struct FlvMuxer {
 }
 
 impl FlvMuxer {
-    /// Tags of a stream of this format.
-    pub const fn new(format: StreamFormat) -> Self {
-        Self { format, avc_config: Vec::new(), silence: None }
+    /// Tags of a stream of these formats.
+    pub fn new(formats: &[EncodedFormat]) -> Self {
+        let audio = formats.iter().find_map(aac);
+        let (rate, kbps) = audio.unwrap_or((SILENCE_RATE, SILENCE_KBPS));
+        let mut members = Vec::new();
+        let mut add = |name: &str, value: f64| members.push((name.to_owned(), AmfValue::Number(value)));
+        for format in formats {
+            if let EncodedFormat::Video { size: (width, height), framerate, bitrate_kbps, .. } = format {
+                add("width", (*width).into());
+                add("height", (*height).into());
+                framerate.iter().for_each(|framerate| add("framerate", (*framerate).into()));
+                bitrate_kbps.iter().for_each(|kbps| add("videodatarate", (*kbps).into()));
+                add("videocodecid", 7.0);
+            }
+        }
+        add("audiocodecid", 10.0);
+        add("audiosamplerate", rate.into());
+        add("audiodatarate", kbps.into());
+        members.push(("stereo".to_owned(), AmfValue::Boolean(true)));
+        let metadata = [AmfValue::text("@setDataFrame"), AmfValue::text("onMetaData"), AmfValue::Object(members)];
+        let headers = [
+            FlvTag { kind: RtmpMessage::DATA, time_ms: 0, body: amf::encode(&metadata) },
+            FlvTag { kind: RtmpMessage::AUDIO, time_ms: 0, body: aac_header(rate) },
+        ];
+        Self { headers, is_silent: audio.is_none(), avc_config: Vec::new(), silence: None }
     }
 
     /// What comes before the first frame: metadata, and the configuration of the sound.
-    pub fn headers(&self) -> Vec<FlvTag> {
-        let audio = self.format.audio.unwrap_or(StreamAudio { rate: SILENCE_RATE, channels: 2, bitrate_kbps: 2 });
-        let mut members = Vec::new();
-        let mut add = |name: &str, value: f64| members.push((name.to_owned(), AmfValue::Number(value)));
-        if let Some(video) = self.format.video {
-            add("width", video.width.into());
-            add("height", video.height.into());
-            add("framerate", video.framerate);
-            add("videodatarate", video.bitrate_kbps.into());
-            add("videocodecid", 7.0);
-        }
-        add("audiocodecid", 10.0);
-        add("audiosamplerate", audio.rate.into());
-        add("audiodatarate", audio.bitrate_kbps.into());
-        members.push(("stereo".to_owned(), AmfValue::Boolean(audio.channels == 2)));
-        let metadata = [AmfValue::text("@setDataFrame"), AmfValue::text("onMetaData"), AmfValue::Object(members)];
-        vec![
-            FlvTag { kind: RtmpMessage::DATA, time_ms: 0, body: amf::encode(&metadata) },
-            FlvTag { kind: RtmpMessage::AUDIO, time_ms: 0, body: aac_header(audio) },
-        ]
+    pub const fn headers(&self) -> &[FlvTag; 2] {
+        &self.headers
     }
 
     /// The tags of a frame that is so many milliseconds behind the stream's beginning. None for a picture that cannot be
     /// decoded, as no parameter sets came yet.
-    pub fn push(&mut self, unit: &StreamUnit, at_ms: u64) -> Vec<FlvTag> {
+    pub fn push(&mut self, unit: &EncodedUnit, at_ms: u64) -> Vec<FlvTag> {
         match unit.kind {
             MediaKind::Audio => vec![tag(RtmpMessage::AUDIO, at_ms, [&[AAC, 1], &unit.data[..]].concat())],
             MediaKind::Video => {
-                let mut tags = if self.format.audio.is_none() { self.silence_until(at_ms) } else { Vec::new() };
+                let mut tags = if self.is_silent { self.silence_until(at_ms) } else { Vec::new() };
                 tags.extend(self.picture(&unit.data, unit.key, at_ms));
                 tags
             }
@@ -169,10 +142,27 @@ fn tag(kind: u8, at_ms: u64, body: Vec<u8>) -> FlvTag {
     FlvTag { kind, time_ms: at_ms as u32, body }
 }
 
-/// AudioSpecificConfig of AAC-LC (ISO 14496-3, 1.6.2.1) in a tag.
-fn aac_header(audio: StreamAudio) -> Vec<u8> {
-    let index = AAC_RATES.iter().position(|rate| *rate == audio.rate).unwrap_or(4) as u8;
-    vec![AAC, 0, 2 << 3 | index >> 1, index << 7 | audio.channels.clamp(1, 2) << 3]
+/// AudioSpecificConfig of AAC-LC, stereo (ISO 14496-3, 1.6.2.1) in a tag. A rate that has no number is told as 44 100.
+fn aac_header(rate: u32) -> Vec<u8> {
+    let index = AAC_RATES.iter().position(|known| *known == rate).unwrap_or(4) as u8;
+    vec![AAC, 0, 2 << 3 | index >> 1, index << 7 | 2 << 3]
+}
+
+/// Rate and kilobits a second of AAC.
+const fn aac(format: &EncodedFormat) -> Option<(u32, u32)> {
+    match format {
+        EncodedFormat::Aac { rate, bitrate_kbps } => Some((*rate, *bitrate_kbps)),
+        _ => None,
+    }
+}
+
+/// Of a stream of these formats; 0: not known.
+pub fn bitrate_kbps(formats: &[EncodedFormat]) -> u64 {
+    let of = |format: &EncodedFormat| match format {
+        EncodedFormat::Video { bitrate_kbps, .. } => bitrate_kbps.map_or(0, u64::from),
+        _ => aac(format).map_or(0, |(_, kbps)| kbps.into()),
+    };
+    formats.iter().map(of).sum()
 }
 
 #[cfg(test)]
@@ -180,7 +170,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::units::MediaTime;
+    use crate::encoded::StreamNumber;
+    use crate::track::Codec;
 
     const SPS_A: [u8; 5] = [0x67, 77, 0, 31, 1];
     const SPS_B: [u8; 5] = [0x67, 77, 0, 31, 2];
@@ -190,13 +181,17 @@ mod tests {
         units.iter().flat_map(|unit| [&[0, 0, 0, 1], *unit].concat()).collect()
     }
 
-    fn video(data: Vec<u8>, key: bool) -> StreamUnit {
-        StreamUnit { kind: MediaKind::Video, at: MediaTime::ZERO, key, data: Bytes::from(data) }
+    fn video(data: Vec<u8>, key: bool) -> EncodedUnit {
+        let (kind, data) = (MediaKind::Video, Bytes::from(data));
+        EncodedUnit { stream: StreamNumber(0), kind, key, at_ns: 0, duration_ns: 0, data }
     }
 
+    const SOUND: EncodedFormat = EncodedFormat::Aac { rate: 48_000, bitrate_kbps: 128 };
+    const PICTURES: EncodedFormat =
+        EncodedFormat::Video { codec: Codec::H264, size: (1280, 720), framerate: Some(30), bitrate_kbps: Some(3000) };
+
     fn with_sound() -> FlvMuxer {
-        let audio = Some(StreamAudio { rate: 48_000, channels: 2, bitrate_kbps: 128 });
-        FlvMuxer::new(StreamFormat { video: None, audio })
+        FlvMuxer::new(&[SOUND])
     }
 
     fn bodies(tags: &[FlvTag]) -> Vec<&[u8]> {
@@ -233,31 +228,27 @@ mod tests {
 
     #[test]
     fn sound_is_described_and_passed_on() {
-        for (rate, channels, config) in
-            [(48_000, 2, [0x11, 0x90]), (44_100, 2, [0x12, 0x10]), (44_100, 1, [0x12, 0x08]), (12_345, 2, [0x12, 0x10])]
-        {
-            let header = aac_header(StreamAudio { rate, channels, bitrate_kbps: 1 });
-            assert_eq!(header, [[0xaf, 0], config].concat(), "{rate}");
+        for (rate, config) in [(48_000, [0x11, 0x90]), (44_100, [0x12, 0x10]), (12_345, [0x12, 0x10])] {
+            assert_eq!(aac_header(rate), [[0xaf, 0], config].concat(), "{rate}");
         }
-        let sound = StreamUnit { kind: MediaKind::Audio, ..video(vec![1, 2], true) };
+        let sound = EncodedUnit { kind: MediaKind::Audio, ..video(vec![1, 2], true) };
         assert_eq!(bodies(&with_sound().push(&sound, 3)), [&[0xaf, 1, 1, 2]]);
     }
 
     #[test]
     fn metadata_names_what_there_is() {
-        let video = Some(StreamVideo { width: 1280, height: 720, framerate: 30.0, bitrate_kbps: 3000 });
-        let headers = FlvMuxer::new(StreamFormat { video, audio: None }).headers();
-        let metadata = amf::decode(&headers[0].body).unwrap();
+        let muxer = FlvMuxer::new(&[PICTURES]);
+        let metadata = amf::decode(&muxer.headers()[0].body).unwrap();
         assert_eq!(metadata[0].as_text(), Some("@setDataFrame"));
         let number = |name: &str| metadata[2].member(name).and_then(AmfValue::as_number);
         assert_eq!((number("width"), number("audiosamplerate")), (Some(1280.0), Some(44_100.0)));
-        let sound = with_sound().headers();
-        assert_eq!(amf::decode(&sound[0].body).unwrap()[2].member("width"), None);
+        assert_eq!(amf::decode(&with_sound().headers()[0].body).unwrap()[2].member("width"), None);
+        assert_eq!([bitrate_kbps(&[PICTURES, SOUND]), bitrate_kbps(&[])], [3128, 0]);
     }
 
     #[test]
     fn silence_keeps_its_grid_and_leaves_gaps_out() {
-        let mut muxer = FlvMuxer::new(StreamFormat::default());
+        let mut muxer = FlvMuxer::new(&[PICTURES]);
         let mut times = |at_ms: u64| -> Vec<u32> {
             let tags = muxer.push(&video(vec![], false), at_ms);
             assert!(tags.iter().all(|tag| tag.kind == RtmpMessage::AUDIO && tag.body.len() == 8));

@@ -1,6 +1,5 @@
-//! RTMP and RTMPS: encoded frames go through a [`StreamQueue`], which never makes an encoder wait, to an [`RtmpStream`], the
-//! task of one stream. `driver` is that task and `dial` its connections; all else is pure: `client` (the protocol), `chunk`
-//! and `amf` under it, `flv` (what it carries), `ring`, `health`, `retry`.
+//! RTMP and RTMPS. `driver` is the task of one stream and `dial` its connections; all else is pure: `client` (the protocol),
+//! `chunk` and `amf` under it, `flv` (what it carries), `health`, `retry`, `url`, `fault`.
 //!
 //! Our own, because GStreamer's elements do not serve: `rtmpsink` puts the key into its error texts and blocks while it is
 //! stopped, `rtmp2sink` finds a server that hangs after 17 s, has no private certificate authority, and lets 10 s of a slow
@@ -8,10 +7,8 @@
 
 mod driver;
 mod dial;
-mod queue;
 mod client;
 mod flv;
-mod ring;
 mod chunk;
 mod amf;
 mod retry;
@@ -19,10 +16,18 @@ mod health;
 mod fault;
 mod url;
 
-pub use self::dial::{RtmpDial, RtmpIo, RtmpTlsError, RtmpTlsOptions, TcpDial};
-pub use self::driver::{ANSWER_TIMEOUT, DRAIN_TIMEOUT, RtmpStream, StreamEvent, StreamProgress};
-pub use self::fault::RtmpFault;
-pub use self::flv::{StreamAudio, StreamFormat, StreamVideo};
-pub use self::queue::StreamQueue;
-pub use self::ring::{RingStats, StreamUnit};
-pub use self::url::{RtmpUrl, RtmpUrlError};
+use self::dial::TcpDial;
+use self::url::RtmpUrl;
+use super::stream::{StreamContext, StreamEnd};
+
+/// Publishes one stream, until its frames end or it is given up.
+pub async fn run(context: StreamContext) -> StreamEnd {
+    let url = match RtmpUrl::parse(context.url.reveal()) {
+        Ok(url) => url,
+        Err(error) => return StreamEnd::Failed { code: "invalid_argument", message: error.to_string() },
+    };
+    match driver::publish(&url, &context, &TcpDial(context.tls.clone())).await {
+        Ok(()) => StreamEnd::Finished,
+        Err(fault) => StreamEnd::unavailable(fault.to_string()),
+    }
+}
