@@ -120,7 +120,7 @@ fn counts_of_32_bits_are_extended() {
 }
 
 #[test]
-fn a_refusal_is_told_in_the_servers_words_without_the_key() {
+fn a_refusal_is_told_in_the_servers_text_without_the_key() {
     let error = status("error", "NetStream.Publish.BadName", "canary-key is\nin use");
     let told = client_in_connect().receive(&command("_error", 1.0, &[AmfValue::Null, error.clone()]));
     let refused = |description: &str| RtmpFault::Refused {

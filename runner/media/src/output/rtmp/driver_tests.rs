@@ -234,7 +234,7 @@ async fn frames_go_out_in_their_time_and_the_end_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_key_is_told_in_the_servers_words_at_once() {
+async fn a_refused_key_is_told_in_the_servers_text_at_once() {
     let mut running = running();
     let mut server = running.server().await;
     server.until_publish().await;
