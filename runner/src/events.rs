@@ -1,8 +1,10 @@
 //! Events for the session of an egress, from the media process and from the tasks around it: control, heartbeat, uploads,
-//! signals. Values only; they travel through one bounded channel of `serve` into `session`.
+//! signals. Values only; they travel through bounded channels of `serve` into `session`.
 
 use spillway_ipc::MediaEvent;
-use spillway_protocol::Code;
+use spillway_protocol::livekit::EgressInfo;
+use spillway_protocol::{Code, RpcError, Secret};
+use tokio::sync::oneshot;
 
 /// Origin of a stop; it decides the end reason in `details`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,4 +48,15 @@ pub enum SessionEvent {
     OwnershipLost,
     /// Time has passed.
     Tick,
+}
+
+/// An UpdateStream call. It has a channel of its own, because it is answered.
+#[derive(Debug)]
+pub struct StreamUpdate {
+    /// URLs of streams that are to begin, each with its key.
+    pub add: Vec<Secret>,
+    /// URLs of streams that are to end, as they were given.
+    pub remove: Vec<Secret>,
+    /// Takes the EgressInfo behind the update, or why a part of it was refused.
+    pub answer: oneshot::Sender<Result<EgressInfo, RpcError>>,
 }

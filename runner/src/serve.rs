@@ -112,7 +112,7 @@ pub async fn serve_ticket(
     let ledger: EgressLedger = serde_json::from_str(&before.ledger).context("read the ledger in the record")?;
     let reporter = Reporter::new(ledger, Duration::from_secs(60), bus.clock().clone());
     let (inbox, events) = mpsc::channel(INBOX_CAPACITY);
-    let control = ControlServer::open(bus, &names.egress_id, inbox.clone(), reporter.reports())
+    let control = ControlServer::open(bus, &names.egress_id, inbox.clone(), None, reporter.reports())
         .await
         .context("subscribe to our topic")?;
     let io = IoClient::new(bus);

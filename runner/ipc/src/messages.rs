@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use spillway_plan::{Container, EgressPlan};
+use spillway_plan::{Container, EgressPlan, Secret};
 
 use crate::FileId;
 
@@ -40,6 +40,24 @@ pub enum MediaCommand {
     },
     /// Drain what is queued, close the files, send [`MediaEvent::Ended`], exit.
     Stop,
+    /// Begins another stream; with the id of a stream that was given before it changes nothing.
+    AddStream(StreamStart),
+    /// Ends a stream: what it has not sent yet may take 2 s.
+    RemoveStream {
+        /// Its id.
+        id: u32,
+    },
+}
+
+/// A stream that goes to a server. The URL goes down only: events name a stream by its id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamStart {
+    /// Number in the recording, never used again.
+    pub id: u32,
+    /// Its output in the plan.
+    pub output: u32,
+    /// Where to, with the stream's key; shorthand forms are resolved.
+    pub url: Secret,
 }
 
 /// What the media process needs to begin.
@@ -53,6 +71,9 @@ pub struct StartCommand {
     pub token: String,
     /// From the configuration.
     pub settings: MediaSettings,
+    /// Streams that begin with the first media.
+    #[serde(default)]
+    pub streams: Vec<StreamStart>,
     /// By how much the time that the installation agrees on is ahead of this host's wall clock, nanoseconds. The media
     /// process adds it once, at the beginning, and goes on by the monotonic clock.
     #[serde(default)]
@@ -73,12 +94,32 @@ pub struct MediaSettings {
     pub spill_dir: Option<PathBuf>,
     /// Fragment length of MP4, milliseconds: what a `kill -9` may cost.
     pub fragment_ms: u64,
+    /// How the servers of streams are authenticated.
+    pub streams: StreamSettings,
 }
 
 impl Default for MediaSettings {
     fn default() -> Self {
-        Self { reorder_ms: 2000, appear_ms: 30_000, backlog_bytes: 256 << 20, spill_dir: None, fragment_ms: 1000 }
+        Self {
+            reorder_ms: 2000,
+            appear_ms: 30_000,
+            backlog_bytes: 256 << 20,
+            spill_dir: None,
+            fragment_ms: 1000,
+            streams: StreamSettings::default(),
+        }
     }
+}
+
+/// How the servers of encrypted streams are authenticated.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StreamSettings {
+    /// Certificate authorities that are trusted beside those of the system: the text of a PEM file, because the file is
+    /// where the dispatcher runs.
+    pub ca: Option<String>,
+    /// Any certificate will do. A stream and its key then go to whatever server answers.
+    pub tls_skip_verify: bool,
 }
 
 /// From the media process to the runner.
@@ -169,10 +210,56 @@ pub enum MediaEvent {
         /// The sentence.
         message: String,
     },
+    /// A stream has come into this state.
+    Stream {
+        /// Its id.
+        id: u32,
+        /// The state.
+        state: StreamState,
+        /// Why it is tried again or has failed; else empty. Has no key.
+        #[serde(default)]
+        message: String,
+        /// Attempts and connections that failed so far.
+        #[serde(default)]
+        retries: u32,
+        /// From the newest frame to what its server has, milliseconds.
+        #[serde(default)]
+        lag_ms: u64,
+    },
     /// The last event. After it the process exits.
     Ended {
         /// Why nothing more is recorded.
         why: MediaEndReason,
+    },
+}
+
+/// State of a stream, since when in Unix nanoseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum StreamState {
+    /// The first connection is being made.
+    Connecting,
+    /// Its server takes it, at first or again.
+    Active {
+        /// Since.
+        at: i64,
+    },
+    /// It is tried again.
+    Retrying {
+        /// Since.
+        at: i64,
+    },
+    /// It ended with the recording, or was removed. Final.
+    Finished {
+        /// When.
+        at: i64,
+    },
+    /// It is not tried again. Final.
+    Failed {
+        /// When.
+        at: i64,
+        /// psrpc code as text.
+        code: String,
     },
 }
 
@@ -254,4 +341,38 @@ pub struct Quality {
     pub frames_skipped: u64,
     /// Why the recording is degraded, one sentence each; empty when it is not.
     pub degraded: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_goes_down_with_its_url_and_is_printed_without_it() {
+        let url = Secret::new("rtmp://h/app/canary".to_owned());
+        let command = MediaCommand::AddStream(StreamStart { id: 3, output: 1, url });
+        let text = serde_json::to_string(&command).unwrap();
+        assert_eq!(text, r#"{"command":"add_stream","id":3,"output":1,"url":"rtmp://h/app/canary"}"#);
+        let read: MediaCommand = serde_json::from_str(&text).unwrap();
+        assert!(matches!(&read, MediaCommand::AddStream(start) if start.url.reveal() == "rtmp://h/app/canary"));
+        assert!(!format!("{read:?}").contains("canary"));
+    }
+
+    #[test]
+    fn states_of_streams_come_up() {
+        for state in [
+            StreamState::Connecting,
+            StreamState::Active { at: 1 },
+            StreamState::Retrying { at: 2 },
+            StreamState::Finished { at: 3 },
+            StreamState::Failed { at: 4, code: "unavailable".into() },
+        ] {
+            let event =
+                MediaEvent::Stream { id: 1, state: state.clone(), message: String::new(), retries: 2, lag_ms: 0 };
+            let read: MediaEvent = serde_json::from_str(&serde_json::to_string(&event).unwrap()).unwrap();
+            assert!(matches!(read, MediaEvent::Stream { id: 1, state: read, retries: 2, .. } if read == state));
+        }
+        let short = r#"{"event":"stream","id":1,"state":{"is":"connecting"}}"#;
+        assert!(matches!(serde_json::from_str(short).unwrap(), MediaEvent::Stream { lag_ms: 0, .. }));
+    }
 }

@@ -176,6 +176,7 @@ impl Driver<'_> {
             ws_url: self.job.ws_url.clone(),
             token: self.job.token.reveal().clone(),
             settings: self.job.media.clone(),
+            streams: vec![],
             clock_ahead_ns: self.job.clock.ahead_of_host_ns(),
         };
         media.send(&MediaCommand::Start(Box::new(start))).await;

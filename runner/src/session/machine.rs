@@ -162,6 +162,7 @@ impl Session {
             | MediaEvent::Waiting { .. }
             | MediaEvent::Joined { .. }
             | MediaEvent::Opening { .. }
+            | MediaEvent::Stream { .. }
             | MediaEvent::Closed { .. } => vec![],
         }
     }

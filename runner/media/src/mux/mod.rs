@@ -3,6 +3,7 @@
 
 mod ivf;
 mod mp4;
+mod annexb;
 mod spool_sink;
 
 use gstreamer as gst;
@@ -11,6 +12,8 @@ use spillway_plan::Container;
 pub use ivf::Ivf;
 pub use mp4::{Mp4, Mp4TrackKind};
 pub use spool_sink::SpoolSink;
+
+pub(crate) use annexb::{avc_config, h264_samples};
 
 use crate::element::{PipelineError, make};
 

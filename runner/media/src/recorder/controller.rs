@@ -162,6 +162,7 @@ impl RecorderController {
             }
             RecorderInput::Pipeline(recorder, event) => self.on_pipeline(recorder, event),
             RecorderInput::Compositor(recorder, event) => self.on_compositor(recorder, event),
+            RecorderInput::Command(MediaCommand::AddStream(_) | MediaCommand::RemoveStream { .. }) => CONTINUE,
         }
     }
 

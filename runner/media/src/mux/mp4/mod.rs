@@ -10,12 +10,11 @@
 //!
 //! Nothing here is reordered (rooms send no B frames and our encoder makes none): time stamps are of both kinds.
 
-mod annexb;
 mod boxes;
 
 use spillway_ipc::{SpoolError, SpoolFile};
 
-use super::scale;
+use super::{annexb, scale};
 use crate::track::Codec;
 use boxes::{SampleFormat, boxed, full, u32, u64};
 

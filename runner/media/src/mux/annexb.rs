@@ -27,7 +27,18 @@ pub fn units(data: &[u8]) -> Vec<&[u8]> {
 
 /// The same access unit with lengths instead of start codes.
 pub fn with_lengths(data: &[u8]) -> Vec<u8> {
-    let units = units(data);
+    join(data, |_| true)
+}
+
+/// The same access unit of H264, with lengths and without what stands in front: `avc1` has the parameter sets in its
+/// description only (ISO/IEC 14496-15 5.4.2.1), and no delimiters.
+pub fn h264_samples(data: &[u8]) -> Vec<u8> {
+    join(data, |unit| !matches!(unit[0] & 0x1f, 7..=9))
+}
+
+fn join(data: &[u8], keep: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    let mut units = units(data);
+    units.retain(|unit| keep(unit));
     let mut out = Vec::with_capacity(data.len() + units.len() * 4);
     for unit in units {
         out.extend_from_slice(&(unit.len() as u32).to_be_bytes());
@@ -83,6 +94,7 @@ mod tests {
     fn start_codes_of_three_and_four_bytes_become_lengths() {
         let data = [0, 0, 0, 1, 0x67, 1, 2, 0, 0, 1, 0x68, 9, 0, 0, 0, 1, 0x65, 7, 7, 7];
         assert_eq!(units(&data), [&[0x67, 1, 2][..], &[0x68, 9], &[0x65, 7, 7, 7]]);
+        assert_eq!(h264_samples(&data), [0, 0, 0, 4, 0x65, 7, 7, 7]);
         assert_eq!(with_lengths(&data), [0, 0, 0, 3, 0x67, 1, 2, 0, 0, 0, 2, 0x68, 9, 0, 0, 0, 4, 0x65, 7, 7, 7]);
     }
 

@@ -1,0 +1,253 @@
+//! One RTMP stream from its ring to its server: dials, publishes, sends, notices that the server is gone, dials again.
+//! The task of one stream; it waits for nothing but its own connection, and takes nothing from others but its frames.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tracing::{debug, info};
+
+use super::client::{ACK_WINDOW, RtmpClient, RtmpEvent};
+use super::dial::RtmpDial;
+use super::fault::RtmpFault;
+use super::flv::{FlvMuxer, bitrate_kbps};
+use super::health::{HEALTH_STEP, HealthWatch};
+use super::retry::{RetryBudget, RetryDecision};
+use super::url::RtmpUrl;
+use crate::encoded::EncodedUnit;
+use crate::output::stream::{StreamContext, StreamEvent};
+
+/// From the first byte on until the stream is accepted, and for the connection before it.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// What waits at the end may still go out. Without a bound a slow stream held the recording's end for 5.5 s.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// For the commands that end a stream.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+/// For a server's reason after it stopped reading.
+const REASON_TIMEOUT: Duration = Duration::from_millis(100);
+const PING_EVERY: Duration = Duration::from_secs(1);
+const READ_BYTES: usize = 16 << 10;
+
+/// Publishes until the ring ends.
+///
+/// # Errors
+///
+/// The fault that was final: what could be tried again was, three times before the first frame was sent, for 30 s after
+/// that. A ring that ends while a stream that was accepted is being tried again is no fault.
+pub async fn publish<D: RtmpDial>(url: &RtmpUrl, context: &StreamContext, dial: &D) -> Result<(), RtmpFault> {
+    let mut budget = RetryBudget::default();
+    let mut clock = StreamTime::default();
+    context.reporter.report(StreamEvent::Connecting);
+    loop {
+        let mut connection = StreamConnection {
+            client: RtmpClient::new(url.clone()),
+            muxer: FlvMuxer::new(&context.formats),
+            health: HealthWatch::new(ACK_WINDOW.into(), Instant::now().into_std()),
+            context,
+            budget: &mut budget,
+            clock: &mut clock,
+            is_flushed: true,
+        };
+        let fault = match attempt(url, context, dial, &mut connection).await {
+            Ok(()) => return Ok(()),
+            Err(fault) => fault,
+        };
+        let RetryDecision::After(wait) = budget.failed(Instant::now().into_std(), &fault) else {
+            return Err(fault);
+        };
+        debug!(stream = ?context.reporter, %url, %fault, ?wait, "tried again");
+        context.reporter.report(StreamEvent::Retrying { message: fault.to_string(), retries: budget.failures() });
+        if timeout(wait, context.ring.ended()).await.is_ok() {
+            return if clock.has_begun() { Ok(()) } else { Err(fault) };
+        }
+    }
+}
+
+async fn attempt<D: RtmpDial>(
+    url: &RtmpUrl,
+    context: &StreamContext,
+    dial: &D,
+    connection: &mut StreamConnection<'_>,
+) -> Result<(), RtmpFault> {
+    let io = tokio::select! {
+        dialled = timeout(ANSWER_TIMEOUT, dial.dial(url)) => match dialled {
+            Ok(io) => io?,
+            Err(_) => return Err(RtmpFault::Silent { step: "the connection" }),
+        },
+        () = context.ring.ended() => return Ok(()),
+    };
+    connection.run(io).await
+}
+
+/// Media time becomes the stream's own, which goes on over all its connections.
+#[derive(Debug, Default)]
+struct StreamTime {
+    began_ns: Option<u64>,
+}
+
+impl StreamTime {
+    const fn has_begun(&self) -> bool {
+        self.began_ns.is_some()
+    }
+
+    /// Milliseconds since the first frame that was sent.
+    fn ms(&mut self, at_ns: u64) -> u64 {
+        at_ns.saturating_sub(*self.began_ns.get_or_insert(at_ns)) / 1_000_000
+    }
+}
+
+/// One connection, with what outlives it.
+struct StreamConnection<'a> {
+    client: RtmpClient,
+    muxer: FlvMuxer,
+    health: HealthWatch,
+    context: &'a StreamContext,
+    budget: &'a mut RetryBudget,
+    clock: &'a mut StreamTime,
+    /// Nothing waits in TLS.
+    is_flushed: bool,
+}
+
+impl StreamConnection<'_> {
+    /// Until the ring ended and is empty, or [`DRAIN_TIMEOUT`] after its end.
+    async fn run(&mut self, io: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), RtmpFault> {
+        let (mut read, mut write) = tokio::io::split(io);
+        let mut buffer = vec![0; READ_BYTES];
+        let opened = Instant::now();
+        let mut pinged = opened;
+        let mut steps = interval(HEALTH_STEP);
+        steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let is_idle = self.client.pending().is_empty() && self.is_flushed;
+            tokio::select! {
+                read = read.read(&mut buffer) => {
+                    let length = read.map_err(|error| self.failed(&error))?;
+                    if length == 0 {
+                        return Err(self.client.broken(true, "the server closed the connection".to_owned()));
+                    }
+                    self.on_bytes(&buffer[..length])?;
+                }
+                wrote = write_some(&mut write, self.client.pending()), if !is_idle => match wrote {
+                    Ok(length) => {
+                        self.is_flushed = self.client.pending().is_empty();
+                        self.client.advance(length);
+                        self.health.wrote();
+                    }
+                    Err(error) => return Err(self.reason(&mut read, &mut buffer, &error).await),
+                },
+                unit = self.context.ring.next(), if is_idle && self.client.is_live() => match unit {
+                    Some(unit) => self.on_unit(&unit),
+                    None => break,
+                },
+                _ = steps.tick() => {
+                    self.step(opened, &mut pinged)?;
+                    match self.context.ring.ended_for() {
+                        Some(_) if !self.client.is_live() => return Ok(()),
+                        Some(ended) if ended >= DRAIN_TIMEOUT => break,
+                        _ => {}
+                    }
+                }
+            }
+        }
+        self.client.end();
+        let ending = async {
+            write.write_all(self.client.pending()).await?;
+            write.shutdown().await
+        };
+        // The stream is over either way.
+        if let Ok(Err(error)) = timeout(END_TIMEOUT, ending).await {
+            debug!(%error, "a stream's end could not be told");
+        }
+        Ok(())
+    }
+
+    fn on_bytes(&mut self, bytes: &[u8]) -> Result<(), RtmpFault> {
+        self.health.heard();
+        for event in self.client.receive(bytes)? {
+            match event {
+                RtmpEvent::Published => {
+                    info!(stream = ?self.context.reporter, failures = self.budget.failures(), "published");
+                    let now = Instant::now().into_std();
+                    self.budget.published(now);
+                    self.health = HealthWatch::new(ACK_WINDOW.into(), now);
+                    if self.context.ring.begin() {
+                        (self.context.key_frame)();
+                    }
+                    self.muxer.headers().iter().for_each(|tag| self.client.send(tag));
+                    self.context.reporter.report(StreamEvent::Active);
+                }
+                RtmpEvent::Acknowledged { bytes } => self.health.acked(bytes),
+                RtmpEvent::Pong => self.health.ponged(),
+            }
+        }
+        Ok(())
+    }
+
+    fn on_unit(&mut self, unit: &EncodedUnit) {
+        let at_ms = self.clock.ms(unit.at_ns);
+        self.muxer.push(unit, at_ms).iter().for_each(|tag| self.client.send(tag));
+    }
+
+    fn step(&mut self, opened: Instant, pinged: &mut Instant) -> Result<(), RtmpFault> {
+        let now = Instant::now();
+        if !self.client.is_live() {
+            let is_silent = now.duration_since(opened) >= ANSWER_TIMEOUT;
+            return if is_silent { Err(RtmpFault::Silent { step: self.client.step() }) } else { Ok(()) };
+        }
+        let is_writing = !self.client.pending().is_empty() || !self.is_flushed;
+        let sent_bytes = self.client.sent_bytes();
+        if let Some(quiet) = self.health.step(now.into_std(), sent_bytes, is_writing) {
+            return Err(RtmpFault::Wedged { quiet });
+        }
+        if now.duration_since(*pinged) >= PING_EVERY {
+            *pinged = now;
+            self.client.ping(now.duration_since(opened).as_millis() as u32);
+            self.context.reporter.set_lag_ms(self.lag_ms(sent_bytes));
+        }
+        Ok(())
+    }
+
+    /// What lies here, and what the server has not acknowledged: kernels on the way hold seconds of a slow stream.
+    fn lag_ms(&self, sent_bytes: u64) -> u64 {
+        let unacked_bits = self.health.unacked(sent_bytes).unwrap_or(0) * 8;
+        let bitrate_kbps = bitrate_kbps(&self.context.formats);
+        self.context.ring.stats().lag_ns / 1_000_000 + unacked_bits.checked_div(bitrate_kbps).unwrap_or(0)
+    }
+
+    fn failed(&self, error: &io::Error) -> RtmpFault {
+        let kinds = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe, io::ErrorKind::UnexpectedEof];
+        self.client.broken(kinds.contains(&error.kind()), error.to_string())
+    }
+
+    /// A write failed: the server may have said why before it closed.
+    async fn reason(&mut self, read: &mut (impl AsyncRead + Unpin), buffer: &mut [u8], error: &io::Error) -> RtmpFault {
+        let fault = self.failed(error);
+        let told = async {
+            while let Ok(length @ 1..) = read.read(buffer).await {
+                self.client.receive(&buffer[..length])?;
+            }
+            Ok::<(), RtmpFault>(())
+        };
+        match timeout(REASON_TIMEOUT, told).await {
+            Ok(Err(told)) => told,
+            Ok(Ok(())) | Err(_) => fault,
+        }
+    }
+}
+
+/// Some bytes, or a flush when there are none. Dropping the future loses nothing.
+async fn write_some(write: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<usize> {
+    if bytes.is_empty() {
+        write.flush().await?;
+        return Ok(0);
+    }
+    match write.write(bytes).await? {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        length => Ok(length),
+    }
+}
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

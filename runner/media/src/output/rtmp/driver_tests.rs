@@ -1,0 +1,360 @@
+//! A stream's task against a small RTMP server in memory, in tokio's paused time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+use spillway_plan::Secret;
+use tokio::io::DuplexStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::super::amf::{self, AmfValue};
+use super::super::chunk::{ChunkReader, ChunkWriter, RtmpMessage};
+use super::*;
+use crate::encoded::{EncodedFormat, MediaKind, StreamNumber};
+use crate::output::ring::UnitRing;
+use crate::output::stream::StreamReporter;
+use crate::output::stream_tls::StreamTls;
+use crate::track::Codec;
+
+/// Hands the server's end of each connection to the test; refuses when the test takes no more.
+struct MemoryDial(mpsc::UnboundedSender<FakeServer>);
+
+impl RtmpDial for MemoryDial {
+    type Io = DuplexStream;
+
+    async fn dial(&self, _: &RtmpUrl) -> Result<DuplexStream, RtmpFault> {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let unreachable = |_| RtmpFault::Connect { message: "no listener".to_owned() };
+        self.0.send(FakeServer::new(theirs)).map_err(unreachable)?;
+        Ok(ours)
+    }
+}
+
+/// Answers when the test says so.
+struct FakeServer {
+    io: DuplexStream,
+    reader: ChunkReader,
+    waiting: VecDeque<RtmpMessage>,
+}
+
+impl FakeServer {
+    fn new(io: DuplexStream) -> Self {
+        Self { io, reader: ChunkReader::default(), waiting: VecDeque::new() }
+    }
+
+    async fn handshake(&mut self) {
+        let mut hello = vec![0; 1537];
+        self.io.read_exact(&mut hello).await.unwrap();
+        self.io.write_all(&[&[3][..], &[0; 1536], &hello[1..]].concat()).await.unwrap();
+        self.io.read_exact(&mut hello[1..]).await.unwrap();
+    }
+
+    /// The next message; `None` at the end of the connection.
+    async fn next(&mut self) -> Option<RtmpMessage> {
+        let mut buffer = vec![0; 4096];
+        while self.waiting.is_empty() {
+            let length = self.io.read(&mut buffer).await.ok().filter(|length| *length > 0)?;
+            self.waiting.extend(self.reader.push(&buffer[..length]).unwrap());
+        }
+        self.waiting.pop_front()
+    }
+
+    async fn send(&mut self, kind: u8, body: &[u8]) {
+        let mut out = Vec::new();
+        ChunkWriter::default().write(&mut out, 3, kind, 0, 0, body);
+        // The client may be gone.
+        let _ = self.io.write_all(&out).await;
+    }
+
+    async fn answer(&mut self, name: &str, id: f64, argument: AmfValue) {
+        let values = [AmfValue::text(name), AmfValue::Number(id), AmfValue::Null, argument];
+        self.send(RtmpMessage::COMMAND, &amf::encode(&values)).await;
+    }
+
+    /// Up to the `publish` command.
+    async fn until_publish(&mut self) {
+        self.handshake().await;
+        loop {
+            let message = self.next().await.unwrap();
+            if message.kind != RtmpMessage::COMMAND {
+                continue;
+            }
+            let values = amf::decode(&message.body).unwrap();
+            let id = values[1].as_number().unwrap();
+            match values[0].as_text().unwrap() {
+                "connect" => self.answer("_result", id, AmfValue::Null).await,
+                "createStream" => self.answer("_result", id, AmfValue::Number(1.0)).await,
+                "publish" => return,
+                _ => {}
+            }
+        }
+    }
+
+    async fn status(&mut self, level: &str, code: &str) {
+        let member = |(name, text): (&str, &str)| (name.to_owned(), AmfValue::text(text));
+        let members = [("level", level), ("code", code), ("description", "told by the server")].map(member);
+        self.answer("onStatus", 0.0, AmfValue::Object(members.into())).await;
+    }
+
+    async fn accept(&mut self) {
+        self.until_publish().await;
+        self.status("status", "NetStream.Publish.Start").await;
+    }
+
+    /// Answers pings and acknowledges for so long; what was received of media: kind, time, first two bytes.
+    async fn receive_for(&mut self, time: Duration) -> Vec<(u8, u32, [u8; 2])> {
+        let (until, mut media) = (Instant::now() + time, vec![]);
+        while let Ok(Some(message)) = tokio::time::timeout_at(until, self.next()).await {
+            match message.kind {
+                RtmpMessage::USER_CONTROL => {
+                    let pong = [&[0, 7][..], &message.body[2..]].concat();
+                    self.send(RtmpMessage::USER_CONTROL, &pong).await;
+                }
+                RtmpMessage::AUDIO | RtmpMessage::VIDEO => {
+                    media.push((message.kind, message.time_ms, [message.body[0], message.body[1]]));
+                }
+                _ => {}
+            }
+        }
+        media
+    }
+}
+
+struct Running {
+    ring: Arc<UnitRing>,
+    task: JoinHandle<Result<(), RtmpFault>>,
+    servers: mpsc::UnboundedReceiver<FakeServer>,
+    events: mpsc::UnboundedReceiver<StreamEvent>,
+    key_frames: Arc<AtomicU32>,
+    reporter: StreamReporter,
+}
+
+fn running() -> Running {
+    let formats = [
+        EncodedFormat::Video { codec: Codec::H264, size: (16, 16), framerate: Some(10), bitrate_kbps: Some(100) },
+        EncodedFormat::Aac { rate: 48_000, bitrate_kbps: 128 },
+    ];
+    let ring = Arc::new(UnitRing::new(true));
+    let key_frames = Arc::new(AtomicU32::new(0));
+    let asked = key_frames.clone();
+    let (dialled, servers) = mpsc::unbounded_channel();
+    let (tell, events) = mpsc::unbounded_channel();
+    let said = move |_: u32, event| {
+        let _ = tell.send(event);
+    };
+    let context = StreamContext {
+        url: Secret::new("rtmp://h/app/canary-key".to_owned()),
+        formats: formats.into(),
+        ring: ring.clone(),
+        key_frame: Arc::new(move || {
+            asked.fetch_add(1, Ordering::Relaxed);
+        }),
+        reporter: StreamReporter::new(7, Arc::new(said)),
+        tls: StreamTls::default(),
+    };
+    let reporter = context.reporter.clone();
+    let task = tokio::spawn(async move {
+        let url = RtmpUrl::parse(context.url.reveal()).unwrap();
+        publish(&url, &context, &MemoryDial(dialled)).await
+    });
+    Running { ring, task, servers, events, key_frames, reporter }
+}
+
+impl Running {
+    async fn server(&mut self) -> FakeServer {
+        self.servers.recv().await.unwrap()
+    }
+
+    /// What was said so far.
+    fn said(&mut self) -> Vec<StreamEvent> {
+        std::iter::from_fn(|| self.events.try_recv().ok()).collect()
+    }
+
+    fn asked_key_frames(&self) -> u32 {
+        self.key_frames.load(Ordering::Relaxed)
+    }
+}
+
+/// Why it was tried again.
+fn retried(events: &[StreamEvent]) -> Vec<String> {
+    let message = |event: &StreamEvent| match event {
+        StreamEvent::Retrying { message, .. } => Some(message.clone()),
+        _ => None,
+    };
+    events.iter().filter_map(message).collect()
+}
+
+fn picture(at_ms: u64, key: bool, bytes: usize) -> EncodedUnit {
+    let head: &[u8] =
+        if key { &[0, 0, 1, 0x67, 77, 0, 31, 1, 0, 0, 1, 0x68, 1, 2, 0, 0, 1, 0x65] } else { &[0, 0, 1, 0x41] };
+    let data = Bytes::from([head, &vec![5; bytes]].concat());
+    let (kind, at_ns) = (MediaKind::Video, at_ms * 1_000_000);
+    EncodedUnit { stream: StreamNumber(0), kind, key, at_ns, duration_ns: 0, data }
+}
+
+fn sound(at_ms: u64) -> EncodedUnit {
+    EncodedUnit { stream: StreamNumber(1), kind: MediaKind::Audio, ..picture(at_ms, true, 1) }
+}
+
+/// Puts pictures in, ten a second with a key frame each two seconds, until it is aborted.
+fn feed(ring: &Arc<UnitRing>, bytes: usize) -> JoinHandle<()> {
+    let ring = ring.clone();
+    tokio::spawn(async move {
+        for n in 0u64.. {
+            ring.put(picture(n * 100, n % 20 == 0, bytes));
+            sleep(Duration::from_millis(100)).await;
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_go_out_in_their_time_and_the_end_is_told() {
+    let mut running = running();
+    let mut server = running.server().await;
+    running.ring.put(picture(5000, true, 10_000));
+    server.accept().await;
+    running.ring.put(sound(5010));
+    running.ring.put(picture(5040, false, 10));
+    running.ring.end();
+    assert_eq!(running.task.await.unwrap(), Ok(()));
+    let mut told = vec![];
+    while let Some(message) = server.next().await {
+        told.push(match message.kind {
+            RtmpMessage::COMMAND => amf::decode(&message.body).unwrap()[0].as_text().unwrap().to_owned(),
+            kind => format!("{kind} {} {:x}{:x}", message.time_ms, message.body[0], message.body[1]),
+        });
+    }
+    let frames = ["8 0 af0", "9 0 170", "9 0 171", "8 10 af1", "9 40 271", "FCUnpublish", "deleteStream"];
+    assert!(told[0].starts_with("18 0"), "{told:?}");
+    assert_eq!(told[1..], frames);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_key_is_told_in_the_servers_text_at_once() {
+    let mut running = running();
+    let mut server = running.server().await;
+    server.until_publish().await;
+    server.status("error", "NetStream.Publish.BadName").await;
+    let fault = running.task.await.unwrap().unwrap_err();
+    assert_eq!(fault.to_string(), "the server refused: NetStream.Publish.BadName: told by the server");
+    assert!(running.servers.recv().await.is_none(), "tried again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_closes_at_publish_refuses() {
+    let mut running = running();
+    let mut server = running.server().await;
+    server.until_publish().await;
+    drop(server);
+    assert_eq!(running.task.await.unwrap(), Err(RtmpFault::Closed { step: "publish" }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_nothing_gets_one_try_of_five_seconds() {
+    let (began, mut running) = (Instant::now(), running());
+    let _server = running.server().await;
+    let fault = running.task.await.unwrap();
+    assert_eq!(fault, Err(RtmpFault::Silent { step: "the RTMP handshake" }));
+    assert!(began.elapsed() < ANSWER_TIMEOUT + HEALTH_STEP * 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreachable_server_gets_three_tries_in_two_seconds() {
+    let (began, running) = (Instant::now(), running());
+    drop(running.servers);
+    let fault = running.task.await.unwrap();
+    assert!(matches!(fault, Err(RtmpFault::Connect { .. })), "{fault:?}");
+    assert_eq!(began.elapsed().as_secs(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_goes_on_over_a_reconnect_that_begins_at_a_key_frame() {
+    let mut running = running();
+    let feed = feed(&running.ring, 100);
+    let mut server = running.server().await;
+    server.accept().await;
+    let before = server.receive_for(Duration::from_millis(4250)).await;
+    assert_eq!((before[1], before[2]), ((9, 0, [0x17, 0]), (9, 0, [0x17, 1])));
+    drop(server);
+    let mut server = running.server().await;
+    server.accept().await;
+    let after = server.receive_for(Duration::from_millis(200)).await;
+    // Lost at 4.25 s: the key frame of 4 s was sent already, the ring is empty; the next one is of 6 s.
+    assert_eq!(after, [(8, 0, [0xaf, 0])]);
+    let after = server.receive_for(Duration::from_secs(2)).await;
+    assert_eq!(after[..2], [(9, 6000, [0x17, 0]), (9, 6000, [0x17, 1])]);
+    feed.abort();
+    running.ring.end();
+    assert_eq!((&mut running.task).await.unwrap(), Ok(()));
+    let lost = "the connection was lost: the server closed the connection".to_owned();
+    let retrying = StreamEvent::Retrying { message: lost, retries: 1 };
+    assert_eq!(running.said(), [StreamEvent::Connecting, StreamEvent::Active, retrying, StreamEvent::Active]);
+    // The first connection began at the key frame that lay there.
+    assert_eq!(running.asked_key_frames(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_hangs_is_found_in_little_more_than_four_seconds() {
+    let mut running = running();
+    let feed = feed(&running.ring, 100);
+    let mut server = running.server().await;
+    server.accept().await;
+    server.receive_for(Duration::from_secs(3)).await;
+    running.said();
+    // It neither reads nor answers, and its connection stays open.
+    let hung = Instant::now();
+    let mut second = running.server().await;
+    assert!(hung.elapsed() > Duration::from_secs(3) && hung.elapsed() < Duration::from_secs(5), "{:?}", hung.elapsed());
+    assert_eq!(retried(&running.said()), ["the server has not answered for 4.0 s"]);
+    second.accept().await;
+    assert!(!second.receive_for(Duration::from_secs(3)).await.is_empty());
+    feed.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stops_reading_is_found_though_it_never_answered() {
+    let mut running = running();
+    let feed = feed(&running.ring, 20_000);
+    let mut server = running.server().await;
+    server.accept().await;
+    sleep(Duration::from_secs(8)).await;
+    assert_eq!(retried(&running.said()), ["the server has not answered for 4.0 s"]);
+    let stats = running.ring.stats();
+    assert!(stats.lag_ns <= 5_000_000_000, "{stats:?}");
+    assert!(running.reporter.lag_ms() >= 2000, "{} ms", running.reporter.lag_ms());
+    feed.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_does_not_wait_for_a_slow_server() {
+    let mut running = running();
+    let mut server = running.server().await;
+    server.accept().await;
+    sleep(Duration::from_millis(100)).await;
+    for n in 0..40 {
+        running.ring.put(picture(n * 100, n == 0, 20_000));
+    }
+    let ended = Instant::now();
+    running.ring.end();
+    assert_eq!(running.task.await.unwrap(), Ok(()));
+    assert!(ended.elapsed() < DRAIN_TIMEOUT + END_TIMEOUT + HEALTH_STEP * 2, "{:?}", ended.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_during_a_wait_is_not_waited_for() {
+    let mut running = running();
+    let feed = feed(&running.ring, 100);
+    let mut server = running.server().await;
+    server.accept().await;
+    server.receive_for(Duration::from_secs(3)).await;
+    drop((server, running.servers));
+    sleep(Duration::from_secs(5)).await;
+    let ended = Instant::now();
+    running.ring.end();
+    assert_eq!((running.task.await.unwrap(), ended.elapsed()), (Ok(()), Duration::ZERO));
+    feed.abort();
+}

@@ -1,0 +1,92 @@
+//! Why a stream is not, or no longer, published: the stage and a text for `StreamInfo.error`. No text has the key.
+
+use std::time::Duration;
+
+/// What ended an attempt or a connection. Its text goes to the user.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RtmpFault {
+    /// The host has no address.
+    #[error("the host cannot be resolved: {message}")]
+    Resolve {
+        /// The resolver's.
+        message: String,
+    },
+    /// No TCP connection.
+    #[error("cannot connect: {message}")]
+    Connect {
+        /// The system's.
+        message: String,
+    },
+    /// No TLS session.
+    #[error("TLS: {message}")]
+    Tls {
+        /// rustls'.
+        message: String,
+    },
+    /// What came is no RTMP, or the connection broke before RTMP began.
+    #[error("RTMP handshake: {message}")]
+    Handshake {
+        /// Ours or the system's.
+        message: String,
+    },
+    /// The server did not answer in time.
+    #[error("no answer to {step}")]
+    Silent {
+        /// What was asked last.
+        step: &'static str,
+    },
+    /// The server's own refusal, before or after it accepted the stream.
+    #[error("the server refused: {code}{}{description}", colon(.description))]
+    Refused {
+        /// Such as `NetStream.Publish.BadName`.
+        code: String,
+        /// Its explanation; may be empty.
+        description: String,
+    },
+    /// The server closed the connection instead of an answer: how nginx-rtmp refuses.
+    #[error("the server closed the connection at {step}")]
+    Closed {
+        /// What was asked last.
+        step: &'static str,
+    },
+    /// An accepted stream's connection broke.
+    #[error("the connection was lost: {message}")]
+    Lost {
+        /// The system's.
+        message: String,
+    },
+    /// An accepted stream's server takes or answers nothing any more.
+    #[error("the server has not answered for {:.1} s", .quiet.as_secs_f64())]
+    Wedged {
+        /// For so long.
+        quiet: Duration,
+    },
+}
+
+impl RtmpFault {
+    /// Whether it ends a stream that was never accepted: a refusal, or a server that let the whole timeout pass. A second
+    /// try would take longer than a user waits for the reason.
+    pub const fn is_final_at_first(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Closed { .. } | Self::Silent { .. })
+    }
+}
+
+const fn colon(text: &str) -> &'static str {
+    if text.is_empty() { "" } else { ": " }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_tells_what_the_server_said() {
+        let fault = |description: &str| RtmpFault::Refused { code: "Bad".into(), description: description.into() };
+        assert_eq!(fault("key in use").to_string(), "the server refused: Bad: key in use");
+        assert_eq!(fault("").to_string(), "the server refused: Bad");
+        assert_eq!(
+            RtmpFault::Wedged { quiet: Duration::from_millis(4100) }.to_string(),
+            "the server has not answered for 4.1 s"
+        );
+    }
+}

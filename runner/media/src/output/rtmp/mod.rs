@@ -1,0 +1,33 @@
+//! RTMP and RTMPS. `driver` is the task of one stream and `dial` its connections; all else is pure: `client` (the protocol),
+//! `chunk` and `amf` under it, `flv` (what it carries), `health`, `retry`, `url`, `fault`.
+//!
+//! Our own, because GStreamer's elements do not serve: `rtmpsink` puts the key into its error texts and blocks while it is
+//! stopped, `rtmp2sink` finds a server that hangs after 17 s, has no private certificate authority, and lets 10 s of a slow
+//! stream gather in kernel buffers.
+
+mod driver;
+mod dial;
+mod client;
+mod flv;
+mod chunk;
+mod amf;
+mod retry;
+mod health;
+mod fault;
+mod url;
+
+use self::dial::TcpDial;
+use self::url::RtmpUrl;
+use super::stream::{StreamContext, StreamEnd};
+
+/// Publishes one stream, until its frames end or it is given up.
+pub async fn run(context: StreamContext) -> StreamEnd {
+    let url = match RtmpUrl::parse(context.url.reveal()) {
+        Ok(url) => url,
+        Err(error) => return StreamEnd::Failed { code: "invalid_argument", message: error.to_string() },
+    };
+    match driver::publish(&url, &context, &TcpDial(context.tls.clone())).await {
+        Ok(()) => StreamEnd::Finished,
+        Err(fault) => StreamEnd::unavailable(fault.to_string()),
+    }
+}
