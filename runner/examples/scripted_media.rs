@@ -137,7 +137,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let script = start.plan.room_name.clone();
     let does = |behaviour: &str| script.split('-').any(|part| part == behaviour);
     let emit = |event: MediaEvent| writer.send(&event);
-    let alive = |media_ns| MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0 };
+    let alive = |media_ns| MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0, streams: vec![] };
 
     emit(alive(0))?;
     if does("environment") {

@@ -214,7 +214,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn alive(media_ns: u64) -> MediaEvent {
-        MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0 }
+        MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0, streams: vec![] }
     }
 
     fn media_ns(event: &MediaEvent) -> u64 {

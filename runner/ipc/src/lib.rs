@@ -18,7 +18,7 @@ mod file_id;
 pub use file::{SealTracker, SpoolError, SpoolFile, WriteProgress};
 pub use file_id::FileId;
 pub use messages::{
-    MediaCommand, MediaEndReason, MediaEvent, MediaSettings, Quality, StartCommand, StreamSettings, StreamStart,
-    StreamState, TrackFacts,
+    MediaCommand, MediaEndReason, MediaEvent, MediaSettings, Quality, StartCommand, StreamLag, StreamSettings,
+    StreamStart, StreamState, TrackFacts,
 };
 pub use reader::{BaseDataOffset, Origin, SpoolReader};

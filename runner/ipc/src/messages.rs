@@ -204,6 +204,9 @@ pub enum MediaEvent {
         lag_ms: u64,
         /// Encoded bytes that wait for a decoder.
         backlog_bytes: u64,
+        /// Of each stream that has not ended.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        streams: Vec<StreamLag>,
     },
     /// Worth telling the user in `details`, e.g. "reconnected to the room after 5.1 s".
     Noted {
@@ -231,6 +234,15 @@ pub enum MediaEvent {
         /// Why nothing more is recorded.
         why: MediaEndReason,
     },
+}
+
+/// How far a stream is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamLag {
+    /// The stream.
+    pub id: u32,
+    /// From the newest frame to what its server has, milliseconds.
+    pub lag_ms: u64,
 }
 
 /// State of a stream, since when in Unix nanoseconds.
@@ -372,6 +384,18 @@ mod tests {
             let read: MediaEvent = serde_json::from_str(&serde_json::to_string(&event).unwrap()).unwrap();
             assert!(matches!(read, MediaEvent::Stream { id: 1, state: read, retries: 2, .. } if read == state));
         }
+        let event = MediaEvent::Alive {
+            media_ns: 1,
+            lag_ms: 2,
+            backlog_bytes: 3,
+            streams: vec![StreamLag { id: 1, lag_ms: 40 }],
+        };
+        let read: MediaEvent = serde_json::from_str(&serde_json::to_string(&event).unwrap()).unwrap();
+        assert!(matches!(read, MediaEvent::Alive { streams, .. } if streams == [StreamLag { id: 1, lag_ms: 40 }]));
+        let short = r#"{"event":"alive","media_ns":1,"lag_ms":2,"backlog_bytes":3}"#;
+        assert!(
+            matches!(serde_json::from_str(short).unwrap(), MediaEvent::Alive { streams, .. } if streams.is_empty())
+        );
         let short = r#"{"event":"stream","id":1,"state":{"is":"connecting"}}"#;
         assert!(matches!(serde_json::from_str(short).unwrap(), MediaEvent::Stream { lag_ms: 0, .. }));
     }

@@ -327,7 +327,7 @@ mod tests {
     }
 
     fn alive(media_ns: u64) -> SessionEvent {
-        SessionEvent::Media(MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0 })
+        SessionEvent::Media(MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0, streams: vec![] })
     }
 
     fn started() -> SessionEvent {

@@ -76,7 +76,7 @@ fn main() -> Result<()> {
             Ok(MediaCommand::Stop) => return Ok(events_tx.send(&MediaEvent::Ended { why: MediaEndReason::Stopped })?),
             Ok(_) => {}
             Err(RecvTimeoutError::Timeout) => {
-                events_tx.send(&MediaEvent::Alive { media_ns: 0, lag_ms: 0, backlog_bytes: 0 })?;
+                events_tx.send(&MediaEvent::Alive { media_ns: 0, lag_ms: 0, backlog_bytes: 0, streams: vec![] })?;
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
@@ -182,7 +182,7 @@ impl ReplayFile {
         let media_ns = self.pipeline.progress().media_ns();
         let (end, sealed_to) = (self.written.end(), self.written.sealed_to());
         events_tx.send(&MediaEvent::Wrote { file: 0, end, sealed_to, media_ns })?;
-        events_tx.send(&MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0 })?;
+        events_tx.send(&MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0, streams: vec![] })?;
         Ok(())
     }
 

@@ -1,9 +1,10 @@
 //! The controller of one recording: decides what is made ([`RecordingMode`](super::mode::RecordingMode)), leads its source
-//! ([`SourceRecorder`]) and its files ([`RecordedFile`]), tells the runner what happens. Runs on the main thread and reads
+//! ([`SourceRecorder`]), its files ([`RecordedFile`]) and its streams ([`RecordedStreams`]), tells the runner what happens. Runs on the main thread and reads
 //! one channel; never touches media.
 
 mod begin;
 mod files;
+mod streams;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::mpsc::{Receiver, Sender};
@@ -19,6 +20,7 @@ use tracing::{debug, error, info, warn};
 use super::input::RecorderInput;
 use super::mode::TrackSurvey;
 use super::recorded_file::{FileError, FilePlace, OpeningFiles, RecordedFile, due};
+use super::recorded_streams::RecordedStreams;
 use super::source_recorder::{SourceRecorder, TakeOutcome};
 use crate::compositor::{CompositorEvent, LayerRequest};
 use crate::output::PipelineEvent;
@@ -32,8 +34,8 @@ const TICK: Duration = Duration::from_millis(250);
 const ROOM_LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a drain may go without any progress before the file is closed as it is.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same when the runner is gone and will not wait for us.
-const ORPHAN_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same when the runner is gone and will not wait for us. Streams take up to 3 s.
+const ORPHAN_DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 /// Between two [`MediaEvent::Alive`].
 pub(super) const ALIVE_EVERY: Duration = Duration::from_millis(700);
 
@@ -66,6 +68,7 @@ pub(super) struct RecorderController {
     next_number: u32,
     /// Of the plan: they failed or were closed, and get no other file.
     ended_outputs: BTreeSet<u32>,
+    streams: RecordedStreams,
     started: bool,
     /// Asked the room to let us go; it is given until then.
     leaving: Option<Instant>,
@@ -87,12 +90,14 @@ const CONTINUE: Flow = Flow::Continue(());
 impl RecorderController {
     /// `gstreamer`: the thread that initialises GStreamer, joined before the first file.
     pub(super) fn new(
-        start: StartCommand,
+        mut start: StartCommand,
         events: EventWriter,
         tell: Sender<RecorderInput>,
         gstreamer: JoinHandle<Result<(), gst::glib::Error>>,
     ) -> Self {
+        let streams = std::mem::take(&mut start.streams);
         Self {
+            streams: RecordedStreams::new(&start.plan, streams),
             clock: Clock::host_ahead_by(start.clock_ahead_ns),
             next_number: u32::try_from(start.plan.outputs.len()).unwrap_or(u32::MAX),
             start,
@@ -136,6 +141,7 @@ impl RecorderController {
         }
         if let Flow::Break(why) = flow {
             self.close_files();
+            self.close_streams(inbox);
             info!(?why, "recording ended");
             self.send(MediaEvent::Ended { why });
         }
@@ -162,7 +168,18 @@ impl RecorderController {
             }
             RecorderInput::Pipeline(recorder, event) => self.on_pipeline(recorder, event),
             RecorderInput::Compositor(recorder, event) => self.on_compositor(recorder, event),
-            RecorderInput::Command(MediaCommand::AddStream(_) | MediaCommand::RemoveStream { .. }) => CONTINUE,
+            RecorderInput::Command(MediaCommand::AddStream(start)) => {
+                self.streams.add(start);
+                CONTINUE
+            }
+            RecorderInput::Command(MediaCommand::RemoveStream { id }) => {
+                self.remove_stream(id);
+                CONTINUE
+            }
+            RecorderInput::Stream(id, event) => {
+                self.on_stream(id, event);
+                CONTINUE
+            }
         }
     }
 
@@ -328,7 +345,7 @@ impl RecorderController {
         }
         self.report_written();
         if due(&mut self.alive_at, ALIVE_EVERY) {
-            self.send(MediaEvent::Alive { media_ns, lag_ms, backlog_bytes });
+            self.send(MediaEvent::Alive { media_ns, lag_ms, backlog_bytes, streams: self.streams.lags() });
         }
         // The first frame may have passed before the compositor's start or the wall clock was known.
         if media_ns > 0 {

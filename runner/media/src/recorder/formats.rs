@@ -1,4 +1,5 @@
-//! What a plan asks of encoders, mixers and files: input formats, mixer options, and which streams go into which file. Pure.
+//! What a plan asks of encoders, mixers and outputs: input formats, mixer options, and which encoded streams go into which
+//! file and to servers. Pure.
 
 use spillway_plan::{
     AudioCodec, AudioEncoding, AudioPlan, Container, EgressPlan, Mixing, Output, OutputKind, VideoEncoding, VideoPlan,
@@ -53,6 +54,17 @@ pub(super) fn file_streams(
     };
     let formats = inputs.formats();
     (0..).map(StreamNumber).zip(&formats).filter(|(_, format)| wanted(format)).map(|(stream, _)| stream).collect()
+}
+
+/// There is an output of streams that take what is encoded.
+pub(super) fn has_streams(plan: &EgressPlan) -> bool {
+    plan.outputs.iter().any(|output| output.kind() == OutputKind::Stream && output.takes_encoded_video())
+}
+
+/// What goes to servers: pictures and AAC, whatever files have beside them.
+pub(super) fn stream_numbers(formats: &[EncodedFormat]) -> Vec<StreamNumber> {
+    let wanted = |format: &EncodedFormat| matches!(format, EncodedFormat::Video { .. } | EncodedFormat::Aac { .. });
+    (0..).map(StreamNumber).zip(formats).filter(|(_, format)| wanted(format)).map(|(stream, _)| stream).collect()
 }
 
 fn encoding(plan: &EgressPlan) -> Option<&VideoEncoding> {
@@ -110,8 +122,7 @@ fn key_grid(plan: &EgressPlan) -> Option<KeyGrid> {
         Output::Segments(segments) => Some(segments.segment_ns),
         Output::File(_) | Output::Images(_) | Output::Streams(_) => None,
     });
-    let joined = |output: &Output| output.kind() == OutputKind::Stream && output.takes_encoded_video();
-    let whole_ns = segment_ns.or_else(|| plan.outputs.iter().any(joined).then_some(wanted_ns))?;
+    let whole_ns = segment_ns.or_else(|| has_streams(plan).then_some(wanted_ns))?;
     Some(KeyGrid::new(whole_ns, wanted_ns))
 }
 

@@ -1,9 +1,9 @@
-//! Everything that reaches the controller, on one channel: commands, the room, pipelines, a compositor.
+//! Everything that reaches the controller, on one channel: commands, the room, pipelines, a compositor, streams.
 
 use spillway_ipc::MediaCommand;
 
 use crate::compositor::CompositorEvent;
-use crate::output::PipelineEvent;
+use crate::output::{PipelineEvent, StreamEvent};
 use crate::source::room::RoomMessage;
 
 /// What the controller is told.
@@ -14,4 +14,5 @@ pub(crate) enum RecorderInput {
     RoomGone,
     Pipeline(u32, PipelineEvent),
     Compositor(u32, CompositorEvent),
+    Stream(u32, StreamEvent),
 }

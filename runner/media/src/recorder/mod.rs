@@ -11,6 +11,7 @@
 mod controller;
 mod source_recorder;
 mod recorded_file;
+mod recorded_streams;
 mod formats;
 mod mode;
 mod input;
@@ -65,7 +66,7 @@ fn first_command(inbox: &Receiver<RecorderInput>, events: &EventWriter) -> Optio
             Ok(RecorderInput::RunnerGone) | Err(RecvTimeoutError::Disconnected) => return None,
             Ok(_) => {}
             Err(RecvTimeoutError::Timeout) => {
-                send(events, &MediaEvent::Alive { media_ns: 0, lag_ms: 0, backlog_bytes: 0 });
+                send(events, &MediaEvent::Alive { media_ns: 0, lag_ms: 0, backlog_bytes: 0, streams: vec![] });
             }
         }
     }

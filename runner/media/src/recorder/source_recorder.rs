@@ -16,7 +16,9 @@ use super::mode::{FileStart, RecordingMode};
 use super::recorded_file::FileError;
 use crate::compositor::{Compositor, CompositorError, CompositorOptions, DegradationBounds, StartRule};
 use crate::encode::black;
-use crate::output::{Fanout, Feed, Pipeline, PipelinePlan, PipelineProgress, RawFanout, RawSink, TakerId};
+use crate::output::{
+    Fanout, Feed, KeyFrameRequests, Pipeline, PipelinePlan, PipelineProgress, RawFanout, RawSink, TakerId,
+};
 use crate::passthrough::{Copied, Passthrough};
 use crate::quality::{ComposedQuality, QualityMeter, add_late_sound};
 use crate::track::{Codec, TimelineEvent, Track, TrackId};
@@ -223,6 +225,11 @@ impl SourceRecorder {
         if let Some(pipeline) = &self.pipeline {
             pipeline.fanout().remove(taker);
         }
+    }
+
+    /// Asks for key frames; does nothing where pictures are not encoded.
+    pub fn key_frames(&self) -> KeyFrameRequests {
+        self.pipeline.as_ref().map(Pipeline::key_frames).unwrap_or_default()
     }
 
     /// Waits until the last byte is written. Only for the moment of a change of codec.

@@ -62,7 +62,7 @@ impl RecorderController {
                 self.next_number += u32::from(self.recorder_count > 0);
                 asked.insert(number, AskedFile { output, container, place: None });
             }
-            if asked.is_empty() {
+            if asked.is_empty() && !self.streams.is_asked() {
                 return failed("invalid_argument", "no output is left".to_owned());
             }
             for (number, AskedFile { output, container, .. }) in &asked {
@@ -70,6 +70,8 @@ impl RecorderController {
                 self.send(MediaEvent::Opening { file, output, container, facts: self.survey.facts(plan) });
             }
             self.opening = Some(OpeningFiles { mode, asked });
+            // Streams alone wait for nothing.
+            return self.begin_if_answered();
         }
         CONTINUE
     }
@@ -94,7 +96,7 @@ impl RecorderController {
     pub(super) fn forget_asked(&mut self, forgotten: impl Fn(&AskedFile) -> bool, message: String) -> Flow {
         let Some(opening) = &mut self.opening else { return CONTINUE };
         opening.asked.retain(|_, asked| !forgotten(asked));
-        if opening.asked.is_empty() {
+        if opening.asked.is_empty() && !self.streams.is_asked() {
             return failed("invalid_argument", message);
         }
         self.begin_if_answered()
@@ -140,13 +142,21 @@ impl RecorderController {
             }
         }
         if self.files.is_empty()
+            && !self.streams.is_asked()
             && let Some((_, error)) = refused.pop()
         {
             return self.broke(error);
         }
+        // Outputs before the encoders run: so each stream has the first key frame.
+        if let Err(error) = self.streams.begin(&fanout, &settings.streams, &self.tell) {
+            return failed("internal", format!("start the streams' thread: {error}"));
+        }
         let plan = &self.start.plan;
         match SourceRecorder::start(number, opening.mode, plan, &settings, (&inputs, fanout), &self.tell) {
-            Ok(recorder) => self.recorder = Some(recorder),
+            Ok(recorder) => {
+                self.streams.encoding(recorder.key_frames());
+                self.recorder = Some(recorder);
+            }
             Err(error) => {
                 self.files.clear();
                 return self.broke(error);

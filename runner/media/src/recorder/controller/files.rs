@@ -19,12 +19,13 @@ impl RecorderController {
         }
     }
 
-    /// A file takes no more. With the last one that was still written the recording ends.
+    /// A file takes no more. With the last one that was still written the recording ends, but for one that has streams: then
+    /// the runner decides.
     pub(super) fn file_failed(&mut self, taker: TakerId, error: TakerError) -> Flow {
         let Some(index) = self.files.iter().position(|file| file.taker == taker) else { return CONTINUE };
         let error = FileError::Pipeline(error.into());
         let others_are_whole = self.draining.is_some() && self.whole_files > 0;
-        if self.files.len() == 1 && !others_are_whole {
+        if self.files.len() == 1 && !others_are_whole && !self.streams.is_asked() {
             return self.broke(error);
         }
         let file = self.files.remove(index);
