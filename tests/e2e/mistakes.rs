@@ -53,10 +53,16 @@ pub fn cases() -> Vec<Trial> {
         ),
         ("audio_and_video_only", json!({ "audio_only": true, "video_only": true }), "invalid_argument", "only"),
         (
-            "a_stream_is_for_later",
+            "a_stream_without_a_key",
             json!({ "stream_outputs": [{ "protocol": "RTMP", "urls": ["rtmp://x/y"] }] }),
+            "invalid_argument",
+            "rtmp urls must be of format",
+        ),
+        (
+            "srt_is_for_later",
+            json!({ "stream_outputs": [{ "protocol": "SRT", "urls": ["srt://x:1"] }] }),
             "unimplemented",
-            "",
+            "srt",
         ),
     ] {
         let change = change.clone();

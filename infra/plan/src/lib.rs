@@ -34,6 +34,7 @@ pub use plan::{Defaults, LimitRules, destinations, plan, stream_urls};
 pub use read::{ReadError, start_request};
 pub use spillway_protocol::Secret;
 pub use spillway_protocol::requested::stream_url;
+pub use stream_url::check as check_stream_url;
 pub use types::{
     AudioEncoding, AudioPlan, EgressKind, EgressPlan, H264Profile, LayoutName, LayoutShape, Limits, Mixing, Source,
     VideoEncoding, VideoPlan,

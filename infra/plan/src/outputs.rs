@@ -37,11 +37,9 @@ pub(crate) fn check_numbers(outputs: &Outputs) -> Result<(), PlanError> {
 
 /// The one list of what is not recorded yet. A step that brings one of these deletes its line.
 pub(crate) fn served(outputs: &Outputs) -> Result<(), PlanError> {
-    let is_srt = |stream: &&livekit::StreamOutput| stream_url::protocol(stream) == Ok(StreamProtocol::Srt);
+    let is_srt = |stream: &livekit::StreamOutput| stream_url::protocol(stream) == Ok(StreamProtocol::Srt);
     for (asked, feature) in [
-        // RTMP, and any that is malformed.
-        (!outputs.streams.iter().all(is_srt), "stream outputs (RTMP, SRT) are"),
-        (outputs.streams.iter().any(is_srt), "stream outputs (RTMP, SRT) are"),
+        (outputs.streams.iter().any(|stream| is_srt(stream)), "SRT streams are"),
         (!outputs.segments.is_empty(), "segment outputs (HLS) are"),
         (!outputs.images.is_empty(), "image outputs are"),
         (outputs.websocket.is_some(), "websocket outputs are"),

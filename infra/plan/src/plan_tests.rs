@@ -390,16 +390,37 @@ fn the_gate_names_what_is_not_recorded_yet() {
         (2, "segment outputs (HLS) are not supported yet"),
         (3, "segment outputs (HLS) are not supported yet"),
         (4, "image outputs are not supported yet"),
-        (8, "stream outputs (RTMP, SRT) are not supported yet"),
-        (15, "stream outputs (RTMP, SRT) are not supported yet"),
+        (10, "segment outputs (HLS) are not supported yet"),
+        (12, "image outputs are not supported yet"),
     ] {
         let error = plan(&start(EgressRequest::RoomComposite(combined(kinds))), &Defaults::default()).unwrap_err();
         assert_eq!((error.code(), error.to_string().as_str()), (Code::Unimplemented, text));
     }
-    for urls in [vec!["srt://h:1".to_owned()], vec!["nosuch://h".to_owned()], vec![]] {
-        let stream_outputs = vec![livekit::StreamOutput { protocol: 0, urls }];
-        let request = EgressRequest::RoomComposite(Composite { stream_outputs, ..composite() });
-        let error = plan(&start(request), &Defaults::default()).unwrap_err();
-        assert_eq!(error.to_string(), "stream outputs (RTMP, SRT) are not supported yet");
+    let with_stream = |protocol: i32, urls: &[&str], kinds: u8| {
+        let urls = urls.iter().map(|url| (*url).to_owned()).collect();
+        let stream_outputs = vec![livekit::StreamOutput { protocol, urls }];
+        let request = EgressRequest::RoomComposite(Composite { stream_outputs, ..combined(kinds) });
+        plan(&start(request), &Defaults::default())
+    };
+    for (protocol, urls) in [(0, &["srt://h:1"][..]), (2, &[][..])] {
+        let error = with_stream(protocol, urls, 1).unwrap_err();
+        assert_eq!(error.to_string(), "SRT streams are not supported yet");
     }
+    for (protocol, urls, kinds, text) in [
+        (0, &["nosuch://h"][..], 1, "invalid url {...}: invalid protocol"),
+        (0, &[][..], 1, "request has missing or invalid field: stream protocol"),
+        (1, &[][..], 0, "request has missing or invalid field: stream url"),
+    ] {
+        assert_eq!(with_stream(protocol, urls, kinds).unwrap_err().to_string(), text);
+    }
+    // RTMP, alone and beside a file, with URLs and with those that come later.
+    for (urls, kinds, place) in
+        [(&["rtmp://h/a/k", "mux://key"][..], 0, 0), (&["rtmps://h/a/k"][..], 1, 1), (&[][..], 1, 1)]
+    {
+        let plan = with_stream(1, urls, kinds).unwrap();
+        let count = u32::try_from(urls.len()).unwrap();
+        assert_eq!(plan.streams(), Some((place, StreamsOutput { protocol: StreamProtocol::Rtmp, count })));
+    }
+    assert_eq!(planned(combined(7)).streams(), None);
+    assert_eq!(with(track_websocket("ws://h"), &Defaults::default()).unwrap().streams(), None);
 }

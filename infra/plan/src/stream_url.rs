@@ -29,7 +29,11 @@ pub(crate) fn protocol(output: &livekit::StreamOutput) -> Result<StreamProtocol,
 }
 
 /// Whether a URL is of this protocol and names a server, and a stream where the protocol needs one.
-pub(crate) fn check(url: &str, protocol: StreamProtocol) -> Result<(), PlanError> {
+///
+/// # Errors
+///
+/// It is not; a retry is useless. The text has neither the key nor a password.
+pub fn check(url: &str, protocol: StreamProtocol) -> Result<(), PlanError> {
     if url.chars().any(char::is_control) {
         return Err(invalid(url, "invalid control character in URL"));
     }

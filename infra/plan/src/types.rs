@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::output_types::{AudioCodec, FileOutput, Output, StreamProtocol};
+use crate::output_types::{AudioCodec, FileOutput, Output, StreamProtocol, StreamsOutput};
 
 /// All that the runner needs to know about one recording. Holds no secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,15 @@ impl EgressPlan {
             Output::File(file) => Some(file),
             Output::Segments(_) | Output::Images(_) | Output::Streams(_) => None,
         }
+    }
+
+    /// Place and kind of the output whose streams go to servers of their own and may be added and removed while it records.
+    /// The audio of a Track over a websocket is none.
+    pub fn streams(&self) -> Option<(u32, StreamsOutput)> {
+        (0..).zip(&self.outputs).find_map(|(place, output)| match output {
+            Output::Streams(streams) if streams.protocol != StreamProtocol::Websocket => Some((place, *streams)),
+            Output::File(_) | Output::Segments(_) | Output::Images(_) | Output::Streams(_) => None,
+        })
     }
 
     /// The files. They are the first outputs, so the place here is the index there.

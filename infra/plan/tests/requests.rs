@@ -300,12 +300,13 @@ fn the_plan_knows_whether_a_file_stays_on_this_machine() {
 
 #[test]
 fn what_is_not_there_yet_is_refused_by_name() {
+    let srt = || livekit::StreamOutput { protocol: 0, urls: vec!["srt://h:1?streamid=x".to_owned()] };
     let websocket = livekit::TrackEgressRequest {
         output: Some(livekit::track_egress_request::Output::WebsocketUrl("wss://x".into())),
         ..track("")
     };
     #[expect(deprecated, reason = "old SDKs")]
-    let old_stream = livekit::room_composite_egress_request::Output::Stream(livekit::StreamOutput::default());
+    let old_stream = livekit::room_composite_egress_request::Output::Stream(srt());
     for (request, name) in [
         (EgressRequest::Track(websocket), "websocket"),
         (EgressRequest::Web(livekit::WebEgressRequest { url: "https://x".into(), ..Default::default() }), "web egress"),
@@ -320,10 +321,10 @@ fn what_is_not_there_yet_is_refused_by_name() {
         ),
         (
             EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {
-                stream_outputs: vec![livekit::StreamOutput::default()],
+                stream_outputs: vec![srt()],
                 ..composite()
             }),
-            "stream outputs",
+            "SRT streams",
         ),
         (
             EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {
@@ -331,7 +332,7 @@ fn what_is_not_there_yet_is_refused_by_name() {
                 output: Some(old_stream),
                 ..composite()
             }),
-            "stream outputs",
+            "SRT streams",
         ),
         (
             EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {

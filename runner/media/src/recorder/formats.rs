@@ -2,7 +2,7 @@
 //! file and to servers. Pure.
 
 use spillway_plan::{
-    AudioCodec, AudioEncoding, AudioPlan, Container, EgressPlan, Mixing, Output, OutputKind, VideoEncoding, VideoPlan,
+    AudioCodec, AudioEncoding, AudioPlan, Container, EgressPlan, Mixing, Output, VideoEncoding, VideoPlan,
 };
 
 use super::mode::RecordingMode;
@@ -58,7 +58,7 @@ pub(super) fn file_streams(
 
 /// There is an output of streams that take what is encoded.
 pub(super) fn has_streams(plan: &EgressPlan) -> bool {
-    plan.outputs.iter().any(|output| output.kind() == OutputKind::Stream && output.takes_encoded_video())
+    plan.streams().is_some()
 }
 
 /// What goes to servers: pictures and AAC, whatever files have beside them.
