@@ -249,5 +249,7 @@ fn runner_defaults(file: &File) -> Runner {
         outage: or(given.outage, 15 * 60_000),
         backup_after: or(given.backup_after, 60_000),
         write_check: given.write_check.or(Some(true)),
+        stream_ca_file: given.stream_ca_file,
+        stream_tls_skip_verify: given.stream_tls_skip_verify.or(Some(false)),
     }
 }

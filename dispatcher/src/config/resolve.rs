@@ -1,4 +1,5 @@
-//! The parsed file → [`Config`]: defaults, old names, and contradictions between keys. Reads the price list.
+//! The parsed file → [`Config`]: defaults, old names, and contradictions between keys. Reads the price list and the
+//! certificate authorities of streams.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use super::{stores, targets, tenants};
 /// What the dispatcher works with.
 ///
 /// # Errors
-/// When a value is not possible, two keys contradict each other, or the price list cannot be read; no retry.
+/// When a value is not possible, two keys contradict each other, or a file that is named cannot be read; no retry.
 pub fn resolve(file: &File) -> Result<Config, ConfigError> {
     let usual = Config::default();
     let redis = file.redis.clone().unwrap_or_default();
@@ -82,7 +83,7 @@ pub fn resolve(file: &File) -> Result<Config, ConfigError> {
         health: health(file)?,
         push: push(file)?,
         drain: file.drain.map_or(usual.drain, |duration| duration.0),
-        runner: runner(file, local_root.clone()),
+        runner: runner(file, local_root.clone())?,
         local_root,
         log_level: level.map_or(usual.log_level, |level| level.as_str().to_owned()),
         log_json: logging.json.unwrap_or_default(),
@@ -155,8 +156,21 @@ fn limits(file: &File) -> LimitRules {
     }
 }
 
+/// The text of a PEM file: the runner may be on another machine.
+fn stream_ca(path: PathBuf) -> Result<String, ConfigError> {
+    const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+    match std::fs::read_to_string(&path) {
+        Ok(text) if text.contains(CERTIFICATE) => Ok(text),
+        Ok(_) => {
+            let message = format!("no certificate in {}", path.display());
+            Err(ConfigError::Value { key: "runner.stream_ca_file", message })
+        }
+        Err(source) => Err(ConfigError::File { path, source }),
+    }
+}
+
 /// The runner's section under the names the runner reads; what is not set, the runner fills in itself.
-fn runner(file: &File, local_root: Option<PathBuf>) -> serde_json::Value {
+fn runner(file: &File, local_root: Option<PathBuf>) -> Result<serde_json::Value, ConfigError> {
     let Runner {
         start_timeout,
         hang_after,
@@ -174,6 +188,8 @@ fn runner(file: &File, local_root: Option<PathBuf>) -> serde_json::Value {
         outage,
         backup_after,
         write_check,
+        stream_ca_file,
+        stream_tls_skip_verify,
     } = file.runner.clone().unwrap_or_default();
     let reorder = reorder.or(file.latency.as_ref().and_then(|latency| latency.jitter_buffer_latency));
     let mut media = serde_json::Map::new();
@@ -190,6 +206,12 @@ fn runner(file: &File, local_root: Option<PathBuf>) -> serde_json::Value {
     let text = |path: Option<PathBuf>| path.map(|path| path.to_string_lossy().into_owned().into());
     put(&mut media, "spill_dir", text(spill_dir));
     put(&mut media, "fragment_ms", millis(fragment));
+    let mut streams = serde_json::Map::new();
+    put(&mut streams, "ca", stream_ca_file.map(stream_ca).transpose()?.map(Into::into));
+    put(&mut streams, "tls_skip_verify", stream_tls_skip_verify.map(Into::into));
+    if !streams.is_empty() {
+        media.insert("streams".to_owned(), streams.into());
+    }
     put(&mut all, "local_root", text(local_root));
     put(&mut all, "start_timeout_ms", millis(start_timeout));
     put(&mut all, "hang_after_ms", millis(hang_after));
@@ -208,5 +230,5 @@ fn runner(file: &File, local_root: Option<PathBuf>) -> serde_json::Value {
             all.insert(name.to_owned(), part.into());
         }
     }
-    all.into()
+    Ok(all.into())
 }

@@ -251,6 +251,7 @@ fn every_key_of_the_reference_can_be_read_and_no_secret_is_printed() {
     let not_secret: Vec<String> = not_secret.map(|key| key.rsplit('.').next().unwrap_or_default().to_owned()).collect();
     (file.health_port, file.s3, file.azure, file.gcp, file.alioss) = (None, None, None, None, None);
     (file.backup_storage, file.launcher, file.prices) = (None, None, None);
+    file.runner.as_mut().unwrap().stream_ca_file = None;
     file.ticket_key = Some(Secret::new("00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff".to_owned()));
     let config = Config::from_file(&file).unwrap();
     let report = check::report(&config, &file).unwrap();
@@ -288,6 +289,24 @@ fn a_check_says_what_holds_and_what_was_said_in_vain() {
     assert_eq!(again.queue, Some(7));
 }
 
+#[test]
+fn the_authorities_of_streams_travel_as_text_and_are_read_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let given = |text: Option<&str>| {
+        let path = folder.path().join("ca.pem");
+        match text {
+            Some(text) => std::fs::write(&path, text).unwrap(),
+            None => drop(std::fs::remove_file(&path)),
+        }
+        let path = path.display();
+        Config::from_yaml(&format!("{MINIMAL}runner: {{stream_ca_file: {path}}}\n"))
+    };
+    let text = "# ours\n-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+    assert_eq!(given(Some(text)).unwrap().runner, serde_json::json!({ "media": { "streams": { "ca": text } } }));
+    assert!(matches!(given(Some("nothing")), Err(ConfigError::Value { key: "runner.stream_ca_file", .. })));
+    assert!(matches!(given(None), Err(ConfigError::File { .. })));
+}
+
 /// Regenerate with `SPILLWAY_WRITE_REFERENCE=1 cargo test --workspace config_md_carries`.
 #[test]
 fn config_md_carries_the_reference() {
@@ -309,13 +328,14 @@ fn config_md_carries_the_reference() {
 fn settings_mean_the_same_to_the_runner() {
     let given = "runner: {start_timeout: 1ms, hang_after: 2ms, drain_timeout: 3ms, report_timeout: 4ms, last_report_timeout: 13ms, reorder: 5ms, appear: 6ms, \
                 backlog_bytes: 7, spill_dir: /s, fragment: 8ms, checkpoint: 9ms, spool_dir: /t, spool_bytes: 10, outage: 11ms, \
-                backup_after: 12ms, write_check: false}\n";
+                backup_after: 12ms, write_check: false, stream_tls_skip_verify: true}\n";
     let file = read(&format!("{MINIMAL}{given}"), &|_| None).unwrap();
     let json = Config::from_file(&file).unwrap().runner;
     let media = &json["media"];
     let read: spillway_ipc::MediaSettings = serde_json::from_value(media.clone()).unwrap();
     assert_eq!((read.reorder_ms, read.appear_ms, read.backlog_bytes, read.fragment_ms), (5, 6, 7, 8));
     assert_eq!(read.spill_dir, Some(PathBuf::from("/s")));
+    assert_eq!(read.streams, spillway_ipc::StreamSettings { ca: None, tls_skip_verify: true });
     let upload = serde_json::json!({
         "checkpoint_ms": 9, "spool_dir": "/t", "spool_cap_bytes": 10, "max_outage_ms": 11, "backup_after_ms": 12,
         "write_check": false,
