@@ -91,7 +91,7 @@ impl Handler for UpdateStream {
     /// The session makes it idempotent: a call whose answer was lost comes again with another request id.
     async fn answer(&self, incoming: Incoming) -> Result<Vec<u8>, RpcError> {
         let Some(updates) = &self.updates else {
-            return Err(RpcError::new(Code::Unimplemented, "UpdateStream: stream outputs not supported yet"));
+            return Err(RpcError::new(Code::InvalidArgument, "UpdateStream called on non-streaming egress"));
         };
         let request = UpdateStreamRequest::decode(incoming.request)
             .map_err(|_| RpcError::new(Code::MalformedRequest, "no UpdateStreamRequest"))?;
@@ -223,6 +223,6 @@ mod tests {
     async fn without_streams_it_is_refused() {
         let (_, reports) = watch::channel(EgressReport { ledger: ledger([]) });
         let refused = UpdateStream { updates: None, reports }.answer(call()).await.unwrap_err();
-        assert_eq!(refused.code, Code::Unimplemented);
+        assert_eq!(refused, RpcError::new(Code::InvalidArgument, "UpdateStream called on non-streaming egress"));
     }
 }

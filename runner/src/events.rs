@@ -35,6 +35,11 @@ pub enum SessionEvent {
         /// `None`: it was asked to end.
         failure: Option<(Code, String)>,
     },
+    /// An output that had ended, or had nothing to take media, takes it again.
+    OutputOpened {
+        /// Place in the plan's outputs.
+        output: u32,
+    },
     /// The spool has no room for what waits to be uploaded, or no object can be begun for it.
     OutputFull {
         /// Place in the plan's outputs.

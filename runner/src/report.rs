@@ -64,13 +64,15 @@ impl EgressReport {
     }
 }
 
-/// How far the files of an egress are.
+/// How far the outputs of an egress are.
 #[derive(Clone, Debug, Default)]
 pub struct FilesProgress {
     /// Bytes written, by the location users see.
     pub bytes: BTreeMap<String, u64>,
     /// Of each file that goes to a store.
     pub uploads: Vec<UploadProgress>,
+    /// How far each stream is behind, milliseconds, by its id.
+    pub streams: BTreeMap<u32, u64>,
 }
 
 /// The state of one egress as it is reported: EgressInfo and heartbeat.
@@ -110,7 +112,8 @@ impl Reporter {
     }
 
     /// Takes the next heartbeat's content. `lag_ms`: between the live edge and what is encoded.
-    pub fn progress(&self, media_ns: u64, lag_ms: u64, FilesProgress { bytes: files, uploads }: FilesProgress) {
+    pub fn progress(&self, media_ns: u64, lag_ms: u64, progress: FilesProgress) {
+        let FilesProgress { bytes: files, uploads, streams } = progress;
         let bytes: u64 = files.values().sum();
         let mut extra = BTreeMap::new();
         let stored: u64 = uploads.iter().map(|upload| upload.stored).sum();
@@ -121,6 +124,10 @@ impl Reporter {
         }
         if let Some(upload) = uploads.iter().find(|upload| !upload.error.is_empty()) {
             extra.insert("upload_error".to_owned(), upload.error.clone().into());
+        }
+        if !streams.is_empty() {
+            let lags = streams.iter().map(|(id, lag_ms)| (id.to_string(), (*lag_ms).into()));
+            extra.insert("stream_lag_ms".to_owned(), serde_json::Value::Object(lags.collect()));
         }
         self.beat.send_replace(Heartbeat { media_ns, lag_ms, files, extra, ..Heartbeat::default() });
         let mut progress = lock(&self.progress);

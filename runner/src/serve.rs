@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use prost::Message;
 use spillway_bus::{
     Bus, ClaimToken, Heartbeats, IoClient, RedisConfig, Registry, Ticket, TicketKey, Tickets, UploadStates,
 };
@@ -14,9 +15,10 @@ use spillway_plan::{Destinations, EgressPlan};
 use spillway_process::Clock;
 use spillway_process::retry::RetrySchedule;
 use spillway_process::shutdown::{Signal, Signals};
-use spillway_protocol::Code;
 use spillway_protocol::ledger::{EgressLedger, Fact, Outcome};
 use spillway_protocol::livekit::EgressInfo;
+use spillway_protocol::rpc::StartEgressRequest;
+use spillway_protocol::{Code, Secret};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{Instrument, info, info_span, warn};
@@ -36,6 +38,8 @@ use crate::upload::stores::{self, StoreFactory};
 
 /// Events for the session besides those of the media process: a handful.
 const INBOX_CAPACITY: usize = 16;
+/// UpdateStream calls that may wait; their callers give up after 3 s.
+const UPDATES_CAPACITY: usize = 4;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -112,7 +116,9 @@ pub async fn serve_ticket(
     let ledger: EgressLedger = serde_json::from_str(&before.ledger).context("read the ledger in the record")?;
     let reporter = Reporter::new(ledger, Duration::from_secs(60), bus.clock().clone());
     let (inbox, events) = mpsc::channel(INBOX_CAPACITY);
-    let control = ControlServer::open(bus, &names.egress_id, inbox.clone(), None, reporter.reports())
+    let (updates_tx, updates) = mpsc::channel(UPDATES_CAPACITY);
+    let updates_tx = has_streams(&ticket).then_some(updates_tx);
+    let control = ControlServer::open(bus, &names.egress_id, inbox.clone(), updates_tx, reporter.reports())
         .await
         .context("subscribe to our topic")?;
     let io = IoClient::new(bus);
@@ -154,6 +160,8 @@ pub async fn serve_ticket(
             Err(error) => return fail(&reporter, &error),
         };
         if task == RunnerTask::Salvage {
+            // Its streams have ended.
+            drop(updates);
             let checkpoint = take_over(&states, &names).await;
             let egress_id = names.egress_id.clone();
             let job =
@@ -165,7 +173,7 @@ pub async fn serve_ticket(
         }
         let resources = UploadResources { destinations, stores, checkpoint_writer, settings: settings.upload.clone() };
         match job_of(&ticket, &settings, resources, bus.clock()) {
-            Ok(job) => drive(job, &reporter, events, session_tx).await,
+            Ok(job) => drive(job, &reporter, events, updates, session_tx).await,
             Err(error) => fail(&reporter, &error),
         }
     };
@@ -253,6 +261,21 @@ fn settings_of(ticket: &Ticket) -> Settings {
     })
 }
 
+/// A plan that cannot be read has none; that is an error later, when the egress is ours.
+fn has_streams(ticket: &Ticket) -> bool {
+    serde_json::from_str::<EgressPlan>(ticket.plan_json.reveal()).is_ok_and(|plan| plan.streams().is_some())
+}
+
+/// Their keys are in the request and not in the plan.
+fn streams_of(ticket: &Ticket, plan: &EgressPlan) -> anyhow::Result<Vec<Secret>> {
+    if plan.streams().is_none() {
+        return Ok(vec![]);
+    }
+    let start =
+        StartEgressRequest::decode(ticket.request.reveal().as_slice()).context("read the request in the ticket")?;
+    Ok(spillway_plan::stream_urls(&start)?)
+}
+
 fn job_of(
     ticket: &Ticket,
     settings: &Settings,
@@ -261,6 +284,7 @@ fn job_of(
 ) -> anyhow::Result<SessionJob> {
     let plan: EgressPlan = serde_json::from_str(ticket.plan_json.reveal()).context("read the plan in the ticket")?;
     Ok(SessionJob {
+        streams: streams_of(ticket, &plan)?,
         ws_url: ticket.ws_url.clone(),
         token: ticket.token.clone(),
         media: settings.media.clone(),
@@ -319,6 +343,7 @@ pub async fn serve_request(
         rules: settings.rules(&shot.plan.limits),
         root: settings.root().context("find the working directory")?,
         media: settings.media.clone(),
+        streams: spillway_plan::stream_urls(&shot.start)?,
         plan: shot.plan,
         ws_url: shot.ws_url,
         token: shot.token,
@@ -332,9 +357,11 @@ pub async fn serve_request(
         },
     };
     let session_tx = inbox.clone();
+    // There is no bus for calls to come from.
+    let (_, updates) = mpsc::channel(1);
     async {
         tokio::select! {
-            _ = drive(job, &reporter, events, session_tx) => {}
+            _ = drive(job, &reporter, events, updates, session_tx) => {}
             () = forward_signals(signals, inbox) => {}
             () = log_migrations(migration) => {}
         }

@@ -1,17 +1,18 @@
-//! Runs one recording: starts the media process, passes its events to the files and to the machine, and carries out the
-//! machine's effects. One task; what may block (disks, stores) runs beside it or after the media process has ended. It
+//! Runs one recording: starts the media process, passes its events to the files, the streams and the machine, and carries out
+//! the effects of both. One task; what may block (disks, stores) runs beside it or after the media process has ended. It
 //! decides nothing about phases and outcomes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 use spillway_ipc::{FileId, MediaCommand, MediaEndReason, MediaEvent, MediaSettings, StartCommand, TrackFacts};
 use spillway_plan::{Container, EgressPlan};
 use spillway_process::{Clock, LocalRoot};
-use spillway_protocol::Code;
-use spillway_protocol::Secret;
 use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
+use spillway_protocol::{Code, RpcError, Secret};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
@@ -21,9 +22,12 @@ use super::files::SessionFiles;
 use super::finalize::finalize_files;
 use super::machine::{OpenOutputs, Session, SessionEffect, SessionRules};
 use super::media::{MediaProcess, MediaUpdate};
+use super::stream_updates::{ResolvedUpdate, StreamUpdates};
+use super::stream_url::{StreamUrl, StreamUrls};
+use super::streams::{SessionStreams, StreamEffects};
 use crate::clock;
-use crate::events::SessionEvent;
-use crate::report::Reporter;
+use crate::events::{SessionEvent, StreamUpdate};
+use crate::report::{FilesProgress, Reporter};
 use crate::results::claim::{self, Claim};
 use crate::results::{self, FileNumber, OutputError, OutputPath};
 use crate::upload::{PreparedOutputs, UploadResources};
@@ -41,6 +45,8 @@ const PLACE_TIMEOUT: Duration = Duration::from_secs(15);
 pub struct SessionJob {
     /// What is recorded, how, and into which files.
     pub plan: EgressPlan,
+    /// URLs of the request's streams, in its order, each with its key.
+    pub streams: Vec<Secret>,
     /// livekit-server's websocket URL.
     pub ws_url: String,
     /// JWT for the room.
@@ -69,20 +75,28 @@ pub enum SessionEnd {
 }
 
 /// Records until the end. `inbox` brings stops and the loss of ownership; `session_tx` is its other end, for the uploads.
+/// `updates` brings changes of the streams.
 pub async fn drive(
     job: SessionJob,
     reporter: &Reporter,
     mut inbox: mpsc::Receiver<SessionEvent>,
+    updates: mpsc::Receiver<StreamUpdate>,
     session_tx: mpsc::Sender<SessionEvent>,
 ) -> SessionEnd {
+    let failed = |code, message| {
+        reporter.report(Fact::Ending(EgressEndReason::Failure));
+        reporter.report(Fact::Over(Outcome::Failed { code, message }));
+        SessionEnd::Reported
+    };
+    let (urls, asked) = (Arc::new(StreamUrls::default()), job.plan.streams());
+    let streams = match resolve_all(&urls, &job.streams).await {
+        Ok(streams) => SessionStreams::new(asked.map(|(output, _)| output), streams),
+        Err(error) => return failed(error.code, error.message),
+    };
+    let mut updates = StreamUpdates::new(updates, asked.map(|(_, streams)| streams.protocol), urls);
     let mut media = match MediaProcess::start(&job.program) {
         Ok(media) => media,
-        Err(error) => {
-            let message = spillway_process::chain(&error).to_string();
-            reporter.report(Fact::Ending(EgressEndReason::Failure));
-            reporter.report(Fact::Over(Outcome::Failed { code: Code::Internal, message }));
-            return SessionEnd::Reported;
-        }
+        Err(error) => return failed(Code::Internal, spillway_process::chain(&error).to_string()),
     };
     let (plan, resources, begun) = (job.plan.clone(), job.resources.clone(), clock::local(&job.clock));
     let files = SessionFiles::new(resources.checkpoint_writer.clone());
@@ -93,6 +107,7 @@ pub async fn drive(
         job,
         reporter,
         files,
+        streams,
         placing: JoinSet::new(),
         unmade: BTreeMap::new(),
         media_ended: false,
@@ -101,42 +116,53 @@ pub async fn drive(
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut refused = false;
     let outcome = loop {
-        let event = tokio::select! {
+        let step = tokio::select! {
             biased;
-            Some(event) = inbox.recv() => event,
-            next = media.next() => match next {
-                MediaUpdate::Received(media_event) => SessionEvent::Media(media_event),
-                MediaUpdate::Exited(message) => SessionEvent::MediaExited(message),
-            },
+            Some(event) = inbox.recv() => driver.on(event, &mut media).await,
+            Some(update) = updates.next() => driver.update_streams(update, &mut media).await,
+            next = media.next() => {
+                let event = match next {
+                    MediaUpdate::Received(media_event) => SessionEvent::Media(media_event),
+                    MediaUpdate::Exited(message) => SessionEvent::MediaExited(message),
+                };
+                driver.on(event, &mut media).await
+            }
             opened = &mut opening, if driver.files.outputs.is_none() => match opened {
                 Ok(outputs) => {
                     driver.begin(outputs, &mut media).await;
-                    continue;
+                    NextStep::Continue
                 }
                 Err(message) => {
                     refused = true;
-                    SessionEvent::CannotWrite(message)
+                    driver.on(SessionEvent::CannotWrite(message), &mut media).await
                 }
             },
             Some(placed) = driver.placing.join_next(), if !driver.placing.is_empty() => {
                 match driver.placed(placed, &mut media).await {
-                    Some(event) => event,
-                    None => continue,
+                    Some(event) => driver.on(event, &mut media).await,
+                    None => NextStep::Continue,
                 }
             }
-            _ = ticks.tick(), if driver.files.outputs.is_some() => SessionEvent::Tick,
+            _ = ticks.tick(), if driver.files.outputs.is_some() => driver.on(SessionEvent::Tick, &mut media).await,
         };
-        match driver.on(event, &mut media).await {
+        match step {
             NextStep::Continue => {}
             NextStep::Finish(outcome) => break Some(outcome),
             NextStep::Leave => break None,
         }
     };
+    // Callers that wait are told that it is over.
+    drop(updates);
     if outcome.is_some() && driver.files.outputs.is_none() && !refused {
         // What the trial has begun is aborted.
         driver.files.outputs = timeout(STORE_CHECK_TIMEOUT, opening).await.ok().and_then(Result::ok);
     }
     driver.finalize(outcome, media, inbox).await
+}
+
+/// All URLs at once: only Twitch's directory is asked for anything, and it is asked once.
+async fn resolve_all(urls: &StreamUrls, asked: &[Secret]) -> Result<Vec<StreamUrl>, RpcError> {
+    try_join_all(asked.iter().cloned().map(|url| urls.resolve(url))).await
 }
 
 enum NextStep {
@@ -150,6 +176,7 @@ struct Driver<'a> {
     job: SessionJob,
     reporter: &'a Reporter,
     files: SessionFiles,
+    streams: SessionStreams,
     /// Files that are being made on this machine's disk, beside everything else: a disk may hang.
     placing: JoinSet<Placed>,
     /// By output: a file that the media process waits for and that could not be made, and why.
@@ -170,22 +197,29 @@ impl Driver<'_> {
     async fn begin(&mut self, outputs: PreparedOutputs, media: &mut MediaProcess) {
         self.files.outputs = Some(outputs);
         // Its timeouts begin now.
-        self.session = Session::new(self.job.rules.clone(), OpenOutputs::of(&self.job.plan), Instant::now());
+        self.session.restart(Instant::now());
+        let (streams, facts) = self.streams.begin();
+        facts.into_iter().for_each(|fact| self.reporter.report(fact));
         let start = StartCommand {
             plan: self.job.plan.clone(),
             ws_url: self.job.ws_url.clone(),
             token: self.job.token.reveal().clone(),
             settings: self.job.media.clone(),
-            streams: vec![],
+            streams,
             clock_ahead_ns: self.job.clock.ahead_of_host_ns(),
         };
         media.send(&MediaCommand::Start(Box::new(start))).await;
     }
 
     async fn on(&mut self, event: SessionEvent, media: &mut MediaProcess) -> NextStep {
+        let mut of_streams = None;
         let event = match event {
             SessionEvent::Media(media_event) => {
                 self.files.on_media_event(&media_event);
+                if let MediaEvent::Stream { id, state, message, .. } = &media_event {
+                    let effects = self.streams.on_event(*id, state, message);
+                    of_streams = self.apply(effects, media).await;
+                }
                 self.on_media_event(&media_event, media).await.unwrap_or(SessionEvent::Media(media_event))
             }
             SessionEvent::OutputFull { output, message } => {
@@ -193,9 +227,23 @@ impl Driver<'_> {
             }
             other => other,
         };
+        for event in [Some(event), of_streams].into_iter().flatten() {
+            match self.decide(event, media).await {
+                NextStep::Continue => {}
+                step => return step,
+            }
+        }
+        NextStep::Continue
+    }
+
+    /// Lets the machine decide, and carries out its effects.
+    async fn decide(&mut self, event: SessionEvent, media: &mut MediaProcess) -> NextStep {
         for effect in self.session.on(event, Instant::now()) {
             match effect {
-                SessionEffect::StopMedia => media.send(&MediaCommand::Stop).await,
+                SessionEffect::StopMedia => {
+                    self.streams.ending();
+                    media.send(&MediaCommand::Stop).await;
+                }
                 SessionEffect::CloseOutput(output) => {
                     let command = match self.unmade.remove(&output) {
                         Some((file, message)) => MediaCommand::NoFile { file, message },
@@ -209,6 +257,34 @@ impl Driver<'_> {
             }
         }
         NextStep::Continue
+    }
+
+    /// An UpdateStream call, answered when it is carried out: the EgressInfo shows it by then, also where a part was refused.
+    async fn update_streams(
+        &mut self,
+        ResolvedUpdate { add, remove, answer }: ResolvedUpdate,
+        media: &mut MediaProcess,
+    ) -> NextStep {
+        let at = self.job.clock.unix_ns();
+        let (effects, told) = self.streams.update(add, &remove, (Instant::now(), at));
+        let step = match self.apply(effects, media).await {
+            Some(event) => self.decide(event, media).await,
+            None => NextStep::Continue,
+        };
+        // A caller that has not waited calls again.
+        let _ = answer.send(told.map(|()| self.reporter.info()));
+        step
+    }
+
+    /// Carries out what follows for the streams. Answers what the machine has to know.
+    async fn apply(&mut self, effects: StreamEffects, media: &mut MediaProcess) -> Option<SessionEvent> {
+        let StreamEffects { commands, facts, over, reopened } = effects;
+        facts.into_iter().for_each(|fact| self.reporter.report(fact));
+        for command in &commands {
+            media.send(command).await;
+        }
+        let reopened = reopened.map(|output| SessionEvent::OutputOpened { output });
+        reopened.or_else(|| over.map(|over| SessionEvent::OutputEnded { output: over.output, failure: over.failure }))
     }
 
     /// What the machine does not decide: where files lie, and progress. Answers the event for the machine, if it is another
@@ -236,8 +312,9 @@ impl Driver<'_> {
                 }
                 self.reporter.report(Fact::Joined { room_id: room_id.clone(), room_name: room_name.clone() });
             }
-            MediaEvent::Alive { media_ns, lag_ms, .. } => {
-                self.reporter.progress(*media_ns, *lag_ms, self.files.progress());
+            MediaEvent::Alive { media_ns, lag_ms, streams, .. } => {
+                let streams = streams.iter().map(|stream| (stream.id, stream.lag_ms)).collect();
+                self.reporter.progress(*media_ns, *lag_ms, FilesProgress { streams, ..self.files.progress() });
             }
             MediaEvent::Wrote { .. } if self.files.started() => self.report_opened(),
             MediaEvent::Closed { quality, .. } => {

@@ -204,7 +204,7 @@ impl SessionFiles {
     pub fn progress(&self) -> FilesProgress {
         let bytes = self.files.iter().map(|file| (file.output_path.display.clone(), file.bytes));
         let uploads = self.files.iter().filter_map(|file| Some(file.upload()?.progress()));
-        FilesProgress { bytes: bytes.collect::<BTreeMap<_, _>>(), uploads: uploads.collect() }
+        FilesProgress { bytes: bytes.collect(), uploads: uploads.collect(), streams: BTreeMap::new() }
     }
 
     /// The media process is gone or has ended. Times are those of `Closed` where it came, lengths are the disk's; a file in

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use spillway_ipc::{MediaEndReason, MediaEvent};
-use spillway_plan::EgressPlan;
+use spillway_plan::{EgressPlan, StreamsOutput};
 use spillway_protocol::Code;
 use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
 
@@ -64,12 +64,21 @@ enum SessionPhase {
 
 /// Outputs that take what is recorded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OpenOutputs(BTreeSet<u32>);
+pub struct OpenOutputs {
+    open: BTreeSet<u32>,
+    /// Streams that fail leave the egress well as long as another output is open: each has its own result.
+    streams: Option<u32>,
+}
 
 impl OpenOutputs {
-    /// All outputs of a plan.
+    /// All outputs of a plan, but for streams of which none is there yet.
     pub fn of(plan: &EgressPlan) -> Self {
-        Self((0..u32::try_from(plan.outputs.len()).unwrap_or(u32::MAX)).collect())
+        let mut open: BTreeSet<u32> = (0..u32::try_from(plan.outputs.len()).unwrap_or(u32::MAX)).collect();
+        let streams = plan.streams();
+        if let Some((output, StreamsOutput { count: 0, .. })) = streams {
+            open.remove(&output);
+        }
+        Self { open, streams: streams.map(|(output, _)| output) }
     }
 }
 
@@ -90,6 +99,11 @@ impl Session {
     /// A recording that begins now, with all its outputs.
     pub fn new(rules: SessionRules, open: OpenOutputs, now: Instant) -> Self {
         Self { rules, phase: SessionPhase::Joining, open, since: now, last_event_at: now, ticked_at: now, failed: None }
+    }
+
+    /// Timeouts count from now on; what is known of the outputs stays.
+    pub fn restart(&mut self, now: Instant) {
+        (self.since, self.last_event_at, self.ticked_at) = (now, now, now);
     }
 
     /// `Finish` or `Leave` was answered.
@@ -113,6 +127,10 @@ impl Session {
             SessionEvent::CannotWrite(message) => self.fail(Code::InvalidArgument, message),
             SessionEvent::Noted(message) => vec![SessionEffect::Report(Fact::Noted(message))],
             SessionEvent::OutputEnded { output, failure } => self.output_ended(output, failure, now),
+            SessionEvent::OutputOpened { output } => {
+                self.open.open.insert(output);
+                vec![]
+            }
             SessionEvent::OutputFull { output, message } if self.phase == SessionPhase::Recording => {
                 self.output_ended(output, Some((Code::ResourceExhausted, message)), now)
             }
@@ -178,13 +196,16 @@ impl Session {
 
     /// An output takes nothing more. The others go on; with the last one the recording ends.
     fn output_ended(&mut self, output: u32, failure: Option<(Code, String)>, now: Instant) -> Vec<SessionEffect> {
-        if !self.open.0.remove(&output) {
+        if !self.open.open.remove(&output) {
             return vec![];
         }
-        let is_last = self.open.0.is_empty();
+        let is_last = self.open.open.is_empty();
         let Some((code, message)) = failure else {
             return if is_last { self.stop(EgressEndReason::StreamsStopped, now) } else { vec![] };
         };
+        if !is_last && self.open.streams == Some(output) {
+            return vec![];
+        }
         let goes_on = matches!(self.phase, SessionPhase::Joining | SessionPhase::Recording);
         if is_last && self.phase == SessionPhase::Joining {
             return self.fail(code, message);
@@ -295,7 +316,7 @@ impl Session {
         let outcome = match (self.failed.take(), outcome) {
             (Some((code, message)), Outcome::Complete | Outcome::LimitReached) => Outcome::Failed { code, message },
             // The end of a recording without outputs says nothing of its own.
-            (Some((code, message)), Outcome::Failed { .. }) if self.open.0.is_empty() => {
+            (Some((code, message)), Outcome::Failed { .. }) if self.open.open.is_empty() => {
                 Outcome::Failed { code, message }
             }
             (_, outcome) => outcome,
@@ -340,7 +361,7 @@ mod tests {
 
     /// With outputs 0 to `outputs` - 1.
     fn joining(outputs: u32, now: Instant) -> Session {
-        Session::new(rules(), OpenOutputs((0..outputs).collect()), now)
+        Session::new(rules(), OpenOutputs { open: (0..outputs).collect(), streams: None }, now)
     }
 
     fn recording(now: Instant) -> Session {
@@ -593,6 +614,73 @@ mod tests {
         assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(Outcome::Complete)]);
     }
 
+    /// A file at 0, streams at 1.
+    fn with_streams(now: Instant) -> Session {
+        let open = OpenOutputs { open: [0, 1].into(), streams: Some(1) };
+        let mut session = Session::new(rules(), open, now);
+        session.on(started(), now);
+        session
+    }
+
+    #[test]
+    fn streams_that_fail_beside_a_file_leave_the_egress_well() {
+        let now = Instant::now();
+        let mut session = with_streams(now);
+        assert_eq!(session.on(failed(1, "refused"), now), []);
+        session.on(SessionEvent::StopAsked(StopSource::Api), now);
+        assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(Outcome::Complete)]);
+
+        // The last ones fail it, whatever came before.
+        let mut session = with_streams(now);
+        let effects = session.on(failed(0, "no space"), now);
+        assert_eq!(effects[0], SessionEffect::CloseOutput(0));
+        let unavailable = (Code::Unavailable, "refused".to_owned());
+        let event = SessionEvent::OutputEnded { output: 1, failure: Some(unavailable) };
+        let effects = session.on(event, now);
+        assert_eq!(effects, [SessionEffect::StopMedia, SessionEffect::Report(Fact::Ending(EgressEndReason::Failure))]);
+        let effects = session.on(ended(MediaEndReason::Stopped), now);
+        let failed = Outcome::Failed { code: Code::Unavailable, message: "refused".to_owned() };
+        assert_eq!(effects, [SessionEffect::Finish(failed)]);
+    }
+
+    #[test]
+    fn streams_that_come_back_keep_the_recording_going() {
+        let now = Instant::now();
+        let removed = || SessionEvent::OutputEnded { output: 1, failure: None };
+        let mut session = with_streams(now);
+        assert_eq!(session.on(removed(), now), []);
+        assert_eq!(session.on(SessionEvent::OutputOpened { output: 1 }, now), []);
+        let effects = session.on(failed(0, "no space"), now);
+        assert_eq!(outcome(&effects), None);
+        assert_eq!(
+            session.on(removed(), now),
+            [SessionEffect::StopMedia, SessionEffect::Report(Fact::Ending(EgressEndReason::StreamsStopped))]
+        );
+        let effects = session.on(ended(MediaEndReason::Stopped), now);
+        assert!(matches!(outcome(&effects), Some(Outcome::Failed { .. })), "the file had failed");
+    }
+
+    #[test]
+    fn streams_without_a_url_are_not_waited_for() {
+        let plan = |count| EgressPlan {
+            egress_id: "EG_x".to_owned(),
+            room_name: "room".to_owned(),
+            room_id: String::new(),
+            kind: spillway_plan::EgressKind::RoomComposite,
+            source: spillway_plan::Source::Room,
+            picture: None,
+            sound: None,
+            outputs: vec![spillway_plan::Output::Streams(StreamsOutput {
+                protocol: spillway_plan::StreamProtocol::Rtmp,
+                count,
+            })],
+            limits: spillway_plan::Limits::default(),
+            retry_count: 0,
+        };
+        assert_eq!(OpenOutputs::of(&plan(0)), OpenOutputs { open: [].into(), streams: Some(0) });
+        assert_eq!(OpenOutputs::of(&plan(2)), OpenOutputs { open: [0].into(), streams: Some(0) });
+    }
+
     fn any_event() -> impl Strategy<Value = SessionEvent> {
         let text = || Just("message".to_owned());
         prop_oneof![
@@ -605,6 +693,7 @@ mod tests {
             (0u32..3).prop_map(|output| SessionEvent::OutputEnded { output, failure: None }),
             (0u32..3, text()).prop_map(|(output, message)| failed(output, &message)),
             (0u32..3).prop_map(media_failed),
+            (0u32..3).prop_map(|output| SessionEvent::OutputOpened { output }),
             text().prop_map(SessionEvent::Noted),
             Just(SessionEvent::OwnershipLost),
             Just(SessionEvent::Tick),

@@ -1,6 +1,6 @@
 //! One recording: `machine` decides about phases and outcomes, `drive` carries that out, `files` owns the state of each file,
-//! `finalize` finishes and reports them, `streams` knows which streams are alive and
-//! `stream_url` where they go, and `media` is the media process.
+//! `finalize` finishes and reports them. `streams` knows which streams are alive, `stream_url` where they go, and
+//! `stream_updates` brings the calls that change them. `media` is the media process.
 
 pub mod machine;
 pub mod media;
@@ -8,6 +8,7 @@ mod drive;
 mod finalize;
 mod files;
 pub mod streams;
+mod stream_updates;
 pub mod stream_url;
 
 pub use drive::{SessionEnd, SessionJob, drive, ownership_lost};

@@ -29,6 +29,8 @@ pub struct StreamEffects {
     pub facts: Vec<Fact>,
     /// No stream is alive any more.
     pub over: Option<StreamsOver>,
+    /// There was no stream alive in this output of the plan, and now there is.
+    pub reopened: Option<u32>,
 }
 
 /// The end of the stream output, until a stream is added.
@@ -146,6 +148,7 @@ impl SessionStreams {
         let Some(output) = self.output else {
             return (effects, Err(RpcError::new(Code::InvalidArgument, "UpdateStream called on non-streaming egress")));
         };
+        let was_over = self.over(None).is_some();
         let mut errors = Vec::new();
         for url in add {
             errors.extend(url.and_then(|url| self.add(url, output, &mut effects)).err());
@@ -160,6 +163,7 @@ impl SessionStreams {
         if was_one_removed {
             effects.over = self.over(None);
         }
+        effects.reopened = (was_over && self.over(None).is_none()).then_some(output);
         (effects, joined(&errors))
     }
 

@@ -88,7 +88,14 @@ fn the_last_live_stream_decides_how_the_output_ends() {
     // Beside a file it goes on, and a stream may come back.
     let (effects, told) = update(&mut streams, &["good"], &[]);
     assert_eq!((commands(&effects), told), (vec!["+2 of 1".to_owned()], Ok(())));
-    assert!(failed(&mut streams, 2).over.is_some());
+    assert_eq!(effects.reopened, Some(1));
+    assert_eq!(update(&mut streams, &["another"], &["good"]).0.reopened, None, "one was alive all the time");
+    assert!(failed(&mut streams, 3).over.is_some());
+    let (effects, _) = update(&mut streams, &["x"], &["x"]);
+    assert!(effects.reopened.is_none() && effects.over.is_some(), "it came and went");
+    let (effects, _) = update(&mut streams, &["good"], &[]);
+    assert_eq!((commands(&effects), effects.reopened), (vec!["+5 of 1".to_owned()], Some(1)));
+    assert!(failed(&mut streams, 5).over.is_some());
 }
 
 #[test]

@@ -327,13 +327,12 @@ async fn a_host_whose_clock_is_wrong_tells_everything_in_time_and_at_redis_time(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stop_is_idempotent_and_other_methods_say_what_is_missing() {
+async fn stop_is_idempotent_and_an_egress_without_streams_is_not_updated() {
     let harness = RunnerHarness::new().await;
     let run = harness.run("record-deaf").await;
     harness.heard(EgressActive).await;
     let error = harness.call(service::UPDATE_STREAM).await.unwrap_err();
-    assert_eq!(error.code, Code::Unimplemented);
-    assert!(error.message.contains("not supported yet"));
+    assert_eq!(error, RpcError::new(Code::InvalidArgument, "UpdateStream called on non-streaming egress"));
     for _ in 0..3 {
         assert_eq!(harness.call(service::STOP_EGRESS).await.unwrap().status(), EgressEnding);
     }

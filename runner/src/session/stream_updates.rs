@@ -1,0 +1,119 @@
+//! UpdateStream calls on their way into the session: each URL that is to be added is checked and resolved, beside everything
+//! else, because Twitch's directory may take seconds. One call after the other, in the order they came. No URL is logged.
+
+use std::sync::Arc;
+
+use spillway_plan::{StreamProtocol, check_stream_url};
+use spillway_protocol::livekit::EgressInfo;
+use spillway_protocol::{RpcError, Secret};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::stream_url::{StreamUrl, StreamUrls};
+use crate::events::StreamUpdate;
+
+/// A call that can be carried out.
+pub struct ResolvedUpdate {
+    /// For [`SessionStreams::update`](super::streams::SessionStreams::update).
+    pub add: Vec<Result<StreamUrl, RpcError>>,
+    /// Likewise.
+    pub remove: Vec<Secret>,
+    /// As in [`StreamUpdate`].
+    pub answer: oneshot::Sender<Result<EgressInfo, RpcError>>,
+}
+
+/// The calls of one egress. Dropping it drops those that are not carried out: their callers get no answer.
+pub struct StreamUpdates {
+    received: mpsc::Receiver<StreamUpdate>,
+    /// `None`: this egress has no streams that could be updated, which the session answers.
+    protocol: Option<StreamProtocol>,
+    urls: Arc<StreamUrls>,
+    /// One at most.
+    resolving: JoinSet<ResolvedUpdate>,
+}
+
+impl StreamUpdates {
+    /// Of an egress whose streams have this protocol; `urls` resolves.
+    pub fn new(
+        received: mpsc::Receiver<StreamUpdate>,
+        protocol: Option<StreamProtocol>,
+        urls: Arc<StreamUrls>,
+    ) -> Self {
+        Self { received, protocol, urls, resolving: JoinSet::new() }
+    }
+
+    /// The next call; `None`: none comes any more. Cancel-safe.
+    pub async fn next(&mut self) -> Option<ResolvedUpdate> {
+        loop {
+            if self.resolving.is_empty() {
+                let update = self.received.recv().await?;
+                self.resolving.spawn(resolve(self.urls.clone(), self.protocol, update));
+            }
+            // After a panic its caller has no answer and calls again.
+            if let Some(Ok(resolved)) = self.resolving.join_next().await {
+                return Some(resolved);
+            }
+        }
+    }
+}
+
+async fn resolve(
+    urls: Arc<StreamUrls>,
+    protocol: Option<StreamProtocol>,
+    StreamUpdate { add: asked, remove, answer }: StreamUpdate,
+) -> ResolvedUpdate {
+    let mut add = Vec::new();
+    for url in asked {
+        let checked = protocol.map_or(Ok(()), |protocol| check_stream_url(url.reveal(), protocol));
+        add.push(match checked {
+            Ok(()) => urls.resolve(url).await,
+            Err(error) => Err(error.into()),
+        });
+    }
+    ResolvedUpdate { add, remove, answer }
+}
+
+#[cfg(test)]
+mod tests {
+    use spillway_protocol::Code;
+
+    use super::*;
+
+    fn update(add: &[&str], remove: &[&str]) -> (StreamUpdate, oneshot::Receiver<Result<EgressInfo, RpcError>>) {
+        let secrets = |urls: &[&str]| urls.iter().map(|url| Secret::new((*url).to_owned())).collect();
+        let (answer, answered) = oneshot::channel();
+        (StreamUpdate { add: secrets(add), remove: secrets(remove), answer }, answered)
+    }
+
+    fn updates(protocol: Option<StreamProtocol>) -> (mpsc::Sender<StreamUpdate>, StreamUpdates) {
+        let (send, received) = mpsc::channel(4);
+        (send, StreamUpdates::new(received, protocol, Arc::default()))
+    }
+
+    #[tokio::test]
+    async fn calls_come_in_their_order_with_every_url_checked_and_resolved() {
+        let (send, mut updates) = updates(Some(StreamProtocol::Rtmp));
+        send.send(update(&["mux://canary", "srt://h:1?streamid=canary", "rtmp://h/canary"], &["x"]).0).await.unwrap();
+        send.send(update(&[], &["second"]).0).await.unwrap();
+        drop(send);
+        let first = updates.next().await.unwrap();
+        let targets: Vec<Result<&str, Code>> = first
+            .add
+            .iter()
+            .map(|url| url.as_ref().map(|url| url.target.reveal().as_str()).map_err(|error| error.code))
+            .collect();
+        let mux = "rtmps://global-live.mux.com:443/app/canary";
+        assert_eq!(targets, [Ok(mux), Err(Code::InvalidArgument), Err(Code::InvalidArgument)]);
+        assert!(first.add.iter().flat_map(|url| url.as_ref().err()).all(|error| !error.message.contains("canary")));
+        assert_eq!(first.remove, [Secret::new("x".to_owned())]);
+        assert_eq!(updates.next().await.unwrap().remove, [Secret::new("second".to_owned())]);
+        assert!(updates.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn without_streams_nothing_is_checked() {
+        let (send, mut updates) = updates(None);
+        send.send(update(&["nonsense"], &[]).0).await.unwrap();
+        assert!(updates.next().await.unwrap().add[0].is_ok());
+    }
+}
