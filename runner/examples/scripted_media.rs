@@ -4,7 +4,8 @@
 //! `wait` never starts · `record` records until stopped · `die` aborts while recording · `exit3` leaves with a code ·
 //! `mute` stops talking · `deaf` ignores the stop · `full`, `evicted`, `refused`, `closed` end that way · `degraded`,
 //! `environment`, `nonsense` say so · `again` goes on in other files, as after a change of codec ·
-//! `two` writes two outputs, and with `lose1` the second one fails alone. `mp4` writes as the muxer of MP4 does, and with
+//! `two` writes two outputs, and with `lose1` the second one fails alone. Streams are connected at once, or with `wedge`
+//! tried again and again; `fail1` fails the stream of that id, after 300 ms. `mp4` writes as the muxer of MP4 does, and with
 //! `boxes` what can be read as one; `fast` writes ten megabytes a second.
 
 use std::error::Error;
@@ -12,7 +13,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use spillway_ipc::framing::{EventWriter, media_endpoint};
-use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, Quality, SpoolError, SpoolFile, TrackFacts};
+use spillway_ipc::{
+    MediaCommand, MediaEndReason, MediaEvent, Quality, SpoolError, SpoolFile, StreamLag, StreamState, TrackFacts,
+};
 use spillway_plan::Container;
 
 /// How often the script records a little.
@@ -100,6 +103,10 @@ impl ScriptedFile {
     }
 }
 
+fn stream(id: u32, state: StreamState, message: &str) -> MediaEvent {
+    MediaEvent::Stream { id, state, message: message.to_owned(), retries: 0, lag_ms: 0 }
+}
+
 /// Asks for files, each with its output, and opens those that the runner makes; `None`: it says something else, or is gone.
 fn open_files(
     commands: &Receiver<MediaCommand>,
@@ -175,14 +182,32 @@ fn main() -> Result<(), Box<dyn Error>> {
     let container = if does("mp4") { Container::Mp4 } else { Container::Ogg };
     let open = |asked: &[(u32, u32)]| open_files(&commands, &writer, asked, container);
     // The second one first: the order of results is the request's.
-    let asked: &[(u32, u32)] = if does("two") { &[(1, 1), (0, 0)] } else { &[(0, 0)] };
+    let asked: &[(u32, u32)] = match start.plan.files().count() {
+        0 => &[],
+        _ if does("two") => &[(1, 1), (0, 0)],
+        _ => &[(0, 0)],
+    };
     let Some(mut files) = open(asked)? else { return Ok(()) };
-    let started_at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as i64 + start.clock_ahead_ns;
+    let ahead_ns = start.clock_ahead_ns;
+    let unix_ns = || SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_nanos() as i64 + ahead_ns);
+    let started_at = unix_ns()?;
     let began = Instant::now();
     for file in &mut files {
         (file.started_at, file.began) = (started_at, began);
     }
     emit(MediaEvent::Started { at: started_at })?;
+    let connected = |id| {
+        let at = unix_ns()?;
+        let wedged = does("wedge").then(|| stream(id, StreamState::Retrying { at }, "no answer"));
+        emit(stream(id, StreamState::Connecting, ""))?;
+        emit(wedged.unwrap_or_else(|| stream(id, StreamState::Active { at }, "")))?;
+        Ok::<(), Box<dyn Error>>(())
+    };
+    let mut live: Vec<u32> = start.streams.iter().map(|stream| stream.id).collect();
+    for id in &live {
+        connected(*id)?;
+    }
+    let failing: Vec<u32> = script.split('-').filter_map(|part| part.strip_prefix("fail")?.parse().ok()).collect();
     let degraded = if does("degraded") { vec!["frozen for 3.0 s".to_owned()] } else { vec![] };
     let mut changes = u32::from(does("again"));
     let why = loop {
@@ -197,7 +222,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
         if !does("mute") {
-            emit(alive(began.elapsed().as_nanos() as u64))?;
+            let streams = live.iter().map(|id| StreamLag { id: *id, lag_ms: 40 }).collect();
+            let media_ns = began.elapsed().as_nanos() as u64;
+            emit(MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0, streams })?;
         }
         let old_enough = began.elapsed() > Duration::from_millis(300);
         if old_enough && changes > 0 {
@@ -221,7 +248,22 @@ fn main() -> Result<(), Box<dyn Error>> {
             emit(MediaEvent::OutputFailed { output, file, full: true, code: "internal".into(), message })?;
             lost.close(does("boxes"), degraded.clone(), &writer)?;
         }
+        if old_enough {
+            for id in live.extract_if(.., |id| failing.contains(id)) {
+                let state = StreamState::Failed { at: unix_ns()?, code: "unavailable".into() };
+                emit(stream(id, state, "the server refused the stream"))?;
+            }
+        }
         match commands.recv_timeout(STEP) {
+            Ok(MediaCommand::AddStream(start)) => {
+                live.push(start.id);
+                connected(start.id)?;
+            }
+            Ok(MediaCommand::RemoveStream { id }) => {
+                if let Some(at) = live.iter().position(|live| *live == id) {
+                    emit(stream(live.remove(at), StreamState::Finished { at: unix_ns()? }, ""))?;
+                }
+            }
             Ok(MediaCommand::Stop) if !does("deaf") => break MediaEndReason::Stopped,
             Ok(MediaCommand::CloseOutput { output }) => {
                 if let Some(at) = files.iter().position(|file| file.output == output) {
@@ -238,6 +280,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             _ => {}
         }
     };
+    for id in live {
+        emit(stream(id, StreamState::Finished { at: unix_ns()? }, ""))?;
+    }
     for file in files {
         file.close(does("boxes"), degraded.clone(), &writer)?;
     }

@@ -8,6 +8,7 @@ mod hostile;
 mod places;
 mod served;
 mod stored;
+mod streams;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -46,6 +46,10 @@ pub struct RunnerHarness {
     pub destinations: Option<Destinations>,
     /// Paths and destinations of further files.
     pub more: Vec<(&'static str, Option<Destinations>)>,
+    /// URLs of streams; `None`: there is no output of streams.
+    pub streams: Option<Vec<&'static str>>,
+    /// Beside streams.
+    pub has_file: bool,
     pub upload: serde_json::Value,
     /// How long the last report waits for Redis.
     pub last_report_timeout_ms: u64,
@@ -119,6 +123,8 @@ impl RunnerHarness {
             stores: Arc::new(stores::DefaultStoreFactory::default()),
             destinations: None,
             more: vec![],
+            streams: None,
+            has_file: true,
             upload: json!({}),
             last_report_timeout_ms: 15 * 60_000,
         };
@@ -138,7 +144,7 @@ impl RunnerHarness {
 
     /// What a dispatcher does up to the launch.
     async fn launch(&self, script: &str) -> (Names, Option<Ticket>) {
-        let start = start_request(script);
+        let start = self.request(script);
         let ledger = EgressLedger::accept(&start, self.broker.clock().unix_ns());
         let record = Record {
             phase: Phase::Launching,
@@ -154,18 +160,40 @@ impl RunnerHarness {
         (names, ticket)
     }
 
+    fn request(&self, script: &str) -> StartEgressRequest {
+        let Some(urls) = &self.streams else { return start_request(script) };
+        let urls = urls.iter().map(|url| (*url).to_owned()).collect();
+        let file = livekit::EncodedFileOutput {
+            filepath: "a.ogg".into(),
+            file_type: livekit::EncodedFileType::Ogg.into(),
+            ..Default::default()
+        };
+        StartEgressRequest {
+            request: Some(EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {
+                room_name: script.into(),
+                audio_only: true,
+                file_outputs: vec![file; usize::from(self.has_file)],
+                stream_outputs: vec![livekit::StreamOutput { protocol: livekit::StreamProtocol::Rtmp.into(), urls }],
+                ..Default::default()
+            })),
+            ..start_request(script)
+        }
+    }
+
     fn ticket(&self, script: &str) -> Ticket {
-        let start = start_request(script);
+        let start = self.request(script);
         let mut plan = spillway_plan::plan(&start, &Defaults::default()).unwrap();
-        let first = plan.file(0).unwrap().clone();
         let mut destinations = vec![self.destinations.clone()];
-        plan.outputs = vec![Output::File(FileOutput { stored: self.destinations.is_some(), ..first.clone() })];
-        for (path, to) in &self.more {
-            // Only where the request says the container, the name is known before the tracks are.
-            let container = path.ends_with(".mp4").then_some(Container::Mp4);
-            let file = FileOutput { container, path: (*path).to_owned(), stored: to.is_some(), ..first.clone() };
-            plan.outputs.push(Output::File(file));
-            destinations.push(to.clone());
+        if self.streams.is_none() {
+            let first = plan.file(0).unwrap().clone();
+            plan.outputs = vec![Output::File(FileOutput { stored: self.destinations.is_some(), ..first.clone() })];
+            for (path, to) in &self.more {
+                // Only where the request says the container, the name is known before the tracks are.
+                let container = path.ends_with(".mp4").then_some(Container::Mp4);
+                let file = FileOutput { container, path: (*path).to_owned(), stored: to.is_some(), ..first.clone() };
+                plan.outputs.push(Output::File(file));
+                destinations.push(to.clone());
+            }
         }
         let disk = || Destinations { primary: Destination::Disk, backup: None };
         let destinations = destinations.iter().any(Option::is_some).then(|| {
@@ -226,6 +254,19 @@ impl RunnerHarness {
         let client = RpcClient::new(&self.bus, service::EGRESS_HANDLER);
         let request = StopEgressRequest { egress_id: self.id.to_string() }.encode_to_vec();
         let answer = client.call(method, self.id.as_str(), request, &CallOptions::queue().timeout(TIMEOUT)).await?;
+        Ok(EgressInfo::decode(answer).unwrap())
+    }
+
+    pub async fn update_streams(&self, add: &[&str], remove: &[&str]) -> Result<EgressInfo, RpcError> {
+        let client = RpcClient::new(&self.bus, service::EGRESS_HANDLER);
+        let urls = |urls: &[&str]| urls.iter().map(|url| (*url).to_owned()).collect();
+        let request = livekit::UpdateStreamRequest {
+            egress_id: self.id.to_string(),
+            add_output_urls: urls(add),
+            remove_output_urls: urls(remove),
+        };
+        let (topic, options) = (self.id.as_str(), CallOptions::queue().timeout(TIMEOUT));
+        let answer = client.call(service::UPDATE_STREAM, topic, request.encode_to_vec(), &options).await?;
         Ok(EgressInfo::decode(answer).unwrap())
     }
 
