@@ -13,6 +13,7 @@ mod participant;
 mod track_composite;
 mod track;
 mod multi;
+mod rtmp;
 mod edges;
 mod mistakes;
 mod faults;
@@ -38,6 +39,7 @@ fn main() {
         track_composite::cases(),
         participant::cases(),
         multi::cases(),
+        rtmp::cases(),
         mistakes::cases(),
         edges::cases(),
         foreign::cases(),

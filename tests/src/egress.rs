@@ -68,6 +68,16 @@ impl Egress {
         Ok(())
     }
 
+    /// Calls UpdateStream; gives its answer. A refusal can be downcast to [`TwirpError`](crate::twirp::TwirpError).
+    pub async fn update_streams(&self, add: &[&str], remove: &[&str]) -> Result<Value> {
+        let request = serde_json::json!({
+            "egress_id": self.id, "add_output_urls": add, "remove_output_urls": remove,
+        });
+        let info = self.api.egress("UpdateStream", request).await?;
+        ensure!(info["egress_id"] == self.id.as_str(), "UpdateStream answered for another egress: {info}");
+        Ok(info)
+    }
+
     /// [`ask_to_stop`](Self::ask_to_stop), then waits up to 30 s for the end; gives the final info and the time since
     /// the call.
     pub async fn stop(&self) -> Result<(Value, Duration)> {

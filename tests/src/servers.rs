@@ -7,6 +7,7 @@ pub mod emulators;
 pub mod policy_proxy;
 mod ports;
 pub mod proxy;
+pub mod rtmp_server;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -21,6 +21,9 @@ const RUN: &[&str] = &[
 /// What shows that it works: the servers and the judges.
 const SHOW: &[&str] = &["ffmpeg", "fonts-dejavu-core", "python3", "python3-venv", "redis-server"];
 
+/// A server of RTMP streams.
+const STREAMS: &[&str] = &["libnginx-mod-rtmp", "nginx"];
+
 /// A foreign publisher, and what recordings are looked at in.
 const BROWSER: &[&str] = &["chromium"];
 
@@ -34,7 +37,7 @@ pub struct Needs {
     pub stores: bool,
     /// Chromium, to look at files with and to publish from.
     pub browser: bool,
-    /// What only tests use: Docker, foreign publishers, terraform.
+    /// What only tests use: Docker, nginx, foreign publishers, terraform.
     pub tests: bool,
 }
 
@@ -58,6 +61,7 @@ pub fn install(needs: Needs) -> Result<Ready> {
     }
     if needs.tests {
         packages.extend(CONTAINERS);
+        packages.extend(STREAMS);
     }
     if (needs.stores || needs.tests) && debian::which("npm").is_none() {
         packages.push("npm");
