@@ -16,8 +16,8 @@ use spillway_media::compositor::encoder_delay;
 use spillway_media::encode::{AudioInputFormat, VideoInputFormat};
 use spillway_media::encoded::{EncodedUnit, StreamNumber};
 use spillway_media::output::{
-    Fanout, FileTakerOptions, OutputTaker, Pipeline, PipelineEvent, PipelinePlan, RawFanout, RawSink, TakerEnd,
-    TakerError, TakerId, TakerProgress, TakerStart, add_file,
+    Fanout, FileTakerOptions, OutputTaker, Pipeline, PipelineEvent, PipelinePlan, RawFanout, RawSink, RingTaker,
+    TakerEnd, TakerError, TakerId, TakerProgress, TakerStart, UnitRing, add_file,
 };
 use spillway_media::passthrough::Passthrough;
 use spillway_media::track::{Codec, Frame};
@@ -103,6 +103,41 @@ fn copy(outputs: &Outputs, plan: &PipelinePlan, video: &[Frame], audio: &[Frame]
     let over = outputs.drained();
     drop(pipeline);
     over
+}
+
+#[test]
+fn an_mp4_is_byte_by_byte_the_same_beside_a_stream_whose_server_takes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let video = encoded(Codec::H264, (320, 180), 240).unwrap();
+    let audio = encoded(Codec::Opus, (0, 0), 400).unwrap();
+    let plan = copied_plan();
+    let [alone_path, beside_path] = ["alone.mp4", "beside.mp4"].map(|name| dir.path().join(name));
+
+    let alone = Outputs::of(&plan);
+    let (only, _) = alone.file(&alone_path, Container::Mp4, &[VIDEO, AUDIO]);
+    assert_eq!(copy(&alone, &plan, &video, &audio), (vec![only], vec![]));
+
+    let both = Outputs::of(&plan);
+    let (stream, reporter) = both.fanout.reserve();
+    let ring = Arc::new(UnitRing::new(true));
+    let taker = Box::new(RingTaker::new(ring.clone()));
+    both.fanout.add(TakerStart { id: stream, streams: vec![VIDEO, AUDIO], taker, progress: Arc::default() });
+    let (file, _) = both.file(&beside_path, Container::Mp4, &[VIDEO, AUDIO]);
+    let task = std::thread::spawn(move || {
+        while ring.ended_for().is_none() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let stats = ring.stats();
+        reporter.ended();
+        stats
+    });
+    let (mut ended, failed) = copy(&both, &plan, &video, &audio);
+    ended.sort();
+    assert_eq!((ended, failed), (vec![stream, file], vec![]));
+    // Eight seconds were put into a ring of five.
+    let stats = task.join().unwrap();
+    assert!(stats.units > 0 && stats.units < 640, "{stats:?}");
+    assert!(std::fs::read(alone_path).unwrap() == std::fs::read(beside_path).unwrap(), "they differ");
 }
 
 #[test]
