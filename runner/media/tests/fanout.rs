@@ -136,7 +136,7 @@ fn an_mp4_is_byte_by_byte_the_same_beside_a_stream_whose_server_takes_nothing() 
     assert_eq!((ended, failed), (vec![stream, file], vec![]));
     // Eight seconds were put into a ring of five.
     let stats = task.join().unwrap();
-    assert!(stats.units > 0 && stats.units < 640, "{stats:?}");
+    assert!(stats.dropped > 0, "{stats:?}");
     assert!(std::fs::read(alone_path).unwrap() == std::fs::read(beside_path).unwrap(), "they differ");
 }
 
