@@ -161,7 +161,7 @@ section!(
     Used "how long a hole in a track's RTP is waited for; also `latency.jitter_buffer_latency`" reorder: GoDuration,
     Used "how long a named participant or track may take to appear" appear: GoDuration,
     Used "bytes of encoded media that may wait for a busy CPU in memory before they go to `spill_dir`" backlog_bytes: u64,
-    Used "where the backlog goes beyond that; without it the directory of the file" spill_dir: PathBuf,
+    Used "where the backlog goes beyond that; without it the directory of the file, or without one the system's folder for temporary files" spill_dir: PathBuf,
     Used "fragments of a recording: what a `kill -9` may cost" fragment: GoDuration,
     Used "media that is not in the store yet is at most about so old: what the loss of the whole task may cost" checkpoint: GoDuration,
     Used "where files lie while they are uploaded; without it the system's folder for temporary files" spool_dir: PathBuf,

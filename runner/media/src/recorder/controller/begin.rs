@@ -141,6 +141,8 @@ impl RecorderController {
                 Err(error) => refused.push(((file, asked.output), error)),
             }
         }
+        // Streams alone have no folder for what waits.
+        settings.spill_dir = settings.spill_dir.take().or_else(|| Some(std::env::temp_dir()));
         if self.files.is_empty()
             && !self.streams.is_asked()
             && let Some((_, error)) = refused.pop()
