@@ -12,7 +12,7 @@ use prost::Message;
 use spillway_bus::{Bid, Created, Handler, Incoming, Phase, Record, Ticket};
 use spillway_cost::Shape;
 use spillway_launchers::RunMode;
-use spillway_plan::{Destinations, EgressPlan};
+use spillway_plan::{Destinations, EgressPlan, Output, OutputKind};
 use spillway_process::chain;
 use spillway_protocol::Secret;
 use spillway_protocol::code::{Code, RpcError};
@@ -164,7 +164,9 @@ impl StartRequest<'_> {
         let now_ms = context.clock.unix_ms();
         let mut record = Record::new(self.id.clone(), now_ms);
         record.attempt = 1;
-        if load.stored {
+        // A playlist without its end is for a salvage too, where its task can reach the disk.
+        let segments = plan.outputs.iter().any(|output| output.kind() == OutputKind::Segments);
+        if load.stored || (segments && context.targets.all_are_here()) {
             let spare = Ticket { attempt: 2, ..ticket };
             record.spare = context.tickets.put(&spare, SPARE_TICKET_TTL).await?.reveal().to_owned();
         }
@@ -226,7 +228,7 @@ impl StartRequest<'_> {
     }
 
     async fn check_destination(&self, plan: &EgressPlan) -> Result<(), RpcError> {
-        let stays_local = plan.outputs.iter().any(|output| output.leaves_files() && !output.is_stored());
+        let stays_local = plan.outputs.iter().any(Output::stays_local);
         if !self.context.targets.all_are_here() || !stays_local {
             return Ok(());
         }

@@ -45,12 +45,12 @@ pub fn left_behind(ledger: &EgressLedger, clock: &Clock) -> FilesLeftBehind {
     let results = &ledger.info().file_results;
     let (mut facts, mut finished) = (vec![], true);
     let egress_id = &ledger.info().egress_id;
-    let manifests: Vec<Manifest> =
-        ledger.unfinished().filter_map(|(_, location)| manifest_beside(location, egress_id)).collect();
-    for (index, location) in ledger.unfinished() {
+    let beside: Vec<Option<Manifest>> =
+        ledger.unfinished().map(|(_, location)| manifest_beside(location, egress_id)).collect();
+    for ((index, location), own) in ledger.unfinished().zip(&beside) {
         // An output that wants none beside it is in that of another.
-        let manifest = manifest_beside(location, egress_id)
-            .or_else(|| manifests.iter().find(|manifest| manifest.file(location).is_some()).cloned());
+        let in_another = || beside.iter().flatten().find(|manifest| manifest.file(location).is_some());
+        let manifest = own.as_ref().or_else(in_another);
         finished &= manifest.is_some();
         let found = std::fs::metadata(location).ok().filter(|found| found.is_file() && found.len() > 0);
         let Some(found) = found else {
@@ -59,7 +59,7 @@ pub fn left_behind(ledger: &EgressLedger, clock: &Clock) -> FilesLeftBehind {
         };
         let began = results.get(index).map_or(0, |file| file.started_at);
         let Ok(written) = found.modified() else { continue };
-        let (started_at, ended_at) = match &manifest {
+        let (started_at, ended_at) = match manifest {
             Some(manifest) => manifest.times_of(location),
             None => (began, clock.unix_ns_of_host(written)),
         };
@@ -154,6 +154,7 @@ mod tests {
         assert_eq!((info.file_results[0].size, info.file_results[0].duration), (1234, 60_000));
         assert!(!info.details.contains("not finished"), "{}", info.details);
     }
+
     /// One manifest beside each file, in the folder of each; where an output wants none, that of another names its file.
     #[test]
     fn files_in_several_folders_are_complete_and_as_long_as_their_manifest_says() {

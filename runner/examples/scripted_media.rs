@@ -3,20 +3,25 @@
 //!
 //! `wait` never starts · `record` records until stopped · `die` aborts while recording · `exit3` leaves with a code ·
 //! `mute` stops talking · `deaf` ignores the stop · `full`, `evicted`, `refused`, `closed` end that way · `degraded`,
-//! `environment`, `nonsense` say so · `again` goes on in other files, as after a change of codec ·
-//! `two` writes two outputs, and with `lose1` the second one fails alone. Streams are connected at once, or with `wedge`
-//! tried again and again; `fail1` fails the stream of that id, after 300 ms. `mp4` writes as the muxer of MP4 does, and with
-//! `boxes` what can be read as one; `fast` writes ten megabytes a second.
+//! `environment`, `nonsense` say so · `other` joins another room of the same name · `again` goes on in other files, as after
+//! a change of codec · `two` writes two outputs, and with `lose1` the second one fails alone · `nofile` writes no file · `mp4`
+//! writes as the muxer of MP4 does, and with `boxes` what can be read as one · `fast` writes ten megabytes a second. An HLS
+//! output of the plan has segments of 100 ms. Streams are connected at once, or with `wedge` tried again and again; `fail1`
+//! fails the stream of that id, after 300 ms.
 
 use std::error::Error;
+use std::io::Write;
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use spillway_ipc::framing::{EventWriter, media_endpoint};
 use spillway_ipc::{
     MediaCommand, MediaEndReason, MediaEvent, Quality, SpoolError, SpoolFile, StreamLag, StreamState, TrackFacts,
+    segment_file,
 };
-use spillway_plan::Container;
+use spillway_plan::segment_name::SegmentFormat;
+use spillway_plan::{Container, OutputKind};
 
 /// How often the script records a little.
 const STEP: Duration = Duration::from_millis(20);
@@ -107,6 +112,50 @@ fn stream(id: u32, state: StreamState, message: &str) -> MediaEvent {
     MediaEvent::Stream { id, state, message: message.to_owned(), retries: 0, lag_ms: 0 }
 }
 
+/// The segments of an HLS output.
+struct ScriptedSegments {
+    output: u32,
+    folder: PathBuf,
+    n: u32,
+    at_ns: u64,
+    /// Of the open one; 0: none is open.
+    bytes: u64,
+}
+
+impl ScriptedSegments {
+    /// Records a little.
+    fn step(&mut self, now_ns: u64, writer: &EventWriter) -> Result<(), Box<dyn Error>> {
+        if self.bytes > 0 && now_ns >= self.at_ns + 100_000_000 {
+            self.close(now_ns, writer)?;
+        }
+        let (output, n) = (self.output, self.n);
+        if self.bytes == 0 {
+            let facts = (n == 0).then(TrackFacts::default);
+            writer.send(&MediaEvent::SegmentOpen { output, n, at_ns: self.at_ns, facts })?;
+        }
+        let path = self.folder.join(segment_file::name(output, n, SegmentFormat::MpegTs));
+        std::fs::File::options().create(true).append(true).open(path)?.write_all(&[0x47; 1880])?;
+        self.bytes += 1880;
+        writer.send(&MediaEvent::SegmentWrote { output, n, bytes: self.bytes })?;
+        Ok(())
+    }
+
+    fn close(&mut self, now_ns: u64, writer: &EventWriter) -> Result<(), Box<dyn Error>> {
+        let (output, n, at_ns, bytes) = (self.output, self.n, self.at_ns, self.bytes);
+        writer.send(&MediaEvent::Segment { output, n, at_ns, length_ns: now_ns - at_ns, bytes, gap: false })?;
+        (self.n, self.at_ns, self.bytes) = (n + 1, now_ns, 0);
+        Ok(())
+    }
+
+    fn end(mut self, now_ns: u64, writer: &EventWriter) -> Result<(), Box<dyn Error>> {
+        if self.bytes > 0 {
+            self.close(now_ns, writer)?;
+        }
+        let quality = Quality { media_ms: now_ns / 1_000_000, ..Quality::default() };
+        Ok(writer.send(&MediaEvent::SegmentsEnded { output: self.output, quality })?)
+    }
+}
+
 /// Asks for files, each with its output, and opens those that the runner makes; `None`: it says something else, or is gone.
 fn open_files(
     commands: &Receiver<MediaCommand>,
@@ -154,7 +203,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         emit(MediaEvent::Noted { message: format!("environment {} oom {}", names.join(" "), score.trim()) })?;
     }
     if does("nonsense") {
-        use std::io::Write;
         use std::os::fd::AsFd;
         let mut raw = std::os::unix::net::UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
         raw.write_all(b"{\"event\":\"of a newer version\"}\n")?;
@@ -182,10 +230,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let container = if does("mp4") { Container::Mp4 } else { Container::Ogg };
     let open = |asked: &[(u32, u32)]| open_files(&commands, &writer, asked, container);
     // The second one first: the order of results is the request's.
-    let asked: &[(u32, u32)] = match start.plan.files().count() {
-        0 => &[],
-        _ if does("two") => &[(1, 1), (0, 0)],
-        _ => &[(0, 0)],
+    let asked: &[(u32, u32)] = match (does("nofile") || start.plan.files().next().is_none(), does("two")) {
+        (true, _) => &[],
+        (false, true) => &[(1, 1), (0, 0)],
+        (false, false) => &[(0, 0)],
     };
     let Some(mut files) = open(asked)? else { return Ok(()) };
     let ahead_ns = start.clock_ahead_ns;
@@ -194,6 +242,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     let began = Instant::now();
     for file in &mut files {
         (file.started_at, file.began) = (started_at, began);
+    }
+    let degraded = if does("degraded") { vec!["frozen for 3.0 s".to_owned()] } else { vec![] };
+    let mut changes = u32::from(does("again"));
+    let hls = (0u32..).zip(&start.plan.outputs).find(|(_, output)| output.kind() == OutputKind::Segments);
+    let mut segments = hls.zip(start.spool.clone()).map(|((output, _), folder)| ScriptedSegments {
+        output,
+        folder,
+        n: 0,
+        at_ns: 0,
+        bytes: 0,
+    });
+    // Outputs take the first unit before it is told of.
+    if let Some(segments) = &mut segments {
+        segments.step(0, &writer)?;
     }
     emit(MediaEvent::Started { at: started_at })?;
     let connected = |id| {
@@ -208,8 +270,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         connected(*id)?;
     }
     let failing: Vec<u32> = script.split('-').filter_map(|part| part.strip_prefix("fail")?.parse().ok()).collect();
-    let degraded = if does("degraded") { vec!["frozen for 3.0 s".to_owned()] } else { vec![] };
-    let mut changes = u32::from(does("again"));
+    let elapsed_ns = || began.elapsed().as_nanos() as u64;
     let why = loop {
         for file in &mut files {
             if does("boxes") {
@@ -221,10 +282,12 @@ fn main() -> Result<(), Box<dyn Error>> {
                 emit(file.wrote())?;
             }
         }
+        if let Some(segments) = &mut segments {
+            segments.step(elapsed_ns(), &writer)?;
+        }
         if !does("mute") {
             let streams = live.iter().map(|id| StreamLag { id: *id, lag_ms: 40 }).collect();
-            let media_ns = began.elapsed().as_nanos() as u64;
-            emit(MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0, streams })?;
+            emit(MediaEvent::Alive { media_ns: elapsed_ns(), lag_ms: 0, backlog_bytes: 0, streams })?;
         }
         let old_enough = began.elapsed() > Duration::from_millis(300);
         if old_enough && changes > 0 {
@@ -285,6 +348,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     for file in files {
         file.close(does("boxes"), degraded.clone(), &writer)?;
+    }
+    if let Some(segments) = segments {
+        segments.end(elapsed_ns(), &writer)?;
     }
     Ok(emit(MediaEvent::Ended { why })?)
 }

@@ -86,6 +86,7 @@ impl Settings {
         SessionRules {
             max_duration: limits.max_duration_ns.map(Duration::from_nanos),
             max_file_bytes: limits.max_file_bytes,
+            max_segment_bytes: limits.max_segment_bytes,
             start_timeout: (self.start_timeout_ms > 0).then(|| Duration::from_millis(self.start_timeout_ms)),
             hang_after: Duration::from_millis(self.hang_after_ms),
             drain_timeout: Duration::from_millis(self.drain_timeout_ms),

@@ -26,7 +26,7 @@ pub enum SessionEvent {
     MediaExited(String),
     /// The room of the request has ended, and our joining made a new one of the same name.
     WrongRoom,
-    /// A store refuses before anything is recorded.
+    /// A store refuses before anything is recorded, or the folder of segments cannot be made.
     CannotWrite(String),
     /// An output takes nothing more.
     OutputEnded {

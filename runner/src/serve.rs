@@ -162,10 +162,13 @@ pub async fn serve_ticket(
         if task == RunnerTask::Salvage {
             // Its streams have ended.
             drop(updates);
+            let root = match settings.root().context("find the working directory") {
+                Ok(root) => root,
+                Err(error) => return fail(&reporter, &error),
+            };
             let checkpoint = take_over(&states, &names).await;
-            let egress_id = names.egress_id.clone();
-            let job =
-                SalvageJob { egress_id, checkpoint, destinations, stores, settings: settings.upload.clone(), lost };
+            let (egress_id, settings) = (names.egress_id.clone(), settings.upload.clone());
+            let job = SalvageJob { egress_id, checkpoint, destinations, root, stores, settings, lost };
             return tokio::select! {
                 () = salvage(job, &reporter) => SessionEnd::Reported,
                 () = session::ownership_lost(events) => SessionEnd::OwnershipLost,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::json;
 use spillway_tests::analyser::sync::{Marks, presence};
 use spillway_tests::analyser::{duration, played, probe};
@@ -14,7 +14,7 @@ use spillway_tests::every_output::TestRoom;
 use spillway_tests::foreign::ForeignPublisher;
 use spillway_tests::servers::TestServers;
 
-use crate::harness::{alone, block_on};
+use crate::harness::{alone, block_on, signal};
 use crate::recording_probe::RecordingProbe;
 use spillway_tests::egress::{Egress, nanos};
 
@@ -75,25 +75,11 @@ impl FaultScenario {
 
     /// All processes of every task stand still.
     async fn freeze(&self, time: Duration) -> Result<()> {
-        let pids: Vec<i32> = [self.pids("spillway-media"), self.pids("spillway-runner")].concat();
+        let pids: Vec<i32> = [self.servers.pids("spillway-media"), self.servers.pids("spillway-runner")].concat();
         pids.iter().try_for_each(|pid| signal(*pid, Signal::STOP))?;
         tokio::time::sleep(time).await;
         pids.iter().try_for_each(|pid| signal(*pid, Signal::CONT))
     }
-
-    /// Every process of this name.
-    fn pids(&self, name: &str) -> Vec<i32> {
-        self.servers
-            .left_behind()
-            .into_iter()
-            .filter(|(_, command)| command.contains(name))
-            .map(|(pid, _)| pid)
-            .collect()
-    }
-}
-
-fn signal(pid: i32, signal: Signal) -> Result<()> {
-    kill_process(Pid::from_raw(pid).context("a pid is not zero")?, signal).context("signal a process")
 }
 
 fn unix_now() -> f64 {
@@ -105,7 +91,7 @@ async fn kill(name: &str, limit: Duration) -> Result<()> {
     let extra = rand::random_range(0.0..1.5);
     println!("{name} is killed {extra:.3} s after the fourth second");
     let scenario = recording(4.0 + extra).await?;
-    let pids = scenario.pids(name);
+    let pids = scenario.servers.pids(name);
     ensure!(
         pids.len() >= scenario.egresses.len(),
         "{} processes called {name}: {:?}",
@@ -162,7 +148,7 @@ async fn redis_restarts() -> Result<()> {
         println!("{}: {:?}", path.display(), stopped.map(|info| info["status"].clone()));
     }
     spillway_tests::process::eventually("recordings are over", Duration::from_secs(40), || async {
-        Ok(scenario.pids("spillway-runner").is_empty().then_some(()))
+        Ok(scenario.servers.pids("spillway-runner").is_empty().then_some(()))
     })
     .await?;
     for (_, path) in &scenario.egresses {
@@ -199,7 +185,7 @@ async fn frozen() -> Result<()> {
 /// be lost.
 async fn moved() -> Result<()> {
     let scenario = recording(2.0).await?;
-    let pids: Vec<i32> = [scenario.pids("spillway-media"), scenario.pids("spillway-runner")].concat();
+    let pids: Vec<i32> = [scenario.servers.pids("spillway-media"), scenario.servers.pids("spillway-runner")].concat();
     ensure!(pids.len() >= 2, "{} processes", pids.len());
     pids.iter().try_for_each(|pid| signal(*pid, Signal::TSTP))?;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -253,7 +239,7 @@ async fn starved() -> Result<()> {
     const SLICE: Duration = Duration::from_millis(15);
     const OTHERS: Duration = Duration::from_millis(90);
     let scenario = recording(2.0).await?;
-    let pids: Vec<i32> = [scenario.pids("spillway-media"), scenario.pids("spillway-runner")].concat();
+    let pids: Vec<i32> = [scenario.servers.pids("spillway-media"), scenario.servers.pids("spillway-runner")].concat();
     let all = |kind| pids.iter().try_for_each(|pid| signal(*pid, kind));
     let until = Instant::now() + Duration::from_secs(10);
     while Instant::now() < until {

@@ -1,5 +1,6 @@
 //! Strangers, recorded in every way: libwebrtc from the Python wheel as p2, Chromium as p3. Their encoders run on this
-//! machine while it records, so one at a time, and pictures are composed small.
+//! machine while it records, so one at a time and without a neighbour (on two cores Chromium then leaves out pictures, the
+//! flashes among them), and pictures are composed small.
 
 use std::time::Duration;
 
@@ -10,13 +11,13 @@ use spillway_tests::analyser::sync::{Marks, offset, presence};
 use spillway_tests::egress::Egress;
 use spillway_tests::foreign::ForeignPublisher;
 
-use crate::harness::{E2eHarness, case};
+use crate::harness::{E2eHarness, exclusive_case};
 use crate::recording_probe::RecordingProbe;
 
 pub fn cases() -> Vec<Trial> {
     vec![
-        case("foreign::the_wheel", |harness| async move { wheel(&harness).await }),
-        case("foreign::the_browser", |harness| async move { browser(&harness).await }),
+        exclusive_case("foreign::the_wheel", |harness| async move { wheel(&harness).await }),
+        exclusive_case("foreign::the_browser", |harness| async move { browser(&harness).await }),
     ]
 }
 

@@ -1,14 +1,16 @@
-//! Shared by all cases: one runtime, one livekit-server, one dispatcher, started by the first case that needs them; and
-//! the kinds of cases.
+//! Shared by all cases: one runtime, one livekit-server, one dispatcher, started by the first case that needs them; the
+//! kinds of cases; and what is left when one with servers of its own is over.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use libtest_mimic::{Failed, Trial};
+use rustix::process::{Pid, Signal, kill_process};
 use spillway_tests::publisher::epoch;
+use spillway_tests::servers::bucket::TestBucket;
 use spillway_tests::servers::{DispatcherProcess, TestServers};
 use spillway_tests::twirp::Api;
 use tokio::runtime::Runtime;
@@ -94,6 +96,17 @@ where
     })
 }
 
+/// As [`case`], with no case beside it.
+pub fn exclusive_case<F>(name: &str, body: impl FnOnce(Arc<E2eHarness>) -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = Result<()>> + Send,
+{
+    exclusive(name, move || {
+        let harness = harness()?;
+        runtime().block_on(body(harness))
+    })
+}
+
 /// Cases run beside one another; one that fills the machine by itself does not.
 static MACHINE: RwLock<()> = RwLock::new(());
 
@@ -136,6 +149,23 @@ pub fn skipped(filter: Option<&str>) -> Vec<String> {
 /// Runs a future on the shared runtime.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     runtime().block_on(future)
+}
+
+/// Signals a process that must be there.
+pub fn signal(pid: i32, signal: Signal) -> Result<()> {
+    kill_process(Pid::from_raw(pid).context("a pid is not zero")?, signal).context("signal a process")
+}
+
+/// A case with servers of its own is over: no process left, nothing unfinished in the bucket, nothing in the folder `spool`.
+pub async fn tidy(servers: &TestServers, bucket: Option<&TestBucket>) -> Result<()> {
+    servers.nothing_runs(Duration::from_secs(10)).await?;
+    if let Some(bucket) = bucket {
+        let unfinished = bucket.unfinished().await?;
+        ensure!(unfinished.is_empty(), "unfinished uploads: {unfinished:?}");
+    }
+    let spooled = std::fs::read_dir(servers.folder().join("spool")).map_or(0, Iterator::count);
+    ensure!(spooled == 0, "{spooled} folders left in the spool");
+    Ok(())
 }
 
 /// A value that several cases need, made by the first of them; its error is the error of all of them.

@@ -13,6 +13,7 @@ mod participant;
 mod track_composite;
 mod track;
 mod multi;
+mod hls;
 mod rtmp;
 mod edges;
 mod mistakes;
@@ -39,6 +40,7 @@ fn main() {
         track_composite::cases(),
         participant::cases(),
         multi::cases(),
+        hls::cases(),
         rtmp::cases(),
         mistakes::cases(),
         edges::cases(),

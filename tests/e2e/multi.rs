@@ -10,7 +10,7 @@ use spillway_tests::egress::Egress;
 
 use crate::harness::{E2eHarness, case};
 use crate::publishers::person;
-use crate::recording_probe::RecordingProbe;
+use crate::recording_probe::{RecordingProbe, one_result};
 
 pub fn cases() -> Vec<Trial> {
     vec![
@@ -33,12 +33,7 @@ async fn recorded(harness: &E2eHarness, kind: &str, types: &[&str], audio_only: 
     let info = egress.complete().await?;
     let results = info["file_results"].as_array().context("no file_results")?;
     ensure!(results.len() == types.len(), "{} files were asked for: {info}", types.len());
-    let one = |result: &Value| {
-        let mut info = info.clone();
-        info["file_results"] = json!([result]);
-        RecordingProbe::open(&info)
-    };
-    results.iter().map(one).collect()
+    results.iter().map(|result| RecordingProbe::open(&one_result(&info, result))).collect()
 }
 
 /// One sound stands at one time in all files.

@@ -10,7 +10,7 @@ use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 
 use crate::harness::{E2eHarness, alone, case};
 use crate::publishers::shared_recordings;
-use crate::recording_probe::RecordingProbe;
+use crate::recording_probe::{RecordingProbe, one_result};
 use spillway_tests::egress::Egress;
 
 pub fn cases() -> Vec<Trial> {
@@ -25,12 +25,10 @@ pub fn cases() -> Vec<Trial> {
             probe.in_sync("p1")?;
             probe.moves("p1", 29.0)
         }),
-        case("participant::vp8_with_sound_that_comes_and_goes", |harness| async move { vp8(harness).await }),
-        case("participant::h264_that_goes_and_comes_back", |harness| async move { h264(harness).await }),
-        case("participant::h264_that_comes_back_as_vp8_goes_on_in_another_file", |harness| async move {
-            other_codec(harness).await
-        }),
-        case("participant::audio_only_has_a_black_picture", |harness| async move { audio_only(harness).await }),
+        case("participant::vp8_with_sound_that_comes_and_goes", vp8),
+        case("participant::h264_that_goes_and_comes_back", h264),
+        case("participant::h264_that_comes_back_as_vp8_goes_on_in_another_file", other_codec),
+        case("participant::audio_only_has_a_black_picture", audio_only),
     ]
 }
 
@@ -111,11 +109,7 @@ async fn other_codec(harness: Arc<E2eHarness>) -> Result<()> {
     p0.publish(&vp8, SourceKind::Camera).await?;
     at(begun, 12.0).await;
     let info = egress.complete().await?;
-    let probe = |number: usize| {
-        let mut one = info.clone();
-        one["file_results"] = json!([info["file_results"][number]]);
-        RecordingProbe::open(&one)
-    };
+    let probe = |number: usize| RecordingProbe::open(&one_result(&info, &info["file_results"][number]));
     ensure!(info["file_results"].as_array().is_some_and(|files| files.len() == 2), "{info}");
     let (first, second) = (probe(0)?, probe(1)?);
     ensure!(second.name().ends_with("-2.mp4"), "named {}", second.name());

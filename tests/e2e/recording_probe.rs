@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use spillway_tests::analyser::picture::{self, DecodedVideo};
 use spillway_tests::analyser::sound::{self, Beep, BeepSide, DecodedAudio};
 use spillway_tests::analyser::sync::{Marks, Offset, offset, presence};
@@ -21,6 +21,13 @@ pub struct RecordingProbe {
     pub sound: Option<DecodedAudio>,
     /// Wall time of the file's zero, seconds.
     begun: f64,
+}
+
+/// The info of an egress, with this result as that of its one file.
+pub fn one_result(info: &Value, result: &Value) -> Value {
+    let mut one = info.clone();
+    one["file_results"] = json!([result]);
+    one
 }
 
 /// Seconds in the file.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use libtest_mimic::Trial;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use spillway_tests::analyser::played;
 use spillway_tests::browser::watch;
@@ -16,7 +16,7 @@ use spillway_tests::servers::bucket::TestBucket;
 use spillway_tests::servers::fault_proxy::FaultProxy;
 use spillway_tests::servers::{DispatcherProcess, TestServers};
 
-use crate::harness::{alone, block_on};
+use crate::harness::{alone, block_on, signal, tidy};
 
 pub fn cases() -> Vec<Trial> {
     vec![
@@ -103,15 +103,10 @@ impl UploadScenario {
         self.servers.folder().join("spool")
     }
 
-    fn pids(&self, name: &str) -> Vec<Pid> {
-        let all = self.servers.left_behind().into_iter().filter(|(_, command)| command.contains(name));
-        all.filter_map(|(pid, _)| Pid::from_raw(pid)).collect()
-    }
-
-    fn signal(&self, name: &str, signal: Signal) -> Result<()> {
-        let pids = self.pids(name);
+    fn signal(&self, name: &str, kind: Signal) -> Result<()> {
+        let pids = self.servers.pids(name);
         ensure!(pids.len() == self.egresses.len(), "{} processes called {name}", pids.len());
-        pids.into_iter().try_for_each(|pid| kill_process(pid, signal).context("signal a process"))
+        pids.into_iter().try_for_each(|pid| signal(pid, kind))
     }
 
     /// The object of this result, as a file that was looked at: how much of it plays.
@@ -140,16 +135,6 @@ impl UploadScenario {
         for (file, watched) in files.iter().zip(seen) {
             watched.is_fine().with_context(|| format!("{} in Chromium", file.display()))?;
         }
-        Ok(())
-    }
-
-    /// Nothing unfinished in the bucket, nothing in the spool, no process left.
-    async fn tidy(&self) -> Result<()> {
-        self.servers.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await?;
-        let unfinished = self.bucket.unfinished().await?;
-        ensure!(unfinished.is_empty(), "unfinished uploads: {unfinished:?}");
-        let spooled = std::fs::read_dir(self.spool()).map_or(0, Iterator::count);
-        ensure!(spooled == 0, "{spooled} folders left in the spool");
         Ok(())
     }
 }
@@ -183,7 +168,7 @@ async fn every_container(bucket: TestBucket) -> Result<()> {
         ensure!(manifest["egress_id"] == egress.id.as_str(), "{manifest}");
     }
     scenario.play_in_a_browser().await?;
-    scenario.tidy().await
+    tidy(&scenario.servers, Some(&scenario.bucket)).await
 }
 
 /// A life-cycle rule of S3, or MinIO's sweep, in the middle of recordings of every container. Their spools still have all
@@ -207,7 +192,7 @@ async fn swept() -> Result<()> {
         ensure!(seconds > 9.5, "{name} has {seconds:.2} s");
     }
     scenario.play_in_a_browser().await?;
-    scenario.tidy().await
+    tidy(&scenario.servers, Some(&scenario.bucket)).await
 }
 
 async fn killed(name: &str, bucket: TestBucket) -> Result<()> {
@@ -222,8 +207,8 @@ async fn killed(name: &str, bucket: TestBucket) -> Result<()> {
     let (killed, recorded) = (Instant::now(), scenario.recording_since.elapsed().as_secs_f64());
     if whole_task {
         // Those that were not stopped in time are gone already.
-        for pid in scenario.pids("spillway-media") {
-            let _ = kill_process(pid, Signal::KILL);
+        for pid in scenario.servers.pids("spillway-media") {
+            let _ = signal(pid, Signal::KILL);
         }
         std::fs::remove_dir_all(scenario.spool()).context("remove the task's disk")?;
     }
@@ -240,7 +225,7 @@ async fn killed(name: &str, bucket: TestBucket) -> Result<()> {
         ensure!(took < limit + 2.0, "{name}: terminal after {took:.1} s");
     }
     scenario.play_in_a_browser().await?;
-    scenario.tidy().await
+    tidy(&scenario.servers, Some(&scenario.bucket)).await
 }
 
 async fn wrong_bucket() -> Result<()> {
@@ -311,7 +296,7 @@ async fn secrets(bucket: TestBucket) -> Result<()> {
         }
     }
     ensure!(looked > 1, "no log was looked at");
-    scenario.tidy().await
+    tidy(&scenario.servers, Some(&scenario.bucket)).await
 }
 
 /// A task that was only away: another has been sent after it and has completed its upload; then it comes back.

@@ -113,6 +113,11 @@ impl TestServers {
         marked(&self.mark).into_iter().filter(|(pid, _)| !own.contains(pid)).collect()
     }
 
+    /// Pids of those [left behind](Self::left_behind) with `name` in their command line.
+    pub fn pids(&self, name: &str) -> Vec<i32> {
+        self.left_behind().into_iter().filter(|(_, command)| command.contains(name)).map(|(pid, _)| pid).collect()
+    }
+
     /// Starts Redis again after [`kill_redis`](Self::kill_redis); it is empty.
     pub fn start_redis(&mut self) -> Result<()> {
         let program = on_path("redis-server").context("no redis-server on PATH")?;

@@ -14,7 +14,7 @@ use spillway_protocol::code::{Code, RpcError};
 /// # Errors
 /// INVALID_ARGUMENT with the field and the folder that cannot be written; not worth a retry with the same request.
 pub fn check(plan: &EgressPlan, root: Option<&Path>) -> Result<(), RpcError> {
-    let local = plan.outputs.iter().filter(|output| !output.is_stored());
+    let local = plan.outputs.iter().filter(|output| output.stays_local());
     for (field, path) in local.filter_map(|output| output.path()) {
         can_write(path, root).map_err(|(at, error)| {
             let message = format!(

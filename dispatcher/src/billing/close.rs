@@ -280,16 +280,49 @@ fn reference(record: &Record, attempt: u32) -> Option<TaskRef> {
     earlier.or_else(|| task_of(record).filter(|_| record.attempt == attempt))
 }
 
-/// Bytes and seconds of the recording.
+/// Bytes and seconds of the recording, whatever its outputs are.
 fn recorded(info: &EgressInfo) -> (u64, f64) {
-    let bytes = info.file_results.iter().map(|file| u64::try_from(file.size).unwrap_or(0)).sum();
-    // An egress starts with its request and may end long after its files, so the files' own times come first.
-    let max_file_ns = info.file_results.iter().map(|file| file.duration).max().unwrap_or(0);
-    let began = info.file_results.iter().map(|file| file.started_at).filter(|at| *at > 0).min();
-    let lasted = match (max_file_ns, began.unwrap_or(info.started_at), info.ended_at) {
-        (max_file_ns, _, _) if max_file_ns > 0 => max_file_ns,
+    let files = info.file_results.iter().map(|file| (file.size, file.started_at, file.duration));
+    let segments = info.segment_results.iter().map(|hls| (hls.size, hls.started_at, hls.duration));
+    let streams = info.stream_results.iter().map(|stream| (0, stream.started_at, stream.duration));
+    let results: Vec<(i64, i64, i64)> = files.chain(segments).chain(streams).collect();
+    let bytes = results.iter().map(|(bytes, ..)| u64::try_from(*bytes).unwrap_or(0)).sum();
+    // An egress starts with its request and may end long after its outputs, so their own times come first.
+    let max_ns = results.iter().map(|(.., duration)| *duration).max().unwrap_or(0);
+    let began = results.iter().map(|(_, began, _)| *began).filter(|at| *at > 0).min();
+    let lasted = match (max_ns, began.unwrap_or(info.started_at), info.ended_at) {
+        (max_ns, _, _) if max_ns > 0 => max_ns,
         (_, began, ended) if began > 0 && ended > began => ended - began,
         _ => 0,
     };
     (bytes, lasted as f64 / 1e9)
+}
+
+#[cfg(test)]
+mod tests {
+    use spillway_protocol::livekit::{FileInfo, SegmentsInfo, StreamInfo};
+
+    use super::*;
+
+    #[test]
+    fn every_kind_of_output_is_billed() {
+        let file = FileInfo { size: 700, started_at: 2_000_000_000, duration: 4_000_000_000, ..FileInfo::default() };
+        let hls =
+            SegmentsInfo { size: 300, started_at: 1_000_000_000, duration: 5_000_000_000, ..SegmentsInfo::default() };
+        let stream = StreamInfo { started_at: 1_500_000_000, duration: 3_000_000_000, ..StreamInfo::default() };
+        let info = |files: Vec<FileInfo>, segments: Vec<SegmentsInfo>, streams: Vec<StreamInfo>| EgressInfo {
+            started_at: 1,
+            ended_at: 9_000_000_000,
+            file_results: files,
+            segment_results: segments,
+            stream_results: streams,
+            ..EgressInfo::default()
+        };
+        assert_eq!(recorded(&info(vec![], vec![hls.clone()], vec![])), (300, 5.0));
+        assert_eq!(recorded(&info(vec![], vec![], vec![stream.clone()])), (0, 3.0));
+        assert_eq!(recorded(&info(vec![file], vec![hls.clone()], vec![stream])), (1000, 5.0));
+        // No output says how long it was.
+        let unmeasured = SegmentsInfo { duration: 0, ..hls };
+        assert_eq!(recorded(&info(vec![], vec![unmeasured], vec![])), (300, 8.0));
+    }
 }

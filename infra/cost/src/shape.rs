@@ -100,26 +100,31 @@ pub fn load(plan: &EgressPlan) -> Load {
             }
             Output::Segments(segments) => {
                 load.written += media;
-                // Each with its playlist.
-                load.objects += per_second(segments.segment_ns, segments.stored) * 2.0;
+                if segments.stored {
+                    // Each with its playlist.
+                    load.objects += per_second(segments.segment_ns) * 2.0;
+                }
             }
             Output::Images(images) => {
                 let pixels = images.size.map_or(if pixels > 0.0 { pixels } else { PIXELS_720P }, |(width, height)| {
                     f64::from(width) * f64::from(height)
                 });
-                load.written += per_second(images.interval_ns, true) * pixels * BYTES_PER_PIXEL;
-                load.objects += per_second(images.interval_ns, images.stored);
+                let images_per_second = per_second(images.interval_ns);
+                load.written += images_per_second * pixels * BYTES_PER_PIXEL;
+                if images.stored {
+                    load.objects += images_per_second;
+                }
             }
             Output::Streams(streams) => load.streamed += media * f64::from(streams.count),
         }
         load.stored |= output.is_stored();
-        load.local |= output.leaves_files() && !output.is_stored();
+        load.local |= output.stays_local();
     }
     load.cores += FURTHER_OUTPUT * (takers(plan) - 1.0).max(0.0);
     load
 }
 
-/// Outputs and streams that take what is encoded once.
+/// Outputs, and each stream, that take what is encoded once.
 fn takers(plan: &EgressPlan) -> f64 {
     let streams = plan.outputs.iter().map(|output| match output {
         Output::Streams(streams) => f64::from(streams.count),
@@ -128,9 +133,9 @@ fn takers(plan: &EgressPlan) -> f64 {
     streams.sum()
 }
 
-/// How often something happens each `interval_ns`, if it does.
-fn per_second(interval_ns: u64, it_does: bool) -> f64 {
-    if it_does && interval_ns > 0 { 1e9 / interval_ns as f64 } else { 0.0 }
+/// How often something happens that happens each `interval_ns`; 0: never.
+fn per_second(interval_ns: u64) -> f64 {
+    if interval_ns > 0 { 1e9 / interval_ns as f64 } else { 0.0 }
 }
 
 fn area(encoding: &VideoEncoding) -> f64 {

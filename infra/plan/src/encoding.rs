@@ -4,7 +4,7 @@
 
 use livekit_protocol as livekit;
 
-use crate::error::PlanError;
+use crate::error::{PlanError, at_most};
 use crate::output_types::AudioCodec;
 use crate::types::{H264Profile, LayoutName, LayoutShape, VideoEncoding};
 
@@ -13,7 +13,7 @@ pub(crate) const MAX_PIXELS_PER_SIDE: i32 = 4096;
 const MAX_FRAMES_PER_SECOND: i32 = 120;
 const MAX_VIDEO_KBPS: i32 = 100_000;
 const MAX_KEY_FRAME_SECONDS: i64 = 600;
-const MAX_MP3_KBPS: i32 = 320;
+const MAX_MP3_KBPS: u32 = 320;
 const MAX_AUDIO_KBPS: i32 = 510;
 
 /// Preset of livekit/protocol 1.51, newer than the enumeration of the `livekit-protocol` crate.
@@ -93,8 +93,7 @@ impl Encoding {
         let mut encoding = Self::default();
         let side = |field, value: i32| match positive(value) {
             Some(value) if value < 16 || value % 2 != 0 => Err(PlanError::Field(field)),
-            Some(value) => at_most(field, value, MAX_PIXELS_PER_SIDE).map(Some),
-            None => Ok(None),
+            _ => bounded(field, value, MAX_PIXELS_PER_SIDE),
         };
         let (width, height) = (side("width", options.width)?, side("height", options.height)?);
         // Depth of the captured screen. Only a web page has one, but livekit/egress refuses a wrong one everywhere.
@@ -161,9 +160,8 @@ impl Encoding {
                 });
             }
         };
-        if codec == AudioCodec::Mp3 && i64::from(self.audio_bitrate) > i64::from(MAX_MP3_KBPS) {
-            let asked = self.audio_bitrate.into();
-            return Err(PlanError::TooMuch { field: "audio_bitrate", asked, max: MAX_MP3_KBPS.into() });
+        if codec == AudioCodec::Mp3 {
+            at_most("audio_bitrate", self.audio_bitrate, MAX_MP3_KBPS)?;
         }
         Ok((self.audio_bitrate, frequency))
     }
@@ -175,14 +173,8 @@ fn positive(value: i32) -> Option<i32> {
 }
 
 fn bounded(field: &'static str, value: i32, max: i32) -> Result<Option<u32>, PlanError> {
-    positive(value).map(|value| at_most(field, value, max)).transpose()
-}
-
-fn at_most(field: &'static str, value: i32, max: i32) -> Result<u32, PlanError> {
-    if value > max {
-        return Err(PlanError::TooMuch { field, asked: value.into(), max: max.into() });
-    }
-    Ok(value.unsigned_abs())
+    at_most(field, value, max)?;
+    Ok(positive(value).map(i32::unsigned_abs))
 }
 
 fn key_frames(seconds: f64) -> Result<Option<f64>, PlanError> {

@@ -14,10 +14,10 @@ pub enum PlanError {
     /// No file type holds the audio codec beside video.
     #[error("no supported file output type is compatible with the selected codecs")]
     NoFileType,
-    /// The file type cannot hold a codec.
+    /// An output cannot hold a codec.
     #[error("format {format} incompatible with codec {codec}")]
     Incompatible {
-        /// MIME type of the file.
+        /// MIME type of the output.
         format: &'static str,
         /// MIME type of the codec.
         codec: &'static str,
@@ -91,4 +91,10 @@ impl From<PlanError> for RpcError {
     fn from(error: PlanError) -> Self {
         RpcError::new(error.code(), error.to_string())
     }
+}
+
+/// Refuses a number beyond `max`.
+pub(crate) fn at_most<T: TryInto<i64>>(field: &'static str, asked: T, max: T) -> Result<(), PlanError> {
+    let (asked, max) = (asked.try_into().unwrap_or(i64::MAX), max.try_into().unwrap_or(i64::MAX));
+    if asked > max { Err(PlanError::TooMuch { field, asked, max }) } else { Ok(()) }
 }

@@ -43,6 +43,9 @@ pub struct Manifest {
     /// In the order of EgressInfo's `file_results`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<ManifestFile>,
+    /// Of the HLS outputs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub playlists: Vec<ManifestPlaylist>,
     /// What was really recorded, as measured by the media process; its type is the media process' own.
     #[serde(skip_serializing_if = "serde_json::Value::is_null")]
     pub quality: serde_json::Value,
@@ -64,6 +67,18 @@ pub struct ManifestFile {
     /// Unix nanoseconds; 0 where it is the manifest's own. Ours.
     #[serde(skip_serializing_if = "is_zero")]
     pub ended_at: i64,
+}
+
+/// The playlist of an HLS output.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ManifestPlaylist {
+    /// Path or URL that a client opens.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub location: String,
+    /// In the order of the playlist.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<ManifestFile>,
 }
 
 impl Manifest {

@@ -97,7 +97,7 @@ pub fn resolve(output: &FileOutput, container: Container, facts: &NameFacts, now
     let filled = fill(&output.path, |variable| facts.value(variable, now));
     let filled = if filled.is_empty() || filled.ends_with('/') { filled + &facts.generated(now) } else { filled };
     // A value may contain anything: no `..`, no NUL, no component longer than a file system takes.
-    let safe: String = filled.chars().map(|c| if c == '\0' { '_' } else { c }).collect();
+    let safe = filled.replace('\0', "_");
     let mut components: Vec<&str> = safe.split('/').filter(|c| !matches!(*c, "" | "." | "..")).collect();
     let last = components.pop().unwrap_or_default();
     let file = named(last, container, facts, now);

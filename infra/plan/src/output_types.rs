@@ -56,6 +56,11 @@ impl Output {
         self.kind() != OutputKind::Stream
     }
 
+    /// It makes files, and they stay on the runner's disk.
+    pub fn stays_local(&self) -> bool {
+        self.leaves_files() && !self.is_stored()
+    }
+
     /// A manifest is written beside its files.
     pub fn manifest(&self) -> bool {
         match self {
@@ -81,10 +86,11 @@ impl Output {
     pub fn path(&self) -> Option<(&'static str, &str)> {
         match self {
             Self::File(file) => Some(("filepath", &file.path)),
-            Self::Segments(SegmentsOutput { naming, .. }) if naming.playlist.is_empty() => {
-                Some(("filename_prefix", &naming.prefix))
+            // The playlists lie in the directory of the prefix where their name has none.
+            Self::Segments(SegmentsOutput { naming, .. }) if naming.playlist.contains('/') => {
+                Some(("playlist_name", &naming.playlist))
             }
-            Self::Segments(SegmentsOutput { naming, .. }) => Some(("playlist_name", &naming.playlist)),
+            Self::Segments(SegmentsOutput { naming, .. }) => Some(("filename_prefix", &naming.prefix)),
             Self::Images(images) => Some(("filename_prefix", &images.prefix)),
             Self::Streams(_) => None,
         }
@@ -139,7 +145,7 @@ pub enum SegmentFormat {
     /// What the API asks for.
     #[default]
     MpegTs,
-    /// Segments that share an init segment; by our own setting.
+    /// Segments that share an init segment; no request asks for them.
     FragmentedMp4,
 }
 
@@ -222,7 +228,7 @@ pub enum ImageCodec {
 pub struct StreamsOutput {
     /// Of every URL, of those that are added later too.
     pub protocol: StreamProtocol,
-    /// URLs in the request; 0: they come later.
+    /// Different URLs in the request; 0: they come later.
     pub count: u32,
 }
 

@@ -1,11 +1,13 @@
 //! The outputs of a request: checked in livekit/egress' order and with its texts, and turned into those of the plan and into
 //! their destinations. Containers and codecs of files are chosen later, in `codecs`.
 
+use std::collections::BTreeSet;
+
 use livekit_protocol as livekit;
 
 use crate::destination::{Destination, Destinations, StorageConfig};
 use crate::encoding::MAX_PIXELS_PER_SIDE;
-use crate::error::PlanError;
+use crate::error::{PlanError, at_most};
 use crate::output_types::*;
 use crate::request::{File, Outputs, RequestFields};
 use crate::segment_name::SegmentNaming;
@@ -37,10 +39,9 @@ pub(crate) fn check_numbers(outputs: &Outputs) -> Result<(), PlanError> {
 
 /// The one list of what is not recorded yet. A step that brings one of these deletes its line.
 pub(crate) fn served(outputs: &Outputs) -> Result<(), PlanError> {
-    let is_srt = |stream: &livekit::StreamOutput| stream_url::protocol(stream) == Ok(StreamProtocol::Srt);
+    let is_srt = |stream: &&livekit::StreamOutput| stream_url::protocol(stream) == Ok(StreamProtocol::Srt);
     for (asked, feature) in [
-        (outputs.streams.iter().any(|stream| is_srt(stream)), "SRT streams are"),
-        (!outputs.segments.is_empty(), "segment outputs (HLS) are"),
+        (outputs.streams.iter().any(is_srt), "SRT streams are"),
         (!outputs.images.is_empty(), "image outputs are"),
         (outputs.websocket.is_some(), "websocket outputs are"),
     ] {
@@ -176,7 +177,8 @@ fn streams(asked: &RequestFields) -> Result<Option<StreamsOutput>, PlanError> {
         return Err(websocket_refusal(output, asked.wants_picture));
     }
     output.urls.iter().try_for_each(|url| stream_url::check(url, protocol))?;
-    Ok(Some(StreamsOutput { protocol, count: u32::try_from(output.urls.len()).unwrap_or(u32::MAX) }))
+    let urls: BTreeSet<&String> = output.urls.iter().collect();
+    Ok(Some(StreamsOutput { protocol, count: u32::try_from(urls.len()).unwrap_or(u32::MAX) }))
 }
 
 /// The first API has websockets for Track requests only. livekit/egress accepts some of these and fails later.
@@ -191,9 +193,4 @@ fn websocket_refusal(output: &livekit::StreamOutput, wants_picture: bool) -> Pla
 
 fn is_stored(upload: Option<RequestedUpload>, storage: &StorageConfig) -> Result<bool, PlanError> {
     Ok(uploads::destination(upload, storage)?.primary != Destination::Disk)
-}
-
-fn at_most<T: TryInto<i64>>(field: &'static str, asked: T, max: T) -> Result<(), PlanError> {
-    let (asked, max) = (asked.try_into().unwrap_or(i64::MAX), max.try_into().unwrap_or(i64::MAX));
-    if asked > max { Err(PlanError::TooMuch { field, asked, max }) } else { Ok(()) }
 }

@@ -2,7 +2,7 @@
 //! and with the texts of livekit/egress. Called by the dispatcher's intake, and by a runner that has no dispatcher.
 
 use spillway_protocol::rpc::StartEgressRequest;
-use spillway_protocol::{EgressId, Secret};
+use spillway_protocol::{EgressId, Secret, requested};
 
 use crate::codecs::{ChosenCodecs, choose_codecs};
 use crate::destination::{Destinations, StorageConfig};
@@ -148,16 +148,15 @@ pub fn destinations(start: &StartEgressRequest, config: &StorageConfig) -> Resul
     outputs::destinations(&request::read(start)?.outputs, config)
 }
 
-/// The URLs of a request's streams, in its order: those of the plan's [`Output::Streams`]. They hold keys and are no part of
-/// the plan; nothing is checked here.
+/// The URLs of a request's streams, in its order and each once, so that the position of a URL is the id of its stream in the
+/// ledger: those of the plan's [`Output::Streams`]. They hold keys and are no part of the plan; nothing is checked here.
 ///
 /// # Errors
 ///
-/// As [`plan`], for the fields of the request's kind. A retry is useless.
+/// The message has no request in it. A retry is useless.
 pub fn stream_urls(start: &StartEgressRequest) -> Result<Vec<Secret>, PlanError> {
-    let outputs = request::read(start)?.outputs;
-    let listed = outputs.streams.iter().flat_map(|stream| stream.urls.iter().map(String::as_str));
-    Ok(outputs.websocket.into_iter().chain(listed).map(|url| Secret::new(url.to_owned())).collect())
+    let request = start.request.as_ref().ok_or(PlanError::Field("request"))?;
+    Ok(requested::stream_urls(request).into_iter().map(|url| Secret::new(url.to_owned())).collect())
 }
 
 /// Video and audio as they will be recorded. Sets the containers and codecs of files.

@@ -387,14 +387,17 @@ fn the_shortest_limit_of_its_kinds_ends_a_recording() {
 #[test]
 fn the_gate_names_what_is_not_recorded_yet() {
     for (kinds, text) in [
-        (2, "segment outputs (HLS) are not supported yet"),
-        (3, "segment outputs (HLS) are not supported yet"),
         (4, "image outputs are not supported yet"),
-        (10, "segment outputs (HLS) are not supported yet"),
+        (6, "image outputs are not supported yet"),
         (12, "image outputs are not supported yet"),
+        (15, "image outputs are not supported yet"),
     ] {
         let error = plan(&start(EgressRequest::RoomComposite(combined(kinds))), &Defaults::default()).unwrap_err();
         assert_eq!((error.code(), error.to_string().as_str()), (Code::Unimplemented, text));
+    }
+    for kinds in [1, 2, 3, 8, 9, 10, 11] {
+        let planned = plan(&start(EgressRequest::RoomComposite(combined(kinds))), &Defaults::default()).unwrap();
+        assert_eq!(planned.outputs.len(), kinds.count_ones() as usize);
     }
     let with_stream = |protocol: i32, urls: &[&str], kinds: u8| {
         let urls = urls.iter().map(|url| (*url).to_owned()).collect();
@@ -403,7 +406,7 @@ fn the_gate_names_what_is_not_recorded_yet() {
         plan(&start(request), &Defaults::default())
     };
     for (protocol, urls) in [(0, &["srt://h:1"][..]), (2, &[][..])] {
-        let error = with_stream(protocol, urls, 1).unwrap_err();
+        let error = with_stream(protocol, urls, 3).unwrap_err();
         assert_eq!(error.to_string(), "SRT streams are not supported yet");
     }
     for (protocol, urls, kinds, text) in [
@@ -413,9 +416,9 @@ fn the_gate_names_what_is_not_recorded_yet() {
     ] {
         assert_eq!(with_stream(protocol, urls, kinds).unwrap_err().to_string(), text);
     }
-    // RTMP, alone and beside a file, with URLs and with those that come later.
+    // RTMP, alone and beside a file and HLS, with URLs and with those that come later.
     for (urls, kinds, place) in
-        [(&["rtmp://h/a/k", "mux://key"][..], 0, 0), (&["rtmps://h/a/k"][..], 1, 1), (&[][..], 1, 1)]
+        [(&["rtmp://h/a/k", "mux://key"][..], 0, 0), (&["rtmps://h/a/k"][..], 3, 2), (&[][..], 1, 1)]
     {
         let plan = with_stream(1, urls, kinds).unwrap();
         let count = u32::try_from(urls.len()).unwrap();

@@ -1,5 +1,5 @@
 //! StartEgress requests of every kind under one set of names ([`RequestFields`]), with the mistakes that one field alone
-//! shows. What can be served, and how, is decided in `plan`.
+//! shows. What is served is decided in `outputs`, and how in `plan`.
 
 use livekit_protocol as livekit;
 use spillway_protocol::rpc::StartEgressRequest;

@@ -119,6 +119,11 @@ impl SegmentNames {
     pub fn path(&self, name: &str) -> String {
         format!("{}{name}", self.directory)
     }
+
+    /// Storage path of the playlist.
+    pub fn playlist_path(&self) -> String {
+        self.path(&self.playlist)
+    }
 }
 
 /// Directory with its `/`, and the rest.

@@ -65,7 +65,7 @@ pub enum EgressKind {
     RoomComposite,
     /// One participant.
     Participant,
-    /// One audio and one video track in one file.
+    /// One audio and one video track.
     TrackComposite,
     /// One track as published.
     Track,

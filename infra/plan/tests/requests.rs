@@ -336,13 +336,6 @@ fn what_is_not_there_yet_is_refused_by_name() {
         ),
         (
             EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {
-                segment_outputs: vec![livekit::SegmentedFileOutput::default()],
-                ..composite()
-            }),
-            "segment outputs",
-        ),
-        (
-            EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {
                 image_outputs: vec![livekit::ImageOutput::default()],
                 ..composite()
             }),

@@ -281,7 +281,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_host_that_is_right_is_not_made_wrong_by_a_slow_answer() {
         let (right, clock) = (Clock::starting_at(NEW_YEAR), Clock::starting_at(NEW_YEAR));
-        assert_eq!(ask(&clock, &right, 250, 0).await, Corrected { behind_ns: -125 * MS, how: Correction::First });
+        assert_eq!(ask(&clock, &right, 250, 0).await, Corrected { behind_ns: 125 * MS, how: Correction::First });
         assert_eq!(clock.unix_ns(), right.unix_ns());
     }
 

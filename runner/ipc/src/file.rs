@@ -119,6 +119,22 @@ impl SpoolFile {
         Self::claimed(path, None, container)
     }
 
+    /// Makes a new file of a format that only appends, such as MPEG-TS, which only this user can read.
+    ///
+    /// # Errors
+    /// The operating system's; `AlreadyExists` where something lies there. A retry is right only after
+    /// [`SpoolError::is_full`].
+    pub fn create_append_only(path: &Path) -> Result<Self, SpoolError> {
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags(NO_SURPRISES)
+            .open(path)
+            .map_err(|source| SpoolError::Create { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), file, seal: SealTracker::append_only(), written: Arc::default() })
+    }
+
     fn over(file: File, path: &Path, container: Container) -> Self {
         Self { path: path.to_owned(), file, seal: SealTracker::new(container), written: Arc::default() }
     }
@@ -169,7 +185,8 @@ impl SpoolFile {
 /// So everything before the open one is final.
 #[derive(Clone, Debug)]
 pub struct SealTracker {
-    container: Container,
+    /// `None`: everything is appended.
+    container: Option<Container>,
     end: u64,
     /// Start of the fragment or cluster whose size is not known yet.
     open: Option<u64>,
@@ -180,21 +197,26 @@ pub struct SealTracker {
 impl SealTracker {
     /// For an empty file of this container.
     pub fn new(container: Container) -> Self {
-        Self { container, end: 0, open: None, sealed_to: 0 }
+        Self { container: Some(container), end: 0, open: None, sealed_to: 0 }
+    }
+
+    /// For an empty file of which nothing is ever written twice.
+    pub fn append_only() -> Self {
+        Self { container: None, end: 0, open: None, sealed_to: 0 }
     }
 
     /// Bytes at the start that are written once more when the recording ends.
     pub fn head(&self) -> u64 {
         match self.container {
             // `ftyp`, then size and type of the box that covers all media.
-            Container::Mp4 => 48,
+            Some(Container::Mp4) => 48,
             // Segment size, seek head, duration, cues position: all in front of the first cluster.
-            Container::Webm => 1024,
+            Some(Container::Webm) => 1024,
             // The frame count.
-            Container::Ivf => 32,
+            Some(Container::Ivf) => 32,
             // The Xing frame.
-            Container::Mp3 => 256,
-            Container::Ogg => 0,
+            Some(Container::Mp3) => 256,
+            Some(Container::Ogg) | None => 0,
         }
     }
 
@@ -226,11 +248,11 @@ impl SealTracker {
     fn opens(&self, bytes: &[u8]) -> bool {
         match self.container {
             // The muxer pushes such a head as a buffer of its own, 16 bytes: `mdat` with a long size, or `free` + `mdat`.
-            Container::Mp4 => {
+            Some(Container::Mp4) => {
                 bytes.len() == 16 && (&bytes[4..8] == b"mdat" || (&bytes[4..8] == b"free" && &bytes[12..16] == b"mdat"))
             }
-            Container::Webm => bytes.starts_with(&[0x1F, 0x43, 0xB6, 0x75]),
-            Container::Ogg | Container::Ivf | Container::Mp3 => false,
+            Some(Container::Webm) => bytes.starts_with(&[0x1F, 0x43, 0xB6, 0x75]),
+            Some(Container::Ogg | Container::Ivf | Container::Mp3) | None => false,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! `messages` defines commands (runner to media process) and events (media process to runner), `framing` carries them as
 //! one JSON object per line. `file` is a spool file as the media process writes it and says which of its bytes are
 //! final, `reader` is the same file as the runner reads it, and `restart` finds where in it another file could begin.
+//! `segment_file` names the segments of an HLS output in the spool, `ts_tail` cuts one that a dead media process left.
 //! `migration` reports that the platform moves the task to another machine. Nothing here knows a store, Redis or a muxer.
 
 #![warn(missing_docs, clippy::missing_errors_doc)]
@@ -11,9 +12,11 @@ pub mod framing;
 mod messages;
 pub mod migration;
 pub mod restart;
+pub mod segment_file;
 mod reader;
 mod file;
 mod file_id;
+mod ts_tail;
 
 pub use file::{SealTracker, SpoolError, SpoolFile, WriteProgress};
 pub use file_id::FileId;
@@ -22,3 +25,4 @@ pub use messages::{
     StreamStart, StreamState, TrackFacts,
 };
 pub use reader::{BaseDataOffset, Origin, SpoolReader};
+pub use ts_tail::TsTail;

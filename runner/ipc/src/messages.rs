@@ -78,6 +78,9 @@ pub struct StartCommand {
     /// process adds it once, at the beginning, and goes on by the monotonic clock.
     #[serde(default)]
     pub clock_ahead_ns: i64,
+    /// Absolute: an existing folder that only this user can read, for segments; `None`: no output has any.
+    #[serde(default)]
+    pub spool: Option<PathBuf>,
 }
 
 /// Settings of the media process; the defaults are those of the configuration reference.
@@ -195,6 +198,50 @@ pub enum MediaEvent {
         code: String,
         /// For the user.
         message: String,
+    },
+    /// A segment of an HLS output is being written.
+    SegmentOpen {
+        /// Number of the output.
+        output: u32,
+        /// Of the segment, from 0 on without a gap; its file in the spool is named by `segment_file`.
+        n: u32,
+        /// Where it begins: nanoseconds since [`MediaEvent::Started`].
+        at_ns: u64,
+        /// With the first one: what names are made of.
+        #[serde(default)]
+        facts: Option<TrackFacts>,
+    },
+    /// Progress of the open segment, at most four times a second.
+    SegmentWrote {
+        /// Number of the output.
+        output: u32,
+        /// Of the segment.
+        n: u32,
+        /// Bytes of its file.
+        bytes: u64,
+    },
+    /// A segment has ended. Unless it is a gap its file is complete and nothing writes to it any more.
+    Segment {
+        /// Number of the output.
+        output: u32,
+        /// Of the segment.
+        n: u32,
+        /// Where it begins: nanoseconds since [`MediaEvent::Started`].
+        at_ns: u64,
+        /// Up to the begin of the next one, nanoseconds.
+        length_ns: u64,
+        /// Bytes of its file.
+        bytes: u64,
+        /// It could not be written whole: nothing of it is kept, and the next one does not continue what is before it.
+        #[serde(default)]
+        gap: bool,
+    },
+    /// An HLS output is over: nothing of it is written any more.
+    SegmentsEnded {
+        /// Number of the output.
+        output: u32,
+        /// What was really recorded.
+        quality: Quality,
     },
     /// Sent at least once a second from the start of the process on; without it the runner assumes a hang.
     Alive {

@@ -103,8 +103,8 @@ fn times(framerate: u64, seconds: u64, is_there: impl Fn(u64) -> bool) -> Vec<u6
 
 #[test]
 fn every_line_has_its_key_frame_and_nothing_else_has() {
-    let patterns: [(&str, fn(u64) -> bool); 3] =
-        [("all", |_| true), ("every second", |n| n % 2 == 0), ("one of four", |n| n % 4 == 0)];
+    type Pattern = (&'static str, fn(u64) -> bool);
+    let patterns: [Pattern; 3] = [("all", |_| true), ("every second", |n| n % 2 == 0), ("one of four", |n| n % 4 == 0)];
     for framerate in [30, 25, 15] {
         for (pattern, is_there) in patterns {
             for grid in [KeyGrid::new(2 * SECOND, 2 * SECOND), KeyGrid::new(5 * SECOND, 2 * SECOND)] {

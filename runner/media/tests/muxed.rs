@@ -7,7 +7,10 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{FileFeeds, FilePlan, complaints, described, drained, one_chain, plays_from_the_middle, start, times};
+use common::{
+    FileFeeds, FilePlan, click_at, click_blocks, complaints, described, drained, one_chain, plays_from_the_middle,
+    start, times,
+};
 use gstreamer as gst;
 use spillway_ipc::SpoolReader;
 use spillway_ipc::restart::RestartPoints;
@@ -294,29 +297,11 @@ fn a_click_stands_where_it_was_given_once_the_encoder_is_reckoned_with() {
         let (pipeline, feeds, told) = start(&plan, &path);
         let click = 48_000 - u64::from(encoder_delay(AudioCodec::Aac, frequency));
         let feed = feeds.audio.unwrap();
-        for n in 0..100u64 {
-            let samples = (n * 960..(n + 1) * 960).flat_map(|at| {
-                let loud = if (click..click + 48).contains(&at) { 0.9f32 } else { 0.0 };
-                [loud, loud]
-            });
-            let data: Vec<u8> = samples.flat_map(f32::to_le_bytes).collect();
-            let mut buffer = gst::Buffer::from_mut_slice(data);
-            let writable = buffer.get_mut().unwrap();
-            writable.set_pts(gst::ClockTime::from_mseconds(n * 20));
-            writable.set_duration(gst::ClockTime::from_mseconds(20));
-            feed.push(buffer).unwrap();
-        }
+        click_blocks(click).for_each(|buffer| feed.push(buffer).unwrap());
         feed.end();
         drained(&told);
         drop(pipeline);
-        let out = Command::new("ffmpeg")
-            .args(["-v", "error", "-i"])
-            .arg(&path)
-            .args(["-ac", "1", "-ar", "48000", "-f", "s16le", "-"])
-            .output()
-            .unwrap();
-        let loud = out.stdout.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]]).unsigned_abs());
-        let first = loud.enumerate().find(|(_, loud)| *loud > 12_000).unwrap().0 as i64;
+        let first = click_at(&path);
         assert!((first - 48_000).abs() <= 96, "at {frequency} Hz the click stands at {first}");
     }
 }

@@ -132,14 +132,13 @@ impl Claim {
     /// # Errors
     /// The operating system's.
     pub fn write_beside(&self, name: &str, content: &[u8], is_ours: impl Fn(&[u8]) -> bool) -> io::Result<String> {
-        let folder = self.folder.as_fd();
         let unfinished = format!(".{name}.{:016x}.part", rand::random::<u64>());
-        let mut file = File::from(openat(folder, &unfinished, NEW_FILE, Mode::from_raw_mode(0o666))?);
-        let written = file.write_all(content).and_then(|()| self.put(&unfinished, name, is_ours));
-        if written.is_err() {
-            let _ = unlinkat(folder, &unfinished, AtFlags::empty());
-        }
-        written
+        write_whole(
+            &self.folder,
+            &unfinished,
+            |file| file.write_all(content),
+            |()| self.put(&unfinished, name, is_ours),
+        )
     }
 
     fn put(&self, unfinished: &str, name: &str, is_ours: impl Fn(&[u8]) -> bool) -> io::Result<String> {
@@ -185,6 +184,24 @@ impl Drop for Claim {
             let _ = self.remove();
         }
     }
+}
+
+/// Makes a file of `folder`, whole or not at all: `write` fills it under the name `unfinished`, `put` gives it its own.
+///
+/// # Errors
+/// The operating system's, and those of `write` and `put`. Nothing is left behind.
+pub(crate) fn write_whole<W, T>(
+    folder: &OwnedFd,
+    unfinished: &str,
+    write: impl FnOnce(&mut File) -> io::Result<W>,
+    put: impl FnOnce(W) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut file = File::from(openat(folder, unfinished, NEW_FILE, Mode::from_raw_mode(0o666))?);
+    let written = write(&mut file).and_then(put);
+    if written.is_err() {
+        let _ = unlinkat(folder, unfinished, AtFlags::empty());
+    }
+    written
 }
 
 /// `work`, which blocks, for at most `bound`; then it goes on by itself and what it makes goes away.

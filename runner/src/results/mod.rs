@@ -1,8 +1,9 @@
 //! What files of an egress are called, where they lie on this machine's disk, and what is told about them in the end. `output`
-//! resolves names, `claim` makes the files that stay on the disk, and here are results and the manifest. Blocks where it
-//! touches the disk; knows no store.
+//! resolves names, `claim` makes the files that stay on the disk, `playlist` writes HLS playlists, and here are results and
+//! the manifest. Blocks where it touches the disk; knows no store.
 
 pub mod claim;
+pub mod playlist;
 mod output;
 
 use std::io;
@@ -10,10 +11,10 @@ use std::path::Path;
 
 use spillway_ipc::{Quality, TrackFacts};
 use spillway_plan::EgressPlan;
-use spillway_plan::manifest::{self, Manifest, ManifestFile};
+use spillway_plan::manifest::{self, Manifest, ManifestFile, ManifestPlaylist};
 
 pub use output::{OutputError, OutputPath};
-pub(crate) use output::{filename, numbered};
+pub(crate) use output::{filename, numbered, private_folder, segment_names};
 
 use claim::Claim;
 
@@ -62,7 +63,23 @@ pub struct FileResult {
     pub used_backup: bool,
 }
 
-/// Content of the manifest beside the files. `track` and `quality` are those of the first file.
+/// What the EgressInfo says about an HLS output whose playlist is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaylistResult {
+    /// Place in the EgressInfo's list of segments.
+    pub index: usize,
+    /// A path on this machine's disk or a store's location.
+    pub location: String,
+    /// Name and location of each listed segment.
+    pub segments: Vec<(String, String)>,
+    /// Unix nanoseconds of the first recorded instant.
+    pub started_at: i64,
+    /// Unix nanoseconds of the last recorded instant.
+    pub ended_at: i64,
+}
+
+/// Content of the manifest beside files and playlists. `track` and `quality` are those of the first file, or of the first
+/// playlist where there is no file.
 ///
 /// # Errors
 /// The content is no JSON: a number is not finite. A retry changes nothing.
@@ -71,9 +88,11 @@ pub fn manifest(
     track: TrackFacts,
     quality: Option<&Quality>,
     results: &[FileResult],
+    playlists: &[PlaylistResult],
 ) -> io::Result<String> {
-    let started_at = results.iter().map(|file| file.started_at).min().unwrap_or_default();
-    let ended_at = results.iter().map(|file| file.ended_at).max().unwrap_or_default();
+    let begins = results.iter().map(|file| file.started_at).chain(playlists.iter().map(|list| list.started_at));
+    let ends = results.iter().map(|file| file.ended_at).chain(playlists.iter().map(|list| list.ended_at));
+    let (started_at, ended_at) = (begins.min().unwrap_or_default(), ends.max().unwrap_or_default());
     let file = |file: &FileResult| {
         let own = (file.started_at, file.ended_at) != (started_at, ended_at);
         ManifestFile {
@@ -82,6 +101,15 @@ pub fn manifest(
             started_at: if own { file.started_at } else { 0 },
             ended_at: if own { file.ended_at } else { 0 },
         }
+    };
+    let segment = |(filename, location): &(String, String)| ManifestFile {
+        filename: filename.clone(),
+        location: location.clone(),
+        ..ManifestFile::default()
+    };
+    let playlist = |playlist: &PlaylistResult| ManifestPlaylist {
+        location: playlist.location.clone(),
+        segments: playlist.segments.iter().map(segment).collect(),
     };
     let manifest = Manifest {
         egress_id: plan.egress_id.clone(),
@@ -96,6 +124,7 @@ pub fn manifest(
         audio_track_id: track.audio_track_id,
         video_track_id: track.video_track_id,
         files: results.iter().map(file).collect(),
+        playlists: playlists.iter().map(playlist).collect(),
         quality: serde_json::to_value(quality)?,
     };
     Ok(manifest.to_json()?)

@@ -1,14 +1,15 @@
 //! Where a file of an output goes: its name with the variables filled in, its place in the spool or on this machine's disk,
-//! and the location that users are told. Pure, except for [`OutputPath::prepare_private`].
+//! and the location that users are told. Pure, except for [`OutputPath::prepare_private`] and [`private_folder`].
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chrono::NaiveDateTime;
 use spillway_ipc::TrackFacts;
 use spillway_plan::name::{self, NameFacts};
+use spillway_plan::segment_name::{SegmentNames, SegmentNaming};
 use spillway_plan::{Container, EgressPlan, FileOutput};
 
 /// Longest component a file system takes, in bytes.
@@ -81,8 +82,7 @@ impl OutputPath {
     /// The operating system's. A retry is right only where the disk's error passes.
     pub fn prepare_private(&self) -> Result<(), OutputError> {
         if let Some(folder) = self.location.parent() {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-            made.map_err(|source| OutputError::Folder { path: folder.to_owned(), source })?;
+            private_folder(folder)?;
         }
         let refused = |source| OutputError::File { path: self.location.clone(), source };
         match fs::remove_file(&self.location) {
@@ -94,6 +94,15 @@ impl OutputPath {
     }
 }
 
+/// Makes a folder of the spool, and those above it, which only this user can read. Blocks.
+///
+/// # Errors
+/// The operating system's. A retry is right only where the disk's error passes.
+pub fn private_folder(folder: &Path) -> Result<(), OutputError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|source| OutputError::Folder { path: folder.to_owned(), source })
+}
+
 /// The name that is asked for, as users see it: variables filled in, relative if they asked for a relative one. On this
 /// machine's disk `claim` has the last word.
 pub fn filename(
@@ -103,6 +112,20 @@ pub fn filename(
     track: &TrackFacts,
     now: NaiveDateTime,
 ) -> String {
+    name::resolve(output, container, &name_facts(plan, track), now)
+}
+
+/// Names of everything that an HLS output stores.
+pub fn segment_names(
+    plan: &EgressPlan,
+    naming: &SegmentNaming,
+    track: &TrackFacts,
+    now: NaiveDateTime,
+) -> SegmentNames {
+    naming.resolve(&name_facts(plan, track), now)
+}
+
+fn name_facts(plan: &EgressPlan, track: &TrackFacts) -> NameFacts {
     let mut facts = NameFacts::of(plan);
     for (known, fact) in [
         (&mut facts.publisher_identity, &track.publisher_identity),
@@ -114,7 +137,7 @@ pub fn filename(
             known.clone_from(fact);
         }
     }
-    name::resolve(output, container, &facts, now)
+    facts
 }
 
 /// `d/a.mp4`, 2 → `d/a-2.mp4`; 1 is the name itself. Long names are cut, so that a file system takes them.

@@ -1,8 +1,9 @@
 //! Completes the uploads of a dead attempt: `spillway-runner --salvage`. Its checkpoint says which parts the stores have; what
-//! still lies in a spool of this machine is sent first. Files on a disk stay where they are. One task, file after file;
-//! facts for the EgressInfo go to the reporter. It begins no recording.
+//! still lies in a spool of this machine is sent first, and playlists get their end. Files on a disk stay where they are. One
+//! task, file after file, HLS outputs beside them; facts for the EgressInfo go to the reporter. It begins no recording.
 
 mod object;
+pub mod segments;
 mod spooled;
 
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use spillway_plan::manifest::{self, Manifest};
 use spillway_plan::{Destination, Destinations};
+use spillway_process::LocalRoot;
 use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
 use spillway_protocol::{Code, EgressId};
 use spillway_storage::Meta;
@@ -18,13 +20,13 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use crate::report::Reporter;
+use crate::session::segments::{opened_fact, result_facts};
 use crate::upload::checkpoint::{Checkpoint, FileCheckpoint, host};
 use crate::upload::stores::StoreFactory;
 use crate::upload::{UploadSettings, abort, remove_spooled};
 use object::{ABORT_TIMEOUT, FileSalvager};
+use segments::{LOOK_TIMEOUT, SalvagedSegments, SegmentsSalvager};
 use spooled::spooled;
-
-const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What became of a file.
 struct SalvagedFile {
@@ -48,6 +50,8 @@ pub struct SalvageJob {
     pub checkpoint: Option<Checkpoint>,
     /// By output.
     pub destinations: Vec<Destinations>,
+    /// Where files lie that stay on this machine.
+    pub root: LocalRoot,
     /// Opens the stores.
     pub stores: Arc<dyn StoreFactory>,
     /// Timeouts and sizes.
@@ -59,14 +63,36 @@ pub struct SalvageJob {
 /// Reports every file that could be saved, and that the egress failed; or that it is complete, if the dead attempt had
 /// finished and only its last report is missing.
 pub async fn salvage(job: SalvageJob, reporter: &Reporter) {
-    let give_up = Instant::now() + Duration::from_millis(job.settings.max_outage_ms);
-    let mut message = job.lost.clone();
     let checkpoint = job.checkpoint.clone().unwrap_or_default();
-    let mut finished = !checkpoint.files.is_empty();
+    let here = checkpoint.host == host();
+    let (files, segments) = tokio::join!(
+        salvage_files(&job, &checkpoint, here, reporter),
+        salvage_segments(&job, &checkpoint, here, reporter),
+    );
+    let is_empty = checkpoint.files.is_empty() && checkpoint.segments.is_empty();
+    if !is_empty && files.finished && segments.finished {
+        info!("the recording was finished; only its last report was missing");
+        return reporter.report(Fact::Over(Outcome::Complete));
+    }
+    let message = [vec![job.lost.clone()], files.messages, segments.messages].concat().join("; ");
+    reporter.report(Fact::Ending(EgressEndReason::Failure));
+    reporter.report(Fact::Over(Outcome::Failed { code: Code::Internal, message }));
+}
+
+/// What became of all outputs of a kind.
+struct Salvaged {
+    /// The dead attempt had finished each of them.
+    finished: bool,
+    /// Why some are not saved, for the user.
+    messages: Vec<String>,
+}
+
+async fn salvage_files(job: &SalvageJob, checkpoint: &Checkpoint, here: bool, reporter: &Reporter) -> Salvaged {
+    let give_up = Instant::now() + Duration::from_millis(job.settings.max_outage_ms);
+    let (mut finished, mut messages) = (true, vec![]);
     for (place, file) in checkpoint.files.iter().enumerate() {
         let index = file.index.unwrap_or(place);
-        let here = checkpoint.host == host();
-        match salvage_file(&job, file, here, give_up).await {
+        match salvage_file(job, file, here, give_up).await {
             Ok(Some(salvaged)) => {
                 info!(file = file.filename, bytes = salvaged.bytes, "file saved");
                 let started_at = file.started_at.unwrap_or_default();
@@ -100,16 +126,42 @@ pub async fn salvage(job: SalvageJob, reporter: &Reporter) {
             Err(why) => {
                 finished = false;
                 warn!(file = file.filename, error = why, "file not saved");
-                message = format!("{message}; {why}");
+                messages.push(why);
             }
         }
     }
-    if finished {
-        info!("the recording was finished; only its last report was missing");
-        return reporter.report(Fact::Over(Outcome::Complete));
+    Salvaged { finished, messages }
+}
+
+async fn salvage_segments(job: &SalvageJob, checkpoint: &Checkpoint, here: bool, reporter: &Reporter) -> Salvaged {
+    let (mut finished, mut messages) = (true, vec![]);
+    for segments in &checkpoint.segments {
+        // The checkpoint has them in the order of their beginning, the EgressInfo in that of the request.
+        let index = checkpoint.segments.iter().filter(|other| other.output < segments.output).count();
+        let salvager = SegmentsSalvager {
+            destinations: job.destinations.get(segments.output as usize),
+            root: &job.root,
+            stores: &*job.stores,
+            settings: &job.settings,
+            here,
+        };
+        match salvager.finish(segments, job.egress_id.as_str()).await {
+            Ok(SalvagedSegments { result, finished: was_finished }) => {
+                reporter.report(opened_fact(index, &segments.names));
+                for fact in result_facts(index, &result) {
+                    reporter.report(fact);
+                }
+                finished &= was_finished && result.failure.is_none();
+                messages.extend(result.failure);
+            }
+            Err(why) => {
+                finished = false;
+                warn!(playlist = segments.names.playlist, error = why, "playlist not finished");
+                messages.push(why);
+            }
+        }
     }
-    reporter.report(Fact::Ending(EgressEndReason::Failure));
-    reporter.report(Fact::Over(Outcome::Failed { code: Code::Internal, message }));
+    Salvaged { finished, messages }
 }
 
 /// `Ok(None)`: nothing was recorded, and nothing is left behind. `Err`: why it is not saved, for the user.

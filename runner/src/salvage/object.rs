@@ -130,6 +130,10 @@ impl FileSalvager<'_> {
     async fn resumed(&self, checkpoint: &UploadCheckpoint, spooled: &Spooled) -> Option<UploadMachine> {
         let (spool, mut parts, bytes) = (spooled.clone(), checkpoint.parts.clone(), spooled.bytes);
         let look = spawn_blocking(move || {
+            // Parts were cut behind what can be read: only the store has them.
+            if parts.iter().any(|part| part.start > bytes) {
+                return None;
+            }
             for (index, part) in parts.iter_mut().enumerate() {
                 let end = part.end.unwrap_or(bytes);
                 if part.start < end && spool.is_whole(part.start..end).ok()? {

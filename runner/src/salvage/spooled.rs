@@ -22,6 +22,9 @@ pub(super) struct Spooled {
     offsets: Vec<BaseDataOffset>,
     /// Offsets of an MP4 before this byte of the file are not known: a part with such bytes cannot be sent.
     offsets_from: u64,
+    /// The same from this byte of the file on: what stands there is not understood. Blocks may have been given back to the
+    /// disk after the checkpoint was written.
+    offsets_to: u64,
     /// Size of the object that can be made of it.
     pub(super) bytes: u64,
 }
@@ -35,7 +38,7 @@ impl Spooled {
     /// Bytes `range` of the object can be read.
     pub(super) fn is_whole(&self, range: Range<u64>) -> io::Result<bool> {
         let file = self.origin.in_file(range.start)..self.origin.in_file(range.end);
-        Ok(file.start >= self.offsets_from && self.spool.is_whole(file)?)
+        Ok(file.start >= self.offsets_from && file.end <= self.offsets_to && self.spool.is_whole(file)?)
     }
 }
 
@@ -46,15 +49,18 @@ pub(super) async fn spooled(file: &FileCheckpoint) -> Option<Spooled> {
         let spool = SpoolReader::open(&path).ok()?;
         let end = spool.end().ok().filter(|bytes| *bytes > 0)?;
         if origin.is_whole() {
-            return Some(Spooled { spool: Arc::new(spool), origin, offsets: vec![], offsets_from: 0, bytes: end });
+            let spool = Arc::new(spool);
+            return Some(Spooled { spool, origin, offsets: vec![], offsets_from: 0, offsets_to: u64::MAX, bytes: end });
         }
         let from = origin.from.max(kept_from);
         let mut points = RestartPoints::resume(container, &Origin { head: origin.head.clone(), from });
         points.advance(&spool, end).ok()?;
         let bytes = origin.in_object(points.walked_to());
         // The other containers have no offsets.
-        let offsets_from = if container == Container::Mp4 { from } else { 0 };
-        Some(Spooled { spool: Arc::new(spool), offsets: points.offsets_in(from..end), offsets_from, origin, bytes })
+        let (offsets_from, offsets_to) =
+            if container == Container::Mp4 { (from, points.walked_to()) } else { (0, u64::MAX) };
+        let offsets = points.offsets_in(from..end);
+        Some(Spooled { spool: Arc::new(spool), offsets, offsets_from, offsets_to, origin, bytes })
     });
     look.await.ok().flatten()
 }

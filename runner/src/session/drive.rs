@@ -1,9 +1,9 @@
-//! Runs one recording: starts the media process, passes its events to the files, the streams and the machine, and carries out
-//! the effects of both. One task; what may block (disks, stores) runs beside it or after the media process has ended. It
-//! decides nothing about phases and outcomes.
+//! Runs one recording: starts the media process, passes its events to files, segments, streams and machine, and carries out
+//! the effects of the last two. One task; what may block (disks, stores) runs beside it or after the media process has
+//! ended. It decides nothing about phases and outcomes.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,11 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::files::SessionFiles;
-use super::finalize::finalize_files;
+use super::finalize::finalize_outputs;
 use super::machine::{OpenOutputs, Session, SessionEffect, SessionRules};
 use super::media::{MediaProcess, MediaUpdate};
+use super::opening::{OpenedOutputs, PLACE_TIMEOUT, open_outputs};
+use super::segments::SessionSegments;
 use super::stream_updates::{ResolvedUpdate, StreamUpdates};
 use super::stream_url::{StreamUrl, StreamUrls};
 use super::streams::{SessionStreams, StreamEffects};
@@ -30,15 +32,13 @@ use crate::events::{SessionEvent, StreamUpdate};
 use crate::report::{FilesProgress, Reporter};
 use crate::results::claim::{self, Claim};
 use crate::results::{self, FileNumber, OutputError, OutputPath};
-use crate::upload::{PreparedOutputs, UploadResources};
+use crate::upload::UploadResources;
 
 const TICK: Duration = Duration::from_millis(250);
 /// A media process that has sent its last event, or was told to stop, exits by itself within this.
 const EXIT_GRACE: Duration = Duration::from_secs(2);
 /// A stop waits no longer than this for the trial of the stores.
 const STORE_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-/// For folders and a file to be made. A network disk that wakes up takes seconds; one that hangs is an error.
-const PLACE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Everything one recording needs.
 #[derive(Clone, Debug)]
@@ -98,15 +98,18 @@ pub async fn drive(
         Ok(media) => media,
         Err(error) => return failed(Code::Internal, spillway_process::chain(&error).to_string()),
     };
-    let (plan, resources, begun) = (job.plan.clone(), job.resources.clone(), clock::local(&job.clock));
+    let (plan, root, resources, begun) =
+        (job.plan.clone(), job.root.clone(), job.resources.clone(), clock::local(&job.clock));
     let files = SessionFiles::new(resources.checkpoint_writer.clone());
+    let segments = SessionSegments::none(resources.settings.clone(), resources.checkpoint_writer.clone());
     // The media process gets ready meanwhile, but joins no room before it is known that we may write.
-    let mut opening = std::pin::pin!(PreparedOutputs::open(&plan, resources, begun, session_tx));
+    let mut opening = std::pin::pin!(open_outputs(&plan, resources, &root, begun, session_tx));
     let mut driver = Driver {
         session: Session::new(job.rules.clone(), OpenOutputs::of(&plan), Instant::now()),
         job,
         reporter,
         files,
+        segments,
         streams,
         placing: JoinSet::new(),
         unmade: BTreeMap::new(),
@@ -155,7 +158,9 @@ pub async fn drive(
     drop(updates);
     if outcome.is_some() && driver.files.outputs.is_none() && !refused {
         // What the trial has begun is aborted.
-        driver.files.outputs = timeout(STORE_CHECK_TIMEOUT, opening).await.ok().and_then(Result::ok);
+        if let Ok(Ok(OpenedOutputs { files, segments })) = timeout(STORE_CHECK_TIMEOUT, opening).await {
+            (driver.files.outputs, driver.segments) = (Some(files), segments);
+        }
     }
     driver.finalize(outcome, media, inbox).await
 }
@@ -176,6 +181,7 @@ struct Driver<'a> {
     job: SessionJob,
     reporter: &'a Reporter,
     files: SessionFiles,
+    segments: SessionSegments,
     streams: SessionStreams,
     /// Files that are being made on this machine's disk, beside everything else: a disk may hang.
     placing: JoinSet<Placed>,
@@ -194,8 +200,8 @@ struct Placed {
 }
 
 impl Driver<'_> {
-    async fn begin(&mut self, outputs: PreparedOutputs, media: &mut MediaProcess) {
-        self.files.outputs = Some(outputs);
+    async fn begin(&mut self, OpenedOutputs { files, segments }: OpenedOutputs, media: &mut MediaProcess) {
+        (self.files.outputs, self.segments) = (Some(files), segments);
         // Its timeouts begin now.
         self.session.restart(Instant::now());
         let (streams, facts) = self.streams.begin();
@@ -207,6 +213,7 @@ impl Driver<'_> {
             settings: self.job.media.clone(),
             streams,
             clock_ahead_ns: self.job.clock.ahead_of_host_ns(),
+            spool: self.segments.folder().map(Path::to_owned),
         };
         media.send(&MediaCommand::Start(Box::new(start))).await;
     }
@@ -219,6 +226,12 @@ impl Driver<'_> {
                 if let MediaEvent::Stream { id, state, message, .. } = &media_event {
                     let effects = self.streams.on_event(*id, state, message);
                     of_streams = self.apply(effects, media).await;
+                }
+                let now = || clock::local(&self.job.clock);
+                let named = self.segments.on_media_event(&media_event, &self.job.plan, now);
+                // With the first media, `Active` says so.
+                if named && !matches!(media_event, MediaEvent::Started { .. }) {
+                    self.report_opened();
                 }
                 self.on_media_event(&media_event, media).await.unwrap_or(SessionEvent::Media(media_event))
             }
@@ -313,11 +326,14 @@ impl Driver<'_> {
                 self.reporter.report(Fact::Joined { room_id: room_id.clone(), room_name: room_name.clone() });
             }
             MediaEvent::Alive { media_ns, lag_ms, streams, .. } => {
+                for fact in self.segments.progress_facts() {
+                    self.reporter.report(fact);
+                }
                 let streams = streams.iter().map(|stream| (stream.id, stream.lag_ms)).collect();
-                self.reporter.progress(*media_ns, *lag_ms, FilesProgress { streams, ..self.files.progress() });
+                self.reporter.progress(*media_ns, *lag_ms, FilesProgress { streams, ..self.progress() });
             }
             MediaEvent::Wrote { .. } if self.files.started() => self.report_opened(),
-            MediaEvent::Closed { quality, .. } => {
+            MediaEvent::Closed { quality, .. } | MediaEvent::SegmentsEnded { quality, .. } => {
                 for message in &quality.degraded {
                     warn!(reason = message, "recording is degraded");
                 }
@@ -333,12 +349,20 @@ impl Driver<'_> {
         None
     }
 
-    /// With the name of the file, where there are others.
+    /// With the name of the file or playlist, where there are others.
     fn of_file(&self, output: u32, message: String) -> String {
-        match self.files.name_of(output) {
-            Some(name) if self.job.plan.outputs.len() > 1 && !message.contains(name) => format!("{name}: {message}"),
+        let name = self.files.name_of(output).map(str::to_owned).or_else(|| self.segments.name_of(output));
+        match name {
+            Some(name) if self.job.plan.outputs.len() > 1 && !message.contains(&name) => format!("{name}: {message}"),
             _ => message,
         }
+    }
+
+    /// How far all outputs are, for heartbeats.
+    fn progress(&self) -> FilesProgress {
+        let mut progress = self.files.progress();
+        self.segments.add_progress(&mut progress);
+        progress
     }
 
     /// A file that the media process waits for could not be made.
@@ -404,9 +428,9 @@ impl Driver<'_> {
         media.send(&MediaCommand::WriteTo { file, path, id }).await;
     }
 
-    /// Files are named from the first media on: an aborted egress has none.
+    /// Files and playlists are named from the first media on: an aborted egress has none.
     fn report_opened(&mut self) {
-        for fact in self.files.opened_facts() {
+        for fact in self.files.opened_facts().into_iter().chain(self.segments.opened_facts()) {
             self.reporter.report(fact);
         }
     }
@@ -424,23 +448,31 @@ impl Driver<'_> {
         mut media: MediaProcess,
         inbox: mpsc::Receiver<SessionEvent>,
     ) -> SessionEnd {
+        let aborted = matches!(outcome, Some(Outcome::Aborted { .. }));
         // Without its last event it may still be writing.
-        let written_to = !self.media_ended && !matches!(outcome, Some(Outcome::Aborted { .. }));
+        let written_to = !self.media_ended && !aborted;
         if written_to {
             media.end(Duration::ZERO, Duration::from_millis(300)).await;
         }
+        let spooled = self.segments.spooled();
         let ended = match outcome {
             // What was begun belongs to the later attempt.
             None => SessionEnd::OwnershipLost,
             Some(outcome) => {
                 tokio::select! {
-                    () = finalize_files(&self.job.plan, self.reporter, self.files, outcome) => SessionEnd::Reported,
+                    () = finalize_outputs(&self.job.plan, self.reporter, self.files, self.segments, outcome) => {
+                        SessionEnd::Reported
+                    }
                     () = ownership_lost(inbox) => SessionEnd::OwnershipLost,
                 }
             }
         };
         if !written_to {
             media.end(EXIT_GRACE, EXIT_GRACE).await;
+        }
+        if aborted {
+            // It may have written until now.
+            spooled.remove().await;
         }
         ended
     }

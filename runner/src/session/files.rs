@@ -236,8 +236,8 @@ impl SessionFiles {
         }
     }
 
-    /// Finishes the uploads of sealed files, all at once; of files in which nothing was recorded, nothing stays. `report` takes what the EgressInfo says of an object that has
-    /// another name than its file was opened with.
+    /// Finishes the uploads of sealed files, all at once; of files in which nothing was recorded, nothing stays. `report`
+    /// takes what the EgressInfo says of an object that has another name than its file was opened with.
     pub async fn finish_uploads(&mut self, report: impl Fn(Fact)) -> UploadSummary {
         let finished = join_all(self.files.iter().map(SessionFile::finish_upload)).await;
         let mut summary = UploadSummary::default();
@@ -309,16 +309,9 @@ impl SessionFiles {
         }
     }
 
-    /// Why the recording is less than it should be, one sentence each.
-    pub fn degraded(&self) -> Vec<String> {
-        let mut messages: Vec<String> = vec![];
-        let known = self.files.iter().filter_map(|file| file.quality.as_ref());
-        for message in known.flat_map(|quality| &quality.degraded) {
-            if !messages.contains(message) {
-                messages.push(message.clone());
-            }
-        }
-        messages
+    /// What was really recorded of each file that the media process has closed.
+    pub fn qualities(&self) -> impl Iterator<Item = &Quality> {
+        self.files.iter().filter_map(|file| file.quality.as_ref())
     }
 }
 

@@ -1,32 +1,44 @@
-//! After the last event of the media process: files are finished where they lie, or in their stores, and all of it is
-//! reported. Runs in the session's task; dropped halfway it has reported no end, and uploads stay as they are.
+//! After the last event of the media process: files and segments are finished where they lie, or in their stores, and all of
+//! it is reported. Runs in the session's task; dropped halfway it has reported no end, and uploads stay as they are.
 
 use futures_util::future::join_all;
-use spillway_plan::{EgressPlan, manifest};
+use spillway_plan::{EgressPlan, Output, manifest};
 use spillway_protocol::Code;
 use spillway_protocol::ledger::{Fact, Outcome};
 use tracing::{info, warn};
 
 use super::files::{SessionFiles, UploadSummary};
+use super::segments::SessionSegments;
 use crate::report::Reporter;
-use crate::results::{self, FileResult};
+use crate::results::{self, FileResult, PlaylistResult};
 
-/// Reports every file, then the end.
-pub(super) async fn finalize_files(
+/// Reports every file and playlist, then the end. Nothing is written into the spool any more.
+pub(super) async fn finalize_outputs(
     plan: &EgressPlan,
     reporter: &Reporter,
     mut files: SessionFiles,
+    mut segments: SessionSegments,
     mut outcome: Outcome,
 ) {
     let mut used_backup = false;
-    if files.recording_ended().await {
-        for fact in files.opened_facts() {
+    if files.recording_ended().await || segments.any() {
+        for fact in files.opened_facts().into_iter().chain(segments.opened_facts()) {
             reporter.report(fact);
         }
         files.abandon_unopened().await;
-        let uploads = files.finish_uploads(|fact| reporter.report(fact)).await;
+        let finishing = files.finish_uploads(|fact| reporter.report(fact));
+        let (mut uploads, ()) = tokio::join!(finishing, segments.finish());
         for message in files.upload_notes() {
             reporter.report(Fact::Noted(message));
+        }
+        for fact in segments.result_facts() {
+            reporter.report(fact);
+        }
+        for (_, _, result) in segments.results() {
+            uploads.used_backup |= result.used_backup;
+            uploads.gone |= result.gone;
+            uploads.failures.extend(result.failure.clone());
+            uploads.spooled.extend(result.spooled.clone());
         }
         used_backup = uploads.used_backup;
         if uploads.gone {
@@ -35,7 +47,7 @@ pub(super) async fn finalize_files(
         }
         outcome = with_failures(outcome, &uploads, reporter);
     } else {
-        files.abandon().await;
+        tokio::join!(files.abandon(), segments.abandon());
     }
     if used_backup {
         reporter.report(Fact::BackupUsed);
@@ -57,12 +69,16 @@ pub(super) async fn finalize_files(
         });
     }
     if matches!(outcome, Outcome::Complete | Outcome::LimitReached) {
-        for location in put_manifests(plan, &files, &results, used_backup).await {
+        for location in put_manifests(plan, &files, &segments, &results, used_backup).await {
             reporter.report(Fact::ManifestStored { location });
         }
     }
-    for message in files.degraded() {
-        reporter.report(Fact::Noted(message));
+    let mut degraded: Vec<&String> = vec![];
+    for message in files.qualities().chain(segments.qualities()).flat_map(|quality| &quality.degraded) {
+        if !degraded.contains(&message) {
+            degraded.push(message);
+            reporter.report(Fact::Noted(message.clone()));
+        }
     }
     reporter.report(Fact::Over(outcome));
 }
@@ -85,11 +101,12 @@ fn with_failures(outcome: Outcome, uploads: &UploadSummary, reporter: &Reporter)
     outcome
 }
 
-/// Puts one manifest beside the files of each output that wants one, or has a backup store. Answers where they are, in the
-/// order of the files. One that cannot be written is logged: the recording itself is whole.
+/// Puts one manifest beside the files and playlists of each output that wants one, or has a backup store. Answers where they
+/// are, those of files first. One that cannot be written is logged: the recording itself is whole.
 async fn put_manifests(
     plan: &EgressPlan,
     files: &SessionFiles,
+    segments: &SessionSegments,
     results: &[FileResult],
     used_backup: bool,
 ) -> Vec<String> {
@@ -105,8 +122,17 @@ async fn put_manifests(
             first && (wanted || used_backup || files.has_backup(file.number))
         })
         .collect();
-    let (Some((track, quality)), false) = (files.first(), beside.is_empty()) else { return vec![] };
-    let content = match results::manifest(plan, track.clone(), quality, results) {
+    let playlists = segments.playlist_results();
+    let wanted = |playlist: &&PlaylistResult| {
+        let output = segments.output(playlist.index).and_then(|output| plan.outputs.get(output as usize));
+        output.is_some_and(Output::manifest) || used_backup || segments.has_backup(playlist.index)
+    };
+    let beside_playlists: Vec<&PlaylistResult> = playlists.iter().filter(wanted).collect();
+    let first = files.first().or_else(|| segments.first());
+    let (Some((track, quality)), false) = (first, beside.is_empty() && beside_playlists.is_empty()) else {
+        return vec![];
+    };
+    let content = match results::manifest(plan, track.clone(), quality, results, &playlists) {
         Ok(content) => content,
         Err(error) => {
             warn!(%error, "manifest not written");
@@ -115,10 +141,16 @@ async fn put_manifests(
     };
     let put: Vec<_> =
         beside.into_iter().map(|file| files.put_manifest(file, &plan.egress_id, content.clone())).collect();
-    let mut locations = vec![];
-    for put in join_all(put).await {
+    let mut put = join_all(put).await;
+    // After the files': in one folder, both are the same object.
+    for playlist in beside_playlists {
+        put.push(segments.put_manifest(playlist.index, &plan.egress_id, content.clone()).await);
+    }
+    let mut locations: Vec<String> = vec![];
+    for put in put {
         match put {
-            Ok(location) => locations.extend(location),
+            Ok(Some(location)) if !locations.contains(&location) => locations.push(location),
+            Ok(_) => {}
             Err(message) => warn!(error = message, "manifest not written"),
         }
     }

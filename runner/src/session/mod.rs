@@ -1,12 +1,15 @@
-//! One recording: `machine` decides about phases and outcomes, `drive` carries that out, `files` owns the state of each file,
-//! `finalize` finishes and reports them. `streams` knows which streams are alive, `stream_url` where they go, and
-//! `stream_updates` brings the calls that change them. `media` is the media process.
+//! One recording: `machine` decides about phases and outcomes, `drive` carries that out, `files` owns the state of each file
+//! and `segments` of each HLS output, which `opening` makes ready and `finalize` finishes and reports. `streams` knows which
+//! streams are alive, `stream_url` where they go, and `stream_updates` brings the calls that change them. `media` is the
+//! media process.
 
 pub mod machine;
 pub mod media;
 mod drive;
 mod finalize;
+mod opening;
 mod files;
+pub mod segments;
 pub mod streams;
 mod stream_updates;
 pub mod stream_url;

@@ -1,5 +1,5 @@
-//! Repeats a request to a store while its errors are transient, until a deadline. The upload task has its own schedule
-//! (`task::state::StoreOutage`): it must go on with other things between two attempts.
+//! Repeats a request to a store while its errors are transient, until a deadline. Uploads have a schedule of their own
+//! (`outage::StoreOutage`): they must go on with other things between two attempts.
 
 use spillway_process::retry::RetrySchedule;
 use spillway_storage::{Storage, StorageError, StorageErrorKind};

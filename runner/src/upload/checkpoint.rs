@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use super::parts::PartState;
 use super::plan::PartLayout;
+use super::segments::SegmentsCheckpoint;
 use crate::results::FileNumber;
 
 /// How long Redis may keep an upload waiting.
@@ -26,15 +27,18 @@ pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The files of an egress.
+/// The outputs of an egress: its files, and those of HLS.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// The machine whose disk the paths are of.
     #[serde(default)]
     pub host: String,
-    /// One entry per output that was opened or whose upload was begun.
+    /// One entry per file that was opened or whose upload was begun.
     #[serde(default)]
     pub files: Vec<FileCheckpoint>,
+    /// One entry per HLS output in which something is recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<SegmentsCheckpoint>,
 }
 
 /// State of one file.
@@ -159,7 +163,7 @@ impl CheckpointWriter {
     }
 
     fn new(enabled: bool) -> Self {
-        let checkpoint = Checkpoint { host: host(), files: vec![] };
+        let checkpoint = Checkpoint { host: host(), ..Checkpoint::default() };
         Self {
             shared: Arc::new(CheckpointState {
                 checkpoint: Mutex::new(checkpoint),
@@ -202,6 +206,14 @@ impl CheckpointWriter {
     /// Changes the entries of all files.
     pub fn update_all(&self, change: impl Fn(&mut FileCheckpoint)) {
         self.change(|checkpoint| checkpoint.files.iter_mut().for_each(&change));
+    }
+
+    /// The state of an HLS output has changed; its earlier entry is replaced.
+    pub fn segments(&self, segments: SegmentsCheckpoint) {
+        self.change(|checkpoint| match checkpoint.segments.iter_mut().find(|known| known.output == segments.output) {
+            Some(known) => *known = segments,
+            None => checkpoint.segments.push(segments),
+        });
     }
 
     fn change(&self, change: impl FnOnce(&mut Checkpoint)) {
@@ -311,6 +323,13 @@ mod tests {
         assert_eq!((file.output(), file.output, file.index, file.started_at), (0, None, None, Some(7)));
         let now = serde_json::to_string(&read).unwrap();
         assert_eq!(serde_json::from_str::<Checkpoint>(&now).unwrap(), read);
+    }
+
+    #[test]
+    fn a_checkpoint_without_segments_reads_and_writes_as_before() {
+        let text = r#"{"host":"h/b","files":[]}"#;
+        let checkpoint: Checkpoint = serde_json::from_str(text).unwrap();
+        assert_eq!((checkpoint.segments.len(), serde_json::to_string(&checkpoint).unwrap().as_str()), (0, text));
     }
 
     #[tokio::test]

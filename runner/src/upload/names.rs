@@ -1,5 +1,5 @@
-//! Names of the objects that one egress makes. A store keeps one object of a name: two outputs, or two files of one, that ask
-//! for one name in one store get a name each. Pure; the upload tasks share it.
+//! Names of the objects that the files of one egress become. A store keeps one object of a name: two outputs, or two files
+//! of one, that ask for one name in one store get a name each. Pure; the upload tasks share it.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};

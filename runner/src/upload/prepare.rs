@@ -1,23 +1,21 @@
-//! The outputs of one egress that end in a store, before their files are opened: stores are opened and tried, uploads whose
+//! The files of one egress that end in a store, before they are opened: stores are opened and tried, uploads whose
 //! name is known are begun, and each file that opens gets its spool file and its upload task. Runs in the session's task.
 //! Errors that may pass are no reason not to record.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::NaiveDateTime;
 use futures_util::future::join_all;
 use spillway_ipc::restart::RestartPoints;
 use spillway_ipc::{Origin, SealTracker, SpoolReader, TrackFacts};
-use spillway_plan::{AudioPlan, Container, Destination, Destinations, EgressPlan, FileOutput, VideoPlan};
+use spillway_plan::{AudioPlan, Container, Destination, Destinations, EgressPlan, FileOutput, OutputKind, VideoPlan};
 use spillway_process::chain;
 use spillway_storage::{Meta, Storage, StorageError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 use tracing::{Instrument, Span, info, warn};
 
-use super::abort::abort;
+use super::abort::{ABORT_TIMEOUT, abort, tried};
 use super::checkpoint::{CheckpointWriter, FLUSH_TIMEOUT, FileCheckpoint, UploadCheckpoint};
 use super::names::ObjectNames;
 use super::outcome::UploadProgress;
@@ -28,9 +26,6 @@ use super::stores::StoreFactory;
 use super::task::{FileUpload, SpoolProgress, UploadTarget, Uploader};
 use crate::events::SessionEvent;
 use crate::results::{self, FileNumber, OutputError, OutputPath};
-
-/// For an abort of what was begun and is not wanted.
-const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Everything uploads need besides the plan.
 #[derive(Clone, Debug)]
@@ -45,7 +40,7 @@ pub struct UploadResources {
     pub settings: UploadSettings,
 }
 
-/// The outputs of an egress that end in a store.
+/// The file outputs of an egress that end in a store.
 pub struct PreparedOutputs {
     resources: UploadResources,
     /// By output; `None`: it stays on the disk.
@@ -67,8 +62,10 @@ struct PreparedOutput {
     names: ObjectNames,
 }
 
-/// The stores of an egress. Each is opened once, however many outputs go there.
-struct OpenedStores<'a>(Vec<(&'a Destination, Result<Arc<dyn Storage>, StorageError>)>);
+/// The stores of an egress' files. Each is opened once, however many files go there; each HLS output opens its own.
+struct OpenedStores<'a>(Vec<(&'a Destination, OpenedStore)>);
+
+type OpenedStore = Result<Arc<dyn Storage>, StorageError>;
 
 impl<'a> OpenedStores<'a> {
     async fn open(plan: &EgressPlan, resources: &'a UploadResources) -> Self {
@@ -103,6 +100,13 @@ fn stored_files<'p, 'r>(
 ) -> impl Iterator<Item = (u32, &'p FileOutput, &'r Destinations)> {
     let stored = (0..).zip(&resources.destinations).filter(|(_, to)| matches!(to.primary, Destination::Store(_)));
     stored.filter_map(move |(number, destinations)| Some((number, plan.file(number)?, destinations)))
+}
+
+/// Bytes of the spool that one output may take where `free` are free: all that lie there share them alike.
+pub fn spool_share(plan: &EgressPlan, resources: &UploadResources, free: u64) -> u64 {
+    let files = stored_files(plan, resources).count();
+    let segments = plan.outputs.iter().filter(|output| output.kind() == OutputKind::Segments).count();
+    resources.settings.spool_cap_bytes.min(free / 5 * 4) / (files + segments).max(1) as u64
 }
 
 impl PreparedOutputs {
@@ -198,8 +202,7 @@ impl PreparedOutputs {
         let (filename, location) = (output_path.filename.clone(), output_path.location.clone());
         let opened = FileCheckpoint::new(number, filename, container, location);
         self.resources.checkpoint_writer.opened(opened.clone());
-        let outputs = self.outputs.iter().flatten().count().max(1) as u64;
-        let spool_cap = self.resources.settings.spool_cap_bytes.min(free / 5 * 4) / outputs;
+        let spool_cap = spool_share(plan, &self.resources, free);
         let upload = self.start(prepared, opened, reader, spool_cap, expected_bits(plan));
         Some(Ok((output_path, upload)))
     }
@@ -328,37 +331,12 @@ async fn check(
     resources: &UploadResources,
     now: NaiveDateTime,
 ) -> Result<UploadTarget, StorageError> {
-    if !resources.settings.write_check {
-        return Ok(UploadTarget { store, upload: None });
-    }
     let container = output.container.unwrap_or(Container::Mp4);
-    let probe = || {
-        let guess = results::filename(plan, output, container, &TrackFacts::default(), now);
-        spillway_plan::manifest::path(&guess, &plan.egress_id)
-    };
+    let guess = results::filename(plan, output, container, &TrackFacts::default(), now);
+    let probe = spillway_plan::manifest::path(&guess, &plan.egress_id);
     let meta = Meta::of(container.mime());
-    let begin = async {
-        match name {
-            Some(name) => Ok(Some(store.begin(name, &meta).await?)),
-            None => {
-                let upload = store.begin(&probe(), &meta).await?;
-                abort(&*store, &upload, ABORT_TIMEOUT).await;
-                Ok(None)
-            }
-        }
-    };
-    match timeout(Duration::from_millis(resources.settings.write_check_ms), begin).await {
-        Ok(Ok(upload)) => Ok(UploadTarget { store, upload }),
-        Ok(Err(error)) if !StorageError::is_transient(&error) => Err(error),
-        Ok(Err(error)) => {
-            warn!(%error, "store does not answer yet, the recording begins without it");
-            Ok(UploadTarget { store, upload: None })
-        }
-        Err(_) => {
-            warn!(store = store.name(), "store does not answer yet, the recording begins without it");
-            Ok(UploadTarget { store, upload: None })
-        }
-    }
+    let upload = tried(&*store, &resources.settings, &meta, name, &probe).await?;
+    Ok(UploadTarget { store, upload })
 }
 
 /// The object's name, if no fact that is still to come is part of it.

@@ -16,7 +16,7 @@ pub(super) fn path(settings: &UploadSettings, plan: &EgressPlan, file: u32, cont
 }
 
 /// Free bytes of the disk that `path` is on; all there are where it does not answer. Blocks.
-pub(super) fn free_bytes(path: &Path) -> u64 {
+pub(crate) fn free_bytes(path: &Path) -> u64 {
     rustix::fs::statvfs(path).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 

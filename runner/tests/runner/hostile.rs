@@ -13,8 +13,8 @@ use spillway_protocol::livekit::{EgressInfo, EgressStatus};
 use spillway_runner::report::Delivered;
 use spillway_runner::serve::ServeOutcome;
 
+use crate::harness::{RunnerHarness, done};
 use crate::scripted_media;
-use crate::served::{RunnerHarness, done};
 
 const CANARY: &str = "canary0canary0canary";
 

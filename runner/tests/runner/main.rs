@@ -1,12 +1,14 @@
-//! The runner as others see it: `alone` starts the program with `--request`, `served` plays dispatcher and
-//! livekit-server on a bus in memory. The media process is `examples/scripted_media.rs`.
+//! The runner as others see it: `alone`, `places` and part of `hostile` start the program with `--request`; for the other
+//! tests `harness` plays dispatcher and livekit-server on a bus in memory. The media process is `examples/scripted_media.rs`.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod harness;
 mod alone;
 mod hostile;
 mod places;
 mod served;
+mod several;
 mod stored;
 mod streams;
 

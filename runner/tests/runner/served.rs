@@ -1,309 +1,21 @@
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use prost::Message;
-use serde_json::json;
-use spillway_bus::{
-    Bid, Bus, CallOptions, ClaimToken, Created, Decision, FaultyLink, Handler, Heartbeats, Incoming, IoClient,
-    LinkFaults, MemoryBroker, Phase, Record, Registry, Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets,
-};
-use spillway_plan::{Container, Defaults, Destination, Destinations, FileOutput, Output};
+use spillway_bus::{Decision, FaultyLink, Heartbeats, IoClient, LinkFaults, MemoryBroker, Phase, Record, Tickets};
 use spillway_process::Clock;
-use spillway_protocol::Secret;
 use spillway_protocol::ledger::{EgressLedger, Fact, Outcome};
-use spillway_protocol::livekit::{
-    EgressInfo, EgressStatus, StopEgressRequest, TrackEgressRequest, track_egress_request,
+use spillway_protocol::livekit::EgressInfo;
+use spillway_protocol::livekit::EgressStatus::{
+    EgressAborted, EgressActive, EgressComplete, EgressEnding, EgressFailed,
 };
-use spillway_protocol::rpc::{StartEgressRequest, service, start_egress_request::EgressRequest};
-use spillway_protocol::{Code, EgressId, RpcError, livekit};
+use spillway_protocol::rpc::service;
+use spillway_protocol::{Code, RpcError};
 use spillway_runner::report::{Delivered, ReportPublisher, Reporter};
-use spillway_runner::serve::{ServeOutcome, serve_ticket};
+use spillway_runner::serve::ServeOutcome;
 use spillway_runner::ticket::{self, Names, RunnerTask};
-use spillway_runner::upload::stores::{self, StoreFactory};
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::scripted_media;
-
-const TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Dispatcher and livekit-server around one runner, on a bus in memory.
-pub struct RunnerHarness {
-    pub broker: MemoryBroker,
-    pub bus: Bus,
-    /// The runner's own, of a host whose clock may be wrong.
-    runners_bus: Bus,
-    pub folder: tempfile::TempDir,
-    pub id: EgressId,
-    key: TicketKey,
-    tickets: Tickets,
-    pub heard: UpdateLog,
-    /// livekit-server; `None` while it is away.
-    server: Option<RpcServer>,
-    pub stores: Arc<dyn StoreFactory>,
-    /// Where the file goes; `None`: to the disk.
-    pub destinations: Option<Destinations>,
-    /// Paths and destinations of further files.
-    pub more: Vec<(&'static str, Option<Destinations>)>,
-    /// URLs of streams; `None`: there is no output of streams.
-    pub streams: Option<Vec<&'static str>>,
-    /// Beside streams.
-    pub has_file: bool,
-    pub upload: serde_json::Value,
-    /// How long the last report waits for Redis.
-    pub last_report_timeout_ms: u64,
-}
-
-/// Every UpdateEgress, in the order of arrival.
-#[derive(Clone, Default)]
-pub struct UpdateLog(Arc<Mutex<Vec<EgressInfo>>>, Clock);
-
-impl UpdateLog {
-    pub fn all(&self) -> Vec<EgressInfo> {
-        self.0.lock().unwrap().clone()
-    }
-}
-
-#[async_trait]
-impl Handler for UpdateLog {
-    /// As livekit-server: what has expired by its own clock is not heard.
-    async fn bid(&self, incoming: &Incoming) -> Bid {
-        let expiry = incoming.sent_at.saturating_add(i64::try_from(incoming.time_allowed.as_nanos()).unwrap());
-        if expiry < self.1.unix_ns() { Bid::Silent } else { Bid::Now(1.0) }
-    }
-
-    async fn answer(&self, incoming: Incoming) -> Result<Vec<u8>, RpcError> {
-        let info =
-            EgressInfo::decode(incoming.request).map_err(|e| RpcError::new(Code::MalformedRequest, e.to_string()))?;
-        self.0.lock().unwrap().push(info);
-        Ok(vec![])
-    }
-}
-
-fn start_request(script: &str) -> StartEgressRequest {
-    let file = livekit::DirectFileOutput { filepath: "a.ogg".into(), ..Default::default() };
-    StartEgressRequest {
-        egress_id: "EG_1".into(),
-        room_id: "RM_scripted".into(),
-        token: "room-token".into(),
-        ws_url: "ws://127.0.0.1:1".into(),
-        request: Some(EgressRequest::Track(TrackEgressRequest {
-            room_name: script.into(),
-            track_id: "TR_1".into(),
-            output: Some(track_egress_request::Output::File(file)),
-            ..Default::default()
-        })),
-        ..Default::default()
-    }
-}
-
-impl RunnerHarness {
-    pub async fn new() -> Self {
-        Self::beside(MemoryBroker::new(), Clock::host()).await
-    }
-
-    /// With a Redis of this time, and a runner on a host with that clock.
-    async fn beside(broker: MemoryBroker, runners: Clock) -> Self {
-        let bus = broker.bus();
-        let key = TicketKey::random();
-        let tickets = Tickets::new(&bus, key.clone());
-        let id = EgressId::parse("EG_1").unwrap();
-        let heard = UpdateLog(Arc::default(), broker.clock().clone());
-        let mut harness = Self {
-            runners_bus: broker.bus_on(runners),
-            broker,
-            bus,
-            folder: tempfile::tempdir().unwrap(),
-            id,
-            key,
-            tickets,
-            heard,
-            server: None,
-            stores: Arc::new(stores::DefaultStoreFactory::default()),
-            destinations: None,
-            more: vec![],
-            streams: None,
-            has_file: true,
-            upload: json!({}),
-            last_report_timeout_ms: 15 * 60_000,
-        };
-        harness.livekit_is_there().await;
-        harness
-    }
-
-    async fn livekit_is_there(&mut self) {
-        let server = RpcServer::new(&self.bus, service::IO_INFO);
-        server.serve(service::UPDATE_EGRESS, "", Routing::Queue, Arc::new(self.heard.clone())).await.unwrap();
-        self.server = Some(server);
-    }
-
-    pub fn registry(&self) -> Registry {
-        Registry::new(&self.bus)
-    }
-
-    /// What a dispatcher does up to the launch.
-    async fn launch(&self, script: &str) -> (Names, Option<Ticket>) {
-        let start = self.request(script);
-        let ledger = EgressLedger::accept(&start, self.broker.clock().unix_ns());
-        let record = Record {
-            phase: Phase::Launching,
-            attempt: 1,
-            info: ledger.info().encode_to_vec(),
-            ledger: serde_json::to_string(&ledger).unwrap(),
-            ..Record::new(self.id.clone(), 1)
-        };
-        assert_eq!(self.registry().create(&record).await.unwrap(), Created::Yes);
-        let claim = self.tickets.put(&self.ticket(script), Duration::from_secs(60)).await.unwrap();
-        let names = Names { egress_id: self.id.clone(), attempt: 1, claim };
-        let ticket = ticket::take(&self.tickets, &names, RunnerTask::Record).await.unwrap();
-        (names, ticket)
-    }
-
-    fn request(&self, script: &str) -> StartEgressRequest {
-        let Some(urls) = &self.streams else { return start_request(script) };
-        let urls = urls.iter().map(|url| (*url).to_owned()).collect();
-        let file = livekit::EncodedFileOutput {
-            filepath: "a.ogg".into(),
-            file_type: livekit::EncodedFileType::Ogg.into(),
-            ..Default::default()
-        };
-        StartEgressRequest {
-            request: Some(EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {
-                room_name: script.into(),
-                audio_only: true,
-                file_outputs: vec![file; usize::from(self.has_file)],
-                stream_outputs: vec![livekit::StreamOutput { protocol: livekit::StreamProtocol::Rtmp.into(), urls }],
-                ..Default::default()
-            })),
-            ..start_request(script)
-        }
-    }
-
-    fn ticket(&self, script: &str) -> Ticket {
-        let start = self.request(script);
-        let mut plan = spillway_plan::plan(&start, &Defaults::default()).unwrap();
-        let mut destinations = vec![self.destinations.clone()];
-        if self.streams.is_none() {
-            let first = plan.file(0).unwrap().clone();
-            plan.outputs = vec![Output::File(FileOutput { stored: self.destinations.is_some(), ..first.clone() })];
-            for (path, to) in &self.more {
-                // Only where the request says the container, the name is known before the tracks are.
-                let container = path.ends_with(".mp4").then_some(Container::Mp4);
-                let file = FileOutput { container, path: (*path).to_owned(), stored: to.is_some(), ..first.clone() };
-                plan.outputs.push(Output::File(file));
-                destinations.push(to.clone());
-            }
-        }
-        let disk = || Destinations { primary: Destination::Disk, backup: None };
-        let destinations = destinations.iter().any(Option::is_some).then(|| {
-            let all: Vec<Destinations> = destinations.into_iter().map(|to| to.unwrap_or_else(disk)).collect();
-            serde_json::to_string(&all).unwrap()
-        });
-        Ticket {
-            egress_id: self.id.clone(),
-            attempt: 1,
-            request: Secret::new(start.encode_to_vec()),
-            plan_json: Secret::new(serde_json::to_string(&plan).unwrap()),
-            token: Secret::new(start.token.clone()),
-            ws_url: start.ws_url.clone(),
-            destinations: destinations.map(Secret::new),
-            runner: json!({
-                "local_root": self.folder.path(),
-                "media_program": scripted_media(),
-                "hang_after_ms": 800,
-                "drain_timeout_ms": 500,
-                "report_timeout_ms": 1500,
-                "last_report_timeout_ms": self.last_report_timeout_ms,
-                "upload": self.upload,
-            }),
-        }
-    }
-
-    pub async fn run(&self, script: &str) -> JoinHandle<ServeOutcome> {
-        let (names, ticket) = self.launch(script).await;
-        self.serve(names, ticket.unwrap(), RunnerTask::Record)
-    }
-
-    fn serve(&self, names: Names, ticket: Ticket, task: RunnerTask) -> JoinHandle<ServeOutcome> {
-        let (bus, tickets, stores) = (self.runners_bus.clone(), self.tickets.clone(), self.stores.clone());
-        tokio::spawn(async move { serve_ticket(&bus, &tickets, names, ticket, task, stores).await.unwrap() })
-    }
-
-    /// What a dispatcher does when the task is gone.
-    pub async fn salvage(&self, script: &str) -> JoinHandle<ServeOutcome> {
-        self.registry()
-            .update(&self.id, |record| {
-                record.attempt += 1;
-                record.phase = Phase::Launching;
-                record.lost = "runner was lost".into();
-                Decision::Write
-            })
-            .await
-            .unwrap();
-        let attempt = self.record().await.attempt;
-        let names = Names { egress_id: self.id.clone(), attempt, claim: ClaimToken::from_text("spare") };
-        self.serve(names, self.ticket(script), RunnerTask::Salvage)
-    }
-
-    pub fn last(&self) -> EgressInfo {
-        self.heard.0.lock().unwrap().last().unwrap().clone()
-    }
-
-    pub async fn call(&self, method: &'static str) -> Result<EgressInfo, RpcError> {
-        let client = RpcClient::new(&self.bus, service::EGRESS_HANDLER);
-        let request = StopEgressRequest { egress_id: self.id.to_string() }.encode_to_vec();
-        let answer = client.call(method, self.id.as_str(), request, &CallOptions::queue().timeout(TIMEOUT)).await?;
-        Ok(EgressInfo::decode(answer).unwrap())
-    }
-
-    pub async fn update_streams(&self, add: &[&str], remove: &[&str]) -> Result<EgressInfo, RpcError> {
-        let client = RpcClient::new(&self.bus, service::EGRESS_HANDLER);
-        let urls = |urls: &[&str]| urls.iter().map(|url| (*url).to_owned()).collect();
-        let request = livekit::UpdateStreamRequest {
-            egress_id: self.id.to_string(),
-            add_output_urls: urls(add),
-            remove_output_urls: urls(remove),
-        };
-        let (topic, options) = (self.id.as_str(), CallOptions::queue().timeout(TIMEOUT));
-        let answer = client.call(service::UPDATE_STREAM, topic, request.encode_to_vec(), &options).await?;
-        Ok(EgressInfo::decode(answer).unwrap())
-    }
-
-    pub fn statuses(&self) -> Vec<EgressStatus> {
-        self.heard.0.lock().unwrap().iter().map(EgressInfo::status).collect()
-    }
-
-    pub async fn record(&self) -> Record {
-        self.registry().get(&self.id).await.unwrap().unwrap()
-    }
-
-    /// Waits for a state that livekit-server has heard of.
-    pub async fn heard(&self, status: EgressStatus) {
-        let wait = async {
-            while !self.statuses().contains(&status) {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(TIMEOUT, wait).await.unwrap_or_else(|_| panic!("{status:?} not in {:?}", self.statuses()));
-    }
-
-    async fn finished_by_another_writer(&self) {
-        self.registry()
-            .update(&self.id, |record| {
-                record.phase = Phase::Over;
-                Decision::Write
-            })
-            .await
-            .unwrap();
-    }
-}
-
-pub async fn done(run: JoinHandle<ServeOutcome>) -> ServeOutcome {
-    timeout(TIMEOUT, run).await.expect("the runner ends").expect("it does not panic")
-}
-
-use EgressStatus::{EgressAborted, EgressActive, EgressComplete, EgressEnding, EgressFailed};
+use crate::harness::{RunnerHarness, TIMEOUT, done};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_egress_from_launch_to_acknowledged_end() {
@@ -324,7 +36,7 @@ async fn one_egress_from_launch_to_acknowledged_end() {
     let statuses = harness.statuses();
     assert!(statuses.is_sorted_by_key(|status| *status as i32), "{statuses:?}");
     assert_eq!(statuses.last(), Some(&EgressComplete));
-    let last = harness.heard.0.lock().unwrap().last().unwrap().clone();
+    let last = harness.last();
     assert_eq!(last.details, "End reason: StopEgress API");
     assert!(last.file_results[0].size > 0 && last.ended_at > 0);
     let record = harness.record().await;
@@ -420,7 +132,7 @@ async fn a_hanging_media_process_is_dead_and_its_file_kept() {
     let harness = RunnerHarness::new().await;
     let run = harness.run("record-mute").await;
     assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
-    let last = harness.heard.0.lock().unwrap().last().unwrap().clone();
+    let last = harness.last();
     assert_eq!((last.status(), last.error_code), (EgressFailed, 500));
     assert!(last.error.contains("said nothing"), "{}", last.error);
     assert!(last.file_results[0].size > 0);
@@ -505,7 +217,7 @@ async fn another_room_of_the_same_name_is_not_recorded() {
     let harness = RunnerHarness::new().await;
     let run = harness.run("record-other").await;
     assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
-    let last = harness.heard.0.lock().unwrap().last().unwrap().clone();
+    let last = harness.last();
     assert_eq!(last.status(), EgressAborted);
     assert!(last.details.contains("the room had ended"), "{}", last.details);
 }
@@ -621,111 +333,4 @@ async fn a_recording_that_goes_on_in_another_file_has_two_results_and_is_complet
     assert_eq!(last.file_results[1].started_at, last.file_results[0].ended_at);
     let manifest = std::fs::read_to_string(harness.folder.path().join("EG_1.json")).unwrap();
     assert!(manifest.contains("a.ogg") && manifest.contains("a-2.ogg"), "{manifest}");
-}
-
-/// A recording of so many files, stopped after some bytes are in each that `paths` names.
-async fn recorded_to(harness: &RunnerHarness, script: &str, paths: &[&str]) -> EgressInfo {
-    let run = harness.run(script).await;
-    harness.heard(EgressActive).await;
-    let large = |path: &&str| std::fs::metadata(harness.folder.path().join(path)).is_ok_and(|file| file.len() > 500);
-    let wait = async {
-        while !paths.iter().all(large) {
-            sleep(Duration::from_millis(5)).await;
-        }
-        // Beyond what the script waits for before it does anything.
-        sleep(Duration::from_millis(500)).await;
-    };
-    timeout(TIMEOUT, wait).await.unwrap();
-    harness.call(service::STOP_EGRESS).await.unwrap();
-    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
-    harness.last()
-}
-
-fn is_whole(harness: &RunnerHarness, file: &livekit::FileInfo) {
-    let path = harness.folder.path().join(&file.filename);
-    assert_eq!(file.location, path.display().to_string());
-    assert_eq!(file.size as u64, std::fs::metadata(path).unwrap().len());
-    assert!(file.size > 500 && file.duration > 300_000_000, "{file:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn two_files_are_two_results_in_the_order_of_the_request_with_a_manifest_beside_each() {
-    let mut harness = RunnerHarness::new().await;
-    harness.more = vec![("d/b.ogg", None)];
-    let last = recorded_to(&harness, "record-two", &["a.ogg", "d/b.ogg"]).await;
-    assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""));
-    let names: Vec<&str> = last.file_results.iter().map(|file| file.filename.as_str()).collect();
-    assert_eq!(names, ["a.ogg", "d/b.ogg"]);
-    last.file_results.iter().for_each(|file| is_whole(&harness, file));
-    let manifest =
-        |folder: &str| std::fs::read_to_string(harness.folder.path().join(folder).join("EG_1.json")).unwrap();
-    assert_eq!(manifest(""), manifest("d"));
-    let read: serde_json::Value = serde_json::from_str(&manifest("")).unwrap();
-    let listed: Vec<&str> = read["files"].as_array().unwrap().iter().filter_map(|f| f["filename"].as_str()).collect();
-    assert_eq!(listed, names);
-    assert_eq!(last.manifest_location, harness.folder.path().join("EG_1.json").display().to_string());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn two_files_go_on_in_two_others() {
-    let mut harness = RunnerHarness::new().await;
-    harness.more = vec![("b.ogg", None)];
-    let last = recorded_to(&harness, "record-two-again", &["a-2.ogg", "b-2.ogg"]).await;
-    assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""));
-    let mut names: Vec<&str> = last.file_results.iter().map(|file| file.filename.as_str()).collect();
-    assert_eq!(names[..2], ["a.ogg", "b.ogg"]);
-    names.sort_unstable();
-    assert_eq!(names, ["a-2.ogg", "a.ogg", "b-2.ogg", "b.ogg"]);
-    last.file_results.iter().for_each(|file| is_whole(&harness, file));
-}
-
-/// A path that is a pipe, and one below a file.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_cannot_be_made_costs_only_itself_and_is_told() {
-    for (broken, kept, message) in [(0, "x/b.ogg", "a place that is a pipe"), (1, "a.ogg", "cannot create the folder")]
-    {
-        let mut harness = RunnerHarness::new().await;
-        harness.more = vec![("x/b.ogg", None)];
-        let root = harness.folder.path();
-        if broken == 0 {
-            assert!(std::process::Command::new("mkfifo").arg(root.join("a.ogg")).status().unwrap().success());
-        } else {
-            std::fs::write(root.join("x"), "no folder").unwrap();
-        }
-        let last = recorded_to(&harness, "record-two", &[kept]).await;
-        assert_eq!((last.status(), last.error_code), (EgressFailed, 400));
-        assert!(last.error.contains(message), "{}", last.error);
-        assert!(last.details.contains(message) && last.details.contains("the other outputs go on"), "{}", last.details);
-        let result = &last.file_results[1 - broken];
-        assert_eq!(result.filename, kept);
-        is_whole(&harness, result);
-        assert_eq!(last.file_results.get(broken).map_or(0, |file| file.size), 0);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_egress_of_which_no_file_can_be_made_fails_at_once() {
-    let mut harness = RunnerHarness::new().await;
-    harness.more = vec![("x/b.ogg", None)];
-    let root = harness.folder.path();
-    assert!(std::process::Command::new("mkfifo").arg(root.join("a.ogg")).status().unwrap().success());
-    std::fs::write(root.join("x"), "no folder").unwrap();
-    let run = harness.run("record-two").await;
-    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
-    let last = harness.last();
-    assert_eq!((last.status(), last.error_code), (EgressFailed, 400));
-    assert!(!harness.statuses().contains(&EgressActive), "{:?}", harness.statuses());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_output_that_fails_alone_ends_alone_and_the_egress_fails_with_its_reason() {
-    let mut harness = RunnerHarness::new().await;
-    harness.more = vec![("b.ogg", None)];
-    let last = recorded_to(&harness, "record-two-lose1", &["a.ogg", "b.ogg"]).await;
-    assert_eq!((last.status(), last.error_code), (EgressFailed, 429));
-    assert_eq!(last.error, "b.ogg: no space left on the disk");
-    assert!(last.details.contains("b.ogg: no space left on the disk; the other outputs go on"), "{}", last.details);
-    last.file_results.iter().for_each(|file| is_whole(&harness, file));
-    assert!(last.file_results[0].size > last.file_results[1].size, "{:?}", last.file_results);
-    assert!(last.manifest_location.is_empty(), "it failed");
 }

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use spillway_bus::Heartbeats;
+use spillway_protocol::livekit::EgressStatus::{EgressAborted, EgressActive, EgressComplete, EgressFailed};
 use spillway_protocol::livekit::stream_info::Status;
-use spillway_protocol::livekit::{EgressInfo, EgressStatus, StreamInfo};
+use spillway_protocol::livekit::{EgressInfo, StreamInfo};
 use spillway_protocol::rpc::service;
 use spillway_protocol::{Code, RpcError};
 use spillway_runner::report::Delivered;
 use spillway_runner::serve::ServeOutcome;
 use tokio::time::{sleep, timeout};
 
-use crate::served::{RunnerHarness, done};
-use EgressStatus::{EgressAborted, EgressActive, EgressComplete, EgressFailed};
+use crate::harness::{RunnerHarness, done};
 
 const GOOD: &str = "rtmp://127.0.0.1:1/app/canary-good-key";
 const BAD: &str = "rtmp://127.0.0.1:1/app/canary-bad-key";
@@ -21,7 +21,7 @@ const ADDED: &str = "rtmps://127.0.0.1:1/app/canary-added-key?token=canary";
 async fn harness(urls: &[&'static str], has_file: bool) -> RunnerHarness {
     let mut harness = RunnerHarness::new().await;
     harness.streams = Some(urls.to_vec());
-    harness.has_file = has_file;
+    harness.no_files = !has_file;
     harness
 }
 
@@ -104,6 +104,25 @@ async fn a_stream_that_fails_beside_others_leaves_the_egress_well() {
     assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""));
     assert_eq!(last.details, "End reason: StopEgress API");
     assert!(last.file_results[0].size > 0);
+    check(&harness, &last);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_and_hls_need_no_file_and_hls_goes_on_alone() {
+    let mut harness = harness(&[BAD], false).await;
+    harness.segments = vec![None];
+    harness.upload = serde_json::json!({ "spool_dir": harness.folder.path().join("spool") });
+    let run = harness.run("record-fail0").await;
+    heard(&harness, |info| statuses(info) == [Status::Failed]).await;
+    sleep(Duration::from_millis(300)).await;
+    assert!(!run.is_finished(), "there are segments");
+    harness.call(service::STOP_EGRESS).await.unwrap();
+    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
+    let last = harness.last();
+    assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""));
+    assert!(last.segment_results[0].segment_count >= 3 && last.file_results.is_empty(), "{last:?}");
+    let playlist = std::fs::read_to_string(harness.folder.path().join("hls/index.m3u8")).unwrap();
+    assert!(playlist.ends_with("#EXT-X-ENDLIST\n"), "{playlist}");
     check(&harness, &last);
 }
 

@@ -2,9 +2,11 @@
 //!
 //! `picture` finds each person's tile by its colour in every frame and reads flash and bar code there; `sound` finds
 //! each person's beeps by their tone; `sync` compares the two with each other and with the seconds in which a person
-//! was published; `copied` compares tracks that must not have been changed byte by byte. ffmpeg and ffprobe decode.
+//! was published; `copied` compares tracks that must not have been changed byte by byte; `hls` looks at playlists and
+//! segments. ffmpeg and ffprobe decode.
 
 pub mod copied;
+pub mod hls;
 pub mod picture;
 pub mod sound;
 pub mod sync;

@@ -15,7 +15,8 @@ use spillway_ipc::{
     MediaCommand, MediaEndReason, MediaEvent, Quality, SpoolFile, StartCommand, TrackFacts, WriteProgress,
 };
 use spillway_media::encode::{AudioInputFormat, VideoInputFormat};
-use spillway_media::output::{Feed, Pipeline, PipelineEvent, PipelinePlan, one_file};
+use spillway_media::encoded::StreamNumber;
+use spillway_media::output::{Fanout, Feed, FileTakerOptions, Pipeline, PipelineEvent, PipelinePlan, add_file};
 use spillway_media::passthrough::Passthrough;
 use spillway_media::track::{Codec, Frame, TrackId};
 use spillway_media::units::MediaTime;
@@ -138,9 +139,16 @@ impl ReplayFile {
         };
         let (tx, events) = channel();
         let written = file.written();
-        let (pipeline, feeds, _) = one_file(&plan, (Container::Mp4, start.settings.fragment_ms), file, move |event| {
+        let fanout = Fanout::new(plan.formats(), move |event| {
             let _ = tx.send(event);
-        })?;
+        });
+        let options = FileTakerOptions {
+            streams: vec![StreamNumber(0), StreamNumber(1)],
+            container: Container::Mp4,
+            fragment_ms: start.settings.fragment_ms,
+        };
+        add_file(&fanout, file, &options)?;
+        let (pipeline, feeds) = Pipeline::start(&plan, fanout)?;
         let sound_bytes: usize = sound.frames.iter().map(|frame| frame.data.len()).sum();
         let sound_rate = sound_bytes as f64 / sound.length.as_secs_f64();
         let track = |clip, feed: Option<Feed>, id| -> Result<ReplayTrack> {

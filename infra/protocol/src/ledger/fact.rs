@@ -214,7 +214,7 @@ pub enum EgressEndReason {
     Killed,
     /// The room, participant or track is gone.
     SourceClosed,
-    /// Longest duration or largest file reached.
+    /// Longest duration, largest file or most bytes of segments reached.
     Limit,
     /// Every stream output has failed or was removed.
     StreamsStopped,

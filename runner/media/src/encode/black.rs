@@ -47,7 +47,7 @@ pub fn black((width, height): (u32, u32)) -> Result<Bytes, PipelineError> {
     let sample = out.try_pull_sample(ENCODE_TIMEOUT);
     // Going down cannot fail for these elements.
     let _ = pipeline.set_state(gst::State::Null);
-    let sample = sample.ok_or_else(|| PipelineError::Build { message: "no black picture came".into() })?;
+    let sample = sample.ok_or_else(|| build("no black picture came"))?;
     let map = sample.buffer().and_then(|buffer| buffer.map_readable().ok());
     map.map(|map| Bytes::copy_from_slice(&map)).ok_or_else(|| build("an empty black picture"))
 }

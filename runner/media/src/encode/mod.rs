@@ -12,7 +12,7 @@ pub use self::black::black;
 pub(crate) use self::chain::EncoderChain;
 use self::chain::{copied, filter, raw, whole};
 pub(crate) use self::muxer_input::muxer_input;
-use crate::element::{PipelineError, make};
+use crate::element::{PipelineError, build, make};
 use crate::encoded::EncodedFormat;
 use crate::key_grid::KeyGrid;
 use crate::track::Codec;
@@ -143,9 +143,7 @@ pub(crate) fn audio(input: &AudioInputFormat) -> Result<Option<EncoderChain>, Pi
         }
         AudioInputFormat::Copied { codec: codec @ (Codec::Pcmu | Codec::Pcma), .. } => Ok(Some(g711(*codec)?)),
         AudioInputFormat::Copied { codec: Codec::Opus, .. } => Ok(None),
-        AudioInputFormat::Copied { codec, .. } => {
-            Err(PipelineError::Build { message: format!("{codec:?} is not audio") })
-        }
+        AudioInputFormat::Copied { codec, .. } => Err(build(format!("{codec:?} is not audio"))),
     }
 }
 

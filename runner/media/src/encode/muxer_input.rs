@@ -32,9 +32,7 @@ fn video_caps(codec: Codec, size: (u32, u32)) -> Result<gst::Caps, PipelineError
         Codec::Vp8 => gst::Caps::builder("video/x-vp8"),
         Codec::Vp9 => gst::Caps::builder("video/x-vp9"),
         Codec::Av1 => gst::Caps::builder("video/x-av1").field("stream-format", "obu-stream").field("alignment", "tu"),
-        Codec::Opus | Codec::Pcmu | Codec::Pcma => {
-            return Err(PipelineError::Build { message: format!("{codec:?} is not video") });
-        }
+        Codec::Opus | Codec::Pcmu | Codec::Pcma => return Err(build(format!("{codec:?} is not video"))),
     };
     Ok(match codec {
         // Their parsers read the size themselves.

@@ -1,8 +1,10 @@
-//! Encoded streams become the bytes of a file. MP4 and IVF are written by our own muxers; WebM, Ogg and MP3 by
-//! GStreamer's, whose bytes `spool_sink` writes.
+//! Encoded streams become the bytes of a file. MP4, MPEG-TS and IVF are written by our own muxers; WebM, Ogg and MP3 by
+//! GStreamer's, whose bytes `spool_sink` writes. `annexb` and `aac` are what the own ones know of H264, H265 and AAC.
 
 mod ivf;
 mod mp4;
+mod ts;
+mod aac;
 mod annexb;
 mod spool_sink;
 
@@ -10,12 +12,14 @@ use gstreamer as gst;
 use spillway_plan::Container;
 
 pub use ivf::Ivf;
-pub use mp4::{Mp4, Mp4TrackKind};
+pub use mp4::{FragmentMuxer, Mp4, Mp4TrackKind};
 pub use spool_sink::SpoolSink;
+pub use ts::TsMuxer;
 
+pub(crate) use aac::{FRAME_SAMPLES as AAC_FRAME_SAMPLES, config as aac_config};
 pub(crate) use annexb::{avc_config, h264_samples};
 
-use crate::element::{PipelineError, make};
+use crate::element::{PipelineError, build, make};
 
 /// GStreamer's muxer of a container, in the form that survives a `kill -9`.
 pub(crate) fn muxer(container: Container) -> Result<gst::Element, PipelineError> {
@@ -25,9 +29,7 @@ pub(crate) fn muxer(container: Container) -> Result<gst::Element, PipelineError>
         Container::Ogg => make("oggmux", |m| m),
         Container::Mp3 => make("xingmux", |m| m),
         // Written without GStreamer, see [`Mp4`] and [`Ivf`].
-        Container::Mp4 | Container::Ivf => {
-            Err(PipelineError::Build { message: "this container has its own muxer".into() })
-        }
+        Container::Mp4 | Container::Ivf => Err(build("this container has its own muxer")),
     }
 }
 

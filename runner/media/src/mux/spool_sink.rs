@@ -1,5 +1,5 @@
-//! The end of every GStreamer pipeline: an element that writes muxed bytes at their positions into the spool. Runs in
-//! the muxer's thread; an error of the disk ends the pipeline and is kept for the recorder.
+//! What stands behind a muxer of GStreamer's: an element that writes muxed bytes at their positions into the spool. Runs
+//! in the muxer's thread; an error of the disk ends the muxer's pipeline and is kept for its output.
 
 use gst::glib;
 use gst::subclass::prelude::*;

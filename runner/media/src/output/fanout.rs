@@ -3,7 +3,8 @@
 //!
 //! An output that fails is taken out, dropped and reported; the others get every unit. What is taken out is dropped, and
 //! events are told, only after the lock is released: dropping an output may wait for a thread of its own that reports
-//! here. Order of locks: the fan-out's, then the spool's.
+//! here. `Drained` is told when every output has been told of, also where several threads tell at once. Order of locks:
+//! the fan-out's, then the spool's.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -29,6 +30,8 @@ struct FanoutState {
     takers: Vec<TakerSlot>,
     /// They answered [`TakerEnd::Later`].
     ending: Vec<TakerSlot>,
+    /// Taken out, and their events are not told yet.
+    untold: usize,
     /// A bit per stream.
     ended: u8,
     drained: bool,
@@ -81,6 +84,13 @@ impl FanoutState {
         let ended = self.ended;
         let complete: Vec<TakerSlot> = self.takers.extract_if(.., |slot| slot.wants & !ended == 0).collect();
         complete.into_iter().for_each(|slot| self.end(slot, after));
+    }
+
+    /// True once, when nothing more can come of any output.
+    fn newly_drained(&mut self, streams: usize) -> bool {
+        let all = (0..streams).fold(0, |all, number| all | bit(StreamNumber(number as u8)));
+        let over = self.ended & all == all && self.takers.is_empty() && self.ending.is_empty() && self.untold == 0;
+        over && !self.closed && !std::mem::replace(&mut self.drained, over)
     }
 
     fn remove(&mut self, id: TakerId) -> Option<TakerSlot> {
@@ -140,7 +150,7 @@ impl Fanout {
             if self.progress.advance(unit.kind, end_ns) {
                 after.events.insert(0, PipelineEvent::Flowing);
             }
-            self.check_drained(&mut state, &mut after);
+            state.untold += after.gone.len();
         }
         self.finish(after);
         Ok(())
@@ -156,7 +166,7 @@ impl Fanout {
             }
             state.ended |= bit(stream);
             state.end_complete(&mut after);
-            self.check_drained(&mut state, &mut after);
+            state.untold += after.gone.len();
         }
         self.finish(after);
     }
@@ -179,8 +189,8 @@ impl Fanout {
             } else {
                 state.takers.push(slot);
                 state.end_complete(&mut after);
-                self.check_drained(&mut state, &mut after);
             }
+            state.untold += after.gone.len();
         }
         self.finish(after);
     }
@@ -193,7 +203,7 @@ impl Fanout {
             if let Some(index) = state.takers.iter().position(|slot| slot.id == id) {
                 let slot = state.takers.remove(index);
                 state.end(slot, &mut after);
-                self.check_drained(&mut state, &mut after);
+                state.untold += after.gone.len();
             }
         }
         self.finish(after);
@@ -207,6 +217,7 @@ impl Fanout {
             state.closed = true;
             after.gone.append(&mut state.takers);
             after.gone.append(&mut state.ending);
+            state.untold += after.gone.len();
         }
         self.finish(after);
     }
@@ -227,28 +238,24 @@ impl Fanout {
                 None => after.ended(slot),
                 Some(error) => after.failed(slot, error),
             }
-            self.check_drained(&mut state, &mut after);
+            state.untold += after.gone.len();
         }
         self.finish(after);
     }
 
-    fn check_drained(&self, state: &mut FanoutState, after: &mut Aftermath) {
-        let all = (0..self.formats.len()).fold(0, |all, number| all | bit(StreamNumber(number as u8)));
-        let over = state.ended & all == all && state.takers.is_empty() && state.ending.is_empty();
-        if over && !state.drained {
-            state.drained = true;
-            after.events.push(PipelineEvent::Drained);
-        }
-    }
-
     /// Files are closed before anything is told of them.
     fn finish(&self, after: Aftermath) {
+        let told = after.gone.len();
         drop(after.gone);
-        for event in after.events {
-            if matches!(event, PipelineEvent::Drained) {
-                self.progress.finish();
-            }
-            (self.tell)(event);
+        after.events.into_iter().for_each(|event| (self.tell)(event));
+        let drained = {
+            let mut state = self.state();
+            state.untold -= told;
+            state.newly_drained(self.formats.len())
+        };
+        if drained {
+            self.progress.finish();
+            (self.tell)(PipelineEvent::Drained);
         }
     }
 

@@ -211,6 +211,36 @@ fn a_closed_fan_out_drops_what_it_has() {
     assert_eq!(events(&told), [""; 0]);
 }
 
+/// Two muxers end at once, and the first is still being dropped when the second has been told of.
+#[test]
+fn the_end_is_told_when_every_output_has_been_told_of() {
+    let (fanout, told) = fanout();
+    let (go, gone) = channel::<()>();
+    let (dropping, dropped) = channel::<()>();
+    let thread = std::thread::spawn(move || {
+        gone.recv().unwrap();
+        dropped.recv_timeout(Duration::from_secs(20)).unwrap();
+    });
+    let on_drop = OnDrop { dropped: Arc::default(), thread: Some((go, thread)) };
+    let later = |on_drop| Box::new(TestTaker { end: Some(TakerEnd::Later), on_drop, ..TestTaker::default() });
+    let ((slow, slow_reporter), (quick, quick_reporter)) = (fanout.reserve(), fanout.reserve());
+    for (id, taker) in [(slow, later(on_drop)), (quick, later(OnDrop::default()))] {
+        fanout.add(TakerStart { id, streams: vec![VIDEO], taker, progress: Arc::default() });
+    }
+    fanout.end_stream(VIDEO);
+    fanout.end_stream(AUDIO);
+    let slow = std::thread::spawn(move || slow_reporter.ended());
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while fanout.state().ending.len() > 1 && std::time::Instant::now() < until {
+        std::thread::yield_now();
+    }
+    quick_reporter.ended();
+    assert_eq!(events(&told), ["ended 1"]);
+    dropping.send(()).unwrap();
+    slow.join().unwrap();
+    assert_eq!(events(&told), ["ended 0", "Drained"]);
+}
+
 /// As a muxer's pipeline does: dropping it joins a thread that reports at this moment.
 #[test]
 fn an_output_is_dropped_while_its_own_thread_reports() {

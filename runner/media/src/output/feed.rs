@@ -43,7 +43,7 @@ pub struct FeedError(pub MediaKind);
 #[derive(Clone, Debug)]
 pub struct Feed {
     kind: MediaKind,
-    way: FeedTarget,
+    target: FeedTarget,
 }
 
 #[derive(Clone)]
@@ -67,11 +67,11 @@ impl fmt::Debug for FeedTarget {
 
 impl Feed {
     pub(super) fn new(kind: MediaKind, appsrc: gst_app::AppSrc) -> Self {
-        Self { kind, way: FeedTarget::Elements(appsrc) }
+        Self { kind, target: FeedTarget::Elements(appsrc) }
     }
 
     pub(super) fn direct(kind: MediaKind, fanout: Arc<Fanout>, stream: StreamNumber) -> Self {
-        Self { kind, way: FeedTarget::Outputs { fanout, stream } }
+        Self { kind, target: FeedTarget::Outputs { fanout, stream } }
     }
 
     /// Raw pictures or sound. `buffer` has its PTS: nanoseconds since the beginning of the recording, already decided by
@@ -81,7 +81,7 @@ impl Feed {
     ///
     /// When nothing more is taken: the pipeline ended, broke, or was dropped; and on an input for encoded frames.
     pub fn push(&self, buffer: gst::Buffer) -> Result<(), FeedError> {
-        match &self.way {
+        match &self.target {
             FeedTarget::Elements(appsrc) => appsrc.push_buffer(buffer).map(drop).map_err(|_| FeedError(self.kind)),
             FeedTarget::Outputs { .. } => Err(FeedError(self.kind)),
         }
@@ -94,7 +94,7 @@ impl Feed {
     ///
     /// When nothing more is taken: the pipeline ended, broke, or was dropped.
     pub fn push_frame(&self, data: Bytes, at_ns: u64, key: bool) -> Result<(), FeedError> {
-        let pushed = match &self.way {
+        let pushed = match &self.target {
             FeedTarget::Elements(appsrc) => appsrc.push_buffer(frame_buffer(data, at_ns, key)).map(drop),
             FeedTarget::Outputs { fanout, stream } => {
                 let duration_ns = match self.kind {
@@ -109,7 +109,7 @@ impl Feed {
 
     /// Nothing comes any more.
     pub fn end(&self) {
-        match &self.way {
+        match &self.target {
             // Refused only by an input that is closed already.
             FeedTarget::Elements(appsrc) => drop(appsrc.end_of_stream()),
             FeedTarget::Outputs { fanout, stream } => fanout.end_stream(*stream),
@@ -118,7 +118,7 @@ impl Feed {
 
     /// Bytes given and not yet taken by an encoder.
     pub fn waiting_bytes(&self) -> u64 {
-        match &self.way {
+        match &self.target {
             FeedTarget::Elements(appsrc) => appsrc.current_level_bytes(),
             FeedTarget::Outputs { .. } => 0,
         }

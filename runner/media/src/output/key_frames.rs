@@ -1,7 +1,7 @@
 //! Key frames of our encoder on the lines of the outputs' grid, and on request. The threads of encoders and streams ask;
 //! nothing waits for an answer.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ const ASK_INTERVAL: Duration = Duration::from_secs(1);
 /// For takers and the tasks of streams; cheap, from any thread.
 #[derive(Clone, Default)]
 pub struct KeyFrameRequests {
-    /// `None`: pictures are copied, or there are none.
+    /// `None`: there is no encoder of pictures behind it.
     encoder: Option<Arc<KeyFrameEncoder>>,
 }
 
@@ -30,18 +30,31 @@ struct KeyFrameEncoder {
     grid: Option<KeyGrid>,
     /// Number of the first line that is not asked for.
     next_line: AtomicU64,
+    /// The first picture has come out. What an encoder of GStreamer 1.22 is asked for before is spent on that picture, at
+    /// a running time of 1000 h (x264enc moves its time stamps), and all that is asked for later counts as too early.
+    began: AtomicBool,
 }
 
 impl KeyFrameRequests {
     /// Of this encoder. Line 0 is there anyway.
     pub(super) fn of(encoder: &gst::Element, grid: Option<KeyGrid>) -> Self {
-        let (element, asked_at) = (encoder.downgrade(), Mutex::default());
-        Self { encoder: Some(Arc::new(KeyFrameEncoder { element, asked_at, grid, next_line: AtomicU64::new(1) })) }
+        let encoder = KeyFrameEncoder {
+            element: encoder.downgrade(),
+            asked_at: Mutex::default(),
+            grid,
+            next_line: AtomicU64::new(1),
+            began: AtomicBool::new(false),
+        };
+        Self { encoder: Some(Arc::new(encoder)) }
     }
 
     /// The next picture is a key frame, unless one was asked for within a second. Does nothing without our encoder.
     pub fn now(&self) {
         let Some(encoder) = &self.encoder else { return };
+        // The first picture is a key frame anyway.
+        if !encoder.began.load(Ordering::Relaxed) {
+            return;
+        }
         {
             let mut asked_at = encoder.asked_at.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
@@ -56,6 +69,7 @@ impl KeyFrameRequests {
     /// The encoder has come to `at_ns`: the lines ahead are asked for. Called by one thread at a time.
     pub(super) fn reached(&self, at_ns: u64) {
         let Some(encoder) = &self.encoder else { return };
+        encoder.began.store(true, Ordering::Relaxed);
         let Some(grid) = encoder.grid else { return };
         let ahead_ns = at_ns.saturating_add(ASK_AHEAD_NS.max(grid.step_ns()));
         loop {

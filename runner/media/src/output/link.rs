@@ -64,11 +64,12 @@ pub(super) fn encoders(
         if let Some(encoder) = encoder.as_ref().and_then(|(_, chain)| chain.first()) {
             key_frames = KeyFrameRequests::of(encoder, plan.key_grid);
         }
-        let keys = Some(key_frames.clone());
+        let keys = key_frames.clone();
         feeds.video = Some(feed(pipeline, (fanout, stream), encoder, &video.encoded(), keys)?);
     }
     for (audio, stream) in plan.audio.iter().zip(numbers) {
-        feeds.audio.push(feed(pipeline, (fanout, stream), encode::audio(audio)?, &audio.encoded(), None)?);
+        let (encoder, keys) = (encode::audio(audio)?, KeyFrameRequests::default());
+        feeds.audio.push(feed(pipeline, (fanout, stream), encoder, &audio.encoded(), keys)?);
     }
     Ok((feeds, key_frames))
 }
@@ -78,23 +79,23 @@ fn feed(
     (fanout, stream): (&Arc<Fanout>, StreamNumber),
     encoder: Option<EncoderChain>,
     format: &EncodedFormat,
-    key_frames: Option<KeyFrameRequests>,
+    key_frames: KeyFrameRequests,
 ) -> Result<Feed, PipelineError> {
     let Some((appsrc, chain)) = encoder else {
         return Ok(Feed::direct(format.kind(), fanout.clone(), stream));
     };
     let sink = unit_sink(fanout, stream, format, key_frames);
     pipeline.add(&sink).map_err(build)?;
-    connect(pipeline, &appsrc, chain, &sink)?;
+    let out = connect(pipeline, &appsrc, chain)?;
+    out.link(&static_pad(&sink, "sink")?).map_err(build)?;
     Ok(Feed::new(format.kind(), appsrc))
 }
 
-/// Links `appsrc`, the chain and what follows; gives the pad before that.
+/// Links `appsrc` and the chain; gives the pad at the end.
 pub(super) fn connect(
     pipeline: &gst::Pipeline,
     appsrc: &gst_app::AppSrc,
     chain: Vec<gst::Element>,
-    next: &gst::Element,
 ) -> Result<gst::Pad, PipelineError> {
     pipeline.add(appsrc).map_err(build)?;
     let mut last: gst::Element = appsrc.clone().upcast();
@@ -103,8 +104,11 @@ pub(super) fn connect(
         last.link(&element).map_err(build)?;
         last = element;
     }
-    last.link(next).map_err(build)?;
-    last.static_pad("src").ok_or_else(|| PipelineError::Build { message: "a chain without an end".into() })
+    static_pad(&last, "src")
+}
+
+pub(super) fn static_pad(element: &gst::Element, name: &str) -> Result<gst::Pad, PipelineError> {
+    element.static_pad(name).ok_or_else(|| build(format!("{} has no {name} pad", element.name())))
 }
 
 /// The end of an encoder's chain. It refuses with `Flushing` once the fan-out is closed, so that the encoder's thread
@@ -113,7 +117,7 @@ fn unit_sink(
     fanout: &Arc<Fanout>,
     stream: StreamNumber,
     format: &EncodedFormat,
-    key_frames: Option<KeyFrameRequests>,
+    key_frames: KeyFrameRequests,
 ) -> gst::Element {
     let (units, ends) = (Arc::downgrade(fanout), Arc::downgrade(fanout));
     let (kind, opus) = (format.kind(), matches!(format, EncodedFormat::Opus { .. }));
@@ -133,9 +137,7 @@ fn unit_sink(
             let duration_ns = duration_ns(&buffer, opus);
             let data = buffer.into_mapped_buffer_readable().map_err(|_| gst::FlowError::Error)?;
             let (at_ns, data) = (at.nseconds(), Bytes::from_owner(data));
-            if let Some(key_frames) = &key_frames {
-                key_frames.reached(at_ns);
-            }
+            key_frames.reached(at_ns);
             fanout.push(EncodedUnit { stream, kind, key, at_ns, duration_ns, data }).map(|()| gst::FlowSuccess::Ok)
         })
         .eos(move |_| {

@@ -1,8 +1,8 @@
 //! Where a recording goes. `pipeline` is its encoders, which `link` puts together; `feed` is the way into one, `raw` that
 //! of a mixer into several. `fanout` gives every encoded unit to the outputs (`taker`), of which `takers` has those that
-//! make files. `streams` are streams to servers: each is a task (`rtmp`) that gets its frames through a `ring`, which a
-//! `ring_taker` fills; `stream` is what it needs and what it says, `stream_tls` how its server is authenticated.
-//! `progress` says how far all have come, `key_frames` asks our encoder for key frames.
+//! make files and `segments` the one that cuts an HLS stream. `streams` are streams to servers: each is a task (`rtmp`) that
+//! gets its frames through a `ring`, which a `ring_taker` fills; `stream` is what it needs and what it says, `stream_tls` how
+//! its server is authenticated. `progress` says how far all have come, `key_frames` asks our encoder for key frames.
 
 mod streams;
 mod rtmp;
@@ -11,6 +11,7 @@ mod stream_tls;
 mod ring_taker;
 mod ring;
 mod takers;
+pub mod segments;
 mod pipeline;
 mod link;
 mod raw;
@@ -32,5 +33,5 @@ pub use self::ring_taker::RingTaker;
 pub use self::stream::{KeyFrameFn, StreamEnd, StreamEvent, StreamEventFn};
 pub use self::streams::Streams;
 pub use self::taker::{OutputTaker, TakerEnd, TakerError, TakerId, TakerProgress, TakerStart};
-pub use self::takers::{FileTakerOptions, add_file, one_file};
+pub use self::takers::{FileTakerOptions, add_file};
 pub use crate::element::PipelineError;

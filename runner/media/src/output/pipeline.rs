@@ -36,8 +36,6 @@ impl Pipeline {
         pipeline.key_frames = key_frames;
         pipeline.watch_bus()?;
         pipeline.gst.set_state(gst::State::Playing).map_err(build)?;
-        // An encoder forgets what it is asked for before it plays.
-        pipeline.key_frames.reached(0);
         Ok((pipeline, feeds))
     }
 
@@ -63,7 +61,7 @@ impl Pipeline {
 
     /// The one place where the encoders' bus messages are read.
     fn watch_bus(&self) -> Result<(), PipelineError> {
-        let bus = self.gst.bus().ok_or_else(|| PipelineError::Build { message: "no bus".into() })?;
+        let bus = self.gst.bus().ok_or_else(|| build("no bus"))?;
         let (weak, fanout) = (self.gst.downgrade(), Arc::downgrade(&self.fanout));
         let broken = AtomicBool::new(false);
         bus.set_sync_handler(move |_, message| {

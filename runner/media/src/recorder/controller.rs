@@ -1,9 +1,10 @@
 //! The controller of one recording: decides what is made ([`RecordingMode`](super::mode::RecordingMode)), leads its source
-//! ([`SourceRecorder`]), its files ([`RecordedFile`]) and its streams ([`RecordedStreams`]), tells the runner what happens. Runs on the main thread and reads
-//! one channel; never touches media.
+//! ([`SourceRecorder`]), its files ([`RecordedFile`]), HLS outputs ([`RecordedSegments`]) and streams ([`RecordedStreams`]),
+//! tells the runner what happens. Runs on the main thread and reads one channel; never touches media.
 
 mod begin;
 mod files;
+mod segments;
 mod streams;
 
 use std::collections::{BTreeSet, HashMap};
@@ -20,6 +21,7 @@ use tracing::{debug, error, info, warn};
 use super::input::RecorderInput;
 use super::mode::TrackSurvey;
 use super::recorded_file::{FileError, FilePlace, OpeningFiles, RecordedFile, due};
+use super::recorded_segments::RecordedSegments;
 use super::recorded_streams::RecordedStreams;
 use super::source_recorder::{SourceRecorder, TakeOutcome};
 use crate::compositor::{CompositorEvent, LayerRequest};
@@ -60,10 +62,12 @@ pub(super) struct RecorderController {
     recorder: Option<SourceRecorder>,
     /// Recorders so far.
     recorder_count: u32,
-    /// Those that are written.
+    /// Files that are written.
     files: Vec<RecordedFile>,
-    /// Files of the recorder that are whole and closed.
-    whole_files: u32,
+    /// HLS outputs that are written.
+    segments: Vec<RecordedSegments>,
+    /// Outputs of the recorder that are whole and closed.
+    whole_outputs: u32,
     /// Number of the next file after a change of codec.
     next_number: u32,
     /// Of the plan: they failed or were closed, and get no other file.
@@ -114,7 +118,8 @@ impl RecorderController {
             recorder: None,
             recorder_count: 0,
             files: vec![],
-            whole_files: 0,
+            segments: vec![],
+            whole_outputs: 0,
             ended_outputs: BTreeSet::new(),
             started: false,
             leaving: None,
@@ -141,7 +146,8 @@ impl RecorderController {
         }
         if let Flow::Break(why) = flow {
             self.close_files();
-            self.close_streams(inbox);
+            self.close_streams();
+            self.pass_on_reports(inbox);
             info!(?why, "recording ended");
             self.send(MediaEvent::Ended { why });
         }
@@ -178,6 +184,10 @@ impl RecorderController {
             }
             RecorderInput::Stream(id, event) => {
                 self.on_stream(id, event);
+                CONTINUE
+            }
+            RecorderInput::Media(event) => {
+                self.send(event);
                 CONTINUE
             }
         }
@@ -269,10 +279,10 @@ impl RecorderController {
         match event {
             PipelineEvent::Flowing => self.flowing(),
             PipelineEvent::TakerEnded(taker) => {
-                self.file_ended(taker);
+                self.taker_ended(taker);
                 CONTINUE
             }
-            PipelineEvent::TakerFailed(taker, error) => self.file_failed(taker, error),
+            PipelineEvent::TakerFailed(taker, error) => self.taker_failed(taker, error),
             PipelineEvent::Drained => match self.draining.take() {
                 Some(draining) => Flow::Break(draining.why),
                 // Both inputs ended by themselves: only a compositor that broke does that.

@@ -37,9 +37,9 @@ pub(super) fn inputs(mode: &RecordingMode, plan: &EgressPlan) -> PipelinePlan {
     }
 }
 
-/// The streams of `inputs` that go into the file of this output.
+/// The streams of these formats, by their numbers, that go into the file of this output.
 pub(super) fn file_streams(
-    inputs: &PipelinePlan,
+    formats: &[EncodedFormat],
     plan: &EgressPlan,
     output: u32,
     container: Container,
@@ -52,8 +52,7 @@ pub(super) fn file_streams(
         EncodedFormat::Opus { .. } => codec.is_none_or(|codec| codec == AudioCodec::Opus),
         EncodedFormat::Mp3 { .. } => codec.is_none_or(|codec| codec == AudioCodec::Mp3),
     };
-    let formats = inputs.formats();
-    (0..).map(StreamNumber).zip(&formats).filter(|(_, format)| wanted(format)).map(|(stream, _)| stream).collect()
+    (0..).map(StreamNumber).zip(formats).filter(|(_, format)| wanted(format)).map(|(stream, _)| stream).collect()
 }
 
 /// There is an output of streams that take what is encoded.

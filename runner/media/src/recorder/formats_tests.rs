@@ -40,7 +40,7 @@ fn plan(main: AudioEncoding, also: Vec<AudioEncoding>, picture: bool, outputs: V
 
 fn streams(plan: &EgressPlan, output: u32, container: Container) -> Vec<u8> {
     let inputs = inputs(&RecordingMode::Composed, plan);
-    file_streams(&inputs, plan, output, container).into_iter().map(|stream| stream.0).collect()
+    file_streams(&inputs.formats(), plan, output, container).into_iter().map(|stream| stream.0).collect()
 }
 
 #[test]

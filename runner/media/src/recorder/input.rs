@@ -1,6 +1,6 @@
 //! Everything that reaches the controller, on one channel: commands, the room, pipelines, a compositor, streams.
 
-use spillway_ipc::MediaCommand;
+use spillway_ipc::{MediaCommand, MediaEvent};
 
 use crate::compositor::CompositorEvent;
 use crate::output::{PipelineEvent, StreamEvent};
@@ -15,4 +15,6 @@ pub(crate) enum RecorderInput {
     Pipeline(u32, PipelineEvent),
     Compositor(u32, CompositorEvent),
     Stream(u32, StreamEvent),
+    /// Of an output, for the runner.
+    Media(MediaEvent),
 }

@@ -10,6 +10,7 @@
 
 mod controller;
 mod source_recorder;
+mod recorded_segments;
 mod recorded_file;
 mod recorded_streams;
 mod formats;

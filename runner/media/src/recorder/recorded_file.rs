@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use spillway_ipc::{FileId, MediaEvent, Quality, SpoolError, SpoolFile};
+use spillway_ipc::{FileId, MediaEvent, Quality, SpoolError, SpoolFile, TrackFacts};
 use spillway_plan::Container;
 use spillway_process::chain;
 
@@ -52,6 +52,8 @@ impl FileError {
 pub struct OpeningFiles {
     /// How they are made.
     pub mode: RecordingMode,
+    /// For names.
+    pub facts: TrackFacts,
     /// By their numbers.
     pub asked: BTreeMap<u32, AskedFile>,
 }
@@ -136,11 +138,11 @@ impl RecordedFile {
     }
 }
 
-/// A file takes no more, and the others go on.
-pub fn output_failed((file, output): (u32, u32), error: &FileError) -> MediaEvent {
+/// An output takes no more, and the others go on; `file` is its file, if it has one.
+pub fn output_failed((file, output): (Option<u32>, u32), error: &FileError) -> MediaEvent {
     MediaEvent::OutputFailed {
         output,
-        file: Some(file),
+        file,
         full: error.is_full(),
         code: error.code().to_owned(),
         message: chain(error).to_string(),

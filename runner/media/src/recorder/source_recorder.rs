@@ -3,7 +3,6 @@
 //! In: timeline events, on the controller's thread. Out: a pipeline and a compositor that run in
 //! their own threads and report to the controller.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -47,7 +46,6 @@ pub struct SourceRecorder {
     progress: Arc<PipelineProgress>,
     meter: QualityMeter,
     events: Sender<RecorderInput>,
-    spill_dir: Option<PathBuf>,
 }
 
 struct CopiedTrack {
@@ -86,7 +84,6 @@ impl SourceRecorder {
             pipeline: Some(pipeline),
             meter: QualityMeter::default(),
             events: events.clone(),
-            spill_dir: settings.spill_dir.clone(),
         };
         match mode {
             RecordingMode::Track { track, first } => {
@@ -132,7 +129,7 @@ impl SourceRecorder {
             start,
             degradation: DegradationBounds::FILE,
             backlog_bytes: settings.backlog_bytes,
-            spill_dir: self.spill_dir.clone(),
+            spill_dir: settings.spill_dir.clone(),
         };
         let (number, events) = (self.number, self.events.clone());
         self.compositor = Some(Compositor::start(options, video, audio, move |event| {

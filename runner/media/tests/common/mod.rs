@@ -16,7 +16,10 @@ use gstreamer_app as gst_app;
 use spillway_ipc::restart::RestartPoints;
 use spillway_ipc::{SpoolFile, SpoolReader, WriteProgress};
 use spillway_media::encode::{AudioInputFormat, VideoInputFormat};
-use spillway_media::output::{Feed, Pipeline, PipelineEvent, PipelinePlan, PipelineProgress, TakerProgress, one_file};
+use spillway_media::encoded::StreamNumber;
+use spillway_media::output::{
+    Fanout, Feed, FileTakerOptions, Pipeline, PipelineEvent, PipelinePlan, PipelineProgress, TakerProgress, add_file,
+};
 use spillway_media::track::{Codec, Frame, TrackId};
 use spillway_media::units::MediaTime;
 use spillway_plan::Container;
@@ -60,10 +63,13 @@ pub fn start(plan: &FilePlan, path: &Path) -> (OneFile, FileFeeds, Receiver<Pipe
     let file = SpoolFile::create(path, plan.container).unwrap();
     let inputs =
         PipelinePlan { video: plan.video.clone(), audio: plan.audio.iter().cloned().collect(), key_grid: None };
-    let (pipeline, feeds, file) = one_file(&inputs, (plan.container, plan.fragment_ms), file, move |event| {
+    let fanout = Fanout::new(inputs.formats(), move |event| {
         let _ = tell.lock().unwrap().send(event);
-    })
-    .unwrap();
+    });
+    let streams = (0u8..).map(StreamNumber).take(fanout.formats().len()).collect();
+    let options = FileTakerOptions { streams, container: plan.container, fragment_ms: plan.fragment_ms };
+    let (_, file) = add_file(&fanout, file, &options).unwrap();
+    let (pipeline, feeds) = Pipeline::start(&inputs, fanout).unwrap();
     let feeds = FileFeeds { video: feeds.video, audio: feeds.audio.into_iter().next() };
     (OneFile { pipeline, file }, feeds, told)
 }
@@ -156,6 +162,34 @@ pub fn times(path: &Path) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
+/// Two seconds of stereo in blocks of 20 ms: silence, and a click of a millisecond from this sample at 48 kHz on.
+pub fn click_blocks(click: u64) -> impl Iterator<Item = gst::Buffer> {
+    (0..100u64).map(move |n| {
+        let samples = (n * 960..(n + 1) * 960).flat_map(|at| {
+            let loud = if (click..click + 48).contains(&at) { 0.9f32 } else { 0.0 };
+            [loud, loud]
+        });
+        let data: Vec<u8> = samples.flat_map(f32::to_le_bytes).collect();
+        let mut buffer = gst::Buffer::from_mut_slice(data);
+        let writable = buffer.get_mut().unwrap();
+        writable.set_pts(gst::ClockTime::from_mseconds(n * 20));
+        writable.set_duration(gst::ClockTime::from_mseconds(20));
+        buffer
+    })
+}
+
+/// Where the first loud sample of a file stands, at 48 kHz.
+pub fn click_at(path: &Path) -> i64 {
+    let out = Command::new("ffmpeg")
+        .args(["-v", "error", "-i"])
+        .arg(path)
+        .args(["-ac", "1", "-ar", "48000", "-f", "s16le", "-"])
+        .output()
+        .unwrap();
+    let loud = out.stdout.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]]).unsigned_abs());
+    loud.enumerate().find(|(_, loud)| *loud > 12_000).unwrap().0 as i64
+}
+
 /// Everything in one chain of GStreamer's: `chain` begins with the caps of its `appsrc`.
 pub fn one_chain(chain: &str, buffers: impl Iterator<Item = gst::Buffer>, path: &Path) {
     gst::init().unwrap();
@@ -166,7 +200,9 @@ pub fn one_chain(chain: &str, buffers: impl Iterator<Item = gst::Buffer>, path: 
     let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
     let input: gst_app::AppSrc = pipeline.by_name("in").unwrap().downcast().unwrap();
-    buffers.for_each(|buffer| drop(input.push_buffer(buffer).unwrap()));
+    for buffer in buffers {
+        input.push_buffer(buffer).unwrap();
+    }
     input.end_of_stream().unwrap();
     let types = [gst::MessageType::Eos, gst::MessageType::Error];
     let message = pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(20), &types).unwrap();

@@ -8,9 +8,10 @@ use spillway_storage::{StorageError, StorageErrorKind};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use super::state::{StoreOutage, UploadFlow, UploadTaskState, Uploader};
+use super::state::{UploadFlow, UploadTaskState, Uploader};
 use crate::events::SessionEvent;
 use crate::upload::checkpoint::{FLUSH_TIMEOUT, media_at};
+use crate::upload::outage::StoreOutage;
 use crate::upload::outcome::{StoredObject, UploadFailure};
 
 /// To learn whether a later attempt of this egress has taken the upload over: one write to Redis and its repetition.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use spillway_storage::{StorageError, StorageErrorKind};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::state::{UploadFlow, UploadTarget, UploadTaskState, Uploader};
@@ -15,8 +15,6 @@ use crate::upload::outcome::{StoredObject, UploadFailure};
 
 /// For the last requests after giving up.
 const LAST_OPERATIONS_TIMEOUT: Duration = Duration::from_secs(10);
-/// A refusal counts when it came so often in a row: new keys and policies take a moment to reach every server.
-const REFUSALS: u32 = 2;
 
 impl Uploader {
     /// A request failed: the store is tried again later, changed or given up.
@@ -24,22 +22,16 @@ impl Uploader {
         if error.kind == StorageErrorKind::Gone {
             return self.taken_away(state, error).await;
         }
-        let now = Instant::now();
         let outage = &mut state.outage;
-        outage.refusals = if error.is_transient() { 0 } else { outage.refusals + 1 };
         if outage.since.is_none() {
             warn!(%error, cause = %spillway_process::chain(&error), "store fails, the recording waits in the spool");
         }
-        outage.since.get_or_insert(now);
-        let changed = outage.message != error.to_string();
-        if changed {
+        if outage.message != error.to_string() {
             debug!(%error, "store fails");
         }
-        outage.message = error.to_string();
-        outage.wait();
-        let refused = outage.refusals >= REFUSALS;
+        outage.note(&error);
         // While the recording goes on, there is time to correct the keys; a backup takes over at once.
-        if refused && (self.can_change(state) || state.closed_at.is_some()) {
+        if outage.is_refused() && (self.can_change(state) || state.closed_at.is_some()) {
             return self.next_store(state, error.kind).await;
         }
         self.check_deadlines(state).await
@@ -47,15 +39,7 @@ impl Uploader {
 
     /// Changes the store, or gives up, when it has failed for too long.
     pub(super) async fn check_deadlines(&mut self, state: &mut UploadTaskState) -> UploadFlow {
-        let Some(since) = state.outage.since else { return UploadFlow::Continue };
-        let limit = if self.can_change(state) {
-            since + Duration::from_millis(self.settings.backup_after_ms)
-        } else if let Some(closed_at) = state.closed_at {
-            since.max(closed_at) + Duration::from_millis(self.settings.max_outage_ms)
-        } else {
-            return UploadFlow::Continue;
-        };
-        if Instant::now() < limit {
+        if !state.outage.is_over(self.can_change(state), state.closed_at, &self.settings) {
             return UploadFlow::Continue;
         }
         self.next_store(state, StorageErrorKind::Busy).await

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use spillway_ipc::restart::RestartPoints;
 use spillway_ipc::{Origin, SpoolReader};
-use spillway_process::retry::RetrySchedule;
 use spillway_storage::{Meta, PartTag, Storage, StorageError, Stored, Upload};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -18,6 +17,7 @@ use crate::events::SessionEvent;
 use crate::upload::checkpoint::CheckpointWriter;
 use crate::upload::machine::UploadMachine;
 use crate::upload::names::ObjectNames;
+use crate::upload::outage::StoreOutage;
 use crate::upload::outcome::{StoredObject, UploadFailure, UploadProgress};
 use crate::upload::parts::PartRequest;
 use crate::upload::plan::PartLayout;
@@ -145,28 +145,6 @@ pub(super) enum UploadFlow {
     Continue,
     /// The result was answered.
     Done,
-}
-
-/// A store that fails: since when, why, and until when nothing is sent.
-pub(super) struct StoreOutage {
-    waits: RetrySchedule,
-    /// No request before then.
-    pub(super) until: Option<Instant>,
-    pub(super) since: Option<Instant>,
-    /// Errors in a row that are not transient.
-    pub(super) refusals: u32,
-    pub(super) message: String,
-}
-
-impl StoreOutage {
-    pub(super) fn new(settings: &UploadSettings) -> Self {
-        Self { waits: settings.waits(), until: None, since: None, refusals: 0, message: String::new() }
-    }
-
-    /// No request for a while, each time for longer.
-    pub(super) fn wait(&mut self) {
-        self.until = Some(Instant::now() + self.waits.wait());
-    }
 }
 
 impl UploadTaskState {

@@ -12,9 +12,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::state::{OperationResult, SpoolProgress, StoreOutage, UploadFlow, UploadTaskState, Uploader};
+use super::state::{OperationResult, SpoolProgress, UploadFlow, UploadTaskState, Uploader};
 use crate::events::SessionEvent;
 use crate::upload::checkpoint::FLUSH_TIMEOUT;
+use crate::upload::outage::StoreOutage;
 use crate::upload::outcome::{StoredObject, UploadFailure};
 use crate::upload::parts::PartRequest;
 

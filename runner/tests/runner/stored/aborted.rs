@@ -1,11 +1,12 @@
 //! Uploads that another party aborts while they run (a life-cycle rule): the recording goes on in another object.
+use spillway_ipc::SpoolReader;
 use spillway_protocol::livekit::EgressStatus::{EgressActive, EgressComplete};
 use spillway_protocol::rpc::service;
 use spillway_runner::report::Delivered;
 use spillway_runner::serve::ServeOutcome;
 
-use super::{Buckets, harness, s3, until};
-use crate::served::{RunnerHarness, done};
+use super::{Buckets, harness, s3};
+use crate::harness::{RunnerHarness, done, until};
 
 /// The object is one that was begun in the middle: whole fragments, each with the place of its own data. `cut`: its writer
 /// was killed, so the last one may lack its end.
@@ -68,12 +69,18 @@ async fn an_upload_that_others_aborted_goes_on_in_another_object_and_the_result_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_dies_after_its_upload_was_taken_is_salvaged_like_any_other() {
-    for same_disk in [true, false] {
+    for (same_disk, given_back) in [(true, false), (true, true), (false, false)] {
         let (harness, buckets) = harness(s3(), false).await;
         let run = harness.run(BOXES).await;
         swept(&harness, &buckets).await;
         run.abort();
         let _ = run.await;
+        if given_back {
+            // It died between that and its next checkpoint.
+            let spool = SpoolReader::open(&harness.spooled()[0]).unwrap();
+            let first = (0..).map(|block| block * 4096).find(|at| spool.is_whole(*at..*at + 1).unwrap()).unwrap();
+            spool.punch(first..first + 300_000).unwrap();
+        }
         if !same_disk {
             std::fs::remove_dir_all(harness.folder.path().join("spool")).unwrap();
         }

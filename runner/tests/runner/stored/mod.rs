@@ -1,8 +1,9 @@
 //! Recordings that end in a store, which is a bucket in memory: what all of these tests need. `recorded` is the ordinary way,
-//! `several` has more than one file, `outages` stores that fail, `aborted` an upload that another party aborts, `salvaged` a
-//! runner that dies.
+//! `several` has more than one file, `hls` segments and playlists, `outages` stores that fail, `aborted` an upload that another
+//! party aborts, `salvaged` a runner that dies.
 
 mod aborted;
+mod hls;
 mod outages;
 mod recorded;
 mod several;
@@ -11,19 +12,16 @@ mod salvaged;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::json;
 use spillway_plan::destination::S3;
 use spillway_plan::{Destination, Destinations, Provider, Store};
+use spillway_protocol::livekit::FileInfo;
 use spillway_runner::upload::stores::StoreFactory;
 use spillway_storage::{PartRules, RamStorage, Storage, StorageError, Unreliable};
-use tokio::time::{sleep, timeout};
 
-use crate::served::RunnerHarness;
-
-const TIMEOUT: Duration = Duration::from_secs(20);
+use crate::harness::RunnerHarness;
 
 /// Two buckets, and the faults of each.
 #[derive(Clone, Debug)]
@@ -135,11 +133,9 @@ fn plays(object: &[u8], mp4: bool) -> bool {
     finished
 }
 
-async fn until(what: &str, mut look: impl FnMut() -> bool) {
-    let wait = async {
-        while !look() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(TIMEOUT, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+/// An MP4 of the first bucket.
+fn is_stored_whole(buckets: &Buckets, file: &FileInfo) {
+    let object = buckets.primary.object(&file.filename).unwrap();
+    assert!(plays(&object, true));
+    assert_eq!(file.size as usize, object.len());
 }

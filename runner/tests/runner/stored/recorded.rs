@@ -15,8 +15,8 @@ use spillway_runner::upload::UploadSettings;
 use spillway_storage::unreliable::FaultMode;
 use spillway_storage::{PartRules, StorageErrorKind};
 
-use super::{Buckets, harness, name, plays, s3, until};
-use crate::served::done;
+use super::{Buckets, harness, name, plays, s3};
+use crate::harness::{done, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recording_is_in_the_bucket_while_it_is_made_and_complete_when_it_is_stopped() {

@@ -9,8 +9,8 @@ use spillway_storage::unreliable::FaultMode;
 use spillway_storage::{PartRules, StorageErrorKind};
 use tokio::time::sleep;
 
-use super::{harness, name, plays, s3, until};
-use crate::served::{RunnerHarness, done};
+use super::{harness, name, plays, s3};
+use crate::harness::{RunnerHarness, done, until};
 
 /// The whole task dies in the middle of it; with its disk, unless `same_disk`.
 async fn killed(rules: PartRules, script: &str, millis: u64, same_disk: bool) {

@@ -12,8 +12,8 @@ use spillway_runner::serve::ServeOutcome;
 use spillway_storage::StorageErrorKind;
 use spillway_storage::unreliable::FaultMode;
 
-use super::{Buckets, bucket, harness, plays, s3, until};
-use crate::served::{RunnerHarness, done};
+use super::{Buckets, bucket, harness, is_stored_whole, plays, s3};
+use crate::harness::{RunnerHarness, done, until};
 
 /// With a second file in one of the buckets.
 async fn two(path: &'static str, to: &str) -> (RunnerHarness, Buckets) {
@@ -47,9 +47,8 @@ async fn two_files_are_two_objects_with_a_manifest_beside_each() {
         assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""));
         assert_eq!(names(&last), expected);
         for file in &last.file_results {
-            let object = buckets.primary.object(&file.filename).unwrap();
-            assert!(plays(&object, true));
-            assert_eq!((file.size as usize, file.location.clone()), (object.len(), format!("ram://{}", file.filename)));
+            is_stored_whole(&buckets, file);
+            assert_eq!(file.location, format!("ram://{}", file.filename));
         }
         assert_eq!(last.manifest_location, "ram://EG_1.json");
         let beside = if path.starts_with('a') { "EG_1.json" } else { "d/EG_1.json" };
@@ -108,9 +107,8 @@ async fn files_in_two_folders_that_were_finished_and_never_reported_are_complete
     assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""));
     assert_eq!(names(&last), ["a.mp4", "d/b.mp4"]);
     for file in &last.file_results {
-        let object = buckets.primary.object(&file.filename).unwrap();
-        assert!(plays(&object, true) && file.duration > 0);
-        assert_eq!(file.size as usize, object.len());
+        is_stored_whole(&buckets, file);
+        assert!(file.duration > 0);
     }
 }
 
@@ -130,9 +128,7 @@ async fn a_store_that_refuses_costs_its_own_file_only() {
     let last = harness.last();
     assert_eq!((last.status(), last.error_code), (EgressFailed, 429));
     assert!(last.error.starts_with("b.mp4: ") && last.error.contains("the spool holds no more"), "{}", last.error);
-    let object = buckets.primary.object("a.mp4").unwrap();
-    assert!(plays(&object, true));
-    assert_eq!(last.file_results[0].size as usize, object.len());
+    is_stored_whole(&buckets, &last.file_results[0]);
     assert_eq!(names(&last), ["a.mp4", "b.mp4"]);
     assert_eq!(harness.spooled().len(), 1, "what is not stored stays");
 }

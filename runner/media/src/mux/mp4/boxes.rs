@@ -47,12 +47,17 @@ pub fn zeros(out: &mut Vec<u8>, count: usize) {
     out.resize(out.len() + count, 0);
 }
 
-/// `ftyp`, 32 bytes.
+/// `ftyp` of a file that is read from its beginning, 32 bytes.
 pub fn ftyp(out: &mut Vec<u8>) {
-    boxed(out, b"ftyp", |out| {
-        out.extend_from_slice(b"mp42");
+    brands(out, b"ftyp", b"mp42mp41isomiso2");
+}
+
+/// `ftyp` of a file or `styp` of a segment; the first of the brands is the major one.
+pub fn brands(out: &mut Vec<u8>, name: &[u8; 4], brands: &[u8]) {
+    boxed(out, name, |out| {
+        out.extend_from_slice(&brands[..4]);
         u32(out, 0);
-        out.extend_from_slice(b"mp42mp41isomiso2");
+        out.extend_from_slice(brands);
     });
 }
 

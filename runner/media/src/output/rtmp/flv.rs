@@ -7,7 +7,7 @@
 use super::amf::{self, AmfValue};
 use super::chunk::RtmpMessage;
 use crate::encoded::{EncodedFormat, EncodedUnit, MediaKind};
-use crate::mux::{avc_config, h264_samples};
+use crate::mux::{AAC_FRAME_SAMPLES, aac_config, avc_config, h264_samples};
 
 /// AAC, 44 kHz, 16 bits, stereo: what the tag says of every AAC stream, the truth is in its configuration.
 const AAC: u8 = 0xaf;
@@ -21,12 +21,8 @@ const AVC_FRAME: [u8; 4] = [1, 0, 0, 0];
 const SILENCE: [u8; 6] = [0x21, 0x10, 0x04, 0x60, 0x8c, 0x1c];
 const SILENCE_RATE: u32 = 44_100;
 const SILENCE_KBPS: u32 = 2;
-const AAC_FRAME_SAMPLES: u64 = 1024;
 /// After a gap silence goes on there, and is not sent for the gap.
 const MAX_SILENCE_BEHIND_MS: u64 = 2000;
-/// Of ISO 14496-3, by index.
-const AAC_RATES: [u32; 13] =
-    [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350];
 
 /// One tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,10 +138,9 @@ fn tag(kind: u8, at_ms: u64, body: Vec<u8>) -> FlvTag {
     FlvTag { kind, time_ms: at_ms as u32, body }
 }
 
-/// AudioSpecificConfig of AAC-LC, stereo (ISO 14496-3, 1.6.2.1) in a tag. A rate that has no number is told as 44 100.
+/// AudioSpecificConfig in a tag.
 fn aac_header(rate: u32) -> Vec<u8> {
-    let index = AAC_RATES.iter().position(|known| *known == rate).unwrap_or(4) as u8;
-    vec![AAC, 0, 2 << 3 | index >> 1, index << 7 | 2 << 3]
+    [&[AAC, 0][..], &aac_config(rate)].concat()
 }
 
 /// Rate and kilobits a second of AAC.
@@ -228,7 +223,7 @@ mod tests {
 
     #[test]
     fn sound_is_described_and_passed_on() {
-        for (rate, config) in [(48_000, [0x11, 0x90]), (44_100, [0x12, 0x10]), (12_345, [0x12, 0x10])] {
+        for (rate, config) in [(48_000, [0x11, 0x90]), (44_100, [0x12, 0x10])] {
             assert_eq!(aac_header(rate), [[0xaf, 0], config].concat(), "{rate}");
         }
         let sound = EncodedUnit { kind: MediaKind::Audio, ..video(vec![1, 2], true) };

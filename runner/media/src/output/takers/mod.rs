@@ -10,9 +10,6 @@ use spillway_ipc::SpoolFile;
 use spillway_plan::Container;
 
 use super::fanout::Fanout;
-use super::link::{Feeds, PipelinePlan};
-use super::pipeline::Pipeline;
-use super::progress::PipelineEvent;
 use super::taker::{OutputTaker, TakerId, TakerProgress, TakerStart};
 use crate::element::PipelineError;
 use crate::encoded::{EncodedFormat, StreamNumber};
@@ -59,23 +56,4 @@ pub fn add_file(
     };
     fanout.add(TakerStart { id, streams: options.streams.clone(), taker, progress: progress.clone() });
     Ok((id, progress))
-}
-
-/// One file of everything that `plan` makes: the short way for a recording with a single output. `tell` is called from
-/// the threads that give frames and from GStreamer's; it must not wait.
-///
-/// # Errors
-///
-/// As [`add_file`] and [`Pipeline::start`].
-pub fn one_file(
-    plan: &PipelinePlan,
-    (container, fragment_ms): (Container, u64),
-    file: SpoolFile,
-    tell: impl Fn(PipelineEvent) + Send + Sync + 'static,
-) -> Result<(Pipeline, Feeds, Arc<TakerProgress>), PipelineError> {
-    let fanout = Fanout::new(plan.formats(), tell);
-    let streams = (0u8..).zip(fanout.formats().iter()).map(|(number, _)| StreamNumber(number)).collect();
-    let (_, progress) = add_file(&fanout, file, &FileTakerOptions { streams, container, fragment_ms })?;
-    let (pipeline, feeds) = Pipeline::start(plan, fanout)?;
-    Ok((pipeline, feeds, progress))
 }

@@ -17,7 +17,7 @@ use crate::encoded::{EncodedFormat, EncodedUnit, MediaKind, StreamNumber, opus_d
 use crate::mux::{self, SpoolSink};
 use crate::output::fanout::TakerReporter;
 use crate::output::feed::frame_buffer;
-use crate::output::link::connect;
+use crate::output::link::{connect, static_pad};
 use crate::output::taker::{OutputTaker, TakerEnd, TakerError, TakerProgress};
 
 /// A WebM, Ogg or MP3 file that is being written. Dropping it stops its threads and closes the file.
@@ -49,11 +49,11 @@ impl MuxedFile {
         mux.link(&muxed.sink).map_err(build)?;
         for (stream, format) in inputs {
             let (appsrc, chain) = encode::muxer_input(format)?;
-            let out = connect(&muxed.pipeline, &appsrc, chain, &mux)?;
-            if format.kind() == MediaKind::Video
-                && let Some(pad) = out.peer()
-            {
-                keep_first_caps(&pad);
+            let out = connect(&muxed.pipeline, &appsrc, chain)?;
+            let way_in = mux_pad(&mux, format.kind())?;
+            out.link(&way_in).map_err(build)?;
+            if format.kind() == MediaKind::Video {
+                keep_first_caps(&way_in);
             }
             let clipped = matches!(format, EncodedFormat::Opus { pre_skip: 1.., .. });
             muxed.inputs.push(MuxerInput { stream: *stream, appsrc, clipped });
@@ -66,7 +66,7 @@ impl MuxedFile {
     /// The one place where its bus messages are read. What they mean is reported from another thread than the one that
     /// posts them: the report drops this file, which waits for that one.
     fn watch_bus(&self, reporter: TakerReporter) -> Result<(), PipelineError> {
-        let bus = self.pipeline.bus().ok_or_else(|| PipelineError::Build { message: "no bus".into() })?;
+        let bus = self.pipeline.bus().ok_or_else(|| build("no bus"))?;
         let weak = self.pipeline.downgrade();
         let over = AtomicBool::new(false);
         bus.set_sync_handler(move |_, message| {
@@ -126,6 +126,14 @@ impl Drop for MuxedFile {
         }
         self.sink.close();
         self.progress.wait_with(0);
+    }
+}
+
+/// By kind: a source that says its caps later would be given the first pad there is, oggmux' for pictures.
+fn mux_pad(mux: &gst::Element, kind: MediaKind) -> Result<gst::Pad, PipelineError> {
+    match mux.request_pad_simple(&format!("{kind}_%u")) {
+        Some(pad) => Ok(pad),
+        None => static_pad(mux, "sink"),
     }
 }
 

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use spillway_ipc::{MediaEvent, Quality};
 use spillway_plan::Secret;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{CONTINUE, Flow, ORPHAN_DRAIN_TIMEOUT, RecorderController, failed};
 use crate::output::{Fanout, FileTakerOptions};
 use crate::recorder::formats::{file_streams, inputs};
 use crate::recorder::input::RecorderInput;
 use crate::recorder::mode::{self, TrackSurvey};
-use crate::recorder::recorded_file::{AskedFile, FilePlace, OpeningFiles, RecordedFile, output_failed};
+use crate::recorder::recorded_file::{AskedFile, FilePlace, OpeningFiles, RecordedFile};
 use crate::recorder::source_recorder::SourceRecorder;
 use crate::source::room::{JoinOptions, Room};
 use crate::track::TimelineEvent;
@@ -47,6 +47,11 @@ impl RecorderController {
         CONTINUE
     }
 
+    /// The next recorder has something else to do than files. The end of the last stream is the runner's to judge.
+    fn has_others_to_begin(&self) -> bool {
+        self.streams.is_asked() || !self.segments_to_begin().is_empty()
+    }
+
     /// Asks for the files as soon as enough is known.
     pub(super) fn choose_mode(&mut self) -> Flow {
         if self.opening.is_none()
@@ -62,15 +67,16 @@ impl RecorderController {
                 self.next_number += u32::from(self.recorder_count > 0);
                 asked.insert(number, AskedFile { output, container, place: None });
             }
-            if asked.is_empty() && !self.streams.is_asked() {
+            if asked.is_empty() && !self.has_others_to_begin() {
                 return failed("invalid_argument", "no output is left".to_owned());
             }
+            let facts = self.survey.facts(plan);
             for (number, AskedFile { output, container, .. }) in &asked {
                 let (file, output, container) = (*number, Some(*output), *container);
-                self.send(MediaEvent::Opening { file, output, container, facts: self.survey.facts(plan) });
+                self.send(MediaEvent::Opening { file, output, container, facts: facts.clone() });
             }
-            self.opening = Some(OpeningFiles { mode, asked });
-            // Streams alone wait for nothing.
+            self.opening = Some(OpeningFiles { mode, facts, asked });
+            // Without files nothing is waited for.
             return self.begin_if_answered();
         }
         CONTINUE
@@ -94,9 +100,10 @@ impl RecorderController {
 
     /// Goes on without some of the files that were asked for; `message` says why there is none if none is left.
     pub(super) fn forget_asked(&mut self, forgotten: impl Fn(&AskedFile) -> bool, message: String) -> Flow {
+        let nothing_else = !self.has_others_to_begin();
         let Some(opening) = &mut self.opening else { return CONTINUE };
         opening.asked.retain(|_, asked| !forgotten(asked));
-        if opening.asked.is_empty() && !self.streams.is_asked() {
+        if opening.asked.is_empty() && nothing_else {
             return failed("invalid_argument", message);
         }
         self.begin_if_answered()
@@ -118,9 +125,10 @@ impl RecorderController {
             }
         }
         let inputs = inputs(&opening.mode, &self.start.plan);
+        let segments = self.segments_to_begin();
         let (number, tell) = (self.recorder_count, self.tell.clone());
         self.recorder_count += 1;
-        self.whole_files = 0;
+        self.whole_outputs = 0;
         let fanout = Fanout::new(inputs.formats(), move |event| {
             // Refused only when the controller is gone.
             let _ = tell.send(RecorderInput::Pipeline(number, event));
@@ -132,18 +140,26 @@ impl RecorderController {
             let spill_dir = place.path.parent().map(Path::to_owned);
             settings.spill_dir = settings.spill_dir.take().or(spill_dir);
             let options = FileTakerOptions {
-                streams: file_streams(&inputs, &self.start.plan, asked.output, asked.container),
+                streams: file_streams(fanout.formats(), &self.start.plan, asked.output, asked.container),
                 container: asked.container,
                 fragment_ms: settings.fragment_ms,
             };
             match RecordedFile::open(&fanout, (file, asked.output), &place, &options) {
                 Ok(file) => self.files.push(file),
-                Err(error) => refused.push(((file, asked.output), error)),
+                Err(error) => refused.push(((Some(file), asked.output), error)),
+            }
+        }
+        for (output, segments) in segments {
+            match self.open_segments(&fanout, output, &segments, &opening.facts) {
+                Ok(segments) => self.segments.push(segments),
+                Err(error) => refused.push(((None, output), error)),
             }
         }
         // Streams alone have no folder for what waits.
-        settings.spill_dir = settings.spill_dir.take().or_else(|| Some(std::env::temp_dir()));
+        let spool = self.start.spool.clone().unwrap_or_else(std::env::temp_dir);
+        settings.spill_dir.get_or_insert(spool);
         if self.files.is_empty()
+            && self.segments.is_empty()
             && !self.streams.is_asked()
             && let Some((_, error)) = refused.pop()
         {
@@ -161,13 +177,13 @@ impl RecorderController {
             }
             Err(error) => {
                 self.files.clear();
+                self.segments.clear();
                 return self.broke(error);
             }
         }
         for ((file, output), error) in refused {
-            warn!(file, output, "a file cannot be written; the others go on");
-            self.ended_outputs.insert(output);
-            self.send(output_failed((file, output), &error));
+            self.output_failed((file, output), &error);
+            let Some(file) = file else { continue };
             let at = self.clock.unix_ns();
             let quality = Quality::default();
             self.send(MediaEvent::Closed { file, bytes: 0, started_at: at, ended_at: at, quality });

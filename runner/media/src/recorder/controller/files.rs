@@ -1,48 +1,73 @@
-//! How files get on and end: each by itself, the last one with the recording. Part of the controller, on its thread.
+//! How files and other outputs get on and end: each by itself, the last one with the recording. Part of the controller, on
+//! its thread.
+
+use std::sync::mpsc::Receiver;
 
 use spillway_ipc::{MediaEvent, Quality};
 use tracing::warn;
 
 use super::{CONTINUE, Flow, RecorderController};
 use crate::output::{TakerError, TakerId};
+use crate::recorder::input::RecorderInput;
 use crate::recorder::recorded_file::{FileError, RecordedFile, output_failed};
+use crate::recorder::recorded_segments::RecordedSegments;
 use crate::recorder::source_recorder::SourceRecorder;
 
 impl RecorderController {
-    /// A file is whole.
-    pub(super) fn file_ended(&mut self, taker: TakerId) {
+    /// An output is whole.
+    pub(super) fn taker_ended(&mut self, taker: TakerId) {
+        if let Some(segments) = self.forget_segments(taker) {
+            self.whole_outputs += 1;
+            self.segments_ended(&segments);
+        }
         if let Some(index) = self.files.iter().position(|file| file.taker == taker) {
             let file = self.files.remove(index);
-            self.whole_files += 1;
-            let quality = self.recorder.as_ref().map(|recorder| recorder.quality(file.media_ns()));
-            self.close_file(file, quality.unwrap_or_default());
+            self.whole_outputs += 1;
+            let quality = self.quality(file.media_ns());
+            self.close_file(file, quality);
         }
     }
 
-    /// A file takes no more. With the last one that was still written the recording ends, but for one that has streams: then
-    /// the runner decides.
-    pub(super) fn file_failed(&mut self, taker: TakerId, error: TakerError) -> Flow {
-        let Some(index) = self.files.iter().position(|file| file.taker == taker) else { return CONTINUE };
+    /// An output takes no more. With the last one that was still written the recording ends, but for one that has streams:
+    /// then the runner decides.
+    pub(super) fn taker_failed(&mut self, taker: TakerId, error: TakerError) -> Flow {
         let error = FileError::Pipeline(error.into());
-        let others_are_whole = self.draining.is_some() && self.whole_files > 0;
-        if self.files.len() == 1 && !others_are_whole && !self.streams.is_asked() {
+        let others_are_whole = self.draining.is_some() && self.whole_outputs > 0;
+        let is_last = self.files.len() + self.segments.len() == 1 && !others_are_whole && !self.streams.is_asked();
+        if let Some(segments) = self.forget_segments(taker) {
+            self.segments_ended(&segments);
+            if is_last {
+                return self.broke(error);
+            }
+            self.output_failed((None, segments.output), &error);
+            return CONTINUE;
+        }
+        let Some(index) = self.files.iter().position(|file| file.taker == taker) else { return CONTINUE };
+        if is_last {
             return self.broke(error);
         }
         let file = self.files.remove(index);
-        warn!(file = file.file, output = file.output, "a file takes no more; the others go on");
-        self.ended_outputs.insert(file.output);
-        self.send(output_failed((file.file, file.output), &error));
-        let quality = self.recorder.as_ref().map(|recorder| recorder.quality(file.media_ns()));
-        self.close_file(file, quality.unwrap_or_default());
+        self.output_failed((Some(file.file), file.output), &error);
+        let quality = self.quality(file.media_ns());
+        self.close_file(file, quality);
         CONTINUE
+    }
+
+    /// It takes no more, and the others go on. A segment that is open is the runner's.
+    pub(super) fn output_failed(&mut self, (file, output): (Option<u32>, u32), error: &FileError) {
+        warn!(file, output, "an output takes no more; the others go on");
+        self.ended_outputs.insert(output);
+        self.send(output_failed((file, output), error));
     }
 
     /// This output ends and the others go on.
     pub(super) fn close_output(&mut self, output: u32) -> Flow {
         self.ended_outputs.insert(output);
         if let Some(recorder) = &self.recorder {
-            let files = self.files.iter().filter(|file| file.output == output);
-            files.for_each(|file| recorder.remove(file.taker));
+            let files = self.files.iter().map(|file| (file.output, file.taker));
+            let segments = self.segments.iter().map(|segments| (segments.output, segments.taker));
+            let takers = files.chain(segments).filter(|(of, _)| *of == output);
+            takers.for_each(|(_, taker)| recorder.remove(taker));
         }
         self.forget_asked(|asked| asked.output == output, "no output is left".to_owned())
     }
@@ -55,8 +80,22 @@ impl RecorderController {
             (file, quality)
         };
         let open: Vec<_> = self.files.drain(..).map(quality).collect();
+        let ended = |segments: RecordedSegments| segments.ended(recorder.quality(segments.media_ns()));
+        let segments: Vec<MediaEvent> = self.segments.drain(..).map(ended).collect();
         recorder.close();
+        segments.into_iter().for_each(|event| self.send(event));
         open.into_iter().for_each(|(file, quality)| self.close_file(file, quality));
+    }
+
+    /// Nothing is written or sent any more: what outputs have reported goes to the runner before the end does.
+    pub(super) fn pass_on_reports(&mut self, inbox: &Receiver<RecorderInput>) {
+        for input in inbox.try_iter() {
+            match input {
+                RecorderInput::Media(event) => self.send(event),
+                RecorderInput::Stream(id, event) => self.on_stream(id, event),
+                _ => {}
+            }
+        }
     }
 
     /// Nothing is written into it any more.
@@ -67,6 +106,11 @@ impl RecorderController {
         let zero = self.origin.unwrap_or_else(|| self.clock.unix_ns());
         let origin = self.recorder.as_ref().and_then(SourceRecorder::origin);
         self.send(file.closed(zero + origin.map_or(0, |at| at.ns() as i64), quality));
+    }
+
+    /// What was recorded until now, of an output of this length.
+    pub(super) fn quality(&self, media_ns: u64) -> Quality {
+        self.recorder.as_ref().map(|recorder| recorder.quality(media_ns)).unwrap_or_default()
     }
 
     /// How far the files are.

@@ -1,11 +1,8 @@
 //! Streams come, get on and go; see [`RecordedStreams`](crate::recorder::recorded_streams::RecordedStreams). Part of the
 //! controller, on its thread.
 
-use std::sync::mpsc::Receiver;
-
 use super::RecorderController;
 use crate::output::StreamEvent;
-use crate::recorder::input::RecorderInput;
 
 impl RecorderController {
     pub(super) fn remove_stream(&mut self, id: u32) {
@@ -21,14 +18,10 @@ impl RecorderController {
         }
     }
 
-    /// After the files: cuts streams that are still connected, and tells what has become of the others.
-    pub(super) fn close_streams(&mut self, inbox: &Receiver<RecorderInput>) {
+    /// Cuts streams that are still connected. What has become of them is in the channel; of those that never began it is told
+    /// here.
+    pub(super) fn close_streams(&mut self) {
         self.streams.close();
-        while let Ok(input) = inbox.try_recv() {
-            if let RecorderInput::Stream(id, event) = input {
-                self.on_stream(id, event);
-            }
-        }
         for event in self.streams.never_begun(self.clock.unix_ns()) {
             self.send(event);
         }

@@ -5,6 +5,7 @@ use spillway_ipc::restart::RestartPoints;
 use spillway_plan::Container;
 
 use super::*;
+use crate::track::Codec;
 
 /// An access unit, long enough that the points of a walk are not spaced further than fragments.
 fn access_unit(key: bool) -> Vec<u8> {

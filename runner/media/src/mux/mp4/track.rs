@@ -1,0 +1,344 @@
+//! One track of an MP4: its samples on the way into the file, and the boxes that describe them. Pure; `file` and
+//! `fragments` decide what is written when.
+
+use crate::mux::{aac, annexb, scale};
+use crate::track::Codec;
+
+use super::boxes::{self, SampleFormat, boxed, full, u32, u64};
+
+/// Of the movie; tracks have their own.
+pub const TIMESCALE: u32 = 90_000;
+const SYNC: u32 = 0x0200_0000;
+const NOT_SYNC: u32 = 0x0101_0000;
+
+/// What goes into a track.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mp4TrackKind {
+    /// H264 or H265 access units in Annex B; described by the first key frame.
+    Video {
+        /// H264 or H265.
+        codec: Codec,
+        /// Pixels, of the first key frame.
+        size: (u32, u32),
+    },
+    /// AAC-LC, stereo.
+    Aac {
+        /// Samples a second.
+        rate: u32,
+    },
+    /// Opus, stereo.
+    Opus,
+}
+
+/// Samples that wait, and what is remembered of those in the file.
+pub struct Mp4Track {
+    kind: Mp4TrackKind,
+    /// Known from the first key frame on.
+    pub format: Option<SampleFormat>,
+    /// Units of a second of its time stamps.
+    timescale: u32,
+    /// Not yet in the file, in the order of their times.
+    pub waiting: Vec<PendingSample>,
+    /// In the file, for the last `moov`.
+    written: Vec<WrittenSample>,
+    chunks: Vec<Mp4Chunk>,
+}
+
+/// Not yet in the file.
+pub struct PendingSample {
+    /// In the track's timescale, since the beginning of the file.
+    pub at: u64,
+    /// Decodable by itself.
+    pub key: bool,
+    /// As it stands in the file.
+    pub data: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+struct WrittenSample {
+    at: u64,
+    size: u32,
+    key: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Mp4Chunk {
+    offset: u64,
+    samples: u32,
+}
+
+/// Describes the tracks. `fragmented`: before the first fragment, when no sample is known and everything about samples is
+/// empty.
+pub fn moov(out: &mut Vec<u8>, tracks: &[Mp4Track], fragmented: bool) {
+    let duration = tracks.iter().map(|track| track.end_in(TIMESCALE)).max().unwrap_or(0);
+    boxed(out, b"moov", |out| {
+        boxes::mvhd(out, TIMESCALE, duration, tracks.len() as u32 + 1);
+        for (index, track) in tracks.iter().enumerate() {
+            track.trak(out, index as u32 + 1, fragmented);
+        }
+        if fragmented {
+            boxed(out, b"mvex", |out| {
+                for index in 0..tracks.len() {
+                    full(out, b"trex", 0, 0, |out| {
+                        u32(out, index as u32 + 1);
+                        u32(out, 1);
+                        boxes::zeros(out, 12);
+                    });
+                }
+            });
+        }
+    });
+}
+
+/// Where the data of a fragment's samples stand.
+#[derive(Clone, Copy, Debug)]
+pub enum DataPlace {
+    /// So many bytes from the beginning of the file.
+    File(u64),
+    /// So many bytes from the beginning of their `moof`.
+    Moof(u32),
+}
+
+/// Samples of a track in a fragment; the last one ends at `until`. Every sample says everything about itself: nothing is
+/// left to defaults.
+pub fn traf(out: &mut Vec<u8>, track: u32, samples: &[PendingSample], until: u64, place: DataPlace) {
+    boxed(out, b"traf", |out| {
+        let (flags, offset) = match place {
+            DataPlace::File(_) => (1, 0),
+            DataPlace::Moof(offset) => (0x02_0000, offset),
+        };
+        full(out, b"tfhd", 0, flags, |out| {
+            u32(out, track);
+            if let DataPlace::File(offset) = place {
+                u64(out, offset);
+            }
+        });
+        full(out, b"tfdt", 1, 0, |out| u64(out, samples.first().map_or(0, |sample| sample.at)));
+        // Offset; duration, size and flags of each.
+        full(out, b"trun", 0, 0x701, |out| {
+            u32(out, samples.len() as u32);
+            u32(out, offset);
+            for (index, sample) in samples.iter().enumerate() {
+                let next = samples.get(index + 1).map_or(until, |next| next.at);
+                u32(out, next.saturating_sub(sample.at) as u32);
+                u32(out, sample.data.len() as u32);
+                u32(out, if sample.key { SYNC } else { NOT_SYNC });
+            }
+        });
+    });
+}
+
+impl Mp4Track {
+    /// Nothing is known of a video track before its first key frame.
+    pub fn new(kind: Mp4TrackKind) -> Self {
+        let (format, timescale) = match kind {
+            Mp4TrackKind::Video { .. } => (None, TIMESCALE),
+            Mp4TrackKind::Aac { rate } => (Some(SampleFormat::Aac { config: aac::config(rate), rate }), rate),
+            Mp4TrackKind::Opus => (Some(SampleFormat::Opus { pre_skip: 312 }), 48_000),
+        };
+        Self { kind, format, timescale, waiting: vec![], written: vec![], chunks: vec![] }
+    }
+
+    /// A frame as its stream has it; video in Annex B. False for what comes before the first key frame.
+    pub fn take(&mut self, at_ns: u64, key: bool, data: &[u8]) -> bool {
+        if !self.describe(key, data) {
+            return false;
+        }
+        let data = if self.is_video() { annexb::with_lengths(data) } else { data.to_vec() };
+        self.push(at_ns, key, data);
+        true
+    }
+
+    /// Reads the parameter sets of the first key frame; whether they are known.
+    pub fn describe(&mut self, key: bool, data: &[u8]) -> bool {
+        if let Mp4TrackKind::Video { codec, size } = self.kind
+            && self.format.is_none()
+            && key
+        {
+            self.format = match codec {
+                Codec::H265 => annexb::hevc_config(data).map(|config| SampleFormat::H265 { config, size }),
+                _ => annexb::avc_config(data).map(|config| SampleFormat::H264 { config, size }),
+            };
+        }
+        self.format.is_some()
+    }
+
+    /// A sample as it stands in the file.
+    pub fn push(&mut self, at_ns: u64, key: bool, data: Vec<u8>) {
+        let at = self.ticks(at_ns);
+        // Players want times that grow.
+        let at = match self.waiting.last().map(|sample| sample.at).or(self.written.last().map(|sample| sample.at)) {
+            Some(last) => at.max(last + 1),
+            None => at,
+        };
+        self.waiting.push(PendingSample { at, key, data });
+    }
+
+    /// A time in its timescale.
+    pub fn ticks(&self, ns: u64) -> u64 {
+        scale(ns, 1_000_000_000, self.timescale)
+    }
+
+    /// From its first sample that is not in the file to its newest.
+    pub fn waits_ns(&self) -> u64 {
+        let (Some(first), Some(last)) = (self.waiting.first(), self.waiting.last()) else { return 0 };
+        scale(last.at - first.at, u64::from(self.timescale), 1_000_000_000)
+    }
+
+    /// Pictures, not sound.
+    pub fn is_video(&self) -> bool {
+        matches!(self.kind, Mp4TrackKind::Video { .. })
+    }
+
+    /// What goes into this fragment, and where its last sample ends.
+    pub fn part(&mut self, standstill_ns: u64, cut_ns: Option<u64>) -> (Vec<PendingSample>, u64) {
+        let Some(waiting) = self.waiting.last().map(|sample| sample.at) else { return (vec![], 0) };
+        let Some(cut) = cut_ns.map(|ns| self.ticks(ns)) else {
+            let usual = self.usual();
+            return (std::mem::take(&mut self.waiting), waiting + usual);
+        };
+        // A track that stands still: its last sample is shown until something comes.
+        if cut >= waiting + self.ticks(standstill_ns) {
+            return (std::mem::take(&mut self.waiting), cut);
+        }
+        let before = self.waiting.partition_point(|sample| sample.at < cut).min(self.waiting.len() - 1);
+        let rest = self.waiting.split_off(before);
+        let until = rest.first().map_or(waiting, |sample| sample.at);
+        (std::mem::replace(&mut self.waiting, rest), until)
+    }
+
+    /// Duration of a sample that none follows: a picture's is that of the one before.
+    fn usual(&self) -> u64 {
+        match self.kind {
+            Mp4TrackKind::Aac { .. } => aac::FRAME_SAMPLES,
+            Mp4TrackKind::Opus => 960,
+            Mp4TrackKind::Video { .. } => {
+                let written = self.written.iter().rev().map(|sample| sample.at);
+                let mut times = self.waiting.iter().rev().map(|sample| sample.at).chain(written);
+                let (last, before) = (times.next(), times.next());
+                last.zip(before)
+                    .map_or(u64::from(self.timescale) / 30, |(last, before)| last.saturating_sub(before).max(1))
+            }
+        }
+    }
+
+    /// These are in the file now, their data at `offset`.
+    pub fn wrote(&mut self, samples: &[PendingSample], offset: u64) {
+        if samples.is_empty() {
+            return;
+        }
+        self.chunks.push(Mp4Chunk { offset, samples: samples.len() as u32 });
+        self.written.extend(samples.iter().map(|sample| WrittenSample {
+            at: sample.at,
+            size: sample.data.len() as u32,
+            key: sample.key,
+        }));
+    }
+
+    fn durations(&self) -> impl Iterator<Item = u32> {
+        let usual = self.usual() as u32;
+        let nexts = self.written.iter().skip(1).map(Some).chain([None]);
+        self.written
+            .iter()
+            .zip(nexts)
+            .map(move |(sample, next)| next.map_or(usual, |next| (next.at - sample.at) as u32))
+    }
+
+    fn end_in(&self, timescale: u32) -> u64 {
+        let begin = self.written.first().map_or(0, |sample| sample.at);
+        let end = begin + self.durations().map(u64::from).sum::<u64>();
+        scale(end, u64::from(self.timescale), timescale)
+    }
+
+    fn trak(&self, out: &mut Vec<u8>, track: u32, fragmented: bool) {
+        let Some(format) = &self.format else { return };
+        let size = match format {
+            SampleFormat::H264 { size, .. } | SampleFormat::H265 { size, .. } => Some(*size),
+            SampleFormat::Aac { .. } | SampleFormat::Opus { .. } => None,
+        };
+        let (movie, media): (u64, u64) = (self.end_in(TIMESCALE), self.durations().map(u64::from).sum());
+        boxed(out, b"trak", |out| {
+            boxes::tkhd(out, track, movie, size);
+            if !fragmented {
+                self.edts(out, movie);
+            }
+            boxed(out, b"mdia", |out| {
+                boxes::mdhd(out, self.timescale, media);
+                boxes::hdlr(out, size.is_some());
+                boxed(out, b"minf", |out| {
+                    boxes::media_head(out, size.is_some());
+                    boxed(out, b"stbl", |out| {
+                        boxes::stsd(out, format);
+                        self.tables(out, fragmented, size.is_some());
+                    });
+                });
+            });
+        });
+    }
+
+    /// A track that begins after the file: nothing, then all of it.
+    fn edts(&self, out: &mut Vec<u8>, movie: u64) {
+        let begin = self.written.first().map_or(0, |sample| scale(sample.at, u64::from(self.timescale), TIMESCALE));
+        boxed(out, b"edts", |out| {
+            full(out, b"elst", 1, 0, |out| {
+                u32(out, if begin > 0 { 2 } else { 1 });
+                if begin > 0 {
+                    u64(out, begin);
+                    u64(out, u64::MAX);
+                    u32(out, 0x10000);
+                }
+                u64(out, movie - begin);
+                u64(out, 0);
+                u32(out, 0x10000);
+            });
+        });
+    }
+
+    fn tables(&self, out: &mut Vec<u8>, fragmented: bool, video: bool) {
+        full(out, b"stts", 0, 0, |out| {
+            let mut runs: Vec<(u32, u32)> = vec![];
+            for duration in self.durations() {
+                match runs.last_mut() {
+                    Some((count, same)) if *same == duration => *count += 1,
+                    _ => runs.push((1, duration)),
+                }
+            }
+            u32(out, runs.len() as u32);
+            runs.iter().for_each(|(count, duration)| {
+                u32(out, *count);
+                u32(out, *duration);
+            });
+        });
+        if video && !fragmented {
+            full(out, b"stss", 0, 0, |out| {
+                let keys: Vec<u32> =
+                    self.written.iter().zip(1..).filter(|(sample, _)| sample.key).map(|(_, number)| number).collect();
+                u32(out, keys.len() as u32);
+                keys.iter().for_each(|number| u32(out, *number));
+            });
+        }
+        full(out, b"stsc", 0, 0, |out| {
+            let mut runs: Vec<(u32, u32)> = vec![];
+            for (chunk, number) in self.chunks.iter().zip(1..) {
+                if runs.last().is_none_or(|(_, same)| *same != chunk.samples) {
+                    runs.push((number, chunk.samples));
+                }
+            }
+            u32(out, runs.len() as u32);
+            runs.iter().for_each(|(first, samples)| {
+                u32(out, *first);
+                u32(out, *samples);
+                u32(out, 1);
+            });
+        });
+        full(out, b"stsz", 0, 0, |out| {
+            u32(out, 0);
+            u32(out, self.written.len() as u32);
+            self.written.iter().for_each(|sample| u32(out, sample.size));
+        });
+        full(out, b"co64", 0, 0, |out| {
+            u32(out, self.chunks.len() as u32);
+            self.chunks.iter().for_each(|chunk| u64(out, chunk.offset));
+        });
+    }
+}

@@ -1,0 +1,62 @@
+//! HLS outputs: they begin with the first recorder, and report their segments themselves. Part of the controller, on its
+//! thread.
+
+use std::sync::Arc;
+
+use spillway_ipc::TrackFacts;
+use spillway_plan::{Output, SegmentsOutput};
+
+use super::RecorderController;
+use crate::element::build;
+use crate::output::segments::SegmentsTakerOptions;
+use crate::output::{Fanout, TakerId};
+use crate::recorder::recorded_file::FileError;
+use crate::recorder::recorded_segments::RecordedSegments;
+
+impl RecorderController {
+    /// Those that the next recorder writes. A second recorder, after a change of codec, would number its segments from 0
+    /// again; a plan with segments has its pictures encoded, so that there is none.
+    pub(super) fn segments_to_begin(&self) -> Vec<(u32, SegmentsOutput)> {
+        if self.recorder_count > 0 {
+            return vec![];
+        }
+        let outputs = (0..).zip(&self.start.plan.outputs);
+        let segments = outputs.filter_map(|(output, of)| match of {
+            Output::Segments(segments) if !self.ended_outputs.contains(&output) => Some((output, segments.clone())),
+            _ => None,
+        });
+        segments.collect()
+    }
+
+    /// Adds one to the outputs.
+    pub(super) fn open_segments(
+        &self,
+        fanout: &Arc<Fanout>,
+        output: u32,
+        segments: &SegmentsOutput,
+        facts: &TrackFacts,
+    ) -> Result<RecordedSegments, FileError> {
+        let Some(folder) = self.start.spool.clone() else {
+            return Err(build("there is no folder for segments").into());
+        };
+        let options = SegmentsTakerOptions {
+            output,
+            folder,
+            format: segments.naming.format,
+            length_ns: segments.segment_ns,
+            facts: facts.clone(),
+        };
+        RecordedSegments::open(fanout, options, &self.tell)
+    }
+
+    /// The output that this taker wrote.
+    pub(super) fn forget_segments(&mut self, taker: TakerId) -> Option<RecordedSegments> {
+        let index = self.segments.iter().position(|segments| segments.taker == taker)?;
+        Some(self.segments.remove(index))
+    }
+
+    /// Nothing of it is written any more.
+    pub(super) fn segments_ended(&self, segments: &RecordedSegments) {
+        self.send(segments.ended(self.quality(segments.media_ns())));
+    }
+}

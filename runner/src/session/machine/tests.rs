@@ -1,0 +1,440 @@
+use super::*;
+use proptest::prelude::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn rules() -> SessionRules {
+    SessionRules {
+        max_duration: Some(60 * SECOND),
+        max_file_bytes: Some(1_000_000),
+        max_segment_bytes: Some(2_000_000),
+        start_timeout: Some(40 * SECOND),
+        hang_after: 10 * SECOND,
+        drain_timeout: 30 * SECOND,
+    }
+}
+
+fn alive(media_ns: u64) -> SessionEvent {
+    SessionEvent::Media(MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0, streams: vec![] })
+}
+
+fn started() -> SessionEvent {
+    SessionEvent::Media(MediaEvent::Started { at: 5 })
+}
+
+fn ended(why: MediaEndReason) -> SessionEvent {
+    SessionEvent::Media(MediaEvent::Ended { why })
+}
+
+/// With outputs 0 to `outputs` - 1.
+fn joining(outputs: u32, now: Instant) -> Session {
+    Session::new(rules(), OpenOutputs { open: (0..outputs).collect(), streams: None }, now)
+}
+
+fn recording(now: Instant) -> Session {
+    recording_to(1, now)
+}
+
+fn recording_to(outputs: u32, now: Instant) -> Session {
+    let mut session = joining(outputs, now);
+    assert_eq!(session.on(started(), now), [SessionEffect::Report(Fact::Active { started_at: 5 })]);
+    session
+}
+
+fn outcome(effects: &[SessionEffect]) -> Option<&Outcome> {
+    effects.iter().find_map(|effect| match effect {
+        SessionEffect::Finish(outcome) => Some(outcome),
+        _ => None,
+    })
+}
+
+/// Ticks and signs of life for `seconds`; the first effects that come of it, and the time they came.
+fn live(session: &mut Session, from: Instant, seconds: u64) -> Option<(Vec<SessionEffect>, u64)> {
+    (1..=seconds).find_map(|second| {
+        let now = from + second as u32 * SECOND;
+        session.on(alive(second), now);
+        let effects = session.on(SessionEvent::Tick, now);
+        (!effects.is_empty()).then_some((effects, second))
+    })
+}
+
+#[test]
+fn a_stop_drains_and_completes_and_a_second_one_changes_nothing() {
+    let now = Instant::now();
+    let mut session = recording(now);
+    assert_eq!(
+        session.on(SessionEvent::StopAsked(StopSource::Api), now),
+        [SessionEffect::StopMedia, SessionEffect::Report(Fact::Ending(EgressEndReason::StopAsked))]
+    );
+    assert_eq!(session.on(SessionEvent::StopAsked(StopSource::Api), now), []);
+    assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(Outcome::Complete)]);
+    assert_eq!(session.on(SessionEvent::MediaExited("late".to_owned()), now), []);
+}
+
+#[test]
+fn a_full_spool_ends_the_recording_cleanly_with_its_reason() {
+    let now = Instant::now();
+    let mut session = recording(now);
+    let full = || SessionEvent::OutputFull { output: 0, message: "no room".to_owned() };
+    let effects = session.on(full(), now);
+    assert_eq!(effects, [SessionEffect::StopMedia, SessionEffect::Report(Fact::Ending(EgressEndReason::Failure))]);
+    assert_eq!(session.on(full(), now), []);
+    let failed = Outcome::Failed { code: Code::ResourceExhausted, message: "no room".to_owned() };
+    assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(failed)]);
+}
+
+#[test]
+fn a_stop_before_the_first_media_aborts_at_once() {
+    let now = Instant::now();
+    let mut session = joining(1, now);
+    let effects = session.on(SessionEvent::StopAsked(StopSource::Api), now);
+    assert_eq!(
+        outcome(&effects),
+        Some(&Outcome::Aborted { message: "Stop called before pipeline could start".to_owned() })
+    );
+}
+
+#[test]
+fn the_room_ending_before_the_first_media_aborts() {
+    let now = Instant::now();
+    let mut session = joining(1, now);
+    let effects = session.on(ended(MediaEndReason::SourceClosed { message: "room closed".to_owned() }), now);
+    assert_eq!(outcome(&effects), Some(&Outcome::Aborted { message: "Start signal not received".to_owned() }));
+    assert!(effects.contains(&SessionEffect::Report(Fact::Noted("room closed".to_owned()))));
+}
+
+#[test]
+fn the_time_limit_ends_with_what_was_recorded() {
+    let now = Instant::now();
+    let mut session = recording(now);
+    let (effects, at) = live(&mut session, now, 70).unwrap();
+    assert_eq!(
+        (effects, at),
+        (vec![SessionEffect::StopMedia, SessionEffect::Report(Fact::Ending(EgressEndReason::Limit))], 60)
+    );
+    assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(Outcome::LimitReached)]);
+}
+
+#[test]
+fn the_size_limit_ends_with_what_was_recorded() {
+    let now = Instant::now();
+    let mut session = recording(now);
+    let wrote = MediaEvent::Wrote { file: 0, end: 1_000_000, sealed_to: 0, media_ns: 1 };
+    assert_eq!(session.on(SessionEvent::Media(wrote), now)[0], SessionEffect::StopMedia);
+    assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(Outcome::LimitReached)]);
+}
+
+#[test]
+fn the_size_limit_of_segments_counts_all_of_one_output() {
+    let now = Instant::now();
+    let mut session = recording_to(2, now);
+    let mut segment = |output, n, bytes| {
+        let segment = MediaEvent::Segment { output, n, at_ns: 0, length_ns: 1, bytes, gap: bytes == 0 };
+        session.on(SessionEvent::Media(segment), now)
+    };
+    assert_eq!([segment(0, 0, 1_500_000), segment(1, 0, 1_500_000), segment(0, 1, 0)], [vec![], vec![], vec![]]);
+    let limit = SessionEffect::Report(Fact::Ending(EgressEndReason::Limit));
+    assert_eq!(segment(0, 2, 500_000), [SessionEffect::StopMedia, limit]);
+}
+
+#[test]
+fn without_a_publisher_it_ends_at_the_start_timeout() {
+    let now = Instant::now();
+    let mut session = joining(1, now);
+    let (effects, at) = live(&mut session, now, 50).unwrap();
+    assert_eq!(at, 40);
+    assert!(matches!(outcome(&effects), Some(Outcome::Aborted { .. })));
+}
+
+#[test]
+fn silence_is_death_but_our_own_absence_is_not_silence() {
+    let now = Instant::now();
+    let mut session = recording(now);
+    // We were stopped for a minute: the first tick comes before anything could be read.
+    assert_eq!(session.on(SessionEvent::Tick, now + 55 * SECOND), []);
+    for second in 56..65 {
+        assert_eq!(outcome(&session.on(SessionEvent::Tick, now + second * SECOND)), None);
+    }
+    let effects = session.on(SessionEvent::Tick, now + 65 * SECOND);
+    assert_eq!(
+        outcome(&effects),
+        Some(&Outcome::Failed {
+            code: Code::Internal,
+            message: "media process said nothing for 10 s and was ended".to_owned()
+        })
+    );
+}
+
+#[test]
+fn draining_may_take_long_but_not_stand_still() {
+    let now = Instant::now();
+    let mut session = recording(now);
+    session.on(SessionEvent::StopAsked(StopSource::Signal), now);
+    assert_eq!(live(&mut session, now, 59), None);
+    // Alive, yet the media time stays where it is.
+    let from = now + 59 * SECOND;
+    let given_up = (1..40).find(|second| {
+        let now = from + *second * SECOND;
+        session.on(alive(59), now);
+        outcome(&session.on(SessionEvent::Tick, now)).is_some()
+    });
+    assert_eq!(given_up, Some(30));
+}
+
+#[test]
+fn a_dead_media_process_is_a_failure_with_its_reason() {
+    let now = Instant::now();
+    let mut session = recording(now);
+    assert_eq!(
+        session.on(SessionEvent::MediaExited("media process was killed by signal 9 (SIGKILL)".to_owned()), now),
+        [
+            SessionEffect::Report(Fact::Ending(EgressEndReason::Failure)),
+            SessionEffect::Finish(Outcome::Failed {
+                code: Code::Internal,
+                message: "media process was killed by signal 9 (SIGKILL)".to_owned()
+            })
+        ]
+    );
+}
+
+fn failed(output: u32, message: &str) -> SessionEvent {
+    SessionEvent::OutputEnded { output, failure: Some((Code::InvalidArgument, message.to_owned())) }
+}
+
+fn media_failed(output: u32) -> SessionEvent {
+    SessionEvent::Media(MediaEvent::OutputFailed {
+        output,
+        file: None,
+        full: true,
+        code: "internal".to_owned(),
+        message: "no space".to_owned(),
+    })
+}
+
+fn noted(message: &str) -> SessionEffect {
+    SessionEffect::Report(Fact::Noted(message.to_owned()))
+}
+
+#[test]
+fn an_output_that_fails_alone_is_closed_and_the_egress_fails_in_the_end_with_its_reason() {
+    let now = Instant::now();
+    for (limit, full) in [(false, false), (true, false), (false, true)] {
+        let mut session = recording_to(3, now);
+        let (event, code, message) = if full {
+            (media_failed(1), Code::ResourceExhausted, "no space")
+        } else {
+            (failed(1, "b.mp4: refused"), Code::InvalidArgument, "b.mp4: refused")
+        };
+        let effects = session.on(event.clone(), now);
+        assert_eq!(effects, [SessionEffect::CloseOutput(1), noted(&format!("{message}; the other outputs go on"))]);
+        assert_eq!(session.on(event, now), [], "it is told once");
+        assert_eq!(session.on(failed(7, "no output"), now), []);
+        if limit {
+            let wrote = MediaEvent::Wrote { file: 0, end: 1_000_000, sealed_to: 0, media_ns: 1 };
+            session.on(SessionEvent::Media(wrote), now);
+        } else {
+            session.on(SessionEvent::StopAsked(StopSource::Api), now);
+        }
+        let effects = session.on(ended(MediaEndReason::Stopped), now);
+        assert_eq!(outcome(&effects), Some(&Outcome::Failed { code, message: message.to_owned() }));
+    }
+}
+
+#[test]
+fn the_last_output_that_fails_ends_the_recording_whatever_the_order() {
+    let now = Instant::now();
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let mut session = recording_to(3, now);
+        for output in &order[..2] {
+            let effects = session.on(failed(*output, &format!("output {output}")), now);
+            assert_eq!(effects[0], SessionEffect::CloseOutput(*output));
+            assert_eq!(outcome(&effects), None);
+        }
+        let last = format!("output {}", order[2]);
+        assert_eq!(
+            session.on(failed(order[2], &last), now),
+            [SessionEffect::StopMedia, SessionEffect::Report(Fact::Ending(EgressEndReason::Failure))]
+        );
+        let effects = session.on(ended(MediaEndReason::Stopped), now);
+        assert_eq!(outcome(&effects), Some(&Outcome::Failed { code: Code::InvalidArgument, message: last }));
+
+        let mut session = joining(3, now);
+        for output in &order[..2] {
+            assert_eq!(outcome(&session.on(failed(*output, "x"), now)), None);
+        }
+        let effects = session.on(failed(order[2], "last"), now);
+        let failed = Outcome::Failed { code: Code::InvalidArgument, message: "last".to_owned() };
+        assert_eq!(outcome(&effects), Some(&failed), "nothing is recorded yet: at once");
+    }
+}
+
+#[test]
+fn an_output_that_fails_while_it_drains_changes_the_outcome_only() {
+    let now = Instant::now();
+    let mut session = recording_to(2, now);
+    session.on(SessionEvent::StopAsked(StopSource::Api), now);
+    assert_eq!(session.on(failed(0, "a"), now), [noted("a")]);
+    assert_eq!(session.on(SessionEvent::OutputFull { output: 1, message: "full".to_owned() }, now), []);
+    assert_eq!(session.on(failed(1, "b"), now), []);
+    let effects = session.on(ended(MediaEndReason::Stopped), now);
+    let failed = Outcome::Failed { code: Code::InvalidArgument, message: "b".to_owned() };
+    assert_eq!(effects, [SessionEffect::Finish(failed)]);
+}
+
+#[test]
+fn outputs_that_were_asked_to_end_are_no_failure() {
+    let now = Instant::now();
+    let mut session = recording_to(2, now);
+    let asked = |output| SessionEvent::OutputEnded { output, failure: None };
+    assert_eq!(session.on(asked(1), now), []);
+    assert_eq!(
+        session.on(asked(0), now),
+        [SessionEffect::StopMedia, SessionEffect::Report(Fact::Ending(EgressEndReason::StreamsStopped))]
+    );
+    assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(Outcome::Complete)]);
+}
+
+/// A file at 0, streams at 1.
+fn with_streams(now: Instant) -> Session {
+    let open = OpenOutputs { open: [0, 1].into(), streams: Some(1) };
+    let mut session = Session::new(rules(), open, now);
+    session.on(started(), now);
+    session
+}
+
+#[test]
+fn streams_that_fail_beside_a_file_leave_the_egress_well() {
+    let now = Instant::now();
+    let mut session = with_streams(now);
+    assert_eq!(session.on(failed(1, "refused"), now), []);
+    session.on(SessionEvent::StopAsked(StopSource::Api), now);
+    assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(Outcome::Complete)]);
+
+    // The last ones fail it, whatever came before.
+    let mut session = with_streams(now);
+    let effects = session.on(failed(0, "no space"), now);
+    assert_eq!(effects[0], SessionEffect::CloseOutput(0));
+    let unavailable = (Code::Unavailable, "refused".to_owned());
+    let event = SessionEvent::OutputEnded { output: 1, failure: Some(unavailable) };
+    let effects = session.on(event, now);
+    assert_eq!(effects, [SessionEffect::StopMedia, SessionEffect::Report(Fact::Ending(EgressEndReason::Failure))]);
+    let effects = session.on(ended(MediaEndReason::Stopped), now);
+    let failed = Outcome::Failed { code: Code::Unavailable, message: "refused".to_owned() };
+    assert_eq!(effects, [SessionEffect::Finish(failed)]);
+}
+
+#[test]
+fn streams_that_come_back_keep_the_recording_going() {
+    let now = Instant::now();
+    let removed = || SessionEvent::OutputEnded { output: 1, failure: None };
+    let mut session = with_streams(now);
+    assert_eq!(session.on(removed(), now), []);
+    assert_eq!(session.on(SessionEvent::OutputOpened { output: 1 }, now), []);
+    let effects = session.on(failed(0, "no space"), now);
+    assert_eq!(outcome(&effects), None);
+    assert_eq!(
+        session.on(removed(), now),
+        [SessionEffect::StopMedia, SessionEffect::Report(Fact::Ending(EgressEndReason::StreamsStopped))]
+    );
+    let effects = session.on(ended(MediaEndReason::Stopped), now);
+    assert!(matches!(outcome(&effects), Some(Outcome::Failed { .. })), "the file had failed");
+}
+
+#[test]
+fn streams_without_a_url_are_not_waited_for() {
+    let plan = |count| EgressPlan {
+        egress_id: "EG_x".to_owned(),
+        room_name: "room".to_owned(),
+        room_id: String::new(),
+        kind: spillway_plan::EgressKind::RoomComposite,
+        source: spillway_plan::Source::Room,
+        picture: None,
+        sound: None,
+        outputs: vec![spillway_plan::Output::Streams(StreamsOutput {
+            protocol: spillway_plan::StreamProtocol::Rtmp,
+            count,
+        })],
+        limits: spillway_plan::Limits::default(),
+        retry_count: 0,
+    };
+    assert_eq!(OpenOutputs::of(&plan(0)), OpenOutputs { open: [].into(), streams: Some(0) });
+    assert_eq!(OpenOutputs::of(&plan(2)), OpenOutputs { open: [0].into(), streams: Some(0) });
+}
+
+fn any_event() -> impl Strategy<Value = SessionEvent> {
+    let text = || Just("message".to_owned());
+    prop_oneof![
+        Just(SessionEvent::StopAsked(StopSource::Api)),
+        Just(SessionEvent::StopAsked(StopSource::Signal)),
+        text().prop_map(SessionEvent::MediaExited),
+        Just(SessionEvent::WrongRoom),
+        text().prop_map(SessionEvent::CannotWrite),
+        (0u32..3, text()).prop_map(|(output, message)| SessionEvent::OutputFull { output, message }),
+        (0u32..3).prop_map(|output| SessionEvent::OutputEnded { output, failure: None }),
+        (0u32..3, text()).prop_map(|(output, message)| failed(output, &message)),
+        (0u32..3).prop_map(media_failed),
+        (0u32..3).prop_map(|output| SessionEvent::OutputOpened { output }),
+        text().prop_map(SessionEvent::Noted),
+        Just(SessionEvent::OwnershipLost),
+        Just(SessionEvent::Tick),
+        Just(SessionEvent::Tick),
+        Just(started()),
+        any::<u64>().prop_map(alive),
+        (any::<u64>(), any::<u64>()).prop_map(|(end, media_ns)| SessionEvent::Media(MediaEvent::Wrote {
+            file: 0,
+            end,
+            sealed_to: 0,
+            media_ns
+        })),
+        text().prop_map(|what| SessionEvent::Media(MediaEvent::Waiting { what })),
+        text().prop_map(|message| SessionEvent::Media(MediaEvent::Noted { message })),
+        Just(ended(MediaEndReason::Stopped)),
+        Just(ended(MediaEndReason::Evicted)),
+        text().prop_map(|message| ended(MediaEndReason::SourceClosed { message })),
+        text().prop_map(|message| ended(MediaEndReason::Full { message })),
+        text().prop_map(|message| ended(MediaEndReason::Failed { code: "internal".to_owned(), message })),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_events_arrive_in_whatever_order_a_session_exits_at_most_once(
+        events in prop::collection::vec((any_event(), 0u64..20_000), 0..80),
+    ) {
+        let mut now = Instant::now();
+        let mut session = joining(3, now);
+        let (mut finished, mut ending, mut active) = (0, 0, 0);
+        for (event, later) in events {
+            now += Duration::from_millis(later);
+            for effect in session.on(event, now) {
+                prop_assert_eq!(finished, 0, "{:?} after the end", effect);
+                match effect {
+                    SessionEffect::Finish(_) | SessionEffect::Leave => finished += 1,
+                    SessionEffect::Report(Fact::Ending(_)) => ending += 1,
+                    SessionEffect::Report(Fact::Active { .. }) => active += 1,
+                    _ => {}
+                }
+            }
+            prop_assert_eq!(session.is_over(), finished == 1);
+        }
+        prop_assert!(ending <= 1 && active <= 1);
+    }
+
+    #[test]
+    fn a_session_left_alone_always_ends(
+        events in prop::collection::vec((any_event(), 0u64..2_000), 0..40),
+    ) {
+        let mut now = Instant::now();
+        let mut session = joining(3, now);
+        session.rules = SessionRules { max_duration: None, start_timeout: None, ..rules() };
+        for (event, later) in events {
+            now += Duration::from_millis(later);
+            session.on(event, now);
+        }
+        for _ in 0..60 {
+            now += SECOND;
+            session.on(SessionEvent::Tick, now);
+        }
+        prop_assert!(session.is_over());
+    }
+}

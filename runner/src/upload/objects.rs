@@ -1,0 +1,477 @@
+//! Small whole objects of one output: the segments and playlists of an HLS output. Files of the spool and texts come in;
+//! what became of them comes out of [`ObjectUploads::next`]. Owned and polled by the task of that output: requests run beside
+//! it, at most four with files at once. Of a text that is replaced again and again only the newest is sent, and never two of
+//! one name at once: they could be stored in the wrong order.
+//!
+//! A store that fails is tried again for as long as the recording goes on. After `backup_after_ms`, or at once when it
+//! refuses, the backup takes over. After the end of the recording all is given up within `max_outage_ms`.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustix::fs::renameat;
+use spillway_process::{LocalRoot, chain};
+use spillway_storage::{Meta, Storage, StorageError, StorageErrorKind, Stored};
+use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, warn};
+
+use super::attempts::until as retry_until;
+use super::outage::StoreOutage;
+use super::settings::UploadSettings;
+use crate::results::claim::write_whole;
+
+/// Requests with files at once; texts are small and come on top.
+const FILES_AT_ONCE: usize = 4;
+/// How often deadlines are looked at while the store fails.
+const TICK: Duration = Duration::from_millis(250);
+const IDLE: Duration = Duration::from_secs(3600);
+const LOCAL: &str = "Local";
+
+/// Where objects go.
+#[derive(Clone, Debug)]
+pub enum ObjectStore {
+    /// Below a folder of this machine. An object of the same name is replaced.
+    Disk(LocalRoot),
+    /// A store.
+    Remote(Arc<dyn Storage>),
+}
+
+/// A whole file of the spool that becomes an object. It is removed when it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectFile {
+    /// Files go in the order of their numbers.
+    pub number: u32,
+    /// The object's name.
+    pub name: String,
+    /// In the spool.
+    pub path: PathBuf,
+    /// Content type.
+    pub meta: Meta,
+}
+
+/// What became of an object.
+#[derive(Debug)]
+pub enum ObjectEvent {
+    /// A file is an object now.
+    Stored {
+        /// Of the file.
+        number: u32,
+        /// Size.
+        bytes: u64,
+        /// It is in the backup.
+        on_backup: bool,
+    },
+    /// A file will never be one. It stays in the spool.
+    Lost {
+        /// Of the file.
+        number: u32,
+        /// Why, for the user.
+        message: String,
+    },
+    /// A request with a text was answered. It is not repeated: a newer text may be there by now.
+    Text {
+        /// Of the object.
+        name: String,
+        /// Its location, or why it is not stored.
+        result: Result<String, String>,
+    },
+    /// The primary store is given up; whatever is put from now on goes to the backup, whose objects these will be alone.
+    BackupUsed,
+}
+
+/// The uploads of one output.
+#[derive(Debug)]
+pub struct ObjectUploads {
+    store: ObjectStore,
+    backup: Option<Arc<dyn Storage>>,
+    on_backup: bool,
+    /// Why the primary store was given up.
+    primary_error: String,
+    settings: UploadSettings,
+    waiting: BTreeMap<u32, ObjectFile>,
+    /// By the object's name: the newest text that was not sent.
+    texts: BTreeMap<String, (Bytes, Meta)>,
+    sending: HashMap<Id, ObjectPut>,
+    requests: JoinSet<Result<Stored, PutError>>,
+    events: VecDeque<ObjectEvent>,
+    outage: StoreOutage,
+    closed_at: Option<Instant>,
+    given_up: Option<String>,
+}
+
+/// A request on its way, and whether to the backup.
+#[derive(Debug)]
+struct ObjectPut {
+    content: PutContent,
+    on_backup: bool,
+}
+
+#[derive(Debug)]
+enum PutContent {
+    File(ObjectFile),
+    Text(String),
+}
+
+#[derive(Debug)]
+enum PutError {
+    /// The spool file cannot be read.
+    Spool(io::Error),
+    Store(StorageError),
+}
+
+impl ObjectUploads {
+    /// Nothing is sent yet. `primary_error` is not empty where the primary store has refused before: `store` is the backup
+    /// then.
+    pub fn new(
+        store: ObjectStore,
+        backup: Option<Arc<dyn Storage>>,
+        primary_error: String,
+        settings: UploadSettings,
+    ) -> Self {
+        Self {
+            store,
+            backup,
+            on_backup: !primary_error.is_empty(),
+            primary_error,
+            outage: StoreOutage::new(&settings),
+            settings,
+            waiting: BTreeMap::new(),
+            texts: BTreeMap::new(),
+            sending: HashMap::new(),
+            requests: JoinSet::new(),
+            events: VecDeque::new(),
+            closed_at: None,
+            given_up: None,
+        }
+    }
+
+    /// A file becomes an object; answered by [`ObjectEvent::Stored`] or [`ObjectEvent::Lost`].
+    pub fn put_file(&mut self, file: ObjectFile) {
+        match &self.given_up {
+            Some(message) => {
+                self.events.push_back(ObjectEvent::Lost { number: file.number, message: message.clone() });
+            }
+            None => {
+                self.waiting.insert(file.number, file);
+            }
+        }
+    }
+
+    /// A text replaces the object `name`. What is on its way there is waited for; what waits is replaced.
+    pub fn put_text(&mut self, name: String, text: Bytes, meta: Meta) {
+        match &self.given_up {
+            Some(message) => {
+                self.events.push_back(ObjectEvent::Text { name, result: Err(message.clone()) });
+            }
+            None => {
+                self.texts.insert(name, (text, meta));
+            }
+        }
+    }
+
+    /// Takes back the file of the lowest number that no request has. It stays in the spool.
+    pub fn give_up_oldest(&mut self) -> Option<ObjectFile> {
+        self.waiting.pop_first().map(|(_, file)| file)
+    }
+
+    /// The recording has ended: the last attempts begin at once, and they are not repeated for ever.
+    pub fn close(&mut self) {
+        self.closed_at.get_or_insert_with(Instant::now);
+        self.outage.until = None;
+    }
+
+    /// Nothing waits to be taken from [`Self::next`] now.
+    pub fn is_drained(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// URL or path of an object in the store in use, for people; never a presigned link.
+    pub fn location(&self, name: &str) -> String {
+        self.store.location(name)
+    }
+
+    /// Bytes of an object in the store in use; `None` where there is none, or the store does not tell.
+    pub async fn bytes(&self, name: &str) -> Option<u64> {
+        self.store.bytes(name).await
+    }
+
+    /// Stores a small object in the store in use and answers its location; transient errors are retried for so long.
+    ///
+    /// # Errors
+    /// The store's message, for the user. All retries are done.
+    pub async fn put_small(&self, name: &str, bytes: Bytes, meta: &Meta, limit: Duration) -> Result<String, String> {
+        let stored = match &self.store {
+            ObjectStore::Disk(_) => self.store.put_text(name, bytes, meta).await,
+            ObjectStore::Remote(store) => {
+                let give_up = Instant::now() + limit;
+                let put = || store.put(name, bytes.clone(), meta);
+                retry_until(give_up, self.settings.waits(), &**store, "put", put).await
+            }
+        };
+        stored.map(|stored| stored.location).map_err(|error| error.to_string())
+    }
+
+    /// Why nothing more is sent.
+    pub fn given_up(&self) -> Option<&str> {
+        self.given_up.as_deref()
+    }
+
+    /// The store's error while it fails; else empty.
+    pub fn error(&self) -> &str {
+        &self.outage.message
+    }
+
+    /// Something is in the backup, or will be.
+    pub fn on_backup(&self) -> bool {
+        self.on_backup
+    }
+
+    /// There is a second destination.
+    pub fn has_backup(&self) -> bool {
+        self.backup.is_some() || self.on_backup
+    }
+
+    /// What comes of it next. Cancel-safe; waits for ever while nothing is to be sent.
+    pub async fn next(&mut self) -> ObjectEvent {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return event;
+            }
+            self.start_requests();
+            let wake = Instant::now() + if self.outage.since.is_some() { TICK } else { IDLE };
+            tokio::select! {
+                Some(answered) = self.requests.join_next_with_id() => self.answered(answered),
+                () = sleep_until(wake) => self.check_deadlines(),
+            }
+        }
+    }
+
+    fn start_requests(&mut self) {
+        let busy = |name: &String| {
+            self.sending.values().any(|put| matches!(&put.content, PutContent::Text(sent) if sent == name))
+        };
+        let ready: Vec<String> = self.texts.keys().filter(|name| !busy(name)).cloned().collect();
+        for name in ready {
+            let Some((text, meta)) = self.texts.remove(&name) else { continue };
+            let (store, object) = (self.store.clone(), name.clone());
+            let put = async move { store.put_text(&object, text, &meta).await.map_err(PutError::Store) };
+            self.send(PutContent::Text(name), put);
+        }
+        if self.outage.until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        // While the store fails, one request at a time finds out when that is over.
+        let at_once = if self.outage.since.is_some() { 1 } else { FILES_AT_ONCE };
+        while self.files_in_flight() < at_once
+            && let Some((_, file)) = self.waiting.pop_first()
+        {
+            let (store, sent) = (self.store.clone(), file.clone());
+            self.send(PutContent::File(file), async move { store.put_file(&sent).await });
+        }
+    }
+
+    fn send(&mut self, content: PutContent, put: impl Future<Output = Result<Stored, PutError>> + Send + 'static) {
+        let id = self.requests.spawn(put).id();
+        self.sending.insert(id, ObjectPut { content, on_backup: self.on_backup });
+    }
+
+    fn files_in_flight(&self) -> usize {
+        self.sending.values().filter(|put| matches!(put.content, PutContent::File(_))).count()
+    }
+
+    fn answered(&mut self, answered: Result<(Id, Result<Stored, PutError>), JoinError>) {
+        let (id, result) = match answered {
+            Ok(answer) => answer,
+            Err(panicked) => (panicked.id(), Err(PutError::Spool(io::Error::other(panicked)))),
+        };
+        let Some(ObjectPut { content, on_backup }) = self.sending.remove(&id) else { return };
+        match result {
+            Ok(stored) => {
+                if on_backup == self.on_backup {
+                    self.outage = StoreOutage::new(&self.settings);
+                }
+                self.stored(content, stored, on_backup);
+            }
+            Err(PutError::Spool(error)) => self.lost(content, format!("{LOCAL} upload failed: {error}")),
+            Err(PutError::Store(error)) => {
+                match content {
+                    // Invalid: not the store's state but this object's, no retry helps.
+                    PutContent::File(_) if error.kind == StorageErrorKind::Invalid || self.given_up.is_some() => {
+                        return self.lost(content, error.to_string());
+                    }
+                    PutContent::File(file) => drop(self.waiting.insert(file.number, file)),
+                    PutContent::Text(name) => {
+                        self.events.push_back(ObjectEvent::Text { name, result: Err(error.to_string()) });
+                    }
+                }
+                if on_backup == self.on_backup {
+                    self.failed(&error);
+                }
+            }
+        }
+    }
+
+    fn stored(&mut self, content: PutContent, stored: Stored, on_backup: bool) {
+        self.events.push_back(match content {
+            PutContent::Text(name) => ObjectEvent::Text { name, result: Ok(stored.location) },
+            PutContent::File(file) => {
+                // Not its folder: the next file may be made in it just now.
+                spawn_blocking(move || fs::remove_file(&file.path));
+                ObjectEvent::Stored { number: file.number, bytes: stored.bytes, on_backup }
+            }
+        });
+    }
+
+    fn lost(&mut self, content: PutContent, message: String) {
+        self.events.push_back(match content {
+            PutContent::Text(name) => ObjectEvent::Text { name, result: Err(message) },
+            PutContent::File(file) => ObjectEvent::Lost { number: file.number, message },
+        });
+    }
+
+    fn failed(&mut self, error: &StorageError) {
+        if self.outage.since.is_none() {
+            warn!(%error, cause = %chain(error), "store fails, objects wait in the spool");
+        }
+        self.outage.note(error);
+        if self.outage.is_refused() && (self.backup.is_some() || self.closed_at.is_some()) {
+            self.next_store();
+        } else {
+            self.check_deadlines();
+        }
+    }
+
+    fn check_deadlines(&mut self) {
+        if self.outage.is_over(self.backup.is_some(), self.closed_at, &self.settings) {
+            self.next_store();
+        }
+    }
+
+    /// The backup takes over; without one everything is given up.
+    fn next_store(&mut self) {
+        let message = std::mem::take(&mut self.outage.message);
+        self.outage = StoreOutage::new(&self.settings);
+        if let Some(backup) = self.backup.take() {
+            warn!(error = message, backup = backup.name(), "primary store given up, backup takes over");
+            self.store = ObjectStore::Remote(backup);
+            self.on_backup = true;
+            self.primary_error = message;
+            self.events.push_back(ObjectEvent::BackupUsed);
+            return;
+        }
+        let message =
+            if self.on_backup { format!("primary: {}\nbackup: {message}", self.primary_error) } else { message };
+        warn!(error = message, "objects given up");
+        for number in std::mem::take(&mut self.waiting).into_keys() {
+            self.events.push_back(ObjectEvent::Lost { number, message: message.clone() });
+        }
+        for name in std::mem::take(&mut self.texts).into_keys() {
+            self.events.push_back(ObjectEvent::Text { name, result: Err(message.clone()) });
+        }
+        self.given_up = Some(message);
+    }
+}
+
+impl ObjectStore {
+    /// URL or path of an object for people; never a presigned link.
+    pub fn location(&self, name: &str) -> String {
+        match self {
+            Self::Disk(root) => root.locate(name).display().to_string(),
+            Self::Remote(store) => store.location(name),
+        }
+    }
+
+    /// Bytes of an object; `None` where there is none, or the store does not tell.
+    pub async fn bytes(&self, name: &str) -> Option<u64> {
+        match self {
+            Self::Disk(root) => {
+                let path = root.locate(name);
+                let metadata = spawn_blocking(move || fs::metadata(path)).await.ok()?.ok()?;
+                metadata.is_file().then_some(metadata.len())
+            }
+            Self::Remote(store) => match store.head(name).await {
+                Ok(object) => object.map(|object| object.bytes),
+                Err(error) => {
+                    debug!(%error, "object not seen");
+                    None
+                }
+            },
+        }
+    }
+
+    async fn put_file(&self, file: &ObjectFile) -> Result<Stored, PutError> {
+        let path = file.path.clone();
+        match self {
+            Self::Disk(root) => {
+                let (root, name) = (root.clone(), file.name.clone());
+                let made = spawn_blocking(move || match File::open(&path) {
+                    Ok(spooled) => {
+                        write_object(&root, &name, spooled).map_err(|error| PutError::Store(on_disk(&error)))
+                    }
+                    Err(error) => Err(PutError::Spool(error)),
+                });
+                made.await.unwrap_or_else(|panicked| Err(PutError::Spool(io::Error::other(panicked))))
+            }
+            Self::Remote(store) => {
+                let read = spawn_blocking(move || fs::read(path)).await;
+                let bytes = read.unwrap_or_else(|panicked| Err(io::Error::other(panicked))).map_err(PutError::Spool)?;
+                store.put(&file.name, bytes.into(), &file.meta).await.map_err(PutError::Store)
+            }
+        }
+    }
+
+    async fn put_text(&self, name: &str, text: Bytes, meta: &Meta) -> Result<Stored, StorageError> {
+        match self {
+            Self::Disk(root) => {
+                let (root, name) = (root.clone(), name.to_owned());
+                let made =
+                    spawn_blocking(move || write_object(&root, &name, &text[..]).map_err(|error| on_disk(&error)));
+                made.await.unwrap_or_else(|panicked| Err(on_disk(&io::Error::other(panicked))))
+            }
+            Self::Remote(store) => store.put(name, text, meta).await,
+        }
+    }
+}
+
+/// Makes a file below `root`, whole or not at all. A file of that name is replaced.
+fn write_object(root: &LocalRoot, name: &str, mut content: impl Read) -> io::Result<Stored> {
+    let path = root.locate(name);
+    let (Some(folder), Some(file_name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidFilename.into());
+    };
+    let folder = root.make_folder(folder)?;
+    let unfinished = format!(".{:016x}.part", rand::random::<u64>());
+    let written = write_whole(
+        &folder,
+        &unfinished,
+        |file| io::copy(&mut content, file),
+        |bytes| {
+            renameat(&folder, &unfinished, &folder, Path::new(file_name))?;
+            Ok(bytes)
+        },
+    );
+    Ok(Stored { bytes: written?, etag: String::new(), location: path.display().to_string() })
+}
+
+/// A disk that is full or away may be so for a while; anything else is a refusal.
+fn on_disk(error: &io::Error) -> StorageError {
+    let passes = matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::ResourceBusy
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::StaleNetworkFileHandle
+    );
+    let kind = if passes { StorageErrorKind::Busy } else { StorageErrorKind::Other };
+    StorageError::new(kind, LOCAL, "put", error.to_string())
+}
+
+#[cfg(test)]
+mod tests;
