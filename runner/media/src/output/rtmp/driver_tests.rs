@@ -17,6 +17,7 @@ use super::*;
 use crate::encoded::{EncodedFormat, MediaKind, StreamNumber};
 use crate::output::ring::UnitRing;
 use crate::output::stream::StreamReporter;
+use crate::output::stream_dial::DialError;
 use crate::output::stream_tls::StreamTls;
 use crate::track::Codec;
 
@@ -28,7 +29,7 @@ impl RtmpDial for MemoryDial {
 
     async fn dial(&self, _: &RtmpUrl) -> Result<DuplexStream, RtmpFault> {
         let (ours, theirs) = tokio::io::duplex(64 << 10);
-        let unreachable = |_| RtmpFault::Connect { message: "no listener".to_owned() };
+        let unreachable = |_| DialError::Connect { message: "no listener".to_owned() };
         self.0.send(FakeServer::new(theirs)).map_err(unreachable)?;
         Ok(ours)
     }
@@ -267,7 +268,7 @@ async fn an_unreachable_server_gets_three_tries_in_two_seconds() {
     let (began, running) = (Instant::now(), running());
     drop(running.servers);
     let fault = running.task.await.unwrap();
-    assert!(matches!(fault, Err(RtmpFault::Connect { .. })), "{fault:?}");
+    assert!(matches!(fault, Err(RtmpFault::Dial(DialError::Connect { .. }))), "{fault:?}");
     assert_eq!(began.elapsed().as_secs(), 2);
 }
 
