@@ -102,3 +102,16 @@ fn key_frames_have_a_grid_where_pictures_are_cut_or_joined() {
     }
     assert_eq!(key_grid(&self::plan(MAIN, vec![], false, vec![segments(6 * second)])), None, "no pictures");
 }
+
+#[test]
+fn raw_sound_goes_to_servers_as_it_is() {
+    let websocket = Output::Streams(StreamsOutput { protocol: StreamProtocol::Websocket, count: 1 });
+    let mut plan = self::plan(MAIN, vec![], false, vec![websocket]);
+    plan.sound = Some(AudioPlan::Raw { mixing: Mixing::Both });
+    let formats = inputs(&RecordingMode::Composed, &plan).formats();
+    assert_eq!(formats, [EncodedFormat::Pcm]);
+    assert_eq!(stream_numbers(&formats), [StreamNumber(0)]);
+    assert_eq!(file_streams(&formats, &plan, 0, Container::Ogg), []);
+    assert!(has_streams(&plan));
+    assert_eq!(sound_options(&plan).map(|options| options.lead), Some(0));
+}

@@ -1,5 +1,5 @@
-//! What an output has not sent yet: encoded frames, at most 5 s or 8 MB of them. Over a bound everything up to the newest
-//! key frame goes. Pure; [`super::UnitRing`] shares it between threads.
+//! What an output has not sent yet: frames, at most 5 s or 8 MB of them. Over a bound everything up to the newest key frame
+//! goes. Pure; [`super::UnitRing`] shares it between threads.
 
 use std::collections::VecDeque;
 
@@ -28,11 +28,25 @@ pub struct RingStats {
     pub jumps: u64,
 }
 
+/// How much may wait, and what goes when it is more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingBounds {
+    /// 5 s or 8 MB of pictures and their sound; everything up to a key frame goes.
+    Pictures,
+    /// The same of sound alone; the older half goes.
+    Sound,
+    /// So many nanoseconds of sound, each frame of which is of use without the others; the oldest goes.
+    Samples {
+        /// From the oldest to the newest.
+        max_ns: u64,
+    },
+}
+
 /// The bounded queue. Of its pictures every one decodes: it is a key frame, or the one before it was taken or lies before
 /// it.
 #[derive(Debug)]
 pub struct UnitBuffer {
-    has_video: bool,
+    bounds: RingBounds,
     units: VecDeque<EncodedUnit>,
     bytes: usize,
     /// Pictures are refused until the next key frame.
@@ -42,9 +56,10 @@ pub struct UnitBuffer {
 }
 
 impl UnitBuffer {
-    /// Empty; `has_video`: whether pictures will come.
-    pub const fn new(has_video: bool) -> Self {
-        Self { has_video, units: VecDeque::new(), bytes: 0, needs_key_frame: has_video, dropped: 0, jumps: 0 }
+    /// Empty.
+    pub const fn new(bounds: RingBounds) -> Self {
+        let needs_key_frame = matches!(bounds, RingBounds::Pictures);
+        Self { bounds, units: VecDeque::new(), bytes: 0, needs_key_frame, dropped: 0, jumps: 0 }
     }
 
     /// Takes a frame. After pictures were dropped the next ones are too, up to a key frame: the encoder makes one on its
@@ -62,12 +77,17 @@ impl UnitBuffer {
         self.bytes += unit.data.len();
         self.units.push_back(unit);
         while self.is_over(newest) {
+            if let RingBounds::Samples { .. } = self.bounds {
+                self.pop();
+                self.dropped += 1;
+                continue;
+            }
             self.jumps += 1;
             match self.newest_key_frame().filter(|at| self.oldest() < *at) {
                 Some(key_frame) => self.keep(|unit| unit.at_ns >= key_frame),
                 // The open group of pictures alone is too much, or sound is.
                 None => {
-                    self.needs_key_frame = self.has_video;
+                    self.needs_key_frame = self.has_video();
                     let half = newest.saturating_sub(MAX_AGE_NS / 2);
                     self.keep(|unit| unit.kind == MediaKind::Audio && unit.at_ns >= half);
                     if self.is_over(newest) {
@@ -82,7 +102,7 @@ impl UnitBuffer {
     /// wanted.
     pub fn begin(&mut self) -> bool {
         let recent = self.newest().saturating_sub(MAX_START_AGE_NS);
-        if !self.has_video {
+        if !self.has_video() {
             self.keep(|unit| unit.at_ns >= recent);
             return false;
         }
@@ -122,8 +142,16 @@ impl UnitBuffer {
         }
     }
 
+    fn has_video(&self) -> bool {
+        self.bounds == RingBounds::Pictures
+    }
+
     fn is_over(&self, newest: u64) -> bool {
-        !self.units.is_empty() && (self.bytes > MAX_BYTES || newest.saturating_sub(self.oldest()) > MAX_AGE_NS)
+        let max_ns = match self.bounds {
+            RingBounds::Pictures | RingBounds::Sound => MAX_AGE_NS,
+            RingBounds::Samples { max_ns } => max_ns,
+        };
+        !self.units.is_empty() && (self.bytes > MAX_BYTES || newest.saturating_sub(self.oldest()) > max_ns)
     }
 
     fn newest(&self) -> u64 {
@@ -173,7 +201,7 @@ mod tests {
 
     #[test]
     fn pictures_wait_for_a_key_frame_and_sound_does_not() {
-        let mut buffer = UnitBuffer::new(true);
+        let mut buffer = UnitBuffer::new(RingBounds::Pictures);
         for unit in [video(0, false), audio(1), video(33, false), video(66, true), video(99, false)] {
             buffer.put(unit);
         }
@@ -184,7 +212,7 @@ mod tests {
 
     #[test]
     fn what_is_older_than_the_newest_key_frame_goes_first() {
-        let mut buffer = UnitBuffer::new(true);
+        let mut buffer = UnitBuffer::new(RingBounds::Pictures);
         for at in (0..=5000).step_by(100) {
             buffer.put(video(at, at % 2000 == 0));
             buffer.put(audio(at + 1));
@@ -199,7 +227,7 @@ mod tests {
 
     #[test]
     fn without_a_second_key_frame_all_pictures_go_and_half_of_the_sound() {
-        let mut buffer = UnitBuffer::new(true);
+        let mut buffer = UnitBuffer::new(RingBounds::Pictures);
         buffer.put(video(0, true));
         for at in (100..=5100).step_by(100) {
             buffer.put(video(at, false));
@@ -214,17 +242,17 @@ mod tests {
 
     #[test]
     fn a_single_frame_above_the_bound_is_dropped() {
-        let mut pictures = UnitBuffer::new(true);
+        let mut pictures = UnitBuffer::new(RingBounds::Pictures);
         pictures.put(unit(MediaKind::Video, 0, true, MAX_BYTES + 1));
         pictures.put(video(1, false));
-        let mut sound = UnitBuffer::new(false);
+        let mut sound = UnitBuffer::new(RingBounds::Sound);
         sound.put(unit(MediaKind::Audio, 0, true, MAX_BYTES + 1));
         assert_eq!((pictures.stats().units, sound.stats().units), (0, 0));
     }
 
     #[test]
     fn a_connection_begins_at_a_recent_key_frame() {
-        let mut buffer = UnitBuffer::new(true);
+        let mut buffer = UnitBuffer::new(RingBounds::Pictures);
         assert!(buffer.begin());
         for at in (0..=2500).step_by(100) {
             buffer.put(audio(at));
@@ -240,9 +268,25 @@ mod tests {
         assert_eq!(drained(&mut buffer), [4300]);
     }
 
+    const SAMPLES: RingBounds = RingBounds::Samples { max_ns: 2_000_000_000 };
+
+    #[test]
+    fn of_samples_the_oldest_go_one_by_one() {
+        let mut buffer = UnitBuffer::new(SAMPLES);
+        for at in (0..=2500).step_by(20) {
+            buffer.put(audio(at));
+        }
+        let stats = buffer.stats();
+        assert_eq!((stats.dropped, stats.jumps, stats.lag_ns), (25, 0, 2_000_000_000));
+        let waiting = drained(&mut buffer);
+        assert_eq!((waiting[0], waiting.len()), (500, 101));
+        buffer.put(unit(MediaKind::Audio, 2520, true, MAX_BYTES + 1));
+        assert_eq!(buffer.stats().units, 0);
+    }
+
     #[test]
     fn sound_alone_begins_with_its_last_second() {
-        let mut buffer = UnitBuffer::new(false);
+        let mut buffer = UnitBuffer::new(RingBounds::Sound);
         for at in (0..=3000).step_by(500) {
             buffer.put(audio(at));
         }
@@ -269,14 +313,14 @@ mod tests {
     proptest! {
         #[test]
         fn bounds_hold_and_every_picture_decodes(
-            has_video in any::<bool>(),
+            bounds in prop_oneof![Just(RingBounds::Pictures), Just(RingBounds::Sound), Just(SAMPLES)],
             steps in proptest::collection::vec((0u8..16, 1u64..900, 0usize..3_000_000), 0..60),
         ) {
-            let (mut buffer, mut decoder, mut at_ms) = (UnitBuffer::new(has_video), Decoder::default(), 0);
+            let (mut buffer, mut decoder, mut at_ms) = (UnitBuffer::new(bounds), Decoder::default(), 0);
             for (what, later, bytes) in steps {
                 at_ms += later;
                 match what {
-                    0..=6 if has_video => {
+                    0..=6 if bounds == RingBounds::Pictures => {
                         let unit = unit(MediaKind::Video, at_ms, what == 0, bytes);
                         decoder.put.push(unit.at_ns);
                         buffer.put(unit);

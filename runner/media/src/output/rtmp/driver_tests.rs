@@ -15,7 +15,7 @@ use super::super::amf::{self, AmfValue};
 use super::super::chunk::{ChunkReader, ChunkWriter, RtmpMessage};
 use super::*;
 use crate::encoded::{EncodedFormat, MediaKind, StreamNumber};
-use crate::output::ring::UnitRing;
+use crate::output::ring::{RingBounds, UnitRing};
 use crate::output::stream::StreamReporter;
 use crate::output::stream_dial::DialError;
 use crate::output::stream_tls::StreamTls;
@@ -139,7 +139,7 @@ fn running() -> Running {
         EncodedFormat::Video { codec: Codec::H264, size: (16, 16), framerate: Some(10), bitrate_kbps: Some(100) },
         EncodedFormat::Aac { rate: 48_000, bitrate_kbps: 128 },
     ];
-    let ring = Arc::new(UnitRing::new(true));
+    let ring = Arc::new(UnitRing::new(RingBounds::Pictures));
     let key_frames = Arc::new(AtomicU32::new(0));
     let asked = key_frames.clone();
     let (dialled, servers) = mpsc::unbounded_channel();
@@ -156,6 +156,7 @@ fn running() -> Running {
         }),
         reporter: StreamReporter::new(7, Arc::new(said)),
         tls: StreamTls::default(),
+        mutes: Arc::default(),
     };
     let reporter = context.reporter.clone();
     let task = tokio::spawn(async move {
