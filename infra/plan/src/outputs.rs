@@ -39,17 +39,7 @@ pub(crate) fn check_numbers(outputs: &Outputs) -> Result<(), PlanError> {
 
 /// The one list of what is not recorded yet. A step that brings one of these deletes its line.
 pub(crate) fn served(outputs: &Outputs) -> Result<(), PlanError> {
-    let is_srt = |stream: &&livekit::StreamOutput| stream_url::protocol(stream) == Ok(StreamProtocol::Srt);
-    for (asked, feature) in [
-        (outputs.streams.iter().any(is_srt), "SRT streams are"),
-        (!outputs.images.is_empty(), "image outputs are"),
-        (outputs.websocket.is_some(), "websocket outputs are"),
-    ] {
-        if asked {
-            return Err(PlanError::NotYet(feature));
-        }
-    }
-    Ok(())
+    if outputs.images.is_empty() { Ok(()) } else { Err(PlanError::NotYet("image outputs are")) }
 }
 
 /// Outputs of the plan: files, segments, images, streams. Files have the containers of the request.

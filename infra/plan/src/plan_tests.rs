@@ -405,25 +405,29 @@ fn the_gate_names_what_is_not_recorded_yet() {
         let request = EgressRequest::RoomComposite(Composite { stream_outputs, ..combined(kinds) });
         plan(&start(request), &Defaults::default())
     };
-    for (protocol, urls) in [(0, &["srt://h:1"][..]), (2, &[][..])] {
-        let error = with_stream(protocol, urls, 3).unwrap_err();
-        assert_eq!(error.to_string(), "SRT streams are not supported yet");
-    }
     for (protocol, urls, kinds, text) in [
         (0, &["nosuch://h"][..], 1, "invalid url {...}: invalid protocol"),
         (0, &[][..], 1, "request has missing or invalid field: stream protocol"),
         (1, &[][..], 0, "request has missing or invalid field: stream url"),
+        (2, &["srt://h:1?mode=listener"][..], 1, "invalid url srt://h:1/{...}: only mode=caller is supported"),
     ] {
         assert_eq!(with_stream(protocol, urls, kinds).unwrap_err().to_string(), text);
     }
-    // RTMP, alone and beside a file and HLS, with URLs and with those that come later.
-    for (urls, kinds, place) in
-        [(&["rtmp://h/a/k", "mux://key"][..], 0, 0), (&["rtmps://h/a/k"][..], 3, 2), (&[][..], 1, 1)]
-    {
-        let plan = with_stream(1, urls, kinds).unwrap();
+    // Alone and beside a file and HLS, with URLs and with those that come later.
+    for (number, protocol, urls, kinds, place) in [
+        (1, StreamProtocol::Rtmp, &["rtmp://h/a/k", "mux://key"][..], 0, 0),
+        (1, StreamProtocol::Rtmp, &["rtmps://h/a/k"][..], 3, 2),
+        (1, StreamProtocol::Rtmp, &[][..], 1, 1),
+        (0, StreamProtocol::Srt, &["srt://h:1?streamid=x", "srt://h:2"][..], 0, 0),
+        (2, StreamProtocol::Srt, &[][..], 3, 2),
+    ] {
+        let plan = with_stream(number, urls, kinds).unwrap();
         let count = u32::try_from(urls.len()).unwrap();
-        assert_eq!(plan.streams(), Some((place, StreamsOutput { protocol: StreamProtocol::Rtmp, count })));
+        assert_eq!(plan.streams(), Some((place, StreamsOutput { protocol, count })));
+        assert!(plan.streams().unwrap().1.can_be_updated());
     }
     assert_eq!(planned(combined(7)).streams(), None);
-    assert_eq!(with(track_websocket("ws://h"), &Defaults::default()).unwrap().streams(), None);
+    let websocket = plan(&start(track_websocket("ws://h")), &Defaults::default()).unwrap().streams().unwrap();
+    assert_eq!(websocket, (0, StreamsOutput { protocol: StreamProtocol::Websocket, count: 1 }));
+    assert!(!websocket.1.can_be_updated());
 }
