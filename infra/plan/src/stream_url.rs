@@ -180,7 +180,11 @@ mod tests {
             ("srt://host:1?passphrase=canary", Rtmp, "invalid url srt://host:1/{...}: invalid scheme"),
             ("rtmp://host/app/canary", Srt, "invalid url rtmp://host/{...}: invalid scheme"),
             ("srt://:9000?passphrase=canary", Srt, "invalid url srt://:9000/{...}: no host in URL"),
-            ("srt://h:1?passphrase=canary", Srt, "invalid url srt://h:1/{...}: passphrase must have 10 to 79 characters"),
+            (
+                "srt://h:1?passphrase=canary",
+                Srt,
+                "invalid url srt://h:1/{...}: passphrase must have 10 to 79 characters",
+            ),
             ("srt://h:1?mode=listener&x=canary", Srt, "invalid url srt://h:1/{...}: only mode=caller is supported"),
             ("srt://h:1?latency=canary", Srt, "invalid url srt://h:1/{...}: latency must be a number"),
             ("ws://", Websocket, "invalid url ws:///{...}: no host in URL"),

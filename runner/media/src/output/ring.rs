@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub use self::buffer::{RingBounds, RingStats};
 use self::buffer::UnitBuffer;
+pub use self::buffer::{RingBounds, RingStats};
 use crate::encoded::EncodedUnit;
 
 /// Frames on their way to one stream.
