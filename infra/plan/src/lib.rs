@@ -2,7 +2,7 @@
 //! disk.
 //!
 //! `plan` is the entry point. `request` reads the request and `outputs` its outputs; `codecs`, `encoding` (options, layout),
-//! `stream_url`, `srt_url` and `uploads` (path, store) hold the rules that these apply. The plan travels in the ticket to the runner and
+//! `stream_url`, `srt_url`, `websocket_url` and `uploads` (path, store) hold the rules that these apply. The plan travels in the ticket to the runner and
 //! its media process; the destinations and URLs of streams are secrets and never part of it. In the runner, `name` makes file
 //! names of it, and `segment_name` those of an HLS output. `read` takes a request from a file; `manifest` is the JSON file
 //! beside a recording.
@@ -14,6 +14,7 @@ mod outputs;
 mod request;
 mod stream_url;
 mod srt_url;
+mod websocket_url;
 pub mod segment_name;
 pub mod name;
 pub mod uploads;
@@ -41,3 +42,4 @@ pub use types::{
     AudioEncoding, AudioPlan, EgressKind, EgressPlan, H264Profile, LayoutName, LayoutShape, Limits, Mixing, Source,
     VideoEncoding, VideoPlan,
 };
+pub use websocket_url::WebsocketUrl;

@@ -7,6 +7,7 @@ use url::Url;
 use crate::error::PlanError;
 use crate::output_types::StreamProtocol;
 use crate::srt_url::SrtUrl;
+use crate::websocket_url::WebsocketUrl;
 
 const RTMP_FORM: &str = "rtmp urls must be of format rtmp(s)://{host}(/{path})/{app}/{stream_key}( live=1)";
 /// librtmp's option for live streams, which some users put behind the key.
@@ -44,7 +45,7 @@ pub fn check(url: &str, protocol: StreamProtocol) -> Result<(), PlanError> {
     match protocol {
         StreamProtocol::Rtmp if !has_rtmp_form(url) => Err(invalid(url, RTMP_FORM)),
         StreamProtocol::Srt => SrtUrl::parse(url).map(drop).map_err(|error| invalid(url, error.reason())),
-        StreamProtocol::Websocket if !has_host(url) => Err(invalid(url, "no host in URL")),
+        StreamProtocol::Websocket if WebsocketUrl::parse(url).is_none() => Err(invalid(url, "no host in URL")),
         StreamProtocol::Rtmp | StreamProtocol::Websocket => Ok(()),
     }
 }
