@@ -53,7 +53,10 @@ async fn until(egress: &Egress, what: &str, limit: u64, is: impl Fn(&Value) -> b
     });
     match found.await {
         Ok(info) => Ok(info),
-        Err(error) => Err(error.context(format!("{}", egress.info().await?))),
+        Err(error) => {
+            let info = egress.info().await?;
+            Err(error.context(info.to_string()))
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Encoded streams become the bytes of a file. MP4, MPEG-TS and IVF are written by our own muxers; WebM, Ogg and MP3 by
-//! GStreamer's, whose bytes `spool_sink` writes. `annexb` and `aac` are what the own ones know of H264, H265 and AAC.
+//! GStreamer's, whose bytes `spool_sink` writes. `annexb` and `aac` are what the own ones know of H264, H265 and AAC,
+//! and what FLV in `output/rtmp` needs of it.
 
 mod ivf;
 mod mp4;
