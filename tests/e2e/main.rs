@@ -15,6 +15,8 @@ mod track;
 mod multi;
 mod hls;
 mod rtmp;
+mod srt;
+mod websocket;
 mod edges;
 mod mistakes;
 mod faults;
@@ -42,6 +44,8 @@ fn main() {
         multi::cases(),
         hls::cases(),
         rtmp::cases(),
+        srt::cases(),
+        websocket::cases(),
         mistakes::cases(),
         edges::cases(),
         foreign::cases(),

@@ -21,8 +21,8 @@ const RUN: &[&str] = &[
 /// What shows that it works: the servers and the judges.
 const SHOW: &[&str] = &["ffmpeg", "fonts-dejavu-core", "python3", "python3-venv", "redis-server"];
 
-/// A server of RTMP streams.
-const STREAMS: &[&str] = &["libnginx-mod-rtmp", "nginx"];
+/// Servers of RTMP and SRT streams.
+const STREAMS: &[&str] = &["libnginx-mod-rtmp", "nginx", "srt-tools"];
 
 /// A foreign publisher, and what recordings are looked at in.
 const BROWSER: &[&str] = &["chromium"];
@@ -37,7 +37,7 @@ pub struct Needs {
     pub stores: bool,
     /// Chromium, to look at files with and to publish from.
     pub browser: bool,
-    /// What only tests use: Docker, nginx, foreign publishers, terraform.
+    /// What only tests use: Docker, nginx, srt-tools, foreign publishers, terraform.
     pub tests: bool,
 }
 
