@@ -35,9 +35,9 @@ pub trait WebsocketDial: Send + Sync {
 }
 
 /// Connections over TCP, with TLS where the URL asks for it.
-pub struct TcpDial(pub StreamTls);
+pub struct TcpWebsocketDial(pub StreamTls);
 
-impl WebsocketDial for TcpDial {
+impl WebsocketDial for TcpWebsocketDial {
     type Io = Box<dyn StreamIo>;
 
     async fn dial(&self, url: &WebsocketUrl) -> Result<Self::Io, WebsocketFault> {

@@ -11,7 +11,7 @@ mod fault;
 
 use spillway_plan::WebsocketUrl;
 
-use self::dial::TcpDial;
+use self::dial::TcpWebsocketDial;
 use super::stream::{StreamContext, StreamEnd};
 
 /// Sound that is kept for a server that is slow or away, nanoseconds.
@@ -22,5 +22,5 @@ pub async fn run(context: StreamContext) -> StreamEnd {
     let Some(url) = WebsocketUrl::parse(context.url.reveal()) else {
         return StreamEnd::Failed { code: "invalid_argument", message: "the URL is none of a websocket".to_owned() };
     };
-    driver::publish(&url, &context, &TcpDial(context.tls.clone())).await
+    driver::publish(&url, &context, &TcpWebsocketDial(context.tls.clone())).await
 }
