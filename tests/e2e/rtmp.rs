@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use spillway_tests::egress::{Egress, nanos};
 use spillway_tests::process::eventually;
 use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
-use spillway_tests::servers::{DispatcherProcess, TestServers};
 use spillway_tests::servers::policy_proxy::certificate;
 use spillway_tests::servers::rtmp_server::{CLOSED, LIVE, RtmpServer};
+use spillway_tests::servers::{DispatcherProcess, TestServers};
 use spillway_tests::twirp::TwirpError;
 
 use crate::harness::{E2eHarness, alone, block_on, case};

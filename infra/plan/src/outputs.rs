@@ -37,7 +37,7 @@ pub(crate) fn check_numbers(outputs: &Outputs) -> Result<(), PlanError> {
     at_most("urls", outputs.streams.iter().map(|stream| stream.urls.len()).sum(), MAX_STREAM_URLS)
 }
 
-/// The one list of what is not recorded yet. A step that brings one of these deletes its line.
+/// What is not recorded yet.
 pub(crate) fn served(outputs: &Outputs) -> Result<(), PlanError> {
     if outputs.images.is_empty() { Ok(()) } else { Err(PlanError::NotYet("image outputs are")) }
 }

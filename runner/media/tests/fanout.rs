@@ -16,8 +16,8 @@ use spillway_media::compositor::encoder_delay;
 use spillway_media::encode::{AudioInputFormat, VideoInputFormat};
 use spillway_media::encoded::{EncodedUnit, StreamNumber};
 use spillway_media::output::{
-    Fanout, FileTakerOptions, OutputTaker, Pipeline, PipelineEvent, PipelinePlan, RawFanout, RawSink, RingTaker,
-    RingBounds, TakerEnd, TakerError, TakerId, TakerProgress, TakerStart, UnitRing, add_file,
+    Fanout, FileTakerOptions, OutputTaker, Pipeline, PipelineEvent, PipelinePlan, RawFanout, RawSink, RingBounds,
+    RingTaker, TakerEnd, TakerError, TakerId, TakerProgress, TakerStart, UnitRing, add_file,
 };
 use spillway_media::passthrough::Passthrough;
 use spillway_media::track::{Codec, Frame};

@@ -55,10 +55,11 @@ impl WebsocketServer {
                 connections.spawn(async move {
                     match tls {
                         // A client that does not trust the certificate ends the handshake.
-                        Some(tls) => match tls.accept(tcp).await {
-                            Ok(io) => serve(io, &log).await,
-                            Err(_) => {}
-                        },
+                        Some(tls) => {
+                            if let Ok(io) = tls.accept(tcp).await {
+                                serve(io, &log).await;
+                            }
+                        }
                         None => serve(tcp, &log).await,
                     }
                 });
