@@ -2,10 +2,10 @@
 //! disk.
 //!
 //! `plan` is the entry point. `request` reads the request and `outputs` its outputs; `codecs`, `encoding` (options, layout),
-//! `stream_url`, `srt_url`, `websocket_url` and `uploads` (path, store) hold the rules that these apply. The plan travels in the ticket to the runner and
-//! its media process; the destinations and URLs of streams are secrets and never part of it. In the runner, `name` makes file
-//! names of it, and `segment_name` those of an HLS output. `read` takes a request from a file; `manifest` is the JSON file
-//! beside a recording.
+//! `stream_url`, `srt_url`, `websocket_url` and `uploads` (path, store) hold the rules that these apply. The plan travels in
+//! the ticket to the runner and its media process; the destinations and URLs of streams are secrets and never part of it. In
+//! the runner, `name` makes file names of it, and `segment_name` those of an HLS output. `read` takes a request from a file;
+//! `manifest` is the JSON file beside a recording.
 #![warn(missing_docs)]
 
 mod plan;

@@ -3,7 +3,8 @@
 //! make files and `segments` the one that cuts an HLS stream. `streams` are streams to servers: each is a task (`rtmp`, `srt`,
 //! `websocket`) that gets its frames through a `ring`, which a `ring_taker` fills; `stream` is what it needs and what it says,
 //! `stream_dial` its TCP connections, `stream_tls` how its server is authenticated, `retry` when it is tried again. `pcm` is
-//! sound that is not encoded, `mute_log` when it was muted. `progress` says how far all have come, `key_frames` asks our encoder for key frames.
+//! sound that is not encoded, `mute_log` when it was muted. `progress` says how far all have come, `key_frames` asks our
+//! encoder for key frames.
 
 mod streams;
 mod rtmp;

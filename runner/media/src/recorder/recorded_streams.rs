@@ -128,6 +128,9 @@ impl RecordedStreams {
     /// What happens to the tracks, for servers that are told when the sound is muted. `origin`: output time 0, once it is
     /// known.
     pub fn timed(&mut self, timed: &TimelineEvent, origin: Option<MediaTime>) {
+        if !self.is_asked {
+            return;
+        }
         let change = match timed {
             TimelineEvent::Muted { at, .. } if !self.mutes.is_muted => (*at, true),
             TimelineEvent::Frame(frame) if self.mutes.is_muted => (frame.at, false),
