@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use spillway_plan::WebsocketUrl;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -110,11 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebsocketConnection<'_, S> {
         loop {
             tokio::select! {
                 received = self.receive.next() => self.on_received(received).await?,
-                flushed = self.send.flush(), if self.is_writing => {
-                    flushed.map_err(|error| self.lost(&error))?;
-                    self.is_writing = false;
-                    self.health.wrote();
-                }
+                flushed = self.send.flush(), if self.is_writing => self.on_flushed(flushed)?,
                 unit = self.context.ring.next(), if !self.is_writing => match unit {
                     Some(unit) => self.on_unit(unit).await?,
                     None => break,
@@ -180,17 +176,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebsocketConnection<'_, S> {
         Ok(())
     }
 
-    /// Begins to write. Does not wait for the socket: everything before it has been flushed.
+    /// Writes what the socket takes at once. Does not wait for it: before a message at most one other is on its way, and the
+    /// library keeps that.
     async fn write(&mut self, message: Message) -> Result<(), WebsocketFault> {
         self.is_writing = true;
-        self.send.feed(message).await.map_err(|error| self.lost(&error))
+        self.send.feed(message).await.map_err(|error| self.lost(&error))?;
+        match self.send.flush().now_or_never() {
+            Some(flushed) => self.on_flushed(flushed),
+            None => Ok(()),
+        }
+    }
+
+    fn on_flushed(&mut self, flushed: Result<(), Error>) -> Result<(), WebsocketFault> {
+        flushed.map_err(|error| self.lost(&error))?;
+        self.is_writing = false;
+        self.health.wrote();
+        Ok(())
     }
 
     /// A close frame without a code, as livekit/egress ends; then the server's.
     async fn close(&mut self) -> Result<(), Error> {
         self.send.send(Message::Close(None)).await?;
         while let Some(received) = self.receive.next().await {
-            received?;
+            if received?.is_close() {
+                break;
+            }
         }
         Ok(())
     }
