@@ -72,7 +72,10 @@ impl SrtDial for GstDial {
 }
 
 /// A connection of `srtsink`. Dropping it ends it, on a thread of its own.
-pub struct GstLink {
+pub struct GstLink(Option<GstConnection>);
+
+/// Its elements. Dropping them closes the socket, which may block.
+struct GstConnection {
     pipeline: gst::Pipeline,
     input: gst_app::AppSrc,
     sink: gst::Element,
@@ -84,14 +87,16 @@ impl GstLink {
         hide_secrets();
         let failed =
             |error: &dyn std::fmt::Display| SrtFault::Open { message: without_secrets(url, &error.to_string()) };
-        let link = Self::made(url, address).map_err(|error| failed(&error))?;
-        if let Err(error) = link.pipeline.set_state(gst::State::Playing) {
-            return Err(link.error().map_or_else(|| failed(&error), |said| failed(&said)));
+        let connection = GstConnection::new(url, address).map_err(|error| failed(&error))?;
+        if let Err(error) = connection.pipeline.set_state(gst::State::Playing) {
+            return Err(connection.error().map_or_else(|| failed(&error), |said| failed(&said)));
         }
-        Ok(link)
+        Ok(Self(Some(connection)))
     }
+}
 
-    fn made(url: &SrtUrl, address: SocketAddr) -> Result<Self, PipelineError> {
+impl GstConnection {
+    fn new(url: &SrtUrl, address: SocketAddr) -> Result<Self, PipelineError> {
         let pipeline = gst::Pipeline::new();
         let caps = gst::Caps::builder("video/mpegts").field("systemstream", true).field("packetsize", 188).build();
         let input = gst_app::AppSrc::builder().caps(&caps).is_live(true).max_bytes(0).build();
@@ -122,11 +127,25 @@ impl GstLink {
         });
         Ok(Self { pipeline, input, sink, error })
     }
+
+    fn error(&self) -> Option<String> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for GstConnection {
+    fn drop(&mut self) {
+        // Going down cannot fail for these elements.
+        let _ = self.pipeline.set_state(gst::State::Null);
+        if let Some(bus) = self.pipeline.bus() {
+            bus.unset_sync_handler();
+        }
+    }
 }
 
 impl SrtLink for GstLink {
     fn stats(&self) -> Option<SrtStats> {
-        let stats = self.sink.property::<gst::Structure>("stats");
+        let stats = self.0.as_ref()?.sink.property::<gst::Structure>("stats");
         // libsrt counts for sockets that are connected, and for no others.
         let acks = stats.get::<i32>("packet-ack-received").ok()?;
         let latency_ms = stats.get::<i32>("negotiated-latency-ms").unwrap_or(0);
@@ -135,40 +154,34 @@ impl SrtLink for GstLink {
     }
 
     fn error(&self) -> Option<String> {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.as_ref()?.error()
     }
 
     fn waiting_bytes(&self) -> u64 {
-        self.input.current_level_bytes()
+        self.0.as_ref().map_or(0, |connection| connection.input.current_level_bytes())
     }
 
     fn send(&self, packets: Bytes) {
-        // Refused only after an error, which is told by the element.
-        let _ = self.input.push_buffer(gst::Buffer::from_slice(packets));
+        if let Some(connection) = &self.0 {
+            // Refused only after an error, which is told by the element.
+            let _ = connection.input.push_buffer(gst::Buffer::from_slice(packets));
+        }
     }
 
-    async fn close(self) {
-        let pipeline = self.pipeline.clone();
-        // A runtime that ends meanwhile leaves it to the drop.
-        let _ = tokio::task::spawn_blocking(move || stop(&pipeline)).await;
+    async fn close(mut self) {
+        if let Some(connection) = self.0.take() {
+            // A runtime that ends meanwhile drops it as well.
+            let _ = tokio::task::spawn_blocking(move || drop(connection)).await;
+        }
     }
 }
 
 impl Drop for GstLink {
     fn drop(&mut self) {
-        let pipeline = self.pipeline.clone();
-        // Stopped here only where the system has no thread left.
-        if std::thread::Builder::new().name("srt-close".into()).spawn(move || stop(&pipeline)).is_err() {
-            stop(&self.pipeline);
+        if let Some(connection) = self.0.take() {
+            // Where the system has no thread left it is dropped here.
+            let _ = std::thread::Builder::new().name("srt-close".into()).spawn(move || drop(connection));
         }
-    }
-}
-
-fn stop(pipeline: &gst::Pipeline) {
-    // Going down cannot fail for these elements.
-    let _ = pipeline.set_state(gst::State::Null);
-    if let Some(bus) = pipeline.bus() {
-        bus.unset_sync_handler();
     }
 }
 
