@@ -117,7 +117,7 @@ pub async fn serve_ticket(
     let reporter = Reporter::new(ledger, Duration::from_secs(60), bus.clock().clone());
     let (inbox, events) = mpsc::channel(INBOX_CAPACITY);
     let (updates_tx, updates) = mpsc::channel(UPDATES_CAPACITY);
-    let updates_tx = has_streams(&ticket).then_some(updates_tx);
+    let updates_tx = can_be_updated(&ticket).then_some(updates_tx);
     let control = ControlServer::open(bus, &names.egress_id, inbox.clone(), updates_tx, reporter.reports())
         .await
         .context("subscribe to our topic")?;
@@ -265,8 +265,9 @@ fn settings_of(ticket: &Ticket) -> Settings {
 }
 
 /// A plan that cannot be read has none; that is an error later, when the egress is ours.
-fn has_streams(ticket: &Ticket) -> bool {
-    serde_json::from_str::<EgressPlan>(ticket.plan_json.reveal()).is_ok_and(|plan| plan.streams().is_some())
+fn can_be_updated(ticket: &Ticket) -> bool {
+    let plan = serde_json::from_str::<EgressPlan>(ticket.plan_json.reveal());
+    plan.is_ok_and(|plan| plan.streams().is_some_and(|(_, streams)| streams.can_be_updated()))
 }
 
 /// Their keys are in the request and not in the plan.

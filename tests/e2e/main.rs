@@ -17,6 +17,8 @@ mod hls;
 mod players;
 mod images;
 mod rtmp;
+mod srt;
+mod websocket;
 mod edges;
 mod mistakes;
 mod faults;
@@ -46,6 +48,8 @@ fn main() {
         players::cases(),
         images::cases(),
         rtmp::cases(),
+        srt::cases(),
+        websocket::cases(),
         mistakes::cases(),
         edges::cases(),
         foreign::cases(),

@@ -59,10 +59,10 @@ pub fn cases() -> Vec<Trial> {
             "rtmp urls must be of format",
         ),
         (
-            "srt_is_for_later",
-            json!({ "stream_outputs": [{ "protocol": "SRT", "urls": ["srt://x:1"] }] }),
-            "unimplemented",
-            "srt",
+            "a_short_passphrase",
+            json!({ "stream_outputs": [{ "protocol": "SRT", "urls": ["srt://x:1?passphrase=short"] }] }),
+            "invalid_argument",
+            "passphrase must have 10 to 79 characters",
         ),
     ] {
         let change = change.clone();

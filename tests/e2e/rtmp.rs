@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use spillway_tests::egress::{Egress, nanos};
 use spillway_tests::process::eventually;
 use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
-use spillway_tests::servers::TestServers;
 use spillway_tests::servers::policy_proxy::certificate;
 use spillway_tests::servers::rtmp_server::{CLOSED, LIVE, RtmpServer};
+use spillway_tests::servers::{DispatcherProcess, TestServers};
 use spillway_tests::twirp::TwirpError;
 
 use crate::harness::{E2eHarness, alone, block_on, case};
@@ -21,6 +21,7 @@ use crate::recording_probe::RecordingProbe;
 /// Looked for wherever it must not stand; shown as `{can...key}`.
 const KEY: &str = "canaryOfTheStream-key";
 const OTHER: &str = "canaryOfTheOtherStream-key";
+/// What all secrets begin with.
 const CANARY: &str = "canaryOfThe";
 
 pub fn cases() -> Vec<Trial> {
@@ -40,13 +41,13 @@ fn streams(urls: &[&str]) -> Value {
 }
 
 /// Whether each stream has this status, in the order of EgressInfo.
-fn are(info: &Value, wanted: &[&str]) -> bool {
+pub fn are(info: &Value, wanted: &[&str]) -> bool {
     let Some(all) = info["stream_results"].as_array() else { return false };
     all.len() == wanted.len() && all.iter().zip(wanted).all(|(stream, wanted)| stream["status"] == *wanted)
 }
 
 /// Waits until EgressInfo is like this.
-async fn until(egress: &Egress, what: &str, limit: u64, is: impl Fn(&Value) -> bool) -> Result<Value> {
+pub async fn until(egress: &Egress, what: &str, limit: u64, is: impl Fn(&Value) -> bool) -> Result<Value> {
     let found = eventually(what, Duration::from_secs(limit), || async {
         let info = egress.info().await?;
         Ok(is(&info).then_some(info))
@@ -61,7 +62,7 @@ async fn until(egress: &Egress, what: &str, limit: u64, is: impl Fn(&Value) -> b
 }
 
 /// Waits until so many streams are there and each has been connected.
-async fn connected(egress: &Egress, count: usize) -> Result<Value> {
+pub async fn connected(egress: &Egress, count: usize) -> Result<Value> {
     let is = |info: &Value| {
         let all = info["stream_results"].as_array();
         all.is_some_and(|all| all.len() == count && all.iter().all(|stream| nanos(&stream["started_at"]) > 0))
@@ -70,7 +71,7 @@ async fn connected(egress: &Egress, count: usize) -> Result<Value> {
 }
 
 /// What is true of every stream that has ended, and of all that is told.
-fn ended(info: &Value, wanted: &[&str]) -> Result<()> {
+pub fn ended(info: &Value, wanted: &[&str]) -> Result<()> {
     ensure!(are(info, wanted), "not {wanted:?}: {info}");
     for stream in info["stream_results"].as_array().into_iter().flatten() {
         let (from, to) = (nanos(&stream["started_at"]), nanos(&stream["ended_at"]));
@@ -90,7 +91,7 @@ async fn watched(server: &RtmpServer, key: &str, seconds: u32) -> Result<Recordi
 }
 
 /// H264 and AAC, whole and in sync.
-fn is_good(probe: &RecordingProbe) -> Result<()> {
+pub fn is_good(probe: &RecordingProbe) -> Result<()> {
     probe.is_h264("Main", 1280, 720)?;
     probe.is_audio("aac", "44100", 2)?;
     probe.shows("p0", &probe.whole(), &[])?;
@@ -233,7 +234,7 @@ async fn faults(harness: &E2eHarness) -> Result<()> {
 }
 
 /// Joins a room of servers of our own.
-async fn publisher(servers: &TestServers, room: &str) -> Result<Publisher> {
+pub async fn publisher(servers: &TestServers, room: &str) -> Result<Publisher> {
     let publisher = Publisher::join(&servers.api, room, "p0", PublisherOptions::default()).await?;
     for (name, kind) in [("p0-360.h264", SourceKind::Camera), ("p0.opus", SourceKind::Microphone)] {
         publisher.publish(&spillway_tests::assets::clip(name)?, kind).await?;
@@ -259,6 +260,12 @@ async fn secrets() -> Result<()> {
     let refused = egress.update_streams(&["http://canaryOfTheUnknown"], &["rtmp://h/a/canaryOfTheUnknown"]).await;
     ensure!(refused.is_err(), "{refused:?}");
     connected(&egress, 3).await?;
+    nothing_is_told(servers, dispatcher, &egress).await
+}
+
+/// Ends an egress and its dispatcher and looks for [`CANARY`] on the way: in processes, in Redis, in the EgressInfo and in
+/// every log of ours.
+pub async fn nothing_is_told(servers: TestServers, dispatcher: DispatcherProcess, egress: &Egress) -> Result<()> {
     let nothing_in = |what: &str, bytes: &[u8]| {
         let found = bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes());
         if found { Err(anyhow::anyhow!("a key stands in {what}")) } else { Ok(()) }

@@ -9,6 +9,8 @@ pub mod policy_proxy;
 mod ports;
 pub mod proxy;
 pub mod rtmp_server;
+pub mod srt_server;
+pub mod websocket_server;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

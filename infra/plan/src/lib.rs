@@ -2,10 +2,11 @@
 //! disk.
 //!
 //! `plan` is the entry point. `request` reads the request and `outputs` its outputs; `codecs`, `encoding` (options, layout),
-//! `stream_url` and `uploads` (path, store) hold the rules that these apply. The plan travels in the ticket to the runner and
-//! its media process; the destinations and URLs of streams are secrets and never part of it. In the runner, `name` makes file
-//! names of it, `segment_name` those of an HLS output, `image_name` those of images and `sheets` those of the poster and the
-//! thumbnails beside a recording. `read` takes a request from a file; `manifest` is the JSON file beside a recording.
+//! `stream_url`, `srt_url`, `websocket_url` and `uploads` (path, store) hold the rules that these apply. The plan travels in
+//! the ticket to the runner and its media process; the destinations and URLs of streams are secrets and never part of it. In
+//! the runner, `name` makes file names of it, `segment_name` those of an HLS output, `image_name` those of images and `sheets`
+//! those of the poster and the thumbnails beside a recording. `read` takes a request from a file; `manifest` is the JSON file
+//! beside a recording.
 #![warn(missing_docs)]
 
 mod plan;
@@ -13,6 +14,8 @@ mod codecs;
 mod outputs;
 mod request;
 mod stream_url;
+mod srt_url;
+mod websocket_url;
 pub mod segment_name;
 pub mod image_name;
 pub mod sheets;
@@ -36,8 +39,10 @@ pub use plan::{Defaults, LimitRules, destinations, plan, stream_urls};
 pub use read::{ReadError, start_request};
 pub use spillway_protocol::Secret;
 pub use spillway_protocol::requested::stream_url;
+pub use srt_url::{SrtUrl, SrtUrlError};
 pub use stream_url::check as check_stream_url;
 pub use types::{
     AudioEncoding, AudioPlan, EgressKind, EgressPlan, H264Profile, LayoutName, LayoutShape, Limits, Mixing, Source,
     VideoEncoding, VideoPlan,
 };
+pub use websocket_url::WebsocketUrl;

@@ -286,6 +286,13 @@ pub struct StreamsOutput {
     pub count: u32,
 }
 
+impl StreamsOutput {
+    /// Streams may be added and removed while it records. The audio of a Track over a websocket has its one URL.
+    pub fn can_be_updated(self) -> bool {
+        self.protocol != StreamProtocol::Websocket
+    }
+}
+
 /// Protocol of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -37,20 +37,6 @@ pub(crate) fn check_numbers(outputs: &Outputs) -> Result<(), PlanError> {
     at_most("urls", outputs.streams.iter().map(|stream| stream.urls.len()).sum(), MAX_STREAM_URLS)
 }
 
-/// The one list of what is not recorded yet. A step that brings one of these deletes its line.
-pub(crate) fn served(outputs: &Outputs) -> Result<(), PlanError> {
-    let is_srt = |stream: &&livekit::StreamOutput| stream_url::protocol(stream) == Ok(StreamProtocol::Srt);
-    for (asked, feature) in [
-        (outputs.streams.iter().any(is_srt), "SRT streams are"),
-        (outputs.websocket.is_some(), "websocket outputs are"),
-    ] {
-        if asked {
-            return Err(PlanError::NotYet(feature));
-        }
-    }
-    Ok(())
-}
-
 /// Outputs of the plan: files, segments, images, streams. Files have the containers of the request.
 pub(crate) fn read(asked: &RequestFields, retry_count: i32, storage: &StorageConfig) -> Result<Vec<Output>, PlanError> {
     let outputs = &asked.outputs;

@@ -10,7 +10,7 @@ use crate::encoding::Encoding;
 use crate::error::PlanError;
 use crate::output_types::{Output, OutputKind, SheetRules};
 use crate::outputs;
-use crate::request::{self, Outputs, RequestFields};
+use crate::request::{self, RequestFields};
 use crate::types::*;
 
 /// The installation's configuration as far as it decides about requests.
@@ -93,15 +93,6 @@ impl Default for Defaults {
 /// A missing or malformed field, options that contradict each other, or a feature that this version does not have. A retry
 /// is useless; [`PlanError::code`] and text go back to the caller.
 pub fn plan(start: &StartEgressRequest, defaults: &Defaults) -> Result<EgressPlan, PlanError> {
-    plan_what(outputs::served, start, defaults)
-}
-
-/// The plan of a request whose outputs are `served`.
-fn plan_what(
-    served: fn(&Outputs) -> Result<(), PlanError>,
-    start: &StartEgressRequest,
-    defaults: &Defaults,
-) -> Result<EgressPlan, PlanError> {
     // The id is part of file names (spool, manifest): no `/` and no `..` in it, also where no livekit-server has made it.
     if EgressId::parse(&start.egress_id).is_err() {
         return Err(PlanError::Field("egressID"));
@@ -109,7 +100,6 @@ fn plan_what(
     let asked = request::read(start)?;
     let encoding = Encoding::read(&asked.encoding)?;
     outputs::check_numbers(&asked.outputs)?;
-    served(&asked.outputs)?;
     let mut outputs = outputs::read(&asked, start.retry_count, &defaults.storage)?;
 
     let room_name = if asked.room_name.is_empty() { &start.room_name } else { asked.room_name };

@@ -1,4 +1,4 @@
-//! Every kind of output, in every combination: what is planned once it is served.
+//! Every kind of output, in every combination: what is planned.
 
 use livekit_protocol as livekit;
 use livekit_protocol::room_composite_egress_request::Options;
@@ -55,7 +55,7 @@ fn combined(kinds: u8) -> Composite {
 }
 
 fn with(request: EgressRequest, defaults: &Defaults) -> Result<EgressPlan, PlanError> {
-    plan_what(|_| Ok(()), &start(request), defaults)
+    plan(&start(request), defaults)
 }
 
 fn planned(request: Composite) -> EgressPlan {
@@ -302,7 +302,7 @@ fn mistakes_in_outputs_are_answered_with_the_peers_messages() {
 fn a_second_attempt_writes_over_no_segments() {
     let again = |output: livekit::SegmentedFileOutput| {
         let request = EgressRequest::RoomComposite(Composite { segment_outputs: vec![output], ..composite() });
-        plan_what(|_| Ok(()), &StartEgressRequest { retry_count: 1, ..start(request) }, &Defaults::default()).map(drop)
+        plan(&StartEgressRequest { retry_count: 1, ..start(request) }, &Defaults::default()).map(drop)
     };
     assert_eq!(again(segments("a", "", "")), Err(PlanError::NotRetrySafe));
     assert_eq!(again(segments("", "b", "")), Err(PlanError::NotRetrySafe));
@@ -414,25 +414,29 @@ fn the_gate_names_what_is_not_recorded_yet() {
         let request = EgressRequest::RoomComposite(Composite { stream_outputs, ..combined(kinds) });
         plan(&start(request), &Defaults::default())
     };
-    for (protocol, urls) in [(0, &["srt://h:1"][..]), (2, &[][..])] {
-        let error = with_stream(protocol, urls, 3).unwrap_err();
-        assert_eq!(error.to_string(), "SRT streams are not supported yet");
-    }
     for (protocol, urls, kinds, text) in [
         (0, &["nosuch://h"][..], 1, "invalid url {...}: invalid protocol"),
         (0, &[][..], 1, "request has missing or invalid field: stream protocol"),
         (1, &[][..], 0, "request has missing or invalid field: stream url"),
+        (2, &["srt://h:1?mode=listener"][..], 1, "invalid url srt://h:1/{...}: only mode=caller is supported"),
     ] {
         assert_eq!(with_stream(protocol, urls, kinds).unwrap_err().to_string(), text);
     }
-    // RTMP, alone and beside a file and HLS, with URLs and with those that come later.
-    for (urls, kinds, place) in
-        [(&["rtmp://h/a/k", "mux://key"][..], 0, 0), (&["rtmps://h/a/k"][..], 3, 2), (&[][..], 1, 1)]
-    {
-        let plan = with_stream(1, urls, kinds).unwrap();
+    // Alone and beside a file and HLS, with URLs and with those that come later.
+    for (number, protocol, urls, kinds, place) in [
+        (1, StreamProtocol::Rtmp, &["rtmp://h/a/k", "mux://key"][..], 0, 0),
+        (1, StreamProtocol::Rtmp, &["rtmps://h/a/k"][..], 3, 2),
+        (1, StreamProtocol::Rtmp, &[][..], 1, 1),
+        (0, StreamProtocol::Srt, &["srt://h:1?streamid=x", "srt://h:2"][..], 0, 0),
+        (2, StreamProtocol::Srt, &[][..], 3, 2),
+    ] {
+        let plan = with_stream(number, urls, kinds).unwrap();
         let count = u32::try_from(urls.len()).unwrap();
-        assert_eq!(plan.streams(), Some((place, StreamsOutput { protocol: StreamProtocol::Rtmp, count })));
+        assert_eq!(plan.streams(), Some((place, StreamsOutput { protocol, count })));
+        assert!(plan.streams().unwrap().1.can_be_updated());
     }
     assert_eq!(planned(combined(7)).streams(), None);
-    assert_eq!(with(track_websocket("ws://h"), &Defaults::default()).unwrap().streams(), None);
+    let websocket = plan(&start(track_websocket("ws://h")), &Defaults::default()).unwrap().streams().unwrap();
+    assert_eq!(websocket, (0, StreamsOutput { protocol: StreamProtocol::Websocket, count: 1 }));
+    assert!(!websocket.1.can_be_updated());
 }

@@ -1,5 +1,5 @@
 //! StartEgress requests of every kind under one set of names ([`RequestFields`]), with the mistakes that one field alone
-//! shows. What is served is decided in `outputs`, and how in `plan`.
+//! shows. How it is served is decided in `outputs` and `plan`.
 
 use livekit_protocol as livekit;
 use spillway_protocol::rpc::StartEgressRequest;

@@ -6,6 +6,8 @@ use url::Url;
 
 use crate::error::PlanError;
 use crate::output_types::StreamProtocol;
+use crate::srt_url::SrtUrl;
+use crate::websocket_url::WebsocketUrl;
 
 const RTMP_FORM: &str = "rtmp urls must be of format rtmp(s)://{host}(/{path})/{app}/{stream_key}( live=1)";
 /// librtmp's option for live streams, which some users put behind the key.
@@ -42,8 +44,9 @@ pub fn check(url: &str, protocol: StreamProtocol) -> Result<(), PlanError> {
     }
     match protocol {
         StreamProtocol::Rtmp if !has_rtmp_form(url) => Err(invalid(url, RTMP_FORM)),
-        StreamProtocol::Srt | StreamProtocol::Websocket if !has_host(url) => Err(invalid(url, "no host in URL")),
-        StreamProtocol::Rtmp | StreamProtocol::Srt | StreamProtocol::Websocket => Ok(()),
+        StreamProtocol::Srt => SrtUrl::parse(url).map(drop).map_err(|error| invalid(url, error.reason())),
+        StreamProtocol::Websocket if WebsocketUrl::parse(url).is_none() => Err(invalid(url, "no host in URL")),
+        StreamProtocol::Rtmp | StreamProtocol::Websocket => Ok(()),
     }
 }
 
@@ -154,6 +157,7 @@ mod tests {
             ("mux://key", Rtmp),
             ("twitch://key", Rtmp),
             ("srt://host:9000?passphrase=0123456789&mode=caller", Srt),
+            ("srt://host:9000?streamid=#!::r=live/x,m=publish", Srt),
             ("ws://host:8080/a?token=x", Websocket),
             ("wss://host", Websocket),
         ] {
@@ -177,6 +181,13 @@ mod tests {
             ("srt://host:1?passphrase=canary", Rtmp, "invalid url srt://host:1/{...}: invalid scheme"),
             ("rtmp://host/app/canary", Srt, "invalid url rtmp://host/{...}: invalid scheme"),
             ("srt://:9000?passphrase=canary", Srt, "invalid url srt://:9000/{...}: no host in URL"),
+            (
+                "srt://h:1?passphrase=canary",
+                Srt,
+                "invalid url srt://h:1/{...}: passphrase must have 10 to 79 characters",
+            ),
+            ("srt://h:1?mode=listener&x=canary", Srt, "invalid url srt://h:1/{...}: only mode=caller is supported"),
+            ("srt://h:1?latency=canary", Srt, "invalid url srt://h:1/{...}: latency must be a number"),
             ("ws://", Websocket, "invalid url ws:///{...}: no host in URL"),
             ("http://host/canary", Websocket, "invalid url {...}: invalid scheme"),
             ("canary", Rtmp, "invalid url {...}: invalid scheme"),

@@ -56,12 +56,11 @@ impl EgressPlan {
         })
     }
 
-    /// Place and kind of the output whose streams go to servers of their own and may be added and removed while it records.
-    /// The audio of a Track over a websocket is none.
+    /// Place and kind of the output whose streams go to servers.
     pub fn streams(&self) -> Option<(u32, StreamsOutput)> {
         (0..).zip(&self.outputs).find_map(|(place, output)| match output {
-            Output::Streams(streams) if streams.protocol != StreamProtocol::Websocket => Some((place, *streams)),
-            Output::File(_) | Output::Segments(_) | Output::Images(_) | Output::Streams(_) => None,
+            Output::Streams(streams) => Some((place, *streams)),
+            Output::File(_) | Output::Segments(_) | Output::Images(_) => None,
         })
     }
 

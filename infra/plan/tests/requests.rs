@@ -300,15 +300,7 @@ fn the_plan_knows_whether_a_file_stays_on_this_machine() {
 
 #[test]
 fn what_is_not_there_yet_is_refused_by_name() {
-    let srt = || livekit::StreamOutput { protocol: 0, urls: vec!["srt://h:1?streamid=x".to_owned()] };
-    let websocket = livekit::TrackEgressRequest {
-        output: Some(livekit::track_egress_request::Output::WebsocketUrl("wss://x".into())),
-        ..track("")
-    };
-    #[expect(deprecated, reason = "old SDKs")]
-    let old_stream = livekit::room_composite_egress_request::Output::Stream(srt());
     for (request, name) in [
-        (EgressRequest::Track(websocket), "websocket"),
         (EgressRequest::Web(livekit::WebEgressRequest { url: "https://x".into(), ..Default::default() }), "web egress"),
         (EgressRequest::Egress(livekit::StartEgressRequest::default()), "StartEgress"),
         (EgressRequest::Replay(livekit::ExportReplayRequest::default()), "replay"),
@@ -318,21 +310,6 @@ fn what_is_not_there_yet_is_refused_by_name() {
                 ..composite()
             }),
             "custom_base_url",
-        ),
-        (
-            EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {
-                stream_outputs: vec![srt()],
-                ..composite()
-            }),
-            "SRT streams",
-        ),
-        (
-            EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {
-                file_outputs: vec![],
-                output: Some(old_stream),
-                ..composite()
-            }),
-            "SRT streams",
         ),
         (
             EgressRequest::Participant(livekit::ParticipantEgressRequest {

@@ -63,6 +63,8 @@ pub enum EncodedFormat {
         /// Samples a second.
         rate: u32,
     },
+    /// Not encoded: interleaved stereo of S16LE at 48 kHz, in blocks of 20 ms; the last one may be shorter.
+    Pcm,
 }
 
 impl EncodedFormat {
@@ -70,7 +72,7 @@ impl EncodedFormat {
     pub fn kind(&self) -> MediaKind {
         match self {
             Self::Video { .. } => MediaKind::Video,
-            Self::Aac { .. } | Self::Opus { .. } | Self::Mp3 { .. } => MediaKind::Audio,
+            Self::Aac { .. } | Self::Opus { .. } | Self::Mp3 { .. } | Self::Pcm => MediaKind::Audio,
         }
     }
 }
@@ -82,6 +84,7 @@ impl fmt::Display for EncodedFormat {
             Self::Aac { .. } => f.write_str("AAC"),
             Self::Opus { .. } => f.write_str("Opus"),
             Self::Mp3 { .. } => f.write_str("MP3"),
+            Self::Pcm => f.write_str("PCM"),
         }
     }
 }
@@ -100,7 +103,7 @@ pub struct EncodedUnit {
     /// How long it is shown or heard; 0: not known. Of the last Opus packet without what a decoder drops at its end.
     pub duration_ns: u64,
     /// H264/H265: Annex B with the parameter sets in key frames. AAC without ADTS. An Opus packet, an MP3 frame, a frame
-    /// of VP8 or VP9, a temporal unit of AV1.
+    /// of VP8 or VP9, a temporal unit of AV1, a block of samples.
     pub data: Bytes,
 }
 

@@ -16,8 +16,8 @@ use spillway_media::compositor::encoder_delay;
 use spillway_media::encode::{AudioInputFormat, VideoInputFormat};
 use spillway_media::encoded::{EncodedUnit, StreamNumber};
 use spillway_media::output::{
-    Fanout, FileTakerOptions, OutputTaker, Pipeline, PipelineEvent, PipelinePlan, RawFanout, RawSink, RingTaker,
-    TakerEnd, TakerError, TakerId, TakerProgress, TakerStart, UnitRing, add_file,
+    Fanout, FileTakerOptions, OutputTaker, Pipeline, PipelineEvent, PipelinePlan, RawFanout, RawSink, RingBounds,
+    RingTaker, TakerEnd, TakerError, TakerId, TakerProgress, TakerStart, UnitRing, add_file,
 };
 use spillway_media::passthrough::Passthrough;
 use spillway_media::track::{Codec, Frame};
@@ -119,7 +119,7 @@ fn an_mp4_is_byte_by_byte_the_same_beside_a_stream_whose_server_takes_nothing() 
 
     let both = Outputs::of(&plan);
     let (stream, reporter) = both.fanout.reserve();
-    let ring = Arc::new(UnitRing::new(true));
+    let ring = Arc::new(UnitRing::new(RingBounds::Pictures));
     let taker = Box::new(RingTaker::new(ring.clone()));
     both.fanout.add(TakerStart { id: stream, streams: vec![VIDEO, AUDIO], taker, progress: Arc::default() });
     let (file, _) = both.file(&beside_path, Container::Mp4, &[VIDEO, AUDIO]);

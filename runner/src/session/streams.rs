@@ -45,7 +45,7 @@ pub struct StreamsOver {
 /// All streams of one egress.
 #[derive(Debug)]
 pub struct SessionStreams {
-    /// Place in the plan's outputs; `None`: this egress has no streams that could be updated.
+    /// Place in the plan's outputs; `None`: this egress has no streams.
     output: Option<u32>,
     /// By their ids, from 0.
     entries: Vec<StreamEntry>,
@@ -85,8 +85,7 @@ impl StreamEntry {
 }
 
 impl SessionStreams {
-    /// `output`: place of the stream output in the plan; `None` where there is none or it is a websocket. `urls`: of the
-    /// request, in its order.
+    /// `output`: place of the stream output in the plan; `None` where there is none. `urls`: of the request, in its order.
     pub fn new(output: Option<u32>, urls: Vec<StreamUrl>) -> Self {
         let entries = (0..).zip(urls).map(|(id, url)| StreamEntry { id, url, state: EntryState::Live }).collect();
         Self { output, entries, is_begun: false, is_ending: false }

@@ -55,7 +55,7 @@ pub struct RunnerHarness {
     pub segments: Vec<Option<Destinations>>,
     /// Destinations of image outputs behind those, and what tells their images apart.
     pub images: Vec<(Option<Destinations>, ImageSuffix)>,
-    /// URLs of streams; `None`: there is no output of streams.
+    /// URLs of streams, or the one of a websocket; `None`: there is no output of streams.
     pub streams: Option<Vec<&'static str>>,
     /// There are only HLS and image outputs and streams.
     pub no_files: bool,
@@ -173,6 +173,14 @@ impl RunnerHarness {
 
     fn request(&self, script: &str) -> StartEgressRequest {
         let Some(urls) = &self.streams else { return start_request(script) };
+        if let [url] = urls.as_slice()
+            && url.starts_with("ws")
+        {
+            let output = Some(track_egress_request::Output::WebsocketUrl((*url).to_owned()));
+            let (room_name, track_id) = (script.into(), "TR_1".into());
+            let request = TrackEgressRequest { room_name, track_id, output, ..Default::default() };
+            return StartEgressRequest { request: Some(EgressRequest::Track(request)), ..start_request(script) };
+        }
         let urls = urls.iter().map(|url| (*url).to_owned()).collect();
         let file = livekit::EncodedFileOutput {
             filepath: "a.ogg".into(),

@@ -231,3 +231,32 @@ async fn a_stream_that_is_tried_again_says_why() {
     assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
     check(&harness, &harness.last());
 }
+
+/// A track's sound over a websocket: one URL, which stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_is_a_stream_that_cannot_be_updated() {
+    const WEBSOCKET: &str = "wss://user:canary-password@127.0.0.1:1/audio?token=canary-token";
+    let harness = harness(&[WEBSOCKET], false).await;
+    let run = harness.run("record").await;
+    let active = heard(&harness, |info| info.status() == EgressActive && connected(info)).await;
+    assert_eq!(active.stream_results.len(), 1);
+    assert_eq!(active.stream_results[0].url, "wss://{...}@127.0.0.1:1/audio?token={...}");
+    let refused = harness.update_streams(&["ws://127.0.0.1:1/canary-other"], &[]).await.unwrap_err();
+    assert_eq!(refused, RpcError::new(Code::InvalidArgument, "UpdateStream called on non-streaming egress"));
+    harness.call(service::STOP_EGRESS).await.unwrap();
+    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
+    let last = harness.last();
+    assert_eq!((last.status(), statuses(&last)), (EgressComplete, vec![Status::Finished]));
+    check(&harness, &last);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_egress_fails_with_its_websocket() {
+    let harness = harness(&["ws://127.0.0.1:1/audio"], false).await;
+    let run = harness.run("record-fail0").await;
+    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
+    let last = harness.last();
+    assert_eq!((last.status(), last.error.as_str()), (EgressFailed, "the server refused the stream"));
+    assert_eq!(statuses(&last), [Status::Failed]);
+    check(&harness, &last);
+}

@@ -21,6 +21,9 @@ const RUN: &[&str] = &[
 /// What shows that it works: the servers and the judges.
 const SHOW: &[&str] = &["ffmpeg", "fonts-dejavu-core", "python3", "python3-venv", "redis-server"];
 
+/// Listens for SRT streams. It has no service.
+const STREAMS: &[&str] = &["srt-tools"];
+
 /// A foreign publisher, and what recordings are looked at in.
 const BROWSER: &[&str] = &["chromium"];
 
@@ -34,7 +37,7 @@ pub struct Needs {
     pub stores: bool,
     /// Chromium, to look at recordings with and to publish from, and the scripts of its pages.
     pub browser: bool,
-    /// What only tests use: Docker, nginx, foreign publishers, terraform.
+    /// What only tests use: Docker, nginx, srt-tools, foreign publishers, terraform.
     pub tests: bool,
 }
 
@@ -58,6 +61,7 @@ pub fn install(needs: Needs) -> Result<Ready> {
     }
     if needs.tests {
         packages.extend(CONTAINERS);
+        packages.extend(STREAMS);
     }
     if (needs.stores || needs.browser) && debian::which("npm").is_none() {
         packages.push("npm");

@@ -128,7 +128,11 @@ pub fn stream_url(url: &str) -> String {
             Some((app, secret)) => format!("{app}/{}", key(secret)),
             None => path,
         },
-        _ => path,
+        // What follows a `#` goes to no server, but a key may stand there.
+        _ => match path.split_once('#') {
+            Some((path, _)) => format!("{path}#{{...}}"),
+            None => path,
+        },
     };
     match query {
         Some(query) => format!("{scheme}://{path}?{}{live}", query_values(query)),
@@ -457,6 +461,9 @@ mod tests {
             ("mux://abcdefghi", "mux://{abc...ghi}"),
             ("srt://h:9000?mode=caller&passphrase=x", "srt://h:9000?mode={...}&passphrase={...}"),
             ("wss://u:p@h/audio", "wss://{...}@h/audio"),
+            ("wss://h/audio#token", "wss://h/audio#{...}"),
+            ("ws://h/a#token?x=1", "ws://h/a#{...}?x={...}"),
+            ("ws://h/a?x=1#token", "ws://h/a?x={...}"),
             ("nothing", "{...}"),
         ] {
             assert_eq!(stream_url(url), shown);

@@ -98,6 +98,8 @@ pub enum AudioInputFormat {
         /// One or two.
         channels: u8,
     },
+    /// F32 interleaved stereo at 48 kHz, which is not encoded.
+    Pcm,
 }
 
 impl AudioInputFormat {
@@ -115,6 +117,7 @@ impl AudioInputFormat {
                 EncodedFormat::Opus { channels: 1, pre_skip: OPUS_PRE_SKIP }
             }
             Self::Copied { channels, .. } => EncodedFormat::Opus { channels: (*channels).clamp(1, 2), pre_skip: 0 },
+            Self::Pcm => EncodedFormat::Pcm,
         }
     }
 }
@@ -140,14 +143,14 @@ pub(crate) fn video(input: &VideoInputFormat, grid: Option<KeyGrid>) -> Result<O
     }
 }
 
-/// `None`: packets go on as they came.
+/// `None`: packets go on as they came, samples as S16.
 pub(crate) fn audio(input: &AudioInputFormat) -> Result<Option<EncoderChain>, PipelineError> {
     match input {
         AudioInputFormat::Raw { codec, bitrate, frequency } => {
             Ok(Some((raw(sound_caps(), BLOCKS), sound(*codec, *bitrate, *frequency)?)))
         }
         AudioInputFormat::Copied { codec: codec @ (Codec::Pcmu | Codec::Pcma), .. } => Ok(Some(g711(*codec)?)),
-        AudioInputFormat::Copied { codec: Codec::Opus, .. } => Ok(None),
+        AudioInputFormat::Copied { codec: Codec::Opus, .. } | AudioInputFormat::Pcm => Ok(None),
         AudioInputFormat::Copied { codec, .. } => Err(build(format!("{codec:?} is not audio"))),
     }
 }

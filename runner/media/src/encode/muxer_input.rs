@@ -17,6 +17,7 @@ pub(crate) fn muxer_input(format: &EncodedFormat) -> Result<EncoderChain, Pipeli
         EncodedFormat::Opus { channels, pre_skip } => (opus_caps(*channels, Some(*pre_skip)), vec![]),
         EncodedFormat::Mp3 { rate } => (mp3_caps(*rate), vec![]),
         EncodedFormat::Aac { .. } => return Err(build("AAC goes into an MP4 only")),
+        EncodedFormat::Pcm => return Err(build("PCM goes into no file")),
     };
     Ok((copied(caps), chain))
 }

@@ -1,4 +1,5 @@
-//! The way of buffers to the outputs: into an encoder's `appsrc`, or, for what is copied, straight into the fan-out.
+//! The way of buffers to the outputs: into an encoder's `appsrc`, or, for what is copied or not encoded, straight into the
+//! fan-out.
 //! Called from the recorder's thread (copied) and the mixers' threads (composed, which block here).
 
 use std::fmt;
@@ -9,6 +10,7 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 
 use super::fanout::Fanout;
+use super::pcm::{PcmBlock, pcm_blocks};
 use crate::encoded::{EncodedUnit, MediaKind, StreamNumber, opus_duration_ns};
 
 /// Where composed pictures and sound go: a [`Feed`]; in tests something that looks at them.
@@ -54,6 +56,11 @@ enum FeedTarget {
         fanout: Arc<Fanout>,
         stream: StreamNumber,
     },
+    /// As samples of S16.
+    Samples {
+        fanout: Arc<Fanout>,
+        stream: StreamNumber,
+    },
 }
 
 impl fmt::Debug for FeedTarget {
@@ -61,6 +68,7 @@ impl fmt::Debug for FeedTarget {
         f.write_str(match self {
             Self::Elements(_) => "elements",
             Self::Outputs { .. } => "outputs",
+            Self::Samples { .. } => "samples",
         })
     }
 }
@@ -74,8 +82,13 @@ impl Feed {
         Self { kind, target: FeedTarget::Outputs { fanout, stream } }
     }
 
+    /// Of sound that is not encoded.
+    pub(super) fn samples(fanout: Arc<Fanout>, stream: StreamNumber) -> Self {
+        Self { kind: MediaKind::Audio, target: FeedTarget::Samples { fanout, stream } }
+    }
+
     /// Raw pictures or sound. `buffer` has its PTS: nanoseconds since the beginning of the recording, already decided by
-    /// the timeline. Blocks while enough waits.
+    /// the timeline. Blocks while enough waits in an encoder.
     ///
     /// # Errors
     ///
@@ -83,8 +96,20 @@ impl Feed {
     pub fn push(&self, buffer: gst::Buffer) -> Result<(), FeedError> {
         match &self.target {
             FeedTarget::Elements(appsrc) => appsrc.push_buffer(buffer).map(drop).map_err(|_| FeedError(self.kind)),
+            FeedTarget::Samples { fanout, stream } => self.push_samples(fanout, *stream, &buffer),
             FeedTarget::Outputs { .. } => Err(FeedError(self.kind)),
         }
+    }
+
+    fn push_samples(&self, fanout: &Fanout, stream: StreamNumber, buffer: &gst::Buffer) -> Result<(), FeedError> {
+        let closed = FeedError(self.kind);
+        let samples = buffer.map_readable().map_err(|_| closed)?;
+        let first_ns = buffer.pts().map_or(0, gst::ClockTime::nseconds);
+        for PcmBlock { at_ns, duration_ns, data } in pcm_blocks(&samples, first_ns) {
+            let unit = EncodedUnit { stream, kind: self.kind, key: true, at_ns, duration_ns, data };
+            fanout.push(unit).map_err(|_| closed)?;
+        }
+        Ok(())
     }
 
     /// One encoded frame of a copied track, `at_ns` since the beginning of the recording; never waits for an encoder.
@@ -92,7 +117,7 @@ impl Feed {
     ///
     /// # Errors
     ///
-    /// When nothing more is taken: the pipeline ended, broke, or was dropped.
+    /// When nothing more is taken: the pipeline ended, broke, or was dropped; and on an input for samples.
     pub fn push_frame(&self, data: Bytes, at_ns: u64, key: bool) -> Result<(), FeedError> {
         let pushed = match &self.target {
             FeedTarget::Elements(appsrc) => appsrc.push_buffer(frame_buffer(data, at_ns, key)).map(drop),
@@ -103,6 +128,7 @@ impl Feed {
                 };
                 fanout.push(EncodedUnit { stream: *stream, kind: self.kind, key, at_ns, duration_ns, data })
             }
+            FeedTarget::Samples { .. } => return Err(FeedError(self.kind)),
         };
         pushed.map_err(|_| FeedError(self.kind))
     }
@@ -112,7 +138,9 @@ impl Feed {
         match &self.target {
             // Refused only by an input that is closed already.
             FeedTarget::Elements(appsrc) => drop(appsrc.end_of_stream()),
-            FeedTarget::Outputs { fanout, stream } => fanout.end_stream(*stream),
+            FeedTarget::Outputs { fanout, stream } | FeedTarget::Samples { fanout, stream } => {
+                fanout.end_stream(*stream);
+            }
         }
     }
 
@@ -120,7 +148,7 @@ impl Feed {
     pub fn waiting_bytes(&self) -> u64 {
         match &self.target {
             FeedTarget::Elements(appsrc) => appsrc.current_level_bytes(),
-            FeedTarget::Outputs { .. } => 0,
+            FeedTarget::Outputs { .. } | FeedTarget::Samples { .. } => 0,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Puts the encoders together: every input that is encoded ends in an `appsink` whose callback gives units to the
-//! fan-out; what is copied goes there directly. Runs once per recording; the callbacks run in GStreamer's threads.
+//! fan-out; what is copied or not encoded goes there directly. Runs once per recording; the callbacks run in GStreamer's threads.
 
 use std::sync::Arc;
 
@@ -82,7 +82,10 @@ fn feed(
     key_frames: KeyFrameRequests,
 ) -> Result<Feed, PipelineError> {
     let Some((appsrc, chain)) = encoder else {
-        return Ok(Feed::direct(format.kind(), fanout.clone(), stream));
+        return Ok(match format {
+            EncodedFormat::Pcm => Feed::samples(fanout.clone(), stream),
+            format => Feed::direct(format.kind(), fanout.clone(), stream),
+        });
     };
     let sink = unit_sink(fanout, stream, format, key_frames);
     pipeline.add(&sink).map_err(build)?;

@@ -1,14 +1,20 @@
 //! Where a recording goes. `pipeline` is its encoders, which `link` puts together; `feed` is the way into one, `raw` that
 //! of a mixer into several. `fanout` gives every encoded unit to the outputs (`taker`), of which `takers` has those that
 //! make files, `segments` the one that cuts an HLS stream and `images` the one that makes files of single raw pictures.
-//! `streams` are streams to servers: each is a task (`rtmp`) that gets its frames through a `ring`, which a `ring_taker`
-//! fills; `stream` is what it needs and what it says, `stream_tls` how its server is authenticated. `progress` says how far
-//! all have come, `key_frames` asks our encoder for key frames.
+//! `streams` are streams to servers: each is a task (`rtmp`, `srt`, `websocket`) that gets its frames through a `ring`, which a
+//! `ring_taker` fills; `stream` is what it needs and what it says, `stream_dial` its TCP connections, `stream_tls` how its
+//! server is authenticated, `retry` when it is tried again. `pcm` is sound that is not encoded, `mute_log` when it was muted.
+//! `progress` says how far all have come, `key_frames` asks our encoder for key frames.
 
 mod streams;
 mod rtmp;
+mod srt;
+mod websocket;
 mod stream;
+mod stream_dial;
 mod stream_tls;
+mod retry;
+mod mute_log;
 mod ring_taker;
 mod ring;
 mod takers;
@@ -18,6 +24,7 @@ mod pipeline;
 mod link;
 mod raw;
 mod feed;
+mod pcm;
 mod key_frames;
 mod fanout;
 mod progress;
@@ -27,10 +34,11 @@ pub use self::fanout::{Fanout, TakerReporter};
 pub use self::feed::{Feed, FeedError, RawSink};
 pub use self::key_frames::KeyFrameRequests;
 pub use self::link::{Feeds, PipelinePlan};
+pub use self::mute_log::MuteLog;
 pub use self::pipeline::Pipeline;
 pub use self::progress::{PipelineEvent, PipelineProgress};
 pub use self::raw::{RawFanout, RawPictures, RawTaker};
-pub use self::ring::{RingStats, UnitRing};
+pub use self::ring::{RingBounds, RingStats, UnitRing};
 pub use self::ring_taker::RingTaker;
 pub use self::stream::{KeyFrameFn, StreamEnd, StreamEvent, StreamEventFn};
 pub use self::streams::Streams;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub use self::buffer::RingStats;
 use self::buffer::UnitBuffer;
+pub use self::buffer::{RingBounds, RingStats};
 use crate::encoded::EncodedUnit;
 
 /// Frames on their way to one stream.
@@ -29,13 +29,13 @@ struct RingState {
 }
 
 impl UnitRing {
-    /// Empty; `has_video`: whether pictures will come.
-    pub fn new(has_video: bool) -> Self {
-        let state = RingState { buffer: UnitBuffer::new(has_video), has_begun: false, ended_at: None };
+    /// Empty.
+    pub fn new(bounds: RingBounds) -> Self {
+        let state = RingState { buffer: UnitBuffer::new(bounds), has_begun: false, ended_at: None };
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
-    /// Takes a frame; what is above 5 s or 8 MB is dropped, up to a key frame. After the end nothing is taken.
+    /// Takes a frame; what is above the bounds is dropped. After the end nothing is taken.
     pub fn put(&self, unit: EncodedUnit) {
         let mut state = self.state();
         if state.ended_at.is_some() {
@@ -148,7 +148,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_taker_gets_what_lies_here_and_then_the_end() {
-        let ring = Arc::new(UnitRing::new(false));
+        let ring = Arc::new(UnitRing::new(RingBounds::Sound));
         let taken = tokio::spawn({
             let ring = ring.clone();
             async move {
@@ -171,7 +171,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_end_is_seen_before_the_last_frame_is_taken() {
-        let ring = UnitRing::new(false);
+        let ring = UnitRing::new(RingBounds::Sound);
         ring.put(sound(1));
         assert!(timeout(Duration::from_secs(1), ring.ended()).await.is_err());
         ring.end();
@@ -184,7 +184,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_frame_is_waited_for() {
-        let ring = Arc::new(UnitRing::new(true));
+        let ring = Arc::new(UnitRing::new(RingBounds::Pictures));
         let put = tokio::spawn({
             let ring = ring.clone();
             async move {
@@ -196,14 +196,14 @@ mod tests {
         assert!(ring.begun().await);
         put.await.unwrap();
         assert_eq!(ring.stats().units, 0);
-        let never = UnitRing::new(true);
+        let never = UnitRing::new(RingBounds::Pictures);
         never.end();
         assert!(!never.begun().await);
     }
 
     #[test]
     fn nothing_makes_an_encoder_wait() {
-        let ring = UnitRing::new(false);
+        let ring = UnitRing::new(RingBounds::Sound);
         let (mut slowest, mut total) = (Duration::ZERO, Duration::ZERO);
         for n in 0..2000 {
             let unit = sound(n * 20);

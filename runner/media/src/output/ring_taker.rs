@@ -41,6 +41,7 @@ impl Drop for RingTaker {
 mod tests {
     use bytes::Bytes;
 
+    use super::super::ring::RingBounds;
     use super::*;
     use crate::encoded::{MediaKind, StreamNumber};
 
@@ -51,7 +52,7 @@ mod tests {
 
     #[test]
     fn what_it_takes_waits_for_the_stream_which_ends_later() {
-        let ring = Arc::new(UnitRing::new(false));
+        let ring = Arc::new(UnitRing::new(RingBounds::Sound));
         let mut taker = RingTaker::new(ring.clone());
         taker.take(&unit(1)).unwrap();
         assert_eq!((ring.stats().units, ring.ended_for()), (1, None));
@@ -61,7 +62,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_dropped_ends() {
-        let ring = Arc::new(UnitRing::new(false));
+        let ring = Arc::new(UnitRing::new(RingBounds::Sound));
         drop(RingTaker::new(ring.clone()));
         assert!(ring.ended_for().is_some());
     }

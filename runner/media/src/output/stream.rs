@@ -1,4 +1,4 @@
-//! What the task of a stream gets and what it says: the same for RTMP and for what else goes to a server. No task runs
+//! What the task of a stream gets and what it says: the same for every protocol. No task runs
 //! here.
 
 use std::fmt;
@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use spillway_plan::Secret;
 
+use super::mute_log::MuteLog;
 use super::ring::UnitRing;
 use super::stream_tls::StreamTls;
 use crate::encoded::EncodedFormat;
@@ -107,4 +108,6 @@ pub struct StreamContext {
     pub reporter: StreamReporter,
     /// For URLs that ask for TLS.
     pub tls: StreamTls,
+    /// For protocols that tell when the sound was muted.
+    pub mutes: Arc<MuteLog>,
 }

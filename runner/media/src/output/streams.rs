@@ -11,10 +11,11 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
-use super::ring::UnitRing;
-use super::rtmp;
+use super::mute_log::MuteLog;
+use super::ring::{RingBounds, UnitRing};
 use super::stream::{KeyFrameFn, StreamContext, StreamEnd, StreamEvent, StreamEventFn, StreamReporter};
 use super::stream_tls::StreamTls;
+use super::{rtmp, srt, websocket};
 use crate::encoded::EncodedFormat;
 
 /// All streams of a recording. Dropping it cuts every connection at once; for an ordinary end their rings are ended and
@@ -27,6 +28,7 @@ pub struct Streams {
     formats: Arc<[EncodedFormat]>,
     tls: StreamTls,
     key_frame: KeyFrameFn,
+    mutes: Arc<MuteLog>,
     tell: StreamEventFn,
     added: BTreeMap<u32, AddedStream>,
 }
@@ -59,7 +61,8 @@ impl Streams {
         })?;
         let tls = StreamTls::new(settings.clone());
         let (until, thread) = (Some(until), Some(thread));
-        Ok(Self { tasks, until, thread, formats, tls, key_frame, tell, added: BTreeMap::new() })
+        let (mutes, added) = (Arc::default(), BTreeMap::new());
+        Ok(Self { tasks, until, thread, formats, tls, key_frame, mutes, tell, added })
     }
 
     /// Adds a stream. Its frames are to be put into the ring: with the first one it begins. The last event of its id is
@@ -68,8 +71,7 @@ impl Streams {
         if let Some(added) = self.added.get(&start.id) {
             return added.ring.clone();
         }
-        let has_video = self.formats.iter().any(|format| matches!(format, EncodedFormat::Video { .. }));
-        let ring = Arc::new(UnitRing::new(has_video));
+        let ring = Arc::new(UnitRing::new(bounds(&self.formats)));
         let reporter = StreamReporter::new(start.id, self.tell.clone());
         let context = StreamContext {
             url: start.url,
@@ -78,10 +80,16 @@ impl Streams {
             key_frame: self.key_frame.clone(),
             reporter: reporter.clone(),
             tls: self.tls.clone(),
+            mutes: self.mutes.clone(),
         };
         self.added.insert(start.id, AddedStream { ring: ring.clone(), reporter });
         self.tasks.spawn(supervise(context));
         ring
+    }
+
+    /// Where it is to be said when the sound is muted.
+    pub fn mutes(&self) -> &MuteLog {
+        &self.mutes
     }
 
     /// Ends a stream: what lies in its ring has 2 s to get out.
@@ -113,6 +121,17 @@ impl Drop for Streams {
     }
 }
 
+/// How much may wait for a server.
+fn bounds(formats: &[EncodedFormat]) -> RingBounds {
+    if formats.iter().any(|format| matches!(format, EncodedFormat::Video { .. })) {
+        RingBounds::Pictures
+    } else if formats.contains(&EncodedFormat::Pcm) {
+        RingBounds::Samples { max_ns: websocket::KEPT_NS }
+    } else {
+        RingBounds::Sound
+    }
+}
+
 /// Runs one stream from its first frame on and says how it ended, a panic included.
 async fn supervise(context: StreamContext) {
     let (ring, reporter) = (context.ring.clone(), context.reporter.clone());
@@ -135,6 +154,8 @@ async fn run(context: StreamContext) -> StreamEnd {
     let scheme = context.url.reveal().split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
     match scheme.as_deref() {
         Some("rtmp" | "rtmps") => rtmp::run(context).await,
+        Some("srt") => srt::run(context).await,
+        Some("ws" | "wss") => websocket::run(context).await,
         #[cfg(test)]
         Some("null") => tests::null(context).await,
         _ => StreamEnd::Failed { code: "unimplemented", message: "streams of this kind are not supported".to_owned() },

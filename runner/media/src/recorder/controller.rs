@@ -255,6 +255,7 @@ impl RecorderController {
             self.held.push(timed);
             return self.choose_mode();
         };
+        self.streams.timed(&timed, recorder.origin());
         match recorder.take(&timed) {
             Ok(TakeOutcome::Went) => CONTINUE,
             Ok(TakeOutcome::Noted(message)) => {

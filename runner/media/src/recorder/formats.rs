@@ -64,6 +64,7 @@ pub(super) fn file_streams(
         EncodedFormat::Aac { .. } => codec.is_none_or(|codec| codec == AudioCodec::Aac),
         EncodedFormat::Opus { .. } => codec.is_none_or(|codec| codec == AudioCodec::Opus),
         EncodedFormat::Mp3 { .. } => codec.is_none_or(|codec| codec == AudioCodec::Mp3),
+        EncodedFormat::Pcm => false,
     };
     (0..).map(StreamNumber).zip(formats).filter(|(_, format)| wanted(format)).map(|(stream, _)| stream).collect()
 }
@@ -79,14 +80,16 @@ pub(super) fn join_waits(plan: &EgressPlan, settings: &MediaSettings) -> (Durati
     (Duration::from_millis(reorder_ms), is_alone.then_some(LATE_FOR_STREAMS))
 }
 
-/// There is an output of streams that take what is encoded.
+/// There is an output of streams.
 pub(super) fn has_streams(plan: &EgressPlan) -> bool {
     plan.streams().is_some()
 }
 
-/// What goes to servers: pictures and AAC, whatever files have beside them.
+/// What goes to servers: pictures and AAC, whatever files have beside them; over a websocket what is not encoded.
 pub(super) fn stream_numbers(formats: &[EncodedFormat]) -> Vec<StreamNumber> {
-    let wanted = |format: &EncodedFormat| matches!(format, EncodedFormat::Video { .. } | EncodedFormat::Aac { .. });
+    let wanted = |format: &EncodedFormat| {
+        matches!(format, EncodedFormat::Video { .. } | EncodedFormat::Aac { .. } | EncodedFormat::Pcm)
+    };
     (0..).map(StreamNumber).zip(formats).filter(|(_, format)| wanted(format)).map(|(stream, _)| stream).collect()
 }
 
@@ -105,8 +108,13 @@ fn video_input(plan: &EgressPlan) -> Option<VideoInputFormat> {
 
 /// The mixed sound in each encoding that an output asks for.
 fn audio_inputs(plan: &EgressPlan) -> Vec<AudioInputFormat> {
-    let Some(AudioPlan::Mixed { codec, bitrate, frequency, also, .. }) = &plan.sound else { return vec![] };
-    let main = AudioEncoding { codec: *codec, bitrate: *bitrate, frequency: *frequency };
+    let (main, also) = match &plan.sound {
+        Some(AudioPlan::Mixed { codec, bitrate, frequency, also, .. }) => {
+            (AudioEncoding { codec: *codec, bitrate: *bitrate, frequency: *frequency }, also)
+        }
+        Some(AudioPlan::Raw { .. }) => return vec![AudioInputFormat::Pcm],
+        Some(AudioPlan::Copied) | None => return vec![],
+    };
     let raw = |encoding: &AudioEncoding| {
         let AudioEncoding { codec, bitrate, frequency } = *encoding;
         AudioInputFormat::Raw { codec, bitrate, frequency }
@@ -118,7 +126,7 @@ fn audio_inputs(plan: &EgressPlan) -> Vec<AudioInputFormat> {
 pub(super) fn lead(input: &AudioInputFormat) -> u32 {
     match input {
         AudioInputFormat::Raw { codec, frequency, .. } => encoder_delay(*codec, *frequency),
-        AudioInputFormat::Copied { .. } => 0,
+        AudioInputFormat::Copied { .. } | AudioInputFormat::Pcm => 0,
     }
 }
 

@@ -175,3 +175,16 @@ fn images_are_as_large_as_the_picture_is_published_unless_it_is_encoded() {
     assert_eq!(size(&RecordingMode::Composed, &of(VideoPlan::Single(encoding), vec![images()])), Some((1280, 720)));
     assert_eq!(size(&RecordingMode::Composed, &composed), Some((1280, 720)));
 }
+
+#[test]
+fn raw_sound_goes_to_servers_as_it_is() {
+    let websocket = Output::Streams(StreamsOutput { protocol: StreamProtocol::Websocket, count: 1 });
+    let mut plan = self::plan(MAIN, vec![], false, vec![websocket]);
+    plan.sound = Some(AudioPlan::Raw { mixing: Mixing::Both });
+    let formats = inputs(&RecordingMode::Composed, &plan).formats();
+    assert_eq!(formats, [EncodedFormat::Pcm]);
+    assert_eq!(stream_numbers(&formats), [StreamNumber(0)]);
+    assert!(file_streams(&formats, &plan, 0, Container::Ogg).is_empty());
+    assert!(has_streams(&plan));
+    assert_eq!(sound_options(&plan).map(|options| options.lead), Some(0));
+}

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use spillway_ipc::TrackFacts;
-use spillway_plan::{Container, EgressPlan, FileOutput, VideoPlan};
+use spillway_plan::{AudioPlan, Container, EgressPlan, FileOutput, VideoPlan};
 
 use crate::compositor::{Prelude, StartRule};
 use crate::passthrough;
@@ -103,6 +103,13 @@ impl TrackSurvey {
         self.first_picture.map(|(_, _, size)| size)
     }
 
+    /// Why what was published cannot be recorded, in livekit/egress' words.
+    pub fn refusal(&self, plan: &EgressPlan) -> Option<String> {
+        let is_raw = matches!(plan.sound, Some(AudioPlan::Raw { .. }));
+        let video = self.tracks.values().map(|track| track.codec).find(|codec| is_raw && codec.is_video())?;
+        Some(format!("format websocket incompatible with codec video/{}", format!("{video:?}").to_lowercase()))
+    }
+
     /// What the runner needs for the file's name and for EgressInfo.
     pub fn facts(&self, plan: &EgressPlan) -> TrackFacts {
         let mut facts = TrackFacts::default();
@@ -156,7 +163,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use spillway_plan::{
-        AudioCodec, AudioPlan, EgressKind, FileOutput, H264Profile, Limits, Mixing, Output, Source, VideoEncoding,
+        AudioCodec, EgressKind, FileOutput, H264Profile, Limits, Mixing, Output, Source, VideoEncoding,
     };
 
     fn plan(kind: EgressKind, picture: VideoPlan, container: Option<Container>) -> EgressPlan {
@@ -281,6 +288,16 @@ mod tests {
         let plan = plan(EgressKind::TrackComposite, if_possible(), Some(Container::Mp4));
         let survey = survey(&[joined(2, Codec::Vp8), frame(2, 0, Some((640, 360)))]);
         assert_eq!(survey.choose_mode(&plan), Some(RecordingMode::Composed));
+    }
+
+    #[test]
+    fn a_websocket_takes_no_pictures() {
+        let mut plan = plan(EgressKind::Track, if_possible(), None);
+        let survey = survey(&[joined(2, Codec::Vp8)]);
+        assert_eq!(survey.refusal(&plan), None);
+        plan.sound = Some(AudioPlan::Raw { mixing: Mixing::Both });
+        assert_eq!(survey.refusal(&plan).as_deref(), Some("format websocket incompatible with codec video/vp8"));
+        assert_eq!(self::survey(&[joined(1, Codec::Opus)]).refusal(&plan), None);
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::output::{
     Fanout, KeyFrameRequests, RingTaker, StreamEnd, StreamEvent, Streams, TakerError, TakerId, TakerProgress,
     TakerReporter, TakerStart,
 };
+use crate::track::TimelineEvent;
+use crate::units::MediaTime;
 
 /// Streams before, while and after they are written. Dropping it cuts their connections.
 pub struct RecordedStreams {
@@ -26,6 +28,14 @@ pub struct RecordedStreams {
     running: Option<RunningStreams>,
     /// Every stream that was given frames, those that have ended too: an id is begun once.
     begun: BTreeMap<u32, BegunStream>,
+    mutes: SoundMutes,
+}
+
+/// When the sound stops and goes on, until output time 0 is known.
+#[derive(Default)]
+struct SoundMutes {
+    is_muted: bool,
+    untold: Vec<(MediaTime, bool)>,
 }
 
 struct RunningStreams {
@@ -50,7 +60,8 @@ struct BegunStream {
 impl RecordedStreams {
     /// Of a recording that begins with `streams`.
     pub fn new(plan: &EgressPlan, streams: Vec<StreamStart>) -> Self {
-        let mut recorded = Self { is_asked: has_streams(plan), pending: vec![], running: None, begun: BTreeMap::new() };
+        let (is_asked, mutes) = (has_streams(plan), SoundMutes::default());
+        let mut recorded = Self { is_asked, pending: vec![], running: None, begun: BTreeMap::new(), mutes };
         streams.into_iter().for_each(|start| recorded.add(start));
         recorded
     }
@@ -116,6 +127,31 @@ impl RecordedStreams {
         self.begun.insert(id, BegunStream { taker, reporter, retries: 0, was_active: false, is_over: false });
         let (streams, progress) = (running.numbers.clone(), Arc::<TakerProgress>::default());
         running.fanout.add(TakerStart { id: taker, streams, taker: ring, progress });
+    }
+
+    /// What happens to the tracks, for servers that are told when the sound is muted. `origin`: output time 0, once it is
+    /// known.
+    pub fn timed(&mut self, timed: &TimelineEvent, origin: Option<MediaTime>) {
+        if !self.is_asked {
+            return;
+        }
+        let change = match timed {
+            TimelineEvent::Muted { at, .. } if !self.mutes.is_muted => (*at, true),
+            TimelineEvent::Frame(frame) if self.mutes.is_muted => (frame.at, false),
+            _ if self.mutes.untold.is_empty() => return,
+            // Something waits for the origin.
+            _ => return self.tell_mutes(origin),
+        };
+        self.mutes.is_muted = change.1;
+        self.mutes.untold.push(change);
+        self.tell_mutes(origin);
+    }
+
+    fn tell_mutes(&mut self, origin: Option<MediaTime>) {
+        let (Some(running), Some(origin)) = (&self.running, origin) else { return };
+        for (at, muted) in self.mutes.untold.drain(..) {
+            running.streams.mutes().set(at.ns_since(origin), muted);
+        }
     }
 
     /// Ends a stream. Answers what is to be told at once; of one that has begun the end comes as an event.
@@ -200,7 +236,7 @@ mod tests {
     use super::*;
     use crate::encoded::{EncodedUnit, MediaKind};
     use crate::output::PipelineEvent;
-    use crate::track::Codec;
+    use crate::track::{Codec, Frame, TrackId};
 
     fn plan() -> EgressPlan {
         EgressPlan {
@@ -329,5 +365,27 @@ mod tests {
         let mut streams = RecordedStreams::new(&plan(), vec![start(0), start(1)]);
         assert_eq!(streams.never_begun(9).len(), 2);
         assert_eq!(streams.never_begun(9).len(), 0);
+    }
+
+    #[test]
+    fn mutes_are_told_in_output_time_once_its_beginning_is_known() {
+        let ms = |ms: u64| MediaTime::from_ns(ms * 1_000_000);
+        let muted = |at| TimelineEvent::Muted { track: TrackId(1), at: ms(at), muted: true };
+        let frame = |at| {
+            TimelineEvent::Frame(Frame { track: TrackId(1), at: ms(at), key: true, size: None, data: Bytes::new() })
+        };
+        let mut streams = RecordedStreams::new(&plan(), vec![]);
+        let (_fanout, _inbox) = begun(&mut streams);
+        streams.timed(&frame(900), None);
+        streams.timed(&muted(1000), None);
+        streams.timed(&muted(1010), None);
+        let is_muted_at = |streams: &RecordedStreams, at_ms: u64| {
+            streams.running.as_ref().unwrap().streams.mutes().is_muted_at(at_ms * 1_000_000)
+        };
+        assert!(!is_muted_at(&streams, 500), "the beginning is not known");
+        streams.timed(&TimelineEvent::Watermark { at: ms(1020) }, Some(ms(800)));
+        streams.timed(&frame(2000), Some(ms(800)));
+        let muted: Vec<u64> = (0..3000).filter(|at| is_muted_at(&streams, *at)).collect();
+        assert_eq!(muted, (200..1200).collect::<Vec<_>>());
     }
 }

@@ -1,6 +1,6 @@
-//! What an output has not sent yet: encoded frames in order of time, at most 5 s or 8 MB of them. Over a bound everything up
-//! to the newest key frame goes. Sound of a time whose pictures are still to come waits for them: a player takes what comes
-//! as it comes, and a machine that is too slow makes pictures seconds after their sound.
+//! What an output has not sent yet: frames in order of time, at most 5 s or 8 MB of them. Over a bound everything up to the
+//! newest key frame goes. Sound of a time whose pictures are still to come waits for them: a player takes what comes as it
+//! comes, and a machine that is too slow makes pictures seconds after their sound.
 //! Pure; [`super::UnitRing`] shares it between threads.
 
 use std::collections::VecDeque;
@@ -32,11 +32,25 @@ pub struct RingStats {
     pub jumps: u64,
 }
 
+/// How much may wait, and what goes when it is more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingBounds {
+    /// 5 s or 8 MB of pictures and their sound; everything up to a key frame goes.
+    Pictures,
+    /// The same of sound alone; the older half goes.
+    Sound,
+    /// So many nanoseconds of sound, each frame of which is of use without the others; the oldest goes.
+    Samples {
+        /// From the oldest to the newest.
+        max_ns: u64,
+    },
+}
+
 /// The bounded queue. Of its pictures every one decodes: it is a key frame, or the one before it was taken or lies before
 /// it.
 #[derive(Debug)]
 pub struct UnitBuffer {
-    has_video: bool,
+    bounds: RingBounds,
     /// In order of time.
     units: VecDeque<EncodedUnit>,
     bytes: usize,
@@ -51,13 +65,13 @@ pub struct UnitBuffer {
 }
 
 impl UnitBuffer {
-    /// Empty; `has_video`: whether pictures will come.
-    pub const fn new(has_video: bool) -> Self {
+    /// Empty.
+    pub const fn new(bounds: RingBounds) -> Self {
         Self {
-            has_video,
+            bounds,
             units: VecDeque::new(),
             bytes: 0,
-            needs_key_frame: has_video,
+            needs_key_frame: matches!(bounds, RingBounds::Pictures),
             pictures_to: 0,
             ended: false,
             dropped: 0,
@@ -83,12 +97,17 @@ impl UnitBuffer {
         let later = self.units.iter().rev().take_while(|other| other.at_ns > unit.at_ns).count();
         self.units.insert(self.units.len() - later, unit);
         while self.is_over() {
+            if let RingBounds::Samples { .. } = self.bounds {
+                self.pop();
+                self.dropped += 1;
+                continue;
+            }
             self.jumps += 1;
             match self.newest_key_frame().filter(|at| self.oldest() < *at) {
                 Some(key_frame) => self.keep(|unit| unit.at_ns >= key_frame),
                 // The open group of pictures alone is too much, or sound is.
                 None => {
-                    self.needs_key_frame = self.has_video;
+                    self.needs_key_frame = self.has_video();
                     let half = self.newest().saturating_sub(MAX_AGE_NS / 2);
                     self.keep(|unit| unit.kind == MediaKind::Audio && unit.at_ns >= half);
                     if self.is_over() {
@@ -103,7 +122,7 @@ impl UnitBuffer {
     /// wanted.
     pub fn begin(&mut self) -> bool {
         let recent = self.newest().saturating_sub(MAX_START_AGE_NS);
-        if !self.has_video {
+        if !self.has_video() {
             self.keep(|unit| unit.at_ns >= recent);
             return false;
         }
@@ -152,13 +171,21 @@ impl UnitBuffer {
         }
     }
 
+    fn has_video(&self) -> bool {
+        self.bounds == RingBounds::Pictures
+    }
+
     fn is_over(&self) -> bool {
-        !self.units.is_empty() && (self.bytes > MAX_BYTES || self.newest().saturating_sub(self.oldest()) > MAX_AGE_NS)
+        let max_ns = match self.bounds {
+            RingBounds::Pictures | RingBounds::Sound => MAX_AGE_NS,
+            RingBounds::Samples { max_ns } => max_ns,
+        };
+        !self.units.is_empty() && (self.bytes > MAX_BYTES || self.newest().saturating_sub(self.oldest()) > max_ns)
     }
 
     /// What is later waits for pictures.
     fn open_to(&self) -> u64 {
-        if self.has_video && !self.ended { self.pictures_to.saturating_add(SOUND_AHEAD_NS) } else { u64::MAX }
+        if self.has_video() && !self.ended { self.pictures_to.saturating_add(SOUND_AHEAD_NS) } else { u64::MAX }
     }
 
     /// Of what may be sent.
@@ -209,7 +236,7 @@ mod tests {
 
     #[test]
     fn pictures_wait_for_a_key_frame_and_sound_does_not() {
-        let mut buffer = UnitBuffer::new(true);
+        let mut buffer = UnitBuffer::new(RingBounds::Pictures);
         for unit in [video(0, false), audio(1), video(33, false), video(66, true), video(99, false)] {
             buffer.put(unit);
         }
@@ -220,7 +247,7 @@ mod tests {
 
     #[test]
     fn what_is_older_than_the_newest_key_frame_goes_first() {
-        let mut buffer = UnitBuffer::new(true);
+        let mut buffer = UnitBuffer::new(RingBounds::Pictures);
         for at in (0..=5000).step_by(100) {
             buffer.put(video(at, at % 2000 == 0));
             buffer.put(audio(at + 1));
@@ -235,7 +262,7 @@ mod tests {
 
     #[test]
     fn without_a_second_key_frame_all_pictures_go_and_half_of_the_sound() {
-        let mut buffer = UnitBuffer::new(true);
+        let mut buffer = UnitBuffer::new(RingBounds::Pictures);
         buffer.put(video(0, true));
         for at in (100..=5100).step_by(100) {
             buffer.put(video(at, false));
@@ -250,17 +277,17 @@ mod tests {
 
     #[test]
     fn a_single_frame_above_the_bound_is_dropped() {
-        let mut pictures = UnitBuffer::new(true);
+        let mut pictures = UnitBuffer::new(RingBounds::Pictures);
         pictures.put(unit(MediaKind::Video, 0, true, MAX_BYTES + 1));
         pictures.put(video(1, false));
-        let mut sound = UnitBuffer::new(false);
+        let mut sound = UnitBuffer::new(RingBounds::Sound);
         sound.put(unit(MediaKind::Audio, 0, true, MAX_BYTES + 1));
         assert_eq!((pictures.stats().units, sound.stats().units), (0, 0));
     }
 
     #[test]
     fn a_connection_begins_at_a_recent_key_frame() {
-        let mut buffer = UnitBuffer::new(true);
+        let mut buffer = UnitBuffer::new(RingBounds::Pictures);
         assert!(buffer.begin());
         for at in (0..=2500).step_by(100) {
             buffer.put(audio(at));
@@ -276,9 +303,25 @@ mod tests {
         assert_eq!(drained(&mut buffer), [4300]);
     }
 
+    const SAMPLES: RingBounds = RingBounds::Samples { max_ns: 2_000_000_000 };
+
+    #[test]
+    fn of_samples_the_oldest_go_one_by_one() {
+        let mut buffer = UnitBuffer::new(SAMPLES);
+        for at in (0..=2500).step_by(20) {
+            buffer.put(audio(at));
+        }
+        let stats = buffer.stats();
+        assert_eq!((stats.dropped, stats.jumps, stats.lag_ns), (25, 0, 2_000_000_000));
+        let waiting = drained(&mut buffer);
+        assert_eq!((waiting[0], waiting.len()), (500, 101));
+        buffer.put(unit(MediaKind::Audio, 2520, true, MAX_BYTES + 1));
+        assert_eq!(buffer.stats().units, 0);
+    }
+
     #[test]
     fn sound_waits_for_the_pictures_of_its_time() {
-        let mut buffer = UnitBuffer::new(true);
+        let mut buffer = UnitBuffer::new(RingBounds::Pictures);
         buffer.put(video(0, true));
         (0..=200).for_each(|n| buffer.put(audio(n * 20)));
         assert_eq!(buffer.stats().lag_ns, 300_000_000);
@@ -300,7 +343,7 @@ mod tests {
 
     #[test]
     fn nothing_is_dropped_because_sound_is_far_ahead() {
-        let mut buffer = UnitBuffer::new(true);
+        let mut buffer = UnitBuffer::new(RingBounds::Pictures);
         for n in 0..600 {
             buffer.put(audio(n * 33 + 9000));
             buffer.put(video(n * 33, n % 60 == 0));
@@ -313,7 +356,7 @@ mod tests {
 
     #[test]
     fn sound_alone_begins_with_its_last_second() {
-        let mut buffer = UnitBuffer::new(false);
+        let mut buffer = UnitBuffer::new(RingBounds::Sound);
         for at in (0..=3000).step_by(500) {
             buffer.put(audio(at));
         }
@@ -340,14 +383,14 @@ mod tests {
     proptest! {
         #[test]
         fn bounds_hold_and_every_picture_decodes(
-            has_video in any::<bool>(),
+            bounds in prop_oneof![Just(RingBounds::Pictures), Just(RingBounds::Sound), Just(SAMPLES)],
             steps in proptest::collection::vec((0u8..16, 1u64..900, 0usize..3_000_000), 0..60),
         ) {
-            let (mut buffer, mut decoder, mut at_ms) = (UnitBuffer::new(has_video), Decoder::default(), 0);
+            let (mut buffer, mut decoder, mut at_ms) = (UnitBuffer::new(bounds), Decoder::default(), 0);
             for (what, later, bytes) in steps {
                 at_ms += later;
                 match what {
-                    0..=6 if has_video => {
+                    0..=6 if bounds == RingBounds::Pictures => {
                         let unit = unit(MediaKind::Video, at_ms, what == 0, bytes);
                         decoder.put.push(unit.at_ns);
                         buffer.put(unit);

@@ -169,7 +169,7 @@ impl RtmpClient {
     /// # Errors
     ///
     /// When the server refuses, or sends what is no RTMP. The connection is over; whether another one helps is
-    /// [`super::retry::RetryBudget`]'s decision.
+    /// [`RetryBudget`](crate::output::retry::RetryBudget)'s decision.
     pub fn receive(&mut self, mut bytes: &[u8]) -> Result<Vec<RtmpEvent>, RtmpFault> {
         self.received += bytes.len() as u64;
         if self.stage == ClientStage::Handshake {

@@ -13,9 +13,9 @@ use super::dial::RtmpDial;
 use super::fault::RtmpFault;
 use super::flv::{FlvMuxer, bitrate_kbps};
 use super::health::{HEALTH_STEP, HealthWatch};
-use super::retry::{RetryBudget, RetryDecision};
 use super::url::RtmpUrl;
 use crate::encoded::EncodedUnit;
+use crate::output::retry::{RetryBudget, RetryDecision};
 use crate::output::stream::{StreamContext, StreamEvent};
 
 /// From the first byte on until the stream is accepted, and for the connection before it.
@@ -53,7 +53,8 @@ pub async fn publish<D: RtmpDial>(url: &RtmpUrl, context: &StreamContext, dial: 
             Ok(()) => return Ok(()),
             Err(fault) => fault,
         };
-        let RetryDecision::After(wait) = budget.failed(Instant::now().into_std(), &fault) else {
+        let decision = budget.failed(Instant::now().into_std(), fault.is_final_at_first());
+        let RetryDecision::After(wait) = decision else {
             return Err(fault);
         };
         debug!(stream = ?context.reporter, %url, %fault, ?wait, "tried again");

@@ -15,8 +15,9 @@ use super::super::amf::{self, AmfValue};
 use super::super::chunk::{ChunkReader, ChunkWriter, RtmpMessage};
 use super::*;
 use crate::encoded::{EncodedFormat, MediaKind, StreamNumber};
-use crate::output::ring::UnitRing;
+use crate::output::ring::{RingBounds, UnitRing};
 use crate::output::stream::StreamReporter;
+use crate::output::stream_dial::DialError;
 use crate::output::stream_tls::StreamTls;
 use crate::track::Codec;
 
@@ -28,7 +29,7 @@ impl RtmpDial for MemoryDial {
 
     async fn dial(&self, _: &RtmpUrl) -> Result<DuplexStream, RtmpFault> {
         let (ours, theirs) = tokio::io::duplex(64 << 10);
-        let unreachable = |_| RtmpFault::Connect { message: "no listener".to_owned() };
+        let unreachable = |_| DialError::Connect { message: "no listener".to_owned() };
         self.0.send(FakeServer::new(theirs)).map_err(unreachable)?;
         Ok(ours)
     }
@@ -138,7 +139,7 @@ fn running() -> Running {
         EncodedFormat::Video { codec: Codec::H264, size: (16, 16), framerate: Some(10), bitrate_kbps: Some(100) },
         EncodedFormat::Aac { rate: 48_000, bitrate_kbps: 128 },
     ];
-    let ring = Arc::new(UnitRing::new(true));
+    let ring = Arc::new(UnitRing::new(RingBounds::Pictures));
     let key_frames = Arc::new(AtomicU32::new(0));
     let asked = key_frames.clone();
     let (dialled, servers) = mpsc::unbounded_channel();
@@ -155,6 +156,7 @@ fn running() -> Running {
         }),
         reporter: StreamReporter::new(7, Arc::new(said)),
         tls: StreamTls::default(),
+        mutes: Arc::default(),
     };
     let reporter = context.reporter.clone();
     let task = tokio::spawn(async move {
@@ -267,7 +269,7 @@ async fn an_unreachable_server_gets_three_tries_in_two_seconds() {
     let (began, running) = (Instant::now(), running());
     drop(running.servers);
     let fault = running.task.await.unwrap();
-    assert!(matches!(fault, Err(RtmpFault::Connect { .. })), "{fault:?}");
+    assert!(matches!(fault, Err(RtmpFault::Dial(DialError::Connect { .. }))), "{fault:?}");
     assert_eq!(began.elapsed().as_secs(), 2);
 }
 

@@ -2,27 +2,14 @@
 
 use std::time::Duration;
 
+use crate::output::stream_dial::DialError;
+
 /// What ended an attempt or a connection. Its text goes to the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RtmpFault {
-    /// The host has no address.
-    #[error("the host cannot be resolved: {message}")]
-    Resolve {
-        /// The resolver's.
-        message: String,
-    },
-    /// No TCP connection.
-    #[error("cannot connect: {message}")]
-    Connect {
-        /// The system's.
-        message: String,
-    },
-    /// No TLS session.
-    #[error("TLS: {message}")]
-    Tls {
-        /// rustls'.
-        message: String,
-    },
+    /// No connection to the server.
+    #[error(transparent)]
+    Dial(#[from] DialError),
     /// What came is no RTMP, or the connection broke before RTMP began.
     #[error("RTMP handshake: {message}")]
     Handshake {

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 /// Without a word for so long while one was due: wedged.
-pub const QUIET_LIMIT: Duration = Duration::from_secs(4);
+const QUIET_LIMIT: Duration = Duration::from_secs(4);
 /// How often [`HealthWatch::step`] is to be called.
 pub const HEALTH_STEP: Duration = Duration::from_millis(250);
 /// A step counts at most so much: a process of ours that was stopped or starved must not blame the server.

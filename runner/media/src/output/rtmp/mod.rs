@@ -1,5 +1,5 @@
 //! RTMP and RTMPS. `driver` is the task of one stream and `dial` its connections; all else is pure: `client` (the protocol),
-//! `chunk` and `amf` under it, `flv` (what it carries), `health`, `retry`, `url`, `fault`.
+//! `chunk` and `amf` under it, `flv` (what it carries), `health`, `url`, `fault`.
 //!
 //! Our own, because GStreamer's elements do not serve: `rtmpsink` puts the key into its error texts and blocks while it is
 //! stopped, `rtmp2sink` finds a server that hangs after 17 s, has no private certificate authority, and lets 10 s of a slow
@@ -11,7 +11,6 @@ mod client;
 mod flv;
 mod chunk;
 mod amf;
-mod retry;
 mod health;
 mod fault;
 mod url;

@@ -35,7 +35,7 @@ fn track_kind(format: &EncodedFormat) -> Result<Mp4TrackKind, PipelineError> {
         }
         EncodedFormat::Aac { rate, .. } => Ok(Mp4TrackKind::Aac { rate: *rate }),
         EncodedFormat::Opus { .. } => Ok(Mp4TrackKind::Opus),
-        EncodedFormat::Video { .. } | EncodedFormat::Mp3 { .. } => {
+        EncodedFormat::Video { .. } | EncodedFormat::Mp3 { .. } | EncodedFormat::Pcm => {
             Err(build(format_args!("{format} does not go into an MP4")))
         }
     }

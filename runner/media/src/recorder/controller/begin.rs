@@ -56,6 +56,9 @@ impl RecorderController {
 
     /// Asks for the files as soon as enough is known.
     pub(super) fn choose_mode(&mut self) -> Flow {
+        if let Some(message) = self.survey.refusal(&self.start.plan) {
+            return failed("invalid_argument", message);
+        }
         if self.opening.is_none()
             && let Some(mode) = self.survey.choose_mode(&self.start.plan)
         {

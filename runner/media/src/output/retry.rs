@@ -1,11 +1,10 @@
-//! When a stream that failed is tried again, and when it is given up. Pure: faults go in with the time.
+//! When a stream that failed is tried again, and when it is given up; the same for every protocol. Pure: faults go in with
+//! the time.
 //!
 //! A stream that never was accepted gets three tries, for a wrong URL must be told within seconds. One that has lived for
 //! two seconds gets 30 s after each loss; nginx-rtmp accepts what it is about to refuse, so being accepted proves nothing.
 
 use std::time::{Duration, Instant};
-
-use super::fault::RtmpFault;
 
 const FIRST_ATTEMPTS: u32 = 3;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -40,16 +39,17 @@ impl RetryBudget {
         self.published_at = Some(now);
     }
 
-    /// An attempt failed, or an accepted stream broke.
-    pub fn failed(&mut self, now: Instant, fault: &RtmpFault) -> RetryDecision {
+    /// An attempt failed, or an accepted stream broke. `is_final`: it ends a stream that has not lived, because the server
+    /// has refused it or a second try would take longer than a user waits for the reason.
+    pub fn failed(&mut self, now: Instant, is_final: bool) -> RetryDecision {
         self.failed += 1;
         let life = self.published_at.take().map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         if life >= MIN_LIFE {
             (self.has_lived, self.failing_since) = (true, None);
         }
         if !self.has_lived {
-            let is_final = fault.is_final_at_first() || self.failed >= FIRST_ATTEMPTS;
-            return if is_final { RetryDecision::GiveUp } else { RetryDecision::After(FIRST_WAIT) };
+            let is_over = is_final || self.failed >= FIRST_ATTEMPTS;
+            return if is_over { RetryDecision::GiveUp } else { RetryDecision::After(FIRST_WAIT) };
         }
         let failing = now.saturating_duration_since(*self.failing_since.get_or_insert(now));
         match GIVE_UP_AFTER.checked_sub(failing) {
@@ -69,40 +69,31 @@ impl RetryBudget {
 mod tests {
     use super::*;
 
-    fn unreachable() -> RtmpFault {
-        RtmpFault::Connect { message: "refused".into() }
-    }
-
-    fn lost() -> RtmpFault {
-        RtmpFault::Lost { message: "reset".into() }
-    }
-
-    fn refused() -> RtmpFault {
-        RtmpFault::Refused { code: "NetStream.Publish.BadName".into(), description: String::new() }
-    }
+    const UNREACHABLE: bool = false;
+    const LOST: bool = false;
+    const REFUSED: bool = true;
 
     #[test]
     fn three_attempts_a_second_apart_come_before_the_first_life() {
         let (now, mut budget) = (Instant::now(), RetryBudget::default());
-        assert_eq!(budget.failed(now, &unreachable()), RetryDecision::After(FIRST_WAIT));
+        assert_eq!(budget.failed(now, UNREACHABLE), RetryDecision::After(FIRST_WAIT));
         // Accepted for a moment.
         budget.published(now);
-        assert_eq!(budget.failed(now + Duration::from_secs(1), &lost()), RetryDecision::After(FIRST_WAIT));
-        assert_eq!(budget.failed(now + Duration::from_secs(2), &unreachable()), RetryDecision::GiveUp);
+        assert_eq!(budget.failed(now + Duration::from_secs(1), LOST), RetryDecision::After(FIRST_WAIT));
+        assert_eq!(budget.failed(now + Duration::from_secs(2), UNREACHABLE), RetryDecision::GiveUp);
     }
 
     #[test]
-    fn a_refusal_or_silence_at_first_is_final() {
-        let now = Instant::now();
-        for fault in [refused(), RtmpFault::Closed { step: "publish" }, RtmpFault::Silent { step: "connect" }] {
-            assert_eq!(RetryBudget::default().failed(now, &fault), RetryDecision::GiveUp, "{fault}");
-        }
+    fn a_refusal_at_first_is_final() {
+        let mut budget = RetryBudget::default();
+        assert_eq!(budget.failed(Instant::now(), REFUSED), RetryDecision::GiveUp);
+        assert!(!budget.has_lived);
     }
 
     /// Waits and their sum until it is given up, when each attempt takes so long.
     fn waits(budget: &mut RetryBudget, from: Instant, attempt: Duration) -> (Vec<Duration>, Duration) {
         let (mut now, mut waits) = (from, vec![]);
-        while let RetryDecision::After(wait) = budget.failed(now, &refused()) {
+        while let RetryDecision::After(wait) = budget.failed(now, REFUSED) {
             waits.push(wait);
             now += wait + attempt;
         }
@@ -114,6 +105,7 @@ mod tests {
         let (now, mut budget) = (Instant::now(), RetryBudget::default());
         budget.published(now);
         let (waits, sum) = waits(&mut budget, now + MIN_LIFE, Duration::from_millis(10));
+        assert!(budget.has_lived);
         assert_eq!(waits[..3], [50, 60, 130].map(Duration::from_millis));
         assert!(waits.iter().all(|wait| *wait <= MAX_WAIT) && waits.len() > 15, "{waits:?}");
         assert!(sum >= GIVE_UP_AFTER && sum < GIVE_UP_AFTER + Duration::from_secs(1), "{sum:?}");
@@ -124,12 +116,12 @@ mod tests {
         let (now, mut budget) = (Instant::now(), RetryBudget::default());
         budget.published(now);
         let lost_at = now + MIN_LIFE;
-        assert_eq!(budget.failed(lost_at, &lost()), RetryDecision::After(MIN_WAIT));
+        assert_eq!(budget.failed(lost_at, LOST), RetryDecision::After(MIN_WAIT));
         budget.published(lost_at + Duration::from_secs(25));
-        assert_eq!(budget.failed(lost_at + Duration::from_secs(26), &lost()), RetryDecision::After(MAX_WAIT));
+        assert_eq!(budget.failed(lost_at + Duration::from_secs(26), LOST), RetryDecision::After(MAX_WAIT));
         budget.published(lost_at + Duration::from_secs(28));
-        assert_eq!(budget.failed(lost_at + Duration::from_secs(30), &lost()), RetryDecision::After(MIN_WAIT));
-        assert_eq!(budget.failed(lost_at + Duration::from_secs(60), &lost()), RetryDecision::GiveUp);
+        assert_eq!(budget.failed(lost_at + Duration::from_secs(30), LOST), RetryDecision::After(MIN_WAIT));
+        assert_eq!(budget.failed(lost_at + Duration::from_secs(60), LOST), RetryDecision::GiveUp);
         assert_eq!(budget.failures(), 4);
     }
 }

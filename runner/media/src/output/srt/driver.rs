@@ -1,0 +1,241 @@
+//! One SRT stream from its ring to its server: connects, sends a transport stream, notices that the server is gone, connects
+//! again. The task of one stream; it waits for nothing but its own connection.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use spillway_plan::SrtUrl;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tracing::{debug, info};
+
+use super::fault::SrtFault;
+use super::health::{AckWatch, SRT_STEP};
+use super::link::{SrtDial, SrtLink};
+use crate::encoded::{EncodedFormat, EncodedUnit, MediaKind};
+use crate::mux::TsMuxer;
+use crate::output::retry::{RetryBudget, RetryDecision};
+use crate::output::stream::{StreamContext, StreamEvent};
+use crate::track::Codec;
+use crate::units::MediaTime;
+
+/// From the first datagram on until the server acknowledges the first packet of media.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// What waits at the end may still go out.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// For libsrt to close its socket.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Lost packets of the end are sent again for as long as the server waits for them, but no longer than this.
+const MAX_RESEND: Duration = Duration::from_secs(1);
+/// libsrt takes no more while so much waits there: the rest stays in our own ring, where it can be dropped.
+const MAX_WAITING_BYTES: u64 = 512 << 10;
+/// Seven packets: one datagram (`SRT_LIVE_DEF_PLSIZE`).
+const DATAGRAM_BYTES: usize = 7 * 188;
+
+/// A packet that every receiver drops (PID 0x1fff). `srtsink` tells that a handshake failed when it has something to send.
+static NULL_PACKET: [u8; 188] = {
+    let mut packet = [0xff; 188];
+    packet[0] = 0x47;
+    packet[1] = 0x1f;
+    packet[3] = 0x10;
+    packet
+};
+
+/// Sends until the ring ends.
+///
+/// # Errors
+///
+/// The fault that was final: what could be tried again was, three times before the server took anything, for 30 s after that.
+/// A ring that ends while a stream that was taken is being tried again is no fault.
+pub async fn publish<D: SrtDial>(url: &SrtUrl, context: &StreamContext, dial: &D) -> Result<(), SrtFault> {
+    let mut budget = RetryBudget::default();
+    let mut began_ns = None;
+    context.reporter.report(StreamEvent::Connecting);
+    loop {
+        let fault = match attempt(url, context, dial, (&mut budget, &mut began_ns)).await {
+            Ok(()) => return Ok(()),
+            Err(fault) => fault,
+        };
+        let decision = budget.failed(Instant::now().into_std(), fault.is_final_at_first());
+        let RetryDecision::After(wait) = decision else { return Err(fault) };
+        debug!(stream = ?context.reporter, %url, %fault, ?wait, "tried again");
+        context.reporter.report(StreamEvent::Retrying { message: fault.to_string(), retries: budget.failures() });
+        if timeout(wait, context.ring.ended()).await.is_ok() {
+            return if began_ns.is_some() { Ok(()) } else { Err(fault) };
+        }
+    }
+}
+
+async fn attempt<D: SrtDial>(
+    url: &SrtUrl,
+    context: &StreamContext,
+    dial: &D,
+    (budget, began_ns): (&mut RetryBudget, &mut Option<u64>),
+) -> Result<(), SrtFault> {
+    let opened = Instant::now();
+    let muxer = muxer(&context.formats).ok_or(SrtFault::Format)?;
+    let link = tokio::select! {
+        dialled = timeout(CONNECT_TIMEOUT, dial.dial(url)) => match dialled {
+            Ok(link) => link?,
+            Err(_) => return Err(SrtFault::Silent),
+        },
+        () = context.ring.ended() => return Ok(()),
+    };
+    let mut connection = SrtConnection {
+        url,
+        context,
+        link: &link,
+        budget,
+        began_ns,
+        muxer,
+        packets: Vec::new(),
+        sent_bytes: 0,
+        opened,
+        stage: SrtStage::Connecting,
+    };
+    let outcome = connection.run().await;
+    if timeout(CLOSE_TIMEOUT, link.close()).await.is_err() {
+        debug!(stream = ?context.reporter, "a connection is slow to close");
+    }
+    outcome
+}
+
+/// A fresh one for each connection: its receiver knows nothing yet.
+fn muxer(formats: &[EncodedFormat]) -> Option<TsMuxer> {
+    let has_video = formats.iter().any(|format| matches!(format, EncodedFormat::Video { codec: Codec::H264, .. }));
+    let aac_rate = formats.iter().find_map(|format| match format {
+        EncodedFormat::Aac { rate, .. } => Some(*rate),
+        _ => None,
+    });
+    TsMuxer::new(has_video, aac_rate)
+}
+
+/// One connection, with what outlives it.
+struct SrtConnection<'a, L> {
+    url: &'a SrtUrl,
+    context: &'a StreamContext,
+    link: &'a L,
+    budget: &'a mut RetryBudget,
+    /// Time of the first frame that was sent; the stream's time goes on from there over all its connections.
+    began_ns: &'a mut Option<u64>,
+    muxer: TsMuxer,
+    /// Not yet cut into datagrams.
+    packets: Vec<u8>,
+    sent_bytes: u64,
+    opened: Instant,
+    stage: SrtStage,
+}
+
+/// How far a connection has come.
+enum SrtStage {
+    /// The handshake is under way.
+    Connecting,
+    /// It is done: media is sent, and nothing acknowledged.
+    Connected,
+    /// The server takes what is sent.
+    Active(AckWatch),
+}
+
+impl<L: SrtLink> SrtConnection<'_, L> {
+    /// Until the ring ended and is empty, or [`DRAIN_TIMEOUT`] after its end.
+    async fn run(&mut self) -> Result<(), SrtFault> {
+        let mut steps = interval(SRT_STEP);
+        steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let is_ready =
+                !matches!(self.stage, SrtStage::Connecting) && self.link.waiting_bytes() <= MAX_WAITING_BYTES;
+            tokio::select! {
+                unit = self.context.ring.next(), if is_ready => match unit {
+                    Some(unit) => self.on_unit(&unit),
+                    None => break,
+                },
+                _ = steps.tick() => {
+                    self.step()?;
+                    match (self.context.ring.ended_for(), &self.stage) {
+                        (Some(_), SrtStage::Connecting) => return Ok(()),
+                        (Some(ended), _) if ended >= DRAIN_TIMEOUT => break,
+                        _ => {}
+                    }
+                }
+            }
+        }
+        self.drain().await;
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), SrtFault> {
+        let now = Instant::now();
+        if let Some(text) = self.link.error() {
+            let is_connected = !matches!(self.stage, SrtStage::Connecting);
+            return Err(SrtFault::of_element(self.url, is_connected, &text));
+        }
+        let acks = self.link.stats().map(|stats| stats.acks);
+        match &mut self.stage {
+            SrtStage::Connecting if acks.is_some() => self.connected(),
+            SrtStage::Connected if acks.is_some_and(|acks| acks > 0) => self.active(now, acks.unwrap_or_default()),
+            SrtStage::Connecting | SrtStage::Connected if now.duration_since(self.opened) >= CONNECT_TIMEOUT => {
+                return Err(SrtFault::Silent);
+            }
+            SrtStage::Connecting => self.link.send(Bytes::from_static(&NULL_PACKET)),
+            SrtStage::Connected => {}
+            SrtStage::Active(watch) => {
+                if let Some(quiet) = watch.step(now.into_std(), acks, self.sent_bytes) {
+                    return Err(SrtFault::Wedged { quiet });
+                }
+                self.context.reporter.set_lag_ms(self.context.ring.stats().lag_ns / 1_000_000);
+            }
+        }
+        Ok(())
+    }
+
+    /// The handshake is done. A receiver begins with the tables and a key frame.
+    fn connected(&mut self) {
+        self.stage = SrtStage::Connected;
+        if self.context.ring.begin() {
+            (self.context.key_frame)();
+        }
+        self.muxer.begin_segment(&mut self.packets);
+        self.send();
+    }
+
+    fn active(&mut self, now: Instant, acks: u64) {
+        info!(stream = ?self.context.reporter, failures = self.budget.failures(), "published");
+        self.stage = SrtStage::Active(AckWatch::new(now.into_std(), acks, self.sent_bytes));
+        self.budget.published(now.into_std());
+        self.context.reporter.report(StreamEvent::Active);
+    }
+
+    fn on_unit(&mut self, unit: &EncodedUnit) {
+        let began_ns = *self.began_ns.get_or_insert(unit.at_ns);
+        let at = MediaTime::from_ns(unit.at_ns.saturating_sub(began_ns));
+        match unit.kind {
+            MediaKind::Video => self.muxer.video(at, unit.key, &unit.data, &mut self.packets),
+            MediaKind::Audio => self.muxer.audio(at, &unit.data, &mut self.packets),
+        }
+        self.send();
+    }
+
+    fn send(&mut self) {
+        let packets = Bytes::from(std::mem::take(&mut self.packets));
+        self.sent_bytes += packets.len() as u64;
+        let mut begin = 0;
+        while begin < packets.len() {
+            let end = packets.len().min(begin + DATAGRAM_BYTES);
+            self.link.send(packets.slice(begin..end));
+            begin = end;
+        }
+    }
+
+    /// The last sound, and the time that the server waits for what is lost on the way.
+    async fn drain(&mut self) {
+        self.muxer.end_segment(&mut self.packets);
+        self.send();
+        if let Some(stats) = self.link.stats() {
+            let resend = Duration::from_millis(stats.latency_ms).min(MAX_RESEND);
+            sleep(resend).await;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

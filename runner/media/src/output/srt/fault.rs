@@ -1,0 +1,108 @@
+//! Why a stream is not, or no longer, sent: the stage and a text for `StreamInfo.error`. No text has a passphrase or a stream
+//! id.
+
+use std::time::Duration;
+
+use spillway_plan::{Secret, SrtUrl};
+
+/// What `srtsink` puts before libsrt's own words.
+const PREFIXES: [&str; 2] = ["Failed to write to SRT socket: ", "Error on SRT socket: "];
+/// libsrt's words for a handshake that was not answered (`SRT_REJ_TIMEOUT`).
+const UNANSWERED: &str = "Connection timeout";
+/// Shorter secrets are no secrets, and would be found inside of ordinary words.
+const MIN_HIDDEN: usize = 3;
+
+/// What ended an attempt or a connection. Its text goes to the user.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SrtFault {
+    /// The host has no address.
+    #[error("the host cannot be resolved: {message}")]
+    Resolve {
+        /// The resolver's.
+        message: String,
+    },
+    /// No socket, or one that does not take an option of the URL.
+    #[error("cannot connect: {message}")]
+    Open {
+        /// GStreamer's or libsrt's.
+        message: String,
+    },
+    /// What is encoded does not go into a transport stream.
+    #[error("MPEG-TS takes H264 and AAC of a usual rate")]
+    Format,
+    /// Nothing listens there, or it did not answer in time.
+    #[error("could not connect: no answer")]
+    Silent,
+    /// The server's own refusal.
+    #[error("the server refused: {message}")]
+    Refused {
+        /// libsrt's words, such as `Failed to authenticate: Incorrect passphrase`.
+        message: String,
+    },
+    /// A connection that was made broke.
+    #[error("the connection was lost: {message}")]
+    Lost {
+        /// libsrt's.
+        message: String,
+    },
+    /// A connection that was made, whose server acknowledges nothing any more.
+    #[error("the server has not acknowledged anything for {:.1} s", .quiet.as_secs_f64())]
+    Wedged {
+        /// For so long.
+        quiet: Duration,
+    },
+}
+
+impl SrtFault {
+    /// Whether it ends a stream that was never taken: a second try would take longer than a user waits for the reason.
+    pub const fn is_final_at_first(&self) -> bool {
+        matches!(self, Self::Open { .. } | Self::Format | Self::Silent | Self::Refused { .. })
+    }
+
+    /// Of an error of `srtsink`, before or after the connection was made.
+    pub fn of_element(url: &SrtUrl, is_connected: bool, text: &str) -> Self {
+        let message = PREFIXES.iter().fold(text, |text, prefix| text.strip_prefix(prefix).unwrap_or(text));
+        let message = without_secrets(url, message);
+        match is_connected {
+            true => Self::Lost { message },
+            false if message.contains(UNANSWERED) => Self::Silent,
+            false => Self::Refused { message },
+        }
+    }
+}
+
+/// A text with `{...}` where it repeats the passphrase or the stream id.
+pub fn without_secrets(url: &SrtUrl, text: &str) -> String {
+    let secrets = [url.passphrase(), url.stream_id()].into_iter().flatten().map(Secret::reveal);
+    let mut secrets: Vec<&String> = secrets.filter(|secret| secret.len() >= MIN_HIDDEN).collect();
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets.into_iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "{...}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url() -> SrtUrl {
+        SrtUrl::parse("srt://h:1?passphrase=canary-0123&streamid=canary").unwrap()
+    }
+
+    #[test]
+    fn texts_of_the_element_are_told_by_what_they_mean() {
+        let of = |is_connected, text: &str| SrtFault::of_element(&url(), is_connected, text).to_string();
+        // As GStreamer 1.22 and libsrt 1.5.1 say it.
+        let timeout = "Failed to write to SRT socket: Error on SRT socket: Connection timeout";
+        assert_eq!(of(false, timeout), "could not connect: no answer");
+        let secret = "Failed to write to SRT socket: Failed to authenticate: Incorrect passphrase";
+        assert_eq!(of(false, secret), "the server refused: Failed to authenticate: Incorrect passphrase");
+        let gone = "Failed to write to SRT socket: Error on SRT socket: Unknown or erroneous";
+        assert_eq!(of(true, gone), "the connection was lost: Unknown or erroneous");
+        assert_eq!(of(true, timeout), "the connection was lost: Connection timeout");
+    }
+
+    #[test]
+    fn no_text_has_a_secret() {
+        let fault = SrtFault::of_element(&url(), false, "no stream canary (canary-0123)");
+        assert_eq!(fault.to_string(), "the server refused: no stream {...} ({...})");
+    }
+}

@@ -1,0 +1,219 @@
+//! Sound from its ring to one websocket: dials, sends, notices that the server is gone or does not keep up, dials again. The
+//! task of one stream; it waits for nothing but its own connection.
+
+use std::time::Duration;
+
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use spillway_plan::WebsocketUrl;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tracing::{debug, info};
+
+use super::dial::{WebsocketDial, open};
+use super::fault::WebsocketFault;
+use super::health::{PingWatch, WEBSOCKET_STEP};
+use crate::encoded::EncodedUnit;
+use crate::output::retry::{RetryBudget, RetryDecision};
+use crate::output::stream::{StreamContext, StreamEnd, StreamEvent};
+
+/// For the connection, and for the handshake over it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// What waits at the end may still go out.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// For both close frames.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Sends until the ring ends. What could be tried again was, three times before the first connection, for 30 s after a loss. A
+/// ring that ends while a stream that was open is being tried again is no failure.
+pub async fn publish<D: WebsocketDial>(url: &WebsocketUrl, context: &StreamContext, dial: &D) -> StreamEnd {
+    let mut budget = RetryBudget::default();
+    let mut was_open = false;
+    context.reporter.report(StreamEvent::Connecting);
+    loop {
+        let fault = match attempt(url, context, dial, (&mut budget, &mut was_open)).await {
+            Ok(()) => return StreamEnd::Finished,
+            Err(fault) => fault,
+        };
+        let decision = budget.failed(Instant::now().into_std(), fault.is_final_at_first());
+        let wait = match decision {
+            RetryDecision::After(wait) if !fault.is_final() => wait,
+            RetryDecision::After(_) | RetryDecision::GiveUp => return failed(&fault, was_open),
+        };
+        debug!(stream = ?context.reporter, %url, %fault, ?wait, "tried again");
+        context.reporter.report(StreamEvent::Retrying { message: fault.to_string(), retries: budget.failures() });
+        if timeout(wait, context.ring.ended()).await.is_ok() {
+            return if was_open { StreamEnd::Finished } else { failed(&fault, was_open) };
+        }
+    }
+}
+
+/// A server that was never reached is the request's mistake, as in livekit/egress.
+fn failed(fault: &WebsocketFault, was_open: bool) -> StreamEnd {
+    match was_open {
+        true => StreamEnd::unavailable(fault.to_string()),
+        false => StreamEnd::Failed { code: "invalid_argument", message: fault.to_string() },
+    }
+}
+
+async fn attempt<D: WebsocketDial>(
+    url: &WebsocketUrl,
+    context: &StreamContext,
+    dial: &D,
+    (budget, was_open): (&mut RetryBudget, &mut bool),
+) -> Result<(), WebsocketFault> {
+    let opened = async {
+        let io = within("the connection", dial.dial(url)).await?;
+        within("the websocket's handshake", open(url, io)).await
+    };
+    let websocket = tokio::select! {
+        opened = opened => opened?,
+        () = context.ring.ended() => return Ok(()),
+    };
+    let now = Instant::now().into_std();
+    info!(stream = ?context.reporter, failures = budget.failures(), "published");
+    budget.published(now);
+    *was_open = true;
+    context.reporter.report(StreamEvent::Active);
+    let (send, receive) = websocket.split();
+    let health = PingWatch::new(now);
+    WebsocketConnection { url, context, send, receive, health, is_writing: false, is_muted: false }.run().await
+}
+
+async fn within<T>(
+    step: &'static str,
+    answer: impl Future<Output = Result<T, WebsocketFault>>,
+) -> Result<T, WebsocketFault> {
+    timeout(ANSWER_TIMEOUT, answer).await.unwrap_or(Err(WebsocketFault::Silent { step }))
+}
+
+/// One open websocket.
+struct WebsocketConnection<'a, S> {
+    url: &'a WebsocketUrl,
+    context: &'a StreamContext,
+    send: SplitSink<WebSocketStream<S>, Message>,
+    receive: SplitStream<WebSocketStream<S>>,
+    health: PingWatch,
+    /// Something is on its way into the socket: nothing else is begun.
+    is_writing: bool,
+    /// The server was told so.
+    is_muted: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> WebsocketConnection<'_, S> {
+    /// Until the ring ended and is empty, or [`DRAIN_TIMEOUT`] after its end.
+    async fn run(mut self) -> Result<(), WebsocketFault> {
+        let mut steps = interval(WEBSOCKET_STEP);
+        steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                received = self.receive.next() => self.on_received(received).await?,
+                flushed = self.send.flush(), if self.is_writing => self.on_flushed(flushed)?,
+                unit = self.context.ring.next(), if !self.is_writing => match unit {
+                    Some(unit) => self.on_unit(unit).await?,
+                    None => break,
+                },
+                _ = steps.tick() => {
+                    self.step().await?;
+                    if self.context.ring.ended_for().is_some_and(|ended| ended >= DRAIN_TIMEOUT) {
+                        break;
+                    }
+                }
+            }
+        }
+        // The stream is over either way.
+        if timeout(CLOSE_TIMEOUT, self.close()).await.is_err() {
+            debug!(stream = ?self.context.reporter, "the server has not closed its side");
+        }
+        Ok(())
+    }
+
+    /// What a server says is dropped, but for its answers to pings and its end. Pings are answered by the library.
+    async fn on_received(&mut self, received: Option<Result<Message, Error>>) -> Result<(), WebsocketFault> {
+        match received {
+            Some(Ok(Message::Pong(payload))) => {
+                if let Some(number) = std::str::from_utf8(&payload).ok().and_then(|text| text.parse().ok()) {
+                    self.health.ponged(number);
+                }
+                Ok(())
+            }
+            Some(Ok(Message::Close(frame))) => {
+                let fault = WebsocketFault::closed(self.url, frame.as_ref());
+                // The answer to it lies in the library.
+                let _ = timeout(CLOSE_TIMEOUT, self.send.flush()).await;
+                Err(fault)
+            }
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => Err(self.lost(&error)),
+            None => Err(WebsocketFault::Closed(None)),
+        }
+    }
+
+    async fn on_unit(&mut self, unit: EncodedUnit) -> Result<(), WebsocketFault> {
+        let muted = self.context.mutes.is_muted_at(unit.at_ns);
+        if muted != self.is_muted {
+            self.is_muted = muted;
+            self.write(Message::text(format!("{{\"muted\":{muted}}}"))).await?;
+        }
+        self.write(Message::Binary(unit.data)).await
+    }
+
+    async fn step(&mut self) -> Result<(), WebsocketFault> {
+        let now = Instant::now().into_std();
+        if let Some(quiet) = self.health.step(now, self.is_writing) {
+            return Err(WebsocketFault::Wedged { quiet });
+        }
+        // Behind a write that waits a ping would say nothing.
+        if !self.is_writing
+            && let Some(number) = self.health.ping()
+        {
+            self.write(Message::Ping(number.to_string().into())).await?;
+        }
+        let lag = u64::try_from(self.health.lag().as_millis()).unwrap_or(u64::MAX);
+        self.context.reporter.set_lag_ms((self.context.ring.stats().lag_ns / 1_000_000).saturating_add(lag));
+        Ok(())
+    }
+
+    /// Writes what the socket takes at once. Does not wait for it: before a message at most one other is on its way, and the
+    /// library keeps that.
+    async fn write(&mut self, message: Message) -> Result<(), WebsocketFault> {
+        self.is_writing = true;
+        self.send.feed(message).await.map_err(|error| self.lost(&error))?;
+        match self.send.flush().now_or_never() {
+            Some(flushed) => self.on_flushed(flushed),
+            None => Ok(()),
+        }
+    }
+
+    fn on_flushed(&mut self, flushed: Result<(), Error>) -> Result<(), WebsocketFault> {
+        flushed.map_err(|error| self.lost(&error))?;
+        self.is_writing = false;
+        self.health.wrote();
+        Ok(())
+    }
+
+    /// A close frame without a code, as livekit/egress ends; then the server's.
+    async fn close(&mut self) -> Result<(), Error> {
+        self.send.send(Message::Close(None)).await?;
+        while let Some(received) = self.receive.next().await {
+            if received?.is_close() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn lost(&self, error: &Error) -> WebsocketFault {
+        let message = match error {
+            Error::Io(error) => error.to_string(),
+            error => error.to_string(),
+        };
+        WebsocketFault::Lost { message: self.url.without_secrets(&message) }
+    }
+}
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

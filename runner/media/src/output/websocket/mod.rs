@@ -1,0 +1,26 @@
+//! Sound over a websocket, as livekit/egress sends it: S16LE, 48 kHz, stereo, in binary messages of 20 ms, and
+//! `{"muted":true}` or `{"muted":false}` between them. `driver` is the task of one stream and `dial` its connections; all
+//! else is pure: `health`, `fault`. The URL is the plan's `WebsocketUrl`.
+//!
+//! The protocol is tokio-tungstenite's, over a TCP connection of our own: what the kernel holds is bounded.
+
+mod driver;
+mod dial;
+mod health;
+mod fault;
+
+use spillway_plan::WebsocketUrl;
+
+use self::dial::TcpWebsocketDial;
+use super::stream::{StreamContext, StreamEnd};
+
+/// Sound that is kept for a server that is slow or away, nanoseconds.
+pub const KEPT_NS: u64 = 2_000_000_000;
+
+/// Sends one stream, until its sound ends or it is given up.
+pub async fn run(context: StreamContext) -> StreamEnd {
+    let Some(url) = WebsocketUrl::parse(context.url.reveal()) else {
+        return StreamEnd::Failed { code: "invalid_argument", message: "the URL is none of a websocket".to_owned() };
+    };
+    driver::publish(&url, &context, &TcpWebsocketDial(context.tls.clone())).await
+}
