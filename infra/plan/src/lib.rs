@@ -1,7 +1,7 @@
 //! A StartEgress request becomes an [`EgressPlan`] and its [`Destinations`], or is refused. Pure: no clock, no sockets, no
 //! disk.
 //!
-//! `plan` is the entry point. `request` reads the request and `outputs` its outputs; `codecs`, `encoding` (options, layout),
+//! `plan` is the entry point. `request` (with `second_api`) reads the request and `outputs` its outputs; `codecs`, `encoding` (options, layout),
 //! `stream_url` and `uploads` (path, store) hold the rules that these apply. The plan travels in the ticket to the runner and
 //! its media process; the destinations and URLs of streams are secrets and never part of it. In the runner, `name` makes file
 //! names of it, and `segment_name` those of an HLS output. `read` takes a request from a file; `manifest` is the JSON file
@@ -12,6 +12,8 @@ mod plan;
 mod codecs;
 mod outputs;
 mod request;
+mod second_api;
+mod fields;
 mod stream_url;
 pub mod segment_name;
 pub mod name;
@@ -34,6 +36,6 @@ pub use plan::{Defaults, LimitRules, destinations, plan, stream_urls};
 pub use read::{ReadError, start_request};
 pub use spillway_protocol::Secret;
 pub use types::{
-    AudioEncoding, AudioPlan, EgressKind, EgressPlan, H264Profile, LayoutName, LayoutShape, Limits, Mixing, Source,
-    VideoEncoding, VideoPlan,
+    AudioEncoding, AudioMatch, AudioPlan, AudioRoute, EgressKind, EgressPlan, H264Profile, LayoutName, LayoutShape,
+    Limits, MediaVideo, Mixing, Source, StereoSide, VideoEncoding, VideoPlan,
 };
