@@ -419,7 +419,7 @@ fn passthrough_is_one_named_track_copied_into_one_file() {
 #[test]
 fn mistakes_are_answered_with_the_peers_messages() {
     let media = |video, audio| RequestedSource::Media(Media { video, audio });
-    let template = |template| RequestedSource::Template(template);
+    let template = RequestedSource::Template;
     let bare = |source| livekit::StartEgressRequest {
         room_name: "sales".into(),
         source: Some(source),

@@ -86,8 +86,11 @@ impl RoomModel {
         if changes.iter().any(|change| matches!(change, RoomChange::Over(_))) {
             return;
         }
+        if matches!(self.source, Source::Media { .. }) {
+            return self.judge_awaited(now, changes);
+        }
         match self.source.clone() {
-            Source::Room => {}
+            Source::Room | Source::Media { .. } => {}
             Source::Participant { identity, .. } => {
                 let here = self.participants.values().any(|participant| participant.identity == identity);
                 if here {
@@ -102,7 +105,6 @@ impl RoomModel {
                 self.judge_tracks(audio.into_iter().chain(video).collect(), now, changes)
             }
             Source::Track { track_id } => self.judge_tracks(vec![track_id], now, changes),
-            Source::Media { .. } => self.judge_awaited(now, changes),
         }
     }
 
