@@ -32,7 +32,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Parser)]
 #[command(name = "spillway-runner", version)]
 struct RunnerArgs {
-    /// JSON or YAML with one of room_composite, participant, track_composite, track; "-" reads standard input.
+    /// JSON or YAML with one of room_composite, participant, track_composite, track, egress; "-" reads standard input.
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
     /// Finishes the uploads of a recording whose task died; started by a dispatcher.

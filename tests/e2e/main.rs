@@ -12,6 +12,7 @@ mod room_composite;
 mod participant;
 mod track_composite;
 mod track;
+mod media;
 mod multi;
 mod hls;
 mod players;
@@ -43,6 +44,7 @@ fn main() {
         track::cases(),
         track_composite::cases(),
         participant::cases(),
+        media::cases(),
         multi::cases(),
         hls::cases(),
         players::cases(),

@@ -36,6 +36,11 @@ impl Egress {
         Ok(Self { api: api.clone(), id, asked, answered_in })
     }
 
+    /// One that livekit-server started by itself; its time counts from now.
+    pub fn of(api: &Api, id: &str) -> Self {
+        Self { api: api.clone(), id: id.to_owned(), asked: Instant::now(), answered_in: Duration::ZERO }
+    }
+
     /// EgressInfo as ListEgress shows it. A FAILED one must have an error text, one without error must not be FAILED.
     pub async fn info(&self) -> Result<Value> {
         let info = self.api.egress_info(&self.id).await?;

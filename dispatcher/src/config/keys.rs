@@ -105,7 +105,7 @@ section!(
     Used "tasks there at once, of all dispatchers" max_tasks: u64,
     Used "with `burst`; without them a little below what the platform takes. Slower by itself when the platform complains" launches_per_second: f64,
     Used "launches at once after a pause" burst: u32,
-    Used "`room_composite`, `participant`, `track_composite`, `track`; without it all" kinds: Vec<EgressKind>,
+    Used "`room_composite`, `participant`, `track_composite`, `track`, `media`; without it all" kinds: Vec<EgressKind>,
     Used "`upload` and `disk`; without it both, in containers only `upload`" outputs: Vec<OutputName>,
     Used "for the price; without it the platform's first in the list" region: String,
     Used "`x86_64` or `arm64`, likewise" arch: String,

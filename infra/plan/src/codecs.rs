@@ -6,10 +6,7 @@
 //! Track egress is not encoded: its container follows from the published codec, in the media process.
 
 use crate::error::PlanError;
-use crate::output_types::{AudioCodec, Container, OutputKind};
-
-/// MIME type of HLS in errors.
-const HLS: &str = "application/x-mpegurl";
+use crate::output_types::{AudioCodec, Container, HLS_MIME, OutputKind};
 
 /// What the outputs of a request hold. Without sound the codecs have no meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +54,7 @@ pub(crate) fn choose_codecs(
     if let (Some(codec), true, false) = (asked, aac_alone, streams)
         && codec != AudioCodec::Aac
     {
-        return Err(PlanError::Incompatible { format: HLS, codec: codec.mime() });
+        return Err(PlanError::Incompatible { format: HLS_MIME, codec: codec.mime() });
     }
     // What a file without a type follows.
     let followed = if aac_alone { Some(AudioCodec::Aac) } else { asked };

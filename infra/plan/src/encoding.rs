@@ -16,15 +16,19 @@ const MAX_KEY_FRAME_SECONDS: i64 = 600;
 const MAX_MP3_KBPS: u32 = 320;
 const MAX_AUDIO_KBPS: i32 = 510;
 
-/// Preset of livekit/protocol 1.51, newer than the enumeration of the `livekit-protocol` crate.
-const PRESET_PASSTHROUGH: i32 = 8;
-
 /// The request's `options`.
 pub(crate) enum RequestedEncoding<'a> {
     Nothing,
     /// Number of the enumeration.
     Preset(i32),
     Advanced(&'a livekit::EncodingOptions),
+}
+
+impl RequestedEncoding<'_> {
+    /// The preset that asks for no encoding at all, of livekit/protocol 1.51.
+    pub(crate) fn is_passthrough(&self) -> bool {
+        matches!(self, Self::Preset(number) if *number == i32::from(livekit::EncodingOptionsPreset::Passthrough))
+    }
 }
 
 /// Options with the defaults filled in.
@@ -79,7 +83,7 @@ impl Encoding {
             5 => (720, 1280, 60, 4500),
             6 => (1080, 1920, 30, 4500),
             7 => (1080, 1920, 60, 6000),
-            PRESET_PASSTHROUGH => return Err(PlanError::NotYet("preset PASSTHROUGH is")),
+            // PASSTHROUGH is for one track of a media source, where nothing is encoded.
             _ => return Err(PlanError::Field("preset")),
         };
         let mut encoding = Self::default();

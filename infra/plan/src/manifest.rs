@@ -22,7 +22,7 @@ pub struct Manifest {
     /// Unix nanoseconds, as in EgressInfo.
     #[serde(skip_serializing_if = "is_zero")]
     pub ended_at: i64,
-    /// Participant whose tracks were recorded; empty for a room.
+    /// Participant whose tracks were recorded, of a media source whose video was; empty for a room.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub publisher_identity: String,
     /// Sid of the track of a Track egress.
@@ -37,7 +37,7 @@ pub struct Manifest {
     /// Sid, of a TrackComposite egress.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub audio_track_id: String,
-    /// Sid, of a TrackComposite egress.
+    /// Sid, of a TrackComposite egress or a media source.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub video_track_id: String,
     /// In the order of EgressInfo's `file_results`.

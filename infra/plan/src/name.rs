@@ -37,7 +37,11 @@ impl NameFacts {
         let (publisher_identity, track_id) = match &plan.source {
             Source::Participant { identity, .. } => (identity.clone(), String::new()),
             Source::Track { track_id } => (String::new(), track_id.clone()),
-            Source::Room | Source::Tracks { .. } => Default::default(),
+            // Of the preset PASSTHROUGH, where it is one of the two.
+            Source::Tracks { audio, video } if plan.kind == EgressKind::Track => {
+                (String::new(), audio.as_ref().or(video.as_ref()).cloned().unwrap_or_default())
+            }
+            Source::Room | Source::Tracks { .. } | Source::Media { .. } => Default::default(),
         };
         Self {
             kind: plan.kind,
@@ -62,7 +66,9 @@ impl NameFacts {
             "room_name" => known(&self.room_name),
             // The sid may be unknown for an egress that names its room; livekit/egress' value is then empty too.
             "room_id" if !self.room_name.is_empty() => Some(self.room_id.clone()),
-            "publisher_identity" if self.kind != EgressKind::RoomComposite => known(&self.publisher_identity),
+            "publisher_identity" if !matches!(self.kind, EgressKind::RoomComposite | EgressKind::Media) => {
+                known(&self.publisher_identity)
+            }
             "track_id" => of_track(&self.track_id),
             "track_type" => of_track(&self.track_kind),
             "track_source" => of_track(&self.track_source),
@@ -75,7 +81,9 @@ impl NameFacts {
     pub(crate) fn generated(&self, now: NaiveDateTime) -> String {
         let identifier = match self.kind {
             EgressKind::Track => &self.track_id,
-            EgressKind::RoomComposite | EgressKind::Participant | EgressKind::TrackComposite => &self.room_name,
+            EgressKind::RoomComposite | EgressKind::Participant | EgressKind::TrackComposite | EgressKind::Media => {
+                &self.room_name
+            }
         };
         let identifier = if identifier.is_empty() { "web" } else { identifier };
         match self.retry_count {

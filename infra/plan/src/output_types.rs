@@ -3,6 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
+/// MIME type of HLS in errors.
+pub(crate) const HLS_MIME: &str = "application/x-mpegurl";
+/// MIME type of a websocket's audio in errors.
+pub(crate) const RAW_AUDIO_MIME: &str = "audio/x-raw";
+
 /// An output of the plan. Its destinations have the same index in the list beside the plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

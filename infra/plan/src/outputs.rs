@@ -8,8 +8,8 @@ use livekit_protocol as livekit;
 use crate::destination::{Destination, Destinations, StorageConfig};
 use crate::encoding::MAX_PIXELS_PER_SIDE;
 use crate::error::{PlanError, at_most};
+use crate::fields::{File, Outputs, RequestFields, Uploaded};
 use crate::output_types::*;
-use crate::request::{File, Outputs, RequestFields};
 use crate::segment_name::SegmentNaming;
 use crate::stream_url;
 use crate::uploads::{self, RequestedUpload};
@@ -66,8 +66,8 @@ pub(crate) fn read(asked: &RequestFields, retry_count: i32, storage: &StorageCon
 /// Destinations in the order of [`read`].
 pub(crate) fn destinations(outputs: &Outputs, config: &StorageConfig) -> Result<Vec<Destinations>, PlanError> {
     let files = outputs.files.iter().map(|file| file.upload);
-    let segments = outputs.segments.iter().map(|segments| segments.output.as_ref().map(RequestedUpload::from));
-    let images = outputs.images.iter().map(|images| images.output.as_ref().map(RequestedUpload::from));
+    let segments = outputs.segments.iter().map(|segments| segments.upload);
+    let images = outputs.images.iter().map(|images| images.upload);
     let uploads = files.chain(segments).chain(images);
     let mut all = uploads.map(|upload| uploads::destination(upload, config)).collect::<Result<Vec<_>, _>>()?;
     if !outputs.streams.is_empty() || outputs.websocket.is_some() {
@@ -90,11 +90,11 @@ fn file(asked: &File, retry_count: i32, storage: &StorageConfig) -> Result<FileO
 }
 
 fn segments(
-    asked: &livekit::SegmentedFileOutput,
+    &Uploaded { asked, upload }: &Uploaded<livekit::SegmentedFileOutput>,
     retry_count: i32,
     storage: &StorageConfig,
 ) -> Result<SegmentsOutput, PlanError> {
-    let stored = is_stored(asked.output.as_ref().map(RequestedUpload::from), storage)?;
+    let stored = is_stored(upload, storage)?;
     if livekit::SegmentedFileProtocol::try_from(asked.protocol).is_err() {
         return Err(PlanError::Field("protocol"));
     }
@@ -120,8 +120,11 @@ fn segments(
     Ok(SegmentsOutput { naming, segment_ns, manifest: !asked.disable_manifest, stored })
 }
 
-fn images(asked: &livekit::ImageOutput, storage: &StorageConfig) -> Result<ImagesOutput, PlanError> {
-    let stored = is_stored(asked.output.as_ref().map(RequestedUpload::from), storage)?;
+fn images(
+    &Uploaded { asked, upload }: &Uploaded<livekit::ImageOutput>,
+    storage: &StorageConfig,
+) -> Result<ImagesOutput, PlanError> {
+    let stored = is_stored(upload, storage)?;
     let suffix = match livekit::ImageFileSuffix::try_from(asked.filename_suffix) {
         Ok(livekit::ImageFileSuffix::ImageSuffixIndex) => ImageSuffix::Index,
         Ok(livekit::ImageFileSuffix::ImageSuffixTimestamp) => ImageSuffix::Timestamp,
@@ -167,12 +170,13 @@ fn streams(asked: &RequestFields) -> Result<Option<StreamsOutput>, PlanError> {
     Ok(Some(StreamsOutput { protocol, count: u32::try_from(urls.len()).unwrap_or(u32::MAX) }))
 }
 
-/// The first API has websockets for Track requests only. livekit/egress accepts some of these and fails later.
+/// The first API has websockets for Track requests only; livekit/egress accepts some of these and fails later. Those of the
+/// second API are no streams here.
 fn websocket_refusal(output: &livekit::StreamOutput, wants_picture: bool) -> PlanError {
     match output.urls.first() {
         None => PlanError::Field("stream url"),
         Some(url) if output.protocol != 0 => stream_url::invalid(url, "invalid scheme"),
-        Some(_) if wants_picture => PlanError::Incompatible { format: "audio/x-raw", codec: "video/h264" },
+        Some(_) if wants_picture => PlanError::Incompatible { format: RAW_AUDIO_MIME, codec: "video/h264" },
         Some(_) => PlanError::Field("output type"),
     }
 }

@@ -8,9 +8,10 @@ use crate::codecs::{ChosenCodecs, choose_codecs};
 use crate::destination::{Destinations, StorageConfig};
 use crate::encoding::Encoding;
 use crate::error::PlanError;
-use crate::output_types::{Output, OutputKind, SheetRules};
+use crate::fields::RequestFields;
+use crate::output_types::{Output, OutputKind, SheetRules, StreamProtocol};
 use crate::outputs;
-use crate::request::{self, RequestFields};
+use crate::request;
 use crate::types::*;
 
 /// The installation's configuration as far as it decides about requests.
@@ -133,7 +134,7 @@ pub fn plan(start: &StartEgressRequest, defaults: &Defaults) -> Result<EgressPla
 }
 
 /// The destinations of a request: one entry for each output of its plan, in the same order. An output's own upload goes
-/// before the installation's storage, that before the disk of the runner.
+/// before the request's storage, that before the installation's, and that before the disk of the runner.
 ///
 /// # Errors
 ///
@@ -159,12 +160,13 @@ fn media(
     encoding: Encoding,
     outputs: &mut [Output],
 ) -> Result<(Option<VideoPlan>, Option<AudioPlan>), PlanError> {
+    let is_websocket =
+        |output: &Output| matches!(output, Output::Streams(streams) if streams.protocol == StreamProtocol::Websocket);
+    if outputs.iter().any(is_websocket) {
+        return Ok((None, Some(AudioPlan::Raw { mixing: asked.mixing })));
+    }
     if asked.kind == EgressKind::Track {
-        return Ok(if outputs.iter().any(|output| output.kind() == OutputKind::Stream) {
-            (None, Some(AudioPlan::Raw { mixing: asked.mixing }))
-        } else {
-            (Some(VideoPlan::Copied), Some(AudioPlan::Copied))
-        });
+        return Ok((Some(VideoPlan::Copied), Some(AudioPlan::Copied)));
     }
     let (mut types, mut others) = (Vec::new(), Vec::new());
     for output in &*outputs {
@@ -208,3 +210,7 @@ fn mixed(chosen: &ChosenCodecs, encoding: &Encoding, mixing: Mixing) -> Result<A
 #[cfg(test)]
 #[path = "plan_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "second_api_tests.rs"]
+mod second_api_tests;

@@ -1,50 +1,16 @@
 //! StartEgress requests of every kind under one set of names ([`RequestFields`]), with the mistakes that one field alone
-//! shows. How it is served is decided in `outputs` and `plan`.
+//! shows. Those of the first API are read here. How it is served is decided in `outputs` and `plan`.
 
 use livekit_protocol as livekit;
 use spillway_protocol::rpc::StartEgressRequest;
 use spillway_protocol::rpc::start_egress_request::EgressRequest;
-use url::Url;
 
 use crate::encoding::RequestedEncoding;
 use crate::error::PlanError;
-use crate::output_types::Container;
+use crate::fields::{File, Outputs, RequestFields, Uploaded, container, copied_container, web_url};
+use crate::second_api;
 use crate::types::{EgressKind, LayoutName, Mixing, Source};
 use crate::uploads::RequestedUpload;
-
-/// A request of any kind.
-pub(crate) struct RequestFields<'a> {
-    pub(crate) kind: EgressKind,
-    /// Empty where the request names no room.
-    pub(crate) room_name: &'a String,
-    pub(crate) source: Source,
-    pub(crate) wants_sound: bool,
-    pub(crate) wants_picture: bool,
-    pub(crate) layout: LayoutName,
-    pub(crate) mixing: Mixing,
-    pub(crate) encoding: RequestedEncoding<'a>,
-    pub(crate) outputs: Outputs<'a>,
-}
-
-/// A file output.
-#[derive(Clone, Copy)]
-pub(crate) struct File<'a> {
-    pub(crate) path: &'a str,
-    pub(crate) container: Option<Container>,
-    pub(crate) manifest: bool,
-    pub(crate) upload: Option<RequestedUpload<'a>>,
-}
-
-/// The outputs of a request.
-#[derive(Default)]
-pub(crate) struct Outputs<'a> {
-    pub(crate) files: Vec<File<'a>>,
-    pub(crate) segments: Vec<&'a livekit::SegmentedFileOutput>,
-    pub(crate) images: Vec<&'a livekit::ImageOutput>,
-    pub(crate) streams: Vec<&'a livekit::StreamOutput>,
-    /// URL of a Track request.
-    pub(crate) websocket: Option<&'a str>,
-}
 
 /// The deprecated single output of a request of the first API.
 enum Single<'a> {
@@ -101,7 +67,7 @@ pub(crate) fn read(start: &StartEgressRequest) -> Result<RequestFields<'_>, Plan
             web_url(&request.url, "web url")?;
             Err(PlanError::NotYet("web egress is"))
         }
-        EgressRequest::Egress(_) => Err(PlanError::NotYet("the StartEgress (v2) API is")),
+        EgressRequest::Egress(request) => second_api::read(request),
         EgressRequest::Replay(_) => Err(PlanError::NotYet("replay export is")),
     }
 }
@@ -169,9 +135,7 @@ fn track(request: &livekit::TrackEgressRequest) -> Result<RequestFields<'_>, Pla
     match &request.output {
         Some(Output::File(file)) => outputs.files.push(File {
             path: &file.filepath,
-            // A Track request has no file type: IVF is requested by its extension. The media process obeys where IVF can
-            // hold the published codec.
-            container: file.filepath.ends_with(".ivf").then_some(Container::Ivf),
+            container: copied_container(&file.filepath),
             manifest: !file.disable_manifest,
             upload: file.output.as_ref().map(RequestedUpload::from),
         }),
@@ -180,23 +144,6 @@ fn track(request: &livekit::TrackEgressRequest) -> Result<RequestFields<'_>, Pla
     }
     let source = Source::Track { track_id: request.track_id.clone() };
     Ok(RequestFields { outputs, ..RequestFields::new(EgressKind::Track, &request.room_name, source) })
-}
-
-impl<'a> RequestFields<'a> {
-    /// With sound and picture, default layout, mixing and encoding, and no outputs.
-    fn new(kind: EgressKind, room_name: &'a String, source: Source) -> Self {
-        Self {
-            kind,
-            room_name,
-            source,
-            wants_sound: true,
-            wants_picture: true,
-            layout: LayoutName::GRID,
-            mixing: Mixing::Both,
-            encoding: RequestedEncoding::Nothing,
-            outputs: Outputs::default(),
-        }
-    }
 }
 
 impl<'a> Outputs<'a> {
@@ -216,8 +163,14 @@ impl<'a> Outputs<'a> {
         };
         Ok(Self {
             files: listed(files, file).into_iter().map(encoded_file).collect::<Result<_, _>>()?,
-            segments: listed(segments, segmented),
-            images: images.iter().collect(),
+            segments: listed(segments, segmented)
+                .into_iter()
+                .map(|asked| Uploaded { asked, upload: asked.output.as_ref().map(RequestedUpload::from) })
+                .collect(),
+            images: images
+                .iter()
+                .map(|asked| Uploaded { asked, upload: asked.output.as_ref().map(RequestedUpload::from) })
+                .collect(),
             streams: listed(streams, stream),
             websocket: None,
         })
@@ -234,21 +187,8 @@ fn listed<'a, T>(list: &'a [T], single: Option<&'a T>) -> Vec<&'a T> {
 fn encoded_file(file: &livekit::EncodedFileOutput) -> Result<File<'_>, PlanError> {
     Ok(File {
         path: &file.filepath,
-        container: match livekit::EncodedFileType::try_from(file.file_type) {
-            Ok(livekit::EncodedFileType::DefaultFiletype) => None,
-            Ok(livekit::EncodedFileType::Mp4) => Some(Container::Mp4),
-            Ok(livekit::EncodedFileType::Ogg) => Some(Container::Ogg),
-            Ok(livekit::EncodedFileType::Mp3) => Some(Container::Mp3),
-            Err(_) => return Err(PlanError::Field("file_type")),
-        },
+        container: container(file.file_type)?,
         manifest: !file.disable_manifest,
         upload: file.output.as_ref().map(RequestedUpload::from),
     })
-}
-
-fn web_url(text: &str, field: &'static str) -> Result<(), PlanError> {
-    match Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(()),
-        _ => Err(PlanError::Field(field)),
-    }
 }

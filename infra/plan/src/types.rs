@@ -85,6 +85,8 @@ pub enum EgressKind {
     TrackComposite,
     /// One track as published.
     Track,
+    /// A choice of video and audio in a room, of the second API.
+    Media,
 }
 
 impl EgressKind {
@@ -95,6 +97,7 @@ impl EgressKind {
             Self::Participant => "participant",
             Self::TrackComposite => "track_composite",
             Self::Track => "track",
+            Self::Media => "media",
         }
     }
 }
@@ -124,6 +127,62 @@ pub enum Source {
         /// Sid.
         track_id: String,
     },
+    /// A choice of video and audio, which ends with the room whatever becomes of its tracks. Participants and tracks that it
+    /// names must appear.
+    Media {
+        /// `None`: no video.
+        video: Option<MediaVideo>,
+        /// The first that matches a track decides; may be empty.
+        audio: Vec<AudioRoute>,
+        /// Audio that no route matches is heard too, on both channels.
+        other_audio: bool,
+    },
+}
+
+/// The video of [`Source::Media`]; one track at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MediaVideo {
+    /// The publication with this sid.
+    Track(String),
+    /// The camera of the participant with this identity.
+    Camera(String),
+    /// The screen of the participant with this identity.
+    ScreenShare(String),
+}
+
+/// Audio that is recorded, and where it is heard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AudioRoute {
+    /// Audio tracks that it is for.
+    pub of: AudioMatch,
+    /// Their channel.
+    pub side: StereoSide,
+}
+
+/// Audio tracks of a room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AudioMatch {
+    /// The publication with this sid.
+    Track(String),
+    /// Every one of the participant with this identity.
+    Participant(String),
+    /// Every one of participants of this kind: a number of LiveKit's `ParticipantInfo.Kind`.
+    Kind(i32),
+}
+
+/// Which channels a track is heard on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StereoSide {
+    /// As published.
+    #[default]
+    Both,
+    /// Mixed down to the left one.
+    Left,
+    /// Mixed down to the right one.
+    Right,
 }
 
 /// How video is recorded.
@@ -257,6 +316,8 @@ pub enum Mixing {
     AgentsLeft,
     /// Left, right, left … in the order in which the tracks joined.
     Alternate,
+    /// Every track on the side of its [`AudioRoute`].
+    Routed,
 }
 
 /// Limits of one recording; reaching one ends it with LIMIT_REACHED.

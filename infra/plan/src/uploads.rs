@@ -25,21 +25,27 @@ pub(crate) enum RequestedUpload<'a> {
 }
 
 macro_rules! uploads_of {
-    ($($message:ident),*) => {$(
-        impl<'a> From<&'a livekit::$message::Output> for RequestedUpload<'a> {
-            fn from(output: &'a livekit::$message::Output) -> Self {
-                match output {
-                    livekit::$message::Output::S3(upload) => Self::S3(upload),
-                    livekit::$message::Output::Gcp(upload) => Self::Gcp(upload),
-                    livekit::$message::Output::Azure(upload) => Self::Azure(upload),
-                    livekit::$message::Output::AliOss(upload) => Self::AliOss(upload),
+    ($($message:ident::$oneof:ident),*) => {$(
+        impl<'a> From<&'a livekit::$message::$oneof> for RequestedUpload<'a> {
+            fn from(asked: &'a livekit::$message::$oneof) -> Self {
+                match asked {
+                    livekit::$message::$oneof::S3(upload) => Self::S3(upload),
+                    livekit::$message::$oneof::Gcp(upload) => Self::Gcp(upload),
+                    livekit::$message::$oneof::Azure(upload) => Self::Azure(upload),
+                    livekit::$message::$oneof::AliOss(upload) => Self::AliOss(upload),
                 }
             }
         }
     )*};
 }
 
-uploads_of!(encoded_file_output, direct_file_output, segmented_file_output, image_output);
+uploads_of!(
+    encoded_file_output::Output,
+    direct_file_output::Output,
+    segmented_file_output::Output,
+    image_output::Output,
+    storage_config::Provider
+);
 
 /// The destinations of an output with this upload: the upload, else the installation's storage, else the disk.
 pub(crate) fn destination(upload: Option<RequestedUpload>, config: &StorageConfig) -> Result<Destinations, PlanError> {

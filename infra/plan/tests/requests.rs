@@ -58,6 +58,24 @@ fn track(path: &str) -> livekit::TrackEgressRequest {
     }
 }
 
+fn media() -> livekit::StartEgressRequest {
+    let route = livekit::AudioRoute {
+        channel: livekit::AudioChannel::Left.into(),
+        r#match: Some(livekit::audio_route::Match::TrackId("TR_a".into())),
+    };
+    let source = livekit::MediaSource {
+        video: Some(livekit::media_source::Video::VideoTrackId("TR_v".into())),
+        audio: Some(livekit::AudioConfig { capture_all: true, routes: vec![route] }),
+    };
+    let file = livekit::output::Config::File(livekit::FileOutput::default());
+    livekit::StartEgressRequest {
+        room_name: "sales".into(),
+        source: Some(livekit::start_egress_request::Source::Media(source)),
+        outputs: vec![livekit::Output { config: Some(file), storage: None }],
+        ..Default::default()
+    }
+}
+
 fn planned(request: EgressRequest) -> EgressPlan {
     plan(&start(request), &Defaults::default()).expect("a plan")
 }
@@ -246,6 +264,12 @@ fn mistakes_are_answered_with_the_peers_messages() {
         ..participant()
     };
     assert_eq!(refused(EgressRequest::Participant(bad_preset)), missing("preset"));
+    // PASSTHROUGH is for one track of a media source.
+    let passthrough = livekit::ParticipantEgressRequest {
+        options: Some(livekit::participant_egress_request::Options::Preset(8)),
+        ..participant()
+    };
+    assert_eq!(refused(EgressRequest::Participant(passthrough)), missing("preset"));
 
     let defaults = Defaults::default();
     assert_eq!(plan(&StartEgressRequest::default(), &defaults), Err(PlanError::Field("egressID")));
@@ -302,7 +326,13 @@ fn the_plan_knows_whether_a_file_stays_on_this_machine() {
 fn what_is_not_there_yet_is_refused_by_name() {
     for (request, name) in [
         (EgressRequest::Web(livekit::WebEgressRequest { url: "https://x".into(), ..Default::default() }), "web egress"),
-        (EgressRequest::Egress(livekit::StartEgressRequest::default()), "StartEgress"),
+        (
+            EgressRequest::Egress(livekit::StartEgressRequest {
+                source: Some(livekit::start_egress_request::Source::Template(livekit::TemplateSource::default())),
+                ..Default::default()
+            }),
+            "StartEgress",
+        ),
         (EgressRequest::Replay(livekit::ExportReplayRequest::default()), "replay"),
         (
             EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {
@@ -311,18 +341,46 @@ fn what_is_not_there_yet_is_refused_by_name() {
             }),
             "custom_base_url",
         ),
-        (
-            EgressRequest::Participant(livekit::ParticipantEgressRequest {
-                options: Some(livekit::participant_egress_request::Options::Preset(8)),
-                ..participant()
-            }),
-            "PASSTHROUGH",
-        ),
     ] {
         let (code, message) = refused(request);
         assert_eq!(code, Code::Unimplemented, "{message}");
         assert!(message.contains(name) && message.ends_with("not supported yet"), "{message}");
     }
+}
+
+/// `CreateRoom.egress`, or the room's configuration in a token: what livekit-server 1.13.5 makes of it, as JSON. It fills in
+/// room and identity or track, and puts `-{track_id}` into the path of tracks.
+#[test]
+fn auto_egress_of_rooms_participants_and_tracks_is_ordinary() {
+    let auto = |request: serde_json::Value| {
+        let start = StartEgressRequest { egress_id: "EG_x".into(), ..start_request(request).unwrap() };
+        assert!(start.token.is_empty() && start.ws_url.is_empty() && start.retry_count == 0);
+        plan(&start, &Defaults::default()).expect("a plan")
+    };
+    let room = auto(serde_json::json!({
+        "roomId": "RM_KU2LaT8mzqwn",
+        "roomComposite": {"roomName": "auto-room", "layout": "grid", "fileOutputs": [{"filepath": "a.mp4"}]},
+    }));
+    assert_eq!(
+        (room.kind, room.room_name.as_str(), room.room_id.as_str()),
+        (EgressKind::RoomComposite, "auto-room", "RM_KU2LaT8mzqwn")
+    );
+    let alice = auto(serde_json::json!({
+        "roomId": "RM_2X7mdKChetGq",
+        "participant": {
+            "roomName": "auto-pub", "identity": "alice", "fileOutputs": [{"filepath": "p/{publisher_identity}.mp4"}],
+        },
+    }));
+    assert_eq!(alice.source, Source::Participant { identity: "alice".into(), screen_share: false });
+    let track = auto(serde_json::json!({
+        "roomId": "RM_2X7mdKChetGq",
+        "track": {"roomName": "auto-pub", "trackId": "TR_AM5ygXrRnmEuXU", "file": {"filepath": "t/x-{track_id}.ogg"}},
+    }));
+    assert_eq!(track.source, Source::Track { track_id: "TR_AM5ygXrRnmEuXU".into() });
+    let now = chrono::NaiveDate::from_ymd_opt(2026, 8, 30).unwrap().and_hms_opt(1, 2, 3).unwrap();
+    let facts = name::NameFacts::of(&track);
+    let file = track.file(0).expect("a file");
+    assert_eq!(name::resolve(file, Container::Ogg, &facts, now), "t/x-TR_AM5ygXrRnmEuXU.ogg");
 }
 
 /// As the version wrote it that had files only: tickets outlive an upgrade, in both directions.
@@ -378,12 +436,13 @@ proptest! {
 
     #[test]
     fn no_damage_to_a_request_makes_a_plan_panic(
-        which in 0..4u8, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
+        which in 0..5u8, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
     ) {
         let request = match which {
             0 => EgressRequest::RoomComposite(composite()),
             1 => EgressRequest::Participant(participant()),
             2 => EgressRequest::TrackComposite(tracks()),
+            3 => EgressRequest::Egress(media()),
             _ => EgressRequest::Track(track("a.ivf")),
         };
         let mut bytes = start(request).encode_to_vec();

@@ -278,6 +278,7 @@ mod tests {
             sid: "TR_1".into(),
             identity: "alice".into(),
             agent: false,
+            side: spillway_plan::StereoSide::Both,
             origin,
             codec: Codec::H264,
             channels: 0,

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use spillway_plan::StereoSide;
 
 use crate::units::MediaTime;
 
@@ -64,6 +65,8 @@ pub struct Track {
     pub identity: String,
     /// The participant is an agent (routes of dual-channel mixing).
     pub agent: bool,
+    /// Where its sound is heard in a mix of routes ([`Mixing::Routed`](spillway_plan::Mixing::Routed)).
+    pub side: StereoSide,
     /// Camera, microphone, screen.
     pub origin: TrackSource,
     /// From the payload type really received, never from TrackInfo.

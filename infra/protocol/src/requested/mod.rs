@@ -452,6 +452,27 @@ mod tests {
     }
 
     #[test]
+    fn a_media_source_and_its_webhooks_are_shown_whole() {
+        let webhook =
+            livekit::WebhookConfig { url: "https://hook".into(), signing_key: "APIkey".into(), ..Default::default() };
+        let route = livekit::AudioRoute {
+            channel: livekit::AudioChannel::Right.into(),
+            r#match: Some(livekit::audio_route::Match::ParticipantIdentity("ann".into())),
+        };
+        let media = livekit::MediaSource {
+            video: Some(livekit::media_source::Video::VideoTrackId("TR_v".into())),
+            audio: Some(livekit::AudioConfig { capture_all: true, routes: vec![route] }),
+        };
+        let request = livekit::StartEgressRequest {
+            room_name: "sales".into(),
+            source: Some(livekit::start_egress_request::Source::Media(media)),
+            webhooks: vec![webhook],
+            ..Default::default()
+        };
+        assert_eq!(redacted(&EgressRequest::Egress(request.clone())), Shown::Egress(request));
+    }
+
+    #[test]
     fn a_stream_key_is_recognised_but_not_told() {
         for (url, shown) in [
             ("rtmp://localhost:1935/live/stream-key", "rtmp://localhost:1935/live/{str...key}"),

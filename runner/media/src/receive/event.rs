@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use spillway_plan::StereoSide;
 
 use crate::track::{Codec, TrackSource};
 use crate::units::{RtpTime, SeqNo, Ssrc};
@@ -103,6 +104,9 @@ pub struct Publication {
     pub identity: String,
     /// The participant is an agent.
     pub agent: bool,
+    /// Where its sound is heard in a mix of routes.
+    #[serde(default)]
+    pub side: StereoSide,
     /// Camera, microphone, screen.
     pub origin: TrackSource,
     /// Pixels as published; (0, 0) when unknown or sound.

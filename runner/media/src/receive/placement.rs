@@ -246,6 +246,7 @@ impl TrackPlacement {
                     sid: publication.sid.clone(),
                     identity: publication.identity.clone(),
                     agent: publication.agent,
+                    side: publication.side,
                     origin: publication.origin,
                     codec: form.codec,
                     channels: form.channels,

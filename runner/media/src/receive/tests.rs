@@ -29,6 +29,7 @@ fn publication(sid: &str, origin: TrackSource) -> Publication {
         sid: sid.to_owned(),
         identity: "alice".to_owned(),
         agent: false,
+        side: spillway_plan::StereoSide::Both,
         origin,
         size: (640, 360),
         muted: false,

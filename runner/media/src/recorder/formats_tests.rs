@@ -165,6 +165,7 @@ fn images_are_as_large_as_the_picture_is_published_unless_it_is_encoded() {
         origin: TrackSource::Camera,
         codec: Codec::H264,
         channels: 0,
+        side: spillway_plan::StereoSide::Both,
     };
     let copied = RecordingMode::CopiedPicture { track, first: FileStart { at: MediaTime::ZERO, size: (320, 180) } };
     let (mp4, if_possible) = (file(Container::Mp4, None), VideoPlan::CopiedIfPossible(encoding.clone()));

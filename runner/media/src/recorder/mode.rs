@@ -116,6 +116,14 @@ impl TrackSurvey {
         let of = |video: bool| self.tracks.values().filter(move |track| track.codec.is_video() == video);
         match plan.kind {
             spillway_plan::EgressKind::RoomComposite => return facts,
+            // Its audio may be of any number of participants.
+            spillway_plan::EgressKind::Media => {
+                if let Some(track) = of(true).next() {
+                    facts.video_track_id = track.sid.clone();
+                    facts.publisher_identity = track.identity.clone();
+                }
+                return facts;
+            }
             spillway_plan::EgressKind::Track => {
                 if let Some(track) = self.tracks.values().next() {
                     facts.track_id = track.sid.clone();
@@ -163,7 +171,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use spillway_plan::{
-        AudioCodec, EgressKind, FileOutput, H264Profile, Limits, Mixing, Output, Source, VideoEncoding,
+        AudioCodec, EgressKind, FileOutput, H264Profile, Limits, Mixing, Output, Source, StereoSide, VideoEncoding,
     };
 
     fn plan(kind: EgressKind, picture: VideoPlan, container: Option<Container>) -> EgressPlan {
@@ -211,6 +219,7 @@ mod tests {
             sid: format!("TR_{id}"),
             identity: "alice".into(),
             agent: false,
+            side: StereoSide::Both,
             origin: if codec.is_video() { TrackSource::Camera } else { TrackSource::Microphone },
             codec,
             channels: 0,

@@ -20,6 +20,7 @@ fn a_minute() -> Vec<DumpRecord> {
         sid: "TR_a".to_owned(),
         identity: "alice".to_owned(),
         agent: false,
+        side: spillway_plan::StereoSide::Both,
         origin: TrackSource::Microphone,
         size: (0, 0),
         muted: false,

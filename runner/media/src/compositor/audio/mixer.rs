@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use gstreamer as gst;
-use spillway_plan::{AudioCodec, Mixing};
+use spillway_plan::{AudioCodec, Mixing, StereoSide};
 
 use super::limiter::{Limiter, peak};
-use super::sample_timeline::{BLOCK, StereoSide};
+use super::sample_timeline::BLOCK;
 use super::track_buffer::{AudioTrackBuffer, LOOK_AHEAD};
 use crate::compositor::stats::StatsCounter;
 use crate::compositor::sync::decoded_queue::DecodedQueue;
@@ -127,6 +127,7 @@ impl AudioMixer {
             Mixing::Both => StereoSide::Both,
             Mixing::AgentsLeft => [StereoSide::Right, StereoSide::Left][usize::from(track.agent)],
             Mixing::Alternate => [StereoSide::Left, StereoSide::Right][self.entered % 2],
+            Mixing::Routed => track.side,
         }
     }
 }

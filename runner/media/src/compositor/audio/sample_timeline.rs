@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use spillway_plan::StereoSide;
+
 use crate::units::SampleIndex;
 
 /// Samples that are mixed at a time: 20 ms.
@@ -18,14 +20,6 @@ const SAME_RUN: i64 = 480;
 const STRETCH_PER_BLOCK: i64 = 5;
 /// Samples of a fade.
 const FADE: usize = 120;
-
-/// Which channels a track is heard on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StereoSide {
-    Both,
-    Left,
-    Right,
-}
 
 /// Samples of one packet at their place; interleaved stereo.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,9 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use super::sample_timeline::{BLOCK, SampleTimeline, StereoSide};
+use spillway_plan::StereoSide;
+
+use super::sample_timeline::{BLOCK, SampleTimeline};
 use crate::compositor::decode::AudioFrame;
 use crate::compositor::sync::decoded_queue::{DecodedQueue, QueueProgress};
 use crate::compositor::sync::lock::{lock, wait};

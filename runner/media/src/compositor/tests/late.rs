@@ -26,6 +26,7 @@ fn received(clip: &[(u64, bool, Bytes)], pauses: &[(u64, u64)]) -> (Vec<Timeline
         sid: "TR_1".into(),
         identity: "ann".into(),
         agent: false,
+        side: spillway_plan::StereoSide::Both,
         origin: TrackSource::Microphone,
         size: (0, 0),
         muted: false,

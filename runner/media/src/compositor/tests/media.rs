@@ -143,6 +143,7 @@ pub fn track(id: u32, codec: Codec, identity: &str, origin: TrackSource) -> Trac
         sid: format!("TR_{id}"),
         identity: identity.into(),
         agent: false,
+        side: spillway_plan::StereoSide::Both,
         origin,
         codec,
         channels: if codec == Codec::Opus { 2 } else { 1 },

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gstreamer as gst;
-use spillway_plan::{LayoutShape, Mixing};
+use spillway_plan::{LayoutShape, Mixing, StereoSide};
 
 use super::policy::pacing::FURTHEST_NS;
 use super::sync::lock::lock;
@@ -92,6 +92,11 @@ impl ComposedFile {
     fn left(&self) -> Vec<f32> {
         let bytes = self.sound.buffers.iter().flat_map(|(.., data)| data.chunks_exact(8));
         bytes.map(|frame| f32::from_le_bytes([frame[0], frame[1], frame[2], frame[3]])).collect()
+    }
+
+    fn right(&self) -> Vec<f32> {
+        let bytes = self.sound.buffers.iter().flat_map(|(.., data)| data.chunks_exact(8));
+        bytes.map(|frame| f32::from_le_bytes([frame[4], frame[5], frame[6], frame[7]])).collect()
     }
 
     fn hash(&self) -> (u64, u64) {

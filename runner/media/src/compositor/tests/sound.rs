@@ -21,6 +21,26 @@ fn agents_are_heard_left_and_everybody_else_right() {
 }
 
 #[test]
+fn a_track_is_heard_on_the_side_of_its_route() {
+    let speaks = sound(Codec::Opus, 2);
+    let on = |id, side| Track { side, ..track(id, Codec::Opus, "ann", TrackSource::Microphone) };
+    let script = TestScript::default()
+        .joins(ms(0), on(1, StereoSide::Left))
+        .joins(ms(0), on(2, StereoSide::Right))
+        .sends(1, &speaks, ms(0), ms(2000))
+        .sends(2, &speaks, ms(500), ms(2000));
+    let sound = Some(AudioMixerOptions { mixing: Mixing::Routed, lead: 0 });
+    let made = make(
+        CompositorOptions { picture: None, sound, ..options(Arrangement::Single) },
+        script.ticking(ms(20), ms(2000)),
+        ms(2000),
+    );
+    let (left, right) = (onsets(&made.left()), onsets(&made.right()));
+    // A beep each second; of the track on the right the first is not sent.
+    assert_eq!((left.len(), right.len()), (2, 1), "{left:?} {right:?}");
+}
+
+#[test]
 fn the_encoders_delay_is_taken_out() {
     let lead = encoder_delay(spillway_plan::AudioCodec::Aac, 48_000);
     assert_eq!(lead, 1024);

@@ -2,6 +2,7 @@
 //! of the subscription and of the recording out.
 
 mod choice;
+mod media;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,10 +11,11 @@ use livekit_protocol::{
     ParticipantInfo, SpeakerInfo, TrackInfo, TrackSource as LkTrackSource, TrackType, participant_info,
 };
 use spillway_ipc::MediaEndReason;
-use spillway_plan::Source;
+use spillway_plan::{Source, StereoSide};
 
 use crate::receive::event::{Publication, RoomEvent, SourceTime};
 use crate::track::TrackSource;
+use media::Awaited;
 
 /// After our connection was rebuilt, participants may still be on their way back (the server was restarted).
 const RETURN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,8 +39,10 @@ pub(super) struct RoomModel {
     own_sid: String,
     own_metadata: String,
     participants: BTreeMap<String, Participant>,
-    /// Sids that are subscribed, with whose and what they are.
-    chosen: BTreeMap<String, (String, TrackSource)>,
+    /// By sid.
+    chosen: BTreeMap<String, Chosen>,
+    /// Of a media source, and not seen yet.
+    awaited: Vec<Awaited>,
     /// Named publications that were seen and are gone.
     ended: BTreeSet<String>,
     refused: BTreeSet<String>,
@@ -51,17 +55,27 @@ pub(super) struct RoomModel {
     waiting: String,
 }
 
+/// A publication that is subscribed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Chosen {
+    identity: String,
+    origin: TrackSource,
+    side: StereoSide,
+}
+
 #[derive(Default)]
 struct Participant {
     identity: String,
     version: u32,
-    agent: bool,
+    /// Number of LiveKit's `ParticipantInfo.Kind`.
+    kind: i32,
     tracks: BTreeMap<String, TrackInfo>,
 }
 
 impl RoomModel {
     pub(super) fn new(source: Source, want_video: bool, want_audio: bool, appear: Duration) -> Self {
         Self {
+            awaited: media::awaited(&source),
             source,
             want_video,
             want_audio,
@@ -113,25 +127,26 @@ impl RoomModel {
             self.learn(participant, &mut changes);
         }
         // What was recorded goes on, even under a new sid.
-        let back: Vec<(String, (String, TrackSource))> = before
+        let back: Vec<(String, Chosen)> = before
             .iter()
-            .filter_map(|(sid, (identity, origin))| {
-                let participant = self.participants.values().find(|participant| participant.identity == *identity)?;
+            .filter_map(|(sid, chosen)| {
+                let mut participants = self.participants.values();
+                let participant = participants.find(|participant| participant.identity == chosen.identity)?;
                 let same = participant.tracks.contains_key(sid).then(|| sid.clone());
                 let sid = same.or_else(|| {
                     participant
                         .tracks
                         .values()
-                        .find(|track| self::origin(track) == *origin)
+                        .find(|track| origin(track) == chosen.origin)
                         .map(|track| track.sid.clone())
                 })?;
-                Some((sid, (identity.clone(), *origin)))
+                Some((sid, chosen.clone()))
             })
             .collect();
         let missing: Vec<_> =
-            before.into_iter().filter(|(_, whose)| !back.iter().any(|(_, other)| other == whose)).collect();
-        for (sid, whose) in back {
-            self.chosen.insert(sid.clone(), whose);
+            before.into_iter().filter(|(_, chosen)| !back.iter().any(|(_, other)| other == chosen)).collect();
+        for (sid, chosen) in back {
+            self.chosen.insert(sid.clone(), chosen);
             changes.push(RoomChange::Subscribe(sid));
         }
         self.choose(&mut changes);
@@ -161,7 +176,8 @@ impl RoomModel {
             for sid in gone {
                 self.end_track(&sid, &mut changes);
             }
-            if self.other_room && self.participants.is_empty() && self.source == Source::Room {
+            let with_the_room = matches!(self.source, Source::Room | Source::Media { .. });
+            if self.other_room && self.participants.is_empty() && with_the_room {
                 changes.push(closed("the room was closed while the connection to it was lost"));
             }
         }
@@ -186,14 +202,7 @@ impl RoomModel {
 
     /// The server cannot give us this track.
     pub(super) fn refused(&mut self, sid: &str, why: &str) -> Vec<RoomChange> {
-        match &self.source {
-            Source::Room | Source::Participant { .. } => {
-                vec![RoomChange::Noted(format!("track {sid} cannot be recorded: {why}"))]
-            }
-            Source::Tracks { .. } | Source::Track { .. } => {
-                vec![failed("failed_precondition", format!("track {sid} cannot be recorded: {why}"))]
-            }
-        }
+        vec![self.unrecordable(sid, format!("track {sid} cannot be recorded: {why}"))]
     }
 
     /// What the receiver is told of a publication when it is subscribed.
@@ -212,7 +221,8 @@ impl RoomModel {
         Some(Publication {
             sid: sid.to_owned(),
             identity: participant.identity.clone(),
-            agent: participant.agent,
+            agent: participant.kind == i32::from(participant_info::Kind::Agent),
+            side: self.chosen.get(sid).map(|chosen| chosen.side).unwrap_or_default(),
             origin: origin(track),
             size: (track.width, track.height),
             muted: track.muted,
@@ -246,7 +256,7 @@ impl RoomModel {
         }
         participant.version = info.version;
         participant.identity = info.identity.clone();
-        participant.agent = info.kind() == participant_info::Kind::Agent;
+        participant.kind = info.kind;
         let before = std::mem::take(&mut participant.tracks);
         participant.tracks = info.tracks.iter().map(|track| (track.sid.clone(), track.clone())).collect();
         for track in &info.tracks {
@@ -279,20 +289,20 @@ impl RoomModel {
             return;
         }
         let mut adopted = Vec::new();
-        for (sid, (identity, origin)) in &self.chosen {
-            let there = self.participants.values().find(|participant| participant.identity == *identity);
+        for (sid, chosen) in &self.chosen {
+            let there = self.participants.values().find(|participant| participant.identity == chosen.identity);
             let Some(participant) = there.filter(|participant| !participant.tracks.contains_key(sid)) else { continue };
             let successor = participant
                 .tracks
                 .values()
-                .find(|track| self::origin(track) == *origin && !self.chosen.contains_key(&track.sid));
+                .find(|track| origin(track) == chosen.origin && !self.chosen.contains_key(&track.sid));
             if let Some(successor) = successor {
-                adopted.push((sid.clone(), successor.sid.clone(), (identity.clone(), *origin)));
+                adopted.push((sid.clone(), successor.sid.clone(), chosen.clone()));
             }
         }
-        for (lost, successor, whose) in adopted {
+        for (lost, successor, chosen) in adopted {
             self.chosen.remove(&lost);
-            self.chosen.insert(successor.clone(), whose);
+            self.chosen.insert(successor.clone(), chosen);
             changes.push(RoomChange::Subscribe(successor));
         }
     }

@@ -1,9 +1,10 @@
 //! Which publications are recorded, and when that is over.
 
 use livekit_protocol::{TrackType, encryption};
-use spillway_plan::Source;
+use spillway_plan::{Source, StereoSide};
 
-use super::{RoomChange, RoomModel, closed, failed, origin};
+use super::media::{self, Awaited};
+use super::{Chosen, RoomChange, RoomModel, closed, failed, origin};
 use crate::receive::event::SourceTime;
 use crate::track::TrackSource;
 
@@ -13,50 +14,64 @@ impl RoomModel {
         for participant in self.participants.values() {
             for track in participant.tracks.values() {
                 let kind = track.r#type();
-                let wanted = match &self.source {
-                    Source::Room => self.wants(kind),
+                let named = media::named(&self.source, &track.sid);
+                if named.as_video && kind != TrackType::Video || named.as_audio && kind != TrackType::Audio {
+                    let (is, not) = if kind == TrackType::Video { ("video", "audio") } else { ("audio", "video") };
+                    let message = format!("track {} is {is}, but was named as the {not} track", track.sid);
+                    changes.push(failed("invalid_argument", message));
+                    return;
+                }
+                let whole = |wanted: bool| wanted.then_some(StereoSide::Both);
+                let side = match &self.source {
+                    Source::Room => whole(self.wants(kind)),
                     Source::Participant { identity, screen_share } => {
                         let ordinary = matches!(origin(track), TrackSource::Camera | TrackSource::Microphone);
-                        participant.identity == *identity && ordinary != *screen_share && self.wants(kind)
+                        whole(participant.identity == *identity && ordinary != *screen_share && self.wants(kind))
                     }
-                    Source::Tracks { audio, video } => {
-                        let named = |name: &Option<String>| name.as_ref() == Some(&track.sid);
-                        if named(video) && kind != TrackType::Video || named(audio) && kind != TrackType::Audio {
-                            let (is, not) =
-                                if kind == TrackType::Video { ("video", "audio") } else { ("audio", "video") };
-                            let message = format!("track {} is {is}, but was named as the {not} track", track.sid);
-                            changes.push(failed("invalid_argument", message));
-                            return;
-                        }
-                        named(audio) || named(video)
+                    Source::Tracks { .. } => whole(named.as_audio || named.as_video),
+                    Source::Track { track_id } => whole(track.sid == *track_id),
+                    Source::Media { .. } if !self.wants(kind) => None,
+                    Source::Media { video, .. } if kind == TrackType::Video => whole(
+                        video
+                            .as_ref()
+                            .is_some_and(|video| media::shows(video, &track.sid, &participant.identity, origin(track))),
+                    ),
+                    Source::Media { audio, other_audio, .. } => {
+                        media::side(audio, *other_audio, &track.sid, &participant.identity, participant.kind)
                     }
-                    Source::Track { track_id } => track.sid == *track_id,
                 };
-                if !wanted || self.chosen.contains_key(&track.sid) || self.ended.contains(&track.sid) {
+                let Some(side) = side else { continue };
+                if self.chosen.contains_key(&track.sid) || self.ended.contains(&track.sid) {
                     continue;
                 }
                 if track.encryption() != encryption::Type::None {
                     if self.refused.insert(track.sid.clone()) {
-                        changes.push(match &self.source {
-                            Source::Room | Source::Participant { .. } => RoomChange::Noted(format!(
-                                "track {} is end-to-end encrypted and cannot be recorded",
-                                track.sid
-                            )),
-                            _ => failed(
-                                "failed_precondition",
-                                format!("track {} is end-to-end encrypted and cannot be recorded", track.sid),
-                            ),
-                        });
+                        let message = format!("track {} is end-to-end encrypted and cannot be recorded", track.sid);
+                        changes.push(self.unrecordable(&track.sid, message));
                     }
                     continue;
                 }
-                found.push((track.sid.clone(), (participant.identity.clone(), origin(track))));
+                let chosen = Chosen { identity: participant.identity.clone(), origin: origin(track), side };
+                found.push((track.sid.clone(), chosen));
             }
         }
-        for (sid, whose) in found {
+        for (sid, chosen) in found {
             changes.push(RoomChange::Subscribe(sid.clone()));
-            self.chosen.insert(sid, whose);
+            self.chosen.insert(sid, chosen);
         }
+    }
+
+    /// What it means that a chosen track cannot be recorded: without one that the request names there is no recording.
+    pub(super) fn unrecordable(&self, sid: &str, message: String) -> RoomChange {
+        let is_named = match &self.source {
+            Source::Room | Source::Participant { .. } => false,
+            Source::Tracks { .. } | Source::Track { .. } => true,
+            Source::Media { .. } => {
+                let named = media::named(&self.source, sid);
+                named.as_audio || named.as_video
+            }
+        };
+        if is_named { failed("failed_precondition", message) } else { RoomChange::Noted(message) }
     }
 
     fn wants(&self, kind: TrackType) -> bool {
@@ -71,8 +86,11 @@ impl RoomModel {
         if changes.iter().any(|change| matches!(change, RoomChange::Over(_))) {
             return;
         }
+        if matches!(self.source, Source::Media { .. }) {
+            return self.judge_awaited(now, changes);
+        }
         match self.source.clone() {
-            Source::Room => {}
+            Source::Room | Source::Media { .. } => {}
             Source::Participant { identity, .. } => {
                 let here = self.participants.values().any(|participant| participant.identity == identity);
                 if here {
@@ -87,6 +105,20 @@ impl RoomModel {
                 self.judge_tracks(audio.into_iter().chain(video).collect(), now, changes)
             }
             Source::Track { track_id } => self.judge_tracks(vec![track_id], now, changes),
+        }
+    }
+
+    /// A media source ends with the room; only what it names must have been there.
+    fn judge_awaited(&mut self, now: SourceTime, changes: &mut Vec<RoomChange>) {
+        let participants = &self.participants;
+        self.awaited.retain(|awaited| match awaited {
+            Awaited::Participant(identity) => !participants.values().any(|there| there.identity == *identity),
+            Awaited::Track(sid) => !participants.values().any(|there| there.tracks.contains_key(sid)),
+        });
+        match self.awaited.first() {
+            None => self.seen = true,
+            Some(missing) if now >= self.appear_by => changes.push(failed("not_found", format!("{missing} not found"))),
+            Some(_) => {}
         }
     }
 
@@ -107,7 +139,13 @@ impl RoomModel {
 
     pub(super) fn waiting_message(&mut self, changes: &mut Vec<RoomChange>) {
         let message = match &self.source {
-            Source::Room if self.chosen.is_empty() => "waiting for the first track of the room".to_owned(),
+            Source::Media { .. } if !self.awaited.is_empty() => {
+                let missing: Vec<String> = self.awaited.iter().map(Awaited::to_string).collect();
+                format!("waiting for {}", missing.join(" and "))
+            }
+            Source::Room | Source::Media { .. } if self.chosen.is_empty() => {
+                "waiting for the first track of the room".to_owned()
+            }
             Source::Participant { identity, .. } if !self.seen => format!("waiting for participant {identity}"),
             Source::Participant { identity, .. } if self.chosen.is_empty() => {
                 format!("waiting for a track of participant {identity}")

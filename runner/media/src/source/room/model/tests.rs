@@ -1,6 +1,7 @@
 //! The model of a room under the messages a server sends.
 
 use super::*;
+use spillway_plan::{AudioMatch, AudioRoute, MediaVideo};
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -161,4 +162,141 @@ fn our_own_metadata_is_a_layout_and_speakers_are_loudest_first() {
     let loud = model.speakers(&[speaker("PA_b", 0.7, true)]);
     assert_eq!(loud, [RoomChange::Speakers(vec!["b".to_owned(), "a".to_owned()])]);
     assert_eq!(model.speakers(&[speaker("PA_b", 0.0, false)]), [RoomChange::Speakers(vec!["a".to_owned()])]);
+}
+
+fn of_kind(sid: &str, kind: participant_info::Kind, tracks: &[TrackInfo]) -> ParticipantInfo {
+    ParticipantInfo { kind: kind.into(), ..participant(sid, 1, tracks) }
+}
+
+fn route(of: AudioMatch, side: StereoSide) -> AudioRoute {
+    AudioRoute { of, side }
+}
+
+fn sides(model: &RoomModel) -> Vec<(String, StereoSide)> {
+    model.subscribed().into_iter().map(|sid| (sid.clone(), model.publication(&sid).unwrap().side)).collect()
+}
+
+#[test]
+fn a_media_source_takes_its_video_and_what_its_routes_match_each_on_its_side() {
+    use StereoSide::{Both, Left, Right};
+    use participant_info::Kind::{Agent, Standard};
+    let screen = track("TR_screen", TrackType::Video, LkTrackSource::ScreenShare);
+    let room = [
+        of_kind("PA_ann", Standard, &[camera("TR_cam"), microphone("TR_mic"), screen]),
+        of_kind("PA_bot", Agent, &[microphone("TR_bot")]),
+        of_kind("PA_bob", Standard, &[camera("TR_bob"), microphone("TR_mike")]),
+    ];
+    let ann = || "ann".to_owned();
+    let to = |sid: &str| AudioMatch::Track(sid.to_owned());
+    type Case = (Option<MediaVideo>, Vec<AudioRoute>, bool, &'static [(&'static str, StereoSide)]);
+    let cases: [Case; 7] = [
+        (Some(MediaVideo::Camera(ann())), vec![], false, &[("TR_cam", Both)]),
+        (Some(MediaVideo::ScreenShare(ann())), vec![], false, &[("TR_screen", Both)]),
+        (
+            Some(MediaVideo::Track("TR_bob".to_owned())),
+            vec![route(to("TR_mike"), Left)],
+            false,
+            &[("TR_bob", Both), ("TR_mike", Left)],
+        ),
+        // The first that matches decides.
+        (
+            None,
+            vec![route(to("TR_mic"), Right), route(AudioMatch::Participant(ann()), Left)],
+            false,
+            &[("TR_mic", Right)],
+        ),
+        (
+            None,
+            vec![route(AudioMatch::Kind(Standard.into()), Left), route(AudioMatch::Kind(Agent.into()), Right)],
+            false,
+            &[("TR_bot", Right), ("TR_mic", Left), ("TR_mike", Left)],
+        ),
+        (
+            Some(MediaVideo::Camera(ann())),
+            vec![route(AudioMatch::Participant("bot".to_owned()), Right)],
+            true,
+            &[("TR_bot", Right), ("TR_cam", Both), ("TR_mic", Both), ("TR_mike", Both)],
+        ),
+        (None, vec![route(AudioMatch::Kind(99), Left)], false, &[]),
+    ];
+    for (video, audio, other_audio, expected) in cases {
+        let mut model = model(Source::Media { video, audio, other_audio });
+        model.joined(&me(), &room, ms(0));
+        let found = sides(&model);
+        let found: Vec<(&str, StereoSide)> = found.iter().map(|(sid, side)| (sid.as_str(), *side)).collect();
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn a_media_source_waits_for_what_it_names_and_ends_with_the_room() {
+    let source = Source::Media {
+        video: Some(MediaVideo::Camera("b".to_owned())),
+        audio: vec![route(AudioMatch::Track("TR_2".to_owned()), StereoSide::Left)],
+        other_audio: false,
+    };
+    let mut never = model(source.clone());
+    let changes = never.joined(&me(), &[], ms(0));
+    assert_eq!(changes, [RoomChange::Waiting("waiting for participant b and track TR_2".to_owned())]);
+    // One of the two was there, and has left again.
+    never.update(&[participant("PA_b", 1, &[])], ms(10));
+    never.update(&[gone("PA_b")], ms(20));
+    let missing = MediaEndReason::Failed { code: "not_found".to_owned(), message: "track TR_2 not found".to_owned() };
+    assert_eq!(over(&never.tick(ms(29_999))), None);
+    assert_eq!(over(&never.tick(ms(30_000))), Some(&missing));
+
+    let mut model = model(source);
+    let room = [participant("PA_a", 1, &[microphone("TR_2")]), participant("PA_b", 1, &[camera("TR_1")])];
+    assert_eq!(subscribed(&model.joined(&me(), &room, ms(0))), ["TR_2", "TR_1"]);
+    let changes = model.update(&[gone("PA_a"), gone("PA_b")], ms(20));
+    assert!(changes.contains(&RoomChange::Left { sid: "TR_1".to_owned() }));
+    assert_eq!((over(&changes), over(&model.tick(ms(60_000)))), (None, None));
+    // The camera under another sid is the same choice, the named microphone is not.
+    let room = [participant("PA_b", 100, &[camera("TR_7"), microphone("TR_8")])];
+    assert_eq!(subscribed(&model.update(&room, ms(70_000))), ["TR_7"]);
+}
+
+#[test]
+fn a_named_track_of_a_media_source_must_be_what_it_was_named_as() {
+    let of = |video: Option<MediaVideo>, audio: Vec<AudioRoute>| {
+        let mut model = model(Source::Media { video, audio, other_audio: false });
+        let changes = model.joined(&me(), &[participant("PA_a", 1, &[camera("TR_1"), microphone("TR_2")])], ms(0));
+        match over(&changes) {
+            Some(MediaEndReason::Failed { code, message }) => format!("{code}: {message}"),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        of(Some(MediaVideo::Track("TR_2".to_owned())), vec![]),
+        "invalid_argument: track TR_2 is audio, but was named as the video track"
+    );
+    assert_eq!(
+        of(None, vec![route(AudioMatch::Track("TR_1".to_owned()), StereoSide::Both)]),
+        "invalid_argument: track TR_1 is video, but was named as the audio track"
+    );
+}
+
+#[test]
+fn only_a_track_that_is_named_ends_a_media_source_when_it_cannot_be_recorded() {
+    let mut model = model(Source::Media {
+        video: Some(MediaVideo::Camera("a".to_owned())),
+        audio: vec![route(AudioMatch::Track("TR_2".to_owned()), StereoSide::Both)],
+        other_audio: false,
+    });
+    model.joined(&me(), &[participant("PA_a", 1, &[camera("TR_1"), microphone("TR_2")])], ms(0));
+    assert!(matches!(model.refused("TR_1", "codec").as_slice(), [RoomChange::Noted(_)]));
+    assert!(over(&model.refused("TR_2", "codec")).is_some());
+}
+
+#[test]
+fn after_a_rejoin_a_track_keeps_the_side_of_its_route() {
+    let mut model = model(Source::Media {
+        video: None,
+        audio: vec![route(AudioMatch::Track("TR_1".to_owned()), StereoSide::Right)],
+        other_audio: true,
+    });
+    model.joined(&me(), &[participant("PA_a", 1, &[microphone("TR_1")])], ms(0));
+    let returned = ParticipantInfo { identity: "a".to_owned(), ..participant("PA_a2", 1, &[microphone("TR_9")]) };
+    assert_eq!(subscribed(&model.rejoined(&me(), &[returned], false, ms(5000))), ["TR_9"]);
+    assert_eq!(sides(&model), [("TR_9".to_owned(), StereoSide::Right)]);
 }
