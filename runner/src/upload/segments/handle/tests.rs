@@ -176,6 +176,7 @@ async fn beyond_the_cap_the_oldest_segment_is_given_up_and_the_recording_goes_on
 async fn a_store_that_stays_away_fails_the_output_in_time() {
     let lab = SegmentsLab::new(SegmentFormat::MpegTs, 1 << 30);
     lab.record(0).await;
+    sleep(Duration::from_secs(1)).await;
     lab.link.set_fault_mode(FaultMode::Down);
     lab.record(1).await;
     let before = Instant::now();
@@ -192,6 +193,7 @@ async fn a_store_that_stays_away_fails_the_output_in_time() {
 async fn playlists_end_without_the_segments_that_are_given_up() {
     let lab = SegmentsLab::new(SegmentFormat::MpegTs, 1 << 30);
     lab.record(0).await;
+    sleep(Duration::from_secs(1)).await;
     lab.link.set_fault_mode(FaultMode::Down);
     lab.record(1).await;
     lab.record(2).await;
