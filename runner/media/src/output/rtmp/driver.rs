@@ -125,7 +125,7 @@ impl StreamConnection<'_> {
                 read = read.read(&mut buffer) => {
                     let length = read.map_err(|error| self.failed(&error))?;
                     if length == 0 {
-                        return Err(self.client.broken(true, "the server closed the connection".to_owned()));
+                        return Err(self.closed());
                     }
                     self.on_bytes(&buffer[..length])?;
                 }
@@ -218,7 +218,15 @@ impl StreamConnection<'_> {
 
     fn failed(&self, error: &io::Error) -> RtmpFault {
         let kinds = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe, io::ErrorKind::UnexpectedEof];
-        self.client.broken(kinds.contains(&error.kind()), error.to_string())
+        if kinds.contains(&error.kind()) {
+            return self.closed();
+        }
+        self.client.broken(false, error.to_string())
+    }
+
+    /// The end of what it sends, a reset and a write that finds nobody are one thing: which comes first is chance.
+    fn closed(&self) -> RtmpFault {
+        self.client.broken(true, "the server closed the connection".to_owned())
     }
 
     /// A write failed: the server may have said why before it closed.
