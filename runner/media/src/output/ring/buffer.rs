@@ -91,11 +91,16 @@ impl UnitBuffer {
         }
         if video && self.needs_key_frame {
             self.dropped += 1;
-            return;
+        } else {
+            self.bytes += unit.data.len();
+            let later = self.units.iter().rev().take_while(|other| other.at_ns > unit.at_ns).count();
+            self.units.insert(self.units.len() - later, unit);
         }
-        self.bytes += unit.data.len();
-        let later = self.units.iter().rev().take_while(|other| other.at_ns > unit.at_ns).count();
-        self.units.insert(self.units.len() - later, unit);
+        self.keep_bounds();
+    }
+
+    /// Also a picture that is refused makes sound sendable, and what lies there old.
+    fn keep_bounds(&mut self) {
         while self.is_over() {
             if let RingBounds::Samples { .. } = self.bounds {
                 self.pop();

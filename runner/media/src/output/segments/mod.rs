@@ -23,6 +23,8 @@ use muxer::SegmentMuxer;
 
 /// Sound that is so far ahead of the pictures is written without them: 80 kB at 128 kbit/s.
 const MAX_HELD_NS: u64 = 5_000_000_000;
+/// So many pictures wait at a border for the sound before it, which comes 0.15 s later from its encoder: 1.1 MB at 4.5 Mbit/s.
+const MAX_WAITING_NS: u64 = 2_000_000_000;
 
 /// Cuts one recording.
 pub struct Segmenter {
@@ -35,10 +37,22 @@ pub struct Segmenter {
     origin: Option<MediaTime>,
     open: Option<OpenSegment>,
     next_index: u32,
-    /// Newest picture.
+    /// Newest picture that is written.
     newest: MediaTime,
+    /// Newest picture that came.
+    pictures_to: MediaTime,
+    /// Where the sound that came ends.
+    sound_to: MediaTime,
+    /// Pictures from a border on, whose segment begins when the one before it has its sound.
+    waiting: VecDeque<WaitingPicture>,
     /// Sound of the segments to come.
     held: VecDeque<(MediaTime, Vec<u8>)>,
+}
+
+struct WaitingPicture {
+    at: MediaTime,
+    key: bool,
+    access_unit: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,26 +79,26 @@ impl Segmenter {
             open: None,
             next_index: 0,
             newest: MediaTime::ZERO,
+            pictures_to: MediaTime::ZERO,
+            sound_to: MediaTime::ZERO,
+            waiting: VecDeque::new(),
             held: VecDeque::new(),
         })
     }
 
     /// An access unit in Annex B; times grow from call to call. Pictures before the first key frame are dropped: nothing
-    /// can show them.
+    /// can show them. At a border they wait for the sound before it, at most two seconds of them.
     pub fn video(&mut self, at: MediaTime, key: bool, access_unit: &[u8]) -> Vec<SegmentEffect> {
         let mut effects = vec![];
         if self.plan.video.is_none() {
             return effects;
         }
-        if key && self.muxer.describe(access_unit) {
-            self.cut_if_due(at, &mut effects);
-        }
-        if self.open.is_some() {
-            let mut bytes = vec![];
-            self.newest = self.newest.max(at);
-            self.muxer.video(at, key, access_unit, &mut bytes);
-            self.release(&mut bytes);
-            self.append(bytes, &mut effects);
+        self.pictures_to = self.pictures_to.max(at);
+        self.write_waiting(&mut effects);
+        if self.waiting.is_empty() && !self.waits(at, key) {
+            self.write_picture(at, key, access_unit, &mut effects);
+        } else {
+            self.waiting.push_back(WaitingPicture { at, key, access_unit: access_unit.to_vec() });
         }
         effects
     }
@@ -102,31 +116,68 @@ impl Segmenter {
             self.newest = self.newest.max(at);
             self.muxer.audio(at, frame, &mut bytes);
         } else {
+            self.sound_to = self.sound_to.max(at.plus_ns(self.audio_frame_ns));
             self.held.push_back((at, frame.to_vec()));
             self.release(&mut bytes);
         }
         self.append(bytes, &mut effects);
+        self.write_waiting(&mut effects);
         effects
     }
 
     /// Nothing more comes: the last segment ends behind its last picture. Sound that waits is in it.
     pub fn finish(&mut self) -> Vec<SegmentEffect> {
         let mut effects = vec![];
+        while let Some(picture) = self.waiting.pop_front() {
+            self.write_picture(picture.at, picture.key, &picture.access_unit, &mut effects);
+        }
         let end = self.newest.plus_ns(self.frame_ns);
         self.close(end, MediaTime::MAX, &mut effects);
         effects
     }
 
+    /// It begins a segment, and sound of the one before it is still to come.
+    fn waits(&self, at: MediaTime, key: bool) -> bool {
+        let is_cut = key && self.open.is_some_and(|open| self.is_due(at, open));
+        let has_sound = self.plan.aac_rate.is_none() || self.sound_to >= at;
+        is_cut && !has_sound && self.pictures_to.ns_since(at) < MAX_WAITING_NS
+    }
+
+    fn write_waiting(&mut self, effects: &mut Vec<SegmentEffect>) {
+        while let Some(first) = self.waiting.front()
+            && !self.waits(first.at, first.key)
+            && let Some(picture) = self.waiting.pop_front()
+        {
+            self.write_picture(picture.at, picture.key, &picture.access_unit, effects);
+        }
+    }
+
+    fn write_picture(&mut self, at: MediaTime, key: bool, access_unit: &[u8], effects: &mut Vec<SegmentEffect>) {
+        if key && self.muxer.describe(access_unit) {
+            self.cut_if_due(at, effects);
+        }
+        if self.open.is_some() {
+            let mut bytes = vec![];
+            self.newest = self.newest.max(at);
+            self.muxer.video(at, key, access_unit, &mut bytes);
+            self.release(&mut bytes);
+            self.append(bytes, effects);
+        }
+    }
+
+    /// Half a frame early is the rounding of a time stamp.
+    fn is_due(&self, at: MediaTime, open: OpenSegment) -> bool {
+        at.plus_ns(self.frame_ns / 2) >= open.border
+    }
+
     fn cut_if_due(&mut self, at: MediaTime, effects: &mut Vec<SegmentEffect>) {
-        // Half a frame early is the rounding of a time stamp.
-        let tolerance_ns = self.frame_ns / 2;
-        if self.open.is_some_and(|open| at.plus_ns(tolerance_ns) < open.border) {
+        if self.open.is_some_and(|open| !self.is_due(at, open)) {
             return;
         }
         self.close(at, at, effects);
         let origin = *self.origin.get_or_insert(at);
         let grid = KeyGrid::new(self.plan.length_ns, self.plan.length_ns);
-        let past = at.plus_ns(tolerance_ns).ns_since(origin);
+        let past = at.plus_ns(self.frame_ns / 2).ns_since(origin);
         let border = origin.plus_ns(grid.line(grid.next_after(past)));
         let open = OpenSegment { index: self.next_index, at, border, bytes: 0 };
         if open.index == 0 {

@@ -246,3 +246,33 @@ fn fragments_come_whole_behind_one_init_segment() {
         ["ftyp", "open 0", "styp", "close 0 of 1000 ms", "open 1", "styp", "close 1 of 999 ms"].map(str::to_owned);
     assert_eq!(names, expected);
 }
+
+/// Sound comes 164 ms behind the pictures of its time, as from our encoders: a player that begins with any segment has both
+/// from its begin on.
+#[test]
+fn a_border_waits_for_the_sound_before_it() {
+    for late_frames in [0u64, 8, 40, 200] {
+        let (mut segmenter, mut files) = (segmenter(Some(30), Some(48_000)), Files::default());
+        let mut frame = 0;
+        for number in 0..600u64 {
+            let time = MediaTime::from_ns(number * SECOND / 30);
+            let key = number % 120 == 0;
+            files.apply(segmenter.video(time, key, if key { &KEY } else { &PICTURE }));
+            while frame_at(frame + late_frames, 48_000) <= time {
+                files.apply(segmenter.audio(frame_at(frame, 48_000), &[7; 90]));
+                frame += 1;
+            }
+        }
+        files.apply(segmenter.finish());
+        assert_eq!(files.borders(), [0.0, 4.0, 8.0, 12.0, 16.0].map(ns));
+        let pictures: Vec<usize> = files.closed.iter().map(|(_, bytes)| starts(bytes, 0x100).len()).collect();
+        assert_eq!(pictures, [120; 5]);
+        for ((closed, _), sound) in files.closed.iter().zip(files.sound()) {
+            let early = (closed.at.ns() * 9 / 100_000).saturating_sub(sound[0]);
+            // Later than two seconds: the pictures go on.
+            let most = if late_frames < 90 { 0 } else { 90_000 * 5 };
+            assert!(early <= most, "{late_frames} frames late: {early} too early");
+        }
+        assert!(segmenter.waiting.is_empty());
+    }
+}
