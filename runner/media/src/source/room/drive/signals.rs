@@ -174,8 +174,10 @@ impl RoomDriver {
                     MediaEndReason::Failed { code, message } => (code, message),
                     other => ("unavailable".to_owned(), format!("{other:?}")),
                 };
-                let message =
-                    format!("connection to the room was lost and did not come back in {away:.0} s: {message}");
+                // Begins as livekit/egress' text does: callers look for it.
+                let message = format!(
+                    "recording ended early: connection to room failed: it did not come back in {away:.0} s: {message}"
+                );
                 self.end(MediaEndReason::Failed { code, message }, Duration::ZERO);
             }
             None => {}
