@@ -340,7 +340,8 @@ impl Driver<'_> {
             }
             MediaEvent::Alive { media_ns, lag_ms, streams, .. } => {
                 let files = self.files.progress_facts();
-                for fact in files.into_iter().chain(self.segments.progress_facts()).chain(self.images.progress_facts()) {
+                for fact in files.into_iter().chain(self.segments.progress_facts()).chain(self.images.progress_facts())
+                {
                     self.reporter.report(fact);
                 }
                 let streams = streams.iter().map(|stream| (stream.id, stream.lag_ms)).collect();
