@@ -25,6 +25,7 @@ pub fn cases() -> Vec<Trial> {
         alone("faults::kill_of_the_dispatcher", || block_on(kill_of_the_dispatcher())),
         alone("faults::redis_restarts", || block_on(redis_restarts())),
         alone("faults::livekit_restarts", || block_on(livekit_restarts())),
+        alone("faults::a_room_that_is_lost_for_good", || block_on(room_lost())),
         alone("faults::a_frozen_runner_loses_no_frame", || block_on(frozen())),
         alone("faults::a_task_that_is_moved_to_another_machine_goes_on", || block_on(moved())),
         alone("faults::a_frozen_runner_loses_nothing_over_tcp", || block_on(frozen_over_tcp())),
@@ -171,6 +172,29 @@ async fn livekit_restarts() -> Result<()> {
         ensure!(duration(&probe(path)?) > 1.5, "{} is too short", path.display());
     }
     scenario.servers.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await
+}
+
+/// The server comes back and takes our tokens no more: the file is kept, and the reason is told in livekit/egress' words.
+async fn room_lost() -> Result<()> {
+    let mut servers = TestServers::start("").await?;
+    let _dispatcher = servers.dispatcher("dispatcher", "").await?;
+    let room = TestRoom::open(&servers.api, "lost").await?;
+    let path = servers.folder().join("files/lost.mp4");
+    let request = room.track_request(|_| json!({ "filepath": path.to_string_lossy() }));
+    let egress = Egress::start(&servers.api, "StartTrackEgress", request).await?;
+    egress.active().await?;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    servers.kill_livekit();
+    servers.api.secret = servers.api.secret.chars().rev().collect();
+    servers.start_livekit().await?;
+    let egress = Egress::of(&servers.api, &egress.id);
+    let info = egress.over(Duration::from_secs(60)).await?;
+    println!("{} {} {}", info["status"], info["error_code"], info["error"]);
+    ensure!(info["status"] == "EGRESS_FAILED", "{info}");
+    ensure!(info["error"].as_str().is_some_and(|error| error.contains("connection to room failed")), "{info}");
+    let probe = RecordingProbe::open(&info)?;
+    probe.shows("p0", &[(0.5, 2.5)], &[])?;
+    servers.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await
 }
 
 /// 5 s of SIGSTOP for the whole task of a composite: it lags and loses nothing.

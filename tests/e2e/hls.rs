@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use chrono::NaiveDateTime;
 use libtest_mimic::Trial;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -104,11 +105,27 @@ pub fn as_told(hls: &HlsFolder, info: &Value) -> Result<()> {
 }
 
 /// All of it as one recording, from the playlist on.
-fn probe(hls: &HlsFolder, info: &Value) -> Result<RecordingProbe> {
+pub fn probe(hls: &HlsFolder, info: &Value) -> Result<RecordingProbe> {
     let probe = RecordingProbe::fetched(&one_result(info, &info["segment_results"][0]), hls.as_mp4()?)?;
     let (has, said) = (probe.seconds(), hls.playlist.seconds());
     ensure!((has - said).abs() < 0.1, "{said:.3} s are named and {has:.3} s are there");
     Ok(probe)
+}
+
+/// Names are the dates of the playlist, whatever the time zone.
+fn named_by_time(hls: &HlsFolder) -> Result<()> {
+    const QUARTER_S: f64 = 900.0;
+    for segment in &hls.playlist.segments {
+        let time = segment.name.strip_prefix("part_").and_then(|name| name.strip_suffix(".ts"));
+        let time = time.with_context(|| format!("named {}", segment.name))?;
+        let named = NaiveDateTime::parse_from_str(time.get(..14).unwrap_or_default(), "%Y%m%d%H%M%S")
+            .with_context(|| format!("named {}", segment.name))?;
+        let millis = time.get(14..).and_then(|millis| millis.parse::<u32>().ok()).context("no milliseconds")?;
+        let named = named.and_utc().timestamp() as f64 + f64::from(millis) / 1e3;
+        let apart = (named - segment.begins).rem_euclid(QUARTER_S);
+        ensure!(time.len() == 17 && apart.min(QUARTER_S - apart) < 0.0025, "{apart} s: {segment:?}");
+    }
+    Ok(())
 }
 
 /// Starts an egress, lets it record, and gives its final info.
@@ -170,10 +187,9 @@ pub async fn grown(path: &Path, segments: usize) -> Result<HlsPlaylist> {
     .await
 }
 
-/// H264 that a file of its own would copy.
 async fn participant(harness: &E2eHarness) -> Result<()> {
     let (room, folder) = (harness.room("hls-participant"), folder(harness, "participant"));
-    let _p0 = person(harness, &room, "p0", "p0-360.h264").await?;
+    let _p0 = person(harness, &room, "p0", "p0-360.vp8.ivf").await?;
     let request = json!({ "room_name": room, "identity": "p0", "segment_outputs": of_disk(&folder, 2) });
     let info = recorded(harness, "StartParticipantEgress", request, 7).await?;
     let hls = finished(&folder, &info, 2, PICTURE)?;
@@ -194,8 +210,7 @@ async fn track_composite(harness: &E2eHarness) -> Result<()> {
     let info = recorded(harness, "StartTrackCompositeEgress", request, 8).await?;
     let hls = finished(&folder, &info, 3, PICTURE)?;
     hls.begins_with_key_frames()?;
-    // `part_` and 17 digits.
-    ensure!(hls.playlist.segments.iter().all(|segment| segment.name.len() == 25), "{:?}", hls.playlist);
+    named_by_time(&hls)?;
     let probe = probe(&hls, &info)?;
     probe.shows("p0", &probe.whole(), &[])?;
     probe.in_sync("p0").map(drop)
@@ -241,9 +256,12 @@ fn manifest_bytes(probe: &RecordingProbe) -> Result<Vec<u8>> {
 async fn sound_alone(harness: &E2eHarness) -> Result<()> {
     let (room, folder) = (harness.room("hls-sound"), folder(harness, "sound"));
     let _p0 = person(harness, &room, "p0", "p0-360.h264").await?;
-    let request = json!({ "room_name": room, "audio_only": true, "segment_outputs": of_disk(&folder, 2) });
+    let mut output = segments(&folder.to_string_lossy(), 2);
+    output["filename_suffix"] = json!("TIMESTAMP");
+    let request = json!({ "room_name": room, "audio_only": true, "segment_outputs": [output] });
     let info = recorded(harness, "StartRoomCompositeEgress", request, 8).await?;
     let hls = finished(&folder, &info, 2, SOUND)?;
+    named_by_time(&hls)?;
     let probe = probe(&hls, &info)?;
     probe.is_audio("aac", "44100", 2)?;
     ensure!(probe.pictures.is_none(), "a picture in an output of sound");

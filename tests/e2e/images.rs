@@ -34,6 +34,7 @@ pub fn cases() -> Vec<Trial> {
         case("images::room_composite", |harness| async move { room_composite(&harness).await }),
         case("images::every_format_and_name", |harness| async move { every_format_and_name(&harness).await }),
         case("images::tracks_beside_a_copy", |harness| async move { tracks_beside_a_copy(&harness).await }),
+        case("images::larger_than_the_picture", |harness| async move { larger(&harness).await }),
         case("images::participant_alone", |harness| async move { participant_alone(&harness).await }),
         case("images::beside_an_mp4_and_hls", |harness| async move { beside_an_mp4_and_hls(&harness).await }),
         alone("images::on_s3", || block_on(on_s3())),
@@ -47,7 +48,7 @@ fn folder(harness: &E2eHarness, kind: &str) -> PathBuf {
 }
 
 /// An image each second.
-fn each_second(prefix: &Path) -> Value {
+pub fn each_second(prefix: &Path) -> Value {
     json!({ "capture_interval": 1, "filename_prefix": prefix.to_string_lossy() })
 }
 
@@ -60,7 +61,7 @@ async fn recorded(harness: &E2eHarness, method: &str, request: Value) -> Result<
 }
 
 /// Files of a folder whose names begin so and end so, in order of their names.
-fn images(folder: &Path, begins: &str, ends: &str) -> Result<Vec<PathBuf>> {
+pub fn images(folder: &Path, begins: &str, ends: &str) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("no folder {}", folder.display()))?;
     let mut images = vec![];
     for entry in entries {
@@ -99,7 +100,7 @@ fn a_second_apart(images: &[PathBuf], codec: &str, size: (u64, u64)) -> Result<(
 }
 
 /// Count and times of `image_results` are those of the files.
-fn as_told(told: &Value, prefix: &Path, count: usize) -> Result<()> {
+pub fn as_told(told: &Value, prefix: &Path, count: usize) -> Result<()> {
     ensure!(nanos(&told["image_count"]) as usize == count, "{count} images, said was {told}");
     ensure!(told["filename_prefix"] == *prefix.to_string_lossy(), "{told}");
     let span = (nanos(&told["ended_at"]) - nanos(&told["started_at"])) as f64 / 1e9;
@@ -193,6 +194,46 @@ async fn tracks_beside_a_copy(harness: &E2eHarness) -> Result<()> {
     mp4.in_sync("p0")?;
     let manifest = mp4.has_manifest()?;
     ensure!(manifest["images"].as_array().map(Vec::len) == Some(images.len()), "{manifest}");
+    Ok(())
+}
+
+/// Of a composite in 360p and of a media source without sound.
+async fn larger(harness: &E2eHarness) -> Result<()> {
+    let (room, folder) = (harness.room("images-larger"), folder(harness, "larger"));
+    let (_p0, video, _) = person(harness, &room, "p0", "p0-360.h264").await?;
+    let [composed, chosen] = ["composed", "chosen"].map(|name| {
+        let mut output = each_second(&folder.join(name));
+        output["filename_suffix"] = json!("IMAGE_SUFFIX_TIMESTAMP");
+        (output["width"], output["height"]) = (json!(1280), json!(720));
+        output
+    });
+    let requests = [
+        (
+            "StartRoomCompositeEgress",
+            json!({
+                "room_name": room, "layout": "speaker", "advanced": { "width": 640, "height": 360 },
+                "image_outputs": [composed],
+            }),
+        ),
+        (
+            "StartEgress",
+            json!({ "room_name": room, "media": { "video_track_id": video }, "outputs": [{ "images": chosen }] }),
+        ),
+    ];
+    let mut egresses = vec![];
+    for (method, request) in requests {
+        egresses.push(Egress::start(harness.api(), method, request).await?);
+    }
+    for egress in &egresses {
+        egress.active().await?;
+    }
+    tokio::time::sleep(Duration::from_secs(SECONDS)).await;
+    for (egress, name) in egresses.iter().zip(["composed", "chosen"]) {
+        let info = egress.complete().await?;
+        let images = images(&folder, &format!("{name}_"), ".jpeg")?;
+        a_second_apart(&images, "mjpeg", (1280, 720))?;
+        as_told(&info["image_results"][0], &folder.join(name), images.len())?;
+    }
     Ok(())
 }
 

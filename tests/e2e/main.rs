@@ -20,6 +20,8 @@ mod images;
 mod rtmp;
 mod srt;
 mod websocket;
+mod kinds;
+mod limits;
 mod edges;
 mod mistakes;
 mod faults;
@@ -52,6 +54,8 @@ fn main() {
         rtmp::cases(),
         srt::cases(),
         websocket::cases(),
+        kinds::cases(),
+        limits::cases(),
         mistakes::cases(),
         edges::cases(),
         foreign::cases(),

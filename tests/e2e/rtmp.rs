@@ -1,5 +1,6 @@
 //! Streams to an RTMP server: what a player sees, and what users are told.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,8 +20,8 @@ use crate::publishers::person;
 use crate::recording_probe::RecordingProbe;
 
 /// Looked for wherever it must not stand; shown as `{can...key}`.
-const KEY: &str = "canaryOfTheStream-key";
-const OTHER: &str = "canaryOfTheOtherStream-key";
+pub const KEY: &str = "canaryOfTheStream-key";
+pub const OTHER: &str = "canaryOfTheOtherStream-key";
 /// What all secrets begin with.
 const CANARY: &str = "canaryOfThe";
 
@@ -31,12 +32,14 @@ pub fn cases() -> Vec<Trial> {
         case("rtmp::refused", |harness| async move { refused(&harness).await }),
         case("rtmp::the_last_one_is_removed", |harness| async move { last_removed(&harness).await }),
         case("rtmp::a_server_that_dies_and_hangs", |harness| async move { faults(&harness).await }),
+        case("rtmp::servers_that_never_come_back", |harness| async move { given_up(&harness).await }),
         alone("rtmp::no_key_is_told", || block_on(secrets())),
         alone("rtmp::over_tls", || block_on(over_tls())),
     ]
 }
 
-fn streams(urls: &[&str]) -> Value {
+/// The stream outputs of a request.
+pub fn streams(urls: &[&str]) -> Value {
     json!([{ "protocol": "RTMP", "urls": urls }])
 }
 
@@ -84,7 +87,11 @@ pub fn ended(info: &Value, wanted: &[&str]) -> Result<()> {
 
 /// A stream as a player has it for some seconds.
 async fn watched(server: &RtmpServer, key: &str, seconds: u32) -> Result<RecordingProbe> {
-    let path = server.watch(key, seconds).await?;
+    seen(server.watch(key, seconds).await?, seconds)
+}
+
+/// What a player has kept of a stream, for so many seconds; the beginning of the stream is not known.
+pub fn seen(path: PathBuf, seconds: u32) -> Result<RecordingProbe> {
     let duration = u64::from(seconds) * 1_000_000_000;
     let info = json!({ "file_results": [{ "duration": duration.to_string(), "started_at": "0" }] });
     RecordingProbe::fetched(&info, path)
@@ -231,6 +238,41 @@ async fn faults(harness: &E2eHarness) -> Result<()> {
     is_good(&watched(&server, KEY, 5).await?)?;
     let info = egress.complete().await?;
     ended(&info, &["FINISHED"])
+}
+
+/// livekit/egress' RtmpSilentWedge and RtmpPublishReject: one server stops to answer, one drops a stream that it took and
+/// refuses it from then on. Each egress fails with its only stream, 30 s later.
+async fn given_up(harness: &E2eHarness) -> Result<()> {
+    let servers = [RtmpServer::start()?, RtmpServer::start()?];
+    let room = harness.room("rtmp-given-up");
+    let _p0 = person(harness, &room, "p0", "p0-180.h264").await?;
+    let mut egresses = vec![];
+    for server in &servers {
+        let request = json!({
+            "room_name": room, "layout": "speaker", "stream_outputs": streams(&[&server.url(LIVE, KEY)]),
+            "advanced": { "width": 320, "height": 180, "framerate": 15, "video_bitrate": 200 },
+        });
+        egresses.push(Egress::start(harness.api(), "StartRoomCompositeEgress", request).await?);
+    }
+    for egress in &egresses {
+        egress.active().await?;
+        connected(egress, 1).await?;
+    }
+    // A connection counts after two seconds.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let [wedged, mut refusing] = servers;
+    wedged.signal(Signal::STOP)?;
+    refusing.kill();
+    refusing.restart_closed()?;
+    let fault = Instant::now();
+    for egress in &egresses {
+        let info = egress.over(Duration::from_secs(50)).await?;
+        println!("FAILED {:.1?} after the fault: {}", fault.elapsed(), info["error"]);
+        ensure!(info["status"] == "EGRESS_FAILED" && info["error_code"] == 503, "{info}");
+        ended(&info, &["FAILED"])?;
+        ensure!(info["stream_results"][0]["error"] == info["error"], "{info}");
+    }
+    Ok(())
 }
 
 /// Joins a room of servers of our own.

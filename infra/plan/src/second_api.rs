@@ -18,7 +18,7 @@ use crate::error::{PlanError, at_most};
 use crate::fields::{File, Outputs, RequestFields, Uploaded, container, copied_container, web_url};
 use crate::output_types::{HLS_MIME, RAW_AUDIO_MIME, StreamProtocol};
 use crate::stream_url;
-use crate::types::{AudioMatch, AudioRoute, EgressKind, MediaVideo, Mixing, Source, StereoSide};
+use crate::types::{AudioMatch, AudioRoute, EgressKind, LayoutName, MediaVideo, Mixing, Source, StereoSide};
 use crate::uploads::RequestedUpload;
 
 /// Every new audio track is compared with each of them.
@@ -36,13 +36,7 @@ pub(crate) fn read(request: &livekit::StartEgressRequest) -> Result<RequestField
     }
     match &request.source {
         Some(RequestedSource::Media(media)) => self::media(request, media, encoding),
-        Some(RequestedSource::Template(template)) => {
-            if !template.custom_base_url.is_empty() {
-                web_url(&template.custom_base_url, "template base url")?;
-            }
-            not_both(template.audio_only, template.video_only)?;
-            Err(PlanError::NotYet("template sources of StartEgress are"))
-        }
+        Some(RequestedSource::Template(template)) => self::template(request, template, encoding),
         Some(RequestedSource::Web(web)) => {
             web_url(&web.url, "web url")?;
             not_both(web.audio_only, web.video_only)?;
@@ -54,6 +48,35 @@ pub(crate) fn read(request: &livekit::StartEgressRequest) -> Result<RequestField
 
 fn not_both(audio_only: bool, video_only: bool) -> Result<(), PlanError> {
     if audio_only && video_only { Err(PlanError::Field("audio_only and video_only")) } else { Ok(()) }
+}
+
+/// The same as a room composite, with its default mixing: the message has no field for another.
+fn template<'a>(
+    request: &'a livekit::StartEgressRequest,
+    template: &livekit::TemplateSource,
+    encoding: RequestedEncoding<'a>,
+) -> Result<RequestFields<'a>, PlanError> {
+    if !template.custom_base_url.is_empty() {
+        web_url(&template.custom_base_url, "template base url")?;
+    }
+    not_both(template.audio_only, template.video_only)?;
+    if !template.custom_base_url.is_empty() {
+        return Err(PlanError::NotYet("custom_base_url (templates of your own) is"));
+    }
+    let (layout, outputs) = (LayoutName::parse(&template.layout)?, outputs(request)?);
+    let (wants_sound, mut wants_picture) = (!template.video_only, !template.audio_only);
+    if outputs.websocket.is_some() {
+        takes_raw_sound(&outputs, wants_sound)?;
+        wants_picture = false;
+    }
+    Ok(RequestFields {
+        wants_sound,
+        wants_picture,
+        layout,
+        encoding,
+        outputs,
+        ..RequestFields::new(EgressKind::RoomComposite, &request.room_name, Source::Room)
+    })
 }
 
 fn media<'a>(

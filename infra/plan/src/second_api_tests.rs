@@ -194,6 +194,86 @@ fn a_media_source_is_a_choice_of_tracks_with_a_side_for_each() {
     }
 }
 
+/// Cases "Template" of livekit/egress' own tests: a room composite by another name.
+#[test]
+fn a_template_source_is_a_room_composite() {
+    use livekit::EncodedFileType::{DefaultFiletype, Mp4};
+    let asked = |template: livekit::TemplateSource, encoding, outputs: Vec<livekit::Output>| {
+        let source = Some(RequestedSource::Template(template));
+        livekit::StartEgressRequest { room_name: "sales".into(), source, encoding, outputs, ..Default::default() }
+    };
+    let template = |layout: &str, audio_only, video_only| livekit::TemplateSource {
+        layout: layout.into(),
+        audio_only,
+        video_only,
+        ..Default::default()
+    };
+    let high = livekit::EncodingOptions { video_codec: livekit::VideoCodec::H264High.into(), ..Default::default() };
+    for (template, encoding, outputs) in [
+        (template("speaker", false, false), None, vec![default_file()]),
+        (template("", true, false), None, vec![file("t_{room_name}", DefaultFiletype)]),
+        (template("speaker-light", false, true), Some(Encoded::Advanced(high)), vec![file("", Mp4)]),
+        (template("grid", false, false), Some(Encoded::Preset(2)), vec![segments(), images(), default_file()]),
+        (
+            template("single-speaker", false, false),
+            None,
+            vec![stream(livekit::StreamProtocol::Rtmp, &["rtmp://host/app/canary-key"])],
+        ),
+    ] {
+        use livekit::room_composite_egress_request::Options;
+        let mut composite = livekit::RoomCompositeEgressRequest {
+            room_name: "sales".into(),
+            layout: template.layout.clone(),
+            audio_only: template.audio_only,
+            video_only: template.video_only,
+            options: encoding.map(|encoding| match encoding {
+                Encoded::Preset(number) => Options::Preset(number),
+                Encoded::Advanced(options) => Options::Advanced(options),
+            }),
+            ..Default::default()
+        };
+        for output in &outputs {
+            match output.config.clone().unwrap() {
+                Config::File(file) => composite.file_outputs.push(livekit::EncodedFileOutput {
+                    file_type: file.file_type,
+                    filepath: file.filepath,
+                    ..Default::default()
+                }),
+                Config::Segments(segments) => composite.segment_outputs.push(segments),
+                Config::Images(images) => composite.image_outputs.push(images),
+                Config::Stream(stream) => composite.stream_outputs.push(stream),
+            }
+        }
+        let first = StartEgressRequest {
+            request: Some(EgressRequest::RoomComposite(composite)),
+            ..start(asked(template.clone(), None, vec![]))
+        };
+        let expected = plan(&first, &Defaults::default()).expect("a plan");
+        assert_eq!(expected.kind, EgressKind::RoomComposite);
+        assert_eq!(planned(asked(template, encoding, outputs)), expected);
+    }
+    // A websocket has no picture.
+    let plan = planned(asked(template("grid", false, false), None, vec![websocket("wss://h/a?token=canary-key")]));
+    assert_eq!((plan.picture, plan.sound), (None, Some(AudioPlan::Raw { mixing: Mixing::Both })));
+    let silent = refused(asked(template("grid", false, true), None, vec![websocket("ws://h")]));
+    assert_eq!(silent.to_string(), "format audio/x-raw incompatible with codec video/h264");
+    for (request, field) in [
+        (asked(template("grid", true, false), None, vec![images(), default_file()]), "audio_only images"),
+        (asked(template("grid", false, false), None, vec![]), "output"),
+        (
+            livekit::StartEgressRequest {
+                room_name: String::new(),
+                ..asked(template("", false, false), None, vec![default_file()])
+            },
+            "room_name",
+        ),
+    ] {
+        assert_eq!(refused(request).to_string(), format!("request has missing or invalid field: {field}"));
+    }
+    let nosuch = refused(asked(template("nosuch", false, false), None, vec![default_file()]));
+    assert!(nosuch.to_string().contains("layout"), "{nosuch}");
+}
+
 /// Tickets outlive an upgrade.
 #[test]
 fn a_plan_of_a_media_source_is_this_json() {
@@ -487,8 +567,9 @@ fn mistakes_are_answered_with_the_peers_messages() {
         assert_eq!(error.code(), Code::InvalidArgument);
     }
     let web = livekit::WebSource { url: "https://x".into(), ..Default::default() };
+    let own = livekit::TemplateSource { custom_base_url: "https://x".into(), ..Default::default() };
     for (request, message) in [
-        (bare(template(livekit::TemplateSource::default())), "template sources of StartEgress are not supported yet"),
+        (bare(template(own)), "custom_base_url (templates of your own) is not supported yet"),
         (bare(RequestedSource::Web(web)), "web sources of StartEgress are not supported yet"),
     ] {
         let error = refused(request);

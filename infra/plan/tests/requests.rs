@@ -328,7 +328,20 @@ fn what_is_not_there_yet_is_refused_by_name() {
         (EgressRequest::Web(livekit::WebEgressRequest { url: "https://x".into(), ..Default::default() }), "web egress"),
         (
             EgressRequest::Egress(livekit::StartEgressRequest {
-                source: Some(livekit::start_egress_request::Source::Template(livekit::TemplateSource::default())),
+                source: Some(livekit::start_egress_request::Source::Template(livekit::TemplateSource {
+                    custom_base_url: "https://x".into(),
+                    ..Default::default()
+                })),
+                ..Default::default()
+            }),
+            "custom_base_url",
+        ),
+        (
+            EgressRequest::Egress(livekit::StartEgressRequest {
+                source: Some(livekit::start_egress_request::Source::Web(livekit::WebSource {
+                    url: "https://x".into(),
+                    ..Default::default()
+                })),
                 ..Default::default()
             }),
             "StartEgress",

@@ -339,7 +339,9 @@ impl Driver<'_> {
                 self.reporter.report(Fact::Joined { room_id: room_id.clone(), room_name: room_name.clone() });
             }
             MediaEvent::Alive { media_ns, lag_ms, streams, .. } => {
-                for fact in self.segments.progress_facts().chain(self.images.progress_facts()) {
+                let files = self.files.progress_facts();
+                for fact in files.into_iter().chain(self.segments.progress_facts()).chain(self.images.progress_facts())
+                {
                     self.reporter.report(fact);
                 }
                 let streams = streams.iter().map(|stream| (stream.id, stream.lag_ms)).collect();

@@ -78,6 +78,7 @@ impl SessionFiles {
             target,
             follows_at,
             reported: false,
+            reported_bytes: 0,
             bytes: 0,
             media_ns: 0,
             checkpointed_ns: None,
@@ -150,6 +151,16 @@ impl SessionFiles {
             facts.push(Fact::FileOpened { index: file.number.index, filename, location });
         }
         facts
+    }
+
+    /// Of files that users know and that have grown since the last call.
+    pub fn progress_facts(&mut self) -> Vec<Fact> {
+        let grown = self.files.iter_mut().filter(|file| file.reported && file.bytes != file.reported_bytes);
+        let fact = |file: &mut SessionFile| {
+            file.reported_bytes = file.bytes;
+            Fact::FileProgress { index: file.number.index, bytes: file.bytes }
+        };
+        grown.map(fact).collect()
     }
 
     /// How far all files are, for heartbeats.

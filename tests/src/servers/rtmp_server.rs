@@ -25,6 +25,9 @@ const MODULE: &str = "nginx/usr/lib/nginx/modules/ngx_rtmp_module.so";
 pub const LIVE: &str = "live";
 /// Closes the connection of whatever wants to publish.
 pub const CLOSED: &str = "closed";
+/// A player gets a stream from a key frame on.
+const OPEN_RULES: &str = "wait_key on; wait_video on;";
+const CLOSED_RULES: &str = "deny publish all;";
 
 /// A server of RTMP streams; ends when dropped.
 pub struct RtmpServer {
@@ -45,17 +48,26 @@ impl RtmpServer {
 
     /// The same port again after [`kill`](Self::kill); no stream is known there.
     pub fn restart(&mut self) -> Result<()> {
+        self.start_with(OPEN_RULES)
+    }
+
+    /// As [`restart`](Self::restart), and [`LIVE`] refuses every stream from now on.
+    pub fn restart_closed(&mut self) -> Result<()> {
+        self.start_with(CLOSED_RULES)
+    }
+
+    fn start_with(&mut self, live_rules: &str) -> Result<()> {
         let (program, module) = (assets::cache().join(NGINX), assets::cache().join(MODULE));
         ensure!(module.is_file(), "no {}: `cargo verify` unpacks it", module.display());
         let folder = self.folder.path();
         let (path, port) = (folder.join("nginx.conf"), self.port);
-        // One process: one that is killed leaves no worker. A player gets a stream from a key frame on.
+        // One process: one that is killed leaves no worker.
         let config = format!(
             "load_module {module};\ndaemon off;\nmaster_process off;\npid {folder}/nginx.pid;\nerror_log stderr info;\n\
              events {{ worker_connections 64; }}\n\
              rtmp {{\n  access_log off;\n  server {{\n    listen 127.0.0.1:{port};\n    chunk_size 4096;\n    \
-             application {LIVE} {{ live on; wait_key on; wait_video on; }}\n    \
-             application {CLOSED} {{ live on; deny publish all; }}\n  }}\n}}\n",
+             application {LIVE} {{ live on; {live_rules} }}\n    \
+             application {CLOSED} {{ live on; {CLOSED_RULES} }}\n  }}\n}}\n",
             folder = folder.display(),
             module = module.display(),
         );

@@ -28,6 +28,13 @@ pub enum Fact {
         /// Where the bytes are while they are written; empty where no other process can reach them.
         location: String,
     },
+    /// How much of a file is written: a total, not a difference. While it is recorded its size is this.
+    FileProgress {
+        /// Which file.
+        index: usize,
+        /// Bytes.
+        bytes: u64,
+    },
     /// The first media was recorded.
     Active {
         /// When that media was captured.

@@ -24,6 +24,8 @@ use crate::rpc::StartEgressRequest;
 
 /// Bound of the text in `details`, which people read.
 const MAX_NOTES: usize = 12;
+/// Between two updates about nothing but progress: livekit-server calls webhooks for each one.
+const PROGRESS_UPDATE_INTERVAL_NS: u64 = 60_000_000_000;
 
 /// One egress from acceptance to its terminal status. All times are Unix nanoseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +44,9 @@ pub struct EgressLedger {
     notes: Vec<String>,
     /// Notes beyond [`MAX_NOTES`].
     notes_left_out: u32,
+    /// When an update about progress was sent last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    progress_sent_at: Option<i64>,
     /// As long as `info.file_results`.
     files: Vec<LedgerFile>,
     /// As long as `info.stream_results`, unless an older version wrote the ledger last.
@@ -88,6 +93,7 @@ impl EgressLedger {
             limit_at: 0,
             notes: Vec::new(),
             notes_left_out: 0,
+            progress_sent_at: None,
         };
         // What is kept beside each stream of the request.
         ledger.streams();
@@ -154,6 +160,14 @@ impl EgressLedger {
                 }
                 false
             }
+            Fact::FileProgress { index, bytes } => {
+                if let Some((file, state)) = self.file(index)
+                    && !state.stored
+                {
+                    file.size = signed(bytes);
+                }
+                self.is_progress_due(at)
+            }
             Fact::Active { started_at } => self.begin(started_at),
             Fact::Ending(why) => self.end(why, at),
             Fact::FileStored { index, size, started_at, ended_at, location } => {
@@ -186,7 +200,7 @@ impl EgressLedger {
                     segments.size = signed(bytes);
                     segments.duration = signed(duration_ns);
                 }
-                false
+                self.is_progress_due(at)
             }
             Fact::SegmentsStored { index, playlist_location, live_location, started_at, ended_at } => {
                 if let Some(segments) = entry(&mut self.info.segment_results, index) {
@@ -208,7 +222,7 @@ impl EgressLedger {
                 if let Some(images) = entry(&mut self.info.image_results, index) {
                     images.image_count = signed(count);
                 }
-                false
+                self.is_progress_due(at)
             }
             Fact::ImagesStored { index, started_at, ended_at } => {
                 if let Some(images) = entry(&mut self.info.image_results, index) {
@@ -238,6 +252,16 @@ impl EgressLedger {
                 true
             }
         }
+    }
+
+    /// The first update comes a minute after the acceptance.
+    fn is_progress_due(&mut self, at: i64) -> bool {
+        let last = self.progress_sent_at.unwrap_or(self.info.started_at);
+        let due = self.status() == EgressStatus::EgressActive && at.abs_diff(last) >= PROGRESS_UPDATE_INTERVAL_NS;
+        if due {
+            self.progress_sent_at = Some(at);
+        }
+        due
     }
 
     fn begin(&mut self, started_at: i64) -> bool {
@@ -279,6 +303,10 @@ impl EgressLedger {
         for (file, state) in self.info.file_results.iter_mut().zip(&self.files) {
             if let (Some(location), false) = (&state.opened, state.stored) {
                 file.location.clone_from(location);
+            }
+            if !state.stored {
+                // Its progress. The size at the end is that of a finished file.
+                file.size = 0;
             }
         }
         let unfinished: Vec<String> =

@@ -322,6 +322,19 @@ fn what_each_fact_changes_and_whether_it_is_sent() {
                 assert_eq!(stream.url, "rtmp://two/live/{abc...ghi}");
             },
         ),
+        ("a file grows", vec![Fact::FileProgress { index: 0, bytes: 700 }], false, |info| {
+            let file = &info.file_results[0];
+            assert_eq!((file.size, file.duration, file.ended_at), (700, 0, 0));
+        }),
+        (
+            "a file that is stored does not grow",
+            vec![
+                Fact::FileStored { index: 0, size: 77, started_at: 1100, ended_at: 3100, location: "/a.mp4".into() },
+                Fact::FileProgress { index: 0, bytes: 700 },
+            ],
+            false,
+            |info| assert_eq!(info.file_results[0].size, 77),
+        ),
         ("a file fails alone", vec![Fact::FileFailed { index: 0, message: "a.mp4: no space".into() }], false, |info| {
             assert_eq!((info.status(), info.error.as_str()), (EgressStatus::EgressActive, ""))
         }),
@@ -342,6 +355,38 @@ fn what_each_fact_changes_and_whether_it_is_sent() {
         assert_eq!(sent.last(), Some(&last_is_sent));
         check(ledger.info());
     }
+}
+
+#[test]
+fn progress_is_told_once_a_minute_while_it_records() {
+    let mut ledger = everything();
+    let progress = |second: u64| {
+        [
+            Fact::FileProgress { index: 0, bytes: 100 * second },
+            Fact::SegmentsProgress { index: 0, count: second / 4, bytes: 90 * second, duration_ns: second },
+            Fact::ImagesProgress { index: 1, count: second / 5 },
+        ]
+    };
+    let told = |ledger: &mut EgressLedger, seconds: std::ops::RangeInclusive<u64>| {
+        let mut updates = vec![];
+        for second in seconds {
+            let at = 1000 + second as i64 * SECOND;
+            updates.extend(progress(second).into_iter().filter_map(|fact| ledger.on(fact, at)));
+        }
+        updates
+    };
+    assert_eq!(told(&mut ledger, 1..=70), [], "nothing is recorded yet");
+    ledger.on(Fact::Active { started_at: 2000 }, 71 * SECOND);
+    let updates = told(&mut ledger, 72..=200);
+    assert_eq!(updates.len(), 3, "at 72, 132 and 192 s");
+    let last = &updates[2];
+    assert_eq!((last.status(), last.file_results[0].size), (EgressStatus::EgressActive, 19_200));
+    // What is reported behind the fact that is sent goes out with the next update.
+    assert_eq!((last.segment_results[0].segment_count, last.image_results[1].image_count), (47, 38));
+    ledger.on(Fact::Ending(EgressEndReason::StopAsked), 201 * SECOND);
+    assert_eq!(told(&mut ledger, 202..=300), [], "the end goes out with its results");
+    ledger.on(Fact::Over(Outcome::Complete), 301 * SECOND);
+    assert_eq!(ledger.info().file_results[0].size, 0, "nothing was stored");
 }
 
 #[test]

@@ -208,6 +208,7 @@ fn result_fact() -> impl Strategy<Value = Fact> {
     let (message, index) = ("[a-c]{0,2}", 0..3usize);
     prop_oneof![
         (index.clone(), message).prop_map(|(index, message)| Fact::FileFailed { index, message }),
+        (index.clone(), any::<u64>()).prop_map(|(index, bytes)| Fact::FileProgress { index, bytes }),
         (index.clone(), message, proptest::option::of(message))
             .prop_map(|(index, playlist, live_playlist)| { Fact::SegmentsOpened { index, playlist, live_playlist } }),
         (index.clone(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(index, count, bytes, duration_ns)| {

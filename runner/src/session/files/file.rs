@@ -27,6 +27,8 @@ pub(super) struct SessionFile {
     pub(super) follows_at: Option<i64>,
     /// The EgressInfo has its name.
     pub(super) reported: bool,
+    /// The EgressInfo has so many bytes of it.
+    pub(super) reported_bytes: u64,
     /// As the media process said last.
     pub(super) bytes: u64,
     pub(super) media_ns: u64,

@@ -18,6 +18,9 @@ use crate::source::room::link::{self, Reconnect};
 use crate::source::room::message::RoomMessage;
 use crate::source::room::peer::Peer;
 
+/// livekit/egress' text, which callers look for.
+const ROOM_LOST: &str = "recording ended early: connection to room failed";
+
 impl RoomDriver {
     pub(super) async fn signal(&mut self, event: Option<SignalEvent>) {
         match event {
@@ -97,7 +100,8 @@ impl RoomDriver {
                     DisconnectReason::DuplicateIdentity => MediaEndReason::Evicted,
                     DisconnectReason::ServerShutdown => return self.lost("the server shuts down", true),
                     DisconnectReason::JoinFailure | DisconnectReason::StateMismatch | DisconnectReason::SignalClose => {
-                        let message = format!("livekit-server ended our stay: {}", reason.as_str_name().to_lowercase());
+                        let reason = reason.as_str_name().to_lowercase();
+                        let message = format!("{ROOM_LOST}: livekit-server ended our stay: {reason}");
                         MediaEndReason::Failed { code: "unavailable".to_owned(), message }
                     }
                     DisconnectReason::RoomDeleted => {
@@ -174,8 +178,7 @@ impl RoomDriver {
                     MediaEndReason::Failed { code, message } => (code, message),
                     other => ("unavailable".to_owned(), format!("{other:?}")),
                 };
-                let message =
-                    format!("connection to the room was lost and did not come back in {away:.0} s: {message}");
+                let message = format!("{ROOM_LOST}: it did not come back in {away:.0} s: {message}");
                 self.end(MediaEndReason::Failed { code, message }, Duration::ZERO);
             }
             None => {}
