@@ -159,9 +159,14 @@ impl RtmpServer {
         Ok(publisher)
     }
 
+    /// All of its log, which has keys in it.
+    pub fn log(&self) -> Result<Vec<u8>> {
+        std::fs::read(self.folder.path().join("nginx.log")).context("read nginx' log")
+    }
+
     /// How often this key was to be published.
     pub fn published(&self, key: &str) -> usize {
-        let log = std::fs::read(self.folder.path().join("nginx.log")).unwrap_or_default();
+        let log = self.log().unwrap_or_default();
         String::from_utf8_lossy(&log).matches(&format!("publish: name='{key}'")).count()
     }
 
