@@ -120,7 +120,7 @@ impl RtmpServer {
             .args(["-i", &self.url(LIVE, key)])
             // A line for each picture, when it is there.
             .args(["-map", "0:v", "-c", "copy", "-flush_packets", "1", "-f", "framecrc", "pipe:1"])
-            .args(["-map", "0", "-c", "copy"])
+            .args(["-map", "0:v", "-map", "0:a?", "-c", "copy"])
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

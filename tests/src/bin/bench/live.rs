@@ -37,12 +37,12 @@ pub fn rtmp(urls: &[&str]) -> Value {
 }
 
 /// Heartbeats of one egress as its runner writes them, once a second.
-pub struct Beats {
+pub struct HeartbeatReader {
     heartbeats: Heartbeats,
     id: EgressId,
 }
 
-impl Beats {
+impl HeartbeatReader {
     /// Of this one.
     pub async fn of(servers: &TestServers, egress: &Egress) -> Result<Self> {
         let redis = RedisConfig { address: servers.redis_address.clone(), ..RedisConfig::default() };

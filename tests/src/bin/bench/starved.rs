@@ -13,7 +13,7 @@ use spillway_tests::servers::TestServers;
 use spillway_tests::servers::rtmp_server::{LIVE, RtmpServer};
 
 use crate::kills::pids_of;
-use crate::live::{Beats, mp4, people, rtmp, stream_lag_ms};
+use crate::live::{HeartbeatReader, mp4, people, rtmp, stream_lag_ms};
 use crate::processes;
 use crate::throttle::Throttle;
 
@@ -70,12 +70,12 @@ pub async fn measure(seconds: f64) -> Result<Starved> {
     let media = media.as_raw_nonzero().get();
     let cores_needed = processes::cores(&[media], CALM).await;
     let throttle = Throttle::start(media, cores_needed * SHARE)?;
-    let beats = Beats::of(&servers, &egress).await?;
+    let heartbeats = HeartbeatReader::of(&servers, &egress).await?;
     let (begun, before) = (Instant::now(), processes::cpu_seconds(&[media]));
     let (mut lags, mut stream_lags) = (vec![], vec![]);
     while begun.elapsed().as_secs_f64() < seconds {
         tokio::time::sleep(LOOK).await;
-        let Some(beat) = beats.last().await? else { continue };
+        let Some(beat) = heartbeats.last().await? else { continue };
         lags.push(beat.lag_ms as f64);
         stream_lags.extend(stream_lag_ms(&beat, 0).map(|lag_ms| lag_ms as f64));
     }

@@ -1,6 +1,8 @@
 //! Less CPU for one process: by a cgroup (version 2 or 1) where this user may make one, else by stopping and continuing the
 //! process, so that it gets its share over some tens of milliseconds.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +26,7 @@ pub struct Throttle {
 }
 
 enum ThrottleKind {
-    Group(QuotaGroup),
+    Group { group: QuotaGroup, pid: i32 },
     DutyCycle { over: Arc<AtomicBool>, thread: Option<JoinHandle<()>> },
 }
 
@@ -46,9 +48,9 @@ impl Throttle {
             let name = format!("spillway-bench-{pid}");
             // What this user may not do is not done; the next way is tried.
             if let Ok(group) = make(&name, (cores * PERIOD_US as f64) as u64)
-                && std::fs::write(group.folder.join("cgroup.procs"), pid.to_string()).is_ok()
+                && put(&group.folder.join("cgroup.procs"), &pid.to_string()).is_ok()
             {
-                return Ok(Self { how, kind: ThrottleKind::Group(group) });
+                return Ok(Self { how, kind: ThrottleKind::Group { group, pid } });
             }
         }
         let over = Arc::new(AtomicBool::new(false));
@@ -68,9 +70,11 @@ impl Drop for Throttle {
     fn drop(&mut self) {
         // What cannot be undone ends with the process.
         match &mut self.kind {
-            ThrottleKind::Group(group) => {
+            ThrottleKind::Group { group, pid } => {
                 let (file, text) = &group.unlimited;
-                let _ = std::fs::write(group.folder.join(file), text);
+                let _ = put(&group.folder.join(file), text);
+                // An empty group can be removed.
+                let _ = put(&group.folder.with_file_name("cgroup.procs"), &pid.to_string());
             }
             ThrottleKind::DutyCycle { over, thread } => {
                 over.store(true, Ordering::Relaxed);
@@ -84,7 +88,7 @@ impl Drop for Throttle {
 
 impl Drop for QuotaGroup {
     fn drop(&mut self) {
-        // Refused while the process lives; an empty group costs nothing.
+        // Refused while a process is in it, which costs nothing.
         let _ = std::fs::remove_dir(&self.folder);
     }
 }
@@ -92,16 +96,21 @@ impl Drop for QuotaGroup {
 fn second_version(name: &str, quota_us: u64) -> std::io::Result<QuotaGroup> {
     let folder = Path::new("/sys/fs/cgroup").join(name);
     let group = made(folder, ("cpu.max", format!("max {PERIOD_US}")))?;
-    std::fs::write(group.folder.join("cpu.max"), format!("{quota_us} {PERIOD_US}"))?;
+    put(&group.folder.join("cpu.max"), &format!("{quota_us} {PERIOD_US}"))?;
     Ok(group)
 }
 
 fn first_version(name: &str, quota_us: u64) -> std::io::Result<QuotaGroup> {
     let folder = Path::new("/sys/fs/cgroup/cpu").join(name);
     let group = made(folder, ("cpu.cfs_quota_us", "-1".to_owned()))?;
-    std::fs::write(group.folder.join("cpu.cfs_period_us"), PERIOD_US.to_string())?;
-    std::fs::write(group.folder.join("cpu.cfs_quota_us"), quota_us.to_string())?;
+    put(&group.folder.join("cpu.cfs_period_us"), &PERIOD_US.to_string())?;
+    put(&group.folder.join("cpu.cfs_quota_us"), &quota_us.to_string())?;
     Ok(group)
+}
+
+/// Into a file that the kernel made with the group: where no controller is mounted the folder is an ordinary one.
+fn put(file: &Path, text: &str) -> std::io::Result<()> {
+    File::options().write(true).open(file)?.write_all(text.as_bytes())
 }
 
 fn made(folder: PathBuf, unlimited: (&'static str, String)) -> std::io::Result<QuotaGroup> {
