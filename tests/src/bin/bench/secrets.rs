@@ -59,7 +59,8 @@ pub async fn measure() -> Result<Secrets> {
     let with_user = websocket.url_of(&format!("{CANARY}User:{CANARY}Password"), &format!("a?token={CANARY}Token"));
     let composite = |outputs: Value| {
         json!({
-            "room_name": ROOM, "layout": "speaker", "stream_outputs": [outputs], "file_outputs": [mp4(servers.folder())],
+            "room_name": ROOM, "layout": "speaker",
+            "stream_outputs": [outputs], "file_outputs": [mp4(servers.folder())],
         })
     };
     let requests = [
