@@ -37,7 +37,7 @@ pub struct RtmpFaults {
     /// From the moment when nothing passes any more to the next connection, seconds.
     half_open_found_p50_s: f64,
     half_open_found_max_s: f64,
-    /// From there to the next picture at the player, seconds.
+    /// From the same moment to the next picture at the player, seconds.
     half_open_to_media_max_s: f64,
     /// Pictures at the player with a time before that of the one before them.
     backwards: usize,
