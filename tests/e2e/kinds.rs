@@ -11,7 +11,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use spillway_tests::analyser::sound::BeepSide;
 use spillway_tests::assets::clip;
-use spillway_tests::egress::Egress;
+use spillway_tests::egress::{Egress, connected, streams_are, until};
 use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 use spillway_tests::servers::rtmp_server::{CLOSED, LIVE, RtmpServer};
 
@@ -19,7 +19,7 @@ use crate::harness::{E2eHarness, case, exclusive_case};
 use crate::hls::{PICTURE, SOUND, finished, folder, of_disk, probe, recorded};
 use crate::publishers::person;
 use crate::recording_probe::RecordingProbe;
-use crate::rtmp::{KEY, OTHER, are, connected, ended, is_good, seen, streams, until};
+use crate::rtmp::{KEY, OTHER, ended, is_good, seen, streams};
 
 /// Keys of further streams.
 const THIRD: &str = "canaryOfTheThirdStream-key";
@@ -98,16 +98,16 @@ async fn room_and_tracks(harness: Arc<E2eHarness>) -> Result<()> {
     )
     .await?;
     connected(&tracks, 1).await?;
-    until(&composite, "one of two has failed", 20, |info| are(info, &["ACTIVE", "FAILED"])).await?;
+    until(&composite, "one of two has failed", 20, |info| streams_are(info, &["ACTIVE", "FAILED"])).await?;
     composite.update_streams(&[&added, &bad_added], &[]).await?;
-    let is = |info: &Value| are(info, &["ACTIVE", "FAILED", "ACTIVE", "FAILED"]);
+    let is = |info: &Value| streams_are(info, &["ACTIVE", "FAILED", "ACTIVE", "FAILED"]);
     until(&composite, "one of two more has failed", 20, is).await?;
     connected(&composite, 4).await?;
     let seconds = 7;
     let watched =
         tokio::try_join!(server.watch(KEY, seconds), server.watch(OTHER, seconds), server.watch(THIRD, seconds))?;
     let info = composite.update_streams(&[], &[&good]).await?;
-    ensure!(are(&info, &["FINISHED", "FAILED", "ACTIVE", "FAILED"]), "{info}");
+    ensure!(streams_are(&info, &["FINISHED", "FAILED", "ACTIVE", "FAILED"]), "{info}");
     let (info, of_tracks) = (composite.complete().await?, tracks.complete().await?);
     ended(&info, &["FINISHED", "FAILED", "FINISHED", "FAILED"])?;
     ensure!(info["error"] == "" && info["source_type"] == "EGRESS_SOURCE_TYPE_WEB", "{info}");

@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use spillway_tests::analyser::sound::BeepSide;
 use spillway_tests::assets::clip;
-use spillway_tests::egress::{Egress, nanos};
+use spillway_tests::egress::{Egress, connected, nanos, streams_are, until};
 use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 use spillway_tests::servers::rtmp_server::{CLOSED, LIVE, RtmpServer};
 
@@ -18,7 +18,7 @@ use crate::images::{as_told, each_second, images};
 use crate::kinds::small;
 use crate::publishers::person;
 use crate::recording_probe::{RecordingProbe, one_result};
-use crate::rtmp::{KEY, OTHER, are, connected, ended, seen, streams, until};
+use crate::rtmp::{KEY, OTHER, ended, seen, streams};
 
 pub fn cases() -> Vec<Trial> {
     vec![
@@ -101,13 +101,14 @@ async fn everything(harness: &E2eHarness) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let on = SystemTime::now();
     p0.publish(&clip("p0-360.h264")?, SourceKind::Camera).await?;
-    let is = |info: &Value| are(info, &["ACTIVE", "FAILED"]) && nanos(&info["stream_results"][0]["started_at"]) > 0;
+    let is =
+        |info: &Value| streams_are(info, &["ACTIVE", "FAILED"]) && nanos(&info["stream_results"][0]["started_at"]) > 0;
     until(&egress, "one is connected and one has failed", 20, is).await?;
     grown(&folder.join(LIVE_PLAYLIST), 2).await?;
 
     egress.update_streams(&[&added], &[]).await?;
     let info = connected(&egress, 3).await?;
-    ensure!(info["status"] == "EGRESS_ACTIVE" && are(&info, &["ACTIVE", "FAILED", "ACTIVE"]), "{info}");
+    ensure!(info["status"] == "EGRESS_ACTIVE" && streams_are(&info, &["ACTIVE", "FAILED", "ACTIVE"]), "{info}");
     has_names(&info, &folder)?;
     let [of_file, of_segments, of_images] =
         [&info["file_results"][0], &info["segment_results"][0], &info["image_results"][0]];
@@ -127,7 +128,7 @@ async fn everything(harness: &E2eHarness) -> Result<()> {
     let off = SystemTime::now();
     p0.unpublish(&audio);
     let info = egress.update_streams(&[], &[&good, &added]).await?;
-    ensure!(info["status"] == "EGRESS_ACTIVE" && are(&info, &["FINISHED", "FAILED", "FINISHED"]), "{info}");
+    ensure!(info["status"] == "EGRESS_ACTIVE" && streams_are(&info, &["FINISHED", "FAILED", "FINISHED"]), "{info}");
     tokio::time::sleep(Duration::from_secs(3)).await;
     let info = egress.complete().await?;
     ended(&info, &["FINISHED", "FAILED", "FINISHED"])?;

@@ -7,9 +7,10 @@ use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::Trial;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use spillway_tests::egress::{Egress, nanos};
+use spillway_tests::egress::{Egress, connected, nanos, streams_are, until};
 use spillway_tests::process::eventually;
 use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
+use spillway_tests::secret_search::SecretSearch;
 use spillway_tests::servers::policy_proxy::certificate;
 use spillway_tests::servers::rtmp_server::{CLOSED, LIVE, RtmpServer};
 use spillway_tests::servers::{DispatcherProcess, TestServers};
@@ -43,39 +44,9 @@ pub fn streams(urls: &[&str]) -> Value {
     json!([{ "protocol": "RTMP", "urls": urls }])
 }
 
-/// Whether each stream has this status, in the order of EgressInfo.
-pub fn are(info: &Value, wanted: &[&str]) -> bool {
-    let Some(all) = info["stream_results"].as_array() else { return false };
-    all.len() == wanted.len() && all.iter().zip(wanted).all(|(stream, wanted)| stream["status"] == *wanted)
-}
-
-/// Waits until EgressInfo is like this.
-pub async fn until(egress: &Egress, what: &str, limit: u64, is: impl Fn(&Value) -> bool) -> Result<Value> {
-    let found = eventually(what, Duration::from_secs(limit), || async {
-        let info = egress.info().await?;
-        Ok(is(&info).then_some(info))
-    });
-    match found.await {
-        Ok(info) => Ok(info),
-        Err(error) => {
-            let info = egress.info().await?;
-            Err(error.context(info.to_string()))
-        }
-    }
-}
-
-/// Waits until so many streams are there and each has been connected.
-pub async fn connected(egress: &Egress, count: usize) -> Result<Value> {
-    let is = |info: &Value| {
-        let all = info["stream_results"].as_array();
-        all.is_some_and(|all| all.len() == count && all.iter().all(|stream| nanos(&stream["started_at"]) > 0))
-    };
-    until(egress, "every stream is connected", 20, is).await
-}
-
 /// What is true of every stream that has ended, and of all that is told.
 pub fn ended(info: &Value, wanted: &[&str]) -> Result<()> {
-    ensure!(are(info, wanted), "not {wanted:?}: {info}");
+    ensure!(streams_are(info, wanted), "not {wanted:?}: {info}");
     for stream in info["stream_results"].as_array().into_iter().flatten() {
         let (from, to) = (nanos(&stream["started_at"]), nanos(&stream["ended_at"]));
         ensure!(from > 0 && to >= from, "without its times: {stream}");
@@ -141,11 +112,11 @@ async fn beside_a_file(harness: &E2eHarness) -> Result<()> {
     connected(&egress, 1).await?;
     // The second one comes in the middle: it begins with a key frame of its own.
     let info = egress.update_streams(&[&second], &[]).await?;
-    ensure!(are(&info, &["ACTIVE", "ACTIVE"]), "{info}");
+    ensure!(streams_are(&info, &["ACTIVE", "ACTIVE"]), "{info}");
     connected(&egress, 2).await?;
     is_good(&watched(&server, OTHER, 6).await?)?;
     let info = egress.update_streams(&[], &[&first]).await?;
-    ensure!(info["status"] == "EGRESS_ACTIVE" && are(&info, &["FINISHED", "ACTIVE"]), "{info}");
+    ensure!(info["status"] == "EGRESS_ACTIVE" && streams_are(&info, &["FINISHED", "ACTIVE"]), "{info}");
     let unknown = server.url(LIVE, "canaryOfTheUnknown");
     let srt = "srt://127.0.0.1:1?streamid=canaryOfTheUnknown";
     for (add, remove, code) in [(None, Some(unknown.as_str()), "not_found"), (Some(srt), None, "invalid_argument")] {
@@ -192,7 +163,8 @@ async fn last_removed(harness: &E2eHarness) -> Result<()> {
     let request = json!({ "room_name": room, "layout": "speaker", "stream_outputs": streams(&[&good, &bad]) });
     let egress = Egress::start(harness.api(), "StartRoomCompositeEgress", request).await?;
     egress.active().await?;
-    let is = |info: &Value| are(info, &["ACTIVE", "FAILED"]) && nanos(&info["stream_results"][0]["started_at"]) > 0;
+    let is =
+        |info: &Value| streams_are(info, &["ACTIVE", "FAILED"]) && nanos(&info["stream_results"][0]["started_at"]) > 0;
     let info = until(&egress, "one is connected and one has failed", 20, is).await?;
     ensure!(info["status"] == "EGRESS_ACTIVE", "{info}");
     egress.update_streams(&[], &[&good]).await?;
@@ -219,10 +191,10 @@ async fn faults(harness: &E2eHarness) -> Result<()> {
     server.kill();
     let retries = |info: &Value| info["stream_results"][0]["retries"].as_i64().unwrap_or(0);
     let info = until(&egress, "the loss is told", 5, |info| retries(info) > 0).await?;
-    ensure!(info["status"] == "EGRESS_ACTIVE" && are(&info, &["ACTIVE"]), "{info}");
+    ensure!(info["status"] == "EGRESS_ACTIVE" && streams_are(&info, &["ACTIVE"]), "{info}");
     ensure!(info["stream_results"][0]["error"] != "", "{info}");
     server.restart()?;
-    let is_back = |info: &Value| are(info, &["ACTIVE"]) && info["stream_results"][0]["error"] == "";
+    let is_back = |info: &Value| streams_are(info, &["ACTIVE"]) && info["stream_results"][0]["error"] == "";
     until(&egress, "it is back", 10, is_back).await?;
     is_good(&watched(&server, KEY, 5).await?)?;
 
@@ -297,7 +269,7 @@ async fn secrets() -> Result<()> {
     });
     let egress = Egress::start(&servers.api, "StartRoomCompositeEgress", request).await?;
     egress.active().await?;
-    until(&egress, "one has failed", 20, |info| are(info, &["ACTIVE", "FAILED"])).await?;
+    until(&egress, "one has failed", 20, |info| streams_are(info, &["ACTIVE", "FAILED"])).await?;
     egress.update_streams(&[&server.url(LIVE, "canaryOfTheAdded-key?token=canaryOfTheToken")], &[]).await?;
     let refused = egress.update_streams(&["http://canaryOfTheUnknown"], &["rtmp://h/a/canaryOfTheUnknown"]).await;
     ensure!(refused.is_err(), "{refused:?}");
@@ -308,32 +280,15 @@ async fn secrets() -> Result<()> {
 /// Ends an egress and its dispatcher and looks for [`CANARY`] on the way: in processes, in Redis, in the EgressInfo and in
 /// every log of ours.
 pub async fn nothing_is_told(servers: TestServers, dispatcher: DispatcherProcess, egress: &Egress) -> Result<()> {
-    let nothing_in = |what: &str, bytes: &[u8]| {
-        let found = bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes());
-        if found { Err(anyhow::anyhow!("a key stands in {what}")) } else { Ok(()) }
-    };
-    for (pid, command) in servers.left_behind() {
-        for file in ["cmdline", "environ"] {
-            let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            nothing_in(&format!("{file} of {command}"), &bytes)?;
-        }
-    }
-    nothing_in("Redis", &servers.redis_dump()?)?;
+    let mut search = SecretSearch::of(CANARY);
+    search.processes(&servers);
+    search.bytes("Redis", &servers.redis_dump()?);
     let (info, _) = egress.stop().await?;
     ensure!(info["status"] == "EGRESS_COMPLETE", "{info}");
-    nothing_in("EgressInfo", info.to_string().as_bytes())?;
+    search.bytes("EgressInfo", info.to_string().as_bytes());
     drop(dispatcher);
-    let mut looked = 0;
-    for entry in std::fs::read_dir(servers.folder())? {
-        let path = entry?.path();
-        // livekit-server's own log is its own.
-        let is_ours = path.file_name().is_some_and(|name| name != "livekit.log" && name != "redis.log");
-        if is_ours && path.extension().is_some_and(|extension| extension == "log") {
-            let bytes = std::fs::read(&path)?;
-            looked += usize::from(bytes.windows(9).any(|window| window == b"published"));
-            nothing_in(&path.display().to_string(), &bytes)?;
-        }
-    }
+    let looked = search.logs(servers.folder(), "published")?;
+    ensure!(search.found().is_empty(), "a key stands in {:?}", search.found());
     ensure!(looked > 0, "no log of a stream was looked at");
     Ok(())
 }

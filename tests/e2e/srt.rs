@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::Trial;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use spillway_tests::egress::{Egress, nanos};
+use spillway_tests::egress::{Egress, connected, nanos, streams_are, until};
 use spillway_tests::process::eventually;
 use spillway_tests::servers::TestServers;
 use spillway_tests::servers::srt_server::SrtServer;
@@ -15,7 +15,7 @@ use spillway_tests::twirp::TwirpError;
 use crate::harness::{E2eHarness, alone, block_on, case};
 use crate::publishers::person;
 use crate::recording_probe::RecordingProbe;
-use crate::rtmp::{are, connected, ended, is_good, nothing_is_told, publisher, until};
+use crate::rtmp::{ended, is_good, nothing_is_told, publisher};
 
 /// Looked for wherever it must not stand.
 const SECRET: &str = "passphrase=canaryOfTheSrt-1&pbkeylen=16";
@@ -82,7 +82,7 @@ async fn beside_a_file(harness: &E2eHarness) -> Result<()> {
     connected(&egress, 2).await?;
     is_good(&watched(&second, 5).await?)?;
     let info = egress.update_streams(&[], &[&url]).await?;
-    ensure!(info["status"] == "EGRESS_ACTIVE" && are(&info, &["FINISHED", "ACTIVE"]), "{info}");
+    ensure!(info["status"] == "EGRESS_ACTIVE" && streams_are(&info, &["FINISHED", "ACTIVE"]), "{info}");
     for add in ["rtmp://127.0.0.1:1/app/canaryOfTheOther", "srt://127.0.0.1:1?passphrase=canaryOf"] {
         let Err(error) = egress.update_streams(&[add], &[]).await else { bail!("{add} is taken") };
         let error = error.downcast::<TwirpError>().context("not an answer")?;
@@ -138,9 +138,9 @@ async fn faults(harness: &E2eHarness) -> Result<()> {
     let retries = |info: &Value| info["stream_results"][0]["retries"].as_i64().unwrap_or(0);
     let info = until(&egress, "the loss is told", 6, |info| retries(info) > 0).await?;
     println!("the loss is told after {:.1?}", killed.elapsed());
-    ensure!(info["status"] == "EGRESS_ACTIVE" && are(&info, &["ACTIVE"]), "{info}");
+    ensure!(info["status"] == "EGRESS_ACTIVE" && streams_are(&info, &["ACTIVE"]), "{info}");
     server.restart()?;
-    let is_back = |info: &Value| are(info, &["ACTIVE"]) && info["stream_results"][0]["error"] == "";
+    let is_back = |info: &Value| streams_are(info, &["ACTIVE"]) && info["stream_results"][0]["error"] == "";
     until(&egress, "it is back", 12, is_back).await?;
     is_good(&watched(&server, 5).await?)?;
 
@@ -172,7 +172,7 @@ async fn secrets() -> Result<()> {
     });
     let egress = Egress::start(&servers.api, "StartRoomCompositeEgress", request).await?;
     egress.active().await?;
-    until(&egress, "one has failed", 20, |info| are(info, &["ACTIVE", "FAILED"])).await?;
+    until(&egress, "one has failed", 20, |info| streams_are(info, &["ACTIVE", "FAILED"])).await?;
     let refused = egress.update_streams(&["srt://h?streamid=canaryOfTheUnknown&passphrase=short"], &[]).await;
     ensure!(refused.is_err(), "{refused:?}");
     let is = |info: &Value| nanos(&info["stream_results"][0]["started_at"]) > 0;

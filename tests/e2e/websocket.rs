@@ -9,7 +9,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use spillway_tests::analyser::sound::BeepSide;
 use spillway_tests::assets::clip;
-use spillway_tests::egress::{Egress, nanos};
+use spillway_tests::egress::{Egress, connected, nanos, streams_are, until};
 use spillway_tests::process::eventually;
 use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 use spillway_tests::servers::TestServers;
@@ -20,7 +20,7 @@ use spillway_tests::twirp::TwirpError;
 use crate::harness::{E2eHarness, alone, block_on, case};
 use crate::publishers::person;
 use crate::recording_probe::RecordingProbe;
-use crate::rtmp::{are, connected, ended, nothing_is_told, until};
+use crate::rtmp::{ended, nothing_is_told};
 
 /// S16 at 48 kHz in stereo.
 const BYTES_PER_SECOND: usize = 192_000;
@@ -132,7 +132,7 @@ async fn dies(harness: &E2eHarness) -> Result<()> {
     ensure!(after > before + 2.0, "{before:.1} s before, {after:.1} s now: two seconds were to be kept");
     let retries = |info: &Value| info["stream_results"][0]["retries"].as_i64().unwrap_or(0);
     let info = until(&egress, "the loss is told", 5, |info| retries(info) > 0).await?;
-    ensure!(are(&info, &["ACTIVE"]), "{info}");
+    ensure!(streams_are(&info, &["ACTIVE"]), "{info}");
     ended(&egress.complete().await?, &["FINISHED"])
 }
 

@@ -113,6 +113,36 @@ impl Egress {
     }
 }
 
+/// Waits until EgressInfo is like this, for `limit` seconds; the error has the last one.
+pub async fn until(egress: &Egress, what: &str, limit: u64, is: impl Fn(&Value) -> bool) -> Result<Value> {
+    let found = eventually(what, Duration::from_secs(limit), || async {
+        let info = egress.info().await?;
+        Ok(is(&info).then_some(info))
+    });
+    match found.await {
+        Ok(info) => Ok(info),
+        Err(error) => {
+            let info = egress.info().await?;
+            Err(error.context(info.to_string()))
+        }
+    }
+}
+
+/// Waits until so many streams are there and each has been connected.
+pub async fn connected(egress: &Egress, count: usize) -> Result<Value> {
+    let is = |info: &Value| {
+        let all = info["stream_results"].as_array();
+        all.is_some_and(|all| all.len() == count && all.iter().all(|stream| nanos(&stream["started_at"]) > 0))
+    };
+    until(egress, "every stream is connected", 20, is).await
+}
+
+/// Whether each stream has this status, in the order of EgressInfo.
+pub fn streams_are(info: &Value, wanted: &[&str]) -> bool {
+    let Some(all) = info["stream_results"].as_array() else { return false };
+    all.len() == wanted.len() && all.iter().zip(wanted).all(|(stream, wanted)| stream["status"] == *wanted)
+}
+
 /// Whether an EgressInfo has a terminal status.
 pub fn is_over(info: &Value) -> bool {
     info["status"].as_str().is_some_and(|status| TERMINAL.contains(&status))

@@ -18,6 +18,7 @@ pub mod publisher;
 pub mod foreign;
 pub mod every_output;
 pub mod egress;
+pub mod secret_search;
 pub mod fleet;
 pub mod analyser;
 pub mod grants;

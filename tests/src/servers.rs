@@ -8,6 +8,7 @@ pub mod emulators;
 pub mod policy_proxy;
 mod ports;
 pub mod proxy;
+pub mod relay;
 pub mod rtmp_server;
 pub mod srt_server;
 pub mod websocket_server;

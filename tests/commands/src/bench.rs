@@ -8,6 +8,20 @@ pub const KILLS: &str = "kills";
 pub const SEGMENT_KILLS: &str = "kills of segments";
 /// HLS in a store, watched while it grows.
 pub const LIVE_SEGMENTS: &str = "live segments";
+/// RTMP streams whose connection is reset or half open, and keys that are refused.
+pub const RTMP_FAULTS: &str = "rtmp faults";
+/// A good RTMP stream, HLS and an MP4 beside a dead, a silent and a slow stream.
+pub const BAD_STREAMS: &str = "bad streams";
+/// CPU of HLS, RTMP and images beside an MP4.
+pub const OUTPUTS: &str = "all outputs";
+/// Latency from a publisher to a player of the RTMP stream.
+pub const GLASS: &str = "glass to player";
+/// A stream and a file with 60 % of the CPU that they need.
+pub const STARVED: &str = "starved stream";
+/// Where keys, passphrases and tokens of streams can be read.
+pub const SECRETS: &str = "secrets";
+/// RTMP, HLS and an MP4 for long.
+pub const SOAK: &str = "soak";
 /// Latency of the begin and the end of recordings.
 pub const STARTS: &str = "starts";
 /// Latency of the stop of recordings of up to an hour.
@@ -36,6 +50,13 @@ pub const NAMES: &[&str] = &[
     KILLS,
     SEGMENT_KILLS,
     LIVE_SEGMENTS,
+    RTMP_FAULTS,
+    BAD_STREAMS,
+    OUTPUTS,
+    GLASS,
+    STARVED,
+    SECRETS,
+    SOAK,
     STARTS,
     LENGTHS,
     WEIGHTS,
@@ -49,6 +70,9 @@ pub const ON_STORES: &[&str] = &[KILLS, SEGMENT_KILLS, LIVE_SEGMENTS, WEIGHTS, E
 
 /// Of them, those that also play what they have recorded in a browser.
 pub const IN_A_BROWSER: &[&str] = &[KILLS, SEGMENT_KILLS, LIVE_SEGMENTS];
+
+/// Measurements that stream to servers of RTMP or SRT.
+pub const STREAMING: &[&str] = &[RTMP_FAULTS, BAD_STREAMS, OUTPUTS, GLASS, STARVED, SECRETS, SOAK];
 
 /// Destinations that `kills` and `kills of segments` record to.
 pub const STORES: &[&str] = &["disk", "S3", "Azure", "Google"];

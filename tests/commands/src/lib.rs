@@ -90,9 +90,9 @@ pub const BENCH: Command = Command {
         flag(
             "--seconds",
             Value::Number,
-            "how long each kind is recorded (20; `live segments`: at least 60, `weights`: 120)",
+            "how long each kind is recorded (20; `live segments`: at least 60, `weights`: 120, `starved stream` and `soak`: 30)",
         ),
-        flag("--runs", Value::Whole, "runs of each kind (1)"),
+        flag("--runs", Value::Whole, "runs of each kind and of `all outputs` (1)"),
         flag("--fleet", Value::Whole, "StartEgress calls of `fleet` (200)"),
         flag("--estimates", Value::Whole, "recordings of `estimates` (50)"),
         flag("--longest", Value::Number, "seconds of the longest recording of `estimates` (300)"),
@@ -100,7 +100,7 @@ pub const BENCH: Command = Command {
         flag(
             "--rounds",
             Value::Whole,
-            "rounds of `kills`: five recordings on each store; of `kills of segments`: four (2)",
+            "rounds of `kills`: five recordings on each store; of `kills of segments`: four; of `rtmp faults` (2)",
         ),
         flag("--store", Value::OneOf(bench::STORES), "only this store in `kills` and `kills of segments`"),
         flag(

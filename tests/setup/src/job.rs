@@ -58,6 +58,7 @@ pub fn bench(given: &Given) -> Result<()> {
     let needs = Needs {
         stores: measurements::ON_STORES.iter().any(|name| runs(name)),
         browser: measurements::IN_A_BROWSER.iter().any(|name| runs(name)),
+        streams: measurements::STREAMING.iter().any(|name| runs(name)),
         tests: false,
     };
     let ready = need::install(needs)?;

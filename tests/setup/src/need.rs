@@ -37,11 +37,13 @@ pub struct Needs {
     pub stores: bool,
     /// Chromium, to look at recordings with and to publish from, and the scripts of its pages.
     pub browser: bool,
-    /// What only tests use: Docker, nginx, srt-tools, foreign publishers, terraform.
+    /// Servers of streams: nginx, srt-tools.
+    pub streams: bool,
+    /// What only tests use: Docker, foreign publishers, terraform.
     pub tests: bool,
 }
 
-pub const TESTS: Needs = Needs { stores: true, browser: true, tests: true };
+pub const TESTS: Needs = Needs { stores: true, browser: true, streams: true, tests: true };
 
 pub struct Ready {
     pub cache: Cache,
@@ -61,6 +63,8 @@ pub fn install(needs: Needs) -> Result<Ready> {
     }
     if needs.tests {
         packages.extend(CONTAINERS);
+    }
+    if needs.streams {
         packages.extend(STREAMS);
     }
     if (needs.stores || needs.browser) && debian::which("npm").is_none() {
@@ -78,6 +82,8 @@ pub fn install(needs: Needs) -> Result<Ready> {
     if needs.tests {
         ready.python = Some(tools::python_publisher(&ready.cache)?);
         ready.terraform = Some(terraform::install(&ready.cache)?);
+    }
+    if needs.streams {
         tools::nginx(&ready.cache)?;
     }
     Ok(ready)

@@ -51,6 +51,18 @@ pub fn played(file: &Path) -> Result<f64> {
     Ok(times.lines().filter_map(|line| line.trim_end_matches(',').parse::<f64>().ok()).fold(0.0, f64::max))
 }
 
+/// A line for each packet of a file, in its order: stream, times, length, flags and a hash of its bytes.
+pub fn packets(file: &Path) -> Result<Vec<String>> {
+    let out = Command::new("ffprobe")
+        .args(["-v", "error", "-show_data_hash", "md5"])
+        .args(["-show_entries", "packet=stream_index,pts,dts,duration,flags,data_hash", "-of", "csv=p=0"])
+        .arg(file)
+        .output()
+        .context("start ffprobe")?;
+    ensure!(out.status.success(), "ffprobe {}: {}", file.display(), String::from_utf8_lossy(&out.stderr));
+    Ok(String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect())
+}
+
 /// Median; 0 for no values.
 pub fn median(values: &[f64]) -> f64 {
     percentile(values, 0.5)

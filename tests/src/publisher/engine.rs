@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use super::clock::SkewedClock;
-use super::{PublisherCommand, PublisherOptions, RtpInPause, SentStats, SourceKind, epoch};
+use super::{PublisherCommand, PublisherOptions, RtpInPause, SentStats, SourceKind};
 use crate::clip::{Clip, ClipCodec, ClipFrame};
 
 const PUBLISHER: i32 = proto::SignalTarget::Publisher as i32;
@@ -87,17 +87,16 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Connects the signalling; gives the task and the sid of the participant.
+    /// Connects the signalling; gives the task and the sid of the participant. `begins`: a whole second of [`super::epoch`].
     pub async fn join(
         url: &str,
         token: &str,
         publisher_options: &PublisherOptions,
+        begins: Instant,
         inbox: mpsc::UnboundedReceiver<PublisherCommand>,
         sent: Arc<Mutex<SentStats>>,
     ) -> Result<(Self, String)> {
-        let whole_seconds = Duration::from_secs(epoch().0.elapsed().as_secs());
-        let clock =
-            SkewedClock::new(epoch().0 + whole_seconds, publisher_options.clock_ahead, publisher_options.clock_ppm);
+        let clock = SkewedClock::new(begins, publisher_options.clock_ahead, publisher_options.clock_ppm);
 
         let mut options = SignalOptions::default();
         options.auto_subscribe = false;

@@ -8,7 +8,7 @@ mod clock;
 mod engine;
 
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use livekit_protocol as proto;
@@ -126,6 +126,8 @@ pub struct Publisher {
     pub identity: String,
     /// `PA_…`
     pub sid: String,
+    /// When the first frame of its clips was due, by this machine's clock where its own is right.
+    pub begins: Instant,
     commands: mpsc::UnboundedSender<PublisherCommand>,
     sent: Arc<Mutex<SentStats>>,
     task: Option<tokio::task::JoinHandle<()>>,
@@ -148,11 +150,12 @@ impl Publisher {
         let token = api.token(identity, kind, grants)?;
         let sent = Arc::new(Mutex::new(SentStats::default()));
         let (commands, inbox) = mpsc::unbounded_channel();
-        let (engine, sid) = engine::Engine::join(&api.ws_url(), &token, &options, inbox, sent.clone())
+        let begins = epoch().0 + Duration::from_secs(epoch().0.elapsed().as_secs());
+        let (engine, sid) = engine::Engine::join(&api.ws_url(), &token, &options, begins, inbox, sent.clone())
             .await
             .with_context(|| format!("join {room} as {identity}"))?;
         let task = tokio::spawn(engine.run(identity.to_owned()));
-        Ok(Self { identity: identity.to_owned(), sid, commands, sent, task: Some(task) })
+        Ok(Self { identity: identity.to_owned(), sid, begins, commands, sent, task: Some(task) })
     }
 
     /// Publishes a clip in a loop; gives the sid of the track. Media flows from the next keyframe of the clip on.

@@ -1,14 +1,18 @@
 //! nginx with its RTMP module, as the set-up unpacks it: on a free loopback port, in a folder of its own, one process.
 //! ffmpeg watches a stream as a player does.
 
+use std::fs::File;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncBufReadExt, BufReader, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -113,6 +117,50 @@ impl RtmpServer {
         Ok(file)
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// Watches a stream of [`LIVE`] for so long as a player does that keeps nothing back, and notes when each picture came.
+    /// A server that has no such stream yet is waited for, up to 15 s.
+    pub async fn view(&self, key: &str, seconds: u32) -> Result<LiveView> {
+        let file = self.folder.path().join(format!("viewed-{}.mkv", free_port()?));
+        let log = File::create(file.with_extension("log")).context("make the player's log")?;
+        let mut player = Command::new(ffmpeg()?)
+            .args(["-v", "error", "-nostdin", "-y", "-copyts", "-rw_timeout", "15000000", "-t", &seconds.to_string()])
+            .args(["-i", &self.url(LIVE, key)])
+            // A line for each picture, when it is there.
+            .args(["-map", "0:v", "-c", "copy", "-flush_packets", "1", "-f", "framecrc", "pipe:1"])
+            .args(["-map", "0:v", "-map", "0:a?", "-c", "copy"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .context("start ffmpeg")?;
+        let mut lines = BufReader::new(player.stdout.take().context("ffmpeg's output")?).lines();
+        let mut pictures = vec![];
+        let limit = Duration::from_secs(u64::from(seconds) + 25);
+        let read = async {
+            while let Some(line) = lines.next_line().await.context("read from ffmpeg")? {
+                let at = Instant::now();
+                if let Some(time_base) = line.strip_prefix("#tb 0: ") {
+                    ensure!(time_base == "1/1000", "times in {time_base}");
+                } else if !line.starts_with('#') {
+                    pictures.push(ViewedPicture::read(&line, at)?);
+                }
+            }
+            player.wait().await.context("wait for ffmpeg")
+        };
+        let status =
+            tokio::time::timeout(limit, read).await.with_context(|| format!("{key}: not after {limit:?}"))??;
+        let said = std::fs::read_to_string(file.with_extension("log")).unwrap_or_default();
+        ensure!(status.success(), "ffmpeg ended with {status}: {said}\n{}", self.tail());
+        Ok(LiveView { file, pictures })
+    }
+
     /// Publishes silence under a key of [`LIVE`], which is in use as long as this lives.
     pub fn occupy(&self, key: &str) -> Result<Process> {
         let mut publisher = Process::start("publisher", &ffmpeg()?, self.folder.path(), "rtmp", |command| {
@@ -123,9 +171,14 @@ impl RtmpServer {
         Ok(publisher)
     }
 
+    /// All of its log, which has keys in it.
+    pub fn log(&self) -> Result<Vec<u8>> {
+        std::fs::read(self.folder.path().join("nginx.log")).context("read nginx' log")
+    }
+
     /// How often this key was to be published.
     pub fn published(&self, key: &str) -> usize {
-        let log = std::fs::read(self.folder.path().join("nginx.log")).unwrap_or_default();
+        let log = self.log().unwrap_or_default();
         String::from_utf8_lossy(&log).matches(&format!("publish: name='{key}'")).count()
     }
 
@@ -144,6 +197,49 @@ impl RtmpServer {
             }
         });
         Ok(TlsFront { port: address.port(), task })
+    }
+}
+
+/// A picture of a stream, as a player has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ViewedPicture {
+    /// When it had come whole.
+    pub at: Instant,
+    /// Its time in the stream.
+    pub time_ms: i64,
+    /// It can be decoded alone.
+    pub key: bool,
+}
+
+impl ViewedPicture {
+    /// From a line of ffmpeg's `framecrc`: stream, DTS, PTS, length, size, checksum, flags where it is no key frame.
+    fn read(line: &str, at: Instant) -> Result<Self> {
+        let mut fields = line.split(',').map(str::trim);
+        let time_ms = fields.nth(2).and_then(|pts| pts.parse().ok()).with_context(|| format!("no time in {line}"))?;
+        Ok(Self { at, time_ms, key: !fields.any(|field| field.starts_with("F=")) })
+    }
+}
+
+/// A stream as a player had it.
+#[derive(Clone, Debug)]
+pub struct LiveView {
+    /// Matroska with what came, at the times of the stream.
+    pub file: PathBuf,
+    /// Every picture.
+    pub pictures: Vec<ViewedPicture>,
+}
+
+impl LiveView {
+    /// Pictures from two seconds after the first one on: a player looks at the first ones before it gives them on.
+    pub fn settled(&self) -> impl Iterator<Item = &ViewedPicture> {
+        let from = self.pictures.first().map(|first| first.at + Duration::from_secs(2));
+        self.pictures.iter().filter(move |picture| from.is_some_and(|from| picture.at >= from))
+    }
+
+    /// How many pictures of a stream with so many a second are missing, by their times.
+    pub fn missing(&self, per_second: f64) -> usize {
+        let steps = self.pictures.windows(2).map(|pair| (pair[1].time_ms - pair[0].time_ms) as f64 * per_second / 1e3);
+        steps.map(|step| (step.round() as usize).saturating_sub(1)).sum()
     }
 }
 
@@ -168,4 +264,21 @@ impl Drop for TlsFront {
 
 fn ffmpeg() -> Result<PathBuf> {
     on_path("ffmpeg").context("no ffmpeg on PATH")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_read_from_what_ffmpeg_prints_and_missed_ones_counted() {
+        let at = Instant::now();
+        let read = |line| ViewedPicture::read(line, at).unwrap();
+        let key = read("0,       1000,       1000,       33,    12345, 0x1c2f3a4b");
+        let other = read("0,       1100,       1100,       33,     2345, 0x0c2f3a4b, F=0x0, S=1");
+        assert_eq!((key.time_ms, key.key, other.time_ms, other.key), (1000, true, 1100, false));
+        assert!(ViewedPicture::read("0, x", at).is_err());
+        let view = LiveView { file: PathBuf::new(), pictures: vec![key, other] };
+        assert_eq!((view.missing(30.0), view.settled().count()), (2, 0));
+    }
 }

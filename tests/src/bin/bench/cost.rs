@@ -1,6 +1,6 @@
 //! CPU, memory, frames and delays of each kind of recording.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -13,8 +13,7 @@ use spillway_tests::egress::{Egress, file_of, nanos};
 use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 use spillway_tests::servers::TestServers;
 
-/// Clock ticks a second of /proc/<pid>/stat: 100 on every Linux that Debian runs on.
-const TICKS: f64 = 100.0;
+use crate::processes;
 
 struct BenchCase {
     name: &'static str,
@@ -165,22 +164,15 @@ async fn one(kind: &BenchCase, seconds: f64) -> Result<Cost> {
         Some(file) => file["filepath"] = json!(path),
         None => request["file_outputs"][0]["filepath"] = json!(path),
     }
-    let asked = unix_ms();
+    let asked = processes::unix_ms();
     let egress = Egress::start(&servers.api, kind.method, request).await?;
     let active = egress.active().await?;
-    let processes: Vec<i32> = servers
-        .left_behind()
-        .into_iter()
-        .filter(|(_, command)| command.contains("spillway-runner") || command.contains("spillway-media"))
-        .map(|(pid, _)| pid)
-        .collect();
-    let executed = processes.iter().filter_map(|pid| started_ms(*pid)).fold(f64::MAX, f64::min);
+    let pids = processes::of_recordings(&servers);
+    let executed = pids.iter().filter_map(|pid| processes::started_ms(*pid)).fold(f64::MAX, f64::min);
     // Steady: what starting costs is over.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let (before, begun) = (cpu_seconds(&processes), std::time::Instant::now());
-    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-    let cores = (cpu_seconds(&processes) - before) / begun.elapsed().as_secs_f64();
-    let peak_mb = processes.iter().filter_map(|pid| peak_mb(*pid)).sum();
+    let cores = processes::cores(&pids, Duration::from_secs_f64(seconds)).await;
+    let peak_mb = pids.iter().filter_map(|pid| processes::peak_mb(*pid)).sum();
     let (info, stopped) = egress.stop().await?;
     let file = file_of(&info)?;
     let first = nanos(&info["file_results"][0]["started_at"]) as f64 / 1e6;
@@ -199,32 +191,4 @@ async fn one(kind: &BenchCase, seconds: f64) -> Result<Cost> {
         start_to_active_ms: active.as_secs_f64() * 1000.0,
         stop_to_complete_ms: stopped.as_secs_f64() * 1000.0,
     })
-}
-
-fn unix_ms() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64() * 1000.0)
-}
-
-/// The fields of /proc/<pid>/stat after the command's name; the third of the file is the first here.
-fn stat(pid: i32) -> Option<Vec<f64>> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = text.rsplit_once(')')?;
-    Some(rest.split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect())
-}
-
-fn cpu_seconds(pids: &[i32]) -> f64 {
-    pids.iter().filter_map(|pid| stat(*pid)).map(|fields| (fields[11] + fields[12]) / TICKS).sum()
-}
-
-/// Unix time at which a process was started.
-fn started_ms(pid: i32) -> Option<f64> {
-    let after_boot = stat(pid)?.get(19)? / TICKS;
-    let uptime: f64 = std::fs::read_to_string("/proc/uptime").ok()?.split(' ').next()?.parse().ok()?;
-    Some(unix_ms() - (uptime - after_boot) * 1000.0)
-}
-
-fn peak_mb(pid: i32) -> Option<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
 }

@@ -1,16 +1,27 @@
 //! `spillway-bench`: cost and latency of recordings. Prints figures and writes them as JSON; judges nothing.
 
+mod api;
+mod bad_streams;
 mod cost;
 mod dispatcher;
+mod encoded_clip;
 mod estimates;
 mod fleet;
-mod api;
+mod glass;
 mod kills;
 mod lengths;
+mod live;
 mod live_segments;
+mod outputs;
+mod processes;
+mod rtmp_faults;
+mod secrets;
 mod segment_kills;
+mod soak;
 mod starts;
+mod starved;
 mod stores;
+mod throttle;
 mod weights;
 
 use std::path::PathBuf;
@@ -43,7 +54,7 @@ struct Args {
     /// Recordings that `dispatcher` watches
     #[arg(long, default_value_t = 1000)]
     live: usize,
-    /// Rounds of `kills`, with five recordings on each of four stores, and of `kills of segments`, with four
+    /// Rounds of `kills`, with five recordings on each of four stores, of `kills of segments`, with four, and of `rtmp faults`
     #[arg(long, default_value_t = 2)]
     rounds: usize,
     /// Only this store in `kills` and `kills of segments`: disk, S3, Azure or Google
@@ -76,6 +87,14 @@ async fn main() -> Result<()> {
     };
     let live_segments =
         if wants(bench::LIVE_SEGMENTS) { Some(live_segments::measure(args.seconds.max(60.0)).await?) } else { None };
+    let rtmp_faults = if wants(bench::RTMP_FAULTS) { Some(rtmp_faults::measure(args.rounds).await?) } else { None };
+    let bad_streams =
+        if wants(bench::BAD_STREAMS) { Some(bad_streams::measure(args.seconds.max(20.0)).await?) } else { None };
+    let outputs = if wants(bench::OUTPUTS) { Some(outputs::measure(args.seconds, args.runs).await?) } else { None };
+    let glass = if wants(bench::GLASS) { glass::measure(args.seconds).await? } else { vec![] };
+    let starved = if wants(bench::STARVED) { Some(starved::measure(args.seconds.max(30.0)).await?) } else { None };
+    let secrets = if wants(bench::SECRETS) { Some(secrets::measure().await?) } else { None };
+    let soak = if wants(bench::SOAK) { Some(soak::measure(args.seconds.max(30.0)).await?) } else { None };
     let starts = if wants(bench::STARTS) { starts::measure().await? } else { vec![] };
     let lengths = if wants(bench::LENGTHS) { lengths::measure().await? } else { vec![] };
     let weights = if wants(bench::WEIGHTS) { weights::measure(args.seconds.max(120.0)).await? } else { vec![] };
@@ -91,6 +110,8 @@ async fn main() -> Result<()> {
         "dispatcher": dispatcher,
         "fleet": fleet,
         "segment_kills": segment_kills, "live_segments": live_segments,
+        "rtmp_faults": rtmp_faults, "bad_streams": bad_streams, "outputs": outputs, "glass": glass,
+        "starved": starved, "secrets": secrets, "soak": soak,
         "costs": costs, "api": api, "kills": kills, "starts": starts, "lengths": lengths, "weights": weights,
     });
     match &args.json {
@@ -119,6 +140,6 @@ mod tests {
         known.sort();
         assert_eq!(here, known);
         assert!(bench::NAMES.starts_with(&cost::names()), "{:?}", cost::names());
-        assert_eq!(bench::NAMES.len(), cost::names().len() + 10, "the others have a line each in main");
+        assert_eq!(bench::NAMES.len(), cost::names().len() + 17, "the others have a line each in main");
     }
 }

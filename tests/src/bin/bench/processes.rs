@@ -1,0 +1,61 @@
+//! CPU and memory of the processes of recordings, from /proc.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use spillway_tests::servers::TestServers;
+
+/// Clock ticks a second of /proc/<pid>/stat: 100 on every Linux that Debian runs on.
+const TICKS: f64 = 100.0;
+
+/// Every runner and media process that these servers' dispatcher has started.
+pub fn of_recordings(servers: &TestServers) -> Vec<i32> {
+    let is_of_one = |command: &str| command.contains("spillway-runner") || command.contains("spillway-media");
+    servers.left_behind().into_iter().filter(|(_, command)| is_of_one(command)).map(|(pid, _)| pid).collect()
+}
+
+/// CPU seconds that they use per second, from now on for so long.
+pub async fn cores(pids: &[i32], time: Duration) -> f64 {
+    let (before, begun) = (cpu_seconds(pids), Instant::now());
+    tokio::time::sleep(time).await;
+    (cpu_seconds(pids) - before) / begun.elapsed().as_secs_f64()
+}
+
+/// CPU seconds that they have used so far.
+pub fn cpu_seconds(pids: &[i32]) -> f64 {
+    pids.iter().filter_map(|pid| stat(*pid)).map(|fields| (fields[11] + fields[12]) / TICKS).sum()
+}
+
+/// Unix time at which a process was started; `None` when it is gone.
+pub fn started_ms(pid: i32) -> Option<f64> {
+    let after_boot = stat(pid)?.get(19)? / TICKS;
+    let uptime: f64 = std::fs::read_to_string("/proc/uptime").ok()?.split(' ').next()?.parse().ok()?;
+    Some(unix_ms() - (uptime - after_boot) * 1000.0)
+}
+
+/// Most memory that a process has had; `None` when it is gone.
+pub fn peak_mb(pid: i32) -> Option<f64> {
+    status_mb(pid, "VmHWM:")
+}
+
+/// Memory that a process has now; `None` when it is gone.
+pub fn resident_mb(pid: i32) -> Option<f64> {
+    status_mb(pid, "VmRSS:")
+}
+
+/// Now, as Unix time.
+pub fn unix_ms() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64() * 1000.0)
+}
+
+/// The fields of /proc/<pid>/stat after the command's name; the third of the file is the first here.
+fn stat(pid: i32) -> Option<Vec<f64>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(')')?;
+    Some(rest.split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect())
+}
+
+fn status_mb(pid: i32, field: &str) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with(field))?;
+    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
+}
