@@ -77,6 +77,7 @@ async fn record(harness: Arc<E2eHarness>) -> Result<Codecs> {
     };
     for (name, request) in [
         ("tc_vp8", composite(Some("vp8"), "opus", "tc_vp8_{time}.mp4", "MP4")),
+        ("tc_webm", composite(Some("vp8"), "opus", "tc_webm_{time}.webm", "DEFAULT_FILETYPE")),
         ("tc_mp3", composite(None, "opus", "tc_{time}.mp3", "MP3")),
         ("tc_pcmu", composite(None, "pcmu", "tc_pcmu_{time}.mp4", "MP4")),
         ("tc_pcma", composite(None, "pcma", "tc_pcma_{time}.mp4", "MP4")),

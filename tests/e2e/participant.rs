@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::json;
+use spillway_tests::analyser::copied::compare;
 use spillway_tests::analyser::sound::BeepSide;
 use spillway_tests::assets::clip;
 use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
@@ -28,6 +29,7 @@ pub fn cases() -> Vec<Trial> {
         case("participant::vp8_with_sound_that_comes_and_goes", vp8),
         case("participant::h264_that_goes_and_comes_back", h264),
         case("participant::h264_that_comes_back_as_vp8_goes_on_in_another_file", other_codec),
+        case("participant::vp8_in_a_webm_that_comes_back_as_h264_goes_on_in_an_mp4", webm),
         case("participant::audio_only_has_a_black_picture", audio_only),
     ]
 }
@@ -121,6 +123,47 @@ async fn other_codec(harness: Arc<E2eHarness>) -> Result<()> {
     second.shows("p0", &wanted, &[])?;
     second.sounds("p0", BeepSide::Both, &wanted, &[])?;
     second.in_sync("p0")?;
+    Ok(())
+}
+
+/// Without a file type, so that the codec decides.
+async fn webm(harness: Arc<E2eHarness>) -> Result<()> {
+    let room = harness.room("participant-webm");
+    let (vp8, h264, sound) = (clip("p0-360.vp8.ivf")?, clip("p0-360.h264")?, clip("p0.opus")?);
+    let p0 = Publisher::join(harness.api(), &room, "p0", PublisherOptions::default()).await?;
+    let video = p0.publish(&vp8, SourceKind::Camera).await?;
+    p0.publish(&sound, SourceKind::Microphone).await?;
+    let path = harness.file("p_{room_name}_{time}.webm");
+    let file = json!({ "filepath": path.to_string_lossy() });
+    let request = json!({ "room_name": room, "identity": "p0", "file_outputs": [file] });
+    let egress = Egress::start(harness.api(), "StartParticipantEgress", request).await?;
+    egress.active().await?;
+    let begun = Instant::now();
+    let off = at(begun, 6.0).await;
+    p0.unpublish(&video);
+    at(begun, 8.0).await;
+    p0.publish(&h264, SourceKind::Camera).await?;
+    at(begun, 13.0).await;
+    let info = egress.complete().await?;
+    ensure!(info["file_results"].as_array().is_some_and(|files| files.len() == 2), "{info}");
+    let probe = |number: usize| RecordingProbe::open(&one_result(&info, &info["file_results"][number]));
+    let (first, second) = (probe(0)?, probe(1)?);
+    ensure!(first.name().ends_with(".webm") && second.name().ends_with(".mp4"), "{} {}", first.name(), second.name());
+    first.is_audio("opus", "48000", 2)?;
+    let off = first.at(off);
+    // Black a second after it went, until the other file begins.
+    first.shows("p0", &[(0.5, off - 0.2)], &[(off + 1.0, first.seconds())])?;
+    first.sounds("p0", BeepSide::Both, &first.whole(), &[])?;
+    first.in_sync("p0")?;
+    let copied = compare(&first.path, &vp8)?;
+    ensure!(copied.matched > 100 && copied.lost == 0 && copied.begins_with_key, "{copied:?}");
+    second.is_audio("aac", "44100", 2)?;
+    let wanted = [(0.5, second.seconds() - 0.7)];
+    second.shows("p0", &wanted, &[])?;
+    second.sounds("p0", BeepSide::Both, &wanted, &[])?;
+    second.in_sync("p0")?;
+    let copied = compare(&second.path, &h264)?;
+    ensure!(copied.perfect(), "{copied:?}");
     Ok(())
 }
 

@@ -36,6 +36,17 @@ pub fn cases() -> Vec<Trial> {
             probe.sounds("p0", BeepSide::Both, &probe.whole(), &[])?;
             probe.moves("p0", 29.0)
         }),
+        alone("track_composite::vp8_is_copied_into_a_webm", || {
+            let probe = RecordingProbe::open(&codecs()?.info("tc_webm")?)?;
+            ensure!(probe.name().ends_with(".webm"), "named {}", probe.name());
+            probe.is_audio("opus", "48000", 2)?;
+            probe.shows("p0", &probe.whole(), &[])?;
+            probe.sounds("p0", BeepSide::Both, &probe.whole(), &[])?;
+            let comparison = compare(&probe.path, &*clip("p0-360.vp8.ivf")?)?;
+            println!("{} {comparison}", probe.name());
+            ensure!(comparison.perfect(), "{comparison:?}");
+            Ok(())
+        }),
     ];
     for (name, codec) in [("tc_mp3", "mp3"), ("tc_pcmu", "aac"), ("tc_pcma", "aac")] {
         cases.push(alone(&format!("track_composite::audio_only_{name}"), move || {

@@ -83,6 +83,10 @@ pub fn load(plan: &EgressPlan) -> Load {
         Some(VideoPlan::CopiedIfPossible(encoding)) if has_images => {
             ((0.2 + WITHOUT_ENCODER) * encoded(encoding), area(encoding), PUBLISHED)
         }
+        // Copied whatever its codec is, but for H265 and a participant without a camera.
+        Some(VideoPlan::CopiedIfPossible(encoding)) if plan.container_follows_codec() => {
+            (0.1 * encoded(encoding), 0.0, PUBLISHED)
+        }
         // Nearly always copied. A source that is not H264 is encoded, at half the cost of a composition.
         Some(VideoPlan::CopiedIfPossible(encoding)) => (0.2 * encoded(encoding), 0.0, PUBLISHED),
         Some(VideoPlan::Single(encoding) | VideoPlan::Composed { encoding, .. })
@@ -367,6 +371,23 @@ pub(crate) mod tests {
         assert!((full_hd.cores - hd.cores - 1.25 * CORES_PER_720P30).abs() < 1e-9);
         assert!(full_hd.memory_mib > hd.memory_mib);
         assert!((hd.written - 3_132_000.0 / 8.0).abs() < 1.0, "{}", hd.written);
+    }
+
+    #[test]
+    fn a_picture_that_is_copied_whatever_its_codec_is_costs_less_than_one_for_an_mp4() {
+        let composed = composed(1280, 720, 30, 3000);
+        let Some(VideoPlan::Composed { encoding, .. }) = composed.picture.clone() else { panic!("{composed:?}") };
+        let copied = |container| {
+            let Output::File(file) = file(false) else { panic!("no file") };
+            let outputs = vec![Output::File(FileOutput { container, ..file })];
+            let picture = Some(VideoPlan::CopiedIfPossible(encoding.clone()));
+            EgressPlan { kind: EgressKind::TrackComposite, picture, outputs, ..composed.clone() }
+        };
+        let (webm, mp4) = (load(&copied(None)), load(&copied(Some(Container::Mp4))));
+        assert!((mp4.cores - webm.cores - 0.1 * 0.65).abs() < 1e-9, "{webm:?} {mp4:?}");
+        assert_eq!((webm.written, webm.memory_mib), (mp4.written, mp4.memory_mib));
+        assert_eq!(shape(&copied(None), Platform::Fargate).unwrap().cpu_milli, 250);
+        assert_eq!(shape(&copied(Some(Container::Mp4)), Platform::Fargate).unwrap().cpu_milli, 500);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Containers of the files of a request and the audio codec of each output. Pure.
 //!
-//! The request's file type decides the container, and where it is not set the codecs; the extension of the path never does.
+//! The request's file type decides the container, and where it is not set the codecs; the extension of the path does for
+//! WebM alone, which has no file type, where the published picture may be copied into one ([`asks_webm`]).
 //! Texts and order of the refusals are livekit/egress'. Beyond it, a file type that cannot hold the codec of the other
 //! outputs gets an encoding of its own, and one for audio alone is taken beside an output with the picture.
 //! Track egress is not encoded: its container follows from the published codec, in the media process.
@@ -17,6 +18,22 @@ pub(crate) struct ChosenCodecs {
     pub(crate) main: AudioCodec,
     /// Every other one.
     pub(crate) also: Vec<AudioCodec>,
+}
+
+impl ChosenCodecs {
+    /// The mix is encoded in this codec too, for a container that is known only with the published codec.
+    pub(crate) fn encode_too(&mut self, codec: AudioCodec) {
+        if self.main != codec && !self.also.contains(&codec) {
+            self.also.push(codec);
+        }
+    }
+}
+
+/// Whether a file without a type is WebM where the published picture can be copied into one. `asked`: the request's audio
+/// codec, which must fit. An H264 picture and one that is composed go into the MP4 that [`choose_codecs`] has for it.
+pub(crate) fn asks_webm(path: &str, asked: Option<AudioCodec>) -> bool {
+    let webm = Container::Webm;
+    path.ends_with(webm.extension()) && asked.is_none_or(|codec| webm.audio().contains(&codec))
 }
 
 /// Chooses for `files` with these file types beside `others`, where a [`OutputKind::Stream`] is RTMP or SRT. `asked`: the
@@ -191,6 +208,35 @@ mod tests {
             let name = format!("{types:?} {others:?} {asked:?} {picture}");
             assert_eq!(choose_codecs(types, others, *asked, true, *picture), Ok(chosen), "{name}");
         }
+    }
+
+    #[test]
+    fn webm_is_asked_for_by_its_extension_and_holds_opus() {
+        for (path, asked, webm) in [
+            ("d/a.webm", None, true),
+            ("d/a.webm", Some(Opus), true),
+            (".webm", None, true),
+            ("d/a.webm", Some(Aac), false),
+            ("d/a.webm", Some(Mp3), false),
+            ("d/a.webm.mp4", None, false),
+            ("d/a.WEBM", None, false),
+            ("d.webm/", None, false),
+            ("", None, false),
+        ] {
+            assert_eq!(asks_webm(path, asked), webm, "{path} {asked:?}");
+        }
+        for (types, also) in [
+            (&[None][..], &[Opus][..]),
+            (&[None, Some(Ogg)][..], &[Opus][..]),
+            (&[None, Some(Container::Mp3)][..], &[Mp3, Opus][..]),
+        ] {
+            let mut chosen = choose_codecs(types, &[], None, true, true).expect("codecs");
+            chosen.encode_too(Opus);
+            assert_eq!((chosen.main, chosen.also.as_slice()), (Aac, also), "{types:?}");
+        }
+        let mut opus = choose_codecs(&[None], &[], Some(Opus), true, true).expect("codecs");
+        opus.encode_too(Opus);
+        assert_eq!((opus.main, opus.also), (Opus, vec![]));
     }
 
     #[test]

@@ -105,9 +105,11 @@ impl Output {
 /// A file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileOutput {
-    /// `None`: follows from the published codec (Track).
+    /// `None`: follows from the published codec, of a Track and of a copied picture that WebM is asked for; a composed picture
+    /// is MP4 then.
     pub container: Option<Container>,
-    /// Codec of the mixed audio in it; `None`: the plan's main one.
+    /// Codec of the mixed audio in it; `None`: the plan's main one. Its container may not take that
+    /// ([`FileOutput::audio_in`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audio: Option<AudioCodec>,
     /// The requested path, cleaned, variables not filled in; empty or ending in `/`: a generated name.
@@ -341,7 +343,7 @@ pub enum Container {
     Mp4,
     /// Ogg with Opus.
     Ogg,
-    /// WebM with a published VP8, VP9 or AV1 stream.
+    /// WebM with a published VP8, VP9 or AV1 stream, and Opus.
     Webm,
     /// IVF with a published VP8, VP9 or AV1 stream.
     Ivf,

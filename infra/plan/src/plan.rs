@@ -4,12 +4,12 @@
 use spillway_protocol::rpc::StartEgressRequest;
 use spillway_protocol::{EgressId, Secret, requested};
 
-use crate::codecs::{ChosenCodecs, choose_codecs};
+use crate::codecs::{ChosenCodecs, asks_webm, choose_codecs};
 use crate::destination::{Destinations, StorageConfig};
 use crate::encoding::Encoding;
 use crate::error::PlanError;
 use crate::fields::RequestFields;
-use crate::output_types::{Output, OutputKind, SheetRules, StreamProtocol};
+use crate::output_types::{AudioCodec, Output, OutputKind, SheetRules, StreamProtocol};
 use crate::outputs;
 use crate::request;
 use crate::types::*;
@@ -175,23 +175,37 @@ fn media(
             other => others.push(other.kind()),
         }
     }
-    let chosen = choose_codecs(&types, &others, encoding.audio_codec, asked.wants_sound, asked.wants_picture)?;
+    let mut chosen = choose_codecs(&types, &others, encoding.audio_codec, asked.wants_sound, asked.wants_picture)?;
+    // Only our encoder puts keyframes where segments and streams need them, so one of these has it encode for all.
+    let needs_encoder = others.iter().any(|kind| matches!(kind, OutputKind::Segments | OutputKind::Stream));
+    let is_encoded = asked.kind == EgressKind::RoomComposite || encoding.video_asked || needs_encoder;
     let has_sound = asked.wants_sound && outputs.iter().any(|output| output.kind() != OutputKind::Images);
-    let sound = if has_sound { Some(mixed(&chosen, &encoding, asked.mixing)?) } else { None };
+    let asked_codec = encoding.audio_codec.filter(|_| has_sound);
+    // One that cannot be a WebM would have the picture encoded for all.
+    let mut with_picture = outputs.iter().filter(|output| output.takes_encoded_video()).peekable();
+    let is_webm = asked.wants_picture
+        && !is_encoded
+        && with_picture.peek().is_some()
+        && with_picture.all(|output| match output {
+            Output::File(file) => file.container.is_none() && asks_webm(&file.path, asked_codec),
+            _ => false,
+        });
     let files = outputs.iter_mut().filter_map(|output| match output {
         Output::File(file) => Some(file),
         _ => None,
     });
-    for (file, (container, codec)) in files.zip(chosen.files) {
-        file.container = Some(container);
-        file.audio = (has_sound && codec != chosen.main).then_some(codec);
+    for (file, (container, codec)) in files.zip(&chosen.files) {
+        file.container = if is_webm && file.container.is_none() { None } else { Some(*container) };
+        file.audio = (has_sound && *codec != chosen.main).then_some(*codec);
     }
+    if is_webm {
+        chosen.encode_too(AudioCodec::Opus);
+    }
+    let sound = if has_sound { Some(mixed(&chosen, &encoding, asked.mixing)?) } else { None };
 
-    // Only our encoder puts keyframes where segments and streams need them, so one of these has it encode for all.
-    let needs_encoder = others.iter().any(|kind| matches!(kind, OutputKind::Segments | OutputKind::Stream));
     let picture = asked.wants_picture.then_some(match asked.kind {
         EgressKind::RoomComposite => VideoPlan::Composed { layout: asked.layout, encoding: encoding.video },
-        _ if encoding.video_asked || needs_encoder => VideoPlan::Single(encoding.video),
+        _ if is_encoded => VideoPlan::Single(encoding.video),
         _ => VideoPlan::CopiedIfPossible(encoding.video),
     });
     Ok((picture, sound))

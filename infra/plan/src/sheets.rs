@@ -19,7 +19,9 @@ impl SheetRules {
             return None;
         }
         let has_picture = |output: &Output| match output {
-            Output::File(file) => matches!(file.container, Some(Container::Mp4 | Container::Webm)),
+            Output::File(file) => {
+                file.container.is_none_or(|container| matches!(container, Container::Mp4 | Container::Webm))
+            }
             Output::Segments(_) => true,
             Output::Images(_) | Output::Streams(_) => false,
         };
@@ -87,6 +89,11 @@ mod tests {
     fn they_lie_beside_the_first_file_with_pictures_or_the_playlist() {
         let rules = SheetRules { poster: true, ..SheetRules::default() };
         let streams = Output::Streams(StreamsOutput { protocol: StreamProtocol::Rtmp, count: 1 });
+        // A copied picture decides what it is.
+        let open = match file(Container::Mp4) {
+            Output::File(file) => Output::File(FileOutput { container: None, ..file }),
+            other => other,
+        };
         let encoding = VideoEncoding {
             width: 1280,
             height: 720,
@@ -101,6 +108,7 @@ mod tests {
             (vec![file(Container::Ogg), file(Container::Mp4)], Some(1)),
             (vec![file(Container::Mp3), segments()], Some(1)),
             (vec![streams], None),
+            (vec![open], Some(0)),
         ] {
             let planned = rules.of(Some(&picture), &outputs);
             assert_eq!(planned, output.map(|output| SheetsPlan { output, rules }), "{outputs:?}");

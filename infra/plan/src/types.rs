@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::output_types::{AudioCodec, FileOutput, ImagesOutput, Output, SheetsPlan, StreamProtocol, StreamsOutput};
+use crate::output_types::{
+    AudioCodec, Container, FileOutput, ImagesOutput, Output, SheetsPlan, StreamProtocol, StreamsOutput,
+};
 
 /// All that the runner needs to know about one recording. Holds no secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +48,13 @@ impl EgressPlan {
     /// images alone has no video encoder.
     pub fn encoder_needed(&self) -> bool {
         self.picture.is_some() && self.outputs.iter().any(Output::takes_encoded_video)
+    }
+
+    /// Every output with the picture is a file whose container follows from the published codec, so that H264, VP8, VP9 and AV1
+    /// are all copied.
+    pub fn container_follows_codec(&self) -> bool {
+        let follows = |output: &Output| matches!(output, Output::File(FileOutput { container: None, .. }));
+        self.encoder_needed() && self.outputs.iter().filter(|output| output.takes_encoded_video()).all(follows)
     }
 
     /// The image outputs, each with its index among all outputs.
@@ -191,7 +200,8 @@ pub enum StereoSide {
 pub enum VideoPlan {
     /// The published stream, not decoded (Track).
     Copied,
-    /// One source at a time. Copied when it is H264 and the request names no encoding, else composed as one tile.
+    /// One source at a time, of which the request names no encoding. Copied when it is H264, or what a WebM takes and every
+    /// file may be one ([`EgressPlan::container_follows_codec`]); else composed as one tile.
     CopiedIfPossible(VideoEncoding),
     /// One source at a time, encoded because the request names size, rate or profile.
     Single(VideoEncoding),
@@ -292,9 +302,19 @@ pub struct AudioEncoding {
     pub frequency: u32,
 }
 
+impl FileOutput {
+    /// Codec of the mixed audio in this file as it is made, with this container; `None` where it has none: it is copied or not
+    /// encoded.
+    pub fn audio_in(&self, container: Container, sound: &AudioPlan) -> Option<AudioCodec> {
+        let AudioPlan::Mixed { codec, .. } = sound else { return None };
+        let (planned, possible) = (self.audio.unwrap_or(*codec), container.audio());
+        if possible.contains(&planned) { Some(planned) } else { possible.first().copied() }
+    }
+}
+
 impl Output {
     /// Codec of the mixed audio in this output; `None` where it has none: it is copied or not encoded, or the output takes
-    /// no audio.
+    /// no audio. Of a file whose container follows from the published codec that of its MP4.
     pub fn audio(&self, sound: &AudioPlan) -> Option<AudioCodec> {
         let AudioPlan::Mixed { codec, .. } = sound else { return None };
         match self {

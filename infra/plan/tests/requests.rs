@@ -173,6 +173,67 @@ fn one_source_is_copied_unless_its_picture_was_asked_to_be_something() {
     assert!(planned(EgressRequest::Participant(participant())).picture.is_some());
 }
 
+/// The API has no file type of WebM.
+#[test]
+fn webm_is_asked_for_by_the_name_of_a_file_whose_picture_may_be_copied() {
+    use livekit::track_composite_egress_request::Options;
+    let named = |path: &str| file(path, livekit::EncodedFileType::DefaultFiletype);
+    let tracks_into = |file_outputs| livekit::TrackCompositeEgressRequest { file_outputs, ..tracks() };
+    let mut of_media = media();
+    let into = livekit::FileOutput { filepath: "a.webm".into(), ..Default::default() };
+    of_media.outputs[0].config = Some(livekit::output::Config::File(into));
+    let of_participant = livekit::ParticipantEgressRequest { file_outputs: named("d/{time}.webm"), ..participant() };
+    let mut two = named("a.webm");
+    two.extend(file("", livekit::EncodedFileType::Ogg));
+    for request in [
+        EgressRequest::TrackComposite(tracks_into(named("a.webm"))),
+        EgressRequest::TrackComposite(tracks_into(two)),
+        EgressRequest::Participant(of_participant),
+        EgressRequest::Egress(of_media),
+    ] {
+        let plan = planned(request);
+        assert!(matches!(plan.picture, Some(VideoPlan::CopiedIfPossible(_))), "{plan:?}");
+        assert_eq!((container(&plan), plan.container_follows_codec()), (None, true));
+        let Some(AudioPlan::Mixed { codec: AudioCodec::Aac, frequency: 44_100, also, .. }) = &plan.sound else {
+            panic!("{:?}", plan.sound)
+        };
+        assert_eq!(also, &[AudioEncoding { codec: AudioCodec::Opus, bitrate: 128, frequency: 48_000 }]);
+        let (file, sound) = (plan.file(0).unwrap(), plan.sound.as_ref().unwrap());
+        assert_eq!(file.audio_in(Container::Webm, sound), Some(AudioCodec::Opus));
+        assert_eq!(file.audio_in(Container::Mp4, sound), Some(AudioCodec::Aac));
+        let json = serde_json::to_string(&plan).unwrap();
+        assert_eq!(serde_json::from_str::<EgressPlan>(&json).unwrap(), plan);
+    }
+
+    let with = |options| {
+        let advanced = Some(Options::Advanced(options));
+        planned(EgressRequest::TrackComposite(livekit::TrackCompositeEgressRequest {
+            options: advanced,
+            ..tracks_into(named("a.webm"))
+        }))
+    };
+    let zero = livekit::EncodingOptions::default();
+    let opus = with(livekit::EncodingOptions { audio_codec: livekit::AudioCodec::Opus.into(), ..zero });
+    assert_eq!((container(&opus), opus.sound), (None, Some(mixed(AudioCodec::Opus, 48_000, Mixing::Both))));
+    let silent = livekit::TrackCompositeEgressRequest { audio_track_id: String::new(), ..tracks_into(named("a.webm")) };
+    let silent = planned(EgressRequest::TrackComposite(silent));
+    assert_eq!((container(&silent), silent.sound), (None, None));
+
+    let room = livekit::RoomCompositeEgressRequest { file_outputs: named("a.webm"), ..composite() };
+    for plan in [
+        planned(EgressRequest::RoomComposite(room)),
+        planned(EgressRequest::TrackComposite(tracks_into(file("a.webm", livekit::EncodedFileType::Mp4)))),
+        planned(EgressRequest::TrackComposite(tracks_into(named("a")))),
+        // One MP4 would have the picture encoded for both.
+        planned(EgressRequest::TrackComposite(tracks_into([named("a.webm"), named("b.mp4")].concat()))),
+        with(livekit::EncodingOptions { audio_codec: livekit::AudioCodec::Aac.into(), ..zero }),
+        with(livekit::EncodingOptions { width: 640, ..zero }),
+    ] {
+        assert_eq!((container(&plan), plan.container_follows_codec()), (Some(Container::Mp4), false), "{plan:?}");
+        assert_eq!(plan.sound, Some(mixed(AudioCodec::Aac, 44_100, Mixing::Both)));
+    }
+}
+
 #[test]
 fn a_track_is_copied_and_its_codec_decides_the_container() {
     let plan = planned(EgressRequest::Track(track("a/{track_id}.mp4")));

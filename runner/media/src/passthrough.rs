@@ -14,8 +14,8 @@ use crate::units::MediaTime;
 /// Distance of the black frames of a mute: players that seek find one soon.
 const BLACK_EVERY_NS: u64 = 1_000_000_000;
 
-/// Frames of one track never stand closer than this: equal times are refused by players.
-const CLOSEST_NS: u64 = 100_000;
+/// Frames of one track never stand closer than this: equal times are refused by players, and a WebM counts milliseconds.
+const CLOSEST_NS: u64 = 1_000_000;
 
 /// The container of a copied track when none was asked for.
 pub fn container(codec: Codec) -> Container {
@@ -45,7 +45,7 @@ pub struct Passthrough {
     origin: MediaTime,
     /// The last frame's place in the file, nanoseconds.
     last: Option<u64>,
-    /// What stands in for a picture that is not there; needed only beside sound.
+    /// What stands in for a picture that is not there, in its codec; needed only beside sound.
     black: Option<Bytes>,
     absent: bool,
     size: Option<(u32, u32)>,
@@ -96,7 +96,7 @@ impl Passthrough {
     }
 
     /// A muted picture is black, as in a composed recording. Every return begins with a key frame, so that a foreign
-    /// picture before it does no harm.
+    /// picture before it does no harm. Without it sound has to wait for the picture in a WebM, whose muxer sorts by time.
     pub fn fill_with(&mut self, black: Bytes) {
         self.black = Some(black);
     }

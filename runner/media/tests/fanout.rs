@@ -240,7 +240,12 @@ fn a_click_stands_where_it_was_given_in_every_encoding() {
         let plan = PipelinePlan { video: None, audio, key_grid: None };
         let outputs = Outputs::of(&plan);
         let path = |name: &str| dir.path().join(format!("{frequency}-{name}"));
-        let files = [("aac.mp4", Container::Mp4, 0), ("opus.ogg", Container::Ogg, 1), ("opus.mp4", Container::Mp4, 1)];
+        let files = [
+            ("aac.mp4", Container::Mp4, 0),
+            ("opus.ogg", Container::Ogg, 1),
+            ("opus.mp4", Container::Mp4, 1),
+            ("opus.webm", Container::Webm, 1),
+        ];
         for (name, container, stream) in files {
             outputs.file(&path(name), container, &[StreamNumber(stream)]);
         }

@@ -7,17 +7,18 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 
 use crate::element::{PipelineError, build, make};
+use crate::track::Codec;
 
 /// How long one black picture may take to encode on a starved machine.
 const ENCODE_TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(5);
 
-/// One black H264 key frame with its parameter sets, Annex B: a picture that needs none before it and that none after
+/// One black key frame, as [`Frame`](crate::track::Frame) defines it: a picture that needs none before it and that none after
 /// it needs. Takes some tens of milliseconds.
 ///
 /// # Errors
 ///
-/// When an element is missing or no picture came within five seconds.
-pub fn black((width, height): (u32, u32)) -> Result<Bytes, PipelineError> {
+/// When an element is missing, no picture came within five seconds, or the codec is none that is copied beside sound.
+pub fn black(codec: Codec, (width, height): (u32, u32)) -> Result<Bytes, PipelineError> {
     let caps = gst::Caps::builder("video/x-raw")
         .field("format", "I420")
         .field("width", width as i32)
@@ -25,21 +26,14 @@ pub fn black((width, height): (u32, u32)) -> Result<Bytes, PipelineError> {
         .field("framerate", gst::Fraction::new(1, 1))
         .field("colorimetry", "bt601")
         .build();
-    let annex_b =
-        gst::Caps::builder("video/x-h264").field("stream-format", "byte-stream").field("alignment", "au").build();
-    let out = gst_app::AppSink::builder().caps(&annex_b).sync(false).build();
-    let chain = [
+    let (encoder, encoded) = encoder(codec)?;
+    let out = gst_app::AppSink::builder().caps(&encoded).sync(false).build();
+    let mut chain = vec![
         make("videotestsrc", |s| s.property_from_str("pattern", "black").property("num-buffers", 1))?,
         make("capsfilter", |f| f.property("caps", caps))?,
-        make("x264enc", |e| {
-            e.property_from_str("speed-preset", "ultrafast")
-                .property_from_str("tune", "zerolatency")
-                .property_from_str("pass", "quant")
-                .property("quantizer", 30u32)
-                .property("threads", 1u32)
-        })?,
-        out.clone().upcast(),
     ];
+    chain.extend(encoder);
+    chain.push(out.clone().upcast());
     let pipeline = gst::Pipeline::new();
     pipeline.add_many(&chain).map_err(build)?;
     gst::Element::link_many(&chain).map_err(build)?;
@@ -50,4 +44,36 @@ pub fn black((width, height): (u32, u32)) -> Result<Bytes, PipelineError> {
     let sample = sample.ok_or_else(|| build("no black picture came"))?;
     let map = sample.buffer().and_then(|buffer| buffer.map_readable().ok());
     map.map(|map| Bytes::copy_from_slice(&map)).ok_or_else(|| build("an empty black picture"))
+}
+
+/// The cheapest way to one key frame, and what comes out.
+fn encoder(codec: Codec) -> Result<(Vec<gst::Element>, gst::Caps), PipelineError> {
+    let vpx = |name| make(name, |e| e.property_from_str("deadline", "1").property_from_str("cpu-used", "8"));
+    match codec {
+        Codec::H264 => {
+            let encoder = make("x264enc", |e| {
+                e.property_from_str("speed-preset", "ultrafast")
+                    .property_from_str("tune", "zerolatency")
+                    .property_from_str("pass", "quant")
+                    .property("quantizer", 30u32)
+                    .property("threads", 1u32)
+            })?;
+            let annex_b = gst::Caps::builder("video/x-h264")
+                .field("stream-format", "byte-stream")
+                .field("alignment", "au")
+                .build();
+            Ok((vec![encoder], annex_b))
+        }
+        Codec::Vp8 => Ok((vec![vpx("vp8enc")?], gst::Caps::builder("video/x-vp8").build())),
+        Codec::Vp9 => Ok((vec![vpx("vp9enc")?], gst::Caps::builder("video/x-vp9").build())),
+        Codec::Av1 => {
+            let encoder = make("av1enc", |e| e.property_from_str("cpu-used", "8"))?;
+            let units =
+                gst::Caps::builder("video/x-av1").field("stream-format", "obu-stream").field("alignment", "tu").build();
+            Ok((vec![encoder, make("av1parse", |p| p)?], units))
+        }
+        Codec::H265 | Codec::Opus | Codec::Pcmu | Codec::Pcma => {
+            Err(build(format_args!("{codec:?} has no black picture")))
+        }
+    }
 }

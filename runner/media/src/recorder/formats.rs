@@ -9,13 +9,12 @@ use spillway_plan::{
     VideoPlan,
 };
 
-use super::mode::RecordingMode;
+use super::mode::{self, RecordingMode};
 use crate::compositor::{Arrangement, AudioMixerOptions, HOLD_NS, Size, VideoMixerOptions, encoder_delay};
 use crate::encode::{AudioInputFormat, Colour, VideoInputFormat};
 use crate::encoded::{EncodedFormat, StreamNumber};
 use crate::key_grid::KeyGrid;
 use crate::output::PipelinePlan;
-use crate::track::Codec;
 
 /// Between two lines of the grid unless asked otherwise.
 const KEY_FRAME_INTERVAL_NS: u64 = 2_000_000_000;
@@ -38,14 +37,14 @@ pub(super) fn inputs(mode: &RecordingMode, plan: &EgressPlan) -> PipelinePlan {
             let audio = AudioInputFormat::Copied { codec: track.codec, channels: track.channels };
             PipelinePlan { video: None, audio: vec![audio], key_grid: None }
         }
-        RecordingMode::CopiedPicture { first, .. } => {
-            let video = VideoInputFormat::Copied { codec: Codec::H264, size: first.size };
-            PipelinePlan { video: Some(video), audio: audio_inputs(plan), key_grid: None }
+        RecordingMode::CopiedPicture { track, first } => {
+            let video = VideoInputFormat::Copied { codec: track.codec, size: first.size };
+            PipelinePlan { video: Some(video), audio: audio_inputs(mode, plan), key_grid: None }
         }
         RecordingMode::Composed => {
             // Images are made of raw pictures: where they are alone nothing is encoded.
             let video = video_input(plan).filter(|_| plan.encoder_needed());
-            PipelinePlan { video, audio: audio_inputs(plan), key_grid: key_grid(plan) }
+            PipelinePlan { video, audio: audio_inputs(mode, plan), key_grid: key_grid(plan) }
         }
     }
 }
@@ -57,8 +56,8 @@ pub(super) fn file_streams(
     output: u32,
     container: Container,
 ) -> Vec<StreamNumber> {
-    let sound = plan.outputs.get(output as usize).zip(plan.sound.as_ref());
-    let codec = sound.and_then(|(output, sound)| Output::audio(output, sound));
+    let sound = plan.file(output).zip(plan.sound.as_ref());
+    let codec = sound.and_then(|(file, sound)| file.audio_in(container, sound));
     let wanted = |format: &EncodedFormat| match format {
         EncodedFormat::Video { .. } => !matches!(container, Container::Ogg | Container::Mp3),
         EncodedFormat::Aac { .. } => codec.is_none_or(|codec| codec == AudioCodec::Aac),
@@ -106,20 +105,26 @@ fn video_input(plan: &EgressPlan) -> Option<VideoInputFormat> {
     encoding(plan).map(|encoding| VideoInputFormat::Raw { encoding: encoding.clone(), colour: Colour::Bt601 })
 }
 
-/// The mixed sound in each encoding that an output asks for.
-fn audio_inputs(plan: &EgressPlan) -> Vec<AudioInputFormat> {
-    let (main, also) = match &plan.sound {
-        Some(AudioPlan::Mixed { codec, bitrate, frequency, also, .. }) => {
+/// The mixed sound in each encoding that an output takes in this mode.
+fn audio_inputs(mode: &RecordingMode, plan: &EgressPlan) -> Vec<AudioInputFormat> {
+    let Some(sound) = &plan.sound else { return vec![] };
+    let (main, also) = match sound {
+        AudioPlan::Mixed { codec, bitrate, frequency, also, .. } => {
             (AudioEncoding { codec: *codec, bitrate: *bitrate, frequency: *frequency }, also)
         }
-        Some(AudioPlan::Raw { .. }) => return vec![AudioInputFormat::Pcm],
-        Some(AudioPlan::Copied) | None => return vec![],
+        AudioPlan::Raw { .. } => return vec![AudioInputFormat::Pcm],
+        AudioPlan::Copied => return vec![],
     };
+    let codec_of = |output: &Output| match output {
+        Output::File(file) => file.audio_in(mode::container(mode, plan, file), sound),
+        Output::Segments(_) | Output::Images(_) | Output::Streams(_) => output.audio(sound),
+    };
+    let taken: Vec<AudioCodec> = plan.outputs.iter().filter_map(codec_of).collect();
     let raw = |encoding: &AudioEncoding| {
         let AudioEncoding { codec, bitrate, frequency } = *encoding;
         AudioInputFormat::Raw { codec, bitrate, frequency }
     };
-    [main].iter().chain(also).map(raw).collect()
+    [main].iter().chain(also).filter(|encoding| taken.contains(&encoding.codec)).map(raw).collect()
 }
 
 /// Samples at 48 kHz by which the encoder of this input delays without saying so.
@@ -176,9 +181,9 @@ fn key_grid(plan: &EgressPlan) -> Option<KeyGrid> {
     Some(KeyGrid::new(whole_ns, wanted_ns))
 }
 
-/// The mixer is ahead for the encoder that delays most.
-pub(super) fn sound_options(plan: &EgressPlan) -> Option<AudioMixerOptions> {
-    let lead = audio_inputs(plan).iter().map(lead).max()?;
+/// The mixer is ahead for the encoder that delays most of these.
+pub(super) fn sound_options(inputs: &PipelinePlan, plan: &EgressPlan) -> Option<AudioMixerOptions> {
+    let lead = inputs.audio.iter().map(lead).max()?;
     mixing(plan).map(|mixing| AudioMixerOptions { mixing, lead })
 }
 

@@ -7,7 +7,7 @@ use spillway_plan::{
 
 use super::*;
 use crate::recorder::mode::FileStart;
-use crate::track::{Track, TrackId, TrackSource};
+use crate::track::{Codec, Track, TrackId, TrackSource};
 use crate::units::MediaTime;
 
 const MAIN: AudioEncoding = AudioEncoding { codec: AudioCodec::Aac, bitrate: 128, frequency: 48_000 };
@@ -43,8 +43,30 @@ fn plan(main: AudioEncoding, also: Vec<AudioEncoding>, picture: bool, outputs: V
 }
 
 fn streams(plan: &EgressPlan, output: u32, container: Container) -> Vec<u8> {
-    let inputs = inputs(&RecordingMode::Composed, plan);
+    streams_of(&RecordingMode::Composed, plan, output, container)
+}
+
+fn streams_of(mode: &RecordingMode, plan: &EgressPlan, output: u32, container: Container) -> Vec<u8> {
+    let inputs = inputs(mode, plan);
     file_streams(&inputs.formats(), plan, output, container).into_iter().map(|stream| stream.0).collect()
+}
+
+fn composed_lead(plan: &EgressPlan) -> Option<u32> {
+    sound_options(&inputs(&RecordingMode::Composed, plan), plan).map(|options| options.lead)
+}
+
+fn copied(codec: Codec) -> RecordingMode {
+    let track = Track {
+        id: TrackId(1),
+        sid: "TR_1".into(),
+        identity: "ann".into(),
+        agent: false,
+        origin: TrackSource::Camera,
+        codec,
+        channels: 0,
+        side: spillway_plan::StereoSide::Both,
+    };
+    RecordingMode::CopiedPicture { track, first: FileStart { at: MediaTime::ZERO, size: (320, 180) } }
 }
 
 #[test]
@@ -66,15 +88,61 @@ fn sound_alone_is_numbered_from_0() {
     let outputs = vec![file(Container::Ogg, None), file(Container::Mp3, Some(AudioCodec::Mp3))];
     let plan = self::plan(opus, vec![mp3], false, outputs);
     assert_eq!((streams(&plan, 0, Container::Ogg), streams(&plan, 1, Container::Mp3)), (vec![0], vec![1]));
-    assert_eq!(sound_options(&plan).map(|options| options.lead), Some(0));
+    assert_eq!(composed_lead(&plan), Some(0));
+}
+
+#[test]
+fn sound_is_encoded_for_the_container_that_a_copied_picture_decides() {
+    use AudioCodec::{Aac, Opus};
+    let opus = AudioEncoding { codec: AudioCodec::Opus, bitrate: 128, frequency: 48_000 };
+    let open = |audio| {
+        let (path, manifest, stored) = (String::new(), false, false);
+        Output::File(FileOutput { container: None, audio, path, manifest, stored })
+    };
+    let if_possible = |outputs| {
+        let plan = self::plan(MAIN, vec![opus], true, outputs);
+        let Some(VideoPlan::Composed { encoding, .. }) = plan.picture.clone() else { panic!("{plan:?}") };
+        EgressPlan { picture: Some(VideoPlan::CopiedIfPossible(encoding)), ..plan }
+    };
+    let encoded = |mode: &RecordingMode, plan: &EgressPlan| {
+        let sound = |format: &EncodedFormat| match format {
+            EncodedFormat::Aac { .. } => Some(AudioCodec::Aac),
+            EncodedFormat::Opus { .. } => Some(AudioCodec::Opus),
+            _ => None,
+        };
+        inputs(mode, plan).formats().iter().filter_map(sound).collect::<Vec<_>>()
+    };
+    let (mp4, webm, ogg) = (Container::Mp4, Container::Webm, Container::Ogg);
+    let alone = if_possible(vec![open(None)]);
+    for (mode, codec, container, lead) in [
+        (RecordingMode::Composed, Aac, mp4, 1024),
+        (copied(Codec::H264), Aac, mp4, 1024),
+        (copied(Codec::Vp8), Opus, webm, 0),
+        (copied(Codec::Vp9), Opus, webm, 0),
+        (copied(Codec::Av1), Opus, webm, 0),
+    ] {
+        assert_eq!(encoded(&mode, &alone), [codec], "{mode:?}");
+        assert_eq!(streams_of(&mode, &alone, 0, container), [0, 1]);
+        assert_eq!(sound_options(&inputs(&mode, &alone), &alone).map(|options| options.lead), Some(lead));
+    }
+    let formats = inputs(&copied(Codec::Vp9), &alone).formats();
+    assert!(matches!(formats[0], EncodedFormat::Video { codec: Codec::Vp9, size: (320, 180), .. }), "{formats:?}");
+
+    let beside = if_possible(vec![open(None), file(ogg, Some(Opus))]);
+    assert_eq!(encoded(&copied(Codec::Vp8), &beside), [Opus]);
+    assert_eq!(streams_of(&copied(Codec::Vp8), &beside, 0, webm), [0, 1]);
+    assert_eq!(streams_of(&copied(Codec::Vp8), &beside, 1, ogg), [1], "one encoding for both");
+    assert_eq!(encoded(&copied(Codec::H264), &beside), [Aac, Opus]);
+    assert_eq!(streams_of(&copied(Codec::H264), &beside, 1, ogg), [2]);
 }
 
 #[test]
 fn the_mixer_is_ahead_for_the_encoder_that_delays_most() {
     let opus = AudioEncoding { codec: AudioCodec::Opus, bitrate: 128, frequency: 48_000 };
     for (main, also) in [(MAIN, vec![opus]), (opus, vec![MAIN])] {
-        let plan = self::plan(main, also, false, vec![file(Container::Mp4, None)]);
-        assert_eq!(sound_options(&plan).map(|options| options.lead), Some(1024));
+        let outputs = vec![file(Container::Mp4, Some(AudioCodec::Aac)), file(Container::Ogg, Some(AudioCodec::Opus))];
+        let plan = self::plan(main, also, false, outputs);
+        assert_eq!(composed_lead(&plan), Some(1024));
         let mut leads: Vec<u32> = inputs(&RecordingMode::Composed, &plan).audio.iter().map(lead).collect();
         leads.sort_unstable();
         assert_eq!(leads, [0, 1024]);
@@ -157,17 +225,7 @@ fn images_are_as_large_as_the_picture_is_published_unless_it_is_encoded() {
     let size = |mode: &RecordingMode, plan: &EgressPlan| {
         canvas(mode, plan, Some((641, 363))).map(|options| (options.size.width, options.size.height))
     };
-    let track = Track {
-        id: TrackId(1),
-        sid: "TR_1".into(),
-        identity: "ann".into(),
-        agent: false,
-        origin: TrackSource::Camera,
-        codec: Codec::H264,
-        channels: 0,
-        side: spillway_plan::StereoSide::Both,
-    };
-    let copied = RecordingMode::CopiedPicture { track, first: FileStart { at: MediaTime::ZERO, size: (320, 180) } };
+    let copied = copied(Codec::H264);
     let (mp4, if_possible) = (file(Container::Mp4, None), VideoPlan::CopiedIfPossible(encoding.clone()));
     let both = of(if_possible.clone(), vec![mp4, images()]);
     assert_eq!(size(&copied, &both), Some((320, 180)));
@@ -187,5 +245,5 @@ fn raw_sound_goes_to_servers_as_it_is() {
     assert_eq!(stream_numbers(&formats), [StreamNumber(0)]);
     assert!(file_streams(&formats, &plan, 0, Container::Ogg).is_empty());
     assert!(has_streams(&plan));
-    assert_eq!(sound_options(&plan).map(|options| options.lead), Some(0));
+    assert_eq!(composed_lead(&plan), Some(0));
 }

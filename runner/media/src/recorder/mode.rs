@@ -84,7 +84,7 @@ impl TrackSurvey {
             Some(VideoPlan::CopiedIfPossible(_)) => match self.first_picture {
                 Some((id, at, size)) => {
                     let track = self.tracks.get(&id)?;
-                    if track.codec != Codec::H264 {
+                    if !is_copied(track.codec, plan) {
                         return Some(RecordingMode::Composed);
                     }
                     Some(RecordingMode::CopiedPicture { track: track.clone(), first: FileStart { at, size } })
@@ -153,6 +153,12 @@ fn source_name(origin: TrackSource) -> &'static str {
     }
 }
 
+/// Whether a picture of this codec goes into every file as it is: H264 into MP4, VP8, VP9 and AV1 into WebM where no file has
+/// to be an MP4. H265 is composed: an MP4 of livekit/egress holds H264, which every browser plays.
+fn is_copied(codec: Codec, plan: &EgressPlan) -> bool {
+    codec == Codec::H264 || passthrough::container(codec) == Container::Webm && plan.container_follows_codec()
+}
+
 /// The container of a file, decided from the codecs where the request leaves it open or asks for what cannot be.
 pub fn container(mode: &RecordingMode, plan: &EgressPlan, file: &FileOutput) -> Container {
     match mode {
@@ -160,7 +166,10 @@ pub fn container(mode: &RecordingMode, plan: &EgressPlan, file: &FileOutput) -> 
             .container
             .filter(|container| passthrough::fits(track.codec, *container))
             .unwrap_or_else(|| passthrough::container(track.codec)),
-        RecordingMode::CopiedPicture { .. } | RecordingMode::Composed => {
+        RecordingMode::CopiedPicture { track, .. } => {
+            file.container.unwrap_or_else(|| passthrough::container(track.codec))
+        }
+        RecordingMode::Composed => {
             file.container.unwrap_or(if plan.picture.is_some() { Container::Mp4 } else { Container::Ogg })
         }
     }
@@ -293,10 +302,42 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_that_is_not_h264_is_composed() {
+    fn a_picture_that_is_not_h264_is_composed_for_an_mp4() {
         let plan = plan(EgressKind::TrackComposite, if_possible(), Some(Container::Mp4));
         let survey = survey(&[joined(2, Codec::Vp8), frame(2, 0, Some((640, 360)))]);
         assert_eq!(survey.choose_mode(&plan), Some(RecordingMode::Composed));
+    }
+
+    #[test]
+    fn a_picture_is_copied_into_the_container_of_its_codec_where_every_file_may_follow_it() {
+        use Container::{Mp4, Ogg, Webm};
+        let file = |container| {
+            let (path, manifest, stored) = (String::new(), false, false);
+            Output::File(FileOutput { container, audio: None, path, manifest, stored })
+        };
+        let (open, mp4, ogg) = (file(None), file(Some(Mp4)), file(Some(Ogg)));
+        for (outputs, codec, copied, containers) in [
+            (vec![open.clone()], Codec::Vp8, true, vec![Webm]),
+            (vec![open.clone()], Codec::Vp9, true, vec![Webm]),
+            (vec![open.clone()], Codec::Av1, true, vec![Webm]),
+            (vec![open.clone()], Codec::H264, true, vec![Mp4]),
+            (vec![open.clone()], Codec::H265, false, vec![Mp4]),
+            (vec![open.clone(), ogg.clone()], Codec::Vp8, true, vec![Webm, Ogg]),
+            (vec![open.clone(), mp4.clone()], Codec::Vp8, false, vec![Mp4, Mp4]),
+            (vec![open, mp4.clone()], Codec::H264, true, vec![Mp4, Mp4]),
+            (vec![mp4, ogg.clone()], Codec::Vp9, false, vec![Mp4, Ogg]),
+            // Sound alone is taken, and images need no copy.
+            (vec![ogg], Codec::Vp8, false, vec![Ogg]),
+            (vec![], Codec::Vp8, false, vec![]),
+        ] {
+            let plan = EgressPlan { outputs, ..plan(EgressKind::Participant, if_possible(), None) };
+            let survey = survey(&[joined(2, codec), frame(2, 0, Some((640, 360)))]);
+            let mode = survey.choose_mode(&plan).expect("a mode");
+            let is_copied = matches!(&mode, RecordingMode::CopiedPicture { track, .. } if track.codec == codec);
+            assert_eq!(is_copied, copied, "{codec:?} {mode:?}");
+            let made: Vec<Container> = plan.files().map(|file| container(&mode, &plan, file)).collect();
+            assert_eq!(made, containers, "{codec:?} {mode:?}");
+        }
     }
 
     #[test]

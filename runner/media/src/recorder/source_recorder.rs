@@ -8,14 +8,15 @@ use std::sync::mpsc::Sender;
 
 use spillway_ipc::{MediaSettings, Quality};
 use spillway_plan::{EgressPlan, VideoPlan};
+use spillway_process::chain;
 
 use super::formats::{lead, sound_options};
 use super::input::RecorderInput;
 use super::mode::{FileStart, RecordingMode};
 use super::recorded_file::FileError;
 use crate::compositor::{
-    Compositor, CompositorError, CompositorEvent, CompositorOptions, DegradationBounds, LiveRule, StartRule,
-    VideoMixerOptions,
+    AudioMixerOptions, Compositor, CompositorError, CompositorEvent, CompositorOptions, DegradationBounds, LiveRule,
+    StartRule, VideoMixerOptions,
 };
 use crate::encode::black;
 use crate::output::{
@@ -87,6 +88,7 @@ impl SourceRecorder {
         events: &Sender<RecorderInput>,
     ) -> Result<Self, FileError> {
         let RawPictureOutputs { takers, canvas } = pictures;
+        let sound = sound_options(inputs, plan);
         let (pipeline, feeds) = Pipeline::start(inputs, fanout.clone())?;
         let mut recorder = Self {
             number,
@@ -113,12 +115,12 @@ impl SourceRecorder {
             }
             RecordingMode::CopiedPicture { track, first } => {
                 recorder.origin = Some(first.at);
-                let audio = mixed_sound(inputs, feeds.audio, plan);
+                let audio = mixed_sound(inputs, feeds.audio, sound);
                 if let Some(feed) = feeds.video {
                     recorder.copied = Some(CopiedTrack::new(&track, first, feed, audio.is_some()));
                 }
                 if audio.is_some() {
-                    recorder.start_compositor(plan, settings, None, audio, StartRule::At(first.at))?;
+                    recorder.start_compositor(sound, settings, None, audio, StartRule::At(first.at))?;
                 }
                 if let (Some(canvas), false) = (canvas, takers.is_empty()) {
                     let raw = Box::new(RawPictures::new(None, takers, fanout));
@@ -135,8 +137,8 @@ impl SourceRecorder {
                     None if takers.is_empty() => None,
                     feed => Some(Box::new(RawPictures::new(feed, takers, fanout)) as Box<dyn RawSink>),
                 };
-                let audio = mixed_sound(inputs, feeds.audio, plan);
-                recorder.start_compositor(plan, settings, video.zip(canvas), audio, rule)?;
+                let audio = mixed_sound(inputs, feeds.audio, sound);
+                recorder.start_compositor(sound, settings, video.zip(canvas), audio, rule)?;
             }
         }
         Ok(recorder)
@@ -144,7 +146,7 @@ impl SourceRecorder {
 
     fn start_compositor(
         &mut self,
-        plan: &EgressPlan,
+        sound: Option<AudioMixerOptions>,
         settings: &MediaSettings,
         video: Option<(Box<dyn RawSink>, VideoMixerOptions)>,
         audio: Option<Box<dyn RawSink>>,
@@ -153,7 +155,7 @@ impl SourceRecorder {
         let (video, picture) = video.unzip();
         let options = CompositorOptions {
             picture,
-            sound: audio.is_some().then(|| sound_options(plan)).flatten(),
+            sound: sound.filter(|_| audio.is_some()),
             start,
             degradation: DegradationBounds::FILE,
             backlog_bytes: settings.backlog_bytes,
@@ -222,8 +224,10 @@ impl SourceRecorder {
                 }
             }
             TimelineEvent::Muted { track, at, .. } | TimelineEvent::Left { track, at } => {
-                if let Some(copied) = self.copied.as_mut().filter(|copied| copied.id == *track) {
-                    copied.absent(*at)?;
+                if let Some(copied) = self.copied.as_mut().filter(|copied| copied.id == *track)
+                    && let Some(note) = copied.absent(*at)?
+                {
+                    outcome = TakeOutcome::Noted(note);
                 }
             }
             TimelineEvent::Watermark { at } => {
@@ -372,8 +376,8 @@ impl SourceRecorder {
 }
 
 /// The mixer's way to its encoders: each gets everything later by what it delays less than the mixer is ahead.
-fn mixed_sound(inputs: &PipelinePlan, feeds: Vec<Feed>, plan: &EgressPlan) -> Option<Box<dyn RawSink>> {
-    let ahead = sound_options(plan)?.lead;
+fn mixed_sound(inputs: &PipelinePlan, feeds: Vec<Feed>, sound: Option<AudioMixerOptions>) -> Option<Box<dyn RawSink>> {
+    let ahead = sound?.lead;
     let later = inputs.audio.iter().map(|input| ahead.saturating_sub(lead(input)));
     (!feeds.is_empty()).then(|| Box::new(RawFanout::new(feeds.into_iter().zip(later))) as Box<dyn RawSink>)
 }
@@ -384,11 +388,17 @@ impl CopiedTrack {
         Self { id: track.id, codec: track.codec, size: first.size, copy, beside_sound, blackened: false }
     }
 
-    fn absent(&mut self, at: MediaTime) -> Result<(), FileError> {
+    /// The picture goes at `at`. What the user is told: a recording does not end because an encoder is not installed.
+    fn absent(&mut self, at: MediaTime) -> Result<Option<String>, FileError> {
+        let mut note = None;
         if self.beside_sound && !self.blackened {
-            self.copy.fill_with(black(self.size)?);
             self.blackened = true;
+            match black(self.codec, self.size) {
+                Ok(picture) => self.copy.fill_with(picture),
+                Err(error) => note = Some(format!("a muted picture is not black: {}", chain(&error))),
+            }
         }
-        Ok(self.copy.absent(at)?)
+        self.copy.absent(at)?;
+        Ok(note)
     }
 }
