@@ -4,21 +4,25 @@
 
 mod common;
 
+use std::time::Duration;
+
 use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 
 use common::{
-    FilePlan, click_at, click_blocks, complaints, described, drained, encoded, one_chain, packets,
+    FilePlan, click_at, click_blocks, complaints, described, drained, encoded, heard_seconds, one_chain, packets,
     plays_from_the_middle, start, times,
 };
 use spillway_ipc::SpoolReader;
 use spillway_ipc::restart::RestartPoints;
 use spillway_media::encode::{AudioInputFormat, VideoInputFormat, black};
 use spillway_media::passthrough::{Copied, Passthrough, container};
-use spillway_media::track::{Codec, Frame};
-use spillway_media::units::MediaTime;
-use spillway_plan::{AudioCodec, Container};
+use spillway_media::receive::event::{PayloadFormat, Publication, RoomEvent};
+use spillway_media::receive::{ReceiveOptions, TrackReceiver};
+use spillway_media::track::{Codec, Frame, TimelineEvent, TrackSource};
+use spillway_media::units::{MediaTime, RtpTime, SeqNo, Ssrc};
+use spillway_plan::{AudioCodec, Container, StereoSide};
 
 /// Records `frames` of one track.
 fn record(frames: &[Frame], codec: Codec, container: Container, path: &std::path::Path) {
@@ -31,7 +35,7 @@ fn record(frames: &[Frame], codec: Codec, container: Container, path: &std::path
     };
     let (pipeline, feeds, told) = start(&plan, path);
     let feed = feeds.video.or(feeds.audio).unwrap();
-    let mut copy = Passthrough::new(feed, codec.is_video(), frames[0].at);
+    let mut copy = Passthrough::new(feed, codec, frames[0].at);
     for frame in frames {
         if copy.frame(frame).is_err() {
             break;
@@ -108,8 +112,8 @@ fn a_clean_file_is_packet_by_packet_what_a_plain_muxer_makes() {
         fragment_ms: 1000,
     };
     let (pipeline, feeds, told) = start(&plan, &ours);
-    let mut picture = Passthrough::new(feeds.video.unwrap(), true, MediaTime::ZERO);
-    let mut sound = Passthrough::new(feeds.audio.unwrap(), false, MediaTime::ZERO);
+    let mut picture = Passthrough::new(feeds.video.unwrap(), Codec::H264, MediaTime::ZERO);
+    let mut sound = Passthrough::new(feeds.audio.unwrap(), Codec::Opus, MediaTime::ZERO);
     // As they happen: neither is far ahead.
     let mut heard = audio.iter().peekable();
     for frame in &video {
@@ -192,7 +196,7 @@ fn what_is_left_of_a_copied_track_plays_by_itself() {
             fragment_ms: 1000,
         };
         let (pipeline, feeds, told) = start(&plan, &path);
-        let mut copy = Passthrough::new(feeds.video.unwrap(), true, frames[0].at);
+        let mut copy = Passthrough::new(feeds.video.unwrap(), codec, frames[0].at);
         let (mut points, reader) = (RestartPoints::new(container), SpoolReader::open(&path).unwrap());
         let (first, second) = frames.split_at(150);
         first.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::Written));
@@ -250,7 +254,7 @@ fn a_copied_picture_and_mixed_sound_stand_where_they_were_given_in_a_webm() {
             fragment_ms: 1000,
         };
         let (pipeline, feeds, told) = start(&plan, &path);
-        let mut picture = Passthrough::new(feeds.video.unwrap(), true, MediaTime::ZERO);
+        let mut picture = Passthrough::new(feeds.video.unwrap(), codec, MediaTime::ZERO);
         frames.iter().for_each(|frame| assert_eq!(picture.frame(frame).unwrap(), Copied::Written));
         let sound = feeds.audio.unwrap();
         click_blocks(48_000).for_each(|block| sound.push(block).unwrap());
@@ -284,8 +288,8 @@ fn what_is_left_of_a_webm_with_sound_plays_by_itself() {
         fragment_ms: 1000,
     };
     let (pipeline, feeds, told) = start(&plan, &path);
-    let mut picture = Passthrough::new(feeds.video.unwrap(), true, MediaTime::ZERO);
-    let mut sound = Passthrough::new(feeds.audio.unwrap(), false, MediaTime::ZERO);
+    let mut picture = Passthrough::new(feeds.video.unwrap(), Codec::Vp8, MediaTime::ZERO);
+    let mut sound = Passthrough::new(feeds.audio.unwrap(), Codec::Opus, MediaTime::ZERO);
     let (mut points, reader) = (RestartPoints::new(Container::Webm), SpoolReader::open(&path).unwrap());
     let mut heard = audio.iter().peekable();
     for (n, frame) in video.iter().enumerate() {
@@ -320,9 +324,9 @@ fn muted(codec: Codec, video: &[Frame], path: &std::path::Path) {
     };
     let (pipeline, feeds, told) = start(&plan, path);
     let origin = MediaTime::ZERO;
-    let mut picture = Passthrough::new(feeds.video.unwrap(), true, origin);
+    let mut picture = Passthrough::new(feeds.video.unwrap(), codec, origin);
     picture.fill_with(black(codec, (320, 180)).unwrap());
-    let mut sound = Passthrough::new(feeds.audio.unwrap(), false, origin);
+    let mut sound = Passthrough::new(feeds.audio.unwrap(), Codec::Opus, origin);
     for frame in video {
         picture.frame(frame).unwrap();
     }
@@ -365,4 +369,202 @@ fn a_muted_picture_is_black_and_does_not_hold_up_the_sound() {
         muted(codec, &video, &dir.path().join(format!("a{}", container(codec).extension())));
     }
     assert!(black(Codec::Opus, (320, 180)).is_err());
+}
+
+/// Twelve seconds of which a publisher sends less: a pause of DTX from 2 to 4 s, with a packet each 400 ms, a mute from 6
+/// to 10 s, and nothing from 11 s on.
+const PAUSES_LAST: f64 = 12.0;
+
+fn with_pauses(codec: Codec) -> Vec<Frame> {
+    let sent = |n: usize| match n {
+        100..200 => n.is_multiple_of(20),
+        300..500 | 550.. => false,
+        _ => true,
+    };
+    let all = encoded(codec, (0, 0), 600).unwrap().into_iter().enumerate();
+    all.filter(|(n, _)| sent(*n)).map(|(_, frame)| frame).collect()
+}
+
+/// As a recording takes them, up to a stop. `meanwhile` is called each 20 ms of the recording.
+fn take_with_pauses(sound: &mut Passthrough, frames: &[Frame], mut meanwhile: impl FnMut(MediaTime)) {
+    let mut frames = frames.iter().peekable();
+    for ms in (0..12_000).step_by(20) {
+        let now = MediaTime::from_ns(ms * 1_000_000);
+        meanwhile(now);
+        while let Some(frame) = frames.next_if(|frame| frame.at <= now) {
+            assert_eq!(sound.frame(frame).unwrap(), Copied::Written);
+        }
+        if ms == 6000 {
+            sound.muted();
+        }
+        sound.complete_to(now.minus_ns(150_000_000)).unwrap();
+    }
+    sound.silent_to(MediaTime::from_ns(12_000_000_000)).unwrap();
+    sound.end();
+}
+
+fn lasts_as_long_as_it_took(path: &std::path::Path) {
+    for decoder in ["opus", "libopus"] {
+        let seconds = heard_seconds(path, decoder);
+        assert!((seconds - PAUSES_LAST).abs() <= 0.02, "{decoder}: {seconds} s of {}", path.display());
+    }
+}
+
+/// Decoders count samples: before, eight of these twelve seconds were heard.
+#[test]
+fn a_copied_sound_with_pauses_is_heard_as_long_as_it_took() {
+    let dir = tempfile::tempdir().unwrap();
+    let frames = with_pauses(Codec::Opus);
+    for container in [Container::Ogg, Container::Webm, Container::Mp4] {
+        let path = dir.path().join(format!("a{}", container.extension()));
+        let audio = Some(AudioInputFormat::Copied { codec: Codec::Opus, channels: 2 });
+        let plan = FilePlan { video: None, audio, container, fragment_ms: 1000 };
+        let (pipeline, feeds, told) = start(&plan, &path);
+        let mut sound = Passthrough::new(feeds.audio.unwrap(), Codec::Opus, MediaTime::ZERO);
+        take_with_pauses(&mut sound, &frames, |_| {});
+        drained(&told);
+        drop(pipeline);
+        assert_eq!(complaints(&path), "", "{container:?}");
+        lasts_as_long_as_it_took(&path);
+        let packets = packets(&path);
+        assert_eq!(packets.len(), 600, "{container:?}");
+        let first = packets[0].0;
+        for (number, (at, _)) in packets.iter().enumerate() {
+            let off = at - first - number as f64 * 0.02;
+            assert!(off.abs() < 0.0012, "{container:?}: packet {number} is off by {off} s");
+        }
+    }
+}
+
+#[test]
+fn a_copied_sound_with_pauses_lasts_beside_a_copied_picture() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.mp4");
+    let plan = FilePlan {
+        video: Some(VideoInputFormat::Copied { codec: Codec::H264, size: (320, 180) }),
+        audio: Some(AudioInputFormat::Copied { codec: Codec::Opus, channels: 2 }),
+        container: Container::Mp4,
+        fragment_ms: 1000,
+    };
+    let video = encoded(Codec::H264, (320, 180), 360).unwrap();
+    let (pipeline, feeds, told) = start(&plan, &path);
+    let mut picture = Passthrough::new(feeds.video.unwrap(), Codec::H264, MediaTime::ZERO);
+    let mut sound = Passthrough::new(feeds.audio.unwrap(), Codec::Opus, MediaTime::ZERO);
+    let mut shown = video.iter().peekable();
+    take_with_pauses(&mut sound, &with_pauses(Codec::Opus), |now| {
+        while let Some(frame) = shown.next_if(|frame| frame.at <= now) {
+            picture.frame(frame).unwrap();
+        }
+    });
+    shown.for_each(|frame| assert!(picture.frame(frame).is_ok()));
+    picture.end();
+    drained(&told);
+    drop(pipeline);
+    assert_eq!(complaints(&path), "");
+    lasts_as_long_as_it_took(&path);
+    assert_eq!((described(&path, "v").len(), described(&path, "a").len()), (360, 600));
+}
+
+/// The same from packets: with jitter, one that is retransmitted after 0.8 s, and a stall of 0.6 s of which all comes at
+/// once. Nothing overlaps the silence, and nothing is missing.
+#[test]
+fn what_comes_late_is_not_silent_already() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ogg");
+    let frames = with_pauses(Codec::Opus);
+    let ms = Duration::from_millis;
+    let form = PayloadFormat { codec: Codec::Opus, clock_rate: 48_000, channels: 2 };
+    let muted = |muted| RoomEvent::Muted { sid: "TR_a".to_owned(), muted };
+    let mut arrivals = vec![(ms(6020), muted(true)), (ms(9990), muted(false))];
+    for (index, frame) in (0u64..).zip(&frames) {
+        let number = frame.at.ns() / 20_000_000;
+        let sent = if (220..250).contains(&number) { 250 } else { number };
+        let on_its_way = if index == 40 { 830 } else { 30 + number * number % 7 };
+        arrivals.push((
+            ms(sent * 20 + on_its_way),
+            RoomEvent::Packet {
+                stream: Ssrc::new(1),
+                seq: SeqNo::new(70_000 + index),
+                rtp: RtpTime::new((1 << 32) + number * 960),
+                marker: false,
+                form,
+                payload: frame.data.clone(),
+            },
+        ));
+    }
+    arrivals.sort_by_key(|(at, _)| *at);
+    let publication = Publication {
+        sid: "TR_a".to_owned(),
+        identity: "alice".to_owned(),
+        agent: false,
+        side: StereoSide::Both,
+        origin: TrackSource::Microphone,
+        size: (0, 0),
+        muted: false,
+    };
+    let mut receiver = TrackReceiver::new(ReceiveOptions { reorder_wait: ms(2000), late: ms(10_000) });
+    receiver.push(RoomEvent::Opened { stream: Ssrc::new(1), publication }, ms(0));
+    let stopped = ms(12_000);
+    let mut events = vec![];
+    let mut arrivals = arrivals.into_iter().peekable();
+    for tick in (0..12_000).step_by(40).map(ms) {
+        while let Some((at, event)) = arrivals.next_if(|(at, _)| *at <= tick) {
+            receiver.push(event, at);
+        }
+        receiver.tick(tick);
+        events.extend(receiver.drain());
+    }
+    receiver.finish(stopped);
+    events.extend(receiver.drain());
+    let stopped_at = MediaTime::from(stopped - receiver.origin().unwrap());
+
+    let audio = Some(AudioInputFormat::Copied { codec: Codec::Opus, channels: 2 });
+    let plan = FilePlan { video: None, audio, container: Container::Ogg, fragment_ms: 1000 };
+    let (pipeline, feeds, told) = start(&plan, &path);
+    let first = events.iter().find_map(|event| match event {
+        TimelineEvent::Frame(frame) => Some(frame.at),
+        _ => None,
+    });
+    let origin = first.unwrap();
+    let mut sound = Passthrough::new(feeds.audio.unwrap(), Codec::Opus, origin);
+    let (mut written, mut mutes) = (0, 0);
+    for event in &events {
+        match event {
+            TimelineEvent::Frame(frame) => {
+                assert_eq!(sound.frame(frame).unwrap(), Copied::Written, "at {:?}", frame.at);
+                written += 1;
+            }
+            TimelineEvent::Muted { .. } => {
+                sound.muted();
+                mutes += 1;
+            }
+            TimelineEvent::Watermark { at } => sound.complete_to(*at).unwrap(),
+            _ => {}
+        }
+    }
+    sound.silent_to(stopped_at).unwrap();
+    sound.end();
+    drained(&told);
+    drop(pipeline);
+    assert_eq!((written, mutes, sound.late_sound_ms()), (frames.len(), 1, 0));
+    let (seconds, took) = (heard_seconds(&path, "opus"), stopped_at.ns_since(origin) as f64 / 1e9);
+    assert!((seconds - took).abs() <= 0.02, "{seconds} s of {took} s");
+}
+
+/// It becomes Opus, which has no holes either.
+#[test]
+fn a_g711_track_with_pauses_is_heard_as_long_as_it_took() {
+    let dir = tempfile::tempdir().unwrap();
+    for codec in [Codec::Pcmu, Codec::Pcma] {
+        let path = dir.path().join(format!("{codec:?}.ogg"));
+        let audio = Some(AudioInputFormat::Copied { codec, channels: 1 });
+        let plan = FilePlan { video: None, audio, container: Container::Ogg, fragment_ms: 1000 };
+        let (pipeline, feeds, told) = start(&plan, &path);
+        let mut sound = Passthrough::new(feeds.audio.unwrap(), codec, MediaTime::ZERO);
+        take_with_pauses(&mut sound, &with_pauses(codec), |_| {});
+        drained(&told);
+        drop(pipeline);
+        assert_eq!(complaints(&path), "", "{codec:?}");
+        lasts_as_long_as_it_took(&path);
+    }
 }
