@@ -9,7 +9,7 @@ use spillway_tests::assets::clip;
 use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 
 use crate::harness::{E2eHarness, alone, case};
-use crate::publishers::shared_recordings;
+use crate::publishers::{person, shared_recordings};
 use crate::recording_probe::{RecordingProbe, one_result};
 use spillway_tests::egress::Egress;
 
@@ -29,6 +29,8 @@ pub fn cases() -> Vec<Trial> {
         case("participant::h264_that_goes_and_comes_back", h264),
         case("participant::h264_that_comes_back_as_vp8_goes_on_in_another_file", other_codec),
         case("participant::audio_only_has_a_black_picture", audio_only),
+        case("participant::that_leaves_and_returns_goes_on_in_one_file", returns),
+        case("participant::that_does_not_return_ends_the_recording", does_not_return),
     ]
 }
 
@@ -121,6 +123,46 @@ async fn other_codec(harness: Arc<E2eHarness>) -> Result<()> {
     second.shows("p0", &wanted, &[])?;
     second.sounds("p0", BeepSide::Both, &wanted, &[])?;
     second.in_sync("p0")?;
+    Ok(())
+}
+
+/// A page that is loaded anew: it leaves and joins with the same identity.
+async fn returns(harness: Arc<E2eHarness>) -> Result<()> {
+    let room = harness.room("participant-reload");
+    let (p0, ..) = person(&harness, &room, "p0", "p0-360.h264").await?;
+    let egress = start(&harness, &room).await?;
+    let begun = Instant::now();
+    let off = at(begun, 4.5).await;
+    p0.leave().await;
+    let on = at(begun, 7.0).await;
+    let (_p0, ..) = person(&harness, &room, "p0", "p0-360.h264").await?;
+    at(begun, 12.0).await;
+    let info = egress.complete().await?;
+    let details = info["details"].as_str().unwrap_or_default();
+    ensure!(details.contains("participant p0 left at ") && details.contains(" s and returned "), "{details}");
+    let probe = RecordingProbe::open(&info)?;
+    let (off, on) = (probe.at(off), probe.at(on));
+    // A key frame may take a second.
+    let wanted = [(0.5, off - 0.2), (on + 2.5, probe.seconds() - 0.7)];
+    let forbidden = [(off + 1.0, on - 0.1)];
+    probe.shows("p0", &wanted, &forbidden)?;
+    probe.sounds("p0", BeepSide::Both, &wanted, &forbidden)?;
+    probe.in_sync("p0")?;
+    Ok(())
+}
+
+async fn does_not_return(harness: Arc<E2eHarness>) -> Result<()> {
+    let room = harness.room("participant-left");
+    let (p0, ..) = person(&harness, &room, "p0", "p0-360.h264").await?;
+    let egress = start(&harness, &room).await?;
+    at(Instant::now(), 3.0).await;
+    p0.leave().await;
+    let left = Instant::now();
+    let info = egress.over(Duration::from_secs(20)).await?;
+    ensure!(info["status"] == "EGRESS_COMPLETE", "{info}");
+    ensure!(left.elapsed() > Duration::from_secs(8), "over {:?} after the participant left", left.elapsed());
+    let details = info["details"].as_str().unwrap_or_default();
+    ensure!(details.contains("participant p0 left and did not return within 10 s"), "{details}");
     Ok(())
 }
 

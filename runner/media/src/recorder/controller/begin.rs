@@ -41,6 +41,7 @@ impl RecorderController {
         options.reorder = reorder;
         options.late = late.unwrap_or(options.late);
         options.appear = Duration::from_millis(self.start.settings.appear_ms);
+        options.return_grace = Duration::from_millis(self.start.settings.return_grace_ms);
         let sender = RoomSender(self.tell.clone());
         match Room::join(options, move |deliveries| sender.0.send(RecorderInput::Room(deliveries)).is_ok()) {
             Ok(room) => self.room = Some(room),

@@ -29,6 +29,8 @@ pub struct JoinOptions {
     pub late: Duration,
     /// How long a named participant or track may take to appear.
     pub appear: Duration,
+    /// How long the participant of a Participant recording may be away before the recording ends.
+    pub return_grace: Duration,
     /// Keep everything that arrives in this file, for [`crate::source::replay::Replay`].
     pub dump: Option<PathBuf>,
 }
@@ -47,6 +49,7 @@ impl JoinOptions {
             // A full uplink queues for 2 to 5 s; waiting costs a file memory only.
             late: Duration::from_secs(10),
             appear: Duration::from_secs(30),
+            return_grace: Duration::from_secs(10),
             dump: None,
         }
     }

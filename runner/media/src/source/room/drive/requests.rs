@@ -72,6 +72,10 @@ impl RoomDriver {
                 RoomChange::Layout(name) => self.receive(RoomEvent::Layout { name }, now),
                 RoomChange::Waiting(message) => self.say(RoomMessage::Waiting(message)),
                 RoomChange::Noted(message) => self.say(RoomMessage::Noted(message)),
+                RoomChange::Returned { identity, away } => {
+                    let message = away.message(&identity, self.receiver.origin());
+                    self.say(RoomMessage::Noted(message));
+                }
                 RoomChange::Over(why) => self.end(why, LAST_PACKETS),
             }
         }

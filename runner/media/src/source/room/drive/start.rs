@@ -15,7 +15,7 @@ use crate::receive::{ReceiveOptions, TrackReceiver};
 use crate::source::dump::Dump;
 use crate::source::room::link::{self, JoinParams};
 use crate::source::room::message::{JoinOptions, RoomCommand, RoomListener, RoomMessage};
-use crate::source::room::model::RoomModel;
+use crate::source::room::model::{RoomModel, RoomWaits};
 use crate::source::room::peer::Peer;
 
 /// Runs in the room's thread until the recording leaves or the room ends; `hear` gets its end in any case.
@@ -44,9 +44,10 @@ pub(crate) async fn run(
         }
     };
     let (back_in, back) = mpsc::unbounded_channel();
+    let waits = RoomWaits { appear: options.appear, return_grace: options.return_grace };
     let now = Instant::now();
     let drive = RoomDriver {
-        model: RoomModel::new(options.choose.clone(), options.want_video, options.want_audio, options.appear),
+        model: RoomModel::new(options.choose.clone(), options.want_video, options.want_audio, waits),
         receiver: TrackReceiver::new(ReceiveOptions { reorder_wait: options.reorder, late: options.late }),
         peer: Peer::new(server),
         server,

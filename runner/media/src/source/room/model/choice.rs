@@ -95,9 +95,15 @@ impl RoomModel {
                 let here = self.participants.values().any(|participant| participant.identity == identity);
                 if here {
                     self.seen = true;
-                } else if self.seen && self.return_by.is_none() {
-                    changes.push(closed(&format!("participant {identity} left")));
-                } else if !self.seen && now >= self.appear_by {
+                    // After a rejoin of ours it is known only that we were away.
+                    if let Some(away) = self.presence.here(now).filter(|_| self.return_by.is_none()) {
+                        changes.push(RoomChange::Returned { identity, away });
+                    }
+                } else if self.seen {
+                    if self.presence.away(now) && self.return_by.is_none() {
+                        changes.push(closed(&self.presence.reason(&identity)));
+                    }
+                } else if now >= self.appear_by {
                     changes.push(failed("not_found", format!("participant {identity} not found")));
                 }
             }

@@ -39,7 +39,11 @@ fn me() -> ParticipantInfo {
 }
 
 fn model(source: Source) -> RoomModel {
-    RoomModel::new(source, true, true, Duration::from_secs(30))
+    with_grace(source, Duration::ZERO)
+}
+
+fn with_grace(source: Source, return_grace: Duration) -> RoomModel {
+    RoomModel::new(source, true, true, RoomWaits { appear: Duration::from_secs(30), return_grace })
 }
 
 fn subscribed(changes: &[RoomChange]) -> Vec<&str> {
@@ -148,6 +152,49 @@ fn who_does_not_come_back_after_a_rejoin_ends_the_recording() {
     model.rejoined(&me(), &[], true, ms(5000));
     assert_eq!(over(&model.tick(ms(34_999))), None);
     assert!(matches!(over(&model.tick(ms(35_000))), Some(MediaEndReason::SourceClosed { .. })));
+}
+
+#[test]
+fn a_participant_that_returns_in_time_goes_on_in_the_same_recording() {
+    let mut model = with_grace(Source::Participant { identity: "a".to_owned(), screen_share: false }, ms(10_000));
+    model.joined(&me(), &[participant("PA_a", 1, &[camera("TR_1"), microphone("TR_2")])], ms(0));
+    let changes = model.update(&[gone("PA_a")], ms(5000));
+    assert!(changes.contains(&RoomChange::Left { sid: "TR_1".to_owned() }));
+    assert_eq!(over(&changes), None, "a page that is loaded anew is back in a second");
+    assert_eq!(model.tick(ms(14_999)), []);
+    let returned = ParticipantInfo { identity: "a".to_owned(), ..participant("PA_a2", 1, &[]) };
+    let changes = model.update(&[returned], ms(14_999));
+    let away = TimeAway { since: ms(5000), lasted: ms(9999) };
+    assert_eq!(changes, [RoomChange::Returned { identity: "a".to_owned(), away }]);
+    let published = ParticipantInfo { identity: "a".to_owned(), ..participant("PA_a2", 2, &[camera("TR_7")]) };
+    assert_eq!(subscribed(&model.update(&[published], ms(15_500))), ["TR_7"]);
+    assert_eq!(model.tick(ms(60_000)), []);
+    // The next time counts anew.
+    model.update(&[ParticipantInfo { sid: "PA_a2".to_owned(), ..gone("PA_a") }], ms(60_000));
+    assert_eq!(over(&model.tick(ms(69_999))), None);
+    let message = "participant a left and did not return within 10 s".to_owned();
+    assert_eq!(over(&model.tick(ms(70_000))), Some(&MediaEndReason::SourceClosed { message }));
+}
+
+#[test]
+fn a_participant_that_was_removed_is_not_waited_for() {
+    let mut model = with_grace(Source::Participant { identity: "a".to_owned(), screen_share: false }, ms(10_000));
+    model.joined(&me(), &[participant("PA_a", 1, &[camera("TR_1")]), participant("PA_b", 1, &[])], ms(0));
+    let removed = |sid| ParticipantInfo { disconnect_reason: DisconnectReason::ParticipantRemoved.into(), ..gone(sid) };
+    assert_eq!(over(&model.update(&[removed("PA_b")], ms(10))), None, "that is another one");
+    let message = "participant a was removed from the room".to_owned();
+    let changes = model.update(&[removed("PA_a")], ms(20));
+    assert_eq!(over(&changes), Some(&MediaEndReason::SourceClosed { message }));
+}
+
+#[test]
+fn while_our_own_connection_was_lost_a_participant_was_not_away() {
+    let mut model = with_grace(Source::Participant { identity: "a".to_owned(), screen_share: false }, ms(10_000));
+    model.joined(&me(), &[participant("PA_a", 1, &[camera("TR_1")])], ms(0));
+    assert_eq!(model.rejoined(&me(), &[], true, ms(5000)), []);
+    assert_eq!(model.tick(ms(20_000)), [], "everyone has 30 s after a restart of the server");
+    let returned = ParticipantInfo { identity: "a".to_owned(), ..participant("PA_a2", 1, &[camera("TR_7")]) };
+    assert_eq!(model.update(&[returned], ms(21_000)), [RoomChange::Subscribe("TR_7".to_owned())]);
 }
 
 #[test]
