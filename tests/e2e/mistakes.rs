@@ -26,6 +26,7 @@ pub fn cases() -> Vec<Trial> {
         ),
         alone("mistakes::broken_yaml", broken_yaml),
         alone("mistakes::a_server_that_refuses_the_token", || block_on(refused_token())),
+        alone("mistakes::no_way_for_media", || block_on(no_way_for_media())),
         alone("mistakes::full_disk", || block_on(full_disk())),
     ];
     for (name, change, code, needle) in [
@@ -174,6 +175,29 @@ async fn refused_token() -> Result<()> {
     println!("{} {}", info["error_code"], info["error"]);
     // livekit-server's answer repeats the token it refused; every JWT begins like this.
     ensure!(!info.to_string().contains("eyJ"), "a token is shown to the caller: {info}");
+    servers.nothing_runs(Duration::from_secs(5)).await
+}
+
+/// A wrong node IP, or ports that are closed: signalling works, media does not.
+async fn no_way_for_media() -> Result<()> {
+    let servers = TestServers::without_media().await?;
+    let _dispatcher = servers.dispatcher("no-media", "").await?;
+    servers.api.create_room("no-way", 60).await?;
+    let path = servers.folder().join("x.mp4");
+    let request = json!({
+        "room_name": "no-way", "layout": "grid",
+        "file_outputs": [{ "filepath": path.to_string_lossy(), "file_type": "MP4" }],
+    });
+    let egress = Egress::start(&servers.api, "StartRoomCompositeEgress", request).await?;
+    let info = egress.over(Duration::from_secs(45)).await?;
+    println!("{} {}", info["error_code"], info["error"]);
+    ensure!(info["status"] == "EGRESS_FAILED" && info["error_code"] == 503, "{info}");
+    let error = info["error"].as_str().unwrap_or_default();
+    ensure!(
+        error.contains("no media connection") && error.contains("192.0.2.1:"),
+        "what was tried is not told: {info}"
+    );
+    ensure!(!path.exists(), "an empty file is left");
     servers.nothing_runs(Duration::from_secs(5)).await
 }
 

@@ -2,7 +2,7 @@
 
 mod negotiate;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -38,6 +38,8 @@ pub(super) struct Peer {
     streams: HashMap<Ssrc, SubscribedStream>,
     forms: HashMap<(Mid, u8), PayloadFormat>,
     early_candidates: Vec<String>,
+    /// Addresses that the server named.
+    endpoints: BTreeSet<String>,
     offered: bool,
     next_timeout: Instant,
     arrivals: Vec<(RoomEvent, Instant)>,
@@ -108,6 +110,7 @@ impl Peer {
             streams: HashMap::new(),
             forms: HashMap::new(),
             early_candidates: Vec::new(),
+            endpoints: BTreeSet::new(),
             offered: false,
             next_timeout: now,
             arrivals: Vec::new(),
@@ -140,6 +143,11 @@ impl Peer {
 
     pub(super) fn is_alive(&self) -> bool {
         self.rtc.is_alive()
+    }
+
+    /// Addresses that the server named for media until now: `udp 192.0.2.1:7882`.
+    pub(super) fn take_endpoints(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.endpoints)
     }
 
     pub(super) fn ask_keyframe(&mut self, ssrc: Ssrc) {

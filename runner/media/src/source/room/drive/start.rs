@@ -1,6 +1,6 @@
 //! Joins the room and starts the loop; a room that cannot be joined ends at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Instant;
@@ -17,6 +17,7 @@ use crate::source::room::link::{self, JoinParams};
 use crate::source::room::message::{JoinOptions, RoomCommand, RoomListener, RoomMessage};
 use crate::source::room::model::{RoomModel, RoomWaits};
 use crate::source::room::peer::Peer;
+use crate::source::room::recovery::MediaRecovery;
 
 /// Runs in the room's thread until the recording leaves or the room ends; `hear` gets its end in any case.
 pub(crate) async fn run(
@@ -63,7 +64,8 @@ pub(crate) async fn run(
         link_up: true,
         lost_since: None,
         trouble: false,
-        media_lost_since: None,
+        recovery: MediaRecovery::default(),
+        tried: BTreeSet::new(),
         room_id: options.room_id.clone(),
         last_offer: None,
         last_answer: None,
