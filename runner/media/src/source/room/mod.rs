@@ -8,6 +8,7 @@ mod recovery;
 mod link;
 mod model;
 mod net;
+mod poll_pace;
 mod offer;
 mod peer;
 mod holdback;

@@ -141,6 +141,11 @@ impl Peer {
         self.over_tcp
     }
 
+    /// From one [`Peer::read`] to the next.
+    pub(super) fn poll_interval(&self) -> Duration {
+        self.net.poll_interval()
+    }
+
     pub(super) fn is_alive(&self) -> bool {
         self.rtc.is_alive()
     }
@@ -185,12 +190,13 @@ impl Peer {
     pub(super) fn read(&mut self) -> bool {
         self.input(Input::Timeout(Instant::now()));
         let mut batch = std::mem::take(&mut self.batch);
-        let mut left = None;
+        let (mut left, mut taken) = (None, 0);
         for _ in 0..BATCHES {
             let now = Instant::now();
             left = self.net.fill(&mut batch);
             self.caught_up = left.unwrap_or(now);
             for (datagram, data) in batch.iter() {
+                taken += 1;
                 self.receive(Protocol::Udp, datagram.remote, datagram.local, data, datagram.at);
             }
             if left.is_none() {
@@ -198,6 +204,7 @@ impl Peer {
             }
         }
         self.batch = batch;
+        self.net.took(taken, Instant::now());
         self.time();
         left.is_none()
     }

@@ -28,9 +28,6 @@ use crate::receive::event::RoomEvent;
 use crate::source::dump::{Dump, DumpItem, DumpRecord};
 use crate::units::Ssrc;
 
-/// Sockets and timers are looked at this often, and nothing else wakes us: waking costs more than a packet does. When a
-/// packet came the kernel knows, and requests for a lost one are 105 ms apart anyway.
-const TICK: Duration = Duration::from_millis(40);
 /// Packets sent before the news of an end may still be on their way.
 const LAST_PACKETS: Duration = Duration::from_millis(300);
 const STATS_EVERY: Duration = Duration::from_secs(2);
@@ -140,7 +137,7 @@ impl RoomDriver {
         if self.unread {
             return self.ticked;
         }
-        self.ticked + if self.receiver.is_receiving() { TICK } else { IDLE_TICK }
+        self.ticked + if self.receiver.is_receiving() { self.peer.poll_interval() } else { IDLE_TICK }
     }
 
     fn network(&mut self, news: Option<TcpEvent>) {
