@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
+use spillway_tests::assets::clip;
+use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 use spillway_tests::servers::TestServers;
 use spillway_tests::twirp::TwirpError;
 
@@ -24,6 +26,7 @@ pub fn cases() -> Vec<Trial> {
             "mistakes::stop_of_an_ended_egress_is_answered_at_once",
             |harness| async move { stop_twice(&harness).await },
         ),
+        case("mistakes::an_end_to_end_encrypted_room", |harness| async move { encrypted(&harness).await }),
         alone("mistakes::broken_yaml", broken_yaml),
         alone("mistakes::a_server_that_refuses_the_token", || block_on(refused_token())),
         alone("mistakes::no_way_for_media", || block_on(no_way_for_media())),
@@ -116,6 +119,28 @@ async fn unknown_track(harness: &E2eHarness) -> Result<()> {
         }
     }
     ensure!(!path.exists(), "an empty file is left");
+    Ok(())
+}
+
+/// A recorder without the key can do nothing there, and says so at once instead of waiting.
+async fn encrypted(harness: &E2eHarness) -> Result<()> {
+    let room = harness.room("encrypted");
+    let options = PublisherOptions { encrypted: true, ..PublisherOptions::default() };
+    let p0 = Publisher::join(harness.api(), &room, "p0", options).await?;
+    let sound = p0.publish(&clip("p0.opus")?, SourceKind::Microphone).await?;
+    let kinds = [
+        ("StartRoomCompositeEgress", json!({ "layout": "grid" })),
+        ("StartParticipantEgress", json!({ "identity": "p0" })),
+    ];
+    for (method, mut request) in kinds {
+        request["room_name"] = json!(room);
+        request["file_outputs"] = output(harness, "encrypted_{time}.mp4");
+        let egress = Egress::start(harness.api(), method, request).await?;
+        let info = egress.over(Duration::from_secs(10)).await?;
+        ensure!(info["status"] == "EGRESS_FAILED" && info["error_code"] == 412, "{method}: {info}");
+        let error = info["error"].as_str().unwrap_or_default();
+        ensure!(error.contains("end-to-end encrypted") && error.contains(&sound), "{method}: {error}");
+    }
     Ok(())
 }
 

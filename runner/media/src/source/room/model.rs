@@ -68,6 +68,8 @@ pub(super) struct RoomModel {
     /// Named publications that were seen and are gone.
     ended: BTreeSet<String>,
     refused: BTreeSet<String>,
+    /// A publication was chosen once.
+    has_chosen: bool,
     speakers: BTreeMap<String, f32>,
     appear_by: SourceTime,
     appear: Duration,
@@ -109,6 +111,7 @@ impl RoomModel {
             chosen: BTreeMap::new(),
             ended: BTreeSet::new(),
             refused: BTreeSet::new(),
+            has_chosen: false,
             speakers: BTreeMap::new(),
             appear_by: Duration::MAX,
             appear: waits.appear,

@@ -10,7 +10,7 @@ use crate::track::TrackSource;
 
 impl RoomModel {
     pub(super) fn choose(&mut self, changes: &mut Vec<RoomChange>) {
-        let mut found = Vec::new();
+        let (mut found, mut encrypted) = (Vec::new(), None);
         for participant in self.participants.values() {
             for track in participant.tracks.values() {
                 let kind = track.r#type();
@@ -45,6 +45,7 @@ impl RoomModel {
                     continue;
                 }
                 if track.encryption() != encryption::Type::None {
+                    encrypted.get_or_insert_with(|| (track.sid.clone(), participant.identity.clone()));
                     if self.refused.insert(track.sid.clone()) {
                         let message = format!("track {} is end-to-end encrypted and cannot be recorded", track.sid);
                         changes.push(self.unrecordable(&track.sid, message));
@@ -54,6 +55,17 @@ impl RoomModel {
                 let chosen = Chosen { identity: participant.identity.clone(), origin: origin(track), side };
                 found.push((track.sid.clone(), chosen));
             }
+        }
+        self.has_chosen |= !found.is_empty();
+        // Where one publication is encrypted all are, but for those of agents and of telephones.
+        if let Some((sid, identity)) = encrypted.filter(|_| !self.has_chosen) {
+            let who = match &self.source {
+                Source::Participant { identity, .. } => format!("participant {identity}"),
+                _ => "the room".to_owned(),
+            };
+            let which = format!("{who} is end-to-end encrypted (track {sid} of {identity})");
+            let message = format!("{which}: without its key it cannot be recorded");
+            changes.push(failed("failed_precondition", message));
         }
         for (sid, chosen) in found {
             changes.push(RoomChange::Subscribe(sid.clone()));

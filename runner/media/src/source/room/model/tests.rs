@@ -211,6 +211,48 @@ fn our_own_metadata_is_a_layout_and_speakers_are_loudest_first() {
     assert_eq!(model.speakers(&[speaker("PA_b", 0.0, false)]), [RoomChange::Speakers(vec!["a".to_owned()])]);
 }
 
+fn encrypted(track: TrackInfo) -> TrackInfo {
+    TrackInfo { encryption: livekit_protocol::encryption::Type::Gcm.into(), ..track }
+}
+
+#[test]
+fn an_end_to_end_encrypted_room_is_refused_at_once() {
+    let failed = |message: &str| MediaEndReason::Failed {
+        code: "failed_precondition".to_owned(),
+        message: format!("{message}: without its key it cannot be recorded"),
+    };
+    let mut room = model(Source::Room);
+    room.joined(&me(), &[participant("PA_a", 1, &[])], ms(0));
+    let published = [participant("PA_a", 2, &[encrypted(camera("TR_1")), encrypted(microphone("TR_2"))])];
+    let changes = room.update(&published, ms(10));
+    assert_eq!(over(&changes), Some(&failed("the room is end-to-end encrypted (track TR_1 of a)")));
+    assert_eq!(subscribed(&changes), Vec::<&str>::new());
+
+    let mut participants = model(Source::Participant { identity: "a".to_owned(), screen_share: false });
+    let others = [participant("PA_a", 1, &[encrypted(microphone("TR_2"))]), participant("PA_b", 1, &[camera("TR_3")])];
+    let changes = participants.joined(&me(), &others, ms(0));
+    assert_eq!(over(&changes), Some(&failed("participant a is end-to-end encrypted (track TR_2 of a)")));
+
+    let sound = RoomWaits { appear: Duration::from_secs(30), return_grace: Duration::ZERO };
+    let mut sound = RoomModel::new(Source::Room, false, true, sound);
+    let changes = sound.joined(&me(), &[participant("PA_a", 1, &[encrypted(camera("TR_1"))])], ms(0));
+    assert_eq!(over(&changes), None, "what is not asked for does not count");
+}
+
+#[test]
+fn where_something_is_recorded_an_encrypted_track_is_only_noted() {
+    let mut model = model(Source::Room);
+    let others = [participant("PA_a", 1, &[encrypted(camera("TR_1"))]), participant("PA_b", 1, &[microphone("TR_2")])];
+    let changes = model.joined(&me(), &others, ms(0));
+    assert_eq!((subscribed(&changes), over(&changes)), (vec!["TR_2"], None));
+    let noted = |sid: &str| RoomChange::Noted(format!("track {sid} is end-to-end encrypted and cannot be recorded"));
+    assert!(changes.contains(&noted("TR_1")));
+    // Also when that has gone, and while we come back.
+    assert_eq!(over(&model.update(&[gone("PA_b")], ms(10))), None);
+    let changes = model.rejoined(&me(), &[participant("PA_a", 1, &[encrypted(camera("TR_9"))])], false, ms(20));
+    assert_eq!(changes, [noted("TR_9")]);
+}
+
 fn of_kind(sid: &str, kind: participant_info::Kind, tracks: &[TrackInfo]) -> ParticipantInfo {
     ParticipantInfo { kind: kind.into(), ..participant(sid, 1, tracks) }
 }
