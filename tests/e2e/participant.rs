@@ -155,7 +155,7 @@ async fn does_not_return(harness: Arc<E2eHarness>) -> Result<()> {
     let room = harness.room("participant-left");
     let (p0, ..) = person(&harness, &room, "p0", "p0-360.h264").await?;
     let egress = start(&harness, &room).await?;
-    at(Instant::now(), 3.0).await;
+    let left_at = at(Instant::now(), 3.0).await;
     p0.leave().await;
     let left = Instant::now();
     let info = egress.over(Duration::from_secs(20)).await?;
@@ -163,7 +163,11 @@ async fn does_not_return(harness: Arc<E2eHarness>) -> Result<()> {
     ensure!(left.elapsed() > Duration::from_secs(8), "over {:?} after the participant left", left.elapsed());
     let details = info["details"].as_str().unwrap_or_default();
     ensure!(details.contains("participant p0 left and did not return within 10 s"), "{details}");
-    Ok(())
+    let probe = RecordingProbe::open(&info)?;
+    let after = probe.seconds() - probe.at(left_at);
+    ensure!((-0.5..1.5).contains(&after), "the file ends {after:.1} s after the participant left");
+    probe.shows("p0", &probe.whole(), &[])?;
+    probe.sounds("p0", BeepSide::Both, &probe.whole(), &[])
 }
 
 async fn audio_only(harness: Arc<E2eHarness>) -> Result<()> {

@@ -37,7 +37,9 @@ pub(super) enum RoomChange {
     Layout(String),
     Waiting(String),
     Noted(String),
-    /// The participant of the recording was away, and is back.
+    /// The participant of the recording has left, and may return.
+    Away,
+    /// It was away, and is back.
     Returned {
         identity: String,
         away: TimeAway,

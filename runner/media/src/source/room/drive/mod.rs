@@ -60,6 +60,8 @@ struct RoomDriver {
     lost_since: Option<Instant>,
     /// Signalling or media does not work, as the receiver knows it.
     trouble: bool,
+    /// While the participant of the recording is away, the recording stands still.
+    waits_for_return: bool,
     recovery: MediaRecovery,
     /// Addresses that the server named for media.
     tried: BTreeSet<String>,

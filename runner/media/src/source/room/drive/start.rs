@@ -64,6 +64,7 @@ pub(crate) async fn run(
         link_up: true,
         lost_since: None,
         trouble: false,
+        waits_for_return: options.waits_for_return,
         recovery: MediaRecovery::default(),
         tried: BTreeSet::new(),
         room_id: options.room_id.clone(),

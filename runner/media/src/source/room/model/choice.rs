@@ -4,6 +4,7 @@ use livekit_protocol::{TrackType, encryption};
 use spillway_plan::{Source, StereoSide};
 
 use super::media::{self, Awaited};
+use super::presence::Absence;
 use super::{Chosen, RoomChange, RoomModel, closed, failed, origin};
 use crate::receive::event::SourceTime;
 use crate::track::TrackSource;
@@ -107,13 +108,14 @@ impl RoomModel {
                 let here = self.participants.values().any(|participant| participant.identity == identity);
                 if here {
                     self.seen = true;
-                    // After a rejoin of ours it is known only that we were away.
-                    if let Some(away) = self.presence.here(now).filter(|_| self.return_by.is_none()) {
+                    if let Some(away) = self.presence.here(now) {
                         changes.push(RoomChange::Returned { identity, away });
                     }
                 } else if self.seen {
-                    if self.presence.away(now) && self.return_by.is_none() {
-                        changes.push(closed(&self.presence.reason(&identity)));
+                    match self.presence.away(self.return_by.is_some(), now) {
+                        Absence::Begins => changes.push(RoomChange::Away),
+                        Absence::GoesOn => {}
+                        Absence::TooLong => changes.push(closed(&self.presence.reason(&identity))),
                     }
                 } else if now >= self.appear_by {
                     changes.push(failed("not_found", format!("participant {identity} not found")));

@@ -11,8 +11,20 @@ pub(super) struct Presence {
     /// How long it may be away.
     grace: Duration,
     away_since: Option<SourceTime>,
+    /// [`Absence::Begins`] was answered.
+    is_told: bool,
     /// By the server's API: it is not expected back.
     removed: bool,
+}
+
+/// What it means that it is not in the room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Absence {
+    /// It has left, and may return. Answered once.
+    Begins,
+    GoesOn,
+    /// It is not waited for any longer.
+    TooLong,
 }
 
 /// It was away, and is back.
@@ -35,20 +47,28 @@ impl TimeAway {
 
 impl Presence {
     pub(super) fn new(grace: Duration) -> Self {
-        Self { grace, away_since: None, removed: false }
+        Self { grace, away_since: None, is_told: false, removed: false }
     }
 
-    /// It is in the room: how long it was away, if it was.
+    /// It is in the room: how long it was away, if that was told.
     pub(super) fn here(&mut self, now: SourceTime) -> Option<TimeAway> {
         self.removed = false;
-        let since = self.away_since.take()?;
+        let is_told = std::mem::take(&mut self.is_told);
+        let since = self.away_since.take().filter(|_| is_told)?;
         Some(TimeAway { since, lasted: now.saturating_sub(since) })
     }
 
-    /// It is not in the room. True: it is not waited for any longer.
-    pub(super) fn away(&mut self, now: SourceTime) -> bool {
+    /// It is not in the room. `may_be_us`: after a rejoin of ours it is known only that we were away, so nothing is told and
+    /// nothing ends.
+    pub(super) fn away(&mut self, may_be_us: bool, now: SourceTime) -> Absence {
         let since = *self.away_since.get_or_insert(now);
-        self.removed || now.saturating_sub(since) >= self.grace
+        if may_be_us {
+            return Absence::GoesOn;
+        }
+        if self.removed || now.saturating_sub(since) >= self.grace {
+            return Absence::TooLong;
+        }
+        if std::mem::replace(&mut self.is_told, true) { Absence::GoesOn } else { Absence::Begins }
     }
 
     pub(super) fn was_removed(&mut self) {

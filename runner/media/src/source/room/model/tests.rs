@@ -161,6 +161,7 @@ fn a_participant_that_returns_in_time_goes_on_in_the_same_recording() {
     let changes = model.update(&[gone("PA_a")], ms(5000));
     assert!(changes.contains(&RoomChange::Left { sid: "TR_1".to_owned() }));
     assert_eq!(over(&changes), None, "a page that is loaded anew is back in a second");
+    assert!(changes.contains(&RoomChange::Away));
     assert_eq!(model.tick(ms(14_999)), []);
     let returned = ParticipantInfo { identity: "a".to_owned(), ..participant("PA_a2", 1, &[]) };
     let changes = model.update(&[returned], ms(14_999));
