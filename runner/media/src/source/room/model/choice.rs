@@ -4,7 +4,7 @@ use livekit_protocol::{TrackType, encryption};
 use spillway_plan::{Source, StereoSide};
 
 use super::media::{self, Awaited};
-use super::presence::Absence;
+use super::presence::AwayState;
 use super::{Chosen, RoomChange, RoomModel, closed, failed, origin};
 use crate::receive::event::SourceTime;
 use crate::track::TrackSource;
@@ -113,9 +113,9 @@ impl RoomModel {
                     }
                 } else if self.seen {
                     match self.presence.away(self.return_by.is_some(), now) {
-                        Absence::Begins => changes.push(RoomChange::Away),
-                        Absence::GoesOn => {}
-                        Absence::TooLong => changes.push(closed(&self.presence.reason(&identity))),
+                        AwayState::Begins => changes.push(RoomChange::Away),
+                        AwayState::GoesOn => {}
+                        AwayState::TooLong => changes.push(closed(&self.presence.reason(&identity))),
                     }
                 } else if now >= self.appear_by {
                     changes.push(failed("not_found", format!("participant {identity} not found")));

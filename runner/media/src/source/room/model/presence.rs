@@ -11,7 +11,7 @@ pub(super) struct Presence {
     /// How long it may be away.
     grace: Duration,
     away_since: Option<SourceTime>,
-    /// [`Absence::Begins`] was answered.
+    /// [`AwayState::Begins`] was answered.
     is_told: bool,
     /// By the server's API: it is not expected back.
     removed: bool,
@@ -19,7 +19,7 @@ pub(super) struct Presence {
 
 /// What it means that it is not in the room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Absence {
+pub(super) enum AwayState {
     /// It has left, and may return. Answered once.
     Begins,
     GoesOn,
@@ -60,15 +60,15 @@ impl Presence {
 
     /// It is not in the room. `may_be_us`: after a rejoin of ours it is known only that we were away, so nothing is told and
     /// nothing ends.
-    pub(super) fn away(&mut self, may_be_us: bool, now: SourceTime) -> Absence {
+    pub(super) fn away(&mut self, may_be_us: bool, now: SourceTime) -> AwayState {
         let since = *self.away_since.get_or_insert(now);
         if may_be_us {
-            return Absence::GoesOn;
+            return AwayState::GoesOn;
         }
         if self.removed || now.saturating_sub(since) >= self.grace {
-            return Absence::TooLong;
+            return AwayState::TooLong;
         }
-        if std::mem::replace(&mut self.is_told, true) { Absence::GoesOn } else { Absence::Begins }
+        if std::mem::replace(&mut self.is_told, true) { AwayState::GoesOn } else { AwayState::Begins }
     }
 
     pub(super) fn was_removed(&mut self) {
