@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
+use spillway_tests::assets::clip;
+use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 use spillway_tests::servers::TestServers;
 use spillway_tests::twirp::TwirpError;
 
@@ -24,8 +26,10 @@ pub fn cases() -> Vec<Trial> {
             "mistakes::stop_of_an_ended_egress_is_answered_at_once",
             |harness| async move { stop_twice(&harness).await },
         ),
+        case("mistakes::an_end_to_end_encrypted_room", |harness| async move { encrypted(&harness).await }),
         alone("mistakes::broken_yaml", broken_yaml),
         alone("mistakes::a_server_that_refuses_the_token", || block_on(refused_token())),
+        alone("mistakes::no_way_for_media", || block_on(no_way_for_media())),
         alone("mistakes::full_disk", || block_on(full_disk())),
     ];
     for (name, change, code, needle) in [
@@ -118,6 +122,28 @@ async fn unknown_track(harness: &E2eHarness) -> Result<()> {
     Ok(())
 }
 
+/// A recorder without the key can do nothing there, and says so at once instead of waiting.
+async fn encrypted(harness: &E2eHarness) -> Result<()> {
+    let room = harness.room("encrypted");
+    let options = PublisherOptions { encrypted: true, ..PublisherOptions::default() };
+    let p0 = Publisher::join(harness.api(), &room, "p0", options).await?;
+    let sound = p0.publish(&clip("p0.opus")?, SourceKind::Microphone).await?;
+    let kinds = [
+        ("StartRoomCompositeEgress", json!({ "layout": "grid" })),
+        ("StartParticipantEgress", json!({ "identity": "p0" })),
+    ];
+    for (method, mut request) in kinds {
+        request["room_name"] = json!(room);
+        request["file_outputs"] = output(harness, "encrypted_{time}.mp4");
+        let egress = Egress::start(harness.api(), method, request).await?;
+        let info = egress.over(Duration::from_secs(10)).await?;
+        ensure!(info["status"] == "EGRESS_FAILED" && info["error_code"] == 412, "{method}: {info}");
+        let error = info["error"].as_str().unwrap_or_default();
+        ensure!(error.contains("end-to-end encrypted") && error.contains(&sound), "{method}: {error}");
+    }
+    Ok(())
+}
+
 async fn stop_twice(harness: &E2eHarness) -> Result<()> {
     let room = harness.room("stop-twice");
     let (_p0, _, audio) = person(harness, &room, "p0", "p0-360.h264").await?;
@@ -174,6 +200,29 @@ async fn refused_token() -> Result<()> {
     println!("{} {}", info["error_code"], info["error"]);
     // livekit-server's answer repeats the token it refused; every JWT begins like this.
     ensure!(!info.to_string().contains("eyJ"), "a token is shown to the caller: {info}");
+    servers.nothing_runs(Duration::from_secs(5)).await
+}
+
+/// A wrong node IP, or ports that are closed: signalling works, media does not.
+async fn no_way_for_media() -> Result<()> {
+    let servers = TestServers::without_media().await?;
+    let _dispatcher = servers.dispatcher("no-media", "").await?;
+    servers.api.create_room("no-way", 60).await?;
+    let path = servers.folder().join("x.mp4");
+    let request = json!({
+        "room_name": "no-way", "layout": "grid",
+        "file_outputs": [{ "filepath": path.to_string_lossy(), "file_type": "MP4" }],
+    });
+    let egress = Egress::start(&servers.api, "StartRoomCompositeEgress", request).await?;
+    let info = egress.over(Duration::from_secs(45)).await?;
+    println!("{} {}", info["error_code"], info["error"]);
+    ensure!(info["status"] == "EGRESS_FAILED" && info["error_code"] == 503, "{info}");
+    let error = info["error"].as_str().unwrap_or_default();
+    ensure!(
+        error.contains("no media connection") && error.contains("192.0.2.1:"),
+        "what was tried is not told: {info}"
+    );
+    ensure!(!path.exists(), "an empty file is left");
     servers.nothing_runs(Duration::from_secs(5)).await
 }
 

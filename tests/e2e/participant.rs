@@ -10,7 +10,7 @@ use spillway_tests::assets::clip;
 use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 
 use crate::harness::{E2eHarness, alone, case};
-use crate::publishers::shared_recordings;
+use crate::publishers::{person, shared_recordings};
 use crate::recording_probe::{RecordingProbe, one_result};
 use spillway_tests::egress::Egress;
 
@@ -31,6 +31,8 @@ pub fn cases() -> Vec<Trial> {
         case("participant::h264_that_comes_back_as_vp8_goes_on_in_another_file", other_codec),
         case("participant::vp8_in_a_webm_that_comes_back_as_h264_goes_on_in_an_mp4", webm),
         case("participant::audio_only_has_a_black_picture", audio_only),
+        case("participant::that_leaves_and_returns_goes_on_in_one_file", returns),
+        case("participant::that_does_not_return_ends_the_recording", does_not_return),
     ]
 }
 
@@ -165,6 +167,50 @@ async fn webm(harness: Arc<E2eHarness>) -> Result<()> {
     let copied = compare(&second.path, &h264)?;
     ensure!(copied.perfect(), "{copied:?}");
     Ok(())
+}
+
+/// A page that is loaded anew: it leaves and joins with the same identity.
+async fn returns(harness: Arc<E2eHarness>) -> Result<()> {
+    let room = harness.room("participant-reload");
+    let (p0, ..) = person(&harness, &room, "p0", "p0-360.h264").await?;
+    let egress = start(&harness, &room).await?;
+    let begun = Instant::now();
+    let off = at(begun, 4.5).await;
+    p0.leave().await;
+    let on = at(begun, 7.0).await;
+    let (_p0, ..) = person(&harness, &room, "p0", "p0-360.h264").await?;
+    at(begun, 12.0).await;
+    let info = egress.complete().await?;
+    let details = info["details"].as_str().unwrap_or_default();
+    ensure!(details.contains("participant p0 left at ") && details.contains(" s and returned "), "{details}");
+    let probe = RecordingProbe::open(&info)?;
+    let (off, on) = (probe.at(off), probe.at(on));
+    // A key frame may take a second.
+    let wanted = [(0.5, off - 0.2), (on + 2.5, probe.seconds() - 0.7)];
+    let forbidden = [(off + 1.0, on - 0.1)];
+    probe.shows("p0", &wanted, &forbidden)?;
+    probe.sounds("p0", BeepSide::Both, &wanted, &forbidden)?;
+    probe.in_sync("p0")?;
+    Ok(())
+}
+
+async fn does_not_return(harness: Arc<E2eHarness>) -> Result<()> {
+    let room = harness.room("participant-left");
+    let (p0, ..) = person(&harness, &room, "p0", "p0-360.h264").await?;
+    let egress = start(&harness, &room).await?;
+    let left_at = at(Instant::now(), 3.0).await;
+    p0.leave().await;
+    let left = Instant::now();
+    let info = egress.over(Duration::from_secs(20)).await?;
+    ensure!(info["status"] == "EGRESS_COMPLETE", "{info}");
+    ensure!(left.elapsed() > Duration::from_secs(8), "over {:?} after the participant left", left.elapsed());
+    let details = info["details"].as_str().unwrap_or_default();
+    ensure!(details.contains("participant p0 left and did not return within 10 s"), "{details}");
+    let probe = RecordingProbe::open(&info)?;
+    let after = probe.seconds() - probe.at(left_at);
+    ensure!((-0.5..1.5).contains(&after), "the file ends {after:.1} s after the participant left");
+    probe.shows("p0", &probe.whole(), &[])?;
+    probe.sounds("p0", BeepSide::Both, &probe.whole(), &[])
 }
 
 async fn audio_only(harness: Arc<E2eHarness>) -> Result<()> {

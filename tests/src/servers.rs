@@ -64,6 +64,8 @@ pub struct TestServers {
     /// API of livekit-server.
     pub api: Api,
     livekit_ports: [u16; 3],
+    /// The address that livekit-server names for media.
+    node_ip: &'static str,
     extra: String,
     environment: Vec<(&'static str, OsString)>,
 }
@@ -72,6 +74,16 @@ impl TestServers {
     /// Starts both. `extra` is appended to the YAML of livekit-server, whose last section is `rtc`: indented lines
     /// belong to it.
     pub async fn start(extra: &str) -> Result<Self> {
+        Self::start_on("127.0.0.1", extra).await
+    }
+
+    /// Starts both; no media gets through: livekit-server names an address of TEST-NET-1 (RFC 5737) for it and, as ICE
+    /// lite, sends no checks of its own.
+    pub async fn without_media() -> Result<Self> {
+        Self::start_on("192.0.2.1", "  use_ice_lite: true").await
+    }
+
+    async fn start_on(node_ip: &'static str, extra: &str) -> Result<Self> {
         let mark = new_mark("servers");
         let folder = tempfile::Builder::new().prefix("spillway-stage-").tempdir().context("make a folder")?;
         let livekit_ports = [free_port()?, free_port()?, free_port()?];
@@ -87,6 +99,7 @@ impl TestServers {
                 secret: "stage-secret-stage-secret-stage-secret".into(),
             },
             livekit_ports,
+            node_ip,
             extra: extra.to_owned(),
             environment: vec![],
         };
@@ -171,7 +184,7 @@ logging: {{ json: true, level: info }}
 rtc:
   tcp_port: {tcp}
   udp_port: {udp}
-  node_ip: 127.0.0.1
+  node_ip: {node_ip}
   use_external_ip: false
   enable_loopback_candidate: true
   interfaces: {{ includes: [lo] }}
@@ -180,12 +193,13 @@ rtc:
             redis = self.redis_address,
             key = self.api.key,
             secret = self.api.secret,
+            node_ip = self.node_ip,
             extra = self.extra,
         );
         let path = self.folder.path().join("livekit.yaml");
         std::fs::write(&path, config).context("write livekit-server's configuration")?;
         let mut livekit = Process::start("livekit", &livekit_binary()?, self.folder.path(), &self.mark, |command| {
-            command.arg("--config").arg(&path).args(["--node-ip", "127.0.0.1"]);
+            command.arg("--config").arg(&path).args(["--node-ip", self.node_ip]);
         })?;
         let begun = std::time::Instant::now();
         loop {

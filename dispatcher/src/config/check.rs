@@ -241,6 +241,7 @@ fn runner_defaults(file: &File) -> Runner {
         reorder: or(given.reorder.or(jitter), 2000),
         live_reorder: or(given.live_reorder, 500),
         appear: or(given.appear, 30_000),
+        return_grace: or(given.return_grace, 10_000),
         backlog_bytes: given.backlog_bytes.or(Some(256 << 20)),
         spill_dir: given.spill_dir,
         fragment: or(given.fragment, 1000),

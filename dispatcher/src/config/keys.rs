@@ -161,6 +161,7 @@ section!(
     Used "how long a hole in a track's RTP is waited for; also `latency.jitter_buffer_latency`" reorder: GoDuration,
     Used "how long a hole is waited for where a stream waits, too" live_reorder: GoDuration,
     Used "how long a named participant or track may take to appear" appear: GoDuration,
+    Used "how long the participant of a Participant recording may be away before the recording ends: a page that is loaded anew leaves and joins again. The gap is in `details`; 0: it ends at once" return_grace: GoDuration,
     Used "bytes of encoded media that may wait for a busy CPU in memory before they go to `spill_dir`" backlog_bytes: u64,
     Used "where the backlog goes beyond that; without it the directory of the file, or without one the system's folder for temporary files" spill_dir: PathBuf,
     Used "fragments of a recording: what a `kill -9` may cost" fragment: GoDuration,

@@ -198,6 +198,7 @@ fn runner(file: &File, local_root: Option<PathBuf>) -> Result<serde_json::Value,
         reorder,
         live_reorder,
         appear,
+        return_grace,
         backlog_bytes,
         spill_dir,
         fragment,
@@ -227,6 +228,7 @@ fn runner(file: &File, local_root: Option<PathBuf>) -> Result<serde_json::Value,
     put(&mut media, "reorder_ms", millis(reorder));
     put(&mut media, "live_reorder_ms", millis(live_reorder));
     put(&mut media, "appear_ms", millis(appear));
+    put(&mut media, "return_grace_ms", millis(return_grace));
     put(&mut media, "backlog_bytes", backlog_bytes.map(Into::into));
     let text = |path: Option<PathBuf>| path.map(|path| path.to_string_lossy().into_owned().into());
     put(&mut media, "spill_dir", text(spill_dir));

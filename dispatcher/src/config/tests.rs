@@ -338,7 +338,7 @@ fn config_md_carries_the_reference() {
 
 #[test]
 fn settings_mean_the_same_to_the_runner() {
-    let given = "runner: {start_timeout: 1ms, hang_after: 2ms, drain_timeout: 3ms, report_timeout: 4ms, last_report_timeout: 13ms, reorder: 5ms, live_reorder: 14ms, appear: 6ms, \
+    let given = "runner: {start_timeout: 1ms, hang_after: 2ms, drain_timeout: 3ms, report_timeout: 4ms, last_report_timeout: 13ms, reorder: 5ms, live_reorder: 14ms, appear: 6ms, return_grace: 15ms, \
                 backlog_bytes: 7, spill_dir: /s, fragment: 8ms, checkpoint: 9ms, spool_dir: /t, spool_bytes: 10, outage: 11ms, \
                 backup_after: 12ms, write_check: false, stream_tls_skip_verify: true, streams_thin_files: false}\n";
     let file = read(&format!("{MINIMAL}{given}"), &|_| None).unwrap();
@@ -346,7 +346,7 @@ fn settings_mean_the_same_to_the_runner() {
     let media = &json["media"];
     let read: spillway_ipc::MediaSettings = serde_json::from_value(media.clone()).unwrap();
     assert_eq!((read.reorder_ms, read.appear_ms, read.backlog_bytes, read.fragment_ms), (5, 6, 7, 8));
-    assert_eq!((read.live_reorder_ms, read.streams_thin_files), (14, false));
+    assert_eq!((read.live_reorder_ms, read.streams_thin_files, read.return_grace_ms), (14, false, 15));
     assert_eq!(read.spill_dir, Some(PathBuf::from("/s")));
     assert_eq!(read.streams, spillway_ipc::StreamSettings { ca: None, tls_skip_verify: true });
     let upload = serde_json::json!({

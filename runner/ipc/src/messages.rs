@@ -97,6 +97,9 @@ pub struct MediaSettings {
     pub streams_thin_files: bool,
     /// How long a named participant or track may take to appear, milliseconds.
     pub appear_ms: u64,
+    /// How long the participant of a Participant recording may be away (a page that is loaded anew) before the recording
+    /// ends, milliseconds; 0: it ends at once.
+    pub return_grace_ms: u64,
     /// Encoded bytes that may wait for a busy CPU in memory before they are spilled to `spill_dir`.
     pub backlog_bytes: u64,
     /// Where the backlog goes beyond that; `None`: the directory of the file.
@@ -114,6 +117,7 @@ impl Default for MediaSettings {
             live_reorder_ms: 500,
             streams_thin_files: true,
             appear_ms: 30_000,
+            return_grace_ms: 10_000,
             backlog_bytes: 256 << 20,
             spill_dir: None,
             fragment_ms: 1000,

@@ -80,6 +80,7 @@ pub struct Engine {
     early: Vec<Candidate>,
     answered: bool,
     connected: bool,
+    encrypted: bool,
     loss: f64,
     rng: SmallRng,
     dark: bool,
@@ -141,6 +142,7 @@ impl Engine {
             early: Vec::new(),
             answered: false,
             connected: false,
+            encrypted: publisher_options.encrypted,
             loss: publisher_options.loss,
             rng: SmallRng::seed_from_u64(publisher_options.seed),
             dark: false,
@@ -251,7 +253,10 @@ impl Engine {
         match command {
             PublisherCommand::Publish { clip, from, reply } => {
                 let cid = format!("stage-{}-{}", self.tracks.len(), self.rng.random_range(0..u32::MAX));
-                self.signal.send(SignalRequest::AddTrack(add_track(&cid, &clip, from))).await;
+                let encryption =
+                    if self.encrypted { proto::encryption::Type::Gcm } else { proto::encryption::Type::None };
+                let request = proto::AddTrackRequest { encryption: encryption.into(), ..add_track(&cid, &clip, from) };
+                self.signal.send(SignalRequest::AddTrack(request)).await;
                 let (state, sid) = (PublicationState::Asked, String::new());
                 self.tracks.push(PublishedTrack {
                     cid,

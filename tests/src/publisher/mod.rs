@@ -28,6 +28,8 @@ pub fn epoch() -> (Instant, SystemTime) {
 pub struct PublisherOptions {
     /// Joins as an agent.
     pub agent: bool,
+    /// Says of its tracks that they are end-to-end encrypted; what it sends is not.
+    pub encrypted: bool,
     /// Its clock is ahead of this machine's, seconds.
     pub clock_ahead: f64,
     /// Its clock runs too fast, parts per million.
@@ -40,7 +42,7 @@ pub struct PublisherOptions {
 
 impl Default for PublisherOptions {
     fn default() -> Self {
-        Self { agent: false, clock_ahead: 0.0, clock_ppm: 0.0, loss: 0.0, seed: 1 }
+        Self { agent: false, encrypted: false, clock_ahead: 0.0, clock_ppm: 0.0, loss: 0.0, seed: 1 }
     }
 }
 

@@ -83,6 +83,11 @@ pub enum RoomEvent {
         /// It does not work.
         on: bool,
     },
+    /// The recording stands still: nothing more becomes complete until it goes on.
+    Held {
+        /// It stands still.
+        on: bool,
+    },
     /// Active speakers by identity, loudest first.
     Speakers {
         /// Empty when all are silent.

@@ -23,6 +23,8 @@ const REGULAR: u64 = 500_000_000;
 const TALKS: Duration = Duration::from_millis(500);
 /// Frames may come behind the watermark for so long (a burst after a stall); then they are placed where they arrive.
 const BEHIND: Duration = Duration::from_millis(500);
+/// How much faster than time a watermark goes that stood still: what is made of it should not seem to lag.
+const CATCH_UP: u32 = 6;
 /// Way and assembly of a frame from a track that is not waited for.
 const MARGIN: Duration = Duration::from_millis(150);
 /// Between requests for a key frame of one stream.
@@ -57,8 +59,13 @@ pub(super) struct TrackPlacement {
     pub(super) options: ReceiveOptions,
     pub(super) timeline: Timeline,
     pub(super) tracks: BTreeMap<TrackId, TrackState>,
-    /// The watermark so far.
+    /// The watermark so far, and when it was last looked at.
     complete: Option<MediaTime>,
+    advanced: SourceTime,
+    /// The watermark stands still.
+    is_held: bool,
+    /// It stood still, and is behind what could be complete.
+    is_behind: bool,
     pub(super) finished: bool,
     /// Our own connection does not work.
     pub(super) trouble: bool,
@@ -101,6 +108,9 @@ impl TrackPlacement {
             timeline: Timeline::default(),
             tracks: BTreeMap::new(),
             complete: None,
+            advanced: SourceTime::ZERO,
+            is_held: false,
+            is_behind: false,
             finished: false,
             trouble: false,
             out: VecDeque::new(),
@@ -348,9 +358,19 @@ impl TrackPlacement {
         }
     }
 
+    /// The watermark stands still, or goes on.
+    pub(super) fn hold(&mut self, on: bool) {
+        self.is_behind |= self.is_held && !on;
+        self.is_held = on;
+    }
+
     /// Moves the watermark to where every track is known.
     pub(super) fn advance(&mut self, streams: &BTreeMap<Ssrc, StreamReceiver>, at: SourceTime) {
         if self.timeline.origin().is_none() {
+            return;
+        }
+        let passed = at.saturating_sub(std::mem::replace(&mut self.advanced, at));
+        if self.is_held {
             return;
         }
         let session = |since: SourceTime| self.timeline.recording_time(since);
@@ -368,6 +388,11 @@ impl TrackPlacement {
                 let talks = at.saturating_sub(known.came) < TALKS;
                 complete = complete.min(last.max(if talks { late.min(silent) } else { silent }));
             }
+        }
+        if let Some(before) = self.complete.filter(|_| self.is_behind) {
+            let step = before.plus_ns((passed * CATCH_UP).as_nanos() as u64);
+            self.is_behind = complete > step;
+            complete = complete.min(step);
         }
         if self.complete.is_none_or(|before| complete > before) {
             self.complete = Some(complete);

@@ -305,6 +305,53 @@ fn while_the_connection_is_in_trouble_a_silent_track_becomes_absent_before_the_o
     assert!(complete.ns() > ms(2700).as_nanos() as u64);
 }
 
+/// A second of both tracks, which then leave; from there on the recording stands still for 5 s.
+fn held() -> TrackReceiver {
+    let mut receiver = opened();
+    play(&mut receiver, 0, 25, |_, _| false);
+    assert!(watermark(&taken(&mut receiver)).is_some());
+    receiver.push(RoomEvent::Held { on: true }, ms(1000));
+    for sid in ["TR_v", "TR_a"] {
+        receiver.push(RoomEvent::Left { sid: sid.to_owned() }, ms(1000));
+    }
+    for n in 50..300 {
+        receiver.tick(ms(n * 20));
+    }
+    let timed = taken(&mut receiver);
+    assert_eq!(watermark(&timed), None);
+    assert_eq!(timed.iter().filter(|timed| matches!(timed, TimelineEvent::Left { .. })).count(), 2);
+    receiver
+}
+
+fn watermark(timed: &[TimelineEvent]) -> Option<MediaTime> {
+    timed.iter().rev().find_map(|timed| match timed {
+        TimelineEvent::Watermark { at } => Some(*at),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_recording_that_stands_still_ends_where_it_stood() {
+    let mut receiver = held();
+    receiver.finish(ms(6000));
+    let end = watermark(&taken(&mut receiver)).expect("an end").ns() / 1_000_000;
+    assert!((950..1100).contains(&end), "{end} ms");
+}
+
+#[test]
+fn a_recording_that_stood_still_catches_up_step_by_step() {
+    let mut receiver = held();
+    receiver.push(RoomEvent::Held { on: false }, ms(6000));
+    let mut before = None;
+    for n in 301..376 {
+        receiver.tick(ms(n * 20));
+        let at = watermark(&taken(&mut receiver)).expect("it goes on").ns() / 1_000_000;
+        assert!(before.is_none_or(|before| (1..=120).contains(&(at - before))), "{at} ms after {before:?}");
+        before = Some(at);
+    }
+    assert!(before.is_some_and(|at| (7300..7500).contains(&at)), "{before:?} of 7500 ms");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]

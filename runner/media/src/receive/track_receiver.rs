@@ -89,6 +89,7 @@ impl TrackReceiver {
             RoomEvent::Refused { sid } => self.unpublish(&sid, at),
             RoomEvent::Interrupted => self.close_all(at),
             RoomEvent::Trouble { on } => self.placement.trouble = on,
+            RoomEvent::Held { on } => self.placement.hold(on),
             RoomEvent::Speakers { identities } => {
                 let at = self.placement.now(at);
                 self.placement.out.push_back(TimelineEvent::Speakers { at, identities });

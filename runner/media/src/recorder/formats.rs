@@ -79,6 +79,11 @@ pub(super) fn join_waits(plan: &EgressPlan, settings: &MediaSettings) -> (Durati
     (Duration::from_millis(reorder_ms), is_alone.then_some(LATE_FOR_STREAMS))
 }
 
+/// Something of it is watched while it is recorded.
+pub(super) fn is_watched(plan: &EgressPlan) -> bool {
+    plan.outputs.iter().any(|output| matches!(output, Output::Segments(_) | Output::Streams(_)))
+}
+
 /// There is an output of streams.
 pub(super) fn has_streams(plan: &EgressPlan) -> bool {
     plan.streams().is_some()

@@ -195,6 +195,16 @@ fn what_viewers_wait_for_is_waited_for_less() {
     }
 }
 
+#[test]
+fn only_what_is_not_watched_may_stand_still() {
+    let watched = |outputs| is_watched(&plan(MAIN, vec![], true, outputs));
+    let mp4 = || file(Container::Mp4, None);
+    assert!(!watched(vec![mp4(), images()]));
+    let segments = SegmentsOutput { naming: Default::default(), segment_ns: 1, manifest: false, stored: false };
+    assert!(watched(vec![mp4(), Output::Segments(segments)]));
+    assert!(watched(vec![mp4(), Output::Streams(StreamsOutput { protocol: StreamProtocol::Rtmp, count: 0 })]));
+}
+
 fn images() -> Output {
     Output::Images(ImagesOutput {
         prefix: String::new(),

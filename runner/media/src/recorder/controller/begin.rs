@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::{CONTINUE, Flow, ORPHAN_DRAIN_TIMEOUT, RecorderController, failed};
 use crate::output::{Fanout, FileTakerOptions};
-use crate::recorder::formats::{canvas, file_streams, inputs, join_waits};
+use crate::recorder::formats::{canvas, file_streams, inputs, is_watched, join_waits};
 use crate::recorder::input::RecorderInput;
 use crate::recorder::mode::{self, TrackSurvey};
 use crate::recorder::recorded_file::{AskedFile, FilePlace, OpeningFiles, RecordedFile};
@@ -42,6 +42,8 @@ impl RecorderController {
         options.reorder = reorder;
         options.late = late.unwrap_or(options.late);
         options.appear = Duration::from_millis(self.start.settings.appear_ms);
+        options.waits_for_return = !is_watched(plan);
+        options.return_grace = Duration::from_millis(self.start.settings.return_grace_ms);
         let sender = RoomSender(self.tell.clone());
         match Room::join(options, move |deliveries| sender.0.send(RecorderInput::Room(deliveries)).is_ok()) {
             Ok(room) => self.room = Some(room),

@@ -112,18 +112,21 @@ fn judge(error: SignalError, token: &Secret) -> LinkError {
     }
 }
 
-fn wait(attempt: u32) -> Duration {
+/// Before the next attempt.
+pub(super) fn wait(attempt: u32) -> Duration {
     (STEP * (attempt * attempt)).min(LONGEST)
 }
 
-/// Gets back in the background and says how once.
+/// Gets back in the background and says how once. `wait`: before the first attempt.
 pub(super) fn get_back(
     client: Arc<SignalClient>,
     params: JoinParams,
     full: bool,
+    wait: Duration,
     answer: mpsc::UnboundedSender<Reconnect>,
 ) {
     tokio::spawn(async move {
+        sleep(wait).await;
         let back = try_back(&client, &params, full).await;
         let _ = answer.send(back);
     });

@@ -31,6 +31,11 @@ pub struct JoinOptions {
     pub appear: Duration,
     /// One track alone is recorded: a sound that is muted from the start begins as silence.
     pub begins_muted: bool,
+    /// How long the participant of a Participant recording may be away before the recording ends.
+    pub return_grace: Duration,
+    /// Meanwhile the recording stands still, so that it ends where the participant left if it does not return. Nothing that
+    /// is watched live can do so.
+    pub waits_for_return: bool,
     /// Keep everything that arrives in this file, for [`crate::source::replay::Replay`].
     pub dump: Option<PathBuf>,
 }
@@ -50,6 +55,8 @@ impl JoinOptions {
             late: Duration::from_secs(10),
             appear: Duration::from_secs(30),
             begins_muted: false,
+            return_grace: Duration::from_secs(10),
+            waits_for_return: true,
             dump: None,
         }
     }

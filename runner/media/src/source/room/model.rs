@@ -3,12 +3,14 @@
 
 mod choice;
 mod media;
+mod presence;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use livekit_protocol::{
-    ParticipantInfo, SpeakerInfo, TrackInfo, TrackSource as LkTrackSource, TrackType, participant_info,
+    DisconnectReason, ParticipantInfo, SpeakerInfo, TrackInfo, TrackSource as LkTrackSource, TrackType,
+    participant_info,
 };
 use spillway_ipc::MediaEndReason;
 use spillway_plan::{Source, StereoSide};
@@ -16,6 +18,7 @@ use spillway_plan::{Source, StereoSide};
 use crate::receive::event::{Publication, RoomEvent, SourceTime};
 use crate::track::TrackSource;
 use media::Awaited;
+use presence::{Presence, TimeAway};
 
 /// After our connection was rebuilt, participants may still be on their way back (the server was restarted).
 const RETURN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,13 +26,34 @@ const RETURN_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, PartialEq)]
 pub(super) enum RoomChange {
     Subscribe(String),
-    Muted { sid: String, muted: bool },
-    Left { sid: String },
+    Muted {
+        sid: String,
+        muted: bool,
+    },
+    Left {
+        sid: String,
+    },
     Speakers(Vec<String>),
     Layout(String),
     Waiting(String),
     Noted(String),
+    /// The participant of the recording has left, and may return.
+    Away,
+    /// It was away, and is back.
+    Returned {
+        identity: String,
+        away: TimeAway,
+    },
     Over(MediaEndReason),
+}
+
+/// How long is waited for participants.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RoomWaits {
+    /// Until what the request names was seen.
+    pub(super) appear: Duration,
+    /// For the participant of a Participant recording that has left.
+    pub(super) return_grace: Duration,
 }
 
 pub(super) struct RoomModel {
@@ -46,9 +70,13 @@ pub(super) struct RoomModel {
     /// Named publications that were seen and are gone.
     ended: BTreeSet<String>,
     refused: BTreeSet<String>,
+    /// A publication was chosen once.
+    has_chosen: bool,
     speakers: BTreeMap<String, f32>,
     appear_by: SourceTime,
     appear: Duration,
+    /// Of the participant of a Participant recording.
+    presence: Presence,
     return_by: Option<SourceTime>,
     other_room: bool,
     seen: bool,
@@ -73,7 +101,7 @@ struct Participant {
 }
 
 impl RoomModel {
-    pub(super) fn new(source: Source, want_video: bool, want_audio: bool, appear: Duration) -> Self {
+    pub(super) fn new(source: Source, want_video: bool, want_audio: bool, waits: RoomWaits) -> Self {
         Self {
             awaited: media::awaited(&source),
             source,
@@ -85,9 +113,11 @@ impl RoomModel {
             chosen: BTreeMap::new(),
             ended: BTreeSet::new(),
             refused: BTreeSet::new(),
+            has_chosen: false,
             speakers: BTreeMap::new(),
             appear_by: Duration::MAX,
-            appear,
+            appear: waits.appear,
+            presence: Presence::new(waits.return_grace),
             return_by: None,
             other_room: false,
             seen: false,
@@ -152,6 +182,7 @@ impl RoomModel {
         self.choose(&mut changes);
         // Kept as chosen until the timeout ends, so that they are found again.
         self.chosen.extend(missing);
+        self.judge(now, &mut changes);
         changes
     }
 
@@ -242,6 +273,11 @@ impl RoomModel {
             return;
         }
         if info.state() == participant_info::State::Disconnected {
+            let is_removed = info.disconnect_reason() == DisconnectReason::ParticipantRemoved;
+            if is_removed && matches!(&self.source, Source::Participant { identity, .. } if *identity == info.identity)
+            {
+                self.presence.was_removed();
+            }
             if let Some(participant) = self.participants.remove(&info.sid) {
                 self.speakers.remove(&info.sid);
                 for sid in participant.tracks.keys() {

@@ -1,4 +1,5 @@
-//! Sockets of the peer connection: UDP on every local address the server is reached from, and active ICE/TCP.
+//! Sockets of the peer connection: UDP on every local address the server is reached from, and active ICE/TCP. How often
+//! they must be read follows what the kernel gives them.
 
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
@@ -15,12 +16,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::offer::TcpCandidate;
+use super::poll_pace::PollPace;
 
-/// A key frame of many tracks at once must fit while we are starved of CPU.
+/// Asked for; the kernel sets twice as much aside. A key frame of many tracks at once must fit while we are starved of CPU.
 const RECEIVE_BUFFER: usize = 4 << 20;
+/// What Linux gives without being asked, as it says it itself.
+const USUAL_BUFFER: usize = 212_992;
 /// No datagram of use lies longer in a socket of that size.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,6 +40,9 @@ pub(super) struct Net {
     udp: Vec<Udp>,
     /// Datagrams no longer wake the thread: they are read at each tick.
     calm: bool,
+    /// What a socket asks for, bytes.
+    receive_buffer: usize,
+    pace: PollPace,
     tcp: HashMap<SocketAddr, mpsc::Sender<Vec<u8>>>,
     dialled: HashSet<TcpCandidate>,
     news_in: mpsc::UnboundedSender<TcpEvent>,
@@ -80,8 +87,31 @@ pub(super) enum TcpEvent {
 
 impl Net {
     pub(super) fn new() -> Self {
+        Self::asking_for(RECEIVE_BUFFER)
+    }
+
+    fn asking_for(receive_buffer: usize) -> Self {
         let (news_in, news) = mpsc::unbounded_channel();
-        Self { udp: Vec::new(), calm: false, tcp: HashMap::new(), dialled: HashSet::new(), news_in, news }
+        Self {
+            udp: Vec::new(),
+            calm: false,
+            receive_buffer,
+            pace: PollPace::new(Instant::now()),
+            tcp: HashMap::new(),
+            dialled: HashSet::new(),
+            news_in,
+            news,
+        }
+    }
+
+    /// From one look at the sockets to the next, so that none overflows.
+    pub(super) fn poll_interval(&self) -> Duration {
+        self.pace.interval()
+    }
+
+    /// So many datagrams were taken by one look.
+    pub(super) fn took(&mut self, datagrams: usize, now: Instant) {
+        self.pace.took(datagrams, now);
     }
 
     /// A socket on the address from which `remote` is reached; its address when it is a new one.
@@ -95,8 +125,11 @@ impl Net {
             return Ok(None);
         }
         let socket = UdpSocket::bind((ip, 0))?;
-        if let Err(error) = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER) {
-            warn!(%error, "receive buffer stays small");
+        let bytes = set_receive_buffer(&socket, self.receive_buffer);
+        let datagrams = self.pace.add_socket(bytes);
+        if self.pace.is_hurried() {
+            let every = self.pace.interval();
+            info!(bytes, datagrams, ?every, "a small receive buffer (net.core.rmem_max) is read more often");
         }
         // When a datagram came, not when a starved process got round to reading it.
         if let Err(error) = setsockopt(&socket, sockopt::ReceiveTimestampns, &true) {
@@ -237,6 +270,21 @@ impl Udp {
     }
 }
 
+/// Asks for so many bytes; gives what the kernel sets aside, at most twice `net.core.rmem_max` without CAP_NET_ADMIN.
+fn set_receive_buffer(socket: &UdpSocket, bytes: usize) -> usize {
+    use rustix::net::sockopt::{
+        set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, socket_recv_buffer_size,
+    };
+    let set = set_socket_recv_buffer_size_force(socket, bytes).or_else(|_| set_socket_recv_buffer_size(socket, bytes));
+    if let Err(error) = set {
+        warn!(%error, "receive buffer stays small");
+    }
+    socket_recv_buffer_size(socket).unwrap_or_else(|error| {
+        warn!(%error, "size of the receive buffer not known");
+        USUAL_BUFFER
+    })
+}
+
 /// How long a datagram lay in the kernel; nothing when its stamp makes no sense because the clock was set meanwhile.
 fn waited(stamp: Option<Duration>, unix: Duration) -> Duration {
     let waited = stamp.and_then(|stamp| unix.checked_sub(stamp)).unwrap_or_default();
@@ -320,6 +368,38 @@ mod tests {
         let calm = Duration::from_millis(50);
         assert!(timeout(calm, net.wait()).await.is_err());
         assert_eq!(lengths(&net), [3]);
+    }
+
+    /// All that is there.
+    fn taken(net: &Net) -> usize {
+        let mut batch = DatagramBatch::default();
+        let mut count = 0;
+        loop {
+            let left = net.fill(&mut batch);
+            count += batch.iter().count();
+            if left.is_none() {
+                return count;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_receive_buffer_of_an_ordinary_kernel_holds_what_comes_between_two_looks() {
+        let mut net = Net::asking_for(212_992);
+        let local = net.listen_towards("127.0.0.1:9".parse().unwrap()).unwrap().unwrap();
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let send = |datagrams: usize| {
+            for _ in 0..datagrams {
+                server.send_to(&[0; 1200], local).unwrap();
+            }
+        };
+        // A good deal more than comes at 50 Mbit/s.
+        let burst = (1.8 * 50e6 / 8.0 / 1200.0 * net.poll_interval().as_secs_f64()) as usize;
+        send(burst);
+        assert_eq!(taken(&net), burst, "of {:?} at 50 Mbit/s", net.poll_interval());
+        send(4000);
+        let holds = taken(&net);
+        assert!(holds < 400, "a small buffer holds {holds} datagrams");
     }
 
     #[tokio::test]

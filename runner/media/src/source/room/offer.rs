@@ -94,6 +94,11 @@ impl Section {
         self.candidates.iter().filter_map(|candidate| tcp_candidate(candidate, &self.ufrag))
     }
 
+    /// Where media may come from, in words.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = String> + '_ {
+        self.candidates.iter().filter_map(|candidate| endpoint(candidate))
+    }
+
     pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.candidates.iter().filter_map(|candidate| address(candidate))
     }
@@ -123,6 +128,12 @@ pub(super) fn address(candidate: &str) -> Option<SocketAddr> {
     let mut fields = candidate.split(' ').skip(4);
     let (ip, port) = (fields.next()?, fields.next()?);
     Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
+}
+
+/// `udp 192.0.2.1:7882`
+pub(super) fn endpoint(candidate: &str) -> Option<String> {
+    let protocol = candidate.split(' ').nth(2)?.to_ascii_lowercase();
+    Some(format!("{protocol} {}", address(candidate)?))
 }
 
 pub(super) fn tcp_candidate(candidate: &str, ufrag: &str) -> Option<TcpCandidate> {
@@ -179,6 +190,14 @@ mod tests {
             candidates,
             [TcpCandidate { address: "10.0.0.1:7881".parse().expect("address"), ufrag: "efgh".into() }]
         );
+    }
+
+    #[test]
+    fn candidates_are_named_by_protocol_and_address() {
+        assert_eq!(read(OFFER)[1].endpoints().collect::<Vec<_>>(), ["tcp 10.0.0.1:7881"]);
+        let trickled = "candidate:2 1 UDP 2130706431 192.0.2.1 7882 typ host";
+        assert_eq!(endpoint(trickled).as_deref(), Some("udp 192.0.2.1:7882"));
+        assert_eq!(endpoint("candidate:2 1 udp 1 4f3a.local 7882 typ host"), None);
     }
 
     #[test]

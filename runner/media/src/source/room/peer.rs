@@ -2,7 +2,7 @@
 
 mod negotiate;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -38,6 +38,8 @@ pub(super) struct Peer {
     streams: HashMap<Ssrc, SubscribedStream>,
     forms: HashMap<(Mid, u8), PayloadFormat>,
     early_candidates: Vec<String>,
+    /// Addresses that the server named.
+    endpoints: BTreeSet<String>,
     offered: bool,
     next_timeout: Instant,
     arrivals: Vec<(RoomEvent, Instant)>,
@@ -108,6 +110,7 @@ impl Peer {
             streams: HashMap::new(),
             forms: HashMap::new(),
             early_candidates: Vec::new(),
+            endpoints: BTreeSet::new(),
             offered: false,
             next_timeout: now,
             arrivals: Vec::new(),
@@ -138,8 +141,18 @@ impl Peer {
         self.over_tcp
     }
 
+    /// From one [`Peer::read`] to the next.
+    pub(super) fn poll_interval(&self) -> Duration {
+        self.net.poll_interval()
+    }
+
     pub(super) fn is_alive(&self) -> bool {
         self.rtc.is_alive()
+    }
+
+    /// Addresses that the server named for media until now: `udp 192.0.2.1:7882`.
+    pub(super) fn take_endpoints(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.endpoints)
     }
 
     pub(super) fn ask_keyframe(&mut self, ssrc: Ssrc) {
@@ -177,12 +190,13 @@ impl Peer {
     pub(super) fn read(&mut self) -> bool {
         self.input(Input::Timeout(Instant::now()));
         let mut batch = std::mem::take(&mut self.batch);
-        let mut left = None;
+        let (mut left, mut taken) = (None, 0);
         for _ in 0..BATCHES {
             let now = Instant::now();
             left = self.net.fill(&mut batch);
             self.caught_up = left.unwrap_or(now);
             for (datagram, data) in batch.iter() {
+                taken += 1;
                 self.receive(Protocol::Udp, datagram.remote, datagram.local, data, datagram.at);
             }
             if left.is_none() {
@@ -190,6 +204,7 @@ impl Peer {
             }
         }
         self.batch = batch;
+        self.net.took(taken, Instant::now());
         self.time();
         left.is_none()
     }

@@ -5,7 +5,7 @@ mod signals;
 mod requests;
 mod start;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -22,14 +22,12 @@ use super::message::{RoomCommand, RoomListener, RoomMessage};
 use super::model::RoomModel;
 use super::net::TcpEvent;
 use super::peer::Peer;
+use super::recovery::{ConnectionState, MediaRecovery, RecoveryStep};
 use crate::receive::TrackReceiver;
 use crate::receive::event::RoomEvent;
 use crate::source::dump::{Dump, DumpItem, DumpRecord};
 use crate::units::Ssrc;
 
-/// Sockets and timers are looked at this often, and nothing else wakes us: waking costs more than a packet does. When a
-/// packet came the kernel knows, and requests for a lost one are 105 ms apart anyway.
-const TICK: Duration = Duration::from_millis(40);
 /// Packets sent before the news of an end may still be on their way.
 const LAST_PACKETS: Duration = Duration::from_millis(300);
 const STATS_EVERY: Duration = Duration::from_secs(2);
@@ -37,8 +35,6 @@ const STATS_EVERY: Duration = Duration::from_secs(2);
 const IDLE_TICK: Duration = Duration::from_millis(200);
 /// During the handshake timers are obeyed, but a machine that cannot keep up with them is not asked to.
 const LEAST_WAIT: Duration = Duration::from_millis(1);
-/// A media connection that is gone is built anew when the server has not asked for it by then.
-const MEDIA_TIMEOUT: Duration = Duration::from_secs(30);
 /// A tick that late: we were stopped. What was sent meanwhile over TCP then comes as fast as the way allows.
 const STOPPED: Duration = Duration::from_millis(200);
 const RESUMING: Duration = Duration::from_secs(2);
@@ -64,7 +60,11 @@ struct RoomDriver {
     lost_since: Option<Instant>,
     /// Signalling or media does not work, as the receiver knows it.
     trouble: bool,
-    media_lost_since: Option<Instant>,
+    /// While the participant of the recording is away, the recording stands still.
+    waits_for_return: bool,
+    recovery: MediaRecovery,
+    /// Addresses that the server named for media.
+    tried: BTreeSet<String>,
     room_id: String,
     last_offer: Option<SessionDescription>,
     last_answer: Option<SessionDescription>,
@@ -139,7 +139,7 @@ impl RoomDriver {
         if self.unread {
             return self.ticked;
         }
-        self.ticked + if self.receiver.is_receiving() { TICK } else { IDLE_TICK }
+        self.ticked + if self.receiver.is_receiving() { self.peer.poll_interval() } else { IDLE_TICK }
     }
 
     fn network(&mut self, news: Option<TcpEvent>) {
@@ -202,15 +202,25 @@ impl RoomDriver {
 
     /// The server notices a dead media connection before us and asks for a resume. This is for when it does not.
     fn watch_media(&mut self, now: Instant) {
-        if self.peer.is_connected() || !self.link_up {
-            self.media_lost_since = None;
-            return;
-        }
-        let since = *self.media_lost_since.get_or_insert(now);
-        let timeout = if self.peer.is_alive() { MEDIA_TIMEOUT } else { Duration::ZERO };
-        if now - since > timeout {
-            self.media_lost_since = None;
-            self.lost("no media connection", true);
+        let state = ConnectionState {
+            signalling: self.link_up,
+            media: self.peer.is_connected(),
+            is_alive: self.peer.is_alive(),
+        };
+        let step = self.recovery.tick(state, self.since(now));
+        self.recover(step, "no media connection");
+    }
+
+    /// `why`: the connection does not work.
+    pub(super) fn recover(&mut self, step: Option<RecoveryStep>, why: &str) {
+        match step {
+            None => {}
+            Some(RecoveryStep::Rejoin) => self.lost(why, true),
+            Some(RecoveryStep::GiveUp) => {
+                self.tried.extend(self.peer.take_endpoints());
+                let message = self.recovery.reason(&self.tried);
+                self.end(MediaEndReason::Failed { code: "unavailable".to_owned(), message }, Duration::ZERO);
+            }
         }
     }
 

@@ -72,6 +72,13 @@ impl RoomDriver {
                 RoomChange::Layout(name) => self.receive(RoomEvent::Layout { name }, now),
                 RoomChange::Waiting(message) => self.say(RoomMessage::Waiting(message)),
                 RoomChange::Noted(message) => self.say(RoomMessage::Noted(message)),
+                RoomChange::Away if self.waits_for_return => self.receive(RoomEvent::Held { on: true }, now),
+                RoomChange::Away => {}
+                RoomChange::Returned { identity, away } => {
+                    self.receive(RoomEvent::Held { on: false }, now);
+                    let message = away.message(&identity, self.receiver.origin());
+                    self.say(RoomMessage::Noted(message));
+                }
                 RoomChange::Over(why) => self.end(why, LAST_PACKETS),
             }
         }

@@ -17,9 +17,7 @@ use crate::receive::event::RoomEvent;
 use crate::source::room::link::{self, Reconnect};
 use crate::source::room::message::RoomMessage;
 use crate::source::room::peer::Peer;
-
-/// livekit/egress' text, which callers look for.
-const ROOM_LOST: &str = "recording ended early: connection to room failed";
+use crate::source::room::recovery::ROOM_LOST;
 
 impl RoomDriver {
     pub(super) async fn signal(&mut self, event: Option<SignalEvent>) {
@@ -83,8 +81,10 @@ impl RoomDriver {
                 self.link.client.send(Request::Answer(answer)).await;
             }
             Err(error) => {
-                warn!(error = %chain(&error), "offer not accepted");
-                self.lost("the media connection cannot be negotiated", true);
+                let why = chain(&error).to_string();
+                warn!(error = why, "offer not accepted");
+                let step = self.recovery.offer_refused(why);
+                self.recover(Some(step), "the media connection cannot be negotiated");
             }
         }
     }
@@ -99,11 +99,6 @@ impl RoomDriver {
                 let why = match reason {
                     DisconnectReason::DuplicateIdentity => MediaEndReason::Evicted,
                     DisconnectReason::ServerShutdown => return self.lost("the server shuts down", true),
-                    DisconnectReason::JoinFailure | DisconnectReason::StateMismatch | DisconnectReason::SignalClose => {
-                        let reason = reason.as_str_name().to_lowercase();
-                        let message = format!("{ROOM_LOST}: livekit-server ended our stay: {reason}");
-                        MediaEndReason::Failed { code: "unavailable".to_owned(), message }
-                    }
                     DisconnectReason::RoomDeleted => {
                         MediaEndReason::SourceClosed { message: "the room was deleted".to_owned() }
                     }
@@ -113,6 +108,17 @@ impl RoomDriver {
                     DisconnectReason::ParticipantRemoved => {
                         MediaEndReason::SourceClosed { message: "removed from the room".to_owned() }
                     }
+                    // The room goes on without us.
+                    DisconnectReason::JoinFailure
+                    | DisconnectReason::StateMismatch
+                    | DisconnectReason::SignalClose
+                    | DisconnectReason::ConnectionTimeout
+                    | DisconnectReason::MediaFailure
+                    | DisconnectReason::Migration => {
+                        let why = format!("livekit-server ended our stay: {}", reason.as_str_name().to_lowercase());
+                        return self.lost(&why, true);
+                    }
+                    // Joining again would make a room anew that is over.
                     other => MediaEndReason::SourceClosed {
                         message: format!("the room ended: {}", other.as_str_name().to_lowercase()),
                     },
@@ -130,7 +136,8 @@ impl RoomDriver {
         info!(why, full, "connection to the room lost");
         self.link_up = false;
         self.lost_since = Some(Instant::now());
-        link::get_back(self.link.client.clone(), self.params.clone(), full, self.back_in.clone());
+        let wait = self.recovery.lost();
+        link::get_back(self.link.client.clone(), self.params.clone(), full, wait, self.back_in.clone());
     }
 
     pub(super) async fn came_back(&mut self, back: Option<Reconnect>) {
@@ -159,6 +166,7 @@ impl RoomDriver {
                 self.link = *joined;
                 let now = self.since(Instant::now());
                 self.receive(RoomEvent::Interrupted, now);
+                self.tried.extend(self.peer.take_endpoints());
                 self.peer = Peer::new(self.server);
                 self.last_offer = None;
                 self.last_answer = None;
@@ -169,7 +177,11 @@ impl RoomDriver {
                 let other_room = !room.sid.is_empty() && room.sid != self.room_id;
                 self.room_id = room.sid.clone();
                 self.say(RoomMessage::Joined { room_id: room.sid, room_name: room.name });
-                self.say(RoomMessage::Noted(format!("reconnected to the room after {away:.1} s")));
+                let again = match self.recovery.rejoined() {
+                    1 => String::new(),
+                    count => format!(" (rejoin {count})"),
+                };
+                self.say(RoomMessage::Noted(format!("reconnected to the room after {away:.1} s{again}")));
                 let changes = self.model.rejoined(&own, &others, other_room, now);
                 self.obey(changes).await;
             }

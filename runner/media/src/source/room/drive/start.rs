@@ -1,6 +1,6 @@
 //! Joins the room and starts the loop; a room that cannot be joined ends at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Instant;
@@ -15,8 +15,9 @@ use crate::receive::{ReceiveOptions, TrackReceiver};
 use crate::source::dump::Dump;
 use crate::source::room::link::{self, JoinParams};
 use crate::source::room::message::{JoinOptions, RoomCommand, RoomListener, RoomMessage};
-use crate::source::room::model::RoomModel;
+use crate::source::room::model::{RoomModel, RoomWaits};
 use crate::source::room::peer::Peer;
+use crate::source::room::recovery::MediaRecovery;
 
 /// Runs in the room's thread until the recording leaves or the room ends; `hear` gets its end in any case.
 pub(crate) async fn run(
@@ -44,10 +45,11 @@ pub(crate) async fn run(
         }
     };
     let (back_in, back) = mpsc::unbounded_channel();
+    let waits = RoomWaits { appear: options.appear, return_grace: options.return_grace };
     let now = Instant::now();
     let receive = ReceiveOptions { reorder_wait: options.reorder, late: options.late };
     let drive = RoomDriver {
-        model: RoomModel::new(options.choose.clone(), options.want_video, options.want_audio, options.appear),
+        model: RoomModel::new(options.choose.clone(), options.want_video, options.want_audio, waits),
         receiver: TrackReceiver::new(receive).begins_muted(options.begins_muted),
         peer: Peer::new(server),
         server,
@@ -63,7 +65,9 @@ pub(crate) async fn run(
         link_up: true,
         lost_since: None,
         trouble: false,
-        media_lost_since: None,
+        waits_for_return: options.waits_for_return,
+        recovery: MediaRecovery::default(),
+        tried: BTreeSet::new(),
         room_id: options.room_id.clone(),
         last_offer: None,
         last_answer: None,

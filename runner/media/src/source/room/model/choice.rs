@@ -4,13 +4,14 @@ use livekit_protocol::{TrackType, encryption};
 use spillway_plan::{Source, StereoSide};
 
 use super::media::{self, Awaited};
+use super::presence::AwayState;
 use super::{Chosen, RoomChange, RoomModel, closed, failed, origin};
 use crate::receive::event::SourceTime;
 use crate::track::TrackSource;
 
 impl RoomModel {
     pub(super) fn choose(&mut self, changes: &mut Vec<RoomChange>) {
-        let mut found = Vec::new();
+        let (mut found, mut encrypted) = (Vec::new(), None);
         for participant in self.participants.values() {
             for track in participant.tracks.values() {
                 let kind = track.r#type();
@@ -45,6 +46,7 @@ impl RoomModel {
                     continue;
                 }
                 if track.encryption() != encryption::Type::None {
+                    encrypted.get_or_insert_with(|| (track.sid.clone(), participant.identity.clone()));
                     if self.refused.insert(track.sid.clone()) {
                         let message = format!("track {} is end-to-end encrypted and cannot be recorded", track.sid);
                         changes.push(self.unrecordable(&track.sid, message));
@@ -54,6 +56,17 @@ impl RoomModel {
                 let chosen = Chosen { identity: participant.identity.clone(), origin: origin(track), side };
                 found.push((track.sid.clone(), chosen));
             }
+        }
+        self.has_chosen |= !found.is_empty();
+        // Where one publication is encrypted all are, but for those of agents and of telephones.
+        if let Some((sid, identity)) = encrypted.filter(|_| !self.has_chosen) {
+            let who = match &self.source {
+                Source::Participant { identity, .. } => format!("participant {identity}"),
+                _ => "the room".to_owned(),
+            };
+            let which = format!("{who} is end-to-end encrypted (track {sid} of {identity})");
+            let message = format!("{which}: without its key it cannot be recorded");
+            changes.push(failed("failed_precondition", message));
         }
         for (sid, chosen) in found {
             changes.push(RoomChange::Subscribe(sid.clone()));
@@ -95,9 +108,16 @@ impl RoomModel {
                 let here = self.participants.values().any(|participant| participant.identity == identity);
                 if here {
                     self.seen = true;
-                } else if self.seen && self.return_by.is_none() {
-                    changes.push(closed(&format!("participant {identity} left")));
-                } else if !self.seen && now >= self.appear_by {
+                    if let Some(away) = self.presence.here(now) {
+                        changes.push(RoomChange::Returned { identity, away });
+                    }
+                } else if self.seen {
+                    match self.presence.away(self.return_by.is_some(), now) {
+                        AwayState::Begins => changes.push(RoomChange::Away),
+                        AwayState::GoesOn => {}
+                        AwayState::TooLong => changes.push(closed(&self.presence.reason(&identity))),
+                    }
+                } else if now >= self.appear_by {
                     changes.push(failed("not_found", format!("participant {identity} not found")));
                 }
             }

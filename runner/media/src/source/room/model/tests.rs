@@ -39,7 +39,11 @@ fn me() -> ParticipantInfo {
 }
 
 fn model(source: Source) -> RoomModel {
-    RoomModel::new(source, true, true, Duration::from_secs(30))
+    with_grace(source, Duration::ZERO)
+}
+
+fn with_grace(source: Source, return_grace: Duration) -> RoomModel {
+    RoomModel::new(source, true, true, RoomWaits { appear: Duration::from_secs(30), return_grace })
 }
 
 fn subscribed(changes: &[RoomChange]) -> Vec<&str> {
@@ -151,6 +155,50 @@ fn who_does_not_come_back_after_a_rejoin_ends_the_recording() {
 }
 
 #[test]
+fn a_participant_that_returns_in_time_goes_on_in_the_same_recording() {
+    let mut model = with_grace(Source::Participant { identity: "a".to_owned(), screen_share: false }, ms(10_000));
+    model.joined(&me(), &[participant("PA_a", 1, &[camera("TR_1"), microphone("TR_2")])], ms(0));
+    let changes = model.update(&[gone("PA_a")], ms(5000));
+    assert!(changes.contains(&RoomChange::Left { sid: "TR_1".to_owned() }));
+    assert_eq!(over(&changes), None, "a page that is loaded anew is back in a second");
+    assert!(changes.contains(&RoomChange::Away));
+    assert_eq!(model.tick(ms(14_999)), []);
+    let returned = ParticipantInfo { identity: "a".to_owned(), ..participant("PA_a2", 1, &[]) };
+    let changes = model.update(&[returned], ms(14_999));
+    let away = TimeAway { since: ms(5000), lasted: ms(9999) };
+    assert_eq!(changes, [RoomChange::Returned { identity: "a".to_owned(), away }]);
+    let published = ParticipantInfo { identity: "a".to_owned(), ..participant("PA_a2", 2, &[camera("TR_7")]) };
+    assert_eq!(subscribed(&model.update(&[published], ms(15_500))), ["TR_7"]);
+    assert_eq!(model.tick(ms(60_000)), []);
+    // The next time counts anew.
+    model.update(&[ParticipantInfo { sid: "PA_a2".to_owned(), ..gone("PA_a") }], ms(60_000));
+    assert_eq!(over(&model.tick(ms(69_999))), None);
+    let message = "participant a left and did not return within 10 s".to_owned();
+    assert_eq!(over(&model.tick(ms(70_000))), Some(&MediaEndReason::SourceClosed { message }));
+}
+
+#[test]
+fn a_participant_that_was_removed_is_not_waited_for() {
+    let mut model = with_grace(Source::Participant { identity: "a".to_owned(), screen_share: false }, ms(10_000));
+    model.joined(&me(), &[participant("PA_a", 1, &[camera("TR_1")]), participant("PA_b", 1, &[])], ms(0));
+    let removed = |sid| ParticipantInfo { disconnect_reason: DisconnectReason::ParticipantRemoved.into(), ..gone(sid) };
+    assert_eq!(over(&model.update(&[removed("PA_b")], ms(10))), None, "that is another one");
+    let message = "participant a was removed from the room".to_owned();
+    let changes = model.update(&[removed("PA_a")], ms(20));
+    assert_eq!(over(&changes), Some(&MediaEndReason::SourceClosed { message }));
+}
+
+#[test]
+fn while_our_own_connection_was_lost_a_participant_was_not_away() {
+    let mut model = with_grace(Source::Participant { identity: "a".to_owned(), screen_share: false }, ms(10_000));
+    model.joined(&me(), &[participant("PA_a", 1, &[camera("TR_1")])], ms(0));
+    assert_eq!(model.rejoined(&me(), &[], true, ms(5000)), []);
+    assert_eq!(model.tick(ms(20_000)), [], "everyone has 30 s after a restart of the server");
+    let returned = ParticipantInfo { identity: "a".to_owned(), ..participant("PA_a2", 1, &[camera("TR_7")]) };
+    assert_eq!(model.update(&[returned], ms(21_000)), [RoomChange::Subscribe("TR_7".to_owned())]);
+}
+
+#[test]
 fn our_own_metadata_is_a_layout_and_speakers_are_loudest_first() {
     let mut model = model(Source::Room);
     model.joined(&me(), &[participant("PA_a", 1, &[]), participant("PA_b", 1, &[])], ms(0));
@@ -162,6 +210,48 @@ fn our_own_metadata_is_a_layout_and_speakers_are_loudest_first() {
     let loud = model.speakers(&[speaker("PA_b", 0.7, true)]);
     assert_eq!(loud, [RoomChange::Speakers(vec!["b".to_owned(), "a".to_owned()])]);
     assert_eq!(model.speakers(&[speaker("PA_b", 0.0, false)]), [RoomChange::Speakers(vec!["a".to_owned()])]);
+}
+
+fn encrypted(track: TrackInfo) -> TrackInfo {
+    TrackInfo { encryption: livekit_protocol::encryption::Type::Gcm.into(), ..track }
+}
+
+#[test]
+fn an_end_to_end_encrypted_room_is_refused_at_once() {
+    let failed = |message: &str| MediaEndReason::Failed {
+        code: "failed_precondition".to_owned(),
+        message: format!("{message}: without its key it cannot be recorded"),
+    };
+    let mut room = model(Source::Room);
+    room.joined(&me(), &[participant("PA_a", 1, &[])], ms(0));
+    let published = [participant("PA_a", 2, &[encrypted(camera("TR_1")), encrypted(microphone("TR_2"))])];
+    let changes = room.update(&published, ms(10));
+    assert_eq!(over(&changes), Some(&failed("the room is end-to-end encrypted (track TR_1 of a)")));
+    assert_eq!(subscribed(&changes), Vec::<&str>::new());
+
+    let mut participants = model(Source::Participant { identity: "a".to_owned(), screen_share: false });
+    let others = [participant("PA_a", 1, &[encrypted(microphone("TR_2"))]), participant("PA_b", 1, &[camera("TR_3")])];
+    let changes = participants.joined(&me(), &others, ms(0));
+    assert_eq!(over(&changes), Some(&failed("participant a is end-to-end encrypted (track TR_2 of a)")));
+
+    let sound = RoomWaits { appear: Duration::from_secs(30), return_grace: Duration::ZERO };
+    let mut sound = RoomModel::new(Source::Room, false, true, sound);
+    let changes = sound.joined(&me(), &[participant("PA_a", 1, &[encrypted(camera("TR_1"))])], ms(0));
+    assert_eq!(over(&changes), None, "what is not asked for does not count");
+}
+
+#[test]
+fn where_something_is_recorded_an_encrypted_track_is_only_noted() {
+    let mut model = model(Source::Room);
+    let others = [participant("PA_a", 1, &[encrypted(camera("TR_1"))]), participant("PA_b", 1, &[microphone("TR_2")])];
+    let changes = model.joined(&me(), &others, ms(0));
+    assert_eq!((subscribed(&changes), over(&changes)), (vec!["TR_2"], None));
+    let noted = |sid: &str| RoomChange::Noted(format!("track {sid} is end-to-end encrypted and cannot be recorded"));
+    assert!(changes.contains(&noted("TR_1")));
+    // Also when that has gone, and while we come back.
+    assert_eq!(over(&model.update(&[gone("PA_b")], ms(10))), None);
+    let changes = model.rejoined(&me(), &[participant("PA_a", 1, &[encrypted(camera("TR_9"))])], false, ms(20));
+    assert_eq!(changes, [noted("TR_9")]);
 }
 
 fn of_kind(sid: &str, kind: participant_info::Kind, tracks: &[TrackInfo]) -> ParticipantInfo {

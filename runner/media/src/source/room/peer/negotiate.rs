@@ -28,6 +28,7 @@ impl Peer {
         for params in sections.iter().flat_map(Section::tcp_candidates).collect::<Vec<_>>() {
             self.net.dial(params);
         }
+        self.endpoints.extend(sections.iter().flat_map(Section::endpoints));
         self.retire(&sections, now);
         let offer =
             SdpOffer::from_sdp_string(&offer::only_sending(sdp)).map_err(|source| PeerError::Offer { source })?;
@@ -83,6 +84,7 @@ impl Peer {
         if let Some(address) = offer::address(candidate) {
             self.listen_towards(address);
         }
+        self.endpoints.extend(offer::endpoint(candidate));
         let ufrag = init["usernameFragment"].as_str().unwrap_or_default();
         if let Some(params) = offer::tcp_candidate(candidate, ufrag) {
             self.net.dial(params);
