@@ -18,7 +18,7 @@ use spillway_plan::{Source, StereoSide};
 use crate::receive::event::{Publication, RoomEvent, SourceTime};
 use crate::track::TrackSource;
 use media::Awaited;
-use presence::{Presence, TimeAway};
+use presence::{ParticipantPresence, TimeAway};
 
 /// After our connection was rebuilt, participants may still be on their way back (the server was restarted).
 const RETURN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -76,7 +76,7 @@ pub(super) struct RoomModel {
     appear_by: SourceTime,
     appear: Duration,
     /// Of the participant of a Participant recording.
-    presence: Presence,
+    presence: ParticipantPresence,
     return_by: Option<SourceTime>,
     other_room: bool,
     seen: bool,
@@ -117,7 +117,7 @@ impl RoomModel {
             speakers: BTreeMap::new(),
             appear_by: Duration::MAX,
             appear: waits.appear,
-            presence: Presence::new(waits.return_grace),
+            presence: ParticipantPresence::new(waits.return_grace),
             return_by: None,
             other_room: false,
             seen: false,

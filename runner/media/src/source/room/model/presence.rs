@@ -7,7 +7,7 @@ use crate::receive::event::SourceTime;
 
 /// A participant that was seen once.
 #[derive(Debug)]
-pub(super) struct Presence {
+pub(super) struct ParticipantPresence {
     /// How long it may be away.
     grace: Duration,
     away_since: Option<SourceTime>,
@@ -45,7 +45,7 @@ impl TimeAway {
     }
 }
 
-impl Presence {
+impl ParticipantPresence {
     pub(super) fn new(grace: Duration) -> Self {
         Self { grace, away_since: None, is_told: false, removed: false }
     }
