@@ -115,9 +115,10 @@ fn audio_inputs(plan: &EgressPlan) -> Vec<AudioInputFormat> {
         Some(AudioPlan::Raw { .. }) => return vec![AudioInputFormat::Pcm],
         Some(AudioPlan::Copied) | None => return vec![],
     };
+    let separate = mixing(plan).is_some_and(|mixing| mixing != Mixing::Both);
     let raw = |encoding: &AudioEncoding| {
         let AudioEncoding { codec, bitrate, frequency } = *encoding;
-        AudioInputFormat::Raw { codec, bitrate, frequency }
+        AudioInputFormat::Raw { codec, bitrate, frequency, separate }
     };
     [main].iter().chain(also).map(raw).collect()
 }
