@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use spillway_tests::analyser::picture::{self, DecodedVideo};
 use spillway_tests::analyser::sound::{self, Beep, BeepSide, DecodedAudio};
@@ -73,13 +73,25 @@ impl RecordingProbe {
         stream(&self.probed, "audio").with_context(|| format!("{} has no audio", self.path.display()))
     }
 
-    /// H264 of exactly this size, encoded by us at 30 pictures a second.
+    /// H264 of exactly this size, encoded by us at 30 pictures a second, over all of the file.
     pub fn is_h264(&self, profile: &str, width: u64, height: u64) -> Result<()> {
+        let pictures = self.pictures.as_ref().map_or(0, |pictures| pictures.all.len());
+        self.is_h264_at(pictures as f64 / self.seconds(), (profile, width, height))
+    }
+
+    /// The same of what a player had that came in the middle: its pictures begin at most half a second behind its sound, at
+    /// a key frame.
+    pub fn is_streamed_h264(&self, profile: &str, width: u64, height: u64) -> Result<()> {
+        let all = self.pictures.as_ref().map_or(&[][..], |pictures| &pictures.all);
+        let [first, .., last] = all else { bail!("{} has no pictures", self.path.display()) };
+        ensure!(first.at < 0.5, "the first picture of {} is at {:.2} s", self.path.display(), first.at);
+        self.is_h264_at((all.len() - 1) as f64 / (last.at - first.at), (profile, width, height))
+    }
+
+    fn is_h264_at(&self, rate: f64, (profile, width, height): (&str, u64, u64)) -> Result<()> {
         let video = self.video()?;
         ensure!(video["codec_name"] == "h264" && video["profile"] == profile, "not H264 {profile}: {video}");
         ensure!(video["width"] == width && video["height"] == height, "not {width}x{height}: {video}");
-        let pictures = self.pictures.as_ref().map_or(0, |pictures| pictures.all.len());
-        let rate = pictures as f64 / self.seconds();
         ensure!((29.0..31.0).contains(&rate), "{rate:.2} pictures a second in {}", self.path.display());
         Ok(())
     }

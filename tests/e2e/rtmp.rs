@@ -70,7 +70,7 @@ pub fn seen(path: PathBuf, seconds: u32) -> Result<RecordingProbe> {
 
 /// H264 and AAC, whole and in sync.
 pub fn is_good(probe: &RecordingProbe) -> Result<()> {
-    probe.is_h264("Main", 1280, 720)?;
+    probe.is_streamed_h264("Main", 1280, 720)?;
     probe.is_audio("aac", "44100", 2)?;
     probe.shows("p0", &probe.whole(), &[])?;
     probe.in_sync("p0")?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use common::{click_at, click_blocks, complaints, encoded, packets};
+use common::{click_at, click_blocks, complaints, encoded, packets, sound_blocks, tone};
 use gstreamer as gst;
 use spillway_ipc::SpoolFile;
 use spillway_media::compositor::encoder_delay;
@@ -235,7 +235,7 @@ fn a_click_stands_where_it_was_given_in_every_encoding() {
     let dir = tempfile::tempdir().unwrap();
     for frequency in [48_000, 44_100] {
         let ahead = encoder_delay(AudioCodec::Aac, frequency);
-        let raw = |codec, frequency| AudioInputFormat::Raw { codec, bitrate: 128, frequency };
+        let raw = |codec, frequency| AudioInputFormat::Raw { codec, bitrate: 128, frequency, separate: false };
         let audio = vec![raw(AudioCodec::Aac, frequency), raw(AudioCodec::Opus, 48_000)];
         let plan = PipelinePlan { video: None, audio, key_grid: None };
         let outputs = Outputs::of(&plan);
@@ -261,6 +261,39 @@ fn a_click_stands_where_it_was_given_in_every_encoding() {
             let at = click_at(&path(name));
             // The first sample above the bound is a little earlier or later than the click, as codecs ring.
             assert!((at - 48_000).abs() <= 96, "{name} at {frequency} Hz: the click stands at {at}");
+        }
+    }
+}
+
+/// An agent on one side and the people on the other, each loud for 40 ms of 200: what is on one side is not on the other.
+#[test]
+fn sides_stay_apart_in_every_encoding() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = |codec, frequency| AudioInputFormat::Raw { codec, bitrate: 128, frequency, separate: true };
+    let audio = vec![raw(AudioCodec::Aac, 44_100), raw(AudioCodec::Opus, 48_000)];
+    let plan = PipelinePlan { video: None, audio, key_grid: None };
+    let outputs = Outputs::of(&plan);
+    let files = [("aac.mp4", Container::Mp4, 0), ("opus.ogg", Container::Ogg, 1)];
+    for (name, container, stream) in files {
+        outputs.file(&dir.path().join(name), container, &[StreamNumber(stream)]);
+    }
+    let (pipeline, feeds) = Pipeline::start(&plan, outputs.fanout.clone()).unwrap();
+    let mixer = RawFanout::new(feeds.audio.into_iter().zip([0, 0]));
+    let sound = |at: u64| {
+        let loud = if at % 9600 < 1920 { 0.5 } else { 0.01 };
+        [600.0, 900.0].map(|hertz| (std::f64::consts::TAU * hertz * at as f64 / 48_000.0).sin() as f32 * loud)
+    };
+    sound_blocks(sound).for_each(|buffer| mixer.push(buffer).unwrap());
+    mixer.end();
+    assert_eq!(outputs.drained().1, []);
+    drop(pipeline);
+    for (name, ..) in files {
+        let path = dir.path().join(name);
+        for (hertz, own) in [(600.0, 0), (900.0, 1)] {
+            let heard = tone(&path, 0, hertz);
+            let decibels = 20.0 * (heard[1 - own] / heard[own]).log10();
+            println!("{name}: {hertz} Hz is {decibels:.1} dB on the other side");
+            assert!(decibels < -30.0, "{name}: {hertz} Hz is {decibels:.1} dB on the other side");
         }
     }
 }

@@ -95,7 +95,7 @@ fn block(n: u64, loud: f32) -> gst::Buffer {
 fn raw(container: Container, video: bool, codec: AudioCodec) -> FilePlan {
     FilePlan {
         video: video.then(|| VideoInputFormat::Raw { encoding: encoding(), colour: Colour::Bt601 }),
-        audio: Some(AudioInputFormat::Raw { codec, bitrate: 128, frequency: 48_000 }),
+        audio: Some(AudioInputFormat::Raw { codec, bitrate: 128, frequency: 48_000, separate: false }),
         container,
         fragment_ms: 1000,
     }
@@ -293,7 +293,7 @@ fn a_click_stands_where_it_was_given_once_the_encoder_is_reckoned_with() {
     for frequency in [48_000, 44_100] {
         let path = dir.path().join("click.mp4");
         let mut plan = raw(Container::Mp4, false, AudioCodec::Aac);
-        plan.audio = Some(AudioInputFormat::Raw { codec: AudioCodec::Aac, bitrate: 128, frequency });
+        plan.audio = Some(AudioInputFormat::Raw { codec: AudioCodec::Aac, bitrate: 128, frequency, separate: false });
         let (pipeline, feeds, told) = start(&plan, &path);
         let click = 48_000 - u64::from(encoder_delay(AudioCodec::Aac, frequency));
         let feed = feeds.audio.unwrap();

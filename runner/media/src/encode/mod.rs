@@ -90,6 +90,8 @@ pub enum AudioInputFormat {
         bitrate: u32,
         /// Hertz.
         frequency: u32,
+        /// Its sides are different sounds, an agent and people, and stay apart.
+        separate: bool,
     },
     /// Opus goes in untouched; PCMU and PCMA, which no container of ours carries, become Opus.
     Copied {
@@ -106,7 +108,7 @@ impl AudioInputFormat {
     /// What comes out.
     pub fn encoded(&self) -> EncodedFormat {
         match self {
-            Self::Raw { codec: AudioCodec::Aac, bitrate, frequency } => {
+            Self::Raw { codec: AudioCodec::Aac, bitrate, frequency, .. } => {
                 EncodedFormat::Aac { rate: encoder_rate(*frequency), bitrate_kbps: *bitrate }
             }
             Self::Raw { codec: AudioCodec::Mp3, frequency, .. } => {
@@ -146,8 +148,8 @@ pub(crate) fn video(input: &VideoInputFormat, grid: Option<KeyGrid>) -> Result<O
 /// `None`: packets go on as they came, samples as S16.
 pub(crate) fn audio(input: &AudioInputFormat) -> Result<Option<EncoderChain>, PipelineError> {
     match input {
-        AudioInputFormat::Raw { codec, bitrate, frequency } => {
-            Ok(Some((raw(sound_caps(), BLOCKS), sound(*codec, *bitrate, *frequency)?)))
+        AudioInputFormat::Raw { codec, bitrate, frequency, separate } => {
+            Ok(Some((raw(sound_caps(), BLOCKS), sound(*codec, (*bitrate, *frequency), *separate)?)))
         }
         AudioInputFormat::Copied { codec: codec @ (Codec::Pcmu | Codec::Pcma), .. } => Ok(Some(g711(*codec)?)),
         AudioInputFormat::Copied { codec: Codec::Opus, .. } | AudioInputFormat::Pcm => Ok(None),
@@ -221,7 +223,11 @@ fn h264(encoding: &VideoEncoding, grid: Option<KeyGrid>) -> Result<Vec<gst::Elem
     Ok(vec![encoder, filter(&caps)?])
 }
 
-fn sound(codec: AudioCodec, bitrate: u32, frequency: u32) -> Result<Vec<gst::Element>, PipelineError> {
+fn sound(
+    codec: AudioCodec,
+    (bitrate, frequency): (u32, u32),
+    separate: bool,
+) -> Result<Vec<gst::Element>, PipelineError> {
     let frequency = match codec {
         AudioCodec::Opus => 48_000,
         AudioCodec::Aac | AudioCodec::Mp3 => whole(encoder_rate(frequency)),
@@ -232,7 +238,12 @@ fn sound(codec: AudioCodec, bitrate: u32, frequency: u32) -> Result<Vec<gst::Ele
         AudioCodec::Aac => {
             let bits = whole(bitrate.saturating_mul(1000));
             let coder = if bitrate >= FAST_AAC_KBPS { "fast" } else { "twoloop" };
-            chain.push(make("avenc_aac", |e| e.property("bitrate", bits).property_from_str("aac-coder", coder))?);
+            // GStreamer's default is mid/side for every band, where ffmpeg's own chooses. Equal sides gain 4.5 dB by it; a tone
+            // of one side alone came out on the other 1 to 3 dB lower, and 50 dB lower without it (128 kbit/s).
+            let joint = !separate;
+            chain.push(make("avenc_aac", |e| {
+                e.property("bitrate", bits).property_from_str("aac-coder", coder).property("aac-ms", joint)
+            })?);
             chain.push(make("aacparse", |p| p)?);
         }
         AudioCodec::Opus => chain.extend(opus(bitrate)?),

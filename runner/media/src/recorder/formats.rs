@@ -125,9 +125,10 @@ fn audio_inputs(mode: &RecordingMode, plan: &EgressPlan) -> Vec<AudioInputFormat
         Output::Segments(_) | Output::Images(_) | Output::Streams(_) => output.audio(sound),
     };
     let taken: Vec<AudioCodec> = plan.outputs.iter().filter_map(codec_of).collect();
+    let separate = mixing(plan).is_some_and(|mixing| mixing != Mixing::Both);
     let raw = |encoding: &AudioEncoding| {
         let AudioEncoding { codec, bitrate, frequency } = *encoding;
-        AudioInputFormat::Raw { codec, bitrate, frequency }
+        AudioInputFormat::Raw { codec, bitrate, frequency, separate }
     };
     [main].iter().chain(also).filter(|encoding| taken.contains(&encoding.codec)).map(raw).collect()
 }

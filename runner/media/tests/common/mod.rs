@@ -166,17 +166,41 @@ pub fn times(path: &Path) -> String {
 
 /// Two seconds of stereo in blocks of 20 ms: silence, and a click of a millisecond from this sample at 48 kHz on.
 pub fn click_blocks(click: u64) -> impl Iterator<Item = gst::Buffer> {
+    sound_blocks(move |at| if (click..click + 48).contains(&at) { [0.9; 2] } else { [0.0; 2] })
+}
+
+/// Two seconds of sound at 48 kHz, from the number of a sample.
+pub fn sound_blocks(sample: impl Fn(u64) -> [f32; 2]) -> impl Iterator<Item = gst::Buffer> {
     (0..100u64).map(move |n| {
-        let samples = (n * 960..(n + 1) * 960).flat_map(|at| {
-            let loud = if (click..click + 48).contains(&at) { 0.9f32 } else { 0.0 };
-            [loud, loud]
-        });
-        let data: Vec<u8> = samples.flat_map(f32::to_le_bytes).collect();
+        let data: Vec<u8> = (n * 960..(n + 1) * 960).flat_map(&sample).flat_map(f32::to_le_bytes).collect();
         let mut buffer = gst::Buffer::from_mut_slice(data);
         let writable = buffer.get_mut().unwrap();
         writable.set_pts(gst::ClockTime::from_mseconds(n * 20));
         writable.set_duration(gst::ClockTime::from_mseconds(20));
         buffer
+    })
+}
+
+/// How loud a tone is on each side of a file, in the second from `from_s` on.
+pub fn tone(path: &Path, from_s: usize, hertz: f64) -> [f64; 2] {
+    let out = Command::new("ffmpeg")
+        .args(["-v", "error", "-i"])
+        .arg(path)
+        .args(["-ac", "2", "-ar", "48000", "-f", "s16le", "-"])
+        .output()
+        .unwrap();
+    let samples: Vec<[f64; 2]> = out
+        .stdout
+        .chunks_exact(4)
+        .map(|four| [0, 2].map(|at| f64::from(i16::from_le_bytes([four[at], four[at + 1]]))))
+        .skip(from_s * 48_000)
+        .take(48_000)
+        .collect();
+    [0, 1].map(|side| {
+        let turn = |at: usize| std::f64::consts::TAU * hertz * at as f64 / 48_000.0;
+        let sum =
+            |of: fn(f64) -> f64| samples.iter().enumerate().map(|(at, both)| both[side] * of(turn(at))).sum::<f64>();
+        sum(f64::sin).hypot(sum(f64::cos)) / samples.len() as f64
     })
 }
 
