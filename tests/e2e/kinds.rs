@@ -193,7 +193,7 @@ async fn participant_and_media(harness: Arc<E2eHarness>) -> Result<()> {
     }
     is_small(&seen(of_media, 7)?, &["p1"])?;
     let stream = seen(of_participant, seconds)?;
-    stream.is_h264("Main", 640, 360)?;
+    stream.is_streamed_h264("Main", 640, 360)?;
     stream.is_audio("aac", "44100", 2)?;
     stream.shows("p0", &stream.whole(), &[])?;
     let beeps: Vec<f64> = stream.beeps("p0")?.iter().map(|beep| beep.at).collect();

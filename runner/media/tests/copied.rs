@@ -249,7 +249,12 @@ fn a_copied_picture_and_mixed_sound_stand_where_they_were_given_in_a_webm() {
         let path = dir.path().join(format!("{codec:?}.webm"));
         let plan = FilePlan {
             video: Some(VideoInputFormat::Copied { codec, size: (320, 180) }),
-            audio: Some(AudioInputFormat::Raw { codec: AudioCodec::Opus, bitrate: 128, frequency: 48_000 }),
+            audio: Some(AudioInputFormat::Raw {
+                codec: AudioCodec::Opus,
+                bitrate: 128,
+                frequency: 48_000,
+                separate: false,
+            }),
             container: Container::Webm,
             fragment_ms: 1000,
         };
