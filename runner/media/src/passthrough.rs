@@ -1,11 +1,18 @@
-//! Encoded frames that go to the outputs as they came: only their times are ours.
+//! Encoded frames that go to the outputs as they came: only their times are ours. Runs in the recorder's thread.
+//!
+//! A copied sound has no holes: `packet_grid` puts its packets one after the other, and silence where none came (pauses of
+//! DTX, mutes, losses, the tail). A hole is filled when the next packet has come, or when none can come any more.
 //!
 //! A later change of the picture's size needs nothing: H264, H265 and AV1 key frames bring their parameter sets in the
 //! stream, VP8 and VP9 say their size in every key frame, and the muxer keeps the label of the first one. A change of
 //! the codec cannot go into the same file; `recorder` opens another one for it.
 
+mod packet_grid;
+
 use bytes::Bytes;
 use spillway_plan::Container;
+
+use self::packet_grid::PacketGrid;
 
 use crate::output::{Feed, FeedError};
 use crate::track::{Codec, Frame};
@@ -16,6 +23,12 @@ const BLACK_EVERY_NS: u64 = 1_000_000_000;
 
 /// Frames of one track never stand closer than this: equal times are refused by players.
 const CLOSEST_NS: u64 = 100_000;
+
+/// Silence of a mute is written so far behind the watermark: what comes first after the mute may be placed behind it.
+const MUTED_HOLD_NS: u64 = 2_000_000_000;
+/// And that of a track that sends nothing and is not muted. An uplink may stall for 10 s (what files wait for) and then
+/// deliver all of it.
+const HOLD_NS: u64 = 15_000_000_000;
 
 /// The container of a copied track when none was asked for.
 pub fn container(codec: Codec) -> Container {
@@ -40,10 +53,11 @@ pub fn fits(codec: Codec, container: Container) -> bool {
 /// One copied track on its way into the file.
 pub struct Passthrough {
     feed: Feed,
-    video: bool,
+    /// Of sound.
+    grid: Option<PacketGrid>,
     /// Session time of the file's beginning.
     origin: MediaTime,
-    /// The last frame's place in the file, nanoseconds.
+    /// The last picture's place in the file, nanoseconds.
     last: Option<u64>,
     /// What stands in for a picture that is not there; needed only beside sound.
     black: Option<Bytes>,
@@ -63,14 +77,15 @@ pub enum Copied {
         /// Pixels from this frame on.
         to: (u32, u32),
     },
-    /// Older than the file's beginning, or before the first key frame.
+    /// Older than the file's beginning, before the first key frame, or sound whose time is silence already.
     Skipped,
 }
 
 impl Passthrough {
     /// `origin`: media time of the file's beginning.
-    pub fn new(feed: Feed, video: bool, origin: MediaTime) -> Self {
-        Self { feed, video, origin, last: None, black: None, absent: false, size: None }
+    pub fn new(feed: Feed, codec: Codec, origin: MediaTime) -> Self {
+        let grid = (!codec.is_video()).then(|| PacketGrid::new(codec));
+        Self { feed, grid, origin, last: None, black: None, absent: false, size: None }
     }
 
     /// Copies one frame; frames come in order of time.
@@ -80,12 +95,19 @@ impl Passthrough {
     /// When the pipeline takes nothing more; it says itself why.
     pub fn frame(&mut self, frame: &Frame) -> Result<Copied, FeedError> {
         let Some(at) = frame.at.checked_ns_since(self.origin) else { return Ok(Copied::Skipped) };
-        if self.last.is_none() && self.video && !frame.key {
+        if let Some(grid) = &mut self.grid {
+            self.absent = false;
+            let Some(silent_to) = grid.admit(at, &frame.data) else { return Ok(Copied::Skipped) };
+            fill_to(grid, &self.feed, silent_to)?;
+            self.feed.push_frame(frame.data.clone(), grid.put(&frame.data), true)?;
+            return Ok(Copied::Written);
+        }
+        if self.last.is_none() && !frame.key {
             return Ok(Copied::Skipped);
         }
         // The timeline is monotonic; this holds if it ever slips.
         let at = self.last.map_or(at, |last| at.max(last + CLOSEST_NS));
-        self.feed.push_frame(frame.data.clone(), at, !self.video || frame.key)?;
+        self.feed.push_frame(frame.data.clone(), at, frame.key)?;
         self.last = Some(at);
         self.absent = false;
         let Some(size) = frame.size else { return Ok(Copied::Written) };
@@ -101,12 +123,16 @@ impl Passthrough {
         self.black = Some(black);
     }
 
-    /// The picture goes at `at` and comes back with a key frame.
+    /// The track goes at `at`. A picture comes back with a key frame.
     ///
     /// # Errors
     ///
     /// When the pipeline takes nothing more; it says itself why.
     pub fn absent(&mut self, at: MediaTime) -> Result<(), FeedError> {
+        if self.grid.is_some() {
+            self.absent = true;
+            return Ok(());
+        }
         if self.absent || self.last.is_none() {
             return Ok(());
         }
@@ -120,6 +146,9 @@ impl Passthrough {
     ///
     /// When the pipeline takes nothing more; it says itself why.
     pub fn complete_to(&mut self, at: MediaTime) -> Result<(), FeedError> {
+        if self.grid.is_some() {
+            return self.silent_to(at.minus_ns(if self.absent { MUTED_HOLD_NS } else { HOLD_NS }));
+        }
         let at = at.ns_since(self.origin);
         while self.absent
             && let Some(last) = self.last
@@ -139,6 +168,23 @@ impl Passthrough {
         Ok(())
     }
 
+    /// Nothing comes before `at` any more: a sound is silent up to there. Pictures stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// When the pipeline takes nothing more; it says itself why.
+    pub fn silent_to(&mut self, at: MediaTime) -> Result<(), FeedError> {
+        match &mut self.grid {
+            Some(grid) => fill_to(grid, &self.feed, at.ns_since(self.origin)),
+            None => Ok(()),
+        }
+    }
+
+    /// Sound that is missing because it came when its time was silence already, milliseconds.
+    pub fn late_sound_ms(&self) -> u64 {
+        self.grid.as_ref().map_or(0, |grid| grid.late_ns() / 1_000_000)
+    }
+
     /// Nothing more comes.
     pub fn end(&self) {
         self.feed.end();
@@ -148,4 +194,11 @@ impl Passthrough {
     pub fn waiting_bytes(&self) -> u64 {
         self.feed.waiting_bytes()
     }
+}
+
+fn fill_to(grid: &mut PacketGrid, feed: &Feed, to_ns: u64) -> Result<(), FeedError> {
+    while let Some(silence) = grid.silence_before(to_ns) {
+        feed.push_frame(silence.data, silence.at_ns, true)?;
+    }
+    Ok(())
 }

@@ -9,7 +9,8 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 
 use common::{
-    FilePlan, complaints, described, drained, encoded, one_chain, packets, plays_from_the_middle, start, times,
+    FilePlan, complaints, described, drained, encoded, heard_seconds, one_chain, packets, plays_from_the_middle, start,
+    times,
 };
 use spillway_ipc::SpoolReader;
 use spillway_ipc::restart::RestartPoints;
@@ -30,7 +31,7 @@ fn record(frames: &[Frame], codec: Codec, container: Container, path: &std::path
     };
     let (pipeline, feeds, told) = start(&plan, path);
     let feed = feeds.video.or(feeds.audio).unwrap();
-    let mut copy = Passthrough::new(feed, codec.is_video(), frames[0].at);
+    let mut copy = Passthrough::new(feed, codec, frames[0].at);
     for frame in frames {
         if copy.frame(frame).is_err() {
             break;
@@ -107,8 +108,8 @@ fn a_clean_file_is_packet_by_packet_what_a_plain_muxer_makes() {
         fragment_ms: 1000,
     };
     let (pipeline, feeds, told) = start(&plan, &ours);
-    let mut picture = Passthrough::new(feeds.video.unwrap(), true, MediaTime::ZERO);
-    let mut sound = Passthrough::new(feeds.audio.unwrap(), false, MediaTime::ZERO);
+    let mut picture = Passthrough::new(feeds.video.unwrap(), Codec::H264, MediaTime::ZERO);
+    let mut sound = Passthrough::new(feeds.audio.unwrap(), Codec::Opus, MediaTime::ZERO);
     // As they happen: neither is far ahead.
     let mut heard = audio.iter().peekable();
     for frame in &video {
@@ -191,7 +192,7 @@ fn what_is_left_of_a_copied_track_plays_by_itself() {
             fragment_ms: 1000,
         };
         let (pipeline, feeds, told) = start(&plan, &path);
-        let mut copy = Passthrough::new(feeds.video.unwrap(), true, frames[0].at);
+        let mut copy = Passthrough::new(feeds.video.unwrap(), codec, frames[0].at);
         let (mut points, reader) = (RestartPoints::new(container), SpoolReader::open(&path).unwrap());
         let (first, second) = frames.split_at(150);
         first.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::Written));
@@ -246,9 +247,9 @@ fn a_muted_picture_is_black_and_does_not_hold_up_the_sound() {
     };
     let (pipeline, feeds, told) = start(&plan, &path);
     let origin = MediaTime::ZERO;
-    let mut picture = Passthrough::new(feeds.video.unwrap(), true, origin);
+    let mut picture = Passthrough::new(feeds.video.unwrap(), Codec::H264, origin);
     picture.fill_with(black((320, 180)).unwrap());
-    let mut sound = Passthrough::new(feeds.audio.unwrap(), false, origin);
+    let mut sound = Passthrough::new(feeds.audio.unwrap(), Codec::Opus, origin);
     for frame in &video {
         picture.frame(frame).unwrap();
     }
@@ -273,4 +274,116 @@ fn a_muted_picture_is_black_and_does_not_hold_up_the_sound() {
     assert_eq!(complaints(&path), "");
     // Black at 2.0, 3.0 … 10.0, and the last picture.
     assert_eq!(packets(&path).len(), video.len() + 10 + audio.len());
+}
+
+/// Twelve seconds of which a publisher sends less: a pause of DTX from 2 to 4 s, with a packet each 400 ms, a mute from 6
+/// to 10 s, and nothing from 11 s on.
+const PAUSES_LAST: f64 = 12.0;
+
+fn with_pauses(codec: Codec) -> Vec<Frame> {
+    let sent = |n: usize| match n {
+        100..200 => n.is_multiple_of(20),
+        300..500 | 550.. => false,
+        _ => true,
+    };
+    let all = encoded(codec, (0, 0), 600).unwrap().into_iter().enumerate();
+    all.filter(|(n, _)| sent(*n)).map(|(_, frame)| frame).collect()
+}
+
+/// As a recording takes them, up to a stop. `meanwhile` is called each 20 ms of the recording.
+fn take_with_pauses(sound: &mut Passthrough, frames: &[Frame], mut meanwhile: impl FnMut(MediaTime)) {
+    let mut frames = frames.iter().peekable();
+    for ms in (0..12_000).step_by(20) {
+        let now = MediaTime::from_ns(ms * 1_000_000);
+        meanwhile(now);
+        while let Some(frame) = frames.next_if(|frame| frame.at <= now) {
+            assert_eq!(sound.frame(frame).unwrap(), Copied::Written);
+        }
+        if ms == 6000 {
+            sound.absent(now).unwrap();
+        }
+        sound.complete_to(now.minus_ns(150_000_000)).unwrap();
+    }
+    sound.silent_to(MediaTime::from_ns(12_000_000_000)).unwrap();
+    sound.end();
+}
+
+fn lasts_as_long_as_it_took(path: &std::path::Path) {
+    for decoder in ["opus", "libopus"] {
+        let seconds = heard_seconds(path, decoder);
+        assert!((seconds - PAUSES_LAST).abs() <= 0.02, "{decoder}: {seconds} s of {}", path.display());
+    }
+}
+
+/// Decoders count samples: before, eight of these twelve seconds were heard.
+#[test]
+fn a_copied_sound_with_pauses_is_heard_as_long_as_it_took() {
+    let dir = tempfile::tempdir().unwrap();
+    let frames = with_pauses(Codec::Opus);
+    for container in [Container::Ogg, Container::Webm, Container::Mp4] {
+        let path = dir.path().join(format!("a{}", container.extension()));
+        let audio = Some(AudioInputFormat::Copied { codec: Codec::Opus, channels: 2 });
+        let plan = FilePlan { video: None, audio, container, fragment_ms: 1000 };
+        let (pipeline, feeds, told) = start(&plan, &path);
+        let mut sound = Passthrough::new(feeds.audio.unwrap(), Codec::Opus, MediaTime::ZERO);
+        take_with_pauses(&mut sound, &frames, |_| {});
+        drained(&told);
+        drop(pipeline);
+        assert_eq!(complaints(&path), "", "{container:?}");
+        lasts_as_long_as_it_took(&path);
+        let packets = packets(&path);
+        assert_eq!(packets.len(), 600, "{container:?}");
+        let first = packets[0].0;
+        for (number, (at, _)) in packets.iter().enumerate() {
+            let off = at - first - number as f64 * 0.02;
+            assert!(off.abs() < 0.0012, "{container:?}: packet {number} is off by {off} s");
+        }
+    }
+}
+
+#[test]
+fn a_copied_sound_with_pauses_lasts_beside_a_copied_picture() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.mp4");
+    let plan = FilePlan {
+        video: Some(VideoInputFormat::Copied { codec: Codec::H264, size: (320, 180) }),
+        audio: Some(AudioInputFormat::Copied { codec: Codec::Opus, channels: 2 }),
+        container: Container::Mp4,
+        fragment_ms: 1000,
+    };
+    let video = encoded(Codec::H264, (320, 180), 360).unwrap();
+    let (pipeline, feeds, told) = start(&plan, &path);
+    let mut picture = Passthrough::new(feeds.video.unwrap(), Codec::H264, MediaTime::ZERO);
+    let mut sound = Passthrough::new(feeds.audio.unwrap(), Codec::Opus, MediaTime::ZERO);
+    let mut shown = video.iter().peekable();
+    take_with_pauses(&mut sound, &with_pauses(Codec::Opus), |now| {
+        while let Some(frame) = shown.next_if(|frame| frame.at <= now) {
+            picture.frame(frame).unwrap();
+        }
+    });
+    shown.for_each(|frame| assert!(picture.frame(frame).is_ok()));
+    picture.end();
+    drained(&told);
+    drop(pipeline);
+    assert_eq!(complaints(&path), "");
+    lasts_as_long_as_it_took(&path);
+    assert_eq!((described(&path, "v").len(), described(&path, "a").len()), (360, 600));
+}
+
+/// It becomes Opus, which has no holes either.
+#[test]
+fn a_g711_track_with_pauses_is_heard_as_long_as_it_took() {
+    let dir = tempfile::tempdir().unwrap();
+    for codec in [Codec::Pcmu, Codec::Pcma] {
+        let path = dir.path().join(format!("{codec:?}.ogg"));
+        let audio = Some(AudioInputFormat::Copied { codec, channels: 1 });
+        let plan = FilePlan { video: None, audio, container: Container::Ogg, fragment_ms: 1000 };
+        let (pipeline, feeds, told) = start(&plan, &path);
+        let mut sound = Passthrough::new(feeds.audio.unwrap(), codec, MediaTime::ZERO);
+        take_with_pauses(&mut sound, &with_pauses(codec), |_| {});
+        drained(&told);
+        drop(pipeline);
+        assert_eq!(complaints(&path), "", "{codec:?}");
+        lasts_as_long_as_it_took(&path);
+    }
 }

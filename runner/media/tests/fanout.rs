@@ -88,8 +88,8 @@ fn copied_plan() -> PipelinePlan {
 /// As they happen: neither is far ahead. From one thread, so that two recordings get the same order.
 fn copy(outputs: &Outputs, plan: &PipelinePlan, video: &[Frame], audio: &[Frame]) -> (Vec<TakerId>, Vec<TakerId>) {
     let (pipeline, feeds) = Pipeline::start(plan, outputs.fanout.clone()).unwrap();
-    let mut picture = Passthrough::new(feeds.video.unwrap(), true, MediaTime::ZERO);
-    let mut sound = Passthrough::new(feeds.audio[0].clone(), false, MediaTime::ZERO);
+    let mut picture = Passthrough::new(feeds.video.unwrap(), Codec::H264, MediaTime::ZERO);
+    let mut sound = Passthrough::new(feeds.audio[0].clone(), Codec::Opus, MediaTime::ZERO);
     let mut heard = audio.iter().peekable();
     for frame in video {
         while let Some(frame) = heard.next_if(|heard| heard.at <= frame.at) {
@@ -185,7 +185,7 @@ fn an_output_may_begin_and_end_in_the_middle() {
     let outputs = Outputs::of(&plan);
     let (whole, _) = outputs.file(&dir.path().join("whole.mp4"), Container::Mp4, &[VIDEO]);
     let (pipeline, feeds) = Pipeline::start(&plan, outputs.fanout.clone()).unwrap();
-    let mut picture = Passthrough::new(feeds.video.unwrap(), true, MediaTime::ZERO);
+    let mut picture = Passthrough::new(feeds.video.unwrap(), Codec::H264, MediaTime::ZERO);
     let part = dir.path().join("part.mp4");
     let mut added = None;
     for (index, frame) in video.iter().enumerate() {
@@ -218,7 +218,7 @@ fn one_track_is_copied_into_two_files() {
     outputs.file(&webm, Container::Webm, &[VIDEO]);
     outputs.file(&ivf, Container::Ivf, &[VIDEO]);
     let (pipeline, feeds) = Pipeline::start(&plan, outputs.fanout.clone()).unwrap();
-    let mut picture = Passthrough::new(feeds.video.unwrap(), true, MediaTime::ZERO);
+    let mut picture = Passthrough::new(feeds.video.unwrap(), Codec::Vp8, MediaTime::ZERO);
     frames.iter().for_each(|frame| assert!(picture.frame(frame).is_ok()));
     picture.end();
     let (ended, failed) = outputs.drained();

@@ -85,6 +85,19 @@ pub fn analyse(file: &Path) -> Result<DecodedAudio> {
     Ok(DecodedAudio { left, right, begins: 0.0 })
 }
 
+/// Length of the first audio stream by its decoded samples, seconds: what a decoder makes of it that does not look at time
+/// stamps, as most do.
+pub fn heard_seconds(file: &Path) -> Result<f64> {
+    let out = Command::new("ffmpeg")
+        .args(["-v", "error", "-nostdin", "-i"])
+        .arg(file)
+        .args(["-map", "0:a:0", "-ac", "1", "-ar", "48000", "-f", "s16le", "-"])
+        .output()
+        .context("start ffmpeg")?;
+    ensure!(out.status.success(), "ffmpeg {}: {}", file.display(), String::from_utf8_lossy(&out.stderr));
+    Ok(out.stdout.len() as f64 / 2.0 / 48_000.0)
+}
+
 impl DecodedAudio {
     /// Length.
     pub fn seconds(&self) -> f64 {

@@ -152,7 +152,8 @@ impl ReplayFile {
         let sound_bytes: usize = sound.frames.iter().map(|frame| frame.data.len()).sum();
         let sound_rate = sound_bytes as f64 / sound.length.as_secs_f64();
         let track = |clip, feed: Option<Feed>, id| -> Result<ReplayTrack> {
-            let copy = Passthrough::new(feed.context("no way in")?, id == PICTURE, MediaTime::ZERO);
+            let codec = if id == PICTURE { Codec::H264 } else { Codec::Opus };
+            let copy = Passthrough::new(feed.context("no way in")?, codec, MediaTime::ZERO);
             Ok(ReplayTrack { clip, copy, id, given: 0 })
         };
         let tracks = [track(picture, feeds.video, PICTURE)?, track(sound, feeds.audio.into_iter().next(), SOUND)?];

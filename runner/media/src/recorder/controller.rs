@@ -286,8 +286,9 @@ impl RecorderController {
         if self.draining.is_some() {
             return CONTINUE;
         }
+        let stopped_at = self.stopped_at();
         let Some(recorder) = &mut self.recorder else { return Flow::Break(why) };
-        recorder.end();
+        recorder.end(stopped_at);
         self.draining = Some(DrainState {
             why,
             worked: recorder.worked(),
@@ -295,6 +296,13 @@ impl RecorderController {
             images_until: None,
         });
         CONTINUE
+    }
+
+    /// Media time at which a stop was asked for.
+    fn stopped_at(&self) -> Option<MediaTime> {
+        let asked = self.leaving?.checked_sub(ROOM_LEAVE_TIMEOUT)?;
+        let since_origin = self.clock.unix_ns_at(asked.into()).checked_sub(self.origin?)?;
+        u64::try_from(since_origin).ok().map(MediaTime::from_ns)
     }
 
     fn drain_timeout(&self) -> Duration {

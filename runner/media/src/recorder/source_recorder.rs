@@ -64,6 +64,8 @@ pub struct SourceRecorder {
 
 struct CopiedTrack {
     id: TrackId,
+    /// Of its participant.
+    identity: String,
     codec: Codec,
     size: (u32, u32),
     copy: Passthrough,
@@ -204,7 +206,7 @@ impl SourceRecorder {
         self.meter.take(timed);
         let mut outcome = TakeOutcome::Went;
         match timed {
-            TimelineEvent::Joined { track, .. } if track.codec.is_video() => outcome = self.joined(track),
+            TimelineEvent::Joined { track, .. } => outcome = self.joined(track),
             TimelineEvent::Frame(frame) => {
                 self.known_to = self.known_to.max(frame.at);
                 if self.next.as_ref().is_some_and(|next| next.id == frame.track) && frame.key {
@@ -246,6 +248,10 @@ impl SourceRecorder {
 
     fn joined(&mut self, track: &Track) -> TakeOutcome {
         let Some(copied) = &self.copied else { return TakeOutcome::Went };
+        // Beside a copied picture sound is mixed.
+        if copied.codec.is_video() != track.codec.is_video() {
+            return TakeOutcome::Went;
+        }
         if copied.codec != track.codec {
             return TakeOutcome::OtherCodec;
         }
@@ -266,10 +272,14 @@ impl SourceRecorder {
         self.origin.get_or_insert(at);
     }
 
-    /// Nothing more comes. [`PipelineEvent::Drained`](crate::output::PipelineEvent::Drained) says when all files are whole.
-    pub fn end(&mut self) {
+    /// Nothing more comes. A copied sound lasts until it was stopped, if it was, whatever was sent last.
+    /// [`PipelineEvent::Drained`](crate::output::PipelineEvent::Drained) says when all files are whole.
+    pub fn end(&mut self, stopped_at: Option<MediaTime>) {
         self.compositors().for_each(|compositor| compositor.end_at(self.known_to));
-        if let Some(copied) = &self.copied {
+        let known_to = self.known_to.max(stopped_at.unwrap_or_default());
+        if let Some(copied) = &mut self.copied {
+            // Refused only by an input that is closed already.
+            let _ = copied.copy.silent_to(known_to);
             copied.copy.end();
         }
     }
@@ -367,6 +377,9 @@ impl SourceRecorder {
         if let Some(compositor) = &self.compositor {
             add_late_sound(&mut quality, &compositor.late_sound_ms());
         }
+        if let Some(copied) = self.copied.as_ref().filter(|copied| !copied.codec.is_video()) {
+            add_late_sound(&mut quality, &[(copied.identity.clone(), copied.copy.late_sound_ms())]);
+        }
         quality
     }
 }
@@ -380,8 +393,9 @@ fn mixed_sound(inputs: &PipelinePlan, feeds: Vec<Feed>, plan: &EgressPlan) -> Op
 
 impl CopiedTrack {
     fn new(track: &Track, first: FileStart, feed: Feed, beside_sound: bool) -> Self {
-        let copy = Passthrough::new(feed, track.codec.is_video(), first.at);
-        Self { id: track.id, codec: track.codec, size: first.size, copy, beside_sound, blackened: false }
+        let copy = Passthrough::new(feed, track.codec, first.at);
+        let identity = track.identity.clone();
+        Self { id: track.id, identity, codec: track.codec, size: first.size, copy, beside_sound, blackened: false }
     }
 
     fn absent(&mut self, at: MediaTime) -> Result<(), FileError> {

@@ -216,6 +216,19 @@ pub fn click_at(path: &Path) -> i64 {
     loud.enumerate().find(|(_, loud)| *loud > 12_000).unwrap().0 as i64
 }
 
+/// Length of a file's sound by the samples that an Opus decoder of ffmpeg's makes of it (`opus`, its own, or `libopus`),
+/// seconds. Time stamps are not looked at, as in most that decodes a file to its end.
+pub fn heard_seconds(path: &Path, decoder: &str) -> f64 {
+    let out = Command::new("ffmpeg")
+        .args(["-v", "error", "-c:a", decoder, "-i"])
+        .arg(path)
+        .args(["-map", "0:a", "-ac", "1", "-ar", "48000", "-f", "s16le", "-"])
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{decoder} {}: {}", path.display(), String::from_utf8_lossy(&out.stderr));
+    out.stdout.len() as f64 / 2.0 / 48_000.0
+}
+
 /// Everything in one chain of GStreamer's: `chain` begins with the caps of its `appsrc`.
 pub fn one_chain(chain: &str, buffers: impl Iterator<Item = gst::Buffer>, path: &Path) {
     gst::init().unwrap();

@@ -229,7 +229,7 @@ impl RecorderController {
         let message = "the published codec changed; the recording goes on in another file".to_owned();
         self.send(MediaEvent::Noted { message });
         if let Some(recorder) = &mut self.recorder {
-            recorder.end();
+            recorder.end(None);
         }
         self.survey = TrackSurvey::default();
         self.survey.take(&joined);
