@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
@@ -16,9 +18,11 @@ use spillway_ipc::SpoolReader;
 use spillway_ipc::restart::RestartPoints;
 use spillway_media::encode::{AudioInputFormat, VideoInputFormat, black};
 use spillway_media::passthrough::{Copied, Passthrough, container};
-use spillway_media::track::{Codec, Frame};
-use spillway_media::units::MediaTime;
-use spillway_plan::Container;
+use spillway_media::receive::event::{PayloadFormat, Publication, RoomEvent};
+use spillway_media::receive::{ReceiveOptions, TrackReceiver};
+use spillway_media::track::{Codec, Frame, TimelineEvent, TrackSource};
+use spillway_media::units::{MediaTime, RtpTime, SeqNo, Ssrc};
+use spillway_plan::{Container, StereoSide};
 
 /// Records `frames` of one track.
 fn record(frames: &[Frame], codec: Codec, container: Container, path: &std::path::Path) {
@@ -368,6 +372,92 @@ fn a_copied_sound_with_pauses_lasts_beside_a_copied_picture() {
     assert_eq!(complaints(&path), "");
     lasts_as_long_as_it_took(&path);
     assert_eq!((described(&path, "v").len(), described(&path, "a").len()), (360, 600));
+}
+
+/// The same from packets: with jitter, one that is retransmitted after 0.8 s, and a stall of 0.6 s of which all comes at
+/// once. Nothing overlaps the silence, and nothing is missing.
+#[test]
+fn what_comes_late_is_not_silent_already() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ogg");
+    let frames = with_pauses(Codec::Opus);
+    let ms = Duration::from_millis;
+    let form = PayloadFormat { codec: Codec::Opus, clock_rate: 48_000, channels: 2 };
+    let muted = |muted| RoomEvent::Muted { sid: "TR_a".to_owned(), muted };
+    let mut arrivals = vec![(ms(6020), muted(true)), (ms(9990), muted(false))];
+    for (index, frame) in (0u64..).zip(&frames) {
+        let number = frame.at.ns() / 20_000_000;
+        let sent = if (220..250).contains(&number) { 250 } else { number };
+        let on_its_way = if index == 40 { 830 } else { 30 + number * number % 7 };
+        arrivals.push((
+            ms(sent * 20 + on_its_way),
+            RoomEvent::Packet {
+                stream: Ssrc::new(1),
+                seq: SeqNo::new(70_000 + index),
+                rtp: RtpTime::new((1 << 32) + number * 960),
+                marker: false,
+                form,
+                payload: frame.data.clone(),
+            },
+        ));
+    }
+    arrivals.sort_by_key(|(at, _)| *at);
+    let publication = Publication {
+        sid: "TR_a".to_owned(),
+        identity: "alice".to_owned(),
+        agent: false,
+        side: StereoSide::Both,
+        origin: TrackSource::Microphone,
+        size: (0, 0),
+        muted: false,
+    };
+    let mut receiver = TrackReceiver::new(ReceiveOptions { reorder_wait: ms(2000), late: ms(10_000) });
+    receiver.push(RoomEvent::Opened { stream: Ssrc::new(1), publication }, ms(0));
+    let stopped = ms(12_000);
+    let mut events = vec![];
+    let mut arrivals = arrivals.into_iter().peekable();
+    for tick in (0..12_000).step_by(40).map(ms) {
+        while let Some((at, event)) = arrivals.next_if(|(at, _)| *at <= tick) {
+            receiver.push(event, at);
+        }
+        receiver.tick(tick);
+        events.extend(receiver.drain());
+    }
+    receiver.finish(stopped);
+    events.extend(receiver.drain());
+    let stopped_at = MediaTime::from(stopped - receiver.origin().unwrap());
+
+    let audio = Some(AudioInputFormat::Copied { codec: Codec::Opus, channels: 2 });
+    let plan = FilePlan { video: None, audio, container: Container::Ogg, fragment_ms: 1000 };
+    let (pipeline, feeds, told) = start(&plan, &path);
+    let first = events.iter().find_map(|event| match event {
+        TimelineEvent::Frame(frame) => Some(frame.at),
+        _ => None,
+    });
+    let origin = first.unwrap();
+    let mut sound = Passthrough::new(feeds.audio.unwrap(), Codec::Opus, origin);
+    let (mut written, mut mutes) = (0, 0);
+    for event in &events {
+        match event {
+            TimelineEvent::Frame(frame) => {
+                assert_eq!(sound.frame(frame).unwrap(), Copied::Written, "at {:?}", frame.at);
+                written += 1;
+            }
+            TimelineEvent::Muted { at, .. } => {
+                sound.absent(*at).unwrap();
+                mutes += 1;
+            }
+            TimelineEvent::Watermark { at } => sound.complete_to(*at).unwrap(),
+            _ => {}
+        }
+    }
+    sound.silent_to(stopped_at).unwrap();
+    sound.end();
+    drained(&told);
+    drop(pipeline);
+    assert_eq!((written, mutes, sound.late_sound_ms()), (frames.len(), 1, 0));
+    let (seconds, took) = (heard_seconds(&path, "opus"), stopped_at.ns_since(origin) as f64 / 1e9);
+    assert!((seconds - took).abs() <= 0.02, "{seconds} s of {took} s");
 }
 
 /// It becomes Opus, which has no holes either.
