@@ -2,13 +2,14 @@
 //! machine while it records, so one at a time and without a neighbour (on two cores Chromium then leaves out pictures, the
 //! flashes among them), and pictures are composed small.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
+use spillway_tests::analyser::sound::heard_seconds;
 use spillway_tests::analyser::sync::{Marks, offset, presence};
-use spillway_tests::egress::Egress;
+use spillway_tests::egress::{Egress, nanos};
 use spillway_tests::foreign::ForeignPublisher;
 
 use crate::harness::{E2eHarness, exclusive_case};
@@ -18,6 +19,7 @@ pub fn cases() -> Vec<Trial> {
     vec![
         exclusive_case("foreign::the_wheel", |harness| async move { wheel(&harness).await }),
         exclusive_case("foreign::the_browser", |harness| async move { browser(&harness).await }),
+        exclusive_case("foreign::a_browser_that_pauses_and_mutes", |harness| async move { pauses(&harness).await }),
     ]
 }
 
@@ -62,6 +64,38 @@ async fn browser(harness: &E2eHarness) -> Result<()> {
     shows_and_sounds(track_composite, "p3")?;
     is_there("p3", "flashes", track, &track.flashes("p3")?)?;
     ensure!(track.video()?["codec_name"] == "vp8", "{}", track.video()?);
+    Ok(())
+}
+
+/// Silence between the beeps is hardly sent (DTX), and nothing in a mute of ten seconds: the file lasts as long as it took,
+/// also for a decoder that counts samples.
+async fn pauses(harness: &E2eHarness) -> Result<()> {
+    let room = harness.room("pauses");
+    let stranger = ForeignPublisher::browser_with_pauses(harness.api(), &room, "p3", "vp8", (10, 20)).await?;
+    let track = json!({ "room_name": room, "track_id": stranger.audio, "file": file(harness, "f_pauses_{time}.ogg") });
+    let egress = Egress::start(harness.api(), "StartTrackEgress", track).await?;
+    egress.active().await?;
+    tokio::time::sleep(Duration::from_secs(26)).await;
+    let stopped = SystemTime::now();
+    let probe = RecordingProbe::open(&egress.complete().await?)?;
+    let (heard, took) = (heard_seconds(&probe.path)?, probe.at(stopped));
+    let said = nanos(&probe.info["file_results"][0]["duration"]) as f64 / 1e9;
+    println!("{} lasts {heard:.3} s, said {said:.3} s, took {took:.3} s", probe.name());
+    ensure!((heard - said).abs() <= 0.02, "{heard:.3} s are heard, {said:.3} s said");
+    // The stop is on its way for a moment.
+    ensure!((-0.02..0.5).contains(&(heard - took)), "{heard:.3} s are heard of {took:.3} s");
+    let beeps: Vec<f64> = probe.beeps("p3")?.iter().map(|beep| beep.at).collect();
+    let mute = beeps.windows(2).find(|pair| (9.0..13.0).contains(&(pair[1] - pair[0])));
+    let Some([before, after]) = mute else { bail!("no mute of ten seconds in {beeps:.2?}") };
+    // All beeps stand on the seconds of one clock, those after the mute as well.
+    let off = beeps
+        .iter()
+        .map(|at| (at - before + 0.5).rem_euclid(1.0) - 0.5)
+        .fold(0.0, |most: f64, off| most.max(off.abs()));
+    ensure!(off <= 0.06, "beeps are up to {off:.3} s off: {beeps:.2?}");
+    let wanted = [(0.5, *before), (*after, probe.seconds() - 0.7)];
+    let presence = presence(Marks { seen: &beeps, wanted: &wanted, forbidden: &[] });
+    ensure!(presence.good_but(1), "{presence} of {wanted:.1?}: {beeps:.2?}");
     Ok(())
 }
 

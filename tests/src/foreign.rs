@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use livekit_token::VideoGrants;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::assets::{cache, npm_file};
@@ -59,8 +59,20 @@ impl ForeignPublisher {
             .await
     }
 
-    /// Joins with Chromium; else as [`wheel`](Self::wheel).
+    /// Joins with Chromium; else as [`wheel`](Self::wheel). Its sound is never silent, and sent without DTX.
     pub async fn browser(api: &Api, room: &str, who: &str, codec: &str) -> Result<Self> {
+        let sound = json!({ "faint": 0.02, "options": { "dtx": false }, "mute": null });
+        Self::page(api, room, who, codec, &sound).await
+    }
+
+    /// Joins with Chromium and sends sound as livekit-client does by itself (DTX, RED), with silence between the beeps.
+    /// `mute`: from when to when it is muted, seconds after it is live.
+    pub async fn browser_with_pauses(api: &Api, room: &str, who: &str, codec: &str, mute: (u32, u32)) -> Result<Self> {
+        let sound = json!({ "faint": 0.0, "options": {}, "mute": mute });
+        Self::page(api, room, who, codec, &sound).await
+    }
+
+    async fn page(api: &Api, room: &str, who: &str, codec: &str, sound: &Value) -> Result<Self> {
         let client = npm_file("livekit-client/dist/livekit-client.umd.js")?;
         let folder = tempfile::tempdir().context("make a folder")?;
         let page = PAGE
@@ -68,7 +80,8 @@ impl ForeignPublisher {
             .replace("@URL@", &api.ws_url())
             .replace("@TOKEN@", &token(api, room, who)?)
             .replace("@PERSON@", who)
-            .replace("@CODEC@", codec);
+            .replace("@CODEC@", codec)
+            .replace("@SOUND@", &sound.to_string());
         let path = folder.path().join("publish.html");
         std::fs::write(&path, page).context("write the page")?;
         let mark = new_mark("foreign");
