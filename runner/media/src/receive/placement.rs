@@ -32,6 +32,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 pub(super) const BEYOND_HOPE: Duration = Duration::from_secs(1);
 /// The server begins every subscription with a key frame by itself.
 const ASK_FIRST: Duration = Duration::from_millis(300);
+/// RFC 7587, 7: Opus is always offered as stereo.
+const OPUS_CHANNELS: u8 = 2;
 
 /// How long is waited.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +85,13 @@ pub(super) struct TrackState {
     pub(super) stats: TrackStats,
     /// Counts of streams that are over.
     pub(super) past: ReorderCounts,
+}
+
+impl TrackState {
+    fn track(&self, id: TrackId, codec: Codec, channels: u8) -> Track {
+        let Publication { sid, identity, agent, side, origin, .. } = self.publication.clone();
+        Track { id, sid, identity, agent, side, origin, codec, channels }
+    }
 }
 
 impl TrackPlacement {
@@ -240,17 +249,7 @@ impl TrackPlacement {
                     self.out.push_back(TimelineEvent::Left { track: stream.track, at: place });
                 }
                 known.joined = Some(form.codec);
-                let publication = &known.publication;
-                let track = Track {
-                    id: stream.track,
-                    sid: publication.sid.clone(),
-                    identity: publication.identity.clone(),
-                    agent: publication.agent,
-                    side: publication.side,
-                    origin: publication.origin,
-                    codec: form.codec,
-                    channels: form.channels,
-                };
+                let track = known.track(stream.track, form.codec, form.channels);
                 self.out.push_back(TimelineEvent::Joined { track, at: place });
             }
             if let Some(last) = known.last {
@@ -305,6 +304,18 @@ impl TrackPlacement {
         let complete = self.complete.unwrap_or_default();
         let end = last.plus_ns((known.interval as u64).clamp(LEAST_STEP_NS, REGULAR));
         Some(complete.max(end))
+    }
+
+    /// A sound that is muted and of which nothing has come yet. Browsers, phones and bots send stereo Opus, as it is offered
+    /// to them; what comes in another codec joins once more.
+    pub(super) fn join_muted(&mut self, id: TrackId) {
+        let at = self.complete.unwrap_or_default();
+        let Some(known) = self.tracks.get_mut(&id) else { return };
+        known.joined = Some(Codec::Opus);
+        known.absent = true;
+        let track = known.track(id, Codec::Opus, OPUS_CHANNELS);
+        self.out.push_back(TimelineEvent::Joined { track, at });
+        self.out.push_back(TimelineEvent::Muted { track: id, at, muted: true });
     }
 
     pub(super) fn absent(&mut self, id: TrackId, muted: bool) {

@@ -149,6 +149,42 @@ fn while_a_hole_is_waited_for_the_watermark_waits_too() {
 }
 
 #[test]
+fn a_sound_that_is_muted_from_the_start_joins_after_five_seconds_where_it_is_recorded_alone() {
+    let muted = Publication { muted: true, ..publication("TR_a", TrackSource::Microphone) };
+    let begin = |mut receiver: TrackReceiver| {
+        receiver.push(RoomEvent::Published { sid: "TR_a".to_owned(), video: false, muted: true }, ms(900));
+        receiver.push(RoomEvent::Opened { stream: SOUND, publication: muted.clone() }, ms(1000));
+        receiver.tick(ms(5990));
+        assert_eq!(taken(&mut receiver), []);
+        receiver.tick(ms(6000));
+        receiver
+    };
+    assert_eq!(begin(TrackReceiver::new(options())).origin(), None, "a room waits for what it can show");
+
+    let mut receiver = begin(TrackReceiver::new(options()).begins_muted(true));
+    assert_eq!(receiver.origin(), Some(ms(1000)));
+    let timed = taken(&mut receiver);
+    let (joined, is_muted) = (&timed[1], &timed[2]);
+    assert!(matches!(joined, TimelineEvent::Joined { track, at: MediaTime::ZERO } if track.codec == Codec::Opus));
+    assert_eq!(*is_muted, TimelineEvent::Muted { track: TrackId(1), at: MediaTime::ZERO, muted: true });
+    assert_eq!(timed[3], TimelineEvent::Watermark { at: MediaTime::from_ns(4_850_000_000) });
+
+    // It is heard from the end of the mute on, where it arrives.
+    receiver.push(RoomEvent::Muted { sid: "TR_a".to_owned(), muted: false }, ms(8900));
+    for n in 0..100 {
+        receiver.push(sound(n), ms(9000 + 20 * n));
+        receiver.tick(ms(9000 + 20 * n));
+    }
+    let timed = taken(&mut receiver);
+    assert!(!timed.iter().any(|timed| matches!(timed, TimelineEvent::Joined { .. })), "it has joined");
+    let first = timed.iter().find_map(|timed| match timed {
+        TimelineEvent::Frame(frame) => Some(frame.at),
+        _ => None,
+    });
+    assert_eq!(first, Some(MediaTime::from_ns(8_000_000_000)));
+}
+
+#[test]
 fn subscriptions_are_said_before_their_first_frame() {
     let mut receiver = TrackReceiver::new(options());
     let published = |sid: &str, video, muted| RoomEvent::Published { sid: sid.to_owned(), video, muted };

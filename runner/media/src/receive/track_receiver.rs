@@ -2,6 +2,7 @@
 //! their arrival. Out: [`TimelineEvent`]s, and requests for key frames.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use super::event::{Publication, RoomEvent, SourceTime};
 use super::placement::{Absence, ReceiveOptions, TrackPlacement};
@@ -10,6 +11,9 @@ use super::stats::TrackStats;
 use super::stream::StreamReceiver;
 use crate::track::{TimelineEvent, TrackId, TrackSource};
 use crate::units::Ssrc;
+
+/// livekit/egress' default template starts 5 s after something is subscribed, muted or not.
+const MUTED_START: Duration = Duration::from_secs(5);
 
 /// Receives every track of a room.
 ///
@@ -20,6 +24,7 @@ pub struct TrackReceiver {
     /// Subscriptions: whether it is a video, and whether it is muted.
     published: BTreeMap<String, (bool, bool)>,
     ids: HashMap<(String, TrackSource), Vec<TrackId>>,
+    begins_muted: bool,
 }
 
 impl TrackReceiver {
@@ -30,7 +35,14 @@ impl TrackReceiver {
             placement: TrackPlacement::new(options),
             published: BTreeMap::new(),
             ids: HashMap::new(),
+            begins_muted: false,
         }
+    }
+
+    /// A sound that is muted from the start joins without a packet, when it has been open for 5 s; media time zero is then
+    /// where it was opened. For recordings of one track.
+    pub fn begins_muted(self, begins_muted: bool) -> Self {
+        Self { begins_muted, ..self }
     }
 
     /// Takes what arrived at `at`. [`TrackReceiver::drain`] gives what came of it.
@@ -105,7 +117,23 @@ impl TrackReceiver {
                 None => {}
             }
         }
+        self.begin_muted(at);
         self.placement.advance(&self.streams, at);
+    }
+
+    fn begin_muted(&mut self, at: SourceTime) {
+        if !self.begins_muted || self.origin().is_some() {
+            return;
+        }
+        let is_sound = |sid: &str| self.published.get(sid).is_some_and(|(video, _)| !video);
+        let waited = self.placement.tracks.iter().find_map(|(id, known)| {
+            let since = known.muted_since.filter(|since| at.saturating_sub(*since) >= MUTED_START)?;
+            (is_sound(&known.publication.sid) && known.left_since.is_none()).then_some((*id, since))
+        });
+        if let Some((id, since)) = waited {
+            self.placement.begin(since, &self.published);
+            self.placement.join_muted(id);
+        }
     }
 
     /// Nothing more will come: what is whole is placed, and everything is complete.

@@ -39,6 +39,8 @@ pub struct TrackSurvey {
     tracks: HashMap<TrackId, Track>,
     first_picture: Option<(TrackId, MediaTime, (u32, u32))>,
     anything: Option<Frame>,
+    /// A sound that joined muted: nothing has come of it.
+    muted: Option<(TrackId, MediaTime)>,
     /// Until when a picture is worth waiting for.
     prelude: Prelude,
     known_to: MediaTime,
@@ -54,9 +56,13 @@ impl TrackSurvey {
                 self.tracks.insert(track.id, track.clone());
                 self.prelude.joined(track.id, &track.sid, track.codec.is_video(), *at);
             }
-            TimelineEvent::Muted { track, at, .. } | TimelineEvent::Left { track, at } => {
-                self.prelude.gone(*track, *at)
+            TimelineEvent::Muted { track, at, .. } => {
+                self.prelude.gone(*track, *at);
+                if self.tracks.get(track).is_some_and(|track| !track.codec.is_video()) {
+                    self.muted.get_or_insert((*track, *at));
+                }
             }
+            TimelineEvent::Left { track, at } => self.prelude.gone(*track, *at),
             TimelineEvent::Frame(frame) => {
                 let Some(track) = self.tracks.get(&frame.track) else { return };
                 self.prelude.frame(frame.track, track.codec.is_video(), frame.at);
@@ -73,14 +79,15 @@ impl TrackSurvey {
 
     /// `None`: not enough is known yet.
     pub fn choose_mode(&self, plan: &EgressPlan) -> Option<RecordingMode> {
-        let first = self.anything.as_ref()?;
         match &plan.picture {
             // One publication, whatever its kind.
             Some(VideoPlan::Copied) => {
-                let track = self.tracks.get(&first.track)?.clone();
-                let first = FileStart { at: first.at, size: first.size.unwrap_or_default() };
-                Some(RecordingMode::Track { track, first })
+                let first = self.anything.as_ref().map(|first| (first.track, first.at, first.size.unwrap_or_default()));
+                let (track, at, size) = first.or(self.muted.map(|(track, at)| (track, at, (0, 0))))?;
+                let track = self.tracks.get(&track)?.clone();
+                Some(RecordingMode::Track { track, first: FileStart { at, size } })
             }
+            _ if self.anything.is_none() => None,
             Some(VideoPlan::CopiedIfPossible(_)) => match self.first_picture {
                 Some((id, at, size)) => {
                     let track = self.tracks.get(&id)?;
@@ -290,6 +297,20 @@ mod tests {
 
         let muted = self::survey(&[published(true), joined(1, Codec::Opus), frame(1, 20, None), complete_to(1030)]);
         assert_eq!(muted.choose_mode(&plan), Some(RecordingMode::Composed), "a muted camera is not waited for");
+    }
+
+    #[test]
+    fn a_sound_that_joins_muted_begins_a_track_and_nothing_else() {
+        let muted = TimelineEvent::Muted { track: TrackId(1), at: MediaTime::ZERO, muted: true };
+        let mut survey = survey(&[joined(1, Codec::Opus), muted]);
+        let modes = |survey: &TrackSurvey, picture| survey.choose_mode(&plan(EgressKind::Track, picture, None));
+        let Some(RecordingMode::Track { first, .. }) = modes(&survey, VideoPlan::Copied) else { panic!("no track") };
+        assert_eq!(first, FileStart { at: MediaTime::ZERO, size: (0, 0) });
+        assert_eq!(modes(&survey, if_possible()), None);
+        // Heard before it was chosen: from its first packet on.
+        survey.take(&frame(1, 40, None));
+        let Some(RecordingMode::Track { first, .. }) = modes(&survey, VideoPlan::Copied) else { panic!("no track") };
+        assert_eq!(first.at, MediaTime::from_ns(40_000_000));
     }
 
     #[test]

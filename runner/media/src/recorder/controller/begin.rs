@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use spillway_ipc::{MediaEvent, Quality};
-use spillway_plan::Secret;
+use spillway_plan::{Secret, VideoPlan};
 use tracing::debug;
 
 use super::{CONTINUE, Flow, ORPHAN_DRAIN_TIMEOUT, RecorderController, failed};
@@ -37,6 +37,7 @@ impl RecorderController {
         options.room_id = plan.room_id.clone();
         options.want_video = plan.picture.is_some();
         options.want_audio = plan.sound.is_some();
+        options.begins_muted = matches!(plan.picture, Some(VideoPlan::Copied));
         let (reorder, late) = join_waits(plan, &self.start.settings);
         options.reorder = reorder;
         options.late = late.unwrap_or(options.late);

@@ -29,6 +29,8 @@ pub struct JoinOptions {
     pub late: Duration,
     /// How long a named participant or track may take to appear.
     pub appear: Duration,
+    /// One track alone is recorded: a sound that is muted from the start begins as silence.
+    pub begins_muted: bool,
     /// Keep everything that arrives in this file, for [`crate::source::replay::Replay`].
     pub dump: Option<PathBuf>,
 }
@@ -47,6 +49,7 @@ impl JoinOptions {
             // A full uplink queues for 2 to 5 s; waiting costs a file memory only.
             late: Duration::from_secs(10),
             appear: Duration::from_secs(30),
+            begins_muted: false,
             dump: None,
         }
     }

@@ -45,9 +45,10 @@ pub(crate) async fn run(
     };
     let (back_in, back) = mpsc::unbounded_channel();
     let now = Instant::now();
+    let receive = ReceiveOptions { reorder_wait: options.reorder, late: options.late };
     let drive = RoomDriver {
         model: RoomModel::new(options.choose.clone(), options.want_video, options.want_audio, options.appear),
-        receiver: TrackReceiver::new(ReceiveOptions { reorder_wait: options.reorder, late: options.late }),
+        receiver: TrackReceiver::new(receive).begins_muted(options.begins_muted),
         peer: Peer::new(server),
         server,
         began: now,
