@@ -1,15 +1,20 @@
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
+use serde_json::json;
 use spillway_tests::analyser::copied::compare;
-use spillway_tests::analyser::sound::BeepSide;
+use spillway_tests::analyser::sound::{BeepSide, heard_seconds};
 use spillway_tests::analyser::{probe, stream};
 use spillway_tests::assets::clip;
+use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 
 use crate::codecs::codecs;
-use crate::harness::alone;
+use crate::harness::{E2eHarness, alone, case};
 use crate::publishers::shared_recordings;
 use crate::recording_probe::RecordingProbe;
-use spillway_tests::egress::file_of;
+use spillway_tests::egress::{Egress, file_of};
 
 pub fn cases() -> Vec<Trial> {
     let mut cases = vec![
@@ -29,6 +34,7 @@ pub fn cases() -> Vec<Trial> {
             probe.sounds("p0", BeepSide::Both, &probe.whole(), &[])?;
             untouched(&probe.info, "p0.opus", "opus")
         }),
+        case("track::opus_that_is_muted_at_both_ends", muted_at_both_ends),
     ];
     for (name, published, codec) in [
         ("vp8", "p0-360.vp8.ivf", "vp8"),
@@ -48,6 +54,35 @@ pub fn cases() -> Vec<Trial> {
         }));
     }
     cases
+}
+
+/// The file begins with the silence of the first mute and lasts until the stop, also for a decoder that counts samples.
+async fn muted_at_both_ends(harness: Arc<E2eHarness>) -> Result<()> {
+    let room = harness.room("track-muted");
+    let p0 = Publisher::join(harness.api(), &room, "p0", PublisherOptions::default()).await?;
+    let audio = p0.publish(&clip("p0.opus")?, SourceKind::Microphone).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    p0.mute(&audio, true);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let file = json!({ "filepath": harness.file("t_muted_{time}.ogg").to_string_lossy() });
+    let request = json!({ "room_name": room, "track_id": audio, "file": file });
+    let egress = Egress::start(harness.api(), "StartTrackEgress", request).await?;
+    egress.active().await?;
+    let on = SystemTime::now();
+    p0.mute(&audio, false);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let off = SystemTime::now();
+    p0.mute(&audio, true);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let stopped = SystemTime::now();
+    let probe = RecordingProbe::open(&egress.complete().await?)?;
+    let (heard, took) = (heard_seconds(&probe.path)?, probe.at(stopped));
+    println!("{} lasts {heard:.3} s, took {took:.3} s", probe.name());
+    // The stop is on its way for a moment.
+    ensure!((-0.02..0.5).contains(&(heard - took)), "{heard:.3} s are heard of {took:.3} s");
+    let (on, off) = (probe.at(on), probe.at(off));
+    ensure!(on > 4.5, "it begins {on:.1} s before the end of the mute");
+    probe.sounds("p0", BeepSide::Both, &[(on + 1.0, off - 0.3)], &[(0.0, on - 0.2), (off + 1.0, heard)])
 }
 
 /// 0 lost, 0 changed, from the first key frame on.

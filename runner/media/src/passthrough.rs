@@ -26,8 +26,8 @@ const CLOSEST_NS: u64 = 100_000;
 
 /// Silence of a mute is written so far behind the watermark: what comes first after the mute may be placed behind it.
 const MUTED_HOLD_NS: u64 = 2_000_000_000;
-/// And that of a track that sends nothing and is not muted. An uplink may stall for 10 s (what files wait for) and then
-/// deliver all of it.
+/// And that of a track that sends nothing and is not muted. A way may stall for 10 s (what files wait for), the publisher's
+/// or ours, and then deliver all of it.
 const HOLD_NS: u64 = 15_000_000_000;
 
 /// The container of a copied track when none was asked for.
@@ -55,6 +55,8 @@ pub struct Passthrough {
     feed: Feed,
     /// Of sound.
     grid: Option<PacketGrid>,
+    /// No sound is to be expected.
+    muted: bool,
     /// Session time of the file's beginning.
     origin: MediaTime,
     /// The last picture's place in the file, nanoseconds.
@@ -85,7 +87,7 @@ impl Passthrough {
     /// `origin`: media time of the file's beginning.
     pub fn new(feed: Feed, codec: Codec, origin: MediaTime) -> Self {
         let grid = (!codec.is_video()).then(|| PacketGrid::new(codec));
-        Self { feed, grid, origin, last: None, black: None, absent: false, size: None }
+        Self { feed, grid, muted: false, origin, last: None, black: None, absent: false, size: None }
     }
 
     /// Copies one frame; frames come in order of time.
@@ -96,7 +98,7 @@ impl Passthrough {
     pub fn frame(&mut self, frame: &Frame) -> Result<Copied, FeedError> {
         let Some(at) = frame.at.checked_ns_since(self.origin) else { return Ok(Copied::Skipped) };
         if let Some(grid) = &mut self.grid {
-            self.absent = false;
+            self.muted = false;
             let Some(silent_to) = grid.admit(at, &frame.data) else { return Ok(Copied::Skipped) };
             fill_to(grid, &self.feed, silent_to)?;
             self.feed.push_frame(frame.data.clone(), grid.put(&frame.data), true)?;
@@ -123,21 +125,22 @@ impl Passthrough {
         self.black = Some(black);
     }
 
-    /// The track goes at `at`. A picture comes back with a key frame.
+    /// The picture goes at `at` and comes back with a key frame.
     ///
     /// # Errors
     ///
     /// When the pipeline takes nothing more; it says itself why.
     pub fn absent(&mut self, at: MediaTime) -> Result<(), FeedError> {
-        if self.grid.is_some() {
-            self.absent = true;
-            return Ok(());
-        }
         if self.absent || self.last.is_none() {
             return Ok(());
         }
         self.absent = true;
         self.fill(at.ns_since(self.origin))
+    }
+
+    /// The publisher sends no sound until it comes back: nothing is on its way.
+    pub fn muted(&mut self) {
+        self.muted = true;
     }
 
     /// Everything before `at` has come.
@@ -147,7 +150,7 @@ impl Passthrough {
     /// When the pipeline takes nothing more; it says itself why.
     pub fn complete_to(&mut self, at: MediaTime) -> Result<(), FeedError> {
         if self.grid.is_some() {
-            return self.silent_to(at.minus_ns(if self.absent { MUTED_HOLD_NS } else { HOLD_NS }));
+            return self.silent_to(at.minus_ns(if self.muted { MUTED_HOLD_NS } else { HOLD_NS }));
         }
         let at = at.ns_since(self.origin);
         while self.absent

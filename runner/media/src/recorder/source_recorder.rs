@@ -225,6 +225,10 @@ impl SourceRecorder {
             }
             TimelineEvent::Muted { track, at, .. } | TimelineEvent::Left { track, at } => {
                 if let Some(copied) = self.copied.as_mut().filter(|copied| copied.id == *track) {
+                    // Not when it is our connection that is lost.
+                    if !matches!(timed, TimelineEvent::Muted { muted: false, .. }) {
+                        copied.copy.muted();
+                    }
                     copied.absent(*at)?;
                 }
             }
