@@ -149,8 +149,10 @@ impl Passthrough {
     ///
     /// When the pipeline takes nothing more; it says itself why.
     pub fn complete_to(&mut self, at: MediaTime) -> Result<(), FeedError> {
-        if self.grid.is_some() {
-            return self.silent_to(at.minus_ns(if self.muted { MUTED_HOLD_NS } else { HOLD_NS }));
+        if let Some(grid) = &mut self.grid {
+            let hold_ns = if self.muted { MUTED_HOLD_NS } else { HOLD_NS };
+            let to_ns = grid.whole_to(at.minus_ns(hold_ns).ns_since(self.origin));
+            return fill_to(grid, &self.feed, to_ns);
         }
         let at = at.ns_since(self.origin);
         while self.absent

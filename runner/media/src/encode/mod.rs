@@ -8,6 +8,7 @@ mod image;
 mod muxer_input;
 mod chain;
 
+use gst::prelude::*;
 use gstreamer as gst;
 use spillway_plan::{AudioCodec, H264Profile, VideoEncoding};
 
@@ -238,12 +239,14 @@ fn sound(
         AudioCodec::Aac => {
             let bits = whole(bitrate.saturating_mul(1000));
             let coder = if bitrate >= FAST_AAC_KBPS { "fast" } else { "twoloop" };
-            // GStreamer's default is mid/side for every band, where ffmpeg's own chooses. Equal sides gain 4.5 dB by it; a tone
-            // of one side alone came out on the other 1 to 3 dB lower, and 50 dB lower without it (128 kbit/s).
-            let joint = !separate;
-            chain.push(make("avenc_aac", |e| {
-                e.property("bitrate", bits).property_from_str("aac-coder", coder).property("aac-ms", joint)
-            })?);
+            let encoder = make("avenc_aac", |e| e.property("bitrate", bits).property_from_str("aac-coder", coder))?;
+            // In GStreamer 1.22 mid/side is a switch that is on: equal sides gain 4.5 dB by it; a tone of one side alone came
+            // out on the other 1 to 3 dB lower, and 50 dB lower without it (128 kbit/s). Later versions let the encoder choose.
+            let is_switch = |ms: gst::glib::ParamSpec| ms.value_type() == bool::static_type();
+            if encoder.find_property("aac-ms").is_some_and(is_switch) {
+                encoder.set_property("aac-ms", !separate);
+            }
+            chain.push(encoder);
             chain.push(make("aacparse", |p| p)?);
         }
         AudioCodec::Opus => chain.extend(opus(bitrate)?),

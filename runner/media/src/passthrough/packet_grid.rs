@@ -101,6 +101,12 @@ impl PacketGrid {
         })
     }
 
+    /// As far towards `to_ns` as silence of the usual length reaches, for silence that goes on.
+    pub fn whole_to(&self, to_ns: u64) -> u64 {
+        let usual_ns = self.packet_ns.max(MIN_PACKET_NS);
+        self.end_ns + to_ns.saturating_sub(self.end_ns) / usual_ns * usual_ns
+    }
+
     /// The next silence on the way to `to_ns`. `None`: less than a packet can hold is missing.
     pub fn silence_before(&mut self, to_ns: u64) -> Option<SilentPacket> {
         let missing_ns = to_ns.saturating_sub(self.end_ns);
