@@ -84,11 +84,6 @@ pub(super) fn is_watched(plan: &EgressPlan) -> bool {
     plan.outputs.iter().any(|output| matches!(output, Output::Segments(_) | Output::Streams(_)))
 }
 
-/// There is an output of streams.
-pub(super) fn has_streams(plan: &EgressPlan) -> bool {
-    plan.streams().is_some()
-}
-
 /// What goes to servers: pictures and AAC, whatever files have beside them; over a websocket what is not encoded.
 pub(super) fn stream_numbers(formats: &[EncodedFormat]) -> Vec<StreamNumber> {
     let wanted = |format: &EncodedFormat| {
@@ -183,7 +178,7 @@ fn key_grid(plan: &EgressPlan) -> Option<KeyGrid> {
         Output::Segments(segments) => Some(segments.segment_ns),
         Output::File(_) | Output::Images(_) | Output::Streams(_) => None,
     });
-    let whole_ns = segment_ns.or_else(|| has_streams(plan).then_some(wanted_ns))?;
+    let whole_ns = segment_ns.or_else(|| plan.streams().map(|_| wanted_ns))?;
     Some(KeyGrid::new(whole_ns, wanted_ns))
 }
 

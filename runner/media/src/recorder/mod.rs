@@ -11,8 +11,8 @@
 
 mod controller;
 mod source_recorder;
-mod recorded_segments;
-mod recorded_images;
+mod copied_track;
+mod recorded_series;
 mod recorded_file;
 mod recorded_streams;
 mod formats;

@@ -8,24 +8,23 @@ use std::sync::mpsc::Sender;
 
 use spillway_ipc::{MediaSettings, Quality};
 use spillway_plan::{EgressPlan, VideoPlan};
-use spillway_process::chain;
 
+use super::copied_track::CopiedTrack;
 use super::formats::{lead, sound_options};
 use super::input::RecorderInput;
-use super::mode::{FileStart, RecordingMode};
+use super::mode::RecordingMode;
 use super::recorded_file::FileError;
 use crate::compositor::{
     AudioMixerOptions, Compositor, CompositorError, CompositorEvent, CompositorOptions, DegradationBounds, LiveRule,
     StartRule, VideoMixerOptions,
 };
-use crate::encode::black;
 use crate::output::{
     Fanout, Feed, KeyFrameRequests, Pipeline, PipelinePlan, PipelineProgress, RawFanout, RawPictures, RawSink,
     RawTaker, TakerId,
 };
-use crate::passthrough::{Copied, Passthrough};
+use crate::passthrough::Copied;
 use crate::quality::{ComposedQuality, QualityMeter, add_late_sound};
-use crate::track::{Codec, TimelineEvent, Track, TrackId};
+use crate::track::{TimelineEvent, Track, TrackId};
 use crate::units::MediaTime;
 
 /// What a moment of the recording means beyond the files.
@@ -61,17 +60,6 @@ pub struct SourceRecorder {
     progress: Arc<PipelineProgress>,
     meter: QualityMeter,
     events: Sender<RecorderInput>,
-}
-
-struct CopiedTrack {
-    id: TrackId,
-    /// Of its participant.
-    identity: String,
-    codec: Codec,
-    size: (u32, u32),
-    copy: Passthrough,
-    beside_sound: bool,
-    blackened: bool,
 }
 
 impl SourceRecorder {
@@ -158,10 +146,7 @@ impl SourceRecorder {
         let options = CompositorOptions {
             picture,
             sound: sound.filter(|_| audio.is_some()),
-            start,
-            degradation: DegradationBounds::FILE,
-            backlog_bytes: settings.backlog_bytes,
-            spill_dir: settings.spill_dir.clone(),
+            ..compositor_options(settings, start)
         };
         let (number, events) = (self.number, self.events.clone());
         self.compositor = Some(Compositor::start(options, video, audio, move |event| {
@@ -181,11 +166,7 @@ impl SourceRecorder {
     ) -> Result<(), CompositorError> {
         let options = CompositorOptions {
             picture: Some(VideoMixerOptions { key_grid: None, ..canvas }),
-            sound: None,
-            start: StartRule::At(at),
-            degradation: DegradationBounds::FILE,
-            backlog_bytes: settings.backlog_bytes,
-            spill_dir: settings.spill_dir.clone(),
+            ..compositor_options(settings, StartRule::At(at))
         };
         let (number, events) = (self.number, self.events.clone());
         self.raw_compositor = Some(Compositor::start(options, Some(raw), None, move |event| {
@@ -392,31 +373,21 @@ impl SourceRecorder {
     }
 }
 
+/// Of a compositor that makes nothing yet.
+fn compositor_options(settings: &MediaSettings, start: StartRule) -> CompositorOptions {
+    CompositorOptions {
+        picture: None,
+        sound: None,
+        start,
+        degradation: DegradationBounds::FILE,
+        backlog_bytes: settings.backlog_bytes,
+        spill_dir: settings.spill_dir.clone(),
+    }
+}
+
 /// The mixer's way to its encoders: each gets everything later by what it delays less than the mixer is ahead.
 fn mixed_sound(inputs: &PipelinePlan, feeds: Vec<Feed>, sound: Option<AudioMixerOptions>) -> Option<Box<dyn RawSink>> {
     let ahead = sound?.lead;
     let later = inputs.audio.iter().map(|input| ahead.saturating_sub(lead(input)));
     (!feeds.is_empty()).then(|| Box::new(RawFanout::new(feeds.into_iter().zip(later))) as Box<dyn RawSink>)
-}
-
-impl CopiedTrack {
-    fn new(track: &Track, first: FileStart, feed: Feed, beside_sound: bool) -> Self {
-        let copy = Passthrough::new(feed, track.codec, first.at);
-        let identity = track.identity.clone();
-        Self { id: track.id, identity, codec: track.codec, size: first.size, copy, beside_sound, blackened: false }
-    }
-
-    /// The picture goes at `at`. What the user is told: a recording does not end because an encoder is not installed.
-    fn absent(&mut self, at: MediaTime) -> Result<Option<String>, FileError> {
-        let mut note = None;
-        if self.beside_sound && !self.blackened {
-            self.blackened = true;
-            match black(self.codec, self.size) {
-                Ok(picture) => self.copy.fill_with(picture),
-                Err(error) => note = Some(format!("a muted picture is not black: {}", chain(&error))),
-            }
-        }
-        self.copy.absent(at)?;
-        Ok(note)
-    }
 }

@@ -9,14 +9,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, info};
 
 use super::client::{ACK_WINDOW, RtmpClient, RtmpEvent};
-use super::dial::RtmpDial;
 use super::fault::RtmpFault;
 use super::flv::{FlvMuxer, bitrate_kbps};
 use super::health::{HEALTH_STEP, HealthWatch};
 use super::url::RtmpUrl;
 use crate::encoded::EncodedUnit;
-use crate::output::retry::{RetryBudget, RetryDecision};
-use crate::output::stream::{StreamContext, StreamEvent};
+use crate::output::attempts::StreamDriver;
+use crate::output::retry::RetryBudget;
+use crate::output::stream::{StreamContext, StreamEvent, StreamTime};
+use crate::output::stream_dial::{DialTarget, StreamDial};
 
 /// From the first byte on until the stream is accepted, and for the connection before it.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,77 +29,55 @@ const END_TIMEOUT: Duration = Duration::from_secs(1);
 const REASON_TIMEOUT: Duration = Duration::from_millis(100);
 const PING_EVERY: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 16 << 10;
+const SEND_BUFFER_BYTES: usize = 256 << 10;
 
-/// Publishes until the ring ends.
-///
-/// # Errors
-///
-/// The fault that was final: what could be tried again was, three times before the first frame was sent, for 30 s after
-/// that. A ring that ends while a stream that was accepted is being tried again is no fault.
-pub async fn publish<D: RtmpDial>(url: &RtmpUrl, context: &StreamContext, dial: &D) -> Result<(), RtmpFault> {
-    let mut budget = RetryBudget::default();
-    let mut clock = StreamTime::default();
-    context.reporter.report(StreamEvent::Connecting);
-    loop {
+/// One stream, with what outlives its connections.
+pub struct RtmpDriver<'a, D> {
+    url: &'a RtmpUrl,
+    context: &'a StreamContext,
+    dial: &'a D,
+    clock: StreamTime,
+}
+
+impl<'a, D> RtmpDriver<'a, D> {
+    /// To this URL, over the connections that `dial` opens.
+    pub fn new(url: &'a RtmpUrl, context: &'a StreamContext, dial: &'a D) -> Self {
+        Self { url, context, dial, clock: StreamTime::default() }
+    }
+}
+
+impl<D: StreamDial> StreamDriver for RtmpDriver<'_, D> {
+    type Fault = RtmpFault;
+
+    async fn attempt(&mut self, budget: &mut RetryBudget) -> Result<(), RtmpFault> {
+        let (url, context, dial) = (self.url, self.context, self.dial);
+        let (host, port, is_tls) = (url.host(), url.port(), url.is_tls());
+        let target = DialTarget { host, port, is_tls, send_buffer: SEND_BUFFER_BYTES };
+        let io = tokio::select! {
+            dialled = timeout(ANSWER_TIMEOUT, dial.dial(target)) => match dialled {
+                Ok(io) => io?,
+                Err(_) => return Err(RtmpFault::Silent { step: "the connection" }),
+            },
+            () = context.ring.ended() => return Ok(()),
+        };
         let mut connection = StreamConnection {
             client: RtmpClient::new(url.clone()),
             muxer: FlvMuxer::new(&context.formats),
             health: HealthWatch::new(ACK_WINDOW.into(), Instant::now().into_std()),
             context,
-            budget: &mut budget,
-            clock: &mut clock,
+            budget,
+            clock: &mut self.clock,
             is_flushed: true,
         };
-        let fault = match attempt(url, context, dial, &mut connection).await {
-            Ok(()) => return Ok(()),
-            Err(fault) => fault,
-        };
-        let decision = budget.failed(Instant::now().into_std(), fault.is_final_at_first());
-        let RetryDecision::After(wait) = decision else {
-            return Err(fault);
-        };
-        debug!(stream = ?context.reporter, %url, %fault, ?wait, "tried again");
-        context.reporter.report(StreamEvent::Retrying { message: fault.to_string(), retries: budget.failures() });
-        if timeout(wait, context.ring.ended()).await.is_ok() {
-            return if clock.has_begun() { Ok(()) } else { Err(fault) };
-        }
+        connection.run(io).await
+    }
+
+    fn has_begun(&self) -> bool {
+        self.clock.has_begun()
     }
 }
 
-async fn attempt<D: RtmpDial>(
-    url: &RtmpUrl,
-    context: &StreamContext,
-    dial: &D,
-    connection: &mut StreamConnection<'_>,
-) -> Result<(), RtmpFault> {
-    let io = tokio::select! {
-        dialled = timeout(ANSWER_TIMEOUT, dial.dial(url)) => match dialled {
-            Ok(io) => io?,
-            Err(_) => return Err(RtmpFault::Silent { step: "the connection" }),
-        },
-        () = context.ring.ended() => return Ok(()),
-    };
-    connection.run(io).await
-}
-
-/// Media time becomes the stream's own, which goes on over all its connections.
-#[derive(Debug, Default)]
-struct StreamTime {
-    began_ns: Option<u64>,
-}
-
-impl StreamTime {
-    const fn has_begun(&self) -> bool {
-        self.began_ns.is_some()
-    }
-
-    /// Milliseconds since the first frame that was sent.
-    fn ms(&mut self, at_ns: u64) -> u64 {
-        at_ns.saturating_sub(*self.began_ns.get_or_insert(at_ns)) / 1_000_000
-    }
-}
-
-/// One connection, with what outlives it.
+/// One connection.
 struct StreamConnection<'a> {
     client: RtmpClient,
     muxer: FlvMuxer,
@@ -186,7 +165,7 @@ impl StreamConnection<'_> {
     }
 
     fn on_unit(&mut self, unit: &EncodedUnit) {
-        let at_ms = self.clock.ms(unit.at_ns);
+        let at_ms = self.clock.at(unit.at_ns).ns() / 1_000_000;
         self.muxer.push(unit, at_ms).iter().for_each(|tag| self.client.send(tag));
     }
 
@@ -224,7 +203,7 @@ impl StreamConnection<'_> {
         self.client.broken(false, error.to_string())
     }
 
-    /// The end of what it sends, a reset and a write that finds nobody are one thing: which comes first is chance.
+    /// The end of what it sends, a reset and a write into a closed connection are one thing: which comes first is chance.
     fn closed(&self) -> RtmpFault {
         self.client.broken(true, "the server closed the connection".to_owned())
     }

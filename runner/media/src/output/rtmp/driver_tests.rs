@@ -15,6 +15,7 @@ use super::super::amf::{self, AmfValue};
 use super::super::chunk::{ChunkReader, ChunkWriter, RtmpMessage};
 use super::*;
 use crate::encoded::{EncodedFormat, MediaKind, StreamNumber};
+use crate::output::attempts::publish;
 use crate::output::ring::{RingBounds, UnitRing};
 use crate::output::stream::StreamReporter;
 use crate::output::stream_dial::DialError;
@@ -24,10 +25,10 @@ use crate::track::Codec;
 /// Hands the server's end of each connection to the test; refuses when the test takes no more.
 struct MemoryDial(mpsc::UnboundedSender<FakeServer>);
 
-impl RtmpDial for MemoryDial {
+impl StreamDial for MemoryDial {
     type Io = DuplexStream;
 
-    async fn dial(&self, _: &RtmpUrl) -> Result<DuplexStream, RtmpFault> {
+    async fn dial(&self, _: DialTarget<'_>) -> Result<DuplexStream, DialError> {
         let (ours, theirs) = tokio::io::duplex(64 << 10);
         let unreachable = |_| DialError::Connect { message: "no listener".to_owned() };
         self.0.send(FakeServer::new(theirs)).map_err(unreachable)?;
@@ -161,7 +162,7 @@ fn running() -> Running {
     let reporter = context.reporter.clone();
     let task = tokio::spawn(async move {
         let url = RtmpUrl::parse(context.url.reveal()).unwrap();
-        publish(&url, &context, &MemoryDial(dialled)).await
+        publish(&context, &mut RtmpDriver::new(&url, &context, &MemoryDial(dialled))).await
     });
     Running { ring, task, servers, events, key_frames, reporter }
 }

@@ -13,10 +13,10 @@ use super::health::{AckWatch, SRT_STEP};
 use super::link::{SrtDial, SrtLink};
 use crate::encoded::{EncodedFormat, EncodedUnit, MediaKind};
 use crate::mux::TsMuxer;
-use crate::output::retry::{RetryBudget, RetryDecision};
-use crate::output::stream::{StreamContext, StreamEvent};
+use crate::output::attempts::StreamDriver;
+use crate::output::retry::RetryBudget;
+use crate::output::stream::{StreamContext, StreamEvent, StreamTime};
 use crate::track::Codec;
-use crate::units::MediaTime;
 
 /// From the first datagram on until the server acknowledges the first packet of media.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,63 +40,57 @@ static NULL_PACKET: [u8; 188] = {
     packet
 };
 
-/// Sends until the ring ends.
-///
-/// # Errors
-///
-/// The fault that was final: what could be tried again was, three times before the server took anything, for 30 s after that.
-/// A ring that ends while a stream that was taken is being tried again is no fault.
-pub async fn publish<D: SrtDial>(url: &SrtUrl, context: &StreamContext, dial: &D) -> Result<(), SrtFault> {
-    let mut budget = RetryBudget::default();
-    let mut began_ns = None;
-    context.reporter.report(StreamEvent::Connecting);
-    loop {
-        let fault = match attempt(url, context, dial, (&mut budget, &mut began_ns)).await {
-            Ok(()) => return Ok(()),
-            Err(fault) => fault,
-        };
-        let decision = budget.failed(Instant::now().into_std(), fault.is_final_at_first());
-        let RetryDecision::After(wait) = decision else { return Err(fault) };
-        debug!(stream = ?context.reporter, %url, %fault, ?wait, "tried again");
-        context.reporter.report(StreamEvent::Retrying { message: fault.to_string(), retries: budget.failures() });
-        if timeout(wait, context.ring.ended()).await.is_ok() {
-            return if began_ns.is_some() { Ok(()) } else { Err(fault) };
-        }
+/// One stream, with what outlives its connections.
+pub struct SrtDriver<'a, D> {
+    url: &'a SrtUrl,
+    context: &'a StreamContext,
+    dial: &'a D,
+    clock: StreamTime,
+}
+
+impl<'a, D> SrtDriver<'a, D> {
+    /// To this URL, over the connections that `dial` opens.
+    pub fn new(url: &'a SrtUrl, context: &'a StreamContext, dial: &'a D) -> Self {
+        Self { url, context, dial, clock: StreamTime::default() }
     }
 }
 
-async fn attempt<D: SrtDial>(
-    url: &SrtUrl,
-    context: &StreamContext,
-    dial: &D,
-    (budget, began_ns): (&mut RetryBudget, &mut Option<u64>),
-) -> Result<(), SrtFault> {
-    let opened = Instant::now();
-    let muxer = muxer(&context.formats).ok_or(SrtFault::Format)?;
-    let link = tokio::select! {
-        dialled = timeout(CONNECT_TIMEOUT, dial.dial(url)) => match dialled {
-            Ok(link) => link?,
-            Err(_) => return Err(SrtFault::Silent),
-        },
-        () = context.ring.ended() => return Ok(()),
-    };
-    let mut connection = SrtConnection {
-        url,
-        context,
-        link: &link,
-        budget,
-        began_ns,
-        muxer,
-        packets: Vec::new(),
-        sent_bytes: 0,
-        opened,
-        stage: SrtStage::Connecting,
-    };
-    let outcome = connection.run().await;
-    if timeout(CLOSE_TIMEOUT, link.close()).await.is_err() {
-        debug!(stream = ?context.reporter, "a connection is slow to close");
+impl<D: SrtDial> StreamDriver for SrtDriver<'_, D> {
+    type Fault = SrtFault;
+
+    async fn attempt(&mut self, budget: &mut RetryBudget) -> Result<(), SrtFault> {
+        let (url, context, dial) = (self.url, self.context, self.dial);
+        let opened = Instant::now();
+        let muxer = muxer(&context.formats).ok_or(SrtFault::Format)?;
+        let link = tokio::select! {
+            dialled = timeout(CONNECT_TIMEOUT, dial.dial(url)) => match dialled {
+                Ok(link) => link?,
+                Err(_) => return Err(SrtFault::Silent),
+            },
+            () = context.ring.ended() => return Ok(()),
+        };
+        let mut connection = SrtConnection {
+            url,
+            context,
+            link: &link,
+            budget,
+            clock: &mut self.clock,
+            muxer,
+            packets: Vec::new(),
+            sent_bytes: 0,
+            opened,
+            stage: SrtStage::Connecting,
+        };
+        let outcome = connection.run().await;
+        if timeout(CLOSE_TIMEOUT, link.close()).await.is_err() {
+            debug!(stream = ?context.reporter, "a connection is slow to close");
+        }
+        outcome
     }
-    outcome
+
+    fn has_begun(&self) -> bool {
+        self.clock.has_begun()
+    }
 }
 
 /// A fresh one for each connection: its receiver knows nothing yet.
@@ -109,14 +103,13 @@ fn muxer(formats: &[EncodedFormat]) -> Option<TsMuxer> {
     TsMuxer::new(has_video, aac_rate)
 }
 
-/// One connection, with what outlives it.
+/// One connection.
 struct SrtConnection<'a, L> {
     url: &'a SrtUrl,
     context: &'a StreamContext,
     link: &'a L,
     budget: &'a mut RetryBudget,
-    /// Time of the first frame that was sent; the stream's time goes on from there over all its connections.
-    began_ns: &'a mut Option<u64>,
+    clock: &'a mut StreamTime,
     muxer: TsMuxer,
     /// Not yet cut into datagrams.
     packets: Vec<u8>,
@@ -178,7 +171,8 @@ impl<L: SrtLink> SrtConnection<'_, L> {
             SrtStage::Connecting => self.link.send(Bytes::from_static(&NULL_PACKET)),
             SrtStage::Connected => {}
             SrtStage::Active(watch) => {
-                if let Some(quiet) = watch.step(now.into_std(), acks, self.sent_bytes) {
+                let is_waiting = self.link.waiting_bytes() > 0;
+                if let Some(quiet) = watch.step(now.into_std(), acks, self.sent_bytes, is_waiting) {
                     return Err(SrtFault::Wedged { quiet });
                 }
                 self.context.reporter.set_lag_ms(self.context.ring.stats().lag_ns / 1_000_000);
@@ -205,8 +199,7 @@ impl<L: SrtLink> SrtConnection<'_, L> {
     }
 
     fn on_unit(&mut self, unit: &EncodedUnit) {
-        let began_ns = *self.began_ns.get_or_insert(unit.at_ns);
-        let at = MediaTime::from_ns(unit.at_ns.saturating_sub(began_ns));
+        let at = self.clock.at(unit.at_ns);
         match unit.kind {
             MediaKind::Video => self.muxer.video(at, unit.key, &unit.data, &mut self.packets),
             MediaKind::Audio => self.muxer.audio(at, &unit.data, &mut self.packets),

@@ -7,10 +7,11 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use spillway_ipc::{MediaEvent, Quality};
-use spillway_plan::{Secret, VideoPlan};
+use spillway_plan::VideoPlan;
 use tracing::debug;
 
-use super::{CONTINUE, Flow, ORPHAN_DRAIN_TIMEOUT, RecorderController, failed};
+use super::end::ORPHAN_DRAIN_TIMEOUT;
+use super::{CONTINUE, Flow, RecorderController, failed};
 use crate::output::{Fanout, FileTakerOptions};
 use crate::recorder::formats::{canvas, file_streams, inputs, is_watched, join_waits};
 use crate::recorder::input::RecorderInput;
@@ -32,8 +33,7 @@ impl Drop for RoomSender {
 impl RecorderController {
     pub(super) fn join(&mut self) -> Flow {
         let plan = &self.start.plan;
-        let mut options =
-            JoinOptions::new(self.start.ws_url.clone(), Secret::new(self.start.token.clone()), plan.source.clone());
+        let mut options = JoinOptions::new(self.start.ws_url.clone(), self.start.token.clone(), plan.source.clone());
         options.room_id = plan.room_id.clone();
         options.want_video = plan.picture.is_some();
         options.want_audio = plan.sound.is_some();
@@ -167,7 +167,7 @@ impl RecorderController {
         }
         for (output, segments) in segments {
             match self.open_segments(&fanout, output, &segments, &opening.facts) {
-                Ok(segments) => self.segments.push(segments),
+                Ok(segments) => self.series.push(segments),
                 Err(error) => refused.push(((None, output), error)),
             }
         }
@@ -175,7 +175,7 @@ impl RecorderController {
         for (output, images) in images {
             match self.open_images((&fanout, number), (output, &images), canvas.as_ref(), &opening.facts) {
                 Ok((images, way)) => {
-                    self.images.push(images);
+                    self.series.push(images);
                     ways.push(way);
                 }
                 Err(error) => refused.push(((None, output), error)),
@@ -186,8 +186,7 @@ impl RecorderController {
         let spool = self.start.spool.clone().unwrap_or_else(std::env::temp_dir);
         settings.spill_dir.get_or_insert(spool);
         if self.files.is_empty()
-            && self.segments.is_empty()
-            && self.images.is_empty()
+            && self.series.is_empty()
             && !self.streams.is_asked()
             && let Some((_, error)) = refused.pop()
         {
@@ -206,8 +205,7 @@ impl RecorderController {
             }
             Err(error) => {
                 self.files.clear();
-                self.segments.clear();
-                self.images.clear();
+                self.series.clear();
                 return self.broke(error);
             }
         }

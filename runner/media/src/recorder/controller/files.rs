@@ -10,26 +10,19 @@ use super::{CONTINUE, Flow, RecorderController};
 use crate::output::{TakerError, TakerId};
 use crate::recorder::input::RecorderInput;
 use crate::recorder::recorded_file::{FileError, RecordedFile, output_failed};
-use crate::recorder::recorded_images::RecordedImages;
-use crate::recorder::recorded_segments::RecordedSegments;
+use crate::recorder::recorded_series::RecordedSeries;
 use crate::recorder::source_recorder::SourceRecorder;
 
 impl RecorderController {
     /// An output is whole.
     pub(super) fn taker_ended(&mut self, taker: TakerId) {
-        if let Some(segments) = self.forget_segments(taker) {
+        if let Some(series) = self.forget_series(taker) {
             self.whole_outputs += 1;
-            self.segments_ended(&segments);
+            self.series_ended(&series);
         }
-        if let Some(images) = self.forget_images(taker) {
+        if let Some(file) = self.forget_file(taker) {
             self.whole_outputs += 1;
-            self.images_ended(&images);
-        }
-        if let Some(index) = self.files.iter().position(|file| file.taker == taker) {
-            let file = self.files.remove(index);
-            self.whole_outputs += 1;
-            let quality = self.quality(file.media_ns());
-            self.close_file(file, quality);
+            self.file_ended(file);
         }
     }
 
@@ -38,32 +31,23 @@ impl RecorderController {
     pub(super) fn taker_failed(&mut self, taker: TakerId, error: TakerError) -> Flow {
         let error = FileError::Pipeline(error.into());
         let others_are_whole = self.draining.is_some() && self.whole_outputs > 0;
-        let others = self.files.len() + self.segments.len() + self.images.len() > 1 || self.streams.is_asked();
+        let others = self.files.len() + self.series.len() > 1 || self.streams.is_asked();
         let is_last = !others && !others_are_whole;
-        if let Some(segments) = self.forget_segments(taker) {
-            self.segments_ended(&segments);
-            if is_last {
-                return self.broke(error);
-            }
-            self.output_failed((None, segments.output), &error);
+        let failed = if let Some(series) = self.forget_series(taker) {
+            self.series_ended(&series);
+            (None, series.output)
+        } else if let Some(file) = self.files.iter().find(|file| file.taker == taker) {
+            (Some(file.file), file.output)
+        } else {
             return CONTINUE;
-        }
-        if let Some(images) = self.forget_images(taker) {
-            self.images_ended(&images);
-            if is_last {
-                return self.broke(error);
-            }
-            self.output_failed((None, images.output), &error);
-            return CONTINUE;
-        }
-        let Some(index) = self.files.iter().position(|file| file.taker == taker) else { return CONTINUE };
+        };
         if is_last {
             return self.broke(error);
         }
-        let file = self.files.remove(index);
-        self.output_failed((Some(file.file), file.output), &error);
-        let quality = self.quality(file.media_ns());
-        self.close_file(file, quality);
+        self.output_failed(failed, &error);
+        if let Some(file) = self.forget_file(taker) {
+            self.file_ended(file);
+        }
         CONTINUE
     }
 
@@ -79,9 +63,8 @@ impl RecorderController {
         self.ended_outputs.insert(output);
         if let Some(recorder) = &self.recorder {
             let files = self.files.iter().map(|file| (file.output, file.taker));
-            let segments = self.segments.iter().map(|segments| (segments.output, segments.taker));
-            let images = self.images.iter().map(|images| (images.output, images.taker));
-            let takers = files.chain(segments).chain(images).filter(|(of, _)| *of == output);
+            let series = self.series.iter().map(|series| (series.output, series.taker));
+            let takers = files.chain(series).filter(|(of, _)| *of == output);
             takers.for_each(|(_, taker)| recorder.remove(taker));
         }
         self.forget_asked(|asked| asked.output == output, "no output is left".to_owned())
@@ -95,12 +78,10 @@ impl RecorderController {
             (file, quality)
         };
         let open: Vec<_> = self.files.drain(..).map(quality).collect();
-        let ended = |segments: RecordedSegments| segments.ended(recorder.quality(segments.media_ns()));
-        let segments: Vec<MediaEvent> = self.segments.drain(..).map(ended).collect();
-        let ended = |images: RecordedImages| images.ended(recorder.quality(images.media_ns()));
-        let images: Vec<MediaEvent> = self.images.drain(..).map(ended).collect();
+        let ended = |series: RecordedSeries| series.ended(recorder.quality(series.media_ns()));
+        let series: Vec<MediaEvent> = self.series.drain(..).map(ended).collect();
         recorder.close();
-        segments.into_iter().chain(images).for_each(|event| self.send(event));
+        series.into_iter().for_each(|event| self.send(event));
         open.into_iter().for_each(|(file, quality)| self.close_file(file, quality));
     }
 
@@ -118,8 +99,31 @@ impl RecorderController {
         }
     }
 
+    /// The output of many files that this taker wrote.
+    fn forget_series(&mut self, taker: TakerId) -> Option<RecordedSeries> {
+        let index = self.series.iter().position(|series| series.taker == taker)?;
+        Some(self.series.remove(index))
+    }
+
+    /// Nothing of it is written any more.
+    fn series_ended(&self, series: &RecordedSeries) {
+        self.send(series.ended(self.quality(series.media_ns())));
+    }
+
+    /// The file that this taker wrote.
+    fn forget_file(&mut self, taker: TakerId) -> Option<RecordedFile> {
+        let index = self.files.iter().position(|file| file.taker == taker)?;
+        Some(self.files.remove(index))
+    }
+
+    /// Nothing of it is written any more.
+    fn file_ended(&self, file: RecordedFile) {
+        let quality = self.quality(file.media_ns());
+        self.close_file(file, quality);
+    }
+
     /// Nothing is written into it any more.
-    fn close_file(&mut self, mut file: RecordedFile, quality: Quality) {
+    fn close_file(&self, mut file: RecordedFile, quality: Quality) {
         if let Some(wrote) = file.wrote() {
             self.send(wrote);
         }
@@ -129,7 +133,7 @@ impl RecorderController {
     }
 
     /// What was recorded until now, of an output of this length.
-    pub(super) fn quality(&self, media_ns: u64) -> Quality {
+    fn quality(&self, media_ns: u64) -> Quality {
         self.recorder.as_ref().map(|recorder| recorder.quality(media_ns)).unwrap_or_default()
     }
 

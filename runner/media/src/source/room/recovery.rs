@@ -101,8 +101,8 @@ impl MediaRecovery {
         Some(RecoveryStep::Rejoin)
     }
 
-    /// The connection to the room is lost: how long to wait before the first try to get back. At once the first time; a
-    /// server that ends every stay is not stormed.
+    /// The connection to the room is lost: how long to wait before the first try to get back. At once the first time, then
+    /// later and later: a server may end every connection.
     pub(super) fn lost(&mut self) -> Duration {
         let wait = link::wait(self.losses);
         self.losses += 1;
