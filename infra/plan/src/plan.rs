@@ -4,13 +4,12 @@
 use spillway_protocol::rpc::StartEgressRequest;
 use spillway_protocol::{EgressId, Secret, requested};
 
-use crate::codecs::{ChosenCodecs, asks_webm, choose_codecs};
 use crate::destination::{Destinations, StorageConfig};
 use crate::encoding::Encoding;
 use crate::error::PlanError;
 use crate::fields::RequestFields;
 use crate::output_types::{AudioCodec, Container, Output, OutputKind, SheetRules, SheetsPlan, StreamProtocol};
-use crate::outputs;
+use crate::outputs::{self, ChosenCodecs, asks_webm, choose_codecs};
 use crate::request;
 use crate::types::*;
 
