@@ -86,14 +86,28 @@ impl Launch {
     /// Back into the queue.
     pub fn again_after(self, pause: Duration, scope: PauseScope, message: String) {
         let Self { context, sequence, queued } = self;
-        context.queue().requeue(sequence, QueuedLaunch { message, ..queued }, Instant::now() + pause, scope);
-        context.queue_changed.notify_one();
+        context.queue.lock().requeue(sequence, QueuedLaunch { message, ..queued }, Instant::now() + pause, scope);
+        context.queue.notify();
     }
 
     /// Back into the queue, because Redis does not answer.
     pub fn again_with_redis(self, error: &BusError, what: &str) {
         warn!(error = %chain(error), what, "registry not reached, launch put off");
         self.again_after(TRANSIENT_PAUSE, PauseScope::Launch, "the registry is not reachable".to_owned());
+    }
+
+    /// The egress was stopped, ended or taken over before its launch was requested.
+    pub async fn not_wanted(self, target: &Target) {
+        let attempt = self.queued.next_attempt(target.name());
+        self.drop_task(attempt, |record| {
+            let dispatch = Dispatch::of(record);
+            // Where the next launch needs a new number, this number may have had a task, which has to be billed.
+            let unused = !dispatch.asked && !dispatch.fresh;
+            record.attempt < attempt || (record.attempt == attempt && unused)
+        })
+        .await;
+        self.context.queue.lock().launch_ended(&self.queued.egress_id);
+        self.context.queue.leave(&self.queued.egress_id);
     }
 
     /// The launcher's answer was no, or there was none.
@@ -167,7 +181,7 @@ impl Launch {
 
     /// Ends the egress as FAILED.
     pub async fn fail(self, message: String) {
-        self.context.queue().launch_ended(&self.queued.egress_id);
+        self.context.queue.lock().launch_ended(&self.queued.egress_id);
         self.context.withdraw_tickets(&self.queued.egress_id, &[&self.queued.dispatch.claim]).await;
         end_as_failed(&self.context, &self.queued, Code::Internal, message).await;
     }

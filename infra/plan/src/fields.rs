@@ -68,23 +68,6 @@ pub(crate) struct Uploaded<'a, T> {
     pub(crate) upload: Option<RequestedUpload<'a>>,
 }
 
-/// The container of a file type; `None`: the codecs decide.
-pub(crate) fn container(file_type: i32) -> Result<Option<Container>, PlanError> {
-    match livekit::EncodedFileType::try_from(file_type) {
-        Ok(livekit::EncodedFileType::DefaultFiletype) => Ok(None),
-        Ok(livekit::EncodedFileType::Mp4) => Ok(Some(Container::Mp4)),
-        Ok(livekit::EncodedFileType::Ogg) => Ok(Some(Container::Ogg)),
-        Ok(livekit::EncodedFileType::Mp3) => Ok(Some(Container::Mp3)),
-        Err(_) => Err(PlanError::Field("file_type")),
-    }
-}
-
-/// A copied track has no file type: IVF is requested by its extension. The media process obeys where IVF can hold the
-/// published codec.
-pub(crate) fn copied_container(path: &str) -> Option<Container> {
-    path.ends_with(".ivf").then_some(Container::Ivf)
-}
-
 pub(crate) fn web_url(text: &str, field: &'static str) -> Result<(), PlanError> {
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(()),

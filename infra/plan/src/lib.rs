@@ -1,20 +1,18 @@
 //! A StartEgress request becomes an [`EgressPlan`] and its [`Destinations`], or is refused. Pure: no clock, no sockets, no
 //! disk.
 //!
-//! `plan` is the entry point. `request` (with `second_api`) reads the request into `fields`, and `outputs` its outputs;
-//! `codecs`, `encoding` (options, layout), `stream_url`, `srt_url`, `websocket_url` and `uploads` (path, store) hold the rules
-//! that these apply. The plan travels in the ticket to the runner and its media process; the destinations and URLs of streams
-//! are secrets and never part of it. In the runner, `name` makes file names of it, `segment_name` those of an HLS output,
-//! `image_name` those of images and `sheets` those of the poster and the thumbnails beside a recording. `read` takes a request
-//! from a file; `manifest` is the JSON file
-//! beside a recording.
+//! `plan` is the entry point. `request` (with `second_api`) reads the request into `fields`, and `outputs` its outputs with
+//! their containers and codecs; `encoding` (options, layout), `stream_url`, `srt_url`, `websocket_url` and `uploads` (path,
+//! store) hold the rules that these apply. The plan travels in the ticket to the runner and its media process; the destinations
+//! and URLs of streams are secrets and never part of it. In the runner, `name` makes file names of it, `segment_name` those of
+//! an HLS output, `image_name` those of images and `sheets` those of the poster and the thumbnails beside a recording. `read`
+//! takes a request from a file; `manifest` is the JSON file beside a recording.
 #![warn(missing_docs)]
 
 mod plan;
-mod codecs;
-mod outputs;
 mod request;
 mod second_api;
+mod outputs;
 mod fields;
 mod stream_url;
 mod srt_url;

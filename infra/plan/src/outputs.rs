@@ -1,5 +1,11 @@
 //! The outputs of a request: checked in livekit/egress' order and with its texts, and turned into those of the plan and into
-//! their destinations. Containers and codecs of files are chosen later, in `codecs`.
+//! their destinations. Then the containers of the files and the audio codec of each output. Pure.
+//!
+//! The request's file type decides the container, and where it is not set the codecs; the extension of the path does for
+//! WebM alone, which has no file type, where the published picture may be copied into one ([`asks_webm`]).
+//! Texts and order of the refusals are livekit/egress'. Beyond it, a file type that cannot hold the codec of the other
+//! outputs gets an encoding of its own, and one for audio alone is taken beside an output with the picture.
+//! Track egress is not encoded: its container follows from the published codec, in the media process.
 
 use std::collections::BTreeSet;
 
@@ -184,3 +190,129 @@ fn websocket_refusal(output: &livekit::StreamOutput, wants_picture: bool) -> Pla
 fn is_stored(upload: Option<RequestedUpload>, storage: &StorageConfig) -> Result<bool, PlanError> {
     Ok(uploads::destination(upload, storage)?.primary != Destination::Disk)
 }
+
+/// The container of a file type; `None`: the codecs decide.
+pub(crate) fn container(file_type: i32) -> Result<Option<Container>, PlanError> {
+    match livekit::EncodedFileType::try_from(file_type) {
+        Ok(livekit::EncodedFileType::DefaultFiletype) => Ok(None),
+        Ok(livekit::EncodedFileType::Mp4) => Ok(Some(Container::Mp4)),
+        Ok(livekit::EncodedFileType::Ogg) => Ok(Some(Container::Ogg)),
+        Ok(livekit::EncodedFileType::Mp3) => Ok(Some(Container::Mp3)),
+        Err(_) => Err(PlanError::Field("file_type")),
+    }
+}
+
+/// A copied track has no file type: IVF is requested by its extension. The media process obeys where IVF can hold the
+/// published codec.
+pub(crate) fn copied_container(path: &str) -> Option<Container> {
+    path.ends_with(".ivf").then_some(Container::Ivf)
+}
+
+/// What the outputs of a request hold. Without sound the codecs have no meaning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ChosenCodecs {
+    /// In the order of the request.
+    pub(crate) files: Vec<(Container, AudioCodec)>,
+    /// AAC where an output takes it, else the codec of the first.
+    pub(crate) main: AudioCodec,
+    /// Every other one.
+    pub(crate) also: Vec<AudioCodec>,
+}
+
+impl ChosenCodecs {
+    /// The mix is encoded in this codec too, for a container that is known only with the published codec.
+    pub(crate) fn encode_too(&mut self, codec: AudioCodec) {
+        if self.main != codec && !self.also.contains(&codec) {
+            self.also.push(codec);
+        }
+    }
+}
+
+/// Whether a file without a type is WebM where the published picture can be copied into one. `asked`: the request's audio
+/// codec, which must fit. An H264 picture and one that is composed go into the MP4 that [`choose_codecs`] has for it.
+pub(crate) fn asks_webm(path: &str, asked: Option<AudioCodec>) -> bool {
+    let webm = Container::Webm;
+    path.ends_with(webm.extension()) && asked.is_none_or(|codec| webm.audio().contains(&codec))
+}
+
+/// Chooses for `files` with these file types beside `others`, where a [`OutputKind::Stream`] is RTMP or SRT. `asked`: the
+/// request's audio codec; a stream overrides it where the output can follow. Fails where a file type cannot hold what is
+/// encoded.
+pub(crate) fn choose_codecs(
+    files: &[Option<Container>],
+    others: &[OutputKind],
+    asked: Option<AudioCodec>,
+    sound: bool,
+    picture: bool,
+) -> Result<ChosenCodecs, PlanError> {
+    let asked = asked.filter(|_| sound);
+    let streams = others.contains(&OutputKind::Stream);
+    let aac_alone = streams || others.contains(&OutputKind::Segments);
+    let picture_elsewhere =
+        aac_alone || files.iter().any(|container| container.is_none_or(Container::takes_encoded_video));
+
+    let mut typed = Vec::new();
+    for container in files {
+        typed.push(match container {
+            Some(container) => {
+                if picture && !container.takes_encoded_video() && !(sound && picture_elsewhere) {
+                    return Err(match asked {
+                        // As in livekit/egress: a requested audio codec changes the error about the video.
+                        Some(_) => PlanError::Incompatible { format: container.mime(), codec: "video/h264" },
+                        None => PlanError::NoCommonCodec,
+                    });
+                }
+                Some((*container, audio_of(*container, asked, streams)?))
+            }
+            None => None,
+        });
+    }
+    if let (Some(codec), true, false) = (asked, aac_alone, streams)
+        && codec != AudioCodec::Aac
+    {
+        return Err(PlanError::Incompatible { format: HLS_MIME, codec: codec.mime() });
+    }
+    // What a file without a type follows.
+    let followed = if aac_alone { Some(AudioCodec::Aac) } else { asked };
+    let first_typed = typed.iter().flatten().next().map(|(_, codec)| *codec);
+    let untyped = if picture {
+        match followed {
+            Some(codec) if files.contains(&None) && !Container::Mp4.audio().contains(&codec) => {
+                return Err(PlanError::NoFileType);
+            }
+            followed => (Container::Mp4, followed.unwrap_or(AudioCodec::Aac)),
+        }
+    } else {
+        match followed.or(first_typed) {
+            None | Some(AudioCodec::Opus) => (Container::Ogg, AudioCodec::Opus),
+            Some(AudioCodec::Aac) => (Container::Mp4, AudioCodec::Aac),
+            Some(AudioCodec::Mp3) => (Container::Mp3, AudioCodec::Mp3),
+        }
+    };
+    let files: Vec<(Container, AudioCodec)> = typed.into_iter().map(|typed| typed.unwrap_or(untyped)).collect();
+
+    let mut used: Vec<AudioCodec> = Vec::new();
+    for codec in files.iter().map(|(_, codec)| *codec).chain(aac_alone.then_some(AudioCodec::Aac)) {
+        if !used.contains(&codec) {
+            used.push(codec);
+        }
+    }
+    let aac = used.iter().position(|codec| *codec == AudioCodec::Aac);
+    let main = if used.is_empty() { AudioCodec::Aac } else { used.remove(aac.unwrap_or(0)) };
+    Ok(ChosenCodecs { files, main, also: used })
+}
+
+/// The audio codec of a file whose type is set.
+fn audio_of(container: Container, asked: Option<AudioCodec>, streams: bool) -> Result<AudioCodec, PlanError> {
+    let possible = container.audio();
+    match asked {
+        Some(_) if streams && possible.contains(&AudioCodec::Aac) => Ok(AudioCodec::Aac),
+        Some(codec) if possible.contains(&codec) => Ok(codec),
+        Some(codec) => Err(PlanError::Incompatible { format: container.mime(), codec: codec.mime() }),
+        None => Ok(possible.first().copied().unwrap_or(AudioCodec::Opus)),
+    }
+}
+
+#[cfg(test)]
+#[path = "outputs_tests.rs"]
+mod tests;

@@ -4,13 +4,12 @@
 use spillway_protocol::rpc::StartEgressRequest;
 use spillway_protocol::{EgressId, Secret, requested};
 
-use crate::codecs::{ChosenCodecs, asks_webm, choose_codecs};
 use crate::destination::{Destinations, StorageConfig};
 use crate::encoding::Encoding;
 use crate::error::PlanError;
 use crate::fields::RequestFields;
-use crate::output_types::{AudioCodec, Output, OutputKind, SheetRules, StreamProtocol};
-use crate::outputs;
+use crate::output_types::{AudioCodec, Container, Output, OutputKind, SheetRules, SheetsPlan, StreamProtocol};
+use crate::outputs::{self, ChosenCodecs, asks_webm, choose_codecs};
 use crate::request;
 use crate::types::*;
 
@@ -72,6 +71,27 @@ impl LimitRules {
             max_file_bytes: self.file_max_bytes.filter(|_| has(OutputKind::File)),
             max_segment_bytes: self.segment_max_bytes.filter(|_| has(OutputKind::Segments)),
         }
+    }
+}
+
+impl SheetRules {
+    /// The sheets of a recording with this picture and these outputs: beside its first file with pictures, else beside its
+    /// playlist. A Track recording has none, because its picture is not decoded.
+    fn of(self, picture: Option<&VideoPlan>, outputs: &[Output]) -> Option<SheetsPlan> {
+        let is_any = self.poster || self.contact_sheet || self.thumbnails_ns.is_some();
+        if !is_any || matches!(picture, None | Some(VideoPlan::Copied)) {
+            return None;
+        }
+        let has_picture = |output: &Output| match output {
+            Output::File(file) => {
+                file.container.is_none_or(|container| matches!(container, Container::Mp4 | Container::Webm))
+            }
+            Output::Segments(_) => true,
+            Output::Images(_) | Output::Streams(_) => false,
+        };
+        // Files stand before segments.
+        let output = u32::try_from(outputs.iter().position(has_picture)?).ok()?;
+        Some(SheetsPlan { output, rules: self })
     }
 }
 

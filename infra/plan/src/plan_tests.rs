@@ -367,6 +367,44 @@ fn sheets_lie_beside_a_file_or_a_playlist() {
 }
 
 #[test]
+fn sheets_lie_beside_the_first_file_with_pictures_or_the_playlist() {
+    let file = |container| {
+        let (path, manifest, stored) = (String::new(), false, false);
+        Output::File(FileOutput { container, audio: None, path, manifest, stored })
+    };
+    let of = |container| file(Some(container));
+    let segments = || {
+        let naming = SegmentNaming::default();
+        Output::Segments(SegmentsOutput { naming, segment_ns: 1, manifest: false, stored: false })
+    };
+    let rules = SheetRules { poster: true, ..SheetRules::default() };
+    let streams = Output::Streams(StreamsOutput { protocol: StreamProtocol::Rtmp, count: 1 });
+    let encoding = VideoEncoding {
+        width: 1280,
+        height: 720,
+        framerate: 30,
+        bitrate: 3000,
+        profile: H264Profile::Main,
+        key_frame_interval: None,
+    };
+    let picture = VideoPlan::CopiedIfPossible(encoding);
+    for (outputs, output) in [
+        (vec![of(Container::Mp4), segments()], Some(0)),
+        (vec![of(Container::Ogg), of(Container::Mp4)], Some(1)),
+        (vec![of(Container::Mp3), segments()], Some(1)),
+        (vec![streams], None),
+        // A copied picture decides what it is.
+        (vec![file(None)], Some(0)),
+    ] {
+        let planned = rules.of(Some(&picture), &outputs);
+        assert_eq!(planned, output.map(|output| SheetsPlan { output, rules }), "{outputs:?}");
+        assert_eq!(SheetRules::default().of(Some(&picture), &outputs), None);
+        assert_eq!(rules.of(Some(&VideoPlan::Copied), &outputs), None);
+        assert_eq!(rules.of(None, &outputs), None);
+    }
+}
+
+#[test]
 fn the_shortest_limit_of_its_kinds_ends_a_recording() {
     let rules = LimitRules {
         file_max_duration_ns: Some(40),

@@ -7,7 +7,8 @@ use spillway_protocol::rpc::start_egress_request::EgressRequest;
 
 use crate::encoding::RequestedEncoding;
 use crate::error::PlanError;
-use crate::fields::{File, Outputs, RequestFields, Uploaded, container, copied_container, web_url};
+use crate::fields::{File, Outputs, RequestFields, Uploaded, web_url};
+use crate::outputs::{container, copied_container};
 use crate::second_api;
 use crate::types::{EgressKind, LayoutName, Mixing, Source};
 use crate::uploads::RequestedUpload;

@@ -15,8 +15,9 @@ use livekit_protocol::start_egress_request::{Encoding, Source as RequestedSource
 
 use crate::encoding::RequestedEncoding;
 use crate::error::{PlanError, at_most};
-use crate::fields::{File, Outputs, RequestFields, Uploaded, container, copied_container, web_url};
+use crate::fields::{File, Outputs, RequestFields, Uploaded, web_url};
 use crate::output_types::{HLS_MIME, RAW_AUDIO_MIME, StreamProtocol};
+use crate::outputs::{container, copied_container};
 use crate::stream_url;
 use crate::types::{AudioMatch, AudioRoute, EgressKind, LayoutName, MediaVideo, Mixing, Source, StereoSide};
 use crate::uploads::RequestedUpload;

@@ -3,51 +3,39 @@
 //! task, after everything else; a fault is a note.
 
 use spillway_ipc::sheet_file::SheetIndex;
-use spillway_plan::Destinations;
-use spillway_process::LocalRoot;
 use tokio::task::spawn_blocking;
 use tracing::info;
 
+use super::places::SalvagePlaces;
 use crate::upload::checkpoint::Checkpoint;
 use crate::upload::sheets::{read_index, remove_sheets, store_sheets};
-use crate::upload::stores::StoreFactory;
-use crate::upload::{ObjectPlace, UploadSettings};
 
-/// What a salvage knows of the places of a recording.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SheetsSalvager<'a> {
-    /// By output.
-    pub(super) destinations: &'a [Destinations],
-    /// Where files lie that stay on this machine.
-    pub(super) root: &'a LocalRoot,
-    /// Opens the stores.
-    pub(super) stores: &'a dyn StoreFactory,
-    /// Timeouts, spool folder.
-    pub(super) settings: &'a UploadSettings,
-}
-
-impl SheetsSalvager<'_> {
-    /// Puts them beside the recording and removes them from the spool. `is_saved`: the recording could be saved and was not
-    /// finished before. Answers notes for the user.
-    pub(super) async fn finish(&self, checkpoint: &Checkpoint, egress_id: &str, is_saved: bool) -> Vec<String> {
-        let folder = self.settings.spool().join(egress_id);
-        let Some(index) = read_index(&folder).await else { return vec![] };
-        let mut notes = vec![];
-        if let (true, Some((beside, on_backup))) = (is_saved, beside(&index, checkpoint)) {
-            let destinations = self.destinations.get(index.output as usize);
-            match ObjectPlace::resume(destinations, on_backup, self.root, self.stores).await {
-                Ok(place) => {
-                    let objects = place.uploads(self.settings.clone());
-                    let stored = store_sheets(&index, &folder, (beside.as_str(), 0), &objects).await;
-                    info!(beside, objects = stored.sheets.len(), "sheets saved");
-                    notes = stored.notes;
-                }
-                Err(message) => notes.push(format!("the poster and thumbnails of {beside} are not stored: {message}")),
+/// Puts them beside the recording and removes them from the spool. `is_saved`: the recording could be saved and was not
+/// finished before. Answers notes for the user.
+pub(super) async fn finish_sheets(
+    places: &SalvagePlaces<'_>,
+    checkpoint: &Checkpoint,
+    egress_id: &str,
+    is_saved: bool,
+) -> Vec<String> {
+    let folder = places.settings.spool().join(egress_id);
+    let mut notes = vec![];
+    if let Some(index) = read_index(&folder).await.filter(|_| is_saved)
+        && let Some((beside, on_backup)) = beside(&index, checkpoint)
+    {
+        match places.of_output(index.output, on_backup).await {
+            Ok(place) => {
+                let objects = place.uploads(places.settings.clone());
+                let stored = store_sheets(&index, &folder, (beside.as_str(), 0), &objects).await;
+                info!(beside, objects = stored.sheets.len(), "sheets saved");
+                notes = stored.notes;
             }
+            Err(message) => notes.push(format!("the poster and thumbnails of {beside} are not stored: {message}")),
         }
-        let _ = spawn_blocking(move || remove_sheets(&folder)).await;
-        notes
     }
+    // Also where the attempt died before it wrote the index.
+    let _ = spawn_blocking(move || remove_sheets(&folder)).await;
+    notes
 }
 
 /// Storage path of the file or playlist that they belong to, and whether it is in its second destination.
@@ -61,4 +49,35 @@ fn beside(index: &SheetIndex, checkpoint: &Checkpoint) -> Option<(String, bool)>
         let segments = checkpoint.segments.iter().find(|segments| segments.output == index.output)?;
         Some((segments.names.playlist_path(), segments.on_backup))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use spillway_ipc::sheet_file;
+    use spillway_process::LocalRoot;
+
+    use super::*;
+    use crate::upload::UploadSettings;
+    use crate::upload::stores::DefaultStoreFactory;
+
+    #[tokio::test]
+    async fn what_has_no_index_yet_leaves_the_spool_too() {
+        let spool = tempfile::tempdir().unwrap();
+        let folder = spool.path().join("EG_1");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join(sheet_file::POSTER), "poster").unwrap();
+        let settings = UploadSettings { spool_dir: Some(spool.path().to_owned()), ..UploadSettings::default() };
+        let stores = DefaultStoreFactory::default();
+        let places = SalvagePlaces {
+            destinations: &[],
+            root: &LocalRoot::confined("/nowhere"),
+            stores: &stores,
+            settings: &settings,
+            here: true,
+        };
+        let notes = finish_sheets(&places, &Checkpoint::default(), "EG_1", true).await;
+        assert!(notes.is_empty() && !folder.exists());
+    }
 }
