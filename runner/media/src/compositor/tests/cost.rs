@@ -59,7 +59,6 @@ fn cost(name: &str, canvas: Size, size: (u32, u32), kilobits: u32, tracks: u32, 
         size: canvas,
         framerate: 30,
         arrangement: tiles(LayoutShape::Grid),
-        hold_ns: HOLD_NS,
         key_grid: None,
     };
     let options = CompositorOptions { picture: Some(picture), ..options(Arrangement::Single) };
