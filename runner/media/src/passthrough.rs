@@ -21,6 +21,9 @@ use crate::units::MediaTime;
 /// Distance of the black frames of a mute: players that seek find one soon.
 const BLACK_EVERY_NS: u64 = 1_000_000_000;
 
+/// How long a black frame is shown at least.
+const BLACK_NS: u64 = 33_333_333;
+
 /// Frames of one track never stand closer than this: equal times are refused by players, and a WebM counts milliseconds.
 const CLOSEST_NS: u64 = 1_000_000;
 
@@ -150,7 +153,7 @@ impl Passthrough {
     /// When the pipeline takes nothing more; it says itself why.
     pub fn complete_to(&mut self, at: MediaTime) -> Result<(), FeedError> {
         if self.grid.is_some() {
-            return self.silent_to(at.minus_ns(if self.muted { MUTED_HOLD_NS } else { HOLD_NS }));
+            return self.lasts_to(at.minus_ns(if self.muted { MUTED_HOLD_NS } else { HOLD_NS }));
         }
         let at = at.ns_since(self.origin);
         while self.absent
@@ -167,20 +170,30 @@ impl Passthrough {
         let Some(black) = &self.black else { return Ok(()) };
         let at = self.last.map_or(at, |last| at.max(last + CLOSEST_NS));
         self.feed.push_frame(black.clone(), at, true)?;
+        // Outputs that would wait for the next frame need not.
+        self.feed.lasts(at + BLACK_NS);
         self.last = Some(at);
         Ok(())
     }
 
-    /// Nothing comes before `at` any more: a sound is silent up to there. Pictures stay as they are.
+    /// Nothing comes before `at` any more: a sound is silent up to there, and the last picture lasts.
     ///
     /// # Errors
     ///
     /// When the pipeline takes nothing more; it says itself why.
-    pub fn silent_to(&mut self, at: MediaTime) -> Result<(), FeedError> {
-        match &mut self.grid {
-            Some(grid) => fill_to(grid, &self.feed, at.ns_since(self.origin)),
-            None => Ok(()),
+    pub fn lasts_to(&mut self, at: MediaTime) -> Result<(), FeedError> {
+        let to = at.ns_since(self.origin);
+        if let Some(grid) = &mut self.grid {
+            return fill_to(grid, &self.feed, to);
         }
+        self.complete_to(at)?;
+        if self.absent && self.last.is_some_and(|last| last + BLACK_NS < to) {
+            self.fill(to.saturating_sub(BLACK_NS))?;
+        }
+        if self.last.is_some_and(|last| last < to) {
+            self.feed.lasts(to);
+        }
+        Ok(())
     }
 
     /// Sound that is missing because it came when its time was silence already, milliseconds.

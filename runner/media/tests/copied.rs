@@ -11,8 +11,8 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 
 use common::{
-    FilePlan, click_at, click_blocks, complaints, described, drained, encoded, heard_seconds, one_chain, packets,
-    plays_from_the_middle, start, times,
+    FilePlan, click_at, click_blocks, complaints, described, drained, encoded, file_seconds, heard_seconds, one_chain,
+    packets, plays_from_the_middle, start, times,
 };
 use spillway_ipc::SpoolReader;
 use spillway_ipc::restart::RestartPoints;
@@ -376,6 +376,37 @@ fn a_muted_picture_is_black_and_does_not_hold_up_the_sound() {
     assert!(black(Codec::Opus, (320, 180)).is_err());
 }
 
+/// A screen that stands still, or a camera that is muted and recorded alone: nothing comes in the 48 s before the stop.
+#[test]
+fn a_copied_picture_lasts_until_the_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    for codec in [Codec::H264, Codec::Vp8, Codec::Vp9, Codec::Av1] {
+        let Some(frames) = encoded(codec, (320, 180), 60) else {
+            eprintln!("no encoder for {codec:?} here");
+            continue;
+        };
+        let path = dir.path().join(format!("still{}", container(codec).extension()));
+        let plan = FilePlan {
+            video: Some(VideoInputFormat::Copied { codec, size: (320, 180) }),
+            audio: None,
+            container: container(codec),
+            fragment_ms: 1000,
+        };
+        let (pipeline, feeds, told) = start(&plan, &path);
+        let mut copy = Passthrough::new(feeds.video.unwrap(), codec, MediaTime::ZERO);
+        frames.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::Written));
+        copy.lasts_to(MediaTime::from_ns(50_000_000_000)).unwrap();
+        copy.end();
+        drained(&told);
+        assert_eq!(pipeline.progress().media_ns(), 50_000_000_000, "{codec:?}");
+        drop(pipeline);
+        assert_eq!(complaints(&path), "", "{codec:?}");
+        assert_eq!(packets(&path).len(), frames.len(), "{codec:?}");
+        let seconds = file_seconds(&path);
+        assert!((seconds - 50.0).abs() < 0.01, "{codec:?}: {seconds} s");
+    }
+}
+
 /// Twelve seconds of which a publisher sends less: a pause of DTX from 2 to 4 s, with a packet each 400 ms, a mute from 6
 /// to 10 s, and nothing from 11 s on.
 const PAUSES_LAST: f64 = 12.0;
@@ -404,7 +435,7 @@ fn take_with_pauses(sound: &mut Passthrough, frames: &[Frame], mut meanwhile: im
         }
         sound.complete_to(now.minus_ns(150_000_000)).unwrap();
     }
-    sound.silent_to(MediaTime::from_ns(12_000_000_000)).unwrap();
+    sound.lasts_to(MediaTime::from_ns(12_000_000_000)).unwrap();
     sound.end();
 }
 
@@ -547,7 +578,7 @@ fn what_comes_late_is_not_silent_already() {
             _ => {}
         }
     }
-    sound.silent_to(stopped_at).unwrap();
+    sound.lasts_to(stopped_at).unwrap();
     sound.end();
     drained(&told);
     drop(pipeline);

@@ -133,6 +133,13 @@ impl Feed {
         pushed.map_err(|_| FeedError(self.kind))
     }
 
+    /// The newest frame of a copied track is shown at least until `end_ns`.
+    pub fn lasts(&self, end_ns: u64) {
+        if let FeedTarget::Outputs { fanout, stream } = &self.target {
+            fanout.lasts(*stream, self.kind, end_ns);
+        }
+    }
+
     /// Nothing comes any more.
     pub fn end(&self) {
         match &self.target {

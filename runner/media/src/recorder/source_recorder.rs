@@ -72,6 +72,8 @@ struct CopiedTrack {
     copy: Passthrough,
     beside_sound: bool,
     blackened: bool,
+    /// Its publication is over, since then.
+    left_at: Option<MediaTime>,
 }
 
 impl SourceRecorder {
@@ -214,19 +216,23 @@ impl SourceRecorder {
                 if self.next.as_ref().is_some_and(|next| next.id == frame.track) && frame.key {
                     self.follow();
                 }
-                if let Some(copied) = self.copied.as_mut().filter(|copied| copied.id == frame.track)
-                    && let Copied::Resized { from, to } = copied.copy.frame(frame)?
-                {
-                    copied.size = to;
-                    copied.blackened = false;
-                    outcome = TakeOutcome::Noted(format!(
-                        "the published picture changed from {}×{} to {}×{}; it is copied as it comes",
-                        from.0, from.1, to.0, to.1
-                    ));
+                if let Some(copied) = self.copied.as_mut().filter(|copied| copied.id == frame.track) {
+                    copied.left_at = None;
+                    if let Copied::Resized { from, to } = copied.copy.frame(frame)? {
+                        copied.size = to;
+                        copied.blackened = false;
+                        outcome = TakeOutcome::Noted(format!(
+                            "the published picture changed from {}×{} to {}×{}; it is copied as it comes",
+                            from.0, from.1, to.0, to.1
+                        ));
+                    }
                 }
             }
             TimelineEvent::Muted { track, at, .. } | TimelineEvent::Left { track, at } => {
                 if let Some(copied) = self.copied.as_mut().filter(|copied| copied.id == *track) {
+                    if matches!(timed, TimelineEvent::Left { .. }) {
+                        copied.left_at = Some(*at);
+                    }
                     // Not when it is our connection that is lost.
                     if !matches!(timed, TimelineEvent::Muted { muted: false, .. }) {
                         copied.copy.muted();
@@ -280,14 +286,19 @@ impl SourceRecorder {
         self.origin.get_or_insert(at);
     }
 
-    /// Nothing more comes. A copied sound lasts until it was stopped, if it was, whatever was sent last.
+    /// Nothing more comes. What is copied alone lasts until it was stopped, if it was, whatever was sent last; a picture beside
+    /// mixed sound as long as that.
     /// [`PipelineEvent::Drained`](crate::output::PipelineEvent::Drained) says when all files are whole.
     pub fn end(&mut self, stopped_at: Option<MediaTime>) {
         self.compositors().for_each(|compositor| compositor.end_at(self.known_to));
-        let known_to = self.known_to.max(stopped_at.unwrap_or_default());
         if let Some(copied) = &mut self.copied {
+            let end = match copied.left_at {
+                _ if copied.beside_sound => self.known_to,
+                Some(left_at) if copied.codec.is_video() => left_at,
+                _ => self.known_to.max(stopped_at.unwrap_or_default()),
+            };
             // Refused only by an input that is closed already.
-            let _ = copied.copy.silent_to(known_to);
+            let _ = copied.copy.lasts_to(end);
             copied.copy.end();
         }
     }
@@ -403,7 +414,8 @@ impl CopiedTrack {
     fn new(track: &Track, first: FileStart, feed: Feed, beside_sound: bool) -> Self {
         let copy = Passthrough::new(feed, track.codec, first.at);
         let identity = track.identity.clone();
-        Self { id: track.id, identity, codec: track.codec, size: first.size, copy, beside_sound, blackened: false }
+        let (id, codec, size) = (track.id, track.codec, first.size);
+        Self { id, identity, codec, size, copy, beside_sound, blackened: false, left_at: None }
     }
 
     /// The picture goes at `at`. What the user is told: a recording does not end because an encoder is not installed.

@@ -164,6 +164,16 @@ pub fn times(path: &Path) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
+/// Length of the file by its header, seconds.
+pub fn file_seconds(path: &Path) -> f64 {
+    let out = Command::new("ffprobe")
+        .args(["-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0"])
+        .arg(path)
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&out.stdout).trim().parse().unwrap()
+}
+
 /// Two seconds of stereo in blocks of 20 ms: silence, and a click of a millisecond from this sample at 48 kHz on.
 pub fn click_blocks(click: u64) -> impl Iterator<Item = gst::Buffer> {
     sound_blocks(move |at| if (click..click + 48).contains(&at) { [0.9; 2] } else { [0.0; 2] })

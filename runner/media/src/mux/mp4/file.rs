@@ -69,6 +69,13 @@ impl Mp4 {
         Ok(())
     }
 
+    /// The newest sample of `track` is shown at least until `end_ns`.
+    pub fn lasts(&mut self, track: usize, end_ns: u64) {
+        if let Some(track) = self.tracks.get_mut(track) {
+            track.lasts(end_ns);
+        }
+    }
+
     /// Makes it an ordinary MP4.
     ///
     /// # Errors

@@ -42,6 +42,8 @@ pub struct Mp4Track {
     /// In the file, for the last `moov`.
     written: Vec<WrittenSample>,
     chunks: Vec<Mp4Chunk>,
+    /// The newest sample is shown at least until then, in its timescale.
+    lasts_to: u64,
 }
 
 /// Not yet in the file.
@@ -136,7 +138,7 @@ impl Mp4Track {
             Mp4TrackKind::Aac { rate } => (Some(SampleFormat::Aac { config: aac::config(rate), rate }), rate),
             Mp4TrackKind::Opus => (Some(SampleFormat::Opus { pre_skip: 312 }), 48_000),
         };
-        Self { kind, format, timescale, waiting: vec![], written: vec![], chunks: vec![] }
+        Self { kind, format, timescale, waiting: vec![], written: vec![], chunks: vec![], lasts_to: 0 }
     }
 
     /// A frame as its stream has it; video in Annex B. False for what comes before the first key frame.
@@ -174,6 +176,11 @@ impl Mp4Track {
         self.waiting.push(PendingSample { at, key, data });
     }
 
+    /// The newest sample is shown at least until then, unless another one comes.
+    pub fn lasts(&mut self, end_ns: u64) {
+        self.lasts_to = self.ticks(end_ns);
+    }
+
     /// A time in its timescale.
     pub fn ticks(&self, ns: u64) -> u64 {
         scale(ns, 1_000_000_000, self.timescale)
@@ -194,8 +201,8 @@ impl Mp4Track {
     pub fn part(&mut self, standstill_ns: u64, cut_ns: Option<u64>) -> (Vec<PendingSample>, u64) {
         let Some(waiting) = self.waiting.last().map(|sample| sample.at) else { return (vec![], 0) };
         let Some(cut) = cut_ns.map(|ns| self.ticks(ns)) else {
-            let usual = self.usual();
-            return (std::mem::take(&mut self.waiting), waiting + usual);
+            let until = self.end_of_newest(waiting);
+            return (std::mem::take(&mut self.waiting), until);
         };
         // A track that stands still: its last sample is shown until something comes.
         if cut >= waiting + self.ticks(standstill_ns) {
@@ -205,6 +212,11 @@ impl Mp4Track {
         let rest = self.waiting.split_off(before);
         let until = rest.first().map_or(waiting, |sample| sample.at);
         (std::mem::replace(&mut self.waiting, rest), until)
+    }
+
+    /// Where the sample ends that begins at `at` and that none follows.
+    fn end_of_newest(&self, at: u64) -> u64 {
+        if self.lasts_to > at { self.lasts_to } else { at + self.usual() }
     }
 
     /// Duration of a sample that none follows: a picture's is that of the one before.
@@ -236,12 +248,9 @@ impl Mp4Track {
     }
 
     fn durations(&self) -> impl Iterator<Item = u32> {
-        let usual = self.usual() as u32;
-        let nexts = self.written.iter().skip(1).map(Some).chain([None]);
-        self.written
-            .iter()
-            .zip(nexts)
-            .map(move |(sample, next)| next.map_or(usual, |next| (next.at - sample.at) as u32))
+        let end = self.written.last().map_or(0, |newest| self.end_of_newest(newest.at));
+        let ends = self.written.iter().skip(1).map(|next| next.at).chain([end]);
+        self.written.iter().zip(ends).map(|(sample, end)| u32::try_from(end - sample.at).unwrap_or(u32::MAX))
     }
 
     fn end_in(&self, timescale: u32) -> u64 {

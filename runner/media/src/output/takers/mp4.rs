@@ -47,6 +47,12 @@ impl OutputTaker for Mp4File {
         Ok(self.mp4.push(track, unit.at_ns, unit.key, &unit.data)?)
     }
 
+    fn lasts(&mut self, stream: StreamNumber, end_ns: u64) {
+        if let Some(track) = self.streams.iter().position(|known| *known == stream) {
+            self.mp4.lasts(track, end_ns);
+        }
+    }
+
     fn end(&mut self, _: u64) -> Result<TakerEnd, TakerError> {
         self.mp4.finish()?;
         Ok(TakerEnd::Whole)
