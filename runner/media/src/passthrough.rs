@@ -4,8 +4,8 @@
 //! DTX, mutes, losses, the tail). A hole is filled when the next packet has come, or when none can come any more.
 //!
 //! A later change of the picture's size needs nothing: H264, H265 and AV1 key frames bring their parameter sets in the
-//! stream, VP8 and VP9 say their size in every key frame, and the muxer keeps the label of the first one. A change of
-//! the codec cannot go into the same file; `recorder` opens another one for it.
+//! stream (an MP4 describes each of them), VP8 and VP9 say their size in every key frame, and a WebM keeps the label of the
+//! first one. A change of the codec cannot go into the same file; `recorder` opens another one for it.
 
 mod packet_grid;
 

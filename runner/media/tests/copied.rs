@@ -10,6 +10,7 @@ use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 
+use common::strict::StrictVideo;
 use common::{
     FilePlan, click_at, click_blocks, complaints, described, drained, encoded, file_seconds, heard_seconds, one_chain,
     packets, plays_from_the_middle, start, times,
@@ -235,6 +236,50 @@ fn a_mute_is_a_long_frame_and_a_new_size_loses_nothing() {
         let hole = packets[60].0 - packets[59].0;
         assert!((hole - 5.0).abs() < 0.002, "{codec:?} {hole}");
     }
+}
+
+/// Layers of simulcast, and the black of a mute between them. Before, all that stood behind the first change was rubble for
+/// a decoder that believes the sample description: 334 errors in ten seconds.
+#[test]
+fn every_size_of_a_copied_picture_is_decoded_by_its_sample_description() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("layers.mp4");
+    let mut frames: Vec<Frame> = vec![];
+    for (size, count) in [((320, 180), 30), ((640, 360), 60), ((320, 180), 15)] {
+        let from = frames.last().map_or(0, |last| last.at.ns() + 33_333_333);
+        let layer = encoded(Codec::H264, size, count).unwrap().into_iter();
+        frames.extend(layer.map(|frame| Frame { at: frame.at.plus_ns(from), ..frame }));
+    }
+    let plan = FilePlan {
+        video: Some(VideoInputFormat::Copied { codec: Codec::H264, size: (320, 180) }),
+        audio: None,
+        container: Container::Mp4,
+        fragment_ms: 1000,
+    };
+    let (pipeline, feeds, told) = start(&plan, &path);
+    let mut copy = Passthrough::new(feeds.video.unwrap(), Codec::H264, MediaTime::ZERO);
+    for (n, frame) in frames.iter().enumerate() {
+        copy.frame(frame).unwrap();
+        if n == 89 {
+            copy.fill_with(black(Codec::H264, (640, 360)).unwrap());
+            copy.absent(frame.at.plus_ns(5_000_000)).unwrap();
+        }
+    }
+    copy.end();
+    drained(&told);
+    drop(pipeline);
+    assert_eq!(complaints(&path), "");
+    let video = StrictVideo::read(&path);
+    let labels: Vec<(u32, u32)> = video.descriptions.iter().map(|(_, size)| *size).collect();
+    assert_eq!(labels, [(320, 180), (640, 360), (640, 360)], "small, large, black; small is there already");
+    assert_eq!(video.size, (640, 360), "shown longest");
+    let mut numbers: Vec<usize> = video.samples.iter().map(|(description, _)| *description).collect();
+    numbers.dedup();
+    assert_eq!(numbers, [0, 1, 2, 0]);
+    let (said, sizes) = video.decode(dir.path());
+    assert_eq!(said, "");
+    let wanted = [vec![(320, 180); 30], vec![(640, 360); 61], vec![(320, 180); 15]].concat();
+    assert_eq!(sizes, wanted);
 }
 
 /// A picture beside sound that is encoded, as a recorder makes it.

@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod streamed;
+pub mod strict;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -61,7 +61,7 @@ impl Mp4 {
         } else {
             at_ns.saturating_sub(since) >= self.next_fragment_ns && (video || !self.awaits_video(at_ns, since))
         };
-        if due && self.tracks.iter().all(|track| track.format.is_some()) {
+        if due && self.tracks.iter().all(Mp4Track::is_described) {
             self.fragment(Some(at_ns))?;
             self.since_ns = Some(since.max(at_ns));
             self.next_fragment_ns = (self.next_fragment_ns * 2).min(self.fragment_ns);
@@ -82,7 +82,7 @@ impl Mp4 {
     ///
     /// When the spool cannot be written (full, or its disk fails). The file takes no more; a retry does not help.
     pub fn finish(&mut self) -> Result<(), SpoolError> {
-        self.tracks.retain(|track| track.format.is_some());
+        self.tracks.retain(Mp4Track::is_described);
         self.fragment(None)?;
         let end = self.file.end();
         let mut end_moov = vec![];

@@ -1,10 +1,13 @@
 //! One track of an MP4: its samples on the way into the file, and the boxes that describe them. Pure; `file` and
 //! `fragments` decide what is written when.
 
+use std::collections::BTreeMap;
+
 use crate::mux::{aac, annexb, scale};
 use crate::track::Codec;
 
 use super::boxes::{self, SampleFormat, boxed, full, u32, u64};
+use super::descriptions::VideoDescriptions;
 
 /// Of the movie; tracks have their own.
 pub const TIMESCALE: u32 = 90_000;
@@ -33,8 +36,7 @@ pub enum Mp4TrackKind {
 /// Samples that wait, and what is remembered of those in the file.
 pub struct Mp4Track {
     kind: Mp4TrackKind,
-    /// Known from the first key frame on.
-    pub format: Option<SampleFormat>,
+    descriptions: TrackDescriptions,
     /// Units of a second of its time stamps.
     timescale: u32,
     /// Not yet in the file, in the order of their times.
@@ -46,6 +48,13 @@ pub struct Mp4Track {
     lasts_to: u64,
 }
 
+/// What a player is told of a track's samples.
+enum TrackDescriptions {
+    /// Known from the first key frame on.
+    Video(VideoDescriptions),
+    Sound(SampleFormat),
+}
+
 /// Not yet in the file.
 pub struct PendingSample {
     /// In the track's timescale, since the beginning of the file.
@@ -54,6 +63,8 @@ pub struct PendingSample {
     pub key: bool,
     /// As it stands in the file.
     pub data: Vec<u8>,
+    /// Number of its description, from 0.
+    description: u16,
 }
 
 #[derive(Clone, Copy)]
@@ -67,6 +78,8 @@ struct WrittenSample {
 struct Mp4Chunk {
     offset: u64,
     samples: u32,
+    /// Of all its samples, from 0.
+    description: u16,
 }
 
 /// Describes the tracks. `fragmented`: before the first fragment, when no sample is known and everything about samples is
@@ -133,36 +146,45 @@ pub fn traf(out: &mut Vec<u8>, track: u32, samples: &[PendingSample], until: u64
 impl Mp4Track {
     /// Nothing is known of a video track before its first key frame.
     pub fn new(kind: Mp4TrackKind) -> Self {
-        let (format, timescale) = match kind {
-            Mp4TrackKind::Video { .. } => (None, TIMESCALE),
-            Mp4TrackKind::Aac { rate } => (Some(SampleFormat::Aac { config: aac::config(rate), rate }), rate),
-            Mp4TrackKind::Opus => (Some(SampleFormat::Opus { pre_skip: 312 }), 48_000),
+        use TrackDescriptions::{Sound, Video};
+        let (descriptions, timescale) = match kind {
+            Mp4TrackKind::Video { codec, size } => (Video(VideoDescriptions::new(codec, size)), TIMESCALE),
+            Mp4TrackKind::Aac { rate } => (Sound(SampleFormat::Aac { config: aac::config(rate), rate }), rate),
+            Mp4TrackKind::Opus => (Sound(SampleFormat::Opus { pre_skip: 312 }), 48_000),
         };
-        Self { kind, format, timescale, waiting: vec![], written: vec![], chunks: vec![], lasts_to: 0 }
+        Self { kind, descriptions, timescale, waiting: vec![], written: vec![], chunks: vec![], lasts_to: 0 }
     }
 
     /// A frame as its stream has it; video in Annex B. False for what comes before the first key frame.
     pub fn take(&mut self, at_ns: u64, key: bool, data: &[u8]) -> bool {
-        if !self.describe(key, data) {
-            return false;
-        }
-        let data = if self.is_video() { annexb::with_lengths(data) } else { data.to_vec() };
+        let data = match &mut self.descriptions {
+            TrackDescriptions::Sound(_) => data.to_vec(),
+            TrackDescriptions::Video(descriptions) => {
+                let units = annexb::units(data);
+                if descriptions.follow(key, &units).is_none() {
+                    return false;
+                }
+                annexb::with_lengths(&units)
+            }
+        };
         self.push(at_ns, key, data);
         true
     }
 
-    /// Reads the parameter sets of the first key frame; whether they are known.
+    /// Reads the parameter sets of a key frame; whether they are known.
     pub fn describe(&mut self, key: bool, data: &[u8]) -> bool {
-        if let Mp4TrackKind::Video { codec, size } = self.kind
-            && self.format.is_none()
-            && key
-        {
-            self.format = match codec {
-                Codec::H265 => annexb::hevc_config(data).map(|config| SampleFormat::H265 { config, size }),
-                _ => annexb::avc_config(data).map(|config| SampleFormat::H264 { config, size }),
-            };
+        match &mut self.descriptions {
+            TrackDescriptions::Video(descriptions) if key => descriptions.follow(key, &annexb::units(data)).is_some(),
+            TrackDescriptions::Video(_) | TrackDescriptions::Sound(_) => self.is_described(),
         }
-        self.format.is_some()
+    }
+
+    /// A player can be told what its samples are.
+    pub fn is_described(&self) -> bool {
+        match &self.descriptions {
+            TrackDescriptions::Video(descriptions) => descriptions.is_known(),
+            TrackDescriptions::Sound(_) => true,
+        }
     }
 
     /// A sample as it stands in the file.
@@ -173,7 +195,11 @@ impl Mp4Track {
             Some(last) => at.max(last + 1),
             None => at,
         };
-        self.waiting.push(PendingSample { at, key, data });
+        let description = match &self.descriptions {
+            TrackDescriptions::Video(descriptions) => descriptions.number().unwrap_or_default(),
+            TrackDescriptions::Sound(_) => 0,
+        };
+        self.waiting.push(PendingSample { at, key, data, description });
     }
 
     /// The newest sample is shown at least until then, unless another one comes.
@@ -236,10 +262,12 @@ impl Mp4Track {
 
     /// These are in the file now, their data at `offset`.
     pub fn wrote(&mut self, samples: &[PendingSample], offset: u64) {
-        if samples.is_empty() {
-            return;
+        let mut offset = offset;
+        for run in samples.chunk_by(|one, next| one.description == next.description) {
+            let description = run.first().map_or(0, |sample| sample.description);
+            self.chunks.push(Mp4Chunk { offset, samples: run.len() as u32, description });
+            offset += run.iter().map(|sample| sample.data.len() as u64).sum::<u64>();
         }
-        self.chunks.push(Mp4Chunk { offset, samples: samples.len() as u32 });
         self.written.extend(samples.iter().map(|sample| WrittenSample {
             at: sample.at,
             size: sample.data.len() as u32,
@@ -260,10 +288,12 @@ impl Mp4Track {
     }
 
     fn trak(&self, out: &mut Vec<u8>, track: u32, fragmented: bool) {
-        let Some(format) = &self.format else { return };
-        let size = match format {
-            SampleFormat::H264 { size, .. } | SampleFormat::H265 { size, .. } => Some(*size),
-            SampleFormat::Aac { .. } | SampleFormat::Opus { .. } => None,
+        if !self.is_described() {
+            return;
+        }
+        let (formats, size) = match &self.descriptions {
+            TrackDescriptions::Video(descriptions) => (descriptions.formats(), Some(self.usual_size(descriptions))),
+            TrackDescriptions::Sound(format) => (vec![format.clone()], None),
         };
         let (movie, media): (u64, u64) = (self.end_in(TIMESCALE), self.durations().map(u64::from).sum());
         boxed(out, b"trak", |out| {
@@ -277,12 +307,24 @@ impl Mp4Track {
                 boxed(out, b"minf", |out| {
                     boxes::media_head(out, size.is_some());
                     boxed(out, b"stbl", |out| {
-                        boxes::stsd(out, format);
+                        boxes::stsd(out, &formats);
                         self.tables(out, fragmented, size.is_some());
                     });
                 });
             });
         });
+    }
+
+    /// Pixels of what is shown longest: players open their window with it.
+    fn usual_size(&self, descriptions: &VideoDescriptions) -> (u32, u32) {
+        let mut shown: BTreeMap<(u32, u32), u64> = BTreeMap::new();
+        let mut durations = self.durations();
+        for chunk in &self.chunks {
+            let all: u64 = durations.by_ref().take(chunk.samples as usize).map(u64::from).sum();
+            *shown.entry(descriptions.size(usize::from(chunk.description))).or_default() += all;
+        }
+        let longest = shown.into_iter().max_by_key(|(_, shown)| *shown);
+        longest.map_or_else(|| descriptions.size(0), |(size, _)| size)
     }
 
     /// A track that begins after the file: nothing, then all of it.
@@ -327,17 +369,19 @@ impl Mp4Track {
             });
         }
         full(out, b"stsc", 0, 0, |out| {
-            let mut runs: Vec<(u32, u32)> = vec![];
+            let mut runs: Vec<(u32, Mp4Chunk)> = vec![];
             for (chunk, number) in self.chunks.iter().zip(1..) {
-                if runs.last().is_none_or(|(_, same)| *same != chunk.samples) {
-                    runs.push((number, chunk.samples));
+                let differs =
+                    |before: &Mp4Chunk| before.samples != chunk.samples || before.description != chunk.description;
+                if runs.last().is_none_or(|(_, before)| differs(before)) {
+                    runs.push((number, *chunk));
                 }
             }
             u32(out, runs.len() as u32);
-            runs.iter().for_each(|(first, samples)| {
+            runs.iter().for_each(|(first, chunk)| {
                 u32(out, *first);
-                u32(out, *samples);
-                u32(out, 1);
+                u32(out, chunk.samples);
+                u32(out, u32::from(chunk.description) + 1);
             });
         });
         full(out, b"stsz", 0, 0, |out| {

@@ -6,7 +6,6 @@
 mod av1;
 mod bits;
 mod nal;
-mod sps;
 mod vp8;
 mod vp9;
 

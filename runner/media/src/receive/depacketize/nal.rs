@@ -4,7 +4,7 @@
 //! numbers, which WebRTC does not use. Never decodes a slice: of one it reads the type and the first bit.
 
 use super::bits::IncompleteFrame;
-use super::sps;
+use crate::nal_unit::{h264_size, h265_size};
 
 pub(super) const START_CODE: [u8; 4] = [0, 0, 0, 1];
 
@@ -85,7 +85,7 @@ impl NalFormat for H264 {
     }
 
     fn size(sps: &[u8]) -> Option<(u32, u32)> {
-        sps::h264_size(sps)
+        h264_size(sps)
     }
 }
 
@@ -130,7 +130,7 @@ impl NalFormat for H265 {
     }
 
     fn size(sps: &[u8]) -> Option<(u32, u32)> {
-        sps::h265_size(sps)
+        h265_size(sps)
     }
 }
 

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::nal::START_CODE;
 use super::*;
+use crate::nal_unit::{h264_size, h265_size};
 use crate::units::{RtpTime, SeqNo};
 
 /// The SPS livekit-server sends when it closes a track: 2×2.
@@ -144,7 +145,7 @@ proptest! {
             }
         }
         for payload in payloads {
-            let _ = (sps::h264_size(payload), sps::h265_size(payload));
+            let _ = (h264_size(payload), h265_size(payload));
         }
     }
 }
