@@ -379,7 +379,7 @@ impl TrackPlacement {
         let mut complete = session(at.saturating_sub(MARGIN));
         for stream in streams.values() {
             let Some(known) = self.tracks.get(&stream.track) else { continue };
-            if let Some(unit) = stream.held.front() {
+            if let Some(unit) = stream.first_unplaced() {
                 // Not placed yet, and its place is not far before its arrival.
                 complete = complete.min(session(unit.at.saturating_sub(MARGIN)));
             }

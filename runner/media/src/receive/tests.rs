@@ -230,6 +230,52 @@ fn blank_frames_never_come_out_and_a_real_key_frame_ends_them() {
     assert_eq!(pictures(&taken(&mut receiver)), (0..10).chain(20..30).collect::<Vec<_>>());
 }
 
+/// Picture `n` at 25 per second in one packet; a key frame where it has a size.
+fn layer(n: u64, size: Option<(u16, u16)>) -> RoomEvent {
+    let mut payload = vec![0x10, if size.is_some() { 0x10 } else { 0x11 }, 0x02, 0x00, 0x9d, 0x01, 0x2a];
+    let (width, height) = size.unwrap_or_default();
+    payload.extend([width.to_le_bytes(), height.to_le_bytes()].concat());
+    payload.extend_from_slice(&(n as u32).to_be_bytes());
+    packet(VIDEO, 1000 + n, n * 3600, true, VP8, payload)
+}
+
+/// A camera of 1280×720 for four seconds, and its sound: key frames of these sizes at these numbers.
+fn layers(copied: bool, keys: &[(u64, (u16, u16))]) -> Vec<TimelineEvent> {
+    let copied: &[Codec] = if copied { &[Codec::Vp8] } else { &[] };
+    let mut receiver = TrackReceiver::new(options()).best_layer_of(copied);
+    let video = Publication { size: (1280, 720), ..publication("TR_v", TrackSource::Camera) };
+    receiver.push(RoomEvent::Opened { stream: VIDEO, publication: video }, ms(0));
+    receiver
+        .push(RoomEvent::Opened { stream: SOUND, publication: publication("TR_a", TrackSource::Microphone) }, ms(0));
+    for n in 0..100 {
+        let size = keys.iter().find(|(number, _)| *number == n).map(|(_, size)| *size);
+        receiver.push(layer(n, size), ms(n * 40));
+        receiver.push(sound(2 * n), ms(n * 40));
+        receiver.push(sound(2 * n + 1), ms(n * 40 + 20));
+        receiver.tick(ms(n * 40));
+    }
+    receiver.finish(ms(4000));
+    taken(&mut receiver)
+}
+
+#[test]
+fn a_copied_picture_begins_in_its_best_layer_if_that_comes_soon() {
+    let climb = [(0, (320, 180)), (10, (640, 360)), (20, (1280, 720))];
+    assert_eq!(pictures(&layers(true, &climb)), (20..100).collect::<Vec<_>>());
+    assert_eq!(pictures(&layers(false, &climb)), (0..100).collect::<Vec<_>>(), "a composed one does not wait");
+    // What comes later is a change of size; nothing is lost, and nothing is placed behind the watermark.
+    let timed = layers(true, &[(0, (320, 180)), (80, (1280, 720))]);
+    assert_eq!(pictures(&timed), (0..100).collect::<Vec<_>>());
+    let mut complete = MediaTime::ZERO;
+    for event in &timed {
+        match event {
+            TimelineEvent::Watermark { at } => complete = *at,
+            TimelineEvent::Frame(frame) => assert!(frame.at >= complete, "{:?} before {complete:?}", frame.at),
+            _ => {}
+        }
+    }
+}
+
 #[test]
 fn a_muted_track_is_absent_until_it_speaks_again() {
     let mut receiver = opened();

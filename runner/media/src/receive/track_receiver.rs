@@ -2,14 +2,16 @@
 //! their arrival. Out: [`TimelineEvent`]s, and requests for key frames.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::{Publication, RoomEvent, SourceTime};
+use super::layer_gate::LayerGate;
 use super::placement::{Absence, ReceiveOptions, TrackPlacement};
 use super::reorder::Packet;
 use super::stats::TrackStats;
 use super::stream::StreamReceiver;
-use crate::track::{TimelineEvent, TrackId, TrackSource};
+use crate::track::{Codec, TimelineEvent, TrackId, TrackSource};
 use crate::units::Ssrc;
 
 /// livekit/egress' default template starts 5 s after something is subscribed, muted or not.
@@ -25,6 +27,8 @@ pub struct TrackReceiver {
     published: BTreeMap<String, (bool, bool)>,
     ids: HashMap<(String, TrackSource), Vec<TrackId>>,
     begins_muted: bool,
+    /// Of pictures that begin in their best layer.
+    best_layer_of: Arc<[Codec]>,
 }
 
 impl TrackReceiver {
@@ -36,6 +40,7 @@ impl TrackReceiver {
             published: BTreeMap::new(),
             ids: HashMap::new(),
             begins_muted: false,
+            best_layer_of: [].into(),
         }
     }
 
@@ -43,6 +48,12 @@ impl TrackReceiver {
     /// where it was opened. For recordings of one track.
     pub fn begins_muted(self, begins_muted: bool) -> Self {
         Self { begins_muted, ..self }
+    }
+
+    /// Pictures of these codecs, which are copied, begin in their best layer if it comes within 2 s (1 s after a mute), and else
+    /// with what came meanwhile.
+    pub fn best_layer_of(self, codecs: &[Codec]) -> Self {
+        Self { best_layer_of: codecs.into(), ..self }
     }
 
     /// Takes what arrived at `at`. [`TrackReceiver::drain`] gives what came of it.
@@ -174,6 +185,11 @@ impl TrackReceiver {
         self.placement.tracks.get(&track).map(|known| known.publication.sid.as_str())
     }
 
+    /// A track's newest publication.
+    pub fn publication_of(&self, track: TrackId) -> Option<&Publication> {
+        self.placement.tracks.get(&track).map(|known| &known.publication)
+    }
+
     /// Numbers of every track that was ever opened.
     pub fn stats(&self) -> Vec<TrackStats> {
         let tracks = self.placement.tracks.iter();
@@ -230,6 +246,7 @@ impl TrackReceiver {
             self.close(ssrc, at);
         }
         let track = self.id_for(&publication, at);
+        let best = LayerGate::new(&self.best_layer_of, publication.size);
         let muted_since = publication.muted.then_some(at);
         if let Some(known) = self.placement.tracks.get_mut(&track) {
             known.publication = publication;
@@ -237,7 +254,7 @@ impl TrackReceiver {
             known.left_since = None;
             known.last_arrival = at;
         }
-        self.streams.insert(ssrc, StreamReceiver::new(track, self.placement.options.reorder_wait, at));
+        self.streams.insert(ssrc, StreamReceiver::new(track, self.placement.options.reorder_wait, best, at));
     }
 
     /// The same participant and source is the same track, unless both live at once.

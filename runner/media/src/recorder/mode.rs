@@ -166,6 +166,16 @@ fn is_copied(codec: Codec, plan: &EgressPlan) -> bool {
     codec == Codec::H264 || passthrough::container(codec) == Container::Webm && plan.container_follows_codec()
 }
 
+/// Codecs whose pictures go into the files as they are.
+pub fn copied_codecs(plan: &EgressPlan) -> Vec<Codec> {
+    let all = [Codec::H264, Codec::H265, Codec::Vp8, Codec::Vp9, Codec::Av1];
+    match &plan.picture {
+        Some(VideoPlan::Copied) => all.to_vec(),
+        Some(VideoPlan::CopiedIfPossible(_)) => all.into_iter().filter(|codec| is_copied(*codec, plan)).collect(),
+        Some(VideoPlan::Single(_) | VideoPlan::Composed { .. }) | None => vec![],
+    }
+}
+
 /// The container of a file, decided from the codecs where the request leaves it open or asks for what cannot be.
 pub fn container(mode: &RecordingMode, plan: &EgressPlan, file: &FileOutput) -> Container {
     match mode {

@@ -38,6 +38,7 @@ impl RecorderController {
         options.want_video = plan.picture.is_some();
         options.want_audio = plan.sound.is_some();
         options.begins_muted = matches!(plan.picture, Some(VideoPlan::Copied));
+        options.best_layer_of = mode::copied_codecs(plan);
         let (reorder, late) = join_waits(plan, &self.start.settings);
         options.reorder = reorder;
         options.late = late.unwrap_or(options.late);

@@ -243,6 +243,10 @@ impl RoomModel {
         Some(RoomEvent::Published { sid: sid.to_owned(), video, muted: track.muted })
     }
 
+    pub(super) fn is_video(&self, sid: &str) -> bool {
+        self.find(sid).is_some_and(|(_, track)| track.r#type() == TrackType::Video)
+    }
+
     fn find(&self, sid: &str) -> Option<(&Participant, &TrackInfo)> {
         self.participants.values().find_map(|participant| Some((participant, participant.tracks.get(sid)?)))
     }
