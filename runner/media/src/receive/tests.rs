@@ -185,6 +185,26 @@ fn a_sound_that_is_muted_from_the_start_joins_after_five_seconds_where_it_is_rec
 }
 
 #[test]
+fn a_room_in_which_everything_is_muted_begins_after_five_seconds() {
+    let publish = |receiver: &mut TrackReceiver, at| {
+        receiver.push(RoomEvent::Published { sid: "TR_v".to_owned(), video: true, muted: true }, at);
+    };
+    let mut receiver = TrackReceiver::new(options()).begins_without_media(true);
+    publish(&mut receiver, ms(1000));
+    receiver.push(RoomEvent::Left { sid: "TR_v".to_owned() }, ms(3000));
+    publish(&mut receiver, ms(4000));
+    receiver.tick(ms(8990));
+    assert_eq!(receiver.origin(), None);
+    receiver.tick(ms(9000));
+    assert_eq!(receiver.origin(), Some(ms(4000)));
+    receiver.tick(ms(9200));
+    let timed = taken(&mut receiver);
+    let (sid, at) = ("TR_v".to_owned(), MediaTime::ZERO);
+    assert_eq!(timed[0], TimelineEvent::Published { sid, video: true, muted: true, at });
+    assert_eq!(watermark(&timed), Some(MediaTime::from_ns(5_050_000_000)));
+}
+
+#[test]
 fn subscriptions_are_said_before_their_first_frame() {
     let mut receiver = TrackReceiver::new(options());
     let published = |sid: &str, video, muted| RoomEvent::Published { sid: sid.to_owned(), video, muted };

@@ -27,6 +27,9 @@ pub struct TrackReceiver {
     published: BTreeMap<String, (bool, bool)>,
     ids: HashMap<(String, TrackSource), Vec<TrackId>>,
     begins_muted: bool,
+    begins_without_media: bool,
+    /// Since when there was always a subscription.
+    published_since: Option<SourceTime>,
     /// Of pictures that begin in their best layer.
     best_layer_of: Arc<[Codec]>,
 }
@@ -40,6 +43,8 @@ impl TrackReceiver {
             published: BTreeMap::new(),
             ids: HashMap::new(),
             begins_muted: false,
+            begins_without_media: false,
+            published_since: None,
             best_layer_of: [].into(),
         }
     }
@@ -48,6 +53,12 @@ impl TrackReceiver {
     /// where it was opened. For recordings of one track.
     pub fn begins_muted(self, begins_muted: bool) -> Self {
         Self { begins_muted, ..self }
+    }
+
+    /// Media time zero is where the first publication was subscribed, when nothing has come of any for 5 s: all are muted, or
+    /// send nothing. For rooms and participants.
+    pub fn begins_without_media(self, begins_without_media: bool) -> Self {
+        Self { begins_without_media, ..self }
     }
 
     /// Pictures of these codecs, which are copied, begin in their best layer if it comes within 2 s (1 s after a mute), and else
@@ -130,6 +141,7 @@ impl TrackReceiver {
             }
         }
         self.begin_muted(at);
+        self.begin_without_media(at);
         self.placement.advance(&self.streams, at);
     }
 
@@ -145,6 +157,13 @@ impl TrackReceiver {
         if let Some((id, since)) = waited {
             self.placement.begin(since, &self.published);
             self.placement.join_muted(id);
+        }
+    }
+
+    fn begin_without_media(&mut self, at: SourceTime) {
+        let since = self.published_since.filter(|since| at.saturating_sub(*since) >= MUTED_START);
+        if let (true, None, Some(since)) = (self.begins_without_media, self.origin(), since) {
+            self.placement.begin(since, &self.published);
         }
     }
 
@@ -225,6 +244,7 @@ impl TrackReceiver {
 
     fn publish(&mut self, sid: String, video: bool, muted: bool, at: SourceTime) {
         self.published.insert(sid.clone(), (video, muted));
+        self.published_since.get_or_insert(at);
         if self.origin().is_some() {
             let at = self.placement.now(at);
             self.placement.out.push_back(TimelineEvent::Published { sid, video, muted, at });
@@ -232,7 +252,9 @@ impl TrackReceiver {
     }
 
     fn unpublish(&mut self, sid: &str, at: SourceTime) {
-        if self.published.remove(sid).is_some() && self.origin().is_some() {
+        let is_known = self.published.remove(sid).is_some();
+        self.published_since.take_if(|_| self.published.is_empty());
+        if is_known && self.origin().is_some() {
             let at = self.placement.now(at);
             self.placement.out.push_back(TimelineEvent::Unpublished { sid: sid.to_owned(), at });
         }

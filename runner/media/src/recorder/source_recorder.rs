@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use spillway_ipc::{MediaSettings, Quality};
-use spillway_plan::{EgressPlan, VideoPlan};
+use spillway_plan::EgressPlan;
 use spillway_process::chain;
 
 use super::formats::{lead, sound_options};
 use super::input::RecorderInput;
-use super::mode::{FileStart, RecordingMode};
+use super::mode::{FileStart, RecordingMode, start_rule};
 use super::recorded_file::FileError;
 use crate::compositor::{
     AudioMixerOptions, Compositor, CompositorError, CompositorEvent, CompositorOptions, DegradationBounds, LiveRule,
@@ -132,10 +132,7 @@ impl SourceRecorder {
                 }
             }
             RecordingMode::Composed => {
-                let rule = match plan.picture {
-                    Some(VideoPlan::Composed { .. }) | None => StartRule::Composite,
-                    _ => StartRule::FirstMedium,
-                };
+                let rule = start_rule(plan.picture.as_ref());
                 let video = match feeds.video {
                     Some(feed) if takers.is_empty() => Some(Box::new(feed) as Box<dyn RawSink>),
                     None if takers.is_empty() => None,

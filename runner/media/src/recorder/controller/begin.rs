@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use spillway_ipc::{MediaEvent, Quality};
-use spillway_plan::{Secret, VideoPlan};
+use spillway_plan::{Secret, Source, VideoPlan};
 use tracing::debug;
 
 use super::{CONTINUE, Flow, ORPHAN_DRAIN_TIMEOUT, RecorderController, failed};
@@ -38,6 +38,7 @@ impl RecorderController {
         options.want_video = plan.picture.is_some();
         options.want_audio = plan.sound.is_some();
         options.begins_muted = matches!(plan.picture, Some(VideoPlan::Copied));
+        options.begins_without_media = matches!(plan.source, Source::Room | Source::Participant { .. });
         options.best_layer_of = mode::copied_codecs(plan);
         let (reorder, late) = join_waits(plan, &self.start.settings);
         options.reorder = reorder;

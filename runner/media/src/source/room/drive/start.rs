@@ -51,7 +51,10 @@ pub(crate) async fn run(
     let receive = ReceiveOptions { reorder_wait: options.reorder, late: options.late };
     let drive = RoomDriver {
         model: RoomModel::new(options.choose.clone(), options.want_video, options.want_audio, waits),
-        receiver: TrackReceiver::new(receive).begins_muted(options.begins_muted).best_layer_of(&options.best_layer_of),
+        receiver: TrackReceiver::new(receive)
+            .begins_muted(options.begins_muted)
+            .begins_without_media(options.begins_without_media)
+            .best_layer_of(&options.best_layer_of),
         layers: LayerSettings::new(!options.best_layer_of.is_empty()),
         peer: Peer::new(server),
         server,
