@@ -70,6 +70,8 @@ pub(super) struct TrackPlacement {
     /// Our own connection does not work.
     pub(super) trouble: bool,
     pub(super) out: VecDeque<TimelineEvent>,
+    /// For the user.
+    pub(super) notes: Vec<String>,
     /// Streams to ask a key frame of.
     pub(super) keyframes: Vec<Ssrc>,
 }
@@ -89,6 +91,7 @@ pub(super) struct TrackState {
     pub(super) muted_since: Option<SourceTime>,
     pub(super) left_since: Option<SourceTime>,
     absent: bool,
+    told_too_large: bool,
     pub(super) stats: TrackStats,
     /// Counts of streams that are over.
     pub(super) past: ReorderCounts,
@@ -114,6 +117,7 @@ impl TrackPlacement {
             finished: false,
             trouble: false,
             out: VecDeque::new(),
+            notes: Vec::new(),
             keyframes: Vec::new(),
         }
     }
@@ -153,6 +157,7 @@ impl TrackPlacement {
             muted_since: None,
             left_since: None,
             absent: false,
+            told_too_large: false,
             stats: TrackStats::default(),
             past: ReorderCounts::default(),
         };
@@ -206,7 +211,7 @@ impl TrackPlacement {
             Some(hole) => age(hole) >= BEYOND_HOPE,
             None => stream.key_needed_since.is_some_and(|since| stream.torn || age(since) >= wait),
         };
-        if waited && asked_long_ago && !known.publication.muted && stream.sends_video() {
+        if waited && !stream.too_large && asked_long_ago && !known.publication.muted && stream.sends_video() {
             stream.asked = Some(at);
             known.stats.keyframes_asked += 1;
             self.keyframes.push(ssrc);
@@ -230,6 +235,14 @@ impl TrackPlacement {
                 let Some(known) = self.tracks.get(&stream.track) else { return };
                 if let (Some(_), Some(last)) = (known.joined, known.last) {
                     self.out.push_back(TimelineEvent::Lost { track: stream.track, at: last.plus_ns(1), packets });
+                }
+            }
+            StreamOutput::TooLarge((width, height)) => {
+                let Some(known) = self.tracks.get_mut(&stream.track) else { return };
+                known.stats.undecodable += 1;
+                if !std::mem::replace(&mut known.told_too_large, true) {
+                    let identity = &known.publication.identity;
+                    self.notes.push(format!("the video of {identity} is not recorded: {width}×{height} is too large"));
                 }
             }
             StreamOutput::Undecodable => {

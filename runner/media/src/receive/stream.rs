@@ -27,7 +27,12 @@ pub(super) enum StreamOutput {
     Lost(u64),
     /// A frame that needs a key frame first, or that does not make sense.
     Undecodable,
+    /// A picture that is not recorded; asking for a key frame would bring another one.
+    TooLarge((u32, u32)),
 }
+
+/// Units without a picture are kept for the next one with a picture; of more the newest.
+const MAX_PREFIX: usize = 64 << 10;
 
 pub(super) struct StreamReceiver {
     pub(super) track: TrackId,
@@ -39,6 +44,8 @@ pub(super) struct StreamReceiver {
     /// It is needed because the chain of frames broke.
     pub(super) torn: bool,
     pub(super) had_key: bool,
+    /// Its last key frame was too large.
+    pub(super) too_large: bool,
     pub(super) asked: Option<SourceTime>,
     prefix: BytesMut,
     /// Of a picture that is copied: where a better layer is worth waiting for.
@@ -64,6 +71,7 @@ impl StreamReceiver {
             key_needed_since: Some(at),
             torn: false,
             had_key: false,
+            too_large: false,
             asked: None,
             prefix: BytesMut::new(),
             gate: best.clone(),
@@ -162,8 +170,18 @@ impl StreamReceiver {
                 return None;
             }
             UnitKind::Prefix => {
-                self.prefix.extend_from_slice(&unit.data);
+                if self.prefix.len() + unit.data.len() > MAX_PREFIX {
+                    self.prefix.clear();
+                }
+                if unit.data.len() <= MAX_PREFIX {
+                    self.prefix.extend_from_slice(&unit.data);
+                }
                 return None;
+            }
+            UnitKind::TooLarge { size } => {
+                self.too_large = true;
+                self.needs_key(now);
+                return Some(StreamOutput::TooLarge(size));
             }
             UnitKind::Key { size } => (true, size),
             UnitKind::Delta => (false, None),
@@ -171,6 +189,7 @@ impl StreamReceiver {
         if key {
             self.key_needed_since = None;
             self.torn = false;
+            self.too_large = false;
         } else if let Some(since) = self.key_needed_since {
             self.key_needed_since = Some(since.min(now));
             return Some(StreamOutput::Undecodable);

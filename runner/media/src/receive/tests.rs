@@ -297,6 +297,43 @@ fn a_copied_picture_begins_in_its_best_layer_if_that_comes_soon() {
 }
 
 #[test]
+fn a_picture_that_says_it_is_huge_is_left_out_and_said_once() {
+    let mut receiver = opened();
+    for n in 0..20 {
+        let size = match n {
+            0 | 5 => Some((16_383, 16_383)),
+            10 => Some((640, 360)),
+            _ => None,
+        };
+        receiver.push(layer(n, size), ms(n * 40));
+        receiver.tick(ms(n * 40));
+    }
+    assert_eq!(receiver.keyframes_wanted(), [], "another one would come");
+    receiver.finish(ms(800));
+    assert_eq!(pictures(&taken(&mut receiver)), (10..20).collect::<Vec<_>>());
+    assert_eq!(receiver.take_notes(), ["the video of alice is not recorded: 16383×16383 is too large"]);
+}
+
+#[test]
+fn parameter_sets_without_a_picture_are_not_collected_for_ever() {
+    const H264: PayloadFormat = PayloadFormat { codec: Codec::H264, clock_rate: 90_000, channels: 0 };
+    let mut receiver = opened();
+    let sei = [&[6u8, 5][..], &[7; 1200]].concat();
+    for n in 0..1000 {
+        receiver.push(packet(VIDEO, n, n * 3600, true, H264, sei.clone()), ms(n));
+    }
+    let sps = [0x67, 0x42, 0xc0, 0x1e, 0xd9];
+    let key = [&[24u8, 0, 5][..], &sps, &[0, 4, 0x68, 0xce, 0x3c, 0x80, 0, 3, 0x65, 0x88, 1]].concat();
+    receiver.push(packet(VIDEO, 1000, 1000 * 3600, true, H264, key), ms(1000));
+    receiver.finish(ms(1100));
+    let bytes = taken(&mut receiver).iter().find_map(|timed| match timed {
+        TimelineEvent::Frame(frame) => Some(frame.data.len()),
+        _ => None,
+    });
+    assert!(bytes.is_some_and(|bytes| (1200..66 << 10).contains(&bytes)), "{bytes:?}");
+}
+
+#[test]
 fn a_muted_track_is_absent_until_it_speaks_again() {
     let mut receiver = opened();
     play(&mut receiver, 0, 25, |_, _| false);

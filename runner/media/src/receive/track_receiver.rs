@@ -184,6 +184,11 @@ impl TrackReceiver {
         std::mem::take(&mut self.placement.keyframes)
     }
 
+    /// What the user is to know; each call empties the list.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.placement.notes)
+    }
+
     /// Arrival time of media time zero: of the first packet. `None` before it.
     pub fn origin(&self) -> Option<SourceTime> {
         self.placement.timeline.origin()

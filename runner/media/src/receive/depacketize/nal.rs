@@ -4,6 +4,7 @@
 //! numbers, which WebRTC does not use. Never decodes a slice: of one it reads the type and the first bit.
 
 use super::bits::IncompleteFrame;
+use super::bounds::is_too_large;
 use crate::nal_unit::{h264_size, h265_size};
 
 pub(super) const START_CODE: [u8; 4] = [0, 0, 0, 1];
@@ -17,6 +18,8 @@ pub(super) struct NalSummary {
     pub(super) size: Option<(u32, u32)>,
     /// It has slices, not only parameter sets.
     pub(super) picture: bool,
+    /// What one of its parameter sets says, where that is too much.
+    pub(super) too_large: Option<(u32, u32)>,
 }
 
 /// Where H264 and H265 differ.
@@ -208,6 +211,7 @@ fn put<F: NalFormat>(nal: &[u8], facts: &mut NalSummary, out: &mut Vec<u8>) -> R
     F::note(kind, facts);
     if kind == F::SPS {
         facts.size = F::size(nal);
+        facts.too_large = facts.too_large.or(facts.size.filter(|size| is_too_large(*size)));
     }
     out.extend_from_slice(&START_CODE);
     out.extend_from_slice(nal);

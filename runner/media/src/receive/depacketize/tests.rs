@@ -149,3 +149,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_says_it_is_huge_is_told_from_what_can_be_decoded() {
+    let vp8 = [0x10, 0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0xff, 0x3f, 0xff, 0x3f, 0, 0];
+    assert_eq!(whole(Codec::Vp8, &[&vp8]).kind, UnitKind::TooLarge { size: (16_383, 16_383) });
+    // Of one side; 5K.
+    assert!(is_too_large((16_000, 16)) && !is_too_large((5120, 2880)));
+}

@@ -250,6 +250,8 @@ impl RoomDriver {
         for ssrc in self.receiver.keyframes_wanted() {
             self.ask_keyframe(ssrc);
         }
+        let notes = self.receiver.take_notes();
+        self.deliveries.extend(notes.into_iter().map(RoomMessage::Noted));
     }
 
     /// Everything that is known to the listener, in one go: waking it costs more than what it then does with a frame.
