@@ -24,6 +24,7 @@ use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, StartCommand};
 use spillway_process::{Clock, chain};
 use tracing::{debug, error, info, warn};
 
+use super::held_events::HeldEvents;
 use super::input::RecorderInput;
 use super::mode::TrackSurvey;
 use super::recorded_file::{FileError, FilePlace, OpeningFiles, RecordedFile, due};
@@ -64,7 +65,7 @@ pub(super) struct RecorderController {
     /// Tracks of sound that have joined and not left.
     heard: HashMap<TrackId, Track>,
     /// What came while there were no files to take it.
-    held: Vec<TimelineEvent>,
+    held: HeldEvents,
     /// Asked the runner where the next files go.
     opening: Option<OpeningFiles>,
     recorder: Option<SourceRecorder>,
@@ -132,7 +133,7 @@ impl RecorderController {
             origin: None,
             survey: TrackSurvey::default(),
             heard: HashMap::new(),
-            held: vec![],
+            held: HeldEvents::default(),
             opening: None,
             recorder: None,
             recorder_count: 0,
@@ -252,7 +253,10 @@ impl RecorderController {
         }
         let Some(recorder) = &mut self.recorder else {
             self.survey.take(&timed);
-            self.held.push(timed);
+            if self.held.push(timed) {
+                let message = "nothing could be recorded yet, and no more room is left: the first pictures are missing";
+                self.send(MediaEvent::Noted { message: message.to_owned() });
+            }
             return self.choose_mode();
         };
         self.streams.timed(&timed, recorder.origin());

@@ -18,6 +18,7 @@ mod recorded_streams;
 mod formats;
 mod mode;
 mod input;
+mod held_events;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 

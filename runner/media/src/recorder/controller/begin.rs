@@ -220,7 +220,7 @@ impl RecorderController {
             let quality = Quality::default();
             self.send(MediaEvent::Closed { file, bytes: 0, started_at: at, ended_at: at, quality });
         }
-        for timed in std::mem::take(&mut self.held) {
+        for timed in self.held.take() {
             let flow = self.timed(timed);
             if flow != CONTINUE {
                 return flow;
