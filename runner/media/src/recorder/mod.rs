@@ -19,6 +19,7 @@ mod formats;
 mod mode;
 mod input;
 mod held_events;
+mod copy_choice;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 

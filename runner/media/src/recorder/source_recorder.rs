@@ -10,13 +10,14 @@ use spillway_ipc::{MediaSettings, Quality};
 use spillway_plan::EgressPlan;
 use spillway_process::chain;
 
+use super::copy_choice::CopyChoice;
 use super::formats::{lead, sound_options};
 use super::input::RecorderInput;
 use super::mode::{FileStart, RecordingMode, start_rule};
 use super::recorded_file::FileError;
 use crate::compositor::{
-    AudioMixerOptions, Compositor, CompositorError, CompositorEvent, CompositorOptions, DegradationBounds, LiveRule,
-    StartRule, VideoMixerOptions,
+    AudioMixerOptions, Compositor, CompositorError, CompositorEvent, CompositorOptions, DegradationBounds,
+    LayerRequest, LiveRule, StartRule, VideoMixerOptions,
 };
 use crate::encode::black;
 use crate::output::{
@@ -52,8 +53,8 @@ pub struct SourceRecorder {
     origin: Option<MediaTime>,
     known_to: MediaTime,
     copied: Option<CopiedTrack>,
-    /// A newer picture of the same source: copied from its first key frame on.
-    next: Option<Track>,
+    /// Which track of the copied source is copied.
+    choice: CopyChoice,
     compositor: Option<Compositor>,
     /// Of raw pictures alone, beside a copied picture: nothing that it does moves the copy or its sound.
     raw_compositor: Option<Compositor>,
@@ -99,7 +100,7 @@ impl SourceRecorder {
             origin: None,
             known_to: MediaTime::ZERO,
             copied: None,
-            next: None,
+            choice: CopyChoice::default(),
             compositor: None,
             raw_compositor: None,
             progress: pipeline.progress(),
@@ -210,9 +211,12 @@ impl SourceRecorder {
             TimelineEvent::Joined { track, .. } => outcome = self.joined(track),
             TimelineEvent::Frame(frame) => {
                 self.known_to = self.known_to.max(frame.at);
-                if self.next.as_ref().is_some_and(|next| next.id == frame.track) && frame.key {
-                    self.follow();
+                if let Some(copied) = self.copied.as_mut().filter(|_| frame.key)
+                    && self.choice.takes_over(frame.track, copied.id)
+                {
+                    copied.id = frame.track;
                 }
+                self.choice.sends(frame.track);
                 if let Some(copied) = self.copied.as_mut().filter(|copied| copied.id == frame.track) {
                     copied.left_at = None;
                     if let Copied::Resized { from, to } = copied.copy.frame(frame)? {
@@ -226,8 +230,10 @@ impl SourceRecorder {
                 }
             }
             TimelineEvent::Muted { track, at, .. } | TimelineEvent::Left { track, at } => {
+                let has_left = matches!(timed, TimelineEvent::Left { .. });
+                let other = if has_left { self.choice.left(*track) } else { self.choice.stops(*track) };
                 if let Some(copied) = self.copied.as_mut().filter(|copied| copied.id == *track) {
-                    if matches!(timed, TimelineEvent::Left { .. }) {
+                    if has_left {
                         copied.left_at = Some(*at);
                     }
                     // Not when it is our connection that is lost.
@@ -236,6 +242,11 @@ impl SourceRecorder {
                     }
                     if let Some(note) = copied.absent(*at)? {
                         outcome = TakeOutcome::Noted(note);
+                    }
+                    if let Some(track) = other {
+                        let request = CompositorEvent::LayerRequest(LayerRequest::KeyFrame { track });
+                        // Refused only when the controller is gone.
+                        let _ = self.events.send(RecorderInput::Compositor(self.number, request));
                     }
                 }
             }
@@ -266,16 +277,8 @@ impl SourceRecorder {
         if copied.codec != track.codec {
             return TakeOutcome::OtherCodec;
         }
-        if copied.id != track.id {
-            self.next = Some(track.clone());
-        }
+        self.choice.joined(track.id);
         TakeOutcome::Went
-    }
-
-    fn follow(&mut self) {
-        if let (Some(copied), Some(next)) = (&mut self.copied, self.next.take()) {
-            copied.id = next.id;
-        }
     }
 
     /// The compositor has decided where the recording begins.
