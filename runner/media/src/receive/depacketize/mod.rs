@@ -98,7 +98,7 @@ fn kind_of(facts: &NalSummary) -> UnitKind {
     match facts {
         NalSummary { too_large: Some(size), .. } => UnitKind::TooLarge { size: *size },
         it if !it.picture => UnitKind::Prefix,
-        it if it.idr => key(it.size),
+        it if it.is_start() => key(it.size),
         _ => UnitKind::Delta,
     }
 }

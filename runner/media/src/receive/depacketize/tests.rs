@@ -82,6 +82,23 @@ fn parameter_sets_alone_wait_for_their_picture() {
 }
 
 #[test]
+fn recovery_points_and_intra_pictures_with_their_parameter_sets_are_beginnings() {
+    let (pps, recovery, intra, inter): (&[u8], &[u8], &[u8], &[u8]) =
+        (&[0x68, 0xee], &[0x06, 0x05, 2, 7, 7, 0x06, 1, 0xc4, 0x80], &[0x61, 0x88, 0x84], &[0x61, 0x9a, 0x02]);
+    let kind = |units: &[&[u8]]| whole(Codec::H264, units).kind;
+    let start = UnitKind::Key { size: Some((1280, 720)) };
+    assert_eq!(kind(&[&SPS_720, pps, recovery, inter]), start, "intra refresh");
+    assert_eq!(kind(&[&SPS_720, pps, intra, intra]), start, "no IDR");
+    assert_eq!(kind(&[&SPS_720, pps, intra, inter]), UnitKind::Delta);
+    assert_eq!(kind(&[&SPS_720, pps, inter]), UnitKind::Delta);
+    assert_eq!(kind(&[recovery, inter]), UnitKind::Delta, "nothing to begin with");
+    // A message that is cut off, or says that it is longer than it is.
+    for broken in [&[0x06, 0xff][..], &[0x06, 0xff, 0xff, 0xff, 0xff, 1], &[0x06, 0x05, 200, 1]] {
+        assert_eq!(kind(&[&SPS_720, pps, broken, inter]), UnitKind::Delta);
+    }
+}
+
+#[test]
 fn a_vp8_frame_loses_its_descriptors_only() {
     let unit = whole(
         Codec::Vp8,
