@@ -111,8 +111,13 @@ impl Passthrough {
             return Ok(Copied::Skipped);
         }
         // The timeline is monotonic; this holds if it ever slips.
-        let at = self.last.map_or(at, |last| at.max(last + CLOSEST_NS));
-        self.feed.push_frame(frame.data.clone(), at, frame.key)?;
+        let moved = self.last.map_or(at, |last| at.max(last + CLOSEST_NS));
+        let offset_ns = match frame.offset_ns {
+            0 => 0,
+            offset_ns => (at as i64 + offset_ns).max(0) - moved as i64,
+        };
+        let at = moved;
+        self.feed.push_reordered(frame.data.clone(), (at, offset_ns), frame.key)?;
         self.last = Some(at);
         self.absent = false;
         let Some(size) = frame.size else { return Ok(Copied::Written) };

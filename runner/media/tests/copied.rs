@@ -13,7 +13,7 @@ use gstreamer_app as gst_app;
 use common::strict::StrictVideo;
 use common::{
     FilePlan, click_at, click_blocks, complaints, described, drained, encoded, file_seconds, heard_seconds, one_chain,
-    packets, plays_from_the_middle, start, times,
+    packets, plays_from_the_middle, start, times, with_b_frames,
 };
 use spillway_ipc::SpoolReader;
 use spillway_ipc::restart::RestartPoints;
@@ -21,7 +21,7 @@ use spillway_media::encode::{AudioInputFormat, VideoInputFormat, black};
 use spillway_media::passthrough::{Copied, Passthrough, container};
 use spillway_media::receive::event::{PayloadFormat, Publication, RoomEvent};
 use spillway_media::receive::{ReceiveOptions, TrackReceiver};
-use spillway_media::track::{Codec, Frame, TimelineEvent, TrackSource};
+use spillway_media::track::{Codec, Frame, TimelineEvent, TrackId, TrackSource};
 use spillway_media::units::{MediaTime, RtpTime, SeqNo, Ssrc};
 use spillway_plan::{AudioCodec, Container, StereoSide};
 
@@ -280,6 +280,46 @@ fn every_size_of_a_copied_picture_is_decoded_by_its_sample_description() {
     assert_eq!(said, "");
     let wanted = [vec![(320, 180); 30], vec![(640, 360); 61], vec![(320, 180); 15]].concat();
     assert_eq!(sizes, wanted);
+}
+
+/// Before, B frames stood a millisecond behind the picture that they are shown before.
+#[test]
+fn b_frames_are_shown_at_their_times() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("b.mp4");
+    let plan = FilePlan {
+        video: Some(VideoInputFormat::Copied { codec: Codec::H264, size: (320, 180) }),
+        audio: None,
+        container: Container::Mp4,
+        fragment_ms: 1000,
+    };
+    let (pipeline, feeds, told) = start(&plan, &path);
+    let mut copy = Passthrough::new(feeds.video.unwrap(), Codec::H264, MediaTime::ZERO);
+    let mut newest = 0;
+    let frames = with_b_frames(60);
+    for (shown, key, data) in &frames {
+        // As the timeline places them.
+        let at = if newest == 0 { *shown } else { (*shown).max(newest + 1_000_000) };
+        newest = at;
+        let size = key.then_some((320, 180));
+        let (track, at, offset_ns) = (TrackId(1), MediaTime::from_ns(at), *shown as i64 - at as i64);
+        copy.frame(&Frame { track, at, offset_ns, key: *key, size, data: data.clone() }).unwrap();
+    }
+    copy.end();
+    drained(&told);
+    drop(pipeline);
+    assert_eq!(complaints(&path), "");
+    let video = StrictVideo::read(&path);
+    let shown: Vec<u64> = video.times.iter().map(|(_, shown)| *shown).collect();
+    assert!(!shown.is_sorted(), "x264 makes B frames here");
+    for (ticks, (ns, ..)) in shown.iter().zip(&frames) {
+        assert!(ticks.abs_diff(ns * 9 / 100_000) <= 2, "{ticks} {ns}");
+    }
+    let mut shown_by_ffprobe: Vec<f64> = packets(&path).iter().map(|(at, _)| *at).collect();
+    shown_by_ffprobe.sort_by(f64::total_cmp);
+    for (n, at) in shown_by_ffprobe.iter().enumerate() {
+        assert!((at - shown_by_ffprobe[0] - n as f64 / 30.0).abs() < 0.002, "{n}: {at}");
+    }
 }
 
 /// A picture beside sound that is encoded, as a recorder makes it.

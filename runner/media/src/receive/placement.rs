@@ -267,6 +267,10 @@ impl TrackPlacement {
             let placed = self.timeline.place(ssrc, unit.rtp, at);
             // A new stream of the same track (reconnect) goes on after the old one.
             let place = known.last.map_or(placed, |last| placed.max(last.plus_ns(LEAST_STEP_NS)));
+            let offset_ns = match self.timeline.offset_ns(ssrc) {
+                0 => 0,
+                offset_ns => offset_ns - place.ns_since(placed) as i64,
+            };
             if known.joined != Some(form.codec) {
                 if known.joined.is_some() {
                     self.out.push_back(TimelineEvent::Left { track: stream.track, at: place });
@@ -294,6 +298,7 @@ impl TrackPlacement {
             self.out.push_back(TimelineEvent::Frame(Frame {
                 track: stream.track,
                 at: place,
+                offset_ns,
                 key: unit.key,
                 size: unit.size,
                 data: unit.data,

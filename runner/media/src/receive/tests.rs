@@ -334,6 +334,37 @@ fn parameter_sets_without_a_picture_are_not_collected_for_ever() {
 }
 
 #[test]
+fn b_frames_are_decoded_in_the_order_they_came_in_and_shown_in_their_own() {
+    // 0, then 3 1 2, 6 4 5 …
+    let shown = |n: u64| if n == 0 { 0 } else { (n - 1) / 3 * 3 + [3, 1, 2][(n - 1) as usize % 3] };
+    let mut receiver = opened();
+    for n in 0..61 {
+        let mut payload = vec![0x10, if n == 0 { 0x10 } else { 0x11 }, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x80, 2, 0x68, 1];
+        payload.extend_from_slice(&(shown(n) as u32).to_be_bytes());
+        receiver.push(packet(VIDEO, 1000 + n, shown(n) * 3600, true, VP8, payload), ms(80 + n * 40));
+        receiver.tick(ms(80 + n * 40));
+    }
+    receiver.finish(ms(2600));
+    let frames: Vec<Frame> = taken(&mut receiver)
+        .into_iter()
+        .filter_map(|timed| match timed {
+            TimelineEvent::Frame(frame) => Some(frame),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(frames.iter().map(number).collect::<Vec<_>>(), (0..61).map(|n| shown(n) as u32).collect::<Vec<_>>());
+    assert!(frames.is_sorted_by(|one, next| one.at < next.at));
+    assert_eq!(frames.iter().filter(|frame| frame.offset_ns != 0).count(), 40);
+    let place = |frame: &Frame| frame.at.ns() as i64 + frame.offset_ns;
+    // The first ones were made before the recording began.
+    let place_of_zero = |frame: &Frame| place(frame) - i64::from(number(frame)) * 40_000_000;
+    for frame in &frames[6..] {
+        let off = place_of_zero(frame) - place_of_zero(&frames[30]);
+        assert!(off.abs() < 20_000_000, "{} is {off} ns off", number(frame));
+    }
+}
+
+#[test]
 fn a_muted_track_is_absent_until_it_speaks_again() {
     let mut receiver = opened();
     play(&mut receiver, 0, 25, |_, _| false);

@@ -50,7 +50,8 @@ mod tests {
         let at = |n| MediaTime::from_ns(n);
         let megabyte = Bytes::from(vec![7; 1 << 20]);
         for n in 0..100 {
-            let frame = Frame { track: TrackId(1), at: at(n), key: n == 0, size: None, data: megabyte.clone() };
+            let frame =
+                Frame { track: TrackId(1), at: at(n), offset_ns: 0, key: n == 0, size: None, data: megabyte.clone() };
             assert_eq!(held.push(TimelineEvent::Frame(frame)), n == 64, "{n}");
             assert!(!held.push(TimelineEvent::Watermark { at: at(n) }));
         }

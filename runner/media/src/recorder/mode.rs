@@ -273,6 +273,7 @@ mod tests {
         TimelineEvent::Frame(Frame {
             track: TrackId(id),
             at: MediaTime::from_ns(ms * 1_000_000),
+            offset_ns: 0,
             key: size.is_some(),
             size,
             data: Bytes::new(),

@@ -313,6 +313,7 @@ pub fn encoded(codec: Codec, (width, height): (u32, u32), count: u32) -> Option<
         frames.push(Frame {
             track: TrackId(1),
             at: MediaTime::from_ns(at),
+            offset_ns: 0,
             key,
             size: (codec.is_video() && key).then_some((width, height)),
             data: Bytes::copy_from_slice(&buffer.map_readable().unwrap()),
@@ -320,6 +321,30 @@ pub fn encoded(codec: Codec, (width, height): (u32, u32), count: u32) -> Option<
     }
     pipeline.set_state(gst::State::Null).unwrap();
     Some(frames)
+}
+
+/// H264 with two B frames between its pictures, as OBS sends it by WHIP: 30 a second, in the order of decoding, each with when
+/// it is shown in nanoseconds from the first one.
+pub fn with_b_frames(count: u32) -> Vec<(u64, bool, Bytes)> {
+    gst::init().unwrap();
+    let chain = format!(
+        "videotestsrc num-buffers={count} pattern=ball ! video/x-raw,format=I420,width=320,height=180,framerate=30/1 \
+         ! x264enc bframes=2 b-adapt=false key-int-max=30 speed-preset=ultrafast ! video/x-h264,profile=main,stream-format=byte-stream,alignment=au \
+         ! appsink name=out sync=false"
+    );
+    let pipeline = gst::parse::launch(&chain).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let out: gst_app::AppSink = pipeline.by_name("out").unwrap().downcast().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let mut frames = vec![];
+    while let Ok(sample) = out.pull_sample() {
+        let buffer = sample.buffer().unwrap();
+        let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        let data = Bytes::copy_from_slice(&buffer.map_readable().unwrap());
+        frames.push((buffer.pts().unwrap().nseconds(), key, data));
+    }
+    pipeline.set_state(gst::State::Null).unwrap();
+    let first = frames.iter().map(|(at, ..)| *at).min().unwrap();
+    frames.into_iter().map(|(at, key, data)| (at - first, key, data)).collect()
 }
 
 /// Objects that begin in the middle of the finished file at `path`: a real player takes each, and finds the end of what

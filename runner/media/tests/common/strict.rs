@@ -92,7 +92,7 @@ impl StrictVideo {
         let times = spread(table(inside(tables, &[b"stts"]), 2)).zip(offsets).map(|(duration, offset)| {
             let at = decoded;
             decoded += u64::from(duration);
-            (at, at + u64::from(offset))
+            (at, at.saturating_add_signed(i64::from(offset as i32)))
         });
         let times = times.collect();
         Self { size: (u32_at(header, sides) >> 16, u32_at(header, sides + 4) >> 16), descriptions, samples, times }

@@ -186,7 +186,7 @@ impl TestScript {
     pub fn sends(mut self, id: u32, frames: &[(u64, bool, Bytes)], from: MediaTime, to: MediaTime) -> Self {
         for (at, key, data) in frames.iter().filter(|(at, ..)| (from.ns()..to.ns()).contains(at)) {
             let at = MediaTime::from_ns(*at);
-            let frame = Frame { track: TrackId(id), at, key: *key, size: None, data: data.clone() };
+            let frame = Frame { track: TrackId(id), at, offset_ns: 0, key: *key, size: None, data: data.clone() };
             self.0.push((at, TimelineEvent::Frame(frame)));
         }
         self

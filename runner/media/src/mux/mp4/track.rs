@@ -44,6 +44,8 @@ pub struct Mp4Track {
     /// In the file, for the last `moov`.
     written: Vec<WrittenSample>,
     chunks: Vec<Mp4Chunk>,
+    /// Of the samples in the file: how many in a row have the same offset.
+    offsets: Vec<(u32, i32)>,
     /// The newest sample is shown at least until then, in its timescale.
     lasts_to: u64,
 }
@@ -65,6 +67,8 @@ pub struct PendingSample {
     pub data: Vec<u8>,
     /// Number of its description, from 0.
     description: u16,
+    /// Shown so much later than `at`, in the track's timescale.
+    offset: i32,
 }
 
 #[derive(Clone, Copy)]
@@ -129,8 +133,10 @@ pub fn traf(out: &mut Vec<u8>, track: u32, samples: &[PendingSample], until: u64
             }
         });
         full(out, b"tfdt", 1, 0, |out| u64(out, samples.first().map_or(0, |sample| sample.at)));
-        // Offset; duration, size and flags of each.
-        full(out, b"trun", 0, 0x701, |out| {
+        let is_reordered = samples.iter().any(|sample| sample.offset != 0);
+        // Offset; duration, size and flags of each, and when it is shown where that differs.
+        let (version, fields) = if is_reordered { (1, 0xf01) } else { (0, 0x701) };
+        full(out, b"trun", version, fields, |out| {
             u32(out, samples.len() as u32);
             u32(out, offset);
             for (index, sample) in samples.iter().enumerate() {
@@ -138,6 +144,9 @@ pub fn traf(out: &mut Vec<u8>, track: u32, samples: &[PendingSample], until: u64
                 u32(out, next.saturating_sub(sample.at) as u32);
                 u32(out, sample.data.len() as u32);
                 u32(out, if sample.key { SYNC } else { NOT_SYNC });
+                if is_reordered {
+                    u32(out, sample.offset as u32);
+                }
             }
         });
     });
@@ -152,11 +161,21 @@ impl Mp4Track {
             Mp4TrackKind::Aac { rate } => (Sound(SampleFormat::Aac { config: aac::config(rate), rate }), rate),
             Mp4TrackKind::Opus => (Sound(SampleFormat::Opus { pre_skip: 312 }), 48_000),
         };
-        Self { kind, descriptions, timescale, waiting: vec![], written: vec![], chunks: vec![], lasts_to: 0 }
+        Self {
+            kind,
+            descriptions,
+            timescale,
+            waiting: vec![],
+            written: vec![],
+            chunks: vec![],
+            offsets: vec![],
+            lasts_to: 0,
+        }
     }
 
-    /// A frame as its stream has it; video in Annex B. False for what comes before the first key frame.
-    pub fn take(&mut self, at_ns: u64, key: bool, data: &[u8]) -> bool {
+    /// A frame as its stream has it, and by how much later than decoded it is shown; video in Annex B. False for what comes
+    /// before the first key frame.
+    pub fn take(&mut self, (at_ns, offset_ns): (u64, i64), key: bool, data: &[u8]) -> bool {
         let data = match &mut self.descriptions {
             TrackDescriptions::Sound(_) => data.to_vec(),
             TrackDescriptions::Video(descriptions) => {
@@ -167,7 +186,7 @@ impl Mp4Track {
                 annexb::with_lengths(&units)
             }
         };
-        self.push(at_ns, key, data);
+        self.push_reordered((at_ns, offset_ns), key, data);
         true
     }
 
@@ -189,17 +208,25 @@ impl Mp4Track {
 
     /// A sample as it stands in the file.
     pub fn push(&mut self, at_ns: u64, key: bool, data: Vec<u8>) {
-        let at = self.ticks(at_ns);
+        self.push_reordered((at_ns, 0), key, data);
+    }
+
+    fn push_reordered(&mut self, (at_ns, offset_ns): (u64, i64), key: bool, data: Vec<u8>) {
+        let wanted = self.ticks(at_ns);
         // Players want times that grow.
         let at = match self.waiting.last().map(|sample| sample.at).or(self.written.last().map(|sample| sample.at)) {
-            Some(last) => at.max(last + 1),
-            None => at,
+            Some(last) => wanted.max(last + 1),
+            None => wanted,
+        };
+        let offset = match offset_ns {
+            0 => 0,
+            offset_ns => self.ticks(at_ns.saturating_add_signed(offset_ns)) as i64 - at as i64,
         };
         let description = match &self.descriptions {
             TrackDescriptions::Video(descriptions) => descriptions.number().unwrap_or_default(),
             TrackDescriptions::Sound(_) => 0,
         };
-        self.waiting.push(PendingSample { at, key, data, description });
+        self.waiting.push(PendingSample { at, key, data, description, offset: offset as i32 });
     }
 
     /// The newest sample is shown at least until then, unless another one comes.
@@ -254,8 +281,11 @@ impl Mp4Track {
                 let written = self.written.iter().rev().map(|sample| sample.at);
                 let mut times = self.waiting.iter().rev().map(|sample| sample.at).chain(written);
                 let (last, before) = (times.next(), times.next());
-                last.zip(before)
-                    .map_or(u64::from(self.timescale) / 30, |(last, before)| last.saturating_sub(before).max(1))
+                let unknown = u64::from(self.timescale) / 30;
+                // Times of decoding say little where they are not those of showing.
+                let is_reordered = self.offsets.iter().any(|(_, offset)| *offset != 0);
+                let least = if is_reordered { unknown } else { 1 };
+                last.zip(before).map_or(unknown, |(last, before)| last.saturating_sub(before).max(least))
             }
         }
     }
@@ -267,6 +297,12 @@ impl Mp4Track {
             let description = run.first().map_or(0, |sample| sample.description);
             self.chunks.push(Mp4Chunk { offset, samples: run.len() as u32, description });
             offset += run.iter().map(|sample| sample.data.len() as u64).sum::<u64>();
+        }
+        for sample in samples {
+            match self.offsets.last_mut() {
+                Some((count, same)) if *same == sample.offset => *count += 1,
+                _ => self.offsets.push((1, sample.offset)),
+            }
         }
         self.written.extend(samples.iter().map(|sample| WrittenSample {
             at: sample.at,
@@ -360,6 +396,16 @@ impl Mp4Track {
                 u32(out, *duration);
             });
         });
+        if self.offsets.iter().any(|(_, offset)| *offset != 0) {
+            // Of version 1: offsets may be negative.
+            full(out, b"ctts", 1, 0, |out| {
+                u32(out, self.offsets.len() as u32);
+                self.offsets.iter().for_each(|(count, offset)| {
+                    u32(out, *count);
+                    u32(out, *offset as u32);
+                });
+            });
+        }
         if video && !fragmented {
             full(out, b"stss", 0, 0, |out| {
                 let keys: Vec<u32> =
