@@ -92,6 +92,8 @@ pub(super) struct TrackState {
     pub(super) left_since: Option<SourceTime>,
     absent: bool,
     told_too_large: bool,
+    /// The most that a frame was shown earlier than decoded.
+    reorder_ns: u64,
     pub(super) stats: TrackStats,
     /// Counts of streams that are over.
     pub(super) past: ReorderCounts,
@@ -158,6 +160,7 @@ impl TrackPlacement {
             left_since: None,
             absent: false,
             told_too_large: false,
+            reorder_ns: 0,
             stats: TrackStats::default(),
             past: ReorderCounts::default(),
         };
@@ -271,6 +274,7 @@ impl TrackPlacement {
                 0 => 0,
                 offset_ns => offset_ns - place.ns_since(placed) as i64,
             };
+            known.reorder_ns = known.reorder_ns.max(offset_ns.unsigned_abs());
             if known.joined != Some(form.codec) {
                 if known.joined.is_some() {
                     self.out.push_back(TimelineEvent::Left { track: stream.track, at: place });
@@ -404,6 +408,8 @@ impl TrackPlacement {
             let waited_for = known.joined.is_some() && !known.absent && (known.interval as u64) < REGULAR;
             if waited_for && let Some(last) = known.last {
                 let talks = at.saturating_sub(known.came) < TALKS;
+                // What is decoded later may be shown earlier.
+                let last = last.minus_ns(known.reorder_ns);
                 complete = complete.min(last.max(if talks { late.min(silent) } else { silent }));
             }
         }
