@@ -73,6 +73,8 @@ struct CopiedTrack {
     copy: Passthrough,
     beside_sound: bool,
     blackened: bool,
+    /// The user knows that its size changes: each change would be too much.
+    told_size: bool,
     /// Its publication is over, since then.
     left_at: Option<MediaTime>,
 }
@@ -222,10 +224,12 @@ impl SourceRecorder {
                     if let Copied::Resized { from, to } = copied.copy.frame(frame)? {
                         copied.size = to;
                         copied.blackened = false;
-                        outcome = TakeOutcome::Noted(format!(
-                            "the published picture changed from {}×{} to {}×{}; it is copied as it comes",
-                            from.0, from.1, to.0, to.1
-                        ));
+                        if !std::mem::replace(&mut copied.told_size, true) {
+                            outcome = TakeOutcome::Noted(format!(
+                                "the published picture changes its size, first from {}×{} to {}×{}: each is in the file",
+                                from.0, from.1, to.0, to.1
+                            ));
+                        }
                     }
                 }
             }
@@ -415,7 +419,7 @@ impl CopiedTrack {
         let copy = Passthrough::new(feed, track.codec, first.at);
         let identity = track.identity.clone();
         let (id, codec, size) = (track.id, track.codec, first.size);
-        Self { id, identity, codec, size, copy, beside_sound, blackened: false, left_at: None }
+        Self { id, identity, codec, size, copy, beside_sound, blackened: false, told_size: false, left_at: None }
     }
 
     /// The picture goes at `at`. What the user is told: a recording does not end because an encoder is not installed.
