@@ -20,9 +20,6 @@ use crate::output::feed::frame_buffer;
 use crate::output::link::{connect, static_pad};
 use crate::output::taker::{OutputTaker, TakerEnd, TakerError, TakerProgress};
 
-/// Shorter durations of a last picture are not said.
-const SHORT: gst::ClockTime = gst::ClockTime::from_mseconds(50);
-
 /// A WebM, Ogg or MP3 file that is being written. Dropping it stops its threads and closes the file.
 pub(super) struct MuxedFile {
     pipeline: gst::Pipeline,
@@ -124,8 +121,7 @@ impl OutputTaker for MuxedFile {
         let Some(input) = self.inputs.iter_mut().find(|input| input.stream == stream) else { return };
         let Some(mut buffer) = input.held.take() else { return };
         let until = gst::ClockTime::from_nseconds(end_ns);
-        // With a duration a block is no SimpleBlock: only where it says something.
-        if let Some(duration) = buffer.pts().and_then(|at| until.checked_sub(at)).filter(|duration| *duration > SHORT)
+        if let Some(duration) = buffer.pts().and_then(|at| until.checked_sub(at))
             && let Some(buffer) = buffer.get_mut()
         {
             buffer.set_duration(duration);
