@@ -31,8 +31,9 @@ pub(super) struct MuxedFile {
 struct MuxerInput {
     stream: StreamNumber,
     appsrc: gst_app::AppSrc,
-    /// Copied pictures have no duration of their own, and the length of a WebM is the end of its last block: so the newest one
-    /// waits here until the next has come, or it is known how long it lasts.
+    /// Copied pictures have no duration of their own, and webmmux writes the end of the last buffer as the file's length: so the
+    /// newest one waits here until the next has come, or it is known how long it lasts. (Blocks stay simple: its
+    /// `frame-duration` is off.)
     holds: bool,
     held: Option<gst::Buffer>,
     /// Opus of our own encoder: a shorter last packet is said to the muxer.
