@@ -27,6 +27,8 @@ pub fn cases() -> Vec<Trial> {
         case("edges::rtp_that_stands_still", |harness| async move { rtp_that_stands_still(&harness).await }),
         case("edges::upright_camera", |harness| async move { upright_camera(&harness).await }),
         case("edges::first_picture", |harness| async move { first_picture(&harness).await }),
+        case("edges::still_camera", |harness| async move { still_camera(&harness).await }),
+        case("edges::everything_is_muted", |harness| async move { everything_is_muted(&harness).await }),
         case("edges::update_layout", |harness| async move { update_layout(&harness).await }),
     ]
 }
@@ -282,6 +284,82 @@ async fn first_picture(harness: &E2eHarness) -> Result<()> {
             ensure!(begins.is_some_and(|at| at < 0.1), "{}: a stream begins at {begins:?}", probe.name());
         }
         probe.in_sync("p0")?;
+    }
+    Ok(())
+}
+
+/// A camera stands still for 12 s before the stop, and is neither muted nor gone: every file lasts until the stop, and a
+/// composite keeps the last picture, as a web client does.
+async fn still_camera(harness: &E2eHarness) -> Result<()> {
+    let room = harness.room("still");
+    let (p0, video, audio) = person(harness, &room, "p0", "p0-360.h264").await?;
+    let small = json!({ "width": 640, "height": 360, "framerate": 30, "video_bitrate": 800 });
+    let file = json!({ "filepath": harness.file("still_t_{time}.mp4").to_string_lossy() });
+    let tracks = json!({
+        "video_track_id": video, "audio_track_id": audio, "file_outputs": output(harness, "still_tc_{time}.mp4", "MP4"),
+    });
+    let composite = json!({
+        "layout": "grid", "advanced": small, "file_outputs": output(harness, "still_r_{time}.mp4", "MP4"),
+    });
+    let mut running = Vec::new();
+    for (method, mut request) in [
+        ("StartTrackEgress", json!({ "track_id": video, "file": file })),
+        ("StartTrackCompositeEgress", tracks),
+        ("StartRoomCompositeEgress", composite),
+    ] {
+        request["room_name"] = json!(room);
+        running.push((method, Egress::start(harness.api(), method, request).await?));
+    }
+    for (_, egress) in &running {
+        egress.active().await?;
+    }
+    seconds(3.0).await;
+    p0.pause(&video, RtpInPause::GoesOn);
+    let still = SystemTime::now();
+    seconds(12.0).await;
+    for (method, egress) in running {
+        let stopped = SystemTime::now();
+        let probe = RecordingProbe::open(&egress.complete().await?)?;
+        let (still, took) = (probe.at(still), probe.at(stopped));
+        println!("{} stands still at {still:.2} s and lasts {:.2} s of {took:.2} s", probe.name(), probe.seconds());
+        ensure!((probe.seconds() - took).abs() < 0.7, "{} lasts {:.2} s of {took:.2} s", probe.name(), probe.seconds());
+        if method == "StartRoomCompositeEgress" {
+            let last = probe.pictures.as_ref().and_then(|all| all.all.last().cloned());
+            ensure!(last.is_some_and(|last| last.people[0].is_some()), "{} ends without p0", probe.name());
+        }
+    }
+    Ok(())
+}
+
+/// Everybody has joined muted: a recording begins 5 s after it has subscribed, and what is heard later is in it.
+async fn everything_is_muted(harness: &E2eHarness) -> Result<()> {
+    let room = harness.room("all-muted");
+    let (p0, video, audio) = person(harness, &room, "p0", "p0-360.h264").await?;
+    p0.mute(&video, true);
+    p0.mute(&audio, true);
+    seconds(2.0).await;
+    let small = json!({ "width": 640, "height": 360, "framerate": 30, "video_bitrate": 800 });
+    let mut running = Vec::new();
+    for (kind, method, mut request) in [
+        ("r", "StartRoomCompositeEgress", json!({ "layout": "grid", "advanced": small })),
+        ("p", "StartParticipantEgress", json!({ "identity": "p0", "advanced": small })),
+    ] {
+        request["room_name"] = json!(room);
+        request["file_outputs"] = output(harness, &format!("muted_{kind}_{{time}}.mp4"), "MP4");
+        running.push(Egress::start(harness.api(), method, request).await?);
+    }
+    for egress in &running {
+        let took = egress.active().await?;
+        ensure!(took < Duration::from_secs(12), "ACTIVE after {took:.1?}");
+    }
+    seconds(1.0).await;
+    let heard = SystemTime::now();
+    p0.mute(&audio, false);
+    seconds(5.0).await;
+    for egress in running {
+        let probe = RecordingProbe::open(&egress.complete().await?)?;
+        let from = probe.at(heard);
+        probe.sounds("p0", BeepSide::Both, &[(from + 1.0, probe.seconds() - 0.7)], &[(0.0, from - 0.2)])?;
     }
     Ok(())
 }

@@ -89,7 +89,7 @@ impl fmt::Display for EncodedFormat {
     }
 }
 
-/// One access unit. Nothing is reordered: its time is PTS and DTS.
+/// One access unit. Only copied pictures with B frames are reordered: of all others its time is PTS and DTS.
 #[derive(Clone, Debug)]
 pub struct EncodedUnit {
     /// The stream it belongs to.
@@ -100,6 +100,8 @@ pub struct EncodedUnit {
     pub key: bool,
     /// Since output time 0 of the recording.
     pub at_ns: u64,
+    /// It is shown so much later than `at_ns`, which is its place in the order of decoding; negative: earlier.
+    pub offset_ns: i64,
     /// How long it is shown or heard; 0: not known. Of the last Opus packet without what a decoder drops at its end.
     pub duration_ns: u64,
     /// H264/H265: Annex B with the parameter sets in key frames. AAC without ADTS. An Opus packet, an MP3 frame, a frame

@@ -4,8 +4,8 @@
 //! DTX, mutes, losses, the tail). A hole is filled when the next packet has come, or when none can come any more.
 //!
 //! A later change of the picture's size needs nothing: H264, H265 and AV1 key frames bring their parameter sets in the
-//! stream, VP8 and VP9 say their size in every key frame, and the muxer keeps the label of the first one. A change of
-//! the codec cannot go into the same file; `recorder` opens another one for it.
+//! stream (an MP4 describes each of them), VP8 and VP9 say their size in every key frame, and a WebM keeps the label of the
+//! first one. A change of the codec cannot go into the same file; `recorder` opens another one for it.
 
 mod packet_grid;
 
@@ -19,6 +19,9 @@ use crate::units::MediaTime;
 
 /// Distance of the black frames of a mute: players that seek find one soon.
 const BLACK_EVERY_NS: u64 = 1_000_000_000;
+
+/// How long a black frame is shown at least.
+const BLACK_NS: u64 = 33_333_333;
 
 /// Frames of one track never stand closer than this: equal times are refused by players, and a WebM counts milliseconds.
 const CLOSEST_NS: u64 = 1_000_000;
@@ -107,8 +110,13 @@ impl Passthrough {
             return Ok(Copied::Skipped);
         }
         // The timeline is monotonic; this holds if it ever slips.
-        let at = self.last.map_or(at, |last| at.max(last + CLOSEST_NS));
-        self.feed.push_frame(frame.data.clone(), at, frame.key)?;
+        let moved = self.last.map_or(at, |last| at.max(last + CLOSEST_NS));
+        let offset_ns = match frame.offset_ns {
+            0 => 0,
+            offset_ns => (at as i64 + offset_ns).max(0) - moved as i64,
+        };
+        let at = moved;
+        self.feed.push_reordered(frame.data.clone(), (at, offset_ns), frame.key)?;
         self.last = Some(at);
         self.absent = false;
         let Some(size) = frame.size else { return Ok(Copied::Written) };
@@ -168,20 +176,30 @@ impl Passthrough {
         let Some(black) = &self.black else { return Ok(()) };
         let at = self.last.map_or(at, |last| at.max(last + CLOSEST_NS));
         self.feed.push_frame(black.clone(), at, true)?;
+        // Outputs that would wait for the next frame need not.
+        self.feed.lasts(at + BLACK_NS);
         self.last = Some(at);
         Ok(())
     }
 
-    /// Nothing comes before `at` any more: a sound is silent up to there. Pictures stay as they are.
+    /// Nothing comes before `at` any more: a sound is silent up to there, and the last picture lasts.
     ///
     /// # Errors
     ///
     /// When the pipeline takes nothing more; it says itself why.
-    pub fn silent_to(&mut self, at: MediaTime) -> Result<(), FeedError> {
-        match &mut self.grid {
-            Some(grid) => fill_to(grid, &self.feed, at.ns_since(self.origin)),
-            None => Ok(()),
+    pub fn lasts_to(&mut self, at: MediaTime) -> Result<(), FeedError> {
+        let to = at.ns_since(self.origin);
+        if let Some(grid) = &mut self.grid {
+            return fill_to(grid, &self.feed, to);
         }
+        self.complete_to(at)?;
+        if self.absent && self.last.is_some_and(|last| last + BLACK_NS < to) {
+            self.fill(to.saturating_sub(BLACK_NS))?;
+        }
+        if self.last.is_some_and(|last| last < to) {
+            self.feed.lasts(to);
+        }
+        Ok(())
     }
 
     /// Sound that is missing because it came when its time was silence already, milliseconds.

@@ -260,6 +260,7 @@ mod tests {
         TimelineEvent::Frame(Frame {
             track: TrackId(1),
             at: MediaTime::from_ns(ms * 1_000_000),
+            offset_ns: 0,
             key: false,
             size: None,
             data: Bytes::new(),

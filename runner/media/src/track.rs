@@ -83,8 +83,10 @@ pub struct Track {
 pub struct Frame {
     /// Its track.
     pub track: TrackId,
-    /// When it is to be shown or heard.
+    /// When it is to be shown or heard; of a publisher that sends B frames its place in the order of decoding.
     pub at: MediaTime,
+    /// It is to be shown so many nanoseconds later than `at`; negative: earlier. Not 0 for B frames only.
+    pub offset_ns: i64,
     /// Decodable by itself; always true for sound.
     pub key: bool,
     /// Of a video key frame, read from its header.

@@ -10,9 +10,10 @@ use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 
+use common::strict::StrictVideo;
 use common::{
-    FilePlan, click_at, click_blocks, complaints, described, drained, encoded, heard_seconds, one_chain, packets,
-    plays_from_the_middle, start, times,
+    FilePlan, click_at, click_blocks, complaints, described, drained, encoded, file_seconds, heard_seconds, one_chain,
+    packets, plays_from_the_middle, start, times, with_b_frames,
 };
 use spillway_ipc::SpoolReader;
 use spillway_ipc::restart::RestartPoints;
@@ -20,7 +21,7 @@ use spillway_media::encode::{AudioInputFormat, VideoInputFormat, black};
 use spillway_media::passthrough::{Copied, Passthrough, container};
 use spillway_media::receive::event::{PayloadFormat, Publication, RoomEvent};
 use spillway_media::receive::{ReceiveOptions, TrackReceiver};
-use spillway_media::track::{Codec, Frame, TimelineEvent, TrackSource};
+use spillway_media::track::{Codec, Frame, TimelineEvent, TrackId, TrackSource};
 use spillway_media::units::{MediaTime, RtpTime, SeqNo, Ssrc};
 use spillway_plan::{AudioCodec, Container, StereoSide};
 
@@ -237,6 +238,90 @@ fn a_mute_is_a_long_frame_and_a_new_size_loses_nothing() {
     }
 }
 
+/// Layers of simulcast, and the black of a mute between them. Before, all that stood behind the first change was rubble for
+/// a decoder that believes the sample description: 334 errors in ten seconds.
+#[test]
+fn every_size_of_a_copied_picture_is_decoded_by_its_sample_description() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("layers.mp4");
+    let mut frames: Vec<Frame> = vec![];
+    for (size, count) in [((320, 180), 30), ((640, 360), 60), ((320, 180), 15)] {
+        let from = frames.last().map_or(0, |last| last.at.ns() + 33_333_333);
+        let layer = encoded(Codec::H264, size, count).unwrap().into_iter();
+        frames.extend(layer.map(|frame| Frame { at: frame.at.plus_ns(from), ..frame }));
+    }
+    let plan = FilePlan {
+        video: Some(VideoInputFormat::Copied { codec: Codec::H264, size: (320, 180) }),
+        audio: None,
+        container: Container::Mp4,
+        fragment_ms: 1000,
+    };
+    let (pipeline, feeds, told) = start(&plan, &path);
+    let mut copy = Passthrough::new(feeds.video.unwrap(), Codec::H264, MediaTime::ZERO);
+    for (n, frame) in frames.iter().enumerate() {
+        copy.frame(frame).unwrap();
+        if n == 89 {
+            copy.fill_with(black(Codec::H264, (640, 360)).unwrap());
+            copy.absent(frame.at.plus_ns(5_000_000)).unwrap();
+        }
+    }
+    copy.end();
+    drained(&told);
+    drop(pipeline);
+    assert_eq!(complaints(&path), "");
+    let video = StrictVideo::read(&path);
+    let labels: Vec<(u32, u32)> = video.descriptions.iter().map(|(_, size)| *size).collect();
+    assert_eq!(labels, [(320, 180), (640, 360), (640, 360)], "small, large, black; small is there already");
+    assert_eq!(video.size, (640, 360), "shown longest");
+    let mut numbers: Vec<usize> = video.samples.iter().map(|(description, _)| *description).collect();
+    numbers.dedup();
+    assert_eq!(numbers, [0, 1, 2, 0]);
+    let (said, sizes) = video.decode(dir.path());
+    assert_eq!(said, "");
+    let wanted = [vec![(320, 180); 30], vec![(640, 360); 61], vec![(320, 180); 15]].concat();
+    assert_eq!(sizes, wanted);
+}
+
+/// Before, B frames stood a millisecond behind the picture that they are shown before.
+#[test]
+fn b_frames_are_shown_at_their_times() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("b.mp4");
+    let plan = FilePlan {
+        video: Some(VideoInputFormat::Copied { codec: Codec::H264, size: (320, 180) }),
+        audio: None,
+        container: Container::Mp4,
+        fragment_ms: 1000,
+    };
+    let (pipeline, feeds, told) = start(&plan, &path);
+    let mut copy = Passthrough::new(feeds.video.unwrap(), Codec::H264, MediaTime::ZERO);
+    let mut newest = 0;
+    let frames = with_b_frames(60);
+    for (shown, key, data) in &frames {
+        // As the timeline places them.
+        let at = if newest == 0 { *shown } else { (*shown).max(newest + 1_000_000) };
+        newest = at;
+        let size = key.then_some((320, 180));
+        let (track, at, offset_ns) = (TrackId(1), MediaTime::from_ns(at), *shown as i64 - at as i64);
+        copy.frame(&Frame { track, at, offset_ns, key: *key, size, data: data.clone() }).unwrap();
+    }
+    copy.end();
+    drained(&told);
+    drop(pipeline);
+    assert_eq!(complaints(&path), "");
+    let video = StrictVideo::read(&path);
+    let shown: Vec<u64> = video.times.iter().map(|(_, shown)| *shown).collect();
+    assert!(!shown.is_sorted(), "x264 makes B frames here");
+    for (ticks, (ns, ..)) in shown.iter().zip(&frames) {
+        assert!(ticks.abs_diff(ns * 9 / 100_000) <= 2, "{ticks} {ns}");
+    }
+    let mut shown_by_ffprobe: Vec<f64> = packets(&path).iter().map(|(at, _)| *at).collect();
+    shown_by_ffprobe.sort_by(f64::total_cmp);
+    for (n, at) in shown_by_ffprobe.iter().enumerate() {
+        assert!((at - shown_by_ffprobe[0] - n as f64 / 30.0).abs() < 0.002, "{n}: {at}");
+    }
+}
+
 /// A picture beside sound that is encoded, as a recorder makes it.
 #[test]
 fn a_copied_picture_and_mixed_sound_stand_where_they_were_given_in_a_webm() {
@@ -376,6 +461,37 @@ fn a_muted_picture_is_black_and_does_not_hold_up_the_sound() {
     assert!(black(Codec::Opus, (320, 180)).is_err());
 }
 
+/// A screen that stands still, or a camera that is muted and recorded alone: nothing comes in the 48 s before the stop.
+#[test]
+fn a_copied_picture_lasts_until_the_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    for codec in [Codec::H264, Codec::Vp8, Codec::Vp9, Codec::Av1] {
+        let Some(frames) = encoded(codec, (320, 180), 60) else {
+            eprintln!("no encoder for {codec:?} here");
+            continue;
+        };
+        let path = dir.path().join(format!("still{}", container(codec).extension()));
+        let plan = FilePlan {
+            video: Some(VideoInputFormat::Copied { codec, size: (320, 180) }),
+            audio: None,
+            container: container(codec),
+            fragment_ms: 1000,
+        };
+        let (pipeline, feeds, told) = start(&plan, &path);
+        let mut copy = Passthrough::new(feeds.video.unwrap(), codec, MediaTime::ZERO);
+        frames.iter().for_each(|frame| assert_eq!(copy.frame(frame).unwrap(), Copied::Written));
+        copy.lasts_to(MediaTime::from_ns(50_000_000_000)).unwrap();
+        copy.end();
+        drained(&told);
+        assert_eq!(pipeline.progress().media_ns(), 50_000_000_000, "{codec:?}");
+        drop(pipeline);
+        assert_eq!(complaints(&path), "", "{codec:?}");
+        assert_eq!(packets(&path).len(), frames.len(), "{codec:?}");
+        let seconds = file_seconds(&path);
+        assert!((seconds - 50.0).abs() < 0.01, "{codec:?}: {seconds} s");
+    }
+}
+
 /// Twelve seconds of which a publisher sends less: a pause of DTX from 2 to 4 s, with a packet each 400 ms, a mute from 6
 /// to 10 s, and nothing from 11 s on.
 const PAUSES_LAST: f64 = 12.0;
@@ -404,7 +520,7 @@ fn take_with_pauses(sound: &mut Passthrough, frames: &[Frame], mut meanwhile: im
         }
         sound.complete_to(now.minus_ns(150_000_000)).unwrap();
     }
-    sound.silent_to(MediaTime::from_ns(12_000_000_000)).unwrap();
+    sound.lasts_to(MediaTime::from_ns(12_000_000_000)).unwrap();
     sound.end();
 }
 
@@ -547,7 +663,7 @@ fn what_comes_late_is_not_silent_already() {
             _ => {}
         }
     }
-    sound.silent_to(stopped_at).unwrap();
+    sound.lasts_to(stopped_at).unwrap();
     sound.end();
     drained(&told);
     drop(pipeline);

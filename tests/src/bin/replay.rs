@@ -183,7 +183,14 @@ impl ReplayFile {
             }
             let size = (track.id == PICTURE && frame.key).then_some(track.clip.size);
             let at = MediaTime::from(at);
-            track.copy.frame(&Frame { track: track.id, at, key: frame.key, size, data: Bytes::from(data) })?;
+            track.copy.frame(&Frame {
+                track: track.id,
+                at,
+                offset_ns: 0,
+                key: frame.key,
+                size,
+                data: Bytes::from(data),
+            })?;
         }
     }
 

@@ -21,6 +21,9 @@ const ASK_AGAIN_NS: u64 = 1_000_000_000;
 /// Frames in a row without a picture: a decoder that finds no sense in them mostly says nothing.
 const ASK_AFTER: u32 = 5;
 const REBUILD_AFTER: u32 = 30;
+/// Of a publisher that sends B frames: a picture comes out of the decoder when the one is in that is decoded after it and
+/// shown later, three pictures at 15 a second.
+const REORDER_NS: u64 = 300_000_000;
 /// After a broken sound decoder, so that rubbish does not build a decoder per packet.
 const SOUND_REST_NS: u64 = 200_000_000;
 
@@ -72,11 +75,33 @@ pub struct DecoderState {
     seen: Arc<AtomicU64>,
     seen_before: u64,
     unanswered: u32,
+    /// The latest frame so far.
+    newest: MediaTime,
+    /// How long a picture may be in the decoder.
+    reorder_ns: u64,
 }
 
 impl DecoderState {
     fn of(codec: Codec) -> Self {
-        Self { decoder: None, codec, asked_at: None, told: false, seen: Arc::default(), seen_before: 0, unanswered: 0 }
+        Self {
+            decoder: None,
+            codec,
+            asked_at: None,
+            told: false,
+            seen: Arc::default(),
+            seen_before: 0,
+            unanswered: 0,
+            newest: MediaTime::ZERO,
+            reorder_ns: 0,
+        }
+    }
+
+    /// A frame is decoded next.
+    fn comes(&mut self, at: MediaTime) {
+        if at < self.newest && self.codec.is_video() {
+            self.reorder_ns = REORDER_NS;
+        }
+        self.newest = self.newest.max(at);
     }
 
     fn begins(&mut self, codec: Codec) {
@@ -102,7 +127,10 @@ impl<Q: Decoded> DecoderThread<Q> {
         let mut announced = MediaTime::ZERO;
         loop {
             match self.inbox.next(announced) {
-                InboxItem::Frame { at, key, data } => Q::decode(&self, &mut state, at, key, data),
+                InboxItem::Frame { at, key, data } => {
+                    state.comes(at);
+                    Q::decode(&self, &mut state, at, key, data);
+                }
                 InboxItem::TrackEvent(_, TrackEvent::Begins(codec)) => state.begins(codec),
                 InboxItem::TrackEvent(at, event) => {
                     Q::on_event(&self, &mut state, at, &event);
@@ -112,7 +140,7 @@ impl<Q: Decoded> DecoderThread<Q> {
                 }
                 InboxItem::Watermark(to) => {
                     announced = to;
-                    self.queue.complete_to(to);
+                    self.queue.complete_to(to.minus_ns(state.reorder_ns));
                 }
                 InboxItem::Closed => break,
             }

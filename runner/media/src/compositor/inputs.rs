@@ -247,7 +247,10 @@ impl Compositor {
     }
 
     fn frame(&self, tracks: &mut Tracks, frame: Frame) {
-        let at = tracks.pace(frame.track, frame.at);
+        let at = match frame.offset_ns {
+            0 => tracks.pace(frame.track, frame.at),
+            offset_ns => self.reordered(tracks, frame.track, frame.at.shifted_ns(offset_ns)),
+        };
         let Some(live) = tracks.of_mut(frame.track) else { return };
         self.sync.before_start(|prelude| prelude.frame(frame.track, live.is_video(), at));
         let kept = live.inbox.put_frame(at, frame.key, frame.data);
@@ -260,6 +263,12 @@ impl Compositor {
         if let Some(message) = self.backlog.trouble() {
             self.note(message);
         }
+    }
+
+    /// Where a B frame is shown; the picture that was decoded before it and is shown later has its place.
+    fn reordered(&self, tracks: &mut Tracks, track: TrackId, shown: MediaTime) -> MediaTime {
+        let at = tracks.of_mut(track).map_or(shown, |live| live.moved(shown));
+        self.framerate.map_or(at, |framerate| output_time_near(at, framerate))
     }
 
     fn note(&self, message: String) {

@@ -75,9 +75,6 @@ pub struct CompositorOptions {
     pub spill_dir: Option<PathBuf>,
 }
 
-/// The last picture of a camera that went silent is held this long, unless told otherwise.
-pub const HOLD_NS: u64 = 10_000_000_000;
-
 /// Why a compositor cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum CompositorError {

@@ -41,8 +41,8 @@ const FAST_AAC_KBPS: u32 = 128;
 /// Samples at 48 kHz that a decoder drops at the beginning of what opusenc makes: libopus' look-ahead.
 const OPUS_PRE_SKIP: u16 = 312;
 
-/// Pixels of a picture up to which one x264 thread keeps up and its bytes are reproducible.
-const ONE_THREAD_PIXELS: u32 = 1280 * 720;
+/// Pixels a second up to which one x264 thread keeps up and its bytes are reproducible.
+const ONE_THREAD_PIXELS: u64 = 1280 * 720 * 30;
 
 /// What pictures go in.
 #[derive(Clone, Debug)]
@@ -187,21 +187,19 @@ fn sound_caps() -> gst::Caps {
 }
 
 fn h264(encoding: &VideoEncoding, grid: Option<KeyGrid>) -> Result<Vec<gst::Element>, PipelineError> {
-    let pixels = encoding.width * encoding.height;
     let interval = match grid {
         // Out of the way of the forced ones, which restart its count; it remains for a line that is missed.
         Some(grid) => 2.0 * grid.step_ns() as f64 / 1e9,
         None => encoding.key_frame_interval.filter(|s| *s > 0.0).unwrap_or(KEY_FRAME_INTERVAL),
     };
     let key_int = ((interval * f64::from(encoding.framerate)) as u32).max(1);
-    let threads: u32 = if pixels <= ONE_THREAD_PIXELS { 1 } else { 0 };
     let encoder = make("x264enc", |e| {
         let e = e
             .property_from_str("speed-preset", "superfast")
             .property("bitrate", encoding.bitrate.max(1))
             .property("vbv-buf-capacity", VBV_MS)
             .property("key-int-max", key_int)
-            .property("threads", threads)
+            .property("threads", threads(encoding))
             // A sixth of the time at equal quality, and no reordering to wait for.
             .property("bframes", 0u32);
         // Asked for an interval: key frames exactly there, none between.
@@ -222,6 +220,12 @@ fn h264(encoding: &VideoEncoding, grid: Option<KeyGrid>) -> Result<Vec<gst::Elem
         .field("alignment", "au")
         .build();
     Ok(vec![encoder, filter(&caps)?])
+}
+
+/// Of x264; 0: as many as there are cores, and half of that.
+fn threads(encoding: &VideoEncoding) -> u32 {
+    let pixels = u64::from(encoding.width) * u64::from(encoding.height) * u64::from(encoding.framerate);
+    if pixels <= ONE_THREAD_PIXELS { 1 } else { 0 }
 }
 
 fn sound(
@@ -283,4 +287,18 @@ fn g711(codec: Codec) -> Result<EncoderChain, PipelineError> {
 /// Samples a second that AAC and MP3 encoders are asked for.
 fn encoder_rate(frequency: u32) -> u32 {
     frequency.max(8000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sixty_pictures_a_second_have_more_than_one_thread() {
+        let of = |width, height, framerate| {
+            let profile = H264Profile::Main;
+            threads(&VideoEncoding { width, height, framerate, bitrate: 3000, profile, key_frame_interval: None })
+        };
+        assert_eq!([of(1280, 720, 30), of(640, 360, 60), of(1280, 720, 60), of(1920, 1080, 30)], [1, 1, 0, 0]);
+    }
 }

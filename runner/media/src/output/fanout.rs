@@ -14,7 +14,7 @@ use gstreamer as gst;
 use super::progress::{PipelineEvent, PipelineEventFn, PipelineProgress};
 use super::taker::{OutputTaker, TakerEnd, TakerError, TakerId, TakerProgress, TakerStart};
 use crate::element::PipelineError;
-use crate::encoded::{EncodedFormat, EncodedUnit, StreamNumber};
+use crate::encoded::{EncodedFormat, EncodedUnit, MediaKind, StreamNumber};
 
 /// Where all encoded streams of a recording meet all its outputs.
 pub struct Fanout {
@@ -193,6 +193,20 @@ impl Fanout {
         }
         self.finish(after);
         Ok(())
+    }
+
+    /// The newest unit of this stream lasts at least until `end_ns`: of copied pictures, which say no duration.
+    pub(super) fn lasts(&self, stream: StreamNumber, kind: MediaKind, end_ns: u64) {
+        let mut state = self.state();
+        if state.closed {
+            return;
+        }
+        for slot in state.takers.iter_mut().filter(|slot| slot.wants & bit(stream) != 0) {
+            slot.taker.lasts(stream, end_ns);
+            slot.progress.advance(end_ns);
+        }
+        // A unit went before it: that the first one flows has been told.
+        self.progress.advance(kind, end_ns);
     }
 
     /// Nothing more comes of this stream. Outputs that wait for none of the others are ended.

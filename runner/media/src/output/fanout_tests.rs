@@ -85,7 +85,7 @@ fn add(fanout: &Arc<Fanout>, streams: &[StreamNumber], taker: TestTaker) -> Take
 
 fn unit(stream: StreamNumber, at_ns: u64) -> EncodedUnit {
     let kind = if stream == VIDEO { MediaKind::Video } else { MediaKind::Audio };
-    EncodedUnit { stream, kind, key: true, at_ns, duration_ns: 10, data: Bytes::from_static(b"unit") }
+    EncodedUnit { stream, kind, key: true, at_ns, offset_ns: 0, duration_ns: 10, data: Bytes::from_static(b"unit") }
 }
 
 /// What was told, without its texts.

@@ -105,7 +105,7 @@ impl Feed {
         let samples = buffer.map_readable().map_err(|_| closed)?;
         let first_ns = buffer.pts().map_or(0, gst::ClockTime::nseconds);
         for PcmBlock { at_ns, duration_ns, data } in pcm_blocks(&samples, first_ns) {
-            let unit = EncodedUnit { stream, kind: self.kind, key: true, at_ns, duration_ns, data };
+            let unit = EncodedUnit { stream, kind: self.kind, key: true, at_ns, offset_ns: 0, duration_ns, data };
             fanout.push(unit).map_err(|_| closed)?;
         }
         Ok(())
@@ -118,6 +118,15 @@ impl Feed {
     ///
     /// When nothing more is taken: the pipeline ended, broke, or was dropped; and on an input for samples.
     pub fn push_frame(&self, data: Bytes, at_ns: u64, key: bool) -> Result<(), FeedError> {
+        self.push_reordered(data, (at_ns, 0), key)
+    }
+
+    /// The same for a frame that is decoded at the first of these times and shown by the second one later.
+    ///
+    /// # Errors
+    ///
+    /// As [`Feed::push_frame`].
+    pub fn push_reordered(&self, data: Bytes, (at_ns, offset_ns): (u64, i64), key: bool) -> Result<(), FeedError> {
         let pushed = match &self.target {
             FeedTarget::Elements(appsrc) => appsrc.push_buffer(frame_buffer(data, at_ns, key)).map(drop),
             FeedTarget::Outputs { fanout, stream } => {
@@ -125,11 +134,18 @@ impl Feed {
                     MediaKind::Video => 0,
                     MediaKind::Audio => opus_duration_ns(&data),
                 };
-                fanout.push(EncodedUnit { stream: *stream, kind: self.kind, key, at_ns, duration_ns, data })
+                fanout.push(EncodedUnit { stream: *stream, kind: self.kind, key, at_ns, offset_ns, duration_ns, data })
             }
             FeedTarget::Samples { .. } => return Err(FeedError(self.kind)),
         };
         pushed.map_err(|_| FeedError(self.kind))
+    }
+
+    /// The newest frame of a copied track is shown at least until `end_ns`.
+    pub fn lasts(&self, end_ns: u64) {
+        if let FeedTarget::Outputs { fanout, stream } = &self.target {
+            fanout.lasts(*stream, self.kind, end_ns);
+        }
     }
 
     /// Nothing comes any more.

@@ -141,7 +141,9 @@ fn unit_sink(
             let data = buffer.into_mapped_buffer_readable().map_err(|_| gst::FlowError::Error)?;
             let (at_ns, data) = (at.nseconds(), Bytes::from_owner(data));
             key_frames.reached(at_ns);
-            fanout.push(EncodedUnit { stream, kind, key, at_ns, duration_ns, data }).map(|()| gst::FlowSuccess::Ok)
+            fanout
+                .push(EncodedUnit { stream, kind, key, at_ns, offset_ns: 0, duration_ns, data })
+                .map(|()| gst::FlowSuccess::Ok)
         })
         .eos(move |_| {
             if let Some(fanout) = ends.upgrade() {

@@ -141,6 +141,7 @@ mod tests {
             kind: MediaKind::Audio,
             key: true,
             at_ns: at_ms * 1_000_000,
+            offset_ns: 0,
             duration_ns: 0,
             data,
         }

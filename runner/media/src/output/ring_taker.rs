@@ -47,7 +47,15 @@ mod tests {
 
     fn unit(at_ns: u64) -> EncodedUnit {
         let data = Bytes::from_static(&[1, 2, 3]);
-        EncodedUnit { stream: StreamNumber(0), kind: MediaKind::Audio, key: true, at_ns, duration_ns: 0, data }
+        EncodedUnit {
+            stream: StreamNumber(0),
+            kind: MediaKind::Audio,
+            key: true,
+            at_ns,
+            offset_ns: 0,
+            duration_ns: 0,
+            data,
+        }
     }
 
     #[test]

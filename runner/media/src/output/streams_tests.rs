@@ -49,6 +49,7 @@ fn sound(at_ms: u64) -> EncodedUnit {
         kind: MediaKind::Audio,
         key: true,
         at_ns: at_ms * 1_000_000,
+        offset_ns: 0,
         duration_ns: 0,
         data,
     }

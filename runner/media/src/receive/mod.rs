@@ -7,6 +7,7 @@
 mod track_receiver;
 mod placement;
 mod stream;
+mod layer_gate;
 mod reorder;
 mod depacketize;
 mod timeline;

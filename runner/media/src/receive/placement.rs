@@ -70,6 +70,8 @@ pub(super) struct TrackPlacement {
     /// Our own connection does not work.
     pub(super) trouble: bool,
     pub(super) out: VecDeque<TimelineEvent>,
+    /// For the user.
+    pub(super) notes: Vec<String>,
     /// Streams to ask a key frame of.
     pub(super) keyframes: Vec<Ssrc>,
 }
@@ -89,6 +91,9 @@ pub(super) struct TrackState {
     pub(super) muted_since: Option<SourceTime>,
     pub(super) left_since: Option<SourceTime>,
     absent: bool,
+    told_too_large: bool,
+    /// The most that a frame was shown earlier than decoded.
+    reorder_ns: u64,
     pub(super) stats: TrackStats,
     /// Counts of streams that are over.
     pub(super) past: ReorderCounts,
@@ -114,6 +119,7 @@ impl TrackPlacement {
             finished: false,
             trouble: false,
             out: VecDeque::new(),
+            notes: Vec::new(),
             keyframes: Vec::new(),
         }
     }
@@ -153,6 +159,8 @@ impl TrackPlacement {
             muted_since: None,
             left_since: None,
             absent: false,
+            told_too_large: false,
+            reorder_ns: 0,
             stats: TrackStats::default(),
             past: ReorderCounts::default(),
         };
@@ -206,7 +214,7 @@ impl TrackPlacement {
             Some(hole) => age(hole) >= BEYOND_HOPE,
             None => stream.key_needed_since.is_some_and(|since| stream.torn || age(since) >= wait),
         };
-        if waited && asked_long_ago && !known.publication.muted && stream.sends_video() {
+        if waited && !stream.too_large && asked_long_ago && !known.publication.muted && stream.sends_video() {
             stream.asked = Some(at);
             known.stats.keyframes_asked += 1;
             self.keyframes.push(ssrc);
@@ -232,6 +240,14 @@ impl TrackPlacement {
                     self.out.push_back(TimelineEvent::Lost { track: stream.track, at: last.plus_ns(1), packets });
                 }
             }
+            StreamOutput::TooLarge((width, height)) => {
+                let Some(known) = self.tracks.get_mut(&stream.track) else { return };
+                known.stats.undecodable += 1;
+                if !std::mem::replace(&mut known.told_too_large, true) {
+                    let identity = &known.publication.identity;
+                    self.notes.push(format!("the video of {identity} is not recorded: {width}×{height} is too large"));
+                }
+            }
             StreamOutput::Undecodable => {
                 if let Some(known) = self.tracks.get_mut(&stream.track) {
                     known.stats.undecodable += 1;
@@ -254,6 +270,11 @@ impl TrackPlacement {
             let placed = self.timeline.place(ssrc, unit.rtp, at);
             // A new stream of the same track (reconnect) goes on after the old one.
             let place = known.last.map_or(placed, |last| placed.max(last.plus_ns(LEAST_STEP_NS)));
+            let offset_ns = match self.timeline.offset_ns(ssrc) {
+                0 => 0,
+                offset_ns => offset_ns - place.ns_since(placed) as i64,
+            };
+            known.reorder_ns = known.reorder_ns.max(offset_ns.unsigned_abs());
             if known.joined != Some(form.codec) {
                 if known.joined.is_some() {
                     self.out.push_back(TimelineEvent::Left { track: stream.track, at: place });
@@ -281,6 +302,7 @@ impl TrackPlacement {
             self.out.push_back(TimelineEvent::Frame(Frame {
                 track: stream.track,
                 at: place,
+                offset_ns,
                 key: unit.key,
                 size: unit.size,
                 data: unit.data,
@@ -379,13 +401,15 @@ impl TrackPlacement {
         let mut complete = session(at.saturating_sub(MARGIN));
         for stream in streams.values() {
             let Some(known) = self.tracks.get(&stream.track) else { continue };
-            if let Some(unit) = stream.held.front() {
+            if let Some(unit) = stream.first_unplaced() {
                 // Not placed yet, and its place is not far before its arrival.
                 complete = complete.min(session(unit.at.saturating_sub(MARGIN)));
             }
             let waited_for = known.joined.is_some() && !known.absent && (known.interval as u64) < REGULAR;
             if waited_for && let Some(last) = known.last {
                 let talks = at.saturating_sub(known.came) < TALKS;
+                // What is decoded later may be shown earlier.
+                let last = last.minus_ns(known.reorder_ns);
                 complete = complete.min(last.max(if talks { late.min(silent) } else { silent }));
             }
         }

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::depacketize::{self, UnitKind};
 use super::event::{PayloadFormat, SourceTime};
+use super::layer_gate::LayerGate;
 use super::reorder::{Packet, Reorder, ReorderOutput};
 use crate::track::TrackId;
 use crate::units::RtpTime;
@@ -26,7 +27,12 @@ pub(super) enum StreamOutput {
     Lost(u64),
     /// A frame that needs a key frame first, or that does not make sense.
     Undecodable,
+    /// A picture that is not recorded; asking for a key frame would bring another one.
+    TooLarge((u32, u32)),
 }
+
+/// Units without a picture are kept for the next one with a picture; of more the newest.
+const MAX_PREFIX: usize = 64 << 10;
 
 pub(super) struct StreamReceiver {
     pub(super) track: TrackId,
@@ -38,12 +44,25 @@ pub(super) struct StreamReceiver {
     /// It is needed because the chain of frames broke.
     pub(super) torn: bool,
     pub(super) had_key: bool,
+    /// Its last key frame was too large.
+    pub(super) too_large: bool,
     pub(super) asked: Option<SourceTime>,
     prefix: BytesMut,
+    /// Of a picture that is copied: where a better layer is worth waiting for.
+    best: Option<LayerGate>,
+    /// The wait of now.
+    gate: Option<LayerGate>,
+    /// Frames of a lower layer: dropped when a better one comes, else recorded.
+    lower: VecDeque<WholeFrame>,
 }
 
 impl StreamReceiver {
-    pub(super) fn new(track: TrackId, reorder_wait: std::time::Duration, at: SourceTime) -> Self {
+    pub(super) fn new(
+        track: TrackId,
+        reorder_wait: std::time::Duration,
+        best: Option<LayerGate>,
+        at: SourceTime,
+    ) -> Self {
         Self {
             track,
             form: None,
@@ -52,9 +71,18 @@ impl StreamReceiver {
             key_needed_since: Some(at),
             torn: false,
             had_key: false,
+            too_large: false,
             asked: None,
             prefix: BytesMut::new(),
+            gate: best.clone(),
+            best,
+            lower: VecDeque::new(),
         }
+    }
+
+    /// The earliest frame that has no place yet.
+    pub(super) fn first_unplaced(&self) -> Option<&WholeFrame> {
+        self.held.front().or(self.lower.front())
     }
 
     pub(super) fn starts(&self, payload: &[u8]) -> bool {
@@ -75,11 +103,20 @@ impl StreamReceiver {
         if self.sends_video() {
             // Far in the future of "since": the wait begins with the first frame that comes.
             self.key_needed_since = Some(SourceTime::MAX);
+            if self.lower.is_empty() {
+                self.gate = self.best.as_ref().map(LayerGate::after_pause);
+            }
         }
     }
 
     pub(super) fn next(&mut self, now: SourceTime) -> Option<StreamOutput> {
+        self.gate.take_if(|gate| gate.is_over(now));
         loop {
+            if self.gate.is_none()
+                && let Some(frame) = self.lower.pop_front()
+            {
+                return Some(StreamOutput::Unit(frame));
+            }
             match self.reorder.next(now) {
                 ReorderOutput::WaitUntil(_) | ReorderOutput::Empty => return None,
                 step => {
@@ -92,8 +129,10 @@ impl StreamReceiver {
     }
 
     pub(super) fn flush(&mut self) -> Vec<StreamOutput> {
+        self.gate = None;
         let steps = self.reorder.flush();
-        steps.into_iter().filter_map(|step| self.step(step, SourceTime::MAX)).collect()
+        let lower: Vec<StreamOutput> = self.lower.drain(..).map(StreamOutput::Unit).collect();
+        lower.into_iter().chain(steps.into_iter().filter_map(|step| self.step(step, SourceTime::MAX))).collect()
     }
 
     /// `None`: nothing to say about it.
@@ -131,8 +170,18 @@ impl StreamReceiver {
                 return None;
             }
             UnitKind::Prefix => {
-                self.prefix.extend_from_slice(&unit.data);
+                if self.prefix.len() + unit.data.len() > MAX_PREFIX {
+                    self.prefix.clear();
+                }
+                if unit.data.len() <= MAX_PREFIX {
+                    self.prefix.extend_from_slice(&unit.data);
+                }
                 return None;
+            }
+            UnitKind::TooLarge { size } => {
+                self.too_large = true;
+                self.needs_key(now);
+                return Some(StreamOutput::TooLarge(size));
             }
             UnitKind::Key { size } => (true, size),
             UnitKind::Delta => (false, None),
@@ -140,6 +189,7 @@ impl StreamReceiver {
         if key {
             self.key_needed_since = None;
             self.torn = false;
+            self.too_large = false;
         } else if let Some(since) = self.key_needed_since {
             self.key_needed_since = Some(since.min(now));
             return Some(StreamOutput::Undecodable);
@@ -152,6 +202,15 @@ impl StreamReceiver {
             self.prefix.split().freeze()
         };
         let at = packets.iter().map(|packet| packet.at).min().unwrap_or(first.at);
-        Some(StreamOutput::Unit(WholeFrame { rtp: first.rtp, at, key, size, data }))
+        let frame = WholeFrame { rtp: first.rtp, at, key, size, data };
+        if let Some(gate) = &mut self.gate {
+            if !gate.passes(form.codec, key, size, now) {
+                self.lower.push_back(frame);
+                return None;
+            }
+            self.gate = None;
+            self.lower.clear();
+        }
+        Some(StreamOutput::Unit(frame))
     }
 }

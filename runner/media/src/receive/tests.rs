@@ -185,6 +185,26 @@ fn a_sound_that_is_muted_from_the_start_joins_after_five_seconds_where_it_is_rec
 }
 
 #[test]
+fn a_room_in_which_everything_is_muted_begins_after_five_seconds() {
+    let publish = |receiver: &mut TrackReceiver, at| {
+        receiver.push(RoomEvent::Published { sid: "TR_v".to_owned(), video: true, muted: true }, at);
+    };
+    let mut receiver = TrackReceiver::new(options()).begins_without_media(true);
+    publish(&mut receiver, ms(1000));
+    receiver.push(RoomEvent::Left { sid: "TR_v".to_owned() }, ms(3000));
+    publish(&mut receiver, ms(4000));
+    receiver.tick(ms(8990));
+    assert_eq!(receiver.origin(), None);
+    receiver.tick(ms(9000));
+    assert_eq!(receiver.origin(), Some(ms(4000)));
+    receiver.tick(ms(9200));
+    let timed = taken(&mut receiver);
+    let (sid, at) = ("TR_v".to_owned(), MediaTime::ZERO);
+    assert_eq!(timed[0], TimelineEvent::Published { sid, video: true, muted: true, at });
+    assert_eq!(watermark(&timed), Some(MediaTime::from_ns(5_050_000_000)));
+}
+
+#[test]
 fn subscriptions_are_said_before_their_first_frame() {
     let mut receiver = TrackReceiver::new(options());
     let published = |sid: &str, video, muted| RoomEvent::Published { sid: sid.to_owned(), video, muted };
@@ -228,6 +248,120 @@ fn blank_frames_never_come_out_and_a_real_key_frame_ends_them() {
     }
     play(&mut receiver, 16, 30, |_, _| false);
     assert_eq!(pictures(&taken(&mut receiver)), (0..10).chain(20..30).collect::<Vec<_>>());
+}
+
+/// Picture `n` at 25 per second in one packet; a key frame where it has a size.
+fn layer(n: u64, size: Option<(u16, u16)>) -> RoomEvent {
+    let mut payload = vec![0x10, if size.is_some() { 0x10 } else { 0x11 }, 0x02, 0x00, 0x9d, 0x01, 0x2a];
+    let (width, height) = size.unwrap_or_default();
+    payload.extend([width.to_le_bytes(), height.to_le_bytes()].concat());
+    payload.extend_from_slice(&(n as u32).to_be_bytes());
+    packet(VIDEO, 1000 + n, n * 3600, true, VP8, payload)
+}
+
+/// A camera of 1280×720 for four seconds, and its sound: key frames of these sizes at these numbers.
+fn layers(copied: bool, keys: &[(u64, (u16, u16))]) -> Vec<TimelineEvent> {
+    let copied: &[Codec] = if copied { &[Codec::Vp8] } else { &[] };
+    let mut receiver = TrackReceiver::new(options()).best_layer_of(copied);
+    let video = Publication { size: (1280, 720), ..publication("TR_v", TrackSource::Camera) };
+    receiver.push(RoomEvent::Opened { stream: VIDEO, publication: video }, ms(0));
+    receiver
+        .push(RoomEvent::Opened { stream: SOUND, publication: publication("TR_a", TrackSource::Microphone) }, ms(0));
+    for n in 0..100 {
+        let size = keys.iter().find(|(number, _)| *number == n).map(|(_, size)| *size);
+        receiver.push(layer(n, size), ms(n * 40));
+        receiver.push(sound(2 * n), ms(n * 40));
+        receiver.push(sound(2 * n + 1), ms(n * 40 + 20));
+        receiver.tick(ms(n * 40));
+    }
+    receiver.finish(ms(4000));
+    taken(&mut receiver)
+}
+
+#[test]
+fn a_copied_picture_begins_in_its_best_layer_if_that_comes_soon() {
+    let climb = [(0, (320, 180)), (10, (640, 360)), (20, (1280, 720))];
+    assert_eq!(pictures(&layers(true, &climb)), (20..100).collect::<Vec<_>>());
+    assert_eq!(pictures(&layers(false, &climb)), (0..100).collect::<Vec<_>>(), "a composed one does not wait");
+    // What comes later is a change of size; nothing is lost, and nothing is placed behind the watermark.
+    let timed = layers(true, &[(0, (320, 180)), (80, (1280, 720))]);
+    assert_eq!(pictures(&timed), (0..100).collect::<Vec<_>>());
+    let mut complete = MediaTime::ZERO;
+    for event in &timed {
+        match event {
+            TimelineEvent::Watermark { at } => complete = *at,
+            TimelineEvent::Frame(frame) => assert!(frame.at >= complete, "{:?} before {complete:?}", frame.at),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_picture_that_says_it_is_huge_is_left_out_and_said_once() {
+    let mut receiver = opened();
+    for n in 0..20 {
+        let size = match n {
+            0 | 5 => Some((16_383, 16_383)),
+            10 => Some((640, 360)),
+            _ => None,
+        };
+        receiver.push(layer(n, size), ms(n * 40));
+        receiver.tick(ms(n * 40));
+    }
+    assert_eq!(receiver.keyframes_wanted(), [], "another one would come");
+    receiver.finish(ms(800));
+    assert_eq!(pictures(&taken(&mut receiver)), (10..20).collect::<Vec<_>>());
+    assert_eq!(receiver.take_notes(), ["the video of alice is not recorded: 16383×16383 is too large"]);
+}
+
+#[test]
+fn parameter_sets_without_a_picture_are_not_collected_for_ever() {
+    const H264: PayloadFormat = PayloadFormat { codec: Codec::H264, clock_rate: 90_000, channels: 0 };
+    let mut receiver = opened();
+    let sei = [&[6u8, 5][..], &[7; 1200]].concat();
+    for n in 0..1000 {
+        receiver.push(packet(VIDEO, n, n * 3600, true, H264, sei.clone()), ms(n));
+    }
+    let sps = [0x67, 0x42, 0xc0, 0x1e, 0xd9];
+    let key = [&[24u8, 0, 5][..], &sps, &[0, 4, 0x68, 0xce, 0x3c, 0x80, 0, 3, 0x65, 0x88, 1]].concat();
+    receiver.push(packet(VIDEO, 1000, 1000 * 3600, true, H264, key), ms(1000));
+    receiver.finish(ms(1100));
+    let bytes = taken(&mut receiver).iter().find_map(|timed| match timed {
+        TimelineEvent::Frame(frame) => Some(frame.data.len()),
+        _ => None,
+    });
+    assert!(bytes.is_some_and(|bytes| (1200..66 << 10).contains(&bytes)), "{bytes:?}");
+}
+
+#[test]
+fn b_frames_are_decoded_in_the_order_they_came_in_and_shown_in_their_own() {
+    // 0, then 3 1 2, 6 4 5 …
+    let shown = |n: u64| if n == 0 { 0 } else { (n - 1) / 3 * 3 + [3, 1, 2][(n - 1) as usize % 3] };
+    let mut receiver = opened();
+    for n in 0..61 {
+        let mut payload = vec![0x10, if n == 0 { 0x10 } else { 0x11 }, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x80, 2, 0x68, 1];
+        payload.extend_from_slice(&(shown(n) as u32).to_be_bytes());
+        receiver.push(packet(VIDEO, 1000 + n, shown(n) * 3600, true, VP8, payload), ms(80 + n * 40));
+        receiver.tick(ms(80 + n * 40));
+    }
+    receiver.finish(ms(2600));
+    let frames: Vec<Frame> = taken(&mut receiver)
+        .into_iter()
+        .filter_map(|timed| match timed {
+            TimelineEvent::Frame(frame) => Some(frame),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(frames.iter().map(number).collect::<Vec<_>>(), (0..61).map(|n| shown(n) as u32).collect::<Vec<_>>());
+    assert!(frames.is_sorted_by(|one, next| one.at < next.at));
+    assert_eq!(frames.iter().filter(|frame| frame.offset_ns != 0).count(), 40);
+    let place = |frame: &Frame| frame.at.ns() as i64 + frame.offset_ns;
+    // The first ones were made before the recording began.
+    let place_of_zero = |frame: &Frame| place(frame) - i64::from(number(frame)) * 40_000_000;
+    for frame in &frames[6..] {
+        let off = place_of_zero(frame) - place_of_zero(&frames[30]);
+        assert!(off.abs() < 20_000_000, "{} is {off} ns off", number(frame));
+    }
 }
 
 #[test]

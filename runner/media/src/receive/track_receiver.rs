@@ -2,14 +2,16 @@
 //! their arrival. Out: [`TimelineEvent`]s, and requests for key frames.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::{Publication, RoomEvent, SourceTime};
+use super::layer_gate::LayerGate;
 use super::placement::{Absence, ReceiveOptions, TrackPlacement};
 use super::reorder::Packet;
 use super::stats::TrackStats;
 use super::stream::StreamReceiver;
-use crate::track::{TimelineEvent, TrackId, TrackSource};
+use crate::track::{Codec, TimelineEvent, TrackId, TrackSource};
 use crate::units::Ssrc;
 
 /// livekit/egress' default template starts 5 s after something is subscribed, muted or not.
@@ -25,6 +27,11 @@ pub struct TrackReceiver {
     published: BTreeMap<String, (bool, bool)>,
     ids: HashMap<(String, TrackSource), Vec<TrackId>>,
     begins_muted: bool,
+    begins_without_media: bool,
+    /// Since when there was always a subscription.
+    published_since: Option<SourceTime>,
+    /// Of pictures that begin in their best layer.
+    best_layer_of: Arc<[Codec]>,
 }
 
 impl TrackReceiver {
@@ -36,6 +43,9 @@ impl TrackReceiver {
             published: BTreeMap::new(),
             ids: HashMap::new(),
             begins_muted: false,
+            begins_without_media: false,
+            published_since: None,
+            best_layer_of: [].into(),
         }
     }
 
@@ -43,6 +53,18 @@ impl TrackReceiver {
     /// where it was opened. For recordings of one track.
     pub fn begins_muted(self, begins_muted: bool) -> Self {
         Self { begins_muted, ..self }
+    }
+
+    /// Media time zero is where the first publication was subscribed, when nothing has come of any for 5 s: all are muted, or
+    /// send nothing. For rooms and participants.
+    pub fn begins_without_media(self, begins_without_media: bool) -> Self {
+        Self { begins_without_media, ..self }
+    }
+
+    /// Pictures of these codecs, which are copied, begin in their best layer if it comes within 2 s (1 s after a mute), and else
+    /// with what came meanwhile.
+    pub fn best_layer_of(self, codecs: &[Codec]) -> Self {
+        Self { best_layer_of: codecs.into(), ..self }
     }
 
     /// Takes what arrived at `at`. [`TrackReceiver::drain`] gives what came of it.
@@ -119,6 +141,7 @@ impl TrackReceiver {
             }
         }
         self.begin_muted(at);
+        self.begin_without_media(at);
         self.placement.advance(&self.streams, at);
     }
 
@@ -134,6 +157,13 @@ impl TrackReceiver {
         if let Some((id, since)) = waited {
             self.placement.begin(since, &self.published);
             self.placement.join_muted(id);
+        }
+    }
+
+    fn begin_without_media(&mut self, at: SourceTime) {
+        let since = self.published_since.filter(|since| at.saturating_sub(*since) >= MUTED_START);
+        if let (true, None, Some(since)) = (self.begins_without_media, self.origin(), since) {
+            self.placement.begin(since, &self.published);
         }
     }
 
@@ -154,6 +184,11 @@ impl TrackReceiver {
         std::mem::take(&mut self.placement.keyframes)
     }
 
+    /// What the user is to know; each call empties the list.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.placement.notes)
+    }
+
     /// Arrival time of media time zero: of the first packet. `None` before it.
     pub fn origin(&self) -> Option<SourceTime> {
         self.placement.timeline.origin()
@@ -172,6 +207,11 @@ impl TrackReceiver {
     /// Sid of a track's newest publication.
     pub fn sid_of(&self, track: TrackId) -> Option<&str> {
         self.placement.tracks.get(&track).map(|known| known.publication.sid.as_str())
+    }
+
+    /// A track's newest publication.
+    pub fn publication_of(&self, track: TrackId) -> Option<&Publication> {
+        self.placement.tracks.get(&track).map(|known| &known.publication)
     }
 
     /// Numbers of every track that was ever opened.
@@ -209,6 +249,7 @@ impl TrackReceiver {
 
     fn publish(&mut self, sid: String, video: bool, muted: bool, at: SourceTime) {
         self.published.insert(sid.clone(), (video, muted));
+        self.published_since.get_or_insert(at);
         if self.origin().is_some() {
             let at = self.placement.now(at);
             self.placement.out.push_back(TimelineEvent::Published { sid, video, muted, at });
@@ -216,7 +257,9 @@ impl TrackReceiver {
     }
 
     fn unpublish(&mut self, sid: &str, at: SourceTime) {
-        if self.published.remove(sid).is_some() && self.origin().is_some() {
+        let is_known = self.published.remove(sid).is_some();
+        self.published_since.take_if(|_| self.published.is_empty());
+        if is_known && self.origin().is_some() {
             let at = self.placement.now(at);
             self.placement.out.push_back(TimelineEvent::Unpublished { sid: sid.to_owned(), at });
         }
@@ -230,6 +273,7 @@ impl TrackReceiver {
             self.close(ssrc, at);
         }
         let track = self.id_for(&publication, at);
+        let best = LayerGate::new(&self.best_layer_of, publication.size);
         let muted_since = publication.muted.then_some(at);
         if let Some(known) = self.placement.tracks.get_mut(&track) {
             known.publication = publication;
@@ -237,7 +281,7 @@ impl TrackReceiver {
             known.left_since = None;
             known.last_arrival = at;
         }
-        self.streams.insert(ssrc, StreamReceiver::new(track, self.placement.options.reorder_wait, at));
+        self.streams.insert(ssrc, StreamReceiver::new(track, self.placement.options.reorder_wait, best, at));
     }
 
     /// The same participant and source is the same track, unless both live at once.

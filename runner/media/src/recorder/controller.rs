@@ -24,6 +24,7 @@ use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, StartCommand};
 use spillway_process::{Clock, chain};
 use tracing::{debug, info};
 
+use super::held_events::HeldEvents;
 use super::input::RecorderInput;
 use super::mode::TrackSurvey;
 use super::recorded_file::{FileError, FilePlace, OpeningFiles, RecordedFile, due};
@@ -57,7 +58,7 @@ pub(super) struct RecorderController {
     /// Tracks of sound that have joined and not left.
     heard: HashMap<TrackId, Track>,
     /// What came while there were no files to take it.
-    held: Vec<TimelineEvent>,
+    held: HeldEvents,
     /// Asked the runner where the next files go.
     opening: Option<OpeningFiles>,
     recorder: Option<SourceRecorder>,
@@ -123,7 +124,7 @@ impl RecorderController {
             origin: None,
             survey: TrackSurvey::default(),
             heard: HashMap::new(),
-            held: vec![],
+            held: HeldEvents::default(),
             opening: None,
             recorder: None,
             recorder_count: 0,
@@ -242,7 +243,10 @@ impl RecorderController {
         }
         let Some(recorder) = &mut self.recorder else {
             self.survey.take(&timed);
-            self.held.push(timed);
+            if self.held.push(timed) {
+                let message = "nothing could be recorded yet, and no more room is left: the first pictures are missing";
+                self.send(MediaEvent::Noted { message: message.to_owned() });
+            }
             return self.choose_mode();
         };
         self.streams.timed(&timed, recorder.origin());

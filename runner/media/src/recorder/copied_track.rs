@@ -21,6 +21,10 @@ pub(super) struct CopiedTrack {
     pub(super) copy: Passthrough,
     pub(super) beside_sound: bool,
     pub(super) blackened: bool,
+    /// The user knows that its size changes: each change would be too much.
+    pub(super) told_size: bool,
+    /// Its publication is over, since then.
+    pub(super) left_at: Option<MediaTime>,
 }
 
 impl CopiedTrack {
@@ -28,7 +32,8 @@ impl CopiedTrack {
     pub(super) fn new(track: &Track, first: FileStart, feed: Feed, beside_sound: bool) -> Self {
         let copy = Passthrough::new(feed, track.codec, first.at);
         let identity = track.identity.clone();
-        Self { id: track.id, identity, codec: track.codec, size: first.size, copy, beside_sound, blackened: false }
+        let (id, codec, size) = (track.id, track.codec, first.size);
+        Self { id, identity, codec, size, copy, beside_sound, blackened: false, told_size: false, left_at: None }
     }
 
     /// The picture goes at `at`. What the user is told: a recording does not end because an encoder is not installed.

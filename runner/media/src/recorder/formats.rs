@@ -10,7 +10,7 @@ use spillway_plan::{
 };
 
 use super::mode::{self, RecordingMode};
-use crate::compositor::{Arrangement, AudioMixerOptions, HOLD_NS, Size, VideoMixerOptions, encoder_delay};
+use crate::compositor::{Arrangement, AudioMixerOptions, Size, VideoMixerOptions, encoder_delay};
 use crate::encode::{AudioInputFormat, Colour, VideoInputFormat};
 use crate::encoded::{EncodedFormat, StreamNumber};
 use crate::key_grid::KeyGrid;
@@ -146,7 +146,6 @@ pub(super) fn picture_options(plan: &EgressPlan) -> Option<VideoMixerOptions> {
         size: Size { width: encoding.width, height: encoding.height },
         framerate: encoding.framerate,
         arrangement,
-        hold_ns: HOLD_NS,
         key_grid: key_grid(plan),
     })
 }

@@ -18,6 +18,8 @@ mod recorded_streams;
 mod formats;
 mod mode;
 mod input;
+mod held_events;
+mod copy_choice;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use spillway_ipc::TrackFacts;
-use spillway_plan::{AudioPlan, Container, EgressPlan, FileOutput, VideoPlan};
+use spillway_plan::{AudioPlan, Container, EgressPlan, FileOutput, Source, VideoPlan};
 
 use crate::compositor::{Prelude, StartRule};
 use crate::passthrough;
@@ -87,7 +87,11 @@ impl TrackSurvey {
                 let track = self.tracks.get(&track)?.clone();
                 Some(RecordingMode::Track { track, first: FileStart { at, size } })
             }
-            _ if self.anything.is_none() => None,
+            picture if self.anything.is_none() => {
+                let rule = start_rule(picture.as_ref());
+                let candidate = self.prelude.candidate(rule, picture.is_some(), self.known_to)?;
+                (candidate.picture_before <= self.known_to).then_some(RecordingMode::Composed)
+            }
             Some(VideoPlan::CopiedIfPossible(_)) => match self.first_picture {
                 Some((id, at, size)) => {
                     let track = self.tracks.get(&id)?;
@@ -145,8 +149,20 @@ impl TrackSurvey {
         }
         // The publisher of the picture names the file.
         let publisher = of(true).next().or_else(|| of(false).next());
-        facts.publisher_identity = publisher.map(|track| track.identity.clone()).unwrap_or_default();
+        let named = || match &plan.source {
+            Source::Participant { identity, .. } => identity.clone(),
+            _ => String::new(),
+        };
+        facts.publisher_identity = publisher.map_or_else(named, |track| track.identity.clone());
         facts
+    }
+}
+
+/// When a composed recording of such a picture begins.
+pub fn start_rule(picture: Option<&VideoPlan>) -> StartRule {
+    match picture {
+        Some(VideoPlan::Composed { .. }) | None => StartRule::Composite,
+        Some(VideoPlan::Single(_) | VideoPlan::Copied | VideoPlan::CopiedIfPossible(_)) => StartRule::FirstMedium,
     }
 }
 
@@ -164,6 +180,16 @@ fn source_name(origin: TrackSource) -> &'static str {
 /// to be an MP4. H265 is composed: an MP4 of livekit/egress holds H264, which every browser plays.
 fn is_copied(codec: Codec, plan: &EgressPlan) -> bool {
     codec == Codec::H264 || passthrough::container(codec) == Container::Webm && plan.container_follows_codec()
+}
+
+/// Codecs whose pictures go into the files as they are.
+pub fn copied_codecs(plan: &EgressPlan) -> Vec<Codec> {
+    let all = [Codec::H264, Codec::H265, Codec::Vp8, Codec::Vp9, Codec::Av1];
+    match &plan.picture {
+        Some(VideoPlan::Copied) => all.to_vec(),
+        Some(VideoPlan::CopiedIfPossible(_)) => all.into_iter().filter(|codec| is_copied(*codec, plan)).collect(),
+        Some(VideoPlan::Single(_) | VideoPlan::Composed { .. }) | None => vec![],
+    }
 }
 
 /// The container of a file, decided from the codecs where the request leaves it open or asks for what cannot be.
@@ -187,7 +213,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use spillway_plan::{
-        AudioCodec, EgressKind, FileOutput, H264Profile, Limits, Mixing, Output, Source, StereoSide, VideoEncoding,
+        AudioCodec, EgressKind, FileOutput, H264Profile, Limits, Mixing, Output, StereoSide, VideoEncoding,
     };
 
     fn plan(kind: EgressKind, picture: VideoPlan, container: Option<Container>) -> EgressPlan {
@@ -247,6 +273,7 @@ mod tests {
         TimelineEvent::Frame(Frame {
             track: TrackId(id),
             at: MediaTime::from_ns(ms * 1_000_000),
+            offset_ns: 0,
             key: size.is_some(),
             size,
             data: Bytes::new(),
@@ -320,6 +347,23 @@ mod tests {
         survey.take(&frame(1, 40, None));
         let Some(RecordingMode::Track { first, .. }) = modes(&survey, VideoPlan::Copied) else { panic!("no track") };
         assert_eq!(first.at, MediaTime::from_ns(40_000_000));
+    }
+
+    #[test]
+    fn where_everything_is_muted_a_recording_begins_after_five_seconds() {
+        let source = Source::Participant { identity: "ann".into(), screen_share: false };
+        for picture in [Some(if_possible()), None] {
+            let plan = EgressPlan {
+                picture,
+                source: source.clone(),
+                ..plan(EgressKind::Participant, if_possible(), Some(Container::Mp4))
+            };
+            let mut survey = survey(&[published(true), complete_to(4990)]);
+            assert_eq!(survey.choose_mode(&plan), None);
+            survey.take(&complete_to(5000));
+            assert_eq!(survey.choose_mode(&plan), Some(RecordingMode::Composed));
+            assert_eq!(survey.facts(&plan).publisher_identity, "ann");
+        }
     }
 
     #[test]

@@ -304,6 +304,7 @@ mod tests {
             kind: MediaKind::Audio,
             key: true,
             at_ns: 0,
+            offset_ns: 0,
             duration_ns: 0,
             data,
         };
@@ -391,7 +392,14 @@ mod tests {
         let ms = |ms: u64| MediaTime::from_ns(ms * 1_000_000);
         let muted = |at| TimelineEvent::Muted { track: TrackId(1), at: ms(at), muted: true };
         let frame = |at| {
-            TimelineEvent::Frame(Frame { track: TrackId(1), at: ms(at), key: true, size: None, data: Bytes::new() })
+            TimelineEvent::Frame(Frame {
+                track: TrackId(1),
+                at: ms(at),
+                offset_ns: 0,
+                key: true,
+                size: None,
+                data: Bytes::new(),
+            })
         };
         let mut streams = RecordedStreams::new(&plan(), vec![]);
         let (_fanout, _inbox) = begun(&mut streams);
@@ -413,7 +421,14 @@ mod tests {
         let ms = |ms: u64| MediaTime::from_ns(ms * 1_000_000);
         let muted = |track, at| TimelineEvent::Muted { track: TrackId(track), at: ms(at), muted: true };
         let frame = |track, at| {
-            TimelineEvent::Frame(Frame { track: TrackId(track), at: ms(at), key: true, size: None, data: Bytes::new() })
+            TimelineEvent::Frame(Frame {
+                track: TrackId(track),
+                at: ms(at),
+                offset_ns: 0,
+                key: true,
+                size: None,
+                data: Bytes::new(),
+            })
         };
         let mut mutes = SoundMutes::default();
         let events = [

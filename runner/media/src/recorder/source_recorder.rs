@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use spillway_ipc::{MediaSettings, Quality};
-use spillway_plan::{EgressPlan, VideoPlan};
+use spillway_plan::EgressPlan;
 
 use super::copied_track::CopiedTrack;
+use super::copy_choice::CopyChoice;
 use super::formats::{lead, sound_options};
 use super::input::RecorderInput;
-use super::mode::RecordingMode;
+use super::mode::{RecordingMode, start_rule};
 use super::recorded_file::FileError;
 use crate::compositor::{
-    AudioMixerOptions, Compositor, CompositorError, CompositorEvent, CompositorOptions, DegradationBounds, LiveRule,
-    StartRule, VideoMixerOptions,
+    AudioMixerOptions, Compositor, CompositorError, CompositorEvent, CompositorOptions, DegradationBounds,
+    LayerRequest, LiveRule, StartRule, VideoMixerOptions,
 };
 use crate::output::{
     Fanout, Feed, KeyFrameRequests, Pipeline, PipelinePlan, PipelineProgress, RawFanout, RawPictures, RawSink,
@@ -51,8 +52,8 @@ pub struct SourceRecorder {
     origin: Option<MediaTime>,
     known_to: MediaTime,
     copied: Option<CopiedTrack>,
-    /// A newer picture of the same source: copied from its first key frame on.
-    next: Option<Track>,
+    /// Which track of the copied source is copied.
+    choice: CopyChoice,
     compositor: Option<Compositor>,
     /// Of raw pictures alone, beside a copied picture: nothing that it does moves the copy or its sound.
     raw_compositor: Option<Compositor>,
@@ -85,7 +86,7 @@ impl SourceRecorder {
             origin: None,
             known_to: MediaTime::ZERO,
             copied: None,
-            next: None,
+            choice: CopyChoice::default(),
             compositor: None,
             raw_compositor: None,
             progress: pipeline.progress(),
@@ -118,10 +119,7 @@ impl SourceRecorder {
                 }
             }
             RecordingMode::Composed => {
-                let rule = match plan.picture {
-                    Some(VideoPlan::Composed { .. }) | None => StartRule::Composite,
-                    _ => StartRule::FirstMedium,
-                };
+                let rule = start_rule(plan.picture.as_ref());
                 let video = match feeds.video {
                     Some(feed) if takers.is_empty() => Some(Box::new(feed) as Box<dyn RawSink>),
                     None if takers.is_empty() => None,
@@ -192,28 +190,44 @@ impl SourceRecorder {
             TimelineEvent::Joined { track, .. } => outcome = self.joined(track),
             TimelineEvent::Frame(frame) => {
                 self.known_to = self.known_to.max(frame.at);
-                if self.next.as_ref().is_some_and(|next| next.id == frame.track) && frame.key {
-                    self.follow();
-                }
-                if let Some(copied) = self.copied.as_mut().filter(|copied| copied.id == frame.track)
-                    && let Copied::Resized { from, to } = copied.copy.frame(frame)?
+                if let Some(copied) = self.copied.as_mut().filter(|_| frame.key)
+                    && self.choice.takes_over(frame.track, copied.id)
                 {
-                    copied.size = to;
-                    copied.blackened = false;
-                    outcome = TakeOutcome::Noted(format!(
-                        "the published picture changed from {}×{} to {}×{}; it is copied as it comes",
-                        from.0, from.1, to.0, to.1
-                    ));
+                    copied.id = frame.track;
+                }
+                self.choice.sends(frame.track);
+                if let Some(copied) = self.copied.as_mut().filter(|copied| copied.id == frame.track) {
+                    copied.left_at = None;
+                    if let Copied::Resized { from, to } = copied.copy.frame(frame)? {
+                        copied.size = to;
+                        copied.blackened = false;
+                        if !std::mem::replace(&mut copied.told_size, true) {
+                            outcome = TakeOutcome::Noted(format!(
+                                "the published picture changes its size, first from {}×{} to {}×{}: each is in the file",
+                                from.0, from.1, to.0, to.1
+                            ));
+                        }
+                    }
                 }
             }
             TimelineEvent::Muted { track, at, .. } | TimelineEvent::Left { track, at } => {
+                let has_left = matches!(timed, TimelineEvent::Left { .. });
+                let other = if has_left { self.choice.left(*track) } else { self.choice.stops(*track) };
                 if let Some(copied) = self.copied.as_mut().filter(|copied| copied.id == *track) {
+                    if has_left {
+                        copied.left_at = Some(*at);
+                    }
                     // Not when it is our connection that is lost.
                     if !matches!(timed, TimelineEvent::Muted { muted: false, .. }) {
                         copied.copy.muted();
                     }
                     if let Some(note) = copied.absent(*at)? {
                         outcome = TakeOutcome::Noted(note);
+                    }
+                    if let Some(track) = other {
+                        let request = CompositorEvent::LayerRequest(LayerRequest::KeyFrame { track });
+                        // Refused only when the controller is gone.
+                        let _ = self.events.send(RecorderInput::Compositor(self.number, request));
                     }
                 }
             }
@@ -244,16 +258,8 @@ impl SourceRecorder {
         if copied.codec != track.codec {
             return TakeOutcome::OtherCodec;
         }
-        if copied.id != track.id {
-            self.next = Some(track.clone());
-        }
+        self.choice.joined(track.id);
         TakeOutcome::Went
-    }
-
-    fn follow(&mut self) {
-        if let (Some(copied), Some(next)) = (&mut self.copied, self.next.take()) {
-            copied.id = next.id;
-        }
     }
 
     /// The compositor has decided where the recording begins.
@@ -261,14 +267,19 @@ impl SourceRecorder {
         self.origin.get_or_insert(at);
     }
 
-    /// Nothing more comes. A copied sound lasts until it was stopped, if it was, whatever was sent last.
+    /// Nothing more comes. What is copied alone lasts until it was stopped, if it was, whatever was sent last; a picture beside
+    /// mixed sound as long as that.
     /// [`PipelineEvent::Drained`](crate::output::PipelineEvent::Drained) says when all files are whole.
     pub fn end(&mut self, stopped_at: Option<MediaTime>) {
         self.compositors().for_each(|compositor| compositor.end_at(self.known_to));
-        let known_to = self.known_to.max(stopped_at.unwrap_or_default());
         if let Some(copied) = &mut self.copied {
+            let end = match copied.left_at {
+                _ if copied.beside_sound => self.known_to,
+                Some(left_at) if copied.codec.is_video() => left_at,
+                _ => self.known_to.max(stopped_at.unwrap_or_default()),
+            };
             // Refused only by an input that is closed already.
-            let _ = copied.copy.silent_to(known_to);
+            let _ = copied.copy.lasts_to(end);
             copied.copy.end();
         }
     }

@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod streamed;
+pub mod strict;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -164,6 +165,16 @@ pub fn times(path: &Path) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
+/// Length of the file by its header, seconds.
+pub fn file_seconds(path: &Path) -> f64 {
+    let out = Command::new("ffprobe")
+        .args(["-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0"])
+        .arg(path)
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&out.stdout).trim().parse().unwrap()
+}
+
 /// Two seconds of stereo in blocks of 20 ms: silence, and a click of a millisecond from this sample at 48 kHz on.
 pub fn click_blocks(click: u64) -> impl Iterator<Item = gst::Buffer> {
     sound_blocks(move |at| if (click..click + 48).contains(&at) { [0.9; 2] } else { [0.0; 2] })
@@ -302,6 +313,7 @@ pub fn encoded(codec: Codec, (width, height): (u32, u32), count: u32) -> Option<
         frames.push(Frame {
             track: TrackId(1),
             at: MediaTime::from_ns(at),
+            offset_ns: 0,
             key,
             size: (codec.is_video() && key).then_some((width, height)),
             data: Bytes::copy_from_slice(&buffer.map_readable().unwrap()),
@@ -309,6 +321,30 @@ pub fn encoded(codec: Codec, (width, height): (u32, u32), count: u32) -> Option<
     }
     pipeline.set_state(gst::State::Null).unwrap();
     Some(frames)
+}
+
+/// H264 with two B frames between its pictures, as OBS sends it by WHIP: 30 a second, in the order of decoding, each with when
+/// it is shown in nanoseconds from the first one.
+pub fn with_b_frames(count: u32) -> Vec<(u64, bool, Bytes)> {
+    gst::init().unwrap();
+    let chain = format!(
+        "videotestsrc num-buffers={count} pattern=ball ! video/x-raw,format=I420,width=320,height=180,framerate=30/1 \
+         ! x264enc bframes=2 b-adapt=false key-int-max=30 speed-preset=ultrafast ! video/x-h264,profile=main,stream-format=byte-stream,alignment=au \
+         ! appsink name=out sync=false"
+    );
+    let pipeline = gst::parse::launch(&chain).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let out: gst_app::AppSink = pipeline.by_name("out").unwrap().downcast().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let mut frames = vec![];
+    while let Ok(sample) = out.pull_sample() {
+        let buffer = sample.buffer().unwrap();
+        let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        let data = Bytes::copy_from_slice(&buffer.map_readable().unwrap());
+        frames.push((buffer.pts().unwrap().nseconds(), key, data));
+    }
+    pipeline.set_state(gst::State::Null).unwrap();
+    let first = frames.iter().map(|(at, ..)| *at).min().unwrap();
+    frames.into_iter().map(|(at, key, data)| (at - first, key, data)).collect()
 }
 
 /// Objects that begin in the middle of the finished file at `path`: a real player takes each, and finds the end of what

@@ -26,7 +26,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub fn unit(kind: MediaKind, at_ns: u64, key: bool, data: Bytes) -> EncodedUnit {
     let stream = StreamNumber(u8::from(kind == MediaKind::Audio));
-    EncodedUnit { stream, kind, key, at_ns, duration_ns: 0, data }
+    EncodedUnit { stream, kind, key, at_ns, offset_ns: 0, duration_ns: 0, data }
 }
 
 /// Three seconds of pictures.

@@ -46,6 +46,7 @@ pub fn units(seconds: f64) -> Result<Vec<EncodedUnit>> {
                 kind: MediaKind::Video,
                 key: frame.key,
                 at_ns: (begins + frame.at).as_nanos() as u64,
+                offset_ns: 0,
                 duration_ns: 33_333_333,
                 data: Bytes::copy_from_slice(&frame.data),
             });
@@ -58,6 +59,7 @@ pub fn units(seconds: f64) -> Result<Vec<EncodedUnit>> {
             kind: MediaKind::Audio,
             key: true,
             at_ns: sound_ns(n),
+            offset_ns: 0,
             duration_ns: sound_ns(n + 1) - sound_ns(n),
             data: frame.clone(),
         });

@@ -55,13 +55,8 @@ fn cost(name: &str, canvas: Size, size: (u32, u32), kilobits: u32, tracks: u32, 
             .sends(2 * n + 1, &microphone, ms(0), end);
     }
     let script = script.ticking(ms(20), end);
-    let picture = VideoMixerOptions {
-        size: canvas,
-        framerate: 30,
-        arrangement: tiles(LayoutShape::Grid),
-        hold_ns: HOLD_NS,
-        key_grid: None,
-    };
+    let picture =
+        VideoMixerOptions { size: canvas, framerate: 30, arrangement: tiles(LayoutShape::Grid), key_grid: None };
     let options = CompositorOptions { picture: Some(picture), ..options(Arrangement::Single) };
     let before = spent();
     let clock = std::time::Instant::now();

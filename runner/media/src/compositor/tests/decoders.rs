@@ -1,6 +1,8 @@
 //! Every codec, and what a decoder does not understand.
 
+use super::media::with_b_frames;
 use super::*;
+use crate::track::Frame;
 
 #[test]
 fn every_codec_is_decoded() {
@@ -59,4 +61,30 @@ fn a_broken_track_costs_its_own_tile_and_asks_for_a_key_frame() {
         made.events
     );
     assert!(made.stats.broken_frames > 0);
+}
+
+/// Before, every picture that is decoded ahead of its B frames was left out.
+#[test]
+fn b_frames_are_shown_in_their_order() {
+    let luma: Vec<u8> = (0..90).map(|n| [50, 110, 170][n % 3]).collect();
+    let frames = with_b_frames(&luma);
+    let shown = |n: u64| n * 1_000_000_000 / 30;
+    assert!(!frames.is_sorted_by_key(|(n, ..)| *n), "x264 makes B frames here");
+    let mut script = TestScript::default().joins(ms(0), track(1, Codec::H264, "ann", TrackSource::Camera));
+    let mut newest = None;
+    for (index, (n, key, data)) in frames.iter().enumerate() {
+        // As the timeline places them; the watermark waits for what is shown earlier.
+        let at = newest.map_or(shown(*n), |newest: u64| shown(*n).max(newest + MS));
+        newest = Some(at);
+        let said = frames[index..].iter().map(|(n, ..)| shown(*n)).min().unwrap();
+        let offset_ns = shown(*n) as i64 - at as i64;
+        let (track, at, data) = (TrackId(1), MediaTime::from_ns(at), data.clone());
+        let frame = Frame { track, at, offset_ns, key: *key, size: None, data };
+        script = script.say(MediaTime::from_ns(said), TimelineEvent::Frame(frame));
+    }
+    let made = make(options(Arrangement::Single), script.ticking(ms(20), ms(3000)), ms(3000));
+    // Before the first B frame nobody knows of them, and the last pictures stay in the decoder.
+    for (n, shown) in made.middle().into_iter().enumerate().take(84).skip(9) {
+        assert!(near(shown, luma[n]), "picture {n}: {shown} instead of {}", luma[n]);
+    }
 }

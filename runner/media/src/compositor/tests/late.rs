@@ -84,7 +84,7 @@ fn sound_that_comes_when_its_time_is_mixed_is_counted_for_its_participant() {
     let says = |track: u32, from: usize, to: usize| {
         for (at, key, data) in clip[from..to].iter().cloned() {
             let (track, at) = (TrackId(track), MediaTime::from_ns(at));
-            run.compositor.take(TimelineEvent::Frame(Frame { track, at, key, size: None, data }));
+            run.compositor.take(TimelineEvent::Frame(Frame { track, at, offset_ns: 0, key, size: None, data }));
         }
     };
     for (id, who) in [(1, "ann"), (2, "bob")] {

@@ -150,6 +150,36 @@ pub fn track(id: u32, codec: Codec, identity: &str, origin: TrackSource) -> Trac
     }
 }
 
+/// Pictures of one luma each with two B frames between them, 30 a second, in the order of decoding: number of the picture,
+/// whether it is a key frame, data.
+pub fn with_b_frames(luma: &[u8]) -> Vec<(u64, bool, Bytes)> {
+    gst::init().unwrap();
+    let text = "appsrc name=in format=time caps=video/x-raw,format=I420,width=160,height=90,framerate=30/1 \
+        ! x264enc bframes=2 b-adapt=false b-pyramid=false key-int-max=600 speed-preset=ultrafast threads=1 \
+        ! video/x-h264,profile=main,stream-format=byte-stream,alignment=au ! appsink name=out sync=false async=false";
+    let pipeline = gst::parse::launch(text).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let appsrc = pipeline.by_name("in").unwrap().downcast::<gst_app::AppSrc>().unwrap();
+    let appsink = pipeline.by_name("out").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    appsrc.set_max_bytes(0);
+    for (n, luma) in (0u64..).zip(luma) {
+        let mut buffer = gst::Buffer::from_mut_slice(flat(160, 90, *luma, [128, 128]));
+        buffer.make_mut().set_pts(gst::ClockTime::from_mseconds(n * 40));
+        appsrc.push_buffer(buffer).unwrap();
+    }
+    appsrc.end_of_stream().unwrap();
+    let mut frames = Vec::new();
+    while let Ok(sample) = appsink.pull_sample() {
+        let buffer = sample.buffer().unwrap();
+        let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        let data = Bytes::copy_from_slice(&buffer.map_readable().unwrap());
+        frames.push((buffer.pts().unwrap().mseconds(), key, data));
+    }
+    pipeline.set_state(gst::State::Null).unwrap();
+    let first = frames.iter().map(|(at, ..)| *at).min().unwrap();
+    frames.into_iter().map(|(at, key, data)| ((at - first) / 40, key, data)).collect()
+}
+
 /// What is said of a recording, in order of time, without the watermarks.
 #[derive(Clone, Default)]
 pub struct TestScript(pub Vec<(MediaTime, TimelineEvent)>);
@@ -186,7 +216,7 @@ impl TestScript {
     pub fn sends(mut self, id: u32, frames: &[(u64, bool, Bytes)], from: MediaTime, to: MediaTime) -> Self {
         for (at, key, data) in frames.iter().filter(|(at, ..)| (from.ns()..to.ns()).contains(at)) {
             let at = MediaTime::from_ns(*at);
-            let frame = Frame { track: TrackId(id), at, key: *key, size: None, data: data.clone() };
+            let frame = Frame { track: TrackId(id), at, offset_ns: 0, key: *key, size: None, data: data.clone() };
             self.0.push((at, TimelineEvent::Frame(frame)));
         }
         self

@@ -59,7 +59,7 @@ impl RawSink for TestSink {
 fn options(arrangement: Arrangement) -> CompositorOptions {
     gst::init().unwrap();
     CompositorOptions {
-        picture: Some(VideoMixerOptions { size: SIZE, framerate: 30, arrangement, hold_ns: 3000 * MS, key_grid: None }),
+        picture: Some(VideoMixerOptions { size: SIZE, framerate: 30, arrangement, key_grid: None }),
         sound: Some(AudioMixerOptions { mixing: Mixing::Both, lead: 0 }),
         start: StartRule::Composite,
         degradation: DegradationBounds::NEVER,

@@ -43,9 +43,6 @@ pub struct VideoMixerOptions {
     pub framerate: u32,
     /// Which tracks are shown where.
     pub arrangement: Arrangement,
-    /// How long the last picture of a camera that sends nothing (and was not muted) is held. A screen share may stand
-    /// still for ever.
-    pub hold_ns: u64,
     /// Where the encoder is asked for key frames: the first picture at a line or later is never left out.
     pub key_grid: Option<KeyGrid>,
 }
@@ -241,7 +238,8 @@ impl VideoMixer {
         }
     }
 
-    /// Every track up to `known`: an absence empties the tile, nothing goes back in time.
+    /// Every track up to `known`: a mute or a departure empties the tile, nothing goes back in time. A camera that sends
+    /// nothing keeps its last picture, as in every web client: the server says when its publisher is gone.
     fn advance(&mut self, at: MediaTime, known: MediaTime) {
         for input in &mut self.inputs {
             let VideoInput { pictures, current, due, cadence, left, .. } = input;
@@ -270,10 +268,6 @@ impl VideoMixer {
                 }
                 *current = Some(picture);
                 input.changed = true;
-            }
-            let old = current.as_ref().is_some_and(|picture| at.ns_since(picture.at) > self.options.hold_ns);
-            if old && !input.is_screen() {
-                input.current = None;
             }
         }
         self.inputs.retain(|input| !input.left);

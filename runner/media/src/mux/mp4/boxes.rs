@@ -141,24 +141,28 @@ pub fn media_head(out: &mut Vec<u8>, video: bool) {
     });
 }
 
-/// Sample description with one entry.
-pub fn stsd(out: &mut Vec<u8>, format: &SampleFormat) {
+/// Sample descriptions.
+pub fn stsd(out: &mut Vec<u8>, formats: &[SampleFormat]) {
     full(out, b"stsd", 0, 0, |out| {
-        u32(out, 1);
-        match format {
-            SampleFormat::H264 { config, size } => picture(out, b"avc1", *size, b"avcC", config),
-            SampleFormat::H265 { config, size } => picture(out, b"hvc1", *size, b"hvcC", config),
-            SampleFormat::Aac { config, rate } => sound(out, b"mp4a", *rate, |out| esds(out, config)),
-            SampleFormat::Opus { pre_skip } => sound(out, b"Opus", 48_000, |out| {
-                boxed(out, b"dOps", |out| {
-                    out.extend_from_slice(&[0, 2]);
-                    u16(out, *pre_skip);
-                    u32(out, 48_000);
-                    zeros(out, 3);
-                });
-            }),
-        }
+        u32(out, formats.len() as u32);
+        formats.iter().for_each(|format| description(out, format));
     });
+}
+
+fn description(out: &mut Vec<u8>, format: &SampleFormat) {
+    match format {
+        SampleFormat::H264 { config, size } => picture(out, b"avc1", *size, b"avcC", config),
+        SampleFormat::H265 { config, size } => picture(out, b"hvc1", *size, b"hvcC", config),
+        SampleFormat::Aac { config, rate } => sound(out, b"mp4a", *rate, |out| esds(out, config)),
+        SampleFormat::Opus { pre_skip } => sound(out, b"Opus", 48_000, |out| {
+            boxed(out, b"dOps", |out| {
+                out.extend_from_slice(&[0, 2]);
+                u16(out, *pre_skip);
+                u32(out, 48_000);
+                zeros(out, 3);
+            });
+        }),
+    }
 }
 
 fn picture(out: &mut Vec<u8>, name: &[u8; 4], (width, height): (u32, u32), config_name: &[u8; 4], config: &[u8]) {

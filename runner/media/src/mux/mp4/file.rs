@@ -8,7 +8,7 @@
 //! `moof`, and the `mdat` without an end until all of it is there: a torn tail is no fragment at all. At the end a
 //! `moov` that knows every sample follows, and the gap becomes the head of one `mdat` that covers all before it.
 //!
-//! Nothing here is reordered (rooms send no B frames and our encoder makes none): time stamps are of both kinds.
+//! Samples stand in the order of decoding. Our encoder makes no B frames; a publisher's (OBS by WHIP) are shown by `ctts`.
 
 use spillway_ipc::{SpoolError, SpoolFile};
 
@@ -49,8 +49,23 @@ impl Mp4 {
     ///
     /// When the spool cannot be written (full, or its disk fails). The file takes no more; a retry does not help.
     pub fn push(&mut self, track: usize, at_ns: u64, key: bool, data: &[u8]) -> Result<(), SpoolError> {
+        self.push_reordered(track, (at_ns, 0), key, data)
+    }
+
+    /// The same for a picture that is decoded at the first of these times and shown by the second one later.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mp4::push`].
+    pub fn push_reordered(
+        &mut self,
+        track: usize,
+        (at_ns, offset_ns): (u64, i64),
+        key: bool,
+        data: &[u8],
+    ) -> Result<(), SpoolError> {
         let Some(track) = self.tracks.get_mut(track) else { return Ok(()) };
-        if !track.take(at_ns, key, data) {
+        if !track.take((at_ns, offset_ns), key, data) {
             return Ok(());
         }
         let (video, waits_ns) = (track.is_video(), track.waits_ns());
@@ -61,12 +76,19 @@ impl Mp4 {
         } else {
             at_ns.saturating_sub(since) >= self.next_fragment_ns && (video || !self.awaits_video(at_ns, since))
         };
-        if due && self.tracks.iter().all(|track| track.format.is_some()) {
+        if due && self.tracks.iter().all(Mp4Track::is_described) {
             self.fragment(Some(at_ns))?;
             self.since_ns = Some(since.max(at_ns));
             self.next_fragment_ns = (self.next_fragment_ns * 2).min(self.fragment_ns);
         }
         Ok(())
+    }
+
+    /// The newest sample of `track` is shown at least until `end_ns`.
+    pub fn lasts(&mut self, track: usize, end_ns: u64) {
+        if let Some(track) = self.tracks.get_mut(track) {
+            track.lasts(end_ns);
+        }
     }
 
     /// Makes it an ordinary MP4.
@@ -75,7 +97,7 @@ impl Mp4 {
     ///
     /// When the spool cannot be written (full, or its disk fails). The file takes no more; a retry does not help.
     pub fn finish(&mut self) -> Result<(), SpoolError> {
-        self.tracks.retain(|track| track.format.is_some());
+        self.tracks.retain(Mp4Track::is_described);
         self.fragment(None)?;
         let end = self.file.end();
         let mut end_moov = vec![];

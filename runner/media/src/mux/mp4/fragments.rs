@@ -38,7 +38,7 @@ impl FragmentMuxer {
 
     /// The init segment, the same at all times. `None` while the video is not described.
     pub fn init(&self) -> Option<Vec<u8>> {
-        if self.tracks.iter().any(|track| track.format.is_none()) {
+        if !self.tracks.iter().all(Mp4Track::is_described) {
             return None;
         }
         let mut out = vec![];

@@ -4,6 +4,7 @@
 mod file;
 mod fragments;
 mod track;
+mod descriptions;
 mod boxes;
 
 pub use file::Mp4;

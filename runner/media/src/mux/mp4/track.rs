@@ -1,10 +1,13 @@
 //! One track of an MP4: its samples on the way into the file, and the boxes that describe them. Pure; `file` and
 //! `fragments` decide what is written when.
 
+use std::collections::BTreeMap;
+
 use crate::mux::{aac, annexb, scale};
 use crate::track::Codec;
 
 use super::boxes::{self, SampleFormat, boxed, full, u32, u64};
+use super::descriptions::VideoDescriptions;
 
 /// Of the movie; tracks have their own.
 pub const TIMESCALE: u32 = 90_000;
@@ -33,8 +36,7 @@ pub enum Mp4TrackKind {
 /// Samples that wait, and what is remembered of those in the file.
 pub struct Mp4Track {
     kind: Mp4TrackKind,
-    /// Known from the first key frame on.
-    pub format: Option<SampleFormat>,
+    descriptions: TrackDescriptions,
     /// Units of a second of its time stamps.
     timescale: u32,
     /// Not yet in the file, in the order of their times.
@@ -42,6 +44,17 @@ pub struct Mp4Track {
     /// In the file, for the last `moov`.
     written: Vec<WrittenSample>,
     chunks: Vec<Mp4Chunk>,
+    /// Of the samples in the file: how many in a row have the same offset.
+    offsets: Vec<(u32, i32)>,
+    /// The newest sample is shown at least until then, in its timescale.
+    lasts_to: u64,
+}
+
+/// What a player is told of a track's samples.
+enum TrackDescriptions {
+    /// Known from the first key frame on.
+    Video(VideoDescriptions),
+    Sound(SampleFormat),
 }
 
 /// Not yet in the file.
@@ -52,6 +65,10 @@ pub struct PendingSample {
     pub key: bool,
     /// As it stands in the file.
     pub data: Vec<u8>,
+    /// Number of its description, from 0.
+    description: u16,
+    /// Shown so much later than `at`, in the track's timescale.
+    offset: i32,
 }
 
 #[derive(Clone, Copy)]
@@ -65,6 +82,8 @@ struct WrittenSample {
 struct Mp4Chunk {
     offset: u64,
     samples: u32,
+    /// Of all its samples, from 0.
+    description: u16,
 }
 
 /// Describes the tracks. `fragmented`: before the first fragment, when no sample is known and everything about samples is
@@ -114,8 +133,10 @@ pub fn traf(out: &mut Vec<u8>, track: u32, samples: &[PendingSample], until: u64
             }
         });
         full(out, b"tfdt", 1, 0, |out| u64(out, samples.first().map_or(0, |sample| sample.at)));
-        // Offset; duration, size and flags of each.
-        full(out, b"trun", 0, 0x701, |out| {
+        let is_reordered = samples.iter().any(|sample| sample.offset != 0);
+        // Offset; duration, size and flags of each, and when it is shown where that differs.
+        let (version, fields) = if is_reordered { (1, 0xf01) } else { (0, 0x701) };
+        full(out, b"trun", version, fields, |out| {
             u32(out, samples.len() as u32);
             u32(out, offset);
             for (index, sample) in samples.iter().enumerate() {
@@ -123,6 +144,9 @@ pub fn traf(out: &mut Vec<u8>, track: u32, samples: &[PendingSample], until: u64
                 u32(out, next.saturating_sub(sample.at) as u32);
                 u32(out, sample.data.len() as u32);
                 u32(out, if sample.key { SYNC } else { NOT_SYNC });
+                if is_reordered {
+                    u32(out, sample.offset as u32);
+                }
             }
         });
     });
@@ -131,47 +155,83 @@ pub fn traf(out: &mut Vec<u8>, track: u32, samples: &[PendingSample], until: u64
 impl Mp4Track {
     /// Nothing is known of a video track before its first key frame.
     pub fn new(kind: Mp4TrackKind) -> Self {
-        let (format, timescale) = match kind {
-            Mp4TrackKind::Video { .. } => (None, TIMESCALE),
-            Mp4TrackKind::Aac { rate } => (Some(SampleFormat::Aac { config: aac::config(rate), rate }), rate),
-            Mp4TrackKind::Opus => (Some(SampleFormat::Opus { pre_skip: 312 }), 48_000),
+        use TrackDescriptions::{Sound, Video};
+        let (descriptions, timescale) = match kind {
+            Mp4TrackKind::Video { codec, size } => (Video(VideoDescriptions::new(codec, size)), TIMESCALE),
+            Mp4TrackKind::Aac { rate } => (Sound(SampleFormat::Aac { config: aac::config(rate), rate }), rate),
+            Mp4TrackKind::Opus => (Sound(SampleFormat::Opus { pre_skip: 312 }), 48_000),
         };
-        Self { kind, format, timescale, waiting: vec![], written: vec![], chunks: vec![] }
+        Self {
+            kind,
+            descriptions,
+            timescale,
+            waiting: vec![],
+            written: vec![],
+            chunks: vec![],
+            offsets: vec![],
+            lasts_to: 0,
+        }
     }
 
-    /// A frame as its stream has it; video in Annex B. False for what comes before the first key frame.
-    pub fn take(&mut self, at_ns: u64, key: bool, data: &[u8]) -> bool {
-        if !self.describe(key, data) {
-            return false;
-        }
-        let data = if self.is_video() { annexb::with_lengths(data) } else { data.to_vec() };
-        self.push(at_ns, key, data);
+    /// A frame as its stream has it, and by how much later than decoded it is shown; video in Annex B. False for what comes
+    /// before the first key frame.
+    pub fn take(&mut self, (at_ns, offset_ns): (u64, i64), key: bool, data: &[u8]) -> bool {
+        let data = match &mut self.descriptions {
+            TrackDescriptions::Sound(_) => data.to_vec(),
+            TrackDescriptions::Video(descriptions) => {
+                let units = annexb::units(data);
+                if descriptions.follow(key, &units).is_none() {
+                    return false;
+                }
+                annexb::with_lengths(&units)
+            }
+        };
+        self.push_reordered((at_ns, offset_ns), key, data);
         true
     }
 
-    /// Reads the parameter sets of the first key frame; whether they are known.
+    /// Reads the parameter sets of a key frame; whether they are known.
     pub fn describe(&mut self, key: bool, data: &[u8]) -> bool {
-        if let Mp4TrackKind::Video { codec, size } = self.kind
-            && self.format.is_none()
-            && key
-        {
-            self.format = match codec {
-                Codec::H265 => annexb::hevc_config(data).map(|config| SampleFormat::H265 { config, size }),
-                _ => annexb::avc_config(data).map(|config| SampleFormat::H264 { config, size }),
-            };
+        match &mut self.descriptions {
+            TrackDescriptions::Video(descriptions) if key => descriptions.follow(key, &annexb::units(data)).is_some(),
+            TrackDescriptions::Video(_) | TrackDescriptions::Sound(_) => self.is_described(),
         }
-        self.format.is_some()
+    }
+
+    /// A player can be told what its samples are.
+    pub fn is_described(&self) -> bool {
+        match &self.descriptions {
+            TrackDescriptions::Video(descriptions) => descriptions.is_known(),
+            TrackDescriptions::Sound(_) => true,
+        }
     }
 
     /// A sample as it stands in the file.
     pub fn push(&mut self, at_ns: u64, key: bool, data: Vec<u8>) {
-        let at = self.ticks(at_ns);
+        self.push_reordered((at_ns, 0), key, data);
+    }
+
+    fn push_reordered(&mut self, (at_ns, offset_ns): (u64, i64), key: bool, data: Vec<u8>) {
+        let wanted = self.ticks(at_ns);
         // Players want times that grow.
         let at = match self.waiting.last().map(|sample| sample.at).or(self.written.last().map(|sample| sample.at)) {
-            Some(last) => at.max(last + 1),
-            None => at,
+            Some(last) => wanted.max(last + 1),
+            None => wanted,
         };
-        self.waiting.push(PendingSample { at, key, data });
+        let offset = match offset_ns {
+            0 => 0,
+            offset_ns => self.ticks(at_ns.saturating_add_signed(offset_ns)) as i64 - at as i64,
+        };
+        let description = match &self.descriptions {
+            TrackDescriptions::Video(descriptions) => descriptions.number().unwrap_or_default(),
+            TrackDescriptions::Sound(_) => 0,
+        };
+        self.waiting.push(PendingSample { at, key, data, description, offset: offset as i32 });
+    }
+
+    /// The newest sample is shown at least until then, unless another one comes.
+    pub fn lasts(&mut self, end_ns: u64) {
+        self.lasts_to = self.ticks(end_ns);
     }
 
     /// A time in its timescale.
@@ -194,8 +254,8 @@ impl Mp4Track {
     pub fn part(&mut self, standstill_ns: u64, cut_ns: Option<u64>) -> (Vec<PendingSample>, u64) {
         let Some(waiting) = self.waiting.last().map(|sample| sample.at) else { return (vec![], 0) };
         let Some(cut) = cut_ns.map(|ns| self.ticks(ns)) else {
-            let usual = self.usual();
-            return (std::mem::take(&mut self.waiting), waiting + usual);
+            let until = self.end_of_newest(waiting);
+            return (std::mem::take(&mut self.waiting), until);
         };
         // A track that stands still: its last sample is shown until something comes.
         if cut >= waiting + self.ticks(standstill_ns) {
@@ -207,6 +267,11 @@ impl Mp4Track {
         (std::mem::replace(&mut self.waiting, rest), until)
     }
 
+    /// Where the sample ends that begins at `at` and that none follows.
+    fn end_of_newest(&self, at: u64) -> u64 {
+        if self.lasts_to > at { self.lasts_to } else { at + self.usual() }
+    }
+
     /// Duration of a sample that none follows: a picture's is that of the one before.
     fn usual(&self) -> u64 {
         match self.kind {
@@ -216,18 +281,29 @@ impl Mp4Track {
                 let written = self.written.iter().rev().map(|sample| sample.at);
                 let mut times = self.waiting.iter().rev().map(|sample| sample.at).chain(written);
                 let (last, before) = (times.next(), times.next());
-                last.zip(before)
-                    .map_or(u64::from(self.timescale) / 30, |(last, before)| last.saturating_sub(before).max(1))
+                let unknown = u64::from(self.timescale) / 30;
+                // Times of decoding say little where they are not those of showing.
+                let is_reordered = self.offsets.iter().any(|(_, offset)| *offset != 0);
+                let least = if is_reordered { unknown } else { 1 };
+                last.zip(before).map_or(unknown, |(last, before)| last.saturating_sub(before).max(least))
             }
         }
     }
 
     /// These are in the file now, their data at `offset`.
     pub fn wrote(&mut self, samples: &[PendingSample], offset: u64) {
-        if samples.is_empty() {
-            return;
+        let mut offset = offset;
+        for run in samples.chunk_by(|one, next| one.description == next.description) {
+            let description = run.first().map_or(0, |sample| sample.description);
+            self.chunks.push(Mp4Chunk { offset, samples: run.len() as u32, description });
+            offset += run.iter().map(|sample| sample.data.len() as u64).sum::<u64>();
         }
-        self.chunks.push(Mp4Chunk { offset, samples: samples.len() as u32 });
+        for sample in samples {
+            match self.offsets.last_mut() {
+                Some((count, same)) if *same == sample.offset => *count += 1,
+                _ => self.offsets.push((1, sample.offset)),
+            }
+        }
         self.written.extend(samples.iter().map(|sample| WrittenSample {
             at: sample.at,
             size: sample.data.len() as u32,
@@ -236,12 +312,9 @@ impl Mp4Track {
     }
 
     fn durations(&self) -> impl Iterator<Item = u32> {
-        let usual = self.usual() as u32;
-        let nexts = self.written.iter().skip(1).map(Some).chain([None]);
-        self.written
-            .iter()
-            .zip(nexts)
-            .map(move |(sample, next)| next.map_or(usual, |next| (next.at - sample.at) as u32))
+        let end = self.written.last().map_or(0, |newest| self.end_of_newest(newest.at));
+        let ends = self.written.iter().skip(1).map(|next| next.at).chain([end]);
+        self.written.iter().zip(ends).map(|(sample, end)| u32::try_from(end - sample.at).unwrap_or(u32::MAX))
     }
 
     fn end_in(&self, timescale: u32) -> u64 {
@@ -251,10 +324,12 @@ impl Mp4Track {
     }
 
     fn trak(&self, out: &mut Vec<u8>, track: u32, fragmented: bool) {
-        let Some(format) = &self.format else { return };
-        let size = match format {
-            SampleFormat::H264 { size, .. } | SampleFormat::H265 { size, .. } => Some(*size),
-            SampleFormat::Aac { .. } | SampleFormat::Opus { .. } => None,
+        if !self.is_described() {
+            return;
+        }
+        let (formats, size) = match &self.descriptions {
+            TrackDescriptions::Video(descriptions) => (descriptions.formats(), Some(self.usual_size(descriptions))),
+            TrackDescriptions::Sound(format) => (vec![format.clone()], None),
         };
         let (movie, media): (u64, u64) = (self.end_in(TIMESCALE), self.durations().map(u64::from).sum());
         boxed(out, b"trak", |out| {
@@ -268,12 +343,24 @@ impl Mp4Track {
                 boxed(out, b"minf", |out| {
                     boxes::media_head(out, size.is_some());
                     boxed(out, b"stbl", |out| {
-                        boxes::stsd(out, format);
+                        boxes::stsd(out, &formats);
                         self.tables(out, fragmented, size.is_some());
                     });
                 });
             });
         });
+    }
+
+    /// Pixels of what is shown longest: players open their window with it.
+    fn usual_size(&self, descriptions: &VideoDescriptions) -> (u32, u32) {
+        let mut shown: BTreeMap<(u32, u32), u64> = BTreeMap::new();
+        let mut durations = self.durations();
+        for chunk in &self.chunks {
+            let all: u64 = durations.by_ref().take(chunk.samples as usize).map(u64::from).sum();
+            *shown.entry(descriptions.size(usize::from(chunk.description))).or_default() += all;
+        }
+        let longest = shown.into_iter().max_by_key(|(_, shown)| *shown);
+        longest.map_or_else(|| descriptions.size(0), |(size, _)| size)
     }
 
     /// A track that begins after the file: nothing, then all of it.
@@ -309,6 +396,16 @@ impl Mp4Track {
                 u32(out, *duration);
             });
         });
+        if self.offsets.iter().any(|(_, offset)| *offset != 0) {
+            // Of version 1: offsets may be negative.
+            full(out, b"ctts", 1, 0, |out| {
+                u32(out, self.offsets.len() as u32);
+                self.offsets.iter().for_each(|(count, offset)| {
+                    u32(out, *count);
+                    u32(out, *offset as u32);
+                });
+            });
+        }
         if video && !fragmented {
             full(out, b"stss", 0, 0, |out| {
                 let keys: Vec<u32> =
@@ -318,17 +415,19 @@ impl Mp4Track {
             });
         }
         full(out, b"stsc", 0, 0, |out| {
-            let mut runs: Vec<(u32, u32)> = vec![];
+            let mut runs: Vec<(u32, Mp4Chunk)> = vec![];
             for (chunk, number) in self.chunks.iter().zip(1..) {
-                if runs.last().is_none_or(|(_, same)| *same != chunk.samples) {
-                    runs.push((number, chunk.samples));
+                let differs =
+                    |before: &Mp4Chunk| before.samples != chunk.samples || before.description != chunk.description;
+                if runs.last().is_none_or(|(_, before)| differs(before)) {
+                    runs.push((number, *chunk));
                 }
             }
             u32(out, runs.len() as u32);
-            runs.iter().for_each(|(first, samples)| {
+            runs.iter().for_each(|(first, chunk)| {
                 u32(out, *first);
-                u32(out, *samples);
-                u32(out, 1);
+                u32(out, chunk.samples);
+                u32(out, u32::from(chunk.description) + 1);
             });
         });
         full(out, b"stsz", 0, 0, |out| {

@@ -224,7 +224,15 @@ mod tests {
 
     fn unit(kind: MediaKind, at_ms: u64, key: bool, bytes: usize) -> EncodedUnit {
         let stream = StreamNumber(u8::from(kind == MediaKind::Audio));
-        EncodedUnit { stream, kind, key, at_ns: at_ms * 1_000_000, duration_ns: 0, data: Bytes::from(vec![0; bytes]) }
+        EncodedUnit {
+            stream,
+            kind,
+            key,
+            at_ns: at_ms * 1_000_000,
+            offset_ns: 0,
+            duration_ns: 0,
+            data: Bytes::from(vec![0; bytes]),
+        }
     }
 
     fn video(at_ms: u64, key: bool) -> EncodedUnit {

@@ -196,7 +196,7 @@ fn picture(at_ms: u64, key: bool, bytes: usize) -> EncodedUnit {
         if key { &[0, 0, 1, 0x67, 77, 0, 31, 1, 0, 0, 1, 0x68, 1, 2, 0, 0, 1, 0x65] } else { &[0, 0, 1, 0x41] };
     let data = Bytes::from([head, &vec![5; bytes]].concat());
     let (kind, at_ns) = (MediaKind::Video, at_ms * 1_000_000);
-    EncodedUnit { stream: StreamNumber(0), kind, key, at_ns, duration_ns: 0, data }
+    EncodedUnit { stream: StreamNumber(0), kind, key, at_ns, offset_ns: 0, duration_ns: 0, data }
 }
 
 fn sound(at_ms: u64) -> EncodedUnit {

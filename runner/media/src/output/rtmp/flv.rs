@@ -178,7 +178,7 @@ mod tests {
 
     fn video(data: Vec<u8>, key: bool) -> EncodedUnit {
         let (kind, data) = (MediaKind::Video, Bytes::from(data));
-        EncodedUnit { stream: StreamNumber(0), kind, key, at_ns: 0, duration_ns: 0, data }
+        EncodedUnit { stream: StreamNumber(0), kind, key, at_ns: 0, offset_ns: 0, duration_ns: 0, data }
     }
 
     const SOUND: EncodedFormat = EncodedFormat::Aac { rate: 48_000, bitrate_kbps: 128 };

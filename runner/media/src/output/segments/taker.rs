@@ -244,6 +244,7 @@ mod tests {
             kind: crate::encoded::MediaKind::Video,
             key,
             at_ns: number * SECOND_NS / per_second,
+            offset_ns: 0,
             duration_ns: SECOND_NS / per_second,
             data: Bytes::from_static(if key { KEY } else { DELTA }),
         }

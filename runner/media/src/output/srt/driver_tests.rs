@@ -150,7 +150,7 @@ fn picture(at_ms: u64, key: bool) -> EncodedUnit {
     let start: &[u8] = if key { &[0, 0, 0, 1, 0x67, 1, 0, 0, 1, 0x68, 2, 0, 0, 1, 0x65] } else { &[0, 0, 0, 1, 0x41] };
     let data = Bytes::from([start, &[0x55; 400]].concat());
     let (stream, kind) = (StreamNumber(0), MediaKind::Video);
-    EncodedUnit { stream, kind, key, at_ns: at_ms * 1_000_000, duration_ns: 0, data }
+    EncodedUnit { stream, kind, key, at_ns: at_ms * 1_000_000, offset_ns: 0, duration_ns: 0, data }
 }
 
 /// Ten pictures a second, a key frame every two.

@@ -44,7 +44,13 @@ fn track_kind(format: &EncodedFormat) -> Result<Mp4TrackKind, PipelineError> {
 impl OutputTaker for Mp4File {
     fn take(&mut self, unit: &EncodedUnit) -> Result<(), TakerError> {
         let Some(track) = self.streams.iter().position(|stream| *stream == unit.stream) else { return Ok(()) };
-        Ok(self.mp4.push(track, unit.at_ns, unit.key, &unit.data)?)
+        Ok(self.mp4.push_reordered(track, (unit.at_ns, unit.offset_ns), unit.key, &unit.data)?)
+    }
+
+    fn lasts(&mut self, stream: StreamNumber, end_ns: u64) {
+        if let Some(track) = self.streams.iter().position(|known| *known == stream) {
+            self.mp4.lasts(track, end_ns);
+        }
     }
 
     fn end(&mut self, _: u64) -> Result<TakerEnd, TakerError> {

@@ -31,6 +31,11 @@ pub(super) struct MuxedFile {
 struct MuxerInput {
     stream: StreamNumber,
     appsrc: gst_app::AppSrc,
+    /// Copied pictures have no duration of their own, and webmmux writes the end of the last buffer as the file's length: so the
+    /// newest one waits here until the next has come, or it is known how long it lasts. (Blocks stay simple: its
+    /// `frame-duration` is off.)
+    holds: bool,
+    held: Option<gst::Buffer>,
     /// Opus of our own encoder: a shorter last packet is said to the muxer.
     clipped: bool,
 }
@@ -56,7 +61,8 @@ impl MuxedFile {
                 keep_first_caps(&way_in);
             }
             let clipped = matches!(format, EncodedFormat::Opus { pre_skip: 1.., .. });
-            muxed.inputs.push(MuxerInput { stream: *stream, appsrc, clipped });
+            let holds = matches!(format, EncodedFormat::Video { framerate: None, .. });
+            muxed.inputs.push(MuxerInput { stream: *stream, appsrc, holds, held: None, clipped });
         }
         muxed.watch_bus(reporter)?;
         muxed.pipeline.set_state(gst::State::Playing).map_err(build)?;
@@ -93,7 +99,7 @@ impl MuxedFile {
 
 impl OutputTaker for MuxedFile {
     fn take(&mut self, unit: &EncodedUnit) -> Result<(), TakerError> {
-        let Some(input) = self.inputs.iter().find(|input| input.stream == unit.stream) else { return Ok(()) };
+        let Some(input) = self.inputs.iter_mut().find(|input| input.stream == unit.stream) else { return Ok(()) };
         let mut buffer = frame_buffer(unit.data.clone(), unit.at_ns, unit.key);
         if let Some(buffer) = buffer.get_mut()
             && unit.duration_ns > 0
@@ -103,14 +109,32 @@ impl OutputTaker for MuxedFile {
                 clip(buffer, unit);
             }
         }
+        let ready = if input.holds { input.held.replace(buffer) } else { Some(buffer) };
         // Refused only after an error, which is reported by itself.
-        let _ = input.appsrc.push_buffer(buffer);
+        if let Some(buffer) = ready {
+            let _ = input.appsrc.push_buffer(buffer);
+        }
         self.progress.wait_with(self.inputs.iter().map(|input| input.appsrc.current_level_bytes()).sum());
         Ok(())
     }
 
+    fn lasts(&mut self, stream: StreamNumber, end_ns: u64) {
+        let Some(input) = self.inputs.iter_mut().find(|input| input.stream == stream) else { return };
+        let Some(mut buffer) = input.held.take() else { return };
+        let until = gst::ClockTime::from_nseconds(end_ns);
+        if let Some(duration) = buffer.pts().and_then(|at| until.checked_sub(at))
+            && let Some(buffer) = buffer.get_mut()
+        {
+            buffer.set_duration(duration);
+        }
+        let _ = input.appsrc.push_buffer(buffer);
+    }
+
     fn end(&mut self, _: u64) -> Result<TakerEnd, TakerError> {
-        for input in &self.inputs {
+        for input in &mut self.inputs {
+            if let Some(buffer) = input.held.take() {
+                let _ = input.appsrc.push_buffer(buffer);
+            }
             let _ = input.appsrc.end_of_stream();
         }
         Ok(TakerEnd::Later)

@@ -103,7 +103,15 @@ fn block(number: u64) -> EncodedUnit {
     data[..8].copy_from_slice(&number.to_le_bytes());
     let (stream, kind) = (StreamNumber(0), MediaKind::Audio);
     let at_ns = number * BLOCK_MS * 1_000_000;
-    EncodedUnit { stream, kind, key: true, at_ns, duration_ns: BLOCK_MS * 1_000_000, data: Bytes::from(data) }
+    EncodedUnit {
+        stream,
+        kind,
+        key: true,
+        at_ns,
+        offset_ns: 0,
+        duration_ns: BLOCK_MS * 1_000_000,
+        data: Bytes::from(data),
+    }
 }
 
 fn feed(ring: &Arc<UnitRing>) -> JoinHandle<()> {

@@ -1,6 +1,7 @@
 //! AV1 over RTP (AOM specification 1.0): packets of one temporal unit → OBUs that carry their size. Pure.
 
 use super::bits::{Bits, IncompleteFrame, leb128, put_leb128};
+use super::bounds::is_too_large;
 
 const SEQUENCE_HEADER: u8 = 1;
 const TEMPORAL_DELIMITER: u8 = 2;
@@ -62,7 +63,7 @@ pub(super) fn join<'a>(
         return Err(IncompleteFrame);
     }
     // Without its sequence header a "new sequence" cannot be decoded from here.
-    Ok(key.filter(|_| new_sequence))
+    Ok(key.filter(|size| new_sequence || size.is_some_and(is_too_large)))
 }
 
 fn put(obu: &[u8], out: &mut Vec<u8>, key: &mut Option<Option<(u32, u32)>>) -> Result<(), IncompleteFrame> {

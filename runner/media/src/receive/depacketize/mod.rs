@@ -6,13 +6,14 @@
 mod av1;
 mod bits;
 mod nal;
-mod sps;
 mod vp8;
 mod vp9;
+mod bounds;
 
 use bytes::Bytes;
 
 pub use self::bits::IncompleteFrame;
+use self::bounds::is_too_large;
 use self::nal::{H264, H265, NalSummary};
 use super::reorder::Packet;
 use crate::track::Codec;
@@ -41,6 +42,8 @@ pub enum UnitKind {
     Blank,
     /// Parameter sets only; they belong to the next unit.
     Prefix,
+    /// It says that its pictures are larger than any that is recorded.
+    TooLarge { size: (u32, u32) },
 }
 
 /// May a frame begin in this packet? Asked of each; the answer counts after a loss and at the beginning of a stream.
@@ -93,14 +96,16 @@ pub fn assemble(codec: Codec, packets: &[Packet]) -> Result<AccessUnit, Incomple
 
 fn kind_of(facts: &NalSummary) -> UnitKind {
     match facts {
+        NalSummary { too_large: Some(size), .. } => UnitKind::TooLarge { size: *size },
         it if !it.picture => UnitKind::Prefix,
-        it if it.idr => key(it.size),
+        it if it.is_start() => key(it.size),
         _ => UnitKind::Delta,
     }
 }
 
 fn key(size: Option<(u32, u32)>) -> UnitKind {
     match size {
+        Some(size) if is_too_large(size) => UnitKind::TooLarge { size },
         Some((width, height)) if width < SMALLEST || height < SMALLEST => UnitKind::Blank,
         size => UnitKind::Key { size },
     }

@@ -4,7 +4,8 @@
 //! numbers, which WebRTC does not use. Never decodes a slice: of one it reads the type and the first bit.
 
 use super::bits::IncompleteFrame;
-use super::sps;
+use super::bounds::is_too_large;
+use crate::nal_unit::{Bits, h264_size, h265_size, unescaped};
 
 pub(super) const START_CODE: [u8; 4] = [0, 0, 0, 1];
 
@@ -13,10 +14,27 @@ pub(super) const START_CODE: [u8; 4] = [0, 0, 0, 1];
 pub(super) struct NalSummary {
     /// A slice that needs nothing before it.
     pub(super) idr: bool,
+    /// A message that decoders recover from here on.
+    recovery: bool,
+    /// It brings a sequence parameter set.
+    sequence: bool,
+    /// A slice that is not intra coded.
+    inter: bool,
     /// Pixels, from the sequence parameter set.
     pub(super) size: Option<(u32, u32)>,
     /// It has slices, not only parameter sets.
     pub(super) picture: bool,
+    /// What one of its parameter sets says, where that is too much.
+    pub(super) too_large: Option<(u32, u32)>,
+}
+
+impl NalSummary {
+    /// A decoder can begin here. Encoders with intra refresh, some cameras and hardware encoders never send an IDR picture; of
+    /// theirs, what brings its parameter sets and either is intra coded or says that decoders recover (as h264parse takes it).
+    /// After a recovery point the first pictures may be incomplete.
+    pub(super) fn is_start(&self) -> bool {
+        self.idr || self.sequence && (self.recovery || !self.inter)
+    }
 }
 
 /// Where H264 and H265 differ.
@@ -40,7 +58,8 @@ pub(super) trait NalFormat {
     fn is_slice(kind: u8) -> bool;
     /// What may stand before the slices of an access unit: parameter sets, SEI, delimiter.
     fn is_prefix(kind: u8) -> bool;
-    fn note(kind: u8, facts: &mut NalSummary);
+    /// `body`: behind the header, as much of it as stands in this packet.
+    fn note(kind: u8, body: &[u8], facts: &mut NalSummary);
     fn size(sps: &[u8]) -> Option<(u32, u32)>;
 }
 
@@ -79,13 +98,15 @@ impl NalFormat for H264 {
         (6..=9).contains(&kind)
     }
 
-    fn note(kind: u8, facts: &mut NalSummary) {
+    fn note(kind: u8, body: &[u8], facts: &mut NalSummary) {
         facts.idr |= kind == 5;
         facts.picture |= (1..=5).contains(&kind);
+        facts.inter |= (1..=4).contains(&kind) && !is_intra(body);
+        facts.recovery |= kind == 6 && has_recovery_point(body);
     }
 
     fn size(sps: &[u8]) -> Option<(u32, u32)> {
-        sps::h264_size(sps)
+        h264_size(sps)
     }
 }
 
@@ -124,13 +145,53 @@ impl NalFormat for H265 {
         matches!(kind, 32..=35 | 39)
     }
 
-    fn note(kind: u8, facts: &mut NalSummary) {
+    fn note(kind: u8, body: &[u8], facts: &mut NalSummary) {
         facts.idr |= (16..=23).contains(&kind);
         facts.picture |= kind <= 31;
+        // Their types stand behind what only the parameter sets explain.
+        facts.inter |= kind <= 15;
+        facts.recovery |= kind == 39 && has_recovery_point(body);
     }
 
     fn size(sps: &[u8]) -> Option<(u32, u32)> {
-        sps::h265_size(sps)
+        h265_size(sps)
+    }
+}
+
+/// Of an H264 slice (7.3.3): first_mb_in_slice, then its type, of which each stands for itself and for all slices.
+fn is_intra(slice: &[u8]) -> bool {
+    let mut bits = Bits::new(slice);
+    let kind = bits.golomb().and_then(|_| bits.golomb());
+    kind.is_some_and(|kind| matches!(kind % 5, 2 | 4))
+}
+
+/// Supplemental enhancement information (H264 7.3.2.3.1, H265 7.3.5): messages with their type and length, both in steps of
+/// 255. A recovery point has type 6.
+fn has_recovery_point(messages: &[u8]) -> bool {
+    let plain = unescaped(messages);
+    let mut rest = &plain[..];
+    // The last byte is the end of the unit.
+    while rest.len() > 1
+        && let (Some(kind), Some(length)) = (number(&mut rest), number(&mut rest))
+    {
+        if kind == 6 {
+            return true;
+        }
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    false
+}
+
+/// A number in steps of 255.
+fn number(rest: &mut &[u8]) -> Option<usize> {
+    let mut value = 0;
+    loop {
+        let (byte, behind) = rest.split_first()?;
+        *rest = behind;
+        value += usize::from(*byte);
+        if *byte != 0xff {
+            return Some(value);
+        }
     }
 }
 
@@ -175,7 +236,7 @@ pub(super) fn join<'a, F: NalFormat>(
             if begin {
                 out.extend_from_slice(&START_CODE);
                 F::put_header(header, *fragment, out);
-                F::note(F::fragmented_kind(*fragment), &mut facts);
+                F::note(F::fragmented_kind(*fragment), data, &mut facts);
             }
             out.extend_from_slice(data);
             fragment_open = !end;
@@ -205,9 +266,11 @@ fn aggregated(
 
 fn put<F: NalFormat>(nal: &[u8], facts: &mut NalSummary, out: &mut Vec<u8>) -> Result<(), IncompleteFrame> {
     let kind = F::kind(*nal.first().ok_or(IncompleteFrame)?);
-    F::note(kind, facts);
+    F::note(kind, nal.get(F::HEADER..).unwrap_or_default(), facts);
     if kind == F::SPS {
+        facts.sequence = true;
         facts.size = F::size(nal);
+        facts.too_large = facts.too_large.or(facts.size.filter(|size| is_too_large(*size)));
     }
     out.extend_from_slice(&START_CODE);
     out.extend_from_slice(nal);

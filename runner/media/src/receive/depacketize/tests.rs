@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::nal::START_CODE;
 use super::*;
+use crate::nal_unit::{h264_size, h265_size};
 use crate::units::{RtpTime, SeqNo};
 
 /// The SPS livekit-server sends when it closes a track: 2×2.
@@ -81,6 +82,23 @@ fn parameter_sets_alone_wait_for_their_picture() {
 }
 
 #[test]
+fn recovery_points_and_intra_pictures_with_their_parameter_sets_are_beginnings() {
+    let (pps, recovery, intra, inter): (&[u8], &[u8], &[u8], &[u8]) =
+        (&[0x68, 0xee], &[0x06, 0x05, 2, 7, 7, 0x06, 1, 0xc4, 0x80], &[0x61, 0x88, 0x84], &[0x61, 0x9a, 0x02]);
+    let kind = |units: &[&[u8]]| whole(Codec::H264, units).kind;
+    let start = UnitKind::Key { size: Some((1280, 720)) };
+    assert_eq!(kind(&[&SPS_720, pps, recovery, inter]), start, "intra refresh");
+    assert_eq!(kind(&[&SPS_720, pps, intra, intra]), start, "no IDR");
+    assert_eq!(kind(&[&SPS_720, pps, intra, inter]), UnitKind::Delta);
+    assert_eq!(kind(&[&SPS_720, pps, inter]), UnitKind::Delta);
+    assert_eq!(kind(&[recovery, inter]), UnitKind::Delta, "nothing to begin with");
+    // A message that is cut off, or says that it is longer than it is.
+    for broken in [&[0x06, 0xff][..], &[0x06, 0xff, 0xff, 0xff, 0xff, 1], &[0x06, 0x05, 200, 1]] {
+        assert_eq!(kind(&[&SPS_720, pps, broken, inter]), UnitKind::Delta);
+    }
+}
+
+#[test]
 fn a_vp8_frame_loses_its_descriptors_only() {
     let unit = whole(
         Codec::Vp8,
@@ -144,7 +162,15 @@ proptest! {
             }
         }
         for payload in payloads {
-            let _ = (sps::h264_size(payload), sps::h265_size(payload));
+            let _ = (h264_size(payload), h265_size(payload));
         }
     }
+}
+
+#[test]
+fn what_says_it_is_huge_is_told_from_what_can_be_decoded() {
+    let vp8 = [0x10, 0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0xff, 0x3f, 0xff, 0x3f, 0, 0];
+    assert_eq!(whole(Codec::Vp8, &[&vp8]).kind, UnitKind::TooLarge { size: (16_383, 16_383) });
+    // Of one side; 5K.
+    assert!(is_too_large((16_000, 16)) && !is_too_large((5120, 2880)));
 }

@@ -97,7 +97,9 @@ pub(super) fn join<'a>(
     if layers.len() > 1 {
         put_superframe_index(&layers, out);
     }
-    Ok(base.map(|base| announced.get(usize::from(top)).copied().unwrap_or(base)))
+    // Upper layers are never smaller than the one that is read here.
+    let larger = |base: (u32, u32)| move |said: &(u32, u32)| said.0 >= base.0 && said.1 >= base.1;
+    Ok(base.map(|base| announced.get(usize::from(top)).copied().filter(larger(base)).unwrap_or(base)))
 }
 
 /// Several spatial layers of one picture: files and decoders want them as a superframe (VP9 bitstream, annex B).

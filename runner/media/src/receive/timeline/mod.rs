@@ -152,7 +152,8 @@ impl Timeline {
         }
     }
 
-    /// The place of a frame. Frames of one stream are asked in RTP order; the same RTP time gets the same answer.
+    /// The place of a frame in the order of decoding. Frames of one stream are asked in that order; the same RTP time gets the
+    /// same answer. RTP times that go back a little are those of B frames ([`Timeline::offset_ns`]).
     pub fn place(&mut self, stream: Ssrc, rtp: RtpTime, at: Duration) -> MediaTime {
         let origin = self.origin.unwrap_or(at).as_nanos() as f64;
         let Some(it) = self.streams.get_mut(&stream) else { return self.recording_time(at) };
@@ -162,6 +163,14 @@ impl Timeline {
             return time;
         }
         let media = it.media(rtp);
+        if let (Some(shown), Some((last_rtp, last))) = (it.reordered(media), it.last) {
+            // Decoded behind a picture that is shown later.
+            let time = last.plus_ns(LEAST_STEP_NS);
+            it.last = Some((last_rtp, time));
+            it.offset_ns = (shown - origin).max(0.0) as i64 - time.ns() as i64;
+            return time;
+        }
+        it.offset_ns = 0;
         let by_report = self.clocks.get_mut(&it.identity).and_then(|person| {
             let shift = person.glide(at)?;
             Some(it.mapping.offset()? as f64 + shift)
@@ -171,6 +180,11 @@ impl Timeline {
         let time = MediaTime::from_ns(wanted).max(least);
         it.last = Some((rtp, time));
         time
+    }
+
+    /// Of the frame that was placed last: it is shown so much later than it is decoded.
+    pub fn offset_ns(&self, stream: Ssrc) -> i64 {
+        self.streams.get(&stream).map_or(0, |it| it.offset_ns)
     }
 
     /// The publisher's clock was set by so much, as this stream's reports and their delay say: its media stays in

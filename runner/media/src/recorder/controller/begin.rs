@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use spillway_ipc::{MediaEvent, Quality};
-use spillway_plan::VideoPlan;
+use spillway_plan::{Source, VideoPlan};
 use tracing::debug;
 
 use super::end::ORPHAN_DRAIN_TIMEOUT;
@@ -38,6 +38,8 @@ impl RecorderController {
         options.want_video = plan.picture.is_some();
         options.want_audio = plan.sound.is_some();
         options.begins_muted = matches!(plan.picture, Some(VideoPlan::Copied));
+        options.begins_without_media = matches!(plan.source, Source::Room | Source::Participant { .. });
+        options.best_layer_of = mode::copied_codecs(plan);
         let (reorder, late) = join_waits(plan, &self.start.settings);
         options.reorder = reorder;
         options.late = late.unwrap_or(options.late);
@@ -216,7 +218,7 @@ impl RecorderController {
             let quality = Quality::default();
             self.send(MediaEvent::Closed { file, bytes: 0, started_at: at, ended_at: at, quality });
         }
-        for timed in std::mem::take(&mut self.held) {
+        for timed in self.held.take() {
             let flow = self.timed(timed);
             if flow != CONTINUE {
                 return flow;

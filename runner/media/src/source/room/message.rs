@@ -7,7 +7,7 @@ use spillway_ipc::MediaEndReason;
 use spillway_plan::{Secret, Source};
 
 use crate::receive::TrackStats;
-use crate::track::{TimelineEvent, TrackId};
+use crate::track::{Codec, TimelineEvent, TrackId};
 
 /// How to join, and what to record.
 pub struct JoinOptions {
@@ -31,6 +31,10 @@ pub struct JoinOptions {
     pub appear: Duration,
     /// One track alone is recorded: a sound that is muted from the start begins as silence.
     pub begins_muted: bool,
+    /// A room or a participant of whom nothing has come for 5 s is recorded from its first subscription on.
+    pub begins_without_media: bool,
+    /// Codecs whose pictures are copied: they begin in the best layer, which is asked for.
+    pub best_layer_of: Vec<Codec>,
     /// How long the participant of a Participant recording may be away before the recording ends.
     pub return_grace: Duration,
     /// Meanwhile the recording stands still, so that it ends where the participant left if it does not return. Nothing that
@@ -55,6 +59,8 @@ impl JoinOptions {
             late: Duration::from_secs(10),
             appear: Duration::from_secs(30),
             begins_muted: false,
+            begins_without_media: false,
+            best_layer_of: vec![],
             return_grace: Duration::from_secs(10),
             waits_for_return: true,
             dump: None,

@@ -10,6 +10,7 @@ mod model;
 mod net;
 mod poll_pace;
 mod offer;
+mod layers;
 mod peer;
 mod holdback;
 mod message;

@@ -70,6 +70,8 @@ pub(super) struct RoomModel {
     /// Named publications that were seen and are gone.
     ended: BTreeSet<String>,
     refused: BTreeSet<String>,
+    /// More was published than is recorded, and that was said.
+    told_full: bool,
     /// A publication was chosen once.
     has_chosen: bool,
     speakers: BTreeMap<String, f32>,
@@ -113,6 +115,7 @@ impl RoomModel {
             chosen: BTreeMap::new(),
             ended: BTreeSet::new(),
             refused: BTreeSet::new(),
+            told_full: false,
             has_chosen: false,
             speakers: BTreeMap::new(),
             appear_by: Duration::MAX,
@@ -241,6 +244,10 @@ impl RoomModel {
         let (_, track) = self.find(sid)?;
         let video = track.r#type() == TrackType::Video;
         Some(RoomEvent::Published { sid: sid.to_owned(), video, muted: track.muted })
+    }
+
+    pub(super) fn is_video(&self, sid: &str) -> bool {
+        self.find(sid).is_some_and(|(_, track)| track.r#type() == TrackType::Video)
     }
 
     fn find(&self, sid: &str) -> Option<(&Participant, &TrackInfo)> {

@@ -17,6 +17,7 @@ use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 pub(super) use self::start::run;
+use super::layers::LayerSettings;
 use super::link::{self, JoinParams, Joined, LinkError, Reconnect};
 use super::message::{RoomCommand, RoomListener, RoomMessage};
 use super::model::RoomModel;
@@ -42,6 +43,7 @@ const RESUMING: Duration = Duration::from_secs(2);
 struct RoomDriver {
     model: RoomModel,
     receiver: TrackReceiver,
+    layers: LayerSettings,
     peer: Peer,
     server: Option<SocketAddr>,
     /// Zero of every arrival's time.
@@ -248,6 +250,8 @@ impl RoomDriver {
         for ssrc in self.receiver.keyframes_wanted() {
             self.ask_keyframe(ssrc);
         }
+        let notes = self.receiver.take_notes();
+        self.deliveries.extend(notes.into_iter().map(RoomMessage::Noted));
     }
 
     /// Everything that is known to the listener, in one go: waking it costs more than what it then does with a frame.

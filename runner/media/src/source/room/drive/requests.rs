@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use livekit_protocol::UpdateSubscription;
 use livekit_protocol::signal_request::Message as Request;
-use livekit_protocol::{UpdateSubscription, UpdateTrackSettings};
 use spillway_ipc::MediaEndReason;
 use tracing::{debug, info};
 
@@ -42,13 +42,8 @@ impl RoomDriver {
                 }
             }
             Some(RoomCommand::Prefer { track, width, height }) => {
-                let Some(sid) = self.receiver.sid_of(track) else { return };
-                let settings = UpdateTrackSettings {
-                    track_sids: vec![sid.to_owned()],
-                    width,
-                    height,
-                    ..UpdateTrackSettings::default()
-                };
+                let Some(publication) = self.receiver.publication_of(track) else { return };
+                let settings = self.layers.prefer(publication, (width, height));
                 self.link.client.send(Request::TrackSetting(settings)).await;
             }
             Some(RoomCommand::Leave) | None => self.end(MediaEndReason::Stopped, Duration::ZERO),
@@ -84,9 +79,16 @@ impl RoomDriver {
         }
         if !subscribe.is_empty() {
             debug!(?subscribe, "subscribing");
+            let videos = subscribe.iter().filter(|sid| self.model.is_video(sid));
+            let publications = videos.filter_map(|sid| self.model.publication(sid));
+            let settings: Vec<_> = publications.filter_map(|video| self.layers.subscribed(&video)).collect();
             let request =
                 UpdateSubscription { track_sids: subscribe, subscribe: true, ..UpdateSubscription::default() };
             self.link.client.send(Request::Subscription(request)).await;
+            // Kept by the server until the subscription has a stream.
+            for settings in settings {
+                self.link.client.send(Request::TrackSetting(settings)).await;
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use tracing::warn;
 use super::{RoomDriver, STATS_EVERY, failed};
 use crate::receive::{ReceiveOptions, TrackReceiver};
 use crate::source::dump::Dump;
+use crate::source::room::layers::LayerSettings;
 use crate::source::room::link::{self, JoinParams};
 use crate::source::room::message::{JoinOptions, RoomCommand, RoomListener, RoomMessage};
 use crate::source::room::model::{RoomModel, RoomWaits};
@@ -50,7 +51,11 @@ pub(crate) async fn run(
     let receive = ReceiveOptions { reorder_wait: options.reorder, late: options.late };
     let drive = RoomDriver {
         model: RoomModel::new(options.choose.clone(), options.want_video, options.want_audio, waits),
-        receiver: TrackReceiver::new(receive).begins_muted(options.begins_muted),
+        receiver: TrackReceiver::new(receive)
+            .begins_muted(options.begins_muted)
+            .begins_without_media(options.begins_without_media)
+            .best_layer_of(&options.best_layer_of),
+        layers: LayerSettings::new(!options.best_layer_of.is_empty()),
         peer: Peer::new(server),
         server,
         began: now,

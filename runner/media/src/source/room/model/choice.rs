@@ -9,6 +9,9 @@ use super::{Chosen, RoomChange, RoomModel, closed, failed, origin};
 use crate::receive::event::SourceTime;
 use crate::track::TrackSource;
 
+/// Each track costs a thread and a decoder.
+pub(super) const MAX_TRACKS: usize = 500;
+
 impl RoomModel {
     pub(super) fn choose(&mut self, changes: &mut Vec<RoomChange>) {
         let (mut found, mut encrypted) = (Vec::new(), None);
@@ -55,6 +58,15 @@ impl RoomModel {
                 }
                 let chosen = Chosen { identity: participant.identity.clone(), origin: origin(track), side };
                 found.push((track.sid.clone(), chosen));
+            }
+        }
+        let free = MAX_TRACKS.saturating_sub(self.chosen.len());
+        if found.len() > free {
+            found.truncate(free);
+            if !std::mem::replace(&mut self.told_full, true) {
+                let message =
+                    format!("more than {MAX_TRACKS} tracks are published; the others wait until some of them end");
+                changes.push(RoomChange::Noted(message));
             }
         }
         self.has_chosen |= !found.is_empty();

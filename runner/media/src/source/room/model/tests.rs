@@ -390,3 +390,14 @@ fn after_a_rejoin_a_track_keeps_the_side_of_its_route() {
     assert_eq!(subscribed(&model.rejoined(&me(), &[returned], false, ms(5000))), ["TR_9"]);
     assert_eq!(sides(&model), [("TR_9".to_owned(), StereoSide::Right)]);
 }
+
+#[test]
+fn a_room_is_recorded_up_to_a_bound_and_the_rest_follows() {
+    let mut model = model(Source::Room);
+    let tracks: Vec<TrackInfo> = (0..choice::MAX_TRACKS + 2).map(|n| microphone(&format!("TR_{n:04}"))).collect();
+    let noted = |changes: &[RoomChange]| changes.iter().filter(|change| matches!(change, RoomChange::Noted(_))).count();
+    let changes = model.joined(&me(), &[participant("PA_a", 1, &tracks)], ms(0));
+    assert_eq!((subscribed(&changes).len(), noted(&changes)), (choice::MAX_TRACKS, 1));
+    let changes = model.update(&[participant("PA_a", 2, &tracks[1..])], ms(100));
+    assert_eq!((subscribed(&changes).len(), noted(&changes)), (1, 0));
+}

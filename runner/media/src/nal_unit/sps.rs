@@ -4,10 +4,10 @@
 //! these, so nothing here runs per frame.
 
 use super::bits::Bits;
-use crate::nal_unit::unescaped;
+use super::unescape::unescaped;
 
 /// Picture size from a sequence parameter set (ITU-T H.264 7.3.2.1.1).
-pub(super) fn h264_size(sps: &[u8]) -> Option<(u32, u32)> {
+pub(crate) fn h264_size(sps: &[u8]) -> Option<(u32, u32)> {
     let raw = unescaped(sps);
     let mut bits = Bits::new(&raw);
     bits.skip(8)?;
@@ -83,7 +83,7 @@ fn skip_scaling_list(bits: &mut Bits<'_>, length: usize) -> Option<()> {
 }
 
 /// Picture size from a sequence parameter set (ITU-T H.265 7.3.2.2).
-pub(super) fn h265_size(sps: &[u8]) -> Option<(u32, u32)> {
+pub(crate) fn h265_size(sps: &[u8]) -> Option<(u32, u32)> {
     let raw = unescaped(sps);
     let mut bits = Bits::new(&raw);
     bits.skip(16 + 4)?;

@@ -1,4 +1,4 @@
-//! NAL units of H264 and H265, as both the receiver and the MP4 writer read them. Pure.
+//! Emulation prevention of H264 and H265. Pure.
 
 /// The bytes of a NAL unit without its emulation prevention (ITU-T H.264 7.3.1).
 pub(crate) fn unescaped(nal: &[u8]) -> Vec<u8> {
