@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use spillway_tests::analyser::sound::heard_seconds;
 use spillway_tests::analyser::sync::{Marks, offset, presence};
 use spillway_tests::egress::{Egress, nanos};
-use spillway_tests::foreign::ForeignPublisher;
+use spillway_tests::foreign::{BrowserOptions, ForeignPublisher};
 
 use crate::harness::{E2eHarness, exclusive_case};
 use crate::recording_probe::RecordingProbe;
@@ -25,7 +25,7 @@ pub fn cases() -> Vec<Trial> {
 
 async fn wheel(harness: &E2eHarness) -> Result<()> {
     let room = harness.room("wheel");
-    let stranger = ForeignPublisher::wheel(harness.api(), &room, "p2", "h264").await?;
+    let stranger = ForeignPublisher::wheel(harness.api(), &room, "p2", "h264", &[]).await?;
     let probes = record(
         harness,
         &room,
@@ -46,7 +46,7 @@ async fn wheel(harness: &E2eHarness) -> Result<()> {
 
 async fn browser(harness: &E2eHarness) -> Result<()> {
     let room = harness.room("browser");
-    let stranger = ForeignPublisher::browser(harness.api(), &room, "p3", "vp8").await?;
+    let stranger = ForeignPublisher::browser(harness.api(), &room, "p3", &BrowserOptions::plain("vp8")).await?;
     let both = json!({
         "video_track_id": stranger.video, "audio_track_id": stranger.audio,
         "advanced": { "width": 640, "height": 360 }, "file_outputs": mp4(harness, "f_p3_{time}.mp4"),
@@ -71,7 +71,8 @@ async fn browser(harness: &E2eHarness) -> Result<()> {
 /// also for a decoder that counts samples.
 async fn pauses(harness: &E2eHarness) -> Result<()> {
     let room = harness.room("pauses");
-    let stranger = ForeignPublisher::browser_with_pauses(harness.api(), &room, "p3", "vp8", (10, 20)).await?;
+    let options = BrowserOptions { faint: 0.0, dtx: true, mute: Some((10, 20)), ..BrowserOptions::plain("vp8") };
+    let stranger = ForeignPublisher::browser(harness.api(), &room, "p3", &options).await?;
     let track = json!({ "room_name": room, "track_id": stranger.audio, "file": file(harness, "f_pauses_{time}.ogg") });
     let egress = Egress::start(harness.api(), "StartTrackEgress", track).await?;
     egress.active().await?;
