@@ -39,7 +39,7 @@ async fn wheel(harness: &E2eHarness) -> Result<()> {
     let [room, participant, track] = &probes[..] else { unreachable!("three were asked for") };
     shows_and_sounds(room, "p2")?;
     shows_and_sounds(participant, "p2")?;
-    is_there("p2", "flashes", track, &track.flashes("p2")?)?;
+    shows(track, "p2")?;
     ensure!(track.video()?["codec_name"] == "h264", "{}", track.video()?);
     Ok(())
 }
@@ -62,7 +62,7 @@ async fn browser(harness: &E2eHarness) -> Result<()> {
     .await?;
     let [track_composite, track] = &probes[..] else { unreachable!("two were asked for") };
     shows_and_sounds(track_composite, "p3")?;
-    is_there("p3", "flashes", track, &track.flashes("p3")?)?;
+    shows(track, "p3")?;
     ensure!(track.video()?["codec_name"] == "vp8", "{}", track.video()?);
     Ok(())
 }
@@ -108,7 +108,8 @@ fn mp4(harness: &E2eHarness, name: &str) -> Value {
     json!([file(harness, name)])
 }
 
-fn composed(harness: &E2eHarness, name: &str) -> Value {
+/// A grid of 640×360 of the room, which has to be named.
+pub fn composed(harness: &E2eHarness, name: &str) -> Value {
     json!({ "layout": "grid", "advanced": { "width": 640, "height": 360 }, "file_outputs": mp4(harness, name) })
 }
 
@@ -129,7 +130,11 @@ async fn record(harness: &E2eHarness, room: &str, asked: Vec<(&str, Value)>) -> 
     Ok(probes)
 }
 
-fn shows_and_sounds(probe: &RecordingProbe, who: &str) -> Result<()> {
+pub fn shows(probe: &RecordingProbe, who: &str) -> Result<()> {
+    is_there(who, "flashes", probe, &probe.flashes(who)?)
+}
+
+pub fn shows_and_sounds(probe: &RecordingProbe, who: &str) -> Result<()> {
     let flashes = probe.flashes(who)?;
     let beeps: Vec<f64> = probe.beeps(who)?.iter().map(|beep| beep.at).collect();
     is_there(who, "flashes", probe, &flashes)?;
@@ -142,7 +147,7 @@ fn shows_and_sounds(probe: &RecordingProbe, who: &str) -> Result<()> {
 }
 
 /// A stranger whose encoder is starved leaves a picture out by itself: one miss is free, as in livekit/egress' own matrix.
-fn is_there(who: &str, what: &str, probe: &RecordingProbe, seen: &[f64]) -> Result<()> {
+pub fn is_there(who: &str, what: &str, probe: &RecordingProbe, seen: &[f64]) -> Result<()> {
     let presence = presence(Marks { seen, wanted: &[(1.0, probe.seconds() - 1.0)], forbidden: &[] });
     println!("{} {who} {what} {presence}", probe.name());
     ensure!(presence.good_but(1), "{who} in {}: {what} {presence}, at {seen:.2?}", probe.name());
