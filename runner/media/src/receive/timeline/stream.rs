@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::ahead::AheadSource;
 use super::gate::StartupGate;
 use super::mapping::{NtpMapping, STEP};
 use super::standstill::{Recent, Standstill, Verdict};
@@ -49,6 +50,8 @@ const SUPPORTED: f64 = 60e6;
 const SILENT: Duration = Duration::from_millis(500);
 /// A frame is never placed further ahead of its arrival than this, nanoseconds.
 const AHEAD: i64 = 2_000_000_000;
+/// Nor one of a sentence that came at once: libwebrtc's listeners keep 200 packets.
+const SENTENCE_AHEAD: i64 = 4_000_000_000;
 
 #[derive(Debug)]
 pub(super) struct StreamClock {
@@ -67,6 +70,8 @@ pub(super) struct StreamClock {
     /// Arrival of the newest frame.
     came: Option<Duration>,
     standstill: Option<Standstill>,
+    /// It sends sentences at once: each is heard from its arrival on.
+    ahead: Option<AheadSource>,
     stepped_at: Option<Duration>,
     /// Its reports have agreed with its arrival.
     believed: bool,
@@ -95,6 +100,7 @@ impl StreamClock {
             recent: Recent::default(),
             came: None,
             standstill: None,
+            ahead: None,
             stepped_at: None,
             believed: false,
             far_since: None,
@@ -129,6 +135,15 @@ impl StreamClock {
             self.recent.push(offset);
             return false;
         }
+        if let Some(ahead) = &mut self.ahead {
+            self.recent.push(offset);
+            if ahead.is_live(media, at) {
+                self.catch_up();
+            } else {
+                self.wall = self.wall.map(|wall| wall.max(offset as f64));
+            }
+            return false;
+        }
         // Time that passed without a frame counts: what follows a burst does so at once.
         let mut decided = self.standstill.is_some();
         self.judge(at);
@@ -145,6 +160,10 @@ impl StreamClock {
             }
         } else if let Some(standstill) = &mut self.standstill {
             standstill.frame(offset, at);
+        }
+        if self.is_ahead() {
+            self.recent.push(offset);
+            return decided;
         }
         if self.standstill.is_none() {
             self.standstill = Standstill::begins(&self.recent, offset, at);
@@ -169,7 +188,11 @@ impl StreamClock {
     /// May its frames be placed now?
     pub(super) fn is_open(&mut self, now: Duration) -> bool {
         if self.wall.is_none() && self.gate.is_open(now) {
-            self.wall = self.gate.best.map(|best| best as f64);
+            let sentence = self.gate.sentence(now).filter(|_| self.sound && now != Duration::MAX);
+            self.wall = sentence.or(self.gate.best).map(|offset| offset as f64);
+            if let Some(first) = sentence {
+                self.sends_ahead(first);
+            }
         }
         // The end of a stream is no evidence.
         if now != Duration::MAX {
@@ -187,9 +210,25 @@ impl StreamClock {
     }
 
     fn stood_still(&mut self, at: Duration) {
-        if let Some(standstill) = self.standstill.take() {
-            self.step(standstill.rise(), standstill.recent(), at);
+        let Some(standstill) = self.standstill.take() else { return };
+        match standstill.sentence().filter(|_| self.sound) {
+            Some(first) => {
+                self.step(standstill.rise_to(first), standstill.recent(), at);
+                self.sends_ahead(first);
+            }
+            None => self.step(standstill.rise(), standstill.recent(), at),
         }
+    }
+
+    /// What came last is a sentence, whose first frame had this difference of arrival and media time.
+    fn sends_ahead(&mut self, first: i64) {
+        self.recent = Recent::from([first; 2]);
+        self.ahead = Some(AheadSource::default());
+    }
+
+    /// Its reports speak of what was sent, not of when it is heard.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.ahead.is_some()
     }
 
     /// Media time moved against arrival by so much, and its publisher's clock did not: everything that is counted from
@@ -206,6 +245,7 @@ impl StreamClock {
 
     /// Whatever was believed is wrong: it goes on where it arrives.
     pub(super) fn catch_up(&mut self) {
+        self.ahead = None;
         if let Some(standstill) = self.standstill.take() {
             self.recent = standstill.recent();
         }
@@ -264,9 +304,13 @@ impl StreamClock {
     pub(super) fn place(&mut self, media: i64, by_report: Option<f64>, at: Duration) -> f64 {
         let now = at.as_nanos() as f64;
         let wall = self.wall.unwrap_or(now - media as f64);
-        let goal = by_report.filter(|by_report| self.believes(wall - by_report)).unwrap_or(wall);
-        let mut applied = self.follow(goal, media, at);
-        if media as f64 + applied > now + AHEAD as f64 {
+        let (mut applied, furthest) = if self.is_ahead() {
+            (wall, SENTENCE_AHEAD)
+        } else {
+            let goal = by_report.filter(|by_report| self.believes(wall - by_report)).unwrap_or(wall);
+            (self.follow(goal, media, at), AHEAD)
+        };
+        if media as f64 + applied > now + furthest as f64 {
             applied = applied.min(self.recent.min().map_or(now - media as f64, |offset| offset as f64));
             self.wall = Some(applied.min(wall));
         }
