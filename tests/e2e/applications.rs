@@ -80,8 +80,10 @@ async fn application(harness: Arc<E2eHarness>, codec: &'static str, size: (u32, 
     for probe in [participant, both, track] {
         ensure!(probe.video()?["codec_name"] == codec, "{}", probe.video()?);
     }
-    let files: Vec<&Path> = probes.iter().map(|probe| probe.path.as_path()).collect();
-    for (probe, playback) in probes.iter().zip(watch_to_the_end(&files).await?) {
+    // What we encode looks the same whoever published it.
+    let copies = &probes[1..];
+    let files: Vec<&Path> = copies.iter().map(|probe| probe.path.as_path()).collect();
+    for (probe, playback) in copies.iter().zip(watch_to_the_end(&files).await?) {
         playback.is_fine().with_context(|| format!("{} in Chromium", probe.name()))?;
     }
     Ok(())

@@ -98,11 +98,16 @@ impl<'a> Recordings<'a> {
         Ok(())
     }
 
-    /// Stops all of them before the first is looked at.
+    /// Stops all of them together.
     async fn complete(&self) -> Result<Vec<RecordingProbe>> {
+        for egress in &self.egresses {
+            egress.ask_to_stop().await?;
+        }
         let mut infos = Vec::new();
         for egress in &self.egresses {
-            infos.push(egress.complete().await?);
+            let info = egress.over(Duration::from_secs(40)).await?;
+            ensure!(info["status"] == "EGRESS_COMPLETE", "not COMPLETE: {info}");
+            infos.push(info);
         }
         infos.iter().map(RecordingProbe::open).collect()
     }
