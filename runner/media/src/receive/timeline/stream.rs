@@ -39,8 +39,9 @@ const LATENESS: f64 = 100e6;
 /// And a stream has jumped back only when it goes on like that.
 const JUMP_LASTS: Duration = Duration::from_millis(500);
 
-/// Nothing arrives before it was made: media time that gains this much on arrival between two frames has jumped.
-const LEAP: i64 = 500_000_000;
+/// Nothing arrives before it was made: media time that gains this much between two frames on the arrival of the last ones,
+/// and on where the stream stands, has jumped.
+const LEAP: i64 = 150_000_000;
 /// The server extrapolates the last report it has, which libwebrtc renews each 5 s for sound and the server sends on each
 /// 3 s: for so long after a standstill reports may speak of the time before it.
 const REPORTS_LAG: Duration = Duration::from_secs(9);
@@ -179,10 +180,14 @@ impl StreamClock {
 
     /// Media time that gained on arrival by more than arrival can: it has jumped ahead.
     fn leap(&mut self, offset: i64, at: Duration) {
-        let (None, Some(min), Some(last)) = (&self.standstill, self.recent.min(), self.recent.last()) else { return };
-        if last - offset >= LEAP && self.wall.is_some_and(|wall| wall - offset as f64 >= LEAP as f64) {
-            self.step(offset - min, Recent::from([offset; 2]), at);
+        let stands = self.applied.or(self.wall);
+        let (None, Some(min), Some(stands)) = (&self.standstill, self.recent.min(), stands) else { return };
+        if min - offset < LEAP || stands - (offset as f64) < LEAP as f64 {
+            return;
         }
+        // Without reports a queue that was dropped looks the same: either way the frame stands where it arrives.
+        let by = if self.mapping.offset().is_some() { offset - min } else { offset - stands as i64 };
+        self.step(by, Recent::from([offset; 2]), at);
     }
 
     /// May its frames be placed now?
