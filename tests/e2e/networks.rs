@@ -373,7 +373,7 @@ fn without_what_was_not_said(probe: &RecordingProbe, who: &str, beeps: &[f64]) -
     let longest = apart.iter().fold(0.0, |longest: f64, apart| longest.max(*apart));
     ensure!(longest < 6.2, "{who} in {} is not heard for {longest:.1} s: {beeps:.2?}", probe.name());
     // Pauses of 0.25 to 5 s leave out at most 10 beeps.
-    let missing = apart.iter().map(|apart| apart.round() as usize - 1).sum::<usize>();
+    let missing = apart.iter().map(|apart| (apart.round() as usize).saturating_sub(1)).sum::<usize>();
     ensure!(missing <= 10, "{missing} beeps of {who} are missing in {}: {beeps:.2?}", probe.name());
     Ok(())
 }
