@@ -667,7 +667,7 @@ fn add_track(cid: &str, clip: &Clip, smaller: &[Arc<Clip>], from: SourceKind) ->
         _ if !video => Vec::new(),
         [] => vec![layer(clip, proto::VideoQuality::High, "")],
         smaller => {
-            let sizes = smaller.iter().map(Arc::as_ref).chain([clip]);
+            let sizes = smaller.iter().map(|clip| &**clip).chain([clip]);
             sizes.zip(qualities).zip(RIDS).map(|((clip, quality), rid)| layer(clip, quality, rid)).collect()
         }
     };
