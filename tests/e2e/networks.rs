@@ -27,6 +27,7 @@ pub fn cases() -> Vec<Trial> {
         case("networks::a_clock_that_is_set_and_rtp_that_jumps", clocks),
         case("networks::speech_with_silence_suppressed", speech),
         case("networks::layers_that_come_one_by_one", layers),
+        case("networks::b_frames", b_frames),
         case("networks::go_bots_that_pause", |harness| async move { go_bots(&harness).await }),
         // Its encoder runs on this machine.
         exclusive_case("networks::a_wheel_that_pauses", |harness| async move { wheel(&harness).await }),
@@ -307,6 +308,24 @@ async fn layers(harness: Arc<E2eHarness>) -> Result<()> {
         ensure!(video["width"] == 1280 && video["height"] == 720, "{} says {video}", probe.name());
     }
     Ok(())
+}
+
+/// As OBS sends by WHIP: pictures are decoded in another order than they are shown in.
+async fn b_frames(harness: Arc<E2eHarness>) -> Result<()> {
+    let mut recordings = Recordings::of(&harness, "b-frames");
+    let (_p0, video, audio) = person(&harness, &recordings.room, "p0", "p0-360-b.h264").await?;
+    recordings.composite().await?;
+    recordings.track_composite(&video, &audio).await?;
+    recordings.track(&video, "mp4").await?;
+    recordings.active().await?;
+    seconds(8.0).await;
+    let probes = recordings.complete().await?;
+    for probe in &probes {
+        probe.moves("p0", 29.0)?;
+        // The first key frame may take 2 s.
+        probe.shows("p0", &[(2.0, probe.seconds() - 0.7)], &[])?;
+    }
+    probes[..2].iter().try_for_each(|probe| probe.in_sync("p0").map(drop))
 }
 
 /// Pauses of every length.

@@ -42,8 +42,8 @@ struct SmallerLayer {
 struct DueFrame {
     mid: Mid,
     codec: ClipCodec,
-    /// Position on the timeline at which it is sent.
-    sent_at: Duration,
+    /// Position on the timeline that belongs to its RTP time in sender reports.
+    reported: Duration,
     /// RTP time.
     rtp: Duration,
     layers: Vec<(Option<Rid>, Arc<[u8]>)>,
@@ -486,7 +486,7 @@ impl Engine {
         for index in 0..self.tracks.len() {
             while let Some(due) = self.tracks[index].take_due(self.clock.position(Instant::now())) {
                 let pt = self.payload_type(due.mid, due.codec)?;
-                let local = self.clock.at(due.sent_at);
+                let local = self.clock.at(due.reported);
                 let ticks = (due.rtp.as_nanos() * u128::from(due.codec.clock_rate()) + 500_000_000) / 1_000_000_000;
                 let time = MediaTime::new(ticks as u64, frequency(due.codec));
                 for (rid, data) in due.layers {
@@ -540,7 +540,7 @@ impl PublishedTrack {
     /// Position on the timeline at which the next frame is sent.
     fn next_sent_at(&self) -> Duration {
         let at = frame_time(&self.clip, self.next);
-        self.speech.map_or(at, |speech| speech.sent_at(at))
+        self.speech.map_or(at, |speech| speech.sent_at(at)) + self.clip.delay
     }
 
     /// The next frame that is due at `position`.
@@ -594,8 +594,11 @@ impl PublishedTrack {
             self.behind += length;
         }
         self.expected = frame_time(&self.clip, self.next).saturating_sub(self.behind);
-        let rtp = at.saturating_sub(self.behind) + self.jumped;
-        (!layers.is_empty()).then_some(DueFrame { mid, codec: self.clip.codec, sent_at, rtp, layers })
+        let shown = at + frame(&self.clip, number).shown - frame(&self.clip, number).at;
+        let rtp = shown.saturating_sub(self.behind) + self.jumped;
+        // Reports are counted from here, and must not speak of what was not sent yet.
+        let reported = shown.min(sent_at);
+        (!layers.is_empty()).then_some(DueFrame { mid, codec: self.clip.codec, reported, rtp, layers })
     }
 
     /// A frame in every layer that is sent.
