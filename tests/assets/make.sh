@@ -64,6 +64,9 @@ h264 p0-180.h264 p0 320 180 30 200k
 # A camera held upright, and one that sends a key frame each 3 s.
 h264 p0-360x640.h264 p0 360 640 30 500k
 h264 p0-360-sparse.h264 p0 640 360 30 500k 90
+# As OBS sends by WHIP: two B frames between others, a key frame each 2 s.
+video p0-360-b.h264 p0 640 360 30 h264 -c:v libx264 -preset veryfast -profile:v main -bf 2 -g 60 -keyint_min 60 -sc_threshold 0 \
+  -x264-params b-adapt=0:b-pyramid=none:open-gop=0 -threads 1 -b:v 500k -maxrate 500k -bufsize 500k -bsf:v h264_metadata=aud=insert
 audio p0.pcmu p0 mulaw "$seconds" -ar 8000 -ac 1
 audio p0.pcma p0 alaw "$seconds" -ar 8000 -ac 1
 for who in p0 p1; do

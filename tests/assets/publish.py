@@ -1,5 +1,6 @@
-"""A participant on libwebrtc (PyPI `livekit`): publish.py URL TOKEN PERSON SECONDS CODEC
+"""A participant on libwebrtc (PyPI `livekit`): publish.py URL TOKEN PERSON SECONDS CODEC [FROM+LENGTH,…]
 
+In each gap, in seconds after the beginning, no sound is handed over: its RTP time stands still.
 Flash and beep as assets/make.sh makes them, drawn while it runs; seconds are those of the wall clock. Prints `live` when
 both tracks are published.
 """
@@ -53,10 +54,12 @@ async def video(source, who, begun):
         number += 1
 
 
-async def audio(source, who, begun):
+async def audio(source, who, begun, gaps):
     block = RATE // 100
     number = 0
     while True:
+        # Whole seconds stay where they are.
+        number = next((int(to * 100) for start, to in gaps if start <= number / 100 < to), number)
         t = (number * block + np.arange(block)) / RATE
         beep = 0.15 * np.sin(2 * np.pi * TONE[who] * (t % 1)) * (t % 1 < 0.04)
         samples = ((beep + 0.02 * np.sin(2 * np.pi * FAINT[who] * t)) * 32767).astype(np.int16)
@@ -67,6 +70,8 @@ async def audio(source, who, begun):
 
 async def main():
     url, token, who, seconds, codec = sys.argv[1:6]
+    pairs = [part.split("+") for part in "".join(sys.argv[6:7]).split(",") if part]
+    gaps = [(float(start), float(start) + float(length)) for start, length in pairs]
     room = rtc.Room()
     await room.connect(url, token, rtc.RoomOptions(auto_subscribe=False))
     picture, sound = rtc.VideoSource(WIDTH, HEIGHT), rtc.AudioSource(RATE, 1, queue_size_ms=0)
@@ -76,7 +81,7 @@ async def main():
     await room.local_participant.publish_track(rtc.LocalAudioTrack.create_audio_track("microphone", sound),
                                                rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE))
     begun = float(int(time.time()) + 1)
-    tasks = [asyncio.create_task(video(picture, who, begun)), asyncio.create_task(audio(sound, who, begun))]
+    tasks = [asyncio.create_task(video(picture, who, begun)), asyncio.create_task(audio(sound, who, begun, gaps))]
     print("live", flush=True)
     done, _ = await asyncio.wait(tasks, timeout=float(seconds), return_when=asyncio.FIRST_EXCEPTION)
     for task in done:

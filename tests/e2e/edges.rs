@@ -463,7 +463,7 @@ async fn rtp_that_stands_still(harness: &E2eHarness) -> Result<()> {
 }
 
 /// A mark at every whole second since the first one, except in the pauses, and each within 100 ms.
-fn in_place(probe: &RecordingProbe, what: &str, marks: &[f64], pauses: &[(f64, f64)]) -> Result<()> {
+pub fn in_place(probe: &RecordingProbe, what: &str, marks: &[f64], pauses: &[(f64, f64)]) -> Result<()> {
     let first = *marks.first().context("nothing at all")?;
     let last = probe.seconds() - 0.7;
     let wanted: Vec<f64> = (0..)
@@ -475,12 +475,7 @@ fn in_place(probe: &RecordingProbe, what: &str, marks: &[f64], pauses: &[(f64, f
     let off: Vec<f64> = wanted.iter().map(|at| near(*at)).collect();
     let present = off.iter().filter(|off| off.abs() <= 0.1).count();
     let worst = off.iter().fold(0.0f64, |worst, off| worst.max(off.abs()));
-    println!(
-        "{} p0 {what}: {present} of {} in their place, worst {:.0} ms",
-        probe.name(),
-        wanted.len(),
-        worst * 1000.0
-    );
+    println!("{} {what}: {present} of {} in their place, worst {:.0} ms", probe.name(), wanted.len(), worst * 1000.0);
     ensure!(present == wanted.len(), "{what} of {}: wanted {wanted:.2?}, found {marks:.2?}", probe.name());
     Ok(())
 }

@@ -230,7 +230,7 @@ async fn moved() -> Result<()> {
 async fn frozen_over_tcp() -> Result<()> {
     let servers = TestServers::start("  force_tcp: true").await?;
     let dispatcher = servers.dispatcher("dispatcher", "").await?;
-    let stranger = ForeignPublisher::wheel(&servers.api, "tcp", "p2", "h264").await?;
+    let stranger = ForeignPublisher::wheel(&servers.api, "tcp", "p2", "h264", &[]).await?;
     let file = |name: &str| json!({ "filepath": servers.folder().join("files").join(name).to_string_lossy() });
     let composed = json!({
         "room_name": "tcp", "layout": "grid", "advanced": { "width": 640, "height": 360 },

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use spillway_tests::analyser::sound::heard_seconds;
 use spillway_tests::analyser::sync::{Marks, offset, presence};
 use spillway_tests::egress::{Egress, nanos};
-use spillway_tests::foreign::ForeignPublisher;
+use spillway_tests::foreign::{BrowserOptions, ForeignPublisher};
 
 use crate::harness::{E2eHarness, exclusive_case};
 use crate::recording_probe::RecordingProbe;
@@ -25,7 +25,7 @@ pub fn cases() -> Vec<Trial> {
 
 async fn wheel(harness: &E2eHarness) -> Result<()> {
     let room = harness.room("wheel");
-    let stranger = ForeignPublisher::wheel(harness.api(), &room, "p2", "h264").await?;
+    let stranger = ForeignPublisher::wheel(harness.api(), &room, "p2", "h264", &[]).await?;
     let probes = record(
         harness,
         &room,
@@ -39,14 +39,14 @@ async fn wheel(harness: &E2eHarness) -> Result<()> {
     let [room, participant, track] = &probes[..] else { unreachable!("three were asked for") };
     shows_and_sounds(room, "p2")?;
     shows_and_sounds(participant, "p2")?;
-    is_there("p2", "flashes", track, &track.flashes("p2")?)?;
+    shows(track, "p2")?;
     ensure!(track.video()?["codec_name"] == "h264", "{}", track.video()?);
     Ok(())
 }
 
 async fn browser(harness: &E2eHarness) -> Result<()> {
     let room = harness.room("browser");
-    let stranger = ForeignPublisher::browser(harness.api(), &room, "p3", "vp8").await?;
+    let stranger = ForeignPublisher::browser(harness.api(), &room, "p3", &BrowserOptions::plain("vp8")).await?;
     let both = json!({
         "video_track_id": stranger.video, "audio_track_id": stranger.audio,
         "advanced": { "width": 640, "height": 360 }, "file_outputs": mp4(harness, "f_p3_{time}.mp4"),
@@ -62,7 +62,7 @@ async fn browser(harness: &E2eHarness) -> Result<()> {
     .await?;
     let [track_composite, track] = &probes[..] else { unreachable!("two were asked for") };
     shows_and_sounds(track_composite, "p3")?;
-    is_there("p3", "flashes", track, &track.flashes("p3")?)?;
+    shows(track, "p3")?;
     ensure!(track.video()?["codec_name"] == "vp8", "{}", track.video()?);
     Ok(())
 }
@@ -71,7 +71,8 @@ async fn browser(harness: &E2eHarness) -> Result<()> {
 /// also for a decoder that counts samples.
 async fn pauses(harness: &E2eHarness) -> Result<()> {
     let room = harness.room("pauses");
-    let stranger = ForeignPublisher::browser_with_pauses(harness.api(), &room, "p3", "vp8", (10, 20)).await?;
+    let options = BrowserOptions { faint: 0.0, dtx: true, mute: Some((10, 20)), ..BrowserOptions::plain("vp8") };
+    let stranger = ForeignPublisher::browser(harness.api(), &room, "p3", &options).await?;
     let track = json!({ "room_name": room, "track_id": stranger.audio, "file": file(harness, "f_pauses_{time}.ogg") });
     let egress = Egress::start(harness.api(), "StartTrackEgress", track).await?;
     egress.active().await?;
@@ -107,7 +108,8 @@ fn mp4(harness: &E2eHarness, name: &str) -> Value {
     json!([file(harness, name)])
 }
 
-fn composed(harness: &E2eHarness, name: &str) -> Value {
+/// A grid of 640×360 of the room, which has to be named.
+pub fn composed(harness: &E2eHarness, name: &str) -> Value {
     json!({ "layout": "grid", "advanced": { "width": 640, "height": 360 }, "file_outputs": mp4(harness, name) })
 }
 
@@ -128,7 +130,11 @@ async fn record(harness: &E2eHarness, room: &str, asked: Vec<(&str, Value)>) -> 
     Ok(probes)
 }
 
-fn shows_and_sounds(probe: &RecordingProbe, who: &str) -> Result<()> {
+pub fn shows(probe: &RecordingProbe, who: &str) -> Result<()> {
+    is_there(who, "flashes", probe, &probe.flashes(who)?)
+}
+
+pub fn shows_and_sounds(probe: &RecordingProbe, who: &str) -> Result<()> {
     let flashes = probe.flashes(who)?;
     let beeps: Vec<f64> = probe.beeps(who)?.iter().map(|beep| beep.at).collect();
     is_there(who, "flashes", probe, &flashes)?;
@@ -141,7 +147,7 @@ fn shows_and_sounds(probe: &RecordingProbe, who: &str) -> Result<()> {
 }
 
 /// A stranger whose encoder is starved leaves a picture out by itself: one miss is free, as in livekit/egress' own matrix.
-fn is_there(who: &str, what: &str, probe: &RecordingProbe, seen: &[f64]) -> Result<()> {
+pub fn is_there(who: &str, what: &str, probe: &RecordingProbe, seen: &[f64]) -> Result<()> {
     let presence = presence(Marks { seen, wanted: &[(1.0, probe.seconds() - 1.0)], forbidden: &[] });
     println!("{} {who} {what} {presence}", probe.name());
     ensure!(presence.good_but(1), "{who} in {}: {what} {presence}, at {seen:.2?}", probe.name());

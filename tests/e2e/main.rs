@@ -32,6 +32,8 @@ mod pushed;
 mod fleet;
 mod image;
 mod foreign;
+mod applications;
+mod networks;
 mod analyser_selftest;
 
 use libtest_mimic::{Arguments, Trial};
@@ -59,6 +61,8 @@ fn main() {
         mistakes::cases(),
         edges::cases(),
         foreign::cases(),
+        applications::cases(),
+        networks::cases(),
         faults::cases(),
         uploads::cases(),
         clouds::cases(),

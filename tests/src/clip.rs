@@ -60,8 +60,10 @@ impl ClipCodec {
 /// An encoded frame or packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClipFrame {
-    /// Since the beginning of the clip.
+    /// When it is made, since the beginning of the clip.
     pub at: Duration,
+    /// When it is shown: another time only where there are B frames.
+    pub shown: Duration,
     /// Keyframe; true for every audio packet.
     pub key: bool,
     /// Bytes without container or RTP.
@@ -81,6 +83,8 @@ pub struct Clip {
     pub frames: Vec<ClipFrame>,
     /// Of one loop.
     pub length: Duration,
+    /// So much after `at` a frame can be sent: an encoder of B frames waits for what is shown after them.
+    pub delay: Duration,
 }
 
 impl Clip {
@@ -100,7 +104,7 @@ impl Clip {
         if clip.codec == ClipCodec::Opus {
             let half = Duration::from_secs((clip.length.as_secs_f64() / 2.0 + 0.5).floor() as u64);
             clip.frames.retain(|frame| frame.at >= half);
-            clip.frames.iter_mut().for_each(|frame| frame.at -= half);
+            clip.frames.iter_mut().for_each(|frame| (frame.at, frame.shown) = (frame.at - half, frame.shown - half));
             clip.length -= half;
         }
         // Encoders may add a last packet that is partly padding.
@@ -121,10 +125,13 @@ impl Clip {
             let at = |n: u64| if step == 33_333_333 { n * 1_000_000_000 / 30 } else { n * step };
             data.into_iter()
                 .zip(0..)
-                .map(|(data, n)| ClipFrame { at: Duration::from_nanos(at(n)), key: key(&data), data: data.into() })
+                .map(|(data, n)| {
+                    let at = Duration::from_nanos(at(n));
+                    ClipFrame { at, shown: at, key: key(&data), data: data.into() }
+                })
                 .collect()
         };
-        let (codec, frames) = match name.rsplit('.').next() {
+        let (codec, mut frames) = match name.rsplit('.').next() {
             Some("h264") => (
                 ClipCodec::H264,
                 even(access_units(&bytes, h264_kind, 9), picture, &|unit| {
@@ -158,16 +165,39 @@ impl Clip {
             }
             _ => bail!("{}: not a known clip format", path.display()),
         };
+        let delay = if codec == ClipCodec::H264 { show_in_order(&mut frames) } else { Duration::ZERO };
         let size = name.split(['-', '.']).find_map(size).unwrap_or_default();
         let step = if codec.is_video() { 1.0 / 30.0 } else { 0.02 };
         let length = Duration::from_secs_f64(frames.len() as f64 * step);
-        Ok(Self { path: path.to_owned(), codec, size, frames, length })
+        Ok(Self { path: path.to_owned(), codec, size, frames, length, delay })
     }
 
     /// File name.
     pub fn name(&self) -> String {
         self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
+}
+
+/// Frames stand in the order in which they are decoded: a frame is shown after the B frames that follow it. Gives how
+/// long an encoder has to wait for that.
+fn show_in_order(frames: &mut [ClipFrame]) -> Duration {
+    let at: Vec<Duration> = frames.iter().map(|frame| frame.at).collect();
+    let is_b: Vec<bool> = frames.iter().map(|frame| is_b_frame(&frame.data)).collect();
+    let mut delay = Duration::ZERO;
+    for (index, frame) in frames.iter_mut().enumerate() {
+        let following = is_b[index + 1..].iter().take_while(|is_b| **is_b).count();
+        let place = if is_b[index] { index.saturating_sub(1) } else { index + following };
+        frame.shown = at.get(place).copied().unwrap_or(frame.at);
+        delay = delay.max(frame.shown.saturating_sub(frame.at));
+    }
+    delay
+}
+
+/// From the first slice: `first_mb_in_slice`, which is 0, and `slice_type` (H.264, 7.3.3).
+fn is_b_frame(unit: &[u8]) -> bool {
+    let mut slices = nal_units(unit).filter(|nal| matches!(h264_kind(nal), 1 | 5));
+    // In bits: 1, then 010 (B) or 00111 (all slices are B).
+    slices.next().and_then(|nal| nal.get(1)).is_some_and(|bits| bits >> 4 == 0b1010 || bits >> 2 == 0b10_0111)
 }
 
 /// Size of the video, from a part of the file name.
@@ -312,6 +342,24 @@ mod tests {
         let stream = [0, 0, 0, 1, 9, 16, 0, 0, 1, 0x65, 1, 2, 0, 0, 0, 1, 0x41, 7, 0, 0];
         let found: Vec<&[u8]> = nal_units(&stream).collect();
         assert_eq!(found, [&[9u8, 16][..], &[0x65, 1, 2], &[0x41, 7]]);
+    }
+
+    #[test]
+    fn b_frames_are_shown_before_what_they_follow() {
+        // I P B B P B, one slice each.
+        let slices: [&[u8]; 6] =
+            [&[0x65, 0x88], &[0x41, 0x9a], &[0x01, 0x9e], &[0x01, 0xa0], &[0x41, 0xe0], &[0x01, 0x9f]];
+        let mut frames: Vec<ClipFrame> = slices
+            .iter()
+            .zip(0..)
+            .map(|(slice, n)| {
+                let (at, data) = (Duration::from_millis(n * 10), [&[0, 0, 0, 1][..], *slice].concat());
+                ClipFrame { at, shown: at, key: n == 0, data: data.into() }
+            })
+            .collect();
+        assert_eq!(show_in_order(&mut frames), Duration::from_millis(20));
+        let shown: Vec<u128> = frames.iter().map(|frame| frame.shown.as_millis()).collect();
+        assert_eq!(shown, [0, 30, 10, 20, 50, 40]);
     }
 
     #[test]

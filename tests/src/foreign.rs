@@ -1,21 +1,89 @@
 //! Publishers with WebRTC stacks other than ours: libwebrtc (the PyPI wheel `livekit`) and a headless Chromium with
-//! livekit-client. Both draw and sound what the clips show.
+//! livekit-client, which draw and sound what the clips show, and pion (livekit/server-sdk-go), which sends the clips.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use livekit_token::VideoGrants;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::assets::{cache, npm_file};
+use crate::assets::{cache, folder, npm_file};
 use crate::browser::HEADLESS;
 use crate::process::{Process, eventually, kill_marked, new_mark};
 use crate::twirp::Api;
 
 const SCRIPT: &str = include_str!("../assets/publish.py");
 const PAGE: &str = include_str!("../assets/publish.html");
+
+/// For joining and publishing: a browser that starts for the first time takes seconds.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What a page in Chromium publishes: a picture and a sound.
+#[derive(Clone, Debug, Serialize)]
+pub struct BrowserOptions {
+    /// As LiveKit names it: `vp8`, `h264`, `vp9`, `av1`.
+    pub codec: &'static str,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// Pictures drawn in a second.
+    pub fps: u32,
+    /// Of 30 pictures, so many show the flash.
+    pub flash: u32,
+    /// The picture is that of a shared screen.
+    pub screen: bool,
+    /// Layers, dynacast and adaptive stream are those of an application; else one layer.
+    pub defaults: bool,
+    /// Amplitude of the tone between the beeps.
+    pub faint: f64,
+    /// DTX, which is livekit-client's default.
+    pub dtx: bool,
+    /// From when to when the microphone is muted, seconds after it is published.
+    pub mute: Option<(u32, u32)>,
+    /// Seconds from joining to publishing.
+    pub waits: u32,
+}
+
+impl BrowserOptions {
+    /// One layer of 640×360, and sound that is never silent, without DTX.
+    pub const fn plain(codec: &'static str) -> Self {
+        Self {
+            codec,
+            width: 640,
+            height: 360,
+            fps: 30,
+            flash: 2,
+            screen: false,
+            defaults: false,
+            faint: 0.02,
+            dtx: false,
+            mute: None,
+            waits: 0,
+        }
+    }
+
+    /// As an application uses livekit-client: with everything that it does by itself. Silence is between the beeps.
+    pub const fn application(codec: &'static str, (width, height): (u32, u32)) -> Self {
+        // An encoder that is starved leaves out pictures of a shorter flash.
+        Self { width, height, flash: 4, defaults: true, faint: 0.0, dtx: true, ..Self::plain(codec) }
+    }
+}
+
+/// RTP times of a publisher on the Go SDK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GoTimes {
+    /// The SDK counts durations, as for most bots: RTP time stands still while nothing is sent.
+    Counted,
+    /// Each sample has one of its own.
+    Given,
+}
+
+/// A time in which nothing is sent: its beginning after the publication and its length, seconds.
+pub type Gap = (f64, f64);
 
 /// A participant with one video and one audio track. Its processes end when it is dropped.
 pub struct ForeignPublisher {
@@ -39,8 +107,8 @@ impl Drop for ForeignPublisher {
 
 impl ForeignPublisher {
     /// Joins with libwebrtc as the person `who` and waits until both tracks are published. `codec` as LiveKit names it:
-    /// `vp8`, `h264`, `vp9`.
-    pub async fn wheel(api: &Api, room: &str, who: &str, codec: &str) -> Result<Self> {
+    /// `vp8`, `h264`, `vp9`. In the gaps its source of sound is not fed.
+    pub async fn wheel(api: &Api, room: &str, who: &str, codec: &str, gaps: &[Gap]) -> Result<Self> {
         let named = std::env::var_os("SPILLWAY_PUBLISHER_PYTHON").map(PathBuf::from);
         let python = named.unwrap_or_else(|| cache().join("venv-publisher/bin/python"));
         if !python.is_file() {
@@ -52,27 +120,42 @@ impl ForeignPublisher {
         let token = token(api, room, who)?;
         let mark = new_mark("foreign");
         let process = Process::start("wheel", &python, folder.path(), &mark, |command| {
-            command.arg(&script).args([&api.ws_url(), &token, who, "600", codec]);
+            command.arg(&script).args([&api.ws_url(), &token, who, "600", codec, &spelled(gaps)]);
         })?;
-        Self { identity: who.into(), video: String::new(), audio: String::new(), process, mark, _folder: folder }
-            .published(api, room)
-            .await
+        Self::started(who, process, mark, folder).published(api, room).await
     }
 
-    /// Joins with Chromium; else as [`wheel`](Self::wheel). Its sound is never silent, and sent without DTX.
-    pub async fn browser(api: &Api, room: &str, who: &str, codec: &str) -> Result<Self> {
-        let sound = json!({ "faint": 0.02, "options": { "dtx": false }, "mute": null });
-        Self::page(api, room, who, codec, &sound).await
+    /// Joins with the Go SDK and sends the clips of `who`, H264 of 640×360 and Opus; in the gaps no sound.
+    pub async fn go(api: &Api, room: &str, who: &str, times: GoTimes, gaps: &[Gap]) -> Result<Self> {
+        let program = cache().join("bin/go-publisher");
+        if !program.is_file() {
+            bail!("no publisher on the Go SDK at {}: `cargo verify` builds it", program.display());
+        }
+        let clips = folder()?;
+        let token = token(api, room, who)?;
+        let times = if times == GoTimes::Given { "rtp" } else { "none" };
+        let mark = new_mark("foreign");
+        let folder = tempfile::tempdir().context("make a folder")?;
+        let process = Process::start("go", &program, folder.path(), &mark, |command| {
+            command.args(["-url", &api.ws_url(), "-token", &token, "-times", times, "-gaps", &spelled(gaps)]);
+            command.arg("-video").arg(clips.join(format!("{who}-360.h264")));
+            command.arg("-audio").arg(clips.join(format!("{who}.opus")));
+        })?;
+        Self::started(who, process, mark, folder).published(api, room).await
     }
 
-    /// Joins with Chromium and sends sound as livekit-client does by itself (DTX, RED), with silence between the beeps.
-    /// `mute`: from when to when it is muted, seconds after it is live.
-    pub async fn browser_with_pauses(api: &Api, room: &str, who: &str, codec: &str, mute: (u32, u32)) -> Result<Self> {
-        let sound = json!({ "faint": 0.0, "options": {}, "mute": mute });
-        Self::page(api, room, who, codec, &sound).await
+    /// Joins with Chromium as the person `who` and waits until both tracks are published.
+    pub async fn browser(api: &Api, room: &str, who: &str, options: &BrowserOptions) -> Result<Self> {
+        Self::browser_before_it_publishes(api, room, who, options).await?.published(api, room).await
     }
 
-    async fn page(api: &Api, room: &str, who: &str, codec: &str, sound: &Value) -> Result<Self> {
+    /// Joins with Chromium; it publishes [`BrowserOptions::waits`] later, for which [`published`](Self::published) waits.
+    pub async fn browser_before_it_publishes(
+        api: &Api,
+        room: &str,
+        who: &str,
+        options: &BrowserOptions,
+    ) -> Result<Self> {
         let client = npm_file("livekit-client/dist/livekit-client.umd.js")?;
         let folder = tempfile::tempdir().context("make a folder")?;
         let page = PAGE
@@ -80,8 +163,7 @@ impl ForeignPublisher {
             .replace("@URL@", &api.ws_url())
             .replace("@TOKEN@", &token(api, room, who)?)
             .replace("@PERSON@", who)
-            .replace("@CODEC@", codec)
-            .replace("@SOUND@", &sound.to_string());
+            .replace("@OPTIONS@", &json!(options).to_string());
         let path = folder.path().join("publish.html");
         std::fs::write(&path, page).context("write the page")?;
         let mark = new_mark("foreign");
@@ -94,20 +176,30 @@ impl ForeignPublisher {
                 .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
                 .arg(format!("file://{}", path.display()));
         })?;
+        let joined = Self::started(who, process, mark, folder);
+        let found = eventually(&format!("{who} joins"), LIMIT, || joined.listed(api, room)).await;
+        match found {
+            Ok(_) => Ok(joined),
+            Err(error) => Err(error.context(joined.process.tail())),
+        }
+    }
+
+    fn started(who: &str, process: Process, mark: String, folder: TempDir) -> Self {
         Self { identity: who.into(), video: String::new(), audio: String::new(), process, mark, _folder: folder }
-            .published(api, room)
-            .await
+    }
+
+    /// The participant as the server lists it, once it does.
+    async fn listed(&self, api: &Api, room: &str) -> Result<Option<Value>> {
+        // There is no room before the first has joined.
+        let Ok(list) = api.rooms("ListParticipants", json!({ "room": room })).await else { return Ok(None) };
+        let people = list["participants"].as_array().cloned().unwrap_or_default();
+        Ok(people.into_iter().find(|person| person["identity"] == self.identity.as_str()))
     }
 
     /// Waits until the server lists both publications.
-    async fn published(mut self, api: &Api, room: &str) -> Result<Self> {
-        let found = eventually(&format!("{} publishes", self.identity), Duration::from_secs(30), || async {
-            // There is no room before the first has joined.
-            let Ok(list) = api.rooms("ListParticipants", json!({ "room": room })).await else { return Ok(None) };
-            let people = list["participants"].as_array().cloned().unwrap_or_default();
-            let Some(own) = people.into_iter().find(|person| person["identity"] == self.identity.as_str()) else {
-                return Ok(None);
-            };
+    pub async fn published(mut self, api: &Api, room: &str) -> Result<Self> {
+        let found = eventually(&format!("{} publishes", self.identity), LIMIT, || async {
+            let Some(own) = self.listed(api, room).await? else { return Ok(None) };
             let sid = |kind: &str| {
                 let tracks = own["tracks"].as_array()?;
                 Some(tracks.iter().find(|track| track["type"] == kind)?["sid"].as_str()?.to_owned())
@@ -123,6 +215,11 @@ impl ForeignPublisher {
             Err(error) => Err(error.context(self.process.tail())),
         }
     }
+}
+
+/// As the publishers read gaps.
+fn spelled(gaps: &[Gap]) -> String {
+    gaps.iter().map(|(from, length)| format!("{from}+{length}")).collect::<Vec<_>>().join(",")
 }
 
 fn token(api: &Api, room: &str, who: &str) -> Result<String> {

@@ -81,6 +81,7 @@ pub fn install(needs: Needs) -> Result<Ready> {
     }
     if needs.tests {
         ready.python = Some(tools::python_publisher(&ready.cache)?);
+        tools::go_publisher(&ready.cache)?;
         ready.terraform = Some(terraform::install(&ready.cache)?);
     }
     if needs.streams {

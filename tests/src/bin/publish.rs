@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Parser;
 use spillway_tests::assets::clip;
-use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
+use spillway_tests::publisher::{Publisher, PublisherOptions, RtpInPause, SourceKind, SpeechPattern};
 use spillway_tests::twirp::Api;
 
 #[derive(Parser)]
@@ -44,7 +44,14 @@ struct Args {
     /// Joins as an agent
     #[arg(long)]
     agent: bool,
-    /// `mute@5`, `unmute@8`, `unpublish@9`, `dark@4`, `light@6`, `size=p0-180.h264@7`: what happens to the video when
+    /// Sound of a source that is mostly silent: dtx, phone (RTP time goes on), phone-stopped (it stands still) or bot
+    #[arg(long)]
+    speech: Option<String>,
+    /// H264 in three layers instead of --video
+    #[arg(long)]
+    layers: bool,
+    /// `mute@5`, `unmute@8`, `unpublish@9`, `dark@4`, `light@6`, `size=p0-180.h264@7`, `layers=1@5`, `jump=10@5`: what happens
+    /// to the video when; `queue=3@5`, `clock=0.4@5`: to the participant; seconds
     #[arg(long)]
     then: Vec<String>,
 }
@@ -95,12 +102,22 @@ async fn main() -> Result<()> {
     let publisher = Publisher::join(&api, &args.room, &args.identity, options).await?;
     println!("joined {} as {} ({})", args.room, args.identity, publisher.sid);
     let mut video_sid = String::new();
-    if let Some(name) = video {
+    if args.layers {
+        let layers =
+            [180, 360, 720].map(|height| clip(&format!("p0-{height}.h264"))).into_iter().collect::<Result<Vec<_>>>()?;
+        video_sid = publisher.publish_layers(&layers, SourceKind::Camera).await?;
+        println!("video {video_sid} in three layers");
+    } else if let Some(name) = video {
         video_sid = publisher.publish(&clip(&name)?, SourceKind::Camera).await?;
         println!("video {video_sid} {name}");
     }
     if let Some(name) = audio {
-        println!("audio {} {name}", publisher.publish(&clip(&name)?, SourceKind::Microphone).await?);
+        let sound = clip(&name)?;
+        let sid = match speech(args.speech.as_deref())? {
+            Some(speech) => publisher.publish_speech(&sound, speech).await?,
+            None => publisher.publish(&sound, SourceKind::Microphone).await?,
+        };
+        println!("audio {sid} {name}");
     }
     let begun = std::time::Instant::now();
     let mut acts: Vec<(f64, String)> = Vec::new();
@@ -118,9 +135,13 @@ async fn main() -> Result<()> {
             "unpublish" => publisher.unpublish(&video_sid),
             "dark" => publisher.blackout(true),
             "light" => publisher.blackout(false),
-            other => match other.strip_prefix("size=") {
-                Some(name) => publisher.switch(&video_sid, &clip(name)?),
-                None => bail!("cannot {other}"),
+            other => match other.split_once('=') {
+                Some(("size", name)) => publisher.switch(&video_sid, &clip(name)?),
+                Some(("layers", count)) => publisher.send_layers(&video_sid, count.parse()?),
+                Some(("jump", seconds)) => publisher.jump_rtp(&video_sid, Duration::from_secs_f64(seconds.parse()?)),
+                Some(("queue", seconds)) => publisher.queue_uplink(Duration::from_secs_f64(seconds.parse()?)),
+                Some(("clock", seconds)) => publisher.set_clock(Duration::from_secs_f64(seconds.parse()?)),
+                _ => bail!("cannot {other}"),
             },
         }
     }
@@ -132,4 +153,15 @@ async fn main() -> Result<()> {
     println!("{:?}", publisher.sent());
     publisher.leave().await;
     Ok(())
+}
+
+fn speech(name: Option<&str>) -> Result<Option<SpeechPattern>> {
+    Ok(match name {
+        None => None,
+        Some("dtx") => Some(SpeechPattern::DTX),
+        Some("phone") => Some(SpeechPattern::telephone(RtpInPause::GoesOn)),
+        Some("phone-stopped") => Some(SpeechPattern::telephone(RtpInPause::StandsStill)),
+        Some("bot") => Some(SpeechPattern::bot(Duration::from_millis(1500), Duration::from_secs(3))),
+        Some(other) => bail!("no speech called {other}"),
+    })
 }

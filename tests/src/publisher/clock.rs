@@ -18,6 +18,11 @@ impl SkewedClock {
         Self { epoch, ahead, rate: 1.0 + ppm * 1e-6 }
     }
 
+    /// The clock is set ahead by so much; the media timeline stays where it is.
+    pub fn step(&mut self, ahead: Duration) {
+        self.ahead += ahead.as_secs_f64();
+    }
+
     /// What the clock shows at a machine time.
     pub fn local(&self, machine: Instant) -> Instant {
         shift(self.epoch, self.ahead + machine.saturating_duration_since(self.epoch).as_secs_f64() * self.rate)
@@ -57,5 +62,16 @@ mod tests {
         assert!(back.max(machine) - back.min(machine) < Duration::from_micros(1));
         let ahead = clock.local(machine) - machine;
         assert!((ahead.as_secs_f64() - 3.02).abs() < 1e-6, "{ahead:?}");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_keeps_the_timeline() {
+        let epoch = Instant::now();
+        let mut clock = SkewedClock::new(epoch, 0.0, 0.0);
+        let machine = epoch + Duration::from_secs(10);
+        clock.step(Duration::from_millis(400));
+        assert_eq!(clock.position(machine), Duration::from_secs(10));
+        assert_eq!(clock.local(machine) - machine, Duration::from_millis(400));
+        assert_eq!(clock.machine(clock.at(Duration::from_secs(10))), machine);
     }
 }

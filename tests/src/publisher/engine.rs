@@ -14,7 +14,7 @@ use proto::signal_response::Message as SignalResponse;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use str0m::change::{SdpAnswer, SdpPendingOffer};
-use str0m::media::{Direction, MediaKind, MediaTime, Mid, Pt};
+use str0m::media::{Direction, MediaKind, MediaTime, Mid, Pt, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 use tokio::net::UdpSocket;
@@ -22,16 +22,44 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use super::clock::SkewedClock;
-use super::{PublisherCommand, PublisherOptions, RtpInPause, SentStats, SourceKind};
+use super::speech::FrameUse;
+use super::uplink::UplinkQueue;
+use super::{PublisherCommand, PublisherOptions, RtpInPause, SentStats, SourceKind, SpeechPattern};
 use crate::clip::{Clip, ClipCodec, ClipFrame};
 
 const PUBLISHER: i32 = proto::SignalTarget::Publisher as i32;
+/// Names that livekit-server gives to layers, smallest first.
+const RIDS: [&str; 3] = ["q", "h", "f"];
+
+/// A layer of a simulcast track below the largest one.
+struct SmallerLayer {
+    clip: Arc<Clip>,
+    /// Until a key frame was sent, others are not.
+    running: bool,
+}
+
+/// What is due of a track: each layer's bytes, with the layer's name where there are several.
+struct DueFrame {
+    mid: Mid,
+    codec: ClipCodec,
+    /// Position on the timeline that belongs to its RTP time in sender reports.
+    reported: Duration,
+    /// RTP time.
+    rtp: Duration,
+    layers: Vec<(Option<Rid>, Arc<[u8]>)>,
+}
 
 /// A publication on its way or there.
 struct PublishedTrack {
     cid: String,
     from: SourceKind,
     clip: Arc<Clip>,
+    smaller: Vec<SmallerLayer>,
+    /// How many layers are sent, smallest first.
+    sent_layers: usize,
+    /// Of several layers the largest: a key frame of it was sent.
+    largest_running: bool,
+    speech: Option<SpeechPattern>,
     /// Another clip to go on with at its next key frame.
     next_clip: Option<Arc<Clip>>,
     state: PublicationState,
@@ -40,6 +68,8 @@ struct PublishedTrack {
     /// How far RTP time is behind the clip's, and where the frame after the last one would be in RTP time.
     behind: Duration,
     expected: Duration,
+    /// How far RTP time has jumped ahead.
+    jumped: Duration,
     /// The next frame goes on in RTP time where the last one ended.
     stood_still: bool,
     /// Counted over all loops of the clip.
@@ -84,6 +114,7 @@ pub struct Engine {
     loss: f64,
     rng: SmallRng,
     dark: bool,
+    uplink: UplinkQueue<(SocketAddr, Vec<u8>)>,
     offers: u32,
 }
 
@@ -121,6 +152,9 @@ impl Engine {
         // One H264 only, what the clips are: with more, the server takes the first of its answer for ours and calls the
         // first packet a change of codec.
         config.codec_config().add_h264(108.into(), Some(109.into()), true, 0x42e01f);
+        if !publisher_options.retransmits {
+            config.codec_config().iter_mut().for_each(|params| params.set_fb_nack(false));
+        }
         config = config.set_send_buffer_video(2000);
         let mut rtc = config.build(clock.local(Instant::now()));
         let udp = UdpSocket::bind("127.0.0.1:0").await.context("bind a UDP socket")?;
@@ -146,6 +180,7 @@ impl Engine {
             loss: publisher_options.loss,
             rng: SmallRng::seed_from_u64(publisher_options.seed),
             dark: false,
+            uplink: UplinkQueue::default(),
             offers: 0,
         };
         // Without a channel a participant that publishes nothing would never connect and be thrown out.
@@ -160,7 +195,8 @@ impl Engine {
                 Ok(wake) => wake,
                 Err(error) => break format!("{error:#}"),
             };
-            let wake = self.next_due().map_or(wake, |due| due.min(wake));
+            self.send_queued().await;
+            let wake = self.next_due().into_iter().chain(self.uplink.next()).fold(wake, Instant::min);
             if self.offer_due && self.pending.is_none() {
                 self.offer(false).await;
                 continue;
@@ -221,7 +257,11 @@ impl Engine {
                         sent.packets += u64::from(rtp);
                         sent.dropped += u64::from(rtp && lost);
                     }
-                    if !lost {
+                    // RTP and RTCP wait in the queue; ICE and DTLS do not, for they would time out.
+                    let waits = !self.uplink.is_idle() && bytes.first().is_some_and(|byte| (128..192).contains(byte));
+                    if waits && !lost {
+                        self.uplink.push((packet.destination, bytes.to_vec()), Instant::now());
+                    } else if !lost {
                         // A full socket buffer is loss, as on any network.
                         let _ = self.udp.send_to(bytes, packet.destination).await;
                     }
@@ -238,6 +278,14 @@ impl Engine {
         }
     }
 
+    /// Sends what has waited long enough in the queue of the uplink.
+    async fn send_queued(&mut self) {
+        while let Some((destination, bytes)) = self.uplink.pop(Instant::now()) {
+            // As in `drain`.
+            let _ = self.udp.send_to(&bytes, destination).await;
+        }
+    }
+
     fn receive(&mut self, source: SocketAddr, datagram: &[u8]) -> Result<()> {
         if self.dark {
             return Ok(());
@@ -251,23 +299,29 @@ impl Engine {
 
     async fn on_command(&mut self, command: PublisherCommand) {
         match command {
-            PublisherCommand::Publish { clip, from, reply } => {
+            PublisherCommand::Publish { clip, smaller, from, speech, reply } => {
                 let cid = format!("stage-{}-{}", self.tracks.len(), self.rng.random_range(0..u32::MAX));
                 let encryption =
                     if self.encrypted { proto::encryption::Type::Gcm } else { proto::encryption::Type::None };
-                let request = proto::AddTrackRequest { encryption: encryption.into(), ..add_track(&cid, &clip, from) };
+                let request =
+                    proto::AddTrackRequest { encryption: encryption.into(), ..add_track(&cid, &clip, &smaller, from) };
                 self.signal.send(SignalRequest::AddTrack(request)).await;
                 let (state, sid) = (PublicationState::Asked, String::new());
                 self.tracks.push(PublishedTrack {
                     cid,
                     from,
                     clip,
+                    sent_layers: smaller.len() + 1,
+                    smaller: smaller.into_iter().map(|clip| SmallerLayer { clip, running: false }).collect(),
+                    largest_running: false,
+                    speech,
                     next_clip: None,
                     state,
                     muted: false,
                     paused: None,
                     behind: Duration::ZERO,
                     expected: Duration::ZERO,
+                    jumped: Duration::ZERO,
                     stood_still: false,
                     next: 0,
                     running: false,
@@ -279,7 +333,7 @@ impl Engine {
                 self.signal.send(SignalRequest::Mute(proto::MuteTrackRequest { sid: sid.clone(), muted })).await;
                 for track in self.tracks.iter_mut().filter(|track| track.sid == sid) {
                     track.muted = muted;
-                    track.running = false;
+                    track.restart();
                 }
             }
             PublisherCommand::Unpublish { sid } => {
@@ -307,9 +361,21 @@ impl Engine {
                 for track in self.tracks.iter_mut().filter(|track| track.sid == sid) {
                     track.stood_still |= rtp == Some(RtpInPause::StandsStill);
                     track.paused = rtp;
-                    track.running = false;
+                    track.restart();
                 }
             }
+            PublisherCommand::Layers { sid, count } => {
+                for track in self.tracks.iter_mut().filter(|track| track.sid == sid) {
+                    track.sent_layers = count;
+                }
+            }
+            PublisherCommand::JumpRtp { sid, by } => {
+                for track in self.tracks.iter_mut().filter(|track| track.sid == sid) {
+                    track.jumped += by;
+                }
+            }
+            PublisherCommand::SetClock { ahead } => self.clock.step(ahead),
+            PublisherCommand::Uplink(delay) => self.uplink.head_for(delay, Instant::now()),
             PublisherCommand::Loss(share) => self.loss = share,
             PublisherCommand::Blackout(dark) => self.dark = dark,
             PublisherCommand::Leave { .. } => unreachable!("the loop leaves by itself"),
@@ -367,7 +433,13 @@ impl Engine {
             } else {
                 "screen"
             };
-            let mid = change.add_media(kind, Direction::SendOnly, Some(stream.into()), Some(track.cid.clone()), None);
+            let simulcast = (!track.smaller.is_empty()).then(|| {
+                let mut simulcast = Simulcast::new();
+                track.rids().for_each(|rid| simulcast.add_send_layer(SimulcastLayer::new(rid)));
+                simulcast
+            });
+            let (stream, cid) = (Some(stream.into()), Some(track.cid.clone()));
+            let mid = change.add_media(kind, Direction::SendOnly, stream, cid, simulcast);
             track.state = PublicationState::Offered(mid);
         }
         if let Some((offer, pending)) = change.apply() {
@@ -403,7 +475,7 @@ impl Engine {
         if !self.connected {
             return None;
         }
-        live.map(|track| self.clock.machine(self.clock.at(frame_time(&track.clip, track.next)))).min()
+        live.map(|track| self.clock.machine(self.clock.at(track.next_sent_at()))).min()
     }
 
     /// Sends every frame that is due. Frames that are late are sent late, not skipped.
@@ -412,18 +484,21 @@ impl Engine {
             return Ok(());
         }
         for index in 0..self.tracks.len() {
-            while let Some((mid, codec, at, data)) = self.tracks[index].take_due(self.clock.position(Instant::now())) {
-                let pt = self.payload_type(mid, codec)?;
-                let local = self.clock.at(at);
-                let ticks = ((at - self.tracks[index].behind).as_nanos() * u128::from(codec.clock_rate())
-                    + 500_000_000)
-                    / 1_000_000_000;
-                let time = MediaTime::new(ticks as u64, frequency(codec));
-                if let Some(writer) = self.rtc.writer(mid) {
-                    writer.write(pt, local, time, data).context("write a frame")?;
-                    self.sent.lock().expect("no panic while counting").frames += 1;
+            while let Some(due) = self.tracks[index].take_due(self.clock.position(Instant::now())) {
+                let pt = self.payload_type(due.mid, due.codec)?;
+                let local = self.clock.at(due.reported);
+                let ticks = (due.rtp.as_nanos() * u128::from(due.codec.clock_rate()) + 500_000_000) / 1_000_000_000;
+                let time = MediaTime::new(ticks as u64, frequency(due.codec));
+                for (rid, data) in due.layers {
+                    if let Some(mut writer) = self.rtc.writer(due.mid) {
+                        if let Some(rid) = rid {
+                            writer = writer.rid(rid);
+                        }
+                        writer.write(pt, local, time, data).context("write a frame")?;
+                        self.sent.lock().expect("no panic while counting").frames += 1;
+                    }
+                    self.drain().await?;
                 }
-                self.drain().await?;
             }
         }
         Ok(())
@@ -451,8 +526,25 @@ impl PublishedTrack {
         self.muted || self.paused.is_some()
     }
 
-    /// The next frame that is due at `position`: where, what, when.
-    fn take_due(&mut self, position: Duration) -> Option<(Mid, ClipCodec, Duration, Arc<[u8]>)> {
+    /// What is sent next begins with a key frame.
+    fn restart(&mut self) {
+        (self.running, self.largest_running) = (false, false);
+        self.smaller.iter_mut().for_each(|layer| layer.running = false);
+    }
+
+    /// The layers' names, smallest first.
+    fn rids(&self) -> impl Iterator<Item = &'static str> + use<> {
+        RIDS.into_iter().take(self.smaller.len() + 1)
+    }
+
+    /// Position on the timeline at which the next frame is sent.
+    fn next_sent_at(&self) -> Duration {
+        let at = frame_time(&self.clip, self.next);
+        self.speech.map_or(at, |speech| speech.sent_at(at)) + self.clip.delay
+    }
+
+    /// The next frame that is due at `position`.
+    fn take_due(&mut self, position: Duration) -> Option<DueFrame> {
         let PublicationState::Live(mid) = self.state else { return None };
         if self.is_quiet() {
             return None;
@@ -462,25 +554,74 @@ impl PublishedTrack {
             self.next = upcoming(&self.clip, position, |frame| frame.key);
             self.running = true;
         }
-        let at = frame_time(&self.clip, self.next);
-        if at > position {
-            return None;
-        }
-        if let Some(next_clip) = &self.next_clip {
-            let there = upcoming(next_clip, at, |_| true);
-            if frame(next_clip, there).key {
-                self.clip = self.next_clip.take().expect("seen above");
-                self.next = there;
+        loop {
+            if self.next_sent_at() > position {
+                return None;
+            }
+            let at = frame_time(&self.clip, self.next);
+            if let Some(next_clip) = &self.next_clip {
+                let there = upcoming(next_clip, at, |_| true);
+                if frame(next_clip, there).key {
+                    self.clip = self.next_clip.take().expect("seen above");
+                    self.next = there;
+                }
+            }
+            if let Some(due) = self.take_next(mid) {
+                return Some(due);
             }
         }
-        let at = frame_time(&self.clip, self.next);
-        let data = frame(&self.clip, self.next).data.clone();
+    }
+
+    /// The next frame, unless nothing is sent of it.
+    fn take_next(&mut self, mid: Mid) -> Option<DueFrame> {
+        let (number, at, sent_at) = (self.next, frame_time(&self.clip, self.next), self.next_sent_at());
         self.next += 1;
+        let length = frame_time(&self.clip, self.next).saturating_sub(at);
+        let used = self.speech.map_or(FrameUse::Spoken, |speech| speech.use_of(at, length));
         if std::mem::take(&mut self.stood_still) {
             self.behind = at.saturating_sub(self.expected);
         }
+        let layers = match used {
+            FrameUse::Spoken => self.layers(number),
+            // One byte: a packet without a frame (RFC 6716, 3.1), which is what libopus makes of silence with DTX.
+            FrameUse::Update => {
+                let toc = frame(&self.clip, number).data.first().map_or(0, |toc| toc & 0xfc);
+                vec![(None, Arc::from([toc]))]
+            }
+            FrameUse::Silent => Vec::new(),
+        };
+        if layers.is_empty() && self.speech.is_some_and(|speech| speech.rtp == RtpInPause::StandsStill) {
+            self.behind += length;
+        }
         self.expected = frame_time(&self.clip, self.next).saturating_sub(self.behind);
-        Some((mid, self.clip.codec, at, data))
+        let shown = at + frame(&self.clip, number).shown - frame(&self.clip, number).at;
+        let rtp = shown.saturating_sub(self.behind) + self.jumped;
+        // Reports are counted from here, and must not speak of what was not sent yet.
+        let reported = shown.min(sent_at);
+        (!layers.is_empty()).then_some(DueFrame { mid, codec: self.clip.codec, reported, rtp, layers })
+    }
+
+    /// A frame in every layer that is sent.
+    fn layers(&mut self, number: u64) -> Vec<(Option<Rid>, Arc<[u8]>)> {
+        let largest = (frame(&self.clip, number).key, frame(&self.clip, number).data.clone());
+        if self.smaller.is_empty() {
+            return vec![(None, largest.1)];
+        }
+        let mut layers = Vec::new();
+        let mut names = RIDS.into_iter().map(Rid::from);
+        for (index, layer) in self.smaller.iter_mut().enumerate() {
+            let (name, frame) = (names.next(), frame(&layer.clip, number));
+            layer.running = index < self.sent_layers && (layer.running || frame.key);
+            if layer.running {
+                layers.push((name, frame.data.clone()));
+            }
+        }
+        let sent = self.sent_layers > self.smaller.len();
+        self.largest_running = sent && (self.largest_running || largest.0);
+        if self.largest_running {
+            layers.push((names.next(), largest.1));
+        }
+        layers
     }
 }
 
@@ -515,13 +656,23 @@ fn description(sdp: String, id: u32) -> proto::SessionDescription {
     proto::SessionDescription { r#type: "offer".into(), sdp, id, ..Default::default() }
 }
 
-fn add_track(cid: &str, clip: &Clip, from: SourceKind) -> proto::AddTrackRequest {
+fn add_track(cid: &str, clip: &Clip, smaller: &[Arc<Clip>], from: SourceKind) -> proto::AddTrackRequest {
     let video = clip.codec.is_video();
-    let layer = proto::VideoLayer {
-        quality: proto::VideoQuality::High as i32,
+    let layer = |clip: &Clip, quality: proto::VideoQuality, rid: &str| proto::VideoLayer {
+        quality: quality as i32,
         width: clip.size.0,
         height: clip.size.1,
+        rid: rid.to_owned(),
         ..Default::default()
+    };
+    let qualities = [proto::VideoQuality::Low, proto::VideoQuality::Medium, proto::VideoQuality::High];
+    let layers: Vec<proto::VideoLayer> = match smaller {
+        _ if !video => Vec::new(),
+        [] => vec![layer(clip, proto::VideoQuality::High, "")],
+        smaller => {
+            let sizes = smaller.iter().map(|clip| &**clip).chain([clip]);
+            sizes.zip(qualities).zip(RIDS).map(|((clip, quality), rid)| layer(clip, quality, rid)).collect()
+        }
     };
     let (_, codec) = clip.codec.mime().split_once('/').expect("a mime type has two parts");
     proto::AddTrackRequest {
@@ -531,11 +682,11 @@ fn add_track(cid: &str, clip: &Clip, from: SourceKind) -> proto::AddTrackRequest
         width: clip.size.0,
         height: clip.size.1,
         source: from.source() as i32,
-        layers: if video { vec![layer.clone()] } else { Vec::new() },
+        layers: layers.clone(),
         simulcast_codecs: vec![proto::SimulcastCodec {
             codec: codec.to_owned(),
             cid: cid.to_owned(),
-            layers: if video { vec![layer] } else { Vec::new() },
+            layers,
             ..Default::default()
         }],
         disable_red: true,

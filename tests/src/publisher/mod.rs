@@ -5,15 +5,18 @@
 //! at every whole second since then, by its own clock.
 
 mod clock;
+mod speech;
+mod uplink;
 mod engine;
 
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use livekit_protocol as proto;
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::speech::SpeechPattern;
 use crate::clip::Clip;
 use crate::twirp::Api;
 
@@ -38,11 +41,13 @@ pub struct PublisherOptions {
     pub loss: f64,
     /// Of the random numbers that select lost packets.
     pub seed: u64,
+    /// Retransmits pictures that the server asks for (NACK); sound is never retransmitted.
+    pub retransmits: bool,
 }
 
 impl Default for PublisherOptions {
     fn default() -> Self {
-        Self { agent: false, encrypted: false, clock_ahead: 0.0, clock_ppm: 0.0, loss: 0.0, seed: 1 }
+        Self { agent: false, encrypted: false, clock_ahead: 0.0, clock_ppm: 0.0, loss: 0.0, seed: 1, retransmits: true }
     }
 }
 
@@ -95,7 +100,10 @@ pub struct SentStats {
 enum PublisherCommand {
     Publish {
         clip: Arc<Clip>,
+        /// The same picture in smaller sizes, smallest first.
+        smaller: Vec<Arc<Clip>>,
         from: SourceKind,
+        speech: Option<SpeechPattern>,
         reply: oneshot::Sender<Result<String>>,
     },
     Mute {
@@ -114,6 +122,20 @@ enum PublisherCommand {
         sid: String,
         rtp: Option<RtpInPause>,
     },
+    /// So many layers are sent, smallest first.
+    Layers {
+        sid: String,
+        count: usize,
+    },
+    /// RTP time of the next frame on is ahead of where it would be.
+    JumpRtp {
+        sid: String,
+        by: Duration,
+    },
+    SetClock {
+        ahead: Duration,
+    },
+    Uplink(Duration),
     Loss(f64),
     Blackout(bool),
     /// Politely: with a LeaveRequest; else without any message.
@@ -162,8 +184,32 @@ impl Publisher {
 
     /// Publishes a clip in a loop; gives the sid of the track. Media flows from the next keyframe of the clip on.
     pub async fn publish(&self, clip: &Arc<Clip>, from: SourceKind) -> Result<String> {
+        self.publish_all(clip, Vec::new(), from, None).await
+    }
+
+    /// Publishes the sound of a clip as a source does that is silent most of the time.
+    pub async fn publish_speech(&self, clip: &Arc<Clip>, speech: SpeechPattern) -> Result<String> {
+        self.publish_all(clip, Vec::new(), SourceKind::Microphone, Some(speech)).await
+    }
+
+    /// Publishes one picture in up to three sizes (simulcast), smallest first, with the same frames; all of them are sent,
+    /// whatever the server says that its subscribers want.
+    pub async fn publish_layers(&self, clips: &[Arc<Clip>], from: SourceKind) -> Result<String> {
+        let Some((largest, smaller)) = clips.split_last() else { bail!("no layer to publish") };
+        let alike = |clip: &Arc<Clip>| clip.codec == largest.codec && clip.frames.len() == largest.frames.len();
+        ensure!(smaller.len() < 3 && smaller.iter().all(alike), "these are no layers of {}", largest.name());
+        self.publish_all(largest, smaller.to_vec(), from, None).await
+    }
+
+    async fn publish_all(
+        &self,
+        clip: &Arc<Clip>,
+        smaller: Vec<Arc<Clip>>,
+        from: SourceKind,
+        speech: Option<SpeechPattern>,
+    ) -> Result<String> {
         let (reply, answer) = oneshot::channel();
-        self.send(PublisherCommand::Publish { clip: clip.clone(), from, reply });
+        self.send(PublisherCommand::Publish { clip: clip.clone(), smaller, from, speech, reply });
         answer
             .await
             .map_err(|_| anyhow!("{} left before {} was published", self.identity, clip.name()))?
@@ -193,6 +239,26 @@ impl Publisher {
     /// Ends a pause; media flows from the next keyframe on.
     pub fn resume(&self, sid: &str) {
         self.send(PublisherCommand::Pause { sid: sid.to_owned(), rtp: None });
+    }
+
+    /// Sends so many layers of a simulcast track, smallest first; one that is added begins at its next keyframe.
+    pub fn send_layers(&self, sid: &str, count: usize) {
+        self.send(PublisherCommand::Layers { sid: sid.to_owned(), count });
+    }
+
+    /// RTP time jumps ahead between two frames, as of an encoder that was exchanged; reports say the same.
+    pub fn jump_rtp(&self, sid: &str, by: Duration) {
+        self.send(PublisherCommand::JumpRtp { sid: sid.to_owned(), by });
+    }
+
+    /// The participant's clock is set ahead, and with it what sender reports say; media goes on at its pace.
+    pub fn set_clock(&self, ahead: Duration) {
+        self.send(PublisherCommand::SetClock { ahead });
+    }
+
+    /// RTP and its reports wait in a queue; the delay moves to this one by 0.5 s in a second.
+    pub fn queue_uplink(&self, delay: Duration) {
+        self.send(PublisherCommand::Uplink(delay));
     }
 
     /// Replaces [`PublisherOptions::loss`].

@@ -351,6 +351,55 @@ fn a_burst_that_catches_up_moves_nothing() {
     }
 }
 
+/// Sentences of `speaks` each `every`, sent by a bot in parts, each when it begins.
+fn bot(speaks: i64, every: i64, part: i64, reports: bool, sound_counts: bool) -> Session {
+    let sound = (0..60_000 / every).map(|n| (n * every + speaks, every - speaks)).collect();
+    Session {
+        seconds: 60,
+        sound,
+        sound_counts,
+        reports,
+        queue: Box::new(move |at| -(at % every % part)),
+        ..Session::default()
+    }
+}
+
+#[test]
+fn sentences_that_come_at_once_are_heard_from_their_arrival_on() {
+    for (speaks, every) in [(500, 3000), (1000, 5000), (1500, 3000), (3000, 6000), (3000, 3000)] {
+        for reports in [true, false] {
+            for sound_counts in [true, false] {
+                let name = format!("{speaks} of {every} ms, reports {reports}, counts {sound_counts}");
+                assert_right(&name, &bot(speaks, every, every, reports, sound_counts).play().sound);
+            }
+        }
+    }
+}
+
+/// As of a live source, the last frame of each part is on time.
+#[test]
+fn sentences_that_come_in_parts_are_not_placed_before_them() {
+    for reports in [true, false] {
+        let placed = bot(3000, 6000, 200, reports, false).play().sound;
+        assert!(placed.iter().all(|one| one.off().abs() <= 220), "{:?}", placed.iter().map(PlacedFrame::off).min());
+        assert!(late(&placed).len() < 4, "{} late, first {:?}", late(&placed).len(), late(&placed).first());
+    }
+}
+
+#[test]
+fn a_bot_that_speaks_live_is_no_bot_any_more() {
+    for stalls in [false, true] {
+        let sound = (0..10).map(|n| (n * 3000 + 1500, 1500)).collect();
+        let queue = move |at: i64| match at {
+            ..30_000 => -(at % 3000),
+            40_000..41_000 if stalls => 41_000 - at,
+            _ => 0,
+        };
+        let session = Session { seconds: 60, sound, queue: Box::new(queue), ..Session::default() };
+        assert_right(&format!("stalls {stalls}"), &session.play().sound);
+    }
+}
+
 #[test]
 fn an_uplink_that_queues_for_half_a_minute_costs_nothing() {
     let queue = |at: i64| match at {

@@ -3,10 +3,14 @@
 
 use std::time::Duration;
 
+use super::ahead::is_sentence;
+
 /// Intervals in a row that must keep the media's pace.
 const PACED: u32 = 3;
 /// Longest wait; a static screen share never keeps a pace.
 const LONGEST: Duration = Duration::from_millis(300);
+/// After a queue comes what is captured now; after a sentence of a bot nothing comes for so long.
+const SILENT: Duration = Duration::from_millis(100);
 
 /// A stream may begin with a burst of old packets (the server's cache, a queue on the way); their arrival says nothing
 /// about their time. Frames wait here until they come as fast as they were made.
@@ -17,6 +21,8 @@ pub(super) struct StartupGate {
     paced: u32,
     /// Least arrival minus media time.
     pub(super) best: Option<i64>,
+    /// The most, and when.
+    most: Option<(i64, Duration)>,
 }
 
 impl StartupGate {
@@ -30,6 +36,16 @@ impl StartupGate {
         self.last = Some((media, at));
         let offset = at.as_nanos() as i64 - media;
         self.best = Some(self.best.map_or(offset, |best| best.min(offset)));
+        if self.most.is_none_or(|(most, _)| offset > most) {
+            self.most = Some((offset, at));
+        }
+    }
+
+    /// Arrival minus media time of the first frame, if what came is a sentence that a bot has sent at once.
+    pub(super) fn sentence(&self, now: Duration) -> Option<i64> {
+        let ((most, since), (_, last), best) = (self.most?, self.last?, self.best?);
+        let silent = self.paced < PACED && now.saturating_sub(last) >= SILENT;
+        (silent && is_sentence(most - best, last.saturating_sub(since))).then_some(most)
     }
 
     pub(super) fn is_open(&self, now: Duration) -> bool {

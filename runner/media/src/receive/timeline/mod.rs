@@ -7,12 +7,14 @@
 //!
 //! Three witnesses place a packet: its RTP time, the sender reports, its arrival. Where one of them disagrees with the
 //! other two it is wrong: RTP time that stood still (`standstill`: the stream steps to its arrival), a publisher's
-//! clock that was set (nothing moves), a queue on the way (nothing moves either, up to what a recording waits).
+//! clock that was set (nothing moves), a queue on the way (nothing moves either, up to what a recording waits). Sound that
+//! comes before it is to be heard (`ahead`: bots) is placed from its arrival on, one frame after the other.
 //!
 //! Ears notice steps, eyes hardly: what is less than 100 ms off slews, and the first report of a sound stream moves the
 //! participant's clock to where the sound already is; the picture follows faster. Not so fast that a composite would
 //! have to show a picture twice or leave one out, though, unless it is far off.
 
+mod ahead;
 mod delay;
 mod gate;
 mod mapping;
@@ -115,7 +117,7 @@ impl Timeline {
     pub fn report(&mut self, stream: Ssrc, rtp: u32, ntp: i64, at: Duration) {
         let Some(it) = self.streams.get_mut(&stream) else { return };
         let Some(person) = self.clocks.get_mut(&it.identity) else { return };
-        let Some(rtp) = it.extend(rtp) else { return };
+        let Some(rtp) = it.extend(rtp).filter(|_| !it.is_ahead()) else { return };
         let media = it.media(rtp);
         let raw = ntp - media;
         let supported = it.supports(raw, person.shift) && person.delay.is_near(ntp, at);

@@ -3,10 +3,12 @@
 //! In: arrival minus media time of each frame. A publisher that captured nothing for a while (microphone exchanged,
 //! laptop asleep, a bot that counts samples) goes on where its RTP time stopped: the difference rises at once and stays.
 //! A delay of the network rises as quickly, but what waited follows faster than it was made, and the difference falls
-//! back. Pure; never places anything.
+//! back. A bot that sends a sentence at once does both. Pure; never places anything.
 
 use std::collections::VecDeque;
 use std::time::Duration;
+
+use super::ahead::{is_at_once, is_sentence};
 
 /// Frames that say what the difference was just before: 200 ms of Opus packets, 330 ms of pictures.
 const REMEMBERED: usize = 10;
@@ -66,6 +68,10 @@ pub(super) struct Standstill {
     /// … since this arrival.
     level_at: Duration,
     frames: u32,
+    /// The first difference, the last one that rose, and the arrivals of both and of the least one.
+    first: (i64, Duration),
+    peak: (i64, Duration),
+    min_at: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,11 +91,29 @@ impl Standstill {
     }
 
     fn new(before: i64, offset: i64, at: Duration) -> Self {
-        Self { before, began: at, min: offset, newest: offset, newest_at: at, level: offset, level_at: at, frames: 1 }
+        Self {
+            before,
+            began: at,
+            min: offset,
+            newest: offset,
+            newest_at: at,
+            level: offset,
+            level_at: at,
+            frames: 1,
+            first: (offset, at),
+            peak: (offset, at),
+            min_at: at,
+        }
     }
 
     pub(super) fn frame(&mut self, offset: i64, at: Duration) {
         self.frames += 1;
+        if offset - self.newest >= RISE {
+            self.peak = (offset, at);
+        }
+        if offset < self.min {
+            self.min_at = at;
+        }
         self.min = self.min.min(offset);
         self.newest = offset;
         self.newest_at = at;
@@ -102,7 +126,21 @@ impl Standstill {
     /// Before a frame of this difference is counted: it has risen again. Whether what came until now had settled.
     pub(super) fn rises_again(&self, offset: i64) -> Option<bool> {
         let rises = offset - self.newest >= RISE && offset - self.min >= LEAST;
-        rises.then(|| self.frames >= LEAST_FRAMES && self.newest_at.saturating_sub(self.level_at) >= KEPT)
+        let settled = self.frames >= LEAST_FRAMES && self.newest_at.saturating_sub(self.level_at) >= KEPT;
+        let is_part = !settled && offset <= self.first.0 + NOISE && self.is_part();
+        (rises && !is_part).then_some(settled)
+    }
+
+    /// What came since the last rise came at once: of a source that sends each 200 ms, it is a part of the same speech.
+    fn is_part(&self) -> bool {
+        let fall = self.peak.0 - self.newest;
+        fall >= RISE && is_at_once(fall, self.newest_at.saturating_sub(self.peak.1))
+    }
+
+    /// Arrival minus media time of the first frame since, if a bot has sent a sentence at once.
+    pub(super) fn sentence(&self) -> Option<i64> {
+        let (first, since) = self.first;
+        is_sentence(first - self.min, self.min_at.saturating_sub(since)).then_some(first)
     }
 
     /// The same beginning, and other evidence from this frame on.
@@ -122,7 +160,12 @@ impl Standstill {
 
     /// By how much media time stood still, if it did.
     pub(super) fn rise(&self) -> i64 {
-        self.min - self.before
+        self.rise_to(self.min)
+    }
+
+    /// The same if this difference is right from now on.
+    pub(super) fn rise_to(&self, offset: i64) -> i64 {
+        offset - self.before
     }
 
     /// The least and the newest difference since.
@@ -163,6 +206,32 @@ mod tests {
         let queue: Vec<(u64, i64)> = (0..70).map(|n| (10 * n, 1000 - n as i64)).collect();
         assert_eq!(verdict(&queue), Verdict::Undecided);
         assert_eq!(verdict(&[(0, 1000), (1, 980), (2, 90)]), Verdict::CaughtUp);
+    }
+
+    #[test]
+    fn parts_that_come_at_once_are_one_speech() {
+        // 200 ms each 200 ms, after a pause of 3 s.
+        let mut standstill = Standstill::new(0, 3000 * MS, Duration::ZERO);
+        for n in 1..20u64 {
+            let offset = (3000 - n as i64 % 10 * 20) * MS;
+            assert_eq!(standstill.rises_again(offset), None, "packet {n}");
+            standstill.frame(offset, Duration::from_millis(n / 10 * 200));
+        }
+        assert_eq!(standstill.rises_again(3000 * MS), Some(true), "two parts that end alike have settled");
+        assert_eq!((standstill.rise(), standstill.sentence()), (2820 * MS, None));
+    }
+
+    #[test]
+    fn a_sentence_that_comes_at_once_is_told_from_a_queue() {
+        let sentence = |step: u64| {
+            let mut standstill = Standstill::new(0, 3000 * MS, Duration::ZERO);
+            (1..75).for_each(|n| {
+                standstill.frame((3000 - n as i64 * (20 - step as i64)) * MS, Duration::from_millis(n * step))
+            });
+            standstill.sentence()
+        };
+        assert_eq!(sentence(0), Some(3000 * MS));
+        assert_eq!(sentence(10), None, "a way of twice the rate");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::ahead::AheadSource;
 use super::gate::StartupGate;
 use super::mapping::{NtpMapping, STEP};
 use super::standstill::{Recent, Standstill, Verdict};
@@ -38,8 +39,9 @@ const LATENESS: f64 = 100e6;
 /// And a stream has jumped back only when it goes on like that.
 const JUMP_LASTS: Duration = Duration::from_millis(500);
 
-/// Nothing arrives before it was made: media time that gains this much on arrival between two frames has jumped.
-const LEAP: i64 = 500_000_000;
+/// Nothing arrives before it was made: media time that gains this much between two frames on the arrival of the last ones,
+/// and on where the stream stands, has jumped.
+const LEAP: i64 = 150_000_000;
 /// The server extrapolates the last report it has, which libwebrtc renews each 5 s for sound and the server sends on each
 /// 3 s: for so long after a standstill reports may speak of the time before it.
 const REPORTS_LAG: Duration = Duration::from_secs(9);
@@ -51,6 +53,8 @@ const SILENT: Duration = Duration::from_millis(500);
 const MAX_REORDER_NS: i64 = 250_000_000;
 /// A frame is never placed further ahead of its arrival than this, nanoseconds.
 const AHEAD: i64 = 2_000_000_000;
+/// Nor one of a sentence that came at once: libwebrtc's listeners keep 200 packets.
+const SENTENCE_AHEAD: i64 = 4_000_000_000;
 
 #[derive(Debug)]
 pub(super) struct StreamClock {
@@ -69,6 +73,8 @@ pub(super) struct StreamClock {
     /// Arrival of the newest frame.
     came: Option<Duration>,
     standstill: Option<Standstill>,
+    /// It sends sentences at once: each is heard from its arrival on.
+    ahead: Option<AheadSource>,
     stepped_at: Option<Duration>,
     /// Its reports have agreed with its arrival.
     believed: bool,
@@ -101,6 +107,7 @@ impl StreamClock {
             recent: Recent::default(),
             came: None,
             standstill: None,
+            ahead: None,
             stepped_at: None,
             believed: false,
             far_since: None,
@@ -143,6 +150,15 @@ impl StreamClock {
             self.recent.push(offset);
             return false;
         }
+        if let Some(ahead) = &mut self.ahead {
+            self.recent.push(offset);
+            if ahead.is_live(media, at) {
+                self.catch_up();
+            } else {
+                self.wall = self.wall.map(|wall| wall.max(offset as f64));
+            }
+            return false;
+        }
         // Time that passed without a frame counts: what follows a burst does so at once.
         let mut decided = self.standstill.is_some();
         self.judge(at);
@@ -160,6 +176,10 @@ impl StreamClock {
         } else if let Some(standstill) = &mut self.standstill {
             standstill.frame(offset, at);
         }
+        if self.is_ahead() {
+            self.recent.push(offset);
+            return decided;
+        }
         if self.standstill.is_none() {
             self.standstill = Standstill::begins(&self.recent, offset, at);
         }
@@ -174,16 +194,24 @@ impl StreamClock {
 
     /// Media time that gained on arrival by more than arrival can: it has jumped ahead.
     fn leap(&mut self, offset: i64, at: Duration) {
-        let (None, Some(min), Some(last)) = (&self.standstill, self.recent.min(), self.recent.last()) else { return };
-        if last - offset >= LEAP && self.wall.is_some_and(|wall| wall - offset as f64 >= LEAP as f64) {
-            self.step(offset - min, Recent::from([offset; 2]), at);
+        let stands = self.applied.or(self.wall);
+        let (None, Some(min), Some(stands)) = (&self.standstill, self.recent.min(), stands) else { return };
+        if min - offset < LEAP || stands - (offset as f64) < LEAP as f64 {
+            return;
         }
+        // Without reports a queue that was dropped looks the same: either way the frame stands where it arrives.
+        let by = if self.mapping.offset().is_some() { offset - min } else { offset - stands as i64 };
+        self.step(by, Recent::from([offset; 2]), at);
     }
 
     /// May its frames be placed now?
     pub(super) fn is_open(&mut self, now: Duration) -> bool {
         if self.wall.is_none() && self.gate.is_open(now) {
-            self.wall = self.gate.best.map(|best| best as f64);
+            let sentence = self.gate.sentence(now).filter(|_| self.sound && now != Duration::MAX);
+            self.wall = sentence.or(self.gate.best).map(|offset| offset as f64);
+            if let Some(first) = sentence {
+                self.sends_ahead(first);
+            }
         }
         // The end of a stream is no evidence.
         if now != Duration::MAX {
@@ -201,9 +229,25 @@ impl StreamClock {
     }
 
     fn stood_still(&mut self, at: Duration) {
-        if let Some(standstill) = self.standstill.take() {
-            self.step(standstill.rise(), standstill.recent(), at);
+        let Some(standstill) = self.standstill.take() else { return };
+        match standstill.sentence().filter(|_| self.sound) {
+            Some(first) => {
+                self.step(standstill.rise_to(first), standstill.recent(), at);
+                self.sends_ahead(first);
+            }
+            None => self.step(standstill.rise(), standstill.recent(), at),
         }
+    }
+
+    /// What came last is a sentence, whose first frame had this difference of arrival and media time.
+    fn sends_ahead(&mut self, first: i64) {
+        self.recent = Recent::from([first; 2]);
+        self.ahead = Some(AheadSource::default());
+    }
+
+    /// Its reports speak of what was sent, not of when it is heard.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.ahead.is_some()
     }
 
     /// Media time moved against arrival by so much, and its publisher's clock did not: everything that is counted from
@@ -220,6 +264,7 @@ impl StreamClock {
 
     /// Whatever was believed is wrong: it goes on where it arrives.
     pub(super) fn catch_up(&mut self) {
+        self.ahead = None;
         if let Some(standstill) = self.standstill.take() {
             self.recent = standstill.recent();
         }
@@ -284,9 +329,13 @@ impl StreamClock {
     pub(super) fn place(&mut self, media: i64, by_report: Option<f64>, at: Duration) -> f64 {
         let now = at.as_nanos() as f64;
         let wall = self.wall.unwrap_or(now - media as f64);
-        let goal = by_report.filter(|by_report| self.believes(wall - by_report)).unwrap_or(wall);
-        let mut applied = self.follow(goal, media, at);
-        if media as f64 + applied > now + AHEAD as f64 {
+        let (mut applied, furthest) = if self.is_ahead() {
+            (wall, SENTENCE_AHEAD)
+        } else {
+            let goal = by_report.filter(|by_report| self.believes(wall - by_report)).unwrap_or(wall);
+            (self.follow(goal, media, at), AHEAD)
+        };
+        if media as f64 + applied > now + furthest as f64 {
             applied = applied.min(self.recent.min().map_or(now - media as f64, |offset| offset as f64));
             self.wall = Some(applied.min(wall));
         }

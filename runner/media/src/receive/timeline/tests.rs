@@ -211,6 +211,23 @@ fn a_burst_of_old_packets_does_not_set_the_clock() {
 }
 
 #[test]
+fn rtp_time_that_jumps_ahead_moves_nothing() {
+    for by in [200u64, 400, 1000, 10_000] {
+        let mut timeline = Timeline::default();
+        timeline.open(ONE, "alice", true, 48_000);
+        for n in 0..1000 {
+            let (at, jumped) = (n * 20 + n % 3, if n < 500 { 0 } else { by });
+            let rtp = RtpTime::new((n * 20 + jumped) * 48);
+            assert!(!timeline.arrive(ONE, rtp, Duration::from_millis(at)));
+            if timeline.is_open(ONE, Duration::from_millis(at)) {
+                let place = timeline.place(ONE, rtp, Duration::from_millis(at)).ns() / 1_000_000;
+                assert!(place.abs_diff(at) < 50, "{by} ms: packet {n} of {at} ms stands at {place} ms");
+            }
+        }
+    }
+}
+
+#[test]
 fn one_rtp_time_has_one_place() {
     let mut timeline = Timeline::default();
     timeline.open(ONE, "alice", false, 90_000);
