@@ -1,13 +1,15 @@
 //! A hidden recorder in a LiveKit room.
 //!
 //! One thread with its own small runtime does everything of the room: signalling (`link`, `model`), the peer connection
-//! (`peer`, `net`, `offer`; `recovery` when it is lost) and the receiver (`crate::receive`). It never waits for its listener.
+//! (`peer`, `net`, `offer`, `turn`; `recovery` when it is lost) and the receiver (`crate::receive`). It never waits for its listener.
 
 mod drive;
 mod recovery;
 mod link;
 mod model;
 mod net;
+mod stream_link;
+mod turn;
 mod poll_pace;
 mod offer;
 mod peer;

@@ -20,9 +20,9 @@ pub(super) use self::start::run;
 use super::link::{self, JoinParams, Joined, LinkError, Reconnect};
 use super::message::{RoomCommand, RoomListener, RoomMessage};
 use super::model::RoomModel;
-use super::net::TcpEvent;
 use super::peer::Peer;
 use super::recovery::{ConnectionState, MediaRecovery, RecoveryStep};
+use super::stream_link::NetEvent;
 use crate::receive::TrackReceiver;
 use crate::receive::event::RoomEvent;
 use crate::source::dump::{Dump, DumpItem, DumpRecord};
@@ -38,6 +38,10 @@ const LEAST_WAIT: Duration = Duration::from_millis(1);
 /// A tick that late: we were stopped. What was sent meanwhile over TCP then comes as fast as the way allows.
 const STOPPED: Duration = Duration::from_millis(200);
 const RESUMING: Duration = Duration::from_secs(2);
+/// At a stop: for the tasks that read connections over TCP to have their turn.
+const STREAM_TURN: Duration = Duration::from_millis(5);
+/// A machine starved of CPU may have seconds of packets in its connections; a stop is not put off for ever by them.
+const MAX_DRAIN: Duration = Duration::from_millis(500);
 
 struct RoomDriver {
     model: RoomModel,
@@ -142,9 +146,9 @@ impl RoomDriver {
         self.ticked + if self.receiver.is_receiving() { self.peer.poll_interval() } else { IDLE_TICK }
     }
 
-    fn network(&mut self, news: Option<TcpEvent>) {
+    fn network(&mut self, news: Option<NetEvent>) {
         match news {
-            Some(news) => self.peer.on_tcp(news),
+            Some(news) => self.peer.on_news(news),
             None => self.read(),
         }
     }
@@ -289,12 +293,23 @@ impl RoomDriver {
         }
     }
 
+    /// What waits in connections over TCP: their tasks read it, and they have no turn while we read datagrams.
+    async fn drain_streams(&mut self, asked: Instant) {
+        while self.peer.has_unread_stream() && asked.elapsed() < MAX_DRAIN {
+            if let Ok(news) = tokio::time::timeout(STREAM_TURN, self.peer.wait()).await {
+                self.network(news);
+                self.deliver();
+            }
+        }
+    }
+
     async fn finish(mut self) {
         let asked = Instant::now();
         while self.peer.caught_up() < asked {
             self.read();
             self.deliver();
         }
+        self.drain_streams(asked).await;
         let now = self.since(Instant::now());
         self.keep(now, DumpItem::Finish);
         self.receiver.finish(now);

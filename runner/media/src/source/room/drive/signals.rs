@@ -18,6 +18,7 @@ use crate::source::room::link::{self, Reconnect};
 use crate::source::room::message::RoomMessage;
 use crate::source::room::peer::Peer;
 use crate::source::room::recovery::ROOM_LOST;
+use crate::source::room::turn::server::RelayOffer;
 
 impl RoomDriver {
     pub(super) async fn signal(&mut self, event: Option<SignalEvent>) {
@@ -167,7 +168,7 @@ impl RoomDriver {
                 let now = self.since(Instant::now());
                 self.receive(RoomEvent::Interrupted, now);
                 self.tried.extend(self.peer.take_endpoints());
-                self.peer = Peer::new(self.server);
+                self.peer = Peer::new(self.server, RelayOffer::of(&self.link.response));
                 self.last_offer = None;
                 self.last_answer = None;
                 let response = &self.link.response;

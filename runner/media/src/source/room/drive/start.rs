@@ -18,6 +18,7 @@ use crate::source::room::message::{JoinOptions, RoomCommand, RoomListener, RoomM
 use crate::source::room::model::{RoomModel, RoomWaits};
 use crate::source::room::peer::Peer;
 use crate::source::room::recovery::MediaRecovery;
+use crate::source::room::turn::server::RelayOffer;
 
 /// Runs in the room's thread until the recording leaves or the room ends; `hear` gets its end in any case.
 pub(crate) async fn run(
@@ -51,7 +52,7 @@ pub(crate) async fn run(
     let drive = RoomDriver {
         model: RoomModel::new(options.choose.clone(), options.want_video, options.want_audio, waits),
         receiver: TrackReceiver::new(receive).begins_muted(options.begins_muted),
-        peer: Peer::new(server),
+        peer: Peer::new(server, RelayOffer::of(&joined.response)),
         server,
         began: now,
         params,
