@@ -5,7 +5,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::fault::RtmpFault;
 use super::url::RtmpUrl;
 use crate::output::stream_dial::{DialTarget, StreamIo, dial};
-use crate::output::stream_tls::StreamTls;
+use crate::stream_tls::StreamTls;
 
 const SEND_BUFFER_BYTES: usize = 256 << 10;
 

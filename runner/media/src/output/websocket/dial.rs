@@ -11,7 +11,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::fault::WebsocketFault;
 use crate::output::stream_dial::{DialTarget, StreamIo, dial};
-use crate::output::stream_tls::StreamTls;
+use crate::stream_tls::StreamTls;
 
 /// A sixth of a second of sound.
 const SEND_BUFFER_BYTES: usize = 32 << 10;

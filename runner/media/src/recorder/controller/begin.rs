@@ -18,6 +18,7 @@ use crate::recorder::mode::{self, TrackSurvey};
 use crate::recorder::recorded_file::{AskedFile, FilePlace, OpeningFiles, RecordedFile};
 use crate::recorder::source_recorder::{RawPictureOutputs, SourceRecorder};
 use crate::source::room::{JoinOptions, Room};
+use crate::stream_tls::StreamTls;
 use crate::track::TimelineEvent;
 
 /// The room's way to us. However the room ends, a panic included, we hear that it is gone.
@@ -44,6 +45,7 @@ impl RecorderController {
         options.appear = Duration::from_millis(self.start.settings.appear_ms);
         options.waits_for_return = !is_watched(plan);
         options.return_grace = Duration::from_millis(self.start.settings.return_grace_ms);
+        options.tls = StreamTls::new(self.start.settings.streams.clone());
         let sender = RoomSender(self.tell.clone());
         match Room::join(options, move |deliveries| sender.0.send(RecorderInput::Room(deliveries)).is_ok()) {
             Ok(room) => self.room = Some(room),

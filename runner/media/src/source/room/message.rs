@@ -7,6 +7,7 @@ use spillway_ipc::MediaEndReason;
 use spillway_plan::{Secret, Source};
 
 use crate::receive::TrackStats;
+use crate::stream_tls::StreamTls;
 use crate::track::{TimelineEvent, TrackId};
 
 /// How to join, and what to record.
@@ -36,6 +37,8 @@ pub struct JoinOptions {
     /// Meanwhile the recording stands still, so that it ends where the participant left if it does not return. Nothing that
     /// is watched live can do so.
     pub waits_for_return: bool,
+    /// How TURN servers are authenticated that are reached over TLS.
+    pub tls: StreamTls,
     /// Keep everything that arrives in this file, for [`crate::source::replay::Replay`].
     pub dump: Option<PathBuf>,
 }
@@ -57,6 +60,7 @@ impl JoinOptions {
             begins_muted: false,
             return_grace: Duration::from_secs(10),
             waits_for_return: true,
+            tls: StreamTls::default(),
             dump: None,
         }
     }

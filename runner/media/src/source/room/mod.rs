@@ -1,7 +1,8 @@
 //! A hidden recorder in a LiveKit room.
 //!
 //! One thread with its own small runtime does everything of the room: signalling (`link`, `model`), the peer connection
-//! (`peer`, `net`, `offer`, `turn`; `recovery` when it is lost) and the receiver (`crate::receive`). It never waits for its listener.
+//! (`peer`, `net`, `offer`, `turn`; `recovery` when it is lost) and the receiver (`crate::receive`). It never waits for its
+//! listener.
 
 mod drive;
 mod recovery;

@@ -20,6 +20,7 @@ use super::offer::TcpCandidate;
 use super::poll_pace::PollPace;
 use super::stream_link::{self, ConnectionEnd, NetEvent, NetNews};
 use super::turn::server::RelayServer;
+use crate::stream_tls::StreamTls;
 
 /// Asked for; the kernel sets twice as much aside. A key frame of many tracks at once must fit while we are starved of CPU.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -39,6 +40,7 @@ pub(super) struct Net {
     calm: bool,
     /// What a socket asks for, bytes.
     receive_buffer: usize,
+    tls: StreamTls,
     pace: PollPace,
     /// By our address.
     streams: HashMap<SocketAddr, ConnectionEnd>,
@@ -84,16 +86,17 @@ impl DatagramBatch {
 }
 
 impl Net {
-    pub(super) fn new() -> Self {
-        Self::asking_for(RECEIVE_BUFFER)
+    pub(super) fn new(tls: StreamTls) -> Self {
+        Self::asking_for(RECEIVE_BUFFER, tls)
     }
 
-    fn asking_for(receive_buffer: usize) -> Self {
+    fn asking_for(receive_buffer: usize, tls: StreamTls) -> Self {
         let (news_in, news) = mpsc::unbounded_channel();
         Self {
             udp: Vec::new(),
             calm: false,
             receive_buffer,
+            tls,
             pace: PollPace::new(Instant::now()),
             streams: HashMap::new(),
             dialled: HashSet::new(),
@@ -151,7 +154,7 @@ impl Net {
 
     /// Looks for a TURN server; `relay` is its place in the caller's list.
     pub(super) fn reach(&self, relay: usize, server: RelayServer) {
-        stream_link::reach(relay, server, self.news_in.clone());
+        stream_link::reach(relay, server, self.tls.clone(), self.news_in.clone());
     }
 
     pub(super) fn connected(&mut self, local: SocketAddr, end: ConnectionEnd) {
@@ -304,7 +307,7 @@ mod tests {
     }
 
     fn net() -> (Net, SocketAddr, UdpSocket) {
-        let mut net = Net::new();
+        let mut net = Net::new(StreamTls::default());
         let local = net.listen_towards("127.0.0.1:9".parse().unwrap()).unwrap().local;
         (net, local, UdpSocket::bind("127.0.0.1:0").unwrap())
     }
@@ -347,7 +350,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_receive_buffer_of_an_ordinary_kernel_holds_what_comes_between_two_looks() {
-        let mut net = Net::asking_for(212_992);
+        let mut net = Net::asking_for(212_992, StreamTls::default());
         let local = net.listen_towards("127.0.0.1:9".parse().unwrap()).unwrap().local;
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let send = |datagrams: usize| {
@@ -383,7 +386,7 @@ mod tests {
     #[tokio::test]
     async fn what_waits_in_a_connection_is_seen_and_read_whole() {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut net = Net::new();
+        let mut net = Net::new(StreamTls::default());
         net.dial(TcpCandidate { address: server.local_addr().unwrap(), ufrag: "abcd".to_owned() });
         let (mut accepted, _) = server.accept().await.unwrap();
         let Some(NetEvent::Up { local, end }) = net.wait().await else { panic!("no connection") };

@@ -19,6 +19,7 @@ use super::net::{DatagramBatch, Net};
 use super::stream_link::NetEvent;
 use super::turn::server::RelayOffer;
 use crate::receive::event::{PayloadFormat, RoomEvent};
+use crate::stream_tls::StreamTls;
 use crate::units::{RtpTime, SeqNo, Ssrc};
 
 /// Calls for datagrams, or packets over TCP, before anything else gets its turn.
@@ -95,8 +96,8 @@ pub(super) fn warm_up() {
 
 impl Peer {
     /// `server`: an address of the signalling server, the first guess at where media will come from. `relays`: what there
-    /// is where no direct way leads.
-    pub(super) fn new(server: Option<SocketAddr>, relays: RelayOffer) -> Self {
+    /// is where no direct way leads, and `tls` how it is authenticated.
+    pub(super) fn new(server: Option<SocketAddr>, relays: RelayOffer, tls: StreamTls) -> Self {
         let now = Instant::now();
         // Without RED the server forwards the plain Opus out of it.
         let mut config = RtcConfig::new();
@@ -112,7 +113,7 @@ impl Peer {
             .build(now);
         let mut peer = Self {
             rtc,
-            net: Net::new(),
+            net: Net::new(tls),
             relays: RelayPaths::new(relays),
             streams: HashMap::new(),
             forms: HashMap::new(),

@@ -4,11 +4,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::mpsc;
@@ -19,6 +17,7 @@ use tracing::debug;
 use super::offer::TcpCandidate;
 use super::turn::framed_bytes;
 use super::turn::server::{RelayServer, RelayTransport};
+use crate::stream_tls::StreamTls;
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Frames that may wait for a slow TCP connection; it carries only STUN and RTCP from us.
@@ -94,9 +93,9 @@ pub(super) fn dial(candidate: TcpCandidate, news: NetNews) {
 }
 
 /// Finds a TURN server and, over TCP or TLS, serves the connection to it until it ends.
-pub(super) fn reach(relay: usize, server: RelayServer, news: NetNews) {
+pub(super) fn reach(relay: usize, server: RelayServer, tls: StreamTls, news: NetNews) {
     tokio::spawn(async move {
-        let reason = match serve_relay(relay, &server, &news).await {
+        let reason = match serve_relay(relay, &server, tls, &news).await {
             // It is found, and a datagram socket does not close.
             Ok(()) if server.transport == RelayTransport::Udp => return,
             Ok(()) => "connection closed".to_owned(),
@@ -106,7 +105,7 @@ pub(super) fn reach(relay: usize, server: RelayServer, news: NetNews) {
     });
 }
 
-async fn serve_relay(relay: usize, server: &RelayServer, news: &NetNews) -> io::Result<()> {
+async fn serve_relay(relay: usize, server: &RelayServer, tls: StreamTls, news: &NetNews) -> io::Result<()> {
     let found: Vec<SocketAddr> = within(lookup_host((server.host.as_str(), server.port))).await?.collect();
     // Many networks have names for IPv6 and no way there.
     let preferred = found.iter().find(|address| address.is_ipv4()).or(found.first());
@@ -120,7 +119,9 @@ async fn serve_relay(relay: usize, server: &RelayServer, news: &NetNews) -> io::
     let up = NetEvent::RelayUp { relay, local, remote, end: ConnectionEnd { outbox, socket } };
     if server.transport == RelayTransport::Tls {
         let name = ServerName::try_from(server.host.clone()).map_err(io::Error::other)?;
-        let connector = TlsConnector::from(tls_config().await?);
+        // Reading certificates takes tens of milliseconds: not in the room's thread.
+        let config = tokio::task::spawn_blocking(move || tls.config()).await.map_err(io::Error::other)?;
+        let connector = TlsConnector::from(config.map_err(io::Error::other)?);
         let stream = within(connector.connect(name, stream)).await?;
         let _ = news.send(up);
         return serve(stream, Framing::Turn, local, remote, to_send, news).await;
@@ -139,18 +140,6 @@ async fn connect(remote: SocketAddr) -> io::Result<(TcpStream, SocketAddr, Owned
 
 async fn within<T>(what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(DIAL_TIMEOUT, what).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-/// Authenticated by the system's authorities. Reading them takes tens of milliseconds: not in the room's thread.
-async fn tls_config() -> io::Result<Arc<ClientConfig>> {
-    let made = tokio::task::spawn_blocking(|| -> io::Result<Arc<ClientConfig>> {
-        let mut authorities = RootCertStore::empty();
-        authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        Ok(Arc::new(builder.map_err(io::Error::other)?.with_root_certificates(authorities).with_no_client_auth()))
-    });
-    made.await.map_err(io::Error::other)?
 }
 
 async fn serve<S>(

@@ -26,6 +26,7 @@ use super::stream_link::NetEvent;
 use crate::receive::TrackReceiver;
 use crate::receive::event::RoomEvent;
 use crate::source::dump::{Dump, DumpItem, DumpRecord};
+use crate::stream_tls::StreamTls;
 use crate::units::Ssrc;
 
 /// Packets sent before the news of an end may still be on their way.
@@ -48,6 +49,7 @@ struct RoomDriver {
     receiver: TrackReceiver,
     peer: Peer,
     server: Option<SocketAddr>,
+    tls: StreamTls,
     /// Zero of every arrival's time.
     began: Instant,
     params: JoinParams,

@@ -168,7 +168,7 @@ impl RoomDriver {
                 let now = self.since(Instant::now());
                 self.receive(RoomEvent::Interrupted, now);
                 self.tried.extend(self.peer.take_endpoints());
-                self.peer = Peer::new(self.server, RelayOffer::of(&self.link.response));
+                self.peer = Peer::new(self.server, RelayOffer::of(&self.link.response), self.tls.clone());
                 self.last_offer = None;
                 self.last_answer = None;
                 let response = &self.link.response;

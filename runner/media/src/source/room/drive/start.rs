@@ -52,8 +52,9 @@ pub(crate) async fn run(
     let drive = RoomDriver {
         model: RoomModel::new(options.choose.clone(), options.want_video, options.want_audio, waits),
         receiver: TrackReceiver::new(receive).begins_muted(options.begins_muted),
-        peer: Peer::new(server, RelayOffer::of(&joined.response)),
+        peer: Peer::new(server, RelayOffer::of(&joined.response), options.tls.clone()),
         server,
+        tls: options.tls,
         began: now,
         params,
         link: joined,
