@@ -16,10 +16,10 @@ use tokio::io::Interest;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::ice_server::RelayServer;
 use super::offer::TcpCandidate;
 use super::poll_pace::PollPace;
 use super::stream_link::{self, ConnectionEnd, NetEvent, NetNews};
-use super::turn::server::RelayServer;
 use crate::stream_tls::StreamTls;
 
 /// Asked for; the kernel sets twice as much aside. A key frame of many tracks at once must fit while we are starved of CPU.

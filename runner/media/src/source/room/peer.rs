@@ -13,11 +13,11 @@ use str0m::net::{Protocol, Receive, TcpType};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig, RtcError};
 use tracing::{debug, warn};
 
-use self::relayed::RelayPaths;
 use super::holdback::NackHoldback;
+use super::ice_server::RelayOffer;
 use super::net::{DatagramBatch, Net};
+use super::relay_paths::RelayPaths;
 use super::stream_link::NetEvent;
-use super::turn::server::RelayOffer;
 use crate::receive::event::{PayloadFormat, RoomEvent};
 use crate::stream_tls::StreamTls;
 use crate::units::{RtpTime, SeqNo, Ssrc};

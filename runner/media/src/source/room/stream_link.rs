@@ -14,9 +14,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tracing::debug;
 
+use super::ice_server::{RelayServer, RelayTransport};
 use super::offer::TcpCandidate;
 use super::turn::framed_bytes;
-use super::turn::server::{RelayServer, RelayTransport};
 use crate::stream_tls::StreamTls;
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);

@@ -5,7 +5,6 @@
 //! padding (RFC 8656, part 12.5), so it cannot talk to TURN over TLS of livekit-server (pion) or coturn; rtc-turn 0.21
 //! leaves framing and refreshes to its user and brings a second cryptography; `is`, str0m's STUN, cannot allocate.
 
-pub(super) mod server;
 mod stun;
 
 use std::net::SocketAddr;
@@ -13,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use spillway_plan::Secret;
 
-use self::stun::{LongTermKey, StunClass, StunMessage, StunWriter, TransactionId, attribute, method, padded};
+use self::stun::{LongTermKey, StunAttribute, StunClass, StunMessage, StunMethod, StunWriter, TransactionId, padded};
 
 /// Before a request is repeated over UDP; doubled each time.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -156,9 +155,9 @@ impl TurnClient {
         }
         let message = StunMessage::read(data)?;
         match message.class() {
-            StunClass::Indication if message.method() == method::DATA => {
-                let peer = message.address(attribute::XOR_PEER_ADDRESS)?;
-                Some((peer, message.attribute(attribute::DATA)?))
+            StunClass::Indication if message.method() == StunMethod::DATA => {
+                let peer = message.address(StunAttribute::XOR_PEER_ADDRESS)?;
+                Some((peer, message.attribute(StunAttribute::DATA)?))
             }
             StunClass::Success | StunClass::Error => {
                 self.answered(message, now);
@@ -263,31 +262,31 @@ impl TurnClient {
     fn request(&mut self, what: TurnRequest, challenges: u32, now: Instant) {
         let id: TransactionId = rand::random();
         let (method, lifetime) = match what {
-            TurnRequest::Allocate => (method::ALLOCATE, Some(LIFETIME_SECONDS)),
-            TurnRequest::Refresh => (method::REFRESH, Some(LIFETIME_SECONDS)),
-            TurnRequest::Release => (method::REFRESH, Some(0)),
-            TurnRequest::Bind(_) => (method::CHANNEL_BIND, None),
+            TurnRequest::Allocate => (StunMethod::ALLOCATE, Some(LIFETIME_SECONDS)),
+            TurnRequest::Refresh => (StunMethod::REFRESH, Some(LIFETIME_SECONDS)),
+            TurnRequest::Release => (StunMethod::REFRESH, Some(0)),
+            TurnRequest::Bind(_) => (StunMethod::CHANNEL_BIND, None),
         };
         let mut writer = StunWriter::new(method, StunClass::Request, id);
         if what == TurnRequest::Allocate {
-            writer.put(attribute::REQUESTED_TRANSPORT, &TRANSPORT_UDP);
+            writer.put(StunAttribute::REQUESTED_TRANSPORT, &TRANSPORT_UDP);
         }
         if let Some(lifetime) = lifetime {
-            writer.put(attribute::LIFETIME, &lifetime.to_be_bytes());
+            writer.put(StunAttribute::LIFETIME, &lifetime.to_be_bytes());
         }
         if let TurnRequest::Bind(number) = what
             && let Some(channel) = self.channels.iter().find(|channel| channel.number == number)
         {
             let [high, low] = number.to_be_bytes();
-            writer.put(attribute::CHANNEL_NUMBER, &[high, low, 0, 0]);
-            writer.put_address(attribute::XOR_PEER_ADDRESS, channel.peer);
+            writer.put(StunAttribute::CHANNEL_NUMBER, &[high, low, 0, 0]);
+            writer.put_address(StunAttribute::XOR_PEER_ADDRESS, channel.peer);
         }
         let bytes = match &self.challenge {
             None => writer.finish(),
             Some(challenge) => {
-                writer.put(attribute::USERNAME, self.username.as_bytes());
-                writer.put(attribute::REALM, challenge.realm.as_bytes());
-                writer.put(attribute::NONCE, &challenge.nonce);
+                writer.put(StunAttribute::USERNAME, self.username.as_bytes());
+                writer.put(StunAttribute::REALM, challenge.realm.as_bytes());
+                writer.put(StunAttribute::NONCE, &challenge.nonce);
                 writer.finish_signed(&challenge.key)
             }
         };
@@ -350,8 +349,8 @@ impl TurnClient {
     /// Takes over realm and nonce; false when they are not named.
     fn challenged(&mut self, message: StunMessage<'_>) -> bool {
         let known = self.challenge.as_ref().map(|challenge| challenge.realm.clone());
-        let realm = message.text(attribute::REALM).map(str::to_owned).or(known);
-        let (Some(realm), Some(nonce)) = (realm, message.attribute(attribute::NONCE)) else { return false };
+        let realm = message.text(StunAttribute::REALM).map(str::to_owned).or(known);
+        let (Some(realm), Some(nonce)) = (realm, message.attribute(StunAttribute::NONCE)) else { return false };
         let key = LongTermKey::new(&self.username, &realm, self.password.reveal());
         self.challenge = Some(Challenge { realm, nonce: nonce.to_vec(), key });
         true
@@ -359,7 +358,7 @@ impl TurnClient {
 
     fn granted(&mut self, what: TurnRequest, message: StunMessage<'_>, now: Instant) {
         match what {
-            TurnRequest::Allocate => match message.address(attribute::XOR_RELAYED_ADDRESS) {
+            TurnRequest::Allocate => match message.address(StunAttribute::XOR_RELAYED_ADDRESS) {
                 Some(relayed) => {
                     self.hold(message, now);
                     self.changes.push(TurnChange::Allocated(relayed));
@@ -373,7 +372,7 @@ impl TurnClient {
     }
 
     fn hold(&mut self, message: StunMessage<'_>, now: Instant) {
-        let seconds = message.number(attribute::LIFETIME).unwrap_or(LIFETIME_SECONDS);
+        let seconds = message.number(StunAttribute::LIFETIME).unwrap_or(LIFETIME_SECONDS);
         let lifetime = Duration::from_secs(seconds.into()).max(MIN_LIFETIME);
         self.state = AllocationState::Held { refresh_at: now + lifetime / 2, ends: now + lifetime };
     }

@@ -14,11 +14,11 @@ use tracing::{debug, info, warn};
 
 use super::{LAST_PACKETS, RoomDriver, failed};
 use crate::receive::event::RoomEvent;
+use crate::source::room::ice_server::RelayOffer;
 use crate::source::room::link::{self, Reconnect};
 use crate::source::room::message::RoomMessage;
 use crate::source::room::peer::Peer;
 use crate::source::room::recovery::ROOM_LOST;
-use crate::source::room::turn::server::RelayOffer;
 
 impl RoomDriver {
     pub(super) async fn signal(&mut self, event: Option<SignalEvent>) {

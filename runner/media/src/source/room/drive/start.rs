@@ -13,12 +13,12 @@ use tracing::warn;
 use super::{RoomDriver, STATS_EVERY, failed};
 use crate::receive::{ReceiveOptions, TrackReceiver};
 use crate::source::dump::Dump;
+use crate::source::room::ice_server::RelayOffer;
 use crate::source::room::link::{self, JoinParams};
 use crate::source::room::message::{JoinOptions, RoomCommand, RoomListener, RoomMessage};
 use crate::source::room::model::{RoomModel, RoomWaits};
 use crate::source::room::peer::Peer;
 use crate::source::room::recovery::MediaRecovery;
-use crate::source::room::turn::server::RelayOffer;
 
 /// Runs in the room's thread until the recording leaves or the room ends; `hear` gets its end in any case.
 pub(crate) async fn run(

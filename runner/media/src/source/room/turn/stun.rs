@@ -17,26 +17,32 @@ const INTEGRITY_BYTES: usize = 20;
 pub(super) type TransactionId = [u8; 12];
 
 /// Methods of RFC 8656, part 17.
-pub(super) mod method {
-    pub(in super::super) const ALLOCATE: u16 = 3;
-    pub(in super::super) const REFRESH: u16 = 4;
-    pub(in super::super) const DATA: u16 = 7;
-    pub(in super::super) const CHANNEL_BIND: u16 = 9;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StunMethod(u16);
+
+impl StunMethod {
+    pub(super) const ALLOCATE: Self = Self(3);
+    pub(super) const REFRESH: Self = Self(4);
+    pub(super) const DATA: Self = Self(7);
+    pub(super) const CHANNEL_BIND: Self = Self(9);
 }
 
-/// Attributes of RFC 8489, part 18.3, and RFC 8656, part 18.
-pub(super) mod attribute {
-    pub(in super::super) const USERNAME: u16 = 0x0006;
-    pub(in super::super) const MESSAGE_INTEGRITY: u16 = 0x0008;
-    pub(in super::super) const ERROR_CODE: u16 = 0x0009;
-    pub(in super::super) const CHANNEL_NUMBER: u16 = 0x000c;
-    pub(in super::super) const LIFETIME: u16 = 0x000d;
-    pub(in super::super) const XOR_PEER_ADDRESS: u16 = 0x0012;
-    pub(in super::super) const DATA: u16 = 0x0013;
-    pub(in super::super) const REALM: u16 = 0x0014;
-    pub(in super::super) const NONCE: u16 = 0x0015;
-    pub(in super::super) const XOR_RELAYED_ADDRESS: u16 = 0x0016;
-    pub(in super::super) const REQUESTED_TRANSPORT: u16 = 0x0019;
+/// Types of attributes: RFC 8489, part 18.3, and RFC 8656, part 18.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StunAttribute(u16);
+
+impl StunAttribute {
+    pub(super) const USERNAME: Self = Self(0x0006);
+    pub(super) const MESSAGE_INTEGRITY: Self = Self(0x0008);
+    pub(super) const ERROR_CODE: Self = Self(0x0009);
+    pub(super) const CHANNEL_NUMBER: Self = Self(0x000c);
+    pub(super) const LIFETIME: Self = Self(0x000d);
+    pub(super) const XOR_PEER_ADDRESS: Self = Self(0x0012);
+    pub(super) const DATA: Self = Self(0x0013);
+    pub(super) const REALM: Self = Self(0x0014);
+    pub(super) const NONCE: Self = Self(0x0015);
+    pub(super) const XOR_RELAYED_ADDRESS: Self = Self(0x0016);
+    pub(super) const REQUESTED_TRANSPORT: Self = Self(0x0019);
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,24 +96,23 @@ pub(super) struct StunWriter {
 }
 
 impl StunWriter {
-    /// `method` up to 15, which all of TURN's are.
-    pub(super) fn new(method: u16, class: StunClass, id: TransactionId) -> Self {
+    pub(super) fn new(method: StunMethod, class: StunClass, id: TransactionId) -> Self {
         let mut bytes = Vec::with_capacity(256);
-        bytes.extend_from_slice(&(method | class.bits()).to_be_bytes());
+        bytes.extend_from_slice(&(method.0 | class.bits()).to_be_bytes());
         bytes.extend_from_slice(&[0, 0]);
         bytes.extend_from_slice(&MAGIC_COOKIE);
         bytes.extend_from_slice(&id);
         Self { bytes, id }
     }
 
-    pub(super) fn put(&mut self, attribute: u16, value: &[u8]) {
-        self.bytes.extend_from_slice(&attribute.to_be_bytes());
+    pub(super) fn put(&mut self, attribute: StunAttribute, value: &[u8]) {
+        self.bytes.extend_from_slice(&attribute.0.to_be_bytes());
         self.bytes.extend_from_slice(&(value.len() as u16).to_be_bytes());
         self.bytes.extend_from_slice(value);
         self.bytes.resize(padded(self.bytes.len()), 0);
     }
 
-    pub(super) fn put_address(&mut self, attribute: u16, address: SocketAddr) {
+    pub(super) fn put_address(&mut self, attribute: StunAttribute, address: SocketAddr) {
         let mut value = vec![0, if address.is_ipv4() { 1 } else { 2 }];
         value.extend_from_slice(&(address.port() ^ 0x2112).to_be_bytes());
         match address.ip() {
@@ -126,7 +131,7 @@ impl StunWriter {
     pub(super) fn finish_signed(mut self, key: &LongTermKey) -> Vec<u8> {
         self.set_length(self.bytes.len() + 4 + INTEGRITY_BYTES);
         let tag = hmac::sign(&key.0, &self.bytes);
-        self.put(attribute::MESSAGE_INTEGRITY, tag.as_ref());
+        self.put(StunAttribute::MESSAGE_INTEGRITY, tag.as_ref());
         self.bytes
     }
 
@@ -153,9 +158,9 @@ impl<'a> StunMessage<'a> {
         is_stun.then_some(Self { bytes })
     }
 
-    pub(super) fn method(self) -> u16 {
+    pub(super) fn method(self) -> StunMethod {
         let kind = self.kind();
-        (kind & 0x000f) | ((kind & 0x00e0) >> 1) | ((kind & 0x3e00) >> 2)
+        StunMethod((kind & 0x000f) | ((kind & 0x00e0) >> 1) | ((kind & 0x3e00) >> 2))
     }
 
     pub(super) fn class(self) -> StunClass {
@@ -169,20 +174,20 @@ impl<'a> StunMessage<'a> {
     }
 
     /// The first attribute of this type. Attributes behind MESSAGE-INTEGRITY are not believed.
-    pub(super) fn attribute(self, wanted: u16) -> Option<&'a [u8]> {
+    pub(super) fn attribute(self, wanted: StunAttribute) -> Option<&'a [u8]> {
         self.attributes().find(|(found, ..)| *found == wanted).map(|(_, value, _)| value)
     }
 
-    pub(super) fn number(self, wanted: u16) -> Option<u32> {
+    pub(super) fn number(self, wanted: StunAttribute) -> Option<u32> {
         let value = self.attribute(wanted)?;
         Some(u32::from_be_bytes(value.try_into().ok()?))
     }
 
-    pub(super) fn text(self, wanted: u16) -> Option<&'a str> {
+    pub(super) fn text(self, wanted: StunAttribute) -> Option<&'a str> {
         std::str::from_utf8(self.attribute(wanted)?).ok()
     }
 
-    pub(super) fn address(self, wanted: u16) -> Option<SocketAddr> {
+    pub(super) fn address(self, wanted: StunAttribute) -> Option<SocketAddr> {
         let value = self.attribute(wanted)?;
         let port = u16::from_be_bytes([*value.get(2)?, *value.get(3)?]) ^ 0x2112;
         let ip: Vec<u8> = masked(value.get(4..)?, &self.id()).collect();
@@ -196,13 +201,14 @@ impl<'a> StunMessage<'a> {
 
     /// Code and reason of an error response.
     pub(super) fn error(self) -> Option<(u16, &'a str)> {
-        let value = self.attribute(attribute::ERROR_CODE)?;
+        let value = self.attribute(StunAttribute::ERROR_CODE)?;
         let code = u16::from(*value.get(2)? & 7) * 100 + u16::from(*value.get(3)?);
         Some((code, std::str::from_utf8(value.get(4..)?).unwrap_or_default()))
     }
 
     pub(super) fn is_signed_with(self, key: &LongTermKey) -> bool {
-        let Some((_, tag, at)) = self.attributes().find(|(found, ..)| *found == attribute::MESSAGE_INTEGRITY) else {
+        let Some((_, tag, at)) = self.attributes().find(|(found, ..)| *found == StunAttribute::MESSAGE_INTEGRITY)
+        else {
             return false;
         };
         // The length that the signer saw ends with this attribute.
@@ -217,17 +223,18 @@ impl<'a> StunMessage<'a> {
     }
 
     /// Type, value and where it begins, up to MESSAGE-INTEGRITY.
-    fn attributes(self) -> impl Iterator<Item = (u16, &'a [u8], usize)> {
+    fn attributes(self) -> impl Iterator<Item = (StunAttribute, &'a [u8], usize)> {
         let bytes = self.bytes;
         let mut next = HEADER_BYTES;
         let mut ended = false;
         std::iter::from_fn(move || {
             let at = next;
             let head = bytes.get(at..at + 4).filter(|_| !ended)?;
-            let (found, length) = (u16::from_be_bytes([head[0], head[1]]), u16::from_be_bytes([head[2], head[3]]));
+            let found = StunAttribute(u16::from_be_bytes([head[0], head[1]]));
+            let length = u16::from_be_bytes([head[2], head[3]]);
             let value = bytes.get(at + 4..at + 4 + usize::from(length))?;
             next = padded(at + 4 + usize::from(length));
-            ended = found == attribute::MESSAGE_INTEGRITY;
+            ended = found == StunAttribute::MESSAGE_INTEGRITY;
             Some((found, value, at))
         })
     }
@@ -259,10 +266,11 @@ mod tests {
         bc25f4b5bed2b9d900080014a382954e4be67bf11784c97c8292c275bfe3ed4180280004c8fb0b4c";
     /// Part 2.4: long-term credentials.
     const LONG_TERM: &str = "000100602112a44278ad3433c6ad72c029da412e00060012e3839ee38388e383aae38383e382afe382b90000\
-        0015001c662f2f3439396b39353464364f4c33346f4c39465354767936347341001400 0b6578616d706c652e6f726700\
+        0015001c662f2f3439396b39353464364f4c33346f4c394653547679363473410014000b6578616d706c652e6f726700\
         00080014f67024656dd64a3e02b8e0712e85c9a28ca89666";
     const PASSWORD: &[u8] = b"VOkJxbRl1RmTxUk/WvJxBt";
-    const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+    const BINDING: StunMethod = StunMethod(1);
+    const XOR_MAPPED_ADDRESS: StunAttribute = StunAttribute(0x0020);
 
     fn bytes(hex: &str) -> Vec<u8> {
         let digits: Vec<u8> = hex.bytes().filter(|digit| !digit.is_ascii_whitespace()).collect();
@@ -280,7 +288,7 @@ mod tests {
         ] {
             let bytes = bytes(hex);
             let message = StunMessage::read(&bytes).unwrap();
-            assert_eq!((message.method(), message.class()), (1, class));
+            assert_eq!((message.method(), message.class()), (BINDING, class));
             assert_eq!(message.address(XOR_MAPPED_ADDRESS), address.map(|address| address.parse().unwrap()));
             assert!(message.is_signed_with(&short), "{class:?}");
             let mut changed = bytes.clone();
@@ -288,7 +296,7 @@ mod tests {
             assert!(!StunMessage::read(&changed).unwrap().is_signed_with(&short));
         }
         let request = bytes(REQUEST);
-        assert_eq!(StunMessage::read(&request).unwrap().text(attribute::USERNAME), Some("evtj:h6vY"));
+        assert_eq!(StunMessage::read(&request).unwrap().text(StunAttribute::USERNAME), Some("evtj:h6vY"));
     }
 
     #[test]
@@ -296,44 +304,44 @@ mod tests {
         let whole = bytes(LONG_TERM);
         let message = StunMessage::read(&whole).unwrap();
         let (user, realm) = ("マトリックス", "example.org");
-        assert_eq!(message.text(attribute::USERNAME), Some(user));
-        assert_eq!(message.text(attribute::REALM), Some(realm));
+        assert_eq!(message.text(StunAttribute::USERNAME), Some(user));
+        assert_eq!(message.text(StunAttribute::REALM), Some(realm));
         let key = LongTermKey::new(user, realm, "TheMatrIX");
         assert!(message.is_signed_with(&key));
-        let mut again = StunWriter::new(1, StunClass::Request, message.id());
-        again.put(attribute::USERNAME, user.as_bytes());
-        again.put(attribute::NONCE, b"f//499k954d6OL34oL9FSTvy64sA");
-        again.put(attribute::REALM, realm.as_bytes());
+        let mut again = StunWriter::new(BINDING, StunClass::Request, message.id());
+        again.put(StunAttribute::USERNAME, user.as_bytes());
+        again.put(StunAttribute::NONCE, b"f//499k954d6OL34oL9FSTvy64sA");
+        again.put(StunAttribute::REALM, realm.as_bytes());
         assert_eq!(again.finish_signed(&key), whole);
     }
 
     #[test]
     fn addresses_are_written_as_they_are_read() {
         for address in ["192.0.2.1:32853", "[2001:db8::7]:9"].map(|address| address.parse::<SocketAddr>().unwrap()) {
-            let mut writer = StunWriter::new(method::CHANNEL_BIND, StunClass::Request, [7; 12]);
-            writer.put_address(attribute::XOR_PEER_ADDRESS, address);
+            let mut writer = StunWriter::new(StunMethod::CHANNEL_BIND, StunClass::Request, [7; 12]);
+            writer.put_address(StunAttribute::XOR_PEER_ADDRESS, address);
             let bytes = writer.finish();
             let message = StunMessage::read(&bytes).unwrap();
-            assert_eq!(message.address(attribute::XOR_PEER_ADDRESS), Some(address));
-            assert_eq!((message.method(), message.id()), (method::CHANNEL_BIND, [7; 12]));
+            assert_eq!(message.address(StunAttribute::XOR_PEER_ADDRESS), Some(address));
+            assert_eq!((message.method(), message.id()), (StunMethod::CHANNEL_BIND, [7; 12]));
         }
     }
 
     #[test]
     fn what_is_behind_the_signature_is_not_believed() {
         let key = LongTermKey::new("u", "r", "p");
-        let mut bytes = StunWriter::new(method::REFRESH, StunClass::Success, [1; 12]).finish_signed(&key);
+        let mut bytes = StunWriter::new(StunMethod::REFRESH, StunClass::Success, [1; 12]).finish_signed(&key);
         bytes.extend_from_slice(&[0, 0x0d, 0, 4, 0, 0, 2, 0x58]);
         bytes[3] += 8;
         let message = StunMessage::read(&bytes).unwrap();
         assert!(message.is_signed_with(&key));
-        assert_eq!(message.number(attribute::LIFETIME), None);
+        assert_eq!(message.number(StunAttribute::LIFETIME), None);
     }
 
     #[test]
     fn errors_have_a_code_and_a_reason() {
-        let mut writer = StunWriter::new(method::ALLOCATE, StunClass::Error, [1; 12]);
-        writer.put(attribute::ERROR_CODE, b"\0\0\x04\x26Stale Nonce");
+        let mut writer = StunWriter::new(StunMethod::ALLOCATE, StunClass::Error, [1; 12]);
+        writer.put(StunAttribute::ERROR_CODE, b"\0\0\x04\x26Stale Nonce");
         let bytes = writer.finish();
         let message = StunMessage::read(&bytes).unwrap();
         assert_eq!((message.class(), message.error()), (StunClass::Error, Some((438, "Stale Nonce"))));
@@ -349,7 +357,7 @@ mod tests {
         // An attribute that is longer than the message.
         cut[22..24].copy_from_slice(&[0xff, 0xff]);
         let cut = StunMessage::read(&cut).unwrap();
-        assert_eq!((cut.text(attribute::USERNAME), cut.address(XOR_MAPPED_ADDRESS)), (None, None));
+        assert_eq!((cut.text(StunAttribute::USERNAME), cut.address(XOR_MAPPED_ADDRESS)), (None, None));
         assert!(!cut.is_signed_with(&LongTermKey::of(PASSWORD)));
     }
 }

@@ -24,7 +24,7 @@ struct FakeServer {
     deaf: bool,
     channels: Vec<(u16, SocketAddr)>,
     /// Method and lifetime of every request that it granted.
-    granted: Vec<(u16, Option<u32>)>,
+    granted: Vec<(StunMethod, Option<u32>)>,
 }
 
 impl FakeServer {
@@ -47,10 +47,10 @@ impl FakeServer {
 
     fn error(&self, request: StunMessage<'_>, code: u16) -> Vec<u8> {
         let mut writer = StunWriter::new(request.method(), StunClass::Error, request.id());
-        writer.put(attribute::ERROR_CODE, &[0, 0, (code / 100) as u8, (code % 100) as u8]);
+        writer.put(StunAttribute::ERROR_CODE, &[0, 0, (code / 100) as u8, (code % 100) as u8]);
         if matches!(code, 401 | 438) {
-            writer.put(attribute::REALM, b"livekit");
-            writer.put(attribute::NONCE, &self.nonce.to_be_bytes());
+            writer.put(StunAttribute::REALM, b"livekit");
+            writer.put(StunAttribute::NONCE, &self.nonce.to_be_bytes());
         }
         writer.finish()
     }
@@ -60,10 +60,10 @@ impl FakeServer {
         if self.deaf || request.class() != StunClass::Request {
             return None;
         }
-        if request.attribute(attribute::USERNAME).is_none() {
+        if request.attribute(StunAttribute::USERNAME).is_none() {
             return Some(self.error(request, 401));
         }
-        if request.attribute(attribute::NONCE) != Some(&self.nonce.to_be_bytes()[..]) {
+        if request.attribute(StunAttribute::NONCE) != Some(&self.nonce.to_be_bytes()[..]) {
             return Some(self.error(request, 438));
         }
         if !request.is_signed_with(&self.key()) {
@@ -71,21 +71,21 @@ impl FakeServer {
         }
         let mut writer = StunWriter::new(request.method(), StunClass::Success, request.id());
         match request.method() {
-            method::ALLOCATE if self.full => return Some(self.error(request, 508)),
-            method::ALLOCATE => {
-                assert_eq!(request.attribute(attribute::REQUESTED_TRANSPORT), Some(&TRANSPORT_UDP[..]));
-                writer.put_address(attribute::XOR_RELAYED_ADDRESS, address(RELAYED));
-                writer.put(attribute::LIFETIME, &self.lifetime.to_be_bytes());
+            StunMethod::ALLOCATE if self.full => return Some(self.error(request, 508)),
+            StunMethod::ALLOCATE => {
+                assert_eq!(request.attribute(StunAttribute::REQUESTED_TRANSPORT), Some(&TRANSPORT_UDP[..]));
+                writer.put_address(StunAttribute::XOR_RELAYED_ADDRESS, address(RELAYED));
+                writer.put(StunAttribute::LIFETIME, &self.lifetime.to_be_bytes());
             }
-            method::REFRESH => writer.put(attribute::LIFETIME, &self.lifetime.to_be_bytes()),
+            StunMethod::REFRESH => writer.put(StunAttribute::LIFETIME, &self.lifetime.to_be_bytes()),
             _ if self.refuses_peers => return Some(self.error(request, 403)),
             _ => {
-                let number = request.attribute(attribute::CHANNEL_NUMBER).unwrap();
+                let number = request.attribute(StunAttribute::CHANNEL_NUMBER).unwrap();
                 let number = u16::from_be_bytes([number[0], number[1]]);
-                self.channels.push((number, request.address(attribute::XOR_PEER_ADDRESS).unwrap()));
+                self.channels.push((number, request.address(StunAttribute::XOR_PEER_ADDRESS).unwrap()));
             }
         }
-        self.granted.push((request.method(), request.number(attribute::LIFETIME)));
+        self.granted.push((request.method(), request.number(StunAttribute::LIFETIME)));
         Some(writer.finish_signed(&self.key()))
     }
 }
@@ -150,9 +150,9 @@ fn what_a_peer_sends_before_its_channel_is_bound_is_heard() {
     let (now, mut server) = (Instant::now(), FakeServer::new());
     let mut client = client(false, now);
     exchange(&mut client, &mut server, now);
-    let mut writer = StunWriter::new(method::DATA, StunClass::Indication, [3; 12]);
-    writer.put_address(attribute::XOR_PEER_ADDRESS, address(PEER));
-    writer.put(attribute::DATA, b"hello");
+    let mut writer = StunWriter::new(StunMethod::DATA, StunClass::Indication, [3; 12]);
+    writer.put_address(StunAttribute::XOR_PEER_ADDRESS, address(PEER));
+    writer.put(StunAttribute::DATA, b"hello");
     let indication = writer.finish();
     assert_eq!(client.receive(&indication, now), Some((address(PEER), &b"hello"[..])));
 }
@@ -216,9 +216,9 @@ fn an_hour_passes_with_nonces_that_change() {
     }
     assert_eq!(client.take_changes(), [TurnChange::Allocated(address(RELAYED))]);
     let count = |method| server.granted.iter().filter(|(granted, _)| *granted == method).count();
-    assert!((11..=13).contains(&count(method::REFRESH)), "{}", count(method::REFRESH));
+    assert!((11..=13).contains(&count(StunMethod::REFRESH)), "{}", count(StunMethod::REFRESH));
     // The permission lasts five minutes.
-    assert!((14..=16).contains(&count(method::CHANNEL_BIND)), "{}", count(method::CHANNEL_BIND));
+    assert!((14..=16).contains(&count(StunMethod::CHANNEL_BIND)), "{}", count(StunMethod::CHANNEL_BIND));
 }
 
 #[test]
@@ -277,8 +277,9 @@ fn an_answer_that_is_not_signed_is_not_believed() {
     let challenge = server.answer(&first[0]).unwrap();
     client.receive(&challenge, now);
     let signed = client.take_outgoing();
-    let mut forged = StunWriter::new(method::ALLOCATE, StunClass::Success, StunMessage::read(&signed[0]).unwrap().id());
-    forged.put_address(attribute::XOR_RELAYED_ADDRESS, address("203.0.113.1:1"));
+    let mut forged =
+        StunWriter::new(StunMethod::ALLOCATE, StunClass::Success, StunMessage::read(&signed[0]).unwrap().id());
+    forged.put_address(StunAttribute::XOR_RELAYED_ADDRESS, address("203.0.113.1:1"));
     client.receive(&forged.finish(), now);
     assert_eq!(client.take_changes(), []);
     let right = server.answer(&signed[0]).unwrap();
@@ -311,6 +312,6 @@ fn an_allocation_is_given_back() {
     exchange(&mut client, &mut server, now);
     client.release(now);
     assert_eq!(exchange(&mut client, &mut server, now), 1);
-    assert_eq!(server.granted.last(), Some(&(method::REFRESH, Some(0))));
+    assert_eq!(server.granted.last(), Some(&(StunMethod::REFRESH, Some(0))));
     assert_eq!((client.send(address(PEER), b"check", now), client.wake_at()), (None, None));
 }

@@ -10,7 +10,7 @@ const MAX_SERVERS: usize = 4;
 
 /// How the server itself is reached. What it relays is UDP in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::source::room) enum RelayTransport {
+pub(super) enum RelayTransport {
     Udp,
     Tcp,
     Tls,
@@ -18,13 +18,13 @@ pub(in crate::source::room) enum RelayTransport {
 
 /// One way to one TURN server.
 #[derive(Clone, Debug)]
-pub(in crate::source::room) struct RelayServer {
-    pub(in crate::source::room) transport: RelayTransport,
+pub(super) struct RelayServer {
+    pub(super) transport: RelayTransport,
     /// A name, or an address without brackets.
-    pub(in crate::source::room) host: String,
-    pub(in crate::source::room) port: u16,
-    pub(in crate::source::room) username: String,
-    pub(in crate::source::room) password: Secret,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) username: String,
+    pub(super) password: Secret,
 }
 
 /// As `turn udp 192.0.2.1:3478` in messages.
@@ -41,14 +41,14 @@ impl fmt::Display for RelayServer {
 
 /// What the server says about relays.
 #[derive(Clone, Debug, Default)]
-pub(in crate::source::room) struct RelayOffer {
-    pub(in crate::source::room) servers: Vec<RelayServer>,
+pub(super) struct RelayOffer {
+    pub(super) servers: Vec<RelayServer>,
     /// Media goes through a relay or not at all: livekit-server asks for it after direct connections have failed.
-    pub(in crate::source::room) only: bool,
+    pub(super) only: bool,
 }
 
 impl RelayOffer {
-    pub(in crate::source::room) fn of(response: &JoinResponse) -> Self {
+    pub(super) fn of(response: &JoinResponse) -> Self {
         let servers = servers(&response.ice_servers);
         let forced =
             response.client_configuration.as_ref().is_some_and(|c| c.force_relay() == ClientConfigSetting::Enabled);
