@@ -163,6 +163,11 @@ impl Peer {
         std::mem::take(&mut self.endpoints)
     }
 
+    /// Nothing more is wanted: allocations go back to their servers.
+    pub(super) fn close(&mut self) {
+        self.release_relays(Instant::now());
+    }
+
     pub(super) fn ask_keyframe(&mut self, ssrc: Ssrc) {
         if let Some(stream) = self.rtc.direct_api().stream_rx(&ssrc.get().into()) {
             stream.request_keyframe(KeyframeRequestKind::Pli);
@@ -387,6 +392,6 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        self.release_relays(Instant::now());
+        self.close();
     }
 }

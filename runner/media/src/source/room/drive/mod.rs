@@ -312,6 +312,7 @@ impl RoomDriver {
             self.deliver();
         }
         self.drain_streams(asked).await;
+        self.peer.close();
         let now = self.since(Instant::now());
         self.keep(now, DumpItem::Finish);
         self.receiver.finish(now);
