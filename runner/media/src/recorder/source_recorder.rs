@@ -15,8 +15,8 @@ use super::input::RecorderInput;
 use super::mode::{FileStart, RecordingMode};
 use super::recorded_file::FileError;
 use crate::compositor::{
-    AudioMixerOptions, Compositor, CompositorError, CompositorEvent, CompositorOptions, DegradationBounds, LiveRule,
-    StartRule, VideoMixerOptions,
+    AudioMixerOptions, Compositor, CompositorError, CompositorEvent, CompositorOptions, DegradationBounds,
+    LayerRequest, LiveRule, StartRule, VideoMixerOptions,
 };
 use crate::encode::black;
 use crate::output::{
@@ -272,6 +272,15 @@ impl SourceRecorder {
     fn follow(&mut self) {
         if let (Some(copied), Some(next)) = (&mut self.copied, self.next.take()) {
             copied.id = next.id;
+        }
+    }
+
+    /// The compositor asks this of the room.
+    pub fn asked(&mut self, request: LayerRequest) {
+        match request {
+            LayerRequest::Prefer { track, .. } => self.meter.asked(track, false),
+            LayerRequest::Pause { track } => self.meter.asked(track, true),
+            LayerRequest::KeyFrame { .. } => {}
         }
     }
 

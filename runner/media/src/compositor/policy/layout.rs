@@ -110,6 +110,23 @@ pub fn place(arrangement: Arrangement, canvas: Size, tiles: &[Tile<'_>], speaker
     }
 }
 
+/// Size of the place that a camera or screen share will have that is the last of `tiles`; `None`: it will have none. Nobody
+/// speaks.
+pub fn expected_tile(arrangement: Arrangement, canvas: Size, tiles: usize, screen: bool) -> Option<Size> {
+    let tile = |index: usize| Tile {
+        track: TrackId(index as u32),
+        identity: "",
+        screen: screen && index + 1 == tiles,
+        size: Size { width: 1280, height: 720 },
+        came: index as u64,
+        fresh: true,
+    };
+    let others: Vec<Tile<'_>> = (0..tiles).map(tile).collect();
+    let own = others.last()?.track;
+    let placed = place(arrangement, canvas, &others, None).into_iter().find(|placed| placed.track == own)?;
+    Some(Size { width: placed.rect.width, height: placed.rect.height })
+}
+
 /// livekit/egress shows the track added or unmuted last, and black once that one is muted, stalled or gone, even when
 /// another video of the same participant is live. Here the newest live one is shown, whichever that is at the moment.
 fn single(canvas: Size, tiles: &[Tile<'_>]) -> Option<PlacedTile> {

@@ -272,7 +272,7 @@ impl VideoMixer {
                 input.changed = true;
             }
             let old = current.as_ref().is_some_and(|picture| at.ns_since(picture.at) > self.options.hold_ns);
-            if old && !input.is_screen() {
+            if old && !input.is_screen() && !self.requests.holds(input.track.id, at) {
                 input.current = None;
             }
         }
@@ -341,7 +341,9 @@ impl VideoMixer {
     fn request(&mut self, at: MediaTime, placed: &[PlacedTile], level: DegradationLevel) {
         let live = self.inputs.iter().filter(|input| input.current.is_some());
         let tracks: Vec<TrackId> = live.map(|input| input.track.id).collect();
-        for request in self.requests.on(at, &tracks, placed, level) {
+        // Where one source is shown at a time, another one stands in as soon as it stalls.
+        let pauses = matches!(self.options.arrangement, Arrangement::Tiles(_));
+        for request in self.requests.on(at, &tracks, placed, pauses, level) {
             (self.tell)(CompositorEvent::LayerRequest(request));
         }
     }

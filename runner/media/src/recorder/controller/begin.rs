@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::{CONTINUE, Flow, ORPHAN_DRAIN_TIMEOUT, RecorderController, failed};
 use crate::output::{Fanout, FileTakerOptions};
-use crate::recorder::formats::{canvas, file_streams, inputs, is_watched, join_waits};
+use crate::recorder::formats::{canvas, expected_pictures, file_streams, inputs, is_watched, join_waits};
 use crate::recorder::input::RecorderInput;
 use crate::recorder::mode::{self, TrackSurvey};
 use crate::recorder::recorded_file::{AskedFile, FilePlace, OpeningFiles, RecordedFile};
@@ -45,6 +45,7 @@ impl RecorderController {
         options.appear = Duration::from_millis(self.start.settings.appear_ms);
         options.waits_for_return = !is_watched(plan);
         options.return_grace = Duration::from_millis(self.start.settings.return_grace_ms);
+        options.expected = expected_pictures(plan);
         options.tls = StreamTls::new(self.start.settings.streams.clone());
         let sender = RoomSender(self.tell.clone());
         match Room::join(options, move |deliveries| sender.0.send(RecorderInput::Room(deliveries)).is_ok()) {

@@ -6,9 +6,21 @@ use std::time::{Duration, Instant};
 use spillway_ipc::MediaEndReason;
 use spillway_plan::{Secret, Source};
 
+use crate::compositor::{Arrangement, Size};
 use crate::receive::TrackStats;
 use crate::stream_tls::StreamTls;
 use crate::track::{TimelineEvent, TrackId};
+
+/// Pictures that will be made of what a room has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpectedPictures {
+    /// Which tracks are shown where.
+    pub arrangement: Arrangement,
+    /// Of the canvas.
+    pub size: Size,
+    /// Pictures a second.
+    pub framerate: u32,
+}
 
 /// How to join, and what to record.
 pub struct JoinOptions {
@@ -37,6 +49,8 @@ pub struct JoinOptions {
     /// Meanwhile the recording stands still, so that it ends where the participant left if it does not return. Nothing that
     /// is watched live can do so.
     pub waits_for_return: bool,
+    /// `None`: pictures are copied, the best layer is wanted. Else as much as these need is asked for.
+    pub expected: Option<ExpectedPictures>,
     /// How TURN servers are authenticated that are reached over TLS.
     pub tls: StreamTls,
     /// Keep everything that arrives in this file, for [`crate::source::replay::Replay`].
@@ -60,6 +74,7 @@ impl JoinOptions {
             begins_muted: false,
             return_grace: Duration::from_secs(10),
             waits_for_return: true,
+            expected: None,
             tls: StreamTls::default(),
             dump: None,
         }
@@ -97,6 +112,7 @@ pub enum RoomMessage {
 pub(crate) enum RoomCommand {
     Keyframe(TrackId),
     Prefer { track: TrackId, width: u32, height: u32 },
+    Pause(TrackId),
     Leave,
 }
 

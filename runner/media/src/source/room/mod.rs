@@ -18,12 +18,13 @@ mod offer;
 mod peer;
 mod holdback;
 mod message;
+mod track_demand;
 
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use self::message::RoomCommand;
-pub use self::message::{JoinOptions, RoomListener, RoomMessage};
+pub use self::message::{ExpectedPictures, JoinOptions, RoomListener, RoomMessage};
 use crate::track::TrackId;
 
 /// What can be asked of the room from any thread. Dropping it leaves.
@@ -64,6 +65,11 @@ impl Room {
     /// The picture will be shown at this size: the server sends the smallest layer that fills it.
     pub fn prefer(&self, track: TrackId, width: u32, height: u32) {
         let _ = self.commands.send(RoomCommand::Prefer { track, width, height });
+    }
+
+    /// The picture is not shown: the server sends none of it until a size is preferred, or its participant speaks.
+    pub fn pause(&self, track: TrackId) {
+        let _ = self.commands.send(RoomCommand::Pause(track));
     }
 
     /// Does not wait: what has arrived still comes, then `Ended(Stopped)`.

@@ -260,6 +260,17 @@ impl RoomModel {
         })
     }
 
+    /// Whether this publication is a picture, and if so, a shared screen.
+    pub(super) fn picture(&self, sid: &str) -> Option<bool> {
+        let (_, track) = self.find(sid).filter(|(_, track)| track.r#type() == TrackType::Video)?;
+        Some(origin(track) == TrackSource::ScreenShare)
+    }
+
+    /// Pictures that are subscribed.
+    pub(super) fn pictures(&self) -> usize {
+        self.chosen.keys().filter(|sid| self.picture(sid).is_some()).count()
+    }
+
     pub(super) fn subscribed(&self) -> Vec<String> {
         self.chosen.keys().cloned().collect()
     }

@@ -18,11 +18,12 @@ use tracing::{debug, info, warn};
 
 pub(super) use self::start::run;
 use super::link::{self, JoinParams, Joined, LinkError, Reconnect};
-use super::message::{RoomCommand, RoomListener, RoomMessage};
+use super::message::{ExpectedPictures, RoomCommand, RoomListener, RoomMessage};
 use super::model::RoomModel;
 use super::peer::Peer;
 use super::recovery::{ConnectionState, MediaRecovery, RecoveryStep};
 use super::stream_link::NetEvent;
+use super::track_demand::TrackDemands;
 use crate::receive::TrackReceiver;
 use crate::receive::event::RoomEvent;
 use crate::source::dump::{Dump, DumpItem, DumpRecord};
@@ -69,6 +70,9 @@ struct RoomDriver {
     /// While the participant of the recording is away, the recording stands still.
     waits_for_return: bool,
     recovery: MediaRecovery,
+    /// What is made of pictures; `None`: they are copied.
+    expected: Option<ExpectedPictures>,
+    demands: TrackDemands,
     /// Addresses that the server named for media.
     tried: BTreeSet<String>,
     room_id: String,
@@ -183,6 +187,7 @@ impl RoomDriver {
         self.receiver.tick(since);
         let changes = self.model.tick(since);
         self.obey(changes).await;
+        self.demand().await;
         if now >= self.next_stats {
             self.next_stats = now + STATS_EVERY;
             self.say_stats();

@@ -183,6 +183,7 @@ impl RoomDriver {
                     count => format!(" (rejoin {count})"),
                 };
                 self.say(RoomMessage::Noted(format!("reconnected to the room after {away:.1} s{again}")));
+                self.demands.forget_told();
                 let changes = self.model.rejoined(&own, &others, other_room, now);
                 self.obey(changes).await;
             }

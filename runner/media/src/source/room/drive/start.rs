@@ -19,6 +19,7 @@ use crate::source::room::message::{JoinOptions, RoomCommand, RoomListener, RoomM
 use crate::source::room::model::{RoomModel, RoomWaits};
 use crate::source::room::peer::Peer;
 use crate::source::room::recovery::MediaRecovery;
+use crate::source::room::track_demand::TrackDemands;
 
 /// Runs in the room's thread until the recording leaves or the room ends; `hear` gets its end in any case.
 pub(crate) async fn run(
@@ -69,6 +70,8 @@ pub(crate) async fn run(
         trouble: false,
         waits_for_return: options.waits_for_return,
         recovery: MediaRecovery::default(),
+        expected: options.expected,
+        demands: TrackDemands::default(),
         tried: BTreeSet::new(),
         room_id: options.room_id.clone(),
         last_offer: None,
