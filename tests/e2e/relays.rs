@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::json;
 use spillway_tests::analyser::sound::BeepSide;
@@ -11,6 +11,7 @@ use spillway_tests::assets::clip;
 use spillway_tests::egress::Egress;
 use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 use spillway_tests::servers::policy_proxy::certificate;
+use spillway_tests::servers::signal_proxy::SignalProxy;
 use spillway_tests::servers::turn_server::{TurnServer, TurnTransport};
 use spillway_tests::servers::{HIDDEN, TestServers};
 
@@ -22,6 +23,7 @@ pub fn cases() -> Vec<Trial> {
         alone("relays::turn_over_udp", || block_on(recorded_through("udp"))),
         alone("relays::turn_over_tcp", || block_on(recorded_through("tcp"))),
         alone("relays::turn_over_tls", || block_on(recorded_through("tls"))),
+        alone("relays::the_built_in_turn_server", || block_on(built_in())),
         alone("relays::a_relay_that_refuses_us", || block_on(refused())),
     ]
 }
@@ -69,6 +71,33 @@ async fn recorded_through(protocol: &str) -> Result<()> {
     ensure!(made == 1, "{made} allocations for one recording");
     // A connection that is closed gives it back as well.
     ensure!(protocol != "udp" || released == 1, "the allocation is left to run out");
+    tidy(&servers, None).await
+}
+
+/// livekit-server (pion) relays; that it is forced is what shows that it does: everything else is reached here too.
+async fn built_in() -> Result<()> {
+    let servers = TestServers::with_turn().await?;
+    let proxy = SignalProxy::start(&servers.api.address).await?;
+    let connections = servers.connections().replace(&servers.api.ws_url(), &proxy.url());
+    let _dispatcher = servers.dispatcher_from("relays", &format!("{connections}cores: 100\n")).await?;
+    let p0 = Publisher::join(&servers.api, "built-in", "p0", PublisherOptions::default()).await?;
+    p0.publish(&clip("p0-360.h264")?, SourceKind::Camera).await?;
+    p0.publish(&clip("p0.opus")?, SourceKind::Microphone).await?;
+    let path = servers.folder().join("relayed.mp4");
+    let request = json!({
+        "room_name": "built-in", "layout": "speaker",
+        "file_outputs": [{ "filepath": path.to_string_lossy(), "file_type": "MP4" }],
+    });
+    let egress = Egress::start(&servers.api, "StartRoomCompositeEgress", request).await?;
+    egress.active().await?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let info = egress.complete().await?;
+    let log = std::fs::read_to_string(servers.folder().join("relays.log")).context("read the runner's log")?;
+    ensure!(log.contains("a relay is there"), "no relay was used");
+    let probe = RecordingProbe::open(&info)?;
+    let all = [(0.5, probe.seconds() - 0.7)];
+    probe.shows("p0", &all, &[])?;
+    probe.sounds("p0", BeepSide::Both, &all, &[])?;
     tidy(&servers, None).await
 }
 

@@ -10,6 +10,7 @@ mod ports;
 pub mod proxy;
 pub mod relay;
 pub mod rtmp_server;
+pub mod signal_proxy;
 pub mod srt_server;
 pub mod turn_server;
 pub mod websocket_server;
@@ -90,6 +91,16 @@ impl TestServers {
     /// As [`without_media`](Self::without_media), and with these TURN servers: items of a list in YAML.
     pub async fn hidden_but_for(turn_servers: &str) -> Result<Self> {
         Self::start_on(HIDDEN, &format!("  use_ice_lite: true\n  turn_servers:\n{turn_servers}")).await
+    }
+
+    /// Starts both, with the TURN server that livekit-server has built in: over UDP, and for peers on this machine.
+    pub async fn with_turn() -> Result<Self> {
+        let port = free_port()?;
+        Self::start(&format!(
+            "turn:\n  enabled: true\n  udp_port: {port}\n  bind_addresses: [\"127.0.0.1\"]\n  \
+             allow_restricted_peer_cidrs: [\"127.0.0.0/8\"]\n"
+        ))
+        .await
     }
 
     async fn start_on(node_ip: &'static str, extra: &str) -> Result<Self> {
