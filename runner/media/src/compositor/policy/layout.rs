@@ -158,9 +158,7 @@ fn on_stage(tiles: &[Tile<'_>], speaker: Option<&str>) -> Option<usize> {
 
 fn grid(canvas: Size, tiles: &[Tile<'_>], speaker: Option<&str>) -> Vec<PlacedTile> {
     let columns = columns(canvas, tiles.len());
-    let most_rows = (canvas.height / SMALLEST).max(1) as usize;
-    let most = MOST_IN_GRID.min(columns as usize * most_rows);
-    let shown = visible(tiles, most, speaker);
+    let shown = visible(tiles, most_in_grid(canvas, tiles.len()), speaker);
     let rows = (shown.len() as u32).div_ceil(columns).max(1);
     let (width, left) = cells(canvas.width, columns);
     let (height, top) = cells(canvas.height, rows);
@@ -173,6 +171,23 @@ fn grid(canvas: Size, tiles: &[Tile<'_>], speaker: Option<&str>) -> Vec<PlacedTi
             placed(tile, Rect { x, y, width, height })
         })
         .collect()
+}
+
+fn most_in_grid(canvas: Size, tiles: usize) -> usize {
+    let most_rows = (canvas.height / SMALLEST).max(1) as usize;
+    MOST_IN_GRID.min(columns(canvas, tiles) as usize * most_rows)
+}
+
+/// How many cameras are visible, the one on the stage among them.
+pub fn places(arrangement: Arrangement, canvas: Size, tiles: &[Tile<'_>]) -> usize {
+    let Arrangement::Tiles(LayoutName { shape, .. }) = arrangement else { return usize::MAX };
+    let has_screen = tiles.iter().any(|tile| tile.screen);
+    match shape {
+        // Who speaks is shown, whatever the order.
+        LayoutShape::SingleSpeaker => usize::MAX,
+        LayoutShape::Grid if !has_screen => most_in_grid(canvas, tiles.len()),
+        LayoutShape::Grid | LayoutShape::Speaker => MOST_IN_CAROUSEL + usize::from(!has_screen),
+    }
 }
 
 /// The template's breakpoints: more columns want a wider canvas. Two on a tall canvas stand one above the other.
